@@ -1,6 +1,5 @@
 //! What Plug and Play and power cost: a thousand devices, found and started; a device that loses its power and gets it back.
 
-use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use abi::{NtStatus, PowerDeviceD0, PowerDeviceD3};
@@ -9,7 +8,7 @@ use engine::outside;
 use kernel::ke::thread;
 use kernel::{pnp, po};
 
-use crate::{Figure, each};
+use crate::{Figure, built, each};
 
 /// Starts of the machine with many devices.
 const STARTS: usize = 5;
@@ -19,12 +18,6 @@ const MEMORY: u64 = 256 << 20;
 const SAMPLES: usize = 100;
 /// Cycles of power in a sample.
 const CYCLES: u32 = 100;
-
-fn built(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/drivers").join(name);
-    assert!(path.is_file(), "{} is not there: run `cargo xtask drivers` first", path.display());
-    path
-}
 
 /// From nothing to a machine with a thousand devices on no bus, all of which one driver has started.
 pub(crate) fn enumerate() -> Figure {

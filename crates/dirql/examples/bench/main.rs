@@ -16,6 +16,7 @@ mod schedules;
 mod strands;
 mod wmi;
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// What was measured.
@@ -44,6 +45,13 @@ impl Figure {
         let last = self.samples.len().saturating_sub(1);
         self.samples.get(last * percent / 100).copied().unwrap_or(f64::NAN)
     }
+}
+
+/// A driver's file, or its INF.
+pub(crate) fn built(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/drivers").join(name);
+    assert!(path.is_file(), "{} is not there: run `cargo xtask drivers` first", path.display());
+    path
 }
 
 /// Nanoseconds that one of `repeats` took since `begun`.

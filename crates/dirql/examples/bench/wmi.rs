@@ -1,6 +1,5 @@
 //! What a question to a data block costs: `pci9052.sys`, in Rust, answers through the WMI library.
 
-use std::path::Path;
 use std::time::Instant;
 
 use abi::NtStatus;
@@ -9,7 +8,7 @@ use engine::outside;
 use kernel::wmi::consumer::{Question, Which, ask};
 use kernel::wmi::parse_guid;
 
-use crate::{Figure, each};
+use crate::{Figure, built, each};
 
 /// The counters of a card.
 const STATISTICS: &str = "{8F2D4B61-2C3E-4A7D-9B15-6E0CD38A7F42}";
@@ -20,11 +19,6 @@ const REGISTERED: u64 = 1_000_000;
 
 /// A consumer's question for one instance of one block: IRP_MN_QUERY_SINGLE_INSTANCE, there and back.
 pub(crate) fn query() -> Figure {
-    let built = |name: &str| {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/drivers").join(name);
-        assert!(path.is_file(), "{} is not there: run `cargo xtask drivers` first", path.display());
-        path
-    };
     let bench = Bench::new().driver(built("pci9052.sys")).inf(built("pci9052.inf")).device("pci9052");
     let bench = bench.unobserved().instruction_budget(u64::MAX >> 2);
     let machine = bench.start().expect("the driver can be loaded");

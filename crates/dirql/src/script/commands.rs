@@ -673,40 +673,34 @@ fn user(args: &mut Arguments) -> Outcome<User> {
     }
 }
 
-const POWER_STATES: &[&str] = &[
-    "d0",
-    "d1",
-    "d2",
-    "d3",
-    "s0",
-    "s1",
-    "s2",
-    "s3",
-    "s4",
-    "s5",
-    "idle",
-    "setting",
-    "directed-down",
-    "directed-up",
+/// What `power` may name; none for what has more behind it.
+const POWER_STATES: [(&str, Option<PowerState>); 14] = [
+    ("d0", Some(PowerState::Device(0))),
+    ("d1", Some(PowerState::Device(1))),
+    ("d2", Some(PowerState::Device(2))),
+    ("d3", Some(PowerState::Device(3))),
+    ("s0", Some(PowerState::System(0))),
+    ("s1", Some(PowerState::System(1))),
+    ("s2", Some(PowerState::System(2))),
+    ("s3", Some(PowerState::System(3))),
+    ("s4", Some(PowerState::System(4))),
+    ("s5", Some(PowerState::System(5))),
+    ("idle", Some(PowerState::Idle)),
+    ("setting", None),
+    ("directed-down", Some(PowerState::Directed(true))),
+    ("directed-up", Some(PowerState::Directed(false))),
 ];
 
 fn power(args: &mut Arguments) -> Outcome<Command> {
     let word = args.word("the state: d0 to d3, directed-down or directed-up of a device, s0 to s5 of the system, idle or setting")?;
     let written = word.text().to_lowercase();
-    if !POWER_STATES.contains(&&*written) {
-        return fault(
-            word.at,
-            format!("there is no power state `{}`; there are: {}", word.text(), POWER_STATES.join(", ")),
-        );
-    }
-    let number = written.as_bytes()[1].wrapping_sub(b'0');
-    let state = match &*written {
-        "idle" => PowerState::Idle,
-        "setting" => power_setting(args)?,
-        "directed-down" => PowerState::Directed(true),
-        "directed-up" => PowerState::Directed(false),
-        system if system.starts_with('s') => PowerState::System(number),
-        _ => PowerState::Device(number),
+    let Some((_, state)) = POWER_STATES.into_iter().find(|(name, _)| *name == written) else {
+        let names = POWER_STATES.map(|(name, _)| name).join(", ");
+        return fault(word.at, format!("there is no power state `{}`; there are: {names}", word.text()));
+    };
+    let state = match state {
+        Some(state) => state,
+        None => power_setting(args)?,
     };
     let is_devices = matches!(state, PowerState::Device(_) | PowerState::Directed(_));
     let device = if is_devices { device(args) } else { None };

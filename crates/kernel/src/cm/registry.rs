@@ -109,9 +109,7 @@ fn fold(name: &[u16]) -> Vec<u16> {
 
 /// Whether two names are one, but for case.
 fn is_same(one: &[u16], other: &[u16]) -> bool {
-    let pairs = one.iter().zip(other);
-    one.len() == other.len()
-        && pairs.into_iter().all(|(one, other)| one == other || text::upcase(*one) == text::upcase(*other))
+    text::compare(one, other, true) == 0
 }
 
 /// The components of a path that is relative to something.

@@ -63,17 +63,18 @@ impl Routines {
         self.on().map(|entry| entry.routine.context)
     }
 
-    /// Puts one at the end.
-    pub(crate) fn add(&mut self, id: u64, routine: Routine) {
-        self.add_before(id, routine, |_| false);
+    /// Puts one at the end; its serial.
+    pub(crate) fn add(&mut self, id: u64, routine: Routine) -> u64 {
+        self.add_before(id, routine, |_| false)
     }
 
-    /// Puts one before the first of those for which `is_behind` says, by what their drivers know them by, that they come later.
-    pub(crate) fn add_before(&mut self, id: u64, routine: Routine, is_behind: impl Fn(u64) -> bool) {
+    /// Puts one before the first of those for which `is_behind` says, by what their drivers know them by, that they come later; its serial.
+    pub(crate) fn add_before(&mut self, id: u64, routine: Routine, is_behind: impl Fn(u64) -> bool) -> u64 {
         self.last_serial += 1;
         let at = self.entries.iter().position(|entry| is_behind(entry.id)).unwrap_or(self.entries.len());
         let entry = Entry { id, serial: self.last_serial, routine, running: 0, remover: None };
         self.entries.insert(at, entry);
+        self.last_serial
     }
 
     /// The routine that its driver knows by `id`.

@@ -7,15 +7,15 @@ use abi::{
     DEVICE_OBJECT, DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IRP, IRP_MJ_CLEANUP,
     IRP_MJ_CLOSE, IRP_MJ_CREATE, IRP_MJ_DIRECTORY_CONTROL, IRP_MJ_FLUSH_BUFFERS, IRP_MJ_LOCK_CONTROL,
     IRP_MJ_QUERY_INFORMATION, IRP_MJ_QUERY_VOLUME_INFORMATION, IRP_MJ_READ, IRP_MJ_SET_INFORMATION,
-    IRP_MJ_SET_VOLUME_INFORMATION, IRP_MJ_WRITE, NtStatus, SL_PENDING_RETURNED,
+    IRP_MJ_SET_VOLUME_INFORMATION, IRP_MJ_WRITE, NtStatus,
 };
 use engine::Flow;
 
 use super::tree::NodeId;
 use super::{contents, file_information, listing, locks, opening, volume};
 use crate::cx::Cx;
-use crate::io::irp;
 use crate::io::send::Answer;
+use crate::io::{complete, irp};
 use crate::ke::{irql, thread, time};
 use crate::pnp;
 use crate::verdict::Verdict;
@@ -62,8 +62,7 @@ pub fn dispatch(
     let asked = Asked { irp: request, location, file };
     let major = cx.read(location + IO_STACK_LOCATION::MajorFunction)?;
     if matches!(major, IRP_MJ_READ | IRP_MJ_WRITE) && may_pend(cx, &asked)? && cx.choose("fs.pends", 2) == 1 {
-        let control = cx.read(location + IO_STACK_LOCATION::Control)?;
-        cx.write(location + IO_STACK_LOCATION::Control, control | SL_PENDING_RETURNED)?;
+        complete::mark_pending(cx, location)?;
         let work = move |cx: &mut Cx<'_>| carry_out(cx, &asked, major).map(|_| ());
         thread::spawn(cx, "request of the volume", Box::new(work))?;
         return Ok(NtStatus::PENDING);

@@ -18,8 +18,7 @@ use super::dispatch::Asked;
 use super::tree::NodeId;
 use crate::cx::{Cx, Kernel};
 use crate::io::send::Answer;
-use crate::io::{cancel, cancel_routine, complete};
-use crate::{ldr, pnp};
+use crate::{io::cancel, pnp};
 
 /// A range that is locked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -135,17 +134,9 @@ fn lock(cx: &mut Cx<'_>, asked: &Asked, wanted: Lock, at_once: bool) -> Flow<Opt
         return Ok(Some(Answer::failed(NtStatus::LOCK_NOT_GRANTED)));
     }
     let irp = asked.irp;
-    complete::mark_pending(cx, asked.location)?;
-    let irql = cancel::acquire(cx)?;
-    let is_cancelled = cx.read(irp + IRP::Cancel)? != 0;
-    if !is_cancelled {
-        cancel_routine::set(cx, irp, ldr::internal_address("FolderCancelLock"))?;
-        cx.with(|k| k.fs.waiting.push(Waiting { irp, wanted }));
-    }
-    cancel::release(cx, irql)?;
-    if is_cancelled {
-        let _ = pnp::bus::complete(cx, irp, Some(NtStatus::CANCELLED), None)?;
-    }
+    pnp::bus::hold(cx, irp, asked.location, "FolderCancelLock", |k| {
+        k.fs.waiting.push(Waiting { irp, wanted });
+    })?;
     // The range may have been given back meanwhile.
     grant(cx)?;
     Ok(None)

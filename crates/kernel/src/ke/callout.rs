@@ -234,7 +234,7 @@ fn not_a_drivers(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64
 
 #[inline]
 fn put_aside(k: &mut Kernel, begun: &mut Begun, floor: u8, base: u64, (now, depth): (u64, u32)) {
-    let mark = (k.ke.retired(now), now, k.engine.retired());
+    let mark = k.ke.mark(now);
     let bytes = k.ke.kernel_stack;
     let processor = k.ke.processor_mut();
     if processor.floors.is_empty() {
@@ -254,13 +254,13 @@ fn put_aside(k: &mut Kernel, begun: &mut Begun, floor: u8, base: u64, (now, dept
     if !thread.extended.is_empty() {
         begun.extended = std::mem::take(&mut thread.extended);
     }
-    slice::look_within(k, FIRST_LOOK);
+    slice::look_within(k, mark, FIRST_LOOK);
 }
 
 /// It is over; so is what it has used up, and whatever it has left behind.
 #[inline]
 fn put_back(k: &mut Kernel, aside: &mut Begun, now: u64) {
-    let mark = (k.ke.retired(now), now, k.engine.retired());
+    let mark = k.ke.mark(now);
     k.ke.pop_floor();
     let processor = k.ke.processor_mut();
     processor.interrupted.pop();
@@ -273,27 +273,25 @@ fn put_back(k: &mut Kernel, aside: &mut Begun, now: u64) {
     if !(aside.extended.is_empty() && thread.extended.is_empty()) {
         thread.extended = std::mem::take(&mut aside.extended);
     }
-    slice::look_within(k, aside.account.look_at.saturating_sub(aside.account.stepped));
+    slice::look_within(k, mark, aside.account.look_at.saturating_sub(aside.account.stepped));
 }
 
 /// A routine is called. `belongs`: it is its caller's; the outermost one of a thread begins with an empty account.
 #[inline]
 fn enter(k: &mut Kernel, call: Callout, belongs: bool) -> Marks {
     k.ke.progress += 1;
-    let now = k.engine.now();
-    let mark = (k.ke.retired(now), now, k.engine.retired());
-    let mut is_outermost = false;
-    let marks = Marks::now(k, |thread| {
-        is_outermost = belongs && thread.callouts.is_empty();
-        if is_outermost {
-            (thread.account, thread.mark) = (Account::default(), mark);
-        }
-        thread.callouts.push(call);
-    });
-    if is_outermost {
-        slice::look_within(k, FIRST_LOOK);
+    if belongs && k.ke.thread().is_some_and(|thread| thread.callouts.is_empty()) {
+        begin_account(k);
     }
-    marks
+    Marks::now(k, |thread| thread.callouts.push(call))
+}
+
+/// What has run on this thread before is on no account of what it does next.
+#[inline]
+fn begin_account(k: &mut Kernel) {
+    let mark = k.ke.mark(k.engine.now());
+    k.ke.change_thread(|thread| (thread.account, thread.mark) = (Account::default(), mark));
+    slice::look_within(k, mark, FIRST_LOOK);
 }
 
 /// It has come back.

@@ -32,6 +32,12 @@ impl State {
         now - self.charged + self.services()
     }
 
+    /// Where an account begins now: see [`Thread::mark`].
+    #[inline]
+    pub(crate) fn mark(&self, now: u64) -> (u64, u64, u64) {
+        (self.retired(now), now, self.engine.retired())
+    }
+
     /// Puts what ran since the last call on the account of `strand`, if there is such a thread.
     #[inline]
     pub(crate) fn account_for(&mut self, strand: StrandId, now: u64) -> Option<&Thread> {
@@ -102,11 +108,11 @@ pub(crate) fn of_next_turn(k: &Kernel, thread: &Thread, now: u64, quantum_end: u
     goes.then(|| (until, left.min(look_at.saturating_sub(stepped).max(1))))
 }
 
-/// The thread that runs has another account from now on, which is to be looked at when so many instructions more have run: its slice ends
+/// The thread that runs has another account from `mark` on, which is to be looked at when so many instructions more have run: its slice ends
 /// then, if it would end later. When somebody looks must not depend on where slices end.
 #[inline]
-pub(crate) fn look_within(k: &mut Kernel, instructions: u64) {
-    let at = k.engine.retired().saturating_add(instructions);
+pub(crate) fn look_within(k: &mut Kernel, mark: (u64, u64, u64), instructions: u64) {
+    let at = mark.2.saturating_add(instructions);
     if k.ke.armed_retired > at {
         end_at(k, at, instructions);
     }

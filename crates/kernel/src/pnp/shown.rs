@@ -8,6 +8,7 @@ use abi::{CmResourceTypeMemory, PNP_DEVICE_DISCONNECTED, PNP_DEVICE_DONT_DISPLAY
 use super::arbiter::Range;
 use super::node::{Node, Origin};
 use super::resource::{self, Interrupt, Messages, Plain, Resource};
+use super::usage::Special;
 use crate::hal::platform::Platform;
 
 /// What the driver finds in the translated list: `memory E0000000h–E000007Fh, interrupt line 17: vector B1h at IRQL 11`.
@@ -74,9 +75,10 @@ pub(super) fn remarks(node: &Node, reasons_to_stay: u32) -> Option<String> {
     if reasons_to_stay > 0 {
         all.push(format!("cannot be disabled ({reasons_to_stay})"));
     }
-    for (count, what) in node.special_files.iter().zip(["paging", "hibernation", "crash dump"]) {
-        if *count > 0 {
-            all.push(format!("has {count} {what} file{}", if *count == 1 { "" } else { "s" }));
+    for file in Special::ALL {
+        let (count, what) = (node.special_files[file as usize], file.name());
+        if count > 0 {
+            all.push(format!("has {count} {what} file{}", if count == 1 { "" } else { "s" }));
         }
     }
     if node.locked {

@@ -128,11 +128,17 @@ pub(super) fn rebalance(cx: &mut Cx<'_>, id: NodeId, stopped: bool) -> Flow<()> 
     }
     let status = start::send_start(cx, id)?;
     if !status.is_success() {
-        let failed = StartFailure { step: "IRP_MN_START_DEVICE", status, why: String::new() };
-        start::note_problem(cx, id, &failed);
-        surprise::surprise_while_locked(cx, id, false)?;
+        let _ = fail(cx, id, status)?;
     }
     Ok(())
+}
+
+/// A device that ran does not start again: its drivers are told that it has failed.
+fn fail(cx: &mut Cx<'_>, id: NodeId, status: NtStatus) -> Flow<StartFailure> {
+    let failed = StartFailure { step: "IRP_MN_START_DEVICE", status, why: String::new() };
+    start::note_problem(cx, id, &failed);
+    surprise::surprise_while_locked(cx, id, false)?;
+    Ok(failed)
 }
 
 /// Stops the device, and before it what hangs on it and has agreed.
@@ -176,8 +182,5 @@ pub(super) fn restart_while_locked(cx: &mut Cx<'_>, id: NodeId) -> Flow<Started>
         }
         return Ok(Ok(()));
     }
-    let failed = StartFailure { step: "IRP_MN_START_DEVICE", status, why: String::new() };
-    start::note_problem(cx, id, &failed);
-    surprise::surprise_while_locked(cx, id, false)?;
-    Ok(Err(failed))
+    fail(cx, id, status).map(Err)
 }

@@ -31,7 +31,7 @@ pub enum Special {
 }
 
 impl Special {
-    const ALL: [Self; 3] = [Self::Paging, Self::Hibernation, Self::Dump];
+    pub(super) const ALL: [Self; 3] = [Self::Paging, Self::Hibernation, Self::Dump];
 
     const fn number(self) -> u32 {
         match self {
@@ -41,7 +41,7 @@ impl Special {
         }
     }
 
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Paging => "paging",
             Self::Hibernation => "hibernation",

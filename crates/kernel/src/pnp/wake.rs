@@ -15,10 +15,10 @@ use super::node::NodeId;
 use super::{bus, capabilities, leftovers};
 use crate::cx::{Cx, Kernel};
 use crate::hal::hardware::Width;
-use crate::io::{self, cancel, cancel_routine, complete};
+use crate::io::{self, cancel};
 use crate::ke::thread;
+use crate::po;
 use crate::verdict::Verdict;
-use crate::{ldr, po};
 
 /// PMCSR: the function asserts PME#; cleared by writing 1.
 const PME_STATUS: u32 = 1 << 15;
@@ -36,20 +36,10 @@ pub(super) fn wait(
     if let Some(status) = cx.with(|k| refusal(k, id, system)) {
         return bus::complete(cx, irp, Some(status), None);
     }
-    complete::mark_pending(cx, location)?;
-    let irql = cancel::acquire(cx)?;
-    let is_cancelled = cx.read(irp + IRP::Cancel)? != 0;
-    if !is_cancelled {
-        cancel_routine::set(cx, irp, ldr::internal_address("PciCancelWaitWake"))?;
-        cx.with(|k| {
-            k.pnp.card_mut(id).waiting = irp;
-            set_enabled(k, id, true);
-        });
-    }
-    cancel::release(cx, irql)?;
-    if is_cancelled {
-        let _ = bus::complete(cx, irp, Some(NtStatus::CANCELLED), None)?;
-    }
+    bus::hold(cx, irp, location, "PciCancelWaitWake", |k| {
+        k.pnp.card_mut(id).waiting = irp;
+        set_enabled(k, id, true);
+    })?;
     Ok(NtStatus::PENDING)
 }
 

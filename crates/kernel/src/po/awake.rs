@@ -155,20 +155,20 @@ fn count(
     (request, kind): (u64, u32),
     change: fn(u32) -> Option<u32>,
 ) -> Flow<NtStatus> {
-    expect(cx, ddi, request, |state| state.requests.contains_key(&request))?;
-    if kind != REQUEST_SYSTEM_REQUIRED {
-        return Ok(NtStatus::NOT_SUPPORTED);
-    }
-    Ok(cx.with(|k| {
-        let known = k.po.awake.requests.get_mut(&request).expect("it was found");
-        match change(known.count) {
+    let counted = cx.with(|k| {
+        let known = k.po.awake.requests.get_mut(&request)?;
+        if kind != REQUEST_SYSTEM_REQUIRED {
+            return Some(NtStatus::NOT_SUPPORTED);
+        }
+        Some(match change(known.count) {
             Some(count) => {
                 known.count = count;
                 NtStatus::SUCCESS
             }
             None => NtStatus::UNSUCCESSFUL,
-        }
-    }))
+        })
+    });
+    counted.ok_or_else(|| unknown(cx, ddi, request))
 }
 
 /// `PoDeletePowerRequest`.
@@ -218,7 +218,7 @@ fn keeper(k: &Kernel, now: u64) -> Option<String> {
 /// Who calls, for people.
 fn caller(cx: &mut Cx<'_>) -> String {
     match cx.engine().caller() {
-        Some(caller) => symbols::describe(cx, caller.rip),
+        Some(caller) => symbols::describe_return(cx, caller.rip),
         None => "the system".to_owned(),
     }
 }

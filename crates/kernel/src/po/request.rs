@@ -29,6 +29,14 @@ pub(crate) struct Pending {
     waiter: DriverPtr<KEVENT>,
 }
 
+impl Pending {
+    /// One whose end nobody hears of.
+    const fn new(device: DriverPtr<DEVICE_OBJECT>, minor: u8, state: u32) -> Self {
+        let (completion, waiter) = (DriverPtr::NULL, DriverPtr::NULL);
+        Self { device, minor, state, completion, context: 0, waiter }
+    }
+}
+
 /// Asks the device's stack whether it can go to a device state (`PowerDevice*`), and if so sends it there, as the owner of its power
 /// policy does, while it cannot be removed. On a system thread, at PASSIVE_LEVEL.
 ///
@@ -51,8 +59,7 @@ pub fn set_device(cx: &mut Cx<'_>, id: pnp::NodeId, state: u32) -> Flow<NtStatus
 }
 
 fn wait_for(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, minor: u8, state: u32) -> Flow<NtStatus> {
-    let (completion, waiter) = (DriverPtr::NULL, DriverPtr::NULL);
-    let plain = Pending { device, minor, state, completion, context: 0, waiter };
+    let plain = Pending::new(device, minor, state);
     let bottom = cx.with(|k| io::stack::bottom(k, device)).address;
     if cx.with(|k| !k.po.requests.contains_key(&bottom)) {
         // This thread is the power manager's own: it sends the request itself.
@@ -83,8 +90,7 @@ pub(super) fn send_later(
     minor: u8,
     state: u32,
 ) -> Flow<()> {
-    let (completion, waiter) = (DriverPtr::NULL, DriverPtr::NULL);
-    enqueue(cx, Pending { device, minor, state, completion, context: 0, waiter })
+    enqueue(cx, Pending::new(device, minor, state))
 }
 
 /// `PoRequestPowerIrp`: `PENDING` once the request is on its way.
@@ -117,7 +123,7 @@ pub fn request(
         cx.verify(verdict.bug_check(0xC4, [0x4_100B, 0, 0, 0]))?;
         cx.write(irp, DriverPtr::NULL)?;
     }
-    enqueue(cx, Pending { device, minor, state, completion, context, waiter: DriverPtr::NULL })?;
+    enqueue(cx, Pending { completion, context, ..Pending::new(device, minor, state) })?;
     Ok(NtStatus::PENDING)
 }
 

@@ -123,17 +123,16 @@ pub fn register(
     if at == 0 {
         return Ok(NtStatus::INSUFFICIENT_RESOURCES);
     }
-    let value = cx.with(|k| {
+    let (serial, value) = cx.with(|k| {
         let settings = &mut k.po.settings;
         settings.registrations.insert(at, Registration { setting, device: device.address });
-        settings.routines.add(at, Routine { code: routine, context });
-        settings.values.get(&setting).copied()
+        let serial = settings.routines.add(at, Routine { code: routine, context });
+        (serial, settings.values.get(&setting).copied())
     });
     // The routine may take itself back: its driver knows the handle by then.
     cx.write(handle, at)?;
     if let Some(value) = value {
-        let last = routines::all(cx, &list()).last().copied().expect("it was added just now");
-        tell(cx, last, setting, value)?;
+        tell(cx, serial, setting, value)?;
     }
     Ok(NtStatus::SUCCESS)
 }
@@ -172,7 +171,7 @@ pub fn set(cx: &mut Cx<'_>, setting: Guid, value: u32) -> Flow<()> {
 
 /// Calls the routine with this serial, if it is for this setting.
 fn tell(cx: &mut Cx<'_>, serial: u64, setting: Guid, value: u32) -> Flow<()> {
-    let called = routines::call_one(cx, &list(), serial, |cx, handle, routine| {
+    routines::call_one(cx, &list(), serial, |cx, handle, routine| {
         let found = cx.with(|k| k.po.settings.registrations.get(&handle).copied());
         let Some(registration) = found.filter(|registration| registration.setting == setting) else {
             return Ok(());
@@ -188,7 +187,6 @@ fn tell(cx: &mut Cx<'_>, serial: u64, setting: Guid, value: u32) -> Flow<()> {
         let called = call_routine(cx, "PowerSettingCallback", routine.code, registration.device, &arguments);
         pool::free(cx, copy)?;
         called.map(|_| ())
-    })?;
-    let _ = called;
-    Ok(())
+    })
+    .map(|_| ())
 }

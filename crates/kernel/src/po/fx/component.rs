@@ -9,31 +9,65 @@ use abi::{PO_FX_FLAG_ASYNC_ONLY, PO_FX_FLAG_BLOCKING};
 use engine::Flow;
 
 use super::report::Answer;
-use super::{Condition, drive, report};
+use super::{Component, Condition, Device, drive, report};
 use crate::cx::{Cx, Kernel};
 use crate::ke;
+use crate::ke::processor::DISPATCH_LEVEL;
 use crate::ke::wait::Timeout;
 
-/// How a transition is asked for.
+/// Which thread is to call the driver back for what it asks.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Manner {
+pub(super) enum Manner {
+    /// The caller's, which waits.
     Blocking,
+    /// One of the power manager's.
     Elsewhere,
+    /// Whichever: this is a choice.
     Either,
 }
 
-fn manner(cx: &mut Cx<'_>, ddi: &str, handle: u64, component: u32, flags: u32) -> Flow<Manner> {
-    let is_blocking = flags & PO_FX_FLAG_BLOCKING != 0;
-    let is_elsewhere = flags & PO_FX_FLAG_ASYNC_ONLY != 0;
-    match (is_blocking, is_elsewhere) {
-        (true, true) => Err(report::illegal_flags(cx, ddi, handle, component, true)),
-        (true, false) if ke::irql::current(cx) >= 2 => {
-            Err(report::illegal_flags(cx, ddi, handle, component, false))
+/// Flags that may not be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum BadFlags {
+    /// `PO_FX_FLAG_BLOCKING` at DISPATCH_LEVEL.
+    Raised,
+    /// `PO_FX_FLAG_BLOCKING` and `PO_FX_FLAG_ASYNC_ONLY`.
+    Both,
+}
+
+impl BadFlags {
+    pub(super) const fn text(self) -> &'static str {
+        match self {
+            Self::Both => "with PO_FX_FLAG_BLOCKING and PO_FX_FLAG_ASYNC_ONLY, of which one may be given",
+            Self::Raised => "with PO_FX_FLAG_BLOCKING at DISPATCH_LEVEL, where it may not wait",
         }
-        (true, false) => Ok(Manner::Blocking),
-        (false, true) => Ok(Manner::Elsewhere),
-        (false, false) => Ok(Manner::Either),
     }
+}
+
+impl Manner {
+    /// What these flags say at the caller's level.
+    pub(super) fn of(cx: &mut Cx<'_>, flags: u32) -> Result<Self, BadFlags> {
+        match (flags & PO_FX_FLAG_BLOCKING != 0, flags & PO_FX_FLAG_ASYNC_ONLY != 0) {
+            (true, true) => Err(BadFlags::Both),
+            (true, false) if ke::irql::current(cx) >= DISPATCH_LEVEL => Err(BadFlags::Raised),
+            (true, false) => Ok(Self::Blocking),
+            (false, true) => Ok(Self::Elsewhere),
+            (false, false) => Ok(Self::Either),
+        }
+    }
+
+    /// Whether the caller's thread makes a call that can be made now.
+    pub(super) fn is_here(self, cx: &mut Cx<'_>) -> bool {
+        match self {
+            Self::Blocking => true,
+            Self::Elsewhere => false,
+            Self::Either => cx.choose("po.fx_thread", 2) == 0,
+        }
+    }
+}
+
+fn manner(cx: &mut Cx<'_>, ddi: &str, handle: u64, component: u32, flags: u32) -> Flow<Manner> {
+    Manner::of(cx, flags).map_err(|bad| report::illegal_flags(cx, ddi, handle, component, bad))
 }
 
 /// `PoFxActivateComponent`.
@@ -96,7 +130,7 @@ fn is_settled(k: &Kernel, handle: u64, index: usize, condition: Condition) -> bo
 /// What was asked for is begun: here, or by a thread of the power manager.
 fn go_on(cx: &mut Cx<'_>, handle: u64, index: usize, manner: Manner) -> Flow<()> {
     let is_due = cx.with(|k| drive::is_due(k, handle, index));
-    if is_due && manner == Manner::Either && cx.choose("po.fx_thread", 2) == 0 {
+    if is_due && manner.is_here(cx) {
         return drive::component(cx, handle, index, false);
     }
     drive::advance(cx, handle)
@@ -108,19 +142,14 @@ fn go_on(cx: &mut Cx<'_>, handle: u64, index: usize, manner: Manner) -> Flow<()>
 /// A verdict on the parameters, or if the driver was not told that the component is idle.
 pub fn complete_idle_condition(cx: &mut Cx<'_>, handle: u64, component: u32) -> Flow<()> {
     let index = report::check_component(cx, "PoFxCompleteIdleCondition", handle, component)?;
-    let is_outstanding = cx.with(|k| {
-        let device = k.po.fx.get_mut(&handle)?;
+    answer(cx, handle, Answer::IdleCondition(component), |device| {
         if device.components[index].condition != Condition::Idling {
             return None;
         }
         device.components[index].condition = Condition::Idle;
         device.release_providers(index);
         Some(())
-    });
-    match is_outstanding {
-        None => report::not_outstanding(cx, handle, Answer::IdleCondition(component)),
-        Some(()) => answered(cx, handle),
-    }
+    })
 }
 
 /// `PoFxCompleteIdleState`.
@@ -129,13 +158,22 @@ pub fn complete_idle_condition(cx: &mut Cx<'_>, handle: u64, component: u32) -> 
 /// A verdict on the parameters.
 pub fn complete_idle_state(cx: &mut Cx<'_>, handle: u64, component: u32) -> Flow<()> {
     let index = report::check_component(cx, "PoFxCompleteIdleState", handle, component)?;
-    let is_outstanding = cx.with(|k| {
-        let component = &mut k.po.fx.get_mut(&handle)?.components[index];
+    answer(cx, handle, Answer::IdleState(component), |device| {
+        let component = &mut device.components[index];
         component.state = component.changing.take()?;
         Some(())
-    });
-    match is_outstanding {
-        None => report::not_outstanding(cx, handle, Answer::IdleState(component)),
+    })
+}
+
+/// The driver answers what it was asked: `take` notes that, and is none if it was not asked.
+pub(super) fn answer(
+    cx: &mut Cx<'_>,
+    handle: u64,
+    answer: Answer,
+    take: impl FnOnce(&mut Device) -> Option<()>,
+) -> Flow<()> {
+    match cx.with(|k| take(k.po.fx.get_mut(&handle)?)) {
+        None => report::not_outstanding(cx, handle, answer),
         Some(()) => answered(cx, handle),
     }
 }
@@ -151,9 +189,7 @@ pub(super) fn answered(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
 /// # Errors
 /// A verdict on the parameters.
 pub fn set_latency(cx: &mut Cx<'_>, handle: u64, component: u32, latency: u64) -> Flow<()> {
-    let index = report::check_component(cx, "PoFxSetComponentLatency", handle, component)?;
-    cx.with(|k| k.po.fx.get_mut(&handle).map(|device| device.components[index].latency = latency));
-    drive::advance(cx, handle)
+    set(cx, "PoFxSetComponentLatency", handle, component, |component| component.latency = latency)
 }
 
 /// `PoFxSetComponentResidency`: in 100 ns.
@@ -161,9 +197,7 @@ pub fn set_latency(cx: &mut Cx<'_>, handle: u64, component: u32, latency: u64) -
 /// # Errors
 /// A verdict on the parameters.
 pub fn set_residency(cx: &mut Cx<'_>, handle: u64, component: u32, residency: u64) -> Flow<()> {
-    let index = report::check_component(cx, "PoFxSetComponentResidency", handle, component)?;
-    cx.with(|k| k.po.fx.get_mut(&handle).map(|device| device.components[index].residency = residency));
-    drive::advance(cx, handle)
+    set(cx, "PoFxSetComponentResidency", handle, component, |component| component.residency = residency)
 }
 
 /// `PoFxSetComponentWake`.
@@ -171,7 +205,18 @@ pub fn set_residency(cx: &mut Cx<'_>, handle: u64, component: u32, residency: u6
 /// # Errors
 /// A verdict on the parameters.
 pub fn set_wake(cx: &mut Cx<'_>, handle: u64, component: u32, wake: bool) -> Flow<()> {
-    let index = report::check_component(cx, "PoFxSetComponentWake", handle, component)?;
-    cx.with(|k| k.po.fx.get_mut(&handle).map(|device| device.components[index].wake = wake));
+    set(cx, "PoFxSetComponentWake", handle, component, |component| component.wake = wake)
+}
+
+/// The driver says how its component is to be treated from now on.
+fn set(
+    cx: &mut Cx<'_>,
+    ddi: &str,
+    handle: u64,
+    component: u32,
+    change: impl FnOnce(&mut Component),
+) -> Flow<()> {
+    let index = report::check_component(cx, ddi, handle, component)?;
+    cx.with(|k| k.po.fx.get_mut(&handle).map(|device| change(&mut device.components[index])));
     drive::advance(cx, handle)
 }

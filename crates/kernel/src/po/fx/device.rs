@@ -29,8 +29,7 @@ pub fn set_idle_timeout(cx: &mut Cx<'_>, handle: u64, timeout: u64) -> Flow<()> 
 /// A verdict on the handle, or if the driver was not asked.
 pub fn report_powered_on(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     report::check(cx, "PoFxReportDevicePoweredOn", handle)?;
-    let is_owed = cx.with(|k| {
-        let device = k.po.fx.get_mut(&handle)?;
+    component::answer(cx, handle, Answer::PoweredOn, |device| {
         device.owed = device.owed.checked_sub(1)?;
         device.is_on();
         if device.directed == Directed::Raising {
@@ -42,11 +41,7 @@ pub fn report_powered_on(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
             }
         }
         Some(())
-    });
-    match is_owed {
-        None => report::not_outstanding(cx, handle, Answer::PoweredOn),
-        Some(()) => component::answered(cx, handle),
-    }
+    })
 }
 
 /// `PoFxCompleteDevicePowerNotRequired`.
@@ -55,14 +50,9 @@ pub fn report_powered_on(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
 /// A verdict on the handle, or if the driver was not told.
 pub fn complete_not_required(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     report::check(cx, "PoFxCompleteDevicePowerNotRequired", handle)?;
-    let is_outstanding = cx.with(|k| {
-        let device = k.po.fx.get_mut(&handle)?;
+    component::answer(cx, handle, Answer::NotRequired, |device| {
         (device.power == Power::Dropping).then(|| device.power = Power::Dropped)
-    });
-    match is_outstanding {
-        None => report::not_outstanding(cx, handle, Answer::NotRequired),
-        Some(()) => component::answered(cx, handle),
-    }
+    })
 }
 
 /// `PoFxNotifySurprisePowerOn`: nothing happens to a device that is not registered, or whose driver was not told that it need not be on.

@@ -3,7 +3,8 @@
 //! Pages: *PO_FX_DIRECTED_POWER_DOWN_CALLBACK*, *PO_FX_DIRECTED_POWER_UP_CALLBACK*, *PoFxCompleteDirectedPowerDown function*, *Introduction to the
 //! Directed Power Management Framework*. A device that is down stays so: components that its driver activates become active when it was directed up and
 //! is reported to be on. A transition that is under way for another reason ends first. *It does not* decide by itself when to direct a device (a script
-//! does), nor does it direct the children of a device before it, or skip devices whose components have F-states.
+//! does), nor does it direct the children of a device before it, or skip devices whose components have F-states. How long a driver may take is on no page: as long as
+//! for a power request.
 
 use abi::NtStatus;
 use engine::Flow;
@@ -14,10 +15,7 @@ use crate::cx::Cx;
 use crate::ke::wait::Timeout;
 use crate::ke::{thread, time};
 use crate::pnp::NodeId;
-
-/// How long a driver may take: ten minutes, in the negative units of a relative time. The page of the bug check gives no time; this is that of power
-/// requests.
-const PATIENCE: i64 = -10 * 60 * 10_000_000;
+use crate::po::overdue::PATIENCE;
 
 /// Directs a device down, or up again, and waits for its driver's answer. `NOT_SUPPORTED` for a device that is not registered with both routines,
 /// `INVALID_DEVICE_STATE` for one that is there already. On a thread of the system's, at PASSIVE_LEVEL.
@@ -68,12 +66,7 @@ pub fn direct(cx: &mut Cx<'_>, id: NodeId, down: bool) -> Flow<NtStatus> {
 /// A verdict on the handle.
 pub fn complete_power_down(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     report::check(cx, "PoFxCompleteDirectedPowerDown", handle)?;
-    let is_outstanding = cx.with(|k| {
-        let device = k.po.fx.get_mut(&handle)?;
+    component::answer(cx, handle, Answer::DirectedDown, |device| {
         (device.directed == Directed::Lowering).then(|| device.directed = Directed::Down)
-    });
-    match is_outstanding {
-        None => report::not_outstanding(cx, handle, Answer::DirectedDown),
-        Some(()) => component::answered(cx, handle),
-    }
+    })
 }

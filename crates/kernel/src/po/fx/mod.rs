@@ -159,6 +159,28 @@ pub(crate) struct Component {
 }
 
 impl Component {
+    /// As its driver describes it; active, and all is tolerated.
+    fn new(states: Vec<IdleState>, deepest_wakeable: u32, providers: Vec<usize>) -> Self {
+        Self {
+            states,
+            deepest_wakeable,
+            f0_on_dx: false,
+            providers,
+            own: 0,
+            inner: 0,
+            holds_providers: false,
+            condition: Condition::Active,
+            state: 0,
+            changing: None,
+            driven: None,
+            blocking: 0,
+            latency: u64::MAX,
+            residency: u64::MAX,
+            wake: false,
+            perf: None,
+        }
+    }
+
     /// Whether it is to be active.
     pub(crate) const fn is_wanted(&self) -> bool {
         self.own > 0 || self.inner > 0
@@ -166,6 +188,37 @@ impl Component {
 }
 
 impl Device {
+    /// As it is registered.
+    fn new(
+        pdo: DriverPtr<DEVICE_OBJECT>,
+        routines: Routines,
+        context: u64,
+        components: Vec<Component>,
+    ) -> Self {
+        Self {
+            pdo,
+            routines,
+            context,
+            components,
+            power: Power::On,
+            directed: Directed::Up,
+            started: false,
+            sleeps: false,
+            held: false,
+            lowered: false,
+            waits: 0,
+            owed: 0,
+            idle_timeout: 0,
+            idle_since: None,
+            looks: false,
+            moved: false,
+            busy: false,
+            inside: Vec::new(),
+            waiting: Vec::new(),
+            gone: false,
+        }
+    }
+
     /// Whether its components stay as they are: the device is, or was, on its way down for another reason than that they are idle.
     pub(crate) fn is_suspended(&self) -> bool {
         self.sleeps || self.directed != Directed::Up

@@ -7,15 +7,15 @@
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
 use abi::{
-    Code, DriverPtr, NtStatus, PO_FX_COMPONENT_PERF_INFO, PO_FX_COMPONENT_PERF_SET, PO_FX_FLAG_ASYNC_ONLY,
-    PO_FX_FLAG_BLOCKING, PO_FX_FLAG_PERF_PEP_OPTIONAL, PO_FX_PERF_STATE_CHANGE, PoFxPerfStateTypeDiscrete,
-    PoFxPerfStateTypeRange,
+    Code, DriverPtr, NtStatus, PO_FX_COMPONENT_PERF_INFO, PO_FX_COMPONENT_PERF_SET,
+    PO_FX_FLAG_PERF_PEP_OPTIONAL, PO_FX_PERF_STATE_CHANGE, PoFxPerfStateTypeDiscrete, PoFxPerfStateTypeRange,
 };
 use engine::Flow;
 
+use super::component::{BadFlags, Manner};
 use super::{drive, report};
 use crate::cx::Cx;
-use crate::ke::{self, thread};
+use crate::ke::thread;
 
 /// More sets than any component has.
 const MOST: u32 = 1 << 10;
@@ -101,7 +101,7 @@ pub fn change(
     change: DriverPtr<PO_FX_PERF_STATE_CHANGE>,
     context: u64,
 ) -> Flow<()> {
-    change_all(cx, handle, flags, component, 1, change, context)
+    change_multiple(cx, handle, flags, component, 1, change, context)
 }
 
 /// `PoFxIssueComponentPerfStateChangeMultiple`.
@@ -117,22 +117,11 @@ pub fn change_multiple(
     changes: DriverPtr<PO_FX_PERF_STATE_CHANGE>,
     context: u64,
 ) -> Flow<()> {
-    change_all(cx, handle, flags, component, count, changes, context)
-}
-
-fn change_all(
-    cx: &mut Cx<'_>,
-    handle: u64,
-    flags: u32,
-    component: u32,
-    count: u32,
-    changes: DriverPtr<PO_FX_PERF_STATE_CHANGE>,
-    context: u64,
-) -> Flow<()> {
     let index = report::check_component(cx, "PoFxIssueComponentPerfStateChange", handle, component)?;
-    if let Some(wrong) = refused(cx, handle, index, flags) {
-        return Err(report::perf(cx, handle, component, wrong));
-    }
+    let manner = match manner(cx, handle, index, flags) {
+        Ok(manner) => manner,
+        Err(wrong) => return Err(report::perf(cx, handle, component, wrong)),
+    };
     let mut wanted = Vec::new();
     for at in 0..count.min(MOST) {
         let change = changes.index(at.into());
@@ -148,11 +137,7 @@ fn change_all(
         Some((states.routine, [device.context, index as u64, fits.into(), context]))
     });
     let Some((routine, arguments)) = called else { return Ok(()) };
-    let is_here = match flags {
-        _ if flags & PO_FX_FLAG_BLOCKING != 0 => true,
-        _ if flags & PO_FX_FLAG_ASYNC_ONLY != 0 => false,
-        _ => cx.choose("po.fx_thread", 2) == 0,
-    };
+    let is_here = manner.is_here(cx);
     let call = move |cx: &mut Cx<'_>| {
         cx.with(|k| {
             let states = k.po.fx.get_mut(&handle)?.components[index].perf.as_mut()?;
@@ -164,21 +149,15 @@ fn change_all(
     if is_here { call(cx) } else { thread::spawn(cx, "power manager", Box::new(call)).map(|_| ()) }
 }
 
-/// Why a change may not be asked for.
-fn refused(cx: &mut Cx<'_>, handle: u64, index: usize, flags: u32) -> Option<&'static str> {
-    let is_blocking = flags & PO_FX_FLAG_BLOCKING != 0;
-    if is_blocking && ke::irql::current(cx) >= 2 {
-        return Some("with PO_FX_FLAG_BLOCKING at DISPATCH_LEVEL, where it may not wait");
-    }
-    if is_blocking && flags & PO_FX_FLAG_ASYNC_ONLY != 0 {
-        return Some("with PO_FX_FLAG_BLOCKING and PO_FX_FLAG_ASYNC_ONLY, of which one may be given");
-    }
+/// How a change is made, or why it may not be asked for.
+fn manner(cx: &mut Cx<'_>, handle: u64, index: usize, flags: u32) -> Result<Manner, &'static str> {
+    let manner = Manner::of(cx, flags).map_err(BadFlags::text)?;
     cx.with(|k| match &k.po.fx[&handle].components[index].perf {
-        None => Some("which has none: PoFxRegisterComponentPerfStates first"),
+        None => Err("which has none: PoFxRegisterComponentPerfStates first"),
         Some(states) if states.changing => {
-            Some("before ComponentPerfStateCallback has been called for the last change")
+            Err("before ComponentPerfStateCallback has been called for the last change")
         }
-        Some(_) => None,
+        Some(_) => Ok(manner),
     })
 }
 

@@ -14,7 +14,8 @@ use abi::{
 };
 use engine::Flow;
 
-use super::{Component, Condition, Device, Directed, IdleState, Power, Routines, drive, event_of, report};
+use super::component::Manner;
+use super::{Component, Device, IdleState, Routines, drive, event_of, report};
 use crate::cx::Cx;
 use crate::ke;
 use crate::ke::wait::Timeout;
@@ -63,28 +64,7 @@ pub fn register(
         return Ok(NtStatus::INSUFFICIENT_RESOURCES);
     }
     ke::event::initialize(cx, block, abi::NotificationEvent, false)?;
-    let mut device = Device {
-        pdo,
-        routines,
-        context,
-        components,
-        power: Power::On,
-        directed: Directed::Up,
-        started: false,
-        sleeps: false,
-        held: false,
-        lowered: false,
-        waits: 0,
-        owed: 0,
-        idle_timeout: 0,
-        idle_since: None,
-        looks: false,
-        moved: false,
-        busy: false,
-        inside: Vec::new(),
-        waiting: Vec::new(),
-        gone: false,
-    };
+    let mut device = Device::new(pdo, routines, context, components);
     // All are active until power management is started.
     for index in 0..device.components.len() {
         device.activate(index, false);
@@ -111,7 +91,7 @@ pub fn start(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
         Some(device.components.len())
     });
     for index in 0..count.unwrap_or(0) {
-        if cx.with(|k| drive::is_due(k, handle, index)) && cx.choose("po.fx_thread", 2) == 0 {
+        if cx.with(|k| drive::is_due(k, handle, index)) && Manner::Either.is_here(cx) {
             drive::component(cx, handle, index, false)?;
         }
     }
@@ -151,27 +131,19 @@ pub fn unregister(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
 /// What the driver says of its device; none if that is not valid.
 fn read(cx: &mut Cx<'_>, from: DriverPtr<PO_FX_DEVICE_V1>) -> Flow<Option<Described>> {
     let version = cx.read(from + PO_FX_DEVICE_V1::Version)?;
+    /// What a version has of what all have.
+    macro_rules! common {
+        ($version:ident) => {{
+            let from = from.cast::<$version>();
+            let first = from + $version::ComponentActiveConditionCallback;
+            let count = cx.read(from + $version::ComponentCount)?;
+            (first, cx.read(from + $version::DeviceContext)?, count, (from + $version::Components).address)
+        }};
+    }
     let (first, context, count, components) = match version {
-        PO_FX_VERSION_V1 => {
-            let count = cx.read(from + PO_FX_DEVICE_V1::ComponentCount)?;
-            let first = from + PO_FX_DEVICE_V1::ComponentActiveConditionCallback;
-            let components = (from + PO_FX_DEVICE_V1::Components).address;
-            (first, cx.read(from + PO_FX_DEVICE_V1::DeviceContext)?, count, components)
-        }
-        PO_FX_VERSION_V2 => {
-            let from = from.cast::<PO_FX_DEVICE_V2>();
-            let count = cx.read(from + PO_FX_DEVICE_V2::ComponentCount)?;
-            let first = from + PO_FX_DEVICE_V2::ComponentActiveConditionCallback;
-            let components = (from + PO_FX_DEVICE_V2::Components).address;
-            (first, cx.read(from + PO_FX_DEVICE_V2::DeviceContext)?, count, components)
-        }
-        PO_FX_VERSION_V3 => {
-            let from = from.cast::<PO_FX_DEVICE_V3>();
-            let count = cx.read(from + PO_FX_DEVICE_V3::ComponentCount)?;
-            let first = from + PO_FX_DEVICE_V3::ComponentActiveConditionCallback;
-            let components = (from + PO_FX_DEVICE_V3::Components).address;
-            (first, cx.read(from + PO_FX_DEVICE_V3::DeviceContext)?, count, components)
-        }
+        PO_FX_VERSION_V1 => common!(PO_FX_DEVICE_V1),
+        PO_FX_VERSION_V2 => common!(PO_FX_DEVICE_V2),
+        PO_FX_VERSION_V3 => common!(PO_FX_DEVICE_V3),
         _ => return Ok(None),
     };
     let routines = read_routines(cx, first, version == PO_FX_VERSION_V3)?;
@@ -268,24 +240,7 @@ fn described(
     if states[0].latency != 0 || states[0].residency != 0 {
         return Ok(None);
     }
-    Ok(Some(Component {
-        states,
-        deepest_wakeable,
-        f0_on_dx: false,
-        providers,
-        own: 0,
-        inner: 0,
-        holds_providers: false,
-        condition: Condition::Active,
-        state: 0,
-        changing: None,
-        driven: None,
-        blocking: 0,
-        latency: u64::MAX,
-        residency: u64::MAX,
-        wake: false,
-        perf: None,
-    }))
+    Ok(Some(Component::new(states, deepest_wakeable, providers)))
 }
 
 /// Whether each component depends on others that exist, on none twice, and on itself by no way; and by few levels.

@@ -7,6 +7,7 @@
 use abi::{DEVICE_OBJECT, DriverPtr};
 use engine::Flow;
 
+use super::component::BadFlags;
 use crate::cx::Cx;
 use crate::io::violation;
 use crate::pnp::NodeId;
@@ -78,15 +79,11 @@ pub(super) fn illegal_flags(
     ddi: &str,
     handle: u64,
     component: u32,
-    both: bool,
+    bad: BadFlags,
 ) -> engine::Leave {
     let device = name_of(cx, handle);
-    let wrong = match both {
-        true => "with PO_FX_FLAG_BLOCKING and PO_FX_FLAG_ASYNC_ONLY, of which one may be given",
-        false => "with PO_FX_FLAG_BLOCKING at DISPATCH_LEVEL, where it may not wait",
-    };
-    let message = format!("{ddi} was called for component {component} of {device} {wrong}");
-    let parameters = [0x614, handle, component.into(), u64::from(both)];
+    let message = format!("{ddi} was called for component {component} of {device} {}", bad.text());
+    let parameters = [0x614, handle, component.into(), u64::from(bad == BadFlags::Both)];
     cx.stop(Verdict::error("pofx-illegal-parameter", message).bug_check(CODE, parameters))
 }
 
@@ -157,7 +154,7 @@ pub(super) fn overdue(cx: &mut Cx<'_>, handle: u64, role: &str) -> engine::Leave
     cx.stop(Verdict::error("directed-power-overdue", message).bug_check(0x9F, [5, pdo, handle, 0]))
 }
 
-/// A change of a performance state that may not be asked for now.
+/// A driver asks for a change of a performance state that it may not ask for: `what` says why.
 pub(super) fn perf(cx: &mut Cx<'_>, handle: u64, component: u32, what: &str) -> engine::Leave {
     let device = name_of(cx, handle);
     let message =

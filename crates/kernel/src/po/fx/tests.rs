@@ -6,58 +6,22 @@ use super::next::{self, DeviceStep, Step};
 use super::{Component, Condition, Device, Directed, IdleState, Power, Routines};
 
 fn component(states: &[(u64, u64)]) -> Component {
-    Component {
-        states: states.iter().map(|&(latency, residency)| IdleState { latency, residency }).collect(),
-        deepest_wakeable: 1,
-        f0_on_dx: false,
-        providers: Vec::new(),
-        own: 0,
-        inner: 0,
-        holds_providers: false,
-        condition: Condition::Idle,
-        state: 0,
-        changing: None,
-        driven: None,
-        blocking: 0,
-        latency: u64::MAX,
-        residency: u64::MAX,
-        wake: false,
-        perf: None,
-    }
+    let states = states.iter().map(|&(latency, residency)| IdleState { latency, residency }).collect();
+    Component { condition: Condition::Idle, ..Component::new(states, 1, Vec::new()) }
 }
 
 fn device(components: Vec<Component>) -> Device {
     let routine = DriverPtr::new(0x1000);
-    Device {
-        pdo: DriverPtr::NULL,
-        routines: Routines {
-            active: routine,
-            idle: routine,
-            idle_state: routine,
-            required: routine,
-            not_required: routine,
-            directed_up: routine,
-            directed_down: routine,
-        },
-        context: 0,
-        components,
-        power: Power::On,
-        directed: Directed::Up,
-        started: true,
-        sleeps: false,
-        held: false,
-        lowered: false,
-        waits: 0,
-        owed: 0,
-        idle_timeout: 0,
-        idle_since: None,
-        looks: false,
-        moved: false,
-        busy: false,
-        inside: Vec::new(),
-        waiting: Vec::new(),
-        gone: false,
-    }
+    let routines = Routines {
+        active: routine,
+        idle: routine,
+        idle_state: routine,
+        required: routine,
+        not_required: routine,
+        directed_up: routine,
+        directed_down: routine,
+    };
+    Device { started: true, ..Device::new(DriverPtr::NULL, routines, 0, components) }
 }
 
 const STATES: [(u64, u64); 3] = [(0, 0), (10, 100), (100, 1000)];
