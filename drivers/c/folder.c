@@ -5,6 +5,7 @@
  */
 #include "folder/folder.h"
 #include "folder/contents.h"
+#include "folder/directories.h"
 #include "folder/listing.h"
 #include "folder/names.h"
 #include "folder/setting.h"
@@ -27,7 +28,7 @@ static ULONG (*const Stories[])(VOID) = {
     Adds, DeletesDirectory, MakesOnce, WasMadeOnce, /* from 24 on */
     InItsCallersMode, WaitsForTheEnd, GoesOnAtOnce, ControlsFileSystems, /* from 28 on */
     Locks, WaitsForItsOwnLock, Flushes, Labels, /* from 32 on */
-    WaitsForLocks, /* from 36 on */
+    WaitsForLocks, DirectoriesOfItsOwn, /* from 36 on */
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -42,6 +43,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
+    Own = Driver;
     Driver->MajorFunction[IRP_MJ_FILE_SYSTEM_CONTROL] = DispatchFsControl;
     Driver->MajorFunction[IRP_MJ_FLUSH_BUFFERS] = DispatchFlush;
     return ControlStart(Driver, &DeviceName, &LinkName, DispatchDeviceControl);

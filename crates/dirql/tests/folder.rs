@@ -400,6 +400,11 @@ fn who_waits_for_its_own_range_is_told_to_wait_for_ever() {
 }
 
 #[test]
+fn a_driver_and_a_device_have_directories_of_their_own() {
+    tell(37, 20);
+}
+
+#[test]
 fn a_driver_is_told_how_much_is_flushed() {
     tell(34, 9);
 }

@@ -87,8 +87,8 @@ fn object(cx: &mut Cx<'_>, address: u64) -> Option<String> {
 /// A block of the driver's is told with who allocated it.
 fn of_block(k: &Kernel, address: u64) -> Option<String> {
     let (start, block) = pool_check::containing(k, address)?;
-    let by = match k.ldr.image_at(block.caller) {
-        Some(_) => format!(", allocated in {}", symbols::code(k, block.caller)),
+    let by = match k.ldr.image_at(block.allocator.caller) {
+        Some(_) => format!(", allocated in {}", symbols::code(k, block.allocator.caller)),
         None => String::new(),
     };
     let what = pool_check::kind_of(&block);

@@ -170,8 +170,9 @@ impl Verdict {
     /// With the moments of a block of pool.
     #[must_use]
     pub(crate) fn of_block(self, block: &Block) -> Self {
-        let allocated = if block.owner.is_some() { self.related("allocated", block.allocated) } else { self };
-        match block.freed_at.number().filter(|_| block.owner.is_some() && block.freed()) {
+        let allocated =
+            if block.allocator.is_driver() { self.related("allocated", block.allocated) } else { self };
+        match block.freed_at.number().filter(|_| block.allocator.is_driver() && block.freed()) {
             Some(event) => allocated.related("freed", event),
             None => allocated,
         }

@@ -231,6 +231,7 @@ exports! { FUNCTIONS:
     : IoGetConfigurationInformation(0) @ 0..=0 => io::query::configuration_information;
     : IoGetCurrentProcess(0) @ 0..=15 => ps::process::get_current;
     : IoGetDeviceAttachmentBaseRef(1) @ 0..=2 => io::stack::base_reference;
+    : IoGetDeviceDirectory(5) @ 0..=0 => io::directory::of_device;
     : IoGetDeviceInterfaceAlias(3) @ 0..=0 => io::interface::alias;
     : IoGetDeviceInterfacePropertyData(8) @ 0..=0 => pnp::property_data::get_of_interface;
     : IoGetDeviceInterfaces(4) @ 0..=0 => io::interface::get;
@@ -240,6 +241,7 @@ exports! { FUNCTIONS:
     : IoGetDevicePropertyData(8) @ 0..=1 => pnp::property_data::get;
     : IoGetDeviceToVerify(1) @ 0..=2 => io::hard_error::device;
     : IoGetDmaAdapter(3) @ 0..=0 => hal::dma::get;
+    : IoGetDriverDirectory(4) @ 0..=0 => io::directory::of_driver;
     : IoGetDriverObjectExtension(2) @ 0..=2 => io::driver_extension::get;
     : IoGetFileObjectGenericMapping(0) @ 0..=0 => se::object::file_mapping_address;
     : IoGetInitialStack(0) @ 0..=1 => io::query::initial_stack;

@@ -20,6 +20,7 @@ mod create;
 pub mod csq;
 pub mod device;
 pub mod device_queue;
+pub mod directory;
 pub mod driver;
 pub mod driver_extension;
 pub mod error_log;

@@ -6,6 +6,7 @@
 //! and quotas are not here.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::ops::Range;
 
 use abi::DriverPtr;
@@ -16,7 +17,7 @@ use super::map::{self, Page};
 use super::memory;
 use super::physical::Limits;
 use super::pool_check;
-use super::pool_own::{Kept, Plain, free_or_find, retire_own};
+use super::pool_own::{Plain, free_or_find, retire_own};
 use super::shadow;
 use super::space::Zone;
 use super::special_pool::{self, Side, Special};
@@ -81,10 +82,7 @@ pub(crate) struct Block {
     /// As asked for.
     pub(crate) bytes: u64,
     pub(crate) tag: u32,
-    /// Base of the image it belongs to; none: the kernel's own.
-    pub(crate) owner: Option<u64>,
-    /// Return address of the call that allocated it, 0 for the kernel's own.
-    pub(crate) caller: u64,
+    pub(crate) allocator: Allocator,
     /// Begins at a cache line.
     pub(crate) cache_aligned: bool,
     /// It lies in special pool, at this side of its page.
@@ -94,6 +92,38 @@ pub(crate) struct Block {
     pub(crate) allocated: u64,
     /// The moment when it was freed.
     pub(crate) freed_at: Noted,
+}
+
+/// Who has allocated a block: two words, which pass in registers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Allocator {
+    /// Base of the image that the block belongs to; none: the kernel.
+    image: Option<NonZeroU64>,
+    /// Return address of the call, 0 for the kernel.
+    pub(crate) caller: u64,
+}
+
+impl Allocator {
+    /// The kernel, for itself.
+    const KERNEL: Self = Self { image: None, caller: 0 };
+
+    /// Who has called the kernel.
+    #[inline]
+    pub(crate) fn calling(cx: &mut Cx<'_>) -> Self {
+        let (image, caller) = caller(cx);
+        Self { image: image.and_then(NonZeroU64::new), caller }
+    }
+
+    /// Base of the image that the block belongs to.
+    pub(crate) fn image(self) -> Option<u64> {
+        self.image.map(NonZeroU64::get)
+    }
+
+    /// Whether it is a driver, and not the kernel for itself.
+    #[inline]
+    pub(crate) const fn is_driver(self) -> bool {
+        self.image.is_some()
+    }
 }
 
 /// What has become of a block.
@@ -110,9 +140,9 @@ pub(crate) enum Life {
 impl Block {
     /// A nonpaged one of the kernel's own.
     pub(super) const fn own(bytes: u64, tag: u32) -> Self {
-        let (kind, owner, caller, cache_aligned) = (Kind::NonPaged, None, 0, false);
+        let (kind, allocator, cache_aligned) = (Kind::NonPaged, Allocator::KERNEL, false);
         let (life, allocated, freed_at) = (Life::Live, 0, Noted::NONE);
-        Self { kind, bytes, tag, owner, caller, cache_aligned, special: None, life, allocated, freed_at }
+        Self { kind, bytes, tag, allocator, cache_aligned, special: None, life, allocated, freed_at }
     }
 
     pub(crate) fn freed(&self) -> bool {
@@ -121,16 +151,16 @@ impl Block {
 
     /// Whether it shares a page with others.
     pub(crate) const fn small(&self) -> bool {
-        self.special.is_none() && self.bytes <= PAGE - self.offset(0) - GUARD
+        is_small(self.bytes, self.cache_aligned, self.special)
     }
 
-    /// Where it may begin in a page of which `used` bytes are taken.
+    /// As [`offset`].
     const fn offset(&self, used: u64) -> u64 {
-        if self.cache_aligned { (used + GUARD).next_multiple_of(CACHE_LINE) } else { used + GUARD }
+        offset(used, self.cache_aligned)
     }
 
     const fn shelf(&self) -> usize {
-        self.kind as usize * 2 + self.cache_aligned as usize
+        shelf(self.kind, self.cache_aligned)
     }
 
     /// As [`room`].
@@ -164,6 +194,21 @@ pub(super) fn room(bytes: u64) -> u64 {
     bytes.max(1).next_multiple_of(GUARD)
 }
 
+/// Whether such a block shares a page with others.
+const fn is_small(bytes: u64, cache_aligned: bool, special: Option<Side>) -> bool {
+    special.is_none() && bytes <= PAGE - offset(0, cache_aligned) - GUARD
+}
+
+/// Where a small block may begin in a page of which `used` bytes are taken.
+const fn offset(used: u64, cache_aligned: bool) -> u64 {
+    if cache_aligned { (used + GUARD).next_multiple_of(CACHE_LINE) } else { used + GUARD }
+}
+
+/// Where places for small blocks are: of [`State::shelves`].
+const fn shelf(kind: Kind, cache_aligned: bool) -> usize {
+    kind as usize * 2 + cache_aligned as usize
+}
+
 /// Places for small blocks of one kind and alignment.
 #[derive(Default)]
 pub(super) struct Shelf {
@@ -193,6 +238,29 @@ impl Shelf {
     }
 }
 
+/// Small blocks that were freed and are kept back: `N`.
+#[derive(Default)]
+pub(super) struct Quarantine<const N: usize> {
+    /// Once it is full, a ring.
+    ring: Vec<Known>,
+    /// Where the next one goes; there the oldest is.
+    next: usize,
+}
+
+impl<const N: usize> Quarantine<N> {
+    /// Keeps one more; the oldest goes, if it is full.
+    #[inline]
+    pub(super) fn keep(&mut self, freed: Known) -> Option<Known> {
+        let next = self.next;
+        self.next = (next + 1) % N;
+        let Some(oldest) = self.ring.get_mut(next) else {
+            self.ring.push(freed);
+            return None;
+        };
+        Some(std::mem::replace(oldest, freed))
+    }
+}
+
 /// Where a small block lies, and the number of what is known of it: whoever holds that need not search.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Known {
@@ -205,10 +273,10 @@ pub(crate) struct Known {
 pub struct State {
     /// By address; freed ones too, and what was last in a place for small ones.
     blocks: AddressMap<Block>,
-    /// By [`Block::shelf`].
+    /// By [`shelf`].
     shelves: [Shelf; 6],
-    quarantine: VecDeque<Known>,
-    pub(super) own_quarantine: Kept,
+    quarantine: Quarantine<QUARANTINE>,
+    pub(super) own_quarantine: Quarantine<OWN_QUARANTINE>,
     gone: VecDeque<u64>,
 }
 
@@ -276,16 +344,27 @@ pub(crate) struct Request {
     pub(crate) side: Option<Side>,
     /// The share of memory, as `1 / 2^n`, that it leaves to others if it needs more.
     pub(crate) spared: Option<u32>,
-    pub(crate) owner: Option<u64>,
-    pub(crate) caller: u64,
 }
 
 impl Request {
     /// A zeroed block of the kernel's own.
     const fn own(kind: Kind, bytes: u64, tag: u32) -> Self {
         let (zeroed, cache_aligned, contiguous) = (true, false, false);
-        let (special, side, spared, owner, caller) = (Special::AsSet, None, None, None, 0);
-        Self { kind, bytes, tag, zeroed, cache_aligned, contiguous, special, side, spared, owner, caller }
+        let (special, side, spared) = (Special::AsSet, None, None);
+        Self { kind, bytes, tag, zeroed, cache_aligned, contiguous, special, side, spared }
+    }
+
+    /// What its bytes hold at first.
+    const fn fill(&self) -> u8 {
+        if self.zeroed { 0 } else { FRESH_FILL }
+    }
+
+    /// The block that is asked for, as it is when it is allocated at this moment.
+    #[inline]
+    const fn block(&self, allocator: Allocator, special: Option<Side>, allocated: u64) -> Block {
+        let Self { kind, bytes, tag, cache_aligned, .. } = *self;
+        let (life, freed_at) = (Life::Live, Noted::NONE);
+        Block { kind, bytes, tag, allocator, cache_aligned, special, life, allocated, freed_at }
     }
 }
 
@@ -294,7 +373,8 @@ impl Request {
 /// # Errors
 /// None today; what allocates may come to stop the machine.
 pub fn allocate<T>(cx: &mut Cx<'_>, kind: Kind, bytes: u64, tag: u32) -> Flow<DriverPtr<T>> {
-    Ok(DriverPtr::new(allocate_block(cx, &Request::own(kind, bytes, tag)).unwrap_or(0)))
+    let request = Request::own(kind, bytes, tag);
+    Ok(DriverPtr::new(allocate_block(cx, &request, Allocator::KERNEL).unwrap_or(0)))
 }
 
 /// As [`allocate`], a packet that a driver has asked for: nonpaged, and where its own blocks lie.
@@ -303,7 +383,7 @@ pub fn allocate<T>(cx: &mut Cx<'_>, kind: Kind, bytes: u64, tag: u32) -> Flow<Dr
 /// As [`allocate`].
 pub(crate) fn allocate_packet<T>(cx: &mut Cx<'_>, bytes: u64, tag: u32) -> Flow<DriverPtr<T>> {
     let request = Request { special: Special::OwnAsSet, ..Request::own(Kind::NonPaged, bytes, tag) };
-    Ok(DriverPtr::new(allocate_block(cx, &request).unwrap_or(0)))
+    Ok(DriverPtr::new(allocate_block(cx, &request, Allocator::KERNEL).unwrap_or(0)))
 }
 
 /// Allocates what the calling driver will have to free (as `RtlAnsiStringToUnicodeString` does for it): zeroed; null if
@@ -312,9 +392,8 @@ pub(crate) fn allocate_packet<T>(cx: &mut Cx<'_>, bytes: u64, tag: u32) -> Flow<
 /// # Errors
 /// As [`allocate`].
 pub fn allocate_for_caller<T>(cx: &mut Cx<'_>, kind: Kind, bytes: u64, tag: u32) -> Flow<DriverPtr<T>> {
-    let (owner, caller) = caller(cx);
-    let request = Request { owner, caller, ..Request::own(kind, bytes, tag) };
-    Ok(DriverPtr::new(allocate_block(cx, &request).unwrap_or(0)))
+    let (request, allocator) = (Request::own(kind, bytes, tag), Allocator::calling(cx));
+    Ok(DriverPtr::new(allocate_block(cx, &request, allocator).unwrap_or(0)))
 }
 
 /// The image that called the kernel, and its return address.
@@ -346,48 +425,50 @@ pub fn tag_text(tag: u32) -> String {
     tag.to_le_bytes().into_iter().map(printable).collect()
 }
 
-pub(crate) fn allocate_block(cx: &mut Cx<'_>, request: &Request) -> Option<u64> {
-    let moment = if request.owner.is_some() { witness::moment(cx) } else { 0 };
-    let Some(address) = cx.with(|k| take(k, request, moment)) else {
+pub(crate) fn allocate_block(cx: &mut Cx<'_>, request: &Request, allocator: Allocator) -> Option<u64> {
+    let moment = if allocator.is_driver() { witness::moment(cx) } else { 0 };
+    let Some(address) = cx.with(|k| take(k, request, allocator, moment)) else {
         memory::tell(cx);
         return None;
     };
     if cx.engine().is_checked() {
         shadow::allocated(cx, address, request);
     }
-    if request.owner.is_some() && cx.happens(EventKind::Allocated) {
+    if allocator.is_driver() && cx.happens(EventKind::Allocated) {
         let paged = request.kind == Kind::Paged;
         cx.emit(Event::Allocated { address, bytes: request.bytes, tag: request.tag, paged });
     }
     Some(address)
 }
 
-fn take(k: &mut Kernel, request: &Request, allocated: u64) -> Option<u64> {
-    let Request { kind, bytes, tag, owner, caller, cache_aligned, .. } = *request;
-    let (life, freed_at) = (Life::Live, Noted::NONE);
-    let special = special_pool::side_of(k, request);
-    let block = Block { kind, bytes, tag, owner, caller, cache_aligned, special, life, allocated, freed_at };
-    let fill = if request.zeroed { 0 } else { FRESH_FILL };
-    let small = block.small();
-    let free = if small { take_free(k, &block) } else { None };
-    if free.is_none() && k.mm.physical.memory.is_scarce(request.spared) {
+fn take(k: &mut Kernel, request: &Request, allocator: Allocator, allocated: u64) -> Option<u64> {
+    let special = special_pool::side_of(k, request, allocator);
+    // Twice, and made in place each time: a block that is moved waits for the stores that made it.
+    let address = match take_free(k, request, special, || request.block(allocator, special, allocated)) {
+        Some(address) => address,
+        None => take_new(k, request, &request.block(allocator, special, allocated))?,
+    };
+    k.engine.fresh(address, request.bytes);
+    Some(address)
+}
+
+/// A block that no place was free for.
+#[cold]
+fn take_new(k: &mut Kernel, request: &Request, block: &Block) -> Option<u64> {
+    if k.mm.physical.memory.is_scarce(request.spared) {
         return None;
     }
-    let address = if let Some(side) = special.filter(|_| bytes <= PAGE) {
-        let address = special_pool::take(k, &block, side, (fill, GUARD_FILL))?;
-        k.mm.pool.blocks.insert(address, block);
-        address
-    } else if small {
-        let address = match free {
-            Some(known) => known.address,
-            None => cut_small(k, &block)?,
-        };
-        lay_small(k, address, bytes, fill);
-        address
-    } else {
-        take_large(k, &block, request.contiguous, fill)?
-    };
-    k.engine.fresh(address, bytes);
+    let fill = request.fill();
+    if let Some(side) = block.special.filter(|_| block.bytes <= PAGE) {
+        let address = special_pool::take(k, block, side, (fill, GUARD_FILL))?;
+        k.mm.pool.blocks.insert(address, *block);
+        return Some(address);
+    }
+    if !block.small() {
+        return take_large(k, block, request.contiguous, fill);
+    }
+    let address = cut_small(k, block)?;
+    lay_small(k, address, block.bytes, fill);
     Some(address)
 }
 
@@ -447,15 +528,25 @@ fn take_pages(k: &mut Kernel, block: &Block, contiguous: bool, fill: u8) -> Opti
     map::allocate_run(k, zone, pages, page, Limits::NONE, fill).map(|(address, _)| address)
 }
 
-/// A place for a small block that was free; the block is known from now on.
+/// The place of a small block that was free; the block is known from now on.
 #[inline]
-fn take_free(k: &mut Kernel, block: &Block) -> Option<Known> {
-    let free = k.mm.pool.shelves[block.shelf()].take(block.room())?;
-    *k.mm.pool.known_mut(free) = *block;
-    Some(free)
+fn take_free(
+    k: &mut Kernel,
+    request: &Request,
+    special: Option<Side>,
+    block: impl FnOnce() -> Block,
+) -> Option<u64> {
+    let Request { kind, bytes, cache_aligned, .. } = *request;
+    if !is_small(bytes, cache_aligned, special) {
+        return None;
+    }
+    let free = k.mm.pool.shelves[shelf(kind, cache_aligned)].take(room(bytes))?;
+    *k.mm.pool.known_mut(free) = block();
+    lay_small(k, free.address, bytes, request.fill());
+    Some(free.address)
 }
 
-/// The same: the next place of a page.
+/// The next place of a page, for a small block.
 #[cold]
 fn cut_small(k: &mut Kernel, block: &Block) -> Option<u64> {
     if !k.mm.physical.memory.take(KNOWN_OF_BLOCK) {
@@ -508,7 +599,7 @@ fn free_in_full(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
         cx.verify(verdict)?;
         cx.with(|k| leftover::forget_locks(k, address, block.bytes));
     }
-    let freed_at = block.owner.map(|_| witness::moment(cx)).into();
+    let freed_at = block.allocator.image().map(|_| witness::moment(cx)).into();
     let block = Block { freed_at, ..block };
     let retire = |cx: &mut Cx<'_>| {
         cx.with(|k| {
@@ -523,14 +614,12 @@ fn free_in_full(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
         })
     };
     // A driver that frees a block stores there, to whoever else uses it. What the kernel had for itself, it frees when nobody does.
-    let damaged = match block.owner {
-        Some(_) => retire(cx),
-        None => cx.engine().on_nobodys_behalf(|| retire(cx)),
-    };
+    let damaged =
+        if block.allocator.is_driver() { retire(cx) } else { cx.engine().on_nobodys_behalf(|| retire(cx)) };
     if cx.engine().is_checked() {
         shadow::freed(cx, address, &block);
     }
-    if block.owner.is_some() && cx.happens(EventKind::Freed) {
+    if block.allocator.is_driver() && cx.happens(EventKind::Freed) {
         cx.emit(Event::Freed { address });
     }
     quota::block_freed(cx, address)?;
@@ -549,13 +638,12 @@ pub(crate) fn told(cx: &mut Cx<'_>, damaged: Option<(u64, Block)>) -> Flow<()> {
 pub(super) fn retire_small(k: &mut Kernel, freed: Known, freed_at: Noted) -> Option<(u64, Block)> {
     let pool = &mut k.mm.pool;
     let block = pool.known_mut(freed);
-    if block.owner.is_none() {
+    if !block.allocator.is_driver() {
         return retire_own(k, freed).map(|damaged| after_free(k, damaged));
     }
     (block.life, block.freed_at) = (Life::Freed, freed_at);
     let room = block.room();
-    pool.quarantine.push_back(freed);
-    let oldest = if pool.quarantine.len() > QUARANTINE { pool.quarantine.pop_front() } else { None };
+    let oldest = pool.quarantine.keep(freed);
     fill_freed(k, freed.address, room);
     oldest.and_then(|oldest| set_free(k, oldest)).map(|damaged| after_free(k, damaged))
 }

@@ -216,7 +216,8 @@ pub(crate) fn written_after_free(cx: &mut Cx<'_>, address: u64, block: &Block) -
 fn after_free(cx: &mut Cx<'_>, address: u64, block: &Block) -> Verdict {
     let place = first_other(cx.engine(), address, block.bytes.max(1), FREED_FILL);
     let (at, value) = place.unwrap_or((address, 0));
-    let owner = block.owner.and_then(|base| cx.with(|k| ldr::image_name(k, base).map(str::to_owned)));
+    let owner =
+        block.allocator.image().and_then(|base| cx.with(|k| ldr::image_name(k, base).map(str::to_owned)));
     let owner = owner.map_or(String::new(), |name| format!(" (of {name})"));
     let what = describe(address, block);
     let message = format!("{what}{owner} was written to after it was freed: {at:#x} holds {value:#04x}");
@@ -303,13 +304,13 @@ pub struct Outstanding {
 /// Every block the image at `driver` allocated and has not freed, by address.
 pub fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<Outstanding> {
     let mut blocks = cx.with(|k| k.mm.pool.all());
-    blocks.retain(|(_, block)| !block.freed() && block.owner == Some(driver));
+    blocks.retain(|(_, block)| !block.freed() && block.allocator.image() == Some(driver));
     let tell = |(address, block): (u64, Block)| Outstanding {
         address,
         bytes: block.bytes,
         tag: block.tag,
         paged: block.kind == Kind::Paged,
-        allocated_by: ldr::symbols::describe(cx, block.caller),
+        allocated_by: ldr::symbols::describe(cx, block.allocator.caller),
         allocated: block.allocated,
     };
     blocks.into_iter().map(tell).collect()
@@ -319,7 +320,8 @@ pub fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<Outstanding> {
 #[must_use]
 pub fn held(k: &Kernel, tag: &str) -> (u64, u64) {
     let live = k.mm.pool.unordered().map(|(_, block)| block);
-    let live = live.filter(|block| !block.freed() && block.owner.is_some() && is_tag_like(block.tag, tag));
+    let live =
+        live.filter(|block| !block.freed() && block.allocator.is_driver() && is_tag_like(block.tag, tag));
     live.fold((0, 0), |(blocks, bytes), block| (blocks + 1, bytes + block.bytes))
 }
 

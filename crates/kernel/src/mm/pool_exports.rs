@@ -16,7 +16,7 @@ use abi::{
 use engine::windows::PAGE;
 use engine::{Flow, Leave};
 
-use super::pool::{self, Kind, Request, tag_text};
+use super::pool::{self, Allocator, Kind, Request, tag_text};
 use super::special_pool::{Side, Special};
 use crate::cx::Cx;
 use crate::ex;
@@ -284,20 +284,19 @@ fn judge_tag(cx: &mut Cx<'_>, name: &str, bits: u32, bytes: u64, tag: u32) -> Fl
 
 fn grant(cx: &mut Cx<'_>, wish: &Wish) -> Flow<DriverPtr<()>> {
     judge(cx, wish)?;
-    let (owner, caller) = pool::caller(cx);
+    let allocator = Allocator::calling(cx);
     let refused = cx.choose("fault.pool", 2) == 1;
     let Wish { kind, bytes, tag, zeroed, cache_aligned, .. } = *wish;
     let contiguous = bytes > PAGE && cx.choose("mm.contiguous", 2) == 1;
     let special = if wish.special { Special::Wanted } else { Special::AsSet };
     let side = side(wish.priority);
     let spared = spared(wish.priority);
-    let request =
-        Request { kind, bytes, tag, zeroed, cache_aligned, contiguous, special, side, spared, owner, caller };
+    let request = Request { kind, bytes, tag, zeroed, cache_aligned, contiguous, special, side, spared };
     let charge = match wish.quota.then(|| quota::charge_current(cx, kind == Kind::Paged, bytes)) {
         Some(None) => return fail(cx, wish.name, wish.raise, NtStatus::QUOTA_EXCEEDED),
         charge => charge.flatten(),
     };
-    let block = if refused { None } else { pool::allocate_block(cx, &request) };
+    let block = if refused { None } else { pool::allocate_block(cx, &request, allocator) };
     if let Some(charge) = charge {
         cx.with(|k| quota::settle(k, block, charge));
     }

@@ -2,32 +2,11 @@
 //!
 //! Whatever is wrong, or needs a page, goes the long way of `pool`, which does and says the same in its order.
 
-use super::pool::{
-    Block, Kind, Known, Life, OWN_QUARANTINE, fill_freed, lay_small, retire_small, room, set_free,
-};
+use super::pool::{Block, Kind, Known, Life, fill_freed, lay_small, retire_small, room, set_free};
 use super::pool_check;
 use crate::cx::Kernel;
 use crate::ke::processor::{APC_LEVEL, DISPATCH_LEVEL};
 use crate::witness::Noted;
-
-/// Small blocks of the kernel's own that were freed and are kept back.
-#[derive(Default)]
-pub(super) struct Kept {
-    /// A ring: where the next one goes, the oldest is.
-    ring: [Option<Known>; OWN_QUARANTINE],
-    /// How many came into it.
-    count: usize,
-}
-
-impl Kept {
-    /// Keeps one more; the oldest goes, if it is full.
-    #[inline]
-    fn keep(&mut self, freed: Known) -> Option<Known> {
-        let place = self.count % OWN_QUARANTINE;
-        self.count += 1;
-        self.ring[place].replace(freed)
-    }
-}
 
 /// A small block that nothing is to be said about when it is freed.
 pub(super) enum Plain {
@@ -46,7 +25,7 @@ pub(super) fn free_or_find(k: &mut Kernel, address: u64, tag: Option<u32>) -> Op
     let known = k.mm.pool.find(address)?;
     let engine = k.engine;
     let block = k.mm.pool.known(known);
-    if block.owner.is_some() {
+    if block.allocator.is_driver() {
         let named = tag.is_none_or(|tag| tag == block.tag);
         return (named && is_drivers_free_to_go(k, known, block)).then_some(Plain::Drivers(known));
     }
@@ -77,8 +56,10 @@ pub(crate) fn are_free_to_go<const N: usize>(k: &Kernel, blocks: [Known; N]) -> 
     let unused = pool_check::is_nothing_anywhere(k);
     let is_one = |known: Known| {
         let block = k.mm.pool.known(known);
-        let own =
-            block.life == Life::Live && block.owner.is_none() && block.kind != Kind::Paged && block.small();
+        let own = block.life == Life::Live
+            && !block.allocator.is_driver()
+            && block.kind != Kind::Paged
+            && block.small();
         own && pool_check::guards_hold(k.engine, known.address, block.bytes)
             && (unused || !pool_check::is_anything_in(k, known.address, block.bytes))
     };

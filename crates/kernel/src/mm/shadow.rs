@@ -333,8 +333,8 @@ fn told(cx: &mut Cx<'_>, start: u64, block: &Block) -> String {
     let mut text = pool_check::describe(start, block);
     let history = cx.with(|k| k.mm.shadow.history.get(&start).copied());
     let Some(History { allocated, freed }) = history else { return text };
-    if block.owner.is_some() {
-        let who = ldr::symbols::describe_return(cx, block.caller);
+    if block.allocator.is_driver() {
+        let who = ldr::symbols::describe_return(cx, block.allocator.caller);
         text += &format!(", allocated by {who} (event {allocated})");
     }
     match freed.filter(|_| block.freed()) {

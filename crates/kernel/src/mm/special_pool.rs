@@ -11,7 +11,7 @@ use std::str::FromStr;
 use engine::windows::PAGE;
 
 use super::dense;
-use super::pool::{Block, Request};
+use super::pool::{Allocator, Block, Request};
 use super::pool_check::describe;
 use crate::cx::{Cx, Kernel};
 use crate::ldr;
@@ -132,12 +132,12 @@ impl FromStr for SpecialPool {
 }
 
 /// Where the block that is asked for lies in its pages, if it is to lie in special pool and there is room.
-pub(super) fn side_of(k: &Kernel, request: &Request) -> Option<Side> {
+pub(super) fn side_of(k: &Kernel, request: &Request, allocator: Allocator) -> Option<Side> {
     let special = &k.mm.special_pool;
     let wanted = match request.special {
         Special::OwnAsSet => special.takes(request.tag),
-        Special::Wanted => request.owner.is_some(),
-        Special::AsSet => request.owner.is_some() && special.takes(request.tag),
+        Special::Wanted => allocator.is_driver(),
+        Special::AsSet => allocator.is_driver() && special.takes(request.tag),
     };
     (wanted && !k.mm.physical.memory.is_crowded()).then(|| request.side.unwrap_or(special.side))
 }
@@ -182,7 +182,7 @@ pub(crate) fn accused(cx: &mut Cx<'_>, address: u64, write: bool, by: By) -> Opt
         Some(into) => format!("{} bytes behind the end of", into - block.bytes),
     };
     let what = describe(start, &block);
-    let allocator = ldr::symbols::describe_return(cx, block.caller);
+    let allocator = ldr::symbols::describe_return(cx, block.allocator.caller);
     let freed = if block.freed() { ", which is freed" } else { "" };
     let message = format!("{did}: {place} {what}{freed}, allocated by {allocator}");
     // The page behind a block is marked as the one before it is.
