@@ -400,12 +400,13 @@ impl Engine {
 
     /// Makes `address` (in the images' window, 16-byte aligned) the entry of export `number`.
     pub fn define_export(self, address: u64, number: u32) {
-        state().translator.define_export(address, number, None);
+        self.define_exports(std::iter::once((address, number, None)));
     }
 
-    /// As [`Engine::define_export`]; where [`Engine::allow_short_calls`] lets it, driver code does `short` by itself.
-    pub fn define_short_export(self, address: u64, number: u32, short: Short) {
-        state().translator.define_export(address, number, Some(short));
+    /// As [`Engine::define_export`], of many: address, number, and what driver code does by itself where [`Engine::allow_short_calls`]
+    /// lets it.
+    pub fn define_exports(self, exports: impl Iterator<Item = (u64, u32, Option<Short>)>) {
+        state().translator.define_exports(exports);
     }
 
     /// The driver code that called the kernel last on this strand, if it stands in such a call.

@@ -85,9 +85,9 @@ fn machine(code: &[u8], shorts: &[Short]) -> Rig {
         page[0x800 + 8 * export..0x800 + 8 * export + 6].copy_from_slice(&jump);
     }
     rig.load(SLOTS, &page[..0xFFF]);
-    for (export, short) in shorts.iter().enumerate() {
-        rig.engine.define_short_export(EXPORT + 16 * export as u64, export as u32, *short);
-    }
+    let numbered = shorts.iter().enumerate();
+    let defined = numbered.map(|(export, short)| (EXPORT + 16 * export as u64, export as u32, Some(*short)));
+    rig.engine.define_exports(defined);
     rig.engine.define_export(EXPORT + 16 * OTHER as u64, OTHER as u32);
     rig.engine.set_processor_region(REGION);
     *rig.export.borrow_mut() = Some(by_the_guest(shorts.to_vec()));

@@ -92,7 +92,7 @@ fn of_block(k: &Kernel, address: u64) -> Option<String> {
         None => String::new(),
     };
     let what = pool_check::kind_of(&block);
-    let freed = if block.freed() { ", which is freed" } else { "" };
+    let freed = if block.is_freed() { ", which is freed" } else { "" };
     Some(match address - start {
         0 => format!("{what}{freed}{by}"),
         offset => format!("at +{offset:#x} in {what}{freed}{by}"),

@@ -172,7 +172,7 @@ impl Verdict {
     pub(crate) fn of_block(self, block: &Block) -> Self {
         let allocated =
             if block.allocator.is_driver() { self.related("allocated", block.allocated) } else { self };
-        match block.freed_at.number().filter(|_| block.allocator.is_driver() && block.freed()) {
+        match block.freed.at.number().filter(|_| block.allocator.is_driver() && block.is_freed()) {
             Some(event) => allocated.related("freed", event),
             None => allocated,
         }

@@ -192,25 +192,13 @@ impl Translator {
         }
     }
 
-    pub(crate) fn define_export(&self, address: u64, number: u32, short: Option<Short>) {
-        let same = |cache: &mut Cache| {
-            cache.exports.get(&address).is_some_and(|(_, known)| *known == number)
-                && cache.short(address) == short
-        };
-        if self.with(same) {
-            return; // a machine that was taken back defines it again
-        }
-        let known = table::get(address, Column::Jump).is_some();
-        self.with(|cache| {
-            let thunk = cache.stubs.export_thunk(number, short);
-            cache.exports.insert(address, (thunk, number));
-            match short {
-                Some(short) => drop(cache.shorts.insert(address, short)),
-                None => drop(cache.shorts.remove(&address)),
-            }
-            table::set(address, Column::Jump, thunk);
+    pub(crate) fn define_exports(&self, exports: impl Iterator<Item = (u64, u32, Option<Short>)>) {
+        let replaced = self.with(|cache| {
+            exports.fold(false, |replaced, (address, number, short)| {
+                cache.define_export(address, number, short) | replaced
+            })
         });
-        if known {
+        if replaced {
             self.flush(); // calls lead straight to what was there
         }
     }
@@ -320,6 +308,23 @@ impl Cache {
         }
         self.slots.insert(slot);
         Some(target)
+    }
+
+    /// Whether another export was at `address` before.
+    fn define_export(&mut self, address: u64, number: u32, short: Option<Short>) -> bool {
+        let known = self.exports.get(&address).map(|(_, known)| *known);
+        if known == Some(number) && self.short(address) == short {
+            return false; // a machine that was taken back defines it again
+        }
+        let replaced = table::get(address, Column::Jump).is_some();
+        let thunk = self.stubs.export_thunk(number, short);
+        self.exports.insert(address, (thunk, number));
+        match short {
+            Some(short) => drop(self.shorts.insert(address, short)),
+            None => drop(self.shorts.remove(&address)),
+        }
+        table::set(address, Column::Jump, thunk);
+        replaced
     }
 
     /// What the export at `address` does, if driver code may do it by itself.

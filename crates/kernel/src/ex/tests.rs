@@ -300,7 +300,7 @@ fn a_lookaside_list_keeps_four_blocks_and_frees_them_when_it_goes() {
         lookaside::free(cx, list, blocks[3]).unwrap();
         lookaside::delete(cx, list).unwrap();
         let live = cx.with(|k| {
-            k.mm.pool.all().iter().filter(|(_, block)| block.tag == 0x4B4F_4F4C && !block.freed()).count()
+            k.mm.pool.all().iter().filter(|(_, block)| block.tag == 0x4B4F_4F4C && !block.is_freed()).count()
         });
         assert_eq!(live, 0);
         assert_eq!(lookaside::delete(cx, list), Err(Leave::Stop));

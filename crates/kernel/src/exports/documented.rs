@@ -4,12 +4,64 @@
 //! Routines and levels are taken from Microsoft's driver documentation (CC BY 4.0, see NOTICE), completed by names that
 //! compiled drivers import. It is not what dirql implements: that is `functions.rs` and `data.rs`.
 
-use std::cmp::Ordering;
-
 use crate::nt::WindowsVersion;
 
 /// One line for each name, sorted: name, module, `f` or `d`, IRQL, version.
 static NAMES: &str = include_str!("documented.tsv");
+
+/// How many there are.
+const COUNT: usize = count(NAMES.as_bytes());
+
+/// Where each line begins and its name ends, found when dirql is compiled: each boot goes through all names.
+static LINES: [Line; COUNT] = lines(NAMES.as_bytes());
+
+#[derive(Clone, Copy)]
+struct Line {
+    start: u32,
+    /// Bytes of its name.
+    name: u8,
+    /// Bytes of the line.
+    length: u8,
+}
+
+const fn count(text: &[u8]) -> usize {
+    let (mut at, mut lines) = (0, 0);
+    while at < text.len() {
+        if text[at] == b'\n' {
+            lines += 1;
+        }
+        at += 1;
+    }
+    lines
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "a test finds each name, and each line is whole")]
+const fn lines(text: &[u8]) -> [Line; COUNT] {
+    let mut all = [Line { start: 0, name: 0, length: 0 }; COUNT];
+    let (mut at, mut line) = (0, 0);
+    while line < COUNT {
+        let (start, mut name) = (at, 0);
+        while text[at] != b'\n' {
+            if text[at] == b'\t' && name == 0 {
+                name = at - start;
+            }
+            at += 1;
+        }
+        all[line] = Line { start: start as u32, name: name as u8, length: (at - start) as u8 };
+        (at, line) = (at + 1, line + 1);
+    }
+    all
+}
+
+impl Line {
+    fn text(self) -> &'static str {
+        &NAMES[self.start as usize..][..self.length.into()]
+    }
+
+    fn name(self) -> &'static str {
+        &NAMES[self.start as usize..][..self.name.into()]
+    }
+}
 
 /// An export of Windows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,32 +81,20 @@ pub struct Documented {
 /// The export of this name; case matters.
 #[must_use]
 pub fn find(name: &str) -> Option<Documented> {
-    // Asked for each import of each image: half of what is left, each time.
-    let mut left = NAMES;
-    while !left.is_empty() {
-        let middle = left.as_bytes()[..left.len() / 2].iter().rposition(|byte| *byte == b'\n');
-        let (before, rest) = left.split_at(middle.map_or(0, |end| end + 1));
-        let (line, after) = rest.split_once('\n').unwrap_or((rest, ""));
-        match line.split('\t').next().unwrap_or_default().cmp(name) {
-            Ordering::Equal => return parse(line),
-            Ordering::Less => left = after,
-            Ordering::Greater => left = before,
-        }
-    }
-    None
+    nth(LINES.binary_search_by(|line| line.name().cmp(name)).ok()?)
 }
 
-/// The names of all and the versions they came with, sorted. Asked at each boot: nothing else of a line is looked at.
+/// The names of all and the versions they came with, sorted.
 pub(crate) fn names() -> impl Iterator<Item = (&'static str, WindowsVersion)> {
-    NAMES.lines().filter_map(|line| {
-        let (name, since) = (line.find('\t')?, line.rfind('\t')?);
-        Some((&line[..name], version(&line[since + 1..])))
+    LINES.iter().map(|line| {
+        let (_, since) = line.text().rsplit_once('\t').unwrap_or_default();
+        (line.name(), version(since))
     })
 }
 
 /// The one of this index among [`names`].
 pub(crate) fn nth(index: usize) -> Option<Documented> {
-    NAMES.lines().nth(index).and_then(parse)
+    LINES.get(index).and_then(|line| parse(line.text()))
 }
 
 fn version(text: &str) -> WindowsVersion {

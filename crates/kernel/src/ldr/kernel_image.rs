@@ -67,7 +67,7 @@ pub(super) fn headers(directory_bytes: u32) -> Vec<u8> {
 fn entries(k: &Kernel) -> Vec<(&'static str, u32)> {
     let place = |address: u64| rva(address - pseudo::exports_base());
     // Both are sorted: no name is searched for.
-    let mut rows = (0..).zip(FUNCTIONS).filter(|(_, row)| !imports::is_library(row.name)).peekable();
+    let mut rows = (0..).zip(FUNCTIONS).filter(|(_, row)| super::is_kernel(row.module)).peekable();
     let mut all = Vec::new();
     for (index, (name, since)) in (0..).zip(documented::names()) {
         while let Some((number, row)) = rows.next_if(|(_, row)| row.name < name) {

@@ -107,16 +107,21 @@ impl State {
 
 /// A module's name without extension, in lower case: what two spellings of one module share.
 pub(crate) fn stem(name: &str) -> String {
-    let name = name.to_ascii_lowercase();
-    match name.rsplit_once('.') {
-        Some((stem, "sys" | "exe" | "dll")) => stem.to_owned(),
-        _ => name,
-    }
+    without_extension(name).to_ascii_lowercase()
+}
+
+fn without_extension(name: &str) -> &str {
+    const EXTENSIONS: [&str; 3] = ["sys", "exe", "dll"];
+    let parts = name.rsplit_once('.');
+    let parts = parts.filter(|(_, last)| EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(last)));
+    parts.map_or(name, |(stem, _)| stem)
 }
 
 /// Whether a module's name means the kernel or the HAL, whose exports resolve from either.
 pub(crate) fn is_kernel(module: &str) -> bool {
-    matches!(stem(module).as_str(), "ntoskrnl" | "hal")
+    // Asked for each export at each boot: it allocates nothing.
+    let stem = without_extension(module);
+    ["ntoskrnl", "hal"].iter().any(|known| known.eq_ignore_ascii_case(stem))
 }
 
 /// The base of the image whose code called the kernel, if that was an image's.

@@ -91,16 +91,13 @@ pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
     let rows = number(FUNCTIONS.len() + INTERNAL.len());
     assert!(rows <= STUBBED, "more exports than the pseudo-image has room for");
     let stubbed = cx.with(|k| k.ldr.stubbed.clone());
-    for number in 0..rows {
-        if stubbed.as_deref() == exports::row(number).map(|export| export.name) {
-            cx.engine().define_export(thunk(number), STUBBED + number);
-            continue;
+    cx.engine().define_exports((0..rows).map(|number| {
+        let name = exports::row(number).map(|export| export.name);
+        if name == stubbed.as_deref() {
+            return (thunk(number), STUBBED + number, None);
         }
-        match exports::row(number).and_then(|export| irql::short(export.name)) {
-            Some(short) => cx.engine().define_short_export(thunk(number), number, short),
-            None => cx.engine().define_export(thunk(number), number),
-        }
-    }
+        (thunk(number), number, name.and_then(irql::short))
+    }));
     let thunk_pages = (THUNKS + 16 * u64::from(rows)).div_ceil(PAGE);
     map(cx, exports_base(), thunk_pages);
     for page in 0..thunk_pages {

@@ -90,8 +90,36 @@ pub(crate) struct Block {
     pub(crate) life: Life,
     /// The moment of its allocation.
     pub(crate) allocated: u64,
-    /// The moment when it was freed.
-    pub(crate) freed_at: Noted,
+    /// How it was freed, if it was.
+    pub(crate) freed: Freeing,
+}
+
+/// A block is freed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Freeing {
+    /// The moment; of the kernel's own, in a checked machine only.
+    pub(crate) at: Noted,
+    /// Return address of the call, noted in a checked machine; 0 for the kernel's own.
+    pub(crate) by: u64,
+}
+
+impl Freeing {
+    /// It is not freed, or nothing is noted of it.
+    pub(crate) const NONE: Self = Self { at: Noted::NONE, by: 0 };
+
+    /// It is freed now, and `noted`: a driver's block is.
+    #[inline]
+    fn now(cx: &mut Cx<'_>, noted: bool) -> Self {
+        let is_checked = cx.engine().is_checked();
+        let at = if noted {
+            witness::moment(cx).into()
+        } else if is_checked {
+            cx.next_event().into()
+        } else {
+            Noted::NONE
+        };
+        Self { at, by: if is_checked { caller(cx).1 } else { 0 } }
+    }
 }
 
 /// Who has allocated a block: two words, which pass in registers.
@@ -141,11 +169,11 @@ impl Block {
     /// A nonpaged one of the kernel's own.
     pub(super) const fn own(bytes: u64, tag: u32) -> Self {
         let (kind, allocator, cache_aligned) = (Kind::NonPaged, Allocator::KERNEL, false);
-        let (life, allocated, freed_at) = (Life::Live, 0, Noted::NONE);
-        Self { kind, bytes, tag, allocator, cache_aligned, special: None, life, allocated, freed_at }
+        let (life, allocated, freed) = (Life::Live, 0, Freeing::NONE);
+        Self { kind, bytes, tag, allocator, cache_aligned, special: None, life, allocated, freed }
     }
 
-    pub(crate) fn freed(&self) -> bool {
+    pub(crate) fn is_freed(&self) -> bool {
         self.life == Life::Freed
     }
 
@@ -363,8 +391,8 @@ impl Request {
     #[inline]
     const fn block(&self, allocator: Allocator, special: Option<Side>, allocated: u64) -> Block {
         let Self { kind, bytes, tag, cache_aligned, .. } = *self;
-        let (life, freed_at) = (Life::Live, Noted::NONE);
-        Block { kind, bytes, tag, allocator, cache_aligned, special, life, allocated, freed_at }
+        let (life, freed) = (Life::Live, Freeing::NONE);
+        Block { kind, bytes, tag, allocator, cache_aligned, special, life, allocated, freed }
     }
 }
 
@@ -432,7 +460,7 @@ pub(crate) fn allocate_block(cx: &mut Cx<'_>, request: &Request, allocator: Allo
         return None;
     };
     if cx.engine().is_checked() {
-        shadow::allocated(cx, address, request);
+        cx.with(|k| shadow::allocated(k, address, request));
     }
     if allocator.is_driver() && cx.happens(EventKind::Allocated) {
         let paged = request.kind == Kind::Paged;
@@ -575,12 +603,14 @@ pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flo
 
 /// Frees a driver's small block that nothing is to be said about.
 fn free_plainly(cx: &mut Cx<'_>, known: Known) -> Flow<()> {
-    let freed_at = witness::moment(cx).into();
-    let damaged = cx.with(|k| retire_small(k, known, freed_at));
-    if cx.engine().is_checked() {
-        let block = cx.with(|k| *k.mm.pool.known(known));
-        shadow::freed(cx, known.address, &block);
-    }
+    let freed = Freeing::now(cx, true);
+    let damaged = cx.with(|k| {
+        let damaged = retire_small(k, known, freed);
+        if k.engine.is_checked() {
+            shadow::freed(k, known.address, k.mm.pool.known(known));
+        }
+        damaged
+    });
     if cx.happens(EventKind::Freed) {
         cx.emit(Event::Freed { address: known.address });
     }
@@ -599,13 +629,13 @@ fn free_in_full(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
         cx.verify(verdict)?;
         cx.with(|k| leftover::forget_locks(k, address, block.bytes));
     }
-    let freed_at = block.allocator.image().map(|_| witness::moment(cx)).into();
-    let block = Block { freed_at, ..block };
+    let freed = Freeing::now(cx, block.allocator.is_driver());
+    let block = Block { freed, ..block };
     let retire = |cx: &mut Cx<'_>| {
         cx.with(|k| {
             if block.small() {
                 let known = k.mm.pool.find(address)?;
-                retire_small(k, known, block.freed_at)
+                retire_small(k, known, freed)
             } else {
                 k.engine.frees(address, block.bytes);
                 retire_large(k, address, &block);
@@ -617,7 +647,7 @@ fn free_in_full(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
     let damaged =
         if block.allocator.is_driver() { retire(cx) } else { cx.engine().on_nobodys_behalf(|| retire(cx)) };
     if cx.engine().is_checked() {
-        shadow::freed(cx, address, &block);
+        cx.with(|k| shadow::freed(k, address, &block));
     }
     if block.allocator.is_driver() && cx.happens(EventKind::Freed) {
         cx.emit(Event::Freed { address });
@@ -635,16 +665,16 @@ pub(crate) fn told(cx: &mut Cx<'_>, damaged: Option<(u64, Block)>) -> Flow<()> {
 }
 
 /// Fills a freed block and keeps it back; the oldest one kept back becomes free, and is told if it was written to.
-pub(super) fn retire_small(k: &mut Kernel, freed: Known, freed_at: Noted) -> Option<(u64, Block)> {
+pub(super) fn retire_small(k: &mut Kernel, known: Known, freed: Freeing) -> Option<(u64, Block)> {
     let pool = &mut k.mm.pool;
-    let block = pool.known_mut(freed);
+    let block = pool.known_mut(known);
     if !block.allocator.is_driver() {
-        return retire_own(k, freed).map(|damaged| after_free(k, damaged));
+        return retire_own(k, known, freed).map(|damaged| after_free(k, damaged));
     }
-    (block.life, block.freed_at) = (Life::Freed, freed_at);
+    (block.life, block.freed) = (Life::Freed, freed);
     let room = block.room();
-    let oldest = pool.quarantine.keep(freed);
-    fill_freed(k, freed.address, room);
+    let oldest = pool.quarantine.keep(known);
+    fill_freed(k, known.address, room);
     oldest.and_then(|oldest| set_free(k, oldest)).map(|damaged| after_free(k, damaged))
 }
 
@@ -678,7 +708,7 @@ fn retire_large(k: &mut Kernel, address: u64, block: &Block) {
     pool.gone.push_back(address);
     if pool.gone.len() > REMEMBERED
         && let Some(oldest) = pool.gone.pop_front()
-        && pool.blocks.get(oldest).is_some_and(Block::freed)
+        && pool.blocks.get(oldest).is_some_and(Block::is_freed)
     {
         pool.blocks.remove(oldest);
     }

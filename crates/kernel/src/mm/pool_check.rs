@@ -19,7 +19,7 @@ use crate::verdict::Verdict;
 /// The block that begins at `address` and may be freed now by a caller that says `tag`.
 pub(crate) fn freeable(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<Block> {
     let block = match cx.with(|k| k.mm.pool.block(address).copied()) {
-        Some(block) if block.freed() => return Err(freed_twice(cx, address, &block)),
+        Some(block) if block.is_freed() => return Err(freed_twice(cx, address, &block)),
         Some(block) => block,
         None => return Err(not_a_block(cx, address)),
     };
@@ -88,7 +88,7 @@ fn not_a_block(cx: &mut Cx<'_>, address: u64) -> Leave {
     let (sub, what) = match (&around, Zone::of(address)) {
         (Some((start, block)), _) => {
             let inside = format!("{:#x} bytes into {}", address - start, describe(*start, block));
-            (0x99, if block.freed() { format!("{inside}, which is freed") } else { inside })
+            (0x99, if block.is_freed() { format!("{inside}, which is freed") } else { inside })
         }
         (None, Some(Zone::NonPagedPool)) => (0x41, "not an allocated block of nonpaged pool".into()),
         (None, Some(Zone::PagedPool)) => (0x48, "not an allocated block of paged pool".into()),
@@ -119,7 +119,7 @@ pub(crate) fn explain(cx: &mut Cx<'_>, address: u64) -> Option<(String, Block)> 
     let what = describe(start, &block);
     let words = match offset.checked_sub(block.bytes) {
         Some(behind) => format!("{behind} bytes behind the end of {what}"),
-        None if block.freed() => format!("{offset:#x} bytes into {what}, which is freed"),
+        None if block.is_freed() => format!("{offset:#x} bytes into {what}, which is freed"),
         None => format!("{offset:#x} bytes into {what}"),
     };
     Some((words, block))
@@ -231,7 +231,7 @@ fn after_free(cx: &mut Cx<'_>, address: u64, block: &Block) -> Verdict {
 /// A verdict on the first damaged block.
 pub fn all(cx: &mut Cx<'_>) -> Flow<()> {
     for (address, block) in cx.with(|k| k.mm.pool.all()) {
-        if !block.freed() {
+        if !block.is_freed() {
             if let Some(verdict) = damage(cx.engine(), address, &block) {
                 return Err(cx.stop(verdict));
             }
@@ -304,7 +304,7 @@ pub struct Outstanding {
 /// Every block the image at `driver` allocated and has not freed, by address.
 pub fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<Outstanding> {
     let mut blocks = cx.with(|k| k.mm.pool.all());
-    blocks.retain(|(_, block)| !block.freed() && block.allocator.image() == Some(driver));
+    blocks.retain(|(_, block)| !block.is_freed() && block.allocator.image() == Some(driver));
     let tell = |(address, block): (u64, Block)| Outstanding {
         address,
         bytes: block.bytes,
@@ -321,7 +321,7 @@ pub fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<Outstanding> {
 pub fn held(k: &Kernel, tag: &str) -> (u64, u64) {
     let live = k.mm.pool.unordered().map(|(_, block)| block);
     let live =
-        live.filter(|block| !block.freed() && block.allocator.is_driver() && is_tag_like(block.tag, tag));
+        live.filter(|block| !block.is_freed() && block.allocator.is_driver() && is_tag_like(block.tag, tag));
     live.fold((0, 0), |(blocks, bytes), block| (blocks + 1, bytes + block.bytes))
 }
 

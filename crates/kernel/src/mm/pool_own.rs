@@ -2,11 +2,10 @@
 //!
 //! Whatever is wrong, or needs a page, goes the long way of `pool`, which does and says the same in its order.
 
-use super::pool::{Block, Kind, Known, Life, fill_freed, lay_small, retire_small, room, set_free};
+use super::pool::{Block, Freeing, Kind, Known, Life, fill_freed, lay_small, retire_small, room, set_free};
 use super::pool_check;
 use crate::cx::Kernel;
 use crate::ke::processor::{APC_LEVEL, DISPATCH_LEVEL};
-use crate::witness::Noted;
 
 /// A small block that nothing is to be said about when it is freed.
 pub(super) enum Plain {
@@ -30,7 +29,7 @@ pub(super) fn free_or_find(k: &mut Kernel, address: u64, tag: Option<u32>) -> Op
         return (named && is_drivers_free_to_go(k, known, block)).then_some(Plain::Drivers(known));
     }
     let plain = tag.is_none() && !engine.is_checked() && is_free_to_go(k, known);
-    plain.then(|| Plain::Own(engine.on_nobodys_behalf(|| retire_small(k, known, Noted::NONE))))
+    plain.then(|| Plain::Own(engine.on_nobodys_behalf(|| retire_small(k, known, Freeing::NONE))))
 }
 
 /// As [`is_free_to_go`], of a driver's.
@@ -94,11 +93,11 @@ fn begin_own(k: &mut Kernel, known: Known, (bytes, tag): (u64, u32)) {
 }
 
 /// Fills a block of the kernel's own that is freed, and keeps it back. Where the oldest one kept back lies, if that was written to.
-pub(crate) fn retire_own(k: &mut Kernel, freed: Known) -> Option<u64> {
-    let block = k.mm.pool.known_mut(freed);
-    (block.life, block.freed_at) = (Life::Freed, Noted::NONE);
+pub(crate) fn retire_own(k: &mut Kernel, known: Known, freed: Freeing) -> Option<u64> {
+    let block = k.mm.pool.known_mut(known);
+    (block.life, block.freed) = (Life::Freed, freed);
     let room = block.room();
-    let oldest = k.mm.pool.own_quarantine.keep(freed);
-    fill_freed(k, freed.address, room);
+    let oldest = k.mm.pool.own_quarantine.keep(known);
+    fill_freed(k, known.address, room);
     oldest.and_then(|oldest| set_free(k, oldest))
 }

@@ -11,7 +11,7 @@ use engine::windows::{PAGE, USER};
 use engine::{BadAddress, Fault, FaultKind, Flow, Touch, TouchKind};
 
 use super::pool::{Block, Kind, Request};
-use super::{pool, pool_check, user};
+use super::{pool_check, user};
 use crate::cx::{Cx, Kernel};
 use crate::ke::processor::DISPATCH_LEVEL;
 use crate::verdict::Verdict;
@@ -42,65 +42,54 @@ pub(crate) const fn of_pageable(address: u64) -> u8 {
     if USER.contains(address) { APPLICATION } else { PAGEABLE }
 }
 
-/// What has become of blocks, by address.
+/// State of a checked machine.
 #[derive(Default)]
 pub(crate) struct State {
-    history: BTreeMap<u64, History>,
     /// Blocks that are wholly stored because they are shared, with their ends.
     shared: BTreeMap<u64, u64>,
 }
 
-/// The numbers of a block's events.
-#[derive(Clone, Copy)]
-struct History {
-    allocated: u64,
-    /// Return address of the call that freed it (0: the kernel's own), and its event.
-    freed: Option<(u64, u64)>,
-}
-
 /// A block is given out.
-pub(crate) fn allocated(cx: &mut Cx<'_>, address: u64, request: &Request) {
-    let history = History { allocated: cx.next_event(), freed: None };
-    cx.with(|k| {
-        k.mm.shadow.history.insert(address, history);
-        k.mm.shadow.shared.remove(&address);
-        if let Some(block) = k.mm.pool.block(address) {
-            mark_live(k, address, block);
-        }
-        if !request.zeroed {
-            k.engine.never_stored(address, request.bytes);
-        }
-    });
+pub(crate) fn allocated(k: &mut Kernel, address: u64, request: &Request) {
+    k.mm.shadow.shared.remove(&address);
+    if let Some(block) = k.mm.pool.block(address) {
+        mark_live(k, address, block);
+    }
+    if !request.zeroed {
+        k.engine.never_stored(address, request.bytes);
+    }
 }
 
 /// A block is freed: its bytes are nobody's. A large one's pages are gone, and so are their marks.
-pub(crate) fn freed(cx: &mut Cx<'_>, address: u64, block: &Block) {
-    let freed = Some((pool::caller(cx).1, cx.next_event()));
-    cx.with(|k| {
-        k.mm.shadow.history.entry(address).and_modify(|history| history.freed = freed);
-        if block.small() {
-            k.engine.mark(address, block.room(), FREED);
-        }
-    });
+pub(crate) fn freed(k: &Kernel, address: u64, block: &Block) {
+    if block.small() {
+        k.engine.mark(address, block.room(), FREED);
+    }
 }
 
 /// Marks a block that is given out, and what lies around it.
 fn mark_live(k: &Kernel, address: u64, block: &Block) {
     let own = if block.kind == Kind::Paged { PAGEABLE } else { 0 };
-    let Range { start, end } = block.extent(address);
     if block.small() {
         let page = address & !(PAGE - 1);
         if k.engine.mark_of(page + PAGE - 1) != GUARDED {
             k.engine.mark(page, PAGE, GUARDED); // fresh: no place in it is given out
         }
+        // What lies before and behind a place stays marked while the page is there.
+        let rest = block.room() - block.bytes;
+        if rest > 0 {
+            k.engine.mark(address + block.bytes, rest, GUARDED);
+        }
+    } else {
+        let Range { start, end } = block.extent(address);
+        k.engine.mark(start, end - start, GUARDED);
     }
-    k.engine.mark(start, end - start, GUARDED);
     k.engine.mark(address, block.bytes, own);
 }
 
 /// Marks the block at `address`, if one begins there, as kept by a lookaside list: nobody may touch it.
 pub(crate) fn keep(k: &Kernel, address: u64) {
-    if let Some(block) = k.mm.pool.block(address).filter(|block| !block.freed()) {
+    if let Some(block) = k.mm.pool.block(address).filter(|block| !block.is_freed()) {
         k.engine.mark(address, block.bytes, KEPT);
     }
 }
@@ -108,7 +97,7 @@ pub(crate) fn keep(k: &Kernel, address: u64) {
 /// A block that was kept is given out again: its contents are nothing.
 pub(crate) fn give(k: &mut Kernel, address: u64) {
     k.mm.shadow.shared.remove(&address);
-    if let Some(block) = k.mm.pool.block(address).filter(|block| !block.freed()) {
+    if let Some(block) = k.mm.pool.block(address).filter(|block| !block.is_freed()) {
         mark_live(k, address, block);
         k.engine.never_stored(address, block.bytes);
     }
@@ -231,7 +220,7 @@ fn judge(cx: &mut Cx<'_>, touch: &Touch, by: By) -> Flow<()> {
 /// The IRP that the freed block at `address` was, and when it was completed.
 fn completed_irp(k: &Kernel, address: u64) -> Option<(u64, u64)> {
     let (start, block) = nearest(k, address)?;
-    let completed = k.io.irps.completed_at(start).filter(|_| block.freed())?;
+    let completed = k.io.irps.completed_at(start).filter(|_| block.is_freed())?;
     Some((start, completed))
 }
 
@@ -331,16 +320,14 @@ fn nearest(k: &Kernel, address: u64) -> Option<(u64, Block)> {
 /// The block, who allocated it, and who freed it.
 fn told(cx: &mut Cx<'_>, start: u64, block: &Block) -> String {
     let mut text = pool_check::describe(start, block);
-    let history = cx.with(|k| k.mm.shadow.history.get(&start).copied());
-    let Some(History { allocated, freed }) = history else { return text };
     if block.allocator.is_driver() {
         let who = ldr::symbols::describe_return(cx, block.allocator.caller);
-        text += &format!(", allocated by {who} (event {allocated})");
+        text += &format!(", allocated by {who} (event {})", block.allocated);
     }
-    match freed.filter(|_| block.freed()) {
-        Some((0, _)) => text += ", which is freed",
-        Some((by, event)) => {
-            let who = ldr::symbols::describe_return(cx, by);
+    match block.freed.at.number().filter(|_| block.is_freed()) {
+        Some(_) if block.freed.by == 0 => text += ", which is freed",
+        Some(event) => {
+            let who = ldr::symbols::describe_return(cx, block.freed.by);
             text += &format!(", freed by {who} (event {event})");
         }
         None => {}

@@ -183,10 +183,10 @@ pub(crate) fn accused(cx: &mut Cx<'_>, address: u64, write: bool, by: By) -> Opt
     };
     let what = describe(start, &block);
     let allocator = ldr::symbols::describe_return(cx, block.allocator.caller);
-    let freed = if block.freed() { ", which is freed" } else { "" };
+    let freed = if block.is_freed() { ", which is freed" } else { "" };
     let message = format!("{did}: {place} {what}{freed}, allocated by {allocator}");
     // The page behind a block is marked as the one before it is.
-    let (rule, codes) = match (block.freed(), address < start) {
+    let (rule, codes) = match (block.is_freed(), address < start) {
         (true, _) => ("use-after-free", (0xD5, 0xCC)),
         (false, true) => ("pool-underrun", (0xD6, 0xCD)),
         (false, false) => ("pool-overrun", (0xD6, 0xCD)),

@@ -93,7 +93,8 @@ pub(super) fn blocks(cx: &mut Cx<'_>, count: u32, data: DriverPtr<PCW_DATA>) -> 
 /// A verdict on a block that lies in pool that is freed.
 pub(super) fn refuse_freed(cx: &mut Cx<'_>, name: &str, blocks: &[Block]) -> Flow<()> {
     for given in blocks {
-        let freed = cx.with(|k| pool_check::containing(k, given.address)).filter(|(_, block)| block.freed());
+        let freed =
+            cx.with(|k| pool_check::containing(k, given.address)).filter(|(_, block)| block.is_freed());
         if let Some((_, block)) = freed {
             let message = format!(
                 "the data of the counter instance \"{name}\", which is open, lie at {:#x} in a block of pool that is freed",

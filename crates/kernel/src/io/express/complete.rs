@@ -14,7 +14,7 @@ use super::{Answer, asked, is_event, set_state};
 use crate::cx::{Cx, Kernel};
 use crate::event::Kind;
 use crate::ke::irql;
-use crate::mm::pool::{self, Block};
+use crate::mm::pool::{self, Block, Freeing};
 use crate::mm::pool_own;
 use crate::ob::object;
 use crate::witness;
@@ -190,12 +190,12 @@ fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
         (status, information) = (NtStatus::ACCESS_VIOLATION, 0);
     }
     if let Some(buffer) = ending.blocks.buffer
-        && let Some(damaged) = pool_own::retire_own(k, buffer)
+        && let Some(damaged) = pool_own::retire_own(k, buffer, Freeing::NONE)
     {
         return Then::Damaged(pool::after_free(k, damaged));
     }
     k.io.irps.retire_at(ending.number, ending.irp.address, moment);
-    if let Some(damaged) = pool_own::retire_own(k, ending.blocks.packet) {
+    if let Some(damaged) = pool_own::retire_own(k, ending.blocks.packet, Freeing::NONE) {
         return Then::Damaged(pool::after_free(k, damaged));
     }
     if let Some((thread, closing)) = closing {
