@@ -2,9 +2,11 @@
 //!
 //! The tidy test (`xtask/tests/tidy`) is one of the tests, so it is not called by name.
 
+use std::fs;
 use std::path::Path;
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
 use crate::{call, drivers, install, solo};
 
@@ -75,5 +77,18 @@ pub(crate) fn check(root: &Path) -> Result<()> {
     let mut cargo = call::cargo(root);
     cargo.args(["publish", "--dry-run", "--allow-dirty", "--quiet"]);
     cargo.args(LIBRARY.iter().flat_map(|name| ["-p", name]));
-    call::step("packages of the library, as crates.io would have them", &mut cargo)
+    call::step("packages of the library, as crates.io would have them", &mut cargo)?;
+    if has_drivers { packages_of_drivers(root, &folder) } else { Ok(()) }
+}
+
+/// The crate that drivers are written with, and what it needs. From a copy: there `abi` is a link, which cargo does not package.
+fn packages_of_drivers(root: &Path, folder: &Path) -> Result<()> {
+    let copy = root.join("target/publish");
+    let _ = fs::remove_dir_all(&copy);
+    fs::create_dir_all(&copy).with_context(|| format!("{} cannot be made", copy.display()))?;
+    call::quietly(Command::new("cp").arg("-rL").arg(folder).arg(&copy))?;
+    let mut cargo = call::cargo(&copy.join("drivers"));
+    cargo.args(["publish", "--dry-run", "--allow-dirty", "--quiet", "-p", "dirql-abi", "-p", "dirql-wdm"]);
+    cargo.args(["--target", install::RUST_TARGET, "--target-dir"]).arg(root.join("target/drivers-build"));
+    call::step("packages of what drivers are written with, as crates.io would have them", &mut cargo)
 }
