@@ -15,7 +15,7 @@ use crate::cx::Cx;
 use crate::event::Kind;
 use crate::pnp::node;
 use crate::verdict::Verdict;
-use crate::witness;
+use crate::witness::{self, Noted};
 use crate::wmi;
 
 /// `IofCallDriver`: sends the IRP to the driver of `device`, whose dispatch routine answers.
@@ -38,7 +38,7 @@ pub fn call_driver(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: Drive
     let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
     let dispatch = cx.read((driver + DRIVER_OBJECT::MajorFunction).element(major.into()))?;
     // What an application asks for, no driver has sent.
-    let sent = (cx.engine().depth() > 0).then(|| witness::moment(cx));
+    let sent = if cx.engine().depth() > 0 { witness::moment(cx).into() } else { Noted::NONE };
     let frame = cx.with(|k| k.io.frames.enter(irp.address, device.address, number, (major, minor), sent));
     if cx.happens(Kind::IrpSent) {
         asked::sent(cx, irp, device, (major, minor));

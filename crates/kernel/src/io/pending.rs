@@ -13,7 +13,7 @@ use super::irp;
 use super::violation::{device_name, io_manager, request_name};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::{Related, Verdict};
-use crate::witness;
+use crate::witness::{self, Noted};
 
 /// How the IRP left a stack location.
 #[derive(Clone, Copy, Debug)]
@@ -51,9 +51,9 @@ struct Frame {
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 struct Moments {
     /// Another driver sent it.
-    sent: Option<u64>,
+    sent: Noted,
     /// Its dispatch routine returned `STATUS_PENDING`.
-    pended: Option<u64>,
+    pended: Noted,
 }
 
 impl Frame {
@@ -78,7 +78,7 @@ impl Frames {
         device: u64,
         location: u8,
         request: (u8, u8),
-        sent: Option<u64>,
+        sent: Noted,
     ) -> u64 {
         for frame in &mut self.open {
             if frame.irp == irp && frame.left.is_none() {
@@ -87,7 +87,7 @@ impl Frames {
         }
         self.count += 1;
         let (number, forwarded, left, returned, unwound) = (self.count, false, None, None, false);
-        let moments = Moments { sent, pended: None };
+        let moments = Moments { sent, pended: Noted::NONE };
         let frame =
             Frame { number, irp, device, location, request, forwarded, left, returned, unwound, moments };
         self.open.push(frame);
@@ -102,7 +102,7 @@ impl Frames {
     /// When the driver that has the IRP was sent it, and when its dispatch routine returned `STATUS_PENDING`.
     pub(crate) fn had_since(&self, irp: u64) -> (Option<u64>, Option<u64>) {
         let moments = self.held(irp).map(|frame| frame.moments).unwrap_or_default();
-        (moments.sent, moments.pended)
+        (moments.sent.number(), moments.pended.number())
     }
 
     /// The device that has the IRP: the last one it was sent to and has not left.
@@ -234,6 +234,7 @@ pub(crate) fn moments(k: &Kernel, irp: u64) -> Vec<Related> {
     let record = k.io.irps.live.get(irp);
     let (allocated, queued) =
         record.map_or((None, None), |record| (record.allocated.number(), record.queued.number()));
+    let (sent, pended) = (sent.number(), pended.number());
     let all = [("allocated", allocated), ("sent", sent), ("queued", queued), ("marked pending", pended)];
     let all = all.into_iter().chain(cancel_routine::moments(k, irp));
     all.filter_map(|(what, event)| Some(Related { what, event: event? })).collect()
@@ -283,7 +284,7 @@ pub(crate) fn judge_returned(
             judge(cx, frame, left, status)
         }
         None => {
-            let pended = (status == NtStatus::PENDING).then(|| witness::moment_of(cx, dispatch));
+            let pended = (status == NtStatus::PENDING).then(|| witness::moment_of(cx, dispatch)).into();
             // While a completion routine runs on another thread, the mark may still come: the IRP is judged when it leaves.
             let elsewhere = cx.with(|k| {
                 k.io.frames.open[place].returned = Some(status);
@@ -386,8 +387,8 @@ mod tests {
     #[test]
     fn the_last_driver_that_got_an_irp_has_it_until_it_completes() {
         let mut frames = Frames::default();
-        frames.enter(1, 0xA, 2, (3, 0), None);
-        frames.enter(1, 0xB, 1, (3, 0), None);
+        frames.enter(1, 0xA, 2, (3, 0), Noted::NONE);
+        frames.enter(1, 0xB, 1, (3, 0), Noted::NONE);
         assert_eq!(frames.holder(1), Some(0xB));
         frames.leave(1, 1, DONE);
         assert_eq!(frames.holder(1), Some(0xA));
@@ -398,7 +399,7 @@ mod tests {
     #[test]
     fn a_routine_that_an_exception_left_is_forgotten_with_its_irp() {
         let mut frames = Frames::default();
-        let number = frames.enter(1, 0xA, 1, (3, 0), None);
+        let number = frames.enter(1, 0xA, 1, (3, 0), Noted::NONE);
         frames.open[0].unwound = true;
         assert_eq!(frames.holder(1), None, "whoever caught the exception has to see to the IRP");
         assert!(frames.leave(1, 1, DONE).is_none());
@@ -408,8 +409,8 @@ mod tests {
     #[test]
     fn a_skipped_location_is_left_by_both_drivers_at_once() {
         let mut frames = Frames::default();
-        let upper = frames.enter(1, 0xA, 1, (3, 0), None);
-        frames.enter(1, 0xB, 1, (3, 0), None);
+        let upper = frames.enter(1, 0xA, 1, (3, 0), Noted::NONE);
+        frames.enter(1, 0xB, 1, (3, 0), Noted::NONE);
         assert!(frames.open[frames.place(upper).unwrap()].forwarded);
         assert!(frames.leave(1, 1, DONE).is_none(), "neither has returned yet");
         assert_eq!(frames.holder(1), None);

@@ -119,7 +119,11 @@ pub(crate) fn call_routine_on(
     let depth = cx.engine().depth();
     let (before, stack, measured) = cx.with(|k| {
         let floor = k.ke.processor().floors.last().copied().unwrap_or(0);
-        let before = enter(k, Callout { role, routine, object, floor }, true);
+        // Where driver code waits, a routine of it was called.
+        let is_outermost = |k: &Kernel| k.ke.thread().is_some_and(|thread| thread.callouts.is_empty());
+        debug_assert!(depth == 0 || !is_outermost(k), "driver code waits that no routine's call began");
+        let is_outermost = depth == 0 && is_outermost(k);
+        let before = enter(k, Callout { role, routine, object, floor }, is_outermost);
         (before, own.unwrap_or_else(|| stack::for_call(k, depth)), k.ke.depths.is_some())
     });
     let call = Callout { role, routine, object, floor: 0 };
@@ -276,11 +280,11 @@ fn put_back(k: &mut Kernel, aside: &mut Begun, now: u64) {
     slice::look_within(k, mark, aside.account.look_at.saturating_sub(aside.account.stepped));
 }
 
-/// A routine is called. `belongs`: it is its caller's; the outermost one of a thread begins with an empty account.
+/// A routine is called. The outermost one of a thread begins with an empty account.
 #[inline]
-fn enter(k: &mut Kernel, call: Callout, belongs: bool) -> Marks {
+fn enter(k: &mut Kernel, call: Callout, is_outermost: bool) -> Marks {
     k.ke.progress += 1;
-    if belongs && k.ke.thread().is_some_and(|thread| thread.callouts.is_empty()) {
+    if is_outermost {
         begin_account(k);
     }
     Marks::now(k, |thread| thread.callouts.push(call))

@@ -19,6 +19,7 @@ use crate::cx::Kernel;
 use crate::mm::pool_own;
 use crate::ob::handle::{self, Mode};
 use crate::ob::{Handle, Kind};
+use crate::witness::Noted;
 
 /// The most bytes of a buffer.
 const MOST_BYTES: u32 = 1024;
@@ -83,7 +84,7 @@ pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Op
         ..Record::new(Origin::System, None)
     });
     let major = request.operation.major();
-    let frame = k.io.frames.enter(irp.address, device.address, plan.stack_size, (major, 0), None);
+    let frame = k.io.frames.enter(irp.address, device.address, plan.stack_size, (major, 0), Noted::NONE);
     let (file, dispatch, synchronous) = (plan.file.at(), plan.dispatch, plan.synchronous);
     Some(Begun { irp, device, file, dispatch, major, frame, synchronous, number: objects[0] })
 }
