@@ -95,6 +95,13 @@ const C_DRIVERS: &[CDriver] = &[
         missing: None,
         compiler: Gcc,
     },
+    CDriver {
+        name: "pci9052_c",
+        source: "pci9052.c",
+        defines: &[],
+        missing: Some("wmi/wmilib.def"),
+        compiler: Gcc,
+    },
     CDriver { name: "message", source: "message.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "edu", source: "edu.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "dma", source: "dma.c", defines: &[], missing: None, compiler: Gcc },
