@@ -320,7 +320,12 @@ static VOID GoDown(PDEVICE_EXTENSION Extension)
         if (!IsIdle(Extension, CausePowerDown)) {
             Abandon(Extension);
         }
+        KeCancelTimer(&Extension->PollTimer);
+        KeFlushQueuedDpcs();
+        /* Behind whoever has CNTRL: a word of the EEPROM is programmed whole. */
+        KeWaitForSingleObject(&Extension->Cntrl, Executive, KernelMode, FALSE, NULL);
         Quiet(Extension);
+        KeSetEvent(&Extension->Cntrl, IO_NO_INCREMENT, FALSE);
         Leave(Extension);
     }
 }

@@ -29,15 +29,27 @@ typedef struct _ASKED {
     ULONG_PTR Used;
 } ASKED;
 
-/* Comes in to the card, if it is there and has power. */
-static NTSTATUS EnterCard(PDEVICE_EXTENSION Extension)
+/* Has the local configuration registers for itself, if the card is there and has power, which it keeps until they are given back. */
+static NTSTATUS HaveRegisters(PDEVICE_EXTENSION Extension)
 {
-    WAY Way = WayOf(Extension);
+    WAY Way;
 
-    if (Way == WayHeld) {
-        return STATUS_DEVICE_BUSY;
+    KeEnterCriticalRegion(); /* nobody suspends the thread meanwhile */
+    KeWaitForSingleObject(&Extension->Cntrl, Executive, KernelMode, FALSE, NULL);
+    Way = WayOf(Extension);
+    if (Way == WayOpen && Enter(Extension)) {
+        return STATUS_SUCCESS;
     }
-    return Way == WayOpen && Enter(Extension) ? STATUS_SUCCESS : STATUS_DEVICE_NOT_CONNECTED;
+    KeSetEvent(&Extension->Cntrl, IO_NO_INCREMENT, FALSE);
+    KeLeaveCriticalRegion();
+    return Way == WayHeld ? STATUS_DEVICE_BUSY : STATUS_DEVICE_NOT_CONNECTED;
+}
+
+static VOID GiveRegisters(PDEVICE_EXTENSION Extension)
+{
+    Leave(Extension);
+    KeSetEvent(&Extension->Cntrl, IO_NO_INCREMENT, FALSE);
+    KeLeaveCriticalRegion();
 }
 
 static NTSTATUS Answer(ASKED *Asked, ULONG Value)
@@ -81,11 +93,15 @@ static NTSTATUS NamedRegister(ASKED *Asked, PULONG Offset)
 
 /*
  * The bits of a register that an application may write: bus region descriptors, chip selects, user I/O. The others are the system's (ranges
- * and remaps are what base address registers rest on), this driver's, or reset the card.
+ * and remaps are what base address registers rest on), this driver's, or reset the card. Of the two spaces that the driver uses itself, bus
+ * width and byte order stay as they are.
  */
 static ULONG Writable(ULONG Offset)
 {
-    return Offset >= 0x28 && Offset <= 0x48 ? 0xFFFFFFFFu : Offset == LCR_CNTRL ? 0xFFF : 0;
+    if (Offset == 0x28 || Offset == 0x2C) {
+        return ~0x03C00000u;
+    }
+    return Offset >= 0x30 && Offset <= 0x48 ? 0xFFFFFFFFu : Offset == LCR_CNTRL ? 0xFFF : 0;
 }
 
 static NTSTATUS AskedReadLcr(PDEVICE_EXTENSION Extension, ASKED *Asked)
@@ -94,27 +110,14 @@ static NTSTATUS AskedReadLcr(PDEVICE_EXTENSION Extension, ASKED *Asked)
     NTSTATUS Status = NamedRegister(Asked, &Offset);
 
     if (NT_SUCCESS(Status)) {
-        Status = EnterCard(Extension);
+        Status = HaveRegisters(Extension);
     }
     if (!NT_SUCCESS(Status)) {
         return Status;
     }
     Value = ReadLcr(Extension, Offset);
-    Leave(Extension);
+    GiveRegisters(Extension);
     return Answer(Asked, Value);
-}
-
-/* CNTRL for one at a time; at PASSIVE_LEVEL. */
-static VOID HaveCntrl(PDEVICE_EXTENSION Extension)
-{
-    KeEnterCriticalRegion(); /* nobody suspends the thread meanwhile */
-    KeWaitForSingleObject(&Extension->Cntrl, Executive, KernelMode, FALSE, NULL);
-}
-
-static VOID GiveCntrl(PDEVICE_EXTENSION Extension)
-{
-    KeSetEvent(&Extension->Cntrl, IO_NO_INCREMENT, FALSE);
-    KeLeaveCriticalRegion();
 }
 
 static NTSTATUS AskedWriteLcr(PDEVICE_EXTENSION Extension, ASKED *Asked)
@@ -133,18 +136,12 @@ static NTSTATUS AskedWriteLcr(PDEVICE_EXTENSION Extension, ASKED *Asked)
     if (Bits == 0) {
         return STATUS_ACCESS_DENIED;
     }
-    Status = EnterCard(Extension);
+    Status = HaveRegisters(Extension);
     if (!NT_SUCCESS(Status)) {
         return Status;
     }
-    if (Offset == LCR_CNTRL) {
-        HaveCntrl(Extension);
-        WriteLcr(Extension, LCR_CNTRL, (ReadLcr(Extension, LCR_CNTRL) & ~(Bits | CNTRL_ACTIONS)) | (Value & Bits));
-        GiveCntrl(Extension);
-    } else {
-        WriteLcr(Extension, Offset, Value);
-    }
-    Leave(Extension);
+    WriteLcr(Extension, Offset, (ReadLcr(Extension, Offset) & ~Bits) | (Value & Bits));
+    GiveRegisters(Extension);
     return STATUS_SUCCESS;
 }
 
@@ -169,11 +166,10 @@ static NTSTATUS AskedEeprom(PDEVICE_EXTENSION Extension, ASKED *Asked, BOOLEAN W
             return STATUS_INVALID_PARAMETER;
         }
     }
-    Status = EnterCard(Extension);
+    Status = HaveRegisters(Extension);
     if (!NT_SUCCESS(Status)) {
         return Status;
     }
-    HaveCntrl(Extension);
     if (!EepromSelect(Extension)) {
         Status = STATUS_NOT_FOUND;
     } else if (Writes) {
@@ -181,8 +177,7 @@ static NTSTATUS AskedEeprom(PDEVICE_EXTENSION Extension, ASKED *Asked, BOOLEAN W
     } else {
         Value = EepromRead(Extension, Word);
     }
-    GiveCntrl(Extension);
-    Leave(Extension);
+    GiveRegisters(Extension);
     return NT_SUCCESS(Status) && !Writes ? Answer(Asked, Value) : Status;
 }
 

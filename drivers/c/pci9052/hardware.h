@@ -110,8 +110,9 @@ static BOOLEAN NTAPI QuietIt(PVOID Context)
 static BOOLEAN NTAPI LookAtIt(PVOID Context)
 {
     PDEVICE_EXTENSION Extension = Context;
+    ULONG Status = PeripheralStatus(Extension);
 
-    if (PeripheralStatus(Extension) & STATUS_DONE) {
+    if (Status != GONE && (Status & STATUS_DONE)) {
         ClearStatus(Extension);
         Extension->SeenDone = TRUE;
     }

@@ -226,8 +226,11 @@ static VOID NTAPI Poll(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argument
     UNREFERENCED_PARAMETER(Dpc);
     UNREFERENCED_PARAMETER(Argument1);
     UNREFERENCED_PARAMETER(Argument2);
+    if (!Extension->OnCard) {
+        return;
+    }
     if (Enter(Extension)) {
-        if (!KeSynchronizeExecution(Extension->Interrupt, LookAtIt, Extension) && Extension->OnCard) {
+        if (!KeSynchronizeExecution(Extension->Interrupt, LookAtIt, Extension)) {
             PollLater(Extension);
         }
         Leave(Extension);

@@ -41,7 +41,7 @@ pub(crate) struct Card {
     pub(crate) on_card: Slot<Packet>,
     /// Who waits for an interrupt.
     pub(crate) waiters: IrpQueue,
-    /// CNTRL has the EEPROM's pins: one at a time.
+    /// The local configuration registers, of which CNTRL has the EEPROM's pins: one at a time.
     pub(crate) cntrl: Mutex<()>,
     pub(crate) counters: Shared<Counters>,
 }
@@ -129,7 +129,9 @@ impl Function for Card {
             if !is_idle(device, Cause::PowerDown, passive) {
                 wdm::at_dispatch(passive, |dispatch| transfer::abandon(device, dispatch));
             }
-            hardware.quiet(passive);
+            hardware.stop_polling(passive);
+            // behind whoever has CNTRL: a word of the EEPROM is programmed whole
+            device.cntrl.with(passive, |(), passive| hardware.quiet(passive));
         }
     }
 
@@ -206,9 +208,11 @@ fn react(device: &Device<Card>, dispatch: &mut Dispatch) {
 
 /// The timer's routine: others hold the line active, so that the end of a transfer makes no interrupt.
 pub(crate) fn poll(device: &Device<Card>, dispatch: &mut Dispatch) {
+    if !device.on_card.is_full() {
+        return;
+    }
     if let Some(hardware) = device.hardware.enter(dispatch)
         && !hardware.look(dispatch)
-        && device.on_card.is_full()
     {
         hardware.poll_later(dispatch);
     }

@@ -14,12 +14,12 @@
 use core::sync::atomic::Ordering;
 
 use wdm::abi::{FILE_DEVICE_UNKNOWN, FILE_READ_ACCESS, FILE_WRITE_ACCESS, METHOD_BUFFERED, ctl_code};
-use wdm::{Answer, Device, DispatchOrBelow, Irp, NtStatus, Passive, Register, Result, User, Way};
+use wdm::{Answer, Device, DispatchOrBelow, Irp, NtStatus, Passive, Register, Result, Way, Window};
 
 use crate::card::Card;
-use crate::hardware::Hardware;
-use crate::registers::{CNTRL, Lcr};
-use crate::{eeprom, wait};
+use crate::eeprom::{self, Eeprom};
+use crate::registers::Lcr;
+use crate::wait;
 
 const WAIT: u32 = code(0x900, FILE_READ_ACCESS);
 const COUNTERS: u32 = code(0x901, FILE_READ_ACCESS);
@@ -34,6 +34,8 @@ const fn code(function: u32, access: u32) -> u32 {
 
 /// The last local configuration register is CNTRL.
 const LAST: u32 = 0x50;
+/// Of a bus region descriptor: bus width, big endian, and which lanes.
+const BYTE_ORDER: u32 = 0x03C0_0000;
 
 /// `IRP_MJ_DEVICE_CONTROL`.
 pub(crate) fn dispatch<'irp>(
@@ -56,13 +58,21 @@ pub(crate) fn dispatch<'irp>(
     }
 }
 
-/// The card, if it is there and has power.
-fn card<'a>(device: &'a Device<Card>, level: &mut DispatchOrBelow) -> Result<User<'a, Hardware>> {
-    match device.held.way(level) {
-        Way::Open => device.hardware.enter(level).ok_or(NtStatus::DEVICE_NOT_CONNECTED),
-        Way::Held => Err(NtStatus::DEVICE_BUSY),
-        Way::Closed => Err(NtStatus::DEVICE_NOT_CONNECTED),
-    }
+/// Does something with the local configuration registers, one at a time, if the card is there and has power. It keeps that until this is done.
+fn with_registers<R>(
+    device: &Device<Card>,
+    level: &mut DispatchOrBelow,
+    body: impl FnOnce(&Window<Lcr>, &mut Passive) -> Result<R>,
+) -> Result<R> {
+    let passive = level.as_passive().ok_or(NtStatus::INVALID_DEVICE_STATE)?;
+    device.cntrl.with(passive, |(), passive| {
+        let hardware = match device.held.way(passive) {
+            Way::Open => device.hardware.enter(passive).ok_or(NtStatus::DEVICE_NOT_CONNECTED),
+            Way::Held => Err(NtStatus::DEVICE_BUSY),
+            Way::Closed => Err(NtStatus::DEVICE_NOT_CONNECTED),
+        }?;
+        body(&hardware.windows.lcr, passive)
+    })
 }
 
 fn counters(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
@@ -83,15 +93,17 @@ fn register(offset: u32) -> Result<Register<Lcr, u32>> {
 
 fn read_lcr(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
     let register = register(irp.input()?)?;
-    let value = card(device, level)?.windows.lcr.read(register);
+    let value = with_registers(device, level, |lcr, _| Ok(lcr.read(register)))?;
     irp.output(&value)
 }
 
 /// The bits of a register that an application may write: bus region descriptors, chip selects, user I/O. The others are
-/// the system's (ranges and remaps are what base address registers rest on), this driver's, or reset the card.
+/// the system's (ranges and remaps are what base address registers rest on), this driver's, or reset the card. Of the two spaces that
+/// the driver uses itself, bus width and byte order stay as they are.
 const fn writable(offset: u32) -> u32 {
     match offset {
-        0x28..=0x48 => u32::MAX,
+        0x28 | 0x2C => !BYTE_ORDER,
+        0x30..=0x48 => u32::MAX,
         LAST => 0xFFF,
         _ => 0,
     }
@@ -104,25 +116,15 @@ fn write_lcr(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBel
     if bits == 0 {
         return Err(NtStatus::ACCESS_DENIED);
     }
-    let hardware = card(device, level)?;
-    let lcr = &hardware.windows.lcr;
-    if register.offset() == CNTRL.offset() {
-        let passive = level.as_passive().ok_or(NtStatus::INVALID_DEVICE_STATE)?;
-        device.cntrl.with(passive, |(), _passive| lcr.write(CNTRL, lcr.read(CNTRL) & !bits | value & bits));
-    } else {
-        lcr.write(register, value);
-    }
-    Ok(0)
+    with_registers(device, level, |lcr, _| {
+        lcr.write(register, lcr.read(register) & !bits | value & bits);
+        Ok(0)
+    })
 }
 
 fn read_eeprom(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
     let word = eeprom::word(irp.input()?)?;
-    let hardware = card(device, level)?;
-    let passive = level.as_passive().ok_or(NtStatus::INVALID_DEVICE_STATE)?;
-    let read = |(): &mut (), _: &mut Passive| {
-        eeprom::Eeprom::select(&hardware.windows.lcr).map(|eeprom| eeprom.read(word))
-    };
-    let value = device.cntrl.with(passive, read)?;
+    let value = with_registers(device, level, |lcr, _| Ok(Eeprom::select(lcr)?.read(word)))?;
     irp.output(&u32::from(value))
 }
 
@@ -130,10 +132,6 @@ fn write_eeprom(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOr
     let word = eeprom::word(irp.input()?)?;
     let [_, value] = irp.input::<[u32; 2]>()?;
     let value = u16::try_from(value).map_err(|_| NtStatus::INVALID_PARAMETER)?;
-    let hardware = card(device, level)?;
-    let passive = level.as_passive().ok_or(NtStatus::INVALID_DEVICE_STATE)?;
-    device.cntrl.with(passive, |(), passive| {
-        eeprom::Eeprom::select(&hardware.windows.lcr)?.write(word, value, passive)
-    })?;
+    with_registers(device, level, |lcr, passive| Eeprom::select(lcr)?.write(word, value, passive))?;
     Ok(0)
 }

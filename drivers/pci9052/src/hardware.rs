@@ -70,6 +70,11 @@ impl Hardware {
         self.poll.set_milliseconds(1, level);
     }
 
+    /// Is not looked at any more.
+    pub(crate) fn stop_polling(&self, passive: &mut Passive) {
+        self.poll.cancel(passive);
+    }
+
     /// What the service routine saw, once.
     pub(crate) fn take_seen<L: AtMostDispatch>(&self, level: &mut L) -> Seen {
         self.interrupt.synchronize(level, |isr, _| isr.take_seen())

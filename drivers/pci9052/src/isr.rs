@@ -62,7 +62,8 @@ impl Isr {
 
     /// Looks whether the peripheral has ended, for when others hold its line active.
     pub(crate) fn look(&mut self) -> bool {
-        if self.windows.status() & DONE != 0 {
+        let status = self.windows.status();
+        if status != u32::MAX && status & DONE != 0 {
             self.windows.clear_status();
             self.seen.done = true;
         }

@@ -59,6 +59,13 @@ fn hold<L: AtMostDispatch>(device: &Device<Card>, irp: PendingIrp, level: &mut L
     }
 }
 
+/// The request waits until the card is back, before all that came after it.
+fn hold_again<L: AtMostDispatch>(device: &Device<Card>, irp: PendingIrp, level: &mut L) {
+    if let Err((irp, why)) = device.hold_again(irp, |card| &card.held, level) {
+        irp.complete(why.status(), 0, level);
+    }
+}
+
 /// What waits goes on, or fails, as the way now is. To be called after the way has changed, and after something was put to
 /// wait, because the way may have changed meanwhile.
 pub(crate) fn settle<L: AtMostDispatch>(device: &Device<Card>, level: &mut L) {
@@ -79,7 +86,7 @@ pub(crate) fn start(device: &Device<Card>, irp: PendingIrp, packet: Packet, disp
         Way::Open => {}
         Way::Held => {
             device.start_next_packet(packet, dispatch);
-            hold(device, irp, dispatch);
+            hold_again(device, irp, dispatch);
             return settle(device, dispatch);
         }
         Way::Closed => return fail(device, irp, Some(packet), NtStatus::DEVICE_NOT_CONNECTED, dispatch),
@@ -161,7 +168,7 @@ fn result(device: &Device<Card>, hardware: &Hardware, irp: &mut PendingIrp) -> (
 pub(crate) fn abandon(device: &Device<Card>, dispatch: &mut Dispatch) {
     let Some(packet) = device.on_card.take() else { return };
     if let Some(irp) = device.in_flight.pop(dispatch) {
-        hold(device, irp, dispatch); // `settle`, which follows, fails it if it must
+        hold_again(device, irp, dispatch); // `settle`, which follows, fails it if it must
     }
     device.start_next_packet(packet, dispatch);
 }

@@ -75,6 +75,7 @@ impl DataBlock for Statistics {
         if method.id() != RESET {
             return Err(NtStatus::WMI_ITEMID_NOT_FOUND);
         }
+        method.expect_room::<u32>()?;
         let counters = &device.counters;
         let transfers = counters.transfers.swap(0, Ordering::Relaxed);
         for counter in [&counters.read, &counters.written] {

@@ -11,7 +11,7 @@ use crate::irp::{FileId, PendingIrp};
 use crate::irql::{AtMostDispatch, Dispatch, Passive};
 use crate::lock::SpinLock;
 use crate::pool::Tag;
-use crate::queue::{IrpQueue, Refused};
+use crate::queue::{IrpQueue, Place, Refused};
 
 /// What becomes of a request that arrives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -207,6 +207,20 @@ impl<T> Device<T> {
         queue: fn(&T) -> &ManagedQueue,
         level: &mut L,
     ) -> core::result::Result<(), (PendingIrp, Refused)> {
-        self.park_in(&queue(self).waiting, irp, level)
+        self.park_in(&queue(self).waiting, irp, Place::End, level)
+    }
+
+    /// Puts a request into a managed queue that the queue gave before and the card will not end now: before all requests that have waited
+    /// since, and behind those that were put back before it. So what is done again is done in the order in which it came.
+    ///
+    /// # Errors
+    /// As [`Device::park`].
+    pub fn hold_again<L: AtMostDispatch>(
+        &self,
+        irp: PendingIrp,
+        queue: fn(&T) -> &ManagedQueue,
+        level: &mut L,
+    ) -> core::result::Result<(), (PendingIrp, Refused)> {
+        self.park_in(&queue(self).waiting, irp, Place::Again, level)
     }
 }

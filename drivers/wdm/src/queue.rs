@@ -22,6 +22,17 @@ enum Word {
     Queue = 0,
     Next = 1,
     Lock = 2,
+    /// Not null: it was here before, and goes before those that were not.
+    Again = 3,
+}
+
+/// Where in a queue a request is put.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Behind all others.
+    End,
+    /// Behind those that were put so, and before all others.
+    Again,
 }
 
 /// Why a queue did not take a request.
@@ -119,14 +130,15 @@ impl<T> Device<T> {
         queue: fn(&T) -> &IrpQueue,
         level: &mut L,
     ) -> Result<(), (PendingIrp, Refused)> {
-        self.park_in(queue(self), irp, level)
+        self.park_in(queue(self), irp, Place::End, level)
     }
 
-    /// As [`Device::park`], of a queue that lies in the device, or for ever.
+    /// As [`Device::park`], at a place of a queue that lies in the device, or for ever.
     pub(crate) fn park_in<L: AtMostDispatch>(
         &self,
         queue: &IrpQueue,
         irp: PendingIrp,
+        place: Place,
         level: &mut L,
     ) -> Result<(), (PendingIrp, Refused)> {
         if !irp.is_of(self) {
@@ -148,7 +160,7 @@ impl<T> Device<T> {
                 if cancelled && !exchange_cancel(irp, None).is_null() {
                     return Err((PendingIrp::from_raw(irp, lock), Refused::Cancelled));
                 }
-                chain.append(irp);
+                chain.insert(irp, place);
             }
             Ok(())
         })
@@ -158,22 +170,34 @@ impl<T> Device<T> {
 impl Chain {
     /// # Safety
     /// The request is the chain's from now on.
-    unsafe fn append(&mut self, irp: NonNull<IRP>) {
+    unsafe fn insert(&mut self, irp: NonNull<IRP>, place: Place) {
+        let again = match place {
+            Place::End => null_mut(),
+            Place::Again => irp.as_ptr().cast(),
+        };
         // SAFETY: the caller's promise, and everything linked is the chain's.
         unsafe {
-            set_word(irp, Word::Next, null_mut());
-            match NonNull::new(self.last()) {
-                Some(last) => set_word(last, Word::Next, irp.as_ptr().cast()),
-                None => self.first = irp.as_ptr(),
+            set_word(irp, Word::Again, again);
+            let before = self.last(|irp| place == Place::End || !word(irp, Word::Again).is_null());
+            match NonNull::new(before) {
+                Some(before) => {
+                    set_word(irp, Word::Next, word(before, Word::Next));
+                    set_word(before, Word::Next, irp.as_ptr().cast());
+                }
+                None => {
+                    set_word(irp, Word::Next, self.first.cast());
+                    self.first = irp.as_ptr();
+                }
             }
         }
         self.length += 1;
     }
 
-    fn last(&self) -> *mut IRP {
+    /// The last of those at the beginning for which this holds.
+    fn last(&self, holds: impl Fn(NonNull<IRP>) -> bool) -> *mut IRP {
         let mut last = null_mut();
         let mut at = self.first;
-        while let Some(irp) = NonNull::new(at) {
+        while let Some(irp) = NonNull::new(at).filter(|irp| holds(*irp)) {
             last = at;
             // SAFETY: everything linked is the chain's.
             at = unsafe { word(irp, Word::Next) }.cast();

@@ -65,16 +65,28 @@ impl<T: Sync + 'static> Timer<T> {
         // SAFETY: initialized; at most at DISPATCH_LEVEL.
         unsafe { sys::KeSetTimer(self.block.timer.get(), due, self.block.dpc.get()) };
     }
+
+    /// Takes it back, and waits for its routine if that runs. It can be set again.
+    pub fn cancel(&self, _passive: &mut Passive) {
+        self.end();
+    }
+}
+
+impl<T> Timer<T> {
+    /// At `PASSIVE_LEVEL`.
+    fn end(&self) {
+        // SAFETY: initialized; the callers are at PASSIVE_LEVEL. After the flush the routine does not run.
+        unsafe {
+            sys::KeCancelTimer(self.block.timer.get());
+            sys::KeFlushQueuedDpcs();
+        }
+    }
 }
 
 impl<T> Drop for Timer<T> {
     fn drop(&mut self) {
         irql::expect_at_most(abi::PASSIVE_LEVEL);
-        // SAFETY: initialized; at PASSIVE_LEVEL. After the flush the routine does not run.
-        unsafe {
-            sys::KeCancelTimer(self.block.timer.get());
-            sys::KeFlushQueuedDpcs();
-        }
+        self.end();
     }
 }
 

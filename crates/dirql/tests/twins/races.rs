@@ -18,7 +18,7 @@ fn at_random(twin: Twin, card: &str, script: &str) {
 /// Tells a story by all schedules with so many preemptions at most.
 fn by_all(twin: Twin, card: &str, preemptions: usize, script: &str) {
     let play = ScriptText::typed(&spelled(script)).play().unwrap();
-    let bounds = Bounds { preemptions, schedules: 200_000, shared: false, ..Bounds::default() };
+    let bounds = Bounds { preemptions, schedules: 200_000, shared: true, ..Bounds::default() };
     let bench = twin.bench(&[card]).unobserved().processors(2);
     let searched = bench.search(&play, &bounds, |report| report.outcome() != Outcome::Clean);
     let searched = searched.unwrap_or_else(|error| panic!("{error}"));

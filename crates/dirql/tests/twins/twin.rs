@@ -17,7 +17,7 @@ pub(crate) const RUST: Twin = Twin { name: "pci9052" };
 
 /// What scripts say, and what it stands for.
 const WORDS: [(&str, &str); 9] = [
-    ("DEV", r"\\.\Pci9052-0"),
+    ("open DEV", r"open \\.\Pci9052-0"),
     ("READ_EEPROM", "0x226410"),
     ("WRITE_EEPROM", "0x22a414"),
     ("READ_LCR", "0x226408"),

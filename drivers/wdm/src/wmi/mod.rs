@@ -229,6 +229,15 @@ impl Method<'_> {
         T::read_from_prefix(given).map(|(value, _rest)| value).map_err(|_| NtStatus::INVALID_PARAMETER)
     }
 
+    /// To be asked before the method changes anything: whether there is room for an output of this type.
+    ///
+    /// # Errors
+    /// `STATUS_BUFFER_TOO_SMALL`: to be returned, so that the system asks again with a larger buffer.
+    pub fn expect_room<T>(&mut self) -> Result<()> {
+        self.used = size_of::<T>();
+        if self.room < self.used { Err(NtStatus::BUFFER_TOO_SMALL) } else { Ok(()) }
+    }
+
     /// Puts the output there.
     ///
     /// # Errors
