@@ -286,8 +286,8 @@ static NTSTATUS TakeHardware(PDEVICE_EXTENSION Extension, PCM_RESOURCE_LIST Tran
         Unmap(Extension);
         return Status;
     }
+    ExReInitializeRundownProtection(&Extension->Users); /* who is interrupted comes in */
     Unmask(Extension);
-    ExReInitializeRundownProtection(&Extension->Users);
     Extension->HasHardware = TRUE;
     DbgPrint("pci9052: started, vector %u at IRQL %u, INTCSR %08x\n", Given.Line->u.Interrupt.Vector,
              Given.Line->u.Interrupt.Level, ReadLcr(Extension, LCR_INTCSR));

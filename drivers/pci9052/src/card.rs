@@ -83,6 +83,9 @@ impl Function for Card {
             hardware.quiet(passive);
             return Err(NtStatus::INVALID_DEVICE_STATE);
         }
+        if let Some(hardware) = device.hardware.enter(passive) {
+            hardware.unmask(passive);
+        }
         device.held.open(passive);
         let enabled = device.interface.enable(passive);
         match enabled {
@@ -148,6 +151,7 @@ impl Function for Card {
         while let Some(waiting) = device.held.pop_of(irp.file(), passive) {
             waiting.complete(NtStatus::CANCELLED, 0, passive);
         }
+        device.cancel_packets(irp.file(), passive);
         for queue in [&device.waiters, &device.in_flight] {
             while let Some(waiting) = queue.pop_of(irp.file(), passive) {
                 waiting.complete(NtStatus::CANCELLED, 0, passive);

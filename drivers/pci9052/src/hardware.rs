@@ -1,6 +1,6 @@
 //! The card's hardware, from start to stop: windows mapped, interrupt connected.
 //!
-//! Page: *IRP_MN_START_DEVICE*. The card is quiet before anybody listens, and interrupts are enabled when all is there.
+//! Page: *IRP_MN_START_DEVICE*. The card is quiet before anybody listens; its interrupts are enabled by [`Card`] when all is there.
 //! Dropping it undoes everything, in the opposite order.
 
 use wdm::{
@@ -21,7 +21,7 @@ pub(crate) struct Hardware {
 }
 
 impl Hardware {
-    /// Takes the card into use; its interrupts are enabled.
+    /// Takes the card into use. Its interrupts are still disabled: who is interrupted has to find this in its place.
     ///
     /// # Errors
     /// `STATUS_DEVICE_CONFIGURATION_ERROR` if it lacks a window or the interrupt, and what mapping and connecting say.
@@ -39,7 +39,6 @@ impl Hardware {
         let poll = Timer::new(device, card::poll, TAG, passive)?;
         let interrupt = Interrupt::connect(device, &line, isr, TAG, passive)?;
         let hardware = Self { interrupt, poll, windows };
-        hardware.unmask(passive);
         Line::new("pci9052: started, vector ")
             .decimal(line.vector())
             .text(" at IRQL ")

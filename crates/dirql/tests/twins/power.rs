@@ -162,6 +162,21 @@ stories! {
             power d0; close card");
     }
 
+    fn nobody_looks_for_the_end_of_a_transfer_where_there_is_no_power(twin) {
+        // While others held the line, the end of the transfer was looked for each millisecond; a card without power reads all ones.
+        twin.holds(TOO_SLOW, "open DEV as card overlapped
+            async a write card hex:01 at 0
+            wait 1ms
+            poke pci9052#0 linti1 1; wait 1ms; poke pci9052#0 linti1 0
+            async waits ioctl card WAIT
+            power d3
+            wait 100ms; expect pending waits; expect pending a
+            power d0
+            join a; expect pending waits
+            poke pci9052#0 linti1 1; join waits; poke pci9052#0 linti1 0
+            close card");
+    }
+
     fn it_is_stopped_and_started_while_it_has_no_power(twin) {
         twin.holds("pci9052", "open DEV as card overlapped
             power d3
