@@ -289,8 +289,7 @@ static NTSTATUS TakeHardware(PDEVICE_EXTENSION Extension, PCM_RESOURCE_LIST Tran
     ExReInitializeRundownProtection(&Extension->Users); /* who is interrupted comes in */
     Unmask(Extension);
     Extension->HasHardware = TRUE;
-    DbgPrint("pci9052: started, vector %u at IRQL %u, INTCSR %08x\n", Given.Line->u.Interrupt.Vector,
-             Given.Line->u.Interrupt.Level, ReadLcr(Extension, LCR_INTCSR));
+    DbgPrint("pci9052: started, vector %u at IRQL %u\n", Given.Line->u.Interrupt.Vector, Given.Line->u.Interrupt.Level);
     return STATUS_SUCCESS;
 }
 

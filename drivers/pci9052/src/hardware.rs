@@ -43,8 +43,6 @@ impl Hardware {
             .decimal(line.vector())
             .text(" at IRQL ")
             .decimal(line.irql().into())
-            .text(", INTCSR ")
-            .hex(hardware.windows.lcr.read(INTCSR))
             .print();
         Ok(hardware)
     }

@@ -43,7 +43,10 @@ fn whichever_fails(twin: Twin, all: bool, script: &str) -> u32 {
         // Without a device, or a handle to it, its commands fail.
         let _ = try_play(&machine, &script);
         let report = machine.finish();
-        assert!(!matches!(report.outcome(), Outcome::Broken | Outcome::OurFault), "call {nth} fails: {report}");
+        assert!(
+            !matches!(report.outcome(), Outcome::Broken | Outcome::OurFault),
+            "call {nth} fails: {report}"
+        );
         assert!(report.findings.is_empty(), "call {nth} fails: {report}");
         assert_eq!(report.sums.still_allocated(), 0, "call {nth} fails: {report}");
         if *asked.borrow() < nth {

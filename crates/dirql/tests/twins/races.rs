@@ -114,11 +114,4 @@ stories! {
             async w write card hex:01 at 0
             join t; wait 1ms; close card");
     }
-
-    fn every_schedule_of_a_write_and_a_surprise_with_one_preemption(twin) {
-        by_all(twin, "pci9052,latency=2us", 1, "open DEV as card
-            t: write card hex:01 at 0 expect any
-            surprise-remove
-            join t; close card");
-    }
 }
