@@ -5,11 +5,12 @@
 use core::sync::atomic::Ordering;
 
 use wdm::abi::{
-    FILE_ANY_ACCESS, FILE_DEVICE_UNKNOWN, METHOD_BUFFERED, METHOD_IN_DIRECT, METHOD_OUT_DIRECT, ctl_code,
+    FILE_ANY_ACCESS, FILE_DEVICE_UNKNOWN, METHOD_BUFFERED, METHOD_IN_DIRECT, METHOD_NEITHER,
+    METHOD_OUT_DIRECT, ctl_code,
 };
 use wdm::{
-    Answer, Device, DispatchOrBelow, Irp, Line, NtStatus, Passive, PendingIrp, Result, WorkItem,
-    delay_milliseconds,
+    Answer, AtMostDispatch, Destination, Device, DispatchOrBelow, Irp, Line, NtStatus, Passive, PendingIrp,
+    Result, WorkItem, delay_milliseconds,
 };
 
 use crate::card::{Card, is_open};
@@ -27,6 +28,8 @@ const MISTAKE: u32 = code(0xE04, METHOD_BUFFERED);
 const STATE: u32 = code(0xE05, METHOD_BUFFERED);
 const BY_PROCESSOR: u32 = code(0xE06, METHOD_BUFFERED);
 const FAULT: u32 = code(0xE07, METHOD_BUFFERED);
+const CAPTURED_PUT: u32 = code(0xE08, METHOD_NEITHER);
+const CAPTURED_GET: u32 = code(0xE09, METHOD_NEITHER);
 
 /// Bytes that are copied at once.
 const CHUNK: usize = 256;
@@ -60,6 +63,8 @@ pub(crate) fn dispatch<'irp>(
             };
         }
         STATE => state(device, &mut irp, level),
+        CAPTURED_PUT => captured_put(device, &mut irp, level),
+        CAPTURED_GET => return captured_get(device, irp, level),
         _ => Err(NtStatus::INVALID_DEVICE_REQUEST),
     };
     answer(irp, result, level)
@@ -110,8 +115,17 @@ pub(crate) fn get(
     at: u32,
     level: &mut DispatchOrBelow,
 ) -> Result<usize> {
-    let hardware = device.hardware.enter(level).ok_or(NtStatus::DEVICE_NOT_CONNECTED)?;
     let pages = irp.destination(level)?;
+    fill(device, &pages, at, level)
+}
+
+fn fill<L: AtMostDispatch>(
+    device: &Device<Card>,
+    pages: &Destination<'_>,
+    at: u32,
+    level: &mut L,
+) -> Result<usize> {
+    let hardware = device.hardware.enter(level).ok_or(NtStatus::DEVICE_NOT_CONNECTED)?;
     let mut chunk = [0; CHUNK];
     for done in (0..pages.len()).step_by(CHUNK) {
         let bytes = &mut chunk[..(pages.len() - done).min(CHUNK)];
@@ -180,4 +194,51 @@ fn state(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) 
     let hardware = device.hardware.enter(level).ok_or(NtStatus::DEVICE_NOT_CONNECTED)?;
     let numbers = [&hardware.chip.interrupts, &device.transfers].map(|number| number.load(Ordering::Relaxed));
     irp.output(&numbers)
+}
+
+/// The application's own input, from its beginning, goes to the card's memory, at 0.
+fn captured_put(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
+    let passive = level.as_passive().ok_or(NtStatus::INVALID_DEVICE_STATE)?;
+    irp.lock_input(passive)?;
+    put(device, irp, 0, level).map(|_| 0)
+}
+
+/// The card's memory goes to the application's own output: where it begins and how long to wait is captured at once, and a work item copies, which
+/// is in no process of the application's.
+fn captured_get<'irp>(
+    device: &Device<Card>,
+    mut irp: Irp<'irp>,
+    level: &mut DispatchOrBelow,
+) -> Answer<'irp> {
+    let captured = match level.as_passive() {
+        Some(passive) => capture(&mut irp, passive),
+        None => Err(NtStatus::INVALID_DEVICE_STATE),
+    };
+    let made = captured.and_then(|asked| Ok((asked, WorkItem::new(device, TAG, level)?)));
+    let (asked, item) = match made {
+        Ok(made) => made,
+        Err(status) => return irp.complete(status, 0, level),
+    };
+    let (irp, answer) = irp.pend();
+    if let Err((_item, (_, irp))) = item.queue(device, (asked, irp), copied, level) {
+        irp.complete(NtStatus::DELETE_PENDING, 0, level);
+    }
+    answer
+}
+
+fn capture(irp: &mut Irp<'_>, passive: &mut Passive) -> Result<[u32; 2]> {
+    let asked = irp.capture_input(passive)?;
+    irp.lock_output(passive)?;
+    Ok(asked)
+}
+
+type Copied = ([u32; 2], PendingIrp);
+
+fn copied(device: &Device<Card>, (asked, irp): Copied, _item: WorkItem<Card, Copied>, passive: &mut Passive) {
+    let [at, milliseconds] = asked;
+    delay_milliseconds(milliseconds, passive);
+    match irp.destination(passive).and_then(|pages| fill(device, &pages, at, passive)) {
+        Ok(bytes) => irp.complete(NtStatus::SUCCESS, bytes, passive),
+        Err(status) => irp.complete(status, 0, passive),
+    }
 }

@@ -14,6 +14,8 @@
 //! | E05h | buffered | | interrupts, transfers | what came since the start |
 //! | E06h | buffered | 1 or 0 | | 1: reads and writes are copied by the processor, too |
 //! | E07h | buffered | a fault of [`fault`] | | makes it |
+//! | E08h | neither | bytes | | copies them to the card's memory, at 0 |
+//! | E09h | neither | offset, milliseconds | pages | a work item sleeps as long, and copies the card's memory to them |
 //!
 //! Numbers have 32 bits, little endian. There is one device. Requests fail while it has no power.
 #![no_std]

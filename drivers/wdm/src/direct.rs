@@ -5,7 +5,7 @@
 //! there is no `&[u8]` to them: bytes are copied, each once, and what was checked is the copy. Pages that were locked for reading have
 //! no method that writes.
 //!
-//! It reads the first memory descriptor list of a request only, and does not reach `METHOD_NEITHER`'s buffers.
+//! It reads the first memory descriptor list of a request only. `METHOD_NEITHER`'s buffers are reached once they are locked: `neither`.
 
 use core::marker::PhantomData;
 use core::ptr::{NonNull, null_mut};
@@ -58,6 +58,15 @@ impl<'a> Source<'a> {
     pub(crate) unsafe fn of(owned: &Owned) -> Result<Self> {
         // SAFETY: the caller's promise.
         let pages = unsafe { pages_of(owned, Way::FromApplication) }?;
+        Ok(Self { pages, request: PhantomData })
+    }
+
+    /// # Safety
+    /// The list describes locked pages, and outlives what is returned; at most at `DISPATCH_LEVEL`.
+    pub(crate) unsafe fn of_list(list: *mut MDL) -> Result<Self> {
+        // SAFETY: the caller's promise.
+        let pages =
+            unsafe { SharedBytes::new(system_address(list)?, raw::get(list, MDL::ByteCount) as usize) };
         Ok(Self { pages, request: PhantomData })
     }
 

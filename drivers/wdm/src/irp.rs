@@ -31,7 +31,7 @@ use core::marker::PhantomData;
 use core::mem::ManuallyDrop;
 use core::ptr::{NonNull, null};
 
-use abi::{DEVICE_OBJECT, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, KEVENT, NtStatus};
+use abi::{DEVICE_OBJECT, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, KEVENT, MDL, NtStatus};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::device::Device;
@@ -174,9 +174,20 @@ impl Owned {
             abi::IRP_MJ_DEVICE_CONTROL => match self.control().code & 3 {
                 abi::METHOD_IN_DIRECT => Some(Way::FromApplication),
                 abi::METHOD_OUT_DIRECT => Some(Way::ToApplication),
-                _ => None,
+                _ => self.locked(),
             },
             _ => None,
+        }
+    }
+
+    /// The same of a `METHOD_NEITHER` request: its pages are there once they were locked, and say for what.
+    fn locked(&self) -> Option<Way> {
+        // SAFETY: the request is ours, and so is its list, if it has one.
+        unsafe {
+            let list = raw::follow(self.as_ptr(), IRP::MdlAddress);
+            let flags = (!list.is_null()).then(|| raw::get(list, MDL::MdlFlags).cast_unsigned())?;
+            let writes = flags & abi::MDL_WRITE_OPERATION != 0;
+            Some(if writes { Way::ToApplication } else { Way::FromApplication })
         }
     }
 

@@ -182,12 +182,13 @@
 //! | levels, and what is refused at them | [`irql`] |
 //! | registers by type, in memory or in ports | [`register`], [`MemoryWindow`], [`PortWindow`] |
 //! | an application's own pages, copied and never borrowed | [`Source`], [`Destination`], [`Transfers::Direct`] |
+//! | an application's own addresses (`METHOD_NEITHER`), captured where they mean something | [`Irp::capture_input`], [`Irp::lock_input`], [`Irp::lock_output`] |
 //! | a routine that a system thread calls, and that removal waits for | [`WorkItem`] |
 //! | memory shared with a card, and the pages of a request mapped for it | [`DmaAdapter`], [`CommonBuffers`], [`Mapped`] |
 //! | requests of the driver's own: waited for, or had back | [`Device::control_below`], [`Child`] |
 //! | requests passed down, for good or to be had back | [`Irp::forward`], [`Irp::forward_then`] |
 //! | what is there from start to stop | [`Rundown`] |
-//! | pool that is owned, or by several | [`PoolBox`], [`Shared`] |
+//! | pool that is owned, or by several; paged and not | [`NonPagedBox`] ([`PoolBox`]), [`PagedBox`], [`Shared`] |
 //! | one value that is put and taken without a lock | [`Slot`] |
 //! | requests that wait while their device is stopped or asleep | [`ManagedQueue`] |
 //! | data, methods and events for administrators | [`wmi`] |
@@ -212,6 +213,7 @@ mod irp;
 pub mod irql;
 mod lock;
 mod managed_queue;
+mod neither;
 mod packet;
 mod panic;
 mod pnp;
@@ -259,7 +261,7 @@ pub use managed_queue::{ManagedQueue, Next, Way};
 pub use packet::Packet;
 pub use panic::PANIC_BUGCHECK;
 pub use pnp::Stop;
-pub use pool::{PoolBox, Shared, Tag};
+pub use pool::{NonPagedBox, PagedBox, PoolBox, Shared, Tag};
 pub use print::Line;
 pub use queue::{IrpQueue, Refused};
 pub use register::{Block, PortWidth, Register, Width};

@@ -1,7 +1,15 @@
-//! Nonpaged pool, owned: what is dropped is freed.
+//! Pool, owned: what is dropped is freed.
 //!
-//! Pages: *ExAllocatePoolWithTag*, *ExFreePoolWithTag*. Where there is no memory the caller gets
-//! `STATUS_INSUFFICIENT_RESOURCES`. It has no paged pool and no growing collections.
+//! Pages: *ExAllocatePoolWithTag*, *ExFreePoolWithTag*, *When Should Code and Data Be Pageable?*. Where there is no memory the caller gets
+//! `STATUS_INSUFFICIENT_RESOURCES`. It has no growing collections.
+//!
+//! | | made at | read at | dropped at |
+//! | --- | --- | --- | --- |
+//! | [`PoolBox`], which is [`NonPagedBox`] | `DISPATCH_LEVEL` and below | any level | `DISPATCH_LEVEL` and below |
+//! | [`Shared`] | `DISPATCH_LEVEL` and below | any level | `DISPATCH_LEVEL` and below, by its last owner |
+//! | [`PagedBox`] | `PASSIVE_LEVEL` | `PASSIVE_LEVEL` | `PASSIVE_LEVEL` |
+//!
+//! The levels of making and reading are proofs that these take; a drop, which can be given none, asks the processor.
 
 use core::ops::Deref;
 use core::ptr::NonNull;
@@ -9,7 +17,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use abi::NtStatus;
 
-use crate::irql::{self, AtMostDispatch};
+use crate::irql::{self, AtMostDispatch, Passive};
 use crate::{Result, sys};
 
 /// A block's name in pool listings: four characters.
@@ -87,6 +95,81 @@ impl<T> Drop for PoolBox<T> {
     fn drop(&mut self) {
         irql::expect_at_most(abi::DISPATCH_LEVEL);
         // SAFETY: nobody else owns the block; at most at DISPATCH_LEVEL.
+        unsafe {
+            self.block.drop_in_place();
+            sys::ExFreePoolWithTag(self.block.as_ptr().cast(), self.tag.number());
+        }
+    }
+}
+
+/// A `T` in nonpaged pool, by the name that tells it from [`PagedBox`].
+pub type NonPagedBox<T> = PoolBox<T>;
+
+/// A `T` in paged pool, which may have to be brought in where it is touched: it is made, read and dropped at `PASSIVE_LEVEL`. Above that its
+/// end is a bug check. A reference to the value lasts no longer than the proof is lent, so it is gone where the level is raised.
+///
+/// ```
+/// use wdm::{NtStatus, PagedBox, Passive, Result, Tag};
+///
+/// /// What an INF says of a card: nobody needs it above `PASSIVE_LEVEL`.
+/// struct Settings {
+///     calibration: [u16; 512],
+/// }
+///
+/// fn corrected(settings: &PagedBox<Settings>, sample: u16, passive: &mut Passive) -> Result<u16> {
+///     let calibration = &settings.get(passive).calibration;
+///     calibration.get(usize::from(sample >> 7)).copied().ok_or(NtStatus::INVALID_PARAMETER)
+/// }
+///
+/// fn read(passive: &mut Passive) -> Result<PagedBox<Settings>> {
+///     PagedBox::new(Settings { calibration: [0; 512] }, Tag::new(b"Sett"), passive)
+/// }
+/// ```
+pub struct PagedBox<T> {
+    block: NonNull<T>,
+    tag: Tag,
+}
+
+// SAFETY: it owns its `T`.
+unsafe impl<T: Send> Send for PagedBox<T> {}
+// SAFETY: a shared box gives out shared references only.
+unsafe impl<T: Sync> Sync for PagedBox<T> {}
+
+impl<T> PagedBox<T> {
+    /// Moves `value` to paged pool.
+    ///
+    /// # Errors
+    /// `STATUS_INSUFFICIENT_RESOURCES`.
+    pub fn new(value: T, tag: Tag, _passive: &mut Passive) -> Result<Self> {
+        const { assert!(align_of::<T>() <= 16, "pool blocks are aligned to 16 bytes") };
+        // SAFETY: at PASSIVE_LEVEL.
+        let block =
+            unsafe { sys::ExAllocatePoolWithTag(abi::PagedPool, size_of::<T>().max(1), tag.number()) };
+        let block = NonNull::new(block.cast::<T>()).ok_or(NtStatus::INSUFFICIENT_RESOURCES)?;
+        // SAFETY: the block is ours and large enough.
+        unsafe { block.write(value) };
+        Ok(Self { block, tag })
+    }
+
+    /// The value.
+    #[must_use]
+    pub fn get<'a>(&'a self, _passive: &'a mut Passive) -> &'a T {
+        // SAFETY: the block holds a `T` until the box is dropped; at PASSIVE_LEVEL for as long as the proof is borrowed.
+        unsafe { self.block.as_ref() }
+    }
+
+    /// The value, to be changed.
+    #[must_use]
+    pub fn get_mut<'a>(&'a mut self, _passive: &'a mut Passive) -> &'a mut T {
+        // SAFETY: as `get`, and nobody else has the box.
+        unsafe { self.block.as_mut() }
+    }
+}
+
+impl<T> Drop for PagedBox<T> {
+    fn drop(&mut self) {
+        irql::expect_at_most(abi::PASSIVE_LEVEL);
+        // SAFETY: nobody else owns the block; at PASSIVE_LEVEL.
         unsafe {
             self.block.drop_in_place();
             sys::ExFreePoolWithTag(self.block.as_ptr().cast(), self.tag.number());

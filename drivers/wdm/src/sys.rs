@@ -58,6 +58,13 @@ unsafe extern "C" {
     ) -> NtStatus;
     pub(crate) fn IoAllocateErrorLogEntry(object: *mut c_void, size: u8) -> *mut c_void;
     pub(crate) fn IoAllocateIrp(stack_size: i8, charge_quota: u8) -> *mut IRP;
+    pub(crate) fn IoAllocateMdl(
+        address: *mut c_void,
+        bytes: u32,
+        secondary: u8,
+        quota: u8,
+        irp: *mut IRP,
+    ) -> *mut MDL;
     pub(crate) fn IoAllocateWorkItem(device: *mut DEVICE_OBJECT) -> *mut IO_WORKITEM;
     pub(crate) fn IoAttachDeviceToDeviceStack(
         source: *mut DEVICE_OBJECT,
@@ -89,6 +96,16 @@ unsafe extern "C" {
     pub(crate) fn IoDeleteSymbolicLink(link: *mut UNICODE_STRING) -> NtStatus;
     pub(crate) fn IoDetachDevice(lower: *mut DEVICE_OBJECT);
     pub(crate) fn IoDisconnectInterruptEx(parameters: *mut IO_DISCONNECT_INTERRUPT_PARAMETERS);
+    pub(crate) fn IoGetCurrentProcess() -> *mut c_void;
+    pub(crate) fn IoGetRequestorProcess(irp: *mut IRP) -> *mut c_void;
+    #[allow(dead_code, reason = "named by a frame that is written in assembly")]
+    fn __C_specific_handler(
+        record: *mut c_void,
+        frame: *mut c_void,
+        context: *mut c_void,
+        dispatcher: *mut c_void,
+    ) -> i32;
+    pub(crate) fn IoFreeMdl(list: *mut MDL);
     pub(crate) fn IoFreeIrp(irp: *mut IRP);
     pub(crate) fn IoFreeWorkItem(item: *mut IO_WORKITEM);
     pub(crate) fn IoGetDmaAdapter(
@@ -172,6 +189,8 @@ unsafe extern "C" {
         timeout: *mut i64,
     ) -> NtStatus;
     pub(crate) fn KfRaiseIrql(irql: u8) -> u8;
+    pub(crate) fn MmProbeAndLockPages(list: *mut MDL, mode: u8, operation: u32);
+    pub(crate) fn MmUnlockPages(list: *mut MDL);
     pub(crate) fn MmMapIoSpace(physical: u64, bytes: usize, caching: u32) -> *mut c_void;
     pub(crate) fn MmMapLockedPagesSpecifyCache(
         list: *mut MDL,
