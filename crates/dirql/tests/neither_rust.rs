@@ -42,7 +42,9 @@ fn an_applications_bytes_are_reached_where_it_asks_and_by_a_work_item_later() {
 
 #[test]
 fn buffers_cross_pages_and_begin_anywhere() {
-    let machine = start(|| Bench::new().driver(driver("card_rust.sys")).inf(driver("card_rust.inf")).device("bench,ram"));
+    let machine = start(|| {
+        Bench::new().driver(driver("card_rust.sys")).inf(driver("card_rust.inf")).device("bench,ram")
+    });
     let file = machine.open(r"\\.\CardRust-0").unwrap();
     let bytes = rig::pattern(3 * 4096 + 77);
     file.device_control(0x0022_3823, &bytes, 0).unwrap();

@@ -15,6 +15,7 @@
 #define INTCSR_LINTI1_ENABLE 0x01u
 #define INTCSR_LINTI1_STATUS 0x04u
 #define INTCSR_PCI_ENABLE 0x40u
+#define INTCSR_RESERVED 0x80000000u /* reads 0 */
 #define INTCSR_WORKING 0x53u /* LINTi1 enabled, both inputs active high, interrupts to PCI */
 
 /* Local memory, BAR2; the peripheral's registers end it. They are reached by the last 256 bytes as ports, BAR3, too. */

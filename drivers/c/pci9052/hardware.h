@@ -78,7 +78,7 @@ static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
     ULONG Intcsr = ReadLcr(Extension, LCR_INTCSR);
 
     UNREFERENCED_PARAMETER(Interrupt);
-    if (Intcsr == GONE || (Intcsr & Ours) != Ours) {
+    if ((Intcsr & (Ours | INTCSR_RESERVED)) != Ours) { /* a card that is gone reads all ones: what is reserved, too */
         InterlockedIncrement(&Extension->Counters.Passed);
         return FALSE;
     }

@@ -9,7 +9,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use wdm::{Claim, Dirql, Service, Shared};
 
 use crate::registers::{
-    DONE, INTCSR, INTCSR_WORKING, LINTI1_ENABLE, LINTI1_STATUS, PCI_INTERRUPT_ENABLE, Windows,
+    DONE, INTCSR, INTCSR_RESERVED, INTCSR_WORKING, LINTI1_ENABLE, LINTI1_STATUS, PCI_INTERRUPT_ENABLE,
+    Windows,
 };
 
 /// What happened on the card since it was added.
@@ -80,8 +81,8 @@ impl Service for Isr {
     fn service(&mut self, _dirql: &mut Dirql) -> Claim {
         const OURS: u32 = PCI_INTERRUPT_ENABLE | LINTI1_ENABLE | LINTI1_STATUS;
         let intcsr = self.windows.lcr.read(INTCSR);
-        // a card that is gone reads all ones
-        if intcsr == u32::MAX || intcsr & OURS != OURS {
+        // a card that is gone reads all ones: what is reserved, too
+        if intcsr & (OURS | INTCSR_RESERVED) != OURS {
             self.counters.passed.fetch_add(1, Ordering::Relaxed);
             return Claim::Other;
         }

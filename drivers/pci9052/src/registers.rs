@@ -23,6 +23,8 @@ pub(crate) const LINTI1_ENABLE: u32 = 1;
 pub(crate) const LINTI1_STATUS: u32 = 1 << 2;
 /// INTCSR: interrupts reach PCI.
 pub(crate) const PCI_INTERRUPT_ENABLE: u32 = 1 << 6;
+/// INTCSR: reads 0.
+pub(crate) const INTCSR_RESERVED: u32 = 1 << 31;
 /// INTCSR while the card works: LINTi1 enabled, both inputs active high, interrupts to PCI.
 pub(crate) const INTCSR_WORKING: u32 = 0x53;
 
