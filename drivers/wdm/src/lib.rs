@@ -239,6 +239,33 @@ mod window;
 pub mod wmi;
 mod work_item;
 
+/// The chapters of the guide, whose code is compiled as that of these pages is.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../../../docs/guide/wdm/levels.md")]
+    struct Levels;
+    #[doc = include_str!("../../../docs/guide/wdm/devices.md")]
+    struct Devices;
+    #[doc = include_str!("../../../docs/guide/wdm/queues.md")]
+    struct Queues;
+    #[doc = include_str!("../../../docs/guide/wdm/interrupts.md")]
+    struct Interrupts;
+    #[doc = include_str!("../../../docs/guide/wdm/dma.md")]
+    struct Dma;
+    #[doc = include_str!("../../../docs/guide/wdm/buffers.md")]
+    struct Buffers;
+    #[doc = include_str!("../../../docs/guide/wdm/timers.md")]
+    struct Timers;
+    #[doc = include_str!("../../../docs/guide/wdm/wmi.md")]
+    struct Wmi;
+    #[doc = include_str!("../../../docs/guide/wdm/power.md")]
+    struct Power;
+    #[doc = include_str!("../../../docs/guide/wdm/registry.md")]
+    struct Registry;
+    #[doc = include_str!("../../../docs/guide/wdm/security.md")]
+    struct Security;
+}
+
 pub use abi::{self, GUID, NtStatus};
 pub use zerocopy;
 
