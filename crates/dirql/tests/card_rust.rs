@@ -280,7 +280,7 @@ fn faulty(fault: u32, platform: Platform, checked: bool) -> Option<Verdict> {
 #[test]
 fn what_types_cannot_refuse_is_a_bug_check_before_memory_is_harmed() {
     let relayed = Platform { relayed_lines: true, messages: 0, ..Platform::default() };
-    for fault in 1..=11 {
+    for fault in 1..=12 {
         let platform = if fault == 11 { relayed } else { Platform::default() };
         for checked in [false, true] {
             let verdict =
@@ -293,6 +293,21 @@ fn what_types_cannot_refuse_is_a_bug_check_before_memory_is_harmed() {
         faulty(11, Platform::default(), true).is_none(),
         "where the line has a level of its own, that is none"
     );
+}
+
+#[test]
+fn what_lies_in_paged_pool_is_read_at_passive_level_and_freed_with_the_device() {
+    let machine = start(|| bench("bench,ram").checked(true));
+    play(
+        &machine,
+        &script(
+            "open DEV as card
+             ioctl card 0x223828 in u32:99 out 4 expect u32:9801
+             ioctl card 0x223828 in u32:100 out 4 expect STATUS_INVALID_PARAMETER
+             close card",
+        ),
+    );
+    finish(machine);
 }
 
 #[test]

@@ -5,8 +5,8 @@ use core::sync::atomic::Ordering::{AcqRel, Acquire};
 
 use wdm::{
     Answer, Device, Dispatch, DispatchOrBelow, Function, Irp, Line, LogicalAddress, Mapped, Name, NtStatus,
-    Packet, Passive, Pdo, PendingIrp, Resources, Result, Rundown, Security, Slot, Stop, SymbolicLink, Tag,
-    Transfers,
+    Packet, PagedBox, Passive, Pdo, PendingIrp, Resources, Result, Rundown, Security, Slot, Stop,
+    SymbolicLink, Tag, Transfers,
 };
 
 use crate::hardware::{Hardware, TRANSFER_SOURCE};
@@ -36,6 +36,19 @@ pub(crate) struct Card {
     pub(crate) by_processor: AtomicU32,
     /// Requests that a work item has ended.
     pub(crate) slept: AtomicU32,
+    /// Squares: nobody needs them above `PASSIVE_LEVEL`.
+    pub(crate) squares: PagedBox<[u32; SQUARES]>,
+}
+
+/// How many squares there are.
+pub(crate) const SQUARES: usize = 100;
+
+fn squares(passive: &mut Passive) -> Result<PagedBox<[u32; SQUARES]>> {
+    let mut table = PagedBox::new([0; SQUARES], TAG, passive)?;
+    for (square, number) in table.get_mut(passive).iter_mut().zip(0..) {
+        *square = number * number;
+    }
+    Ok(table)
 }
 
 impl Drop for Card {
@@ -65,6 +78,7 @@ impl Function for Card {
             forgets: AtomicU32::new(0),
             by_processor: AtomicU32::new(0),
             slept: AtomicU32::new(0),
+            squares: squares(passive)?,
         };
         Ok((name, card))
     }

@@ -30,6 +30,7 @@ const BY_PROCESSOR: u32 = code(0xE06, METHOD_BUFFERED);
 const FAULT: u32 = code(0xE07, METHOD_BUFFERED);
 const CAPTURED_PUT: u32 = code(0xE08, METHOD_NEITHER);
 const CAPTURED_GET: u32 = code(0xE09, METHOD_NEITHER);
+const SQUARE: u32 = code(0xE0A, METHOD_BUFFERED);
 
 /// Bytes that are copied at once.
 const CHUNK: usize = 256;
@@ -63,6 +64,7 @@ pub(crate) fn dispatch<'irp>(
             };
         }
         STATE => state(device, &mut irp, level),
+        SQUARE => square(device, &mut irp, level),
         CAPTURED_PUT => captured_put(device, &mut irp, level),
         CAPTURED_GET => return captured_get(device, irp, level),
         _ => Err(NtStatus::INVALID_DEVICE_REQUEST),
@@ -194,6 +196,14 @@ fn state(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) 
     let hardware = device.hardware.enter(level).ok_or(NtStatus::DEVICE_NOT_CONNECTED)?;
     let numbers = [&hardware.chip.interrupts, &device.transfers].map(|number| number.load(Ordering::Relaxed));
     irp.output(&numbers)
+}
+
+/// A number's square, from paged pool.
+fn square(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
+    let number: u32 = irp.input()?;
+    let passive = level.as_passive().ok_or(NtStatus::INVALID_DEVICE_STATE)?;
+    let square = device.squares.get(passive).get(number as usize).copied();
+    irp.output(&square.ok_or(NtStatus::INVALID_PARAMETER)?)
 }
 
 /// The application's own input, from its beginning, goes to the card's memory, at 0.

@@ -14,12 +14,13 @@
 //! | 9 | drops a timer at `DISPATCH_LEVEL` |
 //! | 10 | frees common buffers at `DISPATCH_LEVEL` |
 //! | 11 | synchronizes with an interrupt at `DISPATCH_LEVEL`, which is a fault where its line has `PASSIVE_LEVEL` |
+//! | 12 | drops what lies in paged pool at `DISPATCH_LEVEL` |
 
 use core::sync::atomic::Ordering;
 
 use wdm::{
-    Answer, Device, Dispatch, DispatchOrBelow, Irp, Name, NtStatus, Passive, PoolBox, Result, SpinLock,
-    SymbolicLink, Timer, at_dispatch,
+    Answer, Device, Dispatch, DispatchOrBelow, Irp, Name, NtStatus, PagedBox, Passive, PoolBox, Result,
+    SpinLock, SymbolicLink, Timer, at_dispatch,
 };
 
 use crate::TAG;
@@ -86,6 +87,10 @@ fn at_passive(device: &Device<Card>, fault: u32, passive: &mut Passive) -> Resul
         11 => {
             let hardware = device.hardware.enter(passive).ok_or(NtStatus::DEVICE_NOT_CONNECTED)?;
             at_dispatch(passive, |dispatch| hardware.interrupt.synchronize(dispatch, |_isr, _dirql| ()));
+        }
+        12 => {
+            let block = PagedBox::new([0_u32; 4], TAG, passive)?;
+            at_dispatch(passive, |_dispatch| drop(block));
         }
         _ => return Err(NtStatus::INVALID_PARAMETER),
     }

@@ -16,6 +16,7 @@
 //! | E07h | buffered | a fault of [`fault`] | | makes it |
 //! | E08h | neither | bytes | | copies them to the card's memory, at 0 |
 //! | E09h | neither | offset, milliseconds | pages | a work item sleeps as long, and copies the card's memory to them |
+//! | E0Ah | buffered | a number below 100 | its square | reads it from paged pool |
 //!
 //! Numbers have 32 bits, little endian. There is one device. Requests fail while it has no power.
 #![no_std]
