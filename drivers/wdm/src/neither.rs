@@ -7,6 +7,7 @@
 //! the system unlocks them. An address that is none is the status of the exception that the probe raises. No address is ever given out.
 
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use core::ptr::{NonNull, null_mut};
 
 use abi::{IO_STACK_LOCATION, IRP, MDL, NtStatus};
@@ -34,11 +35,12 @@ impl Irp<'_> {
         let locked = self.lock(self.input_address(), length, Way::FromApplication, passive)?;
         // SAFETY: the pages are locked, and unlocked behind the copy.
         let pages = unsafe { Source::of_list(locked.0.as_ptr()) }?;
-        // SAFETY: any bytes are good for a `T`, and so are zeros.
-        let mut value = T::new_zeroed();
-        let bytes = unsafe { core::slice::from_raw_parts_mut((&raw mut value).cast::<u8>(), size_of::<T>()) };
+        let mut value = MaybeUninit::<T>::zeroed();
+        // SAFETY: the value is ours, as long, and all of it is zero.
+        let bytes = unsafe { core::slice::from_raw_parts_mut(value.as_mut_ptr().cast(), size_of::<T>()) };
         pages.copy_from(0, bytes)?;
-        Ok(value)
+        // SAFETY: any bytes are good for it.
+        Ok(unsafe { value.assume_init() })
     }
 
     /// Locks the pages of the input of a `METHOD_NEITHER` control request, which [`Irp::source`] reaches from now on. One buffer of a
