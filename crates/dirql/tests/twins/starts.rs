@@ -176,7 +176,7 @@ stories! {
         let platform = Platform { posted: 2_000, ..Platform::default() };
         for seed in crate::rig::seeds(5) {
             let policy = dirql::explore::Policy::Random(seed);
-            holds(start(|| twin.bench(&["pci9052"]).platform(platform).policy(policy.clone())), IO);
+            holds(start(|| twin.bench(&["pci9052"]).platform(platform).policy(policy)), IO);
         }
     }
 
