@@ -111,13 +111,9 @@ impl Driver {
 fn side_by_side(rust: &Routine, c: &Routine) -> String {
     let mut text = String::new();
     let heads = [rust, c].map(|routine| routine.instructions.len());
-    writeln!(
-        text,
-        "{:<58}{}",
-        format!("Rust: {} instructions", heads[0]),
-        format!("C: {} instructions", heads[1])
-    )
-    .unwrap();
+    let [left, right] =
+        [("Rust", heads[0]), ("C", heads[1])].map(|(name, count)| format!("{name}: {count} instructions"));
+    writeln!(text, "{left:<58}{right}").unwrap();
     for at in 0..heads[0].max(heads[1]) {
         let [left, right] = [rust, c].map(|routine| routine.listing.get(at).map_or("", String::as_str));
         text += format!("{left:<58}{right}").trim_end();
