@@ -99,6 +99,13 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver { name: "edu", source: "edu.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "dma", source: "dma.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "late", source: "late.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver {
+        name: "installed",
+        source: "installed.c",
+        defines: &[],
+        missing: Some("watcher.def"),
+        compiler: Gcc,
+    },
     CDriver { name: "posted", source: "posted.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "combine", source: "combine.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "slave", source: "slave.c", defines: &[], missing: None, compiler: Gcc },

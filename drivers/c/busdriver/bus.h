@@ -93,6 +93,7 @@ typedef struct _CHILD {
     LIST Requirements;
     LIST Boot;
     LONG Special; /* paging, hibernation and dump files */
+    LONG Files[DeviceUsageTypeDumpFile + 1]; /* of each type */
     struct {
         ULONG How; /* a RELATE_ */
         ULONG Slot;
