@@ -197,7 +197,8 @@ fn filters_are_added_by_the_levels_that_the_base_inf_defines_also_those_of_an_ex
 #[test]
 fn an_open_that_is_under_way_ends_before_its_device_is_removed() {
     let files = Files::new(INF);
-    for seed in 1..=rig::wanted("DIRQL_SEEDS", 20) {
+    // One of these preempts the open in the topmost filter, before it has taken its remove lock, until the others have let go.
+    for seed in 131..=130 + rig::wanted("DIRQL_SEEDS", 10) {
         let machine = files.bench(ALL).processors(2).policy(Policy::Random(seed)).start().unwrap();
         let opens = r"open \\.\DirqlLayer as f expect any; open \\.\DirqlLayer as g expect any"
             .replace("; ", "\nopener: ");
