@@ -99,6 +99,7 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver { name: "edu", source: "edu.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "dma", source: "dma.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "late", source: "late.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "express", source: "express.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "installed",
         source: "installed.c",
