@@ -219,6 +219,30 @@ fn a_dumped_card_has_its_capabilities_its_messages_and_its_extended_space() {
 }
 
 #[test]
+fn a_sheet_says_the_same_in_its_card_line() {
+    let file = folder("express").join("card.sheet");
+    fs::write(
+        &file,
+        "card id=abcd:0e00 express=gen2+x8 serial=0102030405060708 caps=09:04ff pm\nbar0 mem:4K\n  0 ID rw\n",
+    )
+    .unwrap();
+    let machine = start(|| {
+        Bench::new()
+            .driver(driver("express.sys"))
+            .inf(driver("express.inf"))
+            .device(format!("pci,sheet={}", file.display()))
+    });
+    tell(
+        machine,
+        &[
+            walk(&[(1, 0xD8), (9, 0x7C), (0x10, 0x40)], &[(3, 0x100)]),
+            reads(0x104, 8, "hex:0807060504030201"),
+            reads(0x52, 2, "hex:8210"),
+        ],
+    );
+}
+
+#[test]
 fn every_model_of_a_modern_bus_can_be_a_pci_express_function() {
     for (device, id) in [("edu", "1234:11E8"), ("bench", "1234:BE2C"), ("slave", "1234:51A7")] {
         let (vendor, model) = id.split_once(':').unwrap();

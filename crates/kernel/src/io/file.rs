@@ -328,7 +328,7 @@ pub(crate) fn is_being_opened(k: &Kernel, bottom: DriverPtr<DEVICE_OBJECT>) -> b
 fn take_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<Result<(), NtStatus>> {
     let flags = cx.read(device + DEVICE_OBJECT::Flags)?;
     let going = cx.with(|k| {
-        k.io.devices.get(device.address).is_none_or(|d| d.delete_pending || d.deleted)
+        k.io.devices.get(device.address).is_none_or(|d| d.delete_pending || d.deleted || d.going)
             || !pnp::node::can_be_opened(k, device)
             || unload::going(k, device).is_some()
     });

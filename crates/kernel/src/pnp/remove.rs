@@ -210,7 +210,13 @@ fn await_opens(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
 /// `IRP_MN_REMOVE_DEVICE`, and what must be gone after it.
 pub(super) fn send_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     unlink_children(cx, id)?;
-    cx.with(|k| k.pnp.node_mut(id).told_to_go = true);
+    let drivers = node::stack(cx, id)?;
+    cx.with(|k| {
+        k.pnp.node_mut(id).told_to_go = true;
+        // The physical device object may be started again, and is looked at by its node.
+        let others = drivers.iter().filter(|device| **device != id.pdo());
+        others.for_each(|device| k.io.devices.change(device.address, |known| known.going = true));
+    });
     await_opens(cx, id)?;
     notify::target::complete(cx, id)?;
     tell(cx, id, "remove");
