@@ -383,7 +383,7 @@ static NTSTATUS Register(PDEVICE_EXTENSION Extension)
     }
 #ifdef KEEPS_F0
     Fx.Device.Components[0].Flags = PO_FX_COMPONENT_FLAG_F0_ON_DX;
-    Fx.Device.Components[1].Flags = PO_FX_COMPONENT_FLAG_NO_DEBOUNCE;
+    Fx.Others[0].Flags = PO_FX_COMPONENT_FLAG_NO_DEBOUNCE;
 #elif VERSION == 2
     static ULONG First;
 
