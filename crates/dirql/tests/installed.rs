@@ -73,12 +73,10 @@ fn an_extension_adds_properties_to_those_of_the_base() {
     let extension = folder("extension").join("more.inf");
     fs::write(
         &extension,
-        format!(
-            "[Version]\nSignature=\"$Windows NT$\"\nClass=Extension\nClassGuid={{e2f84ce7-8efa-411c-aa69-97454ca4cb57}}\n\
-             ExtensionId={{97cd5eb3-8c9b-41b0-9b5e-0f8c3f1b7a11}}\nProvider=\"dirql\"\nDriverVer=01/01/2025,1.0.0.0\n[Manufacturer]\n\"dirql\"=Models,NTamd64\n\
-             [Models.NTamd64]\n\"more\"=More,PCI\\VEN_10B5&DEV_9050\n[More]\nAddProperty=More.Properties\n[More.Properties]\n\
-             DeviceModel,,,2,\"Model 10\"\n{{c22189e4-8bf3-4e6d-8467-8dc6d95e2a7e}},9,7,,9\n"
-        ),
+        "[Version]\nSignature=\"$Windows NT$\"\nClass=Extension\nClassGuid={e2f84ce7-8efa-411c-aa69-97454ca4cb57}\n\
+         ExtensionId={97cd5eb3-8c9b-41b0-9b5e-0f8c3f1b7a11}\nProvider=\"dirql\"\nDriverVer=01/01/2025,1.0.0.0\n[Manufacturer]\n\"dirql\"=Models,NTamd64\n\
+         [Models.NTamd64]\n\"more\"=More,PCI\\VEN_10B5&DEV_9050\n[More]\nAddProperty=More.Properties\n[More.Properties]\n\
+         DeviceModel,,,2,\"Model 10\"\n{c22189e4-8bf3-4e6d-8467-8dc6d95e2a7e},9,7,,9\n",
     )
     .unwrap();
     let machine = bench(driver("installed.inf")).inf(extension).start().unwrap();
