@@ -310,12 +310,16 @@ static NTSTATUS Control(PBUS Bus, ULONG Code, ULONG Input, PULONG Output)
 
     switch (Code) {
     case IOCTL_BUS_PLUG:
+    case IOCTL_BUS_PLUG_NOW:
         if (Slot >= SLOTS || Kind > KIND_BOX) {
             return STATUS_INVALID_PARAMETER;
         }
         ExAcquireFastMutex(&Bus->Lock);
         Status = NewChild(Bus, Slot, Kind);
         ExReleaseFastMutex(&Bus->Lock);
+        if (Code == IOCTL_BUS_PLUG_NOW && NT_SUCCESS(Status)) {
+            return IoSynchronousInvalidateDeviceRelations(Bus->Pdo, BusRelations);
+        }
         break;
     case IOCTL_BUS_UNPLUG:
         Status = Slot < SLOTS ? Unplug(Bus, Slot) : STATUS_INVALID_PARAMETER;

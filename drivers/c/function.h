@@ -51,12 +51,12 @@ static VOID CardPower(PDEVICE_OBJECT Device, BOOLEAN On);
 /* The service routine. */
 static BOOLEAN CardInterrupt(PDEVICE_OBJECT Device);
 
-static ULONG Read(PFUNCTION Function, ULONG Offset)
+__attribute__((unused)) static ULONG Read(PFUNCTION Function, ULONG Offset)
 {
     return READ_REGISTER_ULONG((PULONG)(Function->Registers + Offset));
 }
 
-static VOID Write(PFUNCTION Function, ULONG Offset, ULONG Value)
+__attribute__((unused)) static VOID Write(PFUNCTION Function, ULONG Offset, ULONG Value)
 {
     WRITE_REGISTER_ULONG((PULONG)(Function->Registers + Offset), Value);
 }
@@ -96,7 +96,7 @@ static NTSTATUS ConnectOldWay(PFUNCTION Function)
                               Line->ShareDisposition == CmResourceShareShared, Line->u.Interrupt.Affinity, FALSE);
 }
 
-static NTSTATUS Connect(PFUNCTION Function)
+__attribute__((unused)) static NTSTATUS Connect(PFUNCTION Function)
 {
 #ifdef KEEPS_VECTOR
     CONNECT_EX ConnectEx = NULL;

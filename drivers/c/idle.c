@@ -46,7 +46,9 @@ NTKERNELAPI HANDLE NTAPI PsGetCurrentThreadId(VOID);
 /* The device was turned on beside another one, as its bus driver would tell. */
 #define IOCTL_IDLE_SURPRISE CODE(9)
 
-/* From now on directed power is not answered: the driver is wrong. */
+/* From now on directed power is not answered, or, with an input (1 down, 2 up), that way answered at once and not carried out: the driver is wrong. */
+#define PRETENDS_DOWN 1
+#define PRETENDS_UP 2
 #define IOCTL_IDLE_KEEP CODE(10)
 
 #define AT_DISPATCH 0x20000000
@@ -87,6 +89,7 @@ typedef struct _DEVICE_EXTENSION {
     LATER Later[COMPONENTS];
     ULONG Late;
     BOOLEAN Keeps;
+    UCHAR Pretends;
     HANDLE Asker; /* the thread whose request is being dispatched */
     ULONG Logged;
     CHAR Log[512];
@@ -314,6 +317,10 @@ static VOID NTAPI OnDirectedDown(PVOID Context, ULONG Flags)
     if (Extension->Keeps) {
         return;
     }
+    if (Extension->Pretends == PRETENDS_DOWN) {
+        PoFxCompleteDirectedPowerDown(Extension->Fx);
+        return;
+    }
     if (!ExAcquireRundownProtection(&Extension->Powers)) {
         PoFxCompleteDirectedPowerDown(Extension->Fx);
     } else if (GoTo(Extension, PowerDeviceD3, DirectedDown) != STATUS_PENDING) {
@@ -326,6 +333,10 @@ static VOID NTAPI OnDirectedUp(PVOID Context, ULONG Flags)
 {
     UNREFERENCED_PARAMETER(Flags);
     LogCall(Context, 'U', -1, -1);
+    if (((PDEVICE_EXTENSION)Context)->Pretends == PRETENDS_UP) {
+        PoFxReportDevicePoweredOn(((PDEVICE_EXTENSION)Context)->Fx);
+        return;
+    }
     GoUp(Context);
 }
 #endif
@@ -372,6 +383,7 @@ static NTSTATUS Register(PDEVICE_EXTENSION Extension)
     }
 #ifdef KEEPS_F0
     Fx.Device.Components[0].Flags = PO_FX_COMPONENT_FLAG_F0_ON_DX;
+    Fx.Others[0].Flags = PO_FX_COMPONENT_FLAG_NO_DEBOUNCE;
 #elif VERSION == 2
     static ULONG First;
 
@@ -536,7 +548,8 @@ static NTSTATUS Carry(PDEVICE_EXTENSION Extension, PIRP Irp)
         AnswerNothing(Extension, Input[0]);
         return Complete(Irp, STATUS_SUCCESS, 0);
     case IOCTL_IDLE_KEEP:
-        Extension->Keeps = TRUE;
+        Extension->Keeps = Given == 0;
+        Extension->Pretends = (UCHAR)Input[0];
         return Complete(Irp, STATUS_SUCCESS, 0);
     case IOCTL_IDLE_SURPRISE:
         PoFxNotifySurprisePowerOn(Extension->Function.Pdo);

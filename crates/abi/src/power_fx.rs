@@ -138,5 +138,6 @@ constants! {
         PO_FX_UNKNOWN_TIME = u64::MAX;
         // `PO_FX_COMPONENT_V2::Flags`.
         PO_FX_COMPONENT_FLAG_F0_ON_DX = 0x1;
+        PO_FX_COMPONENT_FLAG_NO_DEBOUNCE = 0x2;
     }
 }

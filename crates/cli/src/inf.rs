@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use anyhow::Result;
-use dirql::inf::{self, Finding, Inf, Installation, RegistryWrite, Root, Service, Tier, Value, Write};
+use dirql::inf::{
+    self, DefaultInstallation, Filters, Finding, Inf, Installation, PropertyChange, PropertyWrite,
+    RegistryWrite, Root, Service, Tier, Value, Write,
+};
 use dirql::{Error, InputError, windows};
 use serde_json::json;
 
@@ -30,12 +33,15 @@ pub(crate) fn run(arguments: &InfFile) -> Result<u8> {
         Some(inf) => devices(inf, target, arguments.device.as_deref())?,
         None => Vec::new(),
     };
+    // What is wrong with it is among the findings.
+    let default = parsed.as_ref().and_then(Inf::default_installation).and_then(Result::ok);
     if arguments.json {
-        say!("{}", object(&file, &findings, &devices));
+        say!("{}", object(&file, &findings, &devices, default.as_ref()));
     } else {
         findings.iter().for_each(|finding| show_finding(&file, finding));
         devices.iter().for_each(show);
-        say!("{}", sum(&findings, &devices, &file));
+        default.iter().for_each(show_default);
+        say!("{}", sum(&findings, devices.len() + usize::from(default.is_some()), &file));
     }
     Ok(u8::from(findings.iter().any(|finding| finding.tier == Tier::Error)))
 }
@@ -112,6 +118,17 @@ fn show(device: &Device) {
     let filters = installation.all_filters();
     filters.upper.iter().for_each(|name| row("filter above", name));
     filters.lower.iter().for_each(|name| row("filter below", name));
+    for (side, levels) in
+        [("above", &installation.filter_levels.upper), ("below", &installation.filter_levels.lower)]
+    {
+        if let Some(default) = levels.names.get(levels.default) {
+            row("filter levels", &format!("{side}: {}; {default} by default", levels.names.join(", ")));
+        }
+    }
+    for filter in installation.declared_filters.iter().filter(|filter| !is_there(&filters, &filter.name)) {
+        row("filter", &format!("{}, at the level {} of another INF's", filter.name, filter.place));
+    }
+    installation.properties.iter().for_each(|write| row("property", &property(write)));
     if let Some(security) = &installation.security {
         row("security", security);
     }
@@ -120,9 +137,45 @@ fn show(device: &Device) {
     for interface in &installation.interfaces {
         row("interface", format!("{} {}", interface.class, interface.reference).trim_end());
         interface.keys.iter().for_each(|write| row("", &written(write)));
+        interface.properties.iter().for_each(|write| row("", &format!("property {}", property(write))));
     }
     for remark in &installation.unsupported {
         row("noted", &format!("line {}: {}", remark.line, remark.text));
+    }
+}
+
+/// Whether a filter has a place in the stack.
+fn is_there(filters: &Filters, name: &str) -> bool {
+    filters.upper.iter().chain(&filters.lower).any(|own| own.eq_ignore_ascii_case(name))
+}
+
+/// What is installed without a device.
+fn show_default(installation: &DefaultInstallation) {
+    say!("");
+    say!("[{}], without a device", installation.section);
+    let row = |what: &str, text: &str| say!("  {what:13} {text}");
+    for service in &installation.services {
+        show_service("driver", service);
+    }
+    installation.keys.iter().for_each(|write| row("registry", &written(write)));
+    if let Some(uninstall) = &installation.uninstall {
+        let when = if uninstall.is_legacy { "before Windows 10 version 1903" } else { "by who calls it" };
+        row("undone", &format!("by [{}], {when}", uninstall.section));
+        uninstall.services.iter().for_each(|name| row("", &format!("the service {name} is deleted")));
+        uninstall.keys.iter().for_each(|write| row("", &written(write)));
+    }
+    for remark in &installation.unsupported {
+        row("noted", &format!("line {}: {}", remark.line, remark.text));
+    }
+}
+
+/// A property as `{GUID}, number = value`.
+fn property(write: &PropertyWrite) -> String {
+    let name = write.name.map_or_else(|| format!("{}, {}", write.format, write.number), str::to_owned);
+    match &write.change {
+        PropertyChange::Set { value, .. } => format!("{name} = {}", shown(value)),
+        PropertyChange::Delete => format!("{name} is deleted"),
+        PropertyChange::DeleteText(text) => format!("{name} without {text:?}"),
     }
 }
 
@@ -154,6 +207,13 @@ fn written(write: &RegistryWrite) -> String {
         Write::Set { name: own, value, .. } => format!("{} = {}", name(own), shown(value)),
         Write::DeleteValue { name: own } => format!("{} is deleted", name(own)),
         Write::DeleteText { name: own, text } => format!("{} without {text:?}", name(own)),
+        Write::Bits { name: own, set, mask, byte } => {
+            format!(
+                "{}: bits {mask:#04x} of byte {byte} are {}",
+                name(own),
+                if *set { "set" } else { "cleared" }
+            )
+        }
         Write::DeleteKey => format!("{root}{}\\ is deleted", write.key),
     }
 }
@@ -171,10 +231,10 @@ fn shown(value: &Value) -> String {
 }
 
 /// How many findings of each tier there are.
-fn sum(findings: &[Finding], devices: &[Device], file: &str) -> String {
+fn sum(findings: &[Finding], installed: usize, file: &str) -> String {
     let count = |tier| findings.iter().filter(|finding| finding.tier == tier).count();
     let (errors, warnings, advice) = (count(Tier::Error), count(Tier::Warning), count(Tier::Advice));
-    let line = if devices.is_empty() && findings.is_empty() { "" } else { "\n" };
+    let line = if installed == 0 && findings.is_empty() { "" } else { "\n" };
     let plural = |count: usize| if count == 1 { "" } else { "s" };
     format!(
         "{line}{file}: {errors} error{}, {warnings} warning{}, {advice} advice",
@@ -183,7 +243,12 @@ fn sum(findings: &[Finding], devices: &[Device], file: &str) -> String {
     )
 }
 
-fn object(file: &str, findings: &[Finding], devices: &[Device]) -> serde_json::Value {
+fn object(
+    file: &str,
+    findings: &[Finding],
+    devices: &[Device],
+    default: Option<&DefaultInstallation>,
+) -> serde_json::Value {
     let finding = |finding: &Finding| {
         json!({
             "tier": finding.tier.to_string(), "infverif": finding.infverif, "message": finding.message,
@@ -191,6 +256,7 @@ fn object(file: &str, findings: &[Finding], devices: &[Device]) -> serde_json::V
         })
     };
     let writes = |writes: &[RegistryWrite]| writes.iter().map(written).collect::<Vec<_>>();
+    let properties = |writes: &[PropertyWrite]| writes.iter().map(property).collect::<Vec<_>>();
     let service = |service: &Service| {
         json!({
             "name": service.name, "display_name": service.display_name, "image_path": service.image_path,
@@ -204,7 +270,7 @@ fn object(file: &str, findings: &[Finding], devices: &[Device]) -> serde_json::V
         let interfaces: Vec<_> = installation
             .interfaces
             .iter()
-            .map(|it| json!({ "class": it.class, "reference": it.reference, "keys": writes(&it.keys) }))
+            .map(|it| json!({ "class": it.class, "reference": it.reference, "keys": writes(&it.keys), "properties": properties(&it.properties) }))
             .collect();
         let noted: Vec<_> = installation
             .unsupported
@@ -219,11 +285,23 @@ fn object(file: &str, findings: &[Finding], devices: &[Device]) -> serde_json::V
             "framework": installation.framework, "upper_filters": filters.upper, "lower_filters": filters.lower,
             "security": installation.security, "hardware_key": writes(&installation.device_keys),
             "software_key": writes(&installation.driver_keys), "interfaces": interfaces, "noted": noted,
+            "properties": properties(&installation.properties),
+        })
+    };
+    let without_device = |installation: &DefaultInstallation| {
+        let uninstall = installation.uninstall.as_ref();
+        let uninstall = uninstall.map(|it| {
+            json!({ "section": it.section, "legacy": it.is_legacy, "services": it.services, "registry": writes(&it.keys) })
+        });
+        json!({
+            "section": installation.section, "services": installation.services.iter().map(service).collect::<Vec<_>>(),
+            "registry": writes(&installation.keys), "uninstall": uninstall,
         })
     };
     json!({
         "file": file,
         "findings": findings.iter().map(finding).collect::<Vec<_>>(),
         "devices": devices.iter().map(device).collect::<Vec<_>>(),
+        "default_install": default.map(without_device),
     })
 }

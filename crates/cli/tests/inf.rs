@@ -64,6 +64,54 @@ fn json_has_findings_and_devices() {
 }
 
 #[test]
+fn a_driver_without_a_device_is_told_what_it_installs_and_undoes() {
+    let text = fs::read_to_string(root().join("crates/dirql/tests/infs/minifilter.inf")).unwrap();
+    let file = folder("inf").join("minifilter.inf");
+    let legacy = "[DefaultUninstall.NTamd64]\nLegacyUninstall = 1\nDelReg = Gone\n[DefaultUninstall.NTamd64.Services]\nDelService = watcher, 0x200\n\
+                  [Gone]\nHKLM,Software\\Watchers\n[Strings]\n";
+    fs::write(&file, text.replace("[Strings]\n", legacy)).unwrap();
+    let answer = dirql(["inf", file.to_str().unwrap()]);
+    assert_eq!(answer.code, Some(0), "{}", answer.said());
+    for line in [
+        "[DefaultInstall.NTamd64], without a device",
+        r"driver        watcher: \SystemRoot\System32\DriverStore\FileRepository\watcher.sys, started on demand",
+        r#"Parameters\Instances\Watcher Instance\Altitude = "370095""#,
+        "undone        by [DefaultUninstall.NTamd64], before Windows 10 version 1903",
+        "the service watcher is deleted",
+        r"HKLM\Software\Watchers\ is deleted",
+    ] {
+        assert!(answer.out.contains(line), "no `{line}`\n{}", answer.said());
+    }
+    fs::write(&file, text.replace("[Strings]\n", &legacy.replace("LegacyUninstall = 1\n", ""))).unwrap();
+    let answer = dirql(["inf", file.to_str().unwrap()]);
+    assert!(
+        answer.out.contains("warning: Windows 10 version 1903 and later undo by themselves"),
+        "{}",
+        answer.said()
+    );
+}
+
+#[test]
+fn properties_and_levels_of_filters_are_told() {
+    let text = fs::read_to_string(own("c/installed.inf")).unwrap();
+    let file = folder("inf").join("installed.inf");
+    let more = "[Installed.NT.HW]\nAddReg = Levels\n[Levels]\nHKR,,UpperFilterLevels,0x00010000,\"Near\",\"Far\"\nHKR,,UpperFilterDefaultLevel,,\"Near\"\n\
+                [Installed.NT.Filters]\nAddFilter = distant,,At\nAddFilter = lost,,Lost\n[At]\nFilterLevel = Far\n[Lost]\nFilterLevel = Gone\n[Strings]\n";
+    fs::write(&file, text.replace("[Strings]\n", more)).unwrap();
+    let answer = dirql(["inf", file.to_str().unwrap()]);
+    for line in [
+        "property      DeviceModel = \"Model 9\"",
+        "property      {C22189E4-8BF3-4E6D-8467-8DC6D95E2A7E}, 4 = 01 02 FF",
+        "property {026E516E-B814-414B-83CD-856D6FEF4822}, 2 = \"A friendly interface\"",
+        "filter above  distant",
+        "filter levels above: Near, Far; Near by default",
+        "FilterLevel = Gone: no such level is defined for the device; lost is not loaded",
+    ] {
+        assert!(answer.out.contains(line), "no `{line}`\n{}", answer.said());
+    }
+}
+
+#[test]
 fn what_cannot_be_used_is_one_message() {
     let file = own("bench/bench_rust.inf");
     for (arguments, says) in [

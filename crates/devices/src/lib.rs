@@ -8,6 +8,7 @@
 pub mod bench;
 mod bits;
 mod catalog;
+mod declared;
 pub mod edu;
 pub mod generic;
 mod isa_dma;

@@ -47,6 +47,43 @@ fn state(machine: &Machine) -> [u32; 5] {
     file.close().unwrap();
     [0, 4, 8, 12, 16].map(|at| u32::from_le_bytes(told[at..at + 4].try_into().unwrap()))
 }
+#[test]
+fn a_rust_driver_walks_the_capabilities_of_a_pci_express_card_and_reads_beyond_256_bytes() {
+    const CONFIGURATION: u32 = 0x0022_300C;
+    let card = "edu,express=gen4+x16,serial=0011223344556677,aer,caps=09:04ff,pm";
+    let machine = start(|| bench("configuration", card, true));
+    let file = machine.open(r"\\.\EduRust-0").unwrap();
+    let read = |offset: u32| file.device_control(CONFIGURATION, &offset.to_le_bytes(), 16).unwrap();
+    let byte = |offset: u32| read(offset)[0];
+    let (mut at, mut found) = (u32::from(byte(0x34)), Vec::new());
+    while at != 0 {
+        found.push((byte(at), at));
+        at = u32::from(byte(at + 1));
+    }
+    assert_eq!(found, [(9, 0xBC), (0x10, 0x80), (1, 0x60), (5, 0x40)]);
+    let (mut at, mut found) = (0x100, Vec::new());
+    while at != 0 {
+        let head = u32::from_le_bytes(read(at)[..4].try_into().unwrap());
+        found.push((head & 0xFFFF, at));
+        at = head >> 20;
+    }
+    assert_eq!(found, [(3, 0x100), (1, 0x140)]);
+    assert_eq!(read(0x104)[..8], [0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0x00]);
+    // 16 GT/s and 16 lanes.
+    assert_eq!(read(0x92)[..2], [0x04, 0x11]);
+    assert_eq!((read(0xFF8).len(), read(0x1000).len()), (8, 0));
+    file.close().unwrap();
+    finish(machine);
+    // A conventional card ends at 100h.
+    let machine = start(|| bench("configuration", "edu", true));
+    let file = machine.open(r"\\.\EduRust-0").unwrap();
+    let lengths = [0xF8_u32, 0x100]
+        .map(|offset| file.device_control(CONFIGURATION, &offset.to_le_bytes(), 16).unwrap().len());
+    assert_eq!(lengths, [8, 0]);
+    file.close().unwrap();
+    finish(machine);
+}
+
 /// Holds: interrupts/version-left-message-based, interrupts/message-fall-back, interrupts/resource-inf
 #[test]
 fn a_factorial_is_told_to_a_rust_driver_by_a_message_or_by_the_line() {
@@ -79,7 +116,7 @@ fn what_the_rust_driver_cannot_use_it_refuses() {
         ioctl card 0x223000 in u32:5 out 3 expect STATUS_BUFFER_TOO_SMALL
         ioctl card 0x223000 in hex:050000 out 4 expect STATUS_BUFFER_TOO_SMALL
         ioctl card 0x223004 out 19 expect STATUS_BUFFER_TOO_SMALL
-        ioctl card 0x22300c out 4 expect STATUS_INVALID_DEVICE_REQUEST
+        ioctl card 0x223010 out 4 expect STATUS_INVALID_DEVICE_REQUEST
         ioctl card 0x22300a out 0 expect STATUS_BUFFER_TOO_SMALL
         read card 4 at 4093 expect STATUS_INVALID_PARAMETER
         write card hex:00 at 4096 expect STATUS_INVALID_PARAMETER

@@ -362,7 +362,26 @@ fn a_driver_that_does_not_answer_directed_power_is_told_after_ten_minutes() {
     assert!(message.contains("pci#0") && message.contains("PoFxCompleteDirectedPowerDown"), "{message}");
 }
 
-/// Not: directed-power-overdue
+#[test]
+fn a_driver_that_answers_directed_power_and_does_nothing_is_told() {
+    // The device is kept in D0 by a component that is active, and in D3 by being directed there.
+    let active = "ioctl i 0x22200c in u32:0 + u32:0; wait 1ms";
+    for (script, down) in [
+        (format!("{active}; ioctl i 0x222028 in u32:1; power directed-down"), 1),
+        ("ioctl i 0x222028 in u32:2; power directed-down; power directed-up".to_owned(), 0),
+    ] {
+        let machine = machine("idle_directed");
+        assert!(try_play(&machine, &format!(r"open \\.\Idle as i; {script}")).is_err(), "{script}");
+        let report = machine.finish();
+        let verdict = report.expect_verdict();
+        assert_eq!(verdict.rule, "directed-power-not-done");
+        let bug_check = verdict.bug_check.unwrap();
+        let [kind, _, what, _] = bug_check.parameters;
+        assert_eq!((bug_check.code, kind, what), (0x9F, 6, down), "{}", verdict.message);
+    }
+}
+
+/// Not: directed-power-overdue, directed-power-not-done
 #[test]
 fn a_device_may_be_directed_down_for_hours() {
     run("idle_directed", "wait 1ms; power directed-down; wait 3600s; power directed-up").expect_clean();

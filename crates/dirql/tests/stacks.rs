@@ -136,6 +136,81 @@ fn the_layers_of_an_inf_are_added_from_the_bottom_and_requests_go_down_and_up_th
     }
 }
 
+/// The base INF of [`INF`] with levels: class filters stay outside.
+fn with_levels() -> String {
+    let levels = "HKR,,UpperFilterLevels,0x00010000,\"Near\",\"Middle\",\"Far\"\nHKR,,UpperFilterDefaultLevel,,\"Middle\"\n\
+                  HKR,,LowerFilterLevels,0x00010000,\"Deep\",\"Shallow\"\nHKR,,LowerFilterDefaultLevel,,\"Shallow\"\n";
+    INF.replace("[Layers.Keys]\n", &format!("[Layers.Keys]\n{levels}"))
+        .replace(
+            "HKR,,LowerFilters,0x00010000,\"LayerA\",\"LayerB\"\n",
+            "HKR,,LowerFilters,0x00010000,\"LayerA\"\n",
+        )
+        .replace(
+            "AddFilter = LayerY,,Above\n[Above]\nFilterPosition = Upper\n",
+            "AddFilter = LayerY,,Near\n[Near]\nFilterLevel = Near\n",
+        )
+}
+
+/// Adds filters to the card of [`INF`]; those whose level the base INF does not define are left out.
+const EXTENSION: &str = r#"
+[Version]
+Signature   = "$Windows NT$"
+Class       = Extension
+ClassGuid   = {e2f84ce7-8efa-411c-aa69-97454ca4cb57}
+ExtensionId = {97cd5eb3-8c9b-41b0-9b5e-0f8c3f1b7a10}
+Provider    = "dirql"
+DriverVer   = 01/01/2025,1.0.0.0
+[Manufacturer]
+"dirql" = Models,NTamd64
+[Models.NTamd64]
+"More layers" = More, PCI\VEN_10B5&DEV_9050
+[More]
+[More.Services]
+AddService = LayerB, , FilterB
+[FilterB]
+ServiceType   = 1
+StartType     = 3
+ErrorControl  = 1
+ServiceBinary = %12%\LayerB.sys
+[More.Filters]
+AddFilter = LayerB,,Deep
+AddFilter = LayerQ,,Nowhere
+[Deep]
+FilterLevel = Deep
+[Nowhere]
+FilterLevel = Gone
+"#;
+
+#[test]
+fn filters_are_added_by_the_levels_that_the_base_inf_defines_also_those_of_an_extension() {
+    let files = Files::new(&with_levels());
+    let extension = files.path("extension.inf");
+    fs::write(&extension, EXTENSION).unwrap();
+    let machine = files.bench(ALL).inf(&extension).start().unwrap();
+    way(&machine, "ZXYFCABbacfyxz");
+    let report = rig::finish(machine);
+    assert_eq!(letters(&report, " is added"), "BACFYXZ", "{}", report.prints.join("\n"));
+    let note = "FilterLevel = Gone: no such level is defined for the device; LayerQ is not loaded";
+    assert!(report.notes.iter().any(|told| told.contains(note)), "{:?}", report.notes);
+}
+
+#[test]
+fn an_open_that_is_under_way_ends_before_its_device_is_removed() {
+    let files = Files::new(INF);
+    // One of these preempts the open in the topmost filter, before it has taken its remove lock, until the others have let go.
+    for seed in 131..=130 + rig::wanted("DIRQL_SEEDS", 10) {
+        let machine = files.bench(ALL).processors(2).policy(Policy::Random(seed)).start().unwrap();
+        let opens = r"open \\.\DirqlLayer as f expect any; open \\.\DirqlLayer as g expect any"
+            .replace("; ", "\nopener: ");
+        let script = format!(
+            "query-remove pci9052#0\nopener: {opens}\nremove-device pci9052#0 expect any\njoin opener"
+        );
+        let _ = rig::try_play(&machine, &script);
+        let report = machine.finish();
+        assert!(report.verdict.is_none() && report.findings.is_empty(), "seed {seed}: {report}");
+    }
+}
+
 #[test]
 fn a_driver_whose_children_changed_is_asked_for_them_through_the_whole_stack() {
     let files = Files::new(INF);

@@ -296,6 +296,18 @@ fn a_child_that_refuses_keeps_its_bus_and_those_that_have_agreed_are_told() {
     );
 }
 
+#[test]
+fn a_bus_driver_that_waits_finds_its_new_child_started() {
+    let machine = plugged(&[]);
+    // Nothing comes between: no time passes after the bus driver's request has ended.
+    play(
+        &machine,
+        "open \\\\.\\DirqlBus0 as b\nioctl b 0x222020 in u32:0\nioctl b 0x22200c out 4 expect u32:1\nclose b",
+    );
+    assert_eq!(tree(&machine).matches("started").count(), 2, "{}", tree(&machine));
+    finish(machine);
+}
+
 /// Holds: irps/open-files
 #[test]
 fn an_open_child_keeps_its_bus() {

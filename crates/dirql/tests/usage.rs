@@ -148,6 +148,18 @@ fn a_device_with_a_paging_file_can_be_pulled_out() {
     report.expect_clean();
 }
 
+#[test]
+fn special_files_that_go_with_a_device_below_a_hub_are_taken_back_from_all_above() {
+    let machine = plugged(&[HUB]);
+    play(&machine, &plug(1).replace("DirqlBus0", "DirqlBus1"));
+    play(
+        &machine,
+        "usage child#0 dump on\nusage child#0 paging on\nwait 1ms\nstop-device dirqlbus#0 expect STATUS_DEVICE_BUSY",
+    );
+    play(&machine, "surprise-remove child#0\nwait 1ms\nstop-device dirqlbus#0\nstart-device dirqlbus#0");
+    finish(machine);
+}
+
 /// Holds: irps/usage-end, irps/usage-stays, irps/usage-pagable
 #[test]
 fn what_a_driver_must_do_about_a_special_file_is_told() {

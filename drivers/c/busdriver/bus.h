@@ -15,6 +15,8 @@
 
 /* Input: the slot, and in the second byte its kind. */
 #define IOCTL_BUS_PLUG CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)
+/* The same; it ends when the child has been found and started. */
+#define IOCTL_BUS_PLUG_NOW CTL_CODE(FILE_DEVICE_UNKNOWN, 0x808, METHOD_BUFFERED, FILE_ANY_ACCESS)
 /* Input: the slot. */
 #define IOCTL_BUS_UNPLUG CTL_CODE(FILE_DEVICE_UNKNOWN, 0x801, METHOD_BUFFERED, FILE_ANY_ACCESS)
 /* Input: a MISTAKE_ from now on. */
@@ -64,6 +66,9 @@ typedef struct _COMMON {
     BOOLEAN IsBus;
 } COMMON, *PCOMMON;
 
+/* mingw's wdm.h lacks it. */
+NTKERNELAPI NTSTATUS NTAPI IoSynchronousInvalidateDeviceRelations(PDEVICE_OBJECT Pdo, DEVICE_RELATION_TYPE Type);
+
 typedef struct _BUS {
     COMMON Common;
     PDEVICE_OBJECT Self;
@@ -93,6 +98,7 @@ typedef struct _CHILD {
     LIST Requirements;
     LIST Boot;
     LONG Special; /* paging, hibernation and dump files */
+    LONG Files[DeviceUsageTypeDumpFile + 1]; /* of each type */
     struct {
         ULONG How; /* a RELATE_ */
         ULONG Slot;

@@ -221,11 +221,10 @@ static NTSTATUS ChildRelations(PCHILD Child, PIRP Irp)
 }
 
 /* A special file on a child is one on the bus, too: its stack is asked by a request of its own. */
-static NTSTATUS ChildUsage(PCHILD Child, PIRP Irp)
+static NTSTATUS TellBusOfFile(PBUS Bus, DEVICE_USAGE_NOTIFICATION_TYPE Type, BOOLEAN There)
 {
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp), Next;
-    BOOLEAN There = Stack->Parameters.UsageNotification.InPath;
-    PDEVICE_OBJECT Top = IoGetAttachedDeviceReference(Child->Bus->Pdo);
+    PDEVICE_OBJECT Top = IoGetAttachedDeviceReference(Bus->Pdo);
+    PIO_STACK_LOCATION Next;
     IO_STATUS_BLOCK Block;
     NTSTATUS Status;
     KEVENT Done;
@@ -235,20 +234,34 @@ static NTSTATUS ChildUsage(PCHILD Child, PIRP Irp)
     Asked = IoBuildSynchronousFsdRequest(IRP_MJ_PNP, Top, NULL, 0, NULL, &Done, &Block);
     if (Asked == NULL) {
         ObDereferenceObject(Top);
-        return Complete(Irp, STATUS_INSUFFICIENT_RESOURCES, 0);
+        return STATUS_INSUFFICIENT_RESOURCES;
     }
     Asked->IoStatus.Status = STATUS_NOT_SUPPORTED;
     Next = IoGetNextIrpStackLocation(Asked);
     Next->MinorFunction = IRP_MN_DEVICE_USAGE_NOTIFICATION;
-    Next->Parameters.UsageNotification = Stack->Parameters.UsageNotification;
+    Next->Parameters.UsageNotification.InPath = There;
+    Next->Parameters.UsageNotification.Type = Type;
     Status = IoCallDriver(Top, Asked);
     if (Status == STATUS_PENDING) {
         KeWaitForSingleObject(&Done, Executive, KernelMode, FALSE, NULL);
         Status = Block.Status;
     }
     ObDereferenceObject(Top);
+    return Status;
+}
+
+static NTSTATUS ChildUsage(PCHILD Child, PIRP Irp)
+{
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    DEVICE_USAGE_NOTIFICATION_TYPE Type = Stack->Parameters.UsageNotification.Type;
+    BOOLEAN There = Stack->Parameters.UsageNotification.InPath;
+    NTSTATUS Status = TellBusOfFile(Child->Bus, Type, There);
+
     if (NT_SUCCESS(Status)) {
         IoAdjustPagingPathCount(&Child->Special, There);
+        if (Type < RTL_NUMBER_OF(Child->Files)) {
+            IoAdjustPagingPathCount(&Child->Files[Type], There);
+        }
         if (There) {
             Child->Self->Flags &= ~DO_POWER_PAGABLE;
         } else if (Child->Special == 0) {
@@ -269,17 +282,20 @@ static NTSTATUS ChildLock(PCHILD Child, PIRP Irp)
 static NTSTATUS ChildRemove(PCHILD Child, PIRP Irp)
 {
     PBUS Bus = Child->Bus;
-    ULONG Mistake = Bus->Mistake;
+    ULONG Mistake = Bus->Mistake, Type;
     BOOLEAN Goes;
 
     DbgPrint("slot %u is %s\n", Child->Slot, Child->Reported ? "removed" : "removed for good");
     if (Mistake == MISTAKE_IGNORES_REMOVE) {
         return CompleteUnchanged(Irp);
     }
-    if (Child->Special != 0) {
-        InterlockedExchangeAdd(&Bus->Special, -Child->Special); /* they are gone with it */
-        Child->Special = 0;
+    for (Type = 0; Type < RTL_NUMBER_OF(Child->Files); Type++) {
+        while (Child->Files[Type] > 0) { /* they are gone with it, and all above had counted them */
+            TellBusOfFile(Bus, (DEVICE_USAGE_NOTIFICATION_TYPE)Type, FALSE);
+            Child->Files[Type]--;
+        }
     }
+    Child->Special = 0;
     Child->Self->Flags |= DO_POWER_PAGABLE;
     Complete(Irp, STATUS_SUCCESS, 0);
     ExAcquireFastMutex(&Bus->Lock);

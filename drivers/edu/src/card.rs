@@ -15,6 +15,7 @@ use crate::{Edu, TAG};
 
 pub(crate) const FACTORIAL: u32 = ctl_code(FILE_DEVICE_UNKNOWN, 0xC00, METHOD_BUFFERED, FILE_ANY_ACCESS);
 const STATE: u32 = ctl_code(FILE_DEVICE_UNKNOWN, 0xC01, METHOD_BUFFERED, FILE_ANY_ACCESS);
+const CONFIGURATION: u32 = ctl_code(FILE_DEVICE_UNKNOWN, 0xC03, METHOD_BUFFERED, FILE_ANY_ACCESS);
 pub(crate) const DIRECT: u32 = ctl_code(FILE_DEVICE_UNKNOWN, 0xC02, METHOD_OUT_DIRECT, FILE_ANY_ACCESS);
 
 /// A card.
@@ -127,6 +128,7 @@ impl Function for Card {
         let result = match irp.control().code {
             FACTORIAL | DIRECT => return work::dispatch(device, irp, level),
             STATE => state(device, &mut irp, level),
+            CONFIGURATION => configuration(device, &mut irp, level),
             _ => Err(NtStatus::INVALID_DEVICE_REQUEST),
         };
         match result {
@@ -140,6 +142,15 @@ impl Function for Card {
             work::ended(device, &hardware, dispatch);
         }
     }
+}
+
+/// What the card's configuration space holds from an offset on, as far as it goes.
+fn configuration(device: &Device<Card>, irp: &mut Irp<'_>, level: &mut DispatchOrBelow) -> Result<usize> {
+    let offset: u32 = irp.input()?;
+    let mut bytes = [0; 16];
+    let hardware = device.hardware.enter(level).ok_or(NtStatus::DEVICE_NOT_READY)?;
+    let there = hardware.configuration.read(offset, &mut bytes, level);
+    irp.output(bytes.get(..there).unwrap_or(&[]))
 }
 
 /// How the interrupt is connected, and what came since the device was started. Only at `PASSIVE_LEVEL`, because the line's

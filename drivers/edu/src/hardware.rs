@@ -5,8 +5,9 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use wdm::{
-    Block, BusMaster, Caching, Claim, CommonBuffers, Device, Dirql, DmaAdapter, Line, LogicalAddress,
-    MemoryWindow, MessageService, Messages, NtStatus, Passive, Register, Resources, Result, Service, Shared,
+    Block, BusMaster, Caching, Claim, CommonBuffers, Configuration, Device, Dirql, DmaAdapter, Line,
+    LogicalAddress, MemoryWindow, MessageService, Messages, NtStatus, Passive, Register, Resources, Result,
+    Service, Shared,
 };
 
 use crate::TAG;
@@ -157,6 +158,7 @@ pub(crate) struct Hardware {
     /// The level of its service routine.
     pub(crate) level: u8,
     pub(crate) chip: Shared<Chip>,
+    pub(crate) configuration: Configuration,
     /// The adapter, and a common buffer as long as the card's own.
     pub(crate) dma: CommonBuffers<1>,
 }
@@ -187,6 +189,7 @@ impl Hardware {
         let card = BusMaster::new(device.address_bits, LONGEST);
         let dma = DmaAdapter::get(device, &card, passive)?;
         let dma = dma.with_common_buffers([BUFFER_LENGTH], Caching::Cached, passive)?;
+        let configuration = Configuration::open(device, passive)?;
         let isr = Isr { chip: chip.clone(), counts: Counts::default() };
         let interrupt = Messages::connect(device, line.as_ref(), isr, TAG, passive)?;
         let of_line = line.map_or(0, |line| line.irql());
@@ -196,6 +199,6 @@ impl Hardware {
             .text(" at IRQL ")
             .decimal(level.into())
             .print();
-        Ok(Self { interrupt, level, chip, dma })
+        Ok(Self { interrupt, level, chip, configuration, dma })
     }
 }

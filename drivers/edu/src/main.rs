@@ -11,6 +11,7 @@
 //! | C01h | any | | version, messages, level, interrupts, passed on | how the interrupt is connected, and what came since the start |
 //!
 //! | C02h | any | | the card's buffer, and again from its beginning | direct (`METHOD_OUT_DIRECT`), of any length |
+//! | C03h | any | offset | up to 16 bytes of configuration space from there | as many as there are |
 //!
 //! The other codes are buffered; numbers have 32 bits, little endian. Requests wait while the device is stopped or without power.
 //! The INF's `DmaBits` says how wide the card's addresses are.

@@ -599,12 +599,12 @@ impl Answer<'_> {
     }
 }
 
-unsafe extern "system" fn signal(
+pub(crate) unsafe extern "system" fn signal(
     _device: *mut abi::DEVICE_OBJECT,
     _irp: *mut IRP,
     event: *mut c_void,
 ) -> NtStatus {
-    // SAFETY: `forward_and_wait` passed its event and waits for it, or sees that nothing was pended.
+    // SAFETY: who has set this routine passed its event, and waits for it or sees that nothing was pended.
     unsafe { sys::KeSetEvent(event.cast(), 0, 0) };
     NtStatus::MORE_PROCESSING_REQUIRED
 }

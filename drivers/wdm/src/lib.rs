@@ -198,6 +198,7 @@
 #![cfg_attr(not(test), no_std)]
 
 mod child;
+mod configuration;
 mod device;
 mod direct;
 mod dma;
@@ -270,6 +271,7 @@ pub use abi::{self, GUID, NtStatus};
 pub use zerocopy;
 
 pub use child::{Child, Ended, Request};
+pub use configuration::Configuration;
 pub use device::{Device, Pdo};
 pub use direct::{Destination, Source};
 pub use dma::{BusMaster, Caching, CommonBuffer, CommonBuffers, DmaAdapter, Element, LogicalAddress, Mapped};

@@ -1,9 +1,12 @@
 //! What can be typed for a `bench` card, and the card it makes.
 
+use std::ops::Range;
+
 use super::faults::Faults;
 use super::transfer::RAM;
 use super::{BenchCard, Settings};
 use crate::catalog::{Entry, Key, LATE, PIECES, POWER, POWER_EVENT, Signal, freedom, placement, power};
+use crate::declared::{CAPABILITIES, ERRORS, EXPRESS, EXTENDED, SERIAL, declared};
 use crate::pci::{Bar, Header, Messages, Model, Place};
 use crate::spec::{Options, ReadFile, SpecError, nanoseconds, number};
 
@@ -23,6 +26,11 @@ pub const ENTRY: Entry = Entry {
         LATE,
         PIECES,
         POWER,
+        EXPRESS,
+        SERIAL,
+        ERRORS,
+        CAPABILITIES,
+        EXTENDED,
         Key {
             name: "ram",
             meaning: "BAR2 shows the 64 KiB of memory on the card",
@@ -65,6 +73,8 @@ const REGISTERS: u64 = 0x100;
 const CAPABILITY: u8 = 0x40;
 /// Where the power management capability is.
 const POWER_CAPABILITY: u8 = 0x60;
+/// What is free behind them.
+const DECLARED: Range<u8> = 0x80..0xFC;
 /// Sources of a card without messages.
 const SOURCES: u32 = 8;
 
@@ -121,6 +131,7 @@ fn build(options: &Options<'_>, _read_file: &ReadFile<'_>) -> Result<Box<dyn Mod
         header.bars[2] = Some(Bar::memory(RAM));
     }
     power(options, &mut header, POWER_CAPABILITY)?;
+    declared(options, &mut header, DECLARED)?;
     let mut faults = Faults::default();
     for name in Faults::NAMES {
         faults.named(name).into_iter().for_each(|fault| *fault = options.has(name));

@@ -1,7 +1,10 @@
 //! What can be typed for an `edu` card, and the card it makes.
 
+use std::ops::Range;
+
 use super::{Edu, Settings};
 use crate::catalog::{Entry, Key, LATE, PIECES, POWER, POWER_EVENT, Signal, freedom, placement, power};
+use crate::declared::{CAPABILITIES, ERRORS, EXPRESS, EXTENDED, SERIAL, declared};
 use crate::pci::{Bar, Header, Messages, Model};
 use crate::spec::{Options, ReadFile, SpecError, nanoseconds, number};
 
@@ -20,6 +23,11 @@ pub const ENTRY: Entry = Entry {
         LATE,
         PIECES,
         POWER,
+        EXPRESS,
+        SERIAL,
+        ERRORS,
+        CAPABILITIES,
+        EXTENDED,
         Key { name: "factorial", meaning: "what computing a factorial takes", default: "1us" },
     ],
     signals: &[
@@ -36,6 +44,9 @@ pub const ENTRY: Entry = Entry {
 const CAPABILITY: u8 = 0x40;
 /// Where ours is: QEMU's card has no power management.
 const POWER_CAPABILITY: u8 = 0x60;
+
+/// What is free behind them.
+const DECLARED: Range<u8> = 0x80..0xFC;
 
 fn build(options: &Options<'_>, _read_file: &ReadFile<'_>) -> Result<Box<dyn Model>, SpecError> {
     let mut header = Header {
@@ -54,6 +65,7 @@ fn build(options: &Options<'_>, _read_file: &ReadFile<'_>) -> Result<Box<dyn Mod
     };
     header.bars[0] = Some(Bar::memory(1 << 20));
     power(options, &mut header, POWER_CAPABILITY)?;
+    declared(options, &mut header, DECLARED)?;
     let time = "a time, e.g. 10us";
     Ok(Box::new(Edu::new(Settings {
         placement: placement(options)?,

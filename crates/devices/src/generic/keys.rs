@@ -1,12 +1,18 @@
 //! What can be typed for a `pci` card, and the card it makes.
 
+use std::ops::Range;
+
 use super::lspci;
 use super::registers::{Causes, Known, Place, Rule};
 use super::{Generic, Pin, Reads};
 use crate::catalog::{Entry, Key, POWER, POWER_EVENT, Signal, placement, power};
-use crate::pci::{Bar, Header, Location, Messages, Model};
+use crate::declared::{CAPABILITIES, ERRORS, EXPRESS, EXTENDED, SERIAL, declared};
+use crate::pci::{self, Bar, Header, Location, Messages, Model};
 use crate::sheet::{self, Sheet, card::SheetCard};
 use crate::spec::{Options, ReadFile, SpecError, hex, id_pair, number, size};
+
+/// The signal that sends a message.
+pub(super) const MESSAGE: &str = "message";
 
 /// The name of any of its registers, in the list of its signals.
 const REGISTER: &str = "barN+OFFSET";
@@ -49,10 +55,20 @@ pub const ENTRY: Entry = Entry {
         },
         Key { name: "class", meaning: "CCSSPP, class code, hexadecimal", default: "ff0000" },
         Key { name: "rev", meaning: "revision, 0-255 (0x for hexadecimal)", default: "0" },
+        EXPRESS,
+        SERIAL,
+        ERRORS,
+        CAPABILITIES,
+        EXTENDED,
         Key {
-            name: "express",
-            meaning: "a PCI Express function: 4 KiB of configuration space, a PCI Express capability at 40h, a serial number at 100h",
-            default: "a conventional one, or as config= has it (lspci -xxxx shows 4 KiB)",
+            name: "msi",
+            meaning: "1, 2, 4, 8, 16 or 32: it can send so many messages (MSI), which `poke pci#0 message N` does",
+            default: "none, or as config= has it",
+        },
+        Key {
+            name: "msix",
+            meaning: "COUNT:N, 1-2048 messages (MSI-X) whose table is in the window of BAR N, which is large enough for it twice",
+            default: "none, or as config= has it",
         },
         Key {
             name: "regN",
@@ -92,6 +108,7 @@ pub const ENTRY: Entry = Entry {
             name: REGISTER,
             meaning: "what that register holds from now on, e.g. `bar0+4c`; `peek` looks at it",
         },
+        Signal { name: MESSAGE, meaning: "N: it signals message N, with msi= or msix=, or those of config=" },
         POWER_EVENT,
     ],
     build,
@@ -134,11 +151,10 @@ fn header(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Header, Spe
     if let Some(revision) = options.value("rev", "a number from 0 to 255", revision)? {
         header.revision = revision;
     }
-    if options.has("express") {
-        make_express(&mut header);
-    }
+    declared(options, &mut header, free(options, POWER_CAPABILITY))?;
     power(options, &mut header, POWER_CAPABILITY)?;
     bars(options, &mut header)?;
+    messages(options, &mut header)?;
     Ok(header)
 }
 
@@ -193,11 +209,65 @@ fn with_sheet(
     Ok(Box::new(SheetCard::new(ENTRY.name, header, placement(&options)?, sheet)))
 }
 
+/// What of configuration space typed capabilities may have: nothing of a dump's, whose bytes may all mean something.
+fn free(options: &Options<'_>, end: u8) -> Range<u8> {
+    if options.has("config") { end..end } else { 0x40..end }
+}
+
+/// Messages that are typed.
+fn messages(options: &Options<'_>, header: &mut Header) -> Result<(), SpecError> {
+    let msi = |text: &str| {
+        number(text).and_then(|n| u16::try_from(n).ok()).filter(|n| n.is_power_of_two() && *n <= 32)
+    };
+    let msix = |text: &str| {
+        let (count, bar) = text.split_once(':')?;
+        let count = number(count).and_then(|n| u16::try_from(n).ok()).filter(|n| (1..=2048).contains(n))?;
+        Some((count, bar.parse::<u8>().ok().filter(|bar| *bar < 6)?))
+    };
+    let msi = options.value("msi", "1, 2, 4, 8, 16 or 32", msi)?;
+    let msix = options.value("msix", "COUNT:N, 1 to 2048 and the number of a BAR, e.g. 4:2", msix)?;
+    match (msi, msix) {
+        (Some(_), Some(_)) => return Err(SpecError::new("device `pci` has msi= or msix=, not both")),
+        (None, None) => return Ok(()),
+        (Some(count), None) => {
+            send_messages(header, count).map_err(|_| options.bad("msi", "left out: config= has messages"))?;
+        }
+        (None, Some((count, bar))) => {
+            if header.messages.is_some() {
+                return Err(options.bad("msix", "left out: config= has messages"));
+            }
+            // The table fills the lower half of the window, as far as it goes.
+            let half = match header.bars[usize::from(bar)] {
+                Some(window) if !window.is_port() && window.length() / 2 >= u64::from(count) * 16 => {
+                    window.length() / 2
+                }
+                _ => {
+                    return Err(
+                        options.bad("msix", "with a window of memory for twice 16 bytes for each message")
+                    );
+                }
+            };
+            let offset = u32::try_from(half).map_err(|_| options.bad("msix", "with a smaller window"))?;
+            let (table, pending) = (pci::Place { bar, offset: 0 }, pci::Place { bar, offset });
+            let next = header.capabilities;
+            header.messages = Some(Messages::MsiX { at: MESSAGES_AT, next, count, table, pending });
+            header.capabilities = MESSAGES_AT;
+        }
+    }
+    Ok(())
+}
+
+/// Where the capability of messages is.
+const MESSAGES_AT: u8 = 0xE0;
+
 /// PCI Local Bus Specification 3.0, 6.8.1: a capability for so many messages, in front of those that are there.
 fn send_messages(header: &mut Header, messages: u16) -> Result<(), String> {
-    const AT: u8 = 0xE0;
+    const AT: u8 = MESSAGES_AT;
     if header.messages.is_some() {
-        return Err("config= has messages of its own, so the sheet cannot signal any".to_owned());
+        return Err(
+            "the card has messages of its own (config=, msi= or msix=), so the sheet cannot signal any"
+                .to_owned(),
+        );
     }
     let count = u8::try_from(messages.next_power_of_two()).unwrap_or(32);
     header.messages =
@@ -326,16 +396,6 @@ fn base_header(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Header
     let text = String::from_utf8(bytes)
         .map_err(|_| in_file("is not text; give the output of `lspci -xxxx`".to_owned()))?;
     lspci::header(&text, options.text("function")).map_err(in_file)
-}
-
-/// PCI Express Base Specification, 7.5.3 and 7.9.3: the capability of an endpoint, and a device serial number.
-fn make_express(header: &mut Header) {
-    const CAPABILITY: [u8; 4] = [0x10, 0, 0x02, 0];
-    const SERIAL_NUMBER: [u8; 12] = [0x03, 0, 0x01, 0, 0x01, 0x23, 0x45, 0xFF, 0xFE, 0x67, 0x89, 0xAB];
-    header.capabilities = 0x40;
-    header.specific = vec![0; 0x1000 - 0x40];
-    header.specific[..4].copy_from_slice(&CAPABILITY);
-    header.specific[0x100 - 0x40..][..12].copy_from_slice(&SERIAL_NUMBER);
 }
 
 fn bars(options: &Options<'_>, header: &mut Header) -> Result<(), SpecError> {

@@ -4,7 +4,7 @@
 //! is the largest that the base's alignment allows, but at most 64 KiB of memory or 256 ports. A base of 0 is no
 //! window. Only type 0 headers (cards, not bridges).
 
-use crate::pci::{Bar, Header, Location, PowerManagement};
+use crate::pci::{Bar, Header, Location, Messages, Place, PowerManagement};
 use crate::spec::{hex, size};
 
 /// The most that is believed of a window whose size is not written down.
@@ -157,7 +157,7 @@ impl Dump<'_> {
             master: true,
             interrupt_disable: true,
             capabilities: if has_capabilities { self.byte(0x34) & 0xFC } else { 0 },
-            messages: None,
+            messages: self.messages(),
             power: self.power(),
             specific: self.bytes.iter().skip(HEADER_BYTES).take(0x1000 - HEADER_BYTES).copied().collect(),
             line_loads: 0,
@@ -165,9 +165,8 @@ impl Dump<'_> {
         }
     }
 
-    /// The power management capability, if there is one in the list.
-    fn power(&self) -> Option<PowerManagement> {
-        const ID: u8 = 1;
+    /// Where the capability `id` is, if it is in the list.
+    fn capability(&self, id: u8) -> Option<u8> {
         let mut at = if self.word(0x06) & 0x10 != 0 { self.byte(0x34) & 0xFC } else { 0 };
         // Bounded, for a list that runs in a circle.
         for _ in 0..48 {
@@ -175,21 +174,63 @@ impl Dump<'_> {
             if place < HEADER_BYTES {
                 return None;
             }
-            if self.byte(place) == ID {
-                let capabilities = self.word(place + 2);
-                return Some(PowerManagement {
-                    at,
-                    next: self.byte(place + 1),
-                    d1: capabilities & 1 << 9 != 0,
-                    d2: capabilities & 1 << 10 != 0,
-                    wakes_from: (capabilities >> 11 & 0x1F) as u8,
-                    rest: capabilities & 0x1FF,
-                    keeps_state: self.word(place + 4) & 8 != 0,
-                });
+            if self.byte(place) == id {
+                return Some(at);
             }
             at = self.byte(place + 1) & 0xFC;
         }
         None
+    }
+
+    /// The power management capability, if there is one.
+    fn power(&self) -> Option<PowerManagement> {
+        let at = self.capability(1)?;
+        let place = usize::from(at);
+        let capabilities = self.word(place + 2);
+        Some(PowerManagement {
+            at,
+            next: self.byte(place + 1),
+            d1: capabilities & 1 << 9 != 0,
+            d2: capabilities & 1 << 10 != 0,
+            wakes_from: (capabilities >> 11 & 0x1F) as u8,
+            rest: capabilities & 0x1FF,
+            keeps_state: self.word(place + 4) & 8 != 0,
+        })
+    }
+
+    /// The messages that it can send: MSI-X before MSI, if the windows for its table are there and their sizes are known to be large enough.
+    fn messages(&self) -> Option<Messages> {
+        let extended = self.capability(0x11).and_then(|at| self.msix(at));
+        extended.or_else(|| self.capability(5).map(|at| self.msi(at)))
+    }
+
+    fn msi(&self, at: u8) -> Messages {
+        let place = usize::from(at);
+        let control = self.word(place + 2);
+        Messages::Msi {
+            at,
+            next: self.byte(place + 1),
+            count: 1 << (control >> 1 & 7).min(5),
+            wide: control & 1 << 7 != 0,
+            maskable: control & 1 << 8 != 0,
+        }
+    }
+
+    fn msix(&self, at: u8) -> Option<Messages> {
+        let place = usize::from(at);
+        let count = (self.word(place + 2) & 0x7FF) + 1;
+        let found = |offset: usize| Place {
+            bar: (self.dword(place + offset) & 7) as u8,
+            offset: self.dword(place + offset) & !7,
+        };
+        let (table, pending) = (found(4), found(8));
+        let bars = self.bars();
+        let fits = |place: Place, bytes: u64| {
+            let window = bars.get(usize::from(place.bar)).copied().flatten();
+            window.is_some_and(|bar| !bar.is_port() && u64::from(place.offset) + bytes <= bar.length())
+        };
+        let room = fits(table, u64::from(count) * 16) && fits(pending, u64::from(count.div_ceil(64)) * 8);
+        room.then(|| Messages::MsiX { at, next: self.byte(place + 1), count, table, pending })
     }
 
     fn bars(&self) -> [Option<Bar>; 6] {

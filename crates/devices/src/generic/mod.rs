@@ -12,7 +12,7 @@ use kernel::hal::hardware::Refusal;
 pub use keys::ENTRY;
 pub use registers::{Causes, Known, Place, Rule};
 
-use crate::pci::{Access, Header, Model, Placement};
+use crate::pci::{Access, Header, Messages, Model, Placement};
 use crate::ram::SparseRam;
 use crate::register::ones;
 
@@ -50,6 +50,8 @@ pub struct Generic {
     windows: [Contents; 6],
     /// The pin may have changed since the bus asked.
     changed: bool,
+    /// Messages that it has signaled and the bus has not taken.
+    signaled: Vec<u16>,
 }
 
 /// What one window holds.
@@ -72,6 +74,7 @@ impl Generic {
             raised: false,
             windows: Default::default(),
             changed: true,
+            signaled: Vec::new(),
         }
     }
 
@@ -112,8 +115,10 @@ impl Model for Generic {
     }
 
     fn reset(&mut self) {
-        let Self { header: _, placement: _, reads: _, pin: _, known, raised: _, windows, changed } = self;
+        let Self { header: _, placement: _, reads: _, pin: _, known, raised: _, windows, changed, signaled } =
+            self;
         *changed = true;
+        signaled.clear();
         for Contents { ram, last } in windows.iter_mut() {
             ram.clear();
             *last = 0;
@@ -159,8 +164,22 @@ impl Model for Generic {
         self.header.pin != 0 && raised
     }
 
+    fn take_messages(&mut self) -> Vec<u16> {
+        std::mem::take(&mut self.signaled)
+    }
+
     fn poke(&mut self, _now: u64, signal: &str, value: &str) -> Result<(), String> {
         let word = || value.parse::<u32>().map_err(|_| format!("`{value}` is no number of 32 bits"));
+        if signal == keys::MESSAGE {
+            let count = self.header.messages.map_or(0, Messages::count);
+            let number = word()?;
+            if number >= count.into() {
+                return Err(format!("it has {count} messages, counted from 0; give it msi= or msix="));
+            }
+            self.signaled.push(u16::try_from(number).unwrap_or(u16::MAX));
+            self.changed = true;
+            return Ok(());
+        }
         if signal != "irq" {
             let place = self.register(signal)?;
             place.set(&mut self.windows, word()?);

@@ -9,6 +9,7 @@ use kernel::hal::hardware::{
 
 use super::assign::{PlacementError, assign, legacy_irq};
 use super::config::{Command, ConfigSpace};
+use super::express::ExpressUnit;
 use super::header::Bar;
 use super::message::MessageUnit;
 use super::model::{Access, Master, Model};
@@ -56,6 +57,7 @@ struct Slot {
     config: ConfigSpace,
     messages: MessageUnit,
     power: PowerUnit,
+    express: ExpressUnit,
     /// The windows as they were assigned before the card left D0, until software assigns them again.
     remembered: Option<Vec<Window>>,
     line: Option<u32>,
@@ -101,6 +103,7 @@ impl PciBus {
                 reads_change: model.reads_change(),
                 messages: MessageUnit::new(model.header().messages),
                 power: PowerUnit::new(model.header().power),
+                express: ExpressUnit::new(model.header()),
                 remembered: None,
                 model,
                 config,
@@ -441,7 +444,8 @@ impl Hardware for PciBus {
             slot.messages.config_read(offset, bytes).or_else(|| slot.power.config_read(offset, bytes))
         });
         of_capabilities.unwrap_or_else(|| {
-            slot.config.read(slot.model.header(), slot.model.asserts(), offset.into(), bytes)
+            let value = slot.config.read(slot.model.header(), slot.model.asserts(), offset.into(), bytes);
+            slot.express.config_read(offset, bytes, value)
         })
     }
 
@@ -464,6 +468,10 @@ impl Hardware for PciBus {
                     slot.remembered = None;
                 }
             }
+        }
+        if slot.express.config_write(slot.model.header(), offset, bytes, value) == Changed::Reset {
+            slot.remember();
+            slot.reset();
         }
         self.send(index, sent);
         self.rebuild_claims();
@@ -608,6 +616,7 @@ impl Slot {
             config,
             messages,
             power: _,
+            express,
             remembered: _,
             line: _,
             reads_change: _,
@@ -619,6 +628,7 @@ impl Slot {
         model.reset();
         config.reset();
         messages.reset();
+        express.reset();
         *seen_bars = model.header().bars;
         *seen_line_loads = model.header().line_loads;
         *seen_pulled = model.is_pulled();

@@ -116,6 +116,17 @@ pub enum Messages {
     },
 }
 
+impl Messages {
+    /// How many it can send.
+    #[must_use]
+    pub const fn count(self) -> u16 {
+        match self {
+            Self::Msi { count, .. } => count as u16,
+            Self::MsiX { count, .. } => count,
+        }
+    }
+}
+
 /// The power management capability of a function. The bus has its registers, and carries its transitions out.
 ///
 /// PCI Bus Power Management Interface Specification 1.2, 3.2.

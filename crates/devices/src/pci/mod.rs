@@ -8,6 +8,7 @@
 mod assign;
 mod bus;
 mod config;
+mod express;
 mod header;
 mod message;
 mod model;
@@ -18,6 +19,7 @@ mod power;
 pub use assign::{PlacementError, legacy_irq};
 pub(crate) use bus::PME;
 pub use bus::PciBus;
+pub(crate) use express::{ERRORS, EXPRESS, EXTENDED};
 pub use header::{Bar, Header, Location, Messages, Place, PowerManagement};
 pub(crate) use model::level;
 pub use model::{Access, Master, Model, Placement};

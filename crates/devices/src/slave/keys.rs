@@ -2,6 +2,7 @@
 
 use super::{Settings, Slave};
 use crate::catalog::{Entry, Key, Signal, placement};
+use crate::declared::{CAPABILITIES, ERRORS, EXPRESS, EXTENDED, SERIAL, declared};
 use crate::pci::{Bar, Header, Model};
 use crate::spec::{Options, ReadFile, SpecError, nanoseconds, number};
 
@@ -14,6 +15,11 @@ pub const ENTRY: Entry = Entry {
         Key { name: "channel", meaning: "0 to 3 (bytes), 5 to 7 (words)", default: "1" },
         Key { name: "burst", meaning: "bytes that it moves at once, even", default: "16" },
         Key { name: "every", meaning: "the time from one burst to the next", default: "10us" },
+        EXPRESS,
+        SERIAL,
+        ERRORS,
+        CAPABILITIES,
+        EXTENDED,
     ],
     signals: &[Signal {
         name: "pause",
@@ -39,6 +45,7 @@ fn build(options: &Options<'_>, _read_file: &ReadFile<'_>) -> Result<Box<dyn Mod
         ..Header::default()
     };
     header.bars[0] = Some(Bar::memory(0x100));
+    declared(options, &mut header, 0x40..0xFC)?;
     Ok(Box::new(Slave::new(Settings {
         placement: placement(options)?,
         header,

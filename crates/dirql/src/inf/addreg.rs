@@ -64,7 +64,7 @@ pub(super) fn del_reg(
 }
 
 /// What `read` makes of each line of the sections that an entry names.
-fn lines(
+pub(super) fn lines(
     sections: &Sections,
     entry: Entry<'_>,
     remarks: &mut Remarks,
@@ -80,21 +80,21 @@ fn lines(
 }
 
 /// The values that are not empty, each with its number.
-fn named(entry: Entry<'_>) -> Outcome<Vec<(usize, String)>> {
+pub(super) fn named(entry: Entry<'_>) -> Outcome<Vec<(usize, String)>> {
     let values = entry.values_from(0)?;
     Ok(values.into_iter().enumerate().filter(|(_, name)| !name.is_empty()).collect())
 }
 
 /// `reg-root,[subkey],[value-entry-name],[flags]`, of which both kinds of section have lines.
-struct Place {
-    root: Root,
-    key: String,
-    name: String,
-    flags: u32,
+pub(super) struct Place {
+    pub(super) root: Root,
+    pub(super) key: String,
+    pub(super) name: String,
+    pub(super) flags: u32,
 }
 
 /// Where a line writes or deletes; none if that is of no consequence.
-fn place(entry: Entry<'_>, remarks: &mut Remarks) -> Outcome<Option<Place>> {
+pub(super) fn place(entry: Entry<'_>, remarks: &mut Remarks) -> Outcome<Option<Place>> {
     let spot = entry.spot();
     if entry.raw_key().is_some() {
         return fault(
@@ -180,7 +180,7 @@ fn flags(written: &str, spot: Spot) -> Outcome<u32> {
     }
 }
 
-fn known_bits(flags: u32, known: u32, entry: Entry<'_>) -> Outcome<()> {
+pub(super) fn known_bits(flags: u32, known: u32, entry: Entry<'_>) -> Outcome<()> {
     match flags & 0xffff & !known {
         0 => Ok(()),
         unknown => fault(
@@ -241,7 +241,7 @@ fn dword(entry: Entry<'_>) -> Outcome<Value> {
 }
 
 /// Bytes in hexadecimal, separated by commas.
-fn bytes(entry: Entry<'_>) -> Outcome<Vec<u8>> {
+pub(super) fn bytes(entry: Entry<'_>) -> Outcome<Vec<u8>> {
     let mut data = Vec::new();
     for (index, written) in entry.values_from(4)?.into_iter().enumerate() {
         let lower = written.to_lowercase();

@@ -55,9 +55,9 @@ pub(super) const INSTALL: &[Known] = &[
     done("Include"),
     done("Needs"),
     done("FeatureScore"),
-    missing("BitReg", "bits of registry values are not changed").legacy("write the whole value by AddReg"),
-    missing("AddProperty", "properties are not set"),
-    missing("DelProperty", "properties are not deleted"),
+    done("BitReg").legacy("write the whole value by AddReg"),
+    done("AddProperty"),
+    done("DelProperty").legacy(NOTHING_BEFORE),
     harmless("CopyFiles", FILES),
     harmless("CopyINF", FILES),
     harmless("DelFiles", FILES).legacy(NOTHING_BEFORE),
@@ -88,15 +88,36 @@ pub(super) const INSTALL: &[Known] = &[
     harmless("*HardwareLoopback", NETWORK),
 ];
 
+/// Of `DefaultUninstall`.
+pub(super) const UNINSTALL: &[Known] = &[
+    done("LegacyUninstall"),
+    done("AddReg"),
+    done("DelReg"),
+    done("BitReg"),
+    done("Include"),
+    done("Needs"),
+    harmless("CopyFiles", FILES),
+    harmless("CopyINF", FILES),
+    harmless("DelFiles", FILES),
+    harmless("RenFiles", FILES),
+    harmless("UpdateInis", "INI files are user mode's"),
+    harmless("UpdateIniFields", "INI files are user mode's"),
+    harmless("Ini2Reg", "INI files are user mode's"),
+    harmless("ProfileItems", "the Start menu is user mode's"),
+    harmless("RegisterDlls", "DLLs are user mode's"),
+    harmless("UnregisterDlls", "DLLs are user mode's"),
+    harmless("Reboot", "there is nothing to restart"),
+];
+
 /// Of `DDInstall.HW`.
 pub(super) const HARDWARE: &[Known] = &[
     done("AddReg"),
     done("DelReg").legacy(NOTHING_BEFORE),
     done("Include"),
     done("Needs"),
-    missing("BitReg", "bits of registry values are not changed").legacy("write the whole value by AddReg"),
-    missing("AddProperty", "properties are not set"),
-    missing("DelProperty", "properties are not deleted"),
+    done("BitReg").legacy("write the whole value by AddReg"),
+    done("AddProperty"),
+    done("DelProperty").legacy(NOTHING_BEFORE),
 ];
 
 /// Of `DDInstall.Services`.
@@ -116,7 +137,7 @@ pub(super) const SERVICE: &[Known] = &[
     done("DisplayName"),
     done("AddReg"),
     done("DelReg").legacy(NOTHING_BEFORE),
-    missing("BitReg", "bits of registry values are not changed").legacy("write the whole value by AddReg"),
+    done("BitReg").legacy("write the whole value by AddReg"),
     done("Description"),
     done("LoadOrderGroup"),
     done("Dependencies"),
@@ -131,11 +152,8 @@ pub(super) const SERVICE: &[Known] = &[
 ];
 
 /// Of an event-log-install section.
-pub(super) const EVENT_LOG: &[Known] = &[
-    done("AddReg"),
-    done("DelReg").legacy(NOTHING_BEFORE),
-    missing("BitReg", "bits of registry values are not changed"),
-];
+pub(super) const EVENT_LOG: &[Known] =
+    &[done("AddReg"), done("DelReg").legacy(NOTHING_BEFORE), done("BitReg")];
 
 /// Of `DDInstall.Interfaces`.
 pub(super) const INTERFACES: &[Known] = &[done("AddInterface"), done("Include"), done("Needs")];
@@ -144,9 +162,9 @@ pub(super) const INTERFACES: &[Known] = &[done("AddInterface"), done("Include"),
 pub(super) const INTERFACE: &[Known] = &[
     done("AddReg"),
     done("DelReg").legacy(NOTHING_BEFORE),
-    missing("AddProperty", "properties are not set"),
-    missing("DelProperty", "properties are not deleted"),
-    missing("BitReg", "bits of registry values are not changed").legacy("write the whole value by AddReg"),
+    done("AddProperty"),
+    done("DelProperty").legacy(NOTHING_BEFORE),
+    done("BitReg").legacy("write the whole value by AddReg"),
     harmless("CopyFiles", FILES),
     harmless("DelFiles", FILES).legacy(NOTHING_BEFORE),
     harmless("RenFiles", FILES).legacy("give the file its name in the package"),

@@ -12,12 +12,15 @@ use kernel::se::sddl;
 
 use super::Inf;
 use super::addreg::{Remarks, add_reg, del_reg};
+use super::bit_reg::bit_reg;
 use super::check::classes::needs_no_service;
-use super::directives::{Effect, FILTERS, HARDWARE, INSTALL, INTERFACES, Known, PARTS, WDF, find};
+use super::directives::{Effect, HARDWARE, INSTALL, INTERFACES, Known, PARTS, WDF, find};
 use super::error::{Outcome, Remark, Spot, fault};
+use super::filter::{self, DeclaredFilter, Levels};
 use super::interface::{Interface, interface};
 use super::log_config;
 use super::models::{DeviceIds, Match, Model, actual, best, best_of_each, ids, models};
+use super::property::{self, PropertyWrite};
 use super::registry::{RegistryWrite, Root, Value, Write};
 use super::sections::{Entry, Sections};
 use super::service::{Service, Services, services};
@@ -33,10 +36,16 @@ pub struct Installation {
     pub service: Option<Service>,
     /// The other drivers' services.
     pub other_services: Vec<Service>,
-    /// The services of the filters of this device.
+    /// The services of the filters of this device that the registry lists: `LowerFilters` and `UpperFilters`.
     pub filters: Filters,
+    /// Filters that say where they belong: `AddFilter`.
+    pub declared_filters: Vec<DeclaredFilter>,
+    /// The levels that such filters may name.
+    pub filter_levels: Levels,
     /// The services of the filters of each device of the class, if the INF installs the class.
     pub class_filters: Filters,
+    /// What `AddProperty` and `DelProperty` do to the device's properties.
+    pub properties: Vec<PropertyWrite>,
     /// Writes to the device's hardware key (`PLUGPLAY_REGKEY_DEVICE`), from `DDInstall.HW`.
     pub device_keys: Vec<RegistryWrite>,
     /// Writes to the device's software key (`PLUGPLAY_REGKEY_DRIVER`), from `DDInstall`.
@@ -79,10 +88,46 @@ impl Installation {
     /// All filters of the device, the class's behind its own: *Adding a PnP Device to a Running System*.
     #[must_use]
     pub fn all_filters(&self) -> Filters {
-        let both = |own: &[String], class: &[String]| own.iter().chain(class).cloned().collect();
+        let (own, _) = filter::ordered(&self.filters, &self.declared_filters, &self.filter_levels);
+        let both =
+            |own: Vec<String>, class: &[String]| own.into_iter().chain(class.iter().cloned()).collect();
         Filters {
-            lower: both(&self.filters.lower, &self.class_filters.lower),
-            upper: both(&self.filters.upper, &self.class_filters.upper),
+            lower: both(own.lower, &self.class_filters.lower),
+            upper: both(own.upper, &self.class_filters.upper),
+        }
+    }
+
+    /// Adds what an extension INF has for the device. Source: *Using an Extension INF File*. Whose device it is, its class, and the levels of its filters stay as
+    /// the base INF has them.
+    pub fn extend(&mut self, extension: Self) {
+        self.other_services.extend(extension.service.into_iter().chain(extension.other_services));
+        let lists = [
+            (&mut self.filters.lower, extension.filters.lower),
+            (&mut self.filters.upper, extension.filters.upper),
+        ];
+        for (own, more) in lists {
+            own.extend(more.into_iter().filter(|name| !own.contains(name)).collect::<Vec<_>>());
+        }
+        let before = self.declared_filters.len();
+        self.declared_filters.extend(extension.declared_filters);
+        self.remark_lost_filters(before);
+        self.properties.extend(extension.properties);
+        self.device_keys.extend(extension.device_keys);
+        self.driver_keys.extend(extension.driver_keys);
+        self.interfaces.extend(extension.interfaces);
+        self.ignored.extend(extension.ignored);
+        self.unsupported.extend(extension.unsupported);
+    }
+
+    /// Tells of the declared filters from this one on whose level the base INF does not define.
+    fn remark_lost_filters(&mut self, first: usize) {
+        let (_, lost) =
+            filter::ordered(&Filters::default(), &self.declared_filters[first..], &self.filter_levels);
+        for DeclaredFilter { spot, name, place } in lost {
+            let text = format!(
+                "FilterLevel = {place}: no such level is defined for the device; {name} is not loaded"
+            );
+            self.unsupported.push(Remark::new(spot, text));
         }
     }
 
@@ -165,10 +210,12 @@ fn of_match(inf: &Inf, found: &Match<'_>, target: Target) -> Outcome<Installatio
         Some(security) => Some(security),
         None => security(&mut class_keys)?,
     };
-    let mut filters = filters(&mut device_keys)?;
-    declared_filters(sections, &section, target, &mut filters, &mut remarks)?;
-    let class_filters = self::filters(&mut class_keys)?;
+    let filters = filter::registered(&mut device_keys)?;
+    let levels = Levels::of(&device_keys);
+    let declared = filter::declared(sections, &section, target, &mut remarks)?;
+    let class_filters = filter::registered(&mut class_keys)?;
     device_keys.retain(|write| !is_property(write, &mut remarks));
+    let properties = properties(sections, &section, &mut remarks)?;
     let interfaces = interfaces(sections, &section, &mut remarks)?;
     let framework = framework(sections, &section, &mut remarks)?;
     let Services { function_driver, others, .. } = of_services(inf, &section, model.spot, &mut remarks)?;
@@ -176,12 +223,15 @@ fn of_match(inf: &Inf, found: &Match<'_>, target: Target) -> Outcome<Installatio
     let own = sections.get(&section).and_then(|section| section.entry("DriverVer"));
     let own = own.map(Entry::values).transpose()?;
     let driver_version = own.unwrap_or_else(|| version(sections, "DriverVer"));
-    Ok(Installation {
+    let mut installation = Installation {
         file: inf.file.clone(),
         service: function_driver,
         other_services: others,
         filters,
+        declared_filters: declared,
+        filter_levels: levels,
         class_filters,
+        properties,
         device_keys,
         driver_keys,
         interfaces,
@@ -200,7 +250,11 @@ fn of_match(inf: &Inf, found: &Match<'_>, target: Target) -> Outcome<Installatio
         configuration,
         ignored: remarks.ignored,
         unsupported: remarks.unsupported,
-    })
+    };
+    if !inf.is_extension() {
+        installation.remark_lost_filters(0);
+    }
+    Ok(installation)
 }
 
 fn no_match<T>(device: &DeviceIds, ids: &[String]) -> Outcome<T> {
@@ -269,7 +323,7 @@ fn remark_parts(sections: &Sections, install: &str, remarks: &mut Remarks) {
 }
 
 /// What `AddReg` and `DelReg` of a section write and delete, deletions first.
-fn keys(
+pub(super) fn keys(
     sections: &Sections,
     name: &str,
     known: &[Known],
@@ -281,6 +335,8 @@ fn keys(
             written.extend(add_reg(sections, entry, remarks)?);
         } else if entry.is("DelReg") {
             deleted.extend(del_reg(sections, entry, remarks)?);
+        } else if entry.is("BitReg") {
+            written.extend(bit_reg(sections, entry, remarks)?);
         } else {
             pass_over(entry, known, remarks);
         }
@@ -298,6 +354,15 @@ fn interfaces(sections: &Sections, section: &str, remarks: &mut Remarks) -> Outc
         } else {
             pass_over(entry, INTERFACES, remarks);
         }
+    }
+    Ok(all)
+}
+
+/// What the install section does to the device's properties.
+fn properties(sections: &Sections, section: &str, remarks: &mut Remarks) -> Outcome<Vec<PropertyWrite>> {
+    let mut all = Vec::new();
+    for entry in entries(sections, section, &mut Remarks::default())? {
+        property::writes(sections, entry, remarks, &mut all)?;
     }
     Ok(all)
 }
@@ -380,87 +445,8 @@ fn of_class(sections: &Sections, remarks: &mut Remarks) -> Vec<RegistryWrite> {
     entries.flat_map(|entry| add_reg(sections, entry, remarks).unwrap_or_default()).collect()
 }
 
-/// Takes the filters out of the writes to a device's or a class's key. Source: *Installing a Filter Driver*.
-fn filters(writes: &mut Vec<RegistryWrite>) -> Outcome<Filters> {
-    let mut filters = Filters::default();
-    for (property, names) in [("LowerFilters", &mut filters.lower), ("UpperFilters", &mut filters.upper)] {
-        while let Some(at) = writes.iter().position(|write| concerns(write, property)) {
-            let RegistryWrite { spot, write, .. } = writes.remove(at);
-            if matches!(write, Write::DeleteValue { .. } | Write::DeleteText { .. }) {
-                continue; // of an earlier installation, which there was not
-            }
-            let Write::Set { value: Value::MultiSz(more), append, .. } = write else {
-                return fault(
-                    Some(spot),
-                    format!("{property} is a list: HKR,,{property},0x00010000,\"NameOfService\""),
-                );
-            };
-            if !append {
-                names.clear();
-            }
-            names.extend(more);
-        }
-    }
-    Ok(filters)
-}
-
-/// The filters of `[DDInstall.Filters]`, which Windows knows since version 1903 of Windows 10. Source: *INF AddFilter Directive*. Levels of a base driver
-/// package are not known here.
-fn declared_filters(
-    sections: &Sections,
-    section: &str,
-    target: Target,
-    filters: &mut Filters,
-    remarks: &mut Remarks,
-) -> Outcome<()> {
-    for entry in entries(sections, &format!("{section}.Filters"), remarks)? {
-        let name = entry.value(0)?;
-        if !entry.is("AddFilter") {
-            pass_over(entry, FILTERS, remarks);
-            continue;
-        }
-        if target.build < FIRST_WITH_ADD_FILTER {
-            remarks.name(
-                entry.spot(),
-                format!("AddFilter = {name}: this Windows does not know it; Windows 10 version 1903 does"),
-            );
-            continue;
-        }
-        let told = sections.led_to(&entry.value(2)?, entry.spot_of(2))?;
-        match told.value_of("FilterPosition") {
-            Some(position) if position.eq_ignore_ascii_case("Lower") => filters.lower.push(name),
-            Some(position) if position.eq_ignore_ascii_case("Upper") => filters.upper.push(name),
-            Some(other) => {
-                return fault(
-                    Some(told.spot()),
-                    format!("FilterPosition `{other}` of {name} is neither Upper nor Lower"),
-                );
-            }
-            None if told.value_of("FilterLevel").is_some() => remarks.name(
-                told.spot(),
-                format!(
-                    "FilterLevel of {name}: no base driver package defines levels here; it is not loaded"
-                ),
-            ),
-            None => {
-                return fault(
-                    Some(told.spot()),
-                    format!(
-                        "[{}] says nothing of where {name} belongs; write FilterPosition = Upper",
-                        told.name
-                    ),
-                );
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Windows 10 version 1903.
-const FIRST_WITH_ADD_FILTER: u32 = 18362;
-
 /// Whether a write sets or deletes this value of the key itself.
-fn concerns(write: &RegistryWrite, value: &str) -> bool {
+pub(super) fn concerns(write: &RegistryWrite, value: &str) -> bool {
     write.root == Root::Relative
         && write.key.is_empty()
         && write.write.name().is_some_and(|name| name.eq_ignore_ascii_case(value))

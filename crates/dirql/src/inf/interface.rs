@@ -3,9 +3,11 @@
 //! Follows *INF AddInterface Directive*. The driver registers and enables them itself; what it finds below an interface's key is from here.
 
 use super::addreg::{Remarks, add_reg, del_reg};
+use super::bit_reg::bit_reg;
 use super::directives::INTERFACE;
 use super::error::{Outcome, fault};
 use super::install::pass_over;
+use super::property::{self, PropertyWrite};
 use super::registry::RegistryWrite;
 use super::sections::{Entry, Sections};
 
@@ -18,6 +20,8 @@ pub struct Interface {
     pub reference: String,
     /// Writes to the interface's key, which `IoOpenDeviceInterfaceRegistryKey` opens.
     pub keys: Vec<RegistryWrite>,
+    /// What `AddProperty` and `DelProperty` do to the interface's properties.
+    pub properties: Vec<PropertyWrite>,
 }
 
 /// Whether a text is a GUID in braces.
@@ -39,7 +43,7 @@ pub(super) fn interface(sections: &Sections, entry: Entry<'_>, remarks: &mut Rem
             ),
         );
     }
-    let mut keys = Vec::new();
+    let (mut keys, mut properties) = (Vec::new(), Vec::new());
     let name = entry.value(2)?;
     if !name.is_empty() {
         for directive in sections.led_to(&name, entry.spot_of(2))?.entries() {
@@ -47,10 +51,13 @@ pub(super) fn interface(sections: &Sections, entry: Entry<'_>, remarks: &mut Rem
                 keys.extend(add_reg(sections, directive, remarks)?);
             } else if directive.is("DelReg") {
                 keys.splice(0..0, del_reg(sections, directive, remarks)?);
+            } else if directive.is("BitReg") {
+                keys.extend(bit_reg(sections, directive, remarks)?);
             } else {
+                property::writes(sections, directive, remarks, &mut properties)?;
                 pass_over(directive, INTERFACE, remarks);
             }
         }
     }
-    Ok(Interface { class, reference: entry.value(1)?, keys })
+    Ok(Interface { class, reference: entry.value(1)?, keys, properties })
 }

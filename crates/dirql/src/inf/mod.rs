@@ -5,15 +5,19 @@
 //! matter to the driver, and in [`Installation::unsupported`] where it can.
 
 mod addreg;
+mod bit_reg;
 mod check;
+mod default_install;
 mod directives;
 mod encoding;
 mod error;
+mod filter;
 mod folders;
 mod install;
 mod interface;
 mod log_config;
 mod models;
+mod property;
 mod reader;
 mod registry;
 mod sections;
@@ -24,10 +28,13 @@ mod target;
 mod tests;
 
 pub use check::{Finding, Tier, check};
+pub use default_install::{DefaultInstallation, DefaultUninstallation};
 pub use error::{Error, Remark, Spot};
+pub use filter::{DeclaredFilter, Levels, Place, Side, SideLevels};
 pub use install::{Filters, Installation};
 pub use interface::Interface;
 pub use models::DeviceIds;
+pub use property::{Combine, PropertyChange, PropertyWrite};
 pub use registry::{RegistryWrite, Root, Value, Write};
 pub use service::Service;
 pub use target::Target;
@@ -92,7 +99,16 @@ fn check_signature(version: sections::Section<'_>) -> error::Outcome<()> {
     )
 }
 
+/// The class of extension INFs. Source: *Using an Extension INF File*.
+const EXTENSION: &str = "{E2F84CE7-8EFA-411C-AA69-97454CA4CB57}";
+
 impl Inf {
+    /// Whether this is an extension INF: it adds to what another one, the base INF, installs for a device.
+    #[must_use]
+    pub fn is_extension(&self) -> bool {
+        self.class_guid.as_deref().is_some_and(|class| class.eq_ignore_ascii_case(EXTENSION))
+    }
+
     /// What is installed for a device on a version of Windows: the best match of all models in the file.
     ///
     /// # Errors
@@ -119,6 +135,28 @@ impl Inf {
     /// As [`Inf::installation`].
     pub fn described(&self, device: &DeviceIds, target: Target) -> Result<Installation, Error> {
         install::installation(self, device, target).map_err(|fault| fault.of(&self.file))
+    }
+
+    /// What the file installs without a device (`[DefaultInstall]`); none if it is for devices.
+    ///
+    /// # Errors
+    /// The sections are wrong.
+    #[must_use]
+    pub fn default_installation(&self) -> Option<Result<DefaultInstallation, Error>> {
+        let found = default_install::default_installation(&self.sections)?;
+        Some(found.map_err(|fault| fault.of(&self.file)))
+    }
+
+    /// What an extension INF adds for a device; none if it has no model for it.
+    ///
+    /// # Errors
+    /// The sections of the model are missing or wrong.
+    pub fn extension(&self, device: &DeviceIds, target: Target) -> Option<Result<Installation, Error>> {
+        let models = match models::models(&self.sections, target) {
+            Ok(models) => models,
+            Err(fault) => return Some(Err(fault.of(&self.file))),
+        };
+        models::best(&self.sections, &models, device).map(|_| self.described(device, target))
     }
 
     /// As [`Inf::described`] for the devices with each of the file's ids alone that is `wanted`: one installation for each install section, that of the

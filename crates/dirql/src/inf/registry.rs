@@ -56,6 +56,17 @@ pub enum Write {
         /// The string.
         text: String,
     },
+    /// Set or clear bits of a byte of a binary value (`BitReg`).
+    Bits {
+        /// The value's name.
+        name: String,
+        /// Whether they are set, else cleared.
+        set: bool,
+        /// The bits.
+        mask: u8,
+        /// The number of the byte.
+        byte: u32,
+    },
     /// Delete the key and all below it (`FLG_ADDREG_DELVAL` without a name).
     DeleteKey,
 }
@@ -64,7 +75,10 @@ impl Write {
     /// The value that it is about, if it is about one.
     pub(super) fn name(&self) -> Option<&str> {
         match self {
-            Self::Set { name, .. } | Self::DeleteValue { name } | Self::DeleteText { name, .. } => Some(name),
+            Self::Set { name, .. }
+            | Self::DeleteValue { name }
+            | Self::DeleteText { name, .. }
+            | Self::Bits { name, .. } => Some(name),
             Self::Key | Self::DeleteKey => None,
         }
     }

@@ -4,6 +4,7 @@
 //! its filters. Those that are no drivers are named as unsupported.
 
 use super::addreg::{Remarks, add_reg, del_reg};
+use super::bit_reg::bit_reg;
 use super::directives::{EVENT_LOG, SERVICE, SERVICES};
 use super::error::{Outcome, fault};
 use super::folders;
@@ -149,6 +150,8 @@ fn service(sections: &Sections, entry: Entry<'_>, remarks: &mut Remarks) -> Outc
             written.extend(add_reg(sections, entry, remarks)?);
         } else if entry.is("DelReg") {
             keys.extend(del_reg(sections, entry, remarks)?);
+        } else if entry.is("BitReg") {
+            written.extend(bit_reg(sections, entry, remarks)?);
         } else if entry.is("Dependencies") {
             keys.extend(dependencies(entry)?);
         } else if let Some(value) = value(entry)? {
@@ -229,6 +232,8 @@ fn event_log(
             keys.extend(add_reg(sections, directive, remarks)?);
         } else if directive.is("DelReg") {
             keys.splice(0..0, del_reg(sections, directive, remarks)?);
+        } else if directive.is("BitReg") {
+            keys.extend(bit_reg(sections, directive, remarks)?);
         } else {
             pass_over(directive, EVENT_LOG, remarks);
         }

@@ -347,7 +347,7 @@ fn needs_of_the_same_file_is_read_and_of_windows_noted() {
 #[test]
 fn an_extensions_filter_and_a_cameras_keys_come_out() {
     let got = described("extension.inf", &[r"USB\VID_2BD9&PID_0021&MI_00"]);
-    assert_eq!((got.filters.upper, got.service), (vec!["tunedflt".to_owned()], None));
+    assert_eq!((got.all_filters().upper, &got.service), (vec!["tunedflt".to_owned()], &None));
     assert_eq!(
         got.other_services[0].image_path,
         r"\SystemRoot\System32\DriverStore\FileRepository\tunedflt.sys"
@@ -430,7 +430,13 @@ fn every_directive_stands_in_the_book_and_is_known_where_it_belongs() {
     let named = |name: &str| rows.iter().any(|(names, _)| names.contains(&name));
     let lists = PARTS.iter().map(|part| part.directives);
     let all = lists
-        .chain([directives::INSTALL, directives::SERVICE, directives::EVENT_LOG, directives::INTERFACE])
+        .chain([
+            directives::INSTALL,
+            directives::UNINSTALL,
+            directives::SERVICE,
+            directives::EVENT_LOG,
+            directives::INTERFACE,
+        ])
         .flatten();
     for known in all.chain(PARTS.iter().map(|part| &part.section)) {
         assert!(named(known.name), "docs/inf.md has no row of {}", known.name);
@@ -457,7 +463,13 @@ fn every_directive_stands_in_the_book_and_is_known_where_it_belongs() {
         include_str!("models.rs"),
         include_str!("sections.rs"),
         include_str!("target.rs"),
+        include_str!("bit_reg.rs"),
+        include_str!("filter.rs"),
+        include_str!("property.rs"),
+        include_str!("../../tests/installed.rs"),
         include_str!("../../tests/resources.rs"),
+        include_str!("../../tests/stacks.rs"),
+        include_str!("../../../cli/tests/inf.rs"),
     ];
     for test in rows.iter().flat_map(|(_, tests)| tests) {
         let is_there = sources.iter().any(|source| source.contains(&format!("fn {test}()")));

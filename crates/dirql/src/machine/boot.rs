@@ -23,7 +23,7 @@ use super::{Machine, Readers, registry};
 use crate::bench::{Bench, Inputs};
 use crate::error::{Error, InputError};
 use crate::files::DriverFile;
-use crate::inf::{DeviceIds, Filters, Inf, Installation, Service, Target};
+use crate::inf::{DeviceIds, Filters, Inf, Installation, RegistryWrite, Service, Target};
 use crate::readers::{Coverage, SymbolBook};
 use crate::report::Failure;
 
@@ -53,6 +53,8 @@ pub(super) struct Work {
     others: Vec<File>,
     cards: Vec<Card>,
     infs: Vec<Inf>,
+    /// What they write without a device.
+    registry: Vec<RegistryWrite>,
     target: Target,
 }
 
@@ -230,7 +232,14 @@ impl Work {
             driver.service = service.clone();
         }
         let cards = plan.cards.iter().map(card).collect();
-        Self { driver, others, cards, infs: inputs.infs.clone(), target: plan.target }
+        Self {
+            driver,
+            others,
+            cards,
+            infs: inputs.infs.clone(),
+            registry: plan.registry.clone(),
+            target: plan.target,
+        }
     }
 
     /// Loads, installs and starts, on a system thread.
@@ -239,6 +248,7 @@ impl Work {
         for file in self.others.iter().chain([&self.driver]) {
             written(outcome, registry::write_service(cx, &file.service));
         }
+        written(outcome, registry::write_machine(cx, &self.registry));
         let (lower, upper) = (self.filters(|filters| &filters.lower), self.filters(|filters| &filters.upper));
         let mut objects = Objects::new();
         for library in self.others.iter().filter(|file| !lower.contains(file) && !upper.contains(file)) {

@@ -13,6 +13,7 @@ mod plan;
 mod pnp;
 mod port;
 mod processes;
+mod properties;
 mod registry;
 mod request;
 pub(crate) mod transfer;

@@ -10,7 +10,7 @@ use kernel::pnp::{root, tree};
 
 use crate::bench::{Bench, Card, Inputs, card_of, root_of};
 use crate::error::InputError;
-use crate::inf::{DeviceIds, Inf, Installation, Service, Target};
+use crate::inf::{DeviceIds, Inf, Installation, RegistryWrite, Service, Target};
 use crate::windows;
 
 /// The devices of a machine to be.
@@ -21,6 +21,8 @@ pub(crate) struct Plan {
     pub(crate) bus: RefCell<PciBus>,
     /// The services that the INFs install for any of their devices.
     pub(crate) services: Vec<Service>,
+    /// What the INFs that are for no device write to the registry.
+    pub(crate) registry: Vec<RegistryWrite>,
     /// The Windows that they are installed on.
     pub(crate) target: Target,
     /// Drivers may report devices that nobody knows yet.
@@ -76,18 +78,21 @@ impl Plan {
             return Err(error.into());
         }
         let may_grow = inputs.infs.len() > 1 || cards.iter().any(|card| card.root.is_some());
-        Ok(Self { cards, bus: RefCell::new(bus), services: services(&inputs.infs, target), target, may_grow })
+        let without_device = inputs.infs.iter().filter_map(|inf| inf.default_installation()?.ok());
+        let registry = without_device.flat_map(|installation| installation.keys).collect();
+        let services = services(&inputs.infs, target);
+        Ok(Self { cards, bus: RefCell::new(bus), services, registry, target, may_grow })
     }
 }
 
-/// What the INF that fits a device best installs for it; the first of equals. None if there is no INF.
+/// What the INF that fits a device best installs for it, the first of equals, and all extension INFs that fit it, in their order. None if there is no INF.
 pub(super) fn best(
     infs: &[Inf],
     ids: &DeviceIds,
     target: Target,
 ) -> Option<Result<Installation, crate::inf::Error>> {
     let mut best: Option<Result<Installation, crate::inf::Error>> = None;
-    for inf in infs {
+    for inf in infs.iter().filter(|inf| !inf.is_extension() && inf.default_installation().is_none()) {
         let found = inf.installation(ids, target);
         let better = match (&best, &found) {
             (None, _) => true,
@@ -97,6 +102,15 @@ pub(super) fn best(
         };
         if better {
             best = Some(found);
+        }
+    }
+    if let Some(Ok(base)) = &mut best {
+        for inf in infs.iter().filter(|inf| inf.is_extension()) {
+            match inf.extension(ids, target) {
+                None => {}
+                Some(Ok(extension)) => base.extend(extension),
+                Some(Err(error)) => return Some(Err(error)),
+            }
         }
     }
     best
@@ -124,6 +138,7 @@ fn roots(bench: &Bench, inputs: &Inputs, target: Target) -> Result<Vec<String>, 
     }
     if bench.cards.is_empty()
         && let Some(inf) = bench.infs.first()
+        && inputs.infs.iter().any(|inf| inf.default_installation().is_none())
     {
         // A device of any other bus than PCI can be installed by its id, too.
         let other = all.first().filter(|_| all.iter().all(|id| !begins(id, "PCI"))).cloned();
@@ -142,10 +157,16 @@ fn roots(bench: &Bench, inputs: &Inputs, target: Target) -> Result<Vec<String>, 
 fn services(infs: &[Inf], target: Target) -> Vec<Service> {
     let mut services: Vec<Service> = Vec::new();
     for inf in infs {
+        if let Some(Ok(installation)) = inf.default_installation() {
+            services.extend(installation.services);
+            continue;
+        }
         for (_, installation) in inf.described_each(target, |_| true).unwrap_or_default() {
-            // What has no driver of its own is no device's installation.
-            let Some(own) = installation.service else { continue };
-            for service in std::iter::once(own).chain(installation.other_services) {
+            // What has no driver of its own is no device's installation, but an extension of one.
+            if installation.service.is_none() && !inf.is_extension() {
+                continue;
+            }
+            for service in installation.service.into_iter().chain(installation.other_services) {
                 if !services.contains(&service) {
                     services.push(service);
                 }

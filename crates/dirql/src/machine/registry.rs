@@ -7,8 +7,10 @@ use kernel::Cx;
 use kernel::cm::access::{self, ENUM, SERVICES};
 use kernel::cm::registry::{KeyId, Registry};
 use kernel::io::registry_key;
+use kernel::pnp::property_data::Owner;
 use kernel::pnp::{NodeId, install};
 
+use super::properties;
 use crate::inf::{Installation, RegistryWrite, Root, Service, Value, Write};
 
 /// What `Root::LocalMachine` means.
@@ -40,15 +42,23 @@ pub(super) fn write_device(
         let device = keys.instance.strip_prefix(ENUM).unwrap_or_default().trim_start_matches('\\');
         let (class, reference) = (&interface.class, &interface.reference);
         let link = format!(r"\??\{}#{class}\{reference}", device.replace('\\', "#"));
-        if let Some(key) = registry_key::of_interface(link.trim_end_matches('\\')) {
+        let link = link.trim_end_matches('\\');
+        if let Some(key) = registry_key::of_interface(link) {
             access::create(cx, &key)?;
             write_all(cx, &key, &interface.keys)?;
         }
+        properties::write(cx, &Owner::Interface(link.to_lowercase()), &interface.properties);
     }
+    properties::write(cx, &Owner::Device(node), &installation.properties);
     match keys.driver {
         Some(driver) => write_all(cx, &driver, &installation.driver_keys),
         None => Ok(()),
     }
+}
+
+/// What is written without a device: below `HKLM` only.
+pub(super) fn write_machine(cx: &mut Cx<'_>, writes: &[RegistryWrite]) -> Result<(), NtStatus> {
+    write_all(cx, MACHINE, writes)
 }
 
 fn write_all(cx: &mut Cx<'_>, relative: &str, writes: &[RegistryWrite]) -> Result<(), NtStatus> {
@@ -84,6 +94,15 @@ fn carry_out(cx: &mut Cx<'_>, key: &str, write: &Write) -> Result<(), NtStatus> 
             let Some(mut all) = access::texts(cx, key, name) else { return Ok(()) };
             all.retain(|there| !there.eq_ignore_ascii_case(text));
             access::set(cx, key, name, abi::REG_MULTI_SZ, &Value::MultiSz(all).bytes())
+        }
+        Write::Bits { name, set, mask, byte } => {
+            let there = access::value(cx, key, name).filter(|there| there.kind == abi::REG_BINARY);
+            let Some(mut data) = there.map(|there| there.data) else { return Ok(()) };
+            let Some(byte) = usize::try_from(*byte).ok().and_then(|byte| data.get_mut(byte)) else {
+                return Ok(());
+            };
+            *byte = if *set { *byte | mask } else { *byte & !mask };
+            access::set(cx, key, name, abi::REG_BINARY, &data)
         }
         Write::DeleteValue { name } => delete(cx, key, Some(name)),
         Write::DeleteKey => delete(cx, key, None),

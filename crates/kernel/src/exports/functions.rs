@@ -313,6 +313,7 @@ exports! { FUNCTIONS:
     : IoStartPacket(4) @ 0..=2 => io::start_packet::start;
     : IoStartTimer(1) @ 0..=2 => io::timer::start;
     : IoStopTimer(1) @ 0..=2 => io::timer::stop;
+    : IoSynchronousInvalidateDeviceRelations(2) @ 0..=0 => pnp::invalidate::relations_now;
     : IoThreadToProcess(1) @ 0..=2 ~ 0..=15 => io::query::thread_to_process;
     : IoUninitializeWorkItem(1) @ 0..=15 => io::work_item::uninitialize;
     : IoUnregisterPlugPlayNotification(1) @ 0..=0 => pnp::notify::unregister;

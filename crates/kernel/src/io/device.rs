@@ -34,6 +34,8 @@ pub(crate) struct Device {
     pub(crate) delete_pending: bool,
     /// It is gone; its memory stays while somebody holds a reference.
     pub(crate) deleted: bool,
+    /// The stack that it is in is told to go: nobody can open it any more, not even once it is detached.
+    pub(crate) going: bool,
     pub(crate) start_io: super::start_packet::Attributes,
     /// The thread that has made it.
     pub(crate) maker: Option<StrandId>,

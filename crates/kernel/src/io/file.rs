@@ -18,8 +18,8 @@ use engine::Flow;
 
 use super::irp::Blocks;
 use super::send::{self, Request};
-use super::{asked, change, completion_port, create, device, file_lock, integrity, unload};
-use crate::cx::Cx;
+use super::{asked, change, completion_port, create, device, file_lock, integrity, stack, unload};
+use crate::cx::{Cx, Kernel};
 use crate::mm::pool;
 use crate::ob::handle::{self, Mode};
 use crate::ob::names::Target;
@@ -83,6 +83,8 @@ impl OpenOptions {
 pub(crate) struct File {
     /// The driver was asked and agreed: it gets `IRP_MJ_CLOSE`.
     opened: bool,
+    /// The device whose drivers are being asked; 0 if none are.
+    asked: u64,
     /// As the application named it; empty if a driver opened it.
     path: String,
 }
@@ -298,7 +300,12 @@ fn open_device(
         release_device(cx, device)?;
         return Ok(Err(NtStatus::INSUFFICIENT_RESOURCES));
     };
+    let asked = |cx: &mut Cx<'_>, device: u64| {
+        cx.with(|k| change(&mut k.io.files, file.address, |file| file.asked = device));
+    };
+    asked(cx, device.address);
     let answer = create::ask_driver(cx, device, file, &options, mode)?;
+    asked(cx, 0);
     if !answer.status.is_success() {
         ob::object::dereference(cx, file)?;
         return Ok(Err(answer.status));
@@ -311,11 +318,17 @@ fn open_device(
     Ok(Ok(Answered { file, access: map_generic(options.access), information: answer.information }))
 }
 
+/// Whether the drivers of a device are being asked to open a file: by its physical device object.
+pub(crate) fn is_being_opened(k: &Kernel, bottom: DriverPtr<DEVICE_OBJECT>) -> bool {
+    let asked = k.io.files.values().map(|file| file.asked).filter(|device| *device != 0);
+    asked.into_iter().any(|device| stack::bottom(k, DriverPtr::new(device)) == bottom)
+}
+
 /// Counts one more file on the device, if it can be opened now.
 fn take_device(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<Result<(), NtStatus>> {
     let flags = cx.read(device + DEVICE_OBJECT::Flags)?;
     let going = cx.with(|k| {
-        k.io.devices.get(device.address).is_none_or(|d| d.delete_pending || d.deleted)
+        k.io.devices.get(device.address).is_none_or(|d| d.delete_pending || d.deleted || d.going)
             || !pnp::node::can_be_opened(k, device)
             || unload::going(k, device).is_some()
     });
@@ -371,7 +384,7 @@ fn new_file(
     ob::string::allocate(cx, file + FILE_OBJECT::FileName, name, pool::Kind::Paged, TAG)?;
     ob::object::create(cx, file.address, Kind::File, "", &PROCEDURES)
         .expect("an object without a name cannot collide");
-    cx.with(|k| k.io.files.insert(file.address, File { opened: false, path: String::new() }));
+    cx.with(|k| k.io.files.insert(file.address, File { opened: false, asked: 0, path: String::new() }));
     Ok(Some(file))
 }
 

@@ -43,6 +43,30 @@ pub(crate) fn find(hardware: &mut dyn Hardware, at: PciAddress, id: u8) -> Optio
     None
 }
 
+/// The offset of the extended capability `id`, if the function has it. PCI Express Base Specification, 7.6.3.
+pub(crate) fn find_extended(hardware: &mut dyn Hardware, at: PciAddress, id: u16) -> Option<u16> {
+    const FIRST: u16 = 0x100;
+    let mut place = FIRST;
+    if !hardware.is_extended(at) {
+        return None;
+    }
+    // Bounded, for a list that runs in a circle.
+    for _ in 0..256 {
+        let head = hardware.config_read(at, place, Width::Dword);
+        if head == 0 || head == u32::MAX {
+            return None;
+        }
+        if head & 0xFFFF == u32::from(id) {
+            return Some(place);
+        }
+        place = (head >> 20 & 0xFFC) as u16;
+        if place < FIRST {
+            return None;
+        }
+    }
+    None
+}
+
 /// The `PMC` word of a function with the power management capability, else 0.
 pub(crate) fn power_management(hardware: &mut dyn Hardware, at: PciAddress) -> u16 {
     let Some(offset) = find(hardware, at, PCI_CAPABILITY_ID_POWER_MANAGEMENT) else { return 0 };

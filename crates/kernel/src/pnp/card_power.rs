@@ -3,14 +3,18 @@
 //! Pages: *Device Power States* ("D3: … the device's context is lost"), *Enabling Transitions to D3cold* (a sleeping system has no power for its
 //! cards), *Handling IRP_MN_SET_POWER for Device Power States* (the bus driver changes the device's power). PCI Bus Power
 //! Management Interface Specification 1.2, 5.4 and 8.3.3: the operating system restores base addresses, decoding, bus mastering and the interrupt line; what
-//! else the card held is its driver's to restore.
+//! else the card held is its driver's to restore. Of a PCI Express function it puts back what the capabilities of that standard hold, too: the control registers of device
+//! and link, and of advanced error reporting masks and severity. When it starts a device it leaves them as firmware has set them. Microsoft's pages say of both nothing.
 //!
 //! A card with the power management capability goes where its PMCSR says. One without has no state between working and off: in D3 its slot has
 //! no power (`D3: … power is typically removed`), so that nobody depends on what such a card happens to keep. In D1 and D2 it does what it
 //! does in D0. *It does not* model slots that share one supply.
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
-use abi::{PCI_CAPABILITY_ID_POWER_MANAGEMENT, PowerDeviceD0, PowerDeviceD1, PowerDeviceD2, PowerDeviceD3};
+use abi::{
+    PCI_CAPABILITY_ID_PCI_EXPRESS, PCI_CAPABILITY_ID_POWER_MANAGEMENT, PowerDeviceD0, PowerDeviceD1,
+    PowerDeviceD2, PowerDeviceD3,
+};
 
 use super::node::{NodeId, State};
 use super::{bus, capabilities, leftovers, message, resource, wake};
@@ -27,10 +31,19 @@ const REGISTERS: [u16; 9] = [0xC, 0x10, 0x14, 0x18, 0x1C, 0x20, 0x24, 0x30, 0x3C
 pub(super) const PMCSR: u8 = 4;
 pub(super) const PME_ENABLE: u32 = 1 << 8;
 
+/// What software writes of the PCI Express capability, from its start: control of device and link, and in its second version the second ones.
+const EXPRESS: [u8; 4] = [0x08, 0x10, 0x28, 0x30];
+/// Of advanced error reporting: masks, severity, and what is done about ECRC.
+const ERRORS: [u16; 4] = [0x08, 0x0C, 0x14, 0x18];
+/// The number of that extended capability.
+const ERRORS_ID: u16 = 1;
+
 /// What the bus driver keeps of a card that is not in D0.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Kept {
     registers: [u32; REGISTERS.len()],
+    /// Registers of its capabilities, by their offsets.
+    express: Vec<(u16, Width, u32)>,
     command: u32,
     /// The system sleeps, and the device was not sent to a lower state before.
     by_system: bool,
@@ -84,7 +97,7 @@ pub(crate) fn system_wakes(k: &mut Kernel) {
         let at = k.pnp.card(id).function.address;
         let hardware = k.hal.hardware.as_mut();
         hardware.set_powered(at, true);
-        let Some(kept) = k.pnp.card(id).kept else { continue };
+        let Some(kept) = k.pnp.card(id).kept.clone() else { continue };
         if kept.by_system {
             k.pnp.card_mut(id).kept = None;
             put_back(k, id, &kept);
@@ -114,13 +127,34 @@ fn keep(k: &mut Kernel, id: NodeId, by_system: bool) {
     let hardware = k.configuration();
     let registers = REGISTERS.map(|register| hardware.config_read(at, register, Width::Dword));
     let command = hardware.config_read(at, COMMAND, Width::Word);
-    k.pnp.card_mut(id).kept = Some(Kept { registers, command, by_system });
+    let express = express(hardware, at);
+    k.pnp.card_mut(id).kept = Some(Kept { registers, express, command, by_system });
+}
+
+/// What a PCI Express function's capabilities hold that software has written.
+fn express(hardware: &mut dyn Hardware, at: PciAddress) -> Vec<(u16, Width, u32)> {
+    let mut places = Vec::new();
+    if let Some(place) = capabilities::find(hardware, at, PCI_CAPABILITY_ID_PCI_EXPRESS) {
+        let version = hardware.config_read(at, (place + 2).into(), Width::Word) & 0xF;
+        let count = if version >= 2 { EXPRESS.len() } else { EXPRESS.len() / 2 };
+        places.extend(EXPRESS[..count].iter().map(|offset| (u16::from(place + offset), Width::Word)));
+    }
+    if let Some(place) = capabilities::find_extended(hardware, at, ERRORS_ID) {
+        places.extend(ERRORS.map(|offset| (place + offset, Width::Dword)));
+    }
+    places
+        .into_iter()
+        .map(|(offset, width)| (offset, width, hardware.config_read(at, offset, width)))
+        .collect()
 }
 
 fn put_back(k: &mut Kernel, id: NodeId, kept: &Kept) {
     let at = k.pnp.card(id).function.address;
     for (register, value) in REGISTERS.into_iter().zip(kept.registers) {
         k.hal.hardware.config_write(at, register, Width::Dword, value);
+    }
+    for &(register, width, value) in &kept.express {
+        k.hal.hardware.config_write(at, register, width, value);
     }
     k.hal.hardware.config_write(at, COMMAND, Width::Word, kept.command);
     message::program(k, id);

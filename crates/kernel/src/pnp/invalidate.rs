@@ -5,8 +5,8 @@
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
 use abi::{
-    BusRelations, DEVICE_OBJECT, DriverPtr, PNP_DEVICE_DISABLED, PNP_DEVICE_FAILED, PNP_DEVICE_REMOVED,
-    PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED, PowerRelations,
+    BusRelations, DEVICE_OBJECT, DriverPtr, NtStatus, PNP_DEVICE_DISABLED, PNP_DEVICE_FAILED,
+    PNP_DEVICE_REMOVED, PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED, PowerRelations,
 };
 use engine::Flow;
 
@@ -64,6 +64,29 @@ pub fn relations(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32) -
         PowerRelations => later(cx, id, related::query_power),
         _ => Ok(()),
     }
+}
+
+/// `IoSynchronousInvalidateDeviceRelations`: the same, and it returns when the drivers have been asked and new children are started. Windows exports it, and no page describes it:
+/// ours are `UNSUCCESSFUL` for a device that is not started, and that relations which are asked for when they are needed are not asked for. Who calls it within a Plug and Play
+/// request waits for itself.
+///
+/// # Errors
+/// As [`relations`].
+pub fn relations_now(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32) -> Flow<NtStatus> {
+    let id = node::of_pdo(cx, "IoSynchronousInvalidateDeviceRelations", device)?;
+    ke::thread::wait_for_system(cx, "PnP manager", move |cx| {
+        exclusively(cx, |cx| {
+            if node::state(cx, id) != State::Started {
+                return Ok(NtStatus::UNSUCCESSFUL);
+            }
+            match kind {
+                BusRelations => relations::query(cx, id)?,
+                PowerRelations => related::query_power(cx, id)?,
+                _ => {}
+            }
+            Ok(NtStatus::SUCCESS)
+        })
+    })
 }
 
 /// `IoRequestDeviceEject`: the device is ejected, later.

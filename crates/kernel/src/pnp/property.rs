@@ -2,7 +2,7 @@
 //!
 //! Pages: *IoGetDeviceProperty function*, *IoGetDeviceNumaNode function*. Values come from the bus driver's answers at enumeration and from the installation.
 //! *Overview of Container IDs*: a device whose bus driver names no container is in its parent's, unless it is `Removable`; the computer's is that of what is
-//! on no other device. Ids that Windows makes up for removable devices, friendly names, and device numbers in the user interface beyond the slot are not there.
+//! on no other device. A friendly name is there if an INF or a driver has set it. Ids that Windows makes up for removable devices, and device numbers in the user interface beyond the slot are not there.
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
 use abi::{
@@ -10,17 +10,17 @@ use abi::{
     DevicePropertyBootConfiguration, DevicePropertyBootConfigurationTranslated, DevicePropertyBusNumber,
     DevicePropertyBusTypeGuid, DevicePropertyClassGuid, DevicePropertyClassName, DevicePropertyCompatibleIDs,
     DevicePropertyContainerID, DevicePropertyDeviceDescription, DevicePropertyDriverKeyName,
-    DevicePropertyEnumeratorName, DevicePropertyHardwareID, DevicePropertyInstallState,
-    DevicePropertyLegacyBusType, DevicePropertyLocationInformation, DevicePropertyManufacturer,
-    DevicePropertyPhysicalDeviceObjectName, DevicePropertyRemovalPolicy, DevicePropertyResourceRequirements,
-    DevicePropertyUINumber, DriverPtr, NtStatus,
+    DevicePropertyEnumeratorName, DevicePropertyFriendlyName, DevicePropertyHardwareID,
+    DevicePropertyInstallState, DevicePropertyLegacyBusType, DevicePropertyLocationInformation,
+    DevicePropertyManufacturer, DevicePropertyPhysicalDeviceObjectName, DevicePropertyRemovalPolicy,
+    DevicePropertyResourceRequirements, DevicePropertyUINumber, DriverPtr, NtStatus,
 };
 use engine::Flow;
 
 use super::bus_pnp::multiple;
 use super::node::{self, Node, NodeId};
 use super::resource::{self, Form};
-use super::{capabilities, enumerate, install};
+use super::{capabilities, enumerate, install, property_data};
 use crate::cx::{Cx, Kernel};
 use crate::ob;
 
@@ -68,6 +68,7 @@ pub(super) fn value(cx: &mut Cx<'_>, id: NodeId, property: u32) -> Result<Vec<u8
                 k.ob.objects.get(id.0).and_then(|object| object.path.clone())
             }
             DevicePropertyContainerID => container(k, id),
+            DevicePropertyFriendlyName => property_data::friendly_name(k, id),
             _ => text(node, property),
         };
         let found = text

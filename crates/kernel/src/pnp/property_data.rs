@@ -17,7 +17,7 @@ use engine::Flow;
 
 use super::node::{self, NodeId};
 use super::property;
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::io::interface;
 use crate::{ob, wmi};
 
@@ -46,6 +46,9 @@ const KNOWN: [(u32, u32, u32); 12] = [
     (30, DevicePropertyAddress, UINT32),
 ];
 
+/// `DEVPKEY_Device_FriendlyName` behind it.
+const FRIENDLY_NAME: u32 = 14;
+
 /// The format of `DEVPKEY_DeviceInterface_Enabled` (3) and `…_ClassGuid` (4).
 const INTERFACE: &str = "{026E516E-B814-414B-83CD-856D6FEF4822}";
 const ENABLED: u32 = 3;
@@ -54,10 +57,11 @@ const CLASS: u32 = 4;
 const BOOLEAN: u32 = 0x11;
 
 /// What has properties.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Owner {
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Owner {
+    /// A device.
     Device(NodeId),
-    /// By its name in lower case.
+    /// A device interface, by its name in lower case; it need not be registered.
     Interface(String),
 }
 
@@ -71,6 +75,37 @@ pub(crate) struct Properties(BTreeMap<Key, (u32, Vec<u8>)>);
 fn key(cx: &mut Cx<'_>, owner: Owner, key: DriverPtr<DEVPROPKEY>, locale: u32) -> Flow<Key> {
     let format: wmi::Guid = cx.read((key + DEVPROPKEY::fmtid).cast())?;
     Ok((owner, format, cx.read(key + DEVPROPKEY::pid)?, locale))
+}
+
+/// The value that a property has in no locale, as an installation finds it: `DEVPROP_TYPE_*` and the bytes.
+pub fn installed(cx: &mut Cx<'_>, owner: &Owner, format: wmi::Guid, number: u32) -> Option<(u32, Vec<u8>)> {
+    let key = (owner.clone(), format, number, 0);
+    let own = cx.with(|k| k.pnp.properties.0.get(&key).cloned());
+    own.or_else(|| match owner {
+        Owner::Device(id) => systems(cx, *id, format, number),
+        Owner::Interface(_) => None,
+    })
+}
+
+/// The text of `DEVPKEY_Device_FriendlyName`, if an INF or a driver has set it.
+pub(super) fn friendly_name(k: &Kernel, id: NodeId) -> Option<String> {
+    let key = (Owner::Device(id), wmi::parse_guid(SYSTEM)?, FRIENDLY_NAME, 0);
+    let (STRING, bytes) = k.pnp.properties.0.get(&key)? else { return None };
+    let (units, _) = bytes.as_chunks::<2>();
+    let units: Vec<u16> =
+        units.iter().map(|unit| u16::from_le_bytes(*unit)).take_while(|unit| *unit != 0).collect();
+    String::from_utf16(&units).ok()
+}
+
+/// What an installation makes of a property: the type and the bytes, or nothing. Source: *INF AddProperty Directive*.
+pub fn install(cx: &mut Cx<'_>, owner: Owner, format: wmi::Guid, number: u32, value: Option<(u32, Vec<u8>)>) {
+    cx.with(|k| {
+        let key = (owner, format, number, 0);
+        match value {
+            Some(value) => k.pnp.properties.0.insert(key, value),
+            None => k.pnp.properties.0.remove(&key),
+        }
+    });
 }
 
 /// Sets a property of its owner; without data it goes.

@@ -4,7 +4,7 @@
 //! Pages: *Removing a Device*, *Removing a Device in a Bus Driver*, *IRP_MN_QUERY_REMOVE_DEVICE*, *IRP_MN_REMOVE_DEVICE*, *Handling an
 //! IRP_MN_QUERY_REMOVE_DEVICE Request* ("Windows … track open handles and fail the query if there are open handles after the IRP_MN_QUERY_REMOVE_DEVICE
 //! completes"). Drivers that have the device open are asked first
-//! (`notify::target`); applications are not asked whether they close their handles.
+//! (`notify::target`); applications are not asked whether they close their handles. Ours: an open that was under way when the drivers agreed is waited for.
 
 use abi::{
     DEVICE_OBJECT, IRP_MN_CANCEL_REMOVE_DEVICE, IRP_MN_QUERY_REMOVE_DEVICE, IRP_MN_REMOVE_DEVICE, NtStatus,
@@ -18,7 +18,7 @@ use super::surprise::remove_ready;
 use super::{leftovers, notify, related, removal_set, stop, tree, usage};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
-use crate::{io, ob};
+use crate::{io, ke, ob};
 
 /// Asks the device's drivers whether it can be removed; if not, or if files are still open on it then (`DEVICE_BUSY`), tells them that
 /// it will not be. A stopped device is started first: its resources are not given anew any more.
@@ -191,10 +191,33 @@ fn unlink_children(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     Ok(())
 }
 
+/// How long an open that is under way keeps a device from being removed, in steps of this many nanoseconds.
+const STEP: u64 = 100_000;
+const STEPS: u32 = 10_000;
+
+/// Waits for opens that are under way. No new ones begin, and drivers that have agreed to the removal fail these; until they have, their device objects must be there. One
+/// whose driver keeps it has a second of time.
+fn await_opens(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
+    for _ in 0..STEPS {
+        if !cx.with(|k| io::file::is_being_opened(k, id.pdo())) {
+            break;
+        }
+        ke::wait::sleep(cx, STEP)?;
+    }
+    Ok(())
+}
+
 /// `IRP_MN_REMOVE_DEVICE`, and what must be gone after it.
 pub(super) fn send_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     unlink_children(cx, id)?;
-    cx.with(|k| k.pnp.node_mut(id).told_to_go = true);
+    let drivers = node::stack(cx, id)?;
+    cx.with(|k| {
+        k.pnp.node_mut(id).told_to_go = true;
+        // The physical device object may be started again, and is looked at by its node.
+        let others = drivers.iter().filter(|device| **device != id.pdo());
+        others.for_each(|device| k.io.devices.change(device.address, |known| known.going = true));
+    });
+    await_opens(cx, id)?;
     notify::target::complete(cx, id)?;
     tell(cx, id, "remove");
     let above = leftovers::above(cx, id)?;

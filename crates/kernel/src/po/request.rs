@@ -123,6 +123,7 @@ pub fn request(
         cx.verify(verdict.bug_check(0xC4, [0x4_100B, 0, 0, 0]))?;
         cx.write(irp, DriverPtr::NULL)?;
     }
+    cx.with(|k| fx::directed::note_request(k, io::stack::bottom(k, device)));
     enqueue(cx, Pending { completion, context, ..Pending::new(device, minor, state) })?;
     Ok(NtStatus::PENDING)
 }

@@ -6,7 +6,7 @@ use super::classes::needs_no_service;
 use super::manufacturer::DECORATIONS;
 use super::registry::Keys;
 use super::{Tier, Walk};
-use crate::inf::directives::{self, INSTALL, Known, PARTS};
+use crate::inf::directives::{self, INSTALL, Known, PARTS, UNINSTALL};
 use crate::inf::error::Spot;
 use crate::inf::interface::is_guid;
 use crate::inf::sections::{Entry, Section};
@@ -15,9 +15,6 @@ use crate::script::suggest::nearest;
 
 /// Directives that name sections, nothing of which is looked at but that they are there.
 const LEADING: &[&str] = &[
-    "AddProperty",
-    "DelProperty",
-    "BitReg",
     "DelFiles",
     "RenFiles",
     "UpdateInis",
@@ -49,6 +46,7 @@ impl<'a> Walk<'a> {
                     if decoration == ".ntamd64" {
                         self.architectures.insert("amd64");
                     }
+                    self.without_device(section, base, decoration);
                     self.install_section(section);
                 }
             }
@@ -57,6 +55,17 @@ impl<'a> Walk<'a> {
             if let Some(section) = self.sections.get(&format!("ClassInstall32{decoration}")) {
                 self.install_section(section);
             }
+        }
+    }
+
+    /// What a primitive driver's INF may not have. Source: *Creating a new primitive driver*.
+    fn without_device(&mut self, section: Section<'a>, base: &'static str, decoration: &'static str) {
+        if ["", ".nt"].contains(&decoration) {
+            self.warning(0, section.spot(), format!("[{}] is for any processor, which Windows 10 version 1903 and later do not take; write [{base}.NTamd64]", section.name));
+        }
+        let passes = section.value_of("LegacyUninstall").is_some_and(|value| value == "1");
+        if base == "DefaultUninstall" && !passes {
+            self.warning(0, section.spot(), format!("Windows 10 version 1903 and later undo by themselves what was installed; remove [{}], or write LegacyUninstall = 1 there for those before", section.name));
         }
     }
 
@@ -72,7 +81,11 @@ impl<'a> Walk<'a> {
             lower if lower.starts_with("classinstall32") => Keys::Class,
             _ => Keys::Software,
         };
-        self.directives(section, INSTALL, keys);
+        self.directives(
+            section,
+            if lower.starts_with("defaultuninstall") { UNINSTALL } else { INSTALL },
+            keys,
+        );
         for part in PARTS {
             let Some(own) = self.sections.get(&format!("{}.{}", section.name, part.section.name)) else {
                 continue;
@@ -82,7 +95,11 @@ impl<'a> Walk<'a> {
             if let Some(instead) = part.section.legacy {
                 self.warning(1300, own.spot(), format!("[{}] is legacy; {instead}", own.name));
             }
-            let keys = if part.section.name == "HW" { Keys::Hardware } else { Keys::Other };
+            let keys = match part.section.name {
+                _ if keys == Keys::NoDevice => Keys::NoDevice,
+                "HW" => Keys::Hardware,
+                _ => Keys::Other,
+            };
             self.directives(own, part.directives, keys);
         }
     }
@@ -154,8 +171,16 @@ impl<'a> Walk<'a> {
     fn directive(&mut self, name: &'static str, entry: Entry<'a>, keys: Keys) {
         match name {
             "AddReg" | "DelReg" => self.registry(name, entry, keys),
+            "AddProperty" | "DelProperty" | "BitReg" => self.lines_of(name, entry),
             "CopyFiles" => self.copy_files(entry),
-            "AddService" => self.add_service(entry),
+            "AddService" => {
+                if keys == Keys::NoDevice
+                    && number(&entry.value(1).unwrap_or_default()).is_some_and(|flags| flags & 2 != 0)
+                {
+                    self.warning(0, entry.spot_of(1), "there is no device that this service could be the function driver of; leave the flag 0x00000002 out");
+                }
+                self.add_service(entry);
+            }
             "AddInterface" => self.add_interface(entry),
             "AddFilter" => self.add_filter(entry),
             "AddEventProvider" => self.add_event_provider(entry),
@@ -256,6 +281,13 @@ impl<'a> Walk<'a> {
         let (service, section) = (self.value(entry, 0), self.value(entry, 2));
         self.named_services.push((service.clone(), "AddFilter", entry.spot_of(0)));
         let Some(section) = self.led_to(&section, entry.spot_of(2), "AddFilter") else { return };
+        if section.value_of("FilterPosition").is_some() && section.value_of("FilterLevel").is_some() {
+            self.error(
+                0,
+                section.spot(),
+                format!("[{}] has a FilterPosition and a FilterLevel; keep one of them", section.name),
+            );
+        }
         match section.value_of("FilterPosition") {
             Some(position)
                 if ["Upper", "Lower"].iter().any(|known| known.eq_ignore_ascii_case(&position)) => {}

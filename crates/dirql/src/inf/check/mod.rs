@@ -8,6 +8,7 @@ pub(super) mod classes;
 mod files;
 mod install;
 mod manufacturer;
+mod property;
 mod registry;
 mod services;
 mod strings;

@@ -81,6 +81,9 @@ impl<'a> Walk<'a> {
         if is_own && FILTERS.iter().any(|filter| filter.eq_ignore_ascii_case(name)) {
             self.filters(line, name, value, keys);
         }
+        if is_own {
+            self.filter_levels(line, name, value);
+        }
         if write.key.to_lowercase().starts_with("interrupt management") && keys == Keys::Software {
             self.warning(0, line.spot(), "Windows reads Interrupt Management in the hardware key; lead to this by AddReg in [DDInstall.HW]");
         }

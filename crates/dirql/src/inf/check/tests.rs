@@ -227,6 +227,27 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "26:10: error 1203: a model leads to a section [Crad], which the file does not have; did you mean [Card]?",
     ),
     ("[Card.NT]\n", "[Card.NTx86]\n", "25:10: error 1203: Card has no install section for amd64"),
+    // Properties, bits and levels of filters.
+    (
+        "AddReg    = CardSoftware",
+        "AddReg    = CardSoftware\nAddProperty = CardProperties\n[CardProperties]\nModel,,,,x",
+        "33:1: error: `Model` is neither a category's GUID in braces nor the name of a property",
+    ),
+    (
+        "AddReg    = CardSoftware",
+        "AddReg    = CardSoftware\nBitReg = CardBits\n[CardBits]\nHKR,,V,1,x,0",
+        "33:10: error: the mask `x` is not a byte",
+    ),
+    (
+        "FilterPosition = Upper",
+        "FilterPosition = Upper\nFilterLevel = Far",
+        "92:1: error: [CardFilter] has a FilterPosition and a FilterLevel",
+    ),
+    (
+        "HKR,,TypesSupported,0x00010001,7",
+        "HKR,,UpperFilterLevels,,Far",
+        "72:24: error: UpperFilterLevels is a list; write HKR,,UpperFilterLevels,0x00010000",
+    ),
     // Install sections.
     (
         "AddReg    = CardSoftware",

@@ -10,7 +10,7 @@ use abi::{DEVICE_OBJECT, DriverPtr, GUID, NtStatus, PowerDeviceMaximum, PowerDev
 use engine::Flow;
 
 use super::report::Answer;
-use super::{Directed, Power, component, drive, of_device, report};
+use super::{Directed, Power, component, directed, drive, of_device, report};
 use crate::cx::Cx;
 
 /// `PoFxSetDeviceIdleTimeout`: in 100 ns.
@@ -29,6 +29,7 @@ pub fn set_idle_timeout(cx: &mut Cx<'_>, handle: u64, timeout: u64) -> Flow<()> 
 /// A verdict on the handle, or if the driver was not asked.
 pub fn report_powered_on(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     report::check(cx, "PoFxReportDevicePoweredOn", handle)?;
+    directed::judge(cx, handle, false)?;
     component::answer(cx, handle, Answer::PoweredOn, |device| {
         device.owed = device.owed.checked_sub(1)?;
         device.is_on();

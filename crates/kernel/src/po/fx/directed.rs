@@ -6,15 +6,16 @@
 //! does), nor does it direct the children of a device before it, or skip devices whose components have F-states. How long a driver may take is on no page: as long as
 //! for a power request.
 
-use abi::NtStatus;
+use abi::{DEVICE_OBJECT, DriverPtr, NtStatus, PowerDeviceD0};
 use engine::Flow;
 
 use super::report::Answer;
 use super::{Directed, Power, component, drive, of_device, report};
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::ke::wait::Timeout;
 use crate::ke::{thread, time};
 use crate::pnp::NodeId;
+use crate::pnp::node::State;
 use crate::po::overdue::PATIENCE;
 
 /// Directs a device down, or up again, and waits for its driver's answer. `NOT_SUPPORTED` for a device that is not registered with both routines,
@@ -43,6 +44,7 @@ pub fn direct(cx: &mut Cx<'_>, id: NodeId, down: bool) -> Flow<NtStatus> {
         let device = k.po.fx.get_mut(&handle)?;
         let routine = if down { device.routines.directed_down } else { device.routines.directed_up };
         device.directed = if down { Directed::Lowering } else { Directed::Raising };
+        device.asked = false;
         device.owed += u32::from(!down);
         Some((routine, device.context))
     });
@@ -60,12 +62,38 @@ pub fn direct(cx: &mut Cx<'_>, id: NodeId, down: bool) -> Flow<NtStatus> {
     Ok(if is_there { NtStatus::SUCCESS } else { NtStatus::NO_SUCH_DEVICE })
 }
 
+/// The driver says that a directed transition is done. Bug check 0x9F with 6 is for one that "did not complete its Directed Power Transition callback successfully"; what
+/// that is no page says. Ours: the card is where it was, and nobody has asked for its power since the routine was called. One whose driver has asked, and been refused, has done
+/// what it could, and so has one that is being removed.
+pub(super) fn judge(cx: &mut Cx<'_>, handle: u64, down: bool) -> Flow<()> {
+    let undone = cx.with(|k| {
+        let device = k.po.fx.get(&handle)?;
+        let is_asked = device.directed == if down { Directed::Lowering } else { Directed::Raising };
+        let node = k.pnp.nodes.get(&NodeId(device.pdo.address)).filter(|node| node.card().is_some())?;
+        let is_down = node.power != PowerDeviceD0;
+        let stays = node.state == State::Started && !device.gone;
+        (is_asked && !device.asked && stays && is_down != down).then_some(())
+    });
+    match undone {
+        Some(()) => Err(report::not_done(cx, handle, down)),
+        None => Ok(()),
+    }
+}
+
+/// A request for the power of a device's stack is made.
+pub(crate) fn note_request(k: &mut Kernel, pdo: DriverPtr<DEVICE_OBJECT>) {
+    if let Some(device) = of_device(k, pdo).and_then(|handle| k.po.fx.get_mut(&handle)) {
+        device.asked = true;
+    }
+}
+
 /// `PoFxCompleteDirectedPowerDown`.
 ///
 /// # Errors
 /// A verdict on the handle.
 pub fn complete_power_down(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     report::check(cx, "PoFxCompleteDirectedPowerDown", handle)?;
+    judge(cx, handle, true)?;
     component::answer(cx, handle, Answer::DirectedDown, |device| {
         (device.directed == Directed::Lowering).then(|| device.directed = Directed::Down)
     })

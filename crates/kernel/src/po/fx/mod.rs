@@ -40,6 +40,8 @@ pub(crate) struct Device {
     pub(crate) components: Vec<Component>,
     pub(crate) power: Power,
     pub(crate) directed: Directed,
+    /// A request for its power has been made since it was directed last.
+    pub(crate) asked: bool,
     /// Power management has been started.
     pub(crate) started: bool,
     /// The system sleeps, or the driver has not said yet that its device is on again.
@@ -202,6 +204,7 @@ impl Device {
             components,
             power: Power::On,
             directed: Directed::Up,
+            asked: false,
             started: false,
             sleeps: false,
             held: false,

@@ -2,15 +2,16 @@
 //!
 //! Pages: *PoFxRegisterDevice function*, *PoFxStartDevicePowerManagement function*, *PoFxUnregisterDevice function*, *PO_FX_DEVICE_V1*,
 //! *PO_FX_DEVICE_V3*, *PO_FX_COMPONENT_V2* (dependencies). A description of an F-state is invalid where F0 takes time or where the deepest wakeable state
-//! is none of the component's. Of a component's flags only `PO_FX_COMPONENT_FLAG_F0_ON_DX` is here; those that let children do without directed power mean
+//! is none of the component's. Of a component's flags its page has `PO_FX_COMPONENT_FLAG_F0_ON_DX`; `PO_FX_COMPONENT_FLAG_NO_DEBOUNCE` of the
+//! header means nothing here, where no component waits before it goes to an F-state but for its residency; others are named. Flags of a device that let children do without directed power mean
 //! nothing, as children are not directed. What
 //! `PoFxUnregisterDevice` waits for is not documented: it returns when no other thread is in a routine of the driver's; who waits for a component to
 //! become active waits no more.
 
 use abi::{
     Code, DEVICE_OBJECT, DriverPtr, KEVENT, NtStatus, PO_FX_COMPONENT_FLAG_F0_ON_DX,
-    PO_FX_COMPONENT_IDLE_STATE, PO_FX_COMPONENT_V1, PO_FX_COMPONENT_V2, PO_FX_DEVICE_V1, PO_FX_DEVICE_V2,
-    PO_FX_DEVICE_V3, PO_FX_VERSION_V1, PO_FX_VERSION_V2, PO_FX_VERSION_V3,
+    PO_FX_COMPONENT_FLAG_NO_DEBOUNCE, PO_FX_COMPONENT_IDLE_STATE, PO_FX_COMPONENT_V1, PO_FX_COMPONENT_V2,
+    PO_FX_DEVICE_V1, PO_FX_DEVICE_V2, PO_FX_DEVICE_V3, PO_FX_VERSION_V1, PO_FX_VERSION_V2, PO_FX_VERSION_V3,
 };
 use engine::Flow;
 
@@ -198,7 +199,7 @@ fn read_component(cx: &mut Cx<'_>, from: DriverPtr<PO_FX_COMPONENT_V1>) -> Flow<
 
 fn read_component_v2(cx: &mut Cx<'_>, from: DriverPtr<PO_FX_COMPONENT_V2>) -> Flow<Option<Component>> {
     let flags = cx.read(from + PO_FX_COMPONENT_V2::Flags)?;
-    if flags & !PO_FX_COMPONENT_FLAG_F0_ON_DX != 0 {
+    if flags & !(PO_FX_COMPONENT_FLAG_F0_ON_DX | PO_FX_COMPONENT_FLAG_NO_DEBOUNCE) != 0 {
         let other = format!("Flags {flags:#x} of PO_FX_COMPONENT_V2");
         return Err(cx.stop(Verdict::not_implemented(&other)));
     }

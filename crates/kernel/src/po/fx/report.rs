@@ -1,6 +1,6 @@
 //! What drivers do wrong with the framework.
 //!
-//! Pages: *Bug Check 0xA0 INTERNAL_POWER_ERROR* (600, 608, 613, 614), *Bug Check 0x9F DRIVER_POWER_STATE_FAILURE* (5), *PoFxRegisterDevice function*, *PoFxUnregisterDevice function*,
+//! Pages: *Bug Check 0xA0 INTERNAL_POWER_ERROR* (600, 608, 613, 614), *Bug Check 0x9F DRIVER_POWER_STATE_FAILURE* (5, 6), *PoFxRegisterDevice function*, *PoFxUnregisterDevice function*,
 //! *PoFxIssueComponentPerfStateChange function*. Its parameters that are structures of the framework's are the handle, which is as opaque. No page says
 //! what Windows does with a handle that is none: its memory is whatever it is.
 
@@ -152,6 +152,21 @@ pub(super) fn overdue(cx: &mut Cx<'_>, handle: u64, role: &str) -> engine::Leave
         format!("{role} of {device} was called ten minutes ago, and {answer} has not been called for it");
     let pdo = cx.with(|k| k.po.fx.get(&handle).map_or(0, |device| device.pdo.address));
     cx.stop(Verdict::error("directed-power-overdue", message).bug_check(0x9F, [5, pdo, handle, 0]))
+}
+
+/// The driver has answered a directed transition that has not been made.
+pub(super) fn not_done(cx: &mut Cx<'_>, handle: u64, down: bool) -> engine::Leave {
+    let device = name_of(cx, handle);
+    let (answer, role, state) = if down {
+        ("PoFxCompleteDirectedPowerDown", "DirectedPowerDownCallback", "still in D0")
+    } else {
+        ("PoFxReportDevicePoweredOn", "DirectedPowerUpCallback", "not in D0")
+    };
+    let message = format!(
+        "{answer} was called for {device}, which is {state}: no device power request has been made since {role} was called"
+    );
+    let verdict = Verdict::error("directed-power-not-done", message);
+    cx.stop(verdict.bug_check(0x9F, [6, handle, u64::from(down), 0]))
 }
 
 /// A driver asks for a change of a performance state that it may not ask for: `what` says why.
