@@ -7,8 +7,14 @@ use engine::Flow;
 use crate::cx::Cx;
 
 /// The bytes so far.
-#[derive(Default)]
 pub(crate) struct Fields(Vec<u8>);
+
+impl Default for Fields {
+    /// With room for what most structures need.
+    fn default() -> Self {
+        Self(Vec::with_capacity(128))
+    }
+}
 
 impl Fields {
     pub(crate) fn u16(self, value: u16) -> Self {

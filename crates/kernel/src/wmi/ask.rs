@@ -122,9 +122,8 @@ fn exchange(
         }
         return Ok(Answer::failed(NtStatus::INSUFFICIENT_RESOURCES));
     }
-    let mut bytes = input.to_vec();
-    bytes.resize(room, 0);
-    cx.write_bytes(buffer.address, &bytes)?;
+    // Behind it are zeroes, as in all that is allocated so.
+    cx.write_bytes(buffer.address, input)?;
     let data_path = match path {
         Path::Block(block) => {
             cx.write_bytes(guid.address, &block)?;

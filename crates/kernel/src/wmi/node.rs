@@ -181,9 +181,13 @@ impl Form {
 
 /// A `WNODE_HEADER`; its size is filled in by [`ask`](super::ask).
 pub(super) fn header(guid: &Guid, id: u32, flags: u32, time: u64) -> Vec<u8> {
+    head(guid, id, flags, time).done()
+}
+
+fn head(guid: &Guid, id: u32, flags: u32, time: u64) -> Fields {
     // HistoricalContext, and TimeStamp behind it.
     let head = Fields::default().u32(0).u32(id).u64(0).u64(time);
-    head.bytes(guid).u32(0).u32(flags).done()
+    head.bytes(guid).u32(0).u32(flags)
 }
 
 /// The block of a request about one instance, with `data` in it: the name stands behind the structure, as the pages demand of static names too.
@@ -193,7 +197,7 @@ pub(super) fn single(guid: &Guid, id: u32, time: u64, form: Form, target: &Targe
     let name: Vec<u16> = target.name.encode_utf16().collect();
     let length = u16::try_from(2 * name.len()).unwrap_or(LONGEST_NAME);
     let from = (NAME + 2 + 2 * name.len()).next_multiple_of(ALIGNMENT);
-    let head = Fields::default().bytes(&header(guid, id, form.flag() | static_names, time));
+    let head = head(guid, id, form.flag() | static_names, time);
     let named = head.size(NAME).u32(target.index.unwrap_or(0));
     let placed = match form {
         Form::Instance => named.size(from).size(data.len()),
