@@ -61,8 +61,12 @@ struct Slot {
     /// The windows as they were assigned before the card left D0, until software assigns them again.
     remembered: Option<Vec<Window>>,
     line: Option<u32>,
-    /// Whether a read may change what the bus knows of it.
+    /// Whether a read may change what the bus knows of it,
     reads_change: bool,
+    /// whether its accesses may take longer than others,
+    timed: bool,
+    /// and whether there is anything to be asked after a read.
+    asks_after_read: bool,
     /// Whether the card is in its slot.
     present: bool,
     /// The model's windows and line loads, and whether it was there, when `claims` was last built.
@@ -101,6 +105,8 @@ impl PciBus {
                 seen_line_loads: model.header().line_loads,
                 seen_pulled: model.is_pulled(),
                 reads_change: model.reads_change(),
+                timed: model.is_timed(),
+                asks_after_read: model.reads_change() || model.is_timed(),
                 messages: MessageUnit::new(model.header().messages),
                 power: PowerUnit::new(model.header().power),
                 express: ExpressUnit::new(model.header()),
@@ -215,9 +221,8 @@ impl PciBus {
         }
         match slot.model.read(&access) {
             Ok(value) => {
-                if self.slots[index].reads_change {
-                    self.settle(index);
-                    self.catch_up(index, at);
+                if self.slots[index].asks_after_read {
+                    self.after_read(index, &access, at);
                 }
                 Ok(value & ones(width as u64))
             }
@@ -251,11 +256,26 @@ impl PciBus {
         }
         match slot.model.write(&access, value & ones(width as u64)) {
             Ok(()) => {
+                if slot.timed {
+                    at.takes += slot.model.takes(&access, true);
+                }
                 self.settle(index);
                 self.catch_up(index, at);
                 Ok(())
             }
             Err(refusal) => Err(self.name(index, refusal)),
+        }
+    }
+
+    #[inline]
+    fn after_read(&mut self, index: usize, access: &Access, at: &mut Moment<'_>) {
+        let slot = &mut self.slots[index];
+        if slot.timed {
+            at.takes += slot.model.takes(access, false);
+        }
+        if slot.reads_change {
+            self.settle(index);
+            self.catch_up(index, at);
         }
     }
 
@@ -620,6 +640,8 @@ impl Slot {
             remembered: _,
             line: _,
             reads_change: _,
+            timed: _,
+            asks_after_read: _,
             present: _,
             seen_bars,
             seen_line_loads,

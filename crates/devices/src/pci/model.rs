@@ -124,6 +124,17 @@ pub trait Model {
     fn reads_change(&self) -> bool {
         true
     }
+    /// Whether [`Model::takes`] may ever answer anything but 0; asked once.
+    fn is_timed(&self) -> bool {
+        false
+    }
+    /// How long the access that has just been made keeps the processor waiting, in ns, beyond what an access of its kind takes; asked
+    /// once after each, if the card [is timed](Model::is_timed). Nothing else happens meanwhile: what was read is what was there when
+    /// it began.
+    fn takes(&mut self, access: &Access, write: bool) -> u64 {
+        let _ = (access, write);
+        0
+    }
     /// Whether it drives its interrupt pin now. The bus disregards it while messages are enabled.
     fn asserts(&self) -> bool;
     /// Whether it has gone from its slot by itself, and nobody has noticed: it answers nothing then. It may come back.

@@ -6,8 +6,9 @@
 use kernel::hal::hardware::{Refusal, Width};
 
 use super::board::{Board, Local};
-use super::fields::{Cntrl, Descriptor};
+use super::fields::{Cntrl, Descriptor, Range};
 use super::local::ByteOrder;
+use super::timing::Timed;
 use super::{Pci9052, lcr, local};
 use crate::pci::{Access, Model};
 use crate::register::{low32, ones, parts};
@@ -61,6 +62,17 @@ impl Pci9052 {
             self.drive();
         }
         Ok(())
+    }
+
+    /// How long an access takes on the local bus; the chip's own registers are not there.
+    pub(super) fn local_time(&mut self, access: &Access, write: bool) -> u64 {
+        let (Some(timing), Some(space)) = (&mut self.timing, usize::from(access.bar).checked_sub(2)) else {
+            return 0;
+        };
+        let address = self.lcr.local_address(space, access.offset);
+        let port = self.lcr.lasrr[space].is(Range::IO_SPACE);
+        let timed = Timed { now: access.now, address, bytes: access.bytes(), write, port };
+        timing.takes(self.lcr.lasbrd[space], &timed)
     }
 
     #[cold]

@@ -26,6 +26,17 @@ bits! {
 bits! {
     /// LASxBRD: how the local bus is driven for a space.
     pub(crate) struct Descriptor {
+        BURST = 0;
+        READY = 1;
+        /// 4, 8 or 16 Lwords; 0 none.
+        PREFETCH = 3..=4;
+        PREFETCH_COUNTS = 5;
+        /// Wait states: read address to data, read data to data, data to address, write address to data, write data to data.
+        NRAD = 6..=10;
+        NRDD = 11..=12;
+        NXDA = 13..=14;
+        NWAD = 15..=19;
+        NWDD = 20..=21;
         /// 00 8 bits, 01 16 bits, 10 32 bits.
         BUS_WIDTH = 22..=23;
         BIG_ENDIAN = 24;

@@ -1,6 +1,7 @@
 //! What can be typed for a `pci9052` card, and the card it makes.
 
 use super::board::PORTS;
+use super::timing::{CLOCK, Clock, period};
 use super::{Pci9052, Settings, image};
 use crate::catalog::{Entry, Key, Signal, placement};
 use crate::pci::{Model, Placement};
@@ -30,6 +31,16 @@ pub const ENTRY: Entry = Entry {
             meaning: "FILE that says what is on the local bus, by local addresses, and drives LINTi1 and LINTi2: docs/sheet.md",
             default: "the built-in board's memory and peripheral",
         },
+        Key {
+            name: "lclk",
+            meaning: "the local bus's clock, e.g. 33MHz or 40ns: accesses take the wait states of LASxBRD: docs/pci9052.md",
+            default: "accesses take no time on the local bus",
+        },
+        Key {
+            name: "ready",
+            meaning: "with lclk=: wait states of each data phase that the board asks for by READY#, 0–255",
+            default: "0",
+        },
     ],
     signals: &[
         Signal { name: "linti1", meaning: "1 drives LINTi1 high besides the peripheral, 0 lets go" },
@@ -49,6 +60,7 @@ impl Default for Settings {
             revision: 2,
             latency: 10_000,
             eeprom: Some(image::builtin((0x10B5, 0x9050))),
+            clock: None,
         }
     }
 }
@@ -88,9 +100,23 @@ fn build(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Box<dyn Mode
         revision: options.value("rev", "1 or 2", revision)?.unwrap_or(defaults.revision),
         latency: latency.unwrap_or(defaults.latency),
         eeprom,
+        clock: clock(options)?,
     };
     let card = Pci9052::new(settings);
     let Some(path) = local else { return Ok(Box::new(card)) };
     let sheet = sheet::read(ENTRY.name, "local", path, read_file, &PORTS)?;
     Ok(Box::new(card.with_board(sheet.state)))
+}
+
+/// The local clock, if time passes on the local bus.
+fn clock(options: &Options<'_>) -> Result<Option<Clock>, SpecError> {
+    let wait_states = |text: &str| text.parse::<u8>().ok();
+    let period = options.value("lclk", CLOCK, period)?;
+    let ready = options.value("ready", "wait states, 0 to 255", wait_states)?;
+    if period.is_none() && ready.is_some() {
+        return Err(SpecError::new(
+            "device `pci9052`: ready= is in clocks of the local bus; lclk= says how long they are",
+        ));
+    }
+    Ok(period.map(|period| Clock { period, ready: ready.unwrap_or(0).into() }))
 }

@@ -1,7 +1,7 @@
 //! The PLX PCI 9052 (and, as revision 1, the 9050): a PCI target that bridges to a local bus, on a board of our own.
 //!
 //! After what public drivers, emulators and PLX's errata sheet say of it. BAR0/BAR1 are its local configuration
-//! registers, BAR2–BAR5 windows to the local bus. Not modelled: wait states, prefetch, bursts, retries, the ISA
+//! registers, BAR2–BAR5 windows to the local bus; what accesses through them take is `timing`'s. Not modelled: retries, the ISA
 //! interface, a ROM, LOCK#. No public source says what software reset does to the registers: here it resets the board
 //! and keeps them, so that reload is what brings them back to the EEPROM's.
 
@@ -14,6 +14,7 @@ mod interrupt;
 mod keys;
 mod lcr;
 mod local;
+mod timing;
 
 use kernel::hal::hardware::Refusal;
 
@@ -28,6 +29,7 @@ use fields::{Cntrl, USER_IO};
 use interrupt::LocalInterrupts;
 use lcr::{Lcr, Register};
 use local::LocalBus;
+use timing::{Clock, Timing};
 
 /// CNTRL bits that a write stores: not data-out, not EEPROM present, not the mask revision.
 const CNTRL_STORED: u32 = 0x67FF_FFFF;
@@ -40,6 +42,8 @@ pub struct Pci9052 {
     interrupts: LocalInterrupts,
     eeprom: Option<Eeprom>,
     board: Board,
+    /// None: accesses to the local bus take no time there.
+    timing: Option<Box<Timing>>,
     outside: Outside,
     inputs: Inputs,
     /// Header, pin or deadline may have changed since the bus asked.
@@ -54,6 +58,7 @@ pub(crate) struct Settings {
     latency: u64,
     /// `None`: the socket is empty.
     eeprom: Option<[u16; WORDS]>,
+    clock: Option<Clock>,
 }
 
 /// The levels a script drives on the chip's pins. They are the outside world's: a reset does not change them.
@@ -97,6 +102,7 @@ impl Pci9052 {
             interrupts: LocalInterrupts::default(),
             eeprom: settings.eeprom.map(Eeprom::new),
             board: Board::BuiltIn(LocalBus::new(settings.latency)),
+            timing: settings.clock.map(|clock| Box::new(Timing::new(clock))),
             outside: Outside::default(),
             inputs: Inputs::default(),
             changed: true,
@@ -164,6 +170,7 @@ impl Pci9052 {
         }
         if new.is(Cntrl::SOFTWARE_RESET) && !old.is(Cntrl::SOFTWARE_RESET) {
             self.board.reset_peripheral();
+            self.timing.iter_mut().for_each(|timing| timing.reset());
             self.interrupts.reset();
         }
         if new.is(Cntrl::RELOAD) && !old.is(Cntrl::RELOAD) {
@@ -208,7 +215,8 @@ impl Model for Pci9052 {
     }
 
     fn reset(&mut self) {
-        let Self { settings, header, lcr, interrupts, eeprom, board, outside: _, inputs: _, changed } = self;
+        let Self { settings, header, lcr, interrupts, eeprom, board, timing, outside: _, inputs: _, changed } =
+            self;
         *changed = true;
         *header = Header {
             vendor: 0x10B5,
@@ -226,6 +234,7 @@ impl Model for Pci9052 {
             part.reset();
         }
         board.reset();
+        timing.iter_mut().for_each(|timing| timing.reset());
         self.load_eeprom();
     }
 
@@ -243,6 +252,14 @@ impl Model for Pci9052 {
 
     fn reads_change(&self) -> bool {
         self.board.reads_change()
+    }
+
+    fn is_timed(&self) -> bool {
+        self.timing.is_some()
+    }
+
+    fn takes(&mut self, access: &Access, write: bool) -> u64 {
+        self.local_time(access, write)
     }
 
     fn asserts(&self) -> bool {

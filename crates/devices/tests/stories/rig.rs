@@ -8,6 +8,8 @@ pub(crate) struct Rig {
     pub(crate) bus: PciBus,
     pub(crate) now: u64,
     pub(crate) memory: Ram,
+    /// What the last access took beyond what accesses of its kind take, in ns.
+    pub(crate) took: u64,
 }
 
 /// Memory from address 0 on, behind which there is nothing.
@@ -60,12 +62,15 @@ impl Rig {
     }
 
     pub(crate) fn of(cards: Vec<Box<dyn Model>>) -> Self {
-        Self { bus: PciBus::new(cards).unwrap(), now: 0, memory: Ram(vec![0; RAM]) }
+        Self { bus: PciBus::new(cards).unwrap(), now: 0, memory: Ram(vec![0; RAM]), took: 0 }
     }
 
     /// The bus at a time, with the memory that its masters reach.
     fn ask<R>(&mut self, now: u64, ask: impl FnOnce(&mut PciBus, &mut Moment<'_>) -> R) -> R {
-        ask(&mut self.bus, &mut Moment { now, memory: &mut self.memory })
+        let mut at = Moment::new(now, &mut self.memory);
+        let done = ask(&mut self.bus, &mut at);
+        self.took = at.takes;
+        done
     }
 
     pub(crate) fn port_read(&mut self, now: u64, port: u16, width: Width) -> Result<u32, Refusal> {

@@ -249,7 +249,7 @@ fn a_script_looks_at_registers_by_their_names() {
     let mut rig = rig(SAMPLER);
     let peek = |rig: &mut Rig, name: &str| {
         let mut memory = crate::rig::Ram(Vec::new());
-        rig.bus.peek(&mut kernel::hal::hardware::Moment { now: 0, memory: &mut memory }, "pci#0", name)
+        rig.bus.peek(&mut kernel::hal::hardware::Moment::new(0, &mut memory), "pci#0", name)
     };
     rig.poke("pci#0", "signal", "0x1f4");
     assert_eq!(peek(&mut rig, "NEXT").unwrap(), 500);

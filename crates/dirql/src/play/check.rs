@@ -187,7 +187,7 @@ fn tried(
     plan: &Plan,
     ask: impl FnOnce(&mut PciBus, &mut Moment<'_>) -> Result<(), String>,
 ) -> Result<(), String> {
-    ask(&mut plan.bus.borrow_mut(), &mut Moment { now: 0, memory: &mut Nowhere })
+    ask(&mut plan.bus.borrow_mut(), &mut Moment::new(0, &mut Nowhere))
 }
 
 /// No memory: nobody answers a bus master.

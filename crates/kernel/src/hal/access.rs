@@ -1,5 +1,5 @@
 //! Accesses of driver code to ports, device memory and `KUSER_SHARED_DATA`: routed to the hardware, told as events,
-//! and charged to the clock. Pages: *Accessing Device Memory and Registers*, *MmMapIoSpace function*.
+//! and charged to the clock, with what their device takes beyond the usual (`Moment::takes`). Pages: *Accessing Device Memory and Registers*, *MmMapIoSpace function*.
 //!
 //! What an access causes (a line that rises, a clock that was polled) happens in [`accessed`], after the driver's
 //! instruction: nothing here runs driver code before. Writes arrive at once, unless the platform posts them (`posted`), or the driver has
@@ -76,7 +76,7 @@ fn no(refusal: Refusal) -> Box<Refusal> {
 fn read_port(k: &mut Kernel, port: u16, width: Width) -> Answer<u64> {
     let place = u64::from(port) | Polls::PORT;
     let now = begin(k, k.hal.polls.cost(place, PORT_COST, k.ke.patience.is_tired()));
-    match k.hardware(now, |hardware, at| hardware.port_read(at, port, width)) {
+    match k.accesses(now, |hardware, at| hardware.port_read(at, port, width)) {
         Ok(value) => {
             let value = value.into();
             k.hal.polls.saw(place, value);
@@ -104,7 +104,7 @@ pub(crate) fn port_write(cx: &mut Cx<'_>, port: u16, bytes: u8, value: u32) -> F
     let written = cx.with(|k| {
         let now = begin(k, PORT_COST);
         k.hal.polls.writes(u64::from(port) | Polls::PORT, value.into());
-        k.hardware(now, |hardware, at| hardware.port_write(at, port, told.width, value)).map_err(no)
+        k.accesses(now, |hardware, at| hardware.port_write(at, port, told.width, value)).map_err(no)
     });
     match written {
         Ok(()) => {
@@ -274,7 +274,7 @@ fn load(cx: &mut Cx<'_>, bus: u64, width: Width) -> Flow<u64> {
 #[inline]
 fn read(k: &mut Kernel, bus: u64, width: Width) -> Answer<u64> {
     let now = begin(k, k.hal.polls.cost(bus, READ_COST, k.ke.patience.is_tired()));
-    match k.hardware(now, |hardware, at| hardware.memory_read(at, bus, width)) {
+    match k.accesses(now, |hardware, at| hardware.memory_read(at, bus, width)) {
         Ok(value) => {
             k.hal.polls.saw(bus, value);
             Ok(value)
@@ -313,7 +313,7 @@ const fn cut(value: u64, width: Width) -> u64 {
 fn write(k: &mut Kernel, bus: u64, width: Width, value: u64) -> Answer<()> {
     let now = begin(k, WRITE_COST);
     k.hal.polls.writes(bus, value);
-    k.hardware(now, |hardware, at| hardware.memory_write(at, bus, width, value)).map_err(no)
+    k.accesses(now, |hardware, at| hardware.memory_write(at, bus, width, value)).map_err(no)
 }
 
 /// A write of combined bytes arrives at its device, which takes the processor so long.
@@ -321,7 +321,7 @@ pub(super) fn arrive_combined(cx: &mut Cx<'_>, bus: u64, width: Width, value: u6
     let written = cx.with(|k| {
         let now = begin(k, cost);
         k.hal.polls.writes(bus, value);
-        let written = k.hardware(now, |hardware, at| hardware.memory_combined(at, bus, width, value));
+        let written = k.accesses(now, |hardware, at| hardware.memory_combined(at, bus, width, value));
         written.map_err(|refusal| no(refusal.by("of combined stores,")))
     });
     stored(cx, bus, width, value, written)
@@ -350,6 +350,13 @@ pub(super) fn begin(k: &mut Kernel, cost: u64) -> u64 {
     k.hal.after = After::Device;
     debug_assert_eq!(now, k.engine.now());
     now
+}
+
+/// The device keeps the processor waiting: so much later its instruction retires, and what is due by then is let in.
+#[cold]
+#[inline(never)]
+pub(super) fn wait(k: &mut Kernel, nanoseconds: u64) {
+    let _ = ke::slice::shorten(k, nanoseconds);
 }
 
 /// The instruction that accessed a device has retired.

@@ -120,6 +120,15 @@ pub struct Moment<'m> {
     pub now: u64,
     /// Physical memory.
     pub memory: &'m mut dyn Memory,
+    /// What an access takes beyond what accesses of its kind take, in ns: a device adds the time for which it keeps the processor waiting.
+    pub takes: u64,
+}
+
+impl<'m> Moment<'m> {
+    /// At this time, with this memory; nothing has kept anybody waiting.
+    pub fn new(now: u64, memory: &'m mut dyn Memory) -> Self {
+        Self { now, memory, takes: 0 }
+    }
 }
 
 /// The hardware of one machine. Times are the machine's clock in nanoseconds.

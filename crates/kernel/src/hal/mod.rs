@@ -62,10 +62,32 @@ impl Kernel {
     /// Asks the hardware for something at a time, at which its bus masters may reach the machine's memory.
     #[inline]
     pub fn hardware<R>(&mut self, now: u64, ask: impl FnOnce(&mut dyn Hardware, &mut Moment<'_>) -> R) -> R {
+        self.timed(now, ask).0
+    }
+
+    /// The same for an access of a processor: as long as the device keeps it waiting, time passes.
+    #[inline]
+    pub(crate) fn accesses<R>(
+        &mut self,
+        now: u64,
+        ask: impl FnOnce(&mut dyn Hardware, &mut Moment<'_>) -> R,
+    ) -> R {
+        let (answer, takes) = self.timed(now, ask);
+        if takes != 0 {
+            access::wait(self, takes);
+        }
+        answer
+    }
+
+    /// The answer, and what the access takes beyond the usual.
+    #[inline]
+    fn timed<R>(&mut self, now: u64, ask: impl FnOnce(&mut dyn Hardware, &mut Moment<'_>) -> R) -> (R, u64) {
         let hal = &mut self.hal;
         let (mm, transfers) = (&mut self.mm, &mut hal.transfers);
         let mut memory = Reach { engine: self.engine, mm, transfers, dma: &hal.dma };
-        ask(hal.hardware.as_mut(), &mut Moment { now, memory: &mut memory })
+        let mut at = Moment::new(now, &mut memory);
+        let answer = ask(hal.hardware.as_mut(), &mut at);
+        (answer, at.takes)
     }
 
     /// The hardware, for an access to configuration space: writes that are on their way have arrived.

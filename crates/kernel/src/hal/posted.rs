@@ -46,7 +46,8 @@ impl Posted {
     fn arrive(&mut self, at: &mut Moment<'_>, count: usize) {
         for UnderWay { address, width, value, combined, due } in self.under_way.drain(..count) {
             let now = due.map_or(at.now, |due| due.min(at.now));
-            let mut then = Moment { now, memory: at.memory };
+            // The bridge has taken them: how long their device takes is not the processor's time.
+            let mut then = Moment::new(now, at.memory);
             self.bus.advance(&mut then);
             let written = if combined {
                 self.bus.memory_combined(&mut then, address, width, value)
@@ -255,7 +256,7 @@ mod tests {
     }
 
     fn at<R>(now: u64, f: impl FnOnce(&mut Moment<'_>) -> R) -> R {
-        f(&mut Moment { now, memory: &mut None })
+        f(&mut Moment::new(now, &mut None))
     }
 
     fn bridge() -> (std::rc::Rc<std::cell::RefCell<Register>>, Posted) {
