@@ -19,6 +19,10 @@ typedef struct _FUNCTION {
     PUCHAR Registers; /* BAR0; NULL while the device is not started */
     ULONG Length;
     ULONG_PTR Ports; /* the first window of ports; 0 if the card has none */
+#ifdef SECOND_WINDOW
+    PHYSICAL_ADDRESS Second; /* the next window of memory behind BAR0, for the driver to map */
+    ULONG SecondLength;
+#endif
     BOOLEAN Connected;
     ULONG Version; /* as IoConnectInterruptEx left it; 0: by IoConnectInterrupt */
     PIO_INTERRUPT_MESSAGE_INFO Messages; /* or the line's interrupt object: the same place */
@@ -162,6 +166,9 @@ static NTSTATUS FunctionStart(PFUNCTION Function, PCM_RESOURCE_LIST Resources)
 
     RtlZeroMemory(&Function->Line, sizeof(Function->Line));
     Function->Ports = 0;
+#ifdef SECOND_WINDOW
+    Function->SecondLength = 0;
+#endif
     for (Index = 0; Index < List->Count; Index++) {
         PCM_PARTIAL_RESOURCE_DESCRIPTOR Own = &List->PartialDescriptors[Index];
 
@@ -177,6 +184,12 @@ static NTSTATUS FunctionStart(PFUNCTION Function, PCM_RESOURCE_LIST Resources)
         if (Own->Type == CmResourceTypePort && Function->Ports == 0) {
             Function->Ports = (ULONG_PTR)Own->u.Port.Start.QuadPart;
         }
+#ifdef SECOND_WINDOW
+        if (Own->Type == CmResourceTypeMemory && Function->Registers != NULL && Function->SecondLength == 0) {
+            Function->Second = Own->u.Memory.Start;
+            Function->SecondLength = Own->u.Memory.Length;
+        }
+#endif
         if (Own->Type == CmResourceTypeMemory && Function->Registers == NULL) {
             Function->Length = Own->u.Memory.Length;
             Function->Registers = MmMapIoSpace(Own->u.Memory.Start, Function->Length, MmNonCached);

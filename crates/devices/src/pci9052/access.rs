@@ -71,7 +71,9 @@ impl Pci9052 {
         };
         let address = self.lcr.local_address(space, access.offset);
         let port = self.lcr.lasrr[space].is(Range::IO_SPACE);
-        let timed = Timed { now: access.now, address, bytes: access.bytes(), write, port };
+        let (now, bytes) = (access.now, access.bytes());
+        let held = self.board.takes(now, address, bytes);
+        let timed = Timed { now, address, bytes, write, port, held };
         timing.takes(self.lcr.lasbrd[space], &timed)
     }
 

@@ -102,6 +102,14 @@ impl Board {
         }
     }
 
+    /// How long the board holds READY# back for its registers at local addresses, ns.
+    pub(super) fn takes(&self, now: u64, address: u32, bytes: u64) -> u64 {
+        match self {
+            Self::BuiltIn(_) => 0,
+            Self::Sheet(board) => board.takes(&At { now, space: 0, offset: address.into(), bytes }),
+        }
+    }
+
     /// The name of the register at a local address.
     pub(super) fn name(&self, address: u32) -> Option<&str> {
         match self {

@@ -105,6 +105,11 @@ fn build(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Box<dyn Mode
     let card = Pci9052::new(settings);
     let Some(path) = local else { return Ok(Box::new(card)) };
     let sheet = sheet::read(ENTRY.name, "local", path, read_file, &PORTS)?;
+    if sheet.state.is_timed() && !card.is_timed() {
+        return Err(SpecError::new(format!(
+            "device `pci9052`: local={path}: a register `takes` time, which passes on the local bus with lclk= only"
+        )));
+    }
     Ok(Box::new(card.with_board(sheet.state)))
 }
 

@@ -3,7 +3,8 @@
 //! A transaction is an address cycle of one clock and data phases of one clock each, with NRAD (a write: NWAD) wait states in front of the first
 //! one, NRDD (NWDD) in front of each other one of a burst, and NXDA before the next address cycle. An access that is wider than the local bus
 //! has several data phases: with burst enabled in one transaction, else each in one of its own; I/O space does not burst. Where READY# is
-//! enabled a data phase has at least the wait states that the board asks for (`ready=`), and where it is not the chip does not look.
+//! enabled a data phase has at least the wait states that the board asks for (`ready=`), and one to a register
+//! of a board's sheet that `takes` time lasts so much longer; where it is not the chip does not look.
 //!
 //! No public source at hand says all of it. Decided here:
 //! - The write FIFO holds 16 Lwords (64 bytes). A write to memory takes the processor nothing while there is room, and the time until there is
@@ -58,6 +59,8 @@ pub(super) struct Timed {
     pub(super) write: bool,
     /// To I/O space.
     pub(super) port: bool,
+    /// How long its registers hold READY# back in all, ns.
+    pub(super) held: u64,
 }
 
 /// Clocks on the local bus.
@@ -85,7 +88,9 @@ impl Timing {
     pub(super) fn takes(&mut self, descriptor: Descriptor, access: &Timed) -> u64 {
         let clocks = Clocks::of(descriptor, access, self.clock.ready);
         let taken_at = if access.write && !access.port { self.room(access) } else { access.now };
-        let done = taken_at.max(self.free_at).saturating_add(self.nanoseconds(clocks.access));
+        let held = if descriptor.is(Descriptor::READY) { access.held } else { 0 };
+        let begun = taken_at.max(self.free_at);
+        let done = begun.saturating_add(self.nanoseconds(clocks.access)).saturating_add(held);
         self.free_at = done.saturating_add(self.nanoseconds(clocks.behind));
         if access.write && !access.port {
             self.writes.extend((0..access.words(4)).map(|_| done));

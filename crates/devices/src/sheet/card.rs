@@ -77,6 +77,14 @@ impl Model for SheetCard {
         self.state.reads_change()
     }
 
+    fn is_timed(&self) -> bool {
+        self.state.is_timed()
+    }
+
+    fn takes(&mut self, access: &Access, _write: bool) -> u64 {
+        self.state.takes(&at(access))
+    }
+
     fn asserts(&self) -> bool {
         self.header.pin != 0 && self.state.line(PIN)
     }

@@ -73,6 +73,8 @@ pub(super) struct Register {
     pub(super) pops: Option<usize>,
     /// A write puts a word into this FIFO.
     pub(super) pushes: Option<usize>,
+    /// So much longer than others an access to it takes, ns.
+    pub(super) takes: u64,
     pub(super) on_read: Block,
     pub(super) on_write: Block,
 }

@@ -15,6 +15,7 @@ mod lspci;
 mod messages;
 mod pci9052;
 mod pci9052_bits;
+mod pci9052_time;
 mod rig;
 mod sheet;
 mod slave;

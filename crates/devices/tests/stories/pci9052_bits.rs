@@ -8,8 +8,12 @@ use kernel::hal::hardware::Width;
 use crate::rig::Rig;
 
 const PAGE: &str = include_str!("../../../../docs/pci9052.md");
-const STORIES: [&str; 3] =
-    [include_str!("pci9052.rs"), include_str!("eeprom.rs"), include_str!("pci9052_bits.rs")];
+const STORIES: [&str; 4] = [
+    include_str!("pci9052.rs"),
+    include_str!("pci9052_time.rs"),
+    include_str!("eeprom.rs"),
+    include_str!("pci9052_bits.rs"),
+];
 const CARD: &str = "pci9052#0";
 
 /// A row of the page's tables.
@@ -24,7 +28,7 @@ struct Row {
 fn rows() -> Vec<Row> {
     let cells = |line: &'static str| line.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>();
     let rows = PAGE.lines().filter(|line| line.starts_with("| ")).map(cells);
-    let rows = rows.filter(|cells| !matches!(cells[0], "register" | "---"));
+    let rows = rows.filter(|cells| cells.len() == 5 && !matches!(cells[0], "register" | "---"));
     rows.map(|cells| {
         let (high, low) = cells[1].split_once(':').unwrap_or((cells[1], cells[1]));
         let [low, high] = [low, high].map(|bit| bit.parse().unwrap());
@@ -91,7 +95,7 @@ fn each_bit_is_kept_or_not_as_the_page_says() {
             }
         }
     }
-    assert!(tried > 200, "{tried}");
+    assert!(tried > 190, "{tried}");
 }
 
 #[test]

@@ -430,3 +430,37 @@ fn no_text_makes_the_reader_fail() {
         card.reset();
     }
 }
+
+#[test]
+fn a_register_takes_the_time_that_the_sheet_says_and_no_other_does() {
+    let mut rig = small("00 SLOW rw takes 2us\n04 QUICK rw\n08 TABLE rw reads QUICK + 1 takes 300 ns\n");
+    for (offset, takes) in [(0, 2_000), (4, 0), (8, 300)] {
+        read(&mut rig, offset);
+        assert_eq!(rig.took, takes);
+        write(&mut rig, offset, 1);
+        assert_eq!(rig.took, takes);
+    }
+    rig.read("pci#0", 0, 0, Width::Qword);
+    assert_eq!(rig.took, 2_000, "of each register that is touched");
+    for (takes, says) in [("2", "a unit is missing"), ("2ms", "1 ms at most"), ("us", "how much longer")] {
+        let sheet = format!("card id=abcd:1 irq\nbar0 mem:256\n00 SLOW rw takes {takes}\n");
+        assert!(refused(&sheet).contains(says), "{}", refused(&sheet));
+    }
+}
+
+#[test]
+fn behind_the_bridge_a_register_holds_ready_back() {
+    let sheet = b"local\n1000 SLOW rw takes 2us\n1004 QUICK rw\n";
+    let card = |spec: &str| devices::parse(spec, &|_: &str| Ok(sheet.to_vec()));
+    let refused = card("pci9052,local=board.sheet").err().unwrap().to_string();
+    assert!(refused.contains("takes` time, which passes on the local bus with lclk="), "{refused}");
+    let mut rig = Rig::of(vec![card("pci9052,lclk=25MHz,local=board.sheet").unwrap()]);
+    for (descriptor, offset, takes) in
+        [(0x0080_0000, 0x1000, 80), (0x0080_0002, 0x1000, 2_080), (0x0080_0002, 0x1004, 80)]
+    {
+        rig.write("pci9052#0", 0, 0x28, Width::Dword, descriptor);
+        rig.read("pci9052#0", 2, offset, Width::Dword);
+        assert_eq!(rig.took, takes, "LAS0BRD {descriptor:08X}");
+        rig.pass_to(rig.now + 10_000);
+    }
+}

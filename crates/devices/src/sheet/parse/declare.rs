@@ -175,6 +175,7 @@ impl Sheet<'_> {
             fields: Vec::new(),
             pops: None,
             pushes: None,
+            takes: 0,
             on_read: Block::default(),
             on_write: Block::default(),
         });

@@ -8,6 +8,10 @@ use crate::sheet::error::Wrong;
 use crate::sheet::expression::{Bits, Expression, Scope};
 use crate::sheet::names::Name;
 use crate::sheet::token::Token;
+use crate::spec::TIME_UNITS;
+
+/// What an access can take at most, ns.
+const LONGEST: u64 = 1_000_000;
 
 impl Sheet<'_> {
     pub(super) fn register(&mut self, line: &Line<'_>, register: usize) -> Result<(), Wrong> {
@@ -28,10 +32,12 @@ impl Sheet<'_> {
             } else if cursor.word("writes") {
                 let (at, name) = cursor.name("a FIFO")?;
                 self.description.registers[register].pushes = Some(self.names.fifo(name, at)?);
+            } else if cursor.word("takes") {
+                self.description.registers[register].takes = duration(&mut cursor)?;
             } else {
                 return Err(Wrong::at(
                     at,
-                    "an access (as rw, ro, w1c), `= VALUE`, `reads` or `writes` can stand here",
+                    "an access (as rw, ro, w1c), `= VALUE`, `reads`, `writes` or `takes` can stand here",
                 ));
             }
         }
@@ -168,4 +174,15 @@ fn reset(cursor: &mut Cursor<'_, '_>, bits: Bits) -> Result<Option<u64>, Wrong> 
         return Err(Wrong::at(at, "that is more than these bits can hold"));
     }
     Ok(Some(reset))
+}
+
+/// How much longer than others an access to a register takes, ns.
+fn duration(cursor: &mut Cursor<'_, '_>) -> Result<u64, Wrong> {
+    let at = cursor.column();
+    let count = cursor.number("how much longer an access takes")?;
+    let unit = TIME_UNITS.into_iter().find(|(unit, _)| cursor.word(unit));
+    let missing = || Wrong::at(cursor.column(), "a unit is missing here: ns, us or ms");
+    let (_, unit) = unit.ok_or_else(missing)?;
+    let duration = count.checked_mul(unit).filter(|duration| *duration <= LONGEST);
+    duration.ok_or_else(|| Wrong::at(at, "an access takes 1 ms at most"))
 }

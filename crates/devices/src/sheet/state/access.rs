@@ -64,6 +64,15 @@ impl State {
         Ok(())
     }
 
+    /// How much longer than another such access it takes, ns.
+    pub(crate) fn takes(&self, at: &At) -> u64 {
+        let takes = |area: &Area| match area.what {
+            What::Register(register) => self.sheet.registers[register].takes,
+            What::Memory(_) => 0,
+        };
+        touched(&self.sheet.areas, at).map(takes).sum()
+    }
+
     /// The name of what lies there.
     pub(crate) fn name(&self, space: u8, offset: u64) -> Option<&str> {
         let at = At { now: 0, space, offset, bytes: 1 };

@@ -36,8 +36,10 @@ pub(crate) struct State {
     signaled: Vec<bool>,
     /// Messages that the bus has not taken.
     messages: Vec<u16>,
-    /// Whether a driver's read can change its lines, its messages or its deadline.
+    /// Whether a driver's read can change its lines, its messages or its deadline,
     reads_change: bool,
+    /// and whether accesses to some of its registers take longer than others.
+    timed: bool,
 }
 
 #[derive(Default)]
@@ -84,6 +86,7 @@ impl State {
             signaled: Vec::new(),
             messages: Vec::new(),
             reads_change: sheet.registers.iter().any(Register::changes_when_read),
+            timed: sheet.registers.iter().any(|register| register.takes != 0),
             sheet: Rc::new(sheet),
         };
         state.reset();
@@ -110,6 +113,7 @@ impl State {
             signaled,
             messages,
             reads_change: _,
+            timed: _,
         } = self;
         *registers = sheet.registers.iter().map(|register| register.reset).collect();
         *fifos = sheet.fifos.iter().map(|_| Fifo::default()).collect();
@@ -125,6 +129,11 @@ impl State {
     /// Whether a driver's read can change what it drives.
     pub(crate) const fn reads_change(&self) -> bool {
         self.reads_change
+    }
+
+    /// Whether accesses to some of its registers take longer than others.
+    pub(crate) const fn is_timed(&self) -> bool {
+        self.timed
     }
 
     /// The level of an output.
