@@ -15,14 +15,30 @@ const LAS1BRD: u64 = 0x2C;
 const BURST: u64 = 1;
 const READY: u64 = 1 << 1;
 const PREFETCH_COUNTS: u64 = 1 << 5;
-const NRAD: u64 = 1 << 6;
-const NRDD: u64 = 1 << 11;
-const NXDA: u64 = 1 << 13;
-const NWAD: u64 = 1 << 15;
-const NWDD: u64 = 1 << 20;
 const BITS_8: u64 = 0;
 const BITS_16: u64 = 1 << 22;
 const BITS_32: u64 = 2 << 22;
+
+/// Wait states.
+const fn nrad(states: u64) -> u64 {
+    states << 6
+}
+
+const fn nrdd(states: u64) -> u64 {
+    states << 11
+}
+
+const fn nxda(states: u64) -> u64 {
+    states << 13
+}
+
+const fn nwad(states: u64) -> u64 {
+    states << 15
+}
+
+const fn nwdd(states: u64) -> u64 {
+    states << 20
+}
 
 /// A card whose spaces 0 and 1 have this descriptor.
 fn card(spec: &str, descriptor: u64) -> Rig {
@@ -75,7 +91,7 @@ fn port_write(width: Width) -> impl FnOnce(&mut Rig) {
 
 #[test]
 fn without_the_key_no_access_takes_longer_than_another() {
-    let mut rig = card("pci9052", BITS_8 | READY | 31 * NRAD | 31 * NWAD | 3 * NXDA);
+    let mut rig = card("pci9052", BITS_8 | READY | nrad(31) | nwad(31) | nxda(3));
     for _ in 0..40 {
         assert_eq!(clocks_now(&mut rig, write(0, Width::Qword)), 0);
         assert_eq!(clocks_now(&mut rig, port_write(Width::Dword)), 0);
@@ -88,36 +104,36 @@ fn a_read_takes_its_address_cycle_its_wait_states_and_its_data() {
     let mut rig = card(CLOCKED, BITS_32);
     assert_eq!(clocks(&mut rig, read(0, Width::Dword)), 2);
     for wait_states in [1, 7, 31] {
-        describe(&mut rig, BITS_32 | wait_states * NRAD);
+        describe(&mut rig, BITS_32 | nrad(wait_states));
         assert_eq!(clocks(&mut rig, read(0, Width::Dword)), 2 + wait_states, "as soon as it is written");
         assert_eq!(clocks(&mut rig, port_read(Width::Byte)), 2 + wait_states);
     }
     // One data phase: what stands between several, and what is of writes, does not count.
-    describe(&mut rig, BITS_32 | 3 * NRDD | 3 * NXDA | 31 * NWAD | 3 * NWDD);
+    describe(&mut rig, BITS_32 | nrdd(3) | nxda(3) | nwad(31) | nwdd(3));
     assert_eq!(clocks(&mut rig, read(0, Width::Dword)), 2);
 }
 
 #[test]
 fn an_access_that_is_wider_than_the_bus_takes_several_cycles() {
     for (width, phases) in [(BITS_8, [1, 2, 4, 8]), (BITS_16, [1, 1, 2, 4]), (BITS_32, [1, 1, 1, 2])] {
-        let mut rig = card(CLOCKED, width | 5 * NRAD | 3 * NXDA);
+        let mut rig = card(CLOCKED, width | nrad(5) | nxda(3));
         for (access, phases) in [Width::Byte, Width::Word, Width::Dword, Width::Qword].into_iter().zip(phases)
         {
             assert_eq!(clocks(&mut rig, read(0, access)), 7 * phases + 3 * (phases - 1), "{access:?}");
         }
     }
-    let mut rig = card(CLOCKED, BITS_16 | 5 * NRAD);
+    let mut rig = card(CLOCKED, BITS_16 | nrad(5));
     assert_eq!(clocks(&mut rig, read(1, Width::Word)), 14, "bytes of two bus words");
     assert_eq!(clocks(&mut rig, read(3, Width::Dword)), 21);
 }
 
 #[test]
 fn a_burst_saves_the_address_cycles_of_an_access_that_is_wider_than_the_bus() {
-    let mut rig = card(CLOCKED, BITS_8 | BURST | 5 * NRAD | 2 * NRDD | 3 * NXDA);
+    let mut rig = card(CLOCKED, BITS_8 | BURST | nrad(5) | nrdd(2) | nxda(3));
     assert_eq!(clocks(&mut rig, read(0, Width::Byte)), 7);
     assert_eq!(clocks(&mut rig, read(0, Width::Dword)), 7 + 3 * 3);
     assert_eq!(clocks(&mut rig, port_read(Width::Dword)), 4 * 7 + 3 * 3, "I/O space does not burst");
-    describe(&mut rig, BITS_8 | BURST | 5 * NRAD);
+    describe(&mut rig, BITS_8 | BURST | nrad(5));
     assert_eq!(clocks(&mut rig, read(0, Width::Dword)), 7 + 3);
 }
 
@@ -125,10 +141,10 @@ fn a_burst_saves_the_address_cycles_of_an_access_that_is_wider_than_the_bus() {
 fn the_board_is_waited_for_where_the_ready_input_is_enabled() {
     let slow = "pci9052,lclk=25MHz,ready=9";
     for (descriptor, taken) in [
-        (BITS_32 | 4 * NRAD, 6),
-        (BITS_32 | READY | 4 * NRAD, 11),
-        (BITS_32 | READY | 20 * NRAD, 22),
-        (BITS_16 | READY | BURST | NRDD, 11 + 10),
+        (BITS_32 | nrad(4), 6),
+        (BITS_32 | READY | nrad(4), 11),
+        (BITS_32 | READY | nrad(20), 22),
+        (BITS_16 | READY | BURST | nrdd(1), 11 + 10),
     ] {
         assert_eq!(clocks(&mut card(slow, descriptor), read(0, Width::Dword)), taken, "{descriptor:08X}");
     }
@@ -141,7 +157,7 @@ fn the_board_is_waited_for_where_the_ready_input_is_enabled() {
 
 #[test]
 fn the_next_transaction_waits_for_the_bus_to_be_free() {
-    let mut rig = card(CLOCKED, BITS_32 | 3 * NXDA);
+    let mut rig = card(CLOCKED, BITS_32 | nxda(3));
     assert_eq!(clocks(&mut rig, read(0, Width::Dword)), 2);
     assert_eq!(clocks_now(&mut rig, read(0, Width::Dword)), 3 + 2);
     assert_eq!(clocks_now(&mut rig, port_read(Width::Dword)), 3 + 2, "through whichever space");
@@ -153,7 +169,7 @@ fn the_next_transaction_waits_for_the_bus_to_be_free() {
 fn what_is_prefetched_behind_a_read_keeps_the_next_access_waiting() {
     for (count, lwords) in [(0, 1), (1, 4), (2, 8), (3, 16)] {
         let prefetch = PREFETCH_COUNTS | count << 3;
-        let mut rig = card(CLOCKED, BITS_32 | BURST | NRDD | prefetch);
+        let mut rig = card(CLOCKED, BITS_32 | BURST | nrdd(1) | prefetch);
         assert_eq!(clocks(&mut rig, read(0, Width::Dword)), 2, "its own data comes first");
         assert_eq!(clocks_now(&mut rig, read(0, Width::Dword)), 2 * (lwords - 1) + 2, "{lwords} Lwords");
         rig.pass_to(rig.now + 1_000_000);
@@ -167,7 +183,7 @@ fn what_is_prefetched_behind_a_read_keeps_the_next_access_waiting() {
         2,
         "the count does not count: it ends with the read"
     );
-    let mut rig = card(CLOCKED, BITS_16 | NRAD | PREFETCH_COUNTS | 1 << 3);
+    let mut rig = card(CLOCKED, BITS_16 | nrad(1) | PREFETCH_COUNTS | 1 << 3);
     assert_eq!(clocks(&mut rig, read(0, Width::Dword)), 6);
     assert_eq!(
         clocks_now(&mut rig, read(0, Width::Dword)),
@@ -178,7 +194,7 @@ fn what_is_prefetched_behind_a_read_keeps_the_next_access_waiting() {
 
 #[test]
 fn writes_cost_the_processor_nothing_until_the_fifo_is_full() {
-    let mut rig = card(CLOCKED, BITS_32 | 6 * NWAD | 2 * NXDA);
+    let mut rig = card(CLOCKED, BITS_32 | nwad(6) | nxda(2));
     rig.pass_to(1_000_000);
     for _ in 0..16 {
         assert_eq!(clocks_now(&mut rig, write(0, Width::Dword)), 0);
@@ -194,18 +210,18 @@ fn writes_cost_the_processor_nothing_until_the_fifo_is_full() {
     );
     assert_eq!(clocks(&mut rig, write(0, Width::Dword)), 0);
     assert_eq!(clocks_now(&mut rig, read(0, Width::Dword)), 10 + 2);
-    let mut rig = card(CLOCKED, BITS_8 | BURST | 6 * NWAD | 3 * NWDD);
+    let mut rig = card(CLOCKED, BITS_8 | BURST | nwad(6) | nwdd(3));
     assert_eq!(clocks(&mut rig, write(0, Width::Dword)), 0);
     assert_eq!(clocks_now(&mut rig, read(0, Width::Byte)), 8 + 3 * 4 + 2);
 }
 
 #[test]
 fn a_write_to_ports_is_not_posted_and_shows_its_own_wait_states() {
-    let mut rig = card(CLOCKED, BITS_8 | 31 * NRAD | 6 * NWAD | 3 * NXDA);
+    let mut rig = card(CLOCKED, BITS_8 | nrad(31) | nwad(6) | nxda(3));
     assert_eq!(clocks(&mut rig, port_write(Width::Byte)), 8);
     assert_eq!(clocks(&mut rig, port_write(Width::Dword)), 4 * 8 + 3 * 3);
     for (wait_states, taken) in [(0, 4), (3, 7)] {
-        describe(&mut rig, BITS_32 | BURST | wait_states * NWDD | 31 * NRAD);
+        describe(&mut rig, BITS_32 | BURST | nwdd(wait_states) | nrad(31));
         assert_eq!(clocks(&mut rig, write(0, Width::Qword)), 0);
         rig.write(CARD, 0, LAS0BRD, Width::Dword, BITS_32);
         assert_eq!(clocks_now(&mut rig, read(0, Width::Dword)) - 2, taken - 1, "two Lwords in one burst");
@@ -214,7 +230,7 @@ fn a_write_to_ports_is_not_posted_and_shows_its_own_wait_states() {
 
 #[test]
 fn reset_empties_the_chip_and_the_descriptor_is_whoever_s_was_last() {
-    let slow = BITS_32 | 31 * NRAD | 31 * NWAD;
+    let slow = BITS_32 | nrad(31) | nwad(31);
     let mut rig = card("pci9052,lclk=1MHz", slow);
     for _ in 0..16 {
         rig.write(CARD, 2, 0, Width::Dword, 1);
