@@ -180,6 +180,22 @@ fn pci9052_sys_replays() {
     });
 }
 
+/// Accesses that take as long as the local bus's descriptor says.
+#[test]
+fn localbus_sys_replays() {
+    many(Scene {
+        sys: "localbus.sys",
+        inf: None,
+        device: Some("pci9052,lclk=33MHz,latency=7us"),
+        script: r"open \\.\LocalBus as a
+            open \\.\LocalBus as b
+            t: ioctl a 0x223880 in u32:0x800fc0 + u32:200 out 8
+            u: ioctl b 0x223884 in u32:0x8f8000 + u32:100 out 8
+            ioctl b 0x223888 in u32:0xffffffff + u32:0 out 8
+            join t; join u",
+    });
+}
+
 #[test]
 fn services_sys_replays() {
     many(Scene {
