@@ -4,6 +4,7 @@
 
 use core::sync::atomic::Ordering;
 
+use wdm::abi::{FILE_ANY_ACCESS, FILE_DEVICE_UNKNOWN, METHOD_BUFFERED, ctl_code};
 use wdm::{
     Answer, Bus, ChildDevice, DeviceInterface, DispatchOrBelow, GUID, Identity, Irp, Line, Name, NtStatus,
     Passive, PendingIrp, Result, Slot, SpinLock, Stop,
@@ -21,6 +22,9 @@ const PORTS: GUID = GUID::new(0x7A9B_6E04, 0x8E0E, 0x4C1B, 0xA3B7_5F8D_2D0C_9E15
 const WAITING: i64 = 0x100;
 
 const BYTES: usize = 16;
+
+/// Its request goes down the bus's stack, for which it has no stack locations: the mistake that the crate stops with a bug check.
+const PASS_DOWN: u32 = ctl_code(FILE_DEVICE_UNKNOWN, 0xC54, METHOD_BUFFERED, FILE_ANY_ACCESS);
 
 /// What there is.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -79,13 +83,7 @@ pub(crate) struct Port {
 
 impl Port {
     pub(crate) fn new(slot: u32, kind: Kind) -> Self {
-        Self {
-            slot,
-            kind,
-            interface: Slot::new(),
-            written: SpinLock::new([0; BYTES]),
-            waiting: Slot::new(),
-        }
+        Self { slot, kind, interface: Slot::new(), written: SpinLock::new([0; BYTES]), waiting: Slot::new() }
     }
 
     fn say(&self, what: &str) {
@@ -137,7 +135,8 @@ impl Bus for Slots {
 
     fn child_cleanup<'irp>(port: &ChildDevice<Self>, irp: Irp<'irp>, passive: &mut Passive) -> Answer<'irp> {
         if let Some(waiting) = port.waiting.take() {
-            let status = if waiting.file() == irp.file() { NtStatus::CANCELLED } else { NtStatus::DEVICE_BUSY };
+            let status =
+                if waiting.file() == irp.file() { NtStatus::CANCELLED } else { NtStatus::DEVICE_BUSY };
             waiting.complete(status, 0, passive);
         }
         irp.complete(NtStatus::SUCCESS, 0, passive)
@@ -177,6 +176,17 @@ impl Bus for Slots {
             waiting.complete(NtStatus::SUCCESS, bytes, level);
         }
         irp.complete(NtStatus::SUCCESS, bytes, level)
+    }
+
+    fn child_device_control<'irp>(
+        port: &ChildDevice<Self>,
+        irp: Irp<'irp>,
+        level: &mut DispatchOrBelow,
+    ) -> Answer<'irp> {
+        match irp.control().code {
+            PASS_DOWN => irp.forward(port.bus(), level),
+            _ => irp.complete(NtStatus::INVALID_DEVICE_REQUEST, 0, level),
+        }
     }
 }
 

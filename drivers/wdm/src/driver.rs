@@ -403,7 +403,10 @@ dispatch_routines! {
 }
 
 /// WMI requests pass, where the device offers nothing.
-pub(crate) unsafe extern "system" fn system_control<D: Entry>(object: *mut DEVICE_OBJECT, irp: *mut IRP) -> NtStatus {
+pub(crate) unsafe extern "system" fn system_control<D: Entry>(
+    object: *mut DEVICE_OBJECT,
+    irp: *mut IRP,
+) -> NtStatus {
     // SAFETY: called by the system with a request for a device of ours, at PASSIVE_LEVEL.
     let (accepted, mut passive) = unsafe { (accept::<D::Function>(object, irp), Passive::assume()) };
     match accepted {

@@ -152,8 +152,7 @@ fn capabilities<'irp, B: Bus>(child: &ChildDevice<B>, irp: Irp<'irp>, passive: &
     type Capabilities = DEVICE_CAPABILITIES;
     // SAFETY: the request is ours, and the structure the asker's, for us to fill in; its size was looked at.
     unsafe {
-        let asked =
-            raw::follow(irp.stack(), IO_STACK_LOCATION::Parameters_DeviceCapabilities_Capabilities);
+        let asked = raw::follow(irp.stack(), IO_STACK_LOCATION::Parameters_DeviceCapabilities_Capabilities);
         if raw::get(asked, Capabilities::Version) != 1
             || usize::from(raw::get(asked, Capabilities::Size)) < size_of::<Capabilities>()
         {

@@ -239,7 +239,9 @@ pub(super) fn relations<'irp, B: Bus>(
     if kind != abi::BusRelations {
         return irp.forward(device, passive);
     }
-    while let Some(object) = device.children.0.with(passive, |head, _| head.take(|entry| !entry.is_present && !entry.is_known)) {
+    while let Some(object) =
+        device.children.0.with(passive, |head, _| head.take(|entry| !entry.is_present && !entry.is_known))
+    {
         // SAFETY: it is off the list, and the PnP manager has never heard of it.
         unsafe { end::<B>(object, passive) };
     }
@@ -277,7 +279,8 @@ unsafe fn report(
         children.0.with(passive, |head, _dispatch| head.each(|entry| room += u32::from(entry.is_present)));
         let bytes = size_of::<DEVICE_RELATIONS>() + room as usize * size_of::<DriverPtr<DEVICE_OBJECT>>();
         // SAFETY: nonpaged pool, at PASSIVE_LEVEL.
-        let list = unsafe { sys::ExAllocatePoolWithTag(abi::NonPagedPoolNx, bytes, tag) }.cast::<DEVICE_RELATIONS>();
+        let list =
+            unsafe { sys::ExAllocatePoolWithTag(abi::NonPagedPoolNx, bytes, tag) }.cast::<DEVICE_RELATIONS>();
         if list.is_null() {
             for index in 0..before as usize {
                 // SAFETY: the caller's promise: as many as it says, each with a reference.
@@ -289,7 +292,8 @@ unsafe fn report(
             return list;
         }
         // SAFETY: the new list has room for this many.
-        let written = children.0.with(passive, |head, _dispatch| unsafe { head.write_present(list, before, room) });
+        let written =
+            children.0.with(passive, |head, _dispatch| unsafe { head.write_present(list, before, room) });
         if written {
             // SAFETY: the caller's promise, and the new list has room for them.
             unsafe { core::ptr::copy_nonoverlapping(objects(others), objects(list), before as usize) };

@@ -76,11 +76,7 @@ pub trait Bus: Function {
     }
 
     /// `IRP_MJ_CREATE`.
-    fn child_create<'irp>(
-        _child: &ChildDevice<Self>,
-        irp: Irp<'irp>,
-        passive: &mut Passive,
-    ) -> Answer<'irp> {
+    fn child_create<'irp>(_child: &ChildDevice<Self>, irp: Irp<'irp>, passive: &mut Passive) -> Answer<'irp> {
         irp.complete(NtStatus::SUCCESS, 0, passive)
     }
 
