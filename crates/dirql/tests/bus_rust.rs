@@ -382,6 +382,7 @@ fn whichever_allocation_fails_the_bus_breaks_no_rule_and_leaves_nothing() {
         let _ = try_play(&machine, &story);
         let report = machine.finish();
         assert!(!matches!(report.outcome(), Outcome::Broken), "call {nth} fails: {report}");
+        assert!(report.findings.is_empty(), "call {nth} fails: {report}");
         assert_eq!(report.sums.still_allocated(), 0, "call {nth} fails: {report}");
         if *asked.borrow() < nth {
             break;
