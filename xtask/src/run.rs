@@ -68,7 +68,17 @@ pub(crate) fn rewinds(root: &Path, rewinds: u32) -> Result<()> {
 /// Something does not build, or a guarantee does not hold in one of them.
 pub(crate) fn schedules(root: &Path, schedules: u32) -> Result<()> {
     drivers::build(root, &drivers::default_out(root))?;
-    for test in ["locks", "clocks", "messages", "edu", "edu_rust", "bench_rust", "card_rust", "relay_rust"] {
+    for test in [
+        "locks",
+        "clocks",
+        "messages",
+        "edu",
+        "edu_rust",
+        "bench_rust",
+        "card_rust",
+        "relay_rust",
+        "bus_rust",
+    ] {
         let mut stories = stories(root, "dirql", test);
         stories.env("DIRQL_SEEDS", schedules.to_string());
         call::step(&format!("{schedules} random schedules for each story of {test}"), &mut stories)?;

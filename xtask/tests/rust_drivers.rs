@@ -21,8 +21,14 @@ fn folder(name: &str) -> PathBuf {
 }
 
 /// The drivers, each with the number of its interrupt service routines.
-const DRIVERS: [(&str, usize); 5] =
-    [("pci9052", 1), ("edu_rust", 2), ("bench_rust", 5), ("card_rust", 2), ("relay_rust", 0)];
+const DRIVERS: [(&str, usize); 6] = [
+    ("pci9052", 1),
+    ("edu_rust", 2),
+    ("bench_rust", 5),
+    ("card_rust", 2),
+    ("relay_rust", 0),
+    ("bus_rust", 0),
+];
 
 /// A driver and its PDB.
 type Built = (Vec<u8>, Vec<u8>);

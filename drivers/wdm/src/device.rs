@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use abi::{DEVICE_OBJECT, DRIVER_OBJECT, NtStatus};
 
+use crate::bus::Children;
 use crate::dma::Lists;
 use crate::driver::{Function, Transfers};
 use crate::irql::Passive;
@@ -17,6 +18,27 @@ use crate::remove_lock::RemoveLock;
 use crate::rundown::Rundown;
 use crate::text::Name;
 use crate::{Result, dpc, packet, raw, sys};
+
+/// What a device object of the driver is. It lies first in each extension.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub(crate) enum Role {
+    /// A function or filter device, which has no children: [`Device`].
+    Function,
+    /// A function device which may have children: [`Device`].
+    Bus,
+    /// One of those: [`crate::ChildDevice`].
+    Child,
+}
+
+impl Role {
+    /// # Safety
+    /// The object is one of the driver's, and live.
+    pub(crate) unsafe fn of(object: *mut DEVICE_OBJECT) -> Self {
+        // SAFETY: the caller's promise; the extension begins with a role, which nothing changes.
+        unsafe { raw::follow(object, DEVICE_OBJECT::DeviceExtension).cast::<Self>().read() }
+    }
+}
 
 /// The physical device object: the bus driver's, at the bottom of the stack.
 pub struct Pdo(*mut DEVICE_OBJECT);
@@ -71,7 +93,9 @@ impl Drop for Tie {
 }
 
 /// A device of the driver. It lives in the device extension and gives out the driver's `T`.
+#[repr(C)]
 pub struct Device<T> {
+    pub(crate) role: Role,
     object: *mut DEVICE_OBJECT,
     pdo: Pdo,
     lower: *mut DEVICE_OBJECT,
@@ -86,6 +110,8 @@ pub struct Device<T> {
     pub(crate) inside: Rundown<()>,
     pub(crate) ties: Ties,
     pub(crate) lists: Lists,
+    /// Of a bus: what hangs on it.
+    pub(crate) children: Children,
     function: T,
 }
 
@@ -99,6 +125,7 @@ impl<T> Device<T> {
         let inside = Rundown::new(crate::pool::Tag::new(b"test"), passive).expect("the tests have memory");
         let _first = inside.put((), passive);
         Self {
+            role: Role::Function,
             object: null_mut(),
             pdo: Pdo(null_mut()),
             lower: null_mut(),
@@ -110,6 +137,7 @@ impl<T> Device<T> {
             inside,
             ties: Ties::new(),
             lists: Lists::new(),
+            children: Children::new(),
             function,
         }
     }
@@ -157,11 +185,12 @@ impl<T> Deref for Device<T> {
 /// Makes the device object with its extension and attaches it above `pdo`. Where that fails, all of it is released.
 ///
 /// # Safety
-/// `driver` is the driver's object, `pdo` the object that `AddDevice` was given.
+/// `driver` is the driver's object, `pdo` the object that `AddDevice` was given. If it is a bus, the driver's routines are those of [`crate::bus`].
 pub(crate) unsafe fn create<F: Function>(
     driver: *mut DRIVER_OBJECT,
     pdo: *mut DEVICE_OBJECT,
     name: &Name,
+    role: Role,
     function: F,
     passive: &mut Passive,
 ) -> Result<()> {
@@ -182,6 +211,7 @@ pub(crate) unsafe fn create<F: Function>(
     unsafe {
         let extension = raw::follow(object, DEVICE_OBJECT::DeviceExtension).cast::<Device<F>>();
         extension.write(Device {
+            role,
             object,
             pdo: Pdo::new(pdo),
             lower: null_mut(),
@@ -193,6 +223,7 @@ pub(crate) unsafe fn create<F: Function>(
             inside,
             ties: Ties::new(),
             lists: Lists::new(),
+            children: Children::new(),
             function,
         });
         (*extension).remove_lock.initialize(F::TAG, passive);

@@ -9,7 +9,8 @@ use core::ptr::{NonNull, null};
 
 use abi::{DEVICE_OBJECT, DRIVER_EXTENSION, DRIVER_OBJECT, IRP, NtStatus, UNICODE_STRING};
 
-use crate::device::{self, Device, Pdo};
+use crate::bus::{self, Bus};
+use crate::device::{self, Device, Pdo, Role};
 use crate::irp::{Answer, Irp, Owned, PendingIrp};
 use crate::irql::{Dispatch, DispatchOrBelow, Passive};
 use crate::packet::Packet;
@@ -174,6 +175,9 @@ pub trait Entry: Driver {
 #[macro_export]
 macro_rules! driver {
     ($driver:ty) => {
+        $crate::driver!($driver, enter);
+    };
+    ($driver:ty, $enter:ident) => {
         const _: () = {
             static CELL: $crate::entry::DriverCell<$driver> = $crate::entry::DriverCell::new();
 
@@ -190,10 +194,37 @@ macro_rules! driver {
                 path: *mut $crate::entry::UNICODE_STRING,
             ) -> $crate::NtStatus {
                 // SAFETY: the system calls it, once, with its driver object and the path of the service's key.
-                unsafe { $crate::entry::enter::<$driver>(driver, path) }
+                unsafe { $crate::entry::$enter::<$driver>(driver, path) }
             }
         };
     };
+}
+
+/// As [`driver!`], for a driver whose devices are buses: its [`Driver::Function`] implements [`crate::Bus`].
+#[macro_export]
+macro_rules! bus_driver {
+    ($driver:ty) => {
+        $crate::driver!($driver, enter_bus);
+    };
+}
+
+/// `DriverEntry` of a bus driver.
+///
+/// # Safety
+/// As [`enter`].
+pub unsafe fn enter_bus<D: Entry>(driver: *mut DRIVER_OBJECT, path: *mut UNICODE_STRING) -> NtStatus
+where
+    D::Function: Bus,
+{
+    // SAFETY: the caller's promise; the driver has no device yet, whose requests would come meanwhile.
+    unsafe {
+        let status = enter::<D>(driver, path);
+        if status.is_success() {
+            set_routines(driver, &bus::routines::<D>());
+            set_add_device(driver, add_device::<D, true>);
+        }
+        status
+    }
 }
 
 /// `DriverEntry`.
@@ -240,21 +271,33 @@ unsafe fn register<D: Entry>(driver: *mut DRIVER_OBJECT) {
         (abi::IRP_MJ_POWER, power::dispatch::<D::Function>),
         (abi::IRP_MJ_SYSTEM_CONTROL, system_control::<D>),
     ];
-    let table = DRIVER_OBJECT::MajorFunction.of(driver).cast::<abi::DriverPtr<abi::Code>>();
-    // SAFETY: the caller's promise; the table has room for every major function.
+    // SAFETY: the caller's promise.
     unsafe {
-        for (major, routine) in routines {
-            let code = raw::stored((routine as *const ()).cast_mut());
-            table.wrapping_add(major.into()).write_unaligned(code);
-        }
+        set_routines(driver, &routines);
         packet::register::<D::Function>(driver);
         raw::set(driver, DRIVER_OBJECT::DriverUnload, raw::stored((unload::<D> as *const ()).cast_mut()));
+        set_add_device(driver, add_device::<D, false>);
+    }
+}
+
+/// # Safety
+/// As [`register`].
+unsafe fn set_routines(driver: *mut DRIVER_OBJECT, routines: &[(u8, sys::Dispatch)]) {
+    let table = DRIVER_OBJECT::MajorFunction.of(driver).cast::<abi::DriverPtr<abi::Code>>();
+    for (major, routine) in routines {
+        let code = raw::stored((*routine as *const ()).cast_mut());
+        // SAFETY: the caller's promise; the table has room for every major function.
+        unsafe { table.wrapping_add((*major).into()).write_unaligned(code) };
+    }
+}
+
+/// # Safety
+/// As [`register`].
+unsafe fn set_add_device(driver: *mut DRIVER_OBJECT, routine: sys::AddDevice) {
+    // SAFETY: the caller's promise.
+    unsafe {
         let extension = raw::follow(driver, DRIVER_OBJECT::DriverExtension);
-        raw::set(
-            extension,
-            DRIVER_EXTENSION::AddDevice,
-            raw::stored((add_device::<D> as *const ()).cast_mut()),
-        );
+        raw::set(extension, DRIVER_EXTENSION::AddDevice, raw::stored((routine as *const ()).cast_mut()));
     }
 }
 
@@ -266,7 +309,7 @@ unsafe extern "system" fn unload<D: Entry>(_driver: *mut DRIVER_OBJECT) {
     }
 }
 
-unsafe extern "system" fn add_device<D: Entry>(
+unsafe extern "system" fn add_device<D: Entry, const IS_BUS: bool>(
     driver: *mut DRIVER_OBJECT,
     pdo: *mut DEVICE_OBJECT,
 ) -> NtStatus {
@@ -275,8 +318,9 @@ unsafe extern "system" fn add_device<D: Entry>(
     // SAFETY: the system's object for this device.
     let added = D::Function::add(value, &unsafe { Pdo::new(pdo) }, &mut passive);
     let made = added.and_then(|(name, function)| {
-        // SAFETY: the driver's own object, and the one AddDevice was given.
-        unsafe { device::create(driver, pdo, &name, function, &mut passive) }
+        let role = if IS_BUS { Role::Bus } else { Role::Function };
+        // SAFETY: the driver's own object, and the one AddDevice was given; `enter_bus` registers this routine with those of a bus.
+        unsafe { device::create(driver, pdo, &name, role, function, &mut passive) }
     });
     made.err().unwrap_or(NtStatus::SUCCESS)
 }
@@ -330,7 +374,7 @@ pub(crate) unsafe fn accept<'irp, F: Function>(
 
 macro_rules! dispatch_routines {
     ($($name:ident at $level:ident;)*) => {$(
-        unsafe extern "system" fn $name<F: Function>(object: *mut DEVICE_OBJECT, irp: *mut IRP) -> NtStatus {
+        pub(crate) unsafe extern "system" fn $name<F: Function>(object: *mut DEVICE_OBJECT, irp: *mut IRP) -> NtStatus {
             // An instruction of no bytes: else routines that do the same would be one, under the name of either.
             // SAFETY: it does nothing.
             unsafe {
@@ -359,7 +403,10 @@ dispatch_routines! {
 }
 
 /// WMI requests pass, where the device offers nothing.
-unsafe extern "system" fn system_control<D: Entry>(object: *mut DEVICE_OBJECT, irp: *mut IRP) -> NtStatus {
+pub(crate) unsafe extern "system" fn system_control<D: Entry>(
+    object: *mut DEVICE_OBJECT,
+    irp: *mut IRP,
+) -> NtStatus {
     // SAFETY: called by the system with a request for a device of ours, at PASSIVE_LEVEL.
     let (accepted, mut passive) = unsafe { (accept::<D::Function>(object, irp), Passive::assume()) };
     match accepted {

@@ -408,6 +408,25 @@ impl<'irp> Irp<'irp> {
         self.owned.into_raw()
     }
 
+    /// What its information is so far: of a Plug and Play request, what drivers above have answered.
+    pub(crate) fn information(&self) -> u64 {
+        // SAFETY: the request is ours.
+        unsafe { raw::get(IRP::IoStatus.of(self.as_ptr()), IO_STATUS_BLOCK::Information) }
+    }
+
+    pub(crate) fn set_information(&mut self, information: u64) {
+        // SAFETY: the request is ours.
+        unsafe { raw::set(IRP::IoStatus.of(self.as_ptr()), IO_STATUS_BLOCK::Information, information) };
+    }
+
+    /// Ends it as it came: its driver has nothing to say.
+    pub(crate) fn complete_as_it_came(self, passive: &mut Passive) -> Answer<'irp> {
+        // SAFETY: the request is ours.
+        let status = unsafe { raw::get(IRP::IoStatus.of(self.as_ptr()), IO_STATUS_BLOCK::Status) };
+        let information = usize::try_from(self.information()).unwrap_or_default();
+        self.complete(status, information, passive)
+    }
+
     pub(crate) fn set_status(&mut self, status: NtStatus) {
         // SAFETY: the request is ours.
         unsafe { raw::set(IRP::IoStatus.of(self.as_ptr()), IO_STATUS_BLOCK::Status, status) };

@@ -194,9 +194,11 @@
 //! | data, methods and events for administrators | [`wmi`] |
 //! | entries of the event log | [`LogEntry`] |
 //! | who may open a device | [`Security`] |
+//! | devices that hang on this one: a bus driver's children | [`Bus`], [`ChildDevice`], [`Identity`] |
 //! | names, settings, lines for the debugger | [`SymbolicLink`], [`DeviceInterface`], [`RegistryPath`], [`Line`] |
 #![cfg_attr(not(test), no_std)]
 
+mod bus;
 mod child;
 mod configuration;
 mod device;
@@ -261,6 +263,8 @@ mod guide {
     struct Wmi;
     #[doc = include_str!("../../../docs/guide/wdm/power.md")]
     struct Power;
+    #[doc = include_str!("../../../docs/guide/wdm/children.md")]
+    struct Children;
     #[doc = include_str!("../../../docs/guide/wdm/registry.md")]
     struct Registry;
     #[doc = include_str!("../../../docs/guide/wdm/security.md")]
@@ -270,6 +274,7 @@ mod guide {
 pub use abi::{self, GUID, NtStatus};
 pub use zerocopy;
 
+pub use bus::{Bus, ChildDevice, Identity};
 pub use child::{Child, Ended, Request};
 pub use configuration::Configuration;
 pub use device::{Device, Pdo};
@@ -313,7 +318,7 @@ pub use work_item::WorkItem;
 pub mod entry {
     pub use abi::{DRIVER_OBJECT, UNICODE_STRING};
 
-    pub use crate::driver::{DriverCell, Entry, enter};
+    pub use crate::driver::{DriverCell, Entry, enter, enter_bus};
 }
 
 /// A value, or the status that says why there is none.

@@ -64,6 +64,30 @@ pub(crate) unsafe extern "system" fn dispatch<F: Function>(
     object: *mut DEVICE_OBJECT,
     irp: *mut IRP,
 ) -> NtStatus {
+    // SAFETY: called by the system with a request for a device of ours.
+    unsafe { dispatch_of::<F>(object, irp, &Extras::NONE) }
+}
+
+/// What a bus has besides.
+pub(crate) struct Extras<F> {
+    /// Answers a question for relations.
+    pub(crate) relations: for<'irp> fn(&Device<F>, Irp<'irp>, &mut Passive) -> Answer<'irp>,
+    /// The device goes, and none of its own routines runs any more: so do its children.
+    pub(crate) bury: fn(&Device<F>, &mut Passive),
+}
+
+impl<F: Function> Extras<F> {
+    const NONE: Self =
+        Self { relations: |device, irp, passive| irp.forward(device, passive), bury: |_device, _passive| () };
+}
+
+/// # Safety
+/// Called first in a dispatch routine, with its arguments; the object is a [`Device`]'s.
+pub(crate) unsafe fn dispatch_of<F: Function>(
+    object: *mut DEVICE_OBJECT,
+    irp: *mut IRP,
+    extras: &Extras<F>,
+) -> NtStatus {
     // SAFETY: called by the system with a request for a device of ours, at PASSIVE_LEVEL.
     let (accepted, mut passive) = unsafe { (accept::<F>(object, irp), Passive::assume()) };
     let Accepted { irp, device, inside } = match accepted {
@@ -86,8 +110,9 @@ pub(crate) unsafe extern "system" fn dispatch<F: Function>(
         abi::IRP_MN_REMOVE_DEVICE => {
             drop(inside);
             // SAFETY: the object is the device's, the request the one that removes it.
-            return unsafe { remove::<F>(object, irp, passive) };
+            return unsafe { remove::<F>(object, irp, extras, passive) };
         }
+        abi::IRP_MN_QUERY_DEVICE_RELATIONS => (extras.relations)(device, irp, passive),
         _ => irp.forward(device, passive),
     };
     answer.status()
@@ -176,6 +201,7 @@ fn give_up<'irp, F: Function>(
 unsafe fn remove<F: Function>(
     object: *mut DEVICE_OBJECT,
     mut irp: Irp<'_>,
+    extras: &Extras<F>,
     passive: &mut Passive,
 ) -> NtStatus {
     // SAFETY: the caller's promise: the device lives until `delete` below.
@@ -194,6 +220,7 @@ unsafe fn remove<F: Function>(
             lock.release_and_wait(irp.as_ptr().cast(), passive);
         }
         let _nobody = device.inside.take(passive);
+        (extras.bury)(device, passive);
         device.ties.expect_none();
         crate::irp::skip(irp.as_ptr());
         let status = sys::IofCallDriver(lower, irp.as_ptr());

@@ -94,7 +94,7 @@ impl<T> Rundown<T> {
     /// As many users as can be counted but `left`.
     #[cfg(test)]
     pub(crate) fn crowd_for_test(&self, left: u32) {
-        self.state.store(OPEN | (u32::MAX / USER - left) * USER, Ordering::Relaxed);
+        self.state.store(OPEN | ((u32::MAX / USER - left) * USER), Ordering::Relaxed);
     }
 
     /// A user leaves.

@@ -15,6 +15,8 @@ use abi::{
 
 /// A dispatch routine.
 pub(crate) type Dispatch = unsafe extern "system" fn(*mut DEVICE_OBJECT, *mut IRP) -> NtStatus;
+/// `AddDevice`.
+pub(crate) type AddDevice = unsafe extern "system" fn(*mut DRIVER_OBJECT, *mut DEVICE_OBJECT) -> NtStatus;
 /// A cancel routine, or `StartIo`.
 pub(crate) type DeviceIrp = unsafe extern "system" fn(*mut DEVICE_OBJECT, *mut IRP);
 /// A completion routine.
@@ -120,6 +122,7 @@ unsafe extern "C" {
         high: u32,
         size: u32,
     );
+    pub(crate) fn IoInvalidateDeviceRelations(device: *mut DEVICE_OBJECT, kind: u32);
     pub(crate) fn IoOpenDeviceRegistryKey(
         device: *mut DEVICE_OBJECT,
         kind: u32,
@@ -201,6 +204,8 @@ unsafe extern "C" {
         priority: u32,
     ) -> *mut c_void;
     pub(crate) fn MmUnmapIoSpace(address: *mut c_void, bytes: usize);
+    pub(crate) fn ObfDereferenceObject(object: *mut c_void) -> isize;
+    pub(crate) fn ObfReferenceObject(object: *mut c_void) -> isize;
     pub(crate) fn ObOpenObjectByPointer(
         object: *mut c_void,
         attributes: u32,

@@ -51,7 +51,12 @@ impl Name {
 
     /// The name as the kernel takes it; valid while the name stays where it is.
     pub(crate) fn unicode_string(&self) -> UNICODE_STRING {
-        unicode_string(&self.units[..self.length])
+        unicode_string(self.units())
+    }
+
+    /// Its code units, without the NUL.
+    pub(crate) const fn units(&self) -> &[u16] {
+        self.units.split_at(self.length).0
     }
 
     /// The first of its code units, which a NUL ends.
