@@ -119,10 +119,7 @@ pub(crate) fn call_routine_on(
     let depth = cx.engine().depth();
     let (before, stack, measured) = cx.with(|k| {
         let floor = k.ke.processor().floors.last().copied().unwrap_or(0);
-        // Where driver code waits, a routine of it was called.
-        let is_outermost = |k: &Kernel| k.ke.thread().is_some_and(|thread| thread.callouts.is_empty());
-        debug_assert!(depth == 0 || !is_outermost(k), "driver code waits that no routine's call began");
-        let is_outermost = depth == 0 && is_outermost(k);
+        let is_outermost = k.ke.thread().is_some_and(|thread| thread.callouts.is_empty());
         let before = enter(k, Callout { role, routine, object, floor }, is_outermost);
         (before, own.unwrap_or_else(|| stack::for_call(k, depth)), k.ke.depths.is_some())
     });
