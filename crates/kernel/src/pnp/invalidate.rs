@@ -71,7 +71,7 @@ pub fn relations(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32) -
 /// request waits for itself.
 ///
 /// # Errors
-/// As [`relations`].
+/// As [`relations()`].
 pub fn relations_now(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32) -> Flow<NtStatus> {
     let id = node::of_pdo(cx, "IoSynchronousInvalidateDeviceRelations", device)?;
     ke::thread::wait_for_system(cx, "PnP manager", move |cx| {
