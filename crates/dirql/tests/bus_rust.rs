@@ -2,16 +2,13 @@
 //! and ejected, sleep, and go with their bus.
 
 #![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where its ground gives way")]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
 
 mod rig;
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
-use dirql::explore::{Bounds, Chooser, Point, Policy};
+use dirql::explore::{Bounds, Policy};
 use dirql::{Bench, Machine, Outcome, ScriptText};
-use rig::{driver, finish, play, start, try_play};
+use rig::{Failing, driver, finish, play, start, try_play};
 
 /// Control codes of the bus, which is open as `b`: a slot, and a kind in the second byte.
 const PLUG: &str = "ioctl b 0x223140 in u32:";
@@ -347,50 +344,12 @@ fn children_come_and_go_at_any_moment_in_schedules_with_two_preemptions() {
     assert!(found.is_none(), "{}", found.unwrap_or_default());
 }
 
-/// Lets one call fail, of those that could: the one with this number.
-struct Fails {
-    nth: u32,
-    asked: Rc<RefCell<u32>>,
-}
-
-impl Chooser for Fails {
-    fn choose(&mut self, _strand: u32, point: Point, _n: u32) -> u32 {
-        if !point.0.starts_with("fault.") {
-            return 0;
-        }
-        let asked = &mut *self.asked.borrow_mut();
-        *asked += 1;
-        u32::from(*asked == self.nth)
-    }
-
-    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
-        u64::MAX
-    }
-}
-
 #[test]
 fn whichever_allocation_fails_the_bus_breaks_no_rule_and_leaves_nothing() {
-    let mut nth = 1;
-    loop {
-        let asked = Rc::new(RefCell::new(0));
-        let machine = bus().chooser(Fails { nth, asked: Rc::clone(&asked) }).start().unwrap();
-        // Without a device, or a handle to it, its commands fail.
-        let story = format!(
-            "{OPEN}\n{PLUG}{PORT}\nwait 1ms\n{PLUG}{}\nwait 1ms\n{UNPLUG}0\nwait 1ms\nclose b",
-            HUB + 1
-        );
-        let _ = try_play(&machine, &story);
-        let report = machine.finish();
-        assert!(!matches!(report.outcome(), Outcome::Broken), "call {nth} fails: {report}");
-        assert!(report.findings.is_empty(), "call {nth} fails: {report}");
-        assert_eq!(report.sums.still_allocated(), 0, "call {nth} fails: {report}");
-        if *asked.borrow() < nth {
-            break;
-        }
-        nth += 1;
-    }
-    println!("{} calls could fail", nth - 1);
-    assert!(nth > 20, "only {} calls could fail", nth - 1);
+    let story =
+        format!("{OPEN}\n{PLUG}{PORT}\nwait 1ms\n{PLUG}{}\nwait 1ms\n{UNPLUG}0\nwait 1ms\nclose b", HUB + 1);
+    let calls = rig::whichever_fails(bus, Failing::One, &story);
+    assert!(calls > 19, "only {calls} calls could fail");
 }
 
 #[test]

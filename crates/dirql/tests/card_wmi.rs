@@ -10,9 +10,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use dirql::{Bench, Outcome, Report};
-use engine::{Chooser, Point};
 use kernel::event::{Event, Kind, Reader, Stamp};
-use rig::{driver, start, try_play};
+use rig::{Failing, driver, start, try_play};
 
 const STATISTICS: &str = "block:{8F2D4B61-2C3E-4A7D-9B15-6E0CD38A7F42}";
 const TIMED_OUT: &str = "block:{8F2D4B62-2C3E-4A7D-9B15-6E0CD38A7F42}";
@@ -160,27 +159,6 @@ fn users_may_read_and_administrators_write() {
     );
 }
 
-/// Lets one call fail, of those that could: the one with this number.
-struct Fails {
-    nth: u32,
-    asked: Rc<RefCell<u32>>,
-}
-
-impl Chooser for Fails {
-    fn choose(&mut self, _strand: u32, point: Point, _n: u32) -> u32 {
-        if !point.0.starts_with("fault.") {
-            return 0;
-        }
-        let asked = &mut *self.asked.borrow_mut();
-        *asked += 1;
-        u32::from(*asked == self.nth)
-    }
-
-    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
-        u64::MAX
-    }
-}
-
 #[test]
 fn whichever_call_fails_the_driver_breaks_no_rule_and_leaves_nothing() {
     let text = named(
@@ -197,21 +175,6 @@ fn whichever_call_fails_the_driver_breaks_no_rule_and_leaves_nothing() {
          power d3 expect any; power d0 expect any
          wmi disable TIMED_OUT expect any",
     );
-    let mut nth = 1;
-    loop {
-        let asked = Rc::new(RefCell::new(0));
-        let chooser = Fails { nth, asked: Rc::clone(&asked) };
-        let machine = bench("pci9052,latency=5ms").chooser(chooser).start().unwrap();
-        // Without a device, or a handle to it, its commands fail.
-        let _ = try_play(&machine, &text);
-        let report = machine.finish();
-        assert!(!matches!(report.outcome(), Outcome::Broken), "call {nth} fails: {report}");
-        assert!(report.findings.is_empty(), "call {nth} fails: {report}");
-        assert_eq!(report.sums.still_allocated(), 0, "call {nth} fails: {report}");
-        if *asked.borrow() < nth {
-            break;
-        }
-        nth += 1;
-    }
-    assert!(nth > 12, "only {} calls could fail", nth - 1);
+    let calls = rig::whichever_fails(|| bench("pci9052,latency=5ms"), Failing::One, &text);
+    assert!(calls > 11, "only {calls} calls could fail");
 }

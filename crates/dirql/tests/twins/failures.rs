@@ -1,59 +1,14 @@
 //! What becomes of the driver where calls fail that could succeed.
 
-use std::cell::RefCell;
-use std::rc::Rc;
-
 use dirql::Outcome;
-use engine::{Chooser, Point};
 
 use super::twin::spelled;
 use super::{C, RUST, Twin};
-use crate::rig::{NoRoom, start, try_play};
+use crate::rig::{self, Failing, NoRoom, start};
 
-/// Lets one call fail, of those that could: the one with this number; or all from it on.
-struct Fails {
-    nth: u32,
-    all: bool,
-    asked: Rc<RefCell<u32>>,
-}
-
-impl Chooser for Fails {
-    fn choose(&mut self, _strand: u32, point: Point, _n: u32) -> u32 {
-        if !point.0.starts_with("fault.") {
-            return 0;
-        }
-        let asked = &mut *self.asked.borrow_mut();
-        *asked += 1;
-        u32::from(*asked == self.nth || self.all && *asked > self.nth)
-    }
-
-    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
-        u64::MAX
-    }
-}
-
-/// Tells a story again and again, with other calls failing each time, until none is left that could.
-fn whichever_fails(twin: Twin, all: bool, script: &str) -> u32 {
-    let script = spelled(script);
-    let mut nth = 1;
-    loop {
-        let asked = Rc::new(RefCell::new(0));
-        let chooser = Fails { nth, all, asked: Rc::clone(&asked) };
-        let machine = twin.bench(&["pci9052,latency=5ms"]).chooser(chooser).start().unwrap();
-        // Without a device, or a handle to it, its commands fail.
-        let _ = try_play(&machine, &script);
-        let report = machine.finish();
-        assert!(
-            !matches!(report.outcome(), Outcome::Broken | Outcome::OurFault),
-            "call {nth} fails: {report}"
-        );
-        assert!(report.findings.is_empty(), "call {nth} fails: {report}");
-        assert_eq!(report.sums.still_allocated(), 0, "call {nth} fails: {report}");
-        if *asked.borrow() < nth {
-            return nth - 1;
-        }
-        nth += 1;
-    }
+/// How many calls could fail in a story of a slow card.
+fn whichever_fails(twin: Twin, which: Failing, script: &str) -> u32 {
+    rig::whichever_fails(|| twin.bench(&["pci9052,latency=5ms"]), which, &spelled(script))
 }
 
 const ADMINISTRATOR: &str = "wait 1ms
@@ -84,17 +39,17 @@ const APPLICATION: &str = "open DEV as card overlapped expect any
 
 stories! {
     fn whichever_call_fails_for_an_administrator_no_rule_is_broken_and_nothing_is_left(twin) {
-        let calls = whichever_fails(twin, false, ADMINISTRATOR);
+        let calls = whichever_fails(twin, Failing::One, ADMINISTRATOR);
         assert!(calls >= 5, "only {calls} calls could fail");
     }
 
     fn whichever_call_fails_for_an_application_no_rule_is_broken_and_nothing_is_left(twin) {
-        let calls = whichever_fails(twin, false, APPLICATION);
+        let calls = whichever_fails(twin, Failing::One, APPLICATION);
         assert!(calls >= 5, "only {calls} calls could fail");
     }
 
     fn from_whichever_call_on_all_fail_nothing_is_left(twin) {
-        whichever_fails(twin, true, APPLICATION);
+        whichever_fails(twin, Failing::All, APPLICATION);
     }
 
     fn without_room_for_its_windows_it_does_not_start(twin) {

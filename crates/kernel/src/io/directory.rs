@@ -10,7 +10,7 @@ use abi::{
 };
 use engine::Flow;
 
-use super::file::{self, OpenOptions};
+use super::file::{self, OpenOptions, SHARED};
 use super::{driver, zw};
 use crate::cx::Cx;
 use crate::nt::WindowsVersion;
@@ -27,9 +27,7 @@ const SHARED_DATA: u32 = 2;
 const DEVICE_DATA: u32 = 0;
 
 /// Where images of drivers lie.
-const IMAGES: [&str; 2] = ["System32", "drivers"];
-/// `FILE_SHARE_READ`, `_WRITE` and `_DELETE`.
-const SHARED: u16 = 7;
+const IMAGES: &str = r"\SystemRoot\System32\drivers";
 
 /// `IoGetDriverDirectory`. Shared data came with Windows 11.
 ///
@@ -71,21 +69,16 @@ pub fn of_device(
     handle: DriverPtr<u64>,
 ) -> Flow<NtStatus> {
     let path = cx.with(|k| pnp::instance_path(k, device));
-    let Some(path) = path.filter(|_| flags == 0 && reserved == 0 && !handle.is_null()) else {
+    let is_valid = kind == DEVICE_DATA && flags == 0 && reserved == 0 && !handle.is_null();
+    let Some(path) = path.filter(|_| is_valid) else {
         return Ok(NtStatus::INVALID_PARAMETER);
     };
-    if kind != DEVICE_DATA {
-        return Ok(NtStatus::INVALID_PARAMETER);
-    }
     hand_out(cx, &["DriverData", "Devices", &path.replace('\\', "#")], GENERIC_READ | GENERIC_WRITE, handle)
 }
 
 /// Opens the directory below that of the images, made with those that lead to it.
 fn hand_out(cx: &mut Cx<'_>, names: &[&str], access: u32, handle: DriverPtr<u64>) -> Flow<NtStatus> {
-    let mut path = r"\SystemRoot".to_owned();
-    for name in IMAGES {
-        path = format!(r"{path}\{name}");
-    }
+    let mut path = IMAGES.to_owned();
     let mut opened = open(cx, &path, FILE_OPEN, access)?;
     for name in names {
         match opened {

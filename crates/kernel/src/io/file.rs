@@ -54,6 +54,9 @@ pub struct OpenOptions {
     pub root: u64,
 }
 
+/// `FILE_SHARE_READ`, `_WRITE` and `_DELETE`.
+pub(super) const SHARED: u16 = 7;
+
 impl Default for OpenOptions {
     /// For reading and writing, synchronous.
     fn default() -> Self {

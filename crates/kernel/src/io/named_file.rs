@@ -9,7 +9,7 @@ use abi::{
 };
 use engine::Flow;
 
-use super::file::OpenOptions;
+use super::file::{OpenOptions, SHARED};
 use super::operation::Operation;
 use super::transfer::{self, Buffer, Request};
 use super::zw;
@@ -19,8 +19,6 @@ use crate::ob;
 use crate::ob::Handle;
 use crate::ob::handle::Mode;
 
-/// `FILE_SHARE_READ`, `_WRITE` and `_DELETE`.
-const SHARED: u16 = 7;
 /// Bytes of a `FILE_NETWORK_OPEN_INFORMATION`.
 const LENGTH: u32 = 0x38;
 const _: () = assert!(size_of::<FILE_NETWORK_OPEN_INFORMATION>() == LENGTH as usize);

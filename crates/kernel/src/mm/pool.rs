@@ -168,9 +168,7 @@ pub(crate) enum Life {
 impl Block {
     /// A nonpaged one of the kernel's own.
     pub(super) const fn own(bytes: u64, tag: u32) -> Self {
-        let (kind, allocator, cache_aligned) = (Kind::NonPaged, Allocator::KERNEL, false);
-        let (life, allocated, freed) = (Life::Live, 0, Freeing::NONE);
-        Self { kind, bytes, tag, allocator, cache_aligned, special: None, life, allocated, freed }
+        Request::own(Kind::NonPaged, bytes, tag).block(Allocator::KERNEL, None, 0)
     }
 
     pub(crate) fn is_freed(&self) -> bool {
@@ -180,11 +178,6 @@ impl Block {
     /// Whether it shares a page with others.
     pub(crate) const fn small(&self) -> bool {
         is_small(self.bytes, self.cache_aligned, self.special)
-    }
-
-    /// As [`offset`].
-    const fn offset(&self, used: u64) -> u64 {
-        offset(used, self.cache_aligned)
     }
 
     const fn shelf(&self) -> usize {
@@ -459,9 +452,6 @@ pub(crate) fn allocate_block(cx: &mut Cx<'_>, request: &Request, allocator: Allo
         memory::tell(cx);
         return None;
     };
-    if cx.engine().is_checked() {
-        cx.with(|k| shadow::allocated(k, address, request));
-    }
     if allocator.is_driver() && cx.happens(EventKind::Allocated) {
         let paged = request.kind == Kind::Paged;
         cx.emit(Event::Allocated { address, bytes: request.bytes, tag: request.tag, paged });
@@ -477,6 +467,9 @@ fn take(k: &mut Kernel, request: &Request, allocator: Allocator, allocated: u64)
         None => take_new(k, request, &request.block(allocator, special, allocated))?,
     };
     k.engine.fresh(address, request.bytes);
+    if k.engine.is_checked() {
+        shadow::allocated(k, address, request);
+    }
     Some(address)
 }
 
@@ -581,13 +574,14 @@ fn cut_small(k: &mut Kernel, block: &Block) -> Option<u64> {
         return None;
     }
     let (shelf, room) = (block.shelf(), block.room());
-    let end = |used| block.offset(used) + room + GUARD;
+    let begin = |used| offset(used, block.cache_aligned);
+    let end = |used| begin(used) + room + GUARD;
     let (page, used) = match k.mm.pool.shelves[shelf].open {
         Some((page, used)) if end(used) <= PAGE => (page, used),
         _ => (map::allocate(k, block.kind.zone(), 1, block.kind.page(), GUARD_FILL)?, 0),
     };
     k.mm.pool.shelves[shelf].open = Some((page, end(used)));
-    let address = page + block.offset(used);
+    let address = page + begin(used);
     k.mm.pool.blocks.insert(address, *block);
     Some(address)
 }
@@ -604,13 +598,7 @@ pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flo
 /// Frees a driver's small block that nothing is to be said about.
 fn free_plainly(cx: &mut Cx<'_>, known: Known) -> Flow<()> {
     let freed = Freeing::now(cx, true);
-    let damaged = cx.with(|k| {
-        let damaged = retire_small(k, known, freed);
-        if k.engine.is_checked() {
-            shadow::freed(k, known.address, k.mm.pool.known(known));
-        }
-        damaged
-    });
+    let damaged = cx.with(|k| retire_small(k, known, freed));
     if cx.happens(EventKind::Freed) {
         cx.emit(Event::Freed { address: known.address });
     }
@@ -646,9 +634,6 @@ fn free_in_full(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
     // A driver that frees a block stores there, to whoever else uses it. What the kernel had for itself, it frees when nobody does.
     let damaged =
         if block.allocator.is_driver() { retire(cx) } else { cx.engine().on_nobodys_behalf(|| retire(cx)) };
-    if cx.engine().is_checked() {
-        cx.with(|k| shadow::freed(k, address, &block));
-    }
     if block.allocator.is_driver() && cx.happens(EventKind::Freed) {
         cx.emit(Event::Freed { address });
     }
@@ -668,14 +653,19 @@ pub(crate) fn told(cx: &mut Cx<'_>, damaged: Option<(u64, Block)>) -> Flow<()> {
 pub(super) fn retire_small(k: &mut Kernel, known: Known, freed: Freeing) -> Option<(u64, Block)> {
     let pool = &mut k.mm.pool;
     let block = pool.known_mut(known);
-    if !block.allocator.is_driver() {
-        return retire_own(k, known, freed).map(|damaged| after_free(k, damaged));
-    }
-    (block.life, block.freed) = (Life::Freed, freed);
     let room = block.room();
-    let oldest = pool.quarantine.keep(known);
-    fill_freed(k, known.address, room);
-    oldest.and_then(|oldest| set_free(k, oldest)).map(|damaged| after_free(k, damaged))
+    let damaged = if block.allocator.is_driver() {
+        (block.life, block.freed) = (Life::Freed, freed);
+        let oldest = pool.quarantine.keep(known);
+        fill_freed(k, known.address, room);
+        oldest.and_then(|oldest| set_free(k, oldest))
+    } else {
+        retire_own(k, known, freed)
+    };
+    if k.engine.is_checked() {
+        shadow::freed(k, known.address, room);
+    }
+    damaged.map(|damaged| after_free(k, damaged))
 }
 
 /// The place of a block that was kept back may be used again. Where that is, if it was written to.

@@ -60,11 +60,9 @@ pub(crate) fn allocated(k: &mut Kernel, address: u64, request: &Request) {
     }
 }
 
-/// A block is freed: its bytes are nobody's. A large one's pages are gone, and so are their marks.
-pub(crate) fn freed(k: &Kernel, address: u64, block: &Block) {
-    if block.small() {
-        k.engine.mark(address, block.room(), FREED);
-    }
+/// A small block is freed: its bytes are nobody's. A large one's pages are gone, and so are their marks.
+pub(crate) fn freed(k: &Kernel, address: u64, room: u64) {
+    k.engine.mark(address, room, FREED);
 }
 
 /// Marks a block that is given out, and what lies around it.
