@@ -654,10 +654,14 @@ impl Engine {
 
     // ---- memory ----
 
-    /// Maps `length` bytes of physical memory at `physical` to `address`; all multiples of a page, in USER, IMAGES or
-    /// SYSTEM.
-    pub fn map(self, address: u64, physical: u64, length: u64, protection: Protection) {
-        state().memory.map(address, physical, length, protection);
+    /// Maps `length` bytes of the memory's file from `offset` on to `address` in USER, IMAGES or SYSTEM; all multiples of a page.
+    pub fn map(self, address: u64, offset: u64, length: u64, protection: Protection) {
+        state().memory.map(address, offset, length, protection);
+    }
+
+    /// All of this range, which is mapped for writing, is written next: the host provides its pages at once.
+    pub fn provide(self, address: u64, length: u64) {
+        state().memory.provide(address, length);
     }
 
     /// Takes a mapping away.

@@ -1,9 +1,9 @@
 //! The machine's memory: physical pages in one file, mapped into the windows; and the accessors through which the
 //! kernel reaches memory that a driver named.
 //!
-//! Physical memory is a sparse `memfd` in which a page's offset is its physical address, so one page can appear at
-//! several virtual addresses (an MDL's system mapping of a user buffer). No page is ever executable for the host;
-//! which ones a driver may execute is in the page table and asked by the translator.
+//! Physical memory is a sparse `memfd`, so one page can appear at several virtual addresses (an MDL's system mapping of a
+//! user buffer). A frame is a page of that file; which physical address drivers are told of it is the kernel's to say. No page is
+//! ever executable for the host; which ones a driver may execute is in the page table and asked by the translator.
 
 use std::cell::{Ref, RefCell};
 use std::collections::BTreeSet;
@@ -12,7 +12,7 @@ use std::ptr;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
 use crate::blocks;
 use crate::heap;
@@ -88,16 +88,25 @@ impl Memory {
         self.file.as_raw_fd()
     }
 
-    /// Maps `length` bytes of physical memory at `physical` to `address`. All are multiples of a page.
-    pub(crate) fn map(&self, address: u64, physical: u64, length: u64, protection: Protection) {
+    /// Maps `length` bytes of the file from `offset` on to `address`. All are multiples of a page.
+    pub(crate) fn map(&self, address: u64, offset: u64, length: u64, protection: Protection) {
         check(address, length);
-        assert!(physical.is_multiple_of(PAGE) && physical + length <= PHYSICAL, "no such physical memory");
-        let first = physical / PAGE;
+        assert!(offset.is_multiple_of(PAGE) && offset + length <= PHYSICAL, "no such physical memory");
+        let first = offset / PAGE;
         self.enter(address, length, |page| {
             let frame = u32::try_from(first + page).expect("frames are few");
             Entry::new(frame, protection)
         });
         self.lay(address, length);
+    }
+
+    /// All of this range is written next: the host provides its pages in one call, where a fault for each costs several times as much.
+    pub(crate) fn provide(&self, address: u64, length: u64) {
+        check(address, length);
+        // SAFETY: the range lies in a window of the machine, and its contents stay. A host that does not know the call (before Linux
+        // 5.14) provides the pages by faults.
+        let _ =
+            unsafe { rustix::mm::madvise(address as *mut _, usize_of(length), Advice::LinuxPopulateWrite) };
     }
 
     /// Takes the mapping away; accesses fault from now on.
@@ -158,10 +167,10 @@ impl Memory {
             return reserve(window, ProtFlags::empty(), MapFlags::FIXED);
         }
         let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE;
-        let physical = u64::from(run.entry.frame()) * PAGE;
+        let offset = u64::from(run.entry.frame()) * PAGE;
         let (length, protection) = (usize_of(run.length), self.host(run.address));
         // SAFETY: the range lies in a window of the machine, where nothing of the host's is.
-        unsafe { rustix::mm::mmap(run.address as *mut _, length, protection, flags, &self.file, physical) }?;
+        unsafe { rustix::mm::mmap(run.address as *mut _, length, protection, flags, &self.file, offset) }?;
         state().rewind.mapping_comes(run.address, run.length);
         if protection.contains(ProtFlags::WRITE) {
             state().rewind.opened(pages(run.address, run.length));

@@ -65,6 +65,14 @@ pub(crate) struct Place {
     pub(crate) retry: u64,
 }
 
+/// What driver code calls the kernel by.
+struct Export {
+    address: u64,
+    number: u32,
+    /// The code that does it: made when a driver first comes there, which most of a thousand exports never see.
+    thunk: Option<u64>,
+}
+
 /// The contents of the cache.
 pub(crate) struct Cache {
     pub(crate) emitter: Emitter,
@@ -91,8 +99,8 @@ pub(crate) struct Cache {
     /// The guest is asked before these instructions.
     watched: BTreeSet<u64>,
     pub(crate) stubs: Stubs,
-    /// By address, the thunk and the number of each export.
-    exports: BTreeMap<u64, (u64, u32)>,
+    /// The exports, by ascending address.
+    exports: Vec<Export>,
     /// By address, those of them that driver code may do by itself.
     shorts: BTreeMap<u64, Short>,
 }
@@ -127,7 +135,7 @@ impl Translator {
             watches_fences: false,
             watched: BTreeSet::new(),
             stubs,
-            exports: BTreeMap::new(),
+            exports: Vec::new(),
             shorts: BTreeMap::new(),
         };
         Self { cache: RefCell::new(cache), generation: Cell::new(0) }
@@ -166,8 +174,8 @@ impl Translator {
     #[cold]
     #[inline(never)]
     fn entry_not_in_table(&self, target: u64) -> Result<u64, FaultKind> {
-        if let Some(translated) = self.cache.borrow().outside.get(&target) {
-            return Ok(*translated);
+        if let Some(translated) = self.with(|cache| cache.entry_outside_table(target)) {
+            return Ok(translated);
         }
         self.make_room();
         self.with(|cache| block::translate(cache, target))
@@ -301,7 +309,7 @@ impl Cache {
         let mut target = [0; 8];
         memory::read(slot, &mut target).ok()?;
         let target = u64::from_le_bytes(target);
-        let thunk = table::get(target, Column::Jump)?;
+        let thunk = self.entry(target)?;
         let whole = table::covers(slot) && slot.is_multiple_of(8);
         if !whole || !stubs::is_thunk(thunk) || !state().memory.translate_from_data(slot) {
             return None;
@@ -310,21 +318,44 @@ impl Cache {
         Some(target)
     }
 
-    /// Whether another export was at `address` before.
+    /// Whether drivers have come to `address` already, and now find another export there.
     fn define_export(&mut self, address: u64, number: u32, short: Option<Short>) -> bool {
-        let known = self.exports.get(&address).map(|(_, known)| *known);
-        if known == Some(number) && self.short(address) == short {
-            return false; // a machine that was taken back defines it again
-        }
-        let replaced = table::get(address, Column::Jump).is_some();
-        let thunk = self.stubs.export_thunk(number, short);
-        self.exports.insert(address, (thunk, number));
+        let same_short = self.short(address) == short;
         match short {
             Some(short) => drop(self.shorts.insert(address, short)),
             None => drop(self.shorts.remove(&address)),
         }
+        let defined = Export { address, number, thunk: None };
+        match self.find_export(address) {
+            // A machine that was taken back defines it again.
+            Ok(index) if self.exports[index].number == number && same_short => false,
+            Ok(index) => std::mem::replace(&mut self.exports[index], defined).thunk.is_some(),
+            Err(index) => {
+                self.exports.insert(index, defined);
+                false
+            }
+        }
+    }
+
+    /// Where it stands among the exports, or would.
+    fn find_export(&self, address: u64) -> Result<usize, usize> {
+        // They are mostly defined in the order of their addresses.
+        match self.exports.last() {
+            Some(last) if last.address >= address => {
+                self.exports.binary_search_by_key(&address, |export| export.address)
+            }
+            _ => Err(self.exports.len()),
+        }
+    }
+
+    /// The thunk of the export at `address`, if there is one; from now on the table leads there.
+    fn export_entry(&mut self, address: u64) -> Option<u64> {
+        let index = self.find_export(address).ok()?;
+        let Export { number, thunk, .. } = self.exports[index];
+        let thunk = thunk.unwrap_or_else(|| self.stubs.export_thunk(number, self.short(address)));
+        self.exports[index].thunk = Some(thunk);
         table::set(address, Column::Jump, thunk);
-        replaced
+        Some(thunk)
     }
 
     /// What the export at `address` does, if driver code may do it by itself.
@@ -338,8 +369,17 @@ impl Cache {
     }
 
     /// Where jumps to `original` go, if it is translated.
-    pub(crate) fn entry(&self, original: u64) -> Option<u64> {
-        table::get(original, Column::Jump).or_else(|| self.outside.get(&original).copied())
+    pub(crate) fn entry(&mut self, original: u64) -> Option<u64> {
+        table::get(original, Column::Jump).or_else(|| self.entry_outside_table(original))
+    }
+
+    /// As [`Cache::entry`], of what the table does not lead to, or not yet.
+    fn entry_outside_table(&mut self, original: u64) -> Option<u64> {
+        if table::covers(original) {
+            self.export_entry(original)
+        } else {
+            self.outside.get(&original).copied()
+        }
     }
 
     /// Enters a translation.
@@ -385,8 +425,5 @@ impl Cache {
         state().memory.nothing_translated();
         table::clear();
         self.stubs.enter_in_table();
-        for (address, (thunk, _)) in &self.exports {
-            table::set(*address, Column::Jump, *thunk);
-        }
     }
 }

@@ -206,8 +206,6 @@ pub(super) fn boot(k: &mut Kernel, headers: &[u8]) {
     }
     let base = pseudo::exports_base();
     let pages = k.mm.physical.take_pages(1).expect("a machine that starts has memory");
-    let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
-    k.mm.map.map(k.engine, base, &pages, page);
-    k.engine.write_bytes(base, &bytes).expect("the page was just mapped");
-    k.mm.map.protect(k.engine, base, 1, Protection::READ_EXECUTE);
+    let page = Page { physical: 0, protection: Protection::READ_EXECUTE, pageable: false };
+    k.mm.map.map_filled(k.engine, base, &pages, page, |engine| engine.write_bytes(base, &bytes));
 }

@@ -99,13 +99,9 @@ fn cover(k: &mut Kernel, bytes: u64) -> bool {
     // The first time the head as well.
     let at = if have == 0 { HEAD } else { BITS + have / 64 };
     let count = (BITS + want / 64 - at) / PAGE;
-    let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
+    let page = Page { physical: 0, protection: Protection::READ, pageable: false };
     let Some(pages) = k.mm.physical.take_pages(count) else { return false };
-    k.mm.map.map(k.engine, at, &pages, page);
-    for at in (at..).step_by(0x1000).take(usize::try_from(count).expect("far fewer")) {
-        k.engine.write_bytes(at, &[0; 0x1000]).expect("the pages were just mapped");
-    }
-    k.mm.map.protect(k.engine, at, count, Protection::READ);
+    k.mm.map.map_filled(k.engine, at, &pages, page, |engine| engine.fill(at, count * PAGE, 0));
     k.mm.map.protect(k.engine, HEAD, 1, Protection::READ_WRITE);
     let head = [pseudo::FIRST_IMAGE, want, pseudo::thunk(0), IMAGES.end()];
     let head: Vec<u8> = head.iter().flat_map(|word| word.to_le_bytes()).collect();

@@ -115,11 +115,9 @@ pub(super) fn boot(cx: &mut Cx<'_>) -> Flow<()> {
         let bytes = directory(k);
         assert!(bytes.len() as u64 <= DIRECTORY_PAGES * PAGE, "the directory has too few pages");
         let pages = k.mm.physical.take_pages(DIRECTORY_PAGES).expect("a machine that starts has memory");
-        let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
+        let page = Page { physical: 0, protection: Protection::READ, pageable: false };
         let at = pseudo::exports_base() + DIRECTORY;
-        k.mm.map.map(k.engine, at, &pages, page);
-        k.engine.write_bytes(at, &bytes).expect("the pages were just mapped");
-        k.mm.map.protect(k.engine, at, DIRECTORY_PAGES, Protection::READ);
+        k.mm.map.map_filled(k.engine, at, &pages, page, |engine| engine.write_bytes(at, &bytes));
         code::boot(k, &headers(rva(bytes.len() as u64)));
     });
     Ok(())

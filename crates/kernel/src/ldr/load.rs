@@ -8,13 +8,13 @@ use std::collections::BTreeMap;
 use abi::{Code, DriverPtr, KLDR_DATA_TABLE_ENTRY};
 use engine::windows::{IMAGES, PAGE};
 use engine::{Flow, Protection};
-use image::{Image, ImageError, Symbols};
+use image::{Image, ImageError, PageRange, Symbols};
 
 use super::imports::{self, Bound};
 use super::{Loaded, State, guard, modules, pseudo, stem};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
-use crate::mm::map::Page;
+use crate::mm::map::{PAGE_BYTES, Page};
 use crate::ps;
 
 /// An image to be loaded.
@@ -153,34 +153,33 @@ fn bind(cx: &mut Cx<'_>, module: &Module, bytes: &mut [u8]) -> Result<Vec<u64>, 
     Ok(libraries)
 }
 
-/// Maps the image's pages, fills them, and then takes away what its sections do not allow.
+/// Maps the image's pages with its bytes in them; false if there is no memory.
 fn map(k: &mut Kernel, base: u64, image: &Image, bytes: &[u8]) -> bool {
-    let mut done = Vec::new();
-    for range in image.protections() {
-        let (at, count) = (base + u64::from(range.rva), u64::from(range.size) / PAGE);
-        let pageable = image.section_at(range.rva).is_some_and(image::Section::is_pageable);
-        let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable };
-        let Some(pages) = k.mm.physical.take_pages(count) else { break };
-        if !k.mm.physical.memory.take_areas(pages.len()) {
-            pages.into_iter().for_each(|page| k.mm.physical.give_page(page));
-            break;
-        }
-        k.mm.map.map(k.engine, at, &pages, page);
-        done.push((at, count, range));
-    }
-    if done.len() < image.protections().len() {
-        for (at, count, _) in done {
-            give(k, at, count);
-        }
-        return false;
-    }
-    for (at, count, range) in done {
+    let ranges = image.protections();
+    let Some(frames) = frames_of(k, &ranges) else { return false };
+    for (range, frames) in ranges.iter().zip(frames) {
         let (start, end) = (range.rva as usize, (range.rva + range.size) as usize);
-        k.engine.write_bytes(at, &bytes[start..end.min(bytes.len())]).expect("the pages were just mapped");
         let image::Protection { read, write, execute } = range.protection;
-        k.mm.map.protect(k.engine, at, count, Protection { read, write, execute });
+        let pageable = image.section_at(range.rva).is_some_and(image::Section::is_pageable);
+        let page = Page { physical: 0, protection: Protection { read, write, execute }, pageable };
+        let at = base + u64::from(range.rva);
+        k.mm.map.map_filled(k.engine, at, &frames, page, |engine| {
+            engine.write_bytes(at, &bytes[start..end.min(bytes.len())])
+        });
     }
     true
+}
+
+/// Pages for each range, and the host's areas for them: one a page, so that any part of an image can be given back.
+fn frames_of(k: &mut Kernel, ranges: &[PageRange]) -> Option<Vec<Vec<u64>>> {
+    let count = |range: &PageRange| u64::from(range.size) / PAGE;
+    let mut frames = k.mm.physical.take_pages(ranges.iter().map(count).sum())?;
+    if !k.mm.physical.memory.take_areas(frames.len()) {
+        frames.into_iter().for_each(|frame| k.mm.physical.give_page(frame));
+        return None;
+    }
+    let each = |range: &PageRange| frames.drain(..range.size as usize / PAGE_BYTES).collect();
+    Some(ranges.iter().map(each).collect())
 }
 
 /// What indirect calls may reach in the image, as soon as there is one that asks.

@@ -99,16 +99,11 @@ pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
         (thunk(number), number, name.and_then(irql::short))
     }));
     let thunk_pages = (THUNKS + 16 * u64::from(rows)).div_ceil(PAGE);
-    map(cx, exports_base(), thunk_pages);
-    for page in 0..thunk_pages {
-        // What a driver finds that looks at a routine's bytes: int3.
-        let at = exports_base() + page * PAGE;
-        cx.engine().write_bytes(at, &[0xCC; 0x1000]).expect("the pages were just mapped");
-    }
-    cx.with(|k| k.mm.map.protect(k.engine, exports_base(), thunk_pages, Protection::READ));
+    // What a driver finds that looks at a routine's bytes: int3.
+    map(cx, exports_base(), thunk_pages, Protection::READ, 0xCC);
     kernel_image::boot(cx)?;
     let variables = exports_base() + data::OFFSET;
-    map(cx, variables, data::PAGES);
+    map(cx, variables, data::PAGES, Protection::READ_WRITE, 0);
     data::fill(cx);
     for page in 0..data::PAGES {
         cx.with(|k| k.mm.map.protect(k.engine, variables + page * PAGE, 1, data::protection(page * PAGE)));
@@ -116,10 +111,11 @@ pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
     kernel_image::list(cx)
 }
 
-fn map(cx: &mut Cx<'_>, address: u64, count: u64) {
+fn map(cx: &mut Cx<'_>, address: u64, count: u64, protection: Protection, fill: u8) {
     cx.with(|k| {
         let pages = k.mm.physical.take_pages(count).expect("a machine that starts has memory");
-        let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
-        k.mm.map.map(k.engine, address, &pages, page);
+        let page = Page { physical: 0, protection, pageable: false };
+        k.mm.map
+            .map_filled(k.engine, address, &pages, page, |engine| engine.fill(address, count * PAGE, fill));
     });
 }

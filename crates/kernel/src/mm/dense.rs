@@ -15,7 +15,7 @@ use engine::Protection;
 use engine::windows::PAGE;
 
 use super::map::Page;
-use super::physical::DENSE;
+use super::physical::{DENSE, file_offset};
 use super::shadow;
 use super::space::Zone;
 use crate::cx::Kernel;
@@ -157,7 +157,7 @@ fn begin(k: &mut Kernel, sort: Sort) -> Option<Open> {
         k.mm.physical.memory.give_areas(2);
         return None;
     };
-    k.engine.map(address, physical, STRETCH * PAGE, unused(sort));
+    k.engine.map(address, file_offset(physical), STRETCH * PAGE, unused(sort));
     k.engine.mark(address, STRETCH * PAGE, shadow::ABSENT);
     k.mm.dense.stretches.insert(address, Stretch { physical, sort });
     Some(Open { address, used: 1 })

@@ -4,9 +4,9 @@
 //! MDLs tell the truth. It decides nothing about whose memory it is.
 
 use engine::windows::PAGE;
-use engine::{Engine, Protection};
+use engine::{BadAddress, Engine, Protection};
 
-use super::physical::Limits;
+use super::physical::{Limits, file_offset};
 use super::space::Zone;
 use super::{dense, shadow};
 use crate::address_map::AddressMap;
@@ -73,6 +73,22 @@ impl Map {
         }
     }
 
+    /// As [`Map::map`], of pages that `fill` writes to before they allow no more than `page` says.
+    pub fn map_filled(
+        &mut self,
+        engine: Engine,
+        address: u64,
+        pages: &[u64],
+        page: Page,
+        fill: impl FnOnce(Engine) -> Result<(), BadAddress>,
+    ) {
+        let count = pages.len() as u64;
+        self.map(engine, address, pages, Page { protection: Protection::READ_WRITE, ..page });
+        engine.provide(address, count * PAGE);
+        fill(engine).expect("the pages were just mapped for writing");
+        self.protect(engine, address, count, page.protection);
+    }
+
     /// `address` shows this page from now on, of memory that the host has mapped already.
     pub(super) fn show(&mut self, address: u64, page: Page) {
         self.pages.insert(address, page);
@@ -108,15 +124,16 @@ impl Map {
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "usize has 64 bits on x86-64")]
-const PAGE_BYTES: usize = PAGE as usize;
+pub(crate) const PAGE_BYTES: usize = PAGE as usize;
 
-/// `pages` at `address` in physically contiguous runs.
+/// `pages` at `address` in runs that lie side by side in the file of the machine's memory: where each is shown, and its place there.
 fn runs(address: u64, pages: &[u64]) -> Vec<(u64, std::ops::Range<u64>)> {
     let mut runs: Vec<(u64, std::ops::Range<u64>)> = Vec::new();
     for (at, &physical) in (address..).step_by(PAGE_BYTES).zip(pages) {
+        let place = file_offset(physical);
         match runs.last_mut() {
-            Some((_, run)) if run.end == physical => run.end += PAGE,
-            _ => runs.push((at, physical..physical + PAGE)),
+            Some((_, run)) if run.end == place => run.end += PAGE,
+            _ => runs.push((at, place..place + PAGE)),
         }
     }
     runs
@@ -304,7 +321,8 @@ pub(crate) fn release(k: &mut Kernel, zone: Zone, address: u64, count: u64) {
 }
 
 fn clear(engine: Engine, address: u64, count: u64, fill: u8) {
-    for at in (address..address + count * PAGE).step_by(PAGE_BYTES) {
-        engine.write_bytes(at, &[fill; PAGE_BYTES]).expect("pages just mapped for writing can be written");
+    if count > 1 {
+        engine.provide(address, count * PAGE);
     }
+    engine.fill(address, count * PAGE, fill).expect("pages just mapped for writing can be written");
 }

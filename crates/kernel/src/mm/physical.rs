@@ -57,6 +57,34 @@ const KEPT: usize = 1024;
 
 /// A part's pages are given out in an order that jumps about. The factor is odd, so that every page occurs once.
 const JUMP: u64 = 0x2_6F35;
+/// What undoes it, modulo any power of two.
+const JUMP_BACK: u64 = inverse(JUMP);
+/// Where the file of the machine's memory has the scattered pages: as much as both parts are.
+const SCATTERED_FILE: u64 = GIB;
+
+/// The inverse of an odd factor modulo 2⁶⁴: each step doubles the bits that are right.
+const fn inverse(factor: u64) -> u64 {
+    let mut inverse = factor;
+    let mut step = 0;
+    while step < 6 {
+        inverse = inverse.wrapping_mul(2u64.wrapping_sub(factor.wrapping_mul(inverse)));
+        step += 1;
+    }
+    inverse
+}
+
+/// Where the file of the machine's memory has the page at `physical`. Pages that are given out one after the other lie side by side
+/// there, so that the host maps all of a buffer at once; those of contiguous runs lie where they are.
+#[must_use]
+pub fn file_offset(physical: u64) -> u64 {
+    let Some(part) = SCATTERED.iter().position(|range| range.contains(physical)) else { return physical };
+    let [pages, other] = [part, 1 - part].map(|part| SCATTERED[part].length / PAGE);
+    let index = (physical - SCATTERED[part].base) / PAGE;
+    let turn = index.wrapping_mul(JUMP_BACK).wrapping_sub(1) % pages;
+    // They take turns until the smaller part has no more.
+    let place = if turn < other { 2 * turn + part as u64 } else { turn + other };
+    SCATTERED_FILE + place * PAGE
+}
 
 struct Part {
     range: Range,
@@ -313,6 +341,7 @@ fn place(free: Range, length: u64, limits: Limits) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::map;
     use super::*;
 
     #[test]
@@ -324,6 +353,18 @@ mod tests {
         let different: std::collections::BTreeSet<_> = pages.iter().collect();
         assert_eq!(different.len(), pages.len());
         assert!(pages.iter().all(|&page| is_ram(page) && is_ram(page + PAGE - 1)));
+    }
+
+    #[test]
+    fn each_page_has_a_place_of_its_own_in_the_file_and_pages_of_a_buffer_lie_side_by_side_there() {
+        let mut physical = Physical::default();
+        let pages = physical.take_pages(10_000).unwrap();
+        assert!(pages.windows(2).all(|pair| file_offset(pair[0]) + PAGE == file_offset(pair[1])));
+        let all = (0..8 * GIB).step_by(map::PAGE_BYTES).filter(|page| !(2 * GIB..4 * GIB).contains(page));
+        let mut places: Vec<u64> = all.map(file_offset).collect();
+        places.sort_unstable();
+        assert!(places.windows(2).all(|pair| pair[0] < pair[1]), "no two pages are one");
+        assert!(places.last().is_some_and(|last| *last < 8 * GIB));
     }
 
     #[test]
