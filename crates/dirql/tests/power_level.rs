@@ -80,6 +80,7 @@ fn told(report: &Report) -> Vec<&str> {
         .collect()
 }
 
+/// Holds: irps/power-level
 #[test]
 fn where_no_device_object_is_pageable_power_requests_may_come_at_dispatch_level() {
     let script = trip(RESIDENT, 0);
@@ -101,6 +102,7 @@ fn where_no_device_object_is_pageable_power_requests_may_come_at_dispatch_level(
     assert_eq!(told(&early), levels(2));
 }
 
+/// Holds: irps/power-level
 #[test]
 fn one_that_draws_a_surge_may_be_asked_at_dispatch_level_too() {
     let report = run(at_dispatch_level, &trip(INRUSH, 0));
@@ -108,6 +110,7 @@ fn one_that_draws_a_surge_may_be_asked_at_dispatch_level_too() {
     assert_eq!(told(&report)[..2], ["soft 1 is asked for D3 at level 2", "soft 1 goes to D3 at level 2"]);
 }
 
+/// Holds: irps/power-level
 #[test]
 fn a_stack_with_one_pageable_device_object_gets_power_requests_at_passive_level() {
     for kind in [PLAIN, PAGED_INRUSH] {
@@ -126,6 +129,8 @@ fn a_stack_with_one_pageable_device_object_gets_power_requests_at_passive_level(
     assert!(told(&report).iter().all(|line| line.contains("at level 0")), "{report}");
 }
 
+/// Holds: irps/power-level-files
+/// Not: usage-power-pagable
 #[test]
 fn a_paging_file_brings_power_requests_to_dispatch_level_until_it_is_gone() {
     let down_and_up = "power d3 child#0\npower d0 child#0";
@@ -142,6 +147,7 @@ fn a_paging_file_brings_power_requests_to_dispatch_level_until_it_is_gone() {
     assert_eq!(levels, [("D3", "0"), ("D0", "0"), ("D3", "2"), ("D0", "2"), ("D3", "0"), ("D0", "0")]);
 }
 
+/// Not: wait-at-raised-irql, paged-at-raised-irql
 #[test]
 fn a_driver_for_both_levels_is_clean_in_every_schedule() {
     let mut levels = [0, 0];
@@ -208,6 +214,7 @@ fn two_come_up(bench: impl Fn() -> Bench, kind: u32) -> Vec<String> {
     told(&report).iter().filter(|line| line.contains("slot")).map(|line| (*line).to_owned()).collect()
 }
 
+/// Holds: irps/inrush
 #[test]
 fn devices_that_draw_a_surge_come_up_one_after_the_other() {
     let serial = |level| {
@@ -232,12 +239,15 @@ fn devices_that_draw_a_surge_come_up_one_after_the_other() {
     }
 }
 
+/// Holds: irps/inrush
 #[test]
 fn devices_that_draw_none_come_up_together() {
     let lines = two_come_up(bus, RESIDENT);
     assert_eq!(lines, ["slot 0 rises at level 0", "slot 1 rises at level 0", "slot 0 is up", "slot 1 is up"]);
 }
 
+/// Holds: irps/inrush
+/// Not: power-irp-overdue
 #[test]
 fn what_a_device_hangs_on_comes_up_for_it() {
     // The child waits for its hub, which does not wait for the child.
