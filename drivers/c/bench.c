@@ -3,11 +3,12 @@
  * its device is \\.\DirqlBench. Each control code repeats one thing as often as its input (a ULONG) says; a write ends by
  * the card's own interrupt with three register accesses.
  *
- * It is as small as a driver that starts and stops in order can be: no power management, no cancelling, one request at
- * a time.
+ * It is as small as a driver that starts and stops in order can be: one request at a time, and one that is served is not cancelled. Those that need
+ * the card wait while it sleeps or is stopped (held.h).
  */
 #include <ddk/wdm.h>
 #include "pciline.h"
+#include "forward.h"
 
 #define INIT_CODE __attribute__((section("INIT")))
 #define BENCH_TAG 0x686E6542u /* "Benh" in pool listings */
@@ -41,9 +42,20 @@
 KIRQL NTAPI RaiseByCall(KIRQL NewIrql) __asm__("KfRaiseIrql");
 VOID NTAPI LowerByCall(KIRQL NewIrql) __asm__("KeLowerIrql");
 
+static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
+{
+    Irp->IoStatus.Status = Status;
+    Irp->IoStatus.Information = Information;
+    IoCompleteRequest(Irp, IO_NO_INCREMENT);
+    return Status;
+}
+
+#include "held.h"
+
 typedef struct _DEVICE_EXTENSION {
     PDEVICE_OBJECT Lower;
     PDEVICE_OBJECT Pdo;
+    HELD Held;
     PUCHAR Lcr;                /* BAR0 */
     PULONG Ports;              /* BAR1 */
     PKINTERRUPT Interrupt;
@@ -71,17 +83,18 @@ __declspec(dllexport) NTSTATUS NTAPI BenchNothing(PDEVICE_OBJECT Device, PIRP Ir
     return STATUS_SUCCESS;
 }
 
-static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
-{
-    Irp->IoStatus.Status = Status;
-    Irp->IoStatus.Information = Information;
-    IoCompleteRequest(Irp, IO_NO_INCREMENT);
-    return Status;
-}
-
 static NTSTATUS NTAPI DispatchCreateClose(PDEVICE_OBJECT Device, PIRP Irp)
 {
     UNREFERENCED_PARAMETER(Device);
+    return Complete(Irp, STATUS_SUCCESS, 0);
+}
+
+/* Of a file that is closed nothing waits any more. */
+static NTSTATUS NTAPI DispatchCleanup(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+
+    EndHeld(&Extension->Held, IoGetCurrentIrpStackLocation(Irp)->FileObject, STATUS_CANCELLED);
     return Complete(Irp, STATUS_SUCCESS, 0);
 }
 
@@ -112,17 +125,26 @@ static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
 
 static VOID NTAPI DpcForIsr(PKDPC Dpc, PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
 {
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+
     UNREFERENCED_PARAMETER(Dpc);
     UNREFERENCED_PARAMETER(Context);
     IoStartNextPacket(Device, FALSE);
     Complete(Irp, STATUS_SUCCESS, IoGetCurrentIrpStackLocation(Irp)->Parameters.Write.Length);
+    LeaveCard(&Extension->Held);
 }
 
 static NTSTATUS NTAPI DispatchWrite(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    IoMarkIrpPending(Irp);
-    IoStartPacket(Device, Irp, NULL, NULL);
-    return STATUS_PENDING;
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+    NTSTATUS Status = EnterCard(&Extension->Held, Irp);
+
+    if (Status == STATUS_SUCCESS) {
+        IoMarkIrpPending(Irp);
+        IoStartPacket(Device, Irp, NULL, NULL);
+        return STATUS_PENDING;
+    }
+    return Status == STATUS_PENDING ? Status : Complete(Irp, Status, 0);
 }
 
 /* ---- control codes ---------------------------------------------------------------------------------------------- */
@@ -518,6 +540,23 @@ static NTSTATUS Other(PDEVICE_OBJECT Device, ULONG Code, ULONG Count)
     }
 }
 
+/* A request that needs the card, which is there for it. */
+static NTSTATUS NTAPI Serve(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    NTSTATUS Status;
+
+    if (Stack->MajorFunction == IRP_MJ_WRITE) {
+        IoStartPacket(Device, Irp, NULL, NULL);
+        return STATUS_PENDING;
+    }
+    Status = Repeat(Extension, Stack->Parameters.DeviceIoControl.IoControlCode, *(PULONG)Irp->AssociatedIrp.SystemBuffer);
+    Complete(Irp, Status, 0);
+    LeaveCard(&Extension->Held);
+    return Status;
+}
+
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
@@ -535,6 +574,14 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     }
     if (Code >= IOCTL_BENCH_SPIN && Code <= IOCTL_BENCH_IRPS) {
         return Complete(Irp, Other(Device, Code, *(PULONG)Irp->AssociatedIrp.SystemBuffer), 0);
+    }
+    if (Code == IOCTL_BENCH_MMIO || Code == IOCTL_BENCH_PORT) {
+        NTSTATUS Status = EnterCard(&Extension->Held, Irp);
+
+        if (Status == STATUS_SUCCESS) {
+            return Serve(Device, Irp);
+        }
+        return Status == STATUS_PENDING ? Status : Complete(Irp, Status, 0);
     }
     return Complete(Irp, Repeat(Extension, Code, *(PULONG)Irp->AssociatedIrp.SystemBuffer), 0);
 }
@@ -573,12 +620,19 @@ static NTSTATUS StartCard(PDEVICE_OBJECT Device, PCM_PARTIAL_RESOURCE_LIST List)
     return Status;
 }
 
+static VOID Enable(PDEVICE_EXTENSION Extension, ULONG Intcsr)
+{
+    WRITE_REGISTER_ULONG((PULONG)(Extension->Lcr + LCR_INTCSR), Intcsr);
+}
+
 static VOID StopCard(PDEVICE_EXTENSION Extension)
 {
     if (Extension->Interrupt != NULL) {
         IO_DISCONNECT_INTERRUPT_PARAMETERS Parameters = {.Version = CONNECT_LINE_BASED};
 
-        WRITE_REGISTER_ULONG((PULONG)(Extension->Lcr + LCR_INTCSR), 0);
+        if (!(Extension->Held.Bars & HELD_ASLEEP)) {
+            Enable(Extension, 0);
+        }
         Parameters.ConnectionContext.InterruptObject = Extension->Interrupt;
         IoDisconnectInterruptEx(&Parameters);
         Extension->Interrupt = NULL;
@@ -589,32 +643,18 @@ static VOID StopCard(PDEVICE_EXTENSION Extension)
     }
 }
 
-static NTSTATUS NTAPI SignalAndStop(PDEVICE_OBJECT Device, PIRP Irp, PVOID Event)
-{
-    UNREFERENCED_PARAMETER(Device);
-    UNREFERENCED_PARAMETER(Irp);
-    KeSetEvent(Event, IO_NO_INCREMENT, FALSE);
-    return STATUS_MORE_PROCESSING_REQUIRED;
-}
-
 static NTSTATUS Start(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
     PCM_RESOURCE_LIST Resources;
-    NTSTATUS Status;
-    KEVENT Done;
+    NTSTATUS Status = ForwardAndWait(Extension->Lower, Irp);
 
-    KeInitializeEvent(&Done, NotificationEvent, FALSE);
-    IoCopyCurrentIrpStackLocationToNext(Irp);
-    IoSetCompletionRoutine(Irp, SignalAndStop, &Done, TRUE, TRUE, TRUE);
-    Status = IoCallDriver(Extension->Lower, Irp);
-    if (Status == STATUS_PENDING) {
-        KeWaitForSingleObject(&Done, Executive, KernelMode, FALSE, NULL);
-        Status = Irp->IoStatus.Status;
-    }
     Resources = IoGetCurrentIrpStackLocation(Irp)->Parameters.StartDevice.AllocatedResourcesTranslated;
     if (NT_SUCCESS(Status) && Resources != NULL) {
         Status = StartCard(Device, &Resources->List[0].PartialResourceList);
+    }
+    if (NT_SUCCESS(Status)) {
+        LowerBar(&Extension->Held, HELD_STOPPED);
     }
     return Complete(Irp, Status, 0);
 }
@@ -628,18 +668,29 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
     switch (IoGetCurrentIrpStackLocation(Irp)->MinorFunction) {
     case IRP_MN_START_DEVICE:
         return Start(Device, Irp);
-    case IRP_MN_STOP_DEVICE:
     case IRP_MN_SURPRISE_REMOVAL:
+        RaiseBar(&Extension->Held, HELD_GONE);
+        EndHeld(&Extension->Held, OF_ANY, STATUS_DELETE_PENDING);
+        /* falls through */
+    case IRP_MN_STOP_DEVICE:
         StopCard(Extension);
         Irp->IoStatus.Status = STATUS_SUCCESS;
         break;
     case IRP_MN_QUERY_STOP_DEVICE:
+        RaiseBar(&Extension->Held, HELD_STOPPED);
+        WaitUntilIdle(&Extension->Held);
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        break;
     case IRP_MN_CANCEL_STOP_DEVICE:
+        LowerBar(&Extension->Held, HELD_STOPPED);
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        break;
     case IRP_MN_QUERY_REMOVE_DEVICE:
     case IRP_MN_CANCEL_REMOVE_DEVICE:
         Irp->IoStatus.Status = STATUS_SUCCESS;
         break;
     case IRP_MN_REMOVE_DEVICE:
+        ForgetHeld(&Extension->Held);
         FreeIrps(Extension);
         CancelTimers(Extension);
         StopCard(Extension);
@@ -655,10 +706,42 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
     return IoCallDriver(Lower, Irp);
 }
 
+/* ---- power -------------------------------------------------------------------------------------------------------- */
+
+#define POWER_DONE(Irp) UNREFERENCED_PARAMETER(Irp)
+#include "power_policy.h"
+
+static NTSTATUS NTAPI DeviceIsUp(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+    PDEVICE_EXTENSION Extension = Context;
+
+    UNREFERENCED_PARAMETER(Device);
+    if (NT_SUCCESS(Irp->IoStatus.Status)) {
+        if (Extension->Interrupt != NULL) {
+            Enable(Extension, INTCSR_PCI_ENABLE);
+        }
+        LowerBar(&Extension->Held, HELD_ASLEEP);
+    }
+    PoStartNextPowerIrp(Irp);
+    return STATUS_CONTINUE_COMPLETION;
+}
+
 static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
 
+    switch (PowerAsked(Irp)) {
+    case SystemPower:
+        return PowerBelow(Extension->Lower, Irp, SystemBelowDone, Extension->Pdo);
+    case DeviceUp:
+        return PowerBelow(Extension->Lower, Irp, DeviceIsUp, Extension);
+    case DeviceDown:
+        RaiseBar(&Extension->Held, HELD_ASLEEP);
+        WaitUntilIdle(&Extension->Held);
+        break;
+    case OtherPower:
+        break;
+    }
     PoStartNextPowerIrp(Irp);
     IoSkipCurrentIrpStackLocation(Irp);
     return PoCallDriver(Extension->Lower, Irp);
@@ -686,6 +769,13 @@ static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
         IoDeleteDevice(Device);
         return Status;
     }
+    Status = InitializeHeld(&Extension->Held, Device, Serve);
+    if (!NT_SUCCESS(Status)) {
+        IoDeleteSymbolicLink(&LinkName);
+        IoDetachDevice(Extension->Lower);
+        IoDeleteDevice(Device);
+        return Status;
+    }
     IoInitializeDpcRequest(Device, DpcForIsr);
     KeInitializeDpc(&Extension->Dpc, CountDpc, Extension);
     KeInitializeSpinLock(&Extension->Lock);
@@ -706,6 +796,7 @@ INIT_CODE NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING Regi
 {
     UNREFERENCED_PARAMETER(RegistryPath);
     Driver->MajorFunction[IRP_MJ_CREATE] = DispatchCreateClose;
+    Driver->MajorFunction[IRP_MJ_CLEANUP] = DispatchCleanup;
     Driver->MajorFunction[IRP_MJ_CLOSE] = DispatchCreateClose;
     Driver->MajorFunction[IRP_MJ_WRITE] = DispatchWrite;
     Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchDeviceControl;

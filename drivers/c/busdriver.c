@@ -12,6 +12,8 @@
 
 #include "busdriver/bus.h"
 
+#include "busdriver/power.h"
+
 #include "busdriver/children.h"
 
 DRIVER_INITIALIZE DriverEntry;
@@ -232,7 +234,7 @@ static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
     PCOMMON Common = Device->DeviceExtension;
 
     if (!Common->IsBus) {
-        return ChildPower(Irp);
+        return ChildPower((PCHILD)Common, Irp);
     }
     if (Stack->MinorFunction == IRP_MN_SET_POWER && Stack->Parameters.Power.Type == SystemPowerState) {
         DbgPrint("bus %d goes to S%d\n", ((PBUS)Common)->Number, Stack->Parameters.Power.State.SystemState - PowerSystemWorking);
@@ -311,7 +313,7 @@ static NTSTATUS Control(PBUS Bus, ULONG Code, ULONG Input, PULONG Output)
     switch (Code) {
     case IOCTL_BUS_PLUG:
     case IOCTL_BUS_PLUG_NOW:
-        if (Slot >= SLOTS || Kind > KIND_BOX) {
+        if (Slot >= SLOTS || Kind > KIND_INRUSH_HUB) {
             return STATUS_INVALID_PARAMETER;
         }
         ExAcquireFastMutex(&Bus->Lock);

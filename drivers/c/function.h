@@ -12,6 +12,8 @@
 #ifndef FUNCTION_H
 #define FUNCTION_H
 
+#include "forward.h"
+
 typedef struct _FUNCTION {
     PDEVICE_OBJECT Self;
     PDEVICE_OBJECT Pdo;
@@ -205,30 +207,14 @@ static NTSTATUS FunctionStart(PFUNCTION Function, PCM_RESOURCE_LIST Resources)
     return Status;
 }
 
-static NTSTATUS NTAPI SignalAndStop(PDEVICE_OBJECT Device, PIRP Irp, PVOID Event)
-{
-    UNREFERENCED_PARAMETER(Device);
-    UNREFERENCED_PARAMETER(Irp);
-    KeSetEvent(Event, IO_NO_INCREMENT, FALSE);
-    return STATUS_MORE_PROCESSING_REQUIRED;
-}
-
 static NTSTATUS OnStart(PFUNCTION Function, PIRP Irp)
 {
     PCM_RESOURCE_LIST Resources;
     NTSTATUS Status;
-    KEVENT Done;
 
     /* A device that runs may be started with other resources: it lets go of those it has while they are its own. */
     FunctionStop(Function, TRUE);
-    KeInitializeEvent(&Done, NotificationEvent, FALSE);
-    IoCopyCurrentIrpStackLocationToNext(Irp);
-    IoSetCompletionRoutine(Irp, SignalAndStop, &Done, TRUE, TRUE, TRUE);
-    Status = IoCallDriver(Function->Lower, Irp);
-    if (Status == STATUS_PENDING) {
-        KeWaitForSingleObject(&Done, Executive, KernelMode, FALSE, NULL);
-        Status = Irp->IoStatus.Status;
-    }
+    Status = ForwardAndWait(Function->Lower, Irp);
     Resources = IoGetCurrentIrpStackLocation(Irp)->Parameters.StartDevice.AllocatedResourcesTranslated;
     if (NT_SUCCESS(Status) && Resources != NULL) {
         Status = FunctionStart(Function, Resources);

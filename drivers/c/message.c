@@ -5,12 +5,15 @@
  *
  * Settings in the device's hardware key: Connect (3, 5, 1 or 2, the versions' numbers), Keep (messages to ask for; 0: as many as
  * there are), Processors (a mask to ask for; 0: none), OwnLock (1: the driver's spin lock), Passive (1: CONNECT_FULLY_SPECIFIED
- * at PASSIVE_LEVEL), Raw (1: the mistake of taking the raw resources). It does no power management.
+ * at PASSIVE_LEVEL), Raw (1: the mistake of taking the raw resources). Requests that need the card wait while it sleeps
+ * or is stopped (held.h).
  */
 #include <ddk/wdm.h>
 #include "message.h"
 #define STORIES "message"
 #include "control.h"
+#include "forward.h"
+#include "held.h"
 
 /* Windows 7; the kit knows it for that only. */
 NTKERNELAPI ULONG NTAPI KeGetCurrentProcessorNumberEx(PPROCESSOR_NUMBER Number);
@@ -33,6 +36,7 @@ typedef struct _DEVICE_EXTENSION {
     PDEVICE_OBJECT Self;
     PDEVICE_OBJECT Pdo;
     PDEVICE_OBJECT Lower;
+    HELD Held;
     ULONG Connect;
     ULONG Keep;
     ULONG Processors;
@@ -764,9 +768,16 @@ static VOID Unmap(PDEVICE_EXTENSION Extension)
     }
 }
 
+/* The card has just got its power, or its driver. */
+static VOID Enable(PDEVICE_EXTENSION Extension)
+{
+    Write(Extension, BENCH_STATUS, 0xFFFFFFFFu);
+    Write(Extension, BENCH_ENABLE, 0xFFFFFFFFu);
+}
+
 static VOID Stop(PDEVICE_EXTENSION Extension, BOOLEAN Present)
 {
-    if (Present && Extension->Registers != NULL) {
+    if (Present && !(Extension->Held.Bars & HELD_ASLEEP) && Extension->Registers != NULL) {
         Write(Extension, BENCH_ENABLE, 0);
     }
     Disconnect(Extension);
@@ -816,38 +827,13 @@ static NTSTATUS Start(PDEVICE_EXTENSION Extension, PCM_RESOURCE_LIST Raw, PCM_RE
         Unmap(Extension);
         return Status;
     }
-    Write(Extension, BENCH_STATUS, 0xFFFFFFFFu);
-    Write(Extension, BENCH_ENABLE, 0xFFFFFFFFu);
+    Enable(Extension);
     DbgPrint("message: version %u, %u messages, unified IRQL %u\n", Extension->State.Version,
              Extension->State.MessageCount, Extension->State.UnifiedIrql);
     return STATUS_SUCCESS;
 }
 
 /* ---- dispatching ------------------------------------------------------------------------------------------------ */
-
-static NTSTATUS NTAPI SignalAndStop(PDEVICE_OBJECT Device, PIRP Irp, PVOID Event)
-{
-    UNREFERENCED_PARAMETER(Device);
-    UNREFERENCED_PARAMETER(Irp);
-    KeSetEvent(Event, IO_NO_INCREMENT, FALSE);
-    return STATUS_MORE_PROCESSING_REQUIRED;
-}
-
-static NTSTATUS ForwardAndWait(PDEVICE_EXTENSION Extension, PIRP Irp)
-{
-    KEVENT Done;
-    NTSTATUS Status;
-
-    KeInitializeEvent(&Done, NotificationEvent, FALSE);
-    IoCopyCurrentIrpStackLocationToNext(Irp);
-    IoSetCompletionRoutine(Irp, SignalAndStop, &Done, TRUE, TRUE, TRUE);
-    Status = IoCallDriver(Extension->Lower, Irp);
-    if (Status == STATUS_PENDING) {
-        KeWaitForSingleObject(&Done, Executive, KernelMode, FALSE, NULL);
-        Status = Irp->IoStatus.Status;
-    }
-    return Status;
-}
 
 static NTSTATUS Forward(PDEVICE_EXTENSION Extension, PIRP Irp)
 {
@@ -862,7 +848,7 @@ static NTSTATUS OnFilter(PDEVICE_EXTENSION Extension, PIRP Irp)
 {
     PIO_RESOURCE_REQUIREMENTS_LIST Own =
         IoGetCurrentIrpStackLocation(Irp)->Parameters.FilterResourceRequirements.IoResourceRequirementList;
-    NTSTATUS Status = ForwardAndWait(Extension, Irp);
+    NTSTATUS Status = ForwardAndWait(Extension->Lower, Irp);
 
     if (NT_SUCCESS(Status) && Irp->IoStatus.Information != 0) {
         Own = (PIO_RESOURCE_REQUIREMENTS_LIST)Irp->IoStatus.Information;
@@ -883,22 +869,34 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
     case IRP_MN_FILTER_RESOURCE_REQUIREMENTS:
         return OnFilter(Extension, Irp);
     case IRP_MN_START_DEVICE:
-        Status = ForwardAndWait(Extension, Irp);
+        Status = ForwardAndWait(Extension->Lower, Irp);
         if (NT_SUCCESS(Status)) {
             Status = Start(Extension, Stack->Parameters.StartDevice.AllocatedResources,
                            Stack->Parameters.StartDevice.AllocatedResourcesTranslated);
         }
+        if (NT_SUCCESS(Status)) {
+            LowerBar(&Extension->Held, HELD_STOPPED);
+        }
         return Complete(Irp, Status, 0);
     case IRP_MN_SURPRISE_REMOVAL:
+        RaiseBar(&Extension->Held, HELD_GONE);
+        EndHeld(&Extension->Held, OF_ANY, STATUS_DELETE_PENDING);
+        /* falls through */
     case IRP_MN_STOP_DEVICE:
         Stop(Extension, Stack->MinorFunction == IRP_MN_STOP_DEVICE);
         break;
     case IRP_MN_QUERY_STOP_DEVICE:
+        RaiseBar(&Extension->Held, HELD_STOPPED);
+        WaitUntilIdle(&Extension->Held);
+        break;
     case IRP_MN_CANCEL_STOP_DEVICE:
+        LowerBar(&Extension->Held, HELD_STOPPED);
+        break;
     case IRP_MN_QUERY_REMOVE_DEVICE:
     case IRP_MN_CANCEL_REMOVE_DEVICE:
         break;
     case IRP_MN_REMOVE_DEVICE:
+        ForgetHeld(&Extension->Held);
         Stop(Extension, TRUE);
         Irp->IoStatus.Status = STATUS_SUCCESS;
         Status = Forward(Extension, Irp);
@@ -913,10 +911,40 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
     return Forward(Extension, Irp);
 }
 
+#define POWER_DONE(Irp) UNREFERENCED_PARAMETER(Irp)
+#include "power_policy.h"
+
+static NTSTATUS NTAPI DeviceIsUp(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+    PDEVICE_EXTENSION Extension = Context;
+
+    UNREFERENCED_PARAMETER(Device);
+    if (NT_SUCCESS(Irp->IoStatus.Status)) {
+        if (Extension->Connected) {
+            Enable(Extension);
+        }
+        LowerBar(&Extension->Held, HELD_ASLEEP);
+    }
+    PoStartNextPowerIrp(Irp);
+    return STATUS_CONTINUE_COMPLETION;
+}
+
 static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
 
+    switch (PowerAsked(Irp)) {
+    case SystemPower:
+        return PowerBelow(Extension->Lower, Irp, SystemBelowDone, Extension->Pdo);
+    case DeviceUp:
+        return PowerBelow(Extension->Lower, Irp, DeviceIsUp, Extension);
+    case DeviceDown:
+        RaiseBar(&Extension->Held, HELD_ASLEEP);
+        WaitUntilIdle(&Extension->Held);
+        break;
+    case OtherPower:
+        break;
+    }
     PoStartNextPowerIrp(Irp);
     IoSkipCurrentIrpStackLocation(Irp);
     return PoCallDriver(Extension->Lower, Irp);
@@ -927,33 +955,59 @@ static NTSTATUS NTAPI DispatchSystemControl(PDEVICE_OBJECT Device, PIRP Irp)
     return Forward(Device->DeviceExtension, Irp);
 }
 
+/* Of a file that is closed nothing waits any more. */
+static NTSTATUS NTAPI DispatchCleanup(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+
+    EndHeld(&Extension->Held, IoGetCurrentIrpStackLocation(Irp)->FileObject, STATUS_CANCELLED);
+    return Complete(Irp, STATUS_SUCCESS, 0);
+}
+
+/* A request that needs the card. */
+static NTSTATUS NTAPI ServeRequest(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+    ULONG Input = *(PULONG)Irp->AssociatedIrp.SystemBuffer;
+    NTSTATUS Status;
+
+    if (!Extension->Connected) {
+        Status = Complete(Irp, STATUS_DEVICE_NOT_READY, 0);
+    } else if (IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.IoControlCode == IOCTL_MESSAGE_RAISE) {
+        Raise(Extension, Input);
+        Status = Complete(Irp, STATUS_SUCCESS, 0);
+    } else {
+        Status = TellStory(Irp, Stories, Input, RTL_NUMBER_OF(Stories));
+    }
+    LeaveCard(&Extension->Held);
+    return Status;
+}
+
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    PVOID Buffer = Irp->AssociatedIrp.SystemBuffer;
-    ULONG Output = Stack->Parameters.DeviceIoControl.OutputBufferLength;
     ULONG Code = Stack->Parameters.DeviceIoControl.IoControlCode;
+    NTSTATUS Status;
 
-    if (!Extension->Connected) {
-        return Complete(Irp, STATUS_DEVICE_NOT_READY, 0);
-    }
-    if (Code == IOCTL_MESSAGE_STATE && Output >= sizeof(MESSAGE_STATE)) {
-        *(MESSAGE_STATE *)Buffer = Extension->State;
+    if (Code == IOCTL_MESSAGE_STATE && Stack->Parameters.DeviceIoControl.OutputBufferLength >= sizeof(MESSAGE_STATE)) {
+        if (!Extension->Connected) {
+            return Complete(Irp, STATUS_DEVICE_NOT_READY, 0);
+        }
+        *(MESSAGE_STATE *)Irp->AssociatedIrp.SystemBuffer = Extension->State;
         return Complete(Irp, STATUS_SUCCESS, sizeof(MESSAGE_STATE));
+    }
+    if (Code != IOCTL_MESSAGE_RAISE && Code != IOCTL_MESSAGE_STORY) {
+        return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
     }
     if (Stack->Parameters.DeviceIoControl.InputBufferLength < sizeof(ULONG)) {
         return Complete(Irp, STATUS_INVALID_PARAMETER, 0);
     }
-    switch (Code) {
-    case IOCTL_MESSAGE_RAISE:
-        Raise(Extension, *(PULONG)Buffer);
-        return Complete(Irp, STATUS_SUCCESS, 0);
-    case IOCTL_MESSAGE_STORY:
-        return TellStory(Irp, Stories, *(PULONG)Buffer, RTL_NUMBER_OF(Stories));
-    default:
-        return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
+    Status = EnterCard(&Extension->Held, Irp);
+    if (Status == STATUS_SUCCESS) {
+        return ServeRequest(Device, Irp);
     }
+    return Status == STATUS_PENDING ? Status : Complete(Irp, Status, 0);
 }
 
 /* A REG_DWORD of the device's hardware key; Default if there is none. */
@@ -1005,13 +1059,20 @@ static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
         Extension->Source[Number].Extension = Extension;
         Extension->Source[Number].Number = Number;
     }
+    Status = InitializeHeld(&Extension->Held, Device, ServeRequest);
+    if (!NT_SUCCESS(Status)) {
+        IoDeleteDevice(Device);
+        return Status;
+    }
     Status = IoCreateSymbolicLink(&LinkName, &DeviceName);
     if (!NT_SUCCESS(Status)) {
+        IoFreeWorkItem(Extension->Held.Work);
         IoDeleteDevice(Device);
         return Status;
     }
     Extension->Lower = IoAttachDeviceToDeviceStack(Device, Pdo);
     if (Extension->Lower == NULL) {
+        IoFreeWorkItem(Extension->Held.Work);
         IoDeleteSymbolicLink(&LinkName);
         IoDeleteDevice(Device);
         return STATUS_NO_SUCH_DEVICE;
@@ -1031,7 +1092,7 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
     UNREFERENCED_PARAMETER(RegistryPath);
     Driver->DriverExtension->AddDevice = AddDevice;
     Driver->MajorFunction[IRP_MJ_CREATE] = DispatchSucceed;
-    Driver->MajorFunction[IRP_MJ_CLEANUP] = DispatchSucceed;
+    Driver->MajorFunction[IRP_MJ_CLEANUP] = DispatchCleanup;
     Driver->MajorFunction[IRP_MJ_CLOSE] = DispatchSucceed;
     Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchDeviceControl;
     Driver->MajorFunction[IRP_MJ_PNP] = DispatchPnp;

@@ -5,13 +5,14 @@
  * IOCTL_SOFT_WHO answers who the device is to the system: the text of the property whose number is the input. IOCTL_SOFT_MANNERS has it refuse
  * what it may refuse, and make mistakes, until it is told otherwise. IOCTL_SOFT_EJECT is the button on the device. IOCTL_SOFT_RELATE has the device
  * name another one of this driver's as its relation, IOCTL_SOFT_STATE has it say something about its state, IOCTL_SOFT_NEXT is about the
- * device that is added next, and IOCTL_SOFT_SPECIAL answers which special files are on it (soft/soft.h).
+ * device that is added next, IOCTL_SOFT_SPECIAL answers which special files are on it, and IOCTL_SOFT_POWER sends it to a power state (soft/soft.h).
  *
  * It prints the resources that it is started with: raw and translated, type, share, flags and the four words of each. A list of requirements whose
  * slot is NO_INTERRUPTS asks for no interrupts any more when it has filtered it.
  *
  * Pages: Writing an AddDevice Routine, Registering a Device Interface Class, Handling PnP requests in function drivers, Using Remove Locks,
- * IoGetDeviceProperty function, IRP_MN_FILTER_RESOURCE_REQUIREMENTS; those that soft/relate.h and soft/special.h name.
+ * IoGetDeviceProperty function, IRP_MN_FILTER_RESOURCE_REQUIREMENTS; those that soft/power.h, soft/relate.h and soft/special.h
+ * name.
  */
 #include <ddk/wdm.h>
 
@@ -70,6 +71,9 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     case IOCTL_SOFT_SPECIAL:
         Status = TellSpecial(Soft, Buffer, Stack->Parameters.DeviceIoControl.OutputBufferLength, &Length);
         break;
+    case IOCTL_SOFT_POWER:
+        Status = AskForPower(Soft, *Buffer);
+        break;
     case IOCTL_SOFT_EJECT:
         IoRequestDeviceEject(Soft->Pdo);
         break;
@@ -80,19 +84,6 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     Complete(Irp, Status, NT_SUCCESS(Status) ? Length : 0);
     IoReleaseRemoveLock(&Soft->RemoveLock, Irp);
     return Status;
-}
-
-static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
-{
-    PSOFT Soft = Device->DeviceExtension;
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-
-    if (Stack->MinorFunction == IRP_MN_SET_POWER && Stack->Parameters.Power.Type == SystemPowerState) {
-        DbgPrint("soft %d goes to S%d\n", Soft->Number, Stack->Parameters.Power.State.SystemState - PowerSystemWorking);
-    }
-    PoStartNextPowerIrp(Irp);
-    IoSkipCurrentIrpStackLocation(Irp);
-    return PoCallDriver(Soft->Lower, Irp);
 }
 
 static NTSTATUS NTAPI DispatchSystemControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -5,8 +5,9 @@
 
 mod rig;
 
+use dirql::explore::Policy;
 use dirql::{Bench, Machine, Report};
-use rig::{driver, start, try_play};
+use rig::{driver, finish, play, seeds, start, try_play};
 
 /// The ways down and up again: the device alone, then the system.
 const TRIPS: [&str; 4] =
@@ -118,6 +119,78 @@ fn requests_that_come_while_the_card_has_no_power_wait_until_it_has() {
              read c 2 at 8 expect hex:3ca5"
         );
         run(sys, "pci9052", &script).expect_clean();
+    }
+}
+
+/// The drivers that hold requests by `drivers/c/held.h`: what each is given, and a request that ends by an interrupt of its card.
+const HOLDERS: [(&str, &str, &str, &str); 4] = [
+    ("bench", "pci9052", r"\\.\DirqlBench", "write c hex:0102"),
+    ("bench", "pci9052", r"\\.\DirqlBench", "ioctl c 0x222c04 in u32:3"),
+    ("message", "bench,msix=4", r"\\.\Message", "ioctl c 0x226400 in u32:3"),
+    ("message", "bench,msi=4", r"\\.\Message", "ioctl c 0x226400 in u32:3"),
+];
+
+fn holder(sys: &str, device: &str) -> Bench {
+    let bench = Bench::new().driver(driver(&format!("{sys}.sys"))).device(device);
+    if sys == "bench" { bench } else { bench.inf(driver(&format!("{sys}.inf"))) }
+}
+
+/// Not: card-without-power
+#[test]
+fn requests_are_held_while_a_card_sleeps_or_is_stopped_and_served_in_order_afterwards() {
+    for (sys, device, name, request) in HOLDERS {
+        for (down, up) in
+            [("power d3", "power d0"), ("query-stop", "cancel-stop"), ("stop-device", "start-device")]
+        {
+            let script = format!(
+                "open {name} as c overlapped
+                 {request}
+                 {down}
+                 async r {request}; async s {request}; async t {request}
+                 wait 1ms
+                 expect pending r; expect pending s; expect pending t
+                 cancel s; join s expect STATUS_CANCELLED
+                 {up}
+                 join r; join t
+                 {request}"
+            );
+            let machine = start(|| holder(sys, device));
+            play(&machine, &script);
+            finish(machine);
+        }
+        for trip in TRIPS {
+            let script = format!("open {name} as c; {request}; {trip}; {request}");
+            let machine = start(|| holder(sys, device));
+            play(&machine, &script);
+            finish(machine);
+        }
+    }
+}
+
+#[test]
+fn requests_that_are_held_end_when_their_file_is_closed_or_the_card_is_gone() {
+    for (sys, device, name, request) in HOLDERS {
+        for end in ["close c", "surprise-remove; join r expect failure; close c"] {
+            let script = format!(
+                "open {name} as c overlapped; power d3; async r {request}; wait 1ms; expect pending r; {end}"
+            );
+            let machine = start(|| holder(sys, device));
+            play(&machine, &script);
+            finish(machine);
+        }
+    }
+}
+
+#[test]
+fn requests_are_held_in_every_schedule() {
+    for (sys, device, name, request) in HOLDERS {
+        let down_and_up = "async r REQ; async s REQ; power d3; async t REQ; power d0; async u REQ; join r; join s; join t; join u";
+        let script = format!("open {name} as c overlapped; {}", down_and_up.replace("REQ", request));
+        for seed in seeds(8) {
+            let machine = start(|| holder(sys, device).processors(2).policy(Policy::Random(seed)));
+            play(&machine, &script);
+            finish(machine);
+        }
     }
 }
 

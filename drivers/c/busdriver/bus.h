@@ -12,6 +12,11 @@
 #define KIND_STRANGER 3 /* DIRQLBUS\Stranger, for which there is no driver */
 #define KIND_DISABLED 4 /* as KIND_CHILD, but its hardware is disabled */
 #define KIND_BOX 5      /* as KIND_CHILD, in a container of its own, which stays in its slot when it is ejected */
+/* As KIND_CHILD, but slow to come up (busdriver/power.h). */
+#define KIND_RESIDENT 6     /* without DO_POWER_PAGABLE */
+#define KIND_INRUSH 7       /* without it, and with DO_POWER_INRUSH */
+#define KIND_PAGED_INRUSH 8 /* with both */
+#define KIND_INRUSH_HUB 9   /* a hub that is like KIND_INRUSH: a child of its that comes up has it come up first */
 
 /* Input: the slot, and in the second byte its kind. */
 #define IOCTL_BUS_PLUG CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)
@@ -97,6 +102,9 @@ typedef struct _CHILD {
     BOOLEAN Locked;   /* in its slot */
     LIST Requirements;
     LIST Boot;
+    PIRP Rising; /* the request for D0 that is under way */
+    KTIMER Surge;
+    KDPC SurgeOver;
     LONG Special; /* paging, hibernation and dump files */
     LONG Files[DeviceUsageTypeDumpFile + 1]; /* of each type */
     struct {

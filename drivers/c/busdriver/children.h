@@ -11,7 +11,9 @@
 static const GUID BusType = {0x7A9B6E04, 0x8E0E, 0x4C1B, {0xA3, 0xB7, 0x5F, 0x8D, 0x2D, 0x0C, 0x9E, 0x13}};
 
 static const WCHAR *const KindNames[] = {L"DIRQLBUS\\Child", L"DIRQLBUS\\Raw", L"DIRQLBUS\\Hub",
-                                         L"DIRQLBUS\\Stranger", L"DIRQLBUS\\Child", L"DIRQLBUS\\Child"};
+                                         L"DIRQLBUS\\Stranger", L"DIRQLBUS\\Child", L"DIRQLBUS\\Child",
+                                         L"DIRQLBUS\\Child", L"DIRQLBUS\\Child", L"DIRQLBUS\\Child",
+                                         L"DIRQLBUS\\Hub"};
 
 /* Puts a child into a slot. The lock is held. */
 static NTSTATUS NewChild(PBUS Bus, ULONG Slot, ULONG Kind)
@@ -43,7 +45,7 @@ static NTSTATUS NewChild(PBUS Bus, ULONG Slot, ULONG Kind)
     Child->Boot = Bus->Boot;
     RtlZeroMemory(&Bus->Requirements, sizeof(LIST));
     RtlZeroMemory(&Bus->Boot, sizeof(LIST));
-    Device->Flags |= DO_POWER_PAGABLE;
+    PreparePower(Child);
     Device->Flags &= ~DO_DEVICE_INITIALIZING;
     Bus->Slots[Slot] = Device;
     return STATUS_SUCCESS;
@@ -265,7 +267,7 @@ static NTSTATUS ChildUsage(PCHILD Child, PIRP Irp)
         if (There) {
             Child->Self->Flags &= ~DO_POWER_PAGABLE;
         } else if (Child->Special == 0) {
-            Child->Self->Flags |= DO_POWER_PAGABLE;
+            Child->Self->Flags |= PowerFlags(Child->Kind);
         }
     }
     return Complete(Irp, Status, 0);
@@ -296,7 +298,7 @@ static NTSTATUS ChildRemove(PCHILD Child, PIRP Irp)
         }
     }
     Child->Special = 0;
-    Child->Self->Flags |= DO_POWER_PAGABLE;
+    Child->Self->Flags |= PowerFlags(Child->Kind);
     Complete(Irp, STATUS_SUCCESS, 0);
     ExAcquireFastMutex(&Bus->Lock);
     Goes = !Child->Reported && Mistake != MISTAKE_KEEPS && Mistake != MISTAKE_REUSES && Mistake != MISTAKE_TOO_EARLY;
@@ -352,17 +354,6 @@ static NTSTATUS ChildPnp(PCHILD Child, PIRP Irp)
     default:
         return CompleteUnchanged(Irp);
     }
-}
-
-static NTSTATUS ChildPower(PIRP Irp)
-{
-    UCHAR Minor = IoGetCurrentIrpStackLocation(Irp)->MinorFunction;
-
-    PoStartNextPowerIrp(Irp);
-    if (Minor == IRP_MN_SET_POWER || Minor == IRP_MN_QUERY_POWER) {
-        return Complete(Irp, STATUS_SUCCESS, 0);
-    }
-    return CompleteUnchanged(Irp);
 }
 
 #endif

@@ -18,6 +18,9 @@
 /* Output: how many paging, hibernation and dump files are on the device, and its DO_POWER_PAGABLE. */
 #define IOCTL_SOFT_SPECIAL CTL_CODE(FILE_DEVICE_UNKNOWN, 0x806, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
+/* Input: a DEVICE_POWER_STATE, for which a request is sent; its end is not waited for. */
+#define IOCTL_SOFT_POWER CTL_CODE(FILE_DEVICE_UNKNOWN, 0x807, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
 #define NO_INTERRUPTS 0x77
 
 #define REFUSES_REMOVE 0x01
@@ -29,6 +32,8 @@
 #define MISTAKE_BARE 0x40            /* names a relation without a reference */
 #define MISTAKE_FUNCTION 0x80        /* names the other's function device */
 #define REFUSES_START 0x100          /* to be started again */
+#define MISTAKE_WAITS 0x200          /* waits in its dispatch routine for power requests */
+#define MISTAKE_PAGED 0x400          /* calls a routine there that may be paged out */
 
 /* What the device does that is added next. */
 #define NEXT_FAILS_ADD 1
@@ -80,6 +85,7 @@ static ULONG InputOf(ULONG Code)
     case IOCTL_SOFT_MANNERS:
     case IOCTL_SOFT_STATE:
     case IOCTL_SOFT_NEXT:
+    case IOCTL_SOFT_POWER:
         return sizeof(ULONG);
     case IOCTL_SOFT_RELATE:
         return sizeof(RELATE);
@@ -87,6 +93,8 @@ static ULONG InputOf(ULONG Code)
         return 0;
     }
 }
+
+#include "power.h"
 
 #include "relate.h"
 

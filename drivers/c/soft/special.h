@@ -60,7 +60,7 @@ static NTSTATUS Usage(PSOFT Soft, PIRP Irp)
         if (There && !(Soft->Manners & MISTAKE_STAYS_PAGABLE)) {
             Soft->Self->Flags &= ~DO_POWER_PAGABLE;
         } else if ((Soft->Special[0] | Soft->Special[1] | Soft->Special[2]) == 0) {
-            Soft->Self->Flags |= DO_POWER_PAGABLE;
+            Soft->Self->Flags |= Soft->Lower->Flags & DO_POWER_PAGABLE;
         }
         IoInvalidateDeviceState(Soft->Pdo);
     }

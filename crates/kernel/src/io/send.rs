@@ -9,6 +9,7 @@ use super::irp::{self, Origin};
 use super::{allocate, call, device};
 use crate::cx::{Cx, Kernel};
 use crate::ke;
+use crate::ke::processor::PASSIVE_LEVEL;
 use crate::mm::pool;
 use crate::po::overdue;
 
@@ -37,6 +38,8 @@ pub struct Request {
     pub system_buffer: DriverPtr<()>,
     /// `Overlay.AllocationSize`.
     pub allocation: i64,
+    /// The level at which it is sent; its end is waited for at PASSIVE_LEVEL.
+    pub level: u8,
 }
 
 impl Request {
@@ -55,6 +58,7 @@ impl Request {
             location_flags: 0,
             system_buffer: DriverPtr::NULL,
             allocation: 0,
+            level: PASSIVE_LEVEL,
         }
     }
 }
@@ -142,12 +146,22 @@ impl Made {
         }
         let location = irp::next(cx, irp)?;
         fill(cx, location, request)?;
-        let status = call::call_driver(cx, top, irp)?;
+        let status = call_at(cx, request.level, top, irp)?;
         if status == NtStatus::PENDING {
             overdue::wait_for_end(cx, request, irp, waiter.event())?;
         }
         waiter.take(cx)
     }
+}
+
+fn call_at(cx: &mut Cx<'_>, level: u8, top: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>) -> Flow<NtStatus> {
+    if level == PASSIVE_LEVEL {
+        return call::call_driver(cx, top, irp);
+    }
+    let old = ke::irql::raise(cx, level)?;
+    let status = call::call_driver(cx, top, irp)?;
+    ke::irql::lower(cx, old)?;
+    Ok(status)
 }
 
 fn fill(cx: &mut Cx<'_>, location: DriverPtr<IO_STACK_LOCATION>, request: &Request) -> Flow<()> {

@@ -40,7 +40,7 @@ pub(crate) fn from_below(k: &Kernel, id: NodeId) -> Vec<NodeId> {
 }
 
 /// Whether a device hangs on another, or on what hangs on it.
-pub(super) fn is_below(k: &Kernel, id: NodeId, top: NodeId) -> bool {
+pub(crate) fn is_below(k: &Kernel, id: NodeId, top: NodeId) -> bool {
     let parent = |id: &NodeId| k.pnp.nodes.get(id).and_then(|node| node.parent);
     std::iter::successors(parent(&id), parent).any(|above| above == top)
 }

@@ -3,13 +3,15 @@
 //! [`request`] sends them for drivers, [`irp`] passes them down a stack, [`state`] remembers what drivers say, [`system`] sends all to
 //! sleep, [`overdue`] tells who keeps a request for too long, [`watchdog`] how long a stack still has; [`idle`] finds devices that nobody
 //! uses, [`setting`] tells drivers what the user wants, [`awake`] knows who does not let the system sleep, [`system_wake`] who woke it,
-//! [`fx`] is the runtime power management framework (`PoFx*`).
+//! [`level`] says at which level they are sent, [`inrush`] that some are sent one at a time, [`fx`] is the runtime power management framework (`PoFx*`).
 
 pub mod awake;
 pub mod fx;
 pub mod idle;
 pub mod information;
+mod inrush;
 pub mod irp;
+mod level;
 pub(crate) mod overdue;
 pub mod request;
 pub mod setting;
@@ -45,6 +47,7 @@ pub struct State {
     pub(crate) woken: BTreeSet<u64>,
     /// Requests that set or query a state and have not ended, by the bottom of the stack they went to: when each is overdue.
     pub(crate) watched: Vec<watchdog::Watched>,
+    pub(crate) inrush: inrush::State,
 }
 
 impl State {

@@ -1,7 +1,8 @@
 //! `PoRequestPowerIrp`: the power manager sends a device power IRP for a driver and calls it back.
 //!
 //! Pages: *PoRequestPowerIrp function*, *REQUEST_POWER_COMPLETE callback function*, rule *RequestedPowerIrp*. Each request is sent from a
-//! thread of the power manager, one at a time for each stack; one to wait for a wake signal beside them (*Wait/Wake IRP Requests*).
+//! thread of the power manager, one at a time for each stack; one to wait for a wake signal beside them (*Wait/Wake IRP Requests*). At which level drivers
+//! get it is in [`super::level`], and why one may have to wait for another stack's in [`super::inrush`].
 
 use abi::{
     Code, DEVICE_OBJECT, DevicePowerState, DriverPtr, IO_STATUS_BLOCK, IRP, IRP_MJ_POWER, IRP_MN_QUERY_POWER,
@@ -10,7 +11,8 @@ use abi::{
 };
 use engine::Flow;
 
-use super::{fx, watchdog};
+use super::level::PowerFlags;
+use super::{fx, inrush, watchdog};
 use crate::cx::Cx;
 use crate::io::send::{Answer, Made, Request, send};
 use crate::mm::pool;
@@ -206,7 +208,17 @@ fn carry_out(cx: &mut Cx<'_>, bottom: u64, pending: Pending) -> Flow<(Answer, bo
     if pending.minor == IRP_MN_SET_POWER && pending.state > PowerDeviceD0 {
         fx::system::before_lower(cx, DriverPtr::new(bottom), false)?;
     }
-    let answer = watchdog::watch(cx, bottom, |cx| send(cx, pending.device, &request))?;
+    let pdo = cx.with(|k| io::stack::bottom(k, pending.device));
+    let flags = PowerFlags::of(cx, pdo)?;
+    let send = |cx: &mut Cx<'_>| {
+        let level = flags.level(cx, pending.minor);
+        watchdog::watch(cx, bottom, |cx| send(cx, pending.device, &Request { level, ..request }))
+    };
+    let powers_up = pending.minor == IRP_MN_SET_POWER && pending.state == PowerDeviceD0;
+    let answer = match powers_up && flags.is_inrush() {
+        true => inrush::alone(cx, pdo, send)?,
+        false => send(cx)?,
+    };
     judge(cx, bottom, pending, answer)?;
     call_back(cx, pending, answer)?;
     let is_more = cx.with(|k| {

@@ -14,6 +14,7 @@ use abi::{
 };
 use engine::Flow;
 
+use super::level::PowerFlags;
 use super::{fx, watchdog};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
@@ -109,6 +110,7 @@ fn ask(cx: &mut Cx<'_>, id: NodeId, minor: u8, state: u32) -> Flow<NtStatus> {
     let request = Request {
         parameters: [context(state).into(), SystemPowerState.into(), state.into(), action],
         status: NtStatus::NOT_SUPPORTED,
+        level: PowerFlags::of(cx, id.pdo())?.level(cx, minor),
         ..Request::new(IRP_MJ_POWER, minor)
     };
     Ok(watchdog::watch(cx, id.0, |cx| send(cx, id.pdo(), &request))?.status)
