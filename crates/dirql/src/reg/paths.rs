@@ -45,7 +45,7 @@ pub(super) fn resolve(typed: &str) -> Result<String, (usize, String)> {
     let mut at = root.len() + 1;
     for name in below.into_iter().flat_map(|below| below.split('\\')) {
         if name.is_empty() {
-            let what = "a key's name is missing at this backslash; between brackets each backslash stands once, and none at the end";
+            let what = "a key's name is missing behind this backslash; between brackets each backslash stands once, and none at the end";
             return Err((at - 1, what.to_owned()));
         }
         let length = name.encode_utf16().count();
