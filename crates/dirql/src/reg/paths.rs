@@ -19,6 +19,8 @@ pub(super) const WHOLE: [(&str, &str); 2] = [(ROOTS[0].0, ROOTS[0].2), (ROOTS[1]
 
 /// The most characters of a key's name.
 const LONGEST: usize = 255;
+/// How deep a key can lie below a root. Source: *Registry Element Size Limits*.
+pub(super) const DEEPEST: usize = 512;
 /// The link, and what it leads to.
 const CONTROL_SET: [&str; 2] = ["CurrentControlSet", "ControlSet001"];
 
@@ -43,7 +45,13 @@ pub(super) fn resolve(typed: &str) -> Result<String, (usize, String)> {
     let Some((_, _, path)) = ROOTS.iter().find(is_root) else { return Err((0, unknown(root))) };
     let mut path = (*path).to_owned();
     let mut at = root.len() + 1;
-    for name in below.into_iter().flat_map(|below| below.split('\\')) {
+    let names = || below.into_iter().flat_map(|below| below.split('\\'));
+    for (level, name) in (2..).zip(names()) {
+        if level > DEEPEST {
+            let what =
+                format!("this key lies more than {DEEPEST} levels deep, which no key does; shorten its path");
+            return Err((at, what));
+        }
         if name.is_empty() {
             let what = "a key's name is missing behind this backslash; between brackets each backslash stands once, and none at the end";
             return Err((at - 1, what.to_owned()));

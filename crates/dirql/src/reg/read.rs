@@ -274,9 +274,10 @@ impl<'t> Reader<'t> {
             "dword" => REG_DWORD,
             "hex" => self.kind_of_bytes()?,
             _ => {
+                let is_kind = matches!(self.next(), Some(':' | '('));
+                let near = nearest(&word, KINDS).filter(|_| is_kind);
+                let near = near.map_or(FORMS.to_owned(), |near| format!("did you mean `{near}:`?"));
                 self.at = at;
-                let near =
-                    nearest(&word, KINDS).map_or(FORMS.to_owned(), |near| format!("did you mean `{near}:`?"));
                 let found = self.found();
                 return self.fault(at, format!("{found}, which is no data of a value; {near}"));
             }

@@ -1,3 +1,5 @@
+//! Registry files, read and written: each form of a line, each mistake, and that what is written is read back.
+
 use kernel::cm::registry::{KeyId, Registry};
 use proptest::prelude::*;
 
@@ -155,6 +157,10 @@ fn each_mistake_is_told_at_its_place_with_what_was_meant() {
             "3:1: this key is the system's own and cannot be deleted; name one below it",
         ),
         (r"[-HKLM\System\CurrentControlSet\Enum\PCI\a\b]", "3:1: this key is the system's own"),
+        (
+            &format!("[HKLM{}]", "\\a".repeat(512)),
+            "3:1029: this key lies more than 512 levels deep, which no key does; shorten its path",
+        ),
         (r#""a"="b""#, "3:1: this value stands before the first [key]; write its key above it"),
         (
             "[-HKLM\\Software\\Card]\n\"a\"=\"b\"",
@@ -329,8 +335,10 @@ fn volatile_keys_and_names_that_no_text_can_have_are_left_out() {
     registry.create(Some(key), &[u16::from(b'k'), 10], true, 1).unwrap();
     registry.create(Some(key), &"x] ;y".encode_utf16().collect::<Vec<u16>>(), true, 1).unwrap();
     registry.set_value(key, &[0xd800], 4, &[0; 4], 1).unwrap();
+    registry.create(Some(key), &"d\\".repeat(600).encode_utf16().collect::<Vec<u16>>(), true, 1).unwrap();
     let text = write(&registry);
-    assert_eq!(text.matches("; left out: the ").count(), 3, "{text}");
+    assert_eq!(text.matches("; left out: the ").count(), 4, "{text}");
+    assert!(text.contains("; left out: the key d, which lies deeper than 512 levels\r\n"), "{text}");
     assert!(text.contains("; left out: the key k\u{fffd}, whose name no text can have\r\n"), "{text}");
     assert!(!text.contains(r"\v]") && !text.contains(r"\w]"), "{text}");
     parse("saved.reg", &encode(&text)).unwrap();

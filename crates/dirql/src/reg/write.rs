@@ -11,9 +11,11 @@ use abi::{REG_BINARY, REG_DWORD, REG_SZ};
 use kernel::cm::registry::{KeyId, Registry, Value};
 
 use super::VERSIONS;
-use super::paths::WHOLE;
+use super::paths::{DEEPEST, WHOLE};
 use super::read::closing;
 
+/// Why something is left out.
+const NO_TEXT: &str = "whose name no text can have";
 /// From this column on, bytes go on in the next line.
 const FULL: usize = 76;
 
@@ -23,7 +25,7 @@ pub(crate) fn write(registry: &Registry) -> String {
     for (name, path) in WHOLE {
         let path: Vec<u16> = path.encode_utf16().collect();
         if let Ok(key) = registry.open(None, &path) {
-            below(registry, key, name, &mut text);
+            below(registry, key, name, 1, &mut text);
         }
     }
     text
@@ -38,7 +40,7 @@ pub(crate) fn encode(text: &str) -> Vec<u8> {
 }
 
 /// A key and all below it.
-fn below(registry: &Registry, key: KeyId, path: &str, text: &mut String) {
+fn below(registry: &Registry, key: KeyId, path: &str, level: usize, text: &mut String) {
     let _ = write!(text, "[{path}]\r\n");
     for value in (0..).map_while(|index| registry.value_at(key, index).ok()) {
         one(value, text);
@@ -53,18 +55,21 @@ fn below(registry: &Registry, key: KeyId, path: &str, text: &mut String) {
             continue;
         }
         let Ok(facts) = registry.facts(child) else { continue };
-        match plain(&facts.name) {
-            Some(name) if closing(&format!("{path}\\{name}]")) == Some(path.len() + 1 + name.len()) => {
-                below(registry, meant, &format!("{path}\\{name}"), text);
-            }
-            _ => left_out("key", &facts.name, text),
+        let name = plain(&facts.name);
+        let below_path = format!("{path}\\{}", name.as_deref().unwrap_or_default());
+        if level == DEEPEST {
+            left_out("key", &facts.name, &format!("which lies deeper than {DEEPEST} levels"), text);
+        } else if name.is_some() && closing(&format!("{below_path}]")) == Some(below_path.len()) {
+            below(registry, meant, &below_path, level + 1, text);
+        } else {
+            left_out("key", &facts.name, NO_TEXT, text);
         }
     }
 }
 
 /// A value's line, or lines.
 fn one(value: &Value, text: &mut String) {
-    let Some(name) = plain(&value.name) else { return left_out("value", &value.name, text) };
+    let Some(name) = plain(&value.name) else { return left_out("value", &value.name, NO_TEXT, text) };
     let start = text.len();
     match name.as_str() {
         "" => text.push('@'),
@@ -125,10 +130,10 @@ fn plain(units: &[u16]) -> Option<String> {
     (!text.contains(|letter| letter < ' ' && letter != '\t')).then_some(text)
 }
 
-fn left_out(what: &str, name: &[u16], text: &mut String) {
+fn left_out(what: &str, name: &[u16], why: &str, text: &mut String) {
     let shown: String = char::decode_utf16(name.iter().copied())
         .map(|letter| letter.unwrap_or(char::REPLACEMENT_CHARACTER))
         .map(|letter| if letter.is_control() { char::REPLACEMENT_CHARACTER } else { letter })
         .collect();
-    let _ = write!(text, "; left out: the {what} {shown}, whose name no text can have\r\n");
+    let _ = write!(text, "; left out: the {what} {shown}, {why}\r\n");
 }
