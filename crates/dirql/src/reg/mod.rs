@@ -10,6 +10,7 @@
 //! - A string may go over several lines, as the Registry Editor writes one that has line ends in it.
 //! - Keys that the system cannot be without are not deleted.
 
+mod data;
 mod paths;
 mod read;
 #[cfg(test)]
