@@ -212,7 +212,7 @@ fn a_drivers_parameters_by_a_file_win_over_those_of_its_inf() {
     told(&|| bench().registry_text("my.reg", text), 20);
 }
 
-/// A driver reports a child while it runs: its keys are written then, and the file wins there, too.
+/// A driver reports a child while it runs: its keys are written then, and the file wins there, too. What drivers have written elsewhere stays.
 #[test]
 fn a_child_that_comes_later_has_what_the_file_gives_it() {
     let inf = rig::changed_inf("child", "soft.inf", |text| {
@@ -226,6 +226,11 @@ fn a_child_that_comes_later_has_what_the_file_gives_it() {
             text.into_iter().fold(bench, |bench, text| bench.registry_text("my.reg", text))
         };
         let machine = start(bench);
+        let written = machine.with_kernel(|cx| {
+            let service = r"\Registry\Machine\System\CurrentControlSet\Services\DirqlSoft";
+            Ok(kernel::cm::access::set_number(cx, service, "Written", 2))
+        });
+        assert_eq!(written, Ok(Ok(())), "as a driver does");
         rig::play(&machine, "open \\\\.\\DirqlBus0 as b\nioctl b 0x222000 in u32:1\nwait 1ms\nclose b");
         let left = machine.registry();
         rig::finish(machine);
@@ -236,7 +241,11 @@ fn a_child_that_comes_later_has_what_the_file_gives_it() {
     let line = usual.split("\r\n").find(is_child).unwrap_or_else(|| panic!("{usual}"));
     let key = &line[1..line.len() - 1];
     assert_eq!(of_key(&usual, key), [r#""Colour"="red""#, r#""Size"="large""#]);
-    let given = left(Some(&format!("REGEDIT4\n[{key}]\n\"COLOUR\"=\"blue\"\n\"Own\"=dword:1\n")));
+    let service = r"HKEY_LOCAL_MACHINE\System\CurrentControlSet\Services\DirqlSoft";
+    let given = left(Some(&format!(
+        "REGEDIT4\n[{service}]\n\"Written\"=dword:1\n[{key}]\n\"COLOUR\"=\"blue\"\n\"Own\"=dword:1\n"
+    )));
+    assert!(of_key(&given, service).contains(&r#""Written"=dword:00000002"#), "{given}");
     assert_eq!(of_key(&given, key), [r#""COLOUR"="blue""#, r#""Own"=dword:00000001"#, r#""Size"="large""#]);
 }
 
