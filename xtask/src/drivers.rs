@@ -36,6 +36,7 @@ use Compiler::{Clang, Gcc};
 const C_DRIVERS: &[CDriver] = &[
     CDriver { name: "counters", source: "counters.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "legacy", source: "legacy.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "settings", source: "settings.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "requests",
         source: "requests.c",

@@ -111,6 +111,10 @@ pub(crate) struct Setup {
     /// the driver opens. It is read before the machine is made, which works on a copy; the folder stays as it is
     #[arg(long, value_name = "DIR")]
     pub(crate) files: Option<PathBuf>,
+    /// Keys and values that are in the registry before the driver is loaded, as the Registry Editor writes them; they win over what INFs write. May
+    /// be given several times, and the later one wins
+    #[arg(long, value_name = "FILE.reg")]
+    pub(crate) registry: Vec<PathBuf>,
     /// What to do, as a script on the command line
     #[arg(long = "do", value_name = "SCRIPT", conflicts_with = "script")]
     pub(crate) commands: Option<String>,
@@ -196,6 +200,9 @@ pub(crate) struct Run {
     /// Writes what is on drive C: at the end (of many runs, of the one that is shown) to a tar archive; the folder itself is never written
     #[arg(long, value_name = "FILE.tar", requires = "files")]
     pub(crate) files_save: Option<PathBuf>,
+    /// Writes what the registry holds at the end (of many runs, of the one that is shown) to a file that --registry and the Registry Editor read
+    #[arg(long, value_name = "FILE.reg")]
+    pub(crate) registry_save: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) many: Many,
     #[command(flatten)]

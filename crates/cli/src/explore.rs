@@ -220,7 +220,7 @@ fn follow(arguments: &Explore, jail: Option<Jail>, choices: &str, death: Option<
     let bench = bench(&arguments.setup)?.checked(!arguments.fast || death.is_some());
     let outputs = outputs(arguments);
     let (record, figure) = (arguments.record.as_deref(), arguments.figure.as_deref());
-    let files = Files { outputs: &outputs, record, figure, archive: None };
+    let files = Files { outputs: &outputs, record, figure, archive: None, registry: None };
     let report = shown(&show, bench, &arguments.setup, policy, jail, files)?;
     if arguments.record.is_none() {
         show.note("with --record FILE, `dirql replay FILE` makes this run again");

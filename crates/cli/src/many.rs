@@ -35,7 +35,8 @@ const ALONE: &str = "alone";
 /// So many at most: if the process dies, those that it has made are made again.
 const MOST: u32 = 256;
 /// Options that make no sense in the command that makes one of the runs again, each with a value.
-const IN_MANY_ONLY: [&str; 5] = ["runs", "workers", "policy", "record", "figure"];
+const IN_MANY_ONLY: [&str; 7] =
+    ["runs", "workers", "policy", "record", "figure", "files-save", "registry-save"];
 /// The exit code of a clean run.
 const CLEAN: u8 = 0;
 /// The exit code of a run with a broken rule or expectation.

@@ -70,7 +70,8 @@ pub(crate) fn tree(mut arguments: Run) -> Result<u8> {
 pub(crate) fn outputs(arguments: &Run) -> Outputs {
     Outputs::new(
         &arguments.isolation,
-        [arguments.record.as_ref(), arguments.figure.as_ref(), arguments.files_save.as_ref()],
+        [&arguments.record, &arguments.figure, &arguments.files_save, &arguments.registry_save]
+            .map(Option::as_ref),
     )
 }
 
@@ -118,6 +119,7 @@ fn show_run(arguments: &Run, show: &Show<'_>, checked: bool, jail: Option<Jail>)
         record: arguments.record.as_deref(),
         figure: arguments.figure.as_deref(),
         archive: arguments.files_save.as_deref(),
+        registry: arguments.registry_save.as_deref(),
     };
     shown(show, bench, &arguments.setup, (chooser, &name), jail, files)
 }
@@ -177,6 +179,7 @@ pub(crate) struct Files<'p> {
     pub(crate) record: Option<&'p Path>,
     pub(crate) figure: Option<&'p Path>,
     pub(crate) archive: Option<&'p Path>,
+    pub(crate) registry: Option<&'p Path>,
 }
 
 /// Runs `bench` by a policy, with its name, and shows the run, recorded and drawn as `files` says.
@@ -197,7 +200,7 @@ pub(crate) fn shown(
         bench.check(play)?;
     }
     // Before a file is made: what cannot be recorded leaves none behind.
-    if files.record.or(files.figure).or(files.archive).is_some() {
+    if files.record.or(files.figure).or(files.archive).or(files.registry).is_some() {
         let mut inputs = Recording::inputs(&bench, policy.1, script.as_ref()).map_err(Error::Input)?;
         inputs.extend(setup.script.clone());
         files.outputs.check(&inputs)?;
@@ -211,6 +214,14 @@ pub(crate) fn shown(
             let file = files.outputs.create(path)?;
             let jail = jail.map(|jail| jail.may_write(&file));
             (bench.save_files(BufWriter::new(file)), jail)
+        }
+        None => (bench, jail),
+    };
+    let (bench, jail) = match files.registry {
+        Some(path) => {
+            let file = files.outputs.create(path)?;
+            let jail = jail.map(|jail| jail.may_write(&file));
+            (bench.save_registry(BufWriter::new(file)), jail)
         }
         None => (bench, jail),
     };
@@ -312,6 +323,9 @@ pub(crate) fn bench(setup: &Setup) -> Result<Bench, Error> {
     }
     if let Some(folder) = &setup.files {
         bench = bench.files(folder);
+    }
+    for file in &setup.registry {
+        bench = bench.registry(file);
     }
     Ok(bench)
 }

@@ -1,4 +1,4 @@
-//! What a machine is to be made of: cards, driver images, an INF, processors, a Windows version, readers, a policy.
+//! What a machine is to be made of: cards, driver images, an INF, processors, files of the registry, a Windows version, readers, a policy.
 //!
 //! Everything the user gave is read and checked by [`Bench::start`], before a machine exists.
 
@@ -29,6 +29,7 @@ use crate::machine::{Boots, Machine, Plan};
 use crate::play::Play;
 use crate::processor;
 use crate::readers::SymbolBook;
+use crate::reg::{self, RegFile};
 use crate::report::Report;
 
 /// The least and the most bytes of memory that a machine can have.
@@ -66,7 +67,28 @@ pub struct Bench {
     pub(crate) symbols: SymbolBook,
     pub(crate) observed: bool,
     pub(crate) jail: Option<Jail>,
-    pub(crate) saved: Option<Box<dyn Write>>,
+    pub(crate) registry: Vec<GivenRegistry>,
+    pub(crate) saved: Saved,
+}
+
+/// What is to be in the registry, as it was given.
+#[derive(Clone)]
+pub(crate) enum GivenRegistry {
+    File(PathBuf),
+    /// The text of a file, by this name.
+    Text {
+        name: String,
+        text: String,
+    },
+}
+
+/// Where what is to be kept of a machine goes at its end.
+#[derive(Default)]
+pub(crate) struct Saved {
+    /// What is on drive `C:`.
+    pub(crate) files: Option<Box<dyn Write>>,
+    /// What the registry holds.
+    pub(crate) registry: Option<Box<dyn Write>>,
 }
 
 /// Everything given, read and checked.
@@ -75,6 +97,7 @@ pub(crate) struct Inputs {
     pub(crate) infs: Vec<Inf>,
     pub(crate) with: Vec<DriverFile>,
     pub(crate) folder: Option<Rc<Folder>>,
+    pub(crate) registry: Vec<RegFile>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -100,7 +123,8 @@ impl Bench {
             symbols: SymbolBook::default(),
             observed: true,
             jail: None,
-            saved: None,
+            registry: Vec::new(),
+            saved: Saved::default(),
         }
     }
 
@@ -152,7 +176,29 @@ impl Bench {
     /// Writes what is on drive `C:` at the machine's end as a tar archive.
     #[must_use]
     pub fn save_files(mut self, archive: impl Write + 'static) -> Self {
-        self.saved = Some(Box::new(archive));
+        self.saved.files = Some(Box::new(archive));
+        self
+    }
+
+    /// Keys and values that are in the registry before the driver is loaded, as a registry file (`.reg`) has them: they win over what INFs write,
+    /// in the keys of services, devices, and anywhere else. There may be several, one behind the other.
+    #[must_use]
+    pub fn registry(mut self, file: impl Into<PathBuf>) -> Self {
+        self.registry.push(GivenRegistry::File(file.into()));
+        self
+    }
+
+    /// The same, by the text of such a file; `name` is what messages call it.
+    #[must_use]
+    pub fn registry_text(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
+        self.registry.push(GivenRegistry::Text { name: name.into(), text: text.into() });
+        self
+    }
+
+    /// Writes what the registry holds at the machine's end as a registry file: UTF-16, as the Registry Editor does. [`Machine::registry`] tells it at any time.
+    #[must_use]
+    pub fn save_registry(mut self, file: impl Write + 'static) -> Self {
+        self.saved.registry = Some(Box::new(file));
         self
     }
 
@@ -411,8 +457,22 @@ impl Bench {
         let with = self.with.iter().map(|path| movable(path)).collect::<Result<Vec<_>, _>>()?;
         let infs = self.infs.iter().map(|path| read_inf(path)).collect::<Result<Vec<_>, _>>()?;
         let folder = self.folder.as_deref().map(folder::read).transpose()?;
+        let registry = self.registry.iter().map(GivenRegistry::read).collect::<Result<_, _>>()?;
         let notes = with.iter().chain([&driver]).flat_map(|file| file.notes.clone()).collect();
-        Ok(Inputs { driver, infs, with, folder, notes })
+        Ok(Inputs { driver, infs, with, folder, registry, notes })
+    }
+}
+
+impl GivenRegistry {
+    /// What it says.
+    pub(crate) fn read(&self) -> Result<RegFile, InputError> {
+        match self {
+            Self::File(path) => {
+                let bytes = files::read(path, "the registry file")?;
+                Ok(reg::parse(&path.display().to_string(), &bytes)?)
+            }
+            Self::Text { name, text } => Ok(reg::parse_text(name, text.clone())?),
+        }
     }
 }
 

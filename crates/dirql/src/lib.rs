@@ -17,6 +17,7 @@ mod play;
 pub mod processor;
 pub mod readers;
 pub mod record;
+mod reg;
 pub mod report;
 pub mod rules;
 pub mod script;

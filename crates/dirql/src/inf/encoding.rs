@@ -14,6 +14,11 @@ pub(super) fn decode(bytes: &[u8]) -> Outcome<String> {
         let size = bytes.len();
         return fault(None, format!("the file has {size} bytes; an INF has at most {MAX_FILE}: is it one?"));
     }
+    text_of(bytes)
+}
+
+/// What bytes say that are not known to be text: with a mark as that says, else UTF-8, else Windows-1252.
+pub(crate) fn text_of(bytes: &[u8]) -> Outcome<String> {
     let text = match bytes {
         [0xff, 0xfe, rest @ ..] => utf16(rest, u16::from_le_bytes)?,
         [0xfe, 0xff, rest @ ..] => utf16(rest, u16::from_be_bytes)?,

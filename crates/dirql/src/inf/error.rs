@@ -1,4 +1,4 @@
-//! What is wrong with an INF file, or was passed over in it, with the place.
+//! What is wrong with a file of text (an INF, or of the registry), or was passed over in it, with the place.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ impl fmt::Display for Spot {
     }
 }
 
-/// An INF file that cannot be used. `Display` gives `file:line:column: what is wrong; what to do`.
+/// A file that cannot be used: an INF, or one of the registry. `Display` gives `file:line:column: what is wrong; what to do`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Error {
     /// The file as the user knows it.
@@ -58,19 +58,19 @@ impl Remark {
 
 /// An [`Error`] that does not know its file yet.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Fault {
-    pub(super) spot: Option<Spot>,
-    pub(super) message: String,
+pub(crate) struct Fault {
+    pub(crate) spot: Option<Spot>,
+    pub(crate) message: String,
 }
 
 impl Fault {
-    pub(super) fn of(self, file: &str) -> Error {
+    pub(crate) fn of(self, file: &str) -> Error {
         Error { file: file.to_owned(), spot: self.spot, message: self.message }
     }
 }
 
-pub(super) type Outcome<T> = Result<T, Fault>;
+pub(crate) type Outcome<T> = Result<T, Fault>;
 
-pub(super) fn fault<T>(spot: Option<Spot>, message: String) -> Outcome<T> {
+pub(crate) fn fault<T>(spot: Option<Spot>, message: String) -> Outcome<T> {
     Err(Fault { spot, message })
 }

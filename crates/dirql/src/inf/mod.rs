@@ -29,7 +29,9 @@ mod tests;
 
 pub use check::{Finding, Tier, check};
 pub use default_install::{DefaultInstallation, DefaultUninstallation};
+pub(crate) use encoding::text_of;
 pub use error::{Error, Remark, Spot};
+pub(crate) use error::{Outcome, fault};
 pub use filter::{DeclaredFilter, Levels, Place, Side, SideLevels};
 pub use install::{Filters, Installation};
 pub use interface::Interface;

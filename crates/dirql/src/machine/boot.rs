@@ -19,12 +19,13 @@ use kernel::se::sddl;
 use kernel::{Cx, Nt, Settings};
 
 use super::plan::{self, Plan};
-use super::{Machine, Readers, registry};
+use super::{Machine, Readers, preset, registry};
 use crate::bench::{Bench, Inputs};
 use crate::error::{Error, InputError};
 use crate::files::DriverFile;
 use crate::inf::{DeviceIds, Filters, Inf, Installation, RegistryWrite, Service, Target};
 use crate::readers::{Coverage, SymbolBook};
+use crate::reg::RegFile;
 use crate::report::Failure;
 
 /// The environment variable that names an export to put a stub in the place of, for `cargo xtask stubs`.
@@ -55,6 +56,8 @@ pub(super) struct Work {
     infs: Vec<Inf>,
     /// What they write without a device.
     registry: Vec<RegistryWrite>,
+    /// What the user gives of the registry.
+    presets: Vec<RegFile>,
     target: Target,
 }
 
@@ -238,6 +241,7 @@ impl Work {
             cards,
             infs: inputs.infs.clone(),
             registry: plan.registry.clone(),
+            presets: inputs.registry.clone(),
             target: plan.target,
         }
     }
@@ -249,6 +253,10 @@ impl Work {
             written(outcome, registry::write_service(cx, &file.service));
         }
         written(outcome, registry::write_machine(cx, &self.registry));
+        if let Err(refused) = preset::write(cx, &self.presets) {
+            refuse(outcome, &refused);
+            return Ok(());
+        }
         let (lower, upper) = (self.filters(|filters| &filters.lower), self.filters(|filters| &filters.upper));
         let mut objects = Objects::new();
         for library in self.others.iter().filter(|file| !lower.contains(file) && !upper.contains(file)) {
@@ -258,7 +266,7 @@ impl Work {
                 objects.insert(library.service.name.to_lowercase(), object);
             }
         }
-        let nodes = self.install(cx, outcome)?;
+        let Some(nodes) = self.install(cx, outcome)? else { return Ok(()) };
         for file in lower.into_iter().chain([&self.driver]).chain(upper) {
             let Some(loaded) = file.load_as_driver(cx, outcome)? else { return Ok(()) };
             let is_driver = std::ptr::eq(file, &raw const self.driver);
@@ -289,8 +297,8 @@ impl Work {
         files
     }
 
-    /// Finds the devices on the bus and writes what is installed for them to the registry.
-    fn install(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<Vec<(NodeId, &Card)>> {
+    /// Finds the devices on the bus and writes what is installed for them to the registry. None if what the user gives does not go there.
+    fn install(&self, cx: &mut Cx<'_>, outcome: &RefCell<Outcome>) -> Flow<Option<Vec<(NodeId, &Card)>>> {
         let mut nodes = Vec::new();
         if !self.cards.is_empty() {
             pnp::enumerate(cx)?;
@@ -313,9 +321,14 @@ impl Work {
                 written(outcome, registry::write_device(cx, node, installation));
                 outside(|| outcome.borrow_mut().notes.extend(remarks(installation)));
             }
+            let keys = registry::touched(cx, node, card.installation.as_ref());
+            if let Err(refused) = preset::write_again(cx, &self.presets, &keys) {
+                refuse(outcome, &refused);
+                return Ok(None);
+            }
             nodes.push((node, card));
         }
-        Ok(nodes)
+        Ok(Some(nodes))
     }
 
     /// The driver that an INF names, if its file was given. The driver of the run is that of its devices, whatever its file is called.
@@ -424,6 +437,10 @@ impl Installer for Finder {
         if let Err(status) = registry::write_device(cx, id, &installation) {
             pnp::installer::note(cx, unwritten(status));
         }
+        let keys = registry::touched(cx, id, Some(&installation));
+        if let Err(refused) = preset::write_again(cx, &self.work.presets, &keys) {
+            pnp::installer::note(cx, refused.to_string());
+        }
         for remark in remarks(&installation) {
             pnp::installer::note(cx, remark);
         }
@@ -473,6 +490,11 @@ fn written(outcome: &RefCell<Outcome>, result: Result<(), NtStatus>) {
     if let Err(status) = result {
         outside(|| outcome.borrow_mut().notes.push(unwritten(status)));
     }
+}
+
+/// What the user gives of the registry does not go there.
+fn refuse(outcome: &RefCell<Outcome>, refused: &preset::Refused<'_>) {
+    outside(|| outcome.borrow_mut().refused = Some(InputError::new(refused.to_string())));
 }
 
 fn unwritten(status: NtStatus) -> String {

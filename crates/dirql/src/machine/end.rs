@@ -18,6 +18,8 @@ use kernel::{po, ps};
 use super::boot::{Loaded, LoadedDriver};
 use super::{Machine, memory};
 use crate::archive;
+use crate::bench::Saved;
+use crate::reg;
 use crate::report::{Failure, Report};
 
 impl Machine {
@@ -36,16 +38,24 @@ impl Machine {
         let notes =
             self.inside(|nt| wind_down(nt, process, &self.overlapped.borrow(), &self.loaded.borrow()));
         self.notes.borrow_mut().extend(notes);
-        self.save_files();
+        self.save();
         self.report(self.failure.borrow().clone(), &[])
     }
 
-    /// Writes what is on drive `C:`, if that is wanted.
-    fn save_files(&self) {
-        let mut saved = self.saved.borrow_mut();
-        let (Some(out), Some(files)) = (saved.as_mut(), self.files()) else { return };
-        if let Err(error) = archive::write(&files, out).and_then(|()| out.flush()) {
-            self.notes.borrow_mut().push(format!("the archive of drive C: cannot be written: {error}"));
+    /// Writes what is on drive `C:`, and in the registry, if that is wanted.
+    fn save(&self) {
+        let Saved { files, registry } = &mut *self.saved.borrow_mut();
+        let note = |what: &str, written: std::io::Result<()>| {
+            if let Err(error) = written {
+                self.notes.borrow_mut().push(format!("{what} cannot be written: {error}"));
+            }
+        };
+        if let (Some(out), Some(files)) = (files, self.files()) {
+            note("the archive of drive C:", archive::write(&files, out).and_then(|()| out.flush()));
+        }
+        if let Some(out) = registry {
+            let bytes = reg::encode(&self.registry());
+            note("the file of the registry", out.write_all(&bytes).and_then(|()| out.flush()));
         }
     }
 

@@ -12,6 +12,7 @@ mod memory;
 mod plan;
 mod pnp;
 mod port;
+mod preset;
 mod processes;
 mod properties;
 mod registry;
@@ -21,7 +22,6 @@ mod wmi;
 mod worker;
 
 use std::cell::{Cell, RefCell};
-use std::io::Write;
 use std::rc::Rc;
 
 use engine::{Engine, Flow, outside};
@@ -32,10 +32,11 @@ use kernel::mm::pool_check;
 use kernel::ob;
 use kernel::{Cx, Nt};
 
-use crate::bench::{Bench, Inputs};
+use crate::bench::{Bench, Inputs, Saved};
 use crate::error::Error;
 use crate::play::{Play, Stage};
 use crate::readers::{Coverage, PrintLog, Summary, SymbolBook, TraceHash};
+use crate::reg;
 use crate::report::{Failure, Report};
 
 pub use boots::Boots;
@@ -75,8 +76,8 @@ pub struct Machine {
     observed: bool,
     /// What is loaded and installed: the machine looks up there who drives what its drivers report, so it goes first.
     work: RefCell<Option<Rc<boot::Work>>>,
-    /// Where what is on drive `C:` goes at the end.
-    saved: RefCell<Option<Box<dyn Write>>>,
+    /// Where what is to be kept goes at the end.
+    saved: RefCell<Saved>,
 }
 
 /// The readers every machine has.
@@ -173,6 +174,12 @@ impl Machine {
     #[must_use]
     pub fn files(&self) -> Option<Folder> {
         self.inside(|nt| nt.cx().with(|k| outside(|| k.fs.folder())))
+    }
+
+    /// What the registry holds now, as a registry file: what a reboot would leave of `HKEY_LOCAL_MACHINE` and `HKEY_USERS`.
+    #[must_use]
+    pub fn registry(&self) -> String {
+        self.inside(|nt| nt.cx().with(|k| outside(|| reg::write(&k.cm.registry))))
     }
 
     /// Lets so many nanoseconds of the machine's time pass.

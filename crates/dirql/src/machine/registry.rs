@@ -7,11 +7,12 @@ use kernel::Cx;
 use kernel::cm::access::{self, ENUM, SERVICES};
 use kernel::cm::registry::{KeyId, Registry};
 use kernel::io::registry_key;
+use kernel::pnp::NodeId;
+use kernel::pnp::install::{self, Keys};
 use kernel::pnp::property_data::Owner;
-use kernel::pnp::{NodeId, install};
 
 use super::properties;
-use crate::inf::{Installation, RegistryWrite, Root, Service, Value, Write};
+use crate::inf::{Installation, Interface, RegistryWrite, Root, Service, Value, Write};
 
 /// What `Root::LocalMachine` means.
 const MACHINE: &str = r"\Registry\Machine";
@@ -39,11 +40,8 @@ pub(super) fn write_device(
     let keys = install::keys(cx, node);
     write_all(cx, &keys.hardware, &installation.device_keys)?;
     for interface in &installation.interfaces {
-        let device = keys.instance.strip_prefix(ENUM).unwrap_or_default().trim_start_matches('\\');
-        let (class, reference) = (&interface.class, &interface.reference);
-        let link = format!(r"\??\{}#{class}\{reference}", device.replace('\\', "#"));
-        let link = link.trim_end_matches('\\');
-        if let Some(key) = registry_key::of_interface(link) {
+        let link = link(&keys, interface);
+        if let Some(key) = registry_key::of_interface(&link) {
             access::create(cx, &key)?;
             write_all(cx, &key, &interface.keys)?;
         }
@@ -54,6 +52,30 @@ pub(super) fn write_device(
         Some(driver) => write_all(cx, &driver, &installation.driver_keys),
         None => Ok(()),
     }
+}
+
+/// The symbolic link of a device's interface.
+fn link(keys: &Keys, interface: &Interface) -> String {
+    let device = keys.instance.strip_prefix(ENUM).unwrap_or_default().trim_start_matches('\\');
+    let Interface { class, reference, .. } = interface;
+    let link = format!(r"\??\{}#{class}\{reference}", device.replace('\\', "#"));
+    link.trim_end_matches('\\').to_owned()
+}
+
+/// The keys that a device's installation writes to, or below them.
+pub(super) fn touched(cx: &mut Cx<'_>, node: NodeId, installation: Option<&Installation>) -> Vec<String> {
+    let keys = install::keys(cx, node);
+    let of_interface = |interface: &Interface| registry_key::of_interface(&link(&keys, interface));
+    let interfaces = || installation.into_iter().flat_map(|it| &it.interfaces);
+    let of_machine = |write: &RegistryWrite| {
+        (write.root == Root::LocalMachine).then(|| format!("{MACHINE}\\{}", write.key))
+    };
+    let writes = installation.into_iter().flat_map(|it| it.device_keys.iter().chain(&it.driver_keys));
+    let writes = writes.chain(interfaces().flat_map(|interface| &interface.keys));
+    let mut touched: Vec<String> = writes.filter_map(of_machine).collect();
+    touched.extend(interfaces().filter_map(of_interface));
+    touched.extend([keys.instance].into_iter().chain(keys.driver));
+    touched
 }
 
 /// What is written without a device: below `HKLM` only.
@@ -110,7 +132,7 @@ fn carry_out(cx: &mut Cx<'_>, key: &str, write: &Write) -> Result<(), NtStatus> 
 }
 
 /// Deletes a value, or a key and all below it. What is not there needs no deleting.
-fn delete(cx: &mut Cx<'_>, key: &str, value: Option<&str>) -> Result<(), NtStatus> {
+pub(super) fn delete(cx: &mut Cx<'_>, key: &str, value: Option<&str>) -> Result<(), NtStatus> {
     let Ok(id) = access::open(cx, key) else { return Ok(()) };
     let now = access::now(cx);
     cx.with(|k| match value {

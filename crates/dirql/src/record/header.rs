@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::bench::{Bench, Card, card_with_files, root_of};
+use crate::bench::{Bench, Card, GivenRegistry, card_with_files, root_of};
 use crate::error::InputError;
 use crate::play::ScriptText;
+use crate::reg::RegFile;
 use crate::{archive, files, folder, processor, windows};
 
 /// The version of the format that is written, and the only one that is read.
@@ -28,6 +29,16 @@ pub struct RecordedFile {
     pub path: String,
     /// SHA-256 of its bytes, in hexadecimal.
     pub sha256: String,
+}
+
+/// A registry file: all that it says, so that a replay does not need it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordedRegistry {
+    /// As the user named it.
+    pub path: String,
+    /// Its text.
+    pub text: String,
 }
 
 /// The script as it was given.
@@ -64,6 +75,9 @@ pub struct Header {
     /// The folder that is drive `C:`; its hash is that of the archive that it would make.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folder: Option<RecordedFile>,
+    /// What was given of the registry.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub registry: Vec<RecordedRegistry>,
     /// Device models with their settings, as typed.
     pub devices: Vec<String>,
     /// Files that device settings and the script name.
@@ -150,6 +164,7 @@ impl Header {
                 .collect::<Result<_, _>>()?,
             with: bench.with.iter().map(|path| recorded(path, "the .sys file")).collect::<Result<_, _>>()?,
             folder: bench.folder.as_deref().map(recorded_folder).transpose()?,
+            registry: bench.registry.iter().map(recorded_registry).collect::<Result<_, _>>()?,
             devices,
             files: named
                 .into_iter()
@@ -230,6 +245,11 @@ fn recorded(path: &Path, what: &str) -> Result<RecordedFile, InputError> {
 
 fn recorded_folder(path: &Path) -> Result<RecordedFile, InputError> {
     Ok(RecordedFile { path: path.display().to_string(), sha256: folder_hash(path)? })
+}
+
+fn recorded_registry(given: &GivenRegistry) -> Result<RecordedRegistry, InputError> {
+    let RegFile { file, text, .. } = given.read()?;
+    Ok(RecordedRegistry { path: file, text })
 }
 
 /// What a folder that is drive `C:` is known by.

@@ -25,7 +25,7 @@ mod recording;
 mod setup;
 
 pub use comparison::{Comparison, Difference};
-pub use header::{Header, RecordedFile, RecordedScript};
+pub use header::{Header, RecordedFile, RecordedRegistry, RecordedScript};
 pub use line::{End, EventMark};
 pub use read::Record;
 pub use recording::Recording;

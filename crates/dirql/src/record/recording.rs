@@ -70,6 +70,7 @@ impl Recording {
             .chain(&header.folder)
             .chain(&header.files)
             .map(|file| PathBuf::from(&file.path));
+        let others = others.chain(header.registry.iter().map(|file| PathBuf::from(&file.path)));
         let script = script.map(|script| PathBuf::from(&script.source));
         Ok(images.chain(books).chain(others).chain(script).collect())
     }

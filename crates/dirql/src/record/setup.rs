@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use explore::Replay;
 
 use super::comparison::Comparison;
-use super::header::{RecordedFile, folder_hash, sha256};
+use super::header::{RecordedFile, RecordedRegistry, folder_hash, sha256};
 use super::read::Record;
 use crate::bench::Bench;
 use crate::error::InputError;
@@ -62,6 +62,9 @@ impl Record {
         }
         for file in &header.with {
             bench = bench.with(self.find(file, None, "the .sys file", "")?);
+        }
+        for RecordedRegistry { path, text } in &header.registry {
+            bench = bench.registry_text(path, text);
         }
         for spec in &header.devices {
             bench = bench.device(spec);

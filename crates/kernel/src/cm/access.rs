@@ -51,6 +51,16 @@ pub fn create(cx: &mut Cx<'_>, path: &str) -> Result<KeyId, NtStatus> {
     make(cx, None, &wide(path), true).map(|(key, _)| key)
 }
 
+/// The same, for a key that does not outlive the system.
+///
+/// # Errors
+/// As [`create`].
+pub fn create_volatile(cx: &mut Cx<'_>, path: &str) -> Result<KeyId, NtStatus> {
+    let key = create(cx, path)?;
+    cx.with(|k| k.cm.registry.set_volatile(key));
+    Ok(key)
+}
+
 /// The key at `path`.
 ///
 /// # Errors

@@ -32,6 +32,8 @@ pub(crate) fn fill(registry: &mut Registry, settings: &Settings) {
     for key in KEYS {
         make(registry, key);
     }
+    let hardware = make(registry, "Machine\\Hardware");
+    registry.set_volatile(hardware);
     let set = make(registry, "Machine\\System\\ControlSet001");
     let link: Vec<u16> = "\\Registry\\Machine\\System\\CurrentControlSet".encode_utf16().collect();
     registry.link(&link, set).expect("the link was just made");

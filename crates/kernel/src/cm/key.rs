@@ -6,7 +6,7 @@
 
 use abi::{
     DriverPtr, NtStatus, OBJ_KERNEL_HANDLE, OBJECT_ATTRIBUTES, REG_CREATED_NEW_KEY, REG_OPENED_EXISTING_KEY,
-    UNICODE_STRING,
+    REG_OPTION_VOLATILE, UNICODE_STRING,
 };
 use engine::Flow;
 
@@ -269,7 +269,12 @@ pub fn create(
     hand_out(cx, &wanted, |cx| {
         let created = access::make(cx, name.base, &name.path, false);
         if let Ok((key, true)) = created {
-            cx.with(|k| k.cm.registry.set_class(key, text));
+            cx.with(|k| {
+                k.cm.registry.set_class(key, text);
+                if options & REG_OPTION_VOLATILE != 0 {
+                    k.cm.registry.set_volatile(key);
+                }
+            });
         }
         if let Ok((_, made)) = created
             && !disposition.is_null()

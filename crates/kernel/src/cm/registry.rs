@@ -1,7 +1,8 @@
 //! The registry: a tree of keys with values, not case-sensitive.
 //!
 //! Pages: *Registry Key Objects*, *Registry HKEY_LOCAL_MACHINE\\SYSTEM\\CurrentControlSet\\Services Tree*. It lives in memory and
-//! is the machine's own. There is no security, no notification, no transaction, and no hive file.
+//! is the machine's own. There is no security, no notification, no transaction, and no hive file. That a key is volatile only
+//! keeps it out of what is saved: keys below it that are not made so are not refused.
 
 use std::collections::BTreeMap;
 
@@ -44,6 +45,8 @@ struct Key {
     written: i64,
     /// Another key is meant wherever this one is.
     link: Option<KeyId>,
+    /// It, and all below it, is gone when the system boots again.
+    volatile: bool,
 }
 
 /// All keys.
@@ -99,6 +102,7 @@ impl Key {
             values: Vec::new(),
             written: now,
             link: None,
+            volatile: false,
         }
     }
 }
@@ -236,6 +240,25 @@ impl Registry {
         if let Some(key) = self.keys.get_mut(&key) {
             key.class = class;
         }
+    }
+
+    /// The key that is meant where this one is, if another is.
+    #[must_use]
+    pub fn target(&self, key: KeyId) -> Option<KeyId> {
+        self.keys.get(&key)?.link
+    }
+
+    /// Makes a key one that does not outlive the system, with all below it (`REG_OPTION_VOLATILE`).
+    pub fn set_volatile(&mut self, key: KeyId) {
+        if let Some(key) = self.keys.get_mut(&key) {
+            key.volatile = true;
+        }
+    }
+
+    /// Whether a key was made so; those below one are not asked.
+    #[must_use]
+    pub fn is_volatile(&self, key: KeyId) -> bool {
+        self.keys.get(&key).is_some_and(|key| key.volatile)
     }
 
     /// Deletes a key.

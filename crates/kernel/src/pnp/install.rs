@@ -195,13 +195,14 @@ fn of_driver(cx: &mut Cx<'_>, keys: &Keys, installation: &Installation, inf: &st
     Ok(())
 }
 
-/// The list of the service's devices: `Enum` below its key.
+/// The list of the service's devices: `Enum` below its key, which is made anew at each boot.
 fn of_service(cx: &mut Cx<'_>, id: NodeId, service: &str) -> Result<(), NtStatus> {
     let list = format!(r"{SERVICES}\{service}\Enum");
     let path = cx.with(|k| k.pnp.node(id).instance_path());
     if access::has_text(cx, &list, &path) {
         return Ok(());
     }
+    access::create_volatile(cx, &list)?;
     let count = access::number(cx, &list, "Count").unwrap_or(0);
     access::set_text(cx, &list, &count.to_string(), &path)?;
     access::set_number(cx, &list, "Count", count + 1)?;
@@ -217,7 +218,8 @@ pub(super) fn write_control(cx: &mut Cx<'_>, id: NodeId) {
         let list = resource::list(&node.resources, node.bus(), Form::Raw);
         (service.unwrap_or_default(), (!node.resources.is_empty()).then_some(list))
     });
-    // Both names are the machine's own: the registry takes them.
+    // All names are the machine's own: the registry takes them.
+    let _ = access::create_volatile(cx, &key);
     let _ = access::set_text(cx, &key, "ActiveService", &service);
     if let Some(resources) = resources {
         let _ = access::set(cx, &key, "AllocConfig", REG_RESOURCE_LIST, &resources);
