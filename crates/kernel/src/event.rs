@@ -7,7 +7,7 @@ use std::any::Any;
 
 use engine::StrandId;
 
-pub use declaration::{Declared, Form, Value};
+pub use declaration::{Declared, Form, Value, Words};
 use declaration::{Field, events};
 
 /// When and where an event happened.

@@ -8,7 +8,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::rc::Rc;
 
-use kernel::event::{Event, Kind, Reader, Stamp, Value};
+use kernel::event::{Event, Kind, Reader, Stamp, Words};
 
 /// A hash of 128 bits of words, in two halves that do not know of each other. Each word changes either half in a way that can be taken
 /// back, so two sequences that differ in one word never have the same.
@@ -23,7 +23,7 @@ impl Default for Hash128 {
 
 impl Hash128 {
     /// Takes a word in.
-    #[inline]
+    #[inline(always)]
     pub fn word(&mut self, word: u64) {
         let first = (self.0 ^ word).wrapping_mul(0x9fb2_1c65_1e98_df25);
         let second = (self.1.rotate_left(29) ^ word).wrapping_mul(0xd6e8_feb8_6659_fd93);
@@ -37,9 +37,7 @@ impl Hash128 {
         let (words, rest) = bytes.as_chunks::<8>();
         words.iter().for_each(|word| self.word(u64::from_le_bytes(*word)));
         if !rest.is_empty() {
-            let mut word = [0; 8];
-            word[..rest.len()].copy_from_slice(rest);
-            self.word(u64::from_le_bytes(word));
+            self.word(joined(rest));
         }
     }
 
@@ -57,8 +55,33 @@ impl Hash128 {
     }
 }
 
+/// One to seven bytes as a number, as they would be read with zeros behind them: from pieces that overlap, without a copy.
+#[inline(always)]
+fn joined(bytes: &[u8]) -> u64 {
+    let last = bytes.len() - 1;
+    if let (Some(first), Some(behind)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        let [first, behind] = [first, behind].map(|half| u64::from(u32::from_le_bytes(*half)));
+        return first | behind << (8 * (last - 3));
+    }
+    let middle = bytes.len() / 2;
+    u64::from(bytes[0]) | u64::from(bytes[middle]) << (8 * middle) | u64::from(bytes[last]) << (8 * last)
+}
+
+impl Words for Hash128 {
+    #[inline(always)]
+    fn word(&mut self, word: u64) {
+        Self::word(self, word);
+    }
+
+    #[inline(always)]
+    fn bytes(&mut self, bytes: &[u8]) {
+        Self::bytes(self, bytes);
+    }
+}
+
 /// The hash of one event. The name of a register is no part of it: it follows from the rest, and need not be there.
 #[must_use]
+#[inline]
 pub(crate) fn of_event(stamp: &Stamp, event: &Event) -> Hash128 {
     let mut hash = Hash128::default();
     let place = u64::from(stamp.processor) << 40 | u64::from(stamp.irql) << 32 | u64::from(stamp.strand.0);
@@ -68,13 +91,7 @@ pub(crate) fn of_event(stamp: &Stamp, event: &Event) -> Hash128 {
         [access, *address, *value].into_iter().for_each(|word| hash.word(word));
         return hash;
     }
-    event.each_field(|_, _, value| match value {
-        Value::Number(number) => hash.word(number),
-        Value::Words(words) => words.iter().for_each(|word| hash.word(*word)),
-        Value::Flag(flag) => hash.word(flag.into()),
-        Value::Text(text) => hash.bytes(text.as_bytes()),
-        Value::None => hash.word(u64::MAX),
-    });
+    event.words(&mut hash);
     hash
 }
 

@@ -57,6 +57,9 @@ pub struct Sums {
     pub routine_stacks: Vec<Depth>,
 }
 
+/// The roles of DPC routines.
+const DPCS: [&str; 4] = ["DpcForIsr", "CustomDpc", "CustomTimerDpc", "CustomThreadedDpc"];
+
 impl Sums {
     /// Bytes allocated and not freed.
     #[must_use]
@@ -79,7 +82,7 @@ impl Sums {
             }
             Event::Interrupt { claimed: true, .. } => self.interrupts.0 += 1,
             Event::Interrupt { claimed: false, .. } => self.interrupts.1 += 1,
-            Event::Enter { role, .. } if role.contains("Dpc") => self.dpcs += 1,
+            Event::Enter { role, .. } if DPCS.contains(role) => self.dpcs += 1,
             Event::IrpSent { major, .. } => *self.irps.entry(*major).or_default() += 1,
             Event::IrpCompleted { .. } => self.completed += 1,
             Event::Device { write: false, .. } => self.accesses.0 += 1,

@@ -39,10 +39,24 @@ pub enum Value<'e> {
     None,
 }
 
+/// Takes fields in as words, in the order of their declaration.
+pub trait Words {
+    /// A number, a flag, or [`Words::NONE`].
+    fn word(&mut self, word: u64);
+    /// A text.
+    fn bytes(&mut self, bytes: &[u8]);
+
+    /// Stands for a field that has no value.
+    const NONE: u64 = u64::MAX;
+}
+
 /// What a field's type can be.
 pub(super) trait Field {
     /// As readers take it.
     fn value(&self) -> Value<'_>;
+
+    /// As a hash takes it: what the type says needs no asking.
+    fn words<W: Words>(&self, into: &mut W);
 }
 
 macro_rules! numbers {
@@ -50,6 +64,11 @@ macro_rules! numbers {
         #[inline]
         fn value(&self) -> Value<'_> {
             Value::Number((*self).into())
+        }
+
+        #[inline(always)]
+        fn words<W: Words>(&self, into: &mut W) {
+            into.word((*self).into());
         }
     })* };
 }
@@ -61,12 +80,22 @@ impl Field for StrandId {
     fn value(&self) -> Value<'_> {
         Value::Number(self.0.into())
     }
+
+    #[inline(always)]
+    fn words<W: Words>(&self, into: &mut W) {
+        into.word(self.0.into());
+    }
 }
 
 impl Field for bool {
     #[inline]
     fn value(&self) -> Value<'_> {
         Value::Flag(*self)
+    }
+
+    #[inline(always)]
+    fn words<W: Words>(&self, into: &mut W) {
+        into.word((*self).into());
     }
 }
 
@@ -75,12 +104,22 @@ impl Field for [u64; 4] {
     fn value(&self) -> Value<'_> {
         Value::Words(self)
     }
+
+    #[inline(always)]
+    fn words<W: Words>(&self, into: &mut W) {
+        self.iter().for_each(|word| into.word(*word));
+    }
 }
 
 impl Field for &'static str {
     #[inline]
     fn value(&self) -> Value<'_> {
         Value::Text(self)
+    }
+
+    #[inline(always)]
+    fn words<W: Words>(&self, into: &mut W) {
+        into.bytes(self.as_bytes());
     }
 }
 
@@ -89,12 +128,25 @@ impl Field for String {
     fn value(&self) -> Value<'_> {
         Value::Text(self)
     }
+
+    #[inline(always)]
+    fn words<W: Words>(&self, into: &mut W) {
+        into.bytes(self.as_bytes());
+    }
 }
 
 impl<T: Field> Field for Option<T> {
     #[inline]
     fn value(&self) -> Value<'_> {
         self.as_ref().map_or(Value::None, Field::value)
+    }
+
+    #[inline(always)]
+    fn words<W: Words>(&self, into: &mut W) {
+        match self {
+            Some(value) => value.words(into),
+            None => into.word(W::NONE),
+        }
     }
 }
 
@@ -184,6 +236,16 @@ macro_rules! events {
                 match self {
                     $(Event::$name { $($field),* } => {
                         $(take(stringify!($field), Form::$form, $field.value());)*
+                    })*
+                }
+            }
+
+            /// Gives all its fields to `into`, in the order of their declaration.
+            #[inline]
+            pub fn words<W: Words>(&self, into: &mut W) {
+                match self {
+                    $(Event::$name { $($field),* } => {
+                        $($field.words(into);)*
                     })*
                 }
             }
