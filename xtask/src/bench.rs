@@ -48,17 +48,17 @@ const GOALS: &[(&str, f64)] = &[
     ("checked_ratio_calls", 10.0),
     ("fork_point", 12_000.0),
     ("fork_tree", 150_000.0),
-    ("start_to_ready", 3_000_000.0),
+    ("start_to_ready", 2_000_000.0),
     ("enumerate_1000_devices", 1_000_000_000.0),
     ("power_cycle_device", 10_000.0),
     ("inf_parse", 50.0),
     ("wmi_query", 2_000.0),
     ("translate_instruction", 200.0),
     ("resident", 16.0),
-    ("run_quiet", 5_000.0),
-    ("run_checked", 10_000.0),
-    ("run_text", 25_000.0),
-    ("run_json", 25_000.0),
+    ("run_quiet", 1_500.0),
+    ("run_checked", 5_000.0),
+    ("run_text", 15_000.0),
+    ("run_json", 15_000.0),
 ];
 
 /// Builds the drivers, measures, and shows the figures: a table, or with `json` one object.
