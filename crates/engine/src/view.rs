@@ -39,7 +39,7 @@ impl<T> View<T> {
     #[inline]
     pub fn get<F: FromBytes + IntoBytes>(self, field: Field<T, F>) -> F {
         const { assert!(memory::is_word::<F>(), "a view is read word by word") };
-        let address = self.at.address + field.offset;
+        let address = self.at.address + field.offset();
         let mut value = F::new_zeroed();
         let bytes = value.as_mut_bytes();
         let word = match bytes.len() {
@@ -56,7 +56,7 @@ impl<T> View<T> {
     #[inline]
     pub fn set<F: IntoBytes + Immutable>(self, field: Field<T, F>, value: F) {
         const { assert!(memory::is_word::<F>(), "a view is written word by word") };
-        let address = self.at.address + field.offset;
+        let address = self.at.address + field.offset();
         let from = value.as_bytes();
         let mut bytes = [0; 8];
         bytes[..from.len()].copy_from_slice(from);
