@@ -2,26 +2,28 @@
 //! host's.
 //!
 //! A block is freed where it was made, whatever the scope, because the address tells. The scope is a flag of the
-//! thread, set by [`crate::Engine::inside`] and left by [`outside`]: trace sinks, policies and panic messages must not
+//! thread, set by [`crate::Host::inside`] and left by [`outside`]: trace sinks, policies and panic messages must not
 //! leave anything behind in a machine that may be rewound under them.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use rustix::mm::{MprotectFlags, mprotect};
+use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mprotect};
 use talc::{OomHandler, Span, Talc};
 
 use crate::arena::{self, arena, blocks};
 use crate::jail;
 use crate::last_words::{Words, say};
 use crate::machine;
-use crate::memory::usize_of;
+use crate::memory::{self, usize_of};
 use crate::windows::{HEAP, PAGE, Window};
 
 thread_local! {
     // tidy: no heap behind it, and no destructor: safe to touch from the allocator itself.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
+    // tidy: as above. Whether the live machine is this thread's.
+    static OWN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Lets the heap grow step by step, so that what is in use stays close together.
@@ -130,6 +132,7 @@ unsafe impl GlobalAlloc for ScopedAllocator {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if HEAP.contains(block as u64) {
+            guard_machine_block();
             // SAFETY: the block's address says that the machine's allocator made it.
             unsafe { (*Self::machine()).free(std::ptr::NonNull::new_unchecked(block), layout) }
         } else {
@@ -145,6 +148,7 @@ unsafe impl GlobalAlloc for ScopedAllocator {
             // SAFETY: the block is the system allocator's, and stays there whatever the scope.
             return unsafe { System.realloc(block, layout, size) };
         }
+        guard_machine_block();
         scope(true, || {
             // SAFETY: the caller's promise on `layout` and `size`; the block is copied as far as both reach.
             unsafe {
@@ -169,6 +173,23 @@ fn guard_host_block() {
     }
 }
 
+/// A block of the machine's is freed or moved: it has one allocator, which is the machine's thread's and ends with the machine.
+#[inline]
+fn guard_machine_block() {
+    if !OWN.get() {
+        stray();
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn stray() -> ! {
+    say(&[Words::Text(
+        "a value in a machine is dropped or grown after the machine's end, or by another thread",
+    )]);
+    std::process::abort()
+}
+
 /// Begins a heap of which nothing is used. Whatever was there is gone.
 pub(crate) fn reset() {
     OPEN.store(0, Relaxed);
@@ -177,6 +198,16 @@ pub(crate) fn reset() {
     // SAFETY: the record was laid a moment ago, and nobody holds a block of an earlier machine any more.
     let claimed = unsafe { Grow::handle_oom(&mut *ScopedAllocator::machine(), Layout::new::<u64>()) };
     claimed.expect("the heap window is large enough for the allocator's own data");
+    OWN.set(true);
+}
+
+/// Ends the heap, if this thread has one: whatever still refers to it faults.
+pub(crate) fn close() {
+    if OWN.replace(false) {
+        OPEN.store(0, Relaxed);
+        memory::reserve(HEAP.window(), ProtFlags::empty(), MapFlags::FIXED)
+            .expect("the host lays its own reservation anew");
+    }
 }
 
 /// Whether allocations go to the machine's heap now.

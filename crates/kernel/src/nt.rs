@@ -7,8 +7,8 @@ use std::mem::ManuallyDrop;
 
 use engine::windows::DEVICE;
 use engine::{
-    Access, Args, Chooser, Cpu, Doors, Engine, Fault, Flow, Guest, Leave, Point, Question, Runner, SHARED,
-    Special, StrandId, TO_THE_CHOOSER, TakenLock, Touch, outside,
+    Access, Args, Chooser, Cpu, Engine, Fault, Flow, Guest, Leave, Point, Question, Runner, SHARED, Special,
+    StrandId, TO_THE_CHOOSER, TakenLock, Touch, outside,
 };
 
 use crate::addresses;
@@ -582,10 +582,6 @@ fn before_access(cx: &mut Cx<'_>, access: Access) -> Flow<()> {
 }
 
 impl Guest for Nt {
-    fn doors(&self) -> Doors {
-        Doors::of::<Self>()
-    }
-
     fn strand(&self, id: StrandId) {
         crate::ke::thread::run(&mut self.cx(), id);
     }

@@ -37,7 +37,7 @@ mod system;
 mod table;
 
 pub(crate) use cache::Translator;
-pub use exit::Doors;
+pub(crate) use exit::Doors;
 pub(crate) use extended::ask_for_extended;
 pub(crate) use frame::fixup;
 #[cfg(test)]
@@ -69,7 +69,11 @@ pub(crate) fn call(target: u64, arguments: &[u64], stack: Stack) -> Flow<u64> {
         Stack::Current => innermost().expect("a call on the current stack is nested in one").registers.rsp(),
     };
     let slots = arguments.len().max(4) as u64;
-    let rsp = (top - 8 * slots) & !15;
+    let rsp = top.wrapping_sub(8 * slots) & !15;
+    // The kernel's own stores to it are no driver's: they go where drivers' memory is, and fault there at worst.
+    if !memory::is_driver_memory(rsp.wrapping_sub(8), 8 * slots + 8) {
+        return Err(refuse(FaultKind::Write, rsp.wrapping_sub(8), target, rsp));
+    }
     if arguments.len() > 4 {
         store_further(arguments, target, rsp)?;
     }

@@ -122,7 +122,8 @@ fn acquired(k: &Kernel, object: u64) -> Vec<u64> {
     if let Some(resource) = resource::with_event(k, object) {
         return resource::acquired(k, resource);
     }
-    let fast = k.ex.contended.contains(&object).then(|| k.ex.mutexes.get(object - FAST_MUTEX::Event.offset()));
+    let fast =
+        k.ex.contended.contains(&object).then(|| k.ex.mutexes.get(object - FAST_MUTEX::Event.offset()));
     let moment = fast.flatten().copied().or_else(|| mutex::acquired(k, object));
     moment.into_iter().collect()
 }
