@@ -245,12 +245,14 @@ impl Engine {
         })
     }
 
-    /// Runs a strand until it suspends or ends. Only from the scheduler, that is, outside any strand.
+    /// Runs a strand until it suspends or ends. Only from the scheduler, that is, within a run and outside any strand.
     #[must_use]
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "each frame it returns through costs a mispredicted return")]
     pub fn resume(self, id: StrandId) -> Progress {
         let state = state();
+        // What a strand has borrowed is alive then.
+        assert!(state.running.get(), "a strand is resumed within a run");
         state.strands.resume(id, &translate::host_words().frame)
     }
 

@@ -56,7 +56,6 @@ const IDLE: u64 = 100_000_000;
 
 /// A machine that runs a driver.
 pub struct Machine {
-    host: Host,
     /// On the machine's heap, and dropped there.
     nt: Option<Box<Nt>>,
     /// The application's process: the first, or the one within which something is asked for.
@@ -78,6 +77,8 @@ pub struct Machine {
     work: RefCell<Option<Rc<boot::Work>>>,
     /// Where what is to be kept goes at the end.
     saved: RefCell<Saved>,
+    /// The last to go: whatever else is here may lie in the machine.
+    host: Host,
 }
 
 /// The readers every machine has.
