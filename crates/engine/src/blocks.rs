@@ -85,7 +85,8 @@ struct Patterns([[u8; 16]; 2]);
 #[inline]
 #[must_use]
 const fn room(bytes: u64) -> u64 {
-    (bytes.saturating_sub(1) | 15).wrapping_add(1)
+    let some = if bytes == 0 { 1 } else { bytes };
+    some.wrapping_add(15) & !15
 }
 
 impl Engine {

@@ -72,6 +72,18 @@ pub(crate) fn state() -> &'static State {
     unsafe { &*state }
 }
 
+/// The same while a run is in progress, and null otherwise. What a strand has borrowed is alive then.
+static RUNNING: AtomicPtr<State> = AtomicPtr::new(ptr::null_mut());
+
+/// The live machine's state, within a run.
+#[inline]
+fn running() -> &'static State {
+    let state = RUNNING.load(Ordering::Relaxed);
+    assert!(!state.is_null(), "a strand is resumed within a run");
+    // SAFETY: as in `state`: the machine does not end under a run.
+    unsafe { &*state }
+}
+
 /// The state, if a machine is alive: for the signal handler.
 pub(crate) fn try_state() -> Option<&'static State> {
     // SAFETY: as in `state`.
@@ -84,6 +96,13 @@ pub(crate) fn is_explored() -> bool {
 }
 
 impl State {
+    /// A run goes on or is left, for its end or a question. Whether one was in progress.
+    pub(crate) fn set_running(&self, on: bool) -> bool {
+        let state = if on { STATE.load(Ordering::Relaxed) } else { ptr::null_mut() };
+        RUNNING.store(state, Ordering::Relaxed);
+        self.running.replace(on)
+    }
+
     #[inline]
     pub(crate) fn guest(&self) -> &dyn Guest {
         let guest = self.guest.get().expect("driver code runs inside Host::run only");
@@ -250,10 +269,7 @@ impl Engine {
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "each frame it returns through costs a mispredicted return")]
     pub fn resume(self, id: StrandId) -> Progress {
-        let state = state();
-        // What a strand has borrowed is alive then.
-        assert!(state.running.get(), "a strand is resumed within a run");
-        state.strands.resume(id, &translate::host_words().frame)
+        running().strands.resume(id, &translate::host_words().frame)
     }
 
     /// Goes back to the scheduler until it resumes this strand. Only from a strand.

@@ -113,12 +113,12 @@ fn resume(explored: bool) -> bool {
     impl Drop for Restore {
         fn drop(&mut self) {
             if let Some(state) = try_state() {
-                state.running.set(false);
+                state.set_running(false);
                 state.explored.set(false);
             }
         }
     }
-    let was = state().running.replace(true);
+    let was = state().set_running(true);
     assert!(!was, "the root is resumed from the host's stack only");
     state().explored.set(explored);
     let _restore = Restore;

@@ -56,6 +56,7 @@ use crate::leave::{Flow, Leave};
 use crate::machine::{Stack, state};
 use crate::memory;
 use crate::registers::{LeftBehind, Registers};
+use crate::windows::SYSTEM;
 use frame::Frame;
 
 /// The return address a driver's routine sees when the kernel called it. It is no code; stacks end here.
@@ -70,9 +71,10 @@ pub(crate) fn call(target: u64, arguments: &[u64], stack: Stack) -> Flow<u64> {
     };
     let slots = arguments.len().max(4) as u64;
     let rsp = top.wrapping_sub(8 * slots) & !15;
-    // The kernel's own stores to it are no driver's: they go where drivers' memory is, and fault there at worst.
-    if !memory::is_driver_memory(rsp.wrapping_sub(8), 8 * slots + 8) {
-        return Err(refuse(FaultKind::Write, rsp.wrapping_sub(8), target, rsp));
+    // The return address is no driver's store: it goes where drivers' memory is, and faults there at worst.
+    let pushed = rsp.wrapping_sub(8);
+    if !SYSTEM.contains(pushed) && !memory::is_driver_memory(pushed, 8) {
+        return Err(refuse(FaultKind::Write, pushed, target, rsp));
     }
     if arguments.len() > 4 {
         store_further(arguments, target, rsp)?;
