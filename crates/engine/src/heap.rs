@@ -9,14 +9,14 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mprotect};
+use rustix::mm::{MprotectFlags, mprotect};
 use talc::{OomHandler, Span, Talc};
 
 use crate::arena::{self, arena, blocks};
 use crate::jail;
 use crate::last_words::{Words, say};
 use crate::machine;
-use crate::memory::{self, usize_of};
+use crate::memory::usize_of;
 use crate::windows::{HEAP, PAGE, Window};
 
 thread_local! {
@@ -132,7 +132,9 @@ unsafe impl GlobalAlloc for ScopedAllocator {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if HEAP.contains(block as u64) {
-            guard_machine_block();
+            if !OWN.get() {
+                return; // it went with its machine, or goes with that of another thread
+            }
             // SAFETY: the block's address says that the machine's allocator made it.
             unsafe { (*Self::machine()).free(std::ptr::NonNull::new_unchecked(block), layout) }
         } else {
@@ -148,8 +150,8 @@ unsafe impl GlobalAlloc for ScopedAllocator {
             // SAFETY: the block is the system allocator's, and stays there whatever the scope.
             return unsafe { System.realloc(block, layout, size) };
         }
-        guard_machine_block();
-        scope(true, || {
+        // Of a machine that has ended, or of another thread's: it goes on where this thread may have it.
+        scope(OWN.get(), || {
             // SAFETY: the caller's promise on `layout` and `size`; the block is copied as far as both reach.
             unsafe {
                 let moved = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
@@ -173,23 +175,6 @@ fn guard_host_block() {
     }
 }
 
-/// A block of the machine's is freed or moved: it has one allocator, which is the machine's thread's and ends with the machine.
-#[inline]
-fn guard_machine_block() {
-    if !OWN.get() {
-        stray();
-    }
-}
-
-#[cold]
-#[inline(never)]
-fn stray() -> ! {
-    say(&[Words::Text(
-        "a value in a machine is dropped or grown after the machine's end, or by another thread",
-    )]);
-    std::process::abort()
-}
-
 /// Begins a heap of which nothing is used. Whatever was there is gone.
 pub(crate) fn reset() {
     OPEN.store(0, Relaxed);
@@ -201,13 +186,10 @@ pub(crate) fn reset() {
     OWN.set(true);
 }
 
-/// Ends the heap, if this thread has one: whatever still refers to it faults.
+/// Ends the heap, if this thread has one. What still refers to it can be read and dropped until the next machine begins, and frees
+/// nothing: a request that an application's side has forgotten outlives its machine so.
 pub(crate) fn close() {
-    if OWN.replace(false) {
-        OPEN.store(0, Relaxed);
-        memory::reserve(HEAP.window(), ProtFlags::empty(), MapFlags::FIXED)
-            .expect("the host lays its own reservation anew");
-    }
+    OWN.set(false);
 }
 
 /// Whether allocations go to the machine's heap now.

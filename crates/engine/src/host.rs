@@ -2,7 +2,8 @@
 //!
 //! What lives in the machine (the guest, above all) has an [`Engine`], which can do none of this: nobody takes the machine away
 //! under frames that run in it. *Not refused*: a value that lies on the machine's heap and that the host's side has kept is gone
-//! with the machine, and with a rewind to before it was made. A use after the machine's end is a fault until the next one begins.
+//! with the machine, and with a rewind to before it was made. Until the next machine begins it can still be read, and
+//! dropping it frees nothing.
 
 use std::cell::Cell;
 use std::ops::Deref;

@@ -9,9 +9,7 @@
 mod rig;
 
 use std::cell::Cell;
-use std::os::unix::process::ExitStatusExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
 
 use engine::windows::{PAGE, SYSTEM};
 use engine::{
@@ -195,37 +193,29 @@ fn the_engine_of_a_machine_that_has_ended_answers_or_refuses() {
     assert!(why.contains("no machine is alive"), "{why}");
 }
 
-/// Begins this test's program again, which does what is to end it, and looks at what it said.
-fn ends_by_abort(test: &str, act: impl FnOnce()) {
-    const SELF: &str = "DIRQL_TEST_STRAY";
-    if std::env::var_os(SELF).is_some() {
-        act();
-        std::process::exit(0);
-    }
-    let program = std::env::current_exe().unwrap();
-    let output = Command::new(program).args(["--exact", test, "--nocapture"]).env(SELF, "1").output();
-    let output = output.unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.signal(), Some(6), "{said}");
-    assert!(said.contains("after the machine's end, or by another thread"), "{said}");
-}
-
 #[test]
-fn a_value_in_a_machine_is_not_dropped_after_its_end() {
-    ends_by_abort("a_value_in_a_machine_is_not_dropped_after_its_end", || {
-        let host = Host::start().unwrap();
-        let kept = host.inside(|| Box::new(7_u64));
-        host.finish();
-        drop(kept);
-    });
+fn a_value_in_a_machine_that_is_dropped_after_its_end_frees_nothing_and_one_that_grows_goes_on_outside() {
+    let host = Host::start().unwrap();
+    let (dropped, mut grown) = host.inside(|| (Box::new(7_u64), vec![1_u8, 2]));
+    host.finish();
+    assert_eq!((*dropped, &*grown), (7, [1, 2].as_slice()));
+    drop(dropped);
+    grown.extend([3; 100]);
+    let next = Host::start().unwrap();
+    next.inside(|| drop(vec![9_u8; 4096]));
+    assert_eq!((grown.len(), grown[1], grown[2]), (102, 2, 3), "it lies where the next machine does not");
+    next.finish();
 }
 
 #[test]
 #[allow(clippy::disallowed_methods, reason = "what a thread must not do is done")]
-fn a_value_in_a_machine_is_not_dropped_by_another_thread() {
-    ends_by_abort("a_value_in_a_machine_is_not_dropped_by_another_thread", || {
-        let host = Host::start().unwrap();
-        let sent = host.inside(|| Box::new(7_u64));
-        let _ = std::thread::spawn(move || drop(sent)).join();
-    });
+fn a_value_in_a_machine_that_another_thread_drops_stays_there() {
+    let host = Host::start().unwrap();
+    let sent = host.inside(|| Box::new(7_u64));
+    let at = std::ptr::from_ref(&*sent).addr();
+    std::thread::spawn(move || drop(sent)).join().unwrap();
+    let other = host.inside(|| Box::new(8_u64));
+    assert_ne!(at, std::ptr::from_ref(&*other).addr(), "the thread has not touched the machine's allocator");
+    host.inside(|| drop(other));
+    host.finish();
 }
