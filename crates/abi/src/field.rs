@@ -117,9 +117,19 @@ impl<T, F> Add<Field<T, F>> for DriverPtr<T> {
 pub enum Code {}
 
 /// A field of type `F` at a fixed offset in `T`.
+///
+/// It lies inside `T`, and nobody can make it lie elsewhere: the kernel's accesses to structures are aimed by it and not checked again.
+///
+/// ```compile_fail,E0616
+/// let mut status = abi::IO_STATUS_BLOCK::Information;
+/// status.offset = 0x1000;
+/// ```
+///
+/// ```should_panic
+/// let _ = abi::Field::<abi::IO_STATUS_BLOCK, u64>::at(u64::MAX - 3);
+/// ```
 pub struct Field<T, F> {
-    /// Bytes from the start of `T`.
-    pub offset: u64,
+    offset: u64,
     belongs: PhantomData<fn() -> (*const T, *const F)>,
 }
 
@@ -135,8 +145,16 @@ impl<T, F> Field<T, F> {
     /// The field at `offset`; it must lie inside `T` (checked when the constant is made).
     #[must_use]
     pub const fn at(offset: u64) -> Self {
-        assert!(offset as usize + size_of::<F>() <= size_of::<T>(), "a field must end inside its type");
+        assert!(size_of::<F>() <= size_of::<T>(), "a field must not be longer than its type");
+        assert!(offset as usize <= size_of::<T>() - size_of::<F>(), "a field must end inside its type");
         Self { offset, belongs: PhantomData }
+    }
+
+    /// Bytes from the start of `T`.
+    #[must_use]
+    #[inline]
+    pub const fn offset(self) -> u64 {
+        self.offset
     }
 
     /// Where the field lies in the object at `base`: for drivers, which have raw pointers.
@@ -244,7 +262,7 @@ macro_rules! layouts {
                 #[must_use]
                 #[inline]
                 pub fn get<F: zerocopy::FromBytes>(&self, field: $crate::Field<$name, F>) -> F {
-                    $crate::field::get(&self.0, field.offset)
+                    $crate::field::get(&self.0, field.offset())
                 }
 
                 /// Changes the field of a copy of it.
@@ -254,7 +272,7 @@ macro_rules! layouts {
                     field: $crate::Field<$name, F>,
                     value: F,
                 ) {
-                    $crate::field::set(&mut self.0, field.offset, &value);
+                    $crate::field::set(&mut self.0, field.offset(), &value);
                 }
             }
 

@@ -182,7 +182,7 @@ struct FxPerfSet {
 macro_rules! same_places {
     ($ours:ident, $documented:ident: $($member:ident)*) => {
         $(assert_eq!(
-            abi::$ours::$member.offset,
+            abi::$ours::$member.offset(),
             offset_of!($documented, $member) as u64,
             concat!(stringify!($ours), ".", stringify!($member)),
         );)*

@@ -42,7 +42,7 @@ pub(crate) fn lay() {
         panic: RefCell::default(),
     };
     // SAFETY: the heap's window is mapped and writable, and nobody holds a reference to an earlier machine's record
-    // (`Engine::start`).
+    // (`Host::start`).
     unsafe { (HEAP.base() as *mut Arena).write(fresh) };
 }
 
@@ -51,7 +51,7 @@ pub(crate) fn lay() {
 /// Its address is the process's own (see [`crate::windows`]), and the same for all its machines.
 #[inline]
 pub(crate) fn arena() -> &'static Arena {
-    // SAFETY: laid by `Engine::start` before anybody gets here, at an address that stays mapped; one thread uses it, and
+    // SAFETY: laid by `Host::start` before anybody gets here, at an address that stays mapped; one thread uses it, and
     // a rewind replaces its bytes by those of another valid record.
     unsafe { &*(HEAP.base() as *const Arena) }
 }

@@ -80,17 +80,26 @@ pub(crate) fn fixup(rip: u64) -> Option<u64> {
 #[repr(C, align(16))]
 struct Patterns([[u8; 16]; 2]);
 
+/// How much a block of so many bytes has: the next multiple of 16, and not nothing. Of more bytes than there are addresses, nothing that
+/// could be laid.
+#[inline]
+#[must_use]
+const fn room(bytes: u64) -> u64 {
+    let some = if bytes == 0 { 1 } else { bytes };
+    some.wrapping_add(15) & !15
+}
+
 impl Engine {
-    /// Makes a block of `room` bytes, a multiple of 16 as its address is, all `FILL`, between guards of 16 bytes of `GUARD`; what lies
-    /// behind the first `bytes` of it, at most 16, is a guard too. False says nothing: it may be done in part.
+    /// Makes a block for `bytes` bytes, at a multiple of 16: its [room](room), all `FILL`, between guards of 16 bytes of `GUARD`; what of
+    /// its room lies behind the bytes is a guard too. False says nothing: it may be done in part.
     #[must_use]
     #[inline]
-    pub fn lay<const FILL: u8, const GUARD: u8>(self, address: u64, bytes: u64, room: u64) -> bool {
+    pub fn lay<const FILL: u8, const GUARD: u8>(self, address: u64, bytes: u64) -> bool {
         let patterns = const { &Patterns([[FILL; 16], [GUARD; 16]]) };
-        debug_assert!(
-            address.is_multiple_of(16) && room.is_multiple_of(16) && room > 0 && room - bytes <= 16
-        );
-        let (first, last, behind) = (address - 16, address + room + 8, (address + bytes) as *mut u8);
+        debug_assert!(address.is_multiple_of(16), "what is not aligned is not laid");
+        let room = room(bytes);
+        let (first, last) = (address.wrapping_sub(16), address.wrapping_add(room).wrapping_add(8));
+        let behind = address.wrapping_add(bytes) as *mut u8;
         is_plain(first)
             && is_plain(last)
             // SAFETY: all of it lies between the two; a fault ends in the fix-up. The patterns are ours.
@@ -100,13 +109,13 @@ impl Engine {
     /// Whether there are guards as [`Engine::lay`] makes them. None says nothing.
     #[must_use]
     #[inline]
-    pub fn is_guarded<const GUARD: u8>(self, address: u64, bytes: u64, room: u64) -> Option<bool> {
+    pub fn is_guarded<const GUARD: u8>(self, address: u64, bytes: u64) -> Option<bool> {
         let patterns = const { &Patterns([[GUARD; 16]; 2]) };
-        let (first, last) = (address - 16, address + room + 8);
-        if !is_plain(first) || !is_plain(last) {
+        let last = address.wrapping_add(room(bytes));
+        if !is_plain(address.wrapping_sub(16)) || !is_plain(last.wrapping_add(8)) {
             return None;
         }
-        let (behind, last) = (address + bytes, address + room);
+        let behind = address.wrapping_add(bytes);
         // SAFETY: as in `lay`.
         match unsafe { dirql_ram_guarded(address as _, behind as _, last as _, patterns) } {
             0 => Some(true),

@@ -64,7 +64,7 @@ pub trait Chooser {
 /// The answer to any [`Question`] that leaves it to the machine's own chooser.
 pub const TO_THE_CHOOSER: u64 = u64::MAX - 1;
 
-/// What a machine that is [explored](crate::Engine::explore) asks the host's side.
+/// What a machine that is [explored](crate::Host::explore) asks the host's side.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Question {
     /// As [`Chooser::choose`]: the answer is one of `0..n`.

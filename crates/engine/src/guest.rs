@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::leave::{Flow, Leave};
 use crate::registers::Registers;
 use crate::strand::StrandId;
-use crate::translate::{Doors, TakenLock};
+use crate::translate::TakenLock;
 
 /// The arguments of a call from a driver, in the x64 calling convention.
 #[derive(Clone, Copy, Debug)]
@@ -235,10 +235,17 @@ pub struct Runner {
 
 /// The floor above the engine. Calls arrive on the host stack of the strand (or scheduler) that runs the driver code.
 ///
-/// The engine keeps no borrow of the guest's state across them: implementations take `&self`.
+/// The engine keeps no borrow of the guest's state across them: implementations take `&self`. Where translated code enters a guest is
+/// the engine's to say, by the guest's type:
+///
+/// ```compile_fail,E0432
+/// use engine::Doors;
+///
+/// fn of_another<G: engine::Guest>() -> Doors {
+///     Doors::of::<G>()
+/// }
+/// ```
 pub trait Guest {
-    /// Where translated code enters this guest: `Doors::of::<Self>()`.
-    fn doors(&self) -> Doors;
     /// A strand runs for the first time; when this returns it is over.
     fn strand(&self, id: StrandId);
     /// A driver called export `number` (see [`crate::Engine::define_export`]). The result goes to `rax`.

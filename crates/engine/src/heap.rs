@@ -2,7 +2,7 @@
 //! host's.
 //!
 //! A block is freed where it was made, whatever the scope, because the address tells. The scope is a flag of the
-//! thread, set by [`crate::Engine::inside`] and left by [`outside`]: trace sinks, policies and panic messages must not
+//! thread, set by [`crate::Host::inside`] and left by [`outside`]: trace sinks, policies and panic messages must not
 //! leave anything behind in a machine that may be rewound under them.
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -22,6 +22,8 @@ use crate::windows::{HEAP, PAGE, Window};
 thread_local! {
     // tidy: no heap behind it, and no destructor: safe to touch from the allocator itself.
     static INSIDE: Cell<bool> = const { Cell::new(false) };
+    // tidy: as above. Whether the live machine is this thread's.
+    static OWN: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Lets the heap grow step by step, so that what is in use stays close together.
@@ -130,6 +132,9 @@ unsafe impl GlobalAlloc for ScopedAllocator {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if HEAP.contains(block as u64) {
+            if !OWN.get() {
+                return; // it went with its machine, or goes with that of another thread
+            }
             // SAFETY: the block's address says that the machine's allocator made it.
             unsafe { (*Self::machine()).free(std::ptr::NonNull::new_unchecked(block), layout) }
         } else {
@@ -145,7 +150,8 @@ unsafe impl GlobalAlloc for ScopedAllocator {
             // SAFETY: the block is the system allocator's, and stays there whatever the scope.
             return unsafe { System.realloc(block, layout, size) };
         }
-        scope(true, || {
+        // Of a machine that has ended, or of another thread's: it goes on where this thread may have it.
+        scope(OWN.get(), || {
             // SAFETY: the caller's promise on `layout` and `size`; the block is copied as far as both reach.
             unsafe {
                 let moved = self.alloc(Layout::from_size_align_unchecked(size, layout.align()));
@@ -177,6 +183,13 @@ pub(crate) fn reset() {
     // SAFETY: the record was laid a moment ago, and nobody holds a block of an earlier machine any more.
     let claimed = unsafe { Grow::handle_oom(&mut *ScopedAllocator::machine(), Layout::new::<u64>()) };
     claimed.expect("the heap window is large enough for the allocator's own data");
+    OWN.set(true);
+}
+
+/// Ends the heap, if this thread has one. What still refers to it can be read and dropped until the next machine begins, and frees
+/// nothing: a request that an application's side has forgotten outlives its machine so.
+pub(crate) fn close() {
+    OWN.set(false);
 }
 
 /// Whether allocations go to the machine's heap now.

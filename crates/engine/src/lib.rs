@@ -14,6 +14,7 @@ pub mod chooser;
 mod clock;
 mod guest;
 mod heap;
+mod host;
 mod jail;
 mod last_words;
 mod leave;
@@ -46,14 +47,15 @@ pub use guest::{
     Table, TakeOver, Touch, TouchKind,
 };
 pub use heap::outside;
+pub use host::{Host, StartError};
 pub use jail::Jail;
 pub use leave::{Flow, Leave};
-pub use machine::{Engine, Stack, StartError};
+pub use machine::{Engine, Stack};
 pub use memory::{BadAddress, Protection};
 pub use processor::Cpu;
 pub use registers::{Context, LeftBehind, Registers};
 pub use rewind::{Snapshot, Tracking};
 pub use root::{Run, Turn};
 pub use strand::{Progress, StrandId};
-pub use translate::{Doors, RETURN_TO_KERNEL, Short, TakenLock};
+pub use translate::{RETURN_TO_KERNEL, Short, TakenLock};
 pub use view::View;

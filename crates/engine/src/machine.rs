@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use abi::DriverPtr;
 use rustix::mm::{MapFlags, ProtFlags};
@@ -13,46 +13,17 @@ use crate::chooser::Question;
 use crate::clock::clock;
 use crate::guest::{Caller, DriverState, Guest, Runner, Step};
 use crate::heap;
-use crate::jail::Jail;
 use crate::leave::{Flow, Leave};
 use crate::memory::{self, BadAddress, Memory, Protection};
-use crate::nameless;
 use crate::processor::Cpu;
 use crate::registers::{Context, LeftBehind};
 use crate::rewind::Rewind;
-use crate::root;
 use crate::shadow::Shadow;
 use crate::sharing::{self, Sharing};
 use crate::signals;
-use crate::strand::{ArenaStack, Progress, StrandId, Strands};
+use crate::strand::{Progress, StrandId, Strands};
 use crate::translate::{self, Resumption, Short, Translator};
-use crate::turn;
-use crate::windows::{
-    self, CACHE_WRITTEN, DEVICE, HEAP, IMAGES, PAGES, STACKS, SYSTEM, TABLE, TABLE_WRITTEN, USER,
-    USER_DEVICE, Window,
-};
-
-/// Why no machine can be made here.
-#[derive(Debug)]
-pub enum StartError {
-    /// The calling thread has a machine already: one is alive in a process at a time, and this thread would wait for itself.
-    Busy,
-    /// The host refused a reservation or a set-up call: what, and its reason.
-    Host(&'static str, std::io::Error),
-}
-
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Busy => f.write_str(
-                "this thread has a machine already, and a process has one at a time; finish it first",
-            ),
-            Self::Host(what, error) => write!(f, "the host does not allow {what}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for StartError {}
+use crate::windows::{self, CACHE_WRITTEN, HEAP, PAGES, STACKS, TABLE_WRITTEN, Window};
 
 /// Where a call into a driver finds its stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +44,8 @@ pub(crate) struct State {
     pub(crate) translator: Translator,
     pub(crate) resumption: Resumption,
     pub(crate) guest: Cell<Option<*const dyn Guest>>,
+    /// Whose run was the last: strands that it has begun are its.
+    pub(crate) guest_before: Cell<*const ()>,
     /// Something of the machine is on the processor: not the host's own stack.
     pub(crate) running: Cell<bool>,
     /// The run in progress is explored.
@@ -88,14 +61,26 @@ pub(crate) struct State {
     pub(crate) cpu: Cell<Cpu>,
 }
 
-static STATE: AtomicPtr<State> = AtomicPtr::new(ptr::null_mut());
+pub(crate) static STATE: AtomicPtr<State> = AtomicPtr::new(ptr::null_mut());
 
 /// The live machine's state.
 #[inline]
 pub(crate) fn state() -> &'static State {
     let state = STATE.load(Ordering::Relaxed);
     assert!(!state.is_null(), "the engine is used while no machine is alive");
-    // SAFETY: set by `Engine::start`, reset by `Engine::finish`; only the machine's thread gets here.
+    // SAFETY: set when the machine begins, reset when it ends; only the machine's thread gets here.
+    unsafe { &*state }
+}
+
+/// The same while a run is in progress, and null otherwise. What a strand has borrowed is alive then.
+static RUNNING: AtomicPtr<State> = AtomicPtr::new(ptr::null_mut());
+
+/// The live machine's state, within a run.
+#[inline]
+fn running() -> &'static State {
+    let state = RUNNING.load(Ordering::Relaxed);
+    assert!(!state.is_null(), "a strand is resumed within a run");
+    // SAFETY: as in `state`: the machine does not end under a run.
     unsafe { &*state }
 }
 
@@ -111,10 +96,17 @@ pub(crate) fn is_explored() -> bool {
 }
 
 impl State {
+    /// A run goes on or is left, for its end or a question. Whether one was in progress.
+    pub(crate) fn set_running(&self, on: bool) -> bool {
+        let state = if on { STATE.load(Ordering::Relaxed) } else { ptr::null_mut() };
+        RUNNING.store(state, Ordering::Relaxed);
+        self.running.replace(on)
+    }
+
     #[inline]
     pub(crate) fn guest(&self) -> &dyn Guest {
-        let guest = self.guest.get().expect("driver code runs inside Engine::run only");
-        // SAFETY: `Engine::run` keeps the reference alive while it is set.
+        let guest = self.guest.get().expect("driver code runs inside Host::run only");
+        // SAFETY: `Host::run` keeps the reference alive while it is set.
         unsafe { &*guest }
     }
 
@@ -124,7 +116,7 @@ impl State {
     /// That is its type.
     #[inline]
     pub(crate) unsafe fn guest_as<G: Guest>(&self) -> &G {
-        let guest = self.guest.get().expect("driver code runs inside Engine::run only");
+        let guest = self.guest.get().expect("driver code runs inside Host::run only");
         // SAFETY: as in `guest`, and the caller's promise.
         unsafe { &*guest.cast::<G>() }
     }
@@ -154,82 +146,25 @@ impl State {
     }
 }
 
-/// The live machine. Copies are the same machine; [`Engine::finish`] ends it.
+/// The live machine, as what lives in it knows it. Copies are the same machine; who began it and ends it has its [`crate::Host`].
+///
+/// It belongs to the thread that began it:
+///
+/// ```compile_fail,E0277
+/// fn elsewhere(engine: engine::Engine) {
+///     std::thread::spawn(move || engine.now());
+/// }
+/// ```
 #[derive(Clone, Copy)]
 pub struct Engine {
-    // Not `Send`: a machine belongs to the thread that started it.
+    // Not `Send`.
     thread: std::marker::PhantomData<*const ()>,
 }
 
 impl Engine {
-    /// Starts the process's one machine, as soon as no other thread has it: reserves the arena and prepares this thread.
-    ///
-    /// # Errors
-    /// [`StartError::Busy`] if this thread has a machine already; [`StartError::Host`] if an address is taken or the kernel
-    /// refuses a reservation.
-    pub fn start() -> Result<Self, StartError> {
-        Self::start_as(false)
-    }
-
-    /// As [`Engine::start`], a machine whose translations test each memory access against a byte shadow: a store or load
-    /// outside driver memory is a fault at its instruction wherever it goes, and a touch of a byte that was marked
-    /// ([`Engine::mark`]) is told to [`Guest::touched`]. Events, instructions and addresses are the same.
-    ///
-    /// # Errors
-    /// As [`Engine::start`].
-    pub fn start_checked() -> Result<Self, StartError> {
-        Self::start_as(true)
-    }
-
-    fn start_as(checked: bool) -> Result<Self, StartError> {
-        if !turn::take() {
-            return Err(StartError::Busy);
-        }
-        match Self::prepare(checked) {
-            Ok(()) => Ok(Self { thread: std::marker::PhantomData }),
-            Err(error) => {
-                turn::give_back();
-                Err(error)
-            }
-        }
-    }
-
-    fn prepare(checked: bool) -> Result<(), StartError> {
-        heap::install_panic_hook();
-        reserve_windows().map_err(|e| StartError::Host("reserving the machine's addresses", e))?;
-        heap::reset();
-        signals::prepare_thread().map_err(|e| StartError::Host("signal handlers", e))?;
-        let memory = Memory::new().map_err(|e| StartError::Host("a memfd for the machine's memory", e))?;
-        let shadow = Shadow::new(checked)
-            .map_err(|e| StartError::Host("reserving the shadow of the machine's memory", e))?;
-        let state = Box::new(State {
-            shadow,
-            sharing: Sharing::default(),
-            strands: &arena().strands,
-            memory,
-            translator: Translator::new(),
-            resumption: Resumption::default(),
-            guest: Cell::new(None),
-            running: Cell::new(false),
-            explored: Cell::new(false),
-            chooser_departs: Cell::new(true),
-            question: Cell::new(None),
-            answer: Cell::new(0),
-            stacks: Cell::new(0),
-            rewind: Rewind::default(),
-            cpu: Cell::default(),
-        });
-        STATE.store(Box::into_raw(state), Ordering::Relaxed);
-        clock().reset();
-        translate::scratch().level.set(0);
-        translate::scratch().free_levels.set(16);
-        translate::scratch().calls.set(0);
-        translate::scratch().asked_calls.set(0);
-        translate::scratch().short_until.set(0);
-        translate::scratch().free_until.set(0);
-        translate::forbid_locks();
-        translate::ask_for_extended();
-        Ok(())
+    /// Of the machine that has begun. For [`crate::Host`], which keeps it on its thread.
+    pub(crate) const fn live() -> Self {
+        Self { thread: std::marker::PhantomData }
     }
 
     /// Which processor driver code finds: x86-64-v2 unless this is called, before any of it runs.
@@ -245,39 +180,6 @@ impl Engine {
     /// Whether driver code may use AVX or x87 registers may have changed: [`crate::Special::Extended`] is asked anew.
     pub fn extended_changed(self) {
         translate::ask_for_extended();
-    }
-
-    /// Locks the calling thread into `jail`, for ever: what it may still do is what this machine needs.
-    ///
-    /// # Errors
-    /// [`StartError::Host`] if this host has no seccomp filters.
-    pub fn lock_in(self, jail: &Jail) -> Result<(), StartError> {
-        jail.lock(state().memory.file())
-    }
-
-    /// Ends the machine. Strands that have not ended are abandoned with their stacks.
-    pub fn finish(self) {
-        if let Some(state) = try_state() {
-            state.rewind.finish();
-        }
-        let state = STATE.swap(ptr::null_mut(), Ordering::Relaxed);
-        if !state.is_null() {
-            // SAFETY: made by `Box::into_raw` in `prepare`, and nobody else can reach it any more.
-            let state = unsafe { Box::from_raw(state) };
-            state.shadow.release();
-            drop(state);
-        }
-        turn::give_back();
-    }
-
-    /// Runs `f` on the machine's own stack, with allocations on its heap and `guest` answering for the platform.
-    pub fn run<R>(self, guest: &dyn Guest, f: impl FnOnce() -> R) -> R {
-        root::run(guest, f)
-    }
-
-    /// Runs `f` with allocations on the machine's heap: for making the guest itself.
-    pub fn inside<R>(self, f: impl FnOnce() -> R) -> R {
-        heap::scope(true, f)
     }
 
     /// The message of a panic of ours that was caught at the gate, if there was one.
@@ -362,13 +264,12 @@ impl Engine {
         })
     }
 
-    /// Runs a strand until it suspends or ends. Only from the scheduler, that is, outside any strand.
+    /// Runs a strand until it suspends or ends. Only from the scheduler, that is, within a run and outside any strand.
     #[must_use]
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "each frame it returns through costs a mispredicted return")]
     pub fn resume(self, id: StrandId) -> Progress {
-        let state = state();
-        state.strands.resume(id, &translate::host_words().frame)
+        running().strands.resume(id, &translate::host_words().frame)
     }
 
     /// Goes back to the scheduler until it resumes this strand. Only from a strand.
@@ -477,9 +378,13 @@ impl Engine {
         translate::resume_at(depth, context)
     }
 
-    /// Sets what `gs:` means to driver code: the current processor's control region.
+    /// Sets what `gs:` means to driver code: the current processor's control region, which translated code writes the level to.
+    ///
+    /// # Panics
+    /// It lies elsewhere than in memory of drivers.
     #[inline]
     pub fn set_processor_region(self, address: u64) {
+        assert!(memory::is_driver_memory(address, REGION), "a processor's region is memory of drivers");
         signals::set_gs(address);
         translate::scratch().gs_marks.set(address.wrapping_add(windows::MARKS));
         translate::scratch().gs_stored.set(address.wrapping_add(windows::STORED));
@@ -762,7 +667,7 @@ impl Engine {
 
     // ---- the shadow of a checked machine; all of it does nothing in others ----
 
-    /// Whether the machine was started by [`Engine::start_checked`].
+    /// Whether the machine was started by [`crate::Host::start_checked`].
     #[must_use]
     #[inline]
     pub fn is_checked(self) -> bool {
@@ -822,6 +727,9 @@ impl Engine {
     }
 }
 
+/// Bytes of a processor's control region, as far as translated code itself goes.
+const REGION: u64 = size_of::<abi::KPCR>() as u64;
+
 /// As [`Engine::suspend`] where it is noted who touches what: whoever runs meanwhile touches it for itself.
 #[cold]
 #[inline(never)]
@@ -829,60 +737,7 @@ fn suspend_noted() {
     sharing::on_nobodys_behalf(|| arena().strands.suspend());
 }
 
-/// Reserves every window. The first machine of the process claims the addresses, later ones lay them anew.
-fn reserve_windows() -> std::io::Result<()> {
-    static CLAIMED: AtomicBool = AtomicBool::new(false);
-    let how = if CLAIMED.load(Ordering::Relaxed) { MapFlags::FIXED } else { MapFlags::FIXED_NOREPLACE };
-    if !CLAIMED.load(Ordering::Relaxed) {
-        windows::hide(random()?);
-    }
-    let none = ProtFlags::empty();
-    let data = ProtFlags::READ | ProtFlags::WRITE;
-    for window in [USER, USER_DEVICE, IMAGES, DEVICE, SYSTEM, STACKS.window()] {
-        memory::reserve(window, none, how)?;
-    }
-    memory::reserve(HEAP.window(), none, how)?;
-    memory::reserve(PAGES.window(), data, how)?;
-    memory::reserve(windows::SCRATCH, data, how)?;
-    // Never writable where driver code reads or executes it.
-    let code = windows::CACHE;
-    reserve_twice(
-        "dirql-code",
-        [(code, ProtFlags::READ | ProtFlags::EXEC), (CACHE_WRITTEN.window(), data)],
-        how,
-    )?;
-    reserve_twice("dirql-table", [(TABLE, ProtFlags::READ), (TABLE_WRITTEN.window(), none)], how)?;
-    translate::lay_table();
-    CLAIMED.store(true, Ordering::Relaxed);
-    lay_stack(ArenaStack::root().window());
-    Ok(())
-}
-
-/// Maps the same fresh memory to two windows, of which the first may be the longer one.
-fn reserve_twice(name: &str, windows: [(Window, ProtFlags); 2], how: MapFlags) -> std::io::Result<()> {
-    let file = nameless::file(name, windows[0].0.size)?;
-    let flags = MapFlags::SHARED | MapFlags::NORESERVE | how;
-    for (window, protection) in windows {
-        let (at, length) = (window.base as *mut _, memory::usize_of(window.size));
-        // SAFETY: either the kernel refuses because something is there, or the range is one of the machine's windows.
-        unsafe { rustix::mm::mmap(at, length, protection, flags, &file, 0) }?;
-    }
-    Ok(())
-}
-
-/// A number that nobody outside this process can know.
-fn random() -> std::io::Result<u64> {
-    let mut bytes = [0u8; 8];
-    // SAFETY: the buffer is as long as is said.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if usize::try_from(got) == Ok(bytes.len()) {
-        Ok(u64::from_ne_bytes(bytes))
-    } else {
-        Err(std::io::Error::last_os_error())
-    }
-}
-
-fn lay_stack(window: Window) {
+pub(crate) fn lay_stack(window: Window) {
     let protection = ProtFlags::READ | ProtFlags::WRITE;
     memory::reserve(window, protection, MapFlags::FIXED).expect("the host refuses memory for a stack");
 }

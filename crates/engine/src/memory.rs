@@ -696,7 +696,7 @@ pub(crate) const fn is_word<T>() -> bool {
 /// Whether `bytes` bytes (16 at least) of driver memory all are `value`.
 #[inline]
 pub(crate) fn is_filled(address: u64, bytes: u64, value: u8) -> Result<bool, BadAddress> {
-    debug_assert!(bytes >= 16, "it looks at 16 bytes at once");
+    assert!(bytes >= 16, "it looks at 16 bytes at once");
     let pattern = [value; 16];
     let within = is_plain(address) && bytes <= PAGE && is_plain(address + bytes);
     if !within && !is_driver_memory(address, bytes) {

@@ -26,6 +26,8 @@ const WORDS: usize = 16;
 pub struct Outbox<W: Write> {
     memory: NonNull<u8>,
     out: W,
+    /// What is on its way is handed on from here: another outbox of the same file may change the memory meanwhile.
+    handed: Vec<u8>,
 }
 
 /// A file for [`Outbox::new`] in one process and [`rest`] in the other.
@@ -43,7 +45,7 @@ impl<W: Write> Outbox<W> {
     /// The host's; the file is not such a one.
     pub fn new(file: &File, out: W) -> io::Result<Self> {
         let memory = nameless::map(file, WORDS + ROOM, ProtFlags::READ | ProtFlags::WRITE)?;
-        Ok(Self { memory, out })
+        Ok(Self { memory, out, handed: Vec::with_capacity(ROOM) })
     }
 
     /// Where the rest begins (0) and where it ends (1).
@@ -89,10 +91,13 @@ impl<W: Write> Write for Outbox<W> {
             if begin >= end {
                 break;
             }
-            // SAFETY: both places are within the mapping; nothing writes to it while the slice is alive.
-            let bytes =
-                unsafe { std::slice::from_raw_parts(self.memory.as_ptr().add(WORDS + begin), end - begin) };
-            match self.out.write(bytes) {
+            self.handed.resize(end - begin, 0);
+            // SAFETY: both places are within the mapping, of which nobody has a reference, and the buffer is as long.
+            unsafe {
+                let from = self.memory.as_ptr().add(WORDS + begin);
+                std::ptr::copy_nonoverlapping(from, self.handed.as_mut_ptr(), end - begin);
+            }
+            match self.out.write(&self.handed) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(written) => self.set(0, begin + written),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -150,6 +155,31 @@ mod tests {
         let numbers: String = (0..40_000).map(|number| format!("{number}\n")).collect();
         assert_eq!(all.len(), 4 + numbers.len() + 2 * ROOM);
         assert!(all[4..].starts_with(numbers.as_bytes()));
+    }
+
+    /// Hands nothing on before it has written to another outbox of the same file.
+    struct Meddling(File, Vec<u8>);
+
+    impl Write for Meddling {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let before = bytes.to_vec();
+            self.0.write_all_at(b"other", WORDS as u64)?;
+            assert_eq!(bytes, before, "what is handed on is nobody else's");
+            self.1.extend(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_is_handed_on_stays_whatever_another_outbox_of_the_file_does() {
+        let file = super::file().unwrap();
+        let mut outbox = Outbox::new(&file, Meddling(file.try_clone().unwrap(), Vec::new())).unwrap();
+        outbox.write_all(b"first").unwrap();
+        outbox.flush().unwrap();
+        assert_eq!(outbox.out.1, b"first");
     }
 
     #[test]

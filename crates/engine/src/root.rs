@@ -1,4 +1,4 @@
-//! The root strand: whatever [`Engine::run`] is given, the scheduler above all, runs on a stack in the arena too.
+//! The root strand: whatever [`Host::run`] is given, the scheduler above all, runs on a stack in the arena too.
 //!
 //! So at a [question](crate::Engine::ask), asked anywhere, nothing of the machine is left on the host's own stack: the strand
 //! that asks suspends to the root, the root to the host, and there the machine may be saved, taken back and answered
@@ -7,6 +7,7 @@
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use corosensei::{Coroutine, CoroutineResult, Yielder};
 
@@ -14,6 +15,7 @@ use crate::arena::arena;
 use crate::chooser::Question;
 use crate::guest::Guest;
 use crate::heap;
+use crate::host::Host;
 use crate::machine::{Engine, state, try_state};
 use crate::strand::ArenaStack;
 use crate::translate::Doors;
@@ -24,20 +26,25 @@ type Body = Coroutine<(), (), (), ArenaStack>;
 pub(crate) struct Root {
     body: UnsafeCell<Option<Body>>,
     yielder: Cell<*const Yielder<(), ()>>,
+    /// The number of the run that has begun last.
+    number: Cell<u64>,
 }
+
+/// How many runs have begun, of all machines.
+static RUNS: AtomicU64 = AtomicU64::new(0);
 
 impl Default for Root {
     fn default() -> Self {
-        Self { body: UnsafeCell::new(None), yielder: Cell::new(ptr::null()) }
+        Self { body: UnsafeCell::new(None), yielder: Cell::new(ptr::null()), number: Cell::new(0) }
     }
 }
 
 impl Root {
-    /// Lays `f` on the root's stack; it leaves what it returns in `result`.
+    /// Lays `f` on the root's stack; it leaves what it returns in `result`. The number of this run.
     ///
     /// # Safety
     /// `f`, what it borrows and `result` must stay good as long as the root is resumed.
-    unsafe fn begin<R>(&self, f: impl FnOnce() -> R, result: *const Cell<Option<R>>) {
+    unsafe fn begin<R>(&self, f: impl FnOnce() -> R, result: *const Cell<Option<R>>) -> u64 {
         let run = move |yielder: &Yielder<(), ()>, ()| {
             arena().root.yielder.set(yielder);
             let value = f();
@@ -50,6 +57,8 @@ impl Root {
             assert!(body.is_none(), "one run at a time: the one before has not ended");
             *body = Some(Coroutine::with_stack_unchecked(ArenaStack::root(), run));
         }
+        self.number.set(RUNS.fetch_add(1, Relaxed) + 1);
+        self.number.get()
     }
 
     /// Runs on. True once it is over.
@@ -85,14 +94,16 @@ impl Root {
 }
 
 /// Runs `f` on the root to its end.
-pub(crate) fn run<R>(guest: &dyn Guest, f: impl FnOnce() -> R) -> R {
+pub(crate) fn run<G: Guest, R>(guest: &G, f: impl FnOnce() -> R) -> R {
+    let hosted = Hosted::new(guest);
     if state().running.get() {
-        return with_guest(guest, || heap::scope(true, f));
+        assert!(hosted.is_here(), "a run within a run is of the same guest");
+        return heap::scope(true, f);
     }
     let result = Cell::new(None);
     // SAFETY: the root is over when this function returns, by the end of `f` or by its panic.
     unsafe { arena().root.begin(f, &raw const result) };
-    let over = with_guest(guest, || resume(false));
+    let over = hosted.with(|| resume(false));
     assert!(over, "only a run that is explored asks the host's side");
     result.take().expect("the root leaves its result before it ends")
 }
@@ -102,33 +113,62 @@ fn resume(explored: bool) -> bool {
     impl Drop for Restore {
         fn drop(&mut self) {
             if let Some(state) = try_state() {
-                state.running.set(false);
+                state.set_running(false);
                 state.explored.set(false);
             }
         }
     }
-    let was = state().running.replace(true);
+    let was = state().set_running(true);
     assert!(!was, "the root is resumed from the host's stack only");
     state().explored.set(explored);
     let _restore = Restore;
     heap::scope(true, || arena().root.resume())
 }
 
-fn with_guest<R>(guest: &dyn Guest, f: impl FnOnce() -> R) -> R {
-    struct Restore(Option<*const dyn Guest>, Doors);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            if let Some(state) = try_state() {
-                state.guest.set(self.0);
-                self.1.open();
+/// A guest, and where translated code enters it: by its own type, which nobody else can say.
+#[derive(Clone, Copy)]
+struct Hosted<'g> {
+    guest: &'g dyn Guest,
+    doors: Doors,
+}
+
+impl<'g> Hosted<'g> {
+    fn new<G: Guest>(guest: &'g G) -> Self {
+        Self { guest, doors: Doors::of::<G>() }
+    }
+
+    fn address(self) -> *const () {
+        ptr::from_ref(self.guest).cast()
+    }
+
+    /// Whether it is the guest of the run in progress.
+    fn is_here(self) -> bool {
+        let guest = state().guest.get();
+        guest.is_some_and(|guest| ptr::addr_eq(guest, self.guest)) && self.doors.are_open()
+    }
+
+    /// Runs `f` with it as the machine's guest.
+    fn with<R>(self, f: impl FnOnce() -> R) -> R {
+        struct Restore(Option<*const dyn Guest>, Doors);
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                if let Some(state) = try_state() {
+                    state.guest.set(self.0);
+                    self.1.open();
+                }
             }
         }
+        let before = state().guest_before.replace(self.address());
+        // A suspended strand has references to the guest that it began with.
+        let foreign = before != self.address() && state().strands.is_any_suspended();
+        assert!(!foreign, "a strand is suspended that another guest has begun");
+        let guest: *const (dyn Guest + 'g) = self.guest;
+        // SAFETY: only the lifetime is changed, and `Restore` takes the pointer back before `guest` goes.
+        let guest =
+            unsafe { std::mem::transmute::<*const (dyn Guest + 'g), *const (dyn Guest + 'static)>(guest) };
+        let _restore = Restore(state().guest.replace(Some(guest)), self.doors.open());
+        f()
     }
-    let doors = guest.doors();
-    // SAFETY: only the lifetime is changed, and `Restore` takes the pointer back before `guest` goes.
-    let guest = unsafe { std::mem::transmute::<*const dyn Guest, *const (dyn Guest + 'static)>(guest) };
-    let _restore = Restore(state().guest.replace(Some(guest)), doors.open());
-    f()
 }
 
 /// How far a run that is explored has come.
@@ -142,29 +182,35 @@ pub enum Turn<R> {
 
 /// A run whose questions come to the host's side, where the machine can be saved and taken back between them.
 ///
-/// After [`Engine::rewind`] to a snapshot that was taken at a question, that question is open again, even if the run had
+/// After [`Host::rewind`] to a snapshot that was taken at a question, that question is open again, even if the run had
 /// ended meanwhile. One that is dropped before its end leaves the machine as it stands: finish it, or take it back.
 pub struct Run<'g, R> {
     result: Box<Cell<Option<R>>>,
-    guest: &'g dyn Guest,
+    hosted: Hosted<'g>,
+    number: u64,
     // Not `Send`: a machine belongs to the thread that started it.
     thread: PhantomData<*const ()>,
 }
 
 impl<'g, R> Run<'g, R> {
     /// A run of `f` that has not begun; it begins with the first [`Run::go`].
-    pub(crate) fn new(guest: &'g dyn Guest, f: impl FnOnce() -> R + Copy + 'g) -> Self {
+    fn new<G: Guest>(guest: &'g G, f: impl FnOnce() -> R + Copy + 'g) -> Self {
         let result = Box::new(Cell::new(None));
         // SAFETY: `f` and the guest outlive the run, the result lies on the heap of the run's, and only the run resumes
-        // the root; its drop forgets it.
-        unsafe { arena().root.begin(f, &raw const *result) };
-        Self { result, guest, thread: PhantomData }
+        // the root, which it knows by its number; its drop forgets it.
+        let number = unsafe { arena().root.begin(f, &raw const *result) };
+        Self { result, hosted: Hosted::new(guest), number, thread: PhantomData }
+    }
+
+    fn resume(&self, explored: bool) -> bool {
+        // One that was forgotten and not dropped leaves its body behind, with what that has borrowed.
+        assert_eq!(arena().root.number.get(), self.number, "another run has begun since");
+        self.hosted.with(|| resume(explored))
     }
 
     /// Runs up to the first question.
     pub fn go(&mut self) -> Turn<R> {
-        let over = with_guest(self.guest, || resume(true));
-        if over {
+        if self.resume(true) {
             return Turn::Ended(self.result.take().expect("the root leaves its result before it ends"));
         }
         Turn::Asked(state().question.get().expect("who suspends the root has asked"))
@@ -172,7 +218,7 @@ impl<'g, R> Run<'g, R> {
 
     /// Runs to the end without asking: the guest answers by itself, as in a run that is not explored. Not at a question.
     pub fn finish(&mut self) -> R {
-        let over = with_guest(self.guest, || resume(false));
+        let over = self.resume(false);
         assert!(over, "only a run that is explored asks the host's side");
         self.result.take().expect("the root leaves its result before it ends")
     }
@@ -192,21 +238,23 @@ impl<'g, R> Run<'g, R> {
 
 impl<R> Drop for Run<'_, R> {
     fn drop(&mut self) {
-        if try_state().is_some() {
+        if arena().root.number.get() == self.number {
             arena().root.abandon();
         }
     }
 }
 
-impl Engine {
-    /// Begins a run of `f` that is explored: as [`Engine::run`], but every [`Engine::ask`] comes back to the caller.
+impl Host {
+    /// Begins a run of `f` that is explored: as [`Host::run`], but every [`Engine::ask`] comes back to the caller.
     ///
     /// `f` is `Copy`, because it ends as often as it is taken back: what it captures is borrowed, not owned. Whatever it
     /// changes outside the machine is not taken back with it.
-    pub fn explore<'g, R>(self, guest: &'g dyn Guest, f: impl FnOnce() -> R + Copy + 'g) -> Run<'g, R> {
+    pub fn explore<'g, G: Guest, R>(&'g self, guest: &'g G, f: impl FnOnce() -> R + Copy + 'g) -> Run<'g, R> {
         Run::new(guest, f)
     }
+}
 
+impl Engine {
     /// Whether an answer may be another than the default: somebody explores the run, or the chooser is one that
     /// [departs](crate::Chooser::departs).
     #[must_use]

@@ -75,43 +75,39 @@ impl Shadow {
 
     /// Marks `length` bytes at `address`.
     pub(crate) fn mark(self, address: u64, length: u64, mark: u8) {
-        if let Some(marks) = self.table(address, length, MARKS) {
-            fill(marks, mark);
-        }
+        self.table(address, length, MARKS, |marks| fill(marks, mark));
     }
 
     /// The mark of the byte at `address`; 0 outside driver memory.
     pub(crate) fn mark_of(self, address: u64) -> u8 {
-        self.table(address, 1, MARKS).map_or(0, |marks| marks[0])
+        self.table(address, 1, MARKS, |marks| marks[0]).unwrap_or(0)
     }
 
     /// The first marked byte of a range, its mark, and how many bytes have the same one.
     pub(crate) fn first_marked(self, address: u64, length: u64) -> Option<(u64, u8, u64)> {
-        let marks = self.table(address, length, MARKS)?;
-        let first = first_other_than(marks, 0)?;
-        let mark = marks[first];
-        let alike = marks[first..].iter().take_while(|other| **other == mark).count();
-        Some((address + first as u64, mark, alike as u64))
+        let found = self.table(address, length, MARKS, |marks| {
+            let first = first_other_than(marks, 0)?;
+            let mark = marks[first];
+            let alike = marks[first..].iter().take_while(|other| **other == mark).count();
+            Some((address + first as u64, mark, alike as u64))
+        });
+        found?
     }
 
     /// `length` bytes at `address` have been stored.
     pub(crate) fn stored(self, address: u64, length: u64) {
-        if let Some(bytes) = self.table(address, length, STORED) {
-            fill(bytes, 0);
-        }
+        self.table(address, length, STORED, |bytes| fill(bytes, 0));
     }
 
     /// Nobody has stored the bytes yet.
     pub(crate) fn never_stored(self, address: u64, length: u64) {
-        if let Some(bytes) = self.table(address, length, STORED) {
-            fill(bytes, NEVER);
-        }
+        self.table(address, length, STORED, |bytes| fill(bytes, NEVER));
     }
 
     /// The first byte of a range that was never stored.
     pub(crate) fn first_never_stored(self, address: u64, length: u64) -> Option<u64> {
-        let bytes = self.table(address, length, STORED)?;
-        Some(address + first_other_than(bytes, 0)? as u64)
+        let first = self.table(address, length, STORED, |bytes| first_other_than(bytes, 0))??;
+        Some(address + first as u64)
     }
 
     /// Forgets all there is on a range.
@@ -120,15 +116,23 @@ impl Shadow {
         self.stored(address, length);
     }
 
-    /// A part of a table; none without a shadow, and for ranges that are not wholly driver memory.
-    fn table<'t>(self, address: u64, length: u64, distance: u64) -> Option<&'t mut [u8]> {
+    /// Looks at a part of a table, which nothing else may do meanwhile; none without a shadow, and for ranges that are not wholly driver
+    /// memory.
+    #[inline]
+    fn table<R>(
+        self,
+        address: u64,
+        length: u64,
+        distance: u64,
+        look: impl for<'t> FnOnce(&'t mut [u8]) -> R,
+    ) -> Option<R> {
         if !self.on || !memory::is_driver_memory(address, length) {
             return None;
         }
         let start = ptr::with_exposed_provenance_mut::<u8>(usize_of(address + distance));
-        // SAFETY: the tables of all driver memory are mapped while `on`; one thread uses them, and no reference outlives
-        // the function that asked for it.
-        Some(unsafe { slice::from_raw_parts_mut(start, usize_of(length)) })
+        // SAFETY: the tables of all driver memory are mapped while `on`; one thread uses them, no reference outlives the look, and who
+        // looks, in this file alone, does not ask for another.
+        Some(look(unsafe { slice::from_raw_parts_mut(start, usize_of(length)) }))
     }
 }
 

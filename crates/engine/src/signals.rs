@@ -179,19 +179,20 @@ fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void, s
             note(signal, info, registers, rip);
             return;
         }
-        if let Some(memory::Fixup { next, told }) = memory::fixup(rip) {
-            registers[libc::REG_RIP as usize] = next.cast_signed();
-            match told {
-                memory::Told::InEax => {} // where it goes on, that is done
-                memory::Told::InEdx => registers[libc::REG_RDX as usize] = 1,
-                memory::Told::Missed => view::miss(),
-            }
-            return;
-        }
         if let Some(next) = translate::fixup(rip) {
             registers[libc::REG_RIP as usize] = next.cast_signed();
             return;
         }
+    }
+    // Of a machine that has ended, too: its memory faults as any that is not mapped.
+    if let Some(memory::Fixup { next, told }) = memory::fixup(rip) {
+        registers[libc::REG_RIP as usize] = next.cast_signed();
+        match told {
+            memory::Told::InEax => {} // where it goes on, that is done
+            memory::Told::InEdx => registers[libc::REG_RDX as usize] = 1,
+            memory::Told::Missed => view::miss(),
+        }
+        return;
     }
     pass_on(signal, info, context);
 }

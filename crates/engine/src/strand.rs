@@ -87,7 +87,7 @@ pub(crate) fn in_stack(address: u64, slots: u64) -> bool {
     slot < slots && offset >= STACK_STRIDE - STACK_SIZE
 }
 
-// SAFETY: the range is mapped readable and writable before it is used (`Strands::spawn`, `Engine::start`), is aligned
+// SAFETY: the range is mapped readable and writable before it is used (`Strands::spawn`, `Host::start`), is aligned
 // to a page and used by one strand at a time.
 unsafe impl Stack for ArenaStack {
     fn base(&self) -> StackPointer {
@@ -165,6 +165,11 @@ impl Strands {
     /// How many stacks have been made.
     pub(crate) fn stacks(&self) -> u64 {
         self.stacks.get()
+    }
+
+    /// Whether a strand has begun and not ended.
+    pub(crate) fn is_any_suspended(&self) -> bool {
+        self.slots.borrow().iter().any(|slot| !slot.yielder.get().is_null())
     }
 
     /// Makes a strand that will call `start` with its id, once it is first resumed. In the machine's scope.

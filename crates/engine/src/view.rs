@@ -4,6 +4,7 @@
 //! Only where nobody asks who touches what (no shadow, nobody learns): [`Engine::view`] says so. A word that cannot be accessed after all
 //! is not told at once: whoever is through asks [`Engine::missed`], and believes nothing of what was read if it says yes.
 
+use std::marker::PhantomData;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -14,8 +15,34 @@ use crate::machine::Engine;
 use crate::memory::{self, WordAccess};
 
 /// A structure in driver memory. It holds nothing: each access goes there.
+///
+/// Where is made with it, and said by fields that lie inside:
+///
+/// ```compile_fail,E0451
+/// fn elsewhere(host: &u64) -> engine::View<u64> {
+///     engine::View { at: engine::DriverPtr::new(std::ptr::from_ref(host) as u64) }
+/// }
+/// ```
+///
+/// ```compile_fail,E0616
+/// fn beyond(view: engine::View<abi::IO_STATUS_BLOCK>, host: &u64) {
+///     let mut field = abi::IO_STATUS_BLOCK::Information;
+///     field.offset = (std::ptr::from_ref(host) as u64).wrapping_sub(view.at().address);
+///     view.set(field, 0);
+/// }
+/// ```
+///
+/// It is of the machine's thread, where a fault of an access is noticed:
+///
+/// ```compile_fail,E0277
+/// fn by_another_thread(view: engine::View<u64>) {
+///     std::thread::spawn(move || view.word());
+/// }
+/// ```
 pub struct View<T> {
     at: DriverPtr<T>,
+    // Not `Send`.
+    thread: PhantomData<*const ()>,
 }
 
 impl<T> Clone for View<T> {
@@ -27,6 +54,11 @@ impl<T> Clone for View<T> {
 impl<T> Copy for View<T> {}
 
 impl<T> View<T> {
+    #[inline]
+    const fn new(at: DriverPtr<T>) -> Self {
+        Self { at, thread: PhantomData }
+    }
+
     /// Where it lies.
     #[must_use]
     #[inline]
@@ -39,7 +71,7 @@ impl<T> View<T> {
     #[inline]
     pub fn get<F: FromBytes + IntoBytes>(self, field: Field<T, F>) -> F {
         const { assert!(memory::is_word::<F>(), "a view is read word by word") };
-        let address = self.at.address + field.offset;
+        let address = self.at.address + field.offset();
         let mut value = F::new_zeroed();
         let bytes = value.as_mut_bytes();
         let word = match bytes.len() {
@@ -56,7 +88,7 @@ impl<T> View<T> {
     #[inline]
     pub fn set<F: IntoBytes + Immutable>(self, field: Field<T, F>, value: F) {
         const { assert!(memory::is_word::<F>(), "a view is written word by word") };
-        let address = self.at.address + field.offset;
+        let address = self.at.address + field.offset();
         let from = value.as_bytes();
         let mut bytes = [0; 8];
         bytes[..from.len()].copy_from_slice(from);
@@ -73,7 +105,7 @@ impl<T> View<T> {
     #[must_use]
     #[inline]
     pub fn part<F>(self, field: Field<T, F>) -> View<F> {
-        View { at: self.at + field }
+        View::new(self.at + field)
     }
 
     /// An element of an array within it; none if that has not so many.
@@ -84,7 +116,7 @@ impl<T> View<T> {
         field: Field<T, [F; N]>,
         index: usize,
     ) -> Option<F> {
-        let only = View { at: (self.at + field).element(index as u64) };
+        let only = View::new((self.at + field).element(index as u64));
         (index < N).then(|| only.word())
     }
 }
@@ -105,7 +137,7 @@ impl Engine {
     #[inline]
     pub fn view<T>(self, at: DriverPtr<T>) -> Option<View<T>> {
         const { assert!(size_of::<T>() <= 0x1000, "nothing of ours lies in the page behind the window") };
-        memory::is_plain(at.address).then_some(View { at })
+        memory::is_plain(at.address).then_some(View::new(at))
     }
 
     /// The same of an application's.
@@ -113,7 +145,7 @@ impl Engine {
     #[inline]
     pub fn view_of_user<T>(self, at: DriverPtr<T>) -> Option<View<T>> {
         const { assert!(size_of::<T>() <= 0x1000, "as above") };
-        memory::is_plain_user(at.address).then_some(View { at })
+        memory::is_plain_user(at.address).then_some(View::new(at))
     }
 
     /// Whether the first and the last of some bytes of an application's can be read.

@@ -492,13 +492,13 @@ fn what_a_checked_machine_knows_of_memory_is_taken_back_with_it() {
             a.ret().unwrap();
         }));
         let engine = rig.engine;
-        if engine.track(tracking).is_err() {
+        if rig.host.track(tracking).is_err() {
             assert_eq!(tracking, Tracking::Userfault, "any Linux can do the other");
             continue;
         }
         engine.mark(DATA + 64, 8, 7);
         engine.never_stored(DATA, 16);
-        let (before, print) = (engine.snapshot().unwrap(), engine.fingerprint());
+        let (before, print) = (rig.host.snapshot().unwrap(), engine.fingerprint());
         let knows = || {
             (
                 engine.mark_of(DATA + 64),
@@ -512,22 +512,22 @@ fn what_a_checked_machine_knows_of_memory_is_taken_back_with_it() {
             engine.mark(DATA + 64, 8, 0);
             assert_eq!(knows(), (0, 0, Some(DATA + 4)));
             assert_ne!(engine.fingerprint(), print);
-            let between = engine.snapshot().unwrap();
+            let between = rig.host.snapshot().unwrap();
             rig.call(&[DATA + 64]).unwrap();
             assert_eq!(rig.touches.take().len(), 0, "there is no mark any more");
             engine.mark(SYSTEM.base + 0x900_0000, 3, 9);
             assert_eq!(knows(), (0, 9, Some(DATA + 4)));
             if round % 2 == 0 {
-                engine.rewind(between);
+                rig.host.rewind(between);
                 assert_eq!(knows(), (0, 0, Some(DATA + 4)));
             }
-            engine.rewind(before);
+            rig.host.rewind(before);
             assert_eq!(engine.fingerprint(), print, "round {round}");
             rig.call(&[DATA + 64]).unwrap();
             assert_eq!(rig.touches.take().len(), 1, "the mark is there again");
-            engine.rewind(before);
+            rig.host.rewind(before);
         }
-        engine.discard(before);
+        rig.host.discard(before);
     }
 }
 
@@ -536,19 +536,19 @@ fn what_a_checked_machine_knows_of_memory_is_taken_back_with_it() {
 fn code_that_was_marked_is_asked_about_again_when_the_machine_is_taken_back() {
     for tracking in [Tracking::Faults, Tracking::Userfault] {
         let rig = Rig::new(&[0xC3]);
-        if rig.engine.track(tracking).is_err() {
+        if rig.host.track(tracking).is_err() {
             continue;
         }
         rig.engine.mark(CODE, 1, 5);
-        let marked = rig.engine.snapshot().unwrap();
+        let marked = rig.host.snapshot().unwrap();
         rig.call(&[]).unwrap();
         assert_eq!(rig.touches.take().len(), 1);
         rig.engine.mark(CODE, 1, 0);
         rig.call(&[]).unwrap();
         assert_eq!(rig.touches.take().len(), 0);
-        rig.engine.rewind(marked);
+        rig.host.rewind(marked);
         rig.call(&[]).unwrap();
         assert_eq!(rig.touches.take().len(), 1);
-        rig.engine.discard(marked);
+        rig.host.discard(marked);
     }
 }

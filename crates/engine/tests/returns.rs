@@ -189,7 +189,7 @@ fn a_bad_target_is_told_at_the_call_with_the_stack_before_it() {
             assert!(rig.call(&[CODE + 7]).is_ok());
         }
         let retired = rig.engine.retired();
-        let result = rig.engine.run(&rig, || rig.engine.call(CODE, &[0x4242], Stack::At(STACK_TOP)));
+        let result = rig.host.run(&rig, || rig.engine.call(CODE, &[0x4242], Stack::At(STACK_TOP)));
         assert_eq!(result, Err(Leave::Stop));
         let fault = rig.the_fault();
         assert_eq!((fault.kind, fault.address, fault.caller.rip), (FaultKind::Execute, 0x4242, call));

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use engine::windows::{PAGE, SYSTEM};
 use engine::{
-    Access, Args, DriverPtr, Engine, Fault, Flow, Guest, Leave, Point, Progress, Protection, Question,
+    Access, Args, DriverPtr, Engine, Fault, Flow, Guest, Host, Leave, Point, Progress, Protection, Question,
     Snapshot, Special, Stack, StrandId, Tracking, Turn,
 };
 use iced_x86::code_asm::*;
@@ -69,9 +69,6 @@ impl Weaver {
 }
 
 impl Guest for Weaver {
-    fn doors(&self) -> engine::Doors {
-        engine::Doors::of::<Self>()
-    }
     fn strand(&self, id: StrandId) {
         let place = Self::place(id.0);
         let local = vec![u64::from(id.0); 50];
@@ -172,29 +169,29 @@ fn driver() -> Vec<u8> {
 }
 
 /// A machine with a weaver; `story` gets both.
-fn with_weaver(story: impl FnOnce(Engine, &Weaver)) {
-    let engine = rig::start().expect("one test, one process: run them by cargo nextest");
+fn with_weaver(story: impl FnOnce(&Host, &Weaver)) {
+    let host = rig::start().expect("one test, one process: run them by cargo nextest");
     let mut physical = 0x10_0000;
     let mut map = |address, length| {
-        engine.map(address, physical, length, Protection::READ_WRITE);
+        host.map(address, physical, length, Protection::READ_WRITE);
         physical += length;
     };
     map(CODE, PAGE);
     (0..=STRANDS).for_each(|strand| map(Weaver::place(strand), PLACE));
-    engine.write_bytes(CODE, &driver()).unwrap();
-    engine.protect(CODE, PAGE, Protection::READ_EXECUTE);
-    engine.define_export(STEP, 0);
-    let weaver = engine.inside(|| {
+    host.write_bytes(CODE, &driver()).unwrap();
+    host.protect(CODE, PAGE, Protection::READ_EXECUTE);
+    host.define_export(STEP, 0);
+    let weaver = host.inside(|| {
         Box::new(Weaver {
-            engine,
+            engine: *host,
             seen: RefCell::default(),
             boxes: RefCell::default(),
             alive: RefCell::default(),
             steps: Cell::new(0),
         })
     });
-    story(engine, &weaver);
-    engine.finish();
+    story(&host, &weaver);
+    host.finish();
     std::mem::forget(weaver);
 }
 
@@ -211,8 +208,8 @@ fn rounds(default: u64) -> u64 {
 }
 
 /// Whether this host can; a story about a back end that it lacks says so and is over.
-fn tracks(engine: Engine, tracking: Tracking) -> bool {
-    match engine.track(tracking) {
+fn tracks(host: &Host, tracking: Tracking) -> bool {
+    match host.track(tracking) {
         Ok(()) => true,
         Err(error) if tracking == Tracking::Userfault => {
             eprintln!("not told here: {error}");
@@ -225,19 +222,19 @@ fn tracks(engine: Engine, tracking: Tracking) -> bool {
 /// One snapshot in the middle, thousands of ways on from it, each in a random order; the state is the same each time the
 /// machine is taken back, and the same answers lead to the same end.
 fn one_snapshot_and_many_ways_on(tracking: Tracking, rounds: u64) {
-    with_weaver(|engine, weaver| {
-        if !tracks(engine, tracking) {
+    with_weaver(|host, weaver| {
+        if !tracks(host, tracking) {
             return;
         }
         let mut random = Random(0x1234_5678_9ABC_DEF1);
-        let mut run = engine.explore(weaver, || weaver.weave());
+        let mut run = host.explore(weaver, || weaver.weave());
         let mut turn = run.go();
         for _ in 0..17 {
             turn = run.answer(random.below(choices(&turn)));
         }
         let open = choices(&turn);
-        let snapshot = engine.snapshot().unwrap();
-        let print = engine.fingerprint();
+        let snapshot = host.snapshot().unwrap();
+        let print = host.fingerprint();
         let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
         for round in 0..rounds {
             let seed = round % 50 + 1;
@@ -253,13 +250,13 @@ fn one_snapshot_and_many_ways_on(tracking: Tracking, rounds: u64) {
             if let Turn::Ended(end) = turn {
                 assert_eq!(*ends.entry(seed).or_insert(end), end, "the same answers, the same end");
             }
-            engine.rewind(snapshot);
+            host.rewind(snapshot);
             if round % 7 == 0 || round + 100 > rounds {
-                assert_eq!(engine.fingerprint(), print, "after {round} rewinds");
+                assert_eq!(host.fingerprint(), print, "after {round} rewinds");
             }
         }
         assert!(ends.len() > 20 && ends.values().collect::<std::collections::BTreeSet<_>>().len() > 20);
-        engine.discard(snapshot);
+        host.discard(snapshot);
     });
 }
 
@@ -275,30 +272,30 @@ fn strands_in_the_middle_of_kernel_calls_are_taken_back_thousands_of_times_by_us
 
 /// A stack of snapshots that grows and shrinks at random, through the ends of runs too.
 fn a_stack_of_snapshots(tracking: Tracking, rounds: u64) {
-    with_weaver(|engine, weaver| {
-        if !tracks(engine, tracking) {
+    with_weaver(|host, weaver| {
+        if !tracks(host, tracking) {
             return;
         }
         let mut random = Random(0xFEED_5678_9ABC_DEF1);
-        let mut run = engine.explore(weaver, || weaver.weave());
+        let mut run = host.explore(weaver, || weaver.weave());
         let mut turn = run.go();
         let mut stand: Vec<(Snapshot, u64, u64)> = Vec::new();
         let mut done = 0;
         while done < rounds {
             let open = choices(&turn);
             if open > 0 && random.below(3) == 0 {
-                stand.push((engine.snapshot().unwrap(), engine.fingerprint(), open));
+                stand.push((host.snapshot().unwrap(), host.fingerprint(), open));
             }
             if stand.len() > 2 && random.below(9) == 0 {
                 let (gone, ..) = stand.remove(random.below(stand.len() as u64) as usize);
-                engine.discard(gone);
+                host.discard(gone);
             }
             let go_back = open == 0 || random.below(6) == 0;
             if go_back && !stand.is_empty() {
                 stand.truncate(random.below(stand.len() as u64) as usize + 1);
                 let (to, print, open) = *stand.last().unwrap();
-                engine.rewind(to);
-                assert_eq!(engine.fingerprint(), print, "after {done} rewinds");
+                host.rewind(to);
+                assert_eq!(host.fingerprint(), print, "after {done} rewinds");
                 done += 1;
                 turn = run.answer(random.below(open));
             } else if open > 0 {
@@ -322,12 +319,12 @@ fn snapshots_of_snapshots_stand_and_fall_in_any_order_by_userfaultfd() {
 
 /// The first snapshot is older than the strands: their stacks are new to whoever watches, and must be watched at the second.
 fn strands_born_between_two_snapshots(tracking: Tracking) {
-    with_weaver(|engine, weaver| {
-        if !tracks(engine, tracking) {
+    with_weaver(|host, weaver| {
+        if !tracks(host, tracking) {
             return;
         }
-        let mut run = engine.explore(weaver, || weaver.weave());
-        let (before, unborn) = (engine.snapshot().unwrap(), engine.fingerprint());
+        let mut run = host.explore(weaver, || weaver.weave());
+        let (before, unborn) = (host.snapshot().unwrap(), host.fingerprint());
         for round in 0..20 {
             let mut random = Random(0x9E37_79B9 + round);
             let mut turn = run.go();
@@ -335,17 +332,17 @@ fn strands_born_between_two_snapshots(tracking: Tracking) {
                 turn = run.answer(random.below(choices(&turn)));
             }
             let open = choices(&turn);
-            let (within, print) = (engine.snapshot().unwrap(), engine.fingerprint());
+            let (within, print) = (host.snapshot().unwrap(), host.fingerprint());
             for _ in 0..5 {
                 let mut turn = run.answer(random.below(open));
                 while let Turn::Asked(_) = turn {
                     turn = run.answer(random.below(choices(&turn)));
                 }
-                engine.rewind(within);
-                assert_eq!(engine.fingerprint(), print, "in round {round}");
+                host.rewind(within);
+                assert_eq!(host.fingerprint(), print, "in round {round}");
             }
-            engine.rewind(before);
-            assert_eq!(engine.fingerprint(), unborn, "after round {round}");
+            host.rewind(before);
+            assert_eq!(host.fingerprint(), unborn, "after round {round}");
         }
     });
 }

@@ -17,8 +17,8 @@ use rig::{CODE, DATA, EXPORTS, Rig, STACK_TOP, assemble};
 fn both(code: &[u8], story: impl Fn(&Rig, &dyn Fn() -> Snapshot)) {
     for tracking in [Tracking::Faults, Tracking::Userfault] {
         let rig = Rig::new(code);
-        if rig.engine.track(tracking).is_ok() {
-            story(&rig, &|| rig.engine.snapshot().unwrap());
+        if rig.host.track(tracking).is_ok() {
+            story(&rig, &|| rig.host.snapshot().unwrap());
         } else {
             assert_eq!(tracking, Tracking::Userfault, "any Linux can do the other");
         }
@@ -51,7 +51,7 @@ fn mappings_made_changed_and_taken_away_since_are_undone() {
             put(engine, FREE + 2 * PAGE, 98);
             engine.map(USER.base + round * PAGE, 0x6000_0000, PAGE, Protection::READ_WRITE);
             put(engine, USER.base + round * PAGE, round);
-            engine.rewind(before);
+            rig.host.rewind(before);
             assert_eq!(engine.fingerprint(), print, "round {round}");
             assert_eq!(
                 [0, 1, 2].map(|page| word(engine, FREE + page * PAGE)),
@@ -62,7 +62,7 @@ fn mappings_made_changed_and_taken_away_since_are_undone() {
         put(engine, FREE + PAGE, 5);
         assert_eq!(word(engine, FREE + PAGE), Some(5), "it may be written again");
         engine.map(FREE + 2 * PAGE, 0x5000_0000, PAGE, Protection::READ_WRITE);
-        engine.rewind(before);
+        rig.host.rewind(before);
         engine.map(USER.base, 0x5000_0000, PAGE, Protection::READ);
         assert_eq!(word(engine, USER.base), Some(0), "what was written to that page is gone too");
     });
@@ -84,10 +84,10 @@ fn a_page_is_put_back_through_whichever_address_it_was_written() {
             engine.map(FREE + 9 * PAGE, 0x4000_0000, PAGE, Protection::READ_WRITE);
             put(engine, FREE + 9 * PAGE + 8, 60);
             engine.unmap(FREE + 9 * PAGE, PAGE);
-            engine.rewind(inner);
+            rig.host.rewind(inner);
             assert!(aliases.iter().all(|alias| word(engine, *alias) == Some(2 + index as u64)));
             assert!(aliases.iter().all(|alias| word(engine, *alias + 8) == Some(0)));
-            engine.rewind(outer);
+            rig.host.rewind(outer);
             assert!(aliases.iter().all(|alias| word(engine, *alias) == Some(1)));
         }
     });
@@ -107,11 +107,11 @@ fn an_address_that_a_written_page_was_given_since_is_watched_at_the_next_snapsho
         for alias in [USER.base, USER.base + PAGE] {
             let (inner, print) = (snapshot(), engine.fingerprint());
             put(engine, alias, 2);
-            engine.rewind(inner);
+            rig.host.rewind(inner);
             assert_eq!(word(engine, FREE), Some(1), "it was noticed at {alias:#x}");
             assert_eq!(engine.fingerprint(), print);
         }
-        engine.rewind(outer);
+        rig.host.rewind(outer);
         assert_eq!([FREE, USER.base].map(|at| word(engine, at)), [Some(0), None]);
     });
 }
@@ -128,10 +128,10 @@ fn a_page_written_only_through_a_mapping_that_is_gone_is_put_back() {
             engine.map(FREE + PAGE, 0x4000_0000, PAGE, Protection::READ_WRITE);
             put(engine, FREE + PAGE, 2);
             engine.unmap(FREE + PAGE, PAGE);
-            engine.rewind(before);
+            rig.host.rewind(before);
             engine.map(FREE, 0x4000_0000, PAGE, Protection::READ);
             assert_eq!(word(engine, FREE), Some(1));
-            engine.rewind(before);
+            rig.host.rewind(before);
         }
     });
 }
@@ -153,9 +153,9 @@ fn code_that_was_written_since_is_forgotten() {
             let later = snapshot();
             engine.write_bytes(CODE + 1, &[9]).unwrap();
             assert_eq!(rig.call(&[]), Ok(9));
-            engine.rewind(later);
+            rig.host.rewind(later);
             assert_eq!(rig.call(&[]), Ok(7));
-            engine.rewind(before);
+            rig.host.rewind(before);
         }
         assert_eq!(rig.call(&[]), Ok(1));
     });
@@ -172,7 +172,7 @@ fn an_image_that_was_loaded_since_is_gone_and_another_can_take_its_place() {
             engine.write_bytes(at, &[0xB8, value, 0, 0, 0, 0xC3]).unwrap();
             engine.protect(at, PAGE, Protection::READ_EXECUTE);
             assert_eq!(rig.call_at(at, &[]), Ok(value.into()));
-            engine.rewind(before);
+            rig.host.rewind(before);
             assert!(rig.call_at(at, &[]).is_err(), "no code is there any more");
             assert_eq!(rig.the_fault().kind, FaultKind::Execute);
         }
@@ -198,7 +198,7 @@ fn a_driver_that_writes_itself_is_noticed_by_both_who_must_know() {
         for n in 6..20 {
             assert_eq!(rig.call_at(CODE + 0x40, &[]), Ok(5));
             assert_eq!(rig.call(&[n]), Ok(n));
-            rig.engine.rewind(before);
+            rig.host.rewind(before);
         }
     });
 }
@@ -224,7 +224,7 @@ fn what_a_driver_may_not_write_is_its_fault_all_the_same() {
         assert!(engine.write_bytes(FREE, &[1]).is_err() && engine.write_bytes(CODE, &[1]).is_err());
         let across = DATA + PAGE - 4;
         put(engine, across, u64::MAX);
-        engine.rewind(before);
+        rig.host.rewind(before);
         assert_eq!((word(engine, across), word(engine, DATA)), (Some(0), Some(0)));
     });
 }
@@ -249,7 +249,7 @@ fn the_clock_the_slice_and_the_processor_region_are_put_back() {
             engine.set_processor_region(DATA + PAGE);
             assert_eq!(rig.call(&[]), Ok(22));
             assert!(engine.now() > now + 500);
-            engine.rewind(before);
+            rig.host.rewind(before);
             assert_eq!((engine.now(), rig.call(&[])), (now, Ok(11)));
         },
     );
@@ -268,7 +268,7 @@ fn a_panic_of_ours_that_was_caught_since_has_not_happened() {
         for _ in 0..3 {
             assert!(rig.call(&[]).is_err());
             assert_eq!(rig.engine.panic_message().as_deref(), Some("a fault of ours"));
-            rig.engine.rewind(before);
+            rig.host.rewind(before);
             assert_eq!(rig.engine.panic_message(), None);
         }
     });
@@ -277,11 +277,10 @@ fn a_panic_of_ours_that_was_caught_since_has_not_happened() {
 #[test]
 fn the_heap_gives_the_same_addresses_again_and_has_lost_nothing() {
     both(&RETURN, |rig, snapshot| {
-        let engine = rig.engine;
-        let kept: Vec<Vec<u8>> = engine.inside(|| (1..200).map(|n| vec![n as u8; n * 13]).collect());
+        let kept: Vec<Vec<u8>> = rig.host.inside(|| (1..200).map(|n| vec![n as u8; n * 13]).collect());
         let before = snapshot();
         let churn = || {
-            engine.inside(|| {
+            rig.host.inside(|| {
                 let mut blocks: Vec<Vec<u8>> = (1..3_000).map(|n| vec![0xEE; n % 700 + 1]).collect();
                 blocks.retain(|block| block.len() % 3 == 0);
                 let big = vec![1u8; 5 << 20];
@@ -293,12 +292,12 @@ fn the_heap_gives_the_same_addresses_again_and_has_lost_nothing() {
         };
         let addresses = churn();
         for _ in 0..5 {
-            engine.rewind(before);
+            rig.host.rewind(before);
             assert!(kept.iter().enumerate().all(|(n, block)| block.iter().all(|byte| *byte == n as u8 + 1)));
             assert_eq!(churn(), addresses);
         }
-        engine.rewind(before);
-        engine.inside(|| drop(kept));
+        rig.host.rewind(before);
+        rig.host.inside(|| drop(kept));
     });
 }
 
@@ -306,24 +305,24 @@ fn the_heap_gives_the_same_addresses_again_and_has_lost_nothing() {
 fn with_more_scattered_writes_than_the_host_has_mappings_for_nothing_is_lost() {
     let rig = Rig::new(&RETURN);
     let engine = rig.engine;
-    engine.track(Tracking::Faults).unwrap();
+    rig.host.track(Tracking::Faults).unwrap();
     // Room for twice the mappings that a process may have, of which every other page is written.
     let pages = 2 * 36_000;
-    let room: Vec<u8> = engine.inside(|| Vec::with_capacity((pages + 1) << 12));
+    let room: Vec<u8> = rig.host.inside(|| Vec::with_capacity((pages + 1) << 12));
     let first = (room.as_ptr() as usize).next_multiple_of(4096) as *mut u8;
-    let before = engine.snapshot().unwrap();
+    let before = rig.host.snapshot().unwrap();
     let scattered = || (0..pages).step_by(2).map(|page| first.wrapping_add(page << 12));
     // SAFETY: inside the vector's room, which is mapped.
     scattered().for_each(|at| unsafe { at.write_volatile(7) });
     put(engine, DATA, 3);
     engine.map(FREE, 0x4000_0000, PAGE, Protection::READ_WRITE);
-    engine.rewind(before);
+    rig.host.rewind(before);
     // SAFETY: as above.
     assert!(scattered().all(|at| unsafe { at.read_volatile() } == 0));
     assert_eq!((word(engine, DATA), word(engine, FREE)), (Some(0), None));
-    engine.discard(before);
+    rig.host.discard(before);
     assert!(word(engine, STACK_TOP).is_some());
-    engine.inside(|| drop(room));
+    rig.host.inside(|| drop(room));
 }
 
 #[test]
@@ -338,20 +337,20 @@ fn a_snapshot_that_was_discarded_costs_nothing_and_others_stand() {
         [0, 1].into_iter().for_each(|page| put(engine, at(page), 2));
         let third = snapshot();
         [0, 2].into_iter().for_each(|page| put(engine, at(page), 3));
-        engine.discard(second);
+        rig.host.discard(second);
         put(engine, at(3), 4);
-        engine.rewind(third);
+        rig.host.rewind(third);
         assert_eq!(show(), [2, 2, 0, 0]);
         put(engine, at(3), 4);
-        engine.discard(third);
+        rig.host.discard(third);
         assert_eq!(show(), [2, 2, 0, 4]);
-        engine.rewind(first);
+        rig.host.rewind(first);
         assert_eq!(show(), [0, 0, 0, 0]);
-        engine.discard(first);
+        rig.host.discard(first);
         put(engine, at(3), 5);
         let again = snapshot();
         put(engine, at(3), 6);
-        engine.rewind(again);
+        rig.host.rewind(again);
         assert_eq!(show(), [0, 0, 0, 5]);
     });
 }

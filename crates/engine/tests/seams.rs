@@ -10,7 +10,7 @@ mod rig;
 use std::cell::RefCell;
 
 use engine::windows::{IMAGES, PAGE, SYSTEM, USER};
-use engine::{DriverPtr, Engine, Progress, Protection, StartError, outside};
+use engine::{DriverPtr, Engine, Host, Progress, Protection, StartError, outside};
 use rig::{DATA, Rig, STACK_TOP};
 
 fn address<T: ?Sized>(value: &T) -> u64 {
@@ -19,29 +19,29 @@ fn address<T: ?Sized>(value: &T) -> u64 {
 
 #[test]
 fn allocations_inside_the_scope_have_machine_addresses_and_go_back_where_they_came_from() {
-    let engine = Engine::start().unwrap();
-    let heap = engine.own_windows()[0];
-    let (inner, mut outer) = engine.inside(|| (vec![1u64; 100], outside(|| vec![2u64; 100])));
+    let host = Host::start().unwrap();
+    let heap = host.own_windows()[0];
+    let (inner, mut outer) = host.inside(|| (vec![1u64; 100], outside(|| vec![2u64; 100])));
     assert!(heap.contains(address(&inner[..])));
     assert!(!heap.contains(address(&outer[..])));
-    engine.inside(|| outer.extend([3; 10_000]));
+    host.inside(|| outer.extend([3; 10_000]));
     assert!(!heap.contains(address(&outer[..])), "a block of the host's grows at the host's");
     drop(inner);
-    engine.inside(|| drop(outer));
-    engine.finish();
+    host.inside(|| drop(outer));
+    host.finish();
 }
 
 #[test]
 fn allocations_have_the_same_addresses_in_every_machine() {
     let layout = || {
-        let engine = Engine::start().unwrap();
-        let addresses = engine.inside(|| {
+        let host = Host::start().unwrap();
+        let addresses = host.inside(|| {
             let blocks: Vec<Vec<u8>> = (1..50).map(|n| vec![0; n * 37]).collect();
             blocks.iter().map(|b| address(&b[..])).collect::<Vec<_>>()
         });
         let copy = addresses.clone();
         drop(addresses);
-        engine.finish();
+        host.finish();
         copy
     };
     assert_eq!(layout(), layout());
@@ -62,9 +62,6 @@ struct PingPong {
 }
 
 impl engine::Guest for PingPong {
-    fn doors(&self) -> engine::Doors {
-        engine::Doors::of::<Self>()
-    }
     fn strand(&self, id: engine::StrandId) {
         for _ in 0..3 {
             let local = vec![id.0; 100];
@@ -115,71 +112,68 @@ impl engine::Guest for PingPong {
 
 #[test]
 fn strands_take_turns_and_their_stacks_are_used_again() {
-    let engine = Engine::start().unwrap();
-    let guest = PingPong { engine, log: RefCell::default() };
-    engine.run(&guest, || {
+    let host = Host::start().unwrap();
+    let guest = PingPong { engine: *host, log: RefCell::default() };
+    host.run(&guest, || {
         for _ in 0..200 {
-            let (a, b) = (engine.spawn(), engine.spawn());
+            let (a, b) = (host.spawn(), host.spawn());
             for _ in 0..3 {
-                assert_eq!((engine.resume(a), engine.resume(b)), (Progress::Suspended, Progress::Suspended));
+                assert_eq!((host.resume(a), host.resume(b)), (Progress::Suspended, Progress::Suspended));
             }
-            assert_eq!((engine.resume(a), engine.resume(b)), (Progress::Finished, Progress::Finished));
+            assert_eq!((host.resume(a), host.resume(b)), (Progress::Finished, Progress::Finished));
         }
     });
     let log = guest.log.borrow();
     assert_eq!((log.len(), &log[..6]), (1200, &[1, 2, 1, 2, 1, 2][..]));
-    engine.finish();
+    host.finish();
 }
 
 #[test]
 fn strands_that_never_ended_are_abandoned_with_the_machine() {
     for _ in 0..3 {
-        let engine = Engine::start().unwrap();
-        let guest = PingPong { engine, log: RefCell::default() };
-        engine.run(&guest, || assert_eq!(engine.resume(engine.spawn()), Progress::Suspended));
-        engine.finish();
+        let host = Host::start().unwrap();
+        let guest = PingPong { engine: *host, log: RefCell::default() };
+        host.run(&guest, || assert_eq!(host.resume(host.spawn()), Progress::Suspended));
+        host.finish();
     }
 }
 
 #[test]
 fn a_physical_page_can_appear_twice() {
-    let engine = Engine::start().unwrap();
-    engine.map(SYSTEM.base, 0x1_0000_0000, PAGE, Protection::READ_WRITE);
-    engine.map(USER.base, 0x1_0000_0000, PAGE, Protection::READ);
+    let host = Host::start().unwrap();
+    host.map(SYSTEM.base, 0x1_0000_0000, PAGE, Protection::READ_WRITE);
+    host.map(USER.base, 0x1_0000_0000, PAGE, Protection::READ);
     let (there, here) = (DriverPtr::new(SYSTEM.base + 8), DriverPtr::new(USER.base + 8));
-    engine.write(there, 0x1234_5678_u32).unwrap();
-    assert_eq!(engine.read(here), Ok(0x1234_5678_u32));
-    assert!(engine.write(here, 1_u32).is_err(), "mapped to be read only");
-    engine.unmap(SYSTEM.base, PAGE);
-    assert!(engine.read(there).is_err(), "no longer mapped");
-    engine.finish();
+    host.write(there, 0x1234_5678_u32).unwrap();
+    assert_eq!(host.read(here), Ok(0x1234_5678_u32));
+    assert!(host.write(here, 1_u32).is_err(), "mapped to be read only");
+    host.unmap(SYSTEM.base, PAGE);
+    assert!(host.read(there).is_err(), "no longer mapped");
+    host.finish();
 }
 
 #[test]
 fn a_bad_pointer_is_an_answer_and_never_reaches_memory_of_ours() {
-    let engine = Engine::start().unwrap();
+    let host = Host::start().unwrap();
     let secret = 5u64;
     for bad in
         [0, 8, u64::MAX, u64::MAX - 3, 0xFFFF_8000_0000_0000, address(&secret), SYSTEM.base, IMAGES.end() - 2]
     {
         let pointer = DriverPtr::<u64>::new(bad);
-        assert!(engine.read(pointer).is_err(), "read at {bad:#x}");
-        assert!(engine.write(pointer, 1u64).is_err(), "write at {bad:#x}");
+        assert!(host.read(pointer).is_err(), "read at {bad:#x}");
+        assert!(host.write(pointer, 1u64).is_err(), "write at {bad:#x}");
     }
-    engine.map(SYSTEM.base, 0x1000, PAGE, Protection::READ_WRITE);
-    assert!(
-        engine.read_bytes(SYSTEM.base + PAGE - 4, &mut [0; 8]).is_err(),
-        "runs over the end of a mapping"
-    );
+    host.map(SYSTEM.base, 0x1000, PAGE, Protection::READ_WRITE);
+    assert!(host.read_bytes(SYSTEM.base + PAGE - 4, &mut [0; 8]).is_err(), "runs over the end of a mapping");
     assert_eq!(secret, 5);
-    engine.finish();
+    host.finish();
 }
 
 #[test]
 fn one_machine_at_a_time_and_as_many_as_you_like_after_each_other() {
     for _ in 0..5 {
         let rig = Rig::new(&[0xB8, 7, 0, 0, 0, 0xC3]); // mov eax, 7; ret
-        assert!(matches!(Engine::start(), Err(StartError::Busy)));
+        assert!(matches!(Host::start(), Err(StartError::Busy)));
         assert_eq!(rig.call(&[]), Ok(7));
         assert_eq!(rig.engine.now(), 2);
         let untouched = rig.engine.read(DriverPtr::<u64>::new(DATA));

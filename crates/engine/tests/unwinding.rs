@@ -92,7 +92,7 @@ fn calls_between_are_left_and_the_outer_one_goes_on() {
         Err(rig.engine.resume_at(2, &elsewhere(&contexts[2], landing)))
     }));
     let outer = std::cell::Cell::new(0);
-    let answer = rig.engine.run(&rig, || {
+    let answer = rig.host.run(&rig, || {
         let answer = rig.engine.call(CODE, &[], Stack::At(rig::STACK_TOP));
         outer.set(rig.engine.depth());
         answer

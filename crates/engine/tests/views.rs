@@ -101,7 +101,7 @@ fn a_block_is_laid_between_guards_and_each_byte_of_them_counts() {
     for bytes in [0_u64, 1, 4, 15, 16, 17, 63, 64, 65, 200, 280, 1024] {
         let room = bytes.max(1).next_multiple_of(16);
         engine.fill(DATA, 0x800, 0x11).unwrap();
-        assert!(engine.lay::<0, 0xFB>(block, bytes, room));
+        assert!(engine.lay::<0, 0xFB>(block, bytes));
         let mut all = vec![0; 0x800];
         engine.read_bytes(DATA, &mut all).unwrap();
         let end = 0x40 + room as usize;
@@ -109,10 +109,10 @@ fn a_block_is_laid_between_guards_and_each_byte_of_them_counts() {
         let (inside, behind) = all[0x40..end + 16].split_at(bytes as usize);
         assert!(inside.iter().all(|byte| *byte == 0), "{bytes}");
         assert!(all[0x30..0x40].iter().chain(behind).all(|byte| *byte == 0xFB), "{bytes}");
-        assert_eq!(engine.is_guarded::<0xFB>(block, bytes, room), Some(true));
+        assert_eq!(engine.is_guarded::<0xFB>(block, bytes), Some(true));
         for at in (block - 16..block).chain(block + bytes..block + room + 16) {
             engine.write(DriverPtr::<u8>::new(at), 0xFA).unwrap();
-            assert_eq!(engine.is_guarded::<0xFB>(block, bytes, room), Some(false), "{bytes} {at:#x}");
+            assert_eq!(engine.is_guarded::<0xFB>(block, bytes), Some(false), "{bytes} {at:#x}");
             engine.write(DriverPtr::<u8>::new(at), 0xFB).unwrap();
         }
     }
@@ -138,18 +138,18 @@ fn what_is_written_by_a_view_is_taken_back_with_the_machine() {
     for tracking in [Tracking::Faults, Tracking::Userfault] {
         let rig = Rig::new(&RETURN);
         let engine = rig.engine;
-        if engine.track(tracking).is_err() {
+        if rig.host.track(tracking).is_err() {
             assert_eq!(tracking, Tracking::Userfault, "any Linux can do the other");
             continue;
         }
         let block = engine.view(DriverPtr::<IO_STATUS_BLOCK>::new(DATA)).unwrap();
         block.set(IO_STATUS_BLOCK::Information, 1);
-        let snapshot = engine.snapshot().unwrap();
+        let snapshot = rig.host.snapshot().unwrap();
         for _ in 0..3 {
             block.set(IO_STATUS_BLOCK::Information, 2);
-            assert!(engine.lay::<0, 0xFB>(DATA + 0x40, 24, 32));
+            assert!(engine.lay::<0, 0xFB>(DATA + 0x40, 24));
             assert!(!engine.missed());
-            engine.rewind(snapshot);
+            rig.host.rewind(snapshot);
             assert_eq!((word(engine, DATA + 8), word(engine, DATA + 0x38)), (1, 0));
         }
     }
@@ -162,7 +162,7 @@ fn who_asks_who_touches_what_gets_no_view() {
     engine.learn_shared(true);
     assert!(engine.view(DriverPtr::<u64>::new(DATA)).is_none() && !engine.is_plain());
     assert!(!engine.copy_plain(DATA, DATA + 8, 8));
-    assert_eq!(engine.is_guarded::<0>(DATA + 0x40, 16, 16), None);
+    assert_eq!(engine.is_guarded::<0>(DATA + 0x40, 16), None);
     engine.learn_shared(false);
     assert!(engine.view(DriverPtr::<u64>::new(DATA)).is_some());
 }

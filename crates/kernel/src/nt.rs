@@ -7,8 +7,8 @@ use std::mem::ManuallyDrop;
 
 use engine::windows::DEVICE;
 use engine::{
-    Access, Args, Chooser, Cpu, Doors, Engine, Fault, Flow, Guest, Leave, Point, Question, Runner, SHARED,
-    Special, StrandId, TO_THE_CHOOSER, TakenLock, Touch, outside,
+    Access, Args, Chooser, Cpu, Engine, Fault, Flow, Guest, Leave, Point, Question, Runner, SHARED, Special,
+    StrandId, TO_THE_CHOOSER, TakenLock, Touch, outside,
 };
 
 use crate::addresses;
@@ -44,7 +44,7 @@ pub struct Settings {
     pub cpu: Cpu,
     /// The machine's memory has a byte shadow, and each access of driver code is tested against it before it happens.
     /// Events, instructions and addresses are those of a machine that is not checked. Whoever starts the engine sees
-    /// to it (`Engine::start_checked`).
+    /// to it (`engine::Host::start_checked`).
     pub checked: bool,
     /// Bytes of memory that can be given out, to drivers, to applications and to what the kernel keeps for them.
     pub memory: u64,
@@ -165,7 +165,7 @@ const EVENTS_OF_A_CALL: u64 = 2;
 pub struct ReaderStates(Vec<Option<Box<dyn std::any::Any>>>);
 
 impl Nt {
-    /// A kernel on `hardware`. Call it inside [`Engine::inside`].
+    /// A kernel on `hardware`. Call it inside [`engine::Host::inside`].
     #[must_use]
     pub fn new(
         engine: Engine,
@@ -504,7 +504,7 @@ impl Nt {
         self.given_up.set(given_up);
     }
 
-    /// Sets up processors and their idle threads. Once, inside [`Engine::run`], before the first thread.
+    /// Sets up processors and their idle threads. Once, inside [`engine::Host::run`], before the first thread.
     ///
     /// # Errors
     /// [`Leave::Stop`] if the machine ends meanwhile.
@@ -515,7 +515,7 @@ impl Nt {
         crate::ke::processor::boot(&mut cx)
     }
 
-    /// Ends every thread: each one unwinds from where it waits. Once, inside [`Engine::run`]; nothing runs after it.
+    /// Ends every thread: each one unwinds from where it waits. Once, inside [`engine::Host::run`]; nothing runs after it.
     pub fn teardown(&self) {
         self.ending.set(true);
         crate::ke::scheduler::unwind_all(&mut self.cx());
@@ -582,10 +582,6 @@ fn before_access(cx: &mut Cx<'_>, access: Access) -> Flow<()> {
 }
 
 impl Guest for Nt {
-    fn doors(&self) -> Doors {
-        Doors::of::<Self>()
-    }
-
     fn strand(&self, id: StrandId) {
         crate::ke::thread::run(&mut self.cx(), id);
     }

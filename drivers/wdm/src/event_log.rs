@@ -22,7 +22,7 @@ use crate::{raw, sys};
 const MOST_BYTES: usize = 0xF0;
 /// Where its numbers begin, inside the structure, which has room for two.
 #[allow(clippy::cast_possible_truncation, reason = "an offset in a small structure")]
-const DATA_FROM: usize = Packet::DumpData.offset as usize;
+const DATA_FROM: usize = Packet::DumpData.offset() as usize;
 /// Numbers that one has room for.
 const MOST_DATA: usize = (MOST_BYTES - size_of::<Packet>()) / size_of::<u32>();
 

@@ -20,7 +20,7 @@ use crate::{event, raw, sys};
 
 /// Where in a request the device queue has its entry.
 #[allow(clippy::cast_possible_truncation, reason = "an offset in a small structure")]
-const ENTRY_IN_IRP: usize = IRP::Tail_Overlay_DeviceQueueEntry.offset as usize;
+const ENTRY_IN_IRP: usize = IRP::Tail_Overlay_DeviceQueueEntry.offset() as usize;
 
 /// The packets of a device that have not ended, and the event of there being none.
 pub(crate) struct Packets {

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use abi::{DRIVER_OBJECT, DriverPtr, NtStatus};
 use devices::pci::PciBus;
-use engine::{Chooser, Defaults, Engine, Flow, StartError, outside};
+use engine::{Chooser, Defaults, Flow, Host, StartError, outside};
 use image::Image;
 use kernel::event::{Event, Kind, Reader, Stamp};
 use kernel::io::driver::{self, NewDriver};
@@ -113,21 +113,21 @@ pub(crate) fn run_with(
     chooser: Box<dyn Chooser>,
     story: impl FnOnce(&mut Cx<'_>) -> Flow<()> + 'static,
 ) -> Ended {
-    let engine = loop {
-        match Engine::start() {
-            Ok(engine) => break engine,
+    let host = loop {
+        match Host::start() {
+            Ok(host) => break host,
             Err(StartError::Busy) => std::thread::yield_now(),
             Err(error) => panic!("{error}"),
         }
     };
     let steps: Rc<RefCell<Vec<String>>> = Rc::default();
-    let nt = engine.inside(|| {
+    let nt = host.inside(|| {
         let no_files = |path: &str| Err(format!("{path}: no such file"));
         let cards = cards.iter().map(|spec| devices::parse(spec, &no_files).unwrap()).collect();
-        Nt::new(engine, &settings, Box::new(PciBus::new(cards).unwrap()), chooser)
+        Nt::new(*host, &settings, Box::new(PciBus::new(cards).unwrap()), chooser)
     });
     nt.subscribe(Box::new(Steps(steps.clone())));
-    let ended = engine.run(&nt, || {
+    let ended = host.run(&nt, || {
         nt.boot().unwrap();
         let done = Rc::new(RefCell::new(false));
         let finished = done.clone();
@@ -143,9 +143,9 @@ pub(crate) fn run_with(
         let done = *done.borrow();
         outside(|| Ended { verdict: nt.verdict(), findings: nt.findings(), steps: Vec::new(), done })
     });
-    engine.inside(|| drop(nt));
-    let panic = engine.panic_message();
-    engine.finish();
+    host.inside(|| drop(nt));
+    let panic = host.panic_message();
+    host.finish();
     assert_eq!(panic, None);
     Ended { steps: steps.take(), ..ended }
 }

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use engine::windows::{PAGE, SYSTEM};
-use engine::{DriverPtr, Engine, Point, Protection, Question, Tracking, Turn};
+use engine::{DriverPtr, Engine, Host, Point, Protection, Question, Tracking, Turn};
 
 use crate::strands::Nothing;
 use crate::{Figure, each};
@@ -18,7 +18,7 @@ const SAMPLES: u64 = 1_000;
 
 /// Each by the way of tracking that is meant for it, and by the other.
 pub(crate) fn all(wanted: &dyn Fn(&str) -> bool) -> Vec<Figure> {
-    type Measure = fn(Engine, &Nothing) -> Vec<f64>;
+    type Measure = fn(&Host, &Nothing) -> Vec<f64>;
     let all: [(&str, Tracking, Measure); 4] = [
         ("fork_point", Tracking::Faults, point),
         ("fork_point_userfault", Tracking::Userfault, point),
@@ -43,43 +43,43 @@ fn write(engine: Engine) {
 }
 
 /// A machine with that much memory in use; none if this host has not this way of tracking.
-fn with_machine<R>(tracking: Tracking, measure: impl FnOnce(Engine, &Nothing) -> R) -> Option<R> {
-    let engine = Engine::start().expect("no other machine is alive");
-    engine.map(MEMORY, 0x100_0000, PAGES * PAGE, Protection::READ_WRITE);
+fn with_machine<R>(tracking: Tracking, measure: impl FnOnce(&Host, &Nothing) -> R) -> Option<R> {
+    let host = Host::start().expect("no other machine is alive");
+    host.map(MEMORY, 0x100_0000, PAGES * PAGE, Protection::READ_WRITE);
     for page in 0..PAGES {
-        engine.write_bytes(MEMORY + page * PAGE, &[7; 0x1000]).expect("it is mapped");
+        host.write_bytes(MEMORY + page * PAGE, &[7; 0x1000]).expect("it is mapped");
     }
-    let result = engine.track(tracking).is_ok().then(|| measure(engine, &Nothing(engine)));
-    engine.finish();
+    let result = host.track(tracking).is_ok().then(|| measure(&host, &Nothing(*host)));
+    host.finish();
     result
 }
 
-fn point(engine: Engine, guest: &Nothing) -> Vec<f64> {
-    let mut run = engine.explore(guest, || write(engine));
+fn point(host: &Host, guest: &Nothing) -> Vec<f64> {
+    let mut run = host.explore(guest, || write(**host));
     assert_ne!(run.go(), Turn::Ended(()));
-    let snapshot = engine.snapshot().expect("the host allows it");
+    let snapshot = host.snapshot().expect("the host allows it");
     let sample = |_| {
         assert_ne!(run.answer(0), Turn::Ended(()));
         let begun = Instant::now();
-        engine.rewind(snapshot);
+        host.rewind(snapshot);
         each(begun, 1)
     };
     (0..SAMPLES + 100).map(sample).skip(100).collect()
 }
 
-fn tree(engine: Engine, guest: &Nothing) -> Vec<f64> {
-    let mut run = engine.explore(guest, || write(engine));
+fn tree(host: &Host, guest: &Nothing) -> Vec<f64> {
+    let mut run = host.explore(guest, || write(**host));
     assert_ne!(run.go(), Turn::Ended(()));
-    let mut last = engine.snapshot().expect("the host allows it");
+    let mut last = host.snapshot().expect("the host allows it");
     let sample = |_| {
         // On to where the next snapshot is taken.
         assert_ne!(run.answer(0), Turn::Ended(()));
         let begun = Instant::now();
-        let here = engine.snapshot().expect("the host allows it");
+        let here = host.snapshot().expect("the host allows it");
         assert_ne!(run.answer(1), Turn::Ended(()));
-        engine.rewind(here);
+        host.rewind(here);
         let took = each(begun, 1);
-        engine.discard(last);
+        host.discard(last);
         last = here;
         took
     };

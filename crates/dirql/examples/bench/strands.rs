@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use engine::windows::{PAGE, SYSTEM};
 use engine::{
-    Access, Args, Doors, Engine, Fault, Flow, Guest, Leave, Progress, Protection, Special, StrandId,
+    Access, Args, Engine, Fault, Flow, Guest, Host, Leave, Progress, Protection, Special, StrandId,
 };
 
 use crate::{Figure, each};
@@ -16,10 +16,6 @@ const REPEATS: u32 = 10_000;
 pub(crate) struct Nothing(pub(crate) Engine);
 
 impl Guest for Nothing {
-    fn doors(&self) -> Doors {
-        Doors::of::<Self>()
-    }
-
     fn strand(&self, _id: StrandId) {
         for _ in 0..u64::from(SAMPLES + 1) * u64::from(REPEATS) {
             self.0.suspend();
@@ -68,11 +64,11 @@ impl Guest for Nothing {
 
 /// `strand_switch`: one way.
 pub(crate) fn switch() -> Figure {
-    let engine = Engine::start().expect("no other machine is alive");
-    let guest = Nothing(engine);
-    let samples = engine.run(&guest, || {
-        let strand = engine.spawn();
-        let round = || (0..REPEATS).all(|_| engine.resume(strand) == Progress::Suspended);
+    let host = Host::start().expect("no other machine is alive");
+    let guest = Nothing(*host);
+    let samples = host.run(&guest, || {
+        let strand = host.spawn();
+        let round = || (0..REPEATS).all(|_| host.resume(strand) == Progress::Suspended);
         assert!(round(), "the strand goes on for ever");
         let sample = |_| {
             let begun = Instant::now();
@@ -82,22 +78,22 @@ pub(crate) fn switch() -> Figure {
         let samples: Vec<f64> = (0..SAMPLES - 1).map(sample).collect();
         engine::outside(|| samples.clone())
     });
-    engine.finish();
+    host.finish();
     Figure::new("strand_switch", REPEATS, samples)
 }
 
 /// `strand_switch_across`: one way, where each strand runs on a processor of its own.
 pub(crate) fn across() -> Figure {
     const REGIONS: u64 = SYSTEM.base + 0x200_0000;
-    let engine = Engine::start().expect("no other machine is alive");
-    engine.map(REGIONS, 0x200_0000, 2 * PAGE, Protection::READ_WRITE);
-    let guest = Nothing(engine);
-    let samples = engine.run(&guest, || {
-        let strands = [(engine.spawn(), REGIONS), (engine.spawn(), REGIONS + PAGE)];
+    let host = Host::start().expect("no other machine is alive");
+    host.map(REGIONS, 0x200_0000, 2 * PAGE, Protection::READ_WRITE);
+    let guest = Nothing(*host);
+    let samples = host.run(&guest, || {
+        let strands = [(host.spawn(), REGIONS), (host.spawn(), REGIONS + PAGE)];
         let turn = |(strand, region)| {
-            engine.set_processor_region(region);
-            engine.set_level(0);
-            engine.resume(strand) == Progress::Suspended
+            host.set_processor_region(region);
+            host.set_level(0);
+            host.resume(strand) == Progress::Suspended
         };
         let round = || (0..REPEATS / 2).all(|_| strands.into_iter().all(turn));
         assert!(round(), "the strands go on for ever");
@@ -109,6 +105,6 @@ pub(crate) fn across() -> Figure {
         let samples: Vec<f64> = (0..SAMPLES - 1).map(sample).collect();
         engine::outside(|| samples.clone())
     });
-    engine.finish();
+    host.finish();
     Figure::new("strand_switch_across", REPEATS, samples)
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use abi::{DRIVER_EXTENSION, DRIVER_OBJECT, DriverPtr, NtStatus};
-use engine::{Engine, Flow, Jail, StartError, outside};
+use engine::{Flow, Host, Jail, StartError, outside};
 use image::{Image, Symbols};
 use kernel::event::{Event, Kind, Reader, Stamp};
 use kernel::fs;
@@ -102,8 +102,8 @@ pub(super) fn make(bench: Bench, inputs: Inputs) -> Result<(Machine, Rc<Work>), 
     let plan = Plan::new(&bench, &inputs)?;
     let stubbed = stubbed()?;
     let work = Work::new(&inputs, &plan);
-    let begin = if bench.settings.checked { Engine::start_checked } else { Engine::start };
-    let engine = begin().map_err(|error| match error {
+    let begin = if bench.settings.checked { Host::start_checked } else { Host::start };
+    let host = begin().map_err(|error| match error {
         StartError::Busy => Error::Busy,
         error => Error::Host(error.to_string()),
     })?;
@@ -111,12 +111,12 @@ pub(super) fn make(bench: Bench, inputs: Inputs) -> Result<(Machine, Rc<Work>), 
         Readers { symbols: bench.symbols.clone(), coverage: Coverage::asked_for(), ..Readers::default() };
     let Bench { cards, settings, readers: own, chooser, observed, jail, saved, .. } = bench;
     let settings = Settings { folder: inputs.folder.clone(), stubbed, ..settings };
-    let nt = engine.inside(|| {
+    let nt = host.inside(|| {
         let bus = plan::bus(&cards).expect("the same cards were placed a moment ago");
-        Box::new(Nt::new(engine, &settings, Box::new(bus), chooser))
+        Box::new(Nt::new(*host, &settings, Box::new(bus), chooser))
     });
     let machine = Machine {
-        engine,
+        host,
         nt: Some(nt),
         process: Cell::new(0),
         processes: RefCell::default(),
@@ -133,7 +133,7 @@ pub(super) fn make(bench: Bench, inputs: Inputs) -> Result<(Machine, Rc<Work>), 
     machine.subscribe(&inputs, own, observed);
     if let Some(jail) = jail {
         let jail = machine.readers.coverage.iter().filter_map(Coverage::file).fold(jail, Jail::may_write);
-        engine.lock_in(&jail).map_err(|error| Error::Host(error.to_string()))?;
+        machine.host.lock_in(&jail).map_err(|error| Error::Host(error.to_string()))?;
     }
     machine.boot()?;
     Ok((machine, Rc::new(work)))

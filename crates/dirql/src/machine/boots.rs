@@ -36,7 +36,7 @@ impl Machine {
             notes,
             failure,
             stuck,
-            engine: _,
+            host: _,
             nt: _,
             readers: _,
             observed: _,
@@ -56,7 +56,7 @@ impl Machine {
 impl Boots {
     pub(crate) fn new(bench: Bench, inputs: Inputs) -> Result<Self, Error> {
         let (machine, work) = boot::make(bench, inputs)?;
-        machine.engine.track(Tracking::Faults).map_err(host)?;
+        machine.host.track(Tracking::Faults).map_err(host)?;
         let mark = machine.mark()?;
         let (process, notes) = (machine.process.get(), machine.notes.borrow().clone());
         Ok(Self { machine, mark, work, process, notes })

@@ -69,7 +69,7 @@ impl Machine {
     /// What has come of it by now.
     pub(super) fn report(&self, failure: Option<Failure>, more: &[String]) -> Report {
         let nt = self.nt();
-        let engine = self.engine;
+        let engine = *self.host;
         let mut sums = self.readers.summary.sums();
         let (deepest, depths, memory_hash) = self.inside(|nt| {
             nt.cx().with(|k| {
@@ -99,13 +99,11 @@ impl Machine {
         }
     }
 
-    /// Takes the machine away.
+    /// Takes away what lies in the machine, which ends with its host's side.
     fn destroy(&mut self) {
-        let engine = self.engine;
         if let Some(nt) = self.nt.take() {
-            engine.run(&*nt, || nt.teardown());
-            engine.inside(|| drop(nt));
-            engine.finish();
+            self.host.run(&*nt, || nt.teardown());
+            self.host.inside(|| drop(nt));
         }
     }
 }

@@ -54,11 +54,11 @@ impl Machine {
         if self.stuck.get() {
             return Err(Error::Stuck("what was asked of the machine before has not ended".to_owned()));
         }
-        self.engine.track(tracking).map_err(host)?;
+        self.host.track(tracking).map_err(host)?;
         let stage = self.stage(play);
         let (nt, loaded, process) = (self.nt(), self.loaded.borrow(), self.process.get());
         let whole = || whole(nt, &stage, process, &loaded);
-        let run = self.engine.explore(nt, whole);
+        let run = self.host.explore(nt, whole);
         let beginning = self.mark()?;
         Ok(explore(&mut Exploration { machine: self, run, beginning }))
     }
@@ -67,13 +67,13 @@ impl Machine {
 impl Machine {
     /// Marks where the machine stands.
     pub(super) fn mark(&self) -> Result<Mark, Error> {
-        let snapshot = self.engine.snapshot().map_err(host)?;
+        let snapshot = self.host.snapshot().map_err(host)?;
         Ok(Mark { snapshot, readers: self.nt().save_readers() })
     }
 
     /// Takes it back to a mark.
     pub(super) fn back(&self, mark: &Mark) {
-        self.engine.rewind(mark.snapshot);
+        self.host.rewind(mark.snapshot);
         self.nt().restore_readers(&mark.readers);
     }
 }
@@ -130,7 +130,7 @@ impl Exploration<'_> {
 
     /// Forgets a mark; others stand.
     pub fn forget(&mut self, mark: Mark) {
-        self.machine.engine.discard(mark.snapshot);
+        self.machine.host.discard(mark.snapshot);
     }
 
     /// One whole run from the beginning of the script, in which `policy` answers.
@@ -181,34 +181,34 @@ impl Exploration<'_> {
     /// From now on runs learn, instruction by instruction, which of the drivers' plain loads and stores touch memory that
     /// another thread, DPC or interrupt routine touches too, one of them storing. Slow, and changes nothing else.
     pub fn learn(&mut self) {
-        self.machine.engine.learn_shared(true);
+        self.machine.host.learn_shared(true);
     }
 
     /// The addresses of all instructions learned so far, sorted.
     #[must_use]
     pub fn learned(&self) -> Vec<u64> {
-        self.machine.engine.shared()
+        self.machine.host.shared()
     }
 
     /// Lets the policy of further runs be asked before the instructions at these addresses, and no others of this kind.
     pub fn watch(&mut self, instructions: &[u64]) {
-        self.machine.engine.watch(instructions);
+        self.machine.host.watch(instructions);
     }
 
     /// Everything in the machine as one number, for telling states apart within this process: see
     /// [`engine::Engine::fingerprint`]. Slow.
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
-        self.machine.engine.fingerprint()
+        self.machine.host.fingerprint()
     }
 }
 
 impl Drop for Exploration<'_> {
     fn drop(&mut self) {
         self.restart();
-        self.machine.engine.learn_shared(false);
-        self.machine.engine.watch(&[]);
-        self.machine.engine.discard(self.beginning.snapshot);
+        self.machine.host.learn_shared(false);
+        self.machine.host.watch(&[]);
+        self.machine.host.discard(self.beginning.snapshot);
     }
 }
 

@@ -24,7 +24,7 @@ mod worker;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use engine::{Engine, Flow, outside};
+use engine::{Flow, Host, outside};
 use kernel::fs::Folder;
 use kernel::ke::scheduler::{self, End};
 use kernel::ke::{stuck, thread, wait};
@@ -56,7 +56,6 @@ const IDLE: u64 = 100_000_000;
 
 /// A machine that runs a driver.
 pub struct Machine {
-    engine: Engine,
     /// On the machine's heap, and dropped there.
     nt: Option<Box<Nt>>,
     /// The application's process: the first, or the one within which something is asked for.
@@ -78,6 +77,8 @@ pub struct Machine {
     work: RefCell<Option<Rc<boot::Work>>>,
     /// Where what is to be kept goes at the end.
     saved: RefCell<Saved>,
+    /// The last to go: whatever else is here may lie in the machine.
+    host: Host,
 }
 
 /// The readers every machine has.
@@ -102,7 +103,7 @@ impl Machine {
     /// Runs `f` inside the machine, outside any thread.
     fn inside<R>(&self, f: impl FnOnce(&Nt) -> R) -> R {
         let nt = self.nt();
-        self.engine.run(nt, || f(nt))
+        self.host.run(nt, || f(nt))
     }
 
     /// Runs `work` on a thread of the application's, and everything else meanwhile, until it is over. `what` names it to
@@ -240,7 +241,7 @@ impl Machine {
     /// The machine's clock: driver instructions retired and declared costs, in nanoseconds.
     #[must_use]
     pub fn now(&self) -> u64 {
-        self.engine.now()
+        self.host.now()
     }
 
     /// How many blocks of pool drivers have allocated and not freed whose tags are like `tag` (`?` and `*` stand for any characters), and

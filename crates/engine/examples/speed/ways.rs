@@ -29,7 +29,7 @@ pub(crate) fn all() -> Vec<Figure> {
 
 fn call() -> Figure {
     let rig = Rig::new(&[0xC3]);
-    let samples = rig.engine.run(&rig, || {
+    let samples = rig.host.run(&rig, || {
         let work = |repeats| {
             (0..repeats).for_each(|_| {
                 black_box(rig.engine.call(CODE, &[0, 0], Stack::At(STACK_TOP)).unwrap());

@@ -17,8 +17,8 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
+use crate::host::StartError;
 use crate::last_words::{self, Words};
-use crate::machine::StartError;
 use crate::signals::SIGNALS;
 
 /// What may still be done from inside, beside what every machine needs.

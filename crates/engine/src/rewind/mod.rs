@@ -22,7 +22,8 @@ use faults::Faults;
 use lines::{Lines, Page};
 use userfault::Userfault;
 
-use crate::machine::{Engine, StartError, state};
+use crate::host::{Host, StartError};
+use crate::machine::state;
 use crate::page_set::PageSet;
 use crate::page_table::{ENTRIES, Entry, granule_base};
 use crate::translate::SavedWords;
@@ -184,12 +185,12 @@ impl Rewind {
     }
 }
 
-impl Engine {
+impl Host {
     /// Prepares for snapshots. Before the first one, on the host's side; a second call changes the way.
     ///
     /// # Errors
     /// [`StartError::Host`] if the host does not have what it takes. Then nothing has changed.
-    pub fn track(self, tracking: Tracking) -> Result<(), StartError> {
+    pub fn track(&self, tracking: Tracking) -> Result<(), StartError> {
         assert_outside();
         let rewind = &state().rewind;
         let stands =
@@ -209,15 +210,15 @@ impl Engine {
     }
 
     /// Remembers the machine as it is. On the host's side: before a run, after it, or at a question of one that is
-    /// [explored](Engine::explore). [`Engine::track`] comes first.
+    /// [explored](Host::explore). [`Host::track`] comes first.
     ///
     /// # Errors
     /// [`StartError::Host`] if the host refuses to watch the machine's memory (at the first snapshot only).
-    pub fn snapshot(self) -> Result<Snapshot, StartError> {
+    pub fn snapshot(&self) -> Result<Snapshot, StartError> {
         assert_outside();
         let rewind = &state().rewind;
         let tracked = rewind.tracked.borrow();
-        let tracked = tracked.as_ref().expect("snapshots are taken after Engine::track");
+        let tracked = tracked.as_ref().expect("snapshots are taken after Host::track");
         let mut levels = tracked.levels.borrow_mut();
         if let Some(newest) = levels.last_mut() {
             tracked.push_down(newest);
@@ -234,7 +235,7 @@ impl Engine {
     /// Takes the machine back to a snapshot, which stays; younger ones are gone. On the host's side.
     ///
     /// If it was taken at a question of a run, that question is open again.
-    pub fn rewind(self, to: Snapshot) {
+    pub fn rewind(&self, to: Snapshot) {
         assert_outside();
         let tracked = state().rewind.tracked.borrow();
         let tracked = tracked.as_ref().expect("there is a snapshot");
@@ -260,7 +261,7 @@ impl Engine {
     }
 
     /// Forgets a snapshot; the machine stays as it is, and other snapshots stand. With the last one all tracking ends.
-    pub fn discard(self, snapshot: Snapshot) {
+    pub fn discard(&self, snapshot: Snapshot) {
         assert_outside();
         let tracked = state().rewind.tracked.borrow();
         let tracked = tracked.as_ref().expect("there is a snapshot");

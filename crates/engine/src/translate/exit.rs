@@ -93,17 +93,22 @@ pub(crate) extern "sysv64" fn on_exit(frame: *mut Frame, number: u32) -> Ended {
 
 /// Where translated code enters a guest for an export and an access. Made for its type, so that what the guest does stands
 /// behind one call: each call with its return takes as long as a dozen other instructions.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct Doors {
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Doors {
     export: u64,
     access: u64,
 }
 
 impl Doors {
     /// Those of guests of this type.
-    #[must_use]
-    pub fn of<G: Guest>() -> Self {
+    pub(crate) fn of<G: Guest>() -> Self {
         Self { export: on_export::<G> as *const () as u64, access: on_access::<G> as *const () as u64 }
+    }
+
+    /// Those of no guest: no driver code runs.
+    pub(crate) fn closed() -> Self {
+        let nobody = on_nobody as *const () as u64;
+        Self { export: nobody, access: nobody }
     }
 
     /// From now on translated code enters by these; answers which it were. A guest of their type is in [`State`], whenever
@@ -112,6 +117,17 @@ impl Doors {
         let words = host_words();
         Self { export: words.on_export.replace(self.export), access: words.on_access.replace(self.access) }
     }
+
+    /// Whether translated code enters by these.
+    pub(crate) fn are_open(self) -> bool {
+        let words = host_words();
+        self == Self { export: words.on_export.get(), access: words.on_access.get() }
+    }
+}
+
+/// Called where driver code runs and there is no guest.
+extern "sysv64" fn on_nobody() -> Ended {
+    unreachable!("driver code runs inside Host::run only")
 }
 
 /// Called by `dirql_access`: as [`on_exit`], and 0 for going on behind the instruction in its block.
@@ -132,7 +148,7 @@ extern "sysv64" fn on_access<G: Guest>(frame: *mut Frame, number: u32) -> Ended 
 /// Called by `dirql_gate`, with the driver's arguments (in the frame, which nobody changes meanwhile).
 extern "sysv64" fn on_export<G: Guest>(frame: *mut Frame, number: u32, args: &Args) -> Ended {
     let state = state();
-    // SAFETY: `with_guest` opens the doors of the guest that it sets.
+    // SAFETY: who sets a guest opens the doors of its type (`root::Hosted`).
     let guest = unsafe { state.guest_as::<G>() };
     let flow = state.caught(|| {
         short::tell();

@@ -37,7 +37,7 @@ mod system;
 mod table;
 
 pub(crate) use cache::Translator;
-pub use exit::Doors;
+pub(crate) use exit::Doors;
 pub(crate) use extended::ask_for_extended;
 pub(crate) use frame::fixup;
 #[cfg(test)]
@@ -56,6 +56,7 @@ use crate::leave::{Flow, Leave};
 use crate::machine::{Stack, state};
 use crate::memory;
 use crate::registers::{LeftBehind, Registers};
+use crate::windows::SYSTEM;
 use frame::Frame;
 
 /// The return address a driver's routine sees when the kernel called it. It is no code; stacks end here.
@@ -69,7 +70,12 @@ pub(crate) fn call(target: u64, arguments: &[u64], stack: Stack) -> Flow<u64> {
         Stack::Current => innermost().expect("a call on the current stack is nested in one").registers.rsp(),
     };
     let slots = arguments.len().max(4) as u64;
-    let rsp = (top - 8 * slots) & !15;
+    let rsp = top.wrapping_sub(8 * slots) & !15;
+    // The return address is no driver's store: it goes where drivers' memory is, and faults there at worst.
+    let pushed = rsp.wrapping_sub(8);
+    if !SYSTEM.contains(pushed) && !memory::is_driver_memory(pushed, 8) {
+        return Err(refuse(FaultKind::Write, pushed, target, rsp));
+    }
     if arguments.len() > 4 {
         store_further(arguments, target, rsp)?;
     }

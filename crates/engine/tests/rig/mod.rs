@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 
 use engine::windows::{IMAGES, PAGE, SYSTEM};
 use engine::{
-    Access, Args, Doors, Engine, Fault, Flow, Guest, Leave, Protection, Runner, Special, Stack, StrandId,
+    Access, Args, Engine, Fault, Flow, Guest, Host, Leave, Protection, Runner, Special, Stack, StrandId,
     TakenLock, Touch,
 };
 
@@ -44,6 +44,7 @@ pub(crate) type Export = Box<dyn Fn(&Rig, u32, &Args) -> Flow<u64>>;
 /// The guest.
 pub(crate) struct Rig {
     pub(crate) engine: Engine,
+    pub(crate) host: Host,
     pub(crate) log: RefCell<Vec<String>>,
     pub(crate) interrupt_flag: Cell<bool>,
     pub(crate) fault: RefCell<Option<Fault>>,
@@ -72,8 +73,8 @@ pub(crate) struct Rig {
 }
 
 /// A machine with nothing in it.
-pub(crate) fn start() -> Result<Engine, engine::StartError> {
-    if CHECKED { Engine::start_checked() } else { Engine::start() }
+pub(crate) fn start() -> Result<Host, engine::StartError> {
+    if CHECKED { Host::start_checked() } else { Host::start() }
 }
 
 impl Rig {
@@ -91,13 +92,14 @@ impl Rig {
 
     /// As [`Rig::new`], a machine whose translations are checked.
     pub(crate) fn checked(code: &[u8]) -> Self {
-        Self::on(Engine::start_checked(), code)
+        Self::on(Host::start_checked(), code)
     }
 
-    fn on(engine: Result<Engine, engine::StartError>, code: &[u8]) -> Self {
-        let engine = engine.expect("one test, one process: run them by cargo nextest");
+    fn on(host: Result<Host, engine::StartError>, code: &[u8]) -> Self {
+        let host = host.expect("one test, one process: run them by cargo nextest");
         let rig = Self {
-            engine,
+            engine: *host,
+            host,
             log: RefCell::default(),
             interrupt_flag: Cell::new(true),
             fault: RefCell::default(),
@@ -155,7 +157,7 @@ impl Rig {
     }
 
     pub(crate) fn call_at(&self, target: u64, arguments: &[u64]) -> Flow<u64> {
-        self.engine.run(self, || self.engine.call(target, arguments, Stack::At(STACK_TOP)))
+        self.host.run(self, || self.engine.call(target, arguments, Stack::At(STACK_TOP)))
     }
 
     /// The fault that ended the last call.
@@ -174,17 +176,7 @@ impl Rig {
     }
 }
 
-impl Drop for Rig {
-    fn drop(&mut self) {
-        self.engine.finish();
-    }
-}
-
 impl Guest for Rig {
-    fn doors(&self) -> Doors {
-        Doors::of::<Self>()
-    }
-
     fn strand(&self, _id: StrandId) {}
 
     fn export(&self, number: u32, args: &Args) -> Flow<u64> {

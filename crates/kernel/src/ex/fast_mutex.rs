@@ -100,7 +100,7 @@ pub(crate) fn is_free(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<bool> {
 fn count(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<i32> {
     let count = cx.read(mutex + FAST_MUTEX::Count)?;
     // An event in it has 24 bytes and type 1; nobody waits in numbers beyond this.
-    let kind = cx.read(mutex.cast::<u8>().byte_add(FAST_MUTEX::Event.offset))?;
+    let kind = cx.read(mutex.cast::<u8>().byte_add(FAST_MUTEX::Event.offset()))?;
     if kind == 1 && (-0x1_0000..=1).contains(&count) {
         return Ok(count);
     }
@@ -141,7 +141,7 @@ fn unlock(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
 }
 
 const fn event_of(mutex: Mutex) -> DriverPtr<KEVENT> {
-    DriverPtr::new(mutex.address + FAST_MUTEX::Event.offset)
+    DriverPtr::new(mutex.address + FAST_MUTEX::Event.offset())
 }
 
 fn not_owned(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<()> {

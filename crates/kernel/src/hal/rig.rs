@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use engine::{Defaults, Engine};
+use engine::{Defaults, Host};
 
 use super::hardware::{Function, Hardware, Moment, PciAddress, Refusal, Width, Window};
 use crate::{Cx, Nt, Settings};
@@ -144,18 +144,18 @@ impl Hardware for OneCard {
 
 /// Runs `test` on the scheduler's stack of a machine with the card; waits until no other test has a machine.
 pub(crate) fn machine(test: impl FnOnce(&mut Cx<'_>, &Rc<RefCell<Card>>)) {
-    let engine = Engine::start().unwrap();
-    let card: Rc<RefCell<Card>> = engine.inside(Rc::default);
-    let hardware = engine.inside(|| Box::new(OneCard(card.clone())));
-    let nt = engine.inside(|| Nt::new(engine, &Settings::default(), hardware, Box::new(Defaults)));
-    let outcome = engine.run(&nt, || {
+    let host = Host::start().unwrap();
+    let card: Rc<RefCell<Card>> = host.inside(Rc::default);
+    let hardware = host.inside(|| Box::new(OneCard(card.clone())));
+    let nt = host.inside(|| Nt::new(*host, &Settings::default(), hardware, Box::new(Defaults)));
+    let outcome = host.run(&nt, || {
         catch_unwind(AssertUnwindSafe(|| {
             nt.boot().unwrap();
             test(&mut nt.cx(), &card);
             nt.teardown();
         }))
     });
-    engine.inside(|| drop((nt, card)));
+    host.inside(|| drop((nt, card)));
     // The payload lies on the machine's heap, which ends here: only a copy of its words goes on.
     let failure = outcome.err().map(|payload| {
         let text = payload.downcast_ref::<String>().map(String::as_str);
@@ -163,8 +163,8 @@ pub(crate) fn machine(test: impl FnOnce(&mut Cx<'_>, &Rc<RefCell<Card>>)) {
         std::mem::forget(payload);
         text
     });
-    let inner = engine.panic_message();
-    engine.finish();
+    let inner = host.panic_message();
+    host.finish();
     if let Some(text) = failure.or(inner) {
         panic!("{text}");
     }

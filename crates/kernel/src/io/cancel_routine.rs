@@ -43,7 +43,7 @@ pub(super) fn watch(k: &mut Kernel, irp: u64) {
 
 /// A driver's instruction is about to touch the word.
 pub(crate) fn touched(cx: &mut Cx<'_>, touch: &Touch) {
-    let irp = touch.address.wrapping_sub(IRP::CancelRoutine.offset);
+    let irp = touch.address.wrapping_sub(IRP::CancelRoutine.offset());
     if touch.kind == TouchKind::Write && cx.with(|k| k.io.irps.live.contains(irp)) {
         note(cx, irp, None);
     }

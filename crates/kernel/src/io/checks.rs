@@ -32,7 +32,7 @@ pub fn ea_buffer(
     length: u32,
     wrong: DriverPtr<u32>,
 ) -> Flow<NtStatus> {
-    const HEAD: u64 = FILE_FULL_EA_INFORMATION::EaName.offset;
+    const HEAD: u64 = FILE_FULL_EA_INFORMATION::EaName.offset();
     let mut at = 0;
     loop {
         budget::spend(cx, budget::SERVICE)?;

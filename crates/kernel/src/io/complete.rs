@@ -215,8 +215,8 @@ pub(crate) fn mark_pending(cx: &mut Cx<'_>, location: DriverPtr<IO_STACK_LOCATIO
 /// A location that has been left holds nothing any more but which function and device it was for.
 #[allow(clippy::cast_possible_truncation, reason = "offsets in a small structure")]
 fn clear(cx: &mut Cx<'_>, location: DriverPtr<IO_STACK_LOCATION>) -> Flow<()> {
-    const BEFORE_DEVICE: usize = IO_STACK_LOCATION::DeviceObject.offset as usize - 1;
-    const FROM_FILE: usize = size_of::<IO_STACK_LOCATION>() - IO_STACK_LOCATION::FileObject.offset as usize;
+    const BEFORE_DEVICE: usize = IO_STACK_LOCATION::DeviceObject.offset() as usize - 1;
+    const FROM_FILE: usize = size_of::<IO_STACK_LOCATION>() - IO_STACK_LOCATION::FileObject.offset() as usize;
     cx.write_bytes(location.address + 1, &[0; BEFORE_DEVICE])?;
     cx.write_bytes((location + IO_STACK_LOCATION::FileObject).address, &[0; FROM_FILE])
 }

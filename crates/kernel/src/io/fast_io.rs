@@ -30,7 +30,7 @@ pub(crate) fn device_control(
     let table: DriverPtr<FAST_IO_DISPATCH> = cx.read(driver + DRIVER_OBJECT::FastIoDispatch)?.cast();
     let entry = FAST_IO_DISPATCH::FastIoDeviceControl;
     if table.is_null()
-        || u64::from(cx.read(table + FAST_IO_DISPATCH::SizeOfFastIoDispatch)?) < entry.offset + 8
+        || u64::from(cx.read(table + FAST_IO_DISPATCH::SizeOfFastIoDispatch)?) < entry.offset() + 8
     {
         return Ok(None);
     }

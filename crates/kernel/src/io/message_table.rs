@@ -29,7 +29,7 @@ pub(super) fn connect(cx: &mut Cx<'_>, to: DriverPtr<DriverPtr<TABLE>>, request:
     let messages = cx.with(|k| pnp::messages_of(k, request.device));
     let highest = messages.iter().map(|message| message.irql).max().unwrap_or(0);
     let unified = if request.passive { PASSIVE_LEVEL } else { request.synchronize_irql.max(highest) };
-    let entries = TABLE::MessageInfo.offset + messages.len() as u64 * size_of::<ENTRY>() as u64;
+    let entries = TABLE::MessageInfo.offset() + messages.len() as u64 * size_of::<ENTRY>() as u64;
     // Behind the entries there is the lock, or event, of a driver that has none of its own.
     let bytes = entries + size_of::<KEVENT>() as u64;
     let table: DriverPtr<TABLE> = pool::allocate(cx, pool::Kind::NonPaged, bytes, pool::tag(b"IoMs"))?;

@@ -149,7 +149,7 @@ pub fn forward_synchronously(
     ke::event::initialize(cx, event, 0, false)?;
     let next = irp::next(cx, irp)?;
     // `IoCopyCurrentIrpStackLocationToNext`: everything before the completion routine.
-    let bytes = cx.read_bytes(current.address, IO_STACK_LOCATION::CompletionRoutine.offset)?;
+    let bytes = cx.read_bytes(current.address, IO_STACK_LOCATION::CompletionRoutine.offset())?;
     cx.write_bytes(next.address, &bytes)?;
     cx.write(next + IO_STACK_LOCATION::CompletionRoutine, ldr::internal_address("IopForwardCompletion"))?;
     cx.write(next + IO_STACK_LOCATION::Context, event.cast())?;

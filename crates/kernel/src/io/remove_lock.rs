@@ -38,7 +38,7 @@ pub(crate) fn acquired(k: &Kernel, lock: u64) -> Vec<u64> {
 
 /// The lock that tells by this event that nobody holds it any more.
 pub(crate) fn with_event(k: &Kernel, event: u64) -> Option<u64> {
-    let lock = event.checked_sub(IO_REMOVE_LOCK_COMMON_BLOCK::RemoveEvent.offset)?;
+    let lock = event.checked_sub(IO_REMOVE_LOCK_COMMON_BLOCK::RemoveEvent.offset())?;
     k.io.remove_locks.contains_key(&lock).then_some(lock)
 }
 

@@ -245,7 +245,7 @@ fn ready(k: &Kernel, queued: QueuedDpc) -> Option<Ready> {
     let engine = k.engine;
     let dpc = engine.view(DriverPtr::<KDPC>::new(queued.object))?;
     let context = dpc.get(KDPC::DeferredContext).address;
-    let device = queued.object.wrapping_sub(DEVICE_OBJECT::Dpc.offset);
+    let device = queued.object.wrapping_sub(DEVICE_OBJECT::Dpc.offset());
     let kind = if device == context { engine.view(DriverPtr::<DEVICE_OBJECT>::new(device)) } else { None };
     let is_devices = kind.is_some_and(|device| device.get(DEVICE_OBJECT::Type) == DEVICE_TYPE);
     let role = role_of(dpc.get(KDPC::Type), queued.by, is_devices);
@@ -275,7 +275,7 @@ pub(crate) fn begin(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>) -> Flow<(DriverPtr<Co
 }
 
 fn role(cx: &mut Cx<'_>, queued: QueuedDpc, context: u64) -> Flow<&'static str> {
-    let device = queued.object.wrapping_sub(DEVICE_OBJECT::Dpc.offset);
+    let device = queued.object.wrapping_sub(DEVICE_OBJECT::Dpc.offset());
     let kind = DriverPtr::<DEVICE_OBJECT>::new(device) + DEVICE_OBJECT::Type;
     let is_devices = device == context && cx.engine().read(kind) == Ok(DEVICE_TYPE);
     let kind = cx.read(DriverPtr::<KDPC>::new(queued.object) + KDPC::Type)?;

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::rc::Rc;
 
 use abi::DriverPtr;
-use engine::{Chooser, Defaults, Engine, Flow, Point, SLICE_END};
+use engine::{Chooser, Defaults, Flow, Host, Point, SLICE_END};
 use image::{ExportTarget, Image};
 
 use super::scheduler::{self, End};
@@ -45,10 +45,10 @@ impl Rig {
 
     /// Runs `test` in the machine; waits until no other test has one.
     pub(crate) fn run<R>(self, test: impl FnOnce(&mut Cx<'_>) -> R) -> R {
-        let engine = Engine::start().unwrap();
+        let host = Host::start().unwrap();
         let hardware = OneLine(self.line);
-        let nt = engine.inside(|| Nt::new(engine, &self.settings, Box::new(hardware), self.chooser));
-        let outcome = engine.run(&nt, || {
+        let nt = host.inside(|| Nt::new(*host, &self.settings, Box::new(hardware), self.chooser));
+        let outcome = host.run(&nt, || {
             catch_unwind(AssertUnwindSafe(|| {
                 nt.boot().unwrap();
                 let result = test(&mut nt.cx());
@@ -56,7 +56,7 @@ impl Rig {
                 engine::outside(|| result)
             }))
         });
-        engine.inside(|| drop(nt));
+        host.inside(|| drop(nt));
         // The payload lies on the machine's heap, which ends here: only a copy of its words goes on.
         let outcome = outcome.map_err(|payload| {
             let text = payload.downcast_ref::<String>().map(String::as_str);
@@ -65,8 +65,8 @@ impl Rig {
             std::mem::forget(payload);
             text
         });
-        let inner = engine.panic_message();
-        engine.finish();
+        let inner = host.panic_message();
+        host.finish();
         match (outcome, inner) {
             (Ok(result), None) => result,
             (Err(text), _) | (_, Some(text)) => panic!("{text}"),

@@ -85,47 +85,47 @@ fn page(k: &Kernel) -> Vec<u8> {
 
 fn times(page: &mut Writer, k: &Kernel) {
     let (ticked, ticks) = (time::ticked(k), time::ticks(k));
-    page.put(Page::TickCountLowDeprecated.offset, &ticks.to_le_bytes()[..4]);
-    page.put_time(Page::InterruptTime.offset, ticked);
-    page.put_time(Page::SystemTime.offset, time::boot(k) + ticked);
-    page.put_time(Page::TickCount.offset, ticks);
+    page.put(Page::TickCountLowDeprecated.offset(), &ticks.to_le_bytes()[..4]);
+    page.put_time(Page::InterruptTime.offset(), ticked);
+    page.put_time(Page::SystemTime.offset(), time::boot(k) + ticked);
+    page.put_time(Page::TickCount.offset(), ticks);
 }
 
 fn constants(page: &mut Writer, k: &Kernel) {
     let (major, minor, build) = version(k.ke.windows);
     // Milliseconds a tick as a fixed-point number with 24 binary digits: 15.625.
-    page.put(Page::TickCountMultiplier.offset, &0x0FA0_0000_u32.to_le_bytes());
+    page.put(Page::TickCountMultiplier.offset(), &0x0FA0_0000_u32.to_le_bytes());
     // IMAGE_FILE_MACHINE_AMD64 on both ends.
-    page.put(Page::ImageNumberLow.offset, &0x8664_u16.to_le_bytes());
-    page.put(Page::ImageNumberHigh.offset, &0x8664_u16.to_le_bytes());
+    page.put(Page::ImageNumberLow.offset(), &0x8664_u16.to_le_bytes());
+    page.put(Page::ImageNumberHigh.offset(), &0x8664_u16.to_le_bytes());
     let root: Vec<u8> = r"C:\Windows".encode_utf16().flat_map(u16::to_le_bytes).collect();
-    page.put(Page::NtSystemRoot.offset, &root);
-    page.put(Page::LargePageMinimum.offset, &0x20_0000_u32.to_le_bytes());
-    page.put(Page::NtBuildNumber.offset, &build.to_le_bytes());
-    page.put(Page::NtProductType.offset, &1_u32.to_le_bytes());
-    page.put(Page::ProductTypeIsValid.offset, &[1]);
+    page.put(Page::NtSystemRoot.offset(), &root);
+    page.put(Page::LargePageMinimum.offset(), &0x20_0000_u32.to_le_bytes());
+    page.put(Page::NtBuildNumber.offset(), &build.to_le_bytes());
+    page.put(Page::NtProductType.offset(), &1_u32.to_le_bytes());
+    page.put(Page::ProductTypeIsValid.offset(), &[1]);
     // PROCESSOR_ARCHITECTURE_AMD64.
-    page.put(Page::NativeProcessorArchitecture.offset, &9_u16.to_le_bytes());
-    page.put(Page::NtMajorVersion.offset, &major.to_le_bytes());
-    page.put(Page::NtMinorVersion.offset, &minor.to_le_bytes());
+    page.put(Page::NativeProcessorArchitecture.offset(), &9_u16.to_le_bytes());
+    page.put(Page::NtMajorVersion.offset(), &major.to_le_bytes());
+    page.put(Page::NtMinorVersion.offset(), &minor.to_le_bytes());
     let enabled = extended::by_xsave(k.ke.cpu);
     if enabled != 0 {
-        page.put(Page::XState_EnabledFeatures.offset, &enabled.to_le_bytes());
-        page.put(Page::XState_EnabledVolatileFeatures.offset, &enabled.to_le_bytes());
-        page.put(Page::XState_Size.offset, &0x340_u32.to_le_bytes());
+        page.put(Page::XState_EnabledFeatures.offset(), &enabled.to_le_bytes());
+        page.put(Page::XState_EnabledVolatileFeatures.offset(), &enabled.to_le_bytes());
+        page.put(Page::XState_Size.offset(), &0x340_u32.to_le_bytes());
     }
     for feature in features(k.ke.cpu) {
-        page.put(Page::ProcessorFeatures.offset + feature, &[1]);
+        page.put(Page::ProcessorFeatures.offset() + feature, &[1]);
     }
-    page.put(Page::SuiteMask.offset, &0x110_u32.to_le_bytes());
-    page.put(Page::MitigationPolicies.offset, &[MITIGATIONS]);
-    page.put(Page::ActiveConsoleId.offset, &1_u32.to_le_bytes());
+    page.put(Page::SuiteMask.offset(), &0x110_u32.to_le_bytes());
+    page.put(Page::MitigationPolicies.offset(), &[MITIGATIONS]);
+    page.put(Page::ActiveConsoleId.offset(), &1_u32.to_le_bytes());
     let pages = u32::try_from(k.engine.physical_memory() / 0x1000).unwrap_or(u32::MAX);
-    page.put(Page::NumberOfPhysicalPages.offset, &pages.to_le_bytes());
-    page.put(Page::QpcFrequency.offset, &time::FREQUENCY.to_le_bytes());
+    page.put(Page::NumberOfPhysicalPages.offset(), &pages.to_le_bytes());
+    page.put(Page::QpcFrequency.offset(), &time::FREQUENCY.to_le_bytes());
     let processors = u32::try_from(k.ke.processors.len()).expect("there are at most 64 processors");
-    page.put(Page::ActiveProcessorCount.offset, &processors.to_le_bytes());
-    page.put(Page::ActiveGroupCount.offset, &affinity::groups(k).to_le_bytes()[..1]);
+    page.put(Page::ActiveProcessorCount.offset(), &processors.to_le_bytes());
+    page.put(Page::ActiveGroupCount.offset(), &affinity::groups(k).to_le_bytes()[..1]);
 }
 
 /// The `PF_…` numbers of what a processor model has.

@@ -122,7 +122,8 @@ fn acquired(k: &Kernel, object: u64) -> Vec<u64> {
     if let Some(resource) = resource::with_event(k, object) {
         return resource::acquired(k, resource);
     }
-    let fast = k.ex.contended.contains(&object).then(|| k.ex.mutexes.get(object - FAST_MUTEX::Event.offset));
+    let fast =
+        k.ex.contended.contains(&object).then(|| k.ex.mutexes.get(object - FAST_MUTEX::Event.offset()));
     let moment = fast.flatten().copied().or_else(|| mutex::acquired(k, object));
     moment.into_iter().collect()
 }
@@ -146,7 +147,7 @@ pub(crate) fn object(k: &Kernel, header: DriverPtr<DISPATCHER_HEADER>) -> String
         return resource::describe(k, resource);
     }
     if k.ex.contended.contains(&at) {
-        return fast_mutex(k, at - FAST_MUTEX::Event.offset);
+        return fast_mutex(k, at - FAST_MUTEX::Event.offset());
     }
     let kind = k.engine.read(header + DISPATCHER_HEADER::Type).ok().and_then(Kind::from_byte);
     let name = kind.map_or("object", Kind::name);

@@ -498,8 +498,8 @@ fn take_new(k: &mut Kernel, request: &Request, block: &Block) -> Option<u64> {
 pub(super) fn lay_small(k: &Kernel, address: u64, bytes: u64, fill: u8) {
     let room = room(bytes);
     let laid = match fill {
-        0 => k.engine.lay::<0, GUARD_FILL>(address, bytes, room),
-        FRESH_FILL => k.engine.lay::<FRESH_FILL, GUARD_FILL>(address, bytes, room),
+        0 => k.engine.lay::<0, GUARD_FILL>(address, bytes),
+        FRESH_FILL => k.engine.lay::<FRESH_FILL, GUARD_FILL>(address, bytes),
         _ => false,
     };
     if laid {

@@ -154,10 +154,10 @@ fn damage(engine: Engine, address: u64, block: &Block) -> Option<Verdict> {
 /// Whether the guards of a small live block of so many bytes are as they were made.
 #[inline]
 pub(crate) fn guards_hold(engine: Engine, address: u64, bytes: u64) -> bool {
-    let room = bytes.max(1).next_multiple_of(GUARD);
-    if let Some(guarded) = engine.is_guarded::<GUARD_FILL>(address, bytes, room) {
+    if let Some(guarded) = engine.is_guarded::<GUARD_FILL>(address, bytes) {
         return guarded;
     }
+    let room = bytes.max(1).next_multiple_of(GUARD);
     let (behind, end) = (address + bytes, address + room + GUARD);
     engine.is_filled(address - GUARD, GUARD, GUARD_FILL) == Ok(true)
         && engine.is_filled(behind, end - behind, GUARD_FILL) == Ok(true)

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use engine::{Defaults, Engine};
+use engine::{Defaults, Host};
 
 use image::Image;
 
@@ -17,11 +17,11 @@ pub(crate) fn machine(test: impl FnOnce(&mut Cx<'_>)) {
 
 /// As [`machine`], with PCI functions to be found.
 pub(crate) fn machine_with(settings: &Settings, functions: Vec<Function>, test: impl FnOnce(&mut Cx<'_>)) {
-    let engine = Engine::start().unwrap();
+    let host = Host::start().unwrap();
     let hardware = Silent { functions };
-    let nt = engine.inside(|| Nt::new(engine, settings, Box::new(hardware), Box::new(Defaults)));
-    let outcome = engine.run(&nt, || catch_unwind(AssertUnwindSafe(|| test(&mut nt.cx()))));
-    engine.inside(|| drop(nt));
+    let nt = host.inside(|| Nt::new(*host, settings, Box::new(hardware), Box::new(Defaults)));
+    let outcome = host.run(&nt, || catch_unwind(AssertUnwindSafe(|| test(&mut nt.cx()))));
+    host.inside(|| drop(nt));
     let failure = outcome.err().map(|payload| {
         // The payload lies on the machine's heap, which ends here: only a copy of its words goes on.
         let text = payload.downcast_ref::<String>().map(String::as_str);
@@ -29,7 +29,7 @@ pub(crate) fn machine_with(settings: &Settings, functions: Vec<Function>, test: 
         std::mem::forget(payload);
         text
     });
-    engine.finish();
+    host.finish();
     if let Some(text) = failure {
         panic!("{text}");
     }

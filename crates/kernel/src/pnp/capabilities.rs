@@ -76,7 +76,7 @@ pub(crate) fn power_management(hardware: &mut dyn Hardware, at: PciAddress) -> u
 
 /// Adds what is known of a root-enumerated device: its instance id is unique in the machine, and it is in D0 for working and in D3 for every sleep.
 pub(crate) fn fill_unique(bytes: &mut [u8; SIZE as usize]) {
-    let at = usize::try_from(DEVICE_CAPABILITIES::Bits.offset).unwrap_or(0);
+    let at = usize::try_from(DEVICE_CAPABILITIES::Bits.offset()).unwrap_or(0);
     let mut word = [0; 4];
     word.copy_from_slice(&bytes[at..at + 4]);
     let flags = u32::from_le_bytes(word) | DEVICE_CAPABILITIES::UniqueID;
@@ -86,7 +86,7 @@ pub(crate) fn fill_unique(bytes: &mut [u8; SIZE as usize]) {
 
 /// D0 for working, D3 for every sleep, where drivers above have said nothing else.
 fn fill_states(bytes: &mut [u8; SIZE as usize]) {
-    let at = usize::try_from(DEVICE_CAPABILITIES::DeviceState.offset).unwrap_or(0);
+    let at = usize::try_from(DEVICE_CAPABILITIES::DeviceState.offset()).unwrap_or(0);
     for (system, to) in [(1, PowerDeviceD0)].into_iter().chain((2..7).map(|system| (system, PowerDeviceD3))) {
         let state = &mut bytes[at + 4 * system..at + 4 * system + 4];
         if *state == PowerDeviceUnspecified.to_le_bytes() {
@@ -112,12 +112,12 @@ pub(crate) fn fill(bytes: &mut [u8; SIZE as usize], identity: &Identity, pmc: u1
         word.copy_from_slice(&bytes[at..at + 4]);
         bytes[at..at + 4].copy_from_slice(&to(u32::from_le_bytes(word)).to_le_bytes());
     };
-    change(DEVICE_CAPABILITIES::Bits.offset, &|added| added | flags);
+    change(DEVICE_CAPABILITIES::Bits.offset(), &|added| added | flags);
     let unless = |unset: u32, value: u32| move |was: u32| if was == unset { value } else { was };
-    change(DEVICE_CAPABILITIES::Address.offset, &unless(u32::MAX, identity.bus_relative_address()));
-    change(DEVICE_CAPABILITIES::UINumber.offset, &unless(u32::MAX, identity.at.device.into()));
-    change(DEVICE_CAPABILITIES::SystemWake.offset, &unless(PowerSystemUnspecified, system_wake(pmc)));
-    change(DEVICE_CAPABILITIES::DeviceWake.offset, &unless(PowerDeviceUnspecified, device_wake(pmc)));
+    change(DEVICE_CAPABILITIES::Address.offset(), &unless(u32::MAX, identity.bus_relative_address()));
+    change(DEVICE_CAPABILITIES::UINumber.offset(), &unless(u32::MAX, identity.at.device.into()));
+    change(DEVICE_CAPABILITIES::SystemWake.offset(), &unless(PowerSystemUnspecified, system_wake(pmc)));
+    change(DEVICE_CAPABILITIES::DeviceWake.offset(), &unless(PowerDeviceUnspecified, device_wake(pmc)));
     fill_states(bytes);
 }
 

@@ -133,8 +133,8 @@ fn number(node: &Node, property: u32) -> Option<Vec<u8>> {
         DevicePropertyBusTypeGuid => part(&node.answers.bus, 0, 16),
         DevicePropertyLegacyBusType => part(&node.answers.bus, 16, 4),
         DevicePropertyBusNumber => part(&node.answers.bus, 20, 4),
-        DevicePropertyAddress => part(&node.answers.capabilities, DEVICE_CAPABILITIES::Address.offset, 4),
-        DevicePropertyUINumber => part(&node.answers.capabilities, DEVICE_CAPABILITIES::UINumber.offset, 4),
+        DevicePropertyAddress => part(&node.answers.capabilities, DEVICE_CAPABILITIES::Address.offset(), 4),
+        DevicePropertyUINumber => part(&node.answers.capabilities, DEVICE_CAPABILITIES::UINumber.offset(), 4),
         // InstallStateInstalled; a device without a driver needs a reinstallation, state 1.
         DevicePropertyInstallState => Some(u32::from(node.installation.is_none()).to_le_bytes().to_vec()),
         // RemovalPolicyExpectNoRemoval.

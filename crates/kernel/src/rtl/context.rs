@@ -31,7 +31,7 @@ fn take<T, F: FromBytes>(bytes: &[u8], field: abi::Field<T, F>) -> F {
 }
 
 fn offset<T, F>(field: abi::Field<T, F>) -> usize {
-    usize::try_from(field.offset).expect("small")
+    usize::try_from(field.offset()).expect("small")
 }
 
 /// A part of a `CONTEXT` that several of its fields make up.
@@ -45,27 +45,27 @@ pub(crate) fn laid_out(context: &Context) -> CONTEXT {
     let bytes = record.as_mut_bytes();
     put(bytes, CONTEXT::ContextFlags, CONTEXT_FULL | CONTEXT_SEGMENTS);
     put(bytes, CONTEXT::MxCsr, context.mxcsr);
-    put(bytes, part(CONTEXT::SegCs.offset), SELECTORS);
+    put(bytes, part(CONTEXT::SegCs.offset()), SELECTORS);
     let [a, b, c, d, ..] = context.registers.flags.to_le_bytes();
     put(bytes, CONTEXT::EFlags, u32::from_le_bytes([a, b, c, d]));
-    put(bytes, part(CONTEXT::Rax.offset), context.registers.general);
+    put(bytes, part(CONTEXT::Rax.offset()), context.registers.general);
     put(bytes, CONTEXT::Rip, context.rip);
-    let legacy = CONTEXT::FltSave.offset;
-    put(bytes, part(legacy + XSAVE_FORMAT::ControlWord.offset), 0x27Fu16);
-    put(bytes, part(legacy + XSAVE_FORMAT::MxCsr.offset), context.mxcsr);
-    put(bytes, part(legacy + XSAVE_FORMAT::MxCsr_Mask.offset), 0xFFFFu32);
-    put(bytes, part(CONTEXT::Xmm0.offset), context.xmm);
+    let legacy = CONTEXT::FltSave.offset();
+    put(bytes, part(legacy + XSAVE_FORMAT::ControlWord.offset()), 0x27Fu16);
+    put(bytes, part(legacy + XSAVE_FORMAT::MxCsr.offset()), context.mxcsr);
+    put(bytes, part(legacy + XSAVE_FORMAT::MxCsr_Mask.offset()), 0xFFFFu32);
+    put(bytes, part(CONTEXT::Xmm0.offset()), context.xmm);
     record
 }
 
 /// What a `CONTEXT` says. The engine decides which flags driver code may have.
 pub(crate) fn meaning(record: &CONTEXT) -> Context {
     let bytes = record.as_bytes();
-    let general = take(bytes, part(CONTEXT::Rax.offset));
+    let general = take(bytes, part(CONTEXT::Rax.offset()));
     Context {
         rip: take(bytes, CONTEXT::Rip),
         registers: engine::Registers { general, flags: take(bytes, CONTEXT::EFlags).into() },
-        xmm: take(bytes, part(CONTEXT::Xmm0.offset)),
+        xmm: take(bytes, part(CONTEXT::Xmm0.offset())),
         mxcsr: take(bytes, CONTEXT::MxCsr),
     }
 }
@@ -88,11 +88,11 @@ pub fn capture(cx: &mut Cx<'_>, at: DriverPtr<CONTEXT>) -> Flow<()> {
     caller.registers.general[RCX] = at.address;
     let whole = laid_out(&caller);
     let parts = [
-        CONTEXT::ContextFlags.offset..CONTEXT::Dr0.offset,
-        CONTEXT::Rcx.offset..CONTEXT::Rdx.offset,
-        CONTEXT::Rbx.offset..CONTEXT::R8.offset,
-        CONTEXT::R12.offset..CONTEXT::Xmm0.offset,
-        CONTEXT::Xmm0.offset + 6 * 16..CONTEXT::Xmm15.offset + 16,
+        CONTEXT::ContextFlags.offset()..CONTEXT::Dr0.offset(),
+        CONTEXT::Rcx.offset()..CONTEXT::Rdx.offset(),
+        CONTEXT::Rbx.offset()..CONTEXT::R8.offset(),
+        CONTEXT::R12.offset()..CONTEXT::Xmm0.offset(),
+        CONTEXT::Xmm0.offset() + 6 * 16..CONTEXT::Xmm15.offset() + 16,
     ];
     for part in parts {
         let part = usize::try_from(part.start).expect("small")..usize::try_from(part.end).expect("small");
@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(take(record.as_bytes(), CONTEXT::R15), 0xAB0F);
         assert_eq!(take(record.as_bytes(), CONTEXT::Rsp), 0xAB04);
         assert_eq!(take(record.as_bytes(), CONTEXT::SegSs), 0x18);
-        let last: u128 = take(record.as_bytes(), part(CONTEXT::Xmm15.offset));
+        let last: u128 = take(record.as_bytes(), part(CONTEXT::Xmm15.offset()));
         assert_eq!(last, 0xCD0F);
         assert_eq!(meaning(&record), context);
     }

@@ -25,19 +25,19 @@ struct Shape {
 }
 
 const UNICODE: Shape = Shape {
-    next: UNICODE_PREFIX_TABLE_ENTRY::NextPrefixTree.offset,
-    prefix: UNICODE_PREFIX_TABLE_ENTRY::Prefix.offset,
+    next: UNICODE_PREFIX_TABLE_ENTRY::NextPrefixTree.offset(),
+    prefix: UNICODE_PREFIX_TABLE_ENTRY::Prefix.offset(),
     wide: true,
 };
 const ANSI: Shape = Shape {
-    next: PREFIX_TABLE_ENTRY::NextPrefixTree.offset,
-    prefix: PREFIX_TABLE_ENTRY::Prefix.offset,
+    next: PREFIX_TABLE_ENTRY::NextPrefixTree.offset(),
+    prefix: PREFIX_TABLE_ENTRY::Prefix.offset(),
     wide: false,
 };
 
 /// A table has its first entry where an entry has the next one.
-const _: () = assert!(UNICODE.next == UNICODE_PREFIX_TABLE::NextPrefixTree.offset);
-const _: () = assert!(ANSI.next == PREFIX_TABLE::NextPrefixTree.offset);
+const _: () = assert!(UNICODE.next == UNICODE_PREFIX_TABLE::NextPrefixTree.offset());
+const _: () = assert!(ANSI.next == PREFIX_TABLE::NextPrefixTree.offset());
 
 impl Shape {
     fn next(self, cx: &mut Cx<'_>, of: u64) -> Flow<u64> {

@@ -26,7 +26,7 @@ pub(crate) const SECURITY: u32 = 8;
 /// `SE_TAKE_OWNERSHIP_PRIVILEGE`.
 pub(crate) const TAKE_OWNERSHIP: u32 = 9;
 /// Bytes of a `PRIVILEGE_SET` before its first privilege.
-const SET_HEAD: u64 = PRIVILEGE_SET::Privilege.offset;
+const SET_HEAD: u64 = PRIVILEGE_SET::Privilege.offset();
 const PRIVILEGE: u64 = size_of::<LUID_AND_ATTRIBUTES>() as u64;
 /// More privileges than there are.
 const MOST_PRIVILEGES: u32 = 0x40;

@@ -377,4 +377,4 @@ pub fn map_generic(cx: &mut Cx<'_>, mask: DriverPtr<u32>, mapping: DriverPtr<GEN
     cx.write(mask, mapped(rights, &mapping))
 }
 
-const _: () = assert!(ACCESS_ALLOWED_ACE::SidStart.offset == ENTRY_HEAD as u64);
+const _: () = assert!(ACCESS_ALLOWED_ACE::SidStart.offset() == ENTRY_HEAD as u64);

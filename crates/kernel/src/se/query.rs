@@ -125,5 +125,5 @@ fn statistics(token: &Token) -> TOKEN_STATISTICS {
     statistics
 }
 
-const _: () = assert!(LAST >= MaxTokenInfoClass && TOKEN_PRIVILEGES::Privileges.offset == 4);
-const _: () = assert!(TOKEN_GROUPS::Groups.offset == 8);
+const _: () = assert!(LAST >= MaxTokenInfoClass && TOKEN_PRIVILEGES::Privileges.offset() == 4);
+const _: () = assert!(TOKEN_GROUPS::Groups.offset() == 8);

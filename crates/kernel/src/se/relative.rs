@@ -113,10 +113,10 @@ pub fn to_absolute(
     };
     let list = |list: &Option<Option<Acl>>| list.as_ref().and_then(Option::as_ref).map(Acl::bytes);
     let parts = [
-        (D::Dacl.offset, dacl.address, dacl_size, list(&from.dacl)),
-        (D::Sacl.offset, sacl.address, sacl_size, list(&from.sacl)),
-        (D::Owner.offset, owner.address, owner_size, from.owner.as_ref().map(Sid::bytes)),
-        (D::Group.offset, group.address, group_size, from.group.as_ref().map(Sid::bytes)),
+        (D::Dacl.offset(), dacl.address, dacl_size, list(&from.dacl)),
+        (D::Sacl.offset(), sacl.address, sacl_size, list(&from.sacl)),
+        (D::Owner.offset(), owner.address, owner_size, from.owner.as_ref().map(Sid::bytes)),
+        (D::Group.offset(), group.address, group_size, from.group.as_ref().map(Sid::bytes)),
     ];
     let mut fits = cx.read(absolute_size)? >= ABSOLUTE;
     for (_, _, size, part) in &parts {

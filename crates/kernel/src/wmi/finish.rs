@@ -41,7 +41,7 @@ pub(super) fn begin_all(cx: &mut Cx<'_>, buffer: u64, room: u32, count: u32) -> 
 
 /// Where the data of so many instances begin.
 const fn data_from(count: u32) -> u64 {
-    let table = WNODE_ALL_DATA::OffsetInstanceDataAndLength.offset + PAIR * count as u64;
+    let table = WNODE_ALL_DATA::OffsetInstanceDataAndLength.offset() + PAIR * count as u64;
     table.next_multiple_of(ALIGNMENT as u64)
 }
 

@@ -20,7 +20,7 @@ const MOST_INSTANCES: u32 = 0x1_0000;
 /// Where a field lies.
 #[allow(clippy::cast_possible_truncation, reason = "offsets in a small structure")]
 pub(super) const fn at<S, T>(field: Field<S, T>) -> usize {
-    field.offset as usize
+    field.offset() as usize
 }
 
 /// Bytes of the longest name.

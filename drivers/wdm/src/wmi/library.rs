@@ -70,8 +70,9 @@ struct Context {
 
 const _: () = assert!(size_of::<Registered>() == size_of::<abi::WMIGUIDREGINFO>());
 const _: () = assert!(size_of::<Context>() == size_of::<abi::WMILIB_CONTEXT>());
-const _: () =
-    assert!(core::mem::offset_of!(Context, switch) as u64 == abi::WMILIB_CONTEXT::WmiFunctionControl.offset);
+const _: () = assert!(
+    core::mem::offset_of!(Context, switch) as u64 == abi::WMILIB_CONTEXT::WmiFunctionControl.offset()
+);
 
 /// What the library is told of a driver: constants of its image.
 struct Tables<D>(PhantomData<D>);

@@ -54,7 +54,7 @@ impl Builder<'_> {
         e.bytes(&[0x88]); // mov [level], cl
         e.scratch_operand(RCX.0, LEVEL);
         e.bytes(&[0x65, 0x88, 0x0C, 0x25]); // mov gs:[Irql], cl
-        e.bytes(&u32::try_from(abi::KPCR::Irql.offset).expect("a small structure").to_le_bytes());
+        e.bytes(&u32::try_from(abi::KPCR::Irql.offset()).expect("a small structure").to_le_bytes());
         self.restore_flags();
         let e = &mut self.cache.emitter;
         e.load(RCX, SAVED_RCX);

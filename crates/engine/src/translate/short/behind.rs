@@ -142,7 +142,7 @@ std::arch::global_asm!(
     s_free_levels = const offset_of!(Scratch, free_levels),
     s_countdown = const offset_of!(Scratch, countdown),
     s_driver_r13 = const offset_of!(Scratch, driver_r13),
-    kpcr_irql = const abi::KPCR::Irql.offset,
+    kpcr_irql = const abi::KPCR::Irql.offset(),
     gate = sym frame::dirql_gate,
 );
 

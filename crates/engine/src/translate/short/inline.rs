@@ -177,5 +177,5 @@ impl Inline<'_> {
 
 /// Where the processor's control region has its level.
 pub(super) fn irql() -> [u8; 4] {
-    u32::try_from(abi::KPCR::Irql.offset).expect("a small structure").to_le_bytes()
+    u32::try_from(abi::KPCR::Irql.offset()).expect("a small structure").to_le_bytes()
 }

@@ -21,7 +21,7 @@ use crate::mm::{mdl, mdl_map, pool};
 use crate::verdict::Verdict;
 
 /// Bytes before the elements.
-const HEAD: u64 = SCATTER_GATHER_LIST::Elements.offset;
+const HEAD: u64 = SCATTER_GATHER_LIST::Elements.offset();
 const ELEMENT: u64 = size_of::<SCATTER_GATHER_ELEMENT>() as u64;
 const TAG: u32 = pool::tag(b"DmaL");
 

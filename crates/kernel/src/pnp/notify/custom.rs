@@ -36,7 +36,7 @@ fn copy(cx: &mut Cx<'_>, event: Notification) -> Flow<Result<Vec<u8>, NtStatus>>
         return Ok(Err(NtStatus::INVALID_DEVICE_REQUEST));
     }
     let size = cx.read(event + TARGET_DEVICE_CUSTOM_NOTIFICATION::Size)?;
-    if u64::from(size) < TARGET_DEVICE_CUSTOM_NOTIFICATION::CustomDataBuffer.offset {
+    if u64::from(size) < TARGET_DEVICE_CUSTOM_NOTIFICATION::CustomDataBuffer.offset() {
         return Ok(Err(NtStatus::INVALID_PARAMETER));
     }
     cx.read_bytes(event.address, size.into()).map(Ok)
