@@ -912,7 +912,7 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
 }
 
 #define POWER_DONE(Irp) UNREFERENCED_PARAMETER(Irp)
-#include "power_policy.h"
+#include "held_power.h"
 
 static NTSTATUS NTAPI DeviceIsUp(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
 {
@@ -933,21 +933,7 @@ static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
 
-    switch (PowerAsked(Irp)) {
-    case SystemPower:
-        return PowerBelow(Extension->Lower, Irp, SystemBelowDone, Extension->Pdo);
-    case DeviceUp:
-        return PowerBelow(Extension->Lower, Irp, DeviceIsUp, Extension);
-    case DeviceDown:
-        RaiseBar(&Extension->Held, HELD_ASLEEP);
-        WaitUntilIdle(&Extension->Held);
-        break;
-    case OtherPower:
-        break;
-    }
-    PoStartNextPowerIrp(Irp);
-    IoSkipCurrentIrpStackLocation(Irp);
-    return PoCallDriver(Extension->Lower, Irp);
+    return PowerWhereHeld(&Extension->Held, Extension->Lower, Extension->Pdo, Irp, DeviceIsUp, Extension);
 }
 
 static NTSTATUS NTAPI DispatchSystemControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -8,7 +8,8 @@ mod rig;
 
 use dirql::explore::{Bounds, Policy};
 use dirql::{Bench, Machine, Outcome, ScriptText};
-use rig::{Failing, driver, finish, play, start, try_play};
+use rig::failures::{Failing, whichever_fails};
+use rig::{driver, finish, play, start, try_play};
 
 /// Control codes of the bus, which is open as `b`: a slot, and a kind in the second byte.
 const PLUG: &str = "ioctl b 0x223140 in u32:";
@@ -348,7 +349,7 @@ fn children_come_and_go_at_any_moment_in_schedules_with_two_preemptions() {
 fn whichever_allocation_fails_the_bus_breaks_no_rule_and_leaves_nothing() {
     let story =
         format!("{OPEN}\n{PLUG}{PORT}\nwait 1ms\n{PLUG}{}\nwait 1ms\n{UNPLUG}0\nwait 1ms\nclose b", HUB + 1);
-    let calls = rig::whichever_fails(bus, Failing::One, &story);
+    let calls = whichever_fails(bus, Failing::One, &story);
     assert!(calls > 19, "only {calls} calls could fail");
 }
 

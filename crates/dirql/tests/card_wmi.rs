@@ -11,7 +11,8 @@ use std::rc::Rc;
 
 use dirql::{Bench, Outcome, Report};
 use kernel::event::{Event, Kind, Reader, Stamp};
-use rig::{Failing, driver, start, try_play};
+use rig::failures::{Failing, whichever_fails};
+use rig::{driver, start, try_play};
 
 const STATISTICS: &str = "block:{8F2D4B61-2C3E-4A7D-9B15-6E0CD38A7F42}";
 const TIMED_OUT: &str = "block:{8F2D4B62-2C3E-4A7D-9B15-6E0CD38A7F42}";
@@ -175,6 +176,6 @@ fn whichever_call_fails_the_driver_breaks_no_rule_and_leaves_nothing() {
          power d3 expect any; power d0 expect any
          wmi disable TIMED_OUT expect any",
     );
-    let calls = rig::whichever_fails(|| bench("pci9052,latency=5ms"), Failing::One, &text);
+    let calls = whichever_fails(|| bench("pci9052,latency=5ms"), Failing::One, &text);
     assert!(calls > 11, "only {calls} calls could fail");
 }

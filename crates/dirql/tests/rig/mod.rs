@@ -1,7 +1,7 @@
 //! For stories of whole machines: compiled drivers, and a machine even if another test of this process has one.
-#![allow(dead_code, unused_imports, reason = "each test file uses its part of the rig")]
+#![allow(dead_code, reason = "each test file uses its part of the rig")]
 
-mod failures;
+pub(crate) mod failures;
 mod guarantees;
 
 use std::cell::RefCell;
@@ -11,7 +11,6 @@ use std::rc::Rc;
 
 use dirql::{Bench, Boots, Error, Machine, Play, Report, script};
 use engine::{Chooser, Point};
-pub(crate) use failures::{Failing, whichever_fails};
 pub(crate) use guarantees::Guarantees;
 
 /// The stories that `checked.rs` takes in once more happen in checked machines there.

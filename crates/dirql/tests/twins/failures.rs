@@ -4,11 +4,12 @@ use dirql::Outcome;
 
 use super::twin::spelled;
 use super::{C, RUST, Twin};
-use crate::rig::{self, Failing, NoRoom, start};
+use crate::rig::failures::{self, Failing};
+use crate::rig::{NoRoom, start};
 
 /// How many calls could fail in a story of a slow card.
 fn whichever_fails(twin: Twin, which: Failing, script: &str) -> u32 {
-    rig::whichever_fails(|| twin.bench(&["pci9052,latency=5ms"]), which, &spelled(script))
+    failures::whichever_fails(|| twin.bench(&["pci9052,latency=5ms"]), which, &spelled(script))
 }
 
 const ADMINISTRATOR: &str = "wait 1ms

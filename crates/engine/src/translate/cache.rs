@@ -69,6 +69,8 @@ pub(crate) struct Place {
 struct Export {
     address: u64,
     number: u32,
+    /// What driver code may do by itself.
+    short: Option<Short>,
     /// The code that does it: made when a driver first comes there, which most of a thousand exports never see.
     thunk: Option<u64>,
 }
@@ -101,8 +103,6 @@ pub(crate) struct Cache {
     pub(crate) stubs: Stubs,
     /// The exports, by ascending address.
     exports: Vec<Export>,
-    /// By address, those of them that driver code may do by itself.
-    shorts: BTreeMap<u64, Short>,
 }
 
 /// A cache is flushed when less than this is left before a translation.
@@ -136,7 +136,6 @@ impl Translator {
             watched: BTreeSet::new(),
             stubs,
             exports: Vec::new(),
-            shorts: BTreeMap::new(),
         };
         Self { cache: RefCell::new(cache), generation: Cell::new(0) }
     }
@@ -320,15 +319,10 @@ impl Cache {
 
     /// Whether drivers have come to `address` already, and now find another export there.
     fn define_export(&mut self, address: u64, number: u32, short: Option<Short>) -> bool {
-        let same_short = self.short(address) == short;
-        match short {
-            Some(short) => drop(self.shorts.insert(address, short)),
-            None => drop(self.shorts.remove(&address)),
-        }
-        let defined = Export { address, number, thunk: None };
+        let defined = Export { address, number, short, thunk: None };
         match self.find_export(address) {
             // A machine that was taken back defines it again.
-            Ok(index) if self.exports[index].number == number && same_short => false,
+            Ok(index) if (self.exports[index].number, self.exports[index].short) == (number, short) => false,
             Ok(index) => std::mem::replace(&mut self.exports[index], defined).thunk.is_some(),
             Err(index) => {
                 self.exports.insert(index, defined);
@@ -351,16 +345,16 @@ impl Cache {
     /// The thunk of the export at `address`, if there is one; from now on the table leads there.
     fn export_entry(&mut self, address: u64) -> Option<u64> {
         let index = self.find_export(address).ok()?;
-        let Export { number, thunk, .. } = self.exports[index];
-        let thunk = thunk.unwrap_or_else(|| self.stubs.export_thunk(number, self.short(address)));
-        self.exports[index].thunk = Some(thunk);
+        let export = &mut self.exports[index];
+        let make = || self.stubs.export_thunk(export.number, export.short);
+        let thunk = *export.thunk.get_or_insert_with(make);
         table::set(address, Column::Jump, thunk);
         Some(thunk)
     }
 
     /// What the export at `address` does, if driver code may do it by itself.
     pub(super) fn short(&self, address: u64) -> Option<Short> {
-        self.shorts.get(&address).copied()
+        self.find_export(address).ok().and_then(|index| self.exports[index].short)
     }
 
     /// A translation relies on the code at `address` besides what it was made from.

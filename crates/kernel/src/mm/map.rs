@@ -320,7 +320,8 @@ pub(crate) fn release(k: &mut Kernel, zone: Zone, address: u64, count: u64) {
     }
 }
 
-fn clear(engine: Engine, address: u64, count: u64, fill: u8) {
+/// Fills pages that were just mapped for writing.
+pub(super) fn clear(engine: Engine, address: u64, count: u64, fill: u8) {
     if count > 1 {
         engine.provide(address, count * PAGE);
     }

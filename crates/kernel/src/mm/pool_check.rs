@@ -7,7 +7,7 @@ use abi::DriverPtr;
 use engine::windows::{PAGE, USER_DEVICE};
 use engine::{Engine, Flow, Leave};
 
-use super::pool::{Block, FREED_FILL, GUARD, GUARD_FILL, Kind, tag_text};
+use super::pool::{self, Block, FREED_FILL, GUARD, GUARD_FILL, Kind, tag_text};
 use super::space::Zone;
 use super::special_pool::is_tag_like;
 use crate::cx::{Cx, Kernel};
@@ -157,7 +157,7 @@ pub(crate) fn guards_hold(engine: Engine, address: u64, bytes: u64) -> bool {
     if let Some(guarded) = engine.is_guarded::<GUARD_FILL>(address, bytes) {
         return guarded;
     }
-    let room = bytes.max(1).next_multiple_of(GUARD);
+    let room = pool::room(bytes);
     let (behind, end) = (address + bytes, address + room + GUARD);
     engine.is_filled(address - GUARD, GUARD, GUARD_FILL) == Ok(true)
         && engine.is_filled(behind, end - behind, GUARD_FILL) == Ok(true)

@@ -72,7 +72,7 @@ fn cleared(k: &mut Kernel, frames: Vec<u64>) -> Option<Vec<u64>> {
         give(k, frames);
         return None;
     };
-    k.engine.fill(at, count * PAGE, 0).expect("the pages were just mapped");
+    map::clear(k.engine, at, count, 0);
     map::remove(k, Zone::Mappings, at, count);
     Some(frames)
 }
