@@ -1,6 +1,6 @@
 //! `dirql explore`: a script carried out in every schedule within a bound; the first broken run, shown and recorded.
 //!
-//! The search is made in parts, each in one machine that is taken back (`spread.rs` has them made in processes of their own);
+//! The search is made in parts, each in one machine that is taken back (`remote_runner.rs` has them made in processes of their own);
 //! what it finds is run once more from the machine's start, which is what is shown. What is searched, and what is not,
 //! is said in `docs/replay.md`.
 
@@ -18,9 +18,9 @@ use crate::many::host_processors;
 use crate::out::{self, complain};
 use crate::outputs::Outputs;
 use crate::progress::Progress;
+use crate::remote_runner::{self, CHECKED_PART, PART, RemoteRunner, WorkerConfig};
 use crate::run::{AFTER_DEATH, Files, bench, note_death, script, shown};
 use crate::said::Tells;
-use crate::spread::{self, CHECKED_PART, Makers, PART, Spread};
 use crate::view::{Show, silently};
 use crate::{again, remarked};
 
@@ -81,11 +81,15 @@ fn search_apart(arguments: &Explore) -> Result<u8> {
     let (searched, refused, failed) = thread::scope(|scope| {
         let checked = arguments.checked;
         let progress = Progress::new(!arguments.view.quiet);
-        let mut spread =
-            Spread::new(scope, Makers { isolation: &arguments.isolation, workers, checked }, &stop, progress);
-        let searched = search_by(&mut spread, &bounds(arguments));
+        let mut remote_runner = RemoteRunner::new(
+            scope,
+            WorkerConfig { isolation: &arguments.isolation, workers, checked },
+            &stop,
+            progress,
+        );
+        let searched = search_by(&mut remote_runner, &bounds(arguments));
         stop.store(true, Ordering::Relaxed);
-        (searched, spread.refused, spread.failed)
+        (searched, remote_runner.refused, remote_runner.failed)
     });
     if let Some(error) = failed {
         return Err(error);
@@ -99,7 +103,9 @@ fn search_apart(arguments: &Explore) -> Result<u8> {
         complain!("dirql: schedule {} has ended its process: {}", first.number, first.why.trim_end());
     }
     match &searched.found {
-        Some((choices, _)) => show_apart(arguments, &[format!("--{FOUND}={}", spread::joined(choices))]),
+        Some((choices, _)) => {
+            show_apart(arguments, &[format!("--{FOUND}={}", remote_runner::joined(choices))])
+        }
         None if !searched.lost.is_empty() => Ok(crate::NO_ANSWER),
         None if !wants_confirmation(arguments) => Ok(Outcome::Clean.exit_code()),
         None => match isolate::untold(&arguments.isolation, &[format!("--{}={CONFIRM}", isolate::TURN)])?.0 {
@@ -149,7 +155,7 @@ fn search_here(arguments: &Explore, jail: Option<Jail>) -> Result<Done> {
     let searched = searched.map(|report| report.outcome().name().to_owned());
     tell(&searched, arguments)?;
     Ok(match &searched.found {
-        Some((choices, _)) => Done::then(spread::joined(choices)),
+        Some((choices, _)) => Done::then(remote_runner::joined(choices)),
         None if wants_confirmation(arguments) => Done::then(CONFIRM.to_owned()),
         None => Done::with(Outcome::Clean.exit_code()),
     })
@@ -162,7 +168,7 @@ fn make_part(arguments: &Explore, jail: Option<Jail>, part: &str, checked: bool)
         let mut tells = Tells::default();
         let tell = |ran: &_, said| {
             tells.tell(said);
-            spread::tell(ran, |report: &Report| report.outcome().name());
+            remote_runner::tell(ran, |report: &Report| report.outcome().name());
         };
         let is_wanted = |report: &Report| {
             #[cfg(debug_assertions)]
@@ -172,7 +178,7 @@ fn make_part(arguments: &Explore, jail: Option<Jail>, part: &str, checked: bool)
         bench.checked(checked).search_part(&play, &bounds(arguments), part.parse()?, is_wanted, tell)?;
         Ok(Done::with(0))
     };
-    make().inspect_err(|_| isolate::tell(spread::REFUSED))
+    make().inspect_err(|_| isolate::tell(remote_runner::REFUSED))
 }
 
 fn outputs(arguments: &Explore) -> Outputs {
@@ -211,7 +217,7 @@ fn follow(arguments: &Explore, jail: Option<Jail>, choices: &str, death: Option<
         show = show.without_events();
         note_death(&show, death);
     }
-    let replay = Replay::new(spread::parted(choices)?);
+    let replay = Replay::new(remote_runner::parted(choices)?);
     let name = match arguments.policy {
         None => format!("exhaustive:{}", arguments.preemptions),
         Some(policy) => format!("explore {policy}"),
@@ -252,7 +258,7 @@ fn tell(searched: &Searched<String>, arguments: &Explore) -> Result<()> {
     let show = Show::new(&arguments.view, &arguments.isolation)?;
     let fast = if arguments.fast && searched.found.is_none() { " (fast: not checked)" } else { "" };
     let replay = |choices: &Choices| {
-        let follow = format!("--{FOLLOW}={}", spread::joined(choices));
+        let follow = format!("--{FOLLOW}={}", remote_runner::joined(choices));
         again::command(&IN_SEARCH_ONLY, &[follow])
     };
     if show.is_json() {

@@ -23,7 +23,7 @@ use rustix::process::{Pid, Resource, Rlimit, Signal};
 
 use crate::NO_ANSWER;
 use crate::arguments::Isolation;
-use crate::obituary::Death;
+use crate::crash_report::Death;
 use crate::out::{self, complain};
 use crate::outputs::Outputs;
 use crate::terminal;
@@ -187,7 +187,7 @@ impl Confined {
 
     /// What it may still do once driver code runs.
     fn jail(&self) -> Jail {
-        Jail::new().last_words(&self.pipe)
+        Jail::new().emergency_log(&self.pipe)
     }
 
     /// Tells the watcher that everything was said.
@@ -332,7 +332,7 @@ pub(crate) fn shown(
             return Ok(Done::then(next));
         }
         let again = after_death.is_some_and(|prefix| turn.is_some_and(|turn| turn.starts_with(prefix)));
-        complain!("dirql: {}", death.obituary(first.as_ref().filter(|_| again)));
+        complain!("dirql: {}", death.crash_report(first.as_ref().filter(|_| again)));
         Ok(Done::with(NO_ANSWER))
     })
 }

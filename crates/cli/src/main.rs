@@ -9,6 +9,7 @@
 
 mod again;
 mod arguments;
+mod crash_report;
 mod devices;
 mod explore;
 #[cfg(debug_assertions)]
@@ -19,16 +20,15 @@ mod isolate;
 mod manual;
 mod many;
 mod new;
-mod obituary;
 mod out;
 mod outputs;
 mod progress;
 mod remarked;
+mod remote_runner;
 mod replay;
 mod rules;
 mod run;
 mod said;
-mod spread;
 mod terminal;
 mod tips;
 mod view;

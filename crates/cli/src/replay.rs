@@ -5,8 +5,8 @@ use dirql::record::{Difference, Record, Recording};
 use dirql::{Error, Jail, Outcome};
 
 use crate::arguments::Replay;
+use crate::crash_report::unexplained;
 use crate::isolate::{self, Done};
-use crate::obituary::unexplained;
 use crate::out::complain;
 use crate::outputs::Outputs;
 use crate::run::{AFTER_DEATH, CHECKED_MOMENTS, drawn, note_death};

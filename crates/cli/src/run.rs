@@ -16,9 +16,9 @@ use dirql::{Bench, Error, Jail, Outcome, Play, Report, ScriptText, processor, wi
 
 use crate::again::quoted;
 use crate::arguments::{Around, Only, Run, Setup};
+use crate::crash_report::unexplained;
 use crate::isolate::{self, Done};
 use crate::many;
-use crate::obituary::unexplained;
 use crate::out::{self, complain};
 use crate::outputs::Outputs;
 use crate::said::Tells;

@@ -7,7 +7,7 @@ use dirql::explore::{Choices, Remark};
 use serde_json::{Value, json};
 
 use crate::isolate;
-use crate::spread::{joined, parted};
+use crate::remote_runner::{joined, parted};
 
 /// How a finding is told, before the first run of the process that had it: as JSON, with the choices of that run.
 const FOUND: &str = "found ";

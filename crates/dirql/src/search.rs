@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use engine::{Chooser, Question, Tracking};
 use explore::{
-    Bounds, Choices, Counted, Course, Local, Occurrences, Part, Places, Questions, Ran, Remark, Runner,
-    Searched, Subject,
+    Bounds, Choices, Counted, Local, Occurrences, Places, Questions, Ran, Remark, Runner, Schedule, Searched,
+    Subject, Subtree,
 };
 
 use crate::bench::Bench;
@@ -76,7 +76,7 @@ struct Unready {
 impl Runner for Unready {
     type Outcome = Report;
 
-    fn run(&mut self, _part: usize, _course: &Course) -> Ran<Report> {
+    fn run(&mut self, _part: usize, _schedule: &Schedule) -> Ran<Report> {
         match self.found.take() {
             Some((choices, report)) => Ran::Wanted(choices, report),
             None => Ran::Usual(Questions::default(), Places::default()),
@@ -114,7 +114,7 @@ impl Bench {
         self,
         play: &Play,
         bounds: &Bounds,
-        part: Part,
+        part: Subtree,
         wanted: impl FnMut(&Report) -> bool,
         tell: impl FnMut(&Ran<Report>, Vec<(Remark, Choices)>),
     ) -> Result<(), Error> {

@@ -16,7 +16,7 @@ mod rig;
 use std::fmt::Write;
 
 use dirql::Bench;
-use dirql::explore::{Dice, Policy};
+use dirql::explore::{Policy, Rng};
 use rig::{driver, finish, try_play, wanted};
 
 const SECOND: u64 = 1_000_000_000;
@@ -54,13 +54,13 @@ const STOPS_AND_SLEEPS: &[&str] = &[
 ];
 
 /// The text in which each `N` is a random number and each `H` is a handle.
-fn filled(template: &str, dice: &mut Dice) -> String {
+fn filled(template: &str, rng: &mut Rng) -> String {
     let mut text = String::new();
     for word in template.split_inclusive(' ') {
         match word.trim_end() {
-            "H" => write!(text, "h{} ", dice.below(HANDLES)).unwrap(),
-            "N" => write!(text, "{} ", dice.below(64)).unwrap(),
-            "u32:N" => write!(text, "u32:{} ", 1 + dice.below(15)).unwrap(),
+            "H" => write!(text, "h{} ", rng.below(HANDLES)).unwrap(),
+            "N" => write!(text, "{} ", rng.below(64)).unwrap(),
+            "u32:N" => write!(text, "u32:{} ", 1 + rng.below(15)).unwrap(),
             _ => text.push_str(word),
         }
     }
@@ -77,37 +77,36 @@ impl Traffic {
     }
 
     /// A round of traffic as a script.
-    fn round(&self, dice: &mut Dice) -> String {
+    fn round(&self, rng: &mut Rng) -> String {
         let mut text = String::new();
-        let of = |all: &[&'static str], dice: &mut Dice| {
-            all[usize::try_from(dice.below(all.len() as u64)).unwrap()]
-        };
+        let of =
+            |all: &[&'static str], rng: &mut Rng| all[usize::try_from(rng.below(all.len() as u64)).unwrap()];
         for handle in 0..HANDLES {
             writeln!(text, "open {} as h{handle} overlapped", self.device).unwrap();
         }
         for thread in 0..THREADS {
-            for _ in 0..=dice.below(11) {
-                let request = filled(of(self.requests, dice), dice);
+            for _ in 0..=rng.below(11) {
+                let request = filled(of(self.requests, rng), rng);
                 writeln!(text, "t{thread}: {request} expect any").unwrap();
-                if dice.one_in(4) {
-                    writeln!(text, "t{thread}: wait {}us", dice.below(2_000)).unwrap();
+                if rng.one_in(4) {
+                    writeln!(text, "t{thread}: wait {}us", rng.below(2_000)).unwrap();
                 }
             }
         }
         let mut begun = 0;
         if !self.waits.is_empty() {
-            for _ in 0..dice.below(4) {
-                writeln!(text, "async a{begun} {}", filled(of(self.waits, dice), dice)).unwrap();
+            for _ in 0..rng.below(4) {
+                writeln!(text, "async a{begun} {}", filled(of(self.waits, rng), rng)).unwrap();
                 begun += 1;
             }
         }
-        for _ in 0..dice.below(4) {
-            writeln!(text, "wait {}us", dice.below(3_000)).unwrap();
-            if dice.one_in(2) {
-                writeln!(text, "cancel h{}", dice.below(HANDLES)).unwrap();
+        for _ in 0..rng.below(4) {
+            writeln!(text, "wait {}us", rng.below(3_000)).unwrap();
+            if rng.one_in(2) {
+                writeln!(text, "cancel h{}", rng.below(HANDLES)).unwrap();
             }
-            if !self.events.is_empty() && dice.one_in(8) {
-                writeln!(text, "{}", of(self.events, dice)).unwrap();
+            if !self.events.is_empty() && rng.one_in(8) {
+                writeln!(text, "{}", of(self.events, rng)).unwrap();
             }
         }
         for thread in 0..THREADS {
@@ -116,7 +115,7 @@ impl Traffic {
         for begun in 0..begun {
             writeln!(text, "cancel a{begun}; join a{begun} expect any").unwrap();
         }
-        text + &filled(self.holds, dice)
+        text + &filled(self.holds, rng)
             + "\n"
             + &(0..HANDLES).map(|handle| format!("close h{handle}\n")).collect::<String>()
     }
@@ -124,18 +123,15 @@ impl Traffic {
     /// Lets the time pass, and looks what is left.
     fn soak(&self) {
         let end = wanted("DIRQL_HOURS", 3) * 3_600 * SECOND;
-        let mut dice = Dice::new(wanted("DIRQL_FIRST_SEED", 1));
-        let machine = self
-            .bench()
-            .policy(Policy::Random(dice.roll()))
-            .start()
-            .unwrap_or_else(|error| panic!("{error}"));
+        let mut rng = Rng::new(wanted("DIRQL_FIRST_SEED", 1));
+        let machine =
+            self.bench().policy(Policy::Random(rng.roll())).start().unwrap_or_else(|error| panic!("{error}"));
         let (mut rounds, mut settled) = (0_u64, None);
         while machine.now() < end {
-            if let Err(error) = try_play(&machine, &self.round(&mut dice)) {
+            if let Err(error) = try_play(&machine, &self.round(&mut rng)) {
                 panic!("{}, round {rounds}: {error}\n{}", self.sys, machine.finish());
             }
-            machine.wait(dice.below(200 * SECOND)).unwrap();
+            machine.wait(rng.below(200 * SECOND)).unwrap();
             rounds += 1;
             if settled.is_none() && machine.now() >= end / 2 {
                 settled = Some(resident());

@@ -239,10 +239,10 @@ pub struct Runner {
 /// the engine's to say, by the guest's type:
 ///
 /// ```compile_fail,E0432
-/// use engine::Doors;
+/// use engine::GuestEntryPoints;
 ///
-/// fn of_another<G: engine::Guest>() -> Doors {
-///     Doors::of::<G>()
+/// fn of_another<G: engine::Guest>() -> GuestEntryPoints {
+///     GuestEntryPoints::of::<G>()
 /// }
 /// ```
 pub trait Guest {

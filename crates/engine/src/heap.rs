@@ -13,8 +13,8 @@ use rustix::mm::{MprotectFlags, mprotect};
 use talc::{OomHandler, Span, Talc};
 
 use crate::arena::{self, arena, blocks};
+use crate::emergency_log::{Words, say};
 use crate::jail;
-use crate::last_words::{Words, say};
 use crate::machine;
 use crate::memory::usize_of;
 use crate::windows::{HEAP, PAGE, Window};

@@ -26,7 +26,7 @@ use crate::shadow::Shadow;
 use crate::sharing::Sharing;
 use crate::signals;
 use crate::strand::ArenaStack;
-use crate::translate::{self, Doors, Resumption, Translator};
+use crate::translate::{self, GuestEntryPoints, Resumption, Translator};
 use crate::turn;
 use crate::windows::{
     self, CACHE_WRITTEN, DEVICE, HEAP, IMAGES, PAGES, STACKS, SYSTEM, TABLE, TABLE_WRITTEN, USER,
@@ -170,7 +170,7 @@ impl Host {
             cpu: Cell::default(),
         });
         STATE.store(Box::into_raw(state), Ordering::Relaxed);
-        Doors::closed().open();
+        GuestEntryPoints::closed().open();
         clock().reset();
         translate::scratch().level.set(0);
         translate::scratch().free_levels.set(16);

@@ -22,7 +22,7 @@ use crate::page_set::PageSet;
 use crate::page_table::{self, Entry, GRANULE, Run, granule};
 use crate::shadow::Shadow;
 use crate::sharing;
-use crate::view::{self, glance, jot, missed};
+use crate::view::{self, take_fault};
 use crate::windows::{DRIVER_MEMORY, IMAGES, PAGE, SYSTEM, USER, Window};
 
 /// What the kernel or a driver may do with a page.
@@ -468,7 +468,7 @@ pub(crate) enum Told {
     InEax,
     /// There is 1 in `edx`.
     InEdx,
-    /// By [`view::missed`].
+    /// By [`view::take_fault`].
     Missed,
 }
 
@@ -679,8 +679,8 @@ pub(crate) fn copy_plain(to: u64, from: u64, bytes: u64) -> bool {
         return false;
     }
     if bytes == 4 {
-        jot::<4>(to, glance::<4>(from));
-        return !missed();
+        view::store::<4>(to, view::load::<4>(from));
+        return !take_fault();
     }
     // SAFETY: both ranges lie in the windows that hold driver memory, or begin there and end in the page behind, where nothing of ours
     // is; a fault ends in the fix-up.

@@ -18,7 +18,7 @@ use crate::heap;
 use crate::host::Host;
 use crate::machine::{Engine, state, try_state};
 use crate::strand::ArenaStack;
-use crate::translate::Doors;
+use crate::translate::GuestEntryPoints;
 
 type Body = Coroutine<(), (), (), ArenaStack>;
 
@@ -129,12 +129,12 @@ fn resume(explored: bool) -> bool {
 #[derive(Clone, Copy)]
 struct Hosted<'g> {
     guest: &'g dyn Guest,
-    doors: Doors,
+    entry_points: GuestEntryPoints,
 }
 
 impl<'g> Hosted<'g> {
     fn new<G: Guest>(guest: &'g G) -> Self {
-        Self { guest, doors: Doors::of::<G>() }
+        Self { guest, entry_points: GuestEntryPoints::of::<G>() }
     }
 
     fn address(self) -> *const () {
@@ -144,12 +144,12 @@ impl<'g> Hosted<'g> {
     /// Whether it is the guest of the run in progress.
     fn is_here(self) -> bool {
         let guest = state().guest.get();
-        guest.is_some_and(|guest| ptr::addr_eq(guest, self.guest)) && self.doors.are_open()
+        guest.is_some_and(|guest| ptr::addr_eq(guest, self.guest)) && self.entry_points.are_open()
     }
 
     /// Runs `f` with it as the machine's guest.
     fn with<R>(self, f: impl FnOnce() -> R) -> R {
-        struct Restore(Option<*const dyn Guest>, Doors);
+        struct Restore(Option<*const dyn Guest>, GuestEntryPoints);
         impl Drop for Restore {
             fn drop(&mut self) {
                 if let Some(state) = try_state() {
@@ -166,7 +166,7 @@ impl<'g> Hosted<'g> {
         // SAFETY: only the lifetime is changed, and `Restore` takes the pointer back before `guest` goes.
         let guest =
             unsafe { std::mem::transmute::<*const (dyn Guest + 'g), *const (dyn Guest + 'static)>(guest) };
-        let _restore = Restore(state().guest.replace(Some(guest)), self.doors.open());
+        let _restore = Restore(state().guest.replace(Some(guest)), self.entry_points.open());
         f()
     }
 }

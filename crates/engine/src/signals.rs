@@ -10,8 +10,8 @@ use std::io;
 use std::ptr;
 use std::sync::OnceLock;
 
+use crate::emergency_log::{Words, say};
 use crate::jail;
-use crate::last_words::{Words, say};
 use crate::machine::try_state;
 use crate::memory;
 use crate::translate::{self, ALLOWED, HostFault, host_words, scratch};

@@ -2,7 +2,7 @@
 //! an instruction.
 //!
 //! Only where nobody asks who touches what (no shadow, nobody learns): [`Engine::view`] says so. A word that cannot be accessed after all
-//! is not told at once: whoever is through asks [`Engine::missed`], and believes nothing of what was read if it says yes.
+//! is not told at once: whoever is through asks [`Engine::take_fault`], and believes nothing of what was read if it says yes.
 
 use std::marker::PhantomData;
 use std::sync::atomic::AtomicBool;
@@ -66,7 +66,7 @@ impl<T> View<T> {
         self.at
     }
 
-    /// A word of it; see [`Engine::missed`].
+    /// A word of it; see [`Engine::take_fault`].
     #[must_use]
     #[inline]
     pub fn get<F: FromBytes + IntoBytes>(self, field: Field<T, F>) -> F {
@@ -75,16 +75,16 @@ impl<T> View<T> {
         let mut value = F::new_zeroed();
         let bytes = value.as_mut_bytes();
         let word = match bytes.len() {
-            1 => glance::<1>(address),
-            2 => glance::<2>(address),
-            4 => glance::<4>(address),
-            _ => glance::<8>(address),
+            1 => load::<1>(address),
+            2 => load::<2>(address),
+            4 => load::<4>(address),
+            _ => load::<8>(address),
         };
         bytes.copy_from_slice(&word.to_le_bytes()[..bytes.len()]);
         value
     }
 
-    /// Writes a word of it; see [`Engine::missed`].
+    /// Writes a word of it; see [`Engine::take_fault`].
     #[inline]
     pub fn set<F: IntoBytes + Immutable>(self, field: Field<T, F>, value: F) {
         const { assert!(memory::is_word::<F>(), "a view is written word by word") };
@@ -94,10 +94,10 @@ impl<T> View<T> {
         bytes[..from.len()].copy_from_slice(from);
         let word = u64::from_le_bytes(bytes);
         match from.len() {
-            1 => jot::<1>(address, word),
-            2 => jot::<2>(address, word),
-            4 => jot::<4>(address, word),
-            _ => jot::<8>(address, word),
+            1 => store::<1>(address, word),
+            2 => store::<2>(address, word),
+            4 => store::<4>(address, word),
+            _ => store::<8>(address, word),
         }
     }
 
@@ -122,7 +122,7 @@ impl<T> View<T> {
 }
 
 impl<T: FromBytes + IntoBytes> View<T> {
-    /// All of it, where it is a word; see [`Engine::missed`].
+    /// All of it, where it is a word; see [`Engine::take_fault`].
     #[must_use]
     #[inline]
     pub fn word(self) -> T {
@@ -155,14 +155,14 @@ impl Engine {
         let ends = [address, address + bytes - 1].map(|at| self.view_of_user(DriverPtr::<u8>::new(at)));
         let [Some(first), Some(last)] = ends else { return false };
         let _ = (first.word(), last.word());
-        !self.missed()
+        !self.take_fault()
     }
 
     /// Whether an access of any view did not do what it says since this was asked last.
     #[must_use]
     #[inline]
-    pub fn missed(self) -> bool {
-        missed()
+    pub fn take_fault(self) -> bool {
+        take_fault()
     }
 
     /// Whether [`Engine::view`] may be had: the machine is not checked, and nobody learns who touches what.
@@ -213,12 +213,12 @@ pub(crate) fn miss() {
 
 /// Whether an access of a view has faulted since this was asked last.
 #[inline]
-pub(crate) fn missed() -> bool {
+pub(crate) fn take_fault() -> bool {
     MISSED.load(Relaxed) && MISSED.swap(false, Relaxed)
 }
 
-/// One instruction on driver memory; who makes several asks [`missed`] once.
-macro_rules! glance {
+/// One instruction on driver memory; who makes several asks [`take_fault`] once.
+macro_rules! load {
     ($instruction:literal, $($operand:tt)*) => {
         // SAFETY: the address lies in a window that holds driver memory, or in the page behind, where nothing of ours is; where it is not
         // mapped or may not be written, the signal handler goes on behind the instruction.
@@ -238,30 +238,30 @@ macro_rules! glance {
     };
 }
 
-/// Loads a word of 1, 2, 4 or 8 bytes of driver memory. If that faults, whatever is loaded is nobody's, and [`missed`] says so.
+/// Loads a word of 1, 2, 4 or 8 bytes of driver memory. If that faults, whatever is loaded is nobody's, and [`take_fault`] says so.
 #[inline]
-pub(crate) fn glance<const BYTES: usize>(address: u64) -> u64 {
+pub(crate) fn load<const BYTES: usize>(address: u64) -> u64 {
     let value: u64;
     match BYTES {
         1 => {
-            glance!("movzx {value:e}, byte ptr [{address}]", address = in(reg) address, value = out(reg) value,)
+            load!("movzx {value:e}, byte ptr [{address}]", address = in(reg) address, value = out(reg) value,)
         }
         2 => {
-            glance!("movzx {value:e}, word ptr [{address}]", address = in(reg) address, value = out(reg) value,)
+            load!("movzx {value:e}, word ptr [{address}]", address = in(reg) address, value = out(reg) value,)
         }
-        4 => glance!("mov {value:e}, [{address}]", address = in(reg) address, value = out(reg) value,),
-        _ => glance!("mov {value}, [{address}]", address = in(reg) address, value = out(reg) value,),
+        4 => load!("mov {value:e}, [{address}]", address = in(reg) address, value = out(reg) value,),
+        _ => load!("mov {value}, [{address}]", address = in(reg) address, value = out(reg) value,),
     }
     value
 }
 
-/// Stores a word of 1, 2, 4 or 8 bytes in driver memory, unless that faults: [`missed`] says so.
+/// Stores a word of 1, 2, 4 or 8 bytes in driver memory, unless that faults: [`take_fault`] says so.
 #[inline]
-pub(crate) fn jot<const BYTES: usize>(address: u64, value: u64) {
+pub(crate) fn store<const BYTES: usize>(address: u64, value: u64) {
     match BYTES {
-        1 => glance!("mov [{address}], {value:l}", address = in(reg) address, value = in(reg) value,),
-        2 => glance!("mov [{address}], {value:x}", address = in(reg) address, value = in(reg) value,),
-        4 => glance!("mov [{address}], {value:e}", address = in(reg) address, value = in(reg) value,),
-        _ => glance!("mov [{address}], {value}", address = in(reg) address, value = in(reg) value,),
+        1 => load!("mov [{address}], {value:l}", address = in(reg) address, value = in(reg) value,),
+        2 => load!("mov [{address}], {value:x}", address = in(reg) address, value = in(reg) value,),
+        4 => load!("mov [{address}], {value:e}", address = in(reg) address, value = in(reg) value,),
+        _ => load!("mov [{address}], {value}", address = in(reg) address, value = in(reg) value,),
     }
 }

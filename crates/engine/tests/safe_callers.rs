@@ -188,7 +188,7 @@ fn the_engine_of_a_machine_that_has_ended_answers_or_refuses() {
     host.finish();
     assert!(engine.read(DriverPtr::<u64>::new(SYSTEM.base + PAGE)).is_err());
     let _ = view.word();
-    assert!(engine.missed(), "what was never mapped");
+    assert!(engine.take_fault(), "what was never mapped");
     let why = refused(|| engine.spawn());
     assert!(why.contains("no machine is alive"), "{why}");
 }

@@ -29,7 +29,7 @@ fn each_word_is_where_the_layout_says_and_nothing_beside_it_changes() {
     irp.set(IRP::Flags, 0x70);
     irp.part(IRP::IoStatus).set(IO_STATUS_BLOCK::Information, 5);
     irp.part(IRP::IoStatus).set(IO_STATUS_BLOCK::Status, NtStatus::UNSUCCESSFUL);
-    assert!(!engine.missed());
+    assert!(!engine.take_fault());
     let mut whole = IRP::zeroed();
     engine.read_bytes(DATA, zerocopy::IntoBytes::as_mut_bytes(&mut whole)).unwrap();
     assert_eq!((whole.get(IRP::Size), whole.get(IRP::StackCount), whole.get(IRP::Flags)), (0x118, 1, 0x70));
@@ -46,17 +46,17 @@ fn what_is_not_there_is_missed_once_and_the_machine_goes_on() {
     let engine = rig.engine;
     let nowhere = engine.view(DriverPtr::<u64>::new(FREE)).unwrap();
     let _ = nowhere.word();
-    assert!(engine.missed());
-    assert!(!engine.missed(), "it was told");
+    assert!(engine.take_fault());
+    assert!(!engine.take_fault(), "it was told");
     engine.map(FREE, 0x4000_0000, PAGE, Protection::READ);
     assert_eq!(nowhere.word(), 0);
-    assert!(!engine.missed(), "it can be read now");
+    assert!(!engine.take_fault(), "it can be read now");
     engine.view(DriverPtr::<IO_STATUS_BLOCK>::new(FREE)).unwrap().set(IO_STATUS_BLOCK::Information, 1);
-    assert!(engine.missed(), "and not be written");
+    assert!(engine.take_fault(), "and not be written");
     assert_eq!(word(engine, FREE + 8), 0);
     let last = DriverPtr::<IRP>::new(SYSTEM.end() - 8);
     let _ = engine.view(last).unwrap().get(IRP::UserEvent);
-    assert!(engine.missed(), "behind the window there is nothing");
+    assert!(engine.take_fault(), "behind the window there is nothing");
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn an_applications_ends_are_readable_or_not_and_its_bytes_are_copied() {
         assert_eq!(copy, [&[0], &*bytes, &[0]].concat());
     }
     assert!(!engine.copy_plain(DATA, APPLICATION + PAGE - 2, 4), "half of it is not there");
-    assert!(!engine.missed(), "who asked has been told");
+    assert!(!engine.take_fault(), "who asked has been told");
 }
 
 #[test]
@@ -148,7 +148,7 @@ fn what_is_written_by_a_view_is_taken_back_with_the_machine() {
         for _ in 0..3 {
             block.set(IO_STATUS_BLOCK::Information, 2);
             assert!(engine.lay::<0, 0xFB>(DATA + 0x40, 24));
-            assert!(!engine.missed());
+            assert!(!engine.take_fault());
             rig.host.rewind(snapshot);
             assert_eq!((word(engine, DATA + 8), word(engine, DATA + 0x38)), (1, 0));
         }

@@ -1,4 +1,4 @@
-//! The policy of whatever comes before the part of a run that is searched: the default answers, counted.
+//! The policy of whatever comes before the subtree of a run that is searched: the default answers, counted.
 
 use std::cell::RefCell;
 use std::rc::Rc;

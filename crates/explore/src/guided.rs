@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use engine::{Chooser, Point, SLICE_END};
 
-use crate::course::{Departures, Questions};
+use crate::schedule::{Departures, Questions};
 
 /// A question that was asked, and what departing from the default would cost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

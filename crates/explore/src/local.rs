@@ -1,6 +1,6 @@
 //! The runs of a search, made where it is called, one after the other.
 //!
-//! Runs of a part often begin alike, for long: then what they have in common is run once, and each begins behind it.
+//! Runs of a subtree often begin alike, for long: then what they have in common is run once, and each begins behind it.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -8,33 +8,33 @@ use std::rc::Rc;
 use engine::Chooser;
 
 use crate::choice::Choices;
-use crate::course::{Course, Departures};
 use crate::guided::{Asked, Guided};
-use crate::part::Part;
 use crate::places::Places;
 use crate::recorder::{Notes, Recorder};
 use crate::remarks::Remark;
+use crate::schedule::{Departures, Schedule};
 use crate::search::{Bounds, Ran, Runner, Subject};
 use crate::shared::Shared;
+use crate::subtree::Subtree;
 
 /// Makes runs where it is called.
 pub struct Local<'s, S, W> {
     subject: &'s mut S,
     bounds: Bounds,
     wanted: W,
-    /// What the runs of each part begin with, and where they are asked.
-    parts: Vec<(Option<(Departures, usize)>, Places)>,
+    /// What the runs of each subtree begin with, and where they are asked.
+    subtrees: Vec<(Option<(Departures, usize)>, Places)>,
     /// What was told of places.
     told: Places,
-    /// The part whose runs are made now.
-    part: Option<usize>,
-    ground: Option<Ground>,
+    /// The subtree whose runs are made now.
+    subtree: Option<usize>,
+    checkpoint: Option<PrefixCheckpoint>,
     /// What the last run has said.
     remarks: Vec<(Remark, Choices)>,
 }
 
 /// What was answered before the question where runs begin.
-struct Ground {
+struct PrefixCheckpoint {
     /// How many of a run's departures lie before it.
     departures: usize,
     guided: Guided,
@@ -55,15 +55,15 @@ fn recorder(policy: Box<dyn Chooser>, log: &Log) -> Recorder {
 impl<'s, S: Subject, W: FnMut(&S::Outcome) -> bool> Local<'s, S, W> {
     /// Runs `subject`, as a search within `bounds` does; `wanted` says of a run whether it was looked for.
     pub fn new(subject: &'s mut S, bounds: Bounds, wanted: W) -> Self {
-        let (parts, told) = (Vec::new(), Places::default());
-        Self { subject, bounds, wanted, parts, told, part: None, ground: None, remarks: Vec::new() }
+        let (subtrees, told) = (Vec::new(), Places::default());
+        Self { subject, bounds, wanted, subtrees, told, subtree: None, checkpoint: None, remarks: Vec::new() }
     }
 
-    /// Goes to where the runs of this part begin.
-    fn stand(&mut self, part: usize) {
+    /// Goes to where the runs of this subtree begin.
+    fn stand(&mut self, subtree: usize) {
         self.subject.begin_anew();
-        (self.part, self.ground) = (Some(part), None);
-        let Some((stem, places)) = self.parts.get_mut(part) else { return };
+        (self.subtree, self.checkpoint) = (Some(subtree), None);
+        let Some((stem, places)) = self.subtrees.get_mut(subtree) else { return };
         self.subject.watch(places);
         let Some((departures, first)) = stem.take() else { return };
         let (length, asked, log) = (departures.len(), Asked::default(), Log::default());
@@ -75,7 +75,8 @@ impl<'s, S: Subject, W: FnMut(&S::Outcome) -> bool> Local<'s, S, W> {
         if self.subject.begin_at(Box::new(recorder.clone()), &mut here) {
             let (guided, _) = guided.borrow().then(Departures::new());
             let notes = recorder.borrow().notes();
-            self.ground = Some(Ground { departures: length, guided, notes, choices: log.take() });
+            self.checkpoint =
+                Some(PrefixCheckpoint { departures: length, guided, notes, choices: log.take() });
         }
     }
 
@@ -89,21 +90,21 @@ impl<'s, S: Subject, W: FnMut(&S::Outcome) -> bool> Local<'s, S, W> {
         new
     }
 
-    fn policy(&self, course: &Course, log: &Log) -> (Recorder, Asked) {
-        match (course, &self.ground) {
-            (Course::Departing(departures), Some(ground)) => {
-                log.replace(ground.choices.clone());
-                let (guided, asked) = ground.guided.then(departures[ground.departures..].to_vec());
-                (recorder(Box::new(guided), log).going_on(ground.notes.clone()), asked)
+    fn policy(&self, schedule: &Schedule, log: &Log) -> (Recorder, Asked) {
+        match (schedule, &self.checkpoint) {
+            (Schedule::Departing(departures), Some(checkpoint)) => {
+                log.replace(checkpoint.choices.clone());
+                let (guided, asked) = checkpoint.guided.then(departures[checkpoint.departures..].to_vec());
+                (recorder(Box::new(guided), log).going_on(checkpoint.notes.clone()), asked)
             }
-            (Course::Departing(departures), None) => {
+            (Schedule::Departing(departures), None) => {
                 let asked = Asked::default();
                 let Bounds { faults, instructions, .. } = self.bounds;
                 let guided = Guided::new(departures.clone(), asked.clone(), faults, instructions);
                 (recorder(Box::new(guided), log).after(self.subject.asked_before()), asked)
             }
             // A policy with too few seeds is refused before a search begins; here its first one serves.
-            (Course::Seed(n), _) => {
+            (Schedule::Seed(n), _) => {
                 let first = self.bounds.policy.unwrap_or_default();
                 let policy = first.later(*n).unwrap_or(first).chooser();
                 (recorder(policy, log).after(self.subject.asked_before()), Asked::default())
@@ -115,17 +116,17 @@ impl<'s, S: Subject, W: FnMut(&S::Outcome) -> bool> Local<'s, S, W> {
 impl<S: Subject, W: FnMut(&S::Outcome) -> bool> Runner for Local<'_, S, W> {
     type Outcome = S::Outcome;
 
-    fn begin(&mut self, parts: &[Part]) {
-        self.parts = parts.iter().map(|part| (part.stem(), part.places().clone())).collect();
-        self.part = None;
+    fn begin(&mut self, subtrees: &[Subtree]) {
+        self.subtrees = subtrees.iter().map(|subtree| (subtree.stem(), subtree.places().clone())).collect();
+        self.subtree = None;
     }
 
-    fn run(&mut self, part: usize, course: &Course) -> Ran<S::Outcome> {
-        if self.part != Some(part) {
-            self.stand(part);
+    fn run(&mut self, subtree: usize, schedule: &Schedule) -> Ran<S::Outcome> {
+        if self.subtree != Some(subtree) {
+            self.stand(subtree);
         }
         let log = Log::default();
-        let (recorder, asked) = self.policy(course, &log);
+        let (recorder, asked) = self.policy(schedule, &log);
         let outcome = self.subject.run(Box::new(recorder));
         let choices =
             |remark: &Remark| if remark.text.is_some() { log.borrow().clone() } else { Choices::default() };
@@ -137,7 +138,7 @@ impl<S: Subject, W: FnMut(&S::Outcome) -> bool> Runner for Local<'_, S, W> {
         if (self.wanted)(&outcome) {
             return Ran::Wanted(log.take(), outcome);
         }
-        Ran::Usual(asked.questions(course.open_from()), self.new_places())
+        Ran::Usual(asked.questions(schedule.open_from()), self.new_places())
     }
 
     fn remarks(&mut self) -> Vec<(Remark, Choices)> {

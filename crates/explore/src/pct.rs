@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use engine::{Chooser, Point};
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 
 /// The longest slice.
 const SLICE: u64 = 64;
@@ -19,7 +19,7 @@ const SLICE: u64 = 64;
 /// Schedules by random priorities.
 #[derive(Clone, Debug)]
 pub struct Pct {
-    dice: Dice,
+    rng: Rng,
     /// At which steps the running strand falls, and to which priority; in the order of steps.
     changes: Vec<(u64, u64)>,
     step: u64,
@@ -31,19 +31,18 @@ impl Pct {
     /// The policy of this seed, for bugs of `depth` ordered events (1 and up) in runs of about `steps` steps.
     #[must_use]
     pub fn new(seed: u64, depth: u32, steps: u64) -> Self {
-        let mut dice = Dice::new(seed);
+        let mut rng = Rng::new(seed);
         let depth = u64::from(depth.max(1));
-        let mut changes: Vec<(u64, u64)> =
-            (1..depth).map(|low| (1 + dice.below(steps.max(1)), low)).collect();
+        let mut changes: Vec<(u64, u64)> = (1..depth).map(|low| (1 + rng.below(steps.max(1)), low)).collect();
         changes.sort_unstable();
-        Self { dice, changes, step: 0, priorities: BTreeMap::new(), depth }
+        Self { rng, changes, step: 0, priorities: BTreeMap::new(), depth }
     }
 
     /// All first priorities are above those that strands fall to, and no two are equal.
     fn priority(&mut self, strand: u32) -> u64 {
-        let Self { dice, priorities, depth, .. } = self;
+        let Self { rng, priorities, depth, .. } = self;
         *priorities.entry(strand).or_insert_with(|| {
-            let high = *depth + dice.below(1 << 24);
+            let high = *depth + rng.below(1 << 24);
             high << 32 | u64::from(strand)
         })
     }
@@ -54,11 +53,11 @@ impl Chooser for Pct {
         if point.0.starts_with("fault.") {
             return 0;
         }
-        u32::try_from(self.dice.below(n.into())).unwrap_or(0)
+        u32::try_from(self.rng.below(n.into())).unwrap_or(0)
     }
 
     fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
-        1 + self.dice.below(SLICE)
+        1 + self.rng.below(SLICE)
     }
 
     fn next_strand(&mut self, _strand: u32, _point: Point, strands: &[u32]) -> u32 {

@@ -8,7 +8,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use crate::course::CourseError;
+use crate::schedule::ScheduleError;
 
 /// Between places, where they are written: the first as it is, each further one by its distance.
 const SEPARATOR: char = '+';
@@ -67,16 +67,16 @@ impl fmt::Display for Places {
 }
 
 impl FromStr for Places {
-    type Err = CourseError;
+    type Err = ScheduleError;
 
-    fn from_str(text: &str) -> Result<Self, CourseError> {
+    fn from_str(text: &str) -> Result<Self, ScheduleError> {
         let mut places = BTreeSet::new();
         let mut last: Option<u64> = None;
         for text in text.split(SEPARATOR).filter(|_| !text.is_empty()) {
-            let distance = u64::from_str_radix(text, 16).map_err(|_| CourseError)?;
+            let distance = u64::from_str_radix(text, 16).map_err(|_| ScheduleError)?;
             let place = match last {
-                Some(last) if distance > 0 => last.checked_add(distance).ok_or(CourseError)?,
-                Some(_) => return Err(CourseError),
+                Some(last) if distance > 0 => last.checked_add(distance).ok_or(ScheduleError)?,
+                Some(_) => return Err(ScheduleError),
                 None => distance,
             };
             places.insert(place);
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!("".parse(), Ok(Places::default()));
         assert_eq!(Places::default().to_string(), "");
         for text in ["g", "1+", "+1", "1+0", "ffffffffffffffff+1", "1;2"] {
-            assert_eq!(text.parse::<Places>(), Err(CourseError), "{text}");
+            assert_eq!(text.parse::<Places>(), Err(ScheduleError), "{text}");
         }
     }
 

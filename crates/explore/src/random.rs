@@ -6,7 +6,7 @@
 
 use engine::{Chooser, Point, SLICE_END};
 
-use crate::dice::Dice;
+use crate::rng::Rng;
 
 /// How often a strand goes on before a visible instruction, for each time that it gives way.
 const GIVE_WAY_ONE_IN: u64 = 4;
@@ -15,13 +15,13 @@ const LONGEST_SLICE: u64 = 14;
 
 /// Answers at random.
 #[derive(Clone, Debug)]
-pub struct Random(Dice);
+pub struct Random(Rng);
 
 impl Random {
     /// The policy of this seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
-        Self(Dice::new(seed))
+        Self(Rng::new(seed))
     }
 }
 

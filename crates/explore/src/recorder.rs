@@ -35,7 +35,7 @@ impl Recorder {
         self
     }
 
-    /// As [`Recorder::new`], for the rest of a run whose first part another one has recorded.
+    /// As [`Recorder::new`], for the rest of a run whose first subtree another one has recorded.
     pub(crate) fn going_on(self, notes: Notes) -> Self {
         Self { notes, ..self }
     }

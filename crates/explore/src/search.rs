@@ -11,12 +11,12 @@
 use engine::{Chooser, Question};
 
 use crate::choice::{Choices, Occurrences};
-use crate::course::{Course, Questions};
 use crate::local::Local;
-use crate::part::{Part, parts};
 use crate::places::Places;
 use crate::policy::Policy;
 use crate::remarks::{Remark, Remarks};
+use crate::schedule::{Questions, Schedule};
+use crate::subtree::{Subtree, subtrees};
 
 /// So many seeds are divided at a time.
 const SEEDS: usize = 1 << 16;
@@ -128,7 +128,7 @@ pub struct Lost {
     /// The how many-th run of the search it was, from 1.
     pub number: u64,
     /// How it should have gone.
-    pub course: Course,
+    pub schedule: Schedule,
     /// What is known.
     pub why: String,
 }
@@ -172,13 +172,13 @@ pub trait Runner {
     /// What comes of a run that was looked for.
     type Outcome;
 
-    /// All these parts are to be made, and are asked for one by one from now on. A search that ends does not ask for the rest.
-    fn begin(&mut self, parts: &[Part]) {
-        let _ = parts;
+    /// All these subtrees are to be made, and are asked for one by one from now on. A search that ends does not ask for the rest.
+    fn begin(&mut self, subtrees: &[Subtree]) {
+        let _ = subtrees;
     }
 
-    /// What came of the next run of the `part`th of them, which is of this course.
-    fn run(&mut self, part: usize, course: &Course) -> Ran<Self::Outcome>;
+    /// What came of the next run of the `subtree`th of them, which is of this schedule.
+    fn run(&mut self, subtree: usize, schedule: &Schedule) -> Ran<Self::Outcome>;
 
     /// What that run has said besides; the choices are the run's, where it says it in full.
     fn remarks(&mut self) -> Vec<(Remark, Choices)> {
@@ -231,12 +231,12 @@ impl<R: Runner + ?Sized> Search<'_, R> {
     fn all_seeds(&mut self) -> Option<()> {
         let mut seeds = 0..self.bounds.schedules;
         loop {
-            let mut courses: Vec<Course> = seeds.by_ref().take(SEEDS).map(Course::Seed).collect();
-            if courses.is_empty() {
+            let mut schedules: Vec<Schedule> = seeds.by_ref().take(SEEDS).map(Schedule::Seed).collect();
+            if schedules.is_empty() {
                 return Some(());
             }
-            while !courses.is_empty() {
-                courses = self.of_one_cost(courses, 0, &mut Vec::new())?;
+            while !schedules.is_empty() {
+                schedules = self.of_one_cost(schedules, 0, &mut Vec::new())?;
             }
         }
     }
@@ -253,18 +253,18 @@ impl<R: Runner + ?Sized> Search<'_, R> {
     /// All runs, those with fewer preemptions first; false if those with the same number have taught something, so that each is to
     /// be made again with more questions.
     fn each_cost(&mut self) -> Option<bool> {
-        let mut courses = vec![Course::Departing(Vec::new())];
+        let mut schedules = vec![Schedule::Departing(Vec::new())];
         for cost in 0..=self.bounds.preemptions {
             let mut deeper = Vec::new();
-            while !courses.is_empty() {
-                courses = self.of_one_cost(courses, cost, &mut deeper)?;
+            while !schedules.is_empty() {
+                schedules = self.of_one_cost(schedules, cost, &mut deeper)?;
             }
             if self.taught != self.known {
                 self.known = self.taught.clone();
                 self.searched.learned = self.known.len();
                 return Some(false);
             }
-            courses = deeper;
+            schedules = deeper;
         }
         Some(true)
     }
@@ -272,25 +272,25 @@ impl<R: Runner + ?Sized> Search<'_, R> {
     /// Makes runs that all cost the same, and returns those that are left over; none if the search is over.
     fn of_one_cost(
         &mut self,
-        courses: Vec<Course>,
+        schedules: Vec<Schedule>,
         cost: usize,
-        deeper: &mut Vec<Course>,
-    ) -> Option<Vec<Course>> {
+        deeper: &mut Vec<Schedule>,
+    ) -> Option<Vec<Schedule>> {
         let (most, searched) = (self.bounds.schedules, &mut self.searched);
         if searched.tried() >= most {
             return None;
         }
         // One more than there may be runs says that there are more.
         let enough = usize::try_from(most).unwrap_or(usize::MAX).saturating_add(1);
-        let parts = parts(courses, most - searched.tried(), &self.known);
-        self.runner.begin(&parts);
+        let subtrees = subtrees(schedules, most - searched.tried(), &self.known);
+        self.runner.begin(&subtrees);
         let mut left_over = Vec::new();
-        for (number, mut part) in parts.into_iter().enumerate() {
-            while let Some(course) = part.course() {
+        for (number, mut subtree) in subtrees.into_iter().enumerate() {
+            while let Some(schedule) = subtree.schedule() {
                 if searched.tried() >= most {
                     return None;
                 }
-                let ran = self.runner.run(number, course);
+                let ran = self.runner.run(number, schedule);
                 for (remark, choices) in self.runner.remarks() {
                     searched.remarks.add(remark, || choices);
                 }
@@ -298,9 +298,9 @@ impl<R: Runner + ?Sized> Search<'_, R> {
                     Ran::Usual(questions, places) => {
                         searched.schedules[cost] += 1;
                         self.taught.add(&places);
-                        part.made(&questions, |course| {
+                        subtree.made(&questions, |schedule| {
                             if deeper.len() < enough {
-                                deeper.push(course);
+                                deeper.push(schedule);
                             }
                         });
                     }
@@ -311,28 +311,28 @@ impl<R: Runner + ?Sized> Search<'_, R> {
                     }
                     Ran::Lost(why) => {
                         let number = searched.tried() + 1;
-                        searched.lost.extend(part.pass().map(|course| Lost { number, course, why }));
+                        searched.lost.extend(subtree.pass().map(|schedule| Lost { number, schedule, why }));
                     }
                     Ran::Refused => return None,
                 }
             }
-            left_over.extend(part.left_over());
+            left_over.extend(subtree.left_over());
         }
         Some(left_over)
     }
 }
 
-/// Makes the runs of a part, here, and tells what came of each, and what it has said besides. A run that was looked for is the last.
+/// Makes the runs of a subtree, here, and tells what came of each, and what it has said besides. A run that was looked for is the last.
 pub fn make_part<R: Runner + ?Sized>(
-    mut part: Part,
+    mut subtree: Subtree,
     runner: &mut R,
     mut tell: impl FnMut(&Ran<R::Outcome>, Vec<(Remark, Choices)>),
 ) {
-    runner.begin(std::slice::from_ref(&part));
-    while let Some(course) = part.course() {
-        let ran = runner.run(0, course);
+    runner.begin(std::slice::from_ref(&subtree));
+    while let Some(schedule) = subtree.schedule() {
+        let ran = runner.run(0, schedule);
         tell(&ran, runner.remarks());
         let Ran::Usual(questions, _) = ran else { return };
-        part.made(&questions, |_| ());
+        subtree.made(&questions, |_| ());
     }
 }

@@ -9,8 +9,8 @@ use std::rc::Rc;
 
 use engine::Question;
 use explore::{
-    Bounds, Choice, Choices, Chooser, Complaint, Course, Defaults, Local, Part, Pct, Places, Point, Policy,
-    Questions, Ran, Random, Recorder, Remark, Replay, Runner, SLICE_END, Searched, Subject, make_part,
+    Bounds, Choice, Choices, Chooser, Complaint, Defaults, Local, Pct, Places, Point, Policy, Questions, Ran,
+    Random, Recorder, Remark, Replay, Runner, SLICE_END, Schedule, Searched, Subject, Subtree, make_part,
     search, search_by,
 };
 
@@ -303,7 +303,7 @@ fn a_search_that_learns_of_more_places_begins_again_with_them() {
 
 #[test]
 fn what_runs_teach_is_taken_up_by_all_wherever_it_was_learned() {
-    // Of the 720 orders, which are several parts, the last one teaches; and then all go another way.
+    // Of the 720 orders, which are several subtrees, the last one teaches; and then all go another way.
     let toy = Toy { strands: 6, rounds: 1, visible: false };
     let subject = || Learning::new(toy, |order| order.starts_with(&[6, 5, 4, 3, 2]));
     let lost: fn(&u32) -> bool = |end| *end < 4;
@@ -394,26 +394,26 @@ fn a_choice_that_is_dropped_leaves_the_others_where_they_were() {
     }
 }
 
-/// Makes parts elsewhere, the last first, and knows of them only what is said in a line; dies of some courses.
+/// Makes subtrees elsewhere, the last first, and knows of them only what is said in a line; dies of some schedules.
 struct Elsewhere<S> {
     subject: S,
     bounds: Bounds,
     wanted: fn(&u32) -> bool,
-    deadly: fn(&Course) -> bool,
+    deadly: fn(&Schedule) -> bool,
     made: Vec<Vec<Heard>>,
     said: Vec<(Remark, Choices)>,
     runs: u64,
 }
 
 impl<S: Subject<Outcome = u32> + Clone> Elsewhere<S> {
-    fn make(&mut self, mut part: Part) -> Vec<Heard> {
+    fn make(&mut self, mut subtree: Subtree) -> Vec<Heard> {
         let mut all = Vec::new();
-        while part.course().is_some() {
+        while subtree.schedule().is_some() {
             let mut subject = self.subject.clone();
             let mut here =
                 Mortal { local: Local::new(&mut subject, self.bounds, self.wanted), deadly: self.deadly };
             let mut lines = Vec::new();
-            make_part(part.to_string().parse().unwrap(), &mut here, |ran, said| {
+            make_part(subtree.to_string().parse().unwrap(), &mut here, |ran, said| {
                 lines.push((ran.clone(), said));
             });
             for (ran, said) in lines {
@@ -421,9 +421,9 @@ impl<S: Subject<Outcome = u32> + Clone> Elsewhere<S> {
                 match &ran {
                     Ran::Usual(questions, _) => {
                         let questions: Questions = questions.to_string().parse().unwrap();
-                        part.made(&questions, |_| ());
+                        subtree.made(&questions, |_| ());
                     }
-                    Ran::Lost(_) => drop(part.pass()),
+                    Ran::Lost(_) => drop(subtree.pass()),
                     Ran::Wanted(..) | Ran::Refused => {
                         all.push((ran, said));
                         return all;
@@ -435,7 +435,7 @@ impl<S: Subject<Outcome = u32> + Clone> Elsewhere<S> {
         all
     }
 
-    fn search(subject: S, bounds: Bounds, wanted: fn(&u32) -> bool, deadly: fn(&Course) -> bool) -> Told {
+    fn search(subject: S, bounds: Bounds, wanted: fn(&u32) -> bool, deadly: fn(&Schedule) -> bool) -> Told {
         let mut elsewhere =
             Self { subject, bounds, wanted, deadly, made: Vec::new(), said: Vec::new(), runs: 0 };
         let searched = search_by(&mut elsewhere, &bounds);
@@ -452,15 +452,15 @@ type Told = (Searched<u32>, u64);
 impl<S: Subject<Outcome = u32> + Clone> Runner for Elsewhere<S> {
     type Outcome = u32;
 
-    fn begin(&mut self, parts: &[Part]) {
-        let mut made: Vec<_> = parts.iter().rev().map(|part| self.make(part.clone())).collect();
+    fn begin(&mut self, subtrees: &[Subtree]) {
+        let mut made: Vec<_> = subtrees.iter().rev().map(|subtree| self.make(subtree.clone())).collect();
         made.reverse();
-        made.iter_mut().for_each(|part| part.reverse());
+        made.iter_mut().for_each(|subtree| subtree.reverse());
         self.made = made;
     }
 
-    fn run(&mut self, part: usize, _course: &Course) -> Ran<u32> {
-        let (ran, said) = self.made[part].pop().expect("a part has all its runs");
+    fn run(&mut self, subtree: usize, _schedule: &Schedule) -> Ran<u32> {
+        let (ran, said) = self.made[subtree].pop().expect("a subtree has all its runs");
         self.said = said;
         ran
     }
@@ -472,18 +472,18 @@ impl<S: Subject<Outcome = u32> + Clone> Runner for Elsewhere<S> {
 
 struct Mortal<'t, S> {
     local: Local<'t, S, fn(&u32) -> bool>,
-    deadly: fn(&Course) -> bool,
+    deadly: fn(&Schedule) -> bool,
 }
 
 impl<S: Subject<Outcome = u32>> Runner for Mortal<'_, S> {
     type Outcome = u32;
 
-    fn begin(&mut self, parts: &[Part]) {
-        self.local.begin(parts);
+    fn begin(&mut self, subtrees: &[Subtree]) {
+        self.local.begin(subtrees);
     }
 
-    fn run(&mut self, part: usize, course: &Course) -> Ran<u32> {
-        if (self.deadly)(course) { Ran::Lost("dead".to_owned()) } else { self.local.run(part, course) }
+    fn run(&mut self, subtree: usize, schedule: &Schedule) -> Ran<u32> {
+        if (self.deadly)(schedule) { Ran::Lost("dead".to_owned()) } else { self.local.run(subtree, schedule) }
     }
 
     fn remarks(&mut self) -> Vec<(Remark, Choices)> {
@@ -555,9 +555,9 @@ fn what_is_below_a_deadly_run_is_not_searched_and_all_else_is() {
     let bounds = Bounds { preemptions: 2, ..Bounds::default() };
     let whole = search(&mut TWO.clone(), &bounds, |_| false);
     // The first strand gives way at once: that run, and the three that begin so.
-    let deadly: fn(&Course) -> bool = |course| course.to_string().starts_with("1=1");
+    let deadly: fn(&Schedule) -> bool = |schedule| schedule.to_string().starts_with("1=1");
     let (cut, runs) = Elsewhere::search(TWO, bounds, |_| false, deadly);
-    let lost: Vec<String> = cut.lost.iter().map(|lost| lost.course.to_string()).collect();
+    let lost: Vec<String> = cut.lost.iter().map(|lost| lost.schedule.to_string()).collect();
     assert_eq!(lost, ["1=1"], "what is below it is not tried");
     assert!(!cut.complete && whole.complete);
     assert_eq!(runs, cut.total() + 1);
@@ -578,9 +578,9 @@ struct Counting<'c, R> {
 impl<R: Runner> Runner for Counting<'_, R> {
     type Outcome = R::Outcome;
 
-    fn run(&mut self, part: usize, course: &Course) -> Ran<R::Outcome> {
-        *self.below += u64::from(course.to_string().starts_with("1=1"));
-        self.local.run(part, course)
+    fn run(&mut self, subtree: usize, schedule: &Schedule) -> Ran<R::Outcome> {
+        *self.below += u64::from(schedule.to_string().starts_with("1=1"));
+        self.local.run(subtree, schedule)
     }
 }
 

@@ -120,20 +120,20 @@ impl<V> AddressMap<V> {
     /// As [`AddressMap::get`], to change it.
     #[inline]
     pub fn get_mut(&mut self, address: u64) -> Option<&mut V> {
-        self.get_near_mut(self.last.get(), address)
+        self.get_mut_at_hint(self.last.get(), address)
     }
 
     /// As [`AddressMap::get`], for who has noted the number of its entry ([`AddressMap::number`]), which may be another's by now.
     #[must_use]
     #[inline]
-    pub fn get_near(&self, number: u32, address: u64) -> Option<&V> {
+    pub fn get_at_hint(&self, number: u32, address: u64) -> Option<&V> {
         let number = self.number(number, address)?;
         self.entries.get(number)?.value.as_ref()
     }
 
-    /// As [`AddressMap::get_near`], to change it.
+    /// As [`AddressMap::get_at_hint`], to change it.
     #[inline]
-    pub fn get_near_mut(&mut self, number: u32, address: u64) -> Option<&mut V> {
+    pub fn get_mut_at_hint(&mut self, number: u32, address: u64) -> Option<&mut V> {
         let number = self.number(number, address)?;
         self.entries.at_mut(number).value.as_mut()
     }

@@ -119,10 +119,10 @@ impl<'m> Cx<'m> {
         self.nt.emit(event);
     }
 
-    /// As [`Cx::emit`], of an event that owns no memory, and of whose kind [`Cx::happens`] has just said that somebody reads it.
+    /// As [`Cx::emit`], of an event that owns no memory, and of whose kind [`Cx::count_event`] has just said that somebody reads it.
     #[inline]
-    pub(crate) fn tell_plain(&self, event: Event) {
-        self.nt.tell_plain(event);
+    pub(crate) fn emit_counted(&self, event: Event) {
+        self.nt.emit_counted(event);
     }
 
     /// The number of the event that is emitted next.
@@ -135,8 +135,8 @@ impl<'m> Cx<'m> {
     /// only counted, so that an event's number is the same whoever listens.
     #[must_use]
     #[inline]
-    pub fn happens(&self, kind: crate::event::Kind) -> bool {
-        self.nt.happens(kind)
+    pub fn count_event(&self, kind: crate::event::Kind) -> bool {
+        self.nt.count_event(kind)
     }
 
     /// Whether somebody reads events of this kind.

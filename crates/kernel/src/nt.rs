@@ -270,9 +270,9 @@ impl Nt {
         self.events.get() + EVENTS_OF_A_CALL * self.engine.short_calls()
     }
 
-    /// See [`Cx::happens`].
+    /// See [`Cx::count_event`].
     #[inline]
-    pub(crate) fn happens(&self, kind: Kind) -> bool {
+    pub(crate) fn count_event(&self, kind: Kind) -> bool {
         let wanted = self.wants(kind);
         if !wanted {
             self.count(kind);
@@ -311,28 +311,28 @@ impl Nt {
     pub(crate) fn emit(&self, event: Event) {
         let kind = event.kind();
         if kind.owns() {
-            if self.happens(kind) {
-                self.tell(kind, &event);
+            if self.count_event(kind) {
+                self.deliver(kind, &event);
             }
             return;
         }
         // What owns nothing is not looked at once more, to be dropped.
-        if self.happens(kind) {
-            self.tell_plain(event);
+        if self.count_event(kind) {
+            self.emit_counted(event);
         } else {
             std::mem::forget(event);
         }
     }
 
-    /// As [`Nt::emit`], of an event that owns nothing and that somebody reads: [`Nt::happens`] has said so.
+    /// As [`Nt::emit`], of an event that owns nothing and that somebody reads: [`Nt::count_event`] has said so.
     #[inline]
-    pub(crate) fn tell_plain(&self, event: Event) {
+    pub(crate) fn emit_counted(&self, event: Event) {
         let event = ManuallyDrop::new(event);
-        self.tell(event.kind(), &event);
+        self.deliver(event.kind(), &event);
     }
 
     /// Somebody wants it, and it is of this kind.
-    fn tell(&self, kind: Kind, event: &Event) {
+    fn deliver(&self, kind: Kind, event: &Event) {
         let stamp = self.stamp(self.number(kind));
         let wants = 1 << kind as u8;
         let mut readers = self.readers.borrow_mut();
@@ -351,14 +351,14 @@ impl Nt {
     }
 
     /// The answer of the host's side, if that is asked and does not leave it to the chooser.
-    fn asked(&self, question: Question) -> Option<u64> {
+    fn ask_explorer(&self, question: Question) -> Option<u64> {
         let answer = self.engine.is_explored().then(|| self.engine.ask(question));
         answer.filter(|answer| *answer != TO_THE_CHOOSER)
     }
 
     pub(crate) fn choose(&self, point: Point, n: u32) -> u32 {
         let strand = self.engine.strand().0;
-        let answer = match self.asked(Question::Choice { strand, point, n }) {
+        let answer = match self.ask_explorer(Question::Choice { strand, point, n }) {
             Some(answer) => u32::try_from(answer).unwrap_or(u32::MAX),
             None => outside(|| self.chooser.borrow_mut().choose(strand, point, n)),
         };
@@ -371,7 +371,7 @@ impl Nt {
     pub(crate) fn next_strand(&self, point: Point, strands: &[StrandId]) -> usize {
         let strand = self.engine.strand().0;
         let n = u32::try_from(strands.len()).expect("there are not so many strands");
-        let answer = self.asked(Question::NextStrand { strand, point, n }).unwrap_or_else(|| {
+        let answer = self.ask_explorer(Question::NextStrand { strand, point, n }).unwrap_or_else(|| {
             outside(|| self.chooser.borrow_mut().next_strand(strand, point, &numbers(strands))).into()
         });
         let chosen = usize::try_from(answer).ok().filter(|answer| *answer < strands.len());
@@ -384,7 +384,7 @@ impl Nt {
     /// Whether the strand that runs lets one of `others` go first.
     pub(crate) fn give_way(&self, point: Point, others: &[StrandId]) -> bool {
         let strand = self.engine.strand().0;
-        let gives = match self.asked(Question::GiveWay { strand, point }) {
+        let gives = match self.ask_explorer(Question::GiveWay { strand, point }) {
             Some(answer) => answer == 1,
             None => outside(|| self.chooser.borrow_mut().give_way(strand, point, &numbers(others))),
         };
@@ -395,7 +395,7 @@ impl Nt {
     /// The same before the `instruction` at this address, when the strand has retired so many of its own.
     pub(crate) fn give_way_before(&self, instruction: u64, retired: u64, others: &[StrandId]) -> bool {
         let strand = self.engine.strand().0;
-        let gives = match self.asked(Question::GiveWay { strand, point: SHARED }) {
+        let gives = match self.ask_explorer(Question::GiveWay { strand, point: SHARED }) {
             Some(answer) => answer == 1,
             None => outside(|| {
                 self.chooser.borrow_mut().give_way_before(strand, retired, instruction, &numbers(others))
@@ -407,7 +407,7 @@ impl Nt {
 
     /// How many more of its instructions `strand`, which has retired so many, runs before it is asked.
     pub(crate) fn next_slice(&self, strand: StrandId, retired: u64) -> u64 {
-        let answer = self.asked(Question::Slice { strand: strand.0, retired });
+        let answer = self.ask_explorer(Question::Slice { strand: strand.0, retired });
         answer.unwrap_or_else(|| outside(|| self.chooser.borrow_mut().slice(strand.0, retired)))
     }
 

@@ -17,15 +17,15 @@ use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
 };
 
+use crate::emergency_log::{self, Words};
 use crate::host::StartError;
-use crate::last_words::{self, Words};
 use crate::signals::SIGNALS;
 
 /// What may still be done from inside, beside what every machine needs.
 #[derive(Clone, Debug)]
 pub struct Jail {
     may_write: Vec<i32>,
-    last_words: Option<i32>,
+    emergency_log: Option<i32>,
 }
 
 impl Default for Jail {
@@ -60,7 +60,7 @@ impl Jail {
     /// One from which standard output and standard error can be written.
     #[must_use]
     pub const fn new() -> Self {
-        Self { may_write: Vec::new(), last_words: None }
+        Self { may_write: Vec::new(), emergency_log: None }
     }
 
     /// This open file can be written too. It must stay open.
@@ -72,8 +72,8 @@ impl Jail {
 
     /// This open file gets what is said when the process cannot go on, instead of standard error. It must stay open.
     #[must_use]
-    pub fn last_words(mut self, file: impl AsFd) -> Self {
-        self.last_words = Some(file.as_fd().as_raw_fd());
+    pub fn emergency_log(mut self, file: impl AsFd) -> Self {
+        self.emergency_log = Some(file.as_fd().as_raw_fd());
         self
     }
 
@@ -82,15 +82,15 @@ impl Jail {
         let refused = |error| StartError::Host("a seccomp filter around the machine", error);
         let filter = self.filter(memory).map_err(|error| refused(io::Error::other(error)))?;
         seccompiler::apply_filter(&filter).map_err(|error| refused(io::Error::other(error.to_string())))?;
-        if let Some(file) = self.last_words {
-            last_words::send_to(file);
+        if let Some(file) = self.emergency_log {
+            emergency_log::send_to(file);
         }
         Ok(())
     }
 
     fn filter(&self, memory: i32) -> Result<BpfProgram, seccompiler::BackendError> {
         let mut rules: BTreeMap<i64, Vec<SeccompRule>> = HARMLESS.map(|call| (call, Vec::new())).into();
-        let writes: Vec<_> = [1, 2].iter().chain(&self.may_write).chain(&self.last_words).collect();
+        let writes: Vec<_> = [1, 2].iter().chain(&self.may_write).chain(&self.emergency_log).collect();
         for call in [libc::SYS_write, libc::SYS_writev] {
             rules.insert(call, any_of(writes.iter().map(|file| vec![(0, Eq, unsigned(**file))]))?);
         }
@@ -159,7 +159,7 @@ pub(crate) fn refused(registers: &mut [i64; 23]) -> bool {
         return false;
     }
     let name = names::name(number);
-    last_words::say(&[
+    emergency_log::say(&[
         Words::Text("the jail refused the system call "),
         Words::Text(name.strip_prefix("SYS_").unwrap_or("unnamed")),
         Words::Text(" ("),

@@ -94,12 +94,12 @@ pub(crate) extern "sysv64" fn on_exit(frame: *mut Frame, number: u32) -> Ended {
 /// Where translated code enters a guest for an export and an access. Made for its type, so that what the guest does stands
 /// behind one call: each call with its return takes as long as a dozen other instructions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Doors {
+pub(crate) struct GuestEntryPoints {
     export: u64,
     access: u64,
 }
 
-impl Doors {
+impl GuestEntryPoints {
     /// Those of guests of this type.
     pub(crate) fn of<G: Guest>() -> Self {
         Self { export: on_export::<G> as *const () as u64, access: on_access::<G> as *const () as u64 }

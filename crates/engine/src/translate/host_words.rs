@@ -29,7 +29,7 @@ pub(crate) struct HostWords {
     pub(crate) returned_entry: Cell<u64>,
     /// Host code of short calls ([`super::short`]), by [`super::short::Short::word`].
     pub(crate) short_entries: [Cell<u64>; 4],
-    /// The guest's [`super::Doors`].
+    /// The guest's [`super::GuestEntryPoints`].
     pub(crate) on_access: Cell<u64>,
     pub(crate) on_export: Cell<u64>,
     /// Where the records of [`super::cuts`] lie.

@@ -81,7 +81,7 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
     let Some(export) = row(number) else {
         return dispatch_other(cx, number, args);
     };
-    if cx.happens(Kind::Call) {
+    if cx.count_event(Kind::Call) {
         tell_call(cx, number, args);
     }
     if cx.engine().calls_are_free() {
@@ -97,7 +97,7 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
     } else {
         (export.call)(cx, args)?
     };
-    if cx.happens(Kind::Return) {
+    if cx.count_event(Kind::Return) {
         tell_return(cx, number, value);
     }
     Ok(value)
@@ -111,11 +111,11 @@ fn dispatch_other(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
     else {
         return crate::ldr::imports::call_missing(cx, number);
     };
-    if cx.happens(Kind::Call) {
+    if cx.count_event(Kind::Call) {
         tell_call(cx, number, args);
     }
     admit(cx, export)?;
-    if cx.happens(Kind::Return) {
+    if cx.count_event(Kind::Return) {
         tell_return(cx, number, 0);
     }
     Ok(0)
@@ -143,12 +143,12 @@ fn admit(cx: &mut Cx<'_>, export: &Export) -> Flow<()> {
 #[inline(never)]
 fn tell_call(cx: &mut Cx<'_>, number: u32, args: &Args) {
     let caller = cx.engine().caller_rip();
-    cx.tell_plain(Event::Call { export: number, arguments: args.registers, caller });
+    cx.emit_counted(Event::Call { export: number, arguments: args.registers, caller });
 }
 
 #[inline(never)]
 fn tell_return(cx: &mut Cx<'_>, number: u32, value: u64) {
-    cx.tell_plain(Event::Return { export: number, value });
+    cx.emit_counted(Event::Return { export: number, value });
 }
 
 #[cold]

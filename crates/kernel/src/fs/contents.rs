@@ -16,7 +16,7 @@ use super::locks::{self, Owner};
 use super::tree::{CAPACITY, NodeId};
 use super::volume::SECTOR;
 use crate::cx::Cx;
-use crate::io::send::Answer;
+use crate::io::system_request::Answer;
 use crate::mm::mdl_map;
 
 /// `ByteOffset` of a write that means the file's end.

@@ -14,7 +14,7 @@ use engine::Flow;
 use super::tree::NodeId;
 use super::{contents, file_information, listing, locks, opening, volume};
 use crate::cx::Cx;
-use crate::io::send::Answer;
+use crate::io::system_request::Answer;
 use crate::io::{complete, irp};
 use crate::ke::{irql, thread, time};
 use crate::pnp;

@@ -21,7 +21,7 @@ use super::tree::{CLUSTER, Node, NodeId, ROOT};
 use crate::cx::Cx;
 use crate::fields::Fields;
 use crate::io::information::mode_of;
-use crate::io::send::Answer;
+use crate::io::system_request::Answer;
 use crate::ob::string;
 use crate::verdict::Verdict;
 

@@ -20,7 +20,7 @@ use super::tree::{Node, NodeId, ROOT, Tree};
 use super::wildcard;
 use crate::cx::Cx;
 use crate::fields::Fields;
-use crate::io::send::Answer;
+use crate::io::system_request::Answer;
 use crate::ob::names::fold;
 use crate::ob::string;
 use crate::verdict::Verdict;

@@ -17,7 +17,7 @@ use super::State;
 use super::dispatch::Asked;
 use super::tree::NodeId;
 use crate::cx::{Cx, Kernel};
-use crate::io::send::Answer;
+use crate::io::system_request::Answer;
 use crate::{io::cancel, pnp};
 
 /// A range that is locked.

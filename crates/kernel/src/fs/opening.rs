@@ -21,8 +21,8 @@ use super::path;
 use super::tree::{NodeId, ROOT, Tree};
 use crate::cx::{Cx, Kernel};
 use crate::io::file;
-use crate::io::send::Answer;
 use crate::io::share_access::Wishes;
+use crate::io::system_request::Answer;
 use crate::ob::string;
 use crate::verdict::Verdict;
 

@@ -18,7 +18,7 @@ use super::path::LONGEST;
 use super::tree::{CAPACITY, CLUSTER};
 use crate::cx::Cx;
 use crate::fields::Fields;
-use crate::io::send::Answer;
+use crate::io::system_request::Answer;
 use crate::ke::time;
 use crate::ob::string;
 

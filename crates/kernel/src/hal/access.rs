@@ -367,7 +367,7 @@ pub(super) fn wait(k: &mut Kernel, nanoseconds: u64) {
 pub(crate) fn accessed(cx: &mut Cx<'_>) -> Flow<()> {
     let after = cx.with(|k| match std::mem::take(&mut k.hal.after) {
         // Most accesses change no line and no deadline.
-        After::Device if ke::line::nothing_came(k) => After::Nothing,
+        After::Device if ke::interrupt_delivery::nothing_came(k) => After::Nothing,
         after => after,
     });
     if after == After::Nothing { Ok(()) } else { follow(cx, after) }
@@ -510,7 +510,7 @@ fn refused(cx: &mut Cx<'_>, told: Told, refusal: &Refusal) -> Leave {
 
 #[inline]
 fn tell(cx: &mut Cx<'_>, told: Told, value: u64) {
-    if cx.happens(Kind::Device) {
+    if cx.count_event(Kind::Device) {
         tell_in_full(cx, told, value);
     }
 }

@@ -22,7 +22,7 @@ use super::access;
 use super::hardware::Width;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
-use crate::ke::{irql, line, slice};
+use crate::ke::{interrupt_delivery, irql, slice};
 use crate::mm::io_space;
 
 /// Bytes of a buffer.
@@ -188,7 +188,7 @@ fn processor(k: &Kernel) -> u32 {
 /// A verdict if a device refuses what goes to it for that.
 pub(super) fn store(cx: &mut Cx<'_>, bus: u64, data: &[u8]) -> Flow<()> {
     cx.with(|k| access::begin(k, 0));
-    if cx.happens(Kind::Combined) {
+    if cx.count_event(Kind::Combined) {
         let mut value = [0; 8];
         value[..data.len()].copy_from_slice(data);
         let (bytes, value) = (u8::try_from(data.len()).unwrap_or(8), u64::from_le_bytes(value));
@@ -285,7 +285,7 @@ pub(crate) fn drain_own(cx: &mut Cx<'_>) -> Flow<bool> {
     if any {
         // Not of an access that is under way.
         cx.with(|k| k.hal.after = after);
-        line::observe(cx);
+        interrupt_delivery::observe(cx);
         cx.with(|k| {
             k.ke.progress += 1;
             slice::end_soon(k);

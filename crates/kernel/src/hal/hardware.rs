@@ -3,7 +3,7 @@
 //!
 //! The `devices` crate implements it with PCI models; `links` will with hardware that lives elsewhere. It knows no
 //! driver and no IRQL: what a line or a message means to a processor is the business of
-//! `ke::line` and `ke::message`.
+//! `ke::interrupt_delivery` and `ke::message`.
 
 use std::fmt;
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use abi::{DEVICE_OBJECT, DriverPtr, IRP};
 use engine::StrandId;
 
-use super::send::Answer;
+use super::system_request::Answer;
 use crate::cx::Cx;
 use crate::event::{Event, Kind};
 
@@ -18,7 +18,7 @@ pub(crate) type Asked = BTreeMap<StrandId, u64>;
 /// A request begins; its number.
 pub(crate) fn begin(cx: &mut Cx<'_>, name: &'static str, detail: impl FnOnce(&mut Cx<'_>) -> String) -> u64 {
     let number = cx.next_event();
-    if cx.happens(Kind::Request) {
+    if cx.count_event(Kind::Request) {
         let (detail, strand) = (detail(cx), cx.engine().strand());
         cx.with(|k| k.io.asked.insert(strand, number));
         cx.emit(Event::Request { name, detail });
@@ -28,7 +28,7 @@ pub(crate) fn begin(cx: &mut Cx<'_>, name: &'static str, detail: impl FnOnce(&mu
 
 /// The running thread is through with its request of this number.
 pub(crate) fn end(cx: &mut Cx<'_>, request: u64, name: &'static str, answer: Answer) {
-    if cx.happens(Kind::Answer) {
+    if cx.count_event(Kind::Answer) {
         let strand = cx.engine().strand();
         cx.with(|k| k.io.asked.remove(&strand));
         cx.emit(Event::Answer { request, name, status: answer.status.0, information: answer.information });

@@ -40,7 +40,7 @@ pub fn call_driver(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: Drive
     // What an application asks for, no driver has sent.
     let sent = if cx.engine().depth() > 0 { witness::moment(cx).into() } else { Noted::NONE };
     let frame = cx.with(|k| k.io.frames.enter(irp.address, device.address, number, (major, minor), sent));
-    if cx.happens(Kind::IrpSent) {
+    if cx.count_event(Kind::IrpSent) {
         asked::sent(cx, irp, device, (major, minor));
     }
     let role = irp::dispatch_role(major);

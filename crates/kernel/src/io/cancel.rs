@@ -14,7 +14,7 @@ use super::routine;
 use super::violation::{device_name, request_name};
 use crate::cx::{Cx, Kernel};
 use crate::ke;
-use crate::ke::user_apc::Manner;
+use crate::ke::user_apc::WaitMode;
 use crate::mm::pool;
 use crate::ob;
 use crate::verdict::Verdict;
@@ -223,7 +223,7 @@ pub fn cancel_request(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>)
     cancel_all(cx, &irps, &is_meant)
 }
 
-/// The wait of this manner for the end of a request that sets `event`. What interrupts it (the end of the thread; a user APC, where it
+/// The wait of this mode for the end of a request that sets `event`. What interrupts it (the end of the thread; a user APC, where it
 /// is alertable) has the request cancelled, and its end is waited for.
 ///
 /// # Errors
@@ -231,10 +231,10 @@ pub fn cancel_request(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>)
 pub(super) fn wait_for_end(
     cx: &mut Cx<'_>,
     event: DriverPtr<KEVENT>,
-    manner: Manner,
+    mode: WaitMode,
     cancel: impl FnOnce(&mut Cx<'_>) -> Flow<NtStatus>,
 ) -> Flow<NtStatus> {
-    match ke::wait::for_request(cx, event, manner)? {
+    match ke::wait::for_request(cx, event, mode)? {
         NtStatus::USER_APC => {
             let _ = cancel(cx)?;
             ke::wait::for_object(cx, event)

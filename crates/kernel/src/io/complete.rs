@@ -11,9 +11,9 @@ use engine::{Flow, Leave};
 
 use super::allocate::MOST_LOCATIONS;
 use super::call::low_half;
-use super::send::Answer;
+use super::system_request::Answer;
 use super::violation::{device_name, io_manager};
-use super::{asked, express, finish, irp, pending, routine};
+use super::{asked, fast_path, finish, irp, pending, routine};
 use crate::cx::Cx;
 use crate::event::Kind;
 use crate::verdict::Verdict;
@@ -27,13 +27,13 @@ pub(super) const COMPLETION: &str = "IoCompletion";
 /// # Errors
 /// A verdict: completed twice, with `STATUS_PENDING`, with a cancel routine still set, or by what a completion routine did.
 pub fn complete(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, _priority_boost: u8) -> Flow<()> {
-    if let Some(ending) = cx.with(|k| express::ending(k, irp)) {
-        return express::complete(cx, &ending);
+    if let Some(ending) = cx.with(|k| fast_path::ending(k, irp)) {
+        return fast_path::complete(cx, &ending);
     }
     let Ending { mut number, count, status, information } = check(cx, irp)?;
     let moment = witness::moment(cx);
     cx.with(|k| k.io.irps.live.change(irp.address, |record| record.completed = moment.into()));
-    if cx.happens(Kind::IrpCompleted) {
+    if cx.count_event(Kind::IrpCompleted) {
         asked::completed(cx, irp, Answer { status, information });
     }
     while number <= count {

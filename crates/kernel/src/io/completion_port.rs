@@ -15,10 +15,10 @@ use engine::Flow;
 
 use super::asked;
 use super::finish::is_error;
-use super::send::Answer;
+use super::system_request::Answer;
 use crate::cx::Cx;
 use crate::ke::queue::{self, Taken};
-use crate::ke::user_apc::Manner;
+use crate::ke::user_apc::WaitMode;
 use crate::ke::wait::Timeout;
 use crate::ke::{patience, time};
 use crate::mm::pool;
@@ -168,7 +168,7 @@ pub fn wait(cx: &mut Cx<'_>, port: Handle, nanoseconds: Option<u64>) -> Flow<Res
     let number = asked::begin(cx, "GetQueuedCompletionStatus", |_| format!("{:#x}", port.0));
     let packet = match port_of(cx, port)? {
         Ok(port) => {
-            let packet = next(cx, port, nanoseconds, Manner::APPLICATION)?;
+            let packet = next(cx, port, nanoseconds, WaitMode::APPLICATION)?;
             ob::object::dereference(cx, port)?;
             packet
         }
@@ -199,10 +199,10 @@ pub fn wait_for_several(
     }
     patience::renew(cx);
     let number = asked::begin(cx, NAME, |_| format!("{:#x}, {most} at most", port.0));
-    let manner = if alertable { Manner::ALERTABLE_APPLICATION } else { Manner::APPLICATION };
+    let mode = if alertable { WaitMode::ALERTABLE_APPLICATION } else { WaitMode::APPLICATION };
     let packets = match port_of(cx, port)? {
         Ok(port) => {
-            let packets = several(cx, port, most, nanoseconds, manner)?;
+            let packets = several(cx, port, most, nanoseconds, mode)?;
             ob::object::dereference(cx, port)?;
             packets
         }
@@ -221,10 +221,10 @@ fn several(
     port: DriverPtr<KQUEUE>,
     most: u32,
     nanoseconds: Option<u64>,
-    manner: Manner,
+    mode: WaitMode,
 ) -> Flow<Result<Vec<Packet>, NtStatus>> {
     let mut packets = Vec::new();
-    let mut next_one = next(cx, port, nanoseconds, manner)?;
+    let mut next_one = next(cx, port, nanoseconds, mode)?;
     loop {
         match next_one {
             Ok(packet) => packets.push(packet),
@@ -234,7 +234,7 @@ fn several(
         if packets.len() as u64 == u64::from(most) {
             return Ok(Ok(packets));
         }
-        next_one = next(cx, port, Some(0), Manner::KERNEL)?;
+        next_one = next(cx, port, Some(0), WaitMode::KERNEL)?;
     }
 }
 
@@ -242,7 +242,7 @@ fn next(
     cx: &mut Cx<'_>,
     port: DriverPtr<KQUEUE>,
     nanoseconds: Option<u64>,
-    manner: Manner,
+    mode: WaitMode,
 ) -> Flow<Result<Packet, NtStatus>> {
     let timeout = match nanoseconds {
         None => Timeout::Never,
@@ -252,7 +252,7 @@ fn next(
             Timeout::At(cx.with(|k| time::due(k, -units)))
         }
     };
-    Ok(match queue::take(cx, port, manner, timeout, "GetQueuedCompletionStatus")? {
+    Ok(match queue::take(cx, port, mode, timeout, "GetQueuedCompletionStatus")? {
         Taken::Entry(entry) => Ok(read(cx, entry)?),
         Taken::None(status) => Err(status),
     })

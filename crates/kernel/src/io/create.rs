@@ -13,7 +13,7 @@ use engine::Flow;
 
 use super::buffers::Buffer;
 use super::file::{OpenOptions, map_generic};
-use super::send::{self, Answer, Request};
+use super::system_request::{self, Answer, Request};
 use crate::cx::Cx;
 use crate::mm::pool;
 use crate::ob::handle::Mode;
@@ -61,7 +61,7 @@ pub(crate) fn ask_driver(
         allocation: options.allocation,
         ..Request::new(IRP_MJ_CREATE, 0)
     };
-    let answer = send::send(cx, device, &request)?;
+    let answer = system_request::send(cx, device, &request)?;
     if !attributes.is_null() {
         pool::free(cx, attributes)?;
     }

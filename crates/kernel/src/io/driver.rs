@@ -11,7 +11,7 @@ use abi::{
 use engine::Flow;
 
 use super::call::low_half;
-use super::{complete, device, leaks, library, reinitialize, routine};
+use super::{complete, device, library, reinitialize, routine, unload_check};
 use crate::cx::Cx;
 use crate::ldr;
 use crate::mm::pool;
@@ -158,7 +158,7 @@ pub fn start(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<NtStatus
     })?;
     let status = NtStatus(low_half(answer));
     if !status.is_success() {
-        leaks::report(cx, driver, leaks::When::EntryFailed)?;
+        unload_check::report(cx, driver, unload_check::When::EntryFailed)?;
         forget(cx, driver)?;
         return Ok(status);
     }

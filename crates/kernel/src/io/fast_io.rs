@@ -9,7 +9,7 @@ use abi::{
 use engine::Flow;
 
 use super::routine;
-use super::send::Answer;
+use super::system_request::Answer;
 use super::transfer::Buffer;
 use crate::cx::Cx;
 use crate::mm::pool;

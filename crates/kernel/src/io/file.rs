@@ -17,7 +17,7 @@ use abi::{
 use engine::Flow;
 
 use super::irp::Blocks;
-use super::send::{self, Request};
+use super::system_request::{self, Request};
 use super::{asked, change, completion_port, create, device, file_lock, integrity, stack, unload};
 use crate::cx::{Cx, Kernel};
 use crate::mm::pool;
@@ -28,7 +28,7 @@ use crate::{ke, pnp};
 
 pub use super::operation::{Operation, Segments};
 pub use super::overlapped::Overlapped;
-pub use super::send::Answer;
+pub use super::system_request::Answer;
 pub use super::transfer::{Buffer, device_control, perform, read, start, write};
 
 /// How a file is to be opened.
@@ -108,7 +108,7 @@ pub(crate) struct Issue {
     pub(crate) apc: u64,
     /// Its number, where somebody listened when its IRP was sent.
     pub(crate) request: u64,
-    /// Where its IRP and system buffer lie, if it went off by the short way: see `express`.
+    /// Where its IRP and system buffer lie, if it went off by the short way: see `fast_path`.
     pub(crate) blocks: Option<Blocks>,
 }
 
@@ -436,7 +436,7 @@ fn closed(cx: &mut Cx<'_>, file: u64, _process: u64, _of_process: u32, of_all: u
     }
     let request =
         Request { file, flags: IRP_CLOSE_OPERATION | IRP_SYNCHRONOUS_API, ..Request::new(IRP_MJ_CLEANUP, 0) };
-    let _ = send::send(cx, device, &request)?;
+    let _ = system_request::send(cx, device, &request)?;
     if synchronous {
         file_lock::release(cx, file)?;
     }
@@ -469,7 +469,7 @@ fn delete(cx: &mut Cx<'_>, file: u64) -> Flow<()> {
             flags: IRP_CLOSE_OPERATION | IRP_SYNCHRONOUS_API,
             ..Request::new(IRP_MJ_CLOSE, 0)
         };
-        let _ = send::send(cx, device, &request)?;
+        let _ = system_request::send(cx, device, &request)?;
     }
     let name = cx.read((file + FILE_OBJECT::FileName) + UNICODE_STRING::Buffer)?;
     if !name.is_null() {

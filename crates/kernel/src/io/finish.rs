@@ -1,4 +1,4 @@
-//! The top of a completion: packet and buffers go, and whoever asked is to hear of it (`closing`).
+//! The top of a completion: packet and buffers go, and whoever asked is to hear of it (`completion_notice`).
 //!
 //! Pages: *IofCompleteRequest function*, *IoBuildDeviceIoControlRequest function*, *IoMakeAssociatedIrp function*, *Bug Check 0xC9* (312:
 //! "the output section of the system buffer"). *Ours:* Windows
@@ -11,7 +11,7 @@ use abi::{
 use engine::Flow;
 
 use super::allocate;
-use super::closing::{self, Closing, Data};
+use super::completion_notice::{self, CompletionNotice, Data};
 use super::irp::Origin;
 use super::violation::io_manager;
 use crate::cx::Cx;
@@ -59,14 +59,14 @@ pub(crate) fn finish(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
     release_buffers(cx, irp, header.get(IRP::MdlAddress))?;
     let Some((thread, issue)) = cx.with(|k| {
         let record = k.io.irps.live.get(irp.address)?;
-        let thread = closing::elsewhere(k, record, done.pending);
+        let thread = completion_notice::elsewhere(k, record, done.pending);
         let record = k.io.irps.live.get_mut(irp.address)?;
         record.thread = 0;
         Some((thread, record.issue.take()))
     }) else {
         return Ok(());
     };
-    let closing = Closing {
+    let notice = CompletionNotice {
         origin,
         issue,
         status: done.status,
@@ -80,8 +80,8 @@ pub(crate) fn finish(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
     };
     allocate::discard(cx, irp)?;
     match thread {
-        None => closing.tell(cx),
-        Some(thread) => closing.tell_in(cx, thread, irp),
+        None => notice.tell(cx),
+        Some(thread) => notice.tell_in(cx, thread, irp),
     }
 }
 

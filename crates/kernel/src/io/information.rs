@@ -10,8 +10,8 @@ use abi::{
 use engine::Flow;
 
 use super::operation::Operation;
-use super::send::Answer;
 use super::stack;
+use super::system_request::Answer;
 use super::transfer::{self, Buffer, Request};
 use super::zw;
 use crate::cx::Cx;

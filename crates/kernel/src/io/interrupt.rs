@@ -23,7 +23,7 @@ use crate::cx::{Cx, Kernel};
 use crate::ke::interrupt::{self, Connection};
 use crate::ke::processor::PASSIVE_LEVEL;
 use crate::ke::vectors::of_processors;
-use crate::ke::{affinity, line};
+use crate::ke::{affinity, interrupt_delivery};
 use crate::nt::WindowsVersion;
 use crate::pnp;
 use crate::pnp::message::set_masked;
@@ -318,7 +318,7 @@ fn connect(
 pub(super) fn let_through(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
     if interrupt::line_of_vector(vector).is_none() {
         cx.with(|k| set_masked(k, vector, false));
-        line::observe(cx);
+        interrupt_delivery::observe(cx);
         interrupt::come_early(cx, vector)?;
     }
     Ok(())

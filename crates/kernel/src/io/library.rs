@@ -6,7 +6,7 @@ use abi::NtStatus;
 use engine::Flow;
 
 use super::call::low_half;
-use super::{driver, leaks, routine};
+use super::{driver, routine, unload_check};
 use crate::cx::Cx;
 use crate::ldr;
 
@@ -58,7 +58,7 @@ pub fn unload_library(cx: &mut Cx<'_>, base: u64) -> Flow<()> {
         Some((loaded.name.clone(), u64::from(loaded.image.size())))
     });
     if let Some((name, size)) = known {
-        leaks::report_library(cx, &name, base, size)?;
+        unload_check::report_library(cx, &name, base, size)?;
     }
     ldr::unload(cx, base)
 }

@@ -12,8 +12,8 @@ pub mod call;
 pub mod cancel;
 pub(crate) mod cancel_routine;
 pub mod checks;
-pub(crate) mod closing;
 pub mod complete;
+pub(crate) mod completion_notice;
 pub mod completion_port;
 pub mod controller;
 mod create;
@@ -25,8 +25,8 @@ pub mod driver;
 pub mod driver_extension;
 pub mod error_log;
 pub mod event;
-mod express;
 mod fast_io;
+mod fast_path;
 pub mod file;
 mod file_lock;
 mod finish;
@@ -36,7 +36,6 @@ pub mod integrity;
 pub mod interface;
 pub mod interrupt;
 pub mod irp;
-mod leaks;
 pub mod library;
 pub mod links;
 pub mod load;
@@ -54,16 +53,17 @@ pub mod registry_key;
 pub mod reinitialize;
 pub mod remove_lock;
 pub(crate) mod routine;
-pub mod send;
 pub mod share_access;
 pub mod shutdown;
 pub mod stack;
 pub mod start_packet;
+pub mod system_request;
 #[cfg(test)]
 mod tests;
 pub mod timer;
 mod transfer;
 pub(crate) mod unload;
+mod unload_check;
 pub(crate) mod violation;
 pub mod work_item;
 pub mod zw;
@@ -86,7 +86,7 @@ pub struct State {
     /// Which request of an application each thread is in, where somebody listens.
     pub(crate) asked: asked::Asked,
     pub(crate) frames: pending::Frames,
-    /// The numbers of the last request's objects: see `express`.
+    /// The numbers of the last request's objects: see `fast_path`.
     pub(crate) near: [u32; 2],
     pub(crate) cancel: cancel::State,
     pub(crate) controllers: controller::State,

@@ -5,10 +5,10 @@
 use abi::{DriverPtr, IO_STATUS_BLOCK};
 use engine::Flow;
 
-use super::send::Answer;
+use super::system_request::Answer;
 use super::{cancel, event};
 use crate::cx::Cx;
-use crate::ke::user_apc::Manner;
+use crate::ke::user_apc::WaitMode;
 use crate::mm::user;
 use crate::ob::{self, Handle, handle};
 
@@ -60,7 +60,7 @@ impl Overlapped {
         // The status block must not be written when the thread has ended.
         let cancel = |cx: &mut Cx<'_>| cancel::cancel_request(cx, self.status_block);
         let _ = event::wait_by(cx, self.event, |cx, event| {
-            cancel::wait_for_end(cx, event, Manner::APPLICATION, cancel)
+            cancel::wait_for_end(cx, event, WaitMode::APPLICATION, cancel)
         })?;
         self.result(cx)
     }

@@ -45,7 +45,7 @@ pub(crate) fn call_changing(
     arguments: &[u64],
     irql: Option<u8>,
 ) -> Flow<u64> {
-    if let Some(result) = own(cx, routine, arguments) {
+    if let Some(result) = call_kernel_routine(cx, routine, arguments) {
         return result;
     }
     if routine.is_null() {
@@ -80,7 +80,11 @@ pub(crate) fn expect_level(cx: &mut Cx<'_>, role: &str, routine: DriverPtr<Code>
 }
 
 /// The result, if the routine is the kernel's own (or a test's).
-pub(crate) fn own(cx: &mut Cx<'_>, routine: DriverPtr<Code>, arguments: &[u64]) -> Option<Flow<u64>> {
+pub(crate) fn call_kernel_routine(
+    cx: &mut Cx<'_>,
+    routine: DriverPtr<Code>,
+    arguments: &[u64],
+) -> Option<Flow<u64>> {
     #[cfg(test)]
     if let Some(rust) = cx.with(|k| k.io.rust_routines.get(&routine.address).copied()) {
         return Some(rust(cx, arguments));
@@ -93,9 +97,9 @@ pub(crate) fn own(cx: &mut Cx<'_>, routine: DriverPtr<Code>, arguments: &[u64]) 
     Some((row.call)(cx, &Args { registers, rsp: 0 }))
 }
 
-/// Whether [`own`] has a result.
+/// Whether [`call_kernel_routine`] has a result.
 #[inline]
-pub(crate) fn is_own(cx: &mut Cx<'_>, routine: DriverPtr<Code>) -> bool {
+pub(crate) fn is_kernel_routine(cx: &mut Cx<'_>, routine: DriverPtr<Code>) -> bool {
     #[cfg(test)]
     if cx.with(|k| k.io.rust_routines.contains_key(&routine.address)) {
         return true;

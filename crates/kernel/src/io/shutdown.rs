@@ -6,7 +6,7 @@
 use abi::{DEVICE_OBJECT, DO_SHUTDOWN_REGISTERED, DriverPtr, IRP_MJ_SHUTDOWN, NtStatus};
 use engine::Flow;
 
-use super::send::{self, Request};
+use super::system_request::{self, Request};
 use crate::cx::Cx;
 
 /// `IoRegisterShutdownNotification`.
@@ -52,7 +52,7 @@ pub fn unregister(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()>
 /// A verdict on a driver.
 pub fn shut_down(cx: &mut Cx<'_>) -> Flow<()> {
     while let Some(device) = cx.with(|k| k.io.shutdown.pop().or_else(|| k.io.last_chance.pop())) {
-        let _ = send::send(cx, DriverPtr::new(device), &Request::new(IRP_MJ_SHUTDOWN, 0))?;
+        let _ = system_request::send(cx, DriverPtr::new(device), &Request::new(IRP_MJ_SHUTDOWN, 0))?;
     }
     Ok(())
 }

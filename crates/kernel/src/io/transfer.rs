@@ -18,11 +18,11 @@ use super::irp::Origin;
 use super::operation::Operation;
 use super::overlapped::Overlapped;
 use super::packet::Packet;
-use super::send::Answer;
-use super::{allocate, asked, call, cancel, completion_port, express, fast_io, file_lock, stack};
+use super::system_request::Answer;
+use super::{allocate, asked, call, cancel, completion_port, fast_io, fast_path, file_lock, stack};
 use crate::cx::Cx;
 use crate::ke;
-use crate::ke::user_apc::{self, Manner};
+use crate::ke::user_apc::{self, WaitMode};
 use crate::ob::handle::{self, Mode};
 use crate::ob::{self, Handle, Kind};
 
@@ -84,7 +84,7 @@ pub fn perform(cx: &mut Cx<'_>, handle: Handle, operation: Operation) -> Flow<An
 pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: &Overlapped) -> Flow<Answer> {
     let name = operation.name();
     let number = asked::begin(cx, name, |cx| operation.detail(&super::file::shown(cx, handle)));
-    express::mark_pending(cx, overlapped.status_block)?;
+    fast_path::mark_pending(cx, overlapped.status_block)?;
     let (event, status_block) = (Some(overlapped.event), overlapped.status_block);
     let request = Request {
         operation: &operation,
@@ -120,10 +120,10 @@ pub(crate) fn issue(cx: &mut Cx<'_>, handle: Handle, request: &Request<'_>, mode
     if mode == Mode::User
         && let Some(begun) = cx.with(|k| {
             ke::patience::asks(k);
-            express::begin(k, handle, request)
+            fast_path::begin(k, handle, request)
         })
     {
-        return express::go(cx, &begun, request);
+        return fast_path::go(cx, &begun, request);
     }
     let entry = match handle::reference(cx, handle, Some(Kind::File), 0, mode)? {
         Ok(entry) => entry,
@@ -229,7 +229,7 @@ fn wait_for_end(
         return ke::wait::for_object(cx, event);
     }
     let status_block = request.status_block;
-    cancel::wait_for_end(cx, event, Manner::of(mode.value(), alertable), |cx| {
+    cancel::wait_for_end(cx, event, WaitMode::of(mode.value(), alertable), |cx| {
         if user_apc::is_to_end(cx) {
             let thread = ke::thread::current_object(cx);
             return cancel::cancel_thread(cx, thread);

@@ -8,7 +8,7 @@ use abi::{DEVICE_OBJECT, DRIVER_OBJECT, DRVO_UNLOAD_INVOKED, DriverPtr, KEVENT, 
 use engine::Flow;
 
 use super::driver::{forget, set_flags};
-use super::{device, integrity, leaks, routine, stack};
+use super::{device, integrity, routine, stack, unload_check};
 use crate::cx::{Cx, Kernel};
 use crate::mm::pool;
 use crate::verdict::Verdict;
@@ -89,7 +89,7 @@ fn carry_out(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()> {
     set_flags(cx, driver, DRVO_UNLOAD_INVOKED)?;
     ke::patience::renew(cx);
     routine::call(cx, "Unload", unload, driver.address, &[driver.address])?;
-    leaks::report(cx, driver, leaks::When::Unloaded)?;
+    unload_check::report(cx, driver, unload_check::When::Unloaded)?;
     let base = cx.with(|k| k.io.drivers.get(&driver.address).map_or(0, |driver| driver.base));
     forget(cx, driver)?;
     if base == 0 { Ok(()) } else { ldr::unload(cx, base) }

@@ -14,7 +14,7 @@ use super::processor::{APC_LEVEL, PASSIVE_LEVEL};
 use super::thread::{State, Thread};
 use super::{irql, scheduler, slice};
 use crate::cx::{Cx, Kernel};
-use crate::io::closing::Closing;
+use crate::io::completion_notice::CompletionNotice;
 
 /// What a thread is to do.
 pub(crate) struct Apc {
@@ -23,7 +23,7 @@ pub(crate) struct Apc {
     /// Its address.
     pub(crate) whose: u64,
     /// What is to be told.
-    pub(crate) work: Closing,
+    pub(crate) work: CompletionNotice,
 }
 
 /// Whether the thread that runs now could carry one out at once: so nothing need be queued for it.

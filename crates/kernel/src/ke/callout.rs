@@ -113,7 +113,7 @@ pub(crate) fn call_routine_on(
     if routine.is_null() {
         return Err(null_routine(cx, role));
     }
-    if let Some(result) = io::routine::own(cx, routine, arguments) {
+    if let Some(result) = io::routine::call_kernel_routine(cx, routine, arguments) {
         return result;
     }
     let depth = cx.engine().depth();
@@ -178,7 +178,7 @@ pub(crate) fn called<R>(
     arguments: &[u64],
     then: impl FnOnce(&mut Kernel, bool) -> R,
 ) -> (Flow<u64>, R) {
-    let result = if call.routine.is_null() || io::routine::is_own(cx, call.routine) {
+    let result = if call.routine.is_null() || io::routine::is_kernel_routine(cx, call.routine) {
         let result = not_a_drivers(cx, call, arguments);
         cx.with(leave);
         result
@@ -227,7 +227,7 @@ fn is_told_well(cx: &mut Cx<'_>, call: &Callout, value: u64, kept: bool, left: L
 /// One that is the kernel's own (or a test's), or none at all.
 #[cold]
 fn not_a_drivers(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64> {
-    match io::routine::own(cx, call.routine, arguments) {
+    match io::routine::call_kernel_routine(cx, call.routine, arguments) {
         Some(result) if !call.routine.is_null() => result,
         _ => Err(null_routine(cx, call.role)),
     }
@@ -305,14 +305,14 @@ fn leave(k: &mut Kernel) -> Marks {
 
 #[inline]
 fn tell_enter(cx: &mut Cx<'_>, call: &Callout) {
-    if cx.happens(Kind::Enter) {
+    if cx.count_event(Kind::Enter) {
         cx.emit(Event::Enter { role: call.role, routine: call.routine.address, object: call.object });
     }
 }
 
 #[inline]
 fn tell_leave(cx: &mut Cx<'_>, call: &Callout, value: u64) {
-    if cx.happens(Kind::Leave) {
+    if cx.count_event(Kind::Leave) {
         cx.emit(Event::Leave { role: call.role, routine: call.routine.address, value });
     }
 }

@@ -173,7 +173,7 @@ pub(super) fn is_plain(k: &Kernel, dpc: DriverPtr<KDPC>) -> bool {
         && view.get(KDPC::Number) < TARGETED
         && !is_queued(k, dpc.address);
     // What was read in vain is nobody else's.
-    let missed = k.engine.missed();
+    let missed = k.engine.take_fault();
     plain && !missed
 }
 
@@ -209,7 +209,7 @@ pub(crate) fn enqueue(
             enqueue_ordinary(cx, target, queued, importance);
         }
     }
-    if cx.happens(Kind::DpcQueued) {
+    if cx.count_event(Kind::DpcQueued) {
         cx.emit(Event::DpcQueued { dpc: dpc.address, inserted });
     }
     Ok(inserted)
@@ -245,7 +245,7 @@ fn enqueue_here(
         view.set(KDPC::SystemArgument1, argument1);
         view.set(KDPC::SystemArgument2, argument2);
         view.set(KDPC::DpcData, k.ke.processor().region.cast());
-        if k.engine.missed() {
+        if k.engine.take_fault() {
             return false;
         }
         let processor = k.ke.current;
@@ -256,7 +256,7 @@ fn enqueue_here(
         k.ke.waits_below(DISPATCH_LEVEL);
         true
     });
-    if queued && cx.happens(Kind::DpcQueued) {
+    if queued && cx.count_event(Kind::DpcQueued) {
         cx.emit(Event::DpcQueued { dpc: dpc.address, inserted: true });
     }
     queued

@@ -65,7 +65,7 @@ pub(super) fn run_here(
         callout::begin(k, &mut begun, &ready.call(object.address), base, (now, depth));
         Some(ready)
     })?;
-    let _ = cx.happens(Kind::DpcQueued);
+    let _ = cx.count_event(Kind::DpcQueued);
     let call = ready.call(object.address);
     let (result, (overdue, then, quiet)) =
         callout::called(cx, &call, &mut begun, &ready.arguments, |k, went_well| match over(k, went_well) {
@@ -256,11 +256,11 @@ fn ready(k: &Kernel, queued: QueuedDpc) -> Option<Ready> {
         dpc.get(KDPC::SystemArgument1).address,
         dpc.get(KDPC::SystemArgument2).address,
     ];
-    if engine.missed() {
+    if engine.take_fault() {
         return None;
     }
     dpc.set(KDPC::DpcData, DriverPtr::NULL);
-    (!engine.missed()).then_some(Ready { routine, arguments, role })
+    (!engine.take_fault()).then_some(Ready { routine, arguments, role })
 }
 
 /// A DPC has left its queue and its routine runs now: which, and with which arguments.

@@ -157,7 +157,7 @@ pub(crate) fn unhandled(cx: &mut Cx<'_>, status: NtStatus, routine: &str, rip: u
 /// handles it; else where the driver goes on, or why the run ends.
 pub(crate) fn dispatch(cx: &mut Cx<'_>, record: &Record) -> Option<Leave> {
     let start = frames::innermost(cx)?;
-    if cx.happens(Kind::Exception) {
+    if cx.count_event(Kind::Exception) {
         cx.emit(Event::Exception { code: record.code.0, address: record.address });
     }
     if let Err(leave) = budget::spend(cx, EXCEPTION) {

@@ -1,7 +1,7 @@
 //! Interrupt objects: connecting them, and synchronising with their routines. Follows *IoConnectInterruptEx function*,
 //! *KeSynchronizeExecution function*, *KeAcquireInterruptSpinLock function*.
 //!
-//! A line's vector and a message's are connected alike. When and how routines are called is the business of `line` and
+//! A line's vector and a message's are connected alike. When and how routines are called is the business of `interrupt_delivery` and
 //! `message`.
 
 use abi::{DriverPtr, KINTERRUPT, NtStatus};
@@ -16,7 +16,7 @@ use crate::event::Event;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 
-pub use super::line::deliver;
+pub use super::interrupt_delivery::deliver;
 
 /// Bytes of an interrupt object; drivers see none of them.
 const OBJECT_SIZE: u64 = 0x120;

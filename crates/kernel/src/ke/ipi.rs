@@ -9,7 +9,7 @@ use engine::Flow;
 
 use super::callout::{self, Callout};
 use super::processor::{IPI_LEVEL, WaitsFor};
-use super::{affinity, irql, line, scheduler, stack, time};
+use super::{affinity, interrupt_delivery, irql, scheduler, stack, time};
 use crate::cx::{Cx, Kernel};
 
 const ROLE: &str = "IpiGenericCall";
@@ -99,7 +99,7 @@ pub(crate) fn service(cx: &mut Cx<'_>) -> Flow<()> {
         (k.level(), base)
     });
     irql::set(cx, IPI_LEVEL);
-    time::charge(cx, line::LATENCY);
+    time::charge(cx, interrupt_delivery::LATENCY);
     let result = stack::on(cx, base, |cx| {
         if let Some(Broadcast { routine, context, .. }) = meet(cx)? {
             let call = Callout { role: ROLE, routine, object: 0, floor: IPI_LEVEL };

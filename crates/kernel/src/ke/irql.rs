@@ -9,7 +9,7 @@ use engine::{Flow, Short, StrandId};
 use super::level::Next;
 use super::message::InARow;
 use super::processor::{APC_LEVEL, DISPATCH_LEVEL, HIGH_LEVEL, IPI_LEVEL};
-use super::{apc, budget, clock, dpc, dpc_drain, ipi, line, scheduler, slice, timer};
+use super::{apc, budget, clock, dpc, dpc_drain, interrupt_delivery, ipi, scheduler, slice, timer};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::hal::combine;
@@ -172,8 +172,8 @@ pub(crate) fn set(cx: &mut Cx<'_>, to: u8) {
 /// The level has been changed.
 #[inline]
 pub(crate) fn tell(cx: &mut Cx<'_>, from: u8, to: u8) {
-    if from != to && cx.happens(Kind::Irql) {
-        cx.tell_plain(Event::Irql { from, to });
+    if from != to && cx.count_event(Kind::Irql) {
+        cx.emit_counted(Event::Irql { from, to });
     }
 }
 
@@ -265,7 +265,7 @@ fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
                 match work {
                     Work::Ipi => ipi::service(cx)?,
                     Work::Interrupt(vector) => {
-                        line::service(cx, vector)?;
+                        interrupt_delivery::service(cx, vector)?;
                         if let Some(storm) = cx.with(|k| row.count(k, vector)) {
                             return Err(cx.stop(storm));
                         }

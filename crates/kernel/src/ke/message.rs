@@ -10,7 +10,7 @@
 use engine::Flow;
 
 use super::interrupt::line_of_vector;
-use super::line::{self, CLAIMED_PASSES, LATENCY};
+use super::interrupt_delivery::{self, CLAIMED_PASSES, LATENCY};
 use super::vectors::{Vectors, irql_of_vector};
 use super::{irql, passive_isr, time};
 use crate::cx::{Cx, Kernel};
@@ -118,11 +118,11 @@ pub(crate) fn service(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
     });
     irql::set(cx, irql_of_vector(vector));
     time::charge(cx, LATENCY);
-    let result = line::call_chain(cx, vector);
+    let result = interrupt_delivery::call_chain(cx, vector);
     let result = match result {
         Ok(_) if cx.with(|k| passive_isr::serves(k, vector)) => passive_isr::hand_over(cx, vector),
         result => {
-            cx.with(|k| line::unmask(k, vector));
+            cx.with(|k| interrupt_delivery::unmask(k, vector));
             result.map(|_claimed| ())
         }
     };

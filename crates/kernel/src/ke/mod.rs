@@ -6,6 +6,7 @@
 
 pub mod affinity;
 pub(crate) mod apc;
+pub mod assign_processor;
 pub mod attach;
 pub(crate) mod budget;
 pub mod bugcheck;
@@ -21,16 +22,17 @@ pub mod exception;
 pub mod expand;
 pub mod extended;
 pub mod fault;
+pub mod free_check;
 pub mod guarded_mutex;
 pub(crate) mod handler;
 pub mod instruction;
 pub mod integrity;
 pub mod interrupt;
+pub mod interrupt_delivery;
 pub mod ipi;
 pub mod irql;
-pub mod leftover;
+mod kernel_worker;
 mod level;
-pub mod line;
 pub mod links;
 pub mod machine_callback;
 pub mod message;
@@ -39,25 +41,22 @@ pub mod node;
 pub mod nt_timer;
 pub mod passive_isr;
 pub mod patience;
-pub mod place;
-pub(crate) mod plain_wait;
 pub mod priority;
 pub mod processor;
 pub mod queue;
 pub mod ready;
 pub mod region;
-pub(crate) mod relay;
 #[cfg(test)]
 pub(crate) mod rig;
 pub mod scheduler;
 pub mod semaphore;
-mod servant;
 pub mod shared_data;
 pub mod slice;
 pub mod spin;
 pub mod spinlock;
 pub mod stack;
 pub mod stuck;
+pub(crate) mod switch_fast;
 mod system;
 pub(crate) mod system_service;
 #[cfg(test)]
@@ -71,6 +70,7 @@ pub(crate) mod timer_queue;
 pub mod user_apc;
 pub mod vectors;
 pub mod wait;
+pub(crate) mod wait_fast;
 pub mod watchdog;
 pub(crate) mod who_waits;
 
@@ -82,8 +82,8 @@ use crate::few::Few;
 use crate::nt::{Settings, WindowsVersion};
 use crate::sorted_map::SortedMap;
 use crate::verdict::Verdict;
+use interrupt_delivery::Interrupts;
 use ipi::Broadcast;
-use line::Interrupts;
 use processor::Processor;
 use ready::ReadyQueues;
 use spin::Probe;
@@ -161,7 +161,7 @@ pub struct State {
     /// The routine that is being stepped through.
     pub(crate) probe: Option<Probe>,
     /// The verdict on a strand that waits busily, for it to take when it is resumed.
-    pub(crate) sentence: Option<(StrandId, Verdict)>,
+    pub(crate) pending_verdict: Option<(StrandId, Verdict)>,
     /// Driver instructions after which one call counts as an endless loop.
     pub(crate) budget: u64,
     /// How long whoever waits outside does.
@@ -218,7 +218,7 @@ impl State {
             apcs: 0,
             turn_is_idle: false,
             probe: None,
-            sentence: None,
+            pending_verdict: None,
             budget: settings.instruction_budget.max(1),
             patience: patience::Patience::new(settings.patience),
             spending: budget::Budget::default(),

@@ -11,9 +11,9 @@ use abi::{Code, DriverPtr, KEVENT, KINTERRUPT};
 use engine::{Flow, StrandId};
 
 use super::interrupt::{Connection, SYNCHRONIZED};
-use super::line::{self, Passes};
+use super::interrupt_delivery::{self, Passes};
+use super::kernel_worker::{self, KernelWorker};
 use super::processor::PASSIVE_LEVEL;
-use super::servant::{self, Servant};
 use super::{callout, event, irql, thread, wait};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
@@ -25,7 +25,7 @@ const SYNCHRONIZATION: u32 = 1;
 /// What serves a vector at PASSIVE_LEVEL.
 #[derive(Default)]
 pub(crate) struct Server {
-    servant: Servant,
+    worker: KernelWorker,
     /// The interrupt came, and has not been served.
     wanted: bool,
     /// Since the line was last seen to fall.
@@ -43,8 +43,8 @@ fn server_of(vector: u32) -> impl Fn(&mut Kernel) -> &mut Server {
     move |k| k.ke.interrupts.servers.by_vector.entry(vector).or_default()
 }
 
-fn servant_of(vector: u32) -> impl Fn(&mut Kernel) -> &mut Servant {
-    move |k| &mut server_of(vector)(k).servant
+fn worker_of(vector: u32) -> impl Fn(&mut Kernel) -> &mut KernelWorker {
+    move |k| &mut server_of(vector)(k).worker
 }
 
 /// The event at `at`, in an interrupt object or behind a table of messages, keeps routines apart.
@@ -61,7 +61,7 @@ pub(super) fn serves(k: &Kernel, vector: u32) -> bool {
 pub(super) fn hand_over(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
     cx.with(|k| server_of(vector)(k).wanted = true);
     let name = format!("thread of interrupt vector {vector:#x}");
-    servant::wake(cx, servant_of(vector), |cx| {
+    kernel_worker::wake(cx, worker_of(vector), |cx| {
         thread::spawn_quietly(cx, name, Box::new(move |cx| serve_all(cx, vector)))
     })
 }
@@ -72,7 +72,7 @@ fn serve_all(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
         if cx.with(|k| std::mem::take(&mut server_of(vector)(k).wanted)) {
             serve(cx, vector)?;
         } else {
-            servant::rest(cx, "a thread that serves interrupts", servant_of(vector))?;
+            kernel_worker::rest(cx, "a thread that serves interrupts", worker_of(vector))?;
         }
     }
 }
@@ -80,9 +80,9 @@ fn serve_all(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
 /// One pass, after which the interrupt may come again.
 fn serve(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
     let claimed = call_chain(cx, vector)?;
-    line::observe(cx);
+    interrupt_delivery::observe(cx);
     if let Some(verdict) = cx.with(|k| {
-        let asserted = line::is_asserted(k, vector);
+        let asserted = interrupt_delivery::is_asserted(k, vector);
         let passes = &mut server_of(vector)(k).passes;
         if !asserted {
             *passes = Passes::default();
@@ -90,12 +90,12 @@ fn serve(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
         }
         passes.count(claimed);
         let passes = *passes;
-        passes.are_a_storm().then(|| line::storm(k, vector, passes))
+        passes.are_a_storm().then(|| interrupt_delivery::storm(k, vector, passes))
     }) {
         return Err(cx.stop(verdict));
     }
     cx.with(|k| {
-        line::unmask(k, vector);
+        interrupt_delivery::unmask(k, vector);
         // Any processor may take it again.
         k.ke.rearm();
     });

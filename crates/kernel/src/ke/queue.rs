@@ -11,7 +11,7 @@ use engine::{BadAddress, Engine, Flow, StrandId};
 
 use super::dispatcher::{self, Kind, end_wait};
 use super::links::{self, Broken};
-use super::user_apc::{self, Manner};
+use super::user_apc::{self, WaitMode};
 use super::wait::{self, Timeout};
 use super::{irql, scheduler};
 use crate::cx::{Cx, Kernel};
@@ -96,20 +96,20 @@ fn put(cx: &mut Cx<'_>, queue: Queue, entry: Entry, what: &str, at_head: bool) -
 pub fn remove(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>, mode: u8, timeout: DriverPtr<i64>) -> Flow<u64> {
     dispatcher::expect(cx, queue.cast(), "KeRemoveQueue", &[Kind::Queue])?;
     let timeout = Timeout::read(cx, timeout)?;
-    Ok(match take(cx, queue, Manner::of(mode, false), timeout, "KeRemoveQueue")? {
+    Ok(match take(cx, queue, WaitMode::of(mode, false), timeout, "KeRemoveQueue")? {
         Taken::Entry(entry) => entry.address,
         Taken::None(status) => status.0.into(),
     })
 }
 
-/// The running thread takes the first entry, and waits for one in this manner.
+/// The running thread takes the first entry, and waits for one in this mode.
 ///
 /// # Errors
 /// As [`remove`].
 pub(crate) fn take(
     cx: &mut Cx<'_>,
     queue: Queue,
-    manner: Manner,
+    mode: WaitMode,
     timeout: Timeout,
     what: &'static str,
 ) -> Flow<Taken> {
@@ -126,7 +126,7 @@ pub(crate) fn take(
     let at_once = at_once.map_err(|broken| dispatcher::stop(cx, queue.cast(), broken))?;
     let over = at_once.or_else(|| {
         let polled = (timeout == Timeout::Poll).then_some(NtStatus::TIMEOUT);
-        let status = polled.or_else(|| cx.with(|k| user_apc::instead_of_waiting(k, strand, manner)));
+        let status = polled.or_else(|| cx.with(|k| user_apc::instead_of_waiting(k, strand, mode)));
         status.map(Taken::None)
     });
     if let Some(taken) = over {
@@ -137,12 +137,12 @@ pub(crate) fn take(
         irql::settle(cx)?;
         return Ok(taken);
     }
-    if cx.happens(Told::Wait) {
+    if cx.count_event(Told::Wait) {
         cx.emit(Event::Wait { object: queue.address, count: 1 });
     }
     let begun = cx.with(|k| {
         let objects = [queue.cast()];
-        wait::begin(k, strand, (&objects, false, manner), timeout, DriverPtr::NULL)
+        wait::begin(k, strand, (&objects, false, mode), timeout, DriverPtr::NULL)
     });
     begun.map_err(|broken| dispatcher::stop(cx, queue.cast(), broken))?;
     cx.with(scheduler::leave_to_wait);

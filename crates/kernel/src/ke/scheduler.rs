@@ -10,7 +10,9 @@ use super::processor::{self, DISPATCH_LEVEL, PASSIVE_LEVEL, WaitsFor};
 use super::ready::Candidates;
 use super::slice;
 use super::thread::{Account, HIGHEST_DYNAMIC, State, Thread};
-use super::{dpc, ipi, irql, line, patience, place, relay, spin, stuck, time, timer};
+use super::{
+    assign_processor, dpc, interrupt_delivery, ipi, irql, patience, spin, stuck, switch_fast, time, timer,
+};
 use crate::cx::{Cx, Kernel};
 use crate::mm::spaces;
 use crate::nt::Nt;
@@ -46,7 +48,7 @@ pub fn run(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
         if nt.is_given_up() {
             return End::Quiet;
         }
-        if let Some(strand) = relay::next(&mut cx).or_else(|| next_turn(&mut cx)) {
+        if let Some(strand) = switch_fast::next(&mut cx).or_else(|| next_turn(&mut cx)) {
             run_turn(&mut cx, strand);
         } else if !pass_time(&mut cx) {
             return End::Quiet;
@@ -57,10 +59,10 @@ pub fn run(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
 /// Sees to all that has come, and begins the turn of whoever has it next: the strand that is to be resumed. None if nobody can go on.
 #[inline(never)]
 fn next_turn(cx: &mut Cx<'_>) -> Option<StrandId> {
-    line::observe(cx);
+    interrupt_delivery::observe(cx);
     timer::ring(cx);
     cx.with(relieve);
-    place::threads(cx);
+    assign_processor::threads(cx);
     let index = choose_processor(cx).or_else(|| convict(cx))?;
     Some(begin_turn(cx, index))
 }
@@ -69,7 +71,7 @@ fn next_turn(cx: &mut Cx<'_>) -> Option<StrandId> {
 #[cold]
 fn convict(cx: &mut Cx<'_>) -> Option<usize> {
     let (index, verdict) = cx.with(|k| stuck::verdict(k))?;
-    cx.with(|k| k.ke.sentence = Some((k.ke.processors[index].thread, verdict)));
+    cx.with(|k| k.ke.pending_verdict = Some((k.ke.processors[index].thread, verdict)));
     Some(index)
 }
 
@@ -244,7 +246,7 @@ fn run_turn(cx: &mut Cx<'_>, strand: StrandId) {
 pub(crate) fn end_turn(cx: &mut Cx<'_>) -> Flow<()> {
     suspend(cx)?;
     let strand = cx.engine().strand();
-    match cx.with(|k| k.ke.sentence.take_if(|(whose, _)| *whose == strand)) {
+    match cx.with(|k| k.ke.pending_verdict.take_if(|(whose, _)| *whose == strand)) {
         Some((_, verdict)) => Err(cx.stop(verdict)),
         None => Ok(()),
     }
@@ -328,7 +330,7 @@ fn idle_ones_suffice(k: &Kernel, index: usize, priority: u8) -> bool {
     let idle = k.ke.processors.iter().filter(|processor| processor.is_idle());
     let takes = |strand: &StrandId| {
         let mut open = idle.clone();
-        open.any(|processor| place::is_open(k, processor, &k.ke.threads[*strand]))
+        open.any(|processor| assign_processor::is_open(k, processor, &k.ke.threads[*strand]))
     };
     candidates.len() <= idle.clone().count() && candidates.iter().all(takes)
 }

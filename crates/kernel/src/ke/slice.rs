@@ -9,7 +9,7 @@ use super::processor::DISPATCH_LEVEL;
 use super::spin::{self, Seen};
 use super::thread::{Account, Thread};
 use super::time::TICK;
-use super::{State, irql, line, scheduler, stuck, timer};
+use super::{State, interrupt_delivery, irql, scheduler, stuck, timer};
 use crate::cx::{Cx, Kernel};
 use crate::hal::combine;
 use crate::verdict::Verdict;
@@ -147,7 +147,7 @@ pub(crate) fn serves(k: &Kernel, thread: &Thread, now: u64, quantum_end: u64) ->
         && until <= quantum_end.min(now.saturating_add(budget.saturating_mul(WAITING)))
         && k.ke.probe.is_none()
         && k.ke.timers.deadline().is_none_or(|deadline| deadline >= until)
-        && line::is_unchanged_before(k, until)
+        && interrupt_delivery::is_unchanged_before(k, until)
 }
 
 /// `nanoseconds` pass without driver instructions: the slice ends so much earlier, unless instructions end it. False if it has
@@ -346,7 +346,7 @@ pub(crate) fn slice(cx: &mut Cx<'_>) -> Flow<()> {
 /// What time has brought: boosts, the end of the quantum, interrupts, timers, another thread's turn; and a new slice.
 fn let_in(cx: &mut Cx<'_>, gives_way: bool) -> Flow<()> {
     // What came while another strand ran, or none, comes first: in the meantime its line may have fallen.
-    if cx.with(|k| line::deliverable(k, k.ke.current).is_some()) {
+    if cx.with(|k| interrupt_delivery::deliverable(k, k.ke.current).is_some()) {
         irql::settle(cx)?;
     }
     let now = cx.engine().now();
@@ -354,7 +354,7 @@ fn let_in(cx: &mut Cx<'_>, gives_way: bool) -> Flow<()> {
         scheduler::relieve(k);
         end_of_quantum(k, now, gives_way);
     });
-    line::observe(cx);
+    interrupt_delivery::observe(cx);
     timer::ring(cx);
     irql::settle(cx)?;
     let over = cx.with(|k| scheduler::others_wait(k) && now >= k.ke.processor().turn_began + TURN);

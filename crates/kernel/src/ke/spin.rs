@@ -15,7 +15,7 @@ use engine::{DriverState, Flow, Reference, Step, StrandId};
 use super::processor::DISPATCH_LEVEL;
 use super::ready::Candidates;
 use super::thread::HIGHEST_DYNAMIC;
-use super::{irql, line, scheduler, slice, stuck, timer};
+use super::{interrupt_delivery, irql, scheduler, slice, stuck, timer};
 use crate::cx::{Cx, Kernel};
 use crate::hal::combine;
 
@@ -264,7 +264,7 @@ pub(crate) fn wait(cx: &mut Cx<'_>) -> Flow<()> {
         return Err(cx.stop(verdict));
     }
     cx.with(|k| slice::end_of_quantum(k, now, false));
-    line::observe(cx);
+    interrupt_delivery::observe(cx);
     timer::ring(cx);
     irql::settle(cx)?;
     if cx.nt().is_given_up() {

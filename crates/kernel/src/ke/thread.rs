@@ -436,7 +436,7 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
         .expect("a thread object has no name that could clash");
     let strand = engine.spawn();
     let created = witness::moment(cx);
-    if cx.happens(Kind::Thread) {
+    if cx.count_event(Kind::Thread) {
         cx.emit(Event::Thread { thread: strand, name: start.name.clone() });
     }
     cx.with(|k| {

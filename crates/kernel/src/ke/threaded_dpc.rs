@@ -8,7 +8,7 @@ use abi::{DriverPtr, KDPC};
 use engine::Flow;
 
 use super::dpc::QueuedDpc;
-use super::servant::{self, Servant};
+use super::kernel_worker::{self, KernelWorker};
 use super::{callout, dpc_drain, thread};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
@@ -20,7 +20,7 @@ pub(crate) struct Threaded {
     pub(crate) queue: std::collections::VecDeque<QueuedDpc>,
     /// The one that runs.
     pub(crate) running: Option<u64>,
-    servant: Servant,
+    worker: KernelWorker,
 }
 
 /// Whether this machine has them enabled, which Windows' registry says once for all.
@@ -43,13 +43,13 @@ pub(crate) fn enqueue(cx: &mut Cx<'_>, target: usize, queued: QueuedDpc, first: 
             queue.push_back(queued);
         }
     });
-    servant::wake(cx, of_processor(target), |cx| {
+    kernel_worker::wake(cx, of_processor(target), |cx| {
         thread::spawn_for_dpcs(cx, target, Box::new(move |cx| run_all(cx, target)))
     })
 }
 
-fn of_processor(index: usize) -> impl Fn(&mut Kernel) -> &mut Servant {
-    move |k| &mut k.ke.processors[index].threaded.servant
+fn of_processor(index: usize) -> impl Fn(&mut Kernel) -> &mut KernelWorker {
+    move |k| &mut k.ke.processors[index].threaded.worker
 }
 
 /// What the thread of processor `index` does, for ever.
@@ -63,7 +63,7 @@ fn run_all(cx: &mut Cx<'_>, index: usize) -> Flow<()> {
         });
         match next {
             Some(queued) => run(cx, index, queued)?,
-            None => servant::rest(cx, "a thread that runs DPCs", of_processor(index))?,
+            None => kernel_worker::rest(cx, "a thread that runs DPCs", of_processor(index))?,
         }
     }
 }
@@ -91,7 +91,7 @@ fn run(cx: &mut Cx<'_>, index: usize, queued: QueuedDpc) -> Flow<()> {
 /// Whether the current thread is in a threaded DPC.
 pub(crate) fn is_in_one(k: &Kernel) -> bool {
     let strand = k.ke.processor().thread;
-    k.ke.processors.iter().any(|p| p.threaded.servant.thread == Some(strand) && p.threaded.running.is_some())
+    k.ke.processors.iter().any(|p| p.threaded.worker.thread == Some(strand) && p.threaded.running.is_some())
 }
 
 /// Somebody is about to wait, at a level where that is possible: a threaded DPC must not.

@@ -14,13 +14,13 @@ use crate::cx::{Cx, Kernel};
 
 /// Who a wait is made for, and what may interrupt it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Manner {
+pub(crate) struct WaitMode {
     /// `WaitMode` is `UserMode`.
     user: bool,
     alertable: bool,
 }
 
-impl Manner {
+impl WaitMode {
     /// Nothing interrupts it.
     pub(crate) const KERNEL: Self = Self { user: false, alertable: false };
     /// Of an application that waits for its request.
@@ -46,21 +46,21 @@ pub(crate) struct Wanted {
     end: bool,
 }
 
-/// Whether a wait of this manner must not begin, or go on.
-fn interrupts(thread: &Thread, manner: Manner) -> bool {
+/// Whether a wait of this mode must not begin, or go on.
+fn interrupts(thread: &Thread, mode: WaitMode) -> bool {
     let Wanted { apc, delivers, end } = thread.wanted;
     let disabled = thread.apc_disable != 0 || thread.special_apc_disable != 0;
-    !disabled && ((manner.alertable && apc) || (manner.user && (delivers || end)))
+    !disabled && ((mode.alertable && apc) || (mode.user && (delivers || end)))
 }
 
 /// If a wait of `strand`'s must not begin: its status.
-pub(crate) fn instead_of_waiting(k: &mut Kernel, strand: StrandId, manner: Manner) -> Option<NtStatus> {
-    if manner == Manner::KERNEL {
+pub(crate) fn instead_of_waiting(k: &mut Kernel, strand: StrandId, mode: WaitMode) -> Option<NtStatus> {
+    if mode == WaitMode::KERNEL {
         return None;
     }
     let thread = k.ke.threads.get_mut(strand)?;
-    let interrupts = interrupts(thread, manner);
-    thread.wanted.delivers |= interrupts && manner.user && thread.wanted.apc;
+    let interrupts = interrupts(thread, mode);
+    thread.wanted.delivers |= interrupts && mode.user && thread.wanted.apc;
     interrupts.then_some(NtStatus::USER_APC)
 }
 
@@ -85,8 +85,8 @@ fn want(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, what: fn(&mut Wanted)) -> F
         let Some(strand) = k.ke.thread_of(thread.address).map(|thread| thread.strand) else { return Ok(()) };
         let thread = k.ke.threads.get_mut(strand).expect("it was there just now");
         what(&mut thread.wanted);
-        let Some(manner) = thread.wait.as_ref().map(|wait| wait.manner) else { return Ok(()) };
-        match instead_of_waiting(k, strand, manner) {
+        let Some(mode) = thread.wait.as_ref().map(|wait| wait.wait_mode) else { return Ok(()) };
+        match instead_of_waiting(k, strand, mode) {
             Some(status) => dispatcher::end_wait(k, strand, status, 0),
             None => Ok(()),
         }

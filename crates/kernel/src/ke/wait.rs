@@ -8,10 +8,10 @@ use engine::{Flow, StrandId};
 
 use super::dispatcher::{self, consume, is_signaled};
 use super::links::{self, Broken};
-use super::plain_wait::{self, Begun};
 use super::processor::DISPATCH_LEVEL;
 use super::thread::{Role, State, Thread};
-use super::user_apc::{self, Manner};
+use super::user_apc::{self, WaitMode};
+use super::wait_fast::{self, Begun};
 use super::{apc, exception, irql, mutex, passive_isr, queue, scheduler, threaded_dpc, time, who_waits};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
@@ -34,7 +34,7 @@ pub(crate) struct Wait {
     /// For all of them at once.
     pub(crate) all: bool,
     /// What may interrupt it.
-    pub(crate) manner: Manner,
+    pub(crate) wait_mode: WaitMode,
     /// Its wait blocks, one an object.
     pub(crate) blocks: DriverPtr<KWAIT_BLOCK>,
     /// What is no dispatcher object and will be granted; see [`for_grant`].
@@ -85,7 +85,7 @@ pub fn single(
     alertable: bool,
     timeout: DriverPtr<i64>,
 ) -> Flow<NtStatus> {
-    if timeout.is_null() && Manner::of(mode, alertable) == Manner::KERNEL {
+    if timeout.is_null() && WaitMode::of(mode, alertable) == WaitMode::KERNEL {
         match plainly(cx, object) {
             Some(Begun::Satisfied) => return irql::settle(cx).map(|()| NtStatus::SUCCESS),
             Some(Begun::Waits) => return until_over(cx),
@@ -106,19 +106,19 @@ fn single_as(
     let timeout = Timeout::read(cx, timeout)?;
     expect_waitable(cx, object, NAME)?;
     look_at_mode(cx, object, mode, NAME)?;
-    let manner = Manner::of(mode, alertable);
-    wait_as(cx, manner, &[object], false, timeout, DriverPtr::NULL, NAME)
+    let wait_mode = WaitMode::of(mode, alertable);
+    wait_as(cx, wait_mode, &[object], false, timeout, DriverPtr::NULL, NAME)
 }
 
-/// As `plain_wait` says, which does not tell of waits.
+/// As `wait_fast` says, which does not tell of waits.
 #[inline]
 fn plainly(cx: &mut Cx<'_>, object: DriverPtr<DISPATCHER_HEADER>) -> Option<Begun> {
     if cx.nt().wants(Kind::Wait) {
         return None;
     }
-    let begun = cx.with(|k| plain_wait::begin(k, object))?;
+    let begun = cx.with(|k| wait_fast::begin(k, object))?;
     if begun == Begun::Waits {
-        let told = cx.happens(Kind::Wait);
+        let told = cx.count_event(Kind::Wait);
         debug_assert!(!told, "nobody reads it");
     }
     Some(begun)
@@ -129,7 +129,7 @@ fn plainly(cx: &mut Cx<'_>, object: DriverPtr<DISPATCHER_HEADER>) -> Option<Begu
 #[allow(clippy::inline_always, reason = "each frame it returns through costs a mispredicted return")]
 pub(super) fn until_over(cx: &mut Cx<'_>) -> Flow<NtStatus> {
     let status = apc::block(cx)?;
-    if cx.happens(Kind::Woken) {
+    if cx.count_event(Kind::Woken) {
         cx.emit(Event::Woken { status: status.0 });
     }
     irql::settle(cx)?;
@@ -186,7 +186,7 @@ pub fn multiple(
     }
     let timeout = Timeout::read(cx, timeout)?;
     // `WaitAll` is 0, `WaitAny` 1.
-    wait_as(cx, Manner::of(mode, alertable), &objects, kind == 0, timeout, blocks, NAME)
+    wait_as(cx, WaitMode::of(mode, alertable), &objects, kind == 0, timeout, blocks, NAME)
 }
 
 /// Waits for one object for ever, for the kernel itself: an event of a request, a thread's end.
@@ -197,13 +197,13 @@ pub fn for_object<T>(cx: &mut Cx<'_>, object: DriverPtr<T>) -> Flow<NtStatus> {
     wait(cx, &[object.cast()], false, Timeout::Never, DriverPtr::NULL, "a wait of the kernel's")
 }
 
-/// As [`for_object`], for whoever made a request: what its manner says interrupts it, with USER_APC.
+/// As [`for_object`], for whoever made a request: what its wait_mode says interrupts it, with USER_APC.
 ///
 /// # Errors
 /// As [`single`].
-pub(crate) fn for_request<T>(cx: &mut Cx<'_>, object: DriverPtr<T>, manner: Manner) -> Flow<NtStatus> {
+pub(crate) fn for_request<T>(cx: &mut Cx<'_>, object: DriverPtr<T>, wait_mode: WaitMode) -> Flow<NtStatus> {
     let blocks = DriverPtr::NULL;
-    wait_as(cx, manner, &[object.cast()], false, Timeout::Never, blocks, "a wait for a request's end")
+    wait_as(cx, wait_mode, &[object.cast()], false, Timeout::Never, blocks, "a wait for a request's end")
 }
 
 /// `ZwWaitForMultipleObjects`'s wait, for objects that handles stand for.
@@ -224,7 +224,7 @@ pub(crate) fn for_several(
         return Ok(NtStatus::INSUFFICIENT_RESOURCES);
     }
     let name = "ZwWaitForMultipleObjects";
-    let status = wait_as(cx, Manner::of(0, alertable), objects, all, timeout, blocks, name)?;
+    let status = wait_as(cx, WaitMode::of(0, alertable), objects, all, timeout, blocks, name)?;
     pool::free(cx, blocks)?;
     Ok(status)
 }
@@ -240,8 +240,9 @@ pub(crate) fn for_grant(cx: &mut Cx<'_>, at: u64, what: &str) -> Flow<()> {
     cx.with(|k| {
         let strand = k.ke.processor().thread;
         let thread = k.ke.threads.get_mut(strand).expect("the thread that waits");
-        let (manner, blocks) = (Manner::KERNEL, DriverPtr::NULL);
-        thread.wait = Some(Wait { objects: Few::default(), all: false, manner, blocks, granted: Some(at) });
+        let (wait_mode, blocks) = (WaitMode::KERNEL, DriverPtr::NULL);
+        thread.wait =
+            Some(Wait { objects: Few::default(), all: false, wait_mode, blocks, granted: Some(at) });
         thread.state = State::Waiting;
         k.ke.processor_mut().wait_next = false;
         queue::runs_no_more(k, strand);
@@ -282,8 +283,8 @@ pub fn delay(cx: &mut Cx<'_>, mode: u8, alertable: bool, interval: DriverPtr<i64
         return Ok(NtStatus::SUCCESS);
     }
     let until = Timeout::until(cx.with(|k| time::due(k, value)));
-    let manner = Manner::of(mode, alertable);
-    let status = wait_as(cx, manner, &[], false, until, DriverPtr::NULL, "KeDelayExecutionThread")?;
+    let wait_mode = WaitMode::of(mode, alertable);
+    let status = wait_as(cx, wait_mode, &[], false, until, DriverPtr::NULL, "KeDelayExecutionThread")?;
     // If nothing interrupts it, it ends by its time-out, which is success here.
     Ok(if status == NtStatus::TIMEOUT { NtStatus::SUCCESS } else { status })
 }
@@ -309,12 +310,12 @@ pub(crate) fn wait(
     blocks: DriverPtr<KWAIT_BLOCK>,
     what: &'static str,
 ) -> Flow<NtStatus> {
-    wait_as(cx, Manner::KERNEL, objects, all, timeout, blocks, what)
+    wait_as(cx, WaitMode::KERNEL, objects, all, timeout, blocks, what)
 }
 
 fn wait_as(
     cx: &mut Cx<'_>,
-    manner: Manner,
+    wait_mode: WaitMode,
     objects: &[DriverPtr<DISPATCHER_HEADER>],
     all: bool,
     timeout: Timeout,
@@ -345,16 +346,16 @@ fn wait_as(
         }
         Ok(None) => {}
     }
-    if let Some(status) = cx.with(|k| user_apc::instead_of_waiting(k, strand, manner)) {
+    if let Some(status) = cx.with(|k| user_apc::instead_of_waiting(k, strand, wait_mode)) {
         irql::settle(cx)?;
         return Ok(status);
     }
     let first = objects.first().copied().unwrap_or(DriverPtr::NULL);
-    if cx.happens(Kind::Wait) {
+    if cx.count_event(Kind::Wait) {
         let count = u32::try_from(objects.len()).unwrap_or(u32::MAX);
         cx.emit(Event::Wait { object: first.address, count });
     }
-    let begun = cx.with(|k| begin(k, strand, (objects, all, manner), timeout, blocks));
+    let begun = cx.with(|k| begin(k, strand, (objects, all, wait_mode), timeout, blocks));
     begun.map_err(|broken| dispatcher::stop(cx, first, broken))?;
     cx.with(|k| {
         queue::runs_no_more(k, strand);
@@ -490,7 +491,7 @@ fn try_satisfy(
 pub(super) fn begin(
     k: &mut Kernel,
     strand: StrandId,
-    (objects, all, manner): (&[DriverPtr<DISPATCHER_HEADER>], bool, Manner),
+    (objects, all, wait_mode): (&[DriverPtr<DISPATCHER_HEADER>], bool, WaitMode),
     timeout: Timeout,
     blocks: DriverPtr<KWAIT_BLOCK>,
 ) -> Result<(), Broken> {
@@ -518,7 +519,7 @@ pub(super) fn begin(
         k.ke.waits.get_or_insert_with(object.address, Few::default).push(strand);
     }
     let thread = k.ke.threads.get_mut(strand).expect("the thread that waits");
-    let wait = thread.wait.insert(Wait { objects: Few::default(), all, manner, blocks, granted: None });
+    let wait = thread.wait.insert(Wait { objects: Few::default(), all, wait_mode, blocks, granted: None });
     wait.objects.extend(objects.iter().copied());
     thread.state = State::Waiting;
     if let Timeout::At(due) = timeout {

@@ -24,7 +24,7 @@ use super::special_pool::{self, Side, Special};
 use crate::address_map::AddressMap;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind as EventKind};
-use crate::ke::leftover;
+use crate::ke::free_check;
 use crate::ps::quota;
 use crate::verdict::Tier;
 use crate::witness::{self, Noted};
@@ -452,7 +452,7 @@ pub(crate) fn allocate_block(cx: &mut Cx<'_>, request: &Request, allocator: Allo
         memory::tell(cx);
         return None;
     };
-    if allocator.is_driver() && cx.happens(EventKind::Allocated) {
+    if allocator.is_driver() && cx.count_event(EventKind::Allocated) {
         let paged = request.kind == Kind::Paged;
         cx.emit(Event::Allocated { address, bytes: request.bytes, tag: request.tag, paged });
     }
@@ -599,7 +599,7 @@ pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flo
 fn free_plainly(cx: &mut Cx<'_>, known: Known) -> Flow<()> {
     let freed = Freeing::now(cx, true);
     let damaged = cx.with(|k| retire_small(k, known, freed));
-    if cx.happens(EventKind::Freed) {
+    if cx.count_event(EventKind::Freed) {
         cx.emit(Event::Freed { address: known.address });
     }
     told(cx, damaged)
@@ -609,13 +609,13 @@ fn free_plainly(cx: &mut Cx<'_>, known: Known) -> Flow<()> {
 #[inline(never)]
 fn free_in_full(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
     let block = pool_check::freeable(cx, address, tag)?;
-    while let Some(verdict) = cx.with(|k| leftover::in_memory(k, address, block.bytes)) {
+    while let Some(verdict) = cx.with(|k| free_check::in_memory(k, address, block.bytes)) {
         let verdict = verdict.of_block(&block);
         if verdict.tier != Tier::Verifier {
             return Err(cx.stop(verdict));
         }
         cx.verify(verdict)?;
-        cx.with(|k| leftover::forget_locks(k, address, block.bytes));
+        cx.with(|k| free_check::forget_locks(k, address, block.bytes));
     }
     let freed = Freeing::now(cx, block.allocator.is_driver());
     let block = Block { freed, ..block };
@@ -634,7 +634,7 @@ fn free_in_full(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
     // A driver that frees a block stores there, to whoever else uses it. What the kernel had for itself, it frees when nobody does.
     let damaged =
         if block.allocator.is_driver() { retire(cx) } else { cx.engine().on_nobodys_behalf(|| retire(cx)) };
-    if block.allocator.is_driver() && cx.happens(EventKind::Freed) {
+    if block.allocator.is_driver() && cx.count_event(EventKind::Freed) {
         cx.emit(Event::Freed { address });
     }
     quota::block_freed(cx, address)?;

@@ -12,7 +12,7 @@ use super::space::Zone;
 use super::special_pool::is_tag_like;
 use crate::cx::{Cx, Kernel};
 use crate::ex;
-use crate::ke::leftover;
+use crate::ke::free_check;
 use crate::ldr;
 use crate::verdict::Verdict;
 
@@ -168,10 +168,10 @@ pub(crate) fn guards_hold(engine: Engine, address: u64, bytes: u64) -> bool {
 pub(crate) fn is_nothing_anywhere(k: &Kernel) -> bool {
     let ex = &k.ex;
     let nothing = ex.resources.is_empty() && ex.lookasides.is_empty() && ex.work_items.is_empty();
-    nothing && leftover::is_nothing_anywhere(k)
+    nothing && free_check::is_nothing_anywhere(k)
 }
 
-/// Whether `ke` or `ex` still use anything in memory that is about to be freed; what it is, [`freeable`] and `ke::leftover` say.
+/// Whether `ke` or `ex` still use anything in memory that is about to be freed; what it is, [`freeable`] and `ke::free_check` say.
 #[inline(never)]
 pub(crate) fn is_anything_in(k: &Kernel, address: u64, bytes: u64) -> bool {
     let range = address..address.saturating_add(bytes);
@@ -179,7 +179,7 @@ pub(crate) fn is_anything_in(k: &Kernel, address: u64, bytes: u64) -> bool {
     ex.resources.range(range.clone()).next().is_some()
         || ex.lookasides.range(range.clone()).next().is_some()
         || ex.work_items.range(range).next().is_some()
-        || leftover::is_any_in(k, address, bytes)
+        || free_check::is_any_in(k, address, bytes)
 }
 
 /// Whether nobody has written to a freed block.

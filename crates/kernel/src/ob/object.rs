@@ -162,8 +162,8 @@ pub fn dereference<T>(cx: &mut Cx<'_>, body: DriverPtr<T>) -> Flow<u64> {
 /// One reference less, if that is neither the last nor one of an open handle's: true. Else nothing is done, and [`dereference`] says
 /// what there is to say.
 #[inline]
-pub(crate) fn dereference_near(k: &mut Kernel, number: u32, body: u64) -> bool {
-    let Some(object) = k.ob.objects.get_near_mut(number, body) else { return false };
+pub(crate) fn dereference_at_hint(k: &mut Kernel, number: u32, body: u64) -> bool {
+    let Some(object) = k.ob.objects.get_mut_at_hint(number, body) else { return false };
     let plain = object.references > i64::from(object.handles).max(1);
     object.references -= i64::from(plain);
     plain

@@ -1,6 +1,6 @@
 //! Instances that a driver keeps open: the system reads their counters from the driver's own blocks of data whenever somebody asks.
 //!
-//! Pages: *PcwCreateInstance function* ("The data blocks … must remain valid until the instance is closed"), *PcwCloseInstance function* ("Closing
+//! Pages: *PcwCreateInstance function* ("The data blocks … must remain valid until the instance is closed"), *PcwCloseInstance function* ("CompletionNotice
 //! them again will crash the system"), *PCW_DATA structure*. A block that is gone is told when it is read.
 
 use abi::{DriverPtr, NtStatus, PCW_DATA, UNICODE_STRING};

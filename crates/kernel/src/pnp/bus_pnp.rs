@@ -20,7 +20,7 @@ use engine::Flow;
 use super::node::NodeId;
 use super::resource::{self, Form};
 use super::{
-    bus, bus_interface, capabilities, card_power, elsewhere, enumerate, leftovers, message, policy,
+    bus, bus_interface, capabilities, card_power, elsewhere, enumerate, message, policy, remove_check,
     requirements, usage, wake,
 };
 use crate::cx::{Cx, Kernel};
@@ -75,7 +75,7 @@ fn answer(cx: &mut Cx<'_>, id: NodeId, minor: u8, location: Location) -> Flow<Re
                 wake::device_goes(cx, id)?;
             }
             let state = if minor == IRP_MN_STOP_DEVICE { "stopped" } else { "removed" };
-            cx.with(|k| leftovers::release_windows(k, id, Why::GivenBack(state)));
+            cx.with(|k| remove_check::release_windows(k, id, Why::GivenBack(state)));
             Ok(power(cx, id, false))
         }
         IRP_MN_QUERY_STOP_DEVICE

@@ -17,7 +17,7 @@ use abi::{
 };
 
 use super::node::{NodeId, State};
-use super::{bus, capabilities, leftovers, message, resource, wake};
+use super::{bus, capabilities, message, remove_check, resource, wake};
 use crate::cx::Kernel;
 use crate::hal::hardware::{Hardware, PciAddress, Width};
 use crate::hal::stale::Why;
@@ -59,7 +59,7 @@ pub(super) fn lower(k: &mut Kernel, id: NodeId, state: u32) {
     if k.pnp.card(id).kept.is_none() {
         keep(k, id, false);
         bus::decode(k, id, false);
-        leftovers::release_windows(k, id, Why::NoPower(name(state)));
+        remove_check::release_windows(k, id, Why::NoPower(name(state)));
     }
     match capability {
         Some(place) => set_state(k.hal.hardware.as_mut(), at, place, state - PowerDeviceD0),
@@ -84,7 +84,7 @@ pub(crate) fn system_sleeps(k: &mut Kernel) {
     for id in cards(k) {
         if k.pnp.card(id).kept.is_none() {
             keep(k, id, true);
-            leftovers::release_windows(k, id, Why::NoPower("without power, as the system sleeps"));
+            remove_check::release_windows(k, id, Why::NoPower("without power, as the system sleeps"));
         }
         let at = k.pnp.card(id).function.address;
         k.configuration().set_powered(at, false);

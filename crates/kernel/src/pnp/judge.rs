@@ -12,7 +12,7 @@ use engine::Flow;
 
 use super::node::NodeId;
 use crate::cx::Cx;
-use crate::io::send::Answer;
+use crate::io::system_request::Answer;
 use crate::verdict::Verdict;
 
 /// The name of a minor function the PnP manager sends.

@@ -24,7 +24,6 @@ pub mod install;
 pub mod installer;
 pub mod invalidate;
 mod judge;
-mod leftovers;
 pub mod message;
 pub mod node;
 pub mod notify;
@@ -32,6 +31,7 @@ pub mod policy;
 pub mod problem;
 pub mod property;
 pub mod property_data;
+mod remove_check;
 
 pub mod registry;
 pub(crate) mod related;

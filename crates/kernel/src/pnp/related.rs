@@ -15,7 +15,7 @@ use engine::{Flow, Leave};
 use super::node::{self, NodeId, Origin, State};
 use super::{relations, request, tree};
 use crate::cx::{Cx, Kernel};
-use crate::io::send::{Request, send};
+use crate::io::system_request::{Request, send};
 use crate::mm::pool;
 use crate::ob;
 use crate::verdict::Verdict;

@@ -15,7 +15,7 @@ use super::enumerate::{exclusively, tell};
 use super::node::{self, NodeId, Origin, State};
 use super::request::ask;
 use super::surprise::remove_ready;
-use super::{leftovers, notify, related, removal_set, stop, tree, usage};
+use super::{notify, related, removal_set, remove_check, stop, tree, usage};
 use crate::cx::{Cx, Kernel};
 use crate::verdict::Verdict;
 use crate::{io, ke, ob};
@@ -220,12 +220,12 @@ pub(super) fn send_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     await_opens(cx, id)?;
     notify::target::complete(cx, id)?;
     tell(cx, id, "remove");
-    let above = leftovers::above(cx, id)?;
+    let above = remove_check::above(cx, id)?;
     // A bus driver that has deleted the device object of a child already has nothing more to hear.
     if !is_deleted(cx, id) {
         ask(cx, id, IRP_MN_REMOVE_DEVICE, [0; 4])?;
     }
-    leftovers::after_remove(cx, id, &above)?;
+    remove_check::after_remove(cx, id, &above)?;
     let gone = cx.with(|k| {
         let node = k.pnp.node_mut(id);
         let gone = node.missing;

@@ -13,7 +13,7 @@ use super::capabilities;
 use super::judge;
 use super::node::NodeId;
 use crate::cx::Cx;
-use crate::io::send::{Answer, Request, send};
+use crate::io::system_request::{Answer, Request, send};
 use crate::ke::patience;
 use crate::mm::pool;
 use crate::verdict::Verdict;

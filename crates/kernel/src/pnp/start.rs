@@ -21,7 +21,7 @@ use super::requirements::{self, Unusable};
 use super::resource::{self, Form, Resource};
 use super::supply::Supply;
 use super::wanted::Requirements;
-use super::{arbiter, claim, install, invalidate, leftovers, message, relations, remove, shown};
+use super::{arbiter, claim, install, invalidate, message, relations, remove, remove_check, shown};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::io;
@@ -153,7 +153,7 @@ fn add(cx: &mut Cx<'_>, id: NodeId, drivers: &Drivers) -> Flow<Started> {
         let stack = node::stack(cx, id)?;
         let added = &stack[below.len() - 1..];
         if !status.is_success() {
-            leftovers::after_failed_add(cx, id, driver, added)?;
+            remove_check::after_failed_add(cx, id, driver, added)?;
             let service = io::driver::service(cx, driver);
             let why =
                 if driver == drivers.function { String::new() } else { format!("the filter {service}") };
@@ -323,7 +323,9 @@ fn assign_by(cx: &mut Cx<'_>, id: NodeId, original: u64) -> Flow<Result<Vec<Reso
     }
     // A driver that answers a list of its own has freed the one it was given.
     let list = match filtered {
-        io::send::Answer { information, .. } if filtered.status.is_success() && information != 0 => {
+        io::system_request::Answer { information, .. }
+            if filtered.status.is_success() && information != 0 =>
+        {
             information
         }
         _ => original,
@@ -378,7 +380,7 @@ pub(super) fn send_start(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
         raw = copy(cx, &resource::list(&resources, bus, Form::Raw))?;
         translated = copy(cx, &resource::list(&resources, bus, Form::Translated(platform)))?;
     }
-    if cx.happens(Kind::Resources) {
+    if cx.count_event(Kind::Resources) {
         let text = shown::resources(&resources, platform);
         cx.emit(Event::Resources { device: device.clone(), resources: text });
     }

@@ -12,7 +12,7 @@ use super::enumerate::{exclusively, tell};
 use super::node::{self, NodeId, State};
 use super::request::ask;
 use super::start::{self, StartFailure, Started};
-use super::{elsewhere, install, leftovers, surprise, tree, usage};
+use super::{elsewhere, install, remove_check, surprise, tree, usage};
 use crate::cx::Cx;
 
 /// Asks the device's drivers whether it can be stopped; if not, tells them that it will not be.
@@ -149,7 +149,7 @@ fn send_stop(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
 fn stop_one(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     tell(cx, id, "stop");
     ask(cx, id, IRP_MN_STOP_DEVICE, [0; 4])?;
-    leftovers::after_stop(cx, id);
+    remove_check::after_stop(cx, id);
     cx.with(|k| k.pnp.node_mut(id).state = State::Stopped);
     Ok(())
 }

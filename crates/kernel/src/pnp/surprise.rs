@@ -10,7 +10,7 @@ use super::enumerate::{exclusively, tell};
 use super::node::{self, NodeId, Origin, State};
 use super::remove::{delete, open_files, send_remove, waits_for_files};
 use super::request::ask;
-use super::{leftovers, notify, removal_set, tree};
+use super::{notify, removal_set, remove_check, tree};
 use crate::cx::Cx;
 use crate::ke;
 
@@ -70,10 +70,10 @@ fn tell_surprise(cx: &mut Cx<'_>, id: NodeId, gone: bool) -> Flow<()> {
         return Ok(());
     }
     tell(cx, id, "surprise removal of");
-    let above = leftovers::above(cx, id)?;
+    let above = remove_check::above(cx, id)?;
     ask(cx, id, IRP_MN_SURPRISE_REMOVAL, [0; 4])?;
-    leftovers::after_surprise(cx, id, &above)?;
-    leftovers::disable_interfaces(cx, id, "IRP_MN_SURPRISE_REMOVAL")?;
+    remove_check::after_surprise(cx, id, &above)?;
+    remove_check::disable_interfaces(cx, id, "IRP_MN_SURPRISE_REMOVAL")?;
     cx.with(|k| k.pnp.node_mut(id).state = if gone { State::SurpriseRemoved } else { State::Failed });
     notify::target::complete(cx, id)
 }

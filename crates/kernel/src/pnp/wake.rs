@@ -12,7 +12,7 @@ use engine::Flow;
 
 use super::card_power::{PMCSR, PME_ENABLE};
 use super::node::NodeId;
-use super::{bus, capabilities, leftovers};
+use super::{bus, capabilities, remove_check};
 use crate::cx::{Cx, Kernel};
 use crate::hal::hardware::Width;
 use crate::io::{self, cancel};
@@ -121,7 +121,7 @@ pub(super) fn device_goes(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     if irp.is_null() {
         return Ok(());
     }
-    let (service, device) = leftovers::names(cx, id);
+    let (service, device) = remove_check::names(cx, id);
     let message = format!(
         "{service} passed IRP_MN_REMOVE_DEVICE of {device} down and has not cancelled the IRP_MN_WAIT_WAKE {:#x} that it has sent: IoCancelIrp when the \
          device stops, or is asked whether it may be removed",

@@ -7,7 +7,7 @@ use abi::{DriverPtr, IRP, IRP_MJ_POWER, IRP_MN_QUERY_POWER, IRP_MN_SET_POWER, KE
 use engine::{Flow, Leave};
 
 use crate::cx::Cx;
-use crate::io::send::Request;
+use crate::io::system_request::Request;
 use crate::io::{pending, stack, violation};
 use crate::ke::time;
 use crate::ke::wait::{self, Timeout};

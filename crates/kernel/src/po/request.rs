@@ -14,7 +14,7 @@ use engine::Flow;
 use super::level::PowerFlags;
 use super::{fx, inrush, watchdog};
 use crate::cx::Cx;
-use crate::io::send::{Answer, Made, Request, send};
+use crate::io::system_request::{Answer, Made, Request, send};
 use crate::mm::pool;
 use crate::verdict::Verdict;
 use crate::{io, ke, pnp};

@@ -19,7 +19,7 @@ use super::{fx, watchdog};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::ex::callback;
-use crate::io::send::{Request, send};
+use crate::io::system_request::{Request, send};
 use crate::pnp::{self, NodeId};
 use crate::verdict::Verdict;
 use crate::{io, ke};

@@ -131,7 +131,7 @@ fn own_record(cx: &mut Cx<'_>, room: &Room, start: &Position) -> Flow<DriverPtr<
 
 /// The target frame goes on.
 fn arrive(cx: &mut Cx<'_>, at: &Position, target: &Target) -> Leave {
-    if cx.happens(Kind::Unwound) {
+    if cx.count_event(Kind::Unwound) {
         cx.emit(Event::Unwound { frame: target.frame, to: target.ip });
     }
     let mut context = at.context;

@@ -14,7 +14,7 @@ use super::node::Node;
 use super::provider::answered;
 use super::{Guid, State};
 use crate::cx::{Cx, Kernel};
-use crate::io::send::{Request, send_noting};
+use crate::io::system_request::{Request, send_noting};
 use crate::mm::pool;
 use crate::{ke, ob};
 

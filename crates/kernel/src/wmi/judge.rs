@@ -12,7 +12,7 @@ use abi::{
 use engine::{Flow, Leave};
 
 use crate::cx::Cx;
-use crate::io::send;
+use crate::io::system_request;
 use crate::io::violation::device_name;
 use crate::verdict::Verdict;
 
@@ -78,7 +78,7 @@ pub(super) fn amount(
     cx: &mut Cx<'_>,
     provider: DriverPtr<DEVICE_OBJECT>,
     minor: u8,
-    answer: send::Answer,
+    answer: system_request::Answer,
     room: usize,
 ) -> Flow<()> {
     if !answer.status.is_success() || answer.information <= room as u64 {

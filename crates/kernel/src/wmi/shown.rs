@@ -23,7 +23,7 @@ use crate::io::violation::name_of_device;
 /// None.
 pub fn blocks(cx: &mut Cx<'_>) -> Flow<()> {
     for Offered { guid, device, flags, names, mof } in offered(cx) {
-        if cx.happens(Kind::WmiBlock) {
+        if cx.count_event(Kind::WmiBlock) {
             let (device, driver) = cx.with(|k| {
                 let record = k.io.devices.get(device).and_then(|record| k.io.drivers.get(&record.driver));
                 let driver = record.map_or(String::new(), |driver| driver.service.clone());
@@ -47,7 +47,7 @@ pub(super) fn answer(cx: &mut Cx<'_>, guid: &Guid, question: &Question, answer: 
         Question::Event => "event",
     };
     let mut tell = |status, instance: Option<&Instance>| {
-        if cx.happens(Kind::WmiAnswer) {
+        if cx.count_event(Kind::WmiAnswer) {
             let name = instance.and_then(|instance| instance.name.clone());
             let data = instance.map(|instance| digits(&instance.data));
             cx.emit(Event::WmiAnswer { question, guid: guid_text(guid), instance: name, status, data });
@@ -62,7 +62,7 @@ pub(super) fn answer(cx: &mut Cx<'_>, guid: &Guid, question: &Question, answer: 
 
 /// Tells an event: of one that is no single instance, its whole block.
 pub(super) fn event(cx: &mut Cx<'_>, guid: &Guid, block: &[u8], heard: bool) {
-    if !cx.happens(Kind::WmiEvent) {
+    if !cx.count_event(Kind::WmiEvent) {
         return;
     }
     let node = Node(block);

@@ -10,11 +10,11 @@ pub(crate) mod domain;
 pub mod domains;
 pub mod extended;
 pub mod from_mdl;
-pub(crate) mod leaks;
 mod pieces;
 pub mod scatter_gather;
 pub mod system;
 pub mod transfer;
+pub(crate) mod unload_check;
 pub mod vector;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -287,7 +287,7 @@ fn describe(cx: &mut Cx<'_>, from: DriverPtr<DEVICE_DESCRIPTION>) -> Flow<Option
 /// A verdict if it is no adapter; with Driver Verifier's option, if anything is left.
 pub fn put(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<()> {
     let at = find(cx, "PutDmaAdapter", adapter)?;
-    leaks::at_release(cx, at)?;
+    unload_check::at_release(cx, at)?;
     let by = By::now(cx);
     let oldest = cx.with(|k| {
         let dma = &mut k.hal.dma;

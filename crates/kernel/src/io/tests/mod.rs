@@ -3,7 +3,7 @@
 mod cancelling;
 mod compiled;
 mod devices;
-mod express;
+mod fast_path;
 mod files;
 mod queues;
 mod rig;

@@ -3,10 +3,10 @@
 mod budgets;
 mod dpcs;
 mod driver_threads;
+mod fast_waits;
 mod faults;
 mod interrupts;
 mod long_services;
-mod plain_waits;
 mod processors;
 mod schedules;
 mod short_ways;

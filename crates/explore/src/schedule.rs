@@ -1,6 +1,6 @@
 //! How one run of a search goes, and which further runs it leads to; and how both are written, for another process.
 //!
-//! A course by departures says at which questions the run does not take the default; a course by seed leaves all to a policy.
+//! A schedule by departures says at which questions the run does not take the default; a schedule by seed leaves all to a policy.
 //! Questions are counted from where the search begins, and only by the runs of a search: in records, questions have names.
 
 use std::fmt;
@@ -13,7 +13,7 @@ pub(crate) type Departures = Vec<(usize, u32)>;
 
 /// How a run goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Course {
+pub enum Schedule {
     /// As usual, but for these answers.
     Departing(Departures),
     /// As a policy says: by its own seed and so many more.
@@ -24,7 +24,7 @@ pub enum Course {
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Questions(Vec<(Question, usize)>);
 
-impl Course {
+impl Schedule {
     /// How often it departs.
     pub(crate) fn length(&self) -> usize {
         match self {
@@ -49,7 +49,7 @@ impl Course {
         }
     }
 
-    /// Each course that departs once more than this one, after all its departures so far: so none is taken twice. `each` is
+    /// Each schedule that departs once more than this one, after all its departures so far: so none is taken twice. `each` is
     /// told too whether the departure counts towards the bound.
     pub(crate) fn further(&self, questions: &Questions, mut each: impl FnMut(bool, Self)) {
         let Self::Departing(departures) = self else { return };
@@ -79,21 +79,21 @@ impl Questions {
 
 /// A text that is none of this file's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CourseError;
+pub struct ScheduleError;
 
-impl fmt::Display for CourseError {
+impl fmt::Display for ScheduleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("neither a course of a search nor its questions")
+        f.write_str("neither a schedule of a search nor its questions")
     }
 }
 
-impl std::error::Error for CourseError {}
+impl std::error::Error for ScheduleError {}
 
-fn number<N: FromStr>(text: &str) -> Result<N, CourseError> {
-    text.parse().map_err(|_| CourseError)
+fn number<N: FromStr>(text: &str) -> Result<N, ScheduleError> {
+    text.parse().map_err(|_| ScheduleError)
 }
 
-impl fmt::Display for Course {
+impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Departing(departures) if departures.is_empty() => f.write_str("usual"),
@@ -107,10 +107,10 @@ impl fmt::Display for Course {
     }
 }
 
-impl FromStr for Course {
-    type Err = CourseError;
+impl FromStr for Schedule {
+    type Err = ScheduleError;
 
-    fn from_str(text: &str) -> Result<Self, CourseError> {
+    fn from_str(text: &str) -> Result<Self, ScheduleError> {
         if text == "usual" {
             return Ok(Self::Departing(Departures::new()));
         }
@@ -118,13 +118,13 @@ impl FromStr for Course {
             return Ok(Self::Seed(number(seed)?));
         }
         let one = |text: &str| {
-            let (question, answer) = text.split_once('=').ok_or(CourseError)?;
+            let (question, answer) = text.split_once('=').ok_or(ScheduleError)?;
             Ok((number(question)?, number(answer)?))
         };
-        let departures = text.split(',').map(one).collect::<Result<Departures, CourseError>>()?;
+        let departures = text.split(',').map(one).collect::<Result<Departures, ScheduleError>>()?;
         let ordered = departures.is_sorted_by(|(one, _), (next, _)| one < next);
         let depart = departures.iter().all(|(_, answer)| *answer > 0);
-        if ordered && depart { Ok(Self::Departing(departures)) } else { Err(CourseError) }
+        if ordered && depart { Ok(Self::Departing(departures)) } else { Err(ScheduleError) }
     }
 }
 
@@ -139,11 +139,11 @@ impl fmt::Display for Questions {
 }
 
 impl FromStr for Questions {
-    type Err = CourseError;
+    type Err = ScheduleError;
 
-    fn from_str(text: &str) -> Result<Self, CourseError> {
+    fn from_str(text: &str) -> Result<Self, ScheduleError> {
         let one = |text: &str| {
-            let at = text.find(['c', 'f']).ok_or(CourseError)?;
+            let at = text.find(['c', 'f']).ok_or(ScheduleError)?;
             let question = Question { n: number(&text[at + 1..])?, counts: text[at..].starts_with('c') };
             Ok((question, number(&text[..at])?))
         };
@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn a_course_and_its_questions_are_read_as_they_are_written() {
         for text in ["usual", "0=1", "3=1,17=4", "seed18446744073709551615"] {
-            assert_eq!(text.parse::<Course>().unwrap().to_string(), text);
+            assert_eq!(text.parse::<Schedule>().unwrap().to_string(), text);
         }
         for text in ["", "3c2", "1f4,20c2,1f3"] {
             assert_eq!(text.parse::<Questions>().unwrap().to_string(), text);
@@ -166,12 +166,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dying_process_might_say_is_no_course() {
+    fn what_a_dying_process_might_say_is_no_schedule() {
         for text in ["", "3", "3=", "3=0", "17=1,3=1", "3=1;", "seed", "usual,"] {
-            assert_eq!(text.parse::<Course>(), Err(CourseError), "{text}");
+            assert_eq!(text.parse::<Schedule>(), Err(ScheduleError), "{text}");
         }
         for text in ["c", "3x2", "c2", "3c", "end 0"] {
-            assert_eq!(text.parse::<Questions>(), Err(CourseError), "{text}");
+            assert_eq!(text.parse::<Questions>(), Err(ScheduleError), "{text}");
         }
     }
 
@@ -179,8 +179,8 @@ mod tests {
     fn each_further_course_departs_behind_the_last_departure() {
         let questions = "2c2,1f3".parse().unwrap();
         let mut further = Vec::new();
-        "4=1".parse::<Course>().unwrap().further(&questions, |counts, course| {
-            further.push(format!("{course} {counts}"));
+        "4=1".parse::<Schedule>().unwrap().further(&questions, |counts, schedule| {
+            further.push(format!("{schedule} {counts}"));
         });
         assert_eq!(further, ["4=1,5=1 true", "4=1,6=1 true", "4=1,7=1 false", "4=1,7=2 false"]);
     }

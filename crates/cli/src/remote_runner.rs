@@ -1,6 +1,6 @@
-//! A search whose runs are made in other processes, part by part, some parts at a time.
+//! A search whose runs are made in other processes, subtree by subtree, some parts at a time.
 //!
-//! A process makes one part from a machine's start, so what comes of it depends on the part alone. It tells each run as it ends:
+//! A process makes one subtree from a machine's start, so what comes of it depends on the subtree alone. It tells each run as it ends:
 //! if it dies, it is known which run it died of. That one is made with checks, in a process of its own: if it has a verdict then, that is what
 //! was looked for. Else it is lost, with all below it, and another process goes on behind it.
 
@@ -11,19 +11,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 
 use anyhow::{Error, Result};
-use dirql::explore::{Choice, Choices, Course, Part, Places, Questions, Ran, Runner};
+use dirql::explore::{Choice, Choices, Places, Questions, Ran, Runner, Schedule, Subtree};
 
 use crate::arguments::Isolation;
+use crate::crash_report::{Death, unexplained};
 use crate::explore::schedules;
 use crate::isolate::{self, End};
-use crate::obituary::{Death, unexplained};
 use crate::progress::Progress;
 use crate::said::{Hears, Said};
 
-/// The turn in which a part of a search is made, which follows.
-pub(crate) const PART: &str = "part:";
+/// The turn in which a subtree of a search is made, which follows.
+pub(crate) const PART: &str = "subtree:";
 /// The same, in checked machines.
-pub(crate) const CHECKED_PART: &str = "checked-part:";
+pub(crate) const CHECKED_PART: &str = "checked-subtree:";
 /// Between choices, where one process tells them to the next.
 const SEPARATOR: char = ';';
 /// How a run is told of which nothing was looked for.
@@ -37,7 +37,7 @@ pub(crate) const REFUSED: &str = "refused";
 
 /// The processes that make the runs.
 #[derive(Clone, Copy)]
-pub(crate) struct Makers<'e> {
+pub(crate) struct WorkerConfig<'e> {
     pub(crate) isolation: &'e Isolation,
     /// So many at a time.
     pub(crate) workers: u32,
@@ -46,9 +46,9 @@ pub(crate) struct Makers<'e> {
 }
 
 /// Makes the runs of a search.
-pub(crate) struct Spread<'s, 'e> {
+pub(crate) struct RemoteRunner<'s, 'e> {
     scope: &'s Scope<'s, 'e>,
-    makers: Makers<'e>,
+    config: WorkerConfig<'e>,
     /// Whoever works is to stop.
     stop: &'e AtomicBool,
     parts: Vec<Receiver<Told>>,
@@ -63,7 +63,7 @@ pub(crate) struct Spread<'s, 'e> {
     pub(crate) failed: Option<Error>,
 }
 
-/// What a worker tells of a part.
+/// What a worker tells of a subtree.
 enum Told {
     Ran(Ran<String>, Said),
     Refused(u8, String),
@@ -71,19 +71,19 @@ enum Told {
 }
 
 /// Parts that nobody makes yet, and who is to be told.
-type Waiting = Mutex<VecDeque<(Part, Sender<Told>)>>;
+type Waiting = Mutex<VecDeque<(Subtree, Sender<Told>)>>;
 
-impl<'s, 'e> Spread<'s, 'e> {
+impl<'s, 'e> RemoteRunner<'s, 'e> {
     /// Processes of this command, watched by threads of `scope`.
     pub(crate) fn new(
         scope: &'s Scope<'s, 'e>,
-        makers: Makers<'e>,
+        config: WorkerConfig<'e>,
         stop: &'e AtomicBool,
         progress: Progress,
     ) -> Self {
         Self {
             scope,
-            makers,
+            config,
             stop,
             parts: Vec::new(),
             ran: 0,
@@ -95,28 +95,28 @@ impl<'s, 'e> Spread<'s, 'e> {
     }
 }
 
-impl Runner for Spread<'_, '_> {
+impl Runner for RemoteRunner<'_, '_> {
     /// Its name.
     type Outcome = String;
 
-    fn begin(&mut self, parts: &[Part]) {
+    fn begin(&mut self, parts: &[Subtree]) {
         let mut waiting = VecDeque::new();
         self.parts.clear();
-        for part in parts {
+        for subtree in parts {
             let (told, hears) = channel();
-            waiting.push_back((part.clone(), told));
+            waiting.push_back((subtree.clone(), told));
             self.parts.push(hears);
         }
         let waiting: Arc<Waiting> = Arc::new(Mutex::new(waiting));
-        let (makers, stop) = (self.makers, self.stop);
+        let (config, stop) = (self.config, self.stop);
         // Outside of any machine: each thread only waits for processes.
-        for _ in 0..parts.len().min(usize::try_from(makers.workers).unwrap_or(1)) {
+        for _ in 0..parts.len().min(usize::try_from(config.workers).unwrap_or(1)) {
             let waiting = Arc::clone(&waiting);
             self.scope.spawn(move || {
                 let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                while let Some((part, told)) = next() {
+                while let Some((subtree, told)) = next() {
                     // Nobody hears it once the search is over.
-                    let _ = match make(part, makers, stop, &told) {
+                    let _ = match make(subtree, config, stop, &told) {
                         Ok(()) => Ok(()),
                         Err(error) => told.send(Told::Failed(error)),
                     };
@@ -125,8 +125,8 @@ impl Runner for Spread<'_, '_> {
         }
     }
 
-    fn run(&mut self, part: usize, _course: &Course) -> Ran<String> {
-        match self.parts[part].recv() {
+    fn run(&mut self, subtree: usize, _schedule: &Schedule) -> Ran<String> {
+        match self.parts[subtree].recv() {
             Ok(Told::Ran(ran, remarks)) => {
                 self.ran += 1;
                 self.remarks = remarks;
@@ -145,14 +145,19 @@ impl Runner for Spread<'_, '_> {
     }
 }
 
-/// Makes a part, in one process unless one dies.
-fn make(mut part: Part, makers: Makers<'_>, stop: &AtomicBool, told: &Sender<Told>) -> Result<()> {
-    while part.course().is_some() && !stop.load(Ordering::Relaxed) {
-        let more = [format!("--{}={PART}{part}", isolate::TURN)];
+/// Makes a subtree, in one process unless one dies.
+fn make(
+    mut subtree: Subtree,
+    config: WorkerConfig<'_>,
+    stop: &AtomicBool,
+    told: &Sender<Told>,
+) -> Result<()> {
+    while subtree.schedule().is_some() && !stop.load(Ordering::Relaxed) {
+        let more = [format!("--{}={PART}{subtree}", isolate::TURN)];
         // A process that dies behind its last run has died of that one, too.
         let (mut last, mut found, mut refused, mut strange) = (None, false, false, false);
         let (mut at, mut hears) = (None, Hears::default());
-        let end = isolate::told(makers.isolation, &more, stop, |line| {
+        let end = isolate::told(config.isolation, &more, stop, |line| {
             if line == REFUSED {
                 refused = true;
                 return true;
@@ -160,14 +165,14 @@ fn make(mut part: Part, makers: Makers<'_>, stop: &AtomicBool, told: &Sender<Tol
             if hears.takes(line) {
                 return true;
             }
-            let ran = read(line).filter(|_| part.course().is_some() && !found);
-            at = part.course().cloned();
+            let ran = read(line).filter(|_| subtree.schedule().is_some() && !found);
+            at = subtree.schedule().cloned();
             match &ran {
-                Some(Ran::Usual(questions, _)) => part.made(questions, |_| ()),
+                Some(Ran::Usual(questions, _)) => subtree.made(questions, |_| ()),
                 Some(Ran::Wanted(..)) => found = true,
                 _ => strange = true,
             }
-            if part.course().is_none() {
+            if subtree.schedule().is_none() {
                 last = ran.map(|ran| (ran, hears.said()));
             } else if let Some(ran) = ran {
                 let _ = told.send(Told::Ran(ran, hears.said()));
@@ -184,9 +189,10 @@ fn make(mut part: Part, makers: Makers<'_>, stop: &AtomicBool, told: &Sender<Tol
             End::With(0, _) if last.is_some() => last.take(),
             End::With(0, _) | End::Stopped => Some((Ran::Lost(STRANGE.to_owned()), Said::new())),
             End::With(_, why) => Some((Ran::Lost(why), Said::new())),
-            End::Died(death) => match part.course().cloned().or(at).filter(|_| explains(&death, makers)) {
-                Some(course) => again_checked(part.alone(course), &death, makers, stop)?,
-                None => Some((Ran::Lost(death.obituary(None)), Said::new())),
+            End::Died(death) => match subtree.schedule().cloned().or(at).filter(|_| explains(&death, config))
+            {
+                Some(schedule) => again_checked(subtree.alone(schedule), &death, config, stop)?,
+                None => Some((Ran::Lost(death.crash_report(None)), Said::new())),
             },
         };
         if let Some((ran @ Ran::Wanted(..), said)) = ran {
@@ -194,8 +200,8 @@ fn make(mut part: Part, makers: Makers<'_>, stop: &AtomicBool, told: &Sender<Tol
             return Ok(());
         }
         // It was at this one, if it was not at its end.
-        if part.course().is_some() {
-            part.pass();
+        if subtree.schedule().is_some() {
+            subtree.pass();
         }
         ran.into_iter().for_each(|(ran, said)| drop(told.send(Told::Ran(ran, said))));
     }
@@ -203,20 +209,20 @@ fn make(mut part: Part, makers: Makers<'_>, stop: &AtomicBool, told: &Sender<Tol
 }
 
 /// Whether a checked machine may tell what the process died of.
-fn explains(death: &Death, makers: Makers<'_>) -> bool {
-    death.is_of_itself() && !makers.checked
+fn explains(death: &Death, config: WorkerConfig<'_>) -> bool {
+    death.is_of_itself() && !config.checked
 }
 
-/// Makes the one run of a part with checks, of which another process has died: its verdict, if it has one. None if the search is over.
+/// Makes the one run of a subtree with checks, of which another process has died: its verdict, if it has one. None if the search is over.
 fn again_checked(
-    part: Part,
+    subtree: Subtree,
     first: &Death,
-    makers: Makers<'_>,
+    config: WorkerConfig<'_>,
     stop: &AtomicBool,
 ) -> Result<Option<(Ran<String>, Said)>> {
-    let more = [format!("--{}={CHECKED_PART}{part}", isolate::TURN)];
+    let more = [format!("--{}={CHECKED_PART}{subtree}", isolate::TURN)];
     let (mut ran, mut hears) = (None, Hears::default());
-    let end = isolate::told(makers.isolation, &more, stop, |line| {
+    let end = isolate::told(config.isolation, &more, stop, |line| {
         if hears.takes(line) {
             return true;
         }
@@ -227,16 +233,16 @@ fn again_checked(
     Ok(match (end, ran) {
         (_, Some(wanted @ Ran::Wanted(..))) => Some((wanted, hears.said())),
         (End::Stopped, _) => None,
-        (End::Died(death), _) => lost(death.obituary(Some(first))),
+        (End::Died(death), _) => lost(death.crash_report(Some(first))),
         (End::With(0, _), Some(_)) => lost(unexplained(first.what())),
-        (End::With(..), _) => lost(first.obituary(None)),
+        (End::With(..), _) => lost(first.crash_report(None)),
     })
 }
 
 const STRANGE: &str = "the process that ran the machine said what no process of dirql's says\n  whose fault: dirql's; or the \
                        driver has written over dirql's own memory, which was not noticed then";
 
-/// In the process that makes a part: tells what came of a run.
+/// In the process that makes a subtree: tells what came of a run.
 pub(crate) fn tell<O>(ran: &Ran<O>, name: impl Fn(&O) -> &'static str) {
     match ran {
         Ran::Usual(questions, places) if places.is_empty() => isolate::tell(&format!("{USUAL}{questions}")),

@@ -11,7 +11,7 @@ use super::dispatcher::Kind;
 use super::processor::DISPATCH_LEVEL;
 use super::scheduler;
 use super::thread::State;
-use super::user_apc::Manner;
+use super::user_apc::WaitMode;
 use super::wait::{BLOCKS_AT, Wait};
 use crate::cx::Kernel;
 use crate::few::Few;
@@ -52,7 +52,7 @@ pub(crate) fn begin(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>) -> Opt
         };
         if let Some(left) = left {
             object.view.set(DISPATCHER_HEADER::SignalState, left);
-            if k.engine.missed() {
+            if k.engine.take_fault() {
                 return None;
             }
         }
@@ -68,7 +68,8 @@ pub(crate) fn begin(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>) -> Opt
     }
     k.ke.waits.get_or_insert_with(header.address, Few::default).push(strand);
     let thread = k.ke.threads.get_mut(strand)?;
-    let wait = Wait { objects: Few::one(header), all: false, manner: Manner::KERNEL, blocks, granted: None };
+    let wait =
+        Wait { objects: Few::one(header), all: false, wait_mode: WaitMode::KERNEL, blocks, granted: None };
     (thread.wait, thread.state) = (Some(wait), State::Waiting);
     scheduler::leave_to_wait(k);
     Some(Begun::Waits)
@@ -86,7 +87,7 @@ pub(crate) fn signal(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>, boost
     let strand = match k.ke.waits.get(&header.address).map(|waiting| &**waiting) {
         None => {
             object.view.set(DISPATCHER_HEADER::SignalState, 1);
-            return (!k.engine.missed()).then_some(object.state);
+            return (!k.engine.take_fault()).then_some(object.state);
         }
         Some(&[only]) => only,
         Some(_) => return None,
@@ -131,7 +132,7 @@ impl Object {
         let head = view.part(DISPATCHER_HEADER::WaitListHead);
         let (kind, state) = (view.get(DISPATCHER_HEADER::Type), view.get(DISPATCHER_HEADER::SignalState));
         let (first, last) = (head.get(LIST_ENTRY::Flink), head.get(LIST_ENTRY::Blink));
-        if k.engine.missed() || first.is_null() {
+        if k.engine.take_fault() || first.is_null() {
             return None;
         }
         Some(Self { view, head, kind: Kind::from_byte(kind)?, state, first, last })
@@ -142,17 +143,17 @@ impl Object {
     fn append(self, k: &Kernel, entry: View<LIST_ENTRY>) -> Option<bool> {
         let end = k.engine.view(self.last)?;
         let held = end.get(LIST_ENTRY::Flink) == self.head.at();
-        if k.engine.missed() || !held {
+        if k.engine.take_fault() || !held {
             return Some(false);
         }
         entry.set(LIST_ENTRY::Flink, self.head.at());
         entry.set(LIST_ENTRY::Blink, self.last);
         self.head.set(LIST_ENTRY::Blink, entry.at());
-        if k.engine.missed() {
+        if k.engine.take_fault() {
             return Some(false);
         }
         end.set(LIST_ENTRY::Flink, entry.at());
-        let missed = k.engine.missed();
+        let missed = k.engine.take_fault();
         if missed {
             self.head.set(LIST_ENTRY::Blink, self.last);
         }
@@ -166,12 +167,12 @@ impl Object {
         let head = self.head.at();
         let only = k.engine.view(entry)?;
         let (next, before) = (only.get(LIST_ENTRY::Flink), only.get(LIST_ENTRY::Blink));
-        if k.engine.missed() || (self.first, self.last, next, before) != (entry, entry, head, head) {
+        if k.engine.take_fault() || (self.first, self.last, next, before) != (entry, entry, head, head) {
             return Some(false);
         }
         self.head.set(LIST_ENTRY::Flink, head);
         self.head.set(LIST_ENTRY::Blink, head);
         self.view.set(DISPATCHER_HEADER::SignalState, stays);
-        Some(!k.engine.missed())
+        Some(!k.engine.take_fault())
     }
 }

@@ -4,10 +4,10 @@
 
 /// A source of random numbers.
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
-    /// The dice of this seed.
+impl Rng {
+    /// The rng of this seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
@@ -22,7 +22,7 @@ impl Dice {
         z ^ (z >> 31)
     }
 
-    /// One of `0..n`, each as likely as the others but for one part in 2⁶⁴; 0 if `n` is 0.
+    /// One of `0..n`, each as likely as the others but for one subtree in 2⁶⁴; 0 if `n` is 0.
     pub fn below(&mut self, n: u64) -> u64 {
         let wide = u128::from(self.roll()) * u128::from(n);
         u64::try_from(wide >> 64).unwrap_or(0)
@@ -40,18 +40,18 @@ mod tests {
 
     #[test]
     fn a_seed_decides_all_numbers_and_they_are_the_published_ones() {
-        let mut dice = Dice::new(1_234_567);
+        let mut rng = Rng::new(1_234_567);
         // The first outputs of SplitMix64 for this seed, as other implementations have them.
-        assert_eq!(dice.roll(), 6_457_827_717_110_365_317);
-        assert_eq!(dice.roll(), 3_203_168_211_198_807_973);
+        assert_eq!(rng.roll(), 6_457_827_717_110_365_317);
+        assert_eq!(rng.roll(), 3_203_168_211_198_807_973);
     }
 
     #[test]
     fn a_die_falls_on_each_side() {
-        let mut dice = Dice::new(7);
+        let mut rng = Rng::new(7);
         let mut seen = [0_u32; 6];
         for _ in 0..6_000 {
-            seen[usize::try_from(dice.below(6)).unwrap()] += 1;
+            seen[usize::try_from(rng.below(6)).unwrap()] += 1;
         }
         assert!(seen.iter().all(|count| (850..1150).contains(count)), "{seen:?}");
     }

@@ -52,7 +52,7 @@ impl Death {
     }
 
     /// What became of it, and whose fault that is. If it was to find out why a `first` one died, of both.
-    pub(crate) fn obituary(&self, first: Option<&Self>) -> String {
+    pub(crate) fn crash_report(&self, first: Option<&Self>) -> String {
         let (what, whose) = match first {
             None => (self.what.clone(), self.whose),
             Some(first) => {

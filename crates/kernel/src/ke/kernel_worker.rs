@@ -10,20 +10,20 @@ use crate::cx::{Cx, Kernel};
 
 /// Such a thread, once there was something to do.
 #[derive(Default)]
-pub(crate) struct Servant {
+pub(crate) struct KernelWorker {
     /// Itself.
     pub(crate) thread: Option<StrandId>,
     /// It has nothing to do.
     waits: bool,
 }
 
-/// There is something to do for the servant that `find` finds; `spawn` makes its thread, if it has none.
+/// There is something to do for the worker that `find` finds; `spawn` makes its thread, if it has none.
 ///
 /// # Errors
 /// As `spawn`.
 pub(crate) fn wake(
     cx: &mut Cx<'_>,
-    find: impl Fn(&mut Kernel) -> &mut Servant,
+    find: impl Fn(&mut Kernel) -> &mut KernelWorker,
     spawn: impl FnOnce(&mut Cx<'_>) -> Flow<StrandId>,
 ) -> Flow<()> {
     match cx.with(|k| find(k).thread) {
@@ -42,14 +42,14 @@ pub(crate) fn wake(
     Ok(())
 }
 
-/// The thread of the servant that `find` finds has nothing to do, and waits until [`wake`].
+/// The thread of the worker that `find` finds has nothing to do, and waits until [`wake`].
 ///
 /// # Errors
 /// [`engine::Leave`] when the machine ends.
 pub(crate) fn rest(
     cx: &mut Cx<'_>,
     what: &'static str,
-    find: impl Fn(&mut Kernel) -> &mut Servant,
+    find: impl Fn(&mut Kernel) -> &mut KernelWorker,
 ) -> Flow<()> {
     cx.with(|k| find(k).waits = true);
     let _ = wait::wait(cx, &[], false, Timeout::Never, DriverPtr::NULL, what)?;

@@ -362,7 +362,7 @@ fn memory(cx: &mut Cx<'_>, gone: &mut Gone) {
         );
         gone.leak(cx, "contiguous-memory-leak", "blocks of contiguous memory", &what, &place);
     }
-    for (rule, things, what, who) in dma::leaks::outstanding(cx, gone.base) {
+    for (rule, things, what, who) in dma::unload_check::outstanding(cx, gone.base) {
         gone.leak(cx, rule, things, &what, &format!(", asked for by {who}"));
     }
     for (mapping, who) in io_space::outstanding(cx, gone.base) {

@@ -6,7 +6,7 @@ use abi::{
 };
 use engine::{Engine, Flow, StrandId, View};
 
-use super::super::closing::{self, Closing, Data};
+use super::super::completion_notice::{self, CompletionNotice, Data};
 use super::super::finish::is_error;
 use super::super::irp::{self, Blocks, Origin, Record};
 use super::super::pending::Only;
@@ -70,7 +70,7 @@ pub(crate) fn ending(k: &Kernel, irp: DriverPtr<IRP>) -> Option<Ending> {
     let location = header.get(IRP::StackCount);
     let are_events = is_event(event) && is_event(file.part(FILE_OBJECT::Event));
     let only = k.io.frames.only(irp.address, location, marked)?;
-    if engine.missed() || !are_events || status_block.is_null() || !are_free_to_go(k, &blocks) {
+    if engine.take_fault() || !are_events || status_block.is_null() || !are_free_to_go(k, &blocks) {
         return None;
     }
     Some(Ending {
@@ -86,7 +86,7 @@ pub(crate) fn ending(k: &Kernel, irp: DriverPtr<IRP>) -> Option<Ending> {
         marked,
         synchronous,
         user,
-        elsewhere: closing::elsewhere(k, record, marked),
+        elsewhere: completion_notice::elsewhere(k, record, marked),
     })
 }
 
@@ -100,7 +100,7 @@ fn passes_on_straight(engine: Engine, header: View<IRP>) -> Option<bool> {
         && location.get(IO_STACK_LOCATION::CompletionRoutine).is_null()
         && header.get(IRP::CancelRoutine).is_null()
         && header.get(IRP::MdlAddress).is_null();
-    (!engine.missed() && straight).then_some(control & SL_PENDING_RETURNED != 0)
+    (!engine.take_fault() && straight).then_some(control & SL_PENDING_RETURNED != 0)
 }
 
 /// Whether it may end like that.
@@ -145,7 +145,7 @@ fn are_free_to_go(k: &Kernel, blocks: &Blocks) -> bool {
 /// A verdict on a block that was written to after it was freed; as waking whoever waits.
 pub(crate) fn complete(cx: &mut Cx<'_>, ending: &Ending) -> Flow<()> {
     let moment = witness::moment(cx);
-    if cx.happens(Kind::IrpCompleted) {
+    if cx.count_event(Kind::IrpCompleted) {
         let Ending { irp, status, information, .. } = *ending;
         asked::completed(cx, irp, Answer { status, information });
     }
@@ -154,9 +154,9 @@ pub(crate) fn complete(cx: &mut Cx<'_>, ending: &Ending) -> Flow<()> {
         Then::Tell(status) => {
             let (file, event) = (ending.file.at(), ending.event.at());
             if is_told(ending) {
-                closing::signal(cx, file, event, status)?;
+                completion_notice::signal(cx, file, event, status)?;
             }
-            closing::release(cx, file, event)
+            completion_notice::release(cx, file, event)
         }
         Then::Settle => irql::settle(cx),
         Then::Damaged(damaged) => pool::told(cx, Some(damaged)),
@@ -183,8 +183,8 @@ fn is_told(ending: &Ending) -> bool {
 fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
     k.io.frames.leave_only(ending.only, ending.marked, ending.status);
     let (mut status, mut information) = (ending.status, ending.information);
-    let closing = ending.elsewhere.map(|thread| (thread, closing(k, ending)));
-    if let (Some(buffer), Some(user), None) = (ending.blocks.buffer, ending.user, &closing)
+    let notice = ending.elsewhere.map(|thread| (thread, notice(k, ending)));
+    if let (Some(buffer), Some(user), None) = (ending.blocks.buffer, ending.user, &notice)
         && !k.engine.copy_plain(user, buffer.address, information)
     {
         (status, information) = (NtStatus::ACCESS_VIOLATION, 0);
@@ -198,8 +198,8 @@ fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
     if let Some(damaged) = pool_own::retire_own(k, ending.blocks.packet, Freeing::NONE) {
         return Then::Damaged(pool::after_free(k, damaged));
     }
-    if let Some((thread, closing)) = closing {
-        closing.queue(k, thread, ending.irp);
+    if let Some((thread, notice)) = notice {
+        notice.queue(k, thread, ending.irp);
         return Then::Settle;
     }
     if is_told(ending) {
@@ -209,7 +209,7 @@ fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
 }
 
 /// What another thread is to be told.
-fn closing(k: &mut Kernel, ending: &Ending) -> Closing {
+fn notice(k: &mut Kernel, ending: &Ending) -> CompletionNotice {
     let Ending { number, status, information, marked: pending, status_block, .. } = *ending;
     let data = ending.blocks.buffer.zip(ending.user).map(|(buffer, user)| {
         let data = Data::take(k.engine, (buffer.address, information), user, false);
@@ -219,7 +219,7 @@ fn closing(k: &mut Kernel, ending: &Ending) -> Closing {
     let issue = record.and_then(|record| record.issue.take());
     let (event, file, objects) = (ending.event.at(), ending.file.at(), ending.blocks.objects);
     let origin = Origin::System;
-    Closing { origin, issue, status, information, pending, data, status_block, event, file, objects }
+    CompletionNotice { origin, issue, status, information, pending, data, status_block, event, file, objects }
 }
 
 /// The status block of an application may have gone away.
@@ -228,7 +228,7 @@ fn write_status(engine: Engine, to: DriverPtr<IO_STATUS_BLOCK>, status: NtStatus
     if let Some(block) = engine.view_of_user(to) {
         block.set(IO_STATUS_BLOCK::Status, status);
         block.set(IO_STATUS_BLOCK::Information, information);
-        let _ = engine.missed();
+        let _ = engine.take_fault();
     }
 }
 
@@ -243,10 +243,10 @@ fn tell(k: &mut Kernel, ending: &Ending, status: NtStatus) -> bool {
         return false;
     }
     let Blocks { objects: [of_file, of_event], .. } = ending.blocks;
-    if !object::dereference_near(k, of_event, event.at().address) {
+    if !object::dereference_at_hint(k, of_event, event.at().address) {
         return false;
     }
-    if !object::dereference_near(k, of_file, file.at().address) {
+    if !object::dereference_at_hint(k, of_file, file.at().address) {
         k.ob.objects.change(event.at().address, |object| object.references += 1);
         return false;
     }
@@ -256,7 +256,7 @@ fn tell(k: &mut Kernel, ending: &Ending, status: NtStatus) -> bool {
             file.set(FILE_OBJECT::FinalStatus, status);
             set_state(file_event, 1);
         }
-        assert!(!k.engine.missed(), "files and events are memory of ours");
+        assert!(!k.engine.take_fault(), "files and events are memory of ours");
     }
     true
 }

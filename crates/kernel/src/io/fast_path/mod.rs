@@ -15,7 +15,7 @@ use engine::{Flow, View};
 
 use super::call::low_half;
 use super::finish::is_error;
-use super::send::Answer;
+use super::system_request::Answer;
 use super::transfer::{self, FILE_USE_FILE_POINTER_POSITION, Request};
 use super::{asked, irp, pending};
 use crate::cx::{Cx, Kernel};
@@ -34,7 +34,7 @@ pub(crate) use complete::{complete, ending};
 /// As the long way.
 pub(crate) fn go(cx: &mut Cx<'_>, begun: &Begun, request: &Request<'_>) -> Flow<Answer> {
     let Begun { irp, device, file, dispatch, major, frame, synchronous, .. } = *begun;
-    if cx.happens(Kind::IrpSent) {
+    if cx.count_event(Kind::IrpSent) {
         asked::sent(cx, irp, device, (major, 0));
     }
     let role = irp::dispatch_role(major);
@@ -87,7 +87,8 @@ fn answered(k: &mut Kernel, begun: &Begun, request: &Request<'_>, status: NtStat
     };
     let position = position(file, request).filter(|_| begun.synchronous && !is_error(answer.status));
     let others_wait = begun.synchronous && file.get(FILE_OBJECT::Waiters) != 0;
-    if engine.missed() || others_wait || !object::dereference_near(k, begun.number, begun.file.address) {
+    if engine.take_fault() || others_wait || !object::dereference_at_hint(k, begun.number, begun.file.address)
+    {
         return None;
     }
     if let Some(from) = position {
@@ -96,7 +97,7 @@ fn answered(k: &mut Kernel, begun: &Begun, request: &Request<'_>, status: NtStat
     if begun.synchronous {
         file.set(FILE_OBJECT::Busy, 0);
     }
-    assert!(!engine.missed(), "a file object is memory of ours");
+    assert!(!engine.take_fault(), "a file object is memory of ours");
     Some(answer)
 }
 
@@ -107,7 +108,7 @@ fn has_ended(k: &Kernel, begun: &Begun) -> bool {
     // One that nobody consumes.
     let stays = header.get(DISPATCHER_HEADER::Type) == ObjectKind::NotificationEvent as u8;
     let is_over = stays && header.get(DISPATCHER_HEADER::SignalState) > 0;
-    !k.engine.missed()
+    !k.engine.take_fault()
         && is_over
         && begun.synchronous
         && ke::wait::may_begin_at_once(k)
@@ -122,7 +123,7 @@ fn has_ended(k: &Kernel, begun: &Begun) -> bool {
 pub(crate) fn mark_pending(cx: &mut Cx<'_>, block: DriverPtr<IO_STATUS_BLOCK>) -> Flow<()> {
     if let Some(view) = cx.engine().view_of_user(block) {
         view.set(IO_STATUS_BLOCK::Status, NtStatus::PENDING);
-        if !cx.engine().missed() {
+        if !cx.engine().take_fault() {
             return Ok(());
         }
     }

@@ -23,7 +23,7 @@ pub(crate) fn threads(cx: &mut Cx<'_>) {
         };
         let from = cx.with(|k| put_on(k, strand, index));
         processor::switch_to(cx, index);
-        if cx.happens(Kind::Switch) {
+        if cx.count_event(Kind::Switch) {
             cx.emit(Event::Switch { from, to: strand });
         }
     }

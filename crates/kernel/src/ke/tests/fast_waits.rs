@@ -1,4 +1,4 @@
-//! The short ways of a wait, its signal and its switch (`plain_wait`, `relay`) beside the long ones. Whoever learns who touches what has
+//! The short ways of a wait, its signal and its switch (`wait_fast`, `switch_fast`) beside the long ones. Whoever learns who touches what has
 //! only the long wait and signal, whoever reads of switches only the long switch, and a policy that may depart is asked about all: told
 //! each way, the same story must leave the same memory, and the same time, instructions and events must have gone by.
 
@@ -13,7 +13,7 @@ use crate::Cx;
 use crate::event::Event;
 use crate::ke::rig::{Driver, Rig, Scripted, Trace, machine, message, settle, spawn};
 use crate::ke::scheduler::End;
-use crate::ke::{plain_wait, relay, wait};
+use crate::ke::{switch_fast, wait, wait_fast};
 
 /// Two threads that ask and answer, and three that wait for a gate: with and without a boost, from DISPATCH_LEVEL, before anybody waits, twice
 /// in a row, and with a time-out. All they see goes to `Seen`.
@@ -115,17 +115,17 @@ fn a_story_of_waits_is_the_same_whichever_way_they_go() {
 #[test]
 fn an_ordinary_switch_is_one_look() {
     machine(|cx| {
-        assert_eq!(relay::next(cx), None, "nobody is ready");
+        assert_eq!(switch_fast::next(cx), None, "nobody is ready");
         let event = new_event(cx, 1, false);
         let strand = spawn(cx, "waiter", move |cx| {
             wait::single(cx, event.cast(), 0, 0, false, DriverPtr::NULL).map(|_| ())
         });
-        assert_eq!(relay::next(cx), None, "nothing was promised yet, so something may wait");
+        assert_eq!(switch_fast::next(cx), None, "nothing was promised yet, so something may wait");
         settle(cx);
-        let signal = |cx: &mut Cx<'_>| cx.with(|k| plain_wait::signal(k, event.cast(), 0));
+        let signal = |cx: &mut Cx<'_>| cx.with(|k| wait_fast::signal(k, event.cast(), 0));
         let before = cx.next_event();
         assert_eq!(signal(cx), Some(0), "one thread waits");
-        assert_eq!(relay::next(cx), Some(strand));
+        assert_eq!(switch_fast::next(cx), Some(strand));
         assert_eq!(cx.next_event(), before + 1, "the switch counts");
         assert_eq!(cx.engine().resume(strand), Progress::Finished);
     });

@@ -10,11 +10,11 @@ use abi::{
 use engine::{BadAddress, Engine, Flow, StrandId, View};
 
 use super::buffers::SHORT;
-use super::express::{is_event, set_state};
+use super::fast_path::{is_event, set_state};
 use super::file::Issue;
 use super::finish::is_error;
 use super::irp::{Origin, Record};
-use super::{completion_port, send::Answer};
+use super::{completion_port, system_request::Answer};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::ke::apc::{self, Apc};
@@ -22,7 +22,7 @@ use crate::ob::object;
 use crate::{ke, ob};
 
 /// What is left to be told.
-pub(crate) struct Closing {
+pub(crate) struct CompletionNotice {
     pub(crate) origin: Origin,
     /// The application's request behind it.
     pub(crate) issue: Option<Box<Issue>>,
@@ -114,7 +114,7 @@ pub(crate) fn elsewhere(k: &Kernel, record: &Record, pending: bool) -> Option<St
     if record.thread == 0 { None } else { k.ke.thread_of(record.thread).map(|thread| thread.strand) }
 }
 
-impl Closing {
+impl CompletionNotice {
     /// Has `thread` told.
     ///
     /// # Errors
@@ -129,7 +129,7 @@ impl Closing {
         apc::queue(k, thread, Apc { what: "the end of the IRP", whose: irp.address, work: self });
     }
 
-    /// As [`Closing::tell`], of an application's request whose answer nobody prints, if nobody goes on because of it, nothing is
+    /// As [`CompletionNotice::tell`], of an application's request whose answer nobody prints, if nobody goes on because of it, nothing is
     /// deleted and all of it is memory. False: nothing is done.
     pub(crate) fn tell_at_once(&self, k: &mut Kernel) -> bool {
         let plain = self
@@ -152,14 +152,14 @@ impl Closing {
         let waits = &k.ke.waits;
         let is_awaited = |event: View<KEVENT>| waits.contains_key(&event.at().address);
         let somebody_waits = !waits.is_empty() && (is_awaited(event) || is_awaited(file_event));
-        if engine.missed() || !are_events || somebody_waits || !self.copies(engine) {
+        if engine.take_fault() || !are_events || somebody_waits || !self.copies(engine) {
             return None;
         }
         let [of_file, of_event] = self.objects;
-        if !object::dereference_near(k, of_event, self.event.address) {
+        if !object::dereference_at_hint(k, of_event, self.event.address) {
             return None;
         }
-        if !object::dereference_near(k, of_file, self.file.address) {
+        if !object::dereference_at_hint(k, of_file, self.file.address) {
             k.ob.objects.change(self.event.address, |object| object.references += 1);
             return None;
         }
@@ -171,7 +171,7 @@ impl Closing {
                 file.set(FILE_OBJECT::FinalStatus, self.status);
                 set_state(file_event, 1);
             }
-            assert!(!engine.missed(), "it was read a moment ago, and nobody ran since");
+            assert!(!engine.take_fault(), "it was read a moment ago, and nobody ran since");
         }
         Some(())
     }

@@ -61,7 +61,7 @@ struct Plan<'o> {
 pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Option<Begun> {
     let Some(plan) = plan(k, handle, request) else {
         // What was read in vain is nobody else's.
-        let _ = k.engine.missed();
+        let _ = k.engine.take_fault();
         return None;
     };
     let length = u64::from(plan.input.length.max(plan.output.length));
@@ -123,7 +123,7 @@ fn plan<'o>(k: &Kernel, handle: Handle, request: &Request<'o>) -> Option<Plan<'o
     let fits = (1..=MOST_LOCATIONS).contains(&stack_size);
     let (device, thread) = (device.at(), thread.object);
     let plan = Plan { file, event, device, dispatch, thread, stack_size, synchronous, offset, input, output };
-    (fits && !engine.missed()).then_some(plan)
+    (fits && !engine.take_fault()).then_some(plan)
 }
 
 /// The top of the stack that the file was opened on.
@@ -132,7 +132,7 @@ fn top(engine: Engine, file: View<FILE_OBJECT>) -> Option<View<DEVICE_OBJECT>> {
     let mut device = engine.view(file.get(FILE_OBJECT::DeviceObject))?;
     for _ in 0..MOST_DEVICES {
         let above = device.get(DEVICE_OBJECT::AttachedDevice);
-        if engine.missed() {
+        if engine.take_fault() {
             return None;
         }
         if above.is_null() {
@@ -232,7 +232,7 @@ fn write(engine: Engine, plan: &Plan<'_>, blocks: &Blocks, request: &Request<'_>
     location.set(IO_STACK_LOCATION::DeviceObject, device);
     location.set(IO_STACK_LOCATION::FileObject, plan.file.at().cast());
     parameters(location, request.operation, plan.offset);
-    assert!(!engine.missed(), "pool pages are mapped");
+    assert!(!engine.take_fault(), "pool pages are mapped");
 }
 
 #[inline]
@@ -282,7 +282,7 @@ fn hold(k: &mut Kernel, plan: &Plan<'_>) -> [u32; 2] {
     }
     set_state(plan.file.part(FILE_OBJECT::Event), 0);
     set_state(plan.event, 0);
-    assert!(!k.engine.missed(), "files and events are memory of ours");
+    assert!(!k.engine.take_fault(), "files and events are memory of ours");
     [of_file, of_event]
 }
 

@@ -1,4 +1,4 @@
-//! The short way of a request (`io::express`) beside the long one: whoever learns who touches what has only the long one, so the same
+//! The short way of a request (`io::fast_path`) beside the long one: whoever learns who touches what has only the long one, so the same
 //! story told both ways must leave the same events, the same memory before each driver, and the same pool.
 
 use abi::{DEVICE_OBJECT, DO_BUFFERED_IO, IO_STACK_LOCATION, IRP, IRP_MJ_CREATE, KEVENT, NtStatus};
@@ -9,7 +9,7 @@ use crate::cx::Cx;
 use crate::event::{Event, Kind};
 use crate::io::file::{self, Buffer, OpenOptions, Operation, Overlapped};
 use crate::io::transfer::Request;
-use crate::io::{event, express, irp};
+use crate::io::{event, fast_path, irp};
 use crate::ke;
 use crate::mm::pool::Block;
 use crate::mm::user;
@@ -284,8 +284,8 @@ fn a_file_whose_device_leads_nowhere_leaves_the_next_request_alone() {
         let request = Request { operation: &nothing, event, status_block, key: 0, context: 0, apc: false };
         let field = device + DEVICE_OBJECT::DriverObject;
         cx.write(field, DriverPtr::new(engine::windows::SYSTEM.end() - 0x1000))?;
-        assert!(cx.with(|k| express::begin(k, handle, &request)).is_none());
-        assert!(!cx.engine().missed(), "what it could not read is no other request's");
+        assert!(cx.with(|k| fast_path::begin(k, handle, &request)).is_none());
+        assert!(!cx.engine().take_fault(), "what it could not read is no other request's");
         cx.write(field, driver)?;
         assert_eq!(file::start(cx, handle, nothing, &overlapped)?.status, NtStatus::SUCCESS);
         Ok(())

@@ -10,7 +10,7 @@ use engine::StrandId;
 
 use super::processor::{self, PASSIVE_LEVEL, Processor};
 use super::thread::State;
-use super::{line, place, slice};
+use super::{assign_processor, interrupt_delivery, slice};
 use crate::cx::{Cx, Kernel};
 use crate::event::Kind;
 use crate::mm::spaces;
@@ -24,7 +24,7 @@ pub(crate) fn next(cx: &mut Cx<'_>) -> Option<StrandId> {
         return None;
     }
     let strand = cx.with(hand_over)?;
-    let told = cx.happens(Kind::Switch);
+    let told = cx.count_event(Kind::Switch);
     debug_assert!(!told, "nobody reads it");
     Some(strand)
 }
@@ -48,14 +48,17 @@ fn hand_over(k: &mut Kernel) -> Option<StrandId> {
         k.ke.armed_until
     } else {
         let (until, instructions) = slice::of_next_turn(k, thread, now, quantum_end)?;
-        if !line::is_unchanged_before(k, until) {
+        if !interrupt_delivery::is_unchanged_before(k, until) {
             return None;
         }
         k.ke.begin_slice(now, until, instructions);
         until
     };
     debug_assert_eq!(k.ke.ready.iter().next(), Some(strand), "nobody has a better claim");
-    debug_assert!(place::is_open(k, &k.ke.processors[0], &k.ke.threads[strand]), "it can be switched to");
+    debug_assert!(
+        assign_processor::is_open(k, &k.ke.processors[0], &k.ke.threads[strand]),
+        "it can be switched to"
+    );
     go(k, strand, now, quantum_end);
     debug_assert!(until <= slice::end(k, now).0, "the slice ends no later than on the long way");
     if k.engine.may_depart() {

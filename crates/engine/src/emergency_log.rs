@@ -1,6 +1,6 @@
 //! What is said when nothing can be trusted any more: a line written without allocating, from a signal handler too.
 //!
-//! It goes to standard error, or where [`crate::Jail::last_words`] says, for whoever watches the process from outside.
+//! It goes to standard error, or where [`crate::Jail::emergency_log`] says, for whoever watches the process from outside.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 

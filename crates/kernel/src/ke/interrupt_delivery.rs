@@ -208,7 +208,7 @@ fn look(cx: &mut Cx<'_>) {
     while changed != 0 {
         let line = changed.trailing_zeros();
         changed &= changed - 1;
-        if cx.happens(Kind::Line) {
+        if cx.count_event(Kind::Line) {
             cx.emit(Event::Line { line, asserted: now & 1 << line != 0 });
         }
     }
@@ -488,7 +488,7 @@ fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<b
         spinlock::give_back(cx, lock, 1, "the interrupt's end")?;
         irql::set(cx, level);
     }
-    if cx.happens(Kind::Interrupt) {
+    if cx.count_event(Kind::Interrupt) {
         cx.emit(Event::Interrupt { vector: connection.vector, object, claimed });
     }
     Ok(claimed)
