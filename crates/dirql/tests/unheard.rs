@@ -6,6 +6,7 @@
 
 mod rig;
 
+use dirql::readers::Sums;
 use dirql::{Bench, Machine, Report};
 use kernel::event::{Event, Kind, Reader, Stamp};
 use rig::{driver, start_unheard, try_play};
@@ -80,9 +81,12 @@ fn time_calls_and_events_go_on_alike_unheard() {
             file.device_control(code, &ROUNDS.to_le_bytes(), 0).unwrap();
         }
         file.close().unwrap();
-        let standing = standing(&machine);
-        machine.finish().expect_clean();
-        standing
+        let (standing, short) = standing(&machine);
+        let report = machine.finish();
+        report.expect_clean();
+        let Sums { exports, irql_high_water, time, .. } = report.sums;
+        assert!(exports["KfRaiseIrql"] >= u64::from(ROUNDS), "{exports:?}");
+        ((standing, exports, irql_high_water, time), short)
     });
     assert_eq!(unheard, heard);
     assert_eq!(none, 0);

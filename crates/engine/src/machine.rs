@@ -471,7 +471,17 @@ impl Engine {
     /// Sets what driver code reads from CR8.
     #[inline]
     pub fn set_level(self, level: u8) {
-        translate::scratch().level.set(level);
+        let scratch = translate::scratch();
+        scratch.level.set(level);
+        if level > scratch.highest_level.get() {
+            scratch.highest_level.set(level);
+        }
+    }
+
+    /// The highest level that has been set since the machine started, by driver code or by [`Engine::set_level`].
+    #[must_use]
+    pub fn highest_level(self) -> u8 {
+        translate::scratch().highest_level.get()
     }
 
     /// From now on driver code may move any level from `from` on to CR8 without [`Guest::set_irql`] being asked; it
@@ -502,6 +512,14 @@ impl Engine {
     #[inline]
     pub fn short_calls(self) -> u64 {
         self.calls() - translate::scratch().asked_calls.get()
+    }
+
+    /// The [`Engine::short_calls`] of each export that had any, with its number.
+    #[must_use]
+    pub fn short_calls_by_export(self) -> Vec<(u32, u64)> {
+        let numbers = state().translator.short_numbers().into_iter();
+        let counts = translate::scratch().short_calls.iter().map(std::cell::Cell::get);
+        numbers.zip(counts).filter(|(_, count)| *count > 0).collect()
     }
 
     /// From now on, and while there were fewer than `until` calls, the guest need not be asked about a [`Short`] one that keeps

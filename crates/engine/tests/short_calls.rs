@@ -428,6 +428,25 @@ fn so_many_calls_as_were_allowed_are_short() {
     assert_eq!((rig.engine.calls(), rig.engine.short_calls()), (12, 10));
 }
 
+/// Short calls are counted for each export, and the highest level that driver code has raised itself to is known, by whichever code raised it.
+#[test]
+fn short_calls_are_counted_by_export_and_the_highest_level_is_kept() {
+    for way in WAYS {
+        let rig = machine(&calls(way, &[0, 1, 0]), &[Short::Raise, Short::Level]);
+        let how = How { level: 3, free_levels: 0, arguments: [11, 0], slice: 1 << 40 };
+        run(&rig, true, how);
+        run(&rig, true, how);
+        let (short, all) = (rig.engine.short_calls_by_export(), rig.engine.short_calls());
+        assert_eq!(short.iter().map(|(_, count)| count).sum::<u64>(), all, "{short:?} by {way:?}");
+        let made = |number: u32| short.iter().find(|short| short.0 == number).map_or(0, |short| short.1);
+        assert!((4..8).contains(&made(0)) && (2..=4).contains(&made(1)), "{short:?} by {way:?}");
+        assert_eq!(rig.engine.calls(), 12, "by {way:?}");
+        assert_eq!(rig.engine.highest_level(), 11, "by {way:?}");
+        run(&rig, true, How { arguments: [13, 0], ..how });
+        assert_eq!(rig.engine.highest_level(), 13, "by {way:?}");
+    }
+}
+
 /// A lock where none may lie, or one that is not free, is never touched.
 #[test]
 fn a_lock_must_be_free_and_lie_in_memory_of_drivers() {

@@ -138,6 +138,9 @@ pub struct Nt {
     named: Cell<bool>,
     /// Without those of calls that driver code makes by itself.
     events: Cell<u64>,
+    /// How often each row of the export table was called, by its number; behind them, how often an import that is missing. Without those that
+    /// driver code makes by itself.
+    calls: Box<[Cell<u64>]>,
     verdict: RefCell<Option<Verdict>>,
     findings: RefCell<Findings>,
     /// There is a verdict, or the machine is being torn down.
@@ -183,6 +186,7 @@ impl Nt {
             wanted: Cell::new(0),
             named: Cell::new(false),
             events: Cell::new(0),
+            calls: vec![Cell::new(0); exports::rows() + 1].into_boxed_slice(),
             verdict: RefCell::default(),
             findings: RefCell::default(),
             ending: Cell::new(false),
@@ -263,6 +267,24 @@ impl Nt {
     #[must_use]
     pub fn departures(&self) -> (Vec<Departure>, u64) {
         self.departures.seen()
+    }
+
+    /// A driver calls row `number`.
+    #[inline]
+    pub(crate) fn count_call(&self, number: u32) {
+        let row = &self.calls[(number as usize).min(self.calls.len() - 1)];
+        row.set(row.get() + 1);
+    }
+
+    /// The number of each row of the export table that drivers have called, and how often. A number beyond the table stands for all imports
+    /// that are missing.
+    #[must_use]
+    pub fn calls_of_exports(&self) -> Vec<(u32, u64)> {
+        let mut calls: Vec<u64> = self.calls.iter().map(Cell::get).collect();
+        for (number, short) in self.engine.short_calls_by_export() {
+            calls[number as usize] += short;
+        }
+        (0..).zip(calls).filter(|(_, count)| *count > 0).collect()
     }
 
     /// See [`Cx::next_event`].

@@ -150,7 +150,7 @@ fn stubbed() -> Result<Option<String>, InputError> {
 
 impl Machine {
     fn subscribe(&self, inputs: &Inputs, own: Vec<Box<dyn Reader>>, observed: bool) {
-        let Readers { summary, trace, prints, coverage, symbols } = &self.readers;
+        let Readers { summary, trace, prints, symbols, .. } = &self.readers;
         for file in inputs.with.iter().chain([&inputs.driver]) {
             symbols.add(file);
         }
@@ -160,9 +160,6 @@ impl Machine {
         if observed {
             nt.subscribe(Box::new(summary.clone()));
             nt.subscribe(Box::new(trace.clone()));
-        }
-        if let Some(coverage) = coverage {
-            nt.subscribe(Box::new(coverage.clone()));
         }
         own.into_iter().for_each(|reader| nt.subscribe(reader));
     }

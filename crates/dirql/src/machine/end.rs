@@ -19,6 +19,7 @@ use super::boot::{Loaded, LoadedDriver};
 use super::{Machine, memory};
 use crate::archive;
 use crate::bench::Saved;
+use crate::readers::export_name;
 use crate::reg;
 use crate::report::{Failure, Report};
 
@@ -78,6 +79,13 @@ impl Machine {
             })
         });
         (sums.stacks, sums.routine_stacks) = (deepest, depths);
+        (sums.time, sums.irql_high_water) = (engine.now(), engine.highest_level());
+        for (row, calls) in nt.calls_of_exports() {
+            *sums.exports.entry(export_name(row)).or_default() += calls;
+        }
+        if let Some(coverage) = &self.readers.coverage {
+            coverage.add(sums.exports.keys().copied());
+        }
         let symbols = &self.readers.symbols;
         let in_lines =
             |verdict: Verdict| Verdict { message: symbols.with_lines(&verdict.message), ..verdict };

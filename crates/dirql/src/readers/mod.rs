@@ -33,7 +33,7 @@ pub use wmi_shown::WmiText;
 
 pub(crate) use hash::of_event;
 pub(crate) use json::{Object, array as json_array};
-pub(crate) use names::status_text;
+pub(crate) use names::{export_name, status_text};
 
 /// A JSON object to be filled.
 pub(crate) fn json_object() -> Object {

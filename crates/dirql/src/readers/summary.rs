@@ -1,6 +1,7 @@
 //! The sums of a run: memory by tag, IRQL high-water, interrupts, DPCs, IRPs, register accesses, exports called.
 //!
-//! It counts events. How deep stacks were is not an event: the machine adds that when it ends.
+//! It counts events. What the kernel counts where it arises (calls of exports, the highest level, how deep stacks were, the clock) the
+//! machine adds when it ends.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -9,11 +10,10 @@ use std::fmt;
 use std::rc::Rc;
 
 use kernel::event::{Event, Kind, Reader, Stamp};
-use kernel::exports::FUNCTIONS;
 use kernel::ke::depth::Depth;
 
 use super::json::{Object, array};
-use super::names::{bytes, export_name, major, tag};
+use super::names::{bytes, major, tag};
 
 /// Memory that was allocated under one tag.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -33,7 +33,7 @@ pub struct TagSum {
 pub struct Sums {
     /// Pool by tag.
     pub tags: BTreeMap<u32, TagSum>,
-    /// The highest IRQL anything happened at.
+    /// The highest IRQL that any processor was at.
     pub irql_high_water: u8,
     /// ISR calls that claimed, and that did not.
     pub interrupts: (u64, u64),
@@ -49,7 +49,7 @@ pub struct Sums {
     pub exports: BTreeMap<&'static str, u64>,
     /// Lines printed.
     pub prints: u64,
-    /// The machine's clock at the last event, ns.
+    /// The machine's clock, ns.
     pub time: u64,
     /// Deepest use of each stack in bytes, by whose it is (`the thread main`, `the DPC stack of processor 0`).
     pub stacks: BTreeMap<String, u64>,
@@ -139,52 +139,29 @@ struct Counting {
     sums: Sums,
     /// Tag and bytes of what is allocated, by address.
     live: BTreeMap<u64, (u32, u64)>,
-    /// Calls of each export by its row; names are looked up at the end.
-    calls: Vec<u64>,
-}
-
-impl Counting {
-    fn call(&mut self, export: u32) {
-        // A missing import has no row of its own.
-        let row = usize::try_from(export).map_or(FUNCTIONS.len(), |row| row.min(FUNCTIONS.len()));
-        if self.calls.len() <= row {
-            self.calls.resize(row + 1, 0);
-        }
-        self.calls[row] += 1;
-    }
 }
 
 impl Summary {
     /// The sums so far.
     #[must_use]
     pub fn sums(&self) -> Sums {
-        let counting = self.0.borrow();
-        let mut sums = counting.sums.clone();
-        for (row, calls) in (0..).zip(&counting.calls).filter(|(_, calls)| **calls > 0) {
-            *sums.exports.entry(export_name(row)).or_default() += calls;
-        }
-        sums
+        self.0.borrow().sums.clone()
     }
 }
 
 impl Reader for Summary {
-    fn wants(&self, _kind: Kind) -> bool {
-        true
+    fn wants(&self, kind: Kind) -> bool {
+        use Kind::{Allocated, Device, Enter, Freed, Interrupt, IrpCompleted, IrpSent, Print};
+        matches!(kind, Allocated | Device | Enter | Freed | Interrupt | IrpCompleted | IrpSent | Print)
     }
 
     fn reads_names(&self) -> bool {
         false
     }
 
-    fn event(&mut self, stamp: &Stamp, event: &Event) {
-        let counting = &mut *self.0.borrow_mut();
-        counting.sums.time = stamp.time;
-        counting.sums.irql_high_water = counting.sums.irql_high_water.max(stamp.irql);
-        if let Event::Call { export, .. } = event {
-            counting.call(*export);
-        } else {
-            counting.sums.add(event, &mut counting.live);
-        }
+    fn event(&mut self, _stamp: &Stamp, event: &Event) {
+        let Counting { sums, live } = &mut *self.0.borrow_mut();
+        sums.add(event, live);
     }
 
     fn save(&self) -> Option<Box<dyn Any>> {

@@ -11,7 +11,7 @@ use super::classify::{is_fence, is_interlocked, may_be_watched};
 use super::cuts::Cuts;
 use super::emitter::Emitter;
 use super::exit::Exit;
-use super::short::Short;
+use super::short::{SHORT_EXPORTS, Short, ShortExport};
 use super::stubs::{self, PERMANENT, Stubs};
 use super::table::{self, Column};
 use crate::guest::FaultKind;
@@ -70,7 +70,7 @@ struct Export {
     address: u64,
     number: u32,
     /// What driver code may do by itself.
-    short: Option<Short>,
+    short: Option<ShortExport>,
     /// The code that does it: made when a driver first comes there, which most of a thousand exports never see.
     thunk: Option<u64>,
 }
@@ -103,6 +103,8 @@ pub(crate) struct Cache {
     pub(crate) stubs: Stubs,
     /// The exports, by ascending address.
     exports: Vec<Export>,
+    /// The numbers of the short ones, each at the index of its counter.
+    short_numbers: Vec<u32>,
 }
 
 /// A cache is flushed when less than this is left before a translation.
@@ -136,6 +138,7 @@ impl Translator {
             watched: BTreeSet::new(),
             stubs,
             exports: Vec::new(),
+            short_numbers: Vec::new(),
         };
         Self { cache: RefCell::new(cache), generation: Cell::new(0) }
     }
@@ -208,6 +211,11 @@ impl Translator {
         if replaced {
             self.flush(); // calls lead straight to what was there
         }
+    }
+
+    /// The numbers of the [`Short`] exports, in the order of their counters.
+    pub(crate) fn short_numbers(&self) -> Vec<u32> {
+        self.with(|cache| cache.short_numbers.clone())
     }
 
     /// Forgets what was translated from a range whose pages change.
@@ -319,6 +327,7 @@ impl Cache {
 
     /// Whether drivers have come to `address` already, and now find another export there.
     fn define_export(&mut self, address: u64, number: u32, short: Option<Short>) -> bool {
+        let short = short.map(|what| ShortExport { what, counter: self.counter_of(number) });
         let defined = Export { address, number, short, thunk: None };
         match self.find_export(address) {
             // A machine that was taken back defines it again.
@@ -329,6 +338,17 @@ impl Cache {
                 false
             }
         }
+    }
+
+    /// Where the calls of this short export are counted.
+    fn counter_of(&mut self, number: u32) -> u8 {
+        let known = self.short_numbers.iter().position(|known| *known == number);
+        let counter = known.unwrap_or_else(|| {
+            assert!(self.short_numbers.len() < SHORT_EXPORTS, "too many short exports");
+            self.short_numbers.push(number);
+            self.short_numbers.len() - 1
+        });
+        u8::try_from(counter).expect("they are few")
     }
 
     /// Where it stands among the exports, or would.
@@ -353,7 +373,7 @@ impl Cache {
     }
 
     /// What the export at `address` does, if driver code may do it by itself.
-    pub(super) fn short(&self, address: u64) -> Option<Short> {
+    pub(super) fn short(&self, address: u64) -> Option<ShortExport> {
         self.find_export(address).ok().and_then(|index| self.exports[index].short)
     }
 

@@ -9,6 +9,7 @@ use std::mem::offset_of;
 
 use super::frame::USED_FLAGS;
 use super::host_words::host_words;
+use super::short::SHORT_EXPORTS;
 use crate::clock::Clock;
 use crate::windows::SCRATCH;
 
@@ -59,12 +60,16 @@ pub(crate) struct Scratch {
     pub(crate) ask_avx: Cell<u64>,
     /// CR8 of the current processor.
     pub(crate) level: Cell<u8>,
+    /// The highest level that any processor has been at.
+    pub(crate) highest_level: Cell<u8>,
     /// The lowest level that may be moved to CR8 without asking the guest; above 15: none.
     pub(crate) free_levels: Cell<u8>,
     /// How many calls of exports there were.
     pub(crate) calls: Cell<u64>,
     /// Those of them that the guest was asked about: the others are [`super::short`].
     pub(crate) asked_calls: Cell<u64>,
+    /// Of each [`super::short::ShortExport::counter`], the calls that the guest was not asked about.
+    pub(crate) short_calls: [Cell<u64>; SHORT_EXPORTS],
     /// While there were fewer calls than this, there may be short ones.
     pub(crate) short_until: Cell<u64>,
     /// Up to this call the guest has said that it has nothing to see to before one.
@@ -139,8 +144,10 @@ addresses! {
     ASK_X87 = ask_x87;
     ASK_AVX = ask_avx;
     LEVEL = level;
+    HIGHEST_LEVEL = highest_level;
     FREE_LEVELS = free_levels;
     CALLS = calls;
+    SHORT_CALLS = short_calls;
     SHORT_UNTIL = short_until;
     LOCK = lock;
     LOCK_CALLS = lock_calls;

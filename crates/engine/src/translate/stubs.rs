@@ -9,7 +9,7 @@ use super::host_words::{
 use super::scratch::{
     COUNTDOWN, DRIVER_R13, RAX as SAVED_RAX, RCX as SAVED_RCX, RDX as SAVED_RDX, RSP as SAVED_RSP,
 };
-use super::short::Short;
+use super::short::{Short, ShortExport};
 use super::table::{self, Column, UPPER_HALF};
 use crate::registers::number;
 use crate::windows::{CACHE, IMAGES, TABLE};
@@ -114,11 +114,11 @@ impl Stubs {
     }
 
     /// A thunk that calls export `number`, or does what it does: both find the number in `eax` and the driver's `rsp` in `r11`.
-    pub(crate) fn export_thunk(&mut self, number: u32, short: Option<Short>) -> u64 {
+    pub(crate) fn export_thunk(&mut self, number: u32, short: Option<ShortExport>) -> u64 {
         let thunk = self.next_thunk;
         assert!(thunk + LONGEST_THUNK <= CACHE.base + PERMANENT, "too many exports");
         let mut e = Emitter::new(thunk);
-        let behind = short.and_then(|short| Some((short, short.entry()?.0)));
+        let behind = short.and_then(|short| Some((short, short.what.entry()?.0)));
         if behind.is_none() {
             to_host(&mut e);
         }
@@ -128,9 +128,8 @@ impl Stubs {
         match behind {
             None => e.jump_through(GATE_ENTRY),
             Some((short, index)) => {
-                if let Short::RaiseTo(level) = short {
-                    e.bytes(&[0x41, 0xB2, level]); // mov r10b, level
-                }
+                e.bytes(&[0x41, 0xBA]); // mov r10d, ...
+                e.bytes(&short.in_r10().to_le_bytes());
                 e.jump_through(HostWord::of_short(index));
             }
         }

@@ -58,6 +58,12 @@ impl Export {
     }
 }
 
+/// How many rows there are; their numbers begin at 0.
+#[must_use]
+pub fn rows() -> usize {
+    FUNCTIONS.len() + INTERNAL.len()
+}
+
 /// The row with this number: those of [`FUNCTIONS`], then those of [`INTERNAL`].
 #[must_use]
 #[inline]
@@ -81,6 +87,7 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
     let Some(export) = row(number) else {
         return dispatch_other(cx, number, args);
     };
+    cx.nt().count_call(number);
     if cx.count_event(Kind::Call) {
         tell_call(cx, number, args);
     }
@@ -109,8 +116,10 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
 fn dispatch_other(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
     let Some((number, export)) = number.checked_sub(STUBBED).and_then(|number| Some((number, row(number)?)))
     else {
+        cx.nt().count_call(u32::MAX);
         return crate::ldr::imports::call_missing(cx, number);
     };
+    cx.nt().count_call(number);
     if cx.count_event(Kind::Call) {
         tell_call(cx, number, args);
     }

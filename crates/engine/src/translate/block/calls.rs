@@ -11,7 +11,7 @@ use crate::memory;
 use crate::translate::cache::{Cache, Saved};
 use crate::translate::classify::{Class, classify};
 use crate::translate::emitter::{Hole, Reg};
-use crate::translate::short::Short;
+use crate::translate::short::ShortExport;
 use crate::translate::short::inline::{self, Rest};
 use crate::translate::stubs;
 use crate::translate::table::{self, Column};
@@ -31,7 +31,7 @@ pub(in crate::translate) struct Site {
 pub(super) struct Stub {
     pub(super) rip: u64,
     export: u64,
-    short: Short,
+    short: ShortExport,
 }
 
 impl Stub {
@@ -117,13 +117,13 @@ impl Builder<'_> {
     }
 
     /// What a call of `target` does, if that can be done in the block.
-    fn short(&self, target: u64) -> Option<Short> {
+    fn short(&self, target: u64) -> Option<ShortExport> {
         let short = self.stub.map(|stub| stub.short).or_else(|| self.cache.short(target));
         short.filter(|_| !is_looked_at() && !self.is_far())
     }
 
     /// A short call, and aside from it the call.
-    fn short_call(&mut self, index: usize, target: Way, short: Short, next: u64) {
+    fn short_call(&mut self, index: usize, target: Way, short: ShortExport, next: u64) {
         self.map(index, Saved::Untried);
         let rest = inline::write(&mut self.cache.emitter, short, next);
         self.on = Some(Way { to: next, from: target.from });

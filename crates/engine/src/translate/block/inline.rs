@@ -10,7 +10,7 @@ use crate::translate::callout::Level;
 use crate::translate::emitter::{Hole, R11, R13, RAX, RCX, RDX, Reg};
 use crate::translate::exit::Exit;
 use crate::translate::scratch::{
-    DRIVER_R13, FREE_LEVELS, HELD, LEVEL, R11 as SAVED_R11, RCX as SAVED_RCX, TARGET,
+    DRIVER_R13, FREE_LEVELS, HELD, HIGHEST_LEVEL, LEVEL, R11 as SAVED_R11, RCX as SAVED_RCX, TARGET,
 };
 use crate::translate::{site, stubs, table};
 use crate::windows::{DEVICE, SHARED_DATA, USER_DEVICE};
@@ -48,6 +48,9 @@ impl Builder<'_> {
         let e = &mut self.cache.emitter;
         e.bytes(&[0x48, 0x83, 0xF9, 0x0F]); // cmp rcx, 15
         let no_level = e.jump_if_hole(ABOVE);
+        e.bytes(&[0x3A]); // cmp cl, [highest_level]
+        e.scratch_operand(RCX.0, HIGHEST_LEVEL);
+        let first = e.jump_if_hole(ABOVE);
         e.bytes(&[0x3A]); // cmp cl, [free_levels]
         e.scratch_operand(RCX.0, FREE_LEVELS);
         let ask = e.jump_if_hole(BELOW);
@@ -61,6 +64,7 @@ impl Builder<'_> {
         let done = e.jump_hole();
         let here = e.here();
         e.fill(no_level, here);
+        e.fill(first, here);
         e.fill(ask, here);
         self.restore_flags();
         self.cache.emitter.load(RCX, SAVED_RCX);

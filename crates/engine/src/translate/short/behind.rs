@@ -3,7 +3,7 @@
 
 use std::mem::offset_of;
 
-use super::Short;
+use super::{Short, ShortExport};
 use crate::translate::frame;
 use crate::translate::scratch::Scratch;
 use crate::translate::stubs;
@@ -15,8 +15,8 @@ impl Short {
     pub(in crate::translate) const WITH_ENTRIES: [Self; 4] =
         [Self::Level, Self::Raise, Self::RaiseTo(0), Self::Lower];
 
-    /// Host code for it, if there is any, which is entered as the gate is, and the index of the word that holds its address. `r10b`
-    /// is the level of [`Short::RaiseTo`].
+    /// Host code for it, if there is any, which is entered as the gate is, and the index of the word that holds its address. `r10`
+    /// is what [`ShortExport::in_r10`] says.
     pub(in crate::translate) fn entry(self) -> Option<(usize, u64)> {
         let (index, entry): (_, unsafe extern "sysv64" fn()) = match self {
             Self::Level => (0, dirql_short_level),
@@ -29,10 +29,20 @@ impl Short {
     }
 }
 
-/// Keeps the export's number for the gate and goes there if somebody listens. Leaves the scratch page's address in `r10`.
+impl ShortExport {
+    /// What its code behind the call finds in `r10`: the level of [`Short::RaiseTo`], and above it the counter.
+    pub(in crate::translate) fn in_r10(self) -> u32 {
+        let level = if let Short::RaiseTo(level) = self.what { level } else { 0 };
+        u32::from(self.counter) << 8 | u32::from(level)
+    }
+}
+
+/// Keeps the export's number for the gate, and `r10`, and goes to the gate if a reader reads calls. Leaves the scratch page's address in
+/// `r10`.
 macro_rules! unless_told {
     () => {
         "mov [rsp - 8], rax
+        mov [rsp - 16], r10
         movabs r10, {scratch}
         mov rax, [r10 + {s_calls}]
         cmp rax, [r10 + {s_short_until}]
@@ -73,7 +83,6 @@ std::arch::global_asm!(
     "jmp 3f",
     //
     "dirql_short_raise_to:",
-    "mov [rsp - 16], r10",
     unless_told!(),
     "mov eax, [rsp - 16]",
     "jmp 2f",
@@ -81,7 +90,7 @@ std::arch::global_asm!(
     unless_told!(),
     "movzx eax, cl",
     "2:",
-    "cmp al, 15",
+    "cmp al, [r10 + {s_highest_level}]",
     "ja dirql_short_not",
     "cmp al, [r10 + {s_level}]",
     "jb dirql_short_not",
@@ -109,6 +118,8 @@ std::arch::global_asm!(
     //
     "3:",
     "inc qword ptr [r10 + {s_calls}]",
+    "movzx ecx, byte ptr [rsp - 15]",
+    "inc qword ptr [r10 + 8 * rcx + {s_short_calls}]",
     "pxor xmm0, xmm0",
     "pxor xmm1, xmm1",
     "pxor xmm2, xmm2",
@@ -138,6 +149,8 @@ std::arch::global_asm!(
     lost_stub = const stubs::LOST,
     s_calls = const offset_of!(Scratch, calls),
     s_short_until = const offset_of!(Scratch, short_until),
+    s_short_calls = const offset_of!(Scratch, short_calls),
+    s_highest_level = const offset_of!(Scratch, highest_level),
     s_level = const offset_of!(Scratch, level),
     s_free_levels = const offset_of!(Scratch, free_levels),
     s_countdown = const offset_of!(Scratch, countdown),

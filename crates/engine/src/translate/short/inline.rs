@@ -3,9 +3,9 @@
 //! ordinary call comes as if nothing had been, for it stores the same. `rax`, `r10` and `r11` are nobody's: a call leaves
 //! nothing in them. `r13` is the countdown.
 
-use super::{Short, lock};
+use super::{Short, ShortExport, lock};
 use crate::translate::emitter::{Emitter, Hole, R10};
-use crate::translate::scratch::{CALLS, FREE_LEVELS, LEVEL, SHORT_UNTIL};
+use crate::translate::scratch::{CALLS, FREE_LEVELS, HIGHEST_LEVEL, LEVEL, SHORT_CALLS, SHORT_UNTIL};
 
 /// Conditions' numbers in encodings.
 pub(super) const BELOW: u8 = 2;
@@ -27,8 +27,9 @@ pub(in crate::translate) struct Rest {
 }
 
 /// Writes it, where a call returns to `next`, in the images' window.
-pub(in crate::translate) fn write(e: &mut Emitter, short: Short, next: u64) -> Rest {
-    let mut call = Inline { e, next, rest: Rest::default() };
+pub(in crate::translate) fn write(e: &mut Emitter, short: ShortExport, next: u64) -> Rest {
+    let ShortExport { what: short, counter } = short;
+    let mut call = Inline { e, next, counter, rest: Rest::default() };
     call.store_what_a_call_stores();
     match short {
         Short::Level | Short::Raise | Short::RaiseTo(_) | Short::Lower => call.level(short),
@@ -56,6 +57,7 @@ impl Rest {
 pub(super) struct Inline<'e> {
     pub(super) e: &'e mut Emitter,
     pub(super) next: u64,
+    counter: u8,
     rest: Rest,
 }
 
@@ -82,7 +84,7 @@ impl Inline<'_> {
                 self.ordinary_if(ABOVE);
             }
             Short::Raise => {
-                self.e.bytes(&[0x80, 0xF9, HIGHEST]); // cmp cl, 15
+                self.e.scratch(&[0x3A], 1, HIGHEST_LEVEL); // cmp cl, [highest_level]
                 self.ordinary_if(ABOVE);
                 self.e.bytes(&[0x38, 0xC1]); // cmp cl, al
                 self.ordinary_if(BELOW);
@@ -95,6 +97,8 @@ impl Inline<'_> {
                 self.ordinary_if(ABOVE);
                 self.compare(FREE_LEVELS, level);
                 self.ordinary_if(ABOVE);
+                self.compare(HIGHEST_LEVEL, level);
+                self.ordinary_if(BELOW);
                 self.set_level(level);
             }
             Short::Lower => {
@@ -159,6 +163,7 @@ impl Inline<'_> {
     pub(super) fn count(&mut self) {
         self.e.bytes(&[0x49, 0xFF, 0xC2]); // inc r10
         self.e.store(CALLS, R10);
+        self.e.scratch(&[0x48, 0xFF], 0, SHORT_CALLS + 8 * u64::from(self.counter)); // inc qword [...]
     }
 
     /// What the convention leaves undefined; and flags as the gate leaves them.

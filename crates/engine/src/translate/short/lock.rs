@@ -11,7 +11,8 @@ use crate::machine::state;
 use crate::translate::emitter::{Emitter, Hole, R10, R11, R13, RAX, RCX};
 use crate::translate::frame::USED_FLAGS;
 use crate::translate::scratch::{
-    FREE_LEVELS, LEVEL, LOCK, LOCK_CALLS, LOCK_COUNTDOWN, LOCK_FREE_LEVELS, LOCK_KNOWN, LOCK_PLACE, scratch,
+    FREE_LEVELS, HIGHEST_LEVEL, LEVEL, LOCK, LOCK_CALLS, LOCK_COUNTDOWN, LOCK_FREE_LEVELS, LOCK_KNOWN,
+    LOCK_PLACE, scratch,
 };
 use crate::translate::table::UPPER_HALF;
 use crate::windows::{IMAGES, SYSTEM};
@@ -91,6 +92,10 @@ impl Inline<'_> {
         self.e.scratch(&[0x44, 0x0F, 0xB6], R11.0, FREE_LEVELS); // movzx r11d, byte [free_levels]
         self.e.bytes(&[0x3C, DISPATCH]); // cmp al, 2
         self.ordinary_if(if raises { ABOVE } else { BELOW });
+        if raises {
+            self.compare(HIGHEST_LEVEL, DISPATCH);
+            self.ordinary_if(BELOW);
+        }
         self.e.bytes(&[0x41, 0x80, 0xFB, if raises { DISPATCH } else { HIGHEST }]); // cmp r11b, …
         self.ordinary_if(ABOVE);
         self.e.bytes(&[0x48, 0x83, 0x39, 0]); // cmp qword [rcx], 0

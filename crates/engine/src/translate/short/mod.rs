@@ -15,7 +15,18 @@ pub use lock::TakenLock;
 pub(super) use lock::tell;
 pub(crate) use lock::{allow_calls, allow_locks, allows_locks, forbid_locks};
 
-/// What an export does, if nobody need know.
+/// At most so many exports are [`Short`].
+pub(crate) const SHORT_EXPORTS: usize = 16;
+
+/// A [`Short`] export, as the cache knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ShortExport {
+    pub(crate) what: Short,
+    /// The index of its calls in [`super::scratch::Scratch::short_calls`].
+    pub(crate) counter: u8,
+}
+
+/// What an export does, if the guest need not know of the call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Short {
     /// Returns the level.
