@@ -29,7 +29,7 @@ impl Short {
     }
 }
 
-/// Keeps the export's number for the gate and goes there if somebody listens. Leaves the scratch page's address in `r10`.
+/// Keeps the export's number for the gate and goes there if short calls are not allowed. Leaves the scratch page's address in `r10`.
 macro_rules! unless_told {
     () => {
         "mov [rsp - 8], rax
@@ -40,7 +40,7 @@ macro_rules! unless_told {
     };
 }
 
-/// The level in `al` is lower than it may be set to by nobody but the guest.
+/// Goes to the gate if the level in `al` is lower than driver code may set by itself.
 macro_rules! unless_asked {
     () => {
         "cmp al, [r10 + {s_free_levels}]
