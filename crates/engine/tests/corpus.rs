@@ -296,7 +296,7 @@ fn what_an_instruction_reads_and_writes_is_told_before_it_runs() {
             *rig.on_slice.borrow_mut() = None;
             let foretold = foretold.borrow();
             assert_eq!(foretold.wrong, None, "{name} {function}");
-            assert!(foretold.inside > 20, "{name} {function}: {} instructions were foretold", foretold.inside);
+            assert!(foretold.inside > 20, "{name} {function}: {} were foretold", foretold.inside);
         }
     }
 }
