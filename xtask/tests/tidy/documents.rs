@@ -222,7 +222,7 @@ fn a_line_that_no_page_or_test_holds_is_told() {
         "line 4: it names no page",
     ];
     assert_eq!(complaints.len(), expected.len(), "{complaints:?}");
-    assert!(complaints.iter().zip(expected).all(|(complaint, text)| complaint.contains(text)), "{complaints:?}");
+    assert!(complaints.iter().zip(expected).all(|(found, text)| found.contains(text)), "{complaints:?}");
 }
 
 #[test]
