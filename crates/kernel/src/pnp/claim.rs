@@ -78,7 +78,7 @@ pub(super) fn take(k: &mut Kernel, by: Claimer, ranges: Vec<Range>) {
     }
 }
 
-/// A driver has detected a device by the resources of a list: they are the device's, unless another driver or device has them. What the driver has claimed
+/// A driver has detected a device by the resources of a list: they are the device's, unless another has them. What the driver has claimed
 /// in order to look for it is no conflict.
 ///
 /// # Errors

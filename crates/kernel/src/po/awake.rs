@@ -3,7 +3,7 @@
 //! Pages: *PoRegisterSystemState function*, *PoSetSystemState function*, *PoUnregisterSystemState function*, *PoCreatePowerRequest function*,
 //! *PoSetPowerRequest function*, *PoClearPowerRequest function*, *PoDeletePowerRequest function*, *COUNTED_REASON_CONTEXT structure*. A machine
 //! does not go to sleep by itself: a script says that its time of idleness has passed (`power idle`). That time is ten minutes, as far as
-//! `PoSetSystemState` is concerned, whose page does not say for how long it counts. A direct request to sleep (`power s3`) ignores them.
+//! `PoSetSystemState` is concerned, whose page does not say for how long it counts. `power s3` sends the system to sleep regardless.
 
 use std::collections::BTreeMap;
 

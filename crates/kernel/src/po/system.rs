@@ -1,5 +1,5 @@
-//! The whole system goes to sleep and wakes: every started device gets the query and the set request; children sleep before their parents, and a device with power
-//! relations before these ([`pnp::related`]).
+//! The whole system goes to sleep and wakes: every started device gets the query and the set request; children sleep before their parents, and
+//! a device with power relations before these ([`pnp::related`]).
 //!
 //! Pages: *System Power States*, *System Power Actions*, *IRP_MN_QUERY_POWER*, *IRP_MN_SET_POWER*, *Handling IRP_MN_SET_POWER for System Power
 //! States*, *IoRegisterShutdownNotification function* ("called before the power manager sends an IRP_MN_SET_POWER request for

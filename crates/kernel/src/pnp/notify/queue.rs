@@ -1,7 +1,7 @@
 //! Notifications sent one after the other, on a thread of the PnP manager's: interfaces that come and go, and drivers' own events.
 //!
-//! Pages: *DEVICE_INTERFACE_CHANGE_NOTIFICATION structure* ("allocated from paged memory"), *IoReportTargetDeviceChangeAsynchronous function*. A driver that enables an interface
-//! does not wait for the callbacks.
+//! Pages: *DEVICE_INTERFACE_CHANGE_NOTIFICATION structure* ("allocated from paged memory"), *IoReportTargetDeviceChangeAsynchronous function*. A driver that enables an
+//! interface does not wait for the callbacks.
 
 use std::collections::VecDeque;
 

@@ -2,8 +2,8 @@
 //!
 //! Pages: *PoFxActivateComponent function*, *PoFxIdleComponent function*, *PoFxCompleteIdleCondition function*, *PoFxCompleteIdleState function*,
 //! *PoFxSetComponentLatency function*, *PoFxSetComponentResidency function*, *PoFxSetComponentWake function*. Without a flag the framework decides which
-//! thread calls the driver back: this is the choice `po.fx_thread`, the caller's by default. A component is active while its active condition callback runs, but
-//! a caller that waits for it waits for that call too.
+//! thread calls the driver back: this is the choice `po.fx_thread`, the caller's by default. While its active condition callback runs a component
+//! is active already, but a caller that waits for it waits for that call too.
 
 use abi::{PO_FX_FLAG_ASYNC_ONLY, PO_FX_FLAG_BLOCKING};
 use engine::Flow;

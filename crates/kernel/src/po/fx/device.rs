@@ -3,8 +3,8 @@
 //! Pages: *DevicePowerRequiredCallback*, *DevicePowerNotRequiredCallback*, *PoFxReportDevicePoweredOn function*,
 //! *PoFxCompleteDevicePowerNotRequired function*, *PoFxSetDeviceIdleTimeout function*, *PoFxNotifySurprisePowerOn function*, *PoFxPowerControl
 //! function*, *PoFxSetTargetDripsDevicePowerState function*. When a device is reported to be on, all its components are, so idle ones are taken to their
-//! F-states from F0 once more; a driver called for a lower F-state before D3 is not called for F0 first (no page says either). A device that was turned on
-//! beside another is treated so too, and then as any that is idle.
+//! F-states from F0 once more; a driver called for a lower F-state before D3 is not called for F0 first (no page says either). A device that was turned
+//! on beside another is treated so too, and then as any that is idle.
 
 use abi::{DEVICE_OBJECT, DriverPtr, GUID, NtStatus, PowerDeviceMaximum, PowerDeviceUnspecified};
 use engine::Flow;
