@@ -95,11 +95,11 @@ fn line(name: &str, figure: &Value) -> String {
     let unit = figure["unit"].as_str().unwrap_or_default();
     let (median, p99) = (number("median"), number("p99"));
     let goal = GOALS.iter().find(|(goal, _)| *goal == name).map(|(_, goal)| *goal);
-    let told = goal.map_or(String::new(), |goal| {
+    let verdict = goal.map_or(String::new(), |goal| {
         let met = if median <= goal { "met" } else { "missed" };
         format!("{goal:>12} {met}")
     });
-    format!("{name:24} {median:>14.2} {p99:>14.2} {unit:4} {told}")
+    format!("{name:24} {median:>14.2} {p99:>14.2} {unit:4} {verdict}")
 }
 
 #[cfg(test)]

@@ -44,7 +44,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("`{}` did not write text", shown(command)))
 }
 
-/// Whether `program` with `arguments` runs and succeeds; it is not heard.
+/// Whether `program` with `arguments` runs and succeeds; its output is dropped.
 pub(crate) fn works(program: &str, arguments: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -1,6 +1,6 @@
 //! `coverage`: which tests reach which exports, written to `docs/coverage.md`.
 //!
-//! The list is the export table's own; the calls are told by the machines of the tests (`DIRQL_COVERAGE`). Whether a test would notice
+//! The list is the export table's own; the calls are written by the machines of the tests (`DIRQL_COVERAGE`). Whether a test would notice
 //! that an export does nothing is asked by `stubs`, which names the test of each export here. Of exported variables it says nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,7 +74,7 @@ pub(crate) fn write(root: &Path) -> Result<()> {
 #[allow(clippy::disallowed_types, reason = "it measures a process from outside, and no machine sees it")]
 type Clock = std::time::Instant;
 
-/// Runs the tests of whole machines, each in a process of its own; the shortest first. One that fails is told and left out.
+/// Runs the tests of whole machines, each in a process of its own; the shortest first. One that fails is named and left out.
 ///
 /// # Errors
 /// They do not build, or one cannot be started.
@@ -85,23 +85,23 @@ pub(crate) fn reached(root: &Path) -> Result<Vec<Reach>> {
     fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
     let tests = suite::build(root, &["-p", "dirql", "-p", "dirql-cli", "--tests"])?;
     eprintln!("xtask: {} tests of whole machines", tests.len());
-    let told = suite::side_by_side(&tests, |index, test| {
+    let reports = suite::side_by_side(&tests, |index, test| {
         let file = folder.join(format!("{index}.txt"));
         let mut command = test.command();
         command.env("DIRQL_COVERAGE", &file).stdout(Stdio::null()).stderr(Stdio::null());
         let begun = Clock::now();
         let status = command.status().with_context(|| format!("cannot start {}", test.program.display()))?;
         let took = begun.elapsed();
-        let told = status.success().then(|| fs::read_to_string(file).unwrap_or_default());
-        if told.is_none() {
+        let report = status.success().then(|| fs::read_to_string(file).unwrap_or_default());
+        if report.is_none() {
             eprintln!("xtask: {} failed ({status}), and is left out", test.label());
         }
-        Ok((told, took))
+        Ok((report, took))
     })?;
-    let with = |(test, (told, took)): (Test, (Option<String>, Duration))| {
-        Some(Reach { test, exports: told?.lines().map(str::to_owned).collect(), took })
+    let with = |(test, (report, took)): (Test, (Option<String>, Duration))| {
+        Some(Reach { test, exports: report?.lines().map(str::to_owned).collect(), took })
     };
-    let mut all: Vec<Reach> = tests.into_iter().zip(told).filter_map(with).collect();
+    let mut all: Vec<Reach> = tests.into_iter().zip(reports).filter_map(with).collect();
     all.sort_by_key(|reach| reach.took);
     Ok(all)
 }
@@ -190,7 +190,7 @@ fn document(
     }
     text.push_str("\n## Where a stub is not noticed\n\nNo test fails if these return 0 and do nothing.\n\n");
     table(&mut text, survivors);
-    text.push_str("\n## Left out\n\nA driver that calls one of these is told its name.\n\n");
+    text.push_str("\n## Left out\n\nA call of one of these is a verdict with its name.\n\n");
     table(&mut text, left_out);
     text
 }

@@ -93,7 +93,7 @@ fn checksum(image: &[u8]) -> u32 {
     sum.wrapping_add(u32::try_from(image.len()).unwrap_or(u32::MAX))
 }
 
-/// FNV-1a of 128 bits: nobody forges drivers here.
+/// FNV-1a of 128 bits: it need not resist forgery.
 fn fnv1a(bytes: &[u8]) -> u128 {
     bytes.iter().fold(0x6c62_272e_07bb_0142_62b8_2175_6295_c58d, |hash: u128, byte| {
         (hash ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)

@@ -97,7 +97,7 @@ fn programs(package: &Package) -> Result<()> {
     call::quietly(apt_get()?.args(install).args(*debian)).with_context(advice)
 }
 
-/// `apt-get` as root: through sudo where we are not, and without a question where nobody could answer it.
+/// `apt-get` as root: through sudo where we are not, and without a password prompt if standard input is no terminal.
 fn apt_get() -> Result<Command> {
     let mut words = vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-o", "DPkg::Lock::Timeout=300"];
     if call::output(Command::new("id").arg("-u"))?.trim() != "0" {

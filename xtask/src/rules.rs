@@ -35,7 +35,7 @@ const HEAD: &str = "\
 # Rules
 
 Written by `cargo xtask rules` from the table of rules and from the tests; a test fails if it is not what would be written. *error*: Windows
-would stop, or state is provably wrong or lost. *verifier*: only Driver Verifier would stop, with the option named: told in a run, and an error
+would stop, or state is provably wrong or lost. *verifier*: only Driver Verifier would stop, with the option named: reported in a run, and an error
 with `--verifier`. *warning*: documented as wrong, and survived. *advice*: style, speed, obsolete. `dirql rules NAME` tells one rule in full.
 
 A *pair* is a routine of `drivers/c/pairs` that a test runs twice: wrong, where the rule must fire, and right, where the same calls are made
@@ -239,7 +239,7 @@ mod tests {
     const ROWS: &str =
         "double-thing\terror\t0x44\tA page\tDo it once\nother-thing\tverifier:io\t-\t-\tDo it well\n";
 
-    fn told(product: &str, tests: &str) -> (Vec<String>, String) {
+    fn judged(product: &str, tests: &str) -> (Vec<String>, String) {
         let rows: Vec<Row<'_>> = ROWS.lines().filter_map(row).collect();
         let source = |path: &str, text: &str| Source { path: path.into(), text: text.into() };
         let sources =
@@ -247,13 +247,13 @@ mod tests {
         (complaints(&rows, &sources), document(&rows, &sources, "0x44\t-\tMULTIPLE\tmeaning"))
     }
 
-    const BOTH: &str = "Verdict::error(\n \"double-thing\", m); told(\"other-thing\")";
+    const BOTH: &str = "Verdict::error(\n \"double-thing\", m); report(\"other-thing\")";
 
     #[test]
     fn rules_rows_and_tiers_agree() {
-        assert_eq!(told(BOTH, "").0, Vec::<String>::new());
+        assert_eq!(judged(BOTH, "").0, Vec::<String>::new());
         let (wrong, _) =
-            told("Verdict::warning(\"double-thing\", m); f(\"new-thing\")", "/// Not: old-thing");
+            judged("Verdict::warning(\"double-thing\", m); f(\"new-thing\")", "/// Not: old-thing");
         let wrong = wrong.join("\n");
         for part in [
             "fires in tier warning",
@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn what_has_no_test_stands_in_the_document() {
-        let (_, text) = told(BOTH, "/// Not: double-thing\nassert_eq!(rule, \"double-thing\")");
+        let (_, text) = judged(BOTH, "/// Not: double-thing\nassert_eq!(rule, \"double-thing\")");
         assert!(
             text.contains(
                 "2 rules, 0 of them with a pair; 1 without a test that fires, 1 without a correct counterpart"

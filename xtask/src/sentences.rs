@@ -274,14 +274,14 @@ mod tests {
     #[test]
     fn a_sentence_without_a_test_and_a_test_without_a_sentence_are_told() {
         let sources = [source("one: A. [A]\ntwo: B. [B]\ntwo: C. [A]\n")];
-        let told = complaints(&sources, &[holder("it/two"), holder("it/three")]);
+        let found = complaints(&sources, &[holder("it/two"), holder("it/three")]);
         let expected = [
             "it/two: it is not said where \"B\" is",
             "it/two is there twice",
             "crates/a.rs: `a_test` holds it/three, which is no sentence",
             "no test holds it/one",
         ];
-        assert_eq!(told, expected);
+        assert_eq!(found, expected);
         assert!(parse("it", "one: it names no page.\n").is_err());
         assert!(parse("it", "[A]: https://example.com\n").is_err());
     }

@@ -49,6 +49,6 @@ fn report(test: &Test, output: &Output) {
         eprintln!("  pass  {}", test.name);
         return;
     }
-    let (told, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    eprintln!("  FAIL  {} ({})\n{told}\n{errors}", test.name, output.status);
+    let (text, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    eprintln!("  FAIL  {} ({})\n{text}\n{errors}", test.name, output.status);
 }

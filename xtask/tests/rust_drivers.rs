@@ -1,4 +1,4 @@
-//! The Rust drivers as files: what a loader, a debugger and somebody who wants to check our build find in them.
+//! The Rust drivers as files: what a loader, a debugger and a reader who checks our build find in them.
 //!
 //! It does not run them; the tests of crate `dirql` do.
 

@@ -1,7 +1,7 @@
 //! Bug checks: what callbacks are given, and the codes drivers cause.
 //!
 //! Pages: *KeRegisterBugCheckCallback*, *KeRegisterBugCheckReasonCallback*, *Bug Check Code Reference*.
-//! What each parameter means is told where the kernel stops, not here.
+//! What each parameter means is documented where the kernel stops, not here.
 
 use crate::constant::constants;
 use crate::field::layouts;

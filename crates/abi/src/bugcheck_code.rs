@@ -1,7 +1,7 @@
 //! The codes of bug checks a driver can cause.
 //!
 //! Page: *Bug Check Code Reference*; `bugcodes.h`. Codes that only hardware or Windows itself causes are left out; the
-//! meaning of parameters is told where the kernel stops.
+//! meaning of parameters is documented where the kernel stops.
 
 use crate::constant::constants;
 

@@ -8,7 +8,7 @@ use crate::field::layouts;
 use crate::{Code, DriverPtr};
 
 layouts! {
-    /// What `IoGetDmaAdapter` is told of a device, in versions 0 to 3.
+    /// How a caller of `IoGetDmaAdapter` describes the device, in versions 0 to 3.
     DEVICE_DESCRIPTION [size 0x40, align 8, mingw_ends_at 0x28 "mingw knows versions up to 2"] {
         0x00 Version: u32,
         0x04 Master: u8,
@@ -97,7 +97,7 @@ layouts! {
         0x10 Elements: SCATTER_GATHER_ELEMENT,
     }
 
-    /// What `CreateCommonBufferFromMdl` is told besides.
+    /// Further parameters of `CreateCommonBufferFromMdl`.
     DMA_COMMON_BUFFER_EXTENDED_CONFIGURATION [size 0x28, align 8, not_in_mingw "mingw's kit ends before DMA version 3"] {
         0x00 ConfigType: u32,
         0x08 LogicalAddressLimits_MinimumAddress = "LogicalAddressLimits.MinimumAddress": u64,

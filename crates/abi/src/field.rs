@@ -118,7 +118,7 @@ pub enum Code {}
 
 /// A field of type `F` at a fixed offset in `T`.
 ///
-/// It lies inside `T`, and nobody can make it lie elsewhere: the kernel's accesses to structures are aimed by it and not checked again.
+/// It lies inside `T`, and cannot be constructed otherwise: the kernel's accesses to structures use the offset without another check.
 ///
 /// ```compile_fail,E0616
 /// let mut status = abi::IO_STATUS_BLOCK::Information;

@@ -51,7 +51,7 @@ layouts! {
         0x20 OperationRegistration: DriverPtr<OB_OPERATION_REGISTRATION>,
     }
 
-    /// What a pre-operation callback is told.
+    /// What a pre-operation callback receives.
     OB_PRE_OPERATION_INFORMATION [size 0x28, align 8] {
         0x00 Operation: u32,
         0x04 Flags: u32,
@@ -61,7 +61,7 @@ layouts! {
         0x20 Parameters: DriverPtr<()>,
     }
 
-    /// What a post-operation callback is told.
+    /// What a post-operation callback receives.
     OB_POST_OPERATION_INFORMATION [size 0x30, align 8] {
         0x00 Operation: u32,
         0x04 Flags: u32,

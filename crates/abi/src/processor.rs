@@ -22,7 +22,7 @@ layouts! {
         0x0a Reserved: [u16; 3],
     }
 
-    /// What a processor-change callback is told.
+    /// What a processor-change callback receives.
     KE_PROCESSOR_CHANGE_NOTIFY_CONTEXT [size 0x10, align 4] {
         0x00 State: u32,
         0x04 NtNumber: u32,

@@ -1,4 +1,4 @@
-//! What process, thread and image callbacks are told.
+//! What process, thread and image callbacks receive.
 //!
 //! Pages: *PS_CREATE_NOTIFY_INFO*, *IMAGE_INFO*; `ntddk.h`.
 

@@ -181,7 +181,7 @@ constants! {
         IrpForward = 3;
     }
     u32 {
-        // What `WmiFunctionControl` is told.
+        // What `WmiFunctionControl` receives.
         WmiEventControl = 0;
         WmiDataBlockControl = 1;
     }

@@ -168,7 +168,7 @@ struct FxDeviceV3 {
     Components: [[u64; 7]; 1],
 }
 
-/// The union's members are told apart by their names' beginnings.
+/// The union's members are distinguished by the prefixes of their names.
 #[repr(C)]
 struct FxPerfSet {
     Name: [u64; 2],

@@ -37,7 +37,7 @@ pub struct Entry {
     pub name: &'static str,
     /// One line.
     pub summary: &'static str,
-    /// Vendor and device ids it answers with unless told otherwise; empty if it has none of its own.
+    /// Default vendor and device ids; empty if it has none of its own.
     pub ids: &'static [(u16, u16)],
     /// Its own keys; [`catalog`]'s readers add [`PLACEMENT`].
     pub keys: &'static [Key],

@@ -29,7 +29,7 @@ struct Channel {
     page: u8,
     mode: u8,
     is_masked: bool,
-    /// Terminal count was reached, and nobody has read that.
+    /// Terminal count was reached, and the status was not read since.
     is_done: bool,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct IsaDma {
     channels: [Channel; CHANNELS],
     /// Of each controller: whether the next access to an address or a count is to its upper half.
     is_upper: [bool; 2],
-    /// Of each controller, bit 2: it serves nobody.
+    /// Of each controller, bit 2: it is disabled and serves no channel.
     commands: [u8; 2],
 }
 
@@ -101,7 +101,7 @@ impl IsaDma {
             Place::Page(channel) => self.channels[channel].page,
             Place::Address(channel) => self.half(channel / 4, self.channels[channel].current.0),
             Place::Count(channel) => self.half(channel / 4, self.channels[channel].current.1),
-            // What is done is told once.
+            // Reading the status clears its terminal count bits.
             Place::Control(controller, 8) => {
                 let own = &mut self.channels[4 * controller..4 * controller + 4];
                 let bit = |(number, channel): (usize, &mut Channel)| {
@@ -292,7 +292,7 @@ mod tests {
         assert_eq!((controllers.read(3), controllers.read(3)), (Some(1), Some(0)), "one less than is left");
         assert_eq!(give(&mut controllers, b"defg"), Moved { bytes: 2, is_terminal: true });
         assert_eq!(give(&mut controllers, b"fg").bytes, 0, "the count has ended");
-        assert_eq!((controllers.read(8), controllers.read(8)), (Some(2), Some(0)), "that is told once");
+        assert_eq!((controllers.read(8), controllers.read(8)), (Some(2), Some(0)), "reading clears it");
         assert_eq!((&ram.0[0x2_FFFE..0x3_0000], &ram.0[0x2_0000..0x2_0003]), (&b"ab"[..], &b"cde"[..]));
     }
 

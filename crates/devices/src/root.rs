@@ -1,4 +1,4 @@
-//! `root[,id=ID]`: a device that is on no bus. Somebody has installed it by a hardware id, as `devcon install FILE.inf ID` does.
+//! `root[,id=ID]`: a device that is on no bus. It was installed by a hardware id, as by `devcon install FILE.inf ID`.
 //!
 //! Page: *Device Tree* ("root-enumerated devices"). It is no card and has no model; here is only how it is typed.
 

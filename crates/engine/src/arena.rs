@@ -41,7 +41,7 @@ pub(crate) fn lay() {
         behalf: Behalf::default(),
         panic: RefCell::default(),
     };
-    // SAFETY: the heap's window is mapped and writable, and nobody holds a reference to an earlier machine's record
+    // SAFETY: the heap's window is mapped and writable, and no reference to an earlier machine's record is left
     // (`Host::start`).
     unsafe { (HEAP.base() as *mut Arena).write(fresh) };
 }

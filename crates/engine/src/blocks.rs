@@ -1,6 +1,6 @@
-//! Blocks of memory between guards, as pools lay them: filled, guarded and looked at with few instructions.
+//! Pool blocks between guards: filled, guarded and checked with few instructions.
 //!
-//! Only where nobody asks who touches what ([`crate::Engine::is_plain`]). What guards and fills mean is the floor above's to say.
+//! Only while accesses are not observed ([`crate::Engine::is_plain`]). The kernel above defines what guards and fills mean.
 
 use crate::machine::Engine;
 use crate::memory::{is_plain, usize_of};

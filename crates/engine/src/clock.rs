@@ -19,7 +19,7 @@ pub(crate) struct Clock {
     charged: Cell<u64>,
 }
 
-/// The longest slice: so that a countdown can be told from a negative one.
+/// The longest slice: a longer countdown could not be distinguished from a negative one.
 const LONGEST: u64 = 1 << 62;
 
 /// The machine's clock.

@@ -1,6 +1,6 @@
-//! What is said when nothing can be trusted any more: a line written without allocating, from a signal handler too.
+//! The last message of a process whose state cannot be trusted: a line written without allocating, from a signal handler too.
 //!
-//! It goes to standard error, or where [`crate::Jail::emergency_log`] says, for whoever watches the process from outside.
+//! It goes to standard error, or where [`crate::Jail::emergency_log`] says, for the process that watches this one.
 
 use std::sync::atomic::{AtomicI32, Ordering};
 
@@ -8,7 +8,7 @@ const STANDARD_ERROR: i32 = 2;
 /// Where the words go.
 static TO: AtomicI32 = AtomicI32::new(STANDARD_ERROR);
 
-/// From now on the words go to this open file, bare: whoever reads them there says whose fault it is.
+/// From now on messages go to this open file, without prefix and suffix: its reader adds whose fault it is.
 pub(crate) fn send_to(file: i32) {
     TO.store(file, Ordering::Relaxed);
 }
@@ -57,6 +57,6 @@ fn decimal(to: i32, value: u64) {
 }
 
 fn write(to: i32, bytes: &[u8]) {
-    // SAFETY: the bytes are a slice of ours; a file that is gone is an error that nobody could be told.
+    // SAFETY: the bytes are a slice of ours; if the file is gone, the error cannot be reported anywhere.
     unsafe { libc::write(to, bytes.as_ptr().cast(), bytes.len()) };
 }

@@ -250,9 +250,9 @@ pub trait Guest {
     fn strand(&self, id: StrandId);
     /// A driver called export `number` (see [`crate::Engine::define_export`]). The result goes to `rax`.
     fn export(&self, number: u32, args: &Args) -> Flow<u64>;
-    /// Driver code has taken a spin lock by itself, which [`crate::Engine::allow_short_locks`] lets it, and holds it still:
-    /// before the guest is asked or told anything else. From now on the lock is the guest's, and the engine knows of none;
-    /// no other may be taken that way until it is allowed again. No driver code is called for this.
+    /// Driver code has taken a spin lock by itself, as [`crate::Engine::allow_short_locks`] lets it, and still holds it. Called
+    /// before any other method of the guest. From now on the guest owns the lock, and the engine forgets it;
+    /// no other may be taken that way until it is allowed again. The guest calls no driver code here.
     fn lock_taken(&self, taken: &TakenLock) {
         let _ = taken;
     }
@@ -278,7 +278,7 @@ pub trait Guest {
     }
     /// The instruction that accessed a port or a device has retired: what the access caused may happen now.
     fn accessed(&self) -> Flow<()>;
-    /// `mov cr8, r`, unless [`crate::Engine::set_free_levels`] says that nobody need know.
+    /// `mov cr8, r`, unless [`crate::Engine::set_free_levels`] lets driver code set the level by itself.
     fn set_irql(&self, level: u64) -> Flow<()>;
     /// The virtual interrupt flag, as `pushfq` stores it.
     fn interrupt_flag(&self) -> bool;

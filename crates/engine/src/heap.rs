@@ -87,7 +87,7 @@ fn open(end: u64) -> Result<(), ()> {
     // Where written pages are found by their first fault, these are, too.
     let tracked = machine::try_state().is_some_and(|state| state.rewind.faults_are_tracked());
     let protection = if tracked { MprotectFlags::READ } else { MprotectFlags::READ | MprotectFlags::WRITE };
-    // SAFETY: the range lies in the heap's window, where nobody has anything yet.
+    // SAFETY: the range lies in the heap's window, where nothing is in use yet.
     let opened = unsafe { mprotect(more.base as *mut _, usize_of(more.size), protection) };
     OPEN.store(end - HEAP.base(), Relaxed);
     opened.map_err(drop)
@@ -180,7 +180,7 @@ pub(crate) fn reset() {
     OPEN.store(0, Relaxed);
     open(blocks()).expect("the host opens a page that it has reserved");
     arena::lay();
-    // SAFETY: the record was laid a moment ago, and nobody holds a block of an earlier machine any more.
+    // SAFETY: the record was just written, and no block of an earlier machine is in use any more.
     let claimed = unsafe { Grow::handle_oom(&mut *ScopedAllocator::machine(), Layout::new::<u64>()) };
     claimed.expect("the heap window is large enough for the allocator's own data");
     OWN.set(true);

@@ -1,7 +1,7 @@
-//! Who begins a machine, works with it from outside, takes it back and ends it: the host's side.
+//! The host's side of a machine: it starts the machine, works with it from outside, rewinds it and ends it.
 //!
-//! What lives in the machine (the guest, above all) has an [`Engine`], which can do none of this: nobody takes the machine away
-//! under frames that run in it. *Not refused*: a value that lies on the machine's heap and that the host's side has kept is gone
+//! Code in the machine (the guest, above all) has an [`Engine`], which can do none of this: so no machine ends under
+//! frames that run in it. *Not refused*: a value on the machine's heap that the host's side has kept is gone
 //! with the machine, and with a rewind to before it was made. Until the next machine begins it can still be read, and
 //! dropping it frees nothing.
 
@@ -55,9 +55,9 @@ impl std::fmt::Display for StartError {
 
 impl std::error::Error for StartError {}
 
-/// The live machine, as who began it knows it. It ends with this.
+/// The live machine, as its host sees it. Dropping this ends it.
 ///
-/// There is one of a machine, which nobody in it can reach: it is borrowed as long as anything runs there.
+/// There is one for each machine, and code in the machine cannot reach it: it is borrowed as long as anything runs there.
 ///
 /// ```compile_fail,E0382
 /// fn twice(host: engine::Host) {
@@ -121,7 +121,7 @@ impl Host {
 
     /// As [`Host::start`], a machine whose translations test each memory access against a byte shadow: a store or load
     /// outside driver memory is a fault at its instruction wherever it goes, and a touch of a byte that was marked
-    /// ([`Engine::mark`]) is told to [`Guest::touched`]. Events, instructions and addresses are the same.
+    /// ([`Engine::mark`]) is reported to [`Guest::touched`]. Events, instructions and addresses are the same.
     ///
     /// # Errors
     /// As [`Host::start`].
@@ -217,7 +217,7 @@ impl Drop for Host {
         }
         let state = STATE.swap(ptr::null_mut(), Ordering::Relaxed);
         if !state.is_null() {
-            // SAFETY: made by `Box::into_raw` in `prepare`. Nobody else refers to it: whatever runs in the machine borrows the host's side.
+            // SAFETY: made by `Box::into_raw` in `prepare`. There is no other reference: whatever runs in the machine borrows the host's side.
             let state = unsafe { Box::from_raw(state) };
             state.shadow.release();
             drop(state);
@@ -268,7 +268,7 @@ fn reserve_twice(name: &str, windows: [(Window, ProtFlags); 2], how: MapFlags) -
     Ok(())
 }
 
-/// A number that nobody outside this process can know.
+/// A number that cannot be known outside this process.
 fn random() -> std::io::Result<u64> {
     let mut bytes = [0u8; 8];
     // SAFETY: the buffer is as long as is said.

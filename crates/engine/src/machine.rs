@@ -245,7 +245,7 @@ impl Engine {
     pub fn spawn(self) -> StrandId {
         let start = |id| {
             let state = state();
-            // A stop unwinds by return; there is nobody left to tell.
+            // A stop unwinds by return; no frame is left that could handle it.
             let _ = state.caught(|| {
                 state.guest().strand(id);
                 Ok(())
@@ -419,13 +419,13 @@ impl Engine {
         sharing::on_behalf_of(runner, act)
     }
 
-    /// Within [`Engine::on_behalf_of`]: what the guest does here is its own affair, whoever has called.
+    /// Within [`Engine::on_behalf_of`]: what the guest accesses in `act` is not noted as the caller's.
     #[inline]
     pub fn on_nobodys_behalf<R>(self, act: impl FnOnce() -> R) -> R {
         sharing::on_nobodys_behalf(act)
     }
 
-    /// These bytes are about to be gone because driver code has said so: to whoever uses them, that is a store.
+    /// Driver code frees these bytes: for another flow that uses them, this counts as a store.
     #[inline]
     pub fn frees(self, address: u64, length: u64) {
         if sharing::is_live() {
@@ -535,8 +535,8 @@ impl Engine {
         self.calls() < translate::scratch().short_until.get()
     }
 
-    /// Up to call `until` the guest has nothing to see to before one; what it does for who listens is apart from that. It is told by
-    /// [`Engine::calls_are_free`], and is kept here because each call asks. 0: there is something, which is so at first.
+    /// Up to call `until` the guest has no work to do before a call, apart from emitting events. [`Engine::calls_are_free`] returns it;
+    /// it is kept here because each call reads it. 0, the first value: there is work before each call.
     #[inline]
     pub fn free_calls(self, until: u64) {
         translate::scratch().free_until.set(until);
@@ -555,9 +555,9 @@ impl Engine {
         self.calls() <= translate::scratch().free_until.get()
     }
 
-    /// Whether, from now on, driver code may take a spin lock by itself if it is free: by [`Short`] calls, and where such are
-    /// allowed. Its word must be 0 exactly as long as nobody holds it, whatever driver code has written there. It may not at
-    /// first, nor once [`crate::Guest::lock_taken`] was told of one, nor ever in a machine that is checked or learns what is
+    /// Sets whether, from now on, driver code may take a spin lock by itself if it is free: by [`Short`] calls, and where such are
+    /// allowed. The lock's word must be 0 exactly as long as it is free, whatever driver code has written there. It may not at
+    /// first, nor after [`crate::Guest::lock_taken`] was called, nor ever in a machine that is checked or learns what is
     /// shared.
     #[inline]
     pub fn allow_short_locks(self, may: bool) {
@@ -717,7 +717,7 @@ impl Engine {
         state().shadow.first_marked(address, length).map(|(at, mark, _)| (at, mark))
     }
 
-    /// Says that nobody has stored these bytes yet: fresh memory.
+    /// Marks these bytes as never stored: fresh memory.
     pub fn never_stored(self, address: u64, length: u64) {
         let state = state();
         if state.shadow.is_on() {
@@ -748,7 +748,7 @@ impl Engine {
 /// Bytes of a processor's control region, as far as translated code itself goes.
 const REGION: u64 = size_of::<abi::KPCR>() as u64;
 
-/// As [`Engine::suspend`] where it is noted who touches what: whoever runs meanwhile touches it for itself.
+/// As [`Engine::suspend`] where accesses are noted: those of strands that run meanwhile are not noted as this caller's.
 #[cold]
 #[inline(never)]
 fn suspend_noted() {

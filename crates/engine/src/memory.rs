@@ -2,7 +2,7 @@
 //! kernel reaches memory that a driver named.
 //!
 //! Physical memory is a sparse `memfd`, so one page can appear at several virtual addresses (an MDL's system mapping of a
-//! user buffer). A frame is a page of that file; which physical address drivers are told of it is the kernel's to say. No page is
+//! user buffer). A frame is a page of that file; which physical address drivers see for it is the kernel's choice. No page is
 //! ever executable for the host; which ones a driver may execute is in the page table and asked by the translator.
 
 use std::cell::{Ref, RefCell};
@@ -67,9 +67,9 @@ pub(crate) struct Memory {
     pub(crate) file: OwnedFd,
     /// Granules of the page table that have ever held an entry.
     pub(crate) granules: PageSet,
-    /// Pages that hold translated code and that the driver may write: the host lets nobody meanwhile.
+    /// Pages that hold translated code and that the driver may write: meanwhile the host has them write-protected.
     watched: RefCell<BTreeSet<u64>>,
-    /// Pages that were written while they were watched: nobody relies on data there again. Speed depends on it, and nothing else.
+    /// Pages that were written while they were watched: translations do not rely on data there again. This affects speed only.
     changing: RefCell<BTreeSet<u64>>,
     /// Frames that translations were made from.
     translated: RefCell<PageSet>,
@@ -443,27 +443,27 @@ unsafe extern "C" {
     static END_OF_WORDS: WordAccess;
 }
 
-/// If the instruction at `rip` is one of an accessor's: where to go on after a fault there, and who is told.
+/// If the instruction at `rip` is one of an accessor's: where to go on after a fault there, and how it is reported.
 pub(crate) fn fixup(rip: u64) -> Option<Fixup> {
     let copy = dirql_ram_copy as *const () as u64..(&raw const dirql_ram_copy_end) as u64;
     if copy.contains(&rip) {
-        return Some(Fixup { next: (&raw const dirql_ram_copy_fixup) as u64, told: Told::InEax });
+        return Some(Fixup { next: (&raw const dirql_ram_copy_fixup) as u64, report: Report::InEax });
     }
     let words = accesses(&raw const FIRST_WORD, &raw const END_OF_WORDS);
-    let in_words = || behind(words, rip).map(|next| Fixup { next, told: Told::InEdx });
-    let in_views = || view::fixup(rip).map(|next| Fixup { next, told: Told::Missed });
-    let in_blocks = || blocks::fixup(rip).map(|next| Fixup { next, told: Told::InEax });
+    let in_words = || behind(words, rip).map(|next| Fixup { next, report: Report::InEdx });
+    let in_views = || view::fixup(rip).map(|next| Fixup { next, report: Report::Missed });
+    let in_blocks = || blocks::fixup(rip).map(|next| Fixup { next, report: Report::InEax });
     in_words().or_else(in_views).or_else(in_blocks)
 }
 
 /// How the host goes on after a fault in an accessor.
 pub(crate) struct Fixup {
     pub(crate) next: u64,
-    pub(crate) told: Told,
+    pub(crate) report: Report,
 }
 
-/// How an accessor learns that it did not do what it says.
-pub(crate) enum Told {
+/// How an accessor learns that its access has faulted.
+pub(crate) enum Report {
     /// There is 1 in `eax`.
     InEax,
     /// There is 1 in `edx`.
@@ -601,10 +601,10 @@ fn fill_by_chunks(address: u64, bytes: u64, value: u8) -> Result<(), BadAddress>
     Ok(())
 }
 
-/// How far from the beginning of [`SYSTEM`] a word may begin that is accessed without further questions: 0 where somebody asks. What
-/// kernels access is mostly there, and this is one comparison for all that an access asks.
+/// How far from the beginning of [`SYSTEM`] a word may begin that is accessed without further checks: 0 while accesses are observed.
+/// Most of what the kernel accesses is there, and this is one comparison for all checks.
 pub(crate) static PLAIN: AtomicU64 = AtomicU64::new(0);
-/// Who asks: [`CHECKED`], [`NOTED`].
+/// Why accesses are observed: [`CHECKED`], [`NOTED`].
 static ASKING: AtomicU64 = AtomicU64::new(0);
 const CHECKED: u64 = 1;
 const NOTED: u64 = 2;
@@ -664,7 +664,7 @@ pub(crate) fn write_plain(address: u64, from: &[u8]) -> bool {
         }
 }
 
-/// Whether nobody asks who touches what.
+/// Whether accesses are not observed.
 #[inline]
 pub(crate) fn nobody_asks() -> bool {
     PLAIN.load(Relaxed) != 0

@@ -3,7 +3,7 @@
 //!
 //! So output needs a system call for each 64 KiB and not for each line, and lines that were written before a death are printed after it. Of a
 //! death while bytes go to the pipe, some may be printed twice. A driver on a machine that is not checked can write over the memory, as
-//! over all of its process; a process that nobody watches has none.
+//! over all of its process; a process that is not watched has no outbox.
 //!
 //! The memory is a file without a name: two words, where the rest begins and where it ends, and then the bytes. The reader believes neither.
 
@@ -76,7 +76,7 @@ impl<W: Write> Write for Outbox<W> {
             }
         }
         let (_, end) = self.rest();
-        // SAFETY: it ends within the mapping, and nobody else has a reference to bytes of it.
+        // SAFETY: it ends within the mapping, and there is no other reference to bytes of it.
         unsafe {
             let to = self.memory.as_ptr().add(WORDS + end);
             std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
@@ -92,7 +92,7 @@ impl<W: Write> Write for Outbox<W> {
                 break;
             }
             self.handed.resize(end - begin, 0);
-            // SAFETY: both places are within the mapping, of which nobody has a reference, and the buffer is as long.
+            // SAFETY: both places are within the mapping, to which there is no reference, and the buffer is as long.
             unsafe {
                 let from = self.memory.as_ptr().add(WORDS + begin);
                 std::ptr::copy_nonoverlapping(from, self.handed.as_mut_ptr(), end - begin);
@@ -164,7 +164,7 @@ mod tests {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             let before = bytes.to_vec();
             self.0.write_all_at(b"other", WORDS as u64)?;
-            assert_eq!(bytes, before, "what is handed on is nobody else's");
+            assert_eq!(bytes, before, "bytes that are handed on cannot change");
             self.1.extend(bytes);
             Ok(bytes.len())
         }

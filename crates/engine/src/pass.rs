@@ -1,5 +1,5 @@
-//! What a process that runs a machine is told once the machine is gone, so that whoever watches it knows its last word from one that was
-//! made while driver code ran: a number that lies nowhere in the process before.
+//! A number that a process gets once its machine is gone, and that lies nowhere in the process before: with it the process that watches
+//! distinguishes the final report from one that driver code has forged.
 //!
 //! A jailed process can read no pipe: the number comes through memory that both share, a file without a name. First a word that says
 //! whether it is there, then the number. It does not say what the number is for.

@@ -64,7 +64,7 @@ impl Root {
     /// Runs on. True once it is over.
     fn resume(&self) -> bool {
         let body = self.body.get();
-        // SAFETY: nobody else looks at the coroutine while it runs; a panic that comes out of it has ended it.
+        // SAFETY: there is no other reference to the coroutine while it runs; a panic that comes out of it has ended it.
         unsafe {
             let ended = (*body).as_mut().expect("a run that is resumed has begun and has not ended");
             let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ended.resume(())));
@@ -125,7 +125,7 @@ fn resume(explored: bool) -> bool {
     heap::scope(true, || arena().root.resume())
 }
 
-/// A guest, and where translated code enters it: by its own type, which nobody else can say.
+/// A guest, and its entry points for translated code: these depend on its type, which is known only where this is made.
 #[derive(Clone, Copy)]
 struct Hosted<'g> {
     guest: &'g dyn Guest,
@@ -255,7 +255,7 @@ impl Host {
 }
 
 impl Engine {
-    /// Whether an answer may be another than the default: somebody explores the run, or the chooser is one that
+    /// Whether an answer may be another than the default: the run is explored, or the chooser is one that
     /// [departs](crate::Chooser::departs).
     #[must_use]
     #[inline]
@@ -282,7 +282,7 @@ impl Engine {
     #[must_use]
     pub fn ask(self, question: Question) -> u64 {
         let state = state();
-        assert!(state.explored.get(), "nobody is there to be asked");
+        assert!(state.explored.get(), "the run is not explored");
         assert!(heap::is_inside(), "a question must not be asked with the host's heap in use");
         state.question.set(Some(question));
         state.strands.ask();

@@ -99,7 +99,7 @@ impl Shadow {
         self.table(address, length, STORED, |bytes| fill(bytes, 0));
     }
 
-    /// Nobody has stored the bytes yet.
+    /// Marks the bytes as never stored.
     pub(crate) fn never_stored(self, address: u64, length: u64) {
         self.table(address, length, STORED, |bytes| fill(bytes, NEVER));
     }

@@ -2,7 +2,7 @@
 //! driver code runs, from every access that an instruction makes by itself.
 //!
 //! Byte by byte, so that neighbours in one word share nothing. What the kernel touches in a call of the driver's is its caller's
-//! ([`crate::Engine::on_behalf_of`]): a call can be told from outside already, so it is the other flow's instruction that is learned.
+//! ([`crate::Engine::on_behalf_of`]): calls are visible without this, so it is the other flow's instruction that is learned.
 //! What the kernel touches on its own account is not noted, nor are devices and what lies behind `gs`; whether a lock keeps the two
 //! apart is not asked. The notes are of one run, and taken back with it; what was learned stays.
 
@@ -52,7 +52,7 @@ pub(crate) fn on_behalf_of<R>(runner: impl FnOnce() -> Runner, act: impl FnOnce(
     with(Some(Caller { flow, stack: [stack.start, stack.end] }), act)
 }
 
-/// Acts for nobody: driver code runs, and notes its accesses itself.
+/// Calls `act` on behalf of no flow: driver code runs, and its accesses are noted as its own.
 #[inline]
 pub(crate) fn on_nobodys_behalf<R>(act: impl FnOnce() -> R) -> R {
     if is_live() { with(None, act) } else { act() }
@@ -139,7 +139,7 @@ impl Sharing {
         length: u64,
         stores: bool,
     ) {
-        // Whoever runs on a stack is one flow there, in whatever order its routines come.
+        // All routines that run on a stack are one flow there, in whatever order they come.
         let flow = if runner.stack.contains(&address) { runner.stack.start } else { runner.flow };
         heap::outside(|| {
             let mut notes = self.notes.borrow_mut();

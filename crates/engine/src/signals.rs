@@ -1,8 +1,8 @@
 //! Signals of a thread that runs a machine: faults of driver code, of the kernel's accessors, and everybody else's.
 //!
 //! The handler never emulates and never switches stacks: it notes what happened, edits the saved context so that
-//! execution goes on in a stub, and returns. Faults that are neither the driver's nor the accessors' go to whoever had
-//! the signal before. All asynchronous signals are blocked on the machine's thread, because one without an alternate
+//! execution goes on in a stub, and returns. Faults that are neither the driver's nor the accessors' go to the handler that
+//! had the signal before. All asynchronous signals are blocked on the machine's thread, because one without an alternate
 //! stack would leave host data on a driver's stack.
 
 use std::cell::Cell;
@@ -115,7 +115,7 @@ fn dispatch_system_calls() {
     }
 }
 
-/// Where handlers return to: the kernel was told by the C library.
+/// Where handlers return to, as the C library has set it in the kernel.
 fn return_from_handler() -> u64 {
     #[repr(C)]
     #[derive(Default)]
@@ -139,7 +139,7 @@ fn return_from_handler() -> u64 {
     action.restorer
 }
 
-/// The handler's system calls are the host's, whoever was interrupted.
+/// The handler's system calls are the host's, whatever code was interrupted.
 extern "C" fn on_signal(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let selector = &host_words().system_calls;
     let before = selector.replace(ALLOWED);
@@ -185,12 +185,12 @@ fn handle(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void, s
         }
     }
     // Of a machine that has ended, too: its memory faults as any that is not mapped.
-    if let Some(memory::Fixup { next, told }) = memory::fixup(rip) {
+    if let Some(memory::Fixup { next, report }) = memory::fixup(rip) {
         registers[libc::REG_RIP as usize] = next.cast_signed();
-        match told {
-            memory::Told::InEax => {} // where it goes on, that is done
-            memory::Told::InEdx => registers[libc::REG_RDX as usize] = 1,
-            memory::Told::Missed => view::miss(),
+        match report {
+            memory::Report::InEax => {} // where it goes on, that is done
+            memory::Report::InEdx => registers[libc::REG_RDX as usize] = 1,
+            memory::Report::Missed => view::miss(),
         }
         return;
     }
@@ -215,7 +215,7 @@ fn note(signal: i32, info: &libc::siginfo_t, registers: &mut [i64; 23], rip: u64
     registers[libc::REG_RIP as usize] = translate::EXIT.cast_signed();
 }
 
-/// Not a driver's fault: ours or the host program's. Whoever had the signal gets it; the default ends the process.
+/// Not a driver's fault: ours or the host program's. The handler that had the signal before gets it; the default ends the process.
 fn pass_on(signal: i32, info: &libc::siginfo_t, context: &mut libc::ucontext_t) {
     // SAFETY: as in `note`.
     if STACKS.contains(unsafe { info.si_addr() } as u64) {

@@ -33,7 +33,7 @@ const STACK_SIZE: u64 = 960 << 10;
 /// Distance of two stacks; the difference is guard.
 const STACK_STRIDE: u64 = 1 << 20;
 /// Stacks whose guard is not accessible. It is an area of the host's more for each, of which it has 65,530 for all; between
-/// the stacks behind these, what would be guard is memory that nobody uses.
+/// the stacks behind these, what would be guard is memory that is not used.
 const GUARDED: u64 = 8192;
 /// The root strand's stack, which carries the scheduler and whatever the host asks for, and its guard.
 const ROOT_SIZE: u64 = (2 << 20) - ROOT_GUARD;
@@ -200,7 +200,7 @@ impl Strands {
     pub(crate) fn resume(&self, id: StrandId, frame: &Cell<u64>) -> Progress {
         assert!(self.current.get().is_null(), "a strand is resumed from the scheduler only");
         let slot = self.slot(id);
-        // SAFETY: a slot stays where it is until its strand has ended; its coroutine is nobody else's, because only the
+        // SAFETY: a slot stays where it is until its strand has ended; there is no other reference to its coroutine, because only the
         // scheduler resumes and the strand itself does not look at it.
         let (slot, body) = unsafe { (&*slot, &mut *(*slot).body.get()) };
         self.current.set(slot);

@@ -1,8 +1,8 @@
-//! A structure in driver memory of which the kernel reads or writes several words: whether it lies there is asked once, then each word is
+//! A structure in driver memory of which the kernel reads or writes several words: its range is checked once, then each word is
 //! an instruction.
 //!
-//! Only where nobody asks who touches what (no shadow, nobody learns): [`Engine::view`] says so. A word that cannot be accessed after all
-//! is not told at once: whoever is through asks [`Engine::take_fault`], and believes nothing of what was read if it says yes.
+//! Only while accesses are not observed (neither checked nor learned): [`Engine::view`] returns none otherwise. A word that cannot be
+//! accessed is not reported at once: the caller asks [`Engine::take_fault`] at the end, and discards what it has read if that is true.
 
 use std::marker::PhantomData;
 use std::sync::atomic::AtomicBool;
@@ -131,8 +131,8 @@ impl<T: FromBytes + IntoBytes> View<T> {
 }
 
 impl Engine {
-    /// The structure at `at`, of a page at most, to be accessed word by word, if it lies where the kernel's and the drivers' own do. None
-    /// says nothing about it: [`Engine::read`] does.
+    /// The structure at `at`, of a page at most, to be accessed word by word, if it lies in the kernel's or the drivers' own memory. None
+    /// is no error: call [`Engine::read`], which reports bad addresses.
     #[must_use]
     #[inline]
     pub fn view<T>(self, at: DriverPtr<T>) -> Option<View<T>> {
@@ -165,7 +165,7 @@ impl Engine {
         take_fault()
     }
 
-    /// Whether [`Engine::view`] may be had: the machine is not checked, and nobody learns who touches what.
+    /// Whether [`Engine::view`] can return a view: accesses are neither checked nor learned.
     #[must_use]
     #[inline]
     pub fn is_plain(self) -> bool {
@@ -238,7 +238,7 @@ macro_rules! load {
     };
 }
 
-/// Loads a word of 1, 2, 4 or 8 bytes of driver memory. If that faults, whatever is loaded is nobody's, and [`take_fault`] says so.
+/// Loads a word of 1, 2, 4 or 8 bytes of driver memory. If that faults, the result is undefined, and [`take_fault`] returns true.
 #[inline]
 pub(crate) fn load<const BYTES: usize>(address: u64) -> u64 {
     let value: u64;

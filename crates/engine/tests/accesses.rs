@@ -1,5 +1,5 @@
 //! What happens around an access to a device or port, and around an export: slices that change under it, code that is
-//! rewritten, registers that nobody has used yet.
+//! rewritten, registers that are not used yet.
 #![allow(
     clippy::unwrap_used,
     clippy::cast_possible_truncation,
@@ -153,7 +153,7 @@ fn ports_in_a_loop_keep_every_register_and_flag() {
 
 /// Fills all vector registers, as the host's code may.
 fn dirty_vectors() {
-    // SAFETY: registers only, and the compiler is told which.
+    // SAFETY: registers only, all of them declared as clobbered.
     unsafe {
         std::arch::asm!(
             "pcmpeqd xmm0, xmm0", "pcmpeqd xmm1, xmm1", "pcmpeqd xmm2, xmm2", "pcmpeqd xmm3, xmm3",

@@ -364,7 +364,7 @@ fn what_was_never_stored_is_known_byte_by_byte() {
 fn a_masked_access_is_told_of_the_elements_it_touches_and_no_others() {
     let missing = Cpu::X86_64V3.missing();
     if !missing.is_empty() {
-        return eprintln!("not told: this host lacks {missing:?}");
+        return eprintln!("skipped: this host lacks {missing:?}");
     }
     // The mask at `rdx`, the index at `rdx + 32`.
     let kinds: [(bool, Assembler); 3] = [
@@ -394,9 +394,9 @@ fn a_masked_access_is_told_of_the_elements_it_touches_and_no_others() {
             rig.engine.mark(block, 32, 9);
             rig.engine.never_stored(block, 32);
             rig.call(&[block, mask]).unwrap();
-            let told: Vec<u64> = rig.touches.take().iter().map(|(touch, _)| touch.address).collect();
+            let reported: Vec<u64> = rig.touches.take().iter().map(|(touch, _)| touch.address).collect();
             let elements: Vec<u64> = (0..4).filter(|e| named >> e & 1 != 0).map(|e| block + 8 * e).collect();
-            assert_eq!(told, elements, "mask {named:#b}");
+            assert_eq!(reported, elements, "mask {named:#b}");
             for at in block..block + 32 {
                 let stored = rig.engine.first_never_stored(at, 1).is_none();
                 assert_eq!(stored, writes && named >> ((at - block) / 8) & 1 != 0, "{named:#b} {at:#x}");

@@ -257,10 +257,10 @@ impl Foretold {
         let mut changed = changes(rig, STACK_TOP - STACK_SIZE, &mut self.stack);
         changed.extend(changes(rig, CODE, &mut self.image));
         let Step::Inside { stores, lands, .. } = self.said else { return None };
-        let told = |address: &u64| {
+        let is_foretold = |address: &u64| {
             stores.iter().flatten().any(|store| address.wrapping_sub(store.address) < store.bytes.into())
         };
-        if let Some(address) = changed.iter().find(|address| !told(address)) {
+        if let Some(address) = changed.iter().find(|address| !is_foretold(address)) {
             return Some(format!("{address:#x} changed"));
         }
         lands.filter(|lands| *lands != rsp).map(|_| format!("rsp is {rsp:#x}"))
@@ -296,7 +296,7 @@ fn what_an_instruction_reads_and_writes_is_told_before_it_runs() {
             *rig.on_slice.borrow_mut() = None;
             let foretold = foretold.borrow();
             assert_eq!(foretold.wrong, None, "{name} {function}");
-            assert!(foretold.inside > 20, "{name} {function}: {} instructions were told of", foretold.inside);
+            assert!(foretold.inside > 20, "{name} {function}: {} were foretold", foretold.inside);
         }
     }
 }

@@ -110,7 +110,7 @@ fn translated_sequences_do_what_native_ones_do() {
 fn translated_avx_sequences_do_what_native_ones_do() {
     let missing = Cpu::X86_64V3.missing();
     if !missing.is_empty() {
-        return eprintln!("not told: this host lacks {missing:?}");
+        return eprintln!("skipped: this host lacks {missing:?}");
     }
     let rig = Rig::new(&[0xC3]);
     rig.engine.imitate(Cpu::X86_64V3);

@@ -183,7 +183,7 @@ fn an_import_slot_is_followed_wherever_it_points_now() {
     rig.call_at(writer, &[export(3)]).unwrap();
     assert_eq!((rig.call(&[]), rig.call(&[])), (Ok(27), Ok(27)), "the driver has");
     rig.call_at(writer, &[export(1)]).unwrap();
-    assert_eq!((rig.call(&[]), rig.call(&[])), (Ok(9), Ok(9)), "again, though nobody relies on it any more");
+    assert_eq!((rig.call(&[]), rig.call(&[])), (Ok(9), Ok(9)), "again, though no translation relies on it");
     rig.engine.write_bytes(slots, &export(4).to_le_bytes()).unwrap();
     rig.engine.protect(slots, 0x1000, engine::Protection::READ);
     assert_eq!((rig.call(&[]), rig.call(&[])), (Ok(36), Ok(36)), "it is read only now");

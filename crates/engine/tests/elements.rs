@@ -289,7 +289,7 @@ fn on_a_device_they_are_refused_by_name_and_the_device_sees_nothing() {
 fn whole_registers_reach_a_device_in_one_access() {
     let missing = Cpu::X86_64V3.missing();
     if !missing.is_empty() {
-        return eprintln!("not told: this host lacks {missing:?}");
+        return eprintln!("skipped: this host lacks {missing:?}");
     }
     let rig = Rig::new(&assemble(|a| {
         a.vmovdqu(ymm7, ptr(rdx)).unwrap();

@@ -10,14 +10,14 @@ use engine::windows::DEVICE;
 use iced_x86::code_asm::{dword_ptr, eax, ecx, edx, r8, rdi};
 use rig::{DATA, Rig, assemble};
 
-/// What code returns, what it retired, and when the guest heard of a fence, each counted in instructions from the start.
+/// What code returns, what it retired, and when a fence was reported to the guest, each counted in instructions from the start.
 fn run(code: &[u8], watch: bool, slice: u64) -> (u64, u64, Vec<u64>) {
     let rig = Rig::new(code);
     if watch {
         rig.engine.watch_fences();
     }
-    let heard = Rc::new(RefCell::new(Vec::new()));
-    let log = Rc::clone(&heard);
+    let reported = Rc::new(RefCell::new(Vec::new()));
+    let log = Rc::clone(&reported);
     *rig.fence.borrow_mut() = Some(Box::new(move |rig| {
         engine::outside(|| log.borrow_mut().push(rig.engine.retired()));
         Ok(())
@@ -32,7 +32,7 @@ fn run(code: &[u8], watch: bool, slice: u64) -> (u64, u64, Vec<u64>) {
     let result = rig.call(&[]).unwrap();
     let retired = rig.engine.retired() - began;
     drop(rig);
-    (result, retired, heard.take().into_iter().map(|time| time - began).collect())
+    (result, retired, reported.take().into_iter().map(|time| time - began).collect())
 }
 
 #[test]
@@ -50,8 +50,8 @@ fn fences_and_interlocked_instructions_are_told_where_they_are_watched() {
         a.mov(eax, ecx).unwrap();
         a.ret().unwrap();
     });
-    let (result, retired, heard) = run(&code, false, u64::MAX);
-    assert_eq!((result, heard), (2, vec![]), "nobody asks unless told to");
+    let (result, retired, reported) = run(&code, false, u64::MAX);
+    assert_eq!((result, reported), (2, vec![]), "no fence is reported unless they are watched");
     for slice in [u64::MAX, 1, 3] {
         assert_eq!(run(&code, true, slice), (result, retired, vec![2, 4, 5, 7]), "slices of {slice}");
     }
@@ -69,8 +69,8 @@ fn serializing_instructions_are_told_in_any_case() {
         a.ret().unwrap();
     });
     for watch in [false, true] {
-        let (_, _, heard) = run(&code, watch, u64::MAX);
-        assert_eq!(heard, [2, 5]);
+        let (_, _, reported) = run(&code, watch, u64::MAX);
+        assert_eq!(reported, [2, 5]);
     }
 }
 
@@ -82,6 +82,6 @@ fn what_an_interlocked_instruction_stores_to_a_device_is_not_kept_either() {
         a.xchg(dword_ptr(rdi), eax).unwrap();
         a.ret().unwrap();
     });
-    let (_, retired, heard) = run(&code, true, u64::MAX);
-    assert_eq!((retired, heard.len()), (4, 2), "before it, and behind its store");
+    let (_, retired, reported) = run(&code, true, u64::MAX);
+    assert_eq!((retired, reported.len()), (4, 2), "before it, and behind its store");
 }

@@ -113,7 +113,7 @@ fn in_all_slices(rig: &Rig, mut run: impl FnMut() -> Result<u64, Leave>) -> Resu
     whole
 }
 
-fn told(rig: &Rig, code: &[u8]) -> String {
+fn outcome(rig: &Rig, code: &[u8]) -> String {
     format!("{code:02x?}: {:?}, {:?}", rig.fault.borrow(), rig.engine.panic_message())
 }
 
@@ -124,7 +124,7 @@ fn each_return_goes_back_to_each_call_of_a_driver() {
             let rig = Rig::new(&caller);
             rig.load(ROUTINE, &routine);
             let answer = in_all_slices(&rig, || rig.call(&[]));
-            assert_eq!(answer, Ok(42), "{} by {caller:02x?}", told(&rig, &routine));
+            assert_eq!(answer, Ok(42), "{} by {caller:02x?}", outcome(&rig, &routine));
         }
     }
     for immediate in [0].into_iter().chain(IMMEDIATES) {
@@ -136,7 +136,7 @@ fn each_return_goes_back_to_each_call_of_a_driver() {
             rig.load(ROUTINE, &routine);
             let answer = in_all_slices(&rig, || rig.call(&[]));
             let moved = u64::from(immediate) * 100;
-            assert_eq!(answer, Ok(42 + moved), "{} by {caller:02x?}", told(&rig, &routine));
+            assert_eq!(answer, Ok(42 + moved), "{} by {caller:02x?}", outcome(&rig, &routine));
         }
     }
 }
@@ -207,7 +207,7 @@ fn each_return_goes_back_to_the_kernel() {
             let rig = Rig::new(&CALLS_RCX);
             rig.load(ROUTINE, &routine);
             let answer = in_all_slices(&rig, || way(&rig));
-            assert_eq!(answer, Ok(42), "{name}: {}", told(&rig, &routine));
+            assert_eq!(answer, Ok(42), "{name}: {}", outcome(&rig, &routine));
         }
     }
 }
@@ -221,7 +221,7 @@ fn arguments_taken_off_the_kernels_stack_are_the_drivers_fault() {
             let rig = Rig::new(&CALLS_RCX);
             rig.load(ROUTINE, &routine);
             let answer = in_all_slices(&rig, || way(&rig));
-            assert_eq!(answer, Err(Leave::Stop), "{name}: {}", told(&rig, &routine));
+            assert_eq!(answer, Err(Leave::Stop), "{name}: {}", outcome(&rig, &routine));
             let fault = rig.the_fault();
             assert_eq!((fault.kind, fault.address), (FaultKind::StackMoved, immediate.into()), "{name}");
             assert_eq!(fault.caller.rip, ROUTINE + 5, "{name}");
@@ -238,5 +238,5 @@ fn a_routine_of_the_kernels_returns_from_a_stack_that_cannot_be_written() {
     rig.engine.write_bytes(DATA + 0x10, &engine::RETURN_TO_KERNEL.to_le_bytes()).unwrap();
     rig.engine.protect(DATA, 0x1000, engine::Protection::READ);
     let answer = in_all_slices(&rig, || rig.call(&[DATA]));
-    assert!(answer.is_ok(), "{}", told(&rig, &code));
+    assert!(answer.is_ok(), "{}", outcome(&rig, &code));
 }

@@ -72,7 +72,7 @@ fn run(watch: bool, slice: u64, flush: bool) -> (u64, [u8; 16], u64, Vec<u64>) {
 #[test]
 fn a_watched_interlocked_instruction_is_asked_about_once_and_counts_as_before() {
     let (result, data, retired, asked) = run(false, u64::MAX, false);
-    assert_eq!(asked, [], "nobody asks unless told to");
+    assert_eq!(asked, [], "the guest is not asked unless they are watched");
     for (slice, flush) in [(u64::MAX, false), (u64::MAX, true), (1, false), (1, true), (7, false), (3, true)]
     {
         let seen = run(true, slice, flush);

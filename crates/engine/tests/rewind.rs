@@ -46,7 +46,7 @@ impl Weaver {
         PLACES + u64::from(strand) * PLACE
     }
 
-    /// The machine's scheduler: resumes whoever the host's side names, until all have ended.
+    /// The machine's scheduler: resumes the strand that the host's side names, until all have ended.
     fn weave(&self) -> u64 {
         *self.alive.borrow_mut() = (0..STRANDS).map(|_| self.engine.spawn()).collect();
         loop {
@@ -97,7 +97,7 @@ impl Guest for Weaver {
         let at = DriverPtr::new(Self::place(id) + 8 * (choice + 2));
         let before: u64 = self.engine.read(at).unwrap();
         self.engine.write(at, before + value).unwrap();
-        // What a checked machine knows changes too. Nobody touches what is marked.
+        // What a checked machine knows changes too. No code touches what is marked.
         self.engine.mark(Self::place(id) + PAGE + 64 * choice, value % 60 + 1, (value % 7) as u8);
         self.engine.never_stored(Self::place(id), 8 + value % 8);
         self.seen.borrow_mut().entry(id).or_default().push(local.iter().sum());
@@ -212,7 +212,7 @@ fn tracks(host: &Host, tracking: Tracking) -> bool {
     match host.track(tracking) {
         Ok(()) => true,
         Err(error) if tracking == Tracking::Userfault => {
-            eprintln!("not told here: {error}");
+            eprintln!("skipped on this host: {error}");
             false
         }
         Err(error) => panic!("{error}"),
@@ -317,7 +317,7 @@ fn snapshots_of_snapshots_stand_and_fall_in_any_order_by_userfaultfd() {
     a_stack_of_snapshots(Tracking::Userfault, rounds(600));
 }
 
-/// The first snapshot is older than the strands: their stacks are new to whoever watches, and must be watched at the second.
+/// The first snapshot is older than the strands: their stacks are new to the tracker, and must be watched at the second.
 fn strands_born_between_two_snapshots(tracking: Tracking) {
     with_weaver(|host, weaver| {
         if !tracks(host, tracking) {

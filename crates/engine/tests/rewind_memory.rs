@@ -100,7 +100,7 @@ fn an_address_that_a_written_page_was_given_since_is_watched_at_the_next_snapsho
         engine.map(FREE, 0x4000_0000, 2 * PAGE, Protection::READ_WRITE);
         let outer = snapshot();
         put(engine, FREE, 1);
-        // Nobody awaits a write to that page any more, so these may be written from the beginning.
+        // Writes to that page are not awaited any more, so these may be written from the beginning.
         engine.map(USER.base, 0x4000_0000, PAGE, Protection::READ_WRITE);
         engine.map(USER.base + PAGE, 0x4000_0000, PAGE, Protection::READ);
         engine.protect(USER.base + PAGE, PAGE, Protection::READ_WRITE);
@@ -285,7 +285,7 @@ fn the_heap_gives_the_same_addresses_again_and_has_lost_nothing() {
                 blocks.retain(|block| block.len() % 3 == 0);
                 let big = vec![1u8; 5 << 20];
                 let addresses = [blocks[0].as_ptr() as u64, blocks[400].as_ptr() as u64, big.as_ptr() as u64];
-                // What is alive when the machine is taken back is dropped by nobody.
+                // What is alive when the machine is rewound is not dropped.
                 std::mem::forget((blocks, big));
                 addresses
             })

@@ -139,7 +139,7 @@ fn instructions_that_meet_in_a_byte_are_learned_and_neighbours_are_not() {
         rig.engine.retired() - began
     };
     let fast = (call(1, CODE, DATA), call(2, CODE + PAGE, DATA));
-    assert_eq!(rig.engine.shared(), [], "nothing is noted unless told to");
+    assert_eq!(rig.engine.shared(), [], "nothing is noted unless sharing is learned");
     rig.engine.learn_shared(true);
     assert_eq!((call(1, CODE, DATA), call(2, CODE + PAGE, DATA + 1)), fast, "nothing counts differently");
     assert_eq!(rig.engine.shared(), []);

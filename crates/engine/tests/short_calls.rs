@@ -94,7 +94,7 @@ fn machine(code: &[u8], shorts: &[Short]) -> Rig {
     rig
 }
 
-/// What the exports do, as a guest. A lock is told of as the engine tells of one that was taken with nobody asked.
+/// What the exports do, as a guest. It logs an acquired lock as the engine reports one that driver code has taken by itself.
 fn by_the_guest(shorts: Vec<Short>) -> rig::Export {
     Box::new(move |rig, number, args| {
         let [first, second, ..] = args.registers;
@@ -230,7 +230,7 @@ struct How {
     slice: u64,
 }
 
-/// Runs the machine's code with short calls or without. What was told to the guest is in its log.
+/// Runs the machine's code with short calls or without. What the engine reported to the guest is in its log.
 fn run(rig: &Rig, short: bool, how: How) -> Seen {
     let engine = rig.engine;
     let bytes = |address: u64, length: usize| {
@@ -377,8 +377,8 @@ fn a_lock_that_driver_code_holds_is_told_of_before_anything_else() {
             assert_eq!(rig.engine.free_levels(), 2, "nothing below may come in while it is held");
             let since = asked.since - begun + begun_again;
             let short_calls = asked.short_calls - calls + calls_again;
-            let told = TakenLock { since, short_calls, ..asked };
-            assert_eq!(*rig.taken.borrow(), [told], "{what} {way:?}");
+            let expected = TakenLock { since, short_calls, ..asked };
+            assert_eq!(*rig.taken.borrow(), [expected], "{what} {way:?}");
             assert!(!rig.engine.allows_short_locks(), "until it is said again");
         }
     }
@@ -504,7 +504,7 @@ fn a_lock_that_holds_something_is_looked_at_by_the_guest() {
     assert_eq!(rig.engine.short_calls(), 0);
 }
 
-/// A stack that is not there is found by the call, and a home that is not there by nobody.
+/// A stack that is not there faults at the call; a home that is not there does not fault.
 #[test]
 fn a_store_to_the_stack_that_faults_is_the_calls() {
     for (way, short) in

@@ -47,7 +47,7 @@ fn what_is_not_there_is_missed_once_and_the_machine_goes_on() {
     let nowhere = engine.view(DriverPtr::<u64>::new(FREE)).unwrap();
     let _ = nowhere.word();
     assert!(engine.take_fault());
-    assert!(!engine.take_fault(), "it was told");
+    assert!(!engine.take_fault(), "it was taken");
     engine.map(FREE, 0x4000_0000, PAGE, Protection::READ);
     assert_eq!(nowhere.word(), 0);
     assert!(!engine.take_fault(), "it can be read now");
@@ -90,7 +90,7 @@ fn an_applications_ends_are_readable_or_not_and_its_bytes_are_copied() {
         assert_eq!(copy, [&[0], &*bytes, &[0]].concat());
     }
     assert!(!engine.copy_plain(DATA, APPLICATION + PAGE - 2, 4), "half of it is not there");
-    assert!(!engine.take_fault(), "who asked has been told");
+    assert!(!engine.take_fault(), "the result was false");
 }
 
 #[test]

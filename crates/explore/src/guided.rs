@@ -33,7 +33,7 @@ impl Asked {
     }
 }
 
-/// Departs from the default where it was told, and nowhere else.
+/// Departs from the default at the questions of its departures, and nowhere else.
 #[derive(Clone)]
 pub(crate) struct Guided {
     departures: std::vec::IntoIter<(usize, u32)>,
@@ -52,9 +52,9 @@ const REPEATED: u32 = 16;
 
 /// How often each strand was asked before each watched instruction since the last question of another kind.
 ///
-/// New is a strand at an instruction where it was not asked since then: all are counted from there. So the instructions of one
-/// loop, or of two strands that wait for each other, do not keep each other going, and whoever waits is asked again once
-/// somebody else has come further.
+/// If a strand is asked at an instruction where it was not asked since then, all are counted from there again. So the instructions of
+/// one loop, or of two strands that wait for each other, do not keep each other going, and a strand that waits is asked again once
+/// another has come further.
 #[derive(Clone, Default)]
 struct Repeated(BTreeMap<(u32, u64), u32>);
 
@@ -81,7 +81,7 @@ impl Guided {
         Self { departures, next, asked, faults, instructions, repeated: Repeated::default() }
     }
 
-    /// Another that has been asked the same so far, and departs as it is told from here on.
+    /// Another that has been asked the same so far, and from here on departs as given.
     pub(crate) fn then(&self, departures: Departures) -> (Self, Asked) {
         let asked = Asked(Rc::new(RefCell::new(self.asked.0.borrow().clone())));
         let mut departures = departures.into_iter();
@@ -140,7 +140,7 @@ impl Chooser for Guided {
     }
 
     fn next_strand(&mut self, _strand: u32, _point: Point, strands: &[u32]) -> u32 {
-        // Whoever ran has given way or cannot go on: who follows is no further preemption.
+        // The strand that ran has given way or cannot go on: choosing the next one is no further preemption.
         self.ask(u32::try_from(strands.len()).unwrap_or(u32::MAX), false)
     }
 

@@ -24,8 +24,8 @@ pub struct Local<'s, S, W> {
     wanted: W,
     /// What the runs of each subtree begin with, and where they are asked.
     subtrees: Vec<(Option<(Departures, usize)>, Places)>,
-    /// What was told of places.
-    told: Places,
+    /// What runs have returned of places so far.
+    seen: Places,
     /// The subtree whose runs are made now.
     subtree: Option<usize>,
     checkpoint: Option<PrefixCheckpoint>,
@@ -55,8 +55,8 @@ fn recorder(policy: Box<dyn Chooser>, log: &Log) -> Recorder {
 impl<'s, S: Subject, W: FnMut(&S::Outcome) -> bool> Local<'s, S, W> {
     /// Runs `subject`, as a search within `bounds` does; `wanted` says of a run whether it was looked for.
     pub fn new(subject: &'s mut S, bounds: Bounds, wanted: W) -> Self {
-        let (subtrees, told) = (Vec::new(), Places::default());
-        Self { subject, bounds, wanted, subtrees, told, subtree: None, checkpoint: None, remarks: Vec::new() }
+        let (subtrees, seen) = (Vec::new(), Places::default());
+        Self { subject, bounds, wanted, subtrees, seen, subtree: None, checkpoint: None, remarks: Vec::new() }
     }
 
     /// Goes to where the runs of this subtree begin.
@@ -80,13 +80,13 @@ impl<'s, S: Subject, W: FnMut(&S::Outcome) -> bool> Local<'s, S, W> {
         }
     }
 
-    /// What was not told yet of places.
+    /// What was learned of places and not returned yet.
     fn new_places(&mut self) -> Places {
         if !self.bounds.learns() {
             return Places::default();
         }
-        let new = self.subject.learned().without(&self.told);
-        self.told.add(&new);
+        let new = self.subject.learned().without(&self.seen);
+        self.seen.add(&new);
         new
     }
 

@@ -8,7 +8,7 @@ use engine::{Chooser, Defaults};
 use crate::pct::Pct;
 use crate::random::Random;
 
-/// How many steps PCT supposes a run to have, unless told.
+/// How many steps PCT supposes a run to have, by default.
 const STEPS: u64 = 1000;
 
 /// A policy that a name can say.

@@ -1,4 +1,4 @@
-//! Any policy, with every answer of it that is not the default told to whoever keeps the record.
+//! Any policy, with every answer of it that is not the default passed to a callback that keeps the record.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use engine::{Chooser, Point, SLICE_END};
 
 use crate::choice::{Choice, Occurrences};
 
-/// Answers as its policy does, and tells what was answered.
+/// Answers as its policy does, and passes on what was answered.
 pub struct Recorder {
     policy: Box<dyn Chooser>,
     tell: Box<dyn FnMut(Choice)>,
@@ -82,7 +82,7 @@ impl Chooser for Recorder {
     fn give_way(&mut self, strand: u32, point: Point, others: &[u32]) -> bool {
         let yes = self.policy.give_way(strand, point, others);
         match (point, self.notes.slices.get(&strand)) {
-            // Known by its place: the slices in which nobody gave way are not worth a line.
+            // A preemption is identified by its time: slices in which the strand did not give way need no line.
             (SLICE_END, Some(retired)) => {
                 if yes {
                     (self.tell)(Choice::Preemption { strand, retired: *retired });

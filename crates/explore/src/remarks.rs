@@ -1,7 +1,7 @@
 //! What runs say beside whether they were looked for: each remark once, with the first run that made it and how many did.
 //!
-//! What a remark says is the subject's business; here its key alone tells it from others. A subject says a remark in full once: who
-//! hears of its runs in their order knows it from then on by its key.
+//! What a remark says is the subject's business; here only its key distinguishes it from others. A subject says a remark in full once:
+//! a reader of its runs in their order knows it from then on by its key.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ impl<F> Remarks<F> {
                 self.known.insert(key, self.list.len());
                 self.list.push(Remarked { text, first: first(), runs: 1 });
             }
-            // Whoever said it in full was not heard.
+            // The run that said it in full was lost.
             (None, None) => {}
         }
     }

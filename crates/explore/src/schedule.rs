@@ -49,8 +49,8 @@ impl Schedule {
         }
     }
 
-    /// Each schedule that departs once more than this one, after all its departures so far: so none is taken twice. `each` is
-    /// told too whether the departure counts towards the bound.
+    /// Each schedule that departs once more than this one, after all its departures so far: so none is taken twice. `each`
+    /// also gets whether the departure counts towards the bound.
     pub(crate) fn further(&self, questions: &Questions, mut each: impl FnMut(bool, Self)) {
         let Self::Departing(departures) = self else { return };
         let all = questions.0.iter().flat_map(|(question, times)| std::iter::repeat_n(question, *times));

@@ -39,7 +39,7 @@ pub trait Subject {
     /// From now on runs begin at the beginning again.
     fn begin_anew(&mut self) {}
 
-    /// What was asked before that beginning, of somebody else, and is the same in every run. A record counts it in.
+    /// What was asked before that beginning, of another policy, and is the same in every run. A record counts it in.
     fn asked_before(&self) -> Occurrences {
         Occurrences::default()
     }
@@ -140,7 +140,7 @@ impl<O> Searched<O> {
         self.repeated + self.schedules.iter().sum::<u64>()
     }
 
-    /// The same, with what was found told in other words.
+    /// The same, with the outcome that was found converted.
     #[must_use]
     pub fn map<T>(self, tell: impl FnOnce(O) -> T) -> Searched<T> {
         let Self { schedules, repeated, learned, complete, found, lost, remarks } = self;

@@ -105,7 +105,7 @@ fn recorded(toy: Toy, policy: impl Chooser + 'static) -> (u32, Choices) {
     let choices = Rc::new(RefCell::new(Choices::default()));
     let log = Rc::clone(&choices);
     let mut recorder = Recorder::new(Box::new(policy), move |choice| {
-        assert!(log.borrow_mut().insert(choice), "no choice is told twice");
+        assert!(log.borrow_mut().insert(choice), "no choice is recorded twice");
     });
     let counter = toy.play(&mut recorder);
     (counter, choices.take())
@@ -365,9 +365,9 @@ fn what_does_not_fit_is_said_by_name() {
         .collect();
     let mut replay = Replay::new(wrong);
     assert_eq!(TWO.play(&mut replay.clone()), 2, "it gets the default");
-    let told: Vec<String> = replay.complaints().iter().map(ToString::to_string).collect();
+    let lines: Vec<String> = replay.complaints().iter().map(ToString::to_string).collect();
     assert_eq!(
-        told,
+        lines,
         [
             "`choice 1 toy.visible 0 = 7`: the question has only the answers 0 to 1",
             "`choice 9 toy.nowhere 3 = 1`: this question never came",
@@ -400,13 +400,13 @@ struct Elsewhere<S> {
     bounds: Bounds,
     wanted: fn(&u32) -> bool,
     deadly: fn(&Schedule) -> bool,
-    made: Vec<Vec<Heard>>,
+    made: Vec<Vec<Made>>,
     said: Vec<(Remark, Choices)>,
     runs: u64,
 }
 
 impl<S: Subject<Outcome = u32> + Clone> Elsewhere<S> {
-    fn make(&mut self, mut subtree: Subtree) -> Vec<Heard> {
+    fn make(&mut self, mut subtree: Subtree) -> Vec<Made> {
         let mut all = Vec::new();
         while subtree.schedule().is_some() {
             let mut subject = self.subject.clone();
@@ -435,7 +435,7 @@ impl<S: Subject<Outcome = u32> + Clone> Elsewhere<S> {
         all
     }
 
-    fn search(subject: S, bounds: Bounds, wanted: fn(&u32) -> bool, deadly: fn(&Schedule) -> bool) -> Told {
+    fn search(subject: S, bounds: Bounds, wanted: fn(&u32) -> bool, deadly: fn(&Schedule) -> bool) -> Done {
         let mut elsewhere =
             Self { subject, bounds, wanted, deadly, made: Vec::new(), said: Vec::new(), runs: 0 };
         let searched = search_by(&mut elsewhere, &bounds);
@@ -444,10 +444,10 @@ impl<S: Subject<Outcome = u32> + Clone> Elsewhere<S> {
 }
 
 /// What came of a run, and what it has said.
-type Heard = (Ran<u32>, Vec<(Remark, Choices)>);
+type Made = (Ran<u32>, Vec<(Remark, Choices)>);
 
 /// What a search has come to, and how many runs were made for it.
-type Told = (Searched<u32>, u64);
+type Done = (Searched<u32>, u64);
 
 impl<S: Subject<Outcome = u32> + Clone> Runner for Elsewhere<S> {
     type Outcome = u32;
@@ -597,7 +597,7 @@ fn a_search_by_seeds_finds_the_first_seed_and_counts_those_before() {
     assert!(all.complete && all.found.is_none() && all.total() == first);
 }
 
-/// The toy, whose runs can begin behind a question: what was answered before it is answered so again, by nobody.
+/// The toy, whose runs can begin behind a question: what was answered before it is answered so again, without a policy.
 struct Standing {
     toy: Toy,
     given: Vec<u64>,

@@ -1,7 +1,7 @@
 //! The memory image: what the loader would leave at a base before it resolves imports.
 //!
 //! Headers and sections in place, relocations applied, the `/GS` cookie initialised (the Microsoft page "/GS (Buffer
-//! Security Check)"). Import slots are left as the file has them: whoever resolves them writes them.
+//! Security Check)"). Import slots are left as the file has them: the caller that resolves them writes them.
 
 use crate::config::DEFAULT_COOKIE;
 use crate::error::{ImageError, Problem};

@@ -125,6 +125,12 @@ impl<'m> Cx<'m> {
         self.nt.emit_counted(event);
     }
 
+    /// As [`Cx::emit_counted`], of an event at whose moment the processor was at `level`: what it is about has changed that since.
+    #[inline]
+    pub(crate) fn emit_at(&self, level: u8, event: Event) {
+        self.nt.emit_at(level, event);
+    }
+
     /// The number of the event that is emitted next.
     #[must_use]
     pub fn next_event(&self) -> u64 {
@@ -137,13 +143,6 @@ impl<'m> Cx<'m> {
     #[inline]
     pub fn count_event(&self, kind: crate::event::Kind) -> bool {
         self.nt.count_event(kind)
-    }
-
-    /// Whether somebody reads events of this kind.
-    #[must_use]
-    #[inline]
-    pub(crate) fn is_heard(&self, kind: crate::event::Kind) -> bool {
-        self.nt.wants(kind)
     }
 
     /// Whether a reader looks at the names of registers.

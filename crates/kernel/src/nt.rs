@@ -334,7 +334,7 @@ impl Nt {
         let kind = event.kind();
         if kind.owns() {
             if self.count_event(kind) {
-                self.deliver(kind, &event);
+                self.deliver(self.stamp(self.number(kind)), kind, &event);
             }
             return;
         }
@@ -350,12 +350,20 @@ impl Nt {
     #[inline]
     pub(crate) fn emit_counted(&self, event: Event) {
         let event = ManuallyDrop::new(event);
-        self.deliver(event.kind(), &event);
+        let kind = event.kind();
+        self.deliver(self.stamp(self.number(kind)), kind, &event);
+    }
+
+    /// See [`Cx::emit_at`].
+    pub(crate) fn emit_at(&self, irql: u8, event: Event) {
+        let event = ManuallyDrop::new(event);
+        let kind = event.kind();
+        let stamp = Stamp { irql, ..self.stamp(self.number(kind)) };
+        self.deliver(stamp, kind, &event);
     }
 
     /// Somebody wants it, and it is of this kind.
-    fn deliver(&self, kind: Kind, event: &Event) {
-        let stamp = self.stamp(self.number(kind));
+    fn deliver(&self, stamp: Stamp, kind: Kind, event: &Event) {
         let wants = 1 << kind as u8;
         let mut readers = self.readers.borrow_mut();
         outside(|| {

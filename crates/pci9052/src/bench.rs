@@ -34,8 +34,8 @@ pub struct Setup {
 /// What `work` says; the machine cannot be made; the driver broke a rule, with the whole report.
 pub fn with_card<R>(setup: &Setup, work: impl FnOnce(&Card<'_>) -> Result<R>) -> Result<R> {
     let bench = Bench::new().driver(&setup.driver).inf(setup.driver.with_extension("inf"));
-    let machine = bench.device(&setup.device).checked(true).start().map_err(told)?;
-    let done = machine.open_overlapped(PATH).map_err(told).and_then(|handle| {
+    let machine = bench.device(&setup.device).checked(true).start().map_err(failed)?;
+    let done = machine.open_overlapped(PATH).map_err(failed).and_then(|handle| {
         let pokes = RefCell::new(setup.pokes.iter().cloned().collect());
         work(&Card::new(&Opened { machine: &machine, handle, pokes }))
     });
@@ -43,7 +43,7 @@ pub fn with_card<R>(setup: &Setup, work: impl FnOnce(&Card<'_>) -> Result<R>) ->
     if report.outcome() == dirql::Outcome::Clean { done } else { Err(Error::new(report.to_string())) }
 }
 
-fn told(error: dirql::Error) -> Error {
+fn failed(error: dirql::Error) -> Error {
     Error::new(error.to_string())
 }
 
@@ -58,31 +58,31 @@ impl Opened<'_> {
     /// The outside world does what comes next, if there is something left for it to do.
     fn poke(&self) -> Result<()> {
         let Some((signal, value)) = self.pokes.borrow_mut().pop_front() else { return Ok(()) };
-        self.machine.wait(PAUSE).map_err(told)?;
-        self.machine.poke(CARD, &signal, value).map_err(told)
+        self.machine.wait(PAUSE).map_err(failed)?;
+        self.machine.poke(CARD, &signal, value).map_err(failed)
     }
 }
 
 impl Device for Opened<'_> {
     fn control(&self, code: u32, input: &[u8], output: u32) -> Result<Vec<u8>> {
         if code != codes::WAIT {
-            return self.handle.device_control(code, input, output).map_err(told);
+            return self.handle.device_control(code, input, output).map_err(failed);
         }
-        let request = self.handle.begin_device_control(code, input, output).map_err(told)?;
+        let request = self.handle.begin_device_control(code, input, output).map_err(failed)?;
         self.poke()?;
-        let end = request.wait().map_err(told)?;
+        let end = request.wait().map_err(failed)?;
         if end.status != 0 {
             let what = format!("DeviceIoControl on {PATH}");
-            return Err(told(dirql::Error::Status { what, status: end.status }));
+            return Err(failed(dirql::Error::Status { what, status: end.status }));
         }
         Ok(end.data)
     }
 
     fn read(&self, offset: u64, length: u32) -> Result<Vec<u8>> {
-        self.handle.read_at(length, Some(offset)).map_err(told)
+        self.handle.read_at(length, Some(offset)).map_err(failed)
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.handle.write_at(bytes, Some(offset)).map_err(told).map(|_| ())
+        self.handle.write_at(bytes, Some(offset)).map_err(failed).map(|_| ())
     }
 }

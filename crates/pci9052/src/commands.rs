@@ -1,4 +1,4 @@
-//! What the command can be told to do.
+//! The subcommands of the program.
 
 use std::io::{Write, stdout};
 use std::path::{Path, PathBuf};

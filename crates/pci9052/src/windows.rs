@@ -72,7 +72,7 @@ pub fn open(path: &str) -> Result<Opened> {
     opened.map(|file| Opened { file }).map_err(|error| Error::new(format!("{path}: {error}")))
 }
 
-fn told(error: std::io::Error) -> Error {
+fn failed(error: std::io::Error) -> Error {
     Error::new(error.to_string())
 }
 
@@ -80,7 +80,7 @@ impl Device for Opened {
     fn control(&self, code: u32, input: &[u8], output: u32) -> Result<Vec<u8>> {
         let length = u32::try_from(input.len()).map_err(|_| Error::new("the input is too long"))?;
         let (mut bytes, mut returned) = (vec![0_u8; output as usize], 0);
-        // SAFETY: the file is open, the buffers live until the call returns and are as long as it is told; it is not overlapped.
+        // SAFETY: the file is open, the buffers live until the call returns and are as long as the call says; it is not overlapped.
         let is_done = unsafe {
             DeviceIoControl(
                 self.file.as_raw_handle(),
@@ -94,7 +94,7 @@ impl Device for Opened {
             )
         };
         if is_done == 0 {
-            return Err(told(std::io::Error::last_os_error()));
+            return Err(failed(std::io::Error::last_os_error()));
         }
         bytes.truncate(returned as usize);
         Ok(bytes)
@@ -102,13 +102,13 @@ impl Device for Opened {
 
     fn read(&self, offset: u64, length: u32) -> Result<Vec<u8>> {
         let mut bytes = vec![0; length as usize];
-        let count = self.file.seek_read(&mut bytes, offset).map_err(told)?;
+        let count = self.file.seek_read(&mut bytes, offset).map_err(failed)?;
         bytes.truncate(count);
         Ok(bytes)
     }
 
     fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let count = self.file.seek_write(bytes, offset).map_err(told)?;
+        let count = self.file.seek_write(bytes, offset).map_err(failed)?;
         if count == bytes.len() {
             return Ok(());
         }

@@ -134,17 +134,17 @@ fn the_coverage_document_names_a_test_of_every_export() {
 fn an_export_without_a_row_a_test_or_a_reason_is_noticed() {
     let table = "    : KeA(1) @ 0..=2 => ke::a;\n    : KeB(1) @ 0..=2 => ke::b;\n    : KeC(1) @ 0..=2 => ke::c;\n    : KeD(1) @ 0..=2 => ke::d;";
     let document =
-        "| KeA | nt | 0 | ke::a | file::told |\n| KeB | nt | 0 | ke::b |  |\n| KeC | nt | 0 | ke::c |  |";
+        "| KeA | nt | 0 | ke::a | file::test |\n| KeB | nt | 0 | ke::b |  |\n| KeC | nt | 0 | ke::c |  |";
     let wrong = |survivors, tests| wrong_coverage(table, document, survivors, tests);
     assert_eq!(
-        wrong("KeB\twhy", "fn told() {}"),
+        wrong("KeB\twhy", "fn test() {}"),
         [
             "KeC names no test: run `cargo xtask stubs KeC`",
             "KeD is not in docs/coverage.md: run `cargo xtask coverage`"
         ]
     );
-    assert_eq!(wrong("KeB\twhy\nKeA\twhy", "fn told() {}")[0], "KeA has a test and a reason for having none");
-    assert_eq!(wrong("", "")[0], "KeA: there is no test file::told: run `cargo xtask stubs KeA`");
+    assert_eq!(wrong("KeB\twhy\nKeA\twhy", "fn test() {}")[0], "KeA has a test and a reason for having none");
+    assert_eq!(wrong("", "")[0], "KeA: there is no test file::test: run `cargo xtask stubs KeA`");
 }
 
 /// The documents whose numbered lines each name a page and the tests that hold them, and how many lines each has at least.
@@ -214,15 +214,15 @@ fn a_line_that_no_page_or_test_holds_is_told() {
     );
     let tests = BTreeSet::from(["held".to_owned()]);
     let complaints = unheld("it", &numbered(&text), &tests);
-    let told = [
+    let expected = [
         "line 1: there is no test `lost`",
         "line 3: it should be number 2",
         "line 3: it names no test",
         "line 4: it should be",
         "line 4: it names no page",
     ];
-    assert_eq!(complaints.len(), told.len(), "{complaints:?}");
-    assert!(complaints.iter().zip(told).all(|(complaint, told)| complaint.contains(told)), "{complaints:?}");
+    assert_eq!(complaints.len(), expected.len(), "{complaints:?}");
+    assert!(complaints.iter().zip(expected).all(|(found, text)| found.contains(text)), "{complaints:?}");
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn every_numbered_line_is_held_by_a_page_and_by_tests() {
     }
 }
 
-/// Sentences of one part of a document's source, told by its heading.
+/// Sentences of one part of a document's source, found by its heading.
 fn part<'a>(source: &'a str, heading: &str) -> &'a str {
     let part = source.split("\n## ").find(|part| part.starts_with(heading));
     part.unwrap_or_else(|| panic!("there is a part {heading}"))

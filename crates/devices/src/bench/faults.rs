@@ -9,7 +9,7 @@ pub(crate) struct Faults {
     pub(crate) early: bool,
     /// Its pin stays asserted once it was, whatever is acknowledged.
     pub(crate) stuck: bool,
-    /// It is not there any more, and nobody has noticed: reads give ones, also of configuration space.
+    /// It has gone from its slot, and that was not detected: reads give ones, also of configuration space.
     pub(crate) pulled: bool,
 }
 

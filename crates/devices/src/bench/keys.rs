@@ -61,7 +61,7 @@ pub const ENTRY: Entry = Entry {
             name: "stuck",
             meaning: "1: its line stays asserted once it is; 0: it falls when acknowledged",
         },
-        Signal { name: "pulled", meaning: "1: it answers nothing, and nobody has noticed; 0: it is back" },
+        Signal { name: "pulled", meaning: "1: it answers nothing, and this is not detected; 0: it is back" },
         POWER_EVENT,
     ],
     build,

@@ -325,7 +325,7 @@ impl Model for BenchCard {
 }
 
 impl BenchCard {
-    /// The fault `early` begins with a source that nobody has raised.
+    /// The fault `early` begins with a source that was not raised.
     fn begin_early(&mut self) {
         if self.faults.early {
             self.status |= 1;

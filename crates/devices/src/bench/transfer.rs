@@ -1,7 +1,7 @@
 //! One of the card's bus masters: one transfer at a time between its own memory and the machine's, plain or by a list of pieces.
 //!
 //! A transfer that comes in parts (`plan`) reads its list anew for each of them. A piece of a list is 16 bytes in the machine's memory: address (8), length (4), flags (4; bit 0: the last). It has no
-//! transfers from card to card, and does not go on where nobody answers.
+//! transfers from card to card, and does not go on where an address is not claimed.
 
 use crate::bits::bits;
 use crate::pci::Master;
@@ -36,7 +36,7 @@ bits! {
     /// DMA_STATUS. Ones written clear the two.
     pub(super) struct Status {
         DONE = 0;
-        /// Nobody answered, the list has no end, or the card's memory has: DMA_MOVED says how far it came.
+        /// An address was not claimed, the list has no end, or the transfer went past the card's memory: DMA_MOVED says how far it came.
         FAILED = 1;
     }
 }
@@ -74,7 +74,7 @@ impl Transfer {
         }
     }
 
-    /// Moves a part of the bytes; the source to raise, if one is. Where nobody answers, the rest is not tried.
+    /// Moves a part of the bytes; the source to raise, if one is. Where an address is not claimed, the rest is not tried.
     pub(super) fn carry_out(
         &mut self,
         part: Part,

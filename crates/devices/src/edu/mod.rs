@@ -100,7 +100,7 @@ impl Edu {
     }
 
     fn write_register(&mut self, now: u64, register: Register, value: u64) -> Result<(), String> {
-        // As if the registers were latched: what is written during a transfer is not heard.
+        // As if the registers were latched: writes during a transfer have no effect.
         let idle = self.transferred.is_none();
         match register {
             Register::Identification | Register::InterruptStatus => {}
@@ -160,7 +160,7 @@ impl Edu {
         Ok(())
     }
 
-    /// Moves a part of the bytes, as far as anybody answers: where nobody does, QEMU's card reads zeroes.
+    /// Moves a part of the bytes. Where an address is not claimed, writes are lost and QEMU's card reads zeroes.
     fn transfer(&mut self, part: Part, master: &mut Master<'_>) {
         let command = Command(low32(self.command));
         let (card, memory) = self.sides(command);

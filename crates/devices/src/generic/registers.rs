@@ -1,8 +1,8 @@
 //! Registers of a card that no model knows, as its data sheet has them: what they hold after reset, and which of them tell, enable and
 //! acknowledge the causes of its interrupt.
 //!
-//! A register has 32 bits; byte and word accesses touch their part of it. A cause is a bit of the status register: whoever raises it
-//! (a script) sets it, the driver takes it back by the acknowledge register's rule, and the pin is asserted while a cause is set that
+//! A register has 32 bits; byte and word accesses touch their part of it. A cause is a bit of the status register: a script
+//! sets it, the driver takes it back by the acknowledge register's rule, and the pin is asserted while a cause is set that
 //! the enable register has set, too. *It does not* know side effects of any other register.
 
 use super::Contents;

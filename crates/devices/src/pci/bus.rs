@@ -1,7 +1,7 @@
 //! The bus: who claims an access, the levels of the interrupt lines, the messages sent, and the kernel's [`Hardware`] over all cards.
 //!
 //! PCI Local Bus Specification 3.0, 3.2.2 (address decoding, configuration mechanism 1) and 2.2.6 (interrupt pins). A
-//! function claims only what its command register lets it decode; nobody there reads as ones.
+//! function claims only what its command register lets it decode; an address that is not claimed reads as ones.
 
 use kernel::hal::hardware::{
     Function, Hardware, Message, Moment, PciAddress, Question, Refusal, Width, Window,
@@ -43,7 +43,7 @@ pub struct PciBus {
     asking: Option<usize>,
     /// Messages that the kernel has not taken yet.
     sent: Vec<Message>,
-    /// Functions that have asserted PME#, which the kernel has not heard yet.
+    /// Functions that have asserted PME#, not reported to the kernel yet.
     wakes: Vec<PciAddress>,
     /// Behind the bridge to the ISA bus, which takes what no card claims.
     channels: IsaDma,
@@ -342,7 +342,7 @@ impl PciBus {
         }
     }
 
-    /// Puts on the bus what a function sends. A message is a write of a bus master: one that may not be is not heard.
+    /// Puts on the bus what a function sends. A message is a write of a bus master: if the function may not be one, it is lost.
     fn send(&mut self, index: usize, sent: Vec<Message>) {
         let slot = &self.slots[index];
         if slot.is_awake() && slot.config.command().is(Command::BUS_MASTER) {
@@ -656,7 +656,7 @@ impl Slot {
         *seen_pulled = model.is_pulled();
     }
 
-    /// Its windows, as assigned last: a card that has lost its registers is nowhere, but its place is nobody else's.
+    /// Its windows, as assigned last: a card that has lost its registers decodes nothing, but its addresses stay reserved.
     fn windows(&self) -> Vec<Window> {
         self.remembered.clone().unwrap_or_else(|| self.config.windows(self.model.header()))
     }

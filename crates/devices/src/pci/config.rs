@@ -230,7 +230,7 @@ fn rom_mask(header: &Header) -> u32 {
     header.rom.map_or(0, |length| !(length - 1) | 1)
 }
 
-/// A byte from 40h on; past the end of configuration space there is nobody.
+/// A byte from 40h on; past the end of configuration space it reads as ones.
 fn specific_byte(header: &Header, index: u64) -> u8 {
     let end = if header.is_extended() { 0x1000 } else { 0x100 };
     if index >= end - SPECIFIC {

@@ -62,12 +62,12 @@ impl<'m> Master<'m> {
         self.enabled
     }
 
-    /// Reads from a bus address. False if nobody answered, or it may not ask.
+    /// Reads from a bus address. False if the address is not claimed, or the function may not be bus master.
     pub fn read(&mut self, address: u64, into: &mut [u8]) -> bool {
         self.enabled && self.memory.read(self.name, address, into)
     }
 
-    /// Writes to a bus address. False if nobody answered, or it may not ask.
+    /// Writes to a bus address. False if the address is not claimed, or the function may not be bus master.
     pub fn write(&mut self, address: u64, from: &[u8]) -> bool {
         self.enabled && self.memory.write(self.name, address, from)
     }
@@ -137,7 +137,7 @@ pub trait Model {
     }
     /// Whether it drives its interrupt pin now. The bus disregards it while messages are enabled.
     fn asserts(&self) -> bool;
-    /// Whether it has gone from its slot by itself, and nobody has noticed: it answers nothing then. It may come back.
+    /// Whether it has gone from its slot by itself, and that was not detected: it answers nothing then. It may come back.
     fn is_pulled(&self) -> bool {
         false
     }

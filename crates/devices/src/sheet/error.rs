@@ -21,7 +21,7 @@ impl Wrong {
     }
 
     /// With the file's name in front.
-    pub(super) fn told(&self, file: &str) -> String {
+    pub(super) fn located(&self, file: &str) -> String {
         format!("{file}:{}:{}: {}", self.line, self.column, self.message)
     }
 }

@@ -356,7 +356,7 @@ mod tests {
     use super::super::token::tokens;
     use super::*;
 
-    /// Nobody who knows a name.
+    /// Knows no name.
     struct Nothing;
 
     impl Answers for Nothing {

@@ -50,7 +50,7 @@ pub(crate) fn read(
         return Err(in_file("it has more than 1 MiB; a sheet is a small text file".to_owned()));
     }
     let text = String::from_utf8(bytes).map_err(|_| in_file("it is not text (UTF-8)".to_owned()))?;
-    let sheet = parse::parse(&text, ports).map_err(|wrong| SpecError::new(wrong.told(path)))?;
+    let sheet = parse::parse(&text, ports).map_err(|wrong| SpecError::new(wrong.located(path)))?;
     let mut ends = [0; 6];
     for area in &sheet.areas {
         let end = &mut ends[usize::from(area.space)];

@@ -34,7 +34,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// The story came to its end, and nobody found anything.
+    /// The story came to its end, and there are no findings.
     pub(crate) fn clean(&self) {
         let said = self.verdict.iter().chain(&self.findings).map(|v| format!("{}: {}", v.rule, v.message));
         let said: Vec<String> = said.collect();

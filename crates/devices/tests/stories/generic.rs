@@ -1,4 +1,4 @@
-//! A card nobody has modelled: windows by one rule, an interrupt by hand.
+//! A card without a model: windows by one rule, an interrupt by hand.
 
 use kernel::hal::hardware::{Hardware, Width};
 

@@ -1,4 +1,4 @@
-//! The devices as a driver engineer meets them, told as stories over the kernel's `Hardware`.
+//! The devices as a driver engineer meets them: stories over the kernel's `Hardware`.
 //!
 //! One test program, so that the rig is built once. It knows no private item of the crate.
 #![forbid(unsafe_code)]

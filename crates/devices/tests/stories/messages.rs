@@ -149,8 +149,8 @@ fn an_msi_x_table_lies_in_its_window_as_memory_and_each_entry_starts_masked() {
     rig.program_entry(2, 0x77, 0);
     assert_eq!(rig.read(CARD, 1, 0x20, Width::Dword), 0xFEE0_2000);
     assert_eq!(rig.read(CARD, 1, 0x28, Width::Qword), 0x77, "mask taken away");
-    let told = rig.try_read(CARD, 1, 0x28, Width::Byte).unwrap_err();
-    assert_eq!(told, "bench#0 BAR1+28h MSI-X table[2] data: accepts 4 and 8 bytes, aligned");
+    let refusal = rig.try_read(CARD, 1, 0x28, Width::Byte).unwrap_err();
+    assert_eq!(refusal, "bench#0 BAR1+28h MSI-X table[2] data: accepts 4 and 8 bytes, aligned");
     assert_eq!(rig.read(CARD, 1, 0x40, Width::Dword), 0, "behind the table there is the card");
 }
 

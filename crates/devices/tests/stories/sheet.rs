@@ -49,7 +49,7 @@ fn a_card_samples_interrupts_and_is_read_out() {
     assert_eq!((0..3).map(|_| read(&mut rig, 0x10)).collect::<Vec<_>>(), [100, 101, 102]);
     write(&mut rig, 8, 1);
     assert_eq!((read(&mut rig, 8), rig.bus.lines()), (5 << 16, 0));
-    // Nobody reads: eleven more fit, the next is lost.
+    // Without reads: eleven more fit, the next is lost.
     rig.pass_to(80_000 + 12 * 10_000);
     assert_eq!((read(&mut rig, 8), rig.bus.lines()), (16 << 16 | 3, LINE));
     write(&mut rig, 4, 2);
@@ -397,7 +397,7 @@ fn what_is_wrong_with_a_sheet_is_told_with_line_and_column() {
     ];
     for (sheet, wanted) in cases {
         let got = refused(sheet);
-        assert!(got.contains(wanted), "{sheet:?}\n  told: {got}\nwanted: {wanted}");
+        assert!(got.contains(wanted), "{sheet:?}\n   got: {got}\nwanted: {wanted}");
     }
     let bridged = |sheet: &str| {
         let bytes = sheet.as_bytes().to_vec();

@@ -68,7 +68,7 @@ fn bytes_go_to_the_card_and_come_back_by_its_channel_in_bursts() {
     rig.write_slave(COMMAND, 1 | 2);
     rig.pass_to(70_000);
     assert_eq!(&rig.memory.0[0x2_1000..0x2_1006], b"abcdef");
-    assert_eq!((rig.read_slave(STATUS), rig.bus.lines()), (1, 0), "it was to tell nobody");
+    assert_eq!((rig.read_slave(STATUS), rig.bus.lines()), (1, 0), "the end was to raise no interrupt");
 }
 
 #[test]

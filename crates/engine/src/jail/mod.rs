@@ -1,8 +1,8 @@
 //! The jail of a process that runs a machine: which system calls it may still make, once everything is open and read.
 //!
 //! Memory, signals, writing to files named before, and exit; nothing that opens, connects, starts or looks at anything.
-//! Any other call is not made: its number and place are told as last words and the process ends by SIGSYS. It is for
-//! what should be impossible: driver code makes no system calls (the translator and syscall user dispatch see to that).
+//! Any other call is not made: its number and address go to the emergency log and the process ends by SIGSYS. It guards
+//! against what should be impossible: driver code makes no system calls (the translator and syscall user dispatch see to that).
 //! Not reversible, and for the calling thread only: a process that jails itself runs one machine and ends.
 
 mod names;

@@ -111,7 +111,7 @@ impl Copies {
     #[inline]
     fn differing(&self, id: PageId, next: PageId) -> Lines {
         let next = [self.live(next).cast_const(), self.copy(next).cast_const()];
-        // SAFETY: as in `make`; nobody writes meanwhile.
+        // SAFETY: as in `make`; neither is written meanwhile.
         unsafe { lines::differing(&*self.live(id).cast(), &*self.copy(id).cast(), next) }
     }
 

@@ -67,7 +67,7 @@ impl Hash {
     fn window(&mut self, window: Window) {
         self.word(window.base);
         for page in (window.base..window.end()).step_by(SIZE) {
-            // SAFETY: the caller names readable memory of the machine, which nobody writes meanwhile.
+            // SAFETY: the caller names readable memory of the machine, which is not written meanwhile.
             self.bytes(unsafe { std::slice::from_raw_parts(page as *const u8, SIZE) });
         }
     }

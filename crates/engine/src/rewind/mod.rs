@@ -136,7 +136,7 @@ pub(crate) struct Rewind {
 }
 
 impl Rewind {
-    /// The machine ends: nobody watches its memory any more.
+    /// The machine ends: its memory is not watched any more.
     pub(crate) fn finish(&self) {
         if let Some(tracked) = self.tracked.borrow_mut().take()
             && !tracked.levels.borrow().is_empty()
@@ -306,11 +306,11 @@ impl Tracked {
         self.copies.written.borrow_mut().clear();
     }
 
-    /// There will be a newer snapshot: what this one's pages held moves from the copies to its own list.
+    /// Before a newer snapshot is made: what this one's pages held moves from the copies to its own list.
     fn push_down(&self, newest: &mut Level) {
         self.tracker.collect(&self.copies);
         self.copies.compare(self.copies.written.borrow().as_slice().iter().copied(), |id, lines| {
-            // SAFETY: a whole page, which nobody writes meanwhile.
+            // SAFETY: a whole page, which is not written meanwhile.
             let page = unsafe { &*self.copies.copy(id).cast::<Page>() };
             newest.changes.keep(id, lines, lines::numbers(lines).map(|number| page[number]));
             self.copies.update(id, lines);
@@ -318,11 +318,11 @@ impl Tracked {
         self.tracker.renew(&self.copies, newest.changes.len());
     }
 
-    /// This one is the newest again: the other way round. `each` is told where pages differ between the two.
+    /// The reverse: this snapshot is the newest again, and its own list goes back into the copies. `each` gets each page that differed.
     fn pull_up(&self, newest: &mut Level, mut each: impl FnMut(PageId, Lines)) {
         for (id, lines, contents) in newest.changes.pages() {
             self.copies.written.borrow().insert(id);
-            // SAFETY: a whole page, which nobody else looks at meanwhile.
+            // SAFETY: a whole page, to which there is no other reference meanwhile.
             let copy = unsafe { &mut *self.copies.copy(id).cast::<Page>() };
             lines::numbers(lines).zip(contents).for_each(|(number, line)| copy[number] = *line);
             each(id, lines);

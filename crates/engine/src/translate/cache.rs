@@ -245,7 +245,7 @@ impl Translator {
         }
     }
 
-    /// From now on the guest is told of each fence and interlocked instruction.
+    /// From now on each fence and interlocked instruction is reported to the guest.
     pub(crate) fn watch_fences(&self) {
         if !self.with(|cache| std::mem::replace(&mut cache.watches_fences, true)) {
             self.flush();

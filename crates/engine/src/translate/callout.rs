@@ -264,7 +264,7 @@ fn pop_flags(frame: &mut Frame, bytes: u8, instruction: &Instruction) -> Flow<()
     set_flags(frame, u64::from_le_bytes(flags))
 }
 
-/// Sets the flags to what the driver wants; the instruction at `frame.rip` comes next, and is where a trap is told.
+/// Sets the flags to what the driver wants; the instruction at `frame.rip` comes next, and a trap is reported there.
 pub(super) fn set_flags(frame: &mut Frame, flags: u64) -> Flow<()> {
     frame.registers.flags = frame.registers.flags & !SETTABLE | flags & SETTABLE;
     let guest = state().guest();

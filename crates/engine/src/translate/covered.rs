@@ -45,7 +45,7 @@ impl Covered {
     }
 }
 
-/// By how many bytes the instruction moves `rsp`, if that can be told.
+/// By how many bytes the instruction moves `rsp`, if that is known.
 fn stack_moves(instruction: &Instruction) -> Option<i64> {
     match instruction.mnemonic() {
         Mnemonic::Push => Some(instruction.stack_pointer_increment().into()),

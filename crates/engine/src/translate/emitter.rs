@@ -241,8 +241,8 @@ impl Hole {
     }
 }
 
-/// Where a byte of the cache is written: nobody can where it is executed. (The processor sees by physical addresses that code has
-/// changed; between a store here and its execution lies the way back to the driver.)
+/// Where a byte of the cache is written: the mapping that is executed is not writable. (The processor detects changed code by physical
+/// addresses; between a store here and its execution lies the return to the driver.)
 fn written(at: u64) -> *mut u8 {
     (CACHE_WRITTEN.base() + (at - CACHE.base)) as *mut u8
 }

@@ -79,7 +79,7 @@ pub(crate) enum Exit {
 
 /// Called by `dirql_exit`: answers where to go on in the cache, or with what to leave.
 pub(crate) extern "sysv64" fn on_exit(frame: *mut Frame, number: u32) -> Ended {
-    // SAFETY: the stub passes the live frame at the host's stack pointer; nobody else holds a reference to it.
+    // SAFETY: the stub passes the live frame at the host's stack pointer; there is no other reference to it.
     let frame = unsafe { &mut *frame };
     let flow = state().caught(|| {
         short::tell();
@@ -107,8 +107,8 @@ impl GuestEntryPoints {
 
     /// Those of no guest: no driver code runs.
     pub(crate) fn closed() -> Self {
-        let nobody = on_nobody as *const () as u64;
-        Self { export: nobody, access: nobody }
+        let refuse = on_nobody as *const () as u64;
+        Self { export: refuse, access: refuse }
     }
 
     /// From now on translated code enters by these; answers which it were. A guest of their type is in [`State`], whenever
@@ -145,7 +145,7 @@ extern "sysv64" fn on_access<G: Guest>(frame: *mut Frame, number: u32) -> Ended 
     }
 }
 
-/// Called by `dirql_gate`, with the driver's arguments (in the frame, which nobody changes meanwhile).
+/// Called by `dirql_gate`, with the driver's arguments (in the frame, which does not change meanwhile).
 extern "sysv64" fn on_export<G: Guest>(frame: *mut Frame, number: u32, args: &Args) -> Ended {
     let state = state();
     // SAFETY: who sets a guest opens the doors of its type (`root::Hosted`).

@@ -6,8 +6,8 @@
 //! pointer is the frame's address, in [`super::host_words`]; while the host runs, the frame holds the driver's registers. Host
 //! code never sees the driver's MXCSR or direction flag, and the driver never sees a host value: what the calling
 //! convention leaves undefined is zeroed. MXCSR, vector and x87 registers, the direction and the identification flag are
-//! saved, loaded and zeroed only once code that may look at them has been translated: before that nobody can tell that a
-//! driver's have their first values. One test on each way asks for all of that but `xmm0`–`xmm5`, which compilers use
+//! saved, loaded and zeroed only once code that may look at them has been translated: before that no code can
+//! see that they have their first values. One test in each direction covers all of that but `xmm0`–`xmm5`, which compilers use
 //! everywhere.
 
 use std::mem::offset_of;

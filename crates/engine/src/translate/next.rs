@@ -1,4 +1,4 @@
-//! What the driver's next instruction will do, told before it runs: for a guest that steps through driver code to find out
+//! What the driver's next instruction will do, decoded before it runs: for a guest that steps through driver code to find out
 //! whether it only waits.
 //!
 //! Decodes one instruction; changes nothing. Whatever is not plainly a step inside driver code (an instruction of the

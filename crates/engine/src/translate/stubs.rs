@@ -234,7 +234,7 @@ pub(crate) fn original_return_address(e: &mut Emitter, address: u64) {
 /// Bytes of [`restore_return_address`].
 pub(crate) const RESTORED: u64 = 8;
 
-/// At a landing pad: the slot that `ret` has consumed holds the original address again, for whoever reads below `rsp`.
+/// At a landing pad: the slot that `ret` has consumed holds the original address again, for code that reads below `rsp`.
 /// [`RESTORED`] bytes.
 pub(crate) fn restore_return_address(e: &mut Emitter, address: u64) {
     e.bytes(&[0xC7, 0x44, 0x24, 0xF8]);

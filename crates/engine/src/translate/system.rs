@@ -78,7 +78,7 @@ fn protection(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
     refuse(frame, instruction, FaultKind::Protection)
 }
 
-/// A reference through FS, whose base is zero in the kernel. What lies there is nobody's, or an application's by accident.
+/// A reference through FS, whose base is zero in the kernel. What lies there is unmapped, or an application's by accident.
 fn through_fs(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
     let operand = site::operand(instruction);
     let address = match site::operand_of(frame) {

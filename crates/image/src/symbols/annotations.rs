@@ -5,7 +5,7 @@
 use super::reader::Reader;
 
 const ANNOTATION: u16 = 0x1019;
-/// Texts longer than this are nobody's format.
+/// Longer texts are no trace formats.
 const LONGEST: usize = 0x1000;
 
 /// Adds the annotations in a list of records, each with its texts; what comes after a damaged record is not read.

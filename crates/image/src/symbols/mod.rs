@@ -78,8 +78,8 @@ pub(crate) enum Source {
     CoffGlobal,
     CoffStatic,
     Export,
-    /// The function table: something begins here, but nobody knows its name.
-    Nobody,
+    /// The function table: a function begins here, and its name is not known.
+    Nameless,
 }
 
 /// The names of one image.
@@ -133,7 +133,7 @@ impl Symbols {
     }
 
     /// What `rva` is in. In code: the nearest name at or before it in the same section, unless the function table says that another
-    /// function, whose name nobody knows, begins between. Elsewhere: the variable that begins there, or whose extent is known and
+    /// function, whose name is not known, begins between. Elsewhere: the variable that begins there, or whose extent is known and
     /// covers it; the next one before it may have ended, and what lies there may have no name.
     #[must_use]
     pub fn lookup(&self, rva: u32) -> Option<Symbol<'_>> {
@@ -142,7 +142,7 @@ impl Symbols {
         let nearest = self.names.get(after.checked_sub(1)?)?.rva;
         let best = self.names.partition_point(|named| named.rva < nearest);
         let named = self.names.get(best)?;
-        if named.rva < part.start || named.source == Source::Nobody {
+        if named.rva < part.start || named.source == Source::Nameless {
             return None;
         }
         let offset = rva - named.rva;
@@ -169,7 +169,7 @@ impl Symbols {
     pub fn find(&self, name: &str) -> Option<u32> {
         self.names
             .iter()
-            .find(|named| named.name == name && named.source != Source::Nobody)
+            .find(|named| named.name == name && named.source != Source::Nameless)
             .map(|named| named.rva)
     }
 }
@@ -196,7 +196,7 @@ fn nameless(image: &Image, names: &[Named]) -> Vec<Named> {
         if nearest.is_none_or(|nearest| !(primary..=function.begin).contains(&nearest)) {
             marks.push(Named {
                 rva: function.begin,
-                source: Source::Nobody,
+                source: Source::Nameless,
                 name: String::new(),
                 extent: None,
             });

@@ -9,7 +9,7 @@ use super::reader::Reader;
 
 /// The types below are built in: their kind and mode are in the number.
 const FIRST: u32 = 0x1000;
-/// A type is told by one that is told by another (an array of modified structures); no compiler makes longer chains.
+/// How many types refer to one another in a chain (an array of modified structures) at most; no compiler makes longer chains.
 const MOST_STEPS: usize = 16;
 /// A structure is only declared here.
 const FORWARD: u16 = 0x80;

@@ -9,9 +9,9 @@ use super::dwarf::Slice;
 use super::{Named, Source, entries};
 use crate::image::Image;
 
-/// The largest `.debug_info` that is read: whoever loads a driver waits for it.
+/// The largest `.debug_info` that is read: loading a driver waits for it.
 const MOST_BYTES: usize = 4 << 20;
-/// A type is told by one that is told by another (a typedef of a volatile array of structures).
+/// How many types refer to one another in a chain at most (a typedef of a volatile array of structures).
 const MOST_TYPES: usize = 16;
 
 /// The variables of `image` that its DWARF names; what comes after a damaged part is not read.

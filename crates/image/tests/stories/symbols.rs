@@ -48,7 +48,7 @@ fn a_pdb_gives_names_files_and_lines() {
     );
     let entry = symbols.lookup(image.entry_point().unwrap()).unwrap();
     assert_eq!(entry.to_string(), "lines::DriverEntry");
-    assert!(Symbols::new(&image, None).unwrap().lookup(count).is_none(), "without its PDB nobody knows");
+    assert!(Symbols::new(&image, None).unwrap().lookup(count).is_none(), "without its PDB it has no name");
 }
 
 /// lld leaves annotations out of a PDB, so one is written where the record of a routine with a long name stands.
@@ -129,7 +129,7 @@ fn functions_that_the_symbol_table_lacks_have_their_names_from_dwarf() {
     }
     let names = functions_of_labels(&[]);
     let names: Vec<Option<&str>> = names.iter().map(Option::as_deref).collect();
-    assert_eq!(names, [None, Some("middle"), None, Some("DriverEntry")], "a linker's mark names nobody");
+    assert_eq!(names, [None, Some("middle"), None, Some("DriverEntry")], "a linker's mark names no function");
 }
 
 /// What each byte of the section HERE of `variables.c` is in, and where it begins.

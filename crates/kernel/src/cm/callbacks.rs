@@ -4,7 +4,7 @@
 //! function*, *CmSetCallbackObjectContext function*, *CmCallbackGetKeyObjectIDEx function*, *REG_NOTIFY_CLASS enumeration*. Routines are
 //! called from the highest altitude to the lowest before an operation, and the other way round after it: those that were called before it and
 //! have let it pass. Those of `CmRegisterCallback`, without an altitude, come first. What the kernel itself does in the registry, for
-//! `RtlWriteRegistryValue` and PnP, is not told; there are no transactions.
+//! `RtlWriteRegistryValue` and PnP, calls no routine; there are no transactions.
 
 use std::collections::BTreeMap;
 
@@ -132,7 +132,7 @@ pub fn register_ex(
     register_at(cx, Some(altitude), Routine { code, context }, cookie)
 }
 
-/// `CmUnRegisterCallback`: returns when the routine does not run any more, and has been told of each context that it has set.
+/// `CmUnRegisterCallback`: returns when the routine does not run any more, and was called for each context that it has set.
 ///
 /// # Errors
 /// A verdict if the caller may not wait for the routine.
@@ -196,8 +196,8 @@ pub(crate) fn object_goes(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
     }
 }
 
-/// What routines are told of an operation: `REG_…_KEY_INFORMATION`.
-pub(crate) struct Told {
+/// What routines get about an operation: `REG_…_KEY_INFORMATION`.
+pub(crate) struct Information {
     /// Its words; those behind `CallContext` but for the object's context, which follows it, are 0.
     pub(crate) words: Vec<u64>,
     /// Which of them is `CallContext`.
@@ -206,7 +206,7 @@ pub(crate) struct Told {
     pub(crate) object: u64,
 }
 
-impl Told {
+impl Information {
     /// An operation on the key of this object.
     pub(crate) fn of(object: u64, rest: &[u64]) -> Self {
         let words: Vec<u64> = [object].into_iter().chain(rest.iter().copied()).collect();
@@ -217,7 +217,7 @@ impl Told {
 /// How far an operation has come.
 pub(crate) struct Begun {
     class: Class,
-    /// What routines are told, before and after it.
+    /// What routines get, before and after it.
     block: DriverPtr<u64>,
     call_context: u64,
     /// Which routines have let it pass, with what they want to have back.
@@ -225,7 +225,7 @@ pub(crate) struct Begun {
 }
 
 impl Begun {
-    /// A word of what the routines were told, as they have left it.
+    /// A word of what the routines got, as they have left it.
     ///
     /// # Errors
     /// None of its own.
@@ -242,13 +242,17 @@ impl Begun {
     }
 }
 
-/// Tells the routines that an operation is to be carried out; what comes of it if one of them does not let it pass (`SUCCESS` if that has
+/// Calls the routines before an operation; its status if one of them does not let it pass (`SUCCESS` if that has
 /// carried it out itself).
 ///
 /// # Errors
 /// Whatever a routine comes to.
-pub(crate) fn before(cx: &mut Cx<'_>, class: Class, told: Told) -> Flow<(Begun, Option<NtStatus>)> {
-    let Told { words, call_context, object } = told;
+pub(crate) fn before(
+    cx: &mut Cx<'_>,
+    class: Class,
+    information: Information,
+) -> Flow<(Begun, Option<NtStatus>)> {
+    let Information { words, call_context, object } = information;
     // CallContext, the object's context, and as many words as any structure has behind them.
     let words_in_all = call_context + 9;
     let bytes = 8 * (words_in_all + POST_WORDS);
@@ -326,12 +330,12 @@ pub(crate) fn around(
     rest: &[u64],
     operate: impl FnOnce(&mut Cx<'_>) -> Flow<NtStatus>,
 ) -> Flow<NtStatus> {
-    let told = cx.with(|k| k.cm.callbacks.is_any());
-    let Some(object) = super::key::object(cx, handle).filter(|_| told) else { return operate(cx) };
+    let is_any = cx.with(|k| k.cm.callbacks.is_any());
+    let Some(object) = super::key::object(cx, handle).filter(|_| is_any) else { return operate(cx) };
     // The caller may close the handle meanwhile.
     let kept = DriverPtr::<()>::new(object);
     ob::object::reference(cx, kept)?;
-    let (begun, stopped) = before(cx, class, Told::of(object, rest))?;
+    let (begun, stopped) = before(cx, class, Information::of(object, rest))?;
     let status = match stopped {
         Some(status) => status,
         None => operate(cx)?,
@@ -342,7 +346,7 @@ pub(crate) fn around(
     Ok(status)
 }
 
-/// A handle of a key's object is closed: the routines are told, and have nothing to say to it.
+/// A handle of a key's object is closed: the routines are called, and cannot prevent it.
 ///
 /// # Errors
 /// Whatever a routine comes to.
@@ -350,7 +354,7 @@ pub(crate) fn closing(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
     if !cx.with(|k| k.cm.callbacks.is_any()) {
         return Ok(());
     }
-    let (begun, _) = before(cx, CLOSE, Told::of(object, &[]))?;
+    let (begun, _) = before(cx, CLOSE, Information::of(object, &[]))?;
     after(cx, &begun, object, NtStatus::SUCCESS).map(|_| ())?;
     end(cx, begun)
 }

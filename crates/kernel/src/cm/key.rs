@@ -1,7 +1,7 @@
 //! Keys as drivers open, make and delete them, by handles.
 //!
 //! Pages: *ZwOpenKey function*, *ZwCreateKey function*, *ZwDeleteKey function*. A driver's own calls are trusted: the
-//! access it asks for is remembered and not checked. Drivers that filter the registry are told (`callbacks`). Symbolic links are made by the
+//! access it asks for is remembered and not checked. Drivers that filter the registry are called (`callbacks`). Symbolic links are made by the
 //! kernel only.
 
 use abi::{
@@ -11,7 +11,7 @@ use abi::{
 use engine::Flow;
 
 use super::access;
-use super::callbacks::{self, Class, Told};
+use super::callbacks::{self, Class, Information};
 use super::registry::KeyId;
 use crate::cx::Cx;
 use crate::exports::data;
@@ -121,8 +121,8 @@ const ACCESS: u64 = 7;
 const CALL_CONTEXT: u64 = 10;
 
 impl Wanted {
-    /// What drivers that filter are told: `REG_CREATE_KEY_INFORMATION_V1`, whose `ResultObject` is at `result`.
-    fn told(&self, cx: &mut Cx<'_>, result: DriverPtr<u64>) -> Flow<Told> {
+    /// What drivers that filter get: `REG_CREATE_KEY_INFORMATION_V1`, whose `ResultObject` is at `result`.
+    fn information(&self, cx: &mut Cx<'_>, result: DriverPtr<u64>) -> Flow<Information> {
         let root = cx.read(self.attributes + OBJECT_ATTRIBUTES::RootDirectory)?;
         let name = cx.read(self.attributes + OBJECT_ATTRIBUTES::ObjectName)?.address;
         let flags = cx.read(self.attributes + OBJECT_ATTRIBUTES::Attributes)?;
@@ -133,7 +133,7 @@ impl Wanted {
         let words = [name, root, key_type, options, class, 0, 0, access, disposition, result.address];
         let behind = [0, 0, 0, 1, name, u64::from(flags) << 32, 0];
         let words = words.into_iter().chain(behind).collect();
-        Ok(Told { words, call_context: CALL_CONTEXT, object: root })
+        Ok(Information { words, call_context: CALL_CONTEXT, object: root })
     }
 }
 
@@ -160,7 +160,7 @@ fn hand_out(
     }
 }
 
-/// As [`hand_out`], where drivers filter the registry: what the handle is for is in `ResultObject` in the end, whoever has put it there.
+/// As [`hand_out`], where drivers filter the registry: the handle is for what `ResultObject` holds in the end, set by the kernel or a driver.
 #[cold]
 fn hand_out_told(
     cx: &mut Cx<'_>,
@@ -171,8 +171,8 @@ fn hand_out_told(
     if result.is_null() {
         return Ok(NtStatus::INSUFFICIENT_RESOURCES);
     }
-    let told = wanted.told(cx, result)?;
-    let (begun, stopped) = callbacks::before(cx, wanted.class, told)?;
+    let information = wanted.information(cx, result)?;
+    let (begun, stopped) = callbacks::before(cx, wanted.class, information)?;
     let status = match stopped {
         Some(status) => status,
         None => {

@@ -340,7 +340,7 @@ impl Registry {
         key.values.get(index).ok_or(NtStatus::NO_MORE_ENTRIES)
     }
 
-    /// What is to be told of a key.
+    /// What queries return of a key.
     ///
     /// # Errors
     /// `KEY_DELETED`.

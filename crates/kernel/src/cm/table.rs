@@ -1,4 +1,4 @@
-//! `RtlQueryRegistryValues`: a driver's table of values to be read, each stored directly or told to a routine.
+//! `RtlQueryRegistryValues`: a driver's table of values to be read, each stored directly or passed to a routine.
 //!
 //! Pages: *RtlQueryRegistryValues function*, *QUERY_REGISTRY_ROUTINE callback function*. Of the environment only
 //! `%SystemRoot%` is known.

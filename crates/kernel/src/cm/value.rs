@@ -1,7 +1,7 @@
 //! Values and subkeys as drivers read, write and enumerate them.
 //!
 //! Pages: *ZwQueryValueKey function*, *ZwSetValueKey function*, *ZwEnumerateKey function*, *ZwEnumerateValueKey function*,
-//! *ZwQueryKey function*, *ZwDeleteValueKey function*. Drivers that filter the registry are told (`callbacks`).
+//! *ZwQueryKey function*, *ZwDeleteValueKey function*. Drivers that filter the registry are called (`callbacks`).
 
 use abi::{DriverPtr, KeyNameInformation, NtStatus, UNICODE_STRING};
 use engine::Flow;

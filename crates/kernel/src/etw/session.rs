@@ -1,7 +1,7 @@
 //! Who traces: a session that runs since before the driver is loaded and has enabled some providers, or all.
 //!
 //! Pages: *EnableTraceEx2 function* (level and keywords, of which 0 lets all through), *EVENT_DESCRIPTOR structure*, *TRACE_ENABLE_CONTEXT structure*
-//! (how a logger's handle holds its level and flags). There is one session, and it lasts as long as the machine: nobody begins to trace later.
+//! (how a logger's handle holds its level and flags). There is one session, and it lasts as long as the machine: none begins later.
 
 use std::fmt;
 use std::str::FromStr;
@@ -86,7 +86,7 @@ pub(crate) fn is_logger(k: &Kernel, handle: u64) -> bool {
     k.etw.tracing.is_on() && handle & 0xFFFF == u64::from(LOGGER)
 }
 
-/// As [`FromStr`] reads it; nothing, if nobody traces.
+/// As [`FromStr`] reads it; empty without a session.
 impl fmt::Display for TraceProviders {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = match &self.whose {

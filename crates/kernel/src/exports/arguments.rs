@@ -106,7 +106,7 @@ impl<T> IntoResult for DriverPtr<T> {
 /// others, or `at most Advice` of a routine that is harmless at others.
 macro_rules! exports {
     ($table:ident: $($($module:ident)? : $name:ident($arity:tt) @ $low:literal ..= $high:literal $(~ $from:literal ..= $to:literal)? $(at most $tier:ident)? => $service:path;)*) => {
-        #[allow(unused_imports, reason = "a table's rows name the prefixes they need; nobody edits two places to add one")]
+        #[allow(unused_imports, reason = "a table's rows name the prefixes they need; a new row needs no second edit")]
         use $crate::{cm, etw, ex, fs, hal, io, kd, ke, ldr, mm, ob, pcw, pnp, po, ps, rtl, se, wmi};
 
         /// All rows of this file, sorted by name.

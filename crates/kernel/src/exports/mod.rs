@@ -1,6 +1,6 @@
 //! The export table: the one place where an export is a name, an IRQL contract, an event and a choice point.
 //!
-//! `functions.rs` has one line an export, sorted; nobody edits a second place to add one. [`dispatch`] is where every
+//! `functions.rs` has one line an export, sorted; adding an export edits no second place. [`dispatch`] is where every
 //! call of a driver arrives.
 
 mod arguments;

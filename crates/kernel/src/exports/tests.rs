@@ -46,8 +46,8 @@ fn every_level_is_the_documented_one_or_says_why_not() {
         if documented == Some(level) {
             continue;
         }
-        let told = format!("{} has {level:?}; its page {documented:?}", row.name);
-        assert_eq!(expected, Some((row.name, level)), "{told}, and the next of exceptions.tsv is another");
+        let message = format!("{} has {level:?}; its page {documented:?}", row.name);
+        assert_eq!(expected, Some((row.name, level)), "{message}, and the next of exceptions.tsv is another");
         expected = lines.next();
     }
     assert_eq!(expected, None, "this one needs no reason, or comes too late");

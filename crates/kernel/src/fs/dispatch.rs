@@ -51,7 +51,7 @@ pub(super) fn now(cx: &mut Cx<'_>) -> i64 {
 /// The dispatch routine of the volume's driver.
 ///
 /// # Errors
-/// A verdict on whoever sent the request; on what dirql has not.
+/// A verdict on the sender of the request; or on what dirql does not implement.
 pub fn dispatch(
     cx: &mut Cx<'_>,
     _device: DriverPtr<DEVICE_OBJECT>,

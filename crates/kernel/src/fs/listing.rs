@@ -35,7 +35,7 @@ const SHORT_NAME: usize = 24;
 pub(super) struct Scan {
     /// In capitals; none is all.
     pattern: Option<String>,
-    /// The last entry that was told.
+    /// The last entry that was returned.
     last: Option<Place>,
 }
 
@@ -49,7 +49,7 @@ struct Entry {
     node: NodeId,
 }
 
-/// All entries behind the last one that was told, in order.
+/// All entries behind the last one that was returned, in order.
 fn entries(tree: &Tree, directory: NodeId, scan: &Scan) -> Vec<Entry> {
     let mut all = Vec::new();
     if directory != ROOT {
@@ -101,7 +101,7 @@ fn encode(class: u32, node: &Node, id: NodeId, name: &[u8]) -> Option<(Vec<u8>, 
 pub(super) fn list(cx: &mut Cx<'_>, asked: &Asked) -> Flow<Answer> {
     let minor = cx.read(asked.location + IO_STACK_LOCATION::MinorFunction)?;
     if minor != IRP_MN_QUERY_DIRECTORY {
-        let what = "being told of changes in a directory (IRP_MN_NOTIFY_CHANGE_DIRECTORY)";
+        let what = "notification of changes in a directory (IRP_MN_NOTIFY_CHANGE_DIRECTORY)";
         return Err(cx.stop(Verdict::not_implemented(what)));
     }
     let directory = match asked.node(cx, "listing")? {

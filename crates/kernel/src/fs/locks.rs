@@ -142,7 +142,7 @@ fn lock(cx: &mut Cx<'_>, asked: &Asked, wanted: Lock, at_once: bool) -> Flow<Opt
     Ok(None)
 }
 
-/// Those who wait get what nobody has any more.
+/// Requests that wait get the ranges that are not locked any more.
 fn grant(cx: &mut Cx<'_>) -> Flow<()> {
     end(cx, NtStatus::SUCCESS, |fs| {
         let place = fs.waiting.iter().position(|waiting| !is_refused(&fs.locks, &waiting.wanted))?;
@@ -157,7 +157,7 @@ fn end(cx: &mut Cx<'_>, status: NtStatus, next: impl Fn(&mut State) -> Option<us
         let irql = cancel::acquire(cx)?;
         let ended = cx.with(|k| next(&mut k.fs).map(|place| k.fs.waiting.remove(place).irp));
         if let Some(irp) = ended {
-            // Whoever cancels it takes it from the list with this lock held: it is ours.
+            // A cancel routine takes it from the list with this lock held: it is ours.
             let _ = cancel::take_routine(cx, irp)?;
         }
         cancel::release(cx, irql)?;

@@ -5,7 +5,7 @@
 //! built-in driver ([`mount`]) that gets IRPs like any other ([`dispatch`]); `\??\C:` and `\SystemRoot` are links to it.
 //!
 //! Not here: named streams, extended attributes, security descriptors of files, oplocks, change notifications, links,
-//! file ids, short names, the volume as one range of bytes. Whoever asks for one is told so by name. There is no cache manager:
+//! file ids, short names, the volume as one range of bytes. A request for one is a verdict that names it. There is no cache manager:
 //! `FsContext`, `SectionObjectPointer` and `PrivateCacheMap` of the file objects stay null.
 
 mod contents;

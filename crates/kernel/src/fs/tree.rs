@@ -120,7 +120,7 @@ impl Tree {
         for (path, item) in &folder.items {
             let (parent, name) = path.rsplit_once('\\').unwrap_or(("", path));
             let names: Vec<&str> = parent.split('\\').filter(|name| !name.is_empty()).collect();
-            // A folder that is larger than a volume was refused by whoever read it.
+            // A folder that is larger than a volume was refused when it was read.
             let Ok(parent) = tree.walk(ROOT, &names) else { continue };
             let Ok(made) = tree.make(parent, name, *item == Item::Directory, 0, now) else { continue };
             if let Item::File(bytes) = item {

@@ -50,7 +50,7 @@ pub fn debugger_inactive(_cx: &mut Cx<'_>) -> Flow<NtStatus> {
     Ok(DEBUGGER_INACTIVE)
 }
 
-/// `KdChangeOption`: nobody debugs this machine.
+/// `KdChangeOption`: there is no debugger.
 ///
 /// # Errors
 /// None.

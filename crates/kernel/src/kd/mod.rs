@@ -1,6 +1,6 @@
 //! `Kd*`, `DbgPrint`: text for the debugger.
 //!
-//! There is no debugger: `KdDebuggerEnabled` says so, breakpoints end the run. What drivers print is told line by line.
+//! There is no debugger: `KdDebuggerEnabled` says so, breakpoints end the run. What drivers print is emitted line by line.
 
 pub mod breakpoint;
 pub mod print;

@@ -17,12 +17,12 @@ use crate::verdict::Verdict;
 
 /// Bytes of one call.
 const LONGEST: u64 = 512;
-/// Bytes of a line that does not end, after which it is told all the same.
+/// Bytes of a line that does not end, after which it is emitted all the same.
 const LONGEST_LINE: usize = 4096;
-/// Bytes of all lines that are told, with what keeping a line takes.
+/// Bytes of all lines that are emitted, with what keeping a line takes.
 const MOST_PRINTED: usize = 64 << 20;
 const OF_LINE: usize = 64;
-/// Levels that print where nobody changed them: ERROR, WARNING, TRACE, INFO.
+/// Levels that print by default: ERROR, WARNING, TRACE, INFO.
 const DEFAULT_MASK: u32 = 0xF;
 
 /// `DbgPrint`.
@@ -129,7 +129,7 @@ fn judge(cx: &mut Cx<'_>, name: &str, uses: Uses) {
     }
 }
 
-/// Whether a line is told, or too much was printed before: that is told once.
+/// Whether a line is emitted: not after too much was printed, which is reported once.
 fn fits(cx: &mut Cx<'_>, text: &str) -> bool {
     let (before, now) = cx.with(|k| {
         let before = k.kd.printed;
@@ -146,7 +146,7 @@ fn fits(cx: &mut Cx<'_>, text: &str) -> bool {
     now <= MOST_PRINTED
 }
 
-/// Adds to the line; each one that ends is told.
+/// Adds to the line; each one that ends is emitted.
 pub(crate) fn put(cx: &mut Cx<'_>, text: &str) {
     let lines = cx.with(|k| {
         // Only what is new can have an end in it.
@@ -287,8 +287,8 @@ mod tests {
             cx.with(|k| k.kd.printed = MOST_PRINTED);
             print(cx);
             print(cx);
-            let told: Vec<_> = cx.nt().findings().iter().map(|finding| finding.rule).collect();
-            assert_eq!(told, ["print-cut"]);
+            let rules: Vec<_> = cx.nt().findings().iter().map(|finding| finding.rule).collect();
+            assert_eq!(rules, ["print-cut"]);
         });
     }
 }

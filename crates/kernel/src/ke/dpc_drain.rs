@@ -12,7 +12,7 @@ use super::dpc::{self, By, QueuedDpc, THREADED_DPC_OBJECT};
 use super::processor::DISPATCH_LEVEL;
 use super::{callout, irql, stack, time, timer, watchdog};
 use crate::cx::{Cx, Kernel};
-use crate::event::Kind;
+use crate::event::{Event, Kind};
 use crate::ex;
 use crate::verdict::Verdict;
 use crate::witness;
@@ -29,8 +29,8 @@ const QUICK: u64 = 20_000;
 /// looks at the clock can stop in time, and Windows' watchdog sees one that does not before the host has worked for a second.
 const SLOW: u64 = 300_000_000_000_000;
 
-/// As [`super::dpc::insert`] below DISPATCH_LEVEL, where nothing waits and nobody hears of it: the DPC would run before anything else does,
-/// and runs without having been queued. None: nothing is done. Else whether nothing waits behind it.
+/// As [`super::dpc::insert`] below DISPATCH_LEVEL, where nothing waits: the DPC would run before anything else does, and runs without
+/// having been queued. None: nothing is done. Else whether nothing waits behind it.
 #[inline]
 pub(super) fn run_here(
     cx: &mut Cx<'_>,
@@ -39,7 +39,7 @@ pub(super) fn run_here(
     argument2: DriverPtr<()>,
 ) -> Option<Flow<bool>> {
     let old = cx.engine().level();
-    if old >= DISPATCH_LEVEL || cx.is_heard(Kind::DpcQueued) {
+    if old >= DISPATCH_LEVEL {
         return None;
     }
     witness::plain_moment(cx)?;
@@ -47,7 +47,7 @@ pub(super) fn run_here(
     let mut begun = Begun::default();
     let ready = cx.with(|k| {
         let processor = k.ke.processor();
-        let runs_at_once = k.is_settled_unheard()
+        let runs_at_once = k.is_settled()
             && processor.interrupts_enabled
             && processor.dpcs.is_empty()
             && k.engine.strand() != StrandId(0);
@@ -65,7 +65,10 @@ pub(super) fn run_here(
         callout::begin(k, &mut begun, &ready.call(object.address), base, (now, depth));
         Some(ready)
     })?;
-    let _ = cx.count_event(Kind::DpcQueued);
+    if cx.count_event(Kind::DpcQueued) {
+        cx.emit_at(old, Event::DpcQueued { dpc: object.address, inserted: true });
+    }
+    irql::tell(cx, old, DISPATCH_LEVEL);
     let call = ready.call(object.address);
     let (result, (overdue, then, quiet)) =
         callout::called(cx, &call, &mut begun, &ready.arguments, |k, went_well| match over(k, went_well) {
@@ -75,13 +78,17 @@ pub(super) fn run_here(
             }
             (overdue, then) => (overdue, Some(then), false),
         });
-    let flow = match (result, overdue, then) {
-        (Err(leave), ..) => Err(leave),
-        (_, Some(verdict), _) => Err(cx.stop(*verdict)),
-        (_, _, Some(next)) => retire(cx, next, old, 1),
-        _ => return Some(Ok(quiet)),
+    let (flow, quiet) = match (result, overdue, then) {
+        (Err(leave), ..) => (Err(leave), false),
+        (_, Some(verdict), _) => (Err(cx.stop(*verdict)), false),
+        (_, _, Some(next)) => (retire(cx, next, old, 1), false),
+        _ => (Ok(()), quiet),
     };
-    Some(flow.inspect_err(|_| irql::set(cx, old)).map(|()| false))
+    match flow {
+        Ok(()) => irql::tell(cx, DISPATCH_LEVEL, old),
+        Err(_) => irql::set(cx, old),
+    }
+    Some(flow.map(|()| quiet))
 }
 
 /// What the queue of the current processor has next.

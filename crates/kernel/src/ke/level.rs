@@ -170,12 +170,6 @@ impl Kernel {
             && !slice::a_deadline_came_nearer(self)
     }
 
-    /// The same, and nobody reads of levels: for ways that tell of none.
-    #[inline]
-    pub(crate) fn is_settled_unheard(&self) -> bool {
-        !self.ke.levels_are_told && self.is_settled()
-    }
-
     /// Driver code runs on: what was promised by [`Kernel::settled`] must be true.
     #[inline]
     pub(crate) fn check_settled(&self) {

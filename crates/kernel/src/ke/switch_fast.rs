@@ -12,25 +12,22 @@ use super::processor::{self, PASSIVE_LEVEL, Processor};
 use super::thread::State;
 use super::{assign_processor, interrupt_delivery, slice};
 use crate::cx::{Cx, Kernel};
-use crate::event::Kind;
+use crate::event::{Event, Kind};
 use crate::mm::spaces;
 
 /// Gives the turn to the thread that must have it, if that is all there is to it; it is to be resumed. None if there is more, and then
 /// nothing has been done.
 #[inline]
 pub(crate) fn next(cx: &mut Cx<'_>) -> Option<StrandId> {
-    // Who reads of switches is told by whoever makes them.
-    if cx.nt().wants(Kind::Switch) {
-        return None;
+    let (from, to) = cx.with(hand_over)?;
+    if cx.count_event(Kind::Switch) {
+        cx.emit_counted(Event::Switch { from, to });
     }
-    let strand = cx.with(hand_over)?;
-    let told = cx.count_event(Kind::Switch);
-    debug_assert!(!told, "nobody reads it");
-    Some(strand)
+    Some(to)
 }
 
 #[inline]
-fn hand_over(k: &mut Kernel) -> Option<StrandId> {
+fn hand_over(k: &mut Kernel) -> Option<(StrandId, StrandId)> {
     let [only] = k.ke.processors.as_slice() else { return None };
     let nothing_waits = k.engine.free_levels() == PASSIVE_LEVEL && k.ke.apcs == 0;
     // Where address spaces stand apart, the long way changes what is shown.
@@ -42,6 +39,7 @@ fn hand_over(k: &mut Kernel) -> Option<StrandId> {
     if thread.stuck.is_some() || thread.irql != PASSIVE_LEVEL {
         return None;
     }
+    let from = only.thread;
     let now = k.engine.now();
     let quantum_end = now + slice::QUANTUM;
     let until = if slice::serves(k, thread, now, quantum_end) {
@@ -67,7 +65,7 @@ fn hand_over(k: &mut Kernel) -> Option<StrandId> {
         k.settled_as_nothing_waits();
     }
     k.check_settled();
-    Some(strand)
+    Some((from, strand))
 }
 
 /// Whether a processor has nothing to do but to take a thread. DPCs that need not run at once do where no thread does.

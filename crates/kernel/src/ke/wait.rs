@@ -110,16 +110,13 @@ fn single_as(
     wait_as(cx, wait_mode, &[object], false, timeout, DriverPtr::NULL, NAME)
 }
 
-/// As `wait_fast` says, which does not tell of waits.
+/// As `wait_fast` says.
 #[inline]
 fn plainly(cx: &mut Cx<'_>, object: DriverPtr<DISPATCHER_HEADER>) -> Option<Begun> {
-    if cx.nt().wants(Kind::Wait) {
-        return None;
-    }
+    let level = cx.engine().level();
     let begun = cx.with(|k| wait_fast::begin(k, object))?;
-    if begun == Begun::Waits {
-        let told = cx.count_event(Kind::Wait);
-        debug_assert!(!told, "nobody reads it");
+    if begun == Begun::Waits && cx.count_event(Kind::Wait) {
+        cx.emit_at(level, Event::Wait { object: object.address, count: 1 });
     }
     Some(begun)
 }

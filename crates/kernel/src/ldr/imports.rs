@@ -1,6 +1,6 @@
 //! Binding of imports: to the kernel's exports, to other drivers' images, or to a named nothing.
 //!
-//! `ntoskrnl.exe` and `hal.dll` names resolve from either module. An import that nobody has does not keep a driver from
+//! `ntoskrnl.exe` and `hal.dll` names resolve from either module. An import that no module has does not keep a driver from
 //! loading: its address lies in pages that are never mapped, and calling or reading it is a verdict that names it.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use crate::exports::{data, documented};
 use crate::nt::WindowsVersion;
 use crate::verdict::Verdict;
 
-/// Imports that nobody has, each with a thunk of its own.
+/// Imports that no module has, each with a thunk of its own.
 #[derive(Default)]
 pub struct Missing {
     names: Vec<String>,
@@ -26,7 +26,7 @@ const SINCE_VISTA: [&str; 2] = ["IoConnectInterruptEx", "IoDisconnectInterruptEx
 /// How many forwarders are followed from one export.
 const MAX_FORWARDS: u32 = 8;
 
-/// The address of an import that nobody has, its thunk defined at first; none if there are more than 60,000 of them.
+/// The address of an import that no module has, its thunk defined at first; none if there are more than 60,000 of them.
 pub(crate) fn missing(cx: &mut Cx<'_>, module: &str, entry: &str) -> Option<u64> {
     let name = format!("{module}!{entry}");
     let (number, new) = cx.with(|k| {
@@ -84,7 +84,7 @@ pub(crate) enum Bound {
     Kernel(u64),
     /// An entry of the image at this base.
     Image(u64, u64),
-    /// Nobody has it.
+    /// No module has it.
     Missing,
 }
 
@@ -159,7 +159,7 @@ pub enum Status {
     Implemented,
     /// Another image given beside it has it.
     Linked,
-    /// Nobody has it: the driver loads, and a call or read of it is a verdict.
+    /// No module has it: the driver loads, and a call or read of it is a verdict.
     Missing,
 }
 

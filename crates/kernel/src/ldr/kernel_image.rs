@@ -2,7 +2,7 @@
 //! `PsLoadedModuleList`.
 //!
 //! Page: *PE Format*. What lies in its sections is `pseudo`'s. The directory has what Windows of the machine's version exports by a documented
-//! name; what dirql has not of that leads into pages that are never mapped, as an import that nobody has, and a call or a read there is
+//! name; what dirql has not of that leads into pages that are never mapped, as an import that no module has, and a call or a read there is
 //! a verdict that names it. It has no imports and no relocations, and `hal.dll` is no module of its own: its names are here.
 
 use abi::DriverPtr;

@@ -51,7 +51,7 @@ pub enum LoadError {
     NoRoom(String),
     /// No physical pages, or no mappings of the host, are left.
     NoMemory(String),
-    /// More imports that nobody has than can be told apart.
+    /// More imports that no module has than there are thunks for.
     TooManyMissing(String),
 }
 

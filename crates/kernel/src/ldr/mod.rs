@@ -43,7 +43,7 @@ pub struct State {
     pub(crate) booted: bool,
     /// Images by base.
     pub(crate) images: BTreeMap<u64, Loaded>,
-    /// Imports that nobody has.
+    /// Imports that no module has.
     pub(crate) missing: imports::Missing,
     /// The files of images that are gone, by the stems of their names.
     pub(crate) disk: BTreeMap<String, Module>,

@@ -1,7 +1,7 @@
 //! The pseudo-image: the one place in the images' window where the kernel's exports have addresses.
 //!
 //! Export `number` is a thunk at `base + 1000h + 16 × number`: rows of the export table, then the internal rows, then,
-//! in pages that are never mapped, one for each import that nobody has: calling it and reading it both end in a verdict
+//! in pages that are never mapped, one for each import that no module has: calling it and reading it both end in a verdict
 //! that names it. Exported variables lie behind, headers (`kernel_image`) and what is code (`code`) on its first page. A thunk has no code:
 //! the engine knows the addresses.
 
@@ -15,7 +15,7 @@ use crate::exports::{self, FUNCTIONS, INTERNAL, data};
 use crate::ke::irql;
 use crate::mm::map::Page;
 
-/// The first number of imports that nobody has.
+/// The first number of imports that no module has.
 pub(crate) const FIRST_MISSING: u32 = 0x4000;
 /// Numbers from one missing import to the next: 256 bytes, since it may be a variable that is read at an offset.
 pub(crate) const MISSING_STRIDE: u32 = 16;

@@ -13,7 +13,7 @@ use crate::cx::Cx;
 use crate::mm::stack::{KERNEL_STACK, KernelStack};
 use crate::verdict::StackLine;
 
-/// Lines of one verdict: a recursion that overflowed its stack need not be told whole.
+/// Lines of one verdict: a recursion that overflowed its stack need not be shown whole.
 const MOST_LINES: usize = 64;
 /// Frames that a kernel stack can have at the most: return addresses alone.
 const MOST_FRAMES: usize = (KERNEL_STACK / 8) as usize;
@@ -62,8 +62,8 @@ pub(crate) struct Share {
     pub(crate) bytes: u64,
 }
 
-/// Whose the bytes of `stack` are now: each routine that has frames there, most bytes first. What interrupts and calls of the kernel
-/// put between them is nobody's.
+/// Which routines use the bytes of `stack` now: each that has frames there, most bytes first. What interrupts and calls of the kernel
+/// put between them is not counted.
 pub(crate) fn shares(cx: &mut Cx<'_>, stack: KernelStack) -> Vec<Share> {
     let standing = cx.engine().callers().into_iter().filter(|caller| caller.rip != RETURN_TO_KERNEL);
     let mut shares: Vec<Share> = Vec::new();

@@ -1,6 +1,6 @@
 //! An address as a driver engineer reads it: `pciline.sys!OnInterrupt+0x12`, `ntoskrnl.exe!KeSetEvent`.
 //!
-//! Source lines are not known here: whoever shows a verdict looks them up.
+//! Source lines are not known here: the reader that shows a verdict looks them up.
 
 use super::{code, imports, pseudo};
 use crate::cx::{Cx, Kernel};
@@ -16,8 +16,8 @@ pub(crate) fn describe_return(cx: &mut Cx<'_>, address: u64) -> String {
     named(cx, address, address.saturating_sub(1))
 }
 
-/// The name of code or of a variable in a driver's image, or just the number. What has no name is told by where it lies in the image,
-/// and a variable by its section, too.
+/// The name of code or of a variable in a driver's image, or just the number. What has no name is given as its offset in the image,
+/// and a variable with its section, too.
 pub(crate) fn code(k: &Kernel, address: u64) -> String {
     in_image(k, address, address).unwrap_or_else(|| format!("{address:#x}"))
 }

@@ -221,17 +221,17 @@ pub(crate) fn before(
             if filter.before.is_null() {
                 return Ok(Some((0, u32::MAX)));
             }
-            let told: DriverPtr<OB_PRE_OPERATION_INFORMATION> =
+            let block: DriverPtr<OB_PRE_OPERATION_INFORMATION> =
                 pool::allocate(cx, pool::Kind::NonPaged, bytes + 0x18, TAG)?;
-            if told.is_null() {
+            if block.is_null() {
                 return Ok(Some((0, u32::MAX)));
             }
-            let parameters = told.byte_add(bytes).cast::<u32>();
-            cx.write(told + OB_PRE_OPERATION_INFORMATION::Operation, operation.flag())?;
-            cx.write(told + OB_PRE_OPERATION_INFORMATION::Flags, kernel.into())?;
-            cx.write(told + OB_PRE_OPERATION_INFORMATION::Object, DriverPtr::new(object))?;
-            cx.write(told + OB_PRE_OPERATION_INFORMATION::ObjectType, DriverPtr::new(type_of(kind)))?;
-            cx.write(told + OB_PRE_OPERATION_INFORMATION::Parameters, parameters.cast())?;
+            let parameters = block.byte_add(bytes).cast::<u32>();
+            cx.write(block + OB_PRE_OPERATION_INFORMATION::Operation, operation.flag())?;
+            cx.write(block + OB_PRE_OPERATION_INFORMATION::Flags, kernel.into())?;
+            cx.write(block + OB_PRE_OPERATION_INFORMATION::Object, DriverPtr::new(object))?;
+            cx.write(block + OB_PRE_OPERATION_INFORMATION::ObjectType, DriverPtr::new(type_of(kind)))?;
+            cx.write(block + OB_PRE_OPERATION_INFORMATION::Parameters, parameters.cast())?;
             cx.write(parameters, begun.access)?;
             cx.write(parameters.byte_add(4), access)?;
             if let Operation::Duplicate { source, target } = operation {
@@ -239,11 +239,11 @@ pub(crate) fn before(
                 cx.write(parameters.byte_add(16).cast(), target)?;
             }
             region::enter_critical(cx)?;
-            call_routine(cx, "ObjectPreCallback", filter.before, object, &[context, told.address])?;
+            call_routine(cx, "ObjectPreCallback", filter.before, object, &[context, block.address])?;
             region::leave_critical(cx)?;
             let kept = cx.read(parameters)?;
-            let own = cx.read(told + OB_PRE_OPERATION_INFORMATION::CallContext)?.address;
-            pool::free(cx, told)?;
+            let own = cx.read(block + OB_PRE_OPERATION_INFORMATION::CallContext)?.address;
+            pool::free(cx, block)?;
             Ok(Some((own, kept)))
         })?;
         if let Some(Some((own, kept))) = asked {
@@ -267,23 +267,23 @@ pub(crate) fn after(cx: &mut Cx<'_>, begun: Begun) -> Flow<()> {
         routines::call_one(cx, &list, serial, |cx, registration, Routine { context, .. }| {
             let filter = cx.with(|k| filter_of(k, registration, kind, operation));
             let Some(filter) = filter.filter(|filter| !filter.after.is_null()) else { return Ok(()) };
-            let told: DriverPtr<OB_POST_OPERATION_INFORMATION> =
+            let block: DriverPtr<OB_POST_OPERATION_INFORMATION> =
                 pool::allocate(cx, pool::Kind::NonPaged, bytes + 8, TAG)?;
-            if told.is_null() {
+            if block.is_null() {
                 return Ok(());
             }
-            let parameters = told.byte_add(bytes).cast::<u32>();
-            cx.write(told + OB_POST_OPERATION_INFORMATION::Operation, operation.flag())?;
-            cx.write(told + OB_POST_OPERATION_INFORMATION::Flags, kernel.into())?;
-            cx.write(told + OB_POST_OPERATION_INFORMATION::Object, DriverPtr::new(object))?;
-            cx.write(told + OB_POST_OPERATION_INFORMATION::ObjectType, DriverPtr::new(type_of(kind)))?;
-            cx.write(told + OB_POST_OPERATION_INFORMATION::CallContext, DriverPtr::new(own))?;
-            cx.write(told + OB_POST_OPERATION_INFORMATION::Parameters, parameters.cast())?;
+            let parameters = block.byte_add(bytes).cast::<u32>();
+            cx.write(block + OB_POST_OPERATION_INFORMATION::Operation, operation.flag())?;
+            cx.write(block + OB_POST_OPERATION_INFORMATION::Flags, kernel.into())?;
+            cx.write(block + OB_POST_OPERATION_INFORMATION::Object, DriverPtr::new(object))?;
+            cx.write(block + OB_POST_OPERATION_INFORMATION::ObjectType, DriverPtr::new(type_of(kind)))?;
+            cx.write(block + OB_POST_OPERATION_INFORMATION::CallContext, DriverPtr::new(own))?;
+            cx.write(block + OB_POST_OPERATION_INFORMATION::Parameters, parameters.cast())?;
             cx.write(parameters, access)?;
             region::enter_critical(cx)?;
-            call_routine(cx, "ObjectPostCallback", filter.after, object, &[context, told.address])?;
+            call_routine(cx, "ObjectPostCallback", filter.after, object, &[context, block.address])?;
             region::leave_critical(cx)?;
-            pool::free(cx, told)
+            pool::free(cx, block)
         })?;
     }
     Ok(())

@@ -147,7 +147,7 @@ pub fn open(cx: &mut Cx<'_>, object: u64, access: u32, kernel: bool) -> Flow<Han
     Ok(handle)
 }
 
-/// As [`open`], in the table of the process with this key; nobody is asked.
+/// As [`open`], in the table of the process with this key; no callback is called.
 ///
 /// # Errors
 /// A verdict if there is no object.

@@ -1,6 +1,6 @@
 //! `Ob*`: names, references, handles.
 //!
-//! Bodies of objects are driver-visible memory and belong to whoever made them; what the object manager knows about
+//! Bodies of objects are driver-visible memory and belong to their makers; what the object manager knows about
 //! them is here, by address.
 
 pub(crate) mod attributes;

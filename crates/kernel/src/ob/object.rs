@@ -1,4 +1,4 @@
-//! Reference counts: an object lives as long as somebody holds a reference or a handle.
+//! Reference counts: an object lives as long as there is a reference or a handle.
 //!
 //! Pages: *ObfReferenceObject function*, *ObDereferenceObject macro*, *ObReferenceObjectByPointer function*. Drivers see
 //! no object header. Above PASSIVE_LEVEL the last dereference deletes on a thread of the system's, as Windows does.
@@ -92,7 +92,7 @@ pub fn create(
     })
 }
 
-/// Takes the object's name away, so that nobody finds it any more.
+/// Takes the object's name away, so that it cannot be found any more.
 pub fn make_temporary(cx: &mut Cx<'_>, body: u64) {
     cx.with(|k| {
         if let Some(path) = k.ob.objects.get_mut(body).and_then(|object| object.path.take()) {

@@ -11,7 +11,7 @@ use crate::rtl::text;
 use crate::verdict::Verdict;
 
 /// The text of the counted string at `from`. A null pointer and an empty buffer are empty text. A `MaximumLength` below `Length`, as
-/// some hand-made constants have it, is told and does not matter: who only reads a string looks at `Length`. Of an odd length the last
+/// some hand-made constants have it, is reported and does not matter: a reader uses `Length` only. Of an odd length the last
 /// byte is no character.
 ///
 /// # Errors

@@ -1,7 +1,7 @@
-//! Instances that a driver keeps open: the system reads their counters from the driver's own blocks of data whenever somebody asks.
+//! Instances that a driver keeps open: the system reads their counters from the driver's own blocks of data at each query.
 //!
-//! Pages: *PcwCreateInstance function* ("The data blocks … must remain valid until the instance is closed"), *PcwCloseInstance function* ("CompletionNotice
-//! them again will crash the system"), *PCW_DATA structure*. A block that is gone is told when it is read.
+//! Pages: *PcwCreateInstance function* ("The data blocks … must remain valid until the instance is closed"), *PcwCloseInstance function* ("Closing
+//! them again will crash the system"), *PCW_DATA structure*. A block that is gone is reported when it is read.
 
 use abi::{DriverPtr, NtStatus, PCW_DATA, UNICODE_STRING};
 use engine::Flow;
@@ -87,7 +87,7 @@ pub(super) fn blocks(cx: &mut Cx<'_>, count: u32, data: DriverPtr<PCW_DATA>) -> 
         .collect()
 }
 
-/// Looks at the blocks of an instance that is open, before they are read on behalf of nobody.
+/// Looks at the blocks of an open instance before the system reads them, where no driver code is running.
 ///
 /// # Errors
 /// A verdict on a block that lies in pool that is freed.

@@ -68,7 +68,7 @@ struct Set {
 pub struct State {
     /// In the order of their registration.
     sets: Vec<Set>,
-    /// What is gathered for somebody now, by the buffers that callbacks were given.
+    /// Queries in progress, by the buffers that callbacks were given.
     gathering: BTreeMap<u64, query::Gathering>,
 }
 

@@ -117,6 +117,6 @@ pub(crate) fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<(u64, String, Str
         let own = k.pcw.sets.iter().filter(|set| set.owner == Some(driver));
         own.map(|set| (set.at, set.name.clone(), set.caller)).collect()
     });
-    let told = |(at, name, caller)| (at, name, ldr::symbols::describe(cx, caller));
-    left.into_iter().map(told).collect()
+    let described = |(at, name, caller)| (at, name, ldr::symbols::describe(cx, caller));
+    left.into_iter().map(described).collect()
 }

@@ -2,7 +2,7 @@
 //!
 //! Pages: *PCW_CALLBACK_TYPE enumeration*, *PCW_MASK_INFORMATION structure*, *PcwAddInstance function* ("will record only the Name and Id" where instances are
 //! enumerated). A query adds the counters of the set, collects once and removes them again; who only asks for names adds none. Callbacks are
-//! called at PASSIVE_LEVEL on the thread that asks; what they return is not looked at, as the page says. Nobody cancels: `CancelEvent` is
+//! called at PASSIVE_LEVEL on the thread that asks; what they return is not looked at, as the page says. There is no cancellation: `CancelEvent` is
 //! never signaled.
 
 use abi::{

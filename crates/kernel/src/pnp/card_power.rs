@@ -7,7 +7,7 @@
 //! and link, and of advanced error reporting masks and severity. When it starts a device it leaves them as firmware has set them. Microsoft's pages say of both nothing.
 //!
 //! A card with the power management capability goes where its PMCSR says. One without has no state between working and off: in D3 its slot has
-//! no power (`D3: … power is typically removed`), so that nobody depends on what such a card happens to keep. In D1 and D2 it does what it
+//! no power (`D3: … power is typically removed`), so that no driver can depend on what such a card happens to keep. In D1 and D2 it does what it
 //! does in D0. *It does not* model slots that share one supply.
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 

@@ -2,7 +2,7 @@
 //!
 //! Pages: *IoReportResourceForDetection function*, *IoReportResourceUsage* and *Claiming Hardware Resources* of the Windows 2000 DDK, *CM_RESOURCE_LIST structure*. A new
 //! claim of the same driver or device takes the place of its last, and an empty one gives it back. For what is detected, whatever the firmware gave a card on the bus is
-//! taken; else only what a device was started with. What is claimed is not written to the registry, and one that does not claim what it uses is not told.
+//! taken; else only what a device was started with. What is claimed is not written to the registry, and using what was not claimed is no verdict.
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
 use abi::{
@@ -78,8 +78,8 @@ pub(super) fn take(k: &mut Kernel, by: Claimer, ranges: Vec<Range>) {
     }
 }
 
-/// A driver has detected a device by the resources of a list: they are the device's, unless somebody else has them. What the driver has claimed
-/// in order to look for it does not stand in the way.
+/// A driver has detected a device by the resources of a list: they are the device's, unless another has them. What the driver has claimed
+/// in order to look for it is no conflict.
 ///
 /// # Errors
 /// A verdict if the list is bad.

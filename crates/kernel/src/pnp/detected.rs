@@ -1,7 +1,7 @@
 //! `IoReportDetectedDevice`, `IoReportRootDevice`: a driver reports a device that no bus does.
 //!
 //! Pages: *IoReportDetectedDevice function*, *IoReportRootDevice function*, *INTERFACE_TYPE enumeration*. What is detected counts as started, its resources
-//! are claimed for it, and whoever has reported it is its function driver. A root device is found, and gets its drivers by INF, once the
+//! are claimed for it, and the driver that has reported it is its function driver. A root device is found, and gets its drivers by INF, once the
 //! system has started, or later on a thread of the PnP manager's. *They do not* match a device with one that the PCI bus has found, ask a function
 //! driver for more ids, or make a device on the next start of the system.
 
@@ -138,7 +138,7 @@ pub fn report_root(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<Nt
     }
     let service = io::driver::service(cx, driver);
     let (known, has_started) = cx.with(|k| {
-        // Somebody may have installed it before.
+        // It may have been installed before.
         let own = root::Device::with_id(&format!(r"ROOT\{service}"));
         let is_it = |node: &Node| matches!(&node.origin, Origin::Root(device) if device.hardware_ids == own.hardware_ids);
         let known = k.pnp.reported.contains(&service) || k.pnp.nodes.values().any(is_it);

@@ -1,8 +1,8 @@
-//! A device is ejected: its drivers are removed, and with them those of all that goes with it; then its bus driver is told to.
+//! A device is ejected: its drivers are removed, and with them those of its ejection relations; then its bus driver gets IRP_MN_EJECT.
 //!
 //! Pages: *IoRequestDeviceEject function*, *IRP_MN_EJECT*, *IRP_MN_QUERY_DEVICE_RELATIONS* ("EjectionRelations Request": they "receive an
 //! IRP_MN_REMOVE_DEVICE IRP (not an IRP_MN_EJECT IRP)"), *IRP_MN_SET_LOCK*, *Code 47* of *Device Manager Error Messages*. Where they are silent: a device that is locked
-//! stays (`STATUS_DEVICE_BUSY`); one that cannot be ejected by software is prepared for it only. Who reports what was to go is asked whether it is still
+//! stays (`STATUS_DEVICE_BUSY`); one that cannot be ejected by software is prepared for it only. Its bus driver is asked whether it is still
 //! there: if it is, it stays without drivers.
 
 use abi::{DEVICE_CAPABILITIES, IRP_MN_EJECT, IRP_MN_SET_LOCK, NtStatus};

@@ -1,7 +1,7 @@
 //! Other resources for a device that is stopped: other bus addresses for its windows, another interrupt line, other messages.
 //!
 //! Pages: *Stopping a Device to Rebalance Resources*, *IRP_MN_START_DEVICE*. What Windows' arbiters do to make room for a new device is
-//! done here to whoever is asked about, room or not: each window goes to the next free place of its kind, the pin to the next line. What the
+//! done here to the device the caller names, room or not: each window goes to the next free place of its kind, the pin to the next line. What the
 //! stack's (filtered) requirements do not allow stays where it was. *It does not* move the windows of other devices.
 
 use abi::NtStatus;

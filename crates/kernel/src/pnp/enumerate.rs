@@ -132,7 +132,7 @@ pub(crate) fn routed(k: &Kernel, line: u32) -> Interrupt {
     }
 }
 
-/// Runs `work` while nobody else changes the state of a device: Windows' lock of the device tree, which changes of the system's power
+/// Runs `work` while no other thread changes the state of a device: Windows' lock of the device tree, which changes of the system's power
 /// state hold, too.
 ///
 /// # Errors

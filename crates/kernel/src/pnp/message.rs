@@ -3,7 +3,7 @@
 //!
 //! Pages: *Enabling Message-Signaled Interrupts in the Registry*, *Introduction to Message-Signaled Interrupts*; PCI Local Bus
 //! Specification 3.0, 6.8. A function is programmed when it is started; its messages stay masked, where it has masks,
-//! until somebody connects. Which table entry brings which message is not for drivers to change
+//! until a driver connects. Which table entry brings which message is not for drivers to change
 //! (`GUID_MSIX_TABLE_CONFIG_INTERFACE` is not offered).
 
 use abi::{DEVICE_OBJECT, DriverPtr, PCI_CAPABILITY_ID_MSI, PCI_CAPABILITY_ID_MSIX};

@@ -88,7 +88,7 @@ pub struct State {
     pub(crate) has_started: bool,
     /// What the user should know of devices that were found on the way.
     pub(crate) notes: Vec<String>,
-    /// Signaled while nobody changes the state of a device.
+    /// Signaled while no thread changes the state of a device.
     pub(crate) idle: DriverPtr<KEVENT>,
     /// The INFs that were installed, in their order.
     pub(crate) infs: Vec<String>,
@@ -98,7 +98,7 @@ pub struct State {
     pub(crate) claims: claim::Claims,
     /// Properties that drivers have set.
     pub(crate) properties: property_data::Properties,
-    /// Who is told of what.
+    /// Registrations for notifications.
     pub(crate) notify: notify::State,
 }
 

@@ -45,7 +45,7 @@ pub enum State {
     Stopped,
     /// `IRP_MN_QUERY_REMOVE_DEVICE` succeeded.
     RemovePending,
-    /// It said that it failed, and its drivers were told; files are still open.
+    /// It has reported its failure, and its drivers were sent IRP_MN_SURPRISE_REMOVAL; files are still open.
     Failed,
     /// Gone; files are still open.
     SurpriseRemoved,
@@ -332,8 +332,8 @@ pub(crate) fn of_pdo(cx: &mut Cx<'_>, ddi: &str, device: DriverPtr<DEVICE_OBJECT
     Err(cx.stop(verdict.bug_check(0xCA, [2, device.address, 0, 0])))
 }
 
-/// Whether files can be opened on a device: not on one whose stack has not been started, or is told that it is gone, or to go. Of one that has agreed to
-/// be removed its drivers say so ("the driver must fail any subsequent create requests").
+/// Whether files can be opened on a device: not on one whose stack has not been started, was surprise-removed, or is being removed. After
+/// IRP_MN_QUERY_REMOVE_DEVICE its drivers refuse ("the driver must fail any subsequent create requests").
 #[must_use]
 pub fn can_be_opened(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> bool {
     let bottom = io::stack::bottom(k, device);

@@ -135,7 +135,7 @@ pub(super) fn query_power(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     Ok(())
 }
 
-/// A device is out of the tree: nobody is related to it any more.
+/// A device is out of the tree: it has no relations any more.
 pub(super) fn forget(k: &mut Kernel, id: NodeId) {
     for node in k.pnp.nodes.values_mut() {
         node.needs_power_of.retain(|other| *other != id);

@@ -227,7 +227,7 @@ fn check_unique(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     Err(cx.stop(Verdict::error("duplicate-child", message).bug_check(0xCA, [1, id.0, other.0, 0])))
 }
 
-/// A driver deletes a device: a child that its bus driver has not been told to remove stays until it is.
+/// A driver deletes a device: a child stays until its bus driver gets IRP_MN_REMOVE_DEVICE.
 pub(crate) fn device_deleted(cx: &mut Cx<'_>, device: Device) {
     let early = cx.with(|k| {
         let node = k.pnp.nodes.get(&NodeId(device.address))?;

@@ -42,7 +42,7 @@ impl Search {
         for child in cx.with(|k| tree::children(k, Some(id))) {
             self.visit(cx, child)?;
         }
-        // Who has no drivers, or was told already that it goes, has none that are to be removed.
+        // A device without drivers, or with its removal begun already, has none that are to be removed.
         if matches!(node::state(cx, id), State::Started | State::StopPending | State::Stopped) {
             for other in related::ask(cx, id, Kind::Removal)? {
                 self.visit(cx, other)?;
@@ -59,7 +59,7 @@ fn children_first(k: &Kernel, found: Vec<NodeId>) -> Vec<NodeId> {
     let mut sorted = Vec::new();
     while !left.is_empty() {
         let waits = |id: NodeId| left.iter().any(|other| *other != id && tree::is_below(k, *other, id));
-        // Nobody is below itself, so somebody waits for none.
+        // No device is below itself, so at least one waits for none.
         let next = left.iter().position(|id| !waits(*id)).unwrap_or(0);
         sorted.push(left.remove(next));
     }

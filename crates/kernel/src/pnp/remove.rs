@@ -50,10 +50,10 @@ fn ask_remove(cx: &mut Cx<'_>, id: NodeId, ejected: &[NodeId]) -> Flow<NtStatus>
     if cx.with(|k| all.iter().any(|one| tree::reasons_to_stay(k, *one) > 0)) {
         return Ok(NtStatus::INVALID_DEVICE_REQUEST);
     }
-    for (told, one) in all.iter().enumerate() {
+    for (asked_before, one) in all.iter().enumerate() {
         let asked = notify::target::query_remove(cx, *one)?;
         if !asked.is_success() {
-            all[..told].iter().rev().try_for_each(|one| notify::target::cancelled(cx, *one))?;
+            all[..asked_before].iter().rev().try_for_each(|one| notify::target::cancelled(cx, *one))?;
             return Ok(asked);
         }
     }
@@ -78,7 +78,7 @@ fn take_back(cx: &mut Cx<'_>, agreed: &[NodeId]) -> Flow<()> {
     Ok(())
 }
 
-/// Asks the drivers of one device; if they refuse, or have files open, they are told that it stays.
+/// Asks the drivers of one device; if they refuse, or have files open, they get IRP_MN_CANCEL_REMOVE_DEVICE.
 fn ask_one(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     tell(cx, id, "query remove");
     let answer = ask(cx, id, IRP_MN_QUERY_REMOVE_DEVICE, [0; 4])?;
@@ -250,10 +250,10 @@ pub(super) fn delete(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     let (is_child, missing) = cx.with(|k| {
         let node = k.pnp.node_mut(id);
         node.state = State::Deleted;
-        let told = (matches!(node.origin, Origin::Child), node.missing);
+        let state = (matches!(node.origin, Origin::Child), node.missing);
         io::interface::forget_device(k, id.pdo());
         related::forget(k, id);
-        told
+        state
     });
     if !is_child {
         return io::device::delete(cx, id.pdo());
@@ -272,7 +272,7 @@ pub(super) fn delete(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     ob::object::dereference(cx, id.pdo()).map(|_| ())
 }
 
-/// Drivers that were told that their device is gone are removed when the last file is closed.
+/// After IRP_MN_SURPRISE_REMOVAL drivers are removed when the last file is closed.
 pub(super) const fn waits_for_files(state: State) -> bool {
     matches!(state, State::SurpriseRemoved | State::Failed)
 }

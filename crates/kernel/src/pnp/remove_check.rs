@@ -82,7 +82,7 @@ pub(super) fn after_failed_add(
     Ok(())
 }
 
-/// After `IRP_MN_STOP_DEVICE`: the resources belong to nobody. Windows goes on; a service routine that looks at its device is told there.
+/// After `IRP_MN_STOP_DEVICE`: the device has no resources. Windows goes on; a service routine that accesses its device gets a verdict there.
 pub(super) fn after_stop(cx: &mut Cx<'_>, id: NodeId) {
     if let Some(verdict) = still_connected(cx, id, "IRP_MN_STOP_DEVICE") {
         cx.report(verdict.as_warning());
@@ -106,7 +106,7 @@ fn still_mapped(cx: &mut Cx<'_>, id: NodeId, what: &str) {
             "{service} completed {what} of {device} and {:#x} bytes of its memory at {:#x}, mapped by {caller}, are still mapped: MmUnmapIoSpace",
             mapping.bytes, mapping.bus
         );
-        // The mapping may be undone later still; an access through it is told where it is made.
+        // The mapping may be undone later still; an access through it is reported where it is made.
         cx.report(Verdict::warning("io-space-still-mapped", message));
     }
 }
@@ -136,7 +136,7 @@ pub(super) fn after_remove(cx: &mut Cx<'_>, id: NodeId, above: &[Attached]) -> F
     for &Attached { device: left, ref service } in above {
         for irp in cx.with(|k| k.io.frames.held_by(left.address)) {
             let message = format!(
-                "{service} completed IRP_MN_REMOVE_DEVICE of {device} and did not complete the IRP {irp:#x} that it was sent: nobody ever will"
+                "{service} completed IRP_MN_REMOVE_DEVICE of {device} and did not complete the IRP {irp:#x} that it was sent: it stays pending"
             );
             let verdict = Verdict::error("request-pending-after-remove", message);
             let verdict = io::pending::of_irp(cx, irp, verdict);
@@ -187,7 +187,7 @@ pub(super) fn after_surprise(cx: &mut Cx<'_>, id: NodeId, above: &[Attached]) ->
     Ok(())
 }
 
-/// The device's windows are nobody's from now on: who accesses them is told.
+/// The device's windows are not assigned from now on: an access to them is a verdict.
 pub(super) fn release_windows(k: &mut Kernel, id: NodeId, why: Why) {
     let node = k.pnp.node(id);
     // A card that is gone reads as ones, and drivers find out by that.

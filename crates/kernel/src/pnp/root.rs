@@ -1,5 +1,5 @@
-//! `\Driver\PnpManager`: the driver of the physical device objects of root-enumerated devices, which no bus reports: somebody has
-//! installed them (`Root\NAME`), or a driver has detected them.
+//! `\Driver\PnpManager`: the driver of the physical device objects of root-enumerated devices, which no bus reports: they were
+//! installed (`Root\NAME`), or a driver has detected them.
 //!
 //! Pages: *Root-Enumerated Devices* (of *Device Tree*), *IRP_MN_QUERY_ID*, and the minor functions' pages under "bus drivers". What is not listed is
 //! completed with the status it came with. Such a device has the resources that a driver has reported with it, or that its

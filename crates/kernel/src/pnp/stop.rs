@@ -133,7 +133,7 @@ pub(super) fn rebalance(cx: &mut Cx<'_>, id: NodeId, stopped: bool) -> Flow<()> 
     Ok(())
 }
 
-/// A device that ran does not start again: its drivers are told that it has failed.
+/// A device that ran does not start again: its drivers get IRP_MN_SURPRISE_REMOVAL.
 fn fail(cx: &mut Cx<'_>, id: NodeId, status: NtStatus) -> Flow<StartFailure> {
     let failed = StartFailure { step: "IRP_MN_START_DEVICE", status, why: String::new() };
     start::note_problem(cx, id, &failed);
@@ -154,7 +154,7 @@ fn stop_one(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     Ok(())
 }
 
-/// Starts a stopped device again. If that fails, its drivers are told that it is gone, and removed when the last file on it is
+/// Starts a stopped device again. If that fails, its drivers get IRP_MN_SURPRISE_REMOVAL, and are removed when the last file on it is
 /// closed.
 ///
 /// # Errors

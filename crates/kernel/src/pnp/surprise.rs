@@ -1,7 +1,7 @@
-//! A device is gone, or has failed: its drivers are told, and removed when the last file on it is closed.
+//! A device is gone, or has failed: its drivers get IRP_MN_SURPRISE_REMOVAL, and are removed when the last file on it is closed.
 //!
-//! Pages: *IRP_MN_SURPRISE_REMOVAL*, *Handling an IRP_MN_SURPRISE_REMOVAL Request*, *Understanding When Remove IRPs Are Issued*. What hangs on it and what its drivers have
-//! named ([`removal_set`]) is told with it and removed with it; for what was named the pages say so of agreed removals only.
+//! Pages: *IRP_MN_SURPRISE_REMOVAL*, *Handling an IRP_MN_SURPRISE_REMOVAL Request*, *Understanding When Remove IRPs Are Issued*. Its children and what its drivers have
+//! reported as relations ([`removal_set`]) go with it; for relations the pages say so of agreed removals only.
 
 use abi::{DEVICE_OBJECT, DriverPtr, IRP_MN_SURPRISE_REMOVAL, NtStatus};
 use engine::Flow;
@@ -14,8 +14,8 @@ use super::{notify, removal_set, remove_check, tree};
 use crate::cx::Cx;
 use crate::ke;
 
-/// The card is pulled out: from now on it answers nothing. Its drivers are told, and removed when the last file on the
-/// device is closed. A child that a driver reports is there as long as it is reported: its drivers are told all the same, and removed.
+/// The card is pulled out: from now on it answers nothing. Its drivers get IRP_MN_SURPRISE_REMOVAL, and are removed when the last file on the
+/// device is closed. A child that a driver reports is there as long as it is reported: its drivers get the same, and are removed.
 ///
 /// # Errors
 /// As [`super::remove::remove`].
@@ -78,7 +78,7 @@ fn tell_surprise(cx: &mut Cx<'_>, id: NodeId, gone: bool) -> Flow<()> {
     notify::target::complete(cx, id)
 }
 
-/// Removes what was told that it is gone, or never started, and has no file open: children first, and a device only when all of its
+/// Removes a device that was surprise-removed, or never started, and has no file open: children first, and it only when all of its
 /// children are removed. True if nothing of the device is left to remove.
 pub(super) fn remove_ready(cx: &mut Cx<'_>, id: NodeId) -> Flow<bool> {
     let mut ready = true;

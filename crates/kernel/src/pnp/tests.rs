@@ -152,8 +152,8 @@ fn with_card(
         settle(cx);
         assert_eq!(cx.nt().verdict().map(|verdict| verdict.rule), None, "{}", message(cx));
         assert!(*done.borrow(), "the story did not come to its end");
-        let told = trace.lines();
-        engine::outside(|| lines = told);
+        let traced = trace.lines();
+        engine::outside(|| lines = traced);
     });
     lines
 }
@@ -452,8 +452,8 @@ fn a_removal_that_was_done_and_says_that_it_failed_is_the_verifiers() {
         assert_eq!(query_remove(cx, id)?, NtStatus::SUCCESS);
         assert_eq!(super::remove::cancel_remove(cx, id)?, NtStatus::SUCCESS);
         let found = cx.nt().findings();
-        let told: Vec<_> = found.iter().map(|finding| (finding.rule, finding.tier)).collect();
-        assert_eq!(told, [("pnp-request-failed", Tier::Verifier)]);
+        let rules: Vec<_> = found.iter().map(|finding| (finding.rule, finding.tier)).collect();
+        assert_eq!(rules, [("pnp-request-failed", Tier::Verifier)]);
         Ok(())
     });
 }
@@ -533,8 +533,8 @@ fn surprise_removal_is_no_time_to_go() {
         assert_eq!(surprise_remove(cx, id)?, NtStatus::SUCCESS);
         assert_eq!(state(cx, id), State::Deleted);
         let found = cx.nt().findings();
-        let told: Vec<_> = found.iter().map(|finding| (finding.rule, finding.tier)).collect();
-        assert_eq!(told, [("detached-in-surprise-removal", Tier::Verifier)]);
+        let rules: Vec<_> = found.iter().map(|finding| (finding.rule, finding.tier)).collect();
+        assert_eq!(rules, [("detached-in-surprise-removal", Tier::Verifier)]);
         Ok(())
     });
 }
@@ -651,7 +651,7 @@ fn a_power_state_that_does_not_exist_is_told_and_nothing_stops() {
         let driver = driver(cx, add_device, good);
         assert_eq!(start(cx, id, driver)?, Ok(()));
         for state in [0, 77] {
-            assert_eq!(po::state::set(cx, id.pdo(), 1, state)?, 0, "nothing was told before");
+            assert_eq!(po::state::set(cx, id.pdo(), 1, state)?, 0, "no state was set before");
             let (minor, null) = (IRP_MN_SET_POWER, DriverPtr::NULL);
             let status = po::request::request(cx, id.pdo(), minor, state, null, 0, DriverPtr::NULL)?;
             assert_eq!(status, NtStatus::PENDING);
@@ -664,8 +664,8 @@ fn a_power_state_that_does_not_exist_is_told_and_nothing_stops() {
             0,
             "what does not exist is not remembered"
         );
-        let told: Vec<_> = cx.nt().findings().iter().map(|it| (it.rule, it.tier)).collect();
-        assert_eq!(told, [("bad-power-state", Tier::Warning); 4]);
+        let rules: Vec<_> = cx.nt().findings().iter().map(|it| (it.rule, it.tier)).collect();
+        assert_eq!(rules, [("bad-power-state", Tier::Warning); 4]);
         Ok(())
     });
 }

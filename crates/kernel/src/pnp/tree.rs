@@ -97,7 +97,7 @@ pub fn first_free(id: &str, taken: impl Fn(&str) -> bool) -> String {
     names.find(|name| !taken(name)).unwrap_or(stem)
 }
 
-/// Shows the tree to whoever reads events.
+/// Emits the tree as events, one a line.
 ///
 /// # Errors
 /// As [`text`].

@@ -1,9 +1,9 @@
-//! A paging, hibernation or crash dump file is made on a device, or removed from it: its drivers are asked, and told.
+//! A paging, hibernation or crash dump file is made on a device, or removed from it: its drivers are asked, and notified.
 //!
 //! Page: *IRP_MN_DEVICE_USAGE_NOTIFICATION* ("System components send this IRP to ask the drivers for a device whether the device can support a
 //! special file"; "Supporting Paging, Crash Dump, and Hibernation Files on a Device"), *IRP_MN_QUERY_DEVICE_RELATIONS* ("the driver should never complete this
-//! IRP with a failure status code when InPath is FALSE"). The file itself is not there, and nothing is paged to it. What drivers of other devices must
-//! know of it they are told by the device's own. Files on a device that is gone are gone with it.
+//! IRP with a failure status code when InPath is FALSE"). The file itself is not there, and nothing is paged to it. Drivers of other devices
+//! learn of it from the device's own. Files on a device that is gone are gone with it.
 
 use abi::{
     DEVICE_OBJECT, DO_POWER_PAGABLE, DeviceUsageTypeDumpFile, DeviceUsageTypeHibernation,
@@ -96,7 +96,7 @@ pub(super) fn reached_bottom(cx: &mut Cx<'_>, id: NodeId, location: Location) ->
     Ok(Reply::status(NtStatus::SUCCESS))
 }
 
-/// Whoever fails to hear that a file is gone goes on refusing to be removed.
+/// A driver that fails the request after a file is gone goes on refusing to be removed.
 fn judge_end(cx: &mut Cx<'_>, id: NodeId, file: Special, status: NtStatus) {
     if status.is_success() {
         return;

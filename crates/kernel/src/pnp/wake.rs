@@ -2,7 +2,7 @@
 //!
 //! Pages: *Handling a Wait/Wake IRP in a Bus Driver (PDO)*, *IRP_MN_WAIT_WAKE*, *Completing a Wait/Wake IRP*, *Canceling a Wait/Wake IRP*. PCI Bus Power
 //! Management Interface Specification 1.2, 7; *Removing a Device in a Bus Driver* ("Complete any requests queued in the driver"), for which the page of the request
-//! has no status but STATUS_CANCELLED. pci.sys owns PME_En and PME_Status. A signal for which nobody waits is taken back, and wakes nobody.
+//! has no status but STATUS_CANCELLED. pci.sys owns PME_En and PME_Status. A signal for which no request waits is cleared, and has no effect.
 
 use abi::{
     DEVICE_OBJECT, DriverPtr, IO_STACK_LOCATION, IRP, NtStatus, PCI_CAPABILITY_ID_POWER_MANAGEMENT,
@@ -112,7 +112,7 @@ fn signaled(cx: &mut Cx<'_>, id: NodeId, wakes_system: bool) -> Flow<()> {
     end(cx, id, NtStatus::SUCCESS, wakes_system)
 }
 
-/// The device's drivers are being removed: nobody would ever end a request that still waits.
+/// The device's drivers are being removed: a request that still waits would never be completed.
 ///
 /// # Errors
 /// What its completion routines come to.
@@ -139,7 +139,7 @@ fn end(cx: &mut Cx<'_>, id: NodeId, status: NtStatus, wakes_system: bool) -> Flo
         set_enabled(k, id, false);
         std::mem::replace(&mut k.pnp.card_mut(id).waiting, DriverPtr::NULL)
     });
-    // Whoever cancels it meanwhile completes it.
+    // If it is cancelled meanwhile, its cancel routine completes it.
     let is_ours = !irp.is_null() && !cancel::take_routine(cx, irp)?.is_null();
     cancel::release(cx, irql)?;
     if is_ours {

@@ -3,7 +3,7 @@
 //! Pages: *PoRegisterSystemState function*, *PoSetSystemState function*, *PoUnregisterSystemState function*, *PoCreatePowerRequest function*,
 //! *PoSetPowerRequest function*, *PoClearPowerRequest function*, *PoDeletePowerRequest function*, *COUNTED_REASON_CONTEXT structure*. A machine
 //! does not go to sleep by itself: a script says that its time of idleness has passed (`power idle`). That time is ten minutes, as far as
-//! `PoSetSystemState` is concerned, whose page does not say for how long it counts. Whoever wants the system to sleep (`power s3`) asks nobody.
+//! `PoSetSystemState` is concerned, whose page does not say for how long it counts. `power s3` sends the system to sleep regardless.
 
 use std::collections::BTreeMap;
 
@@ -46,7 +46,7 @@ struct Request {
 /// Who keeps the system awake.
 #[derive(Default)]
 pub(crate) struct State {
-    /// What `PoRegisterSystemState` was told, by its handles, and by whom.
+    /// The states given to `PoRegisterSystemState`, by its handles, and by whom.
     registered: BTreeMap<u64, (u32, String)>,
     /// When `PoSetSystemState` said last that the system is required, and by whom.
     set: Option<(u64, String)>,
@@ -190,7 +190,7 @@ pub(crate) fn device_deleted(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) 
     }
 }
 
-/// The system has been idle for long enough to go to sleep: it does, if nobody keeps it awake. On a system thread, at PASSIVE_LEVEL.
+/// The system has been idle for long enough to go to sleep: it does, if no driver keeps it awake. On a system thread, at PASSIVE_LEVEL.
 ///
 /// # Errors
 /// A verdict on a driver.

@@ -1,4 +1,4 @@
-//! Devices that nobody uses: after so many seconds the power manager sends them to a lower state.
+//! Idle devices: after so many seconds the power manager sends them to a lower state.
 //!
 //! Pages: *PoRegisterDeviceForIdleDetection function*, *PoSetDeviceBusyEx function*, *PoSetDeviceBusy macro*, *PoStartDeviceBusy function*,
 //! *PoEndDeviceBusy function*, *IRP_MN_SET_POWER*. The counter that a driver gets counts the seconds since its device was busy last; the macro sets it

@@ -59,7 +59,7 @@ fn whom_to_wait_for(k: &Kernel, bottom: u64) -> Option<u64> {
     k.po.inrush.active.iter().copied().find(|active| !hangs(active))
 }
 
-/// Waits until whoever was active has made this one active.
+/// Waits until the device that was active has passed its turn to this one.
 fn wait(cx: &mut Cx<'_>, bottom: DriverPtr<DEVICE_OBJECT>, other: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let [own, active] = [bottom, other].map(|device| device_name(cx, device));
     cx.emit(Event::Pnp { step: format!("the inrush request for D0 of {own} waits for that of {active}") });

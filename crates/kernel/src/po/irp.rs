@@ -1,7 +1,7 @@
 //! Passing power IRPs down a stack.
 //!
 //! Pages: *PoCallDriver function*, *PoStartNextPowerIrp function*, *Calling IoCallDriver vs. Calling PoCallDriver*. Since Windows Vista the
-//! first is `IoCallDriver` and the second does nothing; older rules for them are checked by nobody.
+//! first is `IoCallDriver` and the second does nothing; older rules for them are not checked.
 
 use abi::{DEVICE_OBJECT, DriverPtr, IO_STACK_LOCATION, IRP, IRP_MJ_POWER, NtStatus};
 use engine::Flow;

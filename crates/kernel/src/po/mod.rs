@@ -1,8 +1,8 @@
 //! `Po*`: power IRPs and states.
 //!
 //! [`request`] sends them for drivers, [`irp`] passes them down a stack, [`state`] remembers what drivers say, [`system`] sends all to
-//! sleep, [`overdue`] tells who keeps a request for too long, [`watchdog`] how long a stack still has; [`idle`] finds devices that nobody
-//! uses, [`setting`] tells drivers what the user wants, [`awake`] knows who does not let the system sleep, [`system_wake`] who woke it,
+//! sleep, [`overdue`] reports drivers that keep a request for too long, [`watchdog`] how long a stack still has; [`idle`] finds idle
+//! devices, [`setting`] tells drivers what the user wants, [`awake`] knows who does not let the system sleep, [`system_wake`] who woke it,
 //! [`level`] says at which level they are sent, [`inrush`] that some are sent one at a time, [`fx`] is the runtime power management framework (`PoFx*`).
 
 pub mod awake;

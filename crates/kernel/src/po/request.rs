@@ -27,12 +27,12 @@ pub(crate) struct Pending {
     state: u32,
     completion: DriverPtr<Code>,
     context: u64,
-    /// Where its end is told to somebody who waits; null if nobody does.
+    /// Signaled at its end, with its status behind the event; null if no thread waits.
     waiter: DriverPtr<KEVENT>,
 }
 
 impl Pending {
-    /// One whose end nobody hears of.
+    /// One whose end is not reported: no thread waits, and there is no completion routine.
     const fn new(device: DriverPtr<DEVICE_OBJECT>, minor: u8, state: u32) -> Self {
         let (completion, waiter) = (DriverPtr::NULL, DriverPtr::NULL);
         Self { device, minor, state, completion, context: 0, waiter }
@@ -85,7 +85,7 @@ fn wait_for(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, minor: u8, state:
     Ok(status)
 }
 
-/// Has a thread of the power manager send a device to a state, and nobody hears of its end.
+/// Has a thread of the power manager send a device to a state. Its end is not reported.
 pub(super) fn send_later(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
@@ -195,8 +195,8 @@ fn drain(cx: &mut Cx<'_>, bottom: u64) -> Flow<()> {
     Ok(())
 }
 
-/// Sends the first request for a stack, and takes it from the queue when it has ended: its answer, and whether there is another one. Whoever
-/// carries one out sees to the next: else there is no queue any more.
+/// Sends the first request for a stack, and takes it from the queue when it has ended: its answer, and whether there is another one, which
+/// the caller must carry out next. If there is none, the queue is gone.
 fn carry_out(cx: &mut Cx<'_>, bottom: u64, pending: Pending) -> Flow<(Answer, bool)> {
     // With a system request under way its reason goes along.
     let action = cx.with(|k| k.po.action);

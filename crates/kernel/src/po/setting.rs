@@ -1,8 +1,8 @@
-//! Power settings: what the user and the computer say of power, which drivers are told of.
+//! Power settings: what the user and the computer set, and the callbacks of drivers for them.
 //!
 //! Pages: *PoRegisterPowerSettingCallback function*, *PoUnregisterPowerSettingCallback function*; the settings and their values are `wdm.h`'s. A
-//! computer of here is plugged in, its battery is full, its lid open, its display on. Who registers is told the value before the call returns
-//! (the page lets it come later, too); of a setting that nobody has given a value, such as a driver's own, it hears when it is set first. No
+//! computer of here is plugged in, its battery is full, its lid open, its display on. A driver that registers gets the value before the call returns
+//! (the page lets it come later, too); a setting without a value, such as a driver's own, calls back when it is set first. No
 //! page says whether a routine may still run when it has been taken back; drivers rely on it that it does not.
 
 use std::collections::BTreeMap;
@@ -52,14 +52,14 @@ const KNOWN: [Known; 8] = [
     Known { name: "saver", guid: "{E00958C0-C213-4ACE-AC77-FECCED2EEEA5}", value: 0 },
 ];
 
-/// A driver that is told of a setting.
+/// A driver's callback for a setting.
 #[derive(Clone, Copy)]
 struct Registration {
     setting: Guid,
     device: u64,
 }
 
-/// What is said, and who is told.
+/// The settings' values, and the callbacks for them.
 pub(crate) struct State {
     values: BTreeMap<Guid, u32>,
     routines: Routines,
@@ -150,7 +150,7 @@ pub fn unregister(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
     Ok(NtStatus::SUCCESS)
 }
 
-/// A setting gets a value; if that is another one, whoever has registered for it is told, one after the other, before this returns.
+/// A setting gets a value; if that is another one, the callbacks registered for it are called, one after the other, before this returns.
 ///
 /// # Errors
 /// Whatever a routine comes to.

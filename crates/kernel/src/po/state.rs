@@ -1,6 +1,6 @@
 //! What drivers tell the power manager about their devices.
 //!
-//! Page: *PoSetPowerState function*. A device that nobody spoke of is unspecified.
+//! Page: *PoSetPowerState function*. A device whose state was never set is unspecified.
 
 use abi::{
     DEVICE_OBJECT, DevicePowerState, DriverPtr, PowerDeviceD0, PowerDeviceMaximum, PowerDeviceUnspecified,
@@ -43,7 +43,7 @@ pub fn set(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32, state: 
     }))
 }
 
-/// The state that was told last.
+/// The state that was set last.
 fn before(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>, for_device: bool) -> u32 {
     let (states, unspecified) = if for_device {
         (&k.po.devices, PowerDeviceUnspecified)

@@ -1,5 +1,5 @@
-//! The whole system goes to sleep and wakes: every started device is asked, and told; children sleep before their parents, and whoever has power
-//! relations before these ([`pnp::related`]).
+//! The whole system goes to sleep and wakes: every started device gets the query and the set request; children sleep before their parents, and
+//! a device with power relations before these ([`pnp::related`]).
 //!
 //! Pages: *System Power States*, *System Power Actions*, *IRP_MN_QUERY_POWER*, *IRP_MN_SET_POWER*, *Handling IRP_MN_SET_POWER for System Power
 //! States*, *IoRegisterShutdownNotification function* ("called before the power manager sends an IRP_MN_SET_POWER request for
@@ -25,7 +25,7 @@ use crate::verdict::Verdict;
 use crate::{io, ke};
 
 /// Takes the system to `state` (`PowerSystem*`). On a system thread, at PASSIVE_LEVEL. If a device refuses to leave the
-/// working state, those asked before are told that the system goes on working, and its status is returned.
+/// working state, those asked before are sent back to the working state, and its status is returned.
 ///
 /// # Errors
 /// A verdict on a driver.
@@ -121,7 +121,7 @@ const fn loses_power(state: u32) -> bool {
     matches!(state, PowerSystemSleeping3..=PowerSystemShutdown)
 }
 
-/// The reason of a transition to `state`, which devices are told with it.
+/// The reason of a transition to `state`, which devices get with it.
 const fn action(state: u32) -> u32 {
     match state {
         PowerSystemWorking => PowerActionNone,

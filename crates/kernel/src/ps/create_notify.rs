@@ -1,8 +1,8 @@
-//! What drivers are told of a process that is created, and what they say to it.
+//! What drivers get about a process that is created, and their refusal of it.
 //!
 //! Pages: *PsSetCreateProcessNotifyRoutineEx function*, *PsSetCreateProcessNotifyRoutineEx2 function*, *PCREATE_PROCESS_NOTIFY_ROUTINE_EX callback function*,
-//! *PS_CREATE_NOTIFY_INFO structure*. A driver that sets `CreationStatus` to an error prevents the process from being created; the others are
-//! told all the same, and of its end. An application here has no image: if the machine has a folder in which there is a file of its name, that is
+//! *PS_CREATE_NOTIFY_INFO structure*. A driver that sets `CreationStatus` to an error prevents the process from being created; the other routines are
+//! called all the same, and for its end. An application here has no image: if the machine has a folder in which there is a file of its name, that is
 //! what `FileObject` has open, else a file of that name on a volume without a name, which answers no request.
 
 use abi::{

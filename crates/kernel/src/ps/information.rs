@@ -1,7 +1,7 @@
 //! What processes and threads say by their handles, and what is said to them.
 //!
 //! Pages: *ZwQueryInformationProcess function*, *ZwSetInformationThread function*, *NtQueryInformationProcess function*. Other classes than those of here
-//! end the run by their number. A process has no environment block, and nobody debugs it.
+//! end the run by their number. A process has no environment block, and no debugger.
 
 use abi::{DriverPtr, KPROCESS, KTHREAD, NtStatus};
 use engine::Flow;

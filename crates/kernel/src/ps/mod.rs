@@ -17,7 +17,7 @@ pub struct State {
     /// Processes by key; the system's is 0.
     pub(crate) processes: std::collections::BTreeMap<u64, process::Process>,
     last_id: u64,
-    /// Routines that are told of processes, threads and images.
+    /// Notify routines for processes, threads and images.
     pub(crate) notify: notify::State,
     /// The volume of applications' images; 0 before anybody asked.
     image_volume: u64,

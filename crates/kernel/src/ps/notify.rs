@@ -1,10 +1,10 @@
-//! What drivers want to be told of: processes, threads and images that come and go.
+//! Notify routines of drivers: for processes, threads and images that come and go.
 //!
 //! Pages: *PsSetCreateProcessNotifyRoutine function*, *PsSetCreateThreadNotifyRoutine function*, *PsSetLoadImageNotifyRoutine function*,
 //! *PsRemoveCreateThreadNotifyRoutine function*, *PsRemoveLoadImageNotifyRoutine function*, *PsSetCreateProcessNotifyRoutineEx function* and *…Ex2* (what
 //! they are given is `create_notify`'s), *PsSetCreateThreadNotifyRoutineEx function*. Routines are called at PASSIVE_LEVEL in a critical
-//! region, as the pages say. A thread of an application that no thread has made tells of itself. Applications' images are not there,
-//! so only drivers' are told of. There are no subsystems but Win32.
+//! region, as the pages say. For a thread of an application that no thread has made, they run on that thread. Applications' images are not there,
+//! so they are called for drivers' images only. There are no subsystems but Win32.
 
 use abi::{Code, DriverPtr, IMAGE_INFO, NtStatus, PS_CREATE_NOTIFY_INFO, UNICODE_STRING};
 use engine::Flow;
@@ -26,7 +26,7 @@ const SYSTEM_IMAGE: u32 = 3 | 1 << 8;
 /// `PS_IMAGE_NOTIFY_CONFLICTING_ARCHITECTURE`.
 const CONFLICTING_ARCHITECTURE: u64 = 1;
 
-/// As what a routine was registered, which is its context: the plain routine of its kind, or the one that is told more.
+/// As what a routine was registered, which is its context: the plain routine of its kind, or the extended one.
 const PLAIN: u64 = 0;
 const EXTENDED: u64 = 1;
 const OF_SUBSYSTEMS: u64 = 2;
@@ -39,7 +39,7 @@ const CREATE_PROCESS_SUBSYSTEMS: u32 = 0;
 const CREATE_THREAD_NON_SYSTEM: u32 = 0;
 const CREATE_THREAD_SUBSYSTEMS: u32 = 1;
 
-/// Of what a routine is told.
+/// What a routine is called for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Of {
     /// `PsSetCreateProcessNotifyRoutine`.
@@ -71,22 +71,22 @@ impl State {
         &self.0[of as usize]
     }
 
-    /// Whether a routine is told of these.
+    /// Whether there is a routine for these.
     pub(crate) fn is_any(&self, of: Of) -> bool {
         self.of(of).len() > 0
     }
 
-    /// Whether a routine is told how a process is created.
+    /// Whether there is an extended routine for processes.
     pub(crate) fn has_extended(&self) -> bool {
         self.of(Of::Processes).contexts().any(|context| context != PLAIN)
     }
 
-    /// Whether a routine is told of anything that a thread's begin or end can be.
+    /// Whether there is a routine for anything that a thread's begin or end can be.
     pub(crate) fn is_told_of_threads(&self) -> bool {
         self.is_any(Of::Threads) || self.is_any(Of::Processes)
     }
 
-    /// All routines, each with what it is told of.
+    /// All routines, each with what it is called for.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, DriverPtr<Code>)> {
         Of::ALL.into_iter().flat_map(|of| self.of(of).code().map(move |code| (of.role(), code)))
     }
@@ -208,7 +208,7 @@ pub fn set_load_image(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtStatus> 
     Ok(add(cx, Of::Images, code, PLAIN))
 }
 
-/// `PsSetLoadImageNotifyRoutineEx`: with `PS_IMAGE_NOTIFY_CONFLICTING_ARCHITECTURE` a routine is told of images of another architecture,
+/// `PsSetLoadImageNotifyRoutineEx`: with `PS_IMAGE_NOTIFY_CONFLICTING_ARCHITECTURE` a routine is called for images of another architecture,
 /// too, of which there are none.
 ///
 /// # Errors
@@ -228,7 +228,7 @@ pub fn remove_load_image(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtStatu
     remove(cx, Of::Images, code, "PsRemoveLoadImageNotifyRoutine")
 }
 
-/// Calls each routine of a kind with what `arguments` says it is told, from its context.
+/// Calls each routine of a kind with what `arguments` returns for its context; not if that is none.
 fn tell(cx: &mut Cx<'_>, of: Of, arguments: impl Fn(u64) -> Option<[u64; 3]>) -> Flow<()> {
     routines::call_all(cx, list_of(of), |cx, routine| {
         let Some(arguments) = arguments(routine.context) else { return Ok(()) };
@@ -246,7 +246,7 @@ pub fn tell_of_process(cx: &mut Cx<'_>, key: u64, is_new: bool) -> Flow<()> {
     tell_processes(cx, key, is_new, DriverPtr::NULL)
 }
 
-/// A process is created, by the current thread: routines that are told more of it are given `info`.
+/// A process is created, by the current thread: extended routines get `info`.
 ///
 /// # Errors
 /// A verdict on a routine.
@@ -264,15 +264,15 @@ fn tell_processes(
     is_new: bool,
     info: DriverPtr<PS_CREATE_NOTIFY_INFO>,
 ) -> Flow<()> {
-    let told = cx.with(|k| {
+    let found = cx.with(|k| {
         let process = k.ps.processes.get(&key)?;
-        let told = (process.parent, process.id, process.object.address);
-        Some(told).filter(|_| k.ps.notify.is_any(Of::Processes))
+        let found = (process.parent, process.id, process.object.address);
+        Some(found).filter(|_| k.ps.notify.is_any(Of::Processes))
     });
-    let Some((parent, id, object)) = told else { return Ok(()) };
+    let Some((parent, id, object)) = found else { return Ok(()) };
     tell(cx, Of::Processes, |context| match context {
         PLAIN => Some([parent, id, is_new.into()]),
-        // One that was registered while the others were told of a new process has not been asked what it says to it.
+        // If an extended routine was registered while the others were called for a new process, there is no `info` for it.
         _ if is_new && info.is_null() => None,
         _ => Some([object, id, info.address]),
     })
@@ -314,7 +314,7 @@ pub(crate) fn tell_of_image(cx: &mut Cx<'_>, base: u64) -> Flow<()> {
         let info: DriverPtr<IMAGE_INFO> =
             pool::allocate(cx, pool::Kind::NonPaged, bytes, pool::tag(b"Psim"))?;
         if info.is_null() {
-            return Ok(()); // they are told of the next
+            return Ok(()); // this image has no notification
         }
         cx.write(info + IMAGE_INFO::Properties, SYSTEM_IMAGE)?;
         cx.write(info + IMAGE_INFO::ImageBase, DriverPtr::new(base))?;

@@ -3,7 +3,7 @@
 //! Pages: *ExAllocatePoolWithQuotaTag function*, *POOL_FLAGS*, *IoAllocateIrp function*, *PsChargePoolQuota function*, *PsReturnPoolQuota
 //! function*, *Bug Check 0x21 QUOTA_UNDERFLOW*. A block is charged, with the bytes that were asked for, to the process in whose context it is
 //! allocated, and given back to that process when it is freed, wherever that is, and whether or not the process still runs. The system process is
-//! charged, too, and has no limit. Not here: what the I/O manager itself allocates for an application's request is charged to nobody; quotas of page
+//! charged, too, and has no limit. Not here: what the I/O manager itself allocates for an application's request is not charged; quotas of page
 //! files and working sets.
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! Bit maps in the driver's memory.
 //!
-//! Page: *RTL_BITMAP*, *RtlFindClearBits function* and their neighbours. Bits beyond the map's size are nobody's.
+//! Page: *RTL_BITMAP*, *RtlFindClearBits function* and their neighbours. Bits beyond the map's size are not used.
 
 use abi::{DriverPtr, RTL_BITMAP};
 use engine::Flow;

@@ -53,7 +53,7 @@ pub(crate) fn peek(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<Vec<u8>> {
     Ok(data)
 }
 
-/// A driver's routine would have read these bytes: in a checked machine, told if it must not.
+/// A driver's routine would have read these bytes: in a checked machine, a verdict if it must not.
 pub(crate) fn looked_at(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<()> {
     if access::answers(address) { Ok(()) } else { shadow::pointed(cx, address, bytes, TouchKind::Read) }
 }

@@ -12,7 +12,7 @@ use super::{crt, memory};
 use crate::cx::Cx;
 use crate::ke::slice;
 
-/// Characters a routine writes that was not told how many it may.
+/// Most characters that a routine without a length argument writes.
 const MOST: u64 = 0x1_0000;
 
 /// A `va_list` in the machine's memory.

@@ -23,7 +23,7 @@ const HIGH: u32 = 1 << 31;
 /// Type, name and language.
 const LEVELS: u32 = 3;
 
-/// What each level's entry lacks is told by.
+/// The status if there is no entry, by level.
 const NOT_FOUND: [NtStatus; 3] =
     [NtStatus::RESOURCE_TYPE_NOT_FOUND, NtStatus::RESOURCE_NAME_NOT_FOUND, NtStatus::RESOURCE_LANG_NOT_FOUND];
 

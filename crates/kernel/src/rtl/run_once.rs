@@ -1,4 +1,4 @@
-//! What is initialized once, by whoever needs it first.
+//! One-time initialization, by the caller that needs it first.
 //!
 //! Pages: *RtlRunOnceInitialize function*, *RtlRunOnceExecuteOnce function*, *RtlRunOnceBeginInitialize function*, *RtlRunOnceComplete function*. The
 //! two lowest bits of an `RTL_RUN_ONCE` say how far it is, the rest of it is what the initialization has left.

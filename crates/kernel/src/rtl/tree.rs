@@ -31,7 +31,7 @@ impl Side {
     }
 }
 
-/// What a step from node to node counts as: a tree that leads in a circle is an endless loop, and told as soon as one of calls.
+/// What a step from node to node counts as: a circular tree is an endless loop, reported as soon as one of calls.
 pub(crate) const STEP: u64 = budget::SERVICE;
 
 fn link(node: Node, side: Side) -> DriverPtr<Node> {

@@ -76,11 +76,11 @@ pub fn utf8_to_unicode(
     let bytes = cx.read_bytes(from, length.into())?;
     let converted = to_utf16(&bytes);
     if to == 0 {
-        return told(cx, written, 2 * converted.units(), converted.status());
+        return answer(cx, written, 2 * converted.units(), converted.status());
     }
     let (units, all) = converted.fitting(usize::try_from(room / 2).unwrap_or(usize::MAX));
     crt::write::<2>(cx, to, &units)?;
-    told(cx, written, 2 * units.len(), if all { converted.status() } else { NtStatus::BUFFER_TOO_SMALL })
+    answer(cx, written, 2 * units.len(), if all { converted.status() } else { NtStatus::BUFFER_TOO_SMALL })
 }
 
 /// `RtlUnicodeToUTF8N`: `length` is in bytes; else as [`utf8_to_unicode`].
@@ -104,11 +104,11 @@ pub fn unicode_to_utf8(
     let bytes = cx.read_bytes(from, length.into())?;
     let converted = to_utf8(&text::units(&bytes));
     if to == 0 {
-        return told(cx, written, converted.units(), converted.status());
+        return answer(cx, written, converted.units(), converted.status());
     }
     let (bytes, all) = converted.fitting(usize::try_from(room).unwrap_or(usize::MAX));
     cx.write_bytes(to, &bytes)?;
-    told(cx, written, bytes.len(), if all { converted.status() } else { NtStatus::BUFFER_TOO_SMALL })
+    answer(cx, written, bytes.len(), if all { converted.status() } else { NtStatus::BUFFER_TOO_SMALL })
 }
 
 fn refused(to: u64, written: DriverPtr<u32>, from: u64) -> Option<NtStatus> {
@@ -119,7 +119,7 @@ fn refused(to: u64, written: DriverPtr<u32>, from: u64) -> Option<NtStatus> {
     }
 }
 
-fn told(cx: &mut Cx<'_>, written: DriverPtr<u32>, bytes: usize, status: NtStatus) -> Flow<NtStatus> {
+fn answer(cx: &mut Cx<'_>, written: DriverPtr<u32>, bytes: usize, status: NtStatus) -> Flow<NtStatus> {
     convert::store_count(cx, written, bytes)?;
     Ok(status)
 }

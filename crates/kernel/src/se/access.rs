@@ -122,7 +122,7 @@ fn of_list(
     allowed
 }
 
-/// `SeAccessCheck`. Whoever asks for the kernel gets what it asks for.
+/// `SeAccessCheck`. A caller in kernel mode is granted what it asks for.
 ///
 /// # Errors
 /// A verdict on a bad pointer, or if the context holds no token.

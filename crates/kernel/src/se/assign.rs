@@ -1,7 +1,7 @@
 //! The security descriptor of an object that is made: what its maker says, what the object above hands down, what the token has.
 //!
 //! Pages: *SeAssignSecurity function*, *SeAssignSecurityEx function*, *SeDeassignSecurity function*, *ACE inheritance rules*. Of
-//! `AutoInheritFlags` none has an effect; entries for types of objects are not told apart.
+//! `AutoInheritFlags` none has an effect; entries for types of objects are not distinguished.
 
 use abi::{
     CONTAINER_INHERIT_ACE, DriverPtr, GENERIC_MAPPING, GUID, INHERIT_ONLY_ACE, INHERITED_ACE,

@@ -2,7 +2,7 @@
 //!
 //! Pages: *SeFilterToken function*, *ZwDuplicateToken function*, *Restricted Tokens*. A restricted token's groups may only refuse, it has lost privileges, and
 //! access is granted only if its list of restricting SIDs would be granted it, too. SANDBOX_INERT changes nothing here: there are no software
-//! restriction policies. A token has no descriptor: whoever has a handle to one may duplicate it.
+//! restriction policies. A token has no descriptor: a handle to one is enough to duplicate it.
 
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 

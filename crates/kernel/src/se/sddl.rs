@@ -130,7 +130,7 @@ pub fn parse(text: &str) -> Result<Descriptor, String> {
 /// The identifier that a text begins with, and what follows: the next part, whose name is one letter before a colon.
 fn leading_sid(text: &str) -> Result<(Sid, &str), String> {
     let end = text.find(':').map_or(text.len(), |colon| colon.saturating_sub(1));
-    let (sid, rest) = text.split_at_checked(end).ok_or_else(|| format!("`{text}` names nobody"))?;
+    let (sid, rest) = text.split_at_checked(end).ok_or_else(|| format!("`{text}` names no SID"))?;
     Ok((sid_of(sid)?, rest))
 }
 

@@ -65,7 +65,7 @@ pub fn open_of_thread(
     open_of_thread_ex(cx, thread, access, as_self, 0, to)
 }
 
-/// `ZwOpenThreadTokenEx`: STATUS_NO_TOKEN if the thread acts for nobody.
+/// `ZwOpenThreadTokenEx`: STATUS_NO_TOKEN if the thread does not impersonate.
 ///
 /// # Errors
 /// As [`open_of_process`].

@@ -418,7 +418,7 @@ pub(crate) fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<(u64, String)> {
     left.into_iter().map(|(object, caller)| (object, ldr::symbols::describe(cx, caller))).collect()
 }
 
-/// The routines that are told of events.
+/// The routines that are called for events.
 pub(crate) fn callbacks(k: &crate::Kernel) -> impl Iterator<Item = DriverPtr<Code>> {
     k.wmi.opened.values().filter_map(|opened| opened.callback.map(|(routine, _)| routine))
 }

@@ -3,7 +3,7 @@
 //! No page; the interface is that of the code which WPP puts into drivers. `IoWMIRegistrationControl` is given a record that begins with the callback's
 //! address, and the callback the minor function, the GUID, a buffer and its length, the record, and where to say how much it has written. It is asked for
 //! its registration by IRP_MN_REGINFO. *Ours*: that is done at once, in the thread that registers, so that what `DriverEntry` traces is seen; so is
-//! IRP_MN_DISABLE_EVENTS, before it is forgotten. Where nobody traces, it is kept and never called.
+//! IRP_MN_DISABLE_EVENTS, before it is forgotten. Where no session traces, it is kept and never called.
 
 use abi::{
     Code, DriverPtr, GUID, IRP_MN_DISABLE_EVENTS, IRP_MN_ENABLE_EVENTS, IRP_MN_REGINFO, NtStatus,
@@ -66,7 +66,7 @@ pub(crate) fn callbacks_of(cx: &mut Cx<'_>, driver: u64) -> Vec<(u64, String)> {
     left.into_iter().map(|(record, caller)| (record, ldr::symbols::describe(cx, caller))).collect()
 }
 
-/// Asks a callback what it has, where somebody traces, and enables what is traced.
+/// If a session traces, asks a callback what it has, and enables what is traced.
 fn ask(cx: &mut Cx<'_>, record: u64) -> Flow<()> {
     if !cx.with(|k| k.etw.tracing.is_on()) {
         return Ok(());

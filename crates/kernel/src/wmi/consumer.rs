@@ -2,7 +2,8 @@
 //!
 //! Pages: *IRP_MN_QUERY_ALL_DATA*, *IRP_MN_QUERY_SINGLE_INSTANCE*, *IRP_MN_CHANGE_SINGLE_INSTANCE*, *IRP_MN_CHANGE_SINGLE_ITEM*, *IRP_MN_EXECUTE_METHOD* ("WMI will
 //! send an IRP_MN_QUERY_SINGLE_INSTANCE prior to"), *IRP_MN_ENABLE_EVENTS* and *IRP_MN_ENABLE_COLLECTION* ("a single request … when the first data consumer").
-//! What applications ask is here, in blocks' bytes (`shown` tells what came of it); drivers that ask are in `block`. Requests are sent at PASSIVE_LEVEL by whoever asks.
+//! What applications ask is here, in blocks' bytes (`shown` emits the results); drivers that ask are in `block`. Requests are sent at
+//! PASSIVE_LEVEL by the thread that asks.
 
 use abi::{
     IRP_MN_CHANGE_SINGLE_INSTANCE, IRP_MN_CHANGE_SINGLE_ITEM, IRP_MN_DISABLE_COLLECTION,
@@ -50,16 +51,16 @@ pub enum Question {
     Event,
 }
 
-/// What came of it.
+/// What came of a question.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Told {
+pub struct Outcome {
     /// How it ended.
     pub status: NtStatus,
     /// The data that came in, those of several instances one behind the other.
     pub data: Vec<u8>,
 }
 
-impl Told {
+impl Outcome {
     const fn status(status: NtStatus) -> Self {
         Self { status, data: Vec::new() }
     }
@@ -365,7 +366,7 @@ pub(super) fn execute(
 ///
 /// # Errors
 /// A verdict on a driver that is asked.
-pub fn ask(cx: &mut Cx<'_>, guid: Guid, which: &Which, question: &Question) -> Flow<Told> {
+pub fn ask(cx: &mut Cx<'_>, guid: Guid, which: &Which, question: &Question) -> Flow<Outcome> {
     let answer = match question {
         Question::Listen => {
             let is_new = cx.with(|k| k.wmi.watched.insert(guid));
@@ -375,7 +376,7 @@ pub fn ask(cx: &mut Cx<'_>, guid: Guid, which: &Which, question: &Question) -> F
             let was = cx.with(|k| k.wmi.watched.remove(&guid));
             Err(if was { leave(cx, guid)? } else { NtStatus::WMI_ALREADY_DISABLED })
         }
-        // It has been told when it came.
+        // The event was emitted when it came.
         Question::Event => return event::await_one(cx, guid),
         _ => {
             begin_use(cx, guid)?;
@@ -386,11 +387,11 @@ pub fn ask(cx: &mut Cx<'_>, guid: Guid, which: &Which, question: &Question) -> F
     };
     shown::answer(cx, &guid, question, &answer);
     Ok(match answer {
-        Ok(instances) => Told {
+        Ok(instances) => Outcome {
             status: NtStatus::SUCCESS,
             data: instances.into_iter().flat_map(|instance| instance.data).collect(),
         },
-        Err(status) => Told::status(status),
+        Err(status) => Outcome::status(status),
     })
 }
 

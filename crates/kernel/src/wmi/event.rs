@@ -11,7 +11,7 @@ use abi::{
 };
 use engine::Flow;
 
-use super::consumer::{Told, Which, one_instance, time};
+use super::consumer::{Outcome, Which, one_instance, time};
 use super::node::{self, Form, Node, Target, at};
 use super::{Guid, block, shown, trace};
 use crate::cx::Cx;
@@ -107,7 +107,7 @@ fn tell(cx: &mut Cx<'_>, guid: Guid, bytes: &[u8]) -> Flow<()> {
 ///
 /// # Errors
 /// [`engine::Leave`] if the machine ends meanwhile.
-pub(super) fn await_one(cx: &mut Cx<'_>, guid: Guid) -> Flow<Told> {
+pub(super) fn await_one(cx: &mut Cx<'_>, guid: Guid) -> Flow<Outcome> {
     for _ in 0..PATIENCE / LOOK {
         let event = cx.with(|k| {
             let place = k.wmi.events.iter().position(|(of, _)| *of == guid)?;
@@ -115,13 +115,13 @@ pub(super) fn await_one(cx: &mut Cx<'_>, guid: Guid) -> Flow<Told> {
         });
         if let Some(bytes) = event {
             return Ok(match Node(&bytes).single_instance() {
-                Ok(data) => Told { status: NtStatus::SUCCESS, data },
-                Err(_) => Told { status: NtStatus::BUFFER_TOO_SMALL, data: bytes },
+                Ok(data) => Outcome { status: NtStatus::SUCCESS, data },
+                Err(_) => Outcome { status: NtStatus::BUFFER_TOO_SMALL, data: bytes },
             });
         }
         wait::sleep(cx, LOOK)?;
     }
-    Ok(Told { status: NtStatus::NO_MORE_ENTRIES, data: Vec::new() })
+    Ok(Outcome { status: NtStatus::NO_MORE_ENTRIES, data: Vec::new() })
 }
 
 /// `WmiFireEvent`: an event of one instance with a static name; the data's block is freed.

@@ -207,7 +207,7 @@ fn enter(
     Ok(Ok(NtStatus(status as u32)))
 }
 
-/// All instances: their lengths go where the driver's routine is told, and [`finish`] makes offsets of them.
+/// All instances: the driver's routine writes their lengths where its argument says, and [`finish`] makes offsets of them.
 fn query_all(cx: &mut Cx<'_>, asked: &Asked, place: Place) -> Flow<Result<NtStatus, NtStatus>> {
     let code = cx.read(asked.context + WMILIB_CONTEXT::QueryWmiDataBlock)?;
     let from = finish::begin_all(cx, asked.buffer, asked.room, place.count)?;

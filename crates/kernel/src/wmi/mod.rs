@@ -2,7 +2,7 @@
 //!
 //! Pages: *Implementing WMI*, *Registering as a WMI Data Provider*, *WMI Minor IRPs*. `registration` asks a provider what it has, `ask` sends it
 //! a request and judges what comes back, `node` builds and reads the blocks that travel. `library` and `finish` are the WMI library of a provider;
-//! `block`, `consumer`, `event` and `shown` are for those who ask; `trace` and `callback` are for trace providers, where somebody traces (`etw::session`). Binary MOF resources are not read: data
+//! `block`, `consumer`, `event` and `shown` are for those who ask; `trace` and `callback` are for trace providers, where a session traces (`etw::session`). Binary MOF resources are not read: data
 //! are bytes. Names of instances that collide are not changed.
 
 mod ask;

@@ -60,7 +60,7 @@ pub(super) fn answer(cx: &mut Cx<'_>, guid: &Guid, question: &Question, answer: 
     }
 }
 
-/// Tells an event: of one that is no single instance, its whole block.
+/// Emits an event: of one that is no single instance, its whole block.
 pub(super) fn event(cx: &mut Cx<'_>, guid: &Guid, block: &[u8], heard: bool) {
     if !cx.count_event(Kind::WmiEvent) {
         return;

@@ -121,7 +121,7 @@ pub fn query(
     } else {
         return Ok(NtStatus::INFO_LENGTH_MISMATCH);
     };
-    // Where nothing is to be written, nobody looks where.
+    // If nothing is to be written, the address is not used.
     if !answer.is_empty() {
         cx.write_bytes(to.address, &answer)?;
     }

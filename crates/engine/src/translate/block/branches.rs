@@ -27,7 +27,7 @@ impl Builder<'_> {
         self.terminate_unasked(class, instruction, bytes, index);
     }
 
-    /// As [`Self::terminate`], whoever may want to be asked.
+    /// As [`Self::terminate`], even if the guest has asked to be called before the instruction.
     pub(super) fn terminate_unasked(
         &mut self,
         class: Class,

@@ -55,7 +55,7 @@ pub(super) fn is_looked_at() -> bool {
     state().shadow.is_on() || state().sharing.is_on()
 }
 
-/// The `jmp [slot]` at `target` that nobody need be asked about.
+/// The `jmp [slot]` at `target`, if the guest need not be called before it.
 fn jump_at(cache: &mut Cache, target: u64) -> Option<Instruction> {
     let fetched = &mut cache.workshop.fetched;
     if !table::covers(target) || fetched.fetch(target).is_err() {

@@ -181,7 +181,7 @@ fn only_loads_can_fault(instruction: &Instruction) -> bool {
     general && (known || conditional)
 }
 
-/// By how much the instruction moves the stack pointer; none if that cannot be told.
+/// By how much the instruction moves the stack pointer; none if that is not known.
 fn stack_step(instruction: &Instruction) -> Option<i32> {
     let on_rsp = instruction.op0_kind() == OpKind::Register
         && instruction.op0_register().full_register() == Register::RSP;

@@ -37,7 +37,7 @@ impl ShortExport {
     }
 }
 
-/// Keeps the export's number for the gate, and `r10`, and goes to the gate if a reader reads calls. Leaves the scratch page's address in
+/// Keeps the export's number for the gate, and `r10`, and goes to the gate if short calls are not allowed. Leaves the scratch page's address in
 /// `r10`.
 macro_rules! unless_told {
     () => {
@@ -50,7 +50,7 @@ macro_rules! unless_told {
     };
 }
 
-/// The level in `al` is lower than it may be set to by nobody but the guest.
+/// Goes to the gate if the level in `al` is lower than driver code may set by itself.
 macro_rules! unless_asked {
     () => {
         "cmp al, [r10 + {s_free_levels}]

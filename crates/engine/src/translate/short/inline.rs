@@ -1,7 +1,7 @@
-//! A short call where it stands: what the driver's call, the gate and the export would do together, with no call and no
+//! A short call inlined in its block: what the driver's call, the gate and the export would do together, with no call and no
 //! return. First what a call stores on the stack: should that fault, or one of the tests say that the guest is to be asked, the
-//! ordinary call comes as if nothing had been, for it stores the same. `rax`, `r10` and `r11` are nobody's: a call leaves
-//! nothing in them. `r13` is the countdown.
+//! ordinary call follows as if nothing had happened, for it stores the same. `rax`, `r10` and `r11` are free: a call
+//! preserves none of them. `r13` is the countdown.
 
 use super::{Short, ShortExport, lock};
 use crate::translate::emitter::{Emitter, Hole, R10};

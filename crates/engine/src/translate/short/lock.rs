@@ -1,6 +1,6 @@
-//! A spin lock that is free, and is taken and given back with nobody looking: two short calls and a note in the scratch page of
-//! who has it. There is room for one such lock. The guest is told of it before it is asked or told anything else
-//! ([`crate::Guest::lock_taken`]): from then on the lock is the guest's, as if it had been asked for it.
+//! A free spin lock that is acquired and released without a call of the guest: two short calls and a note of the owner in the
+//! scratch page. There is room for one such lock. It is reported before any other call of the guest
+//! ([`crate::Guest::lock_taken`]): from then on the lock is the guest's, as if the guest had acquired it.
 //!
 //! It must be driver memory: the check is in the code, because a checked machine or one that learns what is shared has no
 //! short locks.

@@ -1,9 +1,9 @@
-//! Exports that need nobody: what driver code asks of its processor's level, and of a spin lock that is free, is answered where
-//! it calls ([`inline`], [`lock`]), or, of the level, just [`behind`] its call, in a few instructions, as long as the guest has
-//! said that nobody listens ([`crate::Engine::allow_short_calls`]). Everything a driver could see is as after a call through the gate: its home space,
+//! Exports without a call of the guest: those of the processor's level, and of a free spin lock, are executed at the call
+//! ([`inline`], [`lock`]), or, of the level, just [`behind`] it, in a few instructions, as long as the guest
+//! allows it ([`crate::Engine::allow_short_calls`]). Everything a driver could see is as after a call through the gate: its home space,
 //! what lies below its stack pointer, its registers, its flags.
 //!
-//! An answer that would let something in, break a rule or be told to somebody is the guest's: such a call goes on through
+//! If the call would unmask an interrupt, break a rule or emit an event, the guest handles it: such a call goes on through
 //! the gate as if it had come there first.
 
 mod behind;
@@ -26,7 +26,7 @@ pub(crate) struct ShortExport {
     pub(crate) counter: u8,
 }
 
-/// What an export does, if the guest need not know of the call.
+/// What an export does, if the guest need not be called.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Short {
     /// Returns the level.

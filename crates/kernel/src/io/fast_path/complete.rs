@@ -239,7 +239,7 @@ fn tell(k: &mut Kernel, ending: &Ending, status: NtStatus) -> bool {
     let waits = &k.ke.waits;
     let is_awaited = |event: View<KEVENT>| waits.contains_key(&event.at().address);
     let somebody_waits = !waits.is_empty() && (is_awaited(event) || is_awaited(file_event));
-    if somebody_waits || !k.is_settled_unheard() {
+    if somebody_waits || !k.is_settled() {
         return false;
     }
     let Blocks { objects: [of_file, of_event], .. } = ending.blocks;

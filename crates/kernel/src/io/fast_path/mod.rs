@@ -108,11 +108,7 @@ fn has_ended(k: &Kernel, begun: &Begun) -> bool {
     // One that nobody consumes.
     let stays = header.get(DISPATCHER_HEADER::Type) == ObjectKind::NotificationEvent as u8;
     let is_over = stays && header.get(DISPATCHER_HEADER::SignalState) > 0;
-    !k.engine.take_fault()
-        && is_over
-        && begun.synchronous
-        && ke::wait::may_begin_at_once(k)
-        && k.is_settled_unheard()
+    !k.engine.take_fault() && is_over && begun.synchronous && ke::wait::may_begin_at_once(k) && k.is_settled()
 }
 
 /// Its request has not ended.

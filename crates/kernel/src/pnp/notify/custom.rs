@@ -1,7 +1,7 @@
-//! Events of a driver's own about its device, told to those who have it open.
+//! Custom events: a driver notifies those who have its device open.
 //!
 //! Pages: *IoReportTargetDeviceChange function*, *IoReportTargetDeviceChangeAsynchronous function*, *TARGET_DEVICE_CUSTOM_NOTIFICATION structure*, *Using PnP Custom
-//! Notification*. Applications are not told.
+//! Notification*. Applications are not notified.
 
 use abi::{
     Code, DEVICE_OBJECT, DriverPtr, FILE_OBJECT, GUID, GUID_TARGET_DEVICE_QUERY_REMOVE,
@@ -42,7 +42,7 @@ fn copy(cx: &mut Cx<'_>, event: Notification) -> Flow<Result<Vec<u8>, NtStatus>>
     cx.read_bytes(event.address, size.into()).map(Ok)
 }
 
-/// `IoReportTargetDeviceChange`: returns when all have been told.
+/// `IoReportTargetDeviceChange`: returns when all callbacks have returned.
 ///
 /// # Errors
 /// A verdict if a pointer is bad, or `device` is no physical device object.
@@ -63,7 +63,7 @@ pub fn report(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, event: Notifica
     Ok(NtStatus::SUCCESS)
 }
 
-/// `IoReportTargetDeviceChangeAsynchronous`: returns at once; `callback` is called when all have been told.
+/// `IoReportTargetDeviceChangeAsynchronous`: returns at once; `callback` is called when all have been notified.
 ///
 /// # Errors
 /// As [`report`].

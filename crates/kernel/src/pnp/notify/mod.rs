@@ -1,8 +1,9 @@
-//! Plug and Play notifications: drivers that want to be told of device interfaces that come and go, and of a device that is to be removed.
+//! Plug and Play notifications to drivers: of device interfaces that come and go, and of a device that is to be removed.
 //!
 //! Pages: *IoRegisterPlugPlayNotification function*, *IoUnregisterPlugPlayNotification function*, *IoUnregisterPlugPlayNotificationEx function*, *Using PnP
-//! Notification*, *IRP_MN_QUERY_DEVICE_RELATIONS* ("TargetDeviceRelation Request"). Interfaces that come and go, and drivers' own events, are told one after the other by a thread of the PnP manager's (`queue`); what is
-//! asked and told when a device is removed comes from where that happens (`target`). A machine has one hardware profile, so that category is never told.
+//! Notification*, *IRP_MN_QUERY_DEVICE_RELATIONS* ("TargetDeviceRelation Request"). Interfaces that come and go, and drivers' own events, are notified one after the other by a thread of the PnP manager's (`queue`);
+//! notifications of a removal are sent by the thread that removes the device (`target`). A machine has one hardware profile, so that category
+//! has no notifications.
 
 pub mod custom;
 pub(crate) mod queue;
@@ -51,17 +52,17 @@ struct Registration {
     registered: u64,
     caller: u64,
     driver: u64,
-    /// It has been told that its device is gone.
+    /// It was notified that its device is gone.
     told_gone: bool,
     /// Threads that run its callback.
     running: Vec<StrandId>,
-    /// It is taken back: not called any more, and forgotten when nobody runs it.
+    /// It is taken back: not called any more, and forgotten when no thread runs it.
     is_removed: bool,
     /// Who waits for that.
     remover: Option<StrandId>,
 }
 
-/// All registrations, in the order in which they were made, and what is still to be told.
+/// All registrations, in the order in which they were made, and the notifications still to be sent.
 #[derive(Default)]
 pub(crate) struct State {
     registrations: Vec<Registration>,
@@ -282,7 +283,7 @@ pub(crate) fn outstanding(
         })
         .collect()
     });
-    let mut told = Vec::new();
+    let mut described = Vec::new();
     for (entry, registered, caller) in left {
         let runs = cx.with(|k| {
             k.pnp.notify.registrations.iter().any(|known| known.entry == entry && !known.running.is_empty())
@@ -290,7 +291,7 @@ pub(crate) fn outstanding(
         if !runs {
             forget(cx, entry)?;
         }
-        told.push((entry, registered, ldr::symbols::describe(cx, caller)));
+        described.push((entry, registered, ldr::symbols::describe(cx, caller)));
     }
-    Ok(told)
+    Ok(described)
 }

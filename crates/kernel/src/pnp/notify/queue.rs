@@ -1,7 +1,7 @@
-//! What is told one after the other, on a thread of the PnP manager's: interfaces that come and go, and drivers' own events.
+//! Notifications sent one after the other, on a thread of the PnP manager's: interfaces that come and go, and drivers' own events.
 //!
-//! Pages: *DEVICE_INTERFACE_CHANGE_NOTIFICATION structure* ("allocated from paged memory"), *IoReportTargetDeviceChangeAsynchronous function*. Whoever enables an interface
-//! does not wait for who is told of it.
+//! Pages: *DEVICE_INTERFACE_CHANGE_NOTIFICATION structure* ("allocated from paged memory"), *IoReportTargetDeviceChangeAsynchronous function*. A driver that enables an
+//! interface does not wait for the callbacks.
 
 use std::collections::VecDeque;
 
@@ -19,7 +19,7 @@ use crate::mm::pool;
 use crate::pnp::node::NodeId;
 use crate::{ke, ob, wmi};
 
-/// Something to be told.
+/// A notification to be sent.
 pub(super) enum Notice {
     /// An interface of this class and name was enabled, or disabled.
     Interface { class: String, name: String, enabled: bool },
@@ -32,13 +32,13 @@ pub(super) struct Custom {
     pub(super) device: NodeId,
     /// A `TARGET_DEVICE_CUSTOM_NOTIFICATION`.
     pub(super) bytes: Vec<u8>,
-    /// Called when all have been told: routine, context, and the driver that stays for it.
+    /// Called when all have been notified: routine, context, and the driver that stays loaded for it.
     pub(super) then: Option<(DriverPtr<Code>, u64, u64)>,
     /// Signaled then.
     pub(super) done: DriverPtr<KEVENT>,
 }
 
-/// What is to be told, the oldest first.
+/// Notifications to be sent, the oldest first.
 #[derive(Default)]
 pub(super) struct Queue {
     waiting: VecDeque<Notice>,

@@ -1,4 +1,4 @@
-//! Who has a device open is asked before it is removed, and told that it stays or goes.
+//! Drivers that have a device open are asked before it is removed, and notified when it stays or goes.
 //!
 //! Pages: *Using PnP Target Device Change Notification*, *Handling a GUID_TARGET_DEVICE_QUERY_REMOVE Event*, *Handling a GUID_TARGET_DEVICE_REMOVE_CANCELLED Event*,
 //! *Handling a GUID_TARGET_DEVICE_REMOVE_COMPLETE Event*, *TARGET_DEVICE_REMOVAL_NOTIFICATION structure*. All by the thread that removes it, one after the other.
@@ -15,7 +15,7 @@ use crate::cx::Cx;
 use crate::mm::pool;
 use crate::pnp::node::NodeId;
 
-/// The registrations on a device that have not been told that it is gone.
+/// The registrations on a device that were not notified that it is gone.
 pub(super) fn on_device(cx: &mut Cx<'_>, id: NodeId) -> Vec<u64> {
     cx.with(|k| {
         k.pnp.notify.which(|known| {
@@ -24,7 +24,7 @@ pub(super) fn on_device(cx: &mut Cx<'_>, id: NodeId) -> Vec<u64> {
     })
 }
 
-/// Asks whether the device may be removed: the first refusal, if there is one. Those that were asked before it are told that it stays.
+/// Asks whether the device may be removed: the first refusal, if there is one. Those that were asked before it are notified that the device stays.
 ///
 /// # Errors
 /// What a callback comes to.

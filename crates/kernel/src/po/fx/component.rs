@@ -2,8 +2,8 @@
 //!
 //! Pages: *PoFxActivateComponent function*, *PoFxIdleComponent function*, *PoFxCompleteIdleCondition function*, *PoFxCompleteIdleState function*,
 //! *PoFxSetComponentLatency function*, *PoFxSetComponentResidency function*, *PoFxSetComponentWake function*. Without a flag the framework decides which
-//! thread calls the driver back: this is the choice `po.fx_thread`, the caller's by default. A component is active while its driver is being told so, but
-//! a caller who waits for it waits for that call too.
+//! thread calls the driver back: this is the choice `po.fx_thread`, the caller's by default. While its active condition callback runs a component
+//! is active already, but a caller that waits for it waits for that call too.
 
 use abi::{PO_FX_FLAG_ASYNC_ONLY, PO_FX_FLAG_BLOCKING};
 use engine::Flow;
@@ -120,7 +120,7 @@ pub fn idle(cx: &mut Cx<'_>, handle: u64, component: u32, flags: u32) -> Flow<()
     drive::wait_until(cx, handle, Timeout::Never, act, is_idle).map(|_| ())
 }
 
-/// Whether a component has come to a condition, and whoever was told so by another thread has been told.
+/// Whether a component has come to a condition, and no other thread still runs the driver's callback for it.
 fn is_settled(k: &Kernel, handle: u64, index: usize, condition: Condition) -> bool {
     let component = &k.po.fx[&handle].components[index];
     let is_told = component.driven.is_none_or(|strand| strand == drive::current(k));
@@ -139,7 +139,7 @@ fn go_on(cx: &mut Cx<'_>, handle: u64, index: usize, manner: Manner) -> Flow<()>
 /// `PoFxCompleteIdleCondition`.
 ///
 /// # Errors
-/// A verdict on the parameters, or if the driver was not told that the component is idle.
+/// A verdict on the parameters, or if the driver's idle condition callback was not called.
 pub fn complete_idle_condition(cx: &mut Cx<'_>, handle: u64, component: u32) -> Flow<()> {
     let index = report::check_component(cx, "PoFxCompleteIdleCondition", handle, component)?;
     answer(cx, handle, Answer::IdleCondition(component), |device| {
@@ -178,7 +178,7 @@ pub(super) fn answer(
     }
 }
 
-/// The driver has answered: whoever made the call goes on, or a thread of the power manager does.
+/// The driver has answered: the thread that made the call goes on, or a thread of the power manager does.
 pub(super) fn answered(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     cx.with(|k| drive::note_idle(k, handle));
     drive::advance(cx, handle)

@@ -3,8 +3,8 @@
 //! Pages: *DevicePowerRequiredCallback*, *DevicePowerNotRequiredCallback*, *PoFxReportDevicePoweredOn function*,
 //! *PoFxCompleteDevicePowerNotRequired function*, *PoFxSetDeviceIdleTimeout function*, *PoFxNotifySurprisePowerOn function*, *PoFxPowerControl
 //! function*, *PoFxSetTargetDripsDevicePowerState function*. When a device is reported to be on, all its components are, so idle ones are taken to their
-//! F-states from F0 once more; a driver that told of a lower F-state before D3 is not told of F0 first (no page says either). A device that was turned on
-//! beside another is treated so too, and then as any that is idle.
+//! F-states from F0 once more; a driver called for a lower F-state before D3 is not called for F0 first (no page says either). A device that was turned
+//! on beside another is treated so too, and then as any that is idle.
 
 use abi::{DEVICE_OBJECT, DriverPtr, GUID, NtStatus, PowerDeviceMaximum, PowerDeviceUnspecified};
 use engine::Flow;
@@ -48,7 +48,7 @@ pub fn report_powered_on(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
 /// `PoFxCompleteDevicePowerNotRequired`.
 ///
 /// # Errors
-/// A verdict on the handle, or if the driver was not told.
+/// A verdict on the handle, or if the driver's callback was not called.
 pub fn complete_not_required(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     report::check(cx, "PoFxCompleteDevicePowerNotRequired", handle)?;
     component::answer(cx, handle, Answer::NotRequired, |device| {
@@ -56,7 +56,7 @@ pub fn complete_not_required(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     })
 }
 
-/// `PoFxNotifySurprisePowerOn`: nothing happens to a device that is not registered, or whose driver was not told that it need not be on.
+/// `PoFxNotifySurprisePowerOn`: nothing happens to a device that is not registered, or whose DevicePowerNotRequired callback was not called.
 ///
 /// # Errors
 /// None of its own.

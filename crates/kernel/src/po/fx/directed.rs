@@ -63,8 +63,8 @@ pub fn direct(cx: &mut Cx<'_>, id: NodeId, down: bool) -> Flow<NtStatus> {
 }
 
 /// The driver says that a directed transition is done. Bug check 0x9F with 6 is for one that "did not complete its Directed Power Transition callback successfully"; what
-/// that is no page says. Ours: the card is where it was, and nobody has asked for its power since the routine was called. One whose driver has asked, and been refused, has done
-/// what it could, and so has one that is being removed.
+/// that is no page says. Ours: the card is where it was, and its power was not requested since the routine was called. A driver whose request was refused has done
+/// what it could, and so has one whose device is being removed.
 pub(super) fn judge(cx: &mut Cx<'_>, handle: u64, down: bool) -> Flow<()> {
     let undone = cx.with(|k| {
         let device = k.po.fx.get(&handle)?;

@@ -117,7 +117,7 @@ fn begin_device(k: &mut Kernel, handle: u64) -> Option<Result<Call, u64>> {
     Some(Ok(Call { role, routine, arguments: [device.context, 0, 0] }))
 }
 
-/// Calls the driver; whoever waits for a change hears of it.
+/// Calls the driver, and wakes threads that wait for a change.
 fn make(cx: &mut Cx<'_>, handle: u64, index: Option<usize>, call: &Call) -> Flow<()> {
     changed(cx, handle)?;
     let called = routine::call(cx, call.role, call.routine, handle, &call.arguments);
@@ -174,13 +174,13 @@ fn is_work(k: &Kernel, handle: u64) -> bool {
     })
 }
 
-/// Something has happened without a call: whoever waits for a change hears of it.
+/// If the device's state has changed without a call, wakes threads that wait for a change.
 fn tell_moved(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     let moved = cx.with(|k| Some(std::mem::take(&mut k.po.fx.get_mut(&handle)?.moved)));
     if moved == Some(true) { changed(cx, handle) } else { Ok(()) }
 }
 
-/// Something was changed: whoever waits for that hears of it, and a thread of the power manager looks at what is to be done.
+/// After a change: wakes threads that wait for it, and has a thread of the power manager look at what is to be done.
 pub(super) fn advance(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     changed(cx, handle)?;
     look(cx, handle)

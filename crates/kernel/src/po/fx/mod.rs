@@ -3,7 +3,7 @@
 //! Pages: *Overview of the Power Management Framework*, *Component-Level Power Management*, *Introduction to the Directed Power Management Framework*.
 //! [`register`] takes registrations, [`component`] what drivers ask of components; [`next`] says what is to be done next, [`drive`] calls drivers;
 //! [`device`] is the device's power, [`system`] what happens when the system sleeps, [`directed`] directed power, [`perf`] performance states,
-//! [`report`] the verdicts. There is no platform extension plug-in: the framework decides alone, nobody shares a power domain, and no request for power
+//! [`report`] the verdicts. There is no platform extension plug-in: the framework decides alone, no power domain is shared, and no request for power
 //! control ever comes to a driver.
 
 pub mod component;
@@ -84,16 +84,16 @@ pub(crate) struct Routines {
     pub(crate) directed_down: DriverPtr<Code>,
 }
 
-/// Whether the driver was told that its device need not stay in D0.
+/// Which callback on the device's power the driver got last.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Power {
     /// It has to stay there.
     On,
-    /// It was told that it need not, and has not answered.
+    /// DevicePowerNotRequired was called, and the driver has not answered.
     Dropping,
     /// It has answered: the device may be in a lower state.
     Dropped,
-    /// It was told that it must be in D0, and has not said that it is.
+    /// DevicePowerRequired was called, and the driver has not reported D0.
     Rising,
 }
 
@@ -102,11 +102,11 @@ pub(crate) enum Power {
 pub(crate) enum Directed {
     /// The device is not directed.
     Up,
-    /// Its driver was told to power it down, and has not answered.
+    /// The power-down callback was called, and the driver has not answered.
     Lowering,
-    /// It is down until it is told otherwise.
+    /// It is down until the power-up callback.
     Down,
-    /// Its driver was told to power it up, and has not said that it is on.
+    /// The power-up callback was called, and the driver has not reported that it is on.
     Raising,
 }
 
@@ -115,7 +115,7 @@ pub(crate) enum Directed {
 pub(crate) enum Condition {
     /// Its driver may access it.
     Active,
-    /// Its driver was told that it is idle, and has not answered.
+    /// The idle condition callback was called, and the driver has not answered.
     Idling,
     /// Its driver must not access it.
     Idle,
@@ -145,7 +145,7 @@ pub(crate) struct Component {
     pub(crate) condition: Condition,
     /// Its F-state.
     pub(crate) state: u32,
-    /// The F-state that its driver was told to take it to, and has not said that it is in.
+    /// The F-state of the last idle state callback, which the driver has not completed.
     pub(crate) changing: Option<u32>,
     /// The thread in one of its driver's routines for it.
     pub(crate) driven: Option<StrandId>,

@@ -14,9 +14,9 @@ use super::{Component, Condition, Device, Power};
 /// What is to be done with a component.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Step {
-    /// Its driver is told that it is active.
+    /// The active condition callback.
     Active,
-    /// Its driver is told that it is idle.
+    /// The idle condition callback.
     Idle,
     /// Its driver is to take it to an F-state.
     State(u32),
@@ -25,9 +25,9 @@ pub(super) enum Step {
 /// What is to be done with the device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum DeviceStep {
-    /// Its driver is told that it must be in D0.
+    /// DevicePowerRequired: it must be in D0.
     Required,
-    /// Its driver is told that it need not.
+    /// DevicePowerNotRequired: it need not.
     NotRequired,
     /// Nothing before this time, in 100 ns.
     Until(u64),

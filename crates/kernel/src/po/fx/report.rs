@@ -177,7 +177,7 @@ pub(super) fn perf(cx: &mut Cx<'_>, handle: u64, component: u32, what: &str) -> 
     cx.stop(Verdict::error("pofx-perf-change", message))
 }
 
-/// The drivers of a device have completed its removal: its registration must be gone. It is taken back, as nobody answers any more.
+/// The drivers of a device have completed its removal: its registration must be gone. It is taken back, as its callbacks cannot be called any more.
 ///
 /// # Errors
 /// The verdict.

@@ -3,7 +3,7 @@
 //! Pages: *ComponentActiveConditionCallback* ("the Windows kernel might activate the component on behalf of the driver before sending … a system set-power
 //! IRP"), *PoFxReportDevicePoweredOn function* (a request for S0 is to be answered with it), *PO_FX_COMPONENT_V2* (`PO_FX_COMPONENT_FLAG_F0_ON_DX`). Whether the components
 //! are activated is the choice `po.fx_sleep`: they are, by default. From then until the driver says that its device is on nothing is done
-//! with the device but what its driver is told about components that become idle. *It does not* activate components before Plug and Play requests.
+//! with the device but calls of its driver for components that become idle. *It does not* activate components before Plug and Play requests.
 
 use abi::{DEVICE_OBJECT, DriverPtr};
 use engine::Flow;
