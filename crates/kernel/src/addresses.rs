@@ -15,7 +15,7 @@ use crate::mm::pool_check;
 const LOWEST: u64 = 0x1_0000_0000;
 
 /// The message with each address explained.
-pub(crate) fn told(cx: &mut Cx<'_>, message: &str) -> String {
+pub(crate) fn explain(cx: &mut Cx<'_>, message: &str) -> String {
     let mut text = String::with_capacity(message.len());
     let mut known = Vec::new();
     let mut rest = message;

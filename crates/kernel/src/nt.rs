@@ -50,7 +50,7 @@ pub struct Settings {
     pub memory: u64,
     /// Bytes of each kernel stack: a multiple of a page.
     pub stack: u64,
-    /// How deep each routine of a driver goes into its stack is measured: see [`crate::ke::depth::told`].
+    /// How deep each routine of a driver goes into its stack is measured: see [`crate::ke::depth::measured`].
     pub stack_depths: bool,
     /// Driver instructions after which one call counts as an endless loop.
     pub instruction_budget: u64,
@@ -540,7 +540,7 @@ impl Nt {
 
     /// With the addresses in its message explained.
     fn in_words(&self, verdict: Verdict) -> Verdict {
-        Verdict { message: addresses::told(&mut self.cx(), &verdict.message), ..verdict }
+        Verdict { message: addresses::explain(&mut self.cx(), &verdict.message), ..verdict }
     }
 
     fn with_stack(&self, mut verdict: Verdict) -> Verdict {

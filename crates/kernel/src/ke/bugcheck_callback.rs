@@ -1,9 +1,9 @@
 //! Routines that drivers want called when the system stops.
 //!
 //! Pages: *KeRegisterBugCheckCallback function*, *KeRegisterBugCheckReasonCallback function*, *KBUGCHECK_CALLBACK_ROUTINE callback function*,
-//! *Writing a Bug Check Callback Routine*. They run at HIGH_LEVEL on the processor that stopped, the others stand still, and what they have
-//! to say is in memory and in the trace; no dump is written. Of the reasons only secondary dump data and added pages are called. A run that ends
-//! without a bug check calls none. What goes wrong in one is told with the verdict, and no other is called then.
+//! *Writing a Bug Check Callback Routine*. They run at HIGH_LEVEL on the processor that stopped, the others stand still, and what they
+//! report is in memory and in the trace; no dump is written. Of the reasons only secondary dump data and added pages are called. A run that ends
+//! without a bug check calls none. An error in one is reported with the verdict, and no other is called then.
 #![allow(non_upper_case_globals, reason = "the reasons are Microsoft's, under Microsoft's names")]
 
 use abi::{

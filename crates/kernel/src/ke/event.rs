@@ -109,7 +109,7 @@ pub(crate) fn boost(increment: i32) -> u8 {
     u8::try_from(increment.clamp(0, 15)).unwrap_or(0)
 }
 
-/// After a signal: lets others run, unless the caller said that it waits next; then nobody comes between.
+/// After a signal: lets others run, unless the caller said that it waits next; then no other thread comes between.
 ///
 /// # Errors
 /// [`engine::Leave`] of what runs at once.

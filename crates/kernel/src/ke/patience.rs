@@ -2,7 +2,7 @@
 //! timer, a DPC or work item that queues itself, a thread that looks now and then, a request that nothing can end is alive for
 //! ever. It follows no page: Windows waits for ever, too.
 //!
-//! Whoever asks says so ([`asks`]), and from then on a virtual minute may pass, unless the script grants another time ([`grant`]).
+//! The one that asks says so ([`asks`]), and from then on a virtual minute may pass, unless the script grants another time ([`grant`]).
 //! What was set before the second half of it and is not due yet (a time-out, a timer without a period, a device's next deed) may
 //! end it still, and gets its chance, and half a minute for what follows from it. Then all that happens is known to end nothing, and
 //! the run is given up as if nothing could run any more (`scheduler`), with what `stuck` says about it.
@@ -104,7 +104,7 @@ impl Patience {
 
 impl State {
     /// What the machine has cost the host since boot, in which so many events have happened: roughly in nanoseconds. The same on every
-    /// host, and in a run that nobody hears of.
+    /// host, and in a run whose events are not read.
     fn cost(&self, events: u64) -> u64 {
         EVENT * events.saturating_sub(self.accesses) + self.spending.charged() + self.outlay
     }
@@ -160,7 +160,7 @@ fn look_at(k: &mut Kernel, now: u64) {
     k.ke.unsettled();
 }
 
-/// The alarm rings: how long somebody has waited, if the run is to be given up.
+/// The alarm rings: how long the outside has waited, if the run is to be given up.
 pub(crate) fn rings(k: &mut Kernel, now: u64, events: u64) -> Option<u64> {
     let over = |&(since, limit): &(u64, u64)| since.saturating_add(limit) <= now;
     if let Some(since) = k.ke.patience.granted.values().find(|granted| over(granted)).map(|granted| granted.0)
@@ -198,7 +198,7 @@ pub(crate) fn rings(k: &mut Kernel, now: u64, events: u64) -> Option<u64> {
     }
 }
 
-/// Nothing that happens ends what somebody has waited for so long.
+/// Gives the run up: nothing that happens ends what the outside has waited for so long.
 pub(crate) fn give_up(cx: &mut Cx<'_>, waited: u64) {
     let lost = stuck::lost(cx, waited);
     cx.with(|k| {

@@ -104,7 +104,7 @@ pub(crate) struct Processor {
     pub(crate) raised_since: u64,
     /// What this processor waits for inside a kernel call, without giving its thread up.
     pub(crate) waits_for: Option<WaitsFor>,
-    /// A `KeSetEvent` or its like said that the current thread waits next: nobody comes between.
+    /// A `KeSetEvent` or its like said that the current thread waits next: no other thread comes between.
     pub(crate) wait_next: bool,
     /// Whether the current thread gives way as soon as the level allows, and then goes behind its equals.
     pub(crate) yield_requested: bool,

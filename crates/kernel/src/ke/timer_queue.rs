@@ -400,7 +400,7 @@ impl TimerQueue {
         Some(strand)
     }
 
-    /// When the clock will find something due next, or somebody wakes, in nanoseconds.
+    /// When the clock finds something due next, or a thread wakes, in nanoseconds.
     #[inline]
     pub(crate) fn deadline(&self) -> Option<u64> {
         let next = self.next_tick.min(self.next_alarm);

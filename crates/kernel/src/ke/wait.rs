@@ -531,7 +531,7 @@ pub(super) fn begin(
 }
 
 /// Who waits for what, in words: if the thread does, and is not one of the system's own with nothing of a driver's on it.
-pub(crate) fn told(k: &Kernel, thread: &Thread) -> Option<String> {
+pub(crate) fn describe_wait(k: &Kernel, thread: &Thread) -> Option<String> {
     let ours = thread.role == Role::Worker && thread.callouts.is_empty();
     if thread.state != State::Waiting || ours {
         return None;

@@ -12,26 +12,26 @@ use crate::ke::scheduler::End;
 use crate::ke::{dpc, event, irql, spinlock, thread, wait};
 use crate::mm::pool;
 
-/// What a story is told of. Nobody hears of the rest where the short ways are gone.
+/// Kinds that are not traced, so that the fast paths apply.
 const UNHEARD: &[Kind] = &[Kind::Irql, Kind::DpcQueued];
 
-/// Which way a story is told.
+/// Which path a story takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Way {
     Short,
     /// The machine learns who touches what.
     Learning,
-    /// Somebody hears of all.
-    Heard,
+    /// All events are read.
+    AllRead,
 }
 
-const WAYS: [Way; 3] = [Way::Short, Way::Learning, Way::Heard];
+const WAYS: [Way; 3] = [Way::Short, Way::Learning, Way::AllRead];
 
-/// What happened, without what is not heard of the short way.
-fn told(way: Way, rig: Rig, story: impl FnOnce(&mut Cx<'_>)) -> Vec<String> {
+/// What happened, without the events that are not read on the fast path.
+fn events_of(way: Way, rig: Rig, story: impl FnOnce(&mut Cx<'_>)) -> Vec<String> {
     let mut lines = Vec::new();
     rig.run(|cx| {
-        let trace = Trace::without(cx, if way == Way::Heard { &[] } else { UNHEARD });
+        let trace = Trace::without(cx, if way == Way::AllRead { &[] } else { UNHEARD });
         cx.engine().learn_shared(way == Way::Learning);
         story(cx);
         cx.engine().learn_shared(false);
@@ -42,8 +42,8 @@ fn told(way: Way, rig: Rig, story: impl FnOnce(&mut Cx<'_>)) -> Vec<String> {
 }
 
 fn same(all: [Vec<String>; 3]) {
-    let [short, learning, heard] = all;
-    for other in [learning, heard] {
+    let [short, learning, all_read] = all;
+    for other in [learning, all_read] {
         let first = short.iter().zip(&other).find(|(short, other)| short != other);
         assert_eq!(first, None);
         assert_eq!(short.len(), other.len());
@@ -145,7 +145,7 @@ fn a_dpc_that_is_not_queued_at_all_is_as_one_that_is() {
     let mut shorts = [0; 3];
     let all = WAYS.map(|way| {
         let count = &mut shorts[way as usize];
-        told(way, Rig::default(), |cx| {
+        events_of(way, Rig::default(), |cx| {
             let address = DriverPtr::<Code>::new(0x7000_0000);
             cx.with(|k| k.io.rust_routines.insert(address.address, routine));
             let seen = std::rc::Rc::new(std::cell::Cell::new(0));
@@ -193,7 +193,7 @@ fn an_interrupt_that_is_not_heard_of_is_as_one_that_is() {
     let mut answers = [0; 3];
     let all = WAYS.map(|way| {
         let answer = &mut answers[way as usize];
-        told(way, Rig::default(), |cx| {
+        events_of(way, Rig::default(), |cx| {
             let driver = Driver::load(cx, "card", CARD);
             assert_eq!(driver.run(cx, "setup", &[]), Some(0));
             super::interrupts::connect(cx, driver.at("isr"));
