@@ -477,7 +477,7 @@ mod tests {
     #[test]
     fn the_ninth_line_has_the_oldest_go() {
         machine(|cx, _| {
-            // Nothing is there, and nobody minds.
+            // No device is there, and that is no error.
             let window = io_space::map(cx, 0xD_0000, 0x1000, abi::MmWriteCombined).unwrap();
             for line in 0..8 {
                 write(cx, window + line * LINE as u64, &[1; 4]).unwrap();

@@ -1,4 +1,4 @@
-//! Completion ports: where applications are told of the ends of requests on many files, by a queue of packets.
+//! Completion ports: where applications receive the ends of requests on many files, by a queue of packets.
 //!
 //! Pages: *I/O Completion Ports*, *CreateIoCompletionPort function*, *GetQueuedCompletionStatus function*, *GetQueuedCompletionStatusEx function*, *PostQueuedCompletionStatus
 //! function*, *SetFileCompletionNotificationModes function*. A port is a queue object (`ke::queue`): it is that which lets as many threads run as the port
@@ -71,8 +71,8 @@ pub fn create(cx: &mut Cx<'_>, threads: u32) -> Flow<Option<Handle>> {
     Ok(Some(handle))
 }
 
-/// `CreateIoCompletionPort` with a file: what is asked of it from now on is told there with this key. A file has one port at the most, and must be
-/// overlapped.
+/// `CreateIoCompletionPort` with a file: its requests' ends come there from now on, with this key. A file has one port at the most, and must
+/// be overlapped.
 ///
 /// # Errors
 /// As referring to handles.
@@ -261,7 +261,7 @@ fn next(
 /// A packet becomes an entry of the queue. False if there is no memory.
 fn put(cx: &mut Cx<'_>, port: DriverPtr<KQUEUE>, packet: Packet) -> Flow<bool> {
     if queue::is_run_down(cx.engine(), port).map_err(|bad| cx.bad_pointer(bad))? {
-        // Nobody can take it any more.
+        // It cannot be taken any more.
         return Ok(true);
     }
     let entry: DriverPtr<LIST_ENTRY> = pool::allocate(cx, pool::Kind::NonPaged, PACKET, TAG)?;
@@ -292,8 +292,8 @@ fn read(cx: &mut Cx<'_>, entry: DriverPtr<LIST_ENTRY>) -> Flow<Packet> {
     Ok(Packet { key, request, status, information })
 }
 
-/// A request on a file ends, and its requester has been told; `request` is 0 for a driver's own. One that did not wait and failed has told so
-/// itself.
+/// A request on a file ends, and its status block and event are set; `request` is 0 for a driver's own. A request that failed at once
+/// reports by its return value only.
 ///
 /// # Errors
 /// [`engine::Leave`] of what runs at once.

@@ -87,7 +87,7 @@ fn begin_insert(
     Ok(busy)
 }
 
-/// The routines as drivers call them: a queue that is not busy is told.
+/// The routines as drivers call them: a queue that is not busy is reported.
 pub(crate) mod ddi {
     use abi::{DriverPtr, KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY};
     use engine::Flow;

@@ -100,13 +100,13 @@ pub(crate) struct Issue {
     pub(crate) file: u64,
     /// An event of the requester's, with a reference; 0 if none.
     pub(crate) event: u64,
-    /// If it is pended, the requester goes on, and the answer is told when it comes.
+    /// If it is pended, the requester goes on, and the answer is delivered when it comes.
     pub(crate) answered_later: bool,
-    /// What a completion port calls it by; 0 if it is told to none.
+    /// What a completion port calls it by; 0 if no port gets it.
     pub(crate) context: u64,
     /// The thread that gets a user APC with its end; 0 if none does.
     pub(crate) apc: u64,
-    /// Its number, where somebody listened when its IRP was sent.
+    /// Its number, where its IRP's events were read when it was sent.
     pub(crate) request: u64,
     /// Where its IRP and system buffer lie, if it went off by the short way: see `fast_path`.
     pub(crate) blocks: Option<Blocks>,
@@ -391,7 +391,7 @@ fn new_file(
     Ok(Some(file))
 }
 
-/// A file of this name that its driver has never heard of, with a reference. None if there is no memory.
+/// A file of this name that its driver never received a request for, with a reference. None if there is no memory.
 ///
 /// # Errors
 /// A verdict on a damaged device object.

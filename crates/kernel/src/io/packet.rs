@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::irp;
 use crate::cx::Cx;
 
-/// An IRP whose memory is zeroed and which nobody has yet.
+/// An IRP whose memory is zeroed and which has no owner yet.
 pub(crate) struct Packet {
     /// Where it lies.
     pub(crate) irp: DriverPtr<IRP>,
@@ -69,7 +69,7 @@ impl Packet {
         Ok(self.irp)
     }
 
-    /// Only its header: nobody's stack location is filled in.
+    /// Only its header: no stack location is filled in.
     ///
     /// # Errors
     /// As [`Packet::write`].

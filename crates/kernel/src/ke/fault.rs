@@ -145,7 +145,8 @@ pub(crate) fn verdict(cx: &mut Cx<'_>, fault: &Fault) -> Verdict {
         k.ke.processor_mut().cr2 = fault.address;
         stack::overflowed(k, fault.address)
     });
-    let chain = overflowed.as_ref().map_or_else(String::new, |(stack, _)| stack::describe_overflow(cx, *stack));
+    let chain =
+        overflowed.as_ref().map_or_else(String::new, |(stack, _)| stack::describe_overflow(cx, *stack));
     let circumstances = Circumstances {
         place: cx.with(|k| place(k)),
         irql: super::irql::current(cx),

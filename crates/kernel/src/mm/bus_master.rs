@@ -4,7 +4,7 @@
 //! A device reaches memory that is locked (`MmProbeAndLockPages`), contiguous, or cannot be paged out. Anything else is a wild
 //! transfer; a checked machine sees freed pool and the bytes around blocks, too. Once its driver has a DMA adapter, a device is behind an IOMMU:
 //! it puts out logical addresses (`hal::dma`). One that goes on with physical addresses reaches what it reached, as on a computer
-//! without an IOMMU, and is told. There is no transfer from card to card.
+//! without an IOMMU, and is reported. There is no transfer from card to card.
 
 use std::ops::Range;
 
@@ -185,7 +185,7 @@ pub(crate) fn tell(cx: &mut Cx<'_>) {
         return;
     }
     for transfer in cx.with(|k| std::mem::take(&mut k.hal.transfers)) {
-        // Whoever runs next finds that the machine has ended.
+        // The thread that runs next finds that the machine has ended.
         if let Some((at, why)) = &transfer.doubt {
             let verdict = verdict(cx, &transfer, *at, why);
             if cx.verify(verdict.as_verifier()).is_err() {

@@ -102,7 +102,7 @@ pub(super) const fn is_combined(cache: u32) -> bool {
     cache == abi::MmWriteCombined || cache == abi::MmUSWCCached
 }
 
-/// `MmMapIoSpaceEx`, with page protections in place of caching; null, and told, if `protect` is not exactly one of them.
+/// `MmMapIoSpaceEx`, with page protections in place of caching; null, and reported, if `protect` is not exactly one of them.
 ///
 /// # Errors
 /// As [`map()`].

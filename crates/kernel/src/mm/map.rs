@@ -242,7 +242,7 @@ pub(crate) fn place_sparse(
     Some((address, areas))
 }
 
-/// Takes away what [`place_sparse`] gave; the pages stay whoever's they are.
+/// Takes away what [`place_sparse`] gave; the pages keep their owners.
 pub(crate) fn remove_sparse(k: &mut Kernel, zone: Zone, address: u64, count: u64, areas: usize) {
     k.mm.map.unmap(k.engine, address, count);
     budget::mapped(k, areas, count);

@@ -303,7 +303,7 @@ impl Physical {
         }
     }
 
-    /// Whether somebody holds a lock on the page.
+    /// Whether a lock on the page is held.
     #[must_use]
     pub fn is_locked(&self, physical: u64) -> bool {
         self.locks.contains_key(&(physical / PAGE))

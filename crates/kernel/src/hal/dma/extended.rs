@@ -2,7 +2,7 @@
 //!
 //! Pages: *PINITIALIZE_DMA_TRANSFER_CONTEXT*, *PALLOCATE_ADAPTER_CHANNEL_EX*, *PMAP_TRANSFER_EX*, *PFLUSH_ADAPTER_BUFFERS_EX*,
 //! *PGET_SCATTER_GATHER_LIST_EX*, *PBUILD_SCATTER_GATHER_LIST_EX*, *PFREE_ADAPTER_OBJECT*, *PCANCEL_ADAPTER_CHANNEL*, *PGET_DMA_ADAPTER_INFO*,
-//! *PGET_DMA_TRANSFER_INFO callback function*. Completion routines are for system DMA, and its controllers here tell nobody when they are done.
+//! *PGET_DMA_TRANSFER_INFO callback function*. Completion routines are for system DMA, and its controllers here give no signal when they are done.
 
 use abi::{
     ADAPTER_INFO_SYNCHRONOUS_CALLBACK, Code, DEVICE_OBJECT, DMA_ADAPTER, DMA_ADAPTER_INFO,

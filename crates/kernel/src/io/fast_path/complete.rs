@@ -159,7 +159,7 @@ pub(crate) fn complete(cx: &mut Cx<'_>, ending: &Ending) -> Flow<()> {
             completion_notice::release(cx, file, event)
         }
         Then::Settle => irql::settle(cx),
-        Then::Damaged(damaged) => pool::told(cx, Some(damaged)),
+        Then::Damaged(damaged) => pool::check_quarantined(cx, Some(damaged)),
     }
 }
 
