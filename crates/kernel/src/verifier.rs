@@ -171,7 +171,7 @@ mod tests {
         for option in VerifierOption::ALL {
             assert_eq!(VerifierOption::find(option.title()), Some(option));
         }
-        let told = "io,pools".parse::<Verifier>().unwrap_err();
-        assert!(told.contains("`pools`") && told.contains("special-pool"), "{told}");
+        let error = "io,pools".parse::<Verifier>().unwrap_err();
+        assert!(error.contains("`pools`") && error.contains("special-pool"), "{error}");
     }
 }

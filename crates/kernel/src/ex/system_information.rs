@@ -56,7 +56,7 @@ pub fn zw_query(
     length: u32,
     returned: DriverPtr<u32>,
 ) -> Flow<NtStatus> {
-    let told = match class {
+    let answered = match class {
         BASIC => cx.with(|k| basic(k)),
         PROCESSOR => cx.with(|k| processor(k)),
         TIME_OF_DAY => cx.with(|k| time_of_day(k)),
@@ -76,7 +76,7 @@ pub fn zw_query(
             return Err(cx.stop(Verdict::not_implemented(&what)));
         }
     };
-    answer(cx, &told.done(), buffer.address, length, returned)
+    answer(cx, &answered.done(), buffer.address, length, returned)
 }
 
 /// `SYSTEM_BASIC_INFORMATION`, 40h bytes.
