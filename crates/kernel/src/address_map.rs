@@ -176,7 +176,7 @@ impl<V> AddressMap<V> {
         self.find(address).is_some()
     }
 
-    /// The place of an entry at any address but the last, whoever is there: to be filled at once.
+    /// The place of an entry at any address but the last, whether one is there or not: to be filled at once.
     #[inline]
     pub fn slot(&mut self, address: u64) -> &mut Option<V> {
         let number = match self.find(address) {

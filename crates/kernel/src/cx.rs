@@ -119,7 +119,7 @@ impl<'m> Cx<'m> {
         self.nt.emit(event);
     }
 
-    /// As [`Cx::emit`], of an event that owns no memory, and of whose kind [`Cx::count_event`] has just said that somebody reads it.
+    /// As [`Cx::emit`], of an event that owns no memory; only after [`Cx::count_event`] has said that a reader wants its kind.
     #[inline]
     pub(crate) fn emit_counted(&self, event: Event) {
         self.nt.emit_counted(event);
@@ -131,15 +131,15 @@ impl<'m> Cx<'m> {
         self.nt.next_event()
     }
 
-    /// Something of this kind happens now. If somebody reads it the caller builds the event and emits it; else it is
-    /// only counted, so that an event's number is the same whoever listens.
+    /// An event of this kind happens now. If true, a reader wants it, and the caller builds it and emits it; else it is
+    /// only counted, so that an event's number does not depend on the readers.
     #[must_use]
     #[inline]
     pub fn count_event(&self, kind: crate::event::Kind) -> bool {
         self.nt.count_event(kind)
     }
 
-    /// Whether somebody reads events of this kind.
+    /// Whether a reader wants events of this kind.
     #[must_use]
     #[inline]
     pub(crate) fn is_heard(&self, kind: crate::event::Kind) -> bool {
@@ -157,7 +157,7 @@ impl<'m> Cx<'m> {
         self.nt.stop(verdict)
     }
 
-    /// Notes a finding that does not end the run (a leak seen at unload, an advice). What was told before is not told again.
+    /// Notes a finding that does not end the run (a leak seen at unload, an advice). A finding is reported once.
     pub fn report(&mut self, verdict: Verdict) {
         self.nt.report(verdict);
     }
@@ -263,7 +263,7 @@ impl<'m> Cx<'m> {
         self.engine().write_bytes(address, bytes).map_err(|bad| self.bad_pointer(bad))
     }
 
-    /// In a checked machine: nobody may touch freed memory or what lies around a block, the kernel neither.
+    /// In a checked machine: freed memory and what lies around a block may not be touched, by the kernel neither.
     #[inline]
     fn sound(&mut self, address: u64, bytes: u64, kind: TouchKind) -> Flow<()> {
         if self.engine().is_checked() { mm::shadow::sound(self, address, bytes, kind) } else { Ok(()) }

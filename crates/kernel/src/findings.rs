@@ -1,8 +1,8 @@
-//! What was found and did not end the run, and how often the same is told.
+//! What was found and did not end the run, and how often the same is reported.
 //!
-//! A driver may do the same a million times. One finding is one rule, one instruction of the driver's and one sentence: it is told once, and
-//! of one rule no instruction gets more than [`OF_ONE_INSTRUCTION`] sentences, since more of them differ in nothing but addresses. What the
-//! kernel finds by itself (a leak when the driver is gone) belongs to no instruction, and each is told; so is whatever is an error.
+//! A driver may do the same a million times. One finding is one rule, one instruction of the driver's and one sentence: it is reported once,
+//! and of one rule no instruction gets more than [`OF_ONE_INSTRUCTION`] sentences, since more of them differ in nothing but addresses. What the
+//! kernel finds by itself (a leak when the driver is gone) belongs to no instruction, and each is reported; so is every error.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,7 +20,7 @@ pub(crate) struct Findings {
 }
 
 impl Findings {
-    /// Whether a finding about the `instruction` is to be told; it counts as told from then on.
+    /// Whether a finding about the `instruction` is to be reported; it counts as reported from then on.
     pub(crate) fn is_news(&mut self, instruction: u64, finding: &Verdict) -> bool {
         let reported = self.reported.entry((instruction, finding.rule)).or_default();
         let is_limited = instruction != 0 && finding.tier != Tier::Error;

@@ -43,8 +43,8 @@ pub struct Settings {
     /// The processor that driver code finds.
     pub cpu: Cpu,
     /// The machine's memory has a byte shadow, and each access of driver code is tested against it before it happens.
-    /// Events, instructions and addresses are those of a machine that is not checked. Whoever starts the engine sees
-    /// to it (`engine::Host::start_checked`).
+    /// Events, instructions and addresses are those of a machine that is not checked. The code that starts the engine
+    /// makes the shadow (`engine::Host::start_checked`).
     pub checked: bool,
     /// Bytes of memory that can be given out, to drivers, to applications and to what the kernel keeps for them.
     pub memory: u64,
@@ -146,7 +146,7 @@ pub struct Nt {
     verifier: Verifier,
     /// How deep calls of drivers may be nested.
     pub(crate) most_calls: u32,
-    /// Whoever runs the machine is to stop waiting: see [`patience`].
+    /// The code that runs the machine is to stop waiting: see [`patience`].
     given_up: Cell<bool>,
     pub(crate) witness: Witness,
     pub(crate) departures: Departures,
@@ -280,7 +280,7 @@ impl Nt {
         wanted
     }
 
-    /// An event happens that nobody reads.
+    /// An event happens that no reader wants.
     #[inline]
     fn count(&self, kind: Kind) {
         if kind != Kind::Irql {
@@ -289,7 +289,7 @@ impl Nt {
     }
 
     /// The number of an event that happens now. A change of level has that of what comes next: driver code makes it by itself
-    /// where nobody reads it.
+    /// where no reader wants it.
     fn number(&self, kind: Kind) -> u64 {
         let number = self.next_event();
         self.count(kind);
@@ -324,14 +324,14 @@ impl Nt {
         }
     }
 
-    /// As [`Nt::emit`], of an event that owns nothing and that somebody reads: [`Nt::count_event`] has said so.
+    /// As [`Nt::emit`], of an event that owns nothing and that a reader wants: [`Nt::count_event`] has said so.
     #[inline]
     pub(crate) fn emit_counted(&self, event: Event) {
         let event = ManuallyDrop::new(event);
         self.deliver(event.kind(), &event);
     }
 
-    /// Somebody wants it, and it is of this kind.
+    /// Gives the event to the readers that want its kind.
     fn deliver(&self, kind: Kind, event: &Event) {
         let stamp = self.stamp(self.number(kind));
         let wants = 1 << kind as u8;
@@ -477,7 +477,7 @@ impl Nt {
         if is_error { Verdict { tier: Tier::Error, ..verdict } } else { verdict }
     }
 
-    /// A finding that does not end the run; what was told before is not told again ([`crate::findings`]).
+    /// A finding that does not end the run; each is reported once ([`crate::findings`]).
     #[cold]
     pub(crate) fn report(&self, verdict: Verdict) {
         if !self.findings.borrow_mut().is_news(self.engine.caller_rip(), &verdict) {
@@ -494,7 +494,7 @@ impl Nt {
         self.ending.get() || self.engine.has_panicked()
     }
 
-    /// Whether whoever runs the machine is to stop waiting for what it was run for.
+    /// Whether the code that runs the machine is to stop waiting for what it was run for.
     #[inline]
     pub(crate) fn is_given_up(&self) -> bool {
         self.given_up.get()
@@ -530,7 +530,7 @@ impl Nt {
         flow
     }
 
-    /// In debug builds: whether the kernel's promise to whoever changes the level holds.
+    /// In debug builds: whether the levels published to driver code are right.
     #[inline]
     pub(crate) fn check_settled(&self) {
         if cfg!(debug_assertions) {

@@ -19,7 +19,7 @@ use crate::witness;
 /// An `EX_PUSH_LOCK`.
 type Lock = DriverPtr<u64>;
 
-/// In the lock's word: somebody has it; somebody waits. Above are those that share it.
+/// In the lock's word: a thread has it; a thread waits. Above are those that share it.
 const LOCKED: u64 = 1;
 const WAITING: u64 = 2;
 const SHARE_SHIFT: u32 = 4;
@@ -27,7 +27,7 @@ const SHARE_SHIFT: u32 = 4;
 /// `KERNEL_AUTO_BOOST_INVALID_LOCK_RELEASE`.
 const INVALID_RELEASE: u32 = 0x162;
 
-/// A push lock that somebody holds.
+/// A push lock that is held.
 #[derive(Default)]
 pub(crate) struct State {
     alone: Option<Holder>,

@@ -1,8 +1,8 @@
-//! Lists of drivers' routines that the system calls when something happens: callback objects, and what drivers want to be told of processes,
+//! Lists of drivers' routines that the system calls when something happens: callback objects, and notify routines for processes,
 //! threads and images.
 //!
-//! A routine that is taken off the list is not called any more, and whoever takes it off waits until no call of it is under way: then what it
-//! uses may be freed.
+//! A routine that is taken off the list is not called any more, and the caller that takes it off waits until no call of it is under way:
+//! then what it uses may be freed.
 
 use abi::{Code, DriverPtr};
 use engine::{Flow, StrandId};

@@ -375,7 +375,7 @@ fn an_applications_thread_has_user_mode_behind_it() {
     });
 }
 
-/// What is told when threads wait and nothing can end it.
+/// The verdict's message when threads wait and nothing can end it.
 fn deadlock(cx: &mut Cx<'_>) -> String {
     let nt = cx.nt();
     assert_eq!(scheduler::run_until(nt, &mut |_| false), End::Stopped);
