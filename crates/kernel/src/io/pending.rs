@@ -57,7 +57,7 @@ struct Moments {
 }
 
 impl Frame {
-    /// Whether its driver may have the IRP: if an exception left it, the IRP is for whoever caught that.
+    /// Whether its driver may have the IRP: if an exception left it, the IRP belongs to the routine that caught that.
     const fn has_it(&self) -> bool {
         self.left.is_none() && !self.unwound
     }
@@ -321,7 +321,7 @@ fn judge(cx: &mut Cx<'_>, frame: Frame, left: Left, status: NtStatus) -> Flow<()
     }
 }
 
-/// The routine returned and the IRP is still in its location: nobody below has it.
+/// The routine returned and the IRP is still in its location: no driver below has it.
 fn judge_held(cx: &mut Cx<'_>, frame: Frame, status: NtStatus) -> Flow<()> {
     let location = irp::location(DriverPtr::new(frame.irp), frame.location);
     let marked = cx.read(location + IO_STACK_LOCATION::Control)? & SL_PENDING_RETURNED != 0;
@@ -401,7 +401,7 @@ mod tests {
         let mut frames = Frames::default();
         let number = frames.enter(1, 0xA, 1, (3, 0), Noted::NONE);
         frames.open[0].unwound = true;
-        assert_eq!(frames.holder(1), None, "whoever caught the exception has to see to the IRP");
+        assert_eq!(frames.holder(1), None, "the routine that caught the exception has to complete the IRP");
         assert!(frames.leave(1, 1, DONE).is_none());
         assert_eq!(frames.place(number), None);
     }

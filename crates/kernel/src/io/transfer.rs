@@ -100,7 +100,7 @@ pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: 
     Ok(answer)
 }
 
-/// An operation with where its end is to be told.
+/// An operation, and where its end is to be reported.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request<'o> {
     /// Not a copy: it was just made, in other pieces than it would be copied in.

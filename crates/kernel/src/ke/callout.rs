@@ -1,4 +1,4 @@
-//! Calls of a driver's routines: told as events, and checked for what they must leave as they found it. Follows the
+//! Calls of a driver's routines: emitted as events, and checked for what they must leave as they found it. Follows the
 //! pages of the callback routines (*KDEFERRED_ROUTINE*, *KSERVICE_ROUTINE*, *DRIVER_DISPATCH*, …).
 //!
 //! What a routine is called with, and what its result means, is its caller's business.
@@ -67,7 +67,7 @@ impl Marks {
         )
     }
 
-    fn told(self) -> Kept {
+    fn unpack(self) -> Kept {
         let Self(state, counts) = self;
         let half = |word: u64| usize::try_from(word & u64::from(u32::MAX)).unwrap_or(usize::MAX);
         let [irql, interrupts, low, high, apc_disable @ ..] = state.to_le_bytes();
@@ -321,7 +321,7 @@ fn tell_leave(cx: &mut Cx<'_>, call: &Callout, value: u64) {
 #[cold]
 fn judge(cx: &mut Cx<'_>, call: &Callout, before: Marks, after: Marks, left: LeftBehind) -> Flow<()> {
     let Callout { role, routine, .. } = *call;
-    let verdict = broken(call, before.told(), after.told()).or_else(|| convention_broken(left));
+    let verdict = broken(call, before.unpack(), after.unpack()).or_else(|| convention_broken(left));
     let Some(verdict) = verdict else { return Ok(()) };
     let who = ldr::symbols::describe(cx, routine.address);
     let mut verdict = Verdict { message: format!("{role} routine {who} {}", verdict.message), ..verdict };

@@ -172,7 +172,7 @@ pub(super) fn is_plain(k: &Kernel, dpc: DriverPtr<KDPC>) -> bool {
         && view.get(KDPC::Importance) == MEDIUM
         && view.get(KDPC::Number) < TARGETED
         && !is_queued(k, dpc.address);
-    // What was read in vain is nobody else's.
+    // Clear the sticky fault flag so that the next reader does not see ours.
     let missed = k.engine.take_fault();
     plain && !missed
 }
@@ -361,7 +361,7 @@ pub(crate) fn wait_until_over(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
     Ok(())
 }
 
-/// Whoever is asked to wait for a DPC must be below the level at which it runs.
+/// A caller that is asked to wait for a DPC must be below the level at which it runs.
 ///
 /// # Errors
 /// A verdict that names `what` was called if it is not.

@@ -29,8 +29,8 @@ const QUICK: u64 = 20_000;
 /// looks at the clock can stop in time, and Windows' watchdog sees one that does not before the host has worked for a second.
 const SLOW: u64 = 300_000_000_000_000;
 
-/// As [`super::dpc::insert`] below DISPATCH_LEVEL, where nothing waits and nobody hears of it: the DPC would run before anything else does,
-/// and runs without having been queued. None: nothing is done. Else whether nothing waits behind it.
+/// As [`super::dpc::insert`] below DISPATCH_LEVEL, where nothing waits and no reader wants the event: the DPC would run before anything
+/// else does, and runs without having been queued. None: nothing is done. Else whether nothing waits behind it.
 #[inline]
 pub(super) fn run_here(
     cx: &mut Cx<'_>,

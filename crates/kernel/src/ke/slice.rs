@@ -1,4 +1,4 @@
-//! How long driver code runs before somebody looks: the next deadline, the quantum, the turn, the policy's own question,
+//! How long driver code runs before the kernel looks: the next deadline, the quantum, the turn, the policy's own question,
 //! and the budget after which a call counts as an endless loop. Follows *Multitasking* (quantum),
 //! *Priority Boosts*, *KeShouldYieldProcessor function*, *Bug Check 0x133 DPC_WATCHDOG_VIOLATION*.
 
@@ -17,7 +17,7 @@ use crate::verdict::Verdict;
 /// How long a thread runs while equals are ready: two clock ticks, in nanoseconds.
 pub(crate) const QUANTUM: u64 = 2 * TICK;
 /// A call may be busy for so many times its budget of instructions, in nanoseconds, counting device accesses, stalls and
-/// waits for memory to change: ten minutes. Windows does not mind how long; whoever waits for it does (`patience`).
+/// waits for memory to change: ten minutes. Windows does not mind how long; a request's maker does (`patience`).
 const WAITING: u64 = 600;
 /// The same at DISPATCH_LEVEL and above, where Windows' watchdog does mind: two minutes.
 const WAITING_RAISED: u64 = 120;
@@ -109,7 +109,7 @@ pub(crate) fn of_next_turn(k: &Kernel, thread: &Thread, now: u64, quantum_end: u
 }
 
 /// The thread that runs has another account from `mark` on, which is to be looked at when so many instructions more have run: its slice ends
-/// then, if it would end later. When somebody looks must not depend on where slices end.
+/// then, if it would end later. When the kernel looks must not depend on where slices end.
 #[inline]
 pub(crate) fn look_within(k: &mut Kernel, mark: (u64, u64, u64), instructions: u64) {
     let at = mark.2.saturating_add(instructions);
@@ -151,7 +151,7 @@ pub(crate) fn serves(k: &Kernel, thread: &Thread, now: u64, quantum_end: u64) ->
 }
 
 /// `nanoseconds` pass without driver instructions: the slice ends so much earlier, unless instructions end it. False if it has
-/// come to its end; whoever lets the time pass sees to what that means.
+/// come to its end; the caller handles what that means.
 #[inline]
 pub(crate) fn shorten(k: &mut Kernel, nanoseconds: u64) -> bool {
     k.ke.charged += nanoseconds;
@@ -403,7 +403,7 @@ pub fn should_yield(cx: &mut Cx<'_>) -> Flow<bool> {
     Ok(waits || cx.choose("ke.should_yield", 2) == 1)
 }
 
-/// The verdict on a call of the current thread's that has run for as long as nobody would wait.
+/// The verdict on a call of the current thread's that has run longer than anything would wait for it.
 pub(crate) fn endless(k: &mut Kernel, now: u64) -> Option<Verdict> {
     k.ke.account(now);
     endless_on(k, k.ke.current)

@@ -118,8 +118,8 @@ fn plainly(cx: &mut Cx<'_>, object: DriverPtr<DISPATCHER_HEADER>) -> Option<Begu
     }
     let begun = cx.with(|k| wait_fast::begin(k, object))?;
     if begun == Begun::Waits {
-        let told = cx.count_event(Kind::Wait);
-        debug_assert!(!told, "nobody reads it");
+        let is_read = cx.count_event(Kind::Wait);
+        debug_assert!(!is_read, "no reader wants it");
     }
     Some(begun)
 }
@@ -197,7 +197,7 @@ pub fn for_object<T>(cx: &mut Cx<'_>, object: DriverPtr<T>) -> Flow<NtStatus> {
     wait(cx, &[object.cast()], false, Timeout::Never, DriverPtr::NULL, "a wait of the kernel's")
 }
 
-/// As [`for_object`], for whoever made a request: what its wait_mode says interrupts it, with USER_APC.
+/// As [`for_object`], for a request's maker: what its wait_mode says interrupts it, with USER_APC.
 ///
 /// # Errors
 /// As [`single`].

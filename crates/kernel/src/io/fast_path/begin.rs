@@ -60,7 +60,7 @@ struct Plan<'o> {
 /// Begins a request of an application's, up to the call of its driver. None: nothing is done.
 pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Option<Begun> {
     let Some(plan) = plan(k, handle, request) else {
-        // What was read in vain is nobody else's.
+        // Clear the sticky fault flag so that the next reader does not see ours.
         let _ = k.engine.take_fault();
         return None;
     };
@@ -71,7 +71,7 @@ pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Op
     let objects = hold(k, &plan);
     let blocks = Blocks { packet, buffer: (length > 0).then_some(buffer), objects };
     if !fill_buffer(k.engine, &plan, &blocks) {
-        unreachable!("it was read a moment ago, and nobody ran since");
+        unreachable!("it was read a moment ago, and no driver ran since");
     }
     write(k.engine, &plan, &blocks, request, size);
     let (irp, device) = (DriverPtr::<IRP>::new(packet.address), plan.device);
@@ -198,7 +198,7 @@ fn write(engine: Engine, plan: &Plan<'_>, blocks: &Blocks, request: &Request<'_>
     let at = DriverPtr::<IRP>::new(blocks.packet.address);
     let (location_at, device) = (irp::location(at, plan.stack_size), plan.device);
     let views = engine.view(at).zip(engine.view(location_at));
-    let (header, location) = views.expect("nobody has begun to ask meanwhile");
+    let (header, location) = views.expect("plain access was possible a moment ago");
     let list = at + IRP::ThreadListEntry;
     let links = header.part(IRP::ThreadListEntry);
     header.set(IRP::Type, IO_TYPE_IRP);

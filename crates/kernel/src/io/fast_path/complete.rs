@@ -1,4 +1,4 @@
-//! A request is completed: its data, its memory, and whoever asked. Pages: *IofCompleteRequest function*, *ReadFile function*.
+//! A request is completed: its data, its memory, and its requester. Pages: *IofCompleteRequest function*, *ReadFile function*.
 
 use abi::{
     DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_BUFFERED_IO,
@@ -36,7 +36,7 @@ pub(crate) struct Ending {
     synchronous: bool,
     /// Where the data go.
     user: Option<u64>,
-    /// Who is to be told, if not the thread that runs now.
+    /// The thread that is to be notified, if it is not the one that runs now.
     elsewhere: Option<StrandId>,
 }
 
@@ -142,7 +142,7 @@ fn are_free_to_go(k: &Kernel, blocks: &Blocks) -> bool {
 /// Completes it.
 ///
 /// # Errors
-/// A verdict on a block that was written to after it was freed; as waking whoever waits.
+/// A verdict on a block that was written to after it was freed; as waking the threads that wait.
 pub(crate) fn complete(cx: &mut Cx<'_>, ending: &Ending) -> Flow<()> {
     let moment = witness::moment(cx);
     if cx.count_event(Kind::IrpCompleted) {
@@ -166,7 +166,7 @@ pub(crate) fn complete(cx: &mut Cx<'_>, ending: &Ending) -> Flow<()> {
 /// What is left to do.
 enum Then {
     Nothing,
-    /// Events and references: somebody may go on because of them. With how the request ended.
+    /// Events and references: threads may become ready by them. With how the request ended.
     Tell(NtStatus),
     /// Nothing: a thread will.
     Settle,
@@ -208,7 +208,7 @@ fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
     if tell(k, ending, status) { Then::Nothing } else { Then::Tell(status) }
 }
 
-/// What another thread is to be told.
+/// What is to be delivered in another thread.
 fn notice(k: &mut Kernel, ending: &Ending) -> CompletionNotice {
     let Ending { number, status, information, marked: pending, status_block, .. } = *ending;
     let data = ending.blocks.buffer.zip(ending.user).map(|(buffer, user)| {
@@ -232,7 +232,7 @@ fn write_status(engine: Engine, to: DriverPtr<IO_STATUS_BLOCK>, status: NtStatus
     }
 }
 
-/// Events and references, if nobody goes on because of them.
+/// Events and references, if no thread becomes ready by them.
 fn tell(k: &mut Kernel, ending: &Ending, status: NtStatus) -> bool {
     let (file, event) = (ending.file, ending.event);
     let file_event = file.part(FILE_OBJECT::Event);
