@@ -5,7 +5,7 @@
 //! often, a `BTreeMap` is better.
 //!
 //! The table holds addresses and the numbers of their entries; the entries lie elsewhere, side by side, and stay where they are. So a
-//! table that is half empty costs 12 bytes a place, whatever is known of a thing, and who has noted an entry's number need not search.
+//! table that is half empty costs 12 bytes a place, whatever is known of a thing, and with an entry's number no search is needed.
 
 use std::cell::Cell;
 

@@ -301,7 +301,7 @@ impl Nt {
         self.named.get()
     }
 
-    /// Whether anybody reads events of this kind.
+    /// Whether a reader wants events of this kind.
     #[inline]
     pub(crate) fn wants(&self, kind: Kind) -> bool {
         self.wanted.get() & 1 << kind as u8 != 0

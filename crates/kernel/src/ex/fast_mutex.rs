@@ -2,7 +2,7 @@
 //!
 //! Pages: *ExAcquireFastMutex function*, *ExReleaseFastMutex function*, *ExAcquireFastMutexUnsafe function*,
 //! *ExTryToAcquireFastMutex function*. `ExInitializeFastMutex` is inlined into drivers; the structure in memory is the
-//! mutex, and who waits stands in its event.
+//! mutex, and the threads that wait are in its event.
 
 use abi::{DriverPtr, FAST_MUTEX, KEVENT};
 use engine::{Flow, Leave};

@@ -25,7 +25,7 @@ struct Entry {
     routine: Routine,
     /// How many calls of it are under way.
     running: u32,
-    /// Who waits until there is none: it is off the list.
+    /// The thread that waits until there is none: the routine is off the list.
     remover: Option<StrandId>,
 }
 
@@ -89,7 +89,7 @@ impl Routines {
         Some((entry.id, entry.routine))
     }
 
-    /// A call is over; who has waited for that.
+    /// A call is over; returns the thread that waits for that.
     fn end(&mut self, serial: u64) -> Option<StrandId> {
         let index = self.entries.iter().position(|entry| entry.serial == serial)?;
         let entry = &mut self.entries[index];

@@ -125,7 +125,7 @@ pub struct Moment<'m> {
 }
 
 impl<'m> Moment<'m> {
-    /// At this time, with this memory; nothing has kept anybody waiting.
+    /// At this time, with this memory; no device has taken extra time yet.
     pub fn new(now: u64, memory: &'m mut dyn Memory) -> Self {
         Self { now, memory, takes: 0 }
     }

@@ -154,7 +154,7 @@ pub fn rundown_thread(cx: &mut Cx<'_>) -> Flow<()> {
     rundown(cx, &|record| record.thread == thread)
 }
 
-/// Cancels everything anybody has asked for on an open file, and waits until it is complete: what the end of the
+/// Cancels every request on an open file, of all threads, and waits until it is complete: what the end of the
 /// process does, before it closes its handles.
 ///
 /// # Errors

@@ -110,7 +110,7 @@ pub(crate) fn elsewhere(k: &Kernel, record: &Record, pending: bool) -> Option<St
         let returns = record.issue.is_some() && !pending;
         return (!returns && !apc::runs_at_once(k, here.strand)).then_some(here.strand);
     }
-    // One that has ended hears nothing any more.
+    // A thread that has ended gets no APC any more.
     if record.thread == 0 { None } else { k.ke.thread_of(record.thread).map(|thread| thread.strand) }
 }
 

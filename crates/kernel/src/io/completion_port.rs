@@ -333,7 +333,7 @@ pub(super) fn forget(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<()> 
     ob::object::dereference(cx, port).map(|_| ())
 }
 
-/// With its last handle a port takes nothing any more: who waits for a packet hears that it is gone, and its packets go with it.
+/// When its last handle is closed a port takes nothing any more: waits for a packet end, and its packets go with it.
 fn closed(cx: &mut Cx<'_>, port: u64, _process: u64, _of_process: u32, of_all: u32) -> Flow<()> {
     if of_all == 0 { empty(cx, DriverPtr::new(port)) } else { Ok(()) }
 }

@@ -224,7 +224,7 @@ fn damaged(cx: &mut Cx<'_>, broken: Broken) -> engine::Leave {
     }
 }
 
-/// Whether it is known at a glance that it is a queue in which nothing waits: mostly so. False says nothing.
+/// Whether one look shows that it is a queue in which nothing waits: mostly so. Conservative: false may be wrong.
 #[inline]
 fn is_empty(cx: &mut Cx<'_>, queue: DriverPtr<KDEVICE_QUEUE>) -> bool {
     let head = queue + KDEVICE_QUEUE::DeviceListHead;

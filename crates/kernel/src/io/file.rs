@@ -108,7 +108,7 @@ pub(crate) struct Issue {
     pub(crate) apc: u64,
     /// Its number, where its IRP's events were read when it was sent.
     pub(crate) request: u64,
-    /// Where its IRP and system buffer lie, if it went off by the short way: see `fast_path`.
+    /// Where its IRP and system buffer lie, if it took the fast path: see `fast_path`.
     pub(crate) blocks: Option<Blocks>,
 }
 
@@ -174,7 +174,7 @@ pub fn cancel_io(cx: &mut Cx<'_>, handle: Handle) -> Flow<NtStatus> {
     cancel(cx, handle, "CancelIo", false)
 }
 
-/// What `CancelIoEx` does without an `OVERLAPPED`: cancels what anybody has under way on this file.
+/// What `CancelIoEx` does without an `OVERLAPPED`: cancels what any thread has under way on this file.
 ///
 /// # Errors
 /// A verdict on a driver.
@@ -316,7 +316,7 @@ fn open_device(
     cx.with(|k| change(&mut k.io.files, file.address, |file| file.opened = true));
     let flags = cx.read(file + FILE_OBJECT::Flags)?;
     cx.write(file + FILE_OBJECT::Flags, flags | FO_FILE_OPEN)?;
-    // It is said while the driver is asked, and the file may be gone later.
+    // It is set while the driver is asked, and the related file may be gone later.
     cx.write(file + FILE_OBJECT::RelatedFileObject, DriverPtr::NULL)?;
     Ok(Ok(Answered { file, access: map_generic(options.access), information: answer.information }))
 }

@@ -1,4 +1,4 @@
-//! A new IRP before anybody has it: its header and its first driver's stack location, written to its memory at once.
+//! A new IRP before it has an owner: its header and its first driver's stack location, written to its memory at once.
 //!
 //! Page: *IRP structure*. What goes into it is the business of `transfer`, `build` and `buffers`.
 

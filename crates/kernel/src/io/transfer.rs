@@ -192,7 +192,7 @@ fn with_event(
     }
 }
 
-/// The driver has returned `status`. For whom it was asked says whether the handle is synchronous, and the mode.
+/// The driver has returned `status`; the pair says whether the handle is synchronous, and the requester's mode.
 pub(crate) fn returned(
     cx: &mut Cx<'_>,
     file: DriverPtr<FILE_OBJECT>,

@@ -1,7 +1,7 @@
 //! What all objects that threads wait for have in common: a header with a state, and the threads that wait. Follows
 //! *Introduction to Kernel Dispatcher Objects*.
 //!
-//! States live in driver memory, where drivers and their macros read them. Who waits is known here and mirrored in the
+//! States live in driver memory, where drivers and their macros read them. The threads that wait are known here and mirrored in the
 //! wait lists there. Nothing here lets another thread run: callers end with [`super::irql::settle`].
 
 use abi::{DISPATCHER_HEADER, DriverPtr, KMUTANT, KWAIT_BLOCK, NtStatus};
@@ -257,7 +257,7 @@ pub(crate) fn waits_no_more(k: &mut Kernel, header: Header, strand: StrandId) {
     }
 }
 
-/// Sets the state and lets go whom it satisfies; returns the state before.
+/// Sets the state and lets go the threads it satisfies; returns the state before.
 ///
 /// # Errors
 /// A verdict if the object is not memory or its wait list is damaged.

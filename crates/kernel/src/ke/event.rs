@@ -83,7 +83,7 @@ fn check_wait(cx: &mut Cx<'_>) -> Flow<()> {
     cx.verify(Verdict::verifier("irql-too-high", message).bug_check(0xC4, [0x2_0016, irql.into(), 0, 0]))
 }
 
-/// `KePulseEvent`: lets go whom a set event would let go, and leaves it not signaled; returns the previous state.
+/// `KePulseEvent`: lets go the threads that a set event would let go, and leaves it not signaled; returns the previous state.
 ///
 /// # Errors
 /// As [`set`].

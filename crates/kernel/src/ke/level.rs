@@ -372,7 +372,7 @@ mod tests {
     use crate::ke::{spinlock, thread};
     use crate::mm::pool;
 
-    /// What was promised, which must never be less than the truth.
+    /// The published free level, which must never be too low.
     fn promise(cx: &mut Cx<'_>) -> u8 {
         cx.nt().check_settled();
         cx.engine().free_levels()

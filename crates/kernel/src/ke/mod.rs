@@ -114,7 +114,7 @@ pub struct State {
     pub(crate) descriptor_tables: u64,
     /// Threads that could run.
     pub(crate) ready: ReadyQueues,
-    /// Who waits for an object, by its address, in the order of arrival.
+    /// The threads that wait for an object, by its address, in the order of arrival.
     pub(crate) waits: SortedMap<u64, Few<StrandId, 2>>,
     /// What is in a DPC queue, and where, by address.
     pub(crate) queued: SortedMap<u64, dpc::QueueOf>,

@@ -28,9 +28,9 @@ const PART: u64 = 300;
 const AGAIN: u64 = 3;
 /// and in any case so much.
 const AT_LEAST: u64 = 10_000_000;
-/// So many nanoseconds that pass by themselves are as good as one of cost.
+/// So many nanoseconds that pass by themselves count as one of cost.
 const BY_ITSELF: u64 = 128;
-/// What an event costs the host in a checked run, in nanoseconds. Whatever happens in a machine is an event, whether anyone hears of it or
+/// What an event costs the host in a checked run, in nanoseconds. Whatever happens in a machine is an event, whether it is read or
 /// not; measured, an event of a loop through exports, of a switch of threads, of a DPC takes 50 to 100. Accesses to devices count for
 /// nothing: they take time, a register that is polled takes more and more (`hal::access`), and one that is not is progress.
 const EVENT: u64 = 100;

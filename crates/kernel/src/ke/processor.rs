@@ -218,7 +218,7 @@ pub(crate) fn set_current_thread(k: &mut Kernel, index: usize, strand: StrandId)
     exchange_thread(k, index, strand, object);
 }
 
-/// The same with its idle thread, which is to run nothing: what was promised is seen to when a turn begins.
+/// The same with its idle thread, which is to run nothing: the published free level is recomputed when a turn begins.
 #[inline]
 pub(crate) fn leave_to_idle(k: &mut Kernel, index: usize) {
     let (idle, object) = (k.ke.processors[index].idle, k.ke.processors[index].idle_object);

@@ -59,7 +59,7 @@ impl ReadyQueues {
         self.occupied |= 1 << priority;
     }
 
-    /// Whether all that are here became ready after `moment`; false says nothing.
+    /// Whether all that are here became ready after `moment`. Conservative: false may be wrong.
     #[inline]
     pub(crate) fn all_since(&self, moment: u64) -> bool {
         self.occupied == 0 || self.oldest > moment

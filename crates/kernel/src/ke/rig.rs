@@ -128,7 +128,7 @@ impl Log {
 #[derive(Clone, Default)]
 pub(crate) struct Trace {
     lines: Rc<RefCell<Vec<String>>>,
-    /// What it does not hear of.
+    /// Kinds that are not traced.
     unheard: &'static [Kind],
 }
 

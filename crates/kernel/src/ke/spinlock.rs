@@ -112,7 +112,7 @@ impl Locks {
         own.copied()
     }
 
-    /// Whether anybody holds the lock.
+    /// Whether the lock is held.
     pub(crate) fn is_held(&self, lock: u64) -> bool {
         self.holder(lock).is_some()
     }

@@ -32,7 +32,7 @@ pub(crate) fn verdict(k: &Kernel) -> Option<(usize, Verdict)> {
     Some((worst, if locks { of_locks(k, everybody(k)) } else { livelock(k, worst) }))
 }
 
-/// Everybody waits and nothing is due that could wake anybody; or what happens ends nothing, and the run was given up.
+/// All threads wait and nothing is due that could wake one; or nothing that happens ends a wait, and the run was given up.
 pub(crate) fn deadlock(cx: &mut Cx<'_>) -> Verdict {
     let (rule, Why { words, moments }) = match patience::lost(cx) {
         Some(lost) => ("stuck", lost),
@@ -184,7 +184,7 @@ fn watchdog(processor: &Processor) -> [u64; 4] {
     [processor.floors.is_empty().into(), watchdog::SINGLE, watchdog::SINGLE, 0]
 }
 
-/// Who waits for what, all of them.
+/// Which thread waits for what, all of them.
 fn everybody(k: &Kernel) -> String {
     let processors = k.ke.processors.iter().filter(|p| waits_busily(k, p.number as usize));
     let mut lines: Vec<String> = processors.map(|processor| of_processor(k, processor)).collect();
@@ -255,7 +255,7 @@ fn held_by(k: &Kernel, lock: u64) -> String {
         |held: Held| format!("processor {} holds since {}", held.processor, symbols::code(k, held.place));
     let mut all: Vec<String> = k.ke.locks.holders(lock).map(holder).collect();
     if all.is_empty() {
-        all.push("no processor holds it".to_owned());
+        all.push("no processor holds".to_owned());
     }
     all.extend(
         k.ke.locks.wanting(lock).map(|processor| format!("processor {processor} waits to have alone")),

@@ -125,7 +125,7 @@ pub(crate) struct TimerQueue {
     next_tick: u64,
     /// When the first of `alarms` rings, or `patience` looks; `NEVER` if neither does.
     next_alarm: u64,
-    /// When `patience` looks, in nanoseconds: of that nothing comes that could end anybody's wait.
+    /// When `patience` looks, in nanoseconds: that cannot end a wait.
     watch: u64,
 }
 

@@ -530,7 +530,7 @@ pub(super) fn begin(
     Ok(())
 }
 
-/// Who waits for what, in words: if the thread does, and is not one of the system's own with nothing of a driver's on it.
+/// What the thread waits for, in words: if it does, and is not one of the system's own with nothing of a driver's on it.
 pub(crate) fn describe_wait(k: &Kernel, thread: &Thread) -> Option<String> {
     let ours = thread.role == Role::Worker && thread.callouts.is_empty();
     if thread.state != State::Waiting || ours {

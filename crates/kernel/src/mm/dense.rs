@@ -163,7 +163,7 @@ fn begin(k: &mut Kernel, sort: Sort) -> Option<Open> {
     Some(Open { address, used: 1 })
 }
 
-/// What the host lets anybody do with what is no range's.
+/// The host's protection of what belongs to no range.
 const fn unused(sort: Sort) -> Protection {
     if sort.closed {
         Protection::NONE

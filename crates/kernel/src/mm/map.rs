@@ -1,7 +1,7 @@
 //! Which virtual page shows which physical page, and what a driver may do there: the machine's page tables.
 //!
 //! Every mapping of machine memory is made and taken away here, so that `MmGetPhysicalAddress`, `MmIsAddressValid` and
-//! MDLs tell the truth. It decides nothing about whose memory it is.
+//! MDLs are right. Who owns the memory is decided elsewhere.
 
 use engine::windows::PAGE;
 use engine::{BadAddress, Engine, Protection};

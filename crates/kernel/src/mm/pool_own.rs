@@ -1,6 +1,6 @@
 //! Pool of the kernel's own, as each request takes and frees some (its packet, its system buffer): found once, and in few steps.
 //!
-//! Whatever is wrong, or needs a page, goes the long way of `pool`, which does and says the same in its order.
+//! Whatever is wrong, or needs a page, is left to the general path of `pool`, which does and reports the same in its order.
 
 use super::pool::{Block, Freeing, Kind, Known, Life, fill_freed, lay_small, retire_small, room, set_free};
 use super::pool_check;

@@ -315,7 +315,7 @@ pub fn build_list(
     ask_for_list(cx, (NAME, adapter), (mdl, offset, length), wanted, (transfer, flags), memory, list)
 }
 
-/// Asks for a list of so many bytes from an offset on into what the MDLs describe: `wanted` has yet to hear where that is.
+/// Asks for a list of so many bytes from an offset on into what the MDLs describe: `wanted` still lacks where that is.
 fn ask_for_list(
     cx: &mut Cx<'_>,
     (name, adapter): (&str, DriverPtr<DMA_ADAPTER>),

@@ -16,7 +16,7 @@ use crate::mm::user;
 use crate::ob::Handle;
 use crate::ps;
 
-/// More than places that one request after the other makes anew: the short way takes only such as were there.
+/// More than places that one request after the other makes anew: the fast path takes only such as were there.
 const ROUNDS: u32 = 40;
 const METHOD_BUFFERED: u32 = 0x0022_2000;
 const BYTES: u64 = 24;
@@ -34,7 +34,7 @@ enum Deed {
     Protect,
     /// Waits a while, so that a thread waits for the event meanwhile.
     Linger,
-    /// Marks it pending and completes it at DISPATCH_LEVEL, as a DPC would: the thread hears of it when the level falls.
+    /// Marks it pending and completes it at DISPATCH_LEVEL, as a DPC would: the thread is notified when the level falls.
     Raise,
     /// The same, of one that fails.
     RaiseAndFail,
@@ -105,7 +105,7 @@ fn obey(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
     Ok(if pends { NtStatus::PENDING } else { status }.0.into())
 }
 
-/// What is left of a story: how many requests went the short way, how each ended, and all blocks of pool.
+/// What is left of a story: how many requests took the fast path, how each ended, and all blocks of pool.
 type Left = (u64, Vec<(Deed, u32, u64)>, Vec<(u64, Block)>);
 
 fn requests(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, handle: Handle) -> Flow<Left> {
@@ -176,7 +176,7 @@ fn both_ways(options: OpenOptions) {
 fn compare(unheard: &'static [Kind], options: OpenOptions) {
     let (short_trace, (shorts, answers, blocks)) = run_story(false, unheard, options);
     let (long_trace, (longs, long_answers, long_blocks)) = run_story(true, unheard, options);
-    assert!(shorts > 100, "{shorts} went the short way");
+    assert!(shorts > 100, "{shorts} took the fast path");
     assert_eq!(longs, 0);
     assert_eq!(answers, long_answers);
     assert_eq!(blocks, long_blocks);

@@ -339,7 +339,7 @@ fn status_and_mark_of_a_pended_request_must_agree() {
     }
 }
 
-/// Who waits takes the one for a request under way; the other is a failure, and only Driver Verifier refuses it.
+/// A waiter takes the one for a request under way; the other is a failure, and only Driver Verifier refuses it.
 #[test]
 fn a_request_that_ends_with_minus_one_is_driver_verifiers_and_ends() {
     let outcome = story(|cx| {

@@ -15,7 +15,7 @@ use crate::ke::rig::{Driver, Rig, Scripted, Trace, machine, message, settle, spa
 use crate::ke::scheduler::End;
 use crate::ke::{switch_fast, wait, wait_fast};
 
-/// Two threads that ask and answer, and three that wait for a gate: with and without a boost, from DISPATCH_LEVEL, before anybody waits, twice
+/// Two threads that ask and answer, and three that wait for a gate: with and without a boost, from DISPATCH_LEVEL, before a thread waits, twice
 /// in a row, and with a time-out. All they see goes to `Seen`.
 const STORY: &str = "
     static u64 Asked[3], Answered[3], Gate[3], Lock, Seen[8192]; static u32 Count;

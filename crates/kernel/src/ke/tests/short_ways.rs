@@ -1,5 +1,5 @@
-//! A DPC that runs without having been queued, and an interrupt's routine that is entered and left in one look, beside their long ways:
-//! who hears of levels and queues, or learns who touches what, has only those, and must see the same happen.
+//! A DPC that runs without having been queued, and an interrupt's routine that is entered and left in one look, beside the general paths:
+//! a reader of levels and queues, or a machine that learns who touches what, has only those, and must see the same happen.
 
 use abi::{Code, DriverPtr, KDPC, KEVENT, NtStatus};
 use engine::Flow;
@@ -159,7 +159,7 @@ fn a_dpc_that_is_not_queued_at_all_is_as_one_that_is() {
         })
     });
     let below_dispatch = 2 * 2 * DEEDS.len() as u64;
-    assert_eq!(shorts, [below_dispatch, 0, 0], "those went the short way, and no others");
+    assert_eq!(shorts, [below_dispatch, 0, 0], "those took the fast path, and no others");
     same(all);
 }
 

@@ -74,7 +74,7 @@ fn memory_that_the_kernel_still_uses_cannot_be_freed() {
     }
 }
 
-/// A spin lock is a word of memory: Windows never hears that it is freed. Another processor that holds it releases it, and writes there.
+/// A spin lock is a word of memory: Windows cannot know that it is freed. Another processor that holds it releases it, and writes there.
 #[test]
 fn a_lock_that_is_freed_by_who_holds_it_is_drivers_verifiers_and_one_of_another_processor_an_error() {
     machine(|cx: &mut Cx<'_>| {
