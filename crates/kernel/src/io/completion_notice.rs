@@ -146,7 +146,7 @@ impl CompletionNotice {
         let synchronous = file.get(FILE_OBJECT::Flags) & FO_SYNCHRONOUS_IO != 0;
         let file_event = file.part(FILE_OBJECT::Event);
         let are_events = is_event(event) && is_event(file_event);
-        // As it is: so that it is known whether it can be written.
+        // Rewritten unchanged, to find out whether it can be written.
         block.set(IO_STATUS_BLOCK::Status, block.get(IO_STATUS_BLOCK::Status));
         block.set(IO_STATUS_BLOCK::Information, block.get(IO_STATUS_BLOCK::Information));
         let waits = &k.ke.waits;
@@ -187,7 +187,7 @@ impl CompletionNotice {
     /// # Errors
     /// A verdict on a driver's bad pointer; as waking the threads that wait.
     pub(crate) fn tell(mut self, cx: &mut Cx<'_>) -> Flow<()> {
-        // How the driver ended it, whatever becomes of the data.
+        // By the driver's status: a failure to copy the data does not matter here.
         let always = self.origin == Origin::System && self.issue.is_none();
         let tell = always || self.pending || !is_error(self.status);
         let delivered = match &self.data {

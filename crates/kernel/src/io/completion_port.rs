@@ -315,7 +315,7 @@ pub(crate) fn tell(
     let port = cx.read(context + IO_COMPLETION_CONTEXT::Port)?.cast::<KQUEUE>();
     let key = cx.read(context + IO_COMPLETION_CONTEXT::Key)?.address;
     let packet = Packet { key, request, status: answer.status, information: answer.information };
-    // Without memory the packet is lost, as the request's own resources would have been there.
+    // Without memory the packet is lost. (On Windows the request's own resources are used.)
     put(cx, port, packet).map(|_| ())
 }
 

@@ -450,7 +450,7 @@ fn closed(cx: &mut Cx<'_>, file: u64, _process: u64, _of_process: u32, of_all: u
 /// A verdict on a damaged file object.
 pub(crate) fn rename(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, name: &str) -> Flow<()> {
     let old = cx.read((file + FILE_OBJECT::FileName) + UNICODE_STRING::Buffer)?;
-    // Where there is no memory it keeps the one it has.
+    // Without memory it keeps its old name.
     if ob::string::allocate(cx, file + FILE_OBJECT::FileName, name, pool::Kind::Paged, TAG)? && !old.is_null()
     {
         pool::free(cx, old)?;

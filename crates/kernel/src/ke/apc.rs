@@ -41,10 +41,10 @@ pub(crate) fn queue(k: &mut Kernel, strand: StrandId, apc: Apc) {
     if interrupts {
         scheduler::make_ready(k, strand);
     } else if k.ke.processors.len() == 1 && k.ke.processor().thread == strand && !slice::asks_now(k) {
-        // It does it as soon as its level lets it.
+        // The thread runs the APC as soon as its level allows.
         k.ke.waits_below(APC_LEVEL);
     } else {
-        // The thread may run: here, below a DPC, or on another processor.
+        // The thread may be running: here, below a DPC, or on another processor.
         k.ke.rearm();
     }
 }

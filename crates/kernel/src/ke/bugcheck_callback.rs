@@ -151,7 +151,7 @@ pub(crate) fn call_all(cx: &mut Cx<'_>) {
         data::set_bug_check(cx, check.code, check.parameters);
     }
     for record in records {
-        // A routine that fails has said so, with the verdict.
+        // The error of a routine that fails is reported with the verdict.
         let called = stack::on(cx, base, |cx| match record.reason {
             None => call(cx, record),
             Some(KbCallbackSecondaryDumpData) => secondary_dump_data(cx, record),

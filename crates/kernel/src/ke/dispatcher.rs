@@ -235,7 +235,7 @@ pub(crate) fn end_wait(k: &mut Kernel, strand: StrandId, status: NtStatus, boost
     let thread = k.ke.threads.get(strand).expect("a thread that waits exists");
     let is_waiting = thread.state == State::Waiting;
     k.ke.timers.cancel_timeout(strand);
-    // It may be doing what the system wants of it meanwhile.
+    // The thread may be running an APC meanwhile.
     if is_waiting {
         scheduler::make_ready(k, strand);
     }

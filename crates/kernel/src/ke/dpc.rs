@@ -289,7 +289,7 @@ fn enqueue_ordinary(cx: &mut Cx<'_>, target: usize, queued: QueuedDpc, importanc
         if begins {
             k.ke.processors[target].dispatch_requested = true;
             if target != k.ke.current {
-                // That processor wants its turn now: this one's ends in time.
+                // The slice is set anew: it must end early enough for that processor's turn.
                 k.ke.rearm();
             }
         } else {

@@ -110,7 +110,7 @@ pub(crate) fn bad_pointer(cx: &mut Cx<'_>, bad: BadAddress) -> Option<Leave> {
     }
     let address = frames::innermost(cx)?.context.rip;
     let information = vec![bad.write.into(), bad.address];
-    // Not to be tried again: the routine cannot go on in its middle.
+    // Not to be retried: the kernel's routine cannot go on in its middle.
     dispatch(cx, &Record { information, ..Record::raised(NtStatus::ACCESS_VIOLATION, address) })
 }
 

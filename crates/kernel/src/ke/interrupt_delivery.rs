@@ -181,7 +181,7 @@ fn answer_devices(cx: &mut Cx<'_>) {
 }
 
 fn look(cx: &mut Cx<'_>) {
-    // What arrives at a device may leave something open, too.
+    // An answer that arrives at a device may raise the next question.
     while cx.with(|k| k.hal.hardware.question().is_some()) {
         answer_devices(cx);
         cx.with(|k| k.hardware(k.engine.now(), |hardware, at| hardware.advance(at)));
@@ -200,7 +200,7 @@ fn look(cx: &mut Cx<'_>) {
         }
         (before, now, !k.hal.transfers.is_empty() || k.hal.hardware.has_messages())
     });
-    // Data before the interrupt that says it is there.
+    // Events of transfers come before the interrupt that signals them.
     if more {
         bus_master::tell(cx);
     }

@@ -90,7 +90,7 @@ pub fn raise_to_dispatch(cx: &mut Cx<'_>) -> Flow<u8> {
 pub fn lower(cx: &mut Cx<'_>, level: u8) -> Flow<()> {
     let (old, lowered) = cx.with(|k| {
         let old = k.level();
-        // As the processor does by itself, where CR8 is moved inline.
+        // As the processor itself, where CR8 is written inline.
         let freely = level <= old && level >= k.engine.free_levels() && k.engine.now() < k.ke.armed_until;
         if freely {
             k.set_level(k.ke.current, level);
@@ -260,7 +260,7 @@ fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
             Next::Nothing => return Ok(()),
             Next::Slice => break,
             Next::Work(work) => {
-                // An interrupt brings it.
+                // An interrupt flushes the combined writes.
                 combine::drain(cx)?;
                 match work {
                     Work::Ipi => ipi::service(cx)?,

@@ -92,7 +92,7 @@ pub fn run_until(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
 fn pass_time(cx: &mut Cx<'_>) -> bool {
     let now = cx.engine().now();
     let Some(due) = cx.with(|k| next_event(k)) else { return false };
-    // What is due and changes nothing must not stop the clock.
+    // At least 1 ns: an event that is due and changes nothing must not stop the clock.
     let step = due.saturating_sub(now).max(1);
     cx.with(|k| {
         if k.hal.hardware.deadline().is_some_and(|deadline| deadline <= now + step) {
@@ -196,7 +196,7 @@ fn another_waits(k: &Kernel) -> bool {
     let mut others = (0..k.ke.processors.len()).filter(|index| *index != k.ke.current);
     others.any(|index| {
         let processor = &k.ke.processors[index];
-        // Who waits busily wants to see what the current one does.
+        // A processor that waits busily must see what the current one does.
         can_go_on(k, index)
             || spin::holds_processor(k, index)
             || (processor.is_idle() && k.ke.ready.highest(processor.mask()).is_some())
@@ -426,7 +426,7 @@ fn before(cx: &mut Cx<'_>, gives_way: impl FnOnce(&mut Cx<'_>, &[StrandId]) -> b
         return yield_now(cx).map(|_| ());
     }
     end_turn(cx)?;
-    // What came for this processor meanwhile comes now, and not when its slice happens to end.
+    // Interrupts and DPCs that came for this processor meanwhile run now, not at the end of its slice.
     irql::settle(cx)
 }
 

@@ -120,7 +120,7 @@ pub(crate) fn look_within(k: &mut Kernel, mark: (u64, u64, u64), instructions: u
 
 #[cold]
 fn end_at(k: &mut Kernel, at: u64, instructions: u64) {
-    // Where each instruction is looked at, the slice ends soon enough.
+    // While instructions are stepped one by one, the slice ends soon enough.
     if k.ke.probe.is_none() {
         k.ke.armed_retired = at;
         let left = k.ke.armed_until.saturating_sub(k.engine.now());
@@ -172,7 +172,7 @@ fn pass(k: &mut Kernel, nanoseconds: u64) -> bool {
 /// # Errors
 /// [`engine::Leave`] of what was let in.
 pub(crate) fn work(cx: &mut Cx<'_>, instructions: u64) -> Flow<()> {
-    // Not among what passes without instructions: so it is on the account.
+    // Passed as instructions, and so charged to the account.
     let goes_on = cx.with(|k| pass(k, instructions));
     // A call from outside strands is the system's own.
     if goes_on || cx.engine().strand() == StrandId(0) { Ok(()) } else { let_in(cx, false) }
@@ -338,14 +338,14 @@ pub(crate) fn slice(cx: &mut Cx<'_>) -> Flow<()> {
     }
     let asked = cx.with(|k| question_due(k)).is_some();
     let gives_way = asked && scheduler::gives_way(cx, SLICE_END);
-    // At once: what is let in below runs on this thread too, and must not be asked the same again.
+    // Before `let_in`: what it lets in runs on this thread too, and must not ask the same question again.
     ask_when_next(cx);
     let_in(cx, gives_way)
 }
 
 /// What time has brought: boosts, the end of the quantum, interrupts, timers, another thread's turn; and a new slice.
 fn let_in(cx: &mut Cx<'_>, gives_way: bool) -> Flow<()> {
-    // What came while another strand ran, or none, comes first: in the meantime its line may have fallen.
+    // Interrupts that came while another strand ran, or none, are delivered first: their lines may fall later.
     if cx.with(|k| interrupt_delivery::deliverable(k, k.ke.current).is_some()) {
         irql::settle(cx)?;
     }
@@ -373,7 +373,7 @@ pub(crate) fn end_of_quantum(k: &mut Kernel, now: u64, gives_way: bool) {
     let highest = k.ke.ready.highest(mask);
     let Some(thread) = k.ke.thread_mut() else { return };
     let over = now >= thread.quantum_end;
-    // A policy may say that the quantum is used up already, but not that a boost is over with it.
+    // A policy may end the quantum early, but not the boost with it.
     if idle || !(over || (gives_way && thread.boost == 0)) {
         return;
     }

@@ -26,7 +26,7 @@ pub(crate) fn verdict(k: &Kernel) -> Option<(usize, Verdict)> {
     if scheduler::next_event(k).is_some() {
         return None;
     }
-    // Who is at the highest level keeps the others from going on.
+    // The processor at the highest level keeps the others from going on.
     let worst = busy.clone().max_by_key(|index| (k.level_of(*index), usize::MAX - index))?;
     let locks = busy.all(|index| waits_for_lock(&k.ke.processors[index]));
     Some((worst, if locks { of_locks(k, everybody(k)) } else { livelock(k, worst) }))

@@ -112,7 +112,7 @@ pub(super) fn write_control(cx: &mut Cx<'_>, register: u8, value: u64) -> Flow<u
     let cr4 = cx.with(|k| cr4(k.ke.cpu));
     let attempt = || format!("a write of {value:#x} to control register CR{register}");
     match (register, value) {
-        // The same again changes nothing; of CR3 it only empties buffers that do not exist.
+        // The same value changes nothing; a write of CR3 flushes the TLB, which does not exist here.
         (0, CR0) | (3, CR3) => Ok(0),
         (4, same) if same == cr4 => Ok(0),
         (2, _) => {
@@ -149,7 +149,7 @@ pub(super) fn write_msr(cx: &mut Cx<'_>, register: u32, value: u64) -> Flow<u64>
             Err(stop(cx, message, Some((CORRUPTION, [0, 0, 0, CRITICAL_REGISTER]))))
         }
         _ if is_real(register) => Err(not_implemented(cx, &attempt)),
-        // One that nothing has is refused here.
+        // A register that does not exist is refused here.
         _ if read_msr(cx, register)? == value => Ok(0),
         // IA32_EFER.
         0xC000_0080 => {

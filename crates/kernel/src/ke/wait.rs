@@ -498,7 +498,7 @@ pub(super) fn begin(
     let thread = k.ke.threads.get_mut(strand).expect("the thread that waits");
     let own = DriverPtr::new(thread.object.address + BLOCKS_AT);
     let blocks = if blocks.is_null() { own } else { blocks };
-    // All of them, before any is in a list: the driver may handle the exception of one that is no memory.
+    // Written before any is linked into a list: the driver may handle the exception of a bad address.
     for (index, object) in (0..).zip(objects) {
         let block: DriverPtr<KWAIT_BLOCK> = blocks.index(index);
         k.engine.write(block + KWAIT_BLOCK::Thread, thread.object)?;

@@ -19,10 +19,10 @@ use crate::mm::pool_own;
 use crate::ob::object;
 use crate::witness;
 
-/// A request that is completed, and everything that this is about.
+/// A request that is completed, and all that completing it needs.
 pub(crate) struct Ending {
     irp: DriverPtr<IRP>,
-    /// The number of what is known of it.
+    /// The number of its record.
     number: u32,
     only: Only,
     blocks: Blocks,
@@ -40,7 +40,7 @@ pub(crate) struct Ending {
     elsewhere: Option<StrandId>,
 }
 
-/// What completing this IRP means, if that is all there is to say about it. Nothing is changed.
+/// How to complete this IRP, if the fast path applies. Changes nothing.
 pub(crate) fn ending(k: &Kernel, irp: DriverPtr<IRP>) -> Option<Ending> {
     let engine = k.engine;
     let number = k.io.irps.live.number(0, irp.address)?;
@@ -103,14 +103,14 @@ fn passes_on_straight(engine: Engine, header: View<IRP>) -> Option<bool> {
     (!engine.take_fault() && straight).then_some(control & SL_PENDING_RETURNED != 0)
 }
 
-/// Whether it may end like that.
+/// Whether it may end with this status.
 #[inline]
 fn is_final(status: NtStatus, information: u64, record: &Record) -> bool {
     let fits = record.output.is_none_or(|most| is_error(status) || information <= most.into());
     fits && status != NtStatus::PENDING && status.0 != u32::MAX
 }
 
-/// Where data go, if any do. None: the buffers are not as they were given.
+/// Where data are copied, if any are. None: the buffers are not the original ones.
 #[inline]
 fn destination(
     header: View<IRP>,
@@ -168,7 +168,7 @@ enum Then {
     Nothing,
     /// Events and references: threads may become ready by them. With how the request ended.
     Tell(NtStatus),
-    /// Nothing: a thread will.
+    /// Nothing: another thread does the rest.
     Settle,
     /// The verdict on an old block.
     Damaged((u64, Block)),

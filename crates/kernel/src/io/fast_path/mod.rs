@@ -55,11 +55,11 @@ pub(crate) fn go(cx: &mut Cx<'_>, begun: &Begun, request: &Request<'_>) -> Flow<
 
 /// How far the fast path led.
 enum End {
-    /// To the end.
+    /// The request is answered.
     Answered(Answer),
-    /// What the driver returned goes with what it did.
+    /// The status is judged (it agrees with what the driver did); the general path answers.
     Judged,
-    /// Nowhere.
+    /// The general path judges and answers.
     Unjudged,
 }
 
