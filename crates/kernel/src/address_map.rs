@@ -110,7 +110,7 @@ impl<V> AddressMap<V> {
     #[must_use]
     #[inline]
     pub fn get(&self, address: u64) -> Option<&V> {
-        // Of a free entry, whose address is no thing's, there is no value.
+        // A free entry has an address that is never used, and no value.
         match self.entries.get(self.last.get()) {
             Some(entry) if entry.address == address => entry.value.as_ref(),
             _ => self.at(self.find(address)?),

@@ -101,7 +101,7 @@ impl<'m> Cx<'m> {
             return Err(ke::stack::too_deep(self, routine));
         }
         let result = self.nt.engine.call(routine.address, arguments, stack);
-        // What follows in the kernel has interlocked instructions, and the end of an interrupt empties the buffers too.
+        // The kernel's own code after a routine has interlocked instructions, and the end of an interrupt empties the buffers too.
         if result.is_ok() {
             hal::combine::drain(self)?;
         }
@@ -113,7 +113,7 @@ impl<'m> Cx<'m> {
         self.nt.choose(Point(point), n)
     }
 
-    /// Tells the readers that something happened.
+    /// Gives the event to the readers that want its kind.
     #[inline]
     pub fn emit(&mut self, event: Event) {
         self.nt.emit(event);

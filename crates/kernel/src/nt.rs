@@ -54,19 +54,19 @@ pub struct Settings {
     pub stack_depths: bool,
     /// Driver instructions after which one call counts as an endless loop.
     pub instruction_budget: u64,
-    /// Nanoseconds of virtual time that what is asked for may take while drivers are busy, and nothing comes of it.
+    /// Nanoseconds of virtual time that a request may take while drivers are busy without ending it.
     pub patience: u64,
     /// What kind of computer it is.
     pub platform: Platform,
-    /// Where the run departs from the usual is noted: see [`Nt::departures`].
+    /// Departures from the default schedule are noted: see [`Nt::departures`].
     pub narrated: bool,
     /// The options of Driver Verifier whose findings are errors.
     pub verifier: Verifier,
-    /// Whose blocks of pool lie on pages of their own, beside one that is never there.
+    /// Drivers whose blocks of pool lie on pages of their own, beside one that is never mapped.
     pub special_pool: SpecialPool,
     /// The most paged, and the most nonpaged, pool in bytes that is charged to each process; none: any number.
     pub quota: Option<u64>,
-    /// Who traces: which providers of events a session has enabled.
+    /// The trace session: which providers of events it has enabled.
     pub trace_providers: TraceProviders,
     /// What lies on drive `C:`; without it there are no disks.
     pub folder: Option<std::rc::Rc<fs::Folder>>,
@@ -130,13 +130,13 @@ impl Default for Settings {
 pub struct Nt {
     pub(crate) engine: Engine,
     pub(crate) kernel: crate::cx::Cell,
-    /// What it holds lies outside, so that another policy can come when the machine is taken back.
+    /// Its content lies outside the machine, so that the policy can be replaced when the machine is taken back.
     chooser: Box<RefCell<Box<dyn Chooser>>>,
     readers: RefCell<Vec<Subscription>>,
     wanted: Cell<u64>,
     /// A reader looks at the names of registers.
     named: Cell<bool>,
-    /// Without those of calls that driver code makes by itself.
+    /// Counts events, without those of calls that driver code makes by itself.
     events: Cell<u64>,
     verdict: RefCell<Option<Verdict>>,
     findings: RefCell<Findings>,
@@ -316,7 +316,7 @@ impl Nt {
             }
             return;
         }
-        // What owns nothing is not looked at once more, to be dropped.
+        // An event that owns no memory needs no drop.
         if self.count_event(kind) {
             self.emit_counted(event);
         } else {
@@ -350,7 +350,7 @@ impl Nt {
         Stamp { number, time: self.engine.now(), processor, irql, strand: self.engine.strand() }
     }
 
-    /// The answer of the host's side, if that is asked and does not leave it to the chooser.
+    /// The answer of the host's side, if it explores the machine and does not leave the question to the chooser.
     fn ask_explorer(&self, question: Question) -> Option<u64> {
         let answer = self.engine.is_explored().then(|| self.engine.ask(question));
         answer.filter(|answer| *answer != TO_THE_CHOOSER)
@@ -521,7 +521,7 @@ impl Nt {
         crate::ke::scheduler::unwind_all(&mut self.cx());
     }
 
-    /// Driver code runs on, if it does.
+    /// Returns to driver code, unless `flow` leaves it.
     #[inline]
     fn back<T>(&self, flow: Flow<T>) -> Flow<T> {
         if flow.is_ok() {
@@ -559,14 +559,14 @@ impl Nt {
     }
 }
 
-/// Asks a policy what it is asked before the machine starts.
+/// The questions to a policy before the machine starts.
 fn consult(engine: Engine, chooser: &dyn Chooser) {
     engine.watch_interlocked(chooser.sees_interlocked());
     engine.watch(&chooser.watches());
     engine.chooser_departs(chooser.departs());
 }
 
-/// As a chooser knows them. On the host's heap.
+/// Strands as a chooser numbers them. On the host's heap.
 fn numbers(strands: &[StrandId]) -> Few<u32, 4> {
     strands.iter().map(|strand| strand.0).collect()
 }
@@ -576,7 +576,7 @@ fn before_device(cx: &mut Cx<'_>) -> Flow<()> {
     before_visible(cx, Point("ke.before_device"))
 }
 
-/// The same of an access that may go to what is no device's.
+/// The same for an access that may go elsewhere.
 fn before_access(cx: &mut Cx<'_>, access: Access) -> Flow<()> {
     if DEVICE.contains(access.address) { before_device(cx) } else { Ok(()) }
 }
@@ -586,7 +586,7 @@ impl Guest for Nt {
         crate::ke::thread::run(&mut self.cx(), id);
     }
 
-    /// Not in its caller: within what catches panics its arguments would pass through memory.
+    /// Not inlined: within a closure that catches panics its arguments would pass through memory.
     #[inline(never)]
     fn export(&self, number: u32, args: &Args) -> Flow<u64> {
         let dispatch = || exports::dispatch(&mut self.cx(), number, args);
@@ -594,7 +594,7 @@ impl Guest for Nt {
     }
 
     fn lock_taken(&self, taken: &TakenLock) {
-        // Its own call's first event had come.
+        // The `Call` event of the acquiring call was counted before: hence the 1.
         let moment = self.events.get() + EVENTS_OF_A_CALL * taken.short_calls + 1;
         spinlock::note_taken_alone(&mut self.kernel.borrow_mut(), taken, moment);
     }

@@ -69,8 +69,8 @@ pub struct Verdict {
     pub related: Vec<Related>,
 }
 
-/// An earlier moment that a verdict refers to: who allocated, who freed, who took the lock. The stack of that moment is not
-/// kept; the same run made again with [`crate::nt::Settings::witness`] tells it.
+/// An earlier moment that a verdict refers to: an allocation, a free, the taking of a lock. The stack of that moment is not
+/// kept; the same run with [`crate::nt::Settings::witness`] shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Related {
     /// What happened: `allocated`, `freed`, `taken`, `queued`, `set`, `marked pending` and the like.
@@ -88,7 +88,7 @@ pub struct StackLine {
     pub is_return: bool,
     /// `name.sys!Function+0x12`, or `name.sys+0x1234`.
     pub symbol: String,
-    /// It belongs to what a DPC or service routine further in had interrupted, and called nothing of that.
+    /// It belongs to code that a DPC or service routine further in had interrupted: no call leads from it to that.
     pub interrupted: bool,
 }
 

@@ -62,7 +62,7 @@ pub fn zw_query(
         TIME_OF_DAY => cx.with(|k| time_of_day(k)),
         PROCESSES => cx.with(|k| processes(k, buffer.address)),
         MODULES => cx.with(|k| modules(k)),
-        // Whether there is one, and whether it is not there now.
+        // KernelDebuggerEnabled, KernelDebuggerNotPresent.
         DEBUGGER => Fields::default().u16(0x0100),
         CODE_INTEGRITY => {
             let given: DriverPtr<u32> = buffer.cast();

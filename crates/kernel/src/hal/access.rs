@@ -342,7 +342,7 @@ fn stored(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64, written: Answer<(
 /// A device is about to be accessed, which takes so long; the time at which the access arrives.
 #[inline]
 pub(super) fn begin(k: &mut Kernel, cost: u64) -> u64 {
-    // Reckoned, and not asked for behind it: that would wait for what is stored there.
+    // Computed, not read back after `shorten`: that would wait for its store.
     let now = k.engine.now() + cost;
     // Once the instruction has retired, what is due is let in.
     let _ = ke::slice::shorten(k, cost);
@@ -440,7 +440,7 @@ fn resolve(cx: &mut Cx<'_>, access: Access, write: bool) -> Flow<(u64, bool)> {
     if !combines {
         combine::drain(cx)?;
     }
-    // What may only be read, or by one process only, or has RAM in it, or combines is looked at each time; all is while a processor keeps stores.
+    // Read-only mappings, those of one process, with RAM or write-combined are resolved each time; while a processor keeps stores, all are.
     if !mapping.read_only && mapping.process.is_none() && !mapping.has_ram && !mapping.combined {
         cx.with(|k| k.hal.combining.is_empty().then(|| io_space::remember(k, mapping)));
     }

@@ -189,7 +189,7 @@ pub trait Hardware {
         let bits = 8 * half as u32;
         let halves = [(0, value & u64::MAX >> (64 - bits)), (half as u64, value >> bits)];
         let mut all = halves.into_iter();
-        // Why it does not take the whole is more to the point than why not a part.
+        // The reason against the whole access helps more than the one against a part.
         all.try_for_each(|(offset, part)| self.memory_combined(at, address + offset, half, part))
             .map_err(|_| refusal)
     }

@@ -179,7 +179,7 @@ fn tell_released(cx: &mut Cx<'_>, released: &Released, address: u64) -> Flow<()>
         return Err(cx.stop(Verdict::error("stale-resource-used", message)));
     }
     match why {
-        // The routine is called for others on its line, too: it finds ones there, and passes.
+        // A service routine is called for other devices on its line, too: it reads ones and does not claim the interrupt.
         Why::NoPower(_) if irql::current(cx) > DISPATCH_LEVEL => {}
         Why::NoPower(state) => {
             let message = format!(

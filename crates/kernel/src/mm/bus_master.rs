@@ -107,7 +107,7 @@ impl Reach<'_> {
                         copy(engine, at, part.clone()).expect("a page that was found can be accessed");
                     });
                     if write && self.engine.is_checked() {
-                        // Whichever way they are looked at, these bytes were stored.
+                        // At every address that shows them, these bytes count as stored.
                         let shown = shown.iter().map(|(at, _)| at + physical % PAGE);
                         shown.for_each(|at| self.engine.stored(at, part.len() as u64));
                     }
@@ -132,7 +132,7 @@ impl Reach<'_> {
         match self.dma.domain.find(at, write) {
             Some(Ok(Way { physical, bytes, wrong })) => {
                 match wrong {
-                    // What is written to a copy that is read only is lost, and what is read from the other one was never there.
+                    // A write to a copy for reading is lost; a read from a copy for writing gets bytes that were never put there.
                     Some(Wrong::Direction(mapping)) if mapping.is_copy => {
                         return Err(Why::Mapping(Wrong::Direction(mapping)));
                     }

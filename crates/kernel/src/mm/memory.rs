@@ -89,7 +89,7 @@ impl Memory {
 
     /// Gives back what was taken.
     pub fn give(&mut self, bytes: u64) {
-        // What was there at boot was not taken.
+        // Memory of the boot was never counted as used.
         self.used = self.used.saturating_sub(bytes);
     }
 

@@ -461,7 +461,7 @@ pub(crate) fn allocate_block(cx: &mut Cx<'_>, request: &Request, allocator: Allo
 
 fn take(k: &mut Kernel, request: &Request, allocator: Allocator, allocated: u64) -> Option<u64> {
     let special = special_pool::side_of(k, request, allocator);
-    // Twice, and made in place each time: a block that is moved waits for the stores that made it.
+    // The record is written twice, in place each time: moving a freshly written record stalls on store forwarding.
     let address = match take_free(k, request, special, || request.block(allocator, special, allocated)) {
         Some(address) => address,
         None => take_new(k, request, &request.block(allocator, special, allocated))?,

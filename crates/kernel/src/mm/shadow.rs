@@ -153,7 +153,7 @@ pub(crate) fn pointed(cx: &mut Cx<'_>, address: u64, bytes: u64, kind: TouchKind
         if let Some(caller) = engine.caller() {
             judge(cx, &Touch { kind, start: address, bytes, address: marked, mark, caller }, By::Kernel)?;
         }
-        // Marks of pages are alike to their end; the others are looked at one by one.
+        // Marks of whole pages are equal up to the page's end; the others are checked one by one.
         at = if is_bad(mark) || mark == WATCHED { marked + 1 } else { (marked | (PAGE - 1)) + 1 };
         if at >= end {
             break;
@@ -265,7 +265,7 @@ fn beyond(cx: &mut Cx<'_>, touch: &Touch, by: By) -> Verdict {
         let before = start - touch.address;
         let message = format!("{did}: {before} bytes before {what}");
         let verdict = Verdict::error("pool-underrun", message);
-        // What freeing the block will say; Windows does not see a load.
+        // The bug check of the later free; Windows does not see a load.
         let parameters = [start, touch.address, block.bytes, 0x23];
         return if is_write(touch) == 1 { verdict.bug_check(0xC1, parameters) } else { verdict };
     }

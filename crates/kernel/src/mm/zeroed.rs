@@ -40,7 +40,7 @@ fn tell_if_none(cx: &mut Cx<'_>, take: impl FnOnce(&mut Kernel) -> Option<Vec<u6
 }
 
 fn take_pieces(k: &mut Kernel, count: u64) -> Option<Vec<u64>> {
-    // Not piece by piece to the end first.
+    // Checked at once, not after all remaining pieces have been taken.
     let bytes = count.checked_mul(PAGE).filter(|bytes| k.mm.physical.memory.take(*bytes))?;
     k.mm.physical.memory.give(bytes);
     let mut frames = Vec::new();

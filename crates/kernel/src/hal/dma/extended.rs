@@ -99,7 +99,7 @@ pub fn cancel(
         if let Work::List { list, .. } = request.work {
             scatter_gather::forget(cx, list)?;
         }
-        // Who waits behind it may need less.
+        // A request that waits behind it may need less.
         channel::serve(cx, at)?;
     }
     Ok(true)
