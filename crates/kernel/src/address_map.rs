@@ -5,7 +5,7 @@
 //! often, a `BTreeMap` is better.
 //!
 //! The table holds addresses and the numbers of their entries; the entries lie elsewhere, side by side, and stay where they are. So a
-//! table that is half empty costs 12 bytes a place, whatever is known of a thing, and who has noted an entry's number need not search.
+//! table that is half empty costs 12 bytes a place, whatever is known of a thing, and with an entry's number no search is needed.
 
 use std::cell::Cell;
 
@@ -110,7 +110,7 @@ impl<V> AddressMap<V> {
     #[must_use]
     #[inline]
     pub fn get(&self, address: u64) -> Option<&V> {
-        // Of a free entry, whose address is no thing's, there is no value.
+        // A free entry has an address that is never used, and no value.
         match self.entries.get(self.last.get()) {
             Some(entry) if entry.address == address => entry.value.as_ref(),
             _ => self.at(self.find(address)?),
@@ -176,7 +176,7 @@ impl<V> AddressMap<V> {
         self.find(address).is_some()
     }
 
-    /// The place of an entry at any address but the last, whoever is there: to be filled at once.
+    /// The place of an entry at any address but the last, whether one is there or not: to be filled at once.
     #[inline]
     pub fn slot(&mut self, address: u64) -> &mut Option<V> {
         let number = match self.find(address) {

@@ -1,7 +1,7 @@
 //! Addresses in messages, in words: a routine by its name, an object by what it is. Follows no page.
 //!
-//! Whoever makes a message prints the address; when the verdict leaves the kernel ([`crate::Nt`]), each address is told once with what lies
-//! there, unless the message says so already. It knows no source lines: whoever shows a verdict adds them.
+//! Code that makes a message prints the address; when the verdict leaves the kernel ([`crate::Nt`]), each address is explained once by what
+//! lies there, unless the message says so already. Source lines are not known here: the code that shows a verdict adds them.
 
 use abi::DriverPtr;
 
@@ -15,7 +15,7 @@ use crate::mm::pool_check;
 const LOWEST: u64 = 0x1_0000_0000;
 
 /// The message with each address explained.
-pub(crate) fn told(cx: &mut Cx<'_>, message: &str) -> String {
+pub(crate) fn explain(cx: &mut Cx<'_>, message: &str) -> String {
     let mut text = String::with_capacity(message.len());
     let mut known = Vec::new();
     let mut rest = message;
@@ -50,7 +50,7 @@ enum Words {
     Role(String),
 }
 
-/// What lies at `address`, of which `before` has been told, if the message does not say it.
+/// What lies at `address`, which follows the text `before`, if the message does not say it.
 fn words(cx: &mut Cx<'_>, address: u64, before: &str, message: &str) -> Option<Words> {
     if let Some(name) = cx.with(|k| k.ldr.image_at(address).map(|_| symbols::code(k, address))) {
         return (!message.contains(&name)).then_some(Words::Name(name));
@@ -84,7 +84,7 @@ fn object(cx: &mut Cx<'_>, address: u64) -> Option<String> {
     cx.with(|k| who_waits::within(k, address).or_else(|| of_block(k, address)))
 }
 
-/// A block of the driver's is told with who allocated it.
+/// A block of the driver's is named with its allocator.
 fn of_block(k: &Kernel, address: u64) -> Option<String> {
     let (start, block) = pool_check::containing(k, address)?;
     let by = match k.ldr.image_at(block.allocator.caller) {

@@ -101,7 +101,7 @@ impl<'m> Cx<'m> {
             return Err(ke::stack::too_deep(self, routine));
         }
         let result = self.nt.engine.call(routine.address, arguments, stack);
-        // What follows in the kernel has interlocked instructions, and the end of an interrupt empties the buffers too.
+        // The kernel's own code after a routine has interlocked instructions, and the end of an interrupt empties the buffers too.
         if result.is_ok() {
             hal::combine::drain(self)?;
         }
@@ -113,13 +113,13 @@ impl<'m> Cx<'m> {
         self.nt.choose(Point(point), n)
     }
 
-    /// Tells the readers that something happened.
+    /// Gives the event to the readers that want its kind.
     #[inline]
     pub fn emit(&mut self, event: Event) {
         self.nt.emit(event);
     }
 
-    /// As [`Cx::emit`], of an event that owns no memory, and of whose kind [`Cx::count_event`] has just said that somebody reads it.
+    /// As [`Cx::emit`], of an event that owns no memory; only after [`Cx::count_event`] has said that a reader wants its kind.
     #[inline]
     pub(crate) fn emit_counted(&self, event: Event) {
         self.nt.emit_counted(event);
@@ -137,8 +137,8 @@ impl<'m> Cx<'m> {
         self.nt.next_event()
     }
 
-    /// Something of this kind happens now. If somebody reads it the caller builds the event and emits it; else it is
-    /// only counted, so that an event's number is the same whoever listens.
+    /// An event of this kind happens now. If true, a reader wants it, and the caller builds it and emits it; else it is
+    /// only counted, so that an event's number does not depend on the readers.
     #[must_use]
     #[inline]
     pub fn count_event(&self, kind: crate::event::Kind) -> bool {
@@ -156,7 +156,7 @@ impl<'m> Cx<'m> {
         self.nt.stop(verdict)
     }
 
-    /// Notes a finding that does not end the run (a leak seen at unload, an advice). What was told before is not told again.
+    /// Notes a finding that does not end the run (a leak seen at unload, an advice). A finding is reported once.
     pub fn report(&mut self, verdict: Verdict) {
         self.nt.report(verdict);
     }
@@ -262,7 +262,7 @@ impl<'m> Cx<'m> {
         self.engine().write_bytes(address, bytes).map_err(|bad| self.bad_pointer(bad))
     }
 
-    /// In a checked machine: nobody may touch freed memory or what lies around a block, the kernel neither.
+    /// In a checked machine: freed memory and what lies around a block may not be touched, by the kernel neither.
     #[inline]
     fn sound(&mut self, address: u64, bytes: u64, kind: TouchKind) -> Flow<()> {
         if self.engine().is_checked() { mm::shadow::sound(self, address, bytes, kind) } else { Ok(()) }

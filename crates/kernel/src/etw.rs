@@ -1,10 +1,10 @@
 //! `Etw*`: providers of events for tracing.
 //!
 //! Pages: *EtwRegister function*, *ETWENABLECALLBACK callback function*, *EtwUnregister function*, *EtwWrite function*, *EtwEventEnabled function*,
-//! *EtwProviderEnabled function*, *EtwSetInformation function*, *EtwActivityIdControl function*, *IoSetActivityIdThread function*. Who traces is a setting
-//! (`session`); by default nobody does: no provider is enabled, no routine is called for that, and what is written goes nowhere. A provider that is traced
-//! is told so while it registers, when its handle stands where it wants it. Its callback is not called again: the session outlives it. Capture of
-//! state, and filters of a session, are not here. A handle of 0 is refused and does no harm.
+//! *EtwProviderEnabled function*, *EtwSetInformation function*, *EtwActivityIdControl function*, *IoSetActivityIdThread function*. Which providers
+//! are traced is a setting (`session`); by default none: no provider is enabled, no routine is called for that, and what is written goes nowhere. A
+//! provider that is traced is enabled while it registers, when its handle is stored. Its callback is not called again: the session outlives it.
+//! Capture of state, and filters of a session, are not here. A handle of 0 is refused and does no harm.
 
 pub(crate) mod describe;
 pub(crate) mod session;
@@ -96,8 +96,8 @@ pub fn register(
         k.etw.last
     });
     cx.write(handle, made)?;
-    let told = cx.with(|k| k.etw.is_traced(made).then_some((k.etw.tracing.level, k.etw.tracing.flags)));
-    if let Some((level, flags)) = told.filter(|_| !enabled.is_null()) {
+    let session = cx.with(|k| k.etw.is_traced(made).then_some((k.etw.tracing.level, k.etw.tracing.flags)));
+    if let Some((level, flags)) = session.filter(|_| !enabled.is_null()) {
         // The GUID of the session, which has none.
         let source: DriverPtr<Guid> =
             pool::allocate(cx, pool::Kind::NonPaged, size_of::<Guid>() as u64, pool::tag(b"EtwS"))?;
@@ -237,7 +237,7 @@ pub fn write_string(
     Ok(status)
 }
 
-/// `EtwSetInformation`: the traits of a provider that is traced begin with its name; nobody asks for the rest.
+/// `EtwSetInformation`: the traits of a provider that is traced begin with its name; the rest is not read.
 ///
 /// # Errors
 /// As [`unregister`]; a verdict if the traits are not there.

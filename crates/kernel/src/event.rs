@@ -1,4 +1,4 @@
-//! Everything observable, emitted once, where it happens. Rules, traces and statistics are readers; the kernel knows
+//! Everything observable, emitted once, where it happens. Rules, traces and statistics are readers; the kernel names
 //! none of them.
 
 mod declaration;
@@ -13,8 +13,8 @@ use declaration::{Field, events};
 /// When and where an event happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stamp {
-    /// Counts the machine's events from 0, whether anybody reads them or not. A change of IRQL is not counted: it has the number
-    /// of what comes next.
+    /// Counts the machine's events from 0, whether a reader wants them or not. A change of IRQL is not counted: it has the number
+    /// of the event after it.
     pub number: u64,
     /// The machine's clock in nanoseconds (one driver instruction is one).
     pub time: u64,
@@ -29,7 +29,7 @@ pub struct Stamp {
 events! {
     /// A driver called an export.
     Call = "call" {
-        /// Row of the export table.
+        /// The export's row in the export table.
         export: u32 as Export,
         /// The first four arguments.
         arguments: [u64; 4] as Words,
@@ -38,156 +38,156 @@ events! {
     }
     /// An export returned to the driver.
     Return = "return" {
-        /// Row of the export table.
+        /// The export's row in the export table.
         export: u32 as Export,
-        /// `rax`.
+        /// The return value (`rax`).
         value: u64 as Hex,
     }
-    /// The kernel calls a routine of a driver.
+    /// The kernel calls a driver's routine.
     Enter = "enter" {
-        /// What kind of routine: `DriverEntry`, `DispatchWrite`, `StartIo`, `Isr`, `DpcForIsr`, …
+        /// The routine's role: `DriverEntry`, `DispatchWrite`, `StartIo`, `Isr`, `DpcForIsr`, …
         role: &'static str as Text,
-        /// Its address.
+        /// The routine's address.
         routine: u64 as Code,
-        /// The object it is called for: device, IRP, DPC, interrupt; 0 if none.
+        /// The object it is called for (device, IRP, DPC, interrupt); 0 if none.
         object: u64 as Hex,
     }
-    /// A routine of a driver came back.
+    /// A driver's routine returned.
     Leave = "leave" {
         /// As in `Enter`.
         role: &'static str as Text,
         /// As in `Enter`.
         routine: u64 as Code,
-        /// `rax`.
+        /// The return value (`rax`).
         value: u64 as Hex,
     }
     /// A driver accessed a device register or port.
     Device = "device" {
-        /// `in`/`out` if true, else memory.
+        /// True for a port (`in`, `out`), false for device memory.
         port: bool as Flag,
-        /// Bus address or port.
+        /// Bus address or port number.
         address: u64 as Hex,
-        /// Bytes.
+        /// Width of the access in bytes.
         bytes: u8 as Number,
-        /// A write if true.
+        /// True for a write.
         write: bool as Flag,
         /// The value that was read or written.
         value: u64 as Hex,
-        /// The device and register, where the device can name it.
+        /// The device and register, if the device names them.
         register: Option<String> as Text,
     }
-    /// Driver code stored to device memory that it has mapped to be write-combined: the processor keeps it, and what of it reaches the device,
-    /// and when, is told as `Device`.
+    /// Driver code stored to write-combined device memory. The processor keeps the bytes; those that reach the device are `Device` events, when
+    /// they do.
     Combined = "combined" {
         /// Bus address.
         address: u64 as Hex,
-        /// Bytes.
+        /// Width of the store in bytes.
         bytes: u8 as Number,
         /// The value that was stored.
         value: u64 as Hex,
     }
     /// An interrupt line changed its level.
     Line = "line" {
-        /// The line.
+        /// The line's number.
         line: u32 as Number,
-        /// Asserted if true.
+        /// True if it was asserted.
         asserted: bool as Flag,
     }
     /// A message-signaled interrupt arrived.
     Message = "message" {
-        /// The vector it brings.
+        /// The vector it requests.
         vector: u32 as Number,
         /// The address that was written to.
         address: u64 as Hex,
-        /// What was written.
+        /// The data that was written.
         data: u32 as Hex,
-        /// Somebody is connected to the vector; else it is lost.
+        /// A routine is connected to the vector; else the message is lost.
         connected: bool as Flag,
     }
-    /// A bus master has moved data.
+    /// A bus master moved data.
     Transfer = "transfer" {
-        /// The function.
+        /// The PCI function.
         device: String as Text,
         /// The first physical address.
         address: u64 as Hex,
-        /// How many bytes.
+        /// Number of bytes.
         bytes: u64 as Number,
-        /// To memory if true, else from memory.
+        /// True if to memory, false if from memory.
         write: bool as Flag,
     }
-    /// An interrupt service routine was connected to a vector, or disconnected: it does not run and will not.
+    /// An interrupt service routine was connected to a vector, or disconnected: then it does not run any more.
     Connection = "connection" {
         /// The KINTERRUPT.
         object: u64 as Hex,
         /// The vector.
         vector: u32 as Number,
-        /// The level the routine runs at.
+        /// The IRQL the routine runs at.
         level: u8 as Number,
-        /// Connected if true.
+        /// True if connected, false if disconnected.
         made: bool as Flag,
     }
-    /// An interrupt service routine answered.
+    /// An interrupt service routine returned.
     Interrupt = "interrupt" {
         /// The line or vector.
         vector: u32 as Number,
         /// The KINTERRUPT.
         object: u64 as Hex,
-        /// It returned TRUE.
+        /// The routine returned TRUE.
         claimed: bool as Flag,
     }
-    /// A DPC was queued (or was queued already).
+    /// A driver inserted a DPC into a queue.
     DpcQueued = "dpc-queued" {
         /// The KDPC.
         dpc: u64 as Hex,
-        /// False if it was in a queue already.
+        /// False if it was queued already.
         inserted: bool as Flag,
     }
-    /// A DPC was taken out of its queue again: it does not run.
+    /// A DPC was removed from its queue before it ran.
     DpcRemoved = "dpc-removed" {
         /// The KDPC.
         dpc: u64 as Hex,
     }
     /// The IRQL of the processor changed.
     Irql = "irql" {
-        /// Before.
+        /// The IRQL before.
         from: u8 as Number,
-        /// After.
+        /// The IRQL after.
         to: u8 as Number,
     }
     /// An IRP was sent to a driver.
     IrpSent = "irp-sent" {
         /// The IRP.
         irp: u64 as Hex,
-        /// The number of the event with which it was first sent. Addresses of IRPs are used again, this is not.
+        /// The number of the event with which the IRP was first sent. An IRP's address may be used again, this number is not.
         id: u64 as Number,
-        /// The number of the application's request that it is for; none if a driver or the system sends it.
+        /// The number of the application's request that it carries; none if a driver or the system sends it.
         request: Option<u64> as Number,
         /// The device object.
         device: u64 as Hex,
-        /// Major function.
+        /// Major function code.
         major: u8 as Number,
-        /// Minor function.
+        /// Minor function code.
         minor: u8 as Number,
     }
-    /// `IoCompleteRequest`.
+    /// `IoCompleteRequest` was called for an IRP.
     IrpCompleted = "irp-completed" {
         /// The IRP.
         irp: u64 as Hex,
-        /// As in `irp-sent`; none if it was never sent.
+        /// As in `irp-sent`; none if the IRP was never sent.
         id: Option<u64> as Number,
         /// Its final status.
         status: u32 as Hex,
         /// `IoStatus.Information`.
         information: u64 as Number,
     }
-    /// An application's request begins (`WriteFile`, …). The number of this event is the request's in later ones.
+    /// An application's request begins (`WriteFile`, …). Later events name the request by this event's number.
     Request = "request" {
-        /// The function as the application knows it.
+        /// The function that the application calls.
         name: &'static str as Text,
-        /// What it was called with, for people.
+        /// Its arguments, for people.
         detail: String as Text,
     }
-    /// An application's request is over, or (`STATUS_PENDING`) under way: then another answer follows at its end.
+    /// An application's request is over, or (`STATUS_PENDING`) under way: then another `answer` follows at its end.
     Answer = "answer" {
         /// The number of the event with which the request began.
         request: u64 as Number,
@@ -200,9 +200,9 @@ events! {
     }
     /// Memory was allocated.
     Allocated = "allocated" {
-        /// Where.
+        /// The block's address.
         address: u64 as Hex,
-        /// Bytes.
+        /// Its size in bytes.
         bytes: u64 as Number,
         /// Pool tag.
         tag: u32 as Tag,
@@ -211,7 +211,7 @@ events! {
     }
     /// Memory was freed.
     Freed = "freed" {
-        /// Where.
+        /// The block's address.
         address: u64 as Hex,
     }
     /// A line of `DbgPrint` text (without its newline).
@@ -219,11 +219,11 @@ events! {
         /// The text.
         text: String as Text,
     }
-    /// A provider of events that is traced wrote one.
+    /// A traced provider wrote an event.
     Traced = "traced" {
-        /// The provider's GUID; of a classic event, its own.
+        /// The provider's GUID; for a classic event, the event's own.
         provider: String as Text,
-        /// What the provider and the event are called, where they say so.
+        /// The names of provider and event, if they have any.
         name: Option<String> as Text,
         /// The event's number.
         id: u32 as Number,
@@ -231,7 +231,7 @@ events! {
         version: u8 as Number,
         /// Its level: 1 is critical, 5 verbose.
         level: u8 as Number,
-        /// What it says of an activity: 1 is its start, 2 its stop.
+        /// What the event marks in an activity: 1 its start, 2 its stop.
         opcode: u8 as Number,
         /// The task that it belongs to.
         task: u32 as Number,
@@ -239,52 +239,52 @@ events! {
         keyword: u64 as Hex,
         /// The activity that it belongs to, if there is one.
         activity: Option<String> as Text,
-        /// The activity from which that came.
+        /// The activity that this activity comes from.
         related: Option<String> as Text,
         /// Its data, in hexadecimal.
         data: String as Text,
-        /// What its data say, where they describe themselves: `count=3 file="a.txt"`.
+        /// The data in words, if the event describes its data: `count=3 file="a.txt"`.
         text: Option<String> as Text,
     }
-    /// A trace provider that is traced wrote a message (WPP).
+    /// A traced provider wrote a WPP message.
     TraceMessage = "trace-message" {
-        /// The GUID of the messages' format.
+        /// The GUID of the message's format.
         guid: String as Text,
-        /// The message's number among those.
+        /// The message's number within that format.
         number: u32 as Number,
-        /// What is put into its text, in hexadecimal, with blanks between the arguments; one that has no bytes is `-`.
+        /// The arguments, in hexadecimal, separated by blanks; an empty one is `-`.
         arguments: String as Text,
     }
-    /// A driver wrote an entry for the system's error log.
+    /// A driver wrote an entry to the system's error log.
     ErrorLog = "error-log" {
-        /// The driver or device it is about.
+        /// The driver or device that the entry is about.
         source: String as Text,
         /// `ErrorCode`, an NTSTATUS of the driver's message file or the system's.
         code: u32 as Hex,
-        /// `UniqueErrorValue`: where in the driver.
+        /// `UniqueErrorValue`: names the place in the driver.
         unique: u32 as Hex,
         /// `FinalStatus`.
         status: u32 as Hex,
     }
-    /// There is a new thread.
+    /// A thread was created.
     Thread = "thread" {
         /// Its strand.
         thread: StrandId as Number,
-        /// What it is called.
+        /// Its name.
         name: String as Text,
     }
     /// A thread gave its processor to another.
     Switch = "switch" {
-        /// From this strand.
+        /// The strand that ran before.
         from: StrandId as Number,
-        /// To this one.
+        /// The strand that runs now.
         to: StrandId as Number,
     }
     /// A thread began to wait.
     Wait = "wait" {
-        /// The first object.
+        /// The first object it waits for.
         object: u64 as Hex,
-        /// How many.
+        /// How many objects it waits for.
         count: u32 as Number,
     }
     /// A wait ended.
@@ -296,12 +296,12 @@ events! {
     Image = "image" {
         /// Its name.
         name: String as Text,
-        /// Where.
+        /// Its base address.
         base: u64 as Hex,
-        /// False when it goes.
+        /// False when it is unloaded.
         loaded: bool as Flag,
     }
-    /// Something about Plug and Play, in words: `start pci9052#0`.
+    /// A step of Plug and Play, in words: `start pci9052#0`.
     Pnp = "pnp" {
         /// The step.
         step: String as Text,
@@ -310,36 +310,36 @@ events! {
     Resources = "resources" {
         /// The device.
         device: String as Text,
-        /// What it has, as the driver finds it in the translated list.
+        /// Its resources, as in the translated list that the driver gets.
         resources: String as Text,
     }
-    /// An exception is given to the handlers of drivers.
+    /// An exception is dispatched to the handlers of drivers.
     Exception = "exception" {
         /// NTSTATUS.
         code: u32 as Hex,
-        /// The instruction.
+        /// The address of the instruction.
         address: u64 as Hex,
     }
-    /// Frames were left by an exception or an unwind, and the driver goes on in one of them.
+    /// An exception or an unwind left frames, and the driver goes on in one of those that remain.
     Unwound = "unwound" {
-        /// The frame.
+        /// The frame it goes on in.
         frame: u64 as Hex,
-        /// The instruction.
+        /// The instruction it goes on at.
         to: u64 as Code,
     }
-    /// A finding.
+    /// A finding that does not end the run.
     Finding = "finding" {
         /// The rule.
         rule: &'static str as Text,
-        /// The sentence.
+        /// The finding's sentence.
         message: String as Text,
     }
-    /// A line of the device tree, which was asked for.
+    /// A line of the device tree, which the script asked for.
     Tree = "tree" {
-        /// The line.
+        /// The text of the line.
         line: String as Text,
     }
-    /// A block of data that a driver offers by WMI, which was asked for.
+    /// A data block that a driver offers by WMI, which the script asked for.
     WmiBlock = "wmi-block" {
         /// Its GUID.
         guid: String as Text,
@@ -349,31 +349,31 @@ events! {
         driver: String as Text,
         /// `WMIREG_FLAG_*`.
         flags: u32 as Hex,
-        /// The names of its instances, each on a line, if they were registered; else the driver says them in its answers.
+        /// The names of its instances, one a line, if they were registered; else the driver's answers have them.
         names: Option<String> as Text,
-        /// The name of the resource that describes its class, if the driver names one.
+        /// The name of the resource that describes the block's class, if the driver names one.
         mof: Option<String> as Text,
     }
-    /// What came of a request to a WMI block: one for each instance that it brings, or one with its status.
+    /// The result of a request to a WMI block: one event for each instance it returns, or one with the status.
     WmiAnswer = "wmi-answer" {
         /// `query`, `set`, `execute`, `enable` or `disable`.
         question: &'static str as Text,
-        /// The block.
+        /// The block's GUID.
         guid: String as Text,
         /// The name of the instance.
         instance: Option<String> as Text,
-        /// How the request ended.
+        /// The NTSTATUS of the request.
         status: u32 as Hex,
         /// The instance's data, or a method's output: two hexadecimal digits for each byte.
         data: Option<String> as Text,
     }
-    /// An event of a driver's, by WMI.
+    /// A driver fired a WMI event.
     WmiEvent = "wmi-event" {
-        /// The event's block.
+        /// The event block's GUID.
         guid: String as Text,
-        /// The name of the instance, where the event has it.
+        /// The name of the instance, if the event has it.
         instance: Option<String> as Text,
-        /// An application has enabled the block's events, and gets it.
+        /// An application has enabled the block's events, and receives this one.
         heard: bool as Flag,
         /// The data: two hexadecimal digits for each byte.
         data: String as Text,
@@ -391,12 +391,12 @@ pub trait Reader {
     }
     /// One event of a kind it wants.
     fn event(&mut self, stamp: &Stamp, event: &Event);
-    /// What it knows by now, for the case that the machine is taken back to where it stands. Nothing, if what it read is
-    /// out of its hands, or holds however the run goes on: then it reads on as if there had been one long run.
+    /// A copy of the reader's state, for a machine that is taken back to this point. None if the state has left the process (a file),
+    /// or holds however the run goes on: then the reader reads on as if there had been one long run.
     fn save(&self) -> Option<Box<dyn Any>> {
         None
     }
-    /// The machine is back where the reader gave this.
+    /// The machine is back at the point at which [`Reader::save`] returned this.
     fn restore(&mut self, saved: &dyn Any) {
         let _ = saved;
     }

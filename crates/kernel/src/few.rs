@@ -1,6 +1,6 @@
 //! A list of mostly few things: the first `N` lie in it, and only more of them need memory.
 //!
-//! Who could go on, who waits for an object, for what a thread waits: nearly always that is one, and to make and free a list costs
+//! Threads that could go on, threads that wait for an object, objects of a wait: nearly always that is one, and to make and free a list costs
 //! more than all that is done with it.
 
 use std::ops::{Deref, DerefMut};

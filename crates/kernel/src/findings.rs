@@ -1,8 +1,8 @@
-//! What was found and did not end the run, and how often the same is told.
+//! What was found and did not end the run, and how often the same is reported.
 //!
-//! A driver may do the same a million times. One finding is one rule, one instruction of the driver's and one sentence: it is told once, and
-//! of one rule no instruction gets more than [`OF_ONE_INSTRUCTION`] sentences, since more of them differ in nothing but addresses. What the
-//! kernel finds by itself (a leak when the driver is gone) belongs to no instruction, and each is told; so is whatever is an error.
+//! A driver may do the same a million times. One finding is one rule, one instruction of the driver's and one sentence: it is reported once,
+//! and of one rule no instruction gets more than [`OF_ONE_INSTRUCTION`] sentences, since more of them differ in nothing but addresses. What the
+//! kernel finds by itself (a leak when the driver is gone) belongs to no instruction, and each is reported; so is every error.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,16 +16,16 @@ const OF_ONE_INSTRUCTION: usize = 8;
 pub(crate) struct Findings {
     list: Vec<Verdict>,
     /// By instruction (a return address, 0 where there is none) and rule: what was said.
-    told: BTreeMap<(u64, &'static str), BTreeSet<String>>,
+    reported: BTreeMap<(u64, &'static str), BTreeSet<String>>,
 }
 
 impl Findings {
-    /// Whether a finding about the `instruction` is to be told; it counts as told from then on.
+    /// Whether a finding about the `instruction` is to be reported; it counts as reported from then on.
     pub(crate) fn is_news(&mut self, instruction: u64, finding: &Verdict) -> bool {
-        let told = self.told.entry((instruction, finding.rule)).or_default();
+        let reported = self.reported.entry((instruction, finding.rule)).or_default();
         let is_limited = instruction != 0 && finding.tier != Tier::Error;
-        let is_enough = is_limited && told.len() >= OF_ONE_INSTRUCTION;
-        !is_enough && told.insert(finding.message.clone())
+        let is_enough = is_limited && reported.len() >= OF_ONE_INSTRUCTION;
+        !is_enough && reported.insert(finding.message.clone())
     }
 
     /// Adds one that is news.
@@ -56,11 +56,11 @@ mod tests {
     #[test]
     fn an_instruction_gets_so_many_sentences_and_the_kernels_own_findings_and_errors_are_all_told() {
         let mut findings = Findings::default();
-        let mut told = |instruction: u64, make: fn(&'static str, String) -> Verdict| {
+        let mut reported = |instruction: u64, make: fn(&'static str, String) -> Verdict| {
             (0..100).filter(|n| findings.is_news(instruction, &make("rule", format!("sentence {n}")))).count()
         };
-        assert_eq!(told(0x1000, Verdict::warning), OF_ONE_INSTRUCTION);
-        assert_eq!(told(0x2000, Verdict::error), 100);
-        assert_eq!(told(0, Verdict::verifier), 100);
+        assert_eq!(reported(0x1000, Verdict::warning), OF_ONE_INSTRUCTION);
+        assert_eq!(reported(0x2000, Verdict::error), 100);
+        assert_eq!(reported(0, Verdict::verifier), 100);
     }
 }

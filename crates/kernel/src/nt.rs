@@ -43,30 +43,30 @@ pub struct Settings {
     /// The processor that driver code finds.
     pub cpu: Cpu,
     /// The machine's memory has a byte shadow, and each access of driver code is tested against it before it happens.
-    /// Events, instructions and addresses are those of a machine that is not checked. Whoever starts the engine sees
-    /// to it (`engine::Host::start_checked`).
+    /// Events, instructions and addresses are those of a machine that is not checked. The code that starts the engine
+    /// makes the shadow (`engine::Host::start_checked`).
     pub checked: bool,
     /// Bytes of memory that can be given out, to drivers, to applications and to what the kernel keeps for them.
     pub memory: u64,
     /// Bytes of each kernel stack: a multiple of a page.
     pub stack: u64,
-    /// How deep each routine of a driver goes into its stack is measured: see [`crate::ke::depth::told`].
+    /// How deep each routine of a driver goes into its stack is measured: see [`crate::ke::depth::measured`].
     pub stack_depths: bool,
     /// Driver instructions after which one call counts as an endless loop.
     pub instruction_budget: u64,
-    /// Nanoseconds of virtual time that what is asked for may take while drivers are busy, and nothing comes of it.
+    /// Nanoseconds of virtual time that a request may take while drivers are busy without ending it.
     pub patience: u64,
     /// What kind of computer it is.
     pub platform: Platform,
-    /// Where the run departs from the usual is noted: see [`Nt::departures`].
+    /// Departures from the default schedule are noted: see [`Nt::departures`].
     pub narrated: bool,
     /// The options of Driver Verifier whose findings are errors.
     pub verifier: Verifier,
-    /// Whose blocks of pool lie on pages of their own, beside one that is never there.
+    /// Drivers whose blocks of pool lie on pages of their own, beside one that is never mapped.
     pub special_pool: SpecialPool,
     /// The most paged, and the most nonpaged, pool in bytes that is charged to each process; none: any number.
     pub quota: Option<u64>,
-    /// Who traces: which providers of events a session has enabled.
+    /// The trace session: which providers of events it has enabled.
     pub trace_providers: TraceProviders,
     /// What lies on drive `C:`; without it there are no disks.
     pub folder: Option<std::rc::Rc<fs::Folder>>,
@@ -130,13 +130,13 @@ impl Default for Settings {
 pub struct Nt {
     pub(crate) engine: Engine,
     pub(crate) kernel: crate::cx::Cell,
-    /// What it holds lies outside, so that another policy can come when the machine is taken back.
+    /// Its content lies outside the machine, so that the policy can be replaced when the machine is taken back.
     chooser: Box<RefCell<Box<dyn Chooser>>>,
     readers: RefCell<Vec<Subscription>>,
     wanted: Cell<u64>,
     /// A reader looks at the names of registers.
     named: Cell<bool>,
-    /// Without those of calls that driver code makes by itself.
+    /// Counts events, without those of calls that driver code makes by itself.
     events: Cell<u64>,
     /// How often each row of the export table was called, by its number; behind them, how often an import that is missing. Without those that
     /// driver code makes by itself.
@@ -149,7 +149,7 @@ pub struct Nt {
     verifier: Verifier,
     /// How deep calls of drivers may be nested.
     pub(crate) most_calls: u32,
-    /// Whoever runs the machine is to stop waiting: see [`patience`].
+    /// The code that runs the machine is to stop waiting: see [`patience`].
     given_up: Cell<bool>,
     pub(crate) witness: Witness,
     pub(crate) departures: Departures,
@@ -302,7 +302,7 @@ impl Nt {
         wanted
     }
 
-    /// An event happens that nobody reads.
+    /// An event happens that no reader wants.
     #[inline]
     fn count(&self, kind: Kind) {
         if kind != Kind::Irql {
@@ -311,7 +311,7 @@ impl Nt {
     }
 
     /// The number of an event that happens now. A change of level has that of what comes next: driver code makes it by itself
-    /// where nobody reads it.
+    /// where no reader wants it.
     fn number(&self, kind: Kind) -> u64 {
         let number = self.next_event();
         self.count(kind);
@@ -323,7 +323,7 @@ impl Nt {
         self.named.get()
     }
 
-    /// Whether anybody reads events of this kind.
+    /// Whether a reader wants events of this kind.
     #[inline]
     pub(crate) fn wants(&self, kind: Kind) -> bool {
         self.wanted.get() & 1 << kind as u8 != 0
@@ -338,7 +338,7 @@ impl Nt {
             }
             return;
         }
-        // What owns nothing is not looked at once more, to be dropped.
+        // An event that owns no memory needs no drop.
         if self.count_event(kind) {
             self.emit_counted(event);
         } else {
@@ -346,7 +346,7 @@ impl Nt {
         }
     }
 
-    /// As [`Nt::emit`], of an event that owns nothing and that somebody reads: [`Nt::count_event`] has said so.
+    /// As [`Nt::emit`], of an event that owns nothing and that a reader wants: [`Nt::count_event`] has said so.
     #[inline]
     pub(crate) fn emit_counted(&self, event: Event) {
         let event = ManuallyDrop::new(event);
@@ -362,7 +362,7 @@ impl Nt {
         self.deliver(stamp, kind, &event);
     }
 
-    /// Somebody wants it, and it is of this kind.
+    /// Gives the event to the readers that want its kind.
     fn deliver(&self, stamp: Stamp, kind: Kind, event: &Event) {
         let wants = 1 << kind as u8;
         let mut readers = self.readers.borrow_mut();
@@ -380,7 +380,7 @@ impl Nt {
         Stamp { number, time: self.engine.now(), processor, irql, strand: self.engine.strand() }
     }
 
-    /// The answer of the host's side, if that is asked and does not leave it to the chooser.
+    /// The answer of the host's side, if it explores the machine and does not leave the question to the chooser.
     fn ask_explorer(&self, question: Question) -> Option<u64> {
         let answer = self.engine.is_explored().then(|| self.engine.ask(question));
         answer.filter(|answer| *answer != TO_THE_CHOOSER)
@@ -507,7 +507,7 @@ impl Nt {
         if is_error { Verdict { tier: Tier::Error, ..verdict } } else { verdict }
     }
 
-    /// A finding that does not end the run; what was told before is not told again ([`crate::findings`]).
+    /// A finding that does not end the run; each is reported once ([`crate::findings`]).
     #[cold]
     pub(crate) fn report(&self, verdict: Verdict) {
         if !self.findings.borrow_mut().is_news(self.engine.caller_rip(), &verdict) {
@@ -524,7 +524,7 @@ impl Nt {
         self.ending.get() || self.engine.has_panicked()
     }
 
-    /// Whether whoever runs the machine is to stop waiting for what it was run for.
+    /// Whether the code that runs the machine is to stop waiting for what it was run for.
     #[inline]
     pub(crate) fn is_given_up(&self) -> bool {
         self.given_up.get()
@@ -551,7 +551,7 @@ impl Nt {
         crate::ke::scheduler::unwind_all(&mut self.cx());
     }
 
-    /// Driver code runs on, if it does.
+    /// Returns to driver code, unless `flow` leaves it.
     #[inline]
     fn back<T>(&self, flow: Flow<T>) -> Flow<T> {
         if flow.is_ok() {
@@ -560,7 +560,7 @@ impl Nt {
         flow
     }
 
-    /// In debug builds: whether the kernel's promise to whoever changes the level holds.
+    /// In debug builds: whether the levels published to driver code are right.
     #[inline]
     pub(crate) fn check_settled(&self) {
         if cfg!(debug_assertions) {
@@ -570,7 +570,7 @@ impl Nt {
 
     /// With the addresses in its message explained.
     fn in_words(&self, verdict: Verdict) -> Verdict {
-        Verdict { message: addresses::told(&mut self.cx(), &verdict.message), ..verdict }
+        Verdict { message: addresses::explain(&mut self.cx(), &verdict.message), ..verdict }
     }
 
     fn with_stack(&self, mut verdict: Verdict) -> Verdict {
@@ -589,14 +589,14 @@ impl Nt {
     }
 }
 
-/// Asks a policy what it is asked before the machine starts.
+/// The questions to a policy before the machine starts.
 fn consult(engine: Engine, chooser: &dyn Chooser) {
     engine.watch_interlocked(chooser.sees_interlocked());
     engine.watch(&chooser.watches());
     engine.chooser_departs(chooser.departs());
 }
 
-/// As a chooser knows them. On the host's heap.
+/// Strands as a chooser numbers them. On the host's heap.
 fn numbers(strands: &[StrandId]) -> Few<u32, 4> {
     strands.iter().map(|strand| strand.0).collect()
 }
@@ -606,7 +606,7 @@ fn before_device(cx: &mut Cx<'_>) -> Flow<()> {
     before_visible(cx, Point("ke.before_device"))
 }
 
-/// The same of an access that may go to what is no device's.
+/// The same for an access that may go elsewhere.
 fn before_access(cx: &mut Cx<'_>, access: Access) -> Flow<()> {
     if DEVICE.contains(access.address) { before_device(cx) } else { Ok(()) }
 }
@@ -616,7 +616,7 @@ impl Guest for Nt {
         crate::ke::thread::run(&mut self.cx(), id);
     }
 
-    /// Not in its caller: within what catches panics its arguments would pass through memory.
+    /// Not inlined: within a closure that catches panics its arguments would pass through memory.
     #[inline(never)]
     fn export(&self, number: u32, args: &Args) -> Flow<u64> {
         let dispatch = || exports::dispatch(&mut self.cx(), number, args);
@@ -624,7 +624,7 @@ impl Guest for Nt {
     }
 
     fn lock_taken(&self, taken: &TakenLock) {
-        // Its own call's first event had come.
+        // The `Call` event of the acquiring call was counted before: hence the 1.
         let moment = self.events.get() + EVENTS_OF_A_CALL * taken.short_calls + 1;
         spinlock::note_taken_alone(&mut self.kernel.borrow_mut(), taken, moment);
     }

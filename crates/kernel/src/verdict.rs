@@ -1,6 +1,6 @@
 //! What dirql says about a driver: one finding, with the bug check Windows would stop with, and who did it.
 //!
-//! A verdict is about the driver. A fault of ours is never one: it is an assertion, told as such (exit code 3).
+//! A verdict is about the driver. A fault of ours is never one: it is an assertion, reported as such (exit code 3).
 
 use abi::DriverPtr;
 use engine::{BadAddress, Caller};
@@ -13,7 +13,7 @@ use crate::mm::pool::Block;
 pub enum Tier {
     /// Windows without Verifier would stop, or state is provably wrong or lost. Fails the run.
     Error,
-    /// Only Driver Verifier would stop. Told, and fails no run; an error with the option of Verifier's that it belongs to
+    /// Only Driver Verifier would stop. Reported, and fails no run; an error with the option of Verifier's that it belongs to
     /// ([`crate::nt::Settings::verifier`]).
     Verifier,
     /// Documented as wrong, survives on this Windows version.
@@ -58,19 +58,19 @@ pub struct Verdict {
     pub message: String,
     /// What Windows would show, where it would stop.
     pub bug_check: Option<BugCheck>,
-    /// What dirql lacks: the run stops because of us, and nobody is blamed.
+    /// What dirql lacks: the run stops because of us, and the driver is not blamed.
     pub not_implemented: bool,
     /// For a fault of an instruction: its address and all registers, as they were before it.
     pub caller: Option<Caller>,
     /// The driver's instruction (original address) and the return addresses above it, innermost first, each with its
     /// symbol. Filled in by [`crate::Nt::stop`].
     pub stack: Vec<StackLine>,
-    /// Earlier moments that belong to it, in their order as told.
+    /// Earlier moments that belong to it, in the order in which they are shown.
     pub related: Vec<Related>,
 }
 
-/// An earlier moment that a verdict refers to: who allocated, who freed, who took the lock. The stack of that moment is not
-/// kept; the same run made again with [`crate::nt::Settings::witness`] tells it.
+/// An earlier moment that a verdict refers to: an allocation, a free, the taking of a lock. The stack of that moment is not
+/// kept; the same run with [`crate::nt::Settings::witness`] shows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Related {
     /// What happened: `allocated`, `freed`, `taken`, `queued`, `set`, `marked pending` and the like.
@@ -88,7 +88,7 @@ pub struct StackLine {
     pub is_return: bool,
     /// `name.sys!Function+0x12`, or `name.sys+0x1234`.
     pub symbol: String,
-    /// It belongs to what a DPC or service routine further in had interrupted, and called nothing of that.
+    /// It belongs to code that a DPC or service routine further in had interrupted: no call leads from it to that.
     pub interrupted: bool,
 }
 

@@ -1,6 +1,6 @@
 //! Driver Verifier's options, by Verifier's own names: which of its checks a machine is to stop for, as a verified Windows does.
 //!
-//! Page: *Driver Verifier options and rule classes*. What only Verifier objects to is told in every run ([`crate::verdict::Tier::Verifier`]);
+//! Page: *Driver Verifier options and rule classes*. What only Verifier objects to is reported in every run ([`crate::verdict::Tier::Verifier`]);
 //! here is what makes it an error. The options that put a driver under stress (low resources, forced pending, delays) are not here.
 
 use std::fmt;
@@ -32,7 +32,7 @@ pub enum VerifierOption {
 }
 
 impl VerifierOption {
-    /// All, in the order in which they are told.
+    /// All, in the order in which they are listed.
     pub const ALL: [Self; 10] = [
         Self::Automatic,
         Self::SpecialPool,
@@ -97,7 +97,7 @@ impl VerifierOption {
 pub struct Verifier(u16);
 
 impl Verifier {
-    /// No option: what only Verifier objects to is told, and fails no run.
+    /// No option: what only Verifier objects to is reported, and fails no run.
     pub const NONE: Self = Self(0);
     /// Every option.
     pub const ALL: Self = Self((1 << VerifierOption::ALL.len()) - 1);
@@ -171,7 +171,7 @@ mod tests {
         for option in VerifierOption::ALL {
             assert_eq!(VerifierOption::find(option.title()), Some(option));
         }
-        let told = "io,pools".parse::<Verifier>().unwrap_err();
-        assert!(told.contains("`pools`") && told.contains("special-pool"), "{told}");
+        let error = "io,pools".parse::<Verifier>().unwrap_err();
+        assert!(error.contains("`pools`") && error.contains("special-pool"), "{error}");
     }
 }

@@ -1,7 +1,7 @@
 //! Whose doing it was: the driver's stack at the few moments that a second run of the same machine asks for.
 //!
-//! A verdict names moments (a block's allocation, a lock's acquisition) by event numbers, which cost nothing to keep. Whoever wants
-//! the stacks makes the same run again with these numbers in [`crate::nt::Settings::witness`]; the moments are the same then.
+//! A verdict names moments (a block's allocation, a lock's acquisition) by event numbers, which cost nothing to keep. To get the
+//! stacks, make the same run again with these numbers in [`crate::nt::Settings::witness`]; the moments are the same then.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -93,14 +93,14 @@ pub(crate) fn moment(cx: &mut Cx<'_>) -> u64 {
     number
 }
 
-/// As [`moment`], if nobody has asked for this one's stack.
+/// As [`moment`], if this one's stack was not asked for.
 #[inline]
 pub(crate) fn plain_moment(cx: &Cx<'_>) -> Option<u64> {
     let number = cx.next_event();
     (number < cx.nt().witness.next.get()).then_some(number)
 }
 
-/// The same, of what a driver's `routine` did that has just returned: it is told as the innermost line.
+/// The same, of what a driver's `routine` did that has just returned: it is shown as the innermost line.
 #[inline]
 pub(crate) fn moment_of(cx: &mut Cx<'_>, routine: DriverPtr<Code>) -> u64 {
     let number = cx.next_event();

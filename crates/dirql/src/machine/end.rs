@@ -75,7 +75,7 @@ impl Machine {
         let (deepest, depths, memory_hash) = self.inside(|nt| {
             nt.cx().with(|k| {
                 let hash = if self.observed { outside(|| memory::hash(engine, k)) } else { 0 };
-                (outside(|| stack::deepest(k)), outside(|| depth::told(k)), hash)
+                (outside(|| stack::deepest(k)), outside(|| depth::measured(k)), hash)
             })
         });
         (sums.stacks, sums.routine_stacks) = (deepest, depths);

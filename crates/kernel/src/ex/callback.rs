@@ -2,7 +2,7 @@
 //!
 //! Pages: *Callback Objects*, *ExCreateCallback function*, *ExRegisterCallback function*, *ExNotifyCallback function*,
 //! *ExUnregisterCallback function*. The system's own three are there; of them only `\Callback\PowerState` is ever notified: the clock of a
-//! machine is not set, and no processor is added. The pages do not say it, but drivers rely on it when they unload: who takes a routine
+//! machine is not set, and no processor is added. The pages do not say it, but drivers rely on it when they unload: the caller that takes a routine
 //! back waits until it does not run any more. An object stays as long as it is referenced; a registration is a reference.
 
 use std::collections::BTreeMap;

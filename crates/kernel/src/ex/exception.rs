@@ -44,7 +44,7 @@ pub fn raise_datatype_misalignment(cx: &mut Cx<'_>) -> Flow<()> {
 /// `RtlRaiseException`: what the driver wrote into `record`, at the place that called.
 ///
 /// # Errors
-/// Always: where the driver goes on, or the verdict that nobody handles it.
+/// Always: where the driver goes on, or the verdict that it has no handler.
 pub fn raise_exception(cx: &mut Cx<'_>, record: DriverPtr<EXCEPTION_RECORD>) -> Flow<()> {
     let caller = cx.engine().caller().map_or(0, |caller| caller.rip);
     let count = cx.read(record + EXCEPTION_RECORD::NumberParameters)?;

@@ -2,7 +2,7 @@
 //!
 //! Pages: *ExAcquireFastMutex function*, *ExReleaseFastMutex function*, *ExAcquireFastMutexUnsafe function*,
 //! *ExTryToAcquireFastMutex function*. `ExInitializeFastMutex` is inlined into drivers; the structure in memory is the
-//! mutex, and who waits stands in its event.
+//! mutex, and the threads that wait are in its event.
 
 use abi::{DriverPtr, FAST_MUTEX, KEVENT};
 use engine::{Flow, Leave};
@@ -88,7 +88,7 @@ pub(crate) fn give(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<()> {
     unlock(cx, mutex)
 }
 
-/// Whether nobody has it.
+/// Whether it is free.
 ///
 /// # Errors
 /// A verdict if it is none.
@@ -99,7 +99,7 @@ pub(crate) fn is_free(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<bool> {
 /// The count, if it is one an initialized mutex has: 1 is free, below one less for each that wants it.
 fn count(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<i32> {
     let count = cx.read(mutex + FAST_MUTEX::Count)?;
-    // An event in it has 24 bytes and type 1; nobody waits in numbers beyond this.
+    // An event in it has 24 bytes and type 1; the count of waiting threads never exceeds this.
     let kind = cx.read(mutex.cast::<u8>().byte_add(FAST_MUTEX::Event.offset()))?;
     if kind == 1 && (-0x1_0000..=1).contains(&count) {
         return Ok(count);

@@ -14,7 +14,7 @@ use crate::verdict::Verdict;
 type Entry = DriverPtr<LIST_ENTRY>;
 type Single = DriverPtr<SINGLE_LIST_ENTRY>;
 
-/// Waits until nobody else holds the caller's lock.
+/// Waits until no other processor holds the caller's lock.
 pub(super) fn through(cx: &mut Cx<'_>, name: &str, lock: DriverPtr<u64>) -> Flow<()> {
     if spinlock::is_held_here(cx, lock) {
         let message =

@@ -269,7 +269,7 @@ fn empty(cx: &mut Cx<'_>, list: List) -> Flow<()> {
     }
 }
 
-/// In a checked machine: `entry` lies in the list at `head` now, if that is a lookaside list's, and nobody may touch it.
+/// In a checked machine: `entry` lies in the list at `head` now, and if that is a lookaside list's, it may not be touched.
 pub(crate) fn keeps(cx: &mut Cx<'_>, head: u64, entry: u64) {
     if cx.engine().is_checked() {
         cx.with(|k| {

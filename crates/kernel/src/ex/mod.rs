@@ -31,7 +31,7 @@ use crate::nt::Settings;
 /// State of this prefix.
 #[derive(Default)]
 pub struct State {
-    /// Who waits for another that initializes an `RTL_RUN_ONCE`.
+    /// The threads that wait for another to initialize an `RTL_RUN_ONCE`.
     pub(crate) run_once: BTreeMap<u64, Vec<engine::StrandId>>,
     /// How many locally unique identifiers have been given.
     pub(crate) luids: u64,
@@ -47,7 +47,7 @@ pub struct State {
     pub(crate) timers: BTreeMap<u64, timer::ExTimer>,
     /// Push locks that a thread holds.
     pub(crate) push_locks: BTreeMap<u64, push_lock::State>,
-    /// Who waits for the release of run-down protection.
+    /// The threads that wait for the release of run-down protection.
     pub(crate) rundowns: rundown::Waiters,
     /// Fast and guarded mutexes that a thread owns, and the moment when it acquired each.
     pub(crate) mutexes: AddressMap<u64>,

@@ -1,8 +1,8 @@
 //! Push locks. Follows *ExInitializePushLock function*, *ExAcquirePushLockExclusive macro*, *ExAcquirePushLockShared macro* and
 //! their neighbours; the macros call the routines with `Ex` at the end of their names.
 //!
-//! Any number of threads share a lock, or one has it alone. Who waits gets it in the order of arrival; a thread that wants to
-//! share it waits behind one that wants it alone. Who holds it is known here, and the lock's word says whether anybody does;
+//! Any number of threads share a lock, or one has it alone. Threads get it in the order of arrival; one that wants to
+//! share it waits behind one that wants it alone. Its holders are known here, and the lock's word says whether there are any;
 //! what else Windows has there is its own business. Flags ask for no boost of the owner's priority; none is boosted here.
 
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ use crate::witness;
 /// An `EX_PUSH_LOCK`.
 type Lock = DriverPtr<u64>;
 
-/// In the lock's word: somebody has it; somebody waits. Above are those that share it.
+/// In the lock's word: a thread has it; a thread waits. Above are those that share it.
 const LOCKED: u64 = 1;
 const WAITING: u64 = 2;
 const SHARE_SHIFT: u32 = 4;
@@ -27,7 +27,7 @@ const SHARE_SHIFT: u32 = 4;
 /// `KERNEL_AUTO_BOOST_INVALID_LOCK_RELEASE`.
 const INVALID_RELEASE: u32 = 0x162;
 
-/// A push lock that somebody holds.
+/// A push lock that is held.
 #[derive(Default)]
 pub(crate) struct State {
     alone: Option<Holder>,

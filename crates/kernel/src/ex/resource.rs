@@ -115,7 +115,7 @@ impl State {
         }
     }
 
-    /// Hands the resource to whoever waits first: one exclusive, or all shared up to the next exclusive.
+    /// Hands the resource to those that wait first: one exclusive, or all shared up to the next exclusive.
     fn hand_on(&mut self) -> Vec<Waiter> {
         let mut woken = Vec::new();
         while let Some(&next) = self.waiters.front() {
@@ -134,7 +134,7 @@ impl State {
         woken
     }
 
-    /// Everybody who waits to share the resource shares it now, also those behind somebody who waits to have it alone.
+    /// All that wait to share the resource share it now, also those behind one that waits to have it alone.
     fn let_in_sharers(&mut self) -> Vec<Waiter> {
         let (stay, woken): (VecDeque<_>, VecDeque<_>) =
             self.waiters.drain(..).partition(|waiter| waiter.exclusive);
@@ -270,7 +270,7 @@ fn acquire(
     Ok(true)
 }
 
-/// Waits until somebody hands the resource on to this thread.
+/// Waits until the resource is handed on to this thread.
 fn wait_for(cx: &mut Cx<'_>, resource: Resource, name: &str, waiter: Waiter) -> Flow<()> {
     let event: DriverPtr<KEVENT> =
         pool::allocate(cx, pool::Kind::NonPaged, size_of::<KEVENT>() as u64, pool::tag(b"ReWt"))?;

@@ -1,8 +1,8 @@
-//! Lists of drivers' routines that the system calls when something happens: callback objects, and what drivers want to be told of processes,
+//! Lists of drivers' routines that the system calls when something happens: callback objects, and notify routines for processes,
 //! threads and images.
 //!
-//! A routine that is taken off the list is not called any more, and whoever takes it off waits until no call of it is under way: then what it
-//! uses may be freed.
+//! A routine that is taken off the list is not called any more, and the caller that takes it off waits until no call of it is under way:
+//! then what it uses may be freed.
 
 use abi::{Code, DriverPtr};
 use engine::{Flow, StrandId};
@@ -25,7 +25,7 @@ struct Entry {
     routine: Routine,
     /// How many calls of it are under way.
     running: u32,
-    /// Who waits until there is none: it is off the list.
+    /// The thread that waits until there is none: the routine is off the list.
     remover: Option<StrandId>,
 }
 
@@ -89,7 +89,7 @@ impl Routines {
         Some((entry.id, entry.routine))
     }
 
-    /// A call is over; who has waited for that.
+    /// A call is over; returns the thread that waits for that.
     fn end(&mut self, serial: u64) -> Option<StrandId> {
         let index = self.entries.iter().position(|entry| entry.serial == serial)?;
         let entry = &mut self.entries[index];

@@ -99,7 +99,7 @@ fn give(cx: &mut Cx<'_>, reference: Reference, count: u32, name: &str) -> Flow<(
     irql::settle(cx)
 }
 
-/// `ExWaitForRundownProtectionRelease`: from now on nobody gets a reference; returns once there is none.
+/// `ExWaitForRundownProtectionRelease`: from now on no reference can be acquired; returns once there is none.
 ///
 /// # Errors
 /// A verdict if the pointer is bad or the caller may not wait; [`engine::Leave`] if the machine ends meanwhile.
@@ -121,7 +121,7 @@ fn run_down(cx: &mut Cx<'_>, reference: Reference, name: &str) -> Flow<()> {
     wait::for_grant(cx, at, name)
 }
 
-/// `ExRundownCompleted`: run-down is over; nobody gets a reference until it is initialised again.
+/// `ExRundownCompleted`: run-down is over; no reference can be acquired until it is initialised again.
 ///
 /// # Errors
 /// A verdict if there are references.
@@ -139,17 +139,17 @@ pub fn reinitialize(cx: &mut Cx<'_>, reference: Reference) -> Flow<()> {
     cx.write(reference, 0)
 }
 
-/// References that are forgotten are an error; that nobody had waited for the release of none is documented as wrong.
+/// References that are left are an error; a run-down that was never waited for is documented as wrong.
 fn expect_run_down(cx: &mut Cx<'_>, reference: Reference, name: &str) -> Flow<()> {
     let (word, at) = (cx.read(reference)?, reference.address);
-    let told = |what: String| {
+    let verdict = |what: String| {
         Verdict::error("rundown-not-complete", format!("{name} was called for {at:#x}, {what}"))
     };
     if word >> SHIFT != 0 {
-        return Err(cx.stop(told(format!("which has {} reference(s)", word >> SHIFT))));
+        return Err(cx.stop(verdict(format!("which has {} reference(s)", word >> SHIFT))));
     }
     if word & ACTIVE == 0 {
-        cx.report(told("which has not been run down".to_owned()).as_warning());
+        cx.report(verdict("which has not been run down".to_owned()).as_warning());
     }
     Ok(())
 }

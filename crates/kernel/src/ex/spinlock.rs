@@ -1,8 +1,8 @@
 //! Reader/writer spin locks. Follows *Reader/Writer Spin Locks*, *ExAcquireSpinLockShared function* and their neighbours.
 //!
-//! Any number of processors share a lock, or one has it alone. While one that wants it alone waits, nobody comes to share
-//! it. Who holds it is known in `ke::spinlock`, as of plain locks; the lock's own 32 bits say how many. A processor that
-//! must wait gives its turn away. What the bits mean is Windows' own business, and not what Windows has there.
+//! Any number of processors share a lock, or one has it alone. While one that wants it alone waits, no other comes to share
+//! it. Its holders are known in `ke::spinlock`, as of plain locks; the lock's own 32 bits say how many. A processor that
+//! must wait gives its turn away. The meaning of the bits is Windows' own business, and here it is not Windows'.
 
 use abi::DriverPtr;
 use engine::Flow;
@@ -83,7 +83,7 @@ pub fn try_acquire_exclusive(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
     Ok(free)
 }
 
-/// `ExTryConvertSharedSpinLockExclusive`: the caller has it alone if nobody else shares it or waits to have it alone; else it
+/// `ExTryConvertSharedSpinLockExclusive`: the caller has it alone if no other shares it or waits to have it alone; else it
 /// shares it still.
 ///
 /// # Errors
@@ -239,7 +239,7 @@ fn recursion(cx: &mut Cx<'_>, at: u64, held: Held, name: &str) -> engine::Leave 
     cx.stop(verdict.of_lock(Some(held)))
 }
 
-/// It goes well as long as nobody comes between who wants the lock alone.
+/// It works as long as no processor that wants the lock alone comes between.
 fn shared_twice(at: u64, held: Held, name: &str) -> Verdict {
     let message = format!(
         "{name} was called for {at:#x} by the processor that shares it already: had another one waited to have it alone, it would spin for ever"
@@ -262,7 +262,7 @@ fn expect_held(cx: &mut Cx<'_>, lock: Lock, mode: Mode, name: &str) -> Flow<()> 
             other.processor,
             how(other.mode)
         ),
-        (None, None) => format!("{name} was called for {at:#x}, which nobody holds"),
+        (None, None) => format!("{name} was called for {at:#x}, which is not held"),
     };
     let verdict = Verdict::error("spin-lock-not-held", message).bug_check(0x10, [at, 0, 0, 0]);
     Err(cx.stop(verdict.of_lock(any)))

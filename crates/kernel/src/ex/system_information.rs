@@ -56,13 +56,13 @@ pub fn zw_query(
     length: u32,
     returned: DriverPtr<u32>,
 ) -> Flow<NtStatus> {
-    let told = match class {
+    let answered = match class {
         BASIC => cx.with(|k| basic(k)),
         PROCESSOR => cx.with(|k| processor(k)),
         TIME_OF_DAY => cx.with(|k| time_of_day(k)),
         PROCESSES => cx.with(|k| processes(k, buffer.address)),
         MODULES => cx.with(|k| modules(k)),
-        // Whether there is one, and whether it is not there now.
+        // KernelDebuggerEnabled, KernelDebuggerNotPresent.
         DEBUGGER => Fields::default().u16(0x0100),
         CODE_INTEGRITY => {
             let given: DriverPtr<u32> = buffer.cast();
@@ -76,7 +76,7 @@ pub fn zw_query(
             return Err(cx.stop(Verdict::not_implemented(&what)));
         }
     };
-    answer(cx, &told.done(), buffer.address, length, returned)
+    answer(cx, &answered.done(), buffer.address, length, returned)
 }
 
 /// `SYSTEM_BASIC_INFORMATION`, 40h bytes.

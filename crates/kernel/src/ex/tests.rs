@@ -375,7 +375,7 @@ fn an_applications_thread_has_user_mode_behind_it() {
     });
 }
 
-/// What is told when threads wait and nothing can end it.
+/// The verdict's message when threads wait and nothing can end it.
 fn deadlock(cx: &mut Cx<'_>) -> String {
     let nt = cx.nt();
     assert_eq!(scheduler::run_until(nt, &mut |_| false), End::Stopped);
@@ -393,9 +393,9 @@ fn a_rundown_wait_that_nothing_ends_says_how_many_references_there_are() {
             rundown::release(cx, reference)?;
             rundown::wait_for_release(cx, reference)
         });
-        let told = deadlock(cx);
-        assert!(told.contains("owner waits for the release of run-down protection"), "{told}");
-        assert!(told.contains("which has 2 reference(s)"), "{told}");
+        let message = deadlock(cx);
+        assert!(message.contains("owner waits for the release of run-down protection"), "{message}");
+        assert!(message.contains("which has 2 reference(s)"), "{message}");
     });
 }
 
@@ -416,9 +416,9 @@ fn a_push_lock_that_is_never_given_back_says_who_holds_it() {
             region::enter_critical(cx)?;
             push_lock::acquire_shared(cx, lock, 0)
         });
-        let told = deadlock(cx);
-        assert!(told.contains("waiter waits for the push lock 0x"), "{told}");
-        assert!(told.contains("which the keeper holds"), "{told}");
+        let message = deadlock(cx);
+        assert!(message.contains("waiter waits for the push lock 0x"), "{message}");
+        assert!(message.contains("which the keeper holds"), "{message}");
     });
 }
 

@@ -2,7 +2,7 @@
 //! Objects*, *ExAllocateTimer function*, *ExSetTimer function*, *ExCancelTimer function*, *ExDeleteTimer function*,
 //! *EXT_SET_PARAMETERS structure*, *EXT_DELETE_PARAMETERS structure*, *Deleting a System-Allocated Timer Object*.
 //!
-//! To whoever waits it is a timer like any other. No processor sleeps so deeply that a no-wake timer would have to wait for it;
+//! To a thread that waits it is a timer like any other. No processor sleeps so deeply that a no-wake timer would have to wait for it;
 //! how much of its tolerance it uses is a choice all the same.
 
 use abi::{
@@ -52,7 +52,7 @@ impl ExTimer {
 struct Deletion {
     callback: DriverPtr<Code>,
     context: u64,
-    /// Somebody waits for the end, and sees to it.
+    /// A thread waits for the end, and does what remains.
     waits: bool,
 }
 
@@ -242,7 +242,7 @@ pub(crate) fn call(cx: &mut Cx<'_>, timer: DriverPtr<EX_TIMER>, expired: bool) -
     if ends { finish(cx, timer) } else { Ok(()) }
 }
 
-/// The timer is gone, and the driver is told.
+/// The timer is gone, and the driver's callback for that is called.
 fn finish(cx: &mut Cx<'_>, timer: DriverPtr<EX_TIMER>) -> Flow<()> {
     let deletion = cx.with(|k| k.ex.timers.remove(&timer.address)).and_then(|known| known.deleted);
     pool::free(cx, timer.cast::<()>())?;

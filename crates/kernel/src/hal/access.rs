@@ -1,4 +1,4 @@
-//! Accesses of driver code to ports, device memory and `KUSER_SHARED_DATA`: routed to the hardware, told as events,
+//! Accesses of driver code to ports, device memory and `KUSER_SHARED_DATA`: routed to the hardware, emitted as events,
 //! and charged to the clock, with what their device takes beyond the usual (`Moment::takes`). Pages: *Accessing Device Memory and Registers*, *MmMapIoSpace function*.
 //!
 //! What an access causes (a line that rises, a clock that was polled) happens in [`accessed`], after the driver's
@@ -36,9 +36,9 @@ pub enum After {
     Clock,
 }
 
-/// One access, as a verdict and an event tell it.
+/// One access, as verdicts and events need it.
 #[derive(Clone, Copy)]
-struct Told {
+struct RegisterAccess {
     port: bool,
     write: bool,
     address: u64,
@@ -54,13 +54,13 @@ pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u64> {
     let width = width(bytes);
     let known = cx.with(|k| k.hal.stale.is_known(port).then(|| read_port(k, port, width)));
     let Some(read) = known else { return read_new_port(cx, port, bytes) };
-    let told = Told { port: true, write: false, address: port.into(), width };
+    let access = RegisterAccess { port: true, write: false, address: port.into(), width };
     match read {
         Ok(value) => {
-            tell(cx, told, value);
+            tell(cx, access, value);
             Ok(value)
         }
-        Err(refusal) => Err(refused(cx, told, &refusal)),
+        Err(refusal) => Err(refused(cx, access, &refusal)),
     }
 }
 
@@ -99,19 +99,19 @@ fn read_new_port(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u64> {
 /// A verdict if a device refuses the access.
 pub(crate) fn port_write(cx: &mut Cx<'_>, port: u16, bytes: u8, value: u32) -> Flow<()> {
     combine::drain(cx)?;
-    let told = Told { port: true, write: true, address: port.into(), width: width(bytes) };
+    let access = RegisterAccess { port: true, write: true, address: port.into(), width: width(bytes) };
     stale::check_port(cx, port, bytes)?;
     let written = cx.with(|k| {
         let now = begin(k, PORT_COST);
         k.hal.polls.writes(u64::from(port) | Polls::PORT, value.into());
-        k.accesses(now, |hardware, at| hardware.port_write(at, port, told.width, value)).map_err(no)
+        k.accesses(now, |hardware, at| hardware.port_write(at, port, access.width, value)).map_err(no)
     });
     match written {
         Ok(()) => {
-            tell(cx, told, value.into());
+            tell(cx, access, value.into());
             Ok(())
         }
-        Err(refusal) => Err(refused(cx, told, &refusal)),
+        Err(refusal) => Err(refused(cx, access, &refusal)),
     }
 }
 
@@ -285,13 +285,13 @@ fn read(k: &mut Kernel, bus: u64, width: Width) -> Answer<u64> {
 
 #[inline]
 fn loaded(cx: &mut Cx<'_>, bus: u64, width: Width, read: Answer<u64>) -> Flow<u64> {
-    let told = Told { port: false, write: false, address: bus, width };
+    let access = RegisterAccess { port: false, write: false, address: bus, width };
     match read {
         Ok(value) => {
-            tell(cx, told, value);
+            tell(cx, access, value);
             Ok(value)
         }
-        Err(refusal) => Err(refused(cx, told, &refusal)),
+        Err(refusal) => Err(refused(cx, access, &refusal)),
     }
 }
 
@@ -329,20 +329,20 @@ pub(super) fn arrive_combined(cx: &mut Cx<'_>, bus: u64, width: Width, value: u6
 
 #[inline]
 fn stored(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64, written: Answer<()>) -> Flow<()> {
-    let told = Told { port: false, write: true, address: bus, width };
+    let access = RegisterAccess { port: false, write: true, address: bus, width };
     match written {
         Ok(()) => {
-            tell(cx, told, value);
+            tell(cx, access, value);
             Ok(())
         }
-        Err(refusal) => Err(refused(cx, told, &refusal)),
+        Err(refusal) => Err(refused(cx, access, &refusal)),
     }
 }
 
 /// A device is about to be accessed, which takes so long; the time at which the access arrives.
 #[inline]
 pub(super) fn begin(k: &mut Kernel, cost: u64) -> u64 {
-    // Reckoned, and not asked for behind it: that would wait for what is stored there.
+    // Computed, not read back after `shorten`: that would wait for its store.
     let now = k.engine.now() + cost;
     // Once the instruction has retired, what is due is let in.
     let _ = ke::slice::shorten(k, cost);
@@ -440,7 +440,7 @@ fn resolve(cx: &mut Cx<'_>, access: Access, write: bool) -> Flow<(u64, bool)> {
     if !combines {
         combine::drain(cx)?;
     }
-    // What may only be read, or by one process only, or has RAM in it, or combines is looked at each time; all is while a processor keeps stores.
+    // Read-only mappings, those of one process, with RAM or write-combined are resolved each time; while a processor keeps stores, all are.
     if !mapping.read_only && mapping.process.is_none() && !mapping.has_ram && !mapping.combined {
         cx.with(|k| k.hal.combining.is_empty().then(|| io_space::remember(k, mapping)));
     }
@@ -497,27 +497,27 @@ fn unmapped(cx: &mut Cx<'_>, access: Access, write: bool) -> Leave {
 /// What a card does with an access that its data sheet excludes is not said anywhere: a value that is read is none, and what is written is
 /// lost.
 #[cold]
-fn refused(cx: &mut Cx<'_>, told: Told, refusal: &Refusal) -> Leave {
-    let space = if told.port { "port" } else { "bus address" };
+fn refused(cx: &mut Cx<'_>, access: RegisterAccess, refusal: &Refusal) -> Leave {
+    let space = if access.port { "port" } else { "bus address" };
     let message = format!(
         "the driver {} {} byte(s) at {space} {:#x}; {refusal}",
-        verb(told.write),
-        told.width as u8,
-        told.address
+        verb(access.write),
+        access.width as u8,
+        access.address
     );
     cx.stop(Verdict::error("register-refused", message))
 }
 
 #[inline]
-fn tell(cx: &mut Cx<'_>, told: Told, value: u64) {
+fn tell(cx: &mut Cx<'_>, access: RegisterAccess, value: u64) {
     if cx.count_event(Kind::Device) {
-        tell_in_full(cx, told, value);
+        tell_in_full(cx, access, value);
     }
 }
 
 #[cold]
-fn tell_in_full(cx: &mut Cx<'_>, told: Told, value: u64) {
-    let Told { port, write, address, width } = told;
+fn tell_in_full(cx: &mut Cx<'_>, access: RegisterAccess, value: u64) {
+    let RegisterAccess { port, write, address, width } = access;
     let register = if cx.reads_names() { cx.with(|k| k.hal.hardware.describe(port, address)) } else { None };
     cx.emit(Event::Device { port, address, bytes: width as u8, write, value, register });
 }

@@ -15,7 +15,7 @@ use crate::pnp;
 enum Place {
     /// No such bus.
     NoBus,
-    /// A bus, and nobody in the slot.
+    /// A bus, and no card in the slot.
     Empty,
     /// A function.
     Function(PciAddress),
@@ -27,7 +27,7 @@ fn place(k: &mut Kernel, bus: u32, slot: u32) -> Place {
     if bus != 0 && functions.iter().all(|function| function.address.bus != at.bus) {
         return Place::NoBus;
     }
-    // Not by the list of functions: a card that has gone answers to nobody.
+    // Not by the list of functions: a card that has gone does not answer.
     let vendor = config::read(k.configuration(), at, 0, 2);
     if vendor == PCI_INVALID_VENDORID.to_le_bytes() { Place::Empty } else { Place::Function(at) }
 }

@@ -215,7 +215,7 @@ fn store_in_line(cx: &mut Cx<'_>, address: u64, data: &[u8]) -> Flow<()> {
     let is_full = cx.with(|k| {
         if k.hal.combining.is_empty() {
             k.hal.combining.tick = k.ke.timers.clock.next_tick(k.engine.now());
-            // Nothing passes by this unasked any more: no access, no call.
+            // From now on every access and every call comes to the kernel.
             io_space::forget_last(k);
             k.ke.rearm();
         }
@@ -283,7 +283,7 @@ pub(crate) fn drain_own(cx: &mut Cx<'_>) -> Flow<bool> {
         send_one(cx, count)?;
     }
     if any {
-        // Not of an access that is under way.
+        // The access under way keeps its own.
         cx.with(|k| k.hal.after = after);
         interrupt_delivery::observe(cx);
         cx.with(|k| {
@@ -477,7 +477,7 @@ mod tests {
     #[test]
     fn the_ninth_line_has_the_oldest_go() {
         machine(|cx, _| {
-            // Nothing is there, and nobody minds.
+            // No device is there, and that is no error.
             let window = io_space::map(cx, 0xD_0000, 0x1000, abi::MmWriteCombined).unwrap();
             for line in 0..8 {
                 write(cx, window + line * LINE as u64, &[1; 4]).unwrap();

@@ -108,9 +108,9 @@ pub struct Question {
 
 /// Memory, as a bus master reaches it: by logical addresses that were mapped for it (`hal::dma`), else by physical ones.
 pub trait Memory {
-    /// The function named `master` reads. False if nobody answered to all of it: then `into` holds what was read before.
+    /// The function named `master` reads. False if not all of it was answered: then `into` holds what was read before.
     fn read(&mut self, master: &str, address: u64, into: &mut [u8]) -> bool;
-    /// The function named `master` writes. False if nobody answered to all of it.
+    /// The function named `master` writes. False if not all of it was answered.
     fn write(&mut self, master: &str, address: u64, from: &[u8]) -> bool;
 }
 
@@ -125,7 +125,7 @@ pub struct Moment<'m> {
 }
 
 impl<'m> Moment<'m> {
-    /// At this time, with this memory; nothing has kept anybody waiting.
+    /// At this time, with this memory; no device has taken extra time yet.
     pub fn new(now: u64, memory: &'m mut dyn Memory) -> Self {
         Self { now, memory, takes: 0 }
     }
@@ -136,12 +136,12 @@ impl<'m> Moment<'m> {
 /// After every call the kernel asks [`Hardware::lines`] for the levels, and [`Hardware::has_messages`]: an access may have
 /// changed them. What an implementation does not say of its own is true of a bus with nothing on it.
 pub trait Hardware {
-    /// An `in` from I/O space. Nobody there reads as all ones.
+    /// An `in` from I/O space. Without a device it reads as all ones.
     fn port_read(&mut self, at: &mut Moment<'_>, port: u16, width: Width) -> Result<u32, Refusal> {
         let _ = (at, port, width);
         Ok(u32::MAX)
     }
-    /// An `out` to I/O space. Nobody there swallows it.
+    /// An `out` to I/O space. Without a device it is lost.
     fn port_write(
         &mut self,
         at: &mut Moment<'_>,
@@ -152,12 +152,12 @@ pub trait Hardware {
         let _ = (at, port, width, value);
         Ok(())
     }
-    /// A read from device memory at a bus address. Nobody there reads as all ones.
+    /// A read from device memory at a bus address. Without a device it reads as all ones.
     fn memory_read(&mut self, at: &mut Moment<'_>, address: u64, width: Width) -> Result<u64, Refusal> {
         let _ = (at, address, width);
         Ok(u64::MAX)
     }
-    /// A write to device memory at a bus address. Nobody there swallows it.
+    /// A write to device memory at a bus address. Without a device it is lost.
     fn memory_write(
         &mut self,
         at: &mut Moment<'_>,
@@ -189,7 +189,7 @@ pub trait Hardware {
         let bits = 8 * half as u32;
         let halves = [(0, value & u64::MAX >> (64 - bits)), (half as u64, value >> bits)];
         let mut all = halves.into_iter();
-        // Why it does not take the whole is more to the point than why not a part.
+        // The reason against the whole access helps more than the one against a part.
         all.try_for_each(|(offset, part)| self.memory_combined(at, address + offset, half, part))
             .map_err(|_| refusal)
     }

@@ -32,7 +32,7 @@ pub struct State {
     pub(crate) polls: polls::Polls,
     pub(crate) stale: stale::Stale,
     pub(crate) combining: combine::Combining,
-    /// What bus masters have done, and nobody has been told yet.
+    /// What bus masters have done, with no event emitted yet.
     pub(crate) transfers: Vec<Transfer>,
     pub(crate) dma: dma::State,
 }

@@ -12,7 +12,7 @@ const SHIFT: u64 = 0x80_0000_0000;
 /// The most messages that a device may be given.
 const MOST_MESSAGES: u32 = 2_048;
 
-/// The longest that a write to device memory takes, ns: what the longest of bridges' delays are, and far from what an interrupt storm is told by.
+/// The longest that a write to device memory takes, ns: as with the slowest bridges, and far less than the limits of an interrupt storm.
 pub const MOST_POSTED: u64 = 20_000;
 
 /// What kind of computer it is.

@@ -32,7 +32,7 @@ pub(crate) struct Posted {
     under_way: VecDeque<UnderWay>,
     /// Whether it is to be asked when the last one arrives.
     open: bool,
-    /// Why a device would not take a write that arrived: told at the next access.
+    /// Why a device would not take a write that arrived: reported at the next access.
     refused: Option<Refusal>,
 }
 
@@ -64,14 +64,14 @@ impl Posted {
         self.open &= !self.under_way.is_empty();
     }
 
-    /// A write is on its way from now on; or it is told that one was refused.
+    /// A write is on its way from now on; or the error is an earlier write that was refused.
     fn post(&mut self, write: UnderWay) -> Result<(), Refusal> {
         self.under_way.push_back(write);
         self.open = true;
         self.refused.take().map_or(Ok(()), Err)
     }
 
-    /// All arrive now, before what does not pass them; or it is told that one was refused.
+    /// All arrive now, before what does not pass them; or the error is one that was refused.
     fn bring_home(&mut self, at: &mut Moment<'_>) -> Result<(), Refusal> {
         self.under_way.iter_mut().for_each(|write| write.due = None);
         self.arrive(at, self.under_way.len());
@@ -322,11 +322,11 @@ mod tests {
             assert_eq!(words.borrow().0, [(8, 0x1111_1111), (12, 0x2222_2222)]);
             // What the driver has stored is no wider than what is refused.
             let narrow = at(3_000, |at| bus.memory_combined(at, 0xE000_0004, Width::Word, 7));
-            let told = at(6_000, |at| {
+            let read = at(6_000, |at| {
                 bus.advance(at);
                 bus.memory_read(at, 0xE000_0000, Width::Dword)
             });
-            let refusal = narrow.err().or(told.err()).unwrap().to_string();
+            let refusal = narrow.err().or(read.err()).unwrap().to_string();
             assert!(refusal.contains("+4h: accepts 4 bytes"), "{refusal}");
         }
     }

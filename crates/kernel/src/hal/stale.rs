@@ -1,9 +1,9 @@
-//! Accesses to hardware that nobody gave the driver: ports that no device has, windows of a device that is stopped, and those that a
+//! Accesses to hardware that the driver was not given: ports that no device has, windows of a device that is stopped, and those that a
 //! device had before it was started elsewhere.
 //!
 //! Pages: *Stopping a Device to Rebalance Resources*, *Handling an IRP_MN_STOP_DEVICE Request*, *IRP_MN_START_DEVICE*. On a PC such an
-//! access reads ones or hits what is there now. The first two are warnings; the last is an error: the driver was told where its device
-//! is, and takes something else for it. Whose driver may touch which window is not known here.
+//! access reads ones or hits what is there now. The first two are warnings; the last is an error: the driver was given the device's new
+//! address, and takes something else for it. Which driver may touch which window is not known here.
 
 use std::collections::BTreeSet;
 
@@ -48,7 +48,7 @@ const PORT_WORDS: usize = (u16::MAX as usize + 1) / 64;
 /// What has been looked at already, and what has been given back.
 pub(crate) struct Stale {
     released: Vec<Released>,
-    /// Ports that are known to be right, or were told about: a bit each.
+    /// Ports that are known to be right, or were reported: a bit each.
     seen_ports: Box<[u64; PORT_WORDS]>,
     told_devices: BTreeSet<String>,
 }
@@ -179,7 +179,7 @@ fn tell_released(cx: &mut Cx<'_>, released: &Released, address: u64) -> Flow<()>
         return Err(cx.stop(Verdict::error("stale-resource-used", message)));
     }
     match why {
-        // The routine is called for others on its line, too: it finds ones there, and passes.
+        // A service routine is called for other devices on its line, too: it reads ones and does not claim the interrupt.
         Why::NoPower(_) if irql::current(cx) > DISPATCH_LEVEL => {}
         Why::NoPower(state) => {
             let message = format!(

@@ -196,7 +196,7 @@ pub fn reuse(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> Flow<()>
 /// `IoFreeIrp`.
 ///
 /// # Errors
-/// A verdict if it is none, is freed already, or still belongs to somebody.
+/// A verdict if it is none, is freed already, or still has an owner.
 pub fn free(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
     let known = cx.with(|k| k.io.irps.live.get(irp.address).map(|record| (record.origin, record.thread)));
     let Some((origin, thread)) = known else {

@@ -1,7 +1,7 @@
 //! What traces tell of applications' requests and of the IRPs that carry them: which answer and which IRP belongs to which request.
 //!
 //! A request is known by the number of the event with which it begins, an IRP by that of the event with which it was first sent: both
-//! are the same in each run, and nothing is remembered where nobody listens.
+//! are the same in each run, and nothing is remembered where no reader wants these events.
 
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ pub(crate) fn end(cx: &mut Cx<'_>, request: u64, name: &'static str, answer: Ans
     }
 }
 
-/// An IRP is sent, and somebody listens: [`Cx::happens`] has said so.
+/// An IRP is sent, and a reader wants the event: [`Cx::count_event`] has said so.
 pub(crate) fn sent(
     cx: &mut Cx<'_>,
     irp: DriverPtr<IRP>,
@@ -59,7 +59,7 @@ pub(crate) fn sent(
     cx.emit(Event::IrpSent { irp: irp.address, id, request, device: device.address, major, minor });
 }
 
-/// An IRP is completed, and somebody listens. A driver whose completion routine has kept it completes it once more.
+/// An IRP is completed, and a reader wants the event. A driver whose completion routine has kept it completes it once more.
 pub(crate) fn completed(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, answer: Answer) {
     let id = cx.with(|k| k.io.irps.live.get_mut(irp.address).and_then(|record| record.sent.number()));
     let Answer { status, information } = answer;

@@ -1,7 +1,7 @@
 //! The screen as the boot has left it.
 //!
 //! No page describes `Inbv…` and `HalDisplayString`: the system owns the screen until a display driver says that it has taken it. What is written on it is
-//! told as what a driver prints is.
+//! traced as what a driver prints is.
 
 use abi::DriverPtr;
 use engine::Flow;

@@ -1,7 +1,7 @@
 //! How a request's data reach the driver: by a system buffer, by an MDL, or as they are.
 //!
 //! Pages: *Methods for Accessing Data Buffers*, *Buffer Descriptions for I/O Control Codes*. An application's bad buffer
-//! is a status; a driver's own is a verdict of whoever calls this.
+//! is a status; a driver's own is a verdict on the caller.
 
 use abi::{
     DEVICE_OBJECT, DO_BUFFERED_IO, DO_DIRECT_IO, DriverPtr, IO_STACK_LOCATION, IRP, IRP_BUFFERED_IO,

@@ -154,7 +154,7 @@ pub fn rundown_thread(cx: &mut Cx<'_>) -> Flow<()> {
     rundown(cx, &|record| record.thread == thread)
 }
 
-/// Cancels everything anybody has asked for on an open file, and waits until it is complete: what the end of the
+/// Cancels every request on an open file, of all threads, and waits until it is complete: what the end of the
 /// process does, before it closes its handles.
 ///
 /// # Errors
@@ -180,7 +180,7 @@ fn rundown(cx: &mut Cx<'_>, is_one: &dyn Fn(&irp::Record) -> bool) -> Flow<()> {
         if patience <= 0 {
             return Err(never_completes(cx, DriverPtr::new(irp)));
         }
-        // The system itself waits so long, and then says what it thinks.
+        // The system waits so long by itself, and then reports it.
         ke::patience::renew(cx);
         let until = ke::wait::Timeout::At(cx.with(|k| ke::time::due(k, -PAUSE)));
         let _ = ke::wait::wait(cx, &[], false, until, DriverPtr::NULL, "the end of a thread")?;

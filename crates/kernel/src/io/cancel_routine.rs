@@ -1,7 +1,7 @@
-//! Who set the cancel routine of an IRP, and who removed it: for the moments that a verdict tells.
+//! Which code set the cancel routine of an IRP, and which removed it: for the moments that a verdict names.
 //!
 //! Page: *IoSetCancelRoutine function*. It is inlined into drivers as one exchange, so nothing is called: in a checked machine the
-//! word is marked ([`shadow::WATCHED`]), and whoever writes to it is asked here first. A machine that is not checked knows nothing.
+//! word is marked ([`shadow::WATCHED`]), and each write to it is noted here first. A machine that is not checked knows nothing.
 //! IRPs in memory of a driver's own are not watched.
 
 use std::collections::BTreeMap;

@@ -87,8 +87,8 @@ fn damaged(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, count: u8) -> Leave {
     cx.stop(io_manager("irp-damaged", 0x212, message, DriverPtr::NULL, irp))
 }
 
-/// Who waits for the request takes STATUS_PENDING for a request that is under way (`HasOverlappedIoCompleted` is false for ever): its end is
-/// lost. The other status that only Driver Verifier refuses, -1, is a failure like any other to whoever reads it.
+/// A waiter takes STATUS_PENDING for a request that is under way (`HasOverlappedIoCompleted` is false for ever): its end is
+/// lost. The other status that only Driver Verifier refuses, -1, is a failure like any other to its reader.
 #[cold]
 fn still_pending(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> Flow<()> {
     let (holder, name) = holder(cx, irp);

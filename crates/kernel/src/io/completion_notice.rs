@@ -1,7 +1,7 @@
-//! What is left to be told of a request, when its packet and buffers are gone: the requester's data, status block and events.
+//! What the requester gets when packet and buffers are gone: its data, status block and events.
 //!
-//! Pages: *Types of APCs*, *ReadFile function*, *IoBuildDeviceIoControlRequest function*. A request that belongs to a thread is told
-//! in that thread, by a special kernel APC (`ke::apc`), unless it is the one that runs now and may hear of it at once. A request that
+//! Pages: *Types of APCs*, *ReadFile function*, *IoBuildDeviceIoControlRequest function*. A request that belongs to a thread is
+//! delivered in that thread, by a special kernel APC (`ke::apc`), unless it runs now and may be notified at once. A request that
 //! fails without having been pending leaves status block and events alone: its status was returned.
 
 use abi::{
@@ -21,7 +21,7 @@ use crate::ke::apc::{self, Apc};
 use crate::ob::object;
 use crate::{ke, ob};
 
-/// What is left to be told.
+/// What is still to be delivered.
 pub(crate) struct CompletionNotice {
     pub(crate) origin: Origin,
     /// The application's request behind it.
@@ -102,7 +102,7 @@ impl Data {
     }
 }
 
-/// The thread that the end of a request is to be told in, if that is not the one that runs now, or it may not hear of it yet.
+/// The thread in which the end of a request is to be delivered, if that is not the one that runs now, or APCs are held back in it.
 #[inline]
 pub(crate) fn elsewhere(k: &Kernel, record: &Record, pending: bool) -> Option<StrandId> {
     if let Some(here) = k.ke.thread().filter(|here| here.object.address == record.thread) {
@@ -110,12 +110,12 @@ pub(crate) fn elsewhere(k: &Kernel, record: &Record, pending: bool) -> Option<St
         let returns = record.issue.is_some() && !pending;
         return (!returns && !apc::runs_at_once(k, here.strand)).then_some(here.strand);
     }
-    // One that has ended hears nothing any more.
+    // A thread that has ended gets no APC any more.
     if record.thread == 0 { None } else { k.ke.thread_of(record.thread).map(|thread| thread.strand) }
 }
 
 impl CompletionNotice {
-    /// Has `thread` told.
+    /// Delivers it in `thread`.
     ///
     /// # Errors
     /// [`engine::Leave`] of what runs at once.
@@ -129,7 +129,7 @@ impl CompletionNotice {
         apc::queue(k, thread, Apc { what: "the end of the IRP", whose: irp.address, work: self });
     }
 
-    /// As [`CompletionNotice::tell`], of an application's request whose answer nobody prints, if nobody goes on because of it, nothing is
+    /// As [`CompletionNotice::tell`], of an application's request whose answer is not traced, if no thread becomes ready by it, nothing is
     /// deleted and all of it is memory. False: nothing is done.
     pub(crate) fn tell_at_once(&self, k: &mut Kernel) -> bool {
         let plain = self
@@ -146,7 +146,7 @@ impl CompletionNotice {
         let synchronous = file.get(FILE_OBJECT::Flags) & FO_SYNCHRONOUS_IO != 0;
         let file_event = file.part(FILE_OBJECT::Event);
         let are_events = is_event(event) && is_event(file_event);
-        // As it is: so that it is known whether it can be written.
+        // Rewritten unchanged, to find out whether it can be written.
         block.set(IO_STATUS_BLOCK::Status, block.get(IO_STATUS_BLOCK::Status));
         block.set(IO_STATUS_BLOCK::Information, block.get(IO_STATUS_BLOCK::Information));
         let waits = &k.ke.waits;
@@ -171,7 +171,7 @@ impl CompletionNotice {
                 file.set(FILE_OBJECT::FinalStatus, self.status);
                 set_state(file_event, 1);
             }
-            assert!(!engine.take_fault(), "it was read a moment ago, and nobody ran since");
+            assert!(!engine.take_fault(), "it was read a moment ago, and no driver ran since");
         }
         Some(())
     }
@@ -185,9 +185,9 @@ impl CompletionNotice {
     /// The requester's buffer, its status block, events and references.
     ///
     /// # Errors
-    /// A verdict on a driver's bad pointer; as waking whoever waits.
+    /// A verdict on a driver's bad pointer; as waking the threads that wait.
     pub(crate) fn tell(mut self, cx: &mut Cx<'_>) -> Flow<()> {
-        // How the driver ended it, whatever becomes of the data.
+        // By the driver's status: a failure to copy the data does not matter here.
         let always = self.origin == Origin::System && self.issue.is_none();
         let tell = always || self.pending || !is_error(self.status);
         let delivered = match &self.data {
@@ -246,7 +246,7 @@ pub(crate) fn release(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, event: Driv
     ob::object::dereference(cx, file).map(|_| ())
 }
 
-/// Whoever waits for the end of a request hears of it.
+/// Notifies the code that waits for the end of a request.
 ///
 /// # Errors
 /// As setting an event.

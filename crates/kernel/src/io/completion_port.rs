@@ -1,4 +1,4 @@
-//! Completion ports: where applications are told of the ends of requests on many files, by a queue of packets.
+//! Completion ports: where applications receive the ends of requests on many files, by a queue of packets.
 //!
 //! Pages: *I/O Completion Ports*, *CreateIoCompletionPort function*, *GetQueuedCompletionStatus function*, *GetQueuedCompletionStatusEx function*, *PostQueuedCompletionStatus
 //! function*, *SetFileCompletionNotificationModes function*. A port is a queue object (`ke::queue`): it is that which lets as many threads run as the port
@@ -71,8 +71,8 @@ pub fn create(cx: &mut Cx<'_>, threads: u32) -> Flow<Option<Handle>> {
     Ok(Some(handle))
 }
 
-/// `CreateIoCompletionPort` with a file: what is asked of it from now on is told there with this key. A file has one port at the most, and must be
-/// overlapped.
+/// `CreateIoCompletionPort` with a file: its requests' ends come there from now on, with this key. A file has one port at the most, and must
+/// be overlapped.
 ///
 /// # Errors
 /// As referring to handles.
@@ -261,7 +261,7 @@ fn next(
 /// A packet becomes an entry of the queue. False if there is no memory.
 fn put(cx: &mut Cx<'_>, port: DriverPtr<KQUEUE>, packet: Packet) -> Flow<bool> {
     if queue::is_run_down(cx.engine(), port).map_err(|bad| cx.bad_pointer(bad))? {
-        // Nobody can take it any more.
+        // It cannot be taken any more.
         return Ok(true);
     }
     let entry: DriverPtr<LIST_ENTRY> = pool::allocate(cx, pool::Kind::NonPaged, PACKET, TAG)?;
@@ -292,8 +292,8 @@ fn read(cx: &mut Cx<'_>, entry: DriverPtr<LIST_ENTRY>) -> Flow<Packet> {
     Ok(Packet { key, request, status, information })
 }
 
-/// A request on a file ends, and its requester has been told; `request` is 0 for a driver's own. One that did not wait and failed has told so
-/// itself.
+/// A request on a file ends, and its status block and event are set; `request` is 0 for a driver's own. A request that failed at once
+/// reports by its return value only.
 ///
 /// # Errors
 /// [`engine::Leave`] of what runs at once.
@@ -315,7 +315,7 @@ pub(crate) fn tell(
     let port = cx.read(context + IO_COMPLETION_CONTEXT::Port)?.cast::<KQUEUE>();
     let key = cx.read(context + IO_COMPLETION_CONTEXT::Key)?.address;
     let packet = Packet { key, request, status: answer.status, information: answer.information };
-    // Without memory the packet is lost, as the request's own resources would have been there.
+    // Without memory the packet is lost. (On Windows the request's own resources are used.)
     put(cx, port, packet).map(|_| ())
 }
 
@@ -333,7 +333,7 @@ pub(super) fn forget(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<()> 
     ob::object::dereference(cx, port).map(|_| ())
 }
 
-/// With its last handle a port takes nothing any more: who waits for a packet hears that it is gone, and its packets go with it.
+/// When its last handle is closed a port takes nothing any more: waits for a packet end, and its packets go with it.
 fn closed(cx: &mut Cx<'_>, port: u64, _process: u64, _of_process: u32, of_all: u32) -> Flow<()> {
     if of_all == 0 { empty(cx, DriverPtr::new(port)) } else { Ok(()) }
 }

@@ -106,12 +106,12 @@ pub fn free(cx: &mut Cx<'_>, controller: DriverPtr<CONTROLLER_OBJECT>) -> Flow<(
 pub fn delete(cx: &mut Cx<'_>, controller: DriverPtr<CONTROLLER_OBJECT>) -> Flow<()> {
     let Controller { holder, .. } = find(cx, "IoDeleteController", controller)?;
     let waiting = device_queue::entries(cx, controller + CONTROLLER_OBJECT::DeviceWaitQueue)?;
-    let told = format!("IoDeleteController was called for the controller {:#x}", controller.address);
+    let deleted = format!("IoDeleteController was called for the controller {:#x}", controller.address);
     let since = holder.map(|(_, since)| ("allocated", since));
     if let Some(first) = waiting.first() {
         let name = device_name(cx, device_of(*first));
         let message = format!(
-            "{told}, while {} device(s) wait for it, first {name}: nothing calls them any more",
+            "{deleted}, while {} device(s) wait for it, first {name}: nothing calls them any more",
             waiting.len()
         );
         let verdict = Verdict::error("controller-in-use", message);
@@ -121,7 +121,7 @@ pub fn delete(cx: &mut Cx<'_>, controller: DriverPtr<CONTROLLER_OBJECT>) -> Flow
     }
     if let Some((device, since)) = holder {
         let name = device_name(cx, DriverPtr::new(device));
-        let verdict = Verdict::warning("controller-in-use", format!("{told}, which {name} still has"));
+        let verdict = Verdict::warning("controller-in-use", format!("{deleted}, which {name} still has"));
         cx.report(verdict.related("allocated", since));
     }
     cx.with(|k| k.io.controllers.controllers.remove(&controller.address));

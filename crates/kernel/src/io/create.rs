@@ -1,7 +1,7 @@
 //! `IRP_MJ_CREATE`: what a driver is asked when one of its devices is opened, and what it may read about who opens it.
 //!
 //! Pages: *IRP_MJ_CREATE*, *IO_SECURITY_CONTEXT structure*, *ACCESS_STATE structure*, *ZwCreateFile function*,
-//! *FILE_FULL_EA_INFORMATION structure*. Who opens is the running thread, or whom it acts for.
+//! *FILE_FULL_EA_INFORMATION structure*. The opener is the running thread, or the client it acts for.
 
 use abi::{
     ACCESS_STATE, DEVICE_OBJECT, DriverPtr, FILE_DEVICE_SECURE_OPEN, FILE_FULL_EA_INFORMATION, FILE_OBJECT,

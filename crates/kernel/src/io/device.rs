@@ -32,9 +32,9 @@ pub(crate) struct Device {
     pub(crate) below: u64,
     /// `IoDeleteDevice` was called; it goes when nothing uses it any more.
     pub(crate) delete_pending: bool,
-    /// It is gone; its memory stays while somebody holds a reference.
+    /// It is gone; its memory stays while a reference is held.
     pub(crate) deleted: bool,
-    /// The stack that it is in is told to go: nobody can open it any more, not even once it is detached.
+    /// The stack that it is in is being removed: it cannot be opened any more, not even once it is detached.
     pub(crate) going: bool,
     pub(crate) start_io: super::start_packet::Attributes,
     /// The thread that has made it.

@@ -87,7 +87,7 @@ fn begin_insert(
     Ok(busy)
 }
 
-/// The routines as drivers call them: a queue that is not busy is told.
+/// The routines as drivers call them: a queue that is not busy is reported.
 pub(crate) mod ddi {
     use abi::{DriverPtr, KDEVICE_QUEUE, KDEVICE_QUEUE_ENTRY};
     use engine::Flow;
@@ -224,7 +224,7 @@ fn damaged(cx: &mut Cx<'_>, broken: Broken) -> engine::Leave {
     }
 }
 
-/// Whether it is known at a glance that it is a queue in which nothing waits: mostly so. False says nothing.
+/// Whether one look shows that it is a queue in which nothing waits: mostly so. Conservative: false may be wrong.
 #[inline]
 fn is_empty(cx: &mut Cx<'_>, queue: DriverPtr<KDEVICE_QUEUE>) -> bool {
     let head = queue + KDEVICE_QUEUE::DeviceListHead;

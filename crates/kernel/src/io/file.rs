@@ -100,15 +100,15 @@ pub(crate) struct Issue {
     pub(crate) file: u64,
     /// An event of the requester's, with a reference; 0 if none.
     pub(crate) event: u64,
-    /// If it is pended, the requester goes on, and the answer is told when it comes.
+    /// If it is pended, the requester goes on, and the answer is delivered when it comes.
     pub(crate) answered_later: bool,
-    /// What a completion port calls it by; 0 if it is told to none.
+    /// What a completion port calls it by; 0 if no port gets it.
     pub(crate) context: u64,
     /// The thread that gets a user APC with its end; 0 if none does.
     pub(crate) apc: u64,
-    /// Its number, where somebody listened when its IRP was sent.
+    /// Its number, where its IRP's events were read when it was sent.
     pub(crate) request: u64,
-    /// Where its IRP and system buffer lie, if it went off by the short way: see `fast_path`.
+    /// Where its IRP and system buffer lie, if it took the fast path: see `fast_path`.
     pub(crate) blocks: Option<Blocks>,
 }
 
@@ -174,7 +174,7 @@ pub fn cancel_io(cx: &mut Cx<'_>, handle: Handle) -> Flow<NtStatus> {
     cancel(cx, handle, "CancelIo", false)
 }
 
-/// What `CancelIoEx` does without an `OVERLAPPED`: cancels what anybody has under way on this file.
+/// What `CancelIoEx` does without an `OVERLAPPED`: cancels what any thread has under way on this file.
 ///
 /// # Errors
 /// A verdict on a driver.
@@ -316,7 +316,7 @@ fn open_device(
     cx.with(|k| change(&mut k.io.files, file.address, |file| file.opened = true));
     let flags = cx.read(file + FILE_OBJECT::Flags)?;
     cx.write(file + FILE_OBJECT::Flags, flags | FO_FILE_OPEN)?;
-    // It is said while the driver is asked, and the file may be gone later.
+    // It is set while the driver is asked, and the related file may be gone later.
     cx.write(file + FILE_OBJECT::RelatedFileObject, DriverPtr::NULL)?;
     Ok(Ok(Answered { file, access: map_generic(options.access), information: answer.information }))
 }
@@ -391,7 +391,7 @@ fn new_file(
     Ok(Some(file))
 }
 
-/// A file of this name that its driver has never heard of, with a reference. None if there is no memory.
+/// A file of this name that its driver never received a request for, with a reference. None if there is no memory.
 ///
 /// # Errors
 /// A verdict on a damaged device object.
@@ -450,7 +450,7 @@ fn closed(cx: &mut Cx<'_>, file: u64, _process: u64, _of_process: u32, of_all: u
 /// A verdict on a damaged file object.
 pub(crate) fn rename(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, name: &str) -> Flow<()> {
     let old = cx.read((file + FILE_OBJECT::FileName) + UNICODE_STRING::Buffer)?;
-    // Where there is no memory it keeps the one it has.
+    // Without memory it keeps its old name.
     if ob::string::allocate(cx, file + FILE_OBJECT::FileName, name, pool::Kind::Paged, TAG)? && !old.is_null()
     {
         pool::free(cx, old)?;

@@ -1,4 +1,4 @@
-//! The top of a completion: packet and buffers go, and whoever asked is to hear of it (`completion_notice`).
+//! The top of a completion: packet and buffers go, and the requester is notified (`completion_notice`).
 //!
 //! Pages: *IofCompleteRequest function*, *IoBuildDeviceIoControlRequest function*, *IoMakeAssociatedIrp function*, *Bug Check 0xC9* (312:
 //! "the output section of the system buffer"). *Ours:* Windows
@@ -34,7 +34,7 @@ struct Done<'a> {
 /// All drivers have seen the completion.
 ///
 /// # Errors
-/// A verdict, e.g. on an IRP of `IoAllocateIrp` that nobody took back.
+/// A verdict, e.g. on an IRP of `IoAllocateIrp` that no completion routine took back.
 pub(crate) fn finish(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
     let known = cx.with(|k| k.io.irps.live.get(irp.address).map(|record| (record.origin, record.output)));
     let Some((origin, output)) = known else { return Ok(()) };
@@ -145,15 +145,15 @@ fn take_data(cx: &mut Cx<'_>, done: &Done<'_>) -> Flow<Option<Data>> {
     Ok(data)
 }
 
-/// In a checked machine: what the application gets, somebody has stored. It says nothing of a structure's padding that was
-/// stored with the rest.
+/// In a checked machine: reports bytes for the application that were never stored. A structure's padding that was stored with the
+/// rest is not found.
 fn check_stored(cx: &mut Cx<'_>, system: u64, information: u64) {
     if !cx.engine().is_checked() {
         return;
     }
     if let Some(at) = cx.engine().first_never_stored(system, information) {
         let message = format!(
-            "a request was completed with IoStatus.Information {information:#x}, and nobody has stored byte {:#x} of its \
+            "a request was completed with IoStatus.Information {information:#x}, and no code has stored byte {:#x} of its \
              system buffer {system:#x}: the application gets what the kernel's memory held",
             at - system
         );
@@ -188,7 +188,7 @@ fn associated(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, master: DriverPtr<IRP>) -> F
     if left == 0 { super::complete::complete(cx, master, 0) } else { Ok(()) }
 }
 
-/// An IRP that no driver got: buffers and packet are freed, nobody is told.
+/// An IRP that no driver got: buffers and packet are freed, and there is no notification.
 pub(crate) fn abandon(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
     let flags = cx.read(irp + IRP::Flags)?;
     let system = cx.read(irp + IRP::AssociatedIrp_SystemBuffer)?;

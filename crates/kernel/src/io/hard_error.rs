@@ -1,7 +1,7 @@
 //! Hard errors: whether a thread has them shown, and which device one was about.
 //!
 //! Pages: *IoSetThreadHardErrorMode function*, *IoSetHardErrorOrVerifyDevice function*; the `Ps` routines have none and do the same for any
-//! thread. Nobody shows an error here: what is remembered is what drivers ask for, and a request that is to wait for an answer is complete at once
+//! thread. No error is shown here: what is remembered is what drivers ask for, and a request that is to wait for an answer is complete at once
 //! (*IoRaiseHardError function*, *IoRaiseInformationalHardError function*).
 
 use abi::{DEVICE_OBJECT, DriverPtr, IRP, KTHREAD, NtStatus};

@@ -1,7 +1,7 @@
-//! Whether device and driver objects are still what the I/O manager made of them: a driver that writes over one is told where the object
-//! is next opened, deleted or unloaded, or at the end of the run.
+//! Whether device and driver objects are still what the I/O manager made of them: a driver that writes over one is reported where the
+//! object is next opened, deleted or unloaded, or at the end of the run.
 //!
-//! Pages: *DEVICE_OBJECT structure*, *DRIVER_OBJECT structure*. Only members that no driver may change are held against what they were; what
+//! Pages: *DEVICE_OBJECT structure*, *DRIVER_OBJECT structure*. Only members that no driver may change are compared; what
 //! a driver may set (flags, the extension, sizes of stacks and sectors, dispatch routines) is its own.
 
 use abi::{DEVICE_OBJECT, DRIVER_EXTENSION, DRIVER_OBJECT, DriverPtr, IO_TYPE_DEVICE, IO_TYPE_DRIVER};

@@ -1,7 +1,7 @@
 //! Device interfaces: names by which a class of devices is found, made from class, device and reference string.
 //!
 //! Pages: *IoRegisterDeviceInterface function*, *IoSetDeviceInterfaceState function*, *IoGetDeviceInterfaces function*,
-//! *Registering a Device Interface*. Interface registry keys are not here; who is told of interfaces is `pnp::notify`'s.
+//! *Registering a Device Interface*. Interface registry keys are not here; notifications of interfaces are `pnp::notify`'s.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ struct Interface {
     /// `{…}` in lower case.
     class: String,
     device: u64,
-    /// As its driver was told it: names are compared without regard to case, and kept as they are.
+    /// As its driver was given it: names are compared without regard to case, and kept as they are.
     name: String,
     /// The link without its reference string, which opens the device.
     link: String,
@@ -179,7 +179,7 @@ pub fn disable_device(k: &mut Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Vec<(
         })
         .collect();
     for (.., link) in &disabled {
-        // Nobody wants it any more, so it can only be removed.
+        // Nothing uses it any more, so it can only be removed.
         let _ = set_link(k, link, device.address);
     }
     disabled.into_iter().map(|(class, name, _)| (class, name)).collect()
@@ -193,7 +193,7 @@ pub fn forget_device(k: &mut Kernel, device: DriverPtr<DEVICE_OBJECT>) {
     };
     k.io.interfaces.by_name.retain(|_, interface| interface.device != device.address);
     for link in links {
-        // Nobody wants it any more, so it can only be removed.
+        // Nothing uses it any more, so it can only be removed.
         let _ = set_link(k, &link, device.address);
     }
 }

@@ -110,7 +110,7 @@ fn advise(cx: &mut Cx<'_>, floating_save: bool) {
     }
 }
 
-/// A line of a PCI device that nobody may share: another device of the line cannot be used then.
+/// A line of a PCI device that cannot be shared: another device of the line cannot be used then.
 fn advise_to_share(cx: &mut Cx<'_>, connection: &Connection) {
     if !connection.shared && interrupt::line_of_vector(connection.vector).is_some() {
         let message =
@@ -313,7 +313,7 @@ fn connect(
     }
 }
 
-/// Somebody is connected to `vector`: if it is a message's, its function may send it. What pended comes now, maybe before the
+/// A routine is connected to `vector`: if it is a message's, its function may send it. What pended comes now, maybe before the
 /// caller knows that it is connected.
 pub(super) fn let_through(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
     if interrupt::line_of_vector(vector).is_none() {

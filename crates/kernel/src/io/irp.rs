@@ -55,7 +55,7 @@ pub(crate) struct Record {
     pub(crate) queued: Noted,
     /// The moment when it was completed last.
     pub(crate) completed: Noted,
-    /// The number of the event with which it was first sent, where somebody listened.
+    /// The number of the event with which it was first sent, where a reader wanted it.
     pub(crate) sent: Noted,
     /// The request of an application that it is for, likewise.
     pub(crate) request: Noted,
@@ -80,7 +80,7 @@ pub(crate) struct Blocks {
     pub(crate) objects: [u32; 2],
 }
 
-/// How many freed IRPs are remembered, so that a second completion is told as one. One that is live again stays among them.
+/// How many freed IRPs are remembered, so that a second completion is reported as one. One that is live again stays among them.
 const REMEMBERED: usize = 256;
 
 /// All live IRPs, and the last that were freed.

@@ -1,7 +1,7 @@
 //! Loading and unloading drivers by the names of their services, as drivers ask for it.
 //!
 //! Pages: *ZwLoadDriver function*, *ZwUnloadDriver function*. A service is a key of the registry whose `ImagePath` names the file. The disk has
-//! the files of drivers that were given and unloaded; any other is not found, which is told once as advice. Where no page says it: a
+//! the files of drivers that were given and unloaded; any other is not found, which is reported once as advice. Where no page says it: a
 //! driver that fails in its `DriverEntry` gives that status. Both run on a thread of the system's, which the caller waits for; privileges are
 //! not asked, since the caller is the kernel.
 

@@ -83,7 +83,7 @@ pub struct State {
     /// Open files by file object.
     pub(crate) files: BTreeMap<u64, file::File>,
     pub(crate) irps: irp::Irps,
-    /// Which request of an application each thread is in, where somebody listens.
+    /// Which request of an application each thread is in, where a reader wants these events.
     pub(crate) asked: asked::Asked,
     pub(crate) frames: pending::Frames,
     /// The numbers of the last request's objects: see `fast_path`.
@@ -105,7 +105,7 @@ pub struct State {
     pub(crate) work_items: BTreeMap<u64, work_item::Item>,
     pub(crate) timers: BTreeMap<u64, timer::Timer>,
     pub(crate) shutdown: Vec<u64>,
-    /// The same, to be told last.
+    /// The same, for the last-chance notification.
     pub(crate) last_chance: Vec<u64>,
     pub(crate) reinitialize: Vec<reinitialize::Reinitialization>,
     pub(crate) error_log: error_log::State,
@@ -113,7 +113,7 @@ pub struct State {
     pub(crate) top_level: BTreeMap<u64, u64>,
     /// What `IoGetConfigurationInformation` returns; 0 before the first call.
     pub(crate) configuration: u64,
-    /// Counts what applications have had told of requests by.
+    /// Counts the status blocks and events made for applications.
     pub(crate) overlapped: u64,
     /// Counts names of devices that asked for one.
     pub(crate) named_devices: u32,

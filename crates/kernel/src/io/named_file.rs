@@ -1,7 +1,7 @@
 //! Files by their names alone: asked about, or deleted, in one call.
 //!
 //! Pages: *ZwQueryFullAttributesFile function*, *ZwDeleteFile function*. Each opens the file, does its one thing, and closes it, as Windows
-//! does; where a machine has no disk the name is told as for `ZwCreateFile`.
+//! does; where a machine has no disk the name is reported as for `ZwCreateFile`.
 
 use abi::{
     DELETE, DriverPtr, FILE_DELETE_ON_CLOSE, FILE_NETWORK_OPEN_INFORMATION, FILE_READ_ATTRIBUTES,

@@ -1,8 +1,8 @@
-//! `NtCreateFile` and its like: as the `Zw` routines, on behalf of whoever the thread runs for.
+//! `NtCreateFile` and its like: as the `Zw` routines, in the thread's previous mode.
 //!
 //! Page: *Using Nt and Zw Versions of the Native System Services Routines*. Where the previous mode is user mode, what the caller points to must
 //! be an application's: a driver that passes its own memory there gets `ACCESS_VIOLATION`, as on Windows. A driver that passes an
-//! application's own pointers there is told by name.
+//! application's own pointers there is reported by name.
 
 use abi::{DriverPtr, IO_STATUS_BLOCK, NtStatus, OBJECT_ATTRIBUTES};
 use engine::Flow;

@@ -71,7 +71,7 @@ pub struct Segments {
 /// What `ZwQueryDirectoryFile` asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Listing {
-    /// What is to be told of each entry.
+    /// What is to be returned of each entry.
     pub class: u32,
     /// Where it goes.
     pub buffer: Buffer,

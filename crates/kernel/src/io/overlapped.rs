@@ -1,4 +1,4 @@
-//! Where an application is told how its request ended: a status block and an event.
+//! Where an application finds how its request ended: a status block and an event.
 //!
 //! Pages: *OVERLAPPED structure*, *GetOverlappedResult function*. Completion ports are `completion_port`'s.
 

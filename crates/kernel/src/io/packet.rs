@@ -1,4 +1,4 @@
-//! A new IRP before anybody has it: its header and its first driver's stack location, written to its memory at once.
+//! A new IRP before it has an owner: its header and its first driver's stack location, written to its memory at once.
 //!
 //! Page: *IRP structure*. What goes into it is the business of `transfer`, `build` and `buffers`.
 
@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use super::irp;
 use crate::cx::Cx;
 
-/// An IRP whose memory is zeroed and which nobody has yet.
+/// An IRP whose memory is zeroed and which has no owner yet.
 pub(crate) struct Packet {
     /// Where it lies.
     pub(crate) irp: DriverPtr<IRP>,
@@ -69,7 +69,7 @@ impl Packet {
         Ok(self.irp)
     }
 
-    /// Only its header: nobody's stack location is filled in.
+    /// Only its header: no stack location is filled in.
     ///
     /// # Errors
     /// As [`Packet::write`].

@@ -22,7 +22,7 @@ struct Left {
     status: NtStatus,
 }
 
-/// Where the only call of a dispatch routine with an IRP stands.
+/// The state of the only call of a dispatch routine with an IRP.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Only {
     place: usize,
@@ -57,7 +57,7 @@ struct Moments {
 }
 
 impl Frame {
-    /// Whether its driver may have the IRP: if an exception left it, the IRP is for whoever caught that.
+    /// Whether its driver may have the IRP: if an exception left it, the IRP belongs to the routine that caught that.
     const fn has_it(&self) -> bool {
         self.left.is_none() && !self.unwound
     }
@@ -132,7 +132,7 @@ impl Frames {
         later.any(|frame| frame.irp == irp && frame.has_it())
     }
 
-    /// The only call of a dispatch routine with this IRP, if nothing is to be said when the IRP leaves `location` with or without its
+    /// The only call of a dispatch routine with this IRP, if there can be no verdict when the IRP leaves `location` with or without its
     /// mark.
     #[inline]
     pub(crate) fn only(&self, irp: u64, location: u8, marked: bool) -> Option<Only> {
@@ -153,8 +153,8 @@ impl Frames {
         }
     }
 
-    /// The call with this number has returned `status`. If the IRP has left it before, and nothing is to be said, that was all:
-    /// true.
+    /// The call with this number has returned `status`. True if that settles it: the IRP has left it before, and there is no
+    /// verdict.
     #[inline]
     pub(crate) fn is_settled_by(&mut self, number: u64, status: NtStatus) -> bool {
         let Some(frame) = self.open.last() else { return false };
@@ -256,7 +256,7 @@ pub(crate) fn returned(
     judge_returned(cx, number, dispatch, status)
 }
 
-/// As [`returned`], of a call that [`Frames::is_settled_by`] has not settled: there is something to say, or the IRP has not left yet.
+/// As [`returned`], of a call that [`Frames::is_settled_by`] has not settled: there is a verdict, or the IRP has not left yet.
 ///
 /// # Errors
 /// The verdict.
@@ -275,7 +275,7 @@ pub(crate) fn judge_returned(
     if status.0 == u32::MAX {
         let message = format!("{} returned 0xFFFFFFFF, which is no NTSTATUS", who(cx, frame));
         let (device, irp) = (DriverPtr::new(frame.device), DriverPtr::new(frame.irp));
-        // To the I/O manager it is one error among others.
+        // The I/O manager treats it as any other error.
         cx.verify(io_manager("dispatch-illegal-status", 0x225, message, device, irp).as_verifier())?;
     }
     match frame.left {
@@ -321,7 +321,7 @@ fn judge(cx: &mut Cx<'_>, frame: Frame, left: Left, status: NtStatus) -> Flow<()
     }
 }
 
-/// The routine returned and the IRP is still in its location: nobody below has it.
+/// The routine returned and the IRP is still in its location: no driver below has it.
 fn judge_held(cx: &mut Cx<'_>, frame: Frame, status: NtStatus) -> Flow<()> {
     let location = irp::location(DriverPtr::new(frame.irp), frame.location);
     let marked = cx.read(location + IO_STACK_LOCATION::Control)? & SL_PENDING_RETURNED != 0;
@@ -401,7 +401,7 @@ mod tests {
         let mut frames = Frames::default();
         let number = frames.enter(1, 0xA, 1, (3, 0), Noted::NONE);
         frames.open[0].unwound = true;
-        assert_eq!(frames.holder(1), None, "whoever caught the exception has to see to the IRP");
+        assert_eq!(frames.holder(1), None, "the routine that caught the exception has to complete the IRP");
         assert!(frames.leave(1, 1, DONE).is_none());
         assert_eq!(frames.place(number), None);
     }

@@ -8,7 +8,7 @@ use engine::Flow;
 
 use crate::cx::Cx;
 
-/// `IoPriorityNormal`: each IRP's, if nobody says otherwise.
+/// `IoPriorityNormal`: each IRP's, unless another is set.
 pub(crate) const NORMAL: u8 = 2;
 /// `MaxIoPriorityTypes`.
 const END: u32 = 5;

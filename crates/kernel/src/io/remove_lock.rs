@@ -1,4 +1,4 @@
-//! Remove locks: how a driver knows that nobody is inside when its device goes.
+//! Remove locks: how a driver knows that no routine of it is inside when its device goes.
 //!
 //! Pages: *IoInitializeRemoveLock macro*, *IoAcquireRemoveLock macro*, *IoReleaseRemoveLock macro*,
 //! *IoReleaseRemoveLockAndWait macro*, *Using Remove Locks*. The lock is all in driver memory; the tags it was acquired
@@ -36,7 +36,7 @@ pub(crate) fn acquired(k: &Kernel, lock: u64) -> Vec<u64> {
     k.io.remove_locks.get(&lock).into_iter().flatten().map(|(_, hold)| hold.acquired).collect()
 }
 
-/// The lock that tells by this event that nobody holds it any more.
+/// The lock that signals this event when it is held no more.
 pub(crate) fn with_event(k: &Kernel, event: u64) -> Option<u64> {
     let lock = event.checked_sub(IO_REMOVE_LOCK_COMMON_BLOCK::RemoveEvent.offset())?;
     k.io.remove_locks.contains_key(&lock).then_some(lock)
@@ -111,7 +111,7 @@ pub fn release(cx: &mut Cx<'_>, lock: Lock, tag: u64, _size: u32) -> Flow<()> {
     drop_one(cx, lock)
 }
 
-/// `IoReleaseRemoveLockAndWaitEx`: from now on nobody acquires it; waits until nobody holds it.
+/// `IoReleaseRemoveLockAndWaitEx`: acquisitions fail from now on; waits until the lock is held no more.
 ///
 /// # Errors
 /// A verdict if it is not held with this tag.

@@ -33,7 +33,7 @@ pub(crate) fn call(
     ke::callout::call_routine(cx, role, routine, object, arguments)
 }
 
-/// Calls a routine that is meant to change IRQL and locks: it must come back at `irql`, if that is said.
+/// Calls a routine that is meant to change IRQL and locks: it must return at `irql`, if that is given.
 ///
 /// # Errors
 /// As [`call`].

@@ -1,7 +1,7 @@
 //! Shutdown notification: `IRP_MJ_SHUTDOWN` for those who asked.
 //!
 //! Pages: *IoRegisterShutdownNotification function*, *IoUnregisterShutdownNotification function*, *IRP_MJ_SHUTDOWN*.
-//! *IoRegisterLastChanceShutdownNotification function*: those are told when all others have been. There are no file systems to be flushed between.
+//! *IoRegisterLastChanceShutdownNotification function*: those get it after all others. There are no file systems to be flushed between.
 
 use abi::{DEVICE_OBJECT, DO_SHUTDOWN_REGISTERED, DriverPtr, IRP_MJ_SHUTDOWN, NtStatus};
 use engine::Flow;
@@ -46,7 +46,7 @@ pub fn unregister(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()>
     Ok(())
 }
 
-/// The system shuts down: the last to register is told first. On a system thread.
+/// The system shuts down: the last to register is the first to get IRP_MJ_SHUTDOWN. On a system thread.
 ///
 /// # Errors
 /// A verdict on a driver.

@@ -100,11 +100,11 @@ pub fn attach_to_stack(
     if source_below != 0 {
         let (name, other) = (device_name(cx, source), device_name(cx, DriverPtr::new(source_below)));
         let message = format!("{name} is to be attached and is attached to {other} already");
-        // A device has one link down: that of the first attachment is lost, and with it whoever goes down by it (power, IoGetLowerDeviceObject).
+        // A device has one link down: that of the first attachment is lost, and with it all that goes down by it (power, IoGetLowerDeviceObject).
         return Err(cx.stop(Verdict::error("device-attached-twice", message)));
     }
     if cx.with(|k| bottom(k, top)) == source {
-        // It would lie on itself: whoever looks for the top of this stack never finds it.
+        // It would lie on itself: a walk to the top of this stack never ends.
         return Err(cx.stop(Verdict::endless_list("DEVICE_OBJECT.AttachedDevice", source.address)));
     }
     let going = cx.with(|k| k.io.devices.get(top.address).is_none_or(|d| d.delete_pending || d.deleted));
@@ -253,7 +253,7 @@ pub(crate) fn check_added(
             let name = device_name(cx, device);
             let message = format!("AddDevice returned and {name} still has DO_DEVICE_INITIALIZING set");
             let verdict = io_manager("device-initializing", 0x243, message, device, DriverPtr::NULL);
-            // Windows goes on: nobody can open the device, nor attach another to it.
+            // Windows goes on: the device cannot be opened, nor another attached to it.
             cx.verify(verdict.as_verifier())?;
         }
     }

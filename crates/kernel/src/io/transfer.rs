@@ -100,7 +100,7 @@ pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: 
     Ok(answer)
 }
 
-/// An operation with where its end is to be told.
+/// An operation, and where its end is to be reported.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Request<'o> {
     /// Not a copy: it was just made, in other pieces than it would be copied in.
@@ -130,7 +130,7 @@ pub(crate) fn issue(cx: &mut Cx<'_>, handle: Handle, request: &Request<'_>, mode
         Err(status) => return Ok(Answer::failed(status)),
     };
     let file = DriverPtr::<FILE_OBJECT>::new(entry.object);
-    // Who may only append writes at the end, whatever the offset says.
+    // A handle that may only append writes at the end, whatever the offset is.
     let at_end = match *request.operation {
         Operation::Write(buffer, _)
             if entry.access & (FILE_APPEND_DATA | FILE_WRITE_DATA) == FILE_APPEND_DATA =>
@@ -192,7 +192,7 @@ fn with_event(
     }
 }
 
-/// The driver has returned `status`. For whom it was asked says whether the handle is synchronous, and the mode.
+/// The driver has returned `status`; the pair says whether the handle is synchronous, and the requester's mode.
 pub(crate) fn returned(
     cx: &mut Cx<'_>,
     file: DriverPtr<FILE_OBJECT>,
@@ -488,7 +488,7 @@ fn give_buffers(
             buffers::buffered(cx, packet, buffer, Buffer::default(), mode)
         }
         Operation::Lock(range) => {
-            // The requester's own number may be gone before the request is.
+            // A copy: the requester's own number may be gone before the request is.
             let length = Buffer { address: range.length, length: 8 };
             let given = buffers::buffered(cx, packet, length, Buffer::default(), mode)?;
             let place = packet.header(IRP::AssociatedIrp_SystemBuffer).cast();
@@ -507,7 +507,7 @@ fn advance(
     answer: &Answer,
 ) -> Flow<()> {
     let from = match request.operation.offset() {
-        // Where the end was, only the driver knows: it says where the position is now.
+        // Only the driver knows where the end was: it has set the position.
         None | Some(Some(FILE_WRITE_TO_END_OF_FILE)) => return Ok(()),
         Some(None | Some(FILE_USE_FILE_POINTER_POSITION)) => {
             cx.read(file + FILE_OBJECT::CurrentByteOffset)?

@@ -67,7 +67,7 @@ fn defer(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, pending: bool) {
     });
 }
 
-/// The driver of a device, if its unloading was put off: nobody opens the device any more.
+/// The driver of a device, if its unloading was put off: the device cannot be opened any more.
 pub(crate) fn going(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Option<DriverPtr<DRIVER_OBJECT>> {
     let driver = k.io.devices.get(device.address)?.driver;
     let pending = k.io.drivers.get(&driver)?.unload_pending;
@@ -75,7 +75,7 @@ pub(crate) fn going(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Option<Driv
 }
 
 /// A file on a device of this driver was closed, whose unloading was put off: with the last one it goes. On a thread of the system's,
-/// which whoever closed the file waits for.
+/// which the closing thread waits for.
 pub(crate) fn file_closed(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()> {
     if has_files(cx, driver)? {
         return Ok(());

@@ -32,7 +32,7 @@ pub(crate) enum When {
     Unloaded,
 }
 
-/// So many leaks of one rule that one place of the driver's has made are told one by one; the rest is a number.
+/// At most so many leaks of one rule from one place of the driver's are listed; the rest is a number.
 const OF_ONE_PLACE: u64 = 64;
 
 /// The driver that goes.
@@ -52,7 +52,7 @@ impl Gone {
         address.wrapping_sub(self.base) < self.size
     }
 
-    /// Whether one of these is told by itself: not if `place` has left very many.
+    /// Whether one of these is reported by itself: not if `place` has left very many.
     fn is_told(&mut self, rule: &'static str, things: &'static str, place: &str) -> bool {
         let count = self.leaks.entry((rule, things, place.to_owned())).or_default();
         *count += 1;
@@ -66,7 +66,7 @@ impl Gone {
         }
     }
 
-    /// How many there are besides those that were told.
+    /// Reports how many there are besides those that were listed.
     fn tell_more(&mut self, cx: &mut Cx<'_>) {
         for ((rule, things, place), count) in std::mem::take(&mut self.leaks) {
             if let Some(more @ 1..) = count.checked_sub(OF_ONE_PLACE) {
@@ -186,7 +186,7 @@ fn still_known(k: &Kernel, gone: &Gone) -> Option<Caller> {
         return Some((format!("its {what} {:#x} {how}", code.address), None));
     }
     if let Some(code) = wmi::block::callbacks(k).find(|code| gone.has(code.address)) {
-        return Some((format!("its callback {:#x} is still told of WMI events", code.address), None));
+        return Some((format!("its callback {:#x} is still registered for WMI events", code.address), None));
     }
     // An item for this driver's own objects has been waited for.
     let mut queued = k.io.work_items.iter().filter_map(|(item, known)| Some((item, known.queued?)));
@@ -199,10 +199,13 @@ fn still_known(k: &Kernel, gone: &Gone) -> Option<Caller> {
 
 /// Drivers' routines that the system calls when something happens: what each is, and what is still so of it.
 fn registered(k: &Kernel) -> impl Iterator<Item = (&'static str, DriverPtr<Code>, &'static str)> {
-    let told = k.ps.notify.all().map(|(role, code)| (role, code, "is still told"));
+    let notify = k.ps.notify.all().map(|(role, code)| (role, code, "is still registered"));
     let stops = k.ke.bug_check.records.iter();
     let stops = stops.map(|record| ("routine", record.routine, "for bug checks is still registered"));
-    let machine = k.ke.machine_callbacks.all().map(|code| ("routine", code, "is still told of the machine"));
+    let machine =
+        k.ke.machine_callbacks
+            .all()
+            .map(|code| ("routine", code, "for NMIs or processors is still registered"));
     let callbacks = k.ex.callbacks.all().map(|code| ("callback routine", code, "is still registered"));
     let registry = k.cm.callbacks.all().map(|code| ("RegistryCallback", code, "is still registered"));
     let handles = k.ob.callbacks.all();
@@ -211,17 +214,17 @@ fn registered(k: &Kernel) -> impl Iterator<Item = (&'static str, DriverPtr<Code>
     let settings = k.po.settings.code();
     let settings = settings.map(|code| ("PowerSettingCallback", code, "is still registered"));
     let others = handles.chain(counters).chain(settings);
-    told.chain(stops).chain(machine).chain(callbacks).chain(registry).chain(others)
+    notify.chain(stops).chain(machine).chain(callbacks).chain(registry).chain(others)
 }
 
 fn thread_inside(k: &Kernel, gone: &Gone) -> Option<Caller> {
     let current = k.ke.processor().thread;
     let mut threads = k.ke.threads.iter().filter(|thread| thread.strand != current);
     let thread = threads.find(|thread| thread.callouts.iter().any(|call| gone.has(call.routine.address)));
-    let told = |thread: &Thread| {
+    let inside = |thread: &Thread| {
         (format!("the {} is still running in it", thread.name), Some(("created", thread.created)))
     };
-    thread.map(told)
+    thread.map(inside)
 }
 
 /// Devices, links, IRPs and work items.
@@ -277,7 +280,7 @@ fn notifications(cx: &mut Cx<'_>, gone: &mut Gone) -> Flow<()> {
     Ok(())
 }
 
-/// Callbacks that are registered with WMI: nobody calls them, but Driver Verifier looks.
+/// Callbacks that are registered with WMI: they are never called, but Driver Verifier looks.
 fn trace_providers(cx: &mut Cx<'_>, gone: &Gone) -> Flow<()> {
     for (record, who) in wmi::callbacks_of(cx, gone.base) {
         let what = format!(

@@ -2,7 +2,7 @@
 //!
 //! Pages: *ZwCreateFile function*, *ZwOpenFile function*, *ZwReadFile function*, *ZwWriteFile function*,
 //! *ZwDeviceIoControlFile function*. A machine has a disk if it was given a folder (`fs`); without one a file on a disk is not found,
-//! which is told once as advice that names the option: a driver may look for a file that need not be there, so it is no error.
+//! which is reported once as advice that names the option: a driver may look for a file that need not be there, so it is no error.
 
 use abi::{
     DELETE, DriverPtr, FILE_APPEND_DATA, FILE_CREATE, FILE_DELETE_ON_CLOSE, FILE_DIRECTORY_FILE,
@@ -54,7 +54,7 @@ pub fn create_file(
     open(cx, handle, attributes, status_block, &options)
 }
 
-/// What `ZwCreateFile` and `IoCreateFile` are both told: attributes, share access, disposition and options, extended attributes.
+/// The options that `ZwCreateFile` and `IoCreateFile` share: attributes, share access, disposition and options, extended attributes.
 fn options_of(
     cx: &mut Cx<'_>,
     access: u32,

@@ -220,7 +220,7 @@ pub fn set_system_group(
     let mask = cx.read(affinity + GROUP_AFFINITY::Mask)?;
     let before = set(cx, group, mask)?;
     if !previous.is_null() {
-        // Zeros if nothing has come of it.
+        // Zeros if the affinity did not change.
         let (group, mask) = cx.with(|k| relative(k, before.unwrap_or(0)));
         cx.write(previous, GROUP_AFFINITY::zeroed())?;
         cx.write(previous + GROUP_AFFINITY::Group, group)?;

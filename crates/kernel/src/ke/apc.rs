@@ -1,11 +1,11 @@
 //! Special kernel APCs: what the system has a thread do in its own context. Follows *Types of APCs*, *Disabling APCs*,
 //! *Waits and APCs*.
 //!
-//! Only the system queues them: the end of a request is told in the thread that made it (`io::finish`). A thread carries them
+//! Only the system queues them: the end of a request is delivered in the thread that made it (`io::finish`). A thread carries them
 //! out below APC_LEVEL and outside guarded regions, before anything else it does there, and in the middle of a wait, which goes
-//! on behind them: *ours,* at its place in the queue. What is carried out runs at APC_LEVEL and does not wait; what lets nobody go on and
-//! calls nobody needs no level, if nobody reads those. Drivers have no documented way to queue an APC, so normal and user APCs do not
-//! exist here.
+//! on behind them: *ours,* at its place in the queue. What is carried out runs at APC_LEVEL and does not wait; work that makes no thread
+//! ready and calls no routine leaves the level as it is, if no reader wants those. Drivers have no documented way to queue an APC, so
+//! normal and user APCs do not exist here.
 
 use abi::NtStatus;
 use engine::{Flow, StrandId};
@@ -22,7 +22,7 @@ pub(crate) struct Apc {
     pub(crate) what: &'static str,
     /// Its address.
     pub(crate) whose: u64,
-    /// What is to be told.
+    /// What is to be delivered.
     pub(crate) work: CompletionNotice,
 }
 
@@ -41,10 +41,10 @@ pub(crate) fn queue(k: &mut Kernel, strand: StrandId, apc: Apc) {
     if interrupts {
         scheduler::make_ready(k, strand);
     } else if k.ke.processors.len() == 1 && k.ke.processor().thread == strand && !slice::asks_now(k) {
-        // It does it as soon as its level lets it.
+        // The thread runs the APC as soon as its level allows.
         k.ke.waits_below(APC_LEVEL);
     } else {
-        // The thread may run: here, below a DPC, or on another processor.
+        // The thread may be running: here, below a DPC, or on another processor.
         k.ke.rearm();
     }
 }
@@ -152,6 +152,6 @@ pub(crate) fn describe(thread: &Thread) -> Option<String> {
     let Apc { what, whose, .. } = thread.apcs.front()?;
     let why = if is_open(thread) { "is at APC_LEVEL" } else { "is in a guarded region" };
     Some(format!(
-        "{what} {whose:#x} is to be told in that thread by a special kernel APC, which cannot come while the thread {why}"
+        "{what} {whose:#x} is to be delivered in that thread by a special kernel APC, which cannot come while the thread {why}"
     ))
 }

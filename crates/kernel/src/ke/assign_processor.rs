@@ -1,6 +1,6 @@
 //! Which ready thread goes to which processor. Follows *Scheduling Priorities*, *Context Switches*.
 //!
-//! Strictly by priority; a thread that was preempted stays first among its equals. It runs nobody: that is the
+//! Strictly by priority; a thread that was preempted stays first among its equals. It starts no thread: that is the
 //! scheduler's.
 
 use engine::{Point, StrandId};

@@ -1,9 +1,9 @@
 //! Routines that drivers want called when the system stops.
 //!
 //! Pages: *KeRegisterBugCheckCallback function*, *KeRegisterBugCheckReasonCallback function*, *KBUGCHECK_CALLBACK_ROUTINE callback function*,
-//! *Writing a Bug Check Callback Routine*. They run at HIGH_LEVEL on the processor that stopped, the others stand still, and what they have
-//! to say is in memory and in the trace; no dump is written. Of the reasons only secondary dump data and added pages are called. A run that ends
-//! without a bug check calls none. What goes wrong in one is told with the verdict, and no other is called then.
+//! *Writing a Bug Check Callback Routine*. They run at HIGH_LEVEL on the processor that stopped, the others stand still, and what they
+//! report is in memory and in the trace; no dump is written. Of the reasons only secondary dump data and added pages are called. A run that ends
+//! without a bug check calls none. An error in one is reported with the verdict, and no other is called then.
 #![allow(non_upper_case_globals, reason = "the reasons are Microsoft's, under Microsoft's names")]
 
 use abi::{
@@ -151,7 +151,7 @@ pub(crate) fn call_all(cx: &mut Cx<'_>) {
         data::set_bug_check(cx, check.code, check.parameters);
     }
     for record in records {
-        // A routine that fails has said so, with the verdict.
+        // The error of a routine that fails is reported with the verdict.
         let called = stack::on(cx, base, |cx| match record.reason {
             None => call(cx, record),
             Some(KbCallbackSecondaryDumpData) => secondary_dump_data(cx, record),

@@ -1,4 +1,4 @@
-//! Calls of a driver's routines: told as events, and checked for what they must leave as they found it. Follows the
+//! Calls of a driver's routines: emitted as events, and checked for what they must leave as they found it. Follows the
 //! pages of the callback routines (*KDEFERRED_ROUTINE*, *KSERVICE_ROUTINE*, *DRIVER_DISPATCH*, …).
 //!
 //! What a routine is called with, and what its result means, is its caller's business.
@@ -67,7 +67,7 @@ impl Marks {
         )
     }
 
-    fn told(self) -> Kept {
+    fn unpack(self) -> Kept {
         let Self(state, counts) = self;
         let half = |word: u64| usize::try_from(word & u64::from(u32::MAX)).unwrap_or(usize::MAX);
         let [irql, interrupts, low, high, apc_disable @ ..] = state.to_le_bytes();
@@ -140,7 +140,7 @@ pub(crate) fn call_routine_on(
 }
 
 /// A routine that interrupts a thread and does not belong to it, which is about to be called: what the thread has is put aside. It is
-/// filled where it lies: moved about, it would wait for its own stores.
+/// constructed in place: moving a freshly written record stalls on store forwarding.
 #[derive(Default)]
 pub(crate) struct Begun {
     account: Account,
@@ -155,7 +155,7 @@ pub(crate) struct Begun {
 
 /// A routine that interrupts a thread and does not belong to it begins, at this time and with so many calls of drivers around: what it
 /// runs is not on the thread's account, it must not lower the level it is called at, and it runs on the stack of the processor's at
-/// `base`, unless that is in use already: then below what is there, as on x64. [`called`] comes next.
+/// `base`, unless that is in use already: then below what is there, as on x64. Call [`called`] next.
 #[inline]
 pub(crate) fn begin(k: &mut Kernel, begun: &mut Begun, call: &Callout, base: u64, (now, depth): (u64, u32)) {
     put_aside(k, begun, call.floor, base, (now, depth));
@@ -217,7 +217,7 @@ pub(crate) fn asynchronous(cx: &mut Cx<'_>, call: &Callout, base: u64, arguments
     called(cx, call, &mut begun, arguments, |_, _| ()).0
 }
 
-/// A routine has returned. Whether nothing is to be said about it.
+/// A routine has returned. True if there is no verdict on it.
 #[inline]
 fn is_told_well(cx: &mut Cx<'_>, call: &Callout, value: u64, kept: bool, left: LeftBehind) -> bool {
     tell_leave(cx, call, value);
@@ -258,7 +258,7 @@ fn put_aside(k: &mut Kernel, begun: &mut Begun, floor: u8, base: u64, (now, dept
     slice::look_within(k, mark, FIRST_LOOK);
 }
 
-/// It is over; so is what it has used up, and whatever it has left behind.
+/// The routine is over: the interrupted thread gets back what was put aside.
 #[inline]
 fn put_back(k: &mut Kernel, aside: &mut Begun, now: u64) {
     let mark = k.ke.mark(now);
@@ -295,7 +295,7 @@ fn begin_account(k: &mut Kernel) {
     slice::look_within(k, mark, FIRST_LOOK);
 }
 
-/// It has come back.
+/// The routine has returned.
 #[inline]
 fn leave(k: &mut Kernel) -> Marks {
     Marks::now(k, |thread| {
@@ -317,11 +317,11 @@ fn tell_leave(cx: &mut Cx<'_>, call: &Callout, value: u64) {
     }
 }
 
-/// What is to be said about a routine that did not leave all as it was, or left the processor in another state.
+/// The verdict on a routine that did not leave all as it was, or left the processor in another state.
 #[cold]
 fn judge(cx: &mut Cx<'_>, call: &Callout, before: Marks, after: Marks, left: LeftBehind) -> Flow<()> {
     let Callout { role, routine, .. } = *call;
-    let verdict = broken(call, before.told(), after.told()).or_else(|| convention_broken(left));
+    let verdict = broken(call, before.unpack(), after.unpack()).or_else(|| convention_broken(left));
     let Some(verdict) = verdict else { return Ok(()) };
     let who = ldr::symbols::describe(cx, routine.address);
     let mut verdict = Verdict { message: format!("{role} routine {who} {}", verdict.message), ..verdict };
@@ -346,7 +346,7 @@ fn null_routine(cx: &mut Cx<'_>, role: &str) -> engine::Leave {
 /// The bits of MXCSR that are a caller's: all but the status flags.
 const MXCSR_CONTROL: u32 = 0xFFC0;
 
-/// Whether [`convention_broken`] has anything to say.
+/// Whether [`convention_broken`] has a verdict.
 #[inline]
 fn is_convention_broken(left: LeftBehind) -> bool {
     left.direction || left.mxcsr & MXCSR_CONTROL != LeftBehind::default().mxcsr & MXCSR_CONTROL

@@ -1,11 +1,11 @@
-//! The system clock: when it ticks, which time it has told last, and how far somebody has set it. Follows
+//! The system clock: when it ticks, which time it reported last, and how far it has been set. Follows
 //! *ExSetTimerResolution function*, *ExQueryTimerResolution function*, *KeQueryTimeIncrement function*, *High-Resolution
 //! Timers*, *Timer Accuracy*.
 //!
 //! Ticks come at multiples of the resolution since boot. The tick *count* and `KeQueryTimeIncrement` stay those of the coarsest
 //! one, so that their product is the time, whatever the resolution. Processor 0 takes the clock's interrupt for all: while it
-//! is at CLOCK_LEVEL or above, or has interrupts disabled, told time stands still from the first look on, and has caught up
-//! when the interrupt comes.
+//! is at CLOCK_LEVEL or above, or has interrupts disabled, the reported time stands still from the first look on, and has caught
+//! up when the interrupt comes.
 
 use engine::Flow;
 
@@ -21,7 +21,7 @@ pub const FINEST: u64 = 10_000;
 pub(crate) struct Clock {
     /// Between two ticks.
     interval: u64,
-    /// A tick that was no multiple of `interval`: no time before it is told any more.
+    /// A tick that was no multiple of `interval`: no time before it is reported any more.
     base: u64,
     /// Processor 0 does not take the interrupt: the last tick it took.
     held: Option<u64>,
@@ -95,7 +95,7 @@ fn is_taken(k: &Kernel) -> bool {
     k.level_of(0) < CLOCK_LEVEL && k.ke.processors[0].interrupts_enabled
 }
 
-/// Somebody is about to look at the time, or a level has fallen: it stands still, or goes on.
+/// Called before the time is read, or when a level has fallen: it stands still, or goes on.
 pub(crate) fn look(k: &mut Kernel) {
     let (taken, now) = (is_taken(k), k.engine.now());
     let clock = &mut k.ke.timers.clock;
@@ -159,7 +159,7 @@ pub fn query_resolution(
     Ok(())
 }
 
-/// Somebody sets the system time so many units forward, or back: absolute due times go with it, relative ones do not.
+/// Sets the system time so many units forward, or back: absolute due times go with it, relative ones do not.
 ///
 /// # Errors
 /// A verdict if a timer's memory is gone.

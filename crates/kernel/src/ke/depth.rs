@@ -1,7 +1,7 @@
 //! How deep each routine of a driver goes into its stack, where that is asked for ([`crate::nt::Settings::stack_depths`]).
 //!
 //! Page: *Using the Kernel Stack*. Before such a routine is called, the stack below is cleared; behind it, what is not zero was written.
-//! What a routine calls on the same stack counts as its own, through the kernel too. Handlers and filters of exceptions are not told of apart.
+//! What a routine calls on the same stack counts as its own, through the kernel too. Handlers and filters of exceptions are not counted apart.
 
 use std::collections::BTreeMap;
 
@@ -41,7 +41,7 @@ pub(crate) struct Open {
     lowest: u64,
 }
 
-/// The routine to be called on `stack` is the next one that is measured. False if it is not: nobody asks, or it has no stack.
+/// The routine to be called on `stack` is the next one that is measured. False if it is not: no measurement was asked for, or it has no stack.
 pub(crate) fn begin(cx: &mut Cx<'_>, stack: Stack) -> bool {
     let top = match stack {
         Stack::At(base) => Some(base),
@@ -113,9 +113,9 @@ fn lowest(engine: Engine, limit: u64, top: u64) -> u64 {
     top
 }
 
-/// How deep routines of drivers went, by role and name; none if nobody asked.
+/// How deep routines of drivers went, by role and name; empty if no measurement was asked for.
 #[must_use]
-pub fn told(k: &Kernel) -> Vec<Depth> {
+pub fn measured(k: &Kernel) -> Vec<Depth> {
     let mut depths: Vec<Depth> =
         k.ke.depths.iter().flat_map(|depths| depths.routines.values().cloned()).collect();
     depths.sort_by(|one, other| (one.role, &one.routine).cmp(&(other.role, &other.routine)));

@@ -1,7 +1,7 @@
 //! What all objects that threads wait for have in common: a header with a state, and the threads that wait. Follows
 //! *Introduction to Kernel Dispatcher Objects*.
 //!
-//! States live in driver memory, where drivers and their macros read them. Who waits is known here and mirrored in the
+//! States live in driver memory, where drivers and their macros read them. The threads that wait are known here and mirrored in the
 //! wait lists there. Nothing here lets another thread run: callers end with [`super::irql::settle`].
 
 use abi::{DISPATCHER_HEADER, DriverPtr, KMUTANT, KWAIT_BLOCK, NtStatus};
@@ -73,7 +73,7 @@ impl Kind {
 
 type Header = DriverPtr<DISPATCHER_HEADER>;
 
-/// Writes a header of an object of `bytes` bytes with nobody waiting.
+/// Writes a header of an object of `bytes` bytes, for which no thread waits.
 ///
 /// # Errors
 /// If it is not memory.
@@ -86,7 +86,7 @@ pub(crate) fn initialize(
 ) -> Result<(), BadAddress> {
     engine.write(header, DISPATCHER_HEADER::zeroed())?;
     engine.write(header + DISPATCHER_HEADER::Type, kind as u8)?;
-    // In units of 4 bytes; a thread is larger than the field can say, and nobody looks.
+    // In units of 4 bytes; a thread is larger than the field can say, and the field is not read.
     engine.write(header + DISPATCHER_HEADER::Size, u8::try_from(bytes / 4).unwrap_or(u8::MAX))?;
     engine.write(header + DISPATCHER_HEADER::SignalState, state)?;
     links::initialize(engine, header + DISPATCHER_HEADER::WaitListHead)
@@ -95,7 +95,7 @@ pub(crate) fn initialize(
 /// As [`initialize`], for a driver's object: it must not be waited for.
 ///
 /// # Errors
-/// A verdict if somebody waits for it, or it is not memory.
+/// A verdict if a thread waits for it, or it is not memory.
 pub(crate) fn set_up(cx: &mut Cx<'_>, header: Header, kind: Kind, bytes: u64, state: i32) -> Flow<()> {
     let waiter = cx.with(|k| {
         let first = *k.ke.waits.get(&header.address)?.first()?;
@@ -184,7 +184,7 @@ fn own(k: &mut Kernel, mutex: DriverPtr<KMUTANT>, strand: StrandId) -> Result<bo
 /// Lets go, in the order of their arrival, the threads whose waits the object's state satisfies.
 pub(crate) fn wake(k: &mut Kernel, header: Header, boost: u8) -> Result<(), Broken> {
     let mut passed = 0;
-    // Whoever is let go leaves the list.
+    // A thread that is let go leaves the list.
     while let Some(strand) = k.ke.waits.get(&header.address).and_then(|all| all.get(passed).copied())
         && is_signaled(k, header, strand)?
     {
@@ -235,7 +235,7 @@ pub(crate) fn end_wait(k: &mut Kernel, strand: StrandId, status: NtStatus, boost
     let thread = k.ke.threads.get(strand).expect("a thread that waits exists");
     let is_waiting = thread.state == State::Waiting;
     k.ke.timers.cancel_timeout(strand);
-    // It may be doing what the system wants of it meanwhile.
+    // The thread may be running an APC meanwhile.
     if is_waiting {
         scheduler::make_ready(k, strand);
     }
@@ -257,7 +257,7 @@ pub(crate) fn waits_no_more(k: &mut Kernel, header: Header, strand: StrandId) {
     }
 }
 
-/// Sets the state and lets go whom it satisfies; returns the state before.
+/// Sets the state and lets go the threads it satisfies; returns the state before.
 ///
 /// # Errors
 /// A verdict if the object is not memory or its wait list is damaged.

@@ -172,7 +172,7 @@ pub(super) fn is_plain(k: &Kernel, dpc: DriverPtr<KDPC>) -> bool {
         && view.get(KDPC::Importance) == MEDIUM
         && view.get(KDPC::Number) < TARGETED
         && !is_queued(k, dpc.address);
-    // What was read in vain is nobody else's.
+    // Clear the sticky fault flag so that the next reader does not see ours.
     let missed = k.engine.take_fault();
     plain && !missed
 }
@@ -289,7 +289,7 @@ fn enqueue_ordinary(cx: &mut Cx<'_>, target: usize, queued: QueuedDpc, importanc
         if begins {
             k.ke.processors[target].dispatch_requested = true;
             if target != k.ke.current {
-                // That processor wants its turn now: this one's ends in time.
+                // The slice is set anew: it must end early enough for that processor's turn.
                 k.ke.rearm();
             }
         } else {
@@ -361,7 +361,7 @@ pub(crate) fn wait_until_over(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
     Ok(())
 }
 
-/// Whoever is asked to wait for a DPC must be below the level at which it runs.
+/// A caller that is asked to wait for a DPC must be below the level at which it runs.
 ///
 /// # Errors
 /// A verdict that names `what` was called if it is not.

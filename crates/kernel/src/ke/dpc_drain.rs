@@ -196,7 +196,7 @@ fn taken(k: &mut Kernel) -> Head {
         k.ke.timers.cancel_drain(index);
         return Head::Empty;
     };
-    // While one runs, the rest stay asked for: it may leave by another way than returning.
+    // The rest stay requested while one runs: it may not return (an exception, the machine's end).
     processor.dispatch_requested = !processor.dpcs.is_empty();
     processor.running_dpc = Some(dpc.object);
     k.ke.queued.remove(&dpc.object);

@@ -83,7 +83,7 @@ fn check_wait(cx: &mut Cx<'_>) -> Flow<()> {
     cx.verify(Verdict::verifier("irql-too-high", message).bug_check(0xC4, [0x2_0016, irql.into(), 0, 0]))
 }
 
-/// `KePulseEvent`: lets go whom a set event would let go, and leaves it not signaled; returns the previous state.
+/// `KePulseEvent`: lets go the threads that a set event would let go, and leaves it not signaled; returns the previous state.
 ///
 /// # Errors
 /// As [`set`].
@@ -109,7 +109,7 @@ pub(crate) fn boost(increment: i32) -> u8 {
     u8::try_from(increment.clamp(0, 15)).unwrap_or(0)
 }
 
-/// After a signal: lets others run, unless the caller said that it waits next; then nobody comes between.
+/// After a signal: lets others run, unless the caller said that it waits next; then no other thread comes between.
 ///
 /// # Errors
 /// [`engine::Leave`] of what runs at once.

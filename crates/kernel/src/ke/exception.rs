@@ -1,8 +1,8 @@
 //! Exceptions of driver code on their way to a handler: faults of its instructions, and what it or the kernel raises.
 //!
 //! Pages: *x64 exception handling*, *EXCEPTION_RECORD*, *Handling Exceptions* (of drivers). What an invalid kernel
-//! address is, and any bad address at DISPATCH_LEVEL or above, is no exception: Windows stops at once. An exception that
-//! nobody handles is a verdict of whoever raised it.
+//! address is, and any bad address at DISPATCH_LEVEL or above, is no exception: Windows stops at once. An exception
+//! without a handler is a verdict on the code that raised it.
 
 use abi::{CONTEXT, DriverPtr, EXCEPTION_NONCONTINUABLE, EXCEPTION_RECORD, NtStatus};
 use engine::windows::USER_DEVICE;
@@ -103,14 +103,14 @@ fn exception_of(cx: &mut Cx<'_>, fault: &Fault) -> Option<Record> {
 }
 
 /// A kernel routine follows a pointer that a driver gave it to where nothing is: an exception below DISPATCH_LEVEL, for
-/// an address of applications. None if it is no exception, or nobody handles it.
+/// an address of applications. None if it is no exception, or has no handler.
 pub(crate) fn bad_pointer(cx: &mut Cx<'_>, bad: BadAddress) -> Option<Leave> {
     if bad.address >= USER_DEVICE.end() || super::irql::current(cx) >= DISPATCH_LEVEL {
         return None;
     }
     let address = frames::innermost(cx)?.context.rip;
     let information = vec![bad.write.into(), bad.address];
-    // Not to be tried again: the routine cannot go on in its middle.
+    // Not to be retried: the kernel's routine cannot go on in its middle.
     dispatch(cx, &Record { information, ..Record::raised(NtStatus::ACCESS_VIOLATION, address) })
 }
 
@@ -124,7 +124,7 @@ pub(crate) fn raise(cx: &mut Cx<'_>, status: NtStatus, routine: &str) -> Leave {
     }
 }
 
-/// As [`raise`]: `verdict`, with the bug check of the exception, if nobody takes it.
+/// As [`raise`]: `verdict`, with the bug check of the exception, if it has no handler.
 pub(crate) fn raise_or(cx: &mut Cx<'_>, status: NtStatus, verdict: Verdict) -> Leave {
     let address = frames::innermost(cx).map_or(0, |at| at.context.rip);
     if let Some(leave) = dispatch(cx, &Record::raised(status, address)) {
@@ -134,7 +134,7 @@ pub(crate) fn raise_or(cx: &mut Cx<'_>, status: NtStatus, verdict: Verdict) -> L
     cx.stop(verdict.bug_check(check.code, check.parameters))
 }
 
-/// An instruction of the driver's raises: `verdict`, with its bug check, if nobody takes it.
+/// An instruction of the driver's raises: `verdict`, with its bug check, if there is no handler.
 pub(crate) fn raise_here(cx: &mut Cx<'_>, code: NtStatus, information: Vec<u64>, verdict: Verdict) -> Leave {
     let address = frames::innermost(cx).map_or(0, |at| at.context.rip);
     let record = Record { code, address, information, ..Record::default() };
@@ -145,7 +145,7 @@ pub(crate) fn raise_here(cx: &mut Cx<'_>, code: NtStatus, information: Vec<u64>,
     cx.stop(verdict.bug_check(check.code, check.parameters))
 }
 
-/// The verdict on an exception that was raised by a call and that nobody handles.
+/// The verdict on an exception that was raised by a call and has no handler.
 pub(crate) fn unhandled(cx: &mut Cx<'_>, status: NtStatus, routine: &str, rip: u64) -> Leave {
     let check = fault::unhandled(cx, &Exception { code: status.0, rip, information: [0; 2] });
     let message = format!("{routine} raised the exception {status}, and no handler of the driver's took it");
@@ -153,7 +153,7 @@ pub(crate) fn unhandled(cx: &mut Cx<'_>, status: NtStatus, routine: &str, rip: u
     cx.stop(verdict.bug_check(check.code, check.parameters))
 }
 
-/// Gives an exception of the driver code that waits for the kernel now to its handlers, innermost first. None if nobody
+/// Gives an exception of the driver code that waits for the kernel now to its handlers, innermost first. None if none
 /// handles it; else where the driver goes on, or why the run ends.
 pub(crate) fn dispatch(cx: &mut Cx<'_>, record: &Record) -> Option<Leave> {
     let start = frames::innermost(cx)?;

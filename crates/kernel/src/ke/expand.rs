@@ -113,7 +113,7 @@ fn run_on(cx: &mut Cx<'_>, new: KernelStack, routine: DriverPtr<Code>, parameter
             thread.left_stacks.push(Left { stack, depth });
         }
     });
-    // Where that is left for good, the machine stops: a thread must not end within.
+    // If the routine is never returned from, the machine stops: a thread must not end within.
     callout::call_routine_on(cx, ROLE, routine, 0, &[parameter], Some(Stack::At(new.base)))?;
     let used = stack::high_water(cx.engine(), new);
     cx.with(|k| {

@@ -2,7 +2,7 @@
 //! drivers*, *KeSaveExtendedProcessorState function*, *KeRestoreExtendedProcessorState function* and
 //! *RtlGetEnabledExtendedFeatures function*.
 //!
-//! What is saved belongs to whoever was interrupted or made the system call: nothing that can be seen here. So saving and
+//! What is saved belongs to the interrupted code or the system call's maker: nothing that can be seen here. So saving and
 //! restoring is only written down, in the driver's buffer and for the judgement; registers keep what they hold.
 
 use abi::{DriverPtr, KTHREAD, NtStatus, XSTATE_CONTEXT, XSTATE_SAVE};

@@ -1,7 +1,7 @@
-//! What Windows would say to a fault in a driver: bug check, parameters, and a sentence. Follows *Bug Check Code
+//! What Windows would report for a fault in a driver: bug check, parameters, and a sentence. Follows *Bug Check Code
 //! Reference* and the pages of 0x0A, 0x1E, 0x3B, 0x50, 0x7E, 0x7F, 0xBE, 0xD1, 0xFC.
 //!
-//! Handlers have been asked already (`exception`): what they could catch is judged as nobody having done so.
+//! Handlers have been asked already (`exception`): what they could catch is judged as unhandled.
 
 use abi::DriverPtr;
 use engine::windows::{IMAGES, SYSTEM, USER_DEVICE};
@@ -21,7 +21,7 @@ const DIVIDE_BY_ZERO: u32 = 0xC000_0094;
 const FLOATING_POINT: u32 = 0xC000_0090;
 const SINGLE_STEP: u32 = 0x8000_0004;
 
-/// An exception that nobody handles.
+/// An exception without a handler.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Exception {
     /// NTSTATUS.
@@ -32,7 +32,7 @@ pub(crate) struct Exception {
     pub(crate) information: [u64; 2],
 }
 
-/// How an exception is told depends on where it was raised.
+/// How an exception is reported depends on where it was raised.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Where {
     /// At DISPATCH_LEVEL or above, in a DPC, or in a routine on an expanded stack.
@@ -61,7 +61,7 @@ fn place(k: &Kernel) -> Where {
     }
 }
 
-/// The bug check of an exception that nobody handles.
+/// The bug check of an exception without a handler.
 pub(crate) fn unhandled(cx: &mut Cx<'_>, exception: &Exception) -> BugCheck {
     unhandled_at(cx.with(|k| place(k)), exception)
 }
@@ -76,7 +76,7 @@ fn unhandled_at(place: Where, exception: &Exception) -> BugCheck {
     }
 }
 
-/// The bug check of an access to user memory that nobody handles; `how` as in `ExceptionInformation`.
+/// The bug check of an access to user memory without a handler; `how` as in `ExceptionInformation`.
 pub(crate) fn access_violation(cx: &mut Cx<'_>, rip: u64, how: u64, address: u64) -> BugCheck {
     unhandled(cx, &Exception { code: ACCESS_VIOLATION, rip, information: [how, address] })
 }
@@ -137,7 +137,7 @@ struct Circumstances {
 pub(crate) fn verdict(cx: &mut Cx<'_>, fault: &Fault) -> Verdict {
     let rip = fault.caller.rip;
     if let Some(name) = ldr::imports::name_at(cx, fault.address) {
-        // A variable that nobody has: as with a call, the driver is not to blame.
+        // An imported variable that dirql lacks: as with a call, the driver is not to blame.
         let by = ldr::symbols::describe(cx, rip);
         return Verdict::not_implemented(&format!("{name}, which {by} refers to"));
     }
@@ -145,7 +145,8 @@ pub(crate) fn verdict(cx: &mut Cx<'_>, fault: &Fault) -> Verdict {
         k.ke.processor_mut().cr2 = fault.address;
         stack::overflowed(k, fault.address)
     });
-    let chain = overflowed.as_ref().map_or_else(String::new, |(stack, _)| stack::told(cx, *stack));
+    let chain =
+        overflowed.as_ref().map_or_else(String::new, |(stack, _)| stack::describe_overflow(cx, *stack));
     let circumstances = Circumstances {
         place: cx.with(|k| place(k)),
         irql: super::irql::current(cx),
@@ -234,7 +235,7 @@ fn judge(fault: &Fault, c: &Circumstances) -> Verdict {
             exception(FLOATING_POINT),
         ),
         FaultKind::Protection => {
-            // Told as an access violation, whatever the address.
+            // Reported as an access violation, whatever the address.
             let what = instruction_name(fault.what);
             let message = format!("{at} ({what}) is refused: misaligned, or not for the kernel's use");
             ("protection-fault", message, exception(ACCESS_VIOLATION))

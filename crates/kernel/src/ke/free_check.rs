@@ -29,7 +29,7 @@ pub(crate) fn is_any_in(k: &Kernel, base: u64, length: u64) -> bool {
         || dispatcher::waited_for_in(k, base, length).is_some()
 }
 
-/// Memory is freed in which locks are held that only Driver Verifier asks for: they are nobody's from now on.
+/// Memory is freed in which locks are held that only Driver Verifier asks for: they are held no longer.
 pub fn forget_locks(k: &mut Kernel, base: u64, length: u64) {
     k.ke.locks.forget(base, length);
     let own: Vec<u64> = k.ex.push_locks.range(base..base.saturating_add(length)).map(|(at, _)| *at).collect();
@@ -42,36 +42,36 @@ pub fn in_memory(k: &Kernel, base: u64, length: u64) -> Option<Verdict> {
     if !is_any_in(k, base, length) {
         return None;
     }
-    let told = |rule, what: String, code: u32, parameters| {
+    let freed = |rule, what: String, code: u32, parameters| {
         let message = format!("the driver frees the {length} bytes at {base:#x}, and {what}");
         Verdict::error(rule, message).bug_check(code, parameters)
     };
     if let Some(at) = timer::set_in(k, base, length) {
         let what = format!("timer {at:#x} in it is set");
-        let verdict = told("freed-active-timer", what, 0xC7, [0, at, base, length]);
+        let verdict = freed("freed-active-timer", what, 0xC7, [0, at, base, length]);
         return Some(verdict.related_if("set", k.ke.timers.set_at(at)));
     }
     if let Some(at) = dpc::queued_in(k, base, length) {
         let what = format!("DPC {at:#x} in it is queued");
-        let verdict = told("freed-queued-dpc", what, 0xC7, [1, at, base, length]);
+        let verdict = freed("freed-queued-dpc", what, 0xC7, [1, at, base, length]);
         return Some(verdict.related_if("queued", dpc::queued_at(k, at)));
     }
     if let Some(at) = spinlock::held_in(k, base, length) {
         let verdict =
-            told("freed-held-lock", format!("spin lock {at:#x} in it is held"), 0xC4, [0x100B, at, 0, 0]);
+            freed("freed-held-lock", format!("spin lock {at:#x} in it is held"), 0xC4, [0x100B, at, 0, 0]);
         let own = k.ke.processor().number;
         let is_own = k.ke.locks.holders(at).all(|held| held.processor == own) && !k.ke.locks.is_wanted(at);
-        // A spin lock is a word: whoever freed it may have no more use for it, and Windows never hears of it. Another processor
-        // releases it, which writes to what is freed.
+        // A spin lock is a word: the driver that frees its own may have no more use for it, and Windows does not notice. Another
+        // processor releases it, which writes to what is freed.
         let verdict = if is_own { verdict.as_verifier() } else { verdict };
         return Some(verdict.of_lock(k.ke.locks.holder(at)));
     }
     if let Some(ex::InUse { at, what, acquired, is_own }) = ex::in_use(k, base, length) {
         let what = format!("{what} {at:#x} in it is in use");
-        let verdict = told("freed-held-lock", what, 0xC4, [0x100B, at, 0, 0]).acquired(acquired);
+        let verdict = freed("freed-held-lock", what, 0xC4, [0x100B, at, 0, 0]).acquired(acquired);
         return Some(if is_own { verdict.as_verifier() } else { verdict });
     }
     let at = dispatcher::waited_for_in(k, base, length)?;
     let what = format!("a thread waits for the {}", dispatcher::describe(k, DriverPtr::new(at)));
-    Some(told("freed-while-waited-for", what, 0xC4, [0x16, base, length, at]))
+    Some(freed("freed-while-waited-for", what, 0xC4, [0x16, base, length, at]))
 }

@@ -161,7 +161,7 @@ fn read_control(cx: &mut Cx<'_>, register: u8) -> Flow<u64> {
 }
 
 /// `rdpmc`: of the counters that processors of this family have (four, and three with a fixed meaning) each goes with the machine's
-/// clock, whatever it was told to count; they have 48 bits.
+/// clock, whatever event it was set up to count; they have 48 bits.
 fn read_counter(cx: &mut Cx<'_>, counter: u32) -> Flow<u64> {
     match counter {
         0..=3 | 0x4000_0000..=0x4000_0002 => Ok(cx.engine().now() & 0xFFFF_FFFF_FFFF),
@@ -233,7 +233,7 @@ fn software_interrupt(cx: &mut Cx<'_>, vector: u8) -> Leave {
             (Verdict::error("instruction-refused", message), NtStatus::ACCESS_VIOLATION)
         }
     };
-    // One parameter of a breakpoint: what was asked of the debugger. An access violation's: where, which nobody knows.
+    // One parameter of a breakpoint: what was asked of the debugger. An access violation's: the address, which is unknown.
     let information = match code {
         NtStatus::BREAKPOINT => vec![0],
         NtStatus::ACCESS_VIOLATION => vec![0, u64::MAX],

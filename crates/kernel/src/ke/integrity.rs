@@ -1,8 +1,8 @@
 //! Whether thread objects and the control regions of processors are still what the kernel made of them: a driver that writes over one is
-//! told where the thread ends, or at the end of the run.
+//! reported where the thread ends, or at the end of the run.
 //!
-//! Pages: *KeGetCurrentThread function*, *Windows Kernel Opaque Structures*; `ntddk.h` for `KPCR`. Only members that nobody changes are held
-//! against what they were. A thread object that is waited for is looked at by `dispatcher`.
+//! Pages: *KeGetCurrentThread function*, *Windows Kernel Opaque Structures*; `ntddk.h` for `KPCR`. Only members that never change are
+//! compared. A thread object that is waited for is looked at by `dispatcher`.
 
 use abi::{DISPATCHER_HEADER, DriverPtr, KPCR, KPRCB, KTHREAD, LIST_ENTRY};
 use engine::{BadAddress, Flow};

@@ -44,7 +44,7 @@ pub struct Connection {
     pub shared: bool,
     /// Processors.
     pub affinity: u64,
-    /// The message's number, if the routine is an `InterruptMessageService`, which is told it.
+    /// The message's number, if the routine is an `InterruptMessageService`, which gets it as an argument.
     pub message: Option<u32>,
 }
 
@@ -142,7 +142,7 @@ fn tell(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, connection: &Connection,
     cx.emit(Event::Connection { object: object.address, vector, level, made });
 }
 
-/// Whoever has connected to `vector` has not been told yet: the routine may be called before, if the vector wants service.
+/// A routine is connected to `vector`, and the call that connects it has not returned: it may run before, if the vector wants service.
 ///
 /// # Errors
 /// [`engine::Leave`] of what was let in.
@@ -213,7 +213,7 @@ pub fn disconnect(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()> {
     pool::free(cx, object)
 }
 
-/// Whether the routine of `object` is to be called: it is, until somebody says otherwise. Whoever connected it says so.
+/// Whether the routine of `object` is to be called: it is, until this says otherwise. The code that connected it calls this.
 pub fn set_active(k: &mut Kernel, object: u64, active: bool) {
     let interrupts = &mut k.ke.interrupts;
     if active {

@@ -1,8 +1,8 @@
 //! Interrupt lines: their levels, and the service routines that are called for them. Follows *Servicing Interrupts*,
 //! *KSERVICE_ROUTINE callback function*, *Bug Check 0xF2 HARDWARE_INTERRUPT_STORM*.
 //!
-//! A line is served while it is asserted, or at its rising edge if it was connected as latched. A line nobody is
-//! connected to stays pending. Who is connected is decided in `interrupt`.
+//! A line is served while it is asserted, or at its rising edge if it was connected as latched. A line without a
+//! connected routine stays pending. Who is connected is decided in `interrupt`.
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -25,9 +25,9 @@ use crate::sorted_map::SortedMap;
 use crate::verdict::Verdict;
 use crate::witness;
 
-/// So many passes in a row that nobody claims, with the line still asserted, are a storm.
+/// So many passes in a row that no routine claims, with the line still asserted, are a storm.
 const UNCLAIMED_PASSES: u32 = 1_000;
-/// So many passes without the line ever falling are one, even if somebody claims them; and so many messages in a row.
+/// So many passes without the line ever falling are one, even if routines claim them; and so many messages in a row.
 pub(super) const CLAIMED_PASSES: u32 = 100_000;
 /// What taking an interrupt costs, in nanoseconds.
 pub(crate) const LATENCY: u64 = 200;
@@ -120,7 +120,7 @@ impl Interrupts {
         }
     }
 
-    /// The objects of a vector; whoever calls them keeps the list as it was.
+    /// The objects of a vector; the caller keeps the list as it was while it calls their routines.
     pub(crate) fn chain(&self, vector: u32) -> Option<Rc<[u64]>> {
         self.chains.get(&vector).cloned()
     }
@@ -181,7 +181,7 @@ fn answer_devices(cx: &mut Cx<'_>) {
 }
 
 fn look(cx: &mut Cx<'_>) {
-    // What arrives at a device may leave something open, too.
+    // An answer that arrives at a device may raise the next question.
     while cx.with(|k| k.hal.hardware.question().is_some()) {
         answer_devices(cx);
         cx.with(|k| k.hardware(k.engine.now(), |hardware, at| hardware.advance(at)));
@@ -200,7 +200,7 @@ fn look(cx: &mut Cx<'_>) {
         }
         (before, now, !k.hal.transfers.is_empty() || k.hal.hardware.has_messages())
     });
-    // Data before the interrupt that says it is there.
+    // Events of transfers come before the interrupt that signals them.
     if more {
         bus_master::tell(cx);
     }
@@ -313,7 +313,7 @@ enum Left {
 /// Passes without the line ever falling.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Passes {
-    /// In a row that nobody claimed.
+    /// Passes in a row that no routine claimed.
     unclaimed: u32,
     claimed: u32,
 }
@@ -537,7 +537,7 @@ mod tests {
         interrupts.chains.insert(vector_of_line(6), [0x20].into());
         interrupts.update_masks();
         interrupts.levels = 1 << 5 | 1 << 6 | 1 << 7;
-        assert_eq!(interrupts.wanting(), 1 << 5, "nobody is connected to 7, and 6 has had no edge");
+        assert_eq!(interrupts.wanting(), 1 << 5, "no routine is connected to 7, and 6 has had no edge");
         interrupts.edges = 1 << 6;
         assert_eq!(interrupts.wanting(), 1 << 5 | 1 << 6);
         interrupts.in_service = 1 << 5;

@@ -47,7 +47,7 @@ pub(crate) fn is_over(k: &Kernel, what: WaitsFor) -> bool {
 /// As [`callout::call_routine`]; [`engine::Leave`] if the machine ends meanwhile.
 pub fn generic_call(cx: &mut Cx<'_>, routine: DriverPtr<Code>, context: u64) -> Flow<u64> {
     while cx.with(|k| k.ke.broadcast.is_some()) {
-        // Which lets in that one's interrupt.
+        // The wait lets in the other broadcast's interrupt.
         scheduler::wait_for(cx, WaitsFor::IpiTurn)?;
     }
     let old = irql::current(cx);

@@ -20,15 +20,15 @@ pub fn current(cx: &mut Cx<'_>) -> u8 {
     cx.with(|k| k.level())
 }
 
-/// What the gate of exports asks.
+/// What the export path asks.
 pub(crate) struct Gate {
     /// The level now.
     pub(crate) irql: u8,
     /// The thread has said that it waits next.
     pub(crate) waits_next: bool,
-    /// Somebody else may be able to go on in its place, if the policy wants it.
+    /// Another thread may be able to go on in its place, if the policy wants it.
     pub(crate) others: bool,
-    /// Somebody must look at what it has used up.
+    /// Its use of the budget must be looked at.
     pub(crate) look: bool,
 }
 
@@ -90,7 +90,7 @@ pub fn raise_to_dispatch(cx: &mut Cx<'_>) -> Flow<u8> {
 pub fn lower(cx: &mut Cx<'_>, level: u8) -> Flow<()> {
     let (old, lowered) = cx.with(|k| {
         let old = k.level();
-        // As the processor does by itself, where CR8 is moved inline.
+        // As the processor itself, where CR8 is written inline.
         let freely = level <= old && level >= k.engine.free_levels() && k.engine.now() < k.ke.armed_until;
         if freely {
             k.set_level(k.ke.current, level);
@@ -110,7 +110,7 @@ pub fn lower(cx: &mut Cx<'_>, level: u8) -> Flow<()> {
     settle(cx)
 }
 
-/// The exports that driver code does by itself while nobody listens: see [`Kernel::settled`].
+/// The exports that driver code does by itself while no reader wants their events: see [`Kernel::settled`].
 pub(crate) fn short(name: &str) -> Option<Short> {
     Some(match name {
         "KeGetCurrentIrql" => Short::Level,
@@ -260,7 +260,7 @@ fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
             Next::Nothing => return Ok(()),
             Next::Slice => break,
             Next::Work(work) => {
-                // An interrupt brings it.
+                // An interrupt flushes the combined writes.
                 combine::drain(cx)?;
                 match work {
                     Work::Ipi => ipi::service(cx)?,

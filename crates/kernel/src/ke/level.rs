@@ -1,14 +1,14 @@
-//! The level of each processor, and how low the current one may go without anybody being asked. Follows *Managing
+//! The level of each processor, and how low the current one may go without a call of the kernel. Follows *Managing
 //! Hardware Priorities*.
 //!
 //! The current processor's level is the engine's, because driver code may change it by itself (see [`engine::Engine::set_free_levels`]);
 //! the others' are in their records. [`Kernel::level`] and [`Kernel::set_level`] are the only ones that touch either. What a change of level lets in is
 //! `irql`'s.
 //!
-//! Two words say what a change of level may mean, and neither says less than the truth. [`State::waits_below`] sums up what waits: whoever
-//! makes something wait adds to it, and only a look at everything takes from it ([`Kernel::settled`]). The engine's is how low driver code
-//! may go with nobody asked: it holds the first, what is forbidden (a lock is held, a routine has a level of its own) and who listens. So
-//! what is heard is settled by one comparison too.
+//! Two numbers bound what a change of level may let in; both are conservative: they may be higher than necessary, never lower.
+//! [`State::waits_below`] sums up what waits: code that makes something wait raises it, and only a look at everything lowers it
+//! ([`Kernel::settled`]). The engine's is how low driver code may go by itself: it covers the first, what is forbidden (a lock is held, a
+//! routine has a level of its own) and readers of events. So one comparison decides about events, too.
 
 use abi::KPCR;
 
@@ -34,7 +34,7 @@ impl Kernel {
         if index == self.ke.current { self.engine.level() } else { self.ke.processors[index].parked_level }
     }
 
-    /// Changes the level of processor `index`, also for drivers that read it in the control region. Tells nobody and lets
+    /// Changes the level of processor `index`, also for drivers that read it in the control region. Emits no event and lets
     /// nothing in; returns what it was.
     #[inline]
     pub(crate) fn set_level(&mut self, index: usize, to: u8) -> u8 {
@@ -73,8 +73,8 @@ impl Kernel {
         (u32::try_from(self.ke.current).unwrap_or(u32::MAX), self.level())
     }
 
-    /// Everything that waited has been let in: down to which level the processor that runs now may go, from now on and until
-    /// somebody says [`State::unsettled`], without letting anything in, breaking a rule or being told about.
+    /// Everything that waited has been let in: publishes down to which level driver code may go on this processor, until
+    /// [`State::unsettled`] is called, without letting anything in, breaking a rule or missing an event.
     #[inline]
     pub(crate) fn settled(&mut self) {
         if !self.all_is_promised() {
@@ -82,7 +82,7 @@ impl Kernel {
         }
     }
 
-    /// Whether there is nothing left to promise.
+    /// Whether the lowest level and all calls are published already.
     #[inline]
     fn all_is_promised(&self) -> bool {
         self.ke.waits_below == PASSIVE_LEVEL && self.engine.free_levels() == self.ke.lowest_alone()
@@ -100,7 +100,7 @@ impl Kernel {
         }
     }
 
-    /// Below `level` something waits, at most.
+    /// Publishes that nothing waits for a level below `level`.
     #[inline]
     fn promise(&mut self, level: u8) {
         self.ke.waits_below = level;
@@ -118,7 +118,7 @@ impl Kernel {
         self.engine.allow_short_locks(locks_are_free(self));
     }
 
-    /// What the current processor is to do now. If that is nothing, what is said by [`Kernel::settled`] is said: one look at what waits
+    /// What the current processor is to do now. If that is nothing, does what [`Kernel::settled`] does: one look at what waits
     /// answers both, as [`super::irql::next_work`] and [`waiting`] would.
     pub(crate) fn next(&mut self) -> Next {
         let (index, level) = (self.ke.current, self.level());
@@ -142,7 +142,7 @@ impl Kernel {
                 lowest = lowest.max(highest_line(self, mask));
             }
             if level >= DISPATCH_LEVEL && forbidden(&self.ke) >= DISPATCH_LEVEL {
-                // Whoever may go below looks.
+                // A routine that may go below lets them in then.
                 lowest = lowest.max(DISPATCH_LEVEL);
             }
             if lowest.min(level) < DISPATCH_LEVEL
@@ -170,7 +170,7 @@ impl Kernel {
             && !slice::a_deadline_came_nearer(self)
     }
 
-    /// Driver code runs on: what was promised by [`Kernel::settled`] must be true.
+    /// Driver code runs on: what [`Kernel::settled`] published must be true.
     #[inline]
     pub(crate) fn check_settled(&self) {
         // What has become due at this very instruction ends the slice, before the next one.
@@ -189,11 +189,11 @@ impl Kernel {
             !self.engine.allows_short_calls()
                 || calls_are_free(self) && !self.ke.calls_are_told
                 || self.engine.free_levels() == ASK_ALWAYS,
-            "somebody must hear of calls, and it was not said to be unsettled"
+            "a reader wants every call, and it was not said to be unsettled"
         );
         debug_assert!(
             !self.engine.frees_calls() || calls_are_free(self),
-            "somebody must see to calls, and it was not said to be unsettled"
+            "the kernel must look at every call, and it was not said to be unsettled"
         );
         debug_assert!(
             !self.engine.allows_short_locks()
@@ -206,9 +206,9 @@ impl Kernel {
 
 /// What the current processor is to do before anything else goes on.
 pub(crate) enum Next {
-    /// Nothing, and all is said.
+    /// Nothing, and [`Kernel::settled`]'s work is done.
     Nothing,
-    /// Nothing but to set the slice's end, if that is another, and to say [`Kernel::settled`].
+    /// Nothing but to set the slice's end, if that has changed, and to call [`Kernel::settled`].
     Slice,
     /// This, and then to ask again.
     Work(Work),
@@ -223,7 +223,7 @@ impl State {
         self.engine.free_calls(0);
     }
 
-    /// As [`State::unsettled`], where it is known that levels from `level` on hold it back: who stays there has nothing to ask.
+    /// As [`State::unsettled`], where it is known that levels from `level` on hold it back: no change above it needs the kernel.
     #[inline]
     pub(crate) fn waits_below(&mut self, level: u8) {
         self.waits_below = self.waits_below.max(level);
@@ -250,7 +250,7 @@ impl State {
         }
     }
 
-    /// What forbade it to is over, of which there may be more.
+    /// One thing that forbade it is over; there may be more.
     #[inline]
     pub(crate) fn forbids_less(&mut self) {
         self.engine.set_free_levels(self.alone_from());
@@ -268,13 +268,13 @@ impl State {
         if self.levels_are_told { ASK_ALWAYS } else { PASSIVE_LEVEL }
     }
 
-    /// Whether somebody reads every change of level, and every call of an export or its end.
+    /// Sets whether a reader wants every change of level, and every call of an export or its end.
     pub(crate) fn are_told(&mut self, levels: bool, calls: bool) {
         (self.levels_are_told, self.calls_are_told) = (levels, calls);
         self.unsettled();
     }
 
-    /// Whether somebody reads every change of level.
+    /// Whether a reader wants every change of level.
     #[inline]
     pub(crate) fn levels_are_told(&self) -> bool {
         self.levels_are_told
@@ -336,16 +336,16 @@ fn forbidden(ke: &State) -> u8 {
     floor.max(if owns { DISPATCH_LEVEL } else { PASSIVE_LEVEL })
 }
 
-/// Whether there is nothing to see to before a call of an export, so that [`super::irql::short`] ones need not come here if nobody
-/// listens.
+/// Whether the kernel has nothing to do before a call of an export, so that [`super::irql::short`] ones need not come here if no
+/// reader wants them.
 #[inline]
 fn calls_are_free(k: &Kernel) -> bool {
-    // Who asks nobody is as good as alone; and a promise is made anew at each turn, so who asks later finds none that forgets it.
+    // A policy that never departs from the default needs no question. The flag is recomputed on every scheduler turn.
     let alone = k.ke.processors.len() == 1 && k.ke.ready.is_empty() || !k.engine.may_depart();
     alone && !k.ke.processor().wait_next && k.hal.combining.is_empty()
 }
 
-/// Whether a spin lock is held by nobody if its word is 0, and may be taken with no moment to be witnessed: so that driver code
+/// Whether a spin lock whose word is 0 is free, and may be taken with no moment to be witnessed: so that driver code
 /// may take one by itself.
 fn locks_are_free(k: &Kernel) -> bool {
     k.ke.locks.is_none_held() && !k.ke.is_witnessed
@@ -366,7 +366,7 @@ mod tests {
     use crate::ke::{spinlock, thread};
     use crate::mm::pool;
 
-    /// What was promised, which must never be less than the truth.
+    /// The published free level, which must never be too low.
     fn promise(cx: &mut Cx<'_>) -> u8 {
         cx.nt().check_settled();
         cx.engine().free_levels()

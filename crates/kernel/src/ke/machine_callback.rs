@@ -1,7 +1,7 @@
-//! What drivers want to be told of the machine: processors that are added, interrupts that cannot be masked.
+//! Routines of drivers that are called for changes of the machine: processors that are added, interrupts that cannot be masked.
 //!
-//! Pages: *KeRegisterProcessorChangeCallback function*, *KeRegisterNmiCallback function*. A machine has all of its processors from the boot on, so only
-//! who asks for those that are there is told of any; no such interrupt comes.
+//! Pages: *KeRegisterProcessorChangeCallback function*, *KeRegisterNmiCallback function*. A machine has all of its processors from the boot on, so
+//! only a driver that asks for those that are there gets any; no such interrupt comes.
 
 use abi::{Code, DriverPtr, KE_PROCESSOR_CHANGE_NOTIFY_CONTEXT, NtStatus, PROCESSOR_NUMBER};
 use engine::Flow;
@@ -77,8 +77,8 @@ pub fn register_processors(cx: &mut Cx<'_>, routine: DriverPtr<Code>, context: u
     let count = cx.with(|k| affinity::all(k).count_ones());
     for index in 0..count {
         if !tell(cx, routine, context, Stage::Begins, index)?.is_success() {
-            for told in 0..=index {
-                let _ = tell(cx, routine, context, Stage::Fails, told)?;
+            for notified in 0..=index {
+                let _ = tell(cx, routine, context, Stage::Fails, notified)?;
             }
             forget(cx, handle)?;
             return Ok(0);

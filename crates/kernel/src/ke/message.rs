@@ -3,8 +3,8 @@
 //! Software Developer's Manual, volume 3, 11.11 (message format).
 //!
 //! As in an interrupt controller, a vector is requested or it is not: a message that comes before its predecessor was
-//! taken is one with it; one that comes during the service is served afterwards. A message whose vector nobody is
-//! connected to is lost. One that its own routine sends again each time would be served for ever: 0x133 on Windows, whose
+//! taken is one with it; one that comes during the service is served afterwards. A message whose vector has no routine
+//! connected is lost. One that its own routine sends again each time would be served for ever: 0x133 on Windows, whose
 //! watchdog sees that no DPC runs. Which processor a message's address names is not looked at: the connection's set counts.
 
 use engine::Flow;
@@ -28,7 +28,7 @@ const WITH_VECTOR: u32 = 1;
 pub(crate) struct Messages {
     /// Requested, and not taken yet.
     pub(crate) pending: Vectors,
-    /// Somebody is connected.
+    /// A routine is connected.
     pub(crate) connected: Vectors,
     /// Being served: the next message waits for the end of it.
     serving: Vectors,
@@ -47,7 +47,7 @@ impl Messages {
         self.serving.remove(vector);
     }
 
-    /// Nobody is connected to a vector any more.
+    /// No routine is connected to a vector any more.
     pub(crate) fn forget(&mut self, vector: u32) {
         self.pending.remove(vector);
     }
@@ -89,7 +89,7 @@ pub(crate) fn arrive(cx: &mut Cx<'_>, message: Message) {
     let Message { address, data } = message;
     if address >> 20 != PROCESSORS || data >> 8 & 7 > WITH_VECTOR {
         let what = format!("a message of {data:#x} to {address:#x}, which brings no processor a vector");
-        // Whoever runs next finds that the machine has ended.
+        // The thread that runs next finds that the machine has ended.
         let _ended = cx.stop(Verdict::not_implemented(&what));
         return;
     }

@@ -100,7 +100,7 @@ pub struct State {
     pub(crate) processors: Vec<Processor>,
     /// Routines that are called when the system stops.
     pub(crate) bug_check: bugcheck_callback::State,
-    /// Routines that are told of processors.
+    /// Routines that are called when a processor is added or an NMI comes.
     pub(crate) machine_callbacks: machine_callback::State,
     /// How many processors make a group, 1–64.
     pub(crate) group_size: u32,
@@ -114,7 +114,7 @@ pub struct State {
     pub(crate) descriptor_tables: u64,
     /// Threads that could run.
     pub(crate) ready: ReadyQueues,
-    /// Who waits for an object, by its address, in the order of arrival.
+    /// The threads that wait for an object, by its address, in the order of arrival.
     pub(crate) waits: SortedMap<u64, Few<StrandId, 2>>,
     /// What is in a DPC queue, and where, by address.
     pub(crate) queued: SortedMap<u64, dpc::QueueOf>,
@@ -139,15 +139,15 @@ pub struct State {
     engine: Engine,
     /// Below which level something may wait: see [`level`].
     waits_below: u8,
-    /// Somebody reads every change of level.
+    /// Some reader gets every change of level.
     levels_are_told: bool,
-    /// Somebody reads every call of an export, or its end.
+    /// Some reader gets every call of an export, or its end.
     calls_are_told: bool,
     /// The stacks of moments are asked for: see [`crate::nt::Settings::witness`].
     is_witnessed: bool,
     /// When and how often `KUSER_SHARED_DATA` was polled lately.
     pub(crate) polling: time::Polling,
-    /// Counts everything that could end somebody's busy wait: turns in which memory may have changed, routines called,
+    /// Counts everything that could end a busy wait: turns in which memory may have changed, routines called,
     /// threads made ready, things the hardware did.
     pub(crate) progress: u64,
     /// What new threads have cost the host since boot, besides their events: see [`patience`].
@@ -164,7 +164,7 @@ pub struct State {
     pub(crate) pending_verdict: Option<(StrandId, Verdict)>,
     /// Driver instructions after which one call counts as an endless loop.
     pub(crate) budget: u64,
-    /// How long whoever waits outside does.
+    /// How long the outside world waits for what it has asked.
     pub(crate) patience: patience::Patience,
     /// What calls of the kernel have used up of it.
     pub(crate) spending: budget::Budget,
@@ -293,7 +293,7 @@ impl State {
         self.threads.iter().find(|thread| thread.object.address == object)
     }
 
-    /// What the thread object tells as long as somebody holds it, after the thread's end too.
+    /// What the thread object holds as long as it is referenced, after the thread's end too.
     pub(crate) fn identity_of(&self, object: u64) -> Option<thread::Identity> {
         let running = self.thread_of(object).map(thread::Thread::identity);
         running.or_else(|| self.ended.get(&object).copied())

@@ -62,8 +62,8 @@ pub fn release(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, wait: bool) -> Flow<i
     if owner != me {
         let (who, whose) = cx.with(|k| {
             let name = |object: u64| k.ke.thread_of(object).map(|thread| format!("the {}", thread.name));
-            let nobody = || "nobody".to_owned();
-            (name(me.address).unwrap_or_else(nobody), name(owner.address).unwrap_or_else(nobody))
+            let none = || "no thread".to_owned();
+            (name(me.address).unwrap_or_else(none), name(owner.address).unwrap_or_else(none))
         });
         let at = mutex.address;
         let message = format!("KeReleaseMutex: {who} released mutex {at:#x}, which {whose} owns");

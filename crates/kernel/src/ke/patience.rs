@@ -2,7 +2,7 @@
 //! timer, a DPC or work item that queues itself, a thread that looks now and then, a request that nothing can end is alive for
 //! ever. It follows no page: Windows waits for ever, too.
 //!
-//! Whoever asks says so ([`asks`]), and from then on a virtual minute may pass, unless the script grants another time ([`grant`]).
+//! The one that asks says so ([`asks`]), and from then on a virtual minute may pass, unless the script grants another time ([`grant`]).
 //! What was set before the second half of it and is not due yet (a time-out, a timer without a period, a device's next deed) may
 //! end it still, and gets its chance, and half a minute for what follows from it. Then all that happens is known to end nothing, and
 //! the run is given up as if nothing could run any more (`scheduler`), with what `stuck` says about it.
@@ -21,32 +21,32 @@ use crate::cx::{Cx, Kernel};
 
 /// So long a request may take, in nanoseconds of virtual time: a minute.
 pub const USUAL: u64 = 60_000_000_000;
-/// What may be used up before the clock goes faster, in thousandths of what `budget` grants a call: by default three tenths of a second
+/// The cost before the clock goes faster, in thousandths of what `budget` grants a call: by default three tenths of a second
 /// of the host's, and as much again until a minute has passed;
 const PART: u64 = 300;
-/// a third of that once something was given up: what is alive then keeps the driver from its end, too;
+/// a third of that once the run was given up: what is alive then delays the driver's end, too;
 const AGAIN: u64 = 3;
-/// and in any case so much.
+/// but never less than this.
 const AT_LEAST: u64 = 10_000_000;
-/// So many nanoseconds that pass by themselves are as good as one of cost.
+/// So many nanoseconds that pass by themselves count as one of cost.
 const BY_ITSELF: u64 = 128;
-/// What an event costs the host in a checked run, in nanoseconds. Whatever happens in a machine is an event, whether anyone hears of it or
+/// What an event costs the host in a checked run, in nanoseconds. Whatever happens in a machine is an event, whether it is read or
 /// not; measured, an event of a loop through exports, of a switch of threads, of a DPC takes 50 to 100. Accesses to devices count for
 /// nothing: they take time, a register that is polled takes more and more (`hal::access`), and one that is not is progress.
 const EVENT: u64 = 100;
 /// What a new thread costs more than its events, as each work item has: the host maps its stacks.
 const THREAD: u64 = 100_000;
 
-/// After so many threads the account is looked at.
+/// The account is looked at after so many threads.
 const THREADS: u64 = 32;
-/// The clock jumps so far at most, in nanoseconds: who looks at it meanwhile is in time, to a few seconds.
+/// The clock jumps so far at most, in nanoseconds: code that reads it meanwhile is late by a few seconds at most.
 const STEP: u64 = 5_000_000_000;
 
-/// What is known of who waits outside.
+/// The state of the outside world's wait.
 pub(crate) struct Patience {
     /// What is granted unless the script says otherwise, in nanoseconds.
     usual: u64,
-    /// When something was asked for last.
+    /// When the last request was made.
     since: u64,
     /// When half the time was over.
     half: Option<Half>,
@@ -54,12 +54,12 @@ pub(crate) struct Patience {
     granted: BTreeMap<StrandId, (u64, u64)>,
     /// Why the run was given up.
     lost: Option<Why>,
-    /// It was, or one before it.
+    /// This run was given up, or one before it.
     tired: bool,
     pace: Pace,
 }
 
-/// What was known when half the time was over: whatever is still to come of this was set before.
+/// The state when half the time was over: what was set before that may still end the wait.
 #[derive(Clone, Copy)]
 struct Half {
     /// How many things had been set.
@@ -75,7 +75,7 @@ struct Half {
 struct Pace {
     /// [`Patience::since`] when this was last looked at: what follows begins anew with it.
     since: u64,
-    /// The cost at that time.
+    /// The machine's cost then.
     cost: u64,
     /// Nanoseconds that have passed by this alone since then.
     added: u64,
@@ -104,7 +104,7 @@ impl Patience {
 
 impl State {
     /// What the machine has cost the host since boot, in which so many events have happened: roughly in nanoseconds. The same on every
-    /// host, and in a run that nobody hears of.
+    /// host, and in a run whose events are not read.
     fn cost(&self, events: u64) -> u64 {
         EVENT * events.saturating_sub(self.accesses) + self.spending.charged() + self.outlay
     }
@@ -116,7 +116,7 @@ pub(crate) fn asks(k: &mut Kernel) {
     k.ke.patience.since = k.engine.now();
 }
 
-/// The same, from outside: the request of a script, a step of the PnP manager's.
+/// The same, from outside: a script's request, a step of the PnP manager's.
 pub fn renew(cx: &mut Cx<'_>) {
     cx.with(asks);
 }
@@ -140,7 +140,7 @@ pub fn lost(cx: &mut Cx<'_>) -> Option<Why> {
     cx.with(|k| k.ke.patience.lost.clone())
 }
 
-/// A run of the machine begins, in which something is to come about.
+/// A run of the machine begins that is to achieve something.
 pub(crate) fn begin(cx: &mut Cx<'_>) {
     cx.with(|k| {
         let now = k.engine.now();
@@ -160,7 +160,7 @@ fn look_at(k: &mut Kernel, now: u64) {
     k.ke.unsettled();
 }
 
-/// The alarm rings: how long somebody has waited, if the run is to be given up.
+/// The alarm rings: how long the outside has waited, if the run is to be given up.
 pub(crate) fn rings(k: &mut Kernel, now: u64, events: u64) -> Option<u64> {
     let over = |&(since, limit): &(u64, u64)| since.saturating_add(limit) <= now;
     if let Some(since) = k.ke.patience.granted.values().find(|granted| over(granted)).map(|granted| granted.0)
@@ -198,7 +198,7 @@ pub(crate) fn rings(k: &mut Kernel, now: u64, events: u64) -> Option<u64> {
     }
 }
 
-/// Nothing that happens ends what somebody has waited for so long.
+/// Gives the run up: nothing that happens ends what the outside has waited for so long.
 pub(crate) fn give_up(cx: &mut Cx<'_>, waited: u64) {
     let lost = stuck::lost(cx, waited);
     cx.with(|k| {

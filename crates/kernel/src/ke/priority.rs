@@ -1,5 +1,5 @@
 //! Priorities of threads. Follows *KeSetPriorityThread function*, *KeSetBasePriorityThread function*,
-//! *KeQueryPriorityThread function*. A thread that has ended has its object, and so its priority, as long as somebody holds a reference.
+//! *KeQueryPriorityThread function*. A thread that has ended has its object, and so its priority, as long as a reference to it is held.
 
 use abi::{DriverPtr, KTHREAD};
 use engine::Flow;

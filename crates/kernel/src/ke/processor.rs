@@ -104,7 +104,7 @@ pub(crate) struct Processor {
     pub(crate) raised_since: u64,
     /// What this processor waits for inside a kernel call, without giving its thread up.
     pub(crate) waits_for: Option<WaitsFor>,
-    /// A `KeSetEvent` or its like said that the current thread waits next: nobody comes between.
+    /// A `KeSetEvent` or its like said that the current thread waits next: no other thread comes between.
     pub(crate) wait_next: bool,
     /// Whether the current thread gives way as soon as the level allows, and then goes behind its equals.
     pub(crate) yield_requested: bool,
@@ -218,7 +218,7 @@ pub(crate) fn set_current_thread(k: &mut Kernel, index: usize, strand: StrandId)
     exchange_thread(k, index, strand, object);
 }
 
-/// The same with its idle thread, which is to run nothing: what was promised is seen to when a turn begins.
+/// The same with its idle thread, which is to run nothing: the published free level is recomputed when a turn begins.
 #[inline]
 pub(crate) fn leave_to_idle(k: &mut Kernel, index: usize) {
     let (idle, object) = (k.ke.processors[index].idle, k.ke.processors[index].idle_object);

@@ -15,7 +15,7 @@ use super::user_apc::{self, WaitMode};
 use super::wait::{self, Timeout};
 use super::{irql, scheduler};
 use crate::cx::{Cx, Kernel};
-use crate::event::{Event, Kind as Told};
+use crate::event::{Event, Kind as EventKind};
 
 type Queue = DriverPtr<KQUEUE>;
 type Entry = DriverPtr<LIST_ENTRY>;
@@ -137,7 +137,7 @@ pub(crate) fn take(
         irql::settle(cx)?;
         return Ok(taken);
     }
-    if cx.count_event(Told::Wait) {
+    if cx.count_event(EventKind::Wait) {
         cx.emit(Event::Wait { object: queue.address, count: 1 });
     }
     let begun = cx.with(|k| {
@@ -174,7 +174,7 @@ fn take_now(k: &mut Kernel, queue: Queue, strand: StrandId) -> Result<Option<Tak
     Ok(if may_run(k.engine, queue)? { pop(k.engine, queue)?.map(Taken::Entry) } else { None })
 }
 
-/// `KeRundownQueue`: nobody waits on it any more. The first of its entries, which are a list without a head now; null if it has none.
+/// `KeRundownQueue`: ends all waits on it. The first of its entries, which are a list without a head now; null if it has none.
 ///
 /// # Errors
 /// A verdict if it is no queue; [`engine::Leave`] of what runs at once.
@@ -248,7 +248,7 @@ fn serve(k: &mut Kernel, queue: Queue) -> Result<(), Broken> {
 
 /// A thread of the queue's runs again: its wait is over.
 pub(super) fn runs_again(k: &mut Kernel, queue: u64) {
-    // What its memory cannot say is told where the queue is used next.
+    // An error in its memory is reported where the queue is used next.
     let _ = count(k.engine, DriverPtr::new(queue), |running| running.saturating_add(1));
 }
 
@@ -276,7 +276,7 @@ pub(super) fn runs_no_more(k: &mut Kernel, strand: StrandId) {
 #[cold]
 fn one_less(k: &mut Kernel, queue: Queue) {
     if count(k.engine, queue, |running| running.saturating_sub(1)) == Ok(true) {
-        // Whoever damages its lists is told by whoever uses them next.
+        // Damage of its lists is reported where they are used next.
         let _ = serve(k, queue);
     }
 }

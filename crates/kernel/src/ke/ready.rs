@@ -59,7 +59,7 @@ impl ReadyQueues {
         self.occupied |= 1 << priority;
     }
 
-    /// Whether all that are here became ready after `moment`; false says nothing.
+    /// Whether all that are here became ready after `moment`. Conservative: false may be wrong.
     #[inline]
     pub(crate) fn all_since(&self, moment: u64) -> bool {
         self.occupied == 0 || self.oldest > moment
@@ -108,8 +108,8 @@ impl ReadyQueues {
         into.extend(queue.iter().filter(|entry| entry.affinity & mask != 0).map(|entry| entry.strand));
     }
 
-    /// The thread that a processor of `mask` takes next, if that is beyond question: no other has its priority, or nobody asks which
-    /// of several goes first.
+    /// The thread that a processor of `mask` takes next, if that is beyond question: no other has its priority, or no policy chooses
+    /// which of several goes first.
     #[inline]
     pub(crate) fn sole_best(&self, mask: u64, asked: bool) -> Option<StrandId> {
         let highest = self.occupied.checked_ilog2()?;
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn nobody_is_said_to_have_become_ready_later_than_he_did() {
         let mut ready = ReadyQueues::default();
-        assert!(ready.all_since(u64::MAX - 1), "nobody has");
+        assert!(ready.all_since(u64::MAX - 1), "no thread has");
         ready.push_back(A, 8, 1, 50);
         ready.push_front(B, 20, 1, 30);
         assert!(ready.all_since(29) && !ready.all_since(30));

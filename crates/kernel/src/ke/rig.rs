@@ -89,24 +89,24 @@ pub(crate) fn settle(cx: &mut Cx<'_>) -> End {
 }
 
 /// The verdict, or else the first finding that is one for Driver Verifier.
-fn told(cx: &Cx<'_>) -> Option<Verdict> {
+fn judged(cx: &Cx<'_>) -> Option<Verdict> {
     let is_verifiers = |finding: &Verdict| finding.tier == Tier::Verifier;
     cx.nt().verdict().or_else(|| cx.nt().findings().into_iter().find(is_verifiers))
 }
 
 /// The rule of the verdict that ended the machine.
 pub(crate) fn rule(cx: &Cx<'_>) -> Option<&'static str> {
-    told(cx).map(|verdict| verdict.rule)
+    judged(cx).map(|verdict| verdict.rule)
 }
 
 /// Its bug check code.
 pub(crate) fn bug_check(cx: &Cx<'_>) -> Option<u32> {
-    told(cx).and_then(|verdict| verdict.bug_check).map(|check| check.code)
+    judged(cx).and_then(|verdict| verdict.bug_check).map(|check| check.code)
 }
 
 /// Its sentence.
 pub(crate) fn message(cx: &Cx<'_>) -> String {
-    told(cx).map(|verdict| verdict.message).unwrap_or_default()
+    judged(cx).map(|verdict| verdict.message).unwrap_or_default()
 }
 
 /// Words that threads leave in the order in which they run.
@@ -128,7 +128,7 @@ impl Log {
 #[derive(Clone, Default)]
 pub(crate) struct Trace {
     lines: Rc<RefCell<Vec<String>>>,
-    /// What it does not hear of.
+    /// Kinds that are not traced.
     unheard: &'static [Kind],
 }
 

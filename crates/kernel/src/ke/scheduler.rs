@@ -2,7 +2,7 @@
 //!
 //! The highest ready priority runs; a thread that becomes ready takes a processor that is idle or that runs something
 //! lower, at once unless the level there forbids it. One processor at a time has its turn; it keeps it until its thread
-//! waits, spins on a lock, or its turn ends (`slice`). When nobody can go on, time jumps to whatever happens next.
+//! waits, spins on a lock, or its turn ends (`slice`). When no thread can go on, time jumps to whatever happens next.
 
 use engine::{Flow, Leave, Point, Progress, StrandId};
 
@@ -56,7 +56,7 @@ pub fn run(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
     }
 }
 
-/// Sees to all that has come, and begins the turn of whoever has it next: the strand that is to be resumed. None if nobody can go on.
+/// Handles all that has come, and begins the next turn: returns the strand that is to be resumed. None if no thread can go on.
 #[inline(never)]
 fn next_turn(cx: &mut Cx<'_>) -> Option<StrandId> {
     interrupt_delivery::observe(cx);
@@ -67,7 +67,7 @@ fn next_turn(cx: &mut Cx<'_>) -> Option<StrandId> {
     Some(begin_turn(cx, index))
 }
 
-/// The processor whose thread can never go on, if one is found. The verdict is said by the strand itself, so that its stack is told.
+/// The processor whose thread can never go on, if one is found. The strand itself reports the verdict, so that its stack is shown.
 #[cold]
 fn convict(cx: &mut Cx<'_>) -> Option<usize> {
     let (index, verdict) = cx.with(|k| stuck::verdict(k))?;
@@ -88,11 +88,11 @@ pub fn run_until(nt: &Nt, done: &mut dyn FnMut(&Nt) -> bool) -> End {
     }
 }
 
-/// Time jumps to what happens next; false if nothing does. Whoever waits busily does so all the while.
+/// Time jumps to what happens next; false if nothing does. Threads that wait busily do so all the while.
 fn pass_time(cx: &mut Cx<'_>) -> bool {
     let now = cx.engine().now();
     let Some(due) = cx.with(|k| next_event(k)) else { return false };
-    // What is due and changes nothing must not stop the clock.
+    // At least 1 ns: an event that is due and changes nothing must not stop the clock.
     let step = due.saturating_sub(now).max(1);
     cx.with(|k| {
         if k.hal.hardware.deadline().is_some_and(|deadline| deadline <= now + step) {
@@ -109,7 +109,7 @@ fn pass_time(cx: &mut Cx<'_>) -> bool {
     true
 }
 
-/// When something happens though nobody can go on: a timer, a device, the end of a quantum, the boost of a thread that
+/// When something happens though no thread can go on: a timer, a device, the end of a quantum, the boost of a thread that
 /// waits for a processor.
 pub(crate) fn next_event(k: &Kernel) -> Option<u64> {
     let now = k.engine.now();
@@ -196,7 +196,7 @@ fn another_waits(k: &Kernel) -> bool {
     let mut others = (0..k.ke.processors.len()).filter(|index| *index != k.ke.current);
     others.any(|index| {
         let processor = &k.ke.processors[index];
-        // Who waits busily wants to see what the current one does.
+        // A processor that waits busily must see what the current one does.
         can_go_on(k, index)
             || spin::holds_processor(k, index)
             || (processor.is_idle() && k.ke.ready.highest(processor.mask()).is_some())
@@ -287,8 +287,8 @@ pub(crate) fn make_ready(k: &mut Kernel, strand: StrandId) {
     }
 }
 
-/// Whether what runs now runs on as if no thread of this priority had become ready now: it has no claim to the only processor, nobody
-/// asks whether it goes first, and the slice ends before it starves.
+/// True if making a thread of this priority ready cannot cause a reschedule before the current slice ends: it has no claim to the only
+/// processor, the policy is not asked whether it goes first, and the slice ends before it starves.
 #[inline]
 fn is_out_of_the_way(k: &Kernel, priority: u8, since: u64) -> bool {
     let [only] = k.ke.processors.as_slice() else { return false };
@@ -303,7 +303,7 @@ fn is_out_of_the_way(k: &Kernel, priority: u8, since: u64) -> bool {
 /// Whether a ready thread has a better claim to processor `index` than the one there; both levels allow it.
 #[inline]
 pub(crate) fn must_switch(k: &Kernel, index: usize) -> bool {
-    // Mostly nobody else wants it.
+    // Mostly no other thread wants it.
     (!k.ke.ready.is_empty() || k.ke.processors[index].yield_requested) && has_better_claim(k, index)
 }
 
@@ -375,7 +375,7 @@ pub(crate) fn yield_now(cx: &mut Cx<'_>) -> Flow<bool> {
     irql::settle(cx).map(|()| gives_way)
 }
 
-/// Whether a thread that is as good as the current one could have this processor.
+/// Whether a thread of at least the current one's priority could have this processor.
 fn equals_wait(k: &Kernel) -> bool {
     highest_equal(k).is_some()
 }
@@ -395,7 +395,7 @@ fn highest_equal(k: &Kernel) -> Option<u8> {
 /// [`before_shared`], if the policy knows which of them others see; else a thread gives way between them only at the end of a slice.
 #[inline]
 pub(crate) fn before_visible(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
-    // Where there is nobody at all, or nobody ever goes first, nothing need be known of who stands here.
+    // Without another thread, or with a policy that never departs, no candidates need be found.
     if !cx.engine().may_depart() || cx.with(|k| k.ke.ready.is_empty() && k.ke.processors.len() == 1) {
         return Ok(());
     }
@@ -426,7 +426,7 @@ fn before(cx: &mut Cx<'_>, gives_way: impl FnOnce(&mut Cx<'_>, &[StrandId]) -> b
         return yield_now(cx).map(|_| ());
     }
     end_turn(cx)?;
-    // What came for this processor meanwhile comes now, and not when its slice happens to end.
+    // Interrupts and DPCs that came for this processor meanwhile run now, not at the end of its slice.
     irql::settle(cx)
 }
 
@@ -445,7 +445,7 @@ fn who_waits(k: &Kernel, strands: &mut Candidates) -> bool {
     if let Some(highest) = highest {
         k.ke.ready.candidates(highest, k.ke.processor().mask(), strands);
     }
-    // Mostly nobody does, and that is one look at each.
+    // Mostly none waits, and that is one look at each.
     if !others_wait(k) {
         return equals;
     }
@@ -486,7 +486,7 @@ pub(crate) fn unwind_all(cx: &mut Cx<'_>) {
         let alive = cx.with(|k| k.ke.threads.get(strand).is_some_and(|t| t.state != State::Terminated));
         if alive {
             let progress = cx.engine().resume(strand);
-            assert_eq!(progress, Progress::Finished, "a strand that is told to stop must not wait");
+            assert_eq!(progress, Progress::Finished, "a strand that has to stop must not wait");
         }
     }
 }

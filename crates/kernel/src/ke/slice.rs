@@ -1,4 +1,4 @@
-//! How long driver code runs before somebody looks: the next deadline, the quantum, the turn, the policy's own question,
+//! How long driver code runs before the kernel looks: the next deadline, the quantum, the turn, the policy's own question,
 //! and the budget after which a call counts as an endless loop. Follows *Multitasking* (quantum),
 //! *Priority Boosts*, *KeShouldYieldProcessor function*, *Bug Check 0x133 DPC_WATCHDOG_VIOLATION*.
 
@@ -17,7 +17,7 @@ use crate::verdict::Verdict;
 /// How long a thread runs while equals are ready: two clock ticks, in nanoseconds.
 pub(crate) const QUANTUM: u64 = 2 * TICK;
 /// A call may be busy for so many times its budget of instructions, in nanoseconds, counting device accesses, stalls and
-/// waits for memory to change: ten minutes. Windows does not mind how long; whoever waits for it does (`patience`).
+/// waits for memory to change: ten minutes. Windows does not mind how long; a request's maker does (`patience`).
 const WAITING: u64 = 600;
 /// The same at DISPATCH_LEVEL and above, where Windows' watchdog does mind: two minutes.
 const WAITING_RAISED: u64 = 120;
@@ -109,7 +109,7 @@ pub(crate) fn of_next_turn(k: &Kernel, thread: &Thread, now: u64, quantum_end: u
 }
 
 /// The thread that runs has another account from `mark` on, which is to be looked at when so many instructions more have run: its slice ends
-/// then, if it would end later. When somebody looks must not depend on where slices end.
+/// then, if it would end later. When the kernel looks must not depend on where slices end.
 #[inline]
 pub(crate) fn look_within(k: &mut Kernel, mark: (u64, u64, u64), instructions: u64) {
     let at = mark.2.saturating_add(instructions);
@@ -120,7 +120,7 @@ pub(crate) fn look_within(k: &mut Kernel, mark: (u64, u64, u64), instructions: u
 
 #[cold]
 fn end_at(k: &mut Kernel, at: u64, instructions: u64) {
-    // Where each instruction is looked at, the slice ends soon enough.
+    // While instructions are stepped one by one, the slice ends soon enough.
     if k.ke.probe.is_none() {
         k.ke.armed_retired = at;
         let left = k.ke.armed_until.saturating_sub(k.engine.now());
@@ -151,7 +151,7 @@ pub(crate) fn serves(k: &Kernel, thread: &Thread, now: u64, quantum_end: u64) ->
 }
 
 /// `nanoseconds` pass without driver instructions: the slice ends so much earlier, unless instructions end it. False if it has
-/// come to its end; whoever lets the time pass sees to what that means.
+/// come to its end; the caller handles what that means.
 #[inline]
 pub(crate) fn shorten(k: &mut Kernel, nanoseconds: u64) -> bool {
     k.ke.charged += nanoseconds;
@@ -172,7 +172,7 @@ fn pass(k: &mut Kernel, nanoseconds: u64) -> bool {
 /// # Errors
 /// [`engine::Leave`] of what was let in.
 pub(crate) fn work(cx: &mut Cx<'_>, instructions: u64) -> Flow<()> {
-    // Not among what passes without instructions: so it is on the account.
+    // Passed as instructions, and so charged to the account.
     let goes_on = cx.with(|k| pass(k, instructions));
     // A call from outside strands is the system's own.
     if goes_on || cx.engine().strand() == StrandId(0) { Ok(()) } else { let_in(cx, false) }
@@ -338,14 +338,14 @@ pub(crate) fn slice(cx: &mut Cx<'_>) -> Flow<()> {
     }
     let asked = cx.with(|k| question_due(k)).is_some();
     let gives_way = asked && scheduler::gives_way(cx, SLICE_END);
-    // At once: what is let in below runs on this thread too, and must not be asked the same again.
+    // Before `let_in`: what it lets in runs on this thread too, and must not ask the same question again.
     ask_when_next(cx);
     let_in(cx, gives_way)
 }
 
 /// What time has brought: boosts, the end of the quantum, interrupts, timers, another thread's turn; and a new slice.
 fn let_in(cx: &mut Cx<'_>, gives_way: bool) -> Flow<()> {
-    // What came while another strand ran, or none, comes first: in the meantime its line may have fallen.
+    // Interrupts that came while another strand ran, or none, are delivered first: their lines may fall later.
     if cx.with(|k| interrupt_delivery::deliverable(k, k.ke.current).is_some()) {
         irql::settle(cx)?;
     }
@@ -373,7 +373,7 @@ pub(crate) fn end_of_quantum(k: &mut Kernel, now: u64, gives_way: bool) {
     let highest = k.ke.ready.highest(mask);
     let Some(thread) = k.ke.thread_mut() else { return };
     let over = now >= thread.quantum_end;
-    // A policy may say that the quantum is used up already, but not that a boost is over with it.
+    // A policy may end the quantum early, but not the boost with it.
     if idle || !(over || (gives_way && thread.boost == 0)) {
         return;
     }
@@ -403,7 +403,7 @@ pub fn should_yield(cx: &mut Cx<'_>) -> Flow<bool> {
     Ok(waits || cx.choose("ke.should_yield", 2) == 1)
 }
 
-/// The verdict on a call of the current thread's that has run for as long as nobody would wait.
+/// The verdict on a call of the current thread's that has run longer than anything would wait for it.
 pub(crate) fn endless(k: &mut Kernel, now: u64) -> Option<Verdict> {
     k.ke.account(now);
     endless_on(k, k.ke.current)

@@ -3,7 +3,7 @@
 //!
 //! What counts: the routine comes back to the same instruction with the same registers, has called nothing, touched no
 //! device, and every store on the way left memory as it was (pushes need only do so by the end of the round). Such a
-//! routine goes round for ever unless somebody else changes memory or interrupts it, whatever the schedule; so taking it
+//! routine goes round for ever unless another changes memory or interrupts it, whatever the schedule; so taking it
 //! off its processor hides nothing. It is found by stepping, instruction by instruction, a routine that has run for long.
 //!
 //! A loop that counts, calls an export, or polls a device is none of these: it has its quantum and its budget (`slice`).
@@ -28,7 +28,7 @@ const DOUBLED_AT_MOST: u32 = 6;
 const SOON: u64 = 200;
 /// So many polled addresses are remembered for people.
 const POLLED: usize = 4;
-/// A round that reads memory in at most so many places can be told to go nowhere by what they hold.
+/// A round that reads memory in at most so many places can be recognised as idle by what they hold.
 const READ: usize = 16;
 
 /// What a busy wait is known to do.
@@ -38,7 +38,7 @@ pub(crate) struct Stuck {
     progress: u64,
     /// Where it reads, its own stack aside.
     pub(crate) polled: Vec<Reference>,
-    /// Whether it reads any memory: if not, nobody can end it.
+    /// Whether it reads any memory: if not, nothing can end it.
     pub(crate) reads: bool,
     /// An instruction of the loop.
     pub(crate) rip: u64,
@@ -223,7 +223,7 @@ fn holds(k: &Kernel, address: u64, expected: &[u8]) -> bool {
     k.engine.read_bytes(address, now).is_ok() && now == expected
 }
 
-/// The routine gets somewhere, or it cannot be told: the next look comes after `soon` instructions, or when it has run
+/// The routine makes progress, or that cannot be decided: the next look comes after `soon` instructions, or when it has run
 /// twice as long.
 fn give_up(k: &mut Kernel, soon: u64) -> Seen {
     k.ke.probe = None;
@@ -249,7 +249,7 @@ fn give_up(k: &mut Kernel, soon: u64) -> Seen {
 /// [`engine::Leave`] of what comes meanwhile; a verdict if nothing ever can.
 pub(crate) fn wait(cx: &mut Cx<'_>) -> Flow<()> {
     if !cx.with(|k| k.hal.combining.is_empty()) && combine::drain_own(cx)? {
-        // The clock comes to whoever waits busily before long: what has arrived may be what it waits for.
+        // The clock soon interrupts a thread that waits busily: what has arrived may be what it waits for.
         cx.with(|k| k.ke.change_thread(|thread| thread.stuck = None));
         return begin_slice(cx);
     }

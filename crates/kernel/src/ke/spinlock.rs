@@ -112,7 +112,7 @@ impl Locks {
         own.copied()
     }
 
-    /// Whether anybody holds the lock.
+    /// Whether the lock is held.
     pub(crate) fn is_held(&self, lock: u64) -> bool {
         self.holder(lock).is_some()
     }
@@ -139,12 +139,12 @@ impl Locks {
         self.held_by(processor).and_then(|lock| self.holder(lock))
     }
 
-    /// The locks of `base..base+length` are held by nobody any more.
+    /// The locks of `base..base+length` are held no longer.
     pub(crate) fn forget(&mut self, base: u64, length: u64) {
         self.held.retain(|(lock, _)| lock.wrapping_sub(base) >= length);
     }
 
-    /// Whether nobody holds any.
+    /// Whether none is held.
     #[inline]
     pub(crate) fn is_none_held(&self) -> bool {
         self.held.is_empty()
@@ -152,7 +152,7 @@ impl Locks {
 
     /// How many locks this processor holds.
     pub(crate) fn count(&self, processor: u32) -> usize {
-        // Mostly nobody holds any.
+        // Mostly none is held.
         if self.held.is_empty() {
             return 0;
         }
@@ -219,7 +219,7 @@ pub fn try_acquire_at_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
     Ok(false)
 }
 
-/// `KeTestSpinLock`: whether it is free, as its memory says, whoever has written that.
+/// `KeTestSpinLock`: whether it is free, as its memory says, however that was written.
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
@@ -363,7 +363,7 @@ pub(crate) fn note_taken_alone(k: &mut Kernel, lock: &TakenLock, taken: u64) {
     note(k, lock, (Mode::Plain, 1), (since, place, taken));
 }
 
-/// Whether nobody holds it, as its memory and what is known agree.
+/// Whether it is free, by its memory and by the record of locks.
 fn is_free(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
     let (value, at) = (cx.read(lock)?, lock.address);
     let held = cx.with(|k| k.ke.locks.holder(at));
@@ -444,8 +444,8 @@ pub(crate) fn give_back_plainly(k: &mut Kernel, lock: SpinLock) -> bool {
     own
 }
 
-/// Gives a lock back that this processor has acquired the plain way, and lowers the level, if it may and nobody has anything
-/// to say. Answers the level before, and whether nothing waits for the lower one; none if there is more to it, and then
+/// Releases a lock that this processor has acquired the ordinary way, and lowers the level, if no
+/// rule forbids it. Returns the level before, and whether nothing waits for the lower one; none if there is more to it, and then
 /// nothing has been done.
 #[inline]
 fn give_back_at_once(k: &mut Kernel, lock: SpinLock, level: u8) -> Option<(u8, bool)> {
@@ -488,7 +488,7 @@ pub(crate) fn give_back(cx: &mut Cx<'_>, lock: SpinLock, value: u64, what: &str)
 fn not_held(cx: &mut Cx<'_>, at: u64, what: &str) -> engine::Leave {
     let (held, here) = cx.with(|k| (k.ke.locks.holder(at), k.ke.processor().number));
     let message = match held {
-        None => format!("{what} was called for spin lock {at:#x}, which nobody holds"),
+        None => format!("{what} was called for spin lock {at:#x}, which is not held"),
         Some(held) if held.processor != here => {
             format!(
                 "{what} was called on processor {here} for spin lock {at:#x}, which processor {} holds",

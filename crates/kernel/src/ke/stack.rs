@@ -148,20 +148,20 @@ pub(super) fn around(k: &Kernel, address: u64) -> Option<(KernelStack, String)> 
     all(k).find(|(stack, _)| (stack.limit..stack.base).contains(&address))
 }
 
-/// Routines whose shares of an overflowed stack are told.
-const TOLD: usize = 4;
+/// At most so many routines' shares of an overflowed stack are listed.
+const LISTED: usize = 4;
 
 /// What fills `stack`, in words: `faults.sys!Recurse: 43 frames, 24080 bytes; …`.
-pub(crate) fn told(cx: &mut Cx<'_>, stack: KernelStack) -> String {
+pub(crate) fn describe_overflow(cx: &mut Cx<'_>, stack: KernelStack) -> String {
     let shares = ldr::stack::shares(cx, stack);
     let tell = |share: &ldr::stack::Share| {
         let plural = if share.frames == 1 { "" } else { "s" };
         format!("{}: {} frame{plural}, {} bytes", share.routine, share.frames, share.bytes)
     };
-    let mut words: Vec<String> = shares.iter().take(TOLD).map(tell).collect();
-    if shares.len() > TOLD {
-        let bytes: u64 = shares[TOLD..].iter().map(|share| share.bytes).sum();
-        words.push(format!("{} more: {bytes} bytes", shares.len() - TOLD));
+    let mut words: Vec<String> = shares.iter().take(LISTED).map(tell).collect();
+    if shares.len() > LISTED {
+        let bytes: u64 = shares[LISTED..].iter().map(|share| share.bytes).sum();
+        words.push(format!("{} more: {bytes} bytes", shares.len() - LISTED));
     }
     words.join("; ")
 }

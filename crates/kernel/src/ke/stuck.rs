@@ -1,8 +1,8 @@
-//! Nobody gets anywhere: who waits for whom, as a verdict. Follows *Preventing Errors and Deadlocks While Using Spin Locks*.
+//! No thread makes progress: who waits for whom, as a verdict. Follows *Preventing Errors and Deadlocks While Using Spin Locks*.
 //!
 //! Processors that wait for spin locks in a circle are judged at once: nothing that interrupts them can release a lock. So are those
 //! that wait for others in `KeIpiGenericCall`.
-//! Everybody else is judged when nothing is due any more that could change anything.
+//! Other waits are judged when nothing is due any more that could change anything.
 
 use super::processor::{DISPATCH_LEVEL, Processor, WaitsFor};
 use super::spinlock::{Held, Mode};
@@ -13,8 +13,8 @@ use crate::cx::{Cx, Kernel};
 use crate::ldr::symbols;
 use crate::verdict::{Related, Verdict};
 
-/// The verdict if nobody can go on by himself and no time that passes will help, and the processor whose strand is to say
-/// it. `None` if something is due, or nobody waits busily: then all is quiet.
+/// The verdict if no thread can go on by itself and no time that passes will help, and the processor whose strand is to report
+/// it. `None` if something is due, or no thread waits busily: then all is quiet.
 pub(crate) fn verdict(k: &Kernel) -> Option<(usize, Verdict)> {
     if let Some(found) = in_a_circle(k) {
         return Some(found);
@@ -26,13 +26,13 @@ pub(crate) fn verdict(k: &Kernel) -> Option<(usize, Verdict)> {
     if scheduler::next_event(k).is_some() {
         return None;
     }
-    // Who is at the highest level keeps the others from going on.
+    // The processor at the highest level keeps the others from going on.
     let worst = busy.clone().max_by_key(|index| (k.level_of(*index), usize::MAX - index))?;
     let locks = busy.all(|index| waits_for_lock(&k.ke.processors[index]));
     Some((worst, if locks { of_locks(k, everybody(k)) } else { livelock(k, worst) }))
 }
 
-/// Everybody waits and nothing is due that could wake anybody; or what happens ends nothing, and the run was given up.
+/// All threads wait and nothing is due that could wake one; or nothing that happens ends a wait, and the run was given up.
 pub(crate) fn deadlock(cx: &mut Cx<'_>) -> Verdict {
     let (rule, Why { words, moments }) = match patience::lost(cx) {
         Some(lost) => ("stuck", lost),
@@ -60,7 +60,7 @@ fn quiet(cx: &mut Cx<'_>) -> Why {
     let lines = who_waits::all(cx);
     let who = if lines.is_empty() { "no thread is left to go on".to_owned() } else { lines.join("; ") };
     let words = format!("nothing can run any more, and no timer or device is due: {who}");
-    Why { words: addresses::told(cx, &words), moments: cx.with(|k| who_waits::moments(k)) }
+    Why { words: addresses::explain(cx, &words), moments: cx.with(|k| who_waits::moments(k)) }
 }
 
 /// What happens has ended nothing for so many nanoseconds, in words.
@@ -73,7 +73,7 @@ pub(crate) fn lost(cx: &mut Cx<'_>, waited: u64) -> Why {
         }
     }
     text += ". If it is to take longer, the script may say so (expect within 300s)";
-    Why { words: addresses::told(cx, &text), moments: cx.with(|k| who_waits::moments(k)) }
+    Why { words: addresses::explain(cx, &text), moments: cx.with(|k| who_waits::moments(k)) }
 }
 
 /// With a capital letter.
@@ -165,7 +165,7 @@ fn livelock(k: &Kernel, worst: usize) -> Verdict {
     verdict.bug_check(0x133, watchdog(processor))
 }
 
-/// The verdict on a loop of the current routine's that reads nothing, so that nobody can end it.
+/// The verdict on a loop of the current routine's that reads nothing, so that nothing can end it.
 pub(crate) fn of_a_loop(k: &Kernel) -> Option<Verdict> {
     let thread = k.ke.thread()?;
     let stuck = thread.stuck.as_ref().filter(|stuck| !stuck.reads)?;
@@ -184,7 +184,7 @@ fn watchdog(processor: &Processor) -> [u64; 4] {
     [processor.floors.is_empty().into(), watchdog::SINGLE, watchdog::SINGLE, 0]
 }
 
-/// Who waits for what, all of them.
+/// Which thread waits for what, all of them.
 fn everybody(k: &Kernel) -> String {
     let processors = k.ke.processors.iter().filter(|p| waits_busily(k, p.number as usize));
     let mut lines: Vec<String> = processors.map(|processor| of_processor(k, processor)).collect();
@@ -194,7 +194,7 @@ fn everybody(k: &Kernel) -> String {
             routine_of(k, thread),
             thread.priority()
         )),
-        _ => wait::told(k, thread),
+        _ => wait::describe_wait(k, thread),
     };
     lines.extend(who_waits::counted(k.ke.threads.iter().filter_map(of_thread), "threads"));
     lines.join("; ")
@@ -251,11 +251,11 @@ fn of_processor(k: &Kernel, processor: &Processor) -> String {
 
 /// Who holds a lock, and who waits to have it alone.
 fn held_by(k: &Kernel, lock: u64) -> String {
-    let told =
+    let holder =
         |held: Held| format!("processor {} holds since {}", held.processor, symbols::code(k, held.place));
-    let mut all: Vec<String> = k.ke.locks.holders(lock).map(told).collect();
+    let mut all: Vec<String> = k.ke.locks.holders(lock).map(holder).collect();
     if all.is_empty() {
-        all.push("nobody holds".to_owned());
+        all.push("no processor holds".to_owned());
     }
     all.extend(
         k.ke.locks.wanting(lock).map(|processor| format!("processor {processor} waits to have alone")),

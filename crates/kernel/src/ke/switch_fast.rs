@@ -1,10 +1,10 @@
 //! The ordinary switch: a thread has begun to wait, and the one that goes on is beyond question. Follows *Context Switches*.
 //!
-//! What the scheduler's loop asks one after the other (hardware, alarms, starving threads, places, whose turn it is, when the slice ends)
-//! is looked at here at once, before anything is changed. What was promised to driver code says most of it: down to PASSIVE_LEVEL nothing
-//! waits for anybody, and whoever makes something wait takes that back. A slice that ends no later than the new thread's would goes on.
-//! Only on a machine of one processor; whatever is out of the ordinary goes the long way (`scheduler`, `place`, `slice`), which says what
-//! everything means. Debug builds compare.
+//! What the scheduler's loop asks one after the other (hardware, alarms, starving threads, processors, whose turn it is, when the slice ends)
+//! is looked at here at once, before anything is changed. The free level that was published to driver code answers most of it: at
+//! PASSIVE_LEVEL nothing waits, and code that makes something wait takes it back. A slice that ends no later than the new thread's would
+//! goes on. Only on a machine of one processor; everything unusual is left to the general path (`scheduler`, `assign_processor`, `slice`),
+//! which explains each step. Debug builds compare.
 
 use engine::StrandId;
 
@@ -30,7 +30,7 @@ pub(crate) fn next(cx: &mut Cx<'_>) -> Option<StrandId> {
 fn hand_over(k: &mut Kernel) -> Option<(StrandId, StrandId)> {
     let [only] = k.ke.processors.as_slice() else { return None };
     let nothing_waits = k.engine.free_levels() == PASSIVE_LEVEL && k.ke.apcs == 0;
-    // Where address spaces stand apart, the long way changes what is shown.
+    // Where processes have address spaces of their own, the general path changes the current one.
     if !nothing_waits || k.level() != PASSIVE_LEVEL || !is_free(only) || spaces::is_any_apart(k) {
         return None;
     }
@@ -52,15 +52,15 @@ fn hand_over(k: &mut Kernel) -> Option<(StrandId, StrandId)> {
         k.ke.begin_slice(now, until, instructions);
         until
     };
-    debug_assert_eq!(k.ke.ready.iter().next(), Some(strand), "nobody has a better claim");
+    debug_assert_eq!(k.ke.ready.iter().next(), Some(strand), "no thread has a better claim");
     debug_assert!(
         assign_processor::is_open(k, &k.ke.processors[0], &k.ke.threads[strand]),
         "it can be switched to"
     );
     go(k, strand, now, quantum_end);
-    debug_assert!(until <= slice::end(k, now).0, "the slice ends no later than on the long way");
+    debug_assert!(until <= slice::end(k, now).0, "the slice ends no later than on the general path");
     if k.engine.may_depart() {
-        // Fewer are ready now: more may be promised.
+        // Fewer are ready now: more may be published.
         k.ke.unsettled();
         k.settled_as_nothing_waits();
     }

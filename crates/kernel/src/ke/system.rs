@@ -2,7 +2,7 @@
 //! registers, GS, the mode. Follows *Bug Check 0x109 CRITICAL_STRUCTURE_CORRUPTION*, *Bug Check 0x7F
 //! UNEXPECTED_KERNEL_MODE_TRAP*.
 //!
-//! Windows finds some of it minutes later; here it is told at the instruction. What is written as it was changes nothing.
+//! Windows finds some of it minutes later; here it is reported at the instruction. What is written as it was changes nothing.
 
 use abi::DriverPtr;
 use engine::{Flow, Leave, Table, TakeOver};
@@ -46,7 +46,7 @@ const DESCRIPTORS: [u64; 11] = [
     0x0040_F300_0000_3C00,
 ];
 
-/// Where `sgdt` and `sidt` say that the table is. It is made when somebody asks, to be looked at: nothing
+/// The table's address that `sgdt` and `sidt` store. It is made at the first such instruction, to be looked at: nothing
 /// refers to it, and the interrupt table has no gates.
 ///
 /// # Errors
@@ -110,9 +110,9 @@ fn stop(cx: &mut Cx<'_>, message: String, check: Option<(u32, [u64; 4])>) -> Lea
 pub(super) fn write_control(cx: &mut Cx<'_>, register: u8, value: u64) -> Flow<u64> {
     let changed = |was: u64, passing: u64| (value ^ was) & !passing != 0;
     let cr4 = cx.with(|k| cr4(k.ke.cpu));
-    let told = || format!("a write of {value:#x} to control register CR{register}");
+    let attempt = || format!("a write of {value:#x} to control register CR{register}");
     match (register, value) {
-        // The same again changes nothing; of CR3 it only empties buffers that do not exist.
+        // The same value changes nothing; a write of CR3 flushes the TLB, which does not exist here.
         (0, CR0) | (3, CR3) => Ok(0),
         (4, same) if same == cr4 => Ok(0),
         (2, _) => {
@@ -120,16 +120,16 @@ pub(super) fn write_control(cx: &mut Cx<'_>, register: u8, value: u64) -> Flow<u
             Ok(0)
         }
         (0, _) if changed(CR0, PASSING_CR0) => {
-            let message = format!("{}: it says how the whole system's memory is protected", told());
+            let message = format!("{}: it says how the whole system's memory is protected", attempt());
             Err(stop(cx, message, Some((CORRUPTION, [0, 0, 0, CONTROL_REGISTER]))))
         }
         (4, _) if changed(cr4, PASSING_CR4) => {
-            let message = format!("{}: it says which of the processor's protections are on", told());
+            let message = format!("{}: it says which of the processor's protections are on", attempt());
             Err(stop(cx, message, Some((CORRUPTION, [0, 0, 0, CONTROL_REGISTER]))))
         }
-        (0 | 4, _) => Err(not_implemented(cx, &told())),
+        (0 | 4, _) => Err(not_implemented(cx, &attempt())),
         (3, _) => {
-            let message = format!("{}: the page tables are the kernel's, which is not in others", told());
+            let message = format!("{}: the page tables are the kernel's, which is not in others", attempt());
             Err(stop(cx, message, None))
         }
         _ => Err(refused(cx, &format!("writing control register CR{register}"))),
@@ -141,23 +141,23 @@ pub(super) fn write_control(cx: &mut Cx<'_>, register: u8, value: u64) -> Flow<u
 /// # Errors
 /// A verdict, unless nothing changes.
 pub(super) fn write_msr(cx: &mut Cx<'_>, register: u32, value: u64) -> Flow<u64> {
-    let told = format!("a write of {value:#x} to model-specific register {register:#x}");
+    let attempt = format!("a write of {value:#x} to model-specific register {register:#x}");
     match register {
         // IA32_SYSENTER_*, IA32_STAR, IA32_LSTAR, IA32_CSTAR, IA32_FMASK: where system calls go.
         0x174..=0x176 | 0xC000_0081..=0xC000_0084 => {
-            let message = format!("{told}, which says where system calls go");
+            let message = format!("{attempt}, which says where system calls go");
             Err(stop(cx, message, Some((CORRUPTION, [0, 0, 0, CRITICAL_REGISTER]))))
         }
-        _ if is_real(register) => Err(not_implemented(cx, &told)),
-        // One that nothing has is refused here.
+        _ if is_real(register) => Err(not_implemented(cx, &attempt)),
+        // A register that does not exist is refused here.
         _ if read_msr(cx, register)? == value => Ok(0),
         // IA32_EFER.
         0xC000_0080 => {
-            let message = format!("{told}, which says how the processor runs 64-bit code");
+            let message = format!("{attempt}, which says how the processor runs 64-bit code");
             Err(stop(cx, message, Some((CORRUPTION, [0, 0, 0, CRITICAL_REGISTER]))))
         }
         // IA32_GS_BASE.
         0xC000_0101 => Err(taken_over(cx, TakeOver::ProcessorBlock, "WRMSR")),
-        _ => Err(not_implemented(cx, &told)),
+        _ => Err(not_implemented(cx, &attempt)),
     }
 }

@@ -44,7 +44,7 @@ const OBJECT_SIZE: u64 = 0x600;
 pub(crate) const HIGHEST_DYNAMIC: u8 = 15;
 /// The highest priority.
 const HIGHEST: u8 = 31;
-/// Priority of a thread that nobody said otherwise of.
+/// Priority of a thread to which no other was given.
 pub const NORMAL_PRIORITY: u8 = 8;
 
 /// What a thread of our own does.
@@ -91,7 +91,7 @@ pub(crate) enum State {
     Terminated,
 }
 
-/// What a thread object tells as long as somebody holds it: of the thread that runs, or as it was when it ended.
+/// What a thread object holds as long as it is referenced: of the thread that runs, or as it was when it ended.
 #[derive(Clone, Copy)]
 pub(crate) struct Identity {
     /// As [`Thread::id`].
@@ -122,7 +122,7 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// Whether nothing has been used, and nobody has looked.
+    /// Whether nothing has been used and nothing was read.
     #[inline]
     pub(crate) fn is_new(&self) -> bool {
         self.spent | self.stepped | self.busy == 0 && self.look_at == FIRST_LOOK
@@ -283,7 +283,7 @@ pub(crate) struct Start {
 /// Bytes of memory, and areas of the host's, that a thread takes at most.
 const NEEDS: (u64, usize) = (64 << 10, 16);
 
-/// Whether there is room for one thread more; told if not.
+/// Whether there is room for one thread more; reports it if not.
 pub(crate) fn is_room(cx: &mut Cx<'_>) -> bool {
     let enough = cx.with(|k| k.mm.physical.memory.has(NEEDS.0, NEEDS.1));
     if !enough {
@@ -368,16 +368,16 @@ pub(crate) fn create(cx: &mut Cx<'_>, start: Start) -> Flow<StrandId> {
 
 /// Tells drivers that want to know of a thread that it begins or ends, and of a process that it ends with this thread.
 fn tell_drivers(cx: &mut Cx<'_>, strand: StrandId, is_new: bool) -> Flow<()> {
-    let told = cx.with(|k| {
+    let notice = cx.with(|k| {
         if !k.ps.notify.is_told_of_threads() {
             return None;
         }
         let thread = k.ke.threads.get_mut(strand)?;
-        let told = matches!(thread.role, Role::Application | Role::System);
-        // It runs on until it has told.
-        told.then(|| (thread.home(), thread.id, thread.role == Role::System, thread.exit.take()))
+        let concerns = matches!(thread.role, Role::Application | Role::System);
+        // It runs on until drivers have been notified.
+        concerns.then(|| (thread.home(), thread.id, thread.role == Role::System, thread.exit.take()))
     });
-    let Some((process, id, is_system, exit)) = told else { return Ok(()) };
+    let Some((process, id, is_system, exit)) = notice else { return Ok(()) };
     ps::notify::tell_of_thread(cx, process, id, is_new, is_system)?;
     if !is_new && cx.with(|k| ps::process::ends_with(k, process, strand)) {
         ps::notify::tell_of_process(cx, process, false)?;
@@ -399,7 +399,7 @@ pub(crate) fn spawn_idle(cx: &mut Cx<'_>, index: usize) -> Flow<StrandId> {
     Ok(strand)
 }
 
-/// A thread of ours of normal priority, for somebody who settles later.
+/// A thread of ours of normal priority; the caller settles later.
 pub(crate) fn spawn_quietly(cx: &mut Cx<'_>, name: String, work: Work) -> Flow<StrandId> {
     let (role, priority, body) = (Role::Worker, NORMAL_PRIORITY, Body::Work(work));
     create(cx, Start { name, role, process: 0, priority, body })
@@ -537,7 +537,7 @@ pub(crate) fn run(cx: &mut Cx<'_>, id: StrandId) {
     if result.is_err() && cx.nt().stopping() {
         bugcheck_callback::call_all(cx);
     }
-    // What is wrong at the end has been told; there is nobody to hand it on to.
+    // An error at the end has been reported; there is no caller to return it to.
     let _ = end(cx, id, is_drivers, result);
 }
 
@@ -548,7 +548,7 @@ fn end(cx: &mut Cx<'_>, id: StrandId, is_drivers: bool, result: Flow<()>) -> Flo
     });
     if !cx.nt().stopping() && (result.is_ok() || exits) {
         tell_drivers(cx, id, false)?;
-        // Those of an application are cancelled where it ends. In a region, which is told below, no request would end.
+        // Those of an application are cancelled where it ends. In a region, which is reported below, no request would end.
         if is_drivers && !is_disabled {
             io::cancel::rundown_thread(cx)?;
         }
@@ -584,11 +584,11 @@ fn end(cx: &mut Cx<'_>, id: StrandId, is_drivers: bool, result: Flow<()>) -> Flo
             k.ke.ended.insert(object.address, thread.identity());
         }
     });
-    // Nobody may hold the object any more, and then it is gone.
+    // With the last reference the object is gone.
     ob::object::dereference(cx, object).map(|_| ())
 }
 
-/// What a thread must not leave behind; a level that is raised is told where its routine returns, or by the contract of PsTerminateSystemThread.
+/// What a thread must not leave behind; a raised level is reported where its routine returns, or by the contract of PsTerminateSystemThread.
 fn check_end(cx: &mut Cx<'_>) -> Flow<()> {
     let found = cx.with(|k| {
         let thread = k.ke.thread()?;

@@ -1,8 +1,8 @@
 //! Threaded DPCs: routines on a thread of their processor's, at PASSIVE_LEVEL and the highest priority. Follows
 //! *Introduction to Threaded DPCs*, *Synchronization and Threaded DPCs*, *Organization of DPC Queues*.
 //!
-//! A machine may have them disabled, and then they are ordinary ones: which one it is is a choice, by default enabled. A
-//! routine must do with what it may do at either level, so one that waits is told even where it could.
+//! A machine may have them disabled, and then they are ordinary ones: which it is is a choice, by default enabled. A routine must be
+//! correct at either level, so one that waits is reported even where it could wait.
 
 use abi::{DriverPtr, KDPC};
 use engine::Flow;
@@ -94,7 +94,7 @@ pub(crate) fn is_in_one(k: &Kernel) -> bool {
     k.ke.processors.iter().any(|p| p.threaded.worker.thread == Some(strand) && p.threaded.running.is_some())
 }
 
-/// Somebody is about to wait, at a level where that is possible: a threaded DPC must not.
+/// Reports a wait of a threaded DPC, which must not wait even where its level allows it. Called before a wait begins.
 pub(crate) fn look_at_wait(cx: &mut Cx<'_>, what: &str) {
     if cx.with(|k| is_in_one(k)) {
         let message = format!(

@@ -2,7 +2,7 @@
 //! macro*, *KeStallExecutionProcessor function*.
 //!
 //! The machine's clock counts nanoseconds since boot; one driver instruction takes one. The clock interrupt comes every
-//! 15.625 ms, unless somebody wants it finer (`clock`); time that is not said to be precise is the last tick's.
+//! 15.625 ms, unless a finer resolution is set (`clock`); time that is not said to be precise is the last tick's.
 
 use abi::DriverPtr;
 use engine::{Engine, Flow};

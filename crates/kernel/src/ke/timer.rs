@@ -121,7 +121,7 @@ fn set_for(
     start(cx, timer, setting)
 }
 
-/// Sets a timer, whoever's it is: returns whether it was set already.
+/// Sets a timer, a driver's or the kernel's: returns whether it was set already.
 pub(crate) fn start(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, setting: Setting) -> Flow<bool> {
     let was_set = cx.with(|k| k.ke.timers.cancel_timer(timer.address));
     cx.write((timer + KTIMER::Header) + DISPATCHER_HEADER::SignalState, 0)?;
@@ -209,7 +209,7 @@ pub(crate) fn expire(cx: &mut Cx<'_>) -> Flow<()> {
                 let ended = cx.with(|k| dispatcher::end_wait(k, strand, NtStatus::TIMEOUT, 0));
                 ended.map_err(|broken| dispatcher::stop(cx, DriverPtr::NULL, broken))?;
             }
-            // Whoever lets timers expire empties the queue next.
+            // The caller that lets timers expire empties the queue next.
             Some(Expired::Dpcs) => {}
         }
     }

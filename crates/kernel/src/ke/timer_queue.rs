@@ -125,7 +125,7 @@ pub(crate) struct TimerQueue {
     next_tick: u64,
     /// When the first of `alarms` rings, or `patience` looks; `NEVER` if neither does.
     next_alarm: u64,
-    /// When `patience` looks, in nanoseconds: of that nothing comes that could end anybody's wait.
+    /// When `patience` looks, in nanoseconds: that cannot end a wait.
     watch: u64,
 }
 
@@ -400,7 +400,7 @@ impl TimerQueue {
         Some(strand)
     }
 
-    /// When the clock will find something due next, or somebody wakes, in nanoseconds.
+    /// When the clock finds something due next, or a thread wakes, in nanoseconds.
     #[inline]
     pub(crate) fn deadline(&self) -> Option<u64> {
         let next = self.next_tick.min(self.next_alarm);

@@ -15,7 +15,7 @@ pub const fn is_message(vector: u32) -> bool {
     *DEVICE_LEVELS.start() <= level && level <= *DEVICE_LEVELS.end() && line_of_vector(vector).is_none()
 }
 
-/// What a driver is told of a line that a controller relays at PASSIVE_LEVEL: beyond the processors' vectors.
+/// The vector a driver gets for a line that a controller relays at PASSIVE_LEVEL: beyond the processors' vectors.
 const RELAYED: u32 = 0x100;
 
 /// The vector that drivers know for `line` where lines are relayed.
@@ -24,7 +24,7 @@ pub const fn vector_of_relayed_line(line: u32) -> u32 {
     RELAYED + line
 }
 
-/// The processors' vector for one that a driver was told.
+/// The processors' vector for one that a driver was given.
 #[must_use]
 pub const fn of_processors(vector: u32) -> u32 {
     match vector.checked_sub(RELAYED) {

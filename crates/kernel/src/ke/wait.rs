@@ -194,7 +194,7 @@ pub fn for_object<T>(cx: &mut Cx<'_>, object: DriverPtr<T>) -> Flow<NtStatus> {
     wait(cx, &[object.cast()], false, Timeout::Never, DriverPtr::NULL, "a wait of the kernel's")
 }
 
-/// As [`for_object`], for whoever made a request: what its wait_mode says interrupts it, with USER_APC.
+/// As [`for_object`], for a request's maker: what its wait_mode says interrupts it, with USER_APC.
 ///
 /// # Errors
 /// As [`single`].
@@ -495,7 +495,7 @@ pub(super) fn begin(
     let thread = k.ke.threads.get_mut(strand).expect("the thread that waits");
     let own = DriverPtr::new(thread.object.address + BLOCKS_AT);
     let blocks = if blocks.is_null() { own } else { blocks };
-    // All of them, before any is in a list: the driver may handle the exception of one that is no memory.
+    // Written before any is linked into a list: the driver may handle the exception of a bad address.
     for (index, object) in (0..).zip(objects) {
         let block: DriverPtr<KWAIT_BLOCK> = blocks.index(index);
         k.engine.write(block + KWAIT_BLOCK::Thread, thread.object)?;
@@ -527,8 +527,8 @@ pub(super) fn begin(
     Ok(())
 }
 
-/// Who waits for what, in words: if the thread does, and is not one of the system's own with nothing of a driver's on it.
-pub(crate) fn told(k: &Kernel, thread: &Thread) -> Option<String> {
+/// What the thread waits for, in words: if it does, and is not one of the system's own with nothing of a driver's on it.
+pub(crate) fn describe_wait(k: &Kernel, thread: &Thread) -> Option<String> {
     let ours = thread.role == Role::Worker && thread.callouts.is_empty();
     if thread.state != State::Waiting || ours {
         return None;

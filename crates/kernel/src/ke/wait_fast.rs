@@ -1,8 +1,8 @@
 //! The ordinary wait, for one object and for ever, and the ordinary signal, of an event for which one thread waits so. Follows
 //! *KeWaitForSingleObject function*, *KeSetEvent function*.
 //!
-//! Each looks at all it needs at once, before it changes anything, and whatever is out of the ordinary goes the long way (`wait`,
-//! `dispatcher`), which says what everything means and has a verdict on what is wrong. A test tells the same story both ways.
+//! Each looks at all it needs at once, before it changes anything, and leaves everything unusual to the general path (`wait`,
+//! `dispatcher`), which explains each step and reports errors. A test runs the same story on both.
 
 use abi::{DISPATCHER_HEADER, DriverPtr, KWAIT_BLOCK, LIST_ENTRY, NtStatus};
 use engine::View;
@@ -25,7 +25,7 @@ pub(crate) enum Begun {
     Waits,
 }
 
-/// The current thread waits for an object, by a wait that nothing interrupts. None says nothing, and nothing has been done.
+/// The current thread waits for an object, by a wait that nothing interrupts. `None`: the fast path does not apply, nothing was done.
 #[inline]
 pub(crate) fn begin(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>) -> Option<Begun> {
     let processor = k.ke.processor();
@@ -34,7 +34,7 @@ pub(crate) fn begin(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>) -> Opt
         && !processor.is_idle()
         && processor.interrupts_enabled
         && !processor.wait_next
-        // A threaded DPC is told that it must not.
+        // The general path reports a wait of a threaded DPC.
         && k.ke.threaded_dpcs != Some(true);
     if !may {
         return None;
@@ -75,7 +75,7 @@ pub(crate) fn begin(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>) -> Opt
     Some(Begun::Waits)
 }
 
-/// Signals an event for which at most one thread waits: answers the state before. None says nothing, and nothing has been done.
+/// Signals an event for which at most one thread waits: returns the state before. `None`: the fast path does not apply, nothing was done.
 #[inline]
 pub(crate) fn signal(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>, boost: u8) -> Option<i32> {
     let object = Object::at(k, header)?;

@@ -1,8 +1,8 @@
 //! Who waits for what and where, who could end it, and what is alive meanwhile: in words, for verdicts on what does not end.
 //! Follows no page. It reads the kernel's state and changes nothing.
 //!
-//! An object is told by what it is to a driver: the end of an IRP, a remove lock, a fast mutex, else an event and where it lies. Who
-//! would have set an event cannot be known, and is not guessed.
+//! An object is named by what it is to a driver: the end of an IRP, a remove lock, a fast mutex, else an event and its address. Which
+//! routine would have set an event cannot be known, and is not guessed.
 
 use std::collections::BTreeMap;
 
@@ -24,11 +24,11 @@ use crate::ldr::symbols;
 use crate::mm::pool_check;
 use crate::verdict::Related;
 
-/// So many lines of a waiting thread's stack are told.
+/// At most so many lines of a waiting thread's stack are shown.
 const LINES: usize = 4;
-/// So many of what is alive are told, of a kind.
+/// At most so many live things of a kind are listed.
 const MOST: usize = 4;
-/// So many threads that wait for different things, and so many requests, are told one by one; the rest is a number.
+/// At most so many threads that wait for different things, and so many requests, are listed; the rest is a number.
 const MOST_WAITS: usize = 32;
 /// So many moments are worth a second run.
 const MOMENTS: usize = 16;
@@ -45,25 +45,25 @@ pub(crate) fn all(cx: &mut Cx<'_>) -> Vec<String> {
 pub(crate) fn threads(cx: &mut Cx<'_>, which: impl Fn(&Thread) -> bool) -> Vec<String> {
     let waiting = cx.with(|k| {
         let all = k.ke.threads.iter().filter(|thread| which(thread));
-        all.filter_map(|thread| Some((thread.strand, wait::told(k, thread)?))).collect::<Vec<_>>()
+        all.filter_map(|thread| Some((thread.strand, wait::describe_wait(k, thread)?))).collect::<Vec<_>>()
     });
     let with_place = |(strand, line)| match place(cx, strand) {
         place if place.is_empty() => line,
-        // First, so that it is nobody else's: whoever owns what is waited for is named last.
+        // In front of the line: the owner of what is waited for is named last, and this must not seem to be its.
         place => format!("{}, {line}", place.trim_start()),
     };
     counted(waiting.into_iter().map(with_place), "threads")
 }
 
-/// Lines with what is said again and again said once, and not more of them than a person reads.
+/// The lines, equal ones once with their count, and at most [`MOST_WAITS`] of them.
 pub(crate) fn counted(lines: impl Iterator<Item = String>, what: &str) -> Vec<String> {
-    let (mut told, mut counts, mut more) = (Vec::<String>::new(), BTreeMap::<String, usize>::new(), 0);
+    let (mut shown, mut counts, mut more) = (Vec::<String>::new(), BTreeMap::<String, usize>::new(), 0);
     for line in lines {
         match counts.get_mut(&line) {
             Some(count) => *count += 1,
-            None if told.len() < MOST_WAITS => {
+            None if shown.len() < MOST_WAITS => {
                 counts.insert(line.clone(), 1);
-                told.push(line);
+                shown.push(line);
             }
             None => more += 1,
         }
@@ -72,7 +72,7 @@ pub(crate) fn counted(lines: impl Iterator<Item = String>, what: &str) -> Vec<St
         1 => line,
         count => format!("{line} ({count} such {what})"),
     };
-    let mut lines: Vec<String> = told.into_iter().map(with_count).collect();
+    let mut lines: Vec<String> = shown.into_iter().map(with_count).collect();
     if more > 0 {
         lines.push(format!("so do {more} more {what}"));
     }
@@ -217,7 +217,7 @@ fn stack_of(k: &Kernel, address: u64) -> Option<String> {
 
 // ---- requests ----
 
-/// The IRP whose end is told by the event at this address.
+/// The IRP whose end signals the event at this address.
 fn irp_behind(k: &Kernel, event: u64) -> Option<u64> {
     let waited_for = |irp: u64, record: &io::irp::Record| {
         let by_issue = record.issue.as_ref().is_some_and(|issue| {

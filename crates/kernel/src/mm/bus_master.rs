@@ -4,7 +4,7 @@
 //! A device reaches memory that is locked (`MmProbeAndLockPages`), contiguous, or cannot be paged out. Anything else is a wild
 //! transfer; a checked machine sees freed pool and the bytes around blocks, too. Once its driver has a DMA adapter, a device is behind an IOMMU:
 //! it puts out logical addresses (`hal::dma`). One that goes on with physical addresses reaches what it reached, as on a computer
-//! without an IOMMU, and is told. There is no transfer from card to card.
+//! without an IOMMU, and is reported. There is no transfer from card to card.
 
 use std::ops::Range;
 
@@ -107,7 +107,7 @@ impl Reach<'_> {
                         copy(engine, at, part.clone()).expect("a page that was found can be accessed");
                     });
                     if write && self.engine.is_checked() {
-                        // Whichever way they are looked at, these bytes were stored.
+                        // At every address that shows them, these bytes count as stored.
                         let shown = shown.iter().map(|(at, _)| at + physical % PAGE);
                         shown.for_each(|at| self.engine.stored(at, part.len() as u64));
                     }
@@ -132,7 +132,7 @@ impl Reach<'_> {
         match self.dma.domain.find(at, write) {
             Some(Ok(Way { physical, bytes, wrong })) => {
                 match wrong {
-                    // What is written to a copy that is read only is lost, and what is read from the other one was never there.
+                    // A write to a copy for reading is lost; a read from a copy for writing gets bytes that were never put there.
                     Some(Wrong::Direction(mapping)) if mapping.is_copy => {
                         return Err(Why::Mapping(Wrong::Direction(mapping)));
                     }
@@ -185,7 +185,7 @@ pub(crate) fn tell(cx: &mut Cx<'_>) {
         return;
     }
     for transfer in cx.with(|k| std::mem::take(&mut k.hal.transfers)) {
-        // Whoever runs next finds that the machine has ended.
+        // The thread that runs next finds that the machine has ended.
         if let Some((at, why)) = &transfer.doubt {
             let verdict = verdict(cx, &transfer, *at, why);
             if cx.verify(verdict.as_verifier()).is_err() {

@@ -1,6 +1,6 @@
 //! Memory that may not be there, copied safely; and virtual addresses of physical ones.
 //!
-//! Page: *MmCopyMemory function*; *MmGetVirtualForPhysical* has none. What cannot be read is a status, never an exception, and how far it came is told. Only
+//! Page: *MmCopyMemory function*; *MmGetVirtualForPhysical* has none. What cannot be read is a status and a count, never an exception. Only
 //! the system's addresses and RAM are read: registers of devices are not.
 
 use abi::{DriverPtr, NtStatus};

@@ -2,12 +2,12 @@
 //!
 //! Page: *Virtual Address Spaces*. Usually each range has pages here and there, and lies before a page that is not mapped, so the host needs
 //! two areas for it or more; of these it has 65,530. From [`CROWDED`] areas on, ranges of few pages are cut from stretches that the
-//! host maps whole, contiguous. For drivers it is the same: what of a stretch is no range's is not there (`Map` has no page, and in a
-//! checked machine it is marked so). Only a fast machine does not see an access to it. Pages that are neighbours are contiguous here,
-//! which drivers that rely on it do not hear of. Ranges that are given back wait for others of their size.
+//! host maps whole, contiguous. For drivers it is the same: what of a stretch belongs to no range is not there (`Map` has no page, and in a
+//! checked machine it is marked so). Only a fast machine does not see an access to it. Pages that are neighbours are contiguous here;
+//! drivers cannot find that out. Ranges that are given back wait for others of their size.
 //!
-//! Special pool has stretches of its own from the beginning, of single pages: there the host lets nobody at what is no range's, which is
-//! half the work of mapping each page where it is used.
+//! Special pool has stretches of its own from the beginning, of single pages: there the host denies access to what belongs to no range,
+//! which is half the work of mapping each page where it is used.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -29,9 +29,9 @@ const LONGEST: u64 = 16;
 const STRETCH: u64 = 256;
 /// Ranges of one size that wait before the oldest of them is used again.
 const WAIT: usize = 64;
-/// The same of special pool: a stale pointer is told for long.
+/// The same of special pool: an access through a stale pointer is caught for long.
 const LONG_WAIT: usize = 1024;
-/// The host's areas for a page that it lets somebody at, in the middle of others.
+/// The host's areas for a page that it allows access to, in the middle of others.
 const AREAS_OF_SHOWN: usize = 2;
 
 /// A stretch that ranges are cut from.
@@ -58,7 +58,7 @@ struct Sort {
     zone: Zone,
     /// Code may run there.
     execute: bool,
-    /// The host lets nobody at what is no range's.
+    /// The host denies access to what belongs to no range.
     closed: bool,
 }
 
@@ -121,7 +121,7 @@ fn find_room(k: &mut Kernel, sort: Sort, count: u64) -> Option<u64> {
     waiting(k, sort, count).or_else(|| cut(k, sort, count))
 }
 
-/// A range of a stretch is somebody's from now on.
+/// A range of a stretch is in use from now on.
 fn show(k: &mut Kernel, address: u64, count: u64, page: Page) {
     let (physical, _) = k.mm.dense.find(address).expect("it was cut from a stretch");
     for offset in (0..count).map(|index| index * PAGE) {
@@ -163,7 +163,7 @@ fn begin(k: &mut Kernel, sort: Sort) -> Option<Open> {
     Some(Open { address, used: 1 })
 }
 
-/// What the host lets anybody do with what is no range's.
+/// The host's protection of what belongs to no range.
 const fn unused(sort: Sort) -> Protection {
     if sort.closed {
         Protection::NONE

@@ -102,7 +102,7 @@ pub(super) const fn is_combined(cache: u32) -> bool {
     cache == abi::MmWriteCombined || cache == abi::MmUSWCCached
 }
 
-/// `MmMapIoSpaceEx`, with page protections in place of caching; null, and told, if `protect` is not exactly one of them.
+/// `MmMapIoSpaceEx`, with page protections in place of caching; null, and reported, if `protect` is not exactly one of them.
 ///
 /// # Errors
 /// As [`map()`].
@@ -219,7 +219,7 @@ fn judge(cx: &mut Cx<'_>, name: &str, address: u64, bytes: u64) -> Flow<bool> {
     if physical::is_ram(address) && physical::is_ram(last) {
         let first = address & !(PAGE - 1);
         let mut frames = (0..(last - first) / PAGE + 1).map(|index| first + index * PAGE);
-        // Contiguous memory is locked as it is made; what anybody else maps may have another owner by now.
+        // Contiguous memory is locked as it is made; any other RAM may have another owner by now.
         if !cx.with(|k| frames.all(|frame| k.mm.physical.is_locked(frame) || k.mm.physical.is_in_run(frame)))
         {
             let message = format!(

@@ -1,7 +1,7 @@
 //! Which virtual page shows which physical page, and what a driver may do there: the machine's page tables.
 //!
 //! Every mapping of machine memory is made and taken away here, so that `MmGetPhysicalAddress`, `MmIsAddressValid` and
-//! MDLs tell the truth. It decides nothing about whose memory it is.
+//! MDLs are right. Who owns the memory is decided elsewhere.
 
 use engine::windows::PAGE;
 use engine::{BadAddress, Engine, Protection};
@@ -242,7 +242,7 @@ pub(crate) fn place_sparse(
     Some((address, areas))
 }
 
-/// Takes away what [`place_sparse`] gave; the pages stay whoever's they are.
+/// Takes away what [`place_sparse`] gave; the pages keep their owners.
 pub(crate) fn remove_sparse(k: &mut Kernel, zone: Zone, address: u64, count: u64, areas: usize) {
     k.mm.map.unmap(k.engine, address, count);
     budget::mapped(k, areas, count);

@@ -144,7 +144,7 @@ pub fn unlock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
     // `MmAdvanceMdl` may have unlocked the last of them.
     if held.locked.is_empty() && mdl::buffer(cx, mdl)?.1 != 0 {
         let message =
-            format!("MmUnlockPages was given the MDL {:#x}, whose pages nobody locked", mdl.address);
+            format!("MmUnlockPages was given the MDL {:#x}, whose pages are not locked", mdl.address);
         return Err(cx.stop(Verdict::error("mdl-state", message).bug_check(0x76, [1, mdl.address, 0, 0])));
     }
     cx.with(|k| held.locked.iter().for_each(|&page| _ = k.mm.physical.unlock(page)));

@@ -2,7 +2,7 @@
 //!
 //! Page: *MmGetPhysicalMemoryRanges function*, for how much a real one has. What counts is whatever a driver or an application can
 //! make grow: pages, and besides them what the host must remember of each small block, the registry's values, and names. Beyond the
-//! limit the call that asked fails, as Windows' does, and it is told once. A second limit is the host's: it has 65,530 areas of
+//! limit the call that asked fails, as Windows' does, and that is reported once. A second limit is the host's: it has 65,530 areas of
 //! memory in a process, and pages that do not follow each other are an area each; beyond that a call fails, too, and the run says
 //! that it is dirql's limit.
 
@@ -10,7 +10,7 @@ use super::dense::CROWDED;
 use crate::cx::Cx;
 use crate::verdict::Verdict;
 
-/// The bytes of a machine that nobody has given another number.
+/// The bytes of a machine that is given no other number.
 pub const USUAL: u64 = 192 << 20;
 /// The areas that memory of the machine may have; the rest of the host's are its own, and for stacks of strands: two each, of as many
 /// as have a guard (`engine`'s `strand`).
@@ -25,9 +25,9 @@ const RESERVE: (u64, usize, usize) = (1 << 20, 1_000, 1_000);
 pub struct Memory {
     limit: u64,
     used: u64,
-    /// A call has failed for it, and that is not told yet; it is told.
+    /// A call has failed for it, and that is not reported yet; it is reported.
     refused: bool,
-    told: bool,
+    reported: bool,
     areas: usize,
     strands: usize,
     /// What of the host's there is too little of.
@@ -44,7 +44,7 @@ impl Memory {
             limit,
             used: 0,
             refused: false,
-            told: false,
+            reported: false,
             areas: 0,
             strands: 0,
             lacks: None,
@@ -89,7 +89,7 @@ impl Memory {
 
     /// Gives back what was taken.
     pub fn give(&mut self, bytes: u64) {
-        // What was there at boot was not taken.
+        // Memory of the boot was never counted as used.
         self.used = self.used.saturating_sub(bytes);
     }
 
@@ -135,13 +135,13 @@ impl Memory {
     }
 }
 
-/// Something could not be given: if memory is the reason, that is told, once.
+/// Something could not be given: if memory is the reason, that is reported, once.
 #[cold]
 pub(crate) fn tell(cx: &mut Cx<'_>) {
     let (refused, limit, lacks) = cx.with(|k| {
         let memory = &mut k.mm.physical.memory;
-        let refused = memory.refused && !memory.told;
-        memory.told |= refused;
+        let refused = memory.refused && !memory.reported;
+        memory.reported |= refused;
         (refused, memory.limit, memory.lacks.take())
     });
     if refused {

@@ -170,7 +170,7 @@ impl Physical {
 
     /// `count` pages, no two neighbours contiguous.
     pub fn take_pages(&mut self, count: u64) -> Option<Vec<u64>> {
-        // Not page by page to the end first.
+        // Checked at once, not after all remaining pages have been taken.
         let bytes = count.checked_mul(PAGE).filter(|bytes| self.memory.take(*bytes))?;
         self.memory.give(bytes);
         let mut pages = Vec::new();
@@ -303,7 +303,7 @@ impl Physical {
         }
     }
 
-    /// Whether somebody holds a lock on the page.
+    /// Whether a lock on the page is held.
     #[must_use]
     pub fn is_locked(&self, physical: u64) -> bool {
         self.locks.contains_key(&(physical / PAGE))

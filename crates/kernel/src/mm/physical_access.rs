@@ -1,7 +1,7 @@
 //! RAM by its physical address: where it is shown, or in a place of its own for the time of one access.
 //!
 //! Pages: *Bug Check 0xE6: DRIVER_VERIFIER_DMA_VIOLATION*, *Device\PhysicalMemory Object*: bus masters reach it so, and views of physical
-//! memory that are not all RAM. Who may is theirs to say.
+//! memory that are not all RAM. They check the right to it.
 
 use engine::windows::PAGE;
 use engine::{Engine, Protection};

@@ -282,7 +282,7 @@ impl<const N: usize> Quarantine<N> {
     }
 }
 
-/// Where a small block lies, and the number of what is known of it: whoever holds that need not search.
+/// Where a small block lies, and the number of its record: with both no search is needed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Known {
     pub(crate) address: u64,
@@ -461,7 +461,7 @@ pub(crate) fn allocate_block(cx: &mut Cx<'_>, request: &Request, allocator: Allo
 
 fn take(k: &mut Kernel, request: &Request, allocator: Allocator, allocated: u64) -> Option<u64> {
     let special = special_pool::side_of(k, request, allocator);
-    // Twice, and made in place each time: a block that is moved waits for the stores that made it.
+    // The record is written twice, in place each time: moving a freshly written record stalls on store forwarding.
     let address = match take_free(k, request, special, || request.block(allocator, special, allocated)) {
         Some(address) => address,
         None => take_new(k, request, &request.block(allocator, special, allocated))?,
@@ -589,7 +589,7 @@ fn cut_small(k: &mut Kernel, block: &Block) -> Option<u64> {
 /// Frees a block; `tag` is what the caller says it was allocated with.
 pub(crate) fn free_block(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
     match cx.with(|k| free_or_find(k, address, tag)) {
-        Some(Plain::Own(damaged)) => told(cx, damaged),
+        Some(Plain::Own(damaged)) => check_quarantined(cx, damaged),
         Some(Plain::Drivers(known)) => free_plainly(cx, known),
         None => free_in_full(cx, address, tag),
     }
@@ -602,7 +602,7 @@ fn free_plainly(cx: &mut Cx<'_>, known: Known) -> Flow<()> {
     if cx.count_event(EventKind::Freed) {
         cx.emit(Event::Freed { address: known.address });
     }
-    told(cx, damaged)
+    check_quarantined(cx, damaged)
 }
 
 /// With all that can be said about it.
@@ -631,25 +631,25 @@ fn free_in_full(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
             }
         })
     };
-    // A driver that frees a block stores there, to whoever else uses it. What the kernel had for itself, it frees when nobody does.
+    // A driver's free counts as its store to the block, in conflict with any other user. The kernel frees its own when they are unused.
     let damaged =
         if block.allocator.is_driver() { retire(cx) } else { cx.engine().on_nobodys_behalf(|| retire(cx)) };
     if block.allocator.is_driver() && cx.count_event(EventKind::Freed) {
         cx.emit(Event::Freed { address });
     }
     quota::block_freed(cx, address)?;
-    told(cx, damaged)
+    check_quarantined(cx, damaged)
 }
 
 /// The verdict on a block that was written to while it was kept back.
-pub(crate) fn told(cx: &mut Cx<'_>, damaged: Option<(u64, Block)>) -> Flow<()> {
+pub(crate) fn check_quarantined(cx: &mut Cx<'_>, damaged: Option<(u64, Block)>) -> Flow<()> {
     match damaged {
         Some((address, block)) => Err(pool_check::written_after_free(cx, address, &block)),
         None => Ok(()),
     }
 }
 
-/// Fills a freed block and keeps it back; the oldest one kept back becomes free, and is told if it was written to.
+/// Fills a freed block and keeps it back; the oldest one kept back becomes free, and is returned if it was written to.
 pub(super) fn retire_small(k: &mut Kernel, known: Known, freed: Freeing) -> Option<(u64, Block)> {
     let pool = &mut k.mm.pool;
     let block = pool.known_mut(known);

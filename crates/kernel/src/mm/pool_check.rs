@@ -182,7 +182,7 @@ pub(crate) fn is_anything_in(k: &Kernel, address: u64, bytes: u64) -> bool {
         || free_check::is_any_in(k, address, bytes)
 }
 
-/// Whether nobody has written to a freed block.
+/// Whether a freed block still has the bytes it was filled with.
 pub(crate) fn untouched(engine: Engine, address: u64, bytes: u64) -> bool {
     first_other(engine, address, bytes, FREED_FILL).is_none()
 }

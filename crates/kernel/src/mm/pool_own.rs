@@ -1,6 +1,6 @@
 //! Pool of the kernel's own, as each request takes and frees some (its packet, its system buffer): found once, and in few steps.
 //!
-//! Whatever is wrong, or needs a page, goes the long way of `pool`, which does and says the same in its order.
+//! Whatever is wrong, or needs a page, is left to the general path of `pool`, which does and reports the same in its order.
 
 use super::pool::{Block, Freeing, Kind, Known, Life, fill_freed, lay_small, retire_small, room, set_free};
 use super::pool_check;
@@ -15,8 +15,8 @@ pub(super) enum Plain {
     Drivers(Known),
 }
 
-/// Frees a block of the kernel's own, or finds a driver's, if it is small and nothing is to be said about it. None: something is wrong,
-/// and whoever looks at everything in its order says what.
+/// Frees a block of the kernel's own, or finds a driver's, if it is small and in order. None: something is wrong;
+/// the full check, made in its order, reports what.
 pub(super) fn free_or_find(k: &mut Kernel, address: u64, tag: Option<u32>) -> Option<Plain> {
     if k.ps.quota.is_charged(address) {
         return None;

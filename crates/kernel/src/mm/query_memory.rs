@@ -1,8 +1,8 @@
 //! What is known of a process' addresses.
 //!
-//! Pages: *ZwQueryVirtualMemory function*, *MEMORY_BASIC_INFORMATION structure*. A range is told as far as its pages are alike. *Ours:* where driver code
-//! of applications would run nothing does, so that pages which were given a protection to execute after their region was allocated with another
-//! are told as they can be read and written.
+//! Pages: *ZwQueryVirtualMemory function*, *MEMORY_BASIC_INFORMATION structure*. A range goes as far as its pages are alike. *Ours:* no driver
+//! code of applications runs, so pages which were given a protection to execute after their region was allocated with another
+//! are reported as they can be read and written.
 
 use abi::{
     DriverPtr, MEM_COMMIT, MEM_FREE, MEM_MAPPED, MEM_PRIVATE, MEM_RESERVE, NtStatus, PAGE_NOACCESS,
@@ -58,8 +58,8 @@ pub fn zw_query(
         Ok(key) => key,
         Err(status) => return Ok(status),
     };
-    let told = cx.with(|k| about(k, key, address & !(PAGE - 1)));
-    cx.write_bytes(buffer, &told)?;
+    let information = cx.with(|k| about(k, key, address & !(PAGE - 1)));
+    cx.write_bytes(buffer, &information)?;
     if !returned.is_null() {
         cx.write(returned, SIZE)?;
     }

@@ -23,7 +23,7 @@ pub struct Range {
     pub address: u64,
     /// Its length.
     pub pages: u64,
-    /// The tag that whoever uses it must know.
+    /// The tag that its users must pass.
     tag: u32,
     /// The MDL whose pages it shows, and how many.
     mapped: Option<(u64, u64)>,

@@ -166,7 +166,7 @@ pub(crate) fn call(cx: &mut Cx<'_>, routine: u64, arguments: &[u64]) -> engine::
     cx.engine().call(routine, arguments, engine::Stack::At(stack.base))
 }
 
-/// Hardware that nobody answers from.
+/// Hardware without a device: no access is answered.
 struct Silent {
     functions: Vec<Function>,
 }

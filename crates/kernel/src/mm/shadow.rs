@@ -1,8 +1,8 @@
-//! The shadow of a checked machine's memory: what its marks mean, and the verdict on who touches what it must not.
+//! The shadow of a checked machine's memory: what its marks mean, and the verdict on accesses that a mark forbids.
 //!
 //! Pages: *Special Pool*, *Bug Check 0xA*, *Bug Check 0xD1*, *Bug Check 0xD5*, *Bug Check 0xD6*, *Bug Check 0xCC*, *Bug Check 0xCD*. A load of bytes
 //! that were never stored is no verdict: copies of structures load their padding, and compilers compare bytes whose value
-//! cannot matter. Only where such bytes leave the kernel are they told (`io::finish`).
+//! cannot matter. They are reported only where such bytes leave the kernel (`io::finish`).
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -34,7 +34,7 @@ pub(crate) const ABSENT: u8 = 6;
 
 /// A process's, there for it only, and never paged out: a view of physical memory.
 pub(crate) const RESIDENT: u8 = 7;
-/// The cancel routine of an IRP: whoever writes to it is noted (`io::cancel_routine`).
+/// The cancel routine of an IRP: the code that writes to it is noted (`io::cancel_routine`).
 pub(crate) const WATCHED: u8 = 8;
 
 /// The mark of pageable memory at `address`.
@@ -60,7 +60,7 @@ pub(crate) fn allocated(k: &mut Kernel, address: u64, request: &Request) {
     }
 }
 
-/// A small block is freed: its bytes are nobody's. A large one's pages are gone, and so are their marks.
+/// A small block is freed: its bytes have no owner. A large one's pages are gone, and so are their marks.
 pub(crate) fn freed(k: &Kernel, address: u64, room: u64) {
     k.engine.mark(address, room, FREED);
 }
@@ -85,7 +85,7 @@ fn mark_live(k: &Kernel, address: u64, block: &Block) {
     k.engine.mark(address, block.bytes, own);
 }
 
-/// Marks the block at `address`, if one begins there, as kept by a lookaside list: nobody may touch it.
+/// Marks the block at `address`, if one begins there, as kept by a lookaside list: it may not be touched.
 pub(crate) fn keep(k: &Kernel, address: u64) {
     if let Some(block) = k.mm.pool.block(address).filter(|block| !block.is_freed()) {
         k.engine.mark(address, block.bytes, KEPT);
@@ -101,7 +101,7 @@ pub(crate) fn give(k: &mut Kernel, address: u64) {
     }
 }
 
-/// Whether nobody may touch a byte with this mark.
+/// Whether a byte with this mark may not be touched.
 pub(crate) const fn is_bad(mark: u8) -> bool {
     matches!(mark, GUARDED | FREED | KEPT)
 }
@@ -153,7 +153,7 @@ pub(crate) fn pointed(cx: &mut Cx<'_>, address: u64, bytes: u64, kind: TouchKind
         if let Some(caller) = engine.caller() {
             judge(cx, &Touch { kind, start: address, bytes, address: marked, mark, caller }, By::Kernel)?;
         }
-        // Marks of pages are alike to their end; the others are looked at one by one.
+        // Marks of whole pages are equal up to the page's end; the others are checked one by one.
         at = if is_bad(mark) || mark == WATCHED { marked + 1 } else { (marked | (PAGE - 1)) + 1 };
         if at >= end {
             break;
@@ -162,7 +162,7 @@ pub(crate) fn pointed(cx: &mut Cx<'_>, address: u64, bytes: u64, kind: TouchKind
     Ok(())
 }
 
-/// As [`pointed`], for memory that the kernel may touch at any IRQL: only what nobody may touch is told.
+/// As [`pointed`], for memory that the kernel may touch at any IRQL: only bytes that may not be touched are reported.
 ///
 /// # Errors
 /// As [`touched`].
@@ -260,12 +260,12 @@ fn beyond(cx: &mut Cx<'_>, touch: &Touch, by: By) -> Verdict {
     let Some((start, block)) = cx.with(|k| nearest(k, touch.address)) else {
         return Verdict::error("pool-overrun", format!("{did}, where pool is not allocated"));
     };
-    let what = told(cx, start, &block);
+    let what = describe_block(cx, start, &block);
     if touch.address < start {
         let before = start - touch.address;
         let message = format!("{did}: {before} bytes before {what}");
         let verdict = Verdict::error("pool-underrun", message);
-        // What freeing the block will say; Windows does not see a load.
+        // The bug check of the later free; Windows does not see a load.
         let parameters = [start, touch.address, block.bytes, 0x23];
         return if is_write(touch) == 1 { verdict.bug_check(0xC1, parameters) } else { verdict };
     }
@@ -279,7 +279,7 @@ fn after_free(cx: &mut Cx<'_>, touch: &Touch, by: By) -> Verdict {
     let did = did(cx, touch);
     let what = match cx.with(|k| nearest(k, touch.address)) {
         Some((start, block)) => {
-            format!("{:#x} bytes into {}", touch.address - start, told(cx, start, &block))
+            format!("{:#x} bytes into {}", touch.address - start, describe_block(cx, start, &block))
         }
         None => "in freed pool".to_owned(),
     };
@@ -291,7 +291,7 @@ fn after_free(cx: &mut Cx<'_>, touch: &Touch, by: By) -> Verdict {
 fn kept(cx: &mut Cx<'_>, touch: &Touch, by: By) -> Verdict {
     let did = did(cx, touch);
     let what = match cx.with(|k| nearest(k, touch.address)) {
-        Some((start, block)) => told(cx, start, &block),
+        Some((start, block)) => describe_block(cx, start, &block),
         None => "a block".to_owned(),
     };
     let code = if by == By::Driver { 0xD5 } else { 0xCC };
@@ -316,7 +316,7 @@ fn nearest(k: &Kernel, address: u64) -> Option<(u64, Block)> {
 }
 
 /// The block, who allocated it, and who freed it.
-fn told(cx: &mut Cx<'_>, start: u64, block: &Block) -> String {
+fn describe_block(cx: &mut Cx<'_>, start: u64, block: &Block) -> String {
     let mut text = pool_check::describe(start, block);
     if block.allocator.is_driver() {
         let who = ldr::symbols::describe_return(cx, block.allocator.caller);
@@ -370,15 +370,15 @@ fn another_process(cx: &mut Cx<'_>, touch: &Touch) -> Option<Verdict> {
     Some(elsewhere(cx, &did, owner, (touch.address, is_write(touch), touch.caller.rip)))
 }
 
-/// The verdict on whoever `did` that to memory of `owner` while another process is current: at an address, 1 if it wrote, by an
+/// The verdict on code that `did` that to memory of `owner` while another process is current: at an address, 1 if it wrote, by an
 /// instruction.
 pub(crate) fn elsewhere(cx: &mut Cx<'_>, did: &str, owner: u32, how: (u64, u64, u64)) -> Verdict {
     let (address, write, rip) = how;
-    let told = |process: u64| match process {
+    let process_name = |process: u64| match process {
         ps::process::SYSTEM => "a system thread".to_owned(),
         process => format!("process {process}"),
     };
-    let here = told(ps::current_process(cx));
+    let here = process_name(ps::current_process(cx));
     let message = match u64::from(owner) {
         ps::process::SYSTEM => {
             format!("{did}, memory in the user half of the system process, in the context of {here}")

@@ -89,7 +89,7 @@ struct Used {
     fresh: u64,
     /// Ranges given back, by pages, oldest first.
     free: BTreeMap<u64, VecDeque<u64>>,
-    /// Ranges among the fresh ones that somebody asked for by their address, with their ends.
+    /// Ranges among the fresh ones that were asked for by their address, with their ends.
     apart: BTreeMap<u64, u64>,
 }
 

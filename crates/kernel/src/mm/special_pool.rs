@@ -1,7 +1,7 @@
 //! Special pool: each block of a driver's on pages of its own, before or behind a page that is never there.
 //!
 //! Pages: *Special Pool*, *Detecting Overruns and Underruns*, *Bug Check 0xC1*, *Bug Check 0xCC*, *Bug Check 0xCD*, *Bug Check 0xD5*,
-//! *Bug Check 0xD6*. What an access does beyond a block, or in one that is freed, is told at the access, with no test of each access before
+//! *Bug Check 0xD6*. An access beyond a block, or in one that is freed, is caught at the access, with no test of each access before
 //! it; within the block's page, when it is freed, by the bytes around it. Blocks of a page and less lie so; longer ones end before a page that
 //! is not there in any case. Where the host has no room for more, blocks lie in ordinary pool, as on Windows. Sizes are not asked for.
 
@@ -42,7 +42,7 @@ pub(crate) enum Special {
 /// The word for [`Side::Start`]: longer than a tag.
 const START: &str = "start";
 
-/// Whose blocks lie in special pool; by default nobody's.
+/// Which drivers' blocks lie in special pool; by default none.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct SpecialPool {
     on: bool,

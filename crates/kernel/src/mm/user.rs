@@ -110,7 +110,7 @@ pub fn take(cx: &mut Cx<'_>, process: u32, bytes: u64) -> Option<u64> {
     while zeroed < used.max(bytes) {
         let piece = (used.max(bytes) - zeroed).min(ZEROS.len() as u64);
         let zeros = ZEROS.get(..usize::try_from(piece).unwrap_or(0)).unwrap_or(&ZEROS);
-        // A range that the application has protected meanwhile is none for this.
+        // A range that the application has protected meanwhile cannot be used.
         if write(cx, address + zeroed, zeros).is_err() {
             return allocate(cx, process, bytes);
         }

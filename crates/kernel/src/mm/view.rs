@@ -96,7 +96,7 @@ pub(crate) fn map(cx: &mut Cx<'_>, wanted: Wanted) -> Flow<Option<u64>> {
         k.mm.view.views.insert(address, view);
         if let Some(process) = process.filter(|_| !device) {
             user::own_view(k, address, pages, process);
-            // Of the page file's pages the map has said it: they may be out besides.
+            // Pages of the page file have their marks from the map: they may also be paged out.
             if is_physical(k, section) {
                 k.engine.mark(address, pages * PAGE, shadow::RESIDENT);
             }

@@ -231,7 +231,7 @@ fn part(section: &Section, offset: i64, size: u64) -> Result<(u64, u64), NtStatu
     end.map(|end| (first, (end - first) / PAGE)).ok_or(NtStatus::INVALID_VIEW_SIZE)
 }
 
-/// Looks at a view of physical memory: whether RAM in it can be cached so; RAM that no driver has made sure of is told.
+/// Looks at a view of physical memory: whether RAM in it can be cached so; RAM that no driver has made sure of is reported.
 fn judge_physical(cx: &mut Cx<'_>, wanted: &Wanted, call: Call) -> Flow<Result<(), NtStatus>> {
     budget::spend(cx, wanted.pages)?;
     let asked = call.offset.cast_unsigned() & !(PAGE - 1);
@@ -253,7 +253,7 @@ fn judge_physical(cx: &mut Cx<'_>, wanted: &Wanted, call: Call) -> Flow<Result<(
     if let Some(page) = foreign {
         let message = format!(
             "ZwMapViewOfSection was asked for physical memory with the page {page:#x}, which is RAM that is neither locked by an MDL nor contiguous \
-             memory of a driver's: whoever has it may give it to another, or have it cached otherwise"
+             memory of a driver's: its owner may give it to another, or have it cached otherwise"
         );
         cx.report(Verdict::warning("physical-memory-view", message));
     }

@@ -15,7 +15,7 @@ use crate::cx::{Cx, Kernel};
 /// Pages of a piece.
 const TOGETHER: u64 = 16;
 
-/// So many pages, in pieces; none, and that is told, if there are not so many.
+/// So many pages, in pieces; if there are not so many, none, and that is reported.
 pub(super) fn take(cx: &mut Cx<'_>, count: u64) -> Option<Vec<u64>> {
     tell_if_none(cx, |k| take_pieces(k, count))
 }
@@ -40,7 +40,7 @@ fn tell_if_none(cx: &mut Cx<'_>, take: impl FnOnce(&mut Kernel) -> Option<Vec<u6
 }
 
 fn take_pieces(k: &mut Kernel, count: u64) -> Option<Vec<u64>> {
-    // Not piece by piece to the end first.
+    // Checked at once, not after all remaining pieces have been taken.
     let bytes = count.checked_mul(PAGE).filter(|bytes| k.mm.physical.memory.take(*bytes))?;
     k.mm.physical.memory.give(bytes);
     let mut frames = Vec::new();
@@ -77,7 +77,7 @@ fn cleared(k: &mut Kernel, frames: Vec<u64>) -> Option<Vec<u64>> {
     Some(frames)
 }
 
-/// Gives pages back. What is locked stays whoever's has locked it: an MDL outlives the addresses that it was made of.
+/// Gives pages back. Locked ones stay with the MDL that locked them, which outlives the addresses that it was made of.
 pub(super) fn give(k: &mut Kernel, frames: impl IntoIterator<Item = u64>) {
     for frame in frames {
         if !k.mm.physical.is_locked(frame) {

@@ -284,20 +284,21 @@ mod tests {
         let (mut domain, mut physical) = (Domain::default(), Physical::default());
         let mut parts = Few::default();
         [(0x7010, 0x20), (0x3000, 0x1800)].into_iter().for_each(|(at, bytes)| parts.push(stretch(at, bytes)));
-        let mut told = Vec::new();
-        let at = domain.map_all(&mut physical, up_to(u64::MAX), terms(), parts, |at| told.push(at)).unwrap();
-        assert_eq!(told, [at, at - 0x10 + 2 * PAGE]);
-        assert_eq!(domain.find(told[1] + 0x17FF, false).unwrap().unwrap().physical, 0x47FF);
-        for (behind, address) in [(0, at + 0x20), (0xFE0, at + 0x1000), (0, told[1] + 0x1800)] {
+        let mut parts_at = Vec::new();
+        let at =
+            domain.map_all(&mut physical, up_to(u64::MAX), terms(), parts, |at| parts_at.push(at)).unwrap();
+        assert_eq!(parts_at, [at, at - 0x10 + 2 * PAGE]);
+        assert_eq!(domain.find(parts_at[1] + 0x17FF, false).unwrap().unwrap().physical, 0x47FF);
+        for (behind, address) in [(0, at + 0x20), (0xFE0, at + 0x1000), (0, parts_at[1] + 0x1800)] {
             let found = domain.find(address, false);
             assert!(
                 matches!(found, Some(Err(Wrong::Behind(_, by))) if by == behind),
                 "{address:#x}: {found:?}"
             );
         }
-        assert!(domain.find(told[1] + 3 * PAGE, false).is_none());
+        assert!(domain.find(parts_at[1] + 3 * PAGE, false).is_none());
         domain.unmap(&mut physical, at, "PutScatterGatherList", By::default());
-        let gone = domain.find(told[1] + 1, false);
+        let gone = domain.find(parts_at[1] + 1, false);
         assert!(matches!(gone, Some(Err(Wrong::Unmapped(gone))) if gone.0.bytes == 0x1800));
         assert!(domain.find(at + 0x20, false).is_none());
     }

@@ -3,7 +3,7 @@
 //! Pages: *PGET_DMA_DOMAIN callback function*, *PJOIN_DMA_DOMAIN callback function*, *PLEAVE_DMA_DOMAIN callback function*,
 //! *PALLOCATE_DOMAIN_COMMON_BUFFER callback function*, *PFLUSH_DMA_BUFFER callback function*, which give little more than the arguments. Each adapter
 //! has a domain of its own until it joins another's. Devices are not kept apart here (`domain`), so that a driver which relies on a domain that its
-//! device has not joined is not told. Memory is coherent: a buffer's pages must be known, and there is nothing to flush.
+//! device has not joined is not reported. Memory is coherent: a buffer's pages must be known, and there is nothing to flush.
 
 use abi::{DMA_ADAPTER, DriverPtr, MDL, NtStatus};
 use engine::Flow;

@@ -2,7 +2,7 @@
 //!
 //! Pages: *PINITIALIZE_DMA_TRANSFER_CONTEXT*, *PALLOCATE_ADAPTER_CHANNEL_EX*, *PMAP_TRANSFER_EX*, *PFLUSH_ADAPTER_BUFFERS_EX*,
 //! *PGET_SCATTER_GATHER_LIST_EX*, *PBUILD_SCATTER_GATHER_LIST_EX*, *PFREE_ADAPTER_OBJECT*, *PCANCEL_ADAPTER_CHANNEL*, *PGET_DMA_ADAPTER_INFO*,
-//! *PGET_DMA_TRANSFER_INFO callback function*. Completion routines are for system DMA, and its controllers here tell nobody when they are done.
+//! *PGET_DMA_TRANSFER_INFO callback function*. Completion routines are for system DMA, and its controllers here give no signal when they are done.
 
 use abi::{
     ADAPTER_INFO_SYNCHRONOUS_CALLBACK, Code, DEVICE_OBJECT, DMA_ADAPTER, DMA_ADAPTER_INFO,
@@ -99,7 +99,7 @@ pub fn cancel(
         if let Work::List { list, .. } = request.work {
             scatter_gather::forget(cx, list)?;
         }
-        // Who waits behind it may need less.
+        // A request that waits behind it may need less.
         channel::serve(cx, at)?;
     }
     Ok(true)
@@ -315,7 +315,7 @@ pub fn build_list(
     ask_for_list(cx, (NAME, adapter), (mdl, offset, length), wanted, (transfer, flags), memory, list)
 }
 
-/// Asks for a list of so many bytes from an offset on into what the MDLs describe: `wanted` has yet to hear where that is.
+/// Asks for a list of so many bytes from an offset on into what the MDLs describe: `wanted` still lacks where that is.
 fn ask_for_list(
     cx: &mut Cx<'_>,
     (name, adapter): (&str, DriverPtr<DMA_ADAPTER>),

@@ -159,8 +159,9 @@ mod tests {
         let pieces =
             vec![piece(0x1800, 0x800), piece(0x2000, 0x1000), piece(0x5000, 0x10), piece(0x1_0000_0000, 8)];
         let several = runs(pieces.clone(), 0xFFFF_FFFF, true);
-        let told: Vec<_> = several.iter().map(|run| (run.pieces.len(), run.bytes(), run.is_copied)).collect();
-        assert_eq!(told, [(2, 0x1800, false), (1, 0x10, false), (1, 8, true)]);
+        let shapes: Vec<_> =
+            several.iter().map(|run| (run.pieces.len(), run.bytes(), run.is_copied)).collect();
+        assert_eq!(shapes, [(2, 0x1800, false), (1, 0x10, false), (1, 8, true)]);
         let one = runs(pieces, u64::MAX, false);
         assert_eq!((one.len(), one[0].bytes(), one[0].is_copied), (1, 0x1818, true));
         let side_by_side = vec![piece(0x1800, 0x800), piece(0x2000, 0x1000)];

@@ -2,7 +2,7 @@
 //!
 //! Pages: *Using Packet-Based System DMA*, *Using Common-Buffer System DMA*, *DEVICE_DESCRIPTION structure*, *PREAD_DMA_COUNTER callback
 //! function*, *PCANCEL_MAPPED_TRANSFER callback function*, *PCONFIGURE_ADAPTER_CHANNEL callback function*. All adapters for a channel share it, in
-//! the order of asking. The controllers tell nobody when they are done, as a PC's: a completion routine of version 3 says by name that it is not
+//! the order of asking. The controllers give no signal when they are done, as a PC's: a completion routine of version 3 says by name that it is not
 //! there, and so do scatter/gather lists, which they cannot follow, and words at an odd address. Speeds mean nothing on a PCI machine.
 
 use abi::{DEVICE_DESCRIPTION, DMA_ADAPTER, DriverPtr, MaximumDmaSpeed, NtStatus, Width8Bits, Width16Bits};
@@ -98,7 +98,7 @@ impl System {
 
 fn write(k: &mut Kernel, port: u16, value: u8) {
     let now = k.engine.now();
-    // Where there are no such controllers, nobody listens.
+    // Where there are no such controllers, the write is lost.
     let _ = k.hardware(now, |hardware, at| hardware.port_write(at, port, Width::Byte, value.into()));
     // A card that waited may do something soon.
     ke::slice::end_soon(k);

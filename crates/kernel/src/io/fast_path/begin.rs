@@ -42,7 +42,7 @@ pub(crate) struct Begun {
     pub(super) number: u32,
 }
 
-/// Everything that a request is about.
+/// All that beginning a request needs.
 struct Plan<'o> {
     file: View<FILE_OBJECT>,
     event: View<KEVENT>,
@@ -60,7 +60,7 @@ struct Plan<'o> {
 /// Begins a request of an application's, up to the call of its driver. None: nothing is done.
 pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Option<Begun> {
     let Some(plan) = plan(k, handle, request) else {
-        // What was read in vain is nobody else's.
+        // Clear the sticky fault flag so that the next reader does not see ours.
         let _ = k.engine.take_fault();
         return None;
     };
@@ -71,12 +71,12 @@ pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Op
     let objects = hold(k, &plan);
     let blocks = Blocks { packet, buffer: (length > 0).then_some(buffer), objects };
     if !fill_buffer(k.engine, &plan, &blocks) {
-        unreachable!("it was read a moment ago, and nobody ran since");
+        unreachable!("it was read a moment ago, and no driver ran since");
     }
     write(k.engine, &plan, &blocks, request, size);
     let (irp, device) = (DriverPtr::<IRP>::new(packet.address), plan.device);
     let issue = k.io.irps.boxed(issue(&plan, blocks, request.operation, request.context));
-    // In its place: what is made here and moved there would wait for itself.
+    // Construct in place: moving a freshly written record stalls on store forwarding.
     *k.io.irps.live.slot(irp.address) = Some(Record {
         thread: plan.thread.address,
         issue: Some(issue),
@@ -89,7 +89,7 @@ pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Op
     Some(Begun { irp, device, file, dispatch, major, frame, synchronous, number: objects[0] })
 }
 
-/// Looks at everything, and changes nothing.
+/// Checks everything, and changes nothing.
 #[inline]
 fn plan<'o>(k: &Kernel, handle: Handle, request: &Request<'o>) -> Option<Plan<'o>> {
     let engine = k.engine;
@@ -143,7 +143,7 @@ fn top(engine: Engine, file: View<FILE_OBJECT>) -> Option<View<DEVICE_OBJECT>> {
     None
 }
 
-/// What goes in and what comes out, where both go through a system buffer, and an IRP is needed.
+/// The input and the output, if both go through a system buffer and an IRP is needed.
 #[inline]
 fn transfer(
     device: View<DEVICE_OBJECT>,
@@ -161,7 +161,7 @@ fn transfer(
     }
 }
 
-/// Whether the application may read the one and write the other.
+/// Whether the application may read the input and write the output.
 #[inline]
 fn are_usable(k: &Kernel, input: &Buffer, output: &Buffer) -> bool {
     let in_user_half = buffers::in_user_half(input) && buffers::in_user_half(output);
@@ -171,7 +171,7 @@ fn are_usable(k: &Kernel, input: &Buffer, output: &Buffer) -> bool {
     in_user_half && are_small && (input.length == 0 || is_readable()) && buffers::writable(k, output)
 }
 
-/// As `transfer`'s, where there is an answer.
+/// As the function of `transfer`, if it has an answer.
 #[inline]
 fn offset(file: View<FILE_OBJECT>, operation: &Operation, synchronous: bool) -> Option<i64> {
     match operation.offset() {
@@ -198,7 +198,7 @@ fn write(engine: Engine, plan: &Plan<'_>, blocks: &Blocks, request: &Request<'_>
     let at = DriverPtr::<IRP>::new(blocks.packet.address);
     let (location_at, device) = (irp::location(at, plan.stack_size), plan.device);
     let views = engine.view(at).zip(engine.view(location_at));
-    let (header, location) = views.expect("nobody has begun to ask meanwhile");
+    let (header, location) = views.expect("plain access was possible a moment ago");
     let list = at + IRP::ThreadListEntry;
     let links = header.part(IRP::ThreadListEntry);
     header.set(IRP::Type, IO_TYPE_IRP);
@@ -255,7 +255,7 @@ fn parameters(location: View<IO_STACK_LOCATION>, operation: &Operation, offset: 
             location.set(lengths.1, output.length);
             location.set(IO_STACK_LOCATION::Parameters_DeviceIoControl_IoControlCode, *code);
         }
-        // Others do not go this way.
+        // Other operations do not take the fast path.
         Operation::Flush(_)
         | Operation::Lock(_)
         | Operation::SetVolume(..)
@@ -272,7 +272,7 @@ fn parameters(location: View<IO_STACK_LOCATION>, operation: &Operation, offset: 
 /// References, and the file's lock; both events are not signaled from now on. Where the two objects are known.
 #[inline]
 fn hold(k: &mut Kernel, plan: &Plan<'_>) -> [u32; 2] {
-    // The caller's, and the IRP's.
+    // The caller's reference, and the IRP's.
     let [of_file, of_event] = k.io.near;
     let of_file = more(k, of_file, plan.file.at().address, 2);
     let of_event = more(k, of_event, plan.event.at().address, 1);

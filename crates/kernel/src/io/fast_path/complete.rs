@@ -1,4 +1,4 @@
-//! A request is completed: its data, its memory, and whoever asked. Pages: *IofCompleteRequest function*, *ReadFile function*.
+//! A request is completed: its data, its memory, and its requester. Pages: *IofCompleteRequest function*, *ReadFile function*.
 
 use abi::{
     DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_BUFFERED_IO,
@@ -19,10 +19,10 @@ use crate::mm::pool_own;
 use crate::ob::object;
 use crate::witness;
 
-/// A request that is completed, and everything that this is about.
+/// A request that is completed, and all that completing it needs.
 pub(crate) struct Ending {
     irp: DriverPtr<IRP>,
-    /// The number of what is known of it.
+    /// The number of its record.
     number: u32,
     only: Only,
     blocks: Blocks,
@@ -36,11 +36,11 @@ pub(crate) struct Ending {
     synchronous: bool,
     /// Where the data go.
     user: Option<u64>,
-    /// Who is to be told, if not the thread that runs now.
+    /// The thread that is to be notified, if it is not the one that runs now.
     elsewhere: Option<StrandId>,
 }
 
-/// What completing this IRP means, if that is all there is to say about it. Nothing is changed.
+/// How to complete this IRP, if the fast path applies. Changes nothing.
 pub(crate) fn ending(k: &Kernel, irp: DriverPtr<IRP>) -> Option<Ending> {
     let engine = k.engine;
     let number = k.io.irps.live.number(0, irp.address)?;
@@ -103,14 +103,14 @@ fn passes_on_straight(engine: Engine, header: View<IRP>) -> Option<bool> {
     (!engine.take_fault() && straight).then_some(control & SL_PENDING_RETURNED != 0)
 }
 
-/// Whether it may end like that.
+/// Whether it may end with this status.
 #[inline]
 fn is_final(status: NtStatus, information: u64, record: &Record) -> bool {
     let fits = record.output.is_none_or(|most| is_error(status) || information <= most.into());
     fits && status != NtStatus::PENDING && status.0 != u32::MAX
 }
 
-/// Where data go, if any do. None: the buffers are not as they were given.
+/// Where data are copied, if any are. None: the buffers are not the original ones.
 #[inline]
 fn destination(
     header: View<IRP>,
@@ -142,7 +142,7 @@ fn are_free_to_go(k: &Kernel, blocks: &Blocks) -> bool {
 /// Completes it.
 ///
 /// # Errors
-/// A verdict on a block that was written to after it was freed; as waking whoever waits.
+/// A verdict on a block that was written to after it was freed; as waking the threads that wait.
 pub(crate) fn complete(cx: &mut Cx<'_>, ending: &Ending) -> Flow<()> {
     let moment = witness::moment(cx);
     if cx.count_event(Kind::IrpCompleted) {
@@ -159,16 +159,16 @@ pub(crate) fn complete(cx: &mut Cx<'_>, ending: &Ending) -> Flow<()> {
             completion_notice::release(cx, file, event)
         }
         Then::Settle => irql::settle(cx),
-        Then::Damaged(damaged) => pool::told(cx, Some(damaged)),
+        Then::Damaged(damaged) => pool::check_quarantined(cx, Some(damaged)),
     }
 }
 
 /// What is left to do.
 enum Then {
     Nothing,
-    /// Events and references: somebody may go on because of them. With how the request ended.
+    /// Events and references: threads may become ready by them. With how the request ended.
     Tell(NtStatus),
-    /// Nothing: a thread will.
+    /// Nothing: another thread does the rest.
     Settle,
     /// The verdict on an old block.
     Damaged((u64, Block)),
@@ -208,7 +208,7 @@ fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
     if tell(k, ending, status) { Then::Nothing } else { Then::Tell(status) }
 }
 
-/// What another thread is to be told.
+/// What is to be delivered in another thread.
 fn notice(k: &mut Kernel, ending: &Ending) -> CompletionNotice {
     let Ending { number, status, information, marked: pending, status_block, .. } = *ending;
     let data = ending.blocks.buffer.zip(ending.user).map(|(buffer, user)| {
@@ -232,7 +232,7 @@ fn write_status(engine: Engine, to: DriverPtr<IO_STATUS_BLOCK>, status: NtStatus
     }
 }
 
-/// Events and references, if nobody goes on because of them.
+/// Events and references, if no thread becomes ready by them.
 fn tell(k: &mut Kernel, ending: &Ending, status: NtStatus) -> bool {
     let (file, event) = (ending.file, ending.event);
     let file_event = file.part(FILE_OBJECT::Event);

@@ -1,11 +1,11 @@
-//! The short way of what nearly every request of an application is: buffered, small, answered by one driver. Each part of its life
+//! The fast path of nearly every request of an application: buffered, small, answered by one driver. Each part of its life
 //! (begun and sent, completed, answered) is one or two looks at the kernel's state, in which everything is found once.
 //!
-//! Pages: those of `transfer`, `complete` and `finish`, which are the long way and say what everything means. A part looks at all there
-//! is before it changes anything, and where there is more to say (another method, several locations, a completion routine, a thread
-//! that waits, whatever a verdict could be about) it leaves all to them. Events, memory and addresses are the same in both ways,
-//! except for what nobody can see: fields of an IRP between two of the kernel's own steps. A checked machine, and one that learns
-//! who touches what, has no short way.
+//! Pages: those of `transfer`, `complete` and `finish`, which are the general path and explain each step. A part looks at all there
+//! is before it changes anything, and where there is more to do (another method, several locations, a completion routine, a thread
+//! that waits, whatever a verdict could be about) it leaves all to them. Events, memory and addresses are the same on both paths,
+//! except for what cannot be seen: fields of an IRP between two of the kernel's own steps. A checked machine, and one that learns
+//! who touches what, has no fast path.
 
 mod begin;
 mod complete;
@@ -28,10 +28,10 @@ use crate::ob::object;
 pub(crate) use begin::{Begun, begin};
 pub(crate) use complete::{complete, ending};
 
-/// Asks the driver, and waits for the answer if whoever asks does.
+/// Calls the driver's dispatch routine, and waits for the answer if the requester does.
 ///
 /// # Errors
-/// As the long way.
+/// As the general path.
 pub(crate) fn go(cx: &mut Cx<'_>, begun: &Begun, request: &Request<'_>) -> Flow<Answer> {
     let Begun { irp, device, file, dispatch, major, frame, synchronous, .. } = *begun;
     if cx.count_event(Kind::IrpSent) {
@@ -53,13 +53,13 @@ pub(crate) fn go(cx: &mut Cx<'_>, begun: &Begun, request: &Request<'_>) -> Flow<
     Ok(answer)
 }
 
-/// How far the short way led.
+/// How far the fast path led.
 enum End {
-    /// To the end.
+    /// The request is answered.
     Answered(Answer),
-    /// What the driver returned goes with what it did.
+    /// The status is judged (it agrees with what the driver did); the general path answers.
     Judged,
-    /// Nowhere.
+    /// The general path judges and answers.
     Unjudged,
 }
 
@@ -74,7 +74,7 @@ fn end(k: &mut Kernel, begun: &Begun, request: &Request<'_>, status: NtStatus) -
     }
 }
 
-/// The answer that the completion has left, with the file for the next request: if nobody waits for either.
+/// The answer that the completion has left, with the file for the next request: if no thread waits for either.
 fn answered(k: &mut Kernel, begun: &Begun, request: &Request<'_>, status: NtStatus) -> Option<Answer> {
     let engine = k.engine;
     if is_error(status) || (status == NtStatus::PENDING && !has_ended(k, begun)) {
@@ -105,7 +105,7 @@ fn answered(k: &mut Kernel, begun: &Begun, request: &Request<'_>, status: NtStat
 fn has_ended(k: &Kernel, begun: &Begun) -> bool {
     let Some(file) = k.engine.view(begun.file) else { return false };
     let header = file.part(FILE_OBJECT::Event).part(KEVENT::Header);
-    // One that nobody consumes.
+    // A notification event: no wait resets it.
     let stays = header.get(DISPATCHER_HEADER::Type) == ObjectKind::NotificationEvent as u8;
     let is_over = stays && header.get(DISPATCHER_HEADER::SignalState) > 0;
     !k.engine.take_fault() && is_over && begun.synchronous && ke::wait::may_begin_at_once(k) && k.is_settled()
@@ -145,7 +145,7 @@ pub(super) fn is_event(event: View<KEVENT>) -> bool {
     is_one && !next.is_null()
 }
 
-/// Signals it, or not. Nobody waits for it.
+/// Signals it, or not. No thread waits for it.
 #[inline]
 pub(super) fn set_state(event: View<KEVENT>, state: i32) {
     event.part(KEVENT::Header).set(DISPATCHER_HEADER::SignalState, state);

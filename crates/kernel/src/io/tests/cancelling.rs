@@ -121,8 +121,11 @@ fn completing_with_a_cancel_routine_set_stops_windows_and_sending_driver_verifie
     let (rule, code, _) = outcome.verdict();
     assert_eq!((rule, code), ("cancel-routine-set", 0x48));
     let outcome = story(move |cx| reading(cx, sends).map(|_| ()));
-    let told = outcome.findings.iter().find(|finding| finding.rule == "cancel-routine-set").unwrap();
-    assert_eq!((told.tier, told.bug_check.unwrap().parameters[0]), (crate::verdict::Tier::Verifier, 0x203));
+    let finding = outcome.findings.iter().find(|finding| finding.rule == "cancel-routine-set").unwrap();
+    assert_eq!(
+        (finding.tier, finding.bug_check.unwrap().parameters[0]),
+        (crate::verdict::Tier::Verifier, 0x203)
+    );
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! The short way of a request (`io::fast_path`) beside the long one: whoever learns who touches what has only the long one, so the same
-//! story told both ways must leave the same events, the same memory before each driver, and the same pool.
+//! The fast path of a request (`io::fast_path`) beside the general one: a machine that learns who touches what has only the general one,
+//! so a story on both must leave the same events, the same memory before each driver, and the same pool.
 
 use abi::{DEVICE_OBJECT, DO_BUFFERED_IO, IO_STACK_LOCATION, IRP, IRP_MJ_CREATE, KEVENT, NtStatus};
 use engine::{DriverPtr, Flow};
@@ -16,7 +16,7 @@ use crate::mm::user;
 use crate::ob::Handle;
 use crate::ps;
 
-/// More than places that one request after the other makes anew: the short way takes only such as were there.
+/// More than places that one request after the other makes anew: the fast path takes only such as were there.
 const ROUNDS: u32 = 40;
 const METHOD_BUFFERED: u32 = 0x0022_2000;
 const BYTES: u64 = 24;
@@ -32,9 +32,9 @@ enum Deed {
     Pend,
     /// As `Pend`, and takes the application's buffer away first.
     Protect,
-    /// Waits a while, so that somebody waits for the event meanwhile.
+    /// Waits a while, so that a thread waits for the event meanwhile.
     Linger,
-    /// Marks it pending and completes it at DISPATCH_LEVEL, as a DPC would: the thread hears of it when the level falls.
+    /// Marks it pending and completes it at DISPATCH_LEVEL, as a DPC would: the thread is notified when the level falls.
     Raise,
     /// The same, of one that fails.
     RaiseAndFail,
@@ -51,7 +51,7 @@ const DEEDS: [Deed; 8] = [
     Deed::RaiseAndFail,
 ];
 
-/// Tells all it sees of the request, and does as it is told.
+/// Prints all it sees of the request, and does what the story has written for it.
 fn obey(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
     let (device, irp) = arguments(given);
     let size = cx.read(irp + IRP::Size)?;
@@ -72,8 +72,8 @@ fn obey(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
     let counter = extension(cx, device, 0)?;
     let count = cx.read(counter)?;
     cx.write(counter, count + u64::from(short))?;
-    let told = extension(cx, device, 1)?;
-    let deed = cx.read(told)?;
+    let wanted = extension(cx, device, 1)?;
+    let deed = cx.read(wanted)?;
     let deed = DEEDS.into_iter().find(|known| *known as u64 == deed).expect("the story says it");
     let location = location(cx, irp)?;
     let length = cx.read(location + IO_STACK_LOCATION::Parameters_DeviceIoControl_OutputBufferLength)?;
@@ -105,7 +105,7 @@ fn obey(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
     Ok(if pends { NtStatus::PENDING } else { status }.0.into())
 }
 
-/// What is left of a story: how many requests went the short way, how each ended, and all blocks of pool.
+/// What is left of a story: how many requests took the fast path, how each ended, and all blocks of pool.
 type Left = (u64, Vec<(Deed, u32, u64)>, Vec<(u64, Block)>);
 
 fn requests(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, handle: Handle) -> Flow<Left> {
@@ -127,8 +127,8 @@ fn requests(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, handle: Handle) -
     let mut answers = Vec::new();
     for round in 0..ROUNDS {
         for deed in DEEDS {
-            let told = extension(cx, device, 1)?;
-            cx.write(told, deed as u64)?;
+            let wanted = extension(cx, device, 1)?;
+            cx.write(wanted, deed as u64)?;
             let operation = operations[(round as usize + deed as usize) % operations.len()];
             let mut answer = file::start(cx, handle, operation, &overlapped)?;
             if answer.status == NtStatus::PENDING {
@@ -143,8 +143,8 @@ fn requests(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, handle: Handle) -
     Ok((shorts, answers, blocks))
 }
 
-/// Tells the story on a machine that learns, or does not; of some events nobody may hear.
-fn told(learns: bool, unheard: &'static [Kind], options: OpenOptions) -> (Vec<String>, Left) {
+/// Runs the story on a machine that learns, or does not; the kinds in `unheard` are not traced.
+fn run_story(learns: bool, unheard: &'static [Kind], options: OpenOptions) -> (Vec<String>, Left) {
     let left = std::rc::Rc::new(std::cell::RefCell::new(None));
     let keep = left.clone();
     let outcome = story_without(unheard, move |cx| {
@@ -162,21 +162,21 @@ fn told(learns: bool, unheard: &'static [Kind], options: OpenOptions) -> (Vec<St
         file::close(cx, handle).map(|_| ())
     });
     outcome.clean();
-    let left = left.borrow_mut().take().expect("the story was told to its end");
+    let left = left.borrow_mut().take().expect("the story ran to its end");
     (outcome.trace, left)
 }
 
 fn both_ways(options: OpenOptions) {
-    // Where nobody hears of levels, a thread that is told does not go to APC_LEVEL.
+    // Where levels are not traced, a thread that is notified does not go to APC_LEVEL.
     for unheard in [&[][..], &[Kind::Irql]] {
         compare(unheard, options);
     }
 }
 
 fn compare(unheard: &'static [Kind], options: OpenOptions) {
-    let (short_trace, (shorts, answers, blocks)) = told(false, unheard, options);
-    let (long_trace, (longs, long_answers, long_blocks)) = told(true, unheard, options);
-    assert!(shorts > 100, "{shorts} went the short way");
+    let (short_trace, (shorts, answers, blocks)) = run_story(false, unheard, options);
+    let (long_trace, (longs, long_answers, long_blocks)) = run_story(true, unheard, options);
+    assert!(shorts > 100, "{shorts} took the fast path");
     assert_eq!(longs, 0);
     assert_eq!(answers, long_answers);
     assert_eq!(blocks, long_blocks);

@@ -339,7 +339,7 @@ fn status_and_mark_of_a_pended_request_must_agree() {
     }
 }
 
-/// Who waits takes the one for a request under way; the other is a failure, and only Driver Verifier refuses it.
+/// A waiter takes the one for a request under way; the other is a failure, and only Driver Verifier refuses it.
 #[test]
 fn a_request_that_ends_with_minus_one_is_driver_verifiers_and_ends() {
     let outcome = story(|cx| {
@@ -348,8 +348,8 @@ fn a_request_that_ends_with_minus_one_is_driver_verifiers_and_ends() {
         device(cx, driver, "\\Device\\Minus", 0)?;
         file::open(cx, "\\Device\\Minus", &OpenOptions::default()).map(|_| ())
     });
-    let told: Vec<_> = outcome.findings.iter().map(|finding| (finding.rule, finding.tier)).collect();
-    assert!(told.contains(&("completed-with-pending", Tier::Verifier)), "{told:?}");
+    let found: Vec<_> = outcome.findings.iter().map(|finding| (finding.rule, finding.tier)).collect();
+    assert!(found.contains(&("completed-with-pending", Tier::Verifier)), "{found:?}");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Stories of drivers, devices, files and IRPs, told with drivers whose routines are Rust.
+//! Stories of drivers, devices, files and IRPs, with drivers whose routines are Rust.
 
 mod cancelling;
 mod compiled;

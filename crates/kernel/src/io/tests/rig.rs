@@ -50,7 +50,7 @@ pub(crate) fn story(story: impl FnOnce(&mut Cx<'_>) -> Flow<()> + 'static) -> Ou
     story_without(&[], story)
 }
 
-/// As [`story`]; of these events nobody hears.
+/// As [`story`]; these events are not traced.
 pub(crate) fn story_without(
     unheard: &'static [Kind],
     story: impl FnOnce(&mut Cx<'_>) -> Flow<()> + 'static,

@@ -1,4 +1,4 @@
-//! Loops that call the kernel: without an end they are told, long ones are left alone.
+//! Loops that call the kernel: endless ones get a verdict, long ones are left alone.
 
 use crate::ke::rig::{Driver, Rig, machine, message, rule};
 use crate::{Cx, Settings};

@@ -1,6 +1,6 @@
-//! The short ways of a wait, its signal and its switch (`wait_fast`, `switch_fast`) beside the long ones. Whoever learns who touches what has
-//! only the long wait and signal, whoever reads of switches only the long switch, and a policy that may depart is asked about all: told
-//! each way, the same story must leave the same memory, and the same time, instructions and events must have gone by.
+//! The fast paths of a wait, its signal and its switch (`wait_fast`, `switch_fast`) beside the general ones. A learner of shared memory has
+//! only the general wait and signal, a reader of switches only the general switch, and a policy that may depart is asked about all: each
+//! way, the same story must leave the same memory, and the same time, instructions and events must have gone by.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -15,7 +15,7 @@ use crate::ke::rig::{Driver, Rig, Scripted, Trace, machine, message, settle, spa
 use crate::ke::scheduler::End;
 use crate::ke::{switch_fast, wait, wait_fast};
 
-/// Two threads that ask and answer, and three that wait for a gate: with and without a boost, from DISPATCH_LEVEL, before anybody waits, twice
+/// Two threads that ask and answer, and three that wait for a gate: with and without a boost, from DISPATCH_LEVEL, before a thread waits, twice
 /// in a row, and with a time-out. All they see goes to `Seen`.
 const STORY: &str = "
     static u64 Asked[3], Answered[3], Gate[3], Lock, Seen[8192]; static u32 Count;
@@ -70,8 +70,8 @@ enum Way {
     AskedAndWatched,
 }
 
-/// What the story leaves: all that its threads saw, with the clock, instructions, calls and events; and what a reader was told.
-fn told(way: Way) -> (Vec<u64>, Vec<String>) {
+/// What the story leaves: all that its threads saw, with the clock, instructions, calls and events; and the events a reader got.
+fn story_left(way: Way) -> (Vec<u64>, Vec<String>) {
     let mut rig = Rig::default();
     if matches!(way, Way::Asked | Way::AskedAndWatched) {
         // Any policy but the one that says that it never departs; it answers as that does.
@@ -103,19 +103,19 @@ fn told(way: Way) -> (Vec<u64>, Vec<String>) {
 
 #[test]
 fn a_story_of_waits_is_the_same_whichever_way_they_go() {
-    let (short, _) = told(Way::Short);
+    let (short, _) = story_left(Way::Short);
     for way in [Way::Learns, Way::Watched, Way::Asked] {
-        let (words, _) = told(way);
+        let (words, _) = story_left(way);
         let differs = short.iter().zip(&words).position(|(short, long)| short != long);
         assert_eq!((differs, words.len()), (None, short.len()), "{way:?}");
     }
-    assert_eq!(told(Way::Watched).1, told(Way::AskedAndWatched).1);
+    assert_eq!(story_left(Way::Watched).1, story_left(Way::AskedAndWatched).1);
 }
 
 #[test]
 fn an_ordinary_switch_is_one_look() {
     machine(|cx| {
-        assert_eq!(switch_fast::next(cx), None, "nobody is ready");
+        assert_eq!(switch_fast::next(cx), None, "no thread is ready");
         let event = new_event(cx, 1, false);
         let strand = spawn(cx, "waiter", move |cx| {
             wait::single(cx, event.cast(), 0, 0, false, DriverPtr::NULL).map(|_| ())
@@ -133,7 +133,7 @@ fn an_ordinary_switch_is_one_look() {
 
 #[test]
 fn who_reads_of_switches_and_waits_is_told_of_them() {
-    let (_, lines) = told(Way::Watched);
+    let (_, lines) = story_left(Way::Watched);
     for event in [Event::Wait { object: 0, count: 1 }, Event::Woken { status: 0 }] {
         let name = format!("{event:?}");
         let name = name.split(' ').next().unwrap();

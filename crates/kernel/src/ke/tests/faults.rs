@@ -70,8 +70,8 @@ fn each_fault_ends_the_run_with_windows_own_bug_check() {
             assert_eq!(driver.run(cx, routine, &[]), None, "{routine}");
             assert_eq!((rule(cx), bug_check(cx)), (Some(expected), Some(code)), "{routine}: {}", message(cx));
             let verdict = cx.nt().verdict().unwrap();
-            let told = verdict.stack.first().map_or(verdict.message, |line| line.symbol.clone());
-            assert!(told.contains(&format!("faults.sys!{routine}")), "{routine}: {told}");
+            let innermost = verdict.stack.first().map_or(verdict.message, |line| line.symbol.clone());
+            assert!(innermost.contains(&format!("faults.sys!{routine}")), "{routine}: {innermost}");
         });
     }
 }

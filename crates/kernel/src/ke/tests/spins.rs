@@ -1,4 +1,4 @@
-//! Driver code that waits busily: locks of its own, flags, lock orders. What ends is let end, what never ends is told.
+//! Driver code that waits busily: locks of its own, flags, lock orders. Waits that end run on, those that never end get a verdict.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -83,8 +83,8 @@ fn run_in(rig: Rig, routines: &[(&str, u64)]) -> (Vec<Option<u64>>, Option<&'sta
     rig.run(move |cx| {
         let driver = Driver::load(cx, "spins", SPINS);
         let results = together(cx, &driver, &routines);
-        let told = (results, rule(cx), message(cx), cx.engine().now() / 1_000_000);
-        let (results, rule, text, time) = &told;
+        let seen = (results, rule(cx), message(cx), cx.engine().now() / 1_000_000);
+        let (results, rule, text, time) = &seen;
         engine::outside(|| (results.clone(), *rule, text.clone(), *time))
     })
 }

@@ -90,7 +90,7 @@ fn a_thread_of_higher_priority_runs_at_once_and_its_maker_goes_on_after_it() {
 
 #[test]
 fn a_priority_that_is_the_systems_is_told_and_one_that_does_not_exist_an_error() {
-    for (wanted, told, ends) in
+    for (wanted, tier, ends) in
         [(0, Some(Tier::Warning), false), (31, None, false), (32, None, true), (-1, None, true)]
     {
         machine(move |cx: &mut Cx<'_>| {
@@ -103,7 +103,7 @@ fn a_priority_that_is_the_systems_is_told_and_one_that_does_not_exist_an_error()
             let _ = settle(cx);
             assert_eq!(cx.nt().verdict().map(|it| it.rule), ends.then_some("thread-priority"), "{wanted}");
             let findings = cx.nt().findings();
-            assert_eq!(findings.first().map(|finding| finding.tier), told, "{wanted}");
+            assert_eq!(findings.first().map(|finding| finding.tier), tier, "{wanted}");
         });
     }
 }

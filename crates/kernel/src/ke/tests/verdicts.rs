@@ -74,7 +74,7 @@ fn memory_that_the_kernel_still_uses_cannot_be_freed() {
     }
 }
 
-/// A spin lock is a word of memory: Windows never hears that it is freed. Another processor that holds it releases it, and writes there.
+/// A spin lock is a word of memory: Windows cannot know that it is freed. Another processor that holds it releases it, and writes there.
 #[test]
 fn a_lock_that_is_freed_by_who_holds_it_is_drivers_verifiers_and_one_of_another_processor_an_error() {
     machine(|cx: &mut Cx<'_>| {
@@ -84,7 +84,7 @@ fn a_lock_that_is_freed_by_who_holds_it_is_drivers_verifiers_and_one_of_another_
             irql::raise(cx, 2)?;
             spinlock::acquire_at_dispatch(cx, block)?;
             pool::free(cx, block)?;
-            assert!(cx.with(|k| k.ke.locks.is_none_held()), "nobody can hold what is gone");
+            assert!(cx.with(|k| k.ke.locks.is_none_held()), "a lock in freed memory is held by no processor");
             irql::lower(cx, 0)
         });
         assert_eq!((settle(cx), rule(cx), bug_check(cx)), (End::Quiet, Some("freed-held-lock"), Some(0xC4)));
@@ -108,16 +108,16 @@ fn a_lock_that_is_freed_by_who_holds_it_is_drivers_verifiers_and_one_of_another_
 
 #[test]
 fn what_only_verifier_objects_to_is_told_once_and_ends_a_run_only_with_its_option() {
-    let told = |cx: &mut Cx<'_>| cx.verify(Verdict::verifier("critical-region-at-dispatch", "a sentence"));
+    let verify = |cx: &mut Cx<'_>| cx.verify(Verdict::verifier("critical-region-at-dispatch", "a sentence"));
     machine(|cx: &mut Cx<'_>| {
-        assert_eq!((told(cx), told(cx)), (Ok(()), Ok(())));
+        assert_eq!((verify(cx), verify(cx)), (Ok(()), Ok(())));
         assert!(cx.nt().verdict().is_none());
         let findings = cx.nt().findings();
         assert_eq!(findings.iter().map(|finding| finding.tier).collect::<Vec<_>>(), [Tier::Verifier]);
     });
     let settings = Settings { verifier: Verifier::ALL, ..Settings::default() };
     Rig { settings, ..Rig::default() }.run(|cx: &mut Cx<'_>| {
-        assert!(told(cx).is_err());
+        assert!(verify(cx).is_err());
         assert_eq!(rule(cx), Some("critical-region-at-dispatch"));
         assert_eq!(cx.nt().verdict().unwrap().tier, Tier::Error);
     });

@@ -258,8 +258,8 @@ fn a_semaphore_with_impossible_counts_is_told_and_works_as_far_as_it_goes() {
                 (count, limit)
             );
         }
-        let told: Vec<_> = cx.nt().findings().iter().map(|finding| (finding.rule, finding.tier)).collect();
-        assert_eq!(told, [("semaphore-count", Tier::Warning); 3]);
+        let found: Vec<_> = cx.nt().findings().iter().map(|finding| (finding.rule, finding.tier)).collect();
+        assert_eq!(found, [("semaphore-count", Tier::Warning); 3]);
         semaphore::initialize(cx, semaphore, 0, 2).unwrap();
         assert_eq!(cx.nt().findings().len(), 3, "these are possible");
     });
@@ -283,8 +283,8 @@ fn a_wait_that_is_promised_at_dispatch_level_may_take_no_time_after_a_pulse_and_
             irql::lower(cx, 0)
         });
         assert_eq!(settle(cx), End::Quiet, "{}", message(cx));
-        let told: Vec<_> = cx.nt().findings().iter().map(|finding| (finding.rule, finding.tier)).collect();
-        assert_eq!(told, [("irql-too-high", Tier::Verifier), ("irql-too-high", Tier::Warning)]);
+        let found: Vec<_> = cx.nt().findings().iter().map(|finding| (finding.rule, finding.tier)).collect();
+        assert_eq!(found, [("irql-too-high", Tier::Verifier), ("irql-too-high", Tier::Warning)]);
         assert_eq!(bug_check(cx), Some(0xC4));
     });
 }
