@@ -6,7 +6,7 @@
 mod rig;
 
 use engine::StrandId;
-use kernel::event::{Event, Reader, Stamp};
+use kernel::event::{Event, Reader, Role, Stamp};
 use rig::Guarantees;
 
 const INTERRUPT: u64 = 0x1000;
@@ -15,11 +15,11 @@ const DPC: u64 = 0x2000;
 /// An event on this processor at this level, by the strand of the processor's number.
 type Told = (u32, u8, Event);
 
-fn enter(role: &'static str, object: u64) -> Event {
+fn enter(role: Role, object: u64) -> Event {
     Event::Enter { role, routine: 0x5000, object }
 }
 
-fn leave(role: &'static str) -> Event {
+fn leave(role: Role) -> Event {
     Event::Leave { role, routine: 0x5000, value: 0 }
 }
 
@@ -51,16 +51,16 @@ fn ordinary() -> Vec<Told> {
     vec![
         (0, 0, connection(true)),
         (0, 0, level(0, 5)),
-        (0, 5, enter("Isr", INTERRUPT)),
+        (0, 5, enter(Role::Isr, INTERRUPT)),
         (0, 5, queued(true)),
-        (0, 5, leave("Isr")),
+        (0, 5, leave(Role::Isr)),
         (0, 5, level(5, 2)),
-        (0, 2, enter("CustomDpc", DPC)),
+        (0, 2, enter(Role::CustomDpc, DPC)),
         (0, 2, level(2, 5)),
-        (0, 5, enter("SynchCritSection", INTERRUPT)),
-        (0, 5, leave("SynchCritSection")),
+        (0, 5, enter(Role::SynchCritSection, INTERRUPT)),
+        (0, 5, leave(Role::SynchCritSection)),
         (0, 5, level(5, 2)),
-        (0, 2, leave("CustomDpc")),
+        (0, 2, leave(Role::CustomDpc)),
         (0, 2, level(2, 0)),
         (0, 0, connection(false)),
     ]
@@ -80,32 +80,32 @@ fn with(at: usize, events: &[Told]) -> String {
 
 #[test]
 fn each_broken_guarantee_is_complained_of() {
-    let isr = |processor| [(processor, 0, level(0, 5)), (processor, 5, enter("Isr", INTERRUPT))];
+    let isr = |processor| [(processor, 0, level(0, 5)), (processor, 5, enter(Role::Isr, INTERRUPT))];
     let not_connected = "the routine of an interrupt object that is not connected is called";
     assert_eq!(with(0, &isr(0)), not_connected);
     assert_eq!(with(14, &isr(0)), not_connected);
     let twice = "what is synchronized with one interrupt runs twice at once";
     assert_eq!(with(3, &isr(1)), twice);
-    assert_eq!(with(3, &[(1, 5, enter("SynchCritSection", INTERRUPT))]), twice);
+    assert_eq!(with(3, &[(1, 5, enter(Role::SynchCritSection, INTERRUPT))]), twice);
     let ended = "a service routine runs when it has been disconnected";
     assert_eq!(with(4, &[(1, 0, connection(false))]), ended);
     assert_eq!(with(1, &[(1, 0, connection(true))]), "an interrupt object is connected twice");
-    let masked = [(1, 5, level(5, 6)), (1, 5, enter("Isr", INTERRUPT))];
+    let masked = [(1, 5, level(5, 6)), (1, 5, enter(Role::Isr, INTERRUPT))];
     assert_eq!(with(1, &masked), "a service routine interrupts its own level or a higher one");
     let not_over = "something else runs where a service routine or DPC has not returned";
     assert_eq!(with(4, &[(0, 0, Event::Print { text: "below".to_owned() })]), not_over);
     let another = Event::Switch { from: StrandId(1), to: StrandId(9) };
     assert_eq!(with(7, &[(0, 2, another)]), "threads are switched at DISPATCH_LEVEL or above");
     let in_none = "a DPC runs that is in no queue";
-    assert_eq!(with(12, &[(0, 2, enter("CustomDpc", DPC))]), in_none);
+    assert_eq!(with(12, &[(0, 2, enter(Role::CustomDpc, DPC))]), in_none);
     assert_eq!(with(6, &[(0, 5, Event::DpcRemoved { dpc: DPC })]), in_none);
     assert_eq!(with(1, &[(0, 0, Event::DpcRemoved { dpc: DPC })]), "a DPC is removed that was not queued");
     assert_eq!(with(14, &[(0, 0, queued(false))]), "a DPC is in a queue twice, or in none");
-    let inside = [(0, 2, queued(true)), (0, 2, enter("CustomTimerDpc", DPC))];
+    let inside = [(0, 2, queued(true)), (0, 2, enter(Role::CustomTimerDpc, DPC))];
     assert_eq!(with(11, &inside), "a DPC runs inside another on the same processor");
-    let low = [(1, 0, queued(true)), (1, 0, enter("DpcForIsr", DPC))];
+    let low = [(1, 0, queued(true)), (1, 0, enter(Role::DpcForIsr, DPC))];
     assert_eq!(with(13, &low), "a DPC begins at another level than 2");
-    assert_eq!(with(1, &[(0, 0, leave("Isr"))]), "a routine returns that was not called");
+    assert_eq!(with(1, &[(0, 0, leave(Role::Isr))]), "a routine returns that was not called");
 }
 
 #[test]

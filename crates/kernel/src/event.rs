@@ -2,6 +2,7 @@
 //! none of them.
 
 mod declaration;
+mod role;
 
 use std::any::Any;
 
@@ -9,6 +10,7 @@ use engine::StrandId;
 
 pub use declaration::{Declared, Form, Value, Words};
 use declaration::{Field, events};
+pub use role::{Class, Role};
 
 /// When and where an event happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,8 +47,8 @@ events! {
     }
     /// The kernel calls a routine of a driver.
     Enter = "enter" {
-        /// What kind of routine: `DriverEntry`, `DispatchWrite`, `StartIo`, `Isr`, `DpcForIsr`, …
-        role: &'static str as Text,
+        /// What it is called for: `DriverEntry`, `DispatchWrite`, `StartIo`, `Isr`, `DpcForIsr`, …
+        role: Role as Text,
         /// Its address.
         routine: u64 as Code,
         /// The object it is called for: device, IRP, DPC, interrupt; 0 if none.
@@ -55,7 +57,7 @@ events! {
     /// A routine of a driver came back.
     Leave = "leave" {
         /// As in `Enter`.
-        role: &'static str as Text,
+        role: Role as Text,
         /// As in `Enter`.
         routine: u64 as Code,
         /// `rax`.

@@ -12,7 +12,7 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::StrandId;
-use kernel::event::{Event, Kind, Reader, Stamp};
+use kernel::event::{Class, Event, Kind, Reader, Role, Stamp};
 
 const DISPATCH_LEVEL: u8 = 2;
 /// So many complaints are kept: the first one tells.
@@ -29,13 +29,13 @@ enum Part {
 }
 
 impl Part {
-    fn of(role: &str) -> Option<Self> {
-        Some(match role {
-            "Isr" => Self::Isr,
-            "PassiveIsr" => Self::PassiveIsr,
-            "SynchCritSection" => Self::Synchronized,
-            "CustomDpc" | "CustomTimerDpc" | "DpcForIsr" => Self::Dpc,
-            "CustomThreadedDpc" => Self::ThreadedDpc,
+    fn of(role: Role) -> Option<Self> {
+        Some(match role.class() {
+            Class::Isr => Self::Isr,
+            Class::PassiveIsr => Self::PassiveIsr,
+            Class::Synchronized => Self::Synchronized,
+            Class::Dpc => Self::Dpc,
+            Class::ThreadedDpc => Self::ThreadedDpc,
             _ => return None,
         })
     }
@@ -167,10 +167,10 @@ impl State {
                 (!self.queued.remove(dpc)).then_some("a DPC is removed that was not queued")
             }
             Event::Enter { role, object, .. } => {
-                Part::of(role).and_then(|part| self.enter(stamp, part, *object))
+                Part::of(*role).and_then(|part| self.enter(stamp, part, *object))
             }
             Event::Leave { role, .. } => {
-                let part = Part::of(role)?;
+                let part = Part::of(*role)?;
                 let innermost = self
                     .running
                     .iter()
