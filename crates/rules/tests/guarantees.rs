@@ -1,13 +1,11 @@
-//! The reader that all stories' machines are held by (`rig/guarantees.rs`) complains of what it is there for, and of nothing else.
+//! The reader that all stories' machines are held by complains of what it is there for, and of nothing else.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
 
-mod rig;
-
 use engine::StrandId;
-use kernel::event::{Event, Reader, Role, Stamp};
-use rig::Guarantees;
+use kernel::event::{Event, Judgement, Reader, Role, Stamp};
+use rules::Guarantees;
 
 const INTERRUPT: u64 = 0x1000;
 const DPC: u64 = 0x2000;
@@ -35,15 +33,24 @@ const fn queued(inserted: bool) -> Event {
     Event::DpcQueued { dpc: DPC, inserted }
 }
 
-/// What is complained of, without the events themselves.
+/// What it concludes behind an event, without the event itself.
+fn conclusion(reader: &mut Guarantees, stamp: &Stamp, event: &Event) -> Option<String> {
+    reader.event(stamp, event);
+    match reader.judgement()? {
+        Judgement::Fault(message) => Some(message.split(": Stamp").next().unwrap_or_default().to_owned()),
+        Judgement::Finding(verdict) => panic!("no driver is to blame: {verdict:?}"),
+    }
+}
+
+/// What is complained of.
 fn complaints(events: &[Told]) -> Vec<String> {
     let mut reader = Guarantees::default();
-    for (number, (processor, irql, event)) in (0..).zip(events) {
+    let one = |(number, (processor, irql, event)): (u64, &Told)| {
         let strand = StrandId(processor + 1);
-        reader.event(&Stamp { number, time: number, processor: *processor, irql: *irql, strand }, event);
-    }
-    let all = reader.take_complaints();
-    all.iter().map(|complaint| complaint.split(": Stamp").next().unwrap_or_default().to_owned()).collect()
+        let stamp = Stamp { number, time: number, processor: *processor, irql: *irql, strand };
+        conclusion(&mut reader, &stamp, event)
+    };
+    (0..).zip(events).filter_map(one).collect()
 }
 
 /// An interrupt that queues a DPC, on processor 0.
@@ -111,9 +118,21 @@ fn each_broken_guarantee_is_complained_of() {
 #[test]
 fn time_that_runs_backwards_is_complained_of() {
     let mut reader = Guarantees::default();
-    for time in [2, 1] {
+    let [first, second] = [2, 1].map(|time| {
         let stamp = Stamp { number: 0, time, processor: 0, irql: 0, strand: StrandId(1) };
-        reader.event(&stamp, &queued(true));
-    }
-    assert!(reader.take_complaints()[0].starts_with("time runs backwards"));
+        conclusion(&mut reader, &stamp, &queued(true))
+    });
+    assert_eq!((first, second.as_deref()), (None, Some("time runs backwards")));
+}
+
+#[test]
+fn what_it_has_read_goes_back_with_the_machine() {
+    let mut reader = Guarantees::default();
+    let stamp = |time| Stamp { number: 0, time, processor: 0, irql: 0, strand: StrandId(1) };
+    conclusion(&mut reader, &stamp(1), &connection(true));
+    let saved = reader.save().unwrap();
+    assert_eq!(conclusion(&mut reader, &stamp(2), &connection(false)), None);
+    reader.restore(&*saved);
+    assert_eq!(conclusion(&mut reader, &stamp(1), &connection(false)), None);
+    assert!(conclusion(&mut reader, &stamp(1), &leave(Role::Isr)).is_some());
 }
