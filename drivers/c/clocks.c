@@ -181,11 +181,51 @@ static VOID PollsStandingClock(VOID)
     KeLowerIrql(Old);
 }
 
+static VOID NTAPI Stalls(PKDPC Dpc, PVOID Context, PVOID First, PVOID Second)
+{
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(First);
+    UNREFERENCED_PARAMETER(Second);
+    for (ULONG_PTR Left = (ULONG_PTR)Context; Left != 0; Left--) {
+        KeStallExecutionProcessor(25);
+    }
+}
+
+static VOID StallInDpc(ULONG_PTR Times)
+{
+    KeInitializeDpc(&BugDpc, Stalls, (PVOID)Times);
+    KeInsertQueueDpc(&BugDpc, NULL, NULL);
+    KeFlushQueuedDpcs();
+}
+
+/* 13: a DPC that stalls for 100 microseconds in all: no bug. */
+static VOID StallsInTime(VOID)
+{
+    StallInDpc(4);
+}
+
+/* 14: and one that does so for 150. */
+static VOID StallsTooOften(VOID)
+{
+    StallInDpc(6);
+}
+
+/* 15: calls nothing, for ever. */
+static VOID CallsNothing(VOID)
+{
+    static volatile LONG Counter;
+
+    KeEnterCriticalRegion();
+    for (;;) {
+        Counter++;
+    }
+}
+
 static VOID (*const Bugs[])(VOID) = {
     OneDpcForever, DpcsForever, WaitsInThreadedDpc, AffinityInThreadedDpc, /* from 0 on */
     BothAttributes, AbsoluteHighResolution, WaitWithoutCancel, DeleteWaitsAtDispatch, /* from 4 on */
     UsedAfterDelete, NegativeTolerance, LeavesTimer, LeavesTimerSet, /* from 8 on */
-    PollsStandingClock, /* from 12 on */
+    PollsStandingClock, StallsInTime, StallsTooOften, CallsNothing, /* from 12 on */
 };
 
 /* The request's thread sleeps, as its application could: for ever, if the interval says so. */

@@ -152,6 +152,10 @@ pub(crate) struct Setup {
     /// irql, pool, io, deadlock, dma, security, misc, ddi)
     #[arg(long, value_name = "OPTIONS", num_args = 0..=1, default_value = "none", default_missing_value = "all", require_equals = true)]
     pub(crate) verifier: Verifier,
+    /// Attaches readers of events that judge: `all`, or those named, with commas between them (`dirql rules` names them). Slower, since they
+    /// read events; a finding of theirs is an event more, which a record that was made without them does not have
+    #[arg(long, value_name = "LIST", default_value = "none", value_parser = judges)]
+    pub(crate) rules: Judges,
     /// Each block of pool that a driver allocates has pages of its own and ends before one that is never there, and those of a freed one
     /// are gone: who goes beyond is told there, though accesses are not tested. All blocks, or those of the tags named (`?` and
     /// `*` stand for any), with commas between them; `start`: blocks begin behind the page that is not there instead
@@ -414,6 +418,9 @@ pub(crate) struct Replay {
     /// interrupt routine and DPC; as a picture if the name ends in `.svg`, else as text
     #[arg(long, value_name = "FILE")]
     pub(crate) figure: Option<PathBuf>,
+    /// Attaches readers of events that judge, as `dirql run` does: those that the recorded run had, to be the same run
+    #[arg(long, value_name = "LIST", default_value = "none", value_parser = judges)]
+    pub(crate) rules: Judges,
     #[command(flatten)]
     pub(crate) view: View,
     #[command(flatten)]
@@ -503,4 +510,12 @@ fn size(text: &str) -> Result<u64, String> {
     let number: u64 =
         digits.parse().map_err(|_| "write bytes, or a number with K, M or G: 64M".to_owned())?;
     number.checked_mul(1 << shift).ok_or_else(|| "that is more than there is".to_owned())
+}
+
+/// Readers that judge.
+#[derive(Clone)]
+pub(crate) struct Judges(pub(crate) Vec<dirql::rules::Judge>);
+
+fn judges(list: &str) -> Result<Judges, String> {
+    dirql::rules::judges(list).map(Judges).map_err(|error| error.to_string())
 }

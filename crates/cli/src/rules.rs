@@ -25,6 +25,10 @@ pub(crate) fn run(name: Option<&str>, json: bool) -> Result<()> {
             say!("{:width$}  {}", rule.name, rules::tiers(rule));
         }
         say!("{} rules; `dirql rules NAME` tells one in full", wanted.len());
+        say!("\nReaders that judge, which `--rules` attaches:");
+        for judge in rules::JUDGES {
+            say!("{:width$}  {}", judge.name, judge.about);
+        }
     }
     Ok(())
 }

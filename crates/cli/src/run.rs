@@ -304,6 +304,7 @@ pub(crate) fn bench(setup: &Setup) -> Result<Bench, Error> {
         .group_size(setup.group_size)
         .platform(setup.platform)
         .verifier(setup.verifier)
+        .rules(&setup.rules.0)
         .stack(setup.stack)
         .stack_depths(setup.stack_depths)
         .special_pool(setup.special_pool.clone())

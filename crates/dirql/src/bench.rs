@@ -356,6 +356,13 @@ impl Bench {
         self
     }
 
+    /// Attaches readers that judge: [`crate::rules::judges`] says which there are.
+    #[must_use]
+    pub fn rules(mut self, judges: &[rules::Judge]) -> Self {
+        self.readers.extend(judges.iter().map(|judge| (judge.make)()));
+        self
+    }
+
     /// Without the readers behind a report's sums and hashes, which then stay empty: for measuring.
     #[must_use]
     pub fn unobserved(mut self) -> Self {

@@ -5,6 +5,7 @@
 use std::fmt::Write as _;
 
 pub use kernel::rules::{Rule, all, find};
+pub use rules::{ALL as JUDGES, Judge};
 
 use crate::error::InputError;
 use crate::readers::{json_array, json_object};
@@ -20,6 +21,17 @@ pub fn named(name: &str) -> Result<Rule, InputError> {
         let hint = nearest(name, all().map(|rule| rule.name))
             .map_or_else(|| "`dirql rules` lists all".to_owned(), |near| format!("did you mean `{near}`?"));
         InputError::new(format!("there is no rule `{name}`; {hint}"))
+    })
+}
+
+/// The readers that judge which a list names: names with commas between them, `all` or `none`.
+///
+/// # Errors
+/// One of the names is none; the message says which there are.
+pub fn judges(list: &str) -> Result<Vec<Judge>, InputError> {
+    rules::named(list).map_err(|name| {
+        let names: Vec<&str> = JUDGES.iter().map(|judge| judge.name).collect();
+        InputError::new(format!("there is no rule `{name}` to be attached; there are {}", names.join(", ")))
     })
 }
 

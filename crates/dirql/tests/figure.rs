@@ -11,7 +11,7 @@ use std::path::Path;
 use dirql::readers::{Figure, FigureForm, Sink};
 use dirql::{Bench, Platform};
 use engine::StrandId;
-use kernel::event::{Event, Reader, Stamp};
+use kernel::event::{Event, Reader, Role, Stamp};
 use rig::{Buffer, driver, start};
 
 /// The figure of a run of this script.
@@ -154,12 +154,12 @@ fn what_a_dpc_calls_back_stands_with_the_dpc_and_each_request_that_it_completes_
         (1, sent(2, 1)),
         (2, request()),
         (2, sent(4, 3)),
-        (1, enter("DpcForIsr")),
-        (1, enter("StartIo")),
-        (1, leave("StartIo")),
+        (1, enter(Role::DpcForIsr)),
+        (1, enter(Role::StartIo)),
+        (1, leave(Role::StartIo)),
         (1, completed(2)),
         (1, completed(4)),
-        (1, leave("DpcForIsr")),
+        (1, leave(Role::DpcForIsr)),
         (1, answer(1)),
         (2, answer(3)),
     ];

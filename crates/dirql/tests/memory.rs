@@ -295,7 +295,7 @@ fn deep(report: &Report, role: &str, routine: &str) -> u64 {
     let depths = &report.sums.routine_stacks;
     let found = depths
         .iter()
-        .find(|depth| depth.role.ends_with(role) && depth.routine.contains(&format!("!{routine}")));
+        .find(|depth| depth.role.name().ends_with(role) && depth.routine.contains(&format!("!{routine}")));
     found.unwrap_or_else(|| panic!("{role} {routine}: {depths:?}")).bytes
 }
 

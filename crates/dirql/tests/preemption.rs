@@ -14,7 +14,7 @@ use std::rc::Rc;
 
 use devices::pci::{Access, Header, Master, Model, Placement};
 use dirql::{Bench, Machine};
-use kernel::event::{Event, Kind, Reader, Stamp};
+use kernel::event::{Event, Kind, Reader, Role, Stamp};
 use kernel::hal::hardware::Refusal;
 use kernel::ke::interrupt::{self, Connection, irql_of_line, vector_of_line};
 use kernel::mm::pool;
@@ -131,7 +131,7 @@ impl Demand {
                 self.inside = false;
             }
             Event::Irql { to, .. } if !self.inside => self.due = self.up && *to < level,
-            Event::Enter { role: "Isr", .. } if self.inside => {
+            Event::Enter { role: Role::Isr, .. } if self.inside => {
                 assert!(self.up, "the routine is called though nobody asserts its line");
                 self.runs += 1;
             }

@@ -10,7 +10,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use dirql::{Bench, Report};
-use kernel::event::{Event, Kind, Reader, Stamp};
+use kernel::event::{Class, Event, Kind, Reader, Stamp};
 use rig::{driver, start};
 
 fn bench() -> Bench {
@@ -210,9 +210,9 @@ impl Reader for Called {
 
     fn event(&mut self, _stamp: &Stamp, event: &Event) {
         if let Event::Enter { role, .. } = event
-            && role.starts_with("BugCheck")
+            && role.is(Class::BugCheck)
         {
-            self.0.borrow_mut().push(role);
+            self.0.borrow_mut().push(role.name());
         }
     }
 }

@@ -188,6 +188,14 @@ impl Engine {
         arena().panic.borrow().clone()
     }
 
+    /// A fault of ours was found without a panic: the machine ends as if there had been one with this message.
+    #[cold]
+    pub fn note_fault(self, message: &str) {
+        heap::scope(true, || {
+            arena().panic.borrow_mut().get_or_insert_with(|| message.to_owned());
+        });
+    }
+
     /// Where the host keeps what is its own, in this process: the machine's heap, its page table, host stacks, and the ways by which
     /// code cache and dispatch table are written. For tests that attack them.
     #[must_use]

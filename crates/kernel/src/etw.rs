@@ -16,6 +16,7 @@ use abi::{Code, DriverPtr, GUID, NtStatus};
 use engine::Flow;
 
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::ke::callout::call_routine;
 use crate::ldr;
 use crate::mm::pool;
@@ -106,7 +107,7 @@ pub fn register(
         }
         cx.write(source, [0; 16])?;
         let arguments = [source.address, ENABLE_PROVIDER, level.into(), flags, 0, 0, context];
-        call_routine(cx, "EtwEnableCallback", enabled, made, &arguments)?;
+        call_routine(cx, Role::EtwEnableCallback, enabled, made, &arguments)?;
         pool::free(cx, source)?;
     }
     Ok(NtStatus::SUCCESS)

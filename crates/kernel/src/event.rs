@@ -2,6 +2,7 @@
 //! none of them.
 
 mod declaration;
+mod role;
 
 use std::any::Any;
 
@@ -9,6 +10,9 @@ use engine::StrandId;
 
 pub use declaration::{Declared, Form, Value, Words};
 use declaration::{Field, events};
+pub use role::{Class, Role};
+
+use crate::verdict::Verdict;
 
 /// When and where an event happened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,7 +50,7 @@ events! {
     /// The kernel calls a driver's routine.
     Enter = "enter" {
         /// The routine's role: `DriverEntry`, `DispatchWrite`, `StartIo`, `Isr`, `DpcForIsr`, …
-        role: &'static str as Text,
+        role: Role as Text,
         /// The routine's address.
         routine: u64 as Code,
         /// The object it is called for (device, IRP, DPC, interrupt); 0 if none.
@@ -55,7 +59,7 @@ events! {
     /// A driver's routine returned.
     Leave = "leave" {
         /// As in `Enter`.
-        role: &'static str as Text,
+        role: Role as Text,
         /// As in `Enter`.
         routine: u64 as Code,
         /// The return value (`rax`).
@@ -380,6 +384,16 @@ events! {
     }
 }
 
+/// What a reader concludes from the events it has read.
+#[derive(Clone, Debug)]
+pub enum Judgement {
+    /// About a driver: a finding of its tier, as the kernel's own are. An error stops the machine; so does what only Driver Verifier
+    /// stops for, if that is to watch for it.
+    Finding(Box<Verdict>),
+    /// About dirql itself, in a sentence: the machine stops, and the outcome is a fault of ours.
+    Fault(String),
+}
+
 /// A reader of events. It lives outside the machine.
 pub trait Reader {
     /// The kinds it wants: asked when it subscribes.
@@ -391,6 +405,19 @@ pub trait Reader {
     }
     /// One event of a kind it wants.
     fn event(&mut self, stamp: &Stamp, event: &Event);
+    /// Whether it judges: only then is it asked for [`Reader::judgement`]. Asked when it subscribes.
+    fn judges(&self) -> bool {
+        false
+    }
+    /// What it concludes from the event that it has just read. Asked behind each event it reads but [`Event::Finding`].
+    ///
+    /// A finding of the error tier, and a fault, stop the machine as soon as the kernel can leave what runs: at the latest where the
+    /// kernel would next return to driver code, or where driver code comes to the end of its slice, which is made to come at its next
+    /// instruction. What the call that emitted the event does before it returns still happens, and may emit more events. Once the
+    /// machine stops, nothing more is concluded: the first judgement stands.
+    fn judgement(&mut self) -> Option<Judgement> {
+        None
+    }
     /// A copy of the reader's state, for a machine that is taken back to this point. None if the state has left the process (a file),
     /// or holds however the run goes on: then the reader reads on as if there had been one long run.
     fn save(&self) -> Option<Box<dyn Any>> {

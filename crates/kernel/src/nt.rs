@@ -15,7 +15,7 @@ use crate::addresses;
 use crate::cx::{Cx, Kernel};
 use crate::departures::{self, Departure, Departures};
 use crate::etw::TraceProviders;
-use crate::event::{Event, Kind, Reader, Stamp};
+use crate::event::{Event, Judgement, Kind, Reader, Stamp};
 use crate::exports;
 use crate::few::Few;
 use crate::findings::Findings;
@@ -23,7 +23,7 @@ use crate::fs;
 use crate::hal::hardware::Hardware;
 use crate::hal::platform::Platform;
 use crate::ke::scheduler::{before_shared, before_visible};
-use crate::ke::{patience, spinlock, stack};
+use crate::ke::{patience, slice, spinlock, stack};
 use crate::mm::special_pool::SpecialPool;
 use crate::mm::stack::KERNEL_STACK;
 use crate::rules;
@@ -146,6 +146,8 @@ pub struct Nt {
     /// There is a verdict, or the machine is being torn down.
     ending: Cell<bool>,
     in_callbacks: Cell<bool>,
+    /// A reader has stopped the machine, and driver code may run on until it next comes back to the kernel.
+    is_left: Cell<bool>,
     verifier: Verifier,
     /// How deep calls of drivers may be nested.
     pub(crate) most_calls: u32,
@@ -158,6 +160,7 @@ pub struct Nt {
 /// A reader of events, and a bit for each kind that it wants.
 struct Subscription {
     wants: u64,
+    judges: bool,
     reader: Box<dyn Reader>,
 }
 
@@ -191,6 +194,7 @@ impl Nt {
             findings: RefCell::default(),
             ending: Cell::new(false),
             in_callbacks: Cell::new(false),
+            is_left: Cell::new(false),
             verifier: settings.verifier,
             most_calls: stack::most_calls(settings.stack),
             given_up: Cell::new(false),
@@ -207,7 +211,8 @@ impl Nt {
             self.wanted.set(self.wanted.get() | wants);
             let reads_names = reader.wants(Kind::Device) && reader.reads_names();
             self.named.set(self.named.get() || reads_names);
-            self.readers.borrow_mut().push(Subscription { wants, reader });
+            let judges = reader.judges();
+            self.readers.borrow_mut().push(Subscription { wants, judges, reader });
         });
         let calls = self.wants(Kind::Call) || self.wants(Kind::Return);
         self.kernel.borrow_mut().ke.are_told(self.wants(Kind::Irql), calls);
@@ -366,13 +371,61 @@ impl Nt {
     fn deliver(&self, stamp: Stamp, kind: Kind, event: &Event) {
         let wants = 1 << kind as u8;
         let mut readers = self.readers.borrow_mut();
-        outside(|| {
+        let judged = outside(|| {
+            let mut judged = false;
             for subscribed in &mut *readers {
                 if subscribed.wants & wants != 0 {
                     subscribed.reader.event(&stamp, event);
+                    judged |= subscribed.judges;
                 }
             }
+            judged
         });
+        drop(readers);
+        if judged && kind != Kind::Finding {
+            self.take_judgements(wants);
+        }
+    }
+
+    /// Carries out what the readers of an event conclude from it, in the order of their subscriptions. No reader is borrowed while a
+    /// finding is told, which is an event again.
+    fn take_judgements(&self, wants: u64) {
+        let judges = |subscribed: &&mut Subscription| subscribed.judges && subscribed.wants & wants != 0;
+        let found: Vec<Judgement> = outside(|| {
+            let mut readers = self.readers.borrow_mut();
+            readers.iter_mut().filter(judges).filter_map(|subscribed| subscribed.reader.judgement()).collect()
+        });
+        for judgement in &found {
+            self.carry_out(judgement);
+        }
+        outside(|| drop(found));
+    }
+
+    #[cold]
+    fn carry_out(&self, judgement: &Judgement) {
+        if self.stopping() {
+            return;
+        }
+        let goes_on = match judgement {
+            Judgement::Finding(verdict) if verdict.tier == Tier::Error => {
+                Err(self.stop(Verdict::clone(verdict)))
+            }
+            Judgement::Finding(verdict) if verdict.tier == Tier::Verifier => {
+                self.verify(Verdict::clone(verdict))
+            }
+            Judgement::Finding(verdict) => {
+                self.report(Verdict::clone(verdict));
+                Ok(())
+            }
+            Judgement::Fault(message) => {
+                self.engine.note_fault(message);
+                Err(Leave::Stop)
+            }
+        };
+        if goes_on.is_err() {
+            self.is_left.set(true);
+            slice::end_soon(&mut self.kernel.borrow_mut());
+        }
     }
 
     fn stamp(&self, number: u64) -> Stamp {
@@ -463,6 +516,7 @@ impl Nt {
         let reopens = stops && verdict.as_ref().is_some_and(is_bug_check);
         if reopens {
             self.ending.set(false);
+            self.is_left.set(false);
             self.in_callbacks.set(true);
         }
         reopens
@@ -551,10 +605,13 @@ impl Nt {
         crate::ke::scheduler::unwind_all(&mut self.cx());
     }
 
-    /// Returns to driver code, unless `flow` leaves it.
+    /// Returns to driver code, unless `flow` leaves it or a reader has stopped the machine.
     #[inline]
     fn back<T>(&self, flow: Flow<T>) -> Flow<T> {
         if flow.is_ok() {
+            if self.is_left.get() {
+                return Err(Leave::Stop);
+            }
             self.check_settled();
         }
         flow

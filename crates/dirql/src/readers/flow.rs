@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use engine::StrandId;
-use kernel::event::{Event, Kind, Reader, Stamp};
+use kernel::event::{Class, Event, Kind, Reader, Role, Stamp};
 
 use super::names::{bytes, request, status_text};
 use super::repeats::{Fate, Repeats};
@@ -152,9 +152,9 @@ impl Flow {
         }
     }
 
-    fn enter(&mut self, stamp: &Stamp, role: &str, routine: u64) {
+    fn enter(&mut self, stamp: &Stamp, role: Role, routine: u64) {
         let name = self.symbols.describe(routine);
-        let dispatch = role.starts_with("Dispatch");
+        let dispatch = role.is(Class::Dispatch);
         let asked = match self.sent.take() {
             Some((_, _, text)) if dispatch => format!("  ({text})"),
             Some(sent) => {
@@ -168,9 +168,11 @@ impl Flow {
         self.deeper(stamp.strand, false);
     }
 
-    fn leave(&mut self, stamp: &Stamp, role: &str, value: u64) {
+    fn leave(&mut self, stamp: &Stamp, role: Role, value: u64) {
         let status = u32::try_from(value & 0xFFFF_FFFF).unwrap_or(u32::MAX);
-        if role.starts_with("Dispatch") || matches!(role, "DriverEntry" | "AddDevice" | "DllInitialize") {
+        if role.is(Class::Dispatch)
+            || matches!(role, Role::DriverEntry | Role::AddDevice | Role::DllInitialize)
+        {
             self.line(stamp, &format!("→ {}", status_text(status)));
         }
         self.back(stamp.strand, false);
@@ -208,8 +210,8 @@ impl Flow {
             Event::IrpCompleted { irp, id, status, information } => {
                 self.completed(stamp, (*irp, *id), *status, *information);
             }
-            Event::Enter { role, routine, .. } => self.enter(stamp, role, *routine),
-            Event::Leave { role, value, .. } => self.leave(stamp, role, *value),
+            Event::Enter { role, routine, .. } => self.enter(stamp, *role, *routine),
+            Event::Leave { role, value, .. } => self.leave(stamp, *role, *value),
             _ => self.hardware_and_words(stamp, event),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use kernel::event::{Form, Kind};
+use kernel::event::{Form, Kind, Role};
 
 use super::json::{FUNCTION, SAID, SCHEMA};
 
@@ -70,6 +70,12 @@ pub fn page() -> String {
         for (_, name, meaning) in [FUNCTION, SAID].iter().filter(|(of, ..)| of == kind) {
             let _ = writeln!(page, "| `{name}` | text | {meaning} |");
         }
+    }
+    page.push_str(
+        "\n## Roles\n\nWhat `role` of `enter` and `leave` can be.\n\n| role | the routine |\n| --- | --- |\n",
+    );
+    for role in Role::ALL {
+        let _ = writeln!(page, "| `{role}` | {} |", role.meaning().trim());
     }
     page
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
-use kernel::event::{Event, Kind, Reader, Stamp};
+use kernel::event::{Class, Event, Kind, Reader, Stamp};
 use kernel::ke::depth::Depth;
 
 use super::json::{Object, array};
@@ -57,9 +57,6 @@ pub struct Sums {
     pub routine_stacks: Vec<Depth>,
 }
 
-/// The roles of DPC routines.
-const DPCS: [&str; 4] = ["DpcForIsr", "CustomDpc", "CustomTimerDpc", "CustomThreadedDpc"];
-
 impl Sums {
     /// Bytes allocated and not freed.
     #[must_use]
@@ -82,7 +79,9 @@ impl Sums {
             }
             Event::Interrupt { claimed: true, .. } => self.interrupts.0 += 1,
             Event::Interrupt { claimed: false, .. } => self.interrupts.1 += 1,
-            Event::Enter { role, .. } if DPCS.contains(role) => self.dpcs += 1,
+            Event::Enter { role, .. } if matches!(role.class(), Class::Dpc | Class::ThreadedDpc) => {
+                self.dpcs += 1;
+            }
             Event::IrpSent { major, .. } => *self.irps.entry(*major).or_default() += 1,
             Event::IrpCompleted { .. } => self.completed += 1,
             Event::Device { write: false, .. } => self.accesses.0 += 1,
@@ -105,7 +104,7 @@ impl Sums {
                 .end()
         });
         let depths = self.routine_stacks.iter().map(|depth| {
-            let routine = Object::new().text("role", depth.role).text("routine", &depth.routine);
+            let routine = Object::new().text("role", depth.role.name()).text("routine", &depth.routine);
             routine.number("bytes", depth.bytes).end()
         });
         let numbers = |pairs: Vec<(String, u64)>| {

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::rc::Rc;
 
 use engine::StrandId;
-use kernel::event::{Event, Reader, Stamp};
+use kernel::event::{Event, Reader, Role, Stamp};
 
 use super::*;
 
@@ -47,19 +47,19 @@ fn a_write() -> Vec<(Stamp, Event)> {
     let events = vec![
         (0, Event::Request { name: "WriteFile", detail: r"\\.\Card, 1 byte".to_owned() }),
         (0, Event::IrpSent { irp: 0x100, id: 2, request: Some(1), device: 0x200, major: 4, minor: 0 }),
-        (0, enter("DispatchWrite")),
-        (2, enter("StartIo")),
+        (0, enter(Role::DispatchWrite)),
+        (2, enter(Role::StartIo)),
         (2, register(true, 0x80)),
         (2, Event::Line { line: 17, asserted: true }),
-        (9, enter("Isr")),
+        (9, enter(Role::Isr)),
         (9, register(false, 0x80)),
-        (9, leave("Isr", 1)),
+        (9, leave(Role::Isr, 1)),
         (9, Event::Interrupt { vector: 0x91, object: 0x300, claimed: true }),
-        (2, leave("StartIo", 0)),
-        (0, leave("DispatchWrite", 0x103)),
-        (2, enter("DpcForIsr")),
+        (2, leave(Role::StartIo, 0)),
+        (0, leave(Role::DispatchWrite, 0x103)),
+        (2, enter(Role::DpcForIsr)),
         (2, Event::IrpCompleted { irp: 0x100, id: Some(2), status: 0, information: 1 }),
-        (2, leave("DpcForIsr", 0)),
+        (2, leave(Role::DpcForIsr, 0)),
         (0, Event::Answer { request: 1, name: "WriteFile", status: 0, information: 1 }),
     ];
     let stamped = events.into_iter().zip(1_u64..);
@@ -183,7 +183,7 @@ fn equal_runs_have_equal_hashes_and_a_single_nanosecond_is_a_difference() {
     other[3].0.time += 1;
     assert_ne!(hash(&a_write()), hash(&other));
     let mut other = a_write();
-    other[12].1 = Event::Enter { role: "DpcForIsr", routine: 0x1001, object: 0 };
+    other[12].1 = Event::Enter { role: Role::DpcForIsr, routine: 0x1001, object: 0 };
     assert_ne!(hash(&a_write()), hash(&other), "nor is one bit of a field nothing");
 }
 

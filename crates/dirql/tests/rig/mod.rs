@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test file uses its part of the rig")]
 
 pub(crate) mod failures;
-mod guarantees;
+mod held;
 
 use std::cell::RefCell;
 use std::io::Write;
@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use dirql::{Bench, Boots, Error, Machine, Play, Report, script};
 use engine::{Chooser, Point};
-pub(crate) use guarantees::Guarantees;
+use held::Held;
 
 /// The stories that `checked.rs` takes in once more happen in checked machines there.
 const CHECKED: bool =
@@ -131,12 +131,12 @@ pub(crate) fn seeds(usually: u64) -> std::ops::RangeInclusive<u64> {
 
 /// A machine that `bench` makes, held to what it guarantees; waits until no other test of this process has one.
 pub(crate) fn start(bench: impl Fn() -> Bench) -> Machine {
-    start_unheard(|| bench().reader(Guarantees::default()))
+    start_unheard(|| bench().reader(Held::default()))
 }
 
 /// As [`start`], a machine that is booted as often as is asked, held to what it guarantees in all its runs.
 pub(crate) fn boots(bench: Bench) -> Boots {
-    bench.reader(Guarantees::default()).boots().unwrap_or_else(|error| panic!("{error}"))
+    bench.reader(Held::default()).boots().unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The same, with no readers but those of `bench`.

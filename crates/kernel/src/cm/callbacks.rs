@@ -12,6 +12,7 @@ use abi::{Code, DriverPtr, NtStatus, UNICODE_STRING};
 use engine::Flow;
 
 use crate::cx::{Cx, Kernel};
+use crate::event::Role;
 use crate::ex::altitude::Altitude;
 use crate::ex::routines::{self, List, Routine, Routines};
 use crate::ke::callout::call_routine;
@@ -35,7 +36,7 @@ pub(crate) const OPEN: Class = Class(28, 29);
 pub(crate) const FLUSH: Class = Class(30, 31);
 const CONTEXT_CLEANUP: u64 = 40;
 
-const ROLE: &str = "RegistryCallback";
+const ROLE: Role = Role::RegistryCallback;
 const TAG: u32 = pool::tag(b"CmCb");
 /// `REG_POST_OPERATION_INFORMATION`, in words.
 const POST_WORDS: u64 = 7;

@@ -16,6 +16,7 @@ use super::access;
 use super::registry::{KeyId, Value};
 use super::relative;
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::ke::callout::call_routine;
 use crate::mm::pool;
 use crate::rtl::{crt, string, text};
@@ -237,7 +238,7 @@ fn tell_routine(
     let name_at = block.address + start as u64;
     let arguments = [name_at, kind.into(), data_at, data.len() as u64, context, entry.context];
     let routine = DriverPtr::new(entry.routine);
-    let status = call_routine(cx, "QueryRegistryRoutine", routine, 0, &arguments);
+    let status = call_routine(cx, Role::QueryRegistryRoutine, routine, 0, &arguments);
     pool::free(cx, block)?;
     Ok(NtStatus(u32::try_from(status? & 0xFFFF_FFFF).unwrap_or(0)))
 }

@@ -11,6 +11,7 @@ use abi::{Code, DriverPtr, NtStatus, OBJECT_ATTRIBUTES};
 use engine::Flow;
 
 use crate::cx::{Cx, Kernel};
+use crate::event::Role;
 use crate::ex::routines::{self, List, Routine, Routines};
 use crate::ke::callout::call_routine;
 use crate::mm::pool;
@@ -169,7 +170,7 @@ pub fn notify(cx: &mut Cx<'_>, object: u64, first: u64, second: u64) -> Flow<()>
     expect(cx, "ExNotifyCallback", "callback object", object, known)?;
     routines::call_all(cx, list_of(object), |cx, routine| {
         let arguments = [routine.context, first, second];
-        call_routine(cx, "CallbackFunction", routine.code, object, &arguments).map(|_| ())
+        call_routine(cx, Role::CallbackFunction, routine.code, object, &arguments).map(|_| ())
     })
 }
 

@@ -14,6 +14,7 @@ use engine::Flow;
 
 use super::slist;
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::ke::callout::call_routine;
 use crate::ldr;
 use crate::mm::{pool, pool_exports, shadow, special_pool};
@@ -213,7 +214,7 @@ pub fn allocate(cx: &mut Cx<'_>, list: List) -> Flow<u64> {
         return Ok(pool_exports::allocate_with_tag(cx, kind, size.into(), tag)?.address);
     }
     let arguments = [kind.into(), size.into(), tag.into(), list.address];
-    call_routine(cx, "LookasideAllocate", routine, list.address, &arguments)
+    call_routine(cx, Role::LookasideAllocate, routine, list.address, &arguments)
 }
 
 /// `ExFreeToNPagedLookasideList`, `ExFreeToPagedLookasideList`, `ExFreeToLookasideListEx`.
@@ -236,7 +237,7 @@ fn free_one(cx: &mut Cx<'_>, list: List, entry: u64) -> Flow<()> {
     if routine == default_free() {
         return pool::free(cx, DriverPtr::<()>::new(entry));
     }
-    call_routine(cx, "LookasideFree", routine, list.address, &[entry, list.address]).map(|_| ())
+    call_routine(cx, Role::LookasideFree, routine, list.address, &[entry, list.address]).map(|_| ())
 }
 
 /// `ExFlushLookasideListEx`.

@@ -12,6 +12,7 @@ use abi::{
 use engine::Flow;
 
 use crate::cx::{Cx, Kernel};
+use crate::event::Role;
 use crate::ke::callout::{self, Callout};
 use crate::ke::dispatcher::{self, Kind};
 use crate::ke::processor::DISPATCH_LEVEL;
@@ -225,7 +226,7 @@ pub(crate) fn call(cx: &mut Cx<'_>, timer: DriverPtr<EX_TIMER>, expired: bool) -
     let Some(known) = cx.with(|k| k.ex.timers.get(&timer.address).copied()) else { return Ok(()) };
     if expired {
         let call = Callout {
-            role: "ExTimerCallback",
+            role: Role::ExTimerCallback,
             routine: known.callback,
             object: timer.address,
             floor: DISPATCH_LEVEL,
@@ -248,7 +249,7 @@ fn finish(cx: &mut Cx<'_>, timer: DriverPtr<EX_TIMER>) -> Flow<()> {
     pool::free(cx, timer.cast::<()>())?;
     match deletion {
         Some(Deletion { callback, context, .. }) if !callback.is_null() => {
-            callout::call_routine(cx, "ExTimerDeleteCallback", callback, timer.address, &[context])
+            callout::call_routine(cx, Role::ExTimerDeleteCallback, callback, timer.address, &[context])
                 .map(|_| ())
         }
         _ => Ok(()),

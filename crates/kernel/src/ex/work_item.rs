@@ -8,6 +8,7 @@ use abi::{DriverPtr, INVALID_WORK_QUEUE_ITEM, LIST_ENTRY, WORK_QUEUE_ITEM};
 use engine::Flow;
 
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::ke;
 use crate::ke::callout::call_routine;
 use crate::se::impersonation;
@@ -48,6 +49,6 @@ fn run(cx: &mut Cx<'_>, item: DriverPtr<WORK_QUEUE_ITEM>) -> Flow<()> {
     cx.write((item + WORK_QUEUE_ITEM::List) + LIST_ENTRY::Flink, DriverPtr::NULL)?;
     let routine = cx.read(item + WORK_QUEUE_ITEM::WorkerRoutine)?;
     let parameter = cx.read(item + WORK_QUEUE_ITEM::Parameter)?;
-    call_routine(cx, "WorkerRoutine", routine, item.address, &[parameter.address])?;
+    call_routine(cx, Role::WorkerRoutine, routine, item.address, &[parameter.address])?;
     impersonation::check_worker(cx, routine.address, parameter.address, item.address)
 }

@@ -13,6 +13,7 @@ use super::pending;
 use super::routine;
 use super::violation::{device_name, request_name};
 use crate::cx::{Cx, Kernel};
+use crate::event::Role;
 use crate::ke;
 use crate::ke::user_apc::WaitMode;
 use crate::mm::pool;
@@ -128,7 +129,7 @@ pub(crate) fn call_routine(
     let device = cx.read(location + IO_STACK_LOCATION::DeviceObject)?;
     cx.write(irp + IRP::CancelIrql, irql)?;
     let arguments = [device.address, irp.address];
-    routine::call_changing(cx, "Cancel", cancel, irp.address, &arguments, None)?;
+    routine::call_changing(cx, Role::Cancel, cancel, irp.address, &arguments, None)?;
     let lock = lock(cx)?;
     if ke::spinlock::is_held_here(cx, lock) {
         let message =
@@ -137,7 +138,7 @@ pub(crate) fn call_routine(
             Verdict::error("cancel-lock-held", message).bug_check(0x11B, [irp.address, cancel.address, 0, 0]);
         return Err(cx.stop(verdict));
     }
-    routine::expect_level(cx, "Cancel", cancel, irql)
+    routine::expect_level(cx, Role::Cancel, cancel, irql)
 }
 
 /// How long the end of a thread waits for its cancelled requests: 5 minutes, in 100 ns.

@@ -15,12 +15,12 @@ use super::system_request::Answer;
 use super::violation::{device_name, io_manager};
 use super::{asked, fast_path, finish, irp, pending, routine};
 use crate::cx::Cx;
-use crate::event::Kind;
+use crate::event::{Kind, Role};
 use crate::verdict::Verdict;
 use crate::witness;
 
 /// What a completion routine is, as the role of a call.
-pub(super) const COMPLETION: &str = "IoCompletion";
+pub(super) const COMPLETION: Role = Role::IoCompletion;
 
 /// `IofCompleteRequest`.
 ///

@@ -15,6 +15,7 @@ use engine::Flow;
 use super::violation::device_name;
 use super::{device_queue, routine};
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 use crate::{ldr, witness};
@@ -172,7 +173,7 @@ fn serve(
         let context = cx.read(block + WAIT_CONTEXT_BLOCK::DeviceContext)?;
         let irp = cx.read(device + DEVICE_OBJECT::CurrentIrp)?;
         let arguments = [device.address, irp.address, 0, context.address];
-        let action = routine::call(cx, "ControllerControl", control, device.address, &arguments)?;
+        let action = routine::call(cx, Role::ControllerControl, control, device.address, &arguments)?;
         if action & 0xFFFF_FFFF == KeepObject.into() {
             return Ok(());
         }

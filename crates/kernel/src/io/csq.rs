@@ -13,6 +13,7 @@ use engine::Flow;
 use super::call::low_half;
 use super::{cancel, cancel_routine, complete, irp, routine};
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::ldr;
 use crate::mm::pool;
 use crate::verdict::Verdict;
@@ -108,9 +109,9 @@ pub fn insert_ex(
     let insert = cx.read(queue + IO_CSQ::CsqInsertIrp)?;
     let status = if kind == IO_TYPE_CSQ_EX {
         let arguments = [queue.address, irp.address, insert_context];
-        NtStatus(low_half(routine::call(cx, "CsqInsertIrp", insert, irp.address, &arguments)?))
+        NtStatus(low_half(routine::call(cx, Role::CsqInsertIrp, insert, irp.address, &arguments)?))
     } else {
-        routine::call(cx, "CsqInsertIrp", insert, irp.address, &[queue.address, irp.address])?;
+        routine::call(cx, Role::CsqInsertIrp, insert, irp.address, &[queue.address, irp.address])?;
         NtStatus::SUCCESS
     };
     if !status.is_success() {
@@ -165,7 +166,7 @@ pub fn remove_next(cx: &mut Cx<'_>, queue: Queue, peek_context: u64) -> Flow<Dri
     let mut irp = DriverPtr::<IRP>::NULL;
     loop {
         let arguments = [queue.address, irp.address, peek_context];
-        irp = DriverPtr::new(routine::call(cx, "CsqPeekNextIrp", peek, queue.address, &arguments)?);
+        irp = DriverPtr::new(routine::call(cx, Role::CsqPeekNextIrp, peek, queue.address, &arguments)?);
         if irp.is_null() {
             break;
         }
@@ -217,7 +218,7 @@ fn acquire(cx: &mut Cx<'_>, queue: Queue) -> Flow<DriverPtr<u8>> {
     let routine = cx.read(queue + IO_CSQ::CsqAcquireLock)?;
     let irql: DriverPtr<u8> = pool::allocate(cx, pool::Kind::NonPaged, 8, pool::tag(b"IoCq"))?;
     let arguments = [queue.address, irql.address];
-    routine::call_changing(cx, "CsqAcquireLock", routine, queue.address, &arguments, None)?;
+    routine::call_changing(cx, Role::CsqAcquireLock, routine, queue.address, &arguments, None)?;
     Ok(irql)
 }
 
@@ -226,7 +227,7 @@ fn release(cx: &mut Cx<'_>, queue: Queue, irql: DriverPtr<u8>) -> Flow<()> {
     let level = cx.read(irql)?;
     pool::free(cx, irql)?;
     let arguments = [queue.address, level.into()];
-    routine::call_changing(cx, "CsqReleaseLock", routine, queue.address, &arguments, None).map(|_| ())
+    routine::call_changing(cx, Role::CsqReleaseLock, routine, queue.address, &arguments, None).map(|_| ())
 }
 
 fn take_out(cx: &mut Cx<'_>, queue: Queue, irp: DriverPtr<IRP>, context: Context) -> Flow<()> {
@@ -235,13 +236,13 @@ fn take_out(cx: &mut Cx<'_>, queue: Queue, irp: DriverPtr<IRP>, context: Context
     }
     write_owner(cx, irp, 0)?;
     let routine = cx.read(queue + IO_CSQ::CsqRemoveIrp)?;
-    routine::call(cx, "CsqRemoveIrp", routine, irp.address, &[queue.address, irp.address]).map(|_| ())
+    routine::call(cx, Role::CsqRemoveIrp, routine, irp.address, &[queue.address, irp.address]).map(|_| ())
 }
 
 fn complete_cancelled(cx: &mut Cx<'_>, queue: Queue, irp: DriverPtr<IRP>) -> Flow<()> {
     let routine = cx.read(queue + IO_CSQ::CsqCompleteCanceledIrp)?;
     let arguments = [queue.address, irp.address];
-    routine::call(cx, "CsqCompleteCanceledIrp", routine, irp.address, &arguments).map(|_| ())
+    routine::call(cx, Role::CsqCompleteCanceledIrp, routine, irp.address, &arguments).map(|_| ())
 }
 
 fn owner(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<u64> {

@@ -13,6 +13,7 @@ use engine::Flow;
 use super::call::low_half;
 use super::{complete, device, library, reinitialize, routine, unload_check};
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::ldr;
 use crate::mm::pool;
 use crate::ob::{self, Kind, Procedures};
@@ -154,7 +155,7 @@ pub fn start(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<NtStatus
     let entry = cx.read(driver + DRIVER_OBJECT::DriverInit)?;
     let path = registry_path(&service(cx, driver));
     let answer = with_string(cx, &path, |cx, string| {
-        routine::call(cx, "DriverEntry", entry, driver.address, &[driver.address, string.address])
+        routine::call(cx, Role::DriverEntry, entry, driver.address, &[driver.address, string.address])
     })?;
     let status = NtStatus(low_half(answer));
     if !status.is_success() {
@@ -223,7 +224,7 @@ pub fn add_device(
     let routine = cx.read(extension + DRIVER_EXTENSION::AddDevice)?;
     let arguments = [driver.address, physical.address];
     let before = cx.read(driver + DRIVER_OBJECT::DeviceObject)?;
-    let answer = routine::call(cx, "AddDevice", routine, physical.address, &arguments)?;
+    let answer = routine::call(cx, Role::AddDevice, routine, physical.address, &arguments)?;
     let status = NtStatus(low_half(answer));
     if status.is_success() {
         super::stack::check_added(cx, driver, before)?;

@@ -12,6 +12,7 @@ use super::routine;
 use super::system_request::Answer;
 use super::transfer::Buffer;
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::mm::pool;
 
 /// Asks the driver of `device`; none if it has no such routine, or wants an IRP.
@@ -56,7 +57,8 @@ pub(crate) fn device_control(
         block.address,
         device.address,
     ];
-    let handled = routine::call(cx, "FastIoDeviceControl", routine, device.address, &arguments)? & 0xFF != 0;
+    let handled =
+        routine::call(cx, Role::FastIoDeviceControl, routine, device.address, &arguments)? & 0xFF != 0;
     let status = cx.read(block + IO_STATUS_BLOCK::Status)?;
     let information = cx.read(block + IO_STATUS_BLOCK::Information)?;
     pool::free(cx, block)?;

@@ -16,6 +16,7 @@ use super::file::Issue;
 use super::priority_hint;
 use crate::address_map::AddressMap;
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::mm::pool::Known;
 use crate::witness::Noted;
 
@@ -188,36 +189,36 @@ pub(crate) fn next(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<DriverPtr<IO_ST
 }
 
 /// The application's names of major functions, as routines are named after them.
-pub(crate) fn dispatch_role(major: u8) -> &'static str {
-    const ROLES: [&str; 28] = [
-        "DispatchCreate",
-        "DispatchCreateNamedPipe",
-        "DispatchClose",
-        "DispatchRead",
-        "DispatchWrite",
-        "DispatchQueryInformation",
-        "DispatchSetInformation",
-        "DispatchQueryEa",
-        "DispatchSetEa",
-        "DispatchFlushBuffers",
-        "DispatchQueryVolumeInformation",
-        "DispatchSetVolumeInformation",
-        "DispatchDirectoryControl",
-        "DispatchFileSystemControl",
-        "DispatchDeviceControl",
-        "DispatchInternalDeviceControl",
-        "DispatchShutdown",
-        "DispatchLockControl",
-        "DispatchCleanup",
-        "DispatchCreateMailslot",
-        "DispatchQuerySecurity",
-        "DispatchSetSecurity",
-        "DispatchPower",
-        "DispatchSystemControl",
-        "DispatchDeviceChange",
-        "DispatchQueryQuota",
-        "DispatchSetQuota",
-        "DispatchPnp",
+pub(crate) fn dispatch_role(major: u8) -> Role {
+    const ROLES: [Role; 28] = [
+        Role::DispatchCreate,
+        Role::DispatchCreateNamedPipe,
+        Role::DispatchClose,
+        Role::DispatchRead,
+        Role::DispatchWrite,
+        Role::DispatchQueryInformation,
+        Role::DispatchSetInformation,
+        Role::DispatchQueryEa,
+        Role::DispatchSetEa,
+        Role::DispatchFlushBuffers,
+        Role::DispatchQueryVolumeInformation,
+        Role::DispatchSetVolumeInformation,
+        Role::DispatchDirectoryControl,
+        Role::DispatchFileSystemControl,
+        Role::DispatchDeviceControl,
+        Role::DispatchInternalDeviceControl,
+        Role::DispatchShutdown,
+        Role::DispatchLockControl,
+        Role::DispatchCleanup,
+        Role::DispatchCreateMailslot,
+        Role::DispatchQuerySecurity,
+        Role::DispatchSetSecurity,
+        Role::DispatchPower,
+        Role::DispatchSystemControl,
+        Role::DispatchDeviceChange,
+        Role::DispatchQueryQuota,
+        Role::DispatchSetQuota,
+        Role::DispatchPnp,
     ];
-    ROLES.get(usize::from(major)).copied().unwrap_or("Dispatch")
+    ROLES.get(usize::from(major)).copied().unwrap_or(Role::Dispatch)
 }

@@ -8,6 +8,7 @@ use engine::Flow;
 use super::call::low_half;
 use super::{driver, routine, unload_check};
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::ldr;
 
 /// Calls `DllInitialize` with the registry path of `service`, once for each image; one that has none succeeds.
@@ -25,7 +26,7 @@ pub fn initialize_library(cx: &mut Cx<'_>, service: &str, base: u64) -> Flow<NtS
     };
     let path = driver::registry_path(service);
     let answer = driver::with_string(cx, &path, |cx, string| {
-        routine::call(cx, "DllInitialize", routine, base, &[string.address])
+        routine::call(cx, Role::DllInitialize, routine, base, &[string.address])
     })?;
     Ok(NtStatus(low_half(answer)))
 }
@@ -51,7 +52,7 @@ pub(crate) fn initialize_imports(cx: &mut Cx<'_>, base: u64) -> Flow<NtStatus> {
 pub fn unload_library(cx: &mut Cx<'_>, base: u64) -> Flow<()> {
     let initialized = cx.with(|k| k.io.libraries.remove(&base));
     if initialized && let Some(routine) = ldr::uninitializer(cx, base) {
-        routine::call(cx, "DllUnload", routine, base, &[])?;
+        routine::call(cx, Role::DllUnload, routine, base, &[])?;
     }
     let known = cx.with(|k| {
         let loaded = k.ldr.images.get(&base)?;

@@ -11,6 +11,7 @@ use engine::Flow;
 
 use super::{driver, routine};
 use crate::cx::Cx;
+use crate::event::Role;
 
 /// One `IoRegisterDriverReinitialization`.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +106,6 @@ fn call(cx: &mut Cx<'_>, is_due: impl Fn(&Reinitialization) -> bool) -> Flow<()>
         let count = cx.read(extension + DRIVER_EXTENSION::Count)?.wrapping_add(1);
         cx.write(extension + DRIVER_EXTENSION::Count, count)?;
         let arguments = [driver.address, entry.context, count.into()];
-        routine::call(cx, "Reinitialize", entry.routine, driver.address, &arguments)?;
+        routine::call(cx, Role::Reinitialize, entry.routine, driver.address, &arguments)?;
     }
 }

@@ -7,7 +7,7 @@ use abi::{Code, DriverPtr};
 use engine::{Args, Flow};
 
 use crate::cx::Cx;
-use crate::event::Event;
+use crate::event::{Event, Role};
 use crate::verdict::Verdict;
 use crate::{exports, ke, ldr};
 
@@ -25,7 +25,7 @@ pub(crate) type RustRoutine = fn(&mut Cx<'_>, &[u64]) -> Flow<u64>;
 /// A verdict if there is none, or on what it did.
 pub(crate) fn call(
     cx: &mut Cx<'_>,
-    role: &'static str,
+    role: Role,
     routine: DriverPtr<Code>,
     object: u64,
     arguments: &[u64],
@@ -39,7 +39,7 @@ pub(crate) fn call(
 /// As [`call`].
 pub(crate) fn call_changing(
     cx: &mut Cx<'_>,
-    role: &'static str,
+    role: Role,
     routine: DriverPtr<Code>,
     object: u64,
     arguments: &[u64],
@@ -65,7 +65,7 @@ pub(crate) fn call_changing(
 ///
 /// # Errors
 /// A verdict if it has not.
-pub(crate) fn expect_level(cx: &mut Cx<'_>, role: &str, routine: DriverPtr<Code>, expected: u8) -> Flow<()> {
+pub(crate) fn expect_level(cx: &mut Cx<'_>, role: Role, routine: DriverPtr<Code>, expected: u8) -> Flow<()> {
     let now = ke::irql::current(cx);
     if now == expected {
         return Ok(());

@@ -8,6 +8,7 @@ use engine::Flow;
 
 use super::{cancel, cancel_routine, device_queue, routine};
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::ke;
 use crate::witness;
 
@@ -123,7 +124,7 @@ fn call_start_io(
     let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
     let start_io = cx.read(driver + DRIVER_OBJECT::DriverStartIo)?;
     cx.with(|k| k.io.devices.change(device.address, |device| device.start_io.running = true));
-    let called = routine::call(cx, "StartIo", start_io, irp.address, &[device.address, irp.address]);
+    let called = routine::call(cx, Role::StartIo, start_io, irp.address, &[device.address, irp.address]);
     let waiting = cx.with(|k| {
         let start_io = &mut k.io.devices.get_mut(device.address)?.start_io;
         // An outer StartIo of this device may still be on the stack (it is not deferred).

@@ -10,6 +10,7 @@ use super::change;
 use super::routine;
 use super::violation::{device_name, io_manager};
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 use crate::{ke, ldr, witness};
@@ -128,7 +129,7 @@ pub fn tick(cx: &mut Cx<'_>, _dpc: DriverPtr<KDPC>, device: DriverPtr<DEVICE_OBJ
         Some(timer) if timer.running => {
             let arguments = [device.address, timer.context];
             set_called(cx, device, true);
-            routine::call(cx, "IoTimer", timer.routine, device.address, &arguments)?;
+            routine::call(cx, Role::IoTimer, timer.routine, device.address, &arguments)?;
             set_called(cx, device, false);
             Ok(())
         }

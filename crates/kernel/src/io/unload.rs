@@ -10,6 +10,7 @@ use engine::Flow;
 use super::driver::{forget, set_flags};
 use super::{device, integrity, routine, stack, unload_check};
 use crate::cx::{Cx, Kernel};
+use crate::event::Role;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 use crate::{ke, ldr, pnp};
@@ -88,7 +89,7 @@ fn carry_out(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()> {
     let unload = cx.read(driver + DRIVER_OBJECT::DriverUnload)?;
     set_flags(cx, driver, DRVO_UNLOAD_INVOKED)?;
     ke::patience::renew(cx);
-    routine::call(cx, "Unload", unload, driver.address, &[driver.address])?;
+    routine::call(cx, Role::Unload, unload, driver.address, &[driver.address])?;
     unload_check::report(cx, driver, unload_check::When::Unloaded)?;
     let base = cx.with(|k| k.io.drivers.get(&driver.address).map_or(0, |driver| driver.base));
     forget(cx, driver)?;

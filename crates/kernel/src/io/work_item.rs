@@ -12,6 +12,7 @@ use super::change;
 use super::violation::device_name;
 use super::{driver, routine, unload};
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::mm::pool;
 use crate::se::impersonation;
 use crate::verdict::Verdict;
@@ -184,7 +185,7 @@ fn queue_as(
         cx.with(|k| change(&mut k.io.work_items, item.address, |item| item.queued = None));
         let arguments = [object, context, item.address];
         let arguments = if matches!(form, Form::Plain) { &arguments[..2] } else { &arguments[..] };
-        routine::call(cx, "WorkItem", routine, item.address, arguments)?;
+        routine::call(cx, Role::WorkItem, routine, item.address, arguments)?;
         impersonation::check_worker(cx, routine.address, context, item.address)?;
         ob::object::dereference(cx, DriverPtr::<()>::new(object))?;
         unload::end_work(cx, kept)

@@ -16,6 +16,7 @@ use engine::windows::PAGE;
 use super::callout::call_routine;
 use super::stack;
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::exports::data;
 use crate::mm::pool;
 
@@ -171,14 +172,14 @@ fn call(cx: &mut Cx<'_>, registered: Registered) -> Flow<()> {
     let length = cx.read(record + KBUGCHECK_CALLBACK_RECORD::Length)?;
     cx.write(record + KBUGCHECK_CALLBACK_RECORD::State, STARTED)?;
     let arguments = [buffer.address, length.into()];
-    call_routine(cx, "BugCheckCallback", registered.routine, registered.at, &arguments)?;
+    call_routine(cx, Role::BugCheckCallback, registered.routine, registered.at, &arguments)?;
     cx.write(record + KBUGCHECK_CALLBACK_RECORD::State, FINISHED)
 }
 
 fn call_for_reason(cx: &mut Cx<'_>, registered: Registered, data: u64, bytes: usize) -> Flow<()> {
     let reason = registered.reason.unwrap_or_default();
     let arguments = [reason.into(), registered.at, data, bytes as u64];
-    call_routine(cx, "BugCheckReasonCallback", registered.routine, registered.at, &arguments).map(|_| ())
+    call_routine(cx, Role::BugCheckReasonCallback, registered.routine, registered.at, &arguments).map(|_| ())
 }
 
 /// A page for what the driver has to say. Without memory it is not asked.

@@ -12,7 +12,7 @@ use super::spin::FIRST_LOOK;
 use super::thread::{Account, Thread};
 use super::{depth, fault, slice, stack};
 use crate::cx::{Cx, Kernel};
-use crate::event::{Event, Kind};
+use crate::event::{Class, Event, Kind, Role};
 use crate::mm::stack::KernelStack;
 use crate::verdict::{Tier, Verdict};
 use crate::{io, ldr};
@@ -21,7 +21,7 @@ use crate::{io, ldr};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Callout {
     /// What kind of routine: `DispatchWrite`, `StartIo`, `Isr`, …
-    pub(crate) role: &'static str,
+    pub(crate) role: Role,
     /// Its address.
     pub(crate) routine: DriverPtr<Code>,
     /// The object it is called for; 0 if none.
@@ -89,7 +89,7 @@ impl Marks {
 /// regions or with interrupts disabled; [`engine::Leave`] if it does not come back.
 pub fn call_routine(
     cx: &mut Cx<'_>,
-    role: &'static str,
+    role: Role,
     routine: DriverPtr<Code>,
     object: u64,
     arguments: &[u64],
@@ -104,7 +104,7 @@ pub fn call_routine(
 #[inline]
 pub(crate) fn call_routine_on(
     cx: &mut Cx<'_>,
-    role: &'static str,
+    role: Role,
     routine: DriverPtr<Code>,
     object: u64,
     arguments: &[u64],
@@ -336,7 +336,7 @@ fn judge(cx: &mut Cx<'_>, call: &Callout, before: Marks, after: Marks, left: Lef
 }
 
 #[cold]
-fn null_routine(cx: &mut Cx<'_>, role: &str) -> engine::Leave {
+fn null_routine(cx: &mut Cx<'_>, role: Role) -> engine::Leave {
     let message = format!("the driver's {role} routine is to be called, and it is null");
     let verdict = Verdict::error("null-routine", message);
     let check = fault::null_call(cx);
@@ -374,7 +374,7 @@ fn convention_broken(left: LeftBehind) -> Option<Verdict> {
 /// What a routine did not leave as it found it; the message lacks its subject.
 fn broken(call: &Callout, before: Kept, after: Kept) -> Option<Verdict> {
     let Callout { role, routine, .. } = *call;
-    let dispatch = role.starts_with("Dispatch");
+    let dispatch = role.is(Class::Dispatch);
     if after.spin_locks > before.spin_locks {
         let message = format!(
             "returned with {} more spin lock(s) held than it was called with",
@@ -391,8 +391,8 @@ fn broken(call: &Callout, before: Kept, after: Kept) -> Option<Verdict> {
         let verdict = Verdict::error("irql-changed-by-routine", message);
         return Some(match role {
             _ if dispatch => verdict.bug_check(0xC9, [5, routine.address, was, is]),
-            "IoCompletion" => verdict.bug_check(0xC4, [0xFA, routine.address, was, is]),
-            "Isr" => verdict.bug_check(0xC4, [0x111, routine.address, was, is]),
+            Role::IoCompletion => verdict.bug_check(0xC4, [0xFA, routine.address, was, is]),
+            Role::Isr => verdict.bug_check(0xC4, [0x111, routine.address, was, is]),
             _ => verdict.bug_check(0xC8, [is << 16 | was << 8 | 2, routine.address, 0, 0]),
         });
     }
@@ -419,8 +419,8 @@ fn broken(call: &Callout, before: Kept, after: Kept) -> Option<Verdict> {
         let (was, is) = (i64::from(was).cast_unsigned(), i64::from(is).cast_unsigned());
         return Some(match role {
             _ if dispatch => verdict.bug_check(0xC4, [0xC5, routine.address, is, was]),
-            "CustomDpc" | "DpcForIsr" => verdict.bug_check(0xC7, [4, routine.address, was, is]),
-            "CustomTimerDpc" => verdict.bug_check(0xC7, [5, routine.address, was, is]),
+            Role::CustomDpc | Role::DpcForIsr => verdict.bug_check(0xC7, [4, routine.address, was, is]),
+            Role::CustomTimerDpc => verdict.bug_check(0xC7, [5, routine.address, was, is]),
             _ => verdict.bug_check(0x1, [routine.address, is, was, 0]),
         });
     }
@@ -434,7 +434,7 @@ mod tests {
     const BEFORE: Kept =
         Kept { irql: 0, spin_locks: 0, apc_disable: 0, interrupts: true, extended: 0, attached: 0 };
 
-    fn verdict(role: &'static str, after: Kept) -> (&'static str, Option<u32>, u64) {
+    fn verdict(role: Role, after: Kept) -> (&'static str, Option<u32>, u64) {
         let call = Callout { role, routine: DriverPtr::new(0x1000), object: 0, floor: 0 };
         let verdict = broken(&call, BEFORE, after).unwrap();
         let check = verdict.bug_check;
@@ -443,28 +443,28 @@ mod tests {
 
     #[test]
     fn a_routine_that_leaves_all_as_it_was_is_fine() {
-        let call = Callout { role: "StartIo", routine: DriverPtr::new(0x1000), object: 0, floor: 2 };
+        let call = Callout { role: Role::StartIo, routine: DriverPtr::new(0x1000), object: 0, floor: 2 };
         assert!(broken(&call, BEFORE, BEFORE).is_none());
     }
 
     #[test]
     fn each_kind_of_routine_has_windows_own_bug_check_for_a_changed_irql() {
         let raised = Kept { irql: 2, ..BEFORE };
-        assert_eq!(verdict("DispatchWrite", raised), ("irql-changed-by-routine", Some(0xC9), 5));
-        assert_eq!(verdict("IoCompletion", raised), ("irql-changed-by-routine", Some(0xC4), 0xFA));
-        assert_eq!(verdict("Isr", raised), ("irql-changed-by-routine", Some(0xC4), 0x111));
-        assert_eq!(verdict("StartIo", raised), ("irql-changed-by-routine", Some(0xC8), 0x2_0002));
+        assert_eq!(verdict(Role::DispatchWrite, raised), ("irql-changed-by-routine", Some(0xC9), 5));
+        assert_eq!(verdict(Role::IoCompletion, raised), ("irql-changed-by-routine", Some(0xC4), 0xFA));
+        assert_eq!(verdict(Role::Isr, raised), ("irql-changed-by-routine", Some(0xC4), 0x111));
+        assert_eq!(verdict(Role::StartIo, raised), ("irql-changed-by-routine", Some(0xC8), 0x2_0002));
     }
 
     #[test]
     fn a_lock_an_interrupt_flag_and_a_region_left_behind_are_told() {
-        assert_eq!(verdict("StartIo", Kept { spin_locks: 1, ..BEFORE }).0, "spin-lock-held-on-return");
+        assert_eq!(verdict(Role::StartIo, Kept { spin_locks: 1, ..BEFORE }).0, "spin-lock-held-on-return");
         assert_eq!(
-            verdict("DispatchRead", Kept { interrupts: false, ..BEFORE }),
+            verdict(Role::DispatchRead, Kept { interrupts: false, ..BEFORE }),
             ("interrupt-flag-changed-by-routine", Some(0xC4), 0xC1)
         );
-        assert_eq!(verdict("StartIo", Kept { attached: 1, ..BEFORE }), ("still-attached", Some(0x5), 0));
+        assert_eq!(verdict(Role::StartIo, Kept { attached: 1, ..BEFORE }), ("still-attached", Some(0x5), 0));
         let entered = Kept { apc_disable: -1, ..BEFORE };
-        assert_eq!(verdict("CustomDpc", entered), ("critical-region-unpaired", Some(0xC7), 4));
+        assert_eq!(verdict(Role::CustomDpc, entered), ("critical-region-unpaired", Some(0xC7), 4));
     }
 }

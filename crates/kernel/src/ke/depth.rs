@@ -11,13 +11,14 @@ use engine::{Engine, Stack};
 use super::callout::Callout;
 use super::stack;
 use crate::cx::{Cx, Kernel};
+use crate::event::Role;
 use crate::ldr;
 
 /// How deep one routine went at most.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Depth {
     /// What kind of routine: `DispatchWrite`, `Isr`, `WorkItem`, …
-    pub role: &'static str,
+    pub role: Role,
     /// Its name.
     pub routine: String,
     /// Bytes, from where it was called.
@@ -27,7 +28,7 @@ pub struct Depth {
 /// How deep routines went, by role and address.
 #[derive(Default)]
 pub(crate) struct State {
-    routines: BTreeMap<(&'static str, u64), Depth>,
+    routines: BTreeMap<(Role, u64), Depth>,
 }
 
 /// A routine that runs.
@@ -118,6 +119,6 @@ fn lowest(engine: Engine, limit: u64, top: u64) -> u64 {
 pub fn measured(k: &Kernel) -> Vec<Depth> {
     let mut depths: Vec<Depth> =
         k.ke.depths.iter().flat_map(|depths| depths.routines.values().cloned()).collect();
-    depths.sort_by(|one, other| (one.role, &one.routine).cmp(&(other.role, &other.routine)));
+    depths.sort_by(|one, other| (one.role.name(), &one.routine).cmp(&(other.role.name(), &other.routine)));
     depths
 }

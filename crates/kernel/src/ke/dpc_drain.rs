@@ -12,7 +12,7 @@ use super::dpc::{self, By, QueuedDpc, THREADED_DPC_OBJECT};
 use super::processor::DISPATCH_LEVEL;
 use super::{callout, irql, stack, time, timer, watchdog};
 use crate::cx::{Cx, Kernel};
-use crate::event::{Event, Kind};
+use crate::event::{Event, Kind, Role};
 use crate::ex;
 use crate::verdict::Verdict;
 use crate::witness;
@@ -105,7 +105,7 @@ enum Head {
 struct Ready {
     routine: DriverPtr<Code>,
     arguments: [u64; 4],
-    role: &'static str,
+    role: Role,
 }
 
 impl Ready {
@@ -281,7 +281,7 @@ pub(crate) fn begin(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>) -> Flow<(DriverPtr<Co
     Ok((routine, [dpc.address, context, argument1, argument2]))
 }
 
-fn role(cx: &mut Cx<'_>, queued: QueuedDpc, context: u64) -> Flow<&'static str> {
+fn role(cx: &mut Cx<'_>, queued: QueuedDpc, context: u64) -> Flow<Role> {
     let device = queued.object.wrapping_sub(DEVICE_OBJECT::Dpc.offset());
     let kind = DriverPtr::<DEVICE_OBJECT>::new(device) + DEVICE_OBJECT::Type;
     let is_devices = device == context && cx.engine().read(kind) == Ok(DEVICE_TYPE);
@@ -291,11 +291,11 @@ fn role(cx: &mut Cx<'_>, queued: QueuedDpc, context: u64) -> Flow<&'static str> 
 
 /// What people call it: the KDPC inside a device object, whose context is the device, is the device's DpcForIsr.
 #[inline]
-fn role_of(kind: u8, by: By, is_devices: bool) -> &'static str {
+fn role_of(kind: u8, by: By, is_devices: bool) -> Role {
     match (kind, by) {
-        (THREADED_DPC_OBJECT, _) => "CustomThreadedDpc",
-        (_, By::Timer) => "CustomTimerDpc",
-        _ if is_devices => "DpcForIsr",
-        _ => "CustomDpc",
+        (THREADED_DPC_OBJECT, _) => Role::CustomThreadedDpc,
+        (_, By::Timer) => Role::CustomTimerDpc,
+        _ if is_devices => Role::DpcForIsr,
+        _ => Role::CustomDpc,
     }
 }

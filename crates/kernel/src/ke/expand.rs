@@ -11,6 +11,7 @@ use engine::{Flow, Stack};
 use super::processor::Entered;
 use super::{callout, irql, stack};
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::mm::stack::{self as memory, KernelStack};
 
 /// `MAXIMUM_EXPANSION_SIZE`: a large stack on x64, less half a page.
@@ -102,7 +103,7 @@ fn run_in_interrupt(cx: &mut Cx<'_>, new: KernelStack, routine: DriverPtr<Code>,
     Ok(())
 }
 
-const ROLE: &str = "ExpandedStackCall";
+const ROLE: Role = Role::ExpandedStackCall;
 
 /// The current thread calls the routine on another stack, which is gone afterwards.
 fn run_on(cx: &mut Cx<'_>, new: KernelStack, routine: DriverPtr<Code>, parameter: u64) -> Flow<()> {

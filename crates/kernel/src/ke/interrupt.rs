@@ -12,7 +12,7 @@ use super::spinlock::{self, SpinLock};
 use super::vectors::{irql_of_vector, is_message};
 use super::{affinity, callout, irql, passive_isr, scheduler, slice};
 use crate::cx::{Cx, Kernel};
-use crate::event::Event;
+use crate::event::{Event, Role};
 use crate::mm::pool;
 use crate::verdict::Verdict;
 
@@ -266,7 +266,7 @@ fn connection(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, what: &str) -> Flo
 }
 
 /// What a routine of `KeSynchronizeExecution`'s is called.
-pub(super) const SYNCHRONIZED: &str = "SynchCritSection";
+pub(super) const SYNCHRONIZED: Role = Role::SynchCritSection;
 
 /// As [`connection`], of a routine that runs at a level.
 fn with_spin_lock(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, what: &str) -> Flow<Connection> {

@@ -18,7 +18,7 @@ use super::spinlock::{self, SpinLock};
 use super::vectors::{Vectors, irql_of_vector};
 use super::{callout, irql, passive_isr, time};
 use crate::cx::{Cx, Kernel};
-use crate::event::{Event, Kind};
+use crate::event::{Event, Kind, Role};
 use crate::hal::hardware::Question;
 use crate::mm::bus_master;
 use crate::sorted_map::SortedMap;
@@ -444,7 +444,7 @@ fn call_in_turn(cx: &mut Cx<'_>, chain: &[u64]) -> Flow<bool> {
 
 fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<bool> {
     let (lock, floor) = (SpinLock::new(connection.lock), connection.synchronize_irql);
-    let call = Callout { role: "Isr", routine: DriverPtr::new(connection.routine), object, floor };
+    let call = Callout { role: Role::Isr, routine: DriverPtr::new(connection.routine), object, floor };
     let (moment, place) = (witness::plain_moment(cx), cx.engine().caller_rip());
     let (now, depth) = (cx.engine().now(), cx.engine().depth());
     let mut begun = Begun::default();

@@ -11,8 +11,9 @@ use super::callout::{self, Callout};
 use super::processor::{IPI_LEVEL, WaitsFor};
 use super::{affinity, interrupt_delivery, irql, scheduler, stack, time};
 use crate::cx::{Cx, Kernel};
+use crate::event::Role;
 
-const ROLE: &str = "IpiGenericCall";
+const ROLE: Role = Role::IpiGenericCall;
 
 /// A routine that runs on all processors, or is about to.
 #[derive(Clone, Copy)]

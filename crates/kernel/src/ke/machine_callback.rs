@@ -9,6 +9,7 @@ use engine::Flow;
 use super::affinity;
 use super::callout::call_routine;
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::mm::pool;
 
 /// `KE_PROCESSOR_CHANGE_ADD_EXISTING`.
@@ -104,7 +105,7 @@ fn tell(cx: &mut Cx<'_>, routine: DriverPtr<Code>, context: u64, stage: Stage, i
     cx.write((change + Change::ProcNumber) + PROCESSOR_NUMBER::Group, group)?;
     cx.write((change + Change::ProcNumber) + PROCESSOR_NUMBER::Number, number)?;
     let status: DriverPtr<NtStatus> = change.index(1).cast();
-    call_routine(cx, "ProcessorCallback", routine, 0, &[context, change.address, status.address])?;
+    call_routine(cx, Role::ProcessorCallback, routine, 0, &[context, change.address, status.address])?;
     let answer = cx.read(status)?;
     pool::free(cx, change)?;
     Ok(answer)

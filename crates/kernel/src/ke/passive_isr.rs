@@ -16,7 +16,7 @@ use super::kernel_worker::{self, KernelWorker};
 use super::processor::PASSIVE_LEVEL;
 use super::{callout, event, irql, thread, wait};
 use crate::cx::{Cx, Kernel};
-use crate::event::Event;
+use crate::event::{Event, Role};
 use crate::verdict::Verdict;
 
 /// `SynchronizationEvent`.
@@ -139,7 +139,7 @@ fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<b
     }
     let (all, count) = connection.arguments(object);
     let routine = DriverPtr::new(connection.routine);
-    let result = callout::call_routine(cx, "PassiveIsr", routine, object, &all[..count]);
+    let result = callout::call_routine(cx, Role::PassiveIsr, routine, object, &all[..count]);
     let claimed = result? & 0xFF != 0;
     event::set(cx, lock, 0, false)?;
     cx.emit(Event::Interrupt { vector: connection.vector, object, claimed });

@@ -12,7 +12,7 @@ use image::{ExportTarget, Image};
 
 use super::scheduler::{self, End};
 use super::{callout, thread};
-use crate::event::{Event, Kind, Reader, Stamp};
+use crate::event::{Event, Kind, Reader, Role, Stamp};
 use crate::hal::hardware::{Hardware, Moment, Refusal, Width};
 use crate::ldr::{self, Module};
 use crate::verdict::{Tier, Verdict};
@@ -230,7 +230,7 @@ impl Driver {
     ) {
         let (routine, arguments, result) = (self.at(name), arguments.to_vec(), result.clone());
         spawn(cx, "test thread", move |cx| {
-            let value = callout::call_routine(cx, "Test", DriverPtr::new(routine), 0, &arguments)?;
+            let value = callout::call_routine(cx, Role::Test, DriverPtr::new(routine), 0, &arguments)?;
             result.set(Some(value));
             Ok(())
         });

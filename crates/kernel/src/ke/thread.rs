@@ -529,7 +529,7 @@ pub(crate) fn run(cx: &mut Cx<'_>, id: StrandId) {
         }
         Some(Body::Work(work)) => work(cx),
         Some(Body::Driver { routine, context }) => {
-            callout::call_routine(cx, "ThreadStart", routine, 0, &[context]).map(|_| ())
+            callout::call_routine(cx, crate::event::Role::ThreadStart, routine, 0, &[context]).map(|_| ())
         }
         Some(Body::Idle) => scheduler::idle(cx),
         None => unreachable!("a strand is a thread, and runs once"),

@@ -11,6 +11,7 @@ use super::dpc::QueuedDpc;
 use super::kernel_worker::{self, KernelWorker};
 use super::{callout, dpc_drain, thread};
 use crate::cx::{Cx, Kernel};
+use crate::event::Role;
 use crate::verdict::Verdict;
 
 /// What a processor has for its threaded DPCs.
@@ -70,7 +71,7 @@ fn run_all(cx: &mut Cx<'_>, index: usize) -> Flow<()> {
 
 fn run(cx: &mut Cx<'_>, index: usize, queued: QueuedDpc) -> Flow<()> {
     let (routine, arguments) = dpc_drain::begin(cx, DriverPtr::<KDPC>::new(queued.object))?;
-    let result = callout::call_routine(cx, "CustomThreadedDpc", routine, queued.object, &arguments);
+    let result = callout::call_routine(cx, Role::CustomThreadedDpc, routine, queued.object, &arguments);
     let left = cx.with(|k| {
         k.ke.processors[index].threaded.running = None;
         k.ke.progress += 1;

@@ -17,6 +17,7 @@ use engine::Flow;
 use super::object::{self, Kind};
 use super::{object_type, string};
 use crate::cx::{Cx, Kernel};
+use crate::event::Role;
 use crate::ex::altitude::Altitude;
 use crate::ex::routines::{self, List, Routine, Routines};
 use crate::exports::data;
@@ -239,7 +240,7 @@ pub(crate) fn before(
                 cx.write(parameters.byte_add(16).cast(), target)?;
             }
             region::enter_critical(cx)?;
-            call_routine(cx, "ObjectPreCallback", filter.before, object, &[context, block.address])?;
+            call_routine(cx, Role::ObjectPreCallback, filter.before, object, &[context, block.address])?;
             region::leave_critical(cx)?;
             let kept = cx.read(parameters)?;
             let own = cx.read(block + OB_PRE_OPERATION_INFORMATION::CallContext)?.address;
@@ -281,7 +282,7 @@ pub(crate) fn after(cx: &mut Cx<'_>, begun: Begun) -> Flow<()> {
             cx.write(block + OB_POST_OPERATION_INFORMATION::Parameters, parameters.cast())?;
             cx.write(parameters, access)?;
             region::enter_critical(cx)?;
-            call_routine(cx, "ObjectPostCallback", filter.after, object, &[context, block.address])?;
+            call_routine(cx, Role::ObjectPostCallback, filter.after, object, &[context, block.address])?;
             region::leave_critical(cx)?;
             pool::free(cx, block)
         })?;

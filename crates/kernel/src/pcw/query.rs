@@ -15,6 +15,7 @@ use engine::Flow;
 use super::instance::{blocks, fit, refuse_freed, values};
 use super::{Block, Counter, Set, TAG, callback_of, no_handle};
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::ex::routines;
 use crate::fs::wildcard;
 use crate::io::driver::with_string;
@@ -165,7 +166,7 @@ fn notify(cx: &mut Cx<'_>, set: &Asked, question: &Question, kind: u32, buffer: 
         cx.write(info + PCW_MASK_INFORMATION::CancelEvent, event)?;
         routines::call_all(cx, callback_of(set.at), |cx, routine| {
             let arguments = [kind.into(), info.address, routine.context];
-            call_routine(cx, "PcwCallback", routine.code, 0, &arguments).map(drop)
+            call_routine(cx, Role::PcwCallback, routine.code, 0, &arguments).map(drop)
         })?;
         pool::free(cx, info)
     })

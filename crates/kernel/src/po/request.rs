@@ -14,6 +14,7 @@ use engine::Flow;
 use super::level::PowerFlags;
 use super::{fx, inrush, watchdog};
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::io::system_request::{Answer, Made, Request, send};
 use crate::mm::pool;
 use crate::verdict::Verdict;
@@ -274,7 +275,7 @@ fn call_back(cx: &mut Cx<'_>, pending: Pending, answer: Answer) -> Flow<()> {
     cx.write(block + IO_STATUS_BLOCK::Status, answer.status)?;
     cx.write(block + IO_STATUS_BLOCK::Information, answer.information)?;
     let arguments = [device.address, minor.into(), state.into(), context, block.address];
-    let called = io::routine::call(cx, "PowerCompletion", completion, device.address, &arguments);
+    let called = io::routine::call(cx, Role::PowerCompletion, completion, device.address, &arguments);
     pool::free(cx, block)?;
     called.map(|_| ())
 }

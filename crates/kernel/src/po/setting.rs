@@ -11,7 +11,7 @@ use abi::{Code, DEVICE_OBJECT, DriverPtr, GUID, NtStatus};
 use engine::Flow;
 
 use crate::cx::{Cx, Kernel};
-use crate::event::Event;
+use crate::event::{Event, Role};
 use crate::ex::routines::{self, List, Routine, Routines};
 use crate::ke::callout::call_routine;
 use crate::ke::thread;
@@ -184,7 +184,8 @@ fn tell(cx: &mut Cx<'_>, serial: u64, setting: Guid, value: u32) -> Flow<()> {
         cx.write(copy, setting)?;
         cx.write(data, value)?;
         let arguments = [copy.address, data.address, size_of::<u32>() as u64, routine.context];
-        let called = call_routine(cx, "PowerSettingCallback", routine.code, registration.device, &arguments);
+        let called =
+            call_routine(cx, Role::PowerSettingCallback, routine.code, registration.device, &arguments);
         pool::free(cx, copy)?;
         called.map(|_| ())
     })

@@ -10,6 +10,7 @@ use abi::{Code, DriverPtr, IMAGE_INFO, NtStatus, PS_CREATE_NOTIFY_INFO, UNICODE_
 use engine::Flow;
 
 use crate::cx::{Cx, Kernel};
+use crate::event::Role;
 use crate::ex::routines::{self, Routine, Routines};
 use crate::io::driver::with_string;
 use crate::ke::callout::call_routine;
@@ -53,11 +54,11 @@ pub(crate) enum Of {
 impl Of {
     const ALL: [Self; 3] = [Self::Processes, Self::Threads, Self::Images];
 
-    const fn role(self) -> &'static str {
+    const fn role(self) -> Role {
         match self {
-            Self::Processes => "CreateProcessNotifyRoutine",
-            Self::Threads => "CreateThreadNotifyRoutine",
-            Self::Images => "LoadImageNotifyRoutine",
+            Self::Processes => Role::CreateProcessNotifyRoutine,
+            Self::Threads => Role::CreateThreadNotifyRoutine,
+            Self::Images => Role::LoadImageNotifyRoutine,
         }
     }
 }
@@ -88,7 +89,7 @@ impl State {
 
     /// All routines, each with what it is called for.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&'static str, DriverPtr<Code>)> {
-        Of::ALL.into_iter().flat_map(|of| self.of(of).code().map(move |code| (of.role(), code)))
+        Of::ALL.into_iter().flat_map(|of| self.of(of).code().map(move |code| (of.role().name(), code)))
     }
 }
 

@@ -10,6 +10,7 @@ use engine::Flow;
 use super::crt::{ALL, read, write};
 use super::{memory, text};
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::ke::callout::call_routine;
 use crate::ke::slice;
 
@@ -329,7 +330,7 @@ pub fn next_random(cx: &mut Cx<'_>) -> Flow<u32> {
 }
 
 fn compared(cx: &mut Cx<'_>, compare: DriverPtr<Code>, one: u64, two: u64) -> Flow<i32> {
-    let answer = call_routine(cx, "compare", compare, 0, &[one, two])?;
+    let answer = call_routine(cx, Role::Compare, compare, 0, &[one, two])?;
     slice::work(cx, 8)?;
     Ok(u32::try_from(answer & u64::from(u32::MAX)).unwrap_or(0).cast_signed())
 }

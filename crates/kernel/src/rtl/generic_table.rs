@@ -17,6 +17,7 @@ use engine::Flow;
 
 use super::tree::{self, Node, Side};
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::ex::list;
 use crate::ke::budget;
 use crate::ke::callout::call_routine;
@@ -139,7 +140,7 @@ impl Table {
             Avl(table) => cx.read(table + RTL_AVL_TABLE::CompareRoutine)?,
         };
         let arguments = [self.address(), buffer, self.data(node)];
-        let answer = call_routine(cx, "GenericTableCompare", routine, self.address(), &arguments)?;
+        let answer = call_routine(cx, Role::GenericTableCompare, routine, self.address(), &arguments)?;
         Ok(match answer & u64::from(u32::MAX) {
             0 => Ordering::Less,
             1 => Ordering::Greater,
@@ -153,7 +154,7 @@ impl Table {
             Avl(table) => cx.read(table + RTL_AVL_TABLE::AllocateRoutine)?,
         };
         let arguments = [self.address(), bytes.into()];
-        call_routine(cx, "GenericTableAllocate", routine, self.address(), &arguments).map(DriverPtr::new)
+        call_routine(cx, Role::GenericTableAllocate, routine, self.address(), &arguments).map(DriverPtr::new)
     }
 
     fn free(self, cx: &mut Cx<'_>, node: Node) -> Flow<()> {
@@ -162,7 +163,7 @@ impl Table {
             Avl(table) => cx.read(table + RTL_AVL_TABLE::FreeRoutine)?,
         };
         let arguments = [self.address(), node.address];
-        call_routine(cx, "GenericTableFree", routine, self.address(), &arguments).map(|_| ())
+        call_routine(cx, Role::GenericTableFree, routine, self.address(), &arguments).map(|_| ())
     }
 
     fn find(self, cx: &mut Cx<'_>, buffer: u64) -> Flow<Place> {
@@ -670,7 +671,7 @@ pub fn enumerate_like_a_directory(
         && !matches.is_null()
     {
         let arguments = [table.address(), table.data(node), data.address];
-        let answer = call_routine(cx, "GenericTableMatch", matches, table.address(), &arguments)?;
+        let answer = call_routine(cx, Role::GenericTableMatch, matches, table.address(), &arguments)?;
         match NtStatus(u32::try_from(answer & u64::from(u32::MAX)).unwrap_or_default()) {
             NtStatus::NO_MATCH => next = table.neighbour(cx, node, Side::Right)?,
             status if status.is_success() => break,

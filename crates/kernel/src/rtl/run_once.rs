@@ -7,6 +7,7 @@ use abi::{Code, DriverPtr, NtStatus};
 use engine::{Flow, StrandId};
 
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::ke::callout::call_routine;
 use crate::ke::{irql, wait};
 use crate::mm::pool;
@@ -124,8 +125,9 @@ pub fn execute(
     }
     cx.write(left, 0)?;
     let arguments = [once.address, parameter, left.address];
-    let done =
-        call_routine(cx, "RtlRunOnceInitFn", routine, once.address, &arguments)? & u64::from(u32::MAX) != 0;
+    let done = call_routine(cx, Role::RtlRunOnceInitFn, routine, once.address, &arguments)?
+        & u64::from(u32::MAX)
+        != 0;
     let value = cx.read(left)?;
     if context.is_null() {
         pool::free(cx, left)?;

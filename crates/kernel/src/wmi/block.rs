@@ -11,6 +11,7 @@ use super::Guid;
 use super::consumer::{self, Which};
 use super::node::{ALIGNMENT, Instance, at};
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::ke::callout::call_routine;
 use crate::mm::pool;
 use crate::ob::{self, Kind, Procedures};
@@ -394,7 +395,7 @@ pub(super) fn tell(cx: &mut Cx<'_>, guid: Guid, bytes: &[u8]) -> Flow<()> {
         }
         cx.write_bytes(block.address, bytes)?;
         ob::object::reference(cx, DriverPtr::<()>::new(object))?;
-        call_routine(cx, "WmiNotificationCallback", routine, object, &[block.address, context])?;
+        call_routine(cx, Role::WmiNotificationCallback, routine, object, &[block.address, context])?;
         pool::free(cx, block)?;
         ob::object::dereference(cx, DriverPtr::<()>::new(object))?;
     }

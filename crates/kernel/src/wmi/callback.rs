@@ -14,6 +14,7 @@ use engine::Flow;
 use super::registration::{FIRST_ROOM, MOST_ROOM};
 use super::{Guid, reginfo, trace};
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::ke::callout::call_routine;
 use crate::ldr;
 use crate::mm::pool;
@@ -159,7 +160,7 @@ fn call(
     let (path, buffer) = (guid.map_or(0, |_| block.address), block.address + BUFFER);
     let written: DriverPtr<u32> = DriverPtr::new(block.address + WRITTEN);
     let arguments = [minor.into(), path, room as u64, buffer, record, written.address];
-    let status = NtStatus(low32(call_routine(cx, "WmiCallback", routine, record, &arguments)?));
+    let status = NtStatus(low32(call_routine(cx, Role::WmiCallback, routine, record, &arguments)?));
     let first = if room < 4 { 0 } else { cx.read(DriverPtr::new(buffer))? };
     let length = cx.read(written)?;
     if status.is_success() && length as usize > room {

@@ -19,6 +19,7 @@ use super::Guid;
 use super::finish;
 use super::node::ALIGNMENT;
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::fields::Fields;
 use crate::io::{irp, routine};
 use crate::mm::pool;
@@ -152,7 +153,7 @@ fn call(cx: &mut Cx<'_>, asked: &Asked, place: Place) -> Flow<Result<NtStatus, N
             let size = cx.read(node + WNODE_SINGLE_INSTANCE::SizeDataBlock)?;
             let from = cx.read(node + WNODE_SINGLE_INSTANCE::DataBlockOffset)?;
             let rest = [u64::from(place.instance), size.into(), asked.buffer + u64::from(from)];
-            enter(cx, asked, place, "SetWmiDataBlock", code, &rest, NtStatus::WMI_READ_ONLY)
+            enter(cx, asked, place, Role::SetWmiDataBlock, code, &rest, NtStatus::WMI_READ_ONLY)
         }
         IRP_MN_CHANGE_SINGLE_ITEM => {
             let code = cx.read(asked.context + WMILIB_CONTEXT::SetWmiDataItem)?;
@@ -162,7 +163,7 @@ fn call(cx: &mut Cx<'_>, asked: &Asked, place: Place) -> Flow<Result<NtStatus, N
             let from = cx.read(node + WNODE_SINGLE_ITEM::DataBlockOffset)?;
             let data = asked.buffer + u64::from(from);
             let rest = [u64::from(place.instance), item.into(), size.into(), data];
-            enter(cx, asked, place, "SetWmiDataItem", code, &rest, NtStatus::WMI_READ_ONLY)
+            enter(cx, asked, place, Role::SetWmiDataItem, code, &rest, NtStatus::WMI_READ_ONLY)
         }
         IRP_MN_EXECUTE_METHOD => {
             let code = cx.read(asked.context + WMILIB_CONTEXT::ExecuteWmiMethod)?;
@@ -173,7 +174,7 @@ fn call(cx: &mut Cx<'_>, asked: &Asked, place: Place) -> Flow<Result<NtStatus, N
             let room = asked.room.saturating_sub(from);
             let data = asked.buffer + u64::from(from);
             let rest = [u64::from(place.instance), method.into(), size.into(), room.into(), data];
-            enter(cx, asked, place, "ExecuteWmiMethod", code, &rest, NtStatus::INVALID_DEVICE_REQUEST)
+            enter(cx, asked, place, Role::ExecuteWmiMethod, code, &rest, NtStatus::INVALID_DEVICE_REQUEST)
         }
         minor => {
             let code = cx.read(asked.context + WMILIB_CONTEXT::WmiFunctionControl)?;
@@ -182,7 +183,7 @@ fn call(cx: &mut Cx<'_>, asked: &Asked, place: Place) -> Flow<Result<NtStatus, N
             debug_assert!(is_data || is_off || minor == IRP_MN_ENABLE_EVENTS);
             let function = if is_data { WmiDataBlockControl } else { WmiEventControl };
             let rest = [u64::from(function), u64::from(!is_off)];
-            enter(cx, asked, place, "WmiFunctionControl", code, &rest, NtStatus::SUCCESS)
+            enter(cx, asked, place, Role::WmiFunctionControl, code, &rest, NtStatus::SUCCESS)
         }
     }
 }
@@ -192,7 +193,7 @@ fn enter(
     cx: &mut Cx<'_>,
     asked: &Asked,
     place: Place,
-    role: &'static str,
+    role: Role,
     code: DriverPtr<abi::Code>,
     rest: &[u64],
     without: NtStatus,
@@ -216,7 +217,7 @@ fn query_all(cx: &mut Cx<'_>, asked: &Asked, place: Place) -> Flow<Result<NtStat
         None => (0, 0, 0),
     };
     let rest = [0, place.count.into(), lengths, available.into(), data];
-    enter(cx, asked, place, "QueryWmiDataBlock", code, &rest, NtStatus::INVALID_DEVICE_REQUEST)
+    enter(cx, asked, place, Role::QueryWmiDataBlock, code, &rest, NtStatus::INVALID_DEVICE_REQUEST)
 }
 
 fn query_one(cx: &mut Cx<'_>, asked: &Asked, place: Place) -> Flow<Result<NtStatus, NtStatus>> {
@@ -230,7 +231,7 @@ fn query_one(cx: &mut Cx<'_>, asked: &Asked, place: Place) -> Flow<Result<NtStat
         ((node + WNODE_SINGLE_INSTANCE::SizeDataBlock).address, asked.buffer + u64::from(from))
     };
     let rest = [place.instance.into(), 1, lengths, available.into(), data];
-    enter(cx, asked, place, "QueryWmiDataBlock", code, &rest, NtStatus::INVALID_DEVICE_REQUEST)
+    enter(cx, asked, place, Role::QueryWmiDataBlock, code, &rest, NtStatus::INVALID_DEVICE_REQUEST)
 }
 
 /// What a driver's `QueryWmiRegInfo` says, where it says it.
@@ -278,7 +279,7 @@ fn registration(cx: &mut Cx<'_>, asked: &Asked) -> Flow<(NtStatus, u64)> {
     let out = [words.flags().address, words.name().address, words.path().address];
     let more = [words.resource().address, words.pdo().address];
     let arguments = [asked.device.address, out[0], out[1], out[2], more[0], more[1]];
-    let status = routine::call(cx, "QueryWmiRegInfo", code, asked.irp.address, &arguments)?;
+    let status = routine::call(cx, Role::QueryWmiRegInfo, code, asked.irp.address, &arguments)?;
     #[allow(clippy::cast_possible_truncation, reason = "the upper half of rax is undefined")]
     let status = NtStatus(status as u32);
     let built = if status.is_success() { Some(build(cx, asked, &words)?) } else { None };

@@ -11,7 +11,7 @@ mod text;
 use std::collections::BTreeMap;
 
 use engine::StrandId;
-use kernel::event::{Event, Kind, Reader, Stamp};
+use kernel::event::{Class, Event, Kind, Reader, Role, Stamp};
 
 use super::names::{bytes, status_text};
 use super::{Sink, SymbolBook};
@@ -43,10 +43,10 @@ impl Lane {
     }
 
     /// Where a routine of this role stands.
-    fn of_role(role: &str) -> Self {
-        match role {
-            "Isr" | "PassiveIsr" => Self::Interrupt,
-            role if role.contains("Dpc") => Self::Dpc,
+    fn of_role(role: Role) -> Self {
+        match role.class() {
+            Class::Isr | Class::PassiveIsr => Self::Interrupt,
+            Class::Dpc | Class::ThreadedDpc => Self::Dpc,
             _ => Self::Driver,
         }
     }
@@ -222,7 +222,7 @@ impl Figure {
                 self.answer(stamp, *request, format!("{name}: {}{moved}", status_text(*status)));
             }
             Event::Enter { role, routine, .. } => {
-                let lane = match (Lane::of_role(role), here) {
+                let lane = match (Lane::of_role(*role), here) {
                     // What a DPC or an interrupt routine has called back runs there.
                     (Lane::Driver, Lane::Dpc | Lane::Interrupt) => here,
                     (lane, _) => lane,

@@ -14,6 +14,7 @@ use engine::Flow;
 use super::transfer::{self, Registers};
 use super::{By, DMA_VIOLATION, extended, find, scatter_gather, system};
 use crate::cx::{Cx, Kernel};
+use crate::event::Role;
 use crate::io::routine;
 use crate::io::violation::device_name;
 use crate::ke::processor::DISPATCH_LEVEL;
@@ -216,7 +217,7 @@ fn next(k: &mut Kernel, at: u64) -> Option<Request> {
 fn control(cx: &mut Cx<'_>, at: u64, request: &Request, routine: DriverPtr<Code>, context: u64) -> Flow<()> {
     let Request { device, irp, base, .. } = *request;
     let arguments = [device.address, irp.address, base, context];
-    let action = routine::call(cx, "AdapterControl", routine, device.address, &arguments)? & 0xFFFF_FFFF;
+    let action = routine::call(cx, Role::AdapterControl, routine, device.address, &arguments)? & 0xFFFF_FFFF;
     if action == KeepObject.into() {
         return Ok(());
     }

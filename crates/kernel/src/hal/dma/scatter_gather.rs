@@ -16,6 +16,7 @@ use super::pieces::{self, Piece};
 use super::transfer::{self, Map};
 use super::{By, DMA_VIOLATION, find, system};
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::io::routine;
 use crate::mm::{mdl, mdl_map, pool};
 use crate::verdict::Verdict;
@@ -202,7 +203,7 @@ pub(super) fn run(cx: &mut Cx<'_>, at: u64, address: u64, request: &Request) -> 
         return Ok(());
     }
     let arguments = [request.device.address, request.irp.address, address, context];
-    routine::call(cx, "AdapterListControl", routine, request.device.address, &arguments).map(|_| ())
+    routine::call(cx, Role::AdapterListControl, routine, request.device.address, &arguments).map(|_| ())
 }
 
 /// Writes a list of what is mapped.

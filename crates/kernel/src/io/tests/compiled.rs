@@ -129,7 +129,7 @@ fn queued_writes_go_through_start_io_and_a_timers_dpc_one_after_the_other() {
     });
     outcome.clean();
     let position = |what: &str| outcome.trace.iter().position(|line| line.contains(what)).expect(what);
-    let order = ["role: \"DispatchWrite\"", "role: \"StartIo\"", "CustomTimerDpc", "IrpCompleted"];
+    let order = ["role: DispatchWrite", "role: StartIo", "CustomTimerDpc", "IrpCompleted"];
     let write = position(order[0]);
     let places = order
         .map(|what| write + outcome.trace[write..].iter().position(|line| line.contains(what)).expect(what));

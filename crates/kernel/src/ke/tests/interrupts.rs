@@ -100,16 +100,16 @@ fn an_interrupt_runs_the_service_routine_then_its_dpc_then_the_thread_that_waits
         let place = |what: &str| lines.iter().position(|line| line.contains(what)).expect(what);
         let order = [
             "Line { line: 5, asserted: true }",
-            "role: \"Isr\"",
+            "role: Isr",
             "DpcQueued",
             "claimed: true",
-            "Enter { role: \"CustomDpc\"",
+            "Enter { role: CustomDpc",
             "Woken",
         ];
         assert!(order.map(place).is_sorted(), "{lines:#?}");
-        let isr = &lines[place("Enter { role: \"Isr\"")];
+        let isr = &lines[place("Enter { role: Isr")];
         assert!(isr.contains(&format!("irql{}", irql_of_line(LINE))), "{isr}");
-        assert!(lines[place("Enter { role: \"CustomDpc\"")].contains("irql2"));
+        assert!(lines[place("Enter { role: CustomDpc")].contains("irql2"));
     });
 }
 

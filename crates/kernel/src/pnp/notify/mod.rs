@@ -19,6 +19,7 @@ use engine::{Flow, StrandId};
 use super::node::NodeId;
 use super::related;
 use crate::cx::{Cx, Kernel};
+use crate::event::Role;
 use crate::io::interface;
 use crate::ke::callout::call_routine;
 use crate::ke::{irql, wait};
@@ -188,7 +189,7 @@ fn call(cx: &mut Cx<'_>, entry: u64, notification: u64) -> Flow<Option<NtStatus>
         Some((known.callback, known.context))
     });
     let Some((routine, context)) = routine else { return Ok(None) };
-    let status = call_routine(cx, "PnpNotification", routine, entry, &[notification, context])?;
+    let status = call_routine(cx, Role::PnpNotification, routine, entry, &[notification, context])?;
     let is_over = cx.with(|k| ended(k, entry, strand));
     if is_over {
         forget(cx, entry)?;

@@ -13,6 +13,7 @@ use engine::Flow;
 
 use super::{TAG, Wanted, call, custom};
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::io::unload;
 use crate::ke::callout::call_routine;
 use crate::mm::pool;
@@ -96,7 +97,7 @@ fn tell_custom(cx: &mut Cx<'_>, event: &Custom) -> Flow<()> {
     custom::tell(cx, event.device, &event.bytes)?;
     if let Some((routine, context, driver)) = event.then {
         if !routine.is_null() {
-            call_routine(cx, "DeviceChangeComplete", routine, event.device.0, &[context])?;
+            call_routine(cx, Role::DeviceChangeComplete, routine, event.device.0, &[context])?;
         }
         unload::end_work(cx, driver)?;
     }

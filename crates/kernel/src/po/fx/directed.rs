@@ -12,6 +12,7 @@ use engine::Flow;
 use super::report::Answer;
 use super::{Directed, Power, component, drive, of_device, report};
 use crate::cx::{Cx, Kernel};
+use crate::event::Role;
 use crate::ke::wait::Timeout;
 use crate::ke::{thread, time};
 use crate::pnp::NodeId;
@@ -49,7 +50,7 @@ pub fn direct(cx: &mut Cx<'_>, id: NodeId, down: bool) -> Flow<NtStatus> {
         Some((routine, device.context))
     });
     let Some((routine, context)) = called else { return Ok(NtStatus::NO_SUCH_DEVICE) };
-    let role = if down { "DirectedPowerDownCallback" } else { "DirectedPowerUpCallback" };
+    let role = if down { Role::DirectedPowerDownCallback } else { Role::DirectedPowerUpCallback };
     let call = move |cx: &mut Cx<'_>| drive::call(cx, handle, role, routine, &[context, 0]);
     thread::spawn(cx, "power manager", Box::new(call))?;
     let to = if down { Directed::Down } else { Directed::Up };

@@ -12,6 +12,7 @@ use engine::{Flow, StrandId};
 use super::next::{self, DeviceStep, Step};
 use super::{Condition, Device, Power, changed, event_of};
 use crate::cx::{Cx, Kernel};
+use crate::event::Role;
 use crate::io::routine;
 use crate::ke::time::{self, Due};
 use crate::ke::wait::{self, Timeout};
@@ -19,7 +20,7 @@ use crate::ke::{self, thread};
 
 /// A call that is to be made: the routine is null where the driver has none, and has nothing to answer then.
 struct Call {
-    role: &'static str,
+    role: Role,
     routine: DriverPtr<Code>,
     arguments: [u64; 3],
 }
@@ -64,9 +65,9 @@ fn begin(k: &mut Kernel, handle: u64, index: usize, blocking: bool) -> Option<Ca
     loop {
         let step = next::of_component(device, index, blocking)?;
         let (role, routine, state) = match step {
-            Step::Active => ("ComponentActiveConditionCallback", device.routines.active, 0),
-            Step::Idle => ("ComponentIdleConditionCallback", device.routines.idle, 0),
-            Step::State(state) => ("ComponentIdleStateCallback", device.routines.idle_state, state),
+            Step::Active => (Role::ComponentActiveConditionCallback, device.routines.active, 0),
+            Step::Idle => (Role::ComponentIdleConditionCallback, device.routines.idle, 0),
+            Step::State(state) => (Role::ComponentIdleStateCallback, device.routines.idle_state, state),
         };
         let component = &mut device.components[index];
         let answered = routine.is_null();
@@ -99,7 +100,7 @@ fn begin_device(k: &mut Kernel, handle: u64) -> Option<Result<Call, u64>> {
         DeviceStep::Until(due) => return Some(Err(due)),
         DeviceStep::NotRequired => {
             device.power = Power::Dropping;
-            ("DevicePowerNotRequiredCallback", device.routines.not_required)
+            (Role::DevicePowerNotRequiredCallback, device.routines.not_required)
         }
         DeviceStep::Required if device.routines.required.is_null() => {
             device.is_on();
@@ -109,7 +110,7 @@ fn begin_device(k: &mut Kernel, handle: u64) -> Option<Result<Call, u64>> {
         }
         DeviceStep::Required => {
             (device.power, device.owed) = (Power::Rising, device.owed + 1);
-            ("DevicePowerRequiredCallback", device.routines.required)
+            (Role::DevicePowerRequiredCallback, device.routines.required)
         }
     };
     device.busy = true;
@@ -138,7 +139,7 @@ fn make(cx: &mut Cx<'_>, handle: u64, index: Option<usize>, call: &Call) -> Flow
 pub(super) fn call(
     cx: &mut Cx<'_>,
     handle: u64,
-    role: &'static str,
+    role: Role,
     routine: DriverPtr<Code>,
     arguments: &[u64],
 ) -> Flow<()> {

@@ -15,6 +15,7 @@ use engine::Flow;
 use super::component::{BadFlags, Manner};
 use super::{drive, report};
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::ke::thread;
 
 /// More sets than any component has.
@@ -144,7 +145,7 @@ pub fn change_multiple(
             states.changing = false;
             Some(())
         });
-        drive::call(cx, handle, "ComponentPerfStateCallback", routine, &arguments)
+        drive::call(cx, handle, Role::ComponentPerfStateCallback, routine, &arguments)
     };
     if is_here { call(cx) } else { thread::spawn(cx, "power manager", Box::new(call)).map(|_| ()) }
 }

@@ -9,6 +9,7 @@ use engine::Flow;
 
 use super::component::BadFlags;
 use crate::cx::Cx;
+use crate::event::Role;
 use crate::io::violation;
 use crate::pnp::NodeId;
 use crate::verdict::Verdict;
@@ -142,10 +143,10 @@ pub(super) fn not_outstanding(cx: &mut Cx<'_>, handle: u64, answer: Answer) -> F
 }
 
 /// The driver has not answered a directed transition.
-pub(super) fn overdue(cx: &mut Cx<'_>, handle: u64, role: &str) -> engine::Leave {
+pub(super) fn overdue(cx: &mut Cx<'_>, handle: u64, role: Role) -> engine::Leave {
     let device = name_of(cx, handle);
     let answer = match role {
-        "DirectedPowerDownCallback" => "PoFxCompleteDirectedPowerDown",
+        Role::DirectedPowerDownCallback => "PoFxCompleteDirectedPowerDown",
         _ => "PoFxReportDevicePoweredOn",
     };
     let message =

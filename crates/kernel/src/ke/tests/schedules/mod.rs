@@ -21,6 +21,7 @@ use image::Image;
 
 use super::interrupts::connection;
 use crate::Cx;
+use crate::event::Role;
 use crate::ke::interrupt::{self, Connection, irql_of_line, vector_of_line};
 use crate::ke::rig::{Driver, Line, Rig, SECOND_LINE, compile, message, settle, spawn};
 use crate::ke::{callout, scheduler};
@@ -140,7 +141,7 @@ impl Scenario {
         for (name, argument, priority, affinity) in self.threads.clone() {
             let routine = DriverPtr::new(driver.at(name));
             let strand = spawn(cx, name, move |cx| {
-                callout::call_routine(cx, "Test", routine, 0, &[argument]).map(|_| ())
+                callout::call_routine(cx, Role::Test, routine, 0, &[argument]).map(|_| ())
             });
             cx.with(|k| {
                 k.ke.ready.remove(strand);

@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use engine::StrandId;
 
-use crate::event::{Event, Kind, Reader, Stamp};
+use crate::event::{Event, Kind, Reader, Role, Stamp};
 
 /// A thread of the scenario.
 struct Thread {
@@ -26,7 +26,7 @@ struct Processor {
     below: Vec<u8>,
     thread: Option<StrandId>,
     /// Interrupt routines and DPCs that run, with the strand they run on.
-    asynchronous: Vec<(&'static str, u64, StrandId)>,
+    asynchronous: Vec<(Role, u64, StrandId)>,
     queued: Vec<u64>,
 }
 
@@ -44,7 +44,7 @@ struct State {
 #[derive(Clone, Default)]
 pub(super) struct Watch(Rc<RefCell<State>>);
 
-const DPCS: [&str; 3] = ["CustomDpc", "CustomTimerDpc", "DpcForIsr"];
+const DPCS: [Role; 3] = [Role::CustomDpc, Role::CustomTimerDpc, Role::DpcForIsr];
 
 impl Watch {
     pub(super) fn new(drains: bool) -> Self {
@@ -121,14 +121,14 @@ impl State {
                 }
             }
             Event::DpcQueued { dpc, inserted: true } if drains => processor.queued.push(*dpc),
-            Event::Enter { role: "Isr", object, .. } => {
+            Event::Enter { role: Role::Isr, object, .. } => {
                 if processor.below.last().is_some_and(|below| *below >= stamp.irql) {
                     return Some("an interrupt routine interrupts its own level or a higher one");
                 }
                 if running.contains(object) {
                     return Some("an interrupt routine runs twice at once");
                 }
-                processor.asynchronous.push(("Isr", *object, stamp.strand));
+                processor.asynchronous.push((Role::Isr, *object, stamp.strand));
             }
             Event::Enter { role, object, .. } if DPCS.contains(role) => {
                 if processor.asynchronous.iter().any(|(other, _, _)| DPCS.contains(other)) {
@@ -138,12 +138,12 @@ impl State {
                     return Some("a DPC begins at another level than 2");
                 }
                 processor.queued.retain(|queued| queued != object);
-                processor.asynchronous.push((role, *object, stamp.strand));
+                processor.asynchronous.push((*role, *object, stamp.strand));
             }
-            Event::Leave { role, .. } if *role == "Isr" || DPCS.contains(role) => {
+            Event::Leave { role, .. } if *role == Role::Isr || DPCS.contains(role) => {
                 processor.asynchronous.pop();
             }
-            Event::Leave { role: "Test", .. } => {
+            Event::Leave { role: Role::Test, .. } => {
                 self.threads.remove(&stamp.strand);
             }
             _ => {}

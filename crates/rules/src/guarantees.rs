@@ -1,5 +1,5 @@
-//! A reader of events that holds a machine to what the documentation promises drivers of interrupts, DPCs and levels. It knows
-//! nothing of the kernel but its events, and complains when the machine is gone.
+//! `guarantees`: holds a machine to what the documentation promises drivers of interrupts, DPCs and levels. What is broken is a fault of
+//! dirql's own, never a driver's.
 //!
 //! - A service routine interrupts only what is below its level, does not overlap itself or what is synchronized with it, and is not
 //!   called before it is connected or after it was disconnected (*Registering an ISR*, *Removing an ISR*, *KeSynchronizeExecution*).
@@ -12,49 +12,30 @@ use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::StrandId;
-use kernel::event::{Event, Kind, Reader, Stamp};
+use kernel::event::{Class, Event, Judgement, Kind, Reader, Role, Stamp};
 
 const DISPATCH_LEVEL: u8 = 2;
-/// So many complaints are kept: the first one tells.
-const MOST: usize = 10;
 
-/// What a routine is called for, by its role.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Part {
-    Isr,
-    PassiveIsr,
-    Synchronized,
-    Dpc,
-    ThreadedDpc,
+/// Whether it came between, and keeps its processor until it returns.
+const fn is_asynchronous(class: Class) -> bool {
+    matches!(class, Class::Isr | Class::Dpc)
 }
 
-impl Part {
-    fn of(role: &str) -> Option<Self> {
-        Some(match role {
-            "Isr" => Self::Isr,
-            "PassiveIsr" => Self::PassiveIsr,
-            "SynchCritSection" => Self::Synchronized,
-            "CustomDpc" | "CustomTimerDpc" | "DpcForIsr" => Self::Dpc,
-            "CustomThreadedDpc" => Self::ThreadedDpc,
-            _ => return None,
-        })
-    }
+/// Whether it has the lock of an interrupt object.
+const fn has_interrupt(class: Class) -> bool {
+    matches!(class, Class::Isr | Class::PassiveIsr | Class::Synchronized)
+}
 
-    /// Whether it came between, and keeps its processor until it returns.
-    const fn is_asynchronous(self) -> bool {
-        matches!(self, Self::Isr | Self::Dpc)
-    }
-
-    /// Whether it has the lock of an interrupt object.
-    const fn has_interrupt(self) -> bool {
-        matches!(self, Self::Isr | Self::PassiveIsr | Self::Synchronized)
-    }
+/// Whether anything is promised of a routine of this role.
+fn class_of(role: Role) -> Option<Class> {
+    let class = role.class();
+    (has_interrupt(class) || matches!(class, Class::Dpc | Class::ThreadedDpc)).then_some(class)
 }
 
 /// A routine that runs.
 #[derive(Clone, Copy, Debug)]
 struct Running {
-    part: Part,
+    class: Class,
     object: u64,
     strand: StrandId,
     processor: u32,
@@ -77,18 +58,13 @@ struct State {
     /// DPCs that have run: the kernel's own are queued, and call no routine of a driver's as one.
     of_drivers: BTreeSet<u64>,
     time: u64,
-    complaints: Vec<String>,
 }
 
 /// The reader.
-#[derive(Default)]
-pub(crate) struct Guarantees(State);
-
-impl Guarantees {
-    /// What it has complained of; nobody hears of it again.
-    pub(crate) fn take_complaints(&mut self) -> Vec<String> {
-        std::mem::take(&mut self.0.complaints)
-    }
+#[derive(Clone, Default)]
+pub struct Guarantees {
+    state: State,
+    broken: Option<String>,
 }
 
 impl Reader for Guarantees {
@@ -97,29 +73,25 @@ impl Reader for Guarantees {
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {
-        let complaint = self.0.follow(stamp, event);
-        if let Some(complaint) = complaint
-            && self.0.complaints.len() < MOST
-        {
-            self.0.complaints.push(format!("{complaint}: {stamp:?} {event:?}"));
+        if let Some(complaint) = self.state.follow(stamp, event) {
+            self.broken.get_or_insert_with(|| format!("{complaint}: {stamp:?} {event:?}"));
         }
     }
 
+    fn judges(&self) -> bool {
+        true
+    }
+
+    fn judgement(&mut self) -> Option<Judgement> {
+        self.broken.take().map(Judgement::Fault)
+    }
+
     fn save(&self) -> Option<Box<dyn Any>> {
-        Some(Box::new(self.0.clone()))
+        Some(Box::new(self.clone()))
     }
 
     fn restore(&mut self, saved: &dyn Any) {
-        let complaints = std::mem::take(&mut self.0.complaints);
-        self.0 = saved.downcast_ref::<State>().expect("it gave a state").clone();
-        self.0.complaints = complaints;
-    }
-}
-
-impl Drop for Guarantees {
-    fn drop(&mut self) {
-        let complaints = &self.0.complaints;
-        assert!(complaints.is_empty() || std::thread::panicking(), "{}", complaints.join("\n"));
+        self.clone_from(saved.downcast_ref().expect("it gave its state"));
     }
 }
 
@@ -132,7 +104,7 @@ impl State {
             .running
             .iter()
             .rev()
-            .find(|running| running.part.is_asynchronous() && running.processor == stamp.processor);
+            .find(|running| is_asynchronous(running.class) && running.processor == stamp.processor);
         if let Some(keeper) = keeper
             && stamp.strand != StrandId(0)
             && (stamp.strand != keeper.strand || stamp.irql < keeper.level)
@@ -167,14 +139,14 @@ impl State {
                 (!self.queued.remove(dpc)).then_some("a DPC is removed that was not queued")
             }
             Event::Enter { role, object, .. } => {
-                Part::of(role).and_then(|part| self.enter(stamp, part, *object))
+                class_of(*role).and_then(|class| self.enter(stamp, class, *object))
             }
             Event::Leave { role, .. } => {
-                let part = Part::of(role)?;
+                let class = class_of(*role)?;
                 let innermost = self
                     .running
                     .iter()
-                    .rposition(|running| running.part == part && running.strand == stamp.strand);
+                    .rposition(|running| running.class == class && running.strand == stamp.strand);
                 match innermost {
                     Some(innermost) => drop(self.running.remove(innermost)),
                     None => return Some("a routine returns that was not called"),
@@ -187,39 +159,39 @@ impl State {
 
     /// Whether a routine that belongs to this interrupt object runs.
     fn runs(&self, object: u64) -> bool {
-        self.running.iter().any(|running| running.part.has_interrupt() && running.object == object)
+        self.running.iter().any(|running| has_interrupt(running.class) && running.object == object)
     }
 
-    fn enter(&mut self, stamp: &Stamp, part: Part, object: u64) -> Option<&'static str> {
-        let wrong = self.wrong(stamp, part, object);
-        if matches!(part, Part::Dpc | Part::ThreadedDpc) {
+    fn enter(&mut self, stamp: &Stamp, class: Class, object: u64) -> Option<&'static str> {
+        let wrong = self.wrong(stamp, class, object);
+        if matches!(class, Class::Dpc | Class::ThreadedDpc) {
             self.queued.remove(&object);
             self.of_drivers.insert(object);
         }
         let Stamp { strand, processor, irql: level, .. } = *stamp;
-        self.running.push(Running { part, object, strand, processor, level });
+        self.running.push(Running { class, object, strand, processor, level });
         wrong
     }
 
     /// What is wrong with a call of a routine now.
-    fn wrong(&self, stamp: &Stamp, part: Part, object: u64) -> Option<&'static str> {
+    fn wrong(&self, stamp: &Stamp, class: Class, object: u64) -> Option<&'static str> {
         let mut here = self.running.iter().filter(|running| running.processor == stamp.processor);
-        if part.has_interrupt() && !self.connected.contains(&object) {
+        if has_interrupt(class) && !self.connected.contains(&object) {
             return Some("the routine of an interrupt object that is not connected is called");
         }
-        if part.has_interrupt() && self.runs(object) {
+        if has_interrupt(class) && self.runs(object) {
             return Some("what is synchronized with one interrupt runs twice at once");
         }
-        match part {
-            Part::Isr => {
+        match class {
+            Class::Isr => {
                 let below = self.processors.get(&stamp.processor)?.below.last()?;
                 (*below >= stamp.irql).then_some("a service routine interrupts its own level or a higher one")
             }
-            Part::Dpc | Part::ThreadedDpc if !self.queued.contains(&object) => {
+            Class::Dpc | Class::ThreadedDpc if !self.queued.contains(&object) => {
                 Some("a DPC runs that is in no queue")
             }
-            Part::Dpc if stamp.irql != DISPATCH_LEVEL => Some("a DPC begins at another level than 2"),
-            Part::Dpc if here.any(|running| running.part == Part::Dpc) => {
+            Class::Dpc if stamp.irql != DISPATCH_LEVEL => Some("a DPC begins at another level than 2"),
+            Class::Dpc if here.any(|running| running.class == Class::Dpc) => {
                 Some("a DPC runs inside another on the same processor")
             }
             _ => None,

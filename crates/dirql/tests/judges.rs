@@ -1,0 +1,136 @@
+//! Readers that judge: what they conclude is a finding like the kernel's own, stops the machine, or is a fault of dirql's; and a machine with
+//! all of them goes the way it goes without.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use dirql::{Bench, Outcome, Report, rules as known};
+use kernel::event::{Event, Judgement, Kind, Reader, Stamp};
+use kernel::verdict::{Tier, Verdict};
+use rig::{driver, start, start_unheard, try_play};
+
+const NAME: &str = r"\\.\DirqlClocks";
+
+/// Concludes the same from each call of this export.
+struct Of(&'static str, fn() -> Judgement, bool);
+
+impl Reader for Of {
+    fn wants(&self, kind: Kind) -> bool {
+        kind == Kind::Call || kind == Kind::Finding
+    }
+
+    fn event(&mut self, _stamp: &Stamp, event: &Event) {
+        let is_called = |row: u32| kernel::exports::row(row).is_some_and(|row| row.name == self.0);
+        // A finding is one of the events it reads: that would have no end, if it were asked about those too.
+        self.2 = match event {
+            Event::Call { export, .. } => is_called(*export),
+            _ => true,
+        };
+    }
+
+    fn judges(&self) -> bool {
+        true
+    }
+
+    fn judgement(&mut self) -> Option<Judgement> {
+        std::mem::take(&mut self.2).then(self.1)
+    }
+}
+
+/// What comes of the driver's misdeed of this number, with a reader of its own.
+fn of(export: &'static str, judgement: fn() -> Judgement, number: u32) -> Report {
+    let machine = start(|| Bench::new().driver(driver("clocks.sys")).reader(Of(export, judgement, false)));
+    commit(&machine, number);
+    machine.finish()
+}
+
+/// Has the driver do the misdeed of this number; what goes wrong stands in the report.
+fn commit(machine: &dirql::Machine, number: u32) {
+    let code = 0x0022_2800 + 4 * number;
+    let _ = try_play(machine, &format!("open {NAME} as f; ioctl f {code:#x}"));
+}
+
+fn finding(tier: Tier) -> Judgement {
+    Judgement::Finding(Box::new(Verdict {
+        tier,
+        ..Verdict::error("dpc-stalls", "the story's reader says so")
+    }))
+}
+
+#[test]
+fn an_error_stops_a_driver_in_a_loop_that_calls_nothing() {
+    const CALLS_NOTHING: u32 = 15;
+    let report = of("KeEnterCriticalRegion", || finding(Tier::Error), CALLS_NOTHING);
+    assert_eq!(report.outcome(), Outcome::Broken, "{report}");
+    let verdict = report.expect_verdict();
+    assert_eq!((verdict.rule, verdict.message.as_str()), ("dpc-stalls", "the story's reader says so"));
+    assert!(report.to_string().contains("CallsNothing"), "the stack is that of the moment: {report}");
+    assert!(report.sums.time < 1_000_000_000, "a loop would have gone on: {report}");
+}
+
+#[test]
+fn what_is_no_error_is_a_finding_and_the_run_goes_on() {
+    const STALLS: u32 = 13;
+    for tier in [Tier::Verifier, Tier::Warning, Tier::Advice] {
+        let judgement = match tier {
+            Tier::Verifier => || finding(Tier::Verifier),
+            Tier::Warning => || finding(Tier::Warning),
+            _ => || finding(Tier::Advice),
+        };
+        let report = of("KeFlushQueuedDpcs", judgement, STALLS);
+        assert_eq!(report.outcome(), Outcome::Clean, "{report}");
+        let tiers: Vec<Tier> = report.findings.iter().map(|finding| finding.tier).collect();
+        assert_eq!(tiers, [tier], "{report}");
+    }
+}
+
+#[test]
+fn a_fault_of_dirqls_own_is_no_drivers() {
+    let report = of("KeFlushQueuedDpcs", || Judgement::Fault("the story's reader says so".to_owned()), 13);
+    assert_eq!(report.outcome(), Outcome::OurFault, "{report}");
+    assert_eq!(report.our_fault.as_deref(), Some("the story's reader says so"));
+    assert!(report.verdict.is_none(), "{report}");
+}
+
+/// The driver's misdeed with these readers attached.
+fn with(rules: &str, number: u32) -> Report {
+    let judges = known::judges(rules).unwrap();
+    let machine = start_unheard(|| Bench::new().driver(driver("clocks.sys")).rules(&judges));
+    commit(&machine, number);
+    machine.finish()
+}
+
+#[test]
+fn stalls_of_a_dpc_that_are_too_long_in_all_are_told_if_that_is_asked_for() {
+    const TOO_OFTEN: u32 = 14;
+    let report = with("dpc-stalls", TOO_OFTEN);
+    assert_eq!(rig::rules(&report), ["dpc-stalls"], "{report}");
+    let text = report.to_string();
+    assert!(
+        text.contains("clocks.sys!Stalls (clocks.c")
+            && text.contains("stalled its processor for 125 microseconds in 5 calls"),
+        "{text}"
+    );
+    assert_eq!(report.outcome(), Outcome::Clean, "an advice fails no run");
+    assert!(rig::rules(&with("none", TOO_OFTEN)).is_empty());
+}
+
+/// Not: dpc-stalls
+#[test]
+fn a_dpc_that_stalls_as_long_as_it_may_is_not_told_and_all_readers_change_nothing() {
+    const IN_TIME: u32 = 13;
+    let [none, all] = ["none", "all"].map(|rules| with(rules, IN_TIME));
+    assert!(rig::rules(&all).is_empty(), "{all}");
+    assert_eq!(
+        (none.trace_hash, none.memory_hash, none.sums.time),
+        (all.trace_hash, all.memory_hash, all.sums.time)
+    );
+}
+
+#[test]
+fn a_name_that_none_has_is_refused_with_those_there_are() {
+    let error = known::judges("guarantee").map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("`guarantee`") && error.contains("dpc-stalls, guarantees"), "{error}");
+}

@@ -1,0 +1,100 @@
+//! `dpc-stalls`: a DPC routine busies its processor with `KeStallExecutionProcessor` for more than 100 microseconds in one call of it.
+//!
+//! Page: *Guidelines for Writing DPC Routines*, by which a DPC routine runs no longer than 100 microseconds, and hands the rest to a
+//! CustomTimerDpc or a work item. One long stall is the kernel's `long-stall`; this rule adds up short ones. *It does not* measure what the
+//! routine does otherwise: how fast a processor is, no driver decides. What a service routine stalls that interrupts the DPC is its own.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+
+use engine::StrandId;
+use kernel::event::{Class, Event, Judgement, Kind, Reader, Stamp};
+use kernel::exports;
+use kernel::verdict::Verdict;
+
+/// The rule's name.
+pub(super) const RULE: &str = "dpc-stalls";
+/// A DPC routine's time, in microseconds.
+const MOST: u64 = 100;
+
+/// A routine that came between and has not returned.
+#[derive(Clone, Copy)]
+struct Open {
+    class: Class,
+    routine: u64,
+    /// Microseconds that it has stalled, in so many calls.
+    stalled: u64,
+    calls: u64,
+    reported: bool,
+}
+
+/// The reader.
+#[derive(Clone, Default)]
+pub struct DpcStalls {
+    /// By strand, innermost last.
+    open: BTreeMap<StrandId, Vec<Open>>,
+    found: Option<String>,
+}
+
+impl Reader for DpcStalls {
+    fn wants(&self, kind: Kind) -> bool {
+        matches!(kind, Kind::Enter | Kind::Leave | Kind::Call)
+    }
+
+    fn event(&mut self, stamp: &Stamp, event: &Event) {
+        let open = self.open.entry(stamp.strand).or_default();
+        match event {
+            Event::Enter { role, routine, .. } if matters(role.class()) => {
+                let (class, routine) = (role.class(), *routine);
+                open.push(Open { class, routine, stalled: 0, calls: 0, reported: false });
+            }
+            Event::Leave { role, .. } if matters(role.class()) => drop(open.pop()),
+            Event::Call { export, arguments, .. } if is_stall(*export) => {
+                self.found = open.last_mut().and_then(|inside| inside.stalls(arguments[0] & 0xFFFF_FFFF));
+            }
+            _ => {}
+        }
+    }
+
+    fn judges(&self) -> bool {
+        true
+    }
+
+    fn judgement(&mut self) -> Option<Judgement> {
+        let message = self.found.take()?;
+        Some(Judgement::Finding(Box::new(Verdict::advice("dpc-stalls", message))))
+    }
+
+    fn save(&self) -> Option<Box<dyn Any>> {
+        Some(Box::new(self.clone()))
+    }
+
+    fn restore(&mut self, saved: &dyn Any) {
+        self.clone_from(saved.downcast_ref().expect("it gave its state"));
+    }
+}
+
+impl Open {
+    /// It stalls for so many microseconds more. What there is to say, once.
+    fn stalls(&mut self, microseconds: u64) -> Option<String> {
+        (self.stalled, self.calls) = (self.stalled + microseconds, self.calls + 1);
+        if self.class != Class::Dpc || self.calls == 1 || self.stalled <= MOST || self.reported {
+            return None;
+        }
+        self.reported = true;
+        let Self { routine, stalled, calls, .. } = self;
+        Some(format!(
+            "the DPC routine {routine:#x} has stalled its processor for {stalled} microseconds in {calls} calls of KeStallExecutionProcessor: \
+             it should be over after {MOST}"
+        ))
+    }
+}
+
+/// Whether a routine of this class has an account of its own.
+fn matters(class: Class) -> bool {
+    matches!(class, Class::Isr | Class::Dpc)
+}
+
+fn is_stall(export: u32) -> bool {
+    exports::row(export).is_some_and(|row| row.name == "KeStallExecutionProcessor")
+}

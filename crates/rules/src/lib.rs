@@ -1,0 +1,71 @@
+//! Readers of events that judge, one file each. They know nothing of the kernel but its events, and the kernel knows none of them.
+//!
+//! A rule whose state is at hand in the kernel stands there, where the thing happens; here stands what follows from several events. What is
+//! said about a driver has its row in the kernel's table of rules. A machine has those that it is asked to have.
+
+#![forbid(unsafe_code)]
+
+mod dpc_stalls;
+mod guarantees;
+
+use kernel::event::Reader;
+
+pub use dpc_stalls::DpcStalls;
+pub use guarantees::Guarantees;
+
+/// A reader that judges.
+#[derive(Clone, Copy)]
+pub struct Judge {
+    /// Its name: that of the rule in the kernel's table, if it is about drivers.
+    pub name: &'static str,
+    /// What it looks for.
+    pub about: &'static str,
+    /// Makes one that has read nothing.
+    pub make: fn() -> Box<dyn Reader>,
+}
+
+/// All of them, by name.
+pub const ALL: &[Judge] = &[
+    Judge {
+        name: dpc_stalls::RULE,
+        about: "a DPC routine that stalls for more than 100 microseconds in all",
+        make: || Box::new(DpcStalls::default()),
+    },
+    Judge {
+        name: "guarantees",
+        about: "whether dirql itself keeps what drivers are promised of interrupts, DPCs and levels",
+        make: || Box::new(Guarantees::default()),
+    },
+];
+
+/// Which of them a list names: names with commas between them, `all` or `none`.
+///
+/// # Errors
+/// The first name that none has.
+pub fn named(list: &str) -> Result<Vec<Judge>, String> {
+    match list {
+        "all" => Ok(ALL.to_vec()),
+        "none" => Ok(Vec::new()),
+        list => list.split(',').map(str::trim).map(find).collect(),
+    }
+}
+
+fn find(name: &str) -> Result<Judge, String> {
+    ALL.iter().find(|judge| judge.name == name).copied().ok_or_else(|| name.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_sorted_and_a_list_names_each_or_says_which_it_does_not() {
+        assert!(ALL.is_sorted_by_key(|judge| judge.name));
+        let names =
+            |list: &str| named(list).map(|found| found.iter().map(|judge| judge.name).collect::<Vec<_>>());
+        assert_eq!(names("all").unwrap().len(), ALL.len());
+        assert!(names("none").unwrap().is_empty());
+        assert_eq!(names("guarantees, dpc-stalls").unwrap(), ["guarantees", "dpc-stalls"]);
+        assert_eq!(names("guarantee").unwrap_err(), "guarantee");
+    }
+}
