@@ -1,0 +1,128 @@
+//! Random traffic to shipped drivers, by every path that the kernel has for it: the fast paths that a run takes, with the default readers
+//! and with none; the same with readers of all events; and the general paths, which a checked machine takes. All must come to the same:
+//! events, sums, prints, findings, the memory of drivers, the clock.
+//!
+//! `DIRQL_TRAFFIC` says how many scripts are made for each driver, `DIRQL_FIRST_SEED` from which seed on.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use dirql::explore::{Policy, Rng};
+use dirql::readers::{Json, Sink, SymbolBook};
+use dirql::{Bench, Report, ScriptText};
+use rig::traffic::{self, Traffic};
+use rig::{Buffer, wanted};
+
+/// Scripts for each driver.
+const SCRIPTS: u64 = 12;
+
+/// What came of a run, as far as no reader is needed for it.
+fn seen(report: &Report) -> String {
+    let sums = &report.sums;
+    let verdicts = report.verdict.iter().chain(&report.findings).collect::<Vec<_>>();
+    format!(
+        "{:?} {verdicts:?} {:?}\n{} ns, level {}, {:?}\n{:?}",
+        report.failure, report.our_fault, sums.time, sums.irql_high_water, sums.exports, report.prints
+    )
+}
+
+/// The same with what the default readers say.
+fn observed(report: &Report) -> String {
+    let Report { trace_hash, memory_hash, sums, .. } = report;
+    format!("{}\ntrace {trace_hash:032x}, memory {memory_hash:032x}\n{}", seen(report), sums.json())
+}
+
+/// A machine on which a script is played by a policy.
+struct Story<'s> {
+    traffic: Traffic,
+    script: &'s str,
+    policy: Policy,
+    processors: u32,
+}
+
+impl Story<'_> {
+    fn run(&self, change: impl FnOnce(Bench) -> Bench) -> Report {
+        let bench = change(self.traffic.bench(self.processors).policy(self.policy));
+        bench.run(Some(ScriptText::typed(self.script).play().unwrap())).unwrap()
+    }
+
+    /// With a reader of all events: their lines, and the report.
+    fn traced(&self, checked: bool) -> (String, Report) {
+        let lines = Buffer::default();
+        let json = Json::new(Sink::new(lines.clone()), SymbolBook::default());
+        let report = self.run(|bench| bench.checked(checked).rules(rules::ALL).reader(json));
+        (lines.text(), report)
+    }
+
+    fn compare(&self) {
+        let Self { traffic: Traffic { sys, .. }, script, policy, processors } = self;
+        let what = format!("{sys}, {policy}, {processors} processors");
+        let plain = self.run(|bench| bench);
+        let unobserved = self.run(Bench::unobserved);
+        let (fast_lines, fast) = self.traced(false);
+        let (general_lines, general) = self.traced(true);
+        let differs = fast_lines.lines().zip(general_lines.lines()).find(|(fast, general)| fast != general);
+        assert_eq!(differs, None, "{what}: an event differs\n{script}");
+        assert_eq!(fast_lines.lines().count(), general_lines.lines().count(), "{what}\n{script}");
+        assert_eq!(observed(&fast), observed(&general), "{what}: fast and general paths\n{script}");
+        assert_eq!(observed(&plain), observed(&fast), "{what}: default readers and all\n{script}");
+        assert_eq!(seen(&plain), seen(&unobserved), "{what}: default readers and none\n{script}");
+    }
+}
+
+fn both_ways(traffic: Traffic) {
+    let first = wanted("DIRQL_FIRST_SEED", 1);
+    for seed in first..first + wanted("DIRQL_TRAFFIC", SCRIPTS) {
+        let mut rng = Rng::new(seed);
+        let script = traffic.round(&mut rng);
+        let policy = match seed % 3 {
+            0 => Policy::Default,
+            1 => Policy::Random(seed),
+            _ => Policy::Pct { seed, depth: 3, steps: 1000 },
+        };
+        let processors = [1, 2, 8][usize::try_from(seed / 3 % 3).unwrap()];
+        Story { traffic, script: &script, policy, processors }.compare();
+    }
+}
+
+#[test]
+fn the_rust_driver_of_the_pci_9052() {
+    both_ways(traffic::PCI9052);
+}
+
+#[test]
+fn the_c_driver_of_the_pci_9052() {
+    both_ways(traffic::PCILINE);
+}
+
+#[test]
+fn the_rust_driver_of_the_educational_device() {
+    both_ways(traffic::EDU_RUST);
+}
+
+#[test]
+fn the_c_driver_of_the_educational_device() {
+    both_ways(traffic::EDU);
+}
+
+#[test]
+fn the_c_driver_of_the_bench_card() {
+    both_ways(traffic::CARD);
+}
+
+#[test]
+fn the_rust_driver_of_the_bench_card() {
+    both_ways(traffic::BENCH_RUST);
+}
+
+#[test]
+fn the_driver_with_messages() {
+    both_ways(traffic::MESSAGE);
+}
+
+#[test]
+fn the_driver_with_a_queue() {
+    both_ways(traffic::QUEUE);
+}
