@@ -254,6 +254,13 @@ impl Machine {
         self.on_thread("the look", move |cx| Ok(cx.with(|k| pool_check::held(k, &tag))))
     }
 
+    /// A hash of what drivers can find in memory now: see [`Report::memory_hash`].
+    #[must_use]
+    pub fn memory_hash(&self) -> u128 {
+        let engine = *self.host;
+        self.inside(|nt| nt.cx().with(|k| outside(|| memory::hash(engine, k))))
+    }
+
     /// Every line the driver has printed so far.
     #[must_use]
     pub fn prints(&self) -> Vec<String> {
