@@ -148,7 +148,7 @@ fn random_numbers_follow_from_the_seed() {
 #[test]
 fn the_debugger_is_told_what_the_filter_lets_through() {
     let report = tell(25, 12);
-    assert_eq!(report.prints, ["services: told 1", "in a list 2", "services: in a list 2"]);
+    assert_eq!(report.prints, ["services: sent 1", "in a list 2", "services: in a list 2"]);
 }
 
 #[test]

@@ -142,8 +142,8 @@ fn a_driver_is_told_of_processes_until_it_asks_to_be_no_more() {
     let first =
         machine.prints().iter().find_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap();
     assert_eq!(told.len(), 2, "{told:?}");
-    assert_eq!(told[0].trim(), format!("system: process {id} of {first} begins, told in {first}"));
-    assert!(told[1].starts_with(&format!("system: process {id} of {first} ends, told in ")), "{told:?}");
+    assert_eq!(told[0].trim(), format!("system: process {id} of {first} begins, seen in {first}"));
+    assert!(told[1].starts_with(&format!("system: process {id} of {first} ends, seen in ")), "{told:?}");
     machine.finish().expect_clean();
 }
 

@@ -161,7 +161,7 @@ fn an_event_of_a_drivers_own_is_told_to_those_who_have_the_device_open() {
          REPORT 0; REPORT 1; wait 1ms; REPORT 2; wait 1ms
          REPORT 3 expect STATUS_INVALID_DEVICE_REQUEST; REPORT 4 expect STATUS_INVALID_PARAMETER; LEAVE 0",
     );
-    let all = "all were told, at IRQL 0";
+    let all = "all have run, at IRQL 0";
     assert_eq!(told, ["own event 40, -1", "own event 41, -1", all, "own event 42, -1", all]);
 }
 
