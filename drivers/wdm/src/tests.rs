@@ -149,10 +149,10 @@ fn a_request_that_is_dropped_fails() {
 #[test]
 fn no_more_is_transferred_than_a_request_has_room_for() {
     let (device, mut passive) = rig(1);
-    for (said, reported) in [(3, 3), (4, 4), (5, 4), (usize::MAX, 4)] {
+    for (said, most) in [(3, 3), (4, 4), (5, 4), (usize::MAX, 4)] {
         let mut request = Request::read(0, 4);
         pended(&device, &mut request).complete(NtStatus::SUCCESS, said, &mut passive);
-        assert_eq!(fake::completed(), [(at(&request), NtStatus::SUCCESS, reported)], "the driver said {said}");
+        assert_eq!(fake::completed(), [(at(&request), NtStatus::SUCCESS, most)], "the driver said {said}");
     }
 }
 
