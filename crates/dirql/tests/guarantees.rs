@@ -13,7 +13,7 @@ const INTERRUPT: u64 = 0x1000;
 const DPC: u64 = 0x2000;
 
 /// An event on this processor at this level, by the strand of the processor's number.
-type Seen = (u32, u8, Event);
+type Told = (u32, u8, Event);
 
 fn enter(role: &'static str, object: u64) -> Event {
     Event::Enter { role, routine: 0x5000, object }
@@ -36,7 +36,7 @@ const fn queued(inserted: bool) -> Event {
 }
 
 /// What is complained of, without the events themselves.
-fn complaints(events: &[Seen]) -> Vec<String> {
+fn complaints(events: &[Told]) -> Vec<String> {
     let mut reader = Guarantees::default();
     for (number, (processor, irql, event)) in (0..).zip(events) {
         let strand = StrandId(processor + 1);
@@ -47,7 +47,7 @@ fn complaints(events: &[Seen]) -> Vec<String> {
 }
 
 /// An interrupt that queues a DPC, on processor 0.
-fn ordinary() -> Vec<Seen> {
+fn ordinary() -> Vec<Told> {
     vec![
         (0, 0, connection(true)),
         (0, 0, level(0, 5)),
@@ -72,7 +72,7 @@ fn what_is_as_it_should_be_is_not_complained_of() {
 }
 
 /// Complained of when this comes in front of event `at` of what is ordinary.
-fn with(at: usize, events: &[Seen]) -> String {
+fn with(at: usize, events: &[Told]) -> String {
     let mut all = ordinary();
     all.splice(at..at, events.iter().cloned());
     complaints(&all).first().cloned().unwrap_or_default()

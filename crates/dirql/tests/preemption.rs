@@ -132,7 +132,7 @@ impl Demand {
             }
             Event::Irql { to, .. } if !self.inside => self.due = self.up && *to < level,
             Event::Enter { role: "Isr", .. } if self.inside => {
-                assert!(self.up, "the routine is called though its line is not asserted");
+                assert!(self.up, "the routine is called though nobody asserts its line");
                 self.runs += 1;
             }
             _ => {}
