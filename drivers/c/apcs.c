@@ -9,7 +9,7 @@
  *   0x8F2      lets go who waits so
  *   0x900 + N  mistake N, which never comes back
  *
- * Each story sends itself such requests by IoBuildDeviceIoControlRequest, which are told by an event and a status block.
+ * Each story sends itself such requests by IoBuildDeviceIoControlRequest, whose end sets an event and fills a status block.
  */
 #include <ddk/wdm.h>
 #define STORIES "apcs"
@@ -80,7 +80,7 @@ static NTSTATUS EndLater(PIRP Irp)
     return STATUS_PENDING;
 }
 
-/* A request of this thread's, and where its end is told. */
+/* A request of this thread's, with the event and the status block of its end. */
 typedef struct _REQUEST {
     KEVENT Event;
     IO_STATUS_BLOCK Block;
@@ -107,7 +107,7 @@ static BOOLEAN IsTold(REQUEST *Request)
     return *(NTSTATUS volatile *)&Request->Block.Status != STATUS_PENDING;
 }
 
-/* All that is told at the end. */
+/* The event, the status block and the output at the request's end. */
 static BOOLEAN Is(REQUEST *Request, ULONG Value)
 {
     return Request->Block.Status == STATUS_SUCCESS && Request->Block.Information == sizeof(ULONG) &&
@@ -267,7 +267,7 @@ static ULONG WhileItWaits(VOID)
     return 0;
 }
 
-/* Several: each is told. */
+/* Several: each ends with its event and status block. */
 static ULONG Several(VOID)
 {
     REQUEST Requests[3];
@@ -299,7 +299,7 @@ static VOID NTAPI WaitForAnothers(PVOID Context)
     PsTerminateSystemThread(STATUS_SUCCESS);
 }
 
-/* Whoever else waits for the event is told no sooner than the thread whose request it is. */
+/* Another thread that waits for the event wakes no sooner than the thread whose request it is. */
 static ULONG ForAnotherThread(VOID)
 {
     HANDLE Handle;

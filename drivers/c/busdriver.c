@@ -95,7 +95,7 @@ static NTSTATUS BusRelationsOf(PBUS Bus, PIRP Irp)
                 Report(Bus, Relations, Device);
             }
         } else if (!Child->Known) {
-            DeleteChild(Child); /* nobody has ever heard of it, so nobody removes it */
+            DeleteChild(Child); /* it was never reported, so the PnP manager does not remove it */
         }
     }
     ReportWrong(Bus, Relations);

@@ -98,7 +98,7 @@ static VOID EndWaiting(PDEVICE_EXTENSION Extension, PIRP Cancelled, NTSTATUS Sta
 
     KeAcquireSpinLock(&Extension->Lock, &OldIrql);
     Irp = Extension->Waiting;
-    /* If somebody cancels it at this moment the cancel routine, which waits for the lock, completes it. */
+    /* If it is cancelled at this moment the cancel routine, which waits for the lock, completes it. */
     if (Irp != NULL && Cancelled == NULL && IoSetCancelRoutine(Irp, NULL) == NULL) {
         Irp = NULL;
     }

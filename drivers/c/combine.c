@@ -111,14 +111,14 @@ static VOID Prepare(PDEVICE_EXTENSION Extension)
     Write(Function, BENCH_DMA_DELAY, 0);
 }
 
-static VOID Answer(PDEVICE_EXTENSION Extension, PULONG Told)
+static VOID Answer(PDEVICE_EXTENSION Extension, PULONG Output)
 {
     Read(&Extension->Function, BENCH_DMA_STATUS); /* What was combined has arrived with this at the latest. */
-    Told[0] = Extension->Page.Words[0];
-    Told[1] = Extension->Page.Words[1];
+    Output[0] = Extension->Page.Words[0];
+    Output[1] = Extension->Page.Words[1];
 }
 
-static VOID Order(PDEVICE_EXTENSION Extension, BOOLEAN Careful, PULONG Told)
+static VOID Order(PDEVICE_EXTENSION Extension, BOOLEAN Careful, PULONG Output)
 {
     Prepare(Extension);
     Extension->Frame[0] = NEW;
@@ -127,10 +127,10 @@ static VOID Order(PDEVICE_EXTENSION Extension, BOOLEAN Careful, PULONG Told)
         SFENCE();
     }
     Extension->Combined[BENCH_DMA_COMMAND / sizeof(ULONG)] = DMA_START | DMA_TO_MEMORY;
-    Answer(Extension, Told);
+    Answer(Extension, Output);
 }
 
-static VOID Frame(PDEVICE_EXTENSION Extension, BOOLEAN Careful, PULONG Told)
+static VOID Frame(PDEVICE_EXTENSION Extension, BOOLEAN Careful, PULONG Output)
 {
     Prepare(Extension);
     Extension->Frame[0] = NEW;
@@ -139,11 +139,11 @@ static VOID Frame(PDEVICE_EXTENSION Extension, BOOLEAN Careful, PULONG Told)
         SFENCE();
     }
     Write(&Extension->Function, BENCH_DMA_COMMAND, DMA_START | DMA_TO_MEMORY);
-    Answer(Extension, Told);
+    Answer(Extension, Output);
 }
 
 /* Nothing empties the buffers while the driver waits for the card but what interrupts it. */
-static VOID Poll(PDEVICE_EXTENSION Extension, PULONG Told)
+static VOID Poll(PDEVICE_EXTENSION Extension, PULONG Output)
 {
     Prepare(Extension);
     Extension->Frame[0] = NEW;
@@ -153,7 +153,7 @@ static VOID Poll(PDEVICE_EXTENSION Extension, PULONG Told)
     while (Extension->Page.Words[1] == 0) {
         YieldProcessor();
     }
-    Answer(Extension, Told);
+    Answer(Extension, Output);
 }
 
 static VOID Empty(PFUNCTION Function)
@@ -163,7 +163,7 @@ static VOID Empty(PFUNCTION Function)
     }
 }
 
-static VOID Fifo(PDEVICE_EXTENSION Extension, BOOLEAN Careful, PULONG Told)
+static VOID Fifo(PDEVICE_EXTENSION Extension, BOOLEAN Careful, PULONG Output)
 {
     PFUNCTION Function = &Extension->Function;
 
@@ -173,8 +173,8 @@ static VOID Fifo(PDEVICE_EXTENSION Extension, BOOLEAN Careful, PULONG Told)
             KeMemoryBarrier();
         }
     }
-    Told[0] = Read(Function, BENCH_FIFO_STATUS) & 0xFF;
-    Told[1] = Read(Function, BENCH_FIFO);
+    Output[0] = Read(Function, BENCH_FIFO_STATUS) & 0xFF;
+    Output[1] = Read(Function, BENCH_FIFO);
     Empty(Function);
 }
 
@@ -201,7 +201,7 @@ static VOID NTAPI Ring(PVOID Context)
     PsTerminateSystemThread(STATUS_SUCCESS);
 }
 
-static VOID Other(PDEVICE_EXTENSION Extension, BOOLEAN Careful, PULONG Told)
+static VOID Other(PDEVICE_EXTENSION Extension, BOOLEAN Careful, PULONG Output)
 {
     KAFFINITY Before = KeSetSystemAffinityThreadEx(1);
     PVOID Thread;
@@ -228,8 +228,8 @@ static VOID Other(PDEVICE_EXTENSION Extension, BOOLEAN Careful, PULONG Told)
         KeWaitForSingleObject(Thread, Executive, KernelMode, FALSE, NULL);
         ObDereferenceObject(Thread);
     }
-    Told[0] = Extension->Page.Words[0];
-    Told[1] = Extension->Page.Words[1];
+    Output[0] = Extension->Page.Words[0];
+    Output[1] = Extension->Page.Words[1];
     KeRevertToUserAffinityThreadEx(Before);
 }
 
@@ -297,7 +297,7 @@ static VOID ByView(PHYSICAL_ADDRESS At, ULONG Protection)
     ZwClose(Section);
 }
 
-static VOID Kind(PDEVICE_EXTENSION Extension, ULONG Way, PULONG Told)
+static VOID Kind(PDEVICE_EXTENSION Extension, ULONG Way, PULONG Output)
 {
     PFUNCTION Function = &Extension->Function;
     PHYSICAL_ADDRESS At = MmGetPhysicalAddress(Function->Registers);
@@ -327,7 +327,7 @@ static VOID Kind(PDEVICE_EXTENSION Extension, ULONG Way, PULONG Told)
         ByView(At, PAGE_READWRITE | PAGE_WRITECOMBINE);
         break;
     }
-    Told[0] = Read(Function, BENCH_FIFO_STATUS) & 0xFF;
+    Output[0] = Read(Function, BENCH_FIFO_STATUS) & 0xFF;
     Empty(Function);
 }
 
@@ -406,14 +406,14 @@ static VOID Between(PDEVICE_EXTENSION Extension, ULONG Way)
     }
 }
 
-static VOID Fence(PDEVICE_EXTENSION Extension, ULONG Way, PULONG Told)
+static VOID Fence(PDEVICE_EXTENSION Extension, ULONG Way, PULONG Output)
 {
     PFUNCTION Function = &Extension->Function;
 
     Extension->Combined[BENCH_FIFO / sizeof(ULONG)] = 1;
     Between(Extension, Way);
     Extension->Combined[BENCH_FIFO / sizeof(ULONG)] = 2;
-    Told[0] = Read(Function, BENCH_FIFO_STATUS) & 0xFF;
+    Output[0] = Read(Function, BENCH_FIFO_STATUS) & 0xFF;
     Empty(Function);
     KeClearEvent(&Extension->Rung);
 }
@@ -440,32 +440,32 @@ static __attribute__((noinline)) VOID Wrong(PDEVICE_EXTENSION Extension, ULONG W
     SFENCE();
 }
 
-static NTSTATUS Perform(PDEVICE_EXTENSION Extension, ULONG Code, PULONG Told)
+static NTSTATUS Perform(PDEVICE_EXTENSION Extension, ULONG Code, PULONG Output)
 {
-    ULONG Asked = Told[0];
+    ULONG Asked = Output[0];
 
-    Told[0] = Told[1] = 0;
+    Output[0] = Output[1] = 0;
     switch (Code) {
     case IOCTL_COMBINE_ORDER:
-        Order(Extension, Asked != 0, Told);
+        Order(Extension, Asked != 0, Output);
         break;
     case IOCTL_COMBINE_FIFO:
-        Fifo(Extension, Asked != 0, Told);
+        Fifo(Extension, Asked != 0, Output);
         break;
     case IOCTL_COMBINE_FRAME:
-        Frame(Extension, Asked != 0, Told);
+        Frame(Extension, Asked != 0, Output);
         break;
     case IOCTL_COMBINE_OTHER:
-        Other(Extension, Asked != 0, Told);
+        Other(Extension, Asked != 0, Output);
         break;
     case IOCTL_COMBINE_KIND:
-        Kind(Extension, Asked, Told);
+        Kind(Extension, Asked, Output);
         break;
     case IOCTL_COMBINE_FENCE:
-        Fence(Extension, Asked, Told);
+        Fence(Extension, Asked, Output);
         break;
     case IOCTL_COMBINE_POLL:
-        Poll(Extension, Told);
+        Poll(Extension, Output);
         break;
     case IOCTL_COMBINE_WRONG:
         Wrong(Extension, Asked);

@@ -22,11 +22,11 @@ NTKERNELAPI ULONG NTAPI KeQueryActiveProcessorCountEx(USHORT Group);
 
 typedef struct TALLY {
     ULONG Sum;        /* entries, counted under the lock */
-    ULONG Inside;     /* how often somebody else was inside, too */
+    ULONG Inside;     /* how often another was inside, too */
     ULONG Elsewhere;  /* how often a thread was not on its processor */
     ULONG Processors; /* different ones that threads ran on */
     ULONG Entries[THREADS]; /* of each thread */
-    ULONG Checksum; /* the number of whoever enters, from 1, times how often it has, added up */
+    ULONG Checksum; /* the number of each that enters, from 1, times how often it has, added up */
 } TALLY;
 
 DRIVER_INITIALIZE DriverEntry;

@@ -1,5 +1,5 @@
 /*
- * correct.sys: a gallery of what correct drivers do. Each idiom of the folder correct is told by its name: one control code
+ * correct.sys: a gallery of what correct drivers do. Each idiom of the folder correct runs by its name: one control code
  * (CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)) to \\.\DirqlCorrect takes the name and answers
  * with a STORY_RESULT; another (0x801) answers with all names, a line each. No run of it may end in a verdict, whatever the
  * schedule. What needs a card or requests of applications is in drivers of its own.

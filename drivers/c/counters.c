@@ -130,7 +130,7 @@ static ULONG ClosesAll(VOID)
 static NTSTATUS NTAPI TellsOfQueues(PCW_CALLBACK_TYPE Type, PCW_MASK_INFORMATION *Info, PVOID Context)
 {
     static FAST Values[2] = {{0, 100}, {0, 200}};
-    UNICODE_STRING Nobody = RTL_CONSTANT_STRING(L"");
+    UNICODE_STRING NoName = RTL_CONSTANT_STRING(L"");
     NTSTATUS Status = STATUS_SUCCESS;
 
     Seen[Type]++;
@@ -148,7 +148,7 @@ static NTSTATUS NTAPI TellsOfQueues(PCW_CALLBACK_TYPE Type, PCW_MASK_INFORMATION
     if (Type == CollectData) {
         PCW_DATA Short = {&Values[0], FIELD_OFFSET(FAST, Interrupts)};
 
-        Wrong |= PcwAddInstance(Info->Buffer, &Nobody, 1, 1, &Short) != STATUS_INVALID_BUFFER_SIZE ? 0x40 : 0;
+        Wrong |= PcwAddInstance(Info->Buffer, &NoName, 1, 1, &Short) != STATUS_INVALID_BUFFER_SIZE ? 0x40 : 0;
     }
     for (ULONG Queue = 0; Queue < 2 && NT_SUCCESS(Status); Queue++) {
         PCW_DATA Data = {Type == CollectData ? &Values[Queue] : NULL, sizeof(FAST)};

@@ -142,7 +142,7 @@ static BOOLEAN CardInterrupt(PDEVICE_OBJECT Device)
     }
     Write(&Extension->Function, EDU_INTERRUPT_ACKNOWLEDGE, Status);
     Extension->State.Interrupts++;
-    if (InterlockedAnd(&Extension->Awaited, ~(LONG)Status) & Status) { /* not one that nobody asked for */
+    if (InterlockedAnd(&Extension->Awaited, ~(LONG)Status) & Status) { /* not one that no request asked for */
         IoRequestDpc(Device, Device->CurrentIrp, NULL);
     }
     return TRUE;
@@ -289,7 +289,7 @@ static NTSTATUS CardStart(PDEVICE_OBJECT Device)
     if ((Read(&Extension->Function, EDU_IDENTIFICATION) & 0xFFFF) != 0x00ED) {
         return STATUS_DEVICE_CONFIGURATION_ERROR;
     }
-    Highest.QuadPart = 0xFFFFFFF; /* 28 bits: what the card can do unless it is told otherwise */
+    Highest.QuadPart = 0xFFFFFFF; /* 28 bits: what the card can do unless its dma_mask says more */
     Extension->Common = MmAllocateContiguousMemory(EDU_BUFFER_LENGTH, Highest);
     if (Extension->Common == NULL) {
         return STATUS_INSUFFICIENT_RESOURCES;

@@ -209,7 +209,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     return Complete(Irp, STATUS_SUCCESS, Length);
 }
 
-/* Messages only: the line is nobody's that this driver knows of. */
+/* Messages only: the line is another device's. */
 static BOOLEAN CardInterrupt(PDEVICE_OBJECT Device)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;

@@ -1,7 +1,7 @@
 /*
  * files.sys: a driver without hardware that opens files on a device of its own and uses names, handles and the registry as
  * correct drivers do. \\.\DirqlFiles, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED, FILE_ANY_ACCESS), N being the
- * index into Stories below; each answers with one STORY_RESULT. The stories are in the folder files; most were told
+ * index into Stories below; each answers with one STORY_RESULT. The stories are in the folder files; most are there
  * because dirql once accused a correct driver, or hid from it what Windows shows.
  *
  * Control code 0x8FF is no story: the driver watches the end of the process that asks, and prints what it sees of it.

@@ -172,7 +172,7 @@ static VOID EndHeld(PHELD Held, PVOID Whose, NTSTATUS Status)
     }
 }
 
-/* The device is about to be deleted, and nobody has it open any more. */
+/* The device is about to be deleted, and has no open file any more. */
 static VOID ForgetHeld(PHELD Held)
 {
     RaiseBar(Held, HELD_GONE);

@@ -642,7 +642,7 @@ static VOID CardPower(PDEVICE_OBJECT Device, BOOLEAN On)
     }
 }
 
-/* Nobody uses the framework any more: the registration goes, and what waited for a component is told. */
+/* The framework is no longer used: the registration goes, and requests that waited for a component fail. */
 static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;

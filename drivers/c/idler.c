@@ -37,7 +37,7 @@ typedef struct _IDLER_STATE {
     ULONG Downs;     /* 00 */
     ULONG Ups;       /* 04 */
     ULONG Counter;   /* 08 */
-    ULONG Told;      /* 0C times that a setting was told */
+    ULONG Sets;      /* 0C settings that have arrived */
     ULONG Source;    /* 10 what GUID_ACDC_POWER_SOURCE was last */
     ULONG Own;       /* 14 what the driver's own setting was last */
     ULONG Watched;   /* 18 whether the last power request was watched in time */
@@ -67,7 +67,7 @@ static NTSTATUS NTAPI SettingChanged(LPCGUID Setting, PVOID Value, ULONG Length,
     if (Length != sizeof(ULONG) || KeGetCurrentIrql() != PASSIVE_LEVEL) {
         return STATUS_INVALID_PARAMETER;
     }
-    Extension->State.Told++;
+    Extension->State.Sets++;
     if (RtlCompareMemory(Setting, &PowerSource, sizeof(GUID)) == sizeof(GUID)) {
         Extension->State.Source = *(PULONG)Value;
     } else if (RtlCompareMemory(Setting, &OwnSetting, sizeof(GUID)) == sizeof(GUID)) {
@@ -242,7 +242,7 @@ static VOID CardPower(PDEVICE_OBJECT Device, BOOLEAN On)
     Extension->State.Seconds = Seconds;
 }
 
-/* The device stops, or goes: nobody is told anything any more, and the system may sleep. */
+/* The device stops, or goes: its callbacks are unregistered, and the system may sleep. */
 static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;

@@ -1,7 +1,7 @@
 /*
  * late.sys: a Plug and Play function driver for the card `bench` that has both of its bus masters work at once: writes of \\.\DirqlLate go to the
  * card by one of them, reads come from it by the other, each by a scatter/gather list whose pieces lie in a common buffer of its own. Whatever
- * comes first is completed first. IOCTL_LATE_MISUSE has the next request end before the card has told that it is done; the card's keys `late` and
+ * comes first is completed first. IOCTL_LATE_MISUSE has the next request end before the card has said that it is done; the card's keys `late` and
  * `pieces` say whether that is noticed.
  */
 #include <ddk/wdm.h>

@@ -26,7 +26,7 @@ typedef struct _LAYER {
     PDEVICE_OBJECT Pdo;
     PDEVICE_OBJECT Lower;
     IO_REMOVE_LOCK RemoveLock;
-    BOOLEAN Leaving; /* it has agreed to be removed: nobody opens it any more */
+    BOOLEAN Leaving; /* it has agreed to be removed: opens fail */
     LONG Special; /* paging, hibernation and dump files on the device */
 } LAYER, *PLAYER;
 

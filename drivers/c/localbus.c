@@ -1,6 +1,6 @@
 /*
  * localbus.sys: a Plug and Play function driver for the PLX PCI 9052 that measures what accesses through local space 0 take; its device is
- * \\.\LocalBus. Each request says what LAS0BRD is to hold, and is told how many nanoseconds of the performance counter have passed:
+ * \\.\LocalBus. Each request says what LAS0BRD is to hold, and gets how many nanoseconds of the performance counter have passed:
  *   IOCTL_LOCALBUS_READ reads a word of memory again and again.
  *   IOCTL_LOCALBUS_WRITE writes one again and again.
  *   IOCTL_LOCALBUS_POLL rings the built-in peripheral and polls its status until it is done; tells how often, too.
@@ -79,11 +79,11 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
     LOCALBUS_ASKED Asked;
-    LOCALBUS_TOLD Told;
+    LOCALBUS_TOLD Answer;
     LARGE_INTEGER Begin, End, Frequency;
 
     if (Stack->Parameters.DeviceIoControl.InputBufferLength < sizeof(Asked) ||
-        Stack->Parameters.DeviceIoControl.OutputBufferLength < sizeof(Told)) {
+        Stack->Parameters.DeviceIoControl.OutputBufferLength < sizeof(Answer)) {
         return Complete(Irp, STATUS_INVALID_PARAMETER, 0);
     }
     if (Extension->Local == NULL) {
@@ -97,21 +97,21 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     Begin = KeQueryPerformanceCounter(&Frequency);
     switch (Stack->Parameters.DeviceIoControl.IoControlCode) {
     case IOCTL_LOCALBUS_READ:
-        Told.Count = ReadWords(Extension->Local, Asked.Count);
+        Answer.Count = ReadWords(Extension->Local, Asked.Count);
         break;
     case IOCTL_LOCALBUS_WRITE:
-        Told.Count = WriteWords(Extension->Local, Asked.Count);
+        Answer.Count = WriteWords(Extension->Local, Asked.Count);
         break;
     case IOCTL_LOCALBUS_POLL:
-        Told.Count = Poll(Extension->Local);
+        Answer.Count = Poll(Extension->Local);
         break;
     default:
         return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
     }
     End = KeQueryPerformanceCounter(NULL);
-    Told.Nanoseconds = (ULONG)((End.QuadPart - Begin.QuadPart) * 1000000000 / Frequency.QuadPart);
-    *(LOCALBUS_TOLD *)Irp->AssociatedIrp.SystemBuffer = Told;
-    return Complete(Irp, STATUS_SUCCESS, sizeof(Told));
+    Answer.Nanoseconds = (ULONG)((End.QuadPart - Begin.QuadPart) * 1000000000 / Frequency.QuadPart);
+    *(LOCALBUS_TOLD *)Irp->AssociatedIrp.SystemBuffer = Answer;
+    return Complete(Irp, STATUS_SUCCESS, sizeof(Answer));
 }
 
 static BOOLEAN CardInterrupt(PDEVICE_OBJECT Device)

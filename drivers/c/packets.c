@@ -145,7 +145,7 @@ static VOID NTAPI StartIo(PDEVICE_OBJECT Device, PIRP Irp)
     IoAcquireCancelSpinLock(&OldIrql);
     Mine = Irp == Device->CurrentIrp;
     if (Mine && Irp->Cancel && !Extension->NonCancelable) {
-        /* Before it had a cancel routine: nobody else ends it. Else CancelPacket has it, and starts the next one. */
+        /* Before it had a cancel routine: it is ended here. Else CancelPacket has it, and starts the next one. */
         TooLate = IoSetCancelRoutine(Irp, NULL) != NULL;
         Mine = FALSE;
     }

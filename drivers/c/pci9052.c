@@ -322,7 +322,7 @@ static VOID GoDown(PDEVICE_EXTENSION Extension)
         }
         KeCancelTimer(&Extension->PollTimer);
         KeFlushQueuedDpcs();
-        /* Behind whoever has CNTRL: a word of the EEPROM is programmed whole. */
+        /* Behind the owner of CNTRL: a word of the EEPROM is programmed whole. */
         KeWaitForSingleObject(&Extension->Cntrl, Executive, KernelMode, FALSE, NULL);
         Quiet(Extension);
         KeSetEvent(&Extension->Cntrl, IO_NO_INCREMENT, FALSE);
@@ -421,7 +421,7 @@ static VOID InitializeExtension(PDEVICE_OBJECT Device, PDEVICE_OBJECT Pdo)
     QueueInitialize(&Extension->InFlight, 1);
     QueueInitialize(&Extension->Waiters, 1);
     ExInitializeRundownProtection(&Extension->Users);
-    ExWaitForRundownProtectionRelease(&Extension->Users); /* nobody comes in before the start */
+    ExWaitForRundownProtectionRelease(&Extension->Users); /* closed until the start */
     IoInitializeRemoveLock(&Extension->RemoveLock, PCI9052_TAG, 0, 0);
     IoInitializeDpcRequest(Device, DpcForIsr);
 }

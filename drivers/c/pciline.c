@@ -176,7 +176,7 @@ static PIRP TakeWaiter(PDEVICE_EXTENSION Extension)
     return Irp;
 }
 
-/* Ends the transfer in flight, if nobody else has, and starts the next. At DISPATCH_LEVEL. */
+/* Ends the transfer in flight, if it has not ended, and starts the next. At DISPATCH_LEVEL. */
 static VOID FinishTransfer(PDEVICE_EXTENSION Extension, NTSTATUS Status)
 {
     PIRP Irp = InterlockedExchangePointer((PVOID *)&Extension->InFlight, NULL);

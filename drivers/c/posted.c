@@ -77,17 +77,17 @@ static BOOLEAN CardInterrupt(PDEVICE_OBJECT Device)
     return TRUE;
 }
 
-static VOID Raise(PDEVICE_EXTENSION Extension, BOOLEAN ReadsBack, PULONG Told)
+static VOID Raise(PDEVICE_EXTENSION Extension, BOOLEAN ReadsBack, PULONG Output)
 {
     Extension->ReadsBack = ReadsBack;
     Extension->Claimed = Extension->NotClaimed = 0;
     Write(&Extension->Function, BENCH_RAISE, 1);
     KeWaitForSingleObject(&Extension->Served, Executive, KernelMode, FALSE, NULL);
-    Told[0] = (ULONG)Extension->Claimed;
-    Told[1] = (ULONG)Extension->NotClaimed;
+    Output[0] = (ULONG)Extension->Claimed;
+    Output[1] = (ULONG)Extension->NotClaimed;
 }
 
-static VOID Data(PDEVICE_EXTENSION Extension, BOOLEAN ReadsBack, PULONG Told)
+static VOID Data(PDEVICE_EXTENSION Extension, BOOLEAN ReadsBack, PULONG Output)
 {
     PFUNCTION Function = &Extension->Function;
 
@@ -101,45 +101,45 @@ static VOID Data(PDEVICE_EXTENSION Extension, BOOLEAN ReadsBack, PULONG Told)
     if (ReadsBack) {
         Read(Function, BENCH_DMA_STATUS);
     }
-    Told[0] = *Extension->Page.Words;
+    Output[0] = *Extension->Page.Words;
     Read(Function, BENCH_DMA_STATUS); /* The card is at rest before the next request. */
-    Told[1] = *Extension->Page.Words;
+    Output[1] = *Extension->Page.Words;
 }
 
-static VOID Order(PFUNCTION Function, PULONG Told)
+static VOID Order(PFUNCTION Function, PULONG Output)
 {
     Write(Function, BENCH_FIFO, 0x11);
     Write(Function, BENCH_FIFO, 0x22);
-    Told[0] = Read(Function, BENCH_FIFO);
-    Told[1] = Read(Function, BENCH_FIFO);
+    Output[0] = Read(Function, BENCH_FIFO);
+    Output[1] = Read(Function, BENCH_FIFO);
 }
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    PULONG Told = Irp->AssociatedIrp.SystemBuffer;
+    PULONG Output = Irp->AssociatedIrp.SystemBuffer;
     BOOLEAN ReadsBack;
 
     if (Stack->Parameters.DeviceIoControl.InputBufferLength < sizeof(ULONG) ||
         Stack->Parameters.DeviceIoControl.OutputBufferLength < 2 * sizeof(ULONG) || Extension->Page.Adapter == NULL) {
         return Complete(Irp, STATUS_INVALID_PARAMETER, 0);
     }
-    ReadsBack = Told[0] != 0;
+    ReadsBack = Output[0] != 0;
     switch (Stack->Parameters.DeviceIoControl.IoControlCode) {
     case IOCTL_POSTED_RAISE:
-        Raise(Extension, ReadsBack, Told);
+        Raise(Extension, ReadsBack, Output);
         break;
     case IOCTL_POSTED_DATA:
-        Data(Extension, ReadsBack, Told);
+        Data(Extension, ReadsBack, Output);
         break;
     case IOCTL_POSTED_ORDER:
-        Order(&Extension->Function, Told);
+        Order(&Extension->Function, Output);
         break;
     case IOCTL_POSTED_REFUSED:
         WRITE_REGISTER_UCHAR(Extension->Function.Registers + BENCH_ENABLE, 1);
         KeStallExecutionProcessor(50);
-        Told[0] = Read(&Extension->Function, BENCH_ENABLE);
+        Output[0] = Read(&Extension->Function, BENCH_ENABLE);
         break;
     default:
         return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);

@@ -132,7 +132,7 @@ static NTSTATUS NTAPI DispatchRead(PDEVICE_OBJECT Device, PIRP Irp)
     InsertTailList(&Extension->Reads, &Irp->Tail.Overlay.ListEntry);
     IoSetCancelRoutine(Irp, CancelRead);
     if (Irp->Cancel && IoSetCancelRoutine(Irp, NULL) != NULL) {
-        /* Cancelled before the routine was set: nobody else will complete it. */
+        /* Cancelled before the routine was set: it is completed here. */
         RemoveEntryList(&Irp->Tail.Overlay.ListEntry);
         KeReleaseSpinLock(&Extension->Lock, OldIrql);
         CompleteCancelled(Extension, Irp);
@@ -257,7 +257,7 @@ static VOID NTAPI WriteDpc(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argu
 
 /*
  * Takes File's writes out of the device queue, leaving the others in order. The cancel spin lock keeps IoStartPacket
- * and IoStartNextPacket out, since both were told that these IRPs can be cancelled.
+ * and IoStartNextPacket out, since both were called with the flag that these IRPs can be cancelled.
  */
 static VOID TakeQueuedWrites(PDEVICE_OBJECT Device, PFILE_OBJECT File, PLIST_ENTRY Taken)
 {

@@ -53,11 +53,11 @@ typedef struct _SHEET_STATE {
 typedef struct _DEVICE_EXTENSION {
     FUNCTION Function;
     ULONG Revision;
-    volatile LONG Causes; /* that no request has been told of */
+    volatile LONG Causes; /* that no request has returned */
     KSPIN_LOCK Lock;      /* of Waiting */
     PIRP Waiting;
     BOOLEAN EjectsAtClose;
-    ULONG DeviceState; /* what the next IRP_MN_QUERY_PNP_DEVICE_STATE is told */
+    ULONG DeviceState; /* what the next IRP_MN_QUERY_PNP_DEVICE_STATE gets */
     SHEET_STATE State;
 } DEVICE_EXTENSION, *PDEVICE_EXTENSION;
 

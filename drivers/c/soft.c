@@ -3,7 +3,7 @@
  * device has an interface, {5A0F7B52-3C1E-4B6F-9E57-0D1B8A2C4E61}.
  *
  * IOCTL_SOFT_WHO answers who the device is to the system: the text of the property whose number is the input. IOCTL_SOFT_MANNERS has it refuse
- * what it may refuse, and make mistakes, until it is told otherwise. IOCTL_SOFT_EJECT is the button on the device. IOCTL_SOFT_RELATE has the device
+ * what it may refuse, and make mistakes, until the next such request. IOCTL_SOFT_EJECT is the button on the device. IOCTL_SOFT_RELATE has the device
  * name another one of this driver's as its relation, IOCTL_SOFT_STATE has it say something about its state, IOCTL_SOFT_NEXT is about the
  * device that is added next, IOCTL_SOFT_SPECIAL answers which special files are on it, and IOCTL_SOFT_POWER sends it to a power state (soft/soft.h).
  *

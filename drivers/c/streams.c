@@ -86,7 +86,7 @@ static ULONG NoneAndOne(VOID)
     CHECK(After.At == Bytes && After.Count == 0 && Left() == 0);
     After = INS("rep insl", Port(PORT32), Back, 0);
     CHECK(After.At == Back && Back[0] == 0);
-    /* Without a prefix the count is nobody's. */
+    /* Without a prefix the count is not used. */
     After = OUTS("outsb", Port(PORT8), Bytes, 7);
     CHECK(After.At == Bytes + 1 && After.Count == 7 && Left() == 1);
     After = INS("insb", Port(PORT8), Back, 7);

@@ -1,6 +1,6 @@
 /*
  * tracing.sys: providers of events that are traced, or not. \\.\DirqlTracing, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED,
- * FILE_ANY_ACCESS), N being the index into Stories below; each answers with one STORY_RESULT. The first is for a system on which nobody traces, the others for one
+ * FILE_ANY_ACCESS), N being the index into Stories below; each answers with one STORY_RESULT. The first is for a system without a trace session, the others for one
  * on which all providers are traced at level 4 with the keywords 0x30.
  */
 #include <ddk/wdm.h>

@@ -41,8 +41,8 @@ typedef struct _WAKE_STATE {
 typedef struct _DEVICE_EXTENSION {
     FUNCTION Function;
     KSPIN_LOCK Lock; /* of Armed and Waits */
-    PIRP Armed;      /* the wait/wake request on its way, which whoever cancels it takes */
-    KEVENT Back;     /* it has come back to whoever took it */
+    PIRP Armed;      /* the wait/wake request on its way, which a routine that cancels it takes */
+    KEVENT Back;     /* it has come back to the routine that took it */
     ULONG Waits;     /* requests that were asked for and have not ended */
     ULONG Disarming; /* who waits until there are none: one that comes meanwhile ends at once */
     KEVENT Disarmed; /* set while there are none */
@@ -91,7 +91,7 @@ static VOID NTAPI WaitEnded(PDEVICE_OBJECT Device, UCHAR Minor, POWER_STATE Stat
     CountWaits(Extension, -1);
 }
 
-/* The request comes back up: to whoever cancels it, so that it is there as long as IoCancelIrp needs it, or it ends. */
+/* The request comes back up: to the routine that cancels it, so that it is there as long as IoCancelIrp needs it, or it ends. */
 static NTSTATUS NTAPI WaitIsBack(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
 {
     PDEVICE_EXTENSION Extension = Context;
@@ -143,7 +143,7 @@ static NTSTATUS NTAPI DispatchWakePower(PDEVICE_OBJECT Device, PIRP Irp)
     }
     Extension->Armed = Irp;
     KeReleaseSpinLock(&Extension->Lock, Old);
-    IoMarkIrpPending(Irp); /* whoever cancels it meanwhile completes it, perhaps later */
+    IoMarkIrpPending(Irp); /* a routine that cancels it meanwhile completes it, perhaps later */
     IoCopyCurrentIrpStackLocationToNext(Irp);
     IoSetCompletionRoutine(Irp, WaitIsBack, Extension, TRUE, TRUE, TRUE);
     PoCallDriver(Extension->Function.Lower, Irp);
@@ -189,17 +189,17 @@ static VOID Disarm(PDEVICE_EXTENSION Extension)
 
 static NTSTATUS Capabilities(PDEVICE_EXTENSION Extension, PULONG Out)
 {
-    DEVICE_CAPABILITIES Told;
+    DEVICE_CAPABILITIES Caps;
     IO_STATUS_BLOCK Block;
     NTSTATUS Status;
     KEVENT Done;
     PIRP Irp;
 
-    RtlZeroMemory(&Told, sizeof(Told));
-    Told.Size = sizeof(Told);
-    Told.Version = 1;
-    Told.Address = (ULONG)-1;
-    Told.UINumber = (ULONG)-1;
+    RtlZeroMemory(&Caps, sizeof(Caps));
+    Caps.Size = sizeof(Caps);
+    Caps.Version = 1;
+    Caps.Address = (ULONG)-1;
+    Caps.UINumber = (ULONG)-1;
     KeInitializeEvent(&Done, NotificationEvent, FALSE);
     Irp = IoBuildSynchronousFsdRequest(IRP_MJ_PNP, Extension->Function.Lower, NULL, 0, NULL, &Done, &Block);
     if (Irp == NULL) {
@@ -207,17 +207,17 @@ static NTSTATUS Capabilities(PDEVICE_EXTENSION Extension, PULONG Out)
     }
     Irp->IoStatus.Status = STATUS_NOT_SUPPORTED;
     IoGetNextIrpStackLocation(Irp)->MinorFunction = IRP_MN_QUERY_CAPABILITIES;
-    IoGetNextIrpStackLocation(Irp)->Parameters.DeviceCapabilities.Capabilities = &Told;
+    IoGetNextIrpStackLocation(Irp)->Parameters.DeviceCapabilities.Capabilities = &Caps;
     Status = IoCallDriver(Extension->Function.Lower, Irp);
     if (Status == STATUS_PENDING) {
         KeWaitForSingleObject(&Done, Executive, KernelMode, FALSE, NULL);
         Status = Block.Status;
     }
-    Out[0] = Told.SystemWake;
-    Out[1] = Told.DeviceWake;
-    Out[2] = Told.DeviceD1;
-    Out[3] = Told.DeviceD2;
-    Out[4] = Told.WakeFromD0 | Told.WakeFromD1 << 1 | Told.WakeFromD2 << 2 | Told.WakeFromD3 << 3;
+    Out[0] = Caps.SystemWake;
+    Out[1] = Caps.DeviceWake;
+    Out[2] = Caps.DeviceD1;
+    Out[3] = Caps.DeviceD2;
+    Out[4] = Caps.WakeFromD0 | Caps.WakeFromD1 << 1 | Caps.WakeFromD2 << 2 | Caps.WakeFromD3 << 3;
     return Status;
 }
 
@@ -296,7 +296,7 @@ static VOID CardPower(PDEVICE_OBJECT Device, BOOLEAN On)
     Extension->State.Ups += On;
 }
 
-/* A device that stops wakes nobody. */
+/* A device that stops does not wake the system. */
 static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;

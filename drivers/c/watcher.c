@@ -1,15 +1,15 @@
 /*
- * watcher.sys: a driver that wants to be told of another's device by Plug and Play notification: that of correct_pnp.sys. Its device is \\.\DirqlWatcher. Control codes
+ * watcher.sys: a driver that watches another's device by Plug and Play notification: that of correct_pnp.sys. Its device is \\.\DirqlWatcher. Control codes
  * CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED, FILE_ANY_ACCESS), each with one byte of input:
  *   0 watches the interfaces of that class; 1: those that are there, too; 2: with a second registration beside
  *   1 opens the device and watches it; the byte is one of the MANNER_ numbers
  *   2 takes all registrations back; 1: those of interfaces only; 2: in another thread, while a callback may run
- *   3 reports an event of its own about the device: 0 and waits until it was told; 1 and is called then; 2 at DISPATCH_LEVEL; 3 one of the system's; 4 too short
+ *   3 reports an event of its own about the device: 0 and waits until all callbacks have run; 1 and is called then; 2 at DISPATCH_LEVEL; 3 one of the system's; 4 too short
  *   4 registers for what makes no sense
  *   5 takes a registration back twice
  *   6 properties of the device; 7 another interface of its own
  *   8 opens its own device and watches that: it says that the other's stands behind it; the byte is a MANNER_
- * What it is told is printed. Built with -DEARLY (watcher_early.sys) it watches interfaces, with two registrations, from its DriverEntry on.
+ * It prints its notifications. Built with -DEARLY (watcher_early.sys) it watches interfaces, with two registrations, from its DriverEntry on.
  */
 #include <initguid.h>
 #include <ddk/wdm.h>
@@ -209,9 +209,9 @@ static VOID LeaveTarget(VOID)
     ForgetDevice();
 }
 
-static VOID NTAPI Told(PVOID Context)
+static VOID NTAPI Notified(PVOID Context)
 {
-    DbgPrint("watcher: all were told, at IRQL %u\n", KeGetCurrentIrql());
+    DbgPrint("watcher: all have run, at IRQL %u\n", KeGetCurrentIrql());
     UNREFERENCED_PARAMETER(Context);
 }
 
@@ -234,10 +234,10 @@ static NTSTATUS Report(UCHAR How)
         return IoReportTargetDeviceChange(Pdo, &Event);
     }
     if (How != 2) {
-        return IoReportTargetDeviceChangeAsynchronous(Pdo, &Event, Told, NULL);
+        return IoReportTargetDeviceChangeAsynchronous(Pdo, &Event, Notified, NULL);
     }
     KeRaiseIrql(DISPATCH_LEVEL, &Old);
-    Status = IoReportTargetDeviceChangeAsynchronous(Pdo, &Event, Told, NULL);
+    Status = IoReportTargetDeviceChangeAsynchronous(Pdo, &Event, Notified, NULL);
     KeLowerIrql(Old);
     return Status;
 }
@@ -443,7 +443,7 @@ static NTSTATUS AskBehind(PIRP Irp)
         Status = Block.Status;
     }
     ObDereferenceObject(Behind);
-    /* The list, and the reference in it, are whoever's who asked. */
+    /* The list, and the reference in it, are the caller's. */
     return Complete(Irp, Status, NT_SUCCESS(Status) ? Block.Information : 0);
 }
 

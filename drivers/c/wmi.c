@@ -5,7 +5,7 @@
  *   02 methods   one instance: how many methods were run, answered later by a work item. Method 1 adds two ULONGs; 2 yields as many bytes
  *                as its ULONG says; 3 fires the event 03 with its input
  *   03 events    of one instance, nothing but events
- * What it is told to do is printed.
+ * Requests that make it do something are printed.
  *
  * Built with -DOVERRUNS (wmi_overruns.sys) it says of counters that it has written more than there was room for; with -DSTAYS
  * (wmi_stays.sys) it forgets to deregister; with -DBY_HAND (wmi_by_hand.sys) it says by itself what it registers, and forgets to reference the

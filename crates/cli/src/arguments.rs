@@ -157,7 +157,7 @@ pub(crate) struct Setup {
     #[arg(long, value_name = "LIST", default_value = "none", value_parser = judges)]
     pub(crate) rules: Judges,
     /// Each block of pool that a driver allocates has pages of its own and ends before one that is never there, and those of a freed one
-    /// are gone: who goes beyond is told there, though accesses are not tested. All blocks, or those of the tags named (`?` and
+    /// are gone: an access beyond is reported there, though accesses are not tested. All blocks, or those of the tags named (`?` and
     /// `*` stand for any), with commas between them; `start`: blocks begin behind the page that is not there instead
     #[arg(long, value_name = "TAGS", num_args = 0..=1, default_value = "none", default_missing_value = "all", require_equals = true)]
     pub(crate) special_pool: SpecialPool,
@@ -166,8 +166,8 @@ pub(crate) struct Setup {
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub(crate) quota: Option<u64>,
     /// A session traces since before the driver is loaded: of `all` providers of events, or of those whose GUIDs are named, with commas between
-    /// them; `level=N` (5, verbose, if not given) and `flags=0xN` (all) say what it wants. Providers are told that they are enabled (ETW, TraceLogging,
-    /// WPP), and what they write is in the trace. Without it nobody traces
+    /// them; `level=N` (5, verbose, if not given) and `flags=0xN` (all) say what it wants. Providers (ETW, TraceLogging, WPP) are enabled,
+    /// and what they write is in the trace. Without it nothing is traced
     #[arg(long, value_name = "all|GUID[,level=N][,flags=0xN]", default_value = "")]
     pub(crate) trace_providers: TraceProviders,
     /// The Windows it is to be: 7, 8.1, 10-22h2 or 11-24h2
@@ -257,7 +257,7 @@ Without --ask and --watch the blocks are listed. Questions:
 
 Exit codes:
   0  all was answered, and the run is clean
-  1  a driver refused (the status is told), an expectation did not hold, or the driver broke a rule
+  1  a driver refused (the status is printed), an expectation did not hold, or the driver broke a rule
   2  unusable arguments or input
   3  no answer: a fault of dirql's own, or the driver needs something that dirql does not have yet; or the answer cannot be written";
 
@@ -299,7 +299,7 @@ pub(crate) struct Explore {
     /// accesses, interlocked instructions, and loads and stores of memory that others touch. Many more schedules
     #[arg(long)]
     pub(crate) instructions: bool,
-    /// Test each access of the driver's before it happens, in every schedule: slower, and wrong ones are told that no fast schedule
+    /// Test each access of the driver's before it happens, in every schedule: slower, and finds wrong ones that no fast schedule
     /// shows. Without it the schedule that is shown is tested so, or, if none is broken, the one that departs nowhere
     #[arg(long)]
     pub(crate) checked: bool,
@@ -313,7 +313,7 @@ pub(crate) struct Explore {
     /// --schedules says. The policy decides from the script's first command on
     #[arg(long, value_name = "POLICY", conflicts_with_all = ["preemptions", "instructions", "faults"])]
     pub(crate) policy: Option<Policy>,
-    /// So many processes search at a time; as many as the host has processors, if not given. What is found and told does not
+    /// So many processes search at a time; as many as the host has processors, if not given. The findings and the output do not
     /// depend on it
     #[arg(long, value_name = "N", conflicts_with = "in_process", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) workers: Option<u32>,
@@ -324,7 +324,7 @@ pub(crate) struct Explore {
     /// interrupt routine and DPC; as a picture if the name ends in `.svg`, else as text
     #[arg(long, value_name = "FILE")]
     pub(crate) figure: Option<PathBuf>,
-    /// Carries the script out in one schedule only, of which a search has told the choices; an empty text is the usual one
+    /// Carries the script out in one schedule only, whose choices a search has printed; an empty text is the usual one
     #[arg(long = crate::explore::FOLLOW, value_name = "CHOICES")]
     pub(crate) follow: Option<String>,
     /// This process runs the schedule of these choices, which was found.

@@ -21,13 +21,13 @@ impl Death {
         let (what, whose, of_itself) = match (hung_for, status.signal()) {
             (Some(limit), _) => (
                 format!("no end after {} s of the host's time, so the run was ended", limit.as_secs()),
-                "dirql's, if it hangs; nobody's, if the run is only long (--host-timeout gives it more). A driver's endless \
-                 loop or wait is told by a verdict; that it writes over dirql's own memory, with --checked",
+                "dirql's, if it hangs; no one's, if the run is only long (--host-timeout gives it more). A driver's endless \
+                 loop or wait ends with a verdict; so do its writes over dirql's own memory, with --checked",
                 true,
             ),
             (None, Some(signal @ (KILL | TERMINATE | INTERRUPT))) => (
                 format!("the process that ran the machine was ended by {}", signal_name(signal)),
-                "nobody's here: that came from outside (somebody, or the host being out of memory)",
+                "neither dirql's nor the driver's: that came from outside (a user, or the host being out of memory)",
                 false,
             ),
             (None, Some(signal)) => {
@@ -41,7 +41,7 @@ impl Death {
         Self { what: format!("{what}{words}"), whose, of_itself, hung: hung_for.is_some() }
     }
 
-    /// Nobody ended it from outside, or it hung: it may be the driver's doing.
+    /// It was not ended from outside, or it hung: it may be the driver's doing.
     pub(crate) fn is_of_itself(&self) -> bool {
         self.of_itself
     }

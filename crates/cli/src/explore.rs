@@ -247,8 +247,8 @@ fn follow(arguments: &Explore, jail: Option<Jail>, choices: &str, death: Option<
 /// What came of the schedule that the user wanted to see.
 fn followed(report: &Report, replay: &Replay) -> Result<u8> {
     if let Some(complaint) = replay.complaints().first() {
-        let told = format!("--{FOLLOW}: these are no choices of such a run: {complaint}");
-        return Err(Error::Input(InputError::new(told)).into());
+        let message = format!("--{FOLLOW}: these are no choices of such a run: {complaint}");
+        return Err(Error::Input(InputError::new(message)).into());
     }
     Ok(report.outcome().exit_code())
 }
@@ -285,14 +285,14 @@ fn as_text(searched: &Searched<String>, arguments: &Explore) -> String {
     };
     match &searched.found {
         Some((choices, outcome)) => {
-            let told = match choices.len() {
+            let departures = match choices.len() {
                 0 => "It is the usual one".to_owned(),
                 1 => "It departs from the usual one once; the report says how, in words".to_owned(),
                 n => format!("It departs from the usual one {n} times; the report says how, in words"),
             };
             // What was found besides stands between this and the run.
             let begins = if searched.remarks.is_empty() { " That run, from its beginning:\n" } else { "" };
-            format!("{explored}: the last one is {outcome}{lost}. {told}.{begins}")
+            format!("{explored}: the last one is {outcome}{lost}. {departures}.{begins}")
         }
         None if !searched.complete && lost.is_empty() => {
             format!("{explored}, and none is broken; there are more (--schedules says how many to try)")

@@ -1,4 +1,4 @@
-//! Ways for the process that runs a machine to die, for tests of whoever watches it: `DIRQL_FAIL=abort`, in debug builds.
+//! Ways for the process that runs a machine to die, for tests of the process that watches it: `DIRQL_FAIL=abort`, in debug builds.
 //!
 //! Each ends the process before its report, so none can make a run look better than it is.
 

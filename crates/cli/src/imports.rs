@@ -52,6 +52,6 @@ fn show(all: &[ImportStatus]) {
     let missing = all.iter().filter(|import| imports::status_name(import.status) == "missing").count();
     say!("{} imports, {missing} missing", all.len());
     if missing > 0 {
-        say!("a driver with missing imports still runs: calling or reading one is told by name");
+        say!("a driver with missing imports still runs: calling or reading one is reported by name");
     }
 }

@@ -40,7 +40,7 @@ const END: &str = "end ";
 /// Behind `--`, the number of the file in which that number comes.
 pub(crate) const PASS: &str = "pass";
 /// How a line begins that tells what was done so far.
-const TOLD: &str = "told: ";
+const DONE: &str = "done: ";
 /// How the line begins that holds the last line of the command's output, whatever comes before it.
 const LAST: &str = "last: ";
 /// Behind `--`, the number of the file that holds what is on its way to standard output.
@@ -63,7 +63,7 @@ pub(crate) struct Done {
 
 /// What is left to be done: a process runs one machine, and can open no file any more.
 struct Next {
-    /// One line, told to the process that does it.
+    /// One line, an argument of the process that does it.
     what: String,
     /// It adds something, and the exit code stands.
     stands: bool,
@@ -92,7 +92,7 @@ impl Done {
 }
 
 /// Runs `command` in a process of its own, unless `isolation` says otherwise. It is given the jail that it must lock
-/// itself in before the first driver instruction. A command may need several machines, one after the other: each turn is told
+/// itself in before the first driver instruction. A command may need several machines, one after the other: each turn gets
 /// what the one before left, and has a process of its own.
 ///
 /// `after_death` is as [`shown`] has it.
@@ -202,9 +202,9 @@ impl Confined {
     }
 }
 
-/// In the process that runs the machine: tells the watcher, which is [`told`], one line more.
+/// In the process that runs the machine: sends one more line to the watcher ([`watch`]).
 pub(crate) fn tell(line: &str) {
-    write_all(&io::stdin(), format!("{TOLD}{line}\n").as_bytes());
+    write_all(&io::stdin(), format!("{DONE}{line}\n").as_bytes());
 }
 
 /// If the watcher is gone, so is this process soon.
@@ -223,7 +223,7 @@ impl Drop for Confined {
     }
 }
 
-/// Standard output for what a machine's readers write: collected, where whoever watches finds it if this process dies.
+/// Standard output for what a machine's readers write: collected, where the watcher finds it if this process dies.
 ///
 /// # Errors
 /// The host's.
@@ -251,7 +251,7 @@ impl Write for Unbuffered {
     }
 }
 
-/// How long lines may be under way, for whoever looks on.
+/// A line is on the terminal after this time at the latest.
 const PACE: Duration = Duration::from_millis(100);
 
 /// Lines of which the clock is not asked, at most.
@@ -337,17 +337,17 @@ pub(crate) fn shown(
     })
 }
 
-/// One process of them, of which nothing is printed: its exit code, or how it died; and the lines that it has told ([`tell`]).
+/// One such process, of which nothing is printed: its exit code, or how it died; and its lines of [`tell`].
 ///
 /// # Errors
 /// The process cannot be started.
 pub(crate) fn untold(isolation: &Isolation, more: &[String]) -> Result<(Result<u8, Death>, Vec<String>)> {
     let ended = end(start(more, [Stdio::null; 2], None)?, isolation.host_limit())?;
-    let told = ended.said.lines().filter_map(|line| line.strip_prefix(TOLD)).map(str::to_owned).collect();
-    Ok((ended.code().ok_or_else(|| ended.how()), told))
+    let lines = ended.said.lines().filter_map(|line| line.strip_prefix(DONE)).map(str::to_owned).collect();
+    Ok((ended.code().ok_or_else(|| ended.how()), lines))
 }
 
-/// How a process has ended whose lines were told.
+/// How a process has ended whose lines were passed on.
 pub(crate) enum End {
     /// With this exit code, and this was on its standard error.
     With(u8, String),
@@ -358,11 +358,11 @@ pub(crate) enum End {
 }
 
 /// Starts this command again with `more` arguments, and gives `each` line of [`tell`] as it comes, until the process ends, or
-/// `each` says that it has heard enough, or `stop` does. The host's limit is for the time between two lines. Nothing is printed.
+/// `each` returns false, or `stop` is set. The host's limit is for the time between two lines. Nothing is printed.
 ///
 /// # Errors
 /// The process cannot be started.
-pub(crate) fn told(
+pub(crate) fn watch(
     isolation: &Isolation,
     more: &[String],
     stop: &AtomicBool,
@@ -377,7 +377,7 @@ pub(crate) fn told(
             while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
                 let text = String::from_utf8_lossy(&line[..=end]).into_owned();
                 line.drain(..=end);
-                match text.trim_end().strip_prefix(TOLD) {
+                match text.trim_end().strip_prefix(DONE) {
                     Some(text) => enough = enough || !each(text),
                     None => {
                         said.push_str(&text);
@@ -415,13 +415,13 @@ fn start(
     outbox: Option<&File>,
 ) -> Result<(Child, PipeReader, Secret)> {
     let (notes, its_end) = io::pipe().context("a pipe to the process that runs the machine")?;
-    let secret = Secret::new().context("a number that nobody knows")?;
+    let secret = Secret::new().context("a random number")?;
     let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
     arguments.insert(1, format!("--{CONFINED}={}", std::process::id()).into());
     arguments.insert(2, format!("--{PASS}={}", secret.file.as_raw_fd()).into());
     arguments.splice(2..2, more.iter().map(Into::into));
     let mut command = Command::new("/proc/self/exe");
-    command.args(arguments).env(terminal::TOLD, terminal::width().to_string());
+    command.args(arguments).env(terminal::WIDTH_VARIABLE, terminal::width().to_string());
     command.stdin(its_end).stdout(outputs[0]()).stderr(outputs[1]());
     let child = heir(&mut command, [Some(&secret.file), outbox])
         .context("the process that runs the machine cannot be started (--in-process does without)")?;
@@ -459,7 +459,7 @@ impl Secret {
     fn hears(&mut self, said: &str) {
         let over = |line: &str| line.starts_with(OVER) && line.ends_with('\n');
         if !self.granted && said.split_inclusive('\n').any(over) {
-            // Without it, the process is told as one that has not ended well.
+            // Without it, the process counts as one that has not ended well.
             self.granted = pass::grant(&self.file, self.number).is_ok();
         }
     }
@@ -582,7 +582,7 @@ impl Ended {
         let mut lines = self.said.lines().rev();
         let (number, code) = lines.next()?.strip_prefix(END)?.split_once(' ')?;
         let code: u8 = code.parse().ok()?;
-        // What it told before its last word, it told when it got the number.
+        // The line before its last is from the time when it got the number.
         let is_told = lines.find_map(|line| line.strip_prefix(OVER)) == Some(&code.to_string());
         let is_its_own = u64::from_str_radix(number, 16) == Ok(self.number);
         if !is_told || !is_its_own {
@@ -598,7 +598,7 @@ impl Ended {
 
     /// How it died.
     fn how(&self) -> Death {
-        let is_word = |line: &&str| ![END, OVER, LAST, TOLD].iter().any(|word| line.starts_with(word));
+        let is_word = |line: &&str| ![END, OVER, LAST, DONE].iter().any(|word| line.starts_with(word));
         let words: Vec<&str> = self.said.lines().filter(is_word).collect();
         Death::of(&words, self.status, self.hung_for)
     }

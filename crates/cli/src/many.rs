@@ -3,7 +3,7 @@
 //!
 //! A process makes some hundred runs in one machine, which is taken back to where nothing is loaded; what it says of them is
 //! believed once it has ended well. If it does not, each of its runs so far, and the one that it died of, is made once more in a process
-//! of its own. What is told depends on the runs and their order only: not on how many there are at a time, nor on which ends first.
+//! of its own. The output depends on the runs and their order only: not on how many there are at a time, nor on which ends first.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -30,7 +30,7 @@ pub(crate) const UNTOLD: &str = "untold";
 pub(crate) const ANYWAY: &str = "checked-anyway";
 /// The turn in which a process makes several runs: the numbers of the first, and of the one behind the last, follow.
 pub(crate) const SEVERAL: &str = "several:";
-/// Told in place of codes, where a machine cannot be taken back.
+/// Sent in place of codes, where a machine cannot be taken back.
 const ALONE: &str = "alone";
 /// So many at most: if the process dies, those that it has made are made again.
 const MOST: u32 = 256;
@@ -151,7 +151,7 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
-    /// This came of a run; what was told of it before is forgotten.
+    /// This came of a run; what an earlier process said of it is forgotten.
     fn enter(&self, run: u32, trial: Trial) {
         let mut trials = self.trials.lock().unwrap_or_else(PoisonError::into_inner);
         trials.insert(run, trial);
@@ -167,7 +167,7 @@ impl Making<'_> {
             if well && behind == runs.end {
                 return Ok(());
             }
-            // The one that is not told of, and those before it, whose process may have said anything.
+            // The first run without a result, and those before it, whose process may have said anything.
             for run in next..runs.end.min(behind + 1) {
                 if self.unusable.load(Ordering::Relaxed) {
                     return Ok(());
@@ -181,12 +181,12 @@ impl Making<'_> {
         Ok(())
     }
 
-    /// Has one process make them: the first that it has not told of, and whether it has ended as it should.
+    /// Has one process make them: the first run without a result, and whether the process has ended as it should.
     fn several(&self, runs: Range<u32>) -> Result<(u32, bool)> {
         let Range { start: mut run, end } = runs;
         let turn = [format!("--{}={SEVERAL}{run}-{end}", isolate::TURN)];
         let mut hears = Hears::default();
-        let ended = isolate::told(&self.arguments.isolation, &turn, &self.unusable, |line| {
+        let ended = isolate::watch(&self.arguments.isolation, &turn, &self.unusable, |line| {
             if line == ALONE {
                 self.alone.store(true, Ordering::Relaxed);
                 return true;
@@ -257,20 +257,20 @@ fn trial(arguments: &Run, run: u32) -> Result<Trial> {
         let flags = flags.iter().map(|flag| format!("--{flag}"));
         std::iter::once(format!("--{NTH}={run}")).chain(flags).collect()
     };
-    let heard = |told: &[String]| {
+    let remarks = |lines: &[String]| {
         let mut hears = Hears::default();
-        for line in told {
+        for line in lines {
             hears.takes(line);
         }
         hears.said()
     };
-    let (ended, told) = isolate::untold(&arguments.isolation, &more(&[UNTOLD]))?;
+    let (ended, lines) = isolate::untold(&arguments.isolation, &more(&[UNTOLD]))?;
     Ok(match ended {
-        Ok(code) => Trial { code, said: heard(&told) },
+        Ok(code) => Trial { code, said: remarks(&lines) },
         Err(death) if death.is_of_itself() && crate::run::after_death(arguments).is_some() => {
-            let (again, told) = isolate::untold(&arguments.isolation, &more(&[UNTOLD, ANYWAY]))?;
+            let (again, lines) = isolate::untold(&arguments.isolation, &more(&[UNTOLD, ANYWAY]))?;
             let code = again.ok().filter(|code| *code != CLEAN).unwrap_or(NO_ANSWER);
-            Trial { code, said: heard(&told) }
+            Trial { code, said: remarks(&lines) }
         }
         Err(_) => Trial { code: NO_ANSWER, said: Said::new() },
     })

@@ -1,5 +1,5 @@
 //! What the command prints, and what becomes of it where it cannot be written: a reader that went away (`dirql … | head`) has read
-//! enough, and anything else (a full disk, no standard output) is an answer lost, told on the other stream and by exit code 3.
+//! enough, and anything else (a full disk, no standard output) is an answer lost: the other stream says so, and the exit code is 3.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::Mutex;
@@ -41,7 +41,7 @@ pub(crate) fn note(stream: &str, written: io::Result<()>) {
     }
 }
 
-/// Whether something was lost: told, where that is possible.
+/// Whether something was lost: if so, a message says why, where one can be written.
 pub(crate) fn is_lost() -> bool {
     let lost = LOST.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some(why) = lost else { return false };

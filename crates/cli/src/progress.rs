@@ -1,4 +1,4 @@
-//! How far many runs have come, for whoever waits: one line on standard error where that is a terminal, written over and in the end
+//! How far many runs have come, for the user: one line on standard error where that is a terminal, written over and in the end
 //! taken away. It is on no other stream and in no file, so nothing that a program reads depends on it.
 
 use std::io::{IsTerminal, Write, stderr};
@@ -21,7 +21,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    /// On standard error, if somebody looks at it and `wanted`.
+    /// On standard error, if that is a terminal and `wanted`.
     pub(crate) fn new(wanted: bool) -> Self {
         Self { shown: (wanted && stderr().is_terminal()).then(Mutex::default) }
     }

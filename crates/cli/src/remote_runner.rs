@@ -24,15 +24,15 @@ use crate::said::{Hears, Said};
 pub(crate) const PART: &str = "subtree:";
 /// The same, in checked machines.
 pub(crate) const CHECKED_PART: &str = "checked-subtree:";
-/// Between choices, where one process tells them to the next.
+/// Between choices, where one process sends them to the next.
 const SEPARATOR: char = ';';
-/// How a run is told of which nothing was looked for.
+/// How the line of a run begins of which nothing was looked for.
 const USUAL: &str = "usual ";
 /// Behind its questions: what it has taught.
 const TAUGHT: char = '@';
-/// How one is told that was looked for.
+/// How the line of a run begins that was looked for.
 const WANTED: &str = "wanted ";
-/// Told instead of runs, before the message that says why.
+/// Sent instead of runs, before the message that says why.
 pub(crate) const REFUSED: &str = "refused";
 
 /// The processes that make the runs.
@@ -49,10 +49,10 @@ pub(crate) struct WorkerConfig<'e> {
 pub(crate) struct RemoteRunner<'s, 'e> {
     scope: &'s Scope<'s, 'e>,
     config: WorkerConfig<'e>,
-    /// Whoever works is to stop.
+    /// Set: the workers are to stop.
     stop: &'e AtomicBool,
-    parts: Vec<Receiver<Told>>,
-    /// How many runs were told of.
+    parts: Vec<Receiver<Reply>>,
+    /// How many runs have arrived.
     ran: u64,
     /// What the last of them has said.
     remarks: Said,
@@ -63,15 +63,15 @@ pub(crate) struct RemoteRunner<'s, 'e> {
     pub(crate) failed: Option<Error>,
 }
 
-/// What a worker tells of a subtree.
-enum Told {
+/// What a worker sends of a subtree.
+enum Reply {
     Ran(Ran<String>, Said),
     Refused(u8, String),
     Failed(Error),
 }
 
-/// Parts that nobody makes yet, and who is to be told.
-type Waiting = Mutex<VecDeque<(Subtree, Sender<Told>)>>;
+/// Subtrees that no worker has taken yet, each with the channel for its runs.
+type Waiting = Mutex<VecDeque<(Subtree, Sender<Reply>)>>;
 
 impl<'s, 'e> RemoteRunner<'s, 'e> {
     /// Processes of this command, watched by threads of `scope`.
@@ -103,9 +103,9 @@ impl Runner for RemoteRunner<'_, '_> {
         let mut waiting = VecDeque::new();
         self.parts.clear();
         for subtree in parts {
-            let (told, hears) = channel();
-            waiting.push_back((subtree.clone(), told));
-            self.parts.push(hears);
+            let (sender, receiver) = channel();
+            waiting.push_back((subtree.clone(), sender));
+            self.parts.push(receiver);
         }
         let waiting: Arc<Waiting> = Arc::new(Mutex::new(waiting));
         let (config, stop) = (self.config, self.stop);
@@ -114,11 +114,11 @@ impl Runner for RemoteRunner<'_, '_> {
             let waiting = Arc::clone(&waiting);
             self.scope.spawn(move || {
                 let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-                while let Some((subtree, told)) = next() {
-                    // Nobody hears it once the search is over.
-                    let _ = match make(subtree, config, stop, &told) {
+                while let Some((subtree, replies)) = next() {
+                    // The channel is closed once the search is over.
+                    let _ = match make(subtree, config, stop, &replies) {
                         Ok(()) => Ok(()),
-                        Err(error) => told.send(Told::Failed(error)),
+                        Err(error) => replies.send(Reply::Failed(error)),
                     };
                 }
             });
@@ -127,15 +127,15 @@ impl Runner for RemoteRunner<'_, '_> {
 
     fn run(&mut self, subtree: usize, _schedule: &Schedule) -> Ran<String> {
         match self.parts[subtree].recv() {
-            Ok(Told::Ran(ran, remarks)) => {
+            Ok(Reply::Ran(ran, remarks)) => {
                 self.ran += 1;
                 self.remarks = remarks;
                 self.progress.at(|| format!("{} explored", schedules(self.ran)));
                 return ran;
             }
-            Ok(Told::Refused(code, why)) => self.refused = Some((code, why)),
-            Ok(Told::Failed(error)) => self.failed = Some(error),
-            Err(_) => self.failed = Some(Error::msg("whoever watched the processes is gone")),
+            Ok(Reply::Refused(code, why)) => self.refused = Some((code, why)),
+            Ok(Reply::Failed(error)) => self.failed = Some(error),
+            Err(_) => self.failed = Some(Error::msg("the thread that watched the processes is gone")),
         }
         Ran::Refused
     }
@@ -150,14 +150,14 @@ fn make(
     mut subtree: Subtree,
     config: WorkerConfig<'_>,
     stop: &AtomicBool,
-    told: &Sender<Told>,
+    replies: &Sender<Reply>,
 ) -> Result<()> {
     while subtree.schedule().is_some() && !stop.load(Ordering::Relaxed) {
         let more = [format!("--{}={PART}{subtree}", isolate::TURN)];
         // A process that dies behind its last run has died of that one, too.
         let (mut last, mut found, mut refused, mut strange) = (None, false, false, false);
         let (mut at, mut hears) = (None, Hears::default());
-        let end = isolate::told(config.isolation, &more, stop, |line| {
+        let end = isolate::watch(config.isolation, &more, stop, |line| {
             if line == REFUSED {
                 refused = true;
                 return true;
@@ -175,14 +175,14 @@ fn make(
             if subtree.schedule().is_none() {
                 last = ran.map(|ran| (ran, hears.said()));
             } else if let Some(ran) = ran {
-                let _ = told.send(Told::Ran(ran, hears.said()));
+                let _ = replies.send(Reply::Ran(ran, hears.said()));
             }
             !strange
         })?;
         let ran = match end {
             _ if found => return Ok(()),
             End::With(code, why) if refused => {
-                let _ = told.send(Told::Refused(code, why));
+                let _ = replies.send(Reply::Refused(code, why));
                 return Ok(());
             }
             End::Stopped if !strange => return Ok(()),
@@ -196,14 +196,14 @@ fn make(
             },
         };
         if let Some((ran @ Ran::Wanted(..), said)) = ran {
-            drop(told.send(Told::Ran(ran, said)));
+            drop(replies.send(Reply::Ran(ran, said)));
             return Ok(());
         }
         // It was at this one, if it was not at its end.
         if subtree.schedule().is_some() {
             subtree.pass();
         }
-        ran.into_iter().for_each(|(ran, said)| drop(told.send(Told::Ran(ran, said))));
+        ran.into_iter().for_each(|(ran, said)| drop(replies.send(Reply::Ran(ran, said))));
     }
     Ok(())
 }
@@ -222,7 +222,7 @@ fn again_checked(
 ) -> Result<Option<(Ran<String>, Said)>> {
     let more = [format!("--{}={CHECKED_PART}{subtree}", isolate::TURN)];
     let (mut ran, mut hears) = (None, Hears::default());
-    let end = isolate::told(config.isolation, &more, stop, |line| {
+    let end = isolate::watch(config.isolation, &more, stop, |line| {
         if hears.takes(line) {
             return true;
         }

@@ -99,7 +99,7 @@ fn carry_out(arguments: &Run, jail: Option<Jail>) -> Result<Done> {
 
 /// Several of many runs, of which nothing is shown.
 fn several(arguments: &Run, jail: Option<Jail>, runs: &str) -> Result<Done> {
-    // Nobody sees their sums and hashes.
+    // Their sums and hashes are not shown.
     let bench = bench(&arguments.setup)?.checked(arguments.is_checked()).unobserved();
     let play = play(&arguments.setup)?;
     if let Some(play) = &play {
@@ -246,17 +246,17 @@ pub(crate) fn drawn(
     let svg = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("svg"));
     let form = if svg { FigureForm::Svg } else { FigureForm::Text };
     let (symbols, name) = (bench.symbols(), path.display().to_string());
-    let sink = Sink::new(Told { out: BufWriter::new(file), name });
+    let sink = Sink::new(Noted { out: BufWriter::new(file), name });
     Ok((bench.reader(Figure::new(sink, form, symbols)), jail))
 }
 
-/// A file whose trouble the command tells.
-struct Told<W: Write> {
+/// A file of which the command reports write errors.
+struct Noted<W: Write> {
     out: W,
     name: String,
 }
 
-impl<W: Write> Write for Told<W> {
+impl<W: Write> Write for Noted<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.out.write(bytes)
     }
@@ -266,7 +266,7 @@ impl<W: Write> Write for Told<W> {
     }
 }
 
-impl<W: Write> Drop for Told<W> {
+impl<W: Write> Drop for Noted<W> {
     fn drop(&mut self) {
         out::note(&self.name, self.out.flush());
     }

@@ -1,6 +1,6 @@
-//! What a process that makes runs tells of their findings that only Driver Verifier stops for, as lines to the one that watches it.
+//! The findings that only Driver Verifier stops for, as lines from a process that makes runs to the one that watches it.
 //!
-//! A finding is told in full before the first run that had it, and by its number from then on: a search makes thousands of runs that all
+//! A finding is sent in full before the first run that had it, and as its number from then on: a search makes thousands of runs that all
 //! have the same.
 
 use dirql::explore::{Choices, Remark};
@@ -9,15 +9,15 @@ use serde_json::{Value, json};
 use crate::isolate;
 use crate::remote_runner::{joined, parted};
 
-/// How a finding is told, before the first run of the process that had it: as JSON, with the choices of that run.
+/// How a finding's line begins, before the first run of the process that had it: JSON follows, with the choices of that run.
 const FOUND: &str = "found ";
-/// Before a run is told: which of the findings told so far it had, by their numbers.
+/// Before the line of a run: which of the findings sent so far it had, by their numbers.
 const HAD: &str = "had ";
 
 /// What a run has said besides.
 pub(crate) type Said = Vec<(Remark, Choices)>;
 
-/// In the process that makes the runs: what it has told.
+/// In the process that makes the runs: the findings that it has sent.
 #[derive(Default)]
 pub(crate) struct Tells {
     /// Of each finding, its key; where it is, is its number.
@@ -29,7 +29,7 @@ impl Tells {
         self.keys.iter().position(|known| known == key)
     }
 
-    /// Tells what the run has said of which is told next.
+    /// Sends what the run has said whose line is sent next.
     pub(crate) fn tell(&mut self, said: Said) {
         if said.is_empty() {
             return;
@@ -47,7 +47,7 @@ impl Tells {
     }
 }
 
-/// Who watches it: what was told.
+/// In the process that watches it: the findings that have arrived.
 #[derive(Default)]
 pub(crate) struct Hears {
     keys: Vec<String>,
@@ -76,7 +76,7 @@ impl Hears {
         true
     }
 
-    /// What the run has said of which is told next.
+    /// What the run has said whose line is next.
     pub(crate) fn said(&mut self) -> Said {
         std::mem::take(&mut self.said)
     }

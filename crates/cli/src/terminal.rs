@@ -8,8 +8,8 @@ use std::io::IsTerminal;
 use clap::ValueEnum;
 use dirql::Dress;
 
-/// How the process that watches tells the one that runs the machine: `WIDTH`, 0 for no terminal.
-pub(crate) const TOLD: &str = "DIRQL_TERMINAL";
+/// The environment variable that the watching process sets for the one that runs the machine: `WIDTH`, 0 for no terminal.
+pub(crate) const WIDTH_VARIABLE: &str = "DIRQL_TERMINAL";
 
 /// When reports are coloured.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, ValueEnum)]
@@ -25,8 +25,8 @@ pub(crate) enum Color {
 
 /// Columns of the terminal that standard output is; 0 if it is none.
 pub(crate) fn width() -> usize {
-    if let Some(told) = std::env::var(TOLD).ok().and_then(|told| told.parse().ok()) {
-        return told;
+    if let Some(width) = std::env::var(WIDTH_VARIABLE).ok().and_then(|width| width.parse().ok()) {
+        return width;
     }
     if !std::io::stdout().is_terminal() {
         return 0;

@@ -28,7 +28,7 @@ pub(crate) fn run(arguments: Wmi) -> Result<u8> {
     if watched.is_empty() && asks.is_empty() {
         questions.push("wmi blocks".to_owned());
     }
-    // The user's own script has its mistakes told where they are, and not where they lie among what is added.
+    // Mistakes in the user's own script are reported at their line there, not at their line behind what is added.
     if let Some(own) = run::script(&run.setup)? {
         own.play().map_err(Error::Input)?;
     }

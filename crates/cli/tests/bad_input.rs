@@ -396,7 +396,7 @@ fn a_name_that_no_driver_has_made_known() {
         far.said()
     );
     let expected = open(r"\\.\Frobnicator as g expect STATUS_OBJECT_NAME_NOT_FOUND; open \\.\DirqlLegacy");
-    assert!(!expected.out.contains("there are"), "who expects it is told nothing\n{}", expected.said());
+    assert!(!expected.out.contains("there are"), "an expected status has no hint\n{}", expected.said());
 }
 
 #[test]

@@ -89,7 +89,7 @@ fn a_folder_that_cannot_be_used_is_told_in_one_line() {
     };
     one_line(run(&disk.join("nowhere"), &[]), "there is no such folder");
     one_line(run(&disk.join("data/config.txt"), &[]), "is no folder");
-    // Whoever reads the folder writes nothing into it.
+    // A run that reads the folder writes nothing into it.
     let inside = disk.join("end.tar");
     let inside = inside.to_str().unwrap();
     one_line(run(&disk, &["--files-save", inside]), "lies in");

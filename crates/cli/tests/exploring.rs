@@ -34,11 +34,11 @@ fn a_lost_update_is_found_shown_and_recorded() {
     assert_eq!(again.code, Some(1), "{}", again.said());
     assert!(again.out.contains("replay: the same run, "), "{}", again.said());
     // In words: which thread, in which routine and line, gave way before what to which.
-    for told in [&found, &again] {
-        let schedule = told.out.split("schedule, where it is not the usual one").nth(1);
-        let schedule = schedule.unwrap_or_else(|| panic!("no schedule: {}", told.said()));
+    for answer in [&found, &again] {
+        let schedule = answer.out.split("schedule, where it is not the usual one").nth(1);
+        let schedule = schedule.unwrap_or_else(|| panic!("no schedule: {}", answer.said()));
         for text in [", in lost_update!", ".c:", " gave way to ", "before that interlocked instruction"] {
-            assert!(schedule.contains(text), "no `{text}`: {}", told.said());
+            assert!(schedule.contains(text), "no `{text}`: {}", answer.said());
         }
     }
 }
@@ -111,7 +111,7 @@ fn without_a_script_there_is_nothing_to_explore() {
     assert!(answer.err.contains("give a script"), "{}", answer.said());
 }
 
-/// What a search says, whoever makes it.
+/// What a search says, for any number of processes.
 fn the_same_by_any_number_of_processes(script: &str, more: &[&str]) -> Answer {
     let here = explore(script, &[more, &["--in-process"]].concat());
     for workers in ["1", "2", "5"] {
@@ -318,8 +318,8 @@ fn schedules_that_kill_their_process_are_told_and_all_others_are_searched() {
     }
     let without = deadly(&["--preemptions", "0"]);
     assert_eq!(without.code, Some(0), "{}", without.said());
-    let told = deadly(&bounds[..2]);
-    assert!(told.out.contains(&format!("; {lost} more ended their process")), "{}", told.said());
+    let dead = deadly(&bounds[..2]);
+    assert!(dead.out.contains(&format!("; {lost} more ended their process")), "{}", dead.said());
 }
 
 #[test]

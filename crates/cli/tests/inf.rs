@@ -54,8 +54,8 @@ fn a_mistake_is_an_error_with_its_place_and_remedy() {
 fn json_has_findings_and_devices() {
     let answer = dirql(["inf", &own("bench/bench_rust.inf"), "--device", "1234:be2c", "--json"]);
     assert_eq!(answer.code, Some(0), "{}", answer.said());
-    let told: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
-    let device = &told["devices"][0];
+    let json: serde_json::Value = serde_json::from_str(&answer.out).unwrap();
+    let device = &json["devices"][0];
     assert_eq!(device["ids"][0], r"PCI\VEN_1234&DEV_BE2C");
     assert_eq!(device["driver"]["name"], "bench_rust");
     let keys = device["hardware_key"].as_array().unwrap();

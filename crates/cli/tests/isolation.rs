@@ -32,7 +32,7 @@ fn no_answer(answer: &Answer, parts: &[&str]) {
     let said = answer.said();
     assert_eq!(answer.code, Some(3), "{said}");
     assert!(answer.out.starts_with(LOADED), "what was printed before stays\n{said}");
-    assert!(!answer.out.contains("verdict"), "nobody has judged\n{said}");
+    assert!(!answer.out.contains("verdict"), "there is no verdict\n{said}");
     assert_eq!(answer.err.matches("dirql: ").count(), 1, "one message\n{said}");
     for part in parts {
         assert!(answer.err.contains(part), "`{part}` is missing\n{said}");
@@ -173,7 +173,7 @@ fn a_panic_of_ours_in_the_jail_is_in_the_report_though_its_backtrace_may_open_no
 #[test]
 fn each_bug_of_a_driver_is_told_by_its_own_run_and_nothing_dies() {
     let sys = driver("faults.sys");
-    // 6 runs a thousand million instructions before it is told.
+    // 6 runs a thousand million instructions before its verdict.
     for number in (1..=40).filter(|number| *number != 6) {
         let script = format!("open \\\\.\\DirqlFaults as f; ioctl f {:#x}", 0x22_2800 + number * 4);
         let answer = dirql(["run", sys.to_str().unwrap(), "--quiet", "--do", &script]);
@@ -196,7 +196,7 @@ fn code_that_is_out_to_get_us_ends_in_a_report_of_its_own() {
 }
 
 /// Attacks on what dirql itself lives in: a verdict at the instruction, or, of the page that is the driver's to spoil, an end that is
-/// told.
+/// reported.
 #[test]
 fn a_driver_that_writes_over_dirqls_own_memory_ends_its_own_run_only() {
     for number in (27..=31).chain([36, 37]) {
@@ -231,7 +231,7 @@ fn told_after_death(answer: &Answer, number: u32) {
     }
     assert!(answer.out.contains("  rule         wild-write"), "{}", said());
     assert!(answer.out.contains("drivers/c/hostile/hostile.c:"), "{}", said());
-    assert!(!answer.err.contains("whose fault"), "the driver is told, and nobody else blamed: {}", said());
+    assert!(!answer.err.contains("whose fault"), "the driver is named, and nothing else blamed: {}", said());
 }
 
 /// Attacks on what dirql itself lives in.

@@ -1,4 +1,4 @@
-//! `dirql run --runs`: many runs in worker processes, told the same however many these are; the first that is not clean is
+//! `dirql run --runs`: many runs in worker processes, with the same output however many these are; the first that is not clean is
 //! shown and recorded as if it had been asked for alone.
 
 #![forbid(unsafe_code)]
@@ -16,7 +16,7 @@ b: write two text:"bbbb" at 0
 join a; join b
 read one 4 at 0 expect text:"bbbb""#;
 
-/// Nobody is in another's way.
+/// Neither is in the other's way.
 const PEACE: &str = r#"open \\.\DirqlLegacy as one
 a: write one text:"aaaa" at 0
 join a

@@ -146,9 +146,9 @@ fn a_suspicious_run_is_made_again_checked_and_so_can_be_its_replay() {
     assert!(again.out.contains("the checked run tells here"), "{}", again.said());
     assert!(again.out.contains(&write), "{}", again.said());
 
-    let (_, told) = record("suspicious_json", "faults.sys", &["--json", "--fast", "--do", script]);
-    let end = told.out.lines().rfind(|line| line.contains(r#""event":"end""#)).unwrap();
-    assert!(end.contains("broken"), "the checked run's end is the last one: {}", told.said());
+    let (_, json) = record("suspicious_json", "faults.sys", &["--json", "--fast", "--do", script]);
+    let end = json.out.lines().rfind(|line| line.contains(r#""event":"end""#)).unwrap();
+    assert!(end.contains("broken"), "the checked run's end is the last one: {}", json.said());
     let (_, once) = record("not_twice", "faults.sys", &["--quiet", "--do", script]);
     assert!(!once.out.contains("The same run again"), "{}", once.said());
 }
@@ -163,9 +163,9 @@ fn the_first_event_that_differs_is_named() {
     let strand = event.split(' ').nth(1).unwrap();
     let again = replay(&file, &["--quiet"]);
     assert_eq!(again.code, Some(4), "{}", again.said());
-    let told =
+    let message =
         format!("event {number} is the first that differs: recorded was `answer` of strand {strand} at ");
-    assert!(again.err.contains(&told), "`{told}` is missing\n{}", again.said());
+    assert!(again.err.contains(&message), "`{message}` is missing\n{}", again.said());
     assert!(again.err.contains(r#""event":"request","name":"CreateFile""#), "{}", again.said());
 }
 
@@ -182,8 +182,8 @@ fn a_choice_that_does_not_fit_is_named() {
     rewritten(&file, add("choice 99 ke.nowhere 7 = 1"));
     let again = replay(&file, &["--quiet"]);
     assert_eq!(again.code, Some(4), "{}", again.said());
-    let told = "`choice 99 ke.nowhere 7 = 1`: this question never came";
-    assert!(again.err.contains(told), "{}", again.said());
+    let message = "`choice 99 ke.nowhere 7 = 1`: this question never came";
+    assert!(again.err.contains(message), "{}", again.said());
 }
 
 #[test]

@@ -31,7 +31,7 @@ fn the_readme_shows_what_the_demo_prints() {
     let without_time = |line: &str| line.trim_start().split_once(' ').map(|(_, rest)| rest.to_owned());
     let mut printed = answer.out.lines().filter_map(without_time);
     for line in shown.lines().filter_map(without_time) {
-        // Names of Rust routines are longer than they are told here.
+        // Names of Rust routines are longer than this text has them.
         let (beginning, end) = line.split_once('…').unwrap_or((&line, &line));
         let found = printed.any(|printed| printed.starts_with(beginning) && printed.ends_with(end));
         assert!(
@@ -141,8 +141,8 @@ fn a_verdict_names_page_and_remedy_in_text_and_json_and_is_coloured_where_that_i
         coloured.said()
     );
     let json = run("faults.sys", &["--json", "--do", bug]);
-    let told = json.out.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let end = told.into_iter().find(|line| line["event"] == "end").expect("there is an end");
+    let lines = json.out.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let end = lines.into_iter().find(|line| line["event"] == "end").expect("there is an end");
     assert_eq!(end["verdict"]["page"], "Bug Check 0xC2 BAD_POOL_CALLER");
     assert!(end["verdict"]["remedy"].as_str().unwrap().starts_with("Free a block once"), "{end}");
     // With Verifier's option, what only it objects to is known by its name.
@@ -155,16 +155,16 @@ fn a_verdict_names_page_and_remedy_in_text_and_json_and_is_coloured_where_that_i
 fn special_pool_tells_a_use_after_free_where_it_happens_with_who_allocated_and_freed_the_block() {
     let bug = r"open \\.\DirqlFaults as f; ioctl f 0x222888";
     let fast = run("faults.sys", &["--fast", "--quiet", "--do", bug]);
-    assert!(fast.out.contains("write-after-free"), "it is told late\n{}", fast.said());
+    assert!(fast.out.contains("write-after-free"), "it is reported late\n{}", fast.said());
     for options in [&["--special-pool"][..], &["--special-pool=Fu?t,start"], &["--verifier=special-pool"]] {
-        let told = run("faults.sys", &[options, &["--fast", "--do", bug]].concat());
-        assert_eq!(told.code, Some(1), "{}", told.said());
+        let special = run("faults.sys", &[options, &["--fast", "--do", bug]].concat());
+        assert_eq!(special.code, Some(1), "{}", special.said());
         for part in ["use-after-free", "DRIVER_PAGE_FAULT_IN_FREED_SPECIAL_POOL", "allocated at", "freed at"]
         {
-            assert!(told.out.contains(part), "{part}: {}", told.said());
+            assert!(special.out.contains(part), "{part}: {}", special.said());
         }
         // Of the access, the allocation and the end.
-        assert!(told.out.matches("UseAfterFree").count() >= 3, "{}", told.said());
+        assert!(special.out.matches("UseAfterFree").count() >= 3, "{}", special.said());
     }
     let wrong = run("faults.sys", &["--special-pool=Longer", "--do", bug]);
     assert_eq!(wrong.code, Some(2), "{}", wrong.said());

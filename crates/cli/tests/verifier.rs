@@ -1,4 +1,4 @@
-//! What only Driver Verifier stops for, in every command: told without its option, and no failure; an error with it.
+//! What only Driver Verifier stops for, in every command: a finding without its option, and no failure; an error with it.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
@@ -29,14 +29,14 @@ fn command(name: &str, more: &[&str]) -> Answer {
 #[test]
 fn a_run_tells_it_and_counts_it_and_ends_with_an_error_only_by_its_option() {
     for options in [&[][..], &["--verifier=pool,irql"]] {
-        let told = command("run", &[&["--quiet"], options].concat());
-        assert_eq!(told.code, Some(0), "{}", told.said());
+        let answer = command("run", &[&["--quiet"], options].concat());
+        assert_eq!(answer.code, Some(0), "{}", answer.said());
         let parts = [
             "dispatch-status-differs (only Driver Verifier would stop here)",
             "verdict: clean",
             "  1 finding is",
         ];
-        assert!(parts.iter().all(|part| told.out.contains(part)), "{}", told.said());
+        assert!(parts.iter().all(|part| answer.out.contains(part)), "{}", answer.said());
     }
     for options in ["--verifier", "--verifier=io", "--verifier=pool,io"] {
         let ended = command("run", &["--quiet", options]);
@@ -51,10 +51,10 @@ fn a_run_tells_it_and_counts_it_and_ends_with_an_error_only_by_its_option() {
 
 #[test]
 fn json_has_the_tier_and_the_option() {
-    let told = command("run", &["--json"]);
-    let lines = told.out.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let answer = command("run", &["--json"]);
+    let lines = answer.out.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
     let found = lines.filter(|line| line["event"] == "finding-in-full").collect::<Vec<_>>();
-    let [finding] = &found[..] else { panic!("{}", told.said()) };
+    let [finding] = &found[..] else { panic!("{}", answer.said()) };
     let finding = &finding["finding"];
     assert_eq!((&finding["rule"], &finding["tier"]), (&RULE.into(), &"verifier".into()), "{finding}");
     assert_eq!(finding["verifier"], "io", "{finding}");
@@ -93,19 +93,19 @@ fn many_runs_and_a_search_tell_each_finding_once_with_the_command_that_makes_it_
         ("explore", &["--preemptions", "1", "--in-process"], "1 of 1 schedule"),
         ("explore", &["--preemptions", "1", "--fast"], "1 of 1 schedule"),
     ] {
-        let told = command(name, more);
-        assert_eq!(told.code, Some(0), "{name}: {}", told.said());
-        assert_eq!(told.out.matches(RULE).count(), 1, "{name}: {}", told.said());
+        let answer = command(name, more);
+        assert_eq!(answer.code, Some(0), "{name}: {}", answer.said());
+        assert_eq!(answer.out.matches(RULE).count(), 1, "{name}: {}", answer.said());
         for part in [
             "1 finding is",
             "(--verifier=io)\n",
             " returned STATUS_UNSUCCESSFUL",
             &format!("runs         {runs}\n"),
         ] {
-            assert!(told.out.contains(part), "{name}, {part}: {}", told.said());
+            assert!(answer.out.contains(part), "{name}, {part}: {}", answer.said());
         }
-        let replay = told.out.lines().find_map(|line| line.strip_prefix("  replay       "));
-        let again = typed(replay.unwrap_or_else(|| panic!("{}", told.said())));
+        let replay = answer.out.lines().find_map(|line| line.strip_prefix("  replay       "));
+        let again = typed(replay.unwrap_or_else(|| panic!("{}", answer.said())));
         assert_eq!(again.code, Some(0), "{}", again.said());
         assert!(
             again.out.contains(&format!("{RULE} (only Driver Verifier would stop here)")),
@@ -131,8 +131,8 @@ fn a_search_tells_what_only_some_schedules_do_and_the_first_of_these_is_made_aga
     assert!(usual.code == Some(0) && !usual.out.contains(RULE), "{}", usual.said());
     for more in [&["--preemptions", "1"][..], &["--policy", "random:1", "--schedules", "100"]] {
         let with = |workers| explore(DIFFERING, &[more, &["--workers", workers]].concat());
-        let (told, other) = (with("1"), with("3"));
-        assert_eq!((told.code, &told.out), (Some(0), &other.out), "{}", told.said());
+        let (answer, other) = (with("1"), with("3"));
+        assert_eq!((answer.code, &answer.out), (Some(0), &other.out), "{}", answer.said());
         let json = explore(DIFFERING, &[more, &["--json"]].concat());
         let [finding] = &findings(&json)[..] else { panic!("{}", json.said()) };
         let line: serde_json::Value = serde_json::from_str(json.out.lines().next().unwrap()).unwrap();
@@ -141,7 +141,7 @@ fn a_search_tells_what_only_some_schedules_do_and_the_first_of_these_is_made_aga
         let all = all.sum::<u64>() + line["explored"]["repeated"].as_u64().unwrap();
         let some = finding["runs"].as_u64().unwrap();
         assert!(some > 1 && some < all, "{some} of {all}");
-        assert!(told.out.contains(&format!("{some} of {all} schedules\n")), "{}", told.said());
+        assert!(answer.out.contains(&format!("{some} of {all} schedules\n")), "{}", answer.said());
         let replay = finding["replay"].as_str().unwrap();
         assert!(replay.contains(" '--follow="), "{replay}");
         let again = typed(replay);
@@ -152,13 +152,13 @@ fn a_search_tells_what_only_some_schedules_do_and_the_first_of_these_is_made_aga
 #[test]
 fn a_search_that_ends_with_a_broken_schedule_tells_what_was_found_before_it() {
     let script = UNLOCKED.replace("ioctl c 0x222008", "ioctl a 0x222030 expect any\nioctl c 0x222008");
-    let told = explore(&script, &["--quiet"]);
-    assert_eq!(told.code, Some(1), "{}", told.said());
+    let answer = explore(&script, &["--quiet"]);
+    assert_eq!(answer.code, Some(1), "{}", answer.said());
     let parts =
         ["explored ", "1 finding is", RULE, "The last schedule, from its beginning:", "expectation failed"];
-    let mut rest = &told.out[..];
+    let mut rest = &answer.out[..];
     for part in parts {
-        rest = rest.split_once(part).unwrap_or_else(|| panic!("{part}: {}", told.said())).1;
+        rest = rest.split_once(part).unwrap_or_else(|| panic!("{part}: {}", answer.said())).1;
     }
     let json = explore(&script, &["--json"]);
     assert_eq!(findings(&json).len(), 1, "{}", json.said());
@@ -166,12 +166,12 @@ fn a_search_that_ends_with_a_broken_schedule_tells_what_was_found_before_it() {
 
 #[test]
 fn choices_that_are_none_of_the_script_are_refused() {
-    let told = explore(DIFFERING, &["--follow=preempt 99 after 3"]);
-    assert_eq!(told.code, Some(2), "{}", told.said());
-    assert!(told.err.contains("--follow: "), "{}", told.said());
-    let told = explore(DIFFERING, &["--follow=nonsense"]);
-    assert_eq!(told.code, Some(2), "{}", told.said());
-    assert!(told.err.contains("choice STRAND POINT OCCURRENCE = ANSWER"), "{}", told.said());
+    let answer = explore(DIFFERING, &["--follow=preempt 99 after 3"]);
+    assert_eq!(answer.code, Some(2), "{}", answer.said());
+    assert!(answer.err.contains("--follow: "), "{}", answer.said());
+    let answer = explore(DIFFERING, &["--follow=nonsense"]);
+    assert_eq!(answer.code, Some(2), "{}", answer.said());
+    assert!(answer.err.contains("choice STRAND POINT OCCURRENCE = ANSWER"), "{}", answer.said());
 }
 
 #[test]

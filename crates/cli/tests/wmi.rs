@@ -83,15 +83,15 @@ fn instances_are_read_and_set_and_methods_called_in_the_order_asked() {
 fn events_are_watched_from_before_the_script_on() {
     let fire = format!("execute block:{METHODS} method 3 in text:hello");
     let script = format!("wmi {fire}");
-    let heard = format!("event {EVENTS} of PCI\\VEN_ABCD");
+    let event = format!("event {EVENTS} of PCI\\VEN_ABCD");
     says(
         &["--watch", EVENTS, "--do", &script, "--ask", &fire],
         &[
             &format!("enable {EVENTS}: STATUS_SUCCESS"),
-            &heard,
+            &event,
             "_0: 5 bytes\n  0000  68 65 6c 6c 6f ",
             "hello\n",
-            &heard,
+            &event,
             "hello\n",
             &format!("disable {EVENTS}: STATUS_SUCCESS"),
         ],

@@ -217,7 +217,7 @@ impl Bench {
     }
 
     /// Tests each access of driver code against a byte shadow before it happens: pool beyond its ends or freed, paged memory at
-    /// raised IRQL, applications' memory elsewhere, stores into dirql itself are told at their instruction. Slower, and
+    /// raised IRQL, applications' memory elsewhere, stores into dirql itself are reported at their instruction. Slower, and
     /// otherwise the same: the same events at the same instructions and addresses.
     #[must_use]
     pub fn checked(mut self, checked: bool) -> Self {
@@ -252,7 +252,7 @@ impl Bench {
         self
     }
 
-    /// Driver Verifier's options: what only Verifier would stop for, told in every run, is an error then.
+    /// Driver Verifier's options: what only Verifier would stop for is a finding in every run, and an error with its option.
     #[must_use]
     pub fn verifier(mut self, options: Verifier) -> Self {
         self.settings.verifier = options;
@@ -274,8 +274,8 @@ impl Bench {
         self
     }
 
-    /// Whose blocks of pool lie on pages of their own, before or behind one that is never there: an access beyond them, or to one that is
-    /// freed, is told where it happens, in a machine that is not checked too.
+    /// The drivers whose blocks of pool lie on pages of their own, beside a page that is never mapped: an access beyond a block, or to
+    /// a freed one, stops at its instruction, in a machine that is not checked too.
     #[must_use]
     pub fn special_pool(mut self, whose: SpecialPool) -> Self {
         self.settings.special_pool = whose;
@@ -290,8 +290,8 @@ impl Bench {
         self
     }
 
-    /// Who traces: a session that runs since before the driver is loaded has enabled these providers of events, which are told so, and what they
-    /// write is in the trace. By default nobody does.
+    /// A trace session, begun before the driver is loaded, has enabled these providers of events: their enable callbacks run, and what
+    /// they write is in the trace. By default there is no session.
     #[must_use]
     pub fn trace_providers(mut self, providers: TraceProviders) -> Self {
         self.settings.trace_providers = providers;

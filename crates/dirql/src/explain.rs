@@ -22,7 +22,7 @@ const MOST: usize = 16;
 pub struct Moments {
     /// The trace's hash of the run.
     run: u128,
-    /// What happened, and the number of the event, in the order in which they are told.
+    /// What happened, and the number of the event, in the order of the report.
     wanted: Vec<(String, u64)>,
 }
 

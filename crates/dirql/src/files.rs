@@ -28,7 +28,7 @@ pub struct DriverFile {
     pub image: Rc<Image>,
     /// The names of its routines, from its PDB if that lies beside it.
     pub symbols: Symbols,
-    /// The bytes of that PDB: its lines are read when somebody asks for one.
+    /// The bytes of that PDB: its source lines are read when one is first asked for.
     pub pdb: Option<Pdb>,
     /// What was passed over, for the user: a PDB of another build.
     pub notes: Vec<String>,
@@ -61,7 +61,7 @@ fn parse(path: &Path, name: &str, bytes: &[u8]) -> Result<Image, InputError> {
         .map_err(|error| InputError::new(format!("{}: {}", path.display(), error.problem)))
 }
 
-/// The names of its routines, and the PDB they are from. One that cannot be used is told, and done without.
+/// The names of its routines, and the PDB they are from. A PDB that cannot be used is noted, and not used.
 fn symbols(
     path: &Path,
     image: &Image,

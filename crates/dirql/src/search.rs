@@ -23,8 +23,8 @@ struct Rewound<'e, 'm> {
     exploration: &'e mut Exploration<'m>,
     before: Occurrences,
     mark: Option<Mark>,
-    /// The findings that were told, by their keys.
-    told: BTreeSet<String>,
+    /// The findings that were reported, by their keys.
+    reported: BTreeSet<String>,
 }
 
 impl Subject for Rewound<'_, '_> {
@@ -63,7 +63,7 @@ impl Subject for Rewound<'_, '_> {
     }
 
     fn remarks(&mut self, report: &Report) -> Vec<Remark> {
-        report.remarks(&mut self.told)
+        report.remarks(&mut self.reported)
     }
 }
 
@@ -143,7 +143,7 @@ impl Bench {
                 exploration.learn();
             }
             let mut subject =
-                Rewound { exploration, before: start.asked(), mark: None, told: BTreeSet::new() };
+                Rewound { exploration, before: start.asked(), mark: None, reported: BTreeSet::new() };
             let result = search(&mut Local::new(&mut subject, *bounds, wanted));
             subject.begin_anew();
             result

@@ -1,4 +1,4 @@
-//! Stories of APCs (`drivers/c/apcs.c`). Special kernel ones: the end of a request is told in the thread that made it, wherever that
+//! Stories of APCs (`drivers/c/apcs.c`). Special kernel ones: the end of a request is reported in the thread that made it, wherever that
 //! is, and not where it may not be; the driver checks itself, in random schedules, and in all within a bound. User ones, and the end
 //! of a thread: which waits they interrupt.
 

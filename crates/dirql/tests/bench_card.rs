@@ -42,9 +42,9 @@ fn tell(machine: &Machine, story: u32, checks: u32) {
 /// The interrupts that the driver has served.
 fn served(machine: &Machine) -> u32 {
     let file = machine.open(r"\\.\Card").unwrap();
-    let told = file.device_control(SERVED, &[], 4).unwrap();
+    let answer = file.device_control(SERVED, &[], 4).unwrap();
     file.close().unwrap();
-    u32::from_le_bytes(told.try_into().unwrap())
+    u32::from_le_bytes(answer.try_into().unwrap())
 }
 /// Carries out a script that ends in a verdict.
 fn verdict(bench: impl Fn() -> Bench, text: &str) -> Verdict {
@@ -236,8 +236,8 @@ fn values_of_files_go_through_a_pointer_and_stand_in_a_record() {
 fn a_store_of_an_application_to_the_card_interrupts_as_one_of_the_drivers() {
     let machine = start(|| bench("bench", false));
     let file = machine.open(r"\\.\Card").unwrap();
-    let told = file.device_control(0x0022_3414, &[], 8).unwrap();
-    let registers = u64::from_le_bytes(told.try_into().unwrap());
+    let answer = file.device_control(0x0022_3414, &[], 8).unwrap();
+    let registers = u64::from_le_bytes(answer.try_into().unwrap());
     machine.store(registers + 8, &1_u32.to_le_bytes()).unwrap();
     assert_eq!(served(&machine), 1);
     assert_eq!(machine.load(registers + 0xC, 4).unwrap(), [0; 4], "the service routine has cleared it");

@@ -47,8 +47,8 @@ fn bench(story: &str, card: &str, connect: u32) -> Bench {
     Bench::new().driver(driver("bench_rust.sys")).inf(inf(story, connect, true)).device(card)
 }
 
-/// What the driver tells: see its `Told`.
-struct Told {
+/// What the driver answers: see its `Counted`.
+struct Counted {
     version: u32,
     connections: u32,
     level: u32,
@@ -60,13 +60,13 @@ struct Told {
     served: Vec<u32>,
 }
 
-fn told(machine: &Machine) -> Told {
+fn counted(machine: &Machine) -> Counted {
     let file = machine.open(r"\\.\BenchRust-0").unwrap();
     let words = file.device_control(STATE, &[], 56).unwrap();
     file.close().unwrap();
     let word = |index: usize| u32::from_le_bytes(words[index * 4..index * 4 + 4].try_into().unwrap());
     let served = (6..14).map(word).collect();
-    Told {
+    Counted {
         version: word(0),
         connections: word(1),
         level: word(2),
@@ -103,15 +103,15 @@ fn a_rust_driver_has_its_messages_at_their_level_or_at_passive_level() {
             raise(&machine, 0b1010);
             raise(&machine, 0b0010);
             let waited = machine.now() - before >= 3_000_000;
-            let told = told(&machine);
+            let counted = counted(&machine);
             assert_eq!(
-                (told.version, told.connections, told.level == 0),
+                (counted.version, counted.connections, counted.level == 0),
                 (connect, 4, at_passive),
                 "{story}"
             );
             assert_eq!(waited, at_passive, "only a routine at PASSIVE_LEVEL waits, and this one does");
-            assert_eq!(told.served, [0, 2, 0, 1, 0, 0, 0, 0]);
-            assert_eq!((told.own, told.most, told.passed), (3, 1, 0));
+            assert_eq!(counted.served, [0, 2, 0, 1, 0, 0, 0, 0]);
+            assert_eq!((counted.own, counted.most, counted.passed), (3, 1, 0));
             play(&machine, "stop-device; start-device");
             raise(&machine, 0b1111);
             finish(machine);
@@ -126,13 +126,13 @@ fn a_rust_driver_connects_each_vector_for_itself() {
         let machine = start(|| bench(story, card, FULLY_SPECIFIED));
         raise(&machine, 0b1101);
         raise(&machine, 0b0100);
-        let state = told(&machine);
+        let state = counted(&machine);
         assert_eq!((state.version, state.connections, state.level), (FULLY_SPECIFIED, 4, highest), "{story}");
         assert_eq!(state.served, [1, 0, 2, 1, 0, 0, 0, 0], "each vector has its own state");
         assert_eq!((state.own, state.passed), (4, 0));
         play(&machine, "stop-device; start-device");
         raise(&machine, 0b1111);
-        assert_eq!(told(&machine).own, 4);
+        assert_eq!(counted(&machine).own, 4);
         finish(machine);
     }
 }
@@ -145,7 +145,7 @@ fn synchronizing_keeps_out_the_routine_and_of_other_vectors_only_what_its_level_
         for source in 0..4 {
             assert_eq!(served_while_held(&machine, 0, source), 0, "all messages have one lock");
         }
-        assert_eq!(told(&machine).served[..4], [1; 4], "and come when it is free");
+        assert_eq!(counted(&machine).served[..4], [1; 4], "and come when it is free");
         finish(machine);
     }
     let machine = start(|| bench("held-each", "bench,msix=4", FULLY_SPECIFIED));
@@ -157,7 +157,7 @@ fn synchronizing_keeps_out_the_routine_and_of_other_vectors_only_what_its_level_
             "source {source} while {whose} is held"
         );
     }
-    assert_eq!(told(&machine).own, 5);
+    assert_eq!(counted(&machine).own, 5);
     finish(machine);
 }
 
@@ -174,7 +174,7 @@ fn random_schedules_keep_a_rust_drivers_messages_apart_and_let_its_vectors_overl
         let card = if seed % 2 == 0 { "bench,msi=4" } else { "bench,msix=4" };
         let machine = start(|| bench("random", card, connect).processors(3).policy(Policy::Random(seed)));
         play(&machine, TWO_RAISERS);
-        let state = told(&machine);
+        let state = counted(&machine);
         assert_eq!(state.version, connect);
         assert_eq!(state.served[..4], [1, 2, 2, 1], "seed {seed}");
         assert_eq!(state.own, 6, "seed {seed}: no count of a routine's own is lost");
@@ -229,13 +229,13 @@ fn without_messages_the_rust_driver_has_its_line_at_the_level_it_asked_for() {
             let before = machine.now();
             raise(&machine, 0b0101);
             assert_eq!(machine.now() - before >= 1_000_000, at_passive, "{story}: the routine waits");
-            let told = told(&machine);
+            let counted = counted(&machine);
             assert_eq!(
-                (told.version, told.connections, told.level == 0),
+                (counted.version, counted.connections, counted.level == 0),
                 (version, 0, at_passive),
                 "{story}"
             );
-            assert_eq!((told.served[0], told.served[2], told.most), (1, 1, 1));
+            assert_eq!((counted.served[0], counted.served[2], counted.most), (1, 1, 1));
             finish(machine);
         }
     }

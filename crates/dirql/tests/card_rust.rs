@@ -29,9 +29,9 @@ fn bench(card: &str) -> Bench {
 /// Interrupts and transfers since the start.
 fn state(machine: &Machine) -> [u32; 2] {
     let file = machine.open(DEVICE).unwrap();
-    let told = file.device_control(STATE, &[], 8).unwrap();
+    let answer = file.device_control(STATE, &[], 8).unwrap();
     file.close().unwrap();
-    [0, 4].map(|at| u32::from_le_bytes(told[at..at + 4].try_into().unwrap()))
+    [0, 4].map(|at| u32::from_le_bytes(answer[at..at + 4].try_into().unwrap()))
 }
 
 /// A script in which `DEV` is the device.
@@ -227,7 +227,7 @@ fn a_device_is_not_removed_before_its_work_items_have_returned() {
             let (last, others) = slept.split_last().unwrap();
             assert!(last.contains("the device has gone"), "seed {seed}: {slept:?}");
             assert!(others[0].contains("slept, 3 times to go"), "seed {seed}: {slept:?}");
-            assert!(others.len() >= 2, "it slept on, or was told that the device goes: {slept:?}");
+            assert!(others.len() >= 2, "it slept on, or learned that the device goes: {slept:?}");
         }
     }
 }
@@ -244,9 +244,9 @@ fn mistaken(mistake: u32, write: bool) -> Vec<Verdict> {
         file.read_at(2048, Some(0)).map(drop)
     };
     let report = machine.finish();
-    let mut told: Vec<Verdict> = report.findings.iter().chain(&report.verdict).cloned().collect();
-    told.sort_by_key(|told| told.tier);
-    told
+    let mut found: Vec<Verdict> = report.findings.iter().chain(&report.verdict).cloned().collect();
+    found.sort_by_key(|finding| finding.tier);
+    found
 }
 
 #[test]
@@ -257,9 +257,13 @@ fn each_mistake_that_safe_code_makes_with_a_card_is_told() {
         (LONGER, true, "dma-behind-mapping", Tier::Error),
         (OTHER_WAY, false, "dma-wrong-direction", Tier::Verifier),
     ] {
-        let told = mistaken(mistake, write);
-        assert_eq!(told.first().map(|told| (told.rule, told.tier)), Some((rule, tier)), "{told:?}");
-        assert!(told[0].message.contains("bench#0"), "{}", told[0].message);
+        let found = mistaken(mistake, write);
+        assert_eq!(
+            found.first().map(|finding| (finding.rule, finding.tier)),
+            Some((rule, tier)),
+            "{found:?}"
+        );
+        assert!(found[0].message.contains("bench#0"), "{}", found[0].message);
     }
 }
 
@@ -284,7 +288,7 @@ fn what_types_cannot_refuse_is_a_bug_check_before_memory_is_harmed() {
         let platform = if fault == 11 { relayed } else { Platform::default() };
         for checked in [false, true] {
             let verdict =
-                faulty(fault, platform, checked).unwrap_or_else(|| panic!("fault {fault} is not told"));
+                faulty(fault, platform, checked).unwrap_or_else(|| panic!("fault {fault} is not found"));
             let code = verdict.bug_check.map(|check| check.code);
             assert_eq!(code, Some(PANIC), "fault {fault}: {} {}", verdict.rule, verdict.message);
         }

@@ -179,8 +179,8 @@ fn loops_that_poll_the_time_see_it_move_unless_they_hold_the_clock_up() {
 fn a_stall_of_more_than_50_microseconds_is_told_and_one_of_50_is_not() {
     let report = tell(bench, 16, 2, "until blocked");
     report.expect_clean();
-    let told: Vec<&str> = report.findings.iter().map(|finding| finding.rule).collect();
-    assert_eq!(told, ["long-stall"], "{report}");
+    let rules: Vec<&str> = report.findings.iter().map(|finding| finding.rule).collect();
+    assert_eq!(rules, ["long-stall"], "{report}");
     assert!(report.to_string().contains("51 microseconds"), "{report}");
 }
 
@@ -201,13 +201,13 @@ fn when_the_clock_is_set_absolute_timers_follow_and_relative_ones_do_not() {
 fn a_wait_until_a_system_time_ends_when_the_clock_is_set_there() {
     let machine = start(bench);
     let waits = r"open \\.\DirqlClocks as file
-told: ioctl file 0x222050 out 8 expect hex:00000000????????
+late: ioctl file 0x222050 out 8 expect hex:00000000????????
 wait 100ms
-expect pending told
+expect pending late
 clock forward 3600s
 wait 100ms
 expect print waited
-join told";
+join late";
     try_play(&machine, waits).unwrap();
     assert!(machine.now() < 1_000_000_000, "an hour did not have to pass");
     machine.finish().expect_clean();
@@ -238,7 +238,7 @@ fn the_watchdog_ends_one_dpc_after_20_seconds_and_all_together_after_two_minutes
     let check = one.expect_verdict().bug_check.unwrap();
     let [kind, ticks, limit, _] = check.parameters;
     assert_eq!((check.code, kind, limit), (0x133, 0, 0x500));
-    assert!(ticks > limit && ticks <= limit + 64, "told after the stall in which it happened: {ticks}");
+    assert!(ticks > limit && ticks <= limit + 64, "reported after the stall in which it happened: {ticks}");
     let all = commit(bench, 1);
     assert!(all.to_string().contains("one after another"), "{all}");
     let check = all.expect_verdict().bug_check.unwrap();
@@ -314,7 +314,7 @@ fn a_request_that_delays_for_ever_is_told_as_stuck_at_once() {
         let error = try_play(&machine, &script).unwrap_err().to_string();
         assert!(error.contains("does not end"), "{due}: {error}");
         let seconds = machine.now() / 1_000_000_000;
-        // A minute until it is told; and the end of the process waits five more for the request that it has cancelled.
+        // A minute until it is reported; and the end of the process waits five more for the request that it has cancelled.
         assert!(seconds < 400, "{due}: it took {seconds} virtual seconds");
         let _ = machine.finish();
     }

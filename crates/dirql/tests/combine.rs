@@ -36,7 +36,7 @@ fn bench() -> Bench {
 }
 
 /// The two words that a request tells.
-fn told(bench: impl Fn() -> Bench, code: u32, asked: u32) -> (u32, u32) {
+fn answer(bench: impl Fn() -> Bench, code: u32, asked: u32) -> (u32, u32) {
     let machine = start(bench);
     let words = told_by(&machine, code, asked);
     finish(machine);
@@ -53,13 +53,13 @@ fn told_by(machine: &Machine, code: u32, asked: u32) -> (u32, u32) {
 
 /// What it tells in random schedules.
 fn told_at_random(code: u32, asked: u32) -> BTreeSet<(u32, u32)> {
-    seeds(24).map(|seed| told(|| bench().policy(Policy::Random(seed)), code, asked)).collect()
+    seeds(24).map(|seed| answer(|| bench().policy(Policy::Random(seed)), code, asked)).collect()
 }
 
 #[test]
 fn a_doorbell_that_is_combined_may_arrive_before_the_frame_unless_a_fence_is_between() {
     for careful in [0, 1] {
-        assert_eq!(told(bench, ORDER, careful), (NEW, NEW), "by default the oldest line goes first");
+        assert_eq!(answer(bench, ORDER, careful), (NEW, NEW), "by default the oldest line goes first");
     }
     assert_eq!(told_at_random(ORDER, 0), BTreeSet::from([(NEW, NEW), (OLD, OLD)]));
     assert_eq!(told_at_random(ORDER, 1), BTreeSet::from([(NEW, NEW)]));
@@ -67,8 +67,8 @@ fn a_doorbell_that_is_combined_may_arrive_before_the_frame_unless_a_fence_is_bet
 
 #[test]
 fn words_stored_to_one_combined_register_become_one_unless_a_barrier_is_between() {
-    assert_eq!(told(bench, FIFO, 0), (1, 3), "the card has the last");
-    assert_eq!(told(bench, FIFO, 1), (3, 1));
+    assert_eq!(answer(bench, FIFO, 0), (1, 3), "the card has the last");
+    assert_eq!(answer(bench, FIFO, 1), (3, 1));
     assert_eq!(told_at_random(FIFO, 0), BTreeSet::from([(1, 3), (2, 1), (2, 2), (3, 1)]));
     assert_eq!(told_at_random(FIFO, 1), BTreeSet::from([(3, 1)]));
 }
@@ -76,7 +76,7 @@ fn words_stored_to_one_combined_register_become_one_unless_a_barrier_is_between(
 #[test]
 fn a_doorbell_that_is_not_combined_never_passes_the_frame() {
     for careful in [0, 1] {
-        assert_eq!(told(bench, FRAME, careful), (NEW, NEW));
+        assert_eq!(answer(bench, FRAME, careful), (NEW, NEW));
         assert_eq!(told_at_random(FRAME, careful), BTreeSet::from([(NEW, NEW)]));
     }
 }
@@ -84,7 +84,7 @@ fn a_doorbell_that_is_not_combined_never_passes_the_frame() {
 #[test]
 fn another_processor_rings_behind_the_frame_under_a_spin_lock_and_not_by_a_flag() {
     for careful in [0, 1] {
-        assert_eq!(told(bench, OTHER, careful), (NEW, NEW));
+        assert_eq!(answer(bench, OTHER, careful), (NEW, NEW));
     }
     assert_eq!(told_at_random(OTHER, 0), BTreeSet::from([(NEW, NEW), (OLD, OLD)]));
     assert_eq!(told_at_random(OTHER, 1), BTreeSet::from([(NEW, NEW)]));
@@ -94,7 +94,7 @@ fn another_processor_rings_behind_the_frame_under_a_spin_lock_and_not_by_a_flag(
 fn each_way_to_map_combines_if_it_asks_for_it_and_cached_device_memory_is_uncached() {
     // MmNonCached, MmCached, MmWriteCombined; PAGE_NOCACHE, PAGE_WRITECOMBINE; MDLs; views of physical memory.
     for (way, arrive) in [2, 2, 1, 2, 1, 2, 1, 2, 1].into_iter().enumerate() {
-        assert_eq!(told(bench, KIND, u32::try_from(way).unwrap()).0, arrive, "way {way}");
+        assert_eq!(answer(bench, KIND, u32::try_from(way).unwrap()).0, arrive, "way {way}");
     }
 }
 
@@ -110,12 +110,12 @@ fn fences_interlocked_and_serializing_instructions_calls_and_ticks_empty_the_buf
         ("two", bench),
     ] {
         for way in KEEPS {
-            assert_eq!(told(bench, FENCE, way).0, 1, "{name}: {way} is no fence");
+            assert_eq!(answer(bench, FENCE, way).0, 1, "{name}: {way} is no fence");
         }
         for way in EMPTIES {
-            assert_eq!(told(bench, FENCE, way).0, 2, "{name}: {way}");
+            assert_eq!(answer(bench, FENCE, way).0, 2, "{name}: {way}");
         }
-        // Nobody listens: driver code takes locks and moves the level by itself.
+        // No reader listens: driver code takes locks and moves the level by itself.
         assert_eq!(
             [3, 19].map(|way| told_by(&start_unheard(|| bench().unobserved()), FENCE, way).0),
             [1, 2],
@@ -144,7 +144,7 @@ fn an_access_that_the_card_or_the_mapping_does_not_have_is_told_at_its_instructi
 #[test]
 fn a_driver_that_forgets_the_fence_and_waits_in_a_loop_waits_no_longer_than_for_the_clock() {
     for processors in [1, 2] {
-        assert_eq!(told(|| bench().processors(processors), POLL, 0), (NEW, NEW));
+        assert_eq!(answer(|| bench().processors(processors), POLL, 0), (NEW, NEW));
     }
     assert_eq!(told_at_random(POLL, 0), BTreeSet::from([(NEW, NEW)]));
 }
@@ -152,16 +152,16 @@ fn a_driver_that_forgets_the_fence_and_waits_in_a_loop_waits_no_longer_than_for_
 #[test]
 fn what_is_combined_comes_behind_a_bridge_that_posts_too() {
     let posted = || bench().platform("posted=2us".parse::<Platform>().unwrap());
-    assert_eq!(told(posted, FIFO, 0), (1, 3));
-    assert_eq!(told(posted, ORDER, 1), (NEW, NEW));
-    let random = |seed| told(|| posted().policy(Policy::Random(seed)), FRAME, 1);
+    assert_eq!(answer(posted, FIFO, 0), (1, 3));
+    assert_eq!(answer(posted, ORDER, 1), (NEW, NEW));
+    let random = |seed| answer(|| posted().policy(Policy::Random(seed)), FRAME, 1);
     assert_eq!(seeds(8).map(random).collect::<BTreeSet<_>>(), BTreeSet::from([(NEW, NEW)]));
 }
 
 #[test]
 fn a_trace_has_each_store_and_what_reaches_the_card() {
     let buffer = Buffer::default();
-    told(
+    answer(
         || {
             let bench = bench();
             let symbols = bench.symbols();

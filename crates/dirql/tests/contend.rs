@@ -44,14 +44,14 @@ fn contended(processors: u32, group_size: u32, chooser: &dyn Fn() -> Box<dyn Cho
     report.expect_clean();
     let words: Vec<u32> = answer.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
     let entries: u32 = THREADS.try_into().unwrap();
-    let told = format!("{processors} processors in groups of {group_size}: {words:?}");
-    assert_eq!(words[0], entries * ROUNDS, "each entry counts once; {told}");
-    assert_eq!(words[1], 0, "nobody is inside beside another; {told}");
-    assert_eq!(words[2], 0, "each thread stays on its processor; {told}");
-    assert_eq!(words[3], processors.min(entries), "all processors take part; {told}");
-    assert_eq!(words[4..4 + THREADS], [ROUNDS; THREADS], "{told}");
+    let case = format!("{processors} processors in groups of {group_size}: {words:?}");
+    assert_eq!(words[0], entries * ROUNDS, "each entry counts once; {case}");
+    assert_eq!(words[1], 0, "no two are inside at once; {case}");
+    assert_eq!(words[2], 0, "each thread stays on its processor; {case}");
+    assert_eq!(words[3], processors.min(entries), "all processors take part; {case}");
+    assert_eq!(words[4..4 + THREADS], [ROUNDS; THREADS], "{case}");
     let numbers = entries * (entries + 1) / 2;
-    assert_eq!(words[4 + THREADS], numbers * (ROUNDS * (ROUNDS + 1) / 2), "{told}");
+    assert_eq!(words[4 + THREADS], numbers * (ROUNDS * (ROUNDS + 1) / 2), "{case}");
     report.trace_hash
 }
 

@@ -19,10 +19,10 @@ use rig::{driver, seeds, start};
 /// Control codes of `correct.c`.
 const TELL: u32 = 0x0022_2000;
 const LIST: u32 = 0x0022_2004;
-/// So many schedules of each policy, on each number of processors, where nobody asks for more.
+/// So many schedules of each policy, on each number of processors, by default.
 const SEEDS: u64 = 2;
 const PROCESSORS: [u32; 3] = [1, 2, 4];
-/// So many schedules with at most two preemptions, where nobody asks for more.
+/// So many schedules with at most two preemptions, by default.
 const SCHEDULES: u64 = 20;
 
 /// Nothing may have been found, of a tier that fails a run anywhere.
@@ -231,10 +231,10 @@ gallery! {
 fn every_idiom_of_the_gallery_has_its_test() {
     let machine = start(bench);
     let file = machine.open(r"\\.\DirqlCorrect").unwrap();
-    let told = file.device_control(LIST, &[], 16 << 10).unwrap();
+    let names = file.device_control(LIST, &[], 16 << 10).unwrap();
     file.close().unwrap();
-    let told = String::from_utf8(told).unwrap();
-    let mut listed: Vec<&str> = told.lines().collect();
+    let names = String::from_utf8(names).unwrap();
+    let mut listed: Vec<&str> = names.lines().collect();
     let mut tested = IDIOMS.to_vec();
     listed.sort_unstable();
     tested.sort_unstable();

@@ -362,12 +362,12 @@ fn a_power_policy_owner_answers_when_its_device_has_followed() {
 fn an_installed_device_has_the_keys_that_windows_gives_it() {
     let inf = inf(0);
     let machine = start(|| bench(&inf));
-    let told = machine
+    let written = machine
         .with_kernel(|cx| {
             let node = kernel::pnp::named(cx, "bench#0").expect("the card");
             let keys = kernel::pnp::install::keys(cx, node);
             let driver = keys.driver.expect("it is installed");
-            let mut told = Vec::new();
+            let mut written = Vec::new();
             for name in [
                 "ProviderName",
                 "DriverVersion",
@@ -377,29 +377,29 @@ fn an_installed_device_has_the_keys_that_windows_gives_it() {
                 "InfSection",
                 "InfSectionExt",
             ] {
-                told.push(access::text(cx, &driver, name).unwrap_or_default());
+                written.push(access::text(cx, &driver, name).unwrap_or_default());
             }
             let services = format!(r"{}\correct_pnp\Enum", access::SERVICES);
-            told.push(access::text(cx, &services, "0").unwrap_or_default());
-            told.push(format!("{:?}", access::number(cx, &services, "Count")));
-            told.push(format!("{:?}", access::number(cx, &services, "NextInstance")));
-            told.push(format!("{:?}", access::number(cx, &keys.instance, "ConfigFlags")));
-            told.push(format!("{:?}", access::number(cx, &keys.instance, "Capabilities")));
+            written.push(access::text(cx, &services, "0").unwrap_or_default());
+            written.push(format!("{:?}", access::number(cx, &services, "Count")));
+            written.push(format!("{:?}", access::number(cx, &services, "NextInstance")));
+            written.push(format!("{:?}", access::number(cx, &keys.instance, "ConfigFlags")));
+            written.push(format!("{:?}", access::number(cx, &keys.instance, "Capabilities")));
             let control = format!(r"{}\Control", keys.instance);
-            told.push(access::text(cx, &control, "ActiveService").unwrap_or_default());
+            written.push(access::text(cx, &control, "ActiveService").unwrap_or_default());
             let assigned = access::value(cx, &control, "AllocConfig").expect("it has resources");
-            told.push(assigned.kind.to_string());
+            written.push(assigned.kind.to_string());
             let configuration = format!(r"{}\LogConf", keys.instance);
-            told.push(
+            written.push(
                 access::value(cx, &configuration, "BasicConfigVector")
                     .expect("it asks for some")
                     .kind
                     .to_string(),
             );
             let boot = access::value(cx, &configuration, "BootConfig").expect("the firmware gave it some");
-            told.push(boot.kind.to_string());
+            written.push(boot.kind.to_string());
             assert_eq!(boot.data, assigned.data, "it was started with what the firmware gave it");
-            Ok(engine::outside(|| told.clone()))
+            Ok(engine::outside(|| written.clone()))
         })
         .unwrap();
     machine.finish().expect_clean();
@@ -421,7 +421,7 @@ fn an_installed_device_has_the_keys_that_windows_gives_it() {
         "10",
         "8",
     ];
-    assert_eq!(told, expected);
+    assert_eq!(written, expected);
 }
 
 #[test]

@@ -68,19 +68,20 @@ fn keep(index: u32, rounds: u32, megabytes: u64) -> (Result<(), Error>, Report) 
     };
     let machine = start(bench);
     let code = CODE + 4 * index;
-    let told = try_play(&machine, &format!(r"open \\.\DirqlCostly as f; ioctl f {code:#x} in u32:{rounds}"));
-    (told, machine.finish())
+    let played =
+        try_play(&machine, &format!(r"open \\.\DirqlCostly as f; ioctl f {code:#x} in u32:{rounds}"));
+    (played, machine.finish())
 }
 
 fn says(report: &Report, rule: &str, text: &str) -> bool {
     let mut all = report.findings.iter().chain(&report.verdict);
-    all.any(|told| told.rule == rule && told.message.contains(text))
+    all.any(|finding| finding.rule == rule && finding.message.contains(text))
 }
 
 #[test]
 fn contiguous_memory_that_is_kept_is_used_up_by_name_and_asking_for_more_ends() {
-    let (told, report) = keep(15, 200, 64);
-    assert!(told.is_ok(), "each call is answered\n{report}");
+    let (played, report) = keep(15, 200, 64);
+    assert!(played.is_ok(), "each call is answered\n{report}");
     assert!(says(&report, "memory-used-up", "the machine's memory of 64 MiB is used up"), "{report}");
     assert!(says(&report, "contiguous-memory-leak", "allocated by costly.sys!KeepContiguous+"), "{report}");
     let (_, report) = keep(15, u32::MAX, 64);
@@ -90,8 +91,8 @@ fn contiguous_memory_that_is_kept_is_used_up_by_name_and_asking_for_more_ends() 
 
 #[test]
 fn threads_without_number_are_one_line_of_the_verdict() {
-    let (told, report) = keep(16, 20_000, 64);
-    assert!(told.is_ok(), "{report}");
+    let (played, report) = keep(16, 20_000, 64);
+    assert!(played.is_ok(), "{report}");
     assert!(says(&report, "memory-used-up", "the machine's memory of 64 MiB is used up"), "{report}");
     assert_eq!(report.expect_verdict().rule, "unload-still-called", "{report}");
 
@@ -106,8 +107,8 @@ fn threads_without_number_are_one_line_of_the_verdict() {
 
 #[test]
 fn mappings_without_number_are_told_as_so_many_and_end_by_name() {
-    let (told, report) = keep(17, 1_000, 192);
-    assert!(told.is_ok(), "{report}");
+    let (played, report) = keep(17, 1_000, 192);
+    assert!(played.is_ok(), "{report}");
     assert!(says(&report, "locked-pages-leak", "left 936 more MDLs with pages locked or mapped, locked by"));
     assert!(says(&report, "pool-leak", "left 936 more blocks of pool, allocated by costly.sys!KeepMapping+"));
     let (_, report) = keep(17, 25_000, 192);

@@ -14,7 +14,7 @@ fn bench() -> Bench {
 }
 
 /// A script in which `story N` has the driver tell its story of that index.
-fn told(text: &str) -> String {
+fn commands(text: &str) -> String {
     let line = |line: &str| match line.trim().strip_prefix("story ") {
         Some(index) => {
             let code = 0x0022_2000 + 4 * index.parse::<u32>().unwrap();
@@ -29,7 +29,7 @@ fn told(text: &str) -> String {
 /// Carried out, clean, with nothing left.
 fn run(text: &str) {
     let machine = start(bench);
-    play(&machine, &told(text));
+    play(&machine, &commands(text));
     let report = machine.finish();
     report.expect_clean();
     assert_eq!(report.sums.still_allocated(), 0, "{report}");
@@ -37,7 +37,7 @@ fn run(text: &str) {
 
 fn report_of(text: &str) -> Report {
     let machine = start(bench);
-    let _ = try_play(&machine, &told(text));
+    let _ = try_play(&machine, &commands(text));
     machine.finish()
 }
 
@@ -70,7 +70,7 @@ fn a_callback_adds_instances_when_somebody_asks() {
 #[test]
 fn a_program_sees_names_numbers_and_each_counter() {
     let machine = start(bench);
-    play(&machine, &told("story 4"));
+    play(&machine, &commands("story 4"));
     let all = CounterQuestion { mask: "*".into(), id: None, names_only: false };
     let seen = machine.counters("Dirql Queues", &all).unwrap();
     let one = |name: &str, id, value: u32| CounterInstance {
@@ -81,8 +81,8 @@ fn a_program_sees_names_numbers_and_each_counter() {
     assert_eq!(seen, [one("Queue0", 10, 100), one("Queue1", 11, 200)]);
     let only = CounterQuestion { id: Some(11), ..all.clone() };
     assert_eq!(machine.counters("Dirql Queues", &only).unwrap(), seen[1..]);
-    let nobody = machine.counters("Nobody", &all);
-    assert!(matches!(nobody, Err(Error::Status { status: 0xC000_0225, .. })), "{nobody:?}");
+    let missing = machine.counters("Missing", &all);
+    assert!(matches!(missing, Err(Error::Status { status: 0xC000_0225, .. })), "{missing:?}");
     machine.finish().expect_clean();
 }
 

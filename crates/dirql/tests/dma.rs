@@ -213,12 +213,12 @@ fn the_names_of_windows_nt_4_do_the_same() {
     let machine = start(|| bench(64));
     rig::checks_made(&machine, DEVICE, STORY + 4 * 6, &[]).unwrap();
     let report = machine.finish();
-    let told: Vec<_> = report.findings.iter().map(|told| (told.rule, told.tier)).collect();
-    assert_eq!(told, [("obsolete-hal-get-adapter", Tier::Verifier)], "{report}");
+    let found: Vec<_> = report.findings.iter().map(|finding| (finding.rule, finding.tier)).collect();
+    assert_eq!(found, [("obsolete-hal-get-adapter", Tier::Verifier)], "{report}");
     assert!(report.verdict.is_none(), "{report}");
 }
 
-/// What a mistake comes to: what is told, the worst first, and what a read has brought, if it has.
+/// What a mistake comes to: its findings, the worst first, and what a read has brought, if it has.
 fn misuse(setup: Setup, kind: u32, write: bool) -> (Vec<Verdict>, Option<Vec<u8>>) {
     // The card itself refuses what leaves its buffer.
     let length: u16 = match kind {
@@ -238,17 +238,17 @@ fn misuse(setup: Setup, kind: u32, write: bool) -> (Vec<Verdict>, Option<Vec<u8>
         file.read(length.into())
     };
     let report = machine.finish();
-    let mut told: Vec<Verdict> = report.findings.iter().chain(&report.verdict).cloned().collect();
-    told.sort_by_key(|told| told.tier);
-    (told, came.ok())
+    let mut found: Vec<Verdict> = report.findings.iter().chain(&report.verdict).cloned().collect();
+    found.sort_by_key(|finding| finding.tier);
+    (found, came.ok())
 }
 
 fn of(bits: u32, scatter_gather: bool, how: u32) -> Setup {
     Setup { version: 2, bits, scatter_gather, how }
 }
 
-fn rules(told: &[Verdict]) -> Vec<(&'static str, Tier)> {
-    told.iter().map(|told| (told.rule, told.tier)).collect()
+fn rules(found: &[Verdict]) -> Vec<(&'static str, Tier)> {
+    found.iter().map(|finding| (finding.rule, finding.tier)).collect()
 }
 
 #[test]
@@ -256,15 +256,15 @@ fn a_card_that_goes_on_with_what_was_unmapped_is_told_with_who_mapped_and_who_un
     for (bits, how, unmapped) in
         [(64, CHANNEL, "FlushAdapterBuffers"), (32, LIST, "PutScatterGatherList"), (24, CHANNEL, "Flush")]
     {
-        let (told, _) = misuse(of(bits, true, how), AFTER_FLUSH, false);
-        assert_eq!(rules(&told), [("dma-after-unmap", Tier::Error)], "{told:?}");
-        let message = &told[0].message;
+        let (found, _) = misuse(of(bits, true, how), AFTER_FLUSH, false);
+        assert_eq!(rules(&found), [("dma-after-unmap", Tier::Error)], "{found:?}");
+        let message = &found[0].message;
         assert!(message.contains("edu#0 wrote 0x10 bytes by DMA at the logical address"), "{message}");
         assert!(message.contains("dma.sys!") && message.contains(unmapped), "{message}");
-        let check = told[0].bug_check.unwrap();
+        let check = found[0].bug_check.unwrap();
         assert_eq!((check.code, check.parameters[0]), (0xE6, 0x26));
         assert_eq!(
-            told[0].related.iter().map(|moment| moment.what).collect::<Vec<_>>(),
+            found[0].related.iter().map(|moment| moment.what).collect::<Vec<_>>(),
             ["mapped", "unmapped"]
         );
     }
@@ -272,8 +272,8 @@ fn a_card_that_goes_on_with_what_was_unmapped_is_told_with_who_mapped_and_who_un
 
 #[test]
 fn a_physical_address_works_without_an_iommu_and_is_told() {
-    let (told, _) = misuse(of(64, true, CHANNEL), PHYSICAL, false);
-    assert_eq!(rules(&told), [("dma-by-physical-address", Tier::Verifier)], "{told:?}");
+    let (found, _) = misuse(of(64, true, CHANNEL), PHYSICAL, false);
+    assert_eq!(rules(&found), [("dma-by-physical-address", Tier::Verifier)], "{found:?}");
     let machine = start(|| bench(64).verifier("dma".parse().unwrap()));
     set_up(&machine, of(64, true, CHANNEL));
     let file = machine.open(DEVICE).unwrap();
@@ -285,41 +285,41 @@ fn a_physical_address_works_without_an_iommu_and_is_told() {
 #[test]
 fn a_buffer_that_is_mapped_the_other_way_is_no_place_to_write_to() {
     for (bits, tier) in [(64, Tier::Verifier), (24, Tier::Error)] {
-        let (told, _) = misuse(of(bits, true, CHANNEL), DIRECTION, false);
+        let (found, _) = misuse(of(bits, true, CHANNEL), DIRECTION, false);
         assert_eq!(
-            told.first().map(|told| (told.rule, told.tier)),
+            found.first().map(|finding| (finding.rule, finding.tier)),
             Some(("dma-wrong-direction", tier)),
-            "{told:?}"
+            "{found:?}"
         );
-        assert!(told[0].message.contains("from memory to the device"), "{}", told[0].message);
+        assert!(found[0].message.contains("from memory to the device"), "{}", found[0].message);
     }
 }
 
 #[test]
 fn what_lies_behind_a_mapping_is_told_at_the_byte() {
     for (how, write) in [(CHANNEL, true), (KEPT, false), (LIST, true)] {
-        let (told, _) = misuse(of(32, true, how), BEHIND, write);
-        assert_eq!(rules(&told), [("dma-behind-mapping", Tier::Error)], "{told:?}");
-        assert!(told[0].message.contains("lies 0x0 bytes behind the end"), "{}", told[0].message);
+        let (found, _) = misuse(of(32, true, how), BEHIND, write);
+        assert_eq!(rules(&found), [("dma-behind-mapping", Tier::Error)], "{found:?}");
+        assert!(found[0].message.contains("lies 0x0 bytes behind the end"), "{}", found[0].message);
     }
 }
 
 #[test]
 fn a_copy_that_is_not_flushed_is_data_that_does_not_arrive() {
-    let (told, _) = misuse(of(24, false, CHANNEL), NO_FLUSH, false);
-    assert_eq!(rules(&told), [("dma-not-flushed", Tier::Error)], "{told:?}");
-    assert!(told[0].message.contains("does not arrive"), "{}", told[0].message);
-    let (told, _) = misuse(of(24, false, CHANNEL), SHORT_FLUSH, false);
-    assert_eq!(rules(&told), [("dma-not-flushed", Tier::Error)], "{told:?}");
-    assert!(told[0].message.contains("of which 0x800 were flushed"), "{}", told[0].message);
+    let (found, _) = misuse(of(24, false, CHANNEL), NO_FLUSH, false);
+    assert_eq!(rules(&found), [("dma-not-flushed", Tier::Error)], "{found:?}");
+    assert!(found[0].message.contains("does not arrive"), "{}", found[0].message);
+    let (found, _) = misuse(of(24, false, CHANNEL), SHORT_FLUSH, false);
+    assert_eq!(rules(&found), [("dma-not-flushed", Tier::Error)], "{found:?}");
+    assert!(found[0].message.contains("of which 0x800 were flushed"), "{}", found[0].message);
     for kind in [NO_FLUSH, SHORT_FLUSH] {
-        let (told, came) = misuse(of(64, true, CHANNEL), kind, false);
-        assert_eq!(rules(&told).first(), Some(&("dma-not-flushed", Tier::Verifier)), "{told:?}");
+        let (found, came) = misuse(of(64, true, CHANNEL), kind, false);
+        assert_eq!(rules(&found).first(), Some(&("dma-not-flushed", Tier::Verifier)), "{found:?}");
         assert_eq!(came, Some(pattern(4096)), "where nothing is copied, it arrives");
     }
 }
 
-/// A mistake: how the driver transfers, what it does, whether it writes; and all that is told of it.
+/// A mistake: how the driver transfers, what it does, whether it writes; and all its findings.
 type Row = (u32, bool, u32, u32, bool, &'static [(&'static str, Tier)]);
 
 /// Every mistake of a driver with an adapter, planted once while a card transfers. Bits of addresses, scatter/gather, how, kind, writes. What takes no
@@ -364,26 +364,26 @@ const MISTAKES: &[Row] = &[
 fn every_mistake_is_told_as_what_it_is_and_its_mended_twin_is_clean() {
     for (bits, scatter_gather, how, kind, write, expected) in MISTAKES {
         let setup = of(*bits, *scatter_gather, *how);
-        let (told, came) = misuse(setup, *kind, *write);
-        assert_eq!(rules(&told), *expected, "kind {kind} of way {how}: {told:?}");
+        let (found, came) = misuse(setup, *kind, *write);
+        assert_eq!(rules(&found), *expected, "kind {kind} of way {how}: {found:?}");
         // A list that is never put is a copy that is never flushed: of this card each transfer is one.
         let arrives = *kind != PUT_NEVER;
-        if !*write && told.iter().all(|told| told.tier == Tier::Verifier) {
+        if !*write && found.iter().all(|finding| finding.tier == Tier::Verifier) {
             assert_eq!(came == Some(pattern(4096)), arrives, "kind {kind} of way {how}");
         }
-        let (told, _) = misuse(setup, 0, *write);
-        assert!(told.is_empty(), "the twin of kind {kind} of way {how}: {told:?}");
+        let (found, _) = misuse(setup, 0, *write);
+        assert!(found.is_empty(), "the twin of kind {kind} of way {how}: {found:?}");
     }
 }
 
 #[test]
 fn a_request_that_ends_before_its_copy_is_flushed_has_brought_nothing() {
-    let (told, came) = misuse(of(24, false, CHANNEL), STALE, false);
-    assert_eq!(rules(&told), [("dma-not-flushed", Tier::Error)], "{told:?}");
+    let (found, came) = misuse(of(24, false, CHANNEL), STALE, false);
+    assert_eq!(rules(&found), [("dma-not-flushed", Tier::Error)], "{found:?}");
     let came = came.expect("the request had ended when the driver was stopped");
     assert!(came.len() == 4096 && came != pattern(4096), "the card has the data, and the buffer has not");
-    let (told, came) = misuse(of(24, false, CHANNEL), 0, false);
-    assert!(told.is_empty() && came == Some(pattern(4096)), "{told:?}");
+    let (found, came) = misuse(of(24, false, CHANNEL), 0, false);
+    assert!(found.is_empty() && came == Some(pattern(4096)), "{found:?}");
 }
 
 #[test]

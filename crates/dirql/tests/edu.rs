@@ -51,9 +51,9 @@ fn bench(card: &str, messages: bool) -> Bench {
 /// The words of the driver's `EDU_STATE`.
 fn state(machine: &Machine) -> [u32; 5] {
     let file = machine.open(r"\\.\Edu").unwrap();
-    let told = file.device_control(STATE, &[], 20).unwrap();
+    let state = file.device_control(STATE, &[], 20).unwrap();
     file.close().unwrap();
-    [0, 4, 8, 12, 16].map(|at| u32::from_le_bytes(told[at..at + 4].try_into().unwrap()))
+    [0, 4, 8, 12, 16].map(|at| u32::from_le_bytes(state[at..at + 4].try_into().unwrap()))
 }
 
 /// Bytes that tell their place.
@@ -180,9 +180,9 @@ fn an_interrupt_that_nobody_asked_for_ends_no_request() {
                 join got expect text:abcdefgh
                 close card",
             );
-            let told = state(&machine);
-            assert!((6..=8).contains(&told[2]), "two may come as one: {told:?}");
-            assert_eq!(told[4], 2, "a transfer for each");
+            let state = state(&machine);
+            assert!((6..=8).contains(&state[2]), "two may come as one: {state:?}");
+            assert_eq!(state[4], 2, "a transfer for each");
             finish(machine);
         }
     }

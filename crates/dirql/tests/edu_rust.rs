@@ -43,9 +43,9 @@ fn bench(story: &str, card: &str, messages: bool) -> Bench {
 /// What the driver tells: version, messages, level, interrupts, passed on.
 fn state(machine: &Machine) -> [u32; 5] {
     let file = machine.open(r"\\.\EduRust-0").unwrap();
-    let told = file.device_control(STATE, &[], 20).unwrap();
+    let state = file.device_control(STATE, &[], 20).unwrap();
     file.close().unwrap();
-    [0, 4, 8, 12, 16].map(|at| u32::from_le_bytes(told[at..at + 4].try_into().unwrap()))
+    [0, 4, 8, 12, 16].map(|at| u32::from_le_bytes(state[at..at + 4].try_into().unwrap()))
 }
 #[test]
 fn a_rust_driver_walks_the_capabilities_of_a_pci_express_card_and_reads_beyond_256_bytes() {
@@ -88,7 +88,7 @@ fn a_rust_driver_walks_the_capabilities_of_a_pci_express_card_and_reads_beyond_2
 #[test]
 fn a_factorial_is_told_to_a_rust_driver_by_a_message_or_by_the_line() {
     for messages in BOTH {
-        let machine = start(|| bench("told", "edu,factorial=25us", messages));
+        let machine = start(|| bench("early", "edu,factorial=25us", messages));
         let file = machine.open(r"\\.\EduRust-0").unwrap();
         for (number, product) in [(0_u32, 1_u32), (5, 120), (12, 479_001_600), (13, 0x7328_CC00), (99, 0)] {
             let before = machine.now();

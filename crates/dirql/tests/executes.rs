@@ -1,5 +1,5 @@
 //! Code that `executes.sys` makes at run time: it runs where memory may be executed, and is stopped at the call where not,
-//! told with instruction, symbol, address and the block of pool.
+//! reported with instruction, symbol, address and the block of pool.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]

@@ -124,7 +124,7 @@ fn check(bug: &Bug) {
         let place =
             place_of(&report, verdict).unwrap_or_else(|| panic!("fault {number} has no line\n{report}"));
         let (file, line) = place.rsplit_once(':').unwrap();
-        // What the compiler has inlined out of a header is told as where the driver calls it; `Complete` is the driver's own.
+        // What the compiler has inlined out of a header is reported as where the driver calls it; `Complete` is the driver's own.
         let inlined = lines_of("Complete").contains(&line.parse().unwrap());
         let of_routine = lines_of(bug.routine).contains(&line.parse().unwrap());
         let in_place = file == "drivers/c/faulty/faults.c" && of_routine;

@@ -84,13 +84,13 @@ fn a_driver_is_told_how_a_process_is_created_and_prevents_it() {
         machine.end_process(process);
     }
     let prints = machine.prints();
-    let told: Vec<&str> = prints.iter().filter_map(|line| line.trim().strip_prefix("filters: ")).collect();
+    let lines: Vec<&str> = prints.iter().filter_map(|line| line.trim().strip_prefix("filters: ")).collect();
     let expected = [
         r"\??\C:\Tools\scan.exe as C:\Tools\scan.exe, open",
         r"\??\C:\other.exe as other.exe /all, not open",
         r"\??\C:\EVIL.exe as EVIL.exe, not open",
     ];
-    assert_eq!(told, expected);
+    assert_eq!(lines, expected);
     let report = machine.finish();
     report.expect_clean();
     assert_eq!(report.sums.still_allocated(), 0, "{report}");

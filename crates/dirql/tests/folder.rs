@@ -176,7 +176,7 @@ fn a_file_system_is_asked_by_its_control_codes() {
     tell(31, 7);
 }
 
-/// A driver may look for a file that need not be there: nobody is blamed, and the option is named.
+/// A driver may look for a file that need not be there: the driver is not blamed, and the option is named.
 #[test]
 fn without_a_folder_nothing_is_there_and_the_option_is_named() {
     let machine = start(|| Bench::new().driver(driver("folder.sys")));

@@ -50,8 +50,8 @@ fn another_applications_view_is_its_own() -> Result<(), Error> {
     let other = machine.begin_process("other")?;
     machine.within(other, || {
         let file = machine.open(r"\\.\DirqlSections")?;
-        let told = file.device_control(0x22_2400, &[], 8)?; // the driver maps a section for who asks
-        let view = u64::from_le_bytes(told.try_into().unwrap());
+        let answer = file.device_control(0x22_2400, &[], 8)?; // the driver maps a section for who asks
+        let view = u64::from_le_bytes(answer.try_into().unwrap());
         machine.store(view, &[7])?;
         assert_eq!(machine.load(view, 1)?, [7]);
         file.device_control(0x22_240C, &[], 8)?;

@@ -1,4 +1,4 @@
-//! Each attack of `hostile.sys` ends in correct execution or in a verdict of its own, at the instruction, told with its line.
+//! Each attack of `hostile.sys` ends in correct execution or in a verdict of its own, at the instruction, reported with its line.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]

@@ -1,4 +1,4 @@
-//! Stories of time on the local bus of a PCI 9052 (`lclk=`), told of a compiled driver (`drivers/c/localbus.c`) that reads, writes and polls through
+//! Stories of time on the local bus of a PCI 9052 (`lclk=`), by a compiled driver (`drivers/c/localbus.c`) that reads, writes and polls through
 //! local space 0: its loops take the virtual time that the space's descriptor says.
 
 #![forbid(unsafe_code)]
@@ -20,7 +20,7 @@ const SLOW_WRITES: u32 = FAST | 31 << 15;
 /// Whatever the EEPROM says: the built-in board's is [`FAST`].
 const AS_IT_IS: u32 = u32::MAX;
 
-/// The performance counter's tick, ns: what the driver is told is up to one off.
+/// The performance counter's tick, ns: what the driver reads is up to one off.
 const TICK: u64 = 100;
 
 fn machine(card: &'static str) -> Machine {
@@ -37,10 +37,10 @@ fn ask(machine: &Machine, code: u32, descriptor: u32, count: u32) -> (u64, u64, 
     let file = machine.open(r"\\.\LocalBus").unwrap();
     let asked = [descriptor.to_le_bytes(), count.to_le_bytes()].concat();
     let before = machine.now();
-    let told = file.device_control(code, &asked, 8).unwrap();
+    let answers = file.device_control(code, &asked, 8).unwrap();
     let took = machine.now() - before;
     file.close().unwrap();
-    let word = |at: usize| u64::from(u32::from_le_bytes(told[at..at + 4].try_into().unwrap()));
+    let word = |at: usize| u64::from(u32::from_le_bytes(answers[at..at + 4].try_into().unwrap()));
     (word(0), word(4), took)
 }
 
@@ -101,8 +101,8 @@ fn a_driver_that_polls_a_slow_bus_reads_less_often_until_the_device_is_done() {
 fn a_run_with_time_on_the_local_bus_is_the_same_each_time() {
     let run = || {
         let machine = machine("pci9052,lclk=33MHz,ready=3");
-        let told = [READ, WRITE, POLL].map(|code| ask(&machine, code, FAST | 2, 300));
-        (told, finish(machine).to_string())
+        let answers = [READ, WRITE, POLL].map(|code| ask(&machine, code, FAST | 2, 300));
+        (answers, finish(machine).to_string())
     };
     assert_eq!(run(), run());
 }

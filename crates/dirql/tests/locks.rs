@@ -165,15 +165,15 @@ fn each_misuse_ends_in_its_verdict() {
 
 #[test]
 fn a_deadlock_names_who_waits_for_what() {
-    let told = |number: usize| misuse(number).expect_verdict().message.clone();
-    let crossed = told(12);
+    let message = |number: usize| misuse(number).expect_verdict().message.clone();
+    let crossed = message(12);
     assert!(
         crossed.contains("processor 0 holds since") && crossed.contains("processor 1 holds since"),
         "{crossed}"
     );
-    let held_back = told(29);
+    let held_back = message(29);
     assert!(held_back.contains("for all processors to take the interrupt"), "{held_back}");
-    let within = told(30);
+    let within = message(30);
     assert!(within.contains("for the routine to return on all processors"), "{within}");
 }
 

@@ -1,5 +1,5 @@
 //! Stories of memory that a compiled driver tells and checks itself (`drivers/c/memory`): idioms of correct drivers, of which nothing
-//! is told, and what only Driver Verifier or a careful reader minds, which goes on.
+//! is found, and what only Driver Verifier or a careful reader minds, which goes on.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
@@ -19,12 +19,12 @@ fn bench() -> Bench {
     Bench::new().driver(driver("memory.sys"))
 }
 
-/// An idiom of the driver's table, of which nothing may be told.
+/// An idiom of the driver's table, which may have no finding.
 fn tell(index: u32, checks: u32) {
     rig::tell(start(bench), r"\\.\DirqlMemory", CODE + 4 * index, checks, &format!("story {index}"));
 }
 
-/// A story that goes on, and what is told about it.
+/// A story that goes on, and its findings.
 fn doubt(index: u32) -> Report {
     let machine = start(bench);
     let made = rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * index, &[]);
@@ -34,7 +34,7 @@ fn doubt(index: u32) -> Report {
     report
 }
 
-fn told(report: &Report) -> Vec<(&'static str, Tier)> {
+fn found(report: &Report) -> Vec<(&'static str, Tier)> {
     report.findings.iter().map(|finding| (finding.rule, finding.tier)).collect()
 }
 
@@ -99,7 +99,7 @@ fn a_write_to_a_mapping_that_is_read_only_stops_the_machine() {
 #[test]
 fn reserved_addresses_show_one_buffer_after_the_other() {
     assert_eq!(
-        told(&doubt(27)),
+        found(&doubt(27)),
         [("reserved-mapping", Tier::Warning)],
         "an MDL of four pages for a range of three"
     );
@@ -129,7 +129,7 @@ fn each_misuse_of_reserved_addresses_has_its_check_of_0xda() {
     let machine = start(bench);
     let made = rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * 29, &11u32.to_le_bytes());
     let report = machine.finish();
-    assert_eq!((made, told(&report)), (Ok(1), vec![("reserved-mapping", Tier::Warning)]), "{report}");
+    assert_eq!((made, found(&report)), (Ok(1), vec![("reserved-mapping", Tier::Warning)]), "{report}");
 }
 
 #[test]
@@ -218,8 +218,8 @@ fn sections_that_may_be_paged_are_there_at_dispatch_level_while_they_are_locked_
             ("paged-at-raised-irql", 0xD1),
             "mistake {number}: {report}"
         );
-        let told = verdict.message.contains(who) && verdict.message.contains(what);
-        assert!(told && verdict.message.contains("at IRQL 2"), "mistake {number}: {report}");
+        let complete = verdict.message.contains(who) && verdict.message.contains(what);
+        assert!(complete && verdict.message.contains("at IRQL 2"), "mistake {number}: {report}");
         let stands = report.symbols.name(verdict.stack[0].address).unwrap();
         assert!(stands.contains(routine), "mistake {number} stops in {stands}: {report}");
     }
@@ -261,7 +261,7 @@ fn a_section_for_the_start_is_gone_when_the_driver_has_started() {
 
 #[test]
 fn what_is_mapped_for_an_application_is_not_there_for_a_thread_of_another_process() {
-    assert_eq!(told(&doubt(37)), [("physical-of-nothing", Tier::Warning)]);
+    assert_eq!(found(&doubt(37)), [("physical-of-nothing", Tier::Warning)]);
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn extended_parameters_of_an_allocation_are_heeded_refused_or_ignored() {
 
 #[test]
 fn where_memory_is_short_each_priority_leaves_some_to_the_next() {
-    assert_eq!(told(&exhaust(40, 16)), [("memory-used-up", Tier::Advice)]);
+    assert_eq!(found(&exhaust(40, 16)), [("memory-used-up", Tier::Advice)]);
 }
 
 /// The bytes that routines whose role and name end so went down.
@@ -381,30 +381,30 @@ fn every_idiom_holds_in_random_schedules_of_choices() {
 
 #[test]
 fn a_request_for_no_bytes_gives_a_block_and_a_warning() {
-    assert_eq!(told(&doubt(5)), [("pool-zero-bytes", Tier::Warning); 2]);
+    assert_eq!(found(&doubt(5)), [("pool-zero-bytes", Tier::Warning); 2]);
 }
 
 #[test]
 fn device_memory_mapped_with_no_protection_or_two_fails_and_is_told() {
-    assert_eq!(told(&doubt(6)), [("io-space-protection", Tier::Warning); 2]);
+    assert_eq!(found(&doubt(6)), [("io-space-protection", Tier::Warning); 2]);
 }
 
 #[test]
 fn an_mdl_of_the_stack_is_told() {
-    assert_eq!(told(&doubt(7)), [("mdl-of-stack", Tier::Warning)]);
+    assert_eq!(found(&doubt(7)), [("mdl-of-stack", Tier::Warning)]);
 }
 
 #[test]
 fn ram_that_nobody_has_locked_is_mapped_and_only_verifier_minds() {
-    assert_eq!(told(&doubt(8)), [("io-space-ram", Tier::Verifier)]);
+    assert_eq!(found(&doubt(8)), [("io-space-ram", Tier::Verifier)]);
 }
 
 #[test]
 fn pages_freed_while_the_system_has_them_mapped_are_a_matter_of_verifier() {
-    assert_eq!(told(&doubt(9)), [("mdl-pages-freed-mapped", Tier::Verifier)]);
+    assert_eq!(found(&doubt(9)), [("mdl-pages-freed-mapped", Tier::Verifier)]);
 }
 
-/// A machine of this size, in which the driver takes all there is: it goes on, and what is told about it.
+/// A machine of this size, in which the driver takes all there is: it goes on, with its findings.
 fn exhaust(index: u32, megabytes: u64) -> Report {
     let machine = start(|| bench().memory(megabytes << 20));
     let made = rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * index, &[]);
@@ -417,13 +417,13 @@ fn exhaust(index: u32, megabytes: u64) -> Report {
 #[test]
 fn a_machine_without_memory_refuses_what_is_asked_of_it_and_goes_on() {
     for index in [11, 12, 13, 15, 16, 17] {
-        assert_eq!(told(&exhaust(index, 16)), [("memory-used-up", Tier::Advice)], "story {index}");
+        assert_eq!(found(&exhaust(index, 16)), [("memory-used-up", Tier::Advice)], "story {index}");
     }
 }
 
 #[test]
 fn as_many_timers_as_fit_are_set_and_cancelled() {
-    assert_eq!(told(&exhaust(18, 32)), []);
+    assert_eq!(found(&exhaust(18, 32)), []);
 }
 
 #[test]
@@ -436,13 +436,13 @@ fn text_that_never_ends_its_line_is_told_in_pieces_and_takes_no_longer() {
 
 #[test]
 fn blocks_of_a_page_are_at_an_end_with_the_memory_before_the_host_has_no_areas_left() {
-    assert_eq!(told(&exhaust(12, 256)), [("memory-used-up", Tier::Advice)]);
+    assert_eq!(found(&exhaust(12, 256)), [("memory-used-up", Tier::Advice)]);
 }
 
 #[test]
 fn devices_and_requests_are_at_an_end_with_the_memory_of_a_usual_machine() {
-    assert_eq!(told(&exhaust(15, 192)), [("memory-used-up", Tier::Advice)]);
-    assert_eq!(told(&exhaust(16, 192)), [("memory-used-up", Tier::Advice)]);
+    assert_eq!(found(&exhaust(15, 192)), [("memory-used-up", Tier::Advice)]);
+    assert_eq!(found(&exhaust(16, 192)), [("memory-used-up", Tier::Advice)]);
 }
 
 #[test]

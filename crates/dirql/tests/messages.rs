@@ -61,9 +61,9 @@ struct State(Vec<u8>);
 impl State {
     fn of(machine: &Machine) -> Self {
         let file = machine.open(r"\\.\Message").unwrap();
-        let told = file.device_control(STATE, &[], 0xCC).unwrap();
+        let state = file.device_control(STATE, &[], 0xCC).unwrap();
         file.close().unwrap();
-        Self(told)
+        Self(state)
     }
 
     fn at(&self, offset: usize) -> u32 {
@@ -137,7 +137,7 @@ fn msi_is_asked_for_by_one_descriptor_and_given_by_one_pair_with_its_count() {
     assert_eq!(state.connected(), (MESSAGE_BASED, 3, 4), "all on one level");
     tell(&machine, 0, 30);
     raise(&machine, 0b1010);
-    assert_eq!(State::of(&machine).served(4), [0, 1, 0, 1], "each routine call is told its message");
+    assert_eq!(State::of(&machine).served(4), [0, 1, 0, 1], "each routine call gets its message");
     let report = finish(machine);
     assert_eq!(report.sums.interrupts, (2, 0), "{report}");
 }
@@ -709,8 +709,8 @@ fn a_device_without_an_interrupt_has_none_to_connect() {
     for connect in [LINE_BASED, MESSAGE_BASED, MESSAGE_BASED_PASSIVE] {
         let machine = start(|| bench("none", "bench,pin=none", &[(CONNECT, connect)]));
         assert!(!machine.is_ready());
-        let told = machine.prints().iter().any(|line| line.contains("c0000225"));
-        assert!(told, "STATUS_NOT_FOUND: {:?}", machine.prints());
+        let printed = machine.prints().iter().any(|line| line.contains("c0000225"));
+        assert!(printed, "STATUS_NOT_FOUND: {:?}", machine.prints());
         let _refused = machine.finish();
     }
 }

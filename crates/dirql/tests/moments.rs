@@ -133,7 +133,7 @@ fn stuck() -> Bench {
     Bench::new().driver(driver("stuck.sys"))
 }
 
-/// The moments of a request of `stuck.sys` that does not end, told by a second run.
+/// The moments of a request of `stuck.sys` that does not end, found by a second run.
 fn lost(code: u32, moments: &[&str]) -> String {
     let play = || {
         let text = format!("open \\\\.\\DirqlStuck as s; ioctl s {code:#x} in u32:0");
@@ -153,8 +153,8 @@ fn lost(code: u32, moments: &[&str]) -> String {
 fn is_at(text: &str, what: &str, routine: &str, code: &str) {
     let source = include_str!("../../../drivers/c/faulty/stuck.c");
     let line = line_in("stuck.c", source, routine, code);
-    let mut told = text.lines().skip_while(|line| !line.starts_with(what));
-    assert!(told.any(|told| told.ends_with(&line)), "no `{what}` at {line}\n{text}");
+    let mut lines = text.lines().skip_while(|line| !line.starts_with(what));
+    assert!(lines.any(|shown| shown.ends_with(&line)), "no `{what}` at {line}\n{text}");
 }
 
 #[test]
@@ -192,16 +192,16 @@ fn owners() -> Bench {
 struct Lock {
     index: u32,
     taken: (&'static str, &'static str),
-    told: (&'static str, &'static str),
+    wanted: (&'static str, &'static str),
 }
 
 const LOCKS: [Lock; 6] = [
-    Lock { index: 0, taken: ("TakeMutex", "KeWaitForSingleObject"), told: ("the mutex 0x", "owns") },
-    Lock { index: 1, taken: ("TakeFast", "ExAcquireFastMutex"), told: ("the fast mutex 0x", "owns") },
-    Lock { index: 2, taken: ("TakePush", "ExAcquirePush"), told: ("the push lock 0x", "holds") },
-    Lock { index: 3, taken: ("SharePush", "ExAcquirePush"), told: ("the push lock 0x", "shares") },
-    Lock { index: 4, taken: ("TakeResource", "ExAcquireRes"), told: ("the resource 0x", "owns alone") },
-    Lock { index: 5, taken: ("ShareResource", "ExAcquireRes"), told: ("the resource 0x", "shares") },
+    Lock { index: 0, taken: ("TakeMutex", "KeWaitForSingleObject"), wanted: ("the mutex 0x", "owns") },
+    Lock { index: 1, taken: ("TakeFast", "ExAcquireFastMutex"), wanted: ("the fast mutex 0x", "owns") },
+    Lock { index: 2, taken: ("TakePush", "ExAcquirePush"), wanted: ("the push lock 0x", "holds") },
+    Lock { index: 3, taken: ("SharePush", "ExAcquirePush"), wanted: ("the push lock 0x", "shares") },
+    Lock { index: 4, taken: ("TakeResource", "ExAcquireRes"), wanted: ("the resource 0x", "owns alone") },
+    Lock { index: 5, taken: ("ShareResource", "ExAcquireRes"), wanted: ("the resource 0x", "shares") },
 ];
 
 fn act(number: u32, lock: &Lock) -> Play {
@@ -235,7 +235,7 @@ fn a_wait_for_a_lock_that_is_kept_tells_whose_it_is_and_where_that_acquired_it()
     for lock in &LOCKS {
         let (report, text) = told_of_act(0, lock);
         let message = &report.failure.as_ref().unwrap().message;
-        let (name, verb) = lock.told;
+        let (name, verb) = lock.wanted;
         assert!(message.contains(&format!("waits for {name}")), "{report}");
         assert!(message.contains(&format!("which the system thread owners.sys!KeepIt {verb}")), "{report}");
         is_acquired(&text, lock, "KeepIt");
@@ -294,9 +294,9 @@ fn a_lock_that_its_owner_waits_for_tells_where_it_was_acquired_first() {
 fn a_variable_without_a_symbol_is_told_by_its_section_and_not_by_its_neighbour() {
     let report = owners().run(Some(act(5, &LOCKS[0]))).unwrap();
     let message = &report.failure.as_ref().unwrap().message;
-    let (_, told) = message.split_once("waits for the notification event ").unwrap();
-    assert!(told.starts_with("owners.sys+0x") && told.contains(" (.bss+0x"), "{report}");
-    assert!(!told.split(')').next().unwrap().contains('!'), "{report}");
+    let (_, event) = message.split_once("waits for the notification event ").unwrap();
+    assert!(event.starts_with("owners.sys+0x") && event.contains(" (.bss+0x"), "{report}");
+    assert!(!event.split(')').next().unwrap().contains('!'), "{report}");
 }
 
 #[test]
@@ -338,8 +338,8 @@ fn a_request_completed_with_its_cancel_routine_set_tells_who_set_it() {
     assert!(line.contains("faults!"), "{text}");
     let source = include_str!("../../../drivers/c/faulty/faults.c");
     let at = line.rsplit(':').next().unwrap().trim_end_matches(')').parse::<usize>().unwrap();
-    let told = source.lines().nth(at - 1).unwrap();
-    assert!(told.contains("IoSetCancelRoutine"), "{told}\n{text}");
+    let shown = source.lines().nth(at - 1).unwrap();
+    assert!(shown.contains("IoSetCancelRoutine"), "{shown}\n{text}");
 }
 
 #[test]
@@ -401,7 +401,7 @@ fn leave(number: u32) -> Play {
     Play::new(script::parse("test", &text).unwrap(), Path::new("")).unwrap()
 }
 
-/// The moments of the rule that this leaves broken, in their order, told by a second run.
+/// The moments of the rule that this leaves broken, in their order, found by a second run.
 fn left(number: u32, rule: &str, moments: &[&str]) -> String {
     left_by(leaves, number, rule, moments)
 }
@@ -447,7 +447,7 @@ fn an_irp_of_the_drivers_own_tells_who_allocated_sent_and_pended_it() {
     assert!(under(&text, "marked pending").contains("leaves!DispatchInternal"), "{text}");
     let mut behind = text.lines().skip_while(|line| !line.starts_with("marked pending")).skip(2);
     let behind = behind.find(|line| !line.trim_start().starts_with("in ")).unwrap();
-    assert!(behind.contains("leaves!ForgetOwn+"), "whoever sent it is told behind the routine\n{text}");
+    assert!(behind.contains("leaves!ForgetOwn+"), "the sender is named behind the routine\n{text}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Thousands of mutilated driver images through load and first call: each is refused or ends in a report; none makes
 //! dirql panic or hang.
 //!
-//! Images are run in child processes, a batch each, so that even a crash of ours would be told with the image's number.
+//! Images are run in child processes, a batch each, so that even a crash of ours would be reported with the image's number.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
@@ -16,7 +16,7 @@ use rig::{driver, try_play};
 /// Children, and images each of them runs.
 const BATCHES: u64 = 10;
 const IMAGES: u64 = 250;
-/// Told to a child.
+/// Set for a child process.
 const VARIABLE: &str = "DIRQL_MUTILATION_BATCH";
 
 /// Numbers that are the same on every run (xorshift64).

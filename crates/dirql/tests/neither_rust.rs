@@ -14,7 +14,7 @@ use rig::{driver, finish, play, start};
 const PUT: &str = "0x223823";
 const GET: &str = "0x223827";
 
-fn told(bench: impl Fn(Bench) -> Bench, script: &str) -> dirql::Report {
+fn run(bench: impl Fn(Bench) -> Bench, script: &str) -> dirql::Report {
     let machine = start(|| {
         bench(Bench::new().driver(driver("card_rust.sys")).inf(driver("card_rust.inf")).device("bench,ram"))
     });
@@ -25,7 +25,7 @@ fn told(bench: impl Fn(Bench) -> Bench, script: &str) -> dirql::Report {
 
 fn holds(script: &str) {
     for checked in [false, true] {
-        told(|bench| bench.checked(checked), script);
+        run(|bench| bench.checked(checked), script);
     }
 }
 
@@ -118,7 +118,7 @@ fn pages_stay_locked_though_the_application_gives_them_back_meanwhile() {
 fn what_was_captured_does_not_change_any_more() {
     // The application changes the offset while the driver has the request: the copy that was checked is the one that is used.
     for seed in rig::seeds(8) {
-        told(
+        run(
             |bench| bench.processors(2).policy(Policy::Random(seed)),
             "open DEV as card
              memory asked u32:0 + u32:1 + zero:8

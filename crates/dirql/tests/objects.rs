@@ -69,10 +69,10 @@ fn a_routine_of_a_drivers_is_found_by_its_modules_name() {
 fn checks_are_made_for_drivers_and_the_screen_is_theirs_once_they_have_taken_it() {
     let machine = start(|| Bench::new().driver(driver("objects.sys")).processors(2));
     let file = machine.open(r"\\.\DirqlObjects").unwrap();
-    let told = file.device_control(0x0022_2000 + 4 * 9, &[], 8);
+    let answer = file.device_control(0x0022_2000 + 4 * 9, &[], 8);
     let prints = machine.prints();
-    let Ok(told) = told else { panic!("{}", machine.finish()) };
-    assert_eq!(told[..4], [0; 4], "{prints:?}");
+    let Ok(answer) = answer else { panic!("{}", machine.finish()) };
+    assert_eq!(answer[..4], [0; 4], "{prints:?}");
     let shown = |text: &str| prints.iter().any(|line| line == text);
     assert!(shown("objects: on the screen") && !shown("objects: not on the screen"), "{prints:?}");
     file.close().unwrap();

@@ -79,9 +79,9 @@ fn half(rule: &'static str, wrong: bool) -> (Report, BTreeSet<u32>) {
     let input: String = rule.bytes().map(|byte| format!("{byte:02x}")).collect();
     let script =
         format!(r"open \\.\DirqlPairs as p; ioctl p {TELL:#x} in hex:{:02x}{input} out 64", u8::from(wrong));
-    let told = try_play(&machine, &script);
+    let played = try_play(&machine, &script);
     let report = machine.finish();
-    assert!(wrong || told.is_ok() || report.verdict.is_some(), "{rule}, done right: {told:?}");
+    assert!(wrong || played.is_ok() || report.verdict.is_some(), "{rule}, done right: {played:?}");
     let called = called.0.borrow().clone();
     (report, called)
 }
@@ -100,8 +100,8 @@ fn rules_of(report: &Report) -> Vec<&'static str> {
 fn both_halves(half: Half, rule: &'static str) -> Result<(), String> {
     let row = rules::find(rule).ok_or_else(|| format!("{rule} is no rule"))?;
     let (right, passed) = half(rule, false);
-    let is_advice = |told: &&Verdict| told.tier == Tier::Advice && told.rule != rule;
-    if found(&right).iter().any(|told| !is_advice(told)) {
+    let is_advice = |finding: &&Verdict| finding.tier == Tier::Advice && finding.rule != rule;
+    if found(&right).iter().any(|finding| !is_advice(finding)) {
         return Err(format!("{rule}, done right, fires {:?}\n{right}", rules_of(&right)));
     }
     // A device that cannot be added, rightly or wrongly, cannot be opened either.
@@ -178,7 +178,8 @@ pairs! {
 fn an_interrupt_that_stays_connected_is_a_warning_at_the_stop_and_an_error_at_the_removal() {
     const RULE: &str = "interrupt-still-connected";
     let (report, _) = half_on_card(RULE, true);
-    let told = report.findings.iter().chain(&report.verdict).filter(|told| told.rule == RULE);
-    let told: Vec<_> = told.map(|told| (told.tier, told.message.contains("IRP_MN_STOP_DEVICE"))).collect();
-    assert_eq!(told, [(Tier::Warning, true), (Tier::Error, false)], "{report}");
+    let fired = report.findings.iter().chain(&report.verdict).filter(|finding| finding.rule == RULE);
+    let fired: Vec<_> =
+        fired.map(|finding| (finding.tier, finding.message.contains("IRP_MN_STOP_DEVICE"))).collect();
+    assert_eq!(fired, [(Tier::Warning, true), (Tier::Error, false)], "{report}");
 }

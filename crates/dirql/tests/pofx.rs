@@ -50,7 +50,7 @@ fn run(sys: &str, script: &str) -> Report {
 }
 
 /// What the driver was called for since the last time.
-fn told(calls: &str) -> String {
+fn expect_calls(calls: &str) -> String {
     format!("wait 1ms; ioctl i 0x222014 out 512 expect text:\"{calls}\"")
 }
 
@@ -58,7 +58,7 @@ fn told(calls: &str) -> String {
 fn stays_in_d0() -> String {
     format!(
         "{}; ioctl i 0x222018 in u32:3 + u32:0 + u32:0x3fffffff; ioctl i 0x22200c in u32:0 + u32:1; ioctl i 0x222010 in u32:0 + u32:1; wait 1ms; ioctl i 0x222014 out 512",
-        told(GOES_IDLE)
+        expect_calls(GOES_IDLE)
     )
 }
 
@@ -71,9 +71,9 @@ fn an_idle_device_goes_to_d3_and_comes_back_for_a_request_which_waits_meanwhile(
          {}
          ioctl i 0x222004 in u32:0 out 4 expect u32:0x1234
          {}",
-        told(GOES_IDLE),
-        told("R u A0* I0* S02* S12* N d "),
-        told("R u A0* I0* S02* S12* N d "),
+        expect_calls(GOES_IDLE),
+        expect_calls("R u A0* I0* S02* S12* N d "),
+        expect_calls("R u A0* I0* S02* S12* N d "),
     );
     run("idle", &script).expect_clean();
 }
@@ -90,7 +90,7 @@ fn a_caller_that_blocks_is_called_back_itself_and_one_that_does_not_by_another_t
          ioctl i 0x222008 in u32:1 out 4 expect u32:0
          ioctl i 0x222014 out 512 expect text:\"S10 A1 I1 S12 \"",
         stays_in_d0(),
-        told("S00* A0* I0* S02* "),
+        expect_calls("S00* A0* I0* S02* "),
     );
     run("idle", &script).expect_clean();
 }
@@ -103,7 +103,7 @@ fn without_a_flag_the_framework_decides_which_thread_calls() {
             Some(point) => bench("idle").chooser(Otherwise(point)),
             None => bench("idle"),
         });
-        let script = format!("{}; {activate}; {}", stays_in_d0(), told(calls));
+        let script = format!("{}; {activate}; {}", stays_in_d0(), expect_calls(calls));
         played(machine, &script).expect_clean();
     }
 }
@@ -119,8 +119,8 @@ fn at_dispatch_level_a_component_is_activated_and_idled_without_waiting() {
          ioctl i 0x222010 in u32:0 + u32:0x20000000
          {}",
         stays_in_d0(),
-        told("S00 A0 "),
-        told("I0 S02 "),
+        expect_calls("S00 A0 "),
+        expect_calls("I0 S02 "),
     );
     run("idle", &script).expect_clean();
 }
@@ -141,13 +141,13 @@ fn the_f_state_is_the_deepest_that_latency_residency_and_wake_allow() {
          {WAKE} u32:0; {}
          peek pci#0 bar0+20 expect u32:2",
         stays_in_d0(),
-        told("S00* S01* "),
-        told("S00* "),
-        told("S02* "),
-        told("S00* S01* "),
-        told("S00* S02* "),
-        told("S00* S01* "),
-        told("S00* S02* "),
+        expect_calls("S00* S01* "),
+        expect_calls("S00* "),
+        expect_calls("S02* "),
+        expect_calls("S00* S01* "),
+        expect_calls("S00* S02* "),
+        expect_calls("S00* S01* "),
+        expect_calls("S00* S02* "),
     );
     run("idle", &script).expect_clean();
 }
@@ -164,7 +164,7 @@ fn the_device_stays_in_d0_until_its_idle_time_is_over_and_activity_begins_it_aga
          ioctl i 0x222014 out 512 expect text:\"R u A0 I0 S02 S12* S00 A0 I0 S02 \"
          wait 40ms
          ioctl i 0x222014 out 512 expect text:\"N d \"",
-        told(GOES_IDLE),
+        expect_calls(GOES_IDLE),
     );
     run("idle", &script).expect_clean();
 }
@@ -206,9 +206,9 @@ fn a_component_is_active_after_those_it_depends_on_and_idle_before_them() {
          {}
          ioctl i 0x222008 in u32:0 out 4
          {}",
-        told("R u A0* A1 I1 S12 I0* S02* "),
-        told("S00* A0* S10 A1 I1 S12 I0* S02* "),
-        told("S00 A0 I0 S02 "),
+        expect_calls("R u A0* A1 I1 S12 I0* S02* "),
+        expect_calls("S00* A0* S10 A1 I1 S12 I0* S02* "),
+        expect_calls("S00 A0 I0 S02 "),
     );
     run("idle_depends", &script).expect_clean();
 }
@@ -222,8 +222,8 @@ fn a_component_that_is_to_be_in_f0_when_the_device_goes_down_goes_there_first() 
          power s3
          power s0
          ioctl i 0x222004 in u32:0 out 4 expect u32:0x1234",
-        told("I0* S02* I1* S12* N S00* d "),
-        told("R u A0* I0* S02* S12* N S00* d "),
+        expect_calls("I0* S02* I1* S12* N S00* d "),
+        expect_calls("R u A0* I0* S02* S12* N S00* d "),
     );
     run("idle_kept", &script).expect_clean();
 }
@@ -243,9 +243,9 @@ fn before_sleep_the_components_are_activated_and_after_it_the_device_goes_idle_a
              power s0
              join r expect u32:0x77
              {}",
-            told(GOES_IDLE),
-            told("R u S02* A1* I1* S12* N d "),
-            told("u I0* S02* I1* S12* N d "),
+            expect_calls(GOES_IDLE),
+            expect_calls("R u S02* A1* I1* S12* N d "),
+            expect_calls("u I0* S02* I1* S12* N d "),
         );
         run("idle", &script).expect_clean();
     }
@@ -264,8 +264,8 @@ fn a_system_that_does_not_activate_components_before_it_sleeps_is_answered_too()
          power s0
          join r expect u32:0
          {}",
-        told(GOES_IDLE),
-        told("u A0* I0* S02* S12* N d "),
+        expect_calls(GOES_IDLE),
+        expect_calls("u A0* I0* S02* S12* N d "),
     );
     played(machine, &script).expect_clean();
 }
@@ -297,7 +297,7 @@ fn a_device_that_is_stopped_and_started_is_registered_again() {
          stop-device; start-device
          ioctl i 0x222004 in u32:0 out 4 expect u32:5
          close i; remove-device",
-        told(GOES_IDLE),
+        expect_calls(GOES_IDLE),
     );
     run("idle", &script).expect_clean();
 }
@@ -308,12 +308,12 @@ fn a_device_that_was_turned_on_beside_another_goes_down_again() {
         "{}
          ioctl i 0x222024
          {}",
-        told(GOES_IDLE),
-        told("S02* S12* N d "),
+        expect_calls(GOES_IDLE),
+        expect_calls("S02* S12* N d "),
     );
-    // Nobody has turned the card on: the driver writes to one that is in D3.
+    // The card was not turned on: the driver writes to one that is in D3.
     let report = run("idle", &script);
-    let rules: Vec<_> = report.findings.iter().map(|told| told.rule).collect();
+    let rules: Vec<_> = report.findings.iter().map(|finding| finding.rule).collect();
     assert!(rules.iter().all(|rule| *rule == "card-without-power") && !rules.is_empty(), "{report}");
 }
 
@@ -341,9 +341,9 @@ fn a_device_that_is_directed_down_stays_there_with_its_requests_until_it_is_dire
     }
     let calls = format!(
         "{}; power directed-down; {}; power directed-up; {}",
-        told(GOES_IDLE),
-        told("D d "),
-        told("U u S02* S12* N d ")
+        expect_calls(GOES_IDLE),
+        expect_calls("D d "),
+        expect_calls("U u S02* S12* N d ")
     );
     run("idle_directed", &calls).expect_clean();
     run("idle", "power directed-down expect STATUS_NOT_SUPPORTED").expect_clean();
@@ -469,8 +469,8 @@ fn mistakes_are_told_with_the_parameters_of_their_bug_check() {
 fn answers_whose_bug_check_is_not_documented_are_warnings() {
     for answer in [1, 4] {
         let report = run("idle_directed", &format!("wait 1ms; ioctl i 0x222020 in u32:{answer}"));
-        let told: Vec<_> = report.findings.iter().map(|told| told.rule).collect();
-        assert_eq!(told, ["pofx-nothing-outstanding"], "{report}");
+        let rules: Vec<_> = report.findings.iter().map(|finding| finding.rule).collect();
+        assert_eq!(rules, ["pofx-nothing-outstanding"], "{report}");
     }
 }
 

@@ -18,7 +18,7 @@ fn machine() -> Machine {
     start(|| Bench::new().driver(driver("queue.sys")))
 }
 
-fn told(packet: Packet) -> (u64, NtStatus, u64) {
+fn parts(packet: Packet) -> (u64, NtStatus, u64) {
     (packet.key, NtStatus(packet.status), packet.information)
 }
 
@@ -45,17 +45,17 @@ fn packets_come_in_the_order_of_the_ends_with_key_request_status_and_bytes() {
     assert!(second.cancel().unwrap());
     let packet = port.next(None).unwrap();
     assert!(packet.is_of(&second) && !packet.is_of(&first));
-    assert_eq!(told(packet), (9, NtStatus::CANCELLED, 0));
+    assert_eq!(parts(packet), (9, NtStatus::CANCELLED, 0));
     let packet = port.next(None).unwrap();
     assert!(packet.is_of(&write), "the transfer takes 2 ms, the tick of reads 10");
-    assert_eq!(told(packet), (9, NtStatus::SUCCESS, 2));
+    assert_eq!(parts(packet), (9, NtStatus::SUCCESS, 2));
     let packet = port.next(None).unwrap();
     assert!(packet.is_of(&first));
-    assert_eq!(told(packet), (7, NtStatus::SUCCESS, 4));
+    assert_eq!(parts(packet), (7, NtStatus::SUCCESS, 4));
     assert_eq!(first.wait().unwrap().data, [1, 0, 0, 0]);
     let packet = port.next(None).unwrap();
     assert!(packet.is_of(&third));
-    assert_eq!(told(packet), (7, NtStatus::SUCCESS, 4));
+    assert_eq!(parts(packet), (7, NtStatus::SUCCESS, 4));
     fails(port.next(Some(50_000_000)), NtStatus::TIMEOUT);
     one.close().unwrap();
     other.close().unwrap();
@@ -73,7 +73,7 @@ fn what_succeeds_at_once_has_a_packet_unless_it_is_skipped_and_what_fails_at_onc
     let at_once = file.begin_device_control(STATE, &[], 20).unwrap();
     let packet = port.next(Some(0)).unwrap();
     assert!(packet.is_of(&at_once));
-    assert_eq!(told(packet), (1, NtStatus::SUCCESS, 20));
+    assert_eq!(parts(packet), (1, NtStatus::SUCCESS, 20));
     let fails_at_once = file.begin_device_control(STATE, &[], 4).unwrap();
     assert_eq!(fails_at_once.wait().unwrap().status, NtStatus::BUFFER_TOO_SMALL.0);
     fails(port.next(Some(0)), NtStatus::TIMEOUT);
@@ -97,7 +97,7 @@ fn a_file_has_one_port_and_one_that_is_synchronous_none() {
     fails(other.bind(&file, 2), NtStatus::INVALID_PARAMETER);
     fails(port.bind(&synchronous, 2), NtStatus::INVALID_PARAMETER);
     port.post(5, 6).unwrap();
-    assert_eq!(told(port.next(None).unwrap()), (5, NtStatus::SUCCESS, 6));
+    assert_eq!(parts(port.next(None).unwrap()), (5, NtStatus::SUCCESS, 6));
     machine.finish().expect_clean();
 }
 

@@ -25,7 +25,7 @@ fn bench(platform: &str) -> Bench {
 }
 
 /// The two words that a request tells.
-fn told(bench: impl Fn() -> Bench, code: u32, reads_back: bool) -> (u32, u32) {
+fn answer(bench: impl Fn() -> Bench, code: u32, reads_back: bool) -> (u32, u32) {
     let machine = start(bench);
     let file = machine.open(r"\\.\DirqlPosted").unwrap();
     let words = file.device_control(code, &u32::from(reads_back).to_le_bytes(), 8).unwrap();
@@ -37,14 +37,14 @@ fn told(bench: impl Fn() -> Bench, code: u32, reads_back: bool) -> (u32, u32) {
 
 /// What it tells in random schedules.
 fn told_at_random(code: u32, reads_back: bool) -> BTreeSet<(u32, u32)> {
-    let at = |seed| told(|| bench("posted=2us").policy(Policy::Random(seed)), code, reads_back);
+    let at = |seed| answer(|| bench("posted=2us").policy(Policy::Random(seed)), code, reads_back);
     seeds(24).map(at).collect()
 }
 
 #[test]
 fn a_write_that_acknowledges_may_come_after_the_service_routine_which_is_called_once_more() {
     for platform in ["", "posted=2us"] {
-        assert_eq!(told(|| bench(platform), RAISE, false), (1, 0), "by default it is there at once");
+        assert_eq!(answer(|| bench(platform), RAISE, false), (1, 0), "by default it is there at once");
     }
     let all = told_at_random(RAISE, false);
     assert_eq!(all, BTreeSet::from([(1, 0), (1, 1)]), "no more: the read in the routine brings it home");
@@ -53,7 +53,7 @@ fn a_write_that_acknowledges_may_come_after_the_service_routine_which_is_called_
 
 #[test]
 fn what_a_command_on_its_way_starts_has_not_happened_until_a_read_brings_it_home() {
-    assert_eq!(told(|| bench("posted=2us"), DATA, false), (0, 0));
+    assert_eq!(answer(|| bench("posted=2us"), DATA, false), (0, 0));
     assert_eq!(told_at_random(DATA, false), BTreeSet::from([(0, 0), (NOT_THERE, 0)]));
     assert_eq!(told_at_random(DATA, true), BTreeSet::from([(0, 0)]));
 }

@@ -84,8 +84,8 @@ fn who_touches_a_card_without_power_is_told() {
     let script =
         r"open \\.\Sheet as s; power d3; ioctl s 0x222004 in u32:1; power d0; ioctl s 0x222004 in u32:1";
     let report = run("sheet", SHEET, script);
-    let told: Vec<_> = report.findings.iter().map(|told| told.rule).collect();
-    assert_eq!(told, ["card-without-power"], "{report}");
+    let rules: Vec<_> = report.findings.iter().map(|finding| finding.rule).collect();
+    assert_eq!(rules, ["card-without-power"], "{report}");
     assert!(report.to_string().contains("pci#0, which is in D3: reads give ones"), "{report}");
 }
 
@@ -227,13 +227,13 @@ const WAKES: &str = "pci,id=abcd:0002,bar0=mem:128,irq,pm=d1+wake3+wakeoff";
 
 #[test]
 fn a_card_tells_what_its_power_management_declares() {
-    for (card, told) in [
+    for (card, capabilities) in [
         (WAKES, "u32:4 + u32:4 + u32:1 + u32:0 + u32:8"),
         ("pci,id=abcd:0002,bar0=mem:128,irq,pm=d1+d2+wake2", "u32:3 + u32:3 + u32:1 + u32:1 + u32:4"),
         ("pci,id=abcd:0002,bar0=mem:128,irq,pm", "u32:0 + u32:0 + u32:0 + u32:0 + u32:0"),
         ("pci,id=abcd:0002,bar0=mem:128,irq", "u32:0 + u32:0 + u32:0 + u32:0 + u32:0"),
     ] {
-        let script = format!(r"open \\.\Wake as w; ioctl w 0x222010 out 20 expect {told}");
+        let script = format!(r"open \\.\Wake as w; ioctl w 0x222010 out 20 expect {capabilities}");
         run("wake", card, &script).expect_clean();
     }
 }
@@ -436,10 +436,10 @@ fn a_counter_that_is_none_and_a_busy_time_that_ends_twice_are_told() {
 
 #[test]
 fn a_driver_is_told_of_power_settings_at_once_and_when_they_change() {
-    let state = |told: u32, source: u32, own: u32| {
+    let state = |sets: u32, source: u32, own: u32| {
         idler(STATE, &[])
             + &format!(
-                " expect u32:0 + u32:0 + u32:0 + u32:{told} + u32:{source} + u32:{own} + u32:0 + u32:0"
+                " expect u32:0 + u32:0 + u32:0 + u32:{sets} + u32:{source} + u32:{own} + u32:0 + u32:0"
             )
     };
     let own = "guid:{11112222-3333-4444-0505-060607070808}";
@@ -552,8 +552,8 @@ fn a_request_to_wait_that_is_left_behind_is_ended_by_the_bus_driver_and_told() {
     for end in ["remove-device", "surprise-remove"] {
         let script = format!(r"open \\.\Wake as w; ioctl w 0x222000 in u32:4; close w; wait 1ms; {end}");
         let report = run("wake_forgets", WAKES, &script);
-        let told: Vec<_> = report.findings.iter().map(|told| told.rule).collect();
-        assert_eq!(told, ["wait-wake-not-cancelled"], "{report}");
+        let rules: Vec<_> = report.findings.iter().map(|finding| finding.rule).collect();
+        assert_eq!(rules, ["wait-wake-not-cancelled"], "{report}");
         assert!(report.prints.iter().any(|line| line.contains("the wait ended with c0000120")), "{report}");
         assert_eq!(report.sums.still_allocated(), 0, "{report}");
     }

@@ -71,7 +71,7 @@ fn at_dispatch_level() -> Bench {
 }
 
 /// What the drivers have printed of power, without what the bus's own does.
-fn told(report: &Report) -> Vec<&str> {
+fn power_lines(report: &Report) -> Vec<&str> {
     let lines = report.prints.iter().map(|line| line.trim_end());
     lines
         .filter(|line| {
@@ -96,10 +96,10 @@ fn where_no_device_object_is_pageable_power_requests_may_come_at_dispatch_level(
             "slot 0 is up".to_owned(),
         ]
     };
-    assert_eq!(told(&usual), levels(0));
+    assert_eq!(power_lines(&usual), levels(0));
     let early = run(at_dispatch_level, &script);
     early.expect_clean();
-    assert_eq!(told(&early), levels(2));
+    assert_eq!(power_lines(&early), levels(2));
 }
 
 /// Holds: irps/power-level
@@ -107,7 +107,10 @@ fn where_no_device_object_is_pageable_power_requests_may_come_at_dispatch_level(
 fn one_that_draws_a_surge_may_be_asked_at_dispatch_level_too() {
     let report = run(at_dispatch_level, &trip(INRUSH, 0));
     report.expect_clean();
-    assert_eq!(told(&report)[..2], ["soft 1 is asked for D3 at level 2", "soft 1 goes to D3 at level 2"]);
+    assert_eq!(
+        power_lines(&report)[..2],
+        ["soft 1 is asked for D3 at level 2", "soft 1 goes to D3 at level 2"]
+    );
 }
 
 /// Holds: irps/power-level
@@ -116,9 +119,9 @@ fn a_stack_with_one_pageable_device_object_gets_power_requests_at_passive_level(
     for kind in [PLAIN, PAGED_INRUSH] {
         let report = run(at_dispatch_level, &trip(kind, WAITS | PAGED));
         report.expect_clean();
-        assert!(told(&report).iter().all(|line| !line.contains("level 2")), "{report}");
+        assert!(power_lines(&report).iter().all(|line| !line.contains("level 2")), "{report}");
     }
-    // Its driver leaves the flag as it was, which is told, while that of the bus clears it for a paging file.
+    // Its driver leaves the flag as it was, which is a finding, while that of the bus clears it for a paging file.
     let script = format!(
         "{}{}ioctl s 0x222004 in u32:0x08\nusage child#0 paging on\npower d3 child#0\npower d0 child#0\nclose s",
         plug(0, 0, PLAIN),
@@ -126,7 +129,7 @@ fn a_stack_with_one_pageable_device_object_gets_power_requests_at_passive_level(
     );
     let report = run(at_dispatch_level, &script);
     assert_eq!(rules(&report), ["usage-power-pagable"], "{report}");
-    assert!(told(&report).iter().all(|line| line.contains("at level 0")), "{report}");
+    assert!(power_lines(&report).iter().all(|line| line.contains("at level 0")), "{report}");
 }
 
 /// Holds: irps/power-level-files
@@ -140,7 +143,7 @@ fn a_paging_file_brings_power_requests_to_dispatch_level_until_it_is_gone() {
     );
     let report = run(at_dispatch_level, &script);
     report.expect_clean();
-    let levels: Vec<_> = told(&report)
+    let levels: Vec<_> = power_lines(&report)
         .iter()
         .filter_map(|line| line.split_once("goes to ")?.1.split_once(" at level "))
         .collect();
@@ -155,7 +158,7 @@ fn a_driver_for_both_levels_is_clean_in_every_schedule() {
         let script = trip(if seed % 2 == 0 { RESIDENT } else { INRUSH }, 0);
         let report = run(|| bus().checked(seed % 4 == 0).processors(2).policy(Policy::Random(seed)), &script);
         report.expect_clean();
-        for line in told(&report).iter().filter(|line| line.contains("goes to")) {
+        for line in power_lines(&report).iter().filter(|line| line.contains("goes to")) {
             levels[usize::from(line.ends_with('2'))] += 1;
         }
     }
@@ -211,7 +214,7 @@ fn two_come_up(bench: impl Fn() -> Bench, kind: u32) -> Vec<String> {
     let machine = start(bench);
     play(&machine, &script);
     let report = finish(machine);
-    told(&report).iter().filter(|line| line.contains("slot")).map(|line| (*line).to_owned()).collect()
+    power_lines(&report).iter().filter(|line| line.contains("slot")).map(|line| (*line).to_owned()).collect()
 }
 
 /// Holds: irps/inrush
@@ -258,15 +261,15 @@ fn what_a_device_hangs_on_comes_up_for_it() {
     );
     let report = run(bus, &script);
     report.expect_clean();
-    let told = told(&report);
+    let power_lines = power_lines(&report);
     assert!(
-        told.ends_with(&[
+        power_lines.ends_with(&[
             "slot 3 rises at level 0",
             "slot 0 rises at level 0",
             "slot 0 is up",
             "slot 3 is up",
             "soft 1 is in D0"
         ]),
-        "{told:?}"
+        "{power_lines:?}"
     );
 }

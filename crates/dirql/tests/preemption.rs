@@ -123,7 +123,7 @@ impl Demand {
             // A line of a higher level may come between.
             Event::Irql { from, to } if self.inside && (*from > level || *to > level) => {}
             Event::Irql { to, .. } if *to == level => {
-                assert!(self.up, "the line is served though nobody asserts it");
+                assert!(self.up, "the line is served though it is not asserted");
                 (self.inside, self.due) = (true, false);
             }
             Event::Irql { from, .. } if *from == level => {
@@ -308,8 +308,8 @@ fn the_driver_that_checks_services() {
     for index in [0, 1, 2, 9, 10, 11, 15, 16, 18, 19, 21, 24, 26, 27, 28, 30, 31] {
         let story = move |machine: &Machine| {
             let file = machine.open(r"\\.\DirqlServices").unwrap();
-            let told = file.device_control(0x0022_2000 + 4 * index, &[], 8).unwrap();
-            assert_eq!(told[..4], [0; 4], "a check of story {index} failed: {:?}", machine.prints());
+            let answer = file.device_control(0x0022_2000 + 4 * index, &[], 8).unwrap();
+            assert_eq!(answer[..4], [0; 4], "a check of story {index} failed: {:?}", machine.prints());
             file.close().unwrap();
         };
         undisturbed(|| Bench::new().driver(driver("services.sys")), story, &[1, 5]);

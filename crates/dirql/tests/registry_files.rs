@@ -198,7 +198,7 @@ fn a_devices_settings_by_a_file_win_over_those_of_its_inf() {
 fn a_drivers_parameters_by_a_file_win_over_those_of_its_inf() {
     let text = "REGEDIT4\n[HKLM\\System\\CurrentControlSet\\Services\\pci9052\\Parameters]\n\"StopTimeout\"=dword:14\n";
     let bench = || Bench::new().driver(driver("pci9052.sys")).inf(driver("pci9052.inf")).device("pci9052");
-    let told = |bench: &dyn Fn() -> Bench, milliseconds: u32| {
+    let time_out_is = |bench: &dyn Fn() -> Bench, milliseconds: u32| {
         let machine = start(bench);
         rig::play(
             &machine,
@@ -208,8 +208,8 @@ fn a_drivers_parameters_by_a_file_win_over_those_of_its_inf() {
         );
         rig::finish(machine);
     };
-    told(&bench, 1000);
-    told(&|| bench().registry_text("my.reg", text), 20);
+    time_out_is(&bench, 1000);
+    time_out_is(&|| bench().registry_text("my.reg", text), 20);
 }
 
 /// A driver reports a child while it runs: its keys are written then, and the file wins there, too. What drivers have written elsewhere stays.

@@ -1,5 +1,5 @@
 //! Devices that name others: who is asked and removed with whom, in which order, what goes when a device is ejected, and what must be on before a
-//! device is. The children are those of `drivers/c/busdriver.c`, driven by `drivers/c/soft.c`, which print what they are told.
+//! device is. The children are those of `drivers/c/busdriver.c`, driven by `drivers/c/soft.c`, which print the requests that they get.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
@@ -67,8 +67,8 @@ fn clean(children: &[u32], script: &str) -> Report {
 
 /// The lines from `from` on, as many as are expected.
 fn expect(report: &Report, from: &str, lines: &[&str]) {
-    let told = printed(report, from);
-    assert_eq!(told[..lines.len().min(told.len())], *lines, "{report}");
+    let printed = printed(report, from);
+    assert_eq!(printed[..lines.len().min(printed.len())], *lines, "{report}");
 }
 
 /// Holds: irps/removal-relations
@@ -318,7 +318,7 @@ fn the_system_wakes_what_a_device_needs_before_it_and_sends_it_to_sleep_after_it
     let before = printed(&related, "soft 1 goes to S3");
     assert!(before.contains(&"soft 2 goes to S3".to_owned()), "{before:?}");
     assert_eq!(order(&related), ["soft 2 goes to S3", "soft 2 goes to S0", "soft 1 goes to S0"]);
-    // A device that is gone needs nothing any more, and nobody needs it.
+    // A device that is gone has no power relations any more, in either direction.
     let gone = format!("{}surprise-remove child#1\npower s3\npower s0", names(0, POWER, 2));
     clean(&[0, 1], &gone);
 }

@@ -22,9 +22,9 @@ fn bench(card: &str) -> Bench {
 /// How many children came back, and how many requests.
 fn counts(machine: &Machine) -> [u32; 2] {
     let file = machine.open(r"\\.\Edu").unwrap();
-    let told = file.device_control(COUNTS, &[], 8).unwrap();
+    let counts = file.device_control(COUNTS, &[], 8).unwrap();
     file.close().unwrap();
-    [0, 4].map(|at| u32::from_le_bytes(told[at..at + 4].try_into().unwrap()))
+    [0, 4].map(|at| u32::from_le_bytes(counts[at..at + 4].try_into().unwrap()))
 }
 
 #[test]

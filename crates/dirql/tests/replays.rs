@@ -17,7 +17,7 @@ use dirql::{Bench, Outcome, Report, ScriptText};
 use engine::{Chooser, Point};
 use rig::{Buffer, QUEUE, driver};
 
-/// How many runs of each driver, unless told.
+/// How many runs of each driver, by default.
 const RUNS: u64 = 10;
 
 /// A shipped driver, and what goes on around it.

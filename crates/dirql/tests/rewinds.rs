@@ -34,16 +34,16 @@ fn script(text: &str) -> Play {
 /// Explores the two writers; a host that lacks a way of tracking says so, and the story is over.
 fn explored<R>(tracking: Tracking, story: impl FnOnce(&mut Exploration<'_>) -> R) -> Option<R> {
     let machine = machine();
-    let told = match machine.explore(&script(TWO_WRITERS), tracking, story) {
+    let result = match machine.explore(&script(TWO_WRITERS), tracking, story) {
         Err(Error::Host(why)) if tracking == Tracking::Userfault => {
-            eprintln!("not told here: {why}");
+            eprintln!("left out here: {why}");
             None
         }
         Err(error) => panic!("{error}\n{}", machine.finish()),
-        Ok(told) => Some(told),
+        Ok(result) => Some(result),
     };
     machine.finish().expect_clean();
-    told
+    result
 }
 
 /// Small, fast, and the same everywhere.

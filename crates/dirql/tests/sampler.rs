@@ -129,9 +129,9 @@ fn a_card_whose_rtl_forgets_to_drop_its_line_is_a_storm() {
 fn a_card_whose_rtl_never_interrupts_leaves_the_read_waiting() {
     let script = SAMPLE.replace("u32:10\n", "u32:255\n");
     let report = run_with("line irq = STATUS & ENABLE", "line irq = 0", &script);
-    let told = report.to_string();
+    let text = report.to_string();
     assert!(
-        report.outcome() == Outcome::Unexpected && told.contains("`join r") && told.contains("does not end"),
+        report.outcome() == Outcome::Unexpected && text.contains("`join r") && text.contains("does not end"),
         "{report}"
     );
 }
@@ -143,8 +143,8 @@ fn a_card_whose_dma_goes_too_far_is_told_with_its_name() {
         "store BLOCK[0] to ADDRESS + 4096 length LENGTH",
         "open \\\\.\\Sampler as s; ioctl s 0x222004 out 256 expect any",
     );
-    let told = report.to_string();
-    assert!(told.contains("pci#0") && report.outcome() != Outcome::Clean, "{report}");
+    let text = report.to_string();
+    assert!(text.contains("pci#0") && report.outcome() != Outcome::Clean, "{report}");
 }
 
 #[test]

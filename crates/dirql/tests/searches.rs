@@ -177,7 +177,7 @@ fn an_update_that_a_thread_and_an_interrupt_routine_lose_is_found_so() {
     assert_eq!([shared, every.total()], [20, 43]);
 }
 
-/// Gives the usual answers until the machine has started; then whatever it is told to.
+/// Gives the usual answers until the machine has started; then those of this chooser.
 #[derive(Clone)]
 struct Later(Rc<RefCell<Box<dyn Chooser>>>);
 
@@ -278,7 +278,7 @@ fn meetings() -> Bench {
 }
 
 /// Two requests at once, and one afterwards that must answer 0.
-fn meeting(one: u32, other: u32, told: u32) -> String {
+fn meeting(one: u32, other: u32, torn: u32) -> String {
     let code = |function: u32| 0x0022_2000 + 4 * function;
     format!(
         r"open \\.\DirqlMeetings as a
@@ -289,7 +289,7 @@ fn meeting(one: u32, other: u32, told: u32) -> String {
         ioctl a {:#x} out 4 expect u32:0",
         code(one),
         code(other),
-        code(told)
+        code(torn)
     )
 }
 

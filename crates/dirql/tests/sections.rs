@@ -25,7 +25,7 @@ fn with_card() -> Bench {
     bench().device("pci,id=1234:5678,bar0=mem:4K")
 }
 
-/// A story of the driver's table, of which nothing may be told, fast and checked.
+/// A story of the driver's table, which may have no finding, fast and checked.
 fn tell(index: u32, checks: u32, bench: fn() -> Bench) {
     for checked in [false, true] {
         let machine = start(|| bench().checked(checked));
@@ -33,7 +33,7 @@ fn tell(index: u32, checks: u32, bench: fn() -> Bench) {
     }
 }
 
-/// A story that goes on, and what is told about it.
+/// A story that goes on, and its findings.
 fn doubt(index: u32) -> Vec<(&'static str, Tier)> {
     let machine = start(bench);
     let made = rig::checks_made(&machine, DEVICE, CODE + 4 * index, &[]);
@@ -185,19 +185,19 @@ fn two_processes_have_different_memory_at_one_address_each_when_its_thread_runs(
 /// Allocates a page in the process that asks, at an address or (0) anywhere; its address.
 fn allocate(machine: &Machine, at: u64, value: u64) -> u64 {
     let file = machine.open(DEVICE).unwrap();
-    let told =
+    let answer =
         file.device_control(0x0022_2410, &[at.to_le_bytes(), value.to_le_bytes()].concat(), 8).unwrap();
     file.close().unwrap();
-    u64::from_le_bytes(told.try_into().unwrap())
+    u64::from_le_bytes(answer.try_into().unwrap())
 }
 
 /// What the driver's thread finds there in a process.
 fn seen(machine: &Machine, process: u64, at: u64) -> u64 {
     let file = machine.open(DEVICE).unwrap();
-    let told =
+    let answer =
         file.device_control(0x0022_2414, &[process.to_le_bytes(), at.to_le_bytes()].concat(), 8).unwrap();
     file.close().unwrap();
-    u64::from_le_bytes(told.try_into().unwrap())
+    u64::from_le_bytes(answer.try_into().unwrap())
 }
 
 #[test]

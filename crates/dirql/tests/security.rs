@@ -240,8 +240,8 @@ fn without_a_word_of_the_inf_everyone_may_read_and_write() {
 
 #[test]
 fn an_inf_whose_security_is_none_is_refused_at_its_line() {
-    let inf = secured("nobody", OF_DEVICE, "D:P(A;;GA;;;NOBODY)");
+    let inf = secured("unknown", OF_DEVICE, "D:P(A;;GA;;;UNKNOWN)");
     let bench = Bench::new().driver(driver("pciline.sys")).inf(&inf).device("pci9052");
     let error = bench.start().map(|_| ()).unwrap_err().to_string();
-    assert!(error.contains("Security: `NOBODY` names no account"), "{error}");
+    assert!(error.contains("Security: `UNKNOWN` names no account"), "{error}");
 }

@@ -1,5 +1,5 @@
 //! Random sequences of Plug and Play, power, special files, relations, removals and requests on a tree of at least five devices with filters: a bus, a hub and
-//! children of each, and a card. Nothing is left, nobody hangs, nobody is accused. `cargo xtask sequences` runs very many.
+//! children of each, and a card. Nothing is left, nothing hangs, and there is no finding. `cargo xtask sequences` runs very many.
 //!
 //! `DIRQL_SEQUENCES` says how many are run for each card, `DIRQL_FIRST_SEED` from which on: `DIRQL_FIRST_SEED=7 DIRQL_SEQUENCES=1` runs one again, with
 //! `DIRQL_SHOW=1` with its steps and all that happens.
@@ -97,7 +97,7 @@ fn tree(card: &Card) -> Bench {
         .processors(2)
 }
 
-/// Something that the bus or the hub is told.
+/// A request to the bus or the hub.
 fn of_the_bus(numbers: &mut Numbers) -> String {
     let slot = numbers.below(4);
     let command = match numbers.below(8) {
@@ -118,7 +118,7 @@ fn of_the_bus(numbers: &mut Numbers) -> String {
     format!("open \\\\.\\DirqlBus{bus} as b\n{command} expect any\nclose b")
 }
 
-/// Something that the driver of a child is told.
+/// A request to the driver of a child.
 fn of_a_child(numbers: &mut Numbers) -> String {
     let command = match numbers.below(6) {
         // It may refuse to be stopped, and to have special files; one that refused to be removed would be there at the end.

@@ -148,7 +148,7 @@ fn random_numbers_follow_from_the_seed() {
 #[test]
 fn the_debugger_is_told_what_the_filter_lets_through() {
     let report = tell(25, 12);
-    assert_eq!(report.prints, ["services: told 1", "in a list 2", "services: in a list 2"]);
+    assert_eq!(report.prints, ["services: sent 1", "in a list 2", "services: in a list 2"]);
 }
 
 #[test]
@@ -204,8 +204,8 @@ fn a_thread_that_has_ended_has_its_object_and_its_priority_as_long_as_somebody_h
 #[test]
 fn an_affinity_with_processors_that_are_not_there_has_no_effect() {
     let report = tell(36, 8);
-    let told = report.findings.iter().filter(|finding| finding.rule == "affinity-without-effect");
-    assert_eq!(told.count(), 4, "{report}");
+    let findings = report.findings.iter().filter(|finding| finding.rule == "affinity-without-effect");
+    assert_eq!(findings.count(), 4, "{report}");
 }
 
 #[test]
@@ -302,10 +302,10 @@ fn reach(index: u32, checked: bool) -> Vec<String> {
     let bench = || Bench::new().driver(driver("services.sys")).device("pci,id=1234:5678,bar0=mem:4K");
     let machine = start(|| bench().checked(checked));
     let file = machine.open(r"\\.\DirqlServices").unwrap();
-    let told = file.device_control(0x0022_2000 + 4 * index, &[], 0x1000);
+    let answer = file.device_control(0x0022_2000 + 4 * index, &[], 0x1000);
     let prints = machine.prints();
-    let told = told.unwrap_or_else(|error| panic!("story {index}: {error}\n  {}", prints.join("\n  ")));
-    assert_eq!(told[..4], [0; 4], "story {index}:\n  {}", prints.join("\n  "));
+    let answer = answer.unwrap_or_else(|error| panic!("story {index}: {error}\n  {}", prints.join("\n  ")));
+    assert_eq!(answer[..4], [0; 4], "story {index}:\n  {}", prints.join("\n  "));
     file.close().unwrap();
     machine.finish().expect_clean();
     prints.iter().filter_map(|line| line.strip_prefix("reaching ")).map(str::to_owned).collect()
@@ -357,9 +357,9 @@ fn every_story_holds_on_two_four_and_sixty_four_processors() {
         let file = machine.open(r"\\.\DirqlServices").unwrap();
         // Story 7 names a processor that a machine with fewer than 64 has not.
         for index in (0..STORIES).filter(|index| processors < 64 || *index != 7) {
-            let told = file.device_control(0x0022_2000 + 4 * index, &[], 8).unwrap();
+            let answer = file.device_control(0x0022_2000 + 4 * index, &[], 8).unwrap();
             let prints = machine.prints().join("\n  ");
-            assert_eq!(told[..4], [0; 4], "story {index} on {processors} processors:\n  {prints}");
+            assert_eq!(answer[..4], [0; 4], "story {index} on {processors} processors:\n  {prints}");
         }
         file.close().unwrap();
         machine.finish().expect_clean();

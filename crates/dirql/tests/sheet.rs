@@ -162,8 +162,8 @@ fn the_default_life_of_a_device_is_enough_to_find_a_driver_that_keeps_its_addres
         [("sheet_stale.sys", "stale-resource-used"), ("sheet_deaf.sys", "interrupt-not-assigned")]
     {
         let report = start(|| Bench::new().driver(driver(sys)).device(card(1))).carry_out(None);
-        let told = report.verdict.iter().chain(&report.findings).any(|told| told.rule == rule);
-        assert!(told, "{sys}\n{report}");
+        let found = report.verdict.iter().chain(&report.findings).any(|finding| finding.rule == rule);
+        assert!(found, "{sys}\n{report}");
     }
     start(|| Bench::new().driver(driver("sheet.sys")).device(card(1))).carry_out(None).expect_clean();
 }
@@ -173,9 +173,10 @@ fn a_driver_that_connects_to_its_old_vector_is_told_which_its_device_has() {
     let machine = start(|| Bench::new().driver(driver("sheet_deaf.sys")).device(card(1)));
     try_play(&machine, "stop-device; start-device elsewhere").unwrap();
     let report = machine.finish();
-    let told: Vec<_> = report.findings.iter().filter(|told| told.rule == "interrupt-not-assigned").collect();
-    assert!(!told.is_empty(), "{report}");
-    assert!(told[0].message.contains("given to none of its devices: pci#0 has 0x"), "{report}");
+    let found: Vec<_> =
+        report.findings.iter().filter(|finding| finding.rule == "interrupt-not-assigned").collect();
+    assert!(!found.is_empty(), "{report}");
+    assert!(found[0].message.contains("given to none of its devices: pci#0 has 0x"), "{report}");
 }
 
 #[test]
@@ -187,8 +188,8 @@ fn a_driver_that_asks_for_other_resources_is_stopped_and_started_elsewhere_or_st
         let (_, vector, base) = state(&sheet);
         sheet.device_control(code, &[], 0).unwrap();
         machine.wait(1_000_000).unwrap();
-        let told = sheet.device_control(STATE, &[], 0x20).unwrap();
-        assert_eq!((told[0x18], told[0x1C]), (stops, stops), "asked and stopped so often");
+        let answer = sheet.device_control(STATE, &[], 0x20).unwrap();
+        assert_eq!((answer[0x18], answer[0x1C]), (stops, stops), "asked and stopped so often");
         let (starts, now_vector, now_base) = state(&sheet);
         assert_eq!(starts, 2);
         assert!(now_vector != vector && now_base != base, "both are others");

@@ -78,8 +78,8 @@ fn transfers_hold_in_random_schedules_whatever_is_copied() {
 fn expect_obsolete_alone(machine: Machine) {
     let report = machine.finish();
     assert!(report.verdict.is_none() && !report.findings.is_empty(), "{report}");
-    for told in &report.findings {
-        assert_eq!((told.rule, told.tier), ("obsolete-hal-get-adapter", Tier::Verifier), "{report}");
+    for finding in &report.findings {
+        assert_eq!((finding.rule, finding.tier), ("obsolete-hal-get-adapter", Tier::Verifier), "{report}");
     }
 }
 

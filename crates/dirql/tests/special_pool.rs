@@ -1,5 +1,5 @@
 //! Stories of special pool that a compiled driver tells (`drivers/c/memory/special.h`): blocks on pages of their own, and accesses beyond them,
-//! told where they happen though no access is tested.
+//! reported where they happen though no access is tested.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
@@ -84,9 +84,9 @@ fn an_access_beyond_a_block_or_to_a_freed_one_is_told_where_it_happens() {
 
 #[test]
 fn without_special_pool_what_goes_beyond_a_block_is_seen_late_or_not_at_all() {
-    let told = [0, 1, 2, 3, 4].map(|number| end(&mistake(|| bench("none"), number)));
+    let ends = [0, 1, 2, 3, 4].map(|number| end(&mistake(|| bench("none"), number)));
     let late = Some(("pool-overrun", 0x19));
-    assert_eq!(told, [late, None, late, Some(("pool-underrun", 0xC1)), None]);
+    assert_eq!(ends, [late, None, late, Some(("pool-underrun", 0xC1)), None]);
 }
 
 /// More blocks than the host has areas for pages of their own (`drivers/c/memory/limits.h`).

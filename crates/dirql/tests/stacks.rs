@@ -1,4 +1,4 @@
-//! Stacks of several `.sys` files, by INF: who is loaded and added in which order, which way requests take, and what is told if a layer
+//! Stacks of several `.sys` files, by INF: who is loaded and added in which order, which way requests take, and what is reported if a layer
 //! is missing or refuses. Each layer is a copy of `drivers/c/layer.c`, whose letter is the last of its service's name.
 
 #![forbid(unsafe_code)]
@@ -191,7 +191,7 @@ fn filters_are_added_by_the_levels_that_the_base_inf_defines_also_those_of_an_ex
     let report = rig::finish(machine);
     assert_eq!(letters(&report, " is added"), "BACFYXZ", "{}", report.prints.join("\n"));
     let note = "FilterLevel = Gone: no such level is defined for the device; LayerQ is not loaded";
-    assert!(report.notes.iter().any(|told| told.contains(note)), "{:?}", report.notes);
+    assert!(report.notes.iter().any(|line| line.contains(note)), "{:?}", report.notes);
 }
 
 #[test]
@@ -260,8 +260,8 @@ fn a_filter_whose_file_is_not_given_is_told_and_left_out() {
     way(&machine, "ZXFCAacfxz");
     let report = rig::finish(machine);
     for name in ["LayerB", "LayerY"] {
-        let told = format!("pci9052#0: the INF names the filter {name}, and its file is not given");
-        assert!(report.notes.iter().any(|note| note.starts_with(&told)), "{:?}", report.notes);
+        let message = format!("pci9052#0: the INF names the filter {name}, and its file is not given");
+        assert!(report.notes.iter().any(|note| note.starts_with(&message)), "{:?}", report.notes);
     }
     // The file is called as the INF says, whatever the service's name is.
     let machine =

@@ -79,6 +79,6 @@ fn a_string_that_goes_into_freed_memory_is_told_with_its_line() {
 fn a_string_beyond_the_cards_ports_reads_ones() {
     let report = stopped(7, false);
     report.expect_clean();
-    let told: Vec<_> = report.findings.iter().map(|finding| finding.rule).collect();
-    assert_eq!(told, ["port-of-no-device"], "{report}");
+    let rules: Vec<_> = report.findings.iter().map(|finding| finding.rule).collect();
+    assert_eq!(rules, ["port-of-no-device"], "{report}");
 }

@@ -1,4 +1,4 @@
-//! What nothing can end any more is told though something of the driver's is alive (`stuck.sys`): within a virtual minute, by every
+//! What nothing can end any more is reported though something of the driver's is alive (`stuck.sys`): within a virtual minute, by every
 //! policy alike, with who waits for what; and what ends late, by the same activity, is left alone.
 
 #![forbid(unsafe_code)]

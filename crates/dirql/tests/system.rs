@@ -138,12 +138,12 @@ fn a_driver_is_told_of_processes_until_it_asks_to_be_no_more() {
     let quiet = machine.begin_process("quiet.exe").unwrap();
     machine.end_process(quiet);
     let prints: Vec<String> = machine.prints();
-    let told: Vec<&String> = prints.iter().filter(|line| line.contains("process")).collect();
+    let lines: Vec<&String> = prints.iter().filter(|line| line.contains("process")).collect();
     let first =
         machine.prints().iter().find_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap();
-    assert_eq!(told.len(), 2, "{told:?}");
-    assert_eq!(told[0].trim(), format!("system: process {id} of {first} begins, told in {first}"));
-    assert!(told[1].starts_with(&format!("system: process {id} of {first} ends, told in ")), "{told:?}");
+    assert_eq!(lines.len(), 2, "{lines:?}");
+    assert_eq!(lines[0].trim(), format!("system: process {id} of {first} begins, seen in {first}"));
+    assert!(lines[1].starts_with(&format!("system: process {id} of {first} ends, seen in ")), "{lines:?}");
     machine.finish().expect_clean();
 }
 
@@ -151,8 +151,8 @@ fn a_driver_is_told_of_processes_until_it_asks_to_be_no_more() {
 fn a_driver_is_told_of_the_image_of_another() {
     let machine = start(|| Bench::new().with(driver("system.sys")).driver(driver("tables.sys")));
     let prints = machine.prints();
-    let told = r"system: image \SystemRoot\System32\drivers\tables.sys in 0, properties 103, MZ 1";
-    assert!(prints.iter().any(|line| line.trim() == told), "{prints:?}");
+    let line = r"system: image \SystemRoot\System32\drivers\tables.sys in 0, properties 103, MZ 1";
+    assert!(prints.iter().any(|printed| printed.trim() == line), "{prints:?}");
     machine.finish().expect_clean();
 }
 
@@ -269,13 +269,13 @@ fn a_device_that_wants_to_be_told_of_the_shutdown_last_is_told_behind_the_others
     let machine = start(bench);
     rig::play(&machine, r"open \\.\DirqlSystem as s; ioctl s 0x22206c out 8; close s; power s5");
     let report = machine.finish();
-    let told: Vec<&str> = report
+    let order: Vec<&str> = report
         .prints
         .iter()
         .filter_map(|line| line.trim().split_once("shut down, "))
         .map(|(_, when)| when)
         .collect();
-    assert_eq!(told, ["with the others", "at last"], "{report}");
+    assert_eq!(order, ["with the others", "at last"], "{report}");
 }
 
 #[test]

@@ -157,10 +157,10 @@ fn a_child_whose_drivers_file_is_missing_is_told_of() {
     let machine = start(alone);
     play(&machine, &format!("{OPEN}\n{}close b", then(&[plug(0)])));
     let report = finish(machine);
-    let told = report.notes.iter().any(|note| {
+    let noted = report.notes.iter().any(|note| {
         note.contains("child#0: the INF names the driver DirqlSoft") && note.contains("--with soft.sys")
     });
-    assert!(told, "{:?}", report.notes);
+    assert!(noted, "{:?}", report.notes);
 }
 
 /// Holds: irps/not-reported

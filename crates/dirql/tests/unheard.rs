@@ -1,4 +1,4 @@
-//! What drivers do by themselves while nobody listens (levels, spin locks) is what they do when somebody reads every call: the
+//! What drivers do by themselves while no reader listens (levels, spin locks) is what they do when one reads every call: the
 //! same verdicts with the same moments, the same time, the same numbers of events.
 
 #![forbid(unsafe_code)]
@@ -11,7 +11,7 @@ use dirql::{Bench, Machine, Report};
 use kernel::event::{Event, Kind, Reader, Stamp};
 use rig::{driver, start_unheard, try_play};
 
-/// Hears of each call and of each change of level.
+/// Gets each call and each change of level.
 struct Listener;
 
 impl Reader for Listener {
@@ -22,27 +22,27 @@ impl Reader for Listener {
     fn event(&mut self, _stamp: &Stamp, _event: &Event) {}
 }
 
-fn with_listener(bench: Bench, heard: bool) -> Bench {
+fn with_listener(bench: Bench, listened: bool) -> Bench {
     let bench = bench.unobserved();
-    if heard { bench.reader(Listener) } else { bench }
+    if listened { bench.reader(Listener) } else { bench }
 }
 
-/// All that is told of the driver, with the moments it refers to.
-fn told(report: &Report) -> Vec<String> {
+/// All findings about the driver, with the moments they refer to.
+fn findings(report: &Report) -> Vec<String> {
     let verdicts = report.verdict.iter().chain(&report.findings);
     verdicts.map(|verdict| format!("{verdict:?}")).collect()
 }
 
-/// What comes of the driver's misdeeds with these control codes, heard and unheard.
+/// What comes of the driver's misdeeds with these control codes, with a listener and without.
 fn compare(sys: &str, device: &str, codes: impl Iterator<Item = u32>) {
     for code in codes {
-        let [unheard, heard] = [false, true].map(|heard| {
-            let machine = start_unheard(|| with_listener(Bench::new().driver(driver(sys)), heard));
+        let [unheard, listened] = [false, true].map(|listened| {
+            let machine = start_unheard(|| with_listener(Bench::new().driver(driver(sys)), listened));
             // What goes wrong stands in the report.
             let _ = try_play(&machine, &format!(r"open \\.\{device} as f; ioctl f {code:#x}"));
-            told(&machine.finish())
+            findings(&machine.finish())
         });
-        assert_eq!(unheard, heard, "{code:#x}");
+        assert_eq!(unheard, listened, "{code:#x}");
     }
 }
 
@@ -73,8 +73,8 @@ fn time_calls_and_events_go_on_alike_unheard() {
     const IRQL_CALL: u32 = 0x0022_2C18;
     const SPIN: u32 = 0x0022_2C1C;
     const ROUNDS: u32 = 1000;
-    let [(unheard, short), (heard, none)] = [false, true].map(|heard| {
-        let bench = || with_listener(Bench::new().driver(driver("bench.sys")).device("pci9052"), heard);
+    let [(unheard, short), (listened, none)] = [false, true].map(|listened| {
+        let bench = || with_listener(Bench::new().driver(driver("bench.sys")).device("pci9052"), listened);
         let machine = start_unheard(bench);
         let file = machine.open(r"\\.\DirqlBench").unwrap();
         for code in [SPIN, IRQL_CALL] {
@@ -88,7 +88,7 @@ fn time_calls_and_events_go_on_alike_unheard() {
         assert!(exports["KfRaiseIrql"] >= u64::from(ROUNDS), "{exports:?}");
         ((standing, exports, irql_high_water, time), short)
     });
-    assert_eq!(unheard, heard);
+    assert_eq!(unheard, listened);
     assert_eq!(none, 0);
     // But for the first of each place, where a call by a register leads is not known yet. `cargo xtask coverage` hears all.
     let all_heard = std::env::var_os("DIRQL_COVERAGE").is_some();

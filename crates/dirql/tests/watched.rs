@@ -1,4 +1,4 @@
-//! Stories of Plug and Play notifications: `watcher.sys` is told of the interface and of the device of `correct_pnp.sys`, is asked before that is
+//! Stories of Plug and Play notifications: `watcher.sys` is notified of the interface and of the device of `correct_pnp.sys`, is asked before that is
 //! removed, and reports events of its own.
 
 #![forbid(unsafe_code)]
@@ -50,17 +50,20 @@ fn play(bench: impl Fn() -> Bench, text: &str) -> Report {
     report
 }
 
-/// Carried out clean; what was told, in its order.
-fn told(text: &str) -> Vec<String> {
+/// Carried out clean; the notifications, in their order.
+fn notified(text: &str) -> Vec<String> {
     told_by(&play(bench, text))
 }
 
 fn told_by(report: &Report) -> Vec<String> {
     report.expect_clean();
     assert_eq!(report.sums.still_allocated(), 0, "{report}");
-    let told =
-        report.prints.iter().filter_map(|line| line.split_once("watcher: ")).map(|(_, told)| told.trim());
-    told.map(str::to_owned).collect()
+    let notified = report
+        .prints
+        .iter()
+        .filter_map(|line| line.split_once("watcher: "))
+        .map(|(_, notified)| notified.trim());
+    notified.map(str::to_owned).collect()
 }
 
 /// Whether the driver of the device has got this PnP request.
@@ -73,21 +76,21 @@ const QUERY_REMOVE: u8 = 1;
 #[test]
 fn interfaces_that_come_and_go_are_told_to_all_who_watch_their_class() {
     let report = play(|| bench_with("watcher_early.sys"), "wait 1ms; remove-device; wait 1ms");
-    let told = told_by(&report);
-    let kinds: Vec<&str> = told.iter().map(|line| &line[..9]).collect();
-    assert_eq!(kinds, ["a arrival", "b arrival", "a removal", "b removal"], "{told:?}");
-    assert!(told[0].contains(r"\??\PCI#") && told[0].contains("{d5a1e2b4-"), "{told:?}");
-    assert!(told.iter().all(|line| line.ends_with("at IRQL 0")), "{told:?}");
+    let notified = told_by(&report);
+    let kinds: Vec<&str> = notified.iter().map(|line| &line[..9]).collect();
+    assert_eq!(kinds, ["a arrival", "b arrival", "a removal", "b removal"], "{notified:?}");
+    assert!(notified[0].contains(r"\??\PCI#") && notified[0].contains("{d5a1e2b4-"), "{notified:?}");
+    assert!(notified.iter().all(|line| line.ends_with("at IRQL 0")), "{notified:?}");
 }
 
 #[test]
 fn those_that_are_there_are_told_before_the_registration_is_made() {
-    let told = told("WATCH 1; LEAVE 0");
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].starts_with("a arrival"), "{told:?}");
+    let notified = notified("WATCH 1; LEAVE 0");
+    assert_eq!(notified.len(), 1, "{notified:?}");
+    assert!(notified[0].starts_with("a arrival"), "{notified:?}");
 }
 
-/// What the page allows is told twice.
+/// A notification that may come twice by its page does.
 struct Twice;
 
 impl Chooser for Twice {
@@ -108,7 +111,7 @@ fn those_that_are_there_may_be_told_twice() {
 
 #[test]
 fn who_has_a_device_open_is_asked_closes_its_file_and_the_device_goes() {
-    assert_eq!(told("TARGET 0; remove-device expect success"), ["may it go?", "it is gone"]);
+    assert_eq!(notified("TARGET 0; remove-device expect success"), ["may it go?", "it is gone"]);
 }
 
 /// Holds: irps/target-relation
@@ -116,8 +119,8 @@ fn who_has_a_device_open_is_asked_closes_its_file_and_the_device_goes() {
 fn a_device_without_plug_and_play_says_which_device_stands_behind_a_file_on_it() {
     let report = play(bench, "BEHIND 0; remove-device expect success");
     assert_eq!(told_by(&report), ["who stands behind this file?", "may it go?", "it is gone"]);
-    // While the other device is not there, nobody stands behind it.
-    assert_eq!(told("remove-device; BEHIND 0 expect failure"), ["who stands behind this file?"]);
+    // While the other device is not there, no device stands behind it.
+    assert_eq!(notified("remove-device; BEHIND 0 expect failure"), ["who stands behind this file?"]);
 }
 
 /// Holds: irps/notified-first
@@ -128,46 +131,46 @@ fn who_refuses_keeps_the_device_and_its_driver_is_not_even_asked() {
     let asked = report.prints.iter().position(|line| line.contains("it stays")).unwrap();
     let before = report.prints.iter().take(asked);
     assert!(!before.clone().any(|line| line.contains("pnp 0x01")), "{report}");
-    assert!(got(&report, QUERY_REMOVE), "at the end of the run, when nobody refuses any more\n{report}");
+    assert!(got(&report, QUERY_REMOVE), "at the end of the run, when no driver refuses any more\n{report}");
 }
 
 #[test]
 fn who_agrees_and_leaves_its_file_open_keeps_the_device() {
-    let told = told("TARGET 2; remove-device expect STATUS_DEVICE_BUSY; LEAVE 0");
-    assert_eq!(told, ["may it go?", "it stays"]);
+    let notified = notified("TARGET 2; remove-device expect STATUS_DEVICE_BUSY; LEAVE 0");
+    assert_eq!(notified, ["may it go?", "it stays"]);
 }
 
 #[test]
 fn a_question_that_is_taken_back_lets_the_device_be_opened_again() {
-    let told = told("TARGET 0; query-remove; cancel-remove; remove-device expect success");
-    assert_eq!(told, ["may it go?", "it stays", "may it go?", "it is gone"]);
+    let notified = notified("TARGET 0; query-remove; cancel-remove; remove-device expect success");
+    assert_eq!(notified, ["may it go?", "it stays", "may it go?", "it is gone"]);
 }
 
 #[test]
 fn who_takes_its_registration_back_in_the_callback_is_told_nothing_more() {
-    assert_eq!(told("TARGET 3; query-remove; cancel-remove; LEAVE 0"), ["may it go?"]);
-    assert_eq!(told("TARGET 3; remove-device"), ["may it go?"]);
+    assert_eq!(notified("TARGET 3; query-remove; cancel-remove; LEAVE 0"), ["may it go?"]);
+    assert_eq!(notified("TARGET 3; remove-device"), ["may it go?"]);
 }
 
 #[test]
 fn of_a_card_that_is_pulled_out_it_is_told_without_a_question() {
-    assert_eq!(told("TARGET 0; surprise-remove; wait 1ms"), ["it is gone"]);
+    assert_eq!(notified("TARGET 0; surprise-remove; wait 1ms"), ["it is gone"]);
 }
 
 #[test]
 fn an_event_of_a_drivers_own_is_told_to_those_who_have_the_device_open() {
-    let told = told(
+    let notified = notified(
         "REPORT 0 expect STATUS_NO_SUCH_DEVICE; TARGET 0
          REPORT 0; REPORT 1; wait 1ms; REPORT 2; wait 1ms
          REPORT 3 expect STATUS_INVALID_DEVICE_REQUEST; REPORT 4 expect STATUS_INVALID_PARAMETER; LEAVE 0",
     );
-    let all = "all were told, at IRQL 0";
-    assert_eq!(told, ["own event 40, -1", "own event 41, -1", all, "own event 42, -1", all]);
+    let all = "all have run, at IRQL 0";
+    assert_eq!(notified, ["own event 40, -1", "own event 41, -1", all, "own event 42, -1", all]);
 }
 
 #[test]
 fn what_makes_no_sense_is_not_registered() {
-    told("SENSE 0");
+    notified("SENSE 0");
 }
 
 /// Not: not-a-notification, pnp-notification-leak
@@ -201,10 +204,10 @@ fn a_registration_that_is_left_behind_is_told() {
 
 #[test]
 fn properties_are_set_and_read_and_the_systems_are_there() {
-    told("TARGET 0; PROPERTIES 0; LEAVE 0");
+    notified("TARGET 0; PROPERTIES 0; LEAVE 0");
 }
 
 #[test]
 fn an_interface_of_another_class_of_the_same_device_is_its_alias() {
-    told("TARGET 0; ALIAS 0; LEAVE 0");
+    notified("TARGET 0; ALIAS 0; LEAVE 0");
 }

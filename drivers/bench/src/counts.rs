@@ -1,7 +1,7 @@
-//! What the service routines count, and how it is told.
+//! What the service routines count, and the answer that holds it.
 //!
 //! Counters of the chip's are shared by all routines. Each routine also counts in a state of its own, by plain numbers: both agree
-//! only if nobody else is in that state meanwhile.
+//! only if no other routine is in that state meanwhile.
 
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
@@ -47,10 +47,10 @@ impl Counts {
     }
 
     /// With how the interrupts are connected: version, how many connections, level, and what the routines' own states say.
-    pub(crate) fn tell(&self, version: u32, connections: u32, level: u8, own: u32) -> Told {
+    pub(crate) fn tell(&self, version: u32, connections: u32, level: u8, own: u32) -> Counted {
         let served = core::array::from_fn(|source| self.served(source.try_into().unwrap_or(u32::MAX)));
         let (most, passed) = (self.most.load(Relaxed), self.passed.load(Relaxed));
-        Told { version, connections, level: level.into(), most, passed, own, served }
+        Counted { version, connections, level: level.into(), most, passed, own, served }
     }
 }
 
@@ -58,7 +58,7 @@ impl Counts {
 #[derive(zerocopy::IntoBytes, zerocopy::Immutable)]
 #[zerocopy(crate = "wdm::zerocopy")]
 #[repr(C)]
-pub(crate) struct Told {
+pub(crate) struct Counted {
     /// `CONNECT_*`.
     version: u32,
     connections: u32,

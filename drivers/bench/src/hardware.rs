@@ -7,7 +7,7 @@ use wdm::{
 };
 
 use crate::card::Card;
-use crate::counts::Told;
+use crate::counts::Counted;
 use crate::isr::{Chip, IDENTIFICATION, Isr, OfVector, RAISE, Waiting};
 use crate::{MESSAGES, TAG};
 
@@ -67,7 +67,7 @@ impl Hardware {
     }
 
     /// How the interrupts are connected, and what came.
-    pub(crate) fn tell(&self, passive: &mut Passive) -> Told {
+    pub(crate) fn tell(&self, passive: &mut Passive) -> Counted {
         let counts = &self.chip.counts;
         match &self.interrupts {
             Interrupts::All(messages) => {

@@ -57,7 +57,7 @@ impl Chip {
 /// A routine's own state.
 pub(crate) struct Isr {
     chip: Shared<Chip>,
-    /// Calls that served something. Nobody else is here, so it is a plain number.
+    /// Calls that served something. No other routine uses this state, so it is a plain number.
     own: u32,
 }
 

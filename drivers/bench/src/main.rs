@@ -7,7 +7,7 @@
 //! | function | access | input | output | |
 //! | --- | --- | --- | --- | --- |
 //! | 900h | any | sources | | raises them; ends when each has been served |
-//! | 901h | any | | [`counts::Told`] | how the interrupts are connected, and what came since the start |
+//! | 901h | any | | [`counts::Counted`] | how the interrupts are connected, and what came since the start |
 //! | 902h | any | whose, source | how often | keeps a routine out, raises a source, and tells how often it was served meanwhile |
 //!
 //! Codes are buffered; numbers have 32 bits, little endian. There is one device, and no more than eight messages. Requests fail

@@ -83,7 +83,7 @@ typedef struct _BUS {
     FAST_MUTEX Lock; /* guards Slots and what is in them */
     PDEVICE_OBJECT Slots[SLOTS];
     LONG Number;
-    BOOLEAN Leaving; /* it has agreed to be removed: nobody opens it any more */
+    BOOLEAN Leaving; /* it has agreed to be removed: opens fail */
     ULONG Mistake;
     LIST Requirements; /* of the next child */
     LIST Boot;

@@ -126,7 +126,7 @@ static ULONG Coalescing(VOID)
     return 0;
 }
 
-/* Loops that do nothing but look at the time see it move; at CLOCK_LEVEL and above the clock is not heard. */
+/* Loops that do nothing but look at the time see it move; at CLOCK_LEVEL and above the clock's interrupt is held back. */
 static ULONG StandingStill(VOID)
 {
     KAFFINITY Before = KeSetSystemAffinityThreadEx(1);
@@ -160,7 +160,7 @@ static ULONG StandingStill(VOID)
         KeLowerIrql(Old);
         CHECK(KeQueryInterruptTime() >= Interrupt + 45 * MILLISECOND - TICK); /* and the time has caught up */
     }
-    /* Below, it is heard. */
+    /* Below, the clock interrupts. */
     KeRaiseIrql(CLOCK_LEVEL - 1, &Old);
     Interrupt = KeQueryInterruptTime();
     Busy(50 * MILLISECOND);
@@ -170,7 +170,7 @@ static ULONG StandingStill(VOID)
     return 0;
 }
 
-/* More than 50 microseconds is told, and passes all the same. */
+/* More than 50 microseconds is a finding; the time passes all the same. */
 static ULONG LongStall(VOID)
 {
     ULONGLONG Before = Now();
@@ -184,7 +184,7 @@ static ULONG LongStall(VOID)
 
 static LONGLONG SetAt;
 
-/* An absolute and a relative timer, an hour from now, and a waiting thread; then somebody sets the clock. */
+/* An absolute and a relative timer, an hour from now, and a waiting thread; then the system time is set. */
 static ULONG ClockIsSetLater(VOID)
 {
     LARGE_INTEGER System;

@@ -91,7 +91,7 @@ static ULONG DpcForEachProcessor(VOID)
     return 0;
 }
 
-/* Whoever takes a DPC out of the queue knows that it will not run; whoever comes too late waits for it. */
+/* A thread that takes a DPC out of the queue knows that it will not run; one that comes too late waits for it. */
 static ULONG DpcRemoved(VOID)
 {
     for (ULONG Round = 0; Round < 3; Round++) {

@@ -10,7 +10,7 @@
 
 typedef NTSTATUS (*FORWARD)(PIRP Irp);
 
-/* There while an idiom of this file is told. */
+/* There while an idiom of this file runs. */
 static PDEVICE_OBJECT Upper, Below;
 static FORWARD Forward;
 static IO_REMOVE_LOCK UpperLock;

@@ -43,7 +43,7 @@ static inline PVOID Nonpaged(SIZE_T Bytes)
     return ExAllocatePoolWithTag(NonPagedPoolNx, Bytes, TAG);
 }
 
-/* A system thread, by its object; it is waited for and dereferenced by whoever started it. */
+/* A system thread, by its object; the caller waits for it and dereferences it. */
 __attribute__((unused)) static PKTHREAD StartThread(PKSTART_ROUTINE Routine, PVOID Context)
 {
     HANDLE Handle;

@@ -101,7 +101,7 @@ static NTSTATUS PutListed(PIRP Irp)
     return STATUS_PENDING;
 }
 
-/* The oldest request that nobody is cancelling, or NULL. */
+/* The oldest request that is not being cancelled, or NULL. */
 static PIRP TakeListed(VOID)
 {
     PIRP Taken = NULL;

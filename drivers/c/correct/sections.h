@@ -93,7 +93,7 @@ typedef struct _CALLER {
 static VOID NTAPI AnswersItsCaller(PVOID Context)
 {
     CALLER *Caller = Context;
-    ULONGLONG State[6]; /* KAPC_STATE, which nobody looks into */
+    ULONGLONG State[6]; /* KAPC_STATE, opaque */
 
     KeStackAttachProcess(Caller->Process, State);
     *Caller->Where = 42;

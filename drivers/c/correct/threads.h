@@ -134,7 +134,7 @@ static VOID NTAPI ServesUntilStopped(PVOID Context)
     Lazy->Served++;
 }
 
-/* Whoever comes first makes the thread; who finds that another was faster lets his own go again. */
+/* The first caller makes the thread; a caller that finds one already there ends its own. */
 static BOOLEAN EnsureThread(LAZY *Lazy)
 {
     PKTHREAD Made;

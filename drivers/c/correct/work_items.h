@@ -21,7 +21,7 @@ static VOID NTAPI FreesItselfLast(PDEVICE_OBJECT Device, PVOID Context)
     KeSetEvent(&Item->Done, IO_NO_INCREMENT, FALSE); /* the last thing it does with the driver's memory */
 }
 
-/* The routine frees its own item; the event is set last, and whoever waits for it may unload the driver. */
+/* The routine frees its own item; the event is set last, and the thread that waits for it may unload the driver. */
 static ULONG WorkItemFreesItself(VOID)
 {
     ITEM Item = {.Io = IoAllocateWorkItem(TheDevice)};

@@ -59,7 +59,7 @@ static NTSTATUS QueueAndSetEvent(PDEVICE_OBJECT Device)
     return STATUS_SUCCESS;
 }
 
-/* Nobody waits for it. */
+/* Nothing waits for it. */
 static NTSTATUS QueueAndForget(PDEVICE_OBJECT Device)
 {
     PIO_WORKITEM Item = IoAllocateWorkItem(Device);

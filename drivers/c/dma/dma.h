@@ -37,7 +37,7 @@ enum {
     BEHIND,      /* 8 bytes more than were mapped */
     NO_FLUSH,    /* map registers are freed while they map */
     SHORT_FLUSH, /* half of what was mapped is flushed */
-    NEVER_MAPPED,   /* the card is given an address that nobody ever mapped */
+    NEVER_MAPPED,   /* the card is given an address that was never mapped */
     STALE,          /* the request ends, nothing is flushed, and the map registers are freed when the adapter is let go */
     WRONG_FLUSH,    /* flushed for the other direction */
     KEEP_REGISTERS, /* map registers are not freed */

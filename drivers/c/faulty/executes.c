@@ -30,7 +30,7 @@ DRIVER_INITIALIZE DriverEntry;
 static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlExecutes");
 static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlExecutes");
 static const ULONG Values[] = {3, 5, 7, 11};
-static ULONG64 Added; /* what the last call of the copy has told Report */
+static ULONG64 Added; /* the sum that the last call of the copy has given to Report */
 static UCHAR DataSection[ROOM] __attribute__((section(".data$own"))) = {0xCC};
 
 /* The original: adds up values from the end, by a loop, and leaves for Last, which is called where it stands. */

@@ -53,14 +53,14 @@ static NTSTATUS WildWrite(PDEVICE_OBJECT Device, PIRP Irp)
 /* 2: reads a field through a null pointer. */
 static NTSTATUS NullRead(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    PDEVICE_OBJECT volatile Nobody = NULL;
+    PDEVICE_OBJECT volatile Absent = NULL;
 
     UNUSED_ARGUMENTS;
-    Sink = Nobody->Flags;
+    Sink = Absent->Flags;
     return STATUS_SUCCESS;
 }
 
-/* 3: calls a routine nobody has set. */
+/* 3: calls a routine that was never set. */
 static NTSTATUS NullCall(PDEVICE_OBJECT Device, PIRP Irp)
 {
     UNUSED_ARGUMENTS;
@@ -289,7 +289,7 @@ static NTSTATUS AcquireTwice(PDEVICE_OBJECT Device, PIRP Irp)
     return STATUS_SUCCESS;
 }
 
-/* 25: releases a spin lock nobody holds. */
+/* 25: releases a spin lock that is not held. */
 static NTSTATUS ReleaseUnowned(PDEVICE_OBJECT Device, PIRP Irp)
 {
     KIRQL OldIrql;
@@ -365,7 +365,7 @@ static NTSTATUS LowerUpwards(PDEVICE_OBJECT Device, PIRP Irp)
     return STATUS_SUCCESS;
 }
 
-/* 31: waits for an event that nobody sets. */
+/* 31: waits for an event that is never set. */
 static NTSTATUS WaitForever(PDEVICE_OBJECT Device, PIRP Irp)
 {
     UNUSED_ARGUMENTS;

@@ -144,7 +144,7 @@ static VOID QueueWorkItem(VOID)
     AtUnload = NULL; /* so that it is no tail call */
 }
 
-/* 5: a work item that is queued when the driver goes: it runs, and nobody frees it. */
+/* 5: a work item that is queued when the driver goes: it runs, and is never freed. */
 static NTSTATUS AbandonQueuedWorkItem(PIRP Irp)
 {
     UNREFERENCED_PARAMETER(Irp);

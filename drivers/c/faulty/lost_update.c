@@ -1,6 +1,6 @@
 /*
- * lost_update.sys: a counter that two threads and a DPC increment, with nothing that keeps them apart. Whoever comes
- * between another one's load and its store has its increment lost. One device, \\.\DirqlLostUpdate.
+ * lost_update.sys: a counter that two threads and a DPC increment, with nothing that keeps them apart. An increment
+ * between another one's load and its store is lost. One device, \\.\DirqlLostUpdate.
  *
  * A run that goes its usual way never shows it: it takes one that lets another go first at the right place. The codes
  * for locked increments are right, and no schedule breaks them.
@@ -27,7 +27,7 @@
 #define IOCTL_SET_SECOND CTL_CODE(FILE_DEVICE_UNKNOWN, 0x809, METHOD_BUFFERED, FILE_ANY_ACCESS)
 /* Output: ULONG, the bits and the bytes. */
 #define IOCTL_SMALL CTL_CODE(FILE_DEVICE_UNKNOWN, 0x80A, METHOD_BUFFERED, FILE_ANY_ACCESS)
-/* If increments were lost, kills the process that runs the driver: for tests of whoever searches. */
+/* If increments were lost, kills the process that runs the driver: for tests of searches. */
 #define IOCTL_WRECK_IF_LOST CTL_CODE(FILE_DEVICE_UNKNOWN, 0x80B, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
 /* If increments were lost, returns another status than the request was completed with: what only Driver Verifier stops for. */

@@ -19,7 +19,7 @@ enum {
     ADD_OFTEN = 0x802,    /* ROUNDS of them */
     WAIT_AND_ADD = 0x803, /* spins until SAY_AND_ADD has said so, and adds */
     SAY_AND_ADD = 0x804,
-    RENAME = 0x805,    /* the kernel stores a name, and nobody else */
+    RENAME = 0x805,    /* only the kernel stores a name */
     LOOK_UP = 0x806,   /* loads it, piece by piece */
     TELL_TORN = 0x807, /* output: ULONG, how often the pieces were of two names */
     REPLACE = 0x808,   /* frees the block, with another one in its place */

@@ -344,7 +344,7 @@ typedef struct RECORD {
     USHORT Last;     /* and 6 behind */
 } RECORD;
 
-/* 19: copies a structure whose padding and spare member nobody has stored. */
+/* 19: copies a structure whose padding and spare member were never stored. */
 static NTSTATUS CopyPadding(REQUEST *Request)
 {
     RECORD *From = Allocate(NonPagedPool, sizeof(RECORD));

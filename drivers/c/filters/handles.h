@@ -26,34 +26,34 @@ typedef struct _GUARD {
 
 static ULONG Order[16], Ordered;
 
-static OB_PREOP_CALLBACK_STATUS NTAPI BeforeHandle(PVOID Context, POB_PRE_OPERATION_INFORMATION Told)
+static OB_PREOP_CALLBACK_STATUS NTAPI BeforeHandle(PVOID Context, POB_PRE_OPERATION_INFORMATION Info)
 {
     GUARD *Guard = Context;
-    OB_PRE_DUPLICATE_HANDLE_INFORMATION *Access = &Told->Parameters->DuplicateHandleInformation;
+    OB_PRE_DUPLICATE_HANDLE_INFORMATION *Access = &Info->Parameters->DuplicateHandleInformation;
 
     Guard->Before++;
-    Guard->Operation = Told->Operation;
-    Guard->Object = Told->Object;
-    Guard->Kernel = (BOOLEAN)Told->KernelHandle;
+    Guard->Operation = Info->Operation;
+    Guard->Object = Info->Object;
+    Guard->Kernel = (BOOLEAN)Info->KernelHandle;
     Guard->Desired = Access->DesiredAccess;
     Guard->Original = Access->OriginalDesiredAccess;
-    if (Told->Operation == OB_OPERATION_HANDLE_DUPLICATE) {
+    if (Info->Operation == OB_OPERATION_HANDLE_DUPLICATE) {
         Guard->Source = Access->SourceProcess;
         Guard->Target = Access->TargetProcess;
     }
     Access->DesiredAccess &= ~Guard->Takes;
-    Told->CallContext = Guard;
+    Info->CallContext = Guard;
     Order[Ordered++ & 15] = Guard->Who;
     return OB_PREOP_SUCCESS;
 }
 
-static VOID NTAPI AfterHandle(PVOID Context, POB_POST_OPERATION_INFORMATION Told)
+static VOID NTAPI AfterHandle(PVOID Context, POB_POST_OPERATION_INFORMATION Info)
 {
     GUARD *Guard = Context;
 
     Guard->After++;
-    Guard->Back = Told->CallContext;
-    Guard->Granted = Told->Parameters->CreateHandleInformation.GrantedAccess;
+    Guard->Back = Info->CallContext;
+    Guard->Granted = Info->Parameters->CreateHandleInformation.GrantedAccess;
     Order[Ordered++ & 15] = Guard->Who + 10;
 }
 
@@ -127,7 +127,7 @@ static ULONG HandlesAreFiltered(VOID)
           STATUS_INVALID_HANDLE);
     CHECK(ZwClose(Copy) == STATUS_SUCCESS);
 
-    /* A thread's handle is the third's; a kernel handle is told as one. */
+    /* A thread's handle is the third's; a kernel handle is reported as one. */
     Ordered = 0;
     CHECK(ObOpenObjectByPointer(Thread, OBJ_KERNEL_HANDLE, NULL, TERMINATE | 2, *PsThreadType, KernelMode, &Handle) ==
           STATUS_SUCCESS);

@@ -1,4 +1,4 @@
-/* Stories of routines that are told how processes and threads are created, and may prevent it. */
+/* Stories of routines that are called when processes and threads are created, and may prevent it. */
 #include "filters.h"
 
 NTKERNELAPI NTSTATUS NTAPI PsSetCreateProcessNotifyRoutineEx2(ULONG Type, PVOID Information, BOOLEAN Remove);
@@ -99,7 +99,7 @@ static ULONG ThreadsAreWatched(VOID)
     CHECK(PsSetCreateThreadNotifyRoutineEx(0, ThreadKnown) == STATUS_SUCCESS);
     CHECK(PsSetCreateThreadNotifyRoutineEx(1, ThreadSeen) == STATUS_SUCCESS);
     CHECK(PsRemoveCreateThreadNotifyRoutine(ThreadSeen) == STATUS_SUCCESS);
-    /* A thread of the system's is none that it is told of. */
+    /* It is not called for a thread of the system's. */
     CHECK(PsCreateSystemThread(&Thread, THREAD_ALL_ACCESS, NULL, NULL, NULL, EndsAtOnce, NULL) == STATUS_SUCCESS);
     CHECK(ObReferenceObjectByHandle(Thread, THREAD_ALL_ACCESS, NULL, KernelMode, &Object, NULL) == STATUS_SUCCESS);
     ZwClose(Thread);

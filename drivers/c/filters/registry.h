@@ -1,4 +1,4 @@
-/* Stories of routines that filter the registry: what they are told, in which order, and what they can change. */
+/* Stories of routines that filter the registry: what they are called with, in which order, and what they can change. */
 #include "filters.h"
 
 #ifndef STATUS_CALLBACK_BYPASS
@@ -13,7 +13,7 @@ NTKERNELAPI NTSTATUS NTAPI CmCallbackGetKeyObjectIDEx(PLARGE_INTEGER Cookie, PVO
                                                       PCUNICODE_STRING *Name, ULONG Flags);
 NTKERNELAPI VOID NTAPI CmCallbackReleaseKeyObjectIDEx(PCUNICODE_STRING Name);
 
-/* One of the routines: what it is to do, and what it was told. */
+/* One of the routines: what it is to do, and what it was called with. */
 typedef struct _FILTER {
     LARGE_INTEGER Cookie;
     ULONG Who;
@@ -194,7 +194,7 @@ static NTSTATUS Register(FILTER *Filter, PCWSTR Altitude)
 
 #define KEY L"\\Registry\\Machine\\Software\\DirqlFilters"
 
-/* Each call is told before and after, from the highest altitude down, and back up. */
+/* The routines run before and after each call, from the highest altitude down, and back up. */
 static ULONG TheRegistryIsWatched(VOID)
 {
     FILTER Old = {.Who = 3, .Class = ~0u}, Same = {.Who = 4};
@@ -268,7 +268,7 @@ static ULONG TheRegistryIsChanged(VOID)
     CHECK(SetNumber(Key, L"Value", 3) == STATUS_SUCCESS);
     LOGGED_ARE(101);
     CHECK(Number(Key, L"Value", &Value) == STATUS_SUCCESS && Value == 1);
-    /* Afterwards it is told otherwise. */
+    /* The call succeeds, and the routine makes another status of it. */
     Low.Class = ~0u;
     High.Class = RegNtPostQueryValueKey;
     High.Changed = STATUS_OBJECT_NAME_NOT_FOUND;

@@ -188,7 +188,7 @@ static ULONG WasMadeOnce(VOID)
 static ULONG ReadsAsynchronously(BOOLEAN Waits)
 {
     LARGE_INTEGER Offset = {.QuadPart = 6};
-    static char Buffer[4]; /* it outlives whoever does not wait */
+    static char Buffer[4]; /* it outlives a caller that does not wait */
     NTSTATUS Read;
 
     RtlFillMemory(Buffer, 4, '?');

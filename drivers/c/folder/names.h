@@ -26,7 +26,7 @@ static ULONG Dispositions(VOID)
     CHECK(Status.Information == FILE_CREATED);
     ZwClose(File);
 
-    /* Directories and files are told apart. */
+    /* A directory is not opened as a file, nor a file as a directory. */
     CHECK(Open(L"\\??\\C:\\data", TO_READ, FILE_OPEN, SYNCHRONOUS | FILE_NON_DIRECTORY_FILE) == STATUS_FILE_IS_A_DIRECTORY);
     CHECK(Open(Name, TO_READ, FILE_OPEN, SYNCHRONOUS | FILE_DIRECTORY_FILE) == STATUS_NOT_A_DIRECTORY);
     CHECK(Open(L"\\??\\C:\\data\\deep", TO_READ, FILE_CREATE, SYNCHRONOUS | FILE_DIRECTORY_FILE) == STATUS_SUCCESS);
@@ -101,7 +101,7 @@ static ULONG Sharing(VOID)
     CHECK(OpenIn(NULL, Name, TO_WRITE, ALL_SHARED, FILE_OPEN, SYNCHRONOUS) == STATUS_SHARING_VIOLATION);
     CHECK(OpenIn(NULL, Name, TO_READ, 0, FILE_OPEN, SYNCHRONOUS) == STATUS_SHARING_VIOLATION);
     CHECK(OpenIn(NULL, Name, DELETE | SYNCHRONIZE, ALL_SHARED, FILE_OPEN, SYNCHRONOUS) == STATUS_SHARING_VIOLATION);
-    /* Who only asks about the file is in nobody's way. */
+    /* An open for attributes only conflicts with no other. */
     CHECK(OpenIn(NULL, Name, FILE_READ_ATTRIBUTES | SYNCHRONIZE, 0, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);
     ZwClose(File);
     ZwClose(First);

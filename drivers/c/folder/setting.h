@@ -83,7 +83,7 @@ static ULONG Deletes(VOID)
     FILE_STANDARD_INFORMATION Standard;
     HANDLE First, Second;
 
-    /* By its handle: it is there until the last one is closed, and nobody opens it meanwhile. */
+    /* By its handle: it is there until the last one is closed, and cannot be opened meanwhile. */
     CHECK(Open(L"\\??\\C:\\data\\alpha.log", TO_READ | DELETE, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);
     First = File;
     CHECK(Open(L"\\??\\C:\\data\\alpha.log", TO_READ, FILE_OPEN, SYNCHRONOUS) == STATUS_SUCCESS);

@@ -241,7 +241,7 @@ static ULONG Locks(VOID)
     CHECK(UnlockRange(One, 2, 4, 1) == STATUS_RANGE_NOT_LOCKED && UnlockRange(One, 2, 4, 0) == STATUS_SUCCESS);
     CHECK(UnlockRange(One, 2, 4, 0) == STATUS_RANGE_NOT_LOCKED && Bytes(Other, TRUE, 0, 10, 0) == STATUS_SUCCESS);
 
-    /* What several share: nobody writes it. */
+    /* A range that several share: no write succeeds. */
     CHECK(LockRange(One, 0, 5, 0, FALSE) == STATUS_SUCCESS && LockRange(Other, 3, 5, 0, FALSE) == STATUS_SUCCESS);
     CHECK(Bytes(Other, FALSE, 0, 10, 0) == STATUS_SUCCESS && Bytes(One, TRUE, 0, 1, 0) == STATUS_FILE_LOCK_CONFLICT);
     CHECK(LockRange(One, 4, 1, 0, TRUE) == STATUS_LOCK_NOT_GRANTED);
@@ -332,7 +332,7 @@ static ULONG WaitsForLocks(VOID)
     return 0;
 }
 
-/* Waits for itself: nobody else gives the range back. */
+/* Waits for itself: the waiting thread holds the range. */
 static ULONG WaitsForItsOwnLock(VOID)
 {
     LARGE_INTEGER From = {.QuadPart = 0}, Length = {.QuadPart = 1};

@@ -91,7 +91,7 @@ static ULONG ListCorrupt(void)
     FastFail(3);
 }
 
-/* 9: a cookie that nobody initialised. */
+/* 9: a cookie that was never initialised. */
 static ULONG CookieNotInitialised(void)
 {
     FastFail(6);

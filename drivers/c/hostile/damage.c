@@ -1,7 +1,7 @@
 /*
  * damage.sys: damages one field of one structure that it shares with the kernel, and then calls a routine that uses it.
  * \\.\DirqlDamage, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS) with a DAMAGE as input does one such
- * deed; code 0x801 with an index answers a SUBJECT_INFO of that structure, so that whoever drives it knows what there is.
+ * deed; code 0x801 with an index answers a SUBJECT_INFO of that structure, so that the test knows what there is.
  *
  * No driver does this by mistake in such order: what is asked for is that the kernel ends in an answer or in a verdict, never in
  * a fault of its own. The subjects are in the folder damage.

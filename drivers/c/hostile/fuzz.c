@@ -565,7 +565,7 @@ static ULONG Fuzz(const REQUEST *Request)
     return Made;
 }
 
-/* Whether an allocation fails is the machine's choice: so whoever chooses gives a seed. */
+/* Whether an allocation fails is the machine's choice: so the machine's choices give a seed. */
 static ULONG64 ChosenSeed(void)
 {
     ULONG64 Seed = 0;

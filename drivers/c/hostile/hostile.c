@@ -1,5 +1,5 @@
 /*
- * hostile.sys: code that is out to get whoever runs it, one attack for each control code. \\.\DirqlHostile,
+ * hostile.sys: code that attacks the machine that runs it, one attack for each control code. \\.\DirqlHostile,
  * CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB00 + N, METHOD_BUFFERED, FILE_ANY_ACCESS), N being the index into Attacks below.
  * Code 0xB00 is sound: it returns the number of attacks.
  *

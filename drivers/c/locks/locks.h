@@ -44,7 +44,7 @@ NTKERNELAPI KIRQL NTAPI LevelNow(VOID) __asm__("KeGetCurrentIrql");
 #define PROCESSORS() KeQueryActiveProcessorCountEx(ALL_PROCESSOR_GROUPS)
 #define HERE() KeGetCurrentProcessorNumberEx(NULL)
 
-/* What came out wrong where nobody could be told, since the driver was loaded. Told only where DbgPrint may be called. */
+/* What came out wrong above the levels of DbgPrint, since the driver was loaded. Printed where DbgPrint may be called. */
 static volatile LONG Wrong;
 
 #define EXPECT(Condition)                                                                                              \

@@ -30,7 +30,7 @@ static VOID AloneThenShared(VOID)
     ExReleaseSpinLockExclusive(&Bad, Old);
 }
 
-/* A warning: it goes well until somebody waits to have the lock alone. */
+/* A warning: it goes well until a thread waits to have the lock alone. */
 static VOID SharedTwice(VOID)
 {
     KIRQL Old = ExAcquireSpinLockShared(&Bad);
@@ -246,7 +246,7 @@ static VOID NTAPI PushHolder(PVOID Context)
     }
 }
 
-/* Whoever has it never gives it back. */
+/* The owner never releases it. */
 static VOID PushNeverGiven(VOID)
 {
     PVOID Thread;

@@ -96,7 +96,7 @@ static ULONG Rundowns(VOID)
     CHECK(NT_SUCCESS(StartThread(WaitForUsers, &Owner, &Thread)));
     Delay(2);
     CHECK(!Owner.Done);
-    CHECK(!ExAcquireRundownProtection(&Owner.Reference)); /* nobody gets one any more */
+    CHECK(!ExAcquireRundownProtection(&Owner.Reference)); /* no more are given out */
     ExReleaseRundownProtectionEx(&Owner.Reference, 2);
     Delay(2);
     CHECK(!Owner.Done);
@@ -113,14 +113,14 @@ static ULONG Rundowns(VOID)
     ExReInitializeRundownProtection(&Owner.Reference);
     CHECK(ExAcquireRundownProtection(&Owner.Reference));
     ExReleaseRundownProtection(&Owner.Reference);
-    ExWaitForRundownProtectionRelease(&Owner.Reference); /* nobody uses it: at once */
+    ExWaitForRundownProtectionRelease(&Owner.Reference); /* it is not in use: at once */
     CHECK(!ExAcquireRundownProtection(&Owner.Reference));
 
     RtlFillMemory(&Owner.Reference, sizeof(Owner.Reference), 0xFF);
     ExInitializeRundownProtection(&Owner.Reference);
     CHECK(ExAcquireRundownProtection(&Owner.Reference));
     ExReleaseRundownProtection(&Owner.Reference);
-    ExRundownCompleted(&Owner.Reference); /* whoever needs not wait says so */
+    ExRundownCompleted(&Owner.Reference); /* instead of a wait */
     CHECK(!ExAcquireRundownProtection(&Owner.Reference));
     return 0;
 }

@@ -3,8 +3,8 @@
 
 static EX_SPIN_LOCK Shared;
 static volatile LONG Readers, Writers, MostReaders;
-static volatile LONG First, Second; /* the same whenever nobody writes */
-static volatile LONG Written;       /* how often somebody did */
+static volatile LONG First, Second; /* the same whenever no writer is inside */
+static volatile LONG Written;       /* how often they were written */
 static KDPC WriteDpc, ReadDpc;
 
 static VOID ReadIt(VOID)

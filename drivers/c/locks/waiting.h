@@ -4,10 +4,10 @@
  */
 #include "locks.h"
 
-/* What a lock keeps: whoever is in it counts himself in and out. */
+/* What a lock keeps: each owner counts itself in and out. */
 typedef struct _AREA {
     volatile LONG Inside, Sharing;
-    volatile LONG Count, Written; /* the same whenever nobody is inside */
+    volatile LONG Count, Written; /* the same whenever no thread is inside */
 } AREA;
 
 static VOID EnterAlone(AREA *Area)
@@ -160,7 +160,7 @@ static NTSTATUS ShareResource(VOID)
     return STATUS_SUCCESS;
 }
 
-/* Comes before whoever waits to have it alone. */
+/* Comes before a thread that waits to have it alone. */
 static NTSTATUS ShareFirst(VOID)
 {
     KeEnterCriticalRegion();

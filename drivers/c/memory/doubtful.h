@@ -37,7 +37,7 @@ static ULONG DescribedStack(VOID)
     return 0;
 }
 
-/* Below 1 MiB, where the firmware of old left its tables, and a page that is nobody's. */
+/* Below 1 MiB, where the firmware of old left its tables, and a page without an owner. */
 static ULONG LowRam(VOID)
 {
     PHYSICAL_ADDRESS Low = {.QuadPart = 0x9000};

@@ -1,4 +1,4 @@
-/* Idioms of correct drivers around memory: nothing about them is to be told. */
+/* Idioms of correct drivers around memory: none is to be a finding. */
 #include "memory.h"
 
 /* RAM that the driver has, mapped once more by its physical address: allowed for memory that stays where it is. */

@@ -8,7 +8,7 @@ __attribute__((section("PAGEMEM"), noinline)) static ULONG PagedTriple(ULONG Num
 
 __attribute__((section("PAGEVARS"))) static volatile ULONG PagedCount = 1;
 
-/* Discarded where the section is discardable, for which this compiler has no word: whoever loads the driver makes it so. */
+/* Discarded where the section is discardable, for which this compiler has no word: the test sets the flag in the file. */
 __attribute__((section("INIT"), noinline)) static ULONG OnlyAtStart(ULONG Number)
 {
     return Number + 1;

@@ -131,7 +131,7 @@ static ULONG SpecialMistake(VOID)
     return 0;
 }
 
-/* Blocks that stay until the story is told once more, for whoever asks for what is held meanwhile. */
+/* Blocks that stay until the story runs once more, for a test that asks what is held meanwhile. */
 static ULONG HeldBlocks(VOID)
 {
     static PVOID Held[3];

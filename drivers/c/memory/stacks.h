@@ -30,66 +30,66 @@ __attribute__((noinline)) static ULONG_PTR Down(ULONG KiB)
 
 static VOID NTAPI Expanded(PVOID Parameter)
 {
-    EXPANDED *Told = Parameter;
+    EXPANDED *Seen = Parameter;
     LARGE_INTEGER Moment = {.QuadPart = -10000};
     ULONG_PTR Here = (ULONG_PTR)&Moment, Rest;
 
-    Told->Calls++;
-    IoGetStackLimits(&Told->Low, &Told->High);
-    Told->Remaining = IoGetRemainingStackSize();
-    Told->Orderly = Told->Low < Here && Here < Told->High && Told->Remaining < Here - Told->Low + 0x100 &&
-                    Told->Remaining + 0x100 > Here - Told->Low; /* counted from some place of this frame */
+    Seen->Calls++;
+    IoGetStackLimits(&Seen->Low, &Seen->High);
+    Seen->Remaining = IoGetRemainingStackSize();
+    Seen->Orderly = Seen->Low < Here && Here < Seen->High && Seen->Remaining < Here - Seen->Low + 0x100 &&
+                    Seen->Remaining + 0x100 > Here - Seen->Low; /* counted from some place of this frame */
     if (KeGetCurrentIrql() < DISPATCH_LEVEL) {
         KeDelayExecutionThread(KernelMode, FALSE, &Moment); /* others run meanwhile */
     }
-    if (Told->Bytes != 0) {
-        Rest = Down(Told->Bytes / 1024);
-        Told->Deepest = (ULONG)(Told->Remaining - Rest);
+    if (Seen->Bytes != 0) {
+        Rest = Down(Seen->Bytes / 1024);
+        Seen->Deepest = (ULONG)(Seen->Remaining - Rest);
     }
-    if (Told->Again != 0) {
-        SIZE_T Size = Told->Again;
+    if (Seen->Again != 0) {
+        SIZE_T Size = Seen->Again;
 
-        Told->Again = 0;
-        Told->Status = KeGetCurrentIrql() < DISPATCH_LEVEL
-                           ? KeExpandKernelStackAndCallout(Expanded, Told, Size)
-                           : KeExpandKernelStackAndCalloutEx(Expanded, Told, Size, FALSE, NULL);
+        Seen->Again = 0;
+        Seen->Status = KeGetCurrentIrql() < DISPATCH_LEVEL
+                           ? KeExpandKernelStackAndCallout(Expanded, Seen, Size)
+                           : KeExpandKernelStackAndCalloutEx(Expanded, Seen, Size, FALSE, NULL);
     }
 }
 
 static ULONG LargerStack(VOID)
 {
-    EXPANDED Told = {.Bytes = 48 * 1024};
+    EXPANDED Seen = {.Bytes = 48 * 1024};
     ULONG_PTR Low, High;
     KIRQL Old;
 
     IoGetStackLimits(&Low, &High);
-    CHECK(High - Low == 0x6000 && (ULONG_PTR)&Told > Low && (ULONG_PTR)&Told < High);
-    CHECK(KeExpandKernelStackAndCallout(Expanded, &Told, LARGEST + 1) == STATUS_INVALID_PARAMETER_3 && Told.Calls == 0);
-    CHECK(KeExpandKernelStackAndCalloutEx(Expanded, &Told, LARGEST + 1, FALSE, NULL) == STATUS_INVALID_PARAMETER_3);
+    CHECK(High - Low == 0x6000 && (ULONG_PTR)&Seen > Low && (ULONG_PTR)&Seen < High);
+    CHECK(KeExpandKernelStackAndCallout(Expanded, &Seen, LARGEST + 1) == STATUS_INVALID_PARAMETER_3 && Seen.Calls == 0);
+    CHECK(KeExpandKernelStackAndCalloutEx(Expanded, &Seen, LARGEST + 1, FALSE, NULL) == STATUS_INVALID_PARAMETER_3);
 
-    CHECK(KeExpandKernelStackAndCallout(Expanded, &Told, 0xD000) == STATUS_SUCCESS && Told.Calls == 1); /* 52 KiB */
-    CHECK(Told.Orderly && Told.Remaining >= 0xD000 - 0x200 && Told.Deepest >= 48 * 1024);
-    CHECK((ULONG_PTR)&Told < Told.Low || (ULONG_PTR)&Told >= Told.High); /* another stack */
+    CHECK(KeExpandKernelStackAndCallout(Expanded, &Seen, 0xD000) == STATUS_SUCCESS && Seen.Calls == 1); /* 52 KiB */
+    CHECK(Seen.Orderly && Seen.Remaining >= 0xD000 - 0x200 && Seen.Deepest >= 48 * 1024);
+    CHECK((ULONG_PTR)&Seen < Seen.Low || (ULONG_PTR)&Seen >= Seen.High); /* another stack */
 
     /* What is left suffices: the routine runs on the stack that is there. */
-    Told = (EXPANDED){.Bytes = 2048};
-    CHECK(KeExpandKernelStackAndCalloutEx(Expanded, &Told, 4096, TRUE, NULL) == STATUS_SUCCESS && Told.Orderly);
-    CHECK(Told.Low == Low && Told.High == High && Told.Calls == 1);
+    Seen = (EXPANDED){.Bytes = 2048};
+    CHECK(KeExpandKernelStackAndCalloutEx(Expanded, &Seen, 4096, TRUE, NULL) == STATUS_SUCCESS && Seen.Orderly);
+    CHECK(Seen.Low == Low && Seen.High == High && Seen.Calls == 1);
 
     /* One expansion within the other. */
-    Told = (EXPANDED){.Bytes = 16 * 1024, .Again = LARGEST};
-    CHECK(KeExpandKernelStackAndCalloutEx(Expanded, &Told, 0x8000, TRUE, NULL) == STATUS_SUCCESS);
-    CHECK(Told.Calls == 2 && Told.Status == STATUS_SUCCESS && Told.Orderly && Told.Remaining >= LARGEST - 0x200);
+    Seen = (EXPANDED){.Bytes = 16 * 1024, .Again = LARGEST};
+    CHECK(KeExpandKernelStackAndCalloutEx(Expanded, &Seen, 0x8000, TRUE, NULL) == STATUS_SUCCESS);
+    CHECK(Seen.Calls == 2 && Seen.Status == STATUS_SUCCESS && Seen.Orderly && Seen.Remaining >= LARGEST - 0x200);
 
     KeRaiseIrql(DISPATCH_LEVEL, &Old);
-    Told = (EXPANDED){.Bytes = 32 * 1024};
-    CHECK(KeExpandKernelStackAndCalloutEx(Expanded, &Told, 0xC000, TRUE, NULL) == STATUS_INVALID_PARAMETER_4);
-    CHECK(Told.Calls == 0);
-    CHECK(KeExpandKernelStackAndCalloutEx(Expanded, &Told, 0xC000, FALSE, NULL) == STATUS_SUCCESS && Told.Calls == 1);
+    Seen = (EXPANDED){.Bytes = 32 * 1024};
+    CHECK(KeExpandKernelStackAndCalloutEx(Expanded, &Seen, 0xC000, TRUE, NULL) == STATUS_INVALID_PARAMETER_4);
+    CHECK(Seen.Calls == 0);
+    CHECK(KeExpandKernelStackAndCalloutEx(Expanded, &Seen, 0xC000, FALSE, NULL) == STATUS_SUCCESS && Seen.Calls == 1);
     KeLowerIrql(Old);
 
-    IoGetStackLimits(&Told.Low, &Told.High);
-    CHECK(Told.Low == Low && Told.High == High); /* back on its own */
+    IoGetStackLimits(&Seen.Low, &Seen.High);
+    CHECK(Seen.Low == Low && Seen.High == High); /* back on its own */
     return 0;
 }
 
@@ -164,9 +164,9 @@ static ULONG DeeperInDpc(VOID)
 /* Goes deeper than it has asked for. */
 static ULONG DeeperThanAsked(VOID)
 {
-    EXPANDED Told = {.Bytes = 56 * 1024};
+    EXPANDED Seen = {.Bytes = 56 * 1024};
 
-    CHECK(KeExpandKernelStackAndCallout(Expanded, &Told, 0x6000) == STATUS_SUCCESS);
+    CHECK(KeExpandKernelStackAndCallout(Expanded, &Seen, 0x6000) == STATUS_SUCCESS);
     return 0;
 }
 

@@ -39,7 +39,7 @@ static BOOLEAN NTAPI OnMember(PKINTERRUPT Interrupt, PVOID Context)
     return OnMemberMessage(Interrupt, Context, NO_MESSAGE);
 }
 
-/* CONNECT_FULLY_SPECIFIED of vector Number, unshared by nobody and with the driver's own routine. */
+/* CONNECT_FULLY_SPECIFIED of vector Number, not shared, and with the driver's own routine. */
 static VOID AskFor(PIO_CONNECT_INTERRUPT_PARAMETERS Parameters, ULONG Number, PKINTERRUPT *Object)
 {
     PCM_PARTIAL_RESOURCE_DESCRIPTOR Own = &Card->Interrupts[Number];
@@ -74,7 +74,7 @@ static BOOLEAN Called(ULONG Times)
     return *(ULONG volatile *)&Member.Calls == Times;
 }
 
-/* Who may share a vector with whom, whoever came first. */
+/* Who may share a vector with whom, in either order. */
 static ULONG ShareVector(VOID)
 {
     IO_CONNECT_INTERRUPT_PARAMETERS Parameters;
@@ -356,7 +356,7 @@ static ULONG LineBasedMembers(VOID)
     return Failed;
 }
 
-/* The mistake: a spin lock that nobody has initialized. */
+/* The mistake: a spin lock that was never initialized. */
 static ULONG LockThatIsNone(VOID)
 {
     IO_CONNECT_INTERRUPT_PARAMETERS Parameters;

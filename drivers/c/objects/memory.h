@@ -201,7 +201,7 @@ static ULONG ChecksAreMade(VOID)
     CHECK(Count == 1 && Devices[0] == TheDriver->DeviceObject && Devices[1] == NULL);
     ObDereferenceObject(Devices[0]);
 
-    /* Nobody is there to answer: an error is shown or it is not, and a request that is to wait for an answer is complete. */
+    /* No user is there to answer: an error is shown or it is not, and a request that is to wait for an answer is complete. */
     CHECK(NtIoRaiseInformationalHardError(STATUS_DISK_FULL, NULL, NULL) && NtIoSetThreadHardErrorMode(FALSE));
     CHECK(!NtIoRaiseInformationalHardError(STATUS_DISK_FULL, NULL, NULL) && !NtIoSetThreadHardErrorMode(TRUE));
     Irp = IoAllocateIrp(2, FALSE);

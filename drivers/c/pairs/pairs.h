@@ -43,7 +43,7 @@ static inline VOID Free(PVOID Block)
     ExFreePoolWithTag(Block, TAG);
 }
 
-/* A system thread, by its object; whoever started it joins it. */
+/* A system thread, by its object; the caller joins it. */
 static inline PKTHREAD StartThread(PKSTART_ROUTINE Routine, PVOID Context)
 {
     HANDLE Handle;

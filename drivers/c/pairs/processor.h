@@ -316,7 +316,7 @@ static VOID StackPointerChangedOnReturn(BOOLEAN Wrong)
 
 static VOID FloatingPointException(BOOLEAN Wrong)
 {
-    ULONG Control = Wrong ? 0x1D80 : 0x1F80, Usual = 0x1F80; /* a division by zero is told, or not */
+    ULONG Control = Wrong ? 0x1D80 : 0x1F80, Usual = 0x1F80; /* a division by zero raises an exception, or not */
     ULONG One = 0x3F800000, Nought = 0; /* as floats */
 
     __asm__ volatile("ldmxcsr %0\n movss %2, %%xmm0\n divss %3, %%xmm0\n ldmxcsr %1"

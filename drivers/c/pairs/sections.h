@@ -101,7 +101,7 @@ static VOID PhysicalMemoryView(BOOLEAN Wrong)
 }
 
 typedef struct _ATTACH_STATE {
-    ULONGLONG Words[6]; /* KAPC_STATE, which nobody looks into */
+    ULONGLONG Words[6]; /* KAPC_STATE, opaque */
 } ATTACH_STATE;
 
 static VOID StillAttached(BOOLEAN Wrong)

@@ -34,7 +34,7 @@ static NTSTATUS HaveRegisters(PDEVICE_EXTENSION Extension)
 {
     WAY Way;
 
-    KeEnterCriticalRegion(); /* nobody suspends the thread meanwhile */
+    KeEnterCriticalRegion(); /* the thread is not suspended meanwhile */
     KeWaitForSingleObject(&Extension->Cntrl, Executive, KernelMode, FALSE, NULL);
     Way = WayOf(Extension);
     if (Way == WayOpen && Enter(Extension)) {

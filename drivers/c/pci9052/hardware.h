@@ -3,7 +3,7 @@
  * listens, and interrupts are enabled when all is there.
  *
  * LINTi1 is level-triggered and may be driven by others than the peripheral. What clearing DONE does not take back is masked, until
- * somebody waits for an interrupt again or a transfer starts; meanwhile a transfer's end is found by looking, each millisecond.
+ * a request waits for an interrupt again or a transfer starts; meanwhile a transfer's end is found by looking, each millisecond.
  */
 #ifndef PCI9052_HARDWARE_H
 #define PCI9052_HARDWARE_H

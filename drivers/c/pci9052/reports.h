@@ -15,7 +15,7 @@ enum { STATISTICS, TIMED_OUT, BLOCKS };
 #define STATISTICS_STOP_TIMEOUT 7 /* the item that can be set */
 #define STATISTICS_ITEMS 8
 #define STATISTICS_RESET 1 /* the method */
-#define LONGEST 60000      /* milliseconds that a stop may be told to wait */
+#define LONGEST 60000      /* milliseconds that a stop waits at most */
 
 /* Pci9052_Statistics. */
 typedef struct _STATISTICS_BLOCK {
@@ -196,7 +196,7 @@ static VOID Log(PDEVICE_EXTENSION Extension, NTSTATUS Code, ULONG Unique, NTSTAT
     IoWriteErrorLogEntry(Packet);
 }
 
-/* The card has not ended what it had: that is counted, told to whoever listens, and put into the event log. At PASSIVE_LEVEL. */
+/* The card has not ended what it had: that is counted, fired as a WMI event, and put into the event log. At PASSIVE_LEVEL. */
 static VOID ReportTimeOut(PDEVICE_EXTENSION Extension, ULONG Milliseconds, CAUSE Cause)
 {
     ULONG Data[3] = {Milliseconds, (ULONG)InterlockedIncrement(&Extension->Counters.TimeOuts), Cause};

@@ -32,7 +32,7 @@ static VOID MoveBytes(PDEVICE_EXTENSION Extension, PIRP Irp)
     }
 }
 
-/* Nobody has the turn any more. */
+/* The turn is free again. */
 static VOID GiveTurnBack(PDEVICE_EXTENSION Extension)
 {
     KIRQL OldIrql;
@@ -130,7 +130,7 @@ static BOOLEAN EndTransfer(PDEVICE_EXTENSION Extension)
     PIRP Irp;
 
     if (!InterlockedExchange(&Extension->OnCard, 0)) {
-        return FALSE; /* somebody has given it up */
+        return FALSE; /* it has been given up */
     }
     Irp = Pop(&Extension->InFlight, NULL);
     if (Irp != NULL) {

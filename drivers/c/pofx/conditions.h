@@ -89,7 +89,7 @@ static ULONG BeforeStart(VOID)
     return 0;
 }
 
-/* Only the first activation and the last one that is taken back are told. */
+/* Callbacks run only for the first activation and for the last idle. */
 static ULONG Counted(VOID)
 {
     ULONG Times;

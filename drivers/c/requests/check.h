@@ -85,7 +85,7 @@ typedef struct _DEVICE_EXTENSION {
 } DEVICE_EXTENSION, *PDEVICE_EXTENSION;
 
 static PDRIVER_OBJECT TheDriver;
-static ULONG Reinitialized;             /* calls of Reinitialize; above bit 16 the counts it was told */
+static ULONG Reinitialized;             /* calls of Reinitialize; above bit 16 the counts it was given */
 static PDEVICE_OBJECT Lower;            /* answers what the families send */
 static UNICODE_STRING ServiceKey;       /* the driver's, with a zero at the end */
 static UNICODE_STRING LowerName = RTL_CONSTANT_STRING(L"\\Device\\DirqlRequestsLower");

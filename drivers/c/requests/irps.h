@@ -91,7 +91,7 @@ static VOID CheckSynchronous(REQUESTS_RESULT *Result)
     ExFreePoolWithTag(Bytes, REQUESTS_TAG);
 }
 
-/* Nobody frees the buffers of an asynchronous request but its completion routine. */
+/* The buffers of an asynchronous request are freed by its completion routine only. */
 static VOID FreeAsynchronous(PIRP Irp)
 {
     while (Irp->MdlAddress != NULL) {
@@ -156,7 +156,7 @@ static VOID CheckAllocated(REQUESTS_RESULT *Result)
     CHECK(Seen.Calls == 1 && Seen.Pending);
     CHECK_STATUS(Seen.Status, STATUS_CANCELLED);
     CHECK(Irp->Cancel && Irp->CancelRoutine == NULL);
-    CHECK(!IoCancelIrp(Irp)); /* nobody has a cancel routine in it now */
+    CHECK(!IoCancelIrp(Irp)); /* it has no cancel routine now */
 
     IoReuseIrp(Irp, STATUS_NOT_SUPPORTED);
     CHECK_STATUS(Irp->IoStatus.Status, STATUS_NOT_SUPPORTED);
@@ -219,7 +219,7 @@ static VOID CheckAssociated(REQUESTS_RESULT *Result)
     for (Index = 0; Index < 2; Index++) {
         Parts[Index] = IoMakeAssociatedIrp(Master, Lower->StackSize);
         if (!CHECK(Parts[Index] != NULL)) {
-            return; /* the leak is told as well */
+            return; /* the leak is a finding as well */
         }
         CHECK((Parts[Index]->Flags & IRP_ASSOCIATED_IRP) != 0 && Parts[Index]->AssociatedIrp.MasterIrp == Master);
     }

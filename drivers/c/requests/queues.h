@@ -151,7 +151,7 @@ static VOID CheckRemoveLock(REQUESTS_RESULT *Result)
     CHECK_STATUS(IoAcquireRemoveLock(Lock, Lower), STATUS_SUCCESS);
     CHECK_STATUS(IoAcquireRemoveLock(Lock, Result), STATUS_SUCCESS);
     IoReleaseRemoveLock(Lock, Lower);
-    IoReleaseRemoveLockAndWait(Lock, Result); /* returns at once: nobody else holds it */
+    IoReleaseRemoveLockAndWait(Lock, Result); /* returns at once: this is the only holder */
     CHECK_STATUS(IoAcquireRemoveLock(Lock, Lower), STATUS_DELETE_PENDING);
     ExFreePoolWithTag(Lock, REQUESTS_TAG);
 }

@@ -122,7 +122,7 @@ static VOID CheckProcess(REQUESTS_RESULT *Result)
     CHECK(((Low | High) & (PAGE_SIZE - 1)) == 0);
 }
 
-/* Nobody debugs this machine, and nobody has registered an interface of this class. */
+/* No debugger is attached, and no interface of this class is registered. */
 static VOID CheckNobody(REQUESTS_RESULT *Result)
 {
     static const GUID Class = {0x8a1e5b70, 0x44d1, 0x4d0c, {0x9b, 0x5e, 0x21, 0x06, 0x7c, 0x3f, 0x11, 0x02}};
@@ -154,7 +154,7 @@ static VOID SystemFamily(REQUESTS_RESULT *Result, PIRP Irp)
     CheckTranslation(Result);
     CheckProcess(Result);
     CheckNobody(Result);
-    CHECK(Reinitialized == 0x10001); /* called once, and told that it is the first time */
+    CHECK(Reinitialized == 0x10001); /* called once, with a count of 1 */
     CheckShareAccess(Result, IoGetCurrentIrpStackLocation(Irp)->FileObject);
     CHECK_STATUS(IoRegisterShutdownNotification(Lower), STATUS_SUCCESS);
     CHECK((Lower->Flags & DO_SHUTDOWN_REGISTERED) != 0);

@@ -101,7 +101,7 @@ static ULONG Firmware(VOID)
     return 0;
 }
 
-/* The whole first megabyte, RAM and what is none in one view. RAM there is whoever's: that is told. */
+/* The whole first megabyte, RAM and what is none in one view. Mapping RAM that is not the driver's is a finding. */
 static ULONG FirstMegabyte(VOID)
 {
     HANDLE Section;

@@ -18,7 +18,7 @@ NTSYSAPI NTSTATUS NTAPI ZwSetEvent(HANDLE Event, PLONG Previous);
 extern __declspec(dllimport) PEPROCESS PsInitialSystemProcess;
 
 typedef struct _ATTACH_STATE {
-    ULONGLONG Words[6]; /* KAPC_STATE, which nobody looks into */
+    ULONGLONG Words[6]; /* KAPC_STATE, opaque */
 } ATTACH_STATE;
 
 static NTSTATUS Allocate(PVOID *Base, SIZE_T *Size, ULONG Type, ULONG Protect)

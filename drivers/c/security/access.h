@@ -296,7 +296,7 @@ static ULONG Restricted(VOID)
     ExFreePool(Privileges);
     ObDereferenceObject(Less);
 
-    /* Who has to be granted it besides: Everyone, then nobody. */
+    /* Who has to be granted it besides: Everyone, then no one. */
     Protect(&Object);
     AddEntry(&Object, ACCESS_ALLOWED_ACE_TYPE, 0, FILE_READ_DATA, (PSID)Everyone);
     AddEntry(&Object, ACCESS_ALLOWED_ACE_TYPE, 0, FILE_WRITE_DATA, (PSID)Administrators);
@@ -451,7 +451,7 @@ static ULONG Privileges(VOID)
     Set.Control = 0;
     CHECK(SePrivilegeCheck((PPRIVILEGE_SET)&Set, &Subject, UserMode) && SePrivilegeCheck((PPRIVILEGE_SET)&Set, &Subject, KernelMode));
 
-    /* Two rights come by privileges, and which were used is told. */
+    /* Two rights come by privileges, and the caller gets those that were used. */
     Protect(&Object);
     CHECK(SeAccessCheck(&Object.Descriptor, &Subject, FALSE, ACCESS_SYSTEM_SECURITY | WRITE_OWNER, 0, &Used,
                         IoGetFileObjectGenericMapping(), UserMode, &Granted, &Status));

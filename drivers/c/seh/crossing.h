@@ -142,7 +142,7 @@ static ULONG QueryRaises(void)
 static volatile KPROCESSOR_MODE ModeOfCreate;
 static volatile BOOLEAN CreateRaises;
 
-/* IRP_MJ_CREATE: whoever opens, once or with an exception. */
+/* IRP_MJ_CREATE: succeeds, or raises an exception once. */
 static NTSTATUS NTAPI DispatchCreate(PDEVICE_OBJECT Device, PIRP Irp)
 {
     UNREFERENCED_PARAMETER(Device);

@@ -1,5 +1,5 @@
 /*
- * Exceptions that end the run: whom Windows does not ask, and what nobody takes. Each stands in a __try all the same.
+ * Exceptions that end the run: Windows asks no handler, or none takes them. Each stands in a __try all the same.
  */
 #ifndef SEH_FAULTY_H
 #define SEH_FAULTY_H
@@ -30,7 +30,7 @@ static ULONG UserAddressAtDispatch(void)
     return 0;
 }
 
-/* 2: nobody takes it. */
+/* 2: no handler takes it. */
 static ULONG NobodyTakesIt(void)
 {
     __try {

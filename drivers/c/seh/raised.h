@@ -218,7 +218,7 @@ static ULONG WhatPagesRaise(void)
     return 0;
 }
 
-/* What nobody takes is told by the routine that raised it. */
+/* The verdict on an unhandled exception names the routine that raised it. */
 static ULONG SemaphoreUnhandled(void)
 {
     KeInitializeSemaphore(&OneSemaphore, 1, 2);

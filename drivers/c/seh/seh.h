@@ -68,7 +68,7 @@ static NOINLINE ULONG Divide(ULONG By)
 }
 
 /*
- * Does not come back, but the compiler is not told: its guarded ranges end one byte late, and the return address of a call
+ * Does not come back, but is not declared so: the compiler's guarded ranges end one byte late, and the return address of a call
  * with nothing behind it would be in the next range as well.
  */
 static VOID(NTAPI *volatile RaiseStatus)(NTSTATUS Status) = (VOID(NTAPI *)(NTSTATUS))ExRaiseStatus;

@@ -54,7 +54,7 @@ static ULONG OwnWalk(void)
     return 0;
 }
 
-/* RtlCaptureContext returns as often as somebody restores what it has captured. */
+/* RtlCaptureContext returns once more each time that its context is restored. */
 static ULONG Restored(void)
 {
     static CONTEXT Context;

@@ -50,7 +50,7 @@ static ULONG Callbacks(VOID)
     CHECK(OpenCallback(L"\\Device\\DirqlServices", TRUE, TRUE, &Object) == STATUS_OBJECT_TYPE_MISMATCH);
     CHECK(OpenCallback(L"\\Callback\\DirqlOne", TRUE, TRUE, &Object) == STATUS_SUCCESS);
     CHECK(OpenCallback(L"\\Callback\\dirqlone", TRUE, FALSE, &Again) == STATUS_SUCCESS && Again == Object);
-    ExNotifyCallback(Object, NULL, NULL); /* nobody listens */
+    ExNotifyCallback(Object, NULL, NULL); /* no routine is registered */
 
     /* In the order of registration, with context and arguments, at the caller's level. */
     First = ExRegisterCallback(Object, Called, &One);
@@ -103,7 +103,7 @@ static VOID NTAPI Notifies(PVOID Object)
     PsTerminateSystemThread(STATUS_SUCCESS);
 }
 
-/* Whoever takes a routine back may free what it uses. */
+/* Once a routine is unregistered, what it uses may be freed. */
 static ULONG CallbackUnderWay(VOID)
 {
     PCALLBACK_OBJECT Object;

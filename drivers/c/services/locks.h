@@ -188,7 +188,7 @@ static ULONG Exclusive(PERESOURCE Resource)
     return 0;
 }
 
-/* While somebody waits to have it alone: who may share it still. */
+/* While a thread waits to have it alone: who may share it still. */
 static ULONG Shared(PERESOURCE Resource)
 {
     WRITER Waiting = {Resource, TRUE, TRUE};

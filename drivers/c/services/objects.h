@@ -18,7 +18,7 @@ static VOID NTAPI EndAtOnce(PVOID Context)
     PsTerminateSystemThread(STATUS_SUCCESS);
 }
 
-/* A thread that has ended has its object, and its priority, as long as somebody holds that. Not: not-a-thread, not-a-process */
+/* A thread that has ended has its object, and its priority, as long as that is referenced. Not: not-a-thread, not-a-process */
 static ULONG EndedThreads(VOID)
 {
     PVOID Thread;
@@ -75,7 +75,7 @@ static ULONG HarmlessQuestions(VOID)
     return 0;
 }
 
-/* Texts that differ early, with nothing behind that: nobody reads on. Not: pool-overrun, bad-pointer */
+/* Texts that differ early, with nothing behind that: no routine reads on. Not: pool-overrun, bad-pointer */
 static ULONG UntidyTexts(VOID)
 {
     PUCHAR Block = ExAllocatePoolWithTag(NonPagedPool, 2, SERVICES_TAG);
@@ -126,7 +126,7 @@ static VOID NTAPI Sharer(PVOID Context)
     PsTerminateSystemThread(STATUS_SUCCESS);
 }
 
-/* Whoever makes his resource a shared one lets in all who wait to share it, past those who want it alone. */
+/* An owner that makes its resource a shared one lets in all that wait to share it, past those that want it alone. */
 static ULONG ConvertedResource(VOID)
 {
     PERESOURCE Resource = ExAllocatePoolWithTag(NonPagedPool, sizeof(ERESOURCE), SERVICES_TAG);
@@ -251,7 +251,7 @@ static ULONG IdleQueues(VOID)
     KeRaiseIrql(DISPATCH_LEVEL, &Old);
     CHECK(!KeInsertDeviceQueue(&Queue, &Entry)); /* busy now */
     CHECK(KeRemoveDeviceQueue(&Queue) == NULL); /* and free */
-    CHECK(KeRemoveDeviceQueue(&Queue) == NULL); /* which is told */
+    CHECK(KeRemoveDeviceQueue(&Queue) == NULL); /* which is a finding */
     KeLowerIrql(Old);
     return 0;
 }
@@ -317,7 +317,7 @@ static ULONG DamagedDpc(VOID)
     return 0;
 }
 
-/* Told, not more: for a mutex WaitMode must be KernelMode; a semaphore is released with Wait TRUE at PASSIVE_LEVEL only. */
+/* Findings, no errors: for a mutex WaitMode must be KernelMode; a semaphore is released with Wait TRUE at PASSIVE_LEVEL only. */
 static ULONG UserModeMutex(VOID)
 {
     LARGE_INTEGER Now = After(0);

@@ -64,7 +64,7 @@ static ULONG Threads(VOID)
     return 0;
 }
 
-/* Threads of one priority on one processor: who yields lets the other go first, and with nobody there goes on. */
+/* Threads of one priority on one processor: one that yields lets the other go first, and goes on if there is none. */
 static VOID NTAPI Yields(PVOID Context)
 {
     volatile LONG *Turns = Context;
@@ -91,7 +91,7 @@ static ULONG Yielding(VOID)
     return 0;
 }
 
-/* Whoever works on at DISPATCH_LEVEL is told that something waits, and not before. */
+/* A routine that works on at DISPATCH_LEVEL sees that something waits, and not before. */
 static VOID NTAPI Waiting(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argument2)
 {
     UNREFERENCED_PARAMETER(Dpc);

@@ -212,11 +212,11 @@ static ULONG Debugger(VOID)
     VOID(NTAPI * Precise)(PULONG64);
     ULONG64 Counter, Time = 0;
 
-    CHECK(NT_SUCCESS(DbgPrintEx(DPFLTR_IHVDRIVER_ID, DPFLTR_ERROR_LEVEL, "services: %s %u\n", "told", 1)));
+    CHECK(NT_SUCCESS(DbgPrintEx(DPFLTR_IHVDRIVER_ID, DPFLTR_ERROR_LEVEL, "services: %s %u\n", "sent", 1)));
     CHECK(NT_SUCCESS(PrintList("in a list %d\n", 2)));
     CHECK(NT_SUCCESS(DbgSetDebugFilterState(DPFLTR_IHVDRIVER_ID, DPFLTR_INFO_LEVEL, FALSE)));
     CHECK(DbgQueryDebugFilterState(DPFLTR_IHVDRIVER_ID, DPFLTR_INFO_LEVEL) == FALSE);
-    DbgPrintEx(DPFLTR_IHVDRIVER_ID, DPFLTR_INFO_LEVEL, "services: never told\n");
+    DbgPrintEx(DPFLTR_IHVDRIVER_ID, DPFLTR_INFO_LEVEL, "services: never sent\n");
     CHECK(NT_SUCCESS(DbgSetDebugFilterState(DPFLTR_IHVDRIVER_ID, DPFLTR_INFO_LEVEL, TRUE)));
     CHECK(DbgQueryDebugFilterState(DPFLTR_IHVDRIVER_ID, DPFLTR_INFO_LEVEL) == TRUE);
     CHECK(KdDisableDebugger() == STATUS_DEBUGGER_INACTIVE);

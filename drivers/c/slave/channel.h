@@ -208,7 +208,7 @@ static ULONG Cancelled(VOID)
     return 0;
 }
 
-/* The controllers tell nobody when they are done: version 3's completion routine says by its name that it is not there. */
+/* The controllers do not interrupt when they are done: version 3's completion routine says by its name that it is not there. */
 static ULONG Absent(VOID)
 {
     static DECLSPEC_ALIGN(16) UCHAR Context[DMA_TRANSFER_CONTEXT_SIZE_V1], Memory[16];

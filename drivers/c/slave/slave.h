@@ -101,7 +101,7 @@ __attribute__((unused)) static PMDL NewBuffer(PVOID Memory, ULONG Length)
     return Mdl;
 }
 
-/* The card goes from the beginning of its memory, and interrupts nobody. */
+/* The card goes from the beginning of its memory, and does not interrupt. */
 __attribute__((unused)) static VOID StartCard(ULONG Command)
 {
     Write(Card, SLAVE_STATUS, SLAVE_TERMINAL_COUNT);

@@ -9,7 +9,7 @@
 /* Input: REFUSES_ and MISTAKE_ bits. */
 #define IOCTL_SOFT_MANNERS CTL_CODE(FILE_DEVICE_UNKNOWN, 0x801, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_SOFT_EJECT CTL_CODE(FILE_DEVICE_UNKNOWN, 0x802, METHOD_BUFFERED, FILE_ANY_ACCESS)
-/* Input: a RELATE. The system is told that these relations have changed. */
+/* Input: a RELATE. The driver invalidates these relations. */
 #define IOCTL_SOFT_RELATE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x803, METHOD_BUFFERED, FILE_ANY_ACCESS)
 /* Input: a PNP_DEVICE_STATE that the device has from now on. */
 #define IOCTL_SOFT_STATE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x804, METHOD_BUFFERED, FILE_ANY_ACCESS)
@@ -54,7 +54,7 @@ typedef struct _SOFT {
     UNICODE_STRING Interface;
     LIST_ENTRY Entry; /* of all devices of the driver */
     LONG Number;
-    BOOLEAN Leaving; /* it has agreed to be removed: nobody opens it any more */
+    BOOLEAN Leaving; /* it has agreed to be removed: opens fail */
     ULONG Manners;
     ULONG Next;
     ULONG State;

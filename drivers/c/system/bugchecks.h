@@ -7,7 +7,7 @@ extern __declspec(dllimport) ULONG_PTR KiBugCheckData[5];
 static UCHAR StopBuffer[16];
 static ULONG PagesAsked;
 
-/* At HIGH_LEVEL there is nobody to tell: what is wrong is an access that nobody may make. */
+/* At HIGH_LEVEL nothing can be reported: what is wrong is an access that faults. */
 static VOID Insist(BOOLEAN Right)
 {
     static volatile UCHAR *volatile Nowhere;

@@ -1,4 +1,4 @@
-/* Stories of a driver's life: it is called again behind DriverEntry and behind the boot, and told when the system shuts down. */
+/* Stories of a driver's life: it is called again behind DriverEntry and behind the boot, and when the system shuts down. */
 #include "system.h"
 
 #define REGISTERED (0x8 | 0x20) /* DRVO_REINIT_REGISTERED, DRVO_BOOTREINIT_REGISTERED */

@@ -1,4 +1,4 @@
-/* Stories of what a driver is told of the machine: its processors, its firmware, its debugger. */
+/* Stories of what a driver can ask of the machine: its processors, its firmware, its debugger. */
 #include "system.h"
 
 #define ADD_EXISTING 1 /* KE_PROCESSOR_CHANGE_ADD_EXISTING */
@@ -29,12 +29,12 @@ typedef struct _TOLD_OF_PROCESSORS {
 
 static VOID NTAPI TellsOfProcessor(PVOID Context, PROCESSOR_CHANGE *Change, PNTSTATUS Status)
 {
-    TOLD_OF_PROCESSORS *Told = Context;
+    TOLD_OF_PROCESSORS *Seen = Context;
 
-    Told->Calls++;
-    Told->OfState[Change->State]++;
-    Told->Numbers |= 1 << Change->ProcNumber.Number;
-    if (Change->State == 0 && Change->NtNumber == Told->Refused) {
+    Seen->Calls++;
+    Seen->OfState[Change->State]++;
+    Seen->Numbers |= 1 << Change->ProcNumber.Number;
+    if (Change->State == 0 && Change->NtNumber == Seen->Refused) {
         *Status = STATUS_UNSUCCESSFUL;
     }
 }
@@ -52,22 +52,22 @@ static ULONG ToldOfTheMachine(VOID)
     NTSTATUS(NTAPI * GetVariable)(PUNICODE_STRING, GUID *, PVOID, PULONG, PULONG) = Routine(L"ExGetFirmwareEnvironmentVariable");
     NTSTATUS(NTAPI * SetVariable)(PUNICODE_STRING, GUID *, PVOID, ULONG, ULONG) = Routine(L"ExSetFirmwareEnvironmentVariable");
     NTSTATUS(NTAPI * ChangeOption)(ULONG, ULONG, PVOID, ULONG, PVOID, PULONG) = Routine(L"KdChangeOption");
-    TOLD_OF_PROCESSORS Told = {.Refused = (ULONG)-1};
+    TOLD_OF_PROCESSORS Seen = {.Refused = (ULONG)-1};
     UNICODE_STRING Name = RTL_CONSTANT_STRING(L"BootOrder");
     ULONG Value = 0, Length = sizeof(Value);
     UCHAR Always = 7;
     GUID Vendor = {0};
-    PVOID Handle = RegisterProcessors(TellsOfProcessor, &Told, 0);
+    PVOID Handle = RegisterProcessors(TellsOfProcessor, &Seen, 0);
 
     /* All processors are there already. */
-    CHECK(Handle != NULL && Told.Calls == 0);
+    CHECK(Handle != NULL && Seen.Calls == 0);
     DeregisterProcessors(Handle);
-    Handle = RegisterProcessors(TellsOfProcessor, &Told, ADD_EXISTING);
-    CHECK(Handle != NULL && Told.Calls == 4 && Told.OfState[0] == 2 && Told.OfState[1] == 2 && Told.Numbers == 3);
+    Handle = RegisterProcessors(TellsOfProcessor, &Seen, ADD_EXISTING);
+    CHECK(Handle != NULL && Seen.Calls == 4 && Seen.OfState[0] == 2 && Seen.OfState[1] == 2 && Seen.Numbers == 3);
     DeregisterProcessors(Handle);
-    Told = (TOLD_OF_PROCESSORS){.Refused = 1};
-    CHECK(RegisterProcessors(TellsOfProcessor, &Told, ADD_EXISTING) == NULL);
-    CHECK(Told.OfState[0] == 2 && Told.OfState[1] == 0 && Told.OfState[2] == 2);
+    Seen = (TOLD_OF_PROCESSORS){.Refused = 1};
+    CHECK(RegisterProcessors(TellsOfProcessor, &Seen, ADD_EXISTING) == NULL);
+    CHECK(Seen.OfState[0] == 2 && Seen.OfState[1] == 0 && Seen.OfState[2] == 2);
 
     Handle = RegisterNmi(NeverCalled, NULL);
     CHECK(Handle != NULL && DeregisterNmi(Handle) == STATUS_SUCCESS && DeregisterNmi(Handle) == STATUS_INVALID_HANDLE);

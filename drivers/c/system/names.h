@@ -59,7 +59,7 @@ static BOOLEAN IsCalled(PVOID Object, PCWSTR Text)
 
 static ULONG NamesOfObjects(VOID)
 {
-    UNICODE_STRING OwnName = RTL_CONSTANT_STRING(L"\\Driver\\SYSTEM"), Nobody = RTL_CONSTANT_STRING(L"\\Driver\\None");
+    UNICODE_STRING OwnName = RTL_CONSTANT_STRING(L"\\Driver\\SYSTEM"), Absent = RTL_CONSTANT_STRING(L"\\Driver\\None");
     UNICODE_STRING Folder = RTL_CONSTANT_STRING(L"\\Driver"), Inside = RTL_CONSTANT_STRING(L"\\Driver\\system\\x");
     UNICODE_STRING Link = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlSystem");
     PFILE_OBJECT File;
@@ -85,7 +85,7 @@ static ULONG NamesOfObjects(VOID)
           STATUS_OBJECT_TYPE_MISMATCH);
     CHECK(ObReferenceObjectByName(&Folder, 0, NULL, 0, *IoDriverObjectType, KernelMode, NULL, &Object) ==
           STATUS_OBJECT_TYPE_MISMATCH);
-    CHECK(ObReferenceObjectByName(&Nobody, 0, NULL, 0, *IoDriverObjectType, KernelMode, NULL, &Object) ==
+    CHECK(ObReferenceObjectByName(&Absent, 0, NULL, 0, *IoDriverObjectType, KernelMode, NULL, &Object) ==
           STATUS_OBJECT_NAME_NOT_FOUND);
     CHECK(ObReferenceObjectByName(&Inside, 0, NULL, 0, *IoDriverObjectType, KernelMode, NULL, &Object) ==
           STATUS_OBJECT_PATH_NOT_FOUND);

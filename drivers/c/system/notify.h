@@ -1,4 +1,4 @@
-/* Stories of what a driver is told of: processes, threads and images that come and go. What it was told it prints when it is asked. */
+/* Stories of notify routines: processes, threads and images that come and go. The routines print what they get once that is asked for. */
 #include "system.h"
 
 typedef VOID(NTAPI *PROCESS_NOTIFY)(HANDLE Parent, HANDLE Process, BOOLEAN Create);
@@ -28,7 +28,7 @@ static BOOLEAN ToldWrongly;
 
 static VOID NTAPI TellsOfProcess(HANDLE Parent, HANDLE Process, BOOLEAN Create)
 {
-    DbgPrint("system: process %u of %u %s, told in %u\n", HandleToULong(Process), HandleToULong(Parent),
+    DbgPrint("system: process %u of %u %s, seen in %u\n", HandleToULong(Process), HandleToULong(Parent),
              Create ? "begins" : "ends", HandleToULong(PsGetCurrentProcessId()));
     ToldWrongly |= KeGetCurrentIrql() != PASSIVE_LEVEL || !KeAreApcsDisabled();
 }

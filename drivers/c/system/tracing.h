@@ -1,4 +1,4 @@
-/* Stories of providers of events: nobody traces, so none is enabled, and what is written goes nowhere. */
+/* Stories of providers of events: there is no trace session, so none is enabled, and what is written goes nowhere. */
 #include "system.h"
 
 #include "../tracing/etw.h"

@@ -1,6 +1,6 @@
 /*
  * A trace provider as WPP's generated code is one on Windows XP: a record with a callback that IoWMIRegistrationControl is given in the place of a device, or a
- * device that answers IRP_MJ_SYSTEM_CONTROL. Either is asked which GUID controls it, and told by which logger it is traced.
+ * device that answers IRP_MJ_SYSTEM_CONTROL. Either is asked which GUID controls it, and gets the logger that traces it.
  */
 #ifndef TRACING_WPP_H
 #define TRACING_WPP_H

@@ -4,7 +4,7 @@
 
 #include "asks.h"
 
-static KEVENT Heard;
+static KEVENT Arrived;
 static ULONG HeardBytes, HeardValue, HeardIrql, HeardContext;
 static GUID HeardGuid;
 
@@ -17,7 +17,7 @@ static VOID NTAPI OnEvent(PVOID Wnode, PVOID Context)
     HeardGuid = Node->WnodeHeader.Guid;
     HeardBytes = Node->SizeDataBlock;
     HeardValue = *(PULONG)((PUCHAR)Node + Node->DataBlockOffset);
-    KeSetEvent(&Heard, IO_NO_INCREMENT, FALSE);
+    KeSetEvent(&Arrived, IO_NO_INCREMENT, FALSE);
 }
 
 /* An event of one instance with a ULONG. */
@@ -48,7 +48,7 @@ static ULONG Events(VOID)
     PVOID Object, Other;
 
     Registered();
-    KeInitializeEvent(&Heard, SynchronizationEvent, FALSE);
+    KeInitializeEvent(&Arrived, SynchronizationEvent, FALSE);
     Object = Open(&Ports, WMIGUID_QUERY);
     CHECK(IoWMISetNotificationCallback(Object, OnEvent, &Context) == STATUS_ACCESS_DENIED);
     ObDereferenceObject(Object);
@@ -62,7 +62,7 @@ static ULONG Events(VOID)
     CHECK(EventsOn && Switches == 1);
     Node = NewEvent(0x1234);
     CHECK(IoWMIWriteEvent(Node) == STATUS_SUCCESS); /* it is the system's now */
-    WaitFor(&Heard);
+    WaitFor(&Arrived);
     CHECK(HeardIrql == PASSIVE_LEVEL && HeardContext == 0xC0FFEE && IsEqualGUID(&HeardGuid, &Ports));
     CHECK(HeardBytes == sizeof(ULONG) && HeardValue == 0x1234);
     /* What the system does not take stays the driver's. */
@@ -87,7 +87,7 @@ static ULONG LargeEvent(VOID)
     PVOID Object;
 
     Registered();
-    KeInitializeEvent(&Heard, SynchronizationEvent, FALSE);
+    KeInitializeEvent(&Arrived, SynchronizationEvent, FALSE);
     Object = Open(&Ports, WMIGUID_NOTIFICATION | SYNCHRONIZE);
     CHECK(Node != NULL && IoWMISetNotificationCallback(Object, OnEvent, &Context) == STATUS_SUCCESS);
     RtlZeroMemory(Node, sizeof(*Node));
@@ -99,7 +99,7 @@ static ULONG LargeEvent(VOID)
     Node->TargetDataBlockSize = LARGE;
     Node->TargetInstanceIndex = 1;
     CHECK(IoWMIWriteEvent(Node) == STATUS_SUCCESS);
-    WaitFor(&Heard);
+    WaitFor(&Arrived);
     CHECK(HeardBytes == LARGE && HeardValue == 0x77777777);
     ObDereferenceObject(Object);
     return 0;

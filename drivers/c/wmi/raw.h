@@ -108,7 +108,7 @@ static NTSTATUS AnswerRegInfo(PDEVICE_OBJECT Device, PIRP Irp, ULONG_PTR Kind, P
     return Complete(Irp, STATUS_SUCCESS, At);
 }
 
-/* Two instances of 6 bytes with names that are nobody's business before. */
+/* Two instances of 6 bytes with names that are unknown before. */
 static NTSTATUS AnswerTasks(PIRP Irp, PUCHAR Buffer, ULONG Room)
 {
     PWNODE_ALL_DATA Node = (PWNODE_ALL_DATA)Buffer;

@@ -36,7 +36,7 @@ pub(crate) struct Card {
     pub(crate) by_processor: AtomicU32,
     /// Requests that a work item has ended.
     pub(crate) slept: AtomicU32,
-    /// Squares: nobody needs them above `PASSIVE_LEVEL`.
+    /// Squares: not needed above `PASSIVE_LEVEL`.
     pub(crate) squares: PagedBox<[u32; SQUARES]>,
 }
 
@@ -60,7 +60,7 @@ impl Drop for Card {
 impl Function for Card {
     type Driver = TheDriver;
     const TAG: Tag = TAG;
-    /// The card reaches memory: the system and administrators have it, and nobody else.
+    /// The card reaches memory: only the system and administrators have access.
     const SECURITY: Option<Security> = Some(Security::new("D:P(A;;GA;;;SY)(A;;GA;;;BA)"));
     const TRANSFERS: Transfers = Transfers::Direct;
 

@@ -51,7 +51,7 @@ const PIECES: u32 = 4;
 /// DMA_STATUS.
 const DONE: u32 = 1;
 
-/// A transfer, as the card is told of it.
+/// A transfer, as the card gets it.
 pub(crate) struct Order {
     /// Of the bytes, or of the list of pieces.
     pub(crate) memory: LogicalAddress,

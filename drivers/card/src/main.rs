@@ -1,7 +1,7 @@
 //! `card_rust.sys`: a function driver, in Rust, of dirql's bench card with memory (`bench,ram`): what `card.sys` does in C by stories,
 //! it does for an application. Its device is \\.\CardRust-0.
 //!
-//! Reads and writes are direct, at any offset of the card's 64 KiB: the application's pages are mapped, the card is told of them in a list
+//! Reads and writes are direct, at any offset of the card's 64 KiB: the application's pages are mapped, the card reads of them in a list
 //! that lies in a common buffer, moves the bytes itself, and interrupts. Control codes:
 //!
 //! | function | method | input | output | |

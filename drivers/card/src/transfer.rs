@@ -87,7 +87,7 @@ fn next(device: &Device<Card>, dispatch: &mut Dispatch) {
     }
 }
 
-/// The pages are mapped: the card is told.
+/// The pages are mapped: the card starts.
 fn go(device: &Device<Card>, mapped: Mapped, dispatch: &mut Dispatch) {
     let hardware = device.hardware.enter(dispatch);
     let order = hardware.as_ref().and_then(|hardware| order(device, hardware.dma.buffer(0), &mapped));
@@ -103,7 +103,7 @@ fn go(device: &Device<Card>, mapped: Mapped, dispatch: &mut Dispatch) {
     irp.complete(NtStatus::DEVICE_NOT_CONNECTED, 0, dispatch);
 }
 
-/// What the card is told. None if its list is too short.
+/// What the card gets. None if its list is too short.
 fn order(device: &Device<Card>, list: CommonBuffer<'_>, mapped: &Mapped) -> Option<Order> {
     let request = mapped.request();
     let offset = place(request.transfer())?;
@@ -140,7 +140,7 @@ fn write_list(list: CommonBuffer<'_>, mapped: &Mapped) -> Option<LogicalAddress>
 
 /// The card has ended a transfer: the DPC.
 pub(crate) fn end(device: &Device<Card>, hardware: &Hardware, dispatch: &mut Dispatch) {
-    let Some(mapped) = device.on_card.take() else { return }; // somebody has given it up
+    let Some(mapped) = device.on_card.take() else { return }; // it has been given up
     let moved = hardware.chip.moved();
     let irp = mapped.end(dispatch);
     device.transfers.fetch_add(1, Ordering::Relaxed);

@@ -137,7 +137,7 @@ impl Service for Isr {
         // a read makes sure that the write has arrived, and with it that the line is released
         self.chip.registers.read(INTERRUPT_STATUS);
         self.counts.interrupts += 1;
-        // not one that nobody asked for
+        // not one that no request asked for
         if self.chip.awaited.fetch_and(!status, Ordering::AcqRel) & status == 0 {
             return Claim::Mine;
         }
@@ -167,7 +167,7 @@ impl Hardware {
     /// Takes the card into use, quiet.
     ///
     /// # Errors
-    /// `STATUS_DEVICE_CONFIGURATION_ERROR` if it is no such card, `STATUS_DEVICE_NOT_READY` if it still computes what somebody
+    /// `STATUS_DEVICE_CONFIGURATION_ERROR` if it is no such card, `STATUS_DEVICE_NOT_READY` if it still computes what was
     /// asked before, and what mapping and connecting say.
     pub(crate) fn start(
         device: &Device<Card>,

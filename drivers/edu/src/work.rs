@@ -158,7 +158,7 @@ pub(crate) fn ended(device: &Device<Card>, hardware: &Hardware, dispatch: &mut D
         {
             return None;
         }
-        // Of nothing, or of what only begins, there is nothing to end: somebody has given up what it was.
+        // Nothing is under way, or it only begins, so there is nothing to end: what it was has been given up.
         match current {
             None | Some(Current::Beginning) => None,
             Some(_) => current.replace(Current::Beginning),

@@ -133,7 +133,7 @@ impl Function for Card {
                 wdm::at_dispatch(passive, |dispatch| transfer::abandon(device, dispatch));
             }
             hardware.stop_polling(passive);
-            // behind whoever has CNTRL: a word of the EEPROM is programmed whole
+            // behind the owner of CNTRL: a word of the EEPROM is programmed whole
             device.cntrl.with(passive, |(), passive| hardware.quiet(passive));
         }
     }
@@ -185,7 +185,7 @@ impl Function for Card {
     }
 }
 
-/// Waits for the transfer under way, as long as a stop may. What takes longer is counted, told to whoever listens, and put into the event log.
+/// Waits for the transfer under way, as long as a stop may. What takes longer is counted, fired as a WMI event, and put into the event log.
 fn is_idle(device: &Device<Card>, cause: Cause, passive: &mut Passive) -> bool {
     let milliseconds = device.stop_timeout.load(Ordering::Relaxed);
     if device.wait_for_packets(milliseconds, passive) {

@@ -1,7 +1,7 @@
 //! The interrupt service routine: is it ours, and what was it? The rest is the DPC's.
 //!
 //! LINTi1 is level-triggered and may be driven by others than our peripheral. What cannot be taken back by clearing DONE is
-//! masked, until somebody waits for an interrupt again or a transfer starts: else it would never end. While it is masked the
+//! masked, until a request waits for an interrupt again or a transfer starts: else it would never end. While it is masked the
 //! end of a transfer is found by looking, each millisecond.
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -8,7 +8,7 @@
 //! - waits for an interrupt, reads and writes local configuration registers and EEPROM words, asks for counters: see
 //!   [`control`]'s codes.
 //!
-//! An administrator reads counters by WMI, sets how long a stop waits, and is told when that was not enough: see [`wmi`], and `pci9052.mof`. That, and why a card
+//! An administrator reads counters by WMI, sets how long a stop waits, and gets an event when that was not enough: see [`wmi`], and `pci9052.mof`. That, and why a card
 //! could not be started, is in the event log, too.
 //!
 //! Reads and writes can be cancelled at any time and wait while the device is stopped or without power. Settings:

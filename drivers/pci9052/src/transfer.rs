@@ -96,7 +96,7 @@ pub(crate) fn start(device: &Device<Card>, irp: PendingIrp, packet: Packet, disp
     }
 }
 
-/// Ends a request that the card has not been given, and its turn, if somebody else has not.
+/// Ends a request that the card has not been given, and its turn, if it has not been given up.
 fn fail(
     device: &Device<Card>,
     irp: PendingIrp,
@@ -139,7 +139,7 @@ fn give(
 
 /// The card has ended an operation: the DPC. Whether it was a transfer.
 pub(crate) fn end(device: &Device<Card>, hardware: &Hardware, dispatch: &mut Dispatch) -> bool {
-    let Some(packet) = device.on_card.take() else { return false }; // somebody has given it up
+    let Some(packet) = device.on_card.take() else { return false }; // it has been given up
     let irp = device.in_flight.pop(dispatch).map(|mut irp| {
         let (status, bytes) = result(device, hardware, &mut irp);
         (irp, status, bytes)

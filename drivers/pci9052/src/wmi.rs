@@ -12,7 +12,7 @@ use crate::card::Card;
 /// All that there is.
 pub(crate) const OFFERED: &[Offered<Card>] = &[Offered::data::<Statistics>(), Offered::event::<TimedOut>()];
 
-/// The longest that a stop may be told to wait, in milliseconds.
+/// The longest that a stop waits, in milliseconds.
 const LONGEST: u32 = 60_000;
 /// The item that can be set, and the method.
 const STOP_TIMEOUT: u32 = 7;

@@ -162,7 +162,7 @@ pub struct Child<T, C, const N: usize> {
     block: PoolBox<Block<T, C, N>>,
 }
 
-// SAFETY: it owns its context, and the request is nobody else's while there is a `Child`; its device is shared.
+// SAFETY: it owns its context, and the request is its own while there is a `Child`; its device is shared.
 unsafe impl<T: Sync, C: Send, const N: usize> Send for Child<T, C, N> {}
 // SAFETY: a shared one gives its context out, shared.
 unsafe impl<T: Sync, C: Send + Sync, const N: usize> Sync for Child<T, C, N> {}

@@ -259,7 +259,7 @@ pub(crate) unsafe fn create<F: Function>(
 /// Detaches and deletes the device, and drops the driver's `T`.
 ///
 /// # Safety
-/// The device was made by [`create`]; nobody uses it any more, and the request that removes it has gone down.
+/// The device was made by [`create`]; it is no longer used, and the request that removes it has gone down.
 pub(crate) unsafe fn delete<T>(object: *mut DEVICE_OBJECT, _passive: &mut Passive) {
     // SAFETY: the caller's promise.
     unsafe {

@@ -245,7 +245,7 @@ pub unsafe fn enter<D: Entry>(driver: *mut DRIVER_OBJECT, path: *mut UNICODE_STR
     // SAFETY: the path lives until this returns.
     let loaded = D::load(&unsafe { RegistryPath::new(path) }, passive);
     match loaded {
-        // SAFETY: nobody else has seen the cell yet.
+        // SAFETY: no other thread has seen the cell yet.
         Ok(value) => unsafe {
             (*D::cell().value.get()).write(value);
             *D::cell().path.get() = kept;

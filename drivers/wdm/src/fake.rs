@@ -208,6 +208,6 @@ extern "C" fn KeWaitForSingleObject(
     if unsafe { event.cast::<u8>().read() } != 0 {
         return NtStatus::SUCCESS;
     }
-    assert!(!timeout.is_null(), "a wait that nobody ends");
+    assert!(!timeout.is_null(), "a wait that does not end");
     NtStatus::TIMEOUT
 }

@@ -37,7 +37,7 @@ impl Drop for SymbolicLink {
     }
 }
 
-/// A device's instance of an interface class. It is disabled until told otherwise.
+/// A device's instance of an interface class. It is disabled until [enabled](Self::enable).
 pub struct DeviceInterface(UnsafeCell<UNICODE_STRING>);
 
 // SAFETY: the string is not changed before it is freed.

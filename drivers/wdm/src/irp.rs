@@ -2,7 +2,7 @@
 //!
 //! Pages: *IRP*, *IoCompleteRequest*, *IoMarkIrpPending*, *IoSkipCurrentIrpStackLocation*. A dispatch routine is given an
 //! [`Irp`] and must return an [`Answer`], which only completing, forwarding or pending that very request makes. A
-//! pended request is a [`PendingIrp`], whoever holds it owns it. A request that is dropped fails; it is never lost.
+//! pended request is a [`PendingIrp`], whose holder owns it. A request that is dropped fails; it is never lost.
 //!
 //! Completing a request gives it away:
 //!
@@ -79,7 +79,7 @@ pub struct Irp<'irp> {
     brand: PhantomData<fn(&'irp ()) -> &'irp ()>,
 }
 
-/// A request that was marked pending: it is answered later, by whoever has it.
+/// A request that was marked pending: it is answered later, by its holder.
 pub struct PendingIrp(Owned);
 
 /// A request that the drivers below have completed: it is ours again, as they left it.
@@ -265,7 +265,7 @@ impl Owned {
 impl Drop for Owned {
     fn drop(&mut self) {
         irql::expect_at_most(abi::DISPATCH_LEVEL);
-        // the copy takes what `self`, which nobody sees again, owned
+        // the copy takes what `self`, which is not used again, owned
         Self { irp: self.irp, lock: self.lock }.finish(NtStatus::UNSUCCESSFUL, 0);
     }
 }

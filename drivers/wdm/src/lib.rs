@@ -53,7 +53,7 @@
 //!     fn resume(_device: &Device<Self>, _passive: &mut Passive) {}
 //!
 //!     fn stop(device: &Device<Self>, _why: Stop, passive: &mut Passive) {
-//!         drop(device.registers.take(passive)); // waits for whoever uses them
+//!         drop(device.registers.take(passive)); // waits for their users
 //!     }
 //!
 //!     fn device_control<'irp>(

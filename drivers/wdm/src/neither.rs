@@ -60,7 +60,7 @@ impl Irp<'_> {
     /// ```
     /// use wdm::*;
     ///
-    /// /// Captured in the thread that asks; filled by whoever has the request then.
+    /// /// Captured in the thread that asks; filled by the later holder of the request.
     /// fn samples<'irp>(mut irp: Irp<'irp>, passive: &mut Passive) -> Answer<'irp> {
     ///     match irp.capture_input::<u32>(passive).and_then(|_channel| irp.lock_output(passive)) {
     ///         Err(status) => irp.complete(status, 0, passive),
@@ -157,7 +157,7 @@ impl Locked {
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // SAFETY: it has locked the pages, and nobody else has the list.
+        // SAFETY: it has locked the pages, and is the only owner of the list.
         unsafe {
             sys::MmUnlockPages(self.0.as_ptr());
             sys::IoFreeMdl(self.0.as_ptr());

@@ -213,8 +213,8 @@ unsafe fn remove<F: Function>(
     irp.set_status(NtStatus::SUCCESS);
     let (irp, lock): (NonNull<IRP>, _) = irp.into_raw();
     let lower = device.lower();
-    // SAFETY: the lock, where there is one, was taken for this request; behind it nobody has a request of
-    // the device, and then nobody is in a routine of it. The request is the driver's below from the call on.
+    // SAFETY: the lock, where there is one, was taken for this request; behind it there is no request of
+    // the device, and no thread in a routine of it. The request is the driver's below from the call on.
     unsafe {
         if let Some(lock) = lock.as_ref() {
             lock.release_and_wait(irp.as_ptr().cast(), passive);

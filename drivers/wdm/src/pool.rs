@@ -94,7 +94,7 @@ impl<T> Deref for PoolBox<T> {
 impl<T> Drop for PoolBox<T> {
     fn drop(&mut self) {
         irql::expect_at_most(abi::DISPATCH_LEVEL);
-        // SAFETY: nobody else owns the block; at most at DISPATCH_LEVEL.
+        // SAFETY: this is the block's only owner; at most at DISPATCH_LEVEL.
         unsafe {
             self.block.drop_in_place();
             sys::ExFreePoolWithTag(self.block.as_ptr().cast(), self.tag.number());
@@ -111,7 +111,7 @@ pub type NonPagedBox<T> = PoolBox<T>;
 /// ```
 /// use wdm::{NtStatus, PagedBox, Passive, Result, Tag};
 ///
-/// /// What an INF says of a card: nobody needs it above `PASSIVE_LEVEL`.
+/// /// What an INF says of a card: not needed above `PASSIVE_LEVEL`.
 /// struct Settings {
 ///     calibration: [u16; 512],
 /// }
@@ -161,7 +161,7 @@ impl<T> PagedBox<T> {
     /// The value, to be changed.
     #[must_use]
     pub fn get_mut<'a>(&'a mut self, _passive: &'a mut Passive) -> &'a mut T {
-        // SAFETY: as `get`, and nobody else has the box.
+        // SAFETY: as `get`, and the box is borrowed exclusively.
         unsafe { self.block.as_mut() }
     }
 }
@@ -169,7 +169,7 @@ impl<T> PagedBox<T> {
 impl<T> Drop for PagedBox<T> {
     fn drop(&mut self) {
         irql::expect_at_most(abi::PASSIVE_LEVEL);
-        // SAFETY: nobody else owns the block; at PASSIVE_LEVEL.
+        // SAFETY: this is the block's only owner; at PASSIVE_LEVEL.
         unsafe {
             self.block.drop_in_place();
             sys::ExFreePoolWithTag(self.block.as_ptr().cast(), self.tag.number());

@@ -2,7 +2,7 @@
 //!
 //! Pages: *Handling IRP_MN_SET_POWER for Device Power States*, *Handling IRP_MN_SET_POWER for System Power States*, *Sending
 //! IRP_MN_QUERY_POWER or IRP_MN_SET_POWER for Device Power States*, *PoSetPowerState*. Going down, the driver lets go of the card before the request
-//! passes; coming up, it is told when the drivers below are done. A function driver owns its device's power policy: a request for a state of the
+//! passes; coming up, it is called when the drivers below are done. A function driver owns its device's power policy: a request for a state of the
 //! system goes down first, then one for the device's state is made, D0 for working and D3 for all others, and the system's ends with it. A
 //! filter passes all of them. It does not wake, and does not send an idle device to a lower state.
 

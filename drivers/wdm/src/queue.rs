@@ -1,7 +1,7 @@
 //! Requests that wait, and may be cancelled meanwhile.
 //!
 //! Page: *Cancel-Safe IRP Queues*, done here with a spin lock of the queue's own and the page *Using the System's Cancel
-//! Spin Lock*'s rules: whoever takes the cancel routine away owns the request. The queue links requests through their
+//! Spin Lock*'s rules: the caller that takes the cancel routine away owns the request. The queue links requests through their
 //! `DriverContext`.
 
 use core::ptr::{NonNull, null_mut};

@@ -18,7 +18,7 @@ pub(crate) fn stored<T, U>(pointer: *mut T) -> DriverPtr<U> {
 /// Reads a member.
 ///
 /// # Safety
-/// `base` points to a live `T` that nobody writes meanwhile.
+/// `base` points to a live `T` that is not written meanwhile.
 pub(crate) unsafe fn get<T, F: Copy>(base: *mut T, field: Field<T, F>) -> F {
     // SAFETY: the field lies inside the live `T`, as `Field` asserts.
     unsafe { field.of(base).read_unaligned() }

@@ -51,7 +51,7 @@ impl RemoveLock {
         unsafe { sys::IoReleaseRemoveLockEx(self.0.get(), tag, SIZE) };
     }
 
-    /// Releases what the holder named `tag` took, lets nobody in any more, and waits until all have left.
+    /// Releases what the holder named `tag` took, closes the lock, and waits until all have left.
     ///
     /// # Safety
     /// As [`RemoveLock::release`].

@@ -202,7 +202,7 @@ unsafe fn descriptors<'irp>(list: *mut CM_RESOURCE_LIST) -> &'irp [CM_PARTIAL_RE
 /// How many messages a raw descriptor of some stands for.
 fn message_count(raw: &CM_PARTIAL_RESOURCE_DESCRIPTOR) -> u32 {
     let mut copy = *raw;
-    // SAFETY: the copy is ours; of another kind of resource nobody asks for the number.
+    // SAFETY: the copy is ours; no caller asks for the number of another kind of resource.
     let count = unsafe {
         raw::get(&raw mut copy, CM_PARTIAL_RESOURCE_DESCRIPTOR::u_MessageInterrupt_Raw_MessageCount)
     };

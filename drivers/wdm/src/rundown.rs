@@ -16,7 +16,7 @@ use crate::sys;
 
 /// Users may come in.
 const OPEN: u32 = 1;
-/// Somebody puts or takes.
+/// A value is being put or taken.
 const CHANGING: u32 = 2;
 /// One user; the bits above count them.
 const USER: u32 = 4;
@@ -51,13 +51,13 @@ impl<T> Rundown<T> {
             return Err(value);
         }
         self.drained.clear(passive);
-        // SAFETY: CHANGING without OPEN and users: nobody else is here.
+        // SAFETY: CHANGING without OPEN and users: no other thread is here.
         unsafe { *self.value.get() = Some(value) };
         self.state.store(OPEN, Ordering::Release);
         Ok(())
     }
 
-    /// Takes the value away, when the last user has left. `None` if there is none, or somebody else is taking it. The
+    /// Takes the value away, when the last user has left. `None` if there is none, or another thread takes it. The
     /// caller must not be a user itself: it would wait for itself.
     pub fn take(&self, passive: &mut Passive) -> Option<T> {
         let close = |state| (state & (OPEN | CHANGING) == OPEN).then_some(state & !OPEN | CHANGING);

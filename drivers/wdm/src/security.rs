@@ -283,7 +283,7 @@ impl Security {
             reader.at == reader.text.len(),
             "behind D: or D:P there are entries in SDDL, and nothing else"
         );
-        assert!(entries > 0, "a list without entries lets nobody open the device");
+        assert!(entries > 0, "with a list without entries no one can open the device");
         writer.bytes[0] = 1;
         writer.put(2, (PRESENT | protected | SELF_RELATIVE) as usize);
         writer.put(16, HEAD);

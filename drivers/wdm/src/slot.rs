@@ -44,12 +44,12 @@ impl<T> Slot<T> {
     /// Puts a value there.
     ///
     /// # Errors
-    /// The value, if there is one already, or another is put or taken at this very moment: nobody waits here.
+    /// The value, if there is one already, or another is put or taken at this very moment: this does not wait.
     pub fn put(&self, value: T) -> Result<(), T> {
         if self.state.compare_exchange(EMPTY, BUSY, Ordering::Acquire, Ordering::Relaxed).is_err() {
             return Err(value);
         }
-        // SAFETY: BUSY is ours: nobody else is here.
+        // SAFETY: BUSY is ours: no other thread is here.
         unsafe { *self.value.get() = Some(value) };
         self.state.store(FULL, Ordering::Release);
         Ok(())
@@ -58,7 +58,7 @@ impl<T> Slot<T> {
     /// Takes the value away. None if there is none, or it is put or taken at this very moment.
     pub fn take(&self) -> Option<T> {
         self.state.compare_exchange(FULL, BUSY, Ordering::Acquire, Ordering::Relaxed).ok()?;
-        // SAFETY: BUSY is ours: nobody else is here.
+        // SAFETY: BUSY is ours: no other thread is here.
         let value = unsafe { (*self.value.get()).take() };
         self.state.store(EMPTY, Ordering::Release);
         value

@@ -1,6 +1,6 @@
 //! Stories of requests, locks and run-down, against the kernel of `fake`.
 //!
-//! Hardware, dispatch and Plug and Play are not told here: dirql runs a whole driver for those.
+//! Hardware, dispatch and Plug and Play are not tested here: dirql runs a whole driver for those.
 
 use core::ptr::{NonNull, null_mut};
 use std::boxed::Box;
@@ -149,10 +149,10 @@ fn a_request_that_is_dropped_fails() {
 #[test]
 fn no_more_is_transferred_than_a_request_has_room_for() {
     let (device, mut passive) = rig(1);
-    for (said, told) in [(3, 3), (4, 4), (5, 4), (usize::MAX, 4)] {
+    for (said, most) in [(3, 3), (4, 4), (5, 4), (usize::MAX, 4)] {
         let mut request = Request::read(0, 4);
         pended(&device, &mut request).complete(NtStatus::SUCCESS, said, &mut passive);
-        assert_eq!(fake::completed(), [(at(&request), NtStatus::SUCCESS, told)], "the driver said {said}");
+        assert_eq!(fake::completed(), [(at(&request), NtStatus::SUCCESS, most)], "the driver said {said}");
     }
 }
 
@@ -229,7 +229,7 @@ fn input_and_output_of_a_control_request_are_values() {
         assert_eq!(irp.input::<[u32; 2]>(), input, "{given} bytes by {code:#x}");
         assert_eq!(irp.output(&0xAABB_CCDD_u32), output, "room for {room} by {code:#x}");
         irp.complete(NtStatus::SUCCESS, 16, &mut passive);
-        assert_eq!(fake::completed()[0].2, u64::from(room), "and no more is told than that");
+        assert_eq!(fake::completed()[0].2, u64::from(room), "and no more is reported than that");
         if output.is_ok() {
             assert_eq!(request.buffer[..4], [0xDD, 0xCC, 0xBB, 0xAA]);
         }

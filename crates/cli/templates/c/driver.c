@@ -20,7 +20,7 @@ typedef struct _CARD {
     PUCHAR Registers; /* NULL while the device is not started */
     ULONG Length;
     PKINTERRUPT Interrupt;
-    volatile LONG Causes;      /* that no request has been told of */
+    volatile LONG Causes;      /* that no request has returned */
     PIRP Waiting;              /* or NULL */
     KSPIN_LOCK Lock;           /* of Waiting, and of Registers for all but the service routine */
     IO_REMOVE_LOCK RemoveLock; /* held by each request that is under way */

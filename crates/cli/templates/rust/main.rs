@@ -52,7 +52,7 @@ const DATA: Register<Registers, u32> = Register::at(0x10);
 /// What the service routine shares with the rest of the driver.
 struct Chip {
     registers: MemoryWindow<Registers>,
-    /// Causes that no request has been told of.
+    /// Causes that no request has returned.
     causes: AtomicU32,
 }
 
@@ -148,7 +148,7 @@ impl Function for Card {
 
     fn resume(_device: &Device<Self>, _passive: &mut Passive) {}
 
-    /// Waits for whoever uses the hardware, makes it quiet, and ends the requests that wait.
+    /// Waits for all users of the hardware, makes it quiet, and ends the requests that wait.
     fn stop(device: &Device<Self>, why: Stop, passive: &mut Passive) {
         if let Some(hardware) = device.hardware.take(passive)
             && why != Stop::SurpriseRemoval
@@ -196,14 +196,14 @@ impl Function for Card {
 
 /// Tells causes, if there are any, to the request that has waited longest, if there is one.
 fn tell<L: AtMostDispatch>(device: &Device<Card>, chip: &Chip, level: &mut L) {
-    let told = device.turn.with(level, |(), dispatch| {
+    let served = device.turn.with(level, |(), dispatch| {
         if chip.causes.load(Acquire) == 0 {
             return None;
         }
         let irp = device.waiting.pop(dispatch)?;
         Some((irp, chip.causes.swap(0, AcqRel)))
     });
-    if let Some((mut irp, causes)) = told {
+    if let Some((mut irp, causes)) = served {
         match irp.output(&causes) {
             Ok(bytes) => irp.complete(NtStatus::SUCCESS, bytes, level),
             Err(status) => irp.complete(status, 0, level),

@@ -186,9 +186,9 @@ pub(super) fn declared(
             );
             continue;
         }
-        let told = sections.led_to(&entry.value(2)?, entry.spot_of(2))?;
-        let wrong = |message| fault(Some(told.spot()), message);
-        let place = match (told.value_of("FilterPosition"), told.value_of("FilterLevel")) {
+        let section = sections.led_to(&entry.value(2)?, entry.spot_of(2))?;
+        let wrong = |message| fault(Some(section.spot()), message);
+        let place = match (section.value_of("FilterPosition"), section.value_of("FilterLevel")) {
             (Some(_), Some(_)) => {
                 return wrong(format!("{name} has a FilterPosition and a FilterLevel; keep one of them"));
             }
@@ -201,7 +201,7 @@ pub(super) fn declared(
             (None, None) => {
                 return wrong(format!(
                     "[{}] says nothing of where {name} belongs; write FilterPosition = Upper",
-                    told.name
+                    section.name
                 ));
             }
         };

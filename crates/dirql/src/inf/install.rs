@@ -80,7 +80,7 @@ pub struct Installation {
     pub configuration: Configuration,
     /// What was passed over and cannot matter to the driver.
     pub ignored: Vec<Remark>,
-    /// What was passed over and may matter to the driver: to be told to the user.
+    /// What was passed over and may matter to the driver: the user gets a note.
     pub unsupported: Vec<Remark>,
 }
 

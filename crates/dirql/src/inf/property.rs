@@ -271,8 +271,8 @@ mod tests {
     fn the_example_of_the_page_comes_out() {
         let text = "DeviceModel,,,,\"Sample Device Model Name\"\n{c22189e4-8bf3-4e6d-8467-8dc6d95e2a7e}, 2, 18,, \"String value for property 1\"";
         let got = all("AddProperty", text).unwrap();
-        let told: Vec<_> = got.iter().map(|it| (it.name, it.format.as_str(), it.number)).collect();
-        assert_eq!(told, [(Some("DeviceModel"), PACKAGE, 2), (None, OWN, 2)]);
+        let found: Vec<_> = got.iter().map(|it| (it.name, it.format.as_str(), it.number)).collect();
+        assert_eq!(found, [(Some("DeviceModel"), PACKAGE, 2), (None, OWN, 2)]);
         for (got, text) in got.iter().zip(["Sample Device Model Name", "String value for property 1"]) {
             let PropertyChange::Set { kind, value, .. } = &got.change else { panic!("{got:?}") };
             assert_eq!((*kind, value), (STRING, &Value::Sz(text.to_owned())));

@@ -360,9 +360,9 @@ fn an_extensions_filter_and_a_cameras_keys_come_out() {
 #[test]
 fn interfaces_and_the_frameworks_version_come_out() {
     let got = described("audio.inf", &[r"PCI\VEN_13F6&DEV_5011&SUBSYS_501113F6&REV_10"]);
-    let told: Vec<_> = got.interfaces.iter().map(|it| (it.class.as_str(), it.reference.as_str())).collect();
+    let found: Vec<_> = got.interfaces.iter().map(|it| (it.class.as_str(), it.reference.as_str())).collect();
     assert_eq!(
-        told,
+        found,
         [
             ("{6994AD04-93EF-11D0-A3CC-00A0C9223196}", "Wave"),
             ("{65E8773E-8F56-11D0-A3B9-00A0C9223196}", "Wave"),
@@ -445,13 +445,13 @@ fn every_directive_stands_in_the_book_and_is_known_where_it_belongs() {
         let sections = Sections::parse(text).unwrap();
         let entry = sections.get("S").unwrap().entries().next().unwrap();
         super::install::pass_over(entry, std::slice::from_ref(known), &mut remarks);
-        let told = (remarks.ignored.len(), remarks.unsupported.len());
+        let found = (remarks.ignored.len(), remarks.unsupported.len());
         let wanted = match known.effect {
             Effect::Done => (0, 0),
             Effect::Harmless(_) => (1, 0),
             Effect::Missing(_) => (0, 1),
         };
-        assert_eq!(told, wanted, "{}", known.name);
+        assert_eq!(found, wanted, "{}", known.name);
     }
     let sources = [
         include_str!("tests.rs"),

@@ -1,7 +1,7 @@
 //! One machine, booted again and again: taken back to where its kernel is up and nothing is loaded, and given another policy.
 //!
-//! No policy is asked anything before that place. From there on everything happens as in a machine that is new: the driver is loaded, its
-//! translations are made, its devices start. What is saved is the process, the machine's addresses, and the work of whoever reads files.
+//! Up to there no policy is asked. From there on everything happens as in a new machine: the driver is loaded, its translations are
+//! made, its devices start. What a boot saves is a new process, reserving the machine's addresses, and reading the files again.
 
 use std::rc::Rc;
 

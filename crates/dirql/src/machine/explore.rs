@@ -94,16 +94,16 @@ impl Exploration<'_> {
     /// Runs up to the next question: from the beginning, or with the answer to the last one left as it was.
     pub fn go(&mut self) -> Turn<Report> {
         let turn = self.run.go();
-        self.told(turn)
+        self.reported(turn)
     }
 
     /// Answers the open question and runs up to the next.
     pub fn answer(&mut self, answer: u64) -> Turn<Report> {
         let turn = self.run.answer(answer);
-        self.told(turn)
+        self.reported(turn)
     }
 
-    fn told(&self, turn: Turn<Ended>) -> Turn<Report> {
+    fn reported(&self, turn: Turn<Ended>) -> Turn<Report> {
         match turn {
             Turn::Asked(question) => Turn::Asked(question),
             Turn::Ended(Ended { failure, notes }) => Turn::Ended(self.machine.report(failure, &notes)),
@@ -212,7 +212,7 @@ impl Drop for Exploration<'_> {
     }
 }
 
-/// What a policy answers to a question. It is not told which strands it chooses among: a policy that goes by strands (PCT)
+/// What a policy answers to a question. The question does not say which strands it is about: a policy that goes by strands (PCT)
 /// decides from inside the machine.
 #[must_use]
 pub fn put(question: &Question, policy: &mut dyn Chooser) -> u64 {

@@ -88,7 +88,7 @@ impl Machine {
         }
     }
 
-    /// The application gives memory of [`Machine::memory`] back, whoever uses it. Whether it was there, and no driver has secured it.
+    /// The application frees memory of [`Machine::memory`], in use or not. True if it was there, and no driver has secured it.
     ///
     /// # Errors
     /// [`Error::Stopped`].

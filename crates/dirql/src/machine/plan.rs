@@ -25,7 +25,7 @@ pub(crate) struct Plan {
     pub(crate) registry: Vec<RegistryWrite>,
     /// The Windows that they are installed on.
     pub(crate) target: Target,
-    /// Drivers may report devices that nobody knows yet.
+    /// Drivers may report devices that are not in the plan.
     pub(crate) may_grow: bool,
 }
 

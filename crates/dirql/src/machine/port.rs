@@ -1,7 +1,7 @@
 //! Completion ports of the application, for tests in Rust.
 
 use engine::outside;
-use kernel::io::completion_port::{self, Packet as Told};
+use kernel::io::completion_port::{self, Packet as Queued};
 use kernel::io::file;
 use kernel::ob;
 
@@ -26,8 +26,8 @@ pub struct Packet {
     request: u64,
 }
 
-impl From<Told> for Packet {
-    fn from(Told { key, request, status, information }: Told) -> Self {
+impl From<Queued> for Packet {
+    fn from(Queued { key, request, status, information }: Queued) -> Self {
         Self { key, status: status.0, information, request }
     }
 }
@@ -93,12 +93,12 @@ impl CompletionPort<'_> {
         alertable: bool,
     ) -> Result<Vec<Packet>, Error> {
         let (port, what) = (self.handle, "GetQueuedCompletionStatusEx");
-        let told = self.machine.on_thread(what, move |cx| {
-            let told = completion_port::wait_for_several(cx, port, most, nanoseconds, alertable)?;
-            Ok(outside(|| told.clone()))
+        let packets = self.machine.on_thread(what, move |cx| {
+            let packets = completion_port::wait_for_several(cx, port, most, nanoseconds, alertable)?;
+            Ok(outside(|| packets.clone()))
         })?;
-        match told {
-            Ok(packets) => Ok(packets.into_iter().map(Packet::from).collect()),
+        match packets {
+            Ok(queued) => Ok(queued.into_iter().map(Packet::from).collect()),
             Err(status) => Err(Error::Status { what: what.to_owned(), status: status.0 }),
         }
     }
@@ -109,11 +109,11 @@ impl CompletionPort<'_> {
     /// [`Error::Status`]; [`Error::Stuck`], [`Error::Stopped`].
     pub fn post(&self, key: u64, information: u64) -> Result<(), Error> {
         let (port, status) = (self.handle, abi::NtStatus::SUCCESS);
-        let packet = Told { key, request: 0, status, information };
+        let packet = Queued { key, request: 0, status, information };
         self.done("PostQueuedCompletionStatus", move |cx| completion_port::post(cx, port, packet))
     }
 
-    /// Closes it. What it has not told, nobody hears from it any more.
+    /// Closes it. Packets that are still queued are lost.
     ///
     /// # Errors
     /// [`Error::Stopped`].

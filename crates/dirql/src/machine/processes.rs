@@ -27,7 +27,7 @@ impl Machine {
         self.begin_process_with(name, name)
     }
 
-    /// As [`Machine::begin_process`], with the command line that drivers are told.
+    /// As [`Machine::begin_process`], with the command line that process notify routines get.
     ///
     /// # Errors
     /// As [`Machine::begin_process`].

@@ -30,7 +30,7 @@ pub struct Request<'m> {
 enum State {
     /// The dispatch routine has not returned.
     Asked,
-    /// Its end will be told here.
+    /// Its end will be written here.
     UnderWay(DriverPtr<IO_STATUS_BLOCK>),
     Over(Completion),
 }

@@ -256,7 +256,7 @@ impl Begun {
         }
     }
 
-    /// Where its end is told, for cancelling it.
+    /// Where its end is written, for cancelling it.
     pub(crate) fn overlapped(&self) -> Option<&Overlapped> {
         self.overlapped.as_ref()
     }

@@ -21,15 +21,15 @@ impl Machine {
         };
         let what = format!("the WMI request about {block}");
         let (which, question) = (which.clone(), question.clone());
-        let told = self.on_thread(&what, move |cx| {
-            let told = consumer::ask(cx, guid, &which, &question)?;
+        let answer = self.on_thread(&what, move |cx| {
+            let answer = consumer::ask(cx, guid, &which, &question)?;
             Ok(outside(|| Completion {
-                status: told.status.0,
-                information: told.data.len() as u64,
-                data: told.data.clone(),
+                status: answer.status.0,
+                information: answer.data.len() as u64,
+                data: answer.data.clone(),
             }))
         })?;
-        if told.is_success() { Ok(told.data) } else { Err(Error::Status { what, status: told.status }) }
+        if answer.is_success() { Ok(answer.data) } else { Err(Error::Status { what, status: answer.status }) }
     }
 
     /// The blocks that drivers offer by now, in the order in which they were registered.

@@ -163,7 +163,7 @@ fn check(command: &Command, plan: &Plan) -> Result<(), String> {
         Command::Poke { device, signal, value } => {
             exists(plan, device)?;
             tried(plan, |bus, at| bus.poke(at, device, signal, &value.to_string()))
-                .map_err(|told| told + &meant(plan, device, signal))
+                .map_err(|message| message + &meant(plan, device, signal))
         }
         Command::Peek { device, register, .. } => {
             exists(plan, device)?;
@@ -190,7 +190,7 @@ fn tried(
     ask(&mut plan.bus.borrow_mut(), &mut Moment::new(0, &mut Nowhere))
 }
 
-/// No memory: nobody answers a bus master.
+/// No memory: nothing answers a bus master.
 struct Nowhere;
 
 impl Memory for Nowhere {

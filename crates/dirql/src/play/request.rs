@@ -145,7 +145,7 @@ pub(super) fn memory(stage: &Stage, cx: &mut Cx<'_>, name: &str, data: &Data) ->
     Ok(Ok(()))
 }
 
-/// Memory of the application's goes away, whoever uses it.
+/// Memory of the application's goes away, in use or not.
 pub(super) fn unmap(stage: &Stage, cx: &mut Cx<'_>, name: &str) -> Flow<Outcome> {
     // Where it was, it is still passed.
     let Some(buffer) = stage.with(|state| state.memory.get(name).copied()) else {

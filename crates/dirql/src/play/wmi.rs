@@ -31,8 +31,8 @@ pub(super) fn ask(stage: &Stage, cx: &mut Cx<'_>, wmi: &Wmi) -> Flow<Outcome> {
         WmiQuestion::Disable => Question::Leave,
         WmiQuestion::Event => Question::Event,
     };
-    let told = consumer::ask(cx, guid, &which, &question)?;
-    let information = told.data.len() as u64;
-    let end = Completion { status: told.status.0, information, data: told.data };
+    let answer = consumer::ask(cx, guid, &which, &question)?;
+    let information = answer.data.len() as u64;
+    let end = Completion { status: answer.status.0, information, data: answer.data };
     Ok(judge(&stage.play, &end, &wmi.expect))
 }

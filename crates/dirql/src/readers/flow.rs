@@ -228,7 +228,7 @@ impl Flow {
             }
             Event::Message { vector, connected: true, .. } => format!("message for vector {vector:#x}"),
             Event::Message { vector, connected: false, .. } => {
-                format!("message for vector {vector:#x}, to which nobody is connected: lost")
+                format!("message for vector {vector:#x}, which is not connected: lost")
             }
             Event::Interrupt { claimed: true, .. } => "interrupt claimed".to_owned(),
             Event::Interrupt { claimed: false, .. } => "interrupt not claimed".to_owned(),

@@ -37,7 +37,7 @@ impl Json {
     }
 }
 
-/// The line instead of events that are not told, because more bytes of them than `most` would be.
+/// The line instead of events that are left out, because they would be more bytes than `most`.
 #[must_use]
 pub fn cut_line(most: u64) -> String {
     Object::new().text("event", "cut").number("limit", most).end()

@@ -47,7 +47,7 @@ impl Repeats {
         Fate::Shown(self.rest())
     }
 
-    /// So many lines were not shown of which nobody has heard.
+    /// The number of hidden lines that no line has reported yet.
     pub(super) fn rest(&mut self) -> u64 {
         std::mem::take(&mut self.hidden)
     }

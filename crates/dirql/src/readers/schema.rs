@@ -20,7 +20,7 @@ away; new ones may come at any time, so a reader skips what it does not know.
 | --- | --- |
 | `begin` | the first line: `schema`, the version of this page; `dirql`, the program's |
 | an event | one of the kinds below |
-| `cut` | further events are not told: those before have `limit` bytes (`--output-limit`). What comes of the run follows |
+| `cut` | further events are left out: those before have `limit` bytes (`--output-limit`). What comes of the run follows |
 | `finding-in-full` | behind the events: a finding that did not end the run, as `finding` |
 | `moments` | whose doing the moments were that a verdict names: `what`, `number` of the event, `stack` |
 | `end` | the last line: `outcome`, `exit_code`, `checked`, `verdict`, `failure`, `notes`, `summary`, `trace_hash`, `memory_hash` |

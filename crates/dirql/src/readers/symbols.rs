@@ -1,6 +1,6 @@
 //! Names for addresses in images that come and go: `pci9052!dispatch_write`, `pci9052!isr+0x12`.
 //!
-//! The names are read from the files before the machine starts, the source lines when somebody asks for one; where each
+//! The names are read from the files before the machine starts, the source lines when one is first asked for; where each
 //! image lies is learned from events.
 
 use std::cell::{OnceCell, RefCell};
@@ -113,7 +113,7 @@ impl SymbolBook {
         self.named(address, address)
     }
 
-    /// The same, for whoever asks often.
+    /// The same, shared, for readers that ask often.
     pub(super) fn shared(&self, address: u64) -> Option<Rc<str>> {
         if let Some(known) = self.0.borrow().asked.get(&address) {
             return known.clone();
@@ -235,7 +235,7 @@ const MOST_ASKED: usize = 4096;
 /// Longer type arguments than this are left out of a name.
 const LONGEST_ARGUMENTS: usize = 32;
 
-/// A name without type arguments that nobody would read: `wdm::interrupt::synchronized<…>`.
+/// A name without its long type arguments: `wdm::interrupt::synchronized<…>`.
 fn shortened(name: &str) -> String {
     let (Some(open), Some(close)) = (name.find('<'), name.rfind('>')) else { return name.to_owned() };
     if open == 0 || close < open || close - open <= LONGEST_ARGUMENTS {

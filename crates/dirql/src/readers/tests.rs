@@ -66,7 +66,7 @@ fn a_write() -> Vec<(Stamp, Event)> {
     stamped.map(|((irql, event), n)| (stamp(n, n * 1500, irql), event)).collect()
 }
 
-fn told(reader: &mut dyn Reader, events: &[(Stamp, Event)]) {
+fn read(reader: &mut dyn Reader, events: &[(Stamp, Event)]) {
     for (stamp, event) in events {
         if reader.wants(event.kind()) {
             reader.event(stamp, event);
@@ -77,7 +77,7 @@ fn told(reader: &mut dyn Reader, events: &[(Stamp, Event)]) {
 #[test]
 fn a_write_that_ends_in_an_interrupt_reads_as_it_happened() {
     let paper = Paper::default();
-    told(&mut Flow::new(Sink::new(paper.clone()), SymbolBook::default()), &a_write());
+    read(&mut Flow::new(Sink::new(paper.clone()), SymbolBook::default()), &a_write());
     let expected = "     time µs  cpu irql thread   event  what happened
        1.500    0    0      1       1  WriteFile \\\\.\\Card, 1 byte
        4.500    0    0      1       3    DispatchWrite 0x1000  (IRP_MJ_WRITE, IRP 2 of request 1)
@@ -109,7 +109,7 @@ fn a_thousand_register_accesses_take_a_dozen_lines_and_the_last() {
         };
         (stamp(n, n, 0), event)
     };
-    told(
+    read(
         &mut Flow::new(Sink::new(paper.clone()), SymbolBook::default()),
         &(0..1000).map(access).collect::<Vec<_>>(),
     );
@@ -122,7 +122,7 @@ fn a_thousand_register_accesses_take_a_dozen_lines_and_the_last() {
 #[test]
 fn json_is_one_object_a_line_with_stable_names() {
     let paper = Paper::default();
-    told(&mut Json::new(Sink::new(paper.clone()), SymbolBook::default()), &a_write());
+    read(&mut Json::new(Sink::new(paper.clone()), SymbolBook::default()), &a_write());
     let lines: Vec<serde_json::Value> =
         paper.text().lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect();
     assert_eq!((&lines[0]["event"], &lines[0]["schema"]), (&"begin".into(), &SCHEMA.into()));
@@ -155,8 +155,8 @@ fn the_sums_tell_what_was_not_freed() {
     let allocated = |address, bytes| {
         (stamp(0, 5, 2), Event::Allocated { address, bytes, tag: u32::from_le_bytes(*b"Pcil"), paged: false })
     };
-    told(&mut summary, &[allocated(1, 48), allocated(2, 100), (stamp(1, 9, 0), Event::Freed { address: 1 })]);
-    told(&mut summary, &a_write());
+    read(&mut summary, &[allocated(1, 48), allocated(2, 100), (stamp(1, 9, 0), Event::Freed { address: 1 })]);
+    read(&mut summary, &a_write());
     let sums = summary.sums();
     assert_eq!(sums.still_allocated(), 100);
     assert_eq!((sums.irql_high_water, sums.interrupts, sums.dpcs), (9, (1, 0), 1));
@@ -175,7 +175,7 @@ fn the_sums_tell_what_was_not_freed() {
 fn equal_runs_have_equal_hashes_and_a_single_nanosecond_is_a_difference() {
     let hash = |events: &[(Stamp, Event)]| {
         let mut hash = TraceHash::default();
-        told(&mut hash, events);
+        read(&mut hash, events);
         hash.value()
     };
     let mut other = a_write();
@@ -191,7 +191,7 @@ fn equal_runs_have_equal_hashes_and_a_single_nanosecond_is_a_difference() {
 fn prints_are_found_once_each() {
     let mut log = PrintLog::default();
     let print = |text: &str| (stamp(0, 0, 0), Event::Print { text: text.to_owned() });
-    told(&mut log, &[print("one"), print("card: started"), print("card: started")]);
+    read(&mut log, &[print("one"), print("card: started"), print("card: started")]);
     assert_eq!(log.find(0, "started"), Some(1));
     assert_eq!(log.find(2, "started"), Some(2));
     assert_eq!(log.find(3, "started"), None);

@@ -67,8 +67,8 @@ pub(super) fn lines(event: &Event, most: usize) -> Vec<String> {
             };
             with_data(head, data.as_deref().unwrap_or_default(), most)
         }
-        Event::WmiEvent { guid, instance, heard, data } => {
-            let unheard = if *heard { "" } else { ", which no application listens to" };
+        Event::WmiEvent { guid, instance, heard: has_consumer, data } => {
+            let unheard = if *has_consumer { "" } else { ", which no application listens to" };
             let head = format!("event {guid}{}: {} bytes{unheard}", of(instance), data.len() / 2);
             with_data(head, data, most)
         }

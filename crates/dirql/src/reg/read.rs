@@ -1,6 +1,6 @@
 //! The text of a registry file, line by line, to what it asks for.
 //!
-//! Page: *How to add, modify, or delete registry subkeys and values by using a .reg file*. The first thing that is wrong is told, with what was found there.
+//! Page: *How to add, modify, or delete registry subkeys and values by using a .reg file*. The first mistake is reported, with what was found there.
 
 use super::paths::{is_systems, resolve};
 use super::{Action, VERSIONS, What};

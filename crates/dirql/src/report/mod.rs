@@ -1,4 +1,4 @@
-//! What came of a run: the verdict, the findings, the sums, and what they mean for whoever started it.
+//! What came of a run: the verdict, the findings, the sums, and the exit code that they mean.
 //!
 //! It tells the driver's fault from a failed expectation, from what dirql cannot do yet, and from a fault of dirql's own.
 
@@ -37,7 +37,7 @@ pub struct Failure {
 pub enum Outcome {
     /// A fault of dirql's own.
     OurFault,
-    /// The driver used something that dirql does not have yet: the run could not be completed, nobody is blamed.
+    /// The driver used something that dirql does not have yet: the run could not be completed, and is no fault of the driver's.
     NotImplemented,
     /// The driver broke a rule.
     Broken,

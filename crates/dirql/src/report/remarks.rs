@@ -1,4 +1,4 @@
-//! What only Driver Verifier stops for, of many runs: each finding once, told by one run as a line that others are held against.
+//! What only Driver Verifier stops for, of many runs: each finding once, as a line of the first run that had it.
 //!
 //! Two runs have found the same if it is the same rule at the same instruction of the driver's: the words differ by addresses that
 //! depend on the schedule. What belongs to no instruction (a leak) is the same if the words are, but for such numbers.
@@ -12,14 +12,14 @@ use super::Report;
 
 impl Report {
     /// The findings of tier verifier: each with its key, and in full, as JSON has it in `finding-in-full`, where its key was not among the
-    /// `told` ones. It is from then on.
+    /// `reported` ones. It is from then on.
     #[must_use]
-    pub fn remarks(&self, told: &mut BTreeSet<String>) -> Vec<Remark> {
+    pub fn remarks(&self, reported: &mut BTreeSet<String>) -> Vec<Remark> {
         let mut remarks: Vec<Remark> = Vec::new();
         for finding in self.findings.iter().filter(|finding| finding.tier == Tier::Verifier) {
             let key = key(finding);
             if remarks.iter().all(|remark| remark.key != key) {
-                let text = told.insert(key.clone()).then(|| self.finding_json(finding));
+                let text = reported.insert(key.clone()).then(|| self.finding_json(finding));
                 remarks.push(Remark { key, text });
             }
         }

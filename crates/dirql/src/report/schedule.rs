@@ -9,8 +9,8 @@ use kernel::departures::Departure;
 use super::{Report, line_json, place};
 use crate::readers::{json_array, json_object};
 
-/// So many of the last are told.
-const TOLD: usize = 30;
+/// So many of the last are in the text.
+const SHOWN: usize = 30;
 
 impl Report {
     /// Nothing, if all went as usual.
@@ -21,7 +21,7 @@ impl Report {
             return text;
         }
         let _ = writeln!(text, "schedule, where it is not the usual one");
-        let skipped = all.len().saturating_sub(TOLD);
+        let skipped = all.len().saturating_sub(SHOWN);
         if skipped > 0 {
             let _ = writeln!(text, "  {skipped} earlier departures");
         }

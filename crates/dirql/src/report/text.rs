@@ -10,7 +10,7 @@ use super::bugcheck::Shown;
 use super::{Failure, Outcome, Place, Report, place, stack_text};
 use crate::readers::SymbolBook;
 
-/// Where a fault of ours is to be told.
+/// Where users report a fault of ours.
 const ISSUES: &str = "https://github.com/dirql/dirql/issues";
 
 /// One finding with all that is known of it.

@@ -212,7 +212,7 @@ pub enum Command {
         /// Nanoseconds.
         nanoseconds: u64,
     },
-    /// `clock`: somebody sets the system time.
+    /// `clock`: sets the system time.
     Clock {
         /// So many units of 100 ns forward; negative: back.
         units: i64,
@@ -307,7 +307,7 @@ pub enum PowerState {
     Device(u8),
     /// The system's: 0 for S0 … 5 for S5.
     System(u8),
-    /// S3, if nobody keeps the system awake.
+    /// S3, if no driver keeps the system awake.
     Idle,
     /// That a power setting gets a value.
     Setting(Guid, u32),
@@ -351,7 +351,7 @@ pub struct Open {
     pub unbuffered: bool,
     /// Processes that are begun later have it too (`bInheritHandle`).
     pub inherits: bool,
-    /// Share with nobody (`dwShareMode` 0); else with readers and writers.
+    /// Do not share (`dwShareMode` 0); else with readers and writers.
     pub exclusive: bool,
     /// What is to come of it; only a status.
     pub expect: Expectations,

@@ -1,6 +1,6 @@
 //! Bytes in a script: `hex:3c00`, `text:"hello"`, `utf16:"hi"`, `u32:0x1234`, `zero:64`, `file:path`, joined by `+`.
 //!
-//! A file is not read here: [`Data::resolve`] is handed the reader by whoever carries the script out.
+//! A file is not read here: [`Data::resolve`] gets a routine that reads it from the player of the script.
 
 use super::MAX_TRANSFER;
 use super::error::{Outcome, fault, unknown};

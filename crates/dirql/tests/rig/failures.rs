@@ -1,4 +1,4 @@
-//! Calls that fail where they could succeed: each one once, while a story is told.
+//! Calls that fail where they could succeed: each one once, while a story runs.
 
 use std::cell::RefCell;
 use std::rc::Rc;

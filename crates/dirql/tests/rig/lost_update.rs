@@ -26,7 +26,7 @@ ioctl c 0x222004
 join t; join u
 ioctl c 0x222008 out 4 expect u32:0";
 
-/// Two threads, told by the script.
+/// Two threads; the script expects no lost update.
 pub(crate) const COUNTED: &str = two_at_once!("0x222000", "0x222000", "ioctl a 0x222008 out 4 expect u32:0");
 
 /// Two threads under the lock.
@@ -36,7 +36,7 @@ pub(crate) const LOCKED: &str = two_at_once!("0x222010", "0x222010", "ioctl a 0x
 /// update, and which these are is learned.
 pub(crate) const QUIET: &str = two_at_once!("0x22200c", "0x22200c", "ioctl a 0x222008 out 4 expect u32:0");
 
-/// The same, and nobody looks.
+/// The same, and the script does not look.
 pub(crate) const UNSEEN: &str = two_at_once!("0x22200c", "0x22200c", "");
 
 /// Kills the process in schedules that lose an update.

@@ -167,10 +167,10 @@ pub(crate) fn try_play(machine: &Machine, text: &str) -> Result<(), Error> {
 /// The line of the check that failed, or why there is no answer; and what the driver printed.
 pub(crate) fn checks_made(machine: &Machine, device: &str, code: u32, input: &[u8]) -> Result<u32, String> {
     let file = machine.open(device).unwrap();
-    let told = file.device_control(code, input, 8);
+    let answer = file.device_control(code, input, 8);
     let prints = machine.prints().join("\n  ");
-    let told = told.map_err(|error| format!("{error}\n  {prints}"))?;
-    let word = |at: usize| u32::from_le_bytes(told[at..at + 4].try_into().unwrap());
+    let answer = answer.map_err(|error| format!("{error}\n  {prints}"))?;
+    let word = |at: usize| u32::from_le_bytes(answer[at..at + 4].try_into().unwrap());
     file.close().unwrap();
     match word(0) {
         0 => Ok(word(4)),

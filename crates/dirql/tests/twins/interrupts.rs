@@ -57,7 +57,7 @@ stories! {
 
     fn an_input_that_stays_active_interrupts_once_while_nobody_waits(twin) {
         let report = twin.holds("pci9052", "poke pci9052#0 linti1 1; wait 100ms; poke pci9052#0 linti1 0; wait 1ms");
-        assert_eq!(report.sums.interrupts.0, 1, "it is masked until somebody waits\n{report}");
+        assert_eq!(report.sums.interrupts.0, 1, "it is masked until a request waits\n{report}");
     }
 
     fn spurious_interrupts_without_a_transfer_are_claimed_and_forgotten(twin) {

@@ -1,5 +1,5 @@
 //! One suite for two drivers of one card: `pci9052.sys`, in Rust, and `pci9052_c.sys`, in C, have the same names, control codes, settings,
-//! WMI blocks and entries of the event log, and so each story is told of both. A story that is a test of one driver only stands elsewhere.
+//! WMI blocks and entries of the event log, and so each story runs with both. A story that is a test of one driver only stands elsewhere.
 //!
 //! In scripts `DEV` is the first card's device, and `WAIT`, `COUNTERS`, `READ_LCR`, `WRITE_LCR`, `READ_EEPROM`, `WRITE_EEPROM`, `STATISTICS` and
 //! `TIMED_OUT` are its control codes and blocks.

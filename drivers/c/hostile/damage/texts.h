@@ -6,7 +6,7 @@ static PVOID PrepareText(VOID)
     PUNICODE_STRING Text = Fresh(sizeof(*Text));
 
     Text->Buffer = Fresh(64);
-    RtlCopyMemory(Text->Buffer, L"\\Device\\Nobody", 28);
+    RtlCopyMemory(Text->Buffer, L"\\Device\\Absent", 28);
     Text->Length = 28;
     Text->MaximumLength = 64;
     return Text;
@@ -50,7 +50,7 @@ static PVOID PrepareAnsiText(VOID)
     PANSI_STRING Text = Fresh(sizeof(*Text));
 
     Text->Buffer = Fresh(16);
-    RtlCopyMemory(Text->Buffer, "nobody", 6);
+    RtlCopyMemory(Text->Buffer, "absent", 6);
     Text->Length = 6;
     Text->MaximumLength = 16;
     return Text;
@@ -101,7 +101,7 @@ static PVOID PrepareRegistryTable(VOID)
     static ULONG Default = 5;
 
     Table->Flags = RTL_QUERY_REGISTRY_DIRECT;
-    Table->Name = (PWSTR)L"Nobody";
+    Table->Name = (PWSTR)L"Absent";
     Table->EntryContext = Fresh(64);
     Table->DefaultType = REG_DWORD;
     Table->DefaultData = &Default;

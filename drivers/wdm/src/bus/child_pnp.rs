@@ -80,7 +80,7 @@ unsafe fn remove<B: Bus>(object: *mut DEVICE_OBJECT, irp: Irp<'_>, passive: &mut
         return irp.complete(NtStatus::SUCCESS, 0, passive).status();
     }
     let (irp, lock) = irp.into_raw();
-    // SAFETY: the lock was taken for this request; behind it nobody has a request of the child, or is in a routine of it, and
+    // SAFETY: the lock was taken for this request; behind it there is no request of the child, and no thread in a routine of it, and
     // it is off the list. The request is ours until it is completed.
     unsafe {
         if let Some(lock) = lock.as_ref() {

@@ -59,7 +59,7 @@ const fn valid(id: &Name) -> &[u16] {
 /// ```
 /// use wdm::{Identity, Name};
 ///
-/// /// What is in each slot of the bus. It is large: a constant, which is copied once and told where it is.
+/// /// What is in each slot of the bus. It is large: a constant, which is copied once and then given its place.
 /// const PORT: Identity = Identity::new(Name::new(r"MYBUS\Port"), Name::new("0"))
 ///     .compatible(&Name::new(r"MYBUS\Generic"))
 ///     .description(Name::new("A port of my bus"))

@@ -115,7 +115,7 @@ impl<B: Bus> Device<B> {
             is_new
         });
         if !is_new {
-            // SAFETY: nobody else has ever seen the child.
+            // SAFETY: no other thread has ever seen the child.
             unsafe { delete::<B>(object, passive) };
             return Err(NtStatus::DEVICE_BUSY);
         }
@@ -171,8 +171,8 @@ impl<B: Bus> Device<B> {
         Ok(object)
     }
 
-    /// Those children for which `is_gone` says so are no longer there: how many. The PnP manager is told, and removes them; a child that it has never
-    /// heard of is deleted when it asks next. `is_gone` is called with the list of children locked: it must not plug, unplug or visit.
+    /// Those children for which `is_gone` says so are no longer there: how many. The PnP manager asks, and removes them; a child that was never
+    /// reported is deleted when it asks next. `is_gone` is called with the list of children locked: it must not plug, unplug or visit.
     pub fn unplug<L: AtMostDispatch>(
         &self,
         mut is_gone: impl FnMut(&ChildDevice<B>) -> bool,
@@ -242,7 +242,7 @@ pub(super) fn relations<'irp, B: Bus>(
     while let Some(object) =
         device.children.0.with(passive, |head, _| head.take(|entry| !entry.is_present && !entry.is_known))
     {
-        // SAFETY: it is off the list, and the PnP manager has never heard of it.
+        // SAFETY: it is off the list, and was never reported to the PnP manager.
         unsafe { end::<B>(object, passive) };
     }
     let others: *mut DEVICE_RELATIONS = raw::pointer(DriverPtr::new(irp.information()));
@@ -363,7 +363,7 @@ unsafe fn end<B: Bus>(object: *mut DEVICE_OBJECT, passive: &mut Passive) {
 /// Drops the driver's part of a child, and deletes its object.
 ///
 /// # Safety
-/// It is on no list, and nobody has it any more.
+/// It is on no list, and no longer used.
 pub(super) unsafe fn delete<B: Bus>(object: *mut DEVICE_OBJECT, _passive: &mut Passive) {
     // SAFETY: the caller's promise; made by `new_child`.
     unsafe {

@@ -1,7 +1,7 @@
 //! A function device that is a bus: its children, each a physical device object of the driver's, which the crate answers for.
 //!
 //! Pages: *Bus Drivers*, *Removing a Device in a Bus Driver*, *IRP_MN_QUERY_DEVICE_RELATIONS* ("BusRelations Request"),
-//! *IoInvalidateDeviceRelations*. The driver says what is there ([`Device::plug`]) and no longer there ([`Device::unplug`]); the PnP manager is told
+//! *IoInvalidateDeviceRelations*. The driver says what is there ([`Device::plug`]) and no longer there ([`Device::unplug`]); the PnP manager learns
 //! that something has changed, asks, and is given the list. A child ([`ChildDevice`]) is there from `plug` until the PnP manager has removed it
 //! and it is reported no more, or its bus is removed. Who has a child has its bus: a bus is not removed before all its children have
 //! been deleted, and a child not before every request of it has ended and every routine with it has returned.
@@ -39,7 +39,7 @@ pub(crate) use list::Children;
 ///
 /// Plug and Play and power requests of a child are answered by the crate, which calls these where the driver may have something to do. Reads,
 /// writes and control requests that reach a child's physical device object come from the child's own driver, or of a
-/// [raw](Identity::raw) child from whoever opens it.
+/// [raw](Identity::raw) child from the application that opens it.
 pub trait Bus: Function {
     /// What the driver keeps of a child.
     type Child: Send + Sync + 'static;
@@ -144,7 +144,7 @@ impl<B: Bus> ChildDevice<B> {
     /// The bus that it hangs on, which is there as long as the child.
     #[must_use]
     pub fn bus(&self) -> &Device<B> {
-        // SAFETY: a bus deletes its children before it is deleted, which waits for whoever has one: see `list::bury`.
+        // SAFETY: a bus deletes its children before it is deleted, which waits for all users of one: see `list::bury`.
         unsafe { &*self.bus }
     }
 

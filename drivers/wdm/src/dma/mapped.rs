@@ -117,7 +117,7 @@ impl<T: Sync + 'static> Device<T> {
         };
         adapter.lists().begin();
         let (irp, lock) = irp.into_raw();
-        // SAFETY: the request was ours and is nobody's until `mapped` has it, or the adapter refuses; its words are ours as long. The
+        // SAFETY: the request was ours and has no owner until `mapped` has it, or the adapter refuses; its words are ours as long. The
         // list is the request's, `start` lies in it. At DISPATCH_LEVEL, by the proof.
         unsafe {
             set_word_of(irp, Word::Then as usize, (then as *const ()).cast_mut());

@@ -119,7 +119,7 @@ impl Lists {
 /// ```
 /// use wdm::{BusMaster, Caching, CommonBuffers, Device, DmaAdapter, Function, Passive, Result};
 ///
-/// /// A card that reaches 4 GiB, in as many pieces as it takes, and is told of them in a page that it reads.
+/// /// A card that reaches 4 GiB, in as many pieces as it takes, and reads of them in a page.
 /// fn take<T: Function>(device: &Device<T>, passive: &mut Passive) -> Result<CommonBuffers<1>> {
 ///     const CARD: BusMaster = BusMaster::new(32, 0x1_0000);
 ///     DmaAdapter::get(device, &CARD, passive)?.with_common_buffers([4096], Caching::Cached, passive)
@@ -175,7 +175,7 @@ impl Drop for DmaAdapter {
         while self.lists().0.load(Ordering::Acquire) != 0 {
             event::delay_milliseconds(1, &mut passive);
         }
-        // SAFETY: gotten once, and at PASSIVE_LEVEL; nothing of it is mapped, and nobody has it any more.
+        // SAFETY: gotten once, and at PASSIVE_LEVEL; nothing of it is mapped, and it is no longer used.
         unsafe {
             let put: unsafe extern "system" fn(*mut DMA_ADAPTER) =
                 routine(self.adapter, DMA_OPERATIONS::PutDmaAdapter);
@@ -206,16 +206,16 @@ mod tests {
 
     #[test]
     fn widths_are_said_by_the_bits_that_every_windows_knows_where_there_are_any() {
-        let told = |bits| {
+        let said = |bits| {
             let description = BusMaster::new(bits, 4096).description();
             let flags = [Description::Dma32BitAddresses, Description::Dma64BitAddresses];
             (description.get(Description::Version), flags.map(|flag| description.get(flag)))
         };
-        assert_eq!(told(24), (2, [0, 0]));
-        assert_eq!(told(28), (3, [0, 0]));
-        assert_eq!(told(32), (2, [1, 0]));
-        assert_eq!(told(40), (3, [1, 0]));
-        assert_eq!(told(64), (2, [1, 1]));
+        assert_eq!(said(24), (2, [0, 0]));
+        assert_eq!(said(28), (3, [0, 0]));
+        assert_eq!(said(32), (2, [1, 0]));
+        assert_eq!(said(40), (3, [1, 0]));
+        assert_eq!(said(64), (2, [1, 1]));
     }
 
     #[test]

@@ -74,7 +74,7 @@ fn ask(what: Asked) {
     ASKED.with_borrow_mut(|asked| asked.push(what));
 }
 
-/// The device interrupts, by this message or by its line; whether somebody is connected, and claims it.
+/// The device interrupts, by this message or by its line; whether a routine is connected, and claims it.
 pub(super) fn interrupt(message: Option<u32>) -> bool {
     let connected =
         CONNECTED.with_borrow(|connected| connected.as_ref().map(|it| (it.routine, it.context, it.level)));

@@ -88,7 +88,7 @@ fn every_message_comes_with_its_number_to_one_state() {
     assert!(!fake::interrupt(Some(0)), "it is not claimed");
     assert_eq!(seen(&messages, &mut passive), [Some(3), Some(1), Some(0)]);
     drop(messages);
-    assert!(!fake::interrupt(Some(1)), "nobody is connected");
+    assert!(!fake::interrupt(Some(1)), "no routine is connected");
     let (connect, end) = (Asked::Connect(CONNECT_MESSAGE_BASED), Asked::Disconnect(CONNECT_MESSAGE_BASED));
     let all = [connect, Asked::Dpc, Asked::Dpc, Asked::Synchronize, end, Asked::Flush];
     assert_eq!(fake::asked(), all, "the DPCs are flushed when no routine can request one");

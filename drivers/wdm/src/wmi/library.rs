@@ -74,7 +74,7 @@ const _: () = assert!(
     core::mem::offset_of!(Context, switch) as u64 == abi::WMILIB_CONTEXT::WmiFunctionControl.offset()
 );
 
-/// What the library is told of a driver: constants of its image.
+/// What the library gets of a driver: constants of its image.
 struct Tables<D>(PhantomData<D>);
 
 impl<D: Entry> Tables<D> {
@@ -134,7 +134,7 @@ impl KeptPath {
         let mut units = [0; PATH_CAPACITY];
         units.get_mut(..given.len()).ok_or(NtStatus::NAME_TOO_LONG)?.copy_from_slice(given);
         let kept = PoolBox::new(Self { string: UNICODE_STRING::zeroed(), units }, F::TAG, passive)?;
-        // SAFETY: the block is ours, and nobody else has seen it; its own string goes where it lies.
+        // SAFETY: the block is ours, and no other thread has seen it; its own string goes where it lies.
         unsafe {
             let units = (*kept.as_ptr()).units.get(..given.len()).unwrap_or_default();
             (*kept.as_ptr()).string = crate::text::unicode_string(units);
@@ -227,7 +227,7 @@ unsafe fn answer<F: Function>(
 /// The bytes of a buffer that the library gives.
 ///
 /// # Safety
-/// It is so long, and nobody else uses it meanwhile.
+/// It is so long, and not used elsewhere meanwhile.
 unsafe fn bytes<'a>(buffer: *mut u8, length: usize) -> &'a mut [u8] {
     match NonNull::new(buffer) {
         // SAFETY: the caller's promise; the system has filled it.

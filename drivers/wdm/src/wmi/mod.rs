@@ -104,7 +104,7 @@ pub trait DataBlock: 'static {
     const GUID: GUID;
     /// How many instances there are, numbered from 0.
     const INSTANCES: u32 = 1;
-    /// Its data are collected only while somebody wants them: see [`DataBlock::collect`].
+    /// Its data are collected only while a consumer wants them: see [`DataBlock::collect`].
     const EXPENSIVE: bool = false;
 
     /// The data of an instance.
@@ -172,7 +172,7 @@ pub trait EventBlock: 'static {
     /// How many instances there are, numbered from 0.
     const INSTANCES: u32 = 1;
 
-    /// Somebody listens from now on, or nobody any more. Events may be fired at any time; those that nobody listens to are lost.
+    /// The first consumer listens, or the last has left. Events may be fired at any time; without a consumer they are lost.
     ///
     /// # Errors
     /// Why they cannot be had.
@@ -316,7 +316,7 @@ const fn offers<F: Function>(guid: &GUID) -> bool {
 }
 
 impl<F: Function> Device<F> {
-    /// Fires an event (`WmiFireEvent`), which whoever listens to it gets. One that is not in [`Function::WMI`] does not compile.
+    /// Fires an event (`WmiFireEvent`), which all its consumers get. One that is not in [`Function::WMI`] does not compile.
     ///
     /// # Errors
     /// `STATUS_WMI_GUID_DISCONNECTED` while the device has not started yet, and once it is being removed; `STATUS_WMI_INSTANCE_NOT_FOUND`;

@@ -1,4 +1,4 @@
-//! What an administrator gets has no bytes that nobody has set.
+//! What an administrator gets has no bytes that were never set.
 use wdm::zerocopy::{FromBytes, Immutable, IntoBytes};
 
 #[derive(FromBytes, IntoBytes, Immutable)]

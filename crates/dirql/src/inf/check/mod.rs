@@ -155,7 +155,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// A value; empty if it is left out, or too long, which is told.
+    /// A value; empty if it is left out, or too long, which is a finding.
     fn value(&mut self, entry: Entry<'_>, index: usize) -> String {
         self.held(entry.value(index)).unwrap_or_default()
     }
@@ -166,7 +166,7 @@ impl<'a> Walk<'a> {
         all.filter(|(value, _)| !value.is_empty()).collect()
     }
 
-    /// The section that a directive leads to; that it is not there is told.
+    /// The section that a directive leads to; a finding if there is none.
     fn led_to(&mut self, name: &str, spot: Spot, by: &'static str) -> Option<Section<'a>> {
         let Some(section) = self.sections.get(name) else {
             let hint = match self.sections.nearest(name) {

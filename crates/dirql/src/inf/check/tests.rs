@@ -1,4 +1,4 @@
-//! A right file has no finding, and each finding is told by a file that is right but for it. Files as packages have them are in `tests/infs`.
+//! A right file has no finding, and each finding has a file that is right but for it. Files as packages have them are in `tests/infs`.
 
 use std::fs;
 use std::path::Path;
@@ -123,13 +123,13 @@ fn shown(findings: &[Finding]) -> String {
     findings.iter().map(line).collect()
 }
 
-fn told(text: &str) -> String {
+fn findings(text: &str) -> String {
     shown(&check("card.inf", text.as_bytes()).unwrap())
 }
 
 #[test]
 fn a_right_file_has_no_finding() {
-    assert_eq!(told(CARD), "");
+    assert_eq!(findings(CARD), "");
 }
 
 /// What stands in [`CARD`], what is written instead, and the beginning of a line that tells it.
@@ -447,9 +447,9 @@ fn each_mistake_is_told_at_its_place_with_what_to_do() {
     let mut failed = String::new();
     for (from, to, says) in MISTAKES {
         assert!(CARD.contains(from), "{from}");
-        let told = told(&CARD.replacen(from, to, 1));
-        if !told.lines().any(|line| line.starts_with(says)) {
-            failed += &format!("{from:?} → {to:?}\n  wanted {says}\n  told\n{told}\n");
+        let found = findings(&CARD.replacen(from, to, 1));
+        if !found.lines().any(|line| line.starts_with(says)) {
+            failed += &format!("{from:?} → {to:?}\n  wanted {says}\n  found\n{found}\n");
         }
     }
     assert!(failed.is_empty(), "{failed}");
@@ -496,9 +496,9 @@ fn they_say_the_same_in_every_encoding() {
             "\u{feff}".encode_utf16().chain(lines.encode_utf16()).flat_map(unit).collect()
         };
         let marked: Vec<u8> = "\u{feff}".bytes().chain(lines.bytes()).collect();
-        let told = check(&name, text.as_bytes()).unwrap();
+        let findings = check(&name, text.as_bytes()).unwrap();
         for bytes in [wide(u16::to_le_bytes), wide(u16::to_be_bytes), marked, lines.clone().into_bytes()] {
-            assert_eq!(check(&name, &bytes).unwrap(), told, "{name}");
+            assert_eq!(check(&name, &bytes).unwrap(), findings, "{name}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The figure of a run: who calls whom, from the application's request through dispatch routine, device, interrupt routine and
 //! DPC to its end, drawn as it happened, as text or as SVG.
 //!
-//! Each row is one step, in the lane of whoever takes it; an arrow leads from what causes a step to the step: a request to its
+//! Each row is one step, in the lane of its thread, routine or device; an arrow leads from a step's cause to the step: a request to its
 //! dispatch routine, a line or message to the interrupt routine, a queued DPC to its run, a completion to the application. It
 //! begins with the first request and ends with the last answer or verdict; register accesses in a row are one step.
 
@@ -16,7 +16,7 @@ use kernel::event::{Class, Event, Kind, Reader, Role, Stamp};
 use super::names::{bytes, status_text};
 use super::{Sink, SymbolBook};
 
-/// Steps that are drawn; a figure with more shows nobody anything.
+/// Steps that are drawn; a figure with more is unreadable.
 const MOST_ROWS: usize = 400;
 
 /// Who takes a step.
@@ -161,7 +161,7 @@ impl Figure {
         self.row(Row { stamp: *stamp, lane, text, cause });
     }
 
-    /// A request is answered: what completed it is the cause, however many a DPC completes before one of them is told.
+    /// A request is answered: what completed it is the cause, however many a DPC completes before the first is answered.
     fn answer(&mut self, stamp: &Stamp, request: u64, text: String) {
         let cause = self.completions.remove(&request).map(|(_, lane, text)| (lane, text));
         self.row(Row { stamp: *stamp, lane: Lane::Application, text, cause });
