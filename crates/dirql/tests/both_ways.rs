@@ -11,7 +11,7 @@ mod rig;
 
 use dirql::explore::{Policy, Rng};
 use dirql::readers::{Json, Sink, SymbolBook};
-use dirql::{Bench, Report, ScriptText};
+use dirql::{Bench, Outcome, Report, ScriptText};
 use rig::traffic::{self, Traffic};
 use rig::{Buffer, wanted};
 
@@ -63,6 +63,12 @@ impl Story<'_> {
         let Self { traffic: Traffic { sys, .. }, script, policy, processors } = self;
         let what = format!("{sys}, {policy}, {processors} processors");
         let plain = self.run(|bench| bench);
+        assert_eq!(
+            (&plain.1.failure, plain.1.outcome()),
+            (&None, Outcome::Clean),
+            "{what}\n{script}\n{}",
+            plain.1
+        );
         let unobserved = self.run(Bench::unobserved);
         let (fast_lines, fast) = self.traced(false);
         let (general_lines, general) = self.traced(true);

@@ -13,6 +13,9 @@ const THREADS: u64 = 8;
 /// Handles that a round of traffic opens.
 const HANDLES: u64 = 4;
 
+/// So many of them are overlapped.
+const OVERLAPPED: u64 = 2;
+
 /// A driver, its card, and what applications ask of it.
 #[derive(Clone, Copy)]
 pub(crate) struct Traffic {
@@ -36,12 +39,12 @@ const STOPS_AND_SLEEPS: &[&str] = &[
     "query-stop; cancel-stop",
 ];
 
-/// The text in which each `N` is a random number and each `H` is a handle.
-fn filled(template: &str, rng: &mut Rng) -> String {
+/// The text in which each `N` is a random number and each `H` is one of the first `handles`.
+fn filled(template: &str, handles: u64, rng: &mut Rng) -> String {
     let mut text = String::new();
     for word in template.split_inclusive(' ') {
         match word.trim_end() {
-            "H" => write!(text, "h{} ", rng.below(HANDLES)).unwrap(),
+            "H" => write!(text, "h{} ", rng.below(handles)).unwrap(),
             "N" => write!(text, "{} ", rng.below(64)).unwrap(),
             "u32:N" => write!(text, "u32:{} ", 1 + rng.below(15)).unwrap(),
             _ => text.push_str(word),
@@ -66,11 +69,12 @@ impl Traffic {
         let of =
             |all: &[&'static str], rng: &mut Rng| all[usize::try_from(rng.below(all.len() as u64)).unwrap()];
         for handle in 0..HANDLES {
-            writeln!(text, "open {} as h{handle} overlapped", self.device).unwrap();
+            let how = if handle < OVERLAPPED { " overlapped" } else { "" };
+            writeln!(text, "open {} as h{handle}{how}", self.device).unwrap();
         }
         for thread in 0..THREADS {
             for _ in 0..=rng.below(11) {
-                let request = filled(of(self.requests, rng), rng);
+                let request = filled(of(self.requests, rng), HANDLES, rng);
                 writeln!(text, "t{thread}: {request} expect any").unwrap();
                 if rng.one_in(4) {
                     writeln!(text, "t{thread}: wait {}us", rng.below(2_000)).unwrap();
@@ -80,7 +84,7 @@ impl Traffic {
         let mut begun = 0;
         if !self.waits.is_empty() {
             for _ in 0..rng.below(4) {
-                writeln!(text, "async a{begun} {}", filled(of(self.waits, rng), rng)).unwrap();
+                writeln!(text, "async a{begun} {}", filled(of(self.waits, rng), OVERLAPPED, rng)).unwrap();
                 begun += 1;
             }
         }
@@ -99,7 +103,7 @@ impl Traffic {
         for begun in 0..begun {
             writeln!(text, "cancel a{begun}; join a{begun} expect any").unwrap();
         }
-        text + &filled(self.holds, rng)
+        text + &filled(self.holds, HANDLES, rng)
             + "\n"
             + &(0..HANDLES).map(|handle| format!("close h{handle}\n")).collect::<String>()
     }
@@ -109,7 +113,7 @@ impl Traffic {
 pub(crate) const PCI9052: Traffic = Traffic {
     sys: "pci9052",
     card: Some("pci9052"),
-    device: r"\.\Pci9052-0",
+    device: r"\\.\Pci9052-0",
     requests: &[
         "read H N at N",
         "write H u32:N at N",
@@ -123,13 +127,13 @@ pub(crate) const PCI9052: Traffic = Traffic {
 };
 
 /// The C driver of the PCI 9052.
-pub(crate) const PCILINE: Traffic = Traffic { sys: "pciline", device: r"\.\PciLine0", ..PCI9052 };
+pub(crate) const PCILINE: Traffic = Traffic { sys: "pciline", device: r"\\.\PciLine0", ..PCI9052 };
 
 /// The Rust driver of the educational device.
 pub(crate) const EDU_RUST: Traffic = Traffic {
     sys: "edu_rust",
     card: Some("edu,factorial=25us"),
-    device: r"\.\EduRust-0",
+    device: r"\\.\EduRust-0",
     requests: &[
         "ioctl H 0x223000 in u32:N out 4",
         "ioctl H 0x223004 out 20",
@@ -144,7 +148,7 @@ pub(crate) const EDU_RUST: Traffic = Traffic {
 pub(crate) const EDU: Traffic = Traffic {
     sys: "edu",
     card: Some("edu,dma_mask=0xffffffffffffffff,factorial=25us,dma=10us"),
-    device: r"\.\Edu",
+    device: r"\\.\Edu",
     requests: &[
         "ioctl H 0x223000 in u32:N out 4",
         "ioctl H 0x223004 out 20",
@@ -159,7 +163,7 @@ pub(crate) const EDU: Traffic = Traffic {
 pub(crate) const CARD: Traffic = Traffic {
     sys: "card",
     card: Some("bench,delay=50us,dma=30us"),
-    device: r"\.\Card",
+    device: r"\\.\Card",
     requests: &["ioctl H 0x223400 in u32:N", "ioctl H 0x223410 out 4", "ioctl H 0x223410 out N"],
     waits: &["ioctl H 0x223400 in u32:N"],
     events: &[],
@@ -170,7 +174,7 @@ pub(crate) const CARD: Traffic = Traffic {
 pub(crate) const BENCH_RUST: Traffic = Traffic {
     sys: "bench_rust",
     card: Some("bench,msix=4"),
-    device: r"\.\BenchRust-0",
+    device: r"\\.\BenchRust-0",
     requests: &["ioctl H 0x222400 in u32:N", "ioctl H 0x222404 out 56", "ioctl H 0x222404 out N"],
     waits: &["ioctl H 0x222400 in u32:N"],
     events: STOPS_AND_SLEEPS,
@@ -181,7 +185,7 @@ pub(crate) const BENCH_RUST: Traffic = Traffic {
 pub(crate) const MESSAGE: Traffic = Traffic {
     sys: "message",
     card: Some("bench,msi=4"),
-    device: r"\.\Message",
+    device: r"\\.\Message",
     requests: &["ioctl H 0x226400 in u32:N", "ioctl H 0x226404 out 256", "ioctl H 0x226404 out N"],
     waits: &[],
     events: &[],
@@ -192,7 +196,7 @@ pub(crate) const MESSAGE: Traffic = Traffic {
 pub(crate) const QUEUE: Traffic = Traffic {
     sys: "queue",
     card: None,
-    device: r"\.\DirqlQueue",
+    device: r"\\.\DirqlQueue",
     requests: &["read H 4", "read H N", "write H u32:N", "ioctl H 0x222004 in u32:2"],
     waits: &["read H 4", "write H u32:N", "ioctl H 0x222000 in u32:5"],
     events: &[],
