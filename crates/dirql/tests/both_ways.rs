@@ -137,3 +137,8 @@ fn the_driver_with_messages() {
 fn the_driver_with_a_queue() {
     both_ways(traffic::QUEUE);
 }
+
+#[test]
+fn the_driver_of_the_benchmarks() {
+    both_ways(traffic::BENCH);
+}

@@ -20,6 +20,7 @@ const OVERLAPPED: u64 = 2;
 #[derive(Clone, Copy)]
 pub(crate) struct Traffic {
     pub(crate) sys: &'static str,
+    has_inf: bool,
     card: Option<&'static str>,
     device: &'static str,
     /// Requests that end by themselves: `N` stands for a random number, `H` for a handle.
@@ -57,8 +58,9 @@ impl Traffic {
     /// A machine with the driver and its card, and so many processors.
     pub(crate) fn bench(&self, processors: u32) -> Bench {
         let bench = Bench::new().driver(driver(&format!("{}.sys", self.sys))).processors(processors);
+        let bench = if self.has_inf { bench.inf(driver(&format!("{}.inf", self.sys))) } else { bench };
         match self.card {
-            Some(card) => bench.inf(driver(&format!("{}.inf", self.sys))).device(card),
+            Some(card) => bench.device(card),
             None => bench,
         }
     }
@@ -112,6 +114,7 @@ impl Traffic {
 /// The Rust driver of the PCI 9052.
 pub(crate) const PCI9052: Traffic = Traffic {
     sys: "pci9052",
+    has_inf: true,
     card: Some("pci9052"),
     device: r"\\.\Pci9052-0",
     requests: &[
@@ -132,6 +135,7 @@ pub(crate) const PCILINE: Traffic = Traffic { sys: "pciline", device: r"\\.\PciL
 /// The Rust driver of the educational device.
 pub(crate) const EDU_RUST: Traffic = Traffic {
     sys: "edu_rust",
+    has_inf: true,
     card: Some("edu,factorial=25us"),
     device: r"\\.\EduRust-0",
     requests: &[
@@ -147,6 +151,7 @@ pub(crate) const EDU_RUST: Traffic = Traffic {
 /// The C driver of the educational device.
 pub(crate) const EDU: Traffic = Traffic {
     sys: "edu",
+    has_inf: true,
     card: Some("edu,dma_mask=0xffffffffffffffff,factorial=25us,dma=10us"),
     device: r"\\.\Edu",
     requests: &[
@@ -162,6 +167,7 @@ pub(crate) const EDU: Traffic = Traffic {
 /// The C driver of the bench card.
 pub(crate) const CARD: Traffic = Traffic {
     sys: "card",
+    has_inf: true,
     card: Some("bench,delay=50us,dma=30us"),
     device: r"\\.\Card",
     requests: &["ioctl H 0x223400 in u32:N", "ioctl H 0x223410 out 4", "ioctl H 0x223410 out N"],
@@ -173,6 +179,7 @@ pub(crate) const CARD: Traffic = Traffic {
 /// The Rust driver of the bench card.
 pub(crate) const BENCH_RUST: Traffic = Traffic {
     sys: "bench_rust",
+    has_inf: true,
     card: Some("bench,msix=4"),
     device: r"\\.\BenchRust-0",
     requests: &["ioctl H 0x222400 in u32:N", "ioctl H 0x222404 out 56", "ioctl H 0x222404 out N"],
@@ -184,6 +191,7 @@ pub(crate) const BENCH_RUST: Traffic = Traffic {
 /// The driver with messages.
 pub(crate) const MESSAGE: Traffic = Traffic {
     sys: "message",
+    has_inf: true,
     card: Some("bench,msi=4"),
     device: r"\\.\Message",
     requests: &["ioctl H 0x226400 in u32:N", "ioctl H 0x226404 out 256", "ioctl H 0x226404 out N"],
@@ -195,10 +203,34 @@ pub(crate) const MESSAGE: Traffic = Traffic {
 /// The driver with a queue.
 pub(crate) const QUEUE: Traffic = Traffic {
     sys: "queue",
+    has_inf: false,
     card: None,
     device: r"\\.\DirqlQueue",
     requests: &["read H 4", "read H N", "write H u32:N", "ioctl H 0x222004 in u32:2"],
     waits: &["read H 4", "write H u32:N", "ioctl H 0x222000 in u32:5"],
     events: &[],
     holds: "ioctl h0 0x222004 in u32:2",
+};
+
+/// The driver of the benchmarks: its writes are buffered, and each ends in an interrupt.
+pub(crate) const BENCH: Traffic = Traffic {
+    sys: "bench",
+    has_inf: false,
+    card: Some("pci9052"),
+    device: r"\\.\DirqlBench",
+    requests: &[
+        "write H u32:N",
+        "write H u32:N at N",
+        "read H N",
+        "ioctl H 0x222C00 in u32:N",
+        "ioctl H 0x222C10 in u32:N",
+        "ioctl H 0x222C18 in u32:N",
+        "ioctl H 0x222C1C in u32:N",
+        "ioctl H 0x222C30 in u32:N",
+        "ioctl H 0x222C34 in u32:N",
+    ],
+    waits: &["write H u32:N"],
+    events: &[],
+    // Those that use what there is once.
+    holds: "write h0 u32:1; write h2 u32:2; ioctl h2 0x222C20 in u32:20; ioctl h0 0x222C24 in u32:20",
 };
