@@ -159,7 +159,7 @@ pub fn cancel(cx: &mut Cx<'_>, timer: DriverPtr<EX_TIMER>, parameters: DriverPtr
         let message = "ExCancelTimer was called with parameters; drivers must pass NULL".to_owned();
         cx.report(Verdict::warning("ex-timer", message));
     }
-    Ok(cx.with(|k| k.ke.timers.cancel_timer(timer.address)))
+    Ok(timer::cancel_any(cx, timer.cast()))
 }
 
 /// `ExDeleteTimer`: whether it was cancelled. The timer goes when nothing of it is set, queued or running any more.
