@@ -186,12 +186,12 @@ pub fn delete(
         let callback = cx.read(parameters + EXT_DELETE_PARAMETERS::DeleteCallback)?;
         (callback, cx.read(parameters + EXT_DELETE_PARAMETERS::DeleteContext)?.address)
     };
-    let (cancelled, busy) = cx.with(|k| {
-        let cancelled = cancel && k.ke.timers.cancel_timer(timer.address);
+    let cancelled = cancel && timer::cancel_any(cx, timer.cast());
+    let busy = cx.with(|k| {
         if let Some(known) = k.ex.timers.get_mut(&timer.address) {
             known.deleted = Some(Deletion { callback, context, waits: wait });
         }
-        (cancelled, k.ke.timers.is_set(timer.address) || dpc::is_active(k, timer.address))
+        k.ke.timers.is_set(timer.address) || dpc::is_active(k, timer.address)
     });
     if wait {
         dpc::wait_until_over(cx, timer.address)?;
