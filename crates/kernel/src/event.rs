@@ -388,7 +388,7 @@ events! {
     LockAcquired = "lock-acquired" detail {
         /// Its address.
         lock: u64 as Hex,
-        /// What it is: `spin-lock`, `shared-spin-lock`, `fast-mutex`, `resource`, `shared-resource`, …
+        /// What it is: `spin lock`, `shared spin lock`, `exclusive spin lock`, `fast mutex`, `resource`, `shared resource`.
         kind: LockKind as Text,
     }
     /// A lock was given back.

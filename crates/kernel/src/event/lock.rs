@@ -24,12 +24,12 @@ impl LockKind {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::Spin => "spin-lock",
-            Self::SharedSpin => "shared-spin-lock",
-            Self::ExclusiveSpin => "exclusive-spin-lock",
-            Self::FastMutex => "fast-mutex",
+            Self::Spin => "spin lock",
+            Self::SharedSpin => "shared spin lock",
+            Self::ExclusiveSpin => "exclusive spin lock",
+            Self::FastMutex => "fast mutex",
             Self::Resource => "resource",
-            Self::SharedResource => "shared-resource",
+            Self::SharedResource => "shared resource",
         }
     }
 }

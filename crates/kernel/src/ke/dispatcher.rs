@@ -273,7 +273,7 @@ pub(crate) fn signal(cx: &mut Cx<'_>, header: Header, state: i32, boost: u8) -> 
         Ok(before)
     });
     let before = result.map_err(|broken| stop(cx, header, broken))?;
-    if cx.is_heard(EventKind::Signalled) {
+    if cx.nt().wants(EventKind::Signalled) {
         let (object, kind) = (header.address, cx.read(header + DISPATCHER_HEADER::Type)?);
         cx.emit(Event::Signalled { object, kind, before: before.cast_unsigned() });
     }

@@ -35,7 +35,7 @@ pub fn initialize(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>, kind: u32, signaled
 /// A verdict if it is no event; with Driver Verifier's DDI checks, with `wait` above APC_LEVEL too; [`engine::Leave`] of what runs at once.
 pub fn set(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>, increment: i32, wait: bool) -> Flow<i32> {
     if !wait
-        && !cx.is_heard(EventKind::Signalled)
+        && !cx.nt().wants(EventKind::Signalled)
         && let Some(before) = cx.with(|k| wait_fast::signal(k, event.cast(), boost(increment)))
     {
         irql::settle(cx)?;
