@@ -351,6 +351,9 @@ pub(crate) struct View {
     /// One event a line, as JSON (docs/events.md); the last line, `end`, tells the outcome
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,
+    /// Of events only these kinds, with commas between them (docs/events.md), or `all`: then the details too, which are not written otherwise
+    #[arg(long, value_name = "KINDS", requires = "json", value_parser = kinds)]
+    pub(crate) events: Option<Kinds>,
     /// Only what the driver prints, and the verdict
     #[arg(long)]
     pub(crate) quiet: bool,
@@ -510,6 +513,16 @@ fn size(text: &str) -> Result<u64, String> {
     let number: u64 =
         digits.parse().map_err(|_| "write bytes, or a number with K, M or G: 64M".to_owned())?;
     number.checked_mul(1 << shift).ok_or_else(|| "that is more than there is".to_owned())
+}
+
+/// Kinds of events.
+#[derive(Clone)]
+pub(crate) struct Kinds(pub(crate) Vec<dirql::readers::Kind>);
+
+fn kinds(list: &str) -> Result<Kinds, String> {
+    dirql::readers::kinds(list)
+        .map(Kinds)
+        .map_err(|name| format!("there is no kind of event `{name}`: docs/events.md lists them"))
 }
 
 /// Readers that judge.

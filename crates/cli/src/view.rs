@@ -100,7 +100,13 @@ impl<'a> Show<'a> {
             Some(Only::Wmi) if self.view.json => {
                 bench.reader(Json::new(out, symbols).only(WmiText::is_about))
             }
-            _ if self.view.json => bench.reader(Json::new(out, symbols)),
+            _ if self.view.json => {
+                let json = Json::new(out, symbols);
+                bench.reader(match &self.view.events {
+                    Some(kinds) => json.of(kinds.0.clone()),
+                    None => json,
+                })
+            }
             Some(Only::Tree) => bench.reader(Trees::new(out)),
             Some(Only::Wmi) => bench.reader(WmiText::new(out)),
             None if self.view.quiet => bench.reader(Prints::new(out)),

@@ -6,7 +6,11 @@
 
 mod rig;
 
-use dirql::{Bench, Outcome, Report, rules as known};
+use std::cell::Cell;
+use std::rc::Rc;
+
+use dirql::explore::Bounds;
+use dirql::{Bench, Outcome, Report, ScriptText, rules as known};
 use kernel::event::{Event, Judgement, Kind, Reader, Stamp};
 use kernel::verdict::{Tier, Verdict};
 use rig::{driver, start, start_unheard, try_play};
@@ -92,6 +96,24 @@ fn a_fault_of_dirqls_own_is_no_drivers() {
     assert_eq!(report.outcome(), Outcome::OurFault, "{report}");
     assert_eq!(report.our_fault.as_deref(), Some("the story's reader says so"));
     assert!(report.verdict.is_none(), "{report}");
+}
+
+#[test]
+fn a_search_goes_on_behind_a_schedule_that_a_reader_has_stopped() {
+    let reader = Of("KeFlushQueuedDpcs", || finding(Tier::Error), false);
+    let bench = Bench::new().driver(driver("clocks.sys")).unobserved().reader(reader);
+    let play = ScriptText::typed(&format!("open {NAME} as f; ioctl f 0x222834")).play().unwrap();
+    let bounds = Bounds { schedules: 4, ..Bounds::default() };
+    let stopped = Rc::new(Cell::new(0));
+    let count = Rc::clone(&stopped);
+    let looks = move |report: &Report| {
+        assert_eq!(report.expect_verdict().message, "the story's reader says so", "{report}");
+        count.set(count.get() + 1);
+        false
+    };
+    let searched = bench.search(&play, &bounds, looks).unwrap();
+    let made: u64 = searched.schedules.iter().sum();
+    assert!(made >= 1 && stopped.get() >= 1, "{made} schedules, {} of them stopped", stopped.get());
 }
 
 /// The driver's misdeed with these readers attached.

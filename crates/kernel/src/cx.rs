@@ -9,7 +9,7 @@ use abi::{Code, DriverPtr};
 use engine::{BadAddress, Engine, Flow, Leave, Point, Stack, TouchKind};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-use crate::event::Event;
+use crate::event::{Event, Kind};
 use crate::mm::special_pool;
 use crate::nt::Nt;
 use crate::verdict::Verdict;
@@ -53,6 +53,8 @@ pub struct Kernel {
     pub se: se::State,
     /// Data providers and who asks them.
     pub wmi: wmi::State,
+    /// A reader wants details: what has short ways that tell none takes the long one.
+    pub(crate) has_details: bool,
 }
 
 /// The context of a kernel routine: which machine, on whose behalf.
@@ -129,6 +131,14 @@ impl<'m> Cx<'m> {
     #[inline]
     pub(crate) fn emit_at(&self, level: u8, event: Event) {
         self.nt.emit_at(level, event);
+    }
+
+    /// A detail of this kind: its event is made only if a reader wants it. See [`Kind::is_detail`].
+    #[inline]
+    pub(crate) fn detail(&self, kind: Kind, event: impl FnOnce() -> Event) {
+        if self.nt.wants(kind) {
+            self.nt.emit_counted(event());
+        }
     }
 
     /// The number of the event that is emitted next.
@@ -313,6 +323,7 @@ impl Kernel {
             po: po::State::new(settings),
             ps: ps::State::new(settings),
             se: se::State::default(),
+            has_details: false,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! none of them.
 
 mod declaration;
+mod lock;
 mod role;
 
 use std::any::Any;
@@ -10,6 +11,7 @@ use engine::StrandId;
 
 pub use declaration::{Declared, Form, Value, Words};
 use declaration::{Field, events};
+pub use lock::LockKind;
 pub use role::{Class, Role};
 
 use crate::verdict::Verdict;
@@ -382,6 +384,128 @@ events! {
         /// The data: two hexadecimal digits for each byte.
         data: String as Text,
     }
+    /// A lock was acquired.
+    LockAcquired = "lock-acquired" detail {
+        /// Its address.
+        lock: u64 as Hex,
+        /// What it is: `spin lock`, `shared spin lock`, `exclusive spin lock`, `fast mutex`, `resource`, `shared resource`.
+        kind: LockKind as Text,
+    }
+    /// A lock was given back.
+    LockReleased = "lock-released" detail {
+        /// Its address.
+        lock: u64 as Hex,
+        /// As it was acquired; of a resource, `resource` in any case.
+        kind: LockKind as Text,
+    }
+    /// A dispatcher object was signalled, or given a count: by the call that the thread is in, by a timer that fired, or by the end of a
+    /// thread or process. What the end of an application's request signals is not here: that is its `answer`.
+    Signalled = "signalled" detail {
+        /// The object.
+        object: u64 as Hex,
+        /// `Type` of its DISPATCHER_HEADER.
+        kind: u8 as Number,
+        /// Its state before.
+        before: u32 as Number,
+    }
+    /// A timer was set.
+    TimerSet = "timer-set" detail {
+        /// The KTIMER.
+        timer: u64 as Hex,
+        /// When it is due, in 100 ns of interrupt time.
+        due: u64 as Number,
+        /// Its period in 100 ns; 0 if it fires once.
+        period: u64 as Number,
+    }
+    /// A timer fired.
+    TimerFired = "timer-fired" detail {
+        /// The KTIMER.
+        timer: u64 as Hex,
+    }
+    /// A timer that was set was cancelled.
+    TimerCancelled = "timer-cancelled" detail {
+        /// The KTIMER.
+        timer: u64 as Hex,
+    }
+    /// A thread carries out an APC: the end of a request that it has made.
+    ApcRun = "apc-run" detail {
+        /// What the APC is about: the IRP.
+        object: u64 as Hex,
+    }
+    /// A work item was queued.
+    WorkQueued = "work-queued" detail {
+        /// The `IO_WORKITEM` or `WORK_QUEUE_ITEM`.
+        item: u64 as Hex,
+        /// The routine.
+        routine: u64 as Code,
+    }
+    /// A worker thread takes a work item: the driver may queue or free it from now on.
+    WorkRun = "work-run" detail {
+        /// The item.
+        item: u64 as Hex,
+    }
+    /// A thread has ended.
+    ThreadEnded = "thread-ended" detail {
+        /// Its strand.
+        thread: StrandId as Number,
+    }
+    /// An IRP was allocated.
+    IrpAllocated = "irp-allocated" detail {
+        /// The IRP.
+        irp: u64 as Hex,
+        /// Its stack locations.
+        locations: u8 as Number,
+    }
+    /// An IRP was freed, or (`IoInitializeIrp`) is none any more.
+    IrpFreed = "irp-freed" detail {
+        /// The IRP.
+        irp: u64 as Hex,
+    }
+    /// A driver has answered an IRP with `STATUS_PENDING`.
+    IrpPending = "irp-pending" detail {
+        /// The IRP, which may be complete and gone.
+        irp: u64 as Hex,
+        /// The device object.
+        device: u64 as Hex,
+    }
+    /// An IRP was cancelled.
+    IrpCancelled = "irp-cancelled" detail {
+        /// The IRP.
+        irp: u64 as Hex,
+        /// The Cancel routine that is called for it; 0 if none is set.
+        routine: u64 as Code,
+    }
+    /// An MDL was built for nonpaged pool.
+    MdlBuilt = "mdl-built" detail {
+        /// The MDL.
+        mdl: u64 as Hex,
+    }
+    /// The pages of an MDL were locked.
+    MdlLocked = "mdl-locked" detail {
+        /// The MDL.
+        mdl: u64 as Hex,
+        /// How many.
+        pages: u64 as Number,
+    }
+    /// The pages of an MDL were unlocked.
+    MdlUnlocked = "mdl-unlocked" detail {
+        /// The MDL.
+        mdl: u64 as Hex,
+    }
+    /// The pages of an MDL were mapped.
+    MdlMapped = "mdl-mapped" detail {
+        /// The MDL.
+        mdl: u64 as Hex,
+        /// Where.
+        address: u64 as Hex,
+    }
+    /// A mapping of an MDL's pages was taken away.
+    MdlUnmapped = "mdl-unmapped" detail {
+        /// The MDL.
+        mdl: u64 as Hex,
+        /// Where it was.
+        address: u64 as Hex,
+    }
 }
 
 /// What a reader concludes from the events it has read.
@@ -398,6 +522,13 @@ pub enum Judgement {
 pub trait Reader {
     /// The kinds it wants: asked when it subscribes.
     fn wants(&self, kind: Kind) -> bool;
+    /// The details it wants, of the kinds for which [`Kind::is_detail`] holds; it gets none otherwise, whatever [`Reader::wants`] says. Where a
+    /// reader wants any, the kernel takes its long ways, which tell them: events, time and memory are the same, and the run is slower.
+    /// Asked when it subscribes.
+    fn wants_detail(&self, kind: Kind) -> bool {
+        let _ = kind;
+        false
+    }
     /// Whether it looks at the names of the registers in [`Event::Device`]; they are left out if no reader does, because a card
     /// makes them anew for each access. Asked when it subscribes.
     fn reads_names(&self) -> bool {

@@ -164,6 +164,10 @@ struct Subscription {
     reader: Box<dyn Reader>,
 }
 
+fn is_wanted(reader: &dyn Reader, kind: Kind) -> bool {
+    if kind.is_detail() { reader.wants_detail(kind) } else { reader.wants(kind) }
+}
+
 /// [`Event::Call`] and [`Event::Return`].
 const EVENTS_OF_A_CALL: u64 = 2;
 
@@ -206,7 +210,7 @@ impl Nt {
     /// Adds a reader of events.
     pub fn subscribe(&self, reader: Box<dyn Reader>) {
         outside(|| {
-            let wanted = Kind::ALL.iter().filter(|kind| reader.wants(**kind));
+            let wanted = Kind::ALL.iter().filter(|kind| is_wanted(&*reader, **kind));
             let wants = wanted.fold(0, |bits, kind| bits | 1 << *kind as u8);
             self.wanted.set(self.wanted.get() | wants);
             let reads_names = reader.wants(Kind::Device) && reader.reads_names();
@@ -214,8 +218,11 @@ impl Nt {
             let judges = reader.judges();
             self.readers.borrow_mut().push(Subscription { wants, judges, reader });
         });
-        let calls = self.wants(Kind::Call) || self.wants(Kind::Return);
-        self.kernel.borrow_mut().ke.are_told(self.wants(Kind::Irql), calls);
+        let details = Kind::ALL.iter().any(|kind| kind.is_detail() && self.wants(*kind));
+        let calls = self.wants(Kind::Call) || self.wants(Kind::Return) || details;
+        let mut kernel = self.kernel.borrow_mut();
+        kernel.has_details = details;
+        kernel.ke.are_told(self.wants(Kind::Irql) || details, calls);
     }
 
     /// Gives the machine another policy; the one it had comes back. On the host's side.
@@ -310,7 +317,7 @@ impl Nt {
     /// An event happens that no reader wants.
     #[inline]
     fn count(&self, kind: Kind) {
-        if kind != Kind::Irql {
+        if kind != Kind::Irql && !kind.is_detail() {
             self.events.set(self.events.get() + 1);
         }
     }

@@ -10,6 +10,7 @@ use std::num::NonZeroU64;
 use abi::{Code, DriverPtr};
 
 use crate::cx::Cx;
+use crate::event::Kind;
 use crate::ldr;
 use crate::verdict::StackLine;
 
@@ -93,11 +94,11 @@ pub(crate) fn moment(cx: &mut Cx<'_>) -> u64 {
     number
 }
 
-/// As [`moment`], if this one's stack was not asked for.
+/// As [`moment`], if this one's stack was not asked for, and no reader wants locks.
 #[inline]
 pub(crate) fn plain_moment(cx: &Cx<'_>) -> Option<u64> {
     let number = cx.next_event();
-    (number < cx.nt().witness.next.get()).then_some(number)
+    (number < cx.nt().witness.next.get() && !cx.nt().wants(Kind::LockAcquired)).then_some(number)
 }
 
 /// The same, of what a driver's `routine` did that has just returned: it is shown as the innermost line.

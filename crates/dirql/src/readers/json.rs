@@ -18,6 +18,8 @@ pub struct Json {
     out: Sink,
     symbols: SymbolBook,
     wanted: fn(Kind) -> bool,
+    /// Of these kinds only, details too; if there is no list, of all but details.
+    kinds: Option<Vec<Kind>>,
     /// What a line is put together in.
     line: Object,
 }
@@ -27,7 +29,7 @@ impl Json {
     #[must_use]
     pub fn new(out: Sink, symbols: SymbolBook) -> Self {
         out.line(&first_line());
-        Self { out, symbols, wanted: |_| true, line: Object::new() }
+        Self { out, symbols, wanted: |_| true, kinds: None, line: Object::new() }
     }
 
     /// Only events of these kinds.
@@ -35,6 +37,24 @@ impl Json {
     pub fn only(self, wanted: fn(Kind) -> bool) -> Self {
         Self { wanted, ..self }
     }
+
+    /// Only events of these kinds, details among them.
+    #[must_use]
+    pub fn of(self, kinds: Vec<Kind>) -> Self {
+        Self { kinds: Some(kinds), ..self }
+    }
+}
+
+/// The kinds that a list names: names with commas between them, or `all`.
+///
+/// # Errors
+/// The first name that no kind has.
+pub fn kinds(list: &str) -> Result<Vec<Kind>, String> {
+    if list == "all" {
+        return Ok(Kind::ALL.to_vec());
+    }
+    let find = |name: &str| Kind::ALL.iter().find(|kind| kind.name() == name).copied();
+    list.split(',').map(|name| find(name.trim()).ok_or_else(|| name.to_owned())).collect()
 }
 
 /// The line instead of events that are left out, because they would be more bytes than `most`.
@@ -54,7 +74,11 @@ fn first_line() -> String {
 
 impl Reader for Json {
     fn wants(&self, kind: Kind) -> bool {
-        (self.wanted)(kind)
+        (self.wanted)(kind) && self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&kind))
+    }
+
+    fn wants_detail(&self, kind: Kind) -> bool {
+        self.kinds.as_ref().is_some_and(|kinds| kinds.contains(&kind))
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {

@@ -40,12 +40,15 @@ Each event has
 
 | field | form | meaning |
 | --- | --- | --- |
-| `n` | number | its number. An `irql` event has that of what comes next: changes of level are not counted |
+| `n` | number | its number. An `irql` event, and a detail, has that of what comes next: they are not counted |
 | `t` | number | the machine's clock, nanoseconds |
 | `cpu` | number | the processor |
 | `irql` | number | its IRQL |
 | `strand` | number | the thread that runs, as `thread` events name it; 0 is the scheduler |
 | `event` | text | its kind |
+
+A *detail* is only there where it is asked for: `--events all`, or `--events` with a list of the kinds that are wanted. The machine then takes its
+long ways, and is slower; what happens is the same.
 
 A request of an application is known by the `n` of its `request`: `irp-sent` and `answer` have it as `request`. An IRP is known by the `n` of the
 `irp-sent` with which it was first sent, `id`: addresses are used again.
@@ -60,6 +63,9 @@ pub fn page() -> String {
     for kind in Kind::ALL {
         // A string takes what is written to it.
         let _ = write!(page, "\n## {}\n\n{}\n", kind.name(), kind.meaning().trim());
+        if kind.is_detail() {
+            page.push_str("\nA detail.\n");
+        }
         let _ = write!(page, "\n| field | form | meaning |\n| --- | --- | --- |\n");
         for field in kind.fields() {
             let _ = writeln!(page, "| `{}` | {} | {} |", field.name, form(field.form), field.meaning.trim());

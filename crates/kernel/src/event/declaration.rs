@@ -162,7 +162,9 @@ pub struct Declared {
 }
 
 macro_rules! events {
-    ($($(#[doc = $doc:literal])* $name:ident = $text:literal {
+    (@is) => { false };
+    (@is detail) => { true };
+    ($($(#[doc = $doc:literal])* $name:ident = $text:literal $($detail:ident)? {
         $($(#[doc = $fdoc:literal])* $field:ident: $type:ty as $form:ident),* $(,)?
     })*) => {
         /// Something that happened.
@@ -207,6 +209,16 @@ macro_rules! events {
                         form: Form::$form,
                         meaning: concat!($($fdoc),*),
                     }),*],)*
+                }
+            }
+
+            /// Whether it is a detail: nothing counts such events, they are built only where a reader asks for their kind by
+            /// [`Reader::wants_detail`], and each has the number of the counted event that comes next.
+            #[must_use]
+            #[inline]
+            pub const fn is_detail(self) -> bool {
+                match self {
+                    $(Kind::$name => events!(@is $($detail)?),)*
                 }
             }
 

@@ -8,6 +8,7 @@ use abi::{DriverPtr, FAST_MUTEX, KEVENT};
 use engine::{Flow, Leave};
 
 use crate::cx::Cx;
+use crate::event::{Event, Kind, LockKind};
 use crate::ke::{event, irql, region, thread, wait};
 use crate::verdict::Verdict;
 use crate::witness;
@@ -126,12 +127,17 @@ fn lock(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<()> {
     let thread = thread::current_object(cx);
     let acquired = witness::moment(cx);
     cx.with(|k| k.ex.mutexes.insert(mutex.address, acquired));
-    cx.write(mutex + FAST_MUTEX::Owner, thread)
+    cx.write(mutex + FAST_MUTEX::Owner, thread)?;
+    let lock = mutex.address;
+    cx.detail(Kind::LockAcquired, || Event::LockAcquired { lock, kind: LockKind::FastMutex });
+    Ok(())
 }
 
 fn unlock(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     cx.with(|k| k.ex.mutexes.remove(mutex.address));
     cx.write(mutex + FAST_MUTEX::Owner, DriverPtr::NULL)?;
+    let lock = mutex.address;
+    cx.detail(Kind::LockReleased, || Event::LockReleased { lock, kind: LockKind::FastMutex });
     let count = cx.read(mutex + FAST_MUTEX::Count)?.wrapping_add(1);
     cx.write(mutex + FAST_MUTEX::Count, count)?;
     if count <= 0 {

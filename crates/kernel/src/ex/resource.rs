@@ -10,6 +10,7 @@ use abi::{DriverPtr, ERESOURCE, KEVENT, OWNER_ENTRY, RESOURCE_NOT_OWNED, Resourc
 use engine::{Flow, Leave};
 
 use crate::cx::{Cx, Kernel};
+use crate::event::{Event, Kind, LockKind};
 use crate::ke::{event, irql, region, thread, wait, who_waits};
 use crate::mm::pool;
 use crate::verdict::Verdict;
@@ -253,6 +254,7 @@ fn acquire(
     })?;
     if taken {
         note_acquired(cx, resource, thread);
+        tell_acquired(cx, resource, exclusive);
     }
     if taken || !may_wait {
         show(cx, resource)?;
@@ -285,7 +287,13 @@ fn wait_for(cx: &mut Cx<'_>, resource: Resource, name: &str, waiter: Waiter) -> 
     show(cx, resource)?;
     let _woken = wait::for_object(cx, event)?;
     note_acquired(cx, resource, waiter.thread);
+    tell_acquired(cx, resource, waiter.exclusive);
     pool::free(cx, event)
+}
+
+fn tell_acquired(cx: &Cx<'_>, resource: Resource, exclusive: bool) {
+    let kind = if exclusive { LockKind::Resource } else { LockKind::SharedResource };
+    cx.detail(Kind::LockAcquired, || Event::LockAcquired { lock: resource.address, kind });
 }
 
 /// The current thread has acquired it, first or once more.
@@ -357,6 +365,8 @@ fn release_as(cx: &mut Cx<'_>, resource: Resource, name: &str, thread: u64) -> F
         return Err(not_owned(cx, resource, thread, message));
     };
     show(cx, resource)?;
+    let lock = resource.address;
+    cx.detail(Kind::LockReleased, || Event::LockReleased { lock, kind: LockKind::Resource });
     wake(cx, woken)
 }
 

@@ -8,6 +8,7 @@ use abi::DriverPtr;
 use engine::Flow;
 
 use crate::cx::{Cx, Kernel};
+use crate::event::{Event, Kind};
 use crate::ke::processor::{DISPATCH_LEVEL, WaitsFor};
 use crate::ke::spinlock::{Held, Mode};
 use crate::ke::{irql, scheduler, spinlock};
@@ -188,6 +189,7 @@ fn give_back(cx: &mut Cx<'_>, lock: Lock, mode: Mode, name: &str) -> Flow<()> {
         k.ke.locks.remove(lock.address, k.ke.processor().number, mode);
         k.ke.unsettled();
     });
+    cx.detail(Kind::LockReleased, || Event::LockReleased { lock: lock.address, kind: mode.kind() });
     show(cx, lock)
 }
 

@@ -159,7 +159,7 @@ pub fn cancel(cx: &mut Cx<'_>, timer: DriverPtr<EX_TIMER>, parameters: DriverPtr
         let message = "ExCancelTimer was called with parameters; drivers must pass NULL".to_owned();
         cx.report(Verdict::warning("ex-timer", message));
     }
-    Ok(cx.with(|k| k.ke.timers.cancel_timer(timer.address)))
+    Ok(timer::cancel_any(cx, timer.cast()))
 }
 
 /// `ExDeleteTimer`: whether it was cancelled. The timer goes when nothing of it is set, queued or running any more.
@@ -186,12 +186,12 @@ pub fn delete(
         let callback = cx.read(parameters + EXT_DELETE_PARAMETERS::DeleteCallback)?;
         (callback, cx.read(parameters + EXT_DELETE_PARAMETERS::DeleteContext)?.address)
     };
-    let (cancelled, busy) = cx.with(|k| {
-        let cancelled = cancel && k.ke.timers.cancel_timer(timer.address);
+    let cancelled = cancel && timer::cancel_any(cx, timer.cast());
+    let busy = cx.with(|k| {
         if let Some(known) = k.ex.timers.get_mut(&timer.address) {
             known.deleted = Some(Deletion { callback, context, waits: wait });
         }
-        (cancelled, k.ke.timers.is_set(timer.address) || dpc::is_active(k, timer.address))
+        k.ke.timers.is_set(timer.address) || dpc::is_active(k, timer.address)
     });
     if wait {
         dpc::wait_until_over(cx, timer.address)?;

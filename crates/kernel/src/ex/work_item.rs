@@ -8,7 +8,7 @@ use abi::{DriverPtr, INVALID_WORK_QUEUE_ITEM, LIST_ENTRY, WORK_QUEUE_ITEM};
 use engine::Flow;
 
 use crate::cx::Cx;
-use crate::event::Role;
+use crate::event::{Event, Kind, Role};
 use crate::ke;
 use crate::ke::callout::call_routine;
 use crate::se::impersonation;
@@ -40,12 +40,15 @@ pub fn queue(cx: &mut Cx<'_>, item: DriverPtr<WORK_QUEUE_ITEM>, queue: u32) -> F
     cx.write(link, item.cast())?;
     let queued = witness::moment(cx);
     cx.with(|k| k.ex.work_items.insert(item.address, queued));
+    let (at, routine) = (item.address, routine.address);
+    cx.detail(Kind::WorkQueued, || Event::WorkQueued { item: at, routine });
     ke::thread::spawn(cx, "work item", Box::new(move |cx| run(cx, item))).map(|_| ())
 }
 
 /// The driver may free or queue the item again as soon as its routine runs.
 fn run(cx: &mut Cx<'_>, item: DriverPtr<WORK_QUEUE_ITEM>) -> Flow<()> {
     cx.with(|k| k.ex.work_items.remove(&item.address));
+    cx.detail(Kind::WorkRun, || Event::WorkRun { item: item.address });
     cx.write((item + WORK_QUEUE_ITEM::List) + LIST_ENTRY::Flink, DriverPtr::NULL)?;
     let routine = cx.read(item + WORK_QUEUE_ITEM::WorkerRoutine)?;
     let parameter = cx.read(item + WORK_QUEUE_ITEM::Parameter)?;

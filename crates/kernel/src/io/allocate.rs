@@ -13,6 +13,7 @@ use super::packet::Packet;
 use super::priority_hint;
 use super::violation::io_manager;
 use crate::cx::Cx;
+use crate::event::{Event, Kind};
 use crate::mm::pool;
 use crate::ps::quota;
 use crate::verdict::Verdict;
@@ -83,6 +84,8 @@ pub(crate) fn packet(cx: &mut Cx<'_>, stack_size: u8, origin: Origin) -> Flow<Op
     }
     let owner = if origin == Origin::System { None } else { driver::calling(cx) };
     begin(cx, irp, origin, owner);
+    let at = irp.address;
+    cx.detail(Kind::IrpAllocated, || Event::IrpAllocated { irp: at, locations: stack_size });
     Ok(Some(Packet::new(irp, size, stack_size)))
 }
 
@@ -223,6 +226,7 @@ pub fn free(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
 /// Frees without asking.
 pub(crate) fn discard(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
     cx.with(|k| k.io.frames.forget(irp.address));
+    cx.detail(Kind::IrpFreed, || Event::IrpFreed { irp: irp.address });
     if cx.with(|k| k.io.irps.retire(irp.address)) { pool::free(cx, irp) } else { Ok(()) }
 }
 

@@ -12,7 +12,7 @@ use super::allocate::not_an_irp;
 use super::violation::{device_name, io_manager};
 use super::{asked, irp, pending, routine};
 use crate::cx::Cx;
-use crate::event::Kind;
+use crate::event::{Event, Kind};
 use crate::pnp::node;
 use crate::verdict::Verdict;
 use crate::witness::{self, Noted};
@@ -49,6 +49,9 @@ pub fn call_driver(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: Drive
         pending::unwound(cx, frame);
     }
     let status = NtStatus(low_half(called?));
+    if status == NtStatus::PENDING {
+        cx.detail(Kind::IrpPending, || Event::IrpPending { irp: irp.address, device: device.address });
+    }
     pending::returned(cx, frame, dispatch, status)?;
     Ok(status)
 }

@@ -13,7 +13,7 @@ use super::pending;
 use super::routine;
 use super::violation::{device_name, request_name};
 use crate::cx::{Cx, Kernel};
-use crate::event::Role;
+use crate::event::{Event, Kind, Role};
 use crate::ke;
 use crate::ke::user_apc::WaitMode;
 use crate::mm::pool;
@@ -100,6 +100,7 @@ fn cancel_if(cx: &mut Cx<'_>, irp: u64, is_meant: &dyn Fn(&Kernel, u64) -> bool)
 fn cancel_locked(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, old: u8) -> Flow<bool> {
     cx.write(irp + IRP::Cancel, 1)?;
     let routine = take_routine(cx, irp)?;
+    cx.detail(Kind::IrpCancelled, || Event::IrpCancelled { irp: irp.address, routine: routine.address });
     if routine.is_null() {
         release(cx, old)?;
         return Ok(false);

@@ -12,7 +12,7 @@ use super::change;
 use super::violation::device_name;
 use super::{driver, routine, unload};
 use crate::cx::Cx;
-use crate::event::Role;
+use crate::event::{Event, Kind, Role};
 use crate::mm::pool;
 use crate::se::impersonation;
 use crate::verdict::Verdict;
@@ -179,10 +179,12 @@ fn queue_as(
     ob::object::reference(cx, DriverPtr::<()>::new(object))?;
     let queued = Queued { at: witness::moment(cx), routine: routine.address };
     cx.with(|k| change(&mut k.io.work_items, item.address, |item| item.queued = Some(queued)));
+    cx.detail(Kind::WorkQueued, || Event::WorkQueued { item: item.address, routine: routine.address });
     let kept = unload::begin_work(cx, object);
     let work = Box::new(move |cx: &mut Cx<'_>| {
         // From here on the driver may free the item or queue it again.
         cx.with(|k| change(&mut k.io.work_items, item.address, |item| item.queued = None));
+        cx.detail(Kind::WorkRun, || Event::WorkRun { item: item.address });
         let arguments = [object, context, item.address];
         let arguments = if matches!(form, Form::Plain) { &arguments[..2] } else { &arguments[..] };
         routine::call(cx, Role::WorkItem, routine, item.address, arguments)?;

@@ -14,6 +14,7 @@ use super::processor::{APC_LEVEL, PASSIVE_LEVEL};
 use super::thread::{State, Thread};
 use super::{irql, scheduler, slice};
 use crate::cx::{Cx, Kernel};
+use crate::event::{Event, Kind};
 use crate::io::completion_notice::CompletionNotice;
 
 /// What a thread is to do.
@@ -75,6 +76,7 @@ fn is_pending_for(k: &Kernel, strand: StrandId) -> bool {
 /// As what it does; [`engine::Leave`] if the machine ends meanwhile.
 pub(crate) fn deliver(cx: &mut Cx<'_>) -> Flow<()> {
     while let Some(apc) = cx.with(take) {
+        cx.detail(Kind::ApcRun, || Event::ApcRun { object: apc.whose });
         irql::set(cx, APC_LEVEL);
         apc.work.tell(cx)?;
         irql::set(cx, PASSIVE_LEVEL);

@@ -12,6 +12,7 @@ use super::mutex::Owned;
 use super::scheduler;
 use super::thread::State;
 use crate::cx::{Cx, Kernel};
+use crate::event::{Event, Kind as EventKind};
 use crate::verdict::Verdict;
 
 /// The kinds of dispatcher objects, as `DISPATCHER_HEADER.Type` has them.
@@ -271,7 +272,12 @@ pub(crate) fn signal(cx: &mut Cx<'_>, header: Header, state: i32, boost: u8) -> 
         }
         Ok(before)
     });
-    result.map_err(|broken| stop(cx, header, broken))
+    let before = result.map_err(|broken| stop(cx, header, broken))?;
+    if cx.nt().wants(EventKind::Signalled) {
+        let (object, kind) = (header.address, cx.read(header + DISPATCHER_HEADER::Type)?);
+        cx.emit(Event::Signalled { object, kind, before: before.cast_unsigned() });
+    }
+    Ok(before)
 }
 
 /// The verdict on an object whose memory or wait list is bad.

@@ -8,6 +8,7 @@ use super::dispatcher::{self, Kind};
 use super::processor::APC_LEVEL;
 use super::{irql, wait_fast};
 use crate::cx::Cx;
+use crate::event::Kind as EventKind;
 use crate::verdict::Verdict;
 
 const EVENTS: &[Kind] = &[Kind::NotificationEvent, Kind::SynchronizationEvent];
@@ -33,7 +34,10 @@ pub fn initialize(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>, kind: u32, signaled
 /// # Errors
 /// A verdict if it is no event; with Driver Verifier's DDI checks, with `wait` above APC_LEVEL too; [`engine::Leave`] of what runs at once.
 pub fn set(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>, increment: i32, wait: bool) -> Flow<i32> {
-    if !wait && let Some(before) = cx.with(|k| wait_fast::signal(k, event.cast(), boost(increment))) {
+    if !wait
+        && !cx.nt().wants(EventKind::Signalled)
+        && let Some(before) = cx.with(|k| wait_fast::signal(k, event.cast(), boost(increment)))
+    {
         irql::settle(cx)?;
         return Ok(before);
     }

@@ -10,6 +10,7 @@ use engine::{Flow, TakenLock};
 use super::processor::{DISPATCH_LEVEL, WaitsFor};
 use super::{irql, scheduler};
 use crate::cx::{Cx, Kernel};
+use crate::event::{Event, Kind, LockKind};
 use crate::verdict::Verdict;
 use crate::witness;
 
@@ -25,6 +26,17 @@ pub(crate) enum Mode {
     Shared,
     /// An `EX_SPIN_LOCK`.
     Alone,
+}
+
+impl Mode {
+    /// As events have it.
+    pub(crate) const fn kind(self) -> LockKind {
+        match self {
+            Self::Plain => LockKind::Spin,
+            Self::Shared => LockKind::SharedSpin,
+            Self::Alone => LockKind::ExclusiveSpin,
+        }
+    }
 }
 
 /// Who holds a lock.
@@ -346,6 +358,7 @@ pub(crate) fn note_taken(cx: &mut Cx<'_>, lock: u64, mode: Mode, value: u64) {
     let taken = witness::moment(cx);
     let (since, place) = (cx.engine().now(), cx.engine().caller_rip());
     cx.with(|k| note(k, lock, (mode, value), (since, place, taken)));
+    cx.detail(Kind::LockAcquired, || Event::LockAcquired { lock, kind: mode.kind() });
 }
 
 /// As [`note_taken`]: in which mode and with what in the lock's memory; when, where, and the moment of that.
@@ -436,7 +449,7 @@ pub(crate) fn take_free(k: &mut Kernel, lock: SpinLock, place: u64, taken: u64) 
 #[inline]
 pub(crate) fn give_back_plainly(k: &mut Kernel, lock: SpinLock) -> bool {
     let here = k.ke.processor().number;
-    let own = k.ke.locks.is_own(lock.address, here, 1) && k.engine.write_plain(lock, &0);
+    let own = !k.has_details && k.ke.locks.is_own(lock.address, here, 1) && k.engine.write_plain(lock, &0);
     if own {
         k.ke.locks.remove(lock.address, here, Mode::Plain);
         k.a_lock_is_free();
@@ -452,7 +465,8 @@ fn give_back_at_once(k: &mut Kernel, lock: SpinLock, level: u8) -> Option<(u8, b
     let processor = k.ke.processor();
     let (old, here) = (k.level(), processor.number);
     let floor = processor.floors.last().copied().unwrap_or(0);
-    let may = floor <= level
+    let may = !k.has_details
+        && floor <= level
         && level <= old
         && (level >= DISPATCH_LEVEL || k.ke.locks.count(here) == 1)
         && k.ke.locks.is_own(lock.address, here, 1)
@@ -481,7 +495,12 @@ pub(crate) fn give_back(cx: &mut Cx<'_>, lock: SpinLock, value: u64, what: &str)
         }
         is_own
     });
-    if given_back { cx.write(lock, 0) } else { Err(not_held(cx, at, what)) }
+    if !given_back {
+        return Err(not_held(cx, at, what));
+    }
+    cx.write(lock, 0)?;
+    cx.detail(Kind::LockReleased, || Event::LockReleased { lock: at, kind: LockKind::Spin });
+    Ok(())
 }
 
 #[cold]

@@ -28,7 +28,7 @@ use super::{
     affinity, budget, bugcheck_callback, event, integrity, irql, patience, processor, queue, scheduler, stack,
 };
 use crate::cx::{Cx, Kernel};
-use crate::event::{Event, Kind};
+use crate::event::{Event, Kind, Kind as EventKind};
 use crate::io;
 use crate::mm::pool;
 use crate::mm::stack::{self as memory, KernelStack};
@@ -573,6 +573,7 @@ fn end(cx: &mut Cx<'_>, id: StrandId, is_drivers: bool, result: Flow<()>) -> Flo
     impersonation::thread_ended(cx, object)?;
     cx.with(|k| queue::leave(k, id));
     let header = (object + KTHREAD::Header).cast::<DISPATCHER_HEADER>();
+    cx.detail(EventKind::ThreadEnded, || Event::ThreadEnded { thread: id });
     dispatcher::signal(cx, header, 1, 0)?;
     if process != ps::process::SYSTEM {
         ps::process::thread_ended(cx, process, id)?;

@@ -12,6 +12,7 @@ use super::time::{self, Due};
 use super::timer_queue::{Expired, Setting};
 use super::{dpc, irql, patience};
 use crate::cx::{Cx, Kernel};
+use crate::event::{Event, Kind as EventKind};
 use crate::ex;
 use crate::verdict::Verdict;
 use crate::witness;
@@ -124,6 +125,8 @@ fn set_for(
 /// Sets a timer, a driver's or the kernel's: returns whether it was set already.
 pub(crate) fn start(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, setting: Setting) -> Flow<bool> {
     let was_set = cx.with(|k| k.ke.timers.cancel_timer(timer.address));
+    let Setting { due: Due { time: due, .. }, period, .. } = setting;
+    cx.detail(EventKind::TimerSet, || Event::TimerSet { timer: timer.address, due, period });
     cx.write((timer + KTIMER::Header) + DISPATCHER_HEADER::SignalState, 0)?;
     cx.write(timer + KTIMER::DueTime, setting.due.time)?;
     if setting.due.time <= time::interrupt_time(cx.engine()) {
@@ -158,7 +161,16 @@ fn add(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, setting: Setting) {
 /// A verdict if it is no timer.
 pub fn cancel(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>) -> Flow<bool> {
     dispatcher::expect(cx, timer.cast(), "KeCancelTimer", TIMERS)?;
-    Ok(cx.with(|k| k.ke.timers.cancel_timer(timer.address)))
+    Ok(cancel_any(cx, timer))
+}
+
+/// Cancels a timer, whoever's it is: whether it was set.
+pub(crate) fn cancel_any(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>) -> bool {
+    let was_set = cx.with(|k| k.ke.timers.cancel_timer(timer.address));
+    if was_set {
+        cx.detail(EventKind::TimerCancelled, || Event::TimerCancelled { timer: timer.address });
+    }
+    was_set
 }
 
 /// `KeReadStateTimer`: whether it is signaled.
@@ -243,6 +255,7 @@ fn expire_timer(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, setting: Setting) -> 
         cx.write(timer + KTIMER::DueTime, next)?;
         add(cx, timer, Setting { due: Due { time: next, absolute: false }, ..setting });
     }
+    cx.detail(EventKind::TimerFired, || Event::TimerFired { timer: timer.address });
     dispatcher::signal(cx, timer.cast(), 1, 0)?;
     if ex::timer::expired(cx, timer)? {
         return Ok(());

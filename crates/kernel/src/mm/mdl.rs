@@ -16,6 +16,7 @@ use engine::{Flow, Leave};
 use super::space::Zone;
 use super::{mdl_map, paging, physical, pool, shadow};
 use crate::cx::Cx;
+use crate::event::{Event, Kind};
 use crate::ldr;
 use crate::verdict::Verdict;
 
@@ -196,7 +197,9 @@ pub fn build_for_nonpaged_pool(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()>
     shadow::shared(cx, address, length);
     cx.write(mdl + MDL::MappedSystemVa, DriverPtr::new(address))?;
     cx.write(mdl + MDL::Process, DriverPtr::NULL)?;
-    set_flags(cx, mdl, before | MDL_SOURCE_IS_NONPAGED_POOL | of_device)
+    set_flags(cx, mdl, before | MDL_SOURCE_IS_NONPAGED_POOL | of_device)?;
+    cx.detail(Kind::MdlBuilt, || Event::MdlBuilt { mdl: mdl.address });
+    Ok(())
 }
 
 /// `IoBuildPartialMdl`: `target` comes to describe `length` bytes (0: all the rest) at `address` inside `source`.

@@ -13,6 +13,7 @@ use engine::{BadAddress, Flow};
 
 use super::{mdl, mdl_map, paging, physical, pool, shadow};
 use crate::cx::Cx;
+use crate::event::{Event, Kind};
 use crate::ex;
 use crate::exports::data::USER_PROBE_ADDRESS;
 use crate::ps;
@@ -116,6 +117,8 @@ pub(crate) fn lock_pages(
         let held = k.mm.mdl.held.entry(mdl.address).or_default();
         *held = mdl::Held { locked, ..mdl::Held::default() };
     });
+    let count = pages.len() as u64;
+    cx.detail(Kind::MdlLocked, || Event::MdlLocked { mdl: mdl.address, pages: count });
     Ok(Ok(()))
 }
 
@@ -148,6 +151,7 @@ pub fn unlock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
         return Err(cx.stop(Verdict::error("mdl-state", message).bug_check(0x76, [1, mdl.address, 0, 0])));
     }
     cx.with(|k| held.locked.iter().for_each(|&page| _ = k.mm.physical.unlock(page)));
+    cx.detail(Kind::MdlUnlocked, || Event::MdlUnlocked { mdl: mdl.address });
     let cleared = MDL_PAGES_LOCKED | MDL_IO_SPACE | MDL_MAPPED_TO_SYSTEM_VA | MDL_PARTIAL_HAS_BEEN_MAPPED;
     let flags = mdl::flags(cx, mdl)? & !cleared;
     mdl::set_flags(cx, mdl, flags)

@@ -15,6 +15,7 @@ use super::map::{self, Page};
 use super::space::Zone;
 use super::{io_space, mdl, physical, pool, reserved, shadow, user};
 use crate::cx::{Cx, Kernel};
+use crate::event::{Event, Kind};
 use crate::ex;
 use crate::ps;
 use crate::verdict::Verdict;
@@ -63,7 +64,10 @@ pub fn map_locked_pages_specify_cache(
     let place = Place { user: mode != 0, requested, reserved: false, combined: io_space::is_combined(cache) };
     let mapped = if refused { None } else { show(cx, mdl, place, protection)? };
     match mapped {
-        Some(address) => Ok(address),
+        Some(address) => {
+            cx.detail(Kind::MdlMapped, || Event::MdlMapped { mdl: mdl.address, address });
+            Ok(address)
+        }
         None if mode != 0 => Err(ex::exception::raise(cx, NtStatus::ACCESS_VIOLATION, name)),
         None if bug_check_on_failure != 0 => Err(no_more_ptes(cx, name)),
         None => Ok(0),
@@ -290,6 +294,8 @@ pub(super) fn take_away_system(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()>
 
 fn take_away(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, mapping: Mapping) -> Flow<()> {
     let zone = if mapping.user { Zone::User } else { Zone::Mappings };
+    let address = mapping.address;
+    cx.detail(Kind::MdlUnmapped, || Event::MdlUnmapped { mdl: mdl.address, address });
     cx.with(|k| {
         if mapping.user {
             user::disown_view(k, mapping.address);

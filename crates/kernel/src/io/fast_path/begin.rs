@@ -59,6 +59,9 @@ struct Plan<'o> {
 
 /// Begins a request of an application's, up to the call of its driver. None: nothing is done.
 pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Option<Begun> {
+    if k.has_details {
+        return None;
+    }
     let Some(plan) = plan(k, handle, request) else {
         // Clear the sticky fault flag so that the next reader does not see ours.
         let _ = k.engine.take_fault();

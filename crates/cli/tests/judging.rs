@@ -1,0 +1,68 @@
+//! `--rules` and `--events`: readers that judge, and details, where a user asks for them.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use rig::{Answer, dirql, driver, folder};
+
+/// A DPC that stalls for too long, in several calls.
+const STALLS: &str = r"open \\.\DirqlClocks as f; ioctl f 0x222838";
+
+fn command(name: &str, more: &[&str]) -> Answer {
+    let driver = driver("clocks.sys");
+    dirql([name, driver.to_str().unwrap(), "--do", STALLS].iter().chain(more))
+}
+
+#[test]
+fn a_reader_that_judges_tells_its_finding_where_it_is_asked_for() {
+    for options in [&["--rules", "dpc-stalls"][..], &["--rules=all"], &["--rules=all", "--fast", "--quiet"]] {
+        let answer = command("run", options);
+        assert_eq!(answer.code, Some(0), "{}", answer.said());
+        assert!(answer.out.contains("dpc-stalls"), "{options:?}: {}", answer.said());
+    }
+    let without = command("run", &[]);
+    assert!(without.code == Some(0) && !without.out.contains("dpc-stalls"), "{}", without.said());
+    let wrong = command("run", &["--rules", "dpc-stall"]);
+    assert!(wrong.code == Some(2) && wrong.err.contains("dpc-stalls, guarantees"), "{}", wrong.said());
+    let list = dirql(["rules"]);
+    assert!(list.out.contains("\nguarantees "), "{}", list.said());
+}
+
+#[test]
+fn a_search_and_a_replay_have_the_readers_that_they_are_asked_to_have() {
+    let searched = command("explore", &["--schedules", "3", "--rules", "all"]);
+    assert_eq!(searched.code, Some(0), "an advice is no broken rule: {}", searched.said());
+    assert_eq!(command("explore", &["--rules", "dpc-stall"]).code, Some(2));
+    let record = folder("judging").join("run.record");
+    let record = record.to_str().unwrap();
+    let recorded = command("run", &["--rules", "dpc-stalls", "--record", record]);
+    assert_eq!(recorded.code, Some(0), "{}", recorded.said());
+    let replayed = dirql(["replay", record, "--rules", "dpc-stalls"]);
+    assert!(replayed.code == Some(0) && replayed.out.contains("dpc-stalls"), "{}", replayed.said());
+    let without = dirql(["replay", record]);
+    assert_eq!(without.code, Some(4), "a finding is an event: {}", without.said());
+}
+
+#[test]
+fn details_are_in_the_json_where_their_kinds_are_named() {
+    let kinds = |events: &[&str]| -> Vec<String> {
+        let answer = command("run", &[&["--json"], events].concat());
+        assert_eq!(answer.code, Some(0), "{}", answer.said());
+        let kind = |line: &str| {
+            let line: serde_json::Value = serde_json::from_str(line).unwrap();
+            line["event"].as_str().unwrap_or_default().to_owned()
+        };
+        answer.out.lines().map(kind).collect()
+    };
+    let has = |kinds: &[String], name: &str| kinds.iter().any(|kind| kind == name);
+    let two = kinds(&["--events", "signalled,irp-freed"]);
+    assert!(has(&two, "irp-freed") && has(&two, "end"), "{two:?}");
+    assert!(!has(&two, "irp-allocated") && !has(&two, "call"), "{two:?}");
+    let all = kinds(&["--events", "all"]);
+    assert!(["irp-freed", "call", "irql"].iter().all(|name| has(&all, name)), "{all:?}");
+    assert!(!has(&kinds(&[]), "irp-freed"));
+    let wrong = command("run", &["--json", "--events", "locks"]);
+    assert!(wrong.code == Some(2) && wrong.err.contains("`locks`"), "{}", wrong.said());
+}

@@ -1,0 +1,47 @@
+//! What kind of lock an event is about.
+
+use super::declaration::{Field, Value, Words};
+
+/// A kind of lock.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum LockKind {
+    /// A `KSPIN_LOCK`, queued or not, or that of an interrupt object.
+    Spin,
+    /// An `EX_SPIN_LOCK` that is shared.
+    SharedSpin,
+    /// An `EX_SPIN_LOCK` that one has alone.
+    ExclusiveSpin,
+    /// A `FAST_MUTEX` or `KGUARDED_MUTEX`.
+    FastMutex,
+    /// An `ERESOURCE` that one has alone.
+    Resource,
+    /// An `ERESOURCE` that is shared.
+    SharedResource,
+}
+
+impl LockKind {
+    /// Its name, as traces have it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Spin => "spin lock",
+            Self::SharedSpin => "shared spin lock",
+            Self::ExclusiveSpin => "exclusive spin lock",
+            Self::FastMutex => "fast mutex",
+            Self::Resource => "resource",
+            Self::SharedResource => "shared resource",
+        }
+    }
+}
+
+impl Field for LockKind {
+    #[inline]
+    fn value(&self) -> Value<'_> {
+        Value::Text(self.name())
+    }
+
+    #[inline(always)]
+    fn words<W: Words>(&self, into: &mut W) {
+        into.bytes(self.name().as_bytes());
+    }
+}
