@@ -421,9 +421,6 @@ pub(crate) struct Replay {
     /// interrupt routine and DPC; as a picture if the name ends in `.svg`, else as text
     #[arg(long, value_name = "FILE")]
     pub(crate) figure: Option<PathBuf>,
-    /// Attaches readers of events that judge, as `dirql run` does: those that the recorded run had, to be the same run
-    #[arg(long, value_name = "LIST", default_value = "none", value_parser = judges)]
-    pub(crate) rules: Judges,
     #[command(flatten)]
     pub(crate) view: View,
     #[command(flatten)]

@@ -45,7 +45,7 @@ fn replay(arguments: &Replay, outputs: &Outputs, jail: Option<Jail>, turn: Optio
     let (death, moments) = (turn.and_then(|it| it.strip_prefix(AFTER_DEATH)), turn.and_then(moments));
     let checked =
         arguments.checked || death.is_some() || moments.is_some_and(|(prefix, _)| prefix == CHECKED_MOMENTS);
-    let bench = if checked { bench.checked(true) } else { bench }.rules(&arguments.rules.0);
+    let bench = if checked { bench.checked(true) } else { bench };
     let mut show = Show::new(&arguments.view, &arguments.isolation)?;
     if let Some((_, moments)) = moments {
         return show.explain(bench, play, jail, moments);

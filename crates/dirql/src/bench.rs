@@ -63,6 +63,8 @@ pub struct Bench {
     pub(crate) folder: Option<PathBuf>,
     pub(crate) settings: Settings,
     pub(crate) readers: Vec<Box<dyn Reader>>,
+    /// The names of those that judge.
+    pub(crate) judges: Vec<&'static str>,
     pub(crate) chooser: Box<dyn Chooser>,
     pub(crate) symbols: SymbolBook,
     pub(crate) observed: bool,
@@ -119,6 +121,7 @@ impl Bench {
             folder: None,
             settings: Settings::default(),
             readers: Vec::new(),
+            judges: Vec::new(),
             chooser: Box::new(Defaults),
             symbols: SymbolBook::default(),
             observed: true,
@@ -360,6 +363,7 @@ impl Bench {
     #[must_use]
     pub fn rules(mut self, judges: &[rules::Judge]) -> Self {
         self.readers.extend(judges.iter().map(|judge| (judge.make)()));
+        self.judges.extend(judges.iter().map(|judge| judge.name));
         self
     }
 

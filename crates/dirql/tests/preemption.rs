@@ -132,7 +132,7 @@ impl Demand {
             }
             Event::Irql { to, .. } if !self.inside => self.due = self.up && *to < level,
             Event::Enter { role: Role::Isr, .. } if self.inside => {
-                assert!(self.up, "the routine is called though nobody asserts its line");
+                assert!(self.up, "the routine is called though its line is not asserted");
                 self.runs += 1;
             }
             _ => {}

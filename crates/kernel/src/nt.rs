@@ -395,7 +395,7 @@ impl Nt {
     }
 
     /// Carries out what the readers of an event conclude from it, in the order of their subscriptions. No reader is borrowed while a
-    /// finding is told, which is an event again.
+    /// finding is reported, which is an event again.
     fn take_judgements(&self, wants: u64) {
         let judges = |subscribed: &&mut Subscription| subscribed.judges && subscribed.wants & wants != 0;
         let found: Vec<Judgement> = outside(|| {

@@ -11,7 +11,7 @@ const INTERRUPT: u64 = 0x1000;
 const DPC: u64 = 0x2000;
 
 /// An event on this processor at this level, by the strand of the processor's number.
-type Told = (u32, u8, Event);
+type Seen = (u32, u8, Event);
 
 fn enter(role: Role, object: u64) -> Event {
     Event::Enter { role, routine: 0x5000, object }
@@ -43,9 +43,9 @@ fn conclusion(reader: &mut Guarantees, stamp: &Stamp, event: &Event) -> Option<S
 }
 
 /// What is complained of.
-fn complaints(events: &[Told]) -> Vec<String> {
+fn complaints(events: &[Seen]) -> Vec<String> {
     let mut reader = Guarantees::default();
-    let one = |(number, (processor, irql, event)): (u64, &Told)| {
+    let one = |(number, (processor, irql, event)): (u64, &Seen)| {
         let strand = StrandId(processor + 1);
         let stamp = Stamp { number, time: number, processor: *processor, irql: *irql, strand };
         conclusion(&mut reader, &stamp, event)
@@ -54,7 +54,7 @@ fn complaints(events: &[Told]) -> Vec<String> {
 }
 
 /// An interrupt that queues a DPC, on processor 0.
-fn ordinary() -> Vec<Told> {
+fn ordinary() -> Vec<Seen> {
     vec![
         (0, 0, connection(true)),
         (0, 0, level(0, 5)),
@@ -79,7 +79,7 @@ fn what_is_as_it_should_be_is_not_complained_of() {
 }
 
 /// Complained of when this comes in front of event `at` of what is ordinary.
-fn with(at: usize, events: &[Told]) -> String {
+fn with(at: usize, events: &[Seen]) -> String {
     let mut all = ordinary();
     all.splice(at..at, events.iter().cloned());
     complaints(&all).first().cloned().unwrap_or_default()

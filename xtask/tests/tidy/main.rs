@@ -10,6 +10,7 @@ mod files;
 mod floors;
 mod statics;
 mod unsafety;
+mod words;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

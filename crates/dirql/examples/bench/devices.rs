@@ -41,7 +41,7 @@ pub(crate) fn enumerate() -> Figure {
     Figure::new("enumerate_1000_devices", 1, (0..STARTS).map(sample).collect())
 }
 
-/// Asked and told to go to D3, and to come back: `pci9052.sys`, in Rust, whose card forgets all and is set up again.
+/// Queried and set to D3, and to come back: `pci9052.sys`, in Rust, whose card forgets all and is set up again.
 pub(crate) fn power_cycle() -> Figure {
     let bench = Bench::new().driver(built("pci9052.sys")).inf(built("pci9052.inf")).device("pci9052");
     let bench = bench.unobserved().instruction_budget(u64::MAX >> 2);

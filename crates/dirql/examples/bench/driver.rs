@@ -164,7 +164,7 @@ impl Reader for Listener {
     }
 }
 
-/// A spin lock while somebody listens to calls and levels.
+/// A spin lock while a reader reads calls and levels.
 fn spin_lock_watched() -> Figure {
     let machine = bench().reader(Listener).start().expect("the driver can be loaded");
     let work = |cx: &mut Cx<'_>, open: &Open, repeats| open.repeat(cx, SPIN, repeats);
@@ -292,7 +292,7 @@ fn buffer(cx: &mut Cx<'_>) -> Buffer {
     Buffer { address: user::allocate(cx, process, 4).expect("there is memory"), length: 4 }
 }
 
-/// Samples of `work`, which repeats a thing as often as it is told, on a thread of the application's.
+/// Samples of `work`, which repeats a thing as often as the argument says, on a thread of the application's.
 fn sampled(
     machine: &Machine,
     name: &'static str,

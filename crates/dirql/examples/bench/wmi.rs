@@ -29,8 +29,8 @@ pub(crate) fn query() -> Figure {
         for sample in 0..=SAMPLES {
             let begun = Instant::now();
             for _ in 0..REPEATS {
-                let told = ask(cx, guid, &Which::Place(0), &Question::Query)?;
-                assert_eq!((told.status, told.data.len()), (NtStatus::SUCCESS, 40));
+                let answer = ask(cx, guid, &Which::Place(0), &Question::Query)?;
+                assert_eq!((answer.status, answer.data.len()), (NtStatus::SUCCESS, 40));
             }
             // The first of them warms up.
             if sample > 0 {

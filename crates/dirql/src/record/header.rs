@@ -120,6 +120,9 @@ pub struct Header {
     /// Which providers of events are traced, as typed.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub trace_providers: String,
+    /// The readers that judge, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<String>,
     /// How driver code is translated; the events are the same in each way.
     pub translation: String,
     /// What `state` lines are hashes of.
@@ -189,6 +192,7 @@ impl Header {
             special_pool: bench.settings.special_pool.to_string(),
             quota: bench.settings.quota,
             trace_providers: bench.settings.trace_providers.to_string(),
+            rules: bench.judges.iter().map(|name| (*name).to_owned()).collect(),
             translation: TRANSLATIONS[usize::from(bench.settings.checked)].to_owned(),
             state: STATE.to_owned(),
         })

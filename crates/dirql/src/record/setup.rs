@@ -11,7 +11,7 @@ use super::read::Record;
 use crate::bench::Bench;
 use crate::error::InputError;
 use crate::play::Play;
-use crate::{files, processor, windows};
+use crate::{files, processor, rules, windows};
 
 impl Record {
     /// The machine that was recorded, the script to carry out in it, and what holds the run against the record. Files are
@@ -32,6 +32,8 @@ impl Record {
         }
         let replay = Replay::new(self.choices.clone());
         let comparison = Comparison::new(self.clone(), replay.clone());
+        let names = header.rules.join(",");
+        let judges = rules::judges(if names.is_empty() { "none" } else { &names })?;
         let mut bench = Bench::new()
             .driver(self.find(&header.driver, driver, "the .sys file", "; say where it is with --driver")?)
             .processors(header.processors)
@@ -49,6 +51,7 @@ impl Record {
             .special_pool(header.special_pool.parse().map_err(InputError::new)?)
             .quota(header.quota)
             .trace_providers(header.trace_providers.parse().map_err(InputError::new)?)
+            .rules(&judges)
             .chooser(replay)
             .reader(comparison.clone());
         if let Some(file) = &header.inf {

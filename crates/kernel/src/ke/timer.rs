@@ -164,7 +164,7 @@ pub fn cancel(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>) -> Flow<bool> {
     Ok(cancel_any(cx, timer))
 }
 
-/// Cancels a timer, whoever's it is: whether it was set.
+/// Cancels any timer: whether it was set.
 pub(crate) fn cancel_any(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>) -> bool {
     let was_set = cx.with(|k| k.ke.timers.cancel_timer(timer.address));
     if was_set {
