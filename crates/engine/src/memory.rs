@@ -4,6 +4,9 @@
 //! Physical memory is a sparse `memfd`, so one page can appear at several virtual addresses (an MDL's system mapping of a
 //! user buffer). A frame is a page of that file; which physical address drivers see for it is the kernel's choice. No page is
 //! ever executable for the host; which ones a driver may execute is in the page table and asked by the translator.
+//!
+//! A word of SYSTEM, in a machine that observes no accesses, is read or written by one instruction behind one comparison. A section of
+//! the binary lists these instructions; if one faults, the signal handler goes on behind it, and the access is reported as failed.
 
 use std::cell::{Ref, RefCell};
 use std::collections::BTreeSet;

@@ -1,7 +1,7 @@
 //! What a kernel routine works with: the context it runs in, and the kernel's state behind it.
 //!
-//! [`Cx::with`] is the only way to the state. Its closure cannot use the `Cx` (it is borrowed), so it can neither call
-//! a driver nor block: state is read, the call is made, state is read again.
+//! The state is in a `RefCell` of [`Nt`]. [`Cx::with`] borrows it for one closure, which cannot use the `Cx`: state is read, the call is
+//! made, state is read again. Types do not refuse a call by the engine inside the closure; it panics when the kernel is entered again.
 
 use std::cell::RefCell;
 

@@ -1,4 +1,7 @@
 //! The code cache: which translations exist, where a fault in one of them belongs, and when all are thrown away.
+//!
+//! An import is called without a look at its slot (`Cache::import`): the slot's page is watched like a page of code, and a write to the
+//! slot drops the translations that relied on it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};

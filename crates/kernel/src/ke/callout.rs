@@ -1,6 +1,9 @@
 //! Calls of a driver's routines: emitted as events, and checked for what they must leave as they found it. Follows the
 //! pages of the callback routines (*KDEFERRED_ROUTINE*, *KSERVICE_ROUTINE*, *DRIVER_DISPATCH*, …).
 //!
+//! A routine that interrupts (a service routine, a DPC) begins in one look at the kernel's state and ends in another (`begin`,
+//! `called`): level, lock, stack, account, and what it must leave as it found it.
+//!
 //! What a routine is called with, and what its result means, is its caller's business.
 
 use abi::{Code, DriverPtr};

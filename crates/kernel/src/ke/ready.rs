@@ -1,7 +1,7 @@
 //! Threads that could run, by priority. Follows *Scheduling Priorities* and *Thread Scheduling*.
 //!
-//! Thirty-two queues; within one the thread that has waited longest is first. It does not decide who runs: the
-//! scheduler does.
+//! Thirty-two queues; within one the thread that has waited longest is first. They know since when their oldest
+//! thread waits, so that a switch asks by one comparison whether a thread starves. The scheduler, not this file, decides who runs.
 
 use std::collections::VecDeque;
 
