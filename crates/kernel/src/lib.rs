@@ -6,14 +6,14 @@
 //! by name: it emits events ([`event`]) and asks the chooser.
 #![forbid(unsafe_code)]
 
-pub mod address_map;
+pub(crate) mod address_map;
 pub(crate) mod addresses;
 pub mod cm;
 pub mod cx;
 pub mod departures;
 pub mod etw;
 pub mod event;
-pub mod ex;
+pub(crate) mod ex;
 pub mod exports;
 mod few;
 pub(crate) mod fields;

@@ -78,7 +78,7 @@ static ULONG MostRegistry(VOID)
     return 0;
 }
 
-/* Text without an end of its line. */
+/* Text without an end of its line; what comes last never gets one. */
 static ULONG MostText(VOID)
 {
     ULONG Count;
@@ -88,6 +88,7 @@ static ULONG MostText(VOID)
     }
     CHECK(Count == 10000);
     DbgPrint("\n");
+    DbgPrint("the last line has no end");
     return 0;
 }
 

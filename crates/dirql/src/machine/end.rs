@@ -6,6 +6,7 @@ use std::rc::Rc;
 use abi::NtStatus;
 use engine::{Flow, StrandId, outside};
 use kernel::io::{self, cancel, driver};
+use kernel::kd::print;
 use kernel::ke::{self, scheduler};
 use kernel::ke::{depth, stack, thread};
 use kernel::ldr;
@@ -71,6 +72,7 @@ impl Machine {
     pub(super) fn report(&self, failure: Option<Failure>, more: &[String]) -> Report {
         let nt = self.nt();
         let engine = *self.host;
+        self.inside(|nt| print::flush(&mut nt.cx()));
         let mut sums = self.readers.summary.sums();
         let (deepest, depths, memory_hash) = self.inside(|nt| {
             nt.cx().with(|k| {

@@ -106,7 +106,7 @@ fn register_at(
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn register(
+pub(crate) fn register(
     cx: &mut Cx<'_>,
     code: DriverPtr<Code>,
     context: u64,
@@ -119,7 +119,7 @@ pub fn register(
 ///
 /// # Errors
 /// As [`register`].
-pub fn register_ex(
+pub(crate) fn register_ex(
     cx: &mut Cx<'_>,
     code: DriverPtr<Code>,
     altitude: DriverPtr<UNICODE_STRING>,
@@ -137,7 +137,7 @@ pub fn register_ex(
 ///
 /// # Errors
 /// A verdict if the caller may not wait for the routine.
-pub fn unregister(cx: &mut Cx<'_>, cookie: u64) -> Flow<NtStatus> {
+pub(crate) fn unregister(cx: &mut Cx<'_>, cookie: u64) -> Flow<NtStatus> {
     let Some(routine) = cx.with(|k| k.cm.callbacks.routines.get(cookie)) else {
         return Ok(NtStatus::INVALID_PARAMETER);
     };
@@ -364,7 +364,7 @@ pub(crate) fn closing(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
 ///
 /// # Errors
 /// As [`register`].
-pub fn set_context(
+pub(crate) fn set_context(
     cx: &mut Cx<'_>,
     object: u64,
     cookie: DriverPtr<u64>,
@@ -412,7 +412,7 @@ fn counted(cx: &mut Cx<'_>, text: &str, is_callers: bool) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`register`].
-pub fn key_object_id(
+pub(crate) fn key_object_id(
     cx: &mut Cx<'_>,
     _cookie: DriverPtr<u64>,
     object: u64,
@@ -443,7 +443,7 @@ pub fn key_object_id(
 ///
 /// # Errors
 /// As [`register`].
-pub fn key_object_id_ex(
+pub(crate) fn key_object_id_ex(
     cx: &mut Cx<'_>,
     _cookie: DriverPtr<u64>,
     object: u64,
@@ -471,7 +471,7 @@ pub fn key_object_id_ex(
 ///
 /// # Errors
 /// As freeing pool.
-pub fn release_key_object_id_ex(cx: &mut Cx<'_>, name: DriverPtr<UNICODE_STRING>) -> Flow<()> {
+pub(crate) fn release_key_object_id_ex(cx: &mut Cx<'_>, name: DriverPtr<UNICODE_STRING>) -> Flow<()> {
     pool::free(cx, name)
 }
 
@@ -479,7 +479,7 @@ pub fn release_key_object_id_ex(cx: &mut Cx<'_>, name: DriverPtr<UNICODE_STRING>
 ///
 /// # Errors
 /// None.
-pub fn bound_transaction(_cx: &mut Cx<'_>, _cookie: DriverPtr<u64>, _object: u64) -> Flow<u64> {
+pub(crate) fn bound_transaction(_cx: &mut Cx<'_>, _cookie: DriverPtr<u64>, _object: u64) -> Flow<u64> {
     Ok(0)
 }
 
@@ -487,7 +487,7 @@ pub fn bound_transaction(_cx: &mut Cx<'_>, _cookie: DriverPtr<u64>, _object: u64
 ///
 /// # Errors
 /// As [`register`].
-pub fn version(cx: &mut Cx<'_>, major: DriverPtr<u32>, minor: DriverPtr<u32>) -> Flow<()> {
+pub(crate) fn version(cx: &mut Cx<'_>, major: DriverPtr<u32>, minor: DriverPtr<u32>) -> Flow<()> {
     for (to, value) in [(major, 1), (minor, 1)] {
         if !to.is_null() {
             cx.write(to, value)?;

@@ -58,7 +58,12 @@ fn hand_over(cx: &mut Cx<'_>, object: u64, access: u32, kernel: bool) -> Flow<Ha
 ///
 /// # Errors
 /// Inside, `INSUFFICIENT_RESOURCES`.
-pub fn open_handle(cx: &mut Cx<'_>, key: KeyId, access: u32, kernel: bool) -> Flow<Result<Handle, NtStatus>> {
+pub(crate) fn open_handle(
+    cx: &mut Cx<'_>,
+    key: KeyId,
+    access: u32,
+    kernel: bool,
+) -> Flow<Result<Handle, NtStatus>> {
     match make_object(cx, key)? {
         Ok(object) => hand_over(cx, object, access, kernel).map(Ok),
         Err(status) => Ok(Err(status)),
@@ -77,7 +82,7 @@ pub(crate) fn object(cx: &mut Cx<'_>, handle: u64) -> Option<u64> {
 ///
 /// # Errors
 /// `INVALID_HANDLE`, `OBJECT_TYPE_MISMATCH`.
-pub fn by_handle(cx: &mut Cx<'_>, handle: u64) -> Result<KeyId, NtStatus> {
+pub(crate) fn by_handle(cx: &mut Cx<'_>, handle: u64) -> Result<KeyId, NtStatus> {
     let entry = handle::entry(cx, Handle(handle), Mode::Kernel)?;
     cx.with(|k| k.cm.open.get(&entry.object).copied()).ok_or(NtStatus::OBJECT_TYPE_MISMATCH)
 }
@@ -214,7 +219,7 @@ fn key_status(made: Result<u64, NtStatus>) -> NtStatus {
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn open(
+pub(crate) fn open(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     access: u32,
@@ -227,7 +232,7 @@ pub fn open(
 ///
 /// # Errors
 /// As [`open`].
-pub fn open_ex(
+pub(crate) fn open_ex(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     access: u32,
@@ -248,7 +253,7 @@ pub fn open_ex(
 /// # Errors
 /// As [`open`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn create(
+pub(crate) fn create(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     access: u32,
@@ -289,7 +294,7 @@ pub fn create(
 ///
 /// # Errors
 /// None of its own.
-pub fn delete_key(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
+pub(crate) fn delete_key(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
     callbacks::around(cx, callbacks::DELETE_KEY, handle, &[], |cx| {
         let key = by_handle(cx, handle);
         Ok(status(key.and_then(|key| access::delete(cx, key))))
@@ -300,7 +305,7 @@ pub fn delete_key(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
 ///
 /// # Errors
 /// None of its own.
-pub fn flush(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
+pub(crate) fn flush(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
     callbacks::around(cx, callbacks::FLUSH, handle, &[], |cx| Ok(status(by_handle(cx, handle).map(|_| ()))))
 }
 

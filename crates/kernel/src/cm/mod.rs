@@ -2,15 +2,15 @@
 
 pub mod access;
 mod boot;
-pub mod callbacks;
+pub(crate) mod callbacks;
 mod information;
-pub mod key;
+pub(crate) mod key;
 pub mod registry;
-pub mod relative;
-pub mod table;
+pub(crate) mod relative;
+pub(crate) mod table;
 #[cfg(test)]
 mod tests;
-pub mod value;
+pub(crate) mod value;
 
 use std::collections::BTreeMap;
 

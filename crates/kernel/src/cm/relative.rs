@@ -53,7 +53,7 @@ pub(crate) fn find(
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn write(
+pub(crate) fn write(
     cx: &mut Cx<'_>,
     place: u32,
     path: u64,
@@ -72,7 +72,7 @@ pub fn write(
 ///
 /// # Errors
 /// As [`write()`].
-pub fn delete(cx: &mut Cx<'_>, place: u32, path: u64, name: u64) -> Flow<NtStatus> {
+pub(crate) fn delete(cx: &mut Cx<'_>, place: u32, path: u64, name: u64) -> Flow<NtStatus> {
     let name = crt::read::<2>(cx, name, crt::ALL)?;
     let delete = |cx: &mut Cx<'_>, key| access::delete_value(cx, key, &name);
     with_key(cx, place, path, false, delete)
@@ -82,7 +82,7 @@ pub fn delete(cx: &mut Cx<'_>, place: u32, path: u64, name: u64) -> Flow<NtStatu
 ///
 /// # Errors
 /// As [`write()`].
-pub fn check(cx: &mut Cx<'_>, place: u32, path: u64) -> Flow<NtStatus> {
+pub(crate) fn check(cx: &mut Cx<'_>, place: u32, path: u64) -> Flow<NtStatus> {
     with_key(cx, place, path, false, |_, _| Ok(()))
 }
 
@@ -90,7 +90,7 @@ pub fn check(cx: &mut Cx<'_>, place: u32, path: u64) -> Flow<NtStatus> {
 ///
 /// # Errors
 /// As [`write()`].
-pub fn create(cx: &mut Cx<'_>, place: u32, path: u64) -> Flow<NtStatus> {
+pub(crate) fn create(cx: &mut Cx<'_>, place: u32, path: u64) -> Flow<NtStatus> {
     with_key(cx, place, path, true, |_, _| Ok(()))
 }
 

@@ -62,7 +62,7 @@ impl Entry {
 ///
 /// # Errors
 /// A verdict on a bad pointer; whatever a routine of the driver's comes to.
-pub fn query_registry_values(
+pub(crate) fn query_registry_values(
     cx: &mut Cx<'_>,
     place: u32,
     path: u64,

@@ -22,7 +22,7 @@ fn pair(low: u32, high: u32) -> u64 {
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn query(
+pub(crate) fn query(
     cx: &mut Cx<'_>,
     handle: u64,
     name: DriverPtr<UNICODE_STRING>,
@@ -44,7 +44,7 @@ pub fn query(
 ///
 /// # Errors
 /// As [`query`].
-pub fn enumerate(
+pub(crate) fn enumerate(
     cx: &mut Cx<'_>,
     handle: u64,
     index: u32,
@@ -65,7 +65,7 @@ pub fn enumerate(
 ///
 /// # Errors
 /// As [`query`].
-pub fn query_key(
+pub(crate) fn query_key(
     cx: &mut Cx<'_>,
     handle: u64,
     class: u32,
@@ -84,7 +84,7 @@ pub fn query_key(
 ///
 /// # Errors
 /// As [`query`].
-pub fn enumerate_key(
+pub(crate) fn enumerate_key(
     cx: &mut Cx<'_>,
     handle: u64,
     index: u32,
@@ -115,7 +115,7 @@ fn describe(cx: &mut Cx<'_>, key: KeyId, class: u32) -> Result<Form, NtStatus> {
 ///
 /// # Errors
 /// As [`query`].
-pub fn set(
+pub(crate) fn set(
     cx: &mut Cx<'_>,
     handle: u64,
     name: DriverPtr<UNICODE_STRING>,
@@ -137,7 +137,7 @@ pub fn set(
 ///
 /// # Errors
 /// As [`query`].
-pub fn delete(cx: &mut Cx<'_>, handle: u64, name: DriverPtr<UNICODE_STRING>) -> Flow<NtStatus> {
+pub(crate) fn delete(cx: &mut Cx<'_>, handle: u64, name: DriverPtr<UNICODE_STRING>) -> Flow<NtStatus> {
     let rest = [name.address];
     let name = string::read(cx, name)?;
     callbacks::around(cx, callbacks::DELETE_VALUE, handle, &rest, |cx| {

@@ -81,7 +81,7 @@ fn make(cx: &mut Cx<'_>, name: &str, multiple: bool) -> Flow<Result<u64, NtStatu
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn create(
+pub(crate) fn create(
     cx: &mut Cx<'_>,
     to: DriverPtr<u64>,
     attributes: DriverPtr<OBJECT_ATTRIBUTES>,
@@ -128,7 +128,7 @@ fn expect<T>(cx: &mut Cx<'_>, name: &str, what: &str, at: u64, found: Option<T>)
 ///
 /// # Errors
 /// A verdict if it is no callback object.
-pub fn register(cx: &mut Cx<'_>, object: u64, routine: DriverPtr<Code>, context: u64) -> Flow<u64> {
+pub(crate) fn register(cx: &mut Cx<'_>, object: u64, routine: DriverPtr<Code>, context: u64) -> Flow<u64> {
     let full = cx.with(|k| {
         let callback = k.ex.callbacks.callbacks.get(&object)?;
         Some(!callback.multiple && callback.routines.len() > 0)
@@ -153,7 +153,7 @@ pub fn register(cx: &mut Cx<'_>, object: u64, routine: DriverPtr<Code>, context:
 ///
 /// # Errors
 /// A verdict if it is no registration, or the caller may not wait for the routine.
-pub fn unregister(cx: &mut Cx<'_>, at: u64) -> Flow<()> {
+pub(crate) fn unregister(cx: &mut Cx<'_>, at: u64) -> Flow<()> {
     let object = cx.with(|k| k.ex.callbacks.registrations.remove(&at));
     let object = expect(cx, "ExUnregisterCallback", "registration of a callback routine", at, object)?;
     routines::remove(cx, list_of(object), at, "ExUnregisterCallback")?;
@@ -165,7 +165,7 @@ pub fn unregister(cx: &mut Cx<'_>, at: u64) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if it is no callback object; whatever a routine comes to.
-pub fn notify(cx: &mut Cx<'_>, object: u64, first: u64, second: u64) -> Flow<()> {
+pub(crate) fn notify(cx: &mut Cx<'_>, object: u64, first: u64, second: u64) -> Flow<()> {
     let known = cx.with(|k| k.ex.callbacks.callbacks.contains_key(&object).then_some(()));
     expect(cx, "ExNotifyCallback", "callback object", object, known)?;
     routines::call_all(cx, list_of(object), |cx, routine| {

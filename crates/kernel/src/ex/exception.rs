@@ -13,7 +13,7 @@ use crate::mm::paging;
 use crate::verdict::Verdict;
 
 /// Raises `status` in the driver that called `routine`.
-pub fn raise(cx: &mut Cx<'_>, status: NtStatus, routine: &str) -> Leave {
+pub(crate) fn raise(cx: &mut Cx<'_>, status: NtStatus, routine: &str) -> Leave {
     exception::raise(cx, status, routine)
 }
 
@@ -21,7 +21,7 @@ pub fn raise(cx: &mut Cx<'_>, status: NtStatus, routine: &str) -> Leave {
 ///
 /// # Errors
 /// Always: it does not return.
-pub fn raise_status(cx: &mut Cx<'_>, status: NtStatus) -> Flow<()> {
+pub(crate) fn raise_status(cx: &mut Cx<'_>, status: NtStatus) -> Flow<()> {
     Err(raise(cx, status, "ExRaiseStatus"))
 }
 
@@ -29,7 +29,7 @@ pub fn raise_status(cx: &mut Cx<'_>, status: NtStatus) -> Flow<()> {
 ///
 /// # Errors
 /// Always: it does not return.
-pub fn raise_access_violation(cx: &mut Cx<'_>) -> Flow<()> {
+pub(crate) fn raise_access_violation(cx: &mut Cx<'_>) -> Flow<()> {
     Err(raise(cx, NtStatus::ACCESS_VIOLATION, "ExRaiseAccessViolation"))
 }
 
@@ -37,7 +37,7 @@ pub fn raise_access_violation(cx: &mut Cx<'_>) -> Flow<()> {
 ///
 /// # Errors
 /// Always: it does not return.
-pub fn raise_datatype_misalignment(cx: &mut Cx<'_>) -> Flow<()> {
+pub(crate) fn raise_datatype_misalignment(cx: &mut Cx<'_>) -> Flow<()> {
     Err(raise(cx, NtStatus::DATATYPE_MISALIGNMENT, "ExRaiseDatatypeMisalignment"))
 }
 
@@ -45,7 +45,7 @@ pub fn raise_datatype_misalignment(cx: &mut Cx<'_>) -> Flow<()> {
 ///
 /// # Errors
 /// Always: where the driver goes on, or the verdict that it has no handler.
-pub fn raise_exception(cx: &mut Cx<'_>, record: DriverPtr<EXCEPTION_RECORD>) -> Flow<()> {
+pub(crate) fn raise_exception(cx: &mut Cx<'_>, record: DriverPtr<EXCEPTION_RECORD>) -> Flow<()> {
     let caller = cx.engine().caller().map_or(0, |caller| caller.rip);
     let count = cx.read(record + EXCEPTION_RECORD::NumberParameters)?;
     if count > EXCEPTION_MAXIMUM_PARAMETERS {
@@ -73,7 +73,12 @@ pub fn raise_exception(cx: &mut Cx<'_>, record: DriverPtr<EXCEPTION_RECORD>) -> 
 ///
 /// # Errors
 /// The exception.
-pub fn probe_for_read(cx: &mut Cx<'_>, address: DriverPtr<()>, length: u64, alignment: u32) -> Flow<()> {
+pub(crate) fn probe_for_read(
+    cx: &mut Cx<'_>,
+    address: DriverPtr<()>,
+    length: u64,
+    alignment: u32,
+) -> Flow<()> {
     probe_range(cx, address.address, length, alignment, "ProbeForRead")
 }
 
@@ -81,7 +86,12 @@ pub fn probe_for_read(cx: &mut Cx<'_>, address: DriverPtr<()>, length: u64, alig
 ///
 /// # Errors
 /// The exception.
-pub fn probe_for_write(cx: &mut Cx<'_>, address: DriverPtr<()>, length: u64, alignment: u32) -> Flow<()> {
+pub(crate) fn probe_for_write(
+    cx: &mut Cx<'_>,
+    address: DriverPtr<()>,
+    length: u64,
+    alignment: u32,
+) -> Flow<()> {
     probe_range(cx, address.address, length, alignment, "ProbeForWrite")?;
     if length == 0 {
         return Ok(());

@@ -21,7 +21,7 @@ const APC_LEVEL: u8 = 1;
 ///
 /// # Errors
 /// A verdict if the caller owns it already, or it is none.
-pub fn acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
+pub(crate) fn acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     not_owned(cx, mutex, "ExAcquireFastMutex")?;
     let old = irql::raise(cx, APC_LEVEL)?;
     lock(cx, mutex, "ExAcquireFastMutex")?;
@@ -32,7 +32,7 @@ pub fn acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
 ///
 /// # Errors
 /// As [`acquire`], but that owning it is no mistake.
-pub fn try_acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<bool> {
+pub(crate) fn try_acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<bool> {
     if !is_free(cx, mutex, "ExTryToAcquireFastMutex")? {
         return Ok(false);
     }
@@ -46,7 +46,7 @@ pub fn try_acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<bool> {
 ///
 /// # Errors
 /// A verdict if the caller does not own it.
-pub fn release(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
+pub(crate) fn release(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     owned(cx, mutex, "ExReleaseFastMutex")?;
     let old = cx.read(mutex + FAST_MUTEX::OldIrql)?.to_le_bytes()[0];
     unlock(cx, mutex)?;
@@ -57,7 +57,7 @@ pub fn release(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
 ///
 /// # Errors
 /// As [`acquire`]; a verdict if they are not.
-pub fn acquire_unsafe(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
+pub(crate) fn acquire_unsafe(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     apcs_disabled(cx, mutex, "ExAcquireFastMutexUnsafe", 0x39)?;
     take(cx, mutex, "ExAcquireFastMutexUnsafe")
 }
@@ -75,7 +75,7 @@ pub(crate) fn take(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<()> {
 ///
 /// # Errors
 /// As [`release`].
-pub fn release_unsafe(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
+pub(crate) fn release_unsafe(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     apcs_disabled(cx, mutex, "ExReleaseFastMutexUnsafe", 0x3A)?;
     give(cx, mutex, "ExReleaseFastMutexUnsafe")
 }

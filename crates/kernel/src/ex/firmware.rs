@@ -13,7 +13,7 @@ use crate::cx::Cx;
 ///
 /// # Errors
 /// None.
-pub fn get(
+pub(crate) fn get(
     _cx: &mut Cx<'_>,
     _name: u64,
     _vendor: u64,
@@ -28,7 +28,7 @@ pub fn get(
 ///
 /// # Errors
 /// None.
-pub fn set(
+pub(crate) fn set(
     _cx: &mut Cx<'_>,
     _name: u64,
     _vendor: u64,
@@ -43,6 +43,6 @@ pub fn set(
 ///
 /// # Errors
 /// None.
-pub fn kind(_cx: &mut Cx<'_>) -> Flow<u32> {
+pub(crate) fn kind(_cx: &mut Cx<'_>) -> Flow<u32> {
     Ok(1)
 }

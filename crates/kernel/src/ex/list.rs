@@ -39,7 +39,7 @@ fn broken(cx: &mut Cx<'_>, name: &str, head: Entry, entry: Entry) -> Leave {
 ///
 /// # Errors
 /// A verdict on a damaged list or a lock of the caller's, here and below.
-pub fn insert_head(cx: &mut Cx<'_>, head: Entry, entry: Entry, lock: DriverPtr<u64>) -> Flow<Entry> {
+pub(crate) fn insert_head(cx: &mut Cx<'_>, head: Entry, entry: Entry, lock: DriverPtr<u64>) -> Flow<Entry> {
     let name = "ExInterlockedInsertHeadList";
     through(cx, name, lock)?;
     let first = cx.read(head + LIST_ENTRY::Flink)?;
@@ -54,7 +54,7 @@ pub fn insert_head(cx: &mut Cx<'_>, head: Entry, entry: Entry, lock: DriverPtr<u
 ///
 /// # Errors
 /// As [`insert_head`].
-pub fn insert_tail(cx: &mut Cx<'_>, head: Entry, entry: Entry, lock: DriverPtr<u64>) -> Flow<Entry> {
+pub(crate) fn insert_tail(cx: &mut Cx<'_>, head: Entry, entry: Entry, lock: DriverPtr<u64>) -> Flow<Entry> {
     let name = "ExInterlockedInsertTailList";
     through(cx, name, lock)?;
     let last = append(cx, name, head, entry)?;
@@ -91,7 +91,7 @@ pub(crate) fn take_out(cx: &mut Cx<'_>, name: &str, head: Entry, entry: Entry) -
 ///
 /// # Errors
 /// As [`insert_head`].
-pub fn remove_head(cx: &mut Cx<'_>, head: Entry, lock: DriverPtr<u64>) -> Flow<Entry> {
+pub(crate) fn remove_head(cx: &mut Cx<'_>, head: Entry, lock: DriverPtr<u64>) -> Flow<Entry> {
     let name = "ExInterlockedRemoveHeadList";
     through(cx, name, lock)?;
     let first = cx.read(head + LIST_ENTRY::Flink)?;
@@ -122,7 +122,7 @@ fn unless_head(entry: Entry, head: Entry) -> Entry {
 ///
 /// # Errors
 /// As [`insert_head`].
-pub fn push(cx: &mut Cx<'_>, head: Single, entry: Single, lock: DriverPtr<u64>) -> Flow<Single> {
+pub(crate) fn push(cx: &mut Cx<'_>, head: Single, entry: Single, lock: DriverPtr<u64>) -> Flow<Single> {
     through(cx, "ExInterlockedPushEntryList", lock)?;
     let first = cx.read(head + SINGLE_LIST_ENTRY::Next)?;
     cx.write(entry + SINGLE_LIST_ENTRY::Next, first)?;
@@ -134,7 +134,7 @@ pub fn push(cx: &mut Cx<'_>, head: Single, entry: Single, lock: DriverPtr<u64>) 
 ///
 /// # Errors
 /// As [`insert_head`].
-pub fn pop(cx: &mut Cx<'_>, head: Single, lock: DriverPtr<u64>) -> Flow<Single> {
+pub(crate) fn pop(cx: &mut Cx<'_>, head: Single, lock: DriverPtr<u64>) -> Flow<Single> {
     through(cx, "ExInterlockedPopEntryList", lock)?;
     let first = cx.read(head + SINGLE_LIST_ENTRY::Next)?;
     if !first.is_null() {
@@ -148,7 +148,12 @@ pub fn pop(cx: &mut Cx<'_>, head: Single, lock: DriverPtr<u64>) -> Flow<Single> 
 ///
 /// # Errors
 /// As [`insert_head`].
-pub fn add_ulong(cx: &mut Cx<'_>, to: DriverPtr<u32>, increment: u32, lock: DriverPtr<u64>) -> Flow<u32> {
+pub(crate) fn add_ulong(
+    cx: &mut Cx<'_>,
+    to: DriverPtr<u32>,
+    increment: u32,
+    lock: DriverPtr<u64>,
+) -> Flow<u32> {
     through(cx, "ExInterlockedAddUlong", lock)?;
     let value = cx.read(to)?;
     cx.write(to, value.wrapping_add(increment))?;
@@ -159,7 +164,7 @@ pub fn add_ulong(cx: &mut Cx<'_>, to: DriverPtr<u32>, increment: u32, lock: Driv
 ///
 /// # Errors
 /// As [`insert_head`].
-pub fn add_large_integer(
+pub(crate) fn add_large_integer(
     cx: &mut Cx<'_>,
     to: DriverPtr<i64>,
     increment: i64,

@@ -49,7 +49,7 @@ fn default_free() -> DriverPtr<Code> {
 /// # Errors
 /// A verdict if the list is initialized already, pageable or not aligned, here and below.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn initialize_nonpaged(
+pub(crate) fn initialize_nonpaged(
     cx: &mut Cx<'_>,
     list: List,
     allocate: DriverPtr<Code>,
@@ -72,7 +72,7 @@ pub fn initialize_nonpaged(
 /// # Errors
 /// As [`initialize_nonpaged`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn initialize_paged(
+pub(crate) fn initialize_paged(
     cx: &mut Cx<'_>,
     list: List,
     allocate: DriverPtr<Code>,
@@ -95,7 +95,7 @@ pub fn initialize_paged(
 /// # Errors
 /// As [`initialize_nonpaged`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn initialize_ex(
+pub(crate) fn initialize_ex(
     cx: &mut Cx<'_>,
     list: List,
     allocate: DriverPtr<Code>,
@@ -199,7 +199,7 @@ fn initialize(cx: &mut Cx<'_>, list: List, wish: &Wish) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if it is no list; whatever the list's own routine comes to.
-pub fn allocate(cx: &mut Cx<'_>, list: List) -> Flow<u64> {
+pub(crate) fn allocate(cx: &mut Cx<'_>, list: List) -> Flow<u64> {
     type L = GENERAL_LOOKASIDE;
     known(cx, list, "ExAllocateFromLookasideListEx")?;
     count(cx, list, L::TotalAllocates)?;
@@ -221,7 +221,7 @@ pub fn allocate(cx: &mut Cx<'_>, list: List) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`allocate`].
-pub fn free(cx: &mut Cx<'_>, list: List, entry: u64) -> Flow<()> {
+pub(crate) fn free(cx: &mut Cx<'_>, list: List, entry: u64) -> Flow<()> {
     type L = GENERAL_LOOKASIDE;
     known(cx, list, "ExFreeToLookasideListEx")?;
     count(cx, list, L::TotalFrees)?;
@@ -244,7 +244,7 @@ fn free_one(cx: &mut Cx<'_>, list: List, entry: u64) -> Flow<()> {
 ///
 /// # Errors
 /// As [`allocate`].
-pub fn flush(cx: &mut Cx<'_>, list: List) -> Flow<()> {
+pub(crate) fn flush(cx: &mut Cx<'_>, list: List) -> Flow<()> {
     known(cx, list, "ExFlushLookasideListEx")?;
     empty(cx, list)
 }
@@ -253,7 +253,7 @@ pub fn flush(cx: &mut Cx<'_>, list: List) -> Flow<()> {
 ///
 /// # Errors
 /// As [`allocate`].
-pub fn delete(cx: &mut Cx<'_>, list: List) -> Flow<()> {
+pub(crate) fn delete(cx: &mut Cx<'_>, list: List) -> Flow<()> {
     known(cx, list, "ExDeleteLookasideListEx")?;
     empty(cx, list)?;
     cx.with(|k| k.ex.lookasides.remove(&list.address));
@@ -312,7 +312,7 @@ fn unknown(cx: &mut Cx<'_>, list: List, name: &str) -> engine::Leave {
 }
 
 /// Lists that the image at `driver` initialized and did not delete.
-pub fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<u64> {
+pub(crate) fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<u64> {
     cx.with(|k| {
         let own = k.ex.lookasides.iter().filter(|(_, owner)| **owner == Some(driver));
         own.map(|(&list, _)| list).collect()

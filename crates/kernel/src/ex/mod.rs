@@ -2,25 +2,25 @@
 //! run-down protection, timers.
 
 pub(crate) mod altitude;
-pub mod callback;
-pub mod exception;
-pub mod fast_mutex;
-pub mod firmware;
-pub mod list;
-pub mod lookaside;
-pub mod mode;
-pub mod push_lock;
-pub mod resource;
+pub(crate) mod callback;
+pub(crate) mod exception;
+pub(crate) mod fast_mutex;
+pub(crate) mod firmware;
+pub(crate) mod list;
+pub(crate) mod lookaside;
+pub(crate) mod mode;
+pub(crate) mod push_lock;
+pub(crate) mod resource;
 pub(crate) mod routines;
-pub mod rundown;
-pub mod slist;
-pub mod spinlock;
-pub mod system_information;
+pub(crate) mod rundown;
+pub(crate) mod slist;
+pub(crate) mod spinlock;
+pub(crate) mod system_information;
 #[cfg(test)]
 mod tests;
-pub mod timer;
-pub mod work_item;
-pub mod zone;
+pub(crate) mod timer;
+pub(crate) mod work_item;
+pub(crate) mod zone;
 
 use std::collections::BTreeMap;
 

@@ -13,7 +13,7 @@ use crate::ke::thread::{Role, Thread};
 ///
 /// # Errors
 /// None.
-pub fn previous_mode(cx: &mut Cx<'_>) -> Flow<u8> {
+pub(crate) fn previous_mode(cx: &mut Cx<'_>) -> Flow<u8> {
     Ok(cx.with(|k| {
         let application = |thread: &Thread| thread.role == Role::Application && thread.services.is_empty();
         u8::from(k.ke.thread().is_some_and(application))
@@ -24,7 +24,7 @@ pub fn previous_mode(cx: &mut Cx<'_>) -> Flow<u8> {
 ///
 /// # Errors
 /// None.
-pub fn is_feature_present(cx: &mut Cx<'_>, feature: u32) -> Flow<bool> {
+pub(crate) fn is_feature_present(cx: &mut Cx<'_>, feature: u32) -> Flow<bool> {
     let cpu = cx.with(|k| k.ke.cpu);
     Ok(shared_data::features(cpu).any(|has| has == u64::from(feature)))
 }

@@ -126,7 +126,7 @@ impl State {
 ///
 /// # Errors
 /// A verdict if the pointer is bad or a thread holds it.
-pub fn initialize(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
+pub(crate) fn initialize(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
     if cx.with(|k| k.ex.push_locks.contains_key(&lock.address)) {
         let message =
             format!("ExInitializePushLock was called for {:#x}, which a thread holds", lock.address);
@@ -141,7 +141,7 @@ pub fn initialize(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
 /// # Errors
 /// A verdict if the pointer is bad, the lock's word is damaged, or the caller waits for itself, here and below;
 /// [`Leave`] if the machine ends meanwhile.
-pub fn acquire_exclusive(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<()> {
+pub(crate) fn acquire_exclusive(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<()> {
     acquire(cx, lock, true, "ExAcquirePushLockExclusiveEx")
 }
 
@@ -149,7 +149,7 @@ pub fn acquire_exclusive(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<()> {
 ///
 /// # Errors
 /// As [`acquire_exclusive`].
-pub fn acquire_shared(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<()> {
+pub(crate) fn acquire_shared(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<()> {
     acquire(cx, lock, false, "ExAcquirePushLockSharedEx")
 }
 
@@ -157,7 +157,7 @@ pub fn acquire_shared(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if the pointer is bad or the lock's word is damaged.
-pub fn try_acquire_exclusive(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<bool> {
+pub(crate) fn try_acquire_exclusive(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<bool> {
     expect_usable(cx, lock, "ExTryAcquirePushLockExclusiveEx")?;
     attempt(cx, lock, true)
 }
@@ -166,7 +166,7 @@ pub fn try_acquire_exclusive(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<b
 ///
 /// # Errors
 /// As [`try_acquire_exclusive`].
-pub fn try_acquire_shared(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<bool> {
+pub(crate) fn try_acquire_shared(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<bool> {
     expect_usable(cx, lock, "ExTryAcquirePushLockSharedEx")?;
     attempt(cx, lock, false)
 }
@@ -175,7 +175,7 @@ pub fn try_acquire_shared(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<bool
 ///
 /// # Errors
 /// A verdict if the caller does not hold it so.
-pub fn release_exclusive(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<()> {
+pub(crate) fn release_exclusive(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<()> {
     release_as(cx, lock, Some(true), "ExReleasePushLockExclusiveEx")
 }
 
@@ -183,7 +183,7 @@ pub fn release_exclusive(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<()> {
 ///
 /// # Errors
 /// As [`release_exclusive`].
-pub fn release_shared(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<()> {
+pub(crate) fn release_shared(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<()> {
     release_as(cx, lock, Some(false), "ExReleasePushLockSharedEx")
 }
 
@@ -191,7 +191,7 @@ pub fn release_shared(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<()> {
 ///
 /// # Errors
 /// As [`release_exclusive`].
-pub fn release(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<()> {
+pub(crate) fn release(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<()> {
     release_as(cx, lock, None, "ExReleasePushLockEx")
 }
 

@@ -155,7 +155,7 @@ impl State {
 ///
 /// # Errors
 /// A verdict if it is initialized already, or is not aligned.
-pub fn initialize(cx: &mut Cx<'_>, resource: Resource) -> Flow<abi::NtStatus> {
+pub(crate) fn initialize(cx: &mut Cx<'_>, resource: Resource) -> Flow<abi::NtStatus> {
     if !resource.address.is_multiple_of(8) {
         let message =
             format!("ExInitializeResourceLite was given {:#x}, which is not aligned", resource.address);
@@ -177,7 +177,7 @@ pub fn initialize(cx: &mut Cx<'_>, resource: Resource) -> Flow<abi::NtStatus> {
 ///
 /// # Errors
 /// A verdict if it is none, or owned.
-pub fn reinitialize(cx: &mut Cx<'_>, resource: Resource) -> Flow<abi::NtStatus> {
+pub(crate) fn reinitialize(cx: &mut Cx<'_>, resource: Resource) -> Flow<abi::NtStatus> {
     let _success = delete(cx, resource)?;
     initialize(cx, resource)
 }
@@ -186,7 +186,7 @@ pub fn reinitialize(cx: &mut Cx<'_>, resource: Resource) -> Flow<abi::NtStatus> 
 ///
 /// # Errors
 /// A verdict if it is none, owned or waited for.
-pub fn delete(cx: &mut Cx<'_>, resource: Resource) -> Flow<abi::NtStatus> {
+pub(crate) fn delete(cx: &mut Cx<'_>, resource: Resource) -> Flow<abi::NtStatus> {
     let busy = with(cx, resource, "ExDeleteResourceLite", |state| {
         state.exclusive.is_some() || !state.shared.is_empty() || !state.waiters.is_empty()
     })?;
@@ -203,7 +203,7 @@ pub fn delete(cx: &mut Cx<'_>, resource: Resource) -> Flow<abi::NtStatus> {
 ///
 /// # Errors
 /// A verdict if it is none, the caller would wait for itself, or APCs are enabled, here and below.
-pub fn acquire_exclusive(cx: &mut Cx<'_>, resource: Resource, may_wait: bool) -> Flow<bool> {
+pub(crate) fn acquire_exclusive(cx: &mut Cx<'_>, resource: Resource, may_wait: bool) -> Flow<bool> {
     let name = "ExAcquireResourceExclusiveLite";
     let take = |state: &mut State, thread| state.take_exclusive(thread);
     acquire(cx, resource, name, may_wait, true, take)
@@ -213,7 +213,7 @@ pub fn acquire_exclusive(cx: &mut Cx<'_>, resource: Resource, may_wait: bool) ->
 ///
 /// # Errors
 /// As [`acquire_exclusive`].
-pub fn acquire_shared(cx: &mut Cx<'_>, resource: Resource, may_wait: bool) -> Flow<bool> {
+pub(crate) fn acquire_shared(cx: &mut Cx<'_>, resource: Resource, may_wait: bool) -> Flow<bool> {
     share(cx, resource, "ExAcquireResourceSharedLite", may_wait, Sharing::Fair)
 }
 
@@ -221,7 +221,7 @@ pub fn acquire_shared(cx: &mut Cx<'_>, resource: Resource, may_wait: bool) -> Fl
 ///
 /// # Errors
 /// As [`acquire_exclusive`].
-pub fn acquire_shared_starve(cx: &mut Cx<'_>, resource: Resource, may_wait: bool) -> Flow<bool> {
+pub(crate) fn acquire_shared_starve(cx: &mut Cx<'_>, resource: Resource, may_wait: bool) -> Flow<bool> {
     share(cx, resource, "ExAcquireSharedStarveExclusive", may_wait, Sharing::Starve)
 }
 
@@ -229,7 +229,7 @@ pub fn acquire_shared_starve(cx: &mut Cx<'_>, resource: Resource, may_wait: bool
 ///
 /// # Errors
 /// As [`acquire_exclusive`].
-pub fn acquire_shared_wait(cx: &mut Cx<'_>, resource: Resource, may_wait: bool) -> Flow<bool> {
+pub(crate) fn acquire_shared_wait(cx: &mut Cx<'_>, resource: Resource, may_wait: bool) -> Flow<bool> {
     share(cx, resource, "ExAcquireSharedWaitForExclusive", may_wait, Sharing::Wait)
 }
 
@@ -344,7 +344,7 @@ pub(crate) fn describe(k: &Kernel, resource: u64) -> String {
 ///
 /// # Errors
 /// A verdict if the caller does not own it.
-pub fn release(cx: &mut Cx<'_>, resource: Resource) -> Flow<()> {
+pub(crate) fn release(cx: &mut Cx<'_>, resource: Resource) -> Flow<()> {
     let thread = thread::current_object(cx).address;
     apcs_disabled(cx, resource, "ExReleaseResourceLite", 0x38)?;
     release_as(cx, resource, "ExReleaseResourceLite", thread)
@@ -354,7 +354,7 @@ pub fn release(cx: &mut Cx<'_>, resource: Resource) -> Flow<()> {
 ///
 /// # Errors
 /// As [`release`].
-pub fn release_for_thread(cx: &mut Cx<'_>, resource: Resource, thread: u64) -> Flow<()> {
+pub(crate) fn release_for_thread(cx: &mut Cx<'_>, resource: Resource, thread: u64) -> Flow<()> {
     release_as(cx, resource, "ExReleaseResourceForThreadLite", thread)
 }
 
@@ -385,7 +385,7 @@ fn wake(cx: &mut Cx<'_>, woken: Vec<Waiter>) -> Flow<()> {
 ///
 /// # Errors
 /// As [`release`].
-pub fn convert(cx: &mut Cx<'_>, resource: Resource) -> Flow<()> {
+pub(crate) fn convert(cx: &mut Cx<'_>, resource: Resource) -> Flow<()> {
     let name = "ExConvertExclusiveToSharedLite";
     let thread = thread::current_object(cx).address;
     let converted = with(cx, resource, name, |state| {
@@ -407,7 +407,7 @@ pub fn convert(cx: &mut Cx<'_>, resource: Resource) -> Flow<()> {
 ///
 /// # Errors
 /// As [`release`].
-pub fn set_owner_pointer(cx: &mut Cx<'_>, resource: Resource, pointer: u64) -> Flow<()> {
+pub(crate) fn set_owner_pointer(cx: &mut Cx<'_>, resource: Resource, pointer: u64) -> Flow<()> {
     let name = "ExSetResourceOwnerPointer";
     let thread = thread::current_object(cx).address;
     let owned = with(cx, resource, name, |state| {
@@ -427,7 +427,7 @@ pub fn set_owner_pointer(cx: &mut Cx<'_>, resource: Resource, pointer: u64) -> F
 ///
 /// # Errors
 /// A verdict if it is none, here and below.
-pub fn is_acquired_exclusive(cx: &mut Cx<'_>, resource: Resource) -> Flow<bool> {
+pub(crate) fn is_acquired_exclusive(cx: &mut Cx<'_>, resource: Resource) -> Flow<bool> {
     let thread = thread::current_object(cx).address;
     with(cx, resource, "ExIsResourceAcquiredExclusiveLite", |state| state.owns_alone(thread))
 }
@@ -436,7 +436,7 @@ pub fn is_acquired_exclusive(cx: &mut Cx<'_>, resource: Resource) -> Flow<bool> 
 ///
 /// # Errors
 /// As [`is_acquired_exclusive`].
-pub fn acquired_count(cx: &mut Cx<'_>, resource: Resource) -> Flow<u32> {
+pub(crate) fn acquired_count(cx: &mut Cx<'_>, resource: Resource) -> Flow<u32> {
     let thread = thread::current_object(cx).address;
     with(cx, resource, "ExIsResourceAcquiredSharedLite", |state| match state.exclusive {
         Some((owner, hold)) if owner == thread => hold.count,
@@ -448,7 +448,7 @@ pub fn acquired_count(cx: &mut Cx<'_>, resource: Resource) -> Flow<u32> {
 ///
 /// # Errors
 /// As [`is_acquired_exclusive`].
-pub fn exclusive_waiters(cx: &mut Cx<'_>, resource: Resource) -> Flow<u32> {
+pub(crate) fn exclusive_waiters(cx: &mut Cx<'_>, resource: Resource) -> Flow<u32> {
     with(cx, resource, "ExGetExclusiveWaiterCount", |state| state.waiting(true))
 }
 
@@ -456,7 +456,7 @@ pub fn exclusive_waiters(cx: &mut Cx<'_>, resource: Resource) -> Flow<u32> {
 ///
 /// # Errors
 /// As [`is_acquired_exclusive`].
-pub fn shared_waiters(cx: &mut Cx<'_>, resource: Resource) -> Flow<u32> {
+pub(crate) fn shared_waiters(cx: &mut Cx<'_>, resource: Resource) -> Flow<u32> {
     with(cx, resource, "ExGetSharedWaiterCount", |state| state.waiting(false))
 }
 
@@ -464,7 +464,7 @@ pub fn shared_waiters(cx: &mut Cx<'_>, resource: Resource) -> Flow<u32> {
 ///
 /// # Errors
 /// As [`acquire_exclusive`].
-pub fn enter_exclusive(cx: &mut Cx<'_>, resource: Resource) -> Flow<u64> {
+pub(crate) fn enter_exclusive(cx: &mut Cx<'_>, resource: Resource) -> Flow<u64> {
     region::enter_critical(cx)?;
     acquire_exclusive(cx, resource, true)?;
     Ok(thread::current_object(cx).address)
@@ -474,7 +474,7 @@ pub fn enter_exclusive(cx: &mut Cx<'_>, resource: Resource) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`acquire_exclusive`].
-pub fn enter_shared(cx: &mut Cx<'_>, resource: Resource) -> Flow<u64> {
+pub(crate) fn enter_shared(cx: &mut Cx<'_>, resource: Resource) -> Flow<u64> {
     region::enter_critical(cx)?;
     acquire_shared(cx, resource, true)?;
     Ok(thread::current_object(cx).address)
@@ -484,7 +484,7 @@ pub fn enter_shared(cx: &mut Cx<'_>, resource: Resource) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`release`].
-pub fn release_and_leave(cx: &mut Cx<'_>, resource: Resource) -> Flow<()> {
+pub(crate) fn release_and_leave(cx: &mut Cx<'_>, resource: Resource) -> Flow<()> {
     release(cx, resource)?;
     region::leave_critical(cx)
 }
@@ -525,7 +525,7 @@ fn apcs_disabled(cx: &mut Cx<'_>, resource: Resource, name: &str, sub: u64) -> F
 }
 
 /// Resources that the image at `driver` initialized and did not delete.
-pub fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<u64> {
+pub(crate) fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<u64> {
     cx.with(|k| {
         let own = k.ex.resources.iter().filter(|(_, state)| state.owner == Some(driver));
         own.map(|(&resource, _)| resource).collect()

@@ -31,7 +31,7 @@ const LINE: u64 = 64;
 ///
 /// # Errors
 /// A verdict if the pointer is bad, here and below, or a thread waits for it.
-pub fn initialize(cx: &mut Cx<'_>, reference: Reference) -> Flow<()> {
+pub(crate) fn initialize(cx: &mut Cx<'_>, reference: Reference) -> Flow<()> {
     let at = reference.address;
     if cx.with(|k| k.ex.rundowns.contains_key(&at)) {
         let message =
@@ -45,7 +45,7 @@ pub fn initialize(cx: &mut Cx<'_>, reference: Reference) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn acquire(cx: &mut Cx<'_>, reference: Reference) -> Flow<bool> {
+pub(crate) fn acquire(cx: &mut Cx<'_>, reference: Reference) -> Flow<bool> {
     acquire_many(cx, reference, 1)
 }
 
@@ -53,7 +53,7 @@ pub fn acquire(cx: &mut Cx<'_>, reference: Reference) -> Flow<bool> {
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn acquire_many(cx: &mut Cx<'_>, reference: Reference, count: u32) -> Flow<bool> {
+pub(crate) fn acquire_many(cx: &mut Cx<'_>, reference: Reference, count: u32) -> Flow<bool> {
     let word = cx.read(reference)?;
     if word & ACTIVE != 0 {
         return Ok(false);
@@ -66,7 +66,7 @@ pub fn acquire_many(cx: &mut Cx<'_>, reference: Reference, count: u32) -> Flow<b
 ///
 /// # Errors
 /// As [`release_many`].
-pub fn release(cx: &mut Cx<'_>, reference: Reference) -> Flow<()> {
+pub(crate) fn release(cx: &mut Cx<'_>, reference: Reference) -> Flow<()> {
     give(cx, reference, 1, "ExReleaseRundownProtection")
 }
 
@@ -74,7 +74,7 @@ pub fn release(cx: &mut Cx<'_>, reference: Reference) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if there are not so many references.
-pub fn release_many(cx: &mut Cx<'_>, reference: Reference, count: u32) -> Flow<()> {
+pub(crate) fn release_many(cx: &mut Cx<'_>, reference: Reference, count: u32) -> Flow<()> {
     give(cx, reference, count, "ExReleaseRundownProtectionEx")
 }
 
@@ -103,7 +103,7 @@ fn give(cx: &mut Cx<'_>, reference: Reference, count: u32, name: &str) -> Flow<(
 ///
 /// # Errors
 /// A verdict if the pointer is bad or the caller may not wait; [`engine::Leave`] if the machine ends meanwhile.
-pub fn wait_for_release(cx: &mut Cx<'_>, reference: Reference) -> Flow<()> {
+pub(crate) fn wait_for_release(cx: &mut Cx<'_>, reference: Reference) -> Flow<()> {
     run_down(cx, reference, "ExWaitForRundownProtectionRelease")
 }
 
@@ -125,7 +125,7 @@ fn run_down(cx: &mut Cx<'_>, reference: Reference, name: &str) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if there are references.
-pub fn completed(cx: &mut Cx<'_>, reference: Reference) -> Flow<()> {
+pub(crate) fn completed(cx: &mut Cx<'_>, reference: Reference) -> Flow<()> {
     expect_run_down(cx, reference, "ExRundownCompleted")?;
     cx.write(reference, ACTIVE)
 }
@@ -134,7 +134,7 @@ pub fn completed(cx: &mut Cx<'_>, reference: Reference) -> Flow<()> {
 ///
 /// # Errors
 /// As [`completed`].
-pub fn reinitialize(cx: &mut Cx<'_>, reference: Reference) -> Flow<()> {
+pub(crate) fn reinitialize(cx: &mut Cx<'_>, reference: Reference) -> Flow<()> {
     expect_run_down(cx, reference, "ExReInitializeRundownProtection")?;
     cx.write(reference, 0)
 }
@@ -170,7 +170,7 @@ pub(crate) type Waiters = std::collections::BTreeMap<u64, Vec<StrandId>>;
 ///
 /// # Errors
 /// None of its own.
-pub fn size_of_cache_aware(cx: &mut Cx<'_>) -> Flow<u64> {
+pub(crate) fn size_of_cache_aware(cx: &mut Cx<'_>) -> Flow<u64> {
     Ok(cx.with(|k| LINE * (1 + u64::from(k.ke.processor_count()))))
 }
 
@@ -178,7 +178,7 @@ pub fn size_of_cache_aware(cx: &mut Cx<'_>) -> Flow<u64> {
 ///
 /// # Errors
 /// A verdict on a pool type that is none.
-pub fn allocate_cache_aware(cx: &mut Cx<'_>, pool_type: u32, tag: u32) -> Flow<CacheAware> {
+pub(crate) fn allocate_cache_aware(cx: &mut Cx<'_>, pool_type: u32, tag: u32) -> Flow<CacheAware> {
     let bytes = size_of_cache_aware(cx)?;
     let block: CacheAware = pool_exports::allocate_with_tag(cx, pool_type, bytes, tag)?.cast();
     if !block.is_null() {
@@ -191,7 +191,7 @@ pub fn allocate_cache_aware(cx: &mut Cx<'_>, pool_type: u32, tag: u32) -> Flow<C
 ///
 /// # Errors
 /// A verdict if it is none.
-pub fn free_cache_aware(cx: &mut Cx<'_>, block: CacheAware) -> Flow<()> {
+pub(crate) fn free_cache_aware(cx: &mut Cx<'_>, block: CacheAware) -> Flow<()> {
     expect_cache_aware(cx, block, "ExFreeCacheAwareRundownProtection")?;
     pool::free(cx, block)
 }
@@ -200,7 +200,7 @@ pub fn free_cache_aware(cx: &mut Cx<'_>, block: CacheAware) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if it is smaller, or the pointer bad.
-pub fn initialize_cache_aware(cx: &mut Cx<'_>, block: CacheAware, bytes: u64) -> Flow<()> {
+pub(crate) fn initialize_cache_aware(cx: &mut Cx<'_>, block: CacheAware, bytes: u64) -> Flow<()> {
     let needed = size_of_cache_aware(cx)?;
     if bytes < needed {
         let message = format!(
@@ -228,7 +228,7 @@ fn expect_cache_aware(cx: &mut Cx<'_>, block: CacheAware, name: &str) -> Flow<()
 ///
 /// # Errors
 /// A verdict if it is none, here and below.
-pub fn acquire_cache_aware(cx: &mut Cx<'_>, block: CacheAware) -> Flow<bool> {
+pub(crate) fn acquire_cache_aware(cx: &mut Cx<'_>, block: CacheAware) -> Flow<bool> {
     expect_cache_aware(cx, block, "ExAcquireRundownProtectionCacheAware")?;
     acquire_many(cx, block, 1)
 }
@@ -237,7 +237,7 @@ pub fn acquire_cache_aware(cx: &mut Cx<'_>, block: CacheAware) -> Flow<bool> {
 ///
 /// # Errors
 /// As [`acquire_cache_aware`].
-pub fn acquire_many_cache_aware(cx: &mut Cx<'_>, block: CacheAware, count: u32) -> Flow<bool> {
+pub(crate) fn acquire_many_cache_aware(cx: &mut Cx<'_>, block: CacheAware, count: u32) -> Flow<bool> {
     expect_cache_aware(cx, block, "ExAcquireRundownProtectionCacheAwareEx")?;
     acquire_many(cx, block, count)
 }
@@ -246,7 +246,7 @@ pub fn acquire_many_cache_aware(cx: &mut Cx<'_>, block: CacheAware, count: u32) 
 ///
 /// # Errors
 /// As [`acquire_cache_aware`] and [`release_many`].
-pub fn release_cache_aware(cx: &mut Cx<'_>, block: CacheAware) -> Flow<()> {
+pub(crate) fn release_cache_aware(cx: &mut Cx<'_>, block: CacheAware) -> Flow<()> {
     const NAME: &str = "ExReleaseRundownProtectionCacheAware";
     expect_cache_aware(cx, block, NAME)?;
     give(cx, block, 1, NAME)
@@ -256,7 +256,7 @@ pub fn release_cache_aware(cx: &mut Cx<'_>, block: CacheAware) -> Flow<()> {
 ///
 /// # Errors
 /// As [`release_cache_aware`].
-pub fn release_many_cache_aware(cx: &mut Cx<'_>, block: CacheAware, count: u32) -> Flow<()> {
+pub(crate) fn release_many_cache_aware(cx: &mut Cx<'_>, block: CacheAware, count: u32) -> Flow<()> {
     const NAME: &str = "ExReleaseRundownProtectionCacheAwareEx";
     expect_cache_aware(cx, block, NAME)?;
     give(cx, block, count, NAME)
@@ -266,7 +266,7 @@ pub fn release_many_cache_aware(cx: &mut Cx<'_>, block: CacheAware, count: u32) 
 ///
 /// # Errors
 /// As [`acquire_cache_aware`] and [`wait_for_release`].
-pub fn wait_for_release_cache_aware(cx: &mut Cx<'_>, block: CacheAware) -> Flow<()> {
+pub(crate) fn wait_for_release_cache_aware(cx: &mut Cx<'_>, block: CacheAware) -> Flow<()> {
     const NAME: &str = "ExWaitForRundownProtectionReleaseCacheAware";
     expect_cache_aware(cx, block, NAME)?;
     run_down(cx, block, NAME)
@@ -276,7 +276,7 @@ pub fn wait_for_release_cache_aware(cx: &mut Cx<'_>, block: CacheAware) -> Flow<
 ///
 /// # Errors
 /// As [`acquire_cache_aware`] and [`completed`].
-pub fn completed_cache_aware(cx: &mut Cx<'_>, block: CacheAware) -> Flow<()> {
+pub(crate) fn completed_cache_aware(cx: &mut Cx<'_>, block: CacheAware) -> Flow<()> {
     const NAME: &str = "ExRundownCompletedCacheAware";
     expect_cache_aware(cx, block, NAME)?;
     expect_run_down(cx, block, NAME)?;
@@ -287,7 +287,7 @@ pub fn completed_cache_aware(cx: &mut Cx<'_>, block: CacheAware) -> Flow<()> {
 ///
 /// # Errors
 /// As [`completed_cache_aware`].
-pub fn reinitialize_cache_aware(cx: &mut Cx<'_>, block: CacheAware) -> Flow<()> {
+pub(crate) fn reinitialize_cache_aware(cx: &mut Cx<'_>, block: CacheAware) -> Flow<()> {
     const NAME: &str = "ExReInitializeRundownProtectionCacheAware";
     expect_cache_aware(cx, block, NAME)?;
     expect_run_down(cx, block, NAME)?;

@@ -47,7 +47,7 @@ fn depth_of(word: u64) -> u16 {
 ///
 /// # Errors
 /// STATUS_DATATYPE_MISALIGNMENT, here and below.
-pub fn initialize(cx: &mut Cx<'_>, head: Head) -> Flow<()> {
+pub(crate) fn initialize(cx: &mut Cx<'_>, head: Head) -> Flow<()> {
     aligned(cx, head.address, "InitializeSListHead")?;
     cx.write(head + SLIST_HEADER::Alignment, 0)?;
     cx.write(head + SLIST_HEADER::Region, 0)
@@ -57,7 +57,7 @@ pub fn initialize(cx: &mut Cx<'_>, head: Head) -> Flow<()> {
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn push(cx: &mut Cx<'_>, head: Head, entry: Entry) -> Flow<Entry> {
+pub(crate) fn push(cx: &mut Cx<'_>, head: Head, entry: Entry) -> Flow<Entry> {
     let (word, first) = read(cx, head, "ExInterlockedPushEntrySList")?;
     aligned(cx, entry.address, "ExInterlockedPushEntrySList")?;
     cx.write(entry + SLIST_ENTRY::Next, first)?;
@@ -70,7 +70,7 @@ pub fn push(cx: &mut Cx<'_>, head: Head, entry: Entry) -> Flow<Entry> {
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn pop(cx: &mut Cx<'_>, head: Head) -> Flow<Entry> {
+pub(crate) fn pop(cx: &mut Cx<'_>, head: Head) -> Flow<Entry> {
     let (word, first) = read(cx, head, "ExInterlockedPopEntrySList")?;
     if !first.is_null() {
         lookaside::gives(cx, head.address, first.address);
@@ -84,7 +84,7 @@ pub fn pop(cx: &mut Cx<'_>, head: Head) -> Flow<Entry> {
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn flush(cx: &mut Cx<'_>, head: Head) -> Flow<Entry> {
+pub(crate) fn flush(cx: &mut Cx<'_>, head: Head) -> Flow<Entry> {
     let (word, first) = read(cx, head, "ExInterlockedFlushSList")?;
     write(cx, head, word & !0xFFFF, DriverPtr::NULL, 0)?;
     let mut entry = first;
@@ -99,6 +99,6 @@ pub fn flush(cx: &mut Cx<'_>, head: Head) -> Flow<Entry> {
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn depth(cx: &mut Cx<'_>, head: Head) -> Flow<u16> {
+pub(crate) fn depth(cx: &mut Cx<'_>, head: Head) -> Flow<u16> {
     Ok(depth_of(read(cx, head, "ExQueryDepthSList")?.0))
 }

@@ -26,7 +26,7 @@ const WANTED: u32 = 0x4000_0000;
 /// # Errors
 /// A verdict if the pointer is bad, the lock's memory is damaged, or the caller waits for itself, here and below;
 /// [`engine::Leave`] if the machine ends meanwhile.
-pub fn acquire_shared(cx: &mut Cx<'_>, lock: Lock) -> Flow<u8> {
+pub(crate) fn acquire_shared(cx: &mut Cx<'_>, lock: Lock) -> Flow<u8> {
     let old = irql::raise(cx, DISPATCH_LEVEL)?;
     share(cx, lock, "ExAcquireSpinLockShared")?;
     Ok(old)
@@ -36,7 +36,7 @@ pub fn acquire_shared(cx: &mut Cx<'_>, lock: Lock) -> Flow<u8> {
 ///
 /// # Errors
 /// As [`acquire_shared`].
-pub fn acquire_shared_at_dispatch(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
+pub(crate) fn acquire_shared_at_dispatch(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
     share(cx, lock, "ExAcquireSpinLockSharedAtDpcLevel")
 }
 
@@ -44,7 +44,7 @@ pub fn acquire_shared_at_dispatch(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
 ///
 /// # Errors
 /// As [`acquire_shared`].
-pub fn acquire_exclusive(cx: &mut Cx<'_>, lock: Lock) -> Flow<u8> {
+pub(crate) fn acquire_exclusive(cx: &mut Cx<'_>, lock: Lock) -> Flow<u8> {
     let old = irql::raise(cx, DISPATCH_LEVEL)?;
     have_alone(cx, lock, "ExAcquireSpinLockExclusive")?;
     Ok(old)
@@ -54,7 +54,7 @@ pub fn acquire_exclusive(cx: &mut Cx<'_>, lock: Lock) -> Flow<u8> {
 ///
 /// # Errors
 /// As [`acquire_shared`].
-pub fn acquire_exclusive_at_dispatch(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
+pub(crate) fn acquire_exclusive_at_dispatch(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
     have_alone(cx, lock, "ExAcquireSpinLockExclusiveAtDpcLevel")
 }
 
@@ -62,7 +62,7 @@ pub fn acquire_exclusive_at_dispatch(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if the pointer is bad or the lock's memory is damaged, here and below.
-pub fn try_acquire_shared(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
+pub(crate) fn try_acquire_shared(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
     expect_sound(cx, lock)?;
     let free = cx.with(|k| k.ke.locks.can_be_shared(lock.address));
     if free {
@@ -75,7 +75,7 @@ pub fn try_acquire_shared(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
 ///
 /// # Errors
 /// As [`try_acquire_shared`].
-pub fn try_acquire_exclusive(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
+pub(crate) fn try_acquire_exclusive(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
     expect_sound(cx, lock)?;
     let free = cx.with(|k| !k.ke.locks.is_held(lock.address));
     if free {
@@ -89,7 +89,7 @@ pub fn try_acquire_exclusive(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
 ///
 /// # Errors
 /// As [`try_acquire_shared`]; a verdict if the caller does not share it.
-pub fn try_convert(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
+pub(crate) fn try_convert(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
     const NAME: &str = "ExTryConvertSharedSpinLockExclusive";
     expect_held(cx, lock, Mode::Shared, NAME)?;
     let at = lock.address;
@@ -105,7 +105,7 @@ pub fn try_convert(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
 ///
 /// # Errors
 /// A verdict if the caller does not hold it so; whatever the lower level lets in.
-pub fn release_shared(cx: &mut Cx<'_>, lock: Lock, level: u8) -> Flow<()> {
+pub(crate) fn release_shared(cx: &mut Cx<'_>, lock: Lock, level: u8) -> Flow<()> {
     give_back(cx, lock, Mode::Shared, "ExReleaseSpinLockShared")?;
     irql::lower(cx, level)
 }
@@ -114,7 +114,7 @@ pub fn release_shared(cx: &mut Cx<'_>, lock: Lock, level: u8) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if the caller does not hold it so.
-pub fn release_shared_from_dispatch(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
+pub(crate) fn release_shared_from_dispatch(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
     give_back(cx, lock, Mode::Shared, "ExReleaseSpinLockSharedFromDpcLevel")
 }
 
@@ -122,7 +122,7 @@ pub fn release_shared_from_dispatch(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
 ///
 /// # Errors
 /// As [`release_shared`].
-pub fn release_exclusive(cx: &mut Cx<'_>, lock: Lock, level: u8) -> Flow<()> {
+pub(crate) fn release_exclusive(cx: &mut Cx<'_>, lock: Lock, level: u8) -> Flow<()> {
     give_back(cx, lock, Mode::Alone, "ExReleaseSpinLockExclusive")?;
     irql::lower(cx, level)
 }
@@ -131,7 +131,7 @@ pub fn release_exclusive(cx: &mut Cx<'_>, lock: Lock, level: u8) -> Flow<()> {
 ///
 /// # Errors
 /// As [`release_shared_from_dispatch`].
-pub fn release_exclusive_from_dispatch(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
+pub(crate) fn release_exclusive_from_dispatch(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
     give_back(cx, lock, Mode::Alone, "ExReleaseSpinLockExclusiveFromDpcLevel")
 }
 

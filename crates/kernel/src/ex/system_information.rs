@@ -49,7 +49,7 @@ const PATH_BYTES: usize = 0x100;
 ///
 /// # Errors
 /// A verdict if a pointer is bad, or on a class that is not here.
-pub fn zw_query(
+pub(crate) fn zw_query(
     cx: &mut Cx<'_>,
     class: u32,
     buffer: DriverPtr<u8>,

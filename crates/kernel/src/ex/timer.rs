@@ -61,7 +61,7 @@ struct Deletion {
 ///
 /// # Errors
 /// A verdict if the attributes exclude each other.
-pub fn allocate(
+pub(crate) fn allocate(
     cx: &mut Cx<'_>,
     callback: DriverPtr<Code>,
     context: u64,
@@ -104,7 +104,7 @@ pub fn allocate(
 ///
 /// # Errors
 /// A verdict if it is no timer or an argument is none; [`engine::Leave`] of what runs at once.
-pub fn set(
+pub(crate) fn set(
     cx: &mut Cx<'_>,
     timer: DriverPtr<EX_TIMER>,
     due: i64,
@@ -153,7 +153,7 @@ fn tolerance(cx: &mut Cx<'_>, parameters: DriverPtr<EXT_SET_PARAMETERS>) -> Flow
 ///
 /// # Errors
 /// A verdict if it is no timer.
-pub fn cancel(cx: &mut Cx<'_>, timer: DriverPtr<EX_TIMER>, parameters: DriverPtr<()>) -> Flow<bool> {
+pub(crate) fn cancel(cx: &mut Cx<'_>, timer: DriverPtr<EX_TIMER>, parameters: DriverPtr<()>) -> Flow<bool> {
     expect(cx, timer, "ExCancelTimer")?;
     if !parameters.is_null() {
         let message = "ExCancelTimer was called with parameters; drivers must pass NULL".to_owned();
@@ -166,7 +166,7 @@ pub fn cancel(cx: &mut Cx<'_>, timer: DriverPtr<EX_TIMER>, parameters: DriverPtr
 ///
 /// # Errors
 /// A verdict if it is no timer, or is to be waited for without being cancelled or where nothing may wait.
-pub fn delete(
+pub(crate) fn delete(
     cx: &mut Cx<'_>,
     timer: DriverPtr<EX_TIMER>,
     cancel: bool,

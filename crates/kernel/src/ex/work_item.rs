@@ -19,7 +19,7 @@ use crate::witness;
 ///
 /// # Errors
 /// A verdict if the item is queued already, or has no routine.
-pub fn queue(cx: &mut Cx<'_>, item: DriverPtr<WORK_QUEUE_ITEM>, queue: u32) -> Flow<()> {
+pub(crate) fn queue(cx: &mut Cx<'_>, item: DriverPtr<WORK_QUEUE_ITEM>, queue: u32) -> Flow<()> {
     let link = (item + WORK_QUEUE_ITEM::List) + LIST_ENTRY::Flink;
     let queued = cx.with(|k| k.ex.work_items.get(&item.address).copied());
     let routine = cx.read(item + WORK_QUEUE_ITEM::WorkerRoutine)?;

@@ -24,7 +24,13 @@ const MOST_SEGMENTS: u32 = 1 << 20;
 ///
 /// # Errors
 /// A verdict on blocks of no bytes, or a bad pointer.
-pub fn initialize(cx: &mut Cx<'_>, zone: Zone, block: u32, segment: Segment, size: u32) -> Flow<NtStatus> {
+pub(crate) fn initialize(
+    cx: &mut Cx<'_>,
+    zone: Zone,
+    block: u32,
+    segment: Segment,
+    size: u32,
+) -> Flow<NtStatus> {
     expect_block_size(cx, "ExInitializeZone", zone, block, block == 0)?;
     if !block.is_multiple_of(8) || !fits(segment, size, block) {
         return Ok(NtStatus::UNSUCCESSFUL);
@@ -43,7 +49,7 @@ pub fn initialize(cx: &mut Cx<'_>, zone: Zone, block: u32, segment: Segment, siz
 ///
 /// # Errors
 /// A verdict on a header that no initialization has left so, or a bad pointer.
-pub fn extend(cx: &mut Cx<'_>, zone: Zone, segment: Segment, size: u32) -> Flow<NtStatus> {
+pub(crate) fn extend(cx: &mut Cx<'_>, zone: Zone, segment: Segment, size: u32) -> Flow<NtStatus> {
     add(cx, "ExExtendZone", zone, segment, size)
 }
 
@@ -51,7 +57,7 @@ pub fn extend(cx: &mut Cx<'_>, zone: Zone, segment: Segment, size: u32) -> Flow<
 ///
 /// # Errors
 /// As [`extend`], or if the caller holds the lock.
-pub fn interlocked_extend(
+pub(crate) fn interlocked_extend(
     cx: &mut Cx<'_>,
     zone: Zone,
     segment: Segment,

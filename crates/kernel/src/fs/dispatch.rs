@@ -52,7 +52,7 @@ pub(super) fn now(cx: &mut Cx<'_>) -> i64 {
 ///
 /// # Errors
 /// A verdict on the sender of the request; or on what dirql does not implement.
-pub fn dispatch(
+pub(crate) fn dispatch(
     cx: &mut Cx<'_>,
     _device: DriverPtr<DEVICE_OBJECT>,
     request: DriverPtr<IRP>,

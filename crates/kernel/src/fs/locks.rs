@@ -171,7 +171,7 @@ fn end(cx: &mut Cx<'_>, status: NtStatus, next: impl Fn(&mut State) -> Option<us
 ///
 /// # Errors
 /// As completing.
-pub fn cancel(cx: &mut Cx<'_>, _device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>) -> Flow<()> {
+pub(crate) fn cancel(cx: &mut Cx<'_>, _device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>) -> Flow<()> {
     let was_waiting = cx.with(|k| {
         let place = k.fs.waiting.iter().position(|waiting| waiting.irp == irp);
         place.map(|place| k.fs.waiting.remove(place)).is_some()

@@ -9,11 +9,11 @@
 //! `FsContext`, `SectionObjectPointer` and `PrivateCacheMap` of the file objects stay null.
 
 mod contents;
-pub mod dispatch;
+pub(crate) mod dispatch;
 mod file_information;
 pub mod folder;
 mod listing;
-pub mod locks;
+pub(crate) mod locks;
 mod mount;
 mod opening;
 mod path;

@@ -18,15 +18,15 @@ use crate::verdict::Verdict;
 use crate::{ke, ps};
 
 /// What a port access takes, in ns: an I/O cycle on the bus is never posted.
-pub const PORT_COST: u64 = 1_000;
+pub(crate) const PORT_COST: u64 = 1_000;
 /// What a read of device memory takes, in ns.
-pub const READ_COST: u64 = 250;
+pub(crate) const READ_COST: u64 = 250;
 /// What a write to device memory takes the processor, in ns: it is posted.
-pub const WRITE_COST: u64 = 50;
+pub(crate) const WRITE_COST: u64 = 50;
 
 /// What is left to do when the instruction has retired.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum After {
+pub(crate) enum After {
     /// Nothing.
     #[default]
     Nothing,

@@ -36,7 +36,14 @@ fn place(k: &mut Kernel, bus: u32, slot: u32) -> Place {
 ///
 /// # Errors
 /// As there.
-pub fn get(cx: &mut Cx<'_>, kind: u32, bus: u32, slot: u32, buffer: DriverPtr<()>, length: u32) -> Flow<u32> {
+pub(crate) fn get(
+    cx: &mut Cx<'_>,
+    kind: u32,
+    bus: u32,
+    slot: u32,
+    buffer: DriverPtr<()>,
+    length: u32,
+) -> Flow<u32> {
     get_by_offset(cx, kind, bus, slot, buffer, 0, length)
 }
 
@@ -44,7 +51,7 @@ pub fn get(cx: &mut Cx<'_>, kind: u32, bus: u32, slot: u32, buffer: DriverPtr<()
 ///
 /// # Errors
 /// A verdict if the buffer cannot be written.
-pub fn get_by_offset(
+pub(crate) fn get_by_offset(
     cx: &mut Cx<'_>,
     kind: u32,
     bus: u32,
@@ -70,7 +77,14 @@ pub fn get_by_offset(
 ///
 /// # Errors
 /// As there.
-pub fn set(cx: &mut Cx<'_>, kind: u32, bus: u32, slot: u32, buffer: DriverPtr<()>, length: u32) -> Flow<u32> {
+pub(crate) fn set(
+    cx: &mut Cx<'_>,
+    kind: u32,
+    bus: u32,
+    slot: u32,
+    buffer: DriverPtr<()>,
+    length: u32,
+) -> Flow<u32> {
     set_by_offset(cx, kind, bus, slot, buffer, 0, length)
 }
 
@@ -78,7 +92,7 @@ pub fn set(cx: &mut Cx<'_>, kind: u32, bus: u32, slot: u32, buffer: DriverPtr<()
 ///
 /// # Errors
 /// A verdict if the buffer cannot be read.
-pub fn set_by_offset(
+pub(crate) fn set_by_offset(
     cx: &mut Cx<'_>,
     kind: u32,
     bus: u32,
@@ -102,7 +116,7 @@ pub fn set_by_offset(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn translate_address(
+pub(crate) fn translate_address(
     cx: &mut Cx<'_>,
     interface: u32,
     bus: u32,
@@ -130,7 +144,7 @@ pub(crate) fn translate(cx: &mut Cx<'_>, address: u64, space: u32) -> u64 {
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn interrupt_vector(
+pub(crate) fn interrupt_vector(
     cx: &mut Cx<'_>,
     interface: u32,
     _bus: u32,

@@ -8,7 +8,7 @@ use super::hardware::{Hardware, PciAddress, Width};
 /// Bytes of a conventional function's configuration space.
 const CONVENTIONAL: u32 = 0x100;
 /// Bytes of a PCI Express function's configuration space: the most there are.
-pub const SIZE: u32 = 0x1000;
+pub(crate) const SIZE: u32 = 0x1000;
 
 /// The widest aligned access at `offset` that moves at most `left` bytes.
 fn width(offset: u32, left: u32) -> Width {
@@ -39,7 +39,7 @@ fn size(hardware: &dyn Hardware, at: PciAddress) -> u32 {
 }
 
 /// Reads up to `length` bytes from `offset`; fewer where configuration space ends.
-pub fn read(hardware: &mut dyn Hardware, at: PciAddress, offset: u32, length: u32) -> Vec<u8> {
+pub(crate) fn read(hardware: &mut dyn Hardware, at: PciAddress, offset: u32, length: u32) -> Vec<u8> {
     let mut bytes = Vec::new();
     for (offset, width) in pieces(offset, length, size(hardware, at)) {
         let value = hardware.config_read(at, offset, width).to_le_bytes();
@@ -49,7 +49,7 @@ pub fn read(hardware: &mut dyn Hardware, at: PciAddress, offset: u32, length: u3
 }
 
 /// Writes `bytes` from `offset` and says how many there was room for.
-pub fn write(hardware: &mut dyn Hardware, at: PciAddress, offset: u32, bytes: &[u8]) -> u32 {
+pub(crate) fn write(hardware: &mut dyn Hardware, at: PciAddress, offset: u32, bytes: &[u8]) -> u32 {
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     let (mut rest, mut written) = (bytes, 0);
     for (offset, width) in pieces(offset, length, size(hardware, at)) {
@@ -64,14 +64,14 @@ pub fn write(hardware: &mut dyn Hardware, at: PciAddress, offset: u32, bytes: &[
 
 /// The function in `slot` (`PCI_SLOT_NUMBER`: device in bits 0–4, function in bits 5–7) of `bus`.
 #[must_use]
-pub fn address(bus: u32, slot: u32) -> Option<PciAddress> {
+pub(crate) fn address(bus: u32, slot: u32) -> Option<PciAddress> {
     let [low, ..] = slot.to_le_bytes();
     Some(PciAddress { bus: u8::try_from(bus).ok()?, device: low & 0x1F, function: low >> 5 })
 }
 
 /// The `PCI_SLOT_NUMBER` of a function.
 #[must_use]
-pub const fn slot(at: PciAddress) -> u32 {
+pub(crate) const fn slot(at: PciAddress) -> u32 {
     at.device as u32 | (at.function as u32) << 5
 }
 

@@ -1,10 +1,10 @@
 //! `Hal*` and what stands below it: hardware, accesses of drivers to it, bus data.
 
-pub mod access;
-pub mod bus_data;
+pub(crate) mod access;
+pub(crate) mod bus_data;
 pub(crate) mod combine;
-pub mod config;
-pub mod dma;
+pub(crate) mod config;
+pub(crate) mod dma;
 pub mod hardware;
 pub mod platform;
 pub(crate) mod polls;

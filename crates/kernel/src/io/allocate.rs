@@ -29,7 +29,7 @@ pub(crate) const MOST_LOCATIONS: u8 = 127;
 ///
 /// # Errors
 /// As an allocation.
-pub fn allocate(cx: &mut Cx<'_>, stack_size: u8, charge_quota: bool) -> Flow<DriverPtr<IRP>> {
+pub(crate) fn allocate(cx: &mut Cx<'_>, stack_size: u8, charge_quota: bool) -> Flow<DriverPtr<IRP>> {
     if !charge_quota {
         return make(cx, stack_size, Origin::Allocated);
     }
@@ -49,7 +49,7 @@ pub fn allocate(cx: &mut Cx<'_>, stack_size: u8, charge_quota: bool) -> Flow<Dri
 ///
 /// # Errors
 /// As [`allocate`].
-pub fn allocate_ex(
+pub(crate) fn allocate_ex(
     cx: &mut Cx<'_>,
     _device: DriverPtr<()>,
     stack_size: u8,
@@ -93,7 +93,7 @@ pub(crate) fn packet(cx: &mut Cx<'_>, stack_size: u8, origin: Origin) -> Flow<Op
 ///
 /// # Errors
 /// A verdict if it is in use, too small, or came from another routine that the I/O manager keeps account of.
-pub fn initialize(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, size: u16, stack_size: u8) -> Flow<()> {
+pub(crate) fn initialize(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, size: u16, stack_size: u8) -> Flow<()> {
     if let Some(origin) = cx.with(|k| k.io.irps.live.get(irp.address).map(|record| record.origin)) {
         refuse_in_use(cx, irp, 0x310, "IoInitializeIrp")?;
         tell_initialized_again(cx, irp, origin)?;
@@ -160,7 +160,7 @@ fn initialized_again(irp: DriverPtr<IRP>, origin: Origin) -> Verdict {
 ///
 /// # Errors
 /// A verdict if it is in use or came from elsewhere.
-pub fn reuse(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> Flow<()> {
+pub(crate) fn reuse(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> Flow<()> {
     refuse_in_use(cx, irp, 0x310, "IoReuseIrp")?;
     let origin = cx.with(|k| k.io.irps.live.get(irp.address).map(|record| record.origin));
     if !matches!(origin, Some(Origin::Allocated | Origin::DriverMemory)) {
@@ -200,7 +200,7 @@ pub fn reuse(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> Flow<()>
 ///
 /// # Errors
 /// A verdict if it is none, is freed already, or still has an owner.
-pub fn free(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
+pub(crate) fn free(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
     let known = cx.with(|k| k.io.irps.live.get(irp.address).map(|record| (record.origin, record.thread)));
     let Some((origin, thread)) = known else {
         return Err(not_an_irp(cx, irp, 0x1, "IoFreeIrp"));

@@ -17,7 +17,7 @@ const MOST: u64 = 80 * 50;
 ///
 /// # Errors
 /// None.
-pub fn is_owned(cx: &mut Cx<'_>) -> Flow<bool> {
+pub(crate) fn is_owned(cx: &mut Cx<'_>) -> Flow<bool> {
     Ok(!cx.with(|k| k.io.display_lost))
 }
 
@@ -25,7 +25,7 @@ pub fn is_owned(cx: &mut Cx<'_>) -> Flow<bool> {
 ///
 /// # Errors
 /// None.
-pub fn lost(cx: &mut Cx<'_>, _reset: DriverPtr<abi::Code>) -> Flow<()> {
+pub(crate) fn lost(cx: &mut Cx<'_>, _reset: DriverPtr<abi::Code>) -> Flow<()> {
     cx.with(|k| k.io.display_lost = true);
     Ok(())
 }
@@ -34,7 +34,7 @@ pub fn lost(cx: &mut Cx<'_>, _reset: DriverPtr<abi::Code>) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn display(cx: &mut Cx<'_>, text: u64) -> Flow<()> {
+pub(crate) fn display(cx: &mut Cx<'_>, text: u64) -> Flow<()> {
     let units = crt::read::<1>(cx, text, MOST)?;
     if is_owned(cx)? {
         let shown: String = units.iter().map(|unit| text::ansi_to_char(unit.to_le_bytes()[0])).collect();

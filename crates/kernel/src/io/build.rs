@@ -23,7 +23,7 @@ use crate::ob::handle::Mode;
 /// # Errors
 /// A verdict if a buffer is bad.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn device_control(
+pub(crate) fn device_control(
     cx: &mut Cx<'_>,
     code: u32,
     device: DriverPtr<DEVICE_OBJECT>,
@@ -59,7 +59,7 @@ pub fn device_control(
 /// # Errors
 /// A verdict if a pointer is bad.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn synchronous(
+pub(crate) fn synchronous(
     cx: &mut Cx<'_>,
     major: u32,
     device: DriverPtr<DEVICE_OBJECT>,
@@ -81,7 +81,7 @@ pub fn synchronous(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn asynchronous(
+pub(crate) fn asynchronous(
     cx: &mut Cx<'_>,
     major: u32,
     device: DriverPtr<DEVICE_OBJECT>,
@@ -167,7 +167,7 @@ fn answer_to(
 ///
 /// # Errors
 /// A verdict if the master is none.
-pub fn associated(cx: &mut Cx<'_>, master: DriverPtr<IRP>, stack_size: u8) -> Flow<DriverPtr<IRP>> {
+pub(crate) fn associated(cx: &mut Cx<'_>, master: DriverPtr<IRP>, stack_size: u8) -> Flow<DriverPtr<IRP>> {
     if !cx.with(|k| k.io.irps.live.contains(master.address)) {
         return Err(allocate::not_an_irp(cx, master, 0x1, "IoMakeAssociatedIrp"));
     }

@@ -22,7 +22,11 @@ use crate::wmi;
 ///
 /// # Errors
 /// A verdict on the sender (no stack location left, no device, a cancel routine still set), or on the receiver.
-pub fn call_driver(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>) -> Flow<NtStatus> {
+pub(crate) fn call_driver(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+) -> Flow<NtStatus> {
     check(cx, device, irp)?;
     let (number, location) = advance(cx, device, irp)?;
     let major = cx.read(location + IO_STACK_LOCATION::MajorFunction)?;

@@ -16,7 +16,7 @@ use crate::{ob, ps};
 ///
 /// # Errors
 /// A verdict if a pointer is bad, here and below.
-pub fn desired_access(cx: &mut Cx<'_>, desired: DriverPtr<u32>, granted: u32) -> Flow<NtStatus> {
+pub(crate) fn desired_access(cx: &mut Cx<'_>, desired: DriverPtr<u32>, granted: u32) -> Flow<NtStatus> {
     let rights = acl::mapped(cx.read(desired)?, &object::file_mapping());
     cx.write(desired, rights)?;
     Ok(if rights & !granted == 0 { NtStatus::SUCCESS } else { NtStatus::ACCESS_DENIED })
@@ -26,7 +26,7 @@ pub fn desired_access(cx: &mut Cx<'_>, desired: DriverPtr<u32>, granted: u32) ->
 ///
 /// # Errors
 /// As [`desired_access`].
-pub fn ea_buffer(
+pub(crate) fn ea_buffer(
     cx: &mut Cx<'_>,
     buffer: DriverPtr<FILE_FULL_EA_INFORMATION>,
     length: u32,
@@ -69,7 +69,7 @@ pub fn ea_buffer(
 ///
 /// # Errors
 /// None.
-pub fn within_stack_limits(cx: &mut Cx<'_>, start: u64, bytes: u64) -> Flow<bool> {
+pub(crate) fn within_stack_limits(cx: &mut Cx<'_>, start: u64, bytes: u64) -> Flow<bool> {
     let stack = cx.with(|k| k.ke.thread().and_then(|thread| thread.stack));
     let end = start.checked_add(bytes);
     Ok(stack.is_some_and(|stack| start >= stack.limit && end.is_some_and(|end| end <= stack.base)))
@@ -79,7 +79,11 @@ pub fn within_stack_limits(cx: &mut Cx<'_>, start: u64, bytes: u64) -> Flow<bool
 ///
 /// # Errors
 /// As [`desired_access`].
-pub fn requestor_session_id(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, session: DriverPtr<u32>) -> Flow<NtStatus> {
+pub(crate) fn requestor_session_id(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    session: DriverPtr<u32>,
+) -> Flow<NtStatus> {
     let process = query::requestor_process(cx, irp)?;
     if process.is_null() {
         cx.write(session, u32::MAX)?;
@@ -94,7 +98,7 @@ pub fn requestor_session_id(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, session: Drive
 ///
 /// # Errors
 /// As [`desired_access`].
-pub fn devices(
+pub(crate) fn devices(
     cx: &mut Cx<'_>,
     driver: DriverPtr<DRIVER_OBJECT>,
     list: DriverPtr<DriverPtr<DEVICE_OBJECT>>,

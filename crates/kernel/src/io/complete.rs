@@ -26,7 +26,7 @@ pub(super) const COMPLETION: Role = Role::IoCompletion;
 ///
 /// # Errors
 /// A verdict: completed twice, with `STATUS_PENDING`, with a cancel routine still set, or by what a completion routine did.
-pub fn complete(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, _priority_boost: u8) -> Flow<()> {
+pub(crate) fn complete(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, _priority_boost: u8) -> Flow<()> {
     if let Some(ending) = cx.with(|k| fast_path::ending(k, irp)) {
         return fast_path::complete(cx, &ending);
     }

@@ -43,7 +43,7 @@ pub(crate) struct State {
 ///
 /// # Errors
 /// None.
-pub fn create(cx: &mut Cx<'_>, size: u32) -> Flow<DriverPtr<CONTROLLER_OBJECT>> {
+pub(crate) fn create(cx: &mut Cx<'_>, size: u32) -> Flow<DriverPtr<CONTROLLER_OBJECT>> {
     let bytes = BODY + u64::from(size);
     let controller: DriverPtr<CONTROLLER_OBJECT> =
         pool::allocate(cx, pool::Kind::NonPaged, bytes, pool::tag(b"Cont"))?;
@@ -64,7 +64,7 @@ pub fn create(cx: &mut Cx<'_>, size: u32) -> Flow<DriverPtr<CONTROLLER_OBJECT>> 
 ///
 /// # Errors
 /// A verdict if it is no controller, if the device waits for it already, or on what the routine does.
-pub fn allocate(
+pub(crate) fn allocate(
     cx: &mut Cx<'_>,
     controller: DriverPtr<CONTROLLER_OBJECT>,
     device: DriverPtr<DEVICE_OBJECT>,
@@ -86,7 +86,7 @@ pub fn allocate(
 ///
 /// # Errors
 /// A verdict if it is no controller, or on what a waiting device's routine does.
-pub fn free(cx: &mut Cx<'_>, controller: DriverPtr<CONTROLLER_OBJECT>) -> Flow<()> {
+pub(crate) fn free(cx: &mut Cx<'_>, controller: DriverPtr<CONTROLLER_OBJECT>) -> Flow<()> {
     if find(cx, "IoFreeController", controller)?.holder.is_none() {
         let message = format!(
             "IoFreeController was called for the controller {:#x}, which no device has",
@@ -104,7 +104,7 @@ pub fn free(cx: &mut Cx<'_>, controller: DriverPtr<CONTROLLER_OBJECT>) -> Flow<(
 ///
 /// # Errors
 /// A verdict if it is no controller, or devices wait for it.
-pub fn delete(cx: &mut Cx<'_>, controller: DriverPtr<CONTROLLER_OBJECT>) -> Flow<()> {
+pub(crate) fn delete(cx: &mut Cx<'_>, controller: DriverPtr<CONTROLLER_OBJECT>) -> Flow<()> {
     let Controller { holder, .. } = find(cx, "IoDeleteController", controller)?;
     let waiting = device_queue::entries(cx, controller + CONTROLLER_OBJECT::DeviceWaitQueue)?;
     let deleted = format!("IoDeleteController was called for the controller {:#x}", controller.address);

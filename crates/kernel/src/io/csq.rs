@@ -27,7 +27,7 @@ type Context = DriverPtr<IO_CSQ_IRP_CONTEXT>;
 /// # Errors
 /// A verdict if the pointer is bad.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn initialize(
+pub(crate) fn initialize(
     cx: &mut Cx<'_>,
     queue: Queue,
     insert: DriverPtr<Code>,
@@ -45,7 +45,7 @@ pub fn initialize(
 /// # Errors
 /// As [`initialize`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn initialize_ex(
+pub(crate) fn initialize_ex(
     cx: &mut Cx<'_>,
     queue: Queue,
     insert: DriverPtr<Code>,
@@ -75,7 +75,7 @@ fn initialize_as(cx: &mut Cx<'_>, queue: Queue, kind: u32, routines: [DriverPtr<
 ///
 /// # Errors
 /// A verdict on the driver.
-pub fn insert(cx: &mut Cx<'_>, queue: Queue, irp: DriverPtr<IRP>, context: Context) -> Flow<()> {
+pub(crate) fn insert(cx: &mut Cx<'_>, queue: Queue, irp: DriverPtr<IRP>, context: Context) -> Flow<()> {
     insert_ex(cx, queue, irp, context, 0).map(|_| ())
 }
 
@@ -83,7 +83,7 @@ pub fn insert(cx: &mut Cx<'_>, queue: Queue, irp: DriverPtr<IRP>, context: Conte
 ///
 /// # Errors
 /// A verdict on the driver.
-pub fn insert_ex(
+pub(crate) fn insert_ex(
     cx: &mut Cx<'_>,
     queue: Queue,
     irp: DriverPtr<IRP>,
@@ -139,7 +139,7 @@ pub fn insert_ex(
 ///
 /// # Errors
 /// A verdict on the driver.
-pub fn remove(cx: &mut Cx<'_>, queue: Queue, context: Context) -> Flow<DriverPtr<IRP>> {
+pub(crate) fn remove(cx: &mut Cx<'_>, queue: Queue, context: Context) -> Flow<DriverPtr<IRP>> {
     check(cx, queue)?;
     let lock = acquire(cx, queue)?;
     let mut irp = cx.read(context + IO_CSQ_IRP_CONTEXT::Irp)?;
@@ -158,7 +158,7 @@ pub fn remove(cx: &mut Cx<'_>, queue: Queue, context: Context) -> Flow<DriverPtr
 ///
 /// # Errors
 /// A verdict on the driver.
-pub fn remove_next(cx: &mut Cx<'_>, queue: Queue, peek_context: u64) -> Flow<DriverPtr<IRP>> {
+pub(crate) fn remove_next(cx: &mut Cx<'_>, queue: Queue, peek_context: u64) -> Flow<DriverPtr<IRP>> {
     check(cx, queue)?;
     cx.write(queue + IO_CSQ::ReservePointer, DriverPtr::NULL)?;
     let lock = acquire(cx, queue)?;
@@ -185,7 +185,11 @@ pub fn remove_next(cx: &mut Cx<'_>, queue: Queue, peek_context: u64) -> Flow<Dri
 ///
 /// # Errors
 /// A verdict on the driver.
-pub fn cancel_routine(cx: &mut Cx<'_>, _device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>) -> Flow<()> {
+pub(crate) fn cancel_routine(
+    cx: &mut Cx<'_>,
+    _device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+) -> Flow<()> {
     let irql = cx.read(irp + IRP::CancelIrql)?;
     cancel::release(cx, irql)?;
     let context = context_of(cx, irp)?;

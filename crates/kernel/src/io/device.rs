@@ -11,7 +11,7 @@ use abi::{
 };
 use engine::{Flow, StrandId};
 
-pub use super::stack::attached;
+pub(crate) use super::stack::attached;
 use super::violation::{MOST_DEVICES, device_name, io_manager};
 use super::{device_queue, integrity, remove_lock, timer};
 use crate::cx::Cx;
@@ -52,7 +52,7 @@ static PROCEDURES: Procedures = Procedures { close: Procedures::nothing, delete:
 
 /// What `IoCreateDevice` is asked for.
 #[derive(Clone, Debug)]
-pub struct NewDevice {
+pub(crate) struct NewDevice {
     /// Bytes of the driver's extension.
     pub extension: u32,
     /// Its name, or empty.
@@ -70,7 +70,7 @@ pub struct NewDevice {
 /// # Errors
 /// A verdict if a pointer is bad.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn create_entry(
+pub(crate) fn create_entry(
     cx: &mut Cx<'_>,
     driver: DriverPtr<DRIVER_OBJECT>,
     extension: u32,
@@ -98,7 +98,7 @@ pub fn create_entry(
 ///
 /// # Errors
 /// (inner) the name is bad or taken, or there is no memory.
-pub fn create(
+pub(crate) fn create(
     cx: &mut Cx<'_>,
     driver: DriverPtr<DRIVER_OBJECT>,
     mut new: NewDevice,
@@ -194,7 +194,7 @@ fn give_volume_block(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<
 ///
 /// # Errors
 /// A verdict: deleted twice, or still attached to the device below.
-pub fn delete(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+pub(crate) fn delete(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let known =
         cx.with(|k| k.io.devices.get(device.address).map(|d| (d.delete_pending || d.deleted, d.below)));
     match known {
@@ -286,7 +286,10 @@ pub(crate) fn ready_all(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Fl
 }
 
 /// A driver's devices, newest first.
-pub fn of_driver(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<Vec<DriverPtr<DEVICE_OBJECT>>> {
+pub(crate) fn of_driver(
+    cx: &mut Cx<'_>,
+    driver: DriverPtr<DRIVER_OBJECT>,
+) -> Flow<Vec<DriverPtr<DEVICE_OBJECT>>> {
     let mut devices = Vec::new();
     let mut next = cx.read(driver + DRIVER_OBJECT::DeviceObject)?;
     while !next.is_null() && cx.with(|k| k.io.devices.contains(next.address)) && !devices.contains(&next) {

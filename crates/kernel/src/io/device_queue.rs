@@ -18,7 +18,7 @@ const TYPE: i16 = 20;
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn initialize(cx: &mut Cx<'_>, queue: DriverPtr<KDEVICE_QUEUE>) -> Flow<()> {
+pub(crate) fn initialize(cx: &mut Cx<'_>, queue: DriverPtr<KDEVICE_QUEUE>) -> Flow<()> {
     cx.write(queue + KDEVICE_QUEUE::Type, TYPE)?;
     cx.write(queue + KDEVICE_QUEUE::Size, 0x28)?;
     let head = queue + KDEVICE_QUEUE::DeviceListHead;
@@ -31,7 +31,7 @@ pub fn initialize(cx: &mut Cx<'_>, queue: DriverPtr<KDEVICE_QUEUE>) -> Flow<()> 
 ///
 /// # Errors
 /// A verdict if the queue or entry is bad, or the entry is in a queue.
-pub fn insert(
+pub(crate) fn insert(
     cx: &mut Cx<'_>,
     queue: DriverPtr<KDEVICE_QUEUE>,
     entry: DriverPtr<KDEVICE_QUEUE_ENTRY>,
@@ -47,7 +47,7 @@ pub fn insert(
 ///
 /// # Errors
 /// As [`insert`].
-pub fn insert_by_key(
+pub(crate) fn insert_by_key(
     cx: &mut Cx<'_>,
     queue: DriverPtr<KDEVICE_QUEUE>,
     entry: DriverPtr<KDEVICE_QUEUE_ENTRY>,
@@ -136,7 +136,10 @@ pub(crate) mod ddi {
 ///
 /// # Errors
 /// A verdict if the queue is bad.
-pub fn remove(cx: &mut Cx<'_>, queue: DriverPtr<KDEVICE_QUEUE>) -> Flow<DriverPtr<KDEVICE_QUEUE_ENTRY>> {
+pub(crate) fn remove(
+    cx: &mut Cx<'_>,
+    queue: DriverPtr<KDEVICE_QUEUE>,
+) -> Flow<DriverPtr<KDEVICE_QUEUE_ENTRY>> {
     if is_empty(cx, queue) {
         return take(cx, queue, None);
     }
@@ -148,7 +151,7 @@ pub fn remove(cx: &mut Cx<'_>, queue: DriverPtr<KDEVICE_QUEUE>) -> Flow<DriverPt
 ///
 /// # Errors
 /// As [`remove`].
-pub fn remove_by_key(
+pub(crate) fn remove_by_key(
     cx: &mut Cx<'_>,
     queue: DriverPtr<KDEVICE_QUEUE>,
     key: u32,
@@ -185,7 +188,7 @@ fn take(
 ///
 /// # Errors
 /// A verdict if queue or entry are bad.
-pub fn remove_entry(
+pub(crate) fn remove_entry(
     cx: &mut Cx<'_>,
     _queue: DriverPtr<KDEVICE_QUEUE>,
     entry: DriverPtr<KDEVICE_QUEUE_ENTRY>,

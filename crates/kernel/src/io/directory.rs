@@ -33,7 +33,7 @@ const IMAGES: &str = r"\SystemRoot\System32\drivers";
 ///
 /// # Errors
 /// A verdict if the handle cannot be written.
-pub fn of_driver(
+pub(crate) fn of_driver(
     cx: &mut Cx<'_>,
     driver: DriverPtr<DRIVER_OBJECT>,
     kind: u32,
@@ -60,7 +60,7 @@ pub fn of_driver(
 ///
 /// # Errors
 /// As [`of_driver`].
-pub fn of_device(
+pub(crate) fn of_device(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
     kind: u32,

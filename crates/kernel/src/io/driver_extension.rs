@@ -13,7 +13,7 @@ use crate::mm::pool;
 ///
 /// # Errors
 /// A verdict if `extension` cannot be written.
-pub fn allocate(
+pub(crate) fn allocate(
     cx: &mut Cx<'_>,
     driver: DriverPtr<DRIVER_OBJECT>,
     identifier: u64,
@@ -49,6 +49,6 @@ fn extension_of(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, identifier: u
 ///
 /// # Errors
 /// None.
-pub fn get(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, identifier: u64) -> Flow<u64> {
+pub(crate) fn get(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, identifier: u64) -> Flow<u64> {
     Ok(extension_of(cx, driver, identifier))
 }

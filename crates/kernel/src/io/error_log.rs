@@ -27,7 +27,11 @@ pub(crate) struct State {
 ///
 /// # Errors
 /// As an allocation.
-pub fn allocate(cx: &mut Cx<'_>, object: DriverPtr<()>, size: u8) -> Flow<DriverPtr<IO_ERROR_LOG_PACKET>> {
+pub(crate) fn allocate(
+    cx: &mut Cx<'_>,
+    object: DriverPtr<()>,
+    size: u8,
+) -> Flow<DriverPtr<IO_ERROR_LOG_PACKET>> {
     let least = size_of::<IO_ERROR_LOG_PACKET>();
     if object.is_null() || usize::from(size) < least || size > MOST_BYTES {
         return Ok(DriverPtr::NULL);
@@ -44,7 +48,7 @@ pub fn allocate(cx: &mut Cx<'_>, object: DriverPtr<()>, size: u8) -> Flow<Driver
 ///
 /// # Errors
 /// A verdict if it is none.
-pub fn write(cx: &mut Cx<'_>, entry: DriverPtr<IO_ERROR_LOG_PACKET>) -> Flow<()> {
+pub(crate) fn write(cx: &mut Cx<'_>, entry: DriverPtr<IO_ERROR_LOG_PACKET>) -> Flow<()> {
     let object = take(cx, entry, "IoWriteErrorLogEntry")?;
     let code = cx.read(entry + IO_ERROR_LOG_PACKET::ErrorCode)?.0;
     let unique = cx.read(entry + IO_ERROR_LOG_PACKET::UniqueErrorValue)?;
@@ -58,7 +62,7 @@ pub fn write(cx: &mut Cx<'_>, entry: DriverPtr<IO_ERROR_LOG_PACKET>) -> Flow<()>
 ///
 /// # Errors
 /// A verdict if it is none.
-pub fn free(cx: &mut Cx<'_>, entry: DriverPtr<IO_ERROR_LOG_PACKET>) -> Flow<()> {
+pub(crate) fn free(cx: &mut Cx<'_>, entry: DriverPtr<IO_ERROR_LOG_PACKET>) -> Flow<()> {
     take(cx, entry, "IoFreeErrorLogEntry")?;
     pool::free(cx, entry)
 }

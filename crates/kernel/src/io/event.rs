@@ -15,7 +15,7 @@ use crate::ob::{self, Handle, Kind, Procedures};
 
 /// Whether waiting resets it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Type {
+pub(crate) enum Type {
     /// It does not: `NotificationEvent`.
     Notification = 0,
     /// It does: `SynchronizationEvent`.
@@ -45,7 +45,7 @@ fn make(cx: &mut Cx<'_>, name: &str, kind: Type, signaled: bool) -> Flow<Option<
 ///
 /// # Errors
 /// As opening a handle; none inside if there is no memory.
-pub fn create(cx: &mut Cx<'_>, kind: Type, signaled: bool) -> Flow<Option<Handle>> {
+pub(crate) fn create(cx: &mut Cx<'_>, kind: Type, signaled: bool) -> Flow<Option<Handle>> {
     let Some(event) = make(cx, "", kind, signaled)? else {
         return Ok(None);
     };
@@ -78,7 +78,7 @@ pub(crate) fn wait_by(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn zw_create(
+pub(crate) fn zw_create(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     access: u32,
@@ -112,7 +112,7 @@ pub fn zw_create(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn zw_open(
+pub(crate) fn zw_open(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     access: u32,
@@ -125,7 +125,7 @@ pub fn zw_open(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn zw_set(cx: &mut Cx<'_>, event: u64, previous: DriverPtr<i32>) -> Flow<NtStatus> {
+pub(crate) fn zw_set(cx: &mut Cx<'_>, event: u64, previous: DriverPtr<i32>) -> Flow<NtStatus> {
     let entry = match handle::reference(cx, Handle(event), Some(Kind::Event), 0, Mode::Kernel)? {
         Ok(entry) => entry,
         Err(status) => return Ok(status),
@@ -143,7 +143,7 @@ pub fn zw_set(cx: &mut Cx<'_>, event: u64, previous: DriverPtr<i32>) -> Flow<NtS
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn create_notification(
+pub(crate) fn create_notification(
     cx: &mut Cx<'_>,
     name: DriverPtr<UNICODE_STRING>,
     handle: DriverPtr<u64>,
@@ -155,7 +155,7 @@ pub fn create_notification(
 ///
 /// # Errors
 /// As [`create_notification`].
-pub fn create_synchronization(
+pub(crate) fn create_synchronization(
     cx: &mut Cx<'_>,
     name: DriverPtr<UNICODE_STRING>,
     handle: DriverPtr<u64>,

@@ -27,7 +27,7 @@ fn with_thread<R: Default>(
 ///
 /// # Errors
 /// None.
-pub fn set_mode(cx: &mut Cx<'_>, enabled: bool) -> Flow<bool> {
+pub(crate) fn set_mode(cx: &mut Cx<'_>, enabled: bool) -> Flow<bool> {
     let thread = ke::thread::current_object(cx);
     Ok(!with_thread(cx, thread, |thread| std::mem::replace(&mut thread.hard_errors_disabled, !enabled)))
 }
@@ -36,7 +36,7 @@ pub fn set_mode(cx: &mut Cx<'_>, enabled: bool) -> Flow<bool> {
 ///
 /// # Errors
 /// None.
-pub fn are_disabled(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
+pub(crate) fn are_disabled(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
     Ok(with_thread(cx, thread, |thread| thread.hard_errors_disabled))
 }
 
@@ -44,7 +44,7 @@ pub fn are_disabled(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
 ///
 /// # Errors
 /// None.
-pub fn set_disabled(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, disabled: bool) -> Flow<()> {
+pub(crate) fn set_disabled(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, disabled: bool) -> Flow<()> {
     with_thread(cx, thread, |thread| thread.hard_errors_disabled = disabled);
     Ok(())
 }
@@ -53,7 +53,11 @@ pub fn set_disabled(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, disabled: bool)
 ///
 /// # Errors
 /// A verdict if the IRP is bad.
-pub fn set_device_of_irp(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+pub(crate) fn set_device_of_irp(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    device: DriverPtr<DEVICE_OBJECT>,
+) -> Flow<()> {
     let thread: DriverPtr<KTHREAD> = cx.read(irp + IRP::Tail_Overlay_Thread)?;
     set_device(cx, thread, device)
 }
@@ -62,7 +66,11 @@ pub fn set_device_of_irp(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, device: DriverPtr
 ///
 /// # Errors
 /// None.
-pub fn set_device(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+pub(crate) fn set_device(
+    cx: &mut Cx<'_>,
+    thread: DriverPtr<KTHREAD>,
+    device: DriverPtr<DEVICE_OBJECT>,
+) -> Flow<()> {
     with_thread(cx, thread, |thread| thread.device_to_verify = device.address);
     Ok(())
 }
@@ -71,7 +79,7 @@ pub fn set_device(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, device: DriverPtr
 ///
 /// # Errors
 /// None.
-pub fn device(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<u64> {
+pub(crate) fn device(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<u64> {
     Ok(with_thread(cx, thread, |thread| thread.device_to_verify))
 }
 
@@ -79,7 +87,7 @@ pub fn device(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<u64> {
 ///
 /// # Errors
 /// As completing it.
-pub fn raise(
+pub(crate) fn raise(
     cx: &mut Cx<'_>,
     irp: DriverPtr<IRP>,
     _volume: u64,
@@ -92,7 +100,12 @@ pub fn raise(
 ///
 /// # Errors
 /// None.
-pub fn inform(cx: &mut Cx<'_>, _status: NtStatus, _text: u64, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
+pub(crate) fn inform(
+    cx: &mut Cx<'_>,
+    _status: NtStatus,
+    _text: u64,
+    thread: DriverPtr<KTHREAD>,
+) -> Flow<bool> {
     let thread = if thread.is_null() { ke::thread::current_object(cx) } else { thread };
     are_disabled(cx, thread).map(|disabled| !disabled)
 }

@@ -44,7 +44,7 @@ pub(crate) struct Connected {
 /// # Errors
 /// A verdict if `object` cannot be written.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn connect_old(
+pub(crate) fn connect_old(
     cx: &mut Cx<'_>,
     object: DriverPtr<DriverPtr<KINTERRUPT>>,
     routine: DriverPtr<Code>,
@@ -85,7 +85,10 @@ pub fn connect_old(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn connect_ex(cx: &mut Cx<'_>, parameters: DriverPtr<IO_CONNECT_INTERRUPT_PARAMETERS>) -> Flow<NtStatus> {
+pub(crate) fn connect_ex(
+    cx: &mut Cx<'_>,
+    parameters: DriverPtr<IO_CONNECT_INTERRUPT_PARAMETERS>,
+) -> Flow<NtStatus> {
     let version = parameters + IO_CONNECT_INTERRUPT_PARAMETERS::Version;
     match cx.read(version)? {
         CONNECT_FULLY_SPECIFIED => fully_specified(cx, parameters, false),
@@ -334,7 +337,7 @@ pub(super) fn remember(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, owner: Op
 ///
 /// # Errors
 /// A verdict if the object is not connected.
-pub fn disconnect_old(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()> {
+pub(crate) fn disconnect_old(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()> {
     cx.with(|k| {
         k.io.interrupts.remove(&object.address);
         // The last one on a message's vector.
@@ -351,7 +354,10 @@ pub fn disconnect_old(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()
 ///
 /// # Errors
 /// As [`disconnect_old`]; a verdict for a table of messages that is none.
-pub fn disconnect_ex(cx: &mut Cx<'_>, parameters: DriverPtr<IO_DISCONNECT_INTERRUPT_PARAMETERS>) -> Flow<()> {
+pub(crate) fn disconnect_ex(
+    cx: &mut Cx<'_>,
+    parameters: DriverPtr<IO_DISCONNECT_INTERRUPT_PARAMETERS>,
+) -> Flow<()> {
     let context = parameters + IO_DISCONNECT_INTERRUPT_PARAMETERS::ConnectionContext_InterruptMessageTable;
     let context = cx.read(context)?;
     if of_table(cx.read(parameters + IO_DISCONNECT_INTERRUPT_PARAMETERS::Version)?) {
@@ -369,7 +375,7 @@ const fn of_table(version: u32) -> bool {
 ///
 /// # Errors
 /// A verdict if the context is none of the version's kind; whatever comes.
-pub fn report_active(
+pub(crate) fn report_active(
     cx: &mut Cx<'_>,
     parameters: DriverPtr<IO_REPORT_INTERRUPT_ACTIVE_STATE_PARAMETERS>,
 ) -> Flow<()> {
@@ -380,7 +386,7 @@ pub fn report_active(
 ///
 /// # Errors
 /// A verdict if the context is none of the version's kind.
-pub fn report_inactive(
+pub(crate) fn report_inactive(
     cx: &mut Cx<'_>,
     parameters: DriverPtr<IO_REPORT_INTERRUPT_ACTIVE_STATE_PARAMETERS>,
 ) -> Flow<()> {

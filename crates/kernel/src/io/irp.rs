@@ -8,10 +8,9 @@ use std::collections::VecDeque;
 use abi::{DriverPtr, IO_STACK_LOCATION, IRP};
 use engine::Flow;
 
-pub use super::allocate::{allocate, free};
-pub use super::call::call_driver;
+pub(crate) use super::call::call_driver;
 use super::cancel_routine;
-pub use super::complete::complete;
+pub(crate) use super::complete::complete;
 use super::file::Issue;
 use super::priority_hint;
 use crate::address_map::AddressMap;

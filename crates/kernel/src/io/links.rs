@@ -15,7 +15,7 @@ use crate::ob::names::Target;
 ///
 /// # Errors
 /// A verdict if a string is bad.
-pub fn create(
+pub(crate) fn create(
     cx: &mut Cx<'_>,
     link: DriverPtr<UNICODE_STRING>,
     target: DriverPtr<UNICODE_STRING>,
@@ -38,7 +38,7 @@ pub fn create(
 ///
 /// # Errors
 /// A verdict if the string is bad.
-pub fn delete(cx: &mut Cx<'_>, link: DriverPtr<UNICODE_STRING>) -> Flow<NtStatus> {
+pub(crate) fn delete(cx: &mut Cx<'_>, link: DriverPtr<UNICODE_STRING>) -> Flow<NtStatus> {
     let link = ob::string::read(cx, link)?;
     Ok(cx.with(|k| match k.ob.names.resolve_link(&link) {
         Ok(found) if matches!(found.target, Target::Link(_)) => {

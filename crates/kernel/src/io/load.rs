@@ -52,7 +52,7 @@ pub fn loaded_by_name(cx: &mut Cx<'_>, given: &[DriverPtr<DRIVER_OBJECT>]) -> Ve
 ///
 /// # Errors
 /// A verdict if the name cannot be read, or on the driver that is loaded.
-pub fn zw_load(cx: &mut Cx<'_>, key: DriverPtr<UNICODE_STRING>) -> Flow<NtStatus> {
+pub(crate) fn zw_load(cx: &mut Cx<'_>, key: DriverPtr<UNICODE_STRING>) -> Flow<NtStatus> {
     let (service, path) = match service(cx, key)? {
         Ok(found) => found,
         Err(status) => return Ok(status),
@@ -86,7 +86,7 @@ fn start(cx: &mut Cx<'_>, service: &str, image: &LoadedImage) -> Flow<NtStatus> 
 ///
 /// # Errors
 /// A verdict if the name cannot be read, or on the driver that is unloaded.
-pub fn zw_unload(cx: &mut Cx<'_>, key: DriverPtr<UNICODE_STRING>) -> Flow<NtStatus> {
+pub(crate) fn zw_unload(cx: &mut Cx<'_>, key: DriverPtr<UNICODE_STRING>) -> Flow<NtStatus> {
     let (service, _) = match service(cx, key)? {
         Ok(found) => found,
         Err(status) => return Ok(status),

@@ -42,7 +42,7 @@ fn open(
 ///
 /// # Errors
 /// A verdict if a pointer is bad, or on a driver.
-pub fn zw_delete(cx: &mut Cx<'_>, attributes: DriverPtr<OBJECT_ATTRIBUTES>) -> Flow<NtStatus> {
+pub(crate) fn zw_delete(cx: &mut Cx<'_>, attributes: DriverPtr<OBJECT_ATTRIBUTES>) -> Flow<NtStatus> {
     match open(cx, attributes, DELETE, FILE_DELETE_ON_CLOSE)? {
         Ok(handle) => Ok(ob::handle::close(cx, handle)?.err().unwrap_or(NtStatus::SUCCESS)),
         Err(status) => Ok(status),
@@ -53,7 +53,7 @@ pub fn zw_delete(cx: &mut Cx<'_>, attributes: DriverPtr<OBJECT_ATTRIBUTES>) -> F
 ///
 /// # Errors
 /// As [`zw_delete`].
-pub fn zw_query_full_attributes(
+pub(crate) fn zw_query_full_attributes(
     cx: &mut Cx<'_>,
     attributes: DriverPtr<OBJECT_ATTRIBUTES>,
     information: DriverPtr<FILE_NETWORK_OPEN_INFORMATION>,

@@ -30,7 +30,7 @@ fn judge(cx: &mut Cx<'_>, name: &str, pointers: &[u64]) -> Flow<Result<(), NtSta
 /// # Errors
 /// As [`zw::create_file`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn create(
+pub(crate) fn create(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     access: u32,
@@ -68,7 +68,7 @@ pub fn create(
 ///
 /// # Errors
 /// As [`zw::open_file`].
-pub fn open(
+pub(crate) fn open(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     access: u32,
@@ -89,7 +89,7 @@ pub fn open(
 /// # Errors
 /// As [`zw::read_file`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn read(
+pub(crate) fn read(
     cx: &mut Cx<'_>,
     handle: u64,
     event: u64,
@@ -114,7 +114,7 @@ pub fn read(
 /// # Errors
 /// As [`zw::write_file`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn write(
+pub(crate) fn write(
     cx: &mut Cx<'_>,
     handle: u64,
     event: u64,

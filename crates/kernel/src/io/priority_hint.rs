@@ -17,7 +17,7 @@ const END: u32 = 5;
 ///
 /// # Errors
 /// None.
-pub fn get(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<u32> {
+pub(crate) fn get(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<u32> {
     Ok(cx.with(|k| k.io.irps.live.get(irp.address).map_or(NORMAL, |record| record.priority)).into())
 }
 
@@ -25,7 +25,7 @@ pub fn get(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<u32> {
 ///
 /// # Errors
 /// None.
-pub fn set(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, hint: u32) -> Flow<NtStatus> {
+pub(crate) fn set(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, hint: u32) -> Flow<NtStatus> {
     let Some(hint) = u8::try_from(hint).ok().filter(|hint| u32::from(*hint) < END) else {
         return Ok(NtStatus::INVALID_PARAMETER);
     };

@@ -24,7 +24,7 @@ const WDM_VERSION: (u8, u8) = (6, 0);
 ///
 /// # Errors
 /// None.
-pub fn is_wdm_version_available(_cx: &mut Cx<'_>, major: u8, minor: u8) -> Flow<bool> {
+pub(crate) fn is_wdm_version_available(_cx: &mut Cx<'_>, major: u8, minor: u8) -> Flow<bool> {
     Ok((major, minor) <= WDM_VERSION)
 }
 
@@ -32,7 +32,7 @@ pub fn is_wdm_version_available(_cx: &mut Cx<'_>, major: u8, minor: u8) -> Flow<
 ///
 /// # Errors
 /// A verdict if the IRP is bad.
-pub fn requestor_process(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<DriverPtr<KPROCESS>> {
+pub(crate) fn requestor_process(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<DriverPtr<KPROCESS>> {
     let thread: DriverPtr<KTHREAD> = cx.read(irp + IRP::Tail_Overlay_Thread)?;
     Ok(process_of(cx, thread))
 }
@@ -41,7 +41,7 @@ pub fn requestor_process(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<DriverPtr
 ///
 /// # Errors
 /// None.
-pub fn initial_stack(cx: &mut Cx<'_>) -> Flow<u64> {
+pub(crate) fn initial_stack(cx: &mut Cx<'_>) -> Flow<u64> {
     Ok(cx.with(|k| k.ke.thread().and_then(|thread| thread.stack)).map_or(0, |stack| stack.base))
 }
 
@@ -49,7 +49,7 @@ pub fn initial_stack(cx: &mut Cx<'_>) -> Flow<u64> {
 ///
 /// # Errors
 /// A verdict if the IRP is bad.
-pub fn paging_priority(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<u32> {
+pub(crate) fn paging_priority(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<u32> {
     Ok(u32::from(cx.read(irp + IRP::Flags)? & IRP_PAGING_IO != 0))
 }
 
@@ -57,7 +57,7 @@ pub fn paging_priority(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<u32> {
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn stack_limits(cx: &mut Cx<'_>, low: DriverPtr<u64>, high: DriverPtr<u64>) -> Flow<()> {
+pub(crate) fn stack_limits(cx: &mut Cx<'_>, low: DriverPtr<u64>, high: DriverPtr<u64>) -> Flow<()> {
     let stack = cx.with(|k| ke::stack::limits(k));
     cx.write(low, stack.limit)?;
     cx.write(high, stack.base)
@@ -67,7 +67,7 @@ pub fn stack_limits(cx: &mut Cx<'_>, low: DriverPtr<u64>, high: DriverPtr<u64>) 
 ///
 /// # Errors
 /// A verdict if the IRP is bad.
-pub fn is_operation_synchronous(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<bool> {
+pub(crate) fn is_operation_synchronous(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<bool> {
     if cx.read(irp + IRP::Flags)? & IRP_SYNCHRONOUS_API != 0 {
         return Ok(true);
     }
@@ -79,7 +79,7 @@ pub fn is_operation_synchronous(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<bo
 ///
 /// # Errors
 /// A verdict if the IRP is bad.
-pub fn set_master_status(cx: &mut Cx<'_>, master: DriverPtr<IRP>, status: NtStatus) -> Flow<()> {
+pub(crate) fn set_master_status(cx: &mut Cx<'_>, master: DriverPtr<IRP>, status: NtStatus) -> Flow<()> {
     /// Success, information, warning, error.
     const fn severity(status: NtStatus) -> u32 {
         status.0 >> 30
@@ -97,7 +97,7 @@ pub fn set_master_status(cx: &mut Cx<'_>, master: DriverPtr<IRP>, status: NtStat
 /// # Errors
 /// A verdict if the IRP has no location for it.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn set_completion_routine_ex(
+pub(crate) fn set_completion_routine_ex(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
     irp: DriverPtr<IRP>,
@@ -132,7 +132,7 @@ pub fn set_completion_routine_ex(
 ///
 /// # Errors
 /// A verdict on a driver below.
-pub fn forward_synchronously(
+pub(crate) fn forward_synchronously(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
     irp: DriverPtr<IRP>,
@@ -166,7 +166,7 @@ pub fn forward_synchronously(
 ///
 /// # Errors
 /// As setting an event.
-pub fn forward_completion(
+pub(crate) fn forward_completion(
     cx: &mut Cx<'_>,
     _device: DriverPtr<DEVICE_OBJECT>,
     _irp: DriverPtr<IRP>,
@@ -180,7 +180,7 @@ pub fn forward_completion(
 ///
 /// # Errors
 /// None.
-pub fn is_32bit_process(_cx: &mut Cx<'_>, _irp: DriverPtr<IRP>) -> Flow<bool> {
+pub(crate) fn is_32bit_process(_cx: &mut Cx<'_>, _irp: DriverPtr<IRP>) -> Flow<bool> {
     Ok(false)
 }
 
@@ -188,7 +188,7 @@ pub fn is_32bit_process(_cx: &mut Cx<'_>, _irp: DriverPtr<IRP>) -> Flow<bool> {
 ///
 /// # Errors
 /// None.
-pub fn top_level_irp(cx: &mut Cx<'_>) -> Flow<u64> {
+pub(crate) fn top_level_irp(cx: &mut Cx<'_>) -> Flow<u64> {
     let thread = ke::thread::current_object(cx).address;
     Ok(cx.with(|k| k.io.top_level.get(&thread).copied()).unwrap_or(0))
 }
@@ -197,7 +197,7 @@ pub fn top_level_irp(cx: &mut Cx<'_>) -> Flow<u64> {
 ///
 /// # Errors
 /// None.
-pub fn set_top_level_irp(cx: &mut Cx<'_>, irp: u64) -> Flow<()> {
+pub(crate) fn set_top_level_irp(cx: &mut Cx<'_>, irp: u64) -> Flow<()> {
     let thread = ke::thread::current_object(cx).address;
     cx.with(|k| k.io.top_level.insert(thread, irp));
     Ok(())
@@ -207,7 +207,7 @@ pub fn set_top_level_irp(cx: &mut Cx<'_>, irp: u64) -> Flow<()> {
 ///
 /// # Errors
 /// As an allocation.
-pub fn configuration_information(cx: &mut Cx<'_>) -> Flow<DriverPtr<CONFIGURATION_INFORMATION>> {
+pub(crate) fn configuration_information(cx: &mut Cx<'_>) -> Flow<DriverPtr<CONFIGURATION_INFORMATION>> {
     let known = cx.with(|k| k.io.configuration);
     if known != 0 {
         return Ok(DriverPtr::new(known));
@@ -224,7 +224,7 @@ pub fn configuration_information(cx: &mut Cx<'_>) -> Flow<DriverPtr<CONFIGURATIO
 ///
 /// # Errors
 /// None.
-pub fn is_system_thread(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
+pub(crate) fn is_system_thread(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
     ps::system_thread::is_system(cx, thread)
 }
 
@@ -232,7 +232,7 @@ pub fn is_system_thread(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<boo
 ///
 /// # Errors
 /// None.
-pub fn thread_to_process(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<DriverPtr<KPROCESS>> {
+pub(crate) fn thread_to_process(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<DriverPtr<KPROCESS>> {
     Ok(process_of(cx, thread))
 }
 
@@ -248,7 +248,7 @@ fn process_of(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> DriverPtr<KPROCESS
 ///
 /// # Errors
 /// A verdict if the IRP is bad.
-pub fn requestor_process_id(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<u32> {
+pub(crate) fn requestor_process_id(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<u32> {
     let process = requestor_process(cx, irp)?;
     if process.is_null() { Ok(0) } else { Ok(call::low_half(ps::process::get_id(cx, process)?)) }
 }
@@ -257,7 +257,7 @@ pub fn requestor_process_id(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<u32> {
 ///
 /// # Errors
 /// A verdict if the IRP is bad.
-pub fn validate_control_access(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, required: u32) -> Flow<NtStatus> {
+pub(crate) fn validate_control_access(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, required: u32) -> Flow<NtStatus> {
     let file: DriverPtr<FILE_OBJECT> = cx.read(irp + IRP::Tail_Overlay_OriginalFileObject)?.cast();
     if cx.read(irp + IRP::RequestorMode)? == 0 || file.is_null() {
         return Ok(NtStatus::SUCCESS);

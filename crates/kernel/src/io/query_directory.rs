@@ -23,7 +23,7 @@ use crate::verdict::Verdict;
 /// # Errors
 /// A verdict if a pointer is bad, or on a driver.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn zw_query_directory(
+pub(crate) fn zw_query_directory(
     cx: &mut Cx<'_>,
     file: u64,
     event: u64,
@@ -53,7 +53,7 @@ pub fn zw_query_directory(
 ///
 /// # Errors
 /// As [`zw_query_directory`].
-pub fn zw_set_volume(
+pub(crate) fn zw_set_volume(
     cx: &mut Cx<'_>,
     file: u64,
     status_block: DriverPtr<IO_STATUS_BLOCK>,
@@ -69,7 +69,7 @@ pub fn zw_set_volume(
 ///
 /// # Errors
 /// As [`zw_query_directory`].
-pub fn zw_query_volume(
+pub(crate) fn zw_query_volume(
     cx: &mut Cx<'_>,
     file: u64,
     status_block: DriverPtr<IO_STATUS_BLOCK>,

@@ -55,7 +55,7 @@ fn add(
 ///
 /// # Errors
 /// A verdict if the driver object is bad.
-pub fn register(
+pub(crate) fn register(
     cx: &mut Cx<'_>,
     driver: DriverPtr<DRIVER_OBJECT>,
     routine: DriverPtr<Code>,
@@ -68,7 +68,7 @@ pub fn register(
 ///
 /// # Errors
 /// A verdict if the driver object is bad.
-pub fn register_boot(
+pub(crate) fn register_boot(
     cx: &mut Cx<'_>,
     driver: DriverPtr<DRIVER_OBJECT>,
     routine: DriverPtr<Code>,

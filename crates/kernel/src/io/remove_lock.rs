@@ -60,7 +60,7 @@ pub(crate) fn held(k: &Kernel, lock: u64) -> String {
 ///
 /// # Errors
 /// A verdict if it is held, or the pointer is bad.
-pub fn initialize(
+pub(crate) fn initialize(
     cx: &mut Cx<'_>,
     lock: Lock,
     _allocate_tag: u32,
@@ -85,7 +85,14 @@ pub fn initialize(
 ///
 /// # Errors
 /// A verdict if the lock was not initialised.
-pub fn acquire(cx: &mut Cx<'_>, lock: Lock, tag: u64, _file: u64, _line: u32, _size: u32) -> Flow<NtStatus> {
+pub(crate) fn acquire(
+    cx: &mut Cx<'_>,
+    lock: Lock,
+    tag: u64,
+    _file: u64,
+    _line: u32,
+    _size: u32,
+) -> Flow<NtStatus> {
     check(cx, lock, "IoAcquireRemoveLock")?;
     add(cx, lock, 1)?;
     if cx.read(lock + IO_REMOVE_LOCK_COMMON_BLOCK::Removed)? == 0 {
@@ -105,7 +112,7 @@ pub fn acquire(cx: &mut Cx<'_>, lock: Lock, tag: u64, _file: u64, _line: u32, _s
 ///
 /// # Errors
 /// A verdict if it is not held with this tag.
-pub fn release(cx: &mut Cx<'_>, lock: Lock, tag: u64, _size: u32) -> Flow<()> {
+pub(crate) fn release(cx: &mut Cx<'_>, lock: Lock, tag: u64, _size: u32) -> Flow<()> {
     check(cx, lock, "IoReleaseRemoveLock")?;
     forget(cx, lock, tag, "IoReleaseRemoveLock", 0xD5)?;
     drop_one(cx, lock)
@@ -115,7 +122,7 @@ pub fn release(cx: &mut Cx<'_>, lock: Lock, tag: u64, _size: u32) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if it is not held with this tag.
-pub fn release_and_wait(cx: &mut Cx<'_>, lock: Lock, tag: u64, _size: u32) -> Flow<()> {
+pub(crate) fn release_and_wait(cx: &mut Cx<'_>, lock: Lock, tag: u64, _size: u32) -> Flow<()> {
     check(cx, lock, "IoReleaseRemoveLockAndWait")?;
     forget(cx, lock, tag, "IoReleaseRemoveLockAndWait", 0xD6)?;
     cx.write(lock + IO_REMOVE_LOCK_COMMON_BLOCK::Removed, 1)?;

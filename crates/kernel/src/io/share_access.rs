@@ -101,7 +101,7 @@ fn bump(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn check(
+pub(crate) fn check(
     cx: &mut Cx<'_>,
     access: u32,
     share: u32,
@@ -132,7 +132,7 @@ pub fn check(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn set(
+pub(crate) fn set(
     cx: &mut Cx<'_>,
     access: u32,
     share: u32,
@@ -149,7 +149,11 @@ pub fn set(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn update(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, counts: DriverPtr<SHARE_ACCESS>) -> Flow<()> {
+pub(crate) fn update(
+    cx: &mut Cx<'_>,
+    file: DriverPtr<FILE_OBJECT>,
+    counts: DriverPtr<SHARE_ACCESS>,
+) -> Flow<()> {
     let wishes = Wishes::of_file(cx, file)?;
     wishes.add(cx, counts, 1)
 }
@@ -158,7 +162,11 @@ pub fn update(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, counts: DriverPtr<S
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn remove(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>, counts: DriverPtr<SHARE_ACCESS>) -> Flow<()> {
+pub(crate) fn remove(
+    cx: &mut Cx<'_>,
+    file: DriverPtr<FILE_OBJECT>,
+    counts: DriverPtr<SHARE_ACCESS>,
+) -> Flow<()> {
     let wishes = Wishes::of_file(cx, file)?;
     wishes.add(cx, counts, -1)
 }

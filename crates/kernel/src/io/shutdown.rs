@@ -13,7 +13,7 @@ use crate::cx::Cx;
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn register(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<NtStatus> {
+pub(crate) fn register(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<NtStatus> {
     let flags = cx.read(device + DEVICE_OBJECT::Flags)?;
     cx.write(device + DEVICE_OBJECT::Flags, flags | DO_SHUTDOWN_REGISTERED)?;
     cx.with(|k| k.io.shutdown.push(device.address));
@@ -24,7 +24,7 @@ pub fn register(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<NtSta
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn register_last_chance(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<NtStatus> {
+pub(crate) fn register_last_chance(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<NtStatus> {
     let flags = cx.read(device + DEVICE_OBJECT::Flags)?;
     cx.write(device + DEVICE_OBJECT::Flags, flags | DO_SHUTDOWN_REGISTERED)?;
     cx.with(|k| k.io.last_chance.push(device.address));
@@ -35,7 +35,7 @@ pub fn register_last_chance(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn unregister(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+pub(crate) fn unregister(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let flags = cx.read(device + DEVICE_OBJECT::Flags)?;
     cx.write(device + DEVICE_OBJECT::Flags, flags & !DO_SHUTDOWN_REGISTERED)?;
     cx.with(|k| {
@@ -50,7 +50,7 @@ pub fn unregister(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()>
 ///
 /// # Errors
 /// A verdict on a driver.
-pub fn shut_down(cx: &mut Cx<'_>) -> Flow<()> {
+pub(crate) fn shut_down(cx: &mut Cx<'_>) -> Flow<()> {
     while let Some(device) = cx.with(|k| k.io.shutdown.pop().or_else(|| k.io.last_chance.pop())) {
         let _ = system_request::send(cx, DriverPtr::new(device), &Request::new(IRP_MJ_SHUTDOWN, 0))?;
     }

@@ -21,7 +21,7 @@ use crate::verdict::Verdict;
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn attached(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<DriverPtr<DEVICE_OBJECT>> {
+pub(crate) fn attached(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<DriverPtr<DEVICE_OBJECT>> {
     let mut top = device;
     for _ in 0..MOST_DEVICES {
         let above = cx.read(top + DEVICE_OBJECT::AttachedDevice)?;
@@ -40,7 +40,7 @@ pub fn attached(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<Drive
 ///
 /// # Errors
 /// As [`attached`].
-pub fn attached_reference(
+pub(crate) fn attached_reference(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
 ) -> Flow<DriverPtr<DEVICE_OBJECT>> {
@@ -53,7 +53,7 @@ pub fn attached_reference(
 ///
 /// # Errors
 /// As a reference.
-pub fn lower(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<DriverPtr<DEVICE_OBJECT>> {
+pub(crate) fn lower(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<DriverPtr<DEVICE_OBJECT>> {
     let below = DriverPtr::new(below(cx, device));
     if !below.is_null() {
         ob::object::reference(cx, below)?;
@@ -65,7 +65,10 @@ pub fn lower(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<DriverPt
 ///
 /// # Errors
 /// As a reference.
-pub fn base_reference(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<DriverPtr<DEVICE_OBJECT>> {
+pub(crate) fn base_reference(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+) -> Flow<DriverPtr<DEVICE_OBJECT>> {
     let base = cx.with(|k| bottom(k, device));
     ob::object::reference(cx, base)?;
     Ok(base)
@@ -90,7 +93,7 @@ fn below(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> u64 {
 ///
 /// # Errors
 /// A verdict if a pointer is bad, or `source` is attached already.
-pub fn attach_to_stack(
+pub(crate) fn attach_to_stack(
     cx: &mut Cx<'_>,
     source: DriverPtr<DEVICE_OBJECT>,
     target: DriverPtr<DEVICE_OBJECT>,
@@ -127,7 +130,7 @@ pub fn attach_to_stack(
 ///
 /// # Errors
 /// As [`attach_to_stack`].
-pub fn attach_to_stack_safe(
+pub(crate) fn attach_to_stack_safe(
     cx: &mut Cx<'_>,
     source: DriverPtr<DEVICE_OBJECT>,
     target: DriverPtr<DEVICE_OBJECT>,
@@ -142,7 +145,7 @@ pub fn attach_to_stack_safe(
 ///
 /// # Errors
 /// As [`attach_to_stack`].
-pub fn attach_by_name(
+pub(crate) fn attach_by_name(
     cx: &mut Cx<'_>,
     source: DriverPtr<DEVICE_OBJECT>,
     name: DriverPtr<UNICODE_STRING>,
@@ -162,7 +165,7 @@ pub fn attach_by_name(
 ///
 /// # Errors
 /// A verdict if nothing is.
-pub fn detach(cx: &mut Cx<'_>, target: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+pub(crate) fn detach(cx: &mut Cx<'_>, target: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let above = cx.read(target + DEVICE_OBJECT::AttachedDevice)?;
     if above.is_null() {
         let name = device_name(cx, target);
@@ -200,7 +203,7 @@ pub(crate) fn pointer(cx: &mut Cx<'_>, name: &str, access: u32) -> Flow<Result<P
 ///
 /// # Errors
 /// A verdict if a pointer is bad, or on what drivers do at open.
-pub fn get_device_object_pointer(
+pub(crate) fn get_device_object_pointer(
     cx: &mut Cx<'_>,
     name: DriverPtr<UNICODE_STRING>,
     access: u32,
@@ -222,7 +225,10 @@ pub fn get_device_object_pointer(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn related_device(cx: &mut Cx<'_>, file: DriverPtr<FILE_OBJECT>) -> Flow<DriverPtr<DEVICE_OBJECT>> {
+pub(crate) fn related_device(
+    cx: &mut Cx<'_>,
+    file: DriverPtr<FILE_OBJECT>,
+) -> Flow<DriverPtr<DEVICE_OBJECT>> {
     let device = cx.read(file + FILE_OBJECT::DeviceObject)?;
     attached(cx, device)
 }

@@ -37,7 +37,7 @@ const DISPATCH_LEVEL: u8 = 2;
 ///
 /// # Errors
 /// None.
-pub fn set_attributes(
+pub(crate) fn set_attributes(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
     deferred: bool,
@@ -61,7 +61,7 @@ fn attributes(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Attributes {
 ///
 /// # Errors
 /// A verdict on the driver.
-pub fn start(
+pub(crate) fn start(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
     irp: DriverPtr<IRP>,
@@ -142,7 +142,7 @@ fn call_start_io(
 ///
 /// # Errors
 /// A verdict on the driver.
-pub fn start_next(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, cancelable: bool) -> Flow<()> {
+pub(crate) fn start_next(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, cancelable: bool) -> Flow<()> {
     next(cx, device, Next { key: None, cancelable })
 }
 
@@ -150,7 +150,7 @@ pub fn start_next(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, cancelable:
 ///
 /// # Errors
 /// A verdict on the driver.
-pub fn start_next_by_key(
+pub(crate) fn start_next_by_key(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
     cancelable: bool,

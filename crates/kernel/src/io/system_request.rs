@@ -15,7 +15,7 @@ use crate::po::overdue;
 
 /// What is asked.
 #[derive(Clone, Copy, Debug)]
-pub struct Request {
+pub(crate) struct Request {
     /// `IRP_MJ_*`.
     pub major: u8,
     /// `IRP_MN_*`.
@@ -45,7 +45,7 @@ pub struct Request {
 impl Request {
     /// A request of the kernel's with nothing in it.
     #[must_use]
-    pub const fn new(major: u8, minor: u8) -> Self {
+    pub(crate) const fn new(major: u8, minor: u8) -> Self {
         Self {
             major,
             minor,
@@ -84,7 +84,7 @@ impl Answer {
 ///
 /// # Errors
 /// A verdict on a driver in the stack.
-pub fn send(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, request: &Request) -> Flow<Answer> {
+pub(crate) fn send(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, request: &Request) -> Flow<Answer> {
     send_noting(cx, device, request, |_, _| ())
 }
 

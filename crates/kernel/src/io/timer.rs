@@ -41,7 +41,7 @@ pub(crate) struct Timer {
 ///
 /// # Errors
 /// A verdict if the device has one already.
-pub fn initialize(
+pub(crate) fn initialize(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
     routine: DriverPtr<Code>,
@@ -85,7 +85,7 @@ fn of(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, ddi: &str) -> Flow<Time
 ///
 /// # Errors
 /// A verdict if the device has none.
-pub fn start(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+pub(crate) fn start(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let timer = of(cx, device, "IoStartTimer")?;
     if timer.running {
         return Ok(());
@@ -99,7 +99,7 @@ pub fn start(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if the device has none.
-pub fn stop(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+pub(crate) fn stop(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let timer = of(cx, device, "IoStopTimer")?;
     if timer.called_on.is_some() && timer.called_on == Some(cx.with(|k| k.ke.processor().number)) {
         let name = device_name(cx, device);
@@ -124,7 +124,7 @@ fn set_running(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, running: bool)
 ///
 /// # Errors
 /// A verdict on the driver's routine.
-pub fn tick(cx: &mut Cx<'_>, _dpc: DriverPtr<KDPC>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+pub(crate) fn tick(cx: &mut Cx<'_>, _dpc: DriverPtr<KDPC>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     match cx.with(|k| k.io.timers.get(&device.address).copied()) {
         Some(timer) if timer.running => {
             let arguments = [device.address, timer.context];

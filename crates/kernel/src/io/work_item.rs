@@ -48,7 +48,7 @@ pub(crate) struct Queued {
 ///
 /// # Errors
 /// None.
-pub fn size(_cx: &mut Cx<'_>) -> Flow<u32> {
+pub(crate) fn size(_cx: &mut Cx<'_>) -> Flow<u32> {
     Ok(SIZE)
 }
 
@@ -56,7 +56,7 @@ pub fn size(_cx: &mut Cx<'_>) -> Flow<u32> {
 ///
 /// # Errors
 /// As an allocation.
-pub fn allocate(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<DriverPtr<IO_WORKITEM>> {
+pub(crate) fn allocate(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<DriverPtr<IO_WORKITEM>> {
     let block: DriverPtr<()> = pool::allocate(cx, pool::Kind::NonPaged, SIZE.into(), pool::tag(b"IoWI"))?;
     if !block.is_null() {
         remember(cx, block.address, device.address, false);
@@ -68,7 +68,7 @@ pub fn allocate(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<Drive
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn initialize(cx: &mut Cx<'_>, object: DriverPtr<()>, item: DriverPtr<IO_WORKITEM>) -> Flow<()> {
+pub(crate) fn initialize(cx: &mut Cx<'_>, object: DriverPtr<()>, item: DriverPtr<IO_WORKITEM>) -> Flow<()> {
     cx.write_bytes(item.address, &[0; SIZE as usize])?;
     remember(cx, item.address, object.address, true);
     Ok(())
@@ -84,7 +84,7 @@ fn remember(cx: &mut Cx<'_>, item: u64, object: u64, embedded: bool) {
 ///
 /// # Errors
 /// A verdict if it is none, or is queued.
-pub fn free(cx: &mut Cx<'_>, item: DriverPtr<IO_WORKITEM>) -> Flow<()> {
+pub(crate) fn free(cx: &mut Cx<'_>, item: DriverPtr<IO_WORKITEM>) -> Flow<()> {
     let known = take(cx, item, "IoFreeWorkItem")?;
     if known.embedded {
         let message = format!("IoFreeWorkItem on {:#x}, which IoInitializeWorkItem made", item.address);
@@ -97,7 +97,7 @@ pub fn free(cx: &mut Cx<'_>, item: DriverPtr<IO_WORKITEM>) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if it is none, or is queued.
-pub fn uninitialize(cx: &mut Cx<'_>, item: DriverPtr<IO_WORKITEM>) -> Flow<()> {
+pub(crate) fn uninitialize(cx: &mut Cx<'_>, item: DriverPtr<IO_WORKITEM>) -> Flow<()> {
     take(cx, item, "IoUninitializeWorkItem").map(|_| ())
 }
 
@@ -133,7 +133,7 @@ enum Form {
 ///
 /// # Errors
 /// A verdict if it is none, or is queued already.
-pub fn queue(
+pub(crate) fn queue(
     cx: &mut Cx<'_>,
     item: DriverPtr<IO_WORKITEM>,
     routine: DriverPtr<Code>,
@@ -147,7 +147,7 @@ pub fn queue(
 ///
 /// # Errors
 /// As [`queue`].
-pub fn queue_ex(
+pub(crate) fn queue_ex(
     cx: &mut Cx<'_>,
     item: DriverPtr<IO_WORKITEM>,
     routine: DriverPtr<Code>,

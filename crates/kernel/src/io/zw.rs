@@ -35,7 +35,7 @@ const IO_DRIVER_CREATE_CONTEXT_SIZE: u32 = 0x28;
 /// # Errors
 /// A verdict if a pointer is bad, or on a driver.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn create_file(
+pub(crate) fn create_file(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     access: u32,
@@ -79,7 +79,7 @@ fn options_of(
 ///
 /// # Errors
 /// As [`create_file`].
-pub fn io_create_file(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
+pub(crate) fn io_create_file(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
     let given = arguments(cx, args)?;
     io_create(cx, "IoCreateFile", given)
 }
@@ -89,7 +89,7 @@ pub fn io_create_file(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
 ///
 /// # Errors
 /// As [`create_file`].
-pub fn io_create_file_ex(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
+pub(crate) fn io_create_file_ex(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
     const SIZE: u64 = 8;
     let context: u64 = cx.read(DriverPtr::new(args.slot(14)))?;
     for at in (SIZE..u64::from(IO_DRIVER_CREATE_CONTEXT_SIZE)).step_by(8) {
@@ -129,7 +129,7 @@ fn io_create(cx: &mut Cx<'_>, ddi: &str, given: [u64; 14]) -> Flow<NtStatus> {
 ///
 /// # Errors
 /// As [`create_file`].
-pub fn open_file(
+pub(crate) fn open_file(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     access: u32,
@@ -265,7 +265,7 @@ pub(super) fn answer(
 /// # Errors
 /// A verdict if a pointer is bad, or on a driver.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn read_file(
+pub(crate) fn read_file(
     cx: &mut Cx<'_>,
     handle: u64,
     event: u64,
@@ -288,7 +288,7 @@ pub fn read_file(
 /// # Errors
 /// As [`read_file`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn write_file(
+pub(crate) fn write_file(
     cx: &mut Cx<'_>,
     handle: u64,
     event: u64,
@@ -310,7 +310,7 @@ pub fn write_file(
 ///
 /// # Errors
 /// As [`read_file`].
-pub fn flush_buffers_file(
+pub(crate) fn flush_buffers_file(
     cx: &mut Cx<'_>,
     handle: u64,
     status_block: DriverPtr<IO_STATUS_BLOCK>,
@@ -322,7 +322,7 @@ pub fn flush_buffers_file(
 ///
 /// # Errors
 /// As [`read_file`].
-pub fn flush_buffers_file_ex(
+pub(crate) fn flush_buffers_file_ex(
     cx: &mut Cx<'_>,
     handle: u64,
     flags: u32,
@@ -346,7 +346,7 @@ pub fn flush_buffers_file_ex(
 /// # Errors
 /// As [`read_file`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn lock_file(
+pub(crate) fn lock_file(
     cx: &mut Cx<'_>,
     handle: u64,
     event: u64,
@@ -370,7 +370,7 @@ pub fn lock_file(
 ///
 /// # Errors
 /// As [`read_file`].
-pub fn unlock_file(
+pub(crate) fn unlock_file(
     cx: &mut Cx<'_>,
     handle: u64,
     status_block: DriverPtr<IO_STATUS_BLOCK>,
@@ -388,7 +388,7 @@ pub fn unlock_file(
 /// # Errors
 /// As [`read_file`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn device_io_control_file(
+pub(crate) fn device_io_control_file(
     cx: &mut Cx<'_>,
     handle: u64,
     event: u64,
@@ -411,7 +411,7 @@ pub fn device_io_control_file(
 /// # Errors
 /// As [`read_file`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn fs_control_file(
+pub(crate) fn fs_control_file(
     cx: &mut Cx<'_>,
     handle: u64,
     event: u64,

@@ -13,7 +13,7 @@ use crate::verdict::Verdict;
 ///
 /// # Errors
 /// Always.
-pub fn dbg_break_point(cx: &mut Cx<'_>) -> Flow<()> {
+pub(crate) fn dbg_break_point(cx: &mut Cx<'_>) -> Flow<()> {
     stop(cx, "DbgBreakPoint was called".to_owned())
 }
 
@@ -21,7 +21,7 @@ pub fn dbg_break_point(cx: &mut Cx<'_>) -> Flow<()> {
 ///
 /// # Errors
 /// Always.
-pub fn dbg_break_point_with_status(cx: &mut Cx<'_>, status: u32) -> Flow<()> {
+pub(crate) fn dbg_break_point_with_status(cx: &mut Cx<'_>, status: u32) -> Flow<()> {
     stop(cx, format!("DbgBreakPointWithStatus was called with {status:#x}"))
 }
 
@@ -35,7 +35,7 @@ fn stop(cx: &mut Cx<'_>, what: String) -> Flow<()> {
 ///
 /// # Errors
 /// None.
-pub fn refresh_not_present(_cx: &mut Cx<'_>) -> Flow<bool> {
+pub(crate) fn refresh_not_present(_cx: &mut Cx<'_>) -> Flow<bool> {
     Ok(true)
 }
 
@@ -46,7 +46,7 @@ const DEBUGGER_INACTIVE: NtStatus = NtStatus(0xC000_0354);
 ///
 /// # Errors
 /// None.
-pub fn debugger_inactive(_cx: &mut Cx<'_>) -> Flow<NtStatus> {
+pub(crate) fn debugger_inactive(_cx: &mut Cx<'_>) -> Flow<NtStatus> {
     Ok(DEBUGGER_INACTIVE)
 }
 
@@ -54,7 +54,7 @@ pub fn debugger_inactive(_cx: &mut Cx<'_>) -> Flow<NtStatus> {
 ///
 /// # Errors
 /// None.
-pub fn change_option(
+pub(crate) fn change_option(
     _cx: &mut Cx<'_>,
     _option: u32,
     _input_bytes: u32,
@@ -71,7 +71,7 @@ pub fn change_option(
 /// # Errors
 /// None.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn system_debug_control(
+pub(crate) fn system_debug_control(
     _cx: &mut Cx<'_>,
     _command: u32,
     _input: u64,

@@ -2,7 +2,7 @@
 //!
 //! There is no debugger: `KdDebuggerEnabled` says so, breakpoints end the run. What drivers print is emitted line by line.
 
-pub mod breakpoint;
+pub(crate) mod breakpoint;
 pub mod print;
 
 use std::collections::BTreeMap;

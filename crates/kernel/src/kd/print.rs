@@ -29,7 +29,7 @@ const DEFAULT_MASK: u32 = 0xF;
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn dbg_print(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
+pub(crate) fn dbg_print(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
     let list = VaList::new(args.slot(1));
     print(cx, "DbgPrint", "", args.registers[0], list)
 }
@@ -38,7 +38,7 @@ pub fn dbg_print(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
 ///
 /// # Errors
 /// As [`dbg_print`].
-pub fn dbg_print_ex(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
+pub(crate) fn dbg_print_ex(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
     let list = VaList::new(args.slot(3));
     let [component, level, format, _] = args.registers;
     filtered(cx, "DbgPrintEx", "", (low32(component), low32(level)), format, list)
@@ -48,7 +48,13 @@ pub fn dbg_print_ex(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
 ///
 /// # Errors
 /// As [`dbg_print`].
-pub fn v_dbg_print_ex(cx: &mut Cx<'_>, component: u32, level: u32, format: u64, list: u64) -> Flow<NtStatus> {
+pub(crate) fn v_dbg_print_ex(
+    cx: &mut Cx<'_>,
+    component: u32,
+    level: u32,
+    format: u64,
+    list: u64,
+) -> Flow<NtStatus> {
     let list = VaList::new(list);
     filtered(cx, "vDbgPrintEx", "", (component, level), format, list)
 }
@@ -57,7 +63,7 @@ pub fn v_dbg_print_ex(cx: &mut Cx<'_>, component: u32, level: u32, format: u64, 
 ///
 /// # Errors
 /// As [`dbg_print`].
-pub fn v_dbg_print_ex_with_prefix(
+pub(crate) fn v_dbg_print_ex_with_prefix(
     cx: &mut Cx<'_>,
     prefix: u64,
     component: u32,
@@ -75,7 +81,7 @@ pub fn v_dbg_print_ex_with_prefix(
 ///
 /// # Errors
 /// None.
-pub fn query_filter(cx: &mut Cx<'_>, component: u32, level: u32) -> Flow<bool> {
+pub(crate) fn query_filter(cx: &mut Cx<'_>, component: u32, level: u32) -> Flow<bool> {
     Ok(shows(cx, component, level))
 }
 
@@ -83,7 +89,7 @@ pub fn query_filter(cx: &mut Cx<'_>, component: u32, level: u32) -> Flow<bool> {
 ///
 /// # Errors
 /// None.
-pub fn set_filter(cx: &mut Cx<'_>, component: u32, level: u32, on: bool) -> Flow<NtStatus> {
+pub(crate) fn set_filter(cx: &mut Cx<'_>, component: u32, level: u32, on: bool) -> Flow<NtStatus> {
     cx.with(|k| {
         let mask = k.kd.masks.entry(component).or_insert(DEFAULT_MASK);
         *mask = if on { *mask | bits(level) } else { *mask & !bits(level) };
@@ -167,7 +173,7 @@ pub(crate) fn put(cx: &mut Cx<'_>, text: &str) {
     }
 }
 
-/// Tells what is left of a line that never ended: at the end of a run.
+/// Emits what is left of a line that never ended: at the end of a run.
 pub fn flush(cx: &mut Cx<'_>) {
     let text = cx.with(|k| std::mem::take(&mut k.kd.line));
     if !text.is_empty() {

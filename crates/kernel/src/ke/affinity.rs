@@ -97,7 +97,7 @@ pub(crate) fn write_number(cx: &mut Cx<'_>, into: DriverPtr<PROCESSOR_NUMBER>, i
 ///
 /// # Errors
 /// None of its own.
-pub fn active_mask(cx: &mut Cx<'_>) -> Flow<u64> {
+pub(crate) fn active_mask(cx: &mut Cx<'_>) -> Flow<u64> {
     Ok(cx.with(|k| of_group(k, 0)))
 }
 
@@ -105,7 +105,7 @@ pub fn active_mask(cx: &mut Cx<'_>) -> Flow<u64> {
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn active_count(cx: &mut Cx<'_>, mask: DriverPtr<u64>) -> Flow<u32> {
+pub(crate) fn active_count(cx: &mut Cx<'_>, mask: DriverPtr<u64>) -> Flow<u32> {
     let group = cx.with(|k| of_group(k, 0));
     if !mask.is_null() {
         cx.write(mask, group)?;
@@ -117,7 +117,7 @@ pub fn active_count(cx: &mut Cx<'_>, mask: DriverPtr<u64>) -> Flow<u32> {
 ///
 /// # Errors
 /// None of its own.
-pub fn count_in_group(cx: &mut Cx<'_>, group: u16) -> Flow<u32> {
+pub(crate) fn count_in_group(cx: &mut Cx<'_>, group: u16) -> Flow<u32> {
     let mask = cx.with(|k| if group == ALL_PROCESSOR_GROUPS { all(k) } else { of_group(k, group) });
     Ok(mask.count_ones())
 }
@@ -126,7 +126,7 @@ pub fn count_in_group(cx: &mut Cx<'_>, group: u16) -> Flow<u32> {
 ///
 /// # Errors
 /// None of its own.
-pub fn maximum_count(cx: &mut Cx<'_>) -> Flow<u32> {
+pub(crate) fn maximum_count(cx: &mut Cx<'_>) -> Flow<u32> {
     count_in_group(cx, 0)
 }
 
@@ -134,7 +134,7 @@ pub fn maximum_count(cx: &mut Cx<'_>) -> Flow<u32> {
 ///
 /// # Errors
 /// None of its own.
-pub fn group_count(cx: &mut Cx<'_>) -> Flow<u16> {
+pub(crate) fn group_count(cx: &mut Cx<'_>) -> Flow<u16> {
     Ok(cx.with(|k| groups(k)))
 }
 
@@ -142,7 +142,7 @@ pub fn group_count(cx: &mut Cx<'_>) -> Flow<u16> {
 ///
 /// # Errors
 /// None of its own.
-pub fn group_mask(cx: &mut Cx<'_>, group: u16) -> Flow<u64> {
+pub(crate) fn group_mask(cx: &mut Cx<'_>, group: u16) -> Flow<u64> {
     Ok(cx.with(|k| relative(k, of_group(k, group)).1))
 }
 
@@ -151,7 +151,7 @@ pub fn group_mask(cx: &mut Cx<'_>, group: u16) -> Flow<u64> {
 ///
 /// # Errors
 /// [`engine::Leave`] if the thread is moved and the machine ends meanwhile.
-pub fn set_system(cx: &mut Cx<'_>, mask: u64) -> Flow<u64> {
+pub(crate) fn set_system(cx: &mut Cx<'_>, mask: u64) -> Flow<u64> {
     let before = set(cx, 0, mask)?.unwrap_or(0);
     Ok(cx.with(|k| relative(k, before).1))
 }
@@ -176,7 +176,7 @@ fn set(cx: &mut Cx<'_>, group: u16, mask: u64) -> Flow<Option<u64>> {
 ///
 /// # Errors
 /// As [`set_system`].
-pub fn set_system_void(cx: &mut Cx<'_>, mask: u64) -> Flow<()> {
+pub(crate) fn set_system_void(cx: &mut Cx<'_>, mask: u64) -> Flow<()> {
     set_system(cx, mask).map(|_| ())
 }
 
@@ -184,7 +184,7 @@ pub fn set_system_void(cx: &mut Cx<'_>, mask: u64) -> Flow<()> {
 ///
 /// # Errors
 /// [`engine::Leave`] if the thread is moved and the machine ends meanwhile.
-pub fn revert(cx: &mut Cx<'_>, mask: u64) -> Flow<()> {
+pub(crate) fn revert(cx: &mut Cx<'_>, mask: u64) -> Flow<()> {
     revert_to(cx, 0, mask)
 }
 
@@ -202,7 +202,7 @@ fn revert_to(cx: &mut Cx<'_>, group: u16, mask: u64) -> Flow<()> {
 ///
 /// # Errors
 /// As [`revert`].
-pub fn revert_all(cx: &mut Cx<'_>) -> Flow<()> {
+pub(crate) fn revert_all(cx: &mut Cx<'_>) -> Flow<()> {
     revert(cx, 0)
 }
 
@@ -211,7 +211,7 @@ pub fn revert_all(cx: &mut Cx<'_>) -> Flow<()> {
 ///
 /// # Errors
 /// As [`set_system`]; a verdict if a pointer is bad.
-pub fn set_system_group(
+pub(crate) fn set_system_group(
     cx: &mut Cx<'_>,
     affinity: DriverPtr<GROUP_AFFINITY>,
     previous: DriverPtr<GROUP_AFFINITY>,
@@ -233,7 +233,7 @@ pub fn set_system_group(
 ///
 /// # Errors
 /// As [`revert`]; a verdict if the pointer is bad.
-pub fn revert_group(cx: &mut Cx<'_>, previous: DriverPtr<GROUP_AFFINITY>) -> Flow<()> {
+pub(crate) fn revert_group(cx: &mut Cx<'_>, previous: DriverPtr<GROUP_AFFINITY>) -> Flow<()> {
     let group = cx.read(previous + GROUP_AFFINITY::Group)?;
     let mask = cx.read(previous + GROUP_AFFINITY::Mask)?;
     revert_to(cx, group, mask)

@@ -33,7 +33,11 @@ impl Thread {
 ///
 /// # Errors
 /// A verdict if that is no process, or `state` cannot be written.
-pub fn stack_attach(cx: &mut Cx<'_>, process: DriverPtr<KPROCESS>, state: DriverPtr<KAPC_STATE>) -> Flow<()> {
+pub(crate) fn stack_attach(
+    cx: &mut Cx<'_>,
+    process: DriverPtr<KPROCESS>,
+    state: DriverPtr<KAPC_STATE>,
+) -> Flow<()> {
     let key = key_of(cx, "KeStackAttachProcess", process)?;
     let before = ps::process::current_object(cx);
     cx.write_bytes(state.address, &[0; size_of::<KAPC_STATE>()])?;
@@ -67,7 +71,7 @@ fn key_of(cx: &mut Cx<'_>, name: &str, process: DriverPtr<KPROCESS>) -> Flow<u64
 ///
 /// # Errors
 /// A verdict if that was not its last attachment.
-pub fn unstack_detach(cx: &mut Cx<'_>, state: DriverPtr<KAPC_STATE>) -> Flow<()> {
+pub(crate) fn unstack_detach(cx: &mut Cx<'_>, state: DriverPtr<KAPC_STATE>) -> Flow<()> {
     let last = cx.with(|k| k.ke.thread().and_then(|thread| thread.attached.last().copied()));
     let what = match last {
         Some(last) if last.state == state.address => {
@@ -97,7 +101,7 @@ fn detach(cx: &mut Cx<'_>) {
 ///
 /// # Errors
 /// A verdict if it is, to another process; or that is no process.
-pub fn attach_once(cx: &mut Cx<'_>, process: DriverPtr<KPROCESS>) -> Flow<()> {
+pub(crate) fn attach_once(cx: &mut Cx<'_>, process: DriverPtr<KPROCESS>) -> Flow<()> {
     let key = key_of(cx, "KeAttachProcess", process)?;
     let (current, attached) = cx.with(|k| attachment(k));
     if current == key {
@@ -125,7 +129,7 @@ fn attachment(k: &Kernel) -> (u64, bool) {
 ///
 /// # Errors
 /// A verdict if it was attached last by `KeStackAttachProcess`.
-pub fn detach_once(cx: &mut Cx<'_>) -> Flow<()> {
+pub(crate) fn detach_once(cx: &mut Cx<'_>) -> Flow<()> {
     match cx.with(|k| k.ke.thread().and_then(|thread| thread.attached.last().copied())) {
         None => {}
         Some(last) if last.state == 0 => detach(cx),

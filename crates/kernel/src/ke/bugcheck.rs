@@ -9,7 +9,7 @@ use crate::verdict::Verdict;
 ///
 /// # Errors
 /// Always: the verdict with the driver's code.
-pub fn stop(cx: &mut Cx<'_>, code: u32) -> Flow<()> {
+pub(crate) fn stop(cx: &mut Cx<'_>, code: u32) -> Flow<()> {
     stop_with(cx, code, 0, 0, 0, 0)
 }
 
@@ -17,7 +17,7 @@ pub fn stop(cx: &mut Cx<'_>, code: u32) -> Flow<()> {
 ///
 /// # Errors
 /// Always: the verdict with the driver's code and parameters.
-pub fn stop_with(cx: &mut Cx<'_>, code: u32, p1: u64, p2: u64, p3: u64, p4: u64) -> Flow<()> {
+pub(crate) fn stop_with(cx: &mut Cx<'_>, code: u32, p1: u64, p2: u64, p3: u64, p4: u64) -> Flow<()> {
     let message = format!("the driver called KeBugCheckEx({code:#x}, {p1:#x}, {p2:#x}, {p3:#x}, {p4:#x})");
     Err(cx.stop(Verdict::error("driver-bug-check", message).bug_check(code, [p1, p2, p3, p4])))
 }

@@ -54,7 +54,7 @@ type ReasonRecord = DriverPtr<KBUGCHECK_REASON_CALLBACK_RECORD>;
 ///
 /// # Errors
 /// A verdict if the record is bad.
-pub fn register(
+pub(crate) fn register(
     cx: &mut Cx<'_>,
     record: Record,
     routine: DriverPtr<Code>,
@@ -81,7 +81,7 @@ pub fn register(
 ///
 /// # Errors
 /// A verdict if the record is bad.
-pub fn register_reason(
+pub(crate) fn register_reason(
     cx: &mut Cx<'_>,
     record: ReasonRecord,
     routine: DriverPtr<Code>,
@@ -116,7 +116,7 @@ fn forget(cx: &mut Cx<'_>, at: u64) -> bool {
 ///
 /// # Errors
 /// A verdict if the record is bad.
-pub fn deregister(cx: &mut Cx<'_>, record: Record) -> Flow<bool> {
+pub(crate) fn deregister(cx: &mut Cx<'_>, record: Record) -> Flow<bool> {
     let was = forget(cx, record.address);
     if was {
         cx.write(record + KBUGCHECK_CALLBACK_RECORD::State, EMPTY)?;
@@ -128,7 +128,7 @@ pub fn deregister(cx: &mut Cx<'_>, record: Record) -> Flow<bool> {
 ///
 /// # Errors
 /// A verdict if the record is bad.
-pub fn deregister_reason(cx: &mut Cx<'_>, record: ReasonRecord) -> Flow<bool> {
+pub(crate) fn deregister_reason(cx: &mut Cx<'_>, record: ReasonRecord) -> Flow<bool> {
     let was = forget(cx, record.address);
     if was {
         cx.write(record + KBUGCHECK_REASON_CALLBACK_RECORD::State, EMPTY)?;

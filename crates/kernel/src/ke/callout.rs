@@ -90,7 +90,7 @@ impl Marks {
 /// # Errors
 /// A verdict if the routine is null, or comes back with another IRQL, with a spin lock, in another number of critical
 /// regions or with interrupts disabled; [`engine::Leave`] if it does not come back.
-pub fn call_routine(
+pub(crate) fn call_routine(
     cx: &mut Cx<'_>,
     role: Role,
     routine: DriverPtr<Code>,

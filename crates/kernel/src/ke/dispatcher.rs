@@ -18,7 +18,7 @@ use crate::verdict::Verdict;
 /// The kinds of dispatcher objects, as `DISPATCHER_HEADER.Type` has them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// Stays signaled until it is cleared.
     NotificationEvent = 0,
     /// Lets one thread go, then is not signaled.

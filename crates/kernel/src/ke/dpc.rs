@@ -58,7 +58,7 @@ pub(crate) struct QueuedDpc {
 ///
 /// # Errors
 /// A verdict if the pointer is bad or the DPC is queued.
-pub fn initialize(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, routine: u64, context: u64) -> Flow<()> {
+pub(crate) fn initialize(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, routine: u64, context: u64) -> Flow<()> {
     prepare(cx, dpc, routine, context, DPC_OBJECT)
 }
 
@@ -66,7 +66,12 @@ pub fn initialize(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, routine: u64, context: 
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn initialize_threaded(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, routine: u64, context: u64) -> Flow<()> {
+pub(crate) fn initialize_threaded(
+    cx: &mut Cx<'_>,
+    dpc: DriverPtr<KDPC>,
+    routine: u64,
+    context: u64,
+) -> Flow<()> {
     prepare(cx, dpc, routine, context, THREADED_DPC_OBJECT)
 }
 
@@ -88,7 +93,7 @@ fn prepare(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, routine: u64, context: u64, ki
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn set_importance(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, importance: u32) -> Flow<()> {
+pub(crate) fn set_importance(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, importance: u32) -> Flow<()> {
     match u8::try_from(importance) {
         Ok(importance @ (LOW | MEDIUM | HIGH | MEDIUM_HIGH)) => cx.write(dpc + KDPC::Importance, importance),
         _ => {
@@ -104,7 +109,7 @@ pub fn set_importance(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, importance: u32) ->
 ///
 /// # Errors
 /// A verdict if the pointer is bad or there is no such processor.
-pub fn set_target(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, number: u8) -> Flow<()> {
+pub(crate) fn set_target(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, number: u8) -> Flow<()> {
     let Some(index) = cx.with(|k| affinity::index(k, 0, number)) else {
         let count = affinity::count_in_group(cx, 0)?;
         let message = format!("a DPC was targeted at processor {number}; there are {count}");
@@ -123,7 +128,7 @@ fn target_at(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, index: u32) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn set_target_ex(
+pub(crate) fn set_target_ex(
     cx: &mut Cx<'_>,
     dpc: DriverPtr<KDPC>,
     number: DriverPtr<PROCESSOR_NUMBER>,
@@ -139,7 +144,7 @@ pub fn set_target_ex(
 ///
 /// # Errors
 /// A verdict if the pointer is bad or the DPC is not initialised; [`engine::Leave`] of what runs at once.
-pub fn insert(
+pub(crate) fn insert(
     cx: &mut Cx<'_>,
     dpc: DriverPtr<KDPC>,
     argument1: DriverPtr<()>,
@@ -319,7 +324,7 @@ pub(crate) fn enqueue_for_timer(cx: &mut Cx<'_>, timer: u64, by: By) {
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn remove(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>) -> Flow<bool> {
+pub(crate) fn remove(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>) -> Flow<bool> {
     check_initialized(cx, dpc, "KeRemoveQueueDpc")?;
     let found = cx.with(|k| {
         let Some(place) = k.ke.queued.remove(&dpc.address) else { return false };
@@ -342,7 +347,7 @@ pub fn remove(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>) -> Flow<bool> {
 ///
 /// # Errors
 /// A verdict if the pointer is bad, or it may not wait here; [`engine::Leave`] of what runs meanwhile.
-pub fn remove_ex(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, wait_if_active: bool) -> Flow<bool> {
+pub(crate) fn remove_ex(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, wait_if_active: bool) -> Flow<bool> {
     let found = remove(cx, dpc)?;
     if wait_if_active {
         check_may_wait(cx, "KeRemoveQueueDpcEx")?;
@@ -378,7 +383,7 @@ pub(crate) fn check_may_wait(cx: &mut Cx<'_>, what: &str) -> Flow<()> {
 ///
 /// # Errors
 /// [`engine::Leave`] of the DPCs that run here.
-pub fn flush(cx: &mut Cx<'_>) -> Flow<()> {
+pub(crate) fn flush(cx: &mut Cx<'_>) -> Flow<()> {
     cx.with(|k| {
         for processor in &mut k.ke.processors {
             processor.dispatch_requested |= !processor.dpcs.is_empty();
@@ -451,6 +456,6 @@ pub(crate) fn queued_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
 ///
 /// # Errors
 /// None of its own.
-pub fn is_executing(cx: &mut Cx<'_>) -> Flow<bool> {
+pub(crate) fn is_executing(cx: &mut Cx<'_>) -> Flow<bool> {
     Ok(cx.with(|k| k.ke.processor().running_dpc.is_some()))
 }

@@ -33,7 +33,12 @@ pub(crate) struct Left {
 ///
 /// # Errors
 /// As [`callout_ex`].
-pub fn callout(cx: &mut Cx<'_>, routine: DriverPtr<Code>, parameter: u64, size: u64) -> Flow<NtStatus> {
+pub(crate) fn callout(
+    cx: &mut Cx<'_>,
+    routine: DriverPtr<Code>,
+    parameter: u64,
+    size: u64,
+) -> Flow<NtStatus> {
     callout_ex(cx, routine, parameter, size, false, 0)
 }
 
@@ -42,7 +47,7 @@ pub fn callout(cx: &mut Cx<'_>, routine: DriverPtr<Code>, parameter: u64, size: 
 ///
 /// # Errors
 /// A verdict on what the routine leaves behind.
-pub fn callout_ex(
+pub(crate) fn callout_ex(
     cx: &mut Cx<'_>,
     routine: DriverPtr<Code>,
     parameter: u64,

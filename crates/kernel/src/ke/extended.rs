@@ -39,7 +39,7 @@ fn all(k: &Kernel) -> u64 {
 ///
 /// # Errors
 /// None.
-pub fn enabled(cx: &mut Cx<'_>, mask: u64) -> Flow<u64> {
+pub(crate) fn enabled(cx: &mut Cx<'_>, mask: u64) -> Flow<u64> {
     Ok(cx.with(|k| by_xsave(k.ke.cpu) & mask))
 }
 
@@ -55,7 +55,7 @@ pub(crate) fn by_xsave(cpu: Cpu) -> u64 {
 ///
 /// # Errors
 /// A verdict if `mask` has what is not enabled, if a save around this one was at a higher level, or if the buffer is bad.
-pub fn save(cx: &mut Cx<'_>, mask: u64, buffer: DriverPtr<XSTATE_SAVE>) -> Flow<NtStatus> {
+pub(crate) fn save(cx: &mut Cx<'_>, mask: u64, buffer: DriverPtr<XSTATE_SAVE>) -> Flow<NtStatus> {
     let (irql, enabled) = (super::irql::current(cx), cx.with(|k| all(k)));
     if mask & !enabled != 0 {
         let message = format!(
@@ -90,7 +90,7 @@ pub fn save(cx: &mut Cx<'_>, mask: u64, buffer: DriverPtr<XSTATE_SAVE>) -> Flow<
 ///
 /// # Errors
 /// A verdict if it is not the innermost save of this thread that is taken back, or at another level.
-pub fn restore(cx: &mut Cx<'_>, buffer: DriverPtr<XSTATE_SAVE>) -> Flow<()> {
+pub(crate) fn restore(cx: &mut Cx<'_>, buffer: DriverPtr<XSTATE_SAVE>) -> Flow<()> {
     let irql = super::irql::current(cx);
     let saved = cx.with(|k| k.ke.thread_mut().and_then(|thread| thread.extended.pop()));
     cx.engine().extended_changed();

@@ -30,7 +30,7 @@ pub(crate) fn is_any_in(k: &Kernel, base: u64, length: u64) -> bool {
 }
 
 /// Memory is freed in which locks are held that only Driver Verifier asks for: they are held no longer.
-pub fn forget_locks(k: &mut Kernel, base: u64, length: u64) {
+pub(crate) fn forget_locks(k: &mut Kernel, base: u64, length: u64) {
     k.ke.locks.forget(base, length);
     let own: Vec<u64> = k.ex.push_locks.range(base..base.saturating_add(length)).map(|(at, _)| *at).collect();
     own.iter().for_each(|at| drop(k.ex.push_locks.remove(at)));
@@ -38,7 +38,7 @@ pub fn forget_locks(k: &mut Kernel, base: u64, length: u64) {
 
 /// The verdict on freeing `base..base+length` now, if the kernel still uses something there.
 #[must_use]
-pub fn in_memory(k: &Kernel, base: u64, length: u64) -> Option<Verdict> {
+pub(crate) fn in_memory(k: &Kernel, base: u64, length: u64) -> Option<Verdict> {
     if !is_any_in(k, base, length) {
         return None;
     }

@@ -17,7 +17,7 @@ type Mutex = DriverPtr<FAST_MUTEX>;
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn initialize(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
+pub(crate) fn initialize(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     cx.write(mutex + FAST_MUTEX::Count, 1)?;
     cx.write(mutex + FAST_MUTEX::Owner, DriverPtr::NULL)?;
     cx.write(mutex + FAST_MUTEX::Contention, 0)?;
@@ -28,7 +28,7 @@ pub fn initialize(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if the caller owns it already, or it is none.
-pub fn acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
+pub(crate) fn acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     region::enter_guarded(cx)?;
     fast_mutex::take(cx, mutex, "KeAcquireGuardedMutex")
 }
@@ -37,7 +37,7 @@ pub fn acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if it is none.
-pub fn try_acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<bool> {
+pub(crate) fn try_acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<bool> {
     if !fast_mutex::is_free(cx, mutex, "KeTryToAcquireGuardedMutex")? {
         return Ok(false);
     }
@@ -48,7 +48,7 @@ pub fn try_acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<bool> {
 ///
 /// # Errors
 /// A verdict if the caller does not own it, or is in no guarded region.
-pub fn release(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
+pub(crate) fn release(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     fast_mutex::give(cx, mutex, "KeReleaseGuardedMutex")?;
     region::leave_guarded(cx)
 }
@@ -57,7 +57,7 @@ pub fn release(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
 ///
 /// # Errors
 /// As [`acquire`].
-pub fn acquire_unsafe(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
+pub(crate) fn acquire_unsafe(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     warn_of_apcs(cx, mutex, "KeAcquireGuardedMutexUnsafe")?;
     fast_mutex::take(cx, mutex, "KeAcquireGuardedMutexUnsafe")
 }
@@ -66,7 +66,7 @@ pub fn acquire_unsafe(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if the caller does not own it.
-pub fn release_unsafe(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
+pub(crate) fn release_unsafe(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     warn_of_apcs(cx, mutex, "KeReleaseGuardedMutexUnsafe")?;
     fast_mutex::give(cx, mutex, "KeReleaseGuardedMutexUnsafe")
 }

@@ -46,7 +46,7 @@ pub(crate) fn is_over(k: &Kernel, what: WaitsFor) -> bool {
 ///
 /// # Errors
 /// As [`callout::call_routine`]; [`engine::Leave`] if the machine ends meanwhile.
-pub fn generic_call(cx: &mut Cx<'_>, routine: DriverPtr<Code>, context: u64) -> Flow<u64> {
+pub(crate) fn generic_call(cx: &mut Cx<'_>, routine: DriverPtr<Code>, context: u64) -> Flow<u64> {
     while cx.with(|k| k.ke.broadcast.is_some()) {
         // The wait lets in the other broadcast's interrupt.
         scheduler::wait_for(cx, WaitsFor::IpiTurn)?;

@@ -16,7 +16,7 @@ use crate::hal::combine;
 use crate::verdict::Verdict;
 
 /// The level now.
-pub fn current(cx: &mut Cx<'_>) -> u8 {
+pub(crate) fn current(cx: &mut Cx<'_>) -> u8 {
     cx.with(|k| k.level())
 }
 
@@ -46,7 +46,7 @@ pub(crate) fn at_gate(cx: &mut Cx<'_>) -> Gate {
 ///
 /// # Errors
 /// None of its own.
-pub fn get(cx: &mut Cx<'_>) -> Flow<u8> {
+pub(crate) fn get(cx: &mut Cx<'_>) -> Flow<u8> {
     Ok(current(cx))
 }
 
@@ -54,7 +54,7 @@ pub fn get(cx: &mut Cx<'_>) -> Flow<u8> {
 ///
 /// # Errors
 /// A verdict if that would lower it, or if there is no such level.
-pub fn raise(cx: &mut Cx<'_>, level: u8) -> Flow<u8> {
+pub(crate) fn raise(cx: &mut Cx<'_>, level: u8) -> Flow<u8> {
     let (old, raised) = cx.with(|k| {
         let old = k.level();
         let freely = old <= level && level <= HIGH_LEVEL && level >= k.engine.free_levels();
@@ -79,7 +79,7 @@ pub fn raise(cx: &mut Cx<'_>, level: u8) -> Flow<u8> {
 ///
 /// # Errors
 /// As [`raise`].
-pub fn raise_to_dispatch(cx: &mut Cx<'_>) -> Flow<u8> {
+pub(crate) fn raise_to_dispatch(cx: &mut Cx<'_>) -> Flow<u8> {
     raise(cx, DISPATCH_LEVEL)
 }
 
@@ -87,7 +87,7 @@ pub fn raise_to_dispatch(cx: &mut Cx<'_>) -> Flow<u8> {
 ///
 /// # Errors
 /// A verdict if that would raise it, if an interrupt routine or DPC gives up its own level, or if a spin lock is held.
-pub fn lower(cx: &mut Cx<'_>, level: u8) -> Flow<()> {
+pub(crate) fn lower(cx: &mut Cx<'_>, level: u8) -> Flow<()> {
     let (old, lowered) = cx.with(|k| {
         let old = k.level();
         // As the processor itself, where CR8 is written inline.

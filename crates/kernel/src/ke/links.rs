@@ -8,7 +8,7 @@ use engine::{BadAddress, Engine};
 
 /// Why a list cannot be changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Broken {
+pub(crate) enum Broken {
     /// An entry lies where no memory is.
     Memory(BadAddress),
     /// The neighbours of this entry do not point at it.
@@ -25,7 +25,7 @@ impl From<BadAddress> for Broken {
 ///
 /// # Errors
 /// If `head` is not memory.
-pub fn initialize(engine: Engine, head: DriverPtr<LIST_ENTRY>) -> Result<(), BadAddress> {
+pub(crate) fn initialize(engine: Engine, head: DriverPtr<LIST_ENTRY>) -> Result<(), BadAddress> {
     engine.write(head + LIST_ENTRY::Flink, head)?;
     engine.write(head + LIST_ENTRY::Blink, head)
 }
@@ -34,7 +34,7 @@ pub fn initialize(engine: Engine, head: DriverPtr<LIST_ENTRY>) -> Result<(), Bad
 ///
 /// # Errors
 /// [`Broken`] if the list's end does not hold together.
-pub fn insert_tail(
+pub(crate) fn insert_tail(
     engine: Engine,
     head: DriverPtr<LIST_ENTRY>,
     entry: DriverPtr<LIST_ENTRY>,
@@ -53,7 +53,7 @@ pub fn insert_tail(
 ///
 /// # Errors
 /// [`Broken`] if a neighbour does not point back.
-pub fn remove(engine: Engine, entry: DriverPtr<LIST_ENTRY>) -> Result<(), Broken> {
+pub(crate) fn remove(engine: Engine, entry: DriverPtr<LIST_ENTRY>) -> Result<(), Broken> {
     let next = engine.read(entry + LIST_ENTRY::Flink)?;
     let previous = engine.read(entry + LIST_ENTRY::Blink)?;
     if engine.read(next + LIST_ENTRY::Blink)? != entry || engine.read(previous + LIST_ENTRY::Flink)? != entry

@@ -54,7 +54,7 @@ fn forget(cx: &mut Cx<'_>, handle: u64) -> Flow<bool> {
 ///
 /// # Errors
 /// None of its own.
-pub fn register_nmi(cx: &mut Cx<'_>, routine: DriverPtr<Code>, _context: u64) -> Flow<u64> {
+pub(crate) fn register_nmi(cx: &mut Cx<'_>, routine: DriverPtr<Code>, _context: u64) -> Flow<u64> {
     keep(cx, routine)
 }
 
@@ -62,7 +62,7 @@ pub fn register_nmi(cx: &mut Cx<'_>, routine: DriverPtr<Code>, _context: u64) ->
 ///
 /// # Errors
 /// None of its own.
-pub fn deregister_nmi(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
+pub(crate) fn deregister_nmi(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
     Ok(if forget(cx, handle)? { NtStatus::SUCCESS } else { NtStatus::INVALID_HANDLE })
 }
 
@@ -70,7 +70,12 @@ pub fn deregister_nmi(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
 ///
 /// # Errors
 /// A verdict on the routine.
-pub fn register_processors(cx: &mut Cx<'_>, routine: DriverPtr<Code>, context: u64, flags: u32) -> Flow<u64> {
+pub(crate) fn register_processors(
+    cx: &mut Cx<'_>,
+    routine: DriverPtr<Code>,
+    context: u64,
+    flags: u32,
+) -> Flow<u64> {
     let handle = keep(cx, routine)?;
     if handle == 0 || flags & ADD_EXISTING == 0 {
         return Ok(handle);
@@ -115,6 +120,6 @@ fn tell(cx: &mut Cx<'_>, routine: DriverPtr<Code>, context: u64, stage: Stage, i
 ///
 /// # Errors
 /// None of its own.
-pub fn deregister_processors(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
+pub(crate) fn deregister_processors(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     forget(cx, handle).map(|_| ())
 }

@@ -43,7 +43,7 @@ pub(crate) fn note_acquired(cx: &mut Cx<'_>) {
 ///
 /// # Errors
 /// A verdict if the pointer is bad or a thread waits for the mutex.
-pub fn initialize(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, _level: u32) -> Flow<()> {
+pub(crate) fn initialize(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, _level: u32) -> Flow<()> {
     dispatcher::set_up(cx, mutex.cast(), Kind::Mutant, size_of::<KMUTANT>() as u64, 1)?;
     cx.write(mutex + KMUTANT::OwnerThread, DriverPtr::NULL)?;
     cx.write(mutex + KMUTANT::Abandoned, 0)?;
@@ -55,7 +55,7 @@ pub fn initialize(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, _level: u32) -> Fl
 /// # Errors
 /// STATUS_MUTANT_NOT_OWNED is raised if the caller does not own it, STATUS_ABANDONED if its owner ended without releasing it. A verdict
 /// if it is no mutex; [`engine::Leave`] of what runs at once.
-pub fn release(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, wait: bool) -> Flow<i32> {
+pub(crate) fn release(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, wait: bool) -> Flow<i32> {
     dispatcher::expect(cx, mutex.cast(), "KeReleaseMutex", &[Kind::Mutant])?;
     let owner = cx.read(mutex + KMUTANT::OwnerThread)?;
     let me = super::thread::current_object(cx);
@@ -95,7 +95,7 @@ pub fn release(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, wait: bool) -> Flow<i
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn initialize_mutant(cx: &mut Cx<'_>, mutant: DriverPtr<KMUTANT>, owned: bool) -> Flow<()> {
+pub(crate) fn initialize_mutant(cx: &mut Cx<'_>, mutant: DriverPtr<KMUTANT>, owned: bool) -> Flow<()> {
     initialize(cx, mutant, 0)?;
     cx.write(mutant + KMUTANT::ApcDisable, 0)?;
     if owned {
@@ -110,7 +110,7 @@ pub fn initialize_mutant(cx: &mut Cx<'_>, mutant: DriverPtr<KMUTANT>, owned: boo
 ///
 /// # Errors
 /// As [`release`].
-pub fn release_mutant(
+pub(crate) fn release_mutant(
     cx: &mut Cx<'_>,
     mutant: DriverPtr<KMUTANT>,
     _increment: i32,
@@ -127,7 +127,7 @@ pub fn release_mutant(
 ///
 /// # Errors
 /// A verdict if it is no mutex.
-pub fn read_state(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>) -> Flow<i32> {
+pub(crate) fn read_state(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>) -> Flow<i32> {
     dispatcher::expect(cx, mutex.cast(), "KeReadStateMutex", &[Kind::Mutant])?;
     cx.read((mutex + KMUTANT::Header) + DISPATCHER_HEADER::SignalState)
 }

@@ -13,7 +13,7 @@ use crate::cx::Cx;
 ///
 /// # Errors
 /// None of its own.
-pub fn current(cx: &mut Cx<'_>) -> Flow<u16> {
+pub(crate) fn current(cx: &mut Cx<'_>) -> Flow<u16> {
     Ok(cx.with(|k| affinity::number(k, k.ke.processor().number).0))
 }
 
@@ -21,7 +21,7 @@ pub fn current(cx: &mut Cx<'_>) -> Flow<u16> {
 ///
 /// # Errors
 /// None of its own.
-pub fn highest(cx: &mut Cx<'_>) -> Flow<u16> {
+pub(crate) fn highest(cx: &mut Cx<'_>) -> Flow<u16> {
     Ok(cx.with(|k| affinity::groups(k) - 1))
 }
 
@@ -29,7 +29,7 @@ pub fn highest(cx: &mut Cx<'_>) -> Flow<u16> {
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn active_affinity(
+pub(crate) fn active_affinity(
     cx: &mut Cx<'_>,
     node: u16,
     into: DriverPtr<GROUP_AFFINITY>,
@@ -52,7 +52,7 @@ pub fn active_affinity(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn active_affinity_2(
+pub(crate) fn active_affinity_2(
     cx: &mut Cx<'_>,
     node: u16,
     into: DriverPtr<GROUP_AFFINITY>,
@@ -74,7 +74,7 @@ pub fn active_affinity_2(
 ///
 /// # Errors
 /// None of its own.
-pub fn maximum_count(cx: &mut Cx<'_>, node: u16) -> Flow<u16> {
+pub(crate) fn maximum_count(cx: &mut Cx<'_>, node: u16) -> Flow<u16> {
     let processors = cx.with(|k| affinity::of_group(k, node)).count_ones();
     Ok(u16::try_from(processors).expect("there are at most 64"))
 }

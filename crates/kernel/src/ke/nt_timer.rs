@@ -25,7 +25,7 @@ fn delete(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn zw_create(
+pub(crate) fn zw_create(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     access: u32,
@@ -63,7 +63,7 @@ pub fn zw_create(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn zw_open(
+pub(crate) fn zw_open(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     access: u32,
@@ -98,7 +98,7 @@ fn with_timer(
 /// # Errors
 /// A verdict if a pointer is bad, or there is a routine.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn zw_set(
+pub(crate) fn zw_set(
     cx: &mut Cx<'_>,
     handle: u64,
     due: DriverPtr<i64>,
@@ -122,6 +122,6 @@ pub fn zw_set(
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn zw_cancel(cx: &mut Cx<'_>, handle: u64, previous: DriverPtr<u8>) -> Flow<NtStatus> {
+pub(crate) fn zw_cancel(cx: &mut Cx<'_>, handle: u64, previous: DriverPtr<u8>) -> Flow<NtStatus> {
     with_timer(cx, handle, previous, timer::cancel)
 }

@@ -16,7 +16,7 @@ const HIGHEST: u8 = 31;
 ///
 /// # Errors
 /// A verdict if there is no such thread or priority; [`engine::Leave`] of what runs at once.
-pub fn set(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, priority: i32) -> Flow<i32> {
+pub(crate) fn set(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, priority: i32) -> Flow<i32> {
     let Some(wanted) = u8::try_from(priority).ok().filter(|priority| *priority <= HIGHEST) else {
         // There is no such queue: what Windows would write lies beyond them.
         let message =
@@ -36,7 +36,7 @@ pub fn set(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, priority: i32) -> Flow<i
 ///
 /// # Errors
 /// As [`set`].
-pub fn set_base(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, increment: i32) -> Flow<i32> {
+pub(crate) fn set_base(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, increment: i32) -> Flow<i32> {
     // Every process here is one of normal priority.
     let process = i32::from(NORMAL_PRIORITY);
     let wanted = process.saturating_add(increment).clamp(1, HIGHEST_DYNAMIC.into());
@@ -74,7 +74,7 @@ fn change(cx: &mut Cx<'_>, object: DriverPtr<KTHREAD>, priority: u8, what: &str)
 ///
 /// # Errors
 /// A verdict if there is no such thread.
-pub fn query(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<i32> {
+pub(crate) fn query(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<i32> {
     match cx.with(|k| k.ke.identity_of(thread.address)) {
         Some(identity) => Ok(identity.priority.into()),
         None => Err(no_thread(cx, thread, "KeQueryPriorityThread")),

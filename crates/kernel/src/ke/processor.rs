@@ -16,17 +16,17 @@ use crate::mm::pool;
 use crate::mm::stack::{self, KernelStack};
 
 /// Highest level on x64, where nothing interrupts.
-pub const HIGH_LEVEL: u8 = 15;
+pub(crate) const HIGH_LEVEL: u8 = 15;
 /// Where interrupts from other processors come in.
-pub const IPI_LEVEL: u8 = 14;
+pub(crate) const IPI_LEVEL: u8 = 14;
 /// Where the clock ticks.
-pub const CLOCK_LEVEL: u8 = 13;
+pub(crate) const CLOCK_LEVEL: u8 = 13;
 /// Where threads are switched and DPCs run.
-pub const DISPATCH_LEVEL: u8 = 2;
+pub(crate) const DISPATCH_LEVEL: u8 = 2;
 /// Where asynchronous procedure calls run.
-pub const APC_LEVEL: u8 = 1;
+pub(crate) const APC_LEVEL: u8 = 1;
 /// Where threads run.
-pub const PASSIVE_LEVEL: u8 = 0;
+pub(crate) const PASSIVE_LEVEL: u8 = 0;
 
 /// Bytes of a control region; of these drivers read the head.
 const REGION: u64 = 0x1000;
@@ -167,7 +167,7 @@ impl Processor {
 ///
 /// # Errors
 /// [`engine::Leave::Stop`] if the machine ends meanwhile.
-pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
+pub(crate) fn boot(cx: &mut Cx<'_>) -> Flow<()> {
     let count = cx.with(|k| k.ke.processors.len());
     for index in 0..count {
         let region: DriverPtr<KPCR> = pool::allocate(cx, pool::Kind::NonPaged, REGION, pool::tag(b"Pcr "))?;
@@ -251,7 +251,7 @@ pub(crate) fn switch_to(cx: &mut Cx<'_>, index: usize) {
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn current_number(cx: &mut Cx<'_>, into: DriverPtr<abi::PROCESSOR_NUMBER>) -> Flow<u32> {
+pub(crate) fn current_number(cx: &mut Cx<'_>, into: DriverPtr<abi::PROCESSOR_NUMBER>) -> Flow<u32> {
     let number = cx.with(|k| k.ke.processor().number);
     if !into.is_null() {
         affinity::write_number(cx, into, number)?;
@@ -263,7 +263,7 @@ pub fn current_number(cx: &mut Cx<'_>, into: DriverPtr<abi::PROCESSOR_NUMBER>) -
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn number_from_index(
+pub(crate) fn number_from_index(
     cx: &mut Cx<'_>,
     index: u32,
     into: DriverPtr<abi::PROCESSOR_NUMBER>,
@@ -279,6 +279,6 @@ pub fn number_from_index(
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn index_from_number(cx: &mut Cx<'_>, number: DriverPtr<abi::PROCESSOR_NUMBER>) -> Flow<u32> {
+pub(crate) fn index_from_number(cx: &mut Cx<'_>, number: DriverPtr<abi::PROCESSOR_NUMBER>) -> Flow<u32> {
     Ok(affinity::read_number(cx, number)?.unwrap_or(u32::MAX))
 }

@@ -22,7 +22,7 @@ type Entry = DriverPtr<LIST_ENTRY>;
 
 /// What taking an entry comes to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Taken {
+pub(crate) enum Taken {
     /// The entry.
     Entry(Entry),
     /// `TIMEOUT`, `USER_APC`, `ABANDONED`.
@@ -33,7 +33,7 @@ pub enum Taken {
 ///
 /// # Errors
 /// A verdict if a thread waits on it, or it is not memory.
-pub fn initialize(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>, count: u32) -> Flow<()> {
+pub(crate) fn initialize(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>, count: u32) -> Flow<()> {
     dispatcher::set_up(cx, queue.cast(), Kind::Queue, size_of::<KQUEUE>() as u64, 0)?;
     let processors = cx.with(|k| {
         forget(k, queue);
@@ -51,7 +51,7 @@ pub fn initialize(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>, count: u32) -> Flow
 ///
 /// # Errors
 /// A verdict if it is no queue.
-pub fn read_state(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>) -> Flow<i32> {
+pub(crate) fn read_state(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>) -> Flow<i32> {
     dispatcher::expect(cx, queue.cast(), "KeReadStateQueue", &[Kind::Queue])?;
     cx.read((queue + KQUEUE::Header) + DISPATCHER_HEADER::SignalState)
 }
@@ -60,7 +60,7 @@ pub fn read_state(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>) -> Flow<i32> {
 ///
 /// # Errors
 /// A verdict if it is no queue; [`engine::Leave`] of what runs at once.
-pub fn insert(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>, entry: DriverPtr<LIST_ENTRY>) -> Flow<i32> {
+pub(crate) fn insert(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>, entry: DriverPtr<LIST_ENTRY>) -> Flow<i32> {
     put(cx, queue, entry, "KeInsertQueue", false)
 }
 
@@ -68,7 +68,11 @@ pub fn insert(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>, entry: DriverPtr<LIST_E
 ///
 /// # Errors
 /// As [`insert`].
-pub fn insert_head(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>, entry: DriverPtr<LIST_ENTRY>) -> Flow<i32> {
+pub(crate) fn insert_head(
+    cx: &mut Cx<'_>,
+    queue: DriverPtr<KQUEUE>,
+    entry: DriverPtr<LIST_ENTRY>,
+) -> Flow<i32> {
     put(cx, queue, entry, "KeInsertHeadQueue", true)
 }
 
@@ -93,7 +97,12 @@ fn put(cx: &mut Cx<'_>, queue: Queue, entry: Entry, what: &str, at_head: bool) -
 ///
 /// # Errors
 /// A verdict if it is no queue, or a thread may not wait here; [`engine::Leave`] if the machine ends meanwhile.
-pub fn remove(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>, mode: u8, timeout: DriverPtr<i64>) -> Flow<u64> {
+pub(crate) fn remove(
+    cx: &mut Cx<'_>,
+    queue: DriverPtr<KQUEUE>,
+    mode: u8,
+    timeout: DriverPtr<i64>,
+) -> Flow<u64> {
     dispatcher::expect(cx, queue.cast(), "KeRemoveQueue", &[Kind::Queue])?;
     let timeout = Timeout::read(cx, timeout)?;
     Ok(match take(cx, queue, WaitMode::of(mode, false), timeout, "KeRemoveQueue")? {
@@ -178,7 +187,7 @@ fn take_now(k: &mut Kernel, queue: Queue, strand: StrandId) -> Result<Option<Tak
 ///
 /// # Errors
 /// A verdict if it is no queue; [`engine::Leave`] of what runs at once.
-pub fn run_down(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>) -> Flow<Entry> {
+pub(crate) fn run_down(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>) -> Flow<Entry> {
     dispatcher::expect(cx, queue.cast(), "KeRundownQueue", &[Kind::Queue])?;
     let done = cx.with(|k| -> Result<Entry, Broken> {
         let (engine, head) = (k.engine, queue + KQUEUE::EntryListHead);

@@ -14,7 +14,7 @@ use crate::verdict::Verdict;
 ///
 /// # Errors
 /// None of its own.
-pub fn enter_critical(cx: &mut Cx<'_>) -> Flow<()> {
+pub(crate) fn enter_critical(cx: &mut Cx<'_>) -> Flow<()> {
     cx.with(|k| k.ke.change_thread(|thread| thread.apc_disable -= 1));
     Ok(())
 }
@@ -23,7 +23,7 @@ pub fn enter_critical(cx: &mut Cx<'_>) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if the thread is in none.
-pub fn leave_critical(cx: &mut Cx<'_>) -> Flow<()> {
+pub(crate) fn leave_critical(cx: &mut Cx<'_>) -> Flow<()> {
     let left = cx.with(|k| {
         let thread = k.ke.thread_mut()?;
         thread.apc_disable += 1;
@@ -42,7 +42,7 @@ pub fn leave_critical(cx: &mut Cx<'_>) -> Flow<()> {
 ///
 /// # Errors
 /// None of its own.
-pub fn enter_guarded(cx: &mut Cx<'_>) -> Flow<()> {
+pub(crate) fn enter_guarded(cx: &mut Cx<'_>) -> Flow<()> {
     cx.with(|k| k.ke.change_thread(|thread| thread.special_apc_disable -= 1));
     Ok(())
 }
@@ -51,7 +51,7 @@ pub fn enter_guarded(cx: &mut Cx<'_>) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if the thread is in none; as what was held back.
-pub fn leave_guarded(cx: &mut Cx<'_>) -> Flow<()> {
+pub(crate) fn leave_guarded(cx: &mut Cx<'_>) -> Flow<()> {
     let left = cx.with(|k| {
         k.ke.unsettled();
         let thread = k.ke.thread_mut()?;
@@ -72,7 +72,7 @@ pub fn leave_guarded(cx: &mut Cx<'_>) -> Flow<()> {
 ///
 /// # Errors
 /// None of its own.
-pub fn are_apcs_disabled(cx: &mut Cx<'_>) -> Flow<bool> {
+pub(crate) fn are_apcs_disabled(cx: &mut Cx<'_>) -> Flow<bool> {
     Ok(cx.with(|k| k.ke.thread().is_some_and(|thread| thread.apc_disable + thread.special_apc_disable != 0)))
 }
 
@@ -80,7 +80,7 @@ pub fn are_apcs_disabled(cx: &mut Cx<'_>) -> Flow<bool> {
 ///
 /// # Errors
 /// None of its own.
-pub fn are_all_apcs_disabled(cx: &mut Cx<'_>) -> Flow<bool> {
+pub(crate) fn are_all_apcs_disabled(cx: &mut Cx<'_>) -> Flow<bool> {
     Ok(cx.with(|k| {
         let guarded = k.ke.thread().is_some_and(|thread| thread.special_apc_disable != 0);
         guarded || k.level() >= APC_LEVEL

@@ -14,7 +14,12 @@ use crate::verdict::Verdict;
 ///
 /// # Errors
 /// A verdict if the pointer is bad or a thread waits for it.
-pub fn initialize(cx: &mut Cx<'_>, semaphore: DriverPtr<KSEMAPHORE>, count: i32, limit: i32) -> Flow<()> {
+pub(crate) fn initialize(
+    cx: &mut Cx<'_>,
+    semaphore: DriverPtr<KSEMAPHORE>,
+    count: i32,
+    limit: i32,
+) -> Flow<()> {
     if limit <= 0 || count < 0 || count > limit {
         let message = format!("KeInitializeSemaphore was called with count {count} and limit {limit}");
         // Windows does not look; what is released beyond the limit raises an exception.
@@ -30,7 +35,7 @@ pub fn initialize(cx: &mut Cx<'_>, semaphore: DriverPtr<KSEMAPHORE>, count: i32,
 /// # Errors
 /// STATUS_SEMAPHORE_LIMIT_EXCEEDED is raised if it would exceed its limit or nothing is added: the count stays as it is. A verdict if
 /// it is no semaphore; [`engine::Leave`] of what runs at once.
-pub fn release(
+pub(crate) fn release(
     cx: &mut Cx<'_>,
     semaphore: DriverPtr<KSEMAPHORE>,
     increment: i32,
@@ -63,7 +68,7 @@ pub fn release(
 ///
 /// # Errors
 /// A verdict if it is no semaphore.
-pub fn read_state(cx: &mut Cx<'_>, semaphore: DriverPtr<KSEMAPHORE>) -> Flow<i32> {
+pub(crate) fn read_state(cx: &mut Cx<'_>, semaphore: DriverPtr<KSEMAPHORE>) -> Flow<i32> {
     dispatcher::expect(cx, semaphore.cast(), "KeReadStateSemaphore", &[Kind::Semaphore])?;
     cx.read((semaphore + KSEMAPHORE::Header) + DISPATCHER_HEADER::SignalState)
 }

@@ -20,7 +20,7 @@ const DOUBLED_AT_MOST: u32 = 16;
 const MITIGATIONS: u8 = 0x0A;
 
 /// The bytes at `offset`, as they are now. [`polled`] is the reader's to call when its instruction has retired.
-pub fn bytes(cx: &mut Cx<'_>, offset: u64, length: u64) -> Vec<u8> {
+pub(crate) fn bytes(cx: &mut Cx<'_>, offset: u64, length: u64) -> Vec<u8> {
     let page = cx.with(|k| {
         clock::look(k);
         page(k)
@@ -48,7 +48,7 @@ pub(crate) fn polled(cx: &mut Cx<'_>) -> Flow<()> {
 
 /// The versions as `RtlGetVersion` says them: major, minor, build.
 #[must_use]
-pub const fn version(windows: WindowsVersion) -> (u32, u32, u32) {
+pub(crate) const fn version(windows: WindowsVersion) -> (u32, u32, u32) {
     match windows {
         WindowsVersion::Win7 => (6, 1, 7601),
         WindowsVersion::Win81 => (6, 3, 9600),

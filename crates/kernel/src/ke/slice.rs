@@ -393,7 +393,7 @@ pub(crate) fn end_of_quantum(k: &mut Kernel, now: u64, gives_way: bool) {
 ///
 /// # Errors
 /// None of its own.
-pub fn should_yield(cx: &mut Cx<'_>) -> Flow<bool> {
+pub(crate) fn should_yield(cx: &mut Cx<'_>) -> Flow<bool> {
     let waits = cx.with(|k| {
         let now = k.engine.now();
         let processor = k.ke.processor();

@@ -15,7 +15,7 @@ use crate::verdict::Verdict;
 use crate::witness;
 
 /// A `KSPIN_LOCK`.
-pub type SpinLock = DriverPtr<u64>;
+pub(crate) type SpinLock = DriverPtr<u64>;
 
 /// How a lock is held.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -181,7 +181,7 @@ pub(crate) fn held_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
 ///
 /// # Errors
 /// A verdict if the pointer is bad or the lock is held.
-pub fn initialize(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
+pub(crate) fn initialize(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
     if cx.with(|k| k.ke.locks.is_held(lock.address)) {
         let message = format!("KeInitializeSpinLock was called for {:#x}, which is held", lock.address);
         return Err(cx.stop(Verdict::error("spin-lock-initialized-while-held", message)));
@@ -193,7 +193,7 @@ pub fn initialize(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
 ///
 /// # Errors
 /// As [`spin`].
-pub fn acquire_raise(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<u8> {
+pub(crate) fn acquire_raise(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<u8> {
     if let Some(old) = take_at_once(cx, lock, Some(DISPATCH_LEVEL)) {
         irql::tell(cx, old, DISPATCH_LEVEL);
         return Ok(old);
@@ -204,7 +204,7 @@ pub fn acquire_raise(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<u8> {
 }
 
 /// Whether the current processor holds the lock.
-pub fn is_held_here(cx: &mut Cx<'_>, lock: SpinLock) -> bool {
+pub(crate) fn is_held_here(cx: &mut Cx<'_>, lock: SpinLock) -> bool {
     cx.with(|k| k.ke.locks.is_held_by(lock.address, k.ke.processor().number))
 }
 
@@ -212,7 +212,7 @@ pub fn is_held_here(cx: &mut Cx<'_>, lock: SpinLock) -> bool {
 ///
 /// # Errors
 /// As [`spin`].
-pub fn acquire_at_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
+pub(crate) fn acquire_at_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
     if take_at_once(cx, lock, None).is_some() {
         return Ok(());
     }
@@ -223,7 +223,7 @@ pub fn acquire_at_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if the pointer is bad or the lock holds what no acquire has written.
-pub fn try_acquire_at_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
+pub(crate) fn try_acquire_at_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
     if is_free(cx, lock)? {
         take(cx, lock, 1)?;
         return Ok(true);
@@ -235,7 +235,7 @@ pub fn try_acquire_at_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn test(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
+pub(crate) fn test(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
     Ok(cx.read(lock)? == 0)
 }
 
@@ -243,7 +243,7 @@ pub fn test(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
 ///
 /// # Errors
 /// As [`give_back`]; whatever the lower level lets in.
-pub fn release_lower(cx: &mut Cx<'_>, lock: SpinLock, level: u8) -> Flow<()> {
+pub(crate) fn release_lower(cx: &mut Cx<'_>, lock: SpinLock, level: u8) -> Flow<()> {
     give_back_and_lower(cx, lock, level, "KeReleaseSpinLock")
 }
 
@@ -251,7 +251,7 @@ pub fn release_lower(cx: &mut Cx<'_>, lock: SpinLock, level: u8) -> Flow<()> {
 ///
 /// # Errors
 /// As [`release_lower`].
-pub fn release_for_dpc(cx: &mut Cx<'_>, lock: SpinLock, level: u8) -> Flow<()> {
+pub(crate) fn release_for_dpc(cx: &mut Cx<'_>, lock: SpinLock, level: u8) -> Flow<()> {
     give_back_and_lower(cx, lock, level, "KeReleaseSpinLockForDpc")
 }
 
@@ -268,7 +268,7 @@ fn give_back_and_lower(cx: &mut Cx<'_>, lock: SpinLock, level: u8, what: &str) -
 ///
 /// # Errors
 /// As [`give_back`].
-pub fn release_from_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
+pub(crate) fn release_from_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
     give_back(cx, lock, 1, "KeReleaseSpinLockFromDpcLevel")
 }
 
@@ -276,7 +276,11 @@ pub fn release_from_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
 ///
 /// # Errors
 /// As [`spin`].
-pub fn acquire_queued(cx: &mut Cx<'_>, lock: SpinLock, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) -> Flow<()> {
+pub(crate) fn acquire_queued(
+    cx: &mut Cx<'_>,
+    lock: SpinLock,
+    handle: DriverPtr<KLOCK_QUEUE_HANDLE>,
+) -> Flow<()> {
     let old = irql::raise(cx, DISPATCH_LEVEL)?;
     cx.write(handle + KLOCK_QUEUE_HANDLE::OldIrql, old)?;
     acquire_queued_at_dispatch(cx, lock, handle)
@@ -286,7 +290,7 @@ pub fn acquire_queued(cx: &mut Cx<'_>, lock: SpinLock, handle: DriverPtr<KLOCK_Q
 ///
 /// # Errors
 /// As [`spin`].
-pub fn acquire_queued_at_dispatch(
+pub(crate) fn acquire_queued_at_dispatch(
     cx: &mut Cx<'_>,
     lock: SpinLock,
     handle: DriverPtr<KLOCK_QUEUE_HANDLE>,
@@ -301,7 +305,7 @@ pub fn acquire_queued_at_dispatch(
 ///
 /// # Errors
 /// As [`give_back`]; whatever the lower level lets in.
-pub fn release_queued(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) -> Flow<()> {
+pub(crate) fn release_queued(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) -> Flow<()> {
     release_and_lower(cx, handle, "KeReleaseInStackQueuedSpinLock")
 }
 
@@ -309,7 +313,7 @@ pub fn release_queued(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) ->
 ///
 /// # Errors
 /// As [`release_queued`].
-pub fn release_queued_for_dpc(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) -> Flow<()> {
+pub(crate) fn release_queued_for_dpc(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) -> Flow<()> {
     release_and_lower(cx, handle, "KeReleaseInStackQueuedSpinLockForDpc")
 }
 
@@ -323,7 +327,10 @@ fn release_and_lower(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>, wha
 ///
 /// # Errors
 /// As [`give_back`].
-pub fn release_queued_from_dispatch(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) -> Flow<()> {
+pub(crate) fn release_queued_from_dispatch(
+    cx: &mut Cx<'_>,
+    handle: DriverPtr<KLOCK_QUEUE_HANDLE>,
+) -> Flow<()> {
     release_handle(cx, handle, "KeReleaseInStackQueuedSpinLockFromDpcLevel")
 }
 

@@ -17,13 +17,13 @@ pub(crate) const UNIT: u64 = 100;
 /// Units of a millisecond.
 pub(crate) const MILLISECOND: u64 = 10_000;
 /// Units between two clock interrupts: `KeQueryTimeIncrement`.
-pub const INCREMENT: u64 = 156_250;
+pub(crate) const INCREMENT: u64 = 156_250;
 /// Nanoseconds between two clock interrupts.
 pub(crate) const TICK: u64 = INCREMENT * UNIT;
 /// System time at boot: 2026-01-01 00:00 UTC, in units since 1601.
-pub const BOOT: u64 = 134_116_992_000_000_000;
+pub(crate) const BOOT: u64 = 134_116_992_000_000_000;
 /// The performance counter's counts a second.
-pub const FREQUENCY: u64 = 10_000_000;
+pub(crate) const FREQUENCY: u64 = 10_000_000;
 /// A busy wait that is longer than this should not be one, in microseconds.
 const LONGEST_STALL: u32 = 50;
 
@@ -91,7 +91,7 @@ pub(crate) fn due(k: &Kernel, value: i64) -> Due {
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn query_system_precise(cx: &mut Cx<'_>, into: DriverPtr<i64>) -> Flow<()> {
+pub(crate) fn query_system_precise(cx: &mut Cx<'_>, into: DriverPtr<i64>) -> Flow<()> {
     let time = cx.with(|k| boot(k)) + interrupt_time(cx.engine());
     cx.write(into, time.cast_signed())
 }
@@ -100,7 +100,7 @@ pub fn query_system_precise(cx: &mut Cx<'_>, into: DriverPtr<i64>) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn query_interrupt_precise(cx: &mut Cx<'_>, counter: DriverPtr<u64>) -> Flow<u64> {
+pub(crate) fn query_interrupt_precise(cx: &mut Cx<'_>, counter: DriverPtr<u64>) -> Flow<u64> {
     let now = cx.engine().now();
     if !counter.is_null() {
         cx.write(counter, performance_counter(now))?;
@@ -112,7 +112,7 @@ pub fn query_interrupt_precise(cx: &mut Cx<'_>, counter: DriverPtr<u64>) -> Flow
 ///
 /// # Errors
 /// None of its own.
-pub fn query_unbiased_interrupt(cx: &mut Cx<'_>) -> Flow<u64> {
+pub(crate) fn query_unbiased_interrupt(cx: &mut Cx<'_>) -> Flow<u64> {
     Ok(cx.with(|k| {
         clock::look(k);
         ticked(k)
@@ -123,7 +123,7 @@ pub fn query_unbiased_interrupt(cx: &mut Cx<'_>) -> Flow<u64> {
 ///
 /// # Errors
 /// None of its own.
-pub fn query_increment(_cx: &mut Cx<'_>) -> Flow<u32> {
+pub(crate) fn query_increment(_cx: &mut Cx<'_>) -> Flow<u32> {
     Ok(u32::try_from(INCREMENT).expect("it is small"))
 }
 
@@ -135,7 +135,7 @@ const fn performance_counter(now: u64) -> u64 {
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn query_performance(cx: &mut Cx<'_>, frequency: DriverPtr<i64>) -> Flow<u64> {
+pub(crate) fn query_performance(cx: &mut Cx<'_>, frequency: DriverPtr<i64>) -> Flow<u64> {
     if !frequency.is_null() {
         cx.write(frequency, FREQUENCY.cast_signed())?;
     }
@@ -147,7 +147,7 @@ pub fn query_performance(cx: &mut Cx<'_>, frequency: DriverPtr<i64>) -> Flow<u64
 ///
 /// # Errors
 /// [`engine::Leave`] of what is let in.
-pub fn stall(cx: &mut Cx<'_>, microseconds: u32) -> Flow<()> {
+pub(crate) fn stall(cx: &mut Cx<'_>, microseconds: u32) -> Flow<()> {
     if microseconds > LONGEST_STALL {
         let message = format!(
             "KeStallExecutionProcessor was called for {microseconds} microseconds; more than {LONGEST_STALL} should be a wait or a timer"

@@ -23,7 +23,7 @@ const TIMERS: &[Kind] = &[Kind::NotificationTimer, Kind::SynchronizationTimer];
 ///
 /// # Errors
 /// As [`initialize_ex`].
-pub fn initialize(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>) -> Flow<()> {
+pub(crate) fn initialize(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>) -> Flow<()> {
     initialize_ex(cx, timer, 0)
 }
 
@@ -31,7 +31,7 @@ pub fn initialize(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if the pointer is bad, the kind is none, or the timer is set or waited for.
-pub fn initialize_ex(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, kind: u32) -> Flow<()> {
+pub(crate) fn initialize_ex(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, kind: u32) -> Flow<()> {
     let kind = match kind {
         0 => Kind::NotificationTimer,
         1 => Kind::SynchronizationTimer,
@@ -57,7 +57,7 @@ pub fn initialize_ex(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, kind: u32) -> Fl
 ///
 /// # Errors
 /// As [`set_ex`].
-pub fn set(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, due: i64, dpc: DriverPtr<KDPC>) -> Flow<bool> {
+pub(crate) fn set(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, due: i64, dpc: DriverPtr<KDPC>) -> Flow<bool> {
     set_ex(cx, timer, due, 0, dpc)
 }
 
@@ -65,7 +65,7 @@ pub fn set(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, due: i64, dpc: DriverPtr<K
 ///
 /// # Errors
 /// As [`set_ex`].
-pub fn set_coalescable(
+pub(crate) fn set_coalescable(
     cx: &mut Cx<'_>,
     timer: DriverPtr<KTIMER>,
     due: i64,
@@ -87,7 +87,7 @@ pub fn set_coalescable(
 ///
 /// # Errors
 /// A verdict if it is no timer; [`engine::Leave`] of what runs at once.
-pub fn set_ex(
+pub(crate) fn set_ex(
     cx: &mut Cx<'_>,
     timer: DriverPtr<KTIMER>,
     due: i64,
@@ -159,7 +159,7 @@ fn add(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, setting: Setting) {
 ///
 /// # Errors
 /// A verdict if it is no timer.
-pub fn cancel(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>) -> Flow<bool> {
+pub(crate) fn cancel(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>) -> Flow<bool> {
     dispatcher::expect(cx, timer.cast(), "KeCancelTimer", TIMERS)?;
     Ok(cancel_any(cx, timer))
 }
@@ -177,7 +177,7 @@ pub(crate) fn cancel_any(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>) -> bool {
 ///
 /// # Errors
 /// A verdict if it is no timer.
-pub fn read_state(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>) -> Flow<bool> {
+pub(crate) fn read_state(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>) -> Flow<bool> {
     dispatcher::expect(cx, timer.cast(), "KeReadStateTimer", TIMERS)?;
     Ok(cx.read((timer + KTIMER::Header) + DISPATCHER_HEADER::SignalState)? != 0)
 }
@@ -189,7 +189,7 @@ pub(crate) fn set_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
 
 /// All timers that are set, by address: for `Io` before a driver's code goes.
 #[must_use]
-pub fn all_set(k: &Kernel) -> Vec<u64> {
+pub(crate) fn all_set(k: &Kernel) -> Vec<u64> {
     k.ke.timers.all_set()
 }
 

@@ -10,7 +10,7 @@ const DEVICE_LEVELS: std::ops::RangeInclusive<u32> = 3..=12;
 
 /// Whether a vector can be a message's.
 #[must_use]
-pub const fn is_message(vector: u32) -> bool {
+pub(crate) const fn is_message(vector: u32) -> bool {
     let level = vector >> 4;
     *DEVICE_LEVELS.start() <= level && level <= *DEVICE_LEVELS.end() && line_of_vector(vector).is_none()
 }
@@ -20,13 +20,13 @@ const RELAYED: u32 = 0x100;
 
 /// The vector that drivers know for `line` where lines are relayed.
 #[must_use]
-pub const fn vector_of_relayed_line(line: u32) -> u32 {
+pub(crate) const fn vector_of_relayed_line(line: u32) -> u32 {
     RELAYED + line
 }
 
 /// The processors' vector for one that a driver was given.
 #[must_use]
-pub const fn of_processors(vector: u32) -> u32 {
+pub(crate) const fn of_processors(vector: u32) -> u32 {
     match vector.checked_sub(RELAYED) {
         Some(line @ 0..64) => vector_of_line(line),
         _ => vector,
@@ -35,14 +35,14 @@ pub const fn of_processors(vector: u32) -> u32 {
 
 /// The level of a vector of a device.
 #[must_use]
-pub const fn irql_of_vector(vector: u32) -> u8 {
+pub(crate) const fn irql_of_vector(vector: u32) -> u8 {
     // At most 15.
     (vector >> 4 & 0xF).to_le_bytes()[0]
 }
 
 /// The vectors that messages can have, in the order in which they are given out: from level to level, so that messages with
 /// vectors of their own differ in level.
-pub fn of_messages() -> impl Iterator<Item = u32> {
+pub(crate) fn of_messages() -> impl Iterator<Item = u32> {
     let upper = (8..16).flat_map(|low| DEVICE_LEVELS.map(move |level| level << 4 | low));
     let rest = DEVICE_LEVELS.flat_map(|level| (0..8).map(move |low| level << 4 | low));
     upper.chain(rest).filter(|vector| is_message(*vector))

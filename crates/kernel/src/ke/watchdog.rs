@@ -55,7 +55,7 @@ pub(crate) fn cumulative(k: &Kernel) -> Option<Verdict> {
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn query(cx: &mut Cx<'_>, into: DriverPtr<Information>) -> Flow<NtStatus> {
+pub(crate) fn query(cx: &mut Cx<'_>, into: DriverPtr<Information>) -> Flow<NtStatus> {
     let Some((single, all)) = cx.with(|k| {
         let processor = k.ke.processor();
         processor.running_dpc?;

@@ -12,8 +12,8 @@ mod load;
 mod modules;
 mod pseudo;
 mod routine;
-pub mod stack;
-pub mod symbols;
+pub(crate) mod stack;
+pub(crate) mod symbols;
 #[cfg(test)]
 mod tests;
 

@@ -19,7 +19,7 @@ const MOST_LINES: usize = 64;
 const MOST_FRAMES: usize = (KERNEL_STACK / 8) as usize;
 
 /// The stack of what runs now, innermost first: the driver's instruction, then return addresses.
-pub fn lines(cx: &mut Cx<'_>) -> Vec<StackLine> {
+pub(crate) fn lines(cx: &mut Cx<'_>) -> Vec<StackLine> {
     // So many calls of drivers, from the outermost in, had been made when a DPC or service routine came in between.
     let interrupted = cx.with(|k| k.ke.processor().interrupted.last().copied().unwrap_or(0)) as usize;
     let callers = cx.engine().callers();

@@ -7,7 +7,7 @@ use crate::cx::{Cx, Kernel};
 use crate::exports::row;
 
 /// The name of an address: of an image's code, of an export, of an unloaded driver; else just the number.
-pub fn describe(cx: &mut Cx<'_>, address: u64) -> String {
+pub(crate) fn describe(cx: &mut Cx<'_>, address: u64) -> String {
     named(cx, address, address)
 }
 

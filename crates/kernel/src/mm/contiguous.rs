@@ -20,7 +20,7 @@ use crate::verdict::Verdict;
 
 /// One run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Run {
+pub(crate) struct Run {
     /// Where it is mapped.
     pub address: u64,
     /// Its first physical address.
@@ -42,7 +42,7 @@ pub struct State {
 const PAGE_KIND: Page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
 
 /// A run for the kernel itself (a common buffer, say), not zeroed; none if there is none within the limits.
-pub fn allocate(cx: &mut Cx<'_>, bytes: u64, limits: Limits) -> Option<Run> {
+pub(crate) fn allocate(cx: &mut Cx<'_>, bytes: u64, limits: Limits) -> Option<Run> {
     take(cx, bytes, limits, false, (None, 0), pool::FRESH_FILL)
 }
 
@@ -92,7 +92,7 @@ fn take_for_caller(cx: &mut Cx<'_>, name: &str, bytes: u64, limits: Limits, nonc
 ///
 /// # Errors
 /// A verdict on a request that cannot be meant.
-pub fn allocate_contiguous(cx: &mut Cx<'_>, bytes: u64, highest: u64) -> Flow<u64> {
+pub(crate) fn allocate_contiguous(cx: &mut Cx<'_>, bytes: u64, highest: u64) -> Flow<u64> {
     take_for_caller(cx, "MmAllocateContiguousMemory", bytes, Limits { highest, ..Limits::NONE }, false)
 }
 
@@ -100,7 +100,7 @@ pub fn allocate_contiguous(cx: &mut Cx<'_>, bytes: u64, highest: u64) -> Flow<u6
 ///
 /// # Errors
 /// As [`allocate_contiguous`].
-pub fn allocate_specify_cache(
+pub(crate) fn allocate_specify_cache(
     cx: &mut Cx<'_>,
     bytes: u64,
     lowest: u64,
@@ -116,7 +116,7 @@ pub fn allocate_specify_cache(
 ///
 /// # Errors
 /// As [`allocate_contiguous`].
-pub fn allocate_specify_cache_node(
+pub(crate) fn allocate_specify_cache_node(
     cx: &mut Cx<'_>,
     bytes: u64,
     lowest: u64,
@@ -134,7 +134,7 @@ pub fn allocate_specify_cache_node(
 /// # Errors
 /// As [`allocate_contiguous`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn allocate_ex(
+pub(crate) fn allocate_ex(
     cx: &mut Cx<'_>,
     bytes: DriverPtr<u64>,
     lowest: u64,
@@ -161,7 +161,7 @@ pub fn allocate_ex(
 ///
 /// # Errors
 /// As [`allocate_contiguous`].
-pub fn allocate_node(
+pub(crate) fn allocate_node(
     cx: &mut Cx<'_>,
     bytes: u64,
     lowest: u64,
@@ -192,7 +192,7 @@ pub fn allocate_node(
 ///
 /// # Errors
 /// As [`allocate_contiguous`].
-pub fn allocate_noncached(cx: &mut Cx<'_>, bytes: u64) -> Flow<u64> {
+pub(crate) fn allocate_noncached(cx: &mut Cx<'_>, bytes: u64) -> Flow<u64> {
     take_for_caller(cx, "MmAllocateNonCachedMemory", bytes, Limits::NONE, true)
 }
 
@@ -200,7 +200,7 @@ pub fn allocate_noncached(cx: &mut Cx<'_>, bytes: u64) -> Flow<u64> {
 ///
 /// # Errors
 /// A verdict if it is no contiguous memory.
-pub fn free(cx: &mut Cx<'_>, address: u64) -> Flow<()> {
+pub(crate) fn free(cx: &mut Cx<'_>, address: u64) -> Flow<()> {
     give(cx, "MmFreeContiguousMemory", address, None, false)
 }
 
@@ -208,7 +208,7 @@ pub fn free(cx: &mut Cx<'_>, address: u64) -> Flow<()> {
 ///
 /// # Errors
 /// As [`free`], or if it has another length.
-pub fn free_specify_cache(cx: &mut Cx<'_>, address: u64, bytes: u64, _cache: u32) -> Flow<()> {
+pub(crate) fn free_specify_cache(cx: &mut Cx<'_>, address: u64, bytes: u64, _cache: u32) -> Flow<()> {
     give(cx, "MmFreeContiguousMemorySpecifyCache", address, Some(bytes), false)
 }
 
@@ -216,7 +216,7 @@ pub fn free_specify_cache(cx: &mut Cx<'_>, address: u64, bytes: u64, _cache: u32
 ///
 /// # Errors
 /// As [`free_specify_cache`].
-pub fn free_noncached(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<()> {
+pub(crate) fn free_noncached(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<()> {
     give(cx, "MmFreeNonCachedMemory", address, Some(bytes), true)
 }
 
@@ -242,7 +242,7 @@ fn give(cx: &mut Cx<'_>, name: &str, address: u64, bytes: Option<u64>, noncached
 }
 
 /// Runs that the image at `driver` has not freed, with who allocated them.
-pub fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<(Run, String)> {
+pub(crate) fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<(Run, String)> {
     let own: Vec<Run> = cx.with(|k| {
         let all = k.mm.contiguous.runs.values();
         all.filter(|run| run.owner == Some(driver)).copied().collect()

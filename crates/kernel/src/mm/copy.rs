@@ -34,7 +34,7 @@ fn piece(cx: &mut Cx<'_>, from: u64, bytes: u64, is_physical: bool) -> Option<Ve
 ///
 /// # Errors
 /// A verdict if the target or the count cannot be written.
-pub fn copy_memory(
+pub(crate) fn copy_memory(
     cx: &mut Cx<'_>,
     to: u64,
     from: u64,
@@ -65,7 +65,7 @@ pub fn copy_memory(
 ///
 /// # Errors
 /// None.
-pub fn virtual_for_physical(cx: &mut Cx<'_>, physical: u64) -> Flow<u64> {
+pub(crate) fn virtual_for_physical(cx: &mut Cx<'_>, physical: u64) -> Flow<u64> {
     let shown = cx.with(|k| k.mm.map.showing(physical & !(PAGE - 1)));
     let own = shown.iter().find(|(address, _)| *address >= USER_PROBE_ADDRESS);
     Ok(own.map_or(0, |(address, _)| address + physical % PAGE))
@@ -75,7 +75,7 @@ pub fn virtual_for_physical(cx: &mut Cx<'_>, physical: u64) -> Flow<u64> {
 ///
 /// # Errors
 /// None.
-pub fn is_nonpaged_valid(cx: &mut Cx<'_>, address: u64) -> Flow<bool> {
+pub(crate) fn is_nonpaged_valid(cx: &mut Cx<'_>, address: u64) -> Flow<bool> {
     let page = cx.with(|k| paging::page(k, address));
     Ok(address >= USER_PROBE_ADDRESS && page.is_some_and(|page| page.protection.read && !page.pageable))
 }

@@ -24,7 +24,7 @@ use crate::verdict::Verdict;
 
 /// One mapping of device memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     /// The address the driver was given.
     pub address: u64,
     /// The bus address there.
@@ -60,7 +60,7 @@ pub struct State {
 
 /// What an address in the device window means: the bus address, and the mapping that says so. The rest of a mapping's
 /// last page belongs to it, as the hardware would have it.
-pub fn resolve(k: &Kernel, address: u64) -> Option<(u64, Mapping)> {
+pub(crate) fn resolve(k: &Kernel, address: u64) -> Option<(u64, Mapping)> {
     let (&page, mapping) = k.mm.io_space.mappings.range(..=address).next_back()?;
     (address < page + pages(mapping) * PAGE)
         .then(|| ((mapping.bus & !(PAGE - 1)) + (address - page), *mapping))
@@ -92,7 +92,7 @@ const fn pages(mapping: &Mapping) -> u64 {
 ///
 /// # Errors
 /// A verdict on a range that is none.
-pub fn map(cx: &mut Cx<'_>, address: u64, bytes: u64, cache: u32) -> Flow<u64> {
+pub(crate) fn map(cx: &mut Cx<'_>, address: u64, bytes: u64, cache: u32) -> Flow<u64> {
     let kind = Mapping { bytes, combined: is_combined(cache), ..Mapping::default() };
     map_for(cx, "MmMapIoSpace", address, kind)
 }
@@ -106,7 +106,7 @@ pub(super) const fn is_combined(cache: u32) -> bool {
 ///
 /// # Errors
 /// As [`map()`].
-pub fn map_ex(cx: &mut Cx<'_>, address: u64, bytes: u64, protect: u32) -> Flow<u64> {
+pub(crate) fn map_ex(cx: &mut Cx<'_>, address: u64, bytes: u64, protect: u32) -> Flow<u64> {
     let caching = PAGE_NOCACHE | PAGE_WRITECOMBINE;
     let read_only = match protect & !caching {
         PAGE_READONLY | PAGE_EXECUTE | PAGE_EXECUTE_READ => Some(true),
@@ -267,7 +267,7 @@ const LEGACY: u64 = 0xF_FFFF;
 ///
 /// # Errors
 /// A verdict if that is no mapping, or not all of one.
-pub fn unmap(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<()> {
+pub(crate) fn unmap(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<()> {
     let page = address & !(PAGE - 1);
     let found = cx.with(|k| {
         let device = k.mm.io_space.mappings.get(&page).filter(|_| DEVICE.contains(page)).copied();
@@ -299,7 +299,7 @@ fn wrong(cx: &mut Cx<'_>, message: String, parameters: [u64; 4]) -> Leave {
 }
 
 /// Mappings that the image at `driver` made and did not take away, with who made them.
-pub fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<(Mapping, String)> {
+pub(crate) fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<(Mapping, String)> {
     let own: Vec<Mapping> = cx.with(|k| {
         let all = k.mm.io_space.mappings.values().chain(k.mm.io_space.ram.values());
         all.filter(|mapping| mapping.owner == Some(driver)).copied().collect()

@@ -49,7 +49,7 @@ pub struct State {
 
 /// Pages that `length` bytes at `address` touch (`ADDRESS_AND_SIZE_TO_SPAN_PAGES`).
 #[must_use]
-pub const fn span(address: u64, length: u64) -> u64 {
+pub(crate) const fn span(address: u64, length: u64) -> u64 {
     (address % PAGE + length).div_ceil(PAGE)
 }
 
@@ -57,7 +57,7 @@ pub const fn span(address: u64, length: u64) -> u64 {
 ///
 /// # Errors
 /// None.
-pub fn size_of_mdl(_cx: &mut Cx<'_>, address: u64, length: u64) -> Flow<u64> {
+pub(crate) fn size_of_mdl(_cx: &mut Cx<'_>, address: u64, length: u64) -> Flow<u64> {
     Ok(bytes(span(address, length)))
 }
 
@@ -69,7 +69,7 @@ const fn bytes(pages: u64) -> u64 {
 ///
 /// # Errors
 /// As [`pool::allocate`].
-pub fn create(cx: &mut Cx<'_>, address: u64, length: u32) -> Flow<DriverPtr<MDL>> {
+pub(crate) fn create(cx: &mut Cx<'_>, address: u64, length: u32) -> Flow<DriverPtr<MDL>> {
     let mdl = pool::allocate(cx, pool::Kind::NonPaged, bytes(span(address, length.into())), TAG)?;
     initialize(cx, mdl, address, length)
 }
@@ -78,7 +78,7 @@ pub fn create(cx: &mut Cx<'_>, address: u64, length: u32) -> Flow<DriverPtr<MDL>
 ///
 /// # Errors
 /// A verdict if the IRP is none.
-pub fn io_allocate(
+pub(crate) fn io_allocate(
     cx: &mut Cx<'_>,
     address: u64,
     length: u32,
@@ -130,7 +130,7 @@ fn initialize(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, address: u64, length: u32) -
 ///
 /// # Errors
 /// A verdict if its pages are locked or mapped, or if it is no block of pool.
-pub fn io_free(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
+pub(crate) fn io_free(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
     let flags = flags(cx, mdl)?;
     if flags & MDL_PARTIAL_HAS_BEEN_MAPPED != 0 {
         mdl_map::unmap_system(cx, mdl)?;
@@ -159,7 +159,7 @@ pub fn io_free(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if the buffer is not nonpaged memory of the kernel's, or the MDL is locked already.
-pub fn build_for_nonpaged_pool(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
+pub(crate) fn build_for_nonpaged_pool(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
     let (address, length) = buffer(cx, mdl)?;
     let before = flags(cx, mdl)?;
     if before & (MDL_PAGES_LOCKED | MDL_SOURCE_IS_NONPAGED_POOL | MDL_PARTIAL) != 0 {
@@ -206,7 +206,7 @@ pub fn build_for_nonpaged_pool(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()>
 ///
 /// # Errors
 /// A verdict if they lie outside `source`, or `target` is too small.
-pub fn build_partial(
+pub(crate) fn build_partial(
     cx: &mut Cx<'_>,
     source: DriverPtr<MDL>,
     target: DriverPtr<MDL>,
@@ -267,7 +267,7 @@ fn inherit_mapping(cx: &mut Cx<'_>, source: DriverPtr<MDL>, target: DriverPtr<MD
 ///
 /// # Errors
 /// A verdict if the MDL cannot be read.
-pub fn buffer(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<(u64, u64)> {
+pub(crate) fn buffer(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<(u64, u64)> {
     let start = cx.read(mdl + MDL::StartVa)?.address;
     let offset = cx.read(mdl + MDL::ByteOffset)?;
     let count = cx.read(mdl + MDL::ByteCount)?;
@@ -278,7 +278,7 @@ pub fn buffer(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<(u64, u64)> {
 ///
 /// # Errors
 /// As [`buffer`].
-pub fn page(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, index: u64) -> Flow<u64> {
+pub(crate) fn page(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, index: u64) -> Flow<u64> {
     Ok(cx.read(entry(mdl, index))?.wrapping_mul(PAGE))
 }
 
@@ -330,7 +330,7 @@ pub(crate) fn wrong_state(
 
 /// An MDL whose pages a driver has left locked or mapped.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Outstanding {
+pub(crate) struct Outstanding {
     /// The MDL.
     pub mdl: u64,
     /// Pages it holds locked.
@@ -343,7 +343,7 @@ pub struct Outstanding {
 
 /// Every MDL through which the image at `driver` still holds pages: at its unload and when a process ends
 /// (`DRIVER_LEFT_LOCKED_PAGES_IN_PROCESS`).
-pub fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<Outstanding> {
+pub(crate) fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<Outstanding> {
     let held: Vec<(u64, Held)> = cx.with(|k| {
         let own = k.mm.mdl.held.iter().filter(|(_, held)| held.owner == Some(driver));
         own.map(|(&mdl, held)| (mdl, held.clone())).collect()

@@ -20,7 +20,7 @@ use crate::verdict::Verdict;
 ///
 /// # Errors
 /// A verdict if the MDL cannot be read or written.
-pub fn advance(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, bytes: u32) -> Flow<NtStatus> {
+pub(crate) fn advance(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, bytes: u32) -> Flow<NtStatus> {
     let (start, length) = mdl::buffer(cx, mdl)?;
     let Some(rest) = length.checked_sub(bytes.into()) else { return Ok(NtStatus::INVALID_PARAMETER_2) };
     let to = start.wrapping_add(bytes.into());
@@ -68,7 +68,7 @@ pub fn advance(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, bytes: u32) -> Flow<NtStatu
 ///
 /// # Errors
 /// A verdict if the MDL cannot be read.
-pub fn protect(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, protection: u32) -> Flow<NtStatus> {
+pub(crate) fn protect(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, protection: u32) -> Flow<NtStatus> {
     let Some(allowed) = allowed(protection) else { return Ok(NtStatus::INVALID_PAGE_PROTECTION) };
     let flags = mdl::flags(cx, mdl)?;
     let system = cx.with(|k| {

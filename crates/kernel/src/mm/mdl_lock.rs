@@ -26,7 +26,7 @@ const USER_MODE: u8 = 1;
 ///
 /// # Errors
 /// The exception, or a verdict on an MDL in the wrong state.
-pub fn probe_and_lock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, mode: u8, operation: u32) -> Flow<()> {
+pub(crate) fn probe_and_lock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, mode: u8, operation: u32) -> Flow<()> {
     let (owner, caller) = pool::caller(cx);
     let flags = mdl::flags(cx, mdl)?;
     let busy =
@@ -62,7 +62,7 @@ pub fn probe_and_lock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, mode: u8, operation:
 ///
 /// # Errors
 /// A verdict if the MDL cannot be read, or its buffer is pageable at DISPATCH_LEVEL.
-pub fn lock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, operation: u32) -> Flow<Result<(), BadAddress>> {
+pub(crate) fn lock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, operation: u32) -> Flow<Result<(), BadAddress>> {
     let (address, length) = mdl::buffer(cx, mdl)?;
     let first = address & !(PAGE - 1);
     let pages: Vec<u64> =
@@ -126,7 +126,7 @@ pub(crate) fn lock_pages(
 ///
 /// # Errors
 /// A verdict if the pages are not locked by this MDL.
-pub fn unlock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
+pub(crate) fn unlock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
     let flags = mdl::flags(cx, mdl)?;
     let wrong = if flags & MDL_SOURCE_IS_NONPAGED_POOL != 0 {
         Some((0x7D, "describes nonpaged pool, which is not locked"))

@@ -46,7 +46,7 @@ pub(crate) fn shown_at(k: &Kernel, address: u64) -> Vec<u64> {
 ///
 /// # Errors
 /// A verdict on an MDL in the wrong state or a wrong IRQL; the exception of a user mapping.
-pub fn map_locked_pages_specify_cache(
+pub(crate) fn map_locked_pages_specify_cache(
     cx: &mut Cx<'_>,
     mdl: DriverPtr<MDL>,
     mode: u8,
@@ -78,7 +78,7 @@ pub fn map_locked_pages_specify_cache(
 ///
 /// # Errors
 /// As [`map_locked_pages_specify_cache`]; a bug check if it cannot be mapped.
-pub fn map_locked_pages(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, mode: u8) -> Flow<u64> {
+pub(crate) fn map_locked_pages(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, mode: u8) -> Flow<u64> {
     map_locked_pages_specify_cache(cx, mdl, mode, abi::MmCached, 0, 1, abi::HighPagePriority)
 }
 
@@ -221,7 +221,7 @@ fn judge_device_pages(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, pages: &[u64], of_de
 ///
 /// # Errors
 /// A verdict if that is not where the MDL's pages are mapped.
-pub fn unmap_locked_pages(cx: &mut Cx<'_>, base: u64, mdl: DriverPtr<MDL>) -> Flow<()> {
+pub(crate) fn unmap_locked_pages(cx: &mut Cx<'_>, base: u64, mdl: DriverPtr<MDL>) -> Flow<()> {
     let name = "MmUnmapLockedPages";
     let flags = mdl::flags(cx, mdl)?;
     let wanted = base & !(PAGE - 1);

@@ -22,7 +22,7 @@ use crate::verdict::Verdict;
 ///
 /// # Errors
 /// As [`allocate_ex`].
-pub fn allocate(cx: &mut Cx<'_>, low: u64, high: u64, skip: u64, bytes: u64) -> Flow<DriverPtr<MDL>> {
+pub(crate) fn allocate(cx: &mut Cx<'_>, low: u64, high: u64, skip: u64, bytes: u64) -> Flow<DriverPtr<MDL>> {
     allocate_ex(cx, low, high, skip, bytes, abi::MmCached, 0)
 }
 
@@ -30,7 +30,7 @@ pub fn allocate(cx: &mut Cx<'_>, low: u64, high: u64, skip: u64, bytes: u64) -> 
 ///
 /// # Errors
 /// None today but a machine that stops.
-pub fn allocate_ex(
+pub(crate) fn allocate_ex(
     cx: &mut Cx<'_>,
     low: u64,
     high: u64,
@@ -80,7 +80,7 @@ pub fn allocate_ex(
 /// # Errors
 /// As [`allocate_ex`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn allocate_node_ex(
+pub(crate) fn allocate_node_ex(
     cx: &mut Cx<'_>,
     low: u64,
     high: u64,
@@ -161,7 +161,7 @@ fn zero(cx: &mut Cx<'_>, pages: &[u64]) {
 /// # Errors
 /// A verdict if the pages are not the MDL's own, or an application has them mapped. A mapping of the system's goes with them, which
 /// only Driver Verifier minds.
-pub fn free(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
+pub(crate) fn free(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
     let name = "MmFreePagesFromMdl";
     let own = cx.with(|k| k.mm.mdl.held.get(&mdl.address).filter(|held| held.owns_pages).cloned());
     let Some(held) = own else {

@@ -1,43 +1,43 @@
 //! `Mm*`, pool: physical pages, pool, MDLs, mappings of device memory.
 
-pub mod bus_master;
-pub mod contiguous;
-pub mod copy;
-pub mod dense;
-pub mod io_space;
-pub mod map;
-pub mod mdl;
-pub mod mdl_adjust;
-pub mod mdl_lock;
-pub mod mdl_map;
-pub mod mdl_pages;
+pub(crate) mod bus_master;
+pub(crate) mod contiguous;
+pub(crate) mod copy;
+pub(crate) mod dense;
+pub(crate) mod io_space;
+pub(crate) mod map;
+pub(crate) mod mdl;
+pub(crate) mod mdl_adjust;
+pub(crate) mod mdl_lock;
+pub(crate) mod mdl_map;
+pub(crate) mod mdl_pages;
 pub mod memory;
-pub mod paging;
-pub mod physical;
+pub(crate) mod paging;
+pub(crate) mod physical;
 pub(crate) mod physical_access;
 pub mod pool;
 pub mod pool_check;
-pub mod pool_exports;
+pub(crate) mod pool_exports;
 pub(crate) mod pool_own;
 #[cfg(test)]
 mod pool_tests;
-pub mod query_memory;
-pub mod ranges;
-pub mod reserved;
+pub(crate) mod query_memory;
+pub(crate) mod ranges;
+pub(crate) mod reserved;
 #[cfg(test)]
 pub(crate) mod rig;
-pub mod section;
+pub(crate) mod section;
 pub(crate) mod shadow;
-pub mod space;
-pub mod spaces;
+pub(crate) mod space;
+pub(crate) mod spaces;
 pub mod special_pool;
 pub mod stack;
 #[cfg(test)]
 mod tests;
 pub mod user;
-pub mod view;
-pub mod view_exports;
-pub mod virtual_memory;
+pub(crate) mod view;
+pub(crate) mod view_exports;
+pub(crate) mod virtual_memory;
 mod zeroed;
 
 use crate::nt::Settings;

@@ -17,7 +17,7 @@ use crate::verdict::Verdict;
 ///
 /// # Errors
 /// A verdict if that is no driver's section.
-pub fn lock_section(cx: &mut Cx<'_>, address: u64) -> Flow<u64> {
+pub(crate) fn lock_section(cx: &mut Cx<'_>, address: u64) -> Flow<u64> {
     match section(cx, address) {
         Some((base, rva, _)) => {
             cx.with(|k| set_lock(k, base, rva, 1));
@@ -35,7 +35,7 @@ pub fn lock_section(cx: &mut Cx<'_>, address: u64) -> Flow<u64> {
 ///
 /// # Errors
 /// A verdict if it is no handle.
-pub fn lock_by_handle(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
+pub(crate) fn lock_by_handle(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     lock_section(cx, handle).map(|_| ())
 }
 
@@ -43,7 +43,7 @@ pub fn lock_by_handle(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if it is no handle, or the section is not locked.
-pub fn unlock_section(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
+pub(crate) fn unlock_section(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     let found = section(cx, handle).filter(|(_, _, locks)| *locks > 0);
     let Some((base, rva, _)) = found else {
         let message =
@@ -58,7 +58,7 @@ pub fn unlock_section(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if that is in no driver.
-pub fn page_entire_driver(cx: &mut Cx<'_>, address: u64) -> Flow<u64> {
+pub(crate) fn page_entire_driver(cx: &mut Cx<'_>, address: u64) -> Flow<u64> {
     driver(cx, "MmPageEntireDriver", address, true)
 }
 
@@ -66,7 +66,7 @@ pub fn page_entire_driver(cx: &mut Cx<'_>, address: u64) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`page_entire_driver`].
-pub fn reset_driver_paging(cx: &mut Cx<'_>, address: u64) -> Flow<()> {
+pub(crate) fn reset_driver_paging(cx: &mut Cx<'_>, address: u64) -> Flow<()> {
     driver(cx, "MmResetDriverPaging", address, false).map(|_| ())
 }
 
@@ -155,7 +155,7 @@ fn seen(cx: &mut Cx<'_>, address: u64) -> Option<Page> {
 ///
 /// # Errors
 /// None.
-pub fn is_address_valid(cx: &mut Cx<'_>, address: u64) -> Flow<bool> {
+pub(crate) fn is_address_valid(cx: &mut Cx<'_>, address: u64) -> Flow<bool> {
     Ok(seen(cx, address).is_some_and(|page| page.protection.read))
 }
 
@@ -163,7 +163,7 @@ pub fn is_address_valid(cx: &mut Cx<'_>, address: u64) -> Flow<bool> {
 ///
 /// # Errors
 /// None today.
-pub fn physical_address(cx: &mut Cx<'_>, address: u64) -> Flow<u64> {
+pub(crate) fn physical_address(cx: &mut Cx<'_>, address: u64) -> Flow<u64> {
     let found = seen(cx, address).map(|page| page.physical + address % PAGE);
     shadow::shared(cx, address, 1);
     if found.is_none() {
@@ -177,7 +177,7 @@ pub fn physical_address(cx: &mut Cx<'_>, address: u64) -> Flow<u64> {
 ///
 /// # Errors
 /// None.
-pub fn query_system_size(_cx: &mut Cx<'_>) -> Flow<u32> {
+pub(crate) fn query_system_size(_cx: &mut Cx<'_>) -> Flow<u32> {
     const MM_LARGE_SYSTEM: u32 = 2;
     Ok(MM_LARGE_SYSTEM)
 }

@@ -13,7 +13,7 @@ use super::memory::{Memory, USUAL};
 
 /// A range of physical addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Range {
+pub(crate) struct Range {
     /// First address; a multiple of a page.
     pub base: u64,
     /// Bytes; a multiple of a page.
@@ -23,7 +23,7 @@ pub struct Range {
 impl Range {
     /// Whether `address` lies inside.
     #[must_use]
-    pub const fn contains(self, address: u64) -> bool {
+    pub(crate) const fn contains(self, address: u64) -> bool {
         address.wrapping_sub(self.base) < self.length
     }
 
@@ -36,7 +36,7 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// All RAM of the machine, as firmware reports it: the first MiB has its hole from A0000h.
-pub const RAM: [Range; 3] = [
+pub(crate) const RAM: [Range; 3] = [
     Range { base: PAGE, length: 0x9_F000 - PAGE },
     Range { base: MIB, length: 2 * GIB - MIB },
     Range { base: 4 * GIB, length: 4 * GIB },
@@ -76,7 +76,7 @@ const fn inverse(factor: u64) -> u64 {
 /// Where the file of the machine's memory has the page at `physical`. Pages that are given out one after the other lie side by side
 /// there, so that the host maps all of a buffer at once; those of contiguous runs lie where they are.
 #[must_use]
-pub fn file_offset(physical: u64) -> u64 {
+pub(crate) fn file_offset(physical: u64) -> u64 {
     let Some(part) = SCATTERED.iter().position(|range| range.contains(physical)) else { return physical };
     let [pages, other] = [part, 1 - part].map(|part| SCATTERED[part].length / PAGE);
     let index = (physical - SCATTERED[part].base) / PAGE;
@@ -312,13 +312,13 @@ impl Physical {
 
 /// Whether a physical address is RAM.
 #[must_use]
-pub fn is_ram(physical: u64) -> bool {
+pub(crate) fn is_ram(physical: u64) -> bool {
     RAM.iter().any(|range| range.contains(physical))
 }
 
 /// Whether any of `bytes` bytes from `physical` on is RAM.
 #[must_use]
-pub fn has_ram(physical: u64, bytes: u64) -> bool {
+pub(crate) fn has_ram(physical: u64, bytes: u64) -> bool {
     let end = physical.saturating_add(bytes);
     RAM.iter().any(|range| physical < range.end() && range.base < end)
 }

@@ -63,7 +63,7 @@ struct Wish {
 ///
 /// # Errors
 /// A verdict on a request that no driver may make, or the exception the flags ask for.
-pub fn allocate_pool2(cx: &mut Cx<'_>, flags: u64, bytes: u64, tag: u32) -> Flow<DriverPtr<()>> {
+pub(crate) fn allocate_pool2(cx: &mut Cx<'_>, flags: u64, bytes: u64, tag: u32) -> Flow<DriverPtr<()>> {
     by_flags(cx, "ExAllocatePool2", (flags, bytes, tag), NormalPoolPriority)
 }
 
@@ -104,7 +104,7 @@ fn by_flags(
 ///
 /// # Errors
 /// As [`allocate_pool2`].
-pub fn allocate_pool3(
+pub(crate) fn allocate_pool3(
     cx: &mut Cx<'_>,
     flags: u64,
     bytes: u64,
@@ -158,7 +158,7 @@ const fn side(priority: u32) -> Option<Side> {
 ///
 /// # Errors
 /// As [`free_with_tag`].
-pub fn free_pool2(
+pub(crate) fn free_pool2(
     cx: &mut Cx<'_>,
     block: DriverPtr<()>,
     tag: u32,
@@ -172,7 +172,12 @@ pub fn free_pool2(
 ///
 /// # Errors
 /// As [`allocate_pool2`].
-pub fn allocate_with_tag(cx: &mut Cx<'_>, pool_type: u32, bytes: u64, tag: u32) -> Flow<DriverPtr<()>> {
+pub(crate) fn allocate_with_tag(
+    cx: &mut Cx<'_>,
+    pool_type: u32,
+    bytes: u64,
+    tag: u32,
+) -> Flow<DriverPtr<()>> {
     by_type(cx, "ExAllocatePoolWithTag", (pool_type, bytes, tag), (false, false), NormalPoolPriority)
 }
 
@@ -180,7 +185,7 @@ pub fn allocate_with_tag(cx: &mut Cx<'_>, pool_type: u32, bytes: u64, tag: u32) 
 ///
 /// # Errors
 /// As [`allocate_pool2`].
-pub fn allocate_with_tag_priority(
+pub(crate) fn allocate_with_tag_priority(
     cx: &mut Cx<'_>,
     pool_type: u32,
     bytes: u64,
@@ -194,7 +199,7 @@ pub fn allocate_with_tag_priority(
 ///
 /// # Errors
 /// As [`allocate_pool2`].
-pub fn allocate_pool(cx: &mut Cx<'_>, pool_type: u32, bytes: u64) -> Flow<DriverPtr<()>> {
+pub(crate) fn allocate_pool(cx: &mut Cx<'_>, pool_type: u32, bytes: u64) -> Flow<DriverPtr<()>> {
     by_type(cx, "ExAllocatePool", (pool_type, bytes, NO_TAG), (false, false), NormalPoolPriority)
 }
 
@@ -202,7 +207,12 @@ pub fn allocate_pool(cx: &mut Cx<'_>, pool_type: u32, bytes: u64) -> Flow<Driver
 ///
 /// # Errors
 /// As [`allocate_pool2`].
-pub fn allocate_with_quota_tag(cx: &mut Cx<'_>, pool_type: u32, bytes: u64, tag: u32) -> Flow<DriverPtr<()>> {
+pub(crate) fn allocate_with_quota_tag(
+    cx: &mut Cx<'_>,
+    pool_type: u32,
+    bytes: u64,
+    tag: u32,
+) -> Flow<DriverPtr<()>> {
     let raise = pool_type & POOL_QUOTA_FAIL_INSTEAD_OF_RAISE == 0;
     by_type(cx, "ExAllocatePoolWithQuotaTag", (pool_type, bytes, tag), (raise, true), NormalPoolPriority)
 }
@@ -211,7 +221,7 @@ pub fn allocate_with_quota_tag(cx: &mut Cx<'_>, pool_type: u32, bytes: u64, tag:
 ///
 /// # Errors
 /// As [`allocate_pool2`].
-pub fn allocate_with_quota(cx: &mut Cx<'_>, pool_type: u32, bytes: u64) -> Flow<DriverPtr<()>> {
+pub(crate) fn allocate_with_quota(cx: &mut Cx<'_>, pool_type: u32, bytes: u64) -> Flow<DriverPtr<()>> {
     allocate_with_quota_tag(cx, pool_type, bytes, NO_TAG)
 }
 
@@ -219,7 +229,7 @@ pub fn allocate_with_quota(cx: &mut Cx<'_>, pool_type: u32, bytes: u64) -> Flow<
 ///
 /// # Errors
 /// A verdict on what is no live block.
-pub fn free_pool(cx: &mut Cx<'_>, block: DriverPtr<()>) -> Flow<()> {
+pub(crate) fn free_pool(cx: &mut Cx<'_>, block: DriverPtr<()>) -> Flow<()> {
     pool::free_block(cx, block.address, None)
 }
 
@@ -227,7 +237,7 @@ pub fn free_pool(cx: &mut Cx<'_>, block: DriverPtr<()>) -> Flow<()> {
 ///
 /// # Errors
 /// As [`free_pool`], and if the tag is another.
-pub fn free_with_tag(cx: &mut Cx<'_>, block: DriverPtr<()>, tag: u32) -> Flow<()> {
+pub(crate) fn free_with_tag(cx: &mut Cx<'_>, block: DriverPtr<()>, tag: u32) -> Flow<()> {
     pool::free_block(cx, block.address, Some(tag).filter(|&tag| tag != 0))
 }
 

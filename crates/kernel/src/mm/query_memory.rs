@@ -36,7 +36,7 @@ struct Allocation {
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn zw_query(
+pub(crate) fn zw_query(
     cx: &mut Cx<'_>,
     process: u64,
     address: u64,

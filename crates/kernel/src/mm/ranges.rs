@@ -16,7 +16,7 @@ use crate::ldr;
 ///
 /// # Errors
 /// None of its own.
-pub fn get_physical_memory_ranges(cx: &mut Cx<'_>) -> Flow<DriverPtr<u64>> {
+pub(crate) fn get_physical_memory_ranges(cx: &mut Cx<'_>) -> Flow<DriverPtr<u64>> {
     let pairs = RAM.iter().fold(Fields::default(), |pairs, range| pairs.u64(range.base).u64(range.length));
     let bytes = pairs.u64(0).u64(0).done();
     let block = pool::allocate_for_caller(cx, pool::Kind::NonPaged, bytes.len() as u64, pool::tag(b"hPmM"))?;
@@ -30,7 +30,7 @@ pub fn get_physical_memory_ranges(cx: &mut Cx<'_>) -> Flow<DriverPtr<u64>> {
 ///
 /// # Errors
 /// None of its own.
-pub fn get_physical_memory_ranges_ex(cx: &mut Cx<'_>, partition: u64) -> Flow<DriverPtr<u64>> {
+pub(crate) fn get_physical_memory_ranges_ex(cx: &mut Cx<'_>, partition: u64) -> Flow<DriverPtr<u64>> {
     get_physical_memory_ranges_ex2(cx, partition, 0)
 }
 
@@ -38,7 +38,11 @@ pub fn get_physical_memory_ranges_ex(cx: &mut Cx<'_>, partition: u64) -> Flow<Dr
 ///
 /// # Errors
 /// None of its own.
-pub fn get_physical_memory_ranges_ex2(cx: &mut Cx<'_>, partition: u64, flags: u32) -> Flow<DriverPtr<u64>> {
+pub(crate) fn get_physical_memory_ranges_ex2(
+    cx: &mut Cx<'_>,
+    partition: u64,
+    flags: u32,
+) -> Flow<DriverPtr<u64>> {
     /// `MM_GET_PHYSICAL_MEMORY_RANGES_INCLUDE_FILE_ONLY`.
     const FILE_ONLY: u32 = 1;
     if partition != 0 || flags & !FILE_ONLY != 0 {
@@ -52,7 +56,7 @@ pub fn get_physical_memory_ranges_ex2(cx: &mut Cx<'_>, partition: u64, flags: u3
 ///
 /// # Errors
 /// None.
-pub fn is_driver_verifying(cx: &mut Cx<'_>, _driver: u64) -> Flow<u32> {
+pub(crate) fn is_driver_verifying(cx: &mut Cx<'_>, _driver: u64) -> Flow<u32> {
     Ok(cx.nt().is_watched().into())
 }
 
@@ -60,7 +64,7 @@ pub fn is_driver_verifying(cx: &mut Cx<'_>, _driver: u64) -> Flow<u32> {
 ///
 /// # Errors
 /// None.
-pub fn is_driver_verifying_by_address(cx: &mut Cx<'_>, address: u64) -> Flow<u32> {
+pub(crate) fn is_driver_verifying_by_address(cx: &mut Cx<'_>, address: u64) -> Flow<u32> {
     let is_driver = cx.with(|k| ldr::image_containing(k, address).is_some());
     Ok((is_driver && cx.nt().is_watched()).into())
 }

@@ -18,7 +18,7 @@ use crate::verdict::{Verdict, at};
 
 /// A range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Range {
+pub(crate) struct Range {
     /// Its first page.
     pub address: u64,
     /// Its length.
@@ -41,7 +41,7 @@ pub struct State {
 ///
 /// # Errors
 /// A verdict on a range of no bytes.
-pub fn allocate(cx: &mut Cx<'_>, bytes: u64, tag: u32) -> Flow<u64> {
+pub(crate) fn allocate(cx: &mut Cx<'_>, bytes: u64, tag: u32) -> Flow<u64> {
     if bytes == 0 {
         let message = "MmAllocateMappingAddress was asked for 0 bytes".to_owned();
         return Err(misuse(cx, message, [0x100, 0, 0, tag.into()]));
@@ -66,7 +66,7 @@ pub fn allocate(cx: &mut Cx<'_>, bytes: u64, tag: u32) -> Flow<u64> {
 ///
 /// # Errors
 /// A verdict if that is no range, another's by its tag, or still mapped.
-pub fn free(cx: &mut Cx<'_>, address: u64, tag: u32) -> Flow<()> {
+pub(crate) fn free(cx: &mut Cx<'_>, address: u64, tag: u32) -> Flow<()> {
     let range = find(cx, "MmFreeMappingAddress", address, tag, [0x102, 0x101])?;
     if let Some((mdl, pages)) = range.mapped {
         let message = format!(
@@ -85,7 +85,7 @@ pub fn free(cx: &mut Cx<'_>, address: u64, tag: u32) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict on an MDL in the wrong state, or as [`free`].
-pub fn map(cx: &mut Cx<'_>, address: u64, tag: u32, mdl: DriverPtr<MDL>, _cache: u32) -> Flow<u64> {
+pub(crate) fn map(cx: &mut Cx<'_>, address: u64, tag: u32, mdl: DriverPtr<MDL>, _cache: u32) -> Flow<u64> {
     let name = "MmMapLockedPagesWithReservedMapping";
     let range = find(cx, name, address, tag, [0x105, 0x104])?;
     if let Some((other, pages)) = range.mapped {
@@ -115,7 +115,7 @@ pub fn map(cx: &mut Cx<'_>, address: u64, tag: u32, mdl: DriverPtr<MDL>, _cache:
 ///
 /// # Errors
 /// A verdict as [`free`], or if it is not this MDL's pages that are mapped there.
-pub fn unmap(cx: &mut Cx<'_>, base: u64, tag: u32, mdl: DriverPtr<MDL>) -> Flow<()> {
+pub(crate) fn unmap(cx: &mut Cx<'_>, base: u64, tag: u32, mdl: DriverPtr<MDL>) -> Flow<()> {
     let name = "MmUnmapReservedMapping";
     let address = base & !(PAGE - 1);
     let range = find(cx, name, address, tag, [0x109, 0x108])?;
@@ -170,7 +170,7 @@ fn misuse(cx: &mut Cx<'_>, message: String, parameters: [u64; 4]) -> Leave {
 }
 
 /// Ranges that the image at `driver` has not freed, with who reserved them.
-pub fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<(Range, String)> {
+pub(crate) fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<(Range, String)> {
     let own: Vec<Range> = cx.with(|k| {
         let all = k.mm.reserved.ranges.values();
         all.filter(|range| range.owner == Some(driver)).copied().collect()

@@ -107,7 +107,7 @@ pub(crate) fn boot(cx: &mut Cx<'_>) {
 /// # Errors
 /// A verdict if a pointer is bad, or on what dirql lacks.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn zw_create(
+pub(crate) fn zw_create(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     access: u32,
@@ -239,7 +239,7 @@ fn hand_out(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn zw_open(
+pub(crate) fn zw_open(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     access: u32,
@@ -252,7 +252,7 @@ pub fn zw_open(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn zw_query(
+pub(crate) fn zw_query(
     cx: &mut Cx<'_>,
     section: u64,
     class: u32,

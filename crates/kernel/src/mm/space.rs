@@ -12,7 +12,7 @@ use engine::windows::{PAGE, SYSTEM, USER, Window};
 const GIB: u64 = 1 << 30;
 
 /// The allocation granularity: views begin at a multiple of it.
-pub const GRANULARITY: u64 = 0x1_0000;
+pub(crate) const GRANULARITY: u64 = 0x1_0000;
 
 /// Pages that are kept back among the ranges of one length, before the oldest of them is used again; of long ones,
 /// [`FEWEST`] ranges.

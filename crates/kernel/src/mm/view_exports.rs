@@ -79,7 +79,7 @@ struct Call {
 /// # Errors
 /// A verdict if a pointer is bad, or on what dirql lacks.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn zw_map(
+pub(crate) fn zw_map(
     cx: &mut Cx<'_>,
     section: u64,
     process: u64,
@@ -272,7 +272,7 @@ fn is_held(k: &Kernel, page: u64) -> bool {
 ///
 /// # Errors
 /// What deleting its section meets.
-pub fn zw_unmap(cx: &mut Cx<'_>, process: u64, view: u64) -> Flow<NtStatus> {
+pub(crate) fn zw_unmap(cx: &mut Cx<'_>, process: u64, view: u64) -> Flow<NtStatus> {
     let key = match process_of(cx, process)? {
         Ok(key) => key,
         Err(status) => return Ok(status),
@@ -293,7 +293,7 @@ pub fn zw_unmap(cx: &mut Cx<'_>, process: u64, view: u64) -> Flow<NtStatus> {
 ///
 /// # Errors
 /// A verdict if a pointer is bad, or that is no section.
-pub fn map_in_system_space(
+pub(crate) fn map_in_system_space(
     cx: &mut Cx<'_>,
     section: DriverPtr<()>,
     base: DriverPtr<u64>,
@@ -340,7 +340,7 @@ pub fn map_in_system_space(
 ///
 /// # Errors
 /// A verdict if no view in system space begins there.
-pub fn unmap_in_system_space(cx: &mut Cx<'_>, view: u64) -> Flow<NtStatus> {
+pub(crate) fn unmap_in_system_space(cx: &mut Cx<'_>, view: u64) -> Flow<NtStatus> {
     let found = cx.with(|k| k.mm.view.containing(view)).filter(|(_, view)| view.process.is_none());
     if let Some((start, _)) = found.filter(|(start, _)| *start == view & !(GRANULARITY - 1)) {
         view::unmap(cx, start)?;

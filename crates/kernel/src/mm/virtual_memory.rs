@@ -51,7 +51,7 @@ pub(super) const fn allowed(protection: u32) -> Option<Protection> {
 ///
 /// # Errors
 /// A verdict if a pointer is bad, or on what dirql lacks.
-pub fn zw_allocate(
+pub(crate) fn zw_allocate(
     cx: &mut Cx<'_>,
     process: u64,
     base: DriverPtr<u64>,
@@ -195,7 +195,7 @@ fn commit(
 ///
 /// # Errors
 /// A verdict if a pointer is bad, or on what dirql lacks.
-pub fn zw_free(
+pub(crate) fn zw_free(
     cx: &mut Cx<'_>,
     process: u64,
     base: DriverPtr<u64>,
@@ -291,7 +291,7 @@ pub(crate) fn forget_process(k: &mut Kernel, process: u64) {
 ///
 /// # Errors
 /// None.
-pub fn secure(cx: &mut Cx<'_>, address: u64, size: u64, probe_mode: u32) -> Flow<u64> {
+pub(crate) fn secure(cx: &mut Cx<'_>, address: u64, size: u64, probe_mode: u32) -> Flow<u64> {
     let write = match probe_mode {
         PAGE_READONLY => false,
         PAGE_READWRITE => true,
@@ -321,7 +321,7 @@ pub fn secure(cx: &mut Cx<'_>, address: u64, size: u64, probe_mode: u32) -> Flow
 ///
 /// # Errors
 /// A verdict if that is none of [`secure`]'s values, or of another process.
-pub fn unsecure(cx: &mut Cx<'_>, secured: u64) -> Flow<()> {
+pub(crate) fn unsecure(cx: &mut Cx<'_>, secured: u64) -> Flow<()> {
     let (known, here) = cx.with(|k| {
         let known = k.mm.virtual_memory.secured.remove(&secured);
         (known.map(|known| known.process), spaces::current(k))

@@ -96,7 +96,7 @@ fn list() -> impl List {
 ///
 /// # Errors
 /// None.
-pub fn version(_cx: &mut Cx<'_>) -> Flow<u16> {
+pub(crate) fn version(_cx: &mut Cx<'_>) -> Flow<u16> {
     Ok(VERSION)
 }
 
@@ -104,7 +104,7 @@ pub fn version(_cx: &mut Cx<'_>) -> Flow<u16> {
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn register(
+pub(crate) fn register(
     cx: &mut Cx<'_>,
     from: DriverPtr<OB_CALLBACK_REGISTRATION>,
     handle: DriverPtr<u64>,
@@ -165,7 +165,7 @@ fn filter(cx: &mut Cx<'_>, from: DriverPtr<OB_OPERATION_REGISTRATION>) -> Flow<R
 ///
 /// # Errors
 /// A verdict if nothing is registered by this handle, or the caller may not wait for the routines.
-pub fn unregister(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
+pub(crate) fn unregister(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     if !cx.with(|k| k.ob.callbacks.registrations.contains_key(&handle)) {
         let message =
             format!("ObUnRegisterCallbacks was called with {handle:#x}, by which nothing is registered");

@@ -80,7 +80,7 @@ fn open(cx: &mut Cx<'_>, new: Opened, access: u32, named: &Attributes) -> Flow<R
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn zw_create(
+pub(crate) fn zw_create(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     access: u32,
@@ -120,7 +120,7 @@ pub fn zw_create(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn zw_open(
+pub(crate) fn zw_open(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     access: u32,
@@ -136,7 +136,7 @@ pub fn zw_open(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn zw_create_link(
+pub(crate) fn zw_create_link(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     access: u32,
@@ -173,7 +173,7 @@ pub fn zw_create_link(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn zw_open_link(
+pub(crate) fn zw_open_link(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     access: u32,
@@ -213,7 +213,7 @@ fn open_existing(
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn zw_query_link(
+pub(crate) fn zw_query_link(
     cx: &mut Cx<'_>,
     link: u64,
     text: DriverPtr<UNICODE_STRING>,
@@ -244,7 +244,7 @@ pub fn zw_query_link(
 ///
 /// # Errors
 /// A verdict if there is no such handle.
-pub fn zw_make_temporary(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
+pub(crate) fn zw_make_temporary(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
     let entry = match handle::reference(cx, Handle(handle), None, 0, Mode::Kernel)? {
         Ok(entry) => entry,
         Err(status) => return Ok(status),

@@ -4,15 +4,15 @@
 //! them is here, by address.
 
 pub(crate) mod attributes;
-pub mod callbacks;
-pub mod directory;
+pub(crate) mod callbacks;
+pub(crate) mod directory;
 pub mod duplicate;
 pub mod handle;
-pub mod names;
+pub(crate) mod names;
 pub mod object;
-pub mod object_type;
-pub mod query;
-pub mod string;
+pub(crate) mod object_type;
+pub(crate) mod query;
+pub(crate) mod string;
 
 use crate::address_map::AddressMap;
 use crate::nt::Settings;

@@ -21,6 +21,6 @@ const TYPES: &[(Kind, &str)] = &[
 
 /// Which kind the type object at `address` stands for.
 #[must_use]
-pub fn kind(address: u64) -> Option<Kind> {
+pub(crate) fn kind(address: u64) -> Option<Kind> {
     TYPES.iter().find(|(_, name)| data::object_type(name) == address).map(|(kind, _)| *kind)
 }

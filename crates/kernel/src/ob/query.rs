@@ -59,7 +59,7 @@ fn counted(at: u64, gap: usize, text: &str) -> Vec<u8> {
 ///
 /// # Errors
 /// A verdict if there is no object, or a pointer is bad.
-pub fn name_string(
+pub(crate) fn name_string(
     cx: &mut Cx<'_>,
     body: DriverPtr<()>,
     buffer: u64,
@@ -79,7 +79,7 @@ pub fn name_string(
 /// # Errors
 /// A verdict if a pointer is bad.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn reference_by_name(
+pub(crate) fn reference_by_name(
     cx: &mut Cx<'_>,
     name: DriverPtr<UNICODE_STRING>,
     _attributes: u32,
@@ -112,7 +112,7 @@ pub fn reference_by_name(
 ///
 /// # Errors
 /// A verdict if a pointer is bad, or on a class that is not here.
-pub fn zw_query(
+pub(crate) fn zw_query(
     cx: &mut Cx<'_>,
     given: u64,
     class: u32,

@@ -16,7 +16,7 @@ use crate::verdict::Verdict;
 ///
 /// # Errors
 /// A verdict if the structure or its buffer cannot be read.
-pub fn read(cx: &mut Cx<'_>, from: DriverPtr<UNICODE_STRING>) -> Flow<String> {
+pub(crate) fn read(cx: &mut Cx<'_>, from: DriverPtr<UNICODE_STRING>) -> Flow<String> {
     if from.is_null() {
         return Ok(String::new());
     }
@@ -41,7 +41,7 @@ fn malformed(at: DriverPtr<UNICODE_STRING>, length: u16, maximum: u16) -> Verdic
 
 /// Text as UTF-16, little-endian, with a zero at the end.
 #[must_use]
-pub fn encode(text: &str) -> Vec<u8> {
+pub(crate) fn encode(text: &str) -> Vec<u8> {
     text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
 }
 
@@ -50,7 +50,7 @@ pub fn encode(text: &str) -> Vec<u8> {
 ///
 /// # Errors
 /// A verdict if `to` cannot be written.
-pub fn allocate(
+pub(crate) fn allocate(
     cx: &mut Cx<'_>,
     to: DriverPtr<UNICODE_STRING>,
     text: &str,

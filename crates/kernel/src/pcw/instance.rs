@@ -17,7 +17,7 @@ use crate::verdict::Verdict;
 ///
 /// # Errors
 /// A verdict on a bad pointer and on what is no registration.
-pub fn create(
+pub(crate) fn create(
     cx: &mut Cx<'_>,
     to: DriverPtr<u64>,
     registration: u64,
@@ -57,7 +57,7 @@ pub fn create(
 ///
 /// # Errors
 /// A verdict on what is no instance that is open.
-pub fn close(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
+pub(crate) fn close(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     let closed = cx.with(|k| {
         let sets = &mut k.pcw.sets;
         let found = sets.iter_mut().find_map(|set| {

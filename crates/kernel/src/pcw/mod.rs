@@ -5,8 +5,8 @@
 //! instances that are open, then the callback. Whether names of instances are unique is not looked at; there are no silos. No page says which
 //! numbers instances of `PcwCreateInstance` get: they are counted from 0 in each registration.
 
-pub mod instance;
-pub mod provider;
+pub(crate) mod instance;
+pub(crate) mod provider;
 pub mod query;
 
 use std::collections::BTreeMap;

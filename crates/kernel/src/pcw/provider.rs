@@ -25,7 +25,7 @@ pub(super) const HANDLE_BYTES: u64 = 0x20;
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn register(
+pub(crate) fn register(
     cx: &mut Cx<'_>,
     to: DriverPtr<u64>,
     info: DriverPtr<PCW_REGISTRATION_INFORMATION>,
@@ -95,7 +95,7 @@ fn counters(cx: &mut Cx<'_>, list: DriverPtr<PCW_COUNTER_DESCRIPTOR>, count: u32
 ///
 /// # Errors
 /// A verdict on what is no registration, and if the callback runs and the caller may not wait for it.
-pub fn unregister(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
+pub(crate) fn unregister(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     if cx.with(|k| k.pcw.set(handle).is_none()) {
         return Err(no_handle(cx, "PcwUnregister", handle, "counter set that is registered"));
     }

@@ -36,7 +36,7 @@ const COMMAND: u32 = 4;
 /// # Errors
 /// A verdict if a pointer is bad.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn slot(
+pub(crate) fn slot(
     cx: &mut Cx<'_>,
     _path: DriverPtr<UNICODE_STRING>,
     _class: DriverPtr<UNICODE_STRING>,
@@ -105,7 +105,7 @@ fn give(cx: &mut Cx<'_>, bytes: &[u8], to: DriverPtr<u64>) -> Flow<bool> {
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn assign(
+pub(crate) fn assign(
     cx: &mut Cx<'_>,
     _path: DriverPtr<UNICODE_STRING>,
     _class: DriverPtr<UNICODE_STRING>,
@@ -149,7 +149,7 @@ pub fn assign(
 /// # Errors
 /// What dirql lacks: a question for buses alone.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn query_description(
+pub(crate) fn query_description(
     cx: &mut Cx<'_>,
     _bus_type: DriverPtr<u32>,
     _bus: DriverPtr<u32>,

@@ -121,7 +121,7 @@ pub(crate) fn complete(
 ///
 /// # Errors
 /// As completing.
-pub fn dispatch_system_control(
+pub(crate) fn dispatch_system_control(
     cx: &mut Cx<'_>,
     _device: DriverPtr<DEVICE_OBJECT>,
     irp: DriverPtr<IRP>,

@@ -65,7 +65,7 @@ fn node(cx: &mut Cx<'_>, routine: &str, context: u64) -> Flow<NodeId> {
 ///
 /// # Errors
 /// A verdict if the context is not the interface's.
-pub fn reference(cx: &mut Cx<'_>, context: u64) -> Flow<()> {
+pub(crate) fn reference(cx: &mut Cx<'_>, context: u64) -> Flow<()> {
     let id = node(cx, "InterfaceReference", context)?;
     cx.with(|k| k.pnp.node_mut(id).interfaces += 1);
     Ok(())
@@ -75,7 +75,7 @@ pub fn reference(cx: &mut Cx<'_>, context: u64) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if the context is not the interface's, or there is no reference left.
-pub fn dereference(cx: &mut Cx<'_>, context: u64) -> Flow<()> {
+pub(crate) fn dereference(cx: &mut Cx<'_>, context: u64) -> Flow<()> {
     let id = node(cx, "InterfaceDereference", context)?;
     let left = cx.with(|k| {
         let node = k.pnp.node_mut(id);
@@ -95,7 +95,7 @@ pub fn dereference(cx: &mut Cx<'_>, context: u64) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn translate(
+pub(crate) fn translate(
     cx: &mut Cx<'_>,
     context: u64,
     address: u64,
@@ -117,7 +117,7 @@ pub fn translate(
 ///
 /// # Errors
 /// A verdict if the context is not the interface's, or a pointer is bad.
-pub fn dma_adapter(
+pub(crate) fn dma_adapter(
     cx: &mut Cx<'_>,
     context: u64,
     description: DriverPtr<DEVICE_DESCRIPTION>,
@@ -131,7 +131,7 @@ pub fn dma_adapter(
 ///
 /// # Errors
 /// A verdict if the buffer cannot be written.
-pub fn get_data(
+pub(crate) fn get_data(
     cx: &mut Cx<'_>,
     context: u64,
     space: u32,
@@ -155,7 +155,7 @@ pub fn get_data(
 ///
 /// # Errors
 /// A verdict if the buffer cannot be read.
-pub fn set_data(
+pub(crate) fn set_data(
     cx: &mut Cx<'_>,
     context: u64,
     space: u32,

@@ -56,7 +56,11 @@ pub(super) type Location = DriverPtr<IO_STACK_LOCATION>;
 ///
 /// # Errors
 /// A verdict if the request points to bad memory.
-pub fn dispatch(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>) -> Flow<NtStatus> {
+pub(crate) fn dispatch(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+) -> Flow<NtStatus> {
     let id = NodeId(device.address);
     let location = io::irp::current(cx, irp)?;
     let minor = cx.read(location + IO_STACK_LOCATION::MinorFunction)?;

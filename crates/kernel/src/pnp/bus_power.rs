@@ -19,7 +19,11 @@ use crate::{io, ke};
 ///
 /// # Errors
 /// As completing.
-pub fn dispatch(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>) -> Flow<NtStatus> {
+pub(crate) fn dispatch(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+) -> Flow<NtStatus> {
     let location = io::irp::current(cx, irp)?;
     let minor = cx.read(location + IO_STACK_LOCATION::MinorFunction)?;
     let kind = cx.read(location + IO_STACK_LOCATION::Parameters_Power_Type)?;

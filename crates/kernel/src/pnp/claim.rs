@@ -224,7 +224,7 @@ fn claim(
 /// # Errors
 /// A verdict if a pointer is bad.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn report_usage(
+pub(crate) fn report_usage(
     cx: &mut Cx<'_>,
     _class: DriverPtr<UNICODE_STRING>,
     driver: DriverPtr<DRIVER_OBJECT>,
@@ -245,7 +245,7 @@ pub fn report_usage(
 /// # Errors
 /// A verdict if a pointer is bad.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn report_for_detection(
+pub(crate) fn report_for_detection(
     cx: &mut Cx<'_>,
     driver: DriverPtr<DRIVER_OBJECT>,
     driver_list: u64,

@@ -21,7 +21,7 @@ use crate::ke;
 ///
 /// # Errors
 /// A verdict if `device` is no physical device object.
-pub fn state(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+pub(crate) fn state(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let id = node::of_pdo(cx, "IoInvalidateDeviceState", device)?;
     later(cx, id, |cx, id| {
         tell(cx, id, "query state of");
@@ -57,7 +57,7 @@ pub(super) fn act_on(cx: &mut Cx<'_>, id: NodeId, state: u32) -> Flow<bool> {
 ///
 /// # Errors
 /// A verdict if `device` is no physical device object.
-pub fn relations(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32) -> Flow<()> {
+pub(crate) fn relations(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32) -> Flow<()> {
     let id = node::of_pdo(cx, "IoInvalidateDeviceRelations", device)?;
     match kind {
         BusRelations => later(cx, id, relations::query),
@@ -72,7 +72,7 @@ pub fn relations(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32) -
 ///
 /// # Errors
 /// As [`relations()`].
-pub fn relations_now(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32) -> Flow<NtStatus> {
+pub(crate) fn relations_now(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32) -> Flow<NtStatus> {
     let id = node::of_pdo(cx, "IoSynchronousInvalidateDeviceRelations", device)?;
     ke::thread::wait_for_system(cx, "PnP manager", move |cx| {
         exclusively(cx, |cx| {
@@ -93,7 +93,7 @@ pub fn relations_now(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u3
 ///
 /// # Errors
 /// A verdict if `device` is no physical device object.
-pub fn request_eject(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+pub(crate) fn request_eject(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let id = node::of_pdo(cx, "IoRequestDeviceEject", device)?;
     later(cx, id, |cx, id| eject::while_locked(cx, id).map(|_| ()))
 }

@@ -61,7 +61,7 @@ impl Message {
 
 /// How many messages a function is to be asked for, and how they are spoken of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Offer {
+pub(crate) struct Offer {
     /// MSI-X: each message for itself. Else MSI: all in one.
     pub each: bool,
     /// How many: the function has so many, and its INF allows it so many.
@@ -192,7 +192,7 @@ pub(super) fn silence(k: &mut Kernel, id: NodeId) {
 }
 
 /// Masks the message with this vector at its function, or lets it through, if it can be masked there.
-pub fn set_masked(k: &mut Kernel, vector: u32, masked: bool) {
+pub(crate) fn set_masked(k: &mut Kernel, vector: u32, masked: bool) {
     let owner = k.pnp.nodes.iter().find_map(|(id, node)| {
         let message = node.messages().find(|message| message.vector == vector)?;
         Some((*id, node.card()?.function.address, message.number))

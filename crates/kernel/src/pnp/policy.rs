@@ -19,7 +19,7 @@ const KEY: &str = r"Interrupt Management\Affinity Policy";
 
 /// An affinity policy and a priority, as an interrupt descriptor has them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Policy {
+pub(crate) struct Policy {
     /// `IRQ_DEVICE_POLICY`.
     pub affinity: u16,
     /// `IRQ_PRIORITY`.
@@ -31,7 +31,7 @@ pub struct Policy {
 impl Policy {
     /// The processors for the interrupt that `given` others came before, of those there are.
     #[must_use]
-    pub fn choose(&self, all: u64, given: u32) -> u64 {
+    pub(crate) fn choose(&self, all: u64, given: u32) -> u64 {
         let chosen = match self.affinity {
             IrqPolicySpecifiedProcessors => self.processors & all,
             IrqPolicyOneCloseProcessor => all & all.wrapping_neg(),

@@ -6,7 +6,7 @@ use std::fmt;
 
 /// The codes of Cfg.h that are given here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Code {
+pub(crate) enum Code {
     /// `IRP_MN_START_DEVICE` or a request before it failed, the first time or another.
     FailedStart = 10,
     /// Its resources cannot be had.
@@ -26,7 +26,7 @@ pub enum Code {
 impl Code {
     /// Its name.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::FailedStart => "CM_PROB_FAILED_START",
             Self::NormalConflict => "CM_PROB_NORMAL_CONFLICT",
@@ -41,7 +41,7 @@ impl Code {
 
 /// A code, and what it is in this case.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Problem {
+pub(crate) struct Problem {
     /// What the system calls it.
     pub code: Code,
     /// In words; may be empty.

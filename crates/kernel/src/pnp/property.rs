@@ -28,7 +28,7 @@ use crate::ob;
 ///
 /// # Errors
 /// A verdict if `device` is no physical device object, or a pointer is bad.
-pub fn get(
+pub(crate) fn get(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
     property: u32,
@@ -159,7 +159,7 @@ fn block(node: &Node, property: u32) -> Option<Vec<u8>> {
 ///
 /// # Errors
 /// A verdict if the pointer to the number is bad.
-pub fn numa_node(
+pub(crate) fn numa_node(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
     number: DriverPtr<u16>,

@@ -15,7 +15,7 @@ use crate::cx::Cx;
 ///
 /// # Errors
 /// A verdict if `handle` cannot be written.
-pub fn open(
+pub(crate) fn open(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
     kind: u32,

@@ -25,7 +25,7 @@ use crate::hal::hardware::{PciAddress, Window};
 /// The requirements of a PCI function: each window where it is (preferred) or anywhere, then its messages or, as an
 /// alternative list if it has both, any line.
 #[must_use]
-pub fn list(
+pub(crate) fn list(
     resources: &[Resource],
     at: PciAddress,
     messages: Option<Offer>,
@@ -112,7 +112,7 @@ fn is_met_by(wanted: &Wanted, resource: &Resource) -> bool {
 
 /// Why a requirements list cannot be used.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Unusable {
+pub(crate) enum Unusable {
     /// A driver of the stack left a list that cannot be read.
     Malformed(String),
     /// The list can be read, and what it asks for is not there.
@@ -131,7 +131,7 @@ impl fmt::Display for Unusable {
 ///
 /// # Errors
 /// The list is damaged, or asks for what the device does not have.
-pub fn assign(
+pub(crate) fn assign(
     list: &[u8],
     available: &[Resource],
     supply: Option<&Supply>,

@@ -37,7 +37,7 @@ pub struct Interrupt {
 
 /// A resource of a device that is no card: ports, memory, a DMA channel or bus numbers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Plain {
+pub(crate) struct Plain {
     /// `CmResourceType*`.
     pub kind: u8,
     /// `CmResourceShare*`.
@@ -52,7 +52,7 @@ pub struct Plain {
 
 /// Messages that one descriptor speaks of: all of a function with MSI, or one of a function with MSI-X.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Messages {
+pub(crate) struct Messages {
     /// The number of the first among all of the device's.
     pub first: u32,
     /// How many.
@@ -65,7 +65,7 @@ pub struct Messages {
 
 /// One resource.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Resource {
+pub(crate) enum Resource {
     /// A window of a base address register.
     Window(Window),
     /// The line interrupt.
@@ -102,7 +102,7 @@ pub(super) fn range(resource: &Resource) -> Option<Range> {
 /// What the firmware gave a function, in the order of its base address registers, the interrupt last. Windows that have no
 /// base are left out.
 #[must_use]
-pub fn of_function(function: &Function, interrupt: Option<Interrupt>) -> Vec<Resource> {
+pub(crate) fn of_function(function: &Function, interrupt: Option<Interrupt>) -> Vec<Resource> {
     let windows = function.windows.iter().filter(|window| window.base != 0).copied().map(Resource::Window);
     windows.chain(interrupt.map(Resource::Interrupt)).collect()
 }
@@ -118,7 +118,7 @@ pub(crate) fn windows(resources: &[Resource]) -> Vec<Window> {
 
 /// How a list speaks of a resource.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Form {
+pub(crate) enum Form {
     /// Bus addresses, lines.
     Raw,
     /// System addresses as this platform has them, vectors.
@@ -139,7 +139,7 @@ pub(crate) const fn memory_flags(window: &Window) -> u16 {
 
 /// The bytes of a `CM_RESOURCE_LIST` with one full descriptor, on a bus: its `INTERFACE_TYPE` and its number.
 #[must_use]
-pub fn list(resources: &[Resource], (interface, bus): (u32, u32), form: Form) -> Vec<u8> {
+pub(crate) fn list(resources: &[Resource], (interface, bus): (u32, u32), form: Form) -> Vec<u8> {
     let descriptors: Vec<[u8; 0x14]> = resources.iter().flat_map(|r| descriptors(r, form)).collect();
     let mut bytes = Vec::new();
     let count = u32::try_from(descriptors.len()).unwrap_or(u32::MAX);

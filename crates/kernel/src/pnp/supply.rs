@@ -14,7 +14,7 @@ use crate::ke::vectors;
 
 /// What is there to give.
 #[derive(Clone, Debug)]
-pub struct Supply {
+pub(crate) struct Supply {
     each: bool,
     /// How many more the device may have.
     left: u32,
@@ -27,7 +27,7 @@ pub struct Supply {
 
 /// What a (filtered) requirement asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Asked {
+pub(crate) struct Asked {
     /// How many messages.
     pub count: u32,
     /// None if the descriptor includes no policy.

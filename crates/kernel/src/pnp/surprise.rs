@@ -120,7 +120,7 @@ pub(super) fn remove_ready(cx: &mut Cx<'_>, id: NodeId) -> Flow<bool> {
 ///
 /// # Errors
 /// [`engine::Leave`] if the machine ends meanwhile.
-pub fn file_closed(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+pub(crate) fn file_closed(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let waiting: Vec<NodeId> = cx.with(|k| {
         let nodes = k.pnp.nodes.iter();
         nodes.filter(|(_, node)| waits_for_files(node.state)).map(|(id, _)| *id).collect()

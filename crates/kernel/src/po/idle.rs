@@ -48,7 +48,7 @@ pub(crate) struct Watched {
 ///
 /// # Errors
 /// A verdict if the device is none.
-pub fn register(
+pub(crate) fn register(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
     conservation: u32,
@@ -99,7 +99,7 @@ fn make(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<DriverPtr<u32
 ///
 /// # Errors
 /// As sending a request.
-pub fn tick(cx: &mut Cx<'_>, _dpc: DriverPtr<KDPC>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+pub(crate) fn tick(cx: &mut Cx<'_>, _dpc: DriverPtr<KDPC>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let Some(watched) = cx.with(|k| k.po.idle.get(&device.address).copied()) else { return Ok(()) };
     let (limit, is_on) = cx.with(|k| {
         let limit = if k.po.settings.is_plugged_in() { watched.performance } else { watched.conservation };
@@ -128,7 +128,7 @@ fn is_on(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> bool {
 ///
 /// # Errors
 /// A verdict if it is no counter.
-pub fn set_busy(cx: &mut Cx<'_>, counter: DriverPtr<u32>) -> Flow<()> {
+pub(crate) fn set_busy(cx: &mut Cx<'_>, counter: DriverPtr<u32>) -> Flow<()> {
     of(cx, counter, "PoSetDeviceBusyEx")?;
     cx.write(counter, 0)
 }
@@ -137,7 +137,7 @@ pub fn set_busy(cx: &mut Cx<'_>, counter: DriverPtr<u32>) -> Flow<()> {
 ///
 /// # Errors
 /// As [`set_busy`].
-pub fn start_busy(cx: &mut Cx<'_>, counter: DriverPtr<u32>) -> Flow<()> {
+pub(crate) fn start_busy(cx: &mut Cx<'_>, counter: DriverPtr<u32>) -> Flow<()> {
     let device = of(cx, counter, "PoStartDeviceBusy")?;
     cx.with(|k| k.po.idle.get_mut(&device).expect("it was found").busy += 1);
     cx.write(counter, 0)
@@ -147,7 +147,7 @@ pub fn start_busy(cx: &mut Cx<'_>, counter: DriverPtr<u32>) -> Flow<()> {
 ///
 /// # Errors
 /// As [`set_busy`].
-pub fn end_busy(cx: &mut Cx<'_>, counter: DriverPtr<u32>) -> Flow<()> {
+pub(crate) fn end_busy(cx: &mut Cx<'_>, counter: DriverPtr<u32>) -> Flow<()> {
     let device = of(cx, counter, "PoEndDeviceBusy")?;
     let was_busy = cx.with(|k| {
         let watched = k.po.idle.get_mut(&device).expect("it was found");

@@ -17,7 +17,7 @@ const PLATFORM_INFORMATION: [u8; 1] = [0];
 ///
 /// # Errors
 /// A verdict on a bad pointer, or on a level that is not here.
-pub fn zw(
+pub(crate) fn zw(
     cx: &mut Cx<'_>,
     level: u32,
     input: u64,

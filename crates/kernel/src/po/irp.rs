@@ -14,7 +14,11 @@ use crate::verdict::Verdict;
 ///
 /// # Errors
 /// As `IoCallDriver`.
-pub fn call_driver(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>) -> Flow<NtStatus> {
+pub(crate) fn call_driver(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+) -> Flow<NtStatus> {
     let next = io::irp::next(cx, irp)?;
     let major = cx.read(next + IO_STACK_LOCATION::MajorFunction)?;
     if major != IRP_MJ_POWER {
@@ -32,6 +36,6 @@ pub fn call_driver(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: Drive
 ///
 /// # Errors
 /// A verdict if the IRP cannot be read.
-pub fn start_next(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
+pub(crate) fn start_next(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
     cx.read(irp + IRP::Type).map(|_| ())
 }

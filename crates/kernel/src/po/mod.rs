@@ -7,18 +7,18 @@
 
 pub mod awake;
 pub mod fx;
-pub mod idle;
-pub mod information;
+pub(crate) mod idle;
+pub(crate) mod information;
 mod inrush;
-pub mod irp;
+pub(crate) mod irp;
 mod level;
 pub(crate) mod overdue;
 pub mod request;
 pub mod setting;
-pub mod state;
+pub(crate) mod state;
 pub mod system;
-pub mod system_wake;
-pub mod watchdog;
+pub(crate) mod system_wake;
+pub(crate) mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -18,7 +18,7 @@ use crate::verdict::Verdict;
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn set(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32, state: u32) -> Flow<u32> {
+pub(crate) fn set(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, kind: u32, state: u32) -> Flow<u32> {
     cx.read(device + DEVICE_OBJECT::Type)?;
     let for_device = kind == DevicePowerState;
     let end = if for_device { PowerDeviceMaximum } else { PowerSystemMaximum };

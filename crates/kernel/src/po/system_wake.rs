@@ -13,7 +13,7 @@ use crate::io::irp;
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn set(cx: &mut Cx<'_>, request: DriverPtr<IRP>) -> Flow<()> {
+pub(crate) fn set(cx: &mut Cx<'_>, request: DriverPtr<IRP>) -> Flow<()> {
     if is_wait_wake(cx, request)? {
         cx.with(|k| k.po.woken.insert(request.address));
     }
@@ -24,7 +24,7 @@ pub fn set(cx: &mut Cx<'_>, request: DriverPtr<IRP>) -> Flow<()> {
 ///
 /// # Errors
 /// As [`set`].
-pub fn get(cx: &mut Cx<'_>, request: DriverPtr<IRP>) -> Flow<bool> {
+pub(crate) fn get(cx: &mut Cx<'_>, request: DriverPtr<IRP>) -> Flow<bool> {
     cx.read(request + IRP::Type)?;
     Ok(cx.with(|k| k.po.woken.contains(&request.address)))
 }

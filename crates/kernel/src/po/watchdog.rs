@@ -38,7 +38,11 @@ pub(super) fn watch<R>(cx: &mut Cx<'_>, bottom: u64, send: impl FnOnce(&mut Cx<'
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn query(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, seconds: DriverPtr<u32>) -> Flow<bool> {
+pub(crate) fn query(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    seconds: DriverPtr<u32>,
+) -> Flow<bool> {
     cx.read(device + DEVICE_OBJECT::Type)?;
     let own = |watched: &&Watched| watched.bottom == device.address;
     let Some(due) = cx.with(|k| k.po.watched.iter().filter(own).map(|watched| watched.due).min()) else {

@@ -30,7 +30,7 @@ const NORMAL: u32 = 8;
 ///
 /// # Errors
 /// A verdict on a bad pointer, or on a class that is not here.
-pub fn query_process(
+pub(crate) fn query_process(
     cx: &mut Cx<'_>,
     handle: u64,
     class: u32,
@@ -76,7 +76,7 @@ pub fn query_process(
 ///
 /// # Errors
 /// A verdict on a bad pointer, or on a class that is not here.
-pub fn set_thread(
+pub(crate) fn set_thread(
     cx: &mut Cx<'_>,
     handle: u64,
     class: u32,

@@ -1,11 +1,11 @@
 //! `Ps*`: processes and system threads.
 
 pub mod create_notify;
-pub mod information;
-pub mod notify;
+pub(crate) mod information;
+pub(crate) mod notify;
 pub mod process;
-pub mod quota;
-pub mod system_thread;
+pub(crate) mod quota;
+pub(crate) mod system_thread;
 
 use crate::nt::Settings;
 

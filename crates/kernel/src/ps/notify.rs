@@ -144,7 +144,7 @@ fn set_for_processes(
 ///
 /// # Errors
 /// A verdict if the routine runs and the caller may not wait for it.
-pub fn set_create_process(cx: &mut Cx<'_>, code: DriverPtr<Code>, remove_it: bool) -> Flow<NtStatus> {
+pub(crate) fn set_create_process(cx: &mut Cx<'_>, code: DriverPtr<Code>, remove_it: bool) -> Flow<NtStatus> {
     set_for_processes(cx, code, remove_it, PLAIN, "PsSetCreateProcessNotifyRoutine")
 }
 
@@ -152,7 +152,11 @@ pub fn set_create_process(cx: &mut Cx<'_>, code: DriverPtr<Code>, remove_it: boo
 ///
 /// # Errors
 /// As [`set_create_process`].
-pub fn set_create_process_ex(cx: &mut Cx<'_>, code: DriverPtr<Code>, remove_it: bool) -> Flow<NtStatus> {
+pub(crate) fn set_create_process_ex(
+    cx: &mut Cx<'_>,
+    code: DriverPtr<Code>,
+    remove_it: bool,
+) -> Flow<NtStatus> {
     set_for_processes(cx, code, remove_it, EXTENDED, "PsSetCreateProcessNotifyRoutineEx")
 }
 
@@ -160,7 +164,7 @@ pub fn set_create_process_ex(cx: &mut Cx<'_>, code: DriverPtr<Code>, remove_it: 
 ///
 /// # Errors
 /// As [`set_create_process`].
-pub fn set_create_process_ex2(
+pub(crate) fn set_create_process_ex2(
     cx: &mut Cx<'_>,
     kind: u32,
     code: DriverPtr<Code>,
@@ -176,7 +180,7 @@ pub fn set_create_process_ex2(
 ///
 /// # Errors
 /// None.
-pub fn set_create_thread(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtStatus> {
+pub(crate) fn set_create_thread(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtStatus> {
     Ok(add(cx, Of::Threads, code, PLAIN))
 }
 
@@ -185,7 +189,7 @@ pub fn set_create_thread(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtStatu
 ///
 /// # Errors
 /// None.
-pub fn set_create_thread_ex(cx: &mut Cx<'_>, kind: u32, code: DriverPtr<Code>) -> Flow<NtStatus> {
+pub(crate) fn set_create_thread_ex(cx: &mut Cx<'_>, kind: u32, code: DriverPtr<Code>) -> Flow<NtStatus> {
     Ok(match kind {
         CREATE_THREAD_NON_SYSTEM => add(cx, Of::Threads, code, NON_SYSTEM),
         CREATE_THREAD_SUBSYSTEMS => add(cx, Of::Threads, code, OF_SUBSYSTEMS),
@@ -197,7 +201,7 @@ pub fn set_create_thread_ex(cx: &mut Cx<'_>, kind: u32, code: DriverPtr<Code>) -
 ///
 /// # Errors
 /// As [`set_create_process`].
-pub fn remove_create_thread(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtStatus> {
+pub(crate) fn remove_create_thread(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtStatus> {
     remove(cx, Of::Threads, code, "PsRemoveCreateThreadNotifyRoutine")
 }
 
@@ -205,7 +209,7 @@ pub fn remove_create_thread(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtSt
 ///
 /// # Errors
 /// None.
-pub fn set_load_image(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtStatus> {
+pub(crate) fn set_load_image(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtStatus> {
     Ok(add(cx, Of::Images, code, PLAIN))
 }
 
@@ -214,7 +218,7 @@ pub fn set_load_image(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtStatus> 
 ///
 /// # Errors
 /// None.
-pub fn set_load_image_ex(cx: &mut Cx<'_>, code: DriverPtr<Code>, flags: u64) -> Flow<NtStatus> {
+pub(crate) fn set_load_image_ex(cx: &mut Cx<'_>, code: DriverPtr<Code>, flags: u64) -> Flow<NtStatus> {
     if flags & !CONFLICTING_ARCHITECTURE != 0 {
         return Ok(NtStatus::INVALID_PARAMETER);
     }
@@ -225,7 +229,7 @@ pub fn set_load_image_ex(cx: &mut Cx<'_>, code: DriverPtr<Code>, flags: u64) -> 
 ///
 /// # Errors
 /// As [`set_create_process`].
-pub fn remove_load_image(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtStatus> {
+pub(crate) fn remove_load_image(cx: &mut Cx<'_>, code: DriverPtr<Code>) -> Flow<NtStatus> {
     remove(cx, Of::Images, code, "PsRemoveLoadImageNotifyRoutine")
 }
 
@@ -243,7 +247,7 @@ fn tell(cx: &mut Cx<'_>, of: Of, arguments: impl Fn(u64) -> Option<[u64; 3]>) ->
 ///
 /// # Errors
 /// A verdict on a routine.
-pub fn tell_of_process(cx: &mut Cx<'_>, key: u64, is_new: bool) -> Flow<()> {
+pub(crate) fn tell_of_process(cx: &mut Cx<'_>, key: u64, is_new: bool) -> Flow<()> {
     tell_processes(cx, key, is_new, DriverPtr::NULL)
 }
 

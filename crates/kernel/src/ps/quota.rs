@@ -26,7 +26,7 @@ pub(crate) struct Charge {
 
 /// Charges.
 #[derive(Default)]
-pub struct State {
+pub(crate) struct State {
     /// The most of each kind of pool that may be charged to a process; none: any number.
     limit: Option<u64>,
     /// Bytes of nonpaged and of paged pool, by process.
@@ -73,12 +73,6 @@ impl State {
             self.used.remove(&charge.process);
         }
         Ok(())
-    }
-
-    /// Bytes of nonpaged and of paged pool that are charged to a process.
-    #[must_use]
-    pub fn used(&self, process: u64) -> [u64; 2] {
-        self.used.get(&process).copied().unwrap_or_default()
     }
 }
 
@@ -128,7 +122,12 @@ fn underflow(cx: &mut Cx<'_>, what: &str, charge: Charge, used: u64) -> Leave {
 ///
 /// # Errors
 /// The exception; a verdict if there is no such process.
-pub fn charge_pool(cx: &mut Cx<'_>, process: DriverPtr<KPROCESS>, pool_type: u32, bytes: u64) -> Flow<()> {
+pub(crate) fn charge_pool(
+    cx: &mut Cx<'_>,
+    process: DriverPtr<KPROCESS>,
+    pool_type: u32,
+    bytes: u64,
+) -> Flow<()> {
     const NAME: &str = "PsChargePoolQuota";
     let charge = Charge { process: process::key(cx, NAME, process)?, paged: is_paged(pool_type), bytes };
     if cx.with(|k| k.ps.quota.charge(charge)) {
@@ -141,7 +140,12 @@ pub fn charge_pool(cx: &mut Cx<'_>, process: DriverPtr<KPROCESS>, pool_type: u32
 ///
 /// # Errors
 /// A verdict if less is charged to the process, or there is none.
-pub fn return_pool(cx: &mut Cx<'_>, process: DriverPtr<KPROCESS>, pool_type: u32, bytes: u64) -> Flow<()> {
+pub(crate) fn return_pool(
+    cx: &mut Cx<'_>,
+    process: DriverPtr<KPROCESS>,
+    pool_type: u32,
+    bytes: u64,
+) -> Flow<()> {
     const NAME: &str = "PsReturnPoolQuota";
     let charge = Charge { process: process::key(cx, NAME, process)?, paged: is_paged(pool_type), bytes };
     match cx.with(|k| k.ps.quota.give_back(charge)) {

@@ -22,7 +22,7 @@ const ALL_ACCESS: u32 = 0x001F_FFFF;
 /// # Errors
 /// A verdict if the routine is null or a pointer is bad; [`engine::Leave`] of what runs at once.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn create(
+pub(crate) fn create(
     cx: &mut Cx<'_>,
     handle: DriverPtr<u64>,
     _access: u32,
@@ -91,7 +91,7 @@ fn process_of(cx: &mut Cx<'_>, handle: u64) -> Flow<Result<u64, NtStatus>> {
 ///
 /// # Errors
 /// The leaving itself.
-pub fn terminate(cx: &mut Cx<'_>, status: NtStatus) -> Flow<NtStatus> {
+pub(crate) fn terminate(cx: &mut Cx<'_>, status: NtStatus) -> Flow<NtStatus> {
     let system = cx.with(|k| k.ke.thread().is_some_and(|thread| thread.role == Role::System));
     if system { Err(thread::exit_current(cx, status)) } else { Ok(NtStatus::INVALID_PARAMETER) }
 }
@@ -100,7 +100,7 @@ pub fn terminate(cx: &mut Cx<'_>, status: NtStatus) -> Flow<NtStatus> {
 ///
 /// # Errors
 /// None of its own.
-pub fn current_id(cx: &mut Cx<'_>) -> Flow<u64> {
+pub(crate) fn current_id(cx: &mut Cx<'_>) -> Flow<u64> {
     Ok(cx.with(|k| k.ke.thread().map_or(0, |thread| thread.id)))
 }
 
@@ -108,7 +108,7 @@ pub fn current_id(cx: &mut Cx<'_>) -> Flow<u64> {
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub fn lookup(cx: &mut Cx<'_>, id: u64, into: DriverPtr<DriverPtr<KTHREAD>>) -> Flow<NtStatus> {
+pub(crate) fn lookup(cx: &mut Cx<'_>, id: u64, into: DriverPtr<DriverPtr<KTHREAD>>) -> Flow<NtStatus> {
     let found = cx.with(|k| k.ke.threads.iter().find(|thread| thread.id == id).map(|thread| thread.object));
     let Some(object) = found else { return Ok(NtStatus::INVALID_PARAMETER) };
     ob::object::reference(cx, object)?;
@@ -136,7 +136,7 @@ pub(crate) fn ask<R>(
 ///
 /// # Errors
 /// A verdict if there is no such thread.
-pub fn id(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<u64> {
+pub(crate) fn id(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<u64> {
     ask(cx, "PsGetThreadId", thread, |thread| thread.id)
 }
 
@@ -144,7 +144,7 @@ pub fn id(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<u64> {
 ///
 /// # Errors
 /// A verdict if there is no such thread.
-pub fn process_id(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<u64> {
+pub(crate) fn process_id(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<u64> {
     let process = ask(cx, "PsGetThreadProcessId", thread, |thread| thread.process)?;
     Ok(cx.with(|k| k.ps.processes.get(&process).map_or(ps::process::SYSTEM_ID, |process| process.id)))
 }
@@ -153,7 +153,7 @@ pub fn process_id(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<u64> {
 ///
 /// # Errors
 /// A verdict if there is no such thread.
-pub fn is_terminating(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
+pub(crate) fn is_terminating(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
     ask(cx, "PsIsThreadTerminating", thread, |_| ())?;
     Ok(cx.with(|k| {
         let mut all = k.ke.threads.iter();
@@ -166,6 +166,6 @@ pub fn is_terminating(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool>
 ///
 /// # Errors
 /// None of its own.
-pub fn is_system(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
+pub(crate) fn is_system(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
     Ok(cx.with(|k| k.ke.identity_of(thread.address).is_some_and(|thread| thread.is_systems)))
 }

@@ -12,7 +12,7 @@ use crate::verdict::Verdict;
 ///
 /// # Errors
 /// Always: the verdict tells the condition, the file and the line.
-pub fn failed(cx: &mut Cx<'_>, condition: u64, file: u64, line: u32, message: u64) -> Flow<()> {
+pub(crate) fn failed(cx: &mut Cx<'_>, condition: u64, file: u64, line: u32, message: u64) -> Flow<()> {
     let mut text = |address| -> Flow<String> {
         let units = if address == 0 { Vec::new() } else { crt::read::<1>(cx, address, 512)? };
         Ok(String::from_utf16_lossy(&units))

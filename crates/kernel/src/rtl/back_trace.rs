@@ -45,7 +45,13 @@ fn store(cx: &mut Cx<'_>, to: DriverPtr<u64>, addresses: &[u64]) -> Flow<u16> {
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn capture(cx: &mut Cx<'_>, skip: u32, most: u32, to: DriverPtr<u64>, hash: DriverPtr<u32>) -> Flow<u16> {
+pub(crate) fn capture(
+    cx: &mut Cx<'_>,
+    skip: u32,
+    most: u32,
+    to: DriverPtr<u64>,
+    hash: DriverPtr<u32>,
+) -> Flow<u16> {
     let found = walk(cx, skip, most.min(u16::MAX.into()))?;
     if !hash.is_null() {
         let sum = found.iter().fold(0, |sum: u64, address| sum.wrapping_add(*address));
@@ -59,7 +65,7 @@ pub fn capture(cx: &mut Cx<'_>, skip: u32, most: u32, to: DriverPtr<u64>, hash: 
 ///
 /// # Errors
 /// As [`capture`].
-pub fn chain(cx: &mut Cx<'_>, to: DriverPtr<u64>, most: u32, flags: u32) -> Flow<u32> {
+pub(crate) fn chain(cx: &mut Cx<'_>, to: DriverPtr<u64>, most: u32, flags: u32) -> Flow<u32> {
     if flags & USER != 0 {
         return Ok(0);
     }

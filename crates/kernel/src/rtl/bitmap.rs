@@ -15,7 +15,7 @@ const NONE: u32 = u32::MAX;
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn initialize(
+pub(crate) fn initialize(
     cx: &mut Cx<'_>,
     map: DriverPtr<RTL_BITMAP>,
     buffer: DriverPtr<u32>,
@@ -49,7 +49,7 @@ fn change(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: u32, count: u32, o
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn set(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: u32, count: u32) -> Flow<()> {
+pub(crate) fn set(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: u32, count: u32) -> Flow<()> {
     change(cx, map, start, count, true)
 }
 
@@ -57,7 +57,7 @@ pub fn set(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: u32, count: u32) 
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn clear(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: u32, count: u32) -> Flow<()> {
+pub(crate) fn clear(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: u32, count: u32) -> Flow<()> {
     change(cx, map, start, count, false)
 }
 
@@ -65,7 +65,7 @@ pub fn clear(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: u32, count: u32
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn set_all(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>) -> Flow<()> {
+pub(crate) fn set_all(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>) -> Flow<()> {
     fill(cx, map, 0xFF)
 }
 
@@ -80,7 +80,7 @@ fn fill(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, byte: u8) -> Flow<()> {
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn clear_all(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>) -> Flow<()> {
+pub(crate) fn clear_all(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>) -> Flow<()> {
     fill(cx, map, 0)
 }
 
@@ -88,7 +88,7 @@ pub fn clear_all(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>) -> Flow<()> {
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn set_one(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, index: u32) -> Flow<()> {
+pub(crate) fn set_one(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, index: u32) -> Flow<()> {
     change(cx, map, index, 1, true)
 }
 
@@ -96,7 +96,7 @@ pub fn set_one(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, index: u32) -> Flow<
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn clear_one(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, index: u32) -> Flow<()> {
+pub(crate) fn clear_one(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, index: u32) -> Flow<()> {
     change(cx, map, index, 1, false)
 }
 
@@ -104,7 +104,7 @@ pub fn clear_one(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, index: u32) -> Flo
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn test(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, index: u32) -> Flow<bool> {
+pub(crate) fn test(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, index: u32) -> Flow<bool> {
     are(cx, map, index, 1, true)
 }
 
@@ -112,7 +112,7 @@ pub fn test(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, index: u32) -> Flow<boo
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn are_set(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: u32, count: u32) -> Flow<bool> {
+pub(crate) fn are_set(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: u32, count: u32) -> Flow<bool> {
     are(cx, map, start, count, true)
 }
 
@@ -120,7 +120,7 @@ pub fn are_set(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: u32, count: u
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn are_clear(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: u32, count: u32) -> Flow<bool> {
+pub(crate) fn are_clear(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: u32, count: u32) -> Flow<bool> {
     are(cx, map, start, count, false)
 }
 
@@ -134,7 +134,7 @@ fn are(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: u32, count: u32, on: 
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn count_set(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>) -> Flow<u32> {
+pub(crate) fn count_set(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>) -> Flow<u32> {
     let bits = load(cx, map)?;
     Ok(u32::try_from(bits.iter().filter(|&&bit| bit).count()).unwrap_or(0))
 }
@@ -143,7 +143,7 @@ pub fn count_set(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>) -> Flow<u32> {
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn find_clear(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, count: u32, hint: u32) -> Flow<u32> {
+pub(crate) fn find_clear(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, count: u32, hint: u32) -> Flow<u32> {
     find(cx, map, count, hint, false)
 }
 
@@ -151,7 +151,7 @@ pub fn find_clear(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, count: u32, hint:
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn find_set(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, count: u32, hint: u32) -> Flow<u32> {
+pub(crate) fn find_set(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, count: u32, hint: u32) -> Flow<u32> {
     find(cx, map, count, hint, true)
 }
 
@@ -159,7 +159,12 @@ pub fn find_set(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, count: u32, hint: u
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn find_clear_and_set(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, count: u32, hint: u32) -> Flow<u32> {
+pub(crate) fn find_clear_and_set(
+    cx: &mut Cx<'_>,
+    map: DriverPtr<RTL_BITMAP>,
+    count: u32,
+    hint: u32,
+) -> Flow<u32> {
     let found = find(cx, map, count, hint, false)?;
     if found != NONE {
         set(cx, map, found, count)?;

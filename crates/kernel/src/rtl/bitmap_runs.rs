@@ -33,7 +33,7 @@ fn runs(bits: &[bool]) -> Vec<(u32, u32)> {
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn count_clear(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>) -> Flow<u32> {
+pub(crate) fn count_clear(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>) -> Flow<u32> {
     let bits = load(cx, map)?;
     Ok(u32::try_from(bits.iter().filter(|&&bit| !bit).count()).unwrap_or(0))
 }
@@ -49,7 +49,7 @@ fn tell(cx: &mut Cx<'_>, start: DriverPtr<u32>, run: Option<(u32, u32)>, otherwi
 ///
 /// # Errors
 /// As [`count_clear`].
-pub fn longest(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: DriverPtr<u32>) -> Flow<u32> {
+pub(crate) fn longest(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: DriverPtr<u32>) -> Flow<u32> {
     let runs = runs(&load(cx, map)?);
     let longest = runs.iter().rev().max_by_key(|(_, length)| *length).copied();
     tell(cx, start, longest, 0)
@@ -59,7 +59,7 @@ pub fn longest(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: DriverPtr<u32
 ///
 /// # Errors
 /// As [`count_clear`].
-pub fn first(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: DriverPtr<u32>) -> Flow<u32> {
+pub(crate) fn first(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: DriverPtr<u32>) -> Flow<u32> {
     next_forward(cx, map, 0, start)
 }
 
@@ -67,7 +67,7 @@ pub fn first(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, start: DriverPtr<u32>)
 ///
 /// # Errors
 /// As [`count_clear`].
-pub fn next_forward(
+pub(crate) fn next_forward(
     cx: &mut Cx<'_>,
     map: DriverPtr<RTL_BITMAP>,
     from: u32,
@@ -83,7 +83,7 @@ pub fn next_forward(
 ///
 /// # Errors
 /// As [`count_clear`].
-pub fn last_backward(
+pub(crate) fn last_backward(
     cx: &mut Cx<'_>,
     map: DriverPtr<RTL_BITMAP>,
     from: u32,
@@ -98,7 +98,7 @@ pub fn last_backward(
 ///
 /// # Errors
 /// As [`count_clear`].
-pub fn find_runs(
+pub(crate) fn find_runs(
     cx: &mut Cx<'_>,
     map: DriverPtr<RTL_BITMAP>,
     to: DriverPtr<u32>,
@@ -121,7 +121,12 @@ pub fn find_runs(
 ///
 /// # Errors
 /// As [`count_clear`].
-pub fn find_set_and_clear(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, count: u32, hint: u32) -> Flow<u32> {
+pub(crate) fn find_set_and_clear(
+    cx: &mut Cx<'_>,
+    map: DriverPtr<RTL_BITMAP>,
+    count: u32,
+    hint: u32,
+) -> Flow<u32> {
     let found = bitmap::find_set(cx, map, count, hint)?;
     if found != NONE {
         bitmap::clear(cx, map, found, count)?;
@@ -133,7 +138,7 @@ pub fn find_set_and_clear(cx: &mut Cx<'_>, map: DriverPtr<RTL_BITMAP>, count: u3
 ///
 /// # Errors
 /// None.
-pub fn most_significant(_cx: &mut Cx<'_>, value: u64) -> Flow<i32> {
+pub(crate) fn most_significant(_cx: &mut Cx<'_>, value: u64) -> Flow<i32> {
     Ok(value.checked_ilog2().map_or(-1, u32::cast_signed))
 }
 
@@ -141,7 +146,7 @@ pub fn most_significant(_cx: &mut Cx<'_>, value: u64) -> Flow<i32> {
 ///
 /// # Errors
 /// None.
-pub fn least_significant(_cx: &mut Cx<'_>, value: u64) -> Flow<i32> {
+pub(crate) fn least_significant(_cx: &mut Cx<'_>, value: u64) -> Flow<i32> {
     Ok(if value == 0 { -1 } else { value.trailing_zeros().cast_signed() })
 }
 
@@ -149,7 +154,7 @@ pub fn least_significant(_cx: &mut Cx<'_>, value: u64) -> Flow<i32> {
 ///
 /// # Errors
 /// None.
-pub fn count_of_number(_cx: &mut Cx<'_>, value: u64) -> Flow<u32> {
+pub(crate) fn count_of_number(_cx: &mut Cx<'_>, value: u64) -> Flow<u32> {
     Ok(value.count_ones())
 }
 

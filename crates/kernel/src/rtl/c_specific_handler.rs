@@ -80,7 +80,7 @@ impl Asked {
 ///
 /// # Errors
 /// [`engine::Leave`], if a filter takes the exception, or a handler does not come back.
-pub fn c_specific_handler(
+pub(crate) fn c_specific_handler(
     cx: &mut Cx<'_>,
     record: DriverPtr<EXCEPTION_RECORD>,
     establisher: u64,

@@ -80,7 +80,7 @@ pub(crate) fn read(engine: Engine, at: DriverPtr<CONTEXT>) -> Result<Context, Ba
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn capture(cx: &mut Cx<'_>, at: DriverPtr<CONTEXT>) -> Flow<()> {
+pub(crate) fn capture(cx: &mut Cx<'_>, at: DriverPtr<CONTEXT>) -> Flow<()> {
     let mut caller = cx.engine().contexts().first().copied().unwrap_or_default();
     let mut record = cx.read(at)?;
     let [overflow, low, ..] = take(record.as_bytes(), CONTEXT::EFlags).to_le_bytes();
@@ -105,7 +105,11 @@ pub fn capture(cx: &mut Cx<'_>, at: DriverPtr<CONTEXT>) -> Flow<()> {
 ///
 /// # Errors
 /// It does not return. A verdict on a bad pointer, or where the stack pointer is on no stack in use.
-pub fn restore(cx: &mut Cx<'_>, at: DriverPtr<CONTEXT>, record: DriverPtr<EXCEPTION_RECORD>) -> Flow<()> {
+pub(crate) fn restore(
+    cx: &mut Cx<'_>,
+    at: DriverPtr<CONTEXT>,
+    record: DriverPtr<EXCEPTION_RECORD>,
+) -> Flow<()> {
     if !record.is_null() {
         let code = cx.read(record + EXCEPTION_RECORD::ExceptionCode)?;
         if matches!(code, NtStatus::UNWIND_CONSOLIDATE | NtStatus::LONGJUMP) {

@@ -51,7 +51,7 @@ pub(crate) fn put<const W: u64>(
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn unicode_to_ansi(
+pub(crate) fn unicode_to_ansi(
     cx: &mut Cx<'_>,
     to: DriverPtr<UNICODE_STRING>,
     from: DriverPtr<UNICODE_STRING>,
@@ -76,7 +76,7 @@ pub fn unicode_to_ansi(
 ///
 /// # Errors
 /// As [`unicode_to_ansi`].
-pub fn ansi_to_unicode(
+pub(crate) fn ansi_to_unicode(
     cx: &mut Cx<'_>,
     to: DriverPtr<UNICODE_STRING>,
     from: DriverPtr<STRING>,
@@ -90,7 +90,7 @@ pub fn ansi_to_unicode(
 ///
 /// # Errors
 /// As [`unicode_to_ansi`].
-pub fn upcase(
+pub(crate) fn upcase(
     cx: &mut Cx<'_>,
     to: DriverPtr<UNICODE_STRING>,
     from: DriverPtr<UNICODE_STRING>,
@@ -104,7 +104,7 @@ pub fn upcase(
 ///
 /// # Errors
 /// As [`unicode_to_ansi`].
-pub fn downcase(
+pub(crate) fn downcase(
     cx: &mut Cx<'_>,
     to: DriverPtr<UNICODE_STRING>,
     from: DriverPtr<UNICODE_STRING>,
@@ -118,7 +118,7 @@ pub fn downcase(
 ///
 /// # Errors
 /// As [`unicode_to_ansi`].
-pub fn create(cx: &mut Cx<'_>, to: DriverPtr<UNICODE_STRING>, source: u64) -> Flow<bool> {
+pub(crate) fn create(cx: &mut Cx<'_>, to: DriverPtr<UNICODE_STRING>, source: u64) -> Flow<bool> {
     let units = crt::read::<2>(cx, source, crt::ALL)?;
     put::<2>(cx, to, units, true, true).map(|status| status == NtStatus::SUCCESS)
 }
@@ -127,7 +127,7 @@ pub fn create(cx: &mut Cx<'_>, to: DriverPtr<UNICODE_STRING>, source: u64) -> Fl
 ///
 /// # Errors
 /// As [`unicode_to_ansi`].
-pub fn ansi_size(cx: &mut Cx<'_>, from: DriverPtr<UNICODE_STRING>) -> Flow<u32> {
+pub(crate) fn ansi_size(cx: &mut Cx<'_>, from: DriverPtr<UNICODE_STRING>) -> Flow<u32> {
     Ok(u32::from(cx.read(from + UNICODE_STRING::Length)?) / 2 + 1)
 }
 
@@ -135,7 +135,7 @@ pub fn ansi_size(cx: &mut Cx<'_>, from: DriverPtr<UNICODE_STRING>) -> Flow<u32> 
 ///
 /// # Errors
 /// As [`unicode_to_ansi`].
-pub fn unicode_size(cx: &mut Cx<'_>, from: DriverPtr<STRING>) -> Flow<u32> {
+pub(crate) fn unicode_size(cx: &mut Cx<'_>, from: DriverPtr<STRING>) -> Flow<u32> {
     Ok((u32::from(cx.read(from + STRING::Length)?) + 1) * 2)
 }
 
@@ -143,7 +143,7 @@ pub fn unicode_size(cx: &mut Cx<'_>, from: DriverPtr<STRING>) -> Flow<u32> {
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn ansi_char_to_unicode(cx: &mut Cx<'_>, at: DriverPtr<u64>) -> Flow<u16> {
+pub(crate) fn ansi_char_to_unicode(cx: &mut Cx<'_>, at: DriverPtr<u64>) -> Flow<u16> {
     let character = DriverPtr::<u8>::new(cx.read(at)?);
     let unit = text::ansi_to_unit(cx.read(character)?);
     cx.write(at, character.address + 1)?;
@@ -154,7 +154,7 @@ pub fn ansi_char_to_unicode(cx: &mut Cx<'_>, at: DriverPtr<u64>) -> Flow<u16> {
 ///
 /// # Errors
 /// As [`unicode_to_ansi`].
-pub fn multi_byte_to_unicode(
+pub(crate) fn multi_byte_to_unicode(
     cx: &mut Cx<'_>,
     to: u64,
     room: u32,
@@ -185,7 +185,7 @@ pub(super) fn widen(
 ///
 /// # Errors
 /// As [`unicode_to_ansi`].
-pub fn unicode_to_multi_byte(
+pub(crate) fn unicode_to_multi_byte(
     cx: &mut Cx<'_>,
     to: u64,
     room: u32,
@@ -201,7 +201,7 @@ pub fn unicode_to_multi_byte(
 ///
 /// # Errors
 /// As [`unicode_to_ansi`].
-pub fn upcase_to_multi_byte(
+pub(crate) fn upcase_to_multi_byte(
     cx: &mut Cx<'_>,
     to: u64,
     room: u32,
@@ -232,7 +232,12 @@ pub(super) fn narrow(
 ///
 /// # Errors
 /// As [`unicode_to_ansi`].
-pub fn multi_byte_size(cx: &mut Cx<'_>, size: DriverPtr<u32>, _from: u64, length: u32) -> Flow<NtStatus> {
+pub(crate) fn multi_byte_size(
+    cx: &mut Cx<'_>,
+    size: DriverPtr<u32>,
+    _from: u64,
+    length: u32,
+) -> Flow<NtStatus> {
     cx.write(size, length / 2)?;
     Ok(NtStatus::SUCCESS)
 }
@@ -241,7 +246,7 @@ pub fn multi_byte_size(cx: &mut Cx<'_>, size: DriverPtr<u32>, _from: u64, length
 ///
 /// # Errors
 /// As [`unicode_to_ansi`].
-pub fn multi_byte_unicode_size(
+pub(crate) fn multi_byte_unicode_size(
     cx: &mut Cx<'_>,
     size: DriverPtr<u32>,
     _from: u64,
@@ -263,7 +268,7 @@ pub(super) fn store_count(cx: &mut Cx<'_>, written: DriverPtr<u32>, bytes: usize
 ///
 /// # Errors
 /// As [`unicode_to_ansi`].
-pub fn integer_to_unicode(
+pub(crate) fn integer_to_unicode(
     cx: &mut Cx<'_>,
     value: u32,
     base: u32,
@@ -276,7 +281,7 @@ pub fn integer_to_unicode(
 ///
 /// # Errors
 /// As [`unicode_to_ansi`].
-pub fn int64_to_unicode(
+pub(crate) fn int64_to_unicode(
     cx: &mut Cx<'_>,
     value: u64,
     base: u32,
@@ -296,7 +301,7 @@ pub fn int64_to_unicode(
 ///
 /// # Errors
 /// As [`unicode_to_ansi`].
-pub fn unicode_to_integer(
+pub(crate) fn unicode_to_integer(
     cx: &mut Cx<'_>,
     from: DriverPtr<UNICODE_STRING>,
     base: u32,
@@ -310,7 +315,12 @@ pub fn unicode_to_integer(
 ///
 /// # Errors
 /// As [`unicode_to_ansi`].
-pub fn char_to_integer(cx: &mut Cx<'_>, from: u64, base: u32, value: DriverPtr<u32>) -> Flow<NtStatus> {
+pub(crate) fn char_to_integer(
+    cx: &mut Cx<'_>,
+    from: u64,
+    base: u32,
+    value: DriverPtr<u32>,
+) -> Flow<NtStatus> {
     let units = crt::read::<1>(cx, from, crt::ALL)?;
     store(cx, text::parse_integer(&units, base), value)
 }

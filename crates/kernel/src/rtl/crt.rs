@@ -66,7 +66,7 @@ pub(crate) fn write<const W: u64>(cx: &mut Cx<'_>, address: u64, units: &[u16]) 
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn length<const W: u64>(cx: &mut Cx<'_>, text: u64) -> Flow<u64> {
+pub(crate) fn length<const W: u64>(cx: &mut Cx<'_>, text: u64) -> Flow<u64> {
     Ok(read::<W>(cx, text, ALL)?.len() as u64)
 }
 
@@ -74,7 +74,7 @@ pub fn length<const W: u64>(cx: &mut Cx<'_>, text: u64) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`length`].
-pub fn length_n<const W: u64>(cx: &mut Cx<'_>, text: u64, most: u64) -> Flow<u64> {
+pub(crate) fn length_n<const W: u64>(cx: &mut Cx<'_>, text: u64, most: u64) -> Flow<u64> {
     Ok(read::<W>(cx, text, most)?.len() as u64)
 }
 
@@ -82,7 +82,7 @@ pub fn length_n<const W: u64>(cx: &mut Cx<'_>, text: u64, most: u64) -> Flow<u64
 ///
 /// # Errors
 /// As [`length`].
-pub fn copy<const W: u64>(cx: &mut Cx<'_>, to: u64, from: u64) -> Flow<u64> {
+pub(crate) fn copy<const W: u64>(cx: &mut Cx<'_>, to: u64, from: u64) -> Flow<u64> {
     let mut units = read::<W>(cx, from, ALL)?;
     units.push(0);
     write::<W>(cx, to, &units)?;
@@ -93,7 +93,7 @@ pub fn copy<const W: u64>(cx: &mut Cx<'_>, to: u64, from: u64) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`length`].
-pub fn copy_n<const W: u64>(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<u64> {
+pub(crate) fn copy_n<const W: u64>(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<u64> {
     let units = read::<W>(cx, from, count)?;
     write::<W>(cx, to, &units)?;
     let written = units.len() as u64 * W;
@@ -105,7 +105,7 @@ pub fn copy_n<const W: u64>(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> 
 ///
 /// # Errors
 /// As [`length`].
-pub fn append<const W: u64>(cx: &mut Cx<'_>, to: u64, from: u64) -> Flow<u64> {
+pub(crate) fn append<const W: u64>(cx: &mut Cx<'_>, to: u64, from: u64) -> Flow<u64> {
     append_n::<W>(cx, to, from, ALL)
 }
 
@@ -113,7 +113,7 @@ pub fn append<const W: u64>(cx: &mut Cx<'_>, to: u64, from: u64) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`length`].
-pub fn append_n<const W: u64>(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<u64> {
+pub(crate) fn append_n<const W: u64>(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<u64> {
     let before = length::<W>(cx, to)?;
     let mut units = read::<W>(cx, from, count)?;
     units.push(0);
@@ -125,7 +125,7 @@ pub fn append_n<const W: u64>(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -
 ///
 /// # Errors
 /// As [`length`].
-pub fn compare<const W: u64>(cx: &mut Cx<'_>, one: u64, two: u64) -> Flow<i32> {
+pub(crate) fn compare<const W: u64>(cx: &mut Cx<'_>, one: u64, two: u64) -> Flow<i32> {
     compare_n::<W>(cx, one, two, ALL)
 }
 
@@ -133,7 +133,7 @@ pub fn compare<const W: u64>(cx: &mut Cx<'_>, one: u64, two: u64) -> Flow<i32> {
 ///
 /// # Errors
 /// As [`length`].
-pub fn compare_n<const W: u64>(cx: &mut Cx<'_>, one: u64, two: u64, most: u64) -> Flow<i32> {
+pub(crate) fn compare_n<const W: u64>(cx: &mut Cx<'_>, one: u64, two: u64, most: u64) -> Flow<i32> {
     order::<W>(cx, one, two, most, |unit| unit)
 }
 
@@ -141,7 +141,7 @@ pub fn compare_n<const W: u64>(cx: &mut Cx<'_>, one: u64, two: u64, most: u64) -
 ///
 /// # Errors
 /// As [`length`].
-pub fn compare_case<const W: u64>(cx: &mut Cx<'_>, one: u64, two: u64) -> Flow<i32> {
+pub(crate) fn compare_case<const W: u64>(cx: &mut Cx<'_>, one: u64, two: u64) -> Flow<i32> {
     compare_case_n::<W>(cx, one, two, ALL)
 }
 
@@ -149,7 +149,7 @@ pub fn compare_case<const W: u64>(cx: &mut Cx<'_>, one: u64, two: u64) -> Flow<i
 ///
 /// # Errors
 /// As [`length`].
-pub fn compare_case_n<const W: u64>(cx: &mut Cx<'_>, one: u64, two: u64, most: u64) -> Flow<i32> {
+pub(crate) fn compare_case_n<const W: u64>(cx: &mut Cx<'_>, one: u64, two: u64, most: u64) -> Flow<i32> {
     order::<W>(cx, one, two, most, lower::<W>)
 }
 
@@ -193,7 +193,7 @@ fn upper<const W: u64>(unit: u16) -> u16 {
 ///
 /// # Errors
 /// As [`length`].
-pub fn find<const W: u64>(cx: &mut Cx<'_>, text: u64, unit: i32) -> Flow<u64> {
+pub(crate) fn find<const W: u64>(cx: &mut Cx<'_>, text: u64, unit: i32) -> Flow<u64> {
     let wanted = character::<W>(unit);
     let units =
         scan::<W>(cx, text, ALL, |units| units.last().is_some_and(|&unit| unit == 0 || unit == wanted))?;
@@ -204,7 +204,7 @@ pub fn find<const W: u64>(cx: &mut Cx<'_>, text: u64, unit: i32) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`length`].
-pub fn find_last<const W: u64>(cx: &mut Cx<'_>, text: u64, unit: i32) -> Flow<u64> {
+pub(crate) fn find_last<const W: u64>(cx: &mut Cx<'_>, text: u64, unit: i32) -> Flow<u64> {
     let units = with_end::<W>(cx, text)?;
     Ok(place::<W>(text, units.iter().rposition(|&other| other == character::<W>(unit))))
 }
@@ -228,7 +228,7 @@ fn place<const W: u64>(text: u64, index: Option<usize>) -> u64 {
 ///
 /// # Errors
 /// As [`length`].
-pub fn find_text<const W: u64>(cx: &mut Cx<'_>, text: u64, part: u64) -> Flow<u64> {
+pub(crate) fn find_text<const W: u64>(cx: &mut Cx<'_>, text: u64, part: u64) -> Flow<u64> {
     let part = read::<W>(cx, part, ALL)?;
     if part.is_empty() {
         return Ok(text);
@@ -241,7 +241,7 @@ pub fn find_text<const W: u64>(cx: &mut Cx<'_>, text: u64, part: u64) -> Flow<u6
 ///
 /// # Errors
 /// As [`length`].
-pub fn make_lower<const W: u64>(cx: &mut Cx<'_>, text: u64) -> Flow<u64> {
+pub(crate) fn make_lower<const W: u64>(cx: &mut Cx<'_>, text: u64) -> Flow<u64> {
     change::<W>(cx, text, lower::<W>)
 }
 
@@ -249,7 +249,7 @@ pub fn make_lower<const W: u64>(cx: &mut Cx<'_>, text: u64) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`length`].
-pub fn make_upper<const W: u64>(cx: &mut Cx<'_>, text: u64) -> Flow<u64> {
+pub(crate) fn make_upper<const W: u64>(cx: &mut Cx<'_>, text: u64) -> Flow<u64> {
     change::<W>(cx, text, upper::<W>)
 }
 
@@ -263,7 +263,7 @@ fn change<const W: u64>(cx: &mut Cx<'_>, text: u64, with: fn(u16) -> u16) -> Flo
 ///
 /// # Errors
 /// None.
-pub fn lower_character<const W: u64>(_cx: &mut Cx<'_>, unit: i32) -> Flow<i32> {
+pub(crate) fn lower_character<const W: u64>(_cx: &mut Cx<'_>, unit: i32) -> Flow<i32> {
     Ok(lower::<W>(character::<2>(unit)).into())
 }
 
@@ -271,7 +271,7 @@ pub fn lower_character<const W: u64>(_cx: &mut Cx<'_>, unit: i32) -> Flow<i32> {
 ///
 /// # Errors
 /// None.
-pub fn upper_character<const W: u64>(_cx: &mut Cx<'_>, unit: i32) -> Flow<i32> {
+pub(crate) fn upper_character<const W: u64>(_cx: &mut Cx<'_>, unit: i32) -> Flow<i32> {
     Ok(upper::<W>(character::<2>(unit)).into())
 }
 
@@ -279,7 +279,7 @@ pub fn upper_character<const W: u64>(_cx: &mut Cx<'_>, unit: i32) -> Flow<i32> {
 ///
 /// # Errors
 /// As [`length`].
-pub fn to_integer<const W: u64>(cx: &mut Cx<'_>, text: u64) -> Flow<i32> {
+pub(crate) fn to_integer<const W: u64>(cx: &mut Cx<'_>, text: u64) -> Flow<i32> {
     let mut begun = false;
     let units = scan::<W>(cx, text, ALL, |units| {
         let last = units.last().copied().unwrap_or(0);

@@ -21,7 +21,7 @@ const ERANGE: i32 = 34;
 ///
 /// # Errors
 /// None.
-pub fn is<const KIND: usize>(_cx: &mut Cx<'_>, letter: i32) -> Flow<i32> {
+pub(crate) fn is<const KIND: usize>(_cx: &mut Cx<'_>, letter: i32) -> Flow<i32> {
     let is = KINDS[KIND];
     Ok(u8::try_from(letter).is_ok_and(is).into())
 }
@@ -77,7 +77,7 @@ fn signed_64(value: i64, base: u32) -> Vec<u16> {
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn print<const W: u64>(cx: &mut Cx<'_>, value: i32, to: u64, base: u32) -> Flow<u64> {
+pub(crate) fn print<const W: u64>(cx: &mut Cx<'_>, value: i32, to: u64, base: u32) -> Flow<u64> {
     let mut units = if (2..=36).contains(&base) { signed(value, base) } else { Vec::new() };
     units.push(0);
     write::<W>(cx, to, &units)?;
@@ -108,7 +108,7 @@ fn print_safely<const W: u64>(
 ///
 /// # Errors
 /// As [`print()`].
-pub fn print_s<const W: u64>(cx: &mut Cx<'_>, value: i32, to: u64, room: u64, base: u32) -> Flow<i32> {
+pub(crate) fn print_s<const W: u64>(cx: &mut Cx<'_>, value: i32, to: u64, room: u64, base: u32) -> Flow<i32> {
     print_safely::<W>(cx, to, room, base, || signed(value, base))
 }
 
@@ -116,7 +116,7 @@ pub fn print_s<const W: u64>(cx: &mut Cx<'_>, value: i32, to: u64, room: u64, ba
 ///
 /// # Errors
 /// As [`print()`].
-pub fn print_unsigned_s<const W: u64>(
+pub(crate) fn print_unsigned_s<const W: u64>(
     cx: &mut Cx<'_>,
     value: u32,
     to: u64,
@@ -130,7 +130,13 @@ pub fn print_unsigned_s<const W: u64>(
 ///
 /// # Errors
 /// As [`print()`].
-pub fn print_64_s<const W: u64>(cx: &mut Cx<'_>, value: i64, to: u64, room: u64, base: u32) -> Flow<i32> {
+pub(crate) fn print_64_s<const W: u64>(
+    cx: &mut Cx<'_>,
+    value: i64,
+    to: u64,
+    room: u64,
+    base: u32,
+) -> Flow<i32> {
     print_safely::<W>(cx, to, room, base, || signed_64(value, base))
 }
 
@@ -138,7 +144,7 @@ pub fn print_64_s<const W: u64>(cx: &mut Cx<'_>, value: i64, to: u64, room: u64,
 ///
 /// # Errors
 /// As [`print()`].
-pub fn print_unsigned_64_s<const W: u64>(
+pub(crate) fn print_unsigned_64_s<const W: u64>(
     cx: &mut Cx<'_>,
     value: u64,
     to: u64,
@@ -179,7 +185,7 @@ fn parse(units: &[u16], base: u32, most: u64) -> (u64, bool, usize) {
 ///
 /// # Errors
 /// As [`print()`].
-pub fn to_unsigned(cx: &mut Cx<'_>, text: u64, end: DriverPtr<u64>, base: u32) -> Flow<u32> {
+pub(crate) fn to_unsigned(cx: &mut Cx<'_>, text: u64, end: DriverPtr<u64>, base: u32) -> Flow<u32> {
     let value = to_number::<2>(cx, text, end, base, u32::MAX.into())?;
     Ok(u32::try_from(value & u64::from(u32::MAX)).unwrap_or(0))
 }
@@ -188,7 +194,7 @@ pub fn to_unsigned(cx: &mut Cx<'_>, text: u64, end: DriverPtr<u64>, base: u32) -
 ///
 /// # Errors
 /// As [`print()`].
-pub fn to_unsigned_64(cx: &mut Cx<'_>, text: u64, end: DriverPtr<u64>, base: u32) -> Flow<u64> {
+pub(crate) fn to_unsigned_64(cx: &mut Cx<'_>, text: u64, end: DriverPtr<u64>, base: u32) -> Flow<u64> {
     to_number::<1>(cx, text, end, base, u64::MAX)
 }
 
@@ -212,7 +218,7 @@ fn to_number<const W: u64>(
 ///
 /// # Errors
 /// As [`print()`].
-pub fn span<const W: u64>(cx: &mut Cx<'_>, text: u64, set: u64) -> Flow<u64> {
+pub(crate) fn span<const W: u64>(cx: &mut Cx<'_>, text: u64, set: u64) -> Flow<u64> {
     span_while::<W>(cx, text, set, true)
 }
 
@@ -220,7 +226,7 @@ pub fn span<const W: u64>(cx: &mut Cx<'_>, text: u64, set: u64) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`print()`].
-pub fn span_without<const W: u64>(cx: &mut Cx<'_>, text: u64, set: u64) -> Flow<u64> {
+pub(crate) fn span_without<const W: u64>(cx: &mut Cx<'_>, text: u64, set: u64) -> Flow<u64> {
     span_while::<W>(cx, text, set, false)
 }
 
@@ -234,7 +240,7 @@ fn span_while<const W: u64>(cx: &mut Cx<'_>, text: u64, set: u64, of_it: bool) -
 ///
 /// # Errors
 /// As [`print()`].
-pub fn set_n<const W: u64>(cx: &mut Cx<'_>, text: u64, unit: i32, count: u64) -> Flow<u64> {
+pub(crate) fn set_n<const W: u64>(cx: &mut Cx<'_>, text: u64, unit: i32, count: u64) -> Flow<u64> {
     let length = read::<W>(cx, text, count)?.len();
     let [low, high, ..] = unit.to_le_bytes();
     write::<W>(cx, text, &vec![u16::from_le_bytes([low, high]); length])?;
@@ -245,7 +251,7 @@ pub fn set_n<const W: u64>(cx: &mut Cx<'_>, text: u64, unit: i32, count: u64) ->
 ///
 /// # Errors
 /// As [`print()`].
-pub fn reverse<const W: u64>(cx: &mut Cx<'_>, text: u64) -> Flow<u64> {
+pub(crate) fn reverse<const W: u64>(cx: &mut Cx<'_>, text: u64) -> Flow<u64> {
     let mut units = read::<W>(cx, text, ALL)?;
     units.reverse();
     write::<W>(cx, text, &units)?;
@@ -256,7 +262,7 @@ pub fn reverse<const W: u64>(cx: &mut Cx<'_>, text: u64) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`print()`].
-pub fn widen(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<u64> {
+pub(crate) fn widen(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<u64> {
     let units = read::<1>(cx, from, if to == 0 { ALL } else { count })?;
     let length = units.len() as u64;
     if to != 0 {
@@ -271,7 +277,7 @@ pub fn widen(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`print()`].
-pub fn narrow(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<u64> {
+pub(crate) fn narrow(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<u64> {
     let units = read::<2>(cx, from, if to == 0 { ALL } else { count })?;
     let length = units.len() as u64;
     if to != 0 {
@@ -286,7 +292,7 @@ pub fn narrow(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`print()`].
-pub fn widen_one(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<i32> {
+pub(crate) fn widen_one(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<i32> {
     if from == 0 || count == 0 {
         return Ok(0);
     }
@@ -301,7 +307,7 @@ pub fn widen_one(cx: &mut Cx<'_>, to: u64, from: u64, count: u64) -> Flow<i32> {
 ///
 /// # Errors
 /// As [`print()`].
-pub fn narrow_one(cx: &mut Cx<'_>, to: u64, unit: u16) -> Flow<i32> {
+pub(crate) fn narrow_one(cx: &mut Cx<'_>, to: u64, unit: u16) -> Flow<i32> {
     if to == 0 {
         return Ok(0);
     }
@@ -313,7 +319,7 @@ pub fn narrow_one(cx: &mut Cx<'_>, to: u64, unit: u16) -> Flow<i32> {
 ///
 /// # Errors
 /// None.
-pub fn set_seed(cx: &mut Cx<'_>, seed: u32) -> Flow<()> {
+pub(crate) fn set_seed(cx: &mut Cx<'_>, seed: u32) -> Flow<()> {
     cx.with(|k| k.ex.random = seed);
     Ok(())
 }
@@ -322,7 +328,7 @@ pub fn set_seed(cx: &mut Cx<'_>, seed: u32) -> Flow<()> {
 ///
 /// # Errors
 /// None.
-pub fn next_random(cx: &mut Cx<'_>) -> Flow<u32> {
+pub(crate) fn next_random(cx: &mut Cx<'_>) -> Flow<u32> {
     Ok(cx.with(|k| {
         k.ex.random = k.ex.random.wrapping_mul(214_013).wrapping_add(2_531_011);
         k.ex.random >> 16 & 0x7FFF
@@ -339,7 +345,7 @@ fn compared(cx: &mut Cx<'_>, compare: DriverPtr<Code>, one: u64, two: u64) -> Fl
 ///
 /// # Errors
 /// As [`print()`]; whatever `compare` comes to.
-pub fn search(
+pub(crate) fn search(
     cx: &mut Cx<'_>,
     key: u64,
     base: u64,
@@ -364,7 +370,7 @@ pub fn search(
 ///
 /// # Errors
 /// As [`search`].
-pub fn sort(cx: &mut Cx<'_>, base: u64, count: u64, size: u64, compare: DriverPtr<Code>) -> Flow<()> {
+pub(crate) fn sort(cx: &mut Cx<'_>, base: u64, count: u64, size: u64, compare: DriverPtr<Code>) -> Flow<()> {
     if size == 0 || count < 2 {
         return Ok(());
     }

@@ -50,7 +50,7 @@ fn put<const W: u64>(
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn copy<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, from: u64) -> Flow<i32> {
+pub(crate) fn copy<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, from: u64) -> Flow<i32> {
     if to == 0 || room == 0 {
         return Ok(EINVAL);
     }
@@ -66,7 +66,7 @@ pub fn copy<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, from: u64) -> Flo
 ///
 /// # Errors
 /// As [`copy`].
-pub fn copy_n<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, from: u64, count: u64) -> Flow<i32> {
+pub(crate) fn copy_n<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, from: u64, count: u64) -> Flow<i32> {
     if count == 0 && to == 0 && room == 0 {
         return Ok(0);
     }
@@ -87,7 +87,7 @@ pub fn copy_n<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, from: u64, coun
 ///
 /// # Errors
 /// As [`copy`].
-pub fn append<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, from: u64) -> Flow<i32> {
+pub(crate) fn append<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, from: u64) -> Flow<i32> {
     append_at_most::<W>(cx, (to, room), from, room, 0)
 }
 
@@ -95,7 +95,13 @@ pub fn append<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, from: u64) -> F
 ///
 /// # Errors
 /// As [`copy`].
-pub fn append_n<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, from: u64, count: u64) -> Flow<i32> {
+pub(crate) fn append_n<const W: u64>(
+    cx: &mut Cx<'_>,
+    to: u64,
+    room: u64,
+    from: u64,
+    count: u64,
+) -> Flow<i32> {
     append_at_most::<W>(cx, (to, room), from, count.min(room), count)
 }
 
@@ -124,7 +130,7 @@ fn append_at_most<const W: u64>(
 ///
 /// # Errors
 /// As [`copy`].
-pub fn copy_bytes(cx: &mut Cx<'_>, to: u64, room: u64, from: u64, count: u64) -> Flow<i32> {
+pub(crate) fn copy_bytes(cx: &mut Cx<'_>, to: u64, room: u64, from: u64, count: u64) -> Flow<i32> {
     if count == 0 {
         return Ok(0);
     }
@@ -142,7 +148,7 @@ pub fn copy_bytes(cx: &mut Cx<'_>, to: u64, room: u64, from: u64, count: u64) ->
 ///
 /// # Errors
 /// As [`copy`].
-pub fn move_bytes(cx: &mut Cx<'_>, to: u64, room: u64, from: u64, count: u64) -> Flow<i32> {
+pub(crate) fn move_bytes(cx: &mut Cx<'_>, to: u64, room: u64, from: u64, count: u64) -> Flow<i32> {
     if count == 0 {
         return Ok(0);
     }
@@ -159,7 +165,7 @@ pub fn move_bytes(cx: &mut Cx<'_>, to: u64, room: u64, from: u64, count: u64) ->
 ///
 /// # Errors
 /// As [`copy`].
-pub fn set<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, unit: i32) -> Flow<i32> {
+pub(crate) fn set<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, unit: i32) -> Flow<i32> {
     set_n::<W>(cx, to, room, unit, u64::MAX)
 }
 
@@ -167,7 +173,7 @@ pub fn set<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, unit: i32) -> Flow
 ///
 /// # Errors
 /// As [`copy`].
-pub fn set_n<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, unit: i32, count: u64) -> Flow<i32> {
+pub(crate) fn set_n<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, unit: i32, count: u64) -> Flow<i32> {
     if to == 0 || room == 0 {
         return Ok(EINVAL);
     }
@@ -183,7 +189,7 @@ pub fn set_n<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, unit: i32, count
 ///
 /// # Errors
 /// As [`copy`].
-pub fn token(cx: &mut Cx<'_>, text: u64, separators: u64, context: DriverPtr<u64>) -> Flow<u64> {
+pub(crate) fn token(cx: &mut Cx<'_>, text: u64, separators: u64, context: DriverPtr<u64>) -> Flow<u64> {
     if context.is_null() || separators == 0 {
         return Ok(0);
     }

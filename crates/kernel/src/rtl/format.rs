@@ -9,20 +9,18 @@ mod spec;
 #[cfg(test)]
 mod tests;
 
-use abi::NtStatus;
-
 use self::spec::{Length, Spec};
 use super::text::{ansi_to_unicode, unicode_to_ansi};
 
 /// Memory that the driver named and that cannot be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct BadPointer {
+pub(crate) struct BadPointer {
     /// The first address that cannot be read.
     pub address: u64,
 }
 
 /// Where arguments, and the strings they point at, come from.
-pub trait Arguments {
+pub(crate) trait Arguments {
     /// The next 8-byte slot of the `va_list`.
     fn next(&mut self) -> u64;
 
@@ -43,7 +41,7 @@ pub trait Arguments {
 
 /// What a format made use of that is not allowed everywhere.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Uses {
+pub(crate) struct Uses {
     /// A Unicode conversion (`%C %S %lc %ls %wc %ws %wZ`), which `DbgPrint` allows only at `PASSIVE_LEVEL`.
     pub unicode: bool,
     /// A floating point conversion, which `DbgPrint` does not support.
@@ -54,7 +52,7 @@ pub struct Uses {
 
 /// What came out: `T` is `u8` or `u16`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Formatted<T> {
+pub(crate) struct Formatted<T> {
     /// The text, without a zero at its end.
     pub text: Vec<T>,
     /// Whether there was more than the limit; nothing behind the limit was looked at.
@@ -65,8 +63,9 @@ pub struct Formatted<T> {
 
 impl<T> Formatted<T> {
     /// What the `RtlStringCbPrintf` family returns for it.
-    pub fn status(&self) -> NtStatus {
-        if self.truncated { NtStatus::BUFFER_OVERFLOW } else { NtStatus::SUCCESS }
+    #[cfg(test)]
+    pub(crate) fn status(&self) -> abi::NtStatus {
+        if self.truncated { abi::NtStatus::BUFFER_OVERFLOW } else { abi::NtStatus::SUCCESS }
     }
 }
 
@@ -74,7 +73,11 @@ impl<T> Formatted<T> {
 ///
 /// # Errors
 /// A string, or the `UNICODE_STRING` in front of it, cannot be read.
-pub fn format(format: &[u8], args: &mut dyn Arguments, limit: usize) -> Result<Formatted<u8>, BadPointer> {
+pub(crate) fn format(
+    format: &[u8],
+    args: &mut dyn Arguments,
+    limit: usize,
+) -> Result<Formatted<u8>, BadPointer> {
     let format: Vec<u16> = format.iter().map(|&byte| u16::from(byte)).collect();
     let mut output = Output::new(limit, false);
     output.run(&format, args)?;
@@ -86,7 +89,7 @@ pub fn format(format: &[u8], args: &mut dyn Arguments, limit: usize) -> Result<F
 ///
 /// # Errors
 /// A string, or the `UNICODE_STRING` in front of it, cannot be read.
-pub fn format_wide(
+pub(crate) fn format_wide(
     format: &[u16],
     args: &mut dyn Arguments,
     limit: usize,

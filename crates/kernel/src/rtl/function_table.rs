@@ -18,7 +18,7 @@ const TERMINATION_HANDLER: u32 = 2;
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn lookup(
+pub(crate) fn lookup(
     cx: &mut Cx<'_>,
     control: u64,
     image_base: DriverPtr<u64>,
@@ -39,7 +39,7 @@ pub fn lookup(
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn pc_to_file_header(cx: &mut Cx<'_>, address: u64, base: DriverPtr<u64>) -> Flow<u64> {
+pub(crate) fn pc_to_file_header(cx: &mut Cx<'_>, address: u64, base: DriverPtr<u64>) -> Flow<u64> {
     let found = cx.with(|k| k.ldr.image_at(address).map_or(0, |(base, _)| base));
     cx.write(base, found)?;
     Ok(found)
@@ -51,7 +51,7 @@ pub fn pc_to_file_header(cx: &mut Cx<'_>, address: u64, base: DriverPtr<u64>) ->
 /// # Errors
 /// A verdict on a bad pointer, or on unwind data or a stack that make no sense.
 #[allow(clippy::too_many_arguments, reason = "as many as the documented function has")]
-pub fn virtual_unwind(
+pub(crate) fn virtual_unwind(
     cx: &mut Cx<'_>,
     kind: u32,
     _image_base: u64,

@@ -28,7 +28,7 @@ type Routine = DriverPtr<abi::Code>;
 
 /// A table of either kind.
 #[derive(Clone, Copy, Debug)]
-pub enum Table {
+pub(crate) enum Table {
     /// Over a tree that splays.
     Splay(DriverPtr<RTL_GENERIC_TABLE>),
     /// Over a balanced tree.
@@ -38,7 +38,7 @@ pub enum Table {
 use Table::{Avl, Splay};
 
 /// A kind of table, by its structure.
-pub trait Form: Sized {
+pub(crate) trait Form: Sized {
     #[doc(hidden)]
     fn table(at: DriverPtr<Self>) -> Table;
 }
@@ -444,7 +444,7 @@ fn level(cx: &mut Cx<'_>, node: Node, side: Side) -> Flow<(Node, bool)> {
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below; whatever the driver's routines come to.
-pub fn initialize(
+pub(crate) fn initialize(
     cx: &mut Cx<'_>,
     table: DriverPtr<RTL_GENERIC_TABLE>,
     compare: Routine,
@@ -470,7 +470,7 @@ pub fn initialize(
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn insert<T: Form>(
+pub(crate) fn insert<T: Form>(
     cx: &mut Cx<'_>,
     table: DriverPtr<T>,
     buffer: u64,
@@ -485,7 +485,7 @@ pub fn insert<T: Form>(
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn insert_fully<T: Form>(
+pub(crate) fn insert_fully<T: Form>(
     cx: &mut Cx<'_>,
     table: DriverPtr<T>,
     buffer: u64,
@@ -501,7 +501,7 @@ pub fn insert_fully<T: Form>(
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn delete<T: Form>(cx: &mut Cx<'_>, table: DriverPtr<T>, buffer: u64) -> Flow<bool> {
+pub(crate) fn delete<T: Form>(cx: &mut Cx<'_>, table: DriverPtr<T>, buffer: u64) -> Flow<bool> {
     T::table(table).delete(cx, buffer)
 }
 
@@ -509,7 +509,7 @@ pub fn delete<T: Form>(cx: &mut Cx<'_>, table: DriverPtr<T>, buffer: u64) -> Flo
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn look_up<T: Form>(cx: &mut Cx<'_>, table: DriverPtr<T>, buffer: u64) -> Flow<u64> {
+pub(crate) fn look_up<T: Form>(cx: &mut Cx<'_>, table: DriverPtr<T>, buffer: u64) -> Flow<u64> {
     T::table(table).look_up(cx, buffer)
 }
 
@@ -517,7 +517,7 @@ pub fn look_up<T: Form>(cx: &mut Cx<'_>, table: DriverPtr<T>, buffer: u64) -> Fl
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn look_up_fully<T: Form>(
+pub(crate) fn look_up_fully<T: Form>(
     cx: &mut Cx<'_>,
     table: DriverPtr<T>,
     buffer: u64,
@@ -531,7 +531,7 @@ pub fn look_up_fully<T: Form>(
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn enumerate(cx: &mut Cx<'_>, table: DriverPtr<RTL_GENERIC_TABLE>, restart: bool) -> Flow<u64> {
+pub(crate) fn enumerate(cx: &mut Cx<'_>, table: DriverPtr<RTL_GENERIC_TABLE>, restart: bool) -> Flow<u64> {
     let table = Splay(table);
     let root = table.root(cx)?;
     let next =
@@ -546,7 +546,7 @@ pub fn enumerate(cx: &mut Cx<'_>, table: DriverPtr<RTL_GENERIC_TABLE>, restart: 
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn enumerate_without_splaying<T: Form>(
+pub(crate) fn enumerate_without_splaying<T: Form>(
     cx: &mut Cx<'_>,
     table: DriverPtr<T>,
     key: DriverPtr<Node>,
@@ -558,7 +558,7 @@ pub fn enumerate_without_splaying<T: Form>(
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn element(cx: &mut Cx<'_>, table: DriverPtr<RTL_GENERIC_TABLE>, index: u32) -> Flow<u64> {
+pub(crate) fn element(cx: &mut Cx<'_>, table: DriverPtr<RTL_GENERIC_TABLE>, index: u32) -> Flow<u64> {
     if index >= cx.read(Splay(table).count())? {
         return Ok(0);
     }
@@ -574,7 +574,7 @@ pub fn element(cx: &mut Cx<'_>, table: DriverPtr<RTL_GENERIC_TABLE>, index: u32)
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn count<T: Form>(cx: &mut Cx<'_>, table: DriverPtr<T>) -> Flow<u32> {
+pub(crate) fn count<T: Form>(cx: &mut Cx<'_>, table: DriverPtr<T>) -> Flow<u32> {
     cx.read(T::table(table).count())
 }
 
@@ -582,7 +582,7 @@ pub fn count<T: Form>(cx: &mut Cx<'_>, table: DriverPtr<T>) -> Flow<u32> {
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn is_empty<T: Form>(cx: &mut Cx<'_>, table: DriverPtr<T>) -> Flow<bool> {
+pub(crate) fn is_empty<T: Form>(cx: &mut Cx<'_>, table: DriverPtr<T>) -> Flow<bool> {
     T::table(table).is_empty(cx)
 }
 
@@ -590,7 +590,7 @@ pub fn is_empty<T: Form>(cx: &mut Cx<'_>, table: DriverPtr<T>) -> Flow<bool> {
 ///
 /// # Errors
 /// As [`initialize`], here and below.
-pub fn initialize_avl(
+pub(crate) fn initialize_avl(
     cx: &mut Cx<'_>,
     table: DriverPtr<RTL_AVL_TABLE>,
     compare: Routine,
@@ -611,7 +611,7 @@ pub fn initialize_avl(
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn look_up_first_avl(
+pub(crate) fn look_up_first_avl(
     cx: &mut Cx<'_>,
     table: DriverPtr<RTL_AVL_TABLE>,
     buffer: u64,
@@ -633,7 +633,7 @@ pub fn look_up_first_avl(
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn enumerate_avl(cx: &mut Cx<'_>, table: DriverPtr<RTL_AVL_TABLE>, restart: bool) -> Flow<u64> {
+pub(crate) fn enumerate_avl(cx: &mut Cx<'_>, table: DriverPtr<RTL_AVL_TABLE>, restart: bool) -> Flow<u64> {
     let key = (table + RTL_AVL_TABLE::RestartKey).cast::<Node>();
     if restart {
         cx.write(key, Node::default())?;
@@ -646,7 +646,7 @@ pub fn enumerate_avl(cx: &mut Cx<'_>, table: DriverPtr<RTL_AVL_TABLE>, restart: 
 /// # Errors
 /// As [`initialize`].
 #[allow(clippy::too_many_arguments, reason = "the export's own")]
-pub fn enumerate_like_a_directory(
+pub(crate) fn enumerate_like_a_directory(
     cx: &mut Cx<'_>,
     table: DriverPtr<RTL_AVL_TABLE>,
     matches: Routine,
@@ -687,7 +687,7 @@ pub fn enumerate_like_a_directory(
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn element_avl(cx: &mut Cx<'_>, table: DriverPtr<RTL_AVL_TABLE>, index: u32) -> Flow<u64> {
+pub(crate) fn element_avl(cx: &mut Cx<'_>, table: DriverPtr<RTL_AVL_TABLE>, index: u32) -> Flow<u64> {
     let table = Avl(table);
     let mut node = table.first(cx)?;
     for _ in 0..index {

@@ -12,18 +12,18 @@ use crate::ke::time;
 use crate::mm::pool;
 
 /// An identifier's four fields.
-pub type Fields = (u32, u16, u16, [u8; 8]);
+pub(crate) type Fields = (u32, u16, u16, [u8; 8]);
 
 /// `{6B29FC40-CA47-1067-B31D-00DD010662DA}`.
 #[must_use]
-pub fn text((a, b, c, d): Fields) -> String {
+pub(crate) fn text((a, b, c, d): Fields) -> String {
     let tail: String = d[2..].iter().map(|byte| format!("{byte:02X}")).collect();
     format!("{{{a:08X}-{b:04X}-{c:04X}-{:02X}{:02X}-{tail}}}", d[0], d[1])
 }
 
 /// The fields of such a text; none if it is not one.
 #[must_use]
-pub fn parse(text: &str) -> Option<Fields> {
+pub(crate) fn parse(text: &str) -> Option<Fields> {
     let inner = text.strip_prefix('{')?.strip_suffix('}')?;
     let parts: Vec<&str> = inner.split('-').collect();
     let [a, b, c, d, e] = parts.as_slice() else { return None };
@@ -40,7 +40,7 @@ pub fn parse(text: &str) -> Option<Fields> {
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn read(cx: &mut Cx<'_>, from: DriverPtr<GUID>) -> Flow<Fields> {
+pub(crate) fn read(cx: &mut Cx<'_>, from: DriverPtr<GUID>) -> Flow<Fields> {
     Ok((
         cx.read(from + GUID::Data1)?,
         cx.read(from + GUID::Data2)?,
@@ -53,7 +53,7 @@ pub fn read(cx: &mut Cx<'_>, from: DriverPtr<GUID>) -> Flow<Fields> {
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn write(cx: &mut Cx<'_>, to: DriverPtr<GUID>, (a, b, c, d): Fields) -> Flow<()> {
+pub(crate) fn write(cx: &mut Cx<'_>, to: DriverPtr<GUID>, (a, b, c, d): Fields) -> Flow<()> {
     cx.write(to + GUID::Data1, a)?;
     cx.write(to + GUID::Data2, b)?;
     cx.write(to + GUID::Data3, c)?;
@@ -64,7 +64,11 @@ pub fn write(cx: &mut Cx<'_>, to: DriverPtr<GUID>, (a, b, c, d): Fields) -> Flow
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn from_string(cx: &mut Cx<'_>, from: DriverPtr<UNICODE_STRING>, to: DriverPtr<GUID>) -> Flow<NtStatus> {
+pub(crate) fn from_string(
+    cx: &mut Cx<'_>,
+    from: DriverPtr<UNICODE_STRING>,
+    to: DriverPtr<GUID>,
+) -> Flow<NtStatus> {
     let units = string::read(cx, from)?;
     match parse(&String::from_utf16_lossy(&units)) {
         Some(fields) => {
@@ -79,7 +83,11 @@ pub fn from_string(cx: &mut Cx<'_>, from: DriverPtr<UNICODE_STRING>, to: DriverP
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn to_string(cx: &mut Cx<'_>, from: DriverPtr<GUID>, to: DriverPtr<UNICODE_STRING>) -> Flow<NtStatus> {
+pub(crate) fn to_string(
+    cx: &mut Cx<'_>,
+    from: DriverPtr<GUID>,
+    to: DriverPtr<UNICODE_STRING>,
+) -> Flow<NtStatus> {
     let fields = read(cx, from)?;
     let units: Vec<u16> = text(fields).encode_utf16().chain([0]).collect();
     let bytes = 2 * units.len() as u64;
@@ -101,7 +109,7 @@ const SEQUENCE_AND_NODE: [u8; 8] = [0x9D, 0x19, 0x00, 0x15, 0x5D, 0x64, 0x69, 0x
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn create(cx: &mut Cx<'_>, to: DriverPtr<GUID>) -> Flow<NtStatus> {
+pub(crate) fn create(cx: &mut Cx<'_>, to: DriverPtr<GUID>) -> Flow<NtStatus> {
     let time = cx.with(|k| {
         let now = GREGORIAN + time::boot(k) + time::interrupt_time(k.engine);
         k.ex.uuids = now.max(k.ex.uuids + 1);

@@ -16,7 +16,7 @@ const ALGORITHMS: [u32; 2] = [0, 1];
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn unicode(
+pub(crate) fn unicode(
     cx: &mut Cx<'_>,
     from: DriverPtr<UNICODE_STRING>,
     ignore_case: bool,

@@ -26,7 +26,7 @@ const SECTION: u64 = 0x28;
 ///
 /// # Errors
 /// A verdict if it cannot be read.
-pub fn nt_header(cx: &mut Cx<'_>, base: DriverPtr<u16>) -> Flow<u64> {
+pub(crate) fn nt_header(cx: &mut Cx<'_>, base: DriverPtr<u16>) -> Flow<u64> {
     if base.is_null() || base.address == u64::MAX || cx.read(base)? != u16::from_le_bytes(*b"MZ") {
         return Ok(0);
     }
@@ -42,7 +42,7 @@ pub fn nt_header(cx: &mut Cx<'_>, base: DriverPtr<u16>) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`nt_header`].
-pub fn directory_entry_to_data(
+pub(crate) fn directory_entry_to_data(
     cx: &mut Cx<'_>,
     base: DriverPtr<u16>,
     is_mapped: bool,

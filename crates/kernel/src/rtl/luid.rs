@@ -14,7 +14,7 @@ const FIRST: u64 = 1000;
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn copy(cx: &mut Cx<'_>, to: DriverPtr<u64>, from: DriverPtr<u64>) -> Flow<()> {
+pub(crate) fn copy(cx: &mut Cx<'_>, to: DriverPtr<u64>, from: DriverPtr<u64>) -> Flow<()> {
     let luid = cx.read(from)?;
     cx.write(to, luid)
 }
@@ -23,7 +23,7 @@ pub fn copy(cx: &mut Cx<'_>, to: DriverPtr<u64>, from: DriverPtr<u64>) -> Flow<(
 ///
 /// # Errors
 /// As [`copy`].
-pub fn equal(cx: &mut Cx<'_>, one: DriverPtr<u64>, two: DriverPtr<u64>) -> Flow<bool> {
+pub(crate) fn equal(cx: &mut Cx<'_>, one: DriverPtr<u64>, two: DriverPtr<u64>) -> Flow<bool> {
     Ok(cx.read(one)? == cx.read(two)?)
 }
 
@@ -31,7 +31,7 @@ pub fn equal(cx: &mut Cx<'_>, one: DriverPtr<u64>, two: DriverPtr<u64>) -> Flow<
 ///
 /// # Errors
 /// As [`copy`].
-pub fn zw_allocate(cx: &mut Cx<'_>, to: DriverPtr<u64>) -> Flow<NtStatus> {
+pub(crate) fn zw_allocate(cx: &mut Cx<'_>, to: DriverPtr<u64>) -> Flow<NtStatus> {
     let luid = cx.with(|k| {
         k.ex.luids += 1;
         FIRST + k.ex.luids

@@ -62,7 +62,7 @@ pub(crate) fn looked_at(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn copy(cx: &mut Cx<'_>, to: u64, from: u64, bytes: u64) -> Flow<u64> {
+pub(crate) fn copy(cx: &mut Cx<'_>, to: u64, from: u64, bytes: u64) -> Flow<u64> {
     // The direction matters only if the destination begins inside the source.
     let backwards = to.wrapping_sub(from) < bytes;
     let engine = cx.engine();
@@ -87,7 +87,7 @@ pub fn copy(cx: &mut Cx<'_>, to: u64, from: u64, bytes: u64) -> Flow<u64> {
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn set(cx: &mut Cx<'_>, to: u64, byte: u8, bytes: u64) -> Flow<u64> {
+pub(crate) fn set(cx: &mut Cx<'_>, to: u64, byte: u8, bytes: u64) -> Flow<u64> {
     let mut start = 0;
     while start < bytes {
         let piece = PIECE.min(bytes - start);
@@ -103,7 +103,7 @@ pub fn set(cx: &mut Cx<'_>, to: u64, byte: u8, bytes: u64) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`set`].
-pub fn fill(cx: &mut Cx<'_>, to: u64, bytes: u64, byte: u8) -> Flow<()> {
+pub(crate) fn fill(cx: &mut Cx<'_>, to: u64, bytes: u64, byte: u8) -> Flow<()> {
     set(cx, to, byte, bytes).map(|_| ())
 }
 
@@ -111,7 +111,7 @@ pub fn fill(cx: &mut Cx<'_>, to: u64, bytes: u64, byte: u8) -> Flow<()> {
 ///
 /// # Errors
 /// As [`set`].
-pub fn zero(cx: &mut Cx<'_>, to: u64, bytes: u64) -> Flow<()> {
+pub(crate) fn zero(cx: &mut Cx<'_>, to: u64, bytes: u64) -> Flow<()> {
     fill(cx, to, bytes, 0)
 }
 
@@ -119,7 +119,7 @@ pub fn zero(cx: &mut Cx<'_>, to: u64, bytes: u64) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict on a bad pointer; bytes behind the first difference are not read.
-pub fn compare(cx: &mut Cx<'_>, one: u64, two: u64, bytes: u64) -> Flow<u64> {
+pub(crate) fn compare(cx: &mut Cx<'_>, one: u64, two: u64, bytes: u64) -> Flow<u64> {
     let mut start = 0;
     while start < bytes {
         let (at, other) = (one.wrapping_add(start), two.wrapping_add(start));
@@ -142,7 +142,7 @@ pub fn compare(cx: &mut Cx<'_>, one: u64, two: u64, bytes: u64) -> Flow<u64> {
 ///
 /// # Errors
 /// As [`compare`].
-pub fn order(cx: &mut Cx<'_>, one: u64, two: u64, bytes: u64) -> Flow<i32> {
+pub(crate) fn order(cx: &mut Cx<'_>, one: u64, two: u64, bytes: u64) -> Flow<i32> {
     let equal = compare(cx, one, two, bytes)?;
     if equal == bytes {
         return Ok(0);
@@ -155,7 +155,7 @@ pub fn order(cx: &mut Cx<'_>, one: u64, two: u64, bytes: u64) -> Flow<i32> {
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn find(cx: &mut Cx<'_>, at: u64, byte: i32, bytes: u64) -> Flow<u64> {
+pub(crate) fn find(cx: &mut Cx<'_>, at: u64, byte: i32, bytes: u64) -> Flow<u64> {
     let [wanted, ..] = byte.to_le_bytes();
     let mut start = 0;
     while start < bytes {

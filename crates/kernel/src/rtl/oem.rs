@@ -45,7 +45,7 @@ pub(super) fn from_unit(unit: u16) -> u8 {
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn to_unicode_n(
+pub(crate) fn to_unicode_n(
     cx: &mut Cx<'_>,
     to: u64,
     room: u32,
@@ -60,7 +60,7 @@ pub fn to_unicode_n(
 ///
 /// # Errors
 /// As [`to_unicode_n`].
-pub fn from_unicode_n(
+pub(crate) fn from_unicode_n(
     cx: &mut Cx<'_>,
     to: u64,
     room: u32,
@@ -75,7 +75,7 @@ pub fn from_unicode_n(
 ///
 /// # Errors
 /// As [`to_unicode_n`].
-pub fn from_unicode_n_upcased(
+pub(crate) fn from_unicode_n_upcased(
     cx: &mut Cx<'_>,
     to: u64,
     room: u32,
@@ -96,7 +96,7 @@ const fn status(all: bool) -> NtStatus {
 ///
 /// # Errors
 /// As [`to_unicode_n`].
-pub fn to_unicode(
+pub(crate) fn to_unicode(
     cx: &mut Cx<'_>,
     to: DriverPtr<UNICODE_STRING>,
     from: DriverPtr<STRING>,
@@ -109,7 +109,7 @@ pub fn to_unicode(
 ///
 /// # Errors
 /// As [`to_unicode_n`].
-pub fn to_counted_unicode(
+pub(crate) fn to_counted_unicode(
     cx: &mut Cx<'_>,
     to: DriverPtr<UNICODE_STRING>,
     from: DriverPtr<STRING>,
@@ -133,7 +133,7 @@ fn from_oem(
 ///
 /// # Errors
 /// As [`to_unicode_n`].
-pub fn from_unicode(
+pub(crate) fn from_unicode(
     cx: &mut Cx<'_>,
     to: DriverPtr<UNICODE_STRING>,
     from: DriverPtr<UNICODE_STRING>,
@@ -146,7 +146,7 @@ pub fn from_unicode(
 ///
 /// # Errors
 /// As [`to_unicode_n`].
-pub fn from_unicode_upcased(
+pub(crate) fn from_unicode_upcased(
     cx: &mut Cx<'_>,
     to: DriverPtr<UNICODE_STRING>,
     from: DriverPtr<UNICODE_STRING>,
@@ -159,7 +159,7 @@ pub fn from_unicode_upcased(
 ///
 /// # Errors
 /// As [`to_unicode_n`].
-pub fn from_unicode_counted(
+pub(crate) fn from_unicode_counted(
     cx: &mut Cx<'_>,
     to: DriverPtr<UNICODE_STRING>,
     from: DriverPtr<UNICODE_STRING>,
@@ -172,7 +172,7 @@ pub fn from_unicode_counted(
 ///
 /// # Errors
 /// As [`to_unicode_n`].
-pub fn from_unicode_upcased_counted(
+pub(crate) fn from_unicode_upcased_counted(
     cx: &mut Cx<'_>,
     to: DriverPtr<UNICODE_STRING>,
     from: DriverPtr<UNICODE_STRING>,

@@ -54,7 +54,7 @@ fn shift_of(kind: u8, flags: u16) -> u32 {
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn encode_assigned(
+pub(crate) fn encode_assigned(
     cx: &mut Cx<'_>,
     to: DriverPtr<CM_PARTIAL_RESOURCE_DESCRIPTOR>,
     kind: u8,
@@ -77,7 +77,7 @@ pub fn encode_assigned(
 ///
 /// # Errors
 /// As [`encode_assigned`].
-pub fn decode_assigned(
+pub(crate) fn decode_assigned(
     cx: &mut Cx<'_>,
     from: DriverPtr<CM_PARTIAL_RESOURCE_DESCRIPTOR>,
     start: DriverPtr<u64>,
@@ -97,7 +97,7 @@ pub fn decode_assigned(
 /// # Errors
 /// As [`encode_assigned`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn encode_required(
+pub(crate) fn encode_required(
     cx: &mut Cx<'_>,
     to: DriverPtr<IO_RESOURCE_DESCRIPTOR>,
     kind: u8,
@@ -126,7 +126,7 @@ pub fn encode_required(
 ///
 /// # Errors
 /// As [`encode_assigned`].
-pub fn decode_required(
+pub(crate) fn decode_required(
     cx: &mut Cx<'_>,
     from: DriverPtr<IO_RESOURCE_DESCRIPTOR>,
     alignment: DriverPtr<u64>,

@@ -16,7 +16,7 @@ const PIECE: u64 = 0x1000;
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn compare(cx: &mut Cx<'_>, at: u64, length: u64, pattern: u32) -> Flow<u64> {
+pub(crate) fn compare(cx: &mut Cx<'_>, at: u64, length: u64, pattern: u32) -> Flow<u64> {
     let whole = length & !3;
     let mut done = 0;
     while done < whole {
@@ -51,7 +51,7 @@ fn fill(cx: &mut Cx<'_>, to: u64, length: u64, pattern: &[u8]) -> Flow<()> {
 ///
 /// # Errors
 /// As [`compare`].
-pub fn fill_long(cx: &mut Cx<'_>, to: u64, length: u64, pattern: u32) -> Flow<()> {
+pub(crate) fn fill_long(cx: &mut Cx<'_>, to: u64, length: u64, pattern: u32) -> Flow<()> {
     fill(cx, to, length, &pattern.to_le_bytes())
 }
 
@@ -59,7 +59,7 @@ pub fn fill_long(cx: &mut Cx<'_>, to: u64, length: u64, pattern: u32) -> Flow<()
 ///
 /// # Errors
 /// As [`compare`].
-pub fn fill_long_long(cx: &mut Cx<'_>, to: u64, length: u64, pattern: u64) -> Flow<()> {
+pub(crate) fn fill_long_long(cx: &mut Cx<'_>, to: u64, length: u64, pattern: u64) -> Flow<()> {
     fill(cx, to, length, &pattern.to_le_bytes())
 }
 
@@ -67,7 +67,7 @@ pub fn fill_long_long(cx: &mut Cx<'_>, to: u64, length: u64, pattern: u64) -> Fl
 ///
 /// # Errors
 /// As [`compare`].
-pub fn fill_past_caches(cx: &mut Cx<'_>, to: u64, length: u64, byte: u8) -> Flow<()> {
+pub(crate) fn fill_past_caches(cx: &mut Cx<'_>, to: u64, length: u64, byte: u8) -> Flow<()> {
     memory::fill(cx, to, length, byte)
 }
 
@@ -75,7 +75,7 @@ pub fn fill_past_caches(cx: &mut Cx<'_>, to: u64, length: u64, byte: u8) -> Flow
 ///
 /// # Errors
 /// As [`compare`].
-pub fn is_zero(cx: &mut Cx<'_>, at: u64, length: u64) -> Flow<bool> {
+pub(crate) fn is_zero(cx: &mut Cx<'_>, at: u64, length: u64) -> Flow<bool> {
     let mut done = 0;
     while done < length {
         let piece = memory::reach(at.wrapping_add(done), 1, PIECE.min(length - done));

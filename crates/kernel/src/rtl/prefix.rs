@@ -125,7 +125,7 @@ fn is_prefix(prefix: &[u16], name: &[u16], folded: usize) -> bool {
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn initialize(cx: &mut Cx<'_>, table: DriverPtr<UNICODE_PREFIX_TABLE>) -> Flow<()> {
+pub(crate) fn initialize(cx: &mut Cx<'_>, table: DriverPtr<UNICODE_PREFIX_TABLE>) -> Flow<()> {
     cx.write(table, UNICODE_PREFIX_TABLE::zeroed())
 }
 
@@ -133,7 +133,7 @@ pub fn initialize(cx: &mut Cx<'_>, table: DriverPtr<UNICODE_PREFIX_TABLE>) -> Fl
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn insert(
+pub(crate) fn insert(
     cx: &mut Cx<'_>,
     table: DriverPtr<UNICODE_PREFIX_TABLE>,
     prefix: DriverPtr<UNICODE_STRING>,
@@ -146,7 +146,7 @@ pub fn insert(
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn find(
+pub(crate) fn find(
     cx: &mut Cx<'_>,
     table: DriverPtr<UNICODE_PREFIX_TABLE>,
     name: DriverPtr<UNICODE_STRING>,
@@ -159,7 +159,7 @@ pub fn find(
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn remove(
+pub(crate) fn remove(
     cx: &mut Cx<'_>,
     table: DriverPtr<UNICODE_PREFIX_TABLE>,
     entry: DriverPtr<UNICODE_PREFIX_TABLE_ENTRY>,
@@ -175,7 +175,7 @@ pub fn remove(
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn next(cx: &mut Cx<'_>, table: DriverPtr<UNICODE_PREFIX_TABLE>, restart: bool) -> Flow<u64> {
+pub(crate) fn next(cx: &mut Cx<'_>, table: DriverPtr<UNICODE_PREFIX_TABLE>, restart: bool) -> Flow<u64> {
     let last = table + UNICODE_PREFIX_TABLE::LastNextEntry;
     let before = cx.read(last)?.address;
     let from = if restart || before == 0 { table.address } else { before };
@@ -188,7 +188,7 @@ pub fn next(cx: &mut Cx<'_>, table: DriverPtr<UNICODE_PREFIX_TABLE>, restart: bo
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn initialize_ansi(cx: &mut Cx<'_>, table: DriverPtr<PREFIX_TABLE>) -> Flow<()> {
+pub(crate) fn initialize_ansi(cx: &mut Cx<'_>, table: DriverPtr<PREFIX_TABLE>) -> Flow<()> {
     cx.write(table, PREFIX_TABLE::zeroed())
 }
 
@@ -196,7 +196,7 @@ pub fn initialize_ansi(cx: &mut Cx<'_>, table: DriverPtr<PREFIX_TABLE>) -> Flow<
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn insert_ansi(
+pub(crate) fn insert_ansi(
     cx: &mut Cx<'_>,
     table: DriverPtr<PREFIX_TABLE>,
     prefix: DriverPtr<STRING>,
@@ -209,7 +209,11 @@ pub fn insert_ansi(
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn find_ansi(cx: &mut Cx<'_>, table: DriverPtr<PREFIX_TABLE>, name: DriverPtr<STRING>) -> Flow<u64> {
+pub(crate) fn find_ansi(
+    cx: &mut Cx<'_>,
+    table: DriverPtr<PREFIX_TABLE>,
+    name: DriverPtr<STRING>,
+) -> Flow<u64> {
     ANSI.find(cx, table.address, name.address, usize::MAX)
 }
 
@@ -217,7 +221,7 @@ pub fn find_ansi(cx: &mut Cx<'_>, table: DriverPtr<PREFIX_TABLE>, name: DriverPt
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn remove_ansi(
+pub(crate) fn remove_ansi(
     cx: &mut Cx<'_>,
     table: DriverPtr<PREFIX_TABLE>,
     entry: DriverPtr<PREFIX_TABLE_ENTRY>,

@@ -139,7 +139,7 @@ fn rest(args: &Args, named: u64) -> VaList {
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn sprintf<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
+pub(crate) fn sprintf<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
     let [to, format, ..] = args.registers;
     let list = rest(args, 2);
     print::<W>(cx, to, Rule::Whole, format, list)
@@ -149,7 +149,7 @@ pub fn sprintf<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
 ///
 /// # Errors
 /// As [`sprintf`].
-pub fn snprintf<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
+pub(crate) fn snprintf<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
     let [to, count, format, _] = args.registers;
     let list = rest(args, 3);
     print::<W>(cx, to, Rule::Count(count), format, list)
@@ -159,7 +159,7 @@ pub fn snprintf<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
 ///
 /// # Errors
 /// As [`sprintf`].
-pub fn sprintf_s<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
+pub(crate) fn sprintf_s<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
     let [to, room, format, _] = args.registers;
     let list = rest(args, 3);
     print::<W>(cx, to, Rule::Safe(room), format, list)
@@ -169,7 +169,7 @@ pub fn sprintf_s<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
 ///
 /// # Errors
 /// As [`sprintf`].
-pub fn snprintf_s<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
+pub(crate) fn snprintf_s<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
     let [to, room, count, format] = args.registers;
     let list = rest(args, 4);
     print::<W>(cx, to, Rule::SafeCount(room, count), format, list)
@@ -179,7 +179,7 @@ pub fn snprintf_s<const W: u64>(cx: &mut Cx<'_>, args: &Args) -> Flow<i32> {
 ///
 /// # Errors
 /// As [`sprintf`].
-pub fn vsprintf<const W: u64>(cx: &mut Cx<'_>, to: u64, format: u64, list: u64) -> Flow<i32> {
+pub(crate) fn vsprintf<const W: u64>(cx: &mut Cx<'_>, to: u64, format: u64, list: u64) -> Flow<i32> {
     let list = VaList::new(list);
     print::<W>(cx, to, Rule::Whole, format, list)
 }
@@ -188,7 +188,13 @@ pub fn vsprintf<const W: u64>(cx: &mut Cx<'_>, to: u64, format: u64, list: u64) 
 ///
 /// # Errors
 /// As [`sprintf`].
-pub fn vsnprintf<const W: u64>(cx: &mut Cx<'_>, to: u64, count: u64, format: u64, list: u64) -> Flow<i32> {
+pub(crate) fn vsnprintf<const W: u64>(
+    cx: &mut Cx<'_>,
+    to: u64,
+    count: u64,
+    format: u64,
+    list: u64,
+) -> Flow<i32> {
     let list = VaList::new(list);
     print::<W>(cx, to, Rule::Count(count), format, list)
 }
@@ -197,7 +203,13 @@ pub fn vsnprintf<const W: u64>(cx: &mut Cx<'_>, to: u64, count: u64, format: u64
 ///
 /// # Errors
 /// As [`sprintf`].
-pub fn vsprintf_s<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, format: u64, list: u64) -> Flow<i32> {
+pub(crate) fn vsprintf_s<const W: u64>(
+    cx: &mut Cx<'_>,
+    to: u64,
+    room: u64,
+    format: u64,
+    list: u64,
+) -> Flow<i32> {
     let list = VaList::new(list);
     print::<W>(cx, to, Rule::Safe(room), format, list)
 }
@@ -206,7 +218,7 @@ pub fn vsprintf_s<const W: u64>(cx: &mut Cx<'_>, to: u64, room: u64, format: u64
 ///
 /// # Errors
 /// As [`sprintf`].
-pub fn vsnprintf_s<const W: u64>(
+pub(crate) fn vsnprintf_s<const W: u64>(
     cx: &mut Cx<'_>,
     to: u64,
     room: u64,

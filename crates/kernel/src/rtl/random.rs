@@ -11,7 +11,7 @@ use crate::cx::Cx;
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn random(cx: &mut Cx<'_>, seed: DriverPtr<u32>) -> Flow<u32> {
+pub(crate) fn random(cx: &mut Cx<'_>, seed: DriverPtr<u32>) -> Flow<u32> {
     const MODULUS: u64 = 0x7FFF_FFFF;
     let next = (u64::from(cx.read(seed)?) * 48_271 + 11) % MODULUS;
     let next = u32::try_from(next).unwrap_or(0);

@@ -102,7 +102,7 @@ fn find(cx: &mut Cx<'_>, base: u64, ids: [u64; 3]) -> Flow<Result<u64, NtStatus>
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below, or on less than three levels.
-pub fn find_resource(
+pub(crate) fn find_resource(
     cx: &mut Cx<'_>,
     base: u64,
     path: DriverPtr<u64>,
@@ -127,7 +127,7 @@ pub fn find_resource(
 ///
 /// # Errors
 /// As [`find_resource`].
-pub fn access(
+pub(crate) fn access(
     cx: &mut Cx<'_>,
     base: u64,
     entry: DriverPtr<u32>,
@@ -149,7 +149,7 @@ pub fn access(
 ///
 /// # Errors
 /// As [`find_resource`].
-pub fn find_message(
+pub(crate) fn find_message(
     cx: &mut Cx<'_>,
     base: u64,
     table: u32,

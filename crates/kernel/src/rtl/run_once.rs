@@ -29,7 +29,7 @@ const INIT_FAILED: u32 = 4;
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn initialize(cx: &mut Cx<'_>, once: DriverPtr<u64>) -> Flow<()> {
+pub(crate) fn initialize(cx: &mut Cx<'_>, once: DriverPtr<u64>) -> Flow<()> {
     cx.write(once, 0)
 }
 
@@ -42,7 +42,12 @@ fn hand_out(cx: &mut Cx<'_>, value: u64, context: DriverPtr<u64>) -> Flow<()> {
 ///
 /// # Errors
 /// As [`initialize`].
-pub fn begin(cx: &mut Cx<'_>, once: DriverPtr<u64>, flags: u32, context: DriverPtr<u64>) -> Flow<NtStatus> {
+pub(crate) fn begin(
+    cx: &mut Cx<'_>,
+    once: DriverPtr<u64>,
+    flags: u32,
+    context: DriverPtr<u64>,
+) -> Flow<NtStatus> {
     loop {
         let value = cx.read(once)?;
         match (value & PHASE, flags) {
@@ -78,7 +83,7 @@ pub fn begin(cx: &mut Cx<'_>, once: DriverPtr<u64>, flags: u32, context: DriverP
 ///
 /// # Errors
 /// A verdict on a context whose two lowest bits are not free.
-pub fn complete(cx: &mut Cx<'_>, once: DriverPtr<u64>, flags: u32, context: u64) -> Flow<NtStatus> {
+pub(crate) fn complete(cx: &mut Cx<'_>, once: DriverPtr<u64>, flags: u32, context: u64) -> Flow<NtStatus> {
     if context & PHASE != 0 {
         let message = format!(
             "RtlRunOnceComplete was called with context {context:#x}, whose two lowest bits are not 0"
@@ -104,7 +109,7 @@ pub fn complete(cx: &mut Cx<'_>, once: DriverPtr<u64>, flags: u32, context: u64)
 ///
 /// # Errors
 /// As [`complete`]; whatever the routine comes to.
-pub fn execute(
+pub(crate) fn execute(
     cx: &mut Cx<'_>,
     once: DriverPtr<u64>,
     routine: DriverPtr<Code>,

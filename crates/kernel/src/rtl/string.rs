@@ -21,7 +21,7 @@ const LONGEST: u64 = 0xFFFE;
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn read(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>) -> Flow<Vec<u16>> {
+pub(crate) fn read(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>) -> Flow<Vec<u16>> {
     let length = cx.read(string + UNICODE_STRING::Length)?;
     let buffer = cx.read(string + UNICODE_STRING::Buffer)?;
     let bytes = cx.read_bytes(buffer.address, (length & !1).into())?;
@@ -32,7 +32,7 @@ pub fn read(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>) -> Flow<Vec<u16>
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn read_ansi(cx: &mut Cx<'_>, string: DriverPtr<STRING>) -> Flow<Vec<u8>> {
+pub(crate) fn read_ansi(cx: &mut Cx<'_>, string: DriverPtr<STRING>) -> Flow<Vec<u8>> {
     let length = cx.read(string + STRING::Length)?;
     let buffer = cx.read(string + STRING::Buffer)?;
     cx.read_bytes(buffer.address, length.into())
@@ -59,7 +59,7 @@ fn short(value: u64) -> u16 {
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn init_unicode(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>, source: u64) -> Flow<()> {
+pub(crate) fn init_unicode(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>, source: u64) -> Flow<()> {
     if source == 0 {
         return set(cx, string, 0, 0, 0);
     }
@@ -71,7 +71,11 @@ pub fn init_unicode(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>, source: 
 ///
 /// # Errors
 /// As [`init_unicode`].
-pub fn init_unicode_ex(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>, source: u64) -> Flow<NtStatus> {
+pub(crate) fn init_unicode_ex(
+    cx: &mut Cx<'_>,
+    string: DriverPtr<UNICODE_STRING>,
+    source: u64,
+) -> Flow<NtStatus> {
     let length = if source == 0 { 0 } else { 2 * crt::length::<2>(cx, source)? };
     if length > LONGEST - 2 {
         return Ok(NtStatus::NAME_TOO_LONG);
@@ -84,7 +88,7 @@ pub fn init_unicode_ex(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>, sourc
 ///
 /// # Errors
 /// As [`init_unicode`].
-pub fn init_ansi(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>, source: u64) -> Flow<()> {
+pub(crate) fn init_ansi(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>, source: u64) -> Flow<()> {
     if source == 0 {
         return set(cx, string, 0, 0, 0);
     }
@@ -96,7 +100,11 @@ pub fn init_ansi(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>, source: u64
 ///
 /// # Errors
 /// As [`init_unicode`].
-pub fn init_ansi_ex(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>, source: u64) -> Flow<NtStatus> {
+pub(crate) fn init_ansi_ex(
+    cx: &mut Cx<'_>,
+    string: DriverPtr<UNICODE_STRING>,
+    source: u64,
+) -> Flow<NtStatus> {
     if source != 0 && crt::length::<1>(cx, source)? > LONGEST {
         return Ok(NtStatus::NAME_TOO_LONG);
     }
@@ -108,7 +116,7 @@ pub fn init_ansi_ex(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>, source: 
 ///
 /// # Errors
 /// As [`init_unicode`].
-pub fn copy_unicode(
+pub(crate) fn copy_unicode(
     cx: &mut Cx<'_>,
     to: DriverPtr<UNICODE_STRING>,
     from: DriverPtr<UNICODE_STRING>,
@@ -120,7 +128,7 @@ pub fn copy_unicode(
 ///
 /// # Errors
 /// As [`init_unicode`].
-pub fn copy_ansi(
+pub(crate) fn copy_ansi(
     cx: &mut Cx<'_>,
     to: DriverPtr<UNICODE_STRING>,
     from: DriverPtr<UNICODE_STRING>,
@@ -132,7 +140,7 @@ pub fn copy_ansi(
 ///
 /// # Errors
 /// As [`init_unicode`].
-pub fn upper(cx: &mut Cx<'_>, to: DriverPtr<UNICODE_STRING>, from: DriverPtr<STRING>) -> Flow<()> {
+pub(crate) fn upper(cx: &mut Cx<'_>, to: DriverPtr<UNICODE_STRING>, from: DriverPtr<STRING>) -> Flow<()> {
     let mut bytes = read_ansi(cx, from)?;
     bytes.truncate(cx.read(to + UNICODE_STRING::MaximumLength)?.into());
     let upper: Vec<u8> = bytes.iter().map(|&byte| text::upcase_ansi(byte)).collect();
@@ -145,7 +153,7 @@ pub fn upper(cx: &mut Cx<'_>, to: DriverPtr<UNICODE_STRING>, from: DriverPtr<STR
 ///
 /// # Errors
 /// None.
-pub fn upper_character(_cx: &mut Cx<'_>, byte: u8) -> Flow<u8> {
+pub(crate) fn upper_character(_cx: &mut Cx<'_>, byte: u8) -> Flow<u8> {
     Ok(text::upcase_ansi(byte))
 }
 
@@ -173,7 +181,7 @@ fn copy<const W: u64>(
 ///
 /// # Errors
 /// As [`init_unicode`].
-pub fn append_unicode(cx: &mut Cx<'_>, to: DriverPtr<UNICODE_STRING>, source: u64) -> Flow<NtStatus> {
+pub(crate) fn append_unicode(cx: &mut Cx<'_>, to: DriverPtr<UNICODE_STRING>, source: u64) -> Flow<NtStatus> {
     if source == 0 {
         return Ok(NtStatus::SUCCESS);
     }
@@ -185,7 +193,7 @@ pub fn append_unicode(cx: &mut Cx<'_>, to: DriverPtr<UNICODE_STRING>, source: u6
 ///
 /// # Errors
 /// As [`init_unicode`].
-pub fn append_string(
+pub(crate) fn append_string(
     cx: &mut Cx<'_>,
     to: DriverPtr<UNICODE_STRING>,
     from: DriverPtr<UNICODE_STRING>,
@@ -198,7 +206,7 @@ pub fn append_string(
 ///
 /// # Errors
 /// As [`init_unicode`].
-pub fn append_ansi(cx: &mut Cx<'_>, to: DriverPtr<STRING>, from: DriverPtr<STRING>) -> Flow<NtStatus> {
+pub(crate) fn append_ansi(cx: &mut Cx<'_>, to: DriverPtr<STRING>, from: DriverPtr<STRING>) -> Flow<NtStatus> {
     let bytes = read_ansi(cx, from)?;
     let length: u64 = cx.read(to + STRING::Length)?.into();
     let room: u64 = cx.read(to + STRING::MaximumLength)?.into();
@@ -233,7 +241,7 @@ fn append(cx: &mut Cx<'_>, to: DriverPtr<UNICODE_STRING>, units: &[u16]) -> Flow
 ///
 /// # Errors
 /// As [`init_unicode`].
-pub fn compare_unicode(
+pub(crate) fn compare_unicode(
     cx: &mut Cx<'_>,
     one: DriverPtr<UNICODE_STRING>,
     two: DriverPtr<UNICODE_STRING>,
@@ -247,7 +255,7 @@ pub fn compare_unicode(
 ///
 /// # Errors
 /// As [`init_unicode`].
-pub fn equal_unicode(
+pub(crate) fn equal_unicode(
     cx: &mut Cx<'_>,
     one: DriverPtr<UNICODE_STRING>,
     two: DriverPtr<UNICODE_STRING>,
@@ -260,7 +268,7 @@ pub fn equal_unicode(
 ///
 /// # Errors
 /// As [`init_unicode`].
-pub fn prefix_unicode(
+pub(crate) fn prefix_unicode(
     cx: &mut Cx<'_>,
     one: DriverPtr<UNICODE_STRING>,
     two: DriverPtr<UNICODE_STRING>,
@@ -274,7 +282,7 @@ pub fn prefix_unicode(
 ///
 /// # Errors
 /// As [`init_unicode`].
-pub fn compare_ansi(
+pub(crate) fn compare_ansi(
     cx: &mut Cx<'_>,
     one: DriverPtr<STRING>,
     two: DriverPtr<STRING>,
@@ -288,7 +296,7 @@ pub fn compare_ansi(
 ///
 /// # Errors
 /// As [`init_unicode`].
-pub fn equal_ansi(
+pub(crate) fn equal_ansi(
     cx: &mut Cx<'_>,
     one: DriverPtr<STRING>,
     two: DriverPtr<STRING>,
@@ -301,7 +309,7 @@ pub fn equal_ansi(
 ///
 /// # Errors
 /// None.
-pub fn upcase_character(_cx: &mut Cx<'_>, unit: u16) -> Flow<u16> {
+pub(crate) fn upcase_character(_cx: &mut Cx<'_>, unit: u16) -> Flow<u16> {
     Ok(text::upcase(unit))
 }
 
@@ -309,7 +317,7 @@ pub fn upcase_character(_cx: &mut Cx<'_>, unit: u16) -> Flow<u16> {
 ///
 /// # Errors
 /// None.
-pub fn downcase_character(_cx: &mut Cx<'_>, unit: u16) -> Flow<u16> {
+pub(crate) fn downcase_character(_cx: &mut Cx<'_>, unit: u16) -> Flow<u16> {
     Ok(text::downcase(unit))
 }
 
@@ -317,7 +325,7 @@ pub fn downcase_character(_cx: &mut Cx<'_>, unit: u16) -> Flow<u16> {
 ///
 /// # Errors
 /// A verdict if the buffer is no block of pool.
-pub fn free(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>) -> Flow<()> {
+pub(crate) fn free(cx: &mut Cx<'_>, string: DriverPtr<UNICODE_STRING>) -> Flow<()> {
     let buffer = cx.read(string + UNICODE_STRING::Buffer)?;
     if buffer.is_null() {
         return Ok(());

@@ -39,7 +39,7 @@ fn days(year: i64, month: i64, day: i64) -> i64 {
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn to_fields(cx: &mut Cx<'_>, time: DriverPtr<i64>, fields: DriverPtr<TIME_FIELDS>) -> Flow<()> {
+pub(crate) fn to_fields(cx: &mut Cx<'_>, time: DriverPtr<i64>, fields: DriverPtr<TIME_FIELDS>) -> Flow<()> {
     let ms = cx.read(time)?.div_euclid(MILLISECOND);
     let (whole, rest) = (ms.div_euclid(DAY_MS), ms.rem_euclid(DAY_MS));
     let (year, month, day) = date(whole);
@@ -63,7 +63,11 @@ pub fn to_fields(cx: &mut Cx<'_>, time: DriverPtr<i64>, fields: DriverPtr<TIME_F
 ///
 /// # Errors
 /// As [`to_fields`].
-pub fn from_fields(cx: &mut Cx<'_>, fields: DriverPtr<TIME_FIELDS>, time: DriverPtr<i64>) -> Flow<bool> {
+pub(crate) fn from_fields(
+    cx: &mut Cx<'_>,
+    fields: DriverPtr<TIME_FIELDS>,
+    time: DriverPtr<i64>,
+) -> Flow<bool> {
     let mut values = [0_i64; 7];
     for (index, value) in (0..).zip(&mut values) {
         *value = cx.read(fields.cast::<i16>().index(index))?.into();
@@ -83,7 +87,7 @@ pub fn from_fields(cx: &mut Cx<'_>, fields: DriverPtr<TIME_FIELDS>, time: Driver
 ///
 /// # Errors
 /// As [`to_fields`].
-pub fn same_zone(cx: &mut Cx<'_>, from: DriverPtr<i64>, to: DriverPtr<i64>) -> Flow<()> {
+pub(crate) fn same_zone(cx: &mut Cx<'_>, from: DriverPtr<i64>, to: DriverPtr<i64>) -> Flow<()> {
     let time = cx.read(from)?;
     cx.write(to, time)
 }
@@ -92,7 +96,7 @@ pub fn same_zone(cx: &mut Cx<'_>, from: DriverPtr<i64>, to: DriverPtr<i64>) -> F
 ///
 /// # Errors
 /// As [`to_fields`].
-pub fn from_1970(cx: &mut Cx<'_>, seconds: u32, time: DriverPtr<i64>) -> Flow<()> {
+pub(crate) fn from_1970(cx: &mut Cx<'_>, seconds: u32, time: DriverPtr<i64>) -> Flow<()> {
     from_seconds(cx, EPOCH_DAYS, seconds, time)
 }
 
@@ -100,7 +104,7 @@ pub fn from_1970(cx: &mut Cx<'_>, seconds: u32, time: DriverPtr<i64>) -> Flow<()
 ///
 /// # Errors
 /// As [`to_fields`].
-pub fn from_1980(cx: &mut Cx<'_>, seconds: u32, time: DriverPtr<i64>) -> Flow<()> {
+pub(crate) fn from_1980(cx: &mut Cx<'_>, seconds: u32, time: DriverPtr<i64>) -> Flow<()> {
     from_seconds(cx, days(1980, 1, 1), seconds, time)
 }
 
@@ -113,7 +117,7 @@ fn from_seconds(cx: &mut Cx<'_>, since: i64, seconds: u32, time: DriverPtr<i64>)
 ///
 /// # Errors
 /// As [`to_fields`].
-pub fn to_1970(cx: &mut Cx<'_>, time: DriverPtr<i64>, seconds: DriverPtr<u32>) -> Flow<bool> {
+pub(crate) fn to_1970(cx: &mut Cx<'_>, time: DriverPtr<i64>, seconds: DriverPtr<u32>) -> Flow<bool> {
     to_seconds(cx, EPOCH_DAYS, time, seconds)
 }
 
@@ -121,7 +125,7 @@ pub fn to_1970(cx: &mut Cx<'_>, time: DriverPtr<i64>, seconds: DriverPtr<u32>) -
 ///
 /// # Errors
 /// As [`to_fields`].
-pub fn to_1980(cx: &mut Cx<'_>, time: DriverPtr<i64>, seconds: DriverPtr<u32>) -> Flow<bool> {
+pub(crate) fn to_1980(cx: &mut Cx<'_>, time: DriverPtr<i64>, seconds: DriverPtr<u32>) -> Flow<bool> {
     to_seconds(cx, days(1980, 1, 1), time, seconds)
 }
 

@@ -203,7 +203,7 @@ fn root(cx: &mut Cx<'_>, mut node: Node) -> Flow<Node> {
 ///
 /// # Errors
 /// A verdict on links that are no memory, here and below.
-pub fn splay(cx: &mut Cx<'_>, node: Node) -> Flow<Node> {
+pub(crate) fn splay(cx: &mut Cx<'_>, node: Node) -> Flow<Node> {
     splay_up(cx, node)?;
     Ok(node)
 }
@@ -212,7 +212,7 @@ pub fn splay(cx: &mut Cx<'_>, node: Node) -> Flow<Node> {
 ///
 /// # Errors
 /// As [`splay`].
-pub fn delete(cx: &mut Cx<'_>, node: Node) -> Flow<Node> {
+pub(crate) fn delete(cx: &mut Cx<'_>, node: Node) -> Flow<Node> {
     let removed = remove(cx, node)?;
     if let Some((above, _)) = removed.shallower {
         return splay(cx, above);
@@ -230,7 +230,7 @@ fn only_child(cx: &mut Cx<'_>, node: Node) -> Flow<Node> {
 ///
 /// # Errors
 /// As [`splay`].
-pub fn delete_without_splaying(cx: &mut Cx<'_>, node: Node, root_at: DriverPtr<Node>) -> Flow<()> {
+pub(crate) fn delete_without_splaying(cx: &mut Cx<'_>, node: Node, root_at: DriverPtr<Node>) -> Flow<()> {
     let removed = remove(cx, node)?;
     let left = match removed.shallower {
         Some((above, _)) => root(cx, above)?,
@@ -243,7 +243,7 @@ pub fn delete_without_splaying(cx: &mut Cx<'_>, node: Node, root_at: DriverPtr<N
 ///
 /// # Errors
 /// As [`splay`].
-pub fn subtree_successor(cx: &mut Cx<'_>, node: Node) -> Flow<Node> {
+pub(crate) fn subtree_successor(cx: &mut Cx<'_>, node: Node) -> Flow<Node> {
     within(cx, node, Side::Right).map(Option::unwrap_or_default)
 }
 
@@ -251,7 +251,7 @@ pub fn subtree_successor(cx: &mut Cx<'_>, node: Node) -> Flow<Node> {
 ///
 /// # Errors
 /// As [`splay`].
-pub fn subtree_predecessor(cx: &mut Cx<'_>, node: Node) -> Flow<Node> {
+pub(crate) fn subtree_predecessor(cx: &mut Cx<'_>, node: Node) -> Flow<Node> {
     within(cx, node, Side::Left).map(Option::unwrap_or_default)
 }
 
@@ -259,7 +259,7 @@ pub fn subtree_predecessor(cx: &mut Cx<'_>, node: Node) -> Flow<Node> {
 ///
 /// # Errors
 /// As [`splay`].
-pub fn real_successor(cx: &mut Cx<'_>, node: Node) -> Flow<Node> {
+pub(crate) fn real_successor(cx: &mut Cx<'_>, node: Node) -> Flow<Node> {
     neighbour(cx, node, Side::Right).map(Option::unwrap_or_default)
 }
 
@@ -267,6 +267,6 @@ pub fn real_successor(cx: &mut Cx<'_>, node: Node) -> Flow<Node> {
 ///
 /// # Errors
 /// As [`splay`].
-pub fn real_predecessor(cx: &mut Cx<'_>, node: Node) -> Flow<Node> {
+pub(crate) fn real_predecessor(cx: &mut Cx<'_>, node: Node) -> Flow<Node> {
     neighbour(cx, node, Side::Left).map(Option::unwrap_or_default)
 }

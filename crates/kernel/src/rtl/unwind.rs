@@ -32,7 +32,7 @@ pub(crate) struct Target {
 ///
 /// # Errors
 /// It does not return: where the driver goes on, or a verdict on a target that is not on the stack.
-pub fn unwind_ex(
+pub(crate) fn unwind_ex(
     cx: &mut Cx<'_>,
     frame: u64,
     ip: u64,
@@ -48,7 +48,7 @@ pub fn unwind_ex(
 ///
 /// # Errors
 /// As [`unwind_ex`].
-pub fn unwind_plain(
+pub(crate) fn unwind_plain(
     cx: &mut Cx<'_>,
     frame: u64,
     ip: u64,

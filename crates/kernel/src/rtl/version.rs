@@ -14,7 +14,7 @@ use crate::nt::WindowsVersion;
 
 /// A version as the routines tell it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Version {
+pub(crate) struct Version {
     /// 6 or 10.
     pub major: u32,
     /// Minor version.
@@ -28,7 +28,7 @@ pub struct Version {
 impl Version {
     /// The numbers of a version.
     #[must_use]
-    pub const fn of(windows: WindowsVersion) -> Self {
+    pub(crate) const fn of(windows: WindowsVersion) -> Self {
         match windows {
             WindowsVersion::Win7 => Self { major: 6, minor: 1, build: 7601, service_pack: 1 },
             WindowsVersion::Win81 => Self { major: 6, minor: 3, build: 9600, service_pack: 0 },
@@ -61,7 +61,7 @@ const SUITES: u16 = 0x100;
 ///
 /// # Errors
 /// None.
-pub fn verify_suite(_cx: &mut Cx<'_>, suite: u32) -> Flow<bool> {
+pub(crate) fn verify_suite(_cx: &mut Cx<'_>, suite: u32) -> Flow<bool> {
     Ok(u32::from(SUITES).checked_shr(suite).is_some_and(|suites| suites & 1 != 0))
 }
 
@@ -81,7 +81,7 @@ pub(crate) fn service_pack_text(version: Version) -> Vec<u16> {
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn get_version(cx: &mut Cx<'_>, info: DriverPtr<OSVERSIONINFOEXW>) -> Flow<NtStatus> {
+pub(crate) fn get_version(cx: &mut Cx<'_>, info: DriverPtr<OSVERSIONINFOEXW>) -> Flow<NtStatus> {
     let version = now(cx);
     cx.write(info + OSVERSIONINFOEXW::dwMajorVersion, version.major)?;
     cx.write(info + OSVERSIONINFOEXW::dwMinorVersion, version.minor)?;
@@ -105,7 +105,7 @@ pub fn get_version(cx: &mut Cx<'_>, info: DriverPtr<OSVERSIONINFOEXW>) -> Flow<N
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn ps_get_version(
+pub(crate) fn ps_get_version(
     cx: &mut Cx<'_>,
     major: DriverPtr<u32>,
     minor: DriverPtr<u32>,
@@ -129,7 +129,7 @@ pub fn ps_get_version(
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn verify_version_info(
+pub(crate) fn verify_version_info(
     cx: &mut Cx<'_>,
     info: DriverPtr<OSVERSIONINFOEXW>,
     types: u32,
@@ -199,7 +199,7 @@ fn holds(condition: u64, order: Ordering) -> bool {
 ///
 /// # Errors
 /// None.
-pub fn set_condition_mask(_cx: &mut Cx<'_>, mask: u64, types: u32, condition: u8) -> Flow<u64> {
+pub(crate) fn set_condition_mask(_cx: &mut Cx<'_>, mask: u64, types: u32, condition: u8) -> Flow<u64> {
     let kinds = (0..8).filter(|bit| types & 1 << bit != 0);
     Ok(kinds.fold(mask, |mask, bit| mask | u64::from(condition & 7) << (3 * bit) | 1 << 63))
 }

@@ -127,7 +127,7 @@ fn of_list(
 /// # Errors
 /// A verdict on a bad pointer, or if the context holds no token.
 #[allow(clippy::too_many_arguments, reason = "the export's own")]
-pub fn access_check(
+pub(crate) fn access_check(
     cx: &mut Cx<'_>,
     at: At,
     subject: Subject,
@@ -231,7 +231,7 @@ fn read_set(cx: &mut Cx<'_>, set: DriverPtr<PRIVILEGE_SET>) -> Flow<Vec<u32>> {
 ///
 /// # Errors
 /// As freeing it.
-pub fn free_privileges(cx: &mut Cx<'_>, privileges: DriverPtr<PRIVILEGE_SET>) -> Flow<()> {
+pub(crate) fn free_privileges(cx: &mut Cx<'_>, privileges: DriverPtr<PRIVILEGE_SET>) -> Flow<()> {
     pool::free(cx, privileges)
 }
 
@@ -239,7 +239,7 @@ pub fn free_privileges(cx: &mut Cx<'_>, privileges: DriverPtr<PRIVILEGE_SET>) ->
 ///
 /// # Errors
 /// A verdict on a bad pointer, or if there would be more.
-pub fn append_privileges(
+pub(crate) fn append_privileges(
     cx: &mut Cx<'_>,
     state: DriverPtr<abi::ACCESS_STATE>,
     privileges: DriverPtr<PRIVILEGE_SET>,
@@ -266,7 +266,7 @@ pub fn append_privileges(
 /// # Errors
 /// A verdict on a bad pointer.
 #[allow(clippy::too_many_arguments, reason = "the export's own")]
-pub fn open_audit_alarm(
+pub(crate) fn open_audit_alarm(
     cx: &mut Cx<'_>,
     _object_type: DriverPtr<UNICODE_STRING>,
     _object: DriverPtr<()>,
@@ -285,7 +285,7 @@ pub fn open_audit_alarm(
 ///
 /// # Errors
 /// None.
-pub fn single_privilege_check(cx: &mut Cx<'_>, privilege: u64, mode: u8) -> Flow<bool> {
+pub(crate) fn single_privilege_check(cx: &mut Cx<'_>, privilege: u64, mode: u8) -> Flow<bool> {
     let current = token::current(cx);
     let held =
         u32::try_from(privilege).is_ok_and(|privilege| current.is_ok_and(|current| current.has(privilege)));
@@ -296,7 +296,7 @@ pub fn single_privilege_check(cx: &mut Cx<'_>, privilege: u64, mode: u8) -> Flow
 ///
 /// # Errors
 /// A verdict on a bad pointer, or if the context holds no token.
-pub fn privilege_check(
+pub(crate) fn privilege_check(
     cx: &mut Cx<'_>,
     set: DriverPtr<PRIVILEGE_SET>,
     subject: Subject,

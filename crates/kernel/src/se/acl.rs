@@ -215,7 +215,7 @@ fn write(cx: &mut Cx<'_>, at: DriverPtr<ACL>, acl: &Acl, first: usize) -> Flow<(
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn create(cx: &mut Cx<'_>, acl: DriverPtr<ACL>, length: u32, revision: u32) -> Flow<NtStatus> {
+pub(crate) fn create(cx: &mut Cx<'_>, acl: DriverPtr<ACL>, length: u32, revision: u32) -> Flow<NtStatus> {
     if length < HEAD.into() {
         return Ok(NtStatus::BUFFER_TOO_SMALL);
     }
@@ -233,7 +233,7 @@ pub fn create(cx: &mut Cx<'_>, acl: DriverPtr<ACL>, length: u32, revision: u32) 
 ///
 /// # Errors
 /// As [`create`].
-pub fn add_access_allowed(
+pub(crate) fn add_access_allowed(
     cx: &mut Cx<'_>,
     acl: DriverPtr<ACL>,
     revision: u32,
@@ -247,7 +247,7 @@ pub fn add_access_allowed(
 ///
 /// # Errors
 /// As [`create`].
-pub fn add_access_allowed_ex(
+pub(crate) fn add_access_allowed_ex(
     cx: &mut Cx<'_>,
     at: DriverPtr<ACL>,
     revision: u32,
@@ -280,7 +280,7 @@ pub fn add_access_allowed_ex(
 ///
 /// # Errors
 /// As [`create`].
-pub fn add(
+pub(crate) fn add(
     cx: &mut Cx<'_>,
     at: DriverPtr<ACL>,
     revision: u32,
@@ -326,7 +326,7 @@ fn split(mut bytes: &[u8]) -> Option<Vec<Entry>> {
 ///
 /// # Errors
 /// As [`create`].
-pub fn get(cx: &mut Cx<'_>, at: DriverPtr<ACL>, index: u32, ace: DriverPtr<u64>) -> Flow<NtStatus> {
+pub(crate) fn get(cx: &mut Cx<'_>, at: DriverPtr<ACL>, index: u32, ace: DriverPtr<u64>) -> Flow<NtStatus> {
     match read(cx, at)? {
         Some(acl) if (index as usize) < acl.entries.len() => {
             cx.write(ace, at.address.wrapping_add(acl.offset(index as usize).into()))?;
@@ -340,7 +340,7 @@ pub fn get(cx: &mut Cx<'_>, at: DriverPtr<ACL>, index: u32, ace: DriverPtr<u64>)
 ///
 /// # Errors
 /// As [`create`].
-pub fn delete(cx: &mut Cx<'_>, at: DriverPtr<ACL>, index: u32) -> Flow<NtStatus> {
+pub(crate) fn delete(cx: &mut Cx<'_>, at: DriverPtr<ACL>, index: u32) -> Flow<NtStatus> {
     let index = index as usize;
     let Some(mut acl) = read(cx, at)?.filter(|acl| index < acl.entries.len()) else {
         return Ok(NtStatus::INVALID_PARAMETER);
@@ -372,7 +372,11 @@ pub(crate) fn mapped(mask: u32, mapping: &GENERIC_MAPPING) -> u32 {
 ///
 /// # Errors
 /// As [`create`].
-pub fn map_generic(cx: &mut Cx<'_>, mask: DriverPtr<u32>, mapping: DriverPtr<GENERIC_MAPPING>) -> Flow<()> {
+pub(crate) fn map_generic(
+    cx: &mut Cx<'_>,
+    mask: DriverPtr<u32>,
+    mapping: DriverPtr<GENERIC_MAPPING>,
+) -> Flow<()> {
     let (rights, mapping) = (cx.read(mask)?, cx.read(mapping)?);
     cx.write(mask, mapped(rights, &mapping))
 }

@@ -27,7 +27,7 @@ const RESTORE: u32 = 18;
 /// # Errors
 /// A verdict on a bad pointer, or if the context holds no token.
 #[allow(clippy::too_many_arguments, reason = "the export's own")]
-pub fn assign(
+pub(crate) fn assign(
     cx: &mut Cx<'_>,
     parent: At,
     explicit: At,
@@ -62,7 +62,7 @@ pub fn assign(
 /// # Errors
 /// As [`assign`].
 #[allow(clippy::too_many_arguments, reason = "the export's own")]
-pub fn assign_ex(
+pub(crate) fn assign_ex(
     cx: &mut Cx<'_>,
     parent: At,
     explicit: At,
@@ -81,7 +81,7 @@ pub fn assign_ex(
 ///
 /// # Errors
 /// A verdict on a bad pointer; as freeing.
-pub fn deassign(cx: &mut Cx<'_>, at: DriverPtr<At>) -> Flow<NtStatus> {
+pub(crate) fn deassign(cx: &mut Cx<'_>, at: DriverPtr<At>) -> Flow<NtStatus> {
     let descriptor = cx.read(at)?;
     if !descriptor.is_null() {
         pool::free(cx, descriptor)?;

@@ -51,7 +51,7 @@ pub(crate) fn give(
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn capture(
+pub(crate) fn capture(
     cx: &mut Cx<'_>,
     source: At,
     mode: u8,
@@ -73,7 +73,7 @@ pub fn capture(
 ///
 /// # Errors
 /// As freeing it.
-pub fn release(cx: &mut Cx<'_>, captured: At, mode: u8, kernels_too: bool) -> Flow<NtStatus> {
+pub(crate) fn release(cx: &mut Cx<'_>, captured: At, mode: u8, kernels_too: bool) -> Flow<NtStatus> {
     if !captured.is_null() && (Mode::from_argument(mode) == Mode::User || kernels_too) {
         pool::free(cx, captured)?;
     }
@@ -96,7 +96,7 @@ pub(crate) struct Log {
 ///
 /// # Errors
 /// As [`capture`].
-pub fn log(cx: &mut Cx<'_>, source: At, into: DriverPtr<At>, references: u32) -> Flow<NtStatus> {
+pub(crate) fn log(cx: &mut Cx<'_>, source: At, into: DriverPtr<At>, references: u32) -> Flow<NtStatus> {
     let descriptor = match descriptor::read(cx, source)? {
         Ok(descriptor) => descriptor,
         Err(status) => return Ok(status),
@@ -128,7 +128,7 @@ pub fn log(cx: &mut Cx<'_>, source: At, into: DriverPtr<At>, references: u32) ->
 ///
 /// # Errors
 /// A verdict if it was not logged.
-pub fn reference(cx: &mut Cx<'_>, at: At, count: u32) -> Flow<()> {
+pub(crate) fn reference(cx: &mut Cx<'_>, at: At, count: u32) -> Flow<()> {
     let found = cx.with(|k| {
         let shared = k.se.log.shared.get_mut(&at.address)?;
         shared.references = shared.references.checked_add(count)?;
@@ -144,7 +144,7 @@ pub fn reference(cx: &mut Cx<'_>, at: At, count: u32) -> Flow<()> {
 ///
 /// # Errors
 /// As [`reference()`].
-pub fn dereference(cx: &mut Cx<'_>, at: At, count: u32) -> Flow<()> {
+pub(crate) fn dereference(cx: &mut Cx<'_>, at: At, count: u32) -> Flow<()> {
     let left = cx.with(|k| {
         let shared = k.se.log.shared.get_mut(&at.address)?;
         shared.references = shared.references.checked_sub(count)?;

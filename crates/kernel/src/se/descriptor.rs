@@ -26,7 +26,7 @@ const _: () = assert!(
 );
 
 /// Where a descriptor of either form lies.
-pub type At = DriverPtr<SECURITY_DESCRIPTOR>;
+pub(crate) type At = DriverPtr<SECURITY_DESCRIPTOR>;
 
 /// A descriptor's control bits, and where its parts lie, whatever its form; null for what it does not have.
 #[derive(Clone, Copy, Debug)]
@@ -146,7 +146,7 @@ pub(crate) fn read(cx: &mut Cx<'_>, at: At) -> Flow<Result<Descriptor, NtStatus>
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn create(cx: &mut Cx<'_>, at: At, revision: u32) -> Flow<NtStatus> {
+pub(crate) fn create(cx: &mut Cx<'_>, at: At, revision: u32) -> Flow<NtStatus> {
     if revision != SECURITY_DESCRIPTOR_REVISION.into() {
         return Ok(NtStatus::UNKNOWN_REVISION);
     }
@@ -159,7 +159,7 @@ pub fn create(cx: &mut Cx<'_>, at: At, revision: u32) -> Flow<NtStatus> {
 ///
 /// # Errors
 /// As [`create`].
-pub fn valid(cx: &mut Cx<'_>, at: At) -> Flow<bool> {
+pub(crate) fn valid(cx: &mut Cx<'_>, at: At) -> Flow<bool> {
     Ok(!at.is_null() && read(cx, at)?.is_ok())
 }
 
@@ -167,7 +167,7 @@ pub fn valid(cx: &mut Cx<'_>, at: At) -> Flow<bool> {
 ///
 /// # Errors
 /// As [`create`].
-pub fn length(cx: &mut Cx<'_>, at: At) -> Flow<u32> {
+pub(crate) fn length(cx: &mut Cx<'_>, at: At) -> Flow<u32> {
     let Ok(parts) = parts(cx, at)? else { return Ok(0) };
     let mut bytes = parts.head();
     for sid in [parts.owner, parts.group] {
@@ -212,7 +212,7 @@ const fn with(control: u16, bit: u16, on: bool) -> u16 {
 ///
 /// # Errors
 /// As [`create`].
-pub fn set_owner(cx: &mut Cx<'_>, at: At, owner: DriverPtr<()>, defaulted: bool) -> Flow<NtStatus> {
+pub(crate) fn set_owner(cx: &mut Cx<'_>, at: At, owner: DriverPtr<()>, defaulted: bool) -> Flow<NtStatus> {
     let bits = |control| with(control, SE_OWNER_DEFAULTED, defaulted);
     set(cx, at, bits, Some((at + SECURITY_DESCRIPTOR::Owner, owner)))
 }
@@ -221,7 +221,7 @@ pub fn set_owner(cx: &mut Cx<'_>, at: At, owner: DriverPtr<()>, defaulted: bool)
 ///
 /// # Errors
 /// As [`create`].
-pub fn set_group(cx: &mut Cx<'_>, at: At, group: DriverPtr<()>, defaulted: bool) -> Flow<NtStatus> {
+pub(crate) fn set_group(cx: &mut Cx<'_>, at: At, group: DriverPtr<()>, defaulted: bool) -> Flow<NtStatus> {
     let bits = |control| with(control, SE_GROUP_DEFAULTED, defaulted);
     set(cx, at, bits, Some((at + SECURITY_DESCRIPTOR::Group, group)))
 }
@@ -230,7 +230,7 @@ pub fn set_group(cx: &mut Cx<'_>, at: At, group: DriverPtr<()>, defaulted: bool)
 ///
 /// # Errors
 /// As [`create`].
-pub fn set_dacl(
+pub(crate) fn set_dacl(
     cx: &mut Cx<'_>,
     at: At,
     present: bool,
@@ -245,7 +245,7 @@ pub fn set_dacl(
 ///
 /// # Errors
 /// As [`create`].
-pub fn set_sacl(
+pub(crate) fn set_sacl(
     cx: &mut Cx<'_>,
     at: At,
     present: bool,
@@ -265,7 +265,12 @@ const fn list_bits(control: u16, present_bit: u16, present: bool, default_bit: u
 ///
 /// # Errors
 /// As [`create`].
-pub fn owner(cx: &mut Cx<'_>, at: At, owner: DriverPtr<u64>, defaulted: DriverPtr<u8>) -> Flow<NtStatus> {
+pub(crate) fn owner(
+    cx: &mut Cx<'_>,
+    at: At,
+    owner: DriverPtr<u64>,
+    defaulted: DriverPtr<u8>,
+) -> Flow<NtStatus> {
     match parts(cx, at)? {
         Ok(parts) => {
             cx.write(owner, parts.owner.address)?;
@@ -280,7 +285,12 @@ pub fn owner(cx: &mut Cx<'_>, at: At, owner: DriverPtr<u64>, defaulted: DriverPt
 ///
 /// # Errors
 /// As [`create`].
-pub fn group(cx: &mut Cx<'_>, at: At, group: DriverPtr<u64>, defaulted: DriverPtr<u8>) -> Flow<NtStatus> {
+pub(crate) fn group(
+    cx: &mut Cx<'_>,
+    at: At,
+    group: DriverPtr<u64>,
+    defaulted: DriverPtr<u8>,
+) -> Flow<NtStatus> {
     match parts(cx, at)? {
         Ok(parts) => {
             cx.write(group, parts.group.address)?;
@@ -295,7 +305,7 @@ pub fn group(cx: &mut Cx<'_>, at: At, group: DriverPtr<u64>, defaulted: DriverPt
 ///
 /// # Errors
 /// As [`create`].
-pub fn dacl(
+pub(crate) fn dacl(
     cx: &mut Cx<'_>,
     at: At,
     present: DriverPtr<u8>,
@@ -318,7 +328,7 @@ pub fn dacl(
 ///
 /// # Errors
 /// As [`create`].
-pub fn sacl(
+pub(crate) fn sacl(
     cx: &mut Cx<'_>,
     at: At,
     present: DriverPtr<u8>,

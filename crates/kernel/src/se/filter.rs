@@ -71,7 +71,7 @@ fn privileges(cx: &mut Cx<'_>, list: DriverPtr<TOKEN_PRIVILEGES>) -> Flow<Option
 ///
 /// # Errors
 /// A verdict if it is no token, or on a bad pointer.
-pub fn filter(
+pub(crate) fn filter(
     cx: &mut Cx<'_>,
     existing: TokenPtr,
     flags: u32,
@@ -145,7 +145,7 @@ fn level(token: &Token, asked: Option<u32>, kind: u32) -> Result<Option<u32>, Nt
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn zw_duplicate(
+pub(crate) fn zw_duplicate(
     cx: &mut Cx<'_>,
     existing: u64,
     access: u32,

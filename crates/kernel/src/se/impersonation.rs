@@ -87,7 +87,7 @@ pub(crate) fn check_worker(cx: &mut Cx<'_>, routine: u64, parameter: u64, item: 
 ///
 /// # Errors
 /// A verdict if there is no such thread, or it is no token.
-pub fn impersonate(
+pub(crate) fn impersonate(
     cx: &mut Cx<'_>,
     thread: DriverPtr<KTHREAD>,
     token: TokenPtr,
@@ -111,7 +111,7 @@ pub fn impersonate(
 ///
 /// # Errors
 /// None.
-pub fn revert(cx: &mut Cx<'_>) -> Flow<()> {
+pub(crate) fn revert(cx: &mut Cx<'_>) -> Flow<()> {
     let thread = thread::current_object(cx);
     change(cx, thread.address, None)
 }
@@ -122,7 +122,7 @@ const TAKEN_BY: &str = "PsReferenceImpersonationToken";
 ///
 /// # Errors
 /// A verdict if there is no such thread, or on a bad pointer.
-pub fn reference(
+pub(crate) fn reference(
     cx: &mut Cx<'_>,
     thread: DriverPtr<KTHREAD>,
     copy_on_open: DriverPtr<u8>,
@@ -142,7 +142,7 @@ pub fn reference(
 ///
 /// # Errors
 /// A verdict if it is no token.
-pub fn dereference(cx: &mut Cx<'_>, token: TokenPtr) -> Flow<()> {
+pub(crate) fn dereference(cx: &mut Cx<'_>, token: TokenPtr) -> Flow<()> {
     if token.is_null() {
         return Ok(());
     }
@@ -154,7 +154,7 @@ pub fn dereference(cx: &mut Cx<'_>, token: TokenPtr) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if there is no such thread, or on a bad pointer.
-pub fn create_client(
+pub(crate) fn create_client(
     cx: &mut Cx<'_>,
     thread: DriverPtr<KTHREAD>,
     quality: DriverPtr<Quality>,
@@ -172,7 +172,7 @@ pub fn create_client(
 ///
 /// # Errors
 /// A verdict if the context holds no token, or on a bad pointer.
-pub fn create_client_from(
+pub(crate) fn create_client_from(
     cx: &mut Cx<'_>,
     subject: Subject,
     quality: DriverPtr<Quality>,
@@ -233,7 +233,7 @@ fn describe(
 ///
 /// # Errors
 /// As [`impersonate`]; a verdict on a bad pointer.
-pub fn impersonate_client(
+pub(crate) fn impersonate_client(
     cx: &mut Cx<'_>,
     client: DriverPtr<Client>,
     thread: DriverPtr<KTHREAD>,

@@ -1,23 +1,23 @@
 //! `Se*` and what stands on it: security identifiers, access control lists, security descriptors, tokens, and whether a subject may do what
 //! it wants.
 
-pub mod access;
-pub mod acl;
-pub mod assign;
-pub mod captured;
-pub mod descriptor;
-pub mod filter;
-pub mod impersonation;
-pub mod object;
-pub mod query;
-pub mod relative;
+pub(crate) mod access;
+pub(crate) mod acl;
+pub(crate) mod assign;
+pub(crate) mod captured;
+pub(crate) mod descriptor;
+pub(crate) mod filter;
+pub(crate) mod impersonation;
+pub(crate) mod object;
+pub(crate) mod query;
+pub(crate) mod relative;
 pub mod sddl;
-pub mod sid;
-pub mod subject;
+pub(crate) mod sid;
+pub(crate) mod subject;
 #[cfg(test)]
 mod tests;
 pub mod token;
-pub mod token_handle;
+pub(crate) mod token_handle;
 
 use std::collections::BTreeMap;
 

@@ -97,7 +97,7 @@ pub(crate) fn file_mapping() -> GENERIC_MAPPING {
 ///
 /// # Errors
 /// None.
-pub fn file_mapping_address(_: &mut Cx<'_>) -> Flow<DriverPtr<GENERIC_MAPPING>> {
+pub(crate) fn file_mapping_address(_: &mut Cx<'_>) -> Flow<DriverPtr<GENERIC_MAPPING>> {
     Ok(DriverPtr::new(data::file_mapping()))
 }
 
@@ -118,7 +118,7 @@ pub(crate) fn set_device(cx: &mut Cx<'_>, device: u64, information: u32, from: &
 ///
 /// # Errors
 /// A verdict on a bad pointer, or if there is no such object.
-pub fn get(
+pub(crate) fn get(
     cx: &mut Cx<'_>,
     object: DriverPtr<()>,
     into: DriverPtr<At>,
@@ -145,7 +145,7 @@ pub fn get(
 ///
 /// # Errors
 /// As freeing it.
-pub fn release(cx: &mut Cx<'_>, descriptor: At, allocated: bool) -> Flow<()> {
+pub(crate) fn release(cx: &mut Cx<'_>, descriptor: At, allocated: bool) -> Flow<()> {
     if allocated && !descriptor.is_null() { pool::free(cx, descriptor) } else { Ok(()) }
 }
 
@@ -181,7 +181,7 @@ fn device_of_handle(cx: &mut Cx<'_>, ddi: &str, handle: u64) -> Flow<Result<u64,
 ///
 /// # Errors
 /// A verdict on a bad pointer, or for what stands for no device.
-pub fn zw_set(cx: &mut Cx<'_>, handle: u64, information: u32, from: At) -> Flow<NtStatus> {
+pub(crate) fn zw_set(cx: &mut Cx<'_>, handle: u64, information: u32, from: At) -> Flow<NtStatus> {
     let device = match device_of_handle(cx, "ZwSetSecurityObject", handle)? {
         Ok(device) => device,
         Err(status) => return Ok(status),
@@ -199,7 +199,7 @@ pub fn zw_set(cx: &mut Cx<'_>, handle: u64, information: u32, from: At) -> Flow<
 ///
 /// # Errors
 /// As [`zw_set`].
-pub fn zw_query(
+pub(crate) fn zw_query(
     cx: &mut Cx<'_>,
     handle: u64,
     information: u32,
@@ -237,7 +237,7 @@ fn answer(
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn query_info(
+pub(crate) fn query_info(
     cx: &mut Cx<'_>,
     information: DriverPtr<u32>,
     to: u64,
@@ -259,7 +259,7 @@ pub fn query_info(
 ///
 /// # Errors
 /// As [`query_info`].
-pub fn set_info(
+pub(crate) fn set_info(
     cx: &mut Cx<'_>,
     _object: DriverPtr<()>,
     information: DriverPtr<u32>,
@@ -291,7 +291,7 @@ pub fn set_info(
 /// # Errors
 /// As [`query_info`].
 #[allow(clippy::too_many_arguments, reason = "the export's own")]
-pub fn set_info_ex(
+pub(crate) fn set_info_ex(
     cx: &mut Cx<'_>,
     object: DriverPtr<()>,
     information: DriverPtr<u32>,
@@ -308,6 +308,6 @@ pub fn set_info_ex(
 ///
 /// # Errors
 /// As [`query_info`].
-pub fn valid(cx: &mut Cx<'_>, length: u32, at: At) -> Flow<bool> {
+pub(crate) fn valid(cx: &mut Cx<'_>, length: u32, at: At) -> Flow<bool> {
     relative::valid(cx, at.cast(), length, 0)
 }

@@ -28,7 +28,7 @@ const LAST: u32 = 48;
 ///
 /// # Errors
 /// A verdict if it is no token, on a bad pointer, or on a class that is not here.
-pub fn information(cx: &mut Cx<'_>, at: TokenPtr, class: u32, into: DriverPtr<u64>) -> Flow<NtStatus> {
+pub(crate) fn information(cx: &mut Cx<'_>, at: TokenPtr, class: u32, into: DriverPtr<u64>) -> Flow<NtStatus> {
     let token = token::get(cx, "SeQueryInformationToken", at)?;
     match class {
         TokenSessionId => cx.write(into.cast::<u32>(), token.session)?,

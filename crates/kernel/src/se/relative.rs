@@ -54,7 +54,7 @@ impl Descriptor {
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn create(cx: &mut Cx<'_>, at: DriverPtr<Relative>, revision: u32) -> Flow<NtStatus> {
+pub(crate) fn create(cx: &mut Cx<'_>, at: DriverPtr<Relative>, revision: u32) -> Flow<NtStatus> {
     if revision != SECURITY_DESCRIPTOR_REVISION.into() {
         return Ok(NtStatus::UNKNOWN_REVISION);
     }
@@ -66,7 +66,7 @@ pub fn create(cx: &mut Cx<'_>, at: DriverPtr<Relative>, revision: u32) -> Flow<N
 ///
 /// # Errors
 /// As [`create`].
-pub fn from_absolute(cx: &mut Cx<'_>, absolute: At, to: u64, room: DriverPtr<u32>) -> Flow<NtStatus> {
+pub(crate) fn from_absolute(cx: &mut Cx<'_>, absolute: At, to: u64, room: DriverPtr<u32>) -> Flow<NtStatus> {
     let descriptor = match descriptor::read(cx, absolute)? {
         Ok(descriptor) if descriptor.control & SE_SELF_RELATIVE == 0 => descriptor,
         Ok(_) => return Ok(NtStatus::BAD_DESCRIPTOR_FORMAT),
@@ -91,7 +91,7 @@ pub(crate) fn needs(bytes: &[u8]) -> u32 {
 /// # Errors
 /// As [`create`].
 #[allow(clippy::too_many_arguments, reason = "the export's own")]
-pub fn to_absolute(
+pub(crate) fn to_absolute(
     cx: &mut Cx<'_>,
     relative: At,
     absolute: At,
@@ -144,7 +144,7 @@ pub fn to_absolute(
 ///
 /// # Errors
 /// As [`create`].
-pub fn valid(cx: &mut Cx<'_>, at: DriverPtr<Relative>, length: u32, required: u32) -> Flow<bool> {
+pub(crate) fn valid(cx: &mut Cx<'_>, at: DriverPtr<Relative>, length: u32, required: u32) -> Flow<bool> {
     if at.is_null() || length < RELATIVE {
         return Ok(false);
     }

@@ -94,7 +94,7 @@ pub(crate) fn read(cx: &mut Cx<'_>, at: DriverPtr<SID>) -> Flow<Option<Sid>> {
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn length(cx: &mut Cx<'_>, sid: DriverPtr<SID>) -> Flow<u32> {
+pub(crate) fn length(cx: &mut Cx<'_>, sid: DriverPtr<SID>) -> Flow<u32> {
     Ok(bytes_of(cx.read(sid + SID::SubAuthorityCount)?))
 }
 
@@ -102,7 +102,7 @@ pub fn length(cx: &mut Cx<'_>, sid: DriverPtr<SID>) -> Flow<u32> {
 ///
 /// # Errors
 /// None.
-pub fn length_required(_: &mut Cx<'_>, count: u32) -> Flow<u32> {
+pub(crate) fn length_required(_: &mut Cx<'_>, count: u32) -> Flow<u32> {
     Ok(count.wrapping_mul(4).wrapping_add(HEAD))
 }
 
@@ -110,7 +110,7 @@ pub fn length_required(_: &mut Cx<'_>, count: u32) -> Flow<u32> {
 ///
 /// # Errors
 /// As [`length`].
-pub fn initialize(
+pub(crate) fn initialize(
     cx: &mut Cx<'_>,
     sid: DriverPtr<SID>,
     authority: DriverPtr<SID_IDENTIFIER_AUTHORITY>,
@@ -130,7 +130,7 @@ pub fn initialize(
 ///
 /// # Errors
 /// None.
-pub fn sub_authority(_: &mut Cx<'_>, sid: DriverPtr<SID>, index: u32) -> Flow<DriverPtr<u32>> {
+pub(crate) fn sub_authority(_: &mut Cx<'_>, sid: DriverPtr<SID>, index: u32) -> Flow<DriverPtr<u32>> {
     Ok((sid + SID::SubAuthority).index(index.into()))
 }
 
@@ -138,7 +138,7 @@ pub fn sub_authority(_: &mut Cx<'_>, sid: DriverPtr<SID>, index: u32) -> Flow<Dr
 ///
 /// # Errors
 /// None.
-pub fn sub_authority_count(_: &mut Cx<'_>, sid: DriverPtr<SID>) -> Flow<DriverPtr<u8>> {
+pub(crate) fn sub_authority_count(_: &mut Cx<'_>, sid: DriverPtr<SID>) -> Flow<DriverPtr<u8>> {
     Ok(sid + SID::SubAuthorityCount)
 }
 
@@ -146,7 +146,7 @@ pub fn sub_authority_count(_: &mut Cx<'_>, sid: DriverPtr<SID>) -> Flow<DriverPt
 ///
 /// # Errors
 /// As [`length`].
-pub fn valid(cx: &mut Cx<'_>, sid: DriverPtr<SID>) -> Flow<bool> {
+pub(crate) fn valid(cx: &mut Cx<'_>, sid: DriverPtr<SID>) -> Flow<bool> {
     if sid.is_null() {
         return Ok(false);
     }
@@ -157,7 +157,7 @@ pub fn valid(cx: &mut Cx<'_>, sid: DriverPtr<SID>) -> Flow<bool> {
 ///
 /// # Errors
 /// As [`length`].
-pub fn equal(cx: &mut Cx<'_>, one: DriverPtr<SID>, two: DriverPtr<SID>) -> Flow<bool> {
+pub(crate) fn equal(cx: &mut Cx<'_>, one: DriverPtr<SID>, two: DriverPtr<SID>) -> Flow<bool> {
     let (first, second) = (cx.read(one.cast::<u16>())?, cx.read(two.cast::<u16>())?);
     if first != second {
         return Ok(false);
@@ -170,7 +170,7 @@ pub fn equal(cx: &mut Cx<'_>, one: DriverPtr<SID>, two: DriverPtr<SID>) -> Flow<
 ///
 /// # Errors
 /// As [`length`].
-pub fn copy(cx: &mut Cx<'_>, room: u32, to: DriverPtr<SID>, source: DriverPtr<SID>) -> Flow<NtStatus> {
+pub(crate) fn copy(cx: &mut Cx<'_>, room: u32, to: DriverPtr<SID>, source: DriverPtr<SID>) -> Flow<NtStatus> {
     let bytes = length(cx, source)?;
     if bytes > room {
         return Ok(NtStatus::BUFFER_TOO_SMALL);
@@ -183,7 +183,7 @@ pub fn copy(cx: &mut Cx<'_>, room: u32, to: DriverPtr<SID>, source: DriverPtr<SI
 ///
 /// # Errors
 /// As [`length`].
-pub fn to_unicode(
+pub(crate) fn to_unicode(
     cx: &mut Cx<'_>,
     to: DriverPtr<UNICODE_STRING>,
     sid: DriverPtr<SID>,

@@ -15,7 +15,7 @@ use crate::ps;
 use crate::verdict::Verdict;
 
 /// Where a subject context lies.
-pub type Subject = DriverPtr<SECURITY_SUBJECT_CONTEXT>;
+pub(crate) type Subject = DriverPtr<SECURITY_SUBJECT_CONTEXT>;
 type S = SECURITY_SUBJECT_CONTEXT;
 
 /// Who takes a reference by it.
@@ -44,7 +44,7 @@ fn capture_of(cx: &mut Cx<'_>, thread: u64, process: u64, subject: Subject) -> F
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn capture(cx: &mut Cx<'_>, subject: Subject) -> Flow<()> {
+pub(crate) fn capture(cx: &mut Cx<'_>, subject: Subject) -> Flow<()> {
     let (thread, process) = (thread::current_object(cx), ps::current_process(cx));
     capture_of(cx, thread.address, process, subject)
 }
@@ -53,7 +53,7 @@ pub fn capture(cx: &mut Cx<'_>, subject: Subject) -> Flow<()> {
 ///
 /// # Errors
 /// As [`capture`]; a verdict if there is no such process.
-pub fn capture_ex(
+pub(crate) fn capture_ex(
     cx: &mut Cx<'_>,
     thread: DriverPtr<KTHREAD>,
     process: DriverPtr<KPROCESS>,
@@ -91,7 +91,7 @@ pub(crate) fn may_act(cx: &mut Cx<'_>, subject: Subject) -> Flow<bool> {
 ///
 /// # Errors
 /// A verdict if it holds no token.
-pub fn lock(cx: &mut Cx<'_>, subject: Subject) -> Flow<()> {
+pub(crate) fn lock(cx: &mut Cx<'_>, subject: Subject) -> Flow<()> {
     let token = effective(cx, subject)?;
     token::get(cx, "SeLockSubjectContext", token)?;
     cx.with(|k| *k.se.locked.entry(token.address).or_default() += 1);
@@ -102,7 +102,7 @@ pub fn lock(cx: &mut Cx<'_>, subject: Subject) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if it is not locked.
-pub fn unlock(cx: &mut Cx<'_>, subject: Subject) -> Flow<()> {
+pub(crate) fn unlock(cx: &mut Cx<'_>, subject: Subject) -> Flow<()> {
     let token = effective(cx, subject)?;
     token::get(cx, "SeUnlockSubjectContext", token)?;
     let was = cx.with(|k| {
@@ -124,7 +124,7 @@ pub fn unlock(cx: &mut Cx<'_>, subject: Subject) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if it holds no token.
-pub fn release(cx: &mut Cx<'_>, subject: Subject) -> Flow<()> {
+pub(crate) fn release(cx: &mut Cx<'_>, subject: Subject) -> Flow<()> {
     let primary = cx.read(subject + S::PrimaryToken)?;
     token::get(cx, "SeReleaseSubjectContext", primary)?;
     let client = cx.read(subject + S::ClientToken)?;

@@ -25,7 +25,12 @@ fn hand_out(cx: &mut Cx<'_>, token: u64, access: u32, attributes: u32, to: Drive
 ///
 /// # Errors
 /// A verdict on a bad pointer, here and below.
-pub fn open_of_process(cx: &mut Cx<'_>, process: u64, access: u32, to: DriverPtr<u64>) -> Flow<NtStatus> {
+pub(crate) fn open_of_process(
+    cx: &mut Cx<'_>,
+    process: u64,
+    access: u32,
+    to: DriverPtr<u64>,
+) -> Flow<NtStatus> {
     open_of_process_ex(cx, process, access, 0, to)
 }
 
@@ -33,7 +38,7 @@ pub fn open_of_process(cx: &mut Cx<'_>, process: u64, access: u32, to: DriverPtr
 ///
 /// # Errors
 /// As [`open_of_process`].
-pub fn open_of_process_ex(
+pub(crate) fn open_of_process_ex(
     cx: &mut Cx<'_>,
     process: u64,
     access: u32,
@@ -55,7 +60,7 @@ pub fn open_of_process_ex(
 ///
 /// # Errors
 /// As [`open_of_process`].
-pub fn open_of_thread(
+pub(crate) fn open_of_thread(
     cx: &mut Cx<'_>,
     thread: u64,
     access: u32,
@@ -69,7 +74,7 @@ pub fn open_of_thread(
 ///
 /// # Errors
 /// As [`open_of_process`].
-pub fn open_of_thread_ex(
+pub(crate) fn open_of_thread_ex(
     cx: &mut Cx<'_>,
     thread: u64,
     access: u32,
@@ -91,7 +96,7 @@ pub fn open_of_thread_ex(
 ///
 /// # Errors
 /// As [`open_of_process`]; on a class that is not here.
-pub fn query(
+pub(crate) fn query(
     cx: &mut Cx<'_>,
     handle: u64,
     class: u32,

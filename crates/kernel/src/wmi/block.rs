@@ -51,7 +51,12 @@ fn at_passive<R: 'static>(cx: &mut Cx<'_>, work: impl FnOnce(&mut Cx<'_>) -> Flo
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn open(cx: &mut Cx<'_>, guid: DriverPtr<GUID>, access: u32, object: DriverPtr<u64>) -> Flow<NtStatus> {
+pub(crate) fn open(
+    cx: &mut Cx<'_>,
+    guid: DriverPtr<GUID>,
+    access: u32,
+    object: DriverPtr<u64>,
+) -> Flow<NtStatus> {
     let guid: Guid = cx.read(guid.cast())?;
     let (owner, caller) = pool::caller(cx);
     let body: DriverPtr<()> = pool::allocate(cx, pool::Kind::NonPaged, SIZE, TAG)?;
@@ -97,7 +102,7 @@ fn opened_for(cx: &mut Cx<'_>, ddi: &str, object: u64, access: u32) -> Flow<Resu
 ///
 /// # Errors
 /// A verdict on a bad object or pointer, or on a driver that is asked.
-pub fn query_all(
+pub(crate) fn query_all(
     cx: &mut Cx<'_>,
     object: u64,
     size: DriverPtr<u32>,
@@ -113,7 +118,7 @@ pub fn query_all(
 ///
 /// # Errors
 /// As [`query_all`].
-pub fn query_all_multiple(
+pub(crate) fn query_all_multiple(
     cx: &mut Cx<'_>,
     objects: DriverPtr<u64>,
     count: u32,
@@ -224,7 +229,7 @@ fn give(cx: &mut Cx<'_>, bytes: &[u8], size: DriverPtr<u32>, buffer: DriverPtr<(
 ///
 /// # Errors
 /// As [`query_all`].
-pub fn query_one(
+pub(crate) fn query_one(
     cx: &mut Cx<'_>,
     object: u64,
     name: DriverPtr<UNICODE_STRING>,
@@ -242,7 +247,7 @@ pub fn query_one(
 ///
 /// # Errors
 /// As [`query_all`].
-pub fn query_one_multiple(
+pub(crate) fn query_one_multiple(
     cx: &mut Cx<'_>,
     objects: DriverPtr<u64>,
     names: DriverPtr<UNICODE_STRING>,
@@ -287,7 +292,7 @@ fn answer_ones(
 ///
 /// # Errors
 /// As [`query_all`].
-pub fn set_one(
+pub(crate) fn set_one(
     cx: &mut Cx<'_>,
     object: u64,
     name: DriverPtr<UNICODE_STRING>,
@@ -302,7 +307,7 @@ pub fn set_one(
 ///
 /// # Errors
 /// As [`query_all`].
-pub fn set_item(
+pub(crate) fn set_item(
     cx: &mut Cx<'_>,
     object: u64,
     name: DriverPtr<UNICODE_STRING>,
@@ -335,7 +340,7 @@ fn set(
 ///
 /// # Errors
 /// As [`query_all`].
-pub fn execute(
+pub(crate) fn execute(
     cx: &mut Cx<'_>,
     object: u64,
     name: DriverPtr<UNICODE_STRING>,
@@ -362,7 +367,12 @@ pub fn execute(
 ///
 /// # Errors
 /// As [`query_all`].
-pub fn set_callback(cx: &mut Cx<'_>, object: u64, callback: DriverPtr<Code>, context: u64) -> Flow<NtStatus> {
+pub(crate) fn set_callback(
+    cx: &mut Cx<'_>,
+    object: u64,
+    callback: DriverPtr<Code>,
+    context: u64,
+) -> Flow<NtStatus> {
     let guid = match opened_for(cx, "IoWMISetNotificationCallback", object, NOTIFICATION)? {
         Ok(guid) => guid,
         Err(status) => return Ok(status),

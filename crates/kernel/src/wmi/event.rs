@@ -31,7 +31,7 @@ const LOOK: u64 = 1_000_000;
 ///
 /// # Errors
 /// A verdict if the block is none, or the level too high for it.
-pub fn write(cx: &mut Cx<'_>, wnode: DriverPtr<WNODE_HEADER>) -> Flow<NtStatus> {
+pub(crate) fn write(cx: &mut Cx<'_>, wnode: DriverPtr<WNODE_HEADER>) -> Flow<NtStatus> {
     let flags = cx.read(wnode + WNODE_HEADER::Flags)?;
     if flags & WNODE_FLAG_TRACED_GUID != 0 {
         return trace::event(cx, wnode);
@@ -128,7 +128,7 @@ pub(super) fn await_one(cx: &mut Cx<'_>, guid: Guid) -> Flow<Outcome> {
 ///
 /// # Errors
 /// A verdict if a pointer is bad, or the data are no block of pool.
-pub fn fire(
+pub(crate) fn fire(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
     guid: DriverPtr<GUID>,

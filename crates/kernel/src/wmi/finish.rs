@@ -49,7 +49,7 @@ const fn data_from(count: u32) -> u64 {
 ///
 /// # Errors
 /// A verdict if the IRP is none, or more was written than there was room for.
-pub fn complete(
+pub(crate) fn complete(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
     irp: DriverPtr<IRP>,

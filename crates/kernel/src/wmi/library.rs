@@ -40,7 +40,7 @@ struct Asked {
 ///
 /// # Errors
 /// A verdict if a pointer is bad, or on what a routine does.
-pub fn system_control(
+pub(crate) fn system_control(
     cx: &mut Cx<'_>,
     context: DriverPtr<WMILIB_CONTEXT>,
     device: DriverPtr<DEVICE_OBJECT>,

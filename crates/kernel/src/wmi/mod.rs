@@ -6,20 +6,20 @@
 //! are bytes. Names of instances that collide are not changed.
 
 mod ask;
-pub mod block;
+pub(crate) mod block;
 mod callback;
 pub mod consumer;
-pub mod event;
-pub mod finish;
+pub(crate) mod event;
+pub(crate) mod finish;
 mod judge;
-pub mod library;
-pub mod names;
+pub(crate) mod library;
+pub(crate) mod names;
 mod node;
 mod provider;
 mod reginfo;
-pub mod registration;
+pub(crate) mod registration;
 pub mod shown;
-pub mod trace;
+pub(crate) mod trace;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 

@@ -34,7 +34,7 @@ impl Provider {
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn allocate_ids(
+pub(crate) fn allocate_ids(
     cx: &mut Cx<'_>,
     guid: DriverPtr<GUID>,
     count: u32,
@@ -56,7 +56,7 @@ pub fn allocate_ids(
 ///
 /// # Errors
 /// None.
-pub fn provider_id(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<u32> {
+pub(crate) fn provider_id(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<u32> {
     Ok(cx.with(|k| k.wmi.of_device(device.address).map_or(0, |provider| provider.id)))
 }
 
@@ -64,7 +64,7 @@ pub fn provider_id(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<u3
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn suggest(
+pub(crate) fn suggest(
     cx: &mut Cx<'_>,
     pdo: DriverPtr<DEVICE_OBJECT>,
     link: DriverPtr<UNICODE_STRING>,
@@ -125,7 +125,7 @@ fn of_devices(
 ///
 /// # Errors
 /// A verdict if a pointer is bad or the object is none.
-pub fn of_device(
+pub(crate) fn of_device(
     cx: &mut Cx<'_>,
     object: u64,
     device: DriverPtr<DEVICE_OBJECT>,
@@ -139,7 +139,12 @@ pub fn of_device(
 ///
 /// # Errors
 /// As [`of_device`].
-pub fn of_handle(cx: &mut Cx<'_>, object: u64, file: u64, name: DriverPtr<UNICODE_STRING>) -> Flow<NtStatus> {
+pub(crate) fn of_handle(
+    cx: &mut Cx<'_>,
+    object: u64,
+    file: u64,
+    name: DriverPtr<UNICODE_STRING>,
+) -> Flow<NtStatus> {
     let guid = block::guid_of(cx, "IoWMIHandleToInstanceName", object)?;
     let entry = match handle::reference(cx, Handle(file), Some(Kind::File), 0, Mode::Kernel)? {
         Ok(entry) => entry,

@@ -36,7 +36,7 @@ pub(super) const MOST_ROOM: usize = 1 << 20;
 ///
 /// # Errors
 /// A verdict if the caller waits for a request that waits for it.
-pub fn control(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, action: u32) -> Flow<NtStatus> {
+pub(crate) fn control(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, action: u32) -> Flow<NtStatus> {
     let kind = action & ACTION;
     if !(WMIREG_ACTION_REGISTER..=WMIREG_ACTION_BLOCK_IRPS).contains(&kind) {
         return Ok(NtStatus::INVALID_PARAMETER);

@@ -75,7 +75,7 @@ pub(super) fn enable(cx: &mut Cx<'_>, id: u32, guid: Guid) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if a pointer is bad, or on a class that is not here.
-pub fn query(
+pub(crate) fn query(
     cx: &mut Cx<'_>,
     class: u32,
     to: DriverPtr<u8>,
@@ -168,7 +168,7 @@ fn by_name(cx: &mut Cx<'_>, name: DriverPtr<UNICODE_STRING>) -> Flow<Asked> {
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn message(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
+pub(crate) fn message(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
     let [handle, flags, guid, number] = args.registers;
     put(cx, handle, low32(flags), DriverPtr::new(guid), low16(number), args.slot(4))
 }
@@ -177,7 +177,7 @@ pub fn message(cx: &mut Cx<'_>, args: &Args) -> Flow<NtStatus> {
 ///
 /// # Errors
 /// As [`message`].
-pub fn message_va(
+pub(crate) fn message_va(
     cx: &mut Cx<'_>,
     handle: u64,
     flags: u32,

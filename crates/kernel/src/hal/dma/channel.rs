@@ -92,7 +92,7 @@ pub(super) struct Terms {
 ///
 /// # Errors
 /// A verdict if it is no adapter or the device waits already, or on what the routine does.
-pub fn allocate(
+pub(crate) fn allocate(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     device: DriverPtr<DEVICE_OBJECT>,
@@ -254,7 +254,7 @@ fn not_allocated(cx: &mut Cx<'_>, at: u64, message: &str) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if it is no adapter, or on what the next device's routine does; with Driver Verifier's option, if no device has the channel.
-pub fn free(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<()> {
+pub(crate) fn free(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<()> {
     let at = find(cx, "FreeAdapterChannel", adapter)?;
     free_holders(cx, "FreeAdapterChannel", at, true)
 }
@@ -307,7 +307,12 @@ pub(crate) fn waiting(cx: &mut Cx<'_>) -> Vec<String> {
 ///
 /// # Errors
 /// A verdict if they are none of the adapter's, or on what the next device's routine does.
-pub fn free_registers(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>, base: u64, count: u32) -> Flow<()> {
+pub(crate) fn free_registers(
+    cx: &mut Cx<'_>,
+    adapter: DriverPtr<DMA_ADAPTER>,
+    base: u64,
+    count: u32,
+) -> Flow<()> {
     let at = find(cx, "FreeMapRegisters", adapter)?;
     let allocated = transfer::check(cx, "FreeMapRegisters", at, base)?;
     if count != allocated {

@@ -28,7 +28,7 @@ pub(crate) struct Buffer {
 ///
 /// # Errors
 /// A verdict if it is no adapter, or on a bad pointer.
-pub fn allocate(
+pub(crate) fn allocate(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     length: u32,
@@ -42,7 +42,7 @@ pub fn allocate(
 ///
 /// # Errors
 /// As [`allocate`].
-pub fn allocate_ex(
+pub(crate) fn allocate_ex(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     highest: DriverPtr<u64>,
@@ -60,7 +60,7 @@ pub fn allocate_ex(
 /// # Errors
 /// As [`allocate`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn allocate_with_bounds(
+pub(crate) fn allocate_with_bounds(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     lowest: DriverPtr<u64>,
@@ -127,7 +127,7 @@ pub(super) fn place(
 ///
 /// # Errors
 /// A verdict if it is no common buffer of the adapter's, or another one than the arguments say.
-pub fn free(
+pub(crate) fn free(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     length: u32,

@@ -21,7 +21,7 @@ fn is_domain(k: &Kernel, handle: u64) -> bool {
 ///
 /// # Errors
 /// A verdict if it is no adapter.
-pub fn get(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<u64> {
+pub(crate) fn get(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<u64> {
     let at = find(cx, "GetDmaDomain", adapter)?;
     Ok(cx.with(|k| k.hal.dma.adapters[&at].joined))
 }
@@ -30,7 +30,7 @@ pub fn get(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<u64> {
 ///
 /// # Errors
 /// A verdict if it is no adapter.
-pub fn join(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>, domain: u64) -> Flow<NtStatus> {
+pub(crate) fn join(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>, domain: u64) -> Flow<NtStatus> {
     let at = find(cx, "JoinDmaDomain", adapter)?;
     Ok(cx.with(|k| {
         if !is_domain(k, domain) {
@@ -47,7 +47,7 @@ pub fn join(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>, domain: u64) -> Fl
 ///
 /// # Errors
 /// A verdict if it is no adapter.
-pub fn leave(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<NtStatus> {
+pub(crate) fn leave(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<NtStatus> {
     let at = find(cx, "LeaveDmaDomain", adapter)?;
     Ok(cx.with(|k| match k.hal.dma.adapters.get_mut(&at) {
         Some(adapter) if adapter.joined != at => {
@@ -63,7 +63,7 @@ pub fn leave(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<NtStatus>
 /// # Errors
 /// A verdict if it is no adapter, or on a bad pointer.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn allocate(
+pub(crate) fn allocate(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     domain: u64,
@@ -95,7 +95,7 @@ pub fn allocate(
 ///
 /// # Errors
 /// A verdict on an adapter or an MDL that is none.
-pub fn flush(
+pub(crate) fn flush(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     mdl: DriverPtr<MDL>,

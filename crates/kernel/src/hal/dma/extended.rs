@@ -37,7 +37,7 @@ pub(crate) enum Progress {
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn initialize_context(
+pub(crate) fn initialize_context(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     context: DriverPtr<()>,
@@ -81,7 +81,7 @@ pub(super) fn cancel_context(k: &mut Kernel, context: u64) -> bool {
 ///
 /// # Errors
 /// A verdict if it is no adapter.
-pub fn cancel(
+pub(crate) fn cancel(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     _device: DriverPtr<DEVICE_OBJECT>,
@@ -110,7 +110,7 @@ pub fn cancel(
 /// # Errors
 /// A verdict if it is no adapter, or on what the routine does.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn allocate_channel(
+pub(crate) fn allocate_channel(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     device: DriverPtr<DEVICE_OBJECT>,
@@ -140,7 +140,7 @@ pub fn allocate_channel(
 ///
 /// # Errors
 /// As [`channel::free`].
-pub fn free_object(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>, action: u32) -> Flow<()> {
+pub(crate) fn free_object(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>, action: u32) -> Flow<()> {
     const NAME: &str = "FreeAdapterObject";
     let at = find(cx, NAME, adapter)?;
     if action == KeepObject {
@@ -154,7 +154,7 @@ pub fn free_object(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>, action: u32
 /// # Errors
 /// A verdict on an adapter, map registers or MDLs that are none.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn map_transfer(
+pub(crate) fn map_transfer(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     mdl: DriverPtr<MDL>,
@@ -243,7 +243,7 @@ pub(super) fn first_of(run: Run, registers: u64) -> Run {
 ///
 /// # Errors
 /// As [`transfer::flush`].
-pub fn flush(
+pub(crate) fn flush(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     mdl: DriverPtr<MDL>,
@@ -265,7 +265,7 @@ pub fn flush(
 /// # Errors
 /// As [`scatter_gather::get`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn get_list(
+pub(crate) fn get_list(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     device: DriverPtr<DEVICE_OBJECT>,
@@ -291,7 +291,7 @@ pub fn get_list(
 /// # Errors
 /// As [`get_list`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn build_list(
+pub(crate) fn build_list(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     device: DriverPtr<DEVICE_OBJECT>,
@@ -347,7 +347,7 @@ fn ask_for_list(
 ///
 /// # Errors
 /// A verdict on a bad pointer.
-pub fn adapter_info(
+pub(crate) fn adapter_info(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     info: DriverPtr<DMA_ADAPTER_INFO>,
@@ -373,7 +373,7 @@ pub fn adapter_info(
 ///
 /// # Errors
 /// A verdict on an MDL that is none.
-pub fn transfer_info(
+pub(crate) fn transfer_info(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     mdl: DriverPtr<MDL>,

@@ -106,7 +106,7 @@ fn holder(
 ///
 /// # Errors
 /// A verdict if it is no adapter, or on a bad pointer.
-pub fn create(
+pub(crate) fn create(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     mdl: DriverPtr<MDL>,

@@ -4,18 +4,18 @@
 //! callback function*, *DMA Verification*. What version 3 has besides is in `extended`, `vector`, `domains` and `from_mdl`; devices that are no bus
 //! masters are in `system`.
 
-pub mod channel;
-pub mod common_buffer;
+pub(crate) mod channel;
+pub(crate) mod common_buffer;
 pub(crate) mod domain;
-pub mod domains;
-pub mod extended;
-pub mod from_mdl;
+pub(crate) mod domains;
+pub(crate) mod extended;
+pub(crate) mod from_mdl;
 mod pieces;
-pub mod scatter_gather;
-pub mod system;
-pub mod transfer;
+pub(crate) mod scatter_gather;
+pub(crate) mod system;
+pub(crate) mod transfer;
 pub(crate) mod unload_check;
-pub mod vector;
+pub(crate) mod vector;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -136,7 +136,7 @@ impl State {
 ///
 /// # Errors
 /// A verdict if it is no physical device object.
-pub fn get(
+pub(crate) fn get(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
     description: DriverPtr<DEVICE_DESCRIPTION>,
@@ -155,7 +155,7 @@ pub fn get(
 ///
 /// # Errors
 /// With Driver Verifier's option, a verdict.
-pub fn get_obsolete(
+pub(crate) fn get_obsolete(
     cx: &mut Cx<'_>,
     description: DriverPtr<DEVICE_DESCRIPTION>,
     registers: DriverPtr<u32>,
@@ -285,7 +285,7 @@ fn describe(cx: &mut Cx<'_>, from: DriverPtr<DEVICE_DESCRIPTION>) -> Flow<Option
 ///
 /// # Errors
 /// A verdict if it is no adapter; with Driver Verifier's option, if anything is left.
-pub fn put(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<()> {
+pub(crate) fn put(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<()> {
     let at = find(cx, "PutDmaAdapter", adapter)?;
     unload_check::at_release(cx, at)?;
     let by = By::now(cx);
@@ -310,7 +310,7 @@ pub fn put(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if it is no adapter.
-pub fn alignment(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<u32> {
+pub(crate) fn alignment(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<u32> {
     let at = find(cx, "GetDmaAlignment", adapter)?;
     let unit = cx.with(|k| k.hal.dma.adapters[&at].system.map_or(1, system::System::unit));
     Ok(u32::try_from(unit).unwrap_or(1))

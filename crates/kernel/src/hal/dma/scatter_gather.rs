@@ -60,7 +60,7 @@ pub(super) const fn bytes(elements: usize) -> u64 {
 /// # Errors
 /// A verdict on an adapter or an MDL that is none, or on what the routine does.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn get(
+pub(crate) fn get(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     device: DriverPtr<DEVICE_OBJECT>,
@@ -80,7 +80,7 @@ pub fn get(
 /// # Errors
 /// As [`get`].
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn build(
+pub(crate) fn build(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     device: DriverPtr<DEVICE_OBJECT>,
@@ -226,7 +226,12 @@ pub(super) fn write(cx: &mut Cx<'_>, address: u64, base: u64, maps: &[Map]) -> F
 ///
 /// # Errors
 /// A verdict if it is no list of the adapter's, or data is lost.
-pub fn put(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>, address: u64, to_device: bool) -> Flow<()> {
+pub(crate) fn put(
+    cx: &mut Cx<'_>,
+    adapter: DriverPtr<DMA_ADAPTER>,
+    address: u64,
+    to_device: bool,
+) -> Flow<()> {
     const NAME: &str = "PutScatterGatherList";
     let at = find(cx, NAME, adapter)?;
     held(cx, NAME, at, address)?;
@@ -264,7 +269,7 @@ fn held(cx: &mut Cx<'_>, name: &str, at: u64, address: u64) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict on an adapter or an MDL that is none.
-pub fn calculate(
+pub(crate) fn calculate(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     mdl: DriverPtr<MDL>,
@@ -298,7 +303,7 @@ pub fn calculate(
 ///
 /// # Errors
 /// A verdict on a list that is none.
-pub fn build_mdl(
+pub(crate) fn build_mdl(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     address: u64,

@@ -192,7 +192,7 @@ pub(super) fn refuse(cx: &mut Cx<'_>, at: u64, what: &'static str) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if it is no adapter.
-pub fn counter(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<u32> {
+pub(crate) fn counter(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<u32> {
     let at = find(cx, "ReadDmaCounter", adapter)?;
     let left = cx.with(|k| {
         let system = of(k, at).filter(|system| system.programmed != 0)?;
@@ -215,7 +215,7 @@ pub fn counter(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>) -> Flow<u32> {
 ///
 /// # Errors
 /// A verdict if it is no adapter.
-pub fn cancel(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>, context: u64) -> Flow<NtStatus> {
+pub(crate) fn cancel(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>, context: u64) -> Flow<NtStatus> {
     let at = find(cx, "CancelMappedTransfer", adapter)?;
     Ok(cx.with(|k| {
         if of(k, at).is_none() {
@@ -234,7 +234,7 @@ pub fn cancel(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>, context: u64) ->
 ///
 /// # Errors
 /// A verdict if it is no adapter.
-pub fn configure(
+pub(crate) fn configure(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     _function: u32,

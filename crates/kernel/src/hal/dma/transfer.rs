@@ -134,7 +134,7 @@ pub(super) fn expect_bytes(cx: &mut Cx<'_>, name: &str, length: u64) -> Flow<()>
 ///
 /// # Errors
 /// A verdict on a buffer, an MDL or map registers that are none.
-pub fn map_transfer(
+pub(crate) fn map_transfer(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     mdl: DriverPtr<MDL>,
@@ -292,7 +292,7 @@ fn move_data(k: &mut Kernel, map: &Map, (offset, length): (u64, u64), to_copy: b
 ///
 /// # Errors
 /// A verdict on map registers that are none; with Driver Verifier's option, if nothing is mapped there.
-pub fn flush(
+pub(crate) fn flush(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     _mdl: DriverPtr<MDL>,

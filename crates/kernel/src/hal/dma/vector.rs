@@ -30,7 +30,7 @@ type Element = (u64, u64);
 /// # Errors
 /// A verdict if it is no adapter, or on a bad pointer.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn allocate(
+pub(crate) fn allocate(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     lowest: u64,
@@ -107,7 +107,7 @@ fn element(
 ///
 /// # Errors
 /// A verdict if there is no such element.
-pub fn get(
+pub(crate) fn get(
     cx: &mut Cx<'_>,
     adapter: DriverPtr<DMA_ADAPTER>,
     vector: u64,
@@ -124,7 +124,12 @@ pub fn get(
 ///
 /// # Errors
 /// A verdict if there is no such element.
-pub fn free_one(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>, vector: u64, index: u32) -> Flow<()> {
+pub(crate) fn free_one(
+    cx: &mut Cx<'_>,
+    adapter: DriverPtr<DMA_ADAPTER>,
+    vector: u64,
+    index: u32,
+) -> Flow<()> {
     const NAME: &str = "FreeCommonBufferFromVector";
     let at = element(cx, NAME, adapter, vector, index)?;
     cx.with(|k| {
@@ -139,7 +144,7 @@ pub fn free_one(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>, vector: u64, i
 ///
 /// # Errors
 /// A verdict if it is none.
-pub fn free(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>, vector: u64) -> Flow<()> {
+pub(crate) fn free(cx: &mut Cx<'_>, adapter: DriverPtr<DMA_ADAPTER>, vector: u64) -> Flow<()> {
     const NAME: &str = "FreeCommonBufferVector";
     for address in elements(cx, NAME, adapter, vector)?.into_iter().flatten() {
         common_buffer::give(cx, NAME, address)?;

@@ -46,7 +46,11 @@ fn copy(cx: &mut Cx<'_>, event: Notification) -> Flow<Result<Vec<u8>, NtStatus>>
 ///
 /// # Errors
 /// A verdict if a pointer is bad, or `device` is no physical device object.
-pub fn report(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, event: Notification) -> Flow<NtStatus> {
+pub(crate) fn report(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    event: Notification,
+) -> Flow<NtStatus> {
     let device = node::of_pdo(cx, "IoReportTargetDeviceChange", device)?;
     let bytes = match copy(cx, event)? {
         Ok(bytes) => bytes,
@@ -67,7 +71,7 @@ pub fn report(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, event: Notifica
 ///
 /// # Errors
 /// As [`report`].
-pub fn report_later(
+pub(crate) fn report_later(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,
     event: Notification,

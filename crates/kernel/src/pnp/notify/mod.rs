@@ -5,7 +5,7 @@
 //! notifications of a removal are sent by the thread that removes the device (`target`). A machine has one hardware profile, so that category
 //! has no notifications.
 
-pub mod custom;
+pub(crate) mod custom;
 pub(crate) mod queue;
 pub(crate) mod target;
 
@@ -87,7 +87,7 @@ impl State {
 /// # Errors
 /// A verdict if a pointer is bad, or on what the callback does for interfaces that are there.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn register(
+pub(crate) fn register(
     cx: &mut Cx<'_>,
     category: u32,
     flags: u32,
@@ -233,7 +233,7 @@ fn forget(cx: &mut Cx<'_>, entry: u64) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict if there is no such registration.
-pub fn unregister(cx: &mut Cx<'_>, entry: u64) -> Flow<NtStatus> {
+pub(crate) fn unregister(cx: &mut Cx<'_>, entry: u64) -> Flow<NtStatus> {
     take_back(cx, "IoUnregisterPlugPlayNotification", entry, false)
 }
 
@@ -241,7 +241,7 @@ pub fn unregister(cx: &mut Cx<'_>, entry: u64) -> Flow<NtStatus> {
 ///
 /// # Errors
 /// As [`unregister`].
-pub fn unregister_ex(cx: &mut Cx<'_>, entry: u64) -> Flow<NtStatus> {
+pub(crate) fn unregister_ex(cx: &mut Cx<'_>, entry: u64) -> Flow<NtStatus> {
     take_back(cx, "IoUnregisterPlugPlayNotificationEx", entry, true)
 }
 

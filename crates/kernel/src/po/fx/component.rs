@@ -74,7 +74,7 @@ fn manner(cx: &mut Cx<'_>, ddi: &str, handle: u64, component: u32, flags: u32) -
 ///
 /// # Errors
 /// A verdict on the parameters, or of what the driver's routines do.
-pub fn activate(cx: &mut Cx<'_>, handle: u64, component: u32, flags: u32) -> Flow<()> {
+pub(crate) fn activate(cx: &mut Cx<'_>, handle: u64, component: u32, flags: u32) -> Flow<()> {
     let ddi = "PoFxActivateComponent";
     let index = report::check_component(cx, ddi, handle, component)?;
     let manner = manner(cx, ddi, handle, component, flags)?;
@@ -98,7 +98,7 @@ pub fn activate(cx: &mut Cx<'_>, handle: u64, component: u32, flags: u32) -> Flo
 ///
 /// # Errors
 /// As [`activate`]; also if the driver has not activated it as often.
-pub fn idle(cx: &mut Cx<'_>, handle: u64, component: u32, flags: u32) -> Flow<()> {
+pub(crate) fn idle(cx: &mut Cx<'_>, handle: u64, component: u32, flags: u32) -> Flow<()> {
     let ddi = "PoFxIdleComponent";
     let index = report::check_component(cx, ddi, handle, component)?;
     let manner = manner(cx, ddi, handle, component, flags)?;
@@ -140,7 +140,7 @@ fn go_on(cx: &mut Cx<'_>, handle: u64, index: usize, manner: Manner) -> Flow<()>
 ///
 /// # Errors
 /// A verdict on the parameters, or if the driver's idle condition callback was not called.
-pub fn complete_idle_condition(cx: &mut Cx<'_>, handle: u64, component: u32) -> Flow<()> {
+pub(crate) fn complete_idle_condition(cx: &mut Cx<'_>, handle: u64, component: u32) -> Flow<()> {
     let index = report::check_component(cx, "PoFxCompleteIdleCondition", handle, component)?;
     answer(cx, handle, Answer::IdleCondition(component), |device| {
         if device.components[index].condition != Condition::Idling {
@@ -156,7 +156,7 @@ pub fn complete_idle_condition(cx: &mut Cx<'_>, handle: u64, component: u32) -> 
 ///
 /// # Errors
 /// A verdict on the parameters.
-pub fn complete_idle_state(cx: &mut Cx<'_>, handle: u64, component: u32) -> Flow<()> {
+pub(crate) fn complete_idle_state(cx: &mut Cx<'_>, handle: u64, component: u32) -> Flow<()> {
     let index = report::check_component(cx, "PoFxCompleteIdleState", handle, component)?;
     answer(cx, handle, Answer::IdleState(component), |device| {
         let component = &mut device.components[index];
@@ -188,7 +188,7 @@ pub(super) fn answered(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict on the parameters.
-pub fn set_latency(cx: &mut Cx<'_>, handle: u64, component: u32, latency: u64) -> Flow<()> {
+pub(crate) fn set_latency(cx: &mut Cx<'_>, handle: u64, component: u32, latency: u64) -> Flow<()> {
     set(cx, "PoFxSetComponentLatency", handle, component, |component| component.latency = latency)
 }
 
@@ -196,7 +196,7 @@ pub fn set_latency(cx: &mut Cx<'_>, handle: u64, component: u32, latency: u64) -
 ///
 /// # Errors
 /// A verdict on the parameters.
-pub fn set_residency(cx: &mut Cx<'_>, handle: u64, component: u32, residency: u64) -> Flow<()> {
+pub(crate) fn set_residency(cx: &mut Cx<'_>, handle: u64, component: u32, residency: u64) -> Flow<()> {
     set(cx, "PoFxSetComponentResidency", handle, component, |component| component.residency = residency)
 }
 
@@ -204,7 +204,7 @@ pub fn set_residency(cx: &mut Cx<'_>, handle: u64, component: u32, residency: u6
 ///
 /// # Errors
 /// A verdict on the parameters.
-pub fn set_wake(cx: &mut Cx<'_>, handle: u64, component: u32, wake: bool) -> Flow<()> {
+pub(crate) fn set_wake(cx: &mut Cx<'_>, handle: u64, component: u32, wake: bool) -> Flow<()> {
     set(cx, "PoFxSetComponentWake", handle, component, |component| component.wake = wake)
 }
 

@@ -17,7 +17,7 @@ use crate::cx::Cx;
 ///
 /// # Errors
 /// A verdict on the handle.
-pub fn set_idle_timeout(cx: &mut Cx<'_>, handle: u64, timeout: u64) -> Flow<()> {
+pub(crate) fn set_idle_timeout(cx: &mut Cx<'_>, handle: u64, timeout: u64) -> Flow<()> {
     report::check(cx, "PoFxSetDeviceIdleTimeout", handle)?;
     cx.with(|k| k.po.fx.get_mut(&handle).map(|device| device.idle_timeout = timeout));
     drive::advance(cx, handle)
@@ -27,7 +27,7 @@ pub fn set_idle_timeout(cx: &mut Cx<'_>, handle: u64, timeout: u64) -> Flow<()> 
 ///
 /// # Errors
 /// A verdict on the handle, or if the driver was not asked.
-pub fn report_powered_on(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
+pub(crate) fn report_powered_on(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     report::check(cx, "PoFxReportDevicePoweredOn", handle)?;
     directed::judge(cx, handle, false)?;
     component::answer(cx, handle, Answer::PoweredOn, |device| {
@@ -49,7 +49,7 @@ pub fn report_powered_on(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict on the handle, or if the driver's callback was not called.
-pub fn complete_not_required(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
+pub(crate) fn complete_not_required(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     report::check(cx, "PoFxCompleteDevicePowerNotRequired", handle)?;
     component::answer(cx, handle, Answer::NotRequired, |device| {
         (device.power == Power::Dropping).then(|| device.power = Power::Dropped)
@@ -60,7 +60,7 @@ pub fn complete_not_required(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
 ///
 /// # Errors
 /// None of its own.
-pub fn notify_surprise_power_on(cx: &mut Cx<'_>, pdo: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
+pub(crate) fn notify_surprise_power_on(cx: &mut Cx<'_>, pdo: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let Some(handle) = cx.with(|k| of_device(k, pdo)) else { return Ok(()) };
     cx.with(|k| {
         let device = k.po.fx.get_mut(&handle)?;
@@ -74,7 +74,7 @@ pub fn notify_surprise_power_on(cx: &mut Cx<'_>, pdo: DriverPtr<DEVICE_OBJECT>) 
 /// # Errors
 /// A verdict if a pointer is bad.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn power_control(
+pub(crate) fn power_control(
     cx: &mut Cx<'_>,
     handle: u64,
     code: DriverPtr<GUID>,
@@ -96,7 +96,7 @@ pub fn power_control(
 ///
 /// # Errors
 /// A verdict on the handle.
-pub fn set_target_drips(cx: &mut Cx<'_>, handle: u64, state: u32) -> Flow<NtStatus> {
+pub(crate) fn set_target_drips(cx: &mut Cx<'_>, handle: u64, state: u32) -> Flow<NtStatus> {
     report::check(cx, "PoFxSetTargetDripsDevicePowerState", handle)?;
     let exists = (PowerDeviceUnspecified..PowerDeviceMaximum).contains(&state);
     Ok(if exists { NtStatus::SUCCESS } else { NtStatus::INVALID_PARAMETER })

@@ -6,13 +6,13 @@
 //! [`report`] the verdicts. There is no platform extension plug-in: the framework decides alone, no power domain is shared, and no request for power
 //! control ever comes to a driver.
 
-pub mod component;
-pub mod device;
+pub(crate) mod component;
+pub(crate) mod device;
 pub mod directed;
 mod drive;
 mod next;
-pub mod perf;
-pub mod register;
+pub(crate) mod perf;
+pub(crate) mod register;
 mod report;
 pub(crate) mod system;
 #[cfg(test)]

@@ -42,7 +42,7 @@ struct Set {
 ///
 /// # Errors
 /// A verdict on the parameters.
-pub fn register(
+pub(crate) fn register(
     cx: &mut Cx<'_>,
     handle: u64,
     component: u32,
@@ -94,7 +94,7 @@ fn read_set(cx: &mut Cx<'_>, from: DriverPtr<PO_FX_COMPONENT_PERF_SET>) -> Flow<
 ///
 /// # Errors
 /// A verdict on the parameters, or while the driver has not been called back for the last change.
-pub fn change(
+pub(crate) fn change(
     cx: &mut Cx<'_>,
     handle: u64,
     flags: u32,
@@ -109,7 +109,7 @@ pub fn change(
 ///
 /// # Errors
 /// As [`change`].
-pub fn change_multiple(
+pub(crate) fn change_multiple(
     cx: &mut Cx<'_>,
     handle: u64,
     flags: u32,
@@ -183,7 +183,7 @@ impl States {
 ///
 /// # Errors
 /// A verdict on the handle.
-pub fn query(
+pub(crate) fn query(
     cx: &mut Cx<'_>,
     handle: u64,
     _flags: u32,

@@ -40,7 +40,7 @@ struct Described {
 ///
 /// # Errors
 /// A verdict if a pointer is bad, or the device is registered already.
-pub fn register(
+pub(crate) fn register(
     cx: &mut Cx<'_>,
     pdo: DriverPtr<DEVICE_OBJECT>,
     description: DriverPtr<PO_FX_DEVICE_V1>,
@@ -79,7 +79,7 @@ pub fn register(
 ///
 /// # Errors
 /// A verdict on the handle, or of what the driver's routines do.
-pub fn start(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
+pub(crate) fn start(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     report::check(cx, "PoFxStartDevicePowerManagement", handle)?;
     let count = cx.with(|k| {
         let device = k.po.fx.get_mut(&handle)?;
@@ -103,7 +103,7 @@ pub fn start(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
 ///
 /// # Errors
 /// A verdict on the handle.
-pub fn unregister(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
+pub(crate) fn unregister(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
     report::check(cx, "PoFxUnregisterDevice", handle)?;
     let is_going =
         cx.with(|k| k.po.fx.get_mut(&handle).map(|device| std::mem::replace(&mut device.gone, true)));
