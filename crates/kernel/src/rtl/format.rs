@@ -61,14 +61,6 @@ pub(crate) struct Formatted<T> {
     pub uses: Uses,
 }
 
-impl<T> Formatted<T> {
-    /// What the `RtlStringCbPrintf` family returns for it.
-    #[cfg(test)]
-    pub(crate) fn status(&self) -> abi::NtStatus {
-        if self.truncated { abi::NtStatus::BUFFER_OVERFLOW } else { abi::NtStatus::SUCCESS }
-    }
-}
-
 /// Formats ANSI text of at most `limit` bytes; `%s` is an ANSI string, `%S` a Unicode one.
 ///
 /// # Errors

