@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_course_and_its_questions_are_read_as_they_are_written() {
+    fn a_schedule_and_its_questions_are_read_as_they_are_written() {
         for text in ["usual", "0=1", "3=1,17=4", "seed18446744073709551615"] {
             assert_eq!(text.parse::<Schedule>().unwrap().to_string(), text);
         }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn each_further_course_departs_behind_the_last_departure() {
+    fn each_further_schedule_departs_behind_the_last_departure() {
         let questions = "2c2,1f3".parse().unwrap();
         let mut further = Vec::new();
         "4=1".parse::<Schedule>().unwrap().further(&questions, |counts, schedule| {

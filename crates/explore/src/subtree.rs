@@ -16,7 +16,7 @@ use crate::schedule::{Departures, Questions, Schedule, ScheduleError};
 /// A search has at least so many subtrees at a time, if there are schedules enough.
 const PARTS: usize = 16;
 /// A subtree begins with so many schedules at least, and at most: less does not pay for starting a machine.
-const COURSES: (usize, usize) = (16, 256);
+const SCHEDULES: (usize, usize) = (16, 256);
 /// So many runs end a subtree.
 const RUNS: usize = 256;
 /// So many departures, of all schedules together, fill a subtree: it is handed to its process as an argument.
@@ -39,7 +39,7 @@ pub struct Subtree {
 /// Divides schedules, in their order, in a search that may make so many more runs and knows these places.
 pub(crate) fn subtrees(schedules: Vec<Schedule>, more: u64, places: &Places) -> Vec<Subtree> {
     let left = usize::try_from(more).unwrap_or(RUNS).min(RUNS);
-    let size = schedules.len().div_ceil(PARTS).clamp(COURSES.0, COURSES.1);
+    let size = schedules.len().div_ceil(PARTS).clamp(SCHEDULES.0, SCHEDULES.1);
     let mut subtrees: Vec<Subtree> = Vec::new();
     let mut departures = 0;
     for schedule in schedules {
@@ -64,7 +64,7 @@ impl Subtree {
         self.waiting.front().filter(|_| self.left > 0)
     }
 
-    /// That run was made, and asked this: on to the next. Courses that cost one departure more go to `deeper`.
+    /// That run was made, and asked this: on to the next. Schedules that cost one departure more go to `deeper`.
     pub fn made(&mut self, questions: &Questions, mut deeper: impl FnMut(Schedule)) {
         let Some(schedule) = self.pass() else { return };
         schedule.further(
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_hold_all_courses_in_order_and_none_is_too_long() {
+    fn parts_hold_all_schedules_in_order_and_none_is_too_long() {
         for (count, expected) in [(1, 1), (17, 2), (256, 16), (1000, 16), (20_000, 79)] {
             let subtrees = subtrees(schedules(count), u64::MAX, &Places::default());
             assert_eq!(subtrees.len(), expected, "{count} schedules");
