@@ -492,8 +492,8 @@ impl Engine {
         translate::scratch().highest_level.get()
     }
 
-    /// From now on driver code may move any level from `from` on to CR8 without [`Guest::set_irql`] being asked; it
-    /// writes it to [`Engine::level`] and to the processor's control region. 16: none.
+    /// From now on driver code may move any level from `from` up to [`Engine::highest_level`] to CR8 without [`Guest::set_irql`] being
+    /// asked; it writes it to [`Engine::level`] and to the processor's control region. 16: none.
     #[inline]
     pub fn set_free_levels(self, from: u8) {
         translate::scratch().free_levels.set(from);

@@ -222,7 +222,10 @@ fn a_level_nobody_need_know_of_is_set_without_asking_and_any_other_asks() {
     rig.engine.set_processor_region(region);
     rig.engine.set_free_levels(3);
     assert_eq!(rig.call(&[]), Ok(0x8581_8C83), "each level, and the carry flag above it");
-    assert_eq!(rig.log(), ["level 1"], "the only one below 3");
+    assert_eq!(rig.log(), ["level 5", "level 1", "level 12"], "one below 3, and two above all before them");
+    assert_eq!(rig.call(&[]), Ok(0x8581_8C83));
+    assert_eq!(rig.log()[3..], ["level 1"], "the only one below 3");
+    assert_eq!(rig.engine.highest_level(), 12);
     let mut mirrored = [0];
     rig.engine.read_bytes(region + 0x50, &mut mirrored).unwrap();
     assert_eq!((rig.engine.level(), mirrored[0]), (3, 3), "the control region says the same");
