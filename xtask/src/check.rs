@@ -11,8 +11,16 @@ use anyhow::{Context, Result};
 use crate::{call, drivers, install, solo};
 
 /// The library and what it needs, as crates.io is to have them.
-const LIBRARY: &[&str] =
-    &["dirql-abi", "dirql-image", "dirql-engine", "dirql-explore", "dirql-kernel", "dirql-devices", "dirql"];
+const LIBRARY: &[&str] = &[
+    "dirql-abi",
+    "dirql-image",
+    "dirql-engine",
+    "dirql-explore",
+    "dirql-kernel",
+    "dirql-rules",
+    "dirql-devices",
+    "dirql",
+];
 
 /// Installs what tests need, builds the drivers, then runs every test: the documentation's and the driver crate's, and last, each in a process of
 /// its own, the workspace's, so that what is printed last is the sum of most.
