@@ -3,7 +3,7 @@
 //! The tidy test (`xtask/tests/tidy`) is one of the tests, so it is not called by name.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -82,11 +82,25 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         cargo.args(["--target", install::RUST_TARGET, "--target-dir"]).arg(root.join("target/drivers-build"));
         call::step("documentation of the drivers", &mut cargo)?;
     }
+    forget_packages();
     let mut cargo = call::cargo(root);
     cargo.args(["publish", "--dry-run", "--allow-dirty", "--quiet"]);
     cargo.args(LIBRARY.iter().flat_map(|name| ["-p", name]));
     call::step("packages of the library, as crates.io would have them", &mut cargo)?;
     if has_drivers { packages_of_drivers(root, &folder) } else { Ok(()) }
+}
+
+/// Removes what an earlier dry run unpacked: cargo takes a package that it has unpacked once for the one of today. A registry without
+/// a host is one that cargo makes for a dry run.
+fn forget_packages() {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let registries = home.and_then(|home| fs::read_dir(home.join("registry/src")).ok());
+    for registry in registries.into_iter().flatten().flatten() {
+        if registry.file_name().to_string_lossy().starts_with('-') {
+            let _ = fs::remove_dir_all(registry.path());
+        }
+    }
 }
 
 /// The crate that drivers are written with, and what it needs. From a copy: there `abi` is a link, which cargo does not package.

@@ -29,10 +29,17 @@ pub fn named(name: &str) -> Result<Rule, InputError> {
 /// # Errors
 /// One of the names is none; the message says which there are.
 pub fn judges(list: &str) -> Result<Vec<Judge>, InputError> {
-    rules::named(list).map_err(|name| {
-        let names: Vec<&str> = JUDGES.iter().map(|judge| judge.name).collect();
-        InputError::new(format!("there is no rule `{name}` to be attached; there are {}", names.join(", ")))
-    })
+    rules::named(list).map_err(|name| no_judge(&name))
+}
+
+/// Those of these names.
+pub(crate) fn judges_named(names: &[String]) -> Result<Vec<Judge>, InputError> {
+    names.iter().map(|name| rules::find(name).map_err(|name| no_judge(&name))).collect()
+}
+
+fn no_judge(name: &str) -> InputError {
+    let names: Vec<&str> = JUDGES.iter().map(|judge| judge.name).collect();
+    InputError::new(format!("there is no rule `{name}` to be attached; there are {}", names.join(", ")))
 }
 
 /// One rule with all that is known of it.

@@ -37,7 +37,7 @@ fn soak(traffic: Traffic) {
         .unwrap_or_else(|error| panic!("{error}"));
     let (mut rounds, mut settled) = (0_u64, None);
     while machine.now() < end {
-        if let Err(error) = try_play(&machine, &traffic.round(&mut rng)) {
+        if let Err(error) = try_play(&machine, &(traffic.round(&mut rng) + &Traffic::end_of_round())) {
             panic!("{}, round {rounds}: {error}\n{}", traffic.sys, machine.finish());
         }
         machine.wait(rng.below(200 * SECOND)).unwrap();

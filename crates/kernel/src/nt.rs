@@ -168,6 +168,8 @@ fn is_wanted(reader: &dyn Reader, kind: Kind) -> bool {
     if kind.is_detail() { reader.wants_detail(kind) } else { reader.wants(kind) }
 }
 
+const _: () = assert!(Kind::ALL.len() <= 64, "a subscription has a bit for each kind");
+
 /// [`Event::Call`] and [`Event::Return`].
 const EVENTS_OF_A_CALL: u64 = 2;
 

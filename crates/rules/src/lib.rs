@@ -50,7 +50,11 @@ pub fn named(list: &str) -> Result<Vec<Judge>, String> {
     }
 }
 
-fn find(name: &str) -> Result<Judge, String> {
+/// The one of this name.
+///
+/// # Errors
+/// The name, if none has it.
+pub fn find(name: &str) -> Result<Judge, String> {
     ALL.iter().find(|judge| judge.name == name).copied().ok_or_else(|| name.to_owned())
 }
 

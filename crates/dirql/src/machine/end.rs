@@ -16,11 +16,11 @@ use kernel::verdict::Verdict;
 use kernel::{Cx, Nt};
 use kernel::{po, ps};
 
+use super::Machine;
 use super::boot::{Loaded, LoadedDriver};
-use super::{Machine, memory};
 use crate::archive;
 use crate::bench::Saved;
-use crate::readers::export_name;
+use crate::readers::{Coverage, export_name};
 use crate::reg;
 use crate::report::{Failure, Report};
 
@@ -63,7 +63,7 @@ impl Machine {
 
     /// Writes down which exports were called, if that is wanted.
     pub(super) fn cover(&self) {
-        if let Some(Err(error)) = self.readers.coverage.as_ref().map(crate::readers::Coverage::append) {
+        if let Some(Err(error)) = self.readers.coverage.as_ref().map(Coverage::append) {
             self.notes.borrow_mut().push(format!("the coverage file cannot be written: {error}"));
         }
     }
@@ -74,12 +74,9 @@ impl Machine {
         let engine = *self.host;
         self.inside(|nt| print::flush(&mut nt.cx()));
         let mut sums = self.readers.summary.sums();
-        let (deepest, depths, memory_hash) = self.inside(|nt| {
-            nt.cx().with(|k| {
-                let hash = if self.observed { outside(|| memory::hash(engine, k)) } else { 0 };
-                (outside(|| stack::deepest(k)), outside(|| depth::measured(k)), hash)
-            })
-        });
+        let memory_hash = if self.observed { self.memory_hash() } else { 0 };
+        let (deepest, depths) = self
+            .inside(|nt| nt.cx().with(|k| (outside(|| stack::deepest(k)), outside(|| depth::measured(k)))));
         (sums.stacks, sums.routine_stacks) = (deepest, depths);
         (sums.time, sums.irql_high_water) = (engine.now(), engine.highest_level());
         for (row, calls) in nt.calls_of_exports() {

@@ -7,17 +7,15 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::rc::Rc;
 
 /// The environment variable that names the file.
 const VARIABLE: &str = "DIRQL_COVERAGE";
 
-/// Remembers the exports that were called. A clone is the same memory.
-#[derive(Clone)]
-pub struct Coverage {
-    names: Rc<RefCell<BTreeSet<&'static str>>>,
+/// Remembers the exports that were called.
+pub(crate) struct Coverage {
+    names: RefCell<BTreeSet<&'static str>>,
     /// Opened before the machine starts: a jailed one could not.
-    file: Rc<std::io::Result<File>>,
+    file: std::io::Result<File>,
 }
 
 impl Coverage {
@@ -26,18 +24,12 @@ impl Coverage {
     pub(crate) fn asked_for() -> Option<Self> {
         let path = std::env::var_os(VARIABLE)?;
         let file = OpenOptions::new().create(true).append(true).open(path);
-        Some(Self { names: Rc::default(), file: Rc::new(file) })
+        Some(Self { names: RefCell::default(), file })
     }
 
     /// The file that the names go to.
     pub(crate) fn file(&self) -> Option<&File> {
-        self.file.as_ref().as_ref().ok()
-    }
-
-    /// The names of the exports that were called, sorted.
-    #[must_use]
-    pub fn names(&self) -> Vec<&'static str> {
-        self.names.borrow().iter().copied().collect()
+        self.file.as_ref().ok()
     }
 
     /// These exports were called: in a machine that is taken back and runs again, at the end of each run.
@@ -48,7 +40,7 @@ impl Coverage {
     /// Appends the names to the file that the environment names. In one write, because tests run side by side.
     pub(crate) fn append(&self) -> Result<(), String> {
         let text: String = self.names.borrow().iter().flat_map(|name| [*name, "\n"]).collect();
-        let mut file = self.file.as_ref().as_ref().map_err(ToString::to_string)?;
+        let mut file = self.file.as_ref().map_err(ToString::to_string)?;
         file.write_all(text.as_bytes()).map_err(|error| error.to_string())
     }
 }

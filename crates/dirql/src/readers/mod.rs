@@ -20,7 +20,6 @@ mod tests;
 mod traced;
 mod wmi_shown;
 
-pub use coverage::Coverage;
 pub use figure::{Figure, FigureForm};
 pub use flow::Flow;
 pub use hash::{Hash128, TraceHash};
@@ -32,6 +31,7 @@ pub use summary::{Summary, Sums, TagSum};
 pub use symbols::SymbolBook;
 pub use wmi_shown::WmiText;
 
+pub(crate) use coverage::Coverage;
 pub(crate) use hash::of_event;
 pub(crate) use json::{Object, array as json_array};
 pub(crate) use names::{export_name, status_text};

@@ -32,8 +32,6 @@ impl Record {
         }
         let replay = Replay::new(self.choices.clone());
         let comparison = Comparison::new(self.clone(), replay.clone());
-        let names = header.rules.join(",");
-        let judges = rules::judges(if names.is_empty() { "none" } else { &names })?;
         let mut bench = Bench::new()
             .driver(self.find(&header.driver, driver, "the .sys file", "; say where it is with --driver")?)
             .processors(header.processors)
@@ -51,7 +49,7 @@ impl Record {
             .special_pool(header.special_pool.parse().map_err(InputError::new)?)
             .quota(header.quota)
             .trace_providers(header.trace_providers.parse().map_err(InputError::new)?)
-            .rules(&judges)
+            .rules(&rules::judges_named(&header.rules)?)
             .chooser(replay)
             .reader(comparison.clone());
         if let Some(file) = &header.inf {

@@ -65,7 +65,7 @@ impl Traffic {
         }
     }
 
-    /// A round of traffic as a script.
+    /// A round of traffic as a script, whose handles are left open.
     pub(crate) fn round(&self, rng: &mut Rng) -> String {
         let mut text = String::new();
         let of =
@@ -105,9 +105,12 @@ impl Traffic {
         for begun in 0..begun {
             writeln!(text, "cancel a{begun}; join a{begun} expect any").unwrap();
         }
-        text + &filled(self.holds, HANDLES, rng)
-            + "\n"
-            + &(0..HANDLES).map(|handle| format!("close h{handle}\n")).collect::<String>()
+        text + &filled(self.holds, HANDLES, rng) + "\n"
+    }
+
+    /// What closes the handles that a round leaves open.
+    pub(crate) fn end_of_round() -> String {
+        (0..HANDLES).map(|handle| format!("close h{handle}\n")).collect()
     }
 }
 

@@ -3,6 +3,8 @@
 
 use engine::StrandId;
 
+use super::{LockKind, Role};
+
 /// How the value of a field is written, so that every reader writes it alike.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Form {
@@ -122,6 +124,25 @@ impl Field for &'static str {
         into.bytes(self.as_bytes());
     }
 }
+
+/// Fields of types whose values have names: in traces and hashes they are these, so that a new one changes none of an old run.
+macro_rules! fields_by_name {
+    ($($type:ty),*) => {$(
+        impl Field for $type {
+            #[inline]
+            fn value(&self) -> Value<'_> {
+                Value::Text(self.name())
+            }
+
+            #[inline(always)]
+            fn words<W: Words>(&self, into: &mut W) {
+                self.name().words(into);
+            }
+        }
+    )*};
+}
+
+fields_by_name!(Role, LockKind);
 
 impl Field for String {
     #[inline]

@@ -1,7 +1,5 @@
 //! What kind of lock an event is about.
 
-use super::declaration::{Field, Value, Words};
-
 /// A kind of lock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum LockKind {
@@ -31,17 +29,5 @@ impl LockKind {
             Self::Resource => "resource",
             Self::SharedResource => "shared resource",
         }
-    }
-}
-
-impl Field for LockKind {
-    #[inline]
-    fn value(&self) -> Value<'_> {
-        Value::Text(self.name())
-    }
-
-    #[inline(always)]
-    fn words<W: Words>(&self, into: &mut W) {
-        into.bytes(self.name().as_bytes());
     }
 }

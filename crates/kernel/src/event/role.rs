@@ -3,8 +3,6 @@
 
 use std::fmt;
 
-use super::declaration::{Field, Value, Words};
-
 /// What roles have in common, for readers that treat several alike.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Class {
@@ -301,19 +299,6 @@ impl Role {
 impl fmt::Display for Role {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
-    }
-}
-
-/// In traces and hashes it is its name, so that a new role changes none of an old run.
-impl Field for Role {
-    #[inline]
-    fn value(&self) -> Value<'_> {
-        Value::Text(self.name())
-    }
-
-    #[inline(always)]
-    fn words<W: Words>(&self, into: &mut W) {
-        into.bytes(self.name().as_bytes());
     }
 }
 

@@ -87,10 +87,7 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
     let Some(export) = row(number) else {
         return dispatch_other(cx, number, args);
     };
-    cx.nt().count_call(number);
-    if cx.count_event(Kind::Call) {
-        tell_call(cx, number, args);
-    }
+    note_call(cx, number, args);
     if cx.engine().calls_are_free() {
         let irql = cx.engine().level();
         if !export.allows(irql) {
@@ -119,15 +116,21 @@ fn dispatch_other(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
         cx.nt().count_call(u32::MAX);
         return crate::ldr::imports::call_missing(cx, number);
     };
-    cx.nt().count_call(number);
-    if cx.count_event(Kind::Call) {
-        tell_call(cx, number, args);
-    }
+    note_call(cx, number, args);
     admit(cx, export)?;
     if cx.count_event(Kind::Return) {
         tell_return(cx, number, 0);
     }
     Ok(0)
+}
+
+/// A driver has called row `number`.
+#[inline]
+fn note_call(cx: &mut Cx<'_>, number: u32, args: &Args) {
+    cx.nt().count_call(number);
+    if cx.count_event(Kind::Call) {
+        tell_call(cx, number, args);
+    }
 }
 
 /// What is to be seen to before a call, unless the kernel has said that there is nothing.
