@@ -82,23 +82,28 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         cargo.args(["--target", install::RUST_TARGET, "--target-dir"]).arg(root.join("target/drivers-build"));
         call::step("documentation of the drivers", &mut cargo)?;
     }
-    forget_packages();
+    let built = root.join("target/packages");
+    forget_packages(&built.join("debug"));
     let mut cargo = call::cargo(root);
-    cargo.args(["publish", "--dry-run", "--allow-dirty", "--quiet"]);
+    cargo.args(["publish", "--dry-run", "--allow-dirty", "--quiet", "--target-dir"]).arg(built);
+    // Whether they compile is the question.
+    cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "0").env("CARGO_PROFILE_DEV_DEBUG", "0");
     cargo.args(LIBRARY.iter().flat_map(|name| ["-p", name]));
     call::step("packages of the library, as crates.io would have them", &mut cargo)?;
     if has_drivers { packages_of_drivers(root, &folder) } else { Ok(()) }
 }
 
-/// Removes what an earlier dry run unpacked: cargo takes a package that it has unpacked once for the one of today. A registry without
-/// a host is one that cargo makes for a dry run.
-fn forget_packages() {
+/// Removes what an earlier dry run has unpacked and built (in this folder of a target directory): cargo takes a package of a version
+/// that it has seen for the same package. A registry without a host is one that cargo makes for a dry run.
+fn forget_packages(built: &Path) {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-    let registries = home.and_then(|home| fs::read_dir(home.join("registry/src")).ok());
-    for registry in registries.into_iter().flatten().flatten() {
-        if registry.file_name().to_string_lossy().starts_with('-') {
-            let _ = fs::remove_dir_all(registry.path());
+    let unpacked = home.map(|home| home.join("registry/src")).unwrap_or_default();
+    for (folder, prefix) in [(unpacked, "-"), (built.join(".fingerprint"), "dirql-")] {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(prefix) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
         }
     }
 }
@@ -109,8 +114,10 @@ fn packages_of_drivers(root: &Path, folder: &Path) -> Result<()> {
     let _ = fs::remove_dir_all(&copy);
     fs::create_dir_all(&copy).with_context(|| format!("{} cannot be made", copy.display()))?;
     call::quietly(Command::new("cp").arg("-rL").arg(folder).arg(&copy))?;
+    let built = root.join("target/packages");
+    forget_packages(&built.join(install::RUST_TARGET).join("debug"));
     let mut cargo = call::cargo(&copy.join("drivers"));
     cargo.args(["publish", "--dry-run", "--allow-dirty", "--quiet", "-p", "dirql-abi", "-p", "dirql-wdm"]);
-    cargo.args(["--target", install::RUST_TARGET, "--target-dir"]).arg(root.join("target/drivers-build"));
+    cargo.args(["--target", install::RUST_TARGET, "--target-dir"]).arg(built);
     call::step("packages of what drivers are written with, as crates.io would have them", &mut cargo)
 }

@@ -138,7 +138,8 @@ impl Handle<'_> {
     /// # Errors
     /// As [`Handle::write`].
     pub fn write_at(&self, data: &[u8], offset: Option<u64>) -> Result<u64, Error> {
-        self.ask("WriteFile", Transfer::Write { data: data.to_owned(), offset }).map(|end| end.information)
+        self.ask("WriteFile", Transfer::Write { data: data.to_owned().into(), offset })
+            .map(|end| end.information)
     }
 
     /// Reads up to `length` bytes at the file's position.
@@ -170,7 +171,7 @@ impl Handle<'_> {
     /// # Errors
     /// As [`Handle::read_scatter`].
     pub fn write_gather(&self, data: &[u8], offset: Option<u64>) -> Result<u64, Error> {
-        let transfer = Transfer::Gather { data: data.to_owned(), offset };
+        let transfer = Transfer::Gather { data: data.to_owned().into(), offset };
         self.ask("WriteFileGather", transfer).map(|end| end.information)
     }
 
@@ -194,7 +195,7 @@ impl Handle<'_> {
     /// # Errors
     /// As [`Handle::write`].
     pub fn device_control(&self, code: u32, input: &[u8], output: u32) -> Result<Vec<u8>, Error> {
-        let transfer = Transfer::Control { code, input: input.to_owned(), output };
+        let transfer = Transfer::Control { code, input: input.to_owned().into(), output };
         self.ask("DeviceIoControl", transfer).map(|end| end.data)
     }
 
@@ -203,7 +204,7 @@ impl Handle<'_> {
     /// # Errors
     /// [`Error::Stuck`], [`Error::Stopped`].
     pub fn try_device_control(&self, code: u32, input: &[u8], output: u32) -> Result<Completion, Error> {
-        self.try_ask("DeviceIoControl", Transfer::Control { code, input: input.to_owned(), output })
+        self.try_ask("DeviceIoControl", Transfer::Control { code, input: input.to_owned().into(), output })
     }
 
     /// Has the driver write what it keeps back (`FlushFileBuffers`).
@@ -227,7 +228,7 @@ impl Handle<'_> {
     /// # Errors
     /// As [`Handle::write`].
     pub fn set_information(&self, class: u32, data: &[u8]) -> Result<(), Error> {
-        self.ask("NtSetInformationFile", Transfer::Set { class, data: data.to_owned() }).map(|_| ())
+        self.ask("NtSetInformationFile", Transfer::Set { class, data: data.to_owned().into() }).map(|_| ())
     }
 
     /// Another handle to the same open file (`DuplicateHandle`): the driver hears of the end when the last one is closed.
@@ -259,7 +260,7 @@ impl Handle<'_> {
     /// # Errors
     /// As [`Handle::begin_read`].
     pub fn begin_write(&self, data: &[u8], offset: Option<u64>) -> Result<Request<'_>, Error> {
-        self.begin("WriteFile", Transfer::Write { data: data.to_owned(), offset })
+        self.begin("WriteFile", Transfer::Write { data: data.to_owned().into(), offset })
     }
 
     /// Begins a device control request.
@@ -267,7 +268,7 @@ impl Handle<'_> {
     /// # Errors
     /// As [`Handle::begin_read`].
     pub fn begin_device_control(&self, code: u32, input: &[u8], output: u32) -> Result<Request<'_>, Error> {
-        self.begin("DeviceIoControl", Transfer::Control { code, input: input.to_owned(), output })
+        self.begin("DeviceIoControl", Transfer::Control { code, input: input.to_owned().into(), output })
     }
 
     /// Begins a device control request whose buffers (address, bytes) lie in memory that the application has anyway.
@@ -281,7 +282,7 @@ impl Handle<'_> {
         output: (u64, u32),
     ) -> Result<Request<'_>, Error> {
         let [input, output] = [input, output].map(|(address, length)| Some(Buffer { address, length }));
-        let transfer = Box::new(Transfer::Control { code, input: Vec::new(), output: 0 });
+        let transfer = Box::new(Transfer::Control { code, input: (&[]).into(), output: 0 });
         self.begin("DeviceIoControl", Transfer::Placed { transfer, input, output })
     }
 
@@ -296,7 +297,7 @@ impl Handle<'_> {
         Ok(status.is_success())
     }
 
-    fn begin(&self, name: &str, transfer: Transfer) -> Result<Request<'_>, Error> {
+    fn begin(&self, name: &str, transfer: Transfer<'static>) -> Result<Request<'_>, Error> {
         Request::begin(self.machine, self.handle, format!("{name} on {}", self.path), transfer)
     }
 
@@ -309,7 +310,7 @@ impl Handle<'_> {
         self.machine.on_thread("CloseHandle", move |cx| file::close(cx, handle)).map(|_| ())
     }
 
-    fn try_ask(&self, name: &str, transfer: Transfer) -> Result<Completion, Error> {
+    fn try_ask(&self, name: &str, transfer: Transfer<'static>) -> Result<Completion, Error> {
         let handle = self.handle;
         let what = format!("{name} on {}", self.path);
         self.machine.on_thread(&what, move |cx| {
@@ -318,7 +319,7 @@ impl Handle<'_> {
         })
     }
 
-    fn ask(&self, name: &str, transfer: Transfer) -> Result<Completion, Error> {
+    fn ask(&self, name: &str, transfer: Transfer<'static>) -> Result<Completion, Error> {
         let end = self.try_ask(name, transfer)?;
         if end.is_success() {
             return Ok(end);

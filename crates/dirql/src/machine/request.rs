@@ -41,7 +41,7 @@ impl<'m> Request<'m> {
         machine: &'m Machine,
         handle: ob::Handle,
         what: String,
-        transfer: Transfer,
+        transfer: Transfer<'static>,
     ) -> Result<Self, Error> {
         let (state, id) = machine.inside(|_| (Rc::new(RefCell::new(State::Asked)), Rc::new(Cell::new(0))));
         let (slot, number) = (Rc::clone(&state), Rc::clone(&id));

@@ -2,6 +2,8 @@
 //!
 //! Everything here runs on a thread of the application's.
 
+use std::borrow::Cow;
+
 use abi::NtStatus;
 use engine::Flow;
 use kernel::Cx;
@@ -16,28 +18,28 @@ const PAGE: usize = 0x1000;
 
 /// A request with its data.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Transfer {
+pub(crate) enum Transfer<'d> {
     /// `ReadFile`.
     Read { length: u32, offset: Option<u64> },
     /// `WriteFile`.
-    Write { data: Vec<u8>, offset: Option<u64> },
+    Write { data: Cow<'d, [u8]>, offset: Option<u64> },
     /// `ReadFileScatter`: each page of the transfer lies in memory of its own.
     Scatter { length: u32, offset: Option<u64> },
     /// `WriteFileGather`.
-    Gather { data: Vec<u8>, offset: Option<u64> },
+    Gather { data: Cow<'d, [u8]>, offset: Option<u64> },
     /// `DeviceIoControl`.
-    Control { code: u32, input: Vec<u8>, output: u32 },
+    Control { code: u32, input: Cow<'d, [u8]>, output: u32 },
     /// `FlushFileBuffers`.
     Flush,
     /// `NtQueryInformationFile`.
     Query { class: u32, length: u32 },
     /// `NtSetInformationFile`.
-    Set { class: u32, data: Vec<u8> },
+    Set { class: u32, data: Cow<'d, [u8]> },
     /// Any of these with buffers in memory that the application has anyway, and keeps.
     Placed { transfer: Box<Self>, input: Option<Buffer>, output: Option<Buffer> },
 }
 
-impl Transfer {
+impl Transfer<'_> {
     /// Without the places of its buffers, and those.
     fn parts(&self) -> (&Self, [Option<Buffer>; 2]) {
         match self {
@@ -84,7 +86,7 @@ struct Buffers {
 
 impl Buffers {
     /// For a request; none if the application has no memory left.
-    fn new(cx: &mut Cx<'_>, transfer: &Transfer) -> Flow<Option<Self>> {
+    fn new(cx: &mut Cx<'_>, transfer: &Transfer<'_>) -> Flow<Option<Self>> {
         let (transfer, places) = transfer.parts();
         let (input, output): (&[u8], u32) = match transfer {
             Transfer::Scatter { length, .. } => return Self::scattered(cx, &[], *length),
@@ -128,7 +130,7 @@ impl Buffers {
         Ok(Some(Self { input, output, kept: [false; 2], pages: Some(pages) }))
     }
 
-    fn operation(&self, transfer: &Transfer) -> Operation {
+    fn operation(&self, transfer: &Transfer<'_>) -> Operation {
         let signed = |offset: &Option<u64>| offset.map(u64::cast_signed);
         let segments = Segments { array: self.input.address, length: self.input.length };
         match transfer.parts().0 {
@@ -186,7 +188,7 @@ fn buffer(cx: &mut Cx<'_>, length: u32) -> Option<Buffer> {
 }
 
 /// Carries a request out and waits for its end.
-pub(crate) fn perform(cx: &mut Cx<'_>, handle: Handle, transfer: &Transfer) -> Flow<Completion> {
+pub(crate) fn perform(cx: &mut Cx<'_>, handle: Handle, transfer: &Transfer<'_>) -> Flow<Completion> {
     if matches!(transfer, Transfer::Scatter { .. } | Transfer::Gather { .. }) {
         // They are overlapped always.
         return begin(cx, handle, transfer, false)?.wait(cx);
@@ -235,7 +237,7 @@ pub(crate) struct Begun {
 }
 
 /// Begins a request and does not wait for its end, which its thread hears of by a user APC if that is wanted.
-pub(crate) fn begin(cx: &mut Cx<'_>, handle: Handle, transfer: &Transfer, apc: bool) -> Flow<Begun> {
+pub(crate) fn begin(cx: &mut Cx<'_>, handle: Handle, transfer: &Transfer<'_>, apc: bool) -> Flow<Begun> {
     let none = Answer::failed(NtStatus::INSUFFICIENT_RESOURCES);
     let process = ps::current_process(cx);
     let failed = Begun { process, buffers: Buffers::default(), overlapped: None, at_once: Some(none) };

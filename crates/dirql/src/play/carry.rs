@@ -110,11 +110,11 @@ fn pending(stage: &Stage, cx: &mut Cx<'_>, what: &Waitable) -> Flow<Outcome> {
             Err(format!("thread {name} has carried out all it was handed"))
         }),
         Waitable::Request(name) => {
-            let Some(begun) = stage.with(|state| state.requests.remove(name)) else {
+            let Some(begun) = stage.with(|state| state.requests.remove(&**name)) else {
                 return Ok(Err(format!("request {name} has not been made yet")));
             };
             let over = begun.is_over(cx)?;
-            stage.with(|state| state.requests.insert(name.clone(), begun));
+            stage.with(|state| state.requests.insert(name.to_string(), begun));
             Ok(if over { Err(format!("request {name} has completed")) } else { Ok(()) })
         }
     }

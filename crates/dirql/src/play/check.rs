@@ -1,5 +1,6 @@
 //! A script held against the machine to be: devices and signals that it names exist, files that it names are read.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -12,9 +13,7 @@ use crate::error::InputError;
 use crate::files;
 use crate::machine::Plan;
 use crate::script::{self, suggest::nearest};
-use crate::script::{
-    Command, Counters, Data, Operation, Piece, PowerState, Script, Statement, Wmi, WmiQuestion,
-};
+use crate::script::{Command, Counters, Data, Operation, PowerState, Script, Statement, Wmi, WmiQuestion};
 
 /// A script as it was given.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -69,10 +68,10 @@ impl Play {
     pub fn new(script: Script, folder: &Path) -> Result<Self, InputError> {
         let mut files = BTreeMap::new();
         for statement in &script.statements {
-            for name in data(&statement.command).flat_map(|data| &data.pieces).filter_map(file) {
+            for name in data(&statement.command).flat_map(Data::files) {
                 let bytes = files::read(&folder.join(name), "the file of `file:`")
                     .map_err(|error| at(&script, statement, &error.to_string()))?;
-                files.insert(name.clone(), bytes);
+                files.insert(name.to_owned(), bytes);
             }
         }
         Ok(Self { script: Rc::new(script), files: Rc::new(files) })
@@ -92,15 +91,11 @@ impl Play {
     }
 
     /// The bytes of data that is sent. None of them may be any.
-    pub(super) fn sent(&self, data: &Data) -> Vec<u8> {
-        let mut all = Vec::new();
-        for piece in &data.pieces {
-            match piece {
-                Piece::Bytes(bytes) => all.extend(bytes.iter().map(|byte| byte.unwrap_or_default())),
-                Piece::File(name) => all.extend(self.files.get(name).into_iter().flatten()),
-            }
+    pub(super) fn sent<'d>(&self, data: &'d Data) -> Cow<'d, [u8]> {
+        match data.known() {
+            Some(bytes) => bytes.into(),
+            None => self.bytes(data).into_iter().map(Option::unwrap_or_default).collect(),
         }
-        all
     }
 
     /// The bytes of data in the script; `None` is a byte that may be any.
@@ -112,13 +107,6 @@ impl Play {
 
 fn at(script: &Script, statement: &Statement, message: &str) -> InputError {
     InputError::new(format!("{}:{}: {message}", script.source, statement.at))
-}
-
-fn file(piece: &Piece) -> Option<&String> {
-    match piece {
-        Piece::File(name) => Some(name),
-        Piece::Bytes(_) => None,
-    }
 }
 
 /// All data that a command names.

@@ -34,7 +34,6 @@ pub(crate) use device::{peek, poke};
 use crate::machine::transfer::Begun;
 use crate::readers::PrintLog;
 use crate::report::Failure;
-use crate::script::Script;
 use lane::Lane;
 
 /// A script in progress. Clones are the same.
@@ -49,8 +48,8 @@ struct State {
     prints: PrintLog,
     /// Lines printed before this one have satisfied an `expect print`.
     printed: usize,
-    /// By the process that has them and their names.
-    handles: BTreeMap<(u64, String), Handle>,
+    /// By the process that has them, and then by their names.
+    handles: BTreeMap<u64, BTreeMap<String, Handle>>,
     requests: BTreeMap<String, Begun>,
     /// What completion ports call requests by, by their names.
     told_of: BTreeMap<String, u64>,
@@ -147,11 +146,11 @@ impl Stage {
 
     fn fail_at(&self, index: usize, message: &str, moments: Vec<Related>) {
         self.with(|state| {
-            let Script { source, statements } = &*self.play.script;
-            let statement = &statements[index];
+            let script = &*self.play.script;
+            let statement = &script.statements[index];
             let failure = Failure {
-                place: format!("{source}:{}", statement.at.line),
-                command: statement.text.clone(),
+                place: format!("{}:{}", script.source, statement.at.line),
+                command: script.text_of(statement).to_owned(),
                 message: message.to_owned(),
                 moments,
             };

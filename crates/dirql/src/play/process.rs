@@ -32,22 +32,22 @@ pub(super) fn begin(
     let status = ps::create_notify::tell(cx, child, &image)?;
     if status.is_success() {
         let own: Vec<_> = stage.with(|state| {
-            let own = state.handles.iter().filter(|((whose, _), _)| *whose == parent);
-            own.map(|((_, name), handle)| (name.clone(), *handle)).collect()
+            let own = state.handles.get(&parent).into_iter().flatten();
+            own.map(|(name, handle)| (name.clone(), *handle)).collect()
         });
         // What it has not inherited it can name all the same.
         let mut named = Vec::new();
         for (name, handle) in own {
             let inherited =
                 inherits && handle::entry(cx, handle, Mode::User).is_ok_and(|entry| entry.inherit);
-            named.push(((child, name), if inherited { handle } else { NOT_THERE }));
+            named.push((name, if inherited { handle } else { NOT_THERE }));
         }
         if inherits {
             handle::inherit(cx, parent, child)?;
         }
         stage.with(|state| {
             state.processes.insert(name.to_owned(), child);
-            state.handles.extend(named);
+            state.handles.entry(child).or_default().extend(named);
         });
     } else {
         process::end(cx, child)?;

@@ -16,7 +16,7 @@ use super::carry::Outcome;
 use super::expect::judge;
 use crate::machine::transfer::{self, Completion, Transfer};
 use crate::script::suggest::nearest;
-use crate::script::{Access, Cancel, Data, Expectations, Open, Operation, Path, Request};
+use crate::script::{Access, Cancel, Data, Expectations, Name, Open, Operation, Path, Request};
 
 /// Both `FILE_SHARE_READ` and `FILE_SHARE_WRITE`.
 const SHARED: u16 = 3;
@@ -63,7 +63,7 @@ impl Stage {
     /// A handle that the running thread's process has opened gets a name.
     pub(super) fn keep(&self, cx: &mut Cx<'_>, name: &str, handle: Handle) {
         let process = ps::current_process(cx);
-        self.with(|state| state.handles.insert((process, name.to_owned()), handle));
+        self.with(|state| state.handles.entry(process).or_default().insert(name.to_owned(), handle));
     }
 }
 
@@ -98,12 +98,12 @@ fn known_names(cx: &mut Cx<'_>, wanted: &str) -> String {
 
 /// The handle of this name in the running thread's process, which another thread may not have opened yet.
 pub(super) fn handle(stage: &Stage, cx: &mut Cx<'_>, name: &str) -> Result<Handle, String> {
-    let place = (ps::current_process(cx), name.to_owned());
-    let handle = stage.with(|state| state.handles.get(&place).copied());
+    let process = ps::current_process(cx);
+    let handle = stage.with(|state| state.handles.get(&process)?.get(name).copied());
     handle.ok_or_else(|| format!("`{name}` is not open (now)"))
 }
 
-fn transfer(stage: &Stage, request: &Request) -> Result<Transfer, String> {
+fn transfer<'r>(stage: &Stage, request: &'r Request) -> Result<Transfer<'r>, String> {
     let bytes = |data| stage.play.sent(data);
     let transfer = match &request.operation {
         Operation::Read { length, offset } => Transfer::Read { length: *length, offset: *offset },
@@ -121,9 +121,9 @@ fn transfer(stage: &Stage, request: &Request) -> Result<Transfer, String> {
     if request.input.is_none() && request.output.is_none() {
         return Ok(transfer);
     }
-    let place = |name: &Option<String>| match name {
+    let place = |name: &Option<Name>| match name {
         None => Ok(None),
-        Some(name) => stage.with(|state| match state.memory.get(name) {
+        Some(name) => stage.with(|state| match state.memory.get(&**name) {
             Some(buffer) => Ok(Some(*buffer)),
             None => Err(format!("memory {name} is not there (yet)")),
         }),
@@ -286,7 +286,7 @@ pub(super) fn cancel(stage: &Stage, cx: &mut Cx<'_>, what: &Cancel) -> Flow<Outc
         }
         Cancel::Request(name) => {
             let block = stage.with(|state| {
-                let begun = state.requests.get(name)?;
+                let begun = state.requests.get(&**name)?;
                 Some(begun.overlapped()?.status_block)
             });
             match block {
@@ -312,8 +312,8 @@ pub(super) fn duplicate(stage: &Stage, cx: &mut Cx<'_>, name: &str, new: &str) -
 }
 
 pub(super) fn close(stage: &Stage, cx: &mut Cx<'_>, name: &str) -> Flow<Outcome> {
-    let place = (ps::current_process(cx), name.to_owned());
-    match stage.with(|state| state.handles.remove(&place)) {
+    let process = ps::current_process(cx);
+    match stage.with(|state| state.handles.get_mut(&process)?.remove(name)) {
         Some(handle) => file::close(cx, handle).map(|_| Ok(())),
         None => Ok(Err(format!("`{name}` is not open (now)"))),
     }
@@ -330,13 +330,8 @@ pub(super) fn close_all(stage: &Stage, cx: &mut Cx<'_>) -> Flow<()> {
 /// Cancels what is under way in the running thread's process and waits for its end. Its handles, which have no names any more.
 pub(super) fn run_down(stage: &Stage, cx: &mut Cx<'_>) -> Flow<Vec<Handle>> {
     let process = ps::current_process(cx);
-    let mut own = Vec::new();
-    stage.with(|state| {
-        state.handles.retain(|(whose, _), handle| {
-            own.extend((*whose == process).then_some(*handle));
-            *whose != process
-        });
-    });
+    let own = stage.with(|state| state.handles.remove(&process)).unwrap_or_default();
+    let own: Vec<Handle> = own.into_values().collect();
     for handle in &own {
         cancel::rundown_file(cx, *handle)?;
     }

@@ -1,8 +1,12 @@
 //! What a script says, as plain values: the statements that an executor carries out one after another.
 //!
-//! All names are resolved and all numbers in range here. Nothing is executed, and no file is read.
+//! All names are resolved and all numbers in range here. Nothing is executed, and no file is read. A script may have a hundred thousand
+//! statements: one is small, and shares its names and its text with the others.
 
+use std::borrow::Borrow;
 use std::fmt;
+use std::ops::{Deref, Range};
+use std::rc::Rc;
 
 use kernel::wmi::Guid;
 
@@ -12,9 +16,9 @@ use super::data::Data;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Position {
     /// The line.
-    pub line: usize,
+    pub line: u32,
     /// The character in the line.
-    pub column: usize,
+    pub column: u32,
 }
 
 impl fmt::Display for Position {
@@ -23,13 +27,54 @@ impl fmt::Display for Position {
     }
 }
 
+/// A name that a script gives. A clone is the same text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Name(Rc<str>);
+
+impl From<&str> for Name {
+    fn from(name: &str) -> Self {
+        Self(name.into())
+    }
+}
+
+impl Deref for Name {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        self
+    }
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
 /// A whole script.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Script {
     /// Its name as the user knows it: a path, or `--do`.
     pub source: String,
+    /// What it says.
+    pub text: String,
     /// In the order of the text.
     pub statements: Vec<Statement>,
+}
+
+impl Script {
+    /// The command as written, for reports; without the thread's prefix.
+    #[must_use]
+    pub fn text_of(&self, statement: &Statement) -> &str {
+        let Range { start, end } = statement.text;
+        &self.text[start as usize..end as usize]
+    }
 }
 
 /// One command, and the application thread that carries it out.
@@ -37,11 +82,11 @@ pub struct Script {
 pub struct Statement {
     /// Where it starts.
     pub at: Position,
-    /// The command as written, for reports; without the thread's prefix.
-    pub text: String,
+    /// Where the command stands in the text, in bytes: see [`Script::text_of`].
+    pub text: Range<u32>,
     /// `None`: the script's main thread, which goes on when the command has ended. `Some`: it is handed to the thread
     /// of this name, which carries out what it was handed in order, and the main thread goes on at once.
-    pub thread: Option<String>,
+    pub thread: Option<Name>,
     /// What to do.
     pub command: Command,
 }
@@ -61,7 +106,7 @@ pub enum Command {
     /// `async NAME request`: an overlapped request, which this thread does not wait for.
     Async {
         /// The name to join or cancel it by.
-        name: String,
+        name: Name,
         /// The request; its handle was opened `overlapped`.
         request: Request,
         /// The thread gets a user APC with its end (`ReadFileEx`).
@@ -70,7 +115,7 @@ pub enum Command {
     /// `pointer NAME request`: a request whose output begins with an address of the application's memory, which gets this name.
     Pointer {
         /// The name to load and store by.
-        name: String,
+        name: Name,
         /// The request.
         request: Request,
         /// What is to come of it.
@@ -79,16 +124,16 @@ pub enum Command {
     /// `memory`: `VirtualAlloc`, and these bytes in it.
     Memory {
         /// The name to load, store and pass it by.
-        name: String,
+        name: Name,
         /// What it holds.
         data: Data,
     },
     /// `unmap`: `VirtualFree`.
-    Unmap(String),
+    Unmap(Name),
     /// `load`: the application reads memory.
     Load {
         /// The pointer's name.
-        pointer: String,
+        pointer: Name,
         /// Bytes from where it points.
         offset: u64,
         /// Bytes, at most [`super::MAX_TRANSFER`].
@@ -99,7 +144,7 @@ pub enum Command {
     /// `store`: the application writes memory.
     Store {
         /// The pointer's name.
-        pointer: String,
+        pointer: Name,
         /// Bytes from where it points.
         offset: u64,
         /// What is written.
@@ -110,31 +155,31 @@ pub enum Command {
     /// `join` of a request: waits until it has completed.
     JoinRequest {
         /// The name given by `async`.
-        name: String,
+        name: Name,
         /// What is to have come of it.
         expect: Expectations,
     },
     /// `join` of a thread: waits until it has carried out what it was handed.
-    JoinThread(String),
+    JoinThread(Name),
     /// `cancel`.
     Cancel(Cancel),
     /// `apc`: `QueueUserAPC` for this thread.
-    UserApc(String),
+    UserApc(Name),
     /// `terminate`: `TerminateThread` of this thread.
-    Terminate(String),
+    Terminate(Name),
     /// `port`: `CreateIoCompletionPort` without a file.
     Port {
         /// The name the script gives to it.
-        name: String,
+        name: Name,
         /// So many threads run at once that take packets from it; 0: as many as there are processors.
         threads: u32,
     },
     /// `bind`: `CreateIoCompletionPort` with a file, and `SetFileCompletionNotificationModes`.
     Bind {
         /// The handle's name; it was opened `overlapped`.
-        handle: String,
+        handle: Name,
         /// The port's.
-        port: String,
+        port: Name,
         /// The completion key.
         key: u64,
         /// `FILE_SKIP_COMPLETION_PORT_ON_SUCCESS`.
@@ -145,7 +190,7 @@ pub enum Command {
     /// `dequeue … several`: `GetQueuedCompletionStatusEx`.
     DequeueSeveral {
         /// The port's name.
-        port: String,
+        port: Name,
         /// So many packets at most.
         most: u32,
         /// A user APC ends the wait.
@@ -158,9 +203,9 @@ pub enum Command {
     /// `dequeue`: `GetQueuedCompletionStatus`.
     Dequeue {
         /// The port's name.
-        port: String,
+        port: Name,
         /// The request that the packet is to be of, by the name that `async` gave it.
-        request: Option<String>,
+        request: Option<Name>,
         /// The key that it is to have.
         key: Option<u64>,
         /// In how many nanoseconds of virtual time; `None`: for ever.
@@ -171,7 +216,7 @@ pub enum Command {
     /// `post`: `PostQueuedCompletionStatus`.
     Post {
         /// The port's name.
-        port: String,
+        port: Name,
         /// The packet's key.
         key: u64,
         /// Its number of bytes.
@@ -180,33 +225,33 @@ pub enum Command {
     /// `close`: `CloseHandle`.
     Close {
         /// The handle's name.
-        handle: String,
+        handle: Name,
     },
     /// `duplicate`: `DuplicateHandle`, another handle to the same file.
     Duplicate {
         /// The handle's name.
-        handle: String,
+        handle: Name,
         /// The new handle's.
-        name: String,
+        name: Name,
     },
     /// `inherit`: `SetHandleInformation`, whether processes that are begun later have the handle too.
     Inherit {
         /// The handle's name.
-        handle: String,
+        handle: Name,
         /// Whether they have.
         inherits: bool,
     },
     /// `process`: `CreateProcess`, whose image is the file of this name and whose first thread has it.
     Process {
         /// The name, without `.exe`.
-        name: String,
+        name: Name,
         /// It has the handles that can be inherited (`bInheritHandles`).
         inherits: bool,
         /// What is to come of it; only a status.
         expect: Expectations,
     },
     /// `exit`: the process of this name ends.
-    Exit(String),
+    Exit(Name),
     /// `wait`: this thread sleeps so many nanoseconds of virtual time.
     Wait {
         /// Nanoseconds.
@@ -342,7 +387,7 @@ pub struct Open {
     /// What is opened.
     pub path: Path,
     /// The name the script gives to the handle.
-    pub handle: String,
+    pub handle: Name,
     /// Access to ask for.
     pub access: Access,
     /// `FILE_FLAG_OVERLAPPED`: else requests on the handle are made one at a time.
@@ -381,13 +426,13 @@ pub enum Access {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Request {
     /// The handle's name.
-    pub handle: String,
+    pub handle: Name,
     /// What is asked for.
     pub operation: Operation,
     /// The memory that is its input buffer, by name; `None`: a buffer of its own.
-    pub input: Option<String>,
+    pub input: Option<Name>,
     /// The same for its output.
-    pub output: Option<String>,
+    pub output: Option<Name>,
 }
 
 /// What a request asks for.
@@ -452,20 +497,20 @@ pub enum Operation {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Cancel {
     /// All on this handle (`CancelIoEx` without an `OVERLAPPED`).
-    Handle(String),
+    Handle(Name),
     /// The one that this thread waits for (`CancelSynchronousIo`).
-    Thread(String),
+    Thread(Name),
     /// The one that `async` gave this name (`CancelIoEx`).
-    Request(String),
+    Request(Name),
 }
 
 /// Something that ends.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Waitable {
     /// A thread, by name.
-    Thread(String),
+    Thread(Name),
     /// A request, by the name that `async` gave it.
-    Request(String),
+    Request(Name),
 }
 
 /// What the Plug and Play manager, or the user's hand, does to a device.

@@ -4,10 +4,10 @@ use kernel::po::setting;
 
 use super::MAX_TRANSFER;
 use super::ast::{
-    Access, Cancel, Command, Counters, Expectations, Open, Operation, Path, PnpEvent, Position, PowerState,
-    Request, SpecialFile, User, Waitable,
+    Access, Cancel, Command, Counters, Expectations, Name, Open, Operation, Path, PnpEvent, Position,
+    PowerState, Request, SpecialFile, User, Waitable,
 };
-use super::data::{Data, parse_piece};
+use super::data::{Data, Pieces};
 use super::error::{Outcome, fault, unknown};
 use super::expect::{self, Yields as Can};
 use super::lexer::Word;
@@ -106,16 +106,16 @@ impl<'a> Arguments<'a> {
 
     /// Takes the next word if it is this one.
     pub(super) fn take(&mut self, keyword: &str) -> bool {
-        let is = self.words.get(self.next).is_some_and(|word| word.quoted.is_none() && word.bare == keyword);
+        let is = self.words.get(self.next).is_some_and(|word| word.is(keyword));
         self.next += usize::from(is);
         is
     }
 
     pub(super) fn keyword(&mut self, keyword: &str) -> Outcome<()> {
-        let word = self.word(&format!("`{keyword}`"))?;
-        if word.quoted.is_none() && word.bare == keyword {
+        if self.take(keyword) {
             return Ok(());
         }
+        let word = self.word(&format!("`{keyword}`"))?;
         fault(word.at, format!("`{}` stands where `{keyword}` belongs", word.text()))
     }
 
@@ -139,12 +139,11 @@ impl<'a> Arguments<'a> {
     }
 
     pub(super) fn data(&mut self) -> Outcome<Data> {
-        let mut pieces = Vec::new();
+        let mut pieces = Pieces::default();
         loop {
-            let word = self.word("bytes: hex:3c00, text:\"…\", file:PATH")?;
-            pieces.push(parse_piece(&word)?);
+            pieces.add(&self.word("bytes: hex:3c00, text:\"…\", file:PATH")?)?;
             if !self.take("+") {
-                return Ok(Data { pieces });
+                return Ok(pieces.finish());
             }
         }
     }
@@ -288,7 +287,7 @@ fn is_pointer(kind: Kind) -> bool {
 }
 
 /// A name that `memory` gave.
-fn memory(args: &mut Arguments, names: &Names) -> Outcome<String> {
+fn memory(args: &mut Arguments, names: &Names) -> Outcome<Name> {
     names.find(&args.word("the memory's name")?, "memory", |kind| kind == Kind::Memory).map(|(name, _)| name)
 }
 
@@ -436,7 +435,7 @@ fn request(keyword: &str, args: &mut Arguments, names: &Names) -> Outcome<Asked>
         }
         "write" if args.take("memory") => {
             own_input = Some(memory(args, names)?);
-            Operation::Write { data: Data { pieces: Vec::new() }, offset: offset(args)? }
+            Operation::Write { data: Data::default(), offset: offset(args)? }
         }
         "read" => Operation::Read { length: args.length("a number of bytes")?, offset: offset(args)? },
         "write" => Operation::Write { data: args.exact_data()?, offset: offset(args)? },
@@ -589,7 +588,7 @@ fn cancel(args: &mut Arguments, names: &Names) -> Outcome<Command> {
 }
 
 /// The thread of an `apc` or `terminate`.
-fn thread(args: &mut Arguments, names: &Names) -> Outcome<String> {
+fn thread(args: &mut Arguments, names: &Names) -> Outcome<Name> {
     let word = args.word("the thread")?;
     names.find(&word, "thread", |kind| kind == Kind::Thread).map(|(name, _)| name)
 }

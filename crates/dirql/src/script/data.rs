@@ -7,42 +7,169 @@ use super::error::{Outcome, fault, unknown};
 use super::lexer::Word;
 use super::value::parse_number;
 
-/// Some bytes, in pieces that follow each other.
-#[derive(Clone, PartialEq, Eq, Debug)]
+/// Some bytes: those that the script says itself, and what stands between them.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Data {
-    /// The pieces.
-    pub pieces: Vec<Piece>,
+    bytes: Box<[u8]>,
+    /// With how many of `bytes` stand before it; in order.
+    between: Box<[(usize, Gap)]>,
 }
 
-/// A part of a [`Data`].
+/// Bytes of a [`Data`] that the script does not say.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Piece {
-    /// These bytes; `None` is a byte that may be any (`??`), which only an expectation has.
-    Bytes(Vec<Option<u8>>),
+enum Gap {
+    /// A byte that may be any (`??`), which only an expectation has.
+    Any,
     /// The content of the file of this name.
     File(String),
 }
 
 impl Data {
-    /// All the bytes, files read by `read`.
+    /// The bytes, if the script says all of them itself.
+    #[must_use]
+    pub fn known(&self) -> Option<&[u8]> {
+        self.between.is_empty().then_some(&self.bytes)
+    }
+
+    /// All the bytes, files read by `read`; `None` is a byte that may be any.
     ///
     /// # Errors
     /// What `read` returns.
     pub fn resolve<E>(&self, mut read: impl FnMut(&str) -> Result<Vec<u8>, E>) -> Result<Vec<Option<u8>>, E> {
-        let mut all = Vec::new();
-        for piece in &self.pieces {
-            match piece {
-                Piece::Bytes(bytes) => all.extend(bytes),
-                Piece::File(path) => all.extend(read(path)?.into_iter().map(Some)),
+        let mut all = Vec::with_capacity(self.bytes.len());
+        let mut taken = 0;
+        for (before, gap) in &self.between {
+            all.extend(self.bytes[taken..*before].iter().copied().map(Some));
+            taken = *before;
+            match gap {
+                Gap::Any => all.push(None),
+                Gap::File(path) => all.extend(read(path)?.into_iter().map(Some)),
             }
         }
+        all.extend(self.bytes[taken..].iter().copied().map(Some));
         Ok(all)
+    }
+
+    /// The names of the files whose content is part of it.
+    pub fn files(&self) -> impl Iterator<Item = &str> {
+        self.between.iter().filter_map(|(_, gap)| match gap {
+            Gap::File(name) => Some(name.as_str()),
+            Gap::Any => None,
+        })
     }
 
     /// Whether some byte may be any.
     #[must_use]
     pub fn has_wildcards(&self) -> bool {
-        self.pieces.iter().any(|piece| matches!(piece, Piece::Bytes(bytes) if bytes.contains(&None)))
+        self.between.iter().any(|(_, gap)| *gap == Gap::Any)
+    }
+}
+
+/// A [`Data`] that is being read.
+#[derive(Default)]
+pub(super) struct Pieces {
+    bytes: Vec<u8>,
+    between: Vec<(usize, Gap)>,
+}
+
+impl Pieces {
+    fn gap(&mut self, gap: Gap) {
+        self.between.push((self.bytes.len(), gap));
+    }
+
+    pub(super) fn finish(self) -> Data {
+        Data { bytes: self.bytes.into(), between: self.between.into() }
+    }
+
+    /// Reads one piece, which follows those before it.
+    pub(super) fn add(&mut self, word: &Word) -> Outcome<()> {
+        let Some(colon) = word.bare.find(':') else {
+            let written = word.text();
+            return fault(
+                word.at,
+                format!(
+                    "`{written}` is not bytes; write hex:3c00, text:\"…\", utf16:\"…\", u32:1, zero:64 or file:PATH"
+                ),
+            );
+        };
+        let (kind, rest) = word.bare.split_at(colon + 1);
+        let content = match word.quoted {
+            Some(quoted) if rest.is_empty() => quoted,
+            Some(_) => return fault(word.at, format!("put all of it in the quotes: {kind}\"{rest}…\"")),
+            None => rest,
+        };
+        match kind {
+            "hex:" => self.hex(word, content)?,
+            "text:" => escaped(word, content, &mut |unit| match unit {
+                Unit::Character(c) => self.bytes.extend(c.encode_utf8(&mut [0; 4]).bytes()),
+                Unit::Number(byte) => self.bytes.push(byte),
+            })?,
+            "utf16:" => escaped(word, content, &mut |unit| {
+                let mut push = |unit: u16| self.bytes.extend(unit.to_le_bytes());
+                match unit {
+                    Unit::Character(c) => c.encode_utf16(&mut [0; 2]).iter().copied().for_each(push),
+                    Unit::Number(byte) => push(byte.into()),
+                }
+            })?,
+            "u8:" => self.integer(word, content, 1)?,
+            "u16:" => self.integer(word, content, 2)?,
+            "u32:" => self.integer(word, content, 4)?,
+            "u64:" => self.integer(word, content, 8)?,
+            "zero:" => self.zeros(word, content)?,
+            "file:" if content.is_empty() => return fault(word.at, "name the file: file:PATH"),
+            "file:" => self.gap(Gap::File(content.to_owned())),
+            other => return fault(word.at, unknown("kind of bytes", other, KINDS)),
+        }
+        Ok(())
+    }
+
+    fn hex(&mut self, word: &Word, content: &str) -> Outcome<()> {
+        let mut digits = content.chars().filter(|&c| c != '_' && c != ' ');
+        self.bytes.reserve_exact(content.len() / 2);
+        while let Some(high) = digits.next() {
+            let Some(low) = digits.next() else {
+                let message = format!("hex:{content} has an odd number of digits; two digits make a byte");
+                return fault(word.at, message);
+            };
+            match (high, low, high.to_digit(16).zip(low.to_digit(16))) {
+                ('?', '?', _) => self.gap(Gap::Any),
+                (_, _, Some((high, low))) => self.bytes.extend(u8::try_from(high * 16 + low)),
+                _ => {
+                    return fault(
+                        word.at,
+                        format!(
+                            "hex:{content} has something else than hexadecimal digits, `_` between them, and ??"
+                        ),
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn integer(&mut self, word: &Word, content: &str, size: usize) -> Outcome<()> {
+        let Some(value) = parse_number(content) else {
+            return fault(
+                word.at,
+                format!("`{}` needs a number after the colon, decimal or 0x…", word.text()),
+            );
+        };
+        let bytes = value.to_le_bytes();
+        if bytes[size..].iter().any(|&byte| byte != 0) {
+            return fault(word.at, format!("{content} does not fit into u{}", size * 8));
+        }
+        self.bytes.extend(&bytes[..size]);
+        Ok(())
+    }
+
+    fn zeros(&mut self, word: &Word, content: &str) -> Outcome<()> {
+        match parse_number(content).and_then(|count| u32::try_from(count).ok()) {
+            Some(count) if count <= MAX_TRANSFER => {
+                self.bytes.resize(self.bytes.len() + count as usize, 0);
+                Ok(())
+            }
+            _ => fault(word.at, format!("zero:{content} needs a number of bytes, at most {MAX_TRANSFER}")),
+        }
     }
 }
 
@@ -55,94 +182,32 @@ pub(super) fn is_data(word: &Word) -> bool {
     KINDS.iter().any(|kind| word.bare.starts_with(kind))
 }
 
-/// Reads one piece.
-pub(super) fn parse_piece(word: &Word) -> Outcome<Piece> {
-    let Some(colon) = word.bare.find(':') else {
-        let written = word.text();
-        return fault(
-            word.at,
-            format!(
-                "`{written}` is not bytes; write hex:3c00, text:\"…\", utf16:\"…\", u32:1, zero:64 or file:PATH"
-            ),
-        );
-    };
-    let (kind, rest) = word.bare.split_at(colon + 1);
-    let content = match word.quoted {
-        Some(quoted) if rest.is_empty() => quoted,
-        Some(_) => return fault(word.at, format!("put all of it in the quotes: {kind}\"{rest}…\"")),
-        None => rest,
-    };
-    match kind {
-        "hex:" => hex(word, content),
-        "text:" => Ok(known(escaped(word, content, &mut |c, out: &mut Vec<u8>| {
-            out.extend(c.to_string().as_bytes());
-        })?)),
-        "utf16:" => utf16(word, content),
-        "u8:" => integer(word, content, 1),
-        "u16:" => integer(word, content, 2),
-        "u32:" => integer(word, content, 4),
-        "u64:" => integer(word, content, 8),
-        "zero:" => zeros(word, content),
-        "file:" if content.is_empty() => fault(word.at, "name the file: file:PATH"),
-        "file:" => Ok(Piece::File(content.to_owned())),
-        other => fault(word.at, unknown("kind of bytes", other, KINDS)),
-    }
+/// A part of a text.
+enum Unit {
+    Character(char),
+    /// `\xHH`: one unit of its encoding.
+    Number(u8),
 }
 
-fn known(bytes: Vec<u8>) -> Piece {
-    Piece::Bytes(bytes.into_iter().map(Some).collect())
-}
-
-fn hex(word: &Word, content: &str) -> Outcome<Piece> {
-    let digits = content.chars().filter(|&c| c != '_' && c != ' ');
-    if digits.clone().count() % 2 == 1 {
-        return fault(word.at, format!("hex:{content} has an odd number of digits; two digits make a byte"));
-    }
-    let byte = |high: char, low: char| match (high, low) {
-        ('?', '?') => Some(None),
-        (high, low) => Some(Some(u8::try_from(high.to_digit(16)? * 16 + low.to_digit(16)?).ok()?)),
-    };
-    let pairs = digits.clone().step_by(2).zip(digits.skip(1).step_by(2));
-    match pairs.map(|(high, low)| byte(high, low)).collect() {
-        Some(bytes) => Ok(Piece::Bytes(bytes)),
-        None => fault(
-            word.at,
-            format!("hex:{content} has something else than hexadecimal digits, `_` between them, and ??"),
-        ),
-    }
-}
-
-fn utf16(word: &Word, content: &str) -> Outcome<Piece> {
-    let units = escaped(word, content, &mut |c, out: &mut Vec<u16>| {
-        out.extend(c.encode_utf16(&mut [0; 2]).iter());
-    })?;
-    Ok(known(units.into_iter().flat_map(u16::to_le_bytes).collect()))
-}
-
-/// Characters with `\n \r \t \0 \\ \" \xHH` replaced; `push` appends a character's code units, `\xHH` is one unit.
-fn escaped<U: From<u8>>(
-    word: &Word,
-    content: &str,
-    push: &mut dyn FnMut(char, &mut Vec<U>),
-) -> Outcome<Vec<U>> {
-    let mut out = Vec::new();
+/// Characters with `\n \r \t \0 \\ \" \xHH` replaced, if they stand in quotes.
+fn escaped(word: &Word, content: &str, push: &mut dyn FnMut(Unit)) -> Outcome<()> {
     let mut rest = content.chars();
     while let Some(c) = rest.next() {
         if c != '\\' || word.quoted.is_none() {
-            push(c, &mut out);
+            push(Unit::Character(c));
             continue;
         }
         match rest.next() {
-            Some('n') => push('\n', &mut out),
-            Some('r') => push('\r', &mut out),
-            Some('t') => push('\t', &mut out),
-            Some('0') => push('\0', &mut out),
-            Some(c @ ('\\' | '"')) => push(c, &mut out),
+            Some('n') => push(Unit::Character('\n')),
+            Some('r') => push(Unit::Character('\r')),
+            Some('t') => push(Unit::Character('\t')),
+            Some('0') => push(Unit::Character('\0')),
+            Some(c @ ('\\' | '"')) => push(Unit::Character(c)),
             Some('x') => {
                 let digits: String = rest.by_ref().take(2).collect();
                 let all_hex = digits.len() == 2 && digits.chars().all(|c| c.is_ascii_hexdigit());
                 match u8::from_str_radix(&digits, 16) {
-                    Ok(unit) if all_hex => out.push(U::from(unit)),
+                    Ok(unit) if all_hex => push(Unit::Number(unit)),
                     _ => return fault(word.at, format!("`\\x{digits}` needs two hexadecimal digits")),
                 }
             }
@@ -157,39 +222,21 @@ fn escaped<U: From<u8>>(
             }
         }
     }
-    Ok(out)
-}
-
-fn integer(word: &Word, content: &str, size: usize) -> Outcome<Piece> {
-    let Some(value) = parse_number(content) else {
-        return fault(word.at, format!("`{}` needs a number after the colon, decimal or 0x…", word.text()));
-    };
-    let bytes = value.to_le_bytes();
-    if bytes[size..].iter().any(|&byte| byte != 0) {
-        return fault(word.at, format!("{content} does not fit into u{}", size * 8));
-    }
-    Ok(known(bytes[..size].to_vec()))
-}
-
-fn zeros(word: &Word, content: &str) -> Outcome<Piece> {
-    match parse_number(content).and_then(|count| u32::try_from(count).ok()) {
-        Some(count) if count <= MAX_TRANSFER => Ok(known(vec![0; count as usize])),
-        _ => fault(word.at, format!("zero:{content} needs a number of bytes, at most {MAX_TRANSFER}")),
-    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::script::ast::Position;
 
-    fn piece(bare: &str, quoted: Option<&str>) -> Outcome<Piece> {
-        parse_piece(&Word { at: Position { line: 1, column: 1 }, bare, quoted })
+    fn data(words: &[(&str, Option<&str>)]) -> Outcome<Data> {
+        let mut pieces = Pieces::default();
+        words.iter().try_for_each(|(bare, quoted)| pieces.add(&Word::alone(bare, *quoted)))?;
+        Ok(pieces.finish())
     }
 
     fn bytes(bare: &str, quoted: Option<&str>) -> Vec<u8> {
-        let data = Data { pieces: vec![piece(bare, quoted).unwrap()] };
-        data.resolve(|_| Err(())).unwrap().into_iter().map(Option::unwrap).collect()
+        data(&[(bare, quoted)]).unwrap().known().unwrap().to_vec()
     }
 
     #[test]
@@ -216,16 +263,16 @@ mod tests {
             ("3c00", "write hex:3c00"),
             ("file:", "name the file"),
         ] {
-            let message = piece(bare, None).unwrap_err().message;
+            let message = data(&[(bare, None)]).unwrap_err().message;
             assert!(message.contains(says), "{bare}: {message}");
         }
     }
 
     #[test]
     fn a_file_is_read_only_when_the_script_is_carried_out() {
-        let data =
-            Data { pieces: vec![piece("hex:01", None).unwrap(), piece("file:", Some("a b")).unwrap()] };
+        let data = data(&[("hex:01??", None), ("file:", Some("a b")), ("u8:3", None)]).unwrap();
+        assert_eq!((data.known(), data.files().collect::<Vec<_>>()), (None, vec!["a b"]));
         assert_eq!(data.resolve(|path| Err(path.to_owned())), Err("a b".to_owned()));
-        assert_eq!(data.resolve(|_| Ok::<_, ()>(vec![2])), Ok(vec![Some(1), Some(2)]));
+        assert_eq!(data.resolve(|_| Ok::<_, ()>(vec![2])), Ok(vec![Some(1), None, Some(2), Some(3)]));
     }
 }

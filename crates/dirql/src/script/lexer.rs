@@ -12,18 +12,30 @@ use super::error::{Outcome, fault};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Word<'t> {
     pub(super) at: Position,
+    /// Where it begins and ends in the text, in bytes.
+    pub(super) bytes: (u32, u32),
     pub(super) bare: &'t str,
     /// What stood between the quotes, escapes and all.
     pub(super) quoted: Option<&'t str>,
 }
 
 impl<'t> Word<'t> {
+    #[cfg(test)]
+    pub(super) fn alone(bare: &'t str, quoted: Option<&'t str>) -> Self {
+        Self { at: Position { line: 1, column: 1 }, bytes: (0, 0), bare, quoted }
+    }
+
     /// The word as written.
     pub(super) fn text(&self) -> Cow<'t, str> {
         match self.quoted {
             Some(quoted) => format!("{}\"{quoted}\"", self.bare).into(),
             None => self.bare.into(),
         }
+    }
+
+    /// Whether it is this word, and not in quotes.
+    pub(super) fn is(&self, keyword: &str) -> bool {
+        self.quoted.is_none() && self.bare == keyword
     }
 
     /// What it names: without its quotes, if it has any around all of it.
@@ -56,8 +68,7 @@ pub(super) enum Token<'t> {
 /// A script's tokens, one after the other. The last one is an `End`.
 pub(super) struct Lexer<'t> {
     text: &'t str,
-    rest: std::iter::Peekable<std::str::Chars<'t>>,
-    /// Bytes of the text before the rest.
+    /// Bytes that have been taken of it: at a character's beginning.
     offset: usize,
     at: Position,
     over: bool,
@@ -72,7 +83,7 @@ impl<'t> Iterator for Lexer<'t> {
     type Item = Outcome<Token<'t>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        while let Some(&next) = self.rest.peek() {
+        while let Some(next) = self.peek() {
             let at = self.at;
             let token = match next {
                 '\n' | ';' => Token::End(at),
@@ -97,9 +108,21 @@ impl<'t> Iterator for Lexer<'t> {
 
 impl<'t> Lexer<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-        let at = Position { line: 1, column: 1 };
-        Self { text, rest: text.chars().peekable(), offset: 0, at, over: false }
+        Self { text, offset: 0, at: Position { line: 1, column: 1 }, over: false }
+    }
+
+    /// The next character.
+    #[inline]
+    fn peek(&self) -> Option<char> {
+        match self.text.as_bytes().get(self.offset) {
+            Some(&byte) if byte.is_ascii() => Some(byte.into()),
+            _ => self.text[self.offset..].chars().next(),
+        }
+    }
+
+    /// So many bytes have been taken.
+    fn taken(&self) -> u32 {
+        u32::try_from(self.offset).expect("`parse` has looked at the length")
     }
 
     /// What was taken since the rest began there.
@@ -108,7 +131,7 @@ impl<'t> Lexer<'t> {
     }
 
     fn advance(&mut self) -> Option<char> {
-        let taken = self.rest.next()?;
+        let taken = self.peek()?;
         self.offset += taken.len_utf8();
         if taken == '\n' {
             self.at = Position { line: self.at.line + 1, column: 1 };
@@ -119,20 +142,20 @@ impl<'t> Lexer<'t> {
     }
 
     fn comment(&mut self) {
-        while self.rest.peek().is_some_and(|&c| c != '\n') {
+        while self.peek().is_some_and(|c| c != '\n') {
             self.advance();
         }
     }
 
     fn word(&mut self) -> Outcome<Word<'t>> {
-        let (at, start) = (self.at, self.offset);
+        let (at, start, first) = (self.at, self.offset, self.taken());
         let mut open: Vec<(char, Position)> = Vec::new();
-        while let Some(&next) = self.rest.peek() {
+        while let Some(next) = self.peek() {
             match next {
                 '"' => {
                     let bare = self.since(start);
                     let quoted = Some(self.quoted(has_escapes(bare))?);
-                    return Ok(Word { at, bare, quoted });
+                    return Ok(Word { at, bytes: (first, self.taken()), bare, quoted });
                 }
                 '(' | '{' => open.push((next, self.at)),
                 ')' | '}' if open.last().is_some_and(|&(o, _)| (o == '(') == (next == ')')) => {
@@ -151,7 +174,7 @@ impl<'t> Lexer<'t> {
                 place,
                 format!("this `{bracket}` is not closed; put the whole word on one line, or in quotes"),
             ),
-            None => Ok(Word { at, bare: self.since(start), quoted: None }),
+            None => Ok(Word { at, bytes: (first, self.taken()), bare: self.since(start), quoted: None }),
         }
     }
 
@@ -161,7 +184,7 @@ impl<'t> Lexer<'t> {
         self.advance();
         let begin = self.offset;
         loop {
-            match self.rest.peek() {
+            match self.peek() {
                 None | Some('\n') => {
                     return fault(start, "this quote is not closed; put a `\"` before the line ends");
                 }
@@ -169,14 +192,14 @@ impl<'t> Lexer<'t> {
                 Some(_) => {}
             }
             let taken = self.advance();
-            if escapes && taken == Some('\\') && self.rest.peek().is_some_and(|&c| c != '\n') {
+            if escapes && taken == Some('\\') && self.peek().is_some_and(|c| c != '\n') {
                 self.advance();
             }
         }
         let inside = self.since(begin);
         self.advance();
-        match self.rest.peek() {
-            Some(&next) if !next.is_whitespace() && !matches!(next, ';' | '}' | '#') => {
+        match self.peek() {
+            Some(next) if !next.is_whitespace() && !matches!(next, ';' | '}' | '#') => {
                 fault(self.at, format!("`{next}` follows a closing quote; put a space between them"))
             }
             _ => Ok(inside),

@@ -64,7 +64,7 @@ mod value;
 mod wmi;
 
 pub use ast::*;
-pub use data::{Data, Piece};
+pub use data::Data;
 pub use error::Error;
 pub use status::status_name;
 
@@ -76,8 +76,9 @@ pub const MAX_TRANSFER: u32 = 64 << 20;
 /// # Errors
 /// The first thing that is wrong, with its place and what to do about it.
 pub fn parse(source: &str, text: &str) -> Result<Script, Error> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     match parser::parse(text) {
-        Ok(statements) => Ok(Script { source: source.to_owned(), statements }),
+        Ok(statements) => Ok(Script { source: source.to_owned(), text: text.to_owned(), statements }),
         Err(fault) => Err(Error { source: source.to_owned(), at: fault.at, message: fault.message }),
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::ast::Position;
+use super::ast::{Name, Position};
 use super::error::{Outcome, fault, unknown};
 use super::lexer::Word;
 
@@ -34,7 +34,7 @@ impl Kind {
 struct Entry {
     kind: Kind,
     /// The process that has it; `None`: the first one.
-    process: Option<String>,
+    process: Option<Name>,
     /// A thread that is the first of a process of this name.
     is_process: bool,
     given: Position,
@@ -45,14 +45,14 @@ struct Entry {
 /// All names given so far, in the order of the text.
 #[derive(Default)]
 pub(super) struct Names {
-    all: BTreeMap<String, Entry>,
+    all: BTreeMap<Name, Entry>,
     /// The process whose thread carries the command out; `None`: the first one.
-    within: Option<String>,
+    within: Option<Name>,
 }
 
 impl Names {
     /// Gives a name; one that has ended may be given again.
-    pub(super) fn give(&mut self, name: &Word, kind: Kind) -> Outcome<String> {
+    pub(super) fn give(&mut self, name: &Word, kind: Kind) -> Outcome<Name> {
         let text = checked(name)?;
         if let Some(old) = self.all.get(&*text).filter(|old| old.ended.is_none()) {
             let (noun, line) = (old.kind.noun(), old.given.line);
@@ -68,18 +68,18 @@ impl Names {
     }
 
     /// Names a thread, which exists from the first time it is named.
-    pub(super) fn thread(&mut self, name: &Word) -> Outcome<String> {
-        match name.plain().and_then(|text| self.all.get(text)) {
-            Some(Entry { kind: Kind::Thread, ended: Some(end), .. }) => {
+    pub(super) fn thread(&mut self, name: &Word) -> Outcome<Name> {
+        match name.plain().and_then(|text| self.all.get_key_value(text)) {
+            Some((_, Entry { kind: Kind::Thread, ended: Some(end), .. })) => {
                 fault(name.at, format!("the process `{}` has exited on line {}", name.text(), end.line))
             }
-            Some(Entry { kind: Kind::Thread, .. }) => checked(name),
+            Some((known, Entry { kind: Kind::Thread, .. })) => Ok(known.clone()),
             _ => self.give(name, Kind::Thread),
         }
     }
 
     /// Names a process, and its first thread.
-    pub(super) fn give_process(&mut self, name: &Word) -> Outcome<String> {
+    pub(super) fn give_process(&mut self, name: &Word) -> Outcome<Name> {
         let text = self.give(name, Kind::Thread)?;
         if let Some(entry) = self.all.get_mut(&text) {
             entry.is_process = true;
@@ -88,7 +88,7 @@ impl Names {
     }
 
     /// A process that has not exited.
-    pub(super) fn process(&self, name: &Word) -> Outcome<String> {
+    pub(super) fn process(&self, name: &Word) -> Outcome<Name> {
         let text = self.find(name, "process", |kind| kind == Kind::Thread)?.0;
         if self.is_process(&text) {
             return Ok(text);
@@ -101,8 +101,8 @@ impl Names {
     }
 
     /// The next command is carried out by this thread.
-    pub(super) fn enter(&mut self, thread: Option<&str>) {
-        self.within = thread.filter(|thread| self.is_process(thread)).map(str::to_owned);
+    pub(super) fn enter(&mut self, thread: Option<&Name>) {
+        self.within = thread.filter(|thread| self.is_process(thread)).cloned();
     }
 
     /// Whether the command is carried out by a thread of the first process.
@@ -122,15 +122,15 @@ impl Names {
     }
 
     /// What a name stands for, if `wanted` admits it; `what` says in words what is wanted.
-    pub(super) fn find(&self, name: &Word, what: &str, wanted: fn(Kind) -> bool) -> Outcome<(String, Kind)> {
+    pub(super) fn find(&self, name: &Word, what: &str, wanted: fn(Kind) -> bool) -> Outcome<(Name, Kind)> {
         let text = name.text();
         let live = || {
             let found = |e: &Entry| self.has_ended(e).is_none() && wanted(e.kind) && self.is_reachable(e);
-            self.all.iter().filter(move |(_, e)| found(e)).map(|(name, _)| name.as_str())
+            self.all.iter().filter(move |(_, e)| found(e)).map(|(name, _)| &**name)
         };
-        match self.all.get(&*text) {
-            Some(entry) if wanted(entry.kind) && !self.is_reachable(entry) => {
-                let whose = |process: &Option<String>| match process {
+        match self.all.get_key_value(&*text) {
+            Some((_, entry)) if wanted(entry.kind) && !self.is_reachable(entry) => {
+                let whose = |process: &Option<Name>| match process {
                     Some(process) => format!("process `{process}`"),
                     None => "the first process".to_owned(),
                 };
@@ -140,9 +140,9 @@ impl Names {
                     format!("the {noun} `{text}` is of {owner}, which {} has not", whose(&self.within)),
                 )
             }
-            Some(entry) if wanted(entry.kind) => {
+            Some((known, entry)) if wanted(entry.kind) => {
                 let kind = &entry.kind;
-                let Some(end) = self.has_ended(entry) else { return Ok((text.into_owned(), *kind)) };
+                let Some(end) = self.has_ended(entry) else { return Ok((known.clone(), *kind)) };
                 let how = match *kind {
                     Kind::Request => "was joined",
                     Kind::Memory => "was unmapped",
@@ -151,7 +151,7 @@ impl Names {
                 };
                 fault(name.at, format!("the {} `{text}` {how} on line {} already", kind.noun(), end.line))
             }
-            Some(Entry { kind, .. }) => {
+            Some((_, Entry { kind, .. })) => {
                 fault(name.at, format!("`{text}` is a {}; name a {what} here", kind.noun()))
             }
             None if live().next().is_none() => {
@@ -162,15 +162,15 @@ impl Names {
     }
 
     /// A handle's name, and whether it is overlapped.
-    pub(super) fn handle(&self, name: &Word) -> Outcome<(String, bool)> {
+    pub(super) fn handle(&self, name: &Word) -> Outcome<(Name, bool)> {
         let (text, kind) = self.find(name, "handle", |kind| matches!(kind, Kind::Handle { .. }))?;
         Ok((text, kind == Kind::Handle { overlapped: true }))
     }
 
     /// The name of a request, which may have been joined already.
-    pub(super) fn request(&self, name: &Word) -> Outcome<String> {
-        match self.all.get(&*name.text()) {
-            Some(Entry { kind: Kind::Request, .. }) => Ok(name.text().into_owned()),
+    pub(super) fn request(&self, name: &Word) -> Outcome<Name> {
+        match self.all.get_key_value(&*name.text()) {
+            Some((known, Entry { kind: Kind::Request, .. })) => Ok(known.clone()),
             _ => self.find(name, "request", |kind| kind == Kind::Request).map(|(text, _)| text),
         }
     }
@@ -191,12 +191,12 @@ impl Names {
 }
 
 /// The word as a name: a letter, then letters, digits, `_` and `-`.
-fn checked(name: &Word) -> Outcome<String> {
+fn checked(name: &Word) -> Outcome<Name> {
     let text = name.text();
     let mut letters = text.chars();
     let starts = letters.next().is_some_and(|c| c.is_ascii_alphabetic());
     if starts && letters.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-') {
-        return Ok(text.into_owned());
+        return Ok(Name::from(&*text));
     }
     fault(name.at, format!("`{text}` cannot be a name; take a letter, then letters, digits, `_` and `-`"))
 }

@@ -1,6 +1,6 @@
 //! Lines, threads and blocks: tokens to statements.
 
-use super::ast::{Command, Position, Statement};
+use super::ast::{Command, Name, Position, Statement};
 use super::commands::{Arguments, COMMANDS, command, expectations_of, pending};
 use super::error::{Outcome, fault, unknown};
 use super::expect;
@@ -12,11 +12,17 @@ struct Parser {
     names: Names,
     statements: Vec<Statement>,
     /// The thread whose block is open, and where it was opened.
-    block: Option<(String, Position)>,
+    block: Option<(Name, Position)>,
 }
 
 /// Reads a whole script.
 pub(super) fn parse(text: &str) -> Outcome<Vec<Statement>> {
+    if u32::try_from(text.len()).is_err() {
+        return fault(
+            Position { line: 1, column: 1 },
+            "the script has 4 GiB or more; make several of it, one for each run",
+        );
+    }
     let mut parser = Parser::default();
     let mut words = Vec::new();
     for token in Lexer::new(text) {
@@ -65,7 +71,7 @@ impl Parser {
         let Some(first) = words.first() else { return Ok(()) };
         let (thread, words) = match first.bare.strip_suffix(':').filter(|_| first.quoted.is_none()) {
             Some(name) => {
-                let name = Word { at: first.at, bare: name, quoted: None };
+                let name = Word { bare: name, ..*first };
                 (Some(self.prefix(&name)?), &words[1..])
             }
             None => (self.block.as_ref().map(|(name, _)| name.clone()), words),
@@ -74,7 +80,7 @@ impl Parser {
             return fault(end, "the line ends too early; here comes what the thread does");
         };
         let mut args = Arguments::new(rest, end);
-        self.names.enter(thread.as_deref());
+        self.names.enter(thread.as_ref());
         let command = match first.plain() {
             Some("thread") => {
                 return fault(first.at, "write `thread NAME { … }`, or `NAME: command` for one command");
@@ -88,16 +94,13 @@ impl Parser {
                 command(first, &mut args, &mut self.names)?
             }
         };
-        let mut text = String::with_capacity(words.iter().map(|word| word.bare.len() + 1).sum());
-        for word in words {
-            text.push_str(if text.is_empty() { "" } else { " " });
-            text.push_str(&word.text());
-        }
+        let last = rest.last().unwrap_or(first);
+        let text = first.bytes.0..last.bytes.1;
         self.statements.push(Statement { at: first.at, text, thread, command });
         Ok(())
     }
 
-    fn prefix(&mut self, name: &Word) -> Outcome<String> {
+    fn prefix(&mut self, name: &Word) -> Outcome<Name> {
         match &self.block {
             Some((block, _)) => {
                 fault(name.at, format!("this is the block of thread `{block}`; leave `{}:` out", name.bare))

@@ -1,6 +1,6 @@
 //! `port`, `bind`, `dequeue`, `post`: completion ports.
 
-use super::ast::Command;
+use super::ast::{Command, Name};
 use super::commands::Arguments;
 use super::error::Outcome;
 use super::expect::Yields as Can;
@@ -31,7 +31,7 @@ fn count(args: &mut Arguments) -> Outcome<u32> {
     Ok(u32::try_from(count).unwrap_or(u32::MAX))
 }
 
-fn port(args: &mut Arguments, names: &Names) -> Outcome<String> {
+fn port(args: &mut Arguments, names: &Names) -> Outcome<Name> {
     names.find(&args.word("the port's name")?, "port", |kind| kind == Kind::Port).map(|(name, _)| name)
 }
 

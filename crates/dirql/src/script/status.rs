@@ -174,7 +174,6 @@ pub(super) const STATUSES: &[(&str, u32)] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::script::ast::Position;
 
     #[test]
     fn names_agree_with_the_vocabulary_of_the_kernel() {
@@ -191,7 +190,7 @@ mod tests {
     #[test]
     fn a_status_that_only_the_kernel_names_is_known_too() {
         fn word(bare: &str) -> Word<'_> {
-            Word { at: Position { line: 1, column: 1 }, bare, quoted: None }
+            Word::alone(bare, None)
         }
         assert!(!STATUSES.iter().any(|(name, _)| *name == "STATUS_KERNEL_APC"));
         assert_eq!(parse_status(&word("STATUS_KERNEL_APC")), Ok(0x0000_0100));

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn commands(text: &str) -> Vec<(Option<String>, Command)> {
+fn commands(text: &str) -> Vec<(Option<Name>, Command)> {
     match parse("--do", text) {
         Ok(script) => script.statements.into_iter().map(|s| (s.thread, s.command)).collect(),
         Err(error) => panic!("{error}"),

@@ -153,10 +153,9 @@ fn part(word: &Word, what: &str, written: &str, names: &[(&'static str, u32)], m
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::script::ast::Position;
 
     fn word(text: &str) -> Word<'_> {
-        Word { at: Position { line: 1, column: 1 }, bare: text, quoted: None }
+        Word::alone(text, None)
     }
 
     #[test]
