@@ -142,7 +142,15 @@ fn what_a_dpc_calls_back_stands_with_the_dpc_and_each_request_that_it_completes_
     let paper = Buffer::default();
     let symbols = dirql::readers::SymbolBook::default();
     let mut figure = Figure::new(Sink::new(paper.clone()), FigureForm::Text, symbols);
-    let request = || Event::Request { name: "ReadFile", detail: String::new() };
+    let request = || Event::Request {
+        name: "ReadFile",
+        file: String::new(),
+        code: None,
+        class: None,
+        offset: None,
+        input: None,
+        output: Some(4),
+    };
     let sent =
         |id, request| Event::IrpSent { irp: id, id, request: Some(request), device: 0, major: 3, minor: 0 };
     let completed = |id| Event::IrpCompleted { irp: id, id: Some(id), status: 0, information: 0 };

@@ -190,8 +190,18 @@ events! {
     Request = "request" {
         /// The function that the application calls.
         name: &'static str as Text,
-        /// Its arguments, for people.
-        detail: String as Text,
+        /// What it is about: the path of a file, or a handle's number.
+        file: String as Text,
+        /// The control code.
+        code: Option<u32> as Hex,
+        /// The class of information.
+        class: Option<u32> as Number,
+        /// Where in the file it begins, if that is said; negative numbers have a meaning of their own.
+        offset: Option<u64> as Hex,
+        /// Bytes that it gives to the driver.
+        input: Option<u32> as Number,
+        /// Bytes that the driver may give to it; of completion packets, how many at most.
+        output: Option<u32> as Number,
     }
     /// An application's request is over, or (`STATUS_PENDING`) under way: then another `answer` follows at its end.
     Answer = "answer" {
@@ -307,10 +317,16 @@ events! {
         /// False when it is unloaded.
         loaded: bool as Flag,
     }
-    /// A step of Plug and Play, in words: `start pci9052#0`.
+    /// A step of Plug and Play or of power: `start` of `pci9052#0`.
     Pnp = "pnp" {
         /// The step.
-        step: String as Text,
+        step: &'static str as Text,
+        /// Of what: a device, a state of the system, a power setting, or what keeps the system awake.
+        of: String as Text,
+        /// The device whose turn is over first.
+        after: Option<String> as Text,
+        /// The setting's value.
+        value: Option<u32> as Number,
     }
     /// A device is started with these resources.
     Resources = "resources" {

@@ -53,7 +53,7 @@ impl Reader for Steps {
 
     fn event(&mut self, _stamp: &Stamp, event: &Event) {
         match event {
-            Event::Pnp { step } => self.0.borrow_mut().push(step.clone()),
+            Event::Pnp { step, of, .. } => self.0.borrow_mut().push(format!("{step} {of}")),
             Event::Print { text } => self.0.borrow_mut().push(format!("prints: {text}")),
             _ => {}
         }

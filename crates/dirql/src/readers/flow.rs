@@ -14,7 +14,7 @@ use kernel::event::{Class, Event, Kind, Reader, Role, Stamp};
 
 use super::names::{bytes, request, status_text};
 use super::repeats::{Fate, Repeats};
-use super::{Sink, SymbolBook, traced, wmi_shown};
+use super::{Sink, SymbolBook, traced, wmi_shown, words};
 
 /// Lines of the data of a WMI answer.
 const DATA_LINES: usize = 4;
@@ -188,8 +188,8 @@ impl Flow {
 
     fn requests_and_routines(&mut self, stamp: &Stamp, event: &Event) {
         match event {
-            Event::Request { name, detail } => {
-                self.line(stamp, &format!("{name} {detail}"));
+            Event::Request { .. } => {
+                self.line(stamp, &words::request(event));
                 self.deeper(stamp.strand, true);
             }
             Event::Answer { request, name, status, information } => {
@@ -251,7 +251,7 @@ impl Flow {
             }
             Event::Image { name, base, loaded: true } => format!("{name} loaded at {base:#x}"),
             Event::Image { name, loaded: false, .. } => format!("{name} unloaded"),
-            Event::Pnp { step } => format!("PnP: {step}"),
+            Event::Pnp { .. } => format!("PnP: {}", words::step(event)),
             Event::Tree { line } => format!("┆ {line}"),
             Event::WmiBlock { .. } | Event::WmiAnswer { .. } | Event::WmiEvent { .. } => {
                 wmi_shown::lines(event, DATA_LINES)

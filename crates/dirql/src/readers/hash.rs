@@ -79,20 +79,26 @@ impl Words for Hash128 {
     }
 }
 
-/// The hash of one event. The name of a register is no part of it: it follows from the rest, and need not be there.
+/// The hash of one event.
 #[must_use]
 #[inline]
 pub(crate) fn of_event(stamp: &Stamp, event: &Event) -> Hash128 {
     let mut hash = Hash128::default();
+    add(&mut hash, stamp, event);
+    hash
+}
+
+/// Takes an event in. The name of a register is no part of the hash: it follows from the rest, and need not be there.
+#[inline]
+fn add(hash: &mut Hash128, stamp: &Stamp, event: &Event) {
     let place = u64::from(stamp.processor) << 40 | u64::from(stamp.irql) << 32 | u64::from(stamp.strand.0);
     [event.kind() as u64, stamp.number, stamp.time, place].into_iter().for_each(|word| hash.word(word));
     if let Event::Device { port, address, bytes, write, value, register: _ } = event {
         let access = u64::from(*bytes) << 2 | u64::from(*port) << 1 | u64::from(*write);
         [access, *address, *value].into_iter().for_each(|word| hash.word(word));
-        return hash;
+        return;
     }
-    event.words(&mut hash);
-    hash
+    event.words(hash);
 }
 
 /// Hashes every event but changes of level, calls and their ends: each event has the level and counts the calls before it, and driver code
@@ -119,7 +125,7 @@ impl Reader for TraceHash {
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {
         let mut all = self.0.get();
-        all.hash(of_event(stamp, event));
+        add(&mut all, stamp, event);
         self.0.set(all);
     }
 

@@ -19,6 +19,7 @@ mod symbols;
 mod tests;
 mod traced;
 mod wmi_shown;
+mod words;
 
 pub use figure::{Figure, FigureForm};
 pub use flow::Flow;

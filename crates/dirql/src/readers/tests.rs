@@ -32,6 +32,12 @@ fn stamp(number: u64, time: u64, irql: u8) -> Stamp {
     Stamp { number, time, processor: 0, irql, strand: StrandId(1) }
 }
 
+/// What an application asks of a card: a code, and bytes in and out.
+fn request(name: &'static str, (code, input, output): (Option<u32>, Option<u32>, Option<u32>)) -> Event {
+    let file = r"\\.\Card".to_owned();
+    Event::Request { name, file, code, class: None, offset: None, input, output }
+}
+
 /// A write that ends in an interrupt.
 fn a_write() -> Vec<(Stamp, Event)> {
     let enter = |role| Event::Enter { role, routine: 0x1000, object: 0 };
@@ -45,7 +51,7 @@ fn a_write() -> Vec<(Stamp, Event)> {
         register: Some("pci9052#0 LCR+4Ch INTCSR".to_owned()),
     };
     let events = vec![
-        (0, Event::Request { name: "WriteFile", detail: r"\\.\Card, 1 byte".to_owned() }),
+        (0, request("WriteFile", (None, Some(1), None))),
         (0, Event::IrpSent { irp: 0x100, id: 2, request: Some(1), device: 0x200, major: 4, minor: 0 }),
         (0, enter(Role::DispatchWrite)),
         (2, enter(Role::StartIo)),
@@ -79,7 +85,7 @@ fn a_write_that_ends_in_an_interrupt_reads_as_it_happened() {
     let paper = Paper::default();
     read(&mut Flow::new(Sink::new(paper.clone()), SymbolBook::default()), &a_write());
     let expected = "     time µs  cpu irql thread   event  what happened
-       1.500    0    0      1       1  WriteFile \\\\.\\Card, 1 byte
+       1.500    0    0      1       1  WriteFile \\\\.\\Card, 1 bytes
        4.500    0    0      1       3    DispatchWrite 0x1000  (IRP_MJ_WRITE, IRP 2 of request 1)
        6.000    0    2      1       4      StartIo 0x1000
        7.500    0    2      1       5        write pci9052#0 LCR+4Ch INTCSR ← 00000080

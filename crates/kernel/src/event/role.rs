@@ -3,6 +3,8 @@
 
 use std::fmt;
 
+use super::declaration::word_of;
+
 /// What roles have in common, for readers that treat several alike.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Class {
@@ -54,6 +56,13 @@ macro_rules! roles {
             pub const fn name(self) -> &'static str {
                 const NAMES: &[&str] = &[$($text),*];
                 NAMES[self as usize]
+            }
+
+            /// What hashes have for it: follows from its name.
+            #[inline]
+            pub(super) const fn word(self) -> u64 {
+                const WORDS: &[u64] = &[$(word_of($text)),*];
+                WORDS[self as usize]
             }
 
             /// What it has in common with others.

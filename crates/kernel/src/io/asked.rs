@@ -15,13 +15,35 @@ use crate::event::{Event, Kind};
 /// The request that each thread is in, by strand.
 pub(crate) type Asked = BTreeMap<StrandId, u64>;
 
+/// What a request is about, as its event says it.
+#[derive(Default)]
+pub(crate) struct About {
+    pub(crate) file: String,
+    pub(crate) code: Option<u32>,
+    pub(crate) class: Option<u32>,
+    pub(crate) offset: Option<u64>,
+    pub(crate) input: Option<u32>,
+    pub(crate) output: Option<u32>,
+}
+
+impl About {
+    pub(crate) fn file(file: String) -> Self {
+        Self { file, ..Self::default() }
+    }
+
+    pub(crate) fn at(self, offset: Option<i64>) -> Self {
+        Self { offset: offset.map(i64::cast_unsigned), ..self }
+    }
+}
+
 /// A request begins; its number.
-pub(crate) fn begin(cx: &mut Cx<'_>, name: &'static str, detail: impl FnOnce(&mut Cx<'_>) -> String) -> u64 {
+pub(crate) fn begin(cx: &mut Cx<'_>, name: &'static str, about: impl FnOnce(&mut Cx<'_>) -> About) -> u64 {
     let number = cx.next_event();
     if cx.count_event(Kind::Request) {
-        let (detail, strand) = (detail(cx), cx.engine().strand());
+        let (about, strand) = (about(cx), cx.engine().strand());
         cx.with(|k| k.io.asked.insert(strand, number));
-        cx.emit(Event::Request { name, detail });
+        let About { file, code, class, offset, input, output } = about;
+        cx.emit(Event::Request { name, file, code, class, offset, input, output });
     }
     number
 }

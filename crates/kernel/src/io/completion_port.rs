@@ -13,7 +13,7 @@ use abi::{
 };
 use engine::Flow;
 
-use super::asked;
+use super::asked::{self, About};
 use super::finish::is_error;
 use super::system_request::Answer;
 use crate::cx::Cx;
@@ -165,7 +165,7 @@ pub fn post(cx: &mut Cx<'_>, port: Handle, packet: Packet) -> Flow<NtStatus> {
 /// (inner) `TIMEOUT`; `ABANDONED_WAIT_0` if the port is closed meanwhile; `INVALID_HANDLE`. A verdict if the machine ends meanwhile.
 pub fn wait(cx: &mut Cx<'_>, port: Handle, nanoseconds: Option<u64>) -> Flow<Result<Packet, NtStatus>> {
     patience::renew(cx);
-    let number = asked::begin(cx, "GetQueuedCompletionStatus", |_| format!("{:#x}", port.0));
+    let number = asked::begin(cx, "GetQueuedCompletionStatus", |_| About::file(format!("{:#x}", port.0)));
     let packet = match port_of(cx, port)? {
         Ok(port) => {
             let packet = next(cx, port, nanoseconds, WaitMode::APPLICATION)?;
@@ -198,7 +198,8 @@ pub fn wait_for_several(
         return Ok(Err(NtStatus::INVALID_PARAMETER));
     }
     patience::renew(cx);
-    let number = asked::begin(cx, NAME, |_| format!("{:#x}, {most} at most", port.0));
+    let number =
+        asked::begin(cx, NAME, |_| About { output: Some(most), ..About::file(format!("{:#x}", port.0)) });
     let mode = if alertable { WaitMode::ALERTABLE_APPLICATION } else { WaitMode::APPLICATION };
     let packets = match port_of(cx, port)? {
         Ok(port) => {

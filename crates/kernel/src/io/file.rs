@@ -16,6 +16,7 @@ use abi::{
 };
 use engine::Flow;
 
+use super::asked::About;
 use super::irp::Blocks;
 use super::system_request::{self, Request};
 use super::{asked, change, completion_port, create, device, file_lock, integrity, stack, unload};
@@ -122,7 +123,7 @@ static PROCEDURES: Procedures = Procedures { close: closed, delete };
 /// (inner) why it cannot be opened: the status of the name, or of the driver.
 pub fn open(cx: &mut Cx<'_>, path: &str, options: &OpenOptions) -> Flow<Result<Handle, NtStatus>> {
     ke::patience::renew(cx);
-    let number = asked::begin(cx, "CreateFile", |_| path.to_owned());
+    let number = asked::begin(cx, "CreateFile", |_| About::file(path.to_owned()));
     let mut options = *options;
     options.access |= SYNCHRONIZE | FILE_READ_ATTRIBUTES;
     let result = create(cx, &nt_path(path), &options, Mode::User, false)?.map(|opened| opened.handle);
@@ -160,7 +161,7 @@ pub(crate) fn shown(cx: &mut Cx<'_>, handle: Handle) -> String {
 /// A verdict on a driver.
 pub fn close(cx: &mut Cx<'_>, handle: Handle) -> Flow<NtStatus> {
     ke::patience::renew(cx);
-    let number = asked::begin(cx, "CloseHandle", |cx| shown(cx, handle));
+    let number = asked::begin(cx, "CloseHandle", |cx| About::file(shown(cx, handle)));
     let status = ob::handle::close(cx, handle)?.err().unwrap_or(NtStatus::SUCCESS);
     asked::end(cx, number, "CloseHandle", Answer::failed(status));
     Ok(status)
@@ -183,7 +184,7 @@ pub fn cancel_io_ex(cx: &mut Cx<'_>, handle: Handle) -> Flow<NtStatus> {
 }
 
 fn cancel(cx: &mut Cx<'_>, handle: Handle, name: &'static str, every: bool) -> Flow<NtStatus> {
-    let number = asked::begin(cx, name, |cx| shown(cx, handle));
+    let number = asked::begin(cx, name, |cx| About::file(shown(cx, handle)));
     let status = match handle::reference(cx, handle, Some(Kind::File), 0, Mode::User)? {
         Err(status) => status,
         Ok(entry) => {

@@ -11,6 +11,7 @@ use abi::{
     IRP_MJ_WRITE, IRP_MN_LOCK, UNICODE_STRING,
 };
 
+use super::asked::About;
 use super::buffers::Buffer;
 
 /// What an application asks of an open file.
@@ -115,30 +116,33 @@ impl Operation {
         }
     }
 
-    pub(crate) fn detail(&self, file: &str) -> String {
+    /// What traces say of it, for this file.
+    pub(crate) fn about(&self, file: String) -> About {
+        let about = About { file, ..About::default() };
         match self {
-            Self::Read(buffer, offset) | Self::Write(buffer, offset) => match offset {
-                Some(offset) => format!("{file}, {} bytes at {offset}", buffer.length),
-                None => format!("{file}, {} bytes", buffer.length),
-            },
-            Self::Scatter(segments, offset) | Self::Gather(segments, offset) => {
-                format!("{file}, {} bytes at {}", segments.length, offset.unwrap_or(0))
+            Self::Read(buffer, offset) => About { output: Some(buffer.length), ..about.at(*offset) },
+            Self::Write(buffer, offset) => About { input: Some(buffer.length), ..about.at(*offset) },
+            Self::Scatter(segments, offset) => {
+                About { output: Some(segments.length), ..about.at(Some(offset.unwrap_or(0))) }
+            }
+            Self::Gather(segments, offset) => {
+                About { input: Some(segments.length), ..about.at(Some(offset.unwrap_or(0))) }
             }
             Self::Control(code, input, output)
             | Self::InternalControl(code, input, output)
             | Self::FsControl(code, input, output) => {
-                format!("{file}, code {code:#010x}, {} bytes in, {} out", input.length, output.length)
+                About { code: Some(*code), input: Some(input.length), output: Some(output.length), ..about }
             }
-            Self::Flush(_) => file.to_owned(),
-            Self::Lock(range) => format!("{file}, from {}", range.offset),
+            Self::Flush(_) => about,
+            Self::Lock(range) => about.at(Some(range.offset)),
             Self::List(listing) => {
-                format!("{file}, class {}, {} bytes", listing.class, listing.buffer.length)
+                About { class: Some(listing.class), output: Some(listing.buffer.length), ..about }
             }
-            Self::Query(class, buffer)
-            | Self::Set(class, buffer)
-            | Self::QueryVolume(class, buffer)
-            | Self::SetVolume(class, buffer) => {
-                format!("{file}, class {class}, {} bytes", buffer.length)
+            Self::Query(class, buffer) | Self::QueryVolume(class, buffer) => {
+                About { class: Some(*class), output: Some(buffer.length), ..about }
+            }
+            Self::Set(class, buffer) | Self::SetVolume(class, buffer) => {
+                About { class: Some(*class), input: Some(buffer.length), ..about }
             }
         }
     }

@@ -83,7 +83,7 @@ pub fn perform(cx: &mut Cx<'_>, handle: Handle, operation: Operation) -> Flow<An
 /// A verdict on a driver.
 pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: &Overlapped) -> Flow<Answer> {
     let name = operation.name();
-    let number = asked::begin(cx, name, |cx| operation.detail(&super::file::shown(cx, handle)));
+    let number = asked::begin(cx, name, |cx| operation.about(super::file::shown(cx, handle)));
     fast_path::mark_pending(cx, overlapped.status_block)?;
     let (event, status_block) = (Some(overlapped.event), overlapped.status_block);
     let request = Request {

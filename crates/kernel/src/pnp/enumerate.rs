@@ -23,9 +23,14 @@ use crate::mm::pool;
 use crate::verdict::Verdict;
 
 /// A step of Plug and Play, as traces tell it.
-pub(super) fn tell(cx: &mut Cx<'_>, id: NodeId, what: &str) {
+pub(super) fn tell(cx: &mut Cx<'_>, id: NodeId, what: &'static str) {
     let name = cx.with(|k| k.pnp.node(id).name.clone());
-    cx.emit(Event::Pnp { step: format!("{what} {name}") });
+    step(cx, what, name);
+}
+
+/// A step of Plug and Play, or of power: of this device or state.
+pub(crate) fn step(cx: &mut Cx<'_>, step: &'static str, of: String) {
+    cx.emit(Event::Pnp { step, of, after: None, value: None });
 }
 
 /// Finds all functions and asks what they are. Once, on a system thread at PASSIVE_LEVEL; later calls do nothing.

@@ -13,7 +13,7 @@ use abi::{
 };
 use engine::Flow;
 
-use super::enumerate::{available, exclusively, tell};
+use super::enumerate::{self, available, exclusively, tell};
 use super::node::{self, NodeId, State};
 use super::problem::{Code, Problem};
 use super::request::{self, ask, ask_about};
@@ -391,7 +391,7 @@ pub(super) fn send_start(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
         }
     }
     let outcome = if answer.status.is_success() { "started" } else { "failed to start" };
-    cx.emit(Event::Pnp { step: format!("{outcome} {device}") });
+    enumerate::step(cx, outcome, device);
     Ok(answer.status)
 }
 

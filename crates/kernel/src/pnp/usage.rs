@@ -48,6 +48,18 @@ impl Special {
             Self::Dump => "crash dump",
         }
     }
+
+    /// What traces call it that there is such a file on a device, or is none any more.
+    const fn step(self, there: bool) -> &'static str {
+        match (self, there) {
+            (Self::Paging, true) => "paging file on",
+            (Self::Paging, false) => "paging file no longer on",
+            (Self::Hibernation, true) => "hibernation file on",
+            (Self::Hibernation, false) => "hibernation file no longer on",
+            (Self::Dump, true) => "crash dump file on",
+            (Self::Dump, false) => "crash dump file no longer on",
+        }
+    }
 }
 
 /// Asks the drivers of a device whether it can have a special file, or tells them that it has one less. On a system thread at PASSIVE_LEVEL.
@@ -64,8 +76,7 @@ fn while_locked(cx: &mut Cx<'_>, id: NodeId, file: Special, there: bool) -> Flow
     if state != State::Started || !there && count == 0 {
         return Ok(NtStatus::INVALID_DEVICE_STATE);
     }
-    let what = if there { "file on" } else { "file no longer on" };
-    tell(cx, id, &format!("{} {what}", file.name()));
+    tell(cx, id, file.step(there));
     if !there {
         cx.with(|k| k.pnp.node_mut(id).special_files[place] -= 1);
     }

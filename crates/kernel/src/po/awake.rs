@@ -12,12 +12,12 @@ use engine::{Flow, Leave};
 
 use super::system;
 use crate::cx::{Cx, Kernel};
-use crate::event::Event;
 use crate::io::violation::device_name;
 use crate::ke::time;
 use crate::ldr::symbols;
 use crate::mm::pool;
 use crate::ob;
+use crate::pnp::enumerate;
 use crate::verdict::Verdict;
 
 /// Bytes of an object; drivers see nothing of it.
@@ -198,7 +198,7 @@ pub fn idle(cx: &mut Cx<'_>) -> Flow<NtStatus> {
     let now = time::interrupt_time(cx.engine());
     match cx.with(|k| keeper(k, now)) {
         Some(who) => {
-            cx.emit(Event::Pnp { step: format!("the system stays awake for {who}") });
+            enumerate::step(cx, "the system stays awake for", who);
             Ok(NtStatus::DEVICE_BUSY)
         }
         None => system::set(cx, PowerSystemSleeping3),

@@ -62,7 +62,7 @@ fn whom_to_wait_for(k: &Kernel, bottom: u64) -> Option<u64> {
 /// Waits until the device that was active has passed its turn to this one.
 fn wait(cx: &mut Cx<'_>, bottom: DriverPtr<DEVICE_OBJECT>, other: DriverPtr<DEVICE_OBJECT>) -> Flow<()> {
     let [own, active] = [bottom, other].map(|device| device_name(cx, device));
-    cx.emit(Event::Pnp { step: format!("the inrush request for D0 of {own} waits for that of {active}") });
+    cx.emit(Event::Pnp { step: "inrush request for D0 of", of: own, after: Some(active), value: None });
     let turn: DriverPtr<KEVENT> =
         pool::allocate(cx, pool::Kind::NonPaged, size_of::<KEVENT>() as u64, pool::tag(b"PoIn"))?;
     if turn.is_null() {

@@ -157,7 +157,8 @@ pub fn unregister(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
 pub fn set(cx: &mut Cx<'_>, setting: Guid, value: u32) -> Flow<()> {
     let text = guid_text(&setting);
     let name = KNOWN.iter().find(|known| of_text(known.guid) == setting).map_or(&*text, |known| known.name);
-    cx.emit(Event::Pnp { step: format!("power setting {name} = {value}") });
+    let of = name.to_owned();
+    cx.emit(Event::Pnp { step: "power setting", of, after: None, value: Some(value) });
     if cx.with(|k| k.po.settings.values.insert(setting, value)) == Some(value) {
         return Ok(());
     }

@@ -17,10 +17,9 @@ use engine::Flow;
 use super::level::PowerFlags;
 use super::{fx, watchdog};
 use crate::cx::{Cx, Kernel};
-use crate::event::Event;
 use crate::ex::callback;
 use crate::io::system_request::{Request, send};
-use crate::pnp::{self, NodeId};
+use crate::pnp::{self, NodeId, enumerate};
 use crate::verdict::Verdict;
 use crate::{io, ke};
 
@@ -34,7 +33,7 @@ pub fn set(cx: &mut Cx<'_>, state: u32) -> Flow<NtStatus> {
 }
 
 fn go_to(cx: &mut Cx<'_>, state: u32) -> Flow<NtStatus> {
-    cx.emit(Event::Pnp { step: format!("system power state {}", name(state)) });
+    enumerate::step(cx, "system power state", name(state));
     let mut devices = cx.with(|k| pnp::related::in_power_order(k));
     cx.with(|k| k.po.action = action(state));
     if state == PowerSystemWorking {

@@ -14,7 +14,7 @@ use engine::StrandId;
 use kernel::event::{Class, Event, Kind, Reader, Role, Stamp};
 
 use super::names::{bytes, status_text};
-use super::{Sink, SymbolBook};
+use super::{Sink, SymbolBook, words};
 
 /// Steps that are drawn; a figure with more is unreadable.
 const MOST_ROWS: usize = 400;
@@ -209,8 +209,8 @@ impl Figure {
     fn take(&mut self, stamp: &Stamp, event: &Event) {
         let here = self.lane(stamp.strand);
         match event {
-            Event::Request { name, detail } => {
-                self.cause(stamp, Lane::Application, format!("{name} {detail}"), Lane::Driver);
+            Event::Request { .. } => {
+                self.cause(stamp, Lane::Application, words::request(event), Lane::Driver);
             }
             Event::IrpSent { id, request: Some(request), .. } => {
                 self.irps.insert(*id, *request);
