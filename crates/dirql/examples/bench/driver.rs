@@ -11,7 +11,8 @@ use engine::{Flow, outside};
 use image::{ExportTarget, Image, Selector};
 use kernel::Cx;
 use kernel::event::{Event, Kind, Reader, Stamp};
-use kernel::io::file::{self, Buffer, OpenOptions, Operation, Overlapped};
+use kernel::io::file::{self, Buffer, OpenOptions, Operation};
+use kernel::io::information;
 use kernel::mm::user;
 use kernel::ob::Handle;
 use kernel::ps;
@@ -255,20 +256,17 @@ struct Open {
     number: Buffer,
     /// 4 bytes.
     output: Buffer,
-    /// Where its requests tell their end.
-    overlapped: Overlapped,
 }
 
 impl Open {
     fn new(cx: &mut Cx<'_>) -> Flow<Self> {
         let handle = file::open(cx, DEVICE, &OpenOptions::default())?.expect("the driver made that name");
-        let overlapped = Overlapped::new(cx)?.expect("there is memory");
-        Ok(Self { handle, number: buffer(cx), output: buffer(cx), overlapped })
+        Ok(Self { handle, number: buffer(cx), output: buffer(cx) })
     }
 
-    /// A request and its end; the handle is synchronous.
+    /// A request and its end, as a script makes it; the handle is synchronous.
     fn perform(&self, cx: &mut Cx<'_>, operation: Operation) -> Flow<()> {
-        let answer = file::start(cx, self.handle, operation, &self.overlapped)?;
+        let answer = information::perform(cx, self.handle, operation)?;
         assert!(answer.status == NtStatus::SUCCESS, "{operation:?} ends with {}", answer.status);
         Ok(())
     }
@@ -282,7 +280,6 @@ impl Open {
     fn close(self, cx: &mut Cx<'_>) -> Flow<()> {
         user::free(cx, self.number.address);
         user::free(cx, self.output.address);
-        self.overlapped.free(cx)?;
         file::close(cx, self.handle).map(|_| ())
     }
 }

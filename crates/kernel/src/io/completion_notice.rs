@@ -10,7 +10,7 @@ use abi::{
 use engine::{BadAddress, Engine, Flow, StrandId, View};
 
 use super::buffers::SHORT;
-use super::fast_path::{is_event, set_state};
+use super::fast_path::{event_at, is_event, let_go, set_state};
 use super::file::Issue;
 use super::finish::is_error;
 use super::irp::{Origin, Record};
@@ -18,7 +18,6 @@ use super::{completion_port, system_request::Answer};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::ke::apc::{self, Apc};
-use crate::ob::object;
 use crate::{ke, ob};
 
 /// What is still to be delivered.
@@ -141,32 +140,30 @@ impl CompletionNotice {
 
     fn tell_plainly(&self, k: &mut Kernel) -> Option<()> {
         let engine = k.engine;
-        let (file, event) = (engine.view(self.file)?, engine.view(self.event)?);
+        let (file, event) = (engine.view(self.file)?, event_at(engine, self.event)?);
         let block = engine.view_of_user(self.status_block)?;
         let synchronous = file.get(FILE_OBJECT::Flags) & FO_SYNCHRONOUS_IO != 0;
         let file_event = file.part(FILE_OBJECT::Event);
-        let are_events = is_event(event) && is_event(file_event);
+        // Without an event, a file that is not synchronous tells the end by its own.
+        let are_events = event.map_or(synchronous, is_event) && is_event(file_event);
         // Rewritten unchanged, to find out whether it can be written.
         block.set(IO_STATUS_BLOCK::Status, block.get(IO_STATUS_BLOCK::Status));
         block.set(IO_STATUS_BLOCK::Information, block.get(IO_STATUS_BLOCK::Information));
         let waits = &k.ke.waits;
         let is_awaited = |event: View<KEVENT>| waits.contains_key(&event.at().address);
-        let somebody_waits = !waits.is_empty() && (is_awaited(event) || is_awaited(file_event));
-        if engine.take_fault() || !are_events || somebody_waits || !self.copies(engine) {
+        let is_any_awaited = !waits.is_empty() && (event.is_some_and(is_awaited) || is_awaited(file_event));
+        if engine.take_fault() || !are_events || is_any_awaited || !self.copies(engine) {
             return None;
         }
-        let [of_file, of_event] = self.objects;
-        if !object::dereference_at_hint(k, of_event, self.event.address) {
-            return None;
-        }
-        if !object::dereference_at_hint(k, of_file, self.file.address) {
-            k.ob.objects.change(self.event.address, |object| object.references += 1);
+        if !let_go(k, self.objects, file, event) {
             return None;
         }
         if self.pending || !is_error(self.status) {
             block.set(IO_STATUS_BLOCK::Status, self.status);
             block.set(IO_STATUS_BLOCK::Information, self.information);
-            set_state(event, 1);
+            if let Some(event) = event {
+                set_state(event, 1);
+            }
             if synchronous {
                 file.set(FILE_OBJECT::FinalStatus, self.status);
                 set_state(file_event, 1);

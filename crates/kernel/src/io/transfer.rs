@@ -23,6 +23,7 @@ use super::{allocate, asked, call, cancel, completion_port, fast_io, fast_path, 
 use crate::cx::Cx;
 use crate::ke;
 use crate::ke::user_apc::{self, WaitMode};
+use crate::mm::user;
 use crate::ob::handle::{self, Mode};
 use crate::ob::{self, Handle, Kind};
 
@@ -66,6 +67,9 @@ pub fn device_control(
 /// # Errors
 /// A verdict on a driver.
 pub fn perform(cx: &mut Cx<'_>, handle: Handle, operation: Operation) -> Flow<Answer> {
+    if is_synchronous(cx, handle)? {
+        return perform_in_call(cx, handle, &operation);
+    }
     let Some(overlapped) = Overlapped::new(cx)? else {
         return Ok(Answer::failed(NtStatus::INSUFFICIENT_RESOURCES));
     };
@@ -82,9 +86,6 @@ pub fn perform(cx: &mut Cx<'_>, handle: Handle, operation: Operation) -> Flow<An
 /// # Errors
 /// A verdict on a driver.
 pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: &Overlapped) -> Flow<Answer> {
-    let name = operation.name();
-    let number = asked::begin(cx, name, |cx| operation.about(super::file::shown(cx, handle)));
-    fast_path::mark_pending(cx, overlapped.status_block)?;
     let (event, status_block) = (Some(overlapped.event), overlapped.status_block);
     let request = Request {
         operation: &operation,
@@ -94,7 +95,40 @@ pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: 
         context: overlapped.id,
         apc: overlapped.apc,
     };
-    let answer = issue(cx, handle, &request, Mode::User)?;
+    traced(cx, handle, &request)
+}
+
+/// As applications ask on a synchronous handle, without an `OVERLAPPED`: the call waits, and its IRP has no event.
+fn perform_in_call(cx: &mut Cx<'_>, handle: Handle, operation: &Operation) -> Flow<Answer> {
+    let process = u32::try_from(handle::current_process(cx)).unwrap_or(0);
+    let size = size_of::<IO_STATUS_BLOCK>() as u64;
+    let Some(address) = user::take(cx, process, size) else {
+        return Ok(Answer::failed(NtStatus::INSUFFICIENT_RESOURCES));
+    };
+    let status_block = DriverPtr::new(address);
+    let request = Request { operation, event: None, status_block, key: 0, context: 0, apc: false };
+    let answer = traced(cx, handle, &request)?;
+    user::give(cx, address, size);
+    Ok(answer)
+}
+
+/// Whether it is a handle of a file on which calls wait for the end of their requests.
+fn is_synchronous(cx: &mut Cx<'_>, handle: Handle) -> Flow<bool> {
+    match handle::entry(cx, handle, Mode::User) {
+        Ok(entry) if entry.kind == Kind::File => {
+            let file = DriverPtr::<FILE_OBJECT>::new(entry.object);
+            Ok(cx.read(file + FILE_OBJECT::Flags)? & FO_SYNCHRONOUS_IO != 0)
+        }
+        _ => Ok(false),
+    }
+}
+
+/// An application's request, with the events of its beginning and of its answer.
+fn traced(cx: &mut Cx<'_>, handle: Handle, request: &Request<'_>) -> Flow<Answer> {
+    let name = request.operation.name();
+    let number = asked::begin(cx, name, |cx| request.operation.about(super::file::shown(cx, handle)));
+    fast_path::mark_pending(cx, request.status_block)?;
+    let answer = issue(cx, handle, request, Mode::User)?;
     // One that is pending is answered again when it ends.
     asked::end(cx, number, name, answer);
     Ok(answer)

@@ -14,7 +14,7 @@ use super::super::irp::{self, Blocks, Origin, Record};
 use super::super::operation::Operation;
 use super::super::transfer::{FILE_USE_FILE_POINTER_POSITION, Request, flags};
 use super::super::violation::MOST_DEVICES;
-use super::{is_event, set_state};
+use super::{at_or_null, is_event, set_state};
 use crate::cx::Kernel;
 use crate::mm::pool_own;
 use crate::ob::handle::{self, Mode};
@@ -45,7 +45,7 @@ pub(crate) struct Begun {
 /// All that beginning a request needs.
 struct Plan<'o> {
     file: View<FILE_OBJECT>,
-    event: View<KEVENT>,
+    event: Option<View<KEVENT>>,
     device: DriverPtr<DEVICE_OBJECT>,
     dispatch: DriverPtr<Code>,
     thread: DriverPtr<KTHREAD>,
@@ -101,16 +101,20 @@ fn plan<'o>(k: &Kernel, handle: Handle, request: &Request<'o>) -> Option<Plan<'o
     }
     let operation = request.operation;
     let thread = k.ke.thread()?;
-    let [file, event] = handle::own_entries(k, thread.process, [handle, request.event?])?;
-    let is_allowed = operation.access() & !file.access == 0;
-    if file.kind != Kind::File || event.kind != Kind::Event || !is_allowed {
+    let [file] = handle::own_entries(k, thread.process, [handle])?;
+    let event = match request.event {
+        Some(event) => Some(event_of(k, thread.process, event)?),
+        None => None,
+    };
+    if file.kind != Kind::File || operation.access() & !file.access != 0 {
         return None;
     }
     let file = engine.view(DriverPtr::<FILE_OBJECT>::new(file.object))?;
-    let event = engine.view(DriverPtr::<KEVENT>::new(event.object))?;
     let synchronous = file.get(FILE_OBJECT::Flags) & FO_SYNCHRONOUS_IO != 0;
     let is_free = !synchronous || file.get(FILE_OBJECT::Busy) == 0;
-    if !is_free || !is_event(event) || !is_event(file.part(FILE_OBJECT::Event)) {
+    // Without an event, one that is not synchronous tells its end by the file's.
+    let is_waited_for = synchronous || event.is_some();
+    if !is_free || !is_waited_for || !is_event(file.part(FILE_OBJECT::Event)) {
         return None;
     }
     let device = top(engine, file)?;
@@ -127,6 +131,14 @@ fn plan<'o>(k: &Kernel, handle: Handle, request: &Request<'o>) -> Option<Plan<'o
     let (device, thread) = (device.at(), thread.object);
     let plan = Plan { file, event, device, dispatch, thread, stack_size, synchronous, offset, input, output };
     (fits && !engine.take_fault()).then_some(plan)
+}
+
+/// The event of a handle of this process.
+#[inline]
+fn event_of(k: &Kernel, process: u64, handle: Handle) -> Option<View<KEVENT>> {
+    let [entry] = handle::own_entries(k, process, [handle])?;
+    let event = k.engine.view(DriverPtr::<KEVENT>::new(entry.object))?;
+    (entry.kind == Kind::Event && is_event(event)).then_some(event)
 }
 
 /// The top of the stack that the file was opened on.
@@ -213,7 +225,7 @@ fn write(engine: Engine, plan: &Plan<'_>, blocks: &Blocks, request: &Request<'_>
     header.set(IRP::CurrentLocation, plan.stack_size);
     header.set(IRP::Tail_Overlay_CurrentStackLocation, location_at);
     header.set(IRP::UserIosb, request.status_block);
-    header.set(IRP::UserEvent, plan.event.at());
+    header.set(IRP::UserEvent, at_or_null(plan.event));
     header.set(IRP::Tail_Overlay_Thread, plan.thread);
     header.set(IRP::Tail_Overlay_OriginalFileObject, plan.file.at().cast());
     let mut all = flags(request.operation);
@@ -278,13 +290,15 @@ fn hold(k: &mut Kernel, plan: &Plan<'_>) -> [u32; 2] {
     // The caller's reference, and the IRP's.
     let [of_file, of_event] = k.io.near;
     let of_file = more(k, of_file, plan.file.at().address, 2);
-    let of_event = more(k, of_event, plan.event.at().address, 1);
+    let of_event = plan.event.map_or(of_event, |event| more(k, of_event, event.at().address, 1));
     k.io.near = [of_file, of_event];
     if plan.synchronous {
         plan.file.set(FILE_OBJECT::Busy, 1);
     }
     set_state(plan.file.part(FILE_OBJECT::Event), 0);
-    set_state(plan.event, 0);
+    if let Some(event) = plan.event {
+        set_state(event, 0);
+    }
     assert!(!k.engine.take_fault(), "files and events are memory of ours");
     [of_file, of_event]
 }
@@ -304,7 +318,7 @@ fn issue(plan: &Plan<'_>, blocks: Blocks, operation: &Operation, context: u64) -
     Issue {
         name: operation.name(),
         file: plan.file.at().address,
-        event: plan.event.at().address,
+        event: at_or_null(plan.event).address,
         answered_later: !plan.synchronous,
         context,
         apc: 0,

@@ -10,7 +10,7 @@ use super::super::completion_notice::{self, CompletionNotice, Data};
 use super::super::finish::is_error;
 use super::super::irp::{self, Blocks, Origin, Record};
 use super::super::pending::Only;
-use super::{Answer, asked, is_event, set_state};
+use super::{Answer, asked, at_or_null, event_at, is_event, set_state};
 use crate::cx::{Cx, Kernel};
 use crate::event::Kind;
 use crate::ke::irql;
@@ -27,7 +27,7 @@ pub(crate) struct Ending {
     only: Only,
     blocks: Blocks,
     file: View<FILE_OBJECT>,
-    event: View<KEVENT>,
+    event: Option<View<KEVENT>>,
     status_block: DriverPtr<IO_STATUS_BLOCK>,
     status: NtStatus,
     information: u64,
@@ -64,11 +64,11 @@ pub(crate) fn ending(k: &Kernel, irp: DriverPtr<IRP>) -> Option<Ending> {
     if file.address != issue.file || event.address != issue.event {
         return None;
     }
-    let (file, event) = (engine.view(file)?, engine.view(event)?);
+    let (file, event) = (engine.view(file)?, event_at(engine, event)?);
     let synchronous = file.get(FILE_OBJECT::Flags) & FO_SYNCHRONOUS_IO != 0;
     let status_block = header.get(IRP::UserIosb);
     let location = header.get(IRP::StackCount);
-    let are_events = is_event(event) && is_event(file.part(FILE_OBJECT::Event));
+    let are_events = event.is_none_or(is_event) && is_event(file.part(FILE_OBJECT::Event));
     let only = k.io.frames.only(irp.address, location, marked)?;
     if engine.take_fault() || !are_events || status_block.is_null() || !are_free_to_go(k, &blocks) {
         return None;
@@ -152,7 +152,7 @@ pub(crate) fn complete(cx: &mut Cx<'_>, ending: &Ending) -> Flow<()> {
     match cx.with(|k| carry_out(k, ending, moment)) {
         Then::Nothing => Ok(()),
         Then::Tell(status) => {
-            let (file, event) = (ending.file.at(), ending.event.at());
+            let (file, event) = (ending.file.at(), at_or_null(ending.event));
             if is_told(ending) {
                 completion_notice::signal(cx, file, event, status)?;
             }
@@ -217,7 +217,7 @@ fn notice(k: &mut Kernel, ending: &Ending) -> CompletionNotice {
     });
     let record = k.io.irps.live.at_mut(number);
     let issue = record.and_then(|record| record.issue.take());
-    let (event, file, objects) = (ending.event.at(), ending.file.at(), ending.blocks.objects);
+    let (event, file, objects) = (at_or_null(ending.event), ending.file.at(), ending.blocks.objects);
     let origin = Origin::System;
     CompletionNotice { origin, issue, status, information, pending, data, status_block, event, file, objects }
 }
@@ -232,26 +232,41 @@ fn write_status(engine: Engine, to: DriverPtr<IO_STATUS_BLOCK>, status: NtStatus
     }
 }
 
+/// The references of a request to its objects go, if neither object goes with them.
+pub(crate) fn let_go(
+    k: &mut Kernel,
+    [of_file, of_event]: [u32; 2],
+    file: View<FILE_OBJECT>,
+    event: Option<View<KEVENT>>,
+) -> bool {
+    let event = at_or_null(event).address;
+    if event != 0 && !object::dereference_at_hint(k, of_event, event) {
+        return false;
+    }
+    let gone = object::dereference_at_hint(k, of_file, file.at().address);
+    if !gone && event != 0 {
+        k.ob.objects.change(event, |object| object.references += 1);
+    }
+    gone
+}
+
 /// Events and references, if no thread becomes ready by them.
 fn tell(k: &mut Kernel, ending: &Ending, status: NtStatus) -> bool {
     let (file, event) = (ending.file, ending.event);
     let file_event = file.part(FILE_OBJECT::Event);
     let waits = &k.ke.waits;
     let is_awaited = |event: View<KEVENT>| waits.contains_key(&event.at().address);
-    let somebody_waits = !waits.is_empty() && (is_awaited(event) || is_awaited(file_event));
-    if somebody_waits || !k.is_settled() {
+    let is_any_awaited = || event.is_some_and(is_awaited) || is_awaited(file_event);
+    if !waits.is_empty() && is_any_awaited() || !k.is_settled() {
         return false;
     }
-    let Blocks { objects: [of_file, of_event], .. } = ending.blocks;
-    if !object::dereference_at_hint(k, of_event, event.at().address) {
-        return false;
-    }
-    if !object::dereference_at_hint(k, of_file, file.at().address) {
-        k.ob.objects.change(event.at().address, |object| object.references += 1);
+    if !let_go(k, ending.blocks.objects, file, event) {
         return false;
     }
     if is_told(ending) {
-        set_state(event, 1);
+        if let Some(event) = event {
+            set_state(event, 1);
+        }
         if ending.synchronous {
             file.set(FILE_OBJECT::FinalStatus, status);
             set_state(file_event, 1);

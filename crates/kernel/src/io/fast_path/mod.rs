@@ -11,7 +11,7 @@ mod begin;
 mod complete;
 
 use abi::{DISPATCHER_HEADER, DriverPtr, FILE_OBJECT, IO_STATUS_BLOCK, KEVENT, LIST_ENTRY, NtStatus};
-use engine::{Flow, View};
+use engine::{Engine, Flow, View};
 
 use super::call::low_half;
 use super::finish::is_error;
@@ -26,7 +26,7 @@ use crate::ob::handle::Mode;
 use crate::ob::object;
 
 pub(crate) use begin::{Begun, begin};
-pub(crate) use complete::{complete, ending};
+pub(crate) use complete::{complete, ending, let_go};
 
 /// Calls the driver's dispatch routine, and waits for the answer if the requester does.
 ///
@@ -132,6 +132,18 @@ fn position(file: View<FILE_OBJECT>, request: &Request<'_>) -> Option<i64> {
         None | Some(FILE_USE_FILE_POINTER_POSITION) => Some(file.get(FILE_OBJECT::CurrentByteOffset)),
         offset => offset,
     }
+}
+
+/// Where an event is, if there is one.
+#[inline]
+pub(super) fn at_or_null(event: Option<View<KEVENT>>) -> DriverPtr<KEVENT> {
+    event.map_or(DriverPtr::NULL, View::at)
+}
+
+/// The event at this address, which may be null; none if it is not plain memory.
+#[inline]
+pub(super) fn event_at(engine: Engine, event: DriverPtr<KEVENT>) -> Option<Option<View<KEVENT>>> {
+    if event.is_null() { Some(None) } else { engine.view(event).map(Some) }
 }
 
 /// Whether it is an event, as `KeSetEvent` asks.

@@ -8,7 +8,8 @@ use super::rig::*;
 use crate::cx::Cx;
 use crate::event::{Event, Kind};
 use crate::io::file::{self, Buffer, OpenOptions, Operation, Overlapped};
-use crate::io::transfer::Request;
+use crate::io::system_request::Answer;
+use crate::io::transfer::{self, Request};
 use crate::io::{event, fast_path, irp};
 use crate::ke;
 use crate::mm::pool::Block;
@@ -130,10 +131,13 @@ fn requests(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, handle: Handle) -
             let wanted = extension(cx, device, 1)?;
             cx.write(wanted, deed as u64)?;
             let operation = operations[(round as usize + deed as usize) % operations.len()];
-            let mut answer = file::start(cx, handle, operation, &overlapped)?;
-            if answer.status == NtStatus::PENDING {
-                answer = overlapped.wait(cx)?;
-            }
+            let answer = match round % 3 {
+                0 => transfer::perform(cx, handle, operation)?,
+                _ => match file::start(cx, handle, operation, &overlapped)? {
+                    Answer { status: NtStatus::PENDING, .. } => overlapped.wait(cx)?,
+                    answer => answer,
+                },
+            };
             answers.push((deed, answer.status.0, answer.information));
         }
     }

@@ -222,6 +222,31 @@ fn an_overlapped_read_goes_on_at_once_and_its_event_tells_the_end() {
     assert_eq!(statuses.collect::<Vec<_>>(), [true, false], "pending at once, then its end");
 }
 
+/// Says whether the requester has given it an event.
+fn event_or_none(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
+    let (_, irp) = arguments(given);
+    let event = cx.read(irp + IRP::UserEvent)?;
+    complete(cx, irp, NtStatus::SUCCESS, u64::from(!event.is_null()))
+}
+
+#[test]
+fn a_call_that_waits_gives_the_driver_no_event_and_an_overlapped_one_does() {
+    story(|cx| {
+        let functions = [(IRP_MJ_CREATE, succeed as _), (IRP_MJ_DEVICE_CONTROL, event_or_none as _)];
+        let driver = driver(cx, "events", &functions)?;
+        device(cx, driver, "\\Device\\Events", 0)?;
+        for (options, given) in [(OpenOptions::default(), 0), (OpenOptions::overlapped(), 1)] {
+            let handle = file::open(cx, "\\Device\\Events", &options)?.unwrap();
+            let output = Buffer { address: user_bytes(cx, &BYTES), length: 4 };
+            let answer = file::device_control(cx, handle, 0x22 << 16, Buffer::default(), output)?;
+            assert_eq!((answer.status, answer.information), (NtStatus::SUCCESS, given));
+            let _ = file::close(cx, handle)?;
+        }
+        Ok(())
+    })
+    .clean();
+}
+
 /// Claims to have filled more than there is.
 fn boast(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
     let (_, irp) = arguments(given);
