@@ -11,7 +11,7 @@ use abi::DriverPtr;
 use engine::{Flow, Leave, StrandId};
 
 use crate::cx::{Cx, Kernel};
-use crate::ke::processor::APC_LEVEL;
+use crate::ke::irql::APC_LEVEL;
 use crate::ke::{irql, region, thread, wait, who_waits};
 use crate::verdict::Verdict;
 use crate::witness;

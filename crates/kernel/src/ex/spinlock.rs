@@ -9,7 +9,8 @@ use engine::Flow;
 
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
-use crate::ke::processor::{DISPATCH_LEVEL, WaitsFor};
+use crate::ke::irql::DISPATCH_LEVEL;
+use crate::ke::processor::WaitsFor;
 use crate::ke::spinlock::{Held, Mode};
 use crate::ke::{irql, scheduler, spinlock};
 use crate::verdict::Verdict;

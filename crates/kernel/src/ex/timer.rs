@@ -15,7 +15,7 @@ use crate::cx::{Cx, Kernel};
 use crate::event::Role;
 use crate::ke::callout::{self, Callout};
 use crate::ke::dispatcher::{self, Kind};
-use crate::ke::processor::DISPATCH_LEVEL;
+use crate::ke::irql::DISPATCH_LEVEL;
 use crate::ke::timer_queue::Setting;
 use crate::ke::{dpc, irql, time, timer};
 use crate::mm::pool;

@@ -12,7 +12,7 @@ use engine::Flow;
 use super::hardware::Window;
 use crate::cx::Cx;
 use crate::ke::irql;
-use crate::ke::processor::DISPATCH_LEVEL;
+use crate::ke::irql::DISPATCH_LEVEL;
 use crate::verdict::Verdict;
 
 /// Why a driver has a device's windows no more.

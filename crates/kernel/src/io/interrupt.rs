@@ -21,7 +21,7 @@ use engine::Flow;
 use super::{driver, message_table};
 use crate::cx::{Cx, Kernel};
 use crate::ke::interrupt::{self, Connection};
-use crate::ke::processor::PASSIVE_LEVEL;
+use crate::ke::irql::PASSIVE_LEVEL;
 use crate::ke::vectors::of_processors;
 use crate::ke::{affinity, interrupt_delivery};
 use crate::nt::WindowsVersion;

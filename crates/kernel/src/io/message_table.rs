@@ -15,7 +15,7 @@ use super::interrupt::{self, Line};
 use crate::cx::Cx;
 use crate::ke;
 use crate::ke::interrupt::Connection;
-use crate::ke::processor::PASSIVE_LEVEL;
+use crate::ke::irql::PASSIVE_LEVEL;
 use crate::mm::pool;
 use crate::pnp;
 use crate::pnp::message::Message;

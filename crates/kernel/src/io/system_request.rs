@@ -9,7 +9,7 @@ use super::irp::{self, Origin};
 use super::{allocate, call, device};
 use crate::cx::{Cx, Kernel};
 use crate::ke;
-use crate::ke::processor::PASSIVE_LEVEL;
+use crate::ke::irql::PASSIVE_LEVEL;
 use crate::mm::pool;
 use crate::po::overdue;
 

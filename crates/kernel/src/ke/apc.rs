@@ -10,8 +10,8 @@
 use abi::NtStatus;
 use engine::{Flow, StrandId};
 
-use super::processor::{APC_LEVEL, PASSIVE_LEVEL};
-use super::thread::{State, Thread};
+use super::irql::{APC_LEVEL, PASSIVE_LEVEL};
+use super::thread_record::{State, Thread};
 use super::{irql, scheduler, slice};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};

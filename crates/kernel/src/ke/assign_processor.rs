@@ -5,10 +5,11 @@
 
 use engine::{Point, StrandId};
 
-use super::processor::{self, DISPATCH_LEVEL, Processor};
+use super::irql::DISPATCH_LEVEL;
+use super::processor::{self, Processor};
 use super::ready::Candidates;
-use super::thread::State;
-use super::{slice, thread};
+use super::slice;
+use super::thread_record::{State, Thread};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 
@@ -45,7 +46,7 @@ fn next(k: &Kernel, candidates: &mut Candidates) -> Option<usize> {
 
 /// The processor a ready thread takes: the one it ran on last if that is idle, another idle one, else the one that runs
 /// the lowest priority below its own.
-fn place_for(k: &Kernel, thread: &thread::Thread) -> Option<usize> {
+fn place_for(k: &Kernel, thread: &Thread) -> Option<usize> {
     let open = k.ke.processors.iter().filter(|p| is_open(k, p, thread));
     let index = |processor: &Processor| processor.number as usize;
     let mut idle = open.clone().filter(|processor| processor.is_idle());
@@ -57,11 +58,11 @@ fn place_for(k: &Kernel, thread: &thread::Thread) -> Option<usize> {
         let lower = running(processor).is_some_and(|other| other.priority() < thread.priority());
         lower && !processor.wait_next
     });
-    lower.min_by_key(|processor| running(processor).map(thread::Thread::priority)).map(index)
+    lower.min_by_key(|processor| running(processor).map(Thread::priority)).map(index)
 }
 
 /// Whether a processor can change its thread now, and to this one.
-pub(crate) fn is_open(k: &Kernel, processor: &Processor, thread: &thread::Thread) -> bool {
+pub(crate) fn is_open(k: &Kernel, processor: &Processor, thread: &Thread) -> bool {
     k.level_of(processor.number as usize) < DISPATCH_LEVEL
         && processor.interrupts_enabled
         && processor.waits_for.is_none()

@@ -7,7 +7,7 @@
 use abi::{DriverPtr, KAPC_STATE, KPROCESS};
 use engine::Flow;
 
-use super::thread::Thread;
+use super::thread_record::Thread;
 use crate::cx::{Cx, Kernel};
 use crate::mm::spaces;
 use crate::ps;

@@ -12,7 +12,7 @@ use engine::{Flow, LeftBehind, Stack};
 use super::extended::Saved;
 use super::processor::{Entered, Processor};
 use super::spin::FIRST_LOOK;
-use super::thread::{Account, Thread};
+use super::thread_record::{Account, Thread};
 use super::{depth, fault, slice, stack};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Class, Event, Kind, Role};

@@ -9,7 +9,7 @@
 
 use engine::Flow;
 
-use super::processor::CLOCK_LEVEL;
+use super::irql::CLOCK_LEVEL;
 use super::time::{INCREMENT, UNIT};
 use super::timer;
 use crate::cx::{Cx, Kernel};

@@ -10,7 +10,7 @@ use engine::{BadAddress, Engine, Flow, StrandId};
 use super::links::{self, Broken};
 use super::mutex::Owned;
 use super::scheduler;
-use super::thread::State;
+use super::thread_record::State;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind as EventKind};
 use crate::verdict::Verdict;
@@ -100,7 +100,7 @@ pub(crate) fn initialize(
 pub(crate) fn set_up(cx: &mut Cx<'_>, header: Header, kind: Kind, bytes: u64, state: i32) -> Flow<()> {
     let waiter = cx.with(|k| {
         let first = *k.ke.waits.get(&header.address)?.first()?;
-        Some(super::thread::name(k, first))
+        Some(super::thread_record::name(k, first))
     });
     if let Some(name) = waiter {
         let at = header.address;

@@ -10,7 +10,8 @@
 use abi::{DriverPtr, KDPC, NtStatus, PROCESSOR_NUMBER};
 use engine::Flow;
 
-use super::processor::{DISPATCH_LEVEL, WaitsFor};
+use super::irql::DISPATCH_LEVEL;
+use super::processor::WaitsFor;
 use super::{affinity, dpc_drain, irql, scheduler, threaded_dpc};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};

@@ -9,7 +9,7 @@ use engine::{Flow, StrandId};
 
 use super::callout::{Begun, Callout};
 use super::dpc::{self, By, QueuedDpc, THREADED_DPC_OBJECT};
-use super::processor::DISPATCH_LEVEL;
+use super::irql::DISPATCH_LEVEL;
 use super::{callout, irql, stack, time, timer, watchdog};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, Role};

@@ -5,7 +5,7 @@ use abi::{DISPATCHER_HEADER, DriverPtr, KEVENT};
 use engine::Flow;
 
 use super::dispatcher::{self, Kind};
-use super::processor::APC_LEVEL;
+use super::irql::APC_LEVEL;
 use super::{irql, wait_fast};
 use crate::cx::Cx;
 use crate::event::Kind as EventKind;

@@ -12,7 +12,7 @@ use zerocopy::IntoBytes;
 use super::budget;
 use super::fault::{self, Exception};
 use super::handler::{self, Disposition, Question, Room};
-use super::processor::DISPATCH_LEVEL;
+use super::irql::DISPATCH_LEVEL;
 use crate::cx::Cx;
 use crate::event::{Event, Kind};
 use crate::rtl::context;

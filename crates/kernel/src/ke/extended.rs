@@ -127,7 +127,7 @@ pub(crate) fn use_of(cx: &mut Cx<'_>, registers: Extended) -> Flow<()> {
         Extended::X87 => "x87 or MMX",
         Extended::Avx => "AVX",
     };
-    let remedy = if irql > super::processor::DISPATCH_LEVEL {
+    let remedy = if irql > super::irql::DISPATCH_LEVEL {
         "an interrupt service routine cannot"
     } else {
         "see KeSaveExtendedProcessorState"

@@ -7,9 +7,9 @@ use abi::DriverPtr;
 use engine::windows::{IMAGES, SYSTEM, USER_DEVICE};
 use engine::{Fault, FaultKind};
 
-use super::processor::DISPATCH_LEVEL;
+use super::irql::DISPATCH_LEVEL;
 use super::stack;
-use super::thread::Role;
+use super::thread_record::Role;
 use crate::cx::{Cx, Kernel};
 use crate::ldr;
 use crate::mm::{pool_check, special_pool, user};

@@ -7,7 +7,8 @@
 use abi::{DriverPtr, KINTERRUPT, NtStatus};
 use engine::Flow;
 
-use super::processor::{HIGH_LEVEL, PASSIVE_LEVEL, WaitsFor};
+use super::irql::{HIGH_LEVEL, PASSIVE_LEVEL};
+use super::processor::WaitsFor;
 use super::spinlock::{self, SpinLock};
 use super::vectors::{irql_of_vector, is_message};
 use super::{affinity, callout, irql, passive_isr, scheduler, slice};

@@ -8,7 +8,8 @@ use abi::{Code, DriverPtr};
 use engine::Flow;
 
 use super::callout::{self, Callout};
-use super::processor::{IPI_LEVEL, WaitsFor};
+use super::irql::IPI_LEVEL;
+use super::processor::WaitsFor;
 use super::{affinity, interrupt_delivery, irql, scheduler, stack, time};
 use crate::cx::{Cx, Kernel};
 use crate::event::Role;

@@ -8,12 +8,24 @@ use engine::{Flow, Short, StrandId};
 
 use super::level::Next;
 use super::message::InARow;
-use super::processor::{APC_LEVEL, DISPATCH_LEVEL, HIGH_LEVEL, IPI_LEVEL};
 use super::{apc, budget, clock, dpc, dpc_drain, interrupt_delivery, ipi, scheduler, slice, timer};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::hal::combine;
 use crate::verdict::Verdict;
+
+/// Highest level on x64, where nothing interrupts.
+pub(crate) const HIGH_LEVEL: u8 = 15;
+/// Where interrupts from other processors come in.
+pub(crate) const IPI_LEVEL: u8 = 14;
+/// Where the clock ticks.
+pub(crate) const CLOCK_LEVEL: u8 = 13;
+/// Where threads are switched and DPCs run.
+pub(crate) const DISPATCH_LEVEL: u8 = 2;
+/// Where asynchronous procedure calls run.
+pub(crate) const APC_LEVEL: u8 = 1;
+/// Where threads run.
+pub(crate) const PASSIVE_LEVEL: u8 = 0;
 
 /// The level now.
 pub(crate) fn current(cx: &mut Cx<'_>) -> u8 {

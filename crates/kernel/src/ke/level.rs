@@ -13,7 +13,7 @@
 use abi::KPCR;
 
 use super::irql::Work;
-use super::processor::{APC_LEVEL, CLOCK_LEVEL, DISPATCH_LEVEL, IPI_LEVEL, PASSIVE_LEVEL};
+use super::irql::{APC_LEVEL, CLOCK_LEVEL, DISPATCH_LEVEL, IPI_LEVEL, PASSIVE_LEVEL};
 use super::vectors::irql_of_vector;
 use super::{State, apc, budget, clock, dpc, ipi, irql, scheduler, slice, timer};
 use crate::cx::Kernel;

@@ -62,6 +62,7 @@ pub(crate) mod system_service;
 #[cfg(test)]
 mod tests;
 pub mod thread;
+pub(crate) mod thread_record;
 pub(crate) mod threaded_dpc;
 mod threads;
 pub(crate) mod time;
@@ -88,7 +89,7 @@ use processor::Processor;
 use ready::ReadyQueues;
 use spin::Probe;
 use spinlock::Locks;
-use thread::Thread;
+use thread_record::Thread;
 use threads::Threads;
 use timer_queue::TimerQueue;
 
@@ -109,7 +110,7 @@ pub struct State {
     /// All threads that have not been reaped, idle threads included.
     pub(crate) threads: Threads,
     /// Threads that have been reaped and whose objects are still held, by object.
-    pub(crate) ended: BTreeMap<u64, thread::Identity>,
+    pub(crate) ended: BTreeMap<u64, thread_record::Identity>,
     /// Where the descriptor tables are, once a driver has asked.
     pub(crate) descriptor_tables: u64,
     /// Threads that could run.
@@ -294,8 +295,8 @@ impl State {
     }
 
     /// What the thread object holds as long as it is referenced, after the thread's end too.
-    pub(crate) fn identity_of(&self, object: u64) -> Option<thread::Identity> {
-        let running = self.thread_of(object).map(thread::Thread::identity);
+    pub(crate) fn identity_of(&self, object: u64) -> Option<thread_record::Identity> {
+        let running = self.thread_of(object).map(thread_record::Thread::identity);
         running.or_else(|| self.ended.get(&object).copied())
     }
 }

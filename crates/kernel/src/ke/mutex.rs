@@ -58,7 +58,7 @@ pub(crate) fn initialize(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, _level: u32
 pub(crate) fn release(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, wait: bool) -> Flow<i32> {
     dispatcher::expect(cx, mutex.cast(), "KeReleaseMutex", &[Kind::Mutant])?;
     let owner = cx.read(mutex + KMUTANT::OwnerThread)?;
-    let me = super::thread::current_object(cx);
+    let me = super::thread_record::current_object(cx);
     if owner != me {
         let (who, whose) = cx.with(|k| {
             let name = |object: u64| k.ke.thread_of(object).map(|thread| format!("the {}", thread.name));

@@ -12,8 +12,8 @@ use engine::{Flow, StrandId};
 
 use super::interrupt::{Connection, SYNCHRONIZED};
 use super::interrupt_delivery::{self, Passes};
+use super::irql::PASSIVE_LEVEL;
 use super::kernel_worker::{self, KernelWorker};
-use super::processor::PASSIVE_LEVEL;
 use super::{callout, event, irql, thread, wait};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Role};

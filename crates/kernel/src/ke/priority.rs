@@ -4,7 +4,8 @@
 use abi::{DriverPtr, KTHREAD};
 use engine::Flow;
 
-use super::thread::{HIGHEST_DYNAMIC, NORMAL_PRIORITY, State};
+use super::thread::NORMAL_PRIORITY;
+use super::thread_record::{HIGHEST_DYNAMIC, State};
 use super::{irql, scheduler};
 use crate::cx::Cx;
 use crate::verdict::Verdict;

@@ -9,24 +9,12 @@ use engine::{Flow, StrandId};
 
 use super::affinity;
 use super::dpc::QueuedDpc;
+use super::irql::PASSIVE_LEVEL;
 use super::thread;
 use super::threaded_dpc::Threaded;
 use crate::cx::{Cx, Kernel};
 use crate::mm::pool;
 use crate::mm::stack::{self, KernelStack};
-
-/// Highest level on x64, where nothing interrupts.
-pub(crate) const HIGH_LEVEL: u8 = 15;
-/// Where interrupts from other processors come in.
-pub(crate) const IPI_LEVEL: u8 = 14;
-/// Where the clock ticks.
-pub(crate) const CLOCK_LEVEL: u8 = 13;
-/// Where threads are switched and DPCs run.
-pub(crate) const DISPATCH_LEVEL: u8 = 2;
-/// Where asynchronous procedure calls run.
-pub(crate) const APC_LEVEL: u8 = 1;
-/// Where threads run.
-pub(crate) const PASSIVE_LEVEL: u8 = 0;
 
 /// Bytes of a control region; of these drivers read the head.
 const REGION: u64 = 0x1000;

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use engine::StrandId;
 
-use super::thread::HIGHEST_DYNAMIC;
+use super::thread_record::HIGHEST_DYNAMIC;
 use crate::few::Few;
 
 /// Priorities are 0–31; 16 and up are real-time.

@@ -6,7 +6,7 @@
 use engine::Flow;
 
 use super::irql;
-use super::processor::APC_LEVEL;
+use super::irql::APC_LEVEL;
 use crate::cx::Cx;
 use crate::verdict::Verdict;
 

@@ -6,10 +6,11 @@
 
 use engine::{Flow, Leave, Point, Progress, StrandId};
 
-use super::processor::{self, DISPATCH_LEVEL, PASSIVE_LEVEL, WaitsFor};
+use super::irql::{DISPATCH_LEVEL, PASSIVE_LEVEL};
+use super::processor::{self, WaitsFor};
 use super::ready::Candidates;
 use super::slice;
-use super::thread::{Account, HIGHEST_DYNAMIC, State, Thread};
+use super::thread_record::{Account, HIGHEST_DYNAMIC, State, Thread};
 use super::{
     assign_processor, dpc, interrupt_delivery, ipi, irql, patience, spin, stuck, switch_fast, time, timer,
 };

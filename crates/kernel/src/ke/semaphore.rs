@@ -5,7 +5,7 @@ use engine::Flow;
 
 use super::dispatcher::{self, Kind};
 use super::event::{boost, finish};
-use super::processor::PASSIVE_LEVEL;
+use super::irql::PASSIVE_LEVEL;
 use super::{exception, irql};
 use crate::cx::Cx;
 use crate::verdict::Verdict;

@@ -5,9 +5,9 @@
 use engine::{Flow, SLICE_END, StrandId};
 
 use super::budget::SERVICE;
-use super::processor::DISPATCH_LEVEL;
+use super::irql::DISPATCH_LEVEL;
 use super::spin::{self, Seen};
-use super::thread::{Account, Thread};
+use super::thread_record::{Account, Thread};
 use super::time::TICK;
 use super::{State, interrupt_delivery, irql, scheduler, stuck, timer};
 use crate::cx::{Cx, Kernel};

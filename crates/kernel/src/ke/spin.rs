@@ -12,9 +12,9 @@ use std::collections::BTreeMap;
 
 use engine::{DriverState, Flow, Reference, Step, StrandId};
 
-use super::processor::DISPATCH_LEVEL;
+use super::irql::DISPATCH_LEVEL;
 use super::ready::Candidates;
-use super::thread::HIGHEST_DYNAMIC;
+use super::thread_record::HIGHEST_DYNAMIC;
 use super::{interrupt_delivery, irql, scheduler, slice, stuck, timer};
 use crate::cx::{Cx, Kernel};
 use crate::hal::combine;
@@ -176,7 +176,7 @@ fn step(k: &mut Kernel, now: u64) -> Seen {
 /// Notes what the next instruction is going to do.
 fn go_on(k: &mut Kernel) -> Seen {
     let Step::Inside { loads, stores, pushes, lands } = k.engine.next_step() else { return give_up(k, 0) };
-    let own = k.ke.thread().map_or(0, super::thread::Thread::stack_base);
+    let own = k.ke.thread().map_or(0, super::thread_record::Thread::stack_base);
     let Some(probe) = k.ke.probe.as_mut() else { return Seen::Nothing };
     for load in loads.into_iter().flatten() {
         if probe.read.len() <= READ && !probe.read.contains(&load) {

@@ -7,7 +7,8 @@
 use abi::{DriverPtr, KLOCK_QUEUE_HANDLE, KSPIN_LOCK_QUEUE};
 use engine::{Flow, TakenLock};
 
-use super::processor::{DISPATCH_LEVEL, WaitsFor};
+use super::irql::DISPATCH_LEVEL;
+use super::processor::WaitsFor;
 use super::{irql, scheduler};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, LockKind};

@@ -4,9 +4,10 @@
 //! that wait for others in `KeIpiGenericCall`.
 //! Other waits are judged when nothing is due any more that could change anything.
 
-use super::processor::{DISPATCH_LEVEL, Processor, WaitsFor};
+use super::irql::DISPATCH_LEVEL;
+use super::processor::{Processor, WaitsFor};
 use super::spinlock::{Held, Mode};
-use super::thread::{State, Thread};
+use super::thread_record::{State, Thread};
 use super::{patience, scheduler, slice, spin, wait, watchdog, who_waits};
 use crate::addresses;
 use crate::cx::{Cx, Kernel};

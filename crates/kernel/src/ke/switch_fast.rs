@@ -8,8 +8,9 @@
 
 use engine::StrandId;
 
-use super::processor::{self, PASSIVE_LEVEL, Processor};
-use super::thread::State;
+use super::irql::PASSIVE_LEVEL;
+use super::processor::{self, Processor};
+use super::thread_record::State;
 use super::{assign_processor, interrupt_delivery, slice};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};

@@ -6,7 +6,7 @@ use std::ops::Index;
 
 use engine::{ByStrand, StrandId};
 
-use super::thread::Thread;
+use super::thread_record::Thread;
 
 /// The threads. It goes through them in the order in which they were made.
 #[derive(Default)]

@@ -8,7 +8,7 @@
 use abi::{DriverPtr, KTHREAD, NtStatus};
 use engine::{Flow, StrandId};
 
-use super::thread::Thread;
+use super::thread_record::Thread;
 use super::{dispatcher, irql};
 use crate::cx::{Cx, Kernel};
 

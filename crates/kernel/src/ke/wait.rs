@@ -7,9 +7,9 @@ use abi::{DISPATCHER_HEADER, DriverPtr, KTHREAD, KWAIT_BLOCK, NtStatus};
 use engine::{Flow, StrandId};
 
 use super::dispatcher::{self, consume, is_signaled};
+use super::irql::DISPATCH_LEVEL;
 use super::links::{self, Broken};
-use super::processor::DISPATCH_LEVEL;
-use super::thread::{Role, State, Thread};
+use super::thread_record::{Role, State, Thread};
 use super::user_apc::{self, WaitMode};
 use super::wait_fast::{self, Begun};
 use super::{apc, exception, irql, mutex, passive_isr, queue, scheduler, threaded_dpc, time, who_waits};

@@ -8,9 +8,9 @@ use abi::{DISPATCHER_HEADER, DriverPtr, KWAIT_BLOCK, LIST_ENTRY, NtStatus};
 use engine::View;
 
 use super::dispatcher::Kind;
-use super::processor::DISPATCH_LEVEL;
+use super::irql::DISPATCH_LEVEL;
 use super::scheduler;
-use super::thread::State;
+use super::thread_record::State;
 use super::user_apc::WaitMode;
 use super::wait::{BLOCKS_AT, Wait};
 use crate::cx::Kernel;

@@ -13,7 +13,8 @@ use abi::{
 use engine::StrandId;
 
 use super::dispatcher::{self, Kind};
-use super::thread::{self, Role, State, Thread};
+
+use super::thread_record::{self, Role, State, Thread};
 use super::{mutex, time, timer, wait};
 use crate::cx::{Cx, Kernel};
 use crate::ex::{push_lock, resource};
@@ -310,7 +311,7 @@ fn is_awake(k: &Kernel, thread: &Thread) -> bool {
 }
 
 fn of_thread(k: &Kernel, thread: &Thread) -> String {
-    let name = thread::name(k, thread.strand);
+    let name = thread_record::name(k, thread.strand);
     match thread.state {
         State::Waiting => format!("the {name} sleeps with a time-out"),
         State::Ready => format!("the {name} is ready to run"),

@@ -5,7 +5,7 @@
 use super::pool::{Block, Freeing, Kind, Known, Life, fill_freed, lay_small, retire_small, room, set_free};
 use super::pool_check;
 use crate::cx::Kernel;
-use crate::ke::processor::{APC_LEVEL, DISPATCH_LEVEL};
+use crate::ke::irql::{APC_LEVEL, DISPATCH_LEVEL};
 
 /// A small block that nothing is to be said about when it is freed.
 pub(super) enum Plain {

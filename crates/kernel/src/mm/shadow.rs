@@ -13,7 +13,7 @@ use engine::{BadAddress, Fault, FaultKind, Flow, Touch, TouchKind};
 use super::pool::{Block, Kind, Request};
 use super::{pool_check, user};
 use crate::cx::{Cx, Kernel};
-use crate::ke::processor::DISPATCH_LEVEL;
+use crate::ke::irql::DISPATCH_LEVEL;
 use crate::verdict::Verdict;
 use crate::{io, ke, ldr, ps};
 

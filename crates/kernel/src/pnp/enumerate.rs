@@ -18,7 +18,7 @@ use super::{built_in, bus, capabilities, identity, request, tree};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::ke;
-use crate::ke::processor::PASSIVE_LEVEL;
+use crate::ke::irql::PASSIVE_LEVEL;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 

@@ -15,7 +15,7 @@ use abi::{
 use engine::Flow;
 
 use crate::cx::Cx;
-use crate::ke::processor::{DISPATCH_LEVEL, PASSIVE_LEVEL};
+use crate::ke::irql::{DISPATCH_LEVEL, PASSIVE_LEVEL};
 use crate::pnp::node::{self, NodeId};
 
 /// What the device objects of a stack say about power, each for all: `DO_POWER_*`.

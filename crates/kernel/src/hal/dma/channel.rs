@@ -17,7 +17,7 @@ use crate::cx::{Cx, Kernel};
 use crate::event::Role;
 use crate::io::routine;
 use crate::io::violation::device_name;
-use crate::ke::processor::DISPATCH_LEVEL;
+use crate::ke::irql::DISPATCH_LEVEL;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 use crate::{ke, ldr};

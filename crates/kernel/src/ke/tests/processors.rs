@@ -4,7 +4,7 @@ use abi::DriverPtr;
 
 use super::threads::new_event;
 use crate::Cx;
-use crate::ke::processor::DISPATCH_LEVEL;
+use crate::ke::irql::DISPATCH_LEVEL;
 use crate::ke::rig::{Driver, Log, Rig, bug_check, machine, message, rule, settle, spawn};
 use crate::ke::scheduler::{self, End};
 use crate::ke::spinlock::{self, SpinLock};

@@ -6,7 +6,7 @@ use engine::Flow;
 
 use crate::Cx;
 use crate::event::{Event, Kind};
-use crate::ke::processor::DISPATCH_LEVEL;
+use crate::ke::irql::DISPATCH_LEVEL;
 use crate::ke::rig::{self, Driver, LINE, Rig, Trace, settle};
 use crate::ke::scheduler::End;
 use crate::ke::{dpc, event, irql, spinlock, thread, wait};

@@ -4,7 +4,7 @@ use abi::{DISPATCHER_HEADER, DriverPtr, KEVENT, KMUTANT, KSEMAPHORE, LIST_ENTRY,
 
 use super::threads::new_event;
 use crate::Cx;
-use crate::ke::processor::DISPATCH_LEVEL;
+use crate::ke::irql::DISPATCH_LEVEL;
 use crate::ke::rig::{Log, Rig, bug_check, machine, message, rule, settle, spawn};
 use crate::ke::scheduler::End;
 use crate::ke::time::Due;
@@ -229,7 +229,7 @@ fn set_event_with_wait_lets_nobody_in_before_the_wait() {
         let log = Log::default();
         let (server, client) = (log.clone(), log.clone());
         spawn(cx, "server", move |cx| {
-            let me = crate::ke::thread::current_object(cx);
+            let me = crate::ke::thread_record::current_object(cx);
             crate::ke::priority::set(cx, me, 20)?;
             let _ = wait::for_object(cx, go)?;
             server.say("served");

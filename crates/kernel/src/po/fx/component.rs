@@ -12,7 +12,7 @@ use super::report::Answer;
 use super::{Component, Condition, Device, drive, report};
 use crate::cx::{Cx, Kernel};
 use crate::ke;
-use crate::ke::processor::DISPATCH_LEVEL;
+use crate::ke::irql::DISPATCH_LEVEL;
 use crate::ke::wait::Timeout;
 
 /// Which thread is to call the driver back for what it asks.
