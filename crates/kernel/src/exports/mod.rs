@@ -22,7 +22,7 @@ use crate::cx::Cx;
 use crate::event::{Event, Kind};
 use crate::hal::combine;
 use crate::ke::budget;
-use crate::ke::irql::Gate;
+use crate::ke::settle::Gate;
 use crate::ldr::STUBBED;
 use crate::verdict::{Tier, Verdict};
 
@@ -136,7 +136,7 @@ fn note_call(cx: &mut Cx<'_>, number: u32, args: &Args) {
 /// What is to be seen to before a call, unless the kernel has said that there is nothing.
 #[inline(never)]
 fn admit(cx: &mut Cx<'_>, export: &Export) -> Flow<()> {
-    let Gate { irql, waits_next, others, look } = crate::ke::irql::at_gate(cx);
+    let Gate { irql, waits_next, others, look } = crate::ke::settle::at_gate(cx);
     if look {
         budget::look(cx)?;
     }

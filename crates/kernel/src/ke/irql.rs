@@ -4,14 +4,11 @@
 //! [`settle`] lets in what waited: interrupts above the level, then below DISPATCH_LEVEL due timers and DPCs, then
 //! another thread, then below APC_LEVEL what the thread itself is to do. Everything that lowers a level, sets the interrupt flag, queues or signals ends with it.
 
-use engine::{Flow, Short, StrandId};
+use engine::{Flow, Short};
 
-use super::level::Next;
-use super::message::InARow;
-use super::{apc, budget, clock, dpc, dpc_drain, interrupt_delivery, ipi, scheduler, slice, timer};
-use crate::cx::{Cx, Kernel};
+use super::settle;
+use crate::cx::Cx;
 use crate::event::{Event, Kind};
-use crate::hal::combine;
 use crate::verdict::Verdict;
 
 /// Highest level on x64, where nothing interrupts.
@@ -30,28 +27,6 @@ pub(crate) const PASSIVE_LEVEL: u8 = 0;
 /// The level now.
 pub(crate) fn current(cx: &mut Cx<'_>) -> u8 {
     cx.with(|k| k.level())
-}
-
-/// What the export path asks.
-pub(crate) struct Gate {
-    /// The level now.
-    pub(crate) irql: u8,
-    /// The thread has said that it waits next.
-    pub(crate) waits_next: bool,
-    /// Another thread may be able to go on in its place, if the policy wants it.
-    pub(crate) others: bool,
-    /// Its use of the budget must be looked at.
-    pub(crate) look: bool,
-}
-
-#[inline]
-pub(crate) fn at_gate(cx: &mut Cx<'_>) -> Gate {
-    cx.with(|k| Gate {
-        look: budget::is_look_due(k),
-        irql: k.level(),
-        waits_next: k.ke.processor().wait_next,
-        others: (k.ke.processors.len() > 1 || !k.ke.ready.is_empty()) && k.engine.may_depart(),
-    })
 }
 
 /// `KeGetCurrentIrql`.
@@ -206,91 +181,11 @@ fn check_lowering(cx: &mut Cx<'_>, old: u8, level: u8) -> Flow<()> {
     Ok(())
 }
 
-/// What waits for the level.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Work {
-    /// Another processor's interrupt, for a routine that runs on all.
-    Ipi,
-    /// The interrupt of this vector.
-    Interrupt(u32),
-    /// Due timers or DPCs.
-    Dispatch,
-    /// Another thread has the better claim to the processor.
-    Switch,
-    /// What the thread itself is to do first.
-    Apc,
-}
-
-/// What the current processor must do before anything else goes on, if anything.
-#[inline]
-pub(crate) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
-    let processor = &k.ke.processors[index];
-    if !processor.interrupts_enabled {
-        return None;
-    }
-    let level = k.level_of(index);
-    if ipi::calls(k, index) && level < IPI_LEVEL {
-        return Some(Work::Ipi);
-    }
-    if let Some(vector) = k.ke.interrupts.highest(processor.mask(), level) {
-        return Some(Work::Interrupt(vector));
-    }
-    if level >= DISPATCH_LEVEL {
-        return None;
-    }
-    if dpc::is_wanted(k, index) || timer::is_due(k, index) {
-        return Some(Work::Dispatch);
-    }
-    if scheduler::must_switch(k, index) {
-        return Some(Work::Switch);
-    }
-    (k.level_of(index) < APC_LEVEL && apc::is_pending(k, index)).then_some(Work::Apc)
-}
-
 /// Lets in what the level of the current processor no longer holds back. Does nothing outside strands.
 ///
 /// # Errors
 /// [`engine::Leave`] of what was let in, or because the machine ends.
 #[inline]
 pub(crate) fn settle(cx: &mut Cx<'_>) -> Flow<()> {
-    if cx.with(|k| k.is_settled()) { Ok(()) } else { let_in(cx) }
-}
-
-fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
-    if cx.engine().strand() == StrandId(0) {
-        return Ok(());
-    }
-    let mut next = cx.with(|k| {
-        if clock::is_held(k) {
-            clock::look(k);
-        }
-        k.next()
-    });
-    let mut row = InARow::default();
-    loop {
-        match next {
-            Next::Nothing => return Ok(()),
-            Next::Slice => break,
-            Next::Work(work) => {
-                // An interrupt flushes the combined writes.
-                combine::drain(cx)?;
-                match work {
-                    Work::Ipi => ipi::service(cx)?,
-                    Work::Interrupt(vector) => {
-                        interrupt_delivery::service(cx, vector)?;
-                        if let Some(storm) = cx.with(|k| row.count(k, vector)) {
-                            return Err(cx.stop(storm));
-                        }
-                    }
-                    Work::Dispatch => dpc_drain::dispatch(cx)?,
-                    Work::Switch => scheduler::give_way(cx)?,
-                    Work::Apc => apc::deliver(cx)?,
-                }
-            }
-        }
-        next = cx.with(Kernel::next);
-    }
-    slice::tighten(cx);
-    cx.with(Kernel::settled_as_nothing_waits);
-    Ok(())
+    if cx.with(|k| k.is_settled()) { Ok(()) } else { settle::let_in(cx) }
 }

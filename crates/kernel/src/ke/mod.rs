@@ -50,6 +50,7 @@ pub(crate) mod region;
 pub(crate) mod rig;
 pub mod scheduler;
 pub(crate) mod semaphore;
+pub(crate) mod settle;
 pub(crate) mod shared_data;
 pub(crate) mod slice;
 pub(crate) mod spin;

@@ -9,6 +9,7 @@ use engine::{Flow, Leave, Point, Progress, StrandId};
 use super::irql::{DISPATCH_LEVEL, PASSIVE_LEVEL};
 use super::processor::{self, WaitsFor};
 use super::ready::Candidates;
+use super::settle;
 use super::slice;
 use super::thread_record::{Account, HIGHEST_DYNAMIC, State, Thread};
 use super::{
@@ -148,8 +149,8 @@ fn can_go_on(k: &Kernel, index: usize) -> bool {
         return true;
     }
     if matches!(
-        irql::next_work(k, index),
-        Some(irql::Work::Ipi | irql::Work::Interrupt(_) | irql::Work::Dispatch)
+        settle::next_work(k, index),
+        Some(settle::Work::Ipi | settle::Work::Interrupt(_) | settle::Work::Dispatch)
     ) {
         return true;
     }
@@ -157,13 +158,13 @@ fn can_go_on(k: &Kernel, index: usize) -> bool {
         Some(WaitsFor::Lock(lock) | WaitsFor::LockAlone(lock)) => !k.ke.locks.is_held(lock),
         Some(WaitsFor::LockShared(lock)) => k.ke.locks.can_be_shared(lock),
         Some(what @ (WaitsFor::IpiTurn | WaitsFor::IpiBarrier | WaitsFor::IpiEnd)) => ipi::is_over(k, what),
-        Some(WaitsFor::Dpcs) => !dpc::any(k) || irql::next_work(k, index).is_some(),
-        Some(WaitsFor::Dpc(object)) => !dpc::is_active(k, object) || irql::next_work(k, index).is_some(),
-        Some(WaitsFor::Routine(object)) => !dpc::runs(k, object) || irql::next_work(k, index).is_some(),
+        Some(WaitsFor::Dpcs) => !dpc::any(k) || settle::next_work(k, index).is_some(),
+        Some(WaitsFor::Dpc(object)) => !dpc::is_active(k, object) || settle::next_work(k, index).is_some(),
+        Some(WaitsFor::Routine(object)) => !dpc::runs(k, object) || settle::next_work(k, index).is_some(),
         Some(WaitsFor::Isr(object)) => !k.ke.interrupts.running.contains(&object),
         None if spin::holds_processor(k, index) => {
             let over = spin::gives_way_at(k, index).is_some_and(|end| end <= k.engine.now());
-            over || irql::next_work(k, index).is_some()
+            over || settle::next_work(k, index).is_some()
         }
         None => k.level_of(index) >= DISPATCH_LEVEL,
     }

@@ -6,6 +6,7 @@ use engine::{Flow, SLICE_END, StrandId};
 
 use super::budget::SERVICE;
 use super::irql::DISPATCH_LEVEL;
+use super::settle;
 use super::spin::{self, Seen};
 use super::thread_record::{Account, Thread};
 use super::time::TICK;
@@ -192,7 +193,7 @@ pub(crate) fn pass_by(cx: &mut Cx<'_>, nanoseconds: u64) -> Flow<()> {
 pub(crate) fn begin_turn(cx: &mut Cx<'_>) {
     arm(cx);
     let waits = cx.with(|k| {
-        let waits = k.ke.may_wait() && irql::next_work(k, k.ke.current).is_some();
+        let waits = k.ke.may_wait() && settle::next_work(k, k.ke.current).is_some();
         if waits {
             k.ke.rearm();
         }
