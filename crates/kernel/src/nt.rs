@@ -605,7 +605,7 @@ impl Nt {
         let mut cx = self.cx();
         crate::mm::section::boot(&mut cx);
         crate::ps::process::boot(&mut cx)?;
-        crate::ke::processor::boot(&mut cx)
+        crate::ke::boot::boot(&mut cx)
     }
 
     /// Ends every thread: each one unwinds from where it waits. Once, inside [`engine::Host::run`]; nothing runs after it.

@@ -5,7 +5,7 @@
 use abi::DriverPtr;
 use engine::{BadAddress, Caller};
 
-use crate::ke::spinlock::Held;
+use crate::ke::locks::Held;
 use crate::mm::pool::Block;
 
 /// How sure, and how bad.

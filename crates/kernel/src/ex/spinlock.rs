@@ -10,8 +10,8 @@ use engine::Flow;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::ke::irql::DISPATCH_LEVEL;
+use crate::ke::locks::{Held, Mode};
 use crate::ke::processor::WaitsFor;
-use crate::ke::spinlock::{Held, Mode};
 use crate::ke::{irql, scheduler, spinlock};
 use crate::verdict::Verdict;
 

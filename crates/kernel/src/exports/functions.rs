@@ -473,7 +473,7 @@ exports! { FUNCTIONS:
     : KeSetTimerEx(4) @ 0..=2 => ke::timer::set_ex;
     : KeShouldYieldProcessor(0) @ 2..=15 ~ 0..=15 => ke::slice::should_yield;
     : KeStackAttachProcess(2) @ 0..=1 => ke::attach::stack_attach;
-    hal : KeStallExecutionProcessor(1) @ 0..=15 => ke::time::stall;
+    hal : KeStallExecutionProcessor(1) @ 0..=15 => ke::stall::stall;
     : KeSynchronizeExecution(3) @ 0..=12 => ke::interrupt::synchronize;
     : KeTestSpinLock(1) @ 0..=15 => ke::spinlock::test;
     : KeTryToAcquireGuardedMutex(1) @ 0..=1 => ke::guarded_mutex::try_acquire;

@@ -10,7 +10,8 @@ use engine::{Flow, StrandId};
 use super::callout::{Begun, Callout};
 use super::dpc::{self, By, QueuedDpc, THREADED_DPC_OBJECT};
 use super::irql::DISPATCH_LEVEL;
-use super::{callout, irql, stack, time, timer, watchdog};
+use super::slice;
+use super::{callout, irql, stack, timer, watchdog};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, Role};
 use crate::ex;
@@ -155,7 +156,7 @@ fn retire(cx: &mut Cx<'_>, first: Head, old: u8, mut runs: u32) -> Flow<()> {
             if u64::from(runs) > budget / AT_MOST {
                 return Err(endless(cx, dpc.object, runs));
             }
-            time::charge(cx, SLOW / budget);
+            slice::charge(cx, SLOW / budget);
         }
         let (result, (overdue, then)) = match ready {
             Some(ready) => run(cx, dpc.object, &ready),

@@ -6,6 +6,7 @@
 use abi::NtStatus;
 use engine::{Cpu, Flow, Leave, Special};
 
+use super::stall;
 use super::{exception, extended, interrupt, system, time};
 use crate::cx::Cx;
 use crate::ldr;
@@ -285,7 +286,7 @@ fn halt(cx: &mut Cx<'_>) -> Flow<u64> {
         // The clock ticks anyway.
         _ => {
             let tick = (now / time::TICK + 1) * time::TICK;
-            time::pass(cx, due.map_or(tick, |due| due.min(tick)).max(now))?;
+            stall::pass(cx, due.map_or(tick, |due| due.min(tick)).max(now))?;
             interrupt::deliver(cx)?;
             Ok(0)
         }

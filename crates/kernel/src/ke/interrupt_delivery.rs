@@ -14,9 +14,10 @@ use super::callout::{Begun, Callout};
 use super::interrupt::{Connection, irql_of_line, line_of_vector, vector_of_line};
 use super::message::{self, Messages};
 use super::passive_isr::Servers;
+use super::slice;
 use super::spinlock::{self, SpinLock};
 use super::vectors::{Vectors, irql_of_vector};
-use super::{callout, irql, passive_isr, time};
+use super::{callout, irql, passive_isr};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, Role};
 use crate::hal::hardware::Question;
@@ -270,7 +271,7 @@ fn service_line(cx: &mut Cx<'_>, line: u32) -> Flow<()> {
         k.set_level(k.ke.current, level)
     });
     irql::tell(cx, old, level);
-    time::charge(cx, LATENCY);
+    slice::charge(cx, LATENCY);
     let result = match passes(cx, line, old) {
         Ok(Left::Nothing) => {
             irql::tell(cx, level, old);
@@ -354,7 +355,7 @@ fn passes(cx: &mut Cx<'_>, line: u32, old: u8) -> Flow<Left> {
             let verdict = cx.with(|k| storm(k, vector, passes));
             return Err(cx.stop(verdict));
         }
-        time::charge(cx, LATENCY);
+        slice::charge(cx, LATENCY);
         irql::settle(cx)?;
     }
 }

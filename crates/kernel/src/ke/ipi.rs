@@ -10,7 +10,8 @@ use engine::Flow;
 use super::callout::{self, Callout};
 use super::irql::IPI_LEVEL;
 use super::processor::WaitsFor;
-use super::{affinity, interrupt_delivery, irql, scheduler, stack, time};
+use super::slice;
+use super::{affinity, interrupt_delivery, irql, scheduler, stack};
 use crate::cx::{Cx, Kernel};
 use crate::event::Role;
 
@@ -101,7 +102,7 @@ pub(crate) fn service(cx: &mut Cx<'_>) -> Flow<()> {
         (k.level(), base)
     });
     irql::set(cx, IPI_LEVEL);
-    time::charge(cx, interrupt_delivery::LATENCY);
+    slice::charge(cx, interrupt_delivery::LATENCY);
     let result = stack::on(cx, base, |cx| {
         if let Some(Broadcast { routine, context, .. }) = meet(cx)? {
             let call = Callout { role: ROLE, routine, object: 0, floor: IPI_LEVEL };

@@ -11,8 +11,9 @@ use engine::Flow;
 
 use super::interrupt::line_of_vector;
 use super::interrupt_delivery::{self, CLAIMED_PASSES, LATENCY};
+use super::slice;
 use super::vectors::{Vectors, irql_of_vector};
-use super::{irql, passive_isr, time};
+use super::{irql, passive_isr};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::hal::hardware::Message;
@@ -117,7 +118,7 @@ pub(crate) fn service(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
         k.ke.unsettled();
     });
     irql::set(cx, irql_of_vector(vector));
-    time::charge(cx, LATENCY);
+    slice::charge(cx, LATENCY);
     let result = interrupt_delivery::call_chain(cx, vector);
     let result = match result {
         Ok(_) if cx.with(|k| passive_isr::serves(k, vector)) => passive_isr::hand_over(cx, vector),

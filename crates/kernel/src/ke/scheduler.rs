@@ -13,7 +13,7 @@ use super::settle;
 use super::slice;
 use super::thread_record::{Account, HIGHEST_DYNAMIC, State, Thread};
 use super::{
-    assign_processor, dpc, interrupt_delivery, ipi, irql, patience, spin, stuck, switch_fast, time, timer,
+    assign_processor, dpc, interrupt_delivery, ipi, irql, patience, spin, stuck, switch_fast, timer,
 };
 use crate::cx::{Cx, Kernel};
 use crate::mm::spaces;
@@ -107,7 +107,7 @@ fn pass_time(cx: &mut Cx<'_>) -> bool {
             }
         }
     });
-    time::charge(cx, step);
+    slice::charge(cx, step);
     true
 }
 

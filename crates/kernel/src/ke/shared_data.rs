@@ -5,6 +5,7 @@
 use abi::KUSER_SHARED_DATA as Page;
 use engine::{Cpu, Flow};
 
+use super::stall;
 use super::{affinity, clock, extended, time};
 use crate::cx::{Cx, Kernel};
 use crate::nt::WindowsVersion;
@@ -40,7 +41,7 @@ pub(crate) fn polled(cx: &mut Cx<'_>) -> Flow<()> {
         polling.reads = if now - polling.last <= NEAR { polling.reads.saturating_add(1) } else { 0 };
         polling.reads
     });
-    time::pass(cx, now + (COST << (reads / DOUBLED_AFTER).min(DOUBLED_AT_MOST)))?;
+    stall::pass(cx, now + (COST << (reads / DOUBLED_AFTER).min(DOUBLED_AT_MOST)))?;
     let now = cx.engine().now();
     cx.with(|k| k.ke.polling.last = now);
     Ok(())
@@ -142,6 +143,7 @@ pub(crate) fn features(cpu: Cpu) -> impl Iterator<Item = u64> {
 mod tests {
     use super::*;
     use crate::ke::rig::machine;
+    use crate::ke::slice;
 
     fn dword(cx: &mut Cx<'_>, offset: u64) -> u32 {
         polled(cx).unwrap();
@@ -153,7 +155,7 @@ mod tests {
         machine(|cx| {
             assert_eq!((dword(cx, 0x26C), dword(cx, 0x270), dword(cx, 0x260)), (10, 0, 26100));
             assert_eq!(dword(cx, 0x320), 0);
-            time::charge(cx, 3 * time::TICK);
+            slice::charge(cx, 3 * time::TICK);
             assert_eq!(dword(cx, 0x320), 3);
             assert_eq!(u64::from(dword(cx, 0x8)), 3 * time::INCREMENT);
             let system = u64::from(dword(cx, 0x14)) | u64::from(dword(cx, 0x18)) << 32;

@@ -159,6 +159,11 @@ pub(crate) fn shorten(k: &mut Kernel, nanoseconds: u64) -> bool {
     pass(k, nanoseconds)
 }
 
+/// Lets `nanoseconds` pass without driver instructions.
+pub(crate) fn charge(cx: &mut Cx<'_>, nanoseconds: u64) {
+    let _ = cx.with(|k| shorten(k, nanoseconds));
+}
+
 fn pass(k: &mut Kernel, nanoseconds: u64) -> bool {
     let goes_on = k.engine.charge_within(nanoseconds, k.ke.armed_until, k.ke.armed_retired);
     if !goes_on {

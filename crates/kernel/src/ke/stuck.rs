@@ -5,8 +5,8 @@
 //! Other waits are judged when nothing is due any more that could change anything.
 
 use super::irql::DISPATCH_LEVEL;
+use super::locks::{Held, Mode};
 use super::processor::{Processor, WaitsFor};
-use super::spinlock::{Held, Mode};
 use super::thread_record::{State, Thread};
 use super::{patience, scheduler, slice, spin, wait, watchdog, who_waits};
 use crate::addresses;

@@ -7,10 +7,9 @@
 use abi::DriverPtr;
 use engine::{Engine, Flow};
 
+use super::clock;
 use super::shared_data::polled;
-use super::{clock, interrupt, slice, watchdog};
 use crate::cx::{Cx, Kernel};
-use crate::verdict::Verdict;
 
 /// Nanoseconds of the unit of Windows' times.
 pub(crate) const UNIT: u64 = 100;
@@ -24,8 +23,6 @@ pub(crate) const TICK: u64 = INCREMENT * UNIT;
 pub(crate) const BOOT: u64 = 134_116_992_000_000_000;
 /// The performance counter's counts a second.
 pub(crate) const FREQUENCY: u64 = 10_000_000;
-/// A busy wait that is longer than this should not be one, in microseconds.
-const LONGEST_STALL: u32 = 50;
 
 /// How a driver polls time that stands still between ticks.
 #[derive(Default)]
@@ -141,45 +138,6 @@ pub(crate) fn query_performance(cx: &mut Cx<'_>, frequency: DriverPtr<i64>) -> F
     }
     polled(cx)?;
     Ok(performance_counter(cx.engine().now()))
-}
-
-/// `KeStallExecutionProcessor`: time passes, and what interrupts is let in when it comes.
-///
-/// # Errors
-/// [`engine::Leave`] of what is let in.
-pub(crate) fn stall(cx: &mut Cx<'_>, microseconds: u32) -> Flow<()> {
-    if microseconds > LONGEST_STALL {
-        let message = format!(
-            "KeStallExecutionProcessor was called for {microseconds} microseconds; more than {LONGEST_STALL} should be a wait or a timer"
-        );
-        cx.report(Verdict::advice("long-stall", message));
-    }
-    let until = cx.engine().now() + u64::from(microseconds) * 1000;
-    pass(cx, until)?;
-    match cx.with(|k| watchdog::look(k)) {
-        Some(verdict) => Err(cx.stop(verdict)),
-        None => Ok(()),
-    }
-}
-
-/// Lets time pass on the current processor up to `until`, stopping wherever something happens.
-pub(crate) fn pass(cx: &mut Cx<'_>, until: u64) -> Flow<()> {
-    loop {
-        let now = cx.engine().now();
-        if now >= until {
-            return interrupt::deliver(cx);
-        }
-        let next =
-            cx.with(|k| [k.ke.timers.deadline(), k.hal.hardware.deadline()].into_iter().flatten().min());
-        let step = next.filter(|next| *next > now).map_or(until, |next| next.min(until));
-        charge(cx, step - now);
-        interrupt::deliver(cx)?;
-    }
-}
-
-/// Lets `nanoseconds` pass without driver instructions.
-pub(crate) fn charge(cx: &mut Cx<'_>, nanoseconds: u64) {
-    let _ = cx.with(|k| slice::shorten(k, nanoseconds));
 }
 
 #[cfg(test)]

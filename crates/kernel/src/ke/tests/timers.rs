@@ -5,6 +5,7 @@ use abi::{DriverPtr, KTIMER, NtStatus};
 use super::threads::new_event;
 use crate::Cx;
 use crate::ke::rig::{Log, machine, rule, settle, spawn};
+use crate::ke::stall;
 use crate::ke::time::{INCREMENT, MILLISECOND, TICK};
 use crate::ke::wait::Timeout;
 use crate::ke::{time, timer, wait};
@@ -150,9 +151,9 @@ fn a_timer_that_is_set_must_not_be_initialised_again() {
 fn a_stall_lets_time_pass_and_a_long_one_is_advised_against() {
     machine(|cx| {
         spawn(cx, "busy", |cx| {
-            time::stall(cx, 50)?;
+            stall::stall(cx, 50)?;
             assert_eq!(cx.engine().now(), 50_000);
-            time::stall(cx, 100_000)
+            stall::stall(cx, 100_000)
         });
         settle(cx);
         assert_eq!(milliseconds(cx), 100);
