@@ -3,8 +3,8 @@
 use abi::{DriverPtr, KPCR, KPRCB};
 use engine::Flow;
 
-use super::processor::set_current_thread;
-use super::{affinity, thread};
+use super::sched::{affinity, processor::set_current_thread};
+use super::waits::thread;
 use crate::cx::Cx;
 use crate::mm::{pool, stack};
 

@@ -13,8 +13,7 @@ use abi::{
 use engine::Flow;
 use engine::windows::PAGE;
 
-use super::callout::call_routine;
-use super::stack;
+use super::calls::{callout::call_routine, stack};
 use crate::cx::Cx;
 use crate::event::Role;
 use crate::exports::data;

@@ -5,7 +5,9 @@
 
 use abi::DriverPtr;
 
-use super::{dispatcher, dpc, spinlock, timer};
+use super::irq::dpc;
+use super::sched::spinlock;
+use super::waits::{dispatcher, timer};
 use crate::cx::Kernel;
 use crate::ex;
 use crate::verdict::Verdict;

@@ -6,8 +6,10 @@
 use abi::NtStatus;
 use engine::{Cpu, Flow, Leave, Special};
 
-use super::stall;
-use super::{exception, extended, interrupt, system, time};
+use super::calls::{exception, extended};
+use super::irq::{interrupt, stall};
+use super::system;
+use super::timing::time;
 use crate::cx::Cx;
 use crate::ldr;
 use crate::verdict::Verdict;
@@ -109,7 +111,7 @@ fn brand(cpu: Cpu, part: u32) -> [u32; 4] {
 pub(crate) fn special(cx: &mut Cx<'_>, special: Special) -> Flow<u64> {
     match special {
         Special::TimeStamp => {
-            super::shared_data::polled(cx)?;
+            super::timing::shared_data::polled(cx)?;
             Ok(cx.engine().now())
         }
         Special::ProcessorId => Ok(cx.with(|k| k.ke.processor().number.into())),

@@ -6,8 +6,8 @@
 use abi::{Code, DriverPtr, KE_PROCESSOR_CHANGE_NOTIFY_CONTEXT, NtStatus, PROCESSOR_NUMBER};
 use engine::Flow;
 
-use super::affinity;
-use super::callout::call_routine;
+use super::calls::callout::call_routine;
+use super::sched::affinity;
 use crate::cx::Cx;
 use crate::event::Role;
 use crate::mm::pool;

@@ -10,8 +10,9 @@ use abi::DriverPtr;
 use engine::{Chooser, Defaults, Flow, Host, Point, SLICE_END};
 use image::{ExportTarget, Image};
 
-use super::scheduler::{self, End};
-use super::{callout, thread};
+use super::calls::callout;
+use super::sched::{scheduler, scheduler::End};
+use super::waits::thread;
 use crate::event::{Event, Kind, Reader, Role, Stamp};
 use crate::hal::hardware::{Hardware, Moment, Refusal, Width};
 use crate::ldr::{self, Module};

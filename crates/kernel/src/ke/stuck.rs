@@ -4,11 +4,14 @@
 //! that wait for others in `KeIpiGenericCall`.
 //! Other waits are judged when nothing is due any more that could change anything.
 
-use super::irql::DISPATCH_LEVEL;
-use super::locks::{Held, Mode};
-use super::processor::{Processor, WaitsFor};
-use super::thread_record::{State, Thread};
-use super::{patience, scheduler, slice, spin, wait, watchdog, who_waits};
+use super::irq::watchdog;
+use super::levels::{irql::DISPATCH_LEVEL, locks::Held, locks::Mode};
+use super::sched::{
+    patience, processor::Processor, processor::WaitsFor, scheduler, slice, spin, thread_record::State,
+    thread_record::Thread,
+};
+use super::waits::wait;
+use super::who_waits;
 use crate::addresses;
 use crate::cx::{Cx, Kernel};
 use crate::ldr::symbols;

@@ -12,10 +12,11 @@ use abi::{
 };
 use engine::StrandId;
 
-use super::dispatcher::{self, Kind};
+use super::waits::{dispatcher, dispatcher::Kind};
 
-use super::thread_record::{self, Role, State, Thread};
-use super::{mutex, time, timer, wait};
+use super::sched::{thread_record, thread_record::Role, thread_record::State, thread_record::Thread};
+use super::timing::time;
+use super::waits::{mutex, timer, wait};
 use crate::cx::{Cx, Kernel};
 use crate::ex::{push_lock, resource};
 use crate::hal::dma::channel;
@@ -300,7 +301,7 @@ pub(crate) fn alive(cx: &mut Cx<'_>) -> Vec<String> {
             let routine = k.engine.read(DriverPtr::<abi::KDPC>::new(dpc) + abi::KDPC::DeferredRoutine);
             routine.map_or_else(|_| format!("{dpc:#x}"), |routine| symbols::code(k, routine.address))
         };
-        let queued = super::dpc::all_queued(k).into_iter().take(MOST);
+        let queued = super::irq::dpc::all_queued(k).into_iter().take(MOST);
         lines.extend(queued.map(|(dpc, _)| format!("the DPC {} is queued", routine(dpc))));
     });
     lines

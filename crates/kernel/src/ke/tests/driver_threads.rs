@@ -1,8 +1,8 @@
 //! System threads of compiled drivers, quanta, timers with DPCs, endless loops.
 
+use crate::ke::calls::stack;
 use crate::ke::rig::{Driver, Rig, Scripted, bug_check, machine, message, rule, settle};
-use crate::ke::scheduler::End;
-use crate::ke::stack;
+use crate::ke::sched::scheduler::End;
 
 const THREADS: &str = "
     u64 event[3], handle; volatile int flag, seen; i64 interval = -20 * 10000;

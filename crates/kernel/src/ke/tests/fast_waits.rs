@@ -12,8 +12,9 @@ use super::threads::new_event;
 use crate::Cx;
 use crate::event::Event;
 use crate::ke::rig::{Driver, Rig, Scripted, Trace, machine, message, settle, spawn};
-use crate::ke::scheduler::End;
-use crate::ke::{switch_fast, wait, wait_fast};
+use crate::ke::sched::scheduler::End;
+use crate::ke::sched::switch_fast;
+use crate::ke::waits::{wait, wait_fast};
 
 /// Two threads that ask and answer, and three that wait for a gate: with and without a boost, from DISPATCH_LEVEL, before a thread waits, twice
 /// in a row, and with a time-out. All they see goes to `Seen`.

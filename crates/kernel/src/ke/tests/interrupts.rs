@@ -7,9 +7,9 @@ use abi::{DriverPtr, KINTERRUPT};
 use engine::{Chooser, Defaults};
 
 use crate::Cx;
-use crate::ke::interrupt::{self, Connection, irql_of_line, vector_of_line};
+use crate::ke::irq::interrupt::{self, Connection, irql_of_line, vector_of_line};
 use crate::ke::rig::{Driver, LINE, Line, Rig, Scripted, Trace, bug_check, message, rule, settle};
-use crate::ke::scheduler::End;
+use crate::ke::sched::scheduler::End;
 
 const CARD: &str = "
     u64 event[3], dpc[8]; int calls, others, in_isr; void *interrupt;

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use super::interrupts::connection;
 use crate::Cx;
-use crate::ke::interrupt;
+use crate::ke::irq::interrupt;
 use crate::ke::rig::{Driver, Line, Rig, Scripted, Trace, compile, message};
 
 /// Each routine calls its service, then counts rounds until the interrupt has come that was due within. 1,000,000 more if the

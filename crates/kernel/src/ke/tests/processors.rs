@@ -4,11 +4,12 @@ use abi::DriverPtr;
 
 use super::threads::new_event;
 use crate::Cx;
-use crate::ke::irql::DISPATCH_LEVEL;
+use crate::ke::levels::irql::{self, DISPATCH_LEVEL};
 use crate::ke::rig::{Driver, Log, Rig, bug_check, machine, message, rule, settle, spawn};
-use crate::ke::scheduler::{self, End};
-use crate::ke::spinlock::{self, SpinLock};
-use crate::ke::{affinity, event, irql, wait};
+use crate::ke::sched::affinity;
+use crate::ke::sched::scheduler::{self, End};
+use crate::ke::sched::spinlock::{self, SpinLock};
+use crate::ke::waits::{event, wait};
 use crate::mm::pool;
 use crate::nt::WindowsVersion;
 

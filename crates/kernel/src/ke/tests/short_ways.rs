@@ -6,10 +6,12 @@ use engine::Flow;
 
 use crate::Cx;
 use crate::event::{Event, Kind};
-use crate::ke::irql::DISPATCH_LEVEL;
+use crate::ke::irq::dpc;
+use crate::ke::levels::irql::{self, DISPATCH_LEVEL};
 use crate::ke::rig::{self, Driver, LINE, Rig, Trace, settle};
-use crate::ke::scheduler::End;
-use crate::ke::{dpc, event, irql, spinlock, thread, wait};
+use crate::ke::sched::scheduler::End;
+use crate::ke::sched::spinlock;
+use crate::ke::waits::{event, thread, wait};
 use crate::mm::pool;
 
 /// Changes of level are not traced where driver code makes them by itself.
@@ -111,7 +113,7 @@ fn better(cx: &mut Cx<'_>, memory: u64) -> Flow<()> {
     cx.with(|k| {
         k.ke.ready.remove(strand);
         k.ke.threads.get_mut(strand).expect("just made").base_priority = 15;
-        crate::ke::scheduler::make_ready(k, strand);
+        crate::ke::sched::scheduler::make_ready(k, strand);
     });
     irql::settle(cx)
 }

@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use super::interrupts::{connect, connection};
 use crate::Cx;
-use crate::ke::interrupt;
+use crate::ke::irq::interrupt;
 use crate::ke::rig::{Driver, Line, Rig, Scripted, bug_check, machine, message, rule, settle};
-use crate::ke::scheduler::End;
+use crate::ke::sched::scheduler::End;
 
 const SPINS: &str = "
     typedef struct { u64 mask; unsigned short group, reserved[3]; } affinity;

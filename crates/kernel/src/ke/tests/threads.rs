@@ -5,8 +5,9 @@ use engine::{Flow, Leave};
 
 use crate::Cx;
 use crate::ke::rig::{Log, Rig, Scripted, Trace, machine, message, rule, settle, spawn};
-use crate::ke::scheduler::{self, End};
-use crate::ke::{event, priority, thread, wait};
+use crate::ke::sched::priority;
+use crate::ke::sched::scheduler::{self, End};
+use crate::ke::waits::{event, thread, wait};
 use crate::mm::pool;
 use crate::verdict::Tier;
 
@@ -207,7 +208,7 @@ fn drivers_find_the_current_thread_at_gs_188h() {
 #[test]
 fn a_thread_that_ends_in_a_critical_region_is_told() {
     machine(|cx| {
-        spawn(cx, "careless", crate::ke::region::enter_critical);
+        spawn(cx, "careless", crate::ke::sched::region::enter_critical);
         assert_eq!(settle(cx), End::Stopped);
         assert_eq!(rule(cx), Some("thread-ended-in-critical-region"));
     });

@@ -4,11 +4,11 @@ use abi::{DriverPtr, KTIMER, NtStatus};
 
 use super::threads::new_event;
 use crate::Cx;
+use crate::ke::irq::stall;
 use crate::ke::rig::{Log, machine, rule, settle, spawn};
-use crate::ke::stall;
-use crate::ke::time::{INCREMENT, MILLISECOND, TICK};
-use crate::ke::wait::Timeout;
-use crate::ke::{time, timer, wait};
+use crate::ke::timing::time::{self, INCREMENT, MILLISECOND, TICK};
+use crate::ke::waits::timer;
+use crate::ke::waits::wait::{self, Timeout};
 use crate::mm::pool;
 
 fn new_timer(cx: &mut Cx<'_>, kind: u32) -> DriverPtr<KTIMER> {

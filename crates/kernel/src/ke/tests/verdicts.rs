@@ -2,9 +2,11 @@
 
 use abi::DriverPtr;
 
+use crate::ke::levels::irql;
 use crate::ke::rig::{Rig, bug_check, machine, rule, settle, spawn};
-use crate::ke::scheduler::{self, End};
-use crate::ke::{event, irql, spinlock, timer, wait};
+use crate::ke::sched::scheduler::{self, End};
+use crate::ke::sched::spinlock;
+use crate::ke::waits::{event, timer, wait};
 use crate::mm::pool;
 use crate::verdict::{Tier, Verdict};
 use crate::verifier::Verifier;

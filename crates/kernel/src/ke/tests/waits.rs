@@ -4,12 +4,13 @@ use abi::{DISPATCHER_HEADER, DriverPtr, KEVENT, KMUTANT, KSEMAPHORE, LIST_ENTRY,
 
 use super::threads::new_event;
 use crate::Cx;
-use crate::ke::irql::DISPATCH_LEVEL;
+use crate::ke::levels::irql::{self, DISPATCH_LEVEL};
 use crate::ke::rig::{Log, Rig, bug_check, machine, message, rule, settle, spawn};
-use crate::ke::scheduler::End;
-use crate::ke::time::Due;
-use crate::ke::wait::Timeout;
-use crate::ke::{dispatcher, event, irql, mutex, region, semaphore, wait};
+use crate::ke::sched::region;
+use crate::ke::sched::scheduler::End;
+use crate::ke::timing::time::Due;
+use crate::ke::waits::wait::{self, Timeout};
+use crate::ke::waits::{dispatcher, event, mutex, semaphore};
 use crate::mm::pool;
 use crate::verdict::Tier;
 
@@ -229,8 +230,8 @@ fn set_event_with_wait_lets_nobody_in_before_the_wait() {
         let log = Log::default();
         let (server, client) = (log.clone(), log.clone());
         spawn(cx, "server", move |cx| {
-            let me = crate::ke::thread_record::current_object(cx);
-            crate::ke::priority::set(cx, me, 20)?;
+            let me = crate::ke::sched::thread_record::current_object(cx);
+            crate::ke::sched::priority::set(cx, me, 20)?;
             let _ = wait::for_object(cx, go)?;
             server.say("served");
             event::set(cx, back, 0, false).map(|_| ())

@@ -22,9 +22,10 @@ use image::Image;
 use super::interrupts::connection;
 use crate::Cx;
 use crate::event::Role;
-use crate::ke::interrupt::{self, Connection, irql_of_line, vector_of_line};
+use crate::ke::calls::callout;
+use crate::ke::irq::interrupt::{self, Connection, irql_of_line, vector_of_line};
 use crate::ke::rig::{Driver, Line, Rig, SECOND_LINE, compile, message, settle, spawn};
-use crate::ke::{callout, scheduler};
+use crate::ke::sched::scheduler;
 use policy::{Plan, Policy};
 use watch::Watch;
 

@@ -1,7 +1,7 @@
 //! Time: timers and their DPCs, delays.
 
 use super::{ALL, Plan, Policy, Scenario};
-use crate::ke::time::TICK;
+use crate::ke::timing::time::TICK;
 
 const TIMERS: &str = "
     void expired(void *d, void *c, void *a, void *b) { say('t'); }

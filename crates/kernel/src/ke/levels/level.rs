@@ -1,0 +1,156 @@
+//! The level of each processor, and how low the current one may go without a call of the kernel. Follows *Managing
+//! Hardware Priorities*.
+//!
+//! The current processor's level is the engine's, because driver code may change it by itself (see [`engine::Engine::set_free_levels`]);
+//! the others' are in their records. [`Kernel::level`] and [`Kernel::set_level`] are the only ones that touch either. What a change of level lets in is
+//! `settle`'s.
+//!
+//! Two numbers bound what a change of level may let in; both are conservative: they may be higher than necessary, never lower.
+//! [`State::waits_below`] sums up what waits: code that makes something wait raises it, and only a look at everything lowers it
+//! ([`Kernel::settled`]). The engine's is how low driver code may go by itself: it covers the first, what is forbidden (a lock is held, a
+//! routine has a level of its own) and readers of events. So one comparison decides about events, too.
+
+use abi::KPCR;
+
+use super::irql::{DISPATCH_LEVEL, PASSIVE_LEVEL};
+use crate::cx::Kernel;
+use crate::ke::State;
+
+/// Above all levels: every change of level must be asked about.
+pub(crate) const ASK_ALWAYS: u8 = 16;
+
+impl Kernel {
+    /// The level of the processor that runs now.
+    #[inline]
+    pub(crate) fn level(&self) -> u8 {
+        self.level_of(self.ke.current)
+    }
+
+    /// The level of processor `index`.
+    #[inline]
+    pub(crate) fn level_of(&self, index: usize) -> u8 {
+        if index == self.ke.current { self.engine.level() } else { self.ke.processors[index].parked_level }
+    }
+
+    /// Changes the level of processor `index`, also for drivers that read it in the control region. Emits no event and lets
+    /// nothing in; returns what it was.
+    #[inline]
+    pub(crate) fn set_level(&mut self, index: usize, to: u8) -> u8 {
+        let from = self.level_of(index);
+        if from == to {
+            return from;
+        }
+        if index == self.ke.current {
+            self.engine.set_level(to);
+        } else {
+            self.ke.processors[index].parked_level = to;
+        }
+        let region = self.ke.processors[index].region;
+        if !self.engine.write_plain(region + KPCR::Irql, &to) && !region.is_null() {
+            self.engine.write(region + KPCR::Irql, to).expect("the control region is memory of ours");
+        }
+        from
+    }
+
+    /// Processor `index` becomes the current one. The engine holds the level of that one only.
+    pub(crate) fn make_current(&mut self, index: usize) {
+        let before = self.ke.current;
+        if before != index {
+            self.ke.processors[before].parked_level = self.engine.level();
+            self.engine.set_level(self.ke.processors[index].parked_level);
+            self.ke.current = index;
+        }
+        self.ke.unsettled();
+    }
+
+    /// The processor that runs now, and its IRQL.
+    #[must_use]
+    #[inline]
+    pub fn where_now(&self) -> (u32, u8) {
+        // They are numbered as they lie.
+        (u32::try_from(self.ke.current).unwrap_or(u32::MAX), self.level())
+    }
+}
+
+impl State {
+    /// Something has changed that the level of the current processor may hold back, or that forbids to lower it.
+    #[inline]
+    pub(crate) fn unsettled(&mut self) {
+        self.waits_below = ASK_ALWAYS;
+        self.engine.set_free_levels(ASK_ALWAYS);
+        self.engine.free_calls(0);
+    }
+
+    /// As [`State::unsettled`], where it is known that levels from `level` on hold it back: no change above it needs the kernel.
+    #[inline]
+    pub(crate) fn waits_below(&mut self, level: u8) {
+        self.waits_below = self.waits_below.max(level);
+        self.forbids(level);
+    }
+
+    /// Whether anything may wait for a level to fall to `level`.
+    #[inline]
+    pub(crate) fn may_wait_at(&self, level: u8) -> bool {
+        self.waits_below > level
+    }
+
+    /// Whether anything may wait at all.
+    #[inline]
+    pub(crate) fn may_wait(&self) -> bool {
+        self.may_wait_at(PASSIVE_LEVEL)
+    }
+
+    /// From now on driver code may not go below this level by itself.
+    #[inline]
+    pub(crate) fn forbids(&mut self, level: u8) {
+        if self.engine.free_levels() < level {
+            self.engine.set_free_levels(level);
+        }
+    }
+
+    /// One thing that forbade it is over; there may be more.
+    #[inline]
+    pub(crate) fn forbids_less(&mut self) {
+        self.engine.set_free_levels(self.alone_from());
+    }
+
+    /// Down to which level driver code may go by itself.
+    #[inline]
+    pub(in crate::ke) fn alone_from(&self) -> u8 {
+        self.waits_below.max(forbidden(self)).max(self.lowest_alone())
+    }
+
+    /// The same where nothing waits and nothing is forbidden.
+    #[inline]
+    pub(in crate::ke) fn lowest_alone(&self) -> u8 {
+        if self.levels_are_told { ASK_ALWAYS } else { PASSIVE_LEVEL }
+    }
+
+    /// Sets whether a reader wants every change of level, and every call of an export or its end.
+    pub(crate) fn are_told(&mut self, levels: bool, calls: bool) {
+        (self.levels_are_told, self.calls_are_told) = (levels, calls);
+        self.unsettled();
+    }
+
+    /// Whether a reader wants every change of level.
+    #[inline]
+    pub(crate) fn levels_are_told(&self) -> bool {
+        self.levels_are_told
+    }
+
+    /// As [`State::unsettled`], and the end of the slice may be another.
+    #[inline]
+    pub(crate) fn rearm(&mut self) {
+        self.rearm = true;
+        self.unsettled();
+    }
+}
+
+/// Below this the current processor must not go by itself, whatever waits.
+#[inline]
+pub(in crate::ke) fn forbidden(ke: &State) -> u8 {
+    let processor = ke.processor();
+    let floor = processor.floors.last().copied().unwrap_or(PASSIVE_LEVEL);
+    let owns = ke.locks.count(processor.number) != 0;
+    floor.max(if owns { DISPATCH_LEVEL } else { PASSIVE_LEVEL })
+}

@@ -1,0 +1,396 @@
+//! What waits for the level of the current processor, in all rooms: interrupts above it, then below DISPATCH_LEVEL due timers and
+//! DPCs, then another thread, then below APC_LEVEL what the thread itself is to do. Follows *Managing Hardware Priorities*.
+//!
+//! This is the one file of this room that names rooms above it: it asks each what waits there, publishes the answer
+//! ([`Kernel::settled`]) and lets it in ([`let_in`]).
+
+use engine::{Flow, StrandId};
+
+use super::irql::{APC_LEVEL, CLOCK_LEVEL, DISPATCH_LEVEL, IPI_LEVEL, PASSIVE_LEVEL};
+use super::level::{ASK_ALWAYS, forbidden};
+use crate::cx::{Cx, Kernel};
+use crate::hal::combine;
+use crate::ke::irq::message::InARow;
+use crate::ke::irq::vectors::irql_of_vector;
+use crate::ke::irq::{dpc, dpc_drain, interrupt_delivery, ipi};
+use crate::ke::sched::{budget, scheduler, slice};
+use crate::ke::timing::clock;
+use crate::ke::waits::{apc, timer};
+
+/// What the export path asks.
+pub(crate) struct Gate {
+    /// The level now.
+    pub(crate) irql: u8,
+    /// The thread has said that it waits next.
+    pub(crate) waits_next: bool,
+    /// Another thread may be able to go on in its place, if the policy wants it.
+    pub(crate) others: bool,
+    /// Its use of the budget must be looked at.
+    pub(crate) look: bool,
+}
+
+/// What waits for the level.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Work {
+    /// Another processor's interrupt, for a routine that runs on all.
+    Ipi,
+    /// The interrupt of this vector.
+    Interrupt(u32),
+    /// Due timers or DPCs.
+    Dispatch,
+    /// Another thread has the better claim to the processor.
+    Switch,
+    /// What the thread itself is to do first.
+    Apc,
+}
+
+/// What the current processor is to do before anything else goes on.
+pub(crate) enum Next {
+    /// Nothing, and [`Kernel::settled`]'s work is done.
+    Nothing,
+    /// Nothing but to set the slice's end, if that has changed, and to call [`Kernel::settled`].
+    Slice,
+    /// This, and then to ask again.
+    Work(Work),
+}
+
+#[inline]
+pub(crate) fn at_gate(cx: &mut Cx<'_>) -> Gate {
+    cx.with(|k| Gate {
+        look: budget::is_look_due(k),
+        irql: k.level(),
+        waits_next: k.ke.processor().wait_next,
+        others: (k.ke.processors.len() > 1 || !k.ke.ready.is_empty()) && k.engine.may_depart(),
+    })
+}
+
+impl Kernel {
+    /// Everything that waited has been let in: publishes down to which level driver code may go on this processor, until
+    /// [`State::unsettled`] is called, without letting anything in, breaking a rule or missing an event.
+    #[inline]
+    pub(crate) fn settled(&mut self) {
+        if !self.all_is_promised() {
+            self.promise(waiting(self));
+        }
+    }
+
+    /// Whether the lowest level and all calls are published already.
+    #[inline]
+    fn all_is_promised(&self) -> bool {
+        self.ke.waits_below == PASSIVE_LEVEL && self.engine.free_levels() == self.ke.lowest_alone()
+    }
+
+    /// As [`Kernel::settled`], where [`next_work`] has just found nothing that the level lets in.
+    #[inline]
+    pub(crate) fn settled_as_nothing_waits(&mut self) {
+        // At PASSIVE_LEVEL that is all there is.
+        let all = self.level() == PASSIVE_LEVEL && self.ke.processor().interrupts_enabled;
+        if !all {
+            self.settled();
+        } else if !self.all_is_promised() {
+            self.promise(if self.ke.rearm { ASK_ALWAYS } else { held_clock(self) });
+        }
+    }
+
+    /// Publishes that nothing waits for a level below `level`.
+    #[inline]
+    fn promise(&mut self, level: u8) {
+        self.ke.waits_below = level;
+        self.ke.forbids_less();
+        let until = if calls_are_free(self) { budget::calls_until_look(self) } else { 0 };
+        self.engine.free_calls(until);
+        self.engine.allow_short_calls(if self.ke.calls_are_told { 0 } else { until });
+        self.engine.allow_short_locks(locks_are_free(self));
+    }
+
+    /// A lock was given back.
+    #[inline]
+    pub(crate) fn a_lock_is_free(&mut self) {
+        self.ke.forbids_less();
+        self.engine.allow_short_locks(locks_are_free(self));
+    }
+
+    /// What the current processor is to do now. If that is nothing, does what [`Kernel::settled`] does: one look at what waits
+    /// answers both, as [`next_work`] and [`waiting`] would.
+    pub(crate) fn next(&mut self) -> Next {
+        let (index, level) = (self.ke.current, self.level());
+        if self.ke.rearm {
+            return next_work(self, index).map_or(Next::Slice, Next::Work);
+        }
+        let mut lowest = held_clock(self);
+        let processor = &self.ke.processors[index];
+        if processor.interrupts_enabled {
+            if ipi::calls(self, index) {
+                if level < IPI_LEVEL {
+                    return Next::Work(Work::Ipi);
+                }
+                lowest = lowest.max(IPI_LEVEL);
+            }
+            if self.ke.interrupts.is_any_wanted() {
+                let mask = processor.mask();
+                if let Some(vector) = self.ke.interrupts.highest(mask, level) {
+                    return Next::Work(Work::Interrupt(vector));
+                }
+                lowest = lowest.max(highest_line(self, mask));
+            }
+            if level >= DISPATCH_LEVEL && forbidden(&self.ke) >= DISPATCH_LEVEL {
+                // A routine that may go below lets them in then.
+                lowest = lowest.max(DISPATCH_LEVEL);
+            }
+            if lowest.min(level) < DISPATCH_LEVEL
+                && let Some((work, below)) = below_dispatch(self, index)
+            {
+                if level < below {
+                    return Next::Work(work);
+                }
+                lowest = lowest.max(below);
+            }
+        }
+        if slice::a_deadline_came_nearer(self) {
+            return Next::Slice;
+        }
+        debug_assert!(next_work(self, index).is_none(), "something waits at {lowest}");
+        self.promise(lowest);
+        Next::Nothing
+    }
+
+    /// Whether nothing can be waiting for the level that is set now, and the slice ends when it should.
+    #[inline]
+    pub(crate) fn is_settled(&self) -> bool {
+        !self.ke.may_wait_at(self.level())
+            && self.engine.now() < self.ke.armed_until
+            && !slice::a_deadline_came_nearer(self)
+    }
+
+    /// Driver code runs on: what [`Kernel::settled`] published must be true.
+    #[inline]
+    pub(crate) fn check_settled(&self) {
+        // What has become due at this very instruction ends the slice, before the next one.
+        let due = || self.engine.now() >= self.ke.armed_until;
+        debug_assert!(
+            self.ke.waits_below >= waiting(self) || due(),
+            "something that wants attention at {} was not said to be unsettled",
+            waiting(self)
+        );
+        debug_assert!(
+            self.engine.free_levels() >= self.ke.alone_from(),
+            "driver code may go below {} by itself",
+            self.ke.alone_from()
+        );
+        debug_assert!(
+            !self.engine.allows_short_calls()
+                || calls_are_free(self) && !self.ke.calls_are_told
+                || self.engine.free_levels() == ASK_ALWAYS,
+            "a reader wants every call, and it was not said to be unsettled"
+        );
+        debug_assert!(
+            !self.engine.frees_calls() || calls_are_free(self),
+            "the kernel must look at every call, and it was not said to be unsettled"
+        );
+        debug_assert!(
+            !self.engine.allows_short_locks()
+                || locks_are_free(self)
+                || self.engine.free_levels() == ASK_ALWAYS,
+            "a lock is held, and it was not said to be unsettled"
+        );
+    }
+}
+
+/// What the current processor must do before anything else goes on, if anything.
+#[inline]
+pub(crate) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
+    let processor = &k.ke.processors[index];
+    if !processor.interrupts_enabled {
+        return None;
+    }
+    let level = k.level_of(index);
+    if ipi::calls(k, index) && level < IPI_LEVEL {
+        return Some(Work::Ipi);
+    }
+    if let Some(vector) = k.ke.interrupts.highest(processor.mask(), level) {
+        return Some(Work::Interrupt(vector));
+    }
+    if level >= DISPATCH_LEVEL {
+        return None;
+    }
+    if dpc::is_wanted(k, index) || timer::is_due(k, index) {
+        return Some(Work::Dispatch);
+    }
+    if scheduler::must_switch(k, index) {
+        return Some(Work::Switch);
+    }
+    (k.level_of(index) < APC_LEVEL && apc::is_pending(k, index)).then_some(Work::Apc)
+}
+
+/// Below which level something waits: 0 if nothing does, [`ASK_ALWAYS`] if there is something to do at any.
+pub(crate) fn waiting(k: &Kernel) -> u8 {
+    if k.ke.rearm {
+        return ASK_ALWAYS;
+    }
+    let index = k.ke.current;
+    let processor = &k.ke.processors[index];
+    let clock = held_clock(k);
+    if !processor.interrupts_enabled {
+        return clock;
+    }
+    if ipi::calls(k, index) {
+        return IPI_LEVEL.max(clock);
+    }
+    let lines = highest_line(k, processor.mask()).max(clock);
+    match below_dispatch(k, index) {
+        Some((_, below)) if lines < DISPATCH_LEVEL => lines.max(below),
+        _ => lines,
+    }
+}
+
+/// Where the clock stands still, it goes on as soon as it may.
+#[inline]
+fn held_clock(k: &Kernel) -> u8 {
+    if k.ke.current == 0 && clock::is_held(k) { CLOCK_LEVEL } else { PASSIVE_LEVEL }
+}
+
+/// What may happen below DISPATCH_LEVEL, and below which level it does.
+#[inline]
+fn below_dispatch(k: &Kernel, index: usize) -> Option<(Work, u8)> {
+    if dpc::is_wanted(k, index) || timer::is_due(k, index) {
+        Some((Work::Dispatch, DISPATCH_LEVEL))
+    } else if scheduler::must_switch(k, index) {
+        Some((Work::Switch, DISPATCH_LEVEL))
+    } else {
+        apc::is_pending(k, index).then_some((Work::Apc, APC_LEVEL))
+    }
+}
+
+/// Whether the kernel has nothing to do before a call of an export, so that [`super::irql::short`] ones need not come here if no
+/// reader wants them.
+#[inline]
+fn calls_are_free(k: &Kernel) -> bool {
+    // A policy that never departs from the default needs no question. The flag is recomputed on every scheduler turn.
+    let alone = k.ke.processors.len() == 1 && k.ke.ready.is_empty() || !k.engine.may_depart();
+    alone && !k.ke.processor().wait_next && k.hal.combining.is_empty()
+}
+
+/// Whether a spin lock whose word is 0 is free, and may be taken with no moment to be witnessed: so that driver code
+/// may take one by itself.
+fn locks_are_free(k: &Kernel) -> bool {
+    k.ke.locks.is_none_held() && !k.ke.is_witnessed
+}
+
+/// The highest level of a line or message that wants service by a processor of `mask`.
+fn highest_line(k: &Kernel, mask: u64) -> u8 {
+    k.ke.interrupts.highest(mask, PASSIVE_LEVEL).map_or(PASSIVE_LEVEL, irql_of_vector)
+}
+
+pub(in crate::ke) fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
+    if cx.engine().strand() == StrandId(0) {
+        return Ok(());
+    }
+    let mut next = cx.with(|k| {
+        if clock::is_held(k) {
+            clock::look(k);
+        }
+        k.next()
+    });
+    let mut row = InARow::default();
+    loop {
+        match next {
+            Next::Nothing => return Ok(()),
+            Next::Slice => break,
+            Next::Work(work) => {
+                // An interrupt flushes the combined writes.
+                combine::drain(cx)?;
+                match work {
+                    Work::Ipi => ipi::service(cx)?,
+                    Work::Interrupt(vector) => {
+                        interrupt_delivery::service(cx, vector)?;
+                        if let Some(storm) = cx.with(|k| row.count(k, vector)) {
+                            return Err(cx.stop(storm));
+                        }
+                    }
+                    Work::Dispatch => dpc_drain::dispatch(cx)?,
+                    Work::Switch => scheduler::give_way(cx)?,
+                    Work::Apc => apc::deliver(cx)?,
+                }
+            }
+        }
+        next = cx.with(Kernel::next);
+    }
+    slice::tighten(cx);
+    cx.with(Kernel::settled_as_nothing_waits);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use abi::DriverPtr;
+
+    use super::*;
+    use crate::cx::Cx;
+    use crate::ke::levels::irql;
+    use crate::ke::rig::{self, machine, settle};
+    use crate::ke::sched::spinlock;
+    use crate::ke::waits::thread;
+    use crate::mm::pool;
+
+    /// The published free level, which must never be too low.
+    fn promise(cx: &mut Cx<'_>) -> u8 {
+        cx.nt().check_settled();
+        cx.engine().free_levels()
+    }
+
+    #[test]
+    fn a_level_falls_freely_until_something_waits_for_it() {
+        machine(|cx| {
+            rig::spawn(cx, "caller", |cx| {
+                let memory: DriverPtr<u64> =
+                    pool::allocate(cx, pool::Kind::NonPaged, 256, pool::tag(b"Test"))?;
+                irql::settle(cx)?;
+                assert_eq!(promise(cx), 0, "nothing waits");
+
+                irql::raise(cx, 2)?;
+                spinlock::acquire_at_dispatch(cx, memory)?;
+                assert_eq!(promise(cx), 2, "a lock is held");
+                spinlock::release_from_dispatch(cx, memory)?;
+
+                let object = DriverPtr::new(memory.address + 64);
+                dpc::initialize(cx, object, 0x1000, 0)?;
+                dpc::insert(cx, object, DriverPtr::NULL, DriverPtr::NULL)?;
+                assert_eq!(promise(cx), 2, "a DPC waits");
+                dpc::remove(cx, object)?;
+                cx.with(|k| k.ke.processor_mut().dispatch_requested = false);
+
+                let better = thread::spawn(cx, "better", Box::new(|_| Ok(())))?;
+                cx.with(|k| assert!(k.ke.ready.remove(better)));
+                cx.with(|k| {
+                    k.ke.threads.get_mut(better).unwrap().base_priority = 15;
+                    scheduler::make_ready(k, better);
+                });
+                irql::settle(cx)?;
+                assert_eq!(promise(cx), 2, "a better thread waits");
+                irql::lower(cx, 0)?;
+                assert_eq!(promise(cx), 0);
+
+                cx.with(|k| k.ke.push_floor(5));
+                irql::settle(cx)?;
+                assert_eq!(promise(cx), 5, "a routine that must not go below 5");
+                cx.with(|k| k.ke.pop_floor());
+                Ok(())
+            });
+            assert_eq!(settle(cx), crate::ke::sched::scheduler::End::Quiet, "{}", rig::message(cx));
+        });
+    }
+
+    #[test]
+    fn who_reads_every_change_of_level_is_asked_about_each() {
+        machine(|cx| {
+            let trace = rig::Trace::of(cx);
+            rig::spawn(cx, "caller", |cx| {
+                irql::settle(cx)?;
+                assert_eq!(promise(cx), ASK_ALWAYS);
+                Ok(())
+            });
+            assert_eq!(settle(cx), crate::ke::sched::scheduler::End::Quiet);
+            drop(trace);
+        });
+    }
+}

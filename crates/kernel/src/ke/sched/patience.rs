@@ -1,0 +1,247 @@
+//! How long the outside world waits for what it has asked a driver for, where the machine never falls quiet: with a periodic
+//! timer, a DPC or work item that queues itself, a thread that looks now and then, a request that nothing can end is alive for
+//! ever. It follows no page: Windows waits for ever, too.
+//!
+//! The one that asks says so ([`asks`]), and from then on a virtual minute may pass, unless the script grants another time ([`grant`]).
+//! What was set before the second half of it and is not due yet (a time-out, a timer without a period, a device's next deed) may
+//! end it still, and gets its chance, and half a minute for what follows from it. Then all that happens is known to end nothing, and
+//! the run is given up as if nothing could run any more (`scheduler`), with what `stuck` says about it.
+//!
+//! What costs the host much and takes little of the machine's time (DPCs that queue each other) would need hours of the host's for
+//! a minute: so the clock goes faster after a while ([`hurry`]), as on a slow computer. A driver that looks at the clock, and ends
+//! the request in time, is not hindered by it.
+
+use std::collections::BTreeMap;
+
+use engine::{Flow, StrandId};
+
+use super::{budget, slice};
+use crate::cx::{Cx, Kernel};
+use crate::ke::State;
+use crate::ke::stuck::{self, Why};
+
+/// So long a request may take, in nanoseconds of virtual time: a minute.
+pub const USUAL: u64 = 60_000_000_000;
+/// The cost before the clock goes faster, in thousandths of what `budget` grants a call: by default three tenths of a second
+/// of the host's, and as much again until a minute has passed;
+const PART: u64 = 300;
+/// a third of that once the run was given up: what is alive then delays the driver's end, too;
+const AGAIN: u64 = 3;
+/// but never less than this.
+const AT_LEAST: u64 = 10_000_000;
+/// So many nanoseconds that pass by themselves count as one of cost.
+const BY_ITSELF: u64 = 128;
+/// What an event costs the host in a checked run, in nanoseconds. Whatever happens in a machine is an event, whether it is read or
+/// not; measured, an event of a loop through exports, of a switch of threads, of a DPC takes 50 to 100. Accesses to devices count for
+/// nothing: they take time, a register that is polled takes more and more (`hal::access`), and one that is not is progress.
+const EVENT: u64 = 100;
+/// What a new thread costs more than its events, as each work item has: the host maps its stacks.
+const THREAD: u64 = 100_000;
+
+/// The account is looked at after so many threads.
+const THREADS: u64 = 32;
+/// The clock jumps so far at most, in nanoseconds: code that reads it meanwhile is late by a few seconds at most.
+const STEP: u64 = 5_000_000_000;
+
+/// The state of the outside world's wait.
+pub(crate) struct Patience {
+    /// What is granted unless the script says otherwise, in nanoseconds.
+    usual: u64,
+    /// When the last request was made.
+    since: u64,
+    /// When half the time was over.
+    half: Option<Half>,
+    /// By thread, what the script grants: since when and how long.
+    granted: BTreeMap<StrandId, (u64, u64)>,
+    /// Why the run was given up.
+    lost: Option<Why>,
+    /// This run was given up, or one before it.
+    tired: bool,
+    pace: Pace,
+}
+
+/// The state when half the time was over: what was set before that may still end the wait.
+#[derive(Clone, Copy)]
+struct Half {
+    /// How many things had been set.
+    sequence: u64,
+    /// When the hardware does something next.
+    device: Option<u64>,
+    /// What had been used up.
+    cost: u64,
+}
+
+/// How the clock is made faster.
+#[derive(Default)]
+struct Pace {
+    /// [`Patience::since`] when this was last looked at: what follows begins anew with it.
+    since: u64,
+    /// The machine's cost then.
+    cost: u64,
+    /// Nanoseconds that have passed by this alone since then.
+    added: u64,
+}
+
+impl Patience {
+    /// Of a machine whose requests may take so many nanoseconds.
+    pub(crate) fn new(usual: u64) -> Self {
+        Self {
+            usual: usual.max(1),
+            since: 0,
+            half: None,
+            granted: BTreeMap::new(),
+            lost: None,
+            tired: false,
+            pace: Pace::default(),
+        }
+    }
+
+    /// Whether anything was given up before.
+    #[inline]
+    pub(crate) const fn is_tired(&self) -> bool {
+        self.tired
+    }
+}
+
+impl State {
+    /// What the machine has cost the host since boot, in which so many events have happened: roughly in nanoseconds. The same on every
+    /// host, and in a run whose events are not read.
+    fn cost(&self, events: u64) -> u64 {
+        EVENT * events.saturating_sub(self.accesses) + self.spending.charged() + self.outlay
+    }
+}
+
+/// Something is asked for, or another step of it begins: it has its time from now on.
+#[inline]
+pub(crate) fn asks(k: &mut Kernel) {
+    k.ke.patience.since = k.engine.now();
+}
+
+/// The same, from outside: a script's request, a step of the PnP manager's.
+pub fn renew(cx: &mut Cx<'_>) {
+    cx.with(asks);
+}
+
+/// What the current thread asks for next may take so many nanoseconds, and no longer, whatever may come yet; `None`: that is over.
+pub fn grant(cx: &mut Cx<'_>, nanoseconds: Option<u64>) {
+    let strand = cx.engine().strand();
+    cx.with(|k| {
+        let now = k.engine.now();
+        k.ke.patience.since = now;
+        match nanoseconds {
+            Some(limit) => k.ke.patience.granted.insert(strand, (now, limit)),
+            None => k.ke.patience.granted.remove(&strand),
+        };
+        look_at(k, now);
+    });
+}
+
+/// Why the machine was given up though something in it was alive; nothing if it fell quiet.
+pub fn lost(cx: &mut Cx<'_>) -> Option<Why> {
+    cx.with(|k| k.ke.patience.lost.clone())
+}
+
+/// A run of the machine begins that is to achieve something.
+pub(crate) fn begin(cx: &mut Cx<'_>) {
+    cx.with(|k| {
+        let now = k.engine.now();
+        (k.ke.patience.since, k.ke.patience.lost) = (now, None);
+        look_at(k, now);
+    });
+    cx.nt().give_up(false);
+}
+
+/// Sets the alarm for the first time at which anything may have taken too long: for half of the usual time.
+fn look_at(k: &mut Kernel, now: u64) {
+    let Patience { usual, since, ref granted, .. } = k.ke.patience;
+    let first = granted.values().map(|(since, limit)| since.saturating_add(*limit)).min();
+    let half = since.saturating_add(usual / 2).max(now + 1);
+    k.ke.timers.watch(first.map_or(half, |first| first.clamp(now + 1, half)));
+    k.ke.patience.half = None;
+    k.ke.unsettled();
+}
+
+/// The alarm rings: how long the outside has waited, if the run is to be given up.
+pub(crate) fn rings(k: &mut Kernel, now: u64, events: u64) -> Option<u64> {
+    let over = |&(since, limit): &(u64, u64)| since.saturating_add(limit) <= now;
+    if let Some(since) = k.ke.patience.granted.values().find(|granted| over(granted)).map(|granted| granted.0)
+    {
+        return Some(now - since);
+    }
+    let Patience { usual, since, half, .. } = k.ke.patience;
+    // A script's own wait ends by itself, and what it does next begins anew.
+    let waits = k.ke.timers.has_alarms() || !k.ke.patience.granted.is_empty();
+    if waits || since.saturating_add(usual / 2) > now {
+        look_at(k, now);
+        return None;
+    }
+    // Windows' watchdog has its own patience with DPCs that let no thread run.
+    let long = |since: u64| now.saturating_sub(since) >= usual / 2;
+    if k.ke.processors.iter().any(|own| own.running_dpc.is_some() && long(own.dispatch_since)) {
+        k.ke.timers.watch(now.saturating_add(usual));
+        return None;
+    }
+    let (sequence, device, cost) = (k.ke.timers.sequence(), k.hal.hardware.deadline(), k.ke.cost(events));
+    let Some(half) = half else {
+        k.ke.patience.half = Some(Half { sequence, device, cost });
+        k.ke.timers.watch(now.saturating_add(usual / 2));
+        return None;
+    };
+    let chance =
+        k.ke.timers.last_single(half.sequence).max(device.filter(|device| half.device == Some(*device)));
+    match chance {
+        Some(last) if cost - half.cost <= k.ke.budget => {
+            let end = last.max(now).saturating_add(usual / 2);
+            k.ke.timers.watch(end.min(now.saturating_add(usual)));
+            None
+        }
+        _ => Some(now - since),
+    }
+}
+
+/// Gives the run up: nothing that happens ends what the outside has waited for so long.
+pub(crate) fn give_up(cx: &mut Cx<'_>, waited: u64) {
+    let lost = stuck::lost(cx, waited);
+    cx.with(|k| {
+        k.ke.timers.watch(u64::MAX);
+        (k.ke.patience.lost, k.ke.patience.tired) = (Some(lost), true);
+    });
+    cx.nt().give_up(true);
+}
+
+/// If much has been used up since something was asked for last, the clock has gone faster: when twice that is used up, a minute has
+/// passed. Called where so many calls of the kernel have been made or threads begun, whatever slices and schedules are.
+///
+/// # Errors
+/// [`engine::Leave`] of what the time brings.
+pub(crate) fn hurry(cx: &mut Cx<'_>) -> Flow<()> {
+    let events = cx.next_event();
+    let nanoseconds = cx.with(|k| {
+        let (now, cost) = (k.engine.now(), k.ke.cost(events));
+        let part = if k.ke.patience.tired { PART / AGAIN } else { PART };
+        let slow = (k.ke.budget / 1_000 * part).max(AT_LEAST);
+        let Patience { since, pace, .. } = &mut k.ke.patience;
+        if pace.since != *since {
+            *pace = Pace { since: *since, cost, added: 0 };
+        }
+        // Where time passes by itself, as with a timer, nothing need be done.
+        let passed = now.saturating_sub(*since + pace.added) / BY_ITSELF;
+        let used = (cost - pace.cost).saturating_sub(passed);
+        let wanted = used.saturating_sub(slow).saturating_mul(USUAL.div_ceil(slow));
+        // The alarm rings in time.
+        let alarm = k.ke.timers.watched().saturating_sub(now);
+        let step = if alarm == 0 { STEP } else { STEP.min(alarm) };
+        let more = wanted.saturating_sub(pace.added).min(step);
+        pace.added += more;
+        more
+    });
+    if nanoseconds == 0 { Ok(()) } else { slice::pass_by(cx, nanoseconds) }
+}
+
+/// A thread has begun. After so many the account is looked at.
+pub(crate) fn begins_thread(k: &mut Kernel) {
+    k.ke.outlay += THREAD;
+    if (k.ke.outlay / THREAD).is_multiple_of(THREADS) {
+        budget::look_soon(k);
+    }
+}

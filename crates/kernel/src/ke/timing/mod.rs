@@ -1,0 +1,12 @@
+//! Time: the clock, what is due when, and what drivers read of it.
+//!
+//! Above `levels`; it runs no routine and switches no thread. What is due waits in [`timer_queue`] until the rooms above take it out: timers
+//! and time-outs in `waits`, DPC queues in `irq`.
+//!
+//! The engine counts nanoseconds, one for each driver instruction, and charges the rest. Nothing here is called when time passes: a slice
+//! (`sched::slice`) ends at the next deadline, and one comparison with [`timer_queue::TimerQueue::deadline`] says whether it has come nearer.
+
+pub mod clock;
+pub(crate) mod shared_data;
+pub(crate) mod time;
+pub(crate) mod timer_queue;
