@@ -70,7 +70,7 @@ fn keep(nt: &Nt, point: &'static str, answer: u64, of: Option<StrandId>, to: Opt
         if of.is_none_or(|of| of == runs) { ldr::stack::lines(&mut cx).into_iter().next() } else { None };
     let (thread, to) = cx.with(|k| {
         let name = |strand: StrandId| {
-            let thread = k.ke.threads.iter().find(|thread| thread.strand == strand);
+            let thread = k.ke.sched.threads().iter().find(|thread| thread.strand == strand);
             thread.map_or_else(|| "the scheduler".to_owned(), |thread| thread.name.clone())
         };
         (name(of.unwrap_or(runs)), to.map(name))

@@ -281,7 +281,7 @@ pub fn activity_id_control(cx: &mut Cx<'_>, control: u32, id: DriverPtr<GUID>) -
     }
     let strand = cx.with(|k| k.ke.processor().thread);
     cx.with(|k| {
-        if let Some(thread) = k.ke.threads.get_mut(strand) {
+        if let Some(thread) = k.ke.sched.threads_mut().get_mut(strand) {
             thread.activity = new;
         }
     });
@@ -305,7 +305,7 @@ pub fn set_activity_of_thread(cx: &mut Cx<'_>, id: DriverPtr<GUID>) -> Flow<u64>
     let new: [u8; 16] = if id.is_null() { [0; 16] } else { cx.read(id.cast())? };
     let strand = cx.with(|k| k.ke.processor().thread);
     cx.with(|k| {
-        if let Some(thread) = k.ke.threads.get_mut(strand) {
+        if let Some(thread) = k.ke.sched.threads_mut().get_mut(strand) {
             (thread.activity, thread.activity_at) = (new, id.address);
         }
     });

@@ -224,7 +224,7 @@ impl Nt {
         let calls = self.wants(Kind::Call) || self.wants(Kind::Return) || details;
         let mut kernel = self.kernel.borrow_mut();
         kernel.has_details = details;
-        kernel.ke.are_told(self.wants(Kind::Irql) || details, calls);
+        kernel.ke.set_read(self.wants(Kind::Irql) || details, calls);
     }
 
     /// Gives the machine another policy; the one it had comes back. On the host's side.

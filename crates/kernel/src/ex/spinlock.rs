@@ -65,7 +65,7 @@ pub(crate) fn acquire_exclusive_at_dispatch(cx: &mut Cx<'_>, lock: Lock) -> Flow
 /// A verdict if the pointer is bad or the lock's memory is damaged, here and below.
 pub(crate) fn try_acquire_shared(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
     expect_sound(cx, lock)?;
-    let free = cx.with(|k| k.ke.locks.can_be_shared(lock.address));
+    let free = cx.with(|k| k.ke.levels.locks().can_be_shared(lock.address));
     if free {
         take(cx, lock, Mode::Shared)?;
     }
@@ -78,7 +78,7 @@ pub(crate) fn try_acquire_shared(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
 /// As [`try_acquire_shared`].
 pub(crate) fn try_acquire_exclusive(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
     expect_sound(cx, lock)?;
-    let free = cx.with(|k| !k.ke.locks.is_held(lock.address));
+    let free = cx.with(|k| !k.ke.levels.locks().is_held(lock.address));
     if free {
         take(cx, lock, Mode::Alone)?;
     }
@@ -94,9 +94,13 @@ pub(crate) fn try_convert(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
     const NAME: &str = "ExTryConvertSharedSpinLockExclusive";
     expect_held(cx, lock, Mode::Shared, NAME)?;
     let at = lock.address;
-    let only = cx.with(|k| k.ke.locks.holders(at).count() == 1 && !k.ke.locks.is_wanted(at));
+    let only =
+        cx.with(|k| k.ke.levels.locks().holders(at).count() == 1 && !k.ke.levels.locks().is_wanted(at));
     if only {
-        cx.with(|k| k.ke.locks.remove(at, k.ke.processor().number, Mode::Shared));
+        cx.with(|k| {
+            let here = k.ke.processor().number;
+            k.ke.levels.locks_mut().remove(at, here, Mode::Shared);
+        });
         take(cx, lock, Mode::Alone)?;
     }
     Ok(only)
@@ -142,7 +146,7 @@ fn share(cx: &mut Cx<'_>, lock: Lock, name: &str) -> Flow<()> {
         expect_sound(cx, lock)?;
         let (own, free) = cx.with(|k| {
             let here = k.ke.processor().number;
-            (k.ke.locks.of_processor(at, here), k.ke.locks.can_be_shared(at))
+            (k.ke.levels.locks().of_processor(at, here), k.ke.levels.locks().can_be_shared(at))
         });
         if free {
             if let Some(held) = own {
@@ -162,19 +166,19 @@ fn have_alone(cx: &mut Cx<'_>, lock: Lock, name: &str) -> Flow<()> {
     expect_sound(cx, lock)?;
     let (own, held, here) = cx.with(|k| {
         let here = k.ke.processor().number;
-        (k.ke.locks.of_processor(at, here), k.ke.locks.is_held(at), here)
+        (k.ke.levels.locks().of_processor(at, here), k.ke.levels.locks().is_held(at), here)
     });
     if let Some(own) = own {
         return Err(recursion(cx, at, own, name));
     }
     if held {
-        cx.with(|k| k.ke.locks.want(at, here));
+        cx.with(|k| k.ke.levels.locks_mut().want(at, here));
         show(cx, lock)?;
-        while cx.with(|k| k.ke.locks.is_held(at)) {
+        while cx.with(|k| k.ke.levels.locks().is_held(at)) {
             scheduler::wait_for(cx, WaitsFor::LockAlone(at))?;
             expect_sound(cx, lock)?;
         }
-        cx.with(|k| k.ke.locks.want_no_more(at, here));
+        cx.with(|k| k.ke.levels.locks_mut().want_no_more(at, here));
     }
     take(cx, lock, Mode::Alone)
 }
@@ -187,7 +191,8 @@ fn take(cx: &mut Cx<'_>, lock: Lock, mode: Mode) -> Flow<()> {
 fn give_back(cx: &mut Cx<'_>, lock: Lock, mode: Mode, name: &str) -> Flow<()> {
     expect_held(cx, lock, mode, name)?;
     cx.with(|k| {
-        k.ke.locks.remove(lock.address, k.ke.processor().number, mode);
+        let here = k.ke.processor().number;
+        k.ke.levels.locks_mut().remove(lock.address, here, mode);
         k.ke.unsettled();
     });
     cx.detail(Kind::LockReleased, || Event::LockReleased { lock: lock.address, kind: mode.kind() });
@@ -196,8 +201,9 @@ fn give_back(cx: &mut Cx<'_>, lock: Lock, mode: Mode, name: &str) -> Flow<()> {
 
 /// What the lock's memory must hold.
 fn image(k: &Kernel, at: u64) -> u32 {
-    let held: u32 = k.ke.locks.holders(at).map(|held| if held.mode == Mode::Alone { ALONE } else { 1 }).sum();
-    held | if k.ke.locks.is_wanted(at) { WANTED } else { 0 }
+    let held: u32 =
+        k.ke.levels.locks().holders(at).map(|held| if held.mode == Mode::Alone { ALONE } else { 1 }).sum();
+    held | if k.ke.levels.locks().is_wanted(at) { WANTED } else { 0 }
 }
 
 fn show(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
@@ -207,7 +213,7 @@ fn show(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
 
 fn expect_sound(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
     let value = cx.read(lock)?;
-    let (expected, held) = cx.with(|k| (image(k, lock.address), k.ke.locks.holder(lock.address)));
+    let (expected, held) = cx.with(|k| (image(k, lock.address), k.ke.levels.locks().holder(lock.address)));
     let at = lock.address;
     let message = match held {
         Some(held) if held.mode == Mode::Plain => {
@@ -255,7 +261,7 @@ fn expect_held(cx: &mut Cx<'_>, lock: Lock, mode: Mode, name: &str) -> Flow<()> 
     let at = lock.address;
     let (own, any, here) = cx.with(|k| {
         let here = k.ke.processor().number;
-        (k.ke.locks.of_processor(at, here), k.ke.locks.holder(at), here)
+        (k.ke.levels.locks().of_processor(at, here), k.ke.levels.locks().holder(at), here)
     });
     let message = match (own, any) {
         (Some(own), _) if own.mode == mode => return expect_sound(cx, lock),

@@ -151,7 +151,7 @@ fn process(k: &Kernel, at: u64, listed: &Listed<'_>) -> Fields {
         Some(key) => thread.home() == key && thread.role != Role::Idle && thread.state != State::Terminated,
         None => thread.role == Role::Idle,
     };
-    let threads: Vec<&Thread> = k.ke.threads.iter().filter(is_in).collect();
+    let threads: Vec<&Thread> = k.ke.sched.threads().iter().filter(is_in).collect();
     let units: Vec<u16> = listed.name.encode_utf16().take(0x7FFE).collect();
     let text = PROCESS_BYTES + 0x50 * threads.len();
     let bytes = u16::try_from(2 * units.len()).unwrap_or(u16::MAX - 1);

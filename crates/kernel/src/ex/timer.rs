@@ -191,7 +191,7 @@ pub(crate) fn delete(
         if let Some(known) = k.ex.timers.get_mut(&timer.address) {
             known.deleted = Some(Deletion { callback, context, waits: wait });
         }
-        k.ke.timers.is_set(timer.address) || dpc::is_active(k, timer.address)
+        k.ke.timing.timers().is_set(timer.address) || dpc::is_active(k, timer.address)
     });
     if wait {
         dpc::wait_until_over(cx, timer.address)?;
@@ -237,7 +237,7 @@ pub(crate) fn call(cx: &mut Cx<'_>, timer: DriverPtr<EX_TIMER>, expired: bool) -
     // The callback may have set or deleted it.
     let ends = cx.with(|k| {
         let deleted = k.ex.timers.get(&timer.address).and_then(|known| known.deleted);
-        let active = k.ke.timers.is_set(timer.address) || dpc::is_queued(k, timer.address);
+        let active = k.ke.timing.timers().is_set(timer.address) || dpc::is_queued(k, timer.address);
         deleted.is_some_and(|deletion| !deletion.waits) && !active
     });
     if ends { finish(cx, timer) } else { Ok(()) }
@@ -280,7 +280,7 @@ fn wrong(cx: &mut Cx<'_>, message: &str) -> engine::Leave {
 /// A timer that is set or queued and whose callback `has` says goes: for `Io` before a driver's code goes.
 pub(crate) fn still_called(k: &Kernel, has: impl Fn(u64) -> bool) -> Option<u64> {
     let mut timers = k.ex.timers.iter().filter(|(_, known)| has(known.callback.address));
-    let active = |timer: u64| k.ke.timers.is_set(timer) || dpc::is_active(k, timer);
+    let active = |timer: u64| k.ke.timing.timers().is_set(timer) || dpc::is_active(k, timer);
     timers.find(|(timer, _)| active(**timer)).map(|(&timer, _)| timer)
 }
 

@@ -75,7 +75,7 @@ fn no(refusal: Refusal) -> Box<Refusal> {
 #[inline(always)]
 fn read_port(k: &mut Kernel, port: u16, width: Width) -> Answer<u64> {
     let place = u64::from(port) | Polls::PORT;
-    let now = begin(k, k.hal.polls.cost(place, PORT_COST, k.ke.patience.is_tired()));
+    let now = begin(k, k.hal.polls.cost(place, PORT_COST, k.ke.sched.is_tired()));
     match k.accesses(now, |hardware, at| hardware.port_read(at, port, width)) {
         Ok(value) => {
             let value = value.into();
@@ -273,7 +273,7 @@ fn load(cx: &mut Cx<'_>, bus: u64, width: Width) -> Flow<u64> {
 
 #[inline]
 fn read(k: &mut Kernel, bus: u64, width: Width) -> Answer<u64> {
-    let now = begin(k, k.hal.polls.cost(bus, READ_COST, k.ke.patience.is_tired()));
+    let now = begin(k, k.hal.polls.cost(bus, READ_COST, k.ke.sched.is_tired()));
     match k.accesses(now, |hardware, at| hardware.memory_read(at, bus, width)) {
         Ok(value) => {
             k.hal.polls.saw(bus, value);
@@ -346,7 +346,7 @@ pub(super) fn begin(k: &mut Kernel, cost: u64) -> u64 {
     let now = k.engine.now() + cost;
     // Once the instruction has retired, what is due is let in.
     let _ = ke::slice::shorten(k, cost);
-    k.ke.accesses += 1;
+    k.ke.sched.count_access();
     k.hal.after = After::Device;
     debug_assert_eq!(now, k.engine.now());
     now

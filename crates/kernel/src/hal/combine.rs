@@ -214,7 +214,7 @@ fn store_in_line(cx: &mut Cx<'_>, address: u64, data: &[u8]) -> Flow<()> {
     }
     let is_full = cx.with(|k| {
         if k.hal.combining.is_empty() {
-            k.hal.combining.tick = k.ke.timers.clock.next_tick(k.engine.now());
+            k.hal.combining.tick = k.ke.timing.timers().clock.next_tick(k.engine.now());
             // From now on every access and every call comes to the kernel.
             io_space::forget_last(k);
             k.ke.rearm();
@@ -287,7 +287,7 @@ pub(crate) fn drain_own(cx: &mut Cx<'_>) -> Flow<bool> {
         cx.with(|k| k.hal.after = after);
         interrupt_delivery::observe(cx);
         cx.with(|k| {
-            k.ke.progress += 1;
+            k.ke.sched.made_progress();
             slice::end_soon(k);
         });
     }

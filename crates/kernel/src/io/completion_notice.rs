@@ -149,9 +149,8 @@ impl CompletionNotice {
         // Rewritten unchanged, to find out whether it can be written.
         block.set(IO_STATUS_BLOCK::Status, block.get(IO_STATUS_BLOCK::Status));
         block.set(IO_STATUS_BLOCK::Information, block.get(IO_STATUS_BLOCK::Information));
-        let waits = &k.ke.waits;
-        let is_awaited = |event: View<KEVENT>| waits.contains_key(&event.at().address);
-        let is_any_awaited = !waits.is_empty() && (event.is_some_and(is_awaited) || is_awaited(file_event));
+        let is_awaited = |event: View<KEVENT>| k.ke.waits.is_awaited(event.at().address);
+        let is_any_awaited = event.is_some_and(is_awaited) || is_awaited(file_event);
         if engine.take_fault() || !are_events || is_any_awaited || !self.copies(engine) {
             return None;
         }

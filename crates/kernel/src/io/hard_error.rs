@@ -19,7 +19,7 @@ fn with_thread<R: Default>(
 ) -> R {
     cx.with(|k| {
         let strand = k.ke.thread_of(thread.address).map(|thread| thread.strand);
-        strand.and_then(|strand| k.ke.threads.get_mut(strand)).map(of).unwrap_or_default()
+        strand.and_then(|strand| k.ke.sched.threads_mut().get_mut(strand)).map(of).unwrap_or_default()
     })
 }
 

@@ -298,7 +298,7 @@ pub(crate) fn judge_returned(
 
 /// Whether a completion routine runs with this IRP: it has left the drivers below that routine's.
 fn is_on_its_way_up(k: &Kernel, irp: u64) -> bool {
-    let mut calls = k.ke.threads.iter().flat_map(|thread| &thread.callouts);
+    let mut calls = k.ke.sched.threads().iter().flat_map(|thread| &thread.callouts);
     calls.any(|call| call.role == COMPLETION && call.object == irp)
 }
 

@@ -137,7 +137,7 @@ fn still_called(cx: &mut Cx<'_>, gone: &Gone) -> Flow<Option<Caller>> {
         return Ok(Some(what));
     }
     if let Some(timer) = cx.with(|k| timer::still_called(k, |address| gone.has(address))) {
-        let set = cx.with(|k| k.ke.timers.set_at(timer)).map(|event| ("set", event));
+        let set = cx.with(|k| k.ke.timing.timers().set_at(timer)).map(|event| ("set", event));
         let queued = cx.with(|k| ke::dpc::queued_at(k, timer)).map(|event| ("queued", event));
         return Ok(Some((format!("its timer {timer:#x} of ExAllocateTimer is still set"), set.or(queued))));
     }
@@ -145,7 +145,7 @@ fn still_called(cx: &mut Cx<'_>, gone: &Gone) -> Flow<Option<Caller>> {
         let dpc = cx.read(DriverPtr::<KTIMER>::new(timer) + KTIMER::Dpc)?;
         let called = !dpc.is_null() && gone.has(cx.read(dpc + KDPC::DeferredRoutine)?.address);
         if called || gone.has(timer) {
-            let set = cx.with(|k| k.ke.timers.set_at(timer)).map(|event| ("set", event));
+            let set = cx.with(|k| k.ke.timing.timers().set_at(timer)).map(|event| ("set", event));
             return Ok(Some((format!("its timer {timer:#x} is still set"), set)));
         }
     }
@@ -219,7 +219,7 @@ fn registered(k: &Kernel) -> impl Iterator<Item = (&'static str, DriverPtr<Code>
 
 fn thread_inside(k: &Kernel, gone: &Gone) -> Option<Caller> {
     let current = k.ke.processor().thread;
-    let mut threads = k.ke.threads.iter().filter(|thread| thread.strand != current);
+    let mut threads = k.ke.sched.threads().iter().filter(|thread| thread.strand != current);
     let thread = threads.find(|thread| thread.callouts.iter().any(|call| gone.has(call.routine.address)));
     let inside = |thread: &Thread| {
         (format!("the {} is still running in it", thread.name), Some(("created", thread.created)))

@@ -20,7 +20,7 @@ pub(crate) fn boot(cx: &mut Cx<'_>) -> Flow<()> {
     for index in 0..count {
         let region: DriverPtr<KPCR> = pool::allocate(cx, pool::Kind::NonPaged, REGION, pool::tag(b"Pcr "))?;
         assert!(!region.is_null(), "a fresh machine has memory for its processors");
-        let bytes = cx.with(|k| k.ke.kernel_stack);
+        let bytes = cx.with(|k| k.ke.calls.stack_bytes());
         let mut stack = || stack::allocate(cx, bytes).expect("as above").base;
         let (dpc_stack, interrupt_stack) = (stack(), stack());
         write_region(cx, region, index)?;
@@ -31,7 +31,7 @@ pub(crate) fn boot(cx: &mut Cx<'_>) -> Flow<()> {
         });
         let idle = thread::spawn_idle(cx, index)?;
         let object = cx.with(|k| {
-            let object = k.ke.threads[idle].object;
+            let object = k.ke.sched.threads()[idle].object;
             (k.ke.processors[index].idle, k.ke.processors[index].idle_object) = (idle, object);
             set_current_thread(k, index, idle);
             object

@@ -15,11 +15,11 @@ use crate::verdict::Verdict;
 /// Whether the kernel uses nothing of the kind wherever it may lie: mostly so, and asked for little.
 #[inline]
 pub(crate) fn is_nothing_anywhere(k: &Kernel) -> bool {
-    k.ke.timers.is_none_set()
-        && k.ke.queued.is_empty()
-        && k.ke.locks.is_none_held()
+    k.ke.timing.timers().is_none_set()
+        && k.ke.irq.is_nothing_queued()
+        && k.ke.levels.locks().is_none_held()
         && ex::is_nothing_in_use(k)
-        && k.ke.waits.is_empty()
+        && k.ke.waits.is_no_thread_waiting()
 }
 
 /// Whether the kernel still uses something there; [`in_memory`] says what.
@@ -33,7 +33,7 @@ pub(crate) fn is_any_in(k: &Kernel, base: u64, length: u64) -> bool {
 
 /// Memory is freed in which locks are held that only Driver Verifier asks for: they are held no longer.
 pub(crate) fn forget_locks(k: &mut Kernel, base: u64, length: u64) {
-    k.ke.locks.forget(base, length);
+    k.ke.levels.locks_mut().forget(base, length);
     let own: Vec<u64> = k.ex.push_locks.range(base..base.saturating_add(length)).map(|(at, _)| *at).collect();
     own.iter().for_each(|at| drop(k.ex.push_locks.remove(at)));
 }
@@ -51,7 +51,7 @@ pub(crate) fn in_memory(k: &Kernel, base: u64, length: u64) -> Option<Verdict> {
     if let Some(at) = timer::set_in(k, base, length) {
         let what = format!("timer {at:#x} in it is set");
         let verdict = freed("freed-active-timer", what, 0xC7, [0, at, base, length]);
-        return Some(verdict.related_if("set", k.ke.timers.set_at(at)));
+        return Some(verdict.related_if("set", k.ke.timing.timers().set_at(at)));
     }
     if let Some(at) = dpc::queued_in(k, base, length) {
         let what = format!("DPC {at:#x} in it is queued");
@@ -62,11 +62,12 @@ pub(crate) fn in_memory(k: &Kernel, base: u64, length: u64) -> Option<Verdict> {
         let verdict =
             freed("freed-held-lock", format!("spin lock {at:#x} in it is held"), 0xC4, [0x100B, at, 0, 0]);
         let own = k.ke.processor().number;
-        let is_own = k.ke.locks.holders(at).all(|held| held.processor == own) && !k.ke.locks.is_wanted(at);
+        let is_own = k.ke.levels.locks().holders(at).all(|held| held.processor == own)
+            && !k.ke.levels.locks().is_wanted(at);
         // A spin lock is a word: the driver that frees its own may have no more use for it, and Windows does not notice. Another
         // processor releases it, which writes to what is freed.
         let verdict = if is_own { verdict.as_verifier() } else { verdict };
-        return Some(verdict.of_lock(k.ke.locks.holder(at)));
+        return Some(verdict.of_lock(k.ke.levels.locks().holder(at)));
     }
     if let Some(ex::InUse { at, what, acquired, is_own }) = ex::in_use(k, base, length) {
         let what = format!("{what} {at:#x} in it is in use");

@@ -130,13 +130,13 @@ fn closes(k: &Kernel, path: &mut Vec<usize>, seen: &mut u64) -> bool {
 
 /// The processors that must all do something before processor `index` goes on.
 fn waits_for(k: &Kernel, index: usize) -> Vec<usize> {
-    let holders = |lock| k.ke.locks.holders(lock).map(|held| held.processor as usize);
+    let holders = |lock| k.ke.levels.locks().holders(lock).map(|held| held.processor as usize);
     let of_mask = |mask: u64| (0..k.ke.processors.len()).filter(|other| mask & 1 << other != 0).collect();
-    match (k.ke.processors[index].waits_for, k.ke.broadcast) {
+    match (k.ke.processors[index].waits_for, k.ke.irq.broadcast()) {
         (Some(WaitsFor::Lock(lock) | WaitsFor::LockAlone(lock)), _) => holders(lock).collect(),
         (Some(WaitsFor::LockShared(lock)), _) => {
-            let wanting = k.ke.locks.wanting(lock).map(|processor| processor as usize);
-            let alone = k.ke.locks.holders(lock).filter(|held| held.mode == Mode::Alone);
+            let wanting = k.ke.levels.locks().wanting(lock).map(|processor| processor as usize);
+            let alone = k.ke.levels.locks().holders(lock).filter(|held| held.mode == Mode::Alone);
             alone.map(|held| held.processor as usize).chain(wanting).collect()
         }
         (Some(WaitsFor::IpiBarrier), Some(broadcast)) => of_mask(broadcast.away),
@@ -200,14 +200,14 @@ fn everybody(k: &Kernel) -> String {
         )),
         _ => wait::describe_wait(k, thread),
     };
-    lines.extend(who_waits::counted(k.ke.threads.iter().filter_map(of_thread), "threads"));
+    lines.extend(who_waits::counted(k.ke.sched.threads().iter().filter_map(of_thread), "threads"));
     lines.join("; ")
 }
 
 /// What a processor waits for, what it holds, and what it keeps from running.
 fn of_processor(k: &Kernel, processor: &Processor) -> String {
     let number = processor.number;
-    let thread = k.ke.threads.get(processor.thread);
+    let thread = k.ke.sched.threads().get(processor.thread);
     let who = thread.map_or("code".to_owned(), |thread| routine_of(k, thread));
     let mut line = match processor.waits_for {
         Some(WaitsFor::Lock(lock) | WaitsFor::LockAlone(lock) | WaitsFor::LockShared(lock)) => {
@@ -239,7 +239,7 @@ fn of_processor(k: &Kernel, processor: &Processor) -> String {
             polls(k, thread)
         ),
     };
-    for (lock, held) in k.ke.locks.of(number) {
+    for (lock, held) in k.ke.levels.locks().of(number) {
         line += &format!(", holding lock {lock:#x} since {}", symbols::code(k, held.place));
     }
     if let Some(thread) = thread {
@@ -257,12 +257,15 @@ fn of_processor(k: &Kernel, processor: &Processor) -> String {
 fn held_by(k: &Kernel, lock: u64) -> String {
     let holder =
         |held: Held| format!("processor {} holds since {}", held.processor, symbols::code(k, held.place));
-    let mut all: Vec<String> = k.ke.locks.holders(lock).map(holder).collect();
+    let mut all: Vec<String> = k.ke.levels.locks().holders(lock).map(holder).collect();
     if all.is_empty() {
         all.push("no processor holds".to_owned());
     }
     all.extend(
-        k.ke.locks.wanting(lock).map(|processor| format!("processor {processor} waits to have alone")),
+        k.ke.levels
+            .locks()
+            .wanting(lock)
+            .map(|processor| format!("processor {processor} waits to have alone")),
     );
     all.join(" and ")
 }

@@ -12,6 +12,13 @@ use crate::cx::Cx;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 
+/// What this file keeps.
+#[derive(Default)]
+pub(super) struct State {
+    /// Where the descriptor tables are, once a driver has asked.
+    descriptor_tables: u64,
+}
+
 /// CRITICAL_STRUCTURE_CORRUPTION, and in its fourth parameter what was changed.
 const CORRUPTION: u32 = 0x109;
 const INTERRUPT_TABLE: u64 = 2;
@@ -52,7 +59,7 @@ const DESCRIPTORS: [u64; 11] = [
 /// # Errors
 /// If the machine stops meanwhile.
 pub(super) fn table_base(cx: &mut Cx<'_>, table: Table) -> Flow<u64> {
-    if cx.with(|k| k.ke.descriptor_tables) == 0 {
+    if cx.with(|k| k.ke.system.descriptor_tables) == 0 {
         let size = INTERRUPT + GLOBAL;
         let made: DriverPtr<u8> = pool::allocate(cx, pool::Kind::NonPaged, size, pool::tag(b"Desc"))?;
         if made.is_null() {
@@ -61,9 +68,9 @@ pub(super) fn table_base(cx: &mut Cx<'_>, table: Table) -> Flow<u64> {
         for (index, descriptor) in (0..).zip(DESCRIPTORS) {
             cx.write(DriverPtr::<u64>::new(made.address + INTERRUPT).index(index), descriptor)?;
         }
-        cx.with(|k| k.ke.descriptor_tables = made.address);
+        cx.with(|k| k.ke.system.descriptor_tables = made.address);
     }
-    let tables = cx.with(|k| k.ke.descriptor_tables);
+    let tables = cx.with(|k| k.ke.system.descriptor_tables);
     Ok(match table {
         Table::Interrupt => tables,
         Table::Global => tables + INTERRUPT,

@@ -46,7 +46,7 @@ pub(crate) fn all(cx: &mut Cx<'_>) -> Vec<String> {
 /// Which of the threads that wait wait for what, and where.
 pub(crate) fn threads(cx: &mut Cx<'_>, which: impl Fn(&Thread) -> bool) -> Vec<String> {
     let waiting = cx.with(|k| {
-        let all = k.ke.threads.iter().filter(|thread| which(thread));
+        let all = k.ke.sched.threads().iter().filter(|thread| which(thread));
         all.filter_map(|thread| Some((thread.strand, wait::describe_wait(k, thread)?))).collect::<Vec<_>>()
     });
     let with_place = |(strand, line)| match place(cx, strand) {
@@ -101,7 +101,7 @@ pub(crate) fn moments(k: &Kernel) -> Vec<Related> {
             .flat_map(|irp| io::pending::moments(k, irp))
             .collect();
     all.extend(awaited(k).into_iter().map(|event| Related { what: "acquired", event }));
-    let spun = k.ke.processors.iter().flat_map(|processor| k.ke.locks.of(processor.number));
+    let spun = k.ke.processors.iter().flat_map(|processor| k.ke.levels.locks().of(processor.number));
     all.extend(spun.map(|(_, held)| Related { what: "acquired", event: held.taken }));
     all.dedup();
     all.truncate(MOMENTS);
@@ -110,7 +110,7 @@ pub(crate) fn moments(k: &Kernel) -> Vec<Related> {
 
 /// When the locks that threads wait for were acquired.
 pub(crate) fn awaited(k: &Kernel) -> Vec<u64> {
-    let waits = || k.ke.threads.iter().filter_map(|thread| thread.wait.as_ref());
+    let waits = || k.ke.sched.threads().iter().filter_map(|thread| thread.wait.as_ref());
     let objects = waits().flat_map(|wait| wait.objects.iter()).flat_map(|header| acquired(k, header.address));
     let granted = waits().filter_map(|wait| wait.granted).flat_map(|lock| push_lock::acquired(k, lock));
     objects.chain(granted).take(MOMENTS).collect()
@@ -211,7 +211,7 @@ fn variable_of(k: &Kernel, address: u64) -> Option<String> {
 }
 
 fn stack_of(k: &Kernel, address: u64) -> Option<String> {
-    let mut threads = k.ke.threads.iter();
+    let mut threads = k.ke.sched.threads().iter();
     let owner =
         threads.find(|thread| thread.stacks().any(|stack| (stack.limit..stack.base).contains(&address)))?;
     Some(format!("on the stack of the {}", owner.name))
@@ -291,7 +291,8 @@ pub(crate) fn alive(cx: &mut Cx<'_>) -> Vec<String> {
     let mut lines: Vec<String> =
         cx.with(|k| timer::all_set(k).into_iter().take(MOST).map(|timer| of_timer(k, timer)).collect());
     let awake = cx.with(|k| {
-        let awake = k.ke.threads.iter().filter(|thread| thread.role != Role::Idle && is_awake(k, thread));
+        let awake =
+            k.ke.sched.threads().iter().filter(|thread| thread.role != Role::Idle && is_awake(k, thread));
         let awake = awake.filter(|thread| thread.role != Role::Worker || !thread.callouts.is_empty());
         awake.take(MOST).map(|thread| (thread.strand, of_thread(k, thread))).collect::<Vec<_>>()
     });
@@ -308,7 +309,7 @@ pub(crate) fn alive(cx: &mut Cx<'_>) -> Vec<String> {
 }
 
 fn is_awake(k: &Kernel, thread: &Thread) -> bool {
-    thread.state != State::Waiting || k.ke.timers.has_timeout(thread.strand)
+    thread.state != State::Waiting || k.ke.timing.timers().has_timeout(thread.strand)
 }
 
 fn of_thread(k: &Kernel, thread: &Thread) -> String {
@@ -321,7 +322,7 @@ fn of_thread(k: &Kernel, thread: &Thread) -> String {
 }
 
 fn of_timer(k: &Kernel, at: u64) -> String {
-    let Some(setting) = k.ke.timers.setting(at) else { return format!("timer {at:#x}") };
+    let Some(setting) = k.ke.timing.timers().setting(at) else { return format!("timer {at:#x}") };
     let dpc = k.engine.read(DriverPtr::<KTIMER>::new(at) + KTIMER::Dpc).ok().filter(|dpc| !dpc.is_null());
     let routine = dpc.and_then(|dpc| k.engine.read(dpc + abi::KDPC::DeferredRoutine).ok());
     let calls = match (k.ex.timers.get(&at), routine) {

@@ -93,7 +93,7 @@ fn make(cx: &mut Cx<'_>, key: u64, id: u64, name: String) -> Flow<()> {
 /// [`engine::Leave`] of what that sets going.
 pub fn end(cx: &mut Cx<'_>, key: u64) -> Flow<()> {
     let last = cx.with(|k| {
-        let has_threads = k.ke.threads.iter().any(|thread| thread.home() == key);
+        let has_threads = k.ke.sched.threads().iter().any(|thread| thread.home() == key);
         k.ps.processes.get_mut(&key).is_some_and(|process| {
             process.life = Life::Exits;
             !has_threads
@@ -109,7 +109,7 @@ pub fn end(cx: &mut Cx<'_>, key: u64) -> Flow<()> {
 /// Whether the process ends with this thread.
 pub(crate) fn ends_with(k: &Kernel, key: u64, thread: StrandId) -> bool {
     let exits = k.ps.processes.get(&key).is_some_and(|process| process.life == Life::Exits);
-    let mut others = k.ke.threads.iter().filter(|other| other.strand != thread);
+    let mut others = k.ke.sched.threads().iter().filter(|other| other.strand != thread);
     exits && !others.any(|other| other.home() == key)
 }
 
@@ -326,7 +326,7 @@ pub fn zw_open(
         (cx.read(client + CLIENT_ID::UniqueProcess)?, cx.read(client + CLIENT_ID::UniqueThread)?);
     let found = cx.with(|k| {
         if thread != 0 {
-            let known = k.ke.threads.iter().find(|known| known.id == thread)?;
+            let known = k.ke.sched.threads().iter().find(|known| known.id == thread)?;
             let owner = k.ps.processes.get(&known.home())?;
             return (process == 0 || owner.id == process).then_some(owner.object);
         }

@@ -53,7 +53,7 @@ pub(crate) fn create(
         body: Body::Driver { routine, context },
     };
     let strand = thread::create(cx, start)?;
-    let (object, id) = cx.with(|k| (k.ke.threads[strand].object, k.ke.threads[strand].id));
+    let (object, id) = cx.with(|k| (k.ke.sched.threads()[strand].object, k.ke.sched.threads()[strand].id));
     let kernel = if attributes.is_null() {
         // Called in the system process the handle is the system's; elsewhere it is that process's.
         ps::current_process(cx) == ps::process::SYSTEM
@@ -109,7 +109,8 @@ pub(crate) fn current_id(cx: &mut Cx<'_>) -> Flow<u64> {
 /// # Errors
 /// A verdict if the pointer is bad.
 pub(crate) fn lookup(cx: &mut Cx<'_>, id: u64, into: DriverPtr<DriverPtr<KTHREAD>>) -> Flow<NtStatus> {
-    let found = cx.with(|k| k.ke.threads.iter().find(|thread| thread.id == id).map(|thread| thread.object));
+    let found =
+        cx.with(|k| k.ke.sched.threads().iter().find(|thread| thread.id == id).map(|thread| thread.object));
     let Some(object) = found else { return Ok(NtStatus::INVALID_PARAMETER) };
     ob::object::reference(cx, object)?;
     cx.write(into, object)?;
@@ -156,7 +157,7 @@ pub(crate) fn process_id(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<u6
 pub(crate) fn is_terminating(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<bool> {
     ask(cx, "PsIsThreadTerminating", thread, |_| ())?;
     Ok(cx.with(|k| {
-        let mut all = k.ke.threads.iter();
+        let mut all = k.ke.sched.threads().iter();
         let living = all.find(|known| known.object == thread && known.state != State::Terminated);
         living.is_none_or(|known| known.exit.is_some())
     }))

@@ -254,10 +254,8 @@ pub(crate) fn let_go(
 fn tell(k: &mut Kernel, ending: &Ending, status: NtStatus) -> bool {
     let (file, event) = (ending.file, ending.event);
     let file_event = file.part(FILE_OBJECT::Event);
-    let waits = &k.ke.waits;
-    let is_awaited = |event: View<KEVENT>| waits.contains_key(&event.at().address);
-    let is_any_awaited = || event.is_some_and(is_awaited) || is_awaited(file_event);
-    if !waits.is_empty() && is_any_awaited() || !k.is_settled() {
+    let is_awaited = |event: View<KEVENT>| k.ke.waits.is_awaited(event.at().address);
+    if event.is_some_and(is_awaited) || is_awaited(file_event) || !k.is_settled() {
         return false;
     }
     if !let_go(k, ending.blocks.objects, file, event) {

@@ -55,9 +55,9 @@ impl Marks {
     fn now(k: &mut Kernel, change: impl FnOnce(&mut Thread)) -> Self {
         let irql = k.level();
         let Processor { number, thread, interrupts_enabled, .. } = *k.ke.processor();
-        let spin_locks = k.ke.locks.count(number);
+        let spin_locks = k.ke.levels.locks().count(number);
         let (mut apc_disable, mut extended, mut attached) = (0, 0, 0);
-        if let Some(thread) = k.ke.threads.get_mut(thread) {
+        if let Some(thread) = k.ke.sched.threads_mut().get_mut(thread) {
             change(thread);
             (apc_disable, extended) =
                 (thread.apc_disable + thread.special_apc_disable, thread.extended.len());
@@ -125,7 +125,7 @@ pub(crate) fn call_routine_on(
         let floor = k.ke.processor().floors.last().copied().unwrap_or(0);
         let is_outermost = k.ke.thread().is_some_and(|thread| thread.callouts.is_empty());
         let before = enter(k, Callout { role, routine, object, floor }, is_outermost);
-        (before, own.unwrap_or_else(|| stack::for_call(k, depth)), k.ke.depths.is_some())
+        (before, own.unwrap_or_else(|| stack::for_call(k, depth)), k.ke.calls.depths.is_some())
     });
     let call = Callout { role, routine, object, floor: 0 };
     tell_enter(cx, &call);
@@ -167,7 +167,7 @@ pub(crate) fn begin(k: &mut Kernel, begun: &mut Begun, call: &Callout, base: u64
     let Callout { role, routine, object, floor } = *call;
     begun.before = enter(k, Callout { role, routine, object, floor }, false);
     begun.stack = Some(stack::for_call(k, depth));
-    begun.measured = k.ke.depths.is_some();
+    begun.measured = k.ke.calls.depths.is_some();
 }
 
 /// Calls the routine that has begun. `then` is done with its end, in one look; whether all went well is for it to know.
@@ -240,7 +240,7 @@ fn not_a_drivers(cx: &mut Cx<'_>, call: &Callout, arguments: &[u64]) -> Flow<u64
 #[inline]
 fn put_aside(k: &mut Kernel, begun: &mut Begun, floor: u8, base: u64, (now, depth): (u64, u32)) {
     let mark = k.ke.mark(now);
-    let bytes = k.ke.kernel_stack;
+    let bytes = k.ke.calls.kernel_stack;
     let processor = k.ke.processor_mut();
     if processor.floors.is_empty() {
         processor.raised_since = now;
@@ -284,7 +284,7 @@ fn put_back(k: &mut Kernel, aside: &mut Begun, now: u64) {
 /// A routine is called. The outermost one of a thread begins with an empty account.
 #[inline]
 fn enter(k: &mut Kernel, call: Callout, is_outermost: bool) -> Marks {
-    k.ke.progress += 1;
+    k.ke.sched.made_progress();
     if is_outermost {
         begin_account(k);
     }
@@ -330,7 +330,7 @@ fn judge(cx: &mut Cx<'_>, call: &Callout, before: Marks, after: Marks, left: Lef
     let who = ldr::symbols::describe(cx, routine.address);
     let mut verdict = Verdict { message: format!("{role} routine {who} {}", verdict.message), ..verdict };
     if verdict.rule == "spin-lock-held-on-return" {
-        verdict = verdict.of_lock(cx.with(|k| k.ke.locks.last_of(k.ke.processor().number)));
+        verdict = verdict.of_lock(cx.with(|k| k.ke.levels.locks().last_of(k.ke.processor().number)));
     }
     if verdict.tier == Tier::Error {
         return Err(cx.stop(verdict));

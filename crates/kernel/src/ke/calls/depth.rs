@@ -55,7 +55,7 @@ pub(crate) fn begin(cx: &mut Cx<'_>, stack: Stack) -> bool {
 fn open(k: &mut Kernel, top: u64) -> Option<()> {
     let (stack, owner) = stack::around(k, top - 8)?;
     let lowest = lowest(k.engine, stack.limit, top);
-    stack::note_depth(&mut k.ke.deepest_stacks, &owner, stack.base - lowest);
+    stack::note_depth(&mut k.ke.calls.deepest_stacks, &owner, stack.base - lowest);
     let engine = k.engine;
     let thread = k.ke.thread_mut()?;
     came_down_to(thread.depths.last_mut(), stack.limit, lowest);
@@ -78,7 +78,7 @@ pub(crate) fn end(cx: &mut Cx<'_>, call: &Callout) {
     });
     let Some(bytes) = used else { return };
     let (role, address) = (call.role, call.routine.address);
-    let known = cx.with(|k| match k.ke.depths.as_mut()?.routines.get_mut(&(role, address)) {
+    let known = cx.with(|k| match k.ke.calls.depths.as_mut()?.routines.get_mut(&(role, address)) {
         Some(depth) => {
             depth.bytes = depth.bytes.max(bytes);
             Some(())
@@ -87,7 +87,7 @@ pub(crate) fn end(cx: &mut Cx<'_>, call: &Callout) {
     });
     if known.is_none() {
         let depth = Depth { role, routine: ldr::symbols::describe(cx, address), bytes };
-        cx.with(|k| k.ke.depths.as_mut().map(|depths| depths.routines.insert((role, address), depth)));
+        cx.with(|k| k.ke.calls.depths.as_mut().map(|depths| depths.routines.insert((role, address), depth)));
     }
 }
 
@@ -118,7 +118,7 @@ fn lowest(engine: Engine, limit: u64, top: u64) -> u64 {
 #[must_use]
 pub fn measured(k: &Kernel) -> Vec<Depth> {
     let mut depths: Vec<Depth> =
-        k.ke.depths.iter().flat_map(|depths| depths.routines.values().cloned()).collect();
+        k.ke.calls.depths.iter().flat_map(|depths| depths.routines.values().cloned()).collect();
     depths.sort_by(|one, other| (one.role.name(), &one.routine).cmp(&(other.role.name(), &other.routine)));
     depths
 }

@@ -103,7 +103,7 @@ fn run_in_interrupt(cx: &mut Cx<'_>, new: KernelStack, routine: DriverPtr<Code>,
         let processor = k.ke.processor_mut();
         processor.entered.pop();
         let name = stack::expanded(&format!("processor {}", processor.number));
-        stack::note_depth(&mut k.ke.deepest_stacks, &name, used);
+        stack::note_depth(&mut k.ke.calls.deepest_stacks, &name, used);
     });
     memory::free_segment(cx, new);
     Ok(())
@@ -128,7 +128,7 @@ fn run_on(cx: &mut Cx<'_>, new: KernelStack, routine: DriverPtr<Code>, parameter
         let left = thread.left_stacks.pop().expect("pushed above");
         thread.stack = Some(left.stack);
         let name = stack::expanded(&thread.name);
-        stack::note_depth(&mut k.ke.deepest_stacks, &name, used);
+        stack::note_depth(&mut k.ke.calls.deepest_stacks, &name, used);
     });
     memory::free_segment(cx, new);
     Ok(())

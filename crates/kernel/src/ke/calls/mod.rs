@@ -16,3 +16,38 @@ pub(crate) mod fault;
 pub(crate) mod handler;
 pub mod stack;
 pub(crate) mod system_service;
+
+use std::collections::BTreeMap;
+
+use crate::nt::Settings;
+
+/// What this room keeps.
+pub(crate) struct State {
+    /// The greatest stack depth seen of any thread's driver stack that is gone already.
+    deepest_stacks: BTreeMap<String, u64>,
+    /// Bytes of each kernel stack.
+    kernel_stack: u64,
+    /// How deep routines of drivers went, if that is asked for.
+    depths: Option<depth::State>,
+}
+
+impl State {
+    /// As at boot.
+    pub(super) fn new(settings: &Settings) -> Self {
+        Self {
+            deepest_stacks: BTreeMap::new(),
+            kernel_stack: settings.stack,
+            depths: settings.stack_depths.then(depth::State::default),
+        }
+    }
+
+    /// Bytes of each kernel stack.
+    pub(super) fn stack_bytes(&self) -> u64 {
+        self.kernel_stack
+    }
+
+    /// A stack of this name was used so deep.
+    pub(super) fn note_depth(&mut self, name: &str, depth: u64) {
+        stack::note_depth(&mut self.deepest_stacks, name, depth);
+    }
+}

@@ -38,7 +38,7 @@ pub(crate) fn for_call(k: &Kernel, depth: u32) -> Stack {
 pub(crate) fn on<R>(cx: &mut Cx<'_>, base: u64, f: impl FnOnce(&mut Cx<'_>) -> Flow<R>) -> Flow<R> {
     let depth = cx.engine().depth();
     let first = cx.with(|k| {
-        let limit = base - k.ke.kernel_stack;
+        let limit = base - k.ke.calls.kernel_stack;
         let entered = &mut k.ke.processor_mut().entered;
         let first = entered.iter().all(|entered| entered.stack.base != base);
         if first {
@@ -66,7 +66,7 @@ pub(crate) fn most_calls(stack: u64) -> u32 {
 /// The verdict on one more call.
 pub(crate) fn too_deep(cx: &mut Cx<'_>, routine: DriverPtr<Code>) -> Leave {
     let who = ldr::symbols::describe(cx, routine.address);
-    let bytes = cx.with(|k| k.ke.kernel_stack);
+    let bytes = cx.with(|k| k.ke.calls.kernel_stack);
     let most = most_calls(bytes);
     let message = format!(
         "{who} was to be called within {most} calls of drivers by the kernel, each from within the other: they need more \
@@ -112,13 +112,13 @@ pub(crate) fn end_of_walks(k: &Kernel) -> u32 {
 
 /// All stacks there are, with their owners' names.
 fn all(k: &Kernel) -> impl Iterator<Item = (KernelStack, String)> {
-    let threads = k.ke.threads.iter();
+    let threads = k.ke.sched.threads().iter();
     let own = threads.flat_map(|thread| {
         let name = |index| if index == 0 { owner(&thread.name) } else { expanded(&thread.name) };
         thread.stacks().enumerate().map(move |(index, stack)| (stack, name(index)))
     });
     let processors = k.ke.processors.iter().flat_map(|processor| {
-        let stack = |base: u64| KernelStack { limit: base - k.ke.kernel_stack, base };
+        let stack = |base: u64| KernelStack { limit: base - k.ke.calls.kernel_stack, base };
         let name = |what: &str| format!("the {what} of processor {}", processor.number);
         let own = [
             (stack(processor.dpc_stack), name("DPC stack")),
@@ -170,7 +170,7 @@ pub(crate) fn describe_overflow(cx: &mut Cx<'_>, stack: KernelStack) -> String {
 /// name are one; stacks that no driver used are left out.
 #[must_use]
 pub fn deepest(k: &Kernel) -> BTreeMap<String, u64> {
-    let mut deepest = k.ke.deepest_stacks.clone();
+    let mut deepest = k.ke.calls.deepest_stacks.clone();
     for (stack, name) in all(k) {
         note_depth(&mut deepest, &name, high_water(k.engine, stack));
     }

@@ -209,7 +209,7 @@ pub(crate) fn enqueue(
         cx.write(dpc + KDPC::DpcData, DriverPtr::new(data))?;
         let queued = QueuedDpc { object: dpc.address, by };
         let threaded = cx.read(dpc + KDPC::Type)? == THREADED_DPC_OBJECT && threaded_dpc::are_enabled(cx);
-        cx.with(|k| k.ke.queued.insert(dpc.address, QueueOf { processor: target, threaded, moment }));
+        cx.with(|k| k.ke.irq.queued.insert(dpc.address, QueueOf { processor: target, threaded, moment }));
         if threaded {
             threaded_dpc::enqueue(cx, target, queued, importance == HIGH)?;
         } else {
@@ -256,7 +256,7 @@ fn enqueue_here(
             return false;
         }
         let processor = k.ke.current;
-        k.ke.queued.insert(dpc.address, QueueOf { processor, threaded: false, moment });
+        k.ke.irq.queued.insert(dpc.address, QueueOf { processor, threaded: false, moment });
         let processor = k.ke.processor_mut();
         processor.dpcs.push_back(QueuedDpc { object: dpc.address, by: By::Driver });
         processor.dispatch_requested = true;
@@ -301,7 +301,7 @@ fn enqueue_ordinary(cx: &mut Cx<'_>, target: usize, queued: QueuedDpc, importanc
             }
         } else {
             let now = k.engine.now();
-            k.ke.timers.drain_at_next_tick(now, target);
+            k.ke.timing.timers_mut().drain_at_next_tick(now, target);
         }
     });
 }
@@ -311,10 +311,10 @@ pub(crate) fn enqueue_for_timer(cx: &mut Cx<'_>, timer: u64, by: By) {
     let moment = witness::moment(cx);
     cx.with(|k| {
         let processor = k.ke.current;
-        if k.ke.queued.contains_key(&timer) {
+        if k.ke.irq.queued.contains_key(&timer) {
             return;
         }
-        k.ke.queued.insert(timer, QueueOf { processor, threaded: false, moment });
+        k.ke.irq.queued.insert(timer, QueueOf { processor, threaded: false, moment });
         let processor = k.ke.processor_mut();
         processor.dpcs.push_back(QueuedDpc { object: timer, by });
         processor.dispatch_requested = true;
@@ -329,12 +329,12 @@ pub(crate) fn enqueue_for_timer(cx: &mut Cx<'_>, timer: u64, by: By) {
 pub(crate) fn remove(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>) -> Flow<bool> {
     check_initialized(cx, dpc, "KeRemoveQueueDpc")?;
     let found = cx.with(|k| {
-        let Some(place) = k.ke.queued.remove(&dpc.address) else { return false };
+        let Some(place) = k.ke.irq.queued.remove(&dpc.address) else { return false };
         let processor = &mut k.ke.processors[place.processor];
         let queue = if place.threaded { &mut processor.threaded.queue } else { &mut processor.dpcs };
         queue.retain(|queued| queued.object != dpc.address);
         if k.ke.processors[place.processor].dpcs.is_empty() {
-            k.ke.timers.cancel_drain(place.processor);
+            k.ke.timing.timers_mut().cancel_drain(place.processor);
         }
         true
     });
@@ -401,13 +401,13 @@ pub(crate) fn flush(cx: &mut Cx<'_>) -> Flow<()> {
 
 /// Whether any DPC is queued or runs on any processor.
 pub(crate) fn any(k: &Kernel) -> bool {
-    !k.ke.queued.is_empty()
+    !k.ke.irq.queued.is_empty()
         || k.ke.processors.iter().any(|p| p.running_dpc.is_some() || p.threaded.running.is_some())
 }
 
 /// Whether this is in a queue.
 pub(crate) fn is_queued(k: &Kernel, object: u64) -> bool {
-    k.ke.queued.contains_key(&object)
+    k.ke.irq.queued.contains_key(&object)
 }
 
 /// Whether its routine runs.
@@ -423,7 +423,7 @@ pub(crate) fn is_active(k: &Kernel, object: u64) -> bool {
 
 /// The moment when this was queued, if it is.
 pub(crate) fn queued_at(k: &Kernel, object: u64) -> Option<u64> {
-    k.ke.queued.get(&object).map(|place| place.moment)
+    k.ke.irq.queued.get(&object).map(|place| place.moment)
 }
 
 /// All KDPCs in queues, and when they were queued: for `Io` before a driver's code goes.
@@ -451,7 +451,7 @@ fn check_initialized(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, what: &str) -> Flow<
 
 /// A DPC of `base..base+length` that is in a queue.
 pub(crate) fn queued_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
-    k.ke.queued.range(base..base.saturating_add(length)).next().map(|(&object, _)| object)
+    k.ke.irq.queued.range(base..base.saturating_add(length)).next().map(|(&object, _)| object)
 }
 
 /// `KeIsExecutingDpc`: whether a DPC runs on this processor, that is, whether the caller is one.

@@ -153,7 +153,7 @@ fn retire(cx: &mut Cx<'_>, first: Head, old: u8, mut runs: u32) -> Flow<()> {
             Head::Dpc(dpc, ready) => (dpc, ready),
         };
         runs += 1;
-        let budget = cx.with(|k| k.ke.budget);
+        let budget = cx.with(|k| k.ke.sched.instruction_budget());
         if u64::from(runs) > budget / QUICK {
             if u64::from(runs) > budget / AT_MOST {
                 return Err(endless(cx, dpc.object, runs));
@@ -176,7 +176,7 @@ fn retire(cx: &mut Cx<'_>, first: Head, old: u8, mut runs: u32) -> Flow<()> {
 #[inline]
 fn over(k: &mut Kernel, went_well: bool) -> (Option<Box<Verdict>>, Head) {
     k.ke.processor_mut().running_dpc = None;
-    k.ke.progress += 1;
+    k.ke.sched.made_progress();
     match watchdog::cumulative(k) {
         None if went_well => (None, head(k)),
         overdue => (overdue.map(Box::new), Head::Empty),
@@ -196,13 +196,13 @@ fn taken(k: &mut Kernel) -> Head {
     let index = k.ke.current;
     let processor = k.ke.processor_mut();
     let Some(dpc) = processor.dpcs.pop_front() else {
-        k.ke.timers.cancel_drain(index);
+        k.ke.timing.timers_mut().cancel_drain(index);
         return Head::Empty;
     };
     // The rest stay requested while one runs: it may not return (an exception, the machine's end).
     processor.dispatch_requested = !processor.dpcs.is_empty();
     processor.running_dpc = Some(dpc.object);
-    k.ke.queued.remove(&dpc.object);
+    k.ke.irq.queued.remove(&dpc.object);
     let ready = ready(k, dpc);
     Head::Dpc(dpc, ready)
 }
@@ -275,7 +275,7 @@ fn ready(k: &Kernel, queued: QueuedDpc) -> Option<Ready> {
 
 /// A DPC has left its queue and its routine runs now: which, and with which arguments.
 pub(crate) fn begin(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>) -> Flow<(DriverPtr<Code>, [u64; 4])> {
-    cx.with(|k| k.ke.queued.remove(&dpc.address));
+    cx.with(|k| k.ke.irq.queued.remove(&dpc.address));
     cx.write(dpc + KDPC::DpcData, DriverPtr::NULL)?;
     let routine = cx.read(dpc + KDPC::DeferredRoutine)?;
     let context = cx.read(dpc + KDPC::DeferredContext)?.address;

@@ -89,7 +89,7 @@ pub const fn line_of_vector(vector: u32) -> Option<u32> {
 /// The vector that an interrupt object is connected to.
 #[must_use]
 pub fn vector_of(k: &Kernel, object: u64) -> Option<u32> {
-    k.ke.interrupts.objects.get(&object).map(|connection| connection.vector)
+    k.ke.irq.interrupts.objects.get(&object).map(|connection| connection.vector)
 }
 
 /// The level of a line's vector.
@@ -127,7 +127,7 @@ pub fn connect(cx: &mut Cx<'_>, connection: &Connection) -> Flow<Result<DriverPt
         if connection.lock == 0 {
             connection.lock = own;
         }
-        let interrupts = &mut k.ke.interrupts;
+        let interrupts = &mut k.ke.irq.interrupts;
         interrupts.objects.insert(object.address, connection);
         let chain = interrupts.chain(vector);
         let all = chain.iter().flat_map(|chain| chain.iter().copied()).chain([object.address]);
@@ -151,8 +151,8 @@ fn tell(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, connection: &Connection,
 /// [`engine::Leave`] of what was let in.
 pub fn come_early(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
     let wanting = cx.with(|k| match line_of_vector(vector) {
-        Some(line) => k.ke.interrupts.wanting() & 1 << line != 0,
-        None => k.ke.interrupts.messages.wanting().any(|wanting| wanting == vector),
+        Some(line) => k.ke.irq.interrupts.wanting() & 1 << line != 0,
+        None => k.ke.irq.interrupts.messages.wanting().any(|wanting| wanting == vector),
     });
     if wanting && cx.choose("ke.interrupt_before_connect_returns", 2) == 1 {
         deliver(cx)?;
@@ -176,7 +176,7 @@ fn acceptable(k: &Kernel, new: &Connection) -> bool {
         _ => irql == irql_of_vector(vector) && (irql..=HIGH_LEVEL).contains(&synchronize_irql),
     };
     let possible = new.routine != 0 && levels && new.affinity & affinity::all(k) != 0;
-    known && possible && k.ke.interrupts.accepts(new)
+    known && possible && k.ke.irq.interrupts.accepts(new)
 }
 
 /// Disconnects: when this returns, the routine does not run and will not.
@@ -185,7 +185,7 @@ fn acceptable(k: &Kernel, new: &Connection) -> bool {
 /// A verdict if the object is not connected; [`engine::Leave`] if the machine ends meanwhile.
 pub fn disconnect(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()> {
     let removed = cx.with(|k| {
-        let interrupts = &mut k.ke.interrupts;
+        let interrupts = &mut k.ke.irq.interrupts;
         let connection = *interrupts.objects.get(&object.address)?;
         let vector = connection.vector;
         let chain = interrupts.chains.remove(&vector)?;
@@ -205,12 +205,12 @@ pub fn disconnect(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()> {
     if removed.is_passive() {
         passive_isr::wait_for_end(cx, object.address)?;
     }
-    while cx.with(|k| k.ke.interrupts.running.contains(&object.address)) {
+    while cx.with(|k| k.ke.irq.interrupts.running.contains(&object.address)) {
         scheduler::wait_for(cx, WaitsFor::Isr(object.address))?;
     }
     cx.with(|k| {
-        k.ke.interrupts.objects.remove(&object.address);
-        k.ke.interrupts.inactive.remove(&object.address);
+        k.ke.irq.interrupts.objects.remove(&object.address);
+        k.ke.irq.interrupts.inactive.remove(&object.address);
     });
     tell(cx, object, &removed, false);
     pool::free(cx, object)
@@ -218,7 +218,7 @@ pub fn disconnect(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()> {
 
 /// Whether the routine of `object` is to be called: it is, until this says otherwise. The code that connected it calls this.
 pub fn set_active(k: &mut Kernel, object: u64, active: bool) {
-    let interrupts = &mut k.ke.interrupts;
+    let interrupts = &mut k.ke.irq.interrupts;
     if active {
         interrupts.inactive.remove(&object);
     } else {
@@ -231,25 +231,25 @@ pub fn set_active(k: &mut Kernel, object: u64, active: bool) {
 /// Whether the routine of some object on `vector` is to be called.
 #[must_use]
 pub fn is_active(k: &Kernel, vector: u32) -> bool {
-    k.ke.interrupts.active_on(vector).next().is_some()
+    k.ke.irq.interrupts.active_on(vector).next().is_some()
 }
 
 /// Whether one object, and no more, is connected to `vector`.
 #[must_use]
 pub fn is_alone_on(k: &Kernel, vector: u32) -> bool {
-    k.ke.interrupts.chains.get(&vector).is_some_and(|chain| chain.len() == 1)
+    k.ke.irq.interrupts.chains.get(&vector).is_some_and(|chain| chain.len() == 1)
 }
 
 /// The object that was connected to `vector` first of those that still are.
 #[must_use]
 pub fn first_on(k: &Kernel, vector: u32) -> Option<u64> {
-    k.ke.interrupts.chains.get(&vector).and_then(|chain| chain.first().copied())
+    k.ke.irq.interrupts.chains.get(&vector).and_then(|chain| chain.first().copied())
 }
 
 /// Interrupt objects whose routine lies in `base..base+length`: for `Ldr` before it takes that code away.
 #[must_use]
 pub fn connected_to(k: &Kernel, base: u64, length: u64) -> Option<u64> {
-    let mut objects = k.ke.interrupts.objects.iter();
+    let mut objects = k.ke.irq.interrupts.objects.iter();
     objects.find(|(_, c)| c.routine.wrapping_sub(base) < length).map(|(object, _)| *object)
 }
 
@@ -262,7 +262,7 @@ fn not_connected(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, what: &str) -> 
 // ---- synchronisation with the service routine ----
 
 fn connection(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, what: &str) -> Flow<Connection> {
-    match cx.with(|k| k.ke.interrupts.objects.get(&object.address).copied()) {
+    match cx.with(|k| k.ke.irq.interrupts.objects.get(&object.address).copied()) {
         Some(connection) => Ok(connection),
         None => Err(not_connected(cx, object, what)),
     }

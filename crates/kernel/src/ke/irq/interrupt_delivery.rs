@@ -169,7 +169,7 @@ fn is_unchanged(k: &Kernel) -> bool {
 /// As [`is_unchanged`], and nothing comes by itself before `until`.
 #[inline]
 pub(in crate::ke) fn is_unchanged_before(k: &Kernel, until: u64) -> bool {
-    k.hal.transfers.is_empty() && k.hal.hardware.is_quiet(k.ke.interrupts.levels, until)
+    k.hal.transfers.is_empty() && k.hal.hardware.is_quiet(k.ke.irq.interrupts.levels, until)
 }
 
 /// What devices leave open is decided.
@@ -190,14 +190,14 @@ fn look(cx: &mut Cx<'_>) {
     let (before, now, more) = cx.with(|k| {
         k.hardware(k.engine.now(), |hardware, at| hardware.advance(at));
         let now = k.hal.hardware.lines();
-        let wanted = k.ke.interrupts.wanting();
-        let before = std::mem::replace(&mut k.ke.interrupts.levels, now);
-        k.ke.interrupts.edges |= now & !before;
+        let wanted = k.ke.irq.interrupts.wanting();
+        let before = std::mem::replace(&mut k.ke.irq.interrupts.levels, now);
+        k.ke.irq.interrupts.edges |= now & !before;
         if now != before && k.ke.processors.len() > 1 {
             // Another one may wait for its turn now.
             k.ke.rearm();
         } else {
-            wait(k, k.ke.interrupts.wanting() & !wanted);
+            wait(k, k.ke.irq.interrupts.wanting() & !wanted);
         }
         (before, now, !k.hal.transfers.is_empty() || k.hal.hardware.has_messages())
     });
@@ -233,12 +233,12 @@ fn wait(k: &mut Kernel, mut lines: u64) {
 /// last. The hardware is asked once for both.
 #[inline]
 pub(crate) fn nothing_came(k: &Kernel) -> bool {
-    let until = k.ke.armed_until;
+    let until = k.ke.sched.slice_end();
     !k.ke.may_wait_at(k.level())
         && k.engine.now() < until
-        && k.ke.timers.deadline().is_none_or(|deadline| deadline >= until)
+        && k.ke.timing.timers().deadline().is_none_or(|deadline| deadline >= until)
         && k.hal.transfers.is_empty()
-        && k.hal.hardware.is_quiet(k.ke.interrupts.levels, until)
+        && k.hal.hardware.is_quiet(k.ke.irq.interrupts.levels, until)
 }
 
 /// After a device was accessed or time has passed: what the hardware asks for and the level allows happens now.
@@ -252,7 +252,7 @@ pub fn deliver(cx: &mut Cx<'_>) -> Flow<()> {
 
 /// The vector that processor `index` would be interrupted by now: the highest level first.
 pub(crate) fn deliverable(k: &Kernel, index: usize) -> Option<u32> {
-    k.ke.interrupts.highest(k.ke.processors[index].mask(), k.level_of(index))
+    k.ke.irq.interrupts.highest(k.ke.processors[index].mask(), k.level_of(index))
 }
 
 /// The current processor takes the interrupt of `vector`.
@@ -266,8 +266,8 @@ pub(crate) fn service(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
 fn service_line(cx: &mut Cx<'_>, line: u32) -> Flow<()> {
     let (vector, level) = (vector_of_line(line), irql_of_line(line));
     let old = cx.with(|k| {
-        k.ke.interrupts.in_service |= 1 << line;
-        k.ke.interrupts.edges &= !(1 << line);
+        k.ke.irq.interrupts.in_service |= 1 << line;
+        k.ke.irq.interrupts.edges &= !(1 << line);
         k.set_level(k.ke.current, level)
     });
     irql::tell(cx, old, level);
@@ -288,11 +288,11 @@ fn service_line(cx: &mut Cx<'_>, line: u32) -> Flow<()> {
 pub(in crate::ke) fn unmask(k: &mut Kernel, vector: u32) {
     match line_of_vector(vector) {
         Some(line) => {
-            k.ke.interrupts.in_service &= !(1 << line);
-            wait(k, k.ke.interrupts.wanting() & 1 << line);
+            k.ke.irq.interrupts.in_service &= !(1 << line);
+            wait(k, k.ke.irq.interrupts.wanting() & 1 << line);
         }
         None => {
-            k.ke.interrupts.messages.served(vector);
+            k.ke.irq.interrupts.messages.served(vector);
             k.ke.unsettled();
         }
     }
@@ -300,7 +300,7 @@ pub(in crate::ke) fn unmask(k: &mut Kernel, vector: u32) {
 
 /// Whether a line is asserted, as it was seen last; a message never is.
 pub(in crate::ke) fn is_asserted(k: &Kernel, vector: u32) -> bool {
-    line_of_vector(vector).is_some_and(|line| k.ke.interrupts.levels & 1 << line != 0)
+    line_of_vector(vector).is_some_and(|line| k.ke.irq.interrupts.levels & 1 << line != 0)
 }
 
 /// What passes have left.
@@ -341,7 +341,7 @@ fn passes(cx: &mut Cx<'_>, line: u32, old: u8) -> Flow<Left> {
             return Ok(Left::Nothing);
         }
         let by_thread = cx.with(|k| {
-            let latched = k.ke.interrupts.latched & 1 << line != 0;
+            let latched = k.ke.irq.interrupts.latched & 1 << line != 0;
             (!claimed || latched) && passive_isr::serves(k, vector)
         });
         if by_thread {
@@ -363,13 +363,13 @@ fn passes(cx: &mut Cx<'_>, line: u32, old: u8) -> Flow<Left> {
 /// As [`ends`], of a line that a routine has claimed: if nothing is left for one on a thread.
 #[inline]
 fn ends_claimed(k: &mut Kernel, line: u32, old: u8) -> bool {
-    k.ke.interrupts.latched & 1 << line == 0 && ends(k, line, old)
+    k.ke.irq.interrupts.latched & 1 << line == 0 && ends(k, line, old)
 }
 
 /// Whether the line wants no more. Then its interrupt is over.
 #[inline]
 fn ends(k: &mut Kernel, line: u32, old: u8) -> bool {
-    let interrupts = &mut k.ke.interrupts;
+    let interrupts = &mut k.ke.irq.interrupts;
     let wanting = (interrupts.levels & interrupts.level_sensitive) | (interrupts.edges & interrupts.latched);
     interrupts.edges &= !(1 << line);
     let over = wanting & 1 << line == 0;
@@ -381,7 +381,7 @@ fn ends(k: &mut Kernel, line: u32, old: u8) -> bool {
 }
 
 pub(in crate::ke) fn storm(k: &Kernel, vector: u32, passes: Passes) -> Verdict {
-    let chain = k.ke.interrupts.objects_of(vector);
+    let chain = k.ke.irq.interrupts.objects_of(vector);
     let line = line_of_vector(vector).unwrap_or_default();
     let devices = k.hal.hardware.asserting(line).join(", ");
     let what = if passes.unclaimed != 0 {
@@ -392,7 +392,7 @@ pub(in crate::ke) fn storm(k: &Kernel, vector: u32, passes: Passes) -> Verdict {
     let message = format!("interrupt storm on line {line}, asserted by {devices}: {what}");
     let verdict = Verdict::error("interrupt-storm", message);
     let Some(first) = chain.first() else { return verdict };
-    let Some(connection) = k.ke.interrupts.objects.get(first) else { return verdict };
+    let Some(connection) = k.ke.irq.interrupts.objects.get(first) else { return verdict };
     let chained = if chain.len() > 1 { 2 } else { 1 };
     verdict.bug_check(0xF2, [connection.routine, connection.context, *first, chained])
 }
@@ -400,7 +400,7 @@ pub(in crate::ke) fn storm(k: &Kernel, vector: u32, passes: Passes) -> Verdict {
 /// One pass: each routine that runs at a level, in the order of connection; a level-sensitive line's ends at the first that claims.
 pub(in crate::ke) fn call_chain(cx: &mut Cx<'_>, vector: u32) -> Flow<bool> {
     let chain = cx.with(|k| {
-        let chain = k.ke.interrupts.chains.get(&vector)?;
+        let chain = k.ke.irq.interrupts.chains.get(&vector)?;
         Some(match **chain {
             [only] => Chain::Only(only, callable(k, only)),
             _ => Chain::Many(chain.clone()),
@@ -423,7 +423,7 @@ enum Chain {
 /// The connection of an object whose routine is to be called now, at a level.
 #[inline]
 fn callable(k: &Kernel, object: u64) -> Option<Connection> {
-    let interrupts = &k.ke.interrupts;
+    let interrupts = &k.ke.irq.interrupts;
     let connection = interrupts.objects.get(&object).copied()?;
     let is_active = interrupts.inactive.is_empty() || !interrupts.inactive.contains(&object);
     (!connection.is_passive() && is_active).then_some(connection)
@@ -450,7 +450,7 @@ fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<b
     let (now, depth) = (cx.engine().now(), cx.engine().depth());
     let mut begun = Begun::default();
     let mut begin = |k: &mut Kernel, now| {
-        k.ke.interrupts.running.push(object);
+        k.ke.irq.interrupts.running.push(object);
         let base = k.ke.processor().interrupt_stack;
         callout::begin(k, &mut begun, &call, base, (now, depth));
     };
@@ -470,7 +470,7 @@ fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<b
     }
     let (all, count) = connection.arguments(object);
     let (result, given_back) = callout::called(cx, &call, &mut begun, &all[..count], |k, went_well| {
-        let running = &mut k.ke.interrupts.running;
+        let running = &mut k.ke.irq.interrupts.running;
         if running.last() == Some(&object) {
             running.pop();
         } else {

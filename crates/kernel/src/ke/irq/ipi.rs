@@ -32,12 +32,12 @@ pub(crate) struct Broadcast {
 /// Whether processor `index` is to come to the barrier.
 #[inline]
 pub(crate) fn calls(k: &Kernel, index: usize) -> bool {
-    k.ke.broadcast.is_some_and(|broadcast| broadcast.away & 1 << index != 0)
+    k.ke.irq.broadcast.is_some_and(|broadcast| broadcast.away & 1 << index != 0)
 }
 
 /// Whether what a processor waits for in here has come about.
 pub(crate) fn is_over(k: &Kernel, what: WaitsFor) -> bool {
-    let Some(broadcast) = k.ke.broadcast else { return true };
+    let Some(broadcast) = k.ke.irq.broadcast else { return true };
     match what {
         WaitsFor::IpiBarrier => broadcast.away == 0,
         WaitsFor::IpiEnd => broadcast.busy == 0,
@@ -50,22 +50,22 @@ pub(crate) fn is_over(k: &Kernel, what: WaitsFor) -> bool {
 /// # Errors
 /// As [`callout::call_routine`]; [`engine::Leave`] if the machine ends meanwhile.
 pub(crate) fn generic_call(cx: &mut Cx<'_>, routine: DriverPtr<Code>, context: u64) -> Flow<u64> {
-    while cx.with(|k| k.ke.broadcast.is_some()) {
+    while cx.with(|k| k.ke.irq.broadcast.is_some()) {
         // The wait lets in the other broadcast's interrupt.
         scheduler::wait_for(cx, WaitsFor::IpiTurn)?;
     }
     let old = irql::current(cx);
     cx.with(|k| {
         let (all, own) = (affinity::all(k), k.ke.processor().mask());
-        k.ke.broadcast = Some(Broadcast { routine, context, away: all & !own, busy: all });
-        k.ke.progress += 1;
+        k.ke.irq.broadcast = Some(Broadcast { routine, context, away: all & !own, busy: all });
+        k.ke.sched.made_progress();
         k.ke.unsettled();
     });
     irql::set(cx, IPI_LEVEL);
     let result = initiate(cx);
     cx.with(|k| {
-        k.ke.broadcast = None;
-        k.ke.progress += 1;
+        k.ke.irq.broadcast = None;
+        k.ke.sched.made_progress();
         k.ke.unsettled();
     });
     let value = result?;
@@ -95,10 +95,10 @@ fn initiate(cx: &mut Cx<'_>) -> Flow<u64> {
 pub(crate) fn service(cx: &mut Cx<'_>) -> Flow<()> {
     let (old, base) = cx.with(|k| {
         let (own, base) = (k.ke.processor().mask(), k.ke.processor().interrupt_stack);
-        if let Some(broadcast) = &mut k.ke.broadcast {
+        if let Some(broadcast) = &mut k.ke.irq.broadcast {
             broadcast.away &= !own;
         }
-        k.ke.progress += 1;
+        k.ke.sched.made_progress();
         k.ke.unsettled();
         (k.level(), base)
     });
@@ -122,16 +122,16 @@ fn meet(cx: &mut Cx<'_>) -> Flow<Option<Broadcast>> {
     while !cx.with(|k| is_over(k, WaitsFor::IpiBarrier)) {
         scheduler::wait_for(cx, WaitsFor::IpiBarrier)?;
     }
-    Ok(cx.with(|k| k.ke.broadcast))
+    Ok(cx.with(|k| k.ke.irq.broadcast))
 }
 
 /// The routine has returned on this processor.
 fn returned(cx: &mut Cx<'_>) {
     cx.with(|k| {
         let own = k.ke.processor().mask();
-        if let Some(broadcast) = &mut k.ke.broadcast {
+        if let Some(broadcast) = &mut k.ke.irq.broadcast {
             broadcast.busy &= !own;
         }
-        k.ke.progress += 1;
+        k.ke.sched.made_progress();
     });
 }

@@ -76,7 +76,7 @@ impl InARow {
         let Self { vector, times } = self;
         let irql = irql_of_vector(vector);
         let routines: Vec<String> =
-            k.ke.interrupts.active_on(vector).map(|(_, one)| format!("{:#x}", one.routine)).collect();
+            k.ke.irq.interrupts.active_on(vector).map(|(_, one)| format!("{:#x}", one.routine)).collect();
         let message = format!(
             "interrupt storm by message: vector {vector:#x} came again during each of {times} services in a row (routine {}), and \
              nothing below IRQL {irql} runs any more",
@@ -97,7 +97,7 @@ pub(crate) fn arrive(cx: &mut Cx<'_>, message: Message) {
     }
     let vector = data & 0xFF;
     let connected = cx.with(|k| {
-        let messages = &mut k.ke.interrupts.messages;
+        let messages = &mut k.ke.irq.interrupts.messages;
         let connected = messages.connected.contains(vector);
         if connected {
             messages.pending.insert(vector);
@@ -113,7 +113,7 @@ pub(crate) fn arrive(cx: &mut Cx<'_>, message: Message) {
 pub(crate) fn service(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
     let old = irql::current(cx);
     cx.with(|k| {
-        let messages = &mut k.ke.interrupts.messages;
+        let messages = &mut k.ke.irq.interrupts.messages;
         messages.pending.remove(vector);
         messages.serving.insert(vector);
         k.ke.unsettled();

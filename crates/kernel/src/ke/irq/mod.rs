@@ -19,3 +19,57 @@ pub(crate) mod stall;
 pub(in crate::ke) mod threaded_dpc;
 pub(crate) mod vectors;
 pub(crate) mod watchdog;
+
+use crate::sorted_map::SortedMap;
+use interrupt_delivery::Interrupts;
+use ipi::Broadcast;
+
+/// What this room keeps.
+#[derive(Default)]
+pub(crate) struct State {
+    /// What is in a DPC queue, and where, by address.
+    queued: SortedMap<u64, dpc::QueueOf>,
+    /// Whether threaded DPCs run on threads; not known before the first is queued.
+    threaded_dpcs: Option<bool>,
+    /// The routine that runs on all processors at once.
+    broadcast: Option<Broadcast>,
+    /// Connected interrupts and the lines' levels.
+    interrupts: Interrupts,
+}
+
+impl State {
+    /// Whether any vector may want service.
+    #[inline]
+    pub(super) fn is_any_wanted(&self) -> bool {
+        self.interrupts.is_any_wanted()
+    }
+
+    /// The highest vector that wants service and may have it by a processor of `mask`, above `level`.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "as what it calls")]
+    pub(super) fn highest(&self, mask: u64, level: u8) -> Option<u32> {
+        self.interrupts.highest(mask, level)
+    }
+
+    /// Whether the service routine of this interrupt object runs.
+    pub(super) fn runs_isr(&self, object: u64) -> bool {
+        self.interrupts.running.contains(&object)
+    }
+
+    /// The routine that runs on all processors at once.
+    pub(super) fn broadcast(&self) -> Option<Broadcast> {
+        self.broadcast
+    }
+
+    /// Whether no DPC is queued.
+    #[inline]
+    pub(super) fn is_nothing_queued(&self) -> bool {
+        self.queued.is_empty()
+    }
+
+    /// Whether no threaded DPC runs on a thread.
+    #[inline]
+    pub(super) fn has_no_threaded_dpcs(&self) -> bool {
+        self.threaded_dpcs != Some(true)
+    }
+}

@@ -41,7 +41,7 @@ pub(crate) struct Servers {
 }
 
 fn server_of(vector: u32) -> impl Fn(&mut Kernel) -> &mut Server {
-    move |k| k.ke.interrupts.servers.by_vector.entry(vector).or_default()
+    move |k| k.ke.irq.interrupts.servers.by_vector.entry(vector).or_default()
 }
 
 fn worker_of(vector: u32) -> impl Fn(&mut Kernel) -> &mut KernelWorker {
@@ -55,7 +55,7 @@ pub(crate) fn make_lock(cx: &mut Cx<'_>, at: u64) -> Flow<()> {
 
 /// Whether routines on `vector` run on its thread.
 pub(in crate::ke) fn serves(k: &Kernel, vector: u32) -> bool {
-    k.ke.interrupts.active_on(vector).any(|(_, connection)| connection.is_passive())
+    k.ke.irq.interrupts.active_on(vector).any(|(_, connection)| connection.is_passive())
 }
 
 /// The interrupt of `vector` was taken, and waits for the thread.
@@ -105,18 +105,18 @@ fn serve(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
 
 fn call_chain(cx: &mut Cx<'_>, vector: u32) -> Flow<bool> {
     let mut claimed = false;
-    let Some(chain) = cx.with(|k| k.ke.interrupts.chain(vector)) else { return Ok(false) };
+    let Some(chain) = cx.with(|k| k.ke.irq.interrupts.chain(vector)) else { return Ok(false) };
     for &object in &*chain {
         let of_thread = |k: &mut Kernel| {
-            let mut active = k.ke.interrupts.active_on(vector);
+            let mut active = k.ke.irq.interrupts.active_on(vector);
             active.find(|(other, connection)| *other == object && connection.is_passive()).map(|(_, c)| c)
         };
         let Some(connection) = cx.with(of_thread) else { continue };
-        cx.with(|k| k.ke.interrupts.running.push(object));
+        cx.with(|k| k.ke.irq.interrupts.running.push(object));
         let result = call_routine(cx, object, &connection);
         cx.with(|k| {
-            k.ke.interrupts.running.retain(|running| *running != object);
-            if let Some(strand) = k.ke.interrupts.servers.disconnecting.remove(&object) {
+            k.ke.irq.interrupts.running.retain(|running| *running != object);
+            if let Some(strand) = k.ke.irq.interrupts.servers.disconnecting.remove(&object) {
                 wait::grant(k, strand);
             }
         });
@@ -134,7 +134,7 @@ fn call_chain(cx: &mut Cx<'_>, vector: u32) -> Flow<bool> {
 fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<bool> {
     let lock: DriverPtr<KEVENT> = DriverPtr::new(connection.lock);
     let _ = wait::for_object(cx, lock)?;
-    if !cx.with(|k| k.ke.interrupts.active_on(connection.vector).any(|(other, _)| other == object)) {
+    if !cx.with(|k| k.ke.irq.interrupts.active_on(connection.vector).any(|(other, _)| other == object)) {
         event::set(cx, lock, 0, false)?;
         return Ok(false);
     }
@@ -149,12 +149,12 @@ fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<b
 
 /// Waits until the routine of `object`, on no chain any more, does not run.
 pub(in crate::ke) fn wait_for_end(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
-    if !cx.with(|k| k.ke.interrupts.running.contains(&object)) {
+    if !cx.with(|k| k.ke.irq.interrupts.running.contains(&object)) {
         return Ok(());
     }
     cx.with(|k| {
         let strand = k.ke.processor().thread;
-        k.ke.interrupts.servers.disconnecting.insert(object, strand);
+        k.ke.irq.interrupts.servers.disconnecting.insert(object, strand);
     });
     wait::for_grant(cx, object, "IoDisconnectInterruptEx")
 }
@@ -187,6 +187,6 @@ pub(in crate::ke) fn synchronize(
 
 /// The interrupt object whose routine's end the thread waits for, for people.
 pub(crate) fn describe(k: &Kernel, object: u64) -> Option<String> {
-    k.ke.interrupts.servers.disconnecting.get(&object)?;
+    k.ke.irq.interrupts.servers.disconnecting.get(&object)?;
     Some(format!("the routine of interrupt {object:#x} to end, to disconnect it"))
 }

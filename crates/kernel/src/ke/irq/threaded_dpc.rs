@@ -28,11 +28,11 @@ pub(crate) struct Threaded {
 
 /// Whether this machine has them enabled, which Windows' registry says once for all.
 pub(crate) fn are_enabled(cx: &mut Cx<'_>) -> bool {
-    if let Some(enabled) = cx.with(|k| k.ke.threaded_dpcs) {
+    if let Some(enabled) = cx.with(|k| k.ke.irq.threaded_dpcs) {
         return enabled;
     }
-    let enabled = cx.choose("ke.threaded_dpcs", 2) == 0;
-    cx.with(|k| k.ke.threaded_dpcs = Some(enabled));
+    let enabled = cx.choose("ke.irq.threaded_dpcs", 2) == 0;
+    cx.with(|k| k.ke.irq.threaded_dpcs = Some(enabled));
     enabled
 }
 
@@ -76,7 +76,7 @@ fn run(cx: &mut Cx<'_>, index: usize, queued: QueuedDpc) -> Flow<()> {
     let result = callout::call_routine(cx, Role::CustomThreadedDpc, routine, queued.object, &arguments);
     let left = cx.with(|k| {
         k.ke.processors[index].threaded.running = None;
-        k.ke.progress += 1;
+        k.ke.sched.made_progress();
         k.ke.unsettled();
         k.ke.thread_mut().is_some_and(|thread| thread.system_affinity.take().is_some())
     });

@@ -78,7 +78,8 @@ pub(crate) fn lower(cx: &mut Cx<'_>, level: u8) -> Flow<()> {
     let (old, lowered) = cx.with(|k| {
         let old = k.level();
         // As the processor itself, where CR8 is written inline.
-        let freely = level <= old && level >= k.engine.free_levels() && k.engine.now() < k.ke.armed_until;
+        let freely =
+            level <= old && level >= k.engine.free_levels() && k.engine.now() < k.ke.sched.slice_end();
         if freely {
             k.set_level(k.ke.current, level);
         }
@@ -172,10 +173,10 @@ fn check_lowering(cx: &mut Cx<'_>, old: u8, level: u8) -> Flow<()> {
         return Err(cx.stop(verdict.bug_check(0xC4, [0x31, old.into(), level.into(), 1])));
     }
     if level < DISPATCH_LEVEL
-        && let Some(lock) = cx.with(|k| k.ke.locks.held_by(k.ke.processor().number))
+        && let Some(lock) = cx.with(|k| k.ke.levels.locks.held_by(k.ke.processor().number))
     {
         let message = format!("the level was lowered from {old} to {level} with spin lock {lock:#x} held");
-        let held = cx.with(|k| k.ke.locks.holder(lock));
+        let held = cx.with(|k| k.ke.levels.locks.holder(lock));
         return Err(cx.stop(Verdict::error("spin-lock-held-below-dispatch", message).of_lock(held)));
     }
     Ok(())

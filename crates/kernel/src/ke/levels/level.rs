@@ -76,7 +76,7 @@ impl State {
     /// Something has changed that the level of the current processor may hold back, or that forbids to lower it.
     #[inline]
     pub(crate) fn unsettled(&mut self) {
-        self.waits_below = ASK_ALWAYS;
+        self.levels.waits_below = ASK_ALWAYS;
         self.engine.set_free_levels(ASK_ALWAYS);
         self.engine.free_calls(0);
     }
@@ -84,14 +84,14 @@ impl State {
     /// As [`State::unsettled`], where it is known that levels from `level` on hold it back: no change above it needs the kernel.
     #[inline]
     pub(crate) fn waits_below(&mut self, level: u8) {
-        self.waits_below = self.waits_below.max(level);
+        self.levels.waits_below = self.levels.waits_below.max(level);
         self.forbids(level);
     }
 
     /// Whether anything may wait for a level to fall to `level`.
     #[inline]
     pub(crate) fn may_wait_at(&self, level: u8) -> bool {
-        self.waits_below > level
+        self.levels.waits_below > level
     }
 
     /// Whether anything may wait at all.
@@ -117,31 +117,31 @@ impl State {
     /// Down to which level driver code may go by itself.
     #[inline]
     pub(in crate::ke) fn alone_from(&self) -> u8 {
-        self.waits_below.max(forbidden(self)).max(self.lowest_alone())
+        self.levels.waits_below.max(forbidden(self)).max(self.lowest_alone())
     }
 
     /// The same where nothing waits and nothing is forbidden.
     #[inline]
     pub(in crate::ke) fn lowest_alone(&self) -> u8 {
-        if self.levels_are_told { ASK_ALWAYS } else { PASSIVE_LEVEL }
+        if self.levels.levels_are_read { ASK_ALWAYS } else { PASSIVE_LEVEL }
     }
 
     /// Sets whether a reader wants every change of level, and every call of an export or its end.
-    pub(crate) fn are_told(&mut self, levels: bool, calls: bool) {
-        (self.levels_are_told, self.calls_are_told) = (levels, calls);
+    pub(crate) fn set_read(&mut self, levels: bool, calls: bool) {
+        (self.levels.levels_are_read, self.levels.calls_are_read) = (levels, calls);
         self.unsettled();
     }
 
     /// Whether a reader wants every change of level.
     #[inline]
-    pub(crate) fn levels_are_told(&self) -> bool {
-        self.levels_are_told
+    pub(crate) fn levels_are_read(&self) -> bool {
+        self.levels.levels_are_read
     }
 
     /// As [`State::unsettled`], and the end of the slice may be another.
     #[inline]
     pub(crate) fn rearm(&mut self) {
-        self.rearm = true;
+        self.levels.rearm = true;
         self.unsettled();
     }
 }
@@ -151,6 +151,6 @@ impl State {
 pub(in crate::ke) fn forbidden(ke: &State) -> u8 {
     let processor = ke.processor();
     let floor = processor.floors.last().copied().unwrap_or(PASSIVE_LEVEL);
-    let owns = ke.locks.count(processor.number) != 0;
+    let owns = ke.levels.locks.count(processor.number) != 0;
     floor.max(if owns { DISPATCH_LEVEL } else { PASSIVE_LEVEL })
 }

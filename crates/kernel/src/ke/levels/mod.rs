@@ -14,3 +14,59 @@ pub(crate) mod irql;
 pub(in crate::ke) mod level;
 pub(crate) mod locks;
 pub(crate) mod settle;
+
+use locks::Locks;
+
+/// What this room keeps.
+pub(crate) struct State {
+    /// Spin locks that are held.
+    locks: Locks,
+    /// Below which level something may wait: see [`level`].
+    waits_below: u8,
+    /// Something has changed that may end the slice earlier.
+    rearm: bool,
+    /// A reader gets every change of level.
+    levels_are_read: bool,
+    /// A reader gets every call of an export, or its end.
+    calls_are_read: bool,
+    /// The stacks of moments are asked for: see [`crate::nt::Settings::witness`].
+    is_witnessed: bool,
+}
+
+impl State {
+    /// As at boot.
+    pub(super) fn new(is_witnessed: bool) -> Self {
+        Self {
+            locks: Locks::default(),
+            waits_below: level::ASK_ALWAYS,
+            rearm: false,
+            levels_are_read: false,
+            calls_are_read: false,
+            is_witnessed,
+        }
+    }
+
+    /// Spin locks that are held.
+    #[inline]
+    pub(crate) fn locks(&self) -> &Locks {
+        &self.locks
+    }
+
+    /// The same, for code that takes and gives back locks.
+    #[inline]
+    pub(crate) fn locks_mut(&mut self) -> &mut Locks {
+        &mut self.locks
+    }
+
+    /// Whether something has changed since the slice was set that may end it earlier.
+    #[inline]
+    pub(in crate::ke) fn is_slice_stale(&self) -> bool {
+        self.rearm
+    }
+
+    /// A slice begins: its end takes everything into account.
+    #[inline]
+    pub(in crate::ke) fn slice_is_set(&mut self) {
+        self.rearm = false;
+    }
+}

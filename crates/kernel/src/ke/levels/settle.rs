@@ -60,7 +60,7 @@ pub(crate) fn at_gate(cx: &mut Cx<'_>) -> Gate {
         look: budget::is_look_due(k),
         irql: k.level(),
         waits_next: k.ke.processor().wait_next,
-        others: (k.ke.processors.len() > 1 || !k.ke.ready.is_empty()) && k.engine.may_depart(),
+        others: (k.ke.processors.len() > 1 || !k.ke.sched.is_none_ready()) && k.engine.may_depart(),
     })
 }
 
@@ -77,7 +77,7 @@ impl Kernel {
     /// Whether the lowest level and all calls are published already.
     #[inline]
     fn all_is_promised(&self) -> bool {
-        self.ke.waits_below == PASSIVE_LEVEL && self.engine.free_levels() == self.ke.lowest_alone()
+        self.ke.levels.waits_below == PASSIVE_LEVEL && self.engine.free_levels() == self.ke.lowest_alone()
     }
 
     /// As [`Kernel::settled`], where [`next_work`] has just found nothing that the level lets in.
@@ -88,18 +88,18 @@ impl Kernel {
         if !all {
             self.settled();
         } else if !self.all_is_promised() {
-            self.promise(if self.ke.rearm { ASK_ALWAYS } else { held_clock(self) });
+            self.promise(if self.ke.levels.rearm { ASK_ALWAYS } else { held_clock(self) });
         }
     }
 
     /// Publishes that nothing waits for a level below `level`.
     #[inline]
     fn promise(&mut self, level: u8) {
-        self.ke.waits_below = level;
+        self.ke.levels.waits_below = level;
         self.ke.forbids_less();
         let until = if calls_are_free(self) { budget::calls_until_look(self) } else { 0 };
         self.engine.free_calls(until);
-        self.engine.allow_short_calls(if self.ke.calls_are_told { 0 } else { until });
+        self.engine.allow_short_calls(if self.ke.levels.calls_are_read { 0 } else { until });
         self.engine.allow_short_locks(locks_are_free(self));
     }
 
@@ -114,7 +114,7 @@ impl Kernel {
     /// answers both, as [`next_work`] and [`waiting`] would.
     pub(crate) fn next(&mut self) -> Next {
         let (index, level) = (self.ke.current, self.level());
-        if self.ke.rearm {
+        if self.ke.levels.rearm {
             return next_work(self, index).map_or(Next::Slice, Next::Work);
         }
         let mut lowest = held_clock(self);
@@ -126,9 +126,9 @@ impl Kernel {
                 }
                 lowest = lowest.max(IPI_LEVEL);
             }
-            if self.ke.interrupts.is_any_wanted() {
+            if self.ke.irq.is_any_wanted() {
                 let mask = processor.mask();
-                if let Some(vector) = self.ke.interrupts.highest(mask, level) {
+                if let Some(vector) = self.ke.irq.highest(mask, level) {
                     return Next::Work(Work::Interrupt(vector));
                 }
                 lowest = lowest.max(highest_line(self, mask));
@@ -158,7 +158,7 @@ impl Kernel {
     #[inline]
     pub(crate) fn is_settled(&self) -> bool {
         !self.ke.may_wait_at(self.level())
-            && self.engine.now() < self.ke.armed_until
+            && self.engine.now() < self.ke.sched.slice_end()
             && !slice::a_deadline_came_nearer(self)
     }
 
@@ -166,9 +166,9 @@ impl Kernel {
     #[inline]
     pub(crate) fn check_settled(&self) {
         // What has become due at this very instruction ends the slice, before the next one.
-        let due = || self.engine.now() >= self.ke.armed_until;
+        let due = || self.engine.now() >= self.ke.sched.slice_end();
         debug_assert!(
-            self.ke.waits_below >= waiting(self) || due(),
+            self.ke.levels.waits_below >= waiting(self) || due(),
             "something that wants attention at {} was not said to be unsettled",
             waiting(self)
         );
@@ -179,7 +179,7 @@ impl Kernel {
         );
         debug_assert!(
             !self.engine.allows_short_calls()
-                || calls_are_free(self) && !self.ke.calls_are_told
+                || calls_are_free(self) && !self.ke.levels.calls_are_read
                 || self.engine.free_levels() == ASK_ALWAYS,
             "a reader wants every call, and it was not said to be unsettled"
         );
@@ -207,7 +207,7 @@ pub(crate) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
     if ipi::calls(k, index) && level < IPI_LEVEL {
         return Some(Work::Ipi);
     }
-    if let Some(vector) = k.ke.interrupts.highest(processor.mask(), level) {
+    if let Some(vector) = k.ke.irq.highest(processor.mask(), level) {
         return Some(Work::Interrupt(vector));
     }
     if level >= DISPATCH_LEVEL {
@@ -224,7 +224,7 @@ pub(crate) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
 
 /// Below which level something waits: 0 if nothing does, [`ASK_ALWAYS`] if there is something to do at any.
 pub(crate) fn waiting(k: &Kernel) -> u8 {
-    if k.ke.rearm {
+    if k.ke.levels.rearm {
         return ASK_ALWAYS;
     }
     let index = k.ke.current;
@@ -266,19 +266,19 @@ fn below_dispatch(k: &Kernel, index: usize) -> Option<(Work, u8)> {
 #[inline]
 fn calls_are_free(k: &Kernel) -> bool {
     // A policy that never departs from the default needs no question. The flag is recomputed on every scheduler turn.
-    let alone = k.ke.processors.len() == 1 && k.ke.ready.is_empty() || !k.engine.may_depart();
+    let alone = k.ke.processors.len() == 1 && k.ke.sched.is_none_ready() || !k.engine.may_depart();
     alone && !k.ke.processor().wait_next && k.hal.combining.is_empty()
 }
 
 /// Whether a spin lock whose word is 0 is free, and may be taken with no moment to be witnessed: so that driver code
 /// may take one by itself.
 fn locks_are_free(k: &Kernel) -> bool {
-    k.ke.locks.is_none_held() && !k.ke.is_witnessed
+    k.ke.levels.locks.is_none_held() && !k.ke.levels.is_witnessed
 }
 
 /// The highest level of a line or message that wants service by a processor of `mask`.
 fn highest_line(k: &Kernel, mask: u64) -> u8 {
-    k.ke.interrupts.highest(mask, PASSIVE_LEVEL).map_or(PASSIVE_LEVEL, irql_of_vector)
+    k.ke.irq.highest(mask, PASSIVE_LEVEL).map_or(PASSIVE_LEVEL, irql_of_vector)
 }
 
 pub(in crate::ke) fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
@@ -360,9 +360,9 @@ mod tests {
                 cx.with(|k| k.ke.processor_mut().dispatch_requested = false);
 
                 let better = thread::spawn(cx, "better", Box::new(|_| Ok(())))?;
-                cx.with(|k| assert!(k.ke.ready.remove(better)));
+                cx.with(|k| assert!(k.ke.sched.take_from_ready(better)));
                 cx.with(|k| {
-                    k.ke.threads.get_mut(better).unwrap().base_priority = 15;
+                    k.ke.sched.threads_mut().get_mut(better).unwrap().base_priority = 15;
                     scheduler::make_ready(k, better);
                 });
                 irql::settle(cx)?;

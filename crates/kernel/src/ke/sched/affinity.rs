@@ -30,7 +30,7 @@ pub(crate) fn of_new_thread(k: &Kernel) -> u64 {
 
 /// How many groups there are.
 pub(crate) fn groups(k: &Kernel) -> u16 {
-    let groups = k.ke.processor_count().div_ceil(k.ke.group_size);
+    let groups = k.ke.processor_count().div_ceil(k.ke.sched.group_size);
     u16::try_from(groups).expect("there are at most 64")
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn of_group(k: &Kernel, group: u16) -> u64 {
 
 /// The mask of a set of processors that a driver named relative to a group.
 pub(crate) fn in_group(k: &Kernel, group: u16, relative: u64) -> u64 {
-    let (size, shift) = (k.ke.group_size, u32::from(group).saturating_mul(k.ke.group_size));
+    let (size, shift) = (k.ke.sched.group_size, u32::from(group).saturating_mul(k.ke.sched.group_size));
     let relative = relative & (u64::MAX >> (64 - size));
     relative.checked_shl(shift).unwrap_or(0) & all(k)
 }
@@ -52,14 +52,14 @@ pub(crate) fn relative(k: &Kernel, mask: u64) -> (u16, u64) {
         return (0, 0);
     }
     let (group, _) = number(k, mask.trailing_zeros());
-    let shift = u32::from(group) * k.ke.group_size;
+    let shift = u32::from(group) * k.ke.sched.group_size;
     (group, (mask & of_group(k, group)) >> shift)
 }
 
 /// Group and number in it of processor `index`.
 pub(crate) fn number(k: &Kernel, index: u32) -> (u16, u8) {
     let small = "there are at most 64 processors";
-    let (group, low) = (index / k.ke.group_size, index % k.ke.group_size);
+    let (group, low) = (index / k.ke.sched.group_size, index % k.ke.sched.group_size);
     (u16::try_from(group).expect(small), u8::try_from(low).expect(small))
 }
 

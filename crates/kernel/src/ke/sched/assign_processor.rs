@@ -33,14 +33,14 @@ pub(crate) fn threads(cx: &mut Cx<'_>) {
 /// Where one of the `candidates` is to be placed next.
 #[inline]
 fn next(k: &Kernel, candidates: &mut Candidates) -> Option<usize> {
-    if k.ke.ready.is_empty() {
+    if k.ke.sched.ready.is_empty() {
         return None;
     }
-    let (priority, index) = k.ke.ready.iter().find_map(|strand| {
-        let thread = &k.ke.threads[strand];
+    let (priority, index) = k.ke.sched.ready.iter().find_map(|strand| {
+        let thread = &k.ke.sched.threads[strand];
         Some((thread.priority(), place_for(k, thread)?))
     })?;
-    k.ke.ready.candidates(priority, k.ke.processors[index].mask(), candidates);
+    k.ke.sched.ready.candidates(priority, k.ke.processors[index].mask(), candidates);
     Some(index)
 }
 
@@ -53,7 +53,7 @@ fn place_for(k: &Kernel, thread: &Thread) -> Option<usize> {
     if let Some(free) = idle.clone().find(|p| index(p) == thread.last_processor).or_else(|| idle.next()) {
         return Some(index(free));
     }
-    let running = |processor: &Processor| k.ke.threads.get(processor.thread);
+    let running = |processor: &Processor| k.ke.sched.threads.get(processor.thread);
     let lower = open.filter(|processor| {
         let lower = running(processor).is_some_and(|other| other.priority() < thread.priority());
         lower && !processor.wait_next
@@ -74,13 +74,13 @@ fn put_on(k: &mut Kernel, strand: StrandId, index: usize) -> StrandId {
     let was = k.ke.processors[index].thread;
     if !k.ke.processors[index].is_idle() {
         let irql = k.level_of(index);
-        let thread = k.ke.threads.get_mut(was).expect("what a processor runs is a thread");
+        let thread = k.ke.sched.threads.get_mut(was).expect("what a processor runs is a thread");
         (thread.state, thread.irql, thread.last_processor) = (State::Ready, irql, index);
-        k.ke.ready.push_front(was, thread.priority(), thread.affinity(), k.engine.now());
+        k.ke.sched.ready.push_front(was, thread.priority(), thread.affinity(), k.engine.now());
     }
-    assert!(k.ke.ready.remove(strand), "a thread that is placed was ready");
+    assert!(k.ke.sched.ready.remove(strand), "a thread that is placed was ready");
     let quantum = k.engine.now() + slice::QUANTUM;
-    let thread = k.ke.threads.get_mut(strand).expect("a ready thread exists");
+    let thread = k.ke.sched.threads.get_mut(strand).expect("a ready thread exists");
     (thread.state, thread.last_processor, thread.quantum_end) = (State::Running, index, quantum);
     let irql = thread.irql;
     k.set_level(index, irql);

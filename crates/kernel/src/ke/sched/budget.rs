@@ -50,26 +50,26 @@ impl State {
     /// What was used up besides instructions, since boot.
     #[inline]
     pub(crate) fn services(&self) -> u64 {
-        self.spending.charged + SERVICE * self.engine.calls()
+        self.sched.spending.charged + SERVICE * self.engine.calls()
     }
 }
 
 /// A driver has called the kernel. Whether the account is to be looked at, by [`look`].
 #[inline]
 pub(crate) fn is_look_due(k: &Kernel) -> bool {
-    k.ke.services() >= k.ke.spending.next_look
+    k.ke.services() >= k.ke.sched.spending.next_look
 }
 
 /// How many calls there will have been when the account is looked at.
 pub(crate) fn calls_until_look(k: &Kernel) -> u64 {
-    let Budget { charged, next_look } = k.ke.spending;
+    let Budget { charged, next_look } = k.ke.sched.spending;
     next_look.saturating_sub(charged).div_ceil(SERVICE).saturating_sub(1)
 }
 
 /// A service does as much as so many instructions.
 #[inline]
 pub(crate) fn charge(k: &mut Kernel, instructions: u64) {
-    k.ke.spending.charge(instructions);
+    k.ke.sched.spending.charge(instructions);
     k.ke.unsettled();
 }
 
@@ -113,7 +113,7 @@ fn judge(cx: &mut Cx<'_>) -> Flow<()> {
 pub(crate) fn look(cx: &mut Cx<'_>) -> Flow<()> {
     judge(cx)?;
     cx.with(|k| {
-        k.ke.spending.next_look = k.ke.services() + (k.ke.budget / LOOKS).max(SERVICE);
+        k.ke.sched.spending.next_look = k.ke.services() + (k.ke.sched.budget / LOOKS).max(SERVICE);
         k.ke.unsettled();
     });
     patience::hurry(cx)
@@ -121,6 +121,6 @@ pub(crate) fn look(cx: &mut Cx<'_>) -> Flow<()> {
 
 /// The account is looked at with the next call of the kernel.
 pub(crate) fn look_soon(k: &mut Kernel) {
-    k.ke.spending.next_look = k.ke.services();
+    k.ke.sched.spending.next_look = k.ke.services();
     k.ke.unsettled();
 }

@@ -107,14 +107,14 @@ impl State {
     /// What the machine has cost the host since boot, in which so many events have happened: roughly in nanoseconds. The same on every
     /// host, and in a run whose events are not read.
     fn cost(&self, events: u64) -> u64 {
-        EVENT * events.saturating_sub(self.accesses) + self.spending.charged() + self.outlay
+        EVENT * events.saturating_sub(self.sched.accesses) + self.sched.spending.charged() + self.sched.outlay
     }
 }
 
 /// Something is asked for, or another step of it begins: it has its time from now on.
 #[inline]
 pub(crate) fn asks(k: &mut Kernel) {
-    k.ke.patience.since = k.engine.now();
+    k.ke.sched.patience.since = k.engine.now();
 }
 
 /// The same, from outside: a script's request, a step of the PnP manager's.
@@ -127,10 +127,10 @@ pub fn grant(cx: &mut Cx<'_>, nanoseconds: Option<u64>) {
     let strand = cx.engine().strand();
     cx.with(|k| {
         let now = k.engine.now();
-        k.ke.patience.since = now;
+        k.ke.sched.patience.since = now;
         match nanoseconds {
-            Some(limit) => k.ke.patience.granted.insert(strand, (now, limit)),
-            None => k.ke.patience.granted.remove(&strand),
+            Some(limit) => k.ke.sched.patience.granted.insert(strand, (now, limit)),
+            None => k.ke.sched.patience.granted.remove(&strand),
         };
         look_at(k, now);
     });
@@ -138,14 +138,14 @@ pub fn grant(cx: &mut Cx<'_>, nanoseconds: Option<u64>) {
 
 /// Why the machine was given up though something in it was alive; nothing if it fell quiet.
 pub fn lost(cx: &mut Cx<'_>) -> Option<Why> {
-    cx.with(|k| k.ke.patience.lost.clone())
+    cx.with(|k| k.ke.sched.patience.lost.clone())
 }
 
 /// A run of the machine begins that is to achieve something.
 pub(crate) fn begin(cx: &mut Cx<'_>) {
     cx.with(|k| {
         let now = k.engine.now();
-        (k.ke.patience.since, k.ke.patience.lost) = (now, None);
+        (k.ke.sched.patience.since, k.ke.sched.patience.lost) = (now, None);
         look_at(k, now);
     });
     cx.nt().give_up(false);
@@ -153,24 +153,25 @@ pub(crate) fn begin(cx: &mut Cx<'_>) {
 
 /// Sets the alarm for the first time at which anything may have taken too long: for half of the usual time.
 fn look_at(k: &mut Kernel, now: u64) {
-    let Patience { usual, since, ref granted, .. } = k.ke.patience;
+    let Patience { usual, since, ref granted, .. } = k.ke.sched.patience;
     let first = granted.values().map(|(since, limit)| since.saturating_add(*limit)).min();
     let half = since.saturating_add(usual / 2).max(now + 1);
-    k.ke.timers.watch(first.map_or(half, |first| first.clamp(now + 1, half)));
-    k.ke.patience.half = None;
+    k.ke.timing.timers_mut().watch(first.map_or(half, |first| first.clamp(now + 1, half)));
+    k.ke.sched.patience.half = None;
     k.ke.unsettled();
 }
 
 /// The alarm rings: how long the outside has waited, if the run is to be given up.
 pub(crate) fn rings(k: &mut Kernel, now: u64, events: u64) -> Option<u64> {
     let over = |&(since, limit): &(u64, u64)| since.saturating_add(limit) <= now;
-    if let Some(since) = k.ke.patience.granted.values().find(|granted| over(granted)).map(|granted| granted.0)
+    if let Some(since) =
+        k.ke.sched.patience.granted.values().find(|granted| over(granted)).map(|granted| granted.0)
     {
         return Some(now - since);
     }
-    let Patience { usual, since, half, .. } = k.ke.patience;
+    let Patience { usual, since, half, .. } = k.ke.sched.patience;
     // A script's own wait ends by itself, and what it does next begins anew.
-    let waits = k.ke.timers.has_alarms() || !k.ke.patience.granted.is_empty();
+    let waits = k.ke.timing.timers().has_alarms() || !k.ke.sched.patience.granted.is_empty();
     if waits || since.saturating_add(usual / 2) > now {
         look_at(k, now);
         return None;
@@ -178,21 +179,25 @@ pub(crate) fn rings(k: &mut Kernel, now: u64, events: u64) -> Option<u64> {
     // Windows' watchdog has its own patience with DPCs that let no thread run.
     let long = |since: u64| now.saturating_sub(since) >= usual / 2;
     if k.ke.processors.iter().any(|own| own.running_dpc.is_some() && long(own.dispatch_since)) {
-        k.ke.timers.watch(now.saturating_add(usual));
+        k.ke.timing.timers_mut().watch(now.saturating_add(usual));
         return None;
     }
-    let (sequence, device, cost) = (k.ke.timers.sequence(), k.hal.hardware.deadline(), k.ke.cost(events));
+    let (sequence, device, cost) =
+        (k.ke.timing.timers().sequence(), k.hal.hardware.deadline(), k.ke.cost(events));
     let Some(half) = half else {
-        k.ke.patience.half = Some(Half { sequence, device, cost });
-        k.ke.timers.watch(now.saturating_add(usual / 2));
+        k.ke.sched.patience.half = Some(Half { sequence, device, cost });
+        k.ke.timing.timers_mut().watch(now.saturating_add(usual / 2));
         return None;
     };
     let chance =
-        k.ke.timers.last_single(half.sequence).max(device.filter(|device| half.device == Some(*device)));
+        k.ke.timing
+            .timers()
+            .last_single(half.sequence)
+            .max(device.filter(|device| half.device == Some(*device)));
     match chance {
-        Some(last) if cost - half.cost <= k.ke.budget => {
+        Some(last) if cost - half.cost <= k.ke.sched.budget => {
             let end = last.max(now).saturating_add(usual / 2);
-            k.ke.timers.watch(end.min(now.saturating_add(usual)));
+            k.ke.timing.timers_mut().watch(end.min(now.saturating_add(usual)));
             None
         }
         _ => Some(now - since),
@@ -203,8 +208,8 @@ pub(crate) fn rings(k: &mut Kernel, now: u64, events: u64) -> Option<u64> {
 pub(crate) fn give_up(cx: &mut Cx<'_>, waited: u64) {
     let lost = stuck::lost(cx, waited);
     cx.with(|k| {
-        k.ke.timers.watch(u64::MAX);
-        (k.ke.patience.lost, k.ke.patience.tired) = (Some(lost), true);
+        k.ke.timing.timers_mut().watch(u64::MAX);
+        (k.ke.sched.patience.lost, k.ke.sched.patience.tired) = (Some(lost), true);
     });
     cx.nt().give_up(true);
 }
@@ -218,9 +223,9 @@ pub(crate) fn hurry(cx: &mut Cx<'_>) -> Flow<()> {
     let events = cx.next_event();
     let nanoseconds = cx.with(|k| {
         let (now, cost) = (k.engine.now(), k.ke.cost(events));
-        let part = if k.ke.patience.tired { PART / AGAIN } else { PART };
-        let slow = (k.ke.budget / 1_000 * part).max(AT_LEAST);
-        let Patience { since, pace, .. } = &mut k.ke.patience;
+        let part = if k.ke.sched.patience.tired { PART / AGAIN } else { PART };
+        let slow = (k.ke.sched.budget / 1_000 * part).max(AT_LEAST);
+        let Patience { since, pace, .. } = &mut k.ke.sched.patience;
         if pace.since != *since {
             *pace = Pace { since: *since, cost, added: 0 };
         }
@@ -229,7 +234,7 @@ pub(crate) fn hurry(cx: &mut Cx<'_>) -> Flow<()> {
         let used = (cost - pace.cost).saturating_sub(passed);
         let wanted = used.saturating_sub(slow).saturating_mul(USUAL.div_ceil(slow));
         // The alarm rings in time.
-        let alarm = k.ke.timers.watched().saturating_sub(now);
+        let alarm = k.ke.timing.timers().watched().saturating_sub(now);
         let step = if alarm == 0 { STEP } else { STEP.min(alarm) };
         let more = wanted.saturating_sub(pace.added).min(step);
         pace.added += more;
@@ -240,8 +245,8 @@ pub(crate) fn hurry(cx: &mut Cx<'_>) -> Flow<()> {
 
 /// A thread has begun. After so many the account is looked at.
 pub(crate) fn begins_thread(k: &mut Kernel) {
-    k.ke.outlay += THREAD;
-    if (k.ke.outlay / THREAD).is_multiple_of(THREADS) {
+    k.ke.sched.outlay += THREAD;
+    if (k.ke.sched.outlay / THREAD).is_multiple_of(THREADS) {
         budget::look_soon(k);
     }
 }

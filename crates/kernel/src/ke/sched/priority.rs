@@ -51,13 +51,13 @@ pub(crate) fn set_base(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, increment: i
 fn change(cx: &mut Cx<'_>, object: DriverPtr<KTHREAD>, priority: u8, what: &str) -> Flow<(u8, u8)> {
     let before = cx.with(|k| {
         let Some(strand) = k.ke.thread_of(object.address).map(|thread| thread.strand) else {
-            let ended = k.ke.ended.get_mut(&object.address)?;
+            let ended = k.ke.sched.ended.get_mut(&object.address)?;
             let before = (ended.priority, ended.base_priority);
             (ended.priority, ended.base_priority) = (priority, priority);
             return Some(before);
         };
-        let ready = k.ke.ready.remove(strand);
-        let thread = k.ke.threads.get_mut(strand)?;
+        let ready = k.ke.sched.ready.remove(strand);
+        let thread = k.ke.sched.threads.get_mut(strand)?;
         let before = (thread.priority(), thread.base_priority);
         (thread.base_priority, thread.boost) = (priority, 0);
         if ready {

@@ -148,7 +148,7 @@ impl Processor {
 
 /// Makes `strand` what processor `index` runs, also for drivers that read `gs:[188h]`.
 pub(crate) fn set_current_thread(k: &mut Kernel, index: usize, strand: StrandId) {
-    let object = k.ke.threads[strand].object;
+    let object = k.ke.sched.threads[strand].object;
     k.ke.unsettled();
     exchange_thread(k, index, strand, object);
 }

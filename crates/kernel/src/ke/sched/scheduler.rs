@@ -73,7 +73,7 @@ fn next_turn(cx: &mut Cx<'_>) -> Option<StrandId> {
 #[cold]
 fn convict(cx: &mut Cx<'_>) -> Option<usize> {
     let (index, verdict) = cx.with(|k| stuck::verdict(k))?;
-    cx.with(|k| k.ke.pending_verdict = Some((k.ke.processors[index].thread, verdict)));
+    cx.with(|k| k.ke.sched.pending_verdict = Some((k.ke.processors[index].thread, verdict)));
     Some(index)
 }
 
@@ -98,12 +98,17 @@ fn pass_time(cx: &mut Cx<'_>) -> bool {
     let step = due.saturating_sub(now).max(1);
     cx.with(|k| {
         if k.hal.hardware.deadline().is_some_and(|deadline| deadline <= now + step) {
-            k.ke.progress += 1;
+            k.ke.sched.progress += 1;
         }
         for index in 0..k.ke.processors.len() {
             if spin::holds_processor(k, index) {
                 let strand = k.ke.processors[index].thread;
-                k.ke.threads.get_mut(strand).expect("what a processor runs is a thread").account.busy += step;
+                k.ke.sched
+                    .threads
+                    .get_mut(strand)
+                    .expect("what a processor runs is a thread")
+                    .account
+                    .busy += step;
             }
         }
     });
@@ -116,7 +121,7 @@ fn pass_time(cx: &mut Cx<'_>) -> bool {
 pub(crate) fn next_event(k: &Kernel) -> Option<u64> {
     let now = k.engine.now();
     let device = k.hal.hardware.deadline().filter(|deadline| *deadline > now);
-    let due = [k.ke.timers.deadline_after(now), device].into_iter().flatten();
+    let due = [k.ke.timing.timers().deadline_after(now), device].into_iter().flatten();
     let all = 0..k.ke.processors.len();
     due.chain(all.filter_map(|index| spin::gives_way_at(k, index))).min()
 }
@@ -127,22 +132,22 @@ pub(crate) const STARVED: u64 = 4_000_000_000;
 /// Boosts threads that have been ready for too long to the highest priority that is not real-time.
 pub(crate) fn relieve(k: &mut Kernel) {
     let Some(before) = k.engine.now().checked_sub(STARVED) else { return };
-    if k.ke.ready.all_since(before) {
+    if k.ke.sched.ready.all_since(before) {
         return;
     }
-    for strand in k.ke.ready.starving(before) {
-        k.ke.ready.remove(strand);
-        let thread = k.ke.threads.get_mut(strand).expect("a ready thread exists");
+    for strand in k.ke.sched.ready.starving(before) {
+        k.ke.sched.ready.remove(strand);
+        let thread = k.ke.sched.threads.get_mut(strand).expect("a ready thread exists");
         thread.boost = HIGHEST_DYNAMIC.saturating_sub(thread.base_priority);
         thread.starved = true;
-        k.ke.ready.push_back(strand, thread.priority(), thread.affinity(), k.engine.now());
+        k.ke.sched.ready.push_back(strand, thread.priority(), thread.affinity(), k.engine.now());
         k.ke.rearm();
     }
 }
 
 // ---- turns ----
 
-/// Whether processor `index` has anything to do. `k.ke.locks` tells whether what it spins on is free.
+/// Whether processor `index` has anything to do. `k.ke.levels.locks()` tells whether what it spins on is free.
 fn can_go_on(k: &Kernel, index: usize) -> bool {
     let processor = &k.ke.processors[index];
     if processor.waits_for.is_none() && !processor.is_idle() && !spin::holds_processor(k, index) {
@@ -155,13 +160,13 @@ fn can_go_on(k: &Kernel, index: usize) -> bool {
         return true;
     }
     match processor.waits_for {
-        Some(WaitsFor::Lock(lock) | WaitsFor::LockAlone(lock)) => !k.ke.locks.is_held(lock),
-        Some(WaitsFor::LockShared(lock)) => k.ke.locks.can_be_shared(lock),
+        Some(WaitsFor::Lock(lock) | WaitsFor::LockAlone(lock)) => !k.ke.levels.locks().is_held(lock),
+        Some(WaitsFor::LockShared(lock)) => k.ke.levels.locks().can_be_shared(lock),
         Some(what @ (WaitsFor::IpiTurn | WaitsFor::IpiBarrier | WaitsFor::IpiEnd)) => ipi::is_over(k, what),
         Some(WaitsFor::Dpcs) => !dpc::any(k) || settle::next_work(k, index).is_some(),
         Some(WaitsFor::Dpc(object)) => !dpc::is_active(k, object) || settle::next_work(k, index).is_some(),
         Some(WaitsFor::Routine(object)) => !dpc::runs(k, object) || settle::next_work(k, index).is_some(),
-        Some(WaitsFor::Isr(object)) => !k.ke.interrupts.running.contains(&object),
+        Some(WaitsFor::Isr(object)) => !k.ke.irq.runs_isr(object),
         None if spin::holds_processor(k, index) => {
             let over = spin::gives_way_at(k, index).is_some_and(|end| end <= k.engine.now());
             over || settle::next_work(k, index).is_some()
@@ -201,7 +206,7 @@ fn another_waits(k: &Kernel) -> bool {
         // A processor that waits busily must see what the current one does.
         can_go_on(k, index)
             || spin::holds_processor(k, index)
-            || (processor.is_idle() && k.ke.ready.highest(processor.mask()).is_some())
+            || (processor.is_idle() && k.ke.sched.ready.highest(processor.mask()).is_some())
     })
 }
 
@@ -215,9 +220,9 @@ fn begin_turn(cx: &mut Cx<'_>, index: usize) -> StrandId {
         (processor.last_turn, processor.turn_began) = (turn, now);
         let strand = processor.thread;
         let mark = (k.ke.retired(now), now, stepped);
-        let thread = k.ke.threads.get_mut(strand).expect("what a processor runs is a thread");
+        let thread = k.ke.sched.threads.get_mut(strand).expect("what a processor runs is a thread");
         (thread.mark, thread.retired.1) = (mark, stepped);
-        k.ke.turn_is_idle = thread.stuck.is_some();
+        k.ke.sched.turn_is_idle = thread.stuck.is_some();
         spaces::enter(k);
         strand
     });
@@ -232,12 +237,12 @@ fn begin_turn(cx: &mut Cx<'_>, index: usize) -> StrandId {
 fn run_turn(cx: &mut Cx<'_>, strand: StrandId) {
     let progress = cx.engine().resume(strand);
     cx.with(|k| {
-        if !k.ke.turn_is_idle {
-            k.ke.progress += 1;
+        if !k.ke.sched.turn_is_idle {
+            k.ke.sched.progress += 1;
         }
         if progress == Progress::Suspended {
             slice::turn_is_over(k, strand);
-        } else if let Some(thread) = k.ke.threads.get_mut(strand) {
+        } else if let Some(thread) = k.ke.sched.threads.get_mut(strand) {
             // A thread that has ended has left its processor by itself; else the machine stops.
             thread.state = State::Terminated;
         }
@@ -248,7 +253,7 @@ fn run_turn(cx: &mut Cx<'_>, strand: StrandId) {
 pub(crate) fn end_turn(cx: &mut Cx<'_>) -> Flow<()> {
     suspend(cx)?;
     let strand = cx.engine().strand();
-    match cx.with(|k| k.ke.pending_verdict.take_if(|(whose, _)| *whose == strand)) {
+    match cx.with(|k| k.ke.sched.pending_verdict.take_if(|(whose, _)| *whose == strand)) {
         Some((_, verdict)) => Err(cx.stop(verdict)),
         None => Ok(()),
     }
@@ -279,11 +284,11 @@ pub(crate) fn suspend(cx: &mut Cx<'_>) -> Flow<()> {
 
 /// A thread can run: it goes to the end of its queue.
 pub(crate) fn make_ready(k: &mut Kernel, strand: StrandId) {
-    let thread = k.ke.threads.get_mut(strand).expect("a thread that becomes ready exists");
+    let thread = k.ke.sched.threads.get_mut(strand).expect("a thread that becomes ready exists");
     thread.state = State::Ready;
     let (priority, since) = (thread.priority(), k.engine.now());
-    k.ke.ready.push_back(strand, priority, thread.affinity(), since);
-    k.ke.progress += 1;
+    k.ke.sched.ready.push_back(strand, priority, thread.affinity(), since);
+    k.ke.sched.progress += 1;
     if !is_out_of_the_way(k, priority, since) {
         k.ke.rearm();
     }
@@ -295,8 +300,9 @@ pub(crate) fn make_ready(k: &mut Kernel, strand: StrandId) {
 fn is_out_of_the_way(k: &Kernel, priority: u8, since: u64) -> bool {
     let [only] = k.ke.processors.as_slice() else { return false };
     !k.engine.may_depart()
-        && k.ke.armed_until <= since + STARVED
+        && k.ke.sched.armed_until <= since + STARVED
         && k.ke
+            .sched
             .threads
             .get(only.thread)
             .is_some_and(|current| only.is_idle() || priority <= current.priority())
@@ -306,7 +312,7 @@ fn is_out_of_the_way(k: &Kernel, priority: u8, since: u64) -> bool {
 #[inline]
 pub(crate) fn must_switch(k: &Kernel, index: usize) -> bool {
     // Mostly no other thread wants it.
-    (!k.ke.ready.is_empty() || k.ke.processors[index].yield_requested) && has_better_claim(k, index)
+    (!k.ke.sched.ready.is_empty() || k.ke.processors[index].yield_requested) && has_better_claim(k, index)
 }
 
 #[inline]
@@ -316,23 +322,23 @@ fn has_better_claim(k: &Kernel, index: usize) -> bool {
     if processor.is_idle() || processor.wait_next {
         return false;
     }
-    let Some(current) = k.ke.threads.get(processor.thread).map(Thread::priority) else { return false };
-    processor.yield_requested || (k.ke.ready.has_above(current) && is_better_off(k, index, current))
+    let Some(current) = k.ke.sched.threads.get(processor.thread).map(Thread::priority) else { return false };
+    processor.yield_requested || (k.ke.sched.ready.has_above(current) && is_better_off(k, index, current))
 }
 
 fn is_better_off(k: &Kernel, index: usize, than: u8) -> bool {
-    let ready = k.ke.ready.highest(k.ke.processors[index].mask());
+    let ready = k.ke.sched.ready.highest(k.ke.processors[index].mask());
     ready.is_some_and(|priority| priority > than && !idle_ones_suffice(k, index, priority))
 }
 
 /// Whether idle processors will take the ready threads of this priority anyway.
 fn idle_ones_suffice(k: &Kernel, index: usize, priority: u8) -> bool {
     let mut candidates = Candidates::default();
-    k.ke.ready.candidates(priority, k.ke.processors[index].mask(), &mut candidates);
+    k.ke.sched.ready.candidates(priority, k.ke.processors[index].mask(), &mut candidates);
     let idle = k.ke.processors.iter().filter(|processor| processor.is_idle());
     let takes = |strand: &StrandId| {
         let mut open = idle.clone();
-        open.any(|processor| assign_processor::is_open(k, processor, &k.ke.threads[*strand]))
+        open.any(|processor| assign_processor::is_open(k, processor, &k.ke.sched.threads[*strand]))
     };
     candidates.len() <= idle.clone().count() && candidates.iter().all(takes)
 }
@@ -344,13 +350,13 @@ pub(crate) fn give_way(cx: &mut Cx<'_>) -> Flow<()> {
         let behind = std::mem::take(&mut k.ke.processor_mut().yield_requested);
         let strand = k.ke.processor().thread;
         leave_processor(k);
-        let thread = k.ke.threads.get_mut(strand).expect("the thread that runs");
+        let thread = k.ke.sched.threads.get_mut(strand).expect("the thread that runs");
         thread.state = State::Ready;
         let (priority, affinity, since) = (thread.priority(), thread.affinity(), k.engine.now());
         if behind {
-            k.ke.ready.push_back(strand, priority, affinity, since);
+            k.ke.sched.ready.push_back(strand, priority, affinity, since);
         } else {
-            k.ke.ready.push_front(strand, priority, affinity, since);
+            k.ke.sched.ready.push_front(strand, priority, affinity, since);
         }
     });
     suspend(cx)
@@ -361,7 +367,7 @@ pub(crate) fn give_way(cx: &mut Cx<'_>) -> Flow<()> {
 pub(crate) fn leave_to_wait(k: &mut Kernel) {
     let (now, stepped, strand) = (k.engine.now(), k.engine.retired(), k.ke.processor().thread);
     let mark = (k.ke.retired(now), now, stepped);
-    let thread = k.ke.threads.get_mut(strand).expect("the thread that runs");
+    let thread = k.ke.sched.threads.get_mut(strand).expect("the thread that runs");
     // It made progress: it is in no endless loop.
     (thread.account, thread.mark) = (Account::default(), mark);
     (thread.boost, thread.starved) = (0, false);
@@ -384,11 +390,11 @@ fn equals_wait(k: &Kernel) -> bool {
 
 /// The priority of the best such threads.
 fn highest_equal(k: &Kernel) -> Option<u8> {
-    if k.level() >= DISPATCH_LEVEL || k.ke.ready.is_empty() {
+    if k.level() >= DISPATCH_LEVEL || k.ke.sched.ready.is_empty() {
         return None;
     }
     let own = k.ke.thread()?.priority();
-    k.ke.ready.highest(k.ke.processor().mask()).filter(|highest| *highest >= own)
+    k.ke.sched.ready.highest(k.ke.processor().mask()).filter(|highest| *highest >= own)
 }
 
 /// A driver is about to do something that others can see: the policy may let another thread or processor go first.
@@ -398,7 +404,7 @@ fn highest_equal(k: &Kernel) -> Option<u8> {
 #[inline]
 pub(crate) fn before_visible(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
     // Without another thread, or with a policy that never departs, no candidates need be found.
-    if !cx.engine().may_depart() || cx.with(|k| k.ke.ready.is_empty() && k.ke.processors.len() == 1) {
+    if !cx.engine().may_depart() || cx.with(|k| k.ke.sched.ready.is_empty() && k.ke.processors.len() == 1) {
         return Ok(());
     }
     somebody_there(cx, point)
@@ -445,7 +451,7 @@ fn who_waits(k: &Kernel, strands: &mut Candidates) -> bool {
     let highest = highest_equal(k);
     let equals = highest.is_some();
     if let Some(highest) = highest {
-        k.ke.ready.candidates(highest, k.ke.processor().mask(), strands);
+        k.ke.sched.ready.candidates(highest, k.ke.processor().mask(), strands);
     }
     // Mostly none waits, and that is one look at each.
     if !others_wait(k) {
@@ -454,7 +460,7 @@ fn who_waits(k: &Kernel, strands: &mut Candidates) -> bool {
     let others = (0..k.ke.processors.len()).filter(|index| *index != k.ke.current && can_go_on(k, *index));
     strands.extend(others.map(|index| k.ke.processors[index].thread));
     if strands.is_empty() {
-        strands.extend(k.ke.ready.iter().next());
+        strands.extend(k.ke.sched.ready.iter().next());
     }
     equals
 }
@@ -465,7 +471,7 @@ fn leave_processor(k: &mut Kernel) {
     let (strand, irql) = (processor.thread, k.level());
     assert!(irql < DISPATCH_LEVEL, "no thread is switched at DISPATCH_LEVEL");
     let index = k.ke.current;
-    if let Some(thread) = k.ke.threads.get_mut(strand) {
+    if let Some(thread) = k.ke.sched.threads.get_mut(strand) {
         thread.irql = irql;
         thread.last_processor = index;
     }
@@ -483,9 +489,9 @@ pub(crate) fn idle(cx: &mut Cx<'_>) -> Flow<()> {
 
 /// Resumes everything that is suspended, so that it unwinds; the machine is stopping.
 pub(crate) fn unwind_all(cx: &mut Cx<'_>) {
-    let strands: Vec<StrandId> = cx.with(|k| k.ke.threads.iter().map(|thread| thread.strand).collect());
+    let strands: Vec<StrandId> = cx.with(|k| k.ke.sched.threads.iter().map(|thread| thread.strand).collect());
     for strand in strands {
-        let alive = cx.with(|k| k.ke.threads.get(strand).is_some_and(|t| t.state != State::Terminated));
+        let alive = cx.with(|k| k.ke.sched.threads.get(strand).is_some_and(|t| t.state != State::Terminated));
         if alive {
             let progress = cx.engine().resume(strand);
             assert_eq!(progress, Progress::Finished, "a strand that has to stop must not wait");

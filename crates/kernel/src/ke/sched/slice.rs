@@ -33,7 +33,7 @@ const NEVER: u64 = u64::MAX;
 impl State {
     /// Driver instructions since boot, and what calls of the kernel count as.
     pub(crate) fn retired(&self, now: u64) -> u64 {
-        now - self.charged + self.services()
+        now - self.sched.charged + self.services()
     }
 
     /// Where an account begins now: see [`Thread::mark`].
@@ -47,7 +47,7 @@ impl State {
     pub(crate) fn account_for(&mut self, strand: StrandId, now: u64) -> Option<&Thread> {
         let retired = self.retired(now);
         let stepped = self.engine.retired();
-        let thread = self.threads.get_mut(strand)?;
+        let thread = self.sched.threads.get_mut(strand)?;
         thread.spends(retired, now, stepped);
         Some(thread)
     }
@@ -55,9 +55,9 @@ impl State {
     /// The engine's slice begins now: it ends at time `until`, or after so many driver instructions.
     #[inline]
     pub(crate) fn begin_slice(&mut self, now: u64, until: u64, instructions: u64) {
-        self.armed_until = until;
-        self.armed_retired = self.engine.retired().saturating_add(instructions);
-        self.rearm = false;
+        self.sched.armed_until = until;
+        self.sched.armed_retired = self.engine.retired().saturating_add(instructions);
+        self.levels.slice_is_set();
         self.engine.set_slice(until.saturating_sub(now).min(instructions).max(1));
     }
 
@@ -100,14 +100,14 @@ fn set_end(cx: &mut Cx<'_>) {
 #[inline]
 pub(crate) fn of_next_turn(k: &Kernel, thread: &Thread, now: u64, quantum_end: u64) -> Option<(u64, u64)> {
     let Account { spent, stepped, busy, look_at, .. } = thread.account;
-    let (retired, budget) = (thread.retired.0, k.ke.budget);
-    let timer = k.ke.timers.deadline().unwrap_or(NEVER);
+    let (retired, budget) = (thread.retired.0, k.ke.sched.budget);
+    let timer = k.ke.timing.timers().deadline().unwrap_or(NEVER);
     let waits_left = budget.saturating_mul(WAITING).saturating_sub(busy);
     let until = now.saturating_add(waits_left).min(quantum_end).min(timer);
     let goes = retired < thread.question
         && timer > now
-        && !k.ke.timers.clock.stands_still()
-        && k.ke.ready.all_since(until.saturating_sub(scheduler::STARVED));
+        && !k.ke.timing.timers().clock.stands_still()
+        && k.ke.sched.ready.all_since(until.saturating_sub(scheduler::STARVED));
     let left = budget.saturating_sub(spent).min(thread.question.wrapping_sub(retired));
     goes.then(|| (until, left.min(look_at.saturating_sub(stepped).max(1))))
 }
@@ -117,7 +117,7 @@ pub(crate) fn of_next_turn(k: &Kernel, thread: &Thread, now: u64, quantum_end: u
 #[inline]
 pub(crate) fn look_within(k: &mut Kernel, mark: (u64, u64, u64), instructions: u64) {
     let at = mark.2.saturating_add(instructions);
-    if k.ke.armed_retired > at {
+    if k.ke.sched.armed_retired > at {
         end_at(k, at, instructions);
     }
 }
@@ -125,16 +125,16 @@ pub(crate) fn look_within(k: &mut Kernel, mark: (u64, u64, u64), instructions: u
 #[cold]
 fn end_at(k: &mut Kernel, at: u64, instructions: u64) {
     // While instructions are stepped one by one, the slice ends soon enough.
-    if k.ke.probe.is_none() {
-        k.ke.armed_retired = at;
-        let left = k.ke.armed_until.saturating_sub(k.engine.now());
+    if k.ke.sched.probe.is_none() {
+        k.ke.sched.armed_retired = at;
+        let left = k.ke.sched.armed_until.saturating_sub(k.engine.now());
         k.engine.set_slice(left.min(instructions).max(1));
     }
 }
 
 /// The slice ends at the driver's next instruction: something waits for it.
 pub(crate) fn end_soon(k: &mut Kernel) {
-    k.ke.armed_until = k.engine.now() + 1;
+    k.ke.sched.armed_until = k.engine.now() + 1;
     k.engine.set_slice(1);
 }
 
@@ -142,15 +142,15 @@ pub(crate) fn end_soon(k: &mut Kernel) {
 /// slices end. Hardware is as it was seen last, and does nothing before.
 #[inline]
 pub(crate) fn serves(k: &Kernel, thread: &Thread, now: u64, quantum_end: u64) -> bool {
-    let (until, budget) = (k.ke.armed_until, k.ke.budget);
-    let left = k.ke.armed_retired.saturating_sub(k.engine.retired());
+    let (until, budget) = (k.ke.sched.armed_until, k.ke.sched.budget);
+    let left = k.ke.sched.armed_retired.saturating_sub(k.engine.retired());
     let most = thread.question.saturating_sub(thread.retired.0).min(budget).min(spin::FIRST_LOOK);
     thread.account.is_new()
         && (1..=most).contains(&left)
         && now < until
         && until <= quantum_end.min(now.saturating_add(budget.saturating_mul(WAITING)))
-        && k.ke.probe.is_none()
-        && k.ke.timers.deadline().is_none_or(|deadline| deadline >= until)
+        && k.ke.sched.probe.is_none()
+        && k.ke.timing.timers().deadline().is_none_or(|deadline| deadline >= until)
         && interrupt_delivery::is_unchanged_before(k, until)
 }
 
@@ -158,7 +158,7 @@ pub(crate) fn serves(k: &Kernel, thread: &Thread, now: u64, quantum_end: u64) ->
 /// come to its end; the caller handles what that means.
 #[inline]
 pub(crate) fn shorten(k: &mut Kernel, nanoseconds: u64) -> bool {
-    k.ke.charged += nanoseconds;
+    k.ke.sched.charged += nanoseconds;
     pass(k, nanoseconds)
 }
 
@@ -168,7 +168,7 @@ pub(crate) fn charge(cx: &mut Cx<'_>, nanoseconds: u64) {
 }
 
 fn pass(k: &mut Kernel, nanoseconds: u64) -> bool {
-    let goes_on = k.engine.charge_within(nanoseconds, k.ke.armed_until, k.ke.armed_retired);
+    let goes_on = k.engine.charge_within(nanoseconds, k.ke.sched.armed_until, k.ke.sched.armed_retired);
     if !goes_on {
         k.ke.rearm();
     }
@@ -257,7 +257,7 @@ pub(crate) fn retired_by_own(k: &Kernel) -> u64 {
 pub(crate) fn turn_is_over(k: &mut Kernel, strand: StrandId) {
     let (now, stepped) = (k.engine.now(), k.engine.retired());
     let retired = k.ke.retired(now);
-    if let Some(thread) = k.ke.threads.get_mut(strand) {
+    if let Some(thread) = k.ke.sched.threads.get_mut(strand) {
         thread.spends(retired, now, stepped);
         let (before, mark) = thread.retired;
         thread.retired = (before + (stepped - mark), stepped);
@@ -268,7 +268,7 @@ pub(crate) fn turn_is_over(k: &mut Kernel, strand: StrandId) {
 /// [`Kernel::settled`] then. Whether it did.
 #[inline]
 pub(crate) fn tighten(cx: &mut Cx<'_>) -> bool {
-    let sets = cx.with(|k| k.ke.rearm || a_deadline_came_nearer(k));
+    let sets = cx.with(|k| k.ke.levels.is_slice_stale() || a_deadline_came_nearer(k));
     if sets {
         set_end(cx);
     }
@@ -278,9 +278,9 @@ pub(crate) fn tighten(cx: &mut Cx<'_>) -> bool {
 /// Whether a timer or a device wants to be looked at before the slice ends.
 #[inline]
 pub(crate) fn a_deadline_came_nearer(k: &Kernel) -> bool {
-    let until = k.ke.armed_until;
+    let until = k.ke.sched.armed_until;
     let nearer = |deadline: Option<u64>| deadline.is_some_and(|deadline| deadline < until);
-    nearer(k.ke.timers.deadline()) || nearer(k.hal.hardware.deadline())
+    nearer(k.ke.timing.timers().deadline()) || nearer(k.hal.hardware.deadline())
 }
 
 /// When the slice that begins now ends at the latest, and after how many driver instructions.
@@ -308,7 +308,7 @@ pub(crate) fn deadline(k: &mut Kernel, now: u64) -> u64 {
 /// The same as a time, and as a number of driver instructions.
 #[inline]
 fn limits(k: &mut Kernel, now: u64) -> (u64, u64) {
-    let (budget, processor) = (k.ke.budget, k.ke.processor());
+    let (budget, processor) = (k.ke.sched.budget, k.ke.processor());
     let (idle, mask) = (processor.is_idle(), processor.mask());
     let (spent, busy, quantum_end) = match k.ke.account(now) {
         Some(Thread { account, .. }) if idle => (account.spent, account.busy, NEVER),
@@ -319,18 +319,18 @@ fn limits(k: &mut Kernel, now: u64) -> (u64, u64) {
     let waits_left = budget.saturating_mul(waiting).saturating_sub(busy);
     // One that has passed waits for the level, not for time.
     let ahead = |deadline: Option<u64>| deadline.filter(|deadline| *deadline > now).unwrap_or(NEVER);
-    let (timer, device) = (ahead(k.ke.timers.deadline()), ahead(k.hal.hardware.deadline()));
+    let (timer, device) = (ahead(k.ke.timing.timers().deadline()), ahead(k.hal.hardware.deadline()));
     let kept = k.hal.combining.deadline(k.ke.processor().number).map_or(NEVER, |tick| tick.max(now + 1));
     let until = now.saturating_add(waits_left).min(quantum_end).min(timer).min(device).min(kept);
     // Mostly all have become ready so lately that none starves before.
-    let none = k.ke.ready.all_since(until.saturating_sub(scheduler::STARVED));
+    let none = k.ke.sched.ready.all_since(until.saturating_sub(scheduler::STARVED));
     let until = if none { until } else { until.min(ahead(starves_at(k, mask))) };
     (until, budget.saturating_sub(spent))
 }
 
 /// When the thread that has waited longest for a processor of `mask` has starved.
 fn starves_at(k: &Kernel, mask: u64) -> Option<u64> {
-    k.ke.ready.starving_since(mask, |_| true).map(|since| since + scheduler::STARVED)
+    k.ke.sched.ready.starving_since(mask, |_| true).map(|since| since + scheduler::STARVED)
 }
 
 /// The slice has ended: time passes, interrupts arrive, another thread may run.
@@ -379,7 +379,7 @@ fn let_in(cx: &mut Cx<'_>, gives_way: bool) -> Flow<()> {
 pub(crate) fn end_of_quantum(k: &mut Kernel, now: u64, gives_way: bool) {
     let mask = k.ke.processor().mask();
     let idle = k.ke.processor().is_idle();
-    let highest = k.ke.ready.highest(mask);
+    let highest = k.ke.sched.ready.highest(mask);
     let Some(thread) = k.ke.thread_mut() else { return };
     let over = now >= thread.quantum_end;
     // A policy may end the quantum early, but not the boost with it.
@@ -421,15 +421,16 @@ pub(crate) fn endless(k: &mut Kernel, now: u64) -> Option<Verdict> {
 /// The same for the thread that processor `index` runs.
 pub(crate) fn endless_on(k: &Kernel, index: usize) -> Option<Verdict> {
     let processor = &k.ke.processors[index];
-    let thread = k.ke.threads.get(processor.thread)?;
+    let thread = k.ke.sched.threads.get(processor.thread)?;
     let Account { spent, busy, .. } = thread.account;
     let irql = k.level_of(index);
-    let longest = k.ke.budget.saturating_mul(if irql < DISPATCH_LEVEL { WAITING } else { WAITING_RAISED });
-    if spent < k.ke.budget && busy < longest {
+    let longest =
+        k.ke.sched.budget.saturating_mul(if irql < DISPATCH_LEVEL { WAITING } else { WAITING_RAISED });
+    if spent < k.ke.sched.budget && busy < longest {
         return None;
     }
     let what = stuck::routine_of(k, thread);
-    let used = if spent < k.ke.budget {
+    let used = if spent < k.ke.sched.budget {
         format!("{} ms, nearly all of it in busy waits,", busy / 1_000_000)
     } else {
         format!("{spent} instructions")
@@ -440,7 +441,7 @@ pub(crate) fn endless_on(k: &Kernel, index: usize) -> Option<Verdict> {
     let verdict = Verdict::error("endless-loop", message);
     Some(if irql >= DISPATCH_LEVEL || processor.running_dpc.is_some() {
         let ticks = busy.max(spent).div_ceil(TICK);
-        verdict.bug_check(0x133, [0, ticks, k.ke.budget / TICK, 0])
+        verdict.bug_check(0x133, [0, ticks, k.ke.sched.budget / TICK, 0])
     } else {
         verdict
     })

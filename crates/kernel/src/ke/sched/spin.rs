@@ -95,7 +95,7 @@ pub(crate) enum Seen {
 pub(crate) fn look(cx: &mut Cx<'_>) -> Seen {
     let seen = cx.with(|k| {
         let now = k.engine.now();
-        if k.ke.probe.is_some() {
+        if k.ke.sched.probe.is_some() {
             step(k, now)
         } else if is_due(k, now) {
             begin(k, now)
@@ -118,10 +118,10 @@ fn begin(k: &mut Kernel, now: u64) -> Seen {
     let Some(reference) = k.engine.driver_state() else { return Seen::Nothing };
     let until = slice::deadline(k, now);
     let looks = k.ke.thread().map_or(0, |thread| thread.account.looks);
-    k.ke.probe = Some(Probe {
+    k.ke.sched.probe = Some(Probe {
         strand: k.engine.strand(),
         depth: k.engine.depth(),
-        progress: k.ke.progress,
+        progress: k.ke.sched.progress,
         until,
         retired: k.ke.retired(now),
         left: FIRST_STEPS << looks.min(DOUBLED_AT_MOST),
@@ -138,10 +138,10 @@ fn begin(k: &mut Kernel, now: u64) -> Seen {
 
 /// Judges the instruction that has just run, and looks at the next one.
 fn step(k: &mut Kernel, now: u64) -> Seen {
-    let Some(mut probe) = k.ke.probe.take() else { return Seen::Nothing };
+    let Some(mut probe) = k.ke.sched.probe.take() else { return Seen::Nothing };
     let same = probe.strand == k.engine.strand()
         && probe.depth == k.engine.depth()
-        && probe.progress == k.ke.progress;
+        && probe.progress == k.ke.sched.progress;
     let Some(state) = k.engine.driver_state().filter(|_| same) else { return give_up(k, SOON) };
     if probe.retired + 1 != k.ke.retired(now) {
         // It has called the kernel: a loop that does so gets somewhere, or the budget ends it.
@@ -155,7 +155,8 @@ fn step(k: &mut Kernel, now: u64) -> Seen {
     if state == probe.reference && probe.pushed.iter().all(|(at, old)| holds(k, *at, old)) {
         let Probe { polled, read, .. } = probe;
         let seen = if read.len() <= READ { remember(k, &read) } else { None };
-        let stuck = Stuck { progress: k.ke.progress, polled, reads: !read.is_empty(), rip: state.rip, seen };
+        let stuck =
+            Stuck { progress: k.ke.sched.progress, polled, reads: !read.is_empty(), rip: state.rip, seen };
         k.ke.change_thread(|thread| thread.stuck = Some(stuck));
         return Seen::Stuck;
     }
@@ -172,7 +173,7 @@ fn step(k: &mut Kernel, now: u64) -> Seen {
         probe.read.clear();
     }
     (probe.left, probe.retired) = (probe.left - 1, probe.retired + 1);
-    k.ke.probe = Some(probe);
+    k.ke.sched.probe = Some(probe);
     go_on(k)
 }
 
@@ -180,7 +181,7 @@ fn step(k: &mut Kernel, now: u64) -> Seen {
 fn go_on(k: &mut Kernel) -> Seen {
     let Step::Inside { loads, stores, pushes, lands } = k.engine.next_step() else { return give_up(k, 0) };
     let own = k.ke.thread().map_or(0, super::thread_record::Thread::stack_base);
-    let Some(probe) = k.ke.probe.as_mut() else { return Seen::Nothing };
+    let Some(probe) = k.ke.sched.probe.as_mut() else { return Seen::Nothing };
     for load in loads.into_iter().flatten() {
         if probe.read.len() <= READ && !probe.read.contains(&load) {
             probe.read.push(load);
@@ -229,8 +230,8 @@ fn holds(k: &Kernel, address: u64, expected: &[u8]) -> bool {
 /// The routine makes progress, or that cannot be decided: the next look comes after `soon` instructions, or when it has run
 /// twice as long.
 fn give_up(k: &mut Kernel, soon: u64) -> Seen {
-    k.ke.probe = None;
-    k.ke.turn_is_idle = false;
+    k.ke.sched.probe = None;
+    k.ke.sched.turn_is_idle = false;
     k.ke.change_thread(|thread| {
         let account = &mut thread.account;
         thread.stuck = None;
@@ -288,14 +289,14 @@ fn begin_slice(cx: &mut Cx<'_>) -> Flow<()> {
 
 fn begin_again(k: &mut Kernel) -> Seen {
     let now = k.engine.now();
-    k.ke.probe = None;
+    k.ke.sched.probe = None;
     begin(k, now)
 }
 
 /// Whether the thread waits busily, and nothing has happened since that could end it, or nothing that it would see.
 pub(crate) fn is_stuck(k: &Kernel, strand: StrandId) -> bool {
-    let stuck = k.ke.threads.get(strand).and_then(|thread| thread.stuck.as_ref());
-    stuck.is_some_and(|stuck| stuck.progress == k.ke.progress || sees_the_same(k, stuck))
+    let stuck = k.ke.sched.threads.get(strand).and_then(|thread| thread.stuck.as_ref());
+    stuck.is_some_and(|stuck| stuck.progress == k.ke.sched.progress || sees_the_same(k, stuck))
 }
 
 fn sees_the_same(k: &Kernel, stuck: &Stuck) -> bool {
@@ -317,12 +318,12 @@ pub(crate) fn gives_way_at(k: &Kernel, index: usize) -> Option<u64> {
     if held || !holds_processor(k, index) {
         return None;
     }
-    let thread = k.ke.threads.get(processor.thread)?;
+    let thread = k.ke.sched.threads.get(processor.thread)?;
     let mut equals = Candidates::default();
-    k.ke.ready.candidates(thread.priority(), processor.mask(), &mut equals);
+    k.ke.sched.ready.candidates(thread.priority(), processor.mask(), &mut equals);
     let equal = equals.iter().any(|strand| !is_stuck(k, *strand)).then_some(thread.quantum_end);
     let dynamic = thread.priority() <= HIGHEST_DYNAMIC;
     let alive = |strand| !is_stuck(k, strand);
-    let starved = dynamic.then(|| k.ke.ready.starving_since(processor.mask(), alive)).flatten();
+    let starved = dynamic.then(|| k.ke.sched.ready.starving_since(processor.mask(), alive)).flatten();
     equal.into_iter().chain(starved.map(|since| since + scheduler::STARVED)).min()
 }

@@ -21,7 +21,7 @@ pub(crate) type SpinLock = DriverPtr<u64>;
 
 /// A held lock of `base..base+length`.
 pub(crate) fn held_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
-    k.ke.locks.any_in(base, length)
+    k.ke.levels.locks().any_in(base, length)
 }
 
 /// `KeInitializeSpinLock`.
@@ -29,7 +29,7 @@ pub(crate) fn held_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
 /// # Errors
 /// A verdict if the pointer is bad or the lock is held.
 pub(crate) fn initialize(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
-    if cx.with(|k| k.ke.locks.is_held(lock.address)) {
+    if cx.with(|k| k.ke.levels.locks().is_held(lock.address)) {
         let message = format!("KeInitializeSpinLock was called for {:#x}, which is held", lock.address);
         return Err(cx.stop(Verdict::error("spin-lock-initialized-while-held", message)));
     }
@@ -52,7 +52,7 @@ pub(crate) fn acquire_raise(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<u8> {
 
 /// Whether the current processor holds the lock.
 pub(crate) fn is_held_here(cx: &mut Cx<'_>, lock: SpinLock) -> bool {
-    cx.with(|k| k.ke.locks.is_held_by(lock.address, k.ke.processor().number))
+    cx.with(|k| k.ke.levels.locks().is_held_by(lock.address, k.ke.processor().number))
 }
 
 /// `KeAcquireSpinLockAtDpcLevel`.
@@ -219,7 +219,7 @@ pub(crate) fn note_taken(cx: &mut Cx<'_>, lock: u64, mode: Mode, value: u64) {
 #[inline]
 fn note(k: &mut Kernel, lock: u64, (mode, value): (Mode, u64), (since, place, taken): (u64, u64, u64)) {
     let processor = k.ke.processor().number;
-    k.ke.locks.insert(lock, Held { processor, mode, value, since, place, taken });
+    k.ke.levels.locks_mut().insert(lock, Held { processor, mode, value, since, place, taken });
     k.ke.forbids(DISPATCH_LEVEL);
     k.engine.allow_short_locks(false);
 }
@@ -233,7 +233,7 @@ pub(crate) fn note_taken_alone(k: &mut Kernel, lock: &TakenLock, taken: u64) {
 /// Whether it is free, by its memory and by the record of locks.
 fn is_free(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
     let (value, at) = (cx.read(lock)?, lock.address);
-    let held = cx.with(|k| k.ke.locks.holder(at));
+    let held = cx.with(|k| k.ke.levels.locks().holder(at));
     match held {
         None if value == 0 => Ok(true),
         Some(held) if held.mode == Mode::Plain && held.value == value => Ok(false),
@@ -263,7 +263,7 @@ fn recursion(cx: &mut Cx<'_>, lock: u64) -> engine::Leave {
     let message = format!(
         "spin lock {lock:#x} was asked for by the processor that holds it already: it would spin for ever"
     );
-    let held = cx.with(|k| k.ke.locks.holder(lock));
+    let held = cx.with(|k| k.ke.levels.locks().holder(lock));
     let verdict = Verdict::error("spin-lock-recursion", message).bug_check(0xF, [lock, 0, 0, 0]);
     cx.stop(verdict.of_lock(held))
 }
@@ -290,7 +290,7 @@ fn take_at_once(cx: &mut Cx<'_>, lock: SpinLock, to: Option<u8>) -> Option<u8> {
 #[inline]
 pub(crate) fn take_free(k: &mut Kernel, lock: SpinLock, place: u64, taken: u64) -> bool {
     let free = k.engine.read_plain(lock) == Some(0)
-        && !k.ke.locks.is_held(lock.address)
+        && !k.ke.levels.locks().is_held(lock.address)
         && k.engine.write_plain(lock, &1);
     if free {
         let since = k.engine.now();
@@ -303,9 +303,10 @@ pub(crate) fn take_free(k: &mut Kernel, lock: SpinLock, place: u64, taken: u64) 
 #[inline]
 pub(crate) fn give_back_plainly(k: &mut Kernel, lock: SpinLock) -> bool {
     let here = k.ke.processor().number;
-    let own = !k.has_details && k.ke.locks.is_own(lock.address, here, 1) && k.engine.write_plain(lock, &0);
+    let own =
+        !k.has_details && k.ke.levels.locks().is_own(lock.address, here, 1) && k.engine.write_plain(lock, &0);
     if own {
-        k.ke.locks.remove(lock.address, here, Mode::Plain);
+        k.ke.levels.locks_mut().remove(lock.address, here, Mode::Plain);
         k.a_lock_is_free();
     }
     own
@@ -322,13 +323,13 @@ fn give_back_at_once(k: &mut Kernel, lock: SpinLock, level: u8) -> Option<(u8, b
     let may = !k.has_details
         && floor <= level
         && level <= old
-        && (level >= DISPATCH_LEVEL || k.ke.locks.count(here) == 1)
-        && k.ke.locks.is_own(lock.address, here, 1)
+        && (level >= DISPATCH_LEVEL || k.ke.levels.locks().count(here) == 1)
+        && k.ke.levels.locks().is_own(lock.address, here, 1)
         && k.engine.write_plain(lock, &0);
     if !may {
         return None;
     }
-    k.ke.locks.remove(lock.address, here, Mode::Plain);
+    k.ke.levels.locks_mut().remove(lock.address, here, Mode::Plain);
     k.set_level(k.ke.current, level);
     k.a_lock_is_free();
     Some((old, k.is_settled()))
@@ -342,9 +343,9 @@ pub(crate) fn give_back(cx: &mut Cx<'_>, lock: SpinLock, value: u64, what: &str)
     let at = lock.address;
     let given_back = cx.with(|k| {
         let here = k.ke.processor().number;
-        let is_own = k.ke.locks.is_own(at, here, value);
+        let is_own = k.ke.levels.locks().is_own(at, here, value);
         if is_own {
-            k.ke.locks.remove(at, here, Mode::Plain);
+            k.ke.levels.locks_mut().remove(at, here, Mode::Plain);
             k.a_lock_is_free();
         }
         is_own
@@ -359,7 +360,7 @@ pub(crate) fn give_back(cx: &mut Cx<'_>, lock: SpinLock, value: u64, what: &str)
 
 #[cold]
 fn not_held(cx: &mut Cx<'_>, at: u64, what: &str) -> engine::Leave {
-    let (held, here) = cx.with(|k| (k.ke.locks.holder(at), k.ke.processor().number));
+    let (held, here) = cx.with(|k| (k.ke.levels.locks().holder(at), k.ke.processor().number));
     let message = match held {
         None => format!("{what} was called for spin lock {at:#x}, which is not held"),
         Some(held) if held.processor != here => {

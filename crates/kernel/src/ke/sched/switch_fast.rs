@@ -31,13 +31,13 @@ pub(crate) fn next(cx: &mut Cx<'_>) -> Option<StrandId> {
 #[inline]
 fn hand_over(k: &mut Kernel) -> Option<(StrandId, StrandId)> {
     let [only] = k.ke.processors.as_slice() else { return None };
-    let nothing_waits = k.engine.free_levels() == PASSIVE_LEVEL && k.ke.apcs == 0;
+    let nothing_waits = k.engine.free_levels() == PASSIVE_LEVEL && k.ke.waits.is_no_apc_queued();
     // Where processes have address spaces of their own, the general path changes the current one.
     if !nothing_waits || k.level() != PASSIVE_LEVEL || !is_free(only) || spaces::is_any_apart(k) {
         return None;
     }
-    let strand = k.ke.ready.sole_best(only.mask(), k.engine.may_depart())?;
-    let thread = k.ke.threads.get(strand)?;
+    let strand = k.ke.sched.ready.sole_best(only.mask(), k.engine.may_depart())?;
+    let thread = k.ke.sched.threads.get(strand)?;
     if thread.stuck.is_some() || thread.irql != PASSIVE_LEVEL {
         return None;
     }
@@ -45,7 +45,7 @@ fn hand_over(k: &mut Kernel) -> Option<(StrandId, StrandId)> {
     let now = k.engine.now();
     let quantum_end = now + slice::QUANTUM;
     let until = if slice::serves(k, thread, now, quantum_end) {
-        k.ke.armed_until
+        k.ke.sched.armed_until
     } else {
         let (until, instructions) = slice::of_next_turn(k, thread, now, quantum_end)?;
         if !interrupt_delivery::is_unchanged_before(k, until) {
@@ -54,9 +54,9 @@ fn hand_over(k: &mut Kernel) -> Option<(StrandId, StrandId)> {
         k.ke.begin_slice(now, until, instructions);
         until
     };
-    debug_assert_eq!(k.ke.ready.iter().next(), Some(strand), "no thread has a better claim");
+    debug_assert_eq!(k.ke.sched.ready.iter().next(), Some(strand), "no thread has a better claim");
     debug_assert!(
-        assign_processor::is_open(k, &k.ke.processors[0], &k.ke.threads[strand]),
+        assign_processor::is_open(k, &k.ke.processors[0], &k.ke.sched.threads[strand]),
         "it can be switched to"
     );
     go(k, strand, now, quantum_end);
@@ -82,16 +82,16 @@ fn is_free(processor: &Processor) -> bool {
 /// What `place` and the scheduler's turn do.
 #[inline]
 fn go(k: &mut Kernel, strand: StrandId, now: u64, quantum_end: u64) {
-    k.ke.ready.take_best();
+    k.ke.sched.ready.take_best();
     let stepped = k.engine.retired();
     let mark = (k.ke.retired(now), now, stepped);
-    let thread = k.ke.threads.get_mut(strand).expect("a ready thread exists");
+    let thread = k.ke.sched.threads.get_mut(strand).expect("a ready thread exists");
     (thread.state, thread.last_processor, thread.quantum_end) = (State::Running, 0, quantum_end);
     (thread.mark, thread.retired.1) = (mark, stepped);
     let object = thread.object;
     let processor = k.ke.processor_mut();
     processor.yield_requested = false;
     (processor.last_turn, processor.turn_began) = (processor.last_turn + 1, now);
-    k.ke.turn_is_idle = false;
+    k.ke.sched.turn_is_idle = false;
     processor::exchange_thread(k, 0, strand, object);
 }

@@ -338,5 +338,5 @@ pub fn get_current(cx: &mut Cx<'_>) -> Flow<DriverPtr<KTHREAD>> {
 
 /// The name of the thread a strand is, for people.
 pub(crate) fn name(k: &Kernel, strand: StrandId) -> String {
-    k.ke.threads.get(strand).map_or_else(|| "scheduler".to_owned(), |thread| thread.name.clone())
+    k.ke.sched.threads.get(strand).map_or_else(|| "scheduler".to_owned(), |thread| thread.name.clone())
 }

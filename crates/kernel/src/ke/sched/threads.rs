@@ -33,6 +33,11 @@ impl Threads {
         self.0.remove(strand)
     }
 
+    /// The thread whose object this is.
+    pub(crate) fn of_object(&self, object: u64) -> Option<&Thread> {
+        self.iter().find(|thread| thread.object.address == object)
+    }
+
     /// All of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Thread> {
         self.0.iter()

@@ -75,12 +75,12 @@ fn at<T>(memory: u64, offset: u64) -> DriverPtr<T> {
 fn routine(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
     let &[object, context, memory, round] = given else { panic!("a DPC has four arguments") };
     let (level, runs, lock) =
-        cx.with(|k| (k.level(), k.ke.processor().running_dpc, k.ke.locks.is_none_held()));
+        cx.with(|k| (k.level(), k.ke.processor().running_dpc, k.ke.levels.locks().is_none_held()));
     cx.emit(Event::Print {
         text: format!("{object:#x} does {context} at {level}, runs {runs:x?}, no lock {lock}"),
     });
     let shorts = cx.read(at::<u64>(memory, SHORTS))?;
-    let is_short = cx.with(|k| k.ke.waits_below < DISPATCH_LEVEL);
+    let is_short = cx.with(|k| !k.ke.may_wait_at(DISPATCH_LEVEL - 1));
     cx.write(at::<u64>(memory, SHORTS), shorts + u64::from(is_short))?;
     match context {
         QUEUE_ANOTHER => {
@@ -111,8 +111,8 @@ fn better(cx: &mut Cx<'_>, memory: u64) -> Flow<()> {
     };
     let strand = thread::spawn_quietly(cx, "better".to_owned(), Box::new(work))?;
     cx.with(|k| {
-        k.ke.ready.remove(strand);
-        k.ke.threads.get_mut(strand).expect("just made").base_priority = 15;
+        k.ke.sched.take_from_ready(strand);
+        k.ke.sched.threads_mut().get_mut(strand).expect("just made").base_priority = 15;
         crate::ke::sched::scheduler::make_ready(k, strand);
     });
     irql::settle(cx)

@@ -85,7 +85,7 @@ fn a_thread_of_higher_priority_runs_at_once_and_its_maker_goes_on_after_it() {
         });
         settle(cx);
         assert_eq!(log.words(), "before high after");
-        assert!(cx.with(|k| k.ke.threads.get(waiting).is_none()), "it has ended");
+        assert!(cx.with(|k| k.ke.sched.threads().get(waiting).is_none()), "it has ended");
     });
 }
 
@@ -141,7 +141,7 @@ fn a_thread_object_is_signaled_when_its_thread_has_ended() {
             first.say("ends");
             Ok(())
         });
-        let object = cx.with(|k| k.ke.threads[strand].object);
+        let object = cx.with(|k| k.ke.sched.threads()[strand].object);
         crate::ob::object::reference(cx, object).unwrap();
         let second = log.clone();
         spawn(cx, "waiter", move |cx| {

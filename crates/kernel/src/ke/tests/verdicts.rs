@@ -86,7 +86,10 @@ fn a_lock_that_is_freed_by_who_holds_it_is_drivers_verifiers_and_one_of_another_
             irql::raise(cx, 2)?;
             spinlock::acquire_at_dispatch(cx, block)?;
             pool::free(cx, block)?;
-            assert!(cx.with(|k| k.ke.locks.is_none_held()), "a lock in freed memory is held by no processor");
+            assert!(
+                cx.with(|k| k.ke.levels.locks().is_none_held()),
+                "a lock in freed memory is held by no processor"
+            );
             irql::lower(cx, 0)
         });
         assert_eq!((settle(cx), rule(cx), bug_check(cx)), (End::Quiet, Some("freed-held-lock"), Some(0xC4)));
@@ -100,7 +103,7 @@ fn a_lock_that_is_freed_by_who_holds_it_is_drivers_verifiers_and_one_of_another_
             scheduler::end_turn(cx)
         });
         spawn(cx, "driver", move |cx| {
-            assert!(cx.with(|k| k.ke.locks.is_held(block.address)));
+            assert!(cx.with(|k| k.ke.levels.locks().is_held(block.address)));
             pool::free(cx, block)
         });
         assert_eq!((settle(cx), rule(cx)), (End::Stopped, Some("freed-held-lock")));

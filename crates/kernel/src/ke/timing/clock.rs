@@ -98,7 +98,7 @@ fn is_taken(k: &Kernel) -> bool {
 /// Called before the time is read, or when a level has fallen: it stands still, or goes on.
 pub(crate) fn look(k: &mut Kernel) {
     let (taken, now) = (is_taken(k), k.engine.now());
-    let clock = &mut k.ke.timers.clock;
+    let clock = &mut k.ke.timing.timers.clock;
     match (taken, clock.held) {
         (false, None) => {
             clock.held = Some(clock.came_at(now));
@@ -114,7 +114,7 @@ pub(crate) fn look(k: &mut Kernel) {
 
 /// Whether it stands still.
 pub(crate) fn is_held(k: &Kernel) -> bool {
-    k.ke.timers.clock.stands_still()
+    k.ke.timing.timers.clock.stands_still()
 }
 
 /// `ExSetTimerResolution`: units between two ticks from now on.
@@ -124,7 +124,7 @@ pub(crate) fn is_held(k: &Kernel) -> bool {
 pub fn set_resolution(cx: &mut Cx<'_>, desired: u32, set: bool) -> Flow<u32> {
     let now = cx.engine().now();
     let interval = cx.with(|k| {
-        k.ke.timers.change_clock(|clock| {
+        k.ke.timing.timers.change_clock(|clock| {
             clock.ticks_at(clock.came_at(now));
             if set {
                 clock.requests = clock.requests.saturating_add(1);
@@ -137,7 +137,7 @@ pub fn set_resolution(cx: &mut Cx<'_>, desired: u32, set: bool) -> Flow<u32> {
             }
         });
         k.ke.rearm();
-        k.ke.timers.clock.interval
+        k.ke.timing.timers.clock.interval
     });
     Ok(u32::try_from(interval).expect("it is at most the increment"))
 }
@@ -152,7 +152,7 @@ pub fn query_resolution(
     minimum: abi::DriverPtr<u32>,
     current: abi::DriverPtr<u32>,
 ) -> Flow<()> {
-    let interval = cx.with(|k| k.ke.timers.clock.interval);
+    let interval = cx.with(|k| k.ke.timing.timers.clock.interval);
     for (into, value) in [(maximum, INCREMENT), (minimum, FINEST), (current, interval)] {
         cx.write(into, u32::try_from(value).expect("it is at most the increment"))?;
     }
@@ -165,8 +165,8 @@ pub fn query_resolution(
 /// A verdict if a timer's memory is gone.
 pub fn set_system_time_by(cx: &mut Cx<'_>, units: i64) -> Flow<()> {
     let moved = cx.with(|k| {
-        let moved = k.ke.timers.follow_system_time(units);
-        k.ke.timers.change_clock(|clock| clock.offset = clock.offset.saturating_add(units));
+        let moved = k.ke.timing.timers.follow_system_time(units);
+        k.ke.timing.timers.change_clock(|clock| clock.offset = clock.offset.saturating_add(units));
         k.ke.rearm();
         moved
     });

@@ -10,3 +10,28 @@ pub mod clock;
 pub(crate) mod shared_data;
 pub(crate) mod time;
 pub(crate) mod timer_queue;
+
+use timer_queue::TimerQueue;
+
+/// What this room keeps.
+#[derive(Default)]
+pub(crate) struct State {
+    /// Timers and time-outs, and the clock that finds them due.
+    timers: TimerQueue,
+    /// When and how often `KUSER_SHARED_DATA` was polled lately.
+    polling: time::Polling,
+}
+
+impl State {
+    /// What is due when.
+    #[inline]
+    pub(crate) fn timers(&self) -> &TimerQueue {
+        &self.timers
+    }
+
+    /// The same, for code that sets and takes out.
+    #[inline]
+    pub(crate) fn timers_mut(&mut self) -> &mut TimerQueue {
+        &mut self.timers
+    }
+}

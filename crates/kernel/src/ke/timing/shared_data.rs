@@ -39,13 +39,13 @@ pub(crate) fn bytes(cx: &mut Cx<'_>, offset: u64, length: u64) -> Vec<u8> {
 pub(crate) fn polled(cx: &mut Cx<'_>) -> Flow<()> {
     let now = cx.engine().now();
     let reads = cx.with(|k| {
-        let polling = &mut k.ke.polling;
+        let polling = &mut k.ke.timing.polling;
         polling.reads = if now - polling.last <= NEAR { polling.reads.saturating_add(1) } else { 0 };
         polling.reads
     });
     stall::pass(cx, now + (COST << (reads / DOUBLED_AFTER).min(DOUBLED_AT_MOST)))?;
     let now = cx.engine().now();
-    cx.with(|k| k.ke.polling.last = now);
+    cx.with(|k| k.ke.timing.polling.last = now);
     Ok(())
 }
 

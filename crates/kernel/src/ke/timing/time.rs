@@ -40,7 +40,7 @@ pub(crate) fn interrupt_time(engine: Engine) -> u64 {
 
 /// Units from boot to the last clock tick that was taken.
 pub(crate) fn ticked(k: &Kernel) -> u64 {
-    k.ke.timers.clock.ticked_at(k.engine.now())
+    k.ke.timing.timers.clock.ticked_at(k.engine.now())
 }
 
 /// What `KeQueryTickCount` says: ticks of the coarsest resolution.
@@ -50,7 +50,7 @@ pub(crate) fn ticks(k: &Kernel) -> u64 {
 
 /// System time when interrupt time was 0, as far as it is known now.
 pub(crate) fn boot(k: &Kernel) -> u64 {
-    BOOT.saturating_add_signed(k.ke.timers.clock.offset())
+    BOOT.saturating_add_signed(k.ke.timing.timers.clock.offset())
 }
 
 /// Interrupt time that never comes: some 292 years after boot, so that nanoseconds always fit into 64 bits.

@@ -35,10 +35,10 @@ pub(crate) fn runs_at_once(k: &Kernel, thread: StrandId) -> bool {
 
 /// The thread is to do this; its caller settles.
 pub(crate) fn queue(k: &mut Kernel, strand: StrandId, apc: Apc) {
-    let thread = k.ke.threads.get_mut(strand).expect("an APC is for a thread that exists");
+    let thread = k.ke.sched.threads_mut().get_mut(strand).expect("an APC is for a thread that exists");
     thread.apcs.push_back(apc);
     let interrupts = thread.state == State::Waiting && thread.irql < APC_LEVEL && is_open(thread);
-    k.ke.apcs += 1;
+    k.ke.waits.apcs += 1;
     if interrupts {
         scheduler::make_ready(k, strand);
     } else if k.ke.processors.len() == 1 && k.ke.processor().thread == strand && !slice::asks_now(k) {
@@ -57,17 +57,17 @@ fn is_open(thread: &Thread) -> bool {
 /// Whether any thread has something to do.
 #[cfg(test)]
 pub(crate) fn is_any_pending(k: &Kernel) -> bool {
-    k.ke.apcs != 0
+    k.ke.waits.apcs != 0
 }
 
 /// Whether the thread that processor `index` runs has something to do that nothing but its level may hold back.
 #[inline]
 pub(crate) fn is_pending(k: &Kernel, index: usize) -> bool {
-    k.ke.apcs != 0 && is_pending_for(k, k.ke.processors[index].thread)
+    k.ke.waits.apcs != 0 && is_pending_for(k, k.ke.processors[index].thread)
 }
 
 fn is_pending_for(k: &Kernel, strand: StrandId) -> bool {
-    k.ke.threads.get(strand).is_some_and(|thread| !thread.apcs.is_empty() && is_open(thread))
+    k.ke.sched.threads().get(strand).is_some_and(|thread| !thread.apcs.is_empty() && is_open(thread))
 }
 
 /// The thread that runs now does all that it is to do.
@@ -88,16 +88,16 @@ pub(crate) fn deliver(cx: &mut Cx<'_>) -> Flow<()> {
 fn take(k: &mut Kernel) -> Option<Apc> {
     while is_pending(k, k.ke.current) {
         let strand = k.ke.processor().thread;
-        k.ke.apcs -= 1;
-        let mut apcs = std::mem::take(&mut k.ke.threads.get_mut(strand)?.apcs);
-        let is_told = !k.ke.levels_are_told() && apcs.front().is_some_and(|apc| apc.work.tell_at_once(k));
+        k.ke.waits.apcs -= 1;
+        let mut apcs = std::mem::take(&mut k.ke.sched.threads_mut().get_mut(strand)?.apcs);
+        let is_told = !k.ke.levels_are_read() && apcs.front().is_some_and(|apc| apc.work.tell_at_once(k));
         let apc = if is_told {
             drop(apcs.pop_front());
             None
         } else {
             apcs.pop_front()
         };
-        k.ke.threads.get_mut(strand)?.apcs = apcs;
+        k.ke.sched.threads_mut().get_mut(strand)?.apcs = apcs;
         if apc.is_some() {
             k.ke.unsettled();
             return apc;

@@ -99,7 +99,7 @@ pub(crate) fn initialize(
 /// A verdict if a thread waits for it, or it is not memory.
 pub(crate) fn set_up(cx: &mut Cx<'_>, header: Header, kind: Kind, bytes: u64, state: i32) -> Flow<()> {
     let waiter = cx.with(|k| {
-        let first = *k.ke.waits.get(&header.address)?.first()?;
+        let first = *k.ke.waits.waits.get(&header.address)?.first()?;
         Some(crate::ke::sched::thread_record::name(k, first))
     });
     if let Some(name) = waiter {
@@ -146,7 +146,7 @@ pub(crate) fn is_signaled(k: &Kernel, header: Header, strand: StrandId) -> Resul
         return Ok(false);
     }
     let owner = k.engine.read(header.cast::<KMUTANT>() + KMUTANT::OwnerThread)?;
-    Ok(k.ke.threads.get(strand).is_some_and(|thread| thread.object == owner))
+    Ok(k.ke.sched.threads().get(strand).is_some_and(|thread| thread.object == owner))
 }
 
 /// What a satisfied wait of `strand`'s does to it. Whether it was an abandoned mutex.
@@ -172,7 +172,7 @@ fn own(k: &mut Kernel, mutex: DriverPtr<KMUTANT>, strand: StrandId) -> Result<bo
         return Ok(false);
     }
     let disable = engine.read(mutex + KMUTANT::ApcDisable)?;
-    if let Some(thread) = k.ke.threads.get_mut(strand) {
+    if let Some(thread) = k.ke.sched.threads_mut().get_mut(strand) {
         thread.mutexes.push(Owned { mutex: mutex.address, acquired: None });
         thread.apc_disable -= i32::from(disable);
         engine.write(mutex + KMUTANT::OwnerThread, thread.object)?;
@@ -186,7 +186,7 @@ fn own(k: &mut Kernel, mutex: DriverPtr<KMUTANT>, strand: StrandId) -> Result<bo
 pub(crate) fn wake(k: &mut Kernel, header: Header, boost: u8) -> Result<(), Broken> {
     let mut passed = 0;
     // A thread that is let go leaves the list.
-    while let Some(strand) = k.ke.waits.get(&header.address).and_then(|all| all.get(passed).copied())
+    while let Some(strand) = k.ke.waits.waits.get(&header.address).and_then(|all| all.get(passed).copied())
         && is_signaled(k, header, strand)?
     {
         match satisfy(k, header, strand)? {
@@ -200,7 +200,7 @@ pub(crate) fn wake(k: &mut Kernel, header: Header, boost: u8) -> Result<(), Brok
 /// The status with which a wait of `strand`'s ends because the object is signaled, whose effects it has had then; none if it
 /// waits for others too, which are not.
 fn satisfy(k: &mut Kernel, header: Header, strand: StrandId) -> Result<Option<NtStatus>, BadAddress> {
-    let Some(wait) = k.ke.threads.get(strand).and_then(|thread| thread.wait.as_ref()) else {
+    let Some(wait) = k.ke.sched.threads().get(strand).and_then(|thread| thread.wait.as_ref()) else {
         return Ok(None);
     };
     if !wait.all {
@@ -225,7 +225,7 @@ fn satisfy(k: &mut Kernel, header: Header, strand: StrandId) -> Result<Option<Nt
 
 /// Ends a thread's wait: its wait blocks leave their lists, its time-out is cancelled, and it is ready.
 pub(crate) fn end_wait(k: &mut Kernel, strand: StrandId, status: NtStatus, boost: u8) -> Result<(), Broken> {
-    let thread = k.ke.threads.get_mut(strand).expect("a thread that waits exists");
+    let thread = k.ke.sched.threads_mut().get_mut(strand).expect("a thread that waits exists");
     let Some(wait) = thread.wait.take() else { return Ok(()) };
     thread.wait_status = status;
     thread.boost = boost;
@@ -233,9 +233,9 @@ pub(crate) fn end_wait(k: &mut Kernel, strand: StrandId, status: NtStatus, boost
     if queue != 0 {
         super::queue::runs_again(k, queue);
     }
-    let thread = k.ke.threads.get(strand).expect("a thread that waits exists");
+    let thread = k.ke.sched.threads().get(strand).expect("a thread that waits exists");
     let is_waiting = thread.state == State::Waiting;
-    k.ke.timers.cancel_timeout(strand);
+    k.ke.timing.timers_mut().cancel_timeout(strand);
     // The thread may be running an APC meanwhile.
     if is_waiting {
         scheduler::make_ready(k, strand);
@@ -250,10 +250,10 @@ pub(crate) fn end_wait(k: &mut Kernel, strand: StrandId, status: NtStatus, boost
 
 /// The thread is not among those that wait for the object any more; its wait block is its caller's to unlink.
 pub(crate) fn waits_no_more(k: &mut Kernel, header: Header, strand: StrandId) {
-    if let Some(waiting) = k.ke.waits.get_mut(&header.address) {
+    if let Some(waiting) = k.ke.waits.waits.get_mut(&header.address) {
         waiting.remove_all(&strand);
         if waiting.is_empty() {
-            k.ke.waits.remove(&header.address);
+            k.ke.waits.waits.remove(&header.address);
         }
     }
 }
@@ -298,7 +298,7 @@ pub(crate) fn stop(cx: &mut Cx<'_>, header: Header, broken: Broken) -> engine::L
 /// An object of `base..base+length` that a thread waits for.
 #[inline]
 pub(crate) fn waited_for_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
-    k.ke.waits.range(base..base.saturating_add(length)).next().map(|(&object, _)| object)
+    k.ke.waits.waits.range(base..base.saturating_add(length)).next().map(|(&object, _)| object)
 }
 
 /// What an object is, for people: its kind and address.

@@ -64,7 +64,7 @@ pub fn check_all(cx: &mut Cx<'_>) -> Flow<()> {
         }
     }
     let threads: Vec<_> =
-        cx.with(|k| k.ke.threads.iter().map(|thread| (thread.object, thread.name.clone())).collect());
+        cx.with(|k| k.ke.sched.threads().iter().map(|thread| (thread.object, thread.name.clone())).collect());
     for (object, name) in threads {
         check_thread(cx, object, &name)?;
     }

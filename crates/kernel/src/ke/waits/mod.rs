@@ -23,3 +23,37 @@ pub(crate) mod timer;
 pub mod user_apc;
 pub mod wait;
 pub(in crate::ke) mod wait_fast;
+
+use engine::StrandId;
+
+use crate::few::Few;
+use crate::sorted_map::SortedMap;
+
+/// What this room keeps.
+#[derive(Default)]
+pub(crate) struct State {
+    /// The threads that wait for an object, by its address, in the order of arrival.
+    waits: SortedMap<u64, Few<StrandId, 2>>,
+    /// How many APCs are queued to threads, in all.
+    apcs: usize,
+}
+
+impl State {
+    /// Whether no thread waits for an object.
+    #[inline]
+    pub(super) fn is_no_thread_waiting(&self) -> bool {
+        self.waits.is_empty()
+    }
+
+    /// Whether a thread waits for the object at this address.
+    #[inline]
+    pub(crate) fn is_awaited(&self, object: u64) -> bool {
+        !self.waits.is_empty() && self.waits.contains_key(&object)
+    }
+
+    /// Whether no thread has an APC to run.
+    #[inline]
+    pub(super) fn is_no_apc_queued(&self) -> bool {
+        self.apcs == 0
+    }
+}

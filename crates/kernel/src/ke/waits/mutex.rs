@@ -22,7 +22,8 @@ pub(crate) struct Owned {
 
 /// When its owner acquired a mutex.
 pub(crate) fn acquired(k: &Kernel, mutex: u64) -> Option<u64> {
-    let owned = k.ke.threads.iter().flat_map(|thread| &thread.mutexes).find(|owned| owned.mutex == mutex);
+    let owned =
+        k.ke.sched.threads().iter().flat_map(|thread| &thread.mutexes).find(|owned| owned.mutex == mutex);
     owned?.acquired
 }
 

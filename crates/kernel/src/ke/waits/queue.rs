@@ -141,7 +141,7 @@ pub(crate) fn take(
     });
     if let Some(taken) = over {
         cx.with(|k| {
-            let own = k.ke.threads.get(strand).map_or(0, |thread| thread.queue);
+            let own = k.ke.sched.threads().get(strand).map_or(0, |thread| thread.queue);
             runs_again(k, own);
         });
         irql::settle(cx)?;
@@ -160,14 +160,15 @@ pub(crate) fn take(
     if status != NtStatus::SUCCESS {
         return Ok(Taken::None(status));
     }
-    let taken =
-        cx.with(|k| k.ke.threads.get_mut(strand).map_or(0, |thread| std::mem::take(&mut thread.taken)));
+    let taken = cx.with(|k| {
+        k.ke.sched.threads_mut().get_mut(strand).map_or(0, |thread| std::mem::take(&mut thread.taken))
+    });
     Ok(Taken::Entry(DriverPtr::new(taken)))
 }
 
 /// The thread belongs to the queue from now on, and does not count as running. What there is for it without waiting.
 fn take_now(k: &mut Kernel, queue: Queue, strand: StrandId) -> Result<Option<Taken>, Broken> {
-    let own = k.ke.threads.get(strand).map_or(0, |thread| thread.queue);
+    let own = k.ke.sched.threads().get(strand).map_or(0, |thread| thread.queue);
     if is_run_down(k.engine, queue)? {
         leave(k, strand);
         return Ok(Some(Taken::None(NtStatus::ABANDONED_WAIT_0)));
@@ -177,7 +178,7 @@ fn take_now(k: &mut Kernel, queue: Queue, strand: StrandId) -> Result<Option<Tak
         count(k.engine, queue, |running| running.saturating_sub(1))?;
     } else {
         leave(k, strand);
-        if let Some(thread) = k.ke.threads.get_mut(strand) {
+        if let Some(thread) = k.ke.sched.threads_mut().get_mut(strand) {
             thread.queue = queue.address;
         }
     }
@@ -193,7 +194,7 @@ pub(crate) fn run_down(cx: &mut Cx<'_>, queue: DriverPtr<KQUEUE>) -> Flow<Entry>
     let done = cx.with(|k| -> Result<Entry, Broken> {
         let (engine, head) = (k.engine, queue + KQUEUE::EntryListHead);
         engine.write(queue.cast::<DISPATCHER_HEADER>() + DISPATCHER_HEADER::Abandoned, 1)?;
-        let waiting = k.ke.waits.get(&queue.address).map_or_else(Vec::new, |waiting| waiting.to_vec());
+        let waiting = k.ke.waits.waits.get(&queue.address).map_or_else(Vec::new, |waiting| waiting.to_vec());
         for strand in waiting {
             end_wait(k, strand, NtStatus::ABANDONED_WAIT_0, 0)?;
         }
@@ -244,11 +245,11 @@ fn pop(engine: Engine, queue: Queue) -> Result<Option<Entry>, Broken> {
 
 /// Gives entries to threads that wait, the last one first, as long as more may run.
 fn serve(k: &mut Kernel, queue: Queue) -> Result<(), Broken> {
-    while let Some(strand) = k.ke.waits.get(&queue.address).and_then(|waiting| waiting.last().copied())
+    while let Some(strand) = k.ke.waits.waits.get(&queue.address).and_then(|waiting| waiting.last().copied())
         && may_run(k.engine, queue)?
     {
         let Some(entry) = pop(k.engine, queue)? else { break };
-        if let Some(thread) = k.ke.threads.get_mut(strand) {
+        if let Some(thread) = k.ke.sched.threads_mut().get_mut(strand) {
             thread.taken = entry.address;
         }
         end_wait(k, strand, NtStatus::SUCCESS, 0)?;
@@ -277,7 +278,7 @@ fn count(engine: Engine, queue: Queue, change: impl FnOnce(u32) -> u32) -> Resul
 /// The thread begins to wait, for whatever it is: another one of its queue's may run meanwhile.
 #[inline]
 pub(in crate::ke) fn runs_no_more(k: &mut Kernel, strand: StrandId) {
-    let queue = k.ke.threads.get(strand).map_or(0, |thread| thread.queue);
+    let queue = k.ke.sched.threads().get(strand).map_or(0, |thread| thread.queue);
     if queue != 0 {
         one_less(k, DriverPtr::new(queue));
     }
@@ -294,7 +295,7 @@ fn one_less(k: &mut Kernel, queue: Queue) {
 /// The thread, which runs, belongs to no queue any more.
 pub(in crate::ke) fn leave(k: &mut Kernel, strand: StrandId) {
     runs_no_more(k, strand);
-    if let Some(thread) = k.ke.threads.get_mut(strand) {
+    if let Some(thread) = k.ke.sched.threads_mut().get_mut(strand) {
         thread.queue = 0;
     }
 }
@@ -302,13 +303,14 @@ pub(in crate::ke) fn leave(k: &mut Kernel, strand: StrandId) {
 /// No thread belongs to it any more.
 fn forget(k: &mut Kernel, queue: Queue) {
     let own: Vec<StrandId> =
-        k.ke.threads
+        k.ke.sched
+            .threads()
             .iter()
             .filter(|thread| thread.queue == queue.address)
             .map(|thread| thread.strand)
             .collect();
     for strand in own {
-        if let Some(thread) = k.ke.threads.get_mut(strand) {
+        if let Some(thread) = k.ke.sched.threads_mut().get_mut(strand) {
             thread.queue = 0;
         }
     }

@@ -131,7 +131,7 @@ fn tell_drivers(cx: &mut Cx<'_>, strand: StrandId, is_new: bool) -> Flow<()> {
         if !k.ps.notify.is_told_of_threads() {
             return None;
         }
-        let thread = k.ke.threads.get_mut(strand)?;
+        let thread = k.ke.sched.threads_mut().get_mut(strand)?;
         let concerns = matches!(thread.role, Role::Application | Role::System);
         // It runs on until drivers have been notified.
         concerns.then(|| (thread.home(), thread.id, thread.role == Role::System, thread.exit.take()))
@@ -141,7 +141,7 @@ fn tell_drivers(cx: &mut Cx<'_>, strand: StrandId, is_new: bool) -> Flow<()> {
     if !is_new && cx.with(|k| ps::process::ends_with(k, process, strand)) {
         ps::notify::tell_of_process(cx, process, false)?;
     }
-    cx.with(|k| k.ke.threads.get_mut(strand).expect("it is there until it ends").exit = exit);
+    cx.with(|k| k.ke.sched.threads_mut().get_mut(strand).expect("it is there until it ends").exit = exit);
     Ok(())
 }
 
@@ -152,7 +152,7 @@ pub(crate) fn spawn_idle(cx: &mut Cx<'_>, index: usize) -> Flow<StrandId> {
     let strand = make(cx, start, false)?;
     cx.with(|k| {
         let mask = k.ke.processors[index].mask();
-        let thread = k.ke.threads.get_mut(strand).expect("just made");
+        let thread = k.ke.sched.threads_mut().get_mut(strand).expect("just made");
         (thread.own_affinity, thread.state) = (mask, State::Running);
     });
     Ok(strand)
@@ -171,7 +171,7 @@ pub(crate) fn spawn_for_dpcs(cx: &mut Cx<'_>, index: usize, work: Work) -> Flow<
     let strand = make(cx, Start { name, role, process: 0, priority, body }, true)?;
     cx.with(|k| {
         let mask = k.ke.processors[index].mask();
-        k.ke.threads.get_mut(strand).expect("just made").own_affinity = mask;
+        k.ke.sched.threads_mut().get_mut(strand).expect("just made").own_affinity = mask;
         scheduler::make_ready(k, strand);
     });
     Ok(strand)
@@ -181,7 +181,7 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
     // A driver was asked for its room before (`is_room`).
     cx.with(|k| k.mm.physical.memory.set_for_system(true));
     let object = pool::allocate(cx, pool::Kind::NonPaged, OBJECT_SIZE, pool::tag(b"Thre"));
-    let bytes = cx.with(|k| k.ke.kernel_stack);
+    let bytes = cx.with(|k| k.ke.calls.stack_bytes());
     let stack = with_stack.then(|| memory::allocate(cx, bytes)).flatten();
     cx.with(|k| k.mm.physical.memory.set_for_system(false));
     let object: DriverPtr<KTHREAD> = object?;
@@ -200,11 +200,11 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
     }
     cx.with(|k| {
         patience::begins_thread(k);
-        k.ke.spending.charge(budget::NEW_THREAD);
+        k.ke.sched.spend(budget::NEW_THREAD);
         let own_affinity = affinity::of_new_thread(k);
         let id = k.ps.next_id();
         let made = Made { strand, object, id, created, own_affinity, stack, last_processor: k.ke.current };
-        k.ke.threads.insert(Thread::new(made, start));
+        k.ke.sched.threads_mut().insert(Thread::new(made, start));
     });
     Ok(strand)
 }
@@ -213,17 +213,17 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
 static PROCEDURES: ob::Procedures = ob::Procedures { close: ob::Procedures::nothing, delete: forget };
 
 fn forget(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
-    cx.with(|k| k.ke.ended.remove(&object));
+    cx.with(|k| k.ke.sched.forget(object));
     ob::Procedures::free(cx, object)
 }
 
 /// Runs the body of a strand's thread, from its first resume to its end.
 pub(crate) fn run(cx: &mut Cx<'_>, id: StrandId) {
-    let body = cx.with(|k| k.ke.threads.get_mut(id).and_then(|thread| thread.body.take()));
+    let body = cx.with(|k| k.ke.sched.threads_mut().get_mut(id).and_then(|thread| thread.body.take()));
     let is_drivers = matches!(body, Some(Body::Driver { .. }));
     let result = match body {
         _ if cx.nt().stopping() => Err(Leave::Stop),
-        Some(Body::Work(work)) if cx.with(|k| k.ke.threads[id].role == Role::Application) => {
+        Some(Body::Work(work)) if cx.with(|k| k.ke.sched.threads()[id].role == Role::Application) => {
             tell_drivers(cx, id, true).and_then(|()| work(cx))
         }
         Some(Body::Work(work)) => work(cx),
@@ -242,7 +242,7 @@ pub(crate) fn run(cx: &mut Cx<'_>, id: StrandId) {
 
 fn end(cx: &mut Cx<'_>, id: StrandId, is_drivers: bool, result: Flow<()>) -> Flow<()> {
     let (exits, is_disabled) = cx.with(|k| {
-        let thread = &k.ke.threads[id];
+        let thread = &k.ke.sched.threads()[id];
         (thread.exit.is_some(), thread.apc_disable != 0 || thread.special_apc_disable != 0)
     });
     if !cx.nt().stopping() && (result.is_ok() || exits) {
@@ -252,21 +252,22 @@ fn end(cx: &mut Cx<'_>, id: StrandId, is_drivers: bool, result: Flow<()>) -> Flo
             io::cancel::rundown_thread(cx)?;
         }
     }
-    cx.with(|k| k.ke.threads.get_mut(id).expect("it has just run").state = State::Terminated);
+    cx.with(|k| k.ke.sched.threads_mut().get_mut(id).expect("it has just run").state = State::Terminated);
     if cx.nt().stopping() || !(result.is_ok() || exits) {
         return Err(Leave::Stop);
     }
     check_end(cx)?;
-    let (object, name) = cx.with(|k| (k.ke.threads[id].object, k.ke.threads[id].name.clone()));
+    let (object, name) =
+        cx.with(|k| (k.ke.sched.threads()[id].object, k.ke.sched.threads()[id].name.clone()));
     integrity::check_thread(cx, object, &name)?;
     let (object, process, stack) = cx.with(|k| {
-        let thread = k.ke.threads.get_mut(id).expect("it has just run");
+        let thread = k.ke.sched.threads_mut().get_mut(id).expect("it has just run");
         let stack = thread.stack.take().map(|stack| (stack, stack::owner(&thread.name)));
         (thread.object, thread.home(), stack)
     });
     if let Some((stack, name)) = stack {
         let depth = stack::high_water(cx.engine(), stack);
-        cx.with(|k| stack::note_depth(&mut k.ke.deepest_stacks, &name, depth));
+        cx.with(|k| k.ke.calls.note_depth(&name, depth));
         memory::free(cx, stack);
     }
     impersonation::thread_ended(cx, object)?;
@@ -280,9 +281,7 @@ fn end(cx: &mut Cx<'_>, id: StrandId, is_drivers: bool, result: Flow<()>) -> Flo
     cx.with(|k| {
         let idle = k.ke.processor().idle;
         processor::set_current_thread(k, k.ke.current, idle);
-        if let Some(thread) = k.ke.threads.remove(id) {
-            k.ke.ended.insert(object.address, thread.identity());
-        }
+        k.ke.sched.reap(id);
     });
     // With the last reference the object is gone.
     ob::object::dereference(cx, object).map(|_| ())

@@ -42,7 +42,7 @@ pub(crate) fn initialize_ex(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, kind: u32
             return Err(cx.stop(Verdict::error("timer-type", message)));
         }
     };
-    if let Some(set) = cx.with(|k| k.ke.timers.set_at(timer.address)) {
+    if let Some(set) = cx.with(|k| k.ke.timing.timers().set_at(timer.address)) {
         let at = timer.address;
         let message = format!("KeInitializeTimer was called for {at:#x}, which is set and has not expired");
         let verdict = Verdict::error("timer-initialized-while-set", message).related("set", set);
@@ -126,7 +126,7 @@ fn set_for(
 
 /// Sets a timer, a driver's or the kernel's: returns whether it was set already.
 pub(crate) fn start(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, setting: Setting) -> Flow<bool> {
-    let was_set = cx.with(|k| k.ke.timers.cancel_timer(timer.address));
+    let was_set = cx.with(|k| k.ke.timing.timers_mut().cancel_timer(timer.address));
     let Setting { due: Due { time: due, .. }, period, .. } = setting;
     cx.detail(EventKind::TimerSet, || Event::TimerSet { timer: timer.address, due, period });
     cx.write((timer + KTIMER::Header) + DISPATCHER_HEADER::SignalState, 0)?;
@@ -152,7 +152,7 @@ fn add(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, setting: Setting) {
     };
     cx.with(|k| {
         let processor = k.ke.current;
-        k.ke.timers.set_timer(timer.address, setting, late, processor);
+        k.ke.timing.timers_mut().set_timer(timer.address, setting, late, processor);
         k.ke.unsettled();
     });
 }
@@ -168,7 +168,7 @@ pub(crate) fn cancel(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>) -> Flow<bool> {
 
 /// Cancels any timer: whether it was set.
 pub(crate) fn cancel_any(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>) -> bool {
-    let was_set = cx.with(|k| k.ke.timers.cancel_timer(timer.address));
+    let was_set = cx.with(|k| k.ke.timing.timers_mut().cancel_timer(timer.address));
     if was_set {
         cx.detail(EventKind::TimerCancelled, || Event::TimerCancelled { timer: timer.address });
     }
@@ -186,13 +186,13 @@ pub(crate) fn read_state(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>) -> Flow<bool
 
 /// A timer of `base..base+length` that is set.
 pub(crate) fn set_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
-    k.ke.timers.set_in(base, length)
+    k.ke.timing.timers().set_in(base, length)
 }
 
 /// All timers that are set, by address: for `Io` before a driver's code goes.
 #[must_use]
 pub(crate) fn all_set(k: &Kernel) -> Vec<u64> {
-    k.ke.timers.all_set()
+    k.ke.timing.timers().all_set()
 }
 
 /// The system time was set, and with it these timers' due times.
@@ -206,7 +206,7 @@ pub(crate) fn tell_due_times(cx: &mut Cx<'_>, moved: &[(u64, u64)]) -> Flow<()> 
 /// Whether the clock has found something due on processor `index`.
 #[inline]
 pub(crate) fn is_due(k: &Kernel, index: usize) -> bool {
-    k.ke.timers.is_due(k.engine.now(), index)
+    k.ke.timing.timers().is_due(k.engine.now(), index)
 }
 
 /// Lets everything expire that is due on the current processor; at DISPATCH_LEVEL.
@@ -214,7 +214,7 @@ pub(crate) fn expire(cx: &mut Cx<'_>) -> Flow<()> {
     loop {
         let due = cx.with(|k| {
             let (now, processor) = (k.engine.now(), k.ke.current);
-            k.ke.timers.take_due(now, processor)
+            k.ke.timing.timers_mut().take_due(now, processor)
         });
         match due {
             None => return Ok(()),
@@ -234,14 +234,14 @@ pub(crate) fn ring(cx: &mut Cx<'_>) {
     let (now, events) = (cx.engine().now(), cx.next_event());
     let given_up = cx.with(|k| {
         // Mostly none rings.
-        if !k.ke.timers.rings(now) {
+        if !k.ke.timing.timers().rings(now) {
             return None;
         }
-        while let Some(strand) = k.ke.timers.take_alarm(now) {
+        while let Some(strand) = k.ke.timing.timers_mut().take_alarm(now) {
             // It waits for nothing else, so no list of a driver's can be damaged.
             let _ = dispatcher::end_wait(k, strand, NtStatus::SUCCESS, 0);
         }
-        if k.ke.timers.watch_is_over(now) { patience::rings(k, now, events) } else { None }
+        if k.ke.timing.timers().watch_is_over(now) { patience::rings(k, now, events) } else { None }
     });
     if let Some(waited) = given_up {
         patience::give_up(cx, waited);

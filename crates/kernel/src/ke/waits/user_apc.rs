@@ -59,7 +59,7 @@ pub(crate) fn instead_of_waiting(k: &mut Kernel, strand: StrandId, mode: WaitMod
     if mode == WaitMode::KERNEL {
         return None;
     }
-    let thread = k.ke.threads.get_mut(strand)?;
+    let thread = k.ke.sched.threads_mut().get_mut(strand)?;
     let interrupts = interrupts(thread, mode);
     thread.wanted.delivers |= interrupts && mode.user && thread.wanted.apc;
     interrupts.then_some(NtStatus::USER_APC)
@@ -84,7 +84,7 @@ pub fn end(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<()> {
 fn want(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>, what: fn(&mut Wanted)) -> Flow<()> {
     let ended = cx.with(|k| {
         let Some(strand) = k.ke.thread_of(thread.address).map(|thread| thread.strand) else { return Ok(()) };
-        let thread = k.ke.threads.get_mut(strand).expect("it was there just now");
+        let thread = k.ke.sched.threads_mut().get_mut(strand).expect("it was there just now");
         what(&mut thread.wanted);
         let Some(mode) = thread.wait.as_ref().map(|wait| wait.wait_mode) else { return Ok(()) };
         match instead_of_waiting(k, strand, mode) {

@@ -241,7 +241,7 @@ pub(crate) fn for_grant(cx: &mut Cx<'_>, at: u64, what: &str) -> Flow<()> {
     cx.emit(Event::Wait { object: at, count: 1 });
     cx.with(|k| {
         let strand = k.ke.processor().thread;
-        let thread = k.ke.threads.get_mut(strand).expect("the thread that waits");
+        let thread = k.ke.sched.threads_mut().get_mut(strand).expect("the thread that waits");
         let (wait_mode, blocks) = (WaitMode::KERNEL, DriverPtr::NULL);
         thread.wait =
             Some(Wait { objects: Few::default(), all: false, wait_mode, blocks, granted: Some(at) });
@@ -268,7 +268,7 @@ pub fn sleep(cx: &mut Cx<'_>, nanoseconds: u64) -> Flow<()> {
     let strand = cx.engine().strand();
     let time = cx.engine().now().saturating_add(nanoseconds);
     cx.with(|k| {
-        k.ke.timers.add_alarm(time, strand);
+        k.ke.timing.timers_mut().add_alarm(time, strand);
         k.ke.unsettled();
     });
     wait(cx, &[], false, Timeout::Never, DriverPtr::NULL, "a sleep").map(|_| ())
@@ -497,7 +497,7 @@ pub(in crate::ke) fn begin(
     timeout: Timeout,
     blocks: DriverPtr<KWAIT_BLOCK>,
 ) -> Result<(), Broken> {
-    let thread = k.ke.threads.get_mut(strand).expect("the thread that waits");
+    let thread = k.ke.sched.threads_mut().get_mut(strand).expect("the thread that waits");
     let own = DriverPtr::new(thread.object.address + BLOCKS_AT);
     let blocks = if blocks.is_null() { own } else { blocks };
     // Written before any is linked into a list: the driver may handle the exception of a bad address.
@@ -518,15 +518,15 @@ pub(in crate::ke) fn begin(
             }
             return Err(broken);
         }
-        k.ke.waits.get_or_insert_with(object.address, Few::default).push(strand);
+        k.ke.waits.waits.get_or_insert_with(object.address, Few::default).push(strand);
     }
-    let thread = k.ke.threads.get_mut(strand).expect("the thread that waits");
+    let thread = k.ke.sched.threads_mut().get_mut(strand).expect("the thread that waits");
     let wait = thread.wait.insert(Wait { objects: Few::default(), all, wait_mode, blocks, granted: None });
     wait.objects.extend(objects.iter().copied());
     thread.state = State::Waiting;
     if let Timeout::At(due) = timeout {
         let processor = k.ke.current;
-        k.ke.timers.add_timeout(due, strand, processor);
+        k.ke.timing.timers_mut().add_timeout(due, strand, processor);
         k.ke.unsettled();
     }
     Ok(())
@@ -547,7 +547,7 @@ pub(crate) fn describe_wait(k: &Kernel, thread: &Thread) -> Option<String> {
 
 /// What a waiting thread waits for, in words.
 pub(crate) fn describe(k: &Kernel, strand: StrandId) -> String {
-    let Some(wait) = k.ke.threads.get(strand).and_then(|thread| thread.wait.as_ref()) else {
+    let Some(wait) = k.ke.sched.threads().get(strand).and_then(|thread| thread.wait.as_ref()) else {
         return "nothing".to_owned();
     };
     if let Some(at) = wait.granted {

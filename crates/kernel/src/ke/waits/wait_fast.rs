@@ -35,12 +35,12 @@ pub(crate) fn begin(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>) -> Opt
         && processor.interrupts_enabled
         && !processor.wait_next
         // The general path reports a wait of a threaded DPC.
-        && k.ke.threaded_dpcs != Some(true);
+        && k.ke.irq.has_no_threaded_dpcs();
     if !may {
         return None;
     }
     let object = Object::at(k, header)?;
-    let is_in_queue = k.ke.threads.get(strand).is_some_and(|thread| thread.queue != 0);
+    let is_in_queue = k.ke.sched.threads().get(strand).is_some_and(|thread| thread.queue != 0);
     if matches!(object.kind, Kind::Mutant | Kind::Queue) || is_in_queue {
         return None;
     }
@@ -58,7 +58,7 @@ pub(crate) fn begin(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>) -> Opt
         }
         return Some(Begun::Satisfied);
     }
-    let thread = k.ke.threads.get_mut(strand)?;
+    let thread = k.ke.sched.threads_mut().get_mut(strand)?;
     let blocks = DriverPtr::new(thread.object.address + BLOCKS_AT);
     let block: View<KWAIT_BLOCK> = k.engine.view(blocks)?;
     block.set(KWAIT_BLOCK::Thread, thread.object);
@@ -66,8 +66,8 @@ pub(crate) fn begin(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>) -> Opt
     if !object.append(k, block.part(KWAIT_BLOCK::WaitListEntry))? {
         return None;
     }
-    k.ke.waits.get_or_insert_with(header.address, Few::default).push(strand);
-    let thread = k.ke.threads.get_mut(strand)?;
+    k.ke.waits.waits.get_or_insert_with(header.address, Few::default).push(strand);
+    let thread = k.ke.sched.threads_mut().get_mut(strand)?;
     let wait =
         Wait { objects: Few::one(header), all: false, wait_mode: WaitMode::KERNEL, blocks, granted: None };
     (thread.wait, thread.state) = (Some(wait), State::Waiting);
@@ -84,7 +84,7 @@ pub(crate) fn signal(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>, boost
         Kind::SynchronizationEvent => 0,
         _ => return None,
     };
-    let strand = match k.ke.waits.get(&header.address).map(|waiting| &**waiting) {
+    let strand = match k.ke.waits.waits.get(&header.address).map(|waiting| &**waiting) {
         None => {
             object.view.set(DISPATCHER_HEADER::SignalState, 1);
             return (!k.engine.take_fault()).then_some(object.state);
@@ -92,7 +92,7 @@ pub(crate) fn signal(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>, boost
         Some(&[only]) => only,
         Some(_) => return None,
     };
-    let thread = k.ke.threads.get(strand)?;
+    let thread = k.ke.sched.threads().get(strand)?;
     let wait = thread.wait.as_ref()?;
     if thread.queue != 0
         || wait.all
@@ -105,12 +105,12 @@ pub(crate) fn signal(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>, boost
     if !object.remove_only(k, wait.blocks + KWAIT_BLOCK::WaitListEntry, stays)? {
         return None;
     }
-    let thread = k.ke.threads.get_mut(strand)?;
+    let thread = k.ke.sched.threads_mut().get_mut(strand)?;
     thread.wait = None;
     (thread.wait_status, thread.boost) = (NtStatus::SUCCESS, boost);
-    k.ke.timers.cancel_timeout(strand);
+    k.ke.timing.timers_mut().cancel_timeout(strand);
     scheduler::make_ready(k, strand);
-    k.ke.waits.remove(&header.address);
+    k.ke.waits.waits.remove(&header.address);
     Some(object.state)
 }
 

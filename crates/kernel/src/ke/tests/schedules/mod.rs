@@ -145,8 +145,8 @@ impl Scenario {
                 callout::call_routine(cx, Role::Test, routine, 0, &[argument]).map(|_| ())
             });
             cx.with(|k| {
-                k.ke.ready.remove(strand);
-                let thread = k.ke.threads.get_mut(strand).expect("just made");
+                k.ke.sched.take_from_ready(strand);
+                let thread = k.ke.sched.threads_mut().get_mut(strand).expect("just made");
                 (thread.base_priority, thread.own_affinity) = (priority, affinity);
                 scheduler::make_ready(k, strand);
             });
