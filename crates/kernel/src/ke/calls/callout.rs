@@ -106,7 +106,7 @@ pub(crate) fn call_routine(
 /// # Errors
 /// As [`call_routine`].
 #[inline]
-pub(crate) fn call_routine_on(
+pub(super) fn call_routine_on(
     cx: &mut Cx<'_>,
     role: Role,
     routine: DriverPtr<Code>,

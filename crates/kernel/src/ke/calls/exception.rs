@@ -125,7 +125,7 @@ pub(crate) fn raise(cx: &mut Cx<'_>, status: NtStatus, routine: &str) -> Leave {
 }
 
 /// As [`raise`]: `verdict`, with the bug check of the exception, if it has no handler.
-pub(crate) fn raise_or(cx: &mut Cx<'_>, status: NtStatus, verdict: Verdict) -> Leave {
+pub(in crate::ke) fn raise_or(cx: &mut Cx<'_>, status: NtStatus, verdict: Verdict) -> Leave {
     let address = frames::innermost(cx).map_or(0, |at| at.context.rip);
     if let Some(leave) = dispatch(cx, &Record::raised(status, address)) {
         return leave;

@@ -44,7 +44,7 @@ pub(crate) fn enabled(cx: &mut Cx<'_>, mask: u64) -> Flow<u64> {
 }
 
 /// The features that XSAVE manages.
-pub(crate) fn by_xsave(cpu: Cpu) -> u64 {
+pub(in crate::ke) fn by_xsave(cpu: Cpu) -> u64 {
     match cpu {
         Cpu::X86_64V2 => 0,
         Cpu::X86_64V3 => (LEGACY | AVX).into(),
@@ -113,7 +113,7 @@ pub(crate) fn restore(cx: &mut Cx<'_>, buffer: DriverPtr<XSTATE_SAVE>) -> Flow<(
 ///
 /// # Errors
 /// A verdict if it has not saved what they held, here and now: a DPC or an interrupt service routine has to by itself.
-pub(crate) fn use_of(cx: &mut Cx<'_>, registers: Extended) -> Flow<()> {
+pub(in crate::ke) fn use_of(cx: &mut Cx<'_>, registers: Extended) -> Flow<()> {
     let bit = match registers {
         Extended::X87 => X87,
         Extended::Avx => AVX,

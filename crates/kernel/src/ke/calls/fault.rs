@@ -82,7 +82,7 @@ pub(crate) fn access_violation(cx: &mut Cx<'_>, rip: u64, how: u64, address: u64
 }
 
 /// The bug check of a call to address 0.
-pub(crate) fn null_call(cx: &mut Cx<'_>) -> BugCheck {
+pub(in crate::ke) fn null_call(cx: &mut Cx<'_>) -> BugCheck {
     let (place, irql) = cx.with(|k| (place(k), k.level()));
     bad_access(place, irql, Access::Execute, 0, 0)
 }

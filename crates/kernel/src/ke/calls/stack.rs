@@ -25,7 +25,7 @@ pub(crate) fn stack_for_call(cx: &mut Cx<'_>) -> Stack {
 
 /// The same, with so many calls of drivers around.
 #[inline]
-pub(crate) fn for_call(k: &Kernel, depth: u32) -> Stack {
+pub(super) fn for_call(k: &Kernel, depth: u32) -> Stack {
     match k.ke.processor().entered.last() {
         Some(entered) if entered.depth == depth => Stack::At(entered.stack.base),
         _ if depth > 0 => Stack::Current,
@@ -78,7 +78,7 @@ pub(crate) fn too_deep(cx: &mut Cx<'_>, routine: DriverPtr<Code>) -> Leave {
 }
 
 /// Bytes used at most: stacks begin zeroed, so what is not zero was written.
-pub(crate) fn high_water(engine: Engine, stack: KernelStack) -> u64 {
+pub(in crate::ke) fn high_water(engine: Engine, stack: KernelStack) -> u64 {
     let mut page = [0; 0x1000];
     let mut at = stack.limit;
     while at < stack.base {
@@ -139,7 +139,7 @@ pub(crate) fn overflowed(k: &Kernel, address: u64) -> Option<(KernelStack, Strin
 }
 
 /// Whose stack `address` lies in.
-pub(crate) fn owner_of(k: &Kernel, address: u64) -> Option<String> {
+pub(super) fn owner_of(k: &Kernel, address: u64) -> Option<String> {
     around(k, address).map(|(_, owner)| owner)
 }
 
@@ -152,7 +152,7 @@ pub(in crate::ke) fn around(k: &Kernel, address: u64) -> Option<(KernelStack, St
 const LISTED: usize = 4;
 
 /// What fills `stack`, in words: `faults.sys!Recurse: 43 frames, 24080 bytes; …`.
-pub(crate) fn describe_overflow(cx: &mut Cx<'_>, stack: KernelStack) -> String {
+pub(super) fn describe_overflow(cx: &mut Cx<'_>, stack: KernelStack) -> String {
     let shares = ldr::stack::shares(cx, stack);
     let tell = |share: &ldr::stack::Share| {
         let plural = if share.frames == 1 { "" } else { "s" };
@@ -178,7 +178,7 @@ pub fn deepest(k: &Kernel) -> BTreeMap<String, u64> {
 }
 
 /// A stack of this name was used so deep.
-pub(crate) fn note_depth(deepest: &mut BTreeMap<String, u64>, name: &str, depth: u64) {
+pub(in crate::ke) fn note_depth(deepest: &mut BTreeMap<String, u64>, name: &str, depth: u64) {
     match deepest.get_mut(name) {
         Some(known) => *known = depth.max(*known),
         None if depth > 0 => {
@@ -190,7 +190,7 @@ pub(crate) fn note_depth(deepest: &mut BTreeMap<String, u64>, name: &str, depth:
 
 /// `IoGetStackLimits`: the lowest and the highest address of the current stack.
 #[must_use]
-pub fn limits(k: &Kernel) -> KernelStack {
+pub(crate) fn limits(k: &Kernel) -> KernelStack {
     match k.ke.processor().entered.last() {
         Some(entered) => entered.stack,
         None => k.ke.thread().and_then(|thread| thread.stack).unwrap_or(KernelStack { limit: 0, base: 0 }),

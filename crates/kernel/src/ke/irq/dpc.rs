@@ -21,7 +21,7 @@ use crate::witness;
 
 /// `KDPC.Type` of an ordinary DPC, and of a threaded one.
 const DPC_OBJECT: u8 = 19;
-pub(in crate::ke) const THREADED_DPC_OBJECT: u8 = 24;
+pub(super) const THREADED_DPC_OBJECT: u8 = 24;
 
 /// `KDPC_IMPORTANCE`.
 const LOW: u8 = 0;
@@ -450,7 +450,7 @@ fn check_initialized(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, what: &str) -> Flow<
 }
 
 /// A DPC of `base..base+length` that is in a queue.
-pub(crate) fn queued_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
+pub(in crate::ke) fn queued_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
     k.ke.irq.queued.range(base..base.saturating_add(length)).next().map(|(&object, _)| object)
 }
 

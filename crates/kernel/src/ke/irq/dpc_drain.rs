@@ -35,7 +35,7 @@ const SLOW: u64 = 300_000_000_000_000;
 /// As [`super::dpc::insert`] below DISPATCH_LEVEL, where nothing waits: the DPC would run before anything else does, and runs without
 /// having been queued. None: nothing is done. Else whether nothing waits behind it.
 #[inline]
-pub(in crate::ke) fn run_here(
+pub(super) fn run_here(
     cx: &mut Cx<'_>,
     object: DriverPtr<KDPC>,
     argument1: DriverPtr<()>,

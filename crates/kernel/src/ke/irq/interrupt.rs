@@ -54,7 +54,7 @@ pub struct Connection {
 impl Connection {
     /// Whether the routine runs on a thread.
     #[must_use]
-    pub const fn is_passive(&self) -> bool {
+    pub(crate) const fn is_passive(&self) -> bool {
         self.synchronize_irql == PASSIVE_LEVEL
     }
 
@@ -77,7 +77,7 @@ pub const fn vector_of_line(line: u32) -> u32 {
 
 /// The line of a vector, if it is one of a line.
 #[must_use]
-pub const fn line_of_vector(vector: u32) -> Option<u32> {
+pub(crate) const fn line_of_vector(vector: u32) -> Option<u32> {
     let level = vector >> 4;
     if level < LOWEST_LEVEL || level >= LOWEST_LEVEL + LEVELS {
         return None;
@@ -88,7 +88,7 @@ pub const fn line_of_vector(vector: u32) -> Option<u32> {
 
 /// The vector that an interrupt object is connected to.
 #[must_use]
-pub fn vector_of(k: &Kernel, object: u64) -> Option<u32> {
+pub(crate) fn vector_of(k: &Kernel, object: u64) -> Option<u32> {
     k.ke.irq.interrupts.objects.get(&object).map(|connection| connection.vector)
 }
 
@@ -107,7 +107,10 @@ pub const fn irql_of_line(line: u32) -> u8 {
 /// (inner) `INVALID_PARAMETER` for a null routine, a vector that is no device's, a level that is not the vector's, a
 /// synchronize level below it, no processor, a vector that is not shared alike, or a message that is not latched;
 /// `INSUFFICIENT_RESOURCES`.
-pub fn connect(cx: &mut Cx<'_>, connection: &Connection) -> Flow<Result<DriverPtr<KINTERRUPT>, NtStatus>> {
+pub fn connect(
+    cx: &mut Cx<'_>,
+    connection: &Connection,
+) -> Flow<Result<DriverPtr<KINTERRUPT>, NtStatus>> {
     if !cx.with(|k| acceptable(k, connection)) {
         return Ok(Err(NtStatus::INVALID_PARAMETER));
     }
@@ -149,7 +152,7 @@ fn tell(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, connection: &Connection,
 ///
 /// # Errors
 /// [`engine::Leave`] of what was let in.
-pub fn come_early(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
+pub(crate) fn come_early(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
     let wanting = cx.with(|k| match line_of_vector(vector) {
         Some(line) => k.ke.irq.interrupts.wanting() & 1 << line != 0,
         None => k.ke.irq.interrupts.messages.wanting().any(|wanting| wanting == vector),
@@ -217,7 +220,7 @@ pub fn disconnect(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()> {
 }
 
 /// Whether the routine of `object` is to be called: it is, until this says otherwise. The code that connected it calls this.
-pub fn set_active(k: &mut Kernel, object: u64, active: bool) {
+pub(crate) fn set_active(k: &mut Kernel, object: u64, active: bool) {
     let interrupts = &mut k.ke.irq.interrupts;
     if active {
         interrupts.inactive.remove(&object);
@@ -230,27 +233,20 @@ pub fn set_active(k: &mut Kernel, object: u64, active: bool) {
 
 /// Whether the routine of some object on `vector` is to be called.
 #[must_use]
-pub fn is_active(k: &Kernel, vector: u32) -> bool {
+pub(crate) fn is_active(k: &Kernel, vector: u32) -> bool {
     k.ke.irq.interrupts.active_on(vector).next().is_some()
 }
 
 /// Whether one object, and no more, is connected to `vector`.
 #[must_use]
-pub fn is_alone_on(k: &Kernel, vector: u32) -> bool {
+pub(crate) fn is_alone_on(k: &Kernel, vector: u32) -> bool {
     k.ke.irq.interrupts.chains.get(&vector).is_some_and(|chain| chain.len() == 1)
 }
 
 /// The object that was connected to `vector` first of those that still are.
 #[must_use]
-pub fn first_on(k: &Kernel, vector: u32) -> Option<u64> {
+pub(crate) fn first_on(k: &Kernel, vector: u32) -> Option<u64> {
     k.ke.irq.interrupts.chains.get(&vector).and_then(|chain| chain.first().copied())
-}
-
-/// Interrupt objects whose routine lies in `base..base+length`: for `Ldr` before it takes that code away.
-#[must_use]
-pub fn connected_to(k: &Kernel, base: u64, length: u64) -> Option<u64> {
-    let mut objects = k.ke.irq.interrupts.objects.iter();
-    objects.find(|(_, c)| c.routine.wrapping_sub(base) < length).map(|(object, _)| *object)
 }
 
 fn not_connected(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, what: &str) -> engine::Leave {
@@ -269,7 +265,7 @@ fn connection(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, what: &str) -> Flo
 }
 
 /// What a routine of `KeSynchronizeExecution`'s is called.
-pub(in crate::ke) const SYNCHRONIZED: Role = Role::SynchCritSection;
+pub(super) const SYNCHRONIZED: Role = Role::SynchCritSection;
 
 /// As [`connection`], of a routine that runs at a level.
 fn with_spin_lock(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, what: &str) -> Flow<Connection> {
@@ -290,7 +286,7 @@ fn with_spin_lock(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, what: &str) ->
 /// # Errors
 /// A verdict if the object is not connected, its routine runs at PASSIVE_LEVEL, or the level is higher already; as
 /// [`spinlock::spin`].
-pub fn acquire_spin_lock(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<u8> {
+pub(crate) fn acquire_spin_lock(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<u8> {
     let connection = with_spin_lock(cx, object, "KeAcquireInterruptSpinLock")?;
     let old = irql::raise(cx, connection.synchronize_irql)?;
     spinlock::spin(cx, SpinLock::new(connection.lock), 1)?;
@@ -301,7 +297,7 @@ pub fn acquire_spin_lock(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow
 ///
 /// # Errors
 /// A verdict if the object is not connected or its lock not held; whatever the lower level lets in.
-pub fn release_spin_lock(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, level: u8) -> Flow<()> {
+pub(crate) fn release_spin_lock(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, level: u8) -> Flow<()> {
     const NAME: &str = "KeReleaseInterruptSpinLock";
     let connection = with_spin_lock(cx, object, NAME)?;
     spinlock::give_back(cx, SpinLock::new(connection.lock), 1, NAME)?;
@@ -312,7 +308,7 @@ pub fn release_spin_lock(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>, level: 
 ///
 /// # Errors
 /// As [`acquire_spin_lock`] and [`callout::call_routine`].
-pub fn synchronize(
+pub(crate) fn synchronize(
     cx: &mut Cx<'_>,
     object: DriverPtr<KINTERRUPT>,
     routine: DriverPtr<abi::Code>,

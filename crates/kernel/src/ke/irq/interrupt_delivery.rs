@@ -29,7 +29,7 @@ use crate::witness;
 /// So many passes in a row that no routine claims, with the line still asserted, are a storm.
 const UNCLAIMED_PASSES: u32 = 1_000;
 /// So many passes without the line ever falling are one, even if routines claim them; and so many messages in a row.
-pub(in crate::ke) const CLAIMED_PASSES: u32 = 100_000;
+pub(super) const CLAIMED_PASSES: u32 = 100_000;
 /// What taking an interrupt costs, in nanoseconds.
 pub(crate) const LATENCY: u64 = 200;
 
@@ -63,13 +63,13 @@ pub(crate) struct Interrupts {
 impl Interrupts {
     /// The lines that want service.
     #[inline]
-    pub(crate) fn wanting(&self) -> u64 {
+    pub(in crate::ke) fn wanting(&self) -> u64 {
         ((self.levels & self.level_sensitive) | (self.edges & self.latched)) & !self.in_service
     }
 
     /// Whether any vector may want service.
     #[inline]
-    pub(crate) fn is_any_wanted(&self) -> bool {
+    pub(in crate::ke) fn is_any_wanted(&self) -> bool {
         self.wanting() != 0 || !self.messages.pending.is_empty()
     }
 
@@ -100,7 +100,7 @@ impl Interrupts {
         best
     }
 
-    pub(crate) fn update_masks(&mut self) {
+    pub(super) fn update_masks(&mut self) {
         (self.level_sensitive, self.latched) = (0, 0);
         self.messages.connected = Vectors::default();
         self.affinities.clear();
@@ -127,7 +127,7 @@ impl Interrupts {
     }
 
     /// The objects of a vector whose routines are to be called now, in the order they were connected.
-    pub(crate) fn active_on(&self, vector: u32) -> impl Iterator<Item = (u64, Connection)> {
+    pub(super) fn active_on(&self, vector: u32) -> impl Iterator<Item = (u64, Connection)> {
         let active = self.objects_of(vector).iter().filter(|object| !self.inactive.contains(object));
         active.filter_map(|object| Some((*object, *self.objects.get(object)?)))
     }
@@ -251,7 +251,7 @@ pub fn deliver(cx: &mut Cx<'_>) -> Flow<()> {
 }
 
 /// The vector that processor `index` would be interrupted by now: the highest level first.
-pub(crate) fn deliverable(k: &Kernel, index: usize) -> Option<u32> {
+pub(in crate::ke) fn deliverable(k: &Kernel, index: usize) -> Option<u32> {
     k.ke.irq.interrupts.highest(k.ke.processors[index].mask(), k.level_of(index))
 }
 
@@ -299,7 +299,7 @@ pub(in crate::ke) fn unmask(k: &mut Kernel, vector: u32) {
 }
 
 /// Whether a line is asserted, as it was seen last; a message never is.
-pub(in crate::ke) fn is_asserted(k: &Kernel, vector: u32) -> bool {
+pub(super) fn is_asserted(k: &Kernel, vector: u32) -> bool {
     line_of_vector(vector).is_some_and(|line| k.ke.irq.interrupts.levels & 1 << line != 0)
 }
 
@@ -325,7 +325,7 @@ impl Passes {
             if claimed { (0, self.claimed + 1) } else { (self.unclaimed + 1, self.claimed) };
     }
 
-    pub(in crate::ke) fn are_a_storm(self) -> bool {
+    pub(super) fn are_a_storm(self) -> bool {
         self.unclaimed >= UNCLAIMED_PASSES || self.claimed >= CLAIMED_PASSES
     }
 }
@@ -398,7 +398,7 @@ pub(in crate::ke) fn storm(k: &Kernel, vector: u32, passes: Passes) -> Verdict {
 }
 
 /// One pass: each routine that runs at a level, in the order of connection; a level-sensitive line's ends at the first that claims.
-pub(in crate::ke) fn call_chain(cx: &mut Cx<'_>, vector: u32) -> Flow<bool> {
+pub(super) fn call_chain(cx: &mut Cx<'_>, vector: u32) -> Flow<bool> {
     let chain = cx.with(|k| {
         let chain = k.ke.irq.interrupts.chains.get(&vector)?;
         Some(match **chain {

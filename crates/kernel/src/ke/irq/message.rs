@@ -38,7 +38,7 @@ pub(crate) struct Messages {
 
 impl Messages {
     /// The vectors that want service, the highest first.
-    pub(crate) fn wanting(&self) -> impl Iterator<Item = u32> {
+    pub(in crate::ke) fn wanting(&self) -> impl Iterator<Item = u32> {
         let Self { pending, connected, serving } = self;
         let (connected, serving) = (*connected, *serving);
         pending.descending().filter(move |vector| connected.contains(*vector) && !serving.contains(*vector))

@@ -27,7 +27,7 @@ pub(crate) struct Threaded {
 }
 
 /// Whether this machine has them enabled, which Windows' registry says once for all.
-pub(crate) fn are_enabled(cx: &mut Cx<'_>) -> bool {
+pub(super) fn are_enabled(cx: &mut Cx<'_>) -> bool {
     if let Some(enabled) = cx.with(|k| k.ke.irq.threaded_dpcs) {
         return enabled;
     }
@@ -92,13 +92,13 @@ fn run(cx: &mut Cx<'_>, index: usize, queued: QueuedDpc) -> Flow<()> {
 }
 
 /// Whether the current thread is in a threaded DPC.
-pub(crate) fn is_in_one(k: &Kernel) -> bool {
+fn is_in_one(k: &Kernel) -> bool {
     let strand = k.ke.processor().thread;
     k.ke.processors.iter().any(|p| p.threaded.worker.thread == Some(strand) && p.threaded.running.is_some())
 }
 
 /// Reports a wait of a threaded DPC, which must not wait even where its level allows it. Called before a wait begins.
-pub(crate) fn look_at_wait(cx: &mut Cx<'_>, what: &str) {
+pub(in crate::ke) fn look_at_wait(cx: &mut Cx<'_>, what: &str) {
     if cx.with(|k| is_in_one(k)) {
         let message = format!(
             "{what} was called in a threaded DPC: where those are disabled it runs at DISPATCH_LEVEL, and must not wait"

@@ -10,7 +10,7 @@ const DEVICE_LEVELS: std::ops::RangeInclusive<u32> = 3..=12;
 
 /// Whether a vector can be a message's.
 #[must_use]
-pub(crate) const fn is_message(vector: u32) -> bool {
+pub(super) const fn is_message(vector: u32) -> bool {
     let level = vector >> 4;
     *DEVICE_LEVELS.start() <= level && level <= *DEVICE_LEVELS.end() && line_of_vector(vector).is_none()
 }
@@ -78,7 +78,7 @@ impl Vectors {
     }
 
     /// From the highest down.
-    pub(crate) fn descending(self) -> impl Iterator<Item = u32> {
+    pub(super) fn descending(self) -> impl Iterator<Item = u32> {
         (0..256).rev().filter(move |vector| self.contains(*vector))
     }
 }

@@ -38,7 +38,7 @@ pub(crate) fn look(k: &Kernel) -> Option<Verdict> {
 }
 
 /// The verdict on DPCs that run one after another and let no thread run.
-pub(crate) fn cumulative(k: &Kernel) -> Option<Verdict> {
+pub(super) fn cumulative(k: &Kernel) -> Option<Verdict> {
     let processor = k.ke.processor();
     let dpc = processor.running_dpc.or_else(|| processor.dpcs.front().map(|next| next.object))?;
     let ticks = ticks_since(k, processor.dispatch_since);

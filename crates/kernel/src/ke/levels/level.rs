@@ -17,7 +17,7 @@ use crate::cx::Kernel;
 use crate::ke::State;
 
 /// Above all levels: every change of level must be asked about.
-pub(crate) const ASK_ALWAYS: u8 = 16;
+pub(super) const ASK_ALWAYS: u8 = 16;
 
 impl Kernel {
     /// The level of the processor that runs now.
@@ -53,7 +53,7 @@ impl Kernel {
     }
 
     /// Processor `index` becomes the current one. The engine holds the level of that one only.
-    pub(crate) fn make_current(&mut self, index: usize) {
+    pub(in crate::ke) fn make_current(&mut self, index: usize) {
         let before = self.ke.current;
         if before != index {
             self.ke.processors[before].parked_level = self.engine.level();
@@ -66,7 +66,7 @@ impl Kernel {
     /// The processor that runs now, and its IRQL.
     #[must_use]
     #[inline]
-    pub fn where_now(&self) -> (u32, u8) {
+    pub(crate) fn where_now(&self) -> (u32, u8) {
         // They are numbered as they lie.
         (u32::try_from(self.ke.current).unwrap_or(u32::MAX), self.level())
     }
@@ -83,14 +83,14 @@ impl State {
 
     /// As [`State::unsettled`], where it is known that levels from `level` on hold it back: no change above it needs the kernel.
     #[inline]
-    pub(crate) fn waits_below(&mut self, level: u8) {
+    pub(in crate::ke) fn waits_below(&mut self, level: u8) {
         self.levels.waits_below = self.levels.waits_below.max(level);
         self.forbids(level);
     }
 
     /// Whether anything may wait for a level to fall to `level`.
     #[inline]
-    pub(crate) fn may_wait_at(&self, level: u8) -> bool {
+    pub(in crate::ke) fn may_wait_at(&self, level: u8) -> bool {
         self.levels.waits_below > level
     }
 
@@ -110,19 +110,19 @@ impl State {
 
     /// One thing that forbade it is over; there may be more.
     #[inline]
-    pub(crate) fn forbids_less(&mut self) {
+    pub(in crate::ke) fn forbids_less(&mut self) {
         self.engine.set_free_levels(self.alone_from());
     }
 
     /// Down to which level driver code may go by itself.
     #[inline]
-    pub(in crate::ke) fn alone_from(&self) -> u8 {
+    pub(super) fn alone_from(&self) -> u8 {
         self.levels.waits_below.max(forbidden(self)).max(self.lowest_alone())
     }
 
     /// The same where nothing waits and nothing is forbidden.
     #[inline]
-    pub(in crate::ke) fn lowest_alone(&self) -> u8 {
+    pub(super) fn lowest_alone(&self) -> u8 {
         if self.levels.levels_are_read { ASK_ALWAYS } else { PASSIVE_LEVEL }
     }
 
@@ -134,7 +134,7 @@ impl State {
 
     /// Whether a reader wants every change of level.
     #[inline]
-    pub(crate) fn levels_are_read(&self) -> bool {
+    pub(in crate::ke) fn levels_are_read(&self) -> bool {
         self.levels.levels_are_read
     }
 
@@ -148,7 +148,7 @@ impl State {
 
 /// Below this the current processor must not go by itself, whatever waits.
 #[inline]
-pub(in crate::ke) fn forbidden(ke: &State) -> u8 {
+pub(super) fn forbidden(ke: &State) -> u8 {
     let processor = ke.processor();
     let floor = processor.floors.last().copied().unwrap_or(PASSIVE_LEVEL);
     let owns = ke.levels.locks.count(processor.number) != 0;

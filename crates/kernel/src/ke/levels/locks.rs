@@ -86,7 +86,7 @@ impl Locks {
     }
 
     /// The processors that wait to have the reader/writer lock alone.
-    pub(crate) fn wanting(&self, lock: u64) -> impl Iterator<Item = u32> {
+    pub(in crate::ke) fn wanting(&self, lock: u64) -> impl Iterator<Item = u32> {
         self.wanted.iter().filter(move |(at, _)| *at == lock).map(|(_, processor)| *processor)
     }
 
@@ -145,7 +145,7 @@ impl Locks {
 
     /// Whether none is held.
     #[inline]
-    pub(crate) fn is_none_held(&self) -> bool {
+    pub(in crate::ke) fn is_none_held(&self) -> bool {
         self.held.is_empty()
     }
 

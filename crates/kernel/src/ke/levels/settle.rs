@@ -82,7 +82,7 @@ impl Kernel {
 
     /// As [`Kernel::settled`], where [`next_work`] has just found nothing that the level lets in.
     #[inline]
-    pub(crate) fn settled_as_nothing_waits(&mut self) {
+    pub(in crate::ke) fn settled_as_nothing_waits(&mut self) {
         // At PASSIVE_LEVEL that is all there is.
         let all = self.level() == PASSIVE_LEVEL && self.ke.processor().interrupts_enabled;
         if !all {
@@ -105,7 +105,7 @@ impl Kernel {
 
     /// A lock was given back.
     #[inline]
-    pub(crate) fn a_lock_is_free(&mut self) {
+    pub(in crate::ke) fn a_lock_is_free(&mut self) {
         self.ke.forbids_less();
         self.engine.allow_short_locks(locks_are_free(self));
     }
@@ -198,7 +198,7 @@ impl Kernel {
 
 /// What the current processor must do before anything else goes on, if anything.
 #[inline]
-pub(crate) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
+pub(in crate::ke) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
     let processor = &k.ke.processors[index];
     if !processor.interrupts_enabled {
         return None;

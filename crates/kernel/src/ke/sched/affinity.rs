@@ -20,7 +20,7 @@ pub(crate) fn all(k: &Kernel) -> u64 {
 
 /// Where a new thread may run: on all processors from Windows 11 on, else in the group of the thread that makes it. Follows
 /// *Processor Groups*.
-pub(crate) fn of_new_thread(k: &Kernel) -> u64 {
+pub(in crate::ke) fn of_new_thread(k: &Kernel) -> u64 {
     if k.ke.windows >= WindowsVersion::Win11 {
         return all(k);
     }
@@ -76,7 +76,7 @@ pub(crate) fn index(k: &Kernel, group: u16, number: u8) -> Option<u32> {
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub(crate) fn read_number(cx: &mut Cx<'_>, from: DriverPtr<PROCESSOR_NUMBER>) -> Flow<Option<u32>> {
+pub(in crate::ke) fn read_number(cx: &mut Cx<'_>, from: DriverPtr<PROCESSOR_NUMBER>) -> Flow<Option<u32>> {
     let group = cx.read(from + PROCESSOR_NUMBER::Group)?;
     let low = cx.read(from + PROCESSOR_NUMBER::Number)?;
     Ok(cx.with(|k| index(k, group, low)))
@@ -86,7 +86,7 @@ pub(crate) fn read_number(cx: &mut Cx<'_>, from: DriverPtr<PROCESSOR_NUMBER>) ->
 ///
 /// # Errors
 /// A verdict if the pointer is bad.
-pub(crate) fn write_number(cx: &mut Cx<'_>, into: DriverPtr<PROCESSOR_NUMBER>, index: u32) -> Flow<()> {
+pub(super) fn write_number(cx: &mut Cx<'_>, into: DriverPtr<PROCESSOR_NUMBER>, index: u32) -> Flow<()> {
     let (group, low) = cx.with(|k| number(k, index));
     cx.write(into, PROCESSOR_NUMBER::zeroed())?;
     cx.write(into + PROCESSOR_NUMBER::Group, group)?;

@@ -21,7 +21,7 @@ const OF_PAGE: u64 = 400;
 /// The same for a text or value that is taken from driver memory, or put there, and for each 16 bytes of it.
 const DATA: u64 = 20;
 /// The same for a thread, its end included.
-pub(crate) const NEW_THREAD: u64 = 20_000;
+pub(in crate::ke) const NEW_THREAD: u64 = 20_000;
 /// So often in a budget the account is looked at: by default after twenty thousand calls.
 const LOOKS: u64 = 1_000;
 
@@ -56,12 +56,12 @@ impl State {
 
 /// A driver has called the kernel. Whether the account is to be looked at, by [`look`].
 #[inline]
-pub(crate) fn is_look_due(k: &Kernel) -> bool {
+pub(in crate::ke) fn is_look_due(k: &Kernel) -> bool {
     k.ke.services() >= k.ke.sched.spending.next_look
 }
 
 /// How many calls there will have been when the account is looked at.
-pub(crate) fn calls_until_look(k: &Kernel) -> u64 {
+pub(in crate::ke) fn calls_until_look(k: &Kernel) -> u64 {
     let Budget { charged, next_look } = k.ke.sched.spending;
     next_look.saturating_sub(charged).div_ceil(SERVICE).saturating_sub(1)
 }

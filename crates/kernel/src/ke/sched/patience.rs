@@ -118,7 +118,7 @@ pub(crate) fn asks(k: &mut Kernel) {
 }
 
 /// The same, from outside: a script's request, a step of the PnP manager's.
-pub fn renew(cx: &mut Cx<'_>) {
+pub(crate) fn renew(cx: &mut Cx<'_>) {
     cx.with(asks);
 }
 
@@ -137,7 +137,7 @@ pub fn grant(cx: &mut Cx<'_>, nanoseconds: Option<u64>) {
 }
 
 /// Why the machine was given up though something in it was alive; nothing if it fell quiet.
-pub fn lost(cx: &mut Cx<'_>) -> Option<Why> {
+pub(crate) fn lost(cx: &mut Cx<'_>) -> Option<Why> {
     cx.with(|k| k.ke.sched.patience.lost.clone())
 }
 
@@ -219,7 +219,7 @@ pub(crate) fn give_up(cx: &mut Cx<'_>, waited: u64) {
 ///
 /// # Errors
 /// [`engine::Leave`] of what the time brings.
-pub(crate) fn hurry(cx: &mut Cx<'_>) -> Flow<()> {
+pub(super) fn hurry(cx: &mut Cx<'_>) -> Flow<()> {
     let events = cx.next_event();
     let nanoseconds = cx.with(|k| {
         let (now, cost) = (k.engine.now(), k.ke.cost(events));
@@ -244,7 +244,7 @@ pub(crate) fn hurry(cx: &mut Cx<'_>) -> Flow<()> {
 }
 
 /// A thread has begun. After so many the account is looked at.
-pub(crate) fn begins_thread(k: &mut Kernel) {
+pub(in crate::ke) fn begins_thread(k: &mut Kernel) {
     k.ke.sched.outlay += THREAD;
     if (k.ke.sched.outlay / THREAD).is_multiple_of(THREADS) {
         budget::look_soon(k);

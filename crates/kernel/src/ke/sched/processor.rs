@@ -141,13 +141,13 @@ impl Processor {
     }
 
     /// Where the current thread's object stands.
-    pub(crate) fn control_block(&self) -> DriverPtr<KPRCB> {
+    pub(in crate::ke) fn control_block(&self) -> DriverPtr<KPRCB> {
         self.region + KPCR::Prcb
     }
 }
 
 /// Makes `strand` what processor `index` runs, also for drivers that read `gs:[188h]`.
-pub(crate) fn set_current_thread(k: &mut Kernel, index: usize, strand: StrandId) {
+pub(in crate::ke) fn set_current_thread(k: &mut Kernel, index: usize, strand: StrandId) {
     let object = k.ke.sched.threads[strand].object;
     k.ke.unsettled();
     exchange_thread(k, index, strand, object);
@@ -155,14 +155,14 @@ pub(crate) fn set_current_thread(k: &mut Kernel, index: usize, strand: StrandId)
 
 /// The same with its idle thread, which is to run nothing: the published free level is recomputed when a turn begins.
 #[inline]
-pub(crate) fn leave_to_idle(k: &mut Kernel, index: usize) {
+pub(super) fn leave_to_idle(k: &mut Kernel, index: usize) {
     let (idle, object) = (k.ke.processors[index].idle, k.ke.processors[index].idle_object);
     exchange_thread(k, index, idle, object);
 }
 
 /// As [`set_current_thread`], with its object, where nothing waits for its processor that did not before.
 #[inline]
-pub(crate) fn exchange_thread(k: &mut Kernel, index: usize, strand: StrandId, object: DriverPtr<KTHREAD>) {
+pub(super) fn exchange_thread(k: &mut Kernel, index: usize, strand: StrandId, object: DriverPtr<KTHREAD>) {
     let processor = &mut k.ke.processors[index];
     processor.thread = strand;
     let at = processor.control_block() + KPRCB::CurrentThread;
@@ -170,7 +170,7 @@ pub(crate) fn exchange_thread(k: &mut Kernel, index: usize, strand: StrandId, ob
 }
 
 /// Makes processor `index` the one that runs.
-pub(crate) fn switch_to(cx: &mut Cx<'_>, index: usize) {
+pub(super) fn switch_to(cx: &mut Cx<'_>, index: usize) {
     let region = cx.with(|k| {
         let changed = k.ke.current != index;
         k.make_current(index);

@@ -61,7 +61,7 @@ impl ReadyQueues {
 
     /// Whether all that are here became ready after `moment`. Conservative: false may be wrong.
     #[inline]
-    pub(crate) fn all_since(&self, moment: u64) -> bool {
+    pub(super) fn all_since(&self, moment: u64) -> bool {
         self.occupied == 0 || self.oldest > moment
     }
 
@@ -111,7 +111,7 @@ impl ReadyQueues {
     /// The thread that a processor of `mask` takes next, if that is beyond question: no other has its priority, or no policy chooses
     /// which of several goes first.
     #[inline]
-    pub(crate) fn sole_best(&self, mask: u64, asked: bool) -> Option<StrandId> {
+    pub(super) fn sole_best(&self, mask: u64, asked: bool) -> Option<StrandId> {
         let highest = self.occupied.checked_ilog2()?;
         let queue = &self.queues[highest as usize];
         let first = queue.front()?;
@@ -120,7 +120,7 @@ impl ReadyQueues {
 
     /// Takes the thread out that is the first of all.
     #[inline]
-    pub(crate) fn take_best(&mut self) {
+    pub(super) fn take_best(&mut self) {
         if let Some(highest) = self.occupied.checked_ilog2() {
             let queue = &mut self.queues[highest as usize];
             queue.pop_front();
@@ -131,7 +131,7 @@ impl ReadyQueues {
     }
 
     /// The threads below the highest dynamic priority that have been ready since `before` or longer.
-    pub(crate) fn starving(&self, before: u64) -> Vec<StrandId> {
+    pub(super) fn starving(&self, before: u64) -> Vec<StrandId> {
         if self.all_since(before) {
             return Vec::new();
         }
@@ -141,14 +141,14 @@ impl ReadyQueues {
 
     /// Whether there are threads of a higher priority than this, wherever they may run.
     #[inline]
-    pub(crate) fn has_above(&self, priority: u8) -> bool {
+    pub(super) fn has_above(&self, priority: u8) -> bool {
         // There is no priority 32.
         u64::from(self.occupied) >> (priority + 1) != 0
     }
 
     /// Since when a thread below the highest dynamic priority, that may run on a processor of `mask` and counts, has been
     /// ready.
-    pub(crate) fn starving_since(&self, mask: u64, counts: impl Fn(StrandId) -> bool) -> Option<u64> {
+    pub(super) fn starving_since(&self, mask: u64, counts: impl Fn(StrandId) -> bool) -> Option<u64> {
         let low = self.low().filter(|entry| entry.affinity & mask != 0 && counts(entry.strand));
         low.map(|entry| entry.since).min()
     }

@@ -127,10 +127,10 @@ pub(crate) fn next_event(k: &Kernel) -> Option<u64> {
 }
 
 /// A thread that has been ready for so long without getting a processor is boosted for a quantum, in nanoseconds.
-pub(crate) const STARVED: u64 = 4_000_000_000;
+pub(super) const STARVED: u64 = 4_000_000_000;
 
 /// Boosts threads that have been ready for too long to the highest priority that is not real-time.
-pub(crate) fn relieve(k: &mut Kernel) {
+pub(super) fn relieve(k: &mut Kernel) {
     let Some(before) = k.engine.now().checked_sub(STARVED) else { return };
     if k.ke.sched.ready.all_since(before) {
         return;
@@ -283,7 +283,7 @@ pub(crate) fn suspend(cx: &mut Cx<'_>) -> Flow<()> {
 // ---- threads ----
 
 /// A thread can run: it goes to the end of its queue.
-pub(crate) fn make_ready(k: &mut Kernel, strand: StrandId) {
+pub(in crate::ke) fn make_ready(k: &mut Kernel, strand: StrandId) {
     let thread = k.ke.sched.threads.get_mut(strand).expect("a thread that becomes ready exists");
     thread.state = State::Ready;
     let (priority, since) = (thread.priority(), k.engine.now());
@@ -310,7 +310,7 @@ fn is_out_of_the_way(k: &Kernel, priority: u8, since: u64) -> bool {
 
 /// Whether a ready thread has a better claim to processor `index` than the one there; both levels allow it.
 #[inline]
-pub(crate) fn must_switch(k: &Kernel, index: usize) -> bool {
+pub(in crate::ke) fn must_switch(k: &Kernel, index: usize) -> bool {
     // Mostly no other thread wants it.
     (!k.ke.sched.ready.is_empty() || k.ke.processors[index].yield_requested) && has_better_claim(k, index)
 }
@@ -364,7 +364,7 @@ pub(crate) fn give_way(cx: &mut Cx<'_>) -> Flow<()> {
 
 /// The current thread, whose state says that it waits, leaves its processor; it suspends next.
 #[inline]
-pub(crate) fn leave_to_wait(k: &mut Kernel) {
+pub(in crate::ke) fn leave_to_wait(k: &mut Kernel) {
     let (now, stepped, strand) = (k.engine.now(), k.engine.retired(), k.ke.processor().thread);
     let mark = (k.ke.retired(now), now, stepped);
     let thread = k.ke.sched.threads.get_mut(strand).expect("the thread that runs");

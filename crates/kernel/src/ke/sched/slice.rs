@@ -19,7 +19,7 @@ use crate::ke::{State, stuck};
 use crate::verdict::Verdict;
 
 /// How long a thread runs while equals are ready: two clock ticks, in nanoseconds.
-pub(crate) const QUANTUM: u64 = 2 * TICK;
+pub(super) const QUANTUM: u64 = 2 * TICK;
 /// A call may be busy for so many times its budget of instructions, in nanoseconds, counting device accesses, stalls and
 /// waits for memory to change: ten minutes. Windows does not mind how long; a request's maker does (`patience`).
 const WAITING: u64 = 600;
@@ -44,7 +44,7 @@ impl State {
 
     /// Puts what ran since the last call on the account of `strand`, if there is such a thread.
     #[inline]
-    pub(crate) fn account_for(&mut self, strand: StrandId, now: u64) -> Option<&Thread> {
+    fn account_for(&mut self, strand: StrandId, now: u64) -> Option<&Thread> {
         let retired = self.retired(now);
         let stepped = self.engine.retired();
         let thread = self.sched.threads.get_mut(strand)?;
@@ -54,7 +54,7 @@ impl State {
 
     /// The engine's slice begins now: it ends at time `until`, or after so many driver instructions.
     #[inline]
-    pub(crate) fn begin_slice(&mut self, now: u64, until: u64, instructions: u64) {
+    pub(super) fn begin_slice(&mut self, now: u64, until: u64, instructions: u64) {
         self.sched.armed_until = until;
         self.sched.armed_retired = self.engine.retired().saturating_add(instructions);
         self.levels.slice_is_set();
@@ -98,7 +98,7 @@ fn set_end(cx: &mut Cx<'_>) {
 /// As [`end`], for a turn on a machine of one processor that begins for `thread` now; none if there is something to be asked or looked at
 /// first. The hardware is not asked.
 #[inline]
-pub(crate) fn of_next_turn(k: &Kernel, thread: &Thread, now: u64, quantum_end: u64) -> Option<(u64, u64)> {
+pub(super) fn of_next_turn(k: &Kernel, thread: &Thread, now: u64, quantum_end: u64) -> Option<(u64, u64)> {
     let Account { spent, stepped, busy, look_at, .. } = thread.account;
     let (retired, budget) = (thread.retired.0, k.ke.sched.budget);
     let timer = k.ke.timing.timers().deadline().unwrap_or(NEVER);
@@ -115,7 +115,7 @@ pub(crate) fn of_next_turn(k: &Kernel, thread: &Thread, now: u64, quantum_end: u
 /// The thread that runs has another account from `mark` on, which is to be looked at when so many instructions more have run: its slice ends
 /// then, if it would end later. When the kernel looks must not depend on where slices end.
 #[inline]
-pub(crate) fn look_within(k: &mut Kernel, mark: (u64, u64, u64), instructions: u64) {
+pub(in crate::ke) fn look_within(k: &mut Kernel, mark: (u64, u64, u64), instructions: u64) {
     let at = mark.2.saturating_add(instructions);
     if k.ke.sched.armed_retired > at {
         end_at(k, at, instructions);
@@ -141,7 +141,7 @@ pub(crate) fn end_soon(k: &mut Kernel) {
 /// Whether the slice that has begun ends in time for `thread`, which has used up nothing yet and has its turn now: nothing depends on where
 /// slices end. Hardware is as it was seen last, and does nothing before.
 #[inline]
-pub(crate) fn serves(k: &Kernel, thread: &Thread, now: u64, quantum_end: u64) -> bool {
+pub(in crate::ke) fn serves(k: &Kernel, thread: &Thread, now: u64, quantum_end: u64) -> bool {
     let (until, budget) = (k.ke.sched.armed_until, k.ke.sched.budget);
     let left = k.ke.sched.armed_retired.saturating_sub(k.engine.retired());
     let most = thread.question.saturating_sub(thread.retired.0).min(budget).min(spin::FIRST_LOOK);
@@ -191,14 +191,14 @@ pub(crate) fn work(cx: &mut Cx<'_>, instructions: u64) -> Flow<()> {
 ///
 /// # Errors
 /// [`engine::Leave`] of what was let in.
-pub(crate) fn pass_by(cx: &mut Cx<'_>, nanoseconds: u64) -> Flow<()> {
+pub(super) fn pass_by(cx: &mut Cx<'_>, nanoseconds: u64) -> Flow<()> {
     let goes_on = cx.with(|k| shorten(k, nanoseconds));
     if goes_on || cx.engine().strand() == StrandId(0) { Ok(()) } else { let_in(cx, false) }
 }
 
 /// As [`arm`], for a processor whose turn begins. What came for it meanwhile is let in at once: by the strand itself, if it
 /// waits in the kernel, else before its second instruction; not when its slice happens to end.
-pub(crate) fn begin_turn(cx: &mut Cx<'_>) {
+pub(super) fn begin_turn(cx: &mut Cx<'_>) {
     arm(cx);
     let waits = cx.with(|k| {
         let waits = k.ke.may_wait() && settle::next_work(k, k.ke.current).is_some();
@@ -235,7 +235,7 @@ fn question_due(k: &Kernel) -> Option<(StrandId, u64)> {
 
 /// Whether that is at this very instruction.
 #[inline]
-pub(crate) fn asks_now(k: &Kernel) -> bool {
+pub(in crate::ke) fn asks_now(k: &Kernel) -> bool {
     question_due(k).is_some()
 }
 
@@ -248,13 +248,13 @@ fn own(k: &Kernel) -> Option<(&Thread, u64)> {
 }
 
 /// How many driver instructions the thread that runs has retired in all its life.
-pub(crate) fn retired_by_own(k: &Kernel) -> u64 {
+pub(super) fn retired_by_own(k: &Kernel) -> u64 {
     own(k).map_or(0, |(_, retired)| retired)
 }
 
 /// The turn of `strand` is over: what ran since the last look goes on its account.
 #[inline]
-pub(crate) fn turn_is_over(k: &mut Kernel, strand: StrandId) {
+pub(super) fn turn_is_over(k: &mut Kernel, strand: StrandId) {
     let (now, stepped) = (k.engine.now(), k.engine.retired());
     let retired = k.ke.retired(now);
     if let Some(thread) = k.ke.sched.threads.get_mut(strand) {
@@ -267,7 +267,7 @@ pub(crate) fn turn_is_over(k: &mut Kernel, strand: StrandId) {
 /// After a kernel service: sets the slice anew if a deadline has come nearer, time has passed, or a thread is ready. Its caller says
 /// [`Kernel::settled`] then. Whether it did.
 #[inline]
-pub(crate) fn tighten(cx: &mut Cx<'_>) -> bool {
+pub(in crate::ke) fn tighten(cx: &mut Cx<'_>) -> bool {
     let sets = cx.with(|k| k.ke.levels.is_slice_stale() || a_deadline_came_nearer(k));
     if sets {
         set_end(cx);
@@ -277,7 +277,7 @@ pub(crate) fn tighten(cx: &mut Cx<'_>) -> bool {
 
 /// Whether a timer or a device wants to be looked at before the slice ends.
 #[inline]
-pub(crate) fn a_deadline_came_nearer(k: &Kernel) -> bool {
+pub(in crate::ke) fn a_deadline_came_nearer(k: &Kernel) -> bool {
     let until = k.ke.sched.armed_until;
     let nearer = |deadline: Option<u64>| deadline.is_some_and(|deadline| deadline < until);
     nearer(k.ke.timing.timers().deadline()) || nearer(k.hal.hardware.deadline())
@@ -376,7 +376,7 @@ fn let_in(cx: &mut Cx<'_>, gives_way: bool) -> Flow<()> {
 }
 
 /// If the thread's quantum is over, or the policy wants it to be, it goes behind its equals as soon as it may.
-pub(crate) fn end_of_quantum(k: &mut Kernel, now: u64, gives_way: bool) {
+pub(super) fn end_of_quantum(k: &mut Kernel, now: u64, gives_way: bool) {
     let mask = k.ke.processor().mask();
     let idle = k.ke.processor().is_idle();
     let highest = k.ke.sched.ready.highest(mask);
@@ -419,7 +419,7 @@ pub(crate) fn endless(k: &mut Kernel, now: u64) -> Option<Verdict> {
 }
 
 /// The same for the thread that processor `index` runs.
-pub(crate) fn endless_on(k: &Kernel, index: usize) -> Option<Verdict> {
+pub(in crate::ke) fn endless_on(k: &Kernel, index: usize) -> Option<Verdict> {
     let processor = &k.ke.processors[index];
     let thread = k.ke.sched.threads.get(processor.thread)?;
     let Account { spent, busy, .. } = thread.account;

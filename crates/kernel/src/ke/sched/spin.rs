@@ -23,7 +23,7 @@ use crate::ke::stuck;
 use crate::ke::waits::timer;
 
 /// A routine that has run so many instructions is looked at for the first time; then whenever they have doubled.
-pub(crate) const FIRST_LOOK: u64 = 20_000;
+pub(in crate::ke) const FIRST_LOOK: u64 = 20_000;
 /// So many instructions are stepped through at the first look; twice as many at each further one.
 const FIRST_STEPS: u32 = 64;
 const DOUBLED_AT_MOST: u32 = 6;
@@ -305,14 +305,14 @@ fn sees_the_same(k: &Kernel, stuck: &Stuck) -> bool {
 }
 
 /// Whether the thread that processor `index` runs does.
-pub(crate) fn holds_processor(k: &Kernel, index: usize) -> bool {
+pub(in crate::ke) fn holds_processor(k: &Kernel, index: usize) -> bool {
     is_stuck(k, k.ke.processors[index].thread)
 }
 
 /// When the thread that waits busily on processor `index` gives way by itself: at the end of its quantum to an equal that
 /// could get anywhere, or to a lower one that has starved for so long that it is boosted. A real-time thread never gives
 /// way to a lower one.
-pub(crate) fn gives_way_at(k: &Kernel, index: usize) -> Option<u64> {
+pub(super) fn gives_way_at(k: &Kernel, index: usize) -> Option<u64> {
     let processor = &k.ke.processors[index];
     let held = k.level_of(index) >= DISPATCH_LEVEL || processor.is_idle() || !processor.interrupts_enabled;
     if held || !holds_processor(k, index) {

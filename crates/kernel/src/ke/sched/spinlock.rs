@@ -20,7 +20,7 @@ use crate::witness;
 pub(crate) type SpinLock = DriverPtr<u64>;
 
 /// A held lock of `base..base+length`.
-pub(crate) fn held_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
+pub(in crate::ke) fn held_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
     k.ke.levels.locks().any_in(base, length)
 }
 
@@ -301,7 +301,7 @@ pub(crate) fn take_free(k: &mut Kernel, lock: SpinLock, place: u64, taken: u64) 
 
 /// Gives back what [`take_free`] has acquired, if it is as it was; false: nothing has been done.
 #[inline]
-pub(crate) fn give_back_plainly(k: &mut Kernel, lock: SpinLock) -> bool {
+pub(in crate::ke) fn give_back_plainly(k: &mut Kernel, lock: SpinLock) -> bool {
     let here = k.ke.processor().number;
     let own =
         !k.has_details && k.ke.levels.locks().is_own(lock.address, here, 1) && k.engine.write_plain(lock, &0);

@@ -23,7 +23,7 @@ use crate::ke::waits::wait::Wait;
 use crate::mm::stack::KernelStack;
 
 /// The highest priority that is not real-time.
-pub(crate) const HIGHEST_DYNAMIC: u8 = 15;
+pub(super) const HIGHEST_DYNAMIC: u8 = 15;
 
 /// What a thread of our own does.
 pub type Work = Box<dyn FnOnce(&mut Cx<'_>) -> Flow<()>>;
@@ -108,7 +108,7 @@ impl Account {
 
     /// With what ran between two marks of its thread (see [`Thread::mark`]).
     #[inline]
-    pub(crate) const fn with_what_ran(&self, from: (u64, u64, u64), to: (u64, u64, u64)) -> Self {
+    pub(in crate::ke) const fn with_what_ran(&self, from: (u64, u64, u64), to: (u64, u64, u64)) -> Self {
         Self {
             spent: self.spent + (to.0 - from.0),
             stepped: self.stepped + (to.2 - from.2),
@@ -318,7 +318,7 @@ impl Thread {
     }
 
     /// Behind the highest address of its driver stack; 0 if it has none.
-    pub(crate) fn stack_base(&self) -> u64 {
+    pub(in crate::ke) fn stack_base(&self) -> u64 {
         self.stack.map_or(0, |stack| stack.base)
     }
 }
@@ -332,7 +332,7 @@ pub fn current_object(cx: &mut Cx<'_>) -> DriverPtr<KTHREAD> {
 ///
 /// # Errors
 /// None of its own.
-pub fn get_current(cx: &mut Cx<'_>) -> Flow<DriverPtr<KTHREAD>> {
+pub(crate) fn get_current(cx: &mut Cx<'_>) -> Flow<DriverPtr<KTHREAD>> {
     Ok(current_object(cx))
 }
 

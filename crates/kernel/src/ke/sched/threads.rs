@@ -34,7 +34,7 @@ impl Threads {
     }
 
     /// The thread whose object this is.
-    pub(crate) fn of_object(&self, object: u64) -> Option<&Thread> {
+    pub(in crate::ke) fn of_object(&self, object: u64) -> Option<&Thread> {
         self.iter().find(|thread| thread.object.address == object)
     }
 

@@ -15,7 +15,7 @@ use crate::ke::levels::irql::CLOCK_LEVEL;
 use crate::ke::waits::timer;
 
 /// Units between two ticks at the finest: 1 ms.
-pub const FINEST: u64 = 10_000;
+pub(super) const FINEST: u64 = 10_000;
 
 /// When the clock ticks and what it says. All times are in units of 100 ns.
 pub(crate) struct Clock {
@@ -39,22 +39,22 @@ impl Default for Clock {
 
 impl Clock {
     /// The last tick at or before `now`, in nanoseconds, as far as it was taken.
-    pub(crate) fn ticked_at(&self, now: u64) -> u64 {
+    pub(super) fn ticked_at(&self, now: u64) -> u64 {
         self.held.unwrap_or_else(|| self.came_at(now))
     }
 
     /// The same for what is driven by the finest resolution.
-    pub(crate) fn finely_ticked_at(&self, now: u64) -> u64 {
+    pub(super) fn finely_ticked_at(&self, now: u64) -> u64 {
         self.held.unwrap_or_else(|| self.finely_came_at(now))
     }
 
     /// The last tick that came, taken or not.
-    pub(crate) fn came_at(&self, now: u64) -> u64 {
+    pub(super) fn came_at(&self, now: u64) -> u64 {
         (now / UNIT / self.interval * self.interval).max(self.base)
     }
 
     /// The same at the finest resolution.
-    pub(crate) fn finely_came_at(&self, now: u64) -> u64 {
+    pub(super) fn finely_came_at(&self, now: u64) -> u64 {
         (now / UNIT / FINEST * FINEST).max(self.base)
     }
 
@@ -74,13 +74,13 @@ impl Clock {
     }
 
     /// The clock has ticked between two of its usual ticks.
-    pub(crate) fn ticks_at(&mut self, time: u64) {
+    pub(super) fn ticks_at(&mut self, time: u64) {
         self.base = self.base.max(time);
     }
 
     /// Whether processor 0 keeps its interrupt waiting.
     #[inline]
-    pub(crate) const fn stands_still(&self) -> bool {
+    pub(in crate::ke) const fn stands_still(&self) -> bool {
         self.held.is_some()
     }
 
@@ -121,7 +121,7 @@ pub(crate) fn is_held(k: &Kernel) -> bool {
 ///
 /// # Errors
 /// None of its own.
-pub fn set_resolution(cx: &mut Cx<'_>, desired: u32, set: bool) -> Flow<u32> {
+pub(crate) fn set_resolution(cx: &mut Cx<'_>, desired: u32, set: bool) -> Flow<u32> {
     let now = cx.engine().now();
     let interval = cx.with(|k| {
         k.ke.timing.timers.change_clock(|clock| {
@@ -146,7 +146,7 @@ pub fn set_resolution(cx: &mut Cx<'_>, desired: u32, set: bool) -> Flow<u32> {
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
-pub fn query_resolution(
+pub(crate) fn query_resolution(
     cx: &mut Cx<'_>,
     maximum: abi::DriverPtr<u32>,
     minimum: abi::DriverPtr<u32>,

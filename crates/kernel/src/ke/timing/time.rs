@@ -22,7 +22,7 @@ pub(crate) const TICK: u64 = INCREMENT * UNIT;
 /// System time at boot: 2026-01-01 00:00 UTC, in units since 1601.
 pub(crate) const BOOT: u64 = 134_116_992_000_000_000;
 /// The performance counter's counts a second.
-pub(crate) const FREQUENCY: u64 = 10_000_000;
+pub(super) const FREQUENCY: u64 = 10_000_000;
 
 /// How a driver polls time that stands still between ticks.
 #[derive(Default)]

@@ -169,12 +169,12 @@ impl TimerQueue {
     }
 
     /// Whether that time has come.
-    pub(crate) fn watch_is_over(&self, now: u64) -> bool {
+    pub(in crate::ke) fn watch_is_over(&self, now: u64) -> bool {
         self.watch <= now
     }
 
     /// Whether a thread of the outside world sleeps.
-    pub(crate) fn has_alarms(&self) -> bool {
+    pub(in crate::ke) fn has_alarms(&self) -> bool {
         !self.alarms.is_empty()
     }
 
@@ -184,7 +184,7 @@ impl TimerQueue {
     }
 
     /// When the last of all is found due that is not periodic and was among the first so many that were set, in nanoseconds.
-    pub(crate) fn last_single(&self, sequence: u64) -> Option<u64> {
+    pub(in crate::ke) fn last_single(&self, sequence: u64) -> Option<u64> {
         let timers = self.timers.values().filter(|(_, setting)| setting.period == 0).map(|(place, _)| place);
         let all = timers.chain(self.timeouts.values().map(|(place, _)| place));
         let all = all.filter(|place| place.key.1 <= sequence);
@@ -206,14 +206,14 @@ impl TimerQueue {
     }
 
     /// Sets a timer that is not set, so many units later than it is due.
-    pub(crate) fn set_timer(&mut self, timer: u64, setting: Setting, late: u64, processor: usize) {
+    pub(in crate::ke) fn set_timer(&mut self, timer: u64, setting: Setting, late: u64, processor: usize) {
         let due = setting.due.time.saturating_add(late);
         let place = self.add(due, What::Timer(timer), setting.fine, processor);
         self.timers.insert(timer, (place, setting));
     }
 
     /// Whether the timer was set.
-    pub(crate) fn cancel_timer(&mut self, timer: u64) -> bool {
+    pub(in crate::ke) fn cancel_timer(&mut self, timer: u64) -> bool {
         self.timers.remove(&timer).is_some_and(|(place, _)| self.remove(place))
     }
 
@@ -233,18 +233,18 @@ impl TimerQueue {
     }
 
     /// Whether a wait of `strand` ends by a time-out.
-    pub(crate) fn has_timeout(&self, strand: StrandId) -> bool {
+    pub(in crate::ke) fn has_timeout(&self, strand: StrandId) -> bool {
         self.timeouts.contains_key(&strand)
     }
 
     /// Whether no timer is set.
     #[inline]
-    pub(crate) fn is_none_set(&self) -> bool {
+    pub(in crate::ke) fn is_none_set(&self) -> bool {
         self.timers.is_empty()
     }
 
     /// A timer of `base..base+length` that is set.
-    pub(crate) fn set_in(&self, base: u64, length: u64) -> Option<u64> {
+    pub(in crate::ke) fn set_in(&self, base: u64, length: u64) -> Option<u64> {
         if self.timers.is_empty() {
             return None;
         }
@@ -257,14 +257,14 @@ impl TimerQueue {
     }
 
     /// A wait of `strand` ends at `due`.
-    pub(crate) fn add_timeout(&mut self, due: Due, strand: StrandId, processor: usize) {
+    pub(in crate::ke) fn add_timeout(&mut self, due: Due, strand: StrandId, processor: usize) {
         let place = self.add(due.time, What::Timeout(strand), false, processor);
         self.timeouts.insert(strand, (place, due.absolute));
     }
 
     /// The wait ended otherwise.
     #[inline]
-    pub(crate) fn cancel_timeout(&mut self, strand: StrandId) {
+    pub(in crate::ke) fn cancel_timeout(&mut self, strand: StrandId) {
         if self.timeouts.is_empty() {
             return;
         }
@@ -274,7 +274,7 @@ impl TimerQueue {
     }
 
     /// The DPC queue of `processor` is looked at when the clock ticks next.
-    pub(crate) fn drain_at_next_tick(&mut self, now: u64, processor: usize) {
+    pub(in crate::ke) fn drain_at_next_tick(&mut self, now: u64, processor: usize) {
         if !self.drains.contains_key(&processor) {
             let tick = self.clock.next_tick(now) / super::time::UNIT;
             let place = self.add(tick, What::Dpcs(processor), false, processor);
@@ -283,7 +283,7 @@ impl TimerQueue {
     }
 
     /// Nothing waits there any more.
-    pub(crate) fn cancel_drain(&mut self, processor: usize) {
+    pub(in crate::ke) fn cancel_drain(&mut self, processor: usize) {
         if self.drains.is_empty() {
             return;
         }
@@ -293,14 +293,14 @@ impl TimerQueue {
     }
 
     /// Changes the clock.
-    pub(crate) fn change_clock(&mut self, change: impl FnOnce(&mut Clock)) {
+    pub(super) fn change_clock(&mut self, change: impl FnOnce(&mut Clock)) {
         change(&mut self.clock);
         self.look_ahead();
     }
 
     /// The system time was set so many units forward: what is due at a system time is due so much earlier. Returns timers and
     /// when they are due now.
-    pub(crate) fn follow_system_time(&mut self, units: i64) -> Vec<(u64, u64)> {
+    pub(super) fn follow_system_time(&mut self, units: i64) -> Vec<(u64, u64)> {
         let moves = |due: u64| match due {
             time::NEVER.. => due,
             _ => due.saturating_add_signed(units.saturating_neg()),
@@ -355,7 +355,7 @@ impl TimerQueue {
     }
 
     /// Takes out the next thing that the clock has found due on `processor`.
-    pub(crate) fn take_due(&mut self, now: u64, processor: usize) -> Option<Expired> {
+    pub(in crate::ke) fn take_due(&mut self, now: u64, processor: usize) -> Option<Expired> {
         let place = self.next(now, processor)?;
         let what = self.wheels[usize::from(place.fine)].remove(place.key)?;
         if place.fine {
@@ -381,7 +381,7 @@ impl TimerQueue {
     }
 
     /// Wakes `strand` at this time, in nanoseconds.
-    pub(crate) fn add_alarm(&mut self, time: u64, strand: StrandId) {
+    pub(in crate::ke) fn add_alarm(&mut self, time: u64, strand: StrandId) {
         self.sequence += 1;
         self.alarms.insert((time, self.sequence), strand);
         self.look_ahead();
@@ -394,7 +394,7 @@ impl TimerQueue {
     }
 
     /// A thread whose alarm rings at `now` or has rung; it is taken out.
-    pub(crate) fn take_alarm(&mut self, now: u64) -> Option<StrandId> {
+    pub(in crate::ke) fn take_alarm(&mut self, now: u64) -> Option<StrandId> {
         let (_, strand) = self.alarms.first_entry().filter(|first| first.key().0 <= now)?.remove_entry();
         self.look_ahead();
         Some(strand)
@@ -408,7 +408,7 @@ impl TimerQueue {
     }
 
     /// The same, past what is due already and waits for a level to fall.
-    pub(crate) fn deadline_after(&self, now: u64) -> Option<u64> {
+    pub(in crate::ke) fn deadline_after(&self, now: u64) -> Option<u64> {
         let came = [self.clock.came_at(now), self.clock.finely_came_at(now)];
         let found = |fine: bool| {
             let due = self.wheels[usize::from(fine)].after(came[usize::from(fine)]);

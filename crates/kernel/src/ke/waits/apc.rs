@@ -62,7 +62,7 @@ pub(crate) fn is_any_pending(k: &Kernel) -> bool {
 
 /// Whether the thread that processor `index` runs has something to do that nothing but its level may hold back.
 #[inline]
-pub(crate) fn is_pending(k: &Kernel, index: usize) -> bool {
+pub(in crate::ke) fn is_pending(k: &Kernel, index: usize) -> bool {
     k.ke.waits.apcs != 0 && is_pending_for(k, k.ke.processors[index].thread)
 }
 

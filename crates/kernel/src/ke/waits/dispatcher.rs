@@ -41,7 +41,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// The kind a header's type byte says.
-    pub(crate) const fn from_byte(byte: u8) -> Option<Self> {
+    pub(in crate::ke) const fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             0 => Self::NotificationEvent,
             1 => Self::SynchronizationEvent,
@@ -150,7 +150,7 @@ pub(crate) fn is_signaled(k: &Kernel, header: Header, strand: StrandId) -> Resul
 }
 
 /// What a satisfied wait of `strand`'s does to it. Whether it was an abandoned mutex.
-pub(crate) fn consume(k: &mut Kernel, header: Header, strand: StrandId) -> Result<bool, BadAddress> {
+pub(super) fn consume(k: &mut Kernel, header: Header, strand: StrandId) -> Result<bool, BadAddress> {
     let engine = k.engine;
     let state = header + DISPATCHER_HEADER::SignalState;
     match Kind::from_byte(engine.read(header + DISPATCHER_HEADER::Type)?) {
@@ -224,7 +224,12 @@ fn satisfy(k: &mut Kernel, header: Header, strand: StrandId) -> Result<Option<Nt
 }
 
 /// Ends a thread's wait: its wait blocks leave their lists, its time-out is cancelled, and it is ready.
-pub(crate) fn end_wait(k: &mut Kernel, strand: StrandId, status: NtStatus, boost: u8) -> Result<(), Broken> {
+pub(in crate::ke) fn end_wait(
+    k: &mut Kernel,
+    strand: StrandId,
+    status: NtStatus,
+    boost: u8,
+) -> Result<(), Broken> {
     let thread = k.ke.sched.threads_mut().get_mut(strand).expect("a thread that waits exists");
     let Some(wait) = thread.wait.take() else { return Ok(()) };
     thread.wait_status = status;
@@ -249,7 +254,7 @@ pub(crate) fn end_wait(k: &mut Kernel, strand: StrandId, status: NtStatus, boost
 }
 
 /// The thread is not among those that wait for the object any more; its wait block is its caller's to unlink.
-pub(crate) fn waits_no_more(k: &mut Kernel, header: Header, strand: StrandId) {
+pub(super) fn waits_no_more(k: &mut Kernel, header: Header, strand: StrandId) {
     if let Some(waiting) = k.ke.waits.waits.get_mut(&header.address) {
         waiting.remove_all(&strand);
         if waiting.is_empty() {
@@ -297,7 +302,7 @@ pub(crate) fn stop(cx: &mut Cx<'_>, header: Header, broken: Broken) -> engine::L
 
 /// An object of `base..base+length` that a thread waits for.
 #[inline]
-pub(crate) fn waited_for_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
+pub(in crate::ke) fn waited_for_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
     k.ke.waits.waits.range(base..base.saturating_add(length)).next().map(|(&object, _)| object)
 }
 

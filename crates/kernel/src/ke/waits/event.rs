@@ -63,7 +63,7 @@ pub fn clear(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>) -> Flow<()> {
 ///
 /// # Errors
 /// As [`clear`].
-pub fn reset(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>) -> Flow<i32> {
+pub(crate) fn reset(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>) -> Flow<i32> {
     reset_as(cx, event, "KeResetEvent")
 }
 
@@ -91,7 +91,7 @@ fn check_wait(cx: &mut Cx<'_>) -> Flow<()> {
 ///
 /// # Errors
 /// As [`set`].
-pub fn pulse(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>, increment: i32, wait: bool) -> Flow<i32> {
+pub(crate) fn pulse(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>, increment: i32, wait: bool) -> Flow<i32> {
     dispatcher::expect(cx, event.cast(), "KePulseEvent", EVENTS)?;
     let before = dispatcher::signal(cx, event.cast(), 1, boost(increment))?;
     cx.write((event + KEVENT::Header) + DISPATCHER_HEADER::SignalState, 0)?;
@@ -103,7 +103,7 @@ pub fn pulse(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>, increment: i32, wait: bo
 ///
 /// # Errors
 /// A verdict if it is no event.
-pub fn read_state(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>) -> Flow<i32> {
+pub(crate) fn read_state(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>) -> Flow<i32> {
     dispatcher::expect(cx, event.cast(), "KeReadStateEvent", EVENTS)?;
     cx.read((event + KEVENT::Header) + DISPATCHER_HEADER::SignalState)
 }

@@ -15,7 +15,7 @@ use crate::verdict::Verdict;
 ///
 /// # Errors
 /// A verdict if it was written over.
-pub(in crate::ke) fn check_thread(cx: &mut Cx<'_>, object: DriverPtr<KTHREAD>, name: &str) -> Flow<()> {
+pub(super) fn check_thread(cx: &mut Cx<'_>, object: DriverPtr<KTHREAD>, name: &str) -> Flow<()> {
     let wrong = cx.with(|k| wrong_in_thread(k, object)).map_err(|bad| cx.bad_pointer(bad))?;
     let Some(wrong) = wrong else { return Ok(()) };
     let message = format!("the object {:#x} of the {name} was written over: {wrong}", object.address);

@@ -258,7 +258,7 @@ fn serve(k: &mut Kernel, queue: Queue) -> Result<(), Broken> {
 }
 
 /// A thread of the queue's runs again: its wait is over.
-pub(in crate::ke) fn runs_again(k: &mut Kernel, queue: u64) {
+pub(super) fn runs_again(k: &mut Kernel, queue: u64) {
     // An error in its memory is reported where the queue is used next.
     let _ = count(k.engine, DriverPtr::new(queue), |running| running.saturating_add(1));
 }
@@ -277,7 +277,7 @@ fn count(engine: Engine, queue: Queue, change: impl FnOnce(u32) -> u32) -> Resul
 
 /// The thread begins to wait, for whatever it is: another one of its queue's may run meanwhile.
 #[inline]
-pub(in crate::ke) fn runs_no_more(k: &mut Kernel, strand: StrandId) {
+pub(super) fn runs_no_more(k: &mut Kernel, strand: StrandId) {
     let queue = k.ke.sched.threads().get(strand).map_or(0, |thread| thread.queue);
     if queue != 0 {
         one_less(k, DriverPtr::new(queue));

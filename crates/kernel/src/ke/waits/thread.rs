@@ -30,14 +30,15 @@ use crate::verdict::Verdict;
 use crate::witness;
 
 pub(crate) use crate::ke::sched::thread_record::{Body, Identity, Start, State, Thread, name};
-pub use crate::ke::sched::thread_record::{Role, Work, current_object, get_current};
+pub use crate::ke::sched::thread_record::{Role, Work, current_object};
+pub(crate) use crate::ke::sched::thread_record::get_current;
 
 /// Bytes of a thread object; drivers see only its header.
 const OBJECT_SIZE: u64 = 0x600;
 /// The highest priority.
 const HIGHEST: u8 = 31;
 /// Priority of a thread to which no other was given.
-pub const NORMAL_PRIORITY: u8 = 8;
+pub(crate) const NORMAL_PRIORITY: u8 = 8;
 
 /// Bytes of memory, and areas of the host's, that a thread takes at most.
 const NEEDS: (u64, usize) = (64 << 10, 16);
@@ -146,7 +147,7 @@ fn tell_drivers(cx: &mut Cx<'_>, strand: StrandId, is_new: bool) -> Flow<()> {
 }
 
 /// The idle thread of processor `index`: always there, never in a queue.
-pub(crate) fn spawn_idle(cx: &mut Cx<'_>, index: usize) -> Flow<StrandId> {
+pub(in crate::ke) fn spawn_idle(cx: &mut Cx<'_>, index: usize) -> Flow<StrandId> {
     let name = format!("idle thread of processor {index}");
     let start = Start { name, role: Role::Idle, process: 0, priority: 0, body: Body::Idle };
     let strand = make(cx, start, false)?;
@@ -159,13 +160,13 @@ pub(crate) fn spawn_idle(cx: &mut Cx<'_>, index: usize) -> Flow<StrandId> {
 }
 
 /// A thread of ours of normal priority; the caller settles later.
-pub(crate) fn spawn_quietly(cx: &mut Cx<'_>, name: String, work: Work) -> Flow<StrandId> {
+pub(in crate::ke) fn spawn_quietly(cx: &mut Cx<'_>, name: String, work: Work) -> Flow<StrandId> {
     let (role, priority, body) = (Role::Worker, NORMAL_PRIORITY, Body::Work(work));
     create(cx, Start { name, role, process: 0, priority, body })
 }
 
 /// The thread that runs the threaded DPCs of processor `index`: nothing that can be switched is better.
-pub(crate) fn spawn_for_dpcs(cx: &mut Cx<'_>, index: usize, work: Work) -> Flow<StrandId> {
+pub(in crate::ke) fn spawn_for_dpcs(cx: &mut Cx<'_>, index: usize, work: Work) -> Flow<StrandId> {
     let name = format!("DPC thread of processor {index}");
     let (role, priority, body) = (Role::Worker, HIGHEST, Body::Work(work));
     let strand = make(cx, Start { name, role, process: 0, priority, body }, true)?;

@@ -185,7 +185,7 @@ pub(crate) fn read_state(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>) -> Flow<bool
 }
 
 /// A timer of `base..base+length` that is set.
-pub(crate) fn set_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
+pub(in crate::ke) fn set_in(k: &Kernel, base: u64, length: u64) -> Option<u64> {
     k.ke.timing.timers().set_in(base, length)
 }
 
@@ -196,7 +196,7 @@ pub(crate) fn all_set(k: &Kernel) -> Vec<u64> {
 }
 
 /// The system time was set, and with it these timers' due times.
-pub(crate) fn tell_due_times(cx: &mut Cx<'_>, moved: &[(u64, u64)]) -> Flow<()> {
+pub(in crate::ke) fn tell_due_times(cx: &mut Cx<'_>, moved: &[(u64, u64)]) -> Flow<()> {
     for &(timer, due) in moved {
         cx.write(DriverPtr::<KTIMER>::new(timer) + KTIMER::DueTime, due)?;
     }
@@ -210,7 +210,7 @@ pub(crate) fn is_due(k: &Kernel, index: usize) -> bool {
 }
 
 /// Lets everything expire that is due on the current processor; at DISPATCH_LEVEL.
-pub(crate) fn expire(cx: &mut Cx<'_>) -> Flow<()> {
+pub(in crate::ke) fn expire(cx: &mut Cx<'_>) -> Flow<()> {
     loop {
         let due = cx.with(|k| {
             let (now, processor) = (k.engine.now(), k.ke.current);

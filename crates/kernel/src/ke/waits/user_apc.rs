@@ -55,7 +55,7 @@ fn interrupts(thread: &Thread, mode: WaitMode) -> bool {
 }
 
 /// If a wait of `strand`'s must not begin: its status.
-pub(crate) fn instead_of_waiting(k: &mut Kernel, strand: StrandId, mode: WaitMode) -> Option<NtStatus> {
+pub(super) fn instead_of_waiting(k: &mut Kernel, strand: StrandId, mode: WaitMode) -> Option<NtStatus> {
     if mode == WaitMode::KERNEL {
         return None;
     }

@@ -30,7 +30,7 @@ const MOST_OBJECTS: usize = 64;
 /// `THREAD_WAIT_OBJECTS`: for so many the thread object has wait blocks of its own.
 const OWN_BLOCKS: usize = 3;
 /// Where the thread object has them.
-pub(crate) const BLOCKS_AT: u64 = 0x140;
+pub(super) const BLOCKS_AT: u64 = 0x140;
 
 /// A wait a thread is in.
 pub(crate) struct Wait {
@@ -67,7 +67,7 @@ impl Timeout {
     ///
     /// # Errors
     /// A verdict if the pointer is bad.
-    pub fn read(cx: &mut Cx<'_>, pointer: DriverPtr<i64>) -> Flow<Self> {
+    pub(crate) fn read(cx: &mut Cx<'_>, pointer: DriverPtr<i64>) -> Flow<Self> {
         if pointer.is_null() {
             return Ok(Self::Never);
         }
@@ -82,7 +82,7 @@ impl Timeout {
 /// A verdict if it may not wait here, or the object is none; [`engine::Leave`] if the machine ends meanwhile.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "each frame it returns through costs a mispredicted return")]
-pub fn single(
+pub(crate) fn single(
     cx: &mut Cx<'_>,
     object: DriverPtr<DISPATCHER_HEADER>,
     _reason: u32,
@@ -129,7 +129,7 @@ fn plainly(cx: &mut Cx<'_>, object: DriverPtr<DISPATCHER_HEADER>) -> Option<Begu
 /// The current thread has left its processor to wait. Returns how the wait ended.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "each frame it returns through costs a mispredicted return")]
-pub(in crate::ke) fn until_over(cx: &mut Cx<'_>) -> Flow<NtStatus> {
+pub(super) fn until_over(cx: &mut Cx<'_>) -> Flow<NtStatus> {
     let status = apc::block(cx)?;
     if cx.count_event(Kind::Woken) {
         cx.emit(Event::Woken { status: status.0 });
@@ -142,7 +142,7 @@ pub(in crate::ke) fn until_over(cx: &mut Cx<'_>) -> Flow<NtStatus> {
 ///
 /// # Errors
 /// As [`single`].
-pub fn mutex(
+pub(crate) fn mutex(
     cx: &mut Cx<'_>,
     object: DriverPtr<DISPATCHER_HEADER>,
     reason: u32,
@@ -159,7 +159,7 @@ pub fn mutex(
 /// # Errors
 /// As [`single`]; a verdict if there are more objects than wait blocks.
 #[allow(clippy::too_many_arguments, reason = "the DDI has so many")]
-pub fn multiple(
+pub(crate) fn multiple(
     cx: &mut Cx<'_>,
     count: u32,
     array: DriverPtr<DriverPtr<DISPATCHER_HEADER>>,
@@ -295,7 +295,7 @@ pub fn delay(cx: &mut Cx<'_>, mode: u8, alertable: bool, interval: DriverPtr<i64
 ///
 /// # Errors
 /// [`engine::Leave`] if the machine ends meanwhile.
-pub fn zw_yield(cx: &mut Cx<'_>) -> Flow<NtStatus> {
+pub(crate) fn zw_yield(cx: &mut Cx<'_>) -> Flow<NtStatus> {
     let gave_way = scheduler::yield_now(cx)?;
     Ok(if gave_way { NtStatus::SUCCESS } else { NtStatus::NO_YIELD_PERFORMED })
 }
@@ -376,7 +376,7 @@ pub(crate) fn may_begin_at_once(k: &Kernel) -> bool {
     waits && processor.interrupts_enabled && processor.threaded.running.is_none()
 }
 
-pub(in crate::ke) fn check_may_block(cx: &mut Cx<'_>, timeout: Timeout, what: &str) -> Flow<()> {
+pub(super) fn check_may_block(cx: &mut Cx<'_>, timeout: Timeout, what: &str) -> Flow<()> {
     let (irql, in_dpc, has_thread) = cx.with(|k| {
         let processor = k.ke.processor();
         (k.level(), processor.running_dpc.is_some(), !processor.is_idle())
@@ -533,7 +533,7 @@ pub(in crate::ke) fn begin(
 }
 
 /// What the thread waits for, in words: if it does, and is not one of the system's own with nothing of a driver's on it.
-pub(crate) fn describe_wait(k: &Kernel, thread: &Thread) -> Option<String> {
+pub(in crate::ke) fn describe_wait(k: &Kernel, thread: &Thread) -> Option<String> {
     let ours = thread.role == Role::Worker && thread.callouts.is_empty();
     if thread.state != State::Waiting || ours {
         return None;
