@@ -1,5 +1,5 @@
 //! The Windows kernel services a WDM driver stands on, laid out as NT's own prefixes: look for `KeSetEvent` in
-//! `ke/event.rs`.
+//! `ke/waits/event.rs`.
 //!
 //! `exports` is the map: one line an export. A routine gets a [`Cx`], reads and changes kernel state inside
 //! [`Cx::with`], and hands [`engine::Leave`] on with `?`. The kernel never prints, and calls no rule, trace or policy

@@ -107,10 +107,7 @@ pub const fn irql_of_line(line: u32) -> u8 {
 /// (inner) `INVALID_PARAMETER` for a null routine, a vector that is no device's, a level that is not the vector's, a
 /// synchronize level below it, no processor, a vector that is not shared alike, or a message that is not latched;
 /// `INSUFFICIENT_RESOURCES`.
-pub fn connect(
-    cx: &mut Cx<'_>,
-    connection: &Connection,
-) -> Flow<Result<DriverPtr<KINTERRUPT>, NtStatus>> {
+pub fn connect(cx: &mut Cx<'_>, connection: &Connection) -> Flow<Result<DriverPtr<KINTERRUPT>, NtStatus>> {
     if !cx.with(|k| acceptable(k, connection)) {
         return Ok(Err(NtStatus::INVALID_PARAMETER));
     }

@@ -29,9 +29,9 @@ use crate::se::impersonation;
 use crate::verdict::Verdict;
 use crate::witness;
 
+pub(crate) use crate::ke::sched::thread_record::get_current;
 pub(crate) use crate::ke::sched::thread_record::{Body, Identity, Start, State, Thread, name};
 pub use crate::ke::sched::thread_record::{Role, Work, current_object};
-pub(crate) use crate::ke::sched::thread_record::get_current;
 
 /// Bytes of a thread object; drivers see only its header.
 const OBJECT_SIZE: u64 = 0x600;
