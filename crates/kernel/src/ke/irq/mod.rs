@@ -20,6 +20,7 @@ pub(in crate::ke) mod threaded_dpc;
 pub(crate) mod vectors;
 pub(crate) mod watchdog;
 
+use super::levels::irql::PASSIVE_LEVEL;
 use crate::sorted_map::SortedMap;
 use interrupt_delivery::Interrupts;
 use ipi::Broadcast;
@@ -49,6 +50,12 @@ impl State {
     #[allow(clippy::inline_always, reason = "as what it calls")]
     pub(super) fn highest(&self, mask: u64, level: u8) -> Option<u32> {
         self.interrupts.highest(mask, level)
+    }
+
+    /// The highest level of a vector that wants service by a processor of `mask`.
+    #[inline]
+    pub(super) fn highest_level(&self, mask: u64) -> u8 {
+        self.interrupts.highest(mask, PASSIVE_LEVEL).map_or(PASSIVE_LEVEL, vectors::irql_of_vector)
     }
 
     /// Whether the service routine of this interrupt object runs.

@@ -11,11 +11,10 @@ use super::level::{ASK_ALWAYS, forbidden};
 use crate::cx::{Cx, Kernel};
 use crate::hal::combine;
 use crate::ke::irq::message::InARow;
-use crate::ke::irq::vectors::irql_of_vector;
 use crate::ke::irq::{dpc, dpc_drain, interrupt_delivery, ipi};
 use crate::ke::sched::{budget, scheduler, slice};
 use crate::ke::timing::clock;
-use crate::ke::waits::{apc, timer};
+use crate::ke::waits::apc;
 
 /// What the export path asks.
 pub(crate) struct Gate {
@@ -213,7 +212,7 @@ pub(in crate::ke) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
     if level >= DISPATCH_LEVEL {
         return None;
     }
-    if dpc::is_wanted(k, index) || timer::is_due(k, index) {
+    if dpc::is_wanted(k, index) || is_time_due(k, index) {
         return Some(Work::Dispatch);
     }
     if scheduler::must_switch(k, index) {
@@ -252,7 +251,7 @@ fn held_clock(k: &Kernel) -> u8 {
 /// What may happen below DISPATCH_LEVEL, and below which level it does.
 #[inline]
 fn below_dispatch(k: &Kernel, index: usize) -> Option<(Work, u8)> {
-    if dpc::is_wanted(k, index) || timer::is_due(k, index) {
+    if dpc::is_wanted(k, index) || is_time_due(k, index) {
         Some((Work::Dispatch, DISPATCH_LEVEL))
     } else if scheduler::must_switch(k, index) {
         Some((Work::Switch, DISPATCH_LEVEL))
@@ -276,12 +275,19 @@ fn locks_are_free(k: &Kernel) -> bool {
     k.ke.levels.locks.is_none_held() && !k.ke.levels.is_witnessed
 }
 
-/// The highest level of a line or message that wants service by a processor of `mask`.
-fn highest_line(k: &Kernel, mask: u64) -> u8 {
-    k.ke.irq.highest(mask, PASSIVE_LEVEL).map_or(PASSIVE_LEVEL, irql_of_vector)
+/// Whether the clock has found something due on processor `index`.
+#[inline]
+fn is_time_due(k: &Kernel, index: usize) -> bool {
+    k.ke.timing.timers().is_due(k.engine.now(), index)
 }
 
-pub(in crate::ke) fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
+/// The highest level of a line or message that wants service by a processor of `mask`.
+fn highest_line(k: &Kernel, mask: u64) -> u8 {
+    k.ke.irq.highest_level(mask)
+}
+
+/// As [`super::irql::settle`], where something may wait.
+pub(super) fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
     if cx.engine().strand() == StrandId(0) {
         return Ok(());
     }

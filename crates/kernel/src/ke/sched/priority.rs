@@ -5,10 +5,10 @@ use abi::{DriverPtr, KTHREAD};
 use engine::Flow;
 
 use super::scheduler;
+use super::thread_record::NORMAL_PRIORITY;
 use super::thread_record::{HIGHEST_DYNAMIC, State};
 use crate::cx::Cx;
 use crate::ke::levels::irql;
-use crate::ke::waits::thread::NORMAL_PRIORITY;
 use crate::verdict::Verdict;
 
 /// The highest priority: HIGH_PRIORITY.

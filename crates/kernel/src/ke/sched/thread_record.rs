@@ -22,6 +22,8 @@ use crate::ke::waits::user_apc::Wanted;
 use crate::ke::waits::wait::Wait;
 use crate::mm::stack::KernelStack;
 
+/// Priority of a thread to which no other was given.
+pub(crate) const NORMAL_PRIORITY: u8 = 8;
 /// The highest priority that is not real-time.
 pub(super) const HIGHEST_DYNAMIC: u8 = 15;
 

@@ -7,12 +7,12 @@
 //! is at CLOCK_LEVEL or above, or has interrupts disabled, the reported time stands still from the first look on, and has caught
 //! up when the interrupt comes.
 
+use abi::{DriverPtr, KTIMER};
 use engine::Flow;
 
 use super::time::{INCREMENT, UNIT};
 use crate::cx::{Cx, Kernel};
 use crate::ke::levels::irql::CLOCK_LEVEL;
-use crate::ke::waits::timer;
 
 /// Units between two ticks at the finest: 1 ms.
 pub(super) const FINEST: u64 = 10_000;
@@ -170,7 +170,15 @@ pub fn set_system_time_by(cx: &mut Cx<'_>, units: i64) -> Flow<()> {
         k.ke.rearm();
         moved
     });
-    timer::tell_due_times(cx, &moved)
+    write_due_times(cx, &moved)
+}
+
+/// The system time was set, and with it these timers' due times.
+fn write_due_times(cx: &mut Cx<'_>, moved: &[(u64, u64)]) -> Flow<()> {
+    for &(timer, due) in moved {
+        cx.write(DriverPtr::<KTIMER>::new(timer) + KTIMER::DueTime, due)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

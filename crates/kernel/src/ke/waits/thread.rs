@@ -30,15 +30,15 @@ use crate::verdict::Verdict;
 use crate::witness;
 
 pub(crate) use crate::ke::sched::thread_record::get_current;
-pub(crate) use crate::ke::sched::thread_record::{Body, Identity, Start, State, Thread, name};
+pub(crate) use crate::ke::sched::thread_record::{
+    Body, Identity, NORMAL_PRIORITY, Start, State, Thread, name,
+};
 pub use crate::ke::sched::thread_record::{Role, Work, current_object};
 
 /// Bytes of a thread object; drivers see only its header.
 const OBJECT_SIZE: u64 = 0x600;
 /// The highest priority.
 const HIGHEST: u8 = 31;
-/// Priority of a thread to which no other was given.
-pub(crate) const NORMAL_PRIORITY: u8 = 8;
 
 /// Bytes of memory, and areas of the host's, that a thread takes at most.
 const NEEDS: (u64, usize) = (64 << 10, 16);

@@ -195,14 +195,6 @@ pub(crate) fn all_set(k: &Kernel) -> Vec<u64> {
     k.ke.timing.timers().all_set()
 }
 
-/// The system time was set, and with it these timers' due times.
-pub(in crate::ke) fn tell_due_times(cx: &mut Cx<'_>, moved: &[(u64, u64)]) -> Flow<()> {
-    for &(timer, due) in moved {
-        cx.write(DriverPtr::<KTIMER>::new(timer) + KTIMER::DueTime, due)?;
-    }
-    Ok(())
-}
-
 /// Whether the clock has found something due on processor `index`.
 #[inline]
 pub(crate) fn is_due(k: &Kernel, index: usize) -> bool {
