@@ -4,9 +4,9 @@
 //! ([`scheduler`]). DPCs and interrupts run nested on the thread that is current, on stacks of the processor's own.
 //! [`irql::settle`] is the one place where anything that waited is let in.
 //!
-//! Six rooms, from the bottom: [`levels`], [`timing`], [`sched`], [`calls`], [`waits`], [`irq`]. Each may use those below it, and says in its
+//! Six rooms, from the bottom: `levels`, `timing`, `sched`, `calls`, `waits`, `irq`. Each may use those below it, and says in its
 //! header what it names above and why. Its state is private to it; what others need are methods of its `State`. Here, above all of them,
-//! stand boot, bug checks, processor instructions, and the words for what never goes on ([`stuck`], [`who_waits`]).
+//! stand boot, bug checks, processor instructions, and the words for what never goes on (`stuck`, `who_waits`).
 //! Other prefixes name what this file exports, as `ke::dpc`, and no room.
 
 pub(crate) mod boot;

@@ -1,7 +1,7 @@
 //! The interrupt request level of the current processor, and what it holds back. Follows *Managing Hardware Priorities*,
 //! *KeRaiseIrql macro*, *KeLowerIrql function*.
 //!
-//! [`settle`] lets in what waited: interrupts above the level, then below DISPATCH_LEVEL due timers and DPCs, then
+//! [`settle()`] lets in what waited: interrupts above the level, then below DISPATCH_LEVEL due timers and DPCs, then
 //! another thread, then below APC_LEVEL what the thread itself is to do. Everything that lowers a level, sets the interrupt flag, queues or signals ends with it.
 
 use engine::{Flow, Short};
@@ -98,7 +98,7 @@ pub(crate) fn lower(cx: &mut Cx<'_>, level: u8) -> Flow<()> {
     settle(cx)
 }
 
-/// The exports that driver code does by itself while no reader wants their events: see [`Kernel::settled`].
+/// The exports that driver code does by itself while no reader wants their events: see [`crate::cx::Kernel::settled`].
 pub(crate) fn short(name: &str) -> Option<Short> {
     Some(match name {
         "KeGetCurrentIrql" => Short::Level,

@@ -65,7 +65,7 @@ pub(crate) fn at_gate(cx: &mut Cx<'_>) -> Gate {
 
 impl Kernel {
     /// Everything that waited has been let in: publishes down to which level driver code may go on this processor, until
-    /// [`State::unsettled`] is called, without letting anything in, breaking a rule or missing an event.
+    /// [`crate::ke::State::unsettled`] is called, without letting anything in, breaking a rule or missing an event.
     #[inline]
     pub(crate) fn settled(&mut self) {
         if !self.all_is_promised() {
