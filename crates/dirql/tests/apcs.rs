@@ -37,7 +37,7 @@ fn holds(story: u32, checks: u32) {
     }
     for seed in rig::seeds(20) {
         let processors = u32::try_from(seed % 3 + 1).unwrap();
-        tell(start(|| bench(processors).policy(Policy::Random(seed))), story, checks);
+        tell(start(|| bench(processors).policy(Policy::random(seed))), story, checks);
     }
 }
 

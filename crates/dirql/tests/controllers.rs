@@ -55,6 +55,6 @@ fn two_disks_share_a_controller_and_no_transfer_meets_another() {
         rig::tell(machine, r"\\.\DirqlControllers", 0x0022_200C, 3, "the disks");
     };
     for seed in rig::seeds(12) {
-        run(Policy::Random(seed), seed % 3 == 0);
+        run(Policy::random(seed), seed % 3 == 0);
     }
 }

@@ -90,7 +90,7 @@ fn never_accused(idiom: &str) {
         for (is_checked, seeds) in [(true, &checked), (false, &fast)] {
             let mut boots = rig::boots(bench().checked(is_checked).processors(processors));
             for seed in seeds.iter().copied() {
-                for policy in [Policy::Random(seed), Policy::Pct { seed, depth: 3, steps: 2_000 }] {
+                for policy in [Policy::random(seed), Policy::pct(seed, 3, 2_000)] {
                     let (made, report) =
                         boots.boot(policy.chooser(), |machine| tell(machine, idiom)).unwrap();
                     hold(made, &report, &format!("{idiom}, {policy} on {processors} processors"));

@@ -137,7 +137,7 @@ fn transfers_hold_in_random_schedules_whatever_is_copied() {
     for seed in rig::seeds(20) {
         let setup = ALL_SETUPS[usize::try_from(seed).unwrap() % ALL_SETUPS.len()];
         let checked = seed % 4 == 0;
-        let machine = start(|| bench(setup.bits).checked(checked).processors(2).policy(Policy::Random(seed)));
+        let machine = start(|| bench(setup.bits).checked(checked).processors(2).policy(Policy::random(seed)));
         set_up(&machine, setup);
         write_and_read(&machine, 2 * 4096 + 5);
         finish(machine);

@@ -250,7 +250,7 @@ fn hold_at_random(processors: u32, steps: &[u32]) {
     let explored = machine.explore(&play(steps), Tracking::Faults, |exploration| {
         let mut seen = BTreeSet::new();
         for seed in rig::seeds(ROUNDS) {
-            let report = exploration.run(Policy::Random(seed).chooser());
+            let report = exploration.run(Policy::random(seed).chooser());
             assert_eq!(report.outcome(), Outcome::Clean, "random:{seed}\n{report}");
             seen.insert(report.trace_hash);
         }

@@ -353,10 +353,10 @@ fn fewer_pages_than_asked_for_come_in_some_schedules_unless_all_are_required() {
         let machine = start(|| bench().policy(policy));
         rig::tell(machine, r"\\.\DirqlMemory", CODE + 4 * 19, 3, "fewer pages").prints.join("")
     };
-    let seen: BTreeSet<String> = rig::seeds(20).map(|seed| pages(Policy::Random(seed))).collect();
+    let seen: BTreeSet<String> = rig::seeds(20).map(|seed| pages(Policy::random(seed))).collect();
     assert_eq!(seen.len(), 2, "{seen:?}");
     assert!(
-        pages(Policy::Default).contains("8 pages") && seen.iter().any(|line| line.contains("4 pages")),
+        pages(Policy::default()).contains("8 pages") && seen.iter().any(|line| line.contains("4 pages")),
         "{seen:?}"
     );
 }
@@ -371,7 +371,7 @@ fn a_pci_express_function_has_4_kib_of_configuration_space_and_a_conventional_on
 fn every_idiom_holds_in_random_schedules_of_choices() {
     for seed in rig::seeds(20) {
         for index in [0, 1, 2, 3] {
-            let machine = start(|| bench().policy(Policy::Random(seed)));
+            let machine = start(|| bench().policy(Policy::random(seed)));
             let made = rig::checks_made(&machine, r"\\.\DirqlMemory", CODE + 4 * index, &[]);
             assert!(made.is_ok(), "story {index}, seed {seed}: {made:?}");
             machine.finish().expect_clean();

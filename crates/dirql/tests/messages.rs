@@ -338,7 +338,7 @@ fn random_schedules_on_several_processors_keep_what_is_promised_of_the_routine()
             _ => ("bench,msi=4,nomask", MESSAGE_BASED),
         };
         let machine =
-            start(|| bench("random", card, &[(CONNECT, connect)]).processors(3).policy(Policy::Random(seed)));
+            start(|| bench("random", card, &[(CONNECT, connect)]).processors(3).policy(Policy::random(seed)));
         rig::play(
             &machine,
             r"open \\.\Message as one; open \\.\Message as two
@@ -359,7 +359,7 @@ fn random_schedules_on_several_processors_keep_what_is_promised_of_the_routine()
 fn random_schedules_let_a_pending_message_in_before_the_connection_is_known() {
     let mut early = 0;
     for seed in 0..30 {
-        let machine = start(|| bench("early", "bench,msix=4", &[]).policy(Policy::Random(seed)));
+        let machine = start(|| bench("early", "bench,msix=4", &[]).policy(Policy::random(seed)));
         tell(&machine, 3, 4);
         early += State::of(&machine).at(0x30);
         finish(machine);
@@ -465,7 +465,7 @@ fn disconnecting_waits_for_a_routine_that_runs() {
     for (name, card, lines, changes) in passive_ways() {
         for seed in 0..6 {
             let platform = relayed(lines);
-            let policy = if seed == 0 { Policy::default() } else { Policy::Random(seed) };
+            let policy = if seed == 0 { Policy::default() } else { Policy::random(seed) };
             let machine =
                 start(|| bench(name, card, &changes).platform(platform).processors(2).policy(policy));
             tell(&machine, 9, 3);
@@ -475,7 +475,7 @@ fn disconnecting_waits_for_a_routine_that_runs() {
     for (name, card) in [("gone-msi", "bench,msi=4"), ("gone-msix", "bench,msix=4"), ("gone-line", "bench")] {
         for seed in 1..6 {
             let changes = [(MSI_SUPPORTED, u32::from(card != "bench"))];
-            let machine = start(|| bench(name, card, &changes).processors(2).policy(Policy::Random(seed)));
+            let machine = start(|| bench(name, card, &changes).processors(2).policy(Policy::random(seed)));
             tell(&machine, 9, 3);
             finish(machine);
         }
@@ -491,7 +491,7 @@ fn random_schedules_keep_a_routine_at_passive_level_from_overlapping_itself() {
                 bench(name, card, &changes)
                     .platform(relayed(lines))
                     .processors(3)
-                    .policy(Policy::Random(seed))
+                    .policy(Policy::random(seed))
             });
             rig::play(
                 &machine,
@@ -603,7 +603,7 @@ fn raw_addresses_are_the_translated_ones_until_they_are_not() {
 fn every_member_of_the_parameters_is_honoured_or_refused() {
     for (seed, processors) in [(None, 1), (None, 4), (Some(3), 2)] {
         let machine = start(|| {
-            let policy = seed.map_or_else(Policy::default, Policy::Random);
+            let policy = seed.map_or_else(Policy::default, Policy::random);
             bench("members", "bench,msix=4", &[]).processors(processors).policy(policy)
         });
         tell(&machine, 13, 20);
@@ -629,7 +629,7 @@ const COMPUTERS: [(Option<u64>, u32); 4] = [(None, 1), (None, 4), (Some(3), 2), 
 fn members(name: &str, card: &str, changes: &[(&str, u32)], story: (u32, u32), advice: (&str, usize)) {
     for (seed, processors) in COMPUTERS {
         let machine = start(|| {
-            let policy = seed.map_or_else(Policy::default, Policy::Random);
+            let policy = seed.map_or_else(Policy::default, Policy::random);
             bench(name, card, changes).processors(processors).policy(policy)
         });
         tell(&machine, story.0, story.1);
@@ -693,7 +693,7 @@ fn a_routine_runs_on_each_processor_of_its_mask_and_on_no_other() {
         let changes = [(POLICY, 4), (OVERRIDE, 0b1010), (MSI_SUPPORTED, u32::from(card != "bench"))];
         let mut ran = 0;
         for seed in 1..=12 {
-            let machine = start(|| bench(name, card, &changes).processors(4).policy(Policy::Random(seed)));
+            let machine = start(|| bench(name, card, &changes).processors(4).policy(Policy::random(seed)));
             raise(&machine, 0b1);
             raise(&machine, 0b1);
             ran |= State::of(&machine).at(0xC8);

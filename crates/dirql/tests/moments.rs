@@ -13,7 +13,7 @@ use dirql::{Bench, Explanation, Moments, Play, Report, explain, script};
 use rig::driver;
 
 fn bench() -> Bench {
-    Bench::new().driver(driver("faults.sys")).policy(Policy::Random(5))
+    Bench::new().driver(driver("faults.sys")).policy(Policy::random(5))
 }
 
 fn play(number: u32) -> Play {

@@ -403,7 +403,7 @@ const MIXED: &str = r"open \\.\Idle as i overlapped
 fn random_schedules_lose_no_request_and_touch_no_card_without_power() {
     for sys in ["idle", "idle_depends", "idle_kept", "idle_directed"] {
         for seed in rig::seeds(20) {
-            let policy = Policy::Random(seed);
+            let policy = Policy::random(seed);
             let machine = start(|| bench(sys).processors(2).checked(seed % 4 == 0).policy(policy));
             let ends = match seed % 4 {
                 0 => "surprise-remove",

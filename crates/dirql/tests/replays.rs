@@ -100,8 +100,8 @@ fn each(scene: Scene, point: &str) -> (usize, usize) {
     let (mut choices, mut named) = (0, 0);
     for seed in 0..runs {
         let policy = match seed % 5 {
-            4 => Policy::Pct { seed, depth: 3, steps: 1000 },
-            _ => Policy::Random(seed),
+            4 => Policy::pct(seed, 3, 1000),
+            _ => Policy::random(seed),
         };
         let processors = 1 + u32::try_from(seed % 3).unwrap();
         let (record, report) = record(scene, policy, processors);

@@ -108,7 +108,7 @@ fn a_cards_window_in_physical_memory_is_the_one_that_mm_map_io_space_shows() {
 fn every_story_holds_in_random_schedules() {
     for seed in rig::seeds(4) {
         for index in 0..=9 {
-            let machine = start(|| bench().policy(Policy::Random(seed)));
+            let machine = start(|| bench().policy(Policy::random(seed)));
             let made = rig::checks_made(&machine, DEVICE, CODE + 4 * index, &[]);
             let report = machine.finish();
             assert!(made.is_ok(), "story {index}, seed {seed}: {made:?}\n{report}");
@@ -177,7 +177,7 @@ fn two_processes_have_different_memory_at_one_address_each_when_its_thread_runs(
     tell(17, 13, bench);
     for (seed, processors) in rig::seeds(8).flat_map(|seed| [(seed, 1), (seed, 2)]) {
         let machine =
-            start(|| bench().policy(Policy::Random(seed)).processors(processors).checked(seed % 2 == 0));
+            start(|| bench().policy(Policy::random(seed)).processors(processors).checked(seed % 2 == 0));
         rig::tell(machine, DEVICE, CODE + 4 * 17, 13, &format!("seed {seed}, {processors} processors"));
     }
 }
@@ -231,7 +231,7 @@ fn taken_back(tracking: Tracking) {
     );
     let explored = machine.explore(&play.unwrap(), tracking, |exploration| {
         let run = |exploration: &mut Exploration<'_>, seed: u64| {
-            let report = exploration.run(Policy::Random(seed).chooser());
+            let report = exploration.run(Policy::random(seed).chooser());
             (report.trace_hash, report.memory_hash, report.verdict.is_none())
         };
         let first: Vec<_> = rig::seeds(6).map(|seed| run(exploration, seed)).collect();

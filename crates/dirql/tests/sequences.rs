@@ -227,7 +227,7 @@ fn all(card: &Card) {
     let first = rig::wanted("DIRQL_FIRST_SEED", 1);
     for seed in first..first + rig::wanted("DIRQL_SEQUENCES", 15) {
         let act = |machine: &Machine| carry_out(machine, seed, card);
-        let ((), report) = boots.boot(Policy::Random(seed).chooser(), act).unwrap();
+        let ((), report) = boots.boot(Policy::random(seed).chooser(), act).unwrap();
         judge(&report, seed);
     }
 }

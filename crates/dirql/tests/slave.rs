@@ -67,7 +67,7 @@ fn a_transfer_is_no_longer_than_what_the_controllers_count_within_their_64_kib()
 fn transfers_hold_in_random_schedules_whatever_is_copied() {
     for seed in rig::seeds(12) {
         let channel = CHANNELS[usize::try_from(seed).unwrap() % CHANNELS.len()];
-        let machine = start(|| bench(channel).processors(2).policy(Policy::Random(seed)));
+        let machine = start(|| bench(channel).processors(2).policy(Policy::random(seed)));
         set_up(&machine, OPERATIONS, 0x2000);
         write_and_read(&machine, 2 * 4096 + 6);
         finish(machine);

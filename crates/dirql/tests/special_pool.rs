@@ -130,7 +130,7 @@ fn a_machine_with_special_pool_is_made_again_from_its_record_and_from_its_boot()
     let play = script.play().unwrap();
     let file = rig::Buffer::default();
     let started =
-        Recording::start(bench("all"), Policy::Default.chooser(), "default", Some(&script), file.clone());
+        Recording::start(bench("all"), Policy::default().chooser(), "default", Some(&script), file.clone());
     let (recorded, recording) = started.unwrap();
     let report = recorded.run(Some(play.clone())).unwrap();
     report.expect_clean();
@@ -142,7 +142,7 @@ fn a_machine_with_special_pool_is_made_again_from_its_record_and_from_its_boot()
 
     let mut boots = rig::boots(bench("all"));
     for _ in 0..3 {
-        let run = boots.boot(Policy::Default.chooser(), |machine| machine.perform(Some(play.clone())));
+        let run = boots.boot(Policy::default().chooser(), |machine| machine.perform(Some(play.clone())));
         let ((), booted) = run.unwrap();
         assert_eq!((booted.trace_hash, booted.memory_hash), (report.trace_hash, report.memory_hash));
     }

@@ -149,7 +149,7 @@ fn whoever_asks_sets_and_runs_methods_while_the_device_comes_and_goes_accuses_no
           wmi disable EVENTS",
     );
     for seed in rig::seeds(30) {
-        let made = || bench("wmi.sys").processors(2).policy(Policy::Random(seed));
+        let made = || bench("wmi.sys").processors(2).policy(Policy::random(seed));
         let machine = start(made);
         let played = try_play(&machine, &text);
         let report = machine.finish();
