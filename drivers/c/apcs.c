@@ -3,11 +3,10 @@
  * interrupt waits. \\.\DirqlApcs,
  * CTL_CODE(FILE_DEVICE_UNKNOWN, N, METHOD_BUFFERED, FILE_ANY_ACCESS):
  *
- *   0x800 + N  story N, which checks itself and answers with one STORY_RESULT; requests come one at a time
- *   0x8F0      a request of the driver's own that ends LATER in a DPC; input and output: a ULONG, and the same plus one
- *   0x8F1      waits; input: a ULONG, WAIT_…; the answer's status is the wait's
- *   0x8F2      lets go who waits so
- *   0x900 + N  mistake N, which never comes back
+ *   IOCTL_TELL_STORY of control.h: a story of Stories below, by its name; requests come one at a time
+ *   0x8F0  a request of the driver's own that ends LATER in a DPC; input and output: a ULONG, and the same plus one
+ *   0x8F1  waits; input: a ULONG, WAIT_…; the answer's status is the wait's
+ *   0x8F2  lets go who waits so
  *
  * Each story sends itself such requests by IoBuildDeviceIoControlRequest, whose end sets an event and fills a status block.
  */
@@ -22,8 +21,6 @@
 #define WAIT_ALERTABLE 2
 #define WAIT_CRITICAL 4  /* in a critical region */
 #define WAIT_DELAY 8     /* for a second, not for the event */
-#define FIRST_STORY 0x800
-#define FIRST_MISTAKE 0x900
 #define LATER 100 /* microseconds */
 #define SLOTS 4
 
@@ -323,11 +320,6 @@ static ULONG ForAnotherThread(VOID)
     return 0;
 }
 
-static ULONG (*const Stories[])(VOID) = {
-    Waited, InCriticalRegion, FastMutexUnsafe, WhileItComputes, AtApcLevel, /* from 0 on */
-    InGuardedRegion, WhileItWaits, Several, ForAnotherThread, /* from 5 on */
-};
-
 /* ---- waits that an application may interrupt -------------------------------------------------------------------- */
 
 static KEVENT Gate;
@@ -377,9 +369,14 @@ static VOID WaitsWithFastMutex(VOID)
     ExReleaseFastMutex(&Mutex);
 }
 
-static VOID (*const Mistakes[])(VOID) = { WaitsInGuardedRegion, WaitsWithFastMutex };
-
 /* ---- the driver ------------------------------------------------------------------------------------------------- */
+
+static const STORY Stories[] = {
+    STORY(Waited), STORY(InCriticalRegion), STORY(FastMutexUnsafe), STORY(WhileItComputes), STORY(AtApcLevel),
+    STORY(InGuardedRegion), STORY(WhileItWaits), STORY(Several), STORY(ForAnotherThread),
+    /* What ends the run. */
+    BUG(WaitsInGuardedRegion), BUG(WaitsWithFastMutex),
+};
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
@@ -396,11 +393,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
         KeSetEvent(&Gate, IO_NO_INCREMENT, FALSE);
         return Complete(Irp, STATUS_SUCCESS, 0);
     }
-    if (Function >= FIRST_MISTAKE && Function - FIRST_MISTAKE < RTL_NUMBER_OF(Mistakes)) {
-        Mistakes[Function - FIRST_MISTAKE]();
-        return Complete(Irp, STATUS_SUCCESS, 0);
-    }
-    return TellStory(Irp, Stories, Function - FIRST_STORY, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 /* A DPC that has completed a request may still be on its way back. */

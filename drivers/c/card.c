@@ -16,8 +16,6 @@
 /* Starts a transfer and reads its status until it is over; the first believes whatever it reads. */
 #define IOCTL_CARD_POLL_NAIVELY CTL_CODE(FILE_DEVICE_UNKNOWN, 0xD01, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_CARD_POLL CTL_CODE(FILE_DEVICE_UNKNOWN, 0xD02, METHOD_BUFFERED, FILE_ANY_ACCESS)
-/* Input: a ULONG, which story. Output: one STORY_RESULT. */
-#define IOCTL_CARD_STORY CTL_CODE(FILE_DEVICE_UNKNOWN, 0xD03, METHOD_BUFFERED, FILE_ANY_ACCESS)
 /* Output: the interrupts that the driver has served. */
 #define IOCTL_CARD_SERVED CTL_CODE(FILE_DEVICE_UNKNOWN, 0xD04, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
@@ -375,8 +373,9 @@ static ULONG PushedFromOutside(VOID)
     return 0;
 }
 
-static ULONG (*const Stories[])(VOID) = {
-    FifoKeepsOrder, StatusIsClearedInTwoWays, PlainTransfer, ScatteredTransfer, PushedFromOutside,
+static const STORY Stories[] = {
+    STORY(FifoKeepsOrder), STORY(StatusIsClearedInTwoWays), STORY(PlainTransfer), STORY(ScatteredTransfer),
+    STORY(PushedFromOutside),
 };
 
 /* ---- starting and stopping --------------------------------------------------------------------------------------- */
@@ -498,17 +497,12 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
         }
         return Complete(Irp, Status, NT_SUCCESS(Status) ? sizeof(ULONG64) : 0);
     }
-    if (Stack->Parameters.DeviceIoControl.InputBufferLength < sizeof(ULONG)) {
-        return Complete(Irp, STATUS_INVALID_PARAMETER, 0);
+    if (Code != IOCTL_CARD_WAIT) {
+        return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
     }
-    switch (Code) {
-    case IOCTL_CARD_WAIT:
-        return Wait(Extension, Irp, *(PULONG)Buffer);
-    case IOCTL_CARD_STORY:
-        return TellStory(Irp, Stories, *(PULONG)Buffer, RTL_NUMBER_OF(Stories));
-    default:
-        return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
-    }
+    return Stack->Parameters.DeviceIoControl.InputBufferLength < sizeof(ULONG)
+               ? Complete(Irp, STATUS_INVALID_PARAMETER, 0)
+               : Wait(Extension, Irp, *(PULONG)Buffer);
 }
 
 static NTSTATUS NTAPI DispatchCleanup(PDEVICE_OBJECT Device, PIRP Irp)

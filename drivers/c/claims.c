@@ -1,6 +1,6 @@
 /*
- * claims.sys: a driver as of Windows NT 4 that finds a card (vendor ABCD) by itself and claims resources. \\.\DirqlClaims, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N,
- * METHOD_BUFFERED, FILE_ANY_ACCESS), N being the index into Stories below; each answers with one STORY_RESULT.
+ * claims.sys: a driver as of Windows NT 4 that finds a card (vendor ABCD) by itself and claims resources.
+ * \\.\DirqlClaims tells each story of Stories below by its name (IOCTL_TELL_STORY of control.h).
  */
 #include "seh/clang.h"
 
@@ -8,7 +8,6 @@
 #include "control.h"
 
 #define TAG 0x6D696C43u /* "Clim" in pool listings */
-#define FIRST_FUNCTION 0x800
 
 DRIVER_INITIALIZE DriverEntry;
 
@@ -213,15 +212,14 @@ static ULONG Described(VOID)
     return 0;
 }
 
-static ULONG (*const Stories[])(VOID) = {OfTheCard, OfItsOwn, Detection, OfItsChoice, Described};
+static const STORY Stories[] = {
+    STORY(OfTheCard), STORY(OfItsOwn), STORY(Detection), STORY(OfItsChoice), STORY(Described),
+};
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    ULONG Index = ((Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF) - FIRST_FUNCTION;
-
     UNREFERENCED_PARAMETER(Device);
-    return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)

@@ -1,16 +1,13 @@
 /*
- * clocks.sys: a driver without hardware whose control codes tell stories of DPCs, timers and time, and check what happens
- * against what Microsoft documents. \\.\DirqlClocks, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED,
- * FILE_ANY_ACCESS), N being the index into Stories below; each answers with one STORY_RESULT. From 0xA00 on: the bugs of
- * Bugs, which answer nothing. 0xB00 and 0xB01 delay the thread that asks.
+ * clocks.sys: a driver without hardware whose control codes tell stories of DPCs, timers and time, and check what
+ * happens against what Microsoft documents. \\.\DirqlClocks tells each story of Stories below by its name
+ * (IOCTL_TELL_STORY of control.h). 0xB00 and 0xB01 delay the thread that asks.
  */
 #include "clocks/dpcs.h"
 #include "clocks/ex_timers.h"
 #include "clocks/threaded.h"
 #include "clocks/times.h"
 
-#define FIRST_STORY 0x800
-#define FIRST_BUG 0xA00
 /* Input: the LARGE_INTEGER of KeDelayExecutionThread, in this mode. */
 #define DELAY_KERNEL 0xB00
 #define DELAY_USER 0xB01
@@ -19,15 +16,6 @@ DRIVER_INITIALIZE DriverEntry;
 
 static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlClocks");
 static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlClocks");
-
-static ULONG (*const Stories[])(VOID) = {
-    ExTimers, ExDeletions, ExPeriods, ExNoWake, /* from 0 on */
-    Resolutions, Importance, LowOnesWait, Elsewhere, /* from 4 on */
-    Queueing, Watchdog, ThreadedDpcs, ThreadedLevel, /* from 8 on */
-    Cancellations, Periods, Coalescing, StandingStill, /* from 12 on */
-    LongStall, ClockIsSetLater, ClockWasSet, ClockWasSetBack, /* from 16 on */
-    WaitUntil, IdleElsewhere, NeverDue, /* from 20 on */
-};
 
 static KDPC BugDpc, OtherBugDpc;
 static KEVENT BugEvent;
@@ -74,14 +62,14 @@ static VOID NTAPI StaysElsewhere(PKDPC Dpc, PVOID Context, PVOID First, PVOID Se
     KeSetSystemAffinityThreadEx(KeQueryActiveProcessors());
 }
 
-/* 0: one DPC for more than 20 seconds. */
+/* One DPC for more than 20 seconds. */
 static VOID OneDpcForever(VOID)
 {
     KeInitializeDpc(&BugDpc, TakesTooLong, NULL);
     KeInsertQueueDpc(&BugDpc, NULL, NULL);
 }
 
-/* 1: two that queue each other, 10 seconds each, for more than two minutes. */
+/* Two that queue each other, 10 seconds each, for more than two minutes. */
 static VOID DpcsForever(VOID)
 {
     KeInitializeDpc(&BugDpc, TakesTurns, &OtherBugDpc);
@@ -89,7 +77,6 @@ static VOID DpcsForever(VOID)
     KeInsertQueueDpc(&BugDpc, NULL, NULL);
 }
 
-/* 2 */
 static VOID WaitsInThreadedDpc(VOID)
 {
     KeInitializeEvent(&BugEvent, NotificationEvent, FALSE);
@@ -98,7 +85,6 @@ static VOID WaitsInThreadedDpc(VOID)
     KeFlushQueuedDpcs();
 }
 
-/* 3 */
 static VOID AffinityInThreadedDpc(VOID)
 {
     KeInitializeThreadedDpc(&BugDpc, StaysElsewhere, NULL);
@@ -106,13 +92,11 @@ static VOID AffinityInThreadedDpc(VOID)
     KeFlushQueuedDpcs();
 }
 
-/* 4 */
 static VOID BothAttributes(VOID)
 {
     ExAllocateTimer(NULL, NULL, EX_TIMER_HIGH_RESOLUTION | EX_TIMER_NO_WAKE);
 }
 
-/* 5 */
 static VOID AbsoluteHighResolution(VOID)
 {
     PEX_TIMER Timer = ExAllocateTimer(NULL, NULL, EX_TIMER_HIGH_RESOLUTION);
@@ -120,13 +104,11 @@ static VOID AbsoluteHighResolution(VOID)
     ExSetTimer(Timer, 1, 0, NULL);
 }
 
-/* 6 */
 static VOID WaitWithoutCancel(VOID)
 {
     ExDeleteTimer(ExAllocateTimer(NULL, NULL, 0), FALSE, TRUE, NULL);
 }
 
-/* 7 */
 static VOID DeleteWaitsAtDispatch(VOID)
 {
     PEX_TIMER Timer = ExAllocateTimer(NULL, NULL, 0);
@@ -137,7 +119,6 @@ static VOID DeleteWaitsAtDispatch(VOID)
     KeLowerIrql(Old);
 }
 
-/* 8 */
 static VOID UsedAfterDelete(VOID)
 {
     PEX_TIMER Timer = ExAllocateTimer(NULL, NULL, 0);
@@ -146,7 +127,6 @@ static VOID UsedAfterDelete(VOID)
     ExSetTimer(Timer, -MILLISECOND, 0, NULL);
 }
 
-/* 9 */
 static VOID NegativeTolerance(VOID)
 {
     EXT_SET_PARAMETERS Parameters = {0, 0, -2};
@@ -154,19 +134,19 @@ static VOID NegativeTolerance(VOID)
     ExSetTimer(ExAllocateTimer(NULL, NULL, EX_TIMER_NO_WAKE), -MILLISECOND, 0, &Parameters);
 }
 
-/* 10: and then the driver is unloaded. */
+/* And then the driver is unloaded. */
 static VOID LeavesTimer(VOID)
 {
     ExAllocateTimer(RecordTimer, Letter('x'), 0);
 }
 
-/* 11: the same, set. */
+/* The same, set. */
 static VOID LeavesTimerSet(VOID)
 {
     ExSetTimer(ExAllocateTimer(RecordTimer, Letter('x'), 0), -3600 * 1000 * MILLISECOND, 0, NULL);
 }
 
-/* 12: looks at a clock that it holds up itself. */
+/* Looks at a clock that it holds up itself. */
 static VOID PollsStandingClock(VOID)
 {
     LARGE_INTEGER Ticks, Later;
@@ -198,19 +178,19 @@ static VOID StallInDpc(ULONG_PTR Times)
     KeFlushQueuedDpcs();
 }
 
-/* 13: a DPC that stalls for 100 microseconds in all: no bug. */
+/* A DPC that stalls for 100 microseconds in all: no bug. */
 static VOID StallsInTime(VOID)
 {
     StallInDpc(4);
 }
 
-/* 14: and one that does so for 150. */
+/* And one that does so for 150. */
 static VOID StallsTooOften(VOID)
 {
     StallInDpc(6);
 }
 
-/* 15: calls nothing, for ever. */
+/* Calls nothing, for ever. */
 static VOID CallsNothing(VOID)
 {
     static volatile LONG Counter;
@@ -220,13 +200,6 @@ static VOID CallsNothing(VOID)
         Counter++;
     }
 }
-
-static VOID (*const Bugs[])(VOID) = {
-    OneDpcForever, DpcsForever, WaitsInThreadedDpc, AffinityInThreadedDpc, /* from 0 on */
-    BothAttributes, AbsoluteHighResolution, WaitWithoutCancel, DeleteWaitsAtDispatch, /* from 4 on */
-    UsedAfterDelete, NegativeTolerance, LeavesTimer, LeavesTimerSet, /* from 8 on */
-    PollsStandingClock, StallsInTime, StallsTooOften, CallsNothing, /* from 12 on */
-};
 
 /* The request's thread sleeps, as its application could: for ever, if the interval says so. */
 static NTSTATUS Delay(PIRP Irp, KPROCESSOR_MODE Mode)
@@ -239,20 +212,29 @@ static NTSTATUS Delay(PIRP Irp, KPROCESSOR_MODE Mode)
     return Complete(Irp, KeDelayExecutionThread(Mode, FALSE, Interval), 0);
 }
 
+static const STORY Stories[] = {
+    STORY(ExTimers), STORY(ExDeletions), STORY(ExPeriods), STORY(ExNoWake), STORY(Resolutions), STORY(Importance),
+    STORY(LowOnesWait), STORY(Elsewhere), STORY(Queueing), STORY(Watchdog), STORY(ThreadedDpcs), STORY(ThreadedLevel),
+    STORY(Cancellations), STORY(Periods), STORY(Coalescing), STORY(StandingStill), STORY(LongStall),
+    STORY(ClockIsSetLater), STORY(ClockWasSet), STORY(ClockWasSetBack), STORY(WaitUntil), STORY(IdleElsewhere),
+    STORY(NeverDue),
+    /* What ends the run. */
+    BUG(OneDpcForever), BUG(DpcsForever), BUG(WaitsInThreadedDpc), BUG(AffinityInThreadedDpc), BUG(BothAttributes),
+    BUG(AbsoluteHighResolution), BUG(WaitWithoutCancel), BUG(DeleteWaitsAtDispatch), BUG(UsedAfterDelete),
+    BUG(NegativeTolerance), BUG(LeavesTimer), BUG(LeavesTimerSet), BUG(PollsStandingClock), BUG(StallsInTime),
+    BUG(StallsTooOften), BUG(CallsNothing),
+};
+
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
     ULONG Function = (Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF;
 
     UNREFERENCED_PARAMETER(Device);
-    if (Function >= FIRST_BUG && Function - FIRST_BUG < RTL_NUMBER_OF(Bugs)) {
-        Bugs[Function - FIRST_BUG]();
-        return Complete(Irp, STATUS_SUCCESS, 0);
-    }
     if (Function == DELAY_KERNEL || Function == DELAY_USER) {
         return Delay(Irp, Function == DELAY_USER ? UserMode : KernelMode);
     }
-    return TellStory(Irp, Stories, Function - FIRST_STORY, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)

@@ -64,6 +64,7 @@ __attribute__((unused)) static NTSTATUS ControlStart(PDRIVER_OBJECT Driver, PUNI
 
 static ULONG ChecksHeld; /* of the story that runs: requests come one at a time */
 
+#ifndef CHECK /* a driver may have one of its own */
 /* Leaves the story with the line of the first check that fails. */
 #define CHECK(Condition)                                                                                               \
     do {                                                                                                               \
@@ -73,6 +74,7 @@ static ULONG ChecksHeld; /* of the story that runs: requests come one at a time 
         }                                                                                                              \
         ChecksHeld++;                                                                                                  \
     } while (0)
+#endif
 
 /* Leaves the story with what another routine of it has returned, unless that is 0. */
 #define CHECK_ALL(Story)                                                                                               \
@@ -83,20 +85,113 @@ static ULONG ChecksHeld; /* of the story that runs: requests come one at a time 
         }                                                                                                              \
     } while (0)
 
-/* Tells story Index of Count, and answers with its STORY_RESULT. */
-static NTSTATUS TellStory(PIRP Irp, ULONG (*const *Stories)(VOID), ULONG Index, ULONG Count)
+/* What a test asks for by the name of its function: a story, which checks what happens, or a bug, which ends the run. */
+typedef struct _STORY {
+    const CHAR *Name;
+    ULONG (*Tell)(VOID); /* returns 0, or the line of the first check that failed */
+    VOID (*Commit)(VOID);
+} STORY;
+
+#define STORY(Function) {#Function, Function, NULL}
+#define BUG(Function) {#Function, NULL, Function}
+
+/* Input: the name, and behind a byte of 0 what the story wants to know (StoryInput). Output: a STORY_RESULT. */
+#define IOCTL_TELL_STORY CTL_CODE(FILE_DEVICE_UNKNOWN, 0xFFE, METHOD_BUFFERED, FILE_ANY_ACCESS)
+/* Output: all names, a line each. */
+#define IOCTL_LIST_STORIES CTL_CODE(FILE_DEVICE_UNKNOWN, 0xFFF, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+static ULONG NameLength(const CHAR *Name, ULONG Most)
+{
+    ULONG Length = 0;
+
+    while (Length < Most && Name[Length] != '\0') {
+        Length++;
+    }
+    return Length;
+}
+
+static BOOLEAN IsName(const CHAR *Name, const CHAR *Input, ULONG Length)
+{
+    for (ULONG Index = 0; Index < Length; Index++) {
+        if (Name[Index] != Input[Index]) { /* which is before Name's end: Input has no 0 before Length */
+            return FALSE;
+        }
+    }
+    return Name[Length] == '\0';
+}
+
+/* The story that the input names, or NULL. */
+static const STORY *StoryOf(PIRP Irp, const STORY *Stories, ULONG Count)
+{
+    const CHAR *Input = Irp->AssociatedIrp.SystemBuffer;
+    ULONG Room = IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.InputBufferLength;
+
+    for (ULONG Index = 0; Room != 0 && Index < Count; Index++) {
+        if (IsName(Stories[Index].Name, Input, NameLength(Input, Room))) {
+            return &Stories[Index];
+        }
+    }
+    return NULL;
+}
+
+/* The Length bytes that stand behind the name, or NULL if the input ends otherwise. */
+static inline const VOID *StoryInput(PIRP Irp, ULONG Length)
+{
+    const CHAR *Input = Irp->AssociatedIrp.SystemBuffer;
+    ULONG Room = IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.InputBufferLength;
+    ULONG Behind = NameLength(Input, Room) + 1;
+
+    return Room == Behind + Length ? Input + Behind : NULL;
+}
+
+static NTSTATUS ListStories(PIRP Irp, const STORY *Stories, ULONG Count)
+{
+    CHAR *Names = Irp->AssociatedIrp.SystemBuffer;
+    ULONG Room = IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.OutputBufferLength;
+    ULONG Length = 0;
+
+    for (ULONG Index = 0; Index < Count; Index++) {
+        ULONG More = NameLength(Stories[Index].Name, MAXULONG);
+
+        if (Room - Length < More + 1) {
+            return Complete(Irp, STATUS_BUFFER_TOO_SMALL, 0);
+        }
+        RtlCopyMemory(Names + Length, Stories[Index].Name, More);
+        Names[Length + More] = '\n';
+        Length += More + 1;
+    }
+    return Complete(Irp, STATUS_SUCCESS, Length);
+}
+
+/* Answers IOCTL_TELL_STORY and IOCTL_LIST_STORIES, and refuses every other request. */
+static NTSTATUS TellStory(PIRP Irp, const STORY *Stories, ULONG Count)
 {
     STORY_RESULT *Result = Irp->AssociatedIrp.SystemBuffer;
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    const STORY *Story;
 
-    if (Index >= Count) {
+    switch (Stack->Parameters.DeviceIoControl.IoControlCode) {
+    case IOCTL_TELL_STORY:
+        break;
+    case IOCTL_LIST_STORIES:
+        return ListStories(Irp, Stories, Count);
+    default:
         return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
+    }
+    Story = StoryOf(Irp, Stories, Count);
+    if (Story == NULL) {
+        return Complete(Irp, STATUS_NOT_FOUND, 0);
     }
     if (Stack->Parameters.DeviceIoControl.OutputBufferLength < sizeof(*Result)) {
         return Complete(Irp, STATUS_BUFFER_TOO_SMALL, 0);
     }
     ChecksHeld = 0;
-    Result->Failed = Stories[Index]();
+    if (Story->Tell == NULL) {
+        Story->Commit();
+        Result->Failed = 0;
+    } else {
+        Result->Failed = Story->Tell();
+    }
     Result->Held = ChecksHeld;
     return Complete(Irp, STATUS_SUCCESS, sizeof(*Result));
 }

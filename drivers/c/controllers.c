@@ -1,6 +1,6 @@
 /*
- * controllers.sys: a controller object that two disks without hardware share. \\.\DirqlControllers tells stories that check themselves,
- * CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + story, METHOD_BUFFERED, FILE_ANY_ACCESS); \\.\DirqlDisk0 and \\.\DirqlDisk1 answer reads and
+ * controllers.sys: a controller object that two disks without hardware share. \\.\DirqlControllers tells each story of Stories below by its name
+ * (IOCTL_TELL_STORY of control.h); \\.\DirqlDisk0 and \\.\DirqlDisk1 answer reads and
  * writes: StartIo asks for the controller, its ControllerControl routine starts a "transfer", whose end is a timer's DPC, which gives the
  * controller back. A request of no bytes is a seek: it needs the controller for a moment only (DeallocateObject).
  */
@@ -10,7 +10,6 @@
 #include "control.h"
 #include "waits.h"
 
-#define FIRST_FUNCTION 0x800
 #define DISKS 2
 #define SECTOR 16
 
@@ -228,15 +227,14 @@ static ULONG Disked(VOID)
     return 0;
 }
 
-static ULONG (*const Stories[])(VOID) = {Layout, InOrder, AtOnce, Disked};
+static const STORY Stories[] = {
+    STORY(Layout), STORY(InOrder), STORY(AtOnce), STORY(Disked),
+};
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    ULONG Index = ((Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF) - FIRST_FUNCTION;
-
     UNREFERENCED_PARAMETER(Device);
-    return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 static VOID NTAPI Unload(PDRIVER_OBJECT Driver)

@@ -1,16 +1,14 @@
 /*
- * counters.sys: a provider of performance counters, in both ways that there are: "Dirql Ports" has instances that stay open, with their
- * values in two blocks each, "Dirql Queues" a callback that adds them. \\.\DirqlCounters, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N,
- * METHOD_BUFFERED, FILE_ANY_ACCESS), N being the index into Stories below; each answers with one STORY_RESULT. From MISUSE on each story
- * makes one mistake.
+ * counters.sys: a provider of performance counters, in both ways that there are: "Dirql Ports" has instances that
+ * stay open, with their values in two blocks each, "Dirql Queues" a callback that adds them. \\.\DirqlCounters tells
+ * each story of Stories below by its name (IOCTL_TELL_STORY of control.h). From MISUSE on each story makes one
+ * mistake.
  */
 #include <ddk/wdm.h>
 
 #define STORIES "counters"
 #include "control.h"
 #include "pcw.h"
-
-#define FIRST_FUNCTION 0x800
 
 DRIVER_INITIALIZE DriverEntry;
 
@@ -227,18 +225,16 @@ static ULONG FreesValues(VOID)
     return 0;
 }
 
-static ULONG (*const Stories[])(VOID) = {
-    OpensPorts, CountsOn, ClosesPort, ClosesAll, RegistersQueues, WasAsked, /* from 0 on */
-    LeavesQueues, LeavesPorts, ClosesTwice, ClosesBehind, AddsLater, UnregistersTwice, FreesValues, /* MISUSE: from 6 on */
+static const STORY Stories[] = {
+    STORY(OpensPorts), STORY(CountsOn), STORY(ClosesPort), STORY(ClosesAll), STORY(RegistersQueues), STORY(WasAsked),
+    STORY(LeavesQueues), STORY(LeavesPorts), STORY(ClosesTwice), STORY(ClosesBehind), STORY(AddsLater),
+    STORY(UnregistersTwice), STORY(FreesValues),
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    ULONG Index = ((Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF) - FIRST_FUNCTION;
-
     UNREFERENCED_PARAMETER(Device);
-    return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 static VOID NTAPI Unload(PDRIVER_OBJECT Driver)

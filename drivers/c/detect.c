@@ -2,8 +2,7 @@
  * detect.sys: a driver that finds devices by itself. As it is loaded it reports a legacy device at ports 330h-337h (IoReportDetectedDevice),
  * whose function driver it is from then on, and a device on no bus (IoReportRootDevice), to which it is added like any driver.
  *
- * \\.\DirqlDetect, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED, FILE_ANY_ACCESS), N being the index into Stories below; each answers with one
- * STORY_RESULT.
+ * \\.\DirqlDetect tells each story of Stories below by its name (IOCTL_TELL_STORY of control.h).
  *
  * Pages: IoReportDetectedDevice function, IoReportRootDevice function, IoReportResourceUsage (Windows 2000 DDK).
  */
@@ -11,8 +10,6 @@
 
 #define STORIES "detect"
 #include "control.h"
-
-#define FIRST_FUNCTION 0x800
 
 typedef struct _FOUND {
     PDEVICE_OBJECT Pdo;
@@ -140,15 +137,14 @@ static ULONG AddedOnce(VOID)
     return 0;
 }
 
-static ULONG (*const Stories[])(VOID) = {Reported, Claimed, AddedOnce};
+static const STORY Stories[] = {
+    STORY(Reported), STORY(Claimed), STORY(AddedOnce),
+};
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    ULONG Index = ((Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF) - FIRST_FUNCTION;
-
     UNREFERENCED_PARAMETER(Device);
-    return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)

@@ -1,8 +1,8 @@
 /*
  * dma.sys: a Plug and Play function driver for QEMU's educational device that does DMA as Windows has it: reads and writes of \\.\DirqlDma
  * are direct, and go between the application's pages and the card's buffer (which is 4096 bytes, gone through from its beginning again and
- * again) by one of the ways of SETUP. IOCTL_DMA_MISUSE has the next transfer make a mistake; IOCTL_DMA_STORY + story tells the stories of
- * the folder dma, which check themselves and need no transfer.
+ * again) by one of the ways of SETUP. IOCTL_DMA_MISUSE has the next transfer make a mistake; IOCTL_TELL_STORY (control.h) tells a story
+ * of the folder dma by its name; they check themselves and need no transfer.
  */
 #include "dma/dma.h"
 #include "dma/adapters.h"
@@ -16,8 +16,10 @@ DRIVER_INITIALIZE DriverEntry;
 static UNICODE_STRING FunctionDevice = RTL_CONSTANT_STRING(L"\\Device\\DirqlDma");
 static UNICODE_STRING FunctionLink = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlDma");
 
-static ULONG (*const Stories[])(VOID) = {Adapters, CommonBuffers, InOrder, Channels, Lists, Chained, OldNames, Extended,
-                                         Domains, Bounds, Parts, FromMdl};
+static const STORY Stories[] = {
+    STORY(Adapters), STORY(CommonBuffers), STORY(InOrder), STORY(Channels), STORY(Lists), STORY(Chained),
+    STORY(OldNames), STORY(Extended), STORY(Domains), STORY(Bounds), STORY(Parts), STORY(FromMdl),
+};
 
 static NTSTATUS NTAPI DispatchReadWrite(PDEVICE_OBJECT Device, PIRP Irp)
 {
@@ -77,7 +79,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     Pdo = Extension->Function.Pdo;
     TheDriver = Device->DriverObject;
     Card = &Extension->Function;
-    return TellStory(Irp, Stories, ((Code >> 2) & 0xFFF) - FIRST_STORY, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 static VOID CardAdded(PDEVICE_OBJECT Device)

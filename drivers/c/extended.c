@@ -1,14 +1,25 @@
 /*
  * extended.sys: a driver without hardware that uses AVX, x87, MMX and the instructions of x86-64-v3, with and without
- * KeSaveExtendedProcessorState. \\.\DirqlExtended, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED,
- * FILE_ANY_ACCESS), N being the index into Stories below; each answers with one STORY_RESULT. From 0xA00 on: the bugs of Bugs.
+ * KeSaveExtendedProcessorState. \\.\DirqlExtended tells each story of Stories below by its name (IOCTL_TELL_STORY of
+ * control.h).
  */
 #include <ddk/wdm.h>
 
+static ULONG Failed; /* the line of the first check that failed */
+
+/* Goes on: what was saved is restored all the same. */
+#define CHECK(Condition)                                                                                               \
+    do {                                                                                                               \
+        if (Condition) {                                                                                               \
+            ChecksHeld++;                                                                                              \
+        } else if (Failed == 0) {                                                                                      \
+            Failed = __LINE__;                                                                                         \
+        }                                                                                                              \
+    } while (0)
+
+#define STORIES "extended"
 #include "control.h"
 
-#define FIRST_STORY 0x800
-#define FIRST_BUG 0xA00
 #define NOINLINE __attribute__((noinline))
 #define AVX __attribute__((noinline, target("avx2,fma")))
 #define MASK_X87 1
@@ -20,19 +31,9 @@ DRIVER_INITIALIZE DriverEntry;
 
 static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlExtended");
 static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlExtended");
-static STORY_RESULT Result;
 static KDPC Dpc;
 static KTIMER Timer;
 static volatile LONG Ran;
-
-#define CHECK(Condition)                                                                                               \
-    do {                                                                                                               \
-        if (Condition) {                                                                                               \
-            Result.Held++;                                                                                             \
-        } else if (Result.Failed == 0) {                                                                               \
-            Result.Failed = __LINE__;                                                                                  \
-        }                                                                                                              \
-    } while (0)
 
 /* The sum of 32 products, by AVX. */
 AVX static LONG Products(const LONG *Left, const LONG *Right)
@@ -112,8 +113,7 @@ static VOID Fill(VOID)
 
 /* ---- stories ---------------------------------------------------------------------------------------------------- */
 
-/* 0 */
-static VOID SavedAvx(VOID)
+static ULONG SavedAvx(VOID)
 {
     XSTATE_SAVE Save, Inner;
 
@@ -127,6 +127,7 @@ static VOID SavedAvx(VOID)
     KeRestoreExtendedProcessorState(&Inner);
     CHECK(Products(Left, Left) == Expected(Left, Left));
     KeRestoreExtendedProcessorState(&Save);
+    return Failed;
 }
 
 static VOID NTAPI DpcThatSaves(PKDPC Object, PVOID Context, PVOID First, PVOID Second)
@@ -143,8 +144,8 @@ static VOID NTAPI DpcThatSaves(PKDPC Object, PVOID Context, PVOID First, PVOID S
     Ran = 1;
 }
 
-/* 1: a timer's DPC comes in between and uses the same registers. */
-static VOID AcrossDpc(VOID)
+/* A timer's DPC comes in between and uses the same registers. */
+static ULONG AcrossDpc(VOID)
 {
     XSTATE_SAVE Save;
     LARGE_INTEGER Due = {.QuadPart = -10};
@@ -157,10 +158,10 @@ static VOID AcrossDpc(VOID)
     KeSetTimer(&Timer, Due, &Dpc);
     CHECK(HoldsUntilRan(0x40));
     KeRestoreExtendedProcessorState(&Save);
+    return Failed;
 }
 
-/* 2 */
-static VOID SavedX87(VOID)
+static ULONG SavedX87(VOID)
 {
     XSTATE_SAVE Save;
     ULONG64 Enabled = RtlGetEnabledExtendedFeatures(~0ULL);
@@ -170,6 +171,7 @@ static VOID SavedX87(VOID)
     CHECK(Fifth(1000) == 200);
     CHECK(Fifth(35) == 7);
     KeRestoreExtendedProcessorState(&Save);
+    return Failed;
 }
 
 static ULONG64 Leading(ULONG64 Value)
@@ -184,18 +186,18 @@ static ULONG64 Trailing(ULONG64 Value)
     return Value;
 }
 
-/* 3: lzcnt is bsr to a processor without it, and tzcnt bsf. */
-static VOID CountsOfV2(VOID)
+/* Lzcnt is bsr to a processor without it, and tzcnt bsf. */
+static ULONG CountsOfV2(VOID)
 {
     CHECK(Leading(0x10) == 4);
     CHECK(Leading(1ULL << 40) == 40);
     CHECK(Trailing(0x30) == 4);
     CHECK(RtlGetEnabledExtendedFeatures(MASK_AVX) == 0);
     CHECK(!ExIsProcessorFeaturePresent(17));
+    return Failed;
 }
 
-/* 4 */
-static VOID CountsOfV3(VOID)
+static ULONG CountsOfV3(VOID)
 {
     ULONG64 Wide = 0x1122334455667788;
     ULONG64 Swapped, Bits;
@@ -210,6 +212,7 @@ static VOID CountsOfV3(VOID)
     CHECK(Bits == 0x77);
     __asm__("xgetbv" : "=a"(Low), "=d"(High) : "c"(0));
     CHECK(Low == 7 && High == 0);
+    return Failed;
 }
 
 /* ---- bugs ------------------------------------------------------------------------------------------------------- */
@@ -223,13 +226,12 @@ static VOID NTAPI DpcThatDoesNotSave(PKDPC Object, PVOID Context, PVOID First, P
     CHECK(Products(Left, Right) == 0);
 }
 
-/* 0 */
 static VOID UnsavedAvx(VOID)
 {
     CHECK(Products(Left, Right) == 0);
 }
 
-/* 1: the thread that it interrupts has saved. */
+/* The thread that it interrupts has saved. */
 static VOID UnsavedInDpc(VOID)
 {
     XSTATE_SAVE Save;
@@ -241,19 +243,16 @@ static VOID UnsavedInDpc(VOID)
     KeRestoreExtendedProcessorState(&Save);
 }
 
-/* 2 */
 static VOID UnsavedX87(VOID)
 {
     CHECK(Fifth(10) == 2);
 }
 
-/* 3 */
 static VOID UnsavedMmx(VOID)
 {
     __asm__ volatile("movd %0, %%mm3\n\temms" : : "r"(1) : "mm3");
 }
 
-/* 4 */
 static VOID UsedAfterRestore(VOID)
 {
     XSTATE_SAVE Save;
@@ -264,7 +263,6 @@ static VOID UsedAfterRestore(VOID)
     CHECK(Products(Left, Right) == 0);
 }
 
-/* 5 */
 static VOID NeverRestored(VOID)
 {
     static XSTATE_SAVE Save;
@@ -272,7 +270,6 @@ static VOID NeverRestored(VOID)
     KeSaveExtendedProcessorState(MASK_X87, &Save);
 }
 
-/* 6 */
 static VOID RestoredOutOfOrder(VOID)
 {
     XSTATE_SAVE Outer, Inner;
@@ -282,7 +279,6 @@ static VOID RestoredOutOfOrder(VOID)
     KeRestoreExtendedProcessorState(&Outer);
 }
 
-/* 7 */
 static VOID SavedWhatIsNotEnabled(VOID)
 {
     XSTATE_SAVE Save;
@@ -290,7 +286,6 @@ static VOID SavedWhatIsNotEnabled(VOID)
     KeSaveExtendedProcessorState(0xE0, &Save); /* XSTATE_MASK_AVX512 */
 }
 
-/* 8 */
 static VOID SavedOtherRegisters(VOID)
 {
     XSTATE_SAVE Save;
@@ -299,7 +294,6 @@ static VOID SavedOtherRegisters(VOID)
     CHECK(Products(Left, Right) == 0);
 }
 
-/* 9 */
 static VOID RestoredAtOtherLevel(VOID)
 {
     XSTATE_SAVE Save;
@@ -310,32 +304,20 @@ static VOID RestoredAtOtherLevel(VOID)
     KeRestoreExtendedProcessorState(&Save);
 }
 
-static VOID (*const Stories[])(VOID) = {SavedAvx, AcrossDpc, SavedX87, CountsOfV2, CountsOfV3};
-static VOID (*const Bugs[])(VOID) = {
-    UnsavedAvx,         UnsavedInDpc,          UnsavedX87,          UnsavedMmx,           UsedAfterRestore, NeverRestored,
-    RestoredOutOfOrder, SavedWhatIsNotEnabled, SavedOtherRegisters, RestoredAtOtherLevel,
-};
-
 /* ---- the driver ------------------------------------------------------------------------------------------------- */
+
+static const STORY Stories[] = {
+    STORY(SavedAvx), STORY(AcrossDpc), STORY(SavedX87), STORY(CountsOfV2), STORY(CountsOfV3),
+    /* What ends the run. */
+    BUG(UnsavedAvx), BUG(UnsavedInDpc), BUG(UnsavedX87), BUG(UnsavedMmx), BUG(UsedAfterRestore), BUG(NeverRestored),
+    BUG(RestoredOutOfOrder), BUG(SavedWhatIsNotEnabled), BUG(SavedOtherRegisters), BUG(RestoredAtOtherLevel),
+};
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    ULONG Function = (Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF;
-
     UNREFERENCED_PARAMETER(Device);
-    Result = (STORY_RESULT){0};
-    if (Function >= FIRST_BUG && Function - FIRST_BUG < RTL_NUMBER_OF(Bugs)) {
-        Bugs[Function - FIRST_BUG]();
-        return Complete(Irp, STATUS_SUCCESS, 0);
-    }
-    if (Function < FIRST_STORY || Function - FIRST_STORY >= RTL_NUMBER_OF(Stories) ||
-        Stack->Parameters.DeviceIoControl.OutputBufferLength < sizeof(STORY_RESULT)) {
-        return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
-    }
-    Stories[Function - FIRST_STORY]();
-    *(STORY_RESULT *)Irp->AssociatedIrp.SystemBuffer = Result;
-    return Complete(Irp, STATUS_SUCCESS, sizeof(STORY_RESULT));
+    Failed = 0;
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)

@@ -1,8 +1,8 @@
 /*
- * files.sys: a driver without hardware that opens files on a device of its own and uses names, handles and the registry as
- * correct drivers do. \\.\DirqlFiles, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED, FILE_ANY_ACCESS), N being the
- * index into Stories below; each answers with one STORY_RESULT. The stories are in the folder files; most are there
- * because dirql once accused a correct driver, or hid from it what Windows shows.
+ * files.sys: a driver without hardware that opens files on a device of its own and uses names, handles and the
+ * registry as correct drivers do. \\.\DirqlFiles tells each story of Stories below by its name (IOCTL_TELL_STORY of
+ * control.h). The stories are in the folder files; most are there because dirql once accused a correct driver, or hid
+ * from it what Windows shows.
  *
  * Control code 0x8FF is no story: the driver watches the end of the process that asks, and prints what it sees of it.
  */
@@ -11,7 +11,6 @@
 #include "files/names.h"
 #include "files/process.h"
 
-#define FIRST_FUNCTION 0x800
 #define WATCH_FUNCTION 0x8FF
 #define INIT_CODE __attribute__((section("INIT")))
 
@@ -20,11 +19,11 @@ DRIVER_INITIALIZE DriverEntry;
 static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlFiles");
 static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlFiles");
 
-static ULONG (*const Stories[])(VOID) = {
-    NullBuffers, AccessOfHandles, AccessStates, ExtendedAttributes, /* from 0 on */
-    Options, Offsets, EmptyTransfers, CleanupComesLater, /* from 4 on */
-    ShortMaximum, GlobalNames, FilesOnDisks, RegistryDefaults, /* from 8 on */
-    MultipleTexts, ShortStrings, Objects, SystemProcess, /* from 12 on */
+static const STORY Stories[] = {
+    STORY(NullBuffers), STORY(AccessOfHandles), STORY(AccessStates), STORY(ExtendedAttributes), STORY(Options),
+    STORY(Offsets), STORY(EmptyTransfers), STORY(CleanupComesLater), STORY(ShortMaximum), STORY(GlobalNames),
+    STORY(FilesOnDisks), STORY(RegistryDefaults), STORY(MultipleTexts), STORY(ShortStrings), STORY(Objects),
+    STORY(SystemProcess),
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -38,7 +37,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     if (Function == WATCH_FUNCTION) {
         return Complete(Irp, WatchProcess(), 0);
     }
-    return TellStory(Irp, Stories, Function - FIRST_FUNCTION, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 static VOID NTAPI Unload(PDRIVER_OBJECT Driver)

@@ -1,7 +1,7 @@
 /*
- * folder.sys: what drivers do with files on a disk. \\.\DirqlFolder, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED,
- * FILE_ANY_ACCESS), N being the index into Stories below; each answers with one STORY_RESULT. Drive C: is to have what the test has put
- * there: Windows\System32\drivers\fw.bin of 300 bytes, config.txt, and data with alpha.log, Beta.TXT, gamma.sys and an empty folder sub.
+ * folder.sys: what drivers do with files on a disk. \\.\DirqlFolder tells each story of Stories below by its name
+ * (IOCTL_TELL_STORY of control.h). Drive C: is to have what the test has put there: Windows\System32\drivers\fw.bin
+ * of 300 bytes, config.txt, and data with alpha.log, Beta.TXT, gamma.sys and an empty folder sub.
  */
 #include "folder/folder.h"
 #include "folder/contents.h"
@@ -11,33 +11,26 @@
 #include "folder/setting.h"
 #include "folder/whole.h"
 
-#define FIRST_FUNCTION 0x800
-
 DRIVER_INITIALIZE DriverEntry;
 
 static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlFolder");
 static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlFolder");
 
-static ULONG (*const Stories[])(VOID) = {
-    LoadsFirmware, KeepsALog, WithoutPosition, ItsOwnRequest, /* from 0 on */
-    Dispositions, WrongNames, Relative, Sharing, /* from 4 on */
-    Walks, Patterns, NarrowBuffers, Facts, /* from 8 on */
-    Ends, Deletes, Renames, FillsTheDisk, /* from 12 on */
-    TheVolume, ByNameAlone, OptionsThatDoNotGoTogether, WithoutADisk, /* from 16 on */
-    AsksForStream, AsksForVolumesBytes, ByItsId, AsksForClass, /* from 20 on */
-    Adds, DeletesDirectory, MakesOnce, WasMadeOnce, /* from 24 on */
-    InItsCallersMode, WaitsForTheEnd, GoesOnAtOnce, ControlsFileSystems, /* from 28 on */
-    Locks, WaitsForItsOwnLock, Flushes, Labels, /* from 32 on */
-    WaitsForLocks, DirectoriesOfItsOwn, /* from 36 on */
+static const STORY Stories[] = {
+    STORY(LoadsFirmware), STORY(KeepsALog), STORY(WithoutPosition), STORY(ItsOwnRequest), STORY(Dispositions),
+    STORY(WrongNames), STORY(Relative), STORY(Sharing), STORY(Walks), STORY(Patterns), STORY(NarrowBuffers),
+    STORY(Facts), STORY(Ends), STORY(Deletes), STORY(Renames), STORY(FillsTheDisk), STORY(TheVolume),
+    STORY(ByNameAlone), STORY(OptionsThatDoNotGoTogether), STORY(WithoutADisk), STORY(AsksForStream),
+    STORY(AsksForVolumesBytes), STORY(ByItsId), STORY(AsksForClass), STORY(Adds), STORY(DeletesDirectory),
+    STORY(MakesOnce), STORY(WasMadeOnce), STORY(InItsCallersMode), STORY(WaitsForTheEnd), STORY(GoesOnAtOnce),
+    STORY(ControlsFileSystems), STORY(Locks), STORY(WaitsForItsOwnLock), STORY(Flushes), STORY(Labels),
+    STORY(WaitsForLocks), STORY(DirectoriesOfItsOwn),
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    ULONG Index = ((Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF) - FIRST_FUNCTION;
-
     UNREFERENCED_PARAMETER(Device);
-    return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)

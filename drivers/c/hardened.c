@@ -1,40 +1,28 @@
 /*
- * hardened.sys: a driver without hardware, compiled by clang with /GS and control flow guard, whose control codes tell
- * stories of both. \\.\DirqlHardened, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED, FILE_ANY_ACCESS), N being
- * the index into Stories below; each answers with one STORY_RESULT. From 0xA00 on: the bugs of Bugs, each of which ends the run.
+ * hardened.sys: a driver without hardware, compiled by clang with /GS and control flow guard, whose control codes
+ * tell stories of both. \\.\DirqlHardened tells each story of Stories below by its name (IOCTL_TELL_STORY of
+ * control.h).
  */
 #include "hardened/faulty.h"
 #include "hardened/stories.h"
-
-#define FIRST_STORY 0x800
-#define FIRST_BUG 0xA00
 
 DRIVER_INITIALIZE DriverEntry;
 
 static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlHardened");
 static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlHardened");
 
-static ULONG (*const Stories[])(VOID) = {
-    CookieHolds, GuardedCalls, GuardChecks, BigFrames, JumpTable,
-};
-
-static ULONG (*const Bugs[])(VOID) = {
-    Overrun, OverrunReportedOldWay, CallIntoMiddle, CallNull, /* from 0 on */
-    CallData, CallIntoKernel, CheckMiddle, ProbeOverflows, /* from 4 on */
-    ListCorrupt, CookieNotInitialised, OwnCode, LeavesDirection, /* from 8 on */
-    LeavesControl, PutsBoth, /* from 12 on */
+static const STORY Stories[] = {
+    STORY(CookieHolds), STORY(GuardedCalls), STORY(GuardChecks), STORY(BigFrames), STORY(JumpTable),
+    /* What ends the run. */
+    STORY(Overrun), STORY(OverrunReportedOldWay), STORY(CallIntoMiddle), STORY(CallNull), STORY(CallData),
+    STORY(CallIntoKernel), STORY(CheckMiddle), STORY(ProbeOverflows), STORY(ListCorrupt), STORY(CookieNotInitialised),
+    STORY(OwnCode), STORY(LeavesDirection), STORY(LeavesControl), STORY(PutsBoth),
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    ULONG Function = (Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF;
-
     UNREFERENCED_PARAMETER(Device);
-    if (Function >= FIRST_BUG && Function - FIRST_BUG < RTL_NUMBER_OF(Bugs)) {
-        return Complete(Irp, STATUS_SUCCESS, Bugs[Function - FIRST_BUG]());
-    }
-    return TellStory(Irp, Stories, Function - FIRST_STORY, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)

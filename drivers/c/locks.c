@@ -3,10 +3,9 @@
  * spin locks, KeIpiGenericCall, run-down protection, push locks, queue objects, sequenced lists, and whatever threads wait for. \\.\DirqlLocks,
  * CTL_CODE(FILE_DEVICE_UNKNOWN, N, METHOD_BUFFERED, FILE_ANY_ACCESS):
  *
- *   0x800 + N  story N, which checks itself and answers with one STORY_RESULT; requests come one at a time
+ *   IOCTL_TELL_STORY of control.h: a story of Stories below, by its name; requests come one at a time
  *   0x900 + N  step N, for any number of threads at once; what goes wrong is counted
  *   0x9FF      a ULONG: how much went wrong since the driver was loaded, or was lost
- *   0xA00 + N  misuse N
  */
 #include "locks/broadcast.h"
 #include "locks/push.h"
@@ -18,21 +17,13 @@
 
 #include "locks/misuse.h"
 
-#define FIRST_STORY 0x800
 #define FIRST_STEP 0x900
 #define WRONG 0x9FF
-#define FIRST_MISUSE 0xA00
 
 DRIVER_INITIALIZE DriverEntry;
 
 static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlLocks");
 static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlLocks");
-
-static ULONG (*const Stories[])(VOID) = {
-    OneProcessorsLock, WriterComesFirst, ThreadedDpcs, Broadcasts, /* from 0 on */
-    BroadcastWaitsForHigh, Rundowns, CacheAwareRundowns, PushLocks, /* from 4 on */
-    SequencedInline, QueueOrder, QueueWorkers, QueueLimit, /* from 8 on */
-};
 
 static NTSTATUS (*const Steps[])(VOID) = {
     Read, Write, Convert, Try, /* from 0 on */
@@ -58,6 +49,20 @@ static ULONG WrongUntilNow(VOID)
     return Wrong;
 }
 
+static const STORY Stories[] = {
+    STORY(OneProcessorsLock), STORY(WriterComesFirst), STORY(ThreadedDpcs), STORY(Broadcasts),
+    STORY(BroadcastWaitsForHigh), STORY(Rundowns), STORY(CacheAwareRundowns), STORY(PushLocks),
+    STORY(SequencedInline), STORY(QueueOrder), STORY(QueueWorkers), STORY(QueueLimit),
+    /* What ends the run. */
+    BUG(AloneTwice), BUG(SharedThenAlone), BUG(AloneThenShared), BUG(SharedTwice), BUG(ReleaseNotHeld),
+    BUG(ReleaseOtherwise), BUG(ConvertNotShared), BUG(NotZeroed), BUG(ReturnSharing), BUG(LowerSharing),
+    BUG(FreeHeld), BUG(PlainAsShared), BUG(Crossed), BUG(ReleaseUnheld), BUG(ReuseHeld), BUG(ReuseNotRunDown),
+    BUG(WaitForItself), BUG(NoCacheAware), BUG(WaitTooHigh), BUG(PushTwice), BUG(PushSharedThenAlone),
+    BUG(PushNotHeld), BUG(PushOutsideRegion), BUG(PushTooHigh), BUG(PushNeverGiven), BUG(IpiTooHigh), BUG(IpiRaises),
+    BUG(IpiLowers), BUG(IpiSetsEvent), BUG(IpiWithLock), BUG(IpiWantsLock), BUG(GuardedOutsideRegion),
+    BUG(GuardedTwice),
+};
+
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
@@ -71,14 +76,10 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
         *(PULONG)Irp->AssociatedIrp.SystemBuffer = WrongUntilNow();
         return Complete(Irp, STATUS_SUCCESS, sizeof(ULONG));
     }
-    if (Function >= FIRST_MISUSE && Function - FIRST_MISUSE < RTL_NUMBER_OF(Misuses)) {
-        Misuses[Function - FIRST_MISUSE]();
-        return Complete(Irp, STATUS_SUCCESS, 0);
-    }
     if (Function >= FIRST_STEP && Function - FIRST_STEP < RTL_NUMBER_OF(Steps)) {
         return Complete(Irp, Steps[Function - FIRST_STEP](), 0);
     }
-    return TellStory(Irp, Stories, Function - FIRST_STORY, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 static VOID NTAPI Unload(PDRIVER_OBJECT Driver)

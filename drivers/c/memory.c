@@ -1,8 +1,7 @@
 /*
  * memory.sys: a driver without hardware whose control codes tell stories of memory and check what comes of them.
- * \\.\DirqlMemory, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED, FILE_ANY_ACCESS), N being the index into Stories
- * below; each answers with one STORY_RESULT. The first are idioms of correct drivers; those of doubtful.h are not, and go on all
- * the same, as Windows does.
+ * \\.\DirqlMemory tells each story of Stories below by its name (IOCTL_TELL_STORY of control.h). The first are idioms
+ * of correct drivers; those of doubtful.h are not, and go on all the same, as Windows does.
  */
 #include "memory/idioms.h"
 #include "memory/doubtful.h"
@@ -18,31 +17,28 @@ DRIVER_INITIALIZE DriverEntry;
 static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlMemory");
 static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlMemory");
 
-static ULONG (*const Stories[])(VOID) = {
-    RamOnceMore, MappedWhereAsked, LookasidePools, ContiguousHoldsAnything, SkippedPages, /* from 0 on */
-    ZeroBytes, WrongProtection, DescribedStack, LowRam, FreedWhileMapped, /* from 5 on */
-    ExtendedConfiguration, /* with two cards */
-    MostPool, MostPages, MostRegistry, MostText, MostDevices, MostRequests, MostThreads, MostTimers, /* from 11 on */
-    FewerPages,
-    Zones, ZonesWithLock, ZonesRefused, /* from 20 on */
-    AdvancedMdl, AdvancedAndUnlocked, ProtectedMapping, WrittenThoughReadOnly, ReservedAddresses, ContiguousOfNode,
-    MisusedRange, /* from 23 on */
-    LargerStack, DeeperThanAsked, /* from 30 on */
-    SpecialBlocks, SpecialMistake, DeepRoutines, FourteenKiB, PagedSections,
-    SeenFromElsewhere, HeldBlocks, ExtendedParameters, Priorities, /* from 37 on */
-    PacketMisused, LargerInDpc, DeeperInDpc, /* from 41 on */
+static const STORY Stories[] = {
+    STORY(RamOnceMore), STORY(MappedWhereAsked), STORY(LookasidePools), STORY(ContiguousHoldsAnything),
+    STORY(SkippedPages), STORY(ZeroBytes), STORY(WrongProtection), STORY(DescribedStack), STORY(LowRam),
+    STORY(FreedWhileMapped), STORY(ExtendedConfiguration), STORY(MostPool), STORY(MostPages), STORY(MostRegistry),
+    STORY(MostText), STORY(MostDevices), STORY(MostRequests), STORY(MostThreads), STORY(MostTimers),
+    STORY(FewerPages), STORY(Zones), STORY(ZonesWithLock), STORY(ZonesRefused), STORY(AdvancedMdl),
+    STORY(AdvancedAndUnlocked), STORY(ProtectedMapping), STORY(WrittenThoughReadOnly), STORY(ReservedAddresses),
+    STORY(ContiguousOfNode), STORY(MisusedRange), STORY(LargerStack), STORY(DeeperThanAsked), STORY(SpecialBlocks),
+    STORY(SpecialMistake), STORY(DeepRoutines), STORY(FourteenKiB), STORY(PagedSections), STORY(SeenFromElsewhere),
+    STORY(HeldBlocks), STORY(ExtendedParameters), STORY(Priorities), STORY(PacketMisused), STORY(LargerInDpc),
+    STORY(DeeperInDpc),
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    ULONG Index = ((Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF) - 0x800;
+    const VOID *Input = StoryInput(Irp, sizeof(Chosen));
 
     UNREFERENCED_PARAMETER(Device);
-    if (Stack->Parameters.DeviceIoControl.InputBufferLength == sizeof(Chosen)) {
-        Chosen = *(ULONG *)Irp->AssociatedIrp.SystemBuffer;
+    if (Input != NULL) {
+        RtlCopyMemory(&Chosen, Input, sizeof(Chosen));
     }
-    return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)

@@ -688,29 +688,12 @@ static ULONG SignalsItself(VOID)
     return 0;
 }
 
-static ULONG (*const Stories[])(VOID) = {
-    TableIsTrue,
-    MaskedPends,
-    HeldBack,
-    Reconnect,
-    Refused,
-    TwiceOnOneVector,
-    LineOnly,
-    PassiveSynchronized,
-    PassiveRefused,
-    DisconnectedWhileItRuns,
-    SpinLockOfAPassiveOne,
-    Inactive,
-    InactiveByTheWrongContext,
-    Members,
-    LineModes,
-    SignalsItself,
-    MessageBasedMembers,
-    LineBasedMembers,
-    LockThatIsNone,
-    OneLockTwoLevels,
-    EachProcessor,
-    LineNotShared,
+static const STORY Stories[] = {
+    STORY(TableIsTrue), STORY(MaskedPends), STORY(HeldBack), STORY(Reconnect), STORY(Refused),
+    STORY(TwiceOnOneVector), STORY(LineOnly), STORY(PassiveSynchronized), STORY(PassiveRefused),
+    STORY(DisconnectedWhileItRuns), STORY(SpinLockOfAPassiveOne), STORY(Inactive), STORY(InactiveByTheWrongContext),
+    STORY(Members), STORY(LineModes), STORY(SignalsItself), STORY(MessageBasedMembers), STORY(LineBasedMembers),
+    STORY(LockThatIsNone), STORY(OneLockTwoLevels), STORY(EachProcessor), STORY(LineNotShared),
 };
 
 /* ---- resources -------------------------------------------------------------------------------------------------- */
@@ -954,16 +937,15 @@ static NTSTATUS NTAPI DispatchCleanup(PDEVICE_OBJECT Device, PIRP Irp)
 static NTSTATUS NTAPI ServeRequest(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
-    ULONG Input = *(PULONG)Irp->AssociatedIrp.SystemBuffer;
     NTSTATUS Status;
 
     if (!Extension->Connected) {
         Status = Complete(Irp, STATUS_DEVICE_NOT_READY, 0);
     } else if (IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.IoControlCode == IOCTL_MESSAGE_RAISE) {
-        Raise(Extension, Input);
+        Raise(Extension, *(PULONG)Irp->AssociatedIrp.SystemBuffer);
         Status = Complete(Irp, STATUS_SUCCESS, 0);
     } else {
-        Status = TellStory(Irp, Stories, Input, RTL_NUMBER_OF(Stories));
+        Status = TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
     }
     LeaveCard(&Extension->Held);
     return Status;
@@ -983,10 +965,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
         *(MESSAGE_STATE *)Irp->AssociatedIrp.SystemBuffer = Extension->State;
         return Complete(Irp, STATUS_SUCCESS, sizeof(MESSAGE_STATE));
     }
-    if (Code != IOCTL_MESSAGE_RAISE && Code != IOCTL_MESSAGE_STORY) {
-        return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
-    }
-    if (Stack->Parameters.DeviceIoControl.InputBufferLength < sizeof(ULONG)) {
+    if (Code == IOCTL_MESSAGE_RAISE && Stack->Parameters.DeviceIoControl.InputBufferLength < sizeof(ULONG)) {
         return Complete(Irp, STATUS_INVALID_PARAMETER, 0);
     }
     Status = EnterCard(&Extension->Held, Irp);

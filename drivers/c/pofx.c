@@ -1,7 +1,8 @@
 /*
- * pofx.sys: a driver whose control codes tell stories of registrations with the power management framework, and check what comes of them against
- * what Microsoft documents (`--device pci,id=abcd:0004,bar0=mem:128,irq`). \\.\Fx, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED,
- * FILE_ANY_ACCESS), N being the index into Stories below; each answers with one STORY_RESULT. Between stories the device is not registered.
+ * pofx.sys: a driver whose control codes tell stories of registrations with the power management framework, and check
+ * what comes of them against what Microsoft documents (`--device pci,id=abcd:0004,bar0=mem:128,irq`). \\.\Fx tells
+ * each story of Stories below by its name (IOCTL_TELL_STORY of control.h). Between stories the device is not
+ * registered.
  */
 #include <ddk/wdm.h>
 #define STORIES "pofx"
@@ -12,23 +13,19 @@
 #include "pofx/conditions.h"
 #include "pofx/performance.h"
 
-#define FIRST_STORY 0x800
-
 DRIVER_INITIALIZE DriverEntry;
 
-static ULONG (*const Stories[])(VOID) = {
-    Descriptions, Dependencies, Callbacks, Directed, /* from 0 on */
-    Silent, BeforeStart, Counted, Control, /* from 4 on */
-    PerfRegistrations, PerfChanges, /* from 8 on */
+static const STORY Stories[] = {
+    STORY(Descriptions), STORY(Dependencies), STORY(Callbacks), STORY(Directed), STORY(Silent), STORY(BeforeStart),
+    STORY(Counted), STORY(Control), STORY(PerfRegistrations), STORY(PerfChanges),
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PFUNCTION Function = Device->DeviceExtension;
-    ULONG Code = IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.IoControlCode;
 
     FxPdo = Function->Pdo;
-    return TellStory(Irp, Stories, ((Code >> 2) & 0xFFF) - FIRST_STORY, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 static VOID CardAdded(PDEVICE_OBJECT Device)

@@ -1,13 +1,12 @@
 /*
- * quota.sys: pool that is charged to the process in whose context it is allocated. \\.\DirqlQuota, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N,
- * METHOD_BUFFERED, FILE_ANY_ACCESS), N being the index into Stories below; each answers with one STORY_RESULT. The machine's limit is 64 KiB.
+ * quota.sys: pool that is charged to the process in whose context it is allocated. \\.\DirqlQuota tells each story of
+ * Stories below by its name (IOCTL_TELL_STORY of control.h). The machine's limit is 64 KiB.
  */
 #include "seh/clang.h"
 
 #define STORIES "quota"
 #include "control.h"
 
-#define FIRST_FUNCTION 0x800
 #define TAG 0x746F7551u /* Quot in pool listings */
 #define LIMIT 0x10000
 #define PART (LIMIT / 4)
@@ -209,18 +208,15 @@ static ULONG SystemHasNoLimit(VOID)
     return 0;
 }
 
-static ULONG (*const Stories[])(VOID) = {
-    UpToTheLimit, RequestsAreCharged, ChargedByHand, SystemHasNoLimit, /* from 0 on */
-    Keep, HasNone, HasAll, FreeKept, /* from 4 on */
+static const STORY Stories[] = {
+    STORY(UpToTheLimit), STORY(RequestsAreCharged), STORY(ChargedByHand), STORY(SystemHasNoLimit), STORY(Keep),
+    STORY(HasNone), STORY(HasAll), STORY(FreeKept),
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    ULONG Index = ((Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF) - FIRST_FUNCTION;
-
     UNREFERENCED_PARAMETER(Device);
-    return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)

@@ -1,7 +1,7 @@
 /*
- * sections.sys: a driver whose control codes tell stories of sections, their views and address spaces and check what they answer against what
- * Microsoft documents. \\.\DirqlSections, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED, FILE_ANY_ACCESS), N being the
- * index into Stories below; each answers with one STORY_RESULT. It needs no hardware; some stories look for a card 1234:5678.
+ * sections.sys: a driver whose control codes tell stories of sections, their views and address spaces and check what
+ * they answer against what Microsoft documents. \\.\DirqlSections tells each story of Stories below by its name
+ * (IOCTL_TELL_STORY of control.h). It needs no hardware; some stories look for a card 1234:5678.
  *
  * 0x900 shows a section to the application that asks and answers with its address; 0x901 answers with the first eight bytes of it, as
  * the driver sees them in system space, and writes the next eight; 0x902 does the same with the card's first window, and tells only
@@ -21,13 +21,12 @@ DRIVER_INITIALIZE DriverEntry;
 static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlSections");
 static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlSections");
 
-static ULONG (*const Stories[])(VOID) = {
-    TwoViews, Parts, Reserved, SystemSpace, OwnProcess, /* from 0 on */
-    RefusedSections, RefusedViews, Names, OwnRam, Firmware, /* from 5 on */
-    CardsWindow, /* with a card */
-    FirstMegabyte, UncachedRam, TouchedElsewhere, TouchedByApplication, /* from 11 on */
-    Allocates, RefusedAllocations, OneAddress, Attaches, Secures, /* from 15 on */
-    TouchedMappedElsewhere, AddressesAreKnown, /* from 20 on */
+static const STORY Stories[] = {
+    STORY(TwoViews), STORY(Parts), STORY(Reserved), STORY(SystemSpace), STORY(OwnProcess), STORY(RefusedSections),
+    STORY(RefusedViews), STORY(Names), STORY(OwnRam), STORY(Firmware), STORY(CardsWindow), STORY(FirstMegabyte),
+    STORY(UncachedRam), STORY(TouchedElsewhere), STORY(TouchedByApplication), STORY(Allocates),
+    STORY(RefusedAllocations), STORY(OneAddress), STORY(Attaches), STORY(Secures), STORY(TouchedMappedElsewhere),
+    STORY(AddressesAreKnown),
 };
 
 /* What an application sees, and the driver in system space. */
@@ -178,7 +177,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     ULONG Function = (Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF;
 
     UNREFERENCED_PARAMETER(Device);
-    if (Function >= 0x900) {
+    if (Function >= 0x900 && Function <= 0x905) {
         ULONG Needed = Function >= 0x904 ? sizeof(WHERE) : 0;
 
         if (Stack->Parameters.DeviceIoControl.OutputBufferLength < sizeof(ULONGLONG) ||
@@ -187,7 +186,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
         }
         return Share(Irp, Function);
     }
-    return TellStory(Irp, Stories, Function - 0x800, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)

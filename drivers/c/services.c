@@ -1,7 +1,7 @@
 /*
  * services.sys: a driver without hardware whose control codes tell stories of kernel services and check what they
- * answer against what Microsoft documents. \\.\DirqlServices, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED,
- * FILE_ANY_ACCESS), N being the index into Stories below; each answers with one STORY_RESULT.
+ * answer against what Microsoft documents. \\.\DirqlServices tells each story of Stories below by its name
+ * (IOCTL_TELL_STORY of control.h).
  *
  * The stories are in the folder services. A story that fails leaves what it has acquired: the run is over then.
  */
@@ -18,7 +18,6 @@
 #include "services/times.h"
 #include "services/waits.h"
 
-#define FIRST_FUNCTION 0x800
 #define INIT_CODE __attribute__((section("INIT")))
 
 DRIVER_INITIALIZE DriverEntry;
@@ -42,32 +41,25 @@ static ULONG ReturnsOfDevice(VOID)
     return Returns(TheDevice);
 }
 
-static ULONG (*const Stories[])(VOID) = {
-    Events, Semaphores, Mutexes, Timers, /* from 0 on */
-    Waits, Threads, Processes, Dpcs, /* from 4 on */
-    WorkItemsOfDevice, Levels, SpinLocks, Regions, /* from 8 on */
-    FastMutexes, Resources, Pool, Lookaside, /* from 12 on */
-    Lists, SequencedLists, BitMaps, Bytes, /* from 16 on */
-    Clocks, Calendars, Processors, Versions, /* from 20 on */
-    Randoms, Debugger, UnicodeStrings, AnsiStrings, /* from 24 on */
-    Integers, Guids, CLibrary, Prints, /* from 28 on */
-    Pages, YieldsAndShould, ReturnsOfDevice, EndedThreads, /* from 32 on */
-    AbsentProcessors, HarmlessQuestions, UntidyTexts, ConvertedResource, /* from 36 on */
-    FarAway, HandMadeLocks, SystemThreads, IdleQueues, /* from 40 on */
-    Features, ReachPool, ReachDevice, ReachUser, /* from 44 on */
-    HeldProcess, DamagedDpc, UserModeMutex, Callbacks, /* from 48 on */
-    CallbackUnderWay, BackTraces, PowerStates, CallsByExport, /* from 52 on */
-    BusData, /* 56 */
+static const STORY Stories[] = {
+    STORY(Events), STORY(Semaphores), STORY(Mutexes), STORY(Timers), STORY(Waits), STORY(Threads), STORY(Processes),
+    STORY(Dpcs), STORY(WorkItemsOfDevice), STORY(Levels), STORY(SpinLocks), STORY(Regions), STORY(FastMutexes),
+    STORY(Resources), STORY(Pool), STORY(Lookaside), STORY(Lists), STORY(SequencedLists), STORY(BitMaps),
+    STORY(Bytes), STORY(Clocks), STORY(Calendars), STORY(Processors), STORY(Versions), STORY(Randoms),
+    STORY(Debugger), STORY(UnicodeStrings), STORY(AnsiStrings), STORY(Integers), STORY(Guids), STORY(CLibrary),
+    STORY(Prints), STORY(Pages), STORY(YieldsAndShould), STORY(ReturnsOfDevice), STORY(EndedThreads),
+    STORY(AbsentProcessors), STORY(HarmlessQuestions), STORY(UntidyTexts), STORY(ConvertedResource), STORY(FarAway),
+    STORY(HandMadeLocks), STORY(SystemThreads), STORY(IdleQueues), STORY(Features), STORY(ReachPool),
+    STORY(ReachDevice), STORY(ReachUser), STORY(HeldProcess), STORY(DamagedDpc), STORY(UserModeMutex),
+    STORY(Callbacks), STORY(CallbackUnderWay), STORY(BackTraces), STORY(PowerStates), STORY(CallsByExport),
+    STORY(BusData),
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    ULONG Index = ((Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF) - FIRST_FUNCTION;
-
     UNREFERENCED_PARAMETER(Device);
     TheUserBuffer = Irp->UserBuffer;
-    return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 static VOID NTAPI UnloadServices(PDRIVER_OBJECT Driver)

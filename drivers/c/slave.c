@@ -1,7 +1,7 @@
 /*
  * slave.sys: a Plug and Play function driver for the card `slave`, which is no bus master: a channel of the PC's DMA controllers moves its
  * bytes (*Using Packet-Based System DMA*). Reads and writes of \\.\DirqlSlave are direct and begin at the beginning of the card's memory;
- * IOCTL_SLAVE_SETUP says by which names, and how much at a time. IOCTL_SLAVE_STORY + story tells the stories of the folder slave.
+ * IOCTL_SLAVE_SETUP says by which names, and how much at a time. IOCTL_TELL_STORY (control.h) tells a story of the folder slave by its name.
  */
 #include "slave/slave.h"
 #include "slave/channel.h"
@@ -12,7 +12,9 @@ DRIVER_INITIALIZE DriverEntry;
 static UNICODE_STRING FunctionDevice = RTL_CONSTANT_STRING(L"\\Device\\DirqlSlave");
 static UNICODE_STRING FunctionLink = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlSlave");
 
-static ULONG (*const Stories[])(VOID) = {OldWay, Descriptions, Shared, RoundAndRound, Cancelled, Absent};
+static const STORY Stories[] = {
+    STORY(OldWay), STORY(Descriptions), STORY(Shared), STORY(RoundAndRound), STORY(Cancelled), STORY(Absent),
+};
 
 static VOID EndRequest(PDEVICE_OBJECT Device, NTSTATUS Status, ULONG Information)
 {
@@ -149,7 +151,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     Pdo = Extension->Function.Pdo;
     TheDriver = Device->DriverObject;
     Card = &Extension->Function;
-    return TellStory(Irp, Stories, ((Code >> 2) & 0xFFF) - FIRST_STORY, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 static VOID CardAdded(PDEVICE_OBJECT Device)

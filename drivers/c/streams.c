@@ -1,6 +1,6 @@
 /*
  * streams.sys: every form of the string instructions with ports and with device memory (`--device pci,sheet=drivers/c/streams.sheet`), as compilers emit
- * them for READ_PORT_BUFFER_* and WRITE_REGISTER_BUFFER_*; its device is \\.\Streams. Story N is IOCTL function 0x800 + N: each word that
+ * them for READ_PORT_BUFFER_* and WRITE_REGISTER_BUFFER_*; its device is \\.\Streams. Each story of Stories below is asked for by its name (IOCTL_TELL_STORY of control.h): each word that
  * goes out comes back, in its order, and registers are left as the instruction leaves them.
  */
 #include <ddk/wdm.h>
@@ -8,8 +8,6 @@
 #define CONTROL_WITHOUT_DEVICE
 #include "control.h"
 #include "function.h"
-
-#define FIRST_FUNCTION 0x800
 
 /* Ports. */
 #define PORT8 0
@@ -199,18 +197,15 @@ static ULONG BeyondItsPorts(VOID)
     return 0;
 }
 
-static ULONG (*const Stories[])(VOID) = {
-    EveryWidth, NoneAndOne, Backwards, AcrossPages, /* from 0 on */
-    FromWindowToPort, InTheWindow, IntoFreedMemory, BeyondItsPorts, /* from 4 on */
+static const STORY Stories[] = {
+    STORY(EveryWidth), STORY(NoneAndOne), STORY(Backwards), STORY(AcrossPages), STORY(FromWindowToPort),
+    STORY(InTheWindow), STORY(IntoFreedMemory), STORY(BeyondItsPorts),
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    ULONG Index = ((Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF) - FIRST_FUNCTION;
-
     Card = Device->DeviceExtension;
-    return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 static VOID CardAdded(PDEVICE_OBJECT Device)

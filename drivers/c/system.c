@@ -1,7 +1,6 @@
 /*
- * system.sys: what drivers ask the system about itself: its image and other modules, processes, objects by their names. \\.\DirqlSystem,
- * CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED, FILE_ANY_ACCESS), N being the index into Stories below; each answers with one
- * STORY_RESULT.
+ * system.sys: what drivers ask the system about itself: its image and other modules, processes, objects by their
+ * names. \\.\DirqlSystem tells each story of Stories below by its name (IOCTL_TELL_STORY of control.h).
  */
 #include "system/system.h"
 #include "system/bugchecks.h"
@@ -17,32 +16,26 @@
 #include "system/threads.h"
 #include "system/tracing.h"
 
-#define FIRST_FUNCTION 0x800
-
 DRIVER_INITIALIZE DriverEntry;
 
 static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlSystem");
 static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlSystem");
 
-static ULONG (*const Stories[])(VOID) = {
-    Information, ListOfProcesses, Modules, KernelImage, /* from 0 on */
-    OwnImage, WhatIsNotThere, UnknownClass, NamesOfObjects, /* from 4 on */
-    Directories, Links, WhatHandlesAre, OwnersOfThreads, /* from 8 on */
-    HardErrors, Ranges, Watched, ToldOfThreads, /* from 12 on */
-    ToldOfProcesses, NoLongerToldOfProcesses, Loading, LoadedAgain, /* from 16 on */
-    NotOnDisk, UnloadsItself, RecordsOfBugChecks, StopsWithCallbacks, /* from 20 on */
-    StopsAndFails, StopsInDpc, CalledAgain, WantsShutdown, /* from 24 on */
-    FilesTellOfThemselves, ToldOfTheMachine, NobodyTraces, StopsPlainly, /* from 28 on */
-    Asserts, Breaks, BreaksWithStatus, WordsOfTheSystem, /* from 32 on */
+static const STORY Stories[] = {
+    STORY(Information), STORY(ListOfProcesses), STORY(Modules), STORY(KernelImage), STORY(OwnImage),
+    STORY(WhatIsNotThere), STORY(UnknownClass), STORY(NamesOfObjects), STORY(Directories), STORY(Links),
+    STORY(WhatHandlesAre), STORY(OwnersOfThreads), STORY(HardErrors), STORY(Ranges), STORY(Watched),
+    STORY(ToldOfThreads), STORY(ToldOfProcesses), STORY(NoLongerToldOfProcesses), STORY(Loading), STORY(LoadedAgain),
+    STORY(NotOnDisk), STORY(UnloadsItself), STORY(RecordsOfBugChecks), STORY(StopsWithCallbacks),
+    STORY(StopsAndFails), STORY(StopsInDpc), STORY(CalledAgain), STORY(WantsShutdown), STORY(FilesTellOfThemselves),
+    STORY(ToldOfTheMachine), STORY(NobodyTraces), STORY(StopsPlainly), STORY(Asserts), STORY(Breaks),
+    STORY(BreaksWithStatus), STORY(WordsOfTheSystem),
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    ULONG Index = ((Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF) - FIRST_FUNCTION;
-
     UNREFERENCED_PARAMETER(Device);
-    return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 static NTSTATUS NTAPI DispatchShutdown(PDEVICE_OBJECT Device, PIRP Irp)

@@ -1,6 +1,6 @@
 /*
- * tables.sys: generic tables of both kinds, and the links of trees that splay. \\.\DirqlTables, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N,
- * METHOD_BUFFERED, FILE_ANY_ACCESS), N being the index into Stories below; each answers with one STORY_RESULT.
+ * tables.sys: generic tables of both kinds, and the links of trees that splay. \\.\DirqlTables tells each story of
+ * Stories below by its name (IOCTL_TELL_STORY of control.h).
  */
 #include "seh/clang.h"
 
@@ -8,7 +8,6 @@
 #include "control.h"
 
 #define TAG 0x6C626154u /* "Tabl" in pool listings */
-#define FIRST_FUNCTION 0x800
 #define KEYS 97
 
 typedef struct _ELEMENT {
@@ -64,13 +63,13 @@ static ULONG ShapeAvl(PRTL_AVL_TABLE Table)
 
 #define TABLE RTL_AVL_TABLE
 #define ROUTINE(Name) Name##Avl
-#define STORY(Name) Balanced##Name
+#define OWN(Name) Balanced##Name
 #define SHAPE ShapeAvl
 #define HEADER sizeof(RTL_BALANCED_LINKS)
 #include "tables/table.h"
 #undef TABLE
 #undef ROUTINE
-#undef STORY
+#undef OWN
 #undef SHAPE
 #undef HEADER
 
@@ -88,7 +87,7 @@ static ULONG ShapeSplay(PRTL_GENERIC_TABLE Table)
 
 #define TABLE RTL_GENERIC_TABLE
 #define ROUTINE(Name) Name
-#define STORY(Name) Splaying##Name
+#define OWN(Name) Splaying##Name
 #define SHAPE ShapeSplay
 #define HEADER (sizeof(RTL_SPLAY_LINKS) + sizeof(LIST_ENTRY))
 #include "tables/table.h"
@@ -294,15 +293,14 @@ static ULONG Endless(VOID)
     return 0;
 }
 
-static ULONG (*const Stories[])(VOID) = {BalancedTable, SplayingTable, Order, Directory, Links, Endless};
+static const STORY Stories[] = {
+    STORY(BalancedTable), STORY(SplayingTable), STORY(Order), STORY(Directory), STORY(Links), STORY(Endless),
+};
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    ULONG Index = ((Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF) - FIRST_FUNCTION;
-
     UNREFERENCED_PARAMETER(Device);
-    return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)

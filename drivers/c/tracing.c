@@ -1,7 +1,7 @@
 /*
- * tracing.sys: providers of events that are traced, or not. \\.\DirqlTracing, CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + N, METHOD_BUFFERED,
- * FILE_ANY_ACCESS), N being the index into Stories below; each answers with one STORY_RESULT. The first is for a system without a trace session, the others for one
- * on which all providers are traced at level 4 with the keywords 0x30.
+ * tracing.sys: providers of events that are traced, or not. \\.\DirqlTracing tells each story of Stories below by its
+ * name (IOCTL_TELL_STORY of control.h). The first is for a system without a trace session, the others for one on
+ * which all providers are traced at level 4 with the keywords 0x30.
  */
 #include <ddk/wdm.h>
 
@@ -10,7 +10,6 @@
 #include "tracing/etw.h"
 #include "tracing/wpp.h"
 
-#define FIRST_FUNCTION 0x800
 #define TRACED_LEVEL 4
 #define TRACED_KEYWORDS 0x30
 #define PROVIDER_GUID(Number) {0xD1B0C0DE, 0, 0x4000, {0x80, 0, 0, 0, 0, 0, 0, Number}}
@@ -307,17 +306,15 @@ static ULONG SaysTooMuch(VOID)
     return 0;
 }
 
-static ULONG (*const Stories[])(VOID) = {
-    NobodyTraces, Filtered, Written, SelfDescribing, Recorded, Asked, WithDevice, SaysTooMuch, /* from 0 on */
+static const STORY Stories[] = {
+    STORY(NobodyTraces), STORY(Filtered), STORY(Written), STORY(SelfDescribing), STORY(Recorded), STORY(Asked),
+    STORY(WithDevice), STORY(SaysTooMuch),
 };
 
 static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    ULONG Index = ((Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF) - FIRST_FUNCTION;
-
     UNREFERENCED_PARAMETER(Device);
-    return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)

@@ -1,35 +1,30 @@
 /*
- * wmi_raw.sys: a driver that handles IRP_MJ_SYSTEM_CONTROL by itself, as the first samples did, and asks its own blocks. \\.\DirqlWmiRaw; CTL_CODE(FILE_DEVICE_UNKNOWN,
- * 0x800 + N, METHOD_BUFFERED, FILE_ANY_ACCESS), N being the index into Stories below; each answers with one STORY_RESULT. A second device of the driver's is attached above the
- * first, and offers a block of its own.
+ * wmi_raw.sys: a driver that handles IRP_MJ_SYSTEM_CONTROL by itself, as the first samples did, and asks its own
+ * blocks. \\.\DirqlWmiRaw tells each story of Stories below by its name (IOCTL_TELL_STORY of control.h). A second
+ * device of the driver's is attached above the first, and offers a block of its own.
  */
 #include "wmi/raw.h"
 #include "wmi/asks.h"
 #include "wmi/listens.h"
-
-#define FIRST_FUNCTION 0x800
 
 DRIVER_INITIALIZE DriverEntry;
 
 static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlWmiRaw");
 static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlWmiRaw");
 
-static ULONG (*const Stories[])(VOID) = {
-    AllInstances, OneInstance, Methods, Events, /* from 0 on */
-    Names, Several, Updates, Registrations, /* from 4 on */
-    Levels, DeregistersInRequest, WrongObject, LargeEvent, /* from 8 on */
+static const STORY Stories[] = {
+    STORY(AllInstances), STORY(OneInstance), STORY(Methods), STORY(Events), STORY(Names), STORY(Several),
+    STORY(Updates), STORY(Registrations), STORY(Levels), STORY(DeregistersInRequest), STORY(WrongObject),
+    STORY(LargeEvent),
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    ULONG Index = ((Stack->Parameters.DeviceIoControl.IoControlCode >> 2) & 0xFFF) - FIRST_FUNCTION;
-
     if (Device == Upper) {
         IoSkipCurrentIrpStackLocation(Irp);
         return IoCallDriver(Lower, Irp);
     }
-    return TellStory(Irp, Stories, Index, RTL_NUMBER_OF(Stories));
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
 }
 
 /* The device above passes what is opened and closed down. */

@@ -165,7 +165,8 @@ fn row(line: &str) -> Option<Row<'_>> {
     let (left, service) = line.trim().strip_suffix(';')?.split_once(" => ")?;
     let (module, rest) = left.split_once(": ")?;
     let (name, levels) = rest.split_once(" @ ")?;
-    let irql = levels.split(" ~ ").next()?; // what Windows survives is another column's matter
+    // What Windows survives, and what the call is, are no matter of this column.
+    let irql = levels.split(" ~ ").next()?.split(" is ").next()?;
     let module = match module.trim() {
         "hal" => "hal.dll",
         "wmilib" => "wmilib.sys",

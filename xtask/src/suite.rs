@@ -97,6 +97,15 @@ pub(crate) fn side_by_side<T: Sync, R: Send>(
     work: impl Fn(usize, &T) -> Result<R> + Sync,
 ) -> Result<Vec<R>> {
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    shared_among(workers, items, work)
+}
+
+/// No worker waits for another: a worker that has done an item takes the next one.
+fn shared_among<T: Sync, R: Send>(
+    workers: usize,
+    items: &[T],
+    work: impl Fn(usize, &T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
     let next = AtomicUsize::new(0);
     let results: Mutex<BTreeMap<usize, Result<R>>> = Mutex::default();
     std::thread::scope(|scope| {
@@ -124,6 +133,26 @@ mod tests {
     fn results_come_in_the_order_of_the_items() {
         let doubled = side_by_side(&[1, 2, 3, 4, 5], |_, item| Ok(item * 2)).unwrap();
         assert_eq!(doubled, [2, 4, 6, 8, 10]);
+    }
+
+    #[test]
+    fn an_item_that_takes_long_holds_up_no_other() {
+        let (done, end) = (Mutex::new(0), std::sync::Condvar::new());
+        let all = shared_among(2, &[0, 1, 2, 3, 4], |_, item| {
+            let mut done = done.lock().unwrap();
+            if *item == 0 {
+                // It takes until all the others are done.
+                let (_done, late) = end
+                    .wait_timeout_while(done, std::time::Duration::from_secs(60), |done| *done < 4)
+                    .unwrap();
+                assert!(!late.timed_out(), "the others wait for this one");
+            } else {
+                *done += 1;
+                end.notify_all();
+            }
+            Ok(*item)
+        });
+        assert_eq!(all.unwrap(), [0, 1, 2, 3, 4]);
     }
 
     #[test]

@@ -190,9 +190,8 @@ pub(crate) struct Run {
     /// Test each access of the driver's before it happens: as without it
     #[arg(long, hide = true, conflicts_with = "fast")]
     pub(crate) checked: bool,
-    /// Who decides what could go otherwise: `default` (a thread runs until it waits), `random:SEED`, or
-    /// `pct:SEED,DEPTH[,STEPS]` (random priorities, for bugs of DEPTH ordered events in runs of about STEPS steps)
     #[arg(long, value_name = "POLICY", default_value_t)]
+    #[arg(help = format!("Who decides what could go otherwise: {}", Policy::summaries()))]
     pub(crate) policy: Policy,
     /// Writes the run to a file that `dirql replay` makes again
     #[arg(long, value_name = "FILE")]
@@ -309,8 +308,11 @@ pub(crate) struct Explore {
     /// Let calls fail that could succeed, too
     #[arg(long)]
     pub(crate) faults: bool,
-    /// Not every schedule, but those of `random:SEED` or `pct:SEED,DEPTH[,STEPS]` and the seeds that follow, as many as
-    /// --schedules says. The policy decides from the script's first command on
+    #[arg(help = format!(
+        "Not every schedule, but those of {} and the seeds that follow, as many as --schedules says. The policy decides from the script's \
+         first command on",
+        Policy::seeded_forms()
+    ))]
     #[arg(long, value_name = "POLICY", conflicts_with_all = ["preemptions", "instructions", "faults"])]
     pub(crate) policy: Option<Policy>,
     /// So many processes search at a time; as many as the host has processors, if not given. The findings and the output do not

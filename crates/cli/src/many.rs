@@ -88,8 +88,9 @@ pub(crate) fn host_processors() -> u32 {
 pub(crate) fn policy(arguments: &Run, run: u32) -> Result<Policy, Error> {
     arguments.policy.later(run.into()).ok_or_else(|| {
         Error::Input(InputError::new(format!(
-            "--policy {}: it has no seed for each of so many runs; use random:SEED or pct:SEED,DEPTH",
-            arguments.policy
+            "--policy {}: it has no seed for each of so many runs; use {}",
+            arguments.policy,
+            Policy::seeded_forms()
         )))
     })
 }

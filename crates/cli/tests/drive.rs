@@ -12,7 +12,8 @@ use std::process::Command;
 use rig::{Answer, dirql, driver, folder};
 
 /// Adds a byte to a file of the drive, twice: stories of `drivers/c/folder.c`.
-const ADDS: &str = r"open \\.\DirqlFolder as f; ioctl f 0x222060 out 8; ioctl f 0x222060 out 8";
+const ADDS: &str =
+    r"open \\.\DirqlFolder as f; ioctl f 0x223ff8 in text:Adds out 8; ioctl f 0x223ff8 in text:Adds out 8";
 
 fn disk(test: &str) -> PathBuf {
     let disk = folder(test).join("disk");

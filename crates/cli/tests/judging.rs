@@ -8,7 +8,7 @@ mod rig;
 use rig::{Answer, dirql, driver, folder};
 
 /// A DPC that stalls for too long, in several calls.
-const STALLS: &str = r"open \\.\DirqlClocks as f; ioctl f 0x222838";
+const STALLS: &str = r"open \\.\DirqlClocks as f; ioctl f 0x223ff8 in text:StallsTooOften out 8";
 
 fn command(name: &str, more: &[&str]) -> Answer {
     let driver = driver("clocks.sys");

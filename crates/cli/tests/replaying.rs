@@ -68,7 +68,7 @@ fn a_replay_can_be_watched_in_any_way() {
 
 #[test]
 fn who_traces_is_in_the_record() {
-    let story = r"open \\.\DirqlTracing as t; ioctl t 0x222004 out 8 expect bytes 8";
+    let story = r"open \\.\DirqlTracing as t; ioctl t 0x223ff8 in text:Filtered out 8 expect bytes 8";
     let who = ["--trace-providers", "all,level=4,flags=0x30", "--do", story];
     let (file, first) = record("who_traces", "tracing.sys", &who);
     assert_eq!(first.code, Some(0), "{}", first.said());

@@ -9,7 +9,8 @@ use crate::pci::{Header, Model, PME, POWER_VERSION, Placement, PowerManagement};
 use crate::pci9052;
 use crate::plan::Freedom;
 use crate::slave;
-use crate::spec::{Options, ReadFile, SpecError, hex, nearest, number};
+use crate::spec::{Options, ReadFile, SpecError, hex, number};
+use crate::suggest::nearest;
 
 /// A key of a model.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -21,6 +21,7 @@ pub mod root;
 mod sheet;
 pub mod slave;
 mod spec;
+pub mod suggest;
 
 pub use catalog::{Entry, Key, PLACEMENT, Signal, catalog, parse};
 pub use spec::{ReadFile, SpecError};

@@ -3,7 +3,8 @@
 //! Page: *Device Tree* ("root-enumerated devices"). It is no card and has no model; here is only how it is typed.
 
 use crate::catalog::Key;
-use crate::spec::{Options, SpecError, nearest};
+use crate::spec::{Options, SpecError};
+use crate::suggest::nearest;
 
 /// As typed.
 pub const NAME: &str = "root";

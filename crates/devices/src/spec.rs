@@ -4,6 +4,8 @@
 
 use std::fmt;
 
+use crate::suggest::nearest;
+
 /// How a model reads the files that keys name; the crate does no I/O of its own.
 pub type ReadFile<'a> = dyn Fn(&str) -> Result<Vec<u8>, String> + 'a;
 
@@ -143,33 +145,6 @@ pub(crate) fn hint<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>
     nearest(word, candidates).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
 }
 
-/// The candidate nearest to a mistyped word, if one is near enough to be meant.
-pub(crate) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
-    let allowed = word.len() / 3 + 1;
-    candidates
-        .into_iter()
-        .map(|candidate| (distance(word, candidate), candidate))
-        .filter(|(steps, candidate)| *steps <= allowed && *steps < candidate.len())
-        .min_by_key(|(steps, _)| *steps)
-        .map(|(_, candidate)| candidate)
-}
-
-/// How many letters must be put in, left out or changed.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let changed = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = changed.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -187,12 +162,5 @@ mod tests {
         );
         assert_eq!(id_pair("10b5:9050"), Some((0x10B5, 0x9050)));
         assert_eq!((id_pair("10b5"), id_pair("10b5:90500"), id_pair("+1:2")), (None, None, None));
-    }
-
-    #[test]
-    fn a_typo_finds_what_was_meant_and_nonsense_finds_nothing() {
-        assert_eq!(nearest("latncy", ["eeprom", "latency", "rev"]), Some("latency"));
-        assert_eq!(nearest("pci9051", ["pci", "pci9052"]), Some("pci9052"));
-        assert_eq!(nearest("zebra", ["eeprom", "rev"]), None);
     }
 }

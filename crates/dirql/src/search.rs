@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 
 use engine::{Chooser, Question, Tracking};
 use explore::{
-    Bounds, Choices, Counted, Local, Occurrences, Places, Questions, Ran, Remark, Runner, Schedule, Searched,
-    Subject, Subtree,
+    Bounds, Choices, Counted, Local, Occurrences, Places, Policy, Questions, Ran, Remark, Runner, Schedule,
+    Searched, Subject, Subtree,
 };
 
 use crate::bench::Bench;
@@ -155,8 +155,9 @@ fn check(bounds: &Bounds) -> Result<(), InputError> {
     match bounds.policy {
         Some(policy) if policy.later(bounds.schedules.saturating_sub(1)).is_none() => {
             Err(InputError::new(format!(
-                "policy {policy}: it has no seed for each of {} runs; use random:SEED or pct:SEED,DEPTH",
-                bounds.schedules
+                "policy {policy}: it has no seed for each of {} runs; use {}",
+                bounds.schedules,
+                Policy::seeded_forms()
             )))
         }
         _ => Ok(()),

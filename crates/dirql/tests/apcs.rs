@@ -11,89 +11,78 @@ use dirql::explore::{Bounds, Policy};
 use dirql::{Bench, Machine, Outcome, Report, ScriptText};
 use rig::{driver, start};
 
-const WAITED: u32 = 0;
-const IN_CRITICAL_REGION: u32 = 1;
-const FAST_MUTEX_UNSAFE: u32 = 2;
-const WHILE_IT_COMPUTES: u32 = 3;
-const AT_APC_LEVEL: u32 = 4;
-const IN_GUARDED_REGION: u32 = 5;
-const WHILE_IT_WAITS: u32 = 6;
-const SEVERAL: u32 = 7;
-const FOR_ANOTHER_THREAD: u32 = 8;
-
 fn bench(processors: u32) -> Bench {
     Bench::new().driver(driver("apcs.sys")).processors(processors)
 }
 
 /// Carries out a story of the driver's; at least `checks` of its checks must have been made, all with success.
-fn tell(machine: Machine, story: u32, checks: u32) {
-    rig::tell(machine, r"\\.\DirqlApcs", 0x0022_2000 + 4 * story, checks, &format!("story {story}"));
+fn tell(machine: Machine, story: &str, checks: u32) {
+    rig::tell(machine, r"\\.\DirqlApcs", story, checks, "");
 }
 
 /// The story holds as it comes, on one processor and on several, and in random schedules.
-fn holds(story: u32, checks: u32) {
+fn holds(story: &str, checks: u32) {
     for processors in [1, 2, 4] {
         tell(start(|| bench(processors)), story, checks);
     }
     for seed in rig::seeds(20) {
         let processors = u32::try_from(seed % 3 + 1).unwrap();
-        tell(start(|| bench(processors).policy(Policy::Random(seed))), story, checks);
+        tell(start(|| bench(processors).policy(Policy::random(seed))), story, checks);
     }
 }
 
 #[test]
 fn a_request_that_a_thread_waits_for_is_told_to_it() {
-    holds(WAITED, 2);
+    holds("Waited", 2);
 }
 
 /// Holds: irql/apc-held-back
 #[test]
 fn what_holds_back_normal_apcs_holds_back_no_special_one() {
-    holds(IN_CRITICAL_REGION, 6);
-    holds(FAST_MUTEX_UNSAFE, 2);
+    holds("InCriticalRegion", 6);
+    holds("FastMutexUnsafe", 2);
 }
 
 /// Holds: irql/special-apc
 #[test]
 fn a_thread_that_computes_is_told_between_two_instructions() {
-    holds(WHILE_IT_COMPUTES, 2);
+    holds("WhileItComputes", 2);
 }
 
 /// Holds: irql/apc-held-back
 #[test]
 fn a_thread_at_apc_level_is_told_when_its_level_falls() {
-    holds(AT_APC_LEVEL, 3);
+    holds("AtApcLevel", 3);
 }
 
 /// Holds: irql/apc-held-back
 #[test]
 fn a_thread_in_a_guarded_region_is_told_when_it_leaves_the_outermost() {
-    holds(IN_GUARDED_REGION, 5);
+    holds("InGuardedRegion", 5);
 }
 
 /// Holds: irql/special-apc
 #[test]
 fn a_wait_for_something_else_goes_on_behind_it() {
-    holds(WHILE_IT_WAITS, 11);
+    holds("WhileItWaits", 11);
 }
 
 /// Holds: irql/apc-held-back
 #[test]
 fn several_that_were_held_back_are_all_told() {
-    holds(SEVERAL, 6);
+    holds("Several", 6);
 }
 
 /// Holds: irql/special-apc
 #[test]
 fn another_thread_that_waits_for_the_event_is_told_no_sooner() {
-    holds(FOR_ANOTHER_THREAD, 6);
+    holds("ForAnotherThread", 6);
 }
 
 /// Holds: irql/special-apc
 #[test]
 fn another_thread_is_told_no_sooner_in_every_schedule_with_two_preemptions() {
-    let script =
-        format!(r"open \\.\DirqlApcs as f; ioctl f {:#x} out 8", 0x0022_2000 + 4 * FOR_ANOTHER_THREAD);
+    let script = format!(r"open \\.\DirqlApcs as f; {}", rig::command("f", "ForAnotherThread"));
     let bounds = Bounds { preemptions: 2, shared: false, ..Bounds::default() };
     // A check that fails is printed.
     let broken = |report: &Report| {
@@ -111,10 +100,12 @@ fn another_thread_is_told_no_sooner_in_every_schedule_with_two_preemptions() {
 /// Holds: irql/apc-never
 #[test]
 fn who_waits_where_it_cannot_be_told_waits_for_ever() {
-    for (mistake, why) in [(0, "in a guarded region"), (1, "at APC_LEVEL")] {
+    for (mistake, why) in
+        [("WaitsInGuardedRegion", "in a guarded region"), ("WaitsWithFastMutex", "at APC_LEVEL")]
+    {
         let machine = start(|| bench(1));
-        let code = 0x0022_2400 + 4 * mistake;
-        let _ended = rig::try_play(&machine, &format!(r"open \\.\DirqlApcs as f; ioctl f {code:#x}"));
+        let _ended =
+            rig::try_play(&machine, &format!(r"open \\.\DirqlApcs as f; {}", rig::command("f", mistake)));
         let report = machine.finish();
         let verdict = report.expect_verdict();
         assert_eq!(verdict.rule, "irp-never-completed", "{report}");

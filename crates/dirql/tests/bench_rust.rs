@@ -172,7 +172,7 @@ fn random_schedules_keep_a_rust_drivers_messages_apart_and_let_its_vectors_overl
             _ => FULLY_SPECIFIED,
         };
         let card = if seed % 2 == 0 { "bench,msi=4" } else { "bench,msix=4" };
-        let machine = start(|| bench("random", card, connect).processors(3).policy(Policy::Random(seed)));
+        let machine = start(|| bench("random", card, connect).processors(3).policy(Policy::random(seed)));
         play(&machine, TWO_RAISERS);
         let state = counted(&machine);
         assert_eq!(state.version, connect);
@@ -195,7 +195,7 @@ fn a_bench_card_stopped_or_pulled_out_while_it_interrupts_leaves_nothing_of_the_
         for seed in rig::seeds(6) {
             for end in ["stop-device; start-device", "surprise-remove"] {
                 let machine = start(|| {
-                    bench("ends", "bench,msix=4", connect).processors(2).policy(Policy::Random(seed))
+                    bench("ends", "bench,msix=4", connect).processors(2).policy(Policy::random(seed))
                 });
                 play(
                     &machine,

@@ -47,8 +47,8 @@ fn came(report: &Report, choices: &RefCell<Choices>) -> Came {
 fn alike(bench: impl Fn() -> Bench, script: &str) -> Vec<Outcome> {
     let play: Play = ScriptText::typed(script).play().unwrap();
     let policies: Vec<Policy> = (1..=SEEDS)
-        .flat_map(|seed| [Policy::Random(seed), Policy::Pct { seed, depth: 3, steps: 1000 }])
-        .chain([Policy::Default])
+        .flat_map(|seed| [Policy::random(seed), Policy::pct(seed, 3, 1000)])
+        .chain([Policy::default()])
         .collect();
     let mut outcomes = Vec::new();
     for (checked, processors) in [(true, 2), (false, 4)] {
@@ -165,7 +165,7 @@ fn processes_and_handles_that_a_run_leaves_are_none_of_the_next() {
     own.expect_clean();
     let mut boots = rig::boots(Bench::new().driver(driver("legacy.sys")));
     for _ in 0..3 {
-        let ((), report) = boots.boot(Policy::Default.chooser(), leaves).unwrap();
+        let ((), report) = boots.boot(Policy::default().chooser(), leaves).unwrap();
         assert_eq!((report.trace_hash, report.memory_hash), (own.trace_hash, own.memory_hash), "{report}");
     }
 }

@@ -87,9 +87,9 @@ fn both_ways(traffic: Traffic) {
         let mut rng = Rng::new(seed);
         let script = traffic.round(&mut rng);
         let policy = match seed % 3 {
-            0 => Policy::Default,
-            1 => Policy::Random(seed),
-            _ => Policy::Pct { seed, depth: 3, steps: 1000 },
+            0 => Policy::default(),
+            1 => Policy::random(seed),
+            _ => Policy::pct(seed, 3, 1000),
         };
         let processors = [1, 2, 8][usize::try_from(seed / 3 % 3).unwrap()];
         Story { traffic, script: &script, policy, processors }.compare();

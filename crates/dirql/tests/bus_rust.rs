@@ -326,7 +326,7 @@ const STORY: &str = r"open \\.\DirqlBusRust0 as b
 #[test]
 fn children_come_and_go_at_any_moment_in_random_schedules() {
     for seed in rig::seeds(16) {
-        let machine = start(|| bus().checked(seed % 4 == 0).processors(2).policy(Policy::Random(seed)));
+        let machine = start(|| bus().checked(seed % 4 == 0).processors(2).policy(Policy::random(seed)));
         let _ = try_play(&machine, STORY);
         let report = machine.finish();
         assert_eq!(report.outcome(), Outcome::Clean, "seed {seed}: {report}");

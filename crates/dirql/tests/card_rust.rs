@@ -126,7 +126,7 @@ fn the_card_reaches_an_applications_pages_in_one_piece_or_by_a_list_of_them() {
 fn transfers_of_two_threads_keep_apart_in_random_schedules() {
     for seed in rig::seeds(20) {
         let card = ["bench,ram,dma=3us", "bench,ram,msi=8,dma=0"][usize::from(seed % 2 == 0)];
-        let machine = start(|| bench(card).checked(seed % 4 == 0).processors(2).policy(Policy::Random(seed)));
+        let machine = start(|| bench(card).checked(seed % 4 == 0).processors(2).policy(Policy::random(seed)));
         play(
             &machine,
             &script(
@@ -147,7 +147,7 @@ fn transfers_of_two_threads_keep_apart_in_random_schedules() {
 fn a_card_that_is_stopped_or_pulled_out_in_a_transfer_leaves_nothing_mapped() {
     for seed in rig::seeds(10) {
         for end in ["stop-device; start-device", "surprise-remove"] {
-            let machine = start(|| bench("bench,ram,dma=40us").processors(2).policy(Policy::Random(seed)));
+            let machine = start(|| bench("bench,ram,dma=40us").processors(2).policy(Policy::random(seed)));
             play(
                 &machine,
                 &script(&format!(
@@ -212,7 +212,7 @@ fn a_device_is_not_removed_before_its_work_items_have_returned() {
     for seed in rig::seeds(12) {
         for end in ["remove-device", "surprise-remove"] {
             let machine =
-                start(|| bench("bench,ram").checked(true).processors(2).policy(Policy::Random(seed)));
+                start(|| bench("bench,ram").checked(true).processors(2).policy(Policy::random(seed)));
             play(
                 &machine,
                 &script(&format!(

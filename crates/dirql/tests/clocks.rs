@@ -17,25 +17,25 @@ fn bench() -> Bench {
 }
 
 /// Carries out one story of the driver's table; at least `checks` of its checks must have been made, all with success.
-fn carry_out(machine: Machine, index: u32, checks: u32, how: &str) -> Machine {
-    match rig::checks_made(&machine, NAME, 0x0022_2000 + 4 * index, &[]) {
-        Ok(made) => assert!(made >= checks, "{how}: only {made} checks were made"),
-        Err(why) => panic!("{how}: {why}\n{}", machine.finish()),
+fn carry_out(machine: Machine, story: &str, checks: u32, how: &str) -> Machine {
+    match rig::checks_made(&machine, NAME, story, &[]) {
+        Ok(made) => assert!(made >= checks, "{story} {how}: only {made} checks were made"),
+        Err(why) => panic!("{story} {how}: {why}\n{}", machine.finish()),
     }
     machine
 }
 
-fn tell(bench: impl Fn() -> Bench, index: u32, checks: u32, how: &str) -> Report {
-    carry_out(start(bench), index, checks, how).finish()
+fn tell(bench: impl Fn() -> Bench, story: &str, checks: u32, how: &str) -> Report {
+    carry_out(start(bench), story, checks, how).finish()
 }
 
 /// Tells a story until blocked and in random schedules, on so many processors.
-fn tell_every_way(processors: u32, index: u32, checks: u32) {
-    tell(|| bench().processors(processors), index, checks, "until blocked").expect_clean();
+fn tell_every_way(processors: u32, story: &str, checks: u32) {
+    tell(|| bench().processors(processors), story, checks, "until blocked").expect_clean();
     for seed in rig::seeds(20) {
         let policy = format!("random:{seed}");
         let bench = || bench().processors(processors).policy(policy.parse().unwrap());
-        tell(bench, index, checks, &policy).expect_clean();
+        tell(bench, story, checks, &policy).expect_clean();
     }
 }
 
@@ -57,69 +57,69 @@ impl Chooser for Answers {
 
 #[test]
 fn a_timer_of_the_systems_is_never_early_and_calls_once_a_setting() {
-    tell_every_way(1, 0, 23);
-    tell_every_way(2, 0, 23);
+    tell_every_way(1, "ExTimers", 23);
+    tell_every_way(2, "ExTimers", 23);
 }
 
 #[test]
 fn a_timer_is_deleted_when_nothing_of_it_can_run_any_more() {
-    tell_every_way(1, 1, 9);
-    tell_every_way(2, 1, 9);
-    tell(|| bench().chooser(Answers("ex.timer_delete", 1)), 1, 9, "deleted later").expect_clean();
+    tell_every_way(1, "ExDeletions", 9);
+    tell_every_way(2, "ExDeletions", 9);
+    tell(|| bench().chooser(Answers("ex.timer_delete", 1)), "ExDeletions", 9, "deleted later").expect_clean();
 }
 
 #[test]
 fn periodic_timers_do_not_drift_and_high_resolution_ones_come_within_a_millisecond() {
-    tell(bench, 2, 48, "until blocked").expect_clean();
-    tell(|| bench().processors(4), 2, 48, "on four processors").expect_clean();
+    tell(bench, "ExPeriods", 48, "until blocked").expect_clean();
+    tell(|| bench().processors(4), "ExPeriods", 48, "on four processors").expect_clean();
 }
 
 #[test]
 fn a_no_wake_timer_is_late_by_its_tolerance_at_most() {
-    tell_every_way(1, 3, 5);
+    tell_every_way(1, "ExNoWake", 5);
     for answer in 1..=2 {
-        tell(|| bench().chooser(Answers("ke.timer_tolerance", answer)), 3, 5, "late").expect_clean();
+        tell(|| bench().chooser(Answers("ke.timer_tolerance", answer)), "ExNoWake", 5, "late").expect_clean();
     }
 }
 
 #[test]
 fn the_resolution_is_the_finest_that_somebody_wants() {
-    tell_every_way(1, 4, 15);
+    tell_every_way(1, "Resolutions", 15);
 }
 
 // ---- DPC queues ----
 
 #[test]
 fn a_dpc_begins_at_once_by_its_importance_and_runs_once_a_queueing() {
-    tell_every_way(1, 5, 11);
-    tell_every_way(2, 5, 11);
-    tell(|| bench().chooser(Answers("ke.dpc_rate", 1)), 5, 11, "requests are rare").expect_clean();
+    tell_every_way(1, "Importance", 11);
+    tell_every_way(2, "Importance", 11);
+    tell(|| bench().chooser(Answers("ke.dpc_rate", 1)), "Importance", 11, "requests are rare").expect_clean();
 }
 
 #[test]
 fn dpcs_of_low_importance_wait_for_company_a_long_queue_an_idle_processor_or_a_flush() {
-    tell(bench, 6, 24, "until blocked").expect_clean();
+    tell(bench, "LowOnesWait", 24, "until blocked").expect_clean();
 }
 
 #[test]
 fn on_another_processor_a_medium_dpc_waits_for_the_tick_and_a_higher_one_does_not() {
-    tell_every_way(2, 7, 6);
+    tell_every_way(2, "Elsewhere", 6);
 }
 
 #[test]
 fn an_idle_processor_has_its_turn_for_a_dpc_while_another_is_busy() {
-    tell(|| bench().processors(2), 21, 3, "until blocked").expect_clean();
+    tell(|| bench().processors(2), "IdleElsewhere", 3, "until blocked").expect_clean();
 }
 
 #[test]
 fn a_dpc_can_queue_itself_be_removed_and_be_waited_for() {
-    tell_every_way(1, 8, 10);
-    tell_every_way(2, 8, 27);
+    tell_every_way(1, "Queueing", 10);
+    tell_every_way(2, "Queueing", 27);
 }
 
 #[test]
 fn the_watchdog_says_how_much_time_is_left() {
-    tell(bench, 9, 7, "until blocked").expect_clean();
+    tell(bench, "Watchdog", 7, "until blocked").expect_clean();
 }
 
 // ---- threaded DPCs ----
@@ -127,9 +127,9 @@ fn the_watchdog_says_how_much_time_is_left() {
 #[test]
 fn threaded_dpcs_run_at_either_level_with_the_same_guarantees() {
     for processors in 1..=2 {
-        tell_every_way(processors, 10, 15);
+        tell_every_way(processors, "ThreadedDpcs", 15);
         let disabled = || bench().processors(processors).chooser(Answers("ke.threaded_dpcs", 1));
-        tell(disabled, 10, 15, "disabled").expect_clean();
+        tell(disabled, "ThreadedDpcs", 15, "disabled").expect_clean();
     }
 }
 
@@ -137,7 +137,7 @@ fn threaded_dpcs_run_at_either_level_with_the_same_guarantees() {
 fn threaded_dpcs_are_enabled_by_default_and_can_be_disabled() {
     for (answer, level) in [(0, 0), (1, 2)] {
         let machine = start(|| bench().chooser(Answers("ke.threaded_dpcs", answer)));
-        let machine = carry_out(machine, 11, 2, "threaded");
+        let machine = carry_out(machine, "ThreadedLevel", 2, "threaded");
         let expected = format!("clocks: a threaded DPC ran at IRQL {level}");
         assert!(machine.prints().iter().any(|line| line.contains(&expected)), "{:?}", machine.prints());
         machine.finish().expect_clean();
@@ -148,36 +148,37 @@ fn threaded_dpcs_are_enabled_by_default_and_can_be_disabled() {
 
 #[test]
 fn a_timer_whose_dpc_is_queued_or_has_run_is_not_cancelled() {
-    tell_every_way(1, 12, 16);
-    tell_every_way(2, 12, 16);
+    tell_every_way(1, "Cancellations", 16);
+    tell_every_way(2, "Cancellations", 16);
 }
 
 #[test]
 fn a_periodic_timer_keeps_its_phase_and_makes_up_for_nothing() {
-    tell(bench, 13, 30, "until blocked").expect_clean();
-    tell(|| bench().processors(2), 13, 30, "on two processors").expect_clean();
+    tell(bench, "Periods", 30, "until blocked").expect_clean();
+    tell(|| bench().processors(2), "Periods", 30, "on two processors").expect_clean();
 }
 
 #[test]
 fn a_coalescable_timer_uses_of_its_tolerance_what_is_chosen() {
     for answer in 0..=2 {
-        tell(|| bench().chooser(Answers("ke.timer_tolerance", answer)), 14, 20, "coalescable").expect_clean();
+        tell(|| bench().chooser(Answers("ke.timer_tolerance", answer)), "Coalescing", 20, "coalescable")
+            .expect_clean();
     }
     for seed in rig::seeds(20) {
         let policy = format!("random:{seed}");
-        tell(|| bench().policy(policy.parse().unwrap()), 14, 20, &policy).expect_clean();
+        tell(|| bench().policy(policy.parse().unwrap()), "Coalescing", 20, &policy).expect_clean();
     }
 }
 
 /// Holds: irql/clock
 #[test]
 fn loops_that_poll_the_time_see_it_move_unless_they_hold_the_clock_up() {
-    tell_every_way(1, 15, 11);
+    tell_every_way(1, "StandingStill", 11);
 }
 
 #[test]
 fn a_stall_of_more_than_50_microseconds_is_told_and_one_of_50_is_not() {
-    let report = tell(bench, 16, 2, "until blocked");
+    let report = tell(bench, "LongStall", 2, "until blocked");
     report.expect_clean();
     let rules: Vec<&str> = report.findings.iter().map(|finding| finding.rule).collect();
     assert_eq!(rules, ["long-stall"], "{report}");
@@ -187,13 +188,13 @@ fn a_stall_of_more_than_50_microseconds_is_told_and_one_of_50_is_not() {
 #[test]
 fn when_the_clock_is_set_absolute_timers_follow_and_relative_ones_do_not() {
     let machine = start(bench);
-    let machine = carry_out(machine, 17, 2, "set");
+    let machine = carry_out(machine, "ClockIsSetLater", 2, "set");
     try_play(&machine, "clock forward 3600s; wait 100ms").unwrap();
-    let machine = carry_out(machine, 18, 6, "forward");
-    let machine = carry_out(machine, 17, 2, "set");
+    let machine = carry_out(machine, "ClockWasSet", 6, "forward");
+    let machine = carry_out(machine, "ClockIsSetLater", 2, "set");
     // The absolute one is due in an hour and a half now, the relative one in an hour still.
     try_play(&machine, "clock back 1800s; wait 3600s; wait 100ms").unwrap();
-    let machine = carry_out(machine, 19, 3, "back");
+    let machine = carry_out(machine, "ClockWasSetBack", 3, "back");
     machine.finish().expect_clean();
 }
 
@@ -201,7 +202,7 @@ fn when_the_clock_is_set_absolute_timers_follow_and_relative_ones_do_not() {
 fn a_wait_until_a_system_time_ends_when_the_clock_is_set_there() {
     let machine = start(bench);
     let waits = r"open \\.\DirqlClocks as file
-late: ioctl file 0x222050 out 8 expect hex:00000000????????
+late: ioctl file 0x223ff8 in text:WaitUntil out 8 expect hex:00000000????????
 wait 100ms
 expect pending late
 clock forward 3600s
@@ -215,16 +216,15 @@ join late";
 
 // ---- what must not be done ----
 
-fn commit(bench: impl Fn() -> Bench, number: u32) -> Report {
+fn commit(bench: impl Fn() -> Bench, bug: &str) -> Report {
     let machine = start(bench);
-    let code = 0x0022_2800 + 4 * number;
     // What goes wrong stands in the report.
-    let _ = try_play(&machine, &format!("open {NAME} as f; ioctl f {code:#x}"));
+    let _ = try_play(&machine, &format!("open {NAME} as f; {}", rig::command("f", bug)));
     machine.finish()
 }
 
-fn ends(number: u32, rule: &str, names: &str) -> Report {
-    let report = commit(|| bench().instruction_budget(100_000_000), number);
+fn ends(bug: &str, rule: &str, names: &str) -> Report {
+    let report = commit(|| bench().instruction_budget(100_000_000), bug);
     assert_eq!(report.outcome(), Outcome::Broken, "{report}");
     assert_eq!(report.expect_verdict().rule, rule, "{report}");
     assert!(report.to_string().contains(names), "{report}");
@@ -233,13 +233,13 @@ fn ends(number: u32, rule: &str, names: &str) -> Report {
 
 #[test]
 fn the_watchdog_ends_one_dpc_after_20_seconds_and_all_together_after_two_minutes() {
-    let one = commit(bench, 0);
+    let one = commit(bench, "OneDpcForever");
     assert_eq!(one.expect_verdict().rule, "dpc-watchdog", "{one}");
     let check = one.expect_verdict().bug_check.unwrap();
     let [kind, ticks, limit, _] = check.parameters;
     assert_eq!((check.code, kind, limit), (0x133, 0, 0x500));
     assert!(ticks > limit && ticks <= limit + 64, "reported after the stall in which it happened: {ticks}");
-    let all = commit(bench, 1);
+    let all = commit(bench, "DpcsForever");
     assert!(all.to_string().contains("one after another"), "{all}");
     let check = all.expect_verdict().bug_check.unwrap();
     assert_eq!((check.code, check.parameters[..2].to_vec()), (0x133, vec![1, 0x1E00]));
@@ -247,34 +247,34 @@ fn the_watchdog_ends_one_dpc_after_20_seconds_and_all_together_after_two_minutes
 
 #[test]
 fn a_threaded_dpc_that_waits_is_told_and_ends_the_run_where_they_are_disabled() {
-    let report = commit(bench, 2);
+    let report = commit(bench, "WaitsInThreadedDpc");
     assert!(report.findings.iter().any(|finding| finding.rule == "threaded-dpc-waits"), "{report}");
-    let report = commit(|| bench().chooser(Answers("ke.threaded_dpcs", 1)), 2);
+    let report = commit(|| bench().chooser(Answers("ke.threaded_dpcs", 1)), "WaitsInThreadedDpc");
     assert_eq!(report.expect_verdict().rule, "wait-at-raised-irql", "{report}");
-    ends(3, "affinity-not-reverted", "KeRevertToUserAffinityThread");
+    ends("AffinityInThreadedDpc", "affinity-not-reverted", "KeRevertToUserAffinityThread");
 }
 
 #[test]
 fn what_the_pages_of_the_systems_timers_forbid_is_told() {
-    ends(4, "ex-timer", "both high-resolution and no-wake");
-    ends(5, "ex-timer", "absolute due time");
-    ends(6, "ex-timer", "without Cancel");
-    ends(7, "wait-at-raised-irql", "ExDeleteTimer");
-    ends(8, "ex-timer", "ExSetTimer");
-    ends(9, "ex-timer", "NoWakeTolerance -2");
+    ends("BothAttributes", "ex-timer", "both high-resolution and no-wake");
+    ends("AbsoluteHighResolution", "ex-timer", "absolute due time");
+    ends("WaitWithoutCancel", "ex-timer", "without Cancel");
+    ends("DeleteWaitsAtDispatch", "wait-at-raised-irql", "ExDeleteTimer");
+    ends("UsedAfterDelete", "ex-timer", "ExSetTimer");
+    ends("NegativeTolerance", "ex-timer", "NoWakeTolerance -2");
 }
 
 #[test]
 fn a_timer_that_is_left_behind_is_a_leak_and_one_that_is_set_calls_into_the_void() {
-    let report = commit(bench, 10);
+    let report = commit(bench, "LeavesTimer");
     assert!(report.findings.iter().any(|finding| finding.rule == "ex-timer-leak"), "{report}");
-    ends(11, "unload-still-called", "ExAllocateTimer");
+    ends("LeavesTimerSet", "unload-still-called", "ExAllocateTimer");
 }
 
 /// Holds: irql/clock
 #[test]
 fn a_loop_that_waits_for_a_tick_at_high_level_never_ends() {
-    ends(12, "endless-loop", "PollsStandingClock");
+    ends("PollsStandingClock", "endless-loop", "PollsStandingClock");
 }
 
 // ---- what never comes ----
@@ -285,8 +285,8 @@ const NEVER: [&str; 4] =
 
 #[test]
 fn a_timer_that_is_set_for_ever_is_set_and_never_expires() {
-    tell(bench, 22, 40, "until blocked").expect_clean();
-    tell(|| bench().processors(2), 22, 40, "on two processors").expect_clean();
+    tell(bench, "NeverDue", 40, "until blocked").expect_clean();
+    tell(|| bench().processors(2), "NeverDue", 40, "on two processors").expect_clean();
 }
 
 #[test]

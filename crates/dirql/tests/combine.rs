@@ -53,7 +53,7 @@ fn told_by(machine: &Machine, code: u32, asked: u32) -> (u32, u32) {
 
 /// What it tells in random schedules.
 fn told_at_random(code: u32, asked: u32) -> BTreeSet<(u32, u32)> {
-    seeds(24).map(|seed| answer(|| bench().policy(Policy::Random(seed)), code, asked)).collect()
+    seeds(24).map(|seed| answer(|| bench().policy(Policy::random(seed)), code, asked)).collect()
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn what_is_combined_comes_behind_a_bridge_that_posts_too() {
     let posted = || bench().platform("posted=2us".parse::<Platform>().unwrap());
     assert_eq!(answer(posted, FIFO, 0), (1, 3));
     assert_eq!(answer(posted, ORDER, 1), (NEW, NEW));
-    let random = |seed| answer(|| posted().policy(Policy::Random(seed)), FRAME, 1);
+    let random = |seed| answer(|| posted().policy(Policy::random(seed)), FRAME, 1);
     assert_eq!(seeds(8).map(random).collect::<BTreeSet<_>>(), BTreeSet::from([(NEW, NEW)]));
 }
 

@@ -71,7 +71,7 @@ fn sixty_four_processors_that_run_until_they_are_blocked() {
 #[test]
 fn sixty_four_processors_at_random() {
     for seed in 1..=3 {
-        in_one_group_and_in_four(&|| Policy::Random(seed).chooser());
+        in_one_group_and_in_four(&|| Policy::random(seed).chooser());
     }
 }
 

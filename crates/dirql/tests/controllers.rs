@@ -24,27 +24,26 @@ fn bench() -> Bench {
 }
 
 /// One story of the driver's table, with so many checks at least.
-fn tell(index: u32, checks: u32) {
+fn tell(story: &str, checks: u32) {
     for checked in [false, true] {
         let machine = start(|| bench().checked(checked));
-        let code = 0x0022_2000 + 4 * index;
-        rig::tell(machine, r"\\.\DirqlControllers", code, checks, &format!("story {index}"));
+        rig::tell(machine, r"\\.\DirqlControllers", story, checks, &format!("checked {checked}"));
     }
 }
 
 #[test]
 fn a_controller_object_is_as_wdm_h_has_it_and_its_extension_is_zeroed() {
-    tell(0, 100);
+    tell("Layout", 100);
 }
 
 #[test]
 fn devices_get_the_controller_in_the_order_in_which_they_asked() {
-    tell(1, 10);
+    tell("InOrder", 10);
 }
 
 #[test]
 fn a_controller_that_is_not_kept_goes_to_all_that_wait_at_once() {
-    tell(2, 5);
+    tell("AtOnce", 5);
 }
 
 #[test]
@@ -52,9 +51,9 @@ fn two_disks_share_a_controller_and_no_transfer_meets_another() {
     let run = |policy: Policy, checked: bool| {
         let machine = start(|| bench().checked(checked).processors(2).policy(policy));
         play(&machine, DISKS);
-        rig::tell(machine, r"\\.\DirqlControllers", 0x0022_200C, 3, "the disks");
+        rig::tell(machine, r"\\.\DirqlControllers", "Disked", 3, "beside transfers");
     };
     for seed in rig::seeds(12) {
-        run(Policy::Random(seed), seed % 3 == 0);
+        run(Policy::random(seed), seed % 3 == 0);
     }
 }

@@ -16,9 +16,6 @@ use dirql::{Bench, Machine, Outcome, Report, ScriptText, windows};
 use kernel::verdict::Tier;
 use rig::{driver, seeds, start};
 
-/// Control codes of `correct.c`.
-const TELL: u32 = 0x0022_2000;
-const LIST: u32 = 0x0022_2004;
 /// So many schedules of each policy, on each number of processors, by default.
 const SEEDS: u64 = 2;
 const PROCESSORS: [u32; 3] = [1, 2, 4];
@@ -37,7 +34,7 @@ fn expect_no_accusation(report: &Report, circumstances: &str) {
 
 /// Has the driver tell an idiom: how many checks it has made.
 fn tell(machine: &Machine, idiom: &str) -> Result<u32, String> {
-    rig::checks_made(machine, r"\\.\DirqlCorrect", TELL, idiom.as_bytes())
+    rig::checks_made(machine, r"\\.\DirqlCorrect", idiom, &[])
 }
 
 /// What came of that.
@@ -62,9 +59,8 @@ fn bench() -> Bench {
 /// Tells an idiom in every schedule with at most two preemptions, or in so many of them.
 fn explored(idiom: &str, processors: u32) {
     let bounds = Bounds { schedules: rig::wanted("DIRQL_SCHEDULES", SCHEDULES), ..Bounds::default() };
-    let story = format!(
-        "open \\\\.\\DirqlCorrect as c\nioctl c {TELL:#x} in text:\"{idiom}\" out 8 expect bytes 8 and prefix u32:0"
-    );
+    let command = rig::command("c", idiom);
+    let story = format!("open \\\\.\\DirqlCorrect as c\n{command} expect bytes 8 and prefix u32:0");
     let play = ScriptText::typed(&story).play().unwrap();
     let accused = |report: &Report| {
         report.outcome() != Outcome::Clean
@@ -90,7 +86,7 @@ fn never_accused(idiom: &str) {
         for (is_checked, seeds) in [(true, &checked), (false, &fast)] {
             let mut boots = rig::boots(bench().checked(is_checked).processors(processors));
             for seed in seeds.iter().copied() {
-                for policy in [Policy::Random(seed), Policy::Pct { seed, depth: 3, steps: 2_000 }] {
+                for policy in [Policy::random(seed), Policy::pct(seed, 3, 2_000)] {
                     let (made, report) =
                         boots.boot(policy.chooser(), |machine| tell(machine, idiom)).unwrap();
                     hold(made, &report, &format!("{idiom}, {policy} on {processors} processors"));
@@ -230,11 +226,7 @@ gallery! {
 #[test]
 fn every_idiom_of_the_gallery_has_its_test() {
     let machine = start(bench);
-    let file = machine.open(r"\\.\DirqlCorrect").unwrap();
-    let names = file.device_control(LIST, &[], 16 << 10).unwrap();
-    file.close().unwrap();
-    let names = String::from_utf8(names).unwrap();
-    let mut listed: Vec<&str> = names.lines().collect();
+    let mut listed = rig::stories(&machine, r"\\.\DirqlCorrect").unwrap();
     let mut tested = IDIOMS.to_vec();
     listed.sort_unstable();
     tested.sort_unstable();

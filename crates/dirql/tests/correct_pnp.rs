@@ -82,7 +82,7 @@ fn clean_in_all(idioms: u32, text: &str, findings: &[&str]) {
     clean(&run(idioms, text), findings);
     for seed in rig::seeds(8) {
         for processors in [1, 2, 4] {
-            let with = |bench: Bench| bench.processors(processors).policy(Policy::Random(seed));
+            let with = |bench: Bench| bench.processors(processors).policy(Policy::random(seed));
             clean(&run_on(idioms, text, with), findings);
         }
     }
@@ -473,7 +473,7 @@ fn in_schedules(bench: Bench, life: &str, seeds: &[u64], circumstances: &str) {
     let mut boots = rig::boots(bench);
     let life = life.replace('@', r"\\.\CorrectPnp");
     for seed in seeds.iter().copied() {
-        for policy in [Policy::Random(seed), Policy::Pct { seed, depth: 3, steps: 2_000 }] {
+        for policy in [Policy::random(seed), Policy::pct(seed, 3, 2_000)] {
             let (played, report) = boots.boot(policy.chooser(), |machine| try_play(machine, &life)).unwrap();
             assert!(played.is_ok(), "{circumstances}, {policy}: {played:?}\n{report}");
             report.expect_clean();

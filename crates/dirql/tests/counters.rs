@@ -13,13 +13,10 @@ fn bench() -> Bench {
     Bench::new().driver(driver("counters.sys")).checked(true)
 }
 
-/// A script in which `story N` has the driver tell its story of that index.
+/// A script in which `story NAME` has the driver tell that story.
 fn commands(text: &str) -> String {
     let line = |line: &str| match line.trim().strip_prefix("story ") {
-        Some(index) => {
-            let code = 0x0022_2000 + 4 * index.parse::<u32>().unwrap();
-            format!("ioctl c {code:#x} out 8 expect prefix u32:0\n")
-        }
+        Some(name) => format!("{} expect prefix u32:0\n", rig::command("c", name)),
         None => format!("{line}\n"),
     };
     let body: String = text.lines().map(line).collect();
@@ -44,33 +41,33 @@ fn report_of(text: &str) -> Report {
 #[test]
 fn instances_that_are_open_are_read_where_the_driver_counts() {
     run("counters \"Dirql Ports\" expect STATUS_NOT_FOUND
-         story 0
+         story OpensPorts
          counters \"Dirql Ports\" expect u32:7 + u64:12 + u32:8 + u64:13
-         story 1
+         story CountsOn
          counters \"dirql ports\" expect u32:7 + u64:12 + u32:9 + u64:0x10000000d
          counters \"Dirql Ports\" instance \"*1\" expect u32:9 + u64:0x10000000d
          counters \"Dirql Ports\" instance port0 expect u32:7 + u64:12
          counters \"Dirql Ports\" id 1 names expect u32:1 + utf16:\"Port1\" + u16:0
          counters \"Dirql Ports\" instance \"Disk?\" expect bytes 0
-         story 2
+         story ClosesPort
          counters \"Dirql Ports\" names expect u32:1 + utf16:\"Port1\" + u16:0
-         story 3
+         story ClosesAll
          counters \"Dirql Ports\" expect STATUS_NOT_FOUND");
 }
 
 #[test]
 fn a_callback_adds_instances_when_somebody_asks() {
-    run("story 4
+    run("story RegistersQueues
          counters \"Dirql Queues\" expect u32:100 + u32:200
          counters \"Dirql Queues\" instance queue1 expect u32:200
          counters \"Dirql Queues\" names expect u32:10 + utf16:\"Queue0\" + u16:0 + u32:11 + utf16:\"Queue1\" + u16:0
-         story 5");
+         story WasAsked");
 }
 
 #[test]
 fn a_program_sees_names_numbers_and_each_counter() {
     let machine = start(bench);
-    play(&machine, &commands("story 4"));
+    play(&machine, &commands("story RegistersQueues"));
     let all = CounterQuestion { mask: "*".into(), id: None, names_only: false };
     let seen = machine.counters("Dirql Queues", &all).unwrap();
     let one = |name: &str, id, value: u32| CounterInstance {
@@ -89,10 +86,10 @@ fn a_program_sees_names_numbers_and_each_counter() {
 #[test]
 fn a_handle_of_counters_is_used_until_it_is_closed() {
     for (script, ddi) in [
-        ("story 8", "PcwCloseInstance"),
-        ("story 9", "PcwCloseInstance"),
-        ("story 4\ncounters \"Dirql Queues\"\nstory 10", "PcwAddInstance"),
-        ("story 11", "PcwUnregister"),
+        ("story ClosesTwice", "PcwCloseInstance"),
+        ("story ClosesBehind", "PcwCloseInstance"),
+        ("story RegistersQueues\ncounters \"Dirql Queues\"\nstory AddsLater", "PcwAddInstance"),
+        ("story UnregistersTwice", "PcwUnregister"),
     ] {
         let report = report_of(script);
         let verdict = report.expect_verdict();
@@ -103,16 +100,16 @@ fn a_handle_of_counters_is_used_until_it_is_closed() {
 
 #[test]
 fn values_that_are_freed_while_their_instance_is_open_are_told_when_they_are_read() {
-    let report = report_of("story 12\ncounters \"Dirql Ports\"");
+    let report = report_of("story FreesValues\ncounters \"Dirql Ports\"");
     assert_eq!(report.expect_verdict().rule, "use-after-free", "{report}");
 }
 
 #[test]
 fn a_counter_set_that_is_left_registered_is_told_and_its_callback_ends_the_run() {
-    let report = report_of("story 7");
+    let report = report_of("story LeavesPorts");
     let leak = report.findings.iter().find(|finding| finding.rule == "counter-set-leak");
     assert!(leak.is_some_and(|leak| leak.message.contains("Dirql Ports")), "{report}");
-    let report = report_of("story 6");
+    let report = report_of("story LeavesQueues");
     let verdict = report.expect_verdict();
     assert_eq!(verdict.rule, "unload-still-called", "{report}");
     assert!(verdict.message.contains("PcwCallback"), "{report}");

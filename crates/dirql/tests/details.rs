@@ -43,12 +43,8 @@ fn run(sys: &str, asked: bool) -> (Report, Vec<(Stamp, Event)>) {
     if sys == "queue.sys" {
         play(&machine, QUEUE);
     } else {
-        let file = machine.open(CORRECT).unwrap();
-        let names = String::from_utf8(file.device_control(0x0022_2004, &[], 0x4000).unwrap()).unwrap();
-        file.close().unwrap();
-        for name in names.lines() {
-            checks_made(&machine, CORRECT, 0x0022_2000, name.as_bytes())
-                .unwrap_or_else(|why| panic!("{name}: {why}"));
+        for name in rig::stories(&machine, CORRECT).unwrap() {
+            checks_made(&machine, CORRECT, &name, &[]).unwrap_or_else(|why| panic!("{name}: {why}"));
         }
     }
     let report = machine.finish();

@@ -132,7 +132,7 @@ fn an_applications_own_pages_are_reached_one_by_one() {
 fn requests_of_two_threads_keep_apart_in_random_schedules() {
     for seed in rig::seeds(12) {
         let machine = start(|| {
-            bench("edu,dma=20us,factorial=3us", seed % 2 == 0).processors(2).policy(Policy::Random(seed))
+            bench("edu,dma=20us,factorial=3us", seed % 2 == 0).processors(2).policy(Policy::random(seed))
         });
         play(
             &machine,

@@ -133,7 +133,7 @@ fn two_threads_requests_to_the_rust_driver_keep_apart_in_random_schedules() {
         let machine = start(|| {
             bench("threads", "edu,factorial=3us", messages)
                 .processors(processors)
-                .policy(Policy::Random(seed))
+                .policy(Policy::random(seed))
         });
         play(
             &machine,
@@ -200,7 +200,7 @@ fn a_card_pulled_out_fails_what_the_rust_driver_has_on_it_and_in_its_queue() {
     for messages in BOTH {
         for seed in rig::seeds(6) {
             let machine = start(|| {
-                bench("pulled", "edu,factorial=50us", messages).processors(2).policy(Policy::Random(seed))
+                bench("pulled", "edu,factorial=50us", messages).processors(2).policy(Policy::random(seed))
             });
             play(
                 &machine,
@@ -226,7 +226,7 @@ fn a_card_pulled_out_while_it_interrupts_leaves_nothing_of_the_rust_driver_behin
             let machine = start(|| {
                 bench("pulled-early", "edu,factorial=2us", messages)
                     .processors(2)
-                    .policy(Policy::Random(seed))
+                    .policy(Policy::random(seed))
             });
             play(
                 &machine,
@@ -247,7 +247,7 @@ fn a_queued_request_of_the_rust_driver_is_cancelled_and_one_on_the_card_is_not()
     for messages in BOTH {
         for seed in rig::seeds(6) {
             let machine = start(|| {
-                bench("cancelled", "edu,factorial=50us", messages).processors(2).policy(Policy::Random(seed))
+                bench("cancelled", "edu,factorial=50us", messages).processors(2).policy(Policy::random(seed))
             });
             play(
                 &machine,
@@ -301,7 +301,7 @@ fn the_rust_driver_connects_as_the_platform_lets_it() {
         for seed in rig::seeds(4) {
             let machine = start(|| {
                 let bench = bench(name, "edu,factorial=5us", true).platform(platform);
-                bench.processors(2).policy(Policy::Random(seed))
+                bench.processors(2).policy(Policy::random(seed))
             });
             play(
                 &machine,
@@ -394,7 +394,7 @@ fn transfers_of_two_threads_by_the_rust_driver_keep_apart_in_random_schedules() 
         let bits = [24, 28, 64][usize::try_from(seed).unwrap() % 3];
         let machine = start(|| {
             let bench = wide("threads", bits, "20us").checked(seed % 4 == 0);
-            bench.processors(if seed % 2 == 0 { 1 } else { 2 }).policy(Policy::Random(seed))
+            bench.processors(if seed % 2 == 0 { 1 } else { 2 }).policy(Policy::random(seed))
         });
         play(
             &machine,
@@ -413,7 +413,7 @@ fn transfers_of_two_threads_by_the_rust_driver_keep_apart_in_random_schedules() 
 fn a_card_that_is_stopped_or_pulled_out_in_a_transfer_leaves_nothing_of_the_rust_driver_mapped() {
     for seed in rig::seeds(8) {
         for end in ["stop-device; start-device", "surprise-remove"] {
-            let machine = start(|| wide("ends", 28, "30us").processors(2).policy(Policy::Random(seed)));
+            let machine = start(|| wide("ends", 28, "30us").processors(2).policy(Policy::random(seed)));
             play(
                 &machine,
                 &format!(

@@ -10,119 +10,118 @@ use dirql::{Bench, Outcome, Report};
 use rig::{driver, start, try_play};
 
 /// Carries out one story of the driver's table; at least `checks` of its checks must have been made, all with success.
-fn tell(index: u32, checks: u32) {
+fn tell(story: &str, checks: u32) {
     for sys in ["seh.sys", "seh_unoptimized.sys"] {
         let machine = start(|| Bench::new().driver(driver(sys)).instruction_budget(20_000_000));
-        let story = format!("story {index} of {sys}");
-        rig::tell(machine, r"\\.\DirqlSeh", 0x0022_2000 + 4 * index, checks, &story);
+        rig::tell(machine, r"\\.\DirqlSeh", story, checks, &format!("of {sys}"));
     }
 }
 
 #[test]
 fn a_fault_is_caught_by_the_function_that_guards_it() {
-    tell(0, 7);
+    tell("Caught", 7);
 }
 
 #[test]
 fn termination_handlers_run_from_inside_outwards_after_all_filters() {
-    tell(1, 3);
+    tell("FinallyOrder", 3);
 }
 
 #[test]
 fn a_filter_that_declines_leaves_it_to_the_next_one_out() {
-    tell(2, 4);
+    tell("ContinuedSearch", 4);
 }
 
 #[test]
 fn a_filter_that_mends_a_register_has_the_instruction_tried_again() {
-    tell(3, 4);
+    tell("ContinuedExecution", 4);
 }
 
 #[test]
 fn a_captured_context_has_the_registers_that_a_call_does_not_keep_and_leaves_the_rest() {
-    tell(19, 11);
+    tell("CapturesAll", 11);
 }
 
 #[test]
 fn every_kind_of_fault_has_its_exception_code() {
-    tell(4, 1);
+    tell("Kinds", 1);
 }
 
 #[test]
 fn what_the_kernel_raises_is_caught_and_a_probe_touches_no_kernel_memory() {
-    tell(5, 6);
+    tell("Raised", 6);
 }
 
 #[test]
 fn an_exception_inside_a_handler_may_be_handled_there() {
-    tell(6, 1);
+    tell("HandledInside", 1);
 }
 
 #[test]
 fn an_exception_in_a_termination_handler_collides_with_the_unwind() {
-    tell(7, 4);
+    tell("FinallyRaises", 4);
 }
 
 #[test]
 fn an_exception_in_a_filter_is_looked_for_a_handler_outwards_from_there() {
-    tell(8, 2);
+    tell("FilterRaises", 2);
 }
 
 #[test]
 fn a_completion_routines_exception_is_caught_beyond_io_complete_request() {
-    tell(9, 4);
+    tell("ThroughTheKernel", 4);
 }
 
 #[test]
 fn a_dpc_catches_its_own_division_by_zero() {
-    tell(10, 1);
+    tell("InADpc", 1);
 }
 
 #[test]
 fn a_driver_can_walk_its_own_stack() {
-    tell(11, 5);
+    tell("OwnWalk", 5);
 }
 
 #[test]
 fn a_captured_context_can_be_restored_again_and_again() {
-    tell(12, 1);
+    tell("Restored", 1);
 }
 
 #[test]
 fn a_language_handler_of_the_drivers_own_is_called_as_documented() {
-    tell(13, 7);
+    tell("OwnLanguageHandler", 7);
 }
 
 #[test]
 fn a_language_handler_unwinds_plainly_too() {
-    tell(21, 3);
+    tell("UnwindsPlainly", 3);
 }
 
 #[test]
 fn an_irp_whose_dispatch_routine_raised_is_for_whoever_caught_that() {
-    tell(14, 3);
+    tell("DispatchRaises", 3);
 }
 
 #[test]
 fn a_start_io_that_an_exception_left_is_not_running_any_more() {
-    tell(15, 3);
+    tell("StartIoRaises", 3);
 }
 
 #[test]
 fn what_a_registry_query_routine_raises_is_caught_beyond_the_query() {
-    tell(16, 1);
+    tell("QueryRaises", 1);
 }
 
 #[test]
 fn in_a_zw_routine_the_previous_mode_is_the_kernels() {
-    tell(17, 5);
+    tell("ModeOfZw", 5);
 }
 
 #[test]
 fn whatever_a_page_says_is_raised_is_raised_and_can_be_handled() {
-    tell(18, 58);
+    tell("WhatPagesRaise", 58);
     let machine = start(|| Bench::new().driver(driver("seh.sys")).instruction_budget(20_000_000));
-    rig::tell(machine, r"\\.\DirqlSeh", 0x0022_2000 + 4 * 18, 58, "what pages raise").prints.iter().for_each(
+    rig::tell(machine, r"\\.\DirqlSeh", "WhatPagesRaise", 58, "what pages raise").prints.iter().for_each(
         |line| {
             let routine = line.strip_prefix("raising by ").unwrap();
             assert!(kernel::exports::FUNCTIONS.iter().any(|export| export.name == routine), "{routine}");
@@ -132,25 +131,24 @@ fn whatever_a_page_says_is_raised_is_raised_and_can_be_handled() {
 
 #[test]
 fn a_semaphore_beyond_its_limit_and_a_mutex_of_another_are_told_if_nobody_handles_that() {
-    ends(12, "semaphore-limit-exceeded", Some((0x3B, 0xC000_0047)), "SemaphoreUnhandled");
-    ends(13, "mutex-not-owned", Some((0x3B, 0xC000_0046)), "MutexUnhandled");
+    ends("SemaphoreUnhandled", "semaphore-limit-exceeded", Some((0x3B, 0xC000_0047)), "SemaphoreUnhandled");
+    ends("MutexUnhandled", "mutex-not-owned", Some((0x3B, 0xC000_0046)), "MutexUnhandled");
 }
 
-fn commit(number: u32) -> Report {
-    commit_within(20_000_000, number)
+fn commit(bug: &str) -> Report {
+    commit_within(20_000_000, bug)
 }
 
-fn commit_within(budget: u64, number: u32) -> Report {
-    let code = 0x0022_2800 + number * 4;
+fn commit_within(budget: u64, bug: &str) -> Report {
     let machine = start(|| Bench::new().driver(driver("seh.sys")).instruction_budget(budget));
     // What goes wrong stands in the report.
-    let _ = try_play(&machine, &format!("open \\\\.\\DirqlSeh as f; ioctl f {code:#x}"));
+    let _ = try_play(&machine, &format!(r"open \\.\DirqlSeh as f; {}", rig::command("f", bug)));
     machine.finish()
 }
 
 /// The run ends with this rule, bug check and first parameter, and the routine stands on the stack.
-fn ends(number: u32, rule: &str, check: Option<(u32, u64)>, routine: &str) -> Report {
-    let report = commit(number);
+fn ends(bug: &str, rule: &str, check: Option<(u32, u64)>, routine: &str) -> Report {
+    let report = commit(bug);
     assert_eq!(report.outcome(), Outcome::Broken, "{report}");
     let verdict = report.expect_verdict();
     assert_eq!(verdict.rule, rule, "{report}");
@@ -162,28 +160,28 @@ fn ends(number: u32, rule: &str, check: Option<(u32, u64)>, routine: &str) -> Re
 
 #[test]
 fn an_invalid_kernel_address_is_a_page_fault_even_inside_a_try() {
-    ends(0, "wild-read", Some((0x50, 0xFFFF_F880_DEAD_0000)), "KernelAddress");
+    ends("KernelAddress", "wild-read", Some((0x50, 0xFFFF_F880_DEAD_0000)), "KernelAddress");
 }
 
 #[test]
 fn no_bad_address_is_an_exception_at_dispatch_level() {
-    ends(1, "wild-read", Some((0xD1, 0)), "UserAddressAtDispatch");
+    ends("UserAddressAtDispatch", "wild-read", Some((0xD1, 0)), "UserAddressAtDispatch");
 }
 
 #[test]
 fn an_exception_nobody_takes_is_a_bug_check_with_its_code() {
-    let report = ends(2, "unhandled-exception", Some((0x3B, 0x8000_0011)), "NobodyTakesIt");
+    let report = ends("NobodyTakesIt", "unhandled-exception", Some((0x3B, 0x8000_0011)), "NobodyTakesIt");
     assert!(report.to_string().contains("STATUS_DEVICE_BUSY"), "{report}");
 }
 
 #[test]
 fn ex_raise_status_may_not_be_called_at_dispatch_level() {
-    ends(3, "irql-too-high", None, "RaiseAtDispatch");
+    ends("RaiseAtDispatch", "irql-too-high", None, "RaiseAtDispatch");
 }
 
 #[test]
 fn the_thread_a_dpc_interrupts_does_not_get_its_exceptions() {
-    let report = ends(4, "divide-error", Some((0x1E, 0xFFFF_FFFF_C000_0094)), "DpcThatFaults");
+    let report = ends("DpcFaults", "divide-error", Some((0x1E, 0xFFFF_FFFF_C000_0094)), "DpcThatFaults");
     let stack = &report.expect_verdict().stack;
     assert!(stack.iter().any(|line| !line.interrupted && line.symbol.contains("DpcThatFaults")), "{report}");
     let below: Vec<_> = stack.iter().filter(|line| line.interrupted).collect();
@@ -193,57 +191,57 @@ fn the_thread_a_dpc_interrupts_does_not_get_its_exceptions() {
 
 #[test]
 fn an_exception_of_ex_raise_status_cannot_be_gone_on_from() {
-    ends(5, "unhandled-exception", Some((0x3B, 0xC000_0025)), "GoesOn");
+    ends("GoesOn", "unhandled-exception", Some((0x3B, 0xC000_0025)), "GoesOn");
 }
 
 #[test]
 fn a_filter_that_faults_is_asked_about_itself_until_the_stack_ends() {
-    ends(6, "stack-overflow", Some((0x7F, 8)), "FilterThatFaults");
+    ends("FilterFaults", "stack-overflow", Some((0x7F, 8)), "FilterThatFaults");
 }
 
 #[test]
 fn an_exception_does_not_put_the_level_back() {
-    ends(7, "irql-changed-by-routine", Some((0xC9, 5)), "");
+    ends("LevelStays", "irql-changed-by-routine", Some((0xC9, 5)), "");
 }
 
 #[test]
 fn an_unwind_to_a_frame_that_is_not_there_is_an_exception() {
-    ends(8, "unhandled-exception", Some((0x3B, 0xC000_0029)), "UnwindNowhere");
+    ends("UnwindNowhere", "unhandled-exception", Some((0x3B, 0xC000_0029)), "UnwindNowhere");
 }
 
 #[test]
 fn no_exception_leaves_a_zw_routine() {
-    ends(9, "unhandled-exception", Some((0x3B, 0xC000_00A3)), "ZwRaises");
+    ends("ZwRaises", "unhandled-exception", Some((0x3B, 0xC000_00A3)), "ZwRaises");
 }
 
 #[test]
 fn an_exception_in_a_cancel_routine_leaves_the_cancel_spin_lock_held() {
-    ends(10, "spin-lock-held-on-return", Some((0xC4, 0x4_0009)), "");
+    ends("CancelRaises", "spin-lock-held-on-return", Some((0xC4, 0x4_0009)), "");
 }
 
 #[test]
 fn who_makes_a_thread_does_not_get_its_exceptions() {
-    ends(11, "unhandled-exception", Some((0x7E, 0xFFFF_FFFF_C000_00A3)), "Raise");
+    ends("ThreadRaises", "unhandled-exception", Some((0x7E, 0xFFFF_FFFF_C000_00A3)), "Raise");
 }
 
 #[test]
 fn a_routine_on_an_expanded_stack_must_handle_its_exceptions_itself() {
-    tell(20, 2);
-    ends(16, "wild-read", Some((0x1E, 0xFFFF_FFFF_C000_0005)), "FaultOnExpanded");
+    tell("HandledOnExpanded", 2);
+    ends("ExpandedRaises", "wild-read", Some((0x1E, 0xFFFF_FFFF_C000_0005)), "FaultOnExpanded");
 }
 
 #[test]
 fn an_exception_that_is_gone_on_from_and_comes_again_and_again_is_told() {
-    let report = commit_within(200_000_000, 14);
+    let report = commit_within(200_000_000, "MendsNothing");
     let verdict = report.expect_verdict();
     assert_eq!((report.outcome(), verdict.rule), (Outcome::Broken, "endless-exceptions"), "{report}");
     assert!(verdict.message.contains("10000 times in a row"), "{report}");
     // Whatever they are, a call has no more of them than that.
-    assert_eq!(commit(14).expect_verdict().rule, "endless-loop");
+    assert_eq!(commit("MendsNothing").expect_verdict().rule, "endless-loop");
 }
 
 /// Not: endless-exceptions
 #[test]
 fn a_filter_may_try_again_a_thousand_times() {
-    commit(15).expect_clean();
+    commit("MendsNothingForLong").expect_clean();
 }

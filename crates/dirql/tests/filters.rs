@@ -9,45 +9,46 @@ use dirql::{Bench, Error, Machine};
 use rig::{driver, start};
 
 /// One story of the driver's table, with so many checks at least.
-fn tell(index: u32, checks: u32) {
+fn tell(story: &str, checks: u32) {
     let machine = start(|| Bench::new().driver(driver("filters.sys")));
-    rig::tell(machine, r"\\.\DirqlFilters", 0x0022_2000 + 4 * index, checks, &format!("story {index}"));
+    rig::tell(machine, r"\\.\DirqlFilters", story, checks, "");
 }
 
 #[test]
 fn a_filter_of_the_registry_is_told_before_and_after_from_the_highest_altitude_down_and_back() {
-    tell(0, 30);
+    tell("TheRegistryIsWatched", 30);
 }
 
 #[test]
 fn a_filter_of_the_registry_blocks_a_call_carries_it_out_itself_or_changes_what_comes_of_it() {
-    tell(1, 17);
+    tell("TheRegistryIsChanged", 17);
 }
 
 #[test]
 fn a_filter_of_the_registry_associates_contexts_with_keys_and_knows_their_names() {
-    tell(2, 22);
+    tell("KeysAreKnown", 22);
 }
 
 #[test]
 fn a_filter_of_handles_takes_rights_away_when_they_are_made_or_passed_on() {
-    tell(3, 25);
+    tell("HandlesAreFiltered", 25);
 }
 
 #[test]
 fn a_filter_of_handles_is_refused_to_an_image_whose_signature_is_not_checked() {
     let machine = start(|| Bench::new().driver(driver("filters_unchecked.sys")));
-    rig::tell(machine, r"\\.\DirqlFilters", 0x0022_2000 + 4 * 4, 1, "an image without /INTEGRITYCHECK");
+    rig::tell(machine, r"\\.\DirqlFilters", "FiltersAreRefused", 1, "an image without /INTEGRITYCHECK");
 }
 
 #[test]
 fn a_driver_that_unloads_while_it_filters_is_still_called() {
-    for (index, who) in [(5, "ObRegisterCallbacks"), (6, "RegistryCallback")] {
+    for (story, who) in
+        [("StillFilters", "ObRegisterCallbacks"), ("StillFiltersTheRegistry", "RegistryCallback")]
+    {
         let machine = start(|| Bench::new().driver(driver("filters.sys")));
-        let code = 0x0022_2000 + 4 * index;
         let _ = rig::try_play(
             &machine,
-            &format!(r"open \\.\DirqlFilters as f; ioctl f {code:#x} out 8; close f"),
+            &format!(r"open \\.\DirqlFilters as f; {}; close f", rig::command("f", story)),
         );
         let report = machine.finish();
         let verdict = report.expect_verdict();
@@ -58,12 +59,12 @@ fn a_driver_that_unloads_while_it_filters_is_still_called() {
 
 #[test]
 fn a_driver_has_keys_for_its_parameters_and_for_what_it_notes_itself() {
-    tell(12, 11);
+    tell("OwnKeys", 11);
 }
 
 /// A story of the table on a machine that goes on.
-fn say(machine: &Machine, index: u32) {
-    let checks = rig::checks_made(machine, r"\\.\DirqlFilters", 0x0022_2000 + 4 * index, &[]);
+fn say(machine: &Machine, story: &str) {
+    let checks = rig::checks_made(machine, r"\\.\DirqlFilters", story, &[]);
     assert!(checks.is_ok(), "{checks:?}: {:?}", machine.prints());
 }
 
@@ -73,12 +74,12 @@ fn a_driver_is_told_how_a_process_is_created_and_prevents_it() {
     std::fs::create_dir_all(folder.join("Tools")).unwrap();
     std::fs::write(folder.join("Tools").join("scan.exe"), b"MZ").unwrap();
     let machine = start(|| Bench::new().driver(driver("filters.sys")).files(&folder));
-    say(&machine, 7);
+    say(&machine, "ProcessesAreWatched");
     let good = machine.begin_process(r"C:\Tools\scan.exe").unwrap();
     let other = machine.begin_process_with("other.exe", "other.exe /all").unwrap();
     let evil = machine.begin_process("EVIL.exe");
     assert!(matches!(evil, Err(Error::Status { status: 0xC000_0022, .. })), "{evil:?}");
-    say(&machine, 8);
+    say(&machine, "ProcessesWereTold");
     let unwatched = machine.begin_process("evil.exe").unwrap();
     for process in [good, other, unwatched] {
         machine.end_process(process);
@@ -99,22 +100,22 @@ fn a_driver_is_told_how_a_process_is_created_and_prevents_it() {
 #[test]
 fn who_prevents_processes_is_refused_to_an_image_whose_signature_is_not_checked() {
     let machine = start(|| Bench::new().driver(driver("filters_unchecked.sys")));
-    rig::tell(machine, r"\\.\DirqlFilters", 0x0022_2000 + 4 * 9, 2, "an image without /INTEGRITYCHECK");
+    rig::tell(machine, r"\\.\DirqlFilters", "ProcessesAreNotTold", 2, "an image without /INTEGRITYCHECK");
 }
 
 #[test]
 fn a_driver_is_told_of_applications_threads_on_themselves() {
     let machine = start(|| Bench::new().driver(driver("filters.sys")));
-    say(&machine, 10);
+    say(&machine, "ThreadsAreWatched");
     rig::play(&machine, "thread a { wait 1us }; join a");
-    say(&machine, 11);
+    say(&machine, "ThreadsWereTold");
     machine.finish().expect_clean();
 }
 
 #[test]
 fn a_driver_that_unloads_while_it_is_told_of_processes_is_still_called() {
     let machine = start(|| Bench::new().driver(driver("filters.sys")));
-    say(&machine, 7);
+    say(&machine, "ProcessesAreWatched");
     let report = machine.finish();
     let verdict = report.expect_verdict();
     assert_eq!(verdict.rule, "unload-still-called", "{report}");

@@ -40,140 +40,136 @@ fn bench(folder: &Path) -> Bench {
     Bench::new().driver(driver("folder.sys")).files(folder)
 }
 
-const fn code(index: u32) -> u32 {
-    0x0022_2000 + 4 * index
-}
-
 /// Has the driver tell a story of at least so many checks, all of which hold.
 #[track_caller]
-fn tell(index: u32, checks: u32) {
+fn tell(story: &str, checks: u32) {
     let folder = disk("story");
-    let report = rig::tell(start(|| bench(&folder)), DEVICE, code(index), checks, &format!("story {index}"));
+    let report = rig::tell(start(|| bench(&folder)), DEVICE, story, checks, "");
     assert!(report.findings.is_empty(), "{report}");
     assert_eq!(fs::read(folder.join("config.txt")).unwrap(), b"speed=9600\n", "the folder stays as it is");
 }
 
 /// How a story ends that does not.
-fn stopped(index: u32) -> Report {
+fn stopped(story: &str) -> Report {
     let folder = disk("stopped");
     let machine = start(|| bench(&folder));
-    let _ = rig::try_play(&machine, &format!(r"open {DEVICE} as f; ioctl f {:#x} out 8", code(index)));
+    let _ = rig::try_play(&machine, &format!(r"open {DEVICE} as f; {}", rig::command("f", story)));
     machine.finish()
 }
 
 #[test]
 fn firmware_is_read_to_its_end_and_not_beyond() {
-    tell(0, 20);
+    tell("LoadsFirmware", 20);
 }
 
 #[test]
 fn a_log_grows_at_its_end_whatever_its_offset_says() {
-    tell(1, 16);
+    tell("KeepsALog", 16);
 }
 
 #[test]
 fn a_file_without_a_position_is_read_at_an_offset_and_its_event_is_set() {
-    tell(2, 12);
+    tell("WithoutPosition", 12);
 }
 
 #[test]
 fn a_driver_sends_a_request_of_its_own_to_the_volume() {
-    tell(3, 6);
+    tell("ItsOwnRequest", 6);
 }
 
 #[test]
 fn each_disposition_does_what_it_says_and_tells_what_it_did() {
-    tell(4, 20);
+    tell("Dispositions", 20);
 }
 
 #[test]
 fn no_name_leads_out_of_the_drive() {
-    tell(5, 24);
+    tell("WrongNames", 24);
 }
 
 #[test]
 fn a_name_counts_from_an_open_directory() {
-    tell(6, 10);
+    tell("Relative", 10);
 }
 
 #[test]
 fn a_file_is_opened_by_its_number_while_it_is_there() {
-    tell(22, 13);
+    tell("ByItsId", 13);
 }
 
 #[test]
 fn a_handle_keeps_off_those_that_do_not_share() {
-    tell(7, 9);
+    tell("Sharing", 9);
 }
 
 #[test]
 fn a_directory_is_walked_in_the_order_of_names() {
-    tell(8, 38);
+    tell("Walks", 38);
 }
 
 #[test]
 fn a_pattern_is_that_of_the_first_call() {
-    tell(9, 11);
+    tell("Patterns", 11);
 }
 
 #[test]
 fn what_does_not_fit_into_a_listing_comes_next_time() {
-    tell(10, 9);
+    tell("NarrowBuffers", 9);
 }
 
 #[test]
 fn what_is_known_of_a_file_is_told_and_changed() {
-    tell(11, 27);
+    tell("Facts", 27);
 }
 
 #[test]
 fn a_file_ends_where_it_is_said_to() {
-    tell(12, 11);
+    tell("Ends", 11);
 }
 
 #[test]
 fn a_deleted_file_goes_with_its_last_handle() {
-    tell(13, 11);
+    tell("Deletes", 11);
 }
 
 #[test]
 fn a_renamed_file_is_the_same_one() {
-    tell(14, 13);
+    tell("Renames", 13);
 }
 
 #[test]
 fn a_disk_that_is_full_says_so_and_loses_nothing() {
-    tell(15, 8);
+    tell("FillsTheDisk", 8);
 }
 
 #[test]
 fn the_volume_tells_its_size_and_kind() {
-    tell(16, 18);
+    tell("TheVolume", 18);
 }
 
 #[test]
 fn a_file_is_asked_about_and_deleted_by_its_name_alone() {
-    tell(17, 8);
+    tell("ByNameAlone", 8);
 }
 
 #[test]
 fn options_that_do_not_go_together_are_refused() {
-    tell(18, 7);
+    tell("OptionsThatDoNotGoTogether", 7);
 }
 
 #[test]
 fn a_directory_is_deleted_when_it_is_empty() {
-    tell(25, 6);
+    tell("DeletesDirectory", 6);
 }
 
 #[test]
 fn an_nt_routine_takes_what_its_threads_previous_mode_may_point_to() {
-    tell(28, 12);
+    tell("InItsCallersMode", 12);
 }
 
 #[test]
 fn a_file_system_is_asked_by_its_control_codes() {
-    tell(31, 7);
+    tell("ControlsFileSystems", 7);
 }
 
 /// A driver may look for a file that need not be there: the driver is not blamed, and the option is named.
@@ -181,7 +177,7 @@ fn a_file_system_is_asked_by_its_control_codes() {
 fn without_a_folder_nothing_is_there_and_the_option_is_named() {
     let machine = start(|| Bench::new().driver(driver("folder.sys")));
     assert_eq!(machine.files(), None);
-    let report = rig::tell(machine, DEVICE, code(19), 2, "no folder");
+    let report = rig::tell(machine, DEVICE, "WithoutADisk", 2, "no folder");
     let rules: Vec<&str> = report.findings.iter().map(|finding| finding.rule).collect();
     assert_eq!((report.outcome(), rules), (Outcome::Clean, vec!["no-disk"; 2]), "{report}");
     assert!(report.findings[0].message.contains("--files"), "{report}");
@@ -190,12 +186,12 @@ fn without_a_folder_nothing_is_there_and_the_option_is_named() {
 #[test]
 fn what_dirql_has_not_of_a_file_system_says_its_name() {
     let what = [
-        (20, "a named stream of a file"),
-        (21, "reading a volume that was opened as a whole"),
-        (23, "ZwQueryInformationFile of a file with class 22"),
+        ("AsksForStream", "a named stream of a file"),
+        ("AsksForVolumesBytes", "reading a volume that was opened as a whole"),
+        ("AsksForClass", "ZwQueryInformationFile of a file with class 22"),
     ];
-    for (index, what) in what {
-        let report = stopped(index);
+    for (story, what) in what {
+        let report = stopped(story);
         let verdict = report.verdict.as_ref().unwrap();
         assert!(verdict.not_implemented && verdict.message.contains(what), "{report}");
     }
@@ -205,10 +201,7 @@ fn what_dirql_has_not_of_a_file_system_says_its_name() {
 fn the_machine_works_on_a_copy_that_can_be_looked_at() {
     let folder = disk("copy");
     let machine = start(|| bench(&folder));
-    rig::play(
-        &machine,
-        &format!(r"open {DEVICE} as f; ioctl f {0:#x} out 8; ioctl f {0:#x} out 8", code(24)),
-    );
+    rig::play(&machine, &format!(r"open {DEVICE} as f; {0}; {0}", rig::command("f", "Adds")));
     let files = machine.files().unwrap();
     assert_eq!(files.items["counter"], Item::File(b"++".to_vec()));
     assert_eq!(files.items["data\\sub"], Item::Directory);
@@ -223,7 +216,7 @@ fn each_boot_begins_with_the_folder_as_it_was() {
     let mut hashes = Vec::new();
     for _ in 0..2 {
         let act = |machine: &dirql::Machine| {
-            rig::play(machine, &format!(r"open {DEVICE} as f; ioctl f {:#x} out 8", code(24)));
+            rig::play(machine, &format!(r"open {DEVICE} as f; {}", rig::command("f", "Adds")));
             machine.files().unwrap().items["counter"].clone()
         };
         let (counter, report) = boots.boot(Box::new(engine::Defaults), act).unwrap();
@@ -242,12 +235,13 @@ fn each_schedule_of_a_search_begins_with_the_folder_as_it_was() {
     let script = format!(
         r"open {DEVICE} as a
         open {DEVICE} as b
-        t: ioctl a {0:#x} out 8 {held}
-        ioctl b {0:#x} out 8 {held}
+        t: {} {held}
+        {} {held}
         join t
-        ioctl a {1:#x} out 8 {held}",
-        code(26),
-        code(27)
+        {} {held}",
+        rig::command("a", "MakesOnce"),
+        rig::command("b", "MakesOnce"),
+        rig::command("a", "WasMadeOnce")
     );
     let play = ScriptText::typed(&script).play().unwrap();
     let bounds = Bounds { preemptions: 1, ..Bounds::default() };
@@ -260,10 +254,10 @@ fn each_schedule_of_a_search_begins_with_the_folder_as_it_was() {
 }
 
 /// What a search finds of one story, with so many departures.
-fn searched(index: u32, faults: bool) -> Option<Report> {
+fn searched(story: &str, faults: bool) -> Option<Report> {
     let folder = disk("choices");
     let script =
-        format!(r"open {DEVICE} as a; ioctl a {:#x} out 8 expect hex:00_00_00_00_??_??_??_??", code(index));
+        format!(r"open {DEVICE} as a; {} expect hex:00_00_00_00_??_??_??_??", rig::command("a", story));
     let play = ScriptText::typed(&script).play().unwrap();
     let bounds = Bounds { preemptions: 1, faults, ..Bounds::default() };
     let broken = |report: &Report| report.outcome() != Outcome::Clean;
@@ -274,24 +268,24 @@ fn searched(index: u32, faults: bool) -> Option<Report> {
 
 #[test]
 fn an_asynchronous_read_may_be_pending_and_who_goes_on_at_once_is_found() {
-    tell(29, 3);
-    tell(30, 3);
-    assert!(searched(29, false).is_none());
-    let report = searched(30, false).expect("the read is pending in a schedule");
+    tell("WaitsForTheEnd", 3);
+    tell("GoesOnAtOnce", 3);
+    assert!(searched("WaitsForTheEnd", false).is_none());
+    let report = searched("GoesOnAtOnce", false).expect("the read is pending in a schedule");
     assert!(report.failure.is_some() || report.verdict.is_some(), "{report}");
 }
 
 #[test]
 fn a_disk_may_be_full_in_a_search_for_faults() {
-    assert!(searched(24, false).is_none());
-    let report = searched(24, true).expect("a write fails in a schedule");
+    assert!(searched("Adds", false).is_none());
+    let report = searched("Adds", true).expect("a write fails in a schedule");
     assert!(report.failure.is_some(), "{report}");
 }
 
 #[test]
 fn a_record_knows_what_was_in_the_folder() {
     let folder = disk("record");
-    let script = ScriptText::typed(&format!(r"open {DEVICE} as f; ioctl f {:#x} out 8", code(0)));
+    let script = ScriptText::typed(&format!(r"open {DEVICE} as f; {}", rig::command("f", "LoadsFirmware")));
     let buffer = rig::Buffer::default();
     let policy = Box::new(engine::Defaults);
     let (made, recording) =
@@ -384,32 +378,32 @@ fn a_folder_that_cannot_be_a_drive_is_refused_by_name() {
 
 #[test]
 fn a_range_that_another_has_locked_is_neither_read_nor_written() {
-    tell(32, 20);
+    tell("Locks", 20);
 }
 
 #[test]
 fn who_waits_for_a_range_gets_it_in_its_turn_or_is_cancelled() {
-    tell(36, 15);
+    tell("WaitsForLocks", 15);
 }
 
 #[test]
 fn who_waits_for_its_own_range_is_told_to_wait_for_ever() {
-    let verdict = stopped(33).verdict.unwrap();
+    let verdict = stopped("WaitsForItsOwnLock").verdict.unwrap();
     let waits = "the thread main waits for the end of IRP_MJ_LOCK_CONTROL";
     assert!(verdict.rule == "irp-never-completed" && verdict.message.contains(waits), "{verdict:?}");
 }
 
 #[test]
 fn a_driver_and_a_device_have_directories_of_their_own() {
-    tell(37, 20);
+    tell("DirectoriesOfItsOwn", 20);
 }
 
 #[test]
 fn a_driver_is_told_how_much_is_flushed() {
-    tell(34, 9);
+    tell("Flushes", 9);
 }
 
 #[test]
 fn the_volumes_label_is_set_by_who_has_opened_the_volume() {
-    tell(35, 10);
+    tell("Labels", 10);
 }

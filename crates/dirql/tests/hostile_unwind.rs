@@ -8,6 +8,7 @@ mod rig;
 
 use std::path::PathBuf;
 
+use dirql::explore::Rng;
 use dirql::{Bench, Outcome, Report};
 use image::Image;
 use rig::{driver, start};
@@ -89,13 +90,12 @@ impl Patient {
     }
 
     /// Tells one of its stories; whatever comes of it, it is no fault of ours, and it comes to an end.
-    fn tell(&self, name: &str, story: u32) -> Report {
+    fn tell(&self, name: &str, story: &str) -> Report {
         let path = self.saved(name);
         let machine = start(|| Bench::new().driver(&path).instruction_budget(5_000_000));
-        let code = 0x0022_2000 + 4 * story;
         // What goes wrong stands in the report.
         if let Ok(file) = machine.open(r"\\.\DirqlSeh") {
-            let _ = file.device_control(code, &[], 8);
+            let _ = file.device_control(rig::TELL_STORY, story.as_bytes(), 8);
         }
         let report = machine.finish();
         std::fs::remove_file(path).unwrap();
@@ -107,7 +107,7 @@ impl Patient {
     }
 
     /// The same, and it ends with one of these rules.
-    fn ends(&self, name: &str, story: u32, rules: &[&str]) {
+    fn ends(&self, name: &str, story: &str, rules: &[&str]) {
         let report = self.tell(name, story);
         assert_eq!(report.outcome(), Outcome::Broken, "{name}\n{report}");
         let rule = report.expect_verdict().rule;
@@ -125,7 +125,7 @@ fn unwind_data_that_are_chained_to_themselves_hold_no_handler() {
         patient.write(entry.unwind, &[first & 7 | 4 << 3, rest[0], rest[1], rest[2]]);
         patient.write(patient.after_codes(entry), &function);
     }
-    patient.ends("chained-to-itself", 0, &["wild-read"]);
+    patient.ends("chained-to-itself", "Caught", &["wild-read"]);
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn unwind_data_that_are_chained_in_a_ring_hold_no_handler() {
         patient.write(entry.unwind, &[first & 7 | 4 << 3, rest[0], rest[1], rest[2]]);
         patient.write(patient.after_codes(*entry), &function);
     }
-    patient.ends("chained-in-a-ring", 0, &["wild-read"]);
+    patient.ends("chained-in-a-ring", "Caught", &["wild-read"]);
 }
 
 #[test]
@@ -150,7 +150,7 @@ fn entries_that_lead_to_each_other_are_no_entries() {
         // An odd reference is to another entry: here to itself.
         patient.write(entry.at + 8, &(entry.at | 1).to_le_bytes());
     }
-    patient.ends("entry-of-itself", 0, &["wild-read"]);
+    patient.ends("entry-of-itself", "Caught", &["wild-read"]);
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_handler_in_data_is_an_execution_of_data() {
     for entry in patient.guarded() {
         patient.write(patient.after_codes(entry), &data.to_le_bytes());
     }
-    patient.ends("handler-in-data", 0, &["execute-of-data"]);
+    patient.ends("handler-in-data", "Caught", &["execute-of-data"]);
 }
 
 #[test]
@@ -170,7 +170,7 @@ fn a_handler_in_a_functions_middle_runs_and_is_judged_by_what_it_does() {
         for entry in patient.guarded() {
             patient.write(patient.after_codes(entry), &(entry.begin + distance).to_le_bytes());
         }
-        patient.tell("handler-in-the-middle", 0);
+        patient.tell("handler-in-the-middle", "Caught");
     }
 }
 
@@ -180,7 +180,7 @@ fn a_handler_that_is_the_function_itself_ends_where_the_stack_does() {
     for entry in patient.guarded() {
         patient.write(patient.after_codes(entry), &entry.begin.to_le_bytes());
     }
-    patient.ends("handler-is-itself", 0, &["stack-overflow", "wild-read"]);
+    patient.ends("handler-is-itself", "Caught", &["stack-overflow", "wild-read"]);
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_scope_table_without_end_is_read_to_the_images() {
     for entry in patient.guarded() {
         patient.write(patient.after_codes(entry) + 4, &u32::MAX.to_le_bytes());
     }
-    patient.tell("endless-scopes", 2);
+    patient.tell("endless-scopes", "ContinuedSearch");
 }
 
 #[test]
@@ -199,13 +199,13 @@ fn functions_that_overlap_are_told_apart_by_where_they_begin() {
     for entry in patient.entries() {
         patient.write(entry.at + 4, &end.to_le_bytes());
     }
-    patient.tell("overlapping", 0);
+    patient.tell("overlapping", "Caught");
     // And all from the start of the first.
     let begin = patient.entries()[0].begin;
     for entry in patient.entries() {
         patient.write(entry.at, &begin.to_le_bytes());
     }
-    patient.tell("all-the-same", 0);
+    patient.tell("all-the-same", "Caught");
 }
 
 #[test]
@@ -218,40 +218,47 @@ fn frames_of_impossible_sizes_end_the_search() {
             patient.write(entry.unwind, &[first, prolog, codes, frame, 0, 0x11, 0xF8, 0xFF, 0xFF, 0xFF]);
         }
     }
-    patient.tell("giant-frames", 0);
-    patient.tell("giant-frames", 7);
+    patient.tell("giant-frames", "Caught");
+    patient.tell("giant-frames", "FinallyRaises");
 }
 
-/// Marsaglia's xorshift, 64 bits.
-struct Random(u64);
+/// Stories that unwind in different ways.
+const STORIES: [&str; 9] = [
+    "Caught",
+    "FinallyOrder",
+    "ContinuedExecution",
+    "HandledInside",
+    "FinallyRaises",
+    "FilterRaises",
+    "ThroughTheKernel",
+    "OwnWalk",
+    "OwnLanguageHandler",
+];
 
-impl Random {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % limit as u64).unwrap()
-    }
+fn one<T: Copy>(rng: &mut Rng, of: &[T]) -> T {
+    of[usize::try_from(rng.below(of.len() as u64)).unwrap()]
+}
+
+fn below(rng: &mut Rng, limit: u64) -> u32 {
+    u32::try_from(rng.below(limit)).unwrap()
 }
 
 #[test]
 fn damaged_unwind_data_never_are_a_fault_of_ours() {
-    let mut random = Random(0x0123_4567_89AB_CDEF);
+    let mut rng = Rng::new(1);
     for round in 0..300 {
         let mut patient = Patient::seh();
         let sound = Patient::seh();
         let entries = sound.entries();
         for _ in 0..40 {
-            let entry = entries[random.below(entries.len())];
-            let place = match random.below(3) {
-                0 => entry.at + u32::try_from(random.below(12)).unwrap(),
-                1 => entry.unwind + u32::try_from(random.below(8)).unwrap(),
-                _ => sound.after_codes(entry) + u32::try_from(random.below(24)).unwrap(),
+            let entry = one(&mut rng, &entries);
+            let place = match rng.below(3) {
+                0 => entry.at + below(&mut rng, 12),
+                1 => entry.unwind + below(&mut rng, 8),
+                _ => sound.after_codes(entry) + below(&mut rng, 24),
             };
-            let values = [0, 1, 3, 0x19, 0x21, 0x7F, 0x80, 0xFF];
-            patient.write(place, &[values[random.below(values.len())]]);
+            patient.write(place, &[one(&mut rng, &[0, 1, 3, 0x19, 0x21, 0x7F, 0x80, 0xFF])]);
         }
-        let story = [0, 1, 3, 6, 7, 8, 9, 11, 13][random.below(9)];
-        patient.tell(&format!("damaged-{round}"), u32::try_from(story).unwrap());
+        patient.tell(&format!("damaged-{round}"), one(&mut rng, &STORIES));
     }
 }

@@ -43,17 +43,16 @@ impl Reader for Of {
     }
 }
 
-/// What comes of the driver's misdeed of this number, with a reader of its own.
-fn of(export: &'static str, judgement: fn() -> Judgement, number: u32) -> Report {
+/// What comes of the driver's misdeed of this name, with a reader of its own.
+fn of(export: &'static str, judgement: fn() -> Judgement, misdeed: &str) -> Report {
     let machine = start(|| Bench::new().driver(driver("clocks.sys")).reader(Of(export, judgement, false)));
-    commit(&machine, number);
+    commit(&machine, misdeed);
     machine.finish()
 }
 
-/// Has the driver do the misdeed of this number; what goes wrong stands in the report.
-fn commit(machine: &dirql::Machine, number: u32) {
-    let code = 0x0022_2800 + 4 * number;
-    let _ = try_play(machine, &format!("open {NAME} as f; ioctl f {code:#x}"));
+/// Has the driver do the misdeed of this name; what goes wrong stands in the report.
+fn commit(machine: &dirql::Machine, misdeed: &str) {
+    let _ = try_play(machine, &format!("open {NAME} as f; {}", rig::command("f", misdeed)));
 }
 
 fn finding(tier: Tier) -> Judgement {
@@ -65,7 +64,7 @@ fn finding(tier: Tier) -> Judgement {
 
 #[test]
 fn an_error_stops_a_driver_in_a_loop_that_calls_nothing() {
-    const CALLS_NOTHING: u32 = 15;
+    const CALLS_NOTHING: &str = "CallsNothing";
     let report = of("KeEnterCriticalRegion", || finding(Tier::Error), CALLS_NOTHING);
     assert_eq!(report.outcome(), Outcome::Broken, "{report}");
     let verdict = report.expect_verdict();
@@ -76,7 +75,7 @@ fn an_error_stops_a_driver_in_a_loop_that_calls_nothing() {
 
 #[test]
 fn what_is_no_error_is_a_finding_and_the_run_goes_on() {
-    const STALLS: u32 = 13;
+    const STALLS: &str = "StallsInTime";
     for tier in [Tier::Verifier, Tier::Warning, Tier::Advice] {
         let judgement = match tier {
             Tier::Verifier => || finding(Tier::Verifier),
@@ -92,7 +91,8 @@ fn what_is_no_error_is_a_finding_and_the_run_goes_on() {
 
 #[test]
 fn a_fault_of_dirqls_own_is_no_drivers() {
-    let report = of("KeFlushQueuedDpcs", || Judgement::Fault("the story's reader says so".to_owned()), 13);
+    let report =
+        of("KeFlushQueuedDpcs", || Judgement::Fault("the story's reader says so".to_owned()), "StallsInTime");
     assert_eq!(report.outcome(), Outcome::OurFault, "{report}");
     assert_eq!(report.our_fault.as_deref(), Some("the story's reader says so"));
     assert!(report.verdict.is_none(), "{report}");
@@ -102,7 +102,9 @@ fn a_fault_of_dirqls_own_is_no_drivers() {
 fn a_search_goes_on_behind_a_schedule_that_a_reader_has_stopped() {
     let reader = Of("KeFlushQueuedDpcs", || finding(Tier::Error), false);
     let bench = Bench::new().driver(driver("clocks.sys")).unobserved().reader(reader);
-    let play = ScriptText::typed(&format!("open {NAME} as f; ioctl f 0x222834")).play().unwrap();
+    let play = ScriptText::typed(&format!("open {NAME} as f; ioctl f 0x223ff8 in text:StallsInTime out 8"))
+        .play()
+        .unwrap();
     let bounds = Bounds { schedules: 4, ..Bounds::default() };
     let stopped = Rc::new(Cell::new(0));
     let count = Rc::clone(&stopped);
@@ -117,16 +119,16 @@ fn a_search_goes_on_behind_a_schedule_that_a_reader_has_stopped() {
 }
 
 /// The driver's misdeed with these readers attached.
-fn with(rules: &str, number: u32) -> Report {
+fn with(rules: &str, misdeed: &str) -> Report {
     let judges = known::judges(rules).unwrap();
     let machine = start_unheard(|| Bench::new().driver(driver("clocks.sys")).rules(&judges));
-    commit(&machine, number);
+    commit(&machine, misdeed);
     machine.finish()
 }
 
 #[test]
 fn stalls_of_a_dpc_that_are_too_long_in_all_are_told_if_that_is_asked_for() {
-    const TOO_OFTEN: u32 = 14;
+    const TOO_OFTEN: &str = "StallsTooOften";
     let report = with("dpc-stalls", TOO_OFTEN);
     assert_eq!(rig::rules(&report), ["dpc-stalls"], "{report}");
     let text = report.to_string();
@@ -142,7 +144,7 @@ fn stalls_of_a_dpc_that_are_too_long_in_all_are_told_if_that_is_asked_for() {
 /// Not: dpc-stalls
 #[test]
 fn a_dpc_that_stalls_as_long_as_it_may_is_not_told_and_all_readers_change_nothing() {
-    const IN_TIME: u32 = 13;
+    const IN_TIME: &str = "StallsInTime";
     let [none, all] = ["none", "all"].map(|rules| with(rules, IN_TIME));
     assert!(rig::rules(&all).is_empty(), "{all}");
     assert_eq!(

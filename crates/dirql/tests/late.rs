@@ -62,7 +62,7 @@ fn a_driver_that_waits_for_the_card_is_right_however_late_and_in_whatever_order_
         }
     }
     for seed in rig::seeds(30) {
-        let machine = start(|| bench(LATE).checked(seed % 4 == 0).policy(Policy::Random(seed)));
+        let machine = start(|| bench(LATE).checked(seed % 4 == 0).policy(Policy::random(seed)));
         rig::play(&machine, BOTH);
         rig::finish(machine);
     }
@@ -85,9 +85,9 @@ fn either_of_two_transfers_that_are_under_way_may_be_over_first() {
         rig::finish(machine);
         first
     };
-    assert_eq!(first(Policy::Default), "late: written");
+    assert_eq!(first(Policy::default()), "late: written");
     let firsts: std::collections::BTreeSet<String> =
-        (1..=20).map(|seed| first(Policy::Random(seed))).collect();
+        (1..=20).map(|seed| first(Policy::random(seed))).collect();
     assert_eq!(firsts.into_iter().collect::<Vec<_>>(), ["late: read", "late: written"]);
 }
 

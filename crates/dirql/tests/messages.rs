@@ -14,7 +14,6 @@ use rig::{driver, start};
 
 const RAISE: u32 = 0x0022_6400;
 const STATE: u32 = 0x0022_6404;
-const STORY: u32 = 0x0022_6408;
 
 const MSI_SUPPORTED: &str = "MSISupported,0x00010001,1";
 const LIMIT: &str = "MessageNumberLimit,0x00010001,2048";
@@ -88,16 +87,16 @@ fn raise(machine: &Machine, sources: u32) {
 }
 
 /// Carries out a story that the driver checks itself.
-fn tell(machine: &Machine, story: u32, checks: u32) {
-    let made = rig::checks_made(machine, r"\\.\Message", STORY, &story.to_le_bytes());
-    let made = made.unwrap_or_else(|why| panic!("story {story}: {why}"));
-    assert!(made >= checks, "story {story}: only {made} checks were made");
+fn tell(machine: &Machine, story: &str, checks: u32) {
+    let made = rig::checks_made(machine, r"\\.\Message", story, &[]);
+    let made = made.unwrap_or_else(|why| panic!("{story}: {why}"));
+    assert!(made >= checks, "{story}: only {made} checks were made");
 }
 
 /// What came of a machine that a story ends.
-fn ends(machine: Machine, story: u32) -> Report {
+fn ends(machine: Machine, story: &str) -> Report {
     let file = machine.open(r"\\.\Message").unwrap();
-    let _ended = file.device_control(STORY, &story.to_le_bytes(), 8);
+    let _ended = file.device_control(rig::TELL_STORY, story.as_bytes(), 8);
     machine.finish()
 }
 
@@ -135,7 +134,7 @@ fn msi_is_asked_for_by_one_descriptor_and_given_by_one_pair_with_its_count() {
     );
     assert_eq!((state.at(0x24), state.at(0x28)), (3, 0x38), "the level is the vector's upper half");
     assert_eq!(state.connected(), (MESSAGE_BASED, 3, 4), "all on one level");
-    tell(&machine, 0, 30);
+    tell(&machine, "TableIsTrue", 30);
     raise(&machine, 0b1010);
     assert_eq!(State::of(&machine).served(4), [0, 1, 0, 1], "each routine call gets its message");
     let report = finish(machine);
@@ -152,7 +151,7 @@ fn msi_x_is_asked_for_and_given_one_by_one_and_runs_at_the_unified_level() {
     assert_eq!((state.at(0x0C), state.at(0x10), state.at(0x14)), (8, 1, 2), "a descriptor for each");
     assert_eq!((state.at(0x18), state.at(0x1C), state.at(0x20)), (8, 3, 1));
     assert_eq!(state.connected(), (MESSAGE_BASED, 10, 8), "levels 3 to 10: the unified one is the highest");
-    tell(&machine, 0, 80);
+    tell(&machine, "TableIsTrue", 80);
     raise(&machine, 0xFF);
     assert_eq!(State::of(&machine).served(8), [1; 8]);
     finish(machine);
@@ -163,8 +162,8 @@ fn msi_x_is_asked_for_and_given_one_by_one_and_runs_at_the_unified_level() {
 fn a_masked_message_pends_and_a_raised_level_or_the_lock_holds_it_back() {
     for (name, own_lock) in [("masked", 0), ("own-lock", 1)] {
         let machine = start(|| bench(name, "bench,msix=4", &[(OWN_LOCK, own_lock)]));
-        tell(&machine, 1, 2);
-        tell(&machine, 2, 6);
+        tell(&machine, "MaskedPends", 2);
+        tell(&machine, "HeldBack", 6);
         finish(machine);
     }
 }
@@ -176,7 +175,7 @@ fn after_disconnecting_nothing_is_served_and_what_pends_comes_with_the_next_conn
         [("again-x", "bench,msix=4"), ("again", "bench,msi=4"), ("again-32", "bench,msi=2,msi32,nomask")]
     {
         let machine = start(|| bench(name, card, &[]));
-        tell(&machine, 3, 4);
+        tell(&machine, "Reconnect", 4);
         finish(machine);
     }
 }
@@ -187,7 +186,7 @@ fn after_disconnecting_nothing_is_served_and_what_pends_comes_with_the_next_conn
 #[test]
 fn every_documented_refusal_has_its_status_and_connects_nothing() {
     let machine = start(|| bench("refused", "bench,msi=2", &[]));
-    tell(&machine, 4, 10);
+    tell(&machine, "Refused", 10);
     raise(&machine, 3);
     finish(machine);
 }
@@ -196,7 +195,7 @@ fn every_documented_refusal_has_its_status_and_connects_nothing() {
 #[test]
 fn a_vector_that_is_shared_calls_both_routines_of_a_message() {
     let machine = start(|| bench("shared", "bench,msix=2", &[]));
-    tell(&machine, 5, 3);
+    tell(&machine, "TwiceOnOneVector", 3);
     finish(machine);
 }
 
@@ -238,7 +237,7 @@ fn without_msi_supported_in_the_inf_the_device_has_its_line_and_the_driver_falls
         let state = State::of(&machine);
         assert_eq!((state.at(0x0C), state.at(0x14), state.at(0x1C)), (1, 1, 0), "one level-sensitive line");
         assert_eq!(state.connected().0, LINE_BASED, "Version says what was connected");
-        tell(&machine, 6, 3);
+        tell(&machine, "LineOnly", 3);
         raise(&machine, 0b11);
         finish(machine);
     }
@@ -278,7 +277,7 @@ fn a_driver_filters_its_requirements_for_count_and_processors() {
         let machine = start(|| bench(name, card, &changes).processors(4));
         let state = State::of(&machine);
         assert_eq!((state.at(8), state.at(0x2C)), (flags, 2), "so many messages, on the second processor");
-        tell(&machine, 0, 18);
+        tell(&machine, "TableIsTrue", 18);
         raise(&machine, 0b11);
         finish(machine);
     }
@@ -314,7 +313,7 @@ fn a_stopped_device_starts_again_with_its_messages() {
     rig::play(&machine, "stop-device; start-device");
     raise(&machine, 0b11);
     assert_eq!(State::of(&machine).served(2), [2, 2]);
-    tell(&machine, 0, 40);
+    tell(&machine, "TableIsTrue", 40);
     finish(machine);
 }
 
@@ -338,7 +337,7 @@ fn random_schedules_on_several_processors_keep_what_is_promised_of_the_routine()
             _ => ("bench,msi=4,nomask", MESSAGE_BASED),
         };
         let machine =
-            start(|| bench("random", card, &[(CONNECT, connect)]).processors(3).policy(Policy::Random(seed)));
+            start(|| bench("random", card, &[(CONNECT, connect)]).processors(3).policy(Policy::random(seed)));
         rig::play(
             &machine,
             r"open \\.\Message as one; open \\.\Message as two
@@ -359,8 +358,8 @@ fn random_schedules_on_several_processors_keep_what_is_promised_of_the_routine()
 fn random_schedules_let_a_pending_message_in_before_the_connection_is_known() {
     let mut early = 0;
     for seed in 0..30 {
-        let machine = start(|| bench("early", "bench,msix=4", &[]).policy(Policy::Random(seed)));
-        tell(&machine, 3, 4);
+        let machine = start(|| bench("early", "bench,msix=4", &[]).policy(Policy::random(seed)));
+        tell(&machine, "Reconnect", 4);
         early += State::of(&machine).at(0x30);
         finish(machine);
     }
@@ -421,7 +420,7 @@ fn a_routine_at_passive_level_runs_on_a_thread_may_wait_and_serves_every_kind_of
 fn ke_synchronize_execution_keeps_a_routine_at_passive_level_out_by_an_event() {
     for (name, card, lines, changes) in passive_ways() {
         let machine = start(|| bench(name, card, &changes).platform(relayed(lines)));
-        tell(&machine, 7, 4);
+        tell(&machine, "PassiveSynchronized", 4);
         finish(machine);
     }
 }
@@ -431,12 +430,12 @@ fn ke_synchronize_execution_keeps_a_routine_at_passive_level_out_by_an_event() {
 fn a_routine_at_passive_level_has_no_spin_lock_and_no_other_level() {
     for (name, card, lines, changes) in passive_ways() {
         let machine = start(|| bench(name, card, &changes).platform(relayed(lines)));
-        tell(&machine, 8, 6);
+        tell(&machine, "PassiveRefused", 6);
         raise(&machine, 1);
         finish(machine);
     }
     let machine = start(|| bench("p-spin-lock", "bench,msi=2", &[(CONNECT, MESSAGE_BASED_PASSIVE)]));
-    let report = ends(machine, 10);
+    let report = ends(machine, "SpinLockOfAPassiveOne");
     assert_eq!(report.expect_verdict().rule, "passive-interrupt-spin-lock", "{report}");
 }
 
@@ -465,18 +464,18 @@ fn disconnecting_waits_for_a_routine_that_runs() {
     for (name, card, lines, changes) in passive_ways() {
         for seed in 0..6 {
             let platform = relayed(lines);
-            let policy = if seed == 0 { Policy::default() } else { Policy::Random(seed) };
+            let policy = if seed == 0 { Policy::default() } else { Policy::random(seed) };
             let machine =
                 start(|| bench(name, card, &changes).platform(platform).processors(2).policy(policy));
-            tell(&machine, 9, 3);
+            tell(&machine, "DisconnectedWhileItRuns", 3);
             finish(machine);
         }
     }
     for (name, card) in [("gone-msi", "bench,msi=4"), ("gone-msix", "bench,msix=4"), ("gone-line", "bench")] {
         for seed in 1..6 {
             let changes = [(MSI_SUPPORTED, u32::from(card != "bench"))];
-            let machine = start(|| bench(name, card, &changes).processors(2).policy(Policy::Random(seed)));
-            tell(&machine, 9, 3);
+            let machine = start(|| bench(name, card, &changes).processors(2).policy(Policy::random(seed)));
+            tell(&machine, "DisconnectedWhileItRuns", 3);
             finish(machine);
         }
     }
@@ -491,7 +490,7 @@ fn random_schedules_keep_a_routine_at_passive_level_from_overlapping_itself() {
                 bench(name, card, &changes)
                     .platform(relayed(lines))
                     .processors(3)
-                    .policy(Policy::Random(seed))
+                    .policy(Policy::random(seed))
             });
             rig::play(
                 &machine,
@@ -549,7 +548,7 @@ fn a_driver_that_imports_io_connect_interrupt_ex_cannot_be_used_before_vista() {
 fn a_routine_whose_every_call_sends_the_next_message_is_a_storm() {
     for (name, processors) in [("storm", 1), ("storm-2", 2)] {
         let machine = start(|| bench(name, "bench,msi=4", &[]).processors(processors));
-        let report = ends(machine, 15);
+        let report = ends(machine, "SignalsItself");
         let verdict = report.expect_verdict();
         assert_eq!(verdict.rule, "interrupt-storm", "{report}");
         assert_eq!(verdict.bug_check.as_ref().map(|check| check.code), Some(0x133), "{report}");
@@ -566,11 +565,11 @@ fn an_inactive_routine_is_not_called_until_it_is_active_again() {
     ways.push(("i-line", "bench", false, vec![(MSI_SUPPORTED, 0)]));
     for (name, card, lines, changes) in ways {
         let machine = start(|| bench(name, card, &changes).platform(relayed(lines)));
-        tell(&machine, 11, 3);
+        tell(&machine, "Inactive", 3);
         finish(machine);
     }
     let machine = start(|| bench("i-wrong", "bench,msi=4", &[]));
-    let report = ends(machine, 12);
+    let report = ends(machine, "InactiveByTheWrongContext");
     assert_eq!(report.expect_verdict().rule, "interrupt-not-connected", "{report}");
 }
 
@@ -581,7 +580,7 @@ fn raw_addresses_are_the_translated_ones_until_they_are_not() {
     let shifted = Platform { shifted_bus: true, ..Platform::default() };
     let machine = start(|| bench("shifted", "bench,msix=4", &[]).platform(shifted));
     raise(&machine, 0b11);
-    tell(&machine, 0, 30);
+    tell(&machine, "TableIsTrue", 30);
     finish(machine);
 
     let machine = start(|| bench("raw", "bench,msix=4", &[(RAW, 1)]).platform(shifted));
@@ -603,10 +602,10 @@ fn raw_addresses_are_the_translated_ones_until_they_are_not() {
 fn every_member_of_the_parameters_is_honoured_or_refused() {
     for (seed, processors) in [(None, 1), (None, 4), (Some(3), 2)] {
         let machine = start(|| {
-            let policy = seed.map_or_else(Policy::default, Policy::Random);
+            let policy = seed.map_or_else(Policy::default, Policy::random);
             bench("members", "bench,msix=4", &[]).processors(processors).policy(policy)
         });
-        tell(&machine, 13, 20);
+        tell(&machine, "Members", 20);
         let report = finish(machine);
         let advice = report.findings.iter().filter(|finding| finding.rule == "floating-save");
         assert_eq!(advice.count(), 1, "for the one instruction that connects: {report}");
@@ -617,7 +616,7 @@ fn every_member_of_the_parameters_is_honoured_or_refused() {
 #[test]
 fn a_line_has_one_mode_and_a_foreign_pointer_disconnects_nothing() {
     let machine = start(|| bench("modes", "bench", &[(MSI_SUPPORTED, 0)]));
-    let report = ends(machine, 14);
+    let report = ends(machine, "LineModes");
     let verdict = report.expect_verdict();
     assert_eq!(verdict.rule, "interrupt-not-connected", "{report}");
 }
@@ -626,10 +625,10 @@ fn a_line_has_one_mode_and_a_foreign_pointer_disconnects_nothing() {
 const COMPUTERS: [(Option<u64>, u32); 4] = [(None, 1), (None, 4), (Some(3), 2), (Some(8), 2)];
 
 /// A machine in which the members of one form are tried; its report, which has so many findings of advice.
-fn members(name: &str, card: &str, changes: &[(&str, u32)], story: (u32, u32), advice: (&str, usize)) {
+fn members(name: &str, card: &str, changes: &[(&str, u32)], story: (&str, u32), advice: (&str, usize)) {
     for (seed, processors) in COMPUTERS {
         let machine = start(|| {
-            let policy = seed.map_or_else(Policy::default, Policy::Random);
+            let policy = seed.map_or_else(Policy::default, Policy::random);
             bench(name, card, changes).processors(processors).policy(policy)
         });
         tell(&machine, story.0, story.1);
@@ -644,7 +643,7 @@ fn members(name: &str, card: &str, changes: &[(&str, u32)], story: (u32, u32), a
 /// Holds: interrupts/message-lock-synchronizes, interrupts/message-level, interrupts/message-floating
 #[test]
 fn every_member_of_a_message_based_connection_counts() {
-    members("members-message", "bench,msix=4", &[], (16, 12), ("floating-save", 1));
+    members("members-message", "bench,msix=4", &[], ("MessageBasedMembers", 12), ("floating-save", 1));
 }
 
 /// Holds: interrupts/service-or-message, interrupts/one-parameter, interrupts/version-line-based
@@ -654,21 +653,21 @@ fn every_member_of_a_message_based_connection_counts() {
 #[test]
 fn every_member_of_a_line_based_connection_counts() {
     let only_line = [(MSI_SUPPORTED, 0)];
-    members("members-line", "bench", &only_line, (17, 9), ("floating-save", 1));
+    members("members-line", "bench", &only_line, ("LineBasedMembers", 9), ("floating-save", 1));
 }
 
 /// Holds: interrupts/full-share-line
 #[test]
 fn a_line_that_is_not_to_be_shared_is_connected_and_advised_against() {
     let only_line = [(MSI_SUPPORTED, 0)];
-    members("members-share", "bench", &only_line, (21, 2), ("line-not-shared", 1));
+    members("members-share", "bench", &only_line, ("LineNotShared", 2), ("line-not-shared", 1));
 }
 
 /// Holds: interrupts/full-lock-initialized
 #[test]
 fn a_spin_lock_that_nobody_initialized_is_told_when_the_routine_wants_it() {
     let machine = start(|| bench("members-lock", "bench,msix=4", &[]));
-    let report = ends(machine, 18);
+    let report = ends(machine, "LockThatIsNone");
     let verdict = report.expect_verdict();
     assert_eq!(verdict.rule, "spin-lock-damaged", "{report}");
     assert!(verdict.message.contains("never initialised"), "{report}");
@@ -678,7 +677,7 @@ fn a_spin_lock_that_nobody_initialized_is_told_when_the_routine_wants_it() {
 #[test]
 fn two_vectors_with_one_lock_and_two_levels_spin_for_ever() {
     let machine = start(|| bench("members-levels", "bench,msix=4", &[]));
-    let report = ends(machine, 19);
+    let report = ends(machine, "OneLockTwoLevels");
     let verdict = report.expect_verdict();
     assert_eq!(verdict.rule, "spin-lock-recursion", "{report}");
 }
@@ -686,14 +685,14 @@ fn two_vectors_with_one_lock_and_two_levels_spin_for_ever() {
 /// Holds: interrupts/full-processors
 #[test]
 fn a_routine_runs_on_each_processor_of_its_mask_and_on_no_other() {
-    members("members-processors", "bench,msix=4", &[], (20, 5), ("none", 0));
+    members("members-processors", "bench,msix=4", &[], ("EachProcessor", 5), ("none", 0));
     for (name, card) in
         [("where-msi", "bench,msi=4"), ("where-msix", "bench,msix=4"), ("where-line", "bench")]
     {
         let changes = [(POLICY, 4), (OVERRIDE, 0b1010), (MSI_SUPPORTED, u32::from(card != "bench"))];
         let mut ran = 0;
         for seed in 1..=12 {
-            let machine = start(|| bench(name, card, &changes).processors(4).policy(Policy::Random(seed)));
+            let machine = start(|| bench(name, card, &changes).processors(4).policy(Policy::random(seed)));
             raise(&machine, 0b1);
             raise(&machine, 0b1);
             ran |= State::of(&machine).at(0xC8);

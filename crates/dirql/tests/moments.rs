@@ -13,7 +13,7 @@ use dirql::{Bench, Explanation, Moments, Play, Report, explain, script};
 use rig::driver;
 
 fn bench() -> Bench {
-    Bench::new().driver(driver("faults.sys")).policy(Policy::Random(5))
+    Bench::new().driver(driver("faults.sys")).policy(Policy::random(5))
 }
 
 fn play(number: u32) -> Play {
@@ -303,7 +303,7 @@ fn a_variable_without_a_symbol_is_told_by_its_section_and_not_by_its_neighbour()
 fn a_deadlock_of_spin_locks_tells_where_each_was_acquired() {
     let bench = || Bench::new().driver(driver("locks.sys")).processors(2);
     let play = || {
-        let text = r"open \\.\DirqlLocks as f; ioctl f 0x222830";
+        let text = r"open \\.\DirqlLocks as f; ioctl f 0x223ff8 in text:Crossed out 8";
         Play::new(script::parse("test", text).unwrap(), Path::new("")).unwrap()
     };
     let report = bench().run(Some(play())).unwrap();

@@ -10,6 +10,7 @@ mod rig;
 
 use std::process::{Child, Command, Stdio};
 
+use dirql::explore::Rng;
 use dirql::{Bench, Error};
 use rig::{driver, try_play};
 
@@ -19,55 +20,47 @@ const IMAGES: u64 = 250;
 /// Set for a child process.
 const VARIABLE: &str = "DIRQL_MUTILATION_BATCH";
 
-/// Numbers that are the same on every run (xorshift64).
-struct Numbers(u64);
-
-impl Numbers {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % below as u64).unwrap()
-    }
+fn below(rng: &mut Rng, limit: usize) -> usize {
+    usize::try_from(rng.below(limit as u64)).unwrap()
 }
 
 /// Damages an image: in its headers, in a directory or in its code, a little or a lot.
-fn mutilate(bytes: &mut Vec<u8>, numbers: &mut Numbers) {
+fn mutilate(bytes: &mut Vec<u8>, rng: &mut Rng) {
     let headers = 0x400.min(bytes.len());
     // Behind this there are symbols only, which nothing runs.
     let sections = 0x2800.min(bytes.len());
-    for _ in 0..=numbers.next(6) {
-        let place = match numbers.next(3) {
-            0 => numbers.next(headers),
-            _ => numbers.next(sections),
+    for _ in 0..=below(rng, 6) {
+        let place = match below(rng, 3) {
+            0 => below(rng, headers),
+            _ => below(rng, sections),
         };
-        match numbers.next(5) {
-            0 => bytes[place] ^= 1 << numbers.next(8),
+        match below(rng, 5) {
+            0 => bytes[place] ^= 1 << below(rng, 8),
             1 => bytes[place] = 0xFF,
             2 => bytes[place] = 0,
-            3 => bytes[place] = u8::try_from(numbers.next(256)).unwrap(),
+            3 => bytes[place] = u8::try_from(below(rng, 256)).unwrap(),
             _ => {
-                let end = (place + 1 + numbers.next(16)).min(bytes.len());
-                let value = u8::try_from(numbers.next(256)).unwrap();
+                let end = (place + 1 + below(rng, 16)).min(bytes.len());
+                let value = u8::try_from(below(rng, 256)).unwrap();
                 bytes[place..end].fill(value);
             }
         }
     }
-    if numbers.next(20) == 0 {
-        bytes.truncate(numbers.next(bytes.len()));
+    if below(rng, 20) == 0 {
+        bytes.truncate(below(rng, bytes.len()));
     }
 }
 
 /// Runs one mutilated image; what is wrong with dirql, if anything.
 fn run(number: u64, folder: &std::path::Path) -> Result<(), String> {
-    let mut numbers = Numbers(0x9E37_79B9_7F4A_7C15 ^ (number + 1).wrapping_mul(0x2545_F491_4F6C_DD1D));
+    let mut rng = Rng::new(number);
     let (name, script) = [
         ("legacy.sys", r"open \\.\DirqlLegacy as f; write f text:hello; ioctl f 0x222000 in text:abc out 8"),
         ("queue.sys", r"open \\.\DirqlQueue as f; write f hex:01"),
         ("pciline.sys", r"open \\.\PciLine0 as f; write f hex:01"),
-    ][numbers.next(3)];
+    ][below(&mut rng, 3)];
     let mut bytes = std::fs::read(driver(name)).unwrap();
-    mutilate(&mut bytes, &mut numbers);
+    mutilate(&mut bytes, &mut rng);
     let path = folder.join("mutilated.sys");
     std::fs::write(&path, &bytes).unwrap();
     let bench = Bench::new().driver(&path).device("pci9052").instruction_budget(200_000);

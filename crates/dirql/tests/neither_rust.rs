@@ -119,7 +119,7 @@ fn what_was_captured_does_not_change_any_more() {
     // The application changes the offset while the driver has the request: the copy that was checked is the one that is used.
     for seed in rig::seeds(8) {
         run(
-            |bench| bench.processors(2).policy(Policy::Random(seed)),
+            |bench| bench.processors(2).policy(Policy::random(seed)),
             "open DEV as card
              memory asked u32:0 + u32:1 + zero:8
              t: ioctl card GET in memory asked out 4 expect success or STATUS_INVALID_PARAMETER

@@ -403,7 +403,7 @@ const MIXED: &str = r"open \\.\Idle as i overlapped
 fn random_schedules_lose_no_request_and_touch_no_card_without_power() {
     for sys in ["idle", "idle_depends", "idle_kept", "idle_directed"] {
         for seed in rig::seeds(20) {
-            let policy = Policy::Random(seed);
+            let policy = Policy::random(seed);
             let machine = start(|| bench(sys).processors(2).checked(seed % 4 == 0).policy(policy));
             let ends = match seed % 4 {
                 0 => "surprise-remove",
@@ -475,23 +475,23 @@ fn answers_whose_bug_check_is_not_documented_are_warnings() {
 }
 
 /// Story by story, what holds of it.
-const STORIES: [(&str, u32); 10] = [
-    ("descriptions", 8),
-    ("dependencies", 8),
-    ("callbacks", 4),
-    ("directed power", 3),
-    ("a device without callbacks", 1),
-    ("before power management starts", 6),
-    ("activations are counted", 8),
-    ("power control", 6),
-    ("performance states", 12),
-    ("their changes", 10),
+const STORIES: [(&str, &str, u32); 10] = [
+    ("Descriptions", "descriptions", 8),
+    ("Dependencies", "dependencies", 8),
+    ("Callbacks", "callbacks", 4),
+    ("Directed", "directed power", 3),
+    ("Silent", "a device without callbacks", 1),
+    ("BeforeStart", "before power management starts", 6),
+    ("Counted", "activations are counted", 8),
+    ("Control", "power control", 6),
+    ("PerfRegistrations", "performance states", 12),
+    ("PerfChanges", "their changes", 10),
 ];
 
 #[test]
 fn registrations_activations_and_performance_states_are_as_their_pages_say() {
     for thread in [None, Some("po.fx_thread")] {
-        for (number, (name, held)) in (0u32..).zip(STORIES) {
+        for (story, name, held) in STORIES {
             let machine = start(|| {
                 let bench =
                     Bench::new().driver(driver("pofx.sys")).device("pci,id=abcd:0004,bar0=mem:128,irq");
@@ -500,8 +500,7 @@ fn registrations_activations_and_performance_states_are_as_their_pages_say() {
                     None => bench,
                 }
             });
-            let code = 0x0022_2000 + number * 4;
-            let script = format!(r"open \\.\Fx as f; ioctl f {code:#x} out 8 expect u32:0 + u32:{held}");
+            let script = format!(r"open \\.\Fx as f; {} expect u32:0 + u32:{held}", rig::command("f", story));
             let played = try_play(&machine, &script);
             let prints = machine.prints().join("\n");
             let report = machine.finish();

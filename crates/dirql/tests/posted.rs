@@ -37,7 +37,7 @@ fn answer(bench: impl Fn() -> Bench, code: u32, reads_back: bool) -> (u32, u32) 
 
 /// What it tells in random schedules.
 fn told_at_random(code: u32, reads_back: bool) -> BTreeSet<(u32, u32)> {
-    let at = |seed| answer(|| bench("posted=2us").policy(Policy::Random(seed)), code, reads_back);
+    let at = |seed| answer(|| bench("posted=2us").policy(Policy::random(seed)), code, reads_back);
     seeds(24).map(at).collect()
 }
 

@@ -187,7 +187,7 @@ fn requests_are_held_in_every_schedule() {
         let down_and_up = "async r REQ; async s REQ; power d3; async t REQ; power d0; async u REQ; join r; join s; join t; join u";
         let script = format!("open {name} as c overlapped; {}", down_and_up.replace("REQ", request));
         for seed in seeds(8) {
-            let machine = start(|| holder(sys, device).processors(2).policy(Policy::Random(seed)));
+            let machine = start(|| holder(sys, device).processors(2).policy(Policy::random(seed)));
             play(&machine, &script);
             finish(machine);
         }

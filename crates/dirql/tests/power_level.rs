@@ -156,7 +156,7 @@ fn a_driver_for_both_levels_is_clean_in_every_schedule() {
     let mut levels = [0, 0];
     for seed in seeds(24) {
         let script = trip(if seed % 2 == 0 { RESIDENT } else { INRUSH }, 0);
-        let report = run(|| bus().checked(seed % 4 == 0).processors(2).policy(Policy::Random(seed)), &script);
+        let report = run(|| bus().checked(seed % 4 == 0).processors(2).policy(Policy::random(seed)), &script);
         report.expect_clean();
         for line in power_lines(&report).iter().filter(|line| line.contains("goes to")) {
             levels[usize::from(line.ends_with('2'))] += 1;
@@ -173,7 +173,7 @@ fn a_driver_that_waits_for_power_requests_in_its_dispatch_routine_is_found_and_r
     let script = ScriptText::typed(&trip(RESIDENT, WAITS));
     let found = seeds(24).find_map(|seed| {
         let buffer = Buffer::default();
-        let policy = Policy::Random(seed).chooser();
+        let policy = Policy::random(seed).chooser();
         let (bench, recording) =
             Recording::start(bus(), policy, &format!("random:{seed}"), Some(&script), buffer.clone())
                 .unwrap();
@@ -233,7 +233,7 @@ fn devices_that_draw_a_surge_come_up_one_after_the_other() {
     }
     assert_eq!(two_come_up(at_dispatch_level, INRUSH), serial(2));
     for seed in seeds(12) {
-        let lines = two_come_up(|| bus().processors(2).policy(Policy::Random(seed)), INRUSH);
+        let lines = two_come_up(|| bus().processors(2).policy(Policy::random(seed)), INRUSH);
         let steps: Vec<_> = lines.iter().map(|line| (&line[..6], line.contains("rises"))).collect();
         let [(first, true), (up, false), (second, true), (last, false)] = steps[..] else {
             panic!("{lines:?}")

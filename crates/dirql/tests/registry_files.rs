@@ -273,7 +273,7 @@ fn a_recorded_run_is_made_again_without_the_file() {
         .unwrap();
     let script = ScriptText::typed(r"open \\.\DirqlSettings as s; close s");
     let out = rig::Buffer::default();
-    let policy = Policy::Random(5);
+    let policy = Policy::random(5);
     let bench = Bench::new().driver(driver("settings.sys")).registry(&path);
     let (bench, recording) =
         Recording::start(bench, policy.chooser(), &policy.to_string(), Some(&script), out.clone()).unwrap();
@@ -293,7 +293,7 @@ fn a_recorded_run_is_made_again_without_the_file() {
 fn a_machine_that_is_booted_again_has_what_was_given_and_no_more() {
     let mut boots = rig::boots(settings(&file(&[r#""Starts"=dword:4"#])));
     for _ in 0..3 {
-        let (text, report) = boots.boot(Policy::Default.chooser(), Machine::registry).unwrap();
+        let (text, report) = boots.boot(Policy::default().chooser(), Machine::registry).unwrap();
         assert_eq!(prints(&report), ["run 5"]);
         assert_eq!(of_key(&text, PARAMETERS), [r#""Starts"=dword:00000004"#]);
     }

@@ -85,7 +85,7 @@ fn children_of_two_threads_and_requests_that_pass_keep_apart_in_random_schedules
         let processors = if seed % 3 == 0 { 1 } else { 2 };
         let machine = start(|| {
             let bench = bench("edu,factorial=2us,dma=5us").checked(seed % 4 == 0);
-            bench.processors(processors).policy(Policy::Random(seed))
+            bench.processors(processors).policy(Policy::random(seed))
         });
         play(
             &machine,

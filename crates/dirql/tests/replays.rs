@@ -100,8 +100,8 @@ fn each(scene: Scene, point: &str) -> (usize, usize) {
     let (mut choices, mut named) = (0, 0);
     for seed in 0..runs {
         let policy = match seed % 5 {
-            4 => Policy::Pct { seed, depth: 3, steps: 1000 },
-            _ => Policy::Random(seed),
+            4 => Policy::pct(seed, 3, 1000),
+            _ => Policy::random(seed),
         };
         let processors = 1 + u32::try_from(seed % 3).unwrap();
         let (record, report) = record(scene, policy, processors);
@@ -205,11 +205,11 @@ fn services_sys_replays() {
         script: r"open \\.\DirqlServices as a
             open \\.\DirqlServices as b
             open \\.\DirqlServices as c
-            t: ioctl a 0x222014 out 8
-            u: ioctl b 0x22201c out 8
-            ioctl c 0x222020 out 8
+            t: ioctl a 0x223ff8 in text:Threads out 8
+            u: ioctl b 0x223ff8 in text:Dpcs out 8
+            ioctl c 0x223ff8 in text:WorkItemsOfDevice out 8
             join t; join u
-            ioctl c 0x222034 out 8",
+            ioctl c 0x223ff8 in text:Resources out 8",
     });
 }
 
@@ -254,7 +254,7 @@ fn clocks_sys_replays() {
         inf: None,
         device: None,
         script: r"open \\.\DirqlClocks as a
-            ioctl a 0x222000 out 8; ioctl a 0x222020 out 8",
+            ioctl a 0x223ff8 in text:ExTimers out 8; ioctl a 0x223ff8 in text:Queueing out 8",
     });
 }
 
@@ -265,7 +265,7 @@ fn apcs_sys_replays() {
         inf: None,
         device: None,
         script: r"open \\.\DirqlApcs as a
-            ioctl a 0x222000 out 8; ioctl a 0x222004 out 8",
+            ioctl a 0x223ff8 in text:Waited out 8; ioctl a 0x223ff8 in text:InCriticalRegion out 8",
     });
 }
 

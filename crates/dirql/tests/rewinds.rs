@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
 
+use dirql::explore::Rng;
 use dirql::{Bench, Error, Exploration, Machine, Mark, Play, Report, script};
 use engine::{Chooser, Point, Question, Tracking, Turn};
 use rig::{driver, start};
@@ -48,27 +49,18 @@ fn explored<R>(tracking: Tracking, story: impl FnOnce(&mut Exploration<'_>) -> R
 
 /// Small, fast, and the same everywhere.
 #[derive(Clone)]
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % n
-    }
-}
+struct Random(Rng);
 
 impl Chooser for Random {
     fn choose(&mut self, _strand: u32, point: Point, n: u32) -> u32 {
         if point.0.starts_with("fault.") {
             return 0; // nothing fails that could succeed
         }
-        u32::try_from(self.below(n.into())).unwrap()
+        u32::try_from(self.0.below(n.into())).unwrap()
     }
 
     fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
-        1 + self.below(3000)
+        1 + self.0.below(3000)
     }
 }
 
@@ -87,7 +79,7 @@ fn the_same_answers_lead_to_the_same_run(tracking: Tracking) {
         let mut runs = BTreeMap::new();
         for round in 0..rounds(60) {
             let seed = round % 12 + 1;
-            let report = exploration.run(Box::new(Random(seed * 0x9E37_79B9)));
+            let report = exploration.run(Box::new(Random(Rng::new(seed))));
             let first = runs.entry(seed).or_insert_with(|| seen(&report));
             assert_eq!(*first, seen(&report), "seed {seed}, round {round}");
         }
@@ -100,7 +92,7 @@ fn the_same_answers_lead_to_the_same_run(tracking: Tracking) {
     );
     // A machine that was never taken back does the same.
     for (seed, run) in runs.iter().take(3) {
-        let policy = Random(seed * 0x9E37_79B9);
+        let policy = Random(Rng::new(*seed));
         let expected = explored(tracking, |exploration| seen(&exploration.run(Box::new(policy.clone()))));
         assert_eq!(expected.as_ref(), Some(run), "seed {seed}");
     }
@@ -120,7 +112,7 @@ fn the_same_answers_lead_to_the_same_run_by_userfaultfd() {
 /// back, and there it is as it was, to the last byte.
 fn a_tree_of_choices(tracking: Tracking) {
     let ends = explored(tracking, |exploration| {
-        let mut random = Random(0x0123_4567_89AB_CDEF);
+        let mut random = Random(Rng::new(1));
         let mut ends = BTreeSet::new();
         let mut marks: Vec<(Mark, Question, u64)> = Vec::new();
         let mut turn = exploration.go();
@@ -133,11 +125,11 @@ fn a_tree_of_choices(tracking: Tracking) {
                 Turn::Asked(question) => Some(question),
             };
             match open {
-                Some(question) if marks.len() < 12 && random.below(6) == 0 => {
+                Some(question) if marks.len() < 12 && random.0.below(6) == 0 => {
                     marks.push((exploration.mark().unwrap(), question, exploration.fingerprint()));
                     turn = exploration.answer(dirql::put(&question, &mut random));
                 }
-                Some(question) if random.below(40) != 0 => {
+                Some(question) if random.0.below(40) != 0 => {
                     turn = exploration.answer(dirql::put(&question, &mut random));
                 }
                 _ if marks.is_empty() => {
@@ -146,7 +138,7 @@ fn a_tree_of_choices(tracking: Tracking) {
                 }
                 _ => {
                     let length = marks.len() as u64;
-                    marks.truncate(usize::try_from(1 + random.below(length)).unwrap());
+                    marks.truncate(usize::try_from(1 + random.0.below(length)).unwrap());
                     let (mark, question, print) = marks.last().unwrap();
                     exploration.back(mark);
                     assert_eq!(exploration.fingerprint(), *print, "step {step}");
@@ -178,7 +170,7 @@ fn after_an_exploration_the_machine_is_as_it_was() {
     let before = machine.now();
     machine
         .explore(&script(TWO_WRITERS), Tracking::Faults, |exploration| {
-            exploration.run(Box::new(Random(5))).expect_clean();
+            exploration.run(Box::new(Random(Rng::new(5)))).expect_clean();
         })
         .unwrap();
     assert_eq!(machine.now(), before);

@@ -14,7 +14,6 @@ use engine::Tracking;
 use kernel::verdict::Tier;
 use rig::{NoRoom, driver, play, start};
 
-const CODE: u32 = 0x0022_2000;
 const DEVICE: &str = r"\\.\DirqlSections";
 
 fn bench() -> Bench {
@@ -26,92 +25,93 @@ fn with_card() -> Bench {
 }
 
 /// A story of the driver's table, which may have no finding, fast and checked.
-fn tell(index: u32, checks: u32, bench: fn() -> Bench) {
+fn tell(story: &str, checks: u32, bench: fn() -> Bench) {
     for checked in [false, true] {
         let machine = start(|| bench().checked(checked));
-        rig::tell(machine, DEVICE, CODE + 4 * index, checks, &format!("story {index}, checked {checked}"));
+        rig::tell(machine, DEVICE, story, checks, &format!("checked {checked}"));
     }
 }
 
 /// A story that goes on, and its findings.
-fn doubt(index: u32) -> Vec<(&'static str, Tier)> {
+fn doubt(story: &str) -> Vec<(&'static str, Tier)> {
     let machine = start(bench);
-    let made = rig::checks_made(&machine, DEVICE, CODE + 4 * index, &[]);
+    let made = rig::checks_made(&machine, DEVICE, story, &[]);
     let report = machine.finish();
-    assert!(made.is_ok() && report.verdict.is_none(), "story {index}: {made:?}\n{report}");
+    assert!(made.is_ok() && report.verdict.is_none(), "{story}: {made:?}\n{report}");
     report.findings.iter().map(|finding| (finding.rule, finding.tier)).collect()
 }
 
 /// A story that ends with a verdict.
-fn wrong(index: u32, bench: impl Fn() -> Bench) -> Report {
+fn wrong(story: &str, bench: impl Fn() -> Bench) -> Report {
     let machine = start(bench);
-    let _ = rig::checks_made(&machine, DEVICE, CODE + 4 * index, &[]);
+    let _ = rig::checks_made(&machine, DEVICE, story, &[]);
     machine.finish()
 }
 
 #[test]
 fn two_views_of_a_section_are_one_memory_that_outlives_its_handle() {
-    tell(0, 20, bench);
+    tell("TwoViews", 20, bench);
 }
 
 #[test]
 fn an_offset_is_rounded_down_to_64_kib_and_the_view_holds_what_was_asked_for() {
-    tell(1, 12, bench);
+    tell("Parts", 12, bench);
 }
 
 #[test]
 fn pages_of_a_reserved_section_are_there_once_they_are_committed_for_all_views() {
-    tell(2, 8, bench);
+    tell("Reserved", 8, bench);
 }
 
 #[test]
 fn a_view_in_system_space_is_there_for_every_thread() {
-    tell(3, 17, bench);
+    tell("SystemSpace", 17, bench);
 }
 
 #[test]
 fn a_view_belongs_to_the_process_that_it_was_mapped_into() {
-    tell(4, 13, bench);
+    tell("OwnProcess", 13, bench);
 }
 
 #[test]
 fn a_section_that_cannot_be_is_refused_by_its_parameter() {
-    tell(5, 19, bench);
+    tell("RefusedSections", 19, bench);
 }
 
 #[test]
 fn a_view_that_cannot_be_is_refused_by_its_parameter() {
-    tell(6, 22, bench);
+    tell("RefusedViews", 22, bench);
 }
 
 #[test]
 fn a_named_section_is_found_as_long_as_a_handle_is_open() {
-    tell(7, 22, bench);
+    tell("Names", 22, bench);
 }
 
 #[test]
 fn a_drivers_own_memory_is_found_in_physical_memory() {
-    tell(8, 9, bench);
+    tell("OwnRam", 9, bench);
 }
 
 #[test]
 fn firmware_s_part_of_physical_memory_reads_as_ones_and_there_is_nothing_behind_its_end() {
-    tell(9, 8, bench);
+    tell("Firmware", 8, bench);
 }
 
 #[test]
 fn a_cards_window_in_physical_memory_is_the_one_that_mm_map_io_space_shows() {
-    tell(10, 12, with_card);
+    tell("CardsWindow", 12, with_card);
 }
 
 #[test]
 fn every_story_holds_in_random_schedules() {
+    let stories = rig::stories_before(start(bench), DEVICE, "CardsWindow");
     for seed in rig::seeds(4) {
-        for index in 0..=9 {
-            let machine = start(|| bench().policy(Policy::Random(seed)));
-            let made = rig::checks_made(&machine, DEVICE, CODE + 4 * index, &[]);
+        for story in &stories {
+            let machine = start(|| bench().policy(Policy::random(seed)));
+            let made = rig::checks_made(&machine, DEVICE, story, &[]);
             let report = machine.finish();
-            assert!(made.is_ok(), "story {index}, seed {seed}: {made:?}\n{report}");
+            assert!(made.is_ok(), "{story}, seed {seed}: {made:?}\n{report}");
             report.expect_clean();
         }
     }
@@ -134,19 +134,20 @@ fn where_there_is_no_room_a_view_and_an_allocation_fail_and_nothing_is_left() {
 /// Not: io-space-ram
 #[test]
 fn ram_of_others_in_a_view_is_told_and_is_ram_and_what_is_none_reads_as_ones() {
-    assert_eq!(doubt(11), [("physical-memory-view", Tier::Warning); 2]);
+    assert_eq!(doubt("FirstMegabyte"), [("physical-memory-view", Tier::Warning); 2]);
 }
 
 #[test]
 fn ram_is_cached_and_a_view_of_it_that_is_not_conflicts() {
-    assert_eq!(doubt(12), []);
+    assert_eq!(doubt("UncachedRam"), []);
 }
 
 #[test]
 fn what_a_process_is_shown_of_memory_or_a_card_is_its_own_only() {
     let benches = [(bench as fn() -> Bench, true), (with_card, false), (with_card, true)];
-    for (index, (bench, checked)) in [13, 20].into_iter().flat_map(|index| benches.map(|how| (index, how))) {
-        let report = wrong(index, || bench().checked(checked));
+    let stories = ["TouchedElsewhere", "TouchedMappedElsewhere"];
+    for (story, (bench, checked)) in stories.into_iter().flat_map(|story| benches.map(|how| (story, how))) {
+        let report = wrong(story, || bench().checked(checked));
         let found = report.verdict.as_ref().unwrap_or_else(|| panic!("{report}"));
         assert_eq!(found.rule, "user-memory-elsewhere", "{report}");
         assert!(found.message.contains("an application's memory (process "), "{}", found.message);
@@ -156,7 +157,7 @@ fn what_a_process_is_shown_of_memory_or_a_card_is_its_own_only() {
 
 #[test]
 fn a_view_in_the_system_process_is_not_an_applications() {
-    let report = wrong(14, || bench().checked(true));
+    let report = wrong("TouchedByApplication", || bench().checked(true));
     let found = report.verdict.as_ref().unwrap_or_else(|| panic!("{report}"));
     assert_eq!(found.rule, "user-memory-elsewhere", "{report}");
     assert!(found.message.contains("the user half of the system process"), "{}", found.message);
@@ -164,21 +165,21 @@ fn a_view_in_the_system_process_is_not_an_applications() {
 
 #[test]
 fn memory_of_a_process_is_reserved_committed_decommitted_and_released() {
-    tell(15, 22, bench);
+    tell("Allocates", 22, bench);
 }
 
 #[test]
 fn memory_that_cannot_be_allocated_or_freed_is_refused_by_its_parameter() {
-    tell(16, 29, bench);
+    tell("RefusedAllocations", 29, bench);
 }
 
 #[test]
 fn two_processes_have_different_memory_at_one_address_each_when_its_thread_runs() {
-    tell(17, 13, bench);
+    tell("OneAddress", 13, bench);
     for (seed, processors) in rig::seeds(8).flat_map(|seed| [(seed, 1), (seed, 2)]) {
         let machine =
-            start(|| bench().policy(Policy::Random(seed)).processors(processors).checked(seed % 2 == 0));
-        rig::tell(machine, DEVICE, CODE + 4 * 17, 13, &format!("seed {seed}, {processors} processors"));
+            start(|| bench().policy(Policy::random(seed)).processors(processors).checked(seed % 2 == 0));
+        rig::tell(machine, DEVICE, "OneAddress", 13, &format!("seed {seed}, {processors} processors"));
     }
 }
 
@@ -225,13 +226,16 @@ fn applications_have_different_memory_at_one_address_and_a_driver_that_attaches_
 fn taken_back(tracking: Tracking) {
     let machine = start(|| bench().processors(2));
     let play = Play::new(
-        script::parse("test", r"open \\.\DirqlSections as s; ioctl s 0x222044 out 8 expect u32:0; close s")
-            .unwrap(),
+        script::parse(
+            "test",
+            r"open \\.\DirqlSections as s; ioctl s 0x223ff8 in text:OneAddress out 8 expect u32:0; close s",
+        )
+        .unwrap(),
         Path::new(""),
     );
     let explored = machine.explore(&play.unwrap(), tracking, |exploration| {
         let run = |exploration: &mut Exploration<'_>, seed: u64| {
-            let report = exploration.run(Policy::Random(seed).chooser());
+            let report = exploration.run(Policy::random(seed).chooser());
             (report.trace_hash, report.memory_hash, report.verdict.is_none())
         };
         let first: Vec<_> = rig::seeds(6).map(|seed| run(exploration, seed)).collect();
@@ -258,12 +262,12 @@ fn a_machine_with_two_address_spaces_is_taken_back_by_userfaultfd() {
 
 #[test]
 fn an_attached_thread_is_in_the_other_process_and_belongs_to_its_own() {
-    tell(18, 5, bench);
+    tell("Attaches", 5, bench);
 }
 
 #[test]
 fn secured_memory_is_neither_freed_nor_protected_further() {
-    tell(19, 19, bench);
+    tell("Secures", 19, bench);
 }
 
 #[test]
@@ -316,5 +320,5 @@ fn a_view_goes_with_its_process() {
 
 #[test]
 fn what_a_process_has_at_an_address_is_told_as_far_as_it_is_alike() {
-    tell(21, 26, bench);
+    tell("AddressesAreKnown", 26, bench);
 }

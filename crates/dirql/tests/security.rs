@@ -10,120 +10,114 @@ use std::path::{Path, PathBuf};
 use dirql::{Bench, Machine, User};
 use rig::{driver, play, start};
 
+const DEVICE: &str = r"\\.\DirqlSecurity";
+
 /// One story of the driver's table, with so many checks at least, once in a checked machine.
-fn tell(index: u32, checks: u32) {
+fn tell(story: &str, checks: u32) {
     for checked in [false, true] {
         let machine = start(|| Bench::new().driver(driver("security.sys")).checked(checked));
-        let story = format!("story {index}");
-        rig::tell(machine, r"\\.\DirqlSecurity", 0x0022_2000 + 4 * index, checks, &story);
+        rig::tell(machine, DEVICE, story, checks, &format!("checked {checked}"));
     }
 }
 
 #[test]
 fn an_identifier_is_made_copied_and_compared() {
-    tell(0, 15);
+    tell("Identifiers", 15);
 }
 
 #[test]
 fn an_identifier_has_a_text() {
-    tell(1, 6);
+    tell("Texts", 6);
 }
 
 #[test]
 fn generic_rights_mean_what_the_mapping_says() {
-    tell(2, 4);
+    tell("GenericRights", 4);
 }
 
 #[test]
 fn a_list_takes_entries_at_its_end_and_in_front_as_long_as_they_fit() {
-    tell(3, 35);
+    tell("Lists", 35);
 }
 
 #[test]
 fn an_absolute_descriptor_points_to_its_parts() {
-    tell(4, 30);
+    tell("Descriptors", 30);
 }
 
 #[test]
 fn a_descriptor_in_one_piece_holds_what_the_absolute_one_points_to() {
-    tell(5, 27);
+    tell("InOnePiece", 27);
 }
 
 #[test]
 fn a_token_says_whose_process_it_is() {
-    tell(6, 8);
+    tell("Tokens", 8);
 }
 
 #[test]
 fn a_token_is_asked_class_by_class() {
-    tell(7, 30);
+    tell("TokenClasses", 30);
 }
 
 #[test]
 fn a_subject_context_has_the_token_of_its_process() {
-    tell(8, 5);
+    tell("Subjects", 5);
 }
 
 #[test]
 fn access_is_granted_entry_by_entry_in_their_order() {
-    tell(9, 20);
+    tell("Checks", 20);
 }
 
 #[test]
 fn a_privilege_grants_what_no_list_does() {
-    tell(10, 12);
+    tell("Privileges", 12);
 }
 
 #[test]
 fn a_captured_descriptor_is_a_copy_and_a_logged_one_is_shared() {
-    tell(11, 14);
+    tell("Captured", 14);
 }
 
 #[test]
 fn a_new_descriptor_is_of_what_is_said_handed_down_and_usual() {
-    tell(12, 30);
+    tell("Assigned", 30);
 }
 
 #[test]
 fn a_device_has_a_descriptor_that_its_driver_may_change() {
-    tell(13, 15);
+    tell("OfDevice", 15);
 }
 
 #[test]
 fn what_a_driver_opens_is_checked_only_if_it_says_so() {
-    tell(15, 4);
+    tell("Forced", 4);
 }
 
 #[test]
 fn a_thread_acts_for_its_client_until_it_reverts() {
-    tell(16, 20);
-}
-
-/// Of `security.c`, from which device and story follow.
-const DEVICE: &str = r"\\.\DirqlSecurity";
-
-fn story(index: u32) -> u32 {
-    0x0022_2000 + 4 * index
+    tell("Impersonations", 20);
 }
 
 #[test]
 fn a_restricted_token_has_fewer_rights_than_the_one_it_is_made_from() {
-    tell(17, 18);
+    tell("Restricted", 18);
 }
 
 #[test]
 fn a_duplicate_of_a_token_can_do_no_more_than_it() {
-    tell(18, 20);
+    tell("Duplicated", 20);
     let machine = start(|| Bench::new().driver(driver("security.sys")));
     machine.set_user(User::Plain).unwrap();
-    rig::tell(machine, DEVICE, story(18), 20, "a plain user's token");
+    rig::tell(machine, DEVICE, "Duplicated", 20, "a plain user's token");
 }
 
 #[test]
 fn a_plain_user_has_neither_the_groups_nor_the_privileges_of_an_administrator() {
     let machine = start(|| Bench::new().driver(driver("security.sys")));
     machine.set_user(User::Plain).unwrap();
-    rig::tell(machine, DEVICE, story(14), 9, "a plain user");
+    rig::tell(machine, DEVICE, "PlainUser", 9, "a plain user");
 }
 
 #[test]
@@ -136,7 +130,7 @@ fn a_plain_user_opens_what_everyone_may_and_is_refused_what_the_driver_keeps_for
           close everyones
           user administrator
           open \\.\DirqlSecurity as own
-          ioctl own 0x222034 out 8 expect prefix u32:0
+          ioctl own 0x223ff8 in text:OfDevice out 8 expect prefix u32:0
           user plain
           open \\.\DirqlSecurity as none expect STATUS_ACCESS_DENIED
           open \\.\DirqlSecurity as none read-only expect STATUS_ACCESS_DENIED

@@ -10,7 +10,7 @@
 
 mod rig;
 
-use dirql::explore::Policy;
+use dirql::explore::{Policy, Rng};
 use dirql::readers::{Flow, Sink, SymbolBook};
 use dirql::{Bench, Machine, Report};
 use rig::{driver, try_play};
@@ -50,17 +50,12 @@ const PCILINE: Card = Card {
 
 const PCI9052: Card = Card { driver: "pci9052", path: r"\\.\Pci9052-0", ..PCILINE };
 
-/// A stream of numbers: an LCG of Knuth's, whose upper half is random enough.
-struct Numbers(u64);
+/// A stream of numbers.
+struct Numbers(Rng);
 
 impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        self.0 >> 33
-    }
-
     fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
+        self.0.below(limit)
     }
 
     fn of<T: Copy>(&mut self, all: &[T]) -> T {
@@ -196,7 +191,7 @@ fn is_shown() -> bool {
 
 /// Carries a sequence out. A step may find that what it is about is not there (any more): then nothing happens.
 fn carry_out(machine: &Machine, seed: u64, card: &Card) {
-    let mut numbers = Numbers(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+    let mut numbers = Numbers(Rng::new(seed));
     let begin = r"open \\.\DirqlBus0 as b
         ioctl b 0x222000 in u32:0; ioctl b 0x222000 in u32:0x201; ioctl b 0x222000 in u32:2
         close b; wait 1ms";
@@ -227,7 +222,7 @@ fn all(card: &Card) {
     let first = rig::wanted("DIRQL_FIRST_SEED", 1);
     for seed in first..first + rig::wanted("DIRQL_SEQUENCES", 15) {
         let act = |machine: &Machine| carry_out(machine, seed, card);
-        let ((), report) = boots.boot(Policy::Random(seed).chooser(), act).unwrap();
+        let ((), report) = boots.boot(Policy::random(seed).chooser(), act).unwrap();
         judge(&report, seed);
     }
 }

@@ -13,7 +13,6 @@ use rig::{driver, finish, pattern, start};
 
 const DEVICE: &str = r"\\.\DirqlSlave";
 const SETUP: u32 = 0x0022_3400;
-const STORY: u32 = 0x0022_3440;
 /// Channels that move bytes, and words.
 const CHANNELS: [u32; 3] = [1, 3, 6];
 /// Names: of DMA_OPERATIONS, and of Windows NT 4.
@@ -67,7 +66,7 @@ fn a_transfer_is_no_longer_than_what_the_controllers_count_within_their_64_kib()
 fn transfers_hold_in_random_schedules_whatever_is_copied() {
     for seed in rig::seeds(12) {
         let channel = CHANNELS[usize::try_from(seed).unwrap() % CHANNELS.len()];
-        let machine = start(|| bench(channel).processors(2).policy(Policy::Random(seed)));
+        let machine = start(|| bench(channel).processors(2).policy(Policy::random(seed)));
         set_up(&machine, OPERATIONS, 0x2000);
         write_and_read(&machine, 2 * 4096 + 6);
         finish(machine);
@@ -95,40 +94,40 @@ fn a_driver_of_windows_nt_4_transfers_by_the_exports_of_its_day() {
 fn the_exports_of_windows_nt_4_count_down_flush_and_give_back_what_others_wait_for() {
     for channel in CHANNELS {
         let machine = start(|| bench(channel));
-        let made = rig::checks_made(&machine, DEVICE, STORY, &[]).unwrap();
+        let made = rig::checks_made(&machine, DEVICE, "OldWay", &[]).unwrap();
         assert!(made >= 34, "only {made} checks were made");
         expect_obsolete_alone(machine);
     }
 }
 
-fn tell(channel: u32, index: u32, checks: u32) {
+fn tell(channel: u32, story: &str, checks: u32) {
     for checked in [false, true] {
         let machine = start(|| bench(channel).checked(checked));
-        rig::tell(machine, DEVICE, STORY + 4 * index, checks, &format!("story {index}"));
+        rig::tell(machine, DEVICE, story, checks, &format!("checked {checked}"));
     }
 }
 
 #[test]
 fn channels_and_widths_that_a_pc_has_not_get_no_adapter() {
-    tell(1, 1, 22);
+    tell(1, "Descriptions", 22);
 }
 
 #[test]
 fn all_adapters_of_a_channel_share_it_in_the_order_of_asking() {
-    tell(2, 2, 10);
+    tell(2, "Shared", 10);
 }
 
 #[test]
 fn a_channel_that_initializes_itself_goes_through_a_common_buffer_again_and_again() {
     for channel in CHANNELS {
-        tell(channel, 3, 25);
+        tell(channel, "RoundAndRound", 25);
     }
 }
 
 #[test]
 fn a_transfer_of_version_3_that_is_cancelled_moves_nothing_more() {
     for channel in CHANNELS {
-        tell(channel, 4, 15);
+        tell(channel, "Cancelled", 15);
     }
 }
 
@@ -136,7 +135,7 @@ fn a_transfer_of_version_3_that_is_cancelled_moves_nothing_more() {
 #[test]
 fn a_completion_routine_says_by_its_name_that_it_is_not_there() {
     let machine = start(|| bench(1));
-    let _ = rig::checks_made(&machine, DEVICE, STORY + 4 * 5, &[]);
+    let _ = rig::checks_made(&machine, DEVICE, "Absent", &[]);
     let report = machine.finish();
     let verdict = report.verdict.as_ref().unwrap();
     assert!(verdict.not_implemented, "{report}");

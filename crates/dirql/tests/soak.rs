@@ -32,7 +32,7 @@ fn soak(traffic: Traffic) {
     let mut rng = Rng::new(wanted("DIRQL_FIRST_SEED", 1));
     let machine = traffic
         .bench(PROCESSORS)
-        .policy(Policy::Random(rng.roll()))
+        .policy(Policy::random(rng.roll()))
         .start()
         .unwrap_or_else(|error| panic!("{error}"));
     let (mut rounds, mut settled) = (0_u64, None);

@@ -12,8 +12,6 @@ use dirql::{Bench, Report, ScriptText, SpecialPool, Verifier, VerifierOption};
 use rig::{driver, start};
 
 const DEVICE: &str = r"\\.\DirqlMemory";
-const BLOCKS: u32 = 0x0022_2000 + 4 * 32;
-const MISTAKE: u32 = 0x0022_2000 + 4 * 33;
 
 fn bench(whose: &str) -> Bench {
     Bench::new().driver(driver("memory.sys")).special_pool(whose.parse::<SpecialPool>().unwrap())
@@ -22,7 +20,7 @@ fn bench(whose: &str) -> Bench {
 /// What comes of one of the driver's mistakes.
 fn mistake(bench: impl Fn() -> Bench, number: u32) -> Report {
     let machine = start(bench);
-    let made = rig::checks_made(&machine, DEVICE, MISTAKE, &number.to_le_bytes());
+    let made = rig::checks_made(&machine, DEVICE, "SpecialMistake", &number.to_le_bytes());
     let report = machine.finish();
     assert!(made.is_err() || report.verdict.is_none(), "mistake {number}: {report}");
     report
@@ -42,7 +40,7 @@ fn correct_drivers_find_their_blocks_at_the_end_of_a_page_or_at_its_start_and_he
     {
         for checked in [false, true] {
             let machine = start(|| bench(whose).checked(checked));
-            let made = rig::checks_made(&machine, DEVICE, BLOCKS, &how.to_le_bytes());
+            let made = rig::checks_made(&machine, DEVICE, "SpecialBlocks", &how.to_le_bytes());
             assert_eq!(made, Ok(10 * 3 + 2 + 2 + 1 + 2), "{whose}");
             rig::finish(machine);
         }
@@ -92,9 +90,8 @@ fn without_special_pool_what_goes_beyond_a_block_is_seen_late_or_not_at_all() {
 /// More blocks than the host has areas for pages of their own (`drivers/c/memory/limits.h`).
 #[test]
 fn blocks_that_there_is_no_room_for_in_special_pool_lie_in_ordinary_pool() {
-    const MOST_POOL: u32 = 0x0022_2000 + 4 * 11;
     let machine = start(|| bench("all").memory(64 << 20));
-    let made = rig::checks_made(&machine, DEVICE, MOST_POOL, &[]);
+    let made = rig::checks_made(&machine, DEVICE, "MostPool", &[]);
     let report = machine.finish();
     assert_eq!(made, Ok(3), "{report}");
     report.expect_clean();
@@ -124,13 +121,12 @@ fn a_checked_machine_tells_the_same_and_within_the_page_too() {
 
 #[test]
 fn a_machine_with_special_pool_is_made_again_from_its_record_and_from_its_boot() {
-    let text =
-        format!(r"open \\.\DirqlMemory as m; ioctl m {BLOCKS:#x} in u32:0 out 8 expect u32:0 + u32:37");
-    let script = ScriptText::typed(&text);
+    let text = r"open \\.\DirqlMemory as m; ioctl m 0x223ff8 in text:SpecialBlocks + hex:00 + u32:0 out 8 expect u32:0 + u32:37";
+    let script = ScriptText::typed(text);
     let play = script.play().unwrap();
     let file = rig::Buffer::default();
     let started =
-        Recording::start(bench("all"), Policy::Default.chooser(), "default", Some(&script), file.clone());
+        Recording::start(bench("all"), Policy::default().chooser(), "default", Some(&script), file.clone());
     let (recorded, recording) = started.unwrap();
     let report = recorded.run(Some(play.clone())).unwrap();
     report.expect_clean();
@@ -142,7 +138,7 @@ fn a_machine_with_special_pool_is_made_again_from_its_record_and_from_its_boot()
 
     let mut boots = rig::boots(bench("all"));
     for _ in 0..3 {
-        let run = boots.boot(Policy::Default.chooser(), |machine| machine.perform(Some(play.clone())));
+        let run = boots.boot(Policy::default().chooser(), |machine| machine.perform(Some(play.clone())));
         let ((), booted) = run.unwrap();
         assert_eq!((booted.trace_hash, booted.memory_hash), (report.trace_hash, report.memory_hash));
     }

@@ -199,7 +199,7 @@ fn an_open_that_is_under_way_ends_before_its_device_is_removed() {
     let files = Files::new(INF);
     // One of these preempts the open in the topmost filter, before it has taken its remove lock, until the others have let go.
     for seed in 131..=130 + rig::wanted("DIRQL_SEEDS", 10) {
-        let machine = files.bench(ALL).processors(2).policy(Policy::Random(seed)).start().unwrap();
+        let machine = files.bench(ALL).processors(2).policy(Policy::random(seed)).start().unwrap();
         let opens = r"open \\.\DirqlLayer as f expect any; open \\.\DirqlLayer as g expect any"
             .replace("; ", "\nopener: ");
         let script = format!(
@@ -239,7 +239,7 @@ fn a_driver_asks_whether_a_handle_may_write() {
 fn layers_hold_in_random_schedules_while_requests_and_a_removal_meet() {
     let files = Files::new(INF);
     for seed in rig::seeds(6) {
-        let machine = files.bench(ALL).processors(2).policy(Policy::Random(seed)).start().unwrap();
+        let machine = files.bench(ALL).processors(2).policy(Policy::random(seed)).start().unwrap();
         play(
             &machine,
             r"open \\.\DirqlLayer as f

@@ -177,7 +177,7 @@ fn a_record_says_how_long_a_request_may_take() {
     let buffer = Buffer::default();
     let patient = Bench::new().driver(driver("stuck.sys")).patience(5_000_000_000);
     let started =
-        Recording::start(patient, Policy::Random(3).chooser(), "random:3", Some(&text), buffer.clone());
+        Recording::start(patient, Policy::random(3).chooser(), "random:3", Some(&text), buffer.clone());
     let (patient, recording) = started.unwrap();
     let first = patient.run(Some(text.play().unwrap())).unwrap();
     recording.finish(&first).unwrap();

@@ -18,52 +18,51 @@ fn bench() -> Bench {
 }
 
 /// One story of the driver's table, with so many checks at least.
-fn tell(index: u32, checks: u32) {
+fn tell(story: &str, checks: u32) {
     let machine = start(bench);
-    rig::tell(machine, r"\\.\DirqlSystem", 0x0022_2000 + 4 * index, checks, &format!("story {index}"));
+    rig::tell(machine, r"\\.\DirqlSystem", story, checks, "");
 }
 
 /// How a story ends that does not.
-fn stopped_on(bench: impl Fn() -> Bench, index: u32) -> Report {
+fn stopped_on(bench: impl Fn() -> Bench, story: &str) -> Report {
     let machine = start(bench);
-    let code = 0x0022_2000 + 4 * index;
-    let _ = rig::try_play(&machine, &format!(r"open \\.\DirqlSystem as s; ioctl s {code:#x} out 8"));
+    let _ = rig::try_play(&machine, &format!(r"open \\.\DirqlSystem as s; {}", rig::command("s", story)));
     machine.finish()
 }
 
 /// The same, on the usual machine.
-fn stopped(index: u32) -> Report {
-    stopped_on(bench, index)
+fn stopped(story: &str) -> Report {
+    stopped_on(bench, story)
 }
 
 #[test]
 fn the_system_tells_its_size_its_time_and_its_debugger() {
-    tell(0, 19);
+    tell("Information", 19);
 }
 
 #[test]
 fn processes_are_listed_with_their_threads_and_names() {
-    tell(1, 18);
+    tell("ListOfProcesses", 18);
 }
 
 #[test]
 fn modules_are_listed_the_kernel_first_as_in_the_list_that_drivers_walk() {
-    tell(2, 15);
+    tell("Modules", 15);
 }
 
 #[test]
 fn the_kernels_image_has_headers_and_exports_that_a_driver_finds_by_itself() {
-    tell(3, 13);
+    tell("KernelImage", 13);
 }
 
 #[test]
 fn a_directory_of_an_image_is_found_in_memory_and_as_in_a_file() {
-    tell(4, 8);
+    tell("OwnImage", 8);
 }
 
 #[test]
 fn an_export_that_dirql_has_not_is_found_and_says_its_name_when_it_is_called() {
-    let report = stopped(5);
+    let report = stopped("WhatIsNotThere");
     let verdict = report.expect_verdict();
     assert!(verdict.message.starts_with("ntoskrnl.exe!ZwCommitTransaction"), "{report}");
     assert!(verdict.message.contains("not implemented by dirql"), "{report}");
@@ -71,70 +70,70 @@ fn an_export_that_dirql_has_not_is_found_and_says_its_name_when_it_is_called() {
 
 #[test]
 fn a_class_of_information_that_is_not_here_is_told_by_its_number() {
-    let report = stopped(6);
+    let report = stopped("UnknownClass");
     let verdict = report.expect_verdict();
     assert!(verdict.message.contains("class 64 of ZwQuerySystemInformation"), "{report}");
 }
 
 #[test]
 fn an_object_is_found_by_its_name_and_says_it() {
-    tell(7, 12);
+    tell("NamesOfObjects", 12);
 }
 
 #[test]
 fn a_directory_holds_names_and_goes_with_its_last_handle_unless_it_is_permanent() {
-    tell(8, 20);
+    tell("Directories", 20);
 }
 
 #[test]
 fn a_symbolic_link_says_where_it_leads() {
-    tell(9, 18);
+    tell("Links", 18);
 }
 
 #[test]
 fn a_handle_tells_the_counts_the_type_and_the_name_of_its_object() {
-    tell(10, 10);
+    tell("WhatHandlesAre", 10);
 }
 
 #[test]
 fn a_thread_has_a_process_which_is_found_by_either_number() {
-    tell(11, 19);
+    tell("OwnersOfThreads", 19);
 }
 
 #[test]
 fn a_thread_remembers_whether_hard_errors_are_shown_and_for_which_device() {
-    tell(12, 10);
+    tell("HardErrors", 10);
 }
 
 #[test]
 fn memory_is_told_in_ranges_and_a_stack_where_it_begins() {
-    tell(13, 8);
+    tell("Ranges", 8);
 }
 
 #[test]
 fn a_driver_that_verifier_watches_can_ask_so() {
     let machine = start(|| bench().verifier(kernel::verifier::Verifier::ALL));
-    rig::tell(machine, r"\\.\DirqlSystem", 0x0022_2000 + 4 * 14, 2, "story 14");
+    rig::tell(machine, r"\\.\DirqlSystem", "Watched", 2, "");
 }
 
 #[test]
 fn a_driver_is_told_of_threads_where_they_begin_and_end() {
-    tell(15, 10);
+    tell("ToldOfThreads", 10);
 }
 
 #[test]
 fn a_driver_is_told_of_processes_until_it_asks_to_be_no_more() {
     let machine = start(bench);
-    let say = |index: u32| {
+    let say = |story: &str| {
         let handle = machine.open(r"\\.\DirqlSystem").unwrap();
-        let result = handle.device_control(0x0022_2000 + 4 * index, &[], 8).unwrap();
+        let result = handle.device_control(rig::TELL_STORY, story.as_bytes(), 8).unwrap();
         assert_eq!(result[..4], [0; 4], "{:?}", machine.prints());
     };
-    say(16);
+    say("ToldOfProcesses");
     let other = machine.begin_process("other.exe").unwrap();
     let id = machine.process_id(other);
     machine.end_process(other);
-    say(17);
+    say("NoLongerToldOfProcesses");
     let quiet = machine.begin_process("quiet.exe").unwrap();
     machine.end_process(quiet);
     let prints: Vec<String> = machine.prints();
@@ -158,7 +157,7 @@ fn a_driver_is_told_of_the_image_of_another() {
 
 #[test]
 fn a_routine_that_is_still_told_when_its_driver_is_gone_ends_the_run() {
-    let report = stopped(16);
+    let report = stopped("ToldOfProcesses");
     let verdict = report.expect_verdict();
     assert_eq!(verdict.rule, "unload-still-called", "{report}");
     assert!(verdict.message.contains("CreateProcessNotifyRoutine"), "{report}");
@@ -172,31 +171,31 @@ fn beside_another() -> Bench {
 #[test]
 fn a_driver_has_another_loaded_and_unloaded() {
     let machine = start(beside_another);
-    rig::tell(machine, r"\\.\DirqlSystem", 0x0022_2000 + 4 * 18, 13, "story 18");
+    rig::tell(machine, r"\\.\DirqlSystem", "Loading", 13, "");
 }
 
 #[test]
 fn a_driver_that_another_has_loaded_is_unloaded_at_the_end() {
     let machine = start(beside_another);
-    rig::tell(machine, r"\\.\DirqlSystem", 0x0022_2000 + 4 * 19, 11, "story 19");
+    rig::tell(machine, r"\\.\DirqlSystem", "LoadedAgain", 11, "");
 }
 
 #[test]
 fn a_driver_whose_file_is_not_there_is_not_loaded_and_that_is_said() {
     let machine = start(bench);
-    let report = rig::tell(machine, r"\\.\DirqlSystem", 0x0022_2000 + 4 * 20, 2, "story 20");
+    let report = rig::tell(machine, r"\\.\DirqlSystem", "NotOnDisk", 2, "");
     assert!(report.findings.iter().any(|finding| finding.rule == "no-disk"), "{report}");
 }
 
 #[test]
 fn a_driver_that_has_itself_unloaded_has_a_file_open_on_its_device_and_goes_later() {
     let machine = start(bench);
-    rig::tell(machine, r"\\.\DirqlSystem", 0x0022_2000 + 4 * 21, 1, "story 21");
+    rig::tell(machine, r"\\.\DirqlSystem", "UnloadsItself", 1, "");
 }
 
 #[test]
 fn a_record_of_a_routine_for_bug_checks_is_registered_once() {
-    tell(22, 9);
+    tell("RecordsOfBugChecks", 9);
 }
 
 /// The routines for bug checks that were called. A clone is the same memory.
@@ -218,9 +217,9 @@ impl Reader for Called {
 }
 
 /// How a story ends that stops the system, and what is called then.
-fn called_at_the_end(index: u32) -> (Report, Vec<&'static str>) {
+fn called_at_the_end(story: &str) -> (Report, Vec<&'static str>) {
     let called = Called::default();
-    let report = stopped_on(|| bench().reader(called.clone()), index);
+    let report = stopped_on(|| bench().reader(called.clone()), story);
     let called = called.0.take();
     (report, called)
 }
@@ -235,7 +234,7 @@ const ALL: [&str; 5] = [
 
 #[test]
 fn routines_for_bug_checks_are_called_at_high_level_when_the_driver_stops_the_system() {
-    let (report, called) = called_at_the_end(23);
+    let (report, called) = called_at_the_end("StopsWithCallbacks");
     let verdict = report.expect_verdict();
     assert_eq!((verdict.rule, called), ("driver-bug-check", ALL.to_vec()), "{report}");
     assert!(!verdict.message.contains("failed"), "{report}");
@@ -243,7 +242,7 @@ fn routines_for_bug_checks_are_called_at_high_level_when_the_driver_stops_the_sy
 
 #[test]
 fn a_routine_for_bug_checks_that_fails_is_told_with_the_verdict_and_is_the_last() {
-    let (report, called) = called_at_the_end(24);
+    let (report, called) = called_at_the_end("StopsAndFails");
     let verdict = report.expect_verdict();
     assert_eq!((verdict.rule, called.len()), ("driver-bug-check", 1), "{report}");
     assert!(verdict.message.contains("; then its routine for bug checks failed: "), "{report}");
@@ -251,23 +250,26 @@ fn a_routine_for_bug_checks_that_fails_is_told_with_the_verdict_and_is_the_last(
 
 #[test]
 fn routines_for_bug_checks_are_called_wherever_the_system_stops_and_alike_each_time() {
-    let (report, called) = called_at_the_end(25);
+    let (report, called) = called_at_the_end("StopsInDpc");
     let verdict = report.expect_verdict();
     assert!(verdict.bug_check.is_some() && !verdict.message.contains("failed"), "{report}");
     assert_eq!(called, ALL, "{report}");
-    let (again, _) = called_at_the_end(25);
+    let (again, _) = called_at_the_end("StopsInDpc");
     assert_eq!((report.trace_hash, report.memory_hash), (again.trace_hash, again.memory_hash));
 }
 
 #[test]
 fn a_driver_is_called_again_behind_its_entry_and_behind_the_boot() {
-    tell(26, 2);
+    tell("CalledAgain", 2);
 }
 
 #[test]
 fn a_device_that_wants_to_be_told_of_the_shutdown_last_is_told_behind_the_others() {
     let machine = start(bench);
-    rig::play(&machine, r"open \\.\DirqlSystem as s; ioctl s 0x22206c out 8; close s; power s5");
+    rig::play(
+        &machine,
+        r"open \\.\DirqlSystem as s; ioctl s 0x223ff8 in text:WantsShutdown out 8; close s; power s5",
+    );
     let report = machine.finish();
     let order: Vec<&str> = report
         .prints
@@ -280,30 +282,33 @@ fn a_device_that_wants_to_be_told_of_the_shutdown_last_is_told_behind_the_others
 
 #[test]
 fn a_file_is_asked_of_itself_by_its_handle_and_its_driver_of_what_only_that_knows() {
-    tell(28, 20);
+    tell("FilesTellOfThemselves", 20);
 }
 
 #[test]
 fn a_driver_is_told_of_processors_and_that_there_is_no_firmware_to_ask_and_no_debugger() {
-    tell(29, 12);
+    tell("ToldOfTheMachine", 12);
 }
 
 #[test]
 fn a_provider_of_events_is_registered_and_nobody_traces() {
-    tell(30, 16);
+    tell("NobodyTraces", 16);
 }
 
 #[test]
 fn each_routine_that_stops_the_system_is_told_by_its_rule() {
-    for (index, rule) in
-        [(31, "driver-bug-check"), (32, "assertion-failed"), (33, "breakpoint"), (34, "breakpoint")]
-    {
-        let report = stopped(index);
+    for (story, rule) in [
+        ("StopsPlainly", "driver-bug-check"),
+        ("Asserts", "assertion-failed"),
+        ("Breaks", "breakpoint"),
+        ("BreaksWithStatus", "breakpoint"),
+    ] {
+        let report = stopped(story);
         assert_eq!(report.expect_verdict().rule, rule, "{report}");
     }
 }
 
 #[test]
 fn the_system_says_how_large_it_is_and_which_devices_it_has() {
-    tell(35, 3);
+    tell("WordsOfTheSystem", 3);
 }

@@ -39,15 +39,14 @@ fn bench(who: &str) -> Bench {
 }
 
 /// One story of the driver's table where `who` is traced, with so many checks at least: the events that came of it, and the trace.
-fn traced(who: &str, index: u32, checks: u32) -> (Vec<Event>, String) {
+fn traced(who: &str, story: &str, checks: u32) -> (Vec<Event>, String) {
     let (log, lines) = (Log::default(), Buffer::default());
     let machine = start(|| {
         let bench = bench(who);
         let symbols = bench.symbols();
         bench.reader(log.clone()).reader(Flow::new(Sink::new(lines.clone()), symbols))
     });
-    let code = 0x0022_2000 + 4 * index;
-    let report = rig::tell(machine, r"\\.\DirqlTracing", code, checks, &format!("story {index}"));
+    let report = rig::tell(machine, r"\\.\DirqlTracing", story, checks, "");
     assert!(report.findings.is_empty(), "{report}");
     (log.0.take(), lines.text())
 }
@@ -57,7 +56,7 @@ const SESSION: &str = "all,level=4,flags=0x30";
 
 #[test]
 fn where_nobody_traces_nothing_is_enabled_and_nothing_written() {
-    let (events, trace) = traced("", 0, 11);
+    let (events, trace) = traced("", "NobodyTraces", 11);
     assert!(events.is_empty() && !trace.contains("trace "), "{trace}");
 }
 
@@ -65,7 +64,8 @@ fn where_nobody_traces_nothing_is_enabled_and_nothing_written() {
 fn where_others_are_traced_it_is_as_if_nobody_were() {
     // But for the session, of which the driver hears when it asks.
     let machine = start(|| bench(&guid("FF")));
-    let _ = rig::try_play(&machine, r"open \\.\DirqlTracing as t; ioctl t 0x222000 out 8");
+    let _ =
+        rig::try_play(&machine, r"open \\.\DirqlTracing as t; ioctl t 0x223ff8 in text:NobodyTraces out 8");
     let prints = machine.prints();
     machine.finish().expect_clean();
     assert!(prints.iter().any(|line| line.contains("AllLoggerHandlesClass")), "{prints:?}");
@@ -73,7 +73,7 @@ fn where_others_are_traced_it_is_as_if_nobody_were() {
 
 #[test]
 fn a_provider_is_told_its_level_and_keywords_and_events_are_written_by_these() {
-    let (events, _) = traced(SESSION, 1, 23);
+    let (events, _) = traced(SESSION, "Filtered", 23);
     let ids: Vec<u32> = events
         .iter()
         .map(|event| match event {
@@ -86,7 +86,7 @@ fn a_provider_is_told_its_level_and_keywords_and_events_are_written_by_these() {
 
 #[test]
 fn what_is_written_is_in_the_trace_with_its_activity_and_its_data() {
-    let (events, trace) = traced(SESSION, 2, 11);
+    let (events, trace) = traced(SESSION, "Written", 11);
     let plain = Event::Traced {
         provider: guid("E1"),
         name: None,
@@ -125,7 +125,7 @@ fn what_is_written_is_in_the_trace_with_its_activity_and_its_data() {
 
 #[test]
 fn an_event_that_describes_itself_is_shown_by_its_names() {
-    let (_, trace) = traced(SESSION, 3, 5);
+    let (_, trace) = traced(SESSION, "SelfDescribing", 5);
     let sent = r#"trace Dirql.Card.Sent, level 4: count=3 state=0x103 port="P1""#;
     assert!(trace.contains(sent) && trace.contains("trace Dirql.Card, level 1: named"), "{trace}");
 }
@@ -144,7 +144,7 @@ fn messages(events: &[Event]) -> Vec<(u32, &str)> {
 
 #[test]
 fn a_trace_provider_with_a_callback_is_enabled_while_it_registers_and_writes_messages() {
-    let (events, trace) = traced(SESSION, 4, 12);
+    let (events, trace) = traced(SESSION, "Recorded", 12);
     assert_eq!(messages(&events), [(10, "2a000000 706f727400"), (11, "- 2a00"), (12, "")]);
     assert!(trace.contains(&format!("trace message {} 10: 2a000000 706f727400", guid("E4"))), "{trace}");
 }
@@ -152,7 +152,8 @@ fn a_trace_provider_with_a_callback_is_enabled_while_it_registers_and_writes_mes
 #[test]
 fn a_callback_that_says_it_has_written_more_than_there_was_room_for_is_told() {
     let machine = start(|| bench(SESSION));
-    let _ = rig::try_play(&machine, r"open \\.\DirqlTracing as t; ioctl t 0x22201c out 8");
+    let _ =
+        rig::try_play(&machine, r"open \\.\DirqlTracing as t; ioctl t 0x223ff8 in text:SaysTooMuch out 8");
     let report = machine.finish();
     let verdict = report.expect_verdict();
     assert_eq!(verdict.rule, "wmi-bad-block", "{report}");
@@ -161,12 +162,12 @@ fn a_callback_that_says_it_has_written_more_than_there_was_room_for_is_told() {
 
 #[test]
 fn a_provider_asks_for_the_session_and_what_it_wants() {
-    assert_eq!(messages(&traced(SESSION, 5, 15).0), [(20, "")]);
+    assert_eq!(messages(&traced(SESSION, "Asked", 15).0), [(20, "")]);
 }
 
 #[test]
 fn a_trace_provider_with_a_device_is_enabled_by_a_request_and_writes_classic_events() {
-    let (events, _) = traced(SESSION, 6, 7);
+    let (events, _) = traced(SESSION, "WithDevice", 7);
     assert_eq!(messages(&events), [(30, "")]);
     let classic = |event: &Event| match event {
         Event::Traced { provider, opcode, level, data, .. } => {

@@ -447,7 +447,7 @@ const STORY: &str = r"open \\.\DirqlBus0 as b
 #[test]
 fn children_come_and_go_at_any_moment_in_random_schedules() {
     for seed in rig::seeds(12) {
-        let machine = start(|| bus().processors(2).policy(Policy::Random(seed)));
+        let machine = start(|| bus().processors(2).policy(Policy::random(seed)));
         let _ = try_play(&machine, STORY);
         let report = machine.finish();
         assert_eq!(report.outcome(), Outcome::Clean, "seed {seed}: {report}");
@@ -471,7 +471,7 @@ fn a_run_with_several_infs_and_a_tree_is_recorded_and_replayed() {
     let script = ScriptText::typed(STORY);
     for seed in 1..4 {
         let buffer = rig::Buffer::default();
-        let policy = Policy::Random(seed);
+        let policy = Policy::random(seed);
         let started =
             Recording::start(bus(), policy.chooser(), &policy.to_string(), Some(&script), buffer.clone());
         let (bench, recording) = started.unwrap();

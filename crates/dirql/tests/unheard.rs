@@ -33,28 +33,37 @@ fn findings(report: &Report) -> Vec<String> {
     verdicts.map(|verdict| format!("{verdict:?}")).collect()
 }
 
-/// What comes of the driver's misdeeds with these control codes, with a listener and without.
-fn compare(sys: &str, device: &str, codes: impl Iterator<Item = u32>) {
-    for code in codes {
+/// The requests with these control codes.
+fn codes(codes: impl Iterator<Item = u32>) -> Vec<String> {
+    codes.map(|code| format!("ioctl f {code:#x}")).collect()
+}
+
+/// What comes of the driver's misdeeds, which these commands ask for, with a listener and without.
+fn compare(sys: &str, device: &str, commands: Vec<String>) {
+    for command in commands {
         let [unheard, listened] = [false, true].map(|listened| {
             let machine = start_unheard(|| with_listener(Bench::new().driver(driver(sys)), listened));
             // What goes wrong stands in the report.
-            let _ = try_play(&machine, &format!(r"open \\.\{device} as f; ioctl f {code:#x}"));
+            let _ = try_play(&machine, &format!(r"open \\.\{device} as f; {command}"));
             findings(&machine.finish())
         });
-        assert_eq!(unheard, listened, "{code:#x}");
+        assert_eq!(unheard, listened, "{command}");
     }
 }
 
 #[test]
 fn verdicts_on_locks_and_levels_are_the_same_unheard() {
-    compare("faults.sys", "DirqlFaults", (0..40).map(|number| 0x0022_2800 + 4 * number));
-    compare("locks.sys", "DirqlLocks", (0..31).map(|number| 0x0022_2800 + 4 * number));
+    compare("faults.sys", "DirqlFaults", codes((0..40).map(|number| 0x0022_2800 + 4 * number)));
+    let machine = start_unheard(|| Bench::new().driver(driver("locks.sys")));
+    let misuses = rig::stories(&machine, r"\\.\DirqlLocks").unwrap();
+    machine.finish().expect_clean();
+    let misuses = misuses.iter().skip_while(|name| *name != "AloneTwice").map(|name| rig::command("f", name));
+    compare("locks.sys", "DirqlLocks", misuses.collect());
 }
 
 #[test]
 fn what_is_left_behind_refers_to_the_same_moments_unheard() {
-    compare("leaves.sys", "DirqlLeaves", (0..15).map(|number| 0x0022_3400 + 4 * number));
+    compare("leaves.sys", "DirqlLeaves", codes((0..15).map(|number| 0x0022_3400 + 4 * number)));
 }
 
 /// Where a machine stands: time, instructions, calls, the number of the next event; and how many calls were short.

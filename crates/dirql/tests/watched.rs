@@ -183,7 +183,7 @@ fn registrations_come_and_go_in_any_schedule() {
         u: REPORT 1 expect any
         join t; join u; LEAVE 1; wait 1ms";
     for seed in rig::seeds(30) {
-        let report = play(|| bench().processors(2).policy(Policy::Random(seed)), text);
+        let report = play(|| bench().processors(2).policy(Policy::random(seed)), text);
         report.expect_clean();
         assert_eq!(report.sums.still_allocated(), 0, "seed {seed}\n{report}");
     }

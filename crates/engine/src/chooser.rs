@@ -30,10 +30,10 @@ pub trait Chooser {
         true
     }
 
-    /// Whether an answer may be another than the default. One that says no need not be asked whether a strand gives way, or which
-    /// goes on; what it says holds as long as it is the machine's chooser.
-    fn departs(&self) -> bool {
-        true
+    /// Whether every answer is the default. Such a chooser is not asked whether a strand gives way, or which goes on; what it says
+    /// holds as long as it is the machine's chooser.
+    fn is_default_only(&self) -> bool {
+        false
     }
 
     /// Instructions, by address, before which it is to be asked too ([`Chooser::give_way_before`]): asked once, before the
@@ -118,7 +118,7 @@ impl Chooser for Defaults {
         false
     }
 
-    fn departs(&self) -> bool {
-        false
+    fn is_default_only(&self) -> bool {
+        true
     }
 }

@@ -162,7 +162,7 @@ impl Host {
             guest_before: Cell::new(ptr::null()),
             running: Cell::new(false),
             explored: Cell::new(false),
-            chooser_departs: Cell::new(true),
+            default_only: Cell::new(false),
             question: Cell::new(None),
             answer: Cell::new(0),
             stacks: Cell::new(0),

@@ -50,8 +50,8 @@ pub(crate) struct State {
     pub(crate) running: Cell<bool>,
     /// The run in progress is explored.
     pub(crate) explored: Cell<bool>,
-    /// Some answer of the chooser may be another than the default.
-    pub(crate) chooser_departs: Cell<bool>,
+    /// Every answer of the chooser is the default.
+    pub(crate) default_only: Cell<bool>,
     /// What the machine asked last, and what it was answered.
     pub(crate) question: Cell<Option<Question>>,
     pub(crate) answer: Cell<u64>,

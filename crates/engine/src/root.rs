@@ -255,19 +255,19 @@ impl Host {
 }
 
 impl Engine {
-    /// Whether an answer may be another than the default: the run is explored, or the chooser is one that
-    /// [departs](crate::Chooser::departs).
+    /// Whether an answer may be another than the default: the run is explored, or the chooser does not say that it gives
+    /// [defaults only](crate::Chooser::is_default_only).
     #[must_use]
     #[inline]
     pub fn may_depart(self) -> bool {
         let state = state();
-        state.chooser_departs.get() || state.explored.get()
+        !state.default_only.get() || state.explored.get()
     }
 
-    /// What the chooser says of itself ([`crate::Chooser::departs`]); it does, unless this says otherwise. It is the host's, and not
+    /// What the chooser says of itself ([`crate::Chooser::is_default_only`]); false until this is called. It is the host's, and not
     /// taken back with the machine.
-    pub fn chooser_departs(self, departs: bool) {
-        state().chooser_departs.set(departs);
+    pub fn chooser_is_default_only(self, default_only: bool) {
+        state().default_only.set(default_only);
     }
 
     /// Whether the run in progress is explored, so that questions may be asked.

@@ -311,7 +311,7 @@ fn no_generated_attack_reaches_what_is_ours() {
     if wide {
         rig.engine.imitate(Cpu::X86_64V3);
     }
-    let mut random = Random(0x2545_F491_4F6C_DD1D);
+    let mut random = Random::new(0x2545_F491_4F6C_DD1D);
     let host = host();
     let targets = ours(&rig, host);
     let (from, to) = (host.as_ptr() as u64, host.as_ptr() as u64 + 2 * AROUND);
@@ -323,13 +323,14 @@ fn no_generated_attack_reaches_what_is_ours() {
         let (file, down) = (registers(&mut random, target), random.chance(2));
         let mut vectors = [0_u8; 256];
         for lane in vectors.chunks_mut(8) {
+            let any = random.next();
             let value = random.one(&[
                 u64::MAX,
                 0,
                 target,
                 target.wrapping_sub(DATA + DATA_SIZE / 2),
                 0x8000_0000_8000_0000,
-                random.0,
+                any,
             ]);
             lane.copy_from_slice(&value.to_le_bytes());
         }

@@ -64,7 +64,7 @@ fn compare(rig: &Rig, family: Family, rounds: u64) -> BTreeSet<String> {
     let (mut compared, mut forms) = (0, BTreeSet::new());
     let first = number("DIRQL_SEED", 1);
     for seed in first..first + rounds {
-        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let mut random = Random::new(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let instructions = function(family, &mut random, DATA);
         let (Some(here), Some(there)) = (encode(&instructions, CODE), encode(&instructions, native.base()))
         else {

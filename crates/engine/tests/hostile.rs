@@ -282,18 +282,11 @@ fn a_loop_that_writes_itself_keeps_up_with_itself() {
 
 #[test]
 fn random_bytes_end_by_themselves() {
-    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut rng = fastrand::Rng::with_seed(1);
     let rig = Rig::new(&[0xC3]);
     let rounds = std::env::var("DIRQL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(2_000u64);
     for round in 0..rounds {
-        let code: Vec<u8> = (0..256)
-            .map(|_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                (state >> 32) as u8
-            })
-            .collect();
+        let code: Vec<u8> = (0..256).map(|_| rng.u8(..)).collect();
         rig.engine.protect(CODE, 0x1000, Protection::READ_WRITE);
         rig.engine.write_bytes(CODE, &code).unwrap();
         rig.engine.protect(CODE, 0x1000, Protection::READ_EXECUTE);

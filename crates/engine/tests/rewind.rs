@@ -226,7 +226,7 @@ fn one_snapshot_and_many_ways_on(tracking: Tracking, rounds: u64) {
         if !tracks(host, tracking) {
             return;
         }
-        let mut random = Random(0x1234_5678_9ABC_DEF1);
+        let mut random = Random::new(0x1234_5678_9ABC_DEF1);
         let mut run = host.explore(weaver, || weaver.weave());
         let mut turn = run.go();
         for _ in 0..17 {
@@ -238,7 +238,7 @@ fn one_snapshot_and_many_ways_on(tracking: Tracking, rounds: u64) {
         let mut ends: BTreeMap<u64, u64> = BTreeMap::new();
         for round in 0..rounds {
             let seed = round % 50 + 1;
-            let mut random = Random(seed * 0x9E37_79B9);
+            let mut random = Random::new(seed * 0x9E37_79B9);
             let stops = random.below(3) == 0;
             let mut turn = run.answer(random.below(open));
             while let Turn::Asked(_) = turn {
@@ -276,7 +276,7 @@ fn a_stack_of_snapshots(tracking: Tracking, rounds: u64) {
         if !tracks(host, tracking) {
             return;
         }
-        let mut random = Random(0xFEED_5678_9ABC_DEF1);
+        let mut random = Random::new(0xFEED_5678_9ABC_DEF1);
         let mut run = host.explore(weaver, || weaver.weave());
         let mut turn = run.go();
         let mut stand: Vec<(Snapshot, u64, u64)> = Vec::new();
@@ -326,7 +326,7 @@ fn strands_born_between_two_snapshots(tracking: Tracking) {
         let mut run = host.explore(weaver, || weaver.weave());
         let (before, unborn) = (host.snapshot().unwrap(), host.fingerprint());
         for round in 0..20 {
-            let mut random = Random(0x9E37_79B9 + round);
+            let mut random = Random::new(0x9E37_79B9 + round);
             let mut turn = run.go();
             for _ in 0..17 {
                 turn = run.answer(random.below(choices(&turn)));

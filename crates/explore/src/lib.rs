@@ -28,7 +28,7 @@ pub use engine::{Chooser, Defaults, Point, SLICE_END};
 pub use local::Local;
 pub use pct::Pct;
 pub use places::Places;
-pub use policy::{Policy, PolicyError};
+pub use policy::{Entry as PolicyEntry, Parameter, Policy, PolicyError, policies};
 pub use random::Random;
 pub use recorder::Recorder;
 pub use remarks::{Remark, Remarked, Remarks};

@@ -11,7 +11,20 @@ use std::collections::BTreeMap;
 
 use engine::{Chooser, Point};
 
+use crate::policy::{Entry, Parameter, Policy, SEED};
 use crate::rng::Rng;
+
+/// Its row in the table of policies.
+pub(crate) static ENTRY: Entry = Entry {
+    name: "pct",
+    summary: "random priorities, for bugs of DEPTH ordered events in runs of about STEPS steps",
+    parameters: &[
+        SEED,
+        Parameter { name: "DEPTH", range: 1..=100, default: None },
+        Parameter { name: "STEPS", range: 1..=u64::MAX, default: Some(1000) },
+    ],
+    make: |numbers| Box::new(Pct::new(numbers[0], u32::try_from(numbers[1]).unwrap_or(u32::MAX), numbers[2])),
+};
 
 /// The longest slice.
 const SLICE: u64 = 64;
@@ -45,6 +58,14 @@ impl Pct {
             let high = *depth + rng.below(1 << 24);
             high << 32 | u64::from(strand)
         })
+    }
+}
+
+impl Policy {
+    /// `pct:SEED,DEPTH,STEPS`. A depth or a number of steps that cannot be becomes the nearest that can.
+    #[must_use]
+    pub fn pct(seed: u64, depth: u32, steps: u64) -> Self {
+        ENTRY.with(&[seed, depth.into(), steps])
     }
 }
 

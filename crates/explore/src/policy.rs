@@ -1,66 +1,187 @@
 //! Policies by the names that people type: `default`, `random:SEED`, `pct:SEED,DEPTH[,STEPS]`.
+//!
+//! A policy is one row: its name, what it does, the numbers it is given, and the function that makes its [`Chooser`]. Parsing, printing,
+//! later seeds, error messages and the command line's help follow from the rows. A row stands in the file of its chooser; [`POLICIES`] lists
+//! them.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use engine::{Chooser, Defaults};
 
-use crate::pct::Pct;
-use crate::random::Random;
+/// The rows, in the order to show them. The first is what holds if no policy is asked for.
+static POLICIES: &[&Entry] = &[&DEFAULT, &crate::random::ENTRY, &crate::pct::ENTRY];
 
-/// How many steps PCT supposes a run to have, by default.
-const STEPS: u64 = 1000;
+static DEFAULT: Entry = Entry {
+    name: "default",
+    summary: "a thread runs until it waits",
+    parameters: &[],
+    make: |_| Box::new(Defaults),
+};
 
-/// A policy that a name can say.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Policy {
-    /// Run until blocked.
-    #[default]
-    Default,
-    /// Any answer, by this seed.
-    Random(u64),
-    /// Probabilistic concurrency testing.
-    Pct {
-        /// Says everything.
-        seed: u64,
-        /// Of the bugs to look for: 1 and up.
-        depth: u32,
-        /// How many steps a run is supposed to have.
-        steps: u64,
-    },
+/// The parameter that says all random numbers of a policy; [`Policy::later`] counts on from it.
+pub(crate) const SEED: Parameter = Parameter { name: "SEED", range: 0..=u64::MAX, default: None };
+
+/// How many parameters a row may have.
+const MOST: usize = 4;
+
+/// A number that a policy is given.
+pub struct Parameter {
+    /// As help and errors show it.
+    pub name: &'static str,
+    /// What it may be.
+    pub range: RangeInclusive<u64>,
+    /// What it is if it is not typed. None: it must be. Parameters with a default follow all that have none.
+    pub default: Option<u64>,
+}
+
+/// A row of the table of policies.
+pub struct Entry {
+    /// As typed, in front of the `:`.
+    pub name: &'static str,
+    /// What the policy does: part of a sentence, which may name the parameters.
+    pub summary: &'static str,
+    /// In the order in which they are typed.
+    pub parameters: &'static [Parameter],
+    /// Makes the policy's chooser, at its beginning, from one number for each parameter.
+    pub(crate) make: fn(&[u64]) -> Box<dyn Chooser>,
+}
+
+/// The policies, in the order to show them.
+#[must_use]
+pub fn policies() -> &'static [&'static Entry] {
+    POLICIES
+}
+
+impl Entry {
+    /// What is typed for it, with the names of its parameters: `pct:SEED,DEPTH[,STEPS]`.
+    #[must_use]
+    pub fn form(&self) -> String {
+        let mut form = self.name.to_owned();
+        for (index, parameter) in self.parameters.iter().enumerate() {
+            let mark = if index == 0 { ':' } else { ',' };
+            match parameter.default {
+                None => form.extend([mark.to_string().as_str(), parameter.name]),
+                Some(_) => form.extend(["[", mark.to_string().as_str(), parameter.name, "]"]),
+            }
+        }
+        form
+    }
+
+    /// Whether it has a seed, and so as many different runs as there are seeds.
+    #[must_use]
+    pub fn is_seeded(&self) -> bool {
+        self.seed().is_some()
+    }
+
+    fn seed(&self) -> Option<usize> {
+        self.parameters.iter().position(|parameter| parameter.name == SEED.name)
+    }
+
+    /// The policy of these numbers. One that its parameter may not be becomes the nearest that it may be.
+    pub(crate) fn with(&'static self, numbers: &[u64]) -> Policy {
+        let mut values = [0; MOST];
+        for ((value, parameter), number) in values.iter_mut().zip(self.parameters).zip(numbers) {
+            *value = (*number).clamp(*parameter.range.start(), *parameter.range.end());
+        }
+        Policy { entry: self, values }
+    }
+
+    /// The policy of the numbers behind the name. None if they are too few or too many, or one may not be what it is.
+    fn read(&'static self, rest: Option<&str>) -> Option<Policy> {
+        let mut typed = rest.into_iter().flat_map(|rest| rest.split(','));
+        let mut values = [0; MOST];
+        for (value, parameter) in values.iter_mut().zip(self.parameters) {
+            *value = match typed.next() {
+                None => parameter.default?,
+                Some(text) => text.parse().ok().filter(|number| parameter.range.contains(number))?,
+            };
+        }
+        typed.next().is_none().then_some(Policy { entry: self, values })
+    }
+
+    /// What its numbers may be, where not every number will do: `DEPTH 1 to 100`.
+    fn limits(&self) -> impl Iterator<Item = String> {
+        let limited = self.parameters.iter().filter(|parameter| parameter.range != SEED.range);
+        limited.map(|parameter| match (parameter.range.start(), parameter.range.end()) {
+            (least, &u64::MAX) => format!("{} {least} and up", parameter.name),
+            (least, most) => format!("{} {least} to {most}", parameter.name),
+        })
+    }
+}
+
+/// A policy with its numbers: a row of the table, filled in.
+#[derive(Clone, Copy)]
+pub struct Policy {
+    entry: &'static Entry,
+    /// One for each parameter of the row; 0 behind them.
+    values: [u64; MOST],
 }
 
 impl Policy {
     /// The same with a later seed: the `n`th after this one. None if there is no such seed.
     #[must_use]
     pub fn later(self, n: u64) -> Option<Self> {
-        Some(match self {
-            Self::Default if n == 0 => self,
-            Self::Default => return None,
-            Self::Random(seed) => Self::Random(seed.checked_add(n)?),
-            Self::Pct { seed, depth, steps } => Self::Pct { seed: seed.checked_add(n)?, depth, steps },
-        })
+        let Some(seed) = self.entry.seed() else { return (n == 0).then_some(self) };
+        let mut values = self.values;
+        values[seed] = values[seed].checked_add(n)?;
+        Some(Self { values, ..self })
     }
 
     /// The policy itself, at its beginning.
     #[must_use]
     pub fn chooser(self) -> Box<dyn Chooser> {
-        match self {
-            Self::Default => Box::new(Defaults),
-            Self::Random(seed) => Box::new(Random::new(seed)),
-            Self::Pct { seed, depth, steps } => Box::new(Pct::new(seed, depth, steps)),
-        }
+        (self.entry.make)(&self.values[..self.entry.parameters.len()])
+    }
+
+    /// The forms of the policies that have a seed, as errors and help name them: `random:SEED or …`.
+    #[must_use]
+    pub fn seeded_forms() -> String {
+        let seeded = POLICIES.iter().filter(|entry| entry.is_seeded());
+        seeded.map(|entry| entry.form()).collect::<Vec<_>>().join(" or ")
+    }
+
+    /// The forms of all policies, and what each does, for help.
+    #[must_use]
+    pub fn summaries() -> String {
+        let each = POLICIES.iter().map(|entry| format!("`{}` ({})", entry.form(), entry.summary));
+        each.collect::<Vec<_>>().join(", ")
     }
 }
 
+/// What holds if no policy is asked for.
+impl Default for Policy {
+    fn default() -> Self {
+        POLICIES[0].with(&[])
+    }
+}
+
+impl PartialEq for Policy {
+    fn eq(&self, other: &Self) -> bool {
+        self.entry.name == other.entry.name && self.values == other.values
+    }
+}
+
+impl Eq for Policy {}
+
+/// As it is typed. Numbers at the end that are what they would be without being typed are left out.
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::Random(seed) => write!(f, "random:{seed}"),
-            Self::Pct { seed, depth, steps: STEPS } => write!(f, "pct:{seed},{depth}"),
-            Self::Pct { seed, depth, steps } => write!(f, "pct:{seed},{depth},{steps}"),
+        let Self { entry, values } = self;
+        let given = |(parameter, value): (&Parameter, &u64)| parameter.default != Some(*value);
+        let shown = entry.parameters.iter().zip(values).rposition(given).map_or(0, |last| last + 1);
+        f.write_str(entry.name)?;
+        for (index, value) in values[..shown].iter().enumerate() {
+            write!(f, "{}{value}", if index == 0 { ':' } else { ',' })?;
         }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
     }
 }
 
@@ -71,10 +192,9 @@ pub struct PolicyError(String);
 impl fmt::Display for PolicyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(name) = self;
-        write!(
-            f,
-            "`{name}` is no policy; there are: default, random:SEED, pct:SEED,DEPTH[,STEPS] (DEPTH 1 to 100, STEPS 1 and up)"
-        )
+        let forms: Vec<String> = POLICIES.iter().map(|entry| entry.form()).collect();
+        let limits: Vec<String> = POLICIES.iter().flat_map(|entry| entry.limits()).collect();
+        write!(f, "`{name}` is no policy; there are: {} ({})", forms.join(", "), limits.join(", "))
     }
 }
 
@@ -83,68 +203,15 @@ impl std::error::Error for PolicyError {}
 impl FromStr for Policy {
     type Err = PolicyError;
 
-    fn from_str(name: &str) -> Result<Self, PolicyError> {
-        let error = || PolicyError(name.to_owned());
-        let (kind, rest) = name.split_once(':').unwrap_or((name, ""));
-        let numbers: Vec<u64> = match rest {
-            "" => Vec::new(),
-            rest => rest.split(',').map(str::parse).collect::<Result<_, _>>().map_err(|_| error())?,
+    fn from_str(typed: &str) -> Result<Self, PolicyError> {
+        let (name, rest) = match typed.split_once(':') {
+            Some((name, rest)) => (name, Some(rest)),
+            None => (typed, None),
         };
-        match (kind, &numbers[..]) {
-            ("default", []) if name == "default" => Ok(Self::Default),
-            ("random", [seed]) => Ok(Self::Random(*seed)),
-            ("pct", [seed, depth @ 1..=100]) => {
-                Ok(Self::Pct { seed: *seed, depth: small(*depth), steps: STEPS })
-            }
-            ("pct", [seed, depth @ 1..=100, steps @ 1..=u64::MAX]) => {
-                Ok(Self::Pct { seed: *seed, depth: small(*depth), steps: *steps })
-            }
-            _ => Err(error()),
-        }
+        let entry = POLICIES.iter().copied().find(|entry| entry.name == name);
+        entry.and_then(|entry| entry.read(rest)).ok_or_else(|| PolicyError(typed.to_owned()))
     }
-}
-
-fn small(depth: u64) -> u32 {
-    u32::try_from(depth).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_read_as_it_is_written() {
-        for name in ["default", "random:7", "pct:1,3", "pct:1,3,500"] {
-            assert_eq!(name.parse::<Policy>().unwrap().to_string(), name);
-        }
-    }
-
-    #[test]
-    fn only_a_policy_with_a_seed_has_later_ones() {
-        let later = |name: &str, n| name.parse::<Policy>().unwrap().later(n).map(|policy| policy.to_string());
-        assert_eq!(later("random:7", 3).as_deref(), Some("random:10"));
-        assert_eq!(later("pct:1,3,500", 1).as_deref(), Some("pct:2,3,500"));
-        assert_eq!((later("default", 0).as_deref(), later("default", 1)), (Some("default"), None));
-        assert_eq!(later("random:18446744073709551615", 1), None);
-    }
-
-    #[test]
-    fn a_name_that_is_no_policys_is_refused_with_those_there_are() {
-        for name in [
-            "",
-            "defaults",
-            "default:",
-            "default:1",
-            "random",
-            "random:",
-            "random:x",
-            "random:1,2",
-            "pct:1",
-            "pct:1,0",
-            "pct:1,2,0",
-        ] {
-            let error = name.parse::<Policy>().unwrap_err().to_string();
-            assert!(error.contains("random:SEED"), "{name}: {error}");
-        }
-    }
-}
+mod tests;

@@ -6,7 +6,16 @@
 
 use engine::{Chooser, Point, SLICE_END};
 
+use crate::policy::{Entry, Policy, SEED};
 use crate::rng::Rng;
+
+/// Its row in the table of policies.
+pub(crate) static ENTRY: Entry = Entry {
+    name: "random",
+    summary: "any answer may come",
+    parameters: &[SEED],
+    make: |numbers| Box::new(Random::new(numbers[0])),
+};
 
 /// How often a strand goes on before a visible instruction, for each time that it gives way.
 const GIVE_WAY_ONE_IN: u64 = 4;
@@ -22,6 +31,14 @@ impl Random {
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(Rng::new(seed))
+    }
+}
+
+impl Policy {
+    /// `random:SEED`.
+    #[must_use]
+    pub fn random(seed: u64) -> Self {
+        ENTRY.with(&[seed])
     }
 }
 

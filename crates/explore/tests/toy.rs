@@ -535,7 +535,7 @@ fn a_search_whose_parts_are_made_elsewhere_is_the_same_search() {
     let lost: fn(&u32) -> bool = |end| *end < 6;
     let worst: fn(&u32) -> bool = |end| *end < 3;
     let never: fn(&u32) -> bool = |_| false;
-    let policies = [None, Some(Policy::Random(3)), Some(Policy::Pct { seed: 1, depth: 3, steps: 30 })];
+    let policies = [None, Some(Policy::random(3)), Some(Policy::pct(1, 3, 30))];
     for (wanted, schedules, policy) in [lost, worst, never]
         .into_iter()
         .flat_map(|wanted| [1, 7, 400, 5000].map(|schedules| (wanted, schedules)))
@@ -588,7 +588,7 @@ impl<R: Runner> Runner for Counting<'_, R> {
 fn a_search_by_seeds_finds_the_first_seed_and_counts_those_before() {
     let toy = Toy { strands: 3, rounds: 5, visible: true };
     let first = (0..).find(|n| recorded(toy, Random::new(40 + n)).0 < 9).unwrap();
-    let bounds = Bounds { policy: Some(Policy::Random(40)), schedules: 10_000, ..Bounds::default() };
+    let bounds = Bounds { policy: Some(Policy::random(40)), schedules: 10_000, ..Bounds::default() };
     let searched = search(&mut toy.clone(), &bounds, |end| *end < 9);
     assert_eq!(searched.schedules, [first + 1]);
     let (choices, counter) = searched.found.unwrap();

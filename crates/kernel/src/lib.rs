@@ -31,6 +31,8 @@ pub mod pcw;
 pub mod pnp;
 pub mod po;
 pub mod ps;
+#[cfg(test)]
+mod rig;
 pub mod rtl;
 pub mod rules;
 pub mod se;

@@ -229,7 +229,7 @@ impl Nt {
 
     /// Gives the machine another policy; the one it had comes back. On the host's side.
     pub fn replace_chooser(&self, chooser: Box<dyn Chooser>) -> Box<dyn Chooser> {
-        self.engine.chooser_departs(chooser.departs());
+        self.engine.chooser_is_default_only(chooser.is_default_only());
         self.chooser.replace(chooser)
     }
 
@@ -659,7 +659,7 @@ impl Nt {
 fn consult(engine: Engine, chooser: &dyn Chooser) {
     engine.watch_interlocked(chooser.sees_interlocked());
     engine.watch(&chooser.watches());
-    engine.chooser_departs(chooser.departs());
+    engine.chooser_is_default_only(chooser.is_default_only());
 }
 
 /// Strands as a chooser numbers them. On the host's heap.

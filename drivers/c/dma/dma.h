@@ -15,7 +15,6 @@
 #define IOCTL_DMA_SETUP CTL_CODE(FILE_DEVICE_UNKNOWN, 0xC00, METHOD_BUFFERED, FILE_ANY_ACCESS)
 /* Input: a ULONG, the mistake that the next transfer makes. */
 #define IOCTL_DMA_MISUSE CTL_CODE(FILE_DEVICE_UNKNOWN, 0xC01, METHOD_BUFFERED, FILE_ANY_ACCESS)
-#define FIRST_STORY 0xC10
 
 enum {
     CHANNEL, /* AllocateAdapterChannel, MapTransfer, FlushAdapterBuffers, FreeMapRegisters */

@@ -8,13 +8,13 @@
 
 static volatile ULONG TooMany = 40;
 
-/* 0: a buffer is overrun. */
+/* A buffer is overrun. */
 static ULONG Overrun(void)
 {
     return Buffered(TooMany);
 }
 
-/* 1: the same, reported as old drivers do. */
+/* The same, reported as old drivers do. */
 static ULONG OverrunReportedOldWay(void)
 {
     OldReport = TRUE;
@@ -33,33 +33,33 @@ static NOINLINE ULONG CallAt(ULONG_PTR Target)
     return 0;
 }
 
-/* 2: a call into a function's middle. */
+/* A call into a function's middle. */
 static ULONG CallIntoMiddle(void)
 {
     Distance = 4;
     return CallAt((ULONG_PTR)FourPointer);
 }
 
-/* 3: a call by a null pointer. */
+/* A call by a null pointer. */
 static ULONG CallNull(void)
 {
     return CallAt(0);
 }
 
-/* 4: a call of data. */
+/* A call of data. */
 static ULONG CallData(void)
 {
     return CallAt((ULONG_PTR)&Distance);
 }
 
-/* 5: a call to behind the start of a routine of the kernel's. */
+/* A call to behind the start of a routine of the kernel's. */
 static ULONG CallIntoKernel(void)
 {
     Distance = 4;
     return CallAt((ULONG_PTR)KeAcquireSpinLockRaiseToDpc);
 }
 
-/* 6: the check alone finds it too. */
+/* The check alone finds it too. */
 NO_GUARD static ULONG CheckMiddle(void)
 {
     GUARD_CHECK Check = __guard_check_icall_fptr;
@@ -79,25 +79,25 @@ static NOINLINE ULONG Deeper(ULONG Level)
     return Level == 0 ? Count : DeeperPointer(Level - 1) + Fill(Buffer, 4);
 }
 
-/* 7: a big frame that the stack has no room for is found by its probe, whatever it would have used. */
+/* A big frame that the stack has no room for is found by its probe, whatever it would have used. */
 static ULONG ProbeOverflows(void)
 {
     return Deeper(TooMany);
 }
 
-/* 8: a removed entry that is removed again ends in RemoveEntryList's own check. */
+/* A removed entry that is removed again ends in RemoveEntryList's own check. */
 static ULONG ListCorrupt(void)
 {
     FastFail(3);
 }
 
-/* 9: a cookie that was never initialised. */
+/* A cookie that was never initialised. */
 static ULONG CookieNotInitialised(void)
 {
     FastFail(6);
 }
 
-/* 10: a code of the driver's own. */
+/* A code of the driver's own. */
 static ULONG OwnCode(void)
 {
     FastFail(0x1234);
@@ -120,7 +120,7 @@ static VOID NTAPI DpcThatGoesBackwards(PKDPC Dpc, PVOID Context, PVOID Argument1
     __asm__ volatile("std");
 }
 
-/* 11: the direction flag is left set. */
+/* The direction flag is left set. */
 static ULONG LeavesDirection(void)
 {
     RunAsDpc(DpcThatGoesBackwards);
@@ -138,7 +138,7 @@ static VOID NTAPI DpcThatFlushesToZero(PKDPC Dpc, PVOID Context, PVOID Argument1
     __asm__ volatile("ldmxcsr %0" : : "m"(Control));
 }
 
-/* 12: MXCSR is left changed, which Windows lets pass. */
+/* MXCSR is left changed, which Windows lets pass. */
 static ULONG LeavesControl(void)
 {
     RunAsDpc(DpcThatFlushesToZero);
@@ -159,7 +159,7 @@ static VOID NTAPI DpcThatKeepsTheConvention(PKDPC Dpc, PVOID Context, PVOID Argu
     __asm__ volatile("ldmxcsr %0" : : "m"(Before));
 }
 
-/* 13: both are changed and put back: nothing is wrong. */
+/* Both are changed and put back: nothing is wrong. */
 static ULONG PutsBoth(void)
 {
     RunAsDpc(DpcThatKeepsTheConvention);

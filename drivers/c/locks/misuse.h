@@ -385,15 +385,3 @@ static VOID IpiWantsLock(VOID)
     KeIpiGenericCall(WantsLock, HERE());
     KeReleaseSpinLock(&BadPlain, Old);
 }
-
-static VOID (*const Misuses[])(VOID) = {
-    AloneTwice, SharedThenAlone, AloneThenShared, SharedTwice, /* from 0 on */
-    ReleaseNotHeld, ReleaseOtherwise, ConvertNotShared, NotZeroed, /* from 4 on */
-    ReturnSharing, LowerSharing, FreeHeld, PlainAsShared, /* from 8 on */
-    Crossed, ReleaseUnheld, ReuseHeld, ReuseNotRunDown, /* from 12 on */
-    WaitForItself, NoCacheAware, WaitTooHigh, PushTwice, /* from 16 on */
-    PushSharedThenAlone, PushNotHeld, PushOutsideRegion, PushTooHigh, /* from 20 on */
-    PushNeverGiven, IpiTooHigh, IpiRaises, IpiLowers, /* from 24 on */
-    IpiSetsEvent, IpiWithLock, IpiWantsLock, GuardedOutsideRegion, /* from 28 on */
-    GuardedTwice, /* from 32 on */
-};

@@ -6,7 +6,7 @@
 
 #include "nested.h"
 
-/* 0: an invalid kernel address is no exception. */
+/* An invalid kernel address is no exception. */
 static ULONG KernelAddress(void)
 {
     __try {
@@ -16,7 +16,7 @@ static ULONG KernelAddress(void)
     return 0;
 }
 
-/* 1: nor is any bad address at DISPATCH_LEVEL. */
+/* Nor is any bad address at DISPATCH_LEVEL. */
 static ULONG UserAddressAtDispatch(void)
 {
     KIRQL Old;
@@ -30,7 +30,7 @@ static ULONG UserAddressAtDispatch(void)
     return 0;
 }
 
-/* 2: no handler takes it. */
+/* No handler takes it. */
 static ULONG NobodyTakesIt(void)
 {
     __try {
@@ -40,7 +40,7 @@ static ULONG NobodyTakesIt(void)
     return 0;
 }
 
-/* 3: ExRaiseStatus may be called up to APC_LEVEL. */
+/* ExRaiseStatus may be called up to APC_LEVEL. */
 static ULONG RaiseAtDispatch(void)
 {
     KIRQL Old;
@@ -63,7 +63,7 @@ static VOID NTAPI DpcThatFaults(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID
     Sink = Divide(Zero);
 }
 
-/* 4: the thread that a DPC interrupts has nothing to do with its exceptions. */
+/* The thread that a DPC interrupts has nothing to do with its exceptions. */
 static ULONG DpcFaults(void)
 {
     static KDPC Dpc;
@@ -76,7 +76,7 @@ static ULONG DpcFaults(void)
     return 0;
 }
 
-/* 5: what ExRaiseStatus raises cannot be gone on from. */
+/* What ExRaiseStatus raises cannot be gone on from. */
 static ULONG GoesOn(void)
 {
     __try {
@@ -91,7 +91,7 @@ static NOINLINE int FilterThatFaults(void)
     return (int)ReadAt(NoPlace) + 1;
 }
 
-/* 6: a filter that faults is asked about its own fault, which it answers with another. */
+/* A filter that faults is asked about its own fault, which it answers with another. */
 static ULONG FilterFaults(void)
 {
     __try {
@@ -101,7 +101,7 @@ static ULONG FilterFaults(void)
     return 0;
 }
 
-/* 7: an exception does not put the level back. */
+/* An exception does not put the level back. */
 static ULONG LevelStays(void)
 {
     __try {
@@ -115,7 +115,7 @@ static ULONG LevelStays(void)
     return 0;
 }
 
-/* 8: a frame that is not there. */
+/* A frame that is not there. */
 static ULONG UnwindNowhere(void)
 {
     RtlUnwindEx((PVOID)0x1000, (PVOID)UnwindNowhere, NULL, NULL, NULL, NULL);
@@ -124,7 +124,7 @@ static ULONG UnwindNowhere(void)
 
 static volatile LONG Asked;
 
-/* 14: a filter that lets the instruction go on, and has mended nothing. */
+/* A filter that lets the instruction go on, and has mended nothing. */
 static ULONG MendsNothing(void)
 {
     __try {
@@ -134,7 +134,7 @@ static ULONG MendsNothing(void)
     return 0;
 }
 
-/* 15: the same, until it has been asked a thousand times; then the handler runs, and all is well. */
+/* The same, until it has been asked a thousand times; then the handler runs, and all is well. */
 static ULONG MendsNothingForLong(void)
 {
     __try {
@@ -152,7 +152,7 @@ static VOID NTAPI FaultOnExpanded(PVOID Parameter)
 
 NTKERNELAPI NTSTATUS NTAPI KeExpandKernelStackAndCallout(VOID(NTAPI *Routine)(PVOID), PVOID Parameter, SIZE_T Size);
 
-/* 16: an exception of a routine on an expanded stack, which must handle all of its own. */
+/* An exception of a routine on an expanded stack, which must handle all of its own. */
 static ULONG ExpandedRaises(VOID)
 {
     __try {

@@ -23,7 +23,6 @@
 
 /* Input: a SETUP. No request may be under way. */
 #define IOCTL_SLAVE_SETUP CTL_CODE(FILE_DEVICE_UNKNOWN, 0xD00, METHOD_BUFFERED, FILE_ANY_ACCESS)
-#define FIRST_STORY 0xD10
 
 enum {
     OPERATIONS, /* by DMA_OPERATIONS */

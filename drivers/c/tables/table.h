@@ -1,9 +1,9 @@
 /*
  * The story that both kinds of generic table tell, included once for each: TABLE is the structure, ROUTINE(Name) the routine of that
- * kind, STORY(Name) a name of its own, HEADER the bytes before the driver's data.
+ * kind, OWN(Name) a name of its own, HEADER the bytes before the driver's data.
  */
 
-static RTL_GENERIC_COMPARE_RESULTS NTAPI STORY(Compare)(TABLE *Table, PVOID First, PVOID Second)
+static RTL_GENERIC_COMPARE_RESULTS NTAPI OWN(Compare)(TABLE *Table, PVOID First, PVOID Second)
 {
     ULONG A = ((ELEMENT *)First)->Key, B = ((ELEMENT *)Second)->Key;
 
@@ -11,14 +11,14 @@ static RTL_GENERIC_COMPARE_RESULTS NTAPI STORY(Compare)(TABLE *Table, PVOID Firs
     return A < B ? GenericLessThan : A > B ? GenericGreaterThan : GenericEqual;
 }
 
-static PVOID NTAPI STORY(Allocate)(TABLE *Table, CLONG Bytes)
+static PVOID NTAPI OWN(Allocate)(TABLE *Table, CLONG Bytes)
 {
     UNREFERENCED_PARAMETER(Table);
     AllocatedBytes = Bytes;
     return NoMemory ? NULL : ExAllocatePoolWithTag(NonPagedPoolNx, Bytes, TAG);
 }
 
-static VOID NTAPI STORY(Free)(TABLE *Table, PVOID Element)
+static VOID NTAPI OWN(Free)(TABLE *Table, PVOID Element)
 {
     UNREFERENCED_PARAMETER(Table);
     ExFreePoolWithTag(Element, TAG);
@@ -26,7 +26,7 @@ static VOID NTAPI STORY(Free)(TABLE *Table, PVOID Element)
 }
 
 /* The table holds these keys and no others, whichever way it is asked. */
-static ULONG STORY(Holds)(TABLE *Table, const BOOLEAN *Present)
+static ULONG OWN(Holds)(TABLE *Table, const BOOLEAN *Present)
 {
     ULONG Key, Count = 0, Index = 0;
     PVOID Restart = NULL;
@@ -69,7 +69,7 @@ static ULONG STORY(Holds)(TABLE *Table, const BOOLEAN *Present)
     return 0;
 }
 
-static ULONG STORY(Table)(VOID)
+static ULONG OWN(Table)(VOID)
 {
     static TABLE Table;
     static BOOLEAN Present[KEYS];
@@ -81,7 +81,7 @@ static ULONG STORY(Table)(VOID)
 
     RtlZeroMemory(Present, sizeof(Present));
     Freed = 0;
-    ROUTINE(RtlInitializeGenericTable)(&Table, STORY(Compare), STORY(Allocate), STORY(Free), &Freed);
+    ROUTINE(RtlInitializeGenericTable)(&Table, OWN(Compare), OWN(Allocate), OWN(Free), &Freed);
     CHECK(ROUTINE(RtlIsGenericTableEmpty)(&Table));
     CHECK(ROUTINE(RtlEnumerateGenericTable)(&Table, TRUE) == NULL);
     CHECK(ROUTINE(RtlLookupElementGenericTable)(&Table, &Wanted) == NULL);
@@ -113,7 +113,7 @@ static ULONG STORY(Table)(VOID)
     CHECK(ROUTINE(RtlLookupElementGenericTableFull)(&Table, &Wanted, &Node, &Result) == NULL);
     CHECK(Result == TableInsertAsLeft || Result == TableInsertAsRight);
     Present[7] = Present[9] = TRUE;
-    Failed = STORY(Holds)(&Table, Present);
+    Failed = OWN(Holds)(&Table, Present);
     if (Failed != 0) {
         return Failed;
     }
@@ -132,7 +132,7 @@ static ULONG STORY(Table)(VOID)
         Present[Wanted.Key] = !Present[Wanted.Key];
         Failed = SHAPE(&Table);
         if (Failed == 0 && Step % KEYS == 0) {
-            Failed = STORY(Holds)(&Table, Present);
+            Failed = OWN(Holds)(&Table, Present);
         }
         if (Failed != 0) {
             return Failed;
@@ -150,5 +150,5 @@ static ULONG STORY(Table)(VOID)
         Count++;
     }
     CHECK(Freed == Count && ROUTINE(RtlNumberGenericTableElements)(&Table) == 0);
-    return STORY(Holds)(&Table, Present);
+    return OWN(Holds)(&Table, Present);
 }

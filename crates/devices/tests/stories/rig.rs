@@ -181,25 +181,22 @@ impl Rig {
     }
 }
 
-/// A small generator of its own, so that a failure's seed replays it.
-pub(crate) struct Numbers(u64);
+/// Numbers that a failure's seed replays.
+pub(crate) struct Numbers(fastrand::Rng);
 
 impl From<u64> for Numbers {
     fn from(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
+        Self(fastrand::Rng::with_seed(seed))
     }
 }
 
 impl Numbers {
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
+        self.0.u64(..)
     }
 
     /// A number from 0 to `end`, `end` not included.
     pub(crate) fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() >> 33).unwrap() % end
+        self.0.usize(..end)
     }
 }

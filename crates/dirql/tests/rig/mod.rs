@@ -160,16 +160,49 @@ pub(crate) fn try_play(machine: &Machine, text: &str) -> Result<(), Error> {
     machine.play(Play::new(script, Path::new("")).expect("it names no files"))
 }
 
-/// Has the driver carry out a story that it checks itself, by this control code with this input: how many checks were made, all with
-/// success.
+/// The control codes by which drivers tell stories, and name all that they have (`drivers/c/control.h`).
+pub(crate) const TELL_STORY: u32 = 0x0022_3FF8;
+const LIST_STORIES: u32 = 0x0022_3FFC;
+
+/// The line of a script in which the driver behind `file` tells a story.
+pub(crate) fn command(file: &str, story: &str) -> String {
+    format!("ioctl {file} {TELL_STORY:#x} in text:{story} out 8")
+}
+
+/// The names of all stories that the driver of this device has.
+pub(crate) fn stories(machine: &Machine, device: &str) -> Result<Vec<String>, Error> {
+    let file = machine.open(device)?;
+    let names = file.device_control(LIST_STORIES, &[], 16 << 10)?;
+    file.close()?;
+    Ok(String::from_utf8_lossy(&names).lines().map(str::to_owned).collect())
+}
+
+/// The names of the driver's stories in front of this one, in the order of its table.
+pub(crate) fn stories_before(machine: Machine, device: &str, story: &str) -> Vec<String> {
+    let mut names = stories(&machine, device).unwrap();
+    machine.finish().expect_clean();
+    let known = names.iter().position(|name| name == story);
+    names.truncate(
+        known.unwrap_or_else(|| panic!("{device} has no story `{story}`; it has {}", names.join(", "))),
+    );
+    names
+}
+
+/// Has the driver tell a story that it checks itself, by the name of its C function, with this input: how many checks were made, all
+/// with success.
 ///
 /// # Errors
 /// The line of the check that failed, or why there is no answer; and what the driver printed.
-pub(crate) fn checks_made(machine: &Machine, device: &str, code: u32, input: &[u8]) -> Result<u32, String> {
+#[track_caller]
+pub(crate) fn checks_made(machine: &Machine, device: &str, story: &str, input: &[u8]) -> Result<u32, String> {
     let file = machine.open(device).unwrap();
-    let answer = file.device_control(code, input, 8);
+    let named = if input.is_empty() { story.into() } else { [story.as_bytes(), &[0], input].concat() };
+    let answer = file.device_control(TELL_STORY, &named, 8);
     let prints = machine.prints().join("\n  ");
-    let answer = answer.map_err(|error| format!("{error}\n  {prints}"))?;
+    let answer = answer.map_err(|error| {
+        expect_story(machine, device, story);
+        format!("{error}\n  {prints}")
+    })?;
     let word = |at: usize| u32::from_le_bytes(answer[at..at + 4].try_into().unwrap());
     file.close().unwrap();
     match word(0) {
@@ -178,12 +211,22 @@ pub(crate) fn checks_made(machine: &Machine, device: &str, code: u32, input: &[u
     }
 }
 
-/// Has the driver carry out a story that it checks itself, by this control code, and finishes: at least `checks` of its checks must
-/// have been made, all with success, and nothing may be left. `story` names it to people.
-pub(crate) fn tell(machine: Machine, device: &str, code: u32, checks: u32, story: &str) -> Report {
-    match checks_made(&machine, device, code, &[]) {
-        Ok(made) => assert!(made >= checks, "{story}: only {made} checks were made"),
-        Err(why) => panic!("{story}: {why}\n{}", machine.finish()),
+/// A machine that the story has not ended can say whether there is one of this name.
+#[track_caller]
+fn expect_story(machine: &Machine, device: &str, story: &str) {
+    if let Ok(known) = stories(machine, device) {
+        let is_there = known.iter().any(|name| name == story);
+        assert!(is_there, "{device} has no story `{story}`; it has {}", known.join(", "));
+    }
+}
+
+/// Has the driver tell a story that it checks itself, and finishes: at least `checks` of its checks must have been made, all with
+/// success, and nothing may be left. `how` says to people what kind of machine it was.
+#[track_caller]
+pub(crate) fn tell(machine: Machine, device: &str, story: &str, checks: u32, how: &str) -> Report {
+    match checks_made(&machine, device, story, &[]) {
+        Ok(made) => assert!(made >= checks, "{story} {how}: only {made} checks were made"),
+        Err(why) => panic!("{story} {how}: {why}\n{}", machine.finish()),
     }
     let report = machine.finish();
     report.expect_clean();

@@ -10,7 +10,7 @@ use crate::rig::{seeds, start};
 /// Tells a story on two processors by several random schedules, in checked machines by turns.
 fn at_random(twin: Twin, card: &str, script: &str) {
     for seed in seeds(12) {
-        let bench = || twin.bench(&[card]).processors(2).checked(seed % 2 == 0).policy(Policy::Random(seed));
+        let bench = || twin.bench(&[card]).processors(2).checked(seed % 2 == 0).policy(Policy::random(seed));
         holds(start(bench), script);
     }
 }
@@ -100,7 +100,7 @@ stories! {
     fn two_cards_on_one_line_on_two_processors(twin) {
         for seed in seeds(12) {
             let cards = ["pci9052,line=18,latency=2us", "pci9052,line=18,latency=2us"];
-            holds(start(|| twin.bench(&cards).processors(2).policy(Policy::Random(seed))), r"open \\.\Pci9052-0 as a; open \\.\Pci9052-1 as b
+            holds(start(|| twin.bench(&cards).processors(2).policy(Policy::random(seed))), r"open \\.\Pci9052-0 as a; open \\.\Pci9052-1 as b
                 one: write a hex:01 at 0 expect any; two: write b hex:02 at 0
                 surprise-remove pci9052#0
                 join one; join two

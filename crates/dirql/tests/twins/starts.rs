@@ -175,7 +175,7 @@ stories! {
     fn the_card_works_where_writes_arrive_late(twin) {
         let platform = Platform { posted: 2_000, ..Platform::default() };
         for seed in crate::rig::seeds(5) {
-            let policy = dirql::explore::Policy::Random(seed);
+            let policy = dirql::explore::Policy::random(seed);
             holds(start(|| twin.bench(&["pci9052"]).platform(platform).policy(policy)), IO);
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! The copies are the same in every run. A failure is a panic; it names the image, the copy's number and the change.
 
+use fastrand::Rng;
 use image::unwind::{FunctionEntry, RSP, UnwindRegisters, step};
 use image::{Image, Lines, Symbols};
 
@@ -13,50 +14,35 @@ const COPIES: u32 = 20_000;
 /// The most memory this process may ever have had, in KiB: no table is allocated by a size that a file only claims.
 const MOST_MEMORY: u64 = 600 << 10;
 
-/// Marsaglia's xorshift, 64 bits.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        let limit = u64::try_from(limit.max(1)).expect("64 bits");
-        usize::try_from(self.next() % limit).expect("below a usize")
-    }
+/// One of `0..limit`, or 0.
+fn below(rng: &mut Rng, limit: usize) -> usize {
+    rng.usize(..limit.max(1))
 }
 
 /// Changes a copy in one to three places and says how.
-fn mutilate(file: &mut Vec<u8>, random: &mut Random) -> String {
-    let changes: Vec<String> = (0..=random.below(3)).map(|_| change(file, random)).collect();
+fn mutilate(file: &mut Vec<u8>, rng: &mut Rng) -> String {
+    let changes: Vec<String> = (0..=below(rng, 3)).map(|_| change(file, rng)).collect();
     changes.join(", ")
 }
 
-fn change(file: &mut Vec<u8>, random: &mut Random) -> String {
-    if random.below(20) == 0 {
-        file.truncate(random.below(file.len()));
+fn change(file: &mut Vec<u8>, rng: &mut Rng) -> String {
+    if below(rng, 20) == 0 {
+        file.truncate(below(rng, file.len()));
         return format!("truncated to {:#x}", file.len());
     }
-    let hot = if random.below(2) == 0 { file.len().min(0x400) } else { file.len() };
-    let at = random.below(hot);
-    if random.below(3) == 0 {
-        let bit = random.below(8);
+    let hot = if below(rng, 2) == 0 { file.len().min(0x400) } else { file.len() };
+    let at = below(rng, hot);
+    if below(rng, 3) == 0 {
+        let bit = below(rng, 8);
         file.iter_mut().skip(at).take(1).for_each(|byte| *byte ^= 1 << bit);
         return format!("bit {bit} of {at:#x}");
     }
-    let width = [1, 2, 4, 8][random.below(4)];
+    let width = [1, 2, 4, 8][below(rng, 4)];
     let at = at / width * width;
     let extremes =
         [0, 1, 7, 0x7f, 0xff, 0x1000, 0xffff, 0x7fff_ffff, 0x8000_0000, 0xffff_fff8, u64::MAX, 1 << 63];
-    let value = if random.below(4) == 0 {
-        random.next() >> random.below(64)
-    } else {
-        extremes[random.below(extremes.len())]
-    };
+    let value =
+        if below(rng, 4) == 0 { rng.u64(..) >> rng.u32(..64) } else { extremes[below(rng, extremes.len())] };
     for (place, byte) in file.iter_mut().skip(at).zip(&value.to_le_bytes()[..width]) {
         *place = *byte;
     }
@@ -64,7 +50,7 @@ fn change(file: &mut Vec<u8>, random: &mut Random) -> String {
 }
 
 /// Asks everything of an image that can be asked.
-fn ask_everything(file: &[u8], random: &mut Random) -> bool {
+fn ask_everything(file: &[u8], rng: &mut Rng) -> bool {
     let image = match Image::parse("mutilated.sys", file) {
         Ok(image) => image,
         Err(error) => {
@@ -86,18 +72,18 @@ fn ask_everything(file: &[u8], random: &mut Random) -> bool {
     let symbols = Symbols::new(&image, None).expect("no PDB is given");
     let known = image.functions().len();
     for index in 0..64 {
-        let near = image.functions().get(random.below(known)).map_or(0, |function| function.begin);
+        let near = image.functions().get(below(rng, known)).map_or(0, |function| function.begin);
         let rva = if index % 2 == 0 {
             near + index
         } else {
-            u32::try_from(random.below(image.size() as usize)).expect("32 bits")
+            u32::try_from(below(rng, image.size() as usize)).expect("32 bits")
         };
-        ask_at(&image, &symbols, base, rva, random);
+        ask_at(&image, &symbols, base, rva, rng);
     }
     true
 }
 
-fn ask_at(image: &Image, symbols: &Symbols, base: u64, rva: u32, random: &mut Random) {
+fn ask_at(image: &Image, symbols: &Symbols, base: u64, rva: u32, rng: &mut Rng) {
     if let Some(symbol) = symbols.lookup(rva) {
         assert!(symbol.offset <= rva);
     }
@@ -105,7 +91,7 @@ fn ask_at(image: &Image, symbols: &Symbols, base: u64, rva: u32, random: &mut Ra
         assert!(entry.handler().is_none_or(|handler| handler.rva < image.size()));
     }
     let mut registers = UnwindRegisters { rip: base + u64::from(rva), ..UnwindRegisters::default() };
-    registers.general[RSP] = random.next();
+    registers.general[RSP] = rng.u64(..);
     step(image, base, &registers, &mut |address| Some(address ^ 0x5555));
 }
 
@@ -117,13 +103,13 @@ fn peak_memory() -> u64 {
 
 /// Mutilates `file`; of the copies, some must still load, or the test tests refusals only.
 fn survives(name: &str, file: &[u8]) {
-    let mut random = Random(0x0123_4567_89ab_cdef);
+    let mut rng = Rng::with_seed(0x0123_4567_89ab_cdef);
     let mut loaded = 0;
     for copy in 0..COPIES {
         let mut mutilated = file.to_vec();
-        let changes = mutilate(&mut mutilated, &mut random);
-        let seed = random.next() | 1;
-        let asked = std::panic::catch_unwind(|| ask_everything(&mutilated, &mut Random(seed)));
+        let changes = mutilate(&mut mutilated, &mut rng);
+        let seed = rng.u64(..);
+        let asked = std::panic::catch_unwind(|| ask_everything(&mutilated, &mut Rng::with_seed(seed)));
         loaded += u32::from(asked.unwrap_or_else(|_| panic!("{name}, copy {copy}: {changes}")));
     }
     assert!((COPIES / 20..COPIES).contains(&loaded), "{loaded} of {COPIES} copies of {name} load");
@@ -168,11 +154,11 @@ fn a_mutilated_pdb_is_refused_or_read() {
     let (file, pdb) = rustc::driver("lines.rs");
     survives("lines.sys", &file);
     let image = Image::parse("lines.sys", &file).unwrap();
-    let mut random = Random(0x0fed_cba9_8765_4321);
+    let mut rng = Rng::with_seed(0x0fed_cba9_8765_4321);
     let (mut read, mut with_lines) = (0, 0);
     for copy in 0..COPIES {
         let mut mutilated = pdb.clone();
-        let changes = mutilate(&mut mutilated, &mut random);
+        let changes = mutilate(&mut mutilated, &mut rng);
         let read_all = || (Symbols::new(&image, Some(&mutilated)).ok(), Lines::new(&image, Some(&mutilated)));
         let (symbols, lines) = std::panic::catch_unwind(read_all)
             .unwrap_or_else(|_| panic!("lines.pdb, copy {copy}: {changes}"));
@@ -189,12 +175,12 @@ fn a_mutilated_pdb_is_refused_or_read() {
 }
 
 /// As [`mutilate`], in one of the debug sections of an image.
-fn mutilate_debug(file: &mut [u8], ranges: &[std::ops::Range<usize>], random: &mut Random) -> String {
-    let range = ranges[random.below(ranges.len())].clone();
+fn mutilate_debug(file: &mut [u8], ranges: &[std::ops::Range<usize>], rng: &mut Rng) -> String {
+    let range = ranges[below(rng, ranges.len())].clone();
     // The headers of programs are where a table's size is claimed.
-    let hot = if random.below(2) == 0 { range.start..range.end.min(range.start + 0x80) } else { range };
+    let hot = if below(rng, 2) == 0 { range.start..range.end.min(range.start + 0x80) } else { range };
     let mut part = file[hot.clone()].to_vec();
-    let changes = mutilate(&mut part, random);
+    let changes = mutilate(&mut part, rng);
     part.resize(hot.len(), 0);
     file[hot.clone()].copy_from_slice(&part);
     format!("{changes}, from {:#x}", hot.start)
@@ -218,11 +204,11 @@ fn with_dwarf(source: &str, version: u32, sections: &[&str]) -> (Vec<u8>, Vec<st
 fn mutilated_dwarf_is_read_or_passed_over() {
     for version in [2, 4, 5] {
         let (file, ranges) = with_dwarf("plain.c", version, &[".debug_line", ".debug_line_str"]);
-        let mut random = Random(0x1357_9bdf_0246_8ace);
+        let mut rng = Rng::with_seed(0x1357_9bdf_0246_8ace);
         let (mut all, mut some) = (0, 0);
         for copy in 0..COPIES / 5 {
             let mut mutilated = file.clone();
-            let changes = mutilate_debug(&mut mutilated, &ranges, &mut random);
+            let changes = mutilate_debug(&mut mutilated, &ranges, &mut rng);
             let image = Image::parse("plain.sys", &mutilated).unwrap();
             let lines = std::panic::catch_unwind(|| Lines::new(&image, None));
             let lines = lines.unwrap_or_else(|_| panic!("version {version}, copy {copy}: {changes}"));
@@ -240,11 +226,11 @@ fn mutilated_dwarf_is_read_or_passed_over() {
 fn mutilated_names_in_dwarf_are_read_or_passed_over() {
     for version in [2, 4, 5] {
         let (file, ranges) = with_dwarf("labels.c", version, &[".debug_info", ".debug_abbrev", ".debug_str"]);
-        let mut random = Random(0x0246_8ace_1357_9bdf);
+        let mut rng = Rng::with_seed(0x0246_8ace_1357_9bdf);
         let mut named = 0;
         for copy in 0..COPIES / 5 {
             let mut mutilated = file.clone();
-            let changes = mutilate_debug(&mut mutilated, &ranges, &mut random);
+            let changes = mutilate_debug(&mut mutilated, &ranges, &mut rng);
             let image = Image::parse("labels.sys", &mutilated).unwrap();
             let symbols = std::panic::catch_unwind(|| Symbols::new(&image, None).unwrap());
             let symbols = symbols.unwrap_or_else(|_| panic!("version {version}, copy {copy}: {changes}"));

@@ -103,9 +103,9 @@ impl<T> IntoResult for DriverPtr<T> {
 
 /// Builds a table. `Name(arity) @ low..=high => path::to::service;`, with `hal` or `wmilib` before the colon where that module has it,
 /// and `va` as arity where the service decodes its own variable arguments; behind the levels `~ low..=high` where Windows survives
-/// others, or `at most Advice` of a routine that is harmless at others.
+/// others, or `at most Advice` of a routine that is harmless at others; then `is Wait` of a wait that a routine with Wait TRUE may promise.
 macro_rules! exports {
-    ($table:ident: $($($module:ident)? : $name:ident($arity:tt) @ $low:literal ..= $high:literal $(~ $from:literal ..= $to:literal)? $(at most $tier:ident)? => $service:path;)*) => {
+    ($table:ident: $($($module:ident)? : $name:ident($arity:tt) @ $low:literal ..= $high:literal $(~ $from:literal ..= $to:literal)? $(at most $tier:ident)? $(is $what:ident)? => $service:path;)*) => {
         #[allow(unused_imports, reason = "a table's rows name the prefixes they need; a new row needs no second edit")]
         use $crate::{cm, etw, ex, fs, hal, io, kd, ke, ldr, mm, ob, pcw, pnp, po, ps, rtl, se, wmi};
 
@@ -117,6 +117,7 @@ macro_rules! exports {
                 irql_min: $low,
                 irql_max: $high,
                 irql_tier: exports!(@tier $($tier)?),
+                is_wait: exports!(@wait $($what)?),
                 survives: exports!(@survives $low $high $($from $to)?),
                 system_service: $crate::ke::system_service::is_one(stringify!($name)),
                 call: exports!(@call $service, $arity),
@@ -125,6 +126,8 @@ macro_rules! exports {
     };
     (@tier) => { $crate::verdict::Tier::Error };
     (@tier $tier:ident) => { $crate::verdict::Tier::$tier };
+    (@wait) => { false };
+    (@wait Wait) => { true };
     (@survives 0 0) => { (0, 1) };
     (@survives $low:literal $high:literal) => { ($low, $high) };
     (@survives $low:literal $high:literal $from:literal $to:literal) => { ($from, $to) };

@@ -479,9 +479,9 @@ exports! { FUNCTIONS:
     : KeTryToAcquireGuardedMutex(1) @ 0..=1 => ke::guarded_mutex::try_acquire;
     : KeTryToAcquireSpinLockAtDpcLevel(1) @ 2..=15 => ke::spinlock::try_acquire_at_dispatch;
     : KeUnstackDetachProcess(1) @ 0..=1 => ke::attach::unstack_detach;
-    : KeWaitForMultipleObjects(8) @ 0..=2 => ke::wait::multiple;
-    : KeWaitForMutexObject(5) @ 0..=2 => ke::wait::mutex;
-    : KeWaitForSingleObject(5) @ 0..=2 => ke::wait::single;
+    : KeWaitForMultipleObjects(8) @ 0..=2 is Wait => ke::wait::multiple;
+    : KeWaitForMutexObject(5) @ 0..=2 is Wait => ke::wait::mutex;
+    : KeWaitForSingleObject(5) @ 0..=2 is Wait => ke::wait::single;
     : KfRaiseIrql(1) @ 0..=15 => ke::irql::raise;
     : LdrAccessResource(4) @ 0..=1 => rtl::resource::access;
     : LdrFindResource_U(4) @ 0..=1 => rtl::resource::find_resource;

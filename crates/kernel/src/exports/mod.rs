@@ -41,6 +41,8 @@ pub struct Export {
     pub irql_tier: Tier,
     /// The lowest and the highest IRQL that Windows survives: what lies outside the legal ones is Driver Verifier's alone to stop for.
     pub survives: (u8, u8),
+    /// A wait as a routine with Wait TRUE promises that one comes next.
+    pub is_wait: bool,
     /// A `Zw` routine: see `ke::system_service`.
     pub system_service: bool,
     /// Decodes the arguments and calls the service.
@@ -140,7 +142,7 @@ fn admit(cx: &mut Cx<'_>, export: &Export) -> Flow<()> {
     if look {
         budget::look(cx)?;
     }
-    if waits_next && !export.name.starts_with("KeWait") {
+    if waits_next && !export.is_wait {
         return Err(cx.stop(must_wait(export)));
     }
     if !export.allows(irql) {

@@ -29,6 +29,14 @@ fn rows_are_sorted_and_named_once() {
     assert!(INTERNAL.iter().all(|row| FUNCTIONS.iter().all(|other| other.name != row.name)));
 }
 
+/// What may follow a routine with Wait TRUE: `KeSetEvent function` says a call of one of the KeWaitXxx routines.
+#[test]
+fn the_waits_that_can_be_promised_are_those_of_ke_wait() {
+    let waits: Vec<&str> = FUNCTIONS.iter().filter(|row| row.is_wait).map(|row| row.name).collect();
+    assert_eq!(waits, ["KeWaitForMultipleObjects", "KeWaitForMutexObject", "KeWaitForSingleObject"]);
+    assert!(INTERNAL.iter().all(|row| !row.is_wait));
+}
+
 #[test]
 fn every_level_is_the_documented_one_or_says_why_not() {
     let mut lines = EXCEPTIONS.lines().filter(|line| !line.starts_with('#')).map(|line| {

@@ -323,6 +323,9 @@ fn keeps(export: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use engine::Access;
+    use fastrand::Rng;
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
 
     use super::*;
     use crate::hal::rig::{MEMORY, PORTS, machine};
@@ -341,14 +344,6 @@ mod tests {
         access::accessed(cx)
     }
 
-    /// Numbers that look random: xorshift.
-    fn next(state: &mut u64, below: usize) -> usize {
-        *state ^= *state << 13;
-        *state ^= *state >> 7;
-        *state ^= *state << 17;
-        usize::try_from(*state >> 32).unwrap() % below
-    }
-
     fn pieces(written: &[(usize, usize)], downwards: bool) -> Vec<(u64, u8)> {
         let mut line = Line::new(0, 0x1000);
         written.iter().for_each(|(at, bytes)| line.write(*at, &[0xA5; 8][..*bytes]));
@@ -365,20 +360,32 @@ mod tests {
         assert_eq!(pieces(&[(56, 8), (3, 2)], false), [(3, 1), (4, 1), (56, 8)]);
     }
 
-    #[test]
-    fn pieces_cover_what_was_written_once_and_nothing_else() {
-        let mut seed = 0x9E37_79B9_7F4A_7C15;
-        for _ in 0..2_000 {
+    /// As many cases as are wanted, the same in every run; none is kept in a file.
+    fn cases(cases: u32) -> ProptestConfig {
+        ProptestConfig {
+            cases,
+            rng_seed: RngSeed::Fixed(1),
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        }
+    }
+
+    proptest! {
+        #![proptest_config(cases(2_000))]
+
+        #[test]
+        fn pieces_cover_what_was_written_once_and_nothing_else(
+            stores in proptest::collection::vec((0..LINE, 1..=8_usize, any::<u8>()), 1..=12),
+            downwards: bool,
+        ) {
             let (mut line, mut plain) = (Line::new(0, 0), [None; LINE]);
-            for _ in 0..=next(&mut seed, 12) {
-                let at = next(&mut seed, LINE);
-                let bytes = (next(&mut seed, 8) + 1).min(LINE - at);
-                let value = [next(&mut seed, 256).to_le_bytes()[0]; 8];
-                line.write(at, &value[..bytes]);
-                plain[at..at + bytes].fill(Some(value[0]));
+            for (at, bytes, value) in stores {
+                let bytes = bytes.min(LINE - at);
+                line.write(at, &[value; 8][..bytes]);
+                plain[at..at + bytes].fill(Some(value));
             }
             let mut seen = [None; LINE];
-            for Piece { address, width, value } in line.pieces(next(&mut seed, 2) == 1) {
+            for Piece { address, width, value } in line.pieces(downwards) {
                 let (_, first) = split(address);
                 assert!(first.is_multiple_of(width as usize));
                 for (at, byte) in (first..).zip(value.to_le_bytes()).take(width as usize) {
@@ -449,14 +456,14 @@ mod tests {
     #[test]
     fn after_all_drains_the_card_has_what_was_stored_last() {
         machine(|cx, card| {
-            let (window, mut seed, mut plain) = (combined(cx), 42, [0; 2 * LINE]);
+            let (window, mut rng, mut plain) = (combined(cx), Rng::with_seed(42), [0; 2 * LINE]);
             for _ in 0..3_000 {
-                let at = next(&mut seed, plain.len());
-                let bytes = (1 << next(&mut seed, 4)).min(plain.len() - at);
-                let value = next(&mut seed, usize::MAX).to_le_bytes();
+                let at = rng.usize(..plain.len());
+                let bytes = (1 << rng.usize(..4)).min(plain.len() - at);
+                let value = rng.u64(..).to_le_bytes();
                 write(cx, window + at as u64, &value[..bytes]).unwrap();
                 plain[at..at + bytes].copy_from_slice(&value[..bytes]);
-                if next(&mut seed, 10) == 0 {
+                if rng.usize(..10) == 0 {
                     drain(cx).unwrap();
                     assert_eq!(card.borrow().registers, plain);
                 }

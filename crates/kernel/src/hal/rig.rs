@@ -1,13 +1,12 @@
 //! For tests: a machine with one PCI card in slot 3, whose registers a test can see and whose doings it can read.
 
 use std::cell::RefCell;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
-use engine::{Defaults, Host};
+use engine::Defaults;
 
 use super::hardware::{Function, Hardware, Moment, PciAddress, Refusal, Width, Window};
-use crate::{Cx, Nt, Settings};
+use crate::{Cx, Nt, Settings, rig};
 
 /// The card's place.
 pub(crate) const AT: PciAddress = PciAddress { bus: 0, device: 3, function: 0 };
@@ -144,28 +143,10 @@ impl Hardware for OneCard {
 
 /// Runs `test` on the scheduler's stack of a machine with the card; waits until no other test has a machine.
 pub(crate) fn machine(test: impl FnOnce(&mut Cx<'_>, &Rc<RefCell<Card>>)) {
-    let host = Host::start().unwrap();
-    let card: Rc<RefCell<Card>> = host.inside(Rc::default);
-    let hardware = host.inside(|| Box::new(OneCard(card.clone())));
-    let nt = host.inside(|| Nt::new(*host, &Settings::default(), hardware, Box::new(Defaults)));
-    let outcome = host.run(&nt, || {
-        catch_unwind(AssertUnwindSafe(|| {
-            nt.boot().unwrap();
-            test(&mut nt.cx(), &card);
-            nt.teardown();
-        }))
-    });
-    host.inside(|| drop((nt, card)));
-    // The payload lies on the machine's heap, which ends here: only a copy of its words goes on.
-    let failure = outcome.err().map(|payload| {
-        let text = payload.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned();
-        std::mem::forget(payload);
-        text
-    });
-    let inner = host.panic_message();
-    host.finish();
-    if let Some(text) = failure.or(inner) {
-        panic!("{text}");
-    }
+    let make = |engine| {
+        let card: Rc<RefCell<Card>> = Rc::default();
+        let hardware = Box::new(OneCard(card.clone()));
+        (Nt::new(engine, &Settings::default(), hardware, Box::new(Defaults)), card)
+    };
+    rig::run_booted(make, test);
 }

@@ -2,12 +2,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::process::Command;
 use std::rc::Rc;
 
 use abi::DriverPtr;
-use engine::{Chooser, Defaults, Flow, Host, Point, SLICE_END};
+use engine::{Chooser, Defaults, Flow, Point, SLICE_END};
 use image::{ExportTarget, Image};
 
 use super::calls::callout;
@@ -17,7 +15,7 @@ use crate::event::{Event, Kind, Reader, Role, Stamp};
 use crate::hal::hardware::{Hardware, Moment, Refusal, Width};
 use crate::ldr::{self, Module};
 use crate::verdict::{Tier, Verdict};
-use crate::{Cx, Nt, Settings};
+use crate::{Cx, Nt, Settings, rig};
 
 /// Runs `test` on the scheduler's stack of a machine with one processor.
 pub(crate) fn machine(test: impl FnOnce(&mut Cx<'_>)) {
@@ -46,32 +44,9 @@ impl Rig {
 
     /// Runs `test` in the machine; waits until no other test has one.
     pub(crate) fn run<R>(self, test: impl FnOnce(&mut Cx<'_>) -> R) -> R {
-        let host = Host::start().unwrap();
-        let hardware = OneLine(self.line);
-        let nt = host.inside(|| Nt::new(*host, &self.settings, Box::new(hardware), self.chooser));
-        let outcome = host.run(&nt, || {
-            catch_unwind(AssertUnwindSafe(|| {
-                nt.boot().unwrap();
-                let result = test(&mut nt.cx());
-                nt.teardown();
-                engine::outside(|| result)
-            }))
-        });
-        host.inside(|| drop(nt));
-        // The payload lies on the machine's heap, which ends here: only a copy of its words goes on.
-        let outcome = outcome.map_err(|payload| {
-            let text = payload.downcast_ref::<String>().map(String::as_str);
-            let text =
-                text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned();
-            std::mem::forget(payload);
-            text
-        });
-        let inner = host.panic_message();
-        host.finish();
-        match (outcome, inner) {
-            (Ok(result), None) => result,
-            (Err(text), _) | (_, Some(text)) => panic!("{text}"),
-        }
+        let Self { settings, chooser, line } = self;
+        let make = |engine| (Nt::new(engine, &settings, Box::new(OneLine(line)), chooser), ());
+        rig::run_booted(make, |cx, ()| test(cx))
     }
 }
 
@@ -240,18 +215,8 @@ impl Driver {
 
 /// Compiles a driver.
 pub(crate) fn compile(name: &str, source: &str) -> Image {
-    let folder = std::env::temp_dir().join(format!("dirql-ke-{}-{name}", std::process::id()));
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("driver.c"), format!("{PROLOGUE}{source}")).unwrap();
-    let flags = "-shared -nostdlib -O1 -fno-builtin -Wl,--subsystem,native,-e,DriverEntry -o driver.sys driver.c -lntoskrnl -lhal";
-    let output = Command::new("x86_64-w64-mingw32-gcc")
-        .args(flags.split(' '))
-        .current_dir(&folder)
-        .output()
-        .expect("install gcc-mingw-w64-x86-64, or run `cargo xtask test`, which does");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let bytes = std::fs::read(folder.join("driver.sys")).unwrap();
-    std::fs::remove_dir_all(&folder).unwrap();
+    const FLAGS: &str = "-shared -nostdlib -O1 -fno-builtin -Wl,--subsystem,native,-e,DriverEntry";
+    let bytes = rig::compile(&format!("{PROLOGUE}{source}"), FLAGS, &[]);
     Image::parse(&format!("{name}.sys"), &bytes).unwrap()
 }
 

@@ -1,14 +1,10 @@
 //! For tests: a machine without hardware, and a place to stand in it.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, Ordering};
-
-use engine::{Defaults, Host};
-
+use engine::Defaults;
 use image::Image;
 
 use crate::hal::hardware::{Function, Hardware};
-use crate::{Cx, Nt, Settings};
+use crate::{Cx, Nt, Settings, rig};
 
 /// Runs `test` in a machine of its own; waits until no other test has one.
 pub(crate) fn machine(test: impl FnOnce(&mut Cx<'_>)) {
@@ -17,22 +13,8 @@ pub(crate) fn machine(test: impl FnOnce(&mut Cx<'_>)) {
 
 /// As [`machine`], with PCI functions to be found.
 pub(crate) fn machine_with(settings: &Settings, functions: Vec<Function>, test: impl FnOnce(&mut Cx<'_>)) {
-    let host = Host::start().unwrap();
-    let hardware = Silent { functions };
-    let nt = host.inside(|| Nt::new(*host, settings, Box::new(hardware), Box::new(Defaults)));
-    let outcome = host.run(&nt, || catch_unwind(AssertUnwindSafe(|| test(&mut nt.cx()))));
-    host.inside(|| drop(nt));
-    let failure = outcome.err().map(|payload| {
-        // The payload lies on the machine's heap, which ends here: only a copy of its words goes on.
-        let text = payload.downcast_ref::<String>().map(String::as_str);
-        let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned();
-        std::mem::forget(payload);
-        text
-    });
-    host.finish();
-    if let Some(text) = failure {
-        panic!("{text}");
-    }
+    let make = |engine| (Nt::new(engine, settings, Box::new(Silent { functions }), Box::new(Defaults)), ());
+    rig::run(make, |nt, ()| test(&mut nt.cx()));
 }
 
 /// The rule of the verdict that ended the machine.
@@ -106,33 +88,9 @@ pub(crate) fn text(cx: &mut Cx<'_>, string: abi::DriverPtr<abi::UNICODE_STRING>)
 
 /// Compiles `source` to `name.sys`; `imports` are (module, names) that no library of the compiler's has.
 pub(crate) fn driver(name: &str, source: &str, imports: &[(&str, &[&str])]) -> Image {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let unique = (std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    let folder = std::env::temp_dir().join(format!("dirql-{}-{}-{name}", unique.0, unique.1));
-    std::fs::create_dir_all(&folder).unwrap();
-    let file = |name: &str| folder.join(name);
-    std::fs::write(file("driver.c"), source).unwrap();
-    let mut libraries = Vec::new();
-    for (module, names) in imports {
-        let library = file(&format!("lib{module}.a"));
-        let text = format!("LIBRARY {module}\nEXPORTS\n{}\n", names.join("\n"));
-        std::fs::write(file("imports.def"), text).unwrap();
-        run(std::process::Command::new("x86_64-w64-mingw32-dlltool")
-            .current_dir(&folder)
-            .arg("-d")
-            .arg(file("imports.def"))
-            .arg("-l")
-            .arg(&library));
-        libraries.push(library);
-    }
-    let output = file("driver.sys");
-    let flags = "-shared -nostdlib -O1 -Wl,--subsystem,native,-e,DriverEntry,--exclude-all-symbols";
-    let mut compiler = std::process::Command::new("x86_64-w64-mingw32-gcc");
-    compiler.args(flags.split(' ')).arg("-o").arg(&output).arg(file("driver.c")).args(&libraries);
-    run(compiler.arg("-lntoskrnl"));
-    let mut bytes = std::fs::read(&output).unwrap();
+    const FLAGS: &str = "-shared -nostdlib -O1 -Wl,--subsystem,native,-e,DriverEntry,--exclude-all-symbols";
+    let mut bytes = rig::compile(source, FLAGS, imports);
     make_discardable(&mut bytes);
-    std::fs::remove_dir_all(&folder).unwrap();
     Image::parse(&format!("{name}.sys"), &bytes).unwrap()
 }
 
@@ -142,16 +100,6 @@ fn make_discardable(file: &mut [u8]) {
     if let Some(header) = file.windows(8).position(|window| window == b"INIT\0\0\0\0") {
         file[header + 39] |= DISCARDABLE;
     }
-}
-
-fn run(command: &mut std::process::Command) {
-    let output = command.output().unwrap_or_else(|error| {
-        panic!(
-            "{:?}: {error}; install gcc-mingw-w64-x86-64, or run `cargo xtask test`, which does",
-            command.get_program()
-        )
-    });
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// Loads it into the machine.

@@ -338,6 +338,8 @@ pub(crate) fn release_process(k: &mut Kernel, process: u64) {
 
 #[cfg(test)]
 mod tests {
+    use fastrand::Rng;
+
     use super::*;
     use crate::mm::rig::machine;
 
@@ -374,24 +376,13 @@ mod tests {
         regions: BTreeMap<(u64, u64), u64>,
     }
 
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, limit: u64) -> u64 {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            self.0 % limit
-        }
-    }
-
     /// One thing that a process does, and what it changes.
-    fn act(cx: &mut Cx<'_>, expected: &mut Expected, random: &mut Random, number: u64) {
-        let process = [8, 12, 16][usize::try_from(random.below(3)).unwrap()];
-        let base = BASE + random.below(6) * GRANULARITY;
-        let pages = 1 + random.below(40);
+    fn act(cx: &mut Cx<'_>, expected: &mut Expected, rng: &mut Rng, number: u64) {
+        let process = [8, 12, 16][usize::try_from(rng.u64(..3)).unwrap()];
+        let base = BASE + rng.u64(..6) * GRANULARITY;
+        let pages = 1 + rng.u64(..40);
         let known = expected.regions.get(&(process, base)).copied();
-        match (random.below(4), known) {
+        match (rng.u64(..4), known) {
             (0, _) => {
                 let taken = expected.regions.iter().any(|((whose, other), count)| {
                     *whose == process && *other < base + pages * PAGE && base < other + count * PAGE
@@ -405,7 +396,7 @@ mod tests {
                 }
             }
             (1, Some(count)) => {
-                let (first, more) = (random.below(count), 1 + random.below(8));
+                let (first, more) = (rng.u64(..count), 1 + rng.u64(..8));
                 let range = first..(first + more).min(count);
                 assert!(commit(cx, (process, base), range.clone(), WRITABLE));
                 cx.with(|k| show_process(k, process));
@@ -419,12 +410,12 @@ mod tests {
                 }
             }
             (2, Some(count)) => {
-                let first = random.below(count);
+                let first = rng.u64(..count);
                 let range = first..count.min(first + 3);
                 cx.with(|k| decommit(k, (process, base), range.clone()));
                 range.for_each(|page| _ = expected.pages.remove(&(process, base + page * PAGE)));
             }
-            (3, Some(count)) if random.below(3) == 0 => {
+            (3, Some(count)) if rng.u64(..3) == 0 => {
                 cx.with(|k| release(k, (process, base)));
                 expected.regions.remove(&(process, base));
                 (0..count).for_each(|page| _ = expected.pages.remove(&(process, base + page * PAGE)));
@@ -437,10 +428,10 @@ mod tests {
     #[test]
     fn each_process_finds_its_own_memory_whatever_others_have_at_its_addresses() {
         machine(|cx| {
-            let mut random = Random(0x9E37_79B9_7F4A_7C15);
+            let mut rng = Rng::with_seed(1);
             let mut expected = Expected::default();
             for number in 1..400 {
-                act(cx, &mut expected, &mut random, number);
+                act(cx, &mut expected, &mut rng, number);
                 for process in [16, 8, 12] {
                     cx.with(|k| show_process(k, process));
                     let own = expected.regions.iter().filter(|((whose, _), _)| *whose == process);

@@ -16,6 +16,7 @@ use crate::io::{cancel, driver};
 use crate::ldr::{self, Module};
 use crate::mm::user;
 use crate::ob::Handle;
+use crate::rig;
 
 /// `drivers/c/<source>` compiled with these definitions.
 fn compile(source: &str, defines: &[&str]) -> Image {
@@ -52,9 +53,7 @@ fn bytes_of(source: &Path, defines: &[&str]) -> Vec<u8> {
                  -Wl,--subsystem,native,--entry,DriverEntry,--image-base,0x140000000,--dynamicbase";
     let mut gcc = Command::new("x86_64-w64-mingw32-gcc");
     gcc.args(flags.split_whitespace()).args(defines.iter().map(|name| format!("-D{name}")));
-    let result = gcc.arg("-o").arg(&output).arg(source).args(["-lntoskrnl", "-lhal"]).output();
-    let result = result.expect("install gcc-mingw-w64-x86-64, or run `cargo xtask test`, which does");
-    assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
+    rig::succeed(gcc.arg("-o").arg(&output).arg(source).args(["-lntoskrnl", "-lhal"]));
     let bytes = std::fs::read(&output).unwrap();
     std::fs::remove_file(&output).unwrap();
     bytes

@@ -264,7 +264,7 @@ fn below_dispatch(k: &Kernel, index: usize) -> Option<(Work, u8)> {
 /// reader wants them.
 #[inline]
 fn calls_are_free(k: &Kernel) -> bool {
-    // A policy that never departs from the default needs no question. The flag is recomputed on every scheduler turn.
+    // A policy that gives defaults only needs no question. The flag is recomputed on every scheduler turn.
     let alone = k.ke.processors.len() == 1 && k.ke.sched.is_none_ready() || !k.engine.may_depart();
     alone && !k.ke.processor().wait_next && k.hal.combining.is_empty()
 }

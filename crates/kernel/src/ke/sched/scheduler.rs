@@ -403,7 +403,7 @@ fn highest_equal(k: &Kernel) -> Option<u8> {
 /// [`before_shared`], if the policy knows which of them others see; else a thread gives way between them only at the end of a slice.
 #[inline]
 pub(crate) fn before_visible(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
-    // Without another thread, or with a policy that never departs, no candidates need be found.
+    // Without another thread, or with a policy that gives defaults only, no candidates need be found.
     if !cx.engine().may_depart() || cx.with(|k| k.ke.sched.ready.is_empty() && k.ke.processors.len() == 1) {
         return Ok(());
     }

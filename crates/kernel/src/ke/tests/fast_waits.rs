@@ -75,7 +75,7 @@ enum Way {
 fn story_left(way: Way) -> (Vec<u64>, Vec<String>) {
     let mut rig = Rig::default();
     if matches!(way, Way::Asked | Way::AskedAndWatched) {
-        // Any policy but the one that says that it never departs; it answers as that does.
+        // A policy that does not say that it gives defaults only, though it does.
         rig.chooser = Box::new(Scripted { answers: Vec::new(), slice: u64::MAX });
     }
     rig.run(|cx| {
