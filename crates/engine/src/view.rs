@@ -2,7 +2,7 @@
 //! an instruction.
 //!
 //! Only while accesses are not observed (neither checked nor learned): [`Engine::view`] returns none otherwise. A word that cannot be
-//! accessed is not reported at once: the caller asks [`Engine::take_fault`] at the end, and discards what it has read if that is true.
+//! accessed is not reported at once: [`Engine::peek`], in which views are used, returns none at its end, and what was read is discarded.
 
 use std::marker::PhantomData;
 use std::sync::atomic::AtomicBool;
@@ -66,7 +66,7 @@ impl<T> View<T> {
         self.at
     }
 
-    /// A word of it; see [`Engine::take_fault`].
+    /// A word of it; within [`Engine::peek`].
     #[must_use]
     #[inline]
     pub fn get<F: FromBytes + IntoBytes>(self, field: Field<T, F>) -> F {
@@ -84,7 +84,7 @@ impl<T> View<T> {
         value
     }
 
-    /// Writes a word of it; see [`Engine::take_fault`].
+    /// Writes a word of it; within [`Engine::peek`].
     #[inline]
     pub fn set<F: IntoBytes + Immutable>(self, field: Field<T, F>, value: F) {
         const { assert!(memory::is_word::<F>(), "a view is written word by word") };
@@ -122,7 +122,7 @@ impl<T> View<T> {
 }
 
 impl<T: FromBytes + IntoBytes> View<T> {
-    /// All of it, where it is a word; see [`Engine::take_fault`].
+    /// All of it, where it is a word; within [`Engine::peek`].
     #[must_use]
     #[inline]
     pub fn word(self) -> T {
@@ -154,15 +154,40 @@ impl Engine {
     pub fn are_ends_readable(self, address: u64, bytes: u64) -> bool {
         let ends = [address, address + bytes - 1].map(|at| self.view_of_user(DriverPtr::<u8>::new(at)));
         let [Some(first), Some(last)] = ends else { return false };
-        let _ = (first.word(), last.word());
-        !self.take_fault()
+        self.peek(|| Some((first.word(), last.word()))).is_some()
     }
 
-    /// Whether an access of any view did not do what it says since this was asked last.
+    /// What `access` returns, if each access by a view in it did what it says. Else none: what it has read is worthless, what it has
+    /// written before or after stays. A fault in it is none of any other `peek`'s, around it or after it.
     #[must_use]
     #[inline]
-    pub fn take_fault(self) -> bool {
-        take_fault()
+    pub fn peek<R>(self, access: impl FnOnce() -> Option<R>) -> Option<R> {
+        let before = take_fault();
+        let result = access();
+        let faulted = take_fault();
+        if before {
+            miss();
+        }
+        if faulted { None } else { result }
+    }
+
+    /// As [`Engine::peek`], of memory that is the kernel's own and therefore there.
+    ///
+    /// # Panics
+    /// It is not there; `why` says why it should be.
+    #[inline]
+    pub fn peek_own<R>(self, why: &str, access: impl FnOnce() -> R) -> R {
+        match self.peek(|| Some(access())) {
+            Some(result) => result,
+            None => panic!("an access of the kernel's own memory has faulted: {why}"),
+        }
+    }
+
+    /// Within [`Engine::peek`]: whether it returns none already. For loops, which need an end.
+    #[must_use]
+    #[inline]
+    pub fn has_faulted(self) -> bool {
+        MISSED.load(Relaxed)
     }
 
     /// Whether [`Engine::view`] can return a view: accesses are neither checked nor learned.

@@ -24,12 +24,15 @@ fn each_word_is_where_the_layout_says_and_nothing_beside_it_changes() {
     let at = DriverPtr::<IRP>::new(DATA);
     engine.fill(DATA, 0xD0, 0xAA).unwrap();
     let irp = engine.view(at).unwrap();
-    irp.set(IRP::Size, 0x118);
-    irp.set(IRP::StackCount, 1);
-    irp.set(IRP::Flags, 0x70);
-    irp.part(IRP::IoStatus).set(IO_STATUS_BLOCK::Information, 5);
-    irp.part(IRP::IoStatus).set(IO_STATUS_BLOCK::Status, NtStatus::UNSUCCESSFUL);
-    assert!(!engine.take_fault());
+    let written = engine.peek(|| {
+        irp.set(IRP::Size, 0x118);
+        irp.set(IRP::StackCount, 1);
+        irp.set(IRP::Flags, 0x70);
+        irp.part(IRP::IoStatus).set(IO_STATUS_BLOCK::Information, 5);
+        irp.part(IRP::IoStatus).set(IO_STATUS_BLOCK::Status, NtStatus::UNSUCCESSFUL);
+        Some(())
+    });
+    assert_eq!(written, Some(()));
     let mut whole = IRP::zeroed();
     engine.read_bytes(DATA, zerocopy::IntoBytes::as_mut_bytes(&mut whole)).unwrap();
     assert_eq!((whole.get(IRP::Size), whole.get(IRP::StackCount), whole.get(IRP::Flags)), (0x118, 1, 0x70));
@@ -41,22 +44,48 @@ fn each_word_is_where_the_layout_says_and_nothing_beside_it_changes() {
 }
 
 #[test]
-fn what_is_not_there_is_missed_once_and_the_machine_goes_on() {
+fn what_is_not_there_ends_a_look_with_nothing_and_the_machine_goes_on() {
     let rig = Rig::new(&RETURN);
     let engine = rig.engine;
     let nowhere = engine.view(DriverPtr::<u64>::new(FREE)).unwrap();
-    let _ = nowhere.word();
-    assert!(engine.take_fault());
-    assert!(!engine.take_fault(), "it was taken");
+    let look = || engine.peek(|| Some(nowhere.word()));
+    assert_eq!(look(), None);
+    assert_eq!(engine.peek(|| Some(7)), Some(7), "that fault is not this one's");
     engine.map(FREE, 0x4000_0000, PAGE, Protection::READ);
-    assert_eq!(nowhere.word(), 0);
-    assert!(!engine.take_fault(), "it can be read now");
-    engine.view(DriverPtr::<IO_STATUS_BLOCK>::new(FREE)).unwrap().set(IO_STATUS_BLOCK::Information, 1);
-    assert!(engine.take_fault(), "and not be written");
+    assert_eq!(look(), Some(0), "it can be read now");
+    let block = engine.view(DriverPtr::<IO_STATUS_BLOCK>::new(FREE)).unwrap();
+    let written = engine.peek(|| Some(block.set(IO_STATUS_BLOCK::Information, 1)));
+    assert_eq!(written, None, "and not be written");
     assert_eq!(word(engine, FREE + 8), 0);
     let last = DriverPtr::<IRP>::new(SYSTEM.end() - 8);
-    let _ = engine.view(last).unwrap().get(IRP::UserEvent);
-    assert!(engine.take_fault(), "behind the window there is nothing");
+    let behind = engine.peek(|| Some(engine.view(last)?.get(IRP::UserEvent)));
+    assert_eq!(behind, None, "behind the window there is nothing");
+}
+
+#[test]
+fn a_fault_is_of_the_innermost_look_alone() {
+    let rig = Rig::new(&RETURN);
+    let engine = rig.engine;
+    let nowhere = engine.view(DriverPtr::<u64>::new(FREE)).unwrap();
+    let seen = engine.peek(|| {
+        assert_eq!(engine.peek(|| Some(nowhere.word())), None);
+        assert!(!engine.has_faulted());
+        Some(1)
+    });
+    assert_eq!(seen, Some(1));
+    let seen = engine.peek(|| {
+        let _ = nowhere.word();
+        assert_eq!(engine.peek(|| Some(2)), Some(2), "what was before it is not its");
+        assert!(engine.has_faulted());
+        Some(3)
+    });
+    assert_eq!(seen, None);
+    // A look that returns early has let go of its fault, too.
+    let early = engine.peek(|| -> Option<()> {
+        let _ = nowhere.word();
+        None
+    });
+    assert_eq!((early, engine.peek(|| Some(4))), (None, Some(4)));
 }
 
 #[test]
@@ -90,7 +119,7 @@ fn an_applications_ends_are_readable_or_not_and_its_bytes_are_copied() {
         assert_eq!(copy, [&[0], &*bytes, &[0]].concat());
     }
     assert!(!engine.copy_plain(DATA, APPLICATION + PAGE - 2, 4), "half of it is not there");
-    assert!(!engine.take_fault(), "the result was false");
+    assert!(!engine.has_faulted(), "the result was false");
 }
 
 #[test]
@@ -148,7 +177,7 @@ fn what_is_written_by_a_view_is_taken_back_with_the_machine() {
         for _ in 0..3 {
             block.set(IO_STATUS_BLOCK::Information, 2);
             assert!(engine.lay::<0, 0xFB>(DATA + 0x40, 24));
-            assert!(!engine.take_fault());
+            assert!(!engine.has_faulted());
             rig.host.rewind(snapshot);
             assert_eq!((word(engine, DATA + 8), word(engine, DATA + 0x38)), (1, 0));
         }

@@ -62,11 +62,7 @@ pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Op
     if k.has_details {
         return None;
     }
-    let Some(plan) = plan(k, handle, request) else {
-        // Clear the sticky fault flag so that the next reader does not see ours.
-        let _ = k.engine.take_fault();
-        return None;
-    };
+    let plan = k.engine.peek(|| plan(k, handle, request))?;
     let length = u64::from(plan.input.length.max(plan.output.length));
     let size = irp::size(plan.stack_size);
     let packet = (u64::from(size), allocate::TAG);
@@ -76,7 +72,7 @@ pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Op
     if !fill_buffer(k.engine, &plan, &blocks) {
         unreachable!("it was read a moment ago, and no driver ran since");
     }
-    write(k.engine, &plan, &blocks, request, size);
+    k.engine.peek_own("pool pages are mapped", || write(k.engine, &plan, &blocks, request, size));
     let (irp, device) = (DriverPtr::<IRP>::new(packet.address), plan.device);
     let issue = k.io.irps.boxed(issue(&plan, blocks, request.operation, request.context));
     // Construct in place: moving a freshly written record stalls on store forwarding.
@@ -130,7 +126,7 @@ fn plan<'o>(k: &Kernel, handle: Handle, request: &Request<'o>) -> Option<Plan<'o
     let fits = (1..=MOST_LOCATIONS).contains(&stack_size);
     let (device, thread) = (device.at(), thread.object);
     let plan = Plan { file, event, device, dispatch, thread, stack_size, synchronous, offset, input, output };
-    (fits && !engine.take_fault()).then_some(plan)
+    fits.then_some(plan)
 }
 
 /// The event of a handle of this process.
@@ -147,7 +143,7 @@ fn top(engine: Engine, file: View<FILE_OBJECT>) -> Option<View<DEVICE_OBJECT>> {
     let mut device = engine.view(file.get(FILE_OBJECT::DeviceObject))?;
     for _ in 0..MOST_DEVICES {
         let above = device.get(DEVICE_OBJECT::AttachedDevice);
-        if engine.take_fault() {
+        if engine.has_faulted() {
             return None;
         }
         if above.is_null() {
@@ -247,7 +243,6 @@ fn write(engine: Engine, plan: &Plan<'_>, blocks: &Blocks, request: &Request<'_>
     location.set(IO_STACK_LOCATION::DeviceObject, device);
     location.set(IO_STACK_LOCATION::FileObject, plan.file.at().cast());
     parameters(location, request.operation, plan.offset);
-    assert!(!engine.take_fault(), "pool pages are mapped");
 }
 
 #[inline]
@@ -292,14 +287,15 @@ fn hold(k: &mut Kernel, plan: &Plan<'_>) -> [u32; 2] {
     let of_file = more(k, of_file, plan.file.at().address, 2);
     let of_event = plan.event.map_or(of_event, |event| more(k, of_event, event.at().address, 1));
     k.io.near = [of_file, of_event];
-    if plan.synchronous {
-        plan.file.set(FILE_OBJECT::Busy, 1);
-    }
-    set_state(plan.file.part(FILE_OBJECT::Event), 0);
-    if let Some(event) = plan.event {
-        set_state(event, 0);
-    }
-    assert!(!k.engine.take_fault(), "files and events are memory of ours");
+    k.engine.peek_own("files and events are objects", || {
+        if plan.synchronous {
+            plan.file.set(FILE_OBJECT::Busy, 1);
+        }
+        set_state(plan.file.part(FILE_OBJECT::Event), 0);
+        if let Some(event) = plan.event {
+            set_state(event, 0);
+        }
+    });
     [of_file, of_event]
 }
 

@@ -42,6 +42,11 @@ pub(crate) struct Ending {
 
 /// How to complete this IRP, if the fast path applies. Changes nothing.
 pub(crate) fn ending(k: &Kernel, irp: DriverPtr<IRP>) -> Option<Ending> {
+    k.engine.peek(|| plan(k, irp))
+}
+
+#[inline]
+fn plan(k: &Kernel, irp: DriverPtr<IRP>) -> Option<Ending> {
     let engine = k.engine;
     let number = k.io.irps.live.number(0, irp.address)?;
     let record = k.io.irps.live.at(number)?;
@@ -70,7 +75,7 @@ pub(crate) fn ending(k: &Kernel, irp: DriverPtr<IRP>) -> Option<Ending> {
     let location = header.get(IRP::StackCount);
     let are_events = event.is_none_or(is_event) && is_event(file.part(FILE_OBJECT::Event));
     let only = k.io.frames.only(irp.address, location, marked)?;
-    if engine.take_fault() || !are_events || status_block.is_null() || !are_free_to_go(k, &blocks) {
+    if !are_events || status_block.is_null() || !are_free_to_go(k, &blocks) {
         return None;
     }
     Some(Ending {
@@ -100,7 +105,7 @@ fn passes_on_straight(engine: Engine, header: View<IRP>) -> Option<bool> {
         && location.get(IO_STACK_LOCATION::CompletionRoutine).is_null()
         && header.get(IRP::CancelRoutine).is_null()
         && header.get(IRP::MdlAddress).is_null();
-    (!engine.take_fault() && straight).then_some(control & SL_PENDING_RETURNED != 0)
+    straight.then_some(control & SL_PENDING_RETURNED != 0)
 }
 
 /// Whether it may end with this status.
@@ -226,9 +231,11 @@ fn notice(k: &mut Kernel, ending: &Ending) -> CompletionNotice {
 #[inline]
 fn write_status(engine: Engine, to: DriverPtr<IO_STATUS_BLOCK>, status: NtStatus, information: u64) {
     if let Some(block) = engine.view_of_user(to) {
-        block.set(IO_STATUS_BLOCK::Status, status);
-        block.set(IO_STATUS_BLOCK::Information, information);
-        let _ = engine.take_fault();
+        let _ = engine.peek(|| {
+            block.set(IO_STATUS_BLOCK::Status, status);
+            block.set(IO_STATUS_BLOCK::Information, information);
+            Some(())
+        });
     }
 }
 
@@ -262,14 +269,15 @@ fn tell(k: &mut Kernel, ending: &Ending, status: NtStatus) -> bool {
         return false;
     }
     if is_told(ending) {
-        if let Some(event) = event {
-            set_state(event, 1);
-        }
-        if ending.synchronous {
-            file.set(FILE_OBJECT::FinalStatus, status);
-            set_state(file_event, 1);
-        }
-        assert!(!k.engine.take_fault(), "files and events are memory of ours");
+        k.engine.peek_own("files and events are objects", || {
+            if let Some(event) = event {
+                set_state(event, 1);
+            }
+            if ending.synchronous {
+                file.set(FILE_OBJECT::FinalStatus, status);
+                set_state(file_event, 1);
+            }
+        });
     }
     true
 }

@@ -81,23 +81,26 @@ fn answered(k: &mut Kernel, begun: &Begun, request: &Request<'_>, status: NtStat
         return None;
     }
     let (file, block) = (engine.view(begun.file)?, engine.view_of_user(request.status_block)?);
-    let answer = Answer {
-        status: block.get(IO_STATUS_BLOCK::Status),
-        information: block.get(IO_STATUS_BLOCK::Information),
-    };
-    let position = position(file, request).filter(|_| begun.synchronous && !is_error(answer.status));
-    let others_wait = begun.synchronous && file.get(FILE_OBJECT::Waiters) != 0;
-    if engine.take_fault() || others_wait || !object::dereference_at_hint(k, begun.number, begun.file.address)
-    {
+    let (answer, position) = engine.peek(|| {
+        let answer = Answer {
+            status: block.get(IO_STATUS_BLOCK::Status),
+            information: block.get(IO_STATUS_BLOCK::Information),
+        };
+        let position = position(file, request).filter(|_| begun.synchronous && !is_error(answer.status));
+        let others_wait = begun.synchronous && file.get(FILE_OBJECT::Waiters) != 0;
+        (!others_wait).then_some((answer, position))
+    })?;
+    if !object::dereference_at_hint(k, begun.number, begun.file.address) {
         return None;
     }
-    if let Some(from) = position {
-        file.set(FILE_OBJECT::CurrentByteOffset, from.wrapping_add(answer.information.cast_signed()));
-    }
-    if begun.synchronous {
-        file.set(FILE_OBJECT::Busy, 0);
-    }
-    assert!(!engine.take_fault(), "a file object is memory of ours");
+    engine.peek_own("a file is an object", || {
+        if let Some(from) = position {
+            file.set(FILE_OBJECT::CurrentByteOffset, from.wrapping_add(answer.information.cast_signed()));
+        }
+        if begun.synchronous {
+            file.set(FILE_OBJECT::Busy, 0);
+        }
+    });
     Some(answer)
 }
 
@@ -105,10 +108,12 @@ fn answered(k: &mut Kernel, begun: &Begun, request: &Request<'_>, status: NtStat
 fn has_ended(k: &Kernel, begun: &Begun) -> bool {
     let Some(file) = k.engine.view(begun.file) else { return false };
     let header = file.part(FILE_OBJECT::Event).part(KEVENT::Header);
-    // A notification event: no wait resets it.
-    let stays = header.get(DISPATCHER_HEADER::Type) == ObjectKind::NotificationEvent as u8;
-    let is_over = stays && header.get(DISPATCHER_HEADER::SignalState) > 0;
-    !k.engine.take_fault() && is_over && begun.synchronous && ke::wait::may_begin_at_once(k) && k.is_settled()
+    let is_over = k.engine.peek(|| {
+        // A notification event: no wait resets it.
+        let stays = header.get(DISPATCHER_HEADER::Type) == ObjectKind::NotificationEvent as u8;
+        Some(stays && header.get(DISPATCHER_HEADER::SignalState) > 0)
+    });
+    is_over == Some(true) && begun.synchronous && ke::wait::may_begin_at_once(k) && k.is_settled()
 }
 
 /// Its request has not ended.
@@ -117,11 +122,10 @@ fn has_ended(k: &Kernel, begun: &Begun) -> bool {
 /// A verdict if it is not memory.
 #[inline]
 pub(crate) fn mark_pending(cx: &mut Cx<'_>, block: DriverPtr<IO_STATUS_BLOCK>) -> Flow<()> {
-    if let Some(view) = cx.engine().view_of_user(block) {
-        view.set(IO_STATUS_BLOCK::Status, NtStatus::PENDING);
-        if !cx.engine().take_fault() {
-            return Ok(());
-        }
+    let engine = cx.engine();
+    let set = |block: View<IO_STATUS_BLOCK>| block.set(IO_STATUS_BLOCK::Status, NtStatus::PENDING);
+    if engine.peek(|| engine.view_of_user(block).map(set)).is_some() {
+        return Ok(());
     }
     cx.write(block + IO_STATUS_BLOCK::Status, NtStatus::PENDING)
 }

@@ -174,14 +174,12 @@ pub(crate) fn insert(
 /// Whether it is an ordinary DPC that begins at once where it is queued, and is not queued.
 #[inline]
 pub(in crate::ke) fn is_plain(k: &Kernel, dpc: DriverPtr<KDPC>) -> bool {
-    let Some(view) = k.engine.view(dpc) else { return false };
-    let plain = view.get(KDPC::Type) == DPC_OBJECT
-        && view.get(KDPC::Importance) == MEDIUM
-        && view.get(KDPC::Number) < TARGETED
-        && !is_queued(k, dpc.address);
-    // Clear the sticky fault flag so that the next reader does not see ours.
-    let missed = k.engine.take_fault();
-    plain && !missed
+    let plain = k.engine.peek(|| {
+        let dpc = k.engine.view(dpc)?;
+        let is_usual = dpc.get(KDPC::Type) == DPC_OBJECT && dpc.get(KDPC::Importance) == MEDIUM;
+        Some(is_usual && dpc.get(KDPC::Number) < TARGETED)
+    });
+    plain == Some(true) && !is_queued(k, dpc.address)
 }
 
 /// Queues without letting anything run.
@@ -248,11 +246,14 @@ fn enqueue_here(
         if !is_plain(k, dpc) {
             return false;
         }
-        let Some(view) = k.engine.view(dpc) else { return false };
-        view.set(KDPC::SystemArgument1, argument1);
-        view.set(KDPC::SystemArgument2, argument2);
-        view.set(KDPC::DpcData, k.ke.processor().region.cast());
-        if k.engine.take_fault() {
+        let written = k.engine.peek(|| {
+            let dpc = k.engine.view(dpc)?;
+            dpc.set(KDPC::SystemArgument1, argument1);
+            dpc.set(KDPC::SystemArgument2, argument2);
+            dpc.set(KDPC::DpcData, k.ke.processor().region.cast());
+            Some(())
+        });
+        if written.is_none() {
             return false;
         }
         let processor = k.ke.current;

@@ -57,9 +57,12 @@ pub(super) fn run_here(
         if !runs_at_once || !dpc::is_plain(k, object) {
             return None;
         }
-        let view = k.engine.view(object)?;
-        view.set(KDPC::SystemArgument1, argument1);
-        view.set(KDPC::SystemArgument2, argument2);
+        k.engine.peek(|| {
+            let dpc = k.engine.view(object)?;
+            dpc.set(KDPC::SystemArgument1, argument1);
+            dpc.set(KDPC::SystemArgument2, argument2);
+            Some(())
+        })?;
         let ready = ready(k, QueuedDpc { object: object.address, by: By::Driver })?;
         k.set_level(k.ke.current, DISPATCH_LEVEL);
         let processor = k.ke.processor_mut();
@@ -254,23 +257,26 @@ fn ready(k: &Kernel, queued: QueuedDpc) -> Option<Ready> {
     }
     let engine = k.engine;
     let dpc = engine.view(DriverPtr::<KDPC>::new(queued.object))?;
-    let context = dpc.get(KDPC::DeferredContext).address;
-    let device = queued.object.wrapping_sub(DEVICE_OBJECT::Dpc.offset());
-    let kind = if device == context { engine.view(DriverPtr::<DEVICE_OBJECT>::new(device)) } else { None };
-    let is_devices = kind.is_some_and(|device| device.get(DEVICE_OBJECT::Type) == DEVICE_TYPE);
-    let role = role_of(dpc.get(KDPC::Type), queued.by, is_devices);
-    let routine = dpc.get(KDPC::DeferredRoutine);
-    let arguments = [
-        queued.object,
-        context,
-        dpc.get(KDPC::SystemArgument1).address,
-        dpc.get(KDPC::SystemArgument2).address,
-    ];
-    if engine.take_fault() {
-        return None;
-    }
-    dpc.set(KDPC::DpcData, DriverPtr::NULL);
-    (!engine.take_fault()).then_some(Ready { routine, arguments, role })
+    let ready = engine.peek(|| {
+        let context = dpc.get(KDPC::DeferredContext).address;
+        let device = queued.object.wrapping_sub(DEVICE_OBJECT::Dpc.offset());
+        let kind =
+            if device == context { engine.view(DriverPtr::<DEVICE_OBJECT>::new(device)) } else { None };
+        let is_devices = kind.is_some_and(|device| device.get(DEVICE_OBJECT::Type) == DEVICE_TYPE);
+        let role = role_of(dpc.get(KDPC::Type), queued.by, is_devices);
+        let routine = dpc.get(KDPC::DeferredRoutine);
+        let arguments = [
+            queued.object,
+            context,
+            dpc.get(KDPC::SystemArgument1).address,
+            dpc.get(KDPC::SystemArgument2).address,
+        ];
+        Some(Ready { routine, arguments, role })
+    })?;
+    engine.peek(|| {
+        dpc.set(KDPC::DpcData, DriverPtr::NULL);
+        Some(ready)
+    })
 }
 
 /// A DPC has left its queue and its routine runs now: which, and with which arguments.

@@ -51,21 +51,18 @@ pub(crate) fn begin(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>) -> Opt
             _ => None,
         };
         if let Some(left) = left {
-            object.view.set(DISPATCHER_HEADER::SignalState, left);
-            if k.engine.take_fault() {
-                return None;
-            }
+            object.set_state(k, left)?;
         }
         return Some(Begun::Satisfied);
     }
     let thread = k.ke.sched.threads_mut().get_mut(strand)?;
     let blocks = DriverPtr::new(thread.object.address + BLOCKS_AT);
     let block: View<KWAIT_BLOCK> = k.engine.view(blocks)?;
-    block.set(KWAIT_BLOCK::Thread, thread.object);
-    block.set(KWAIT_BLOCK::Object, header.cast());
-    if !object.append(k, block.part(KWAIT_BLOCK::WaitListEntry))? {
-        return None;
-    }
+    k.engine.peek_own("a thread has its wait blocks", || {
+        block.set(KWAIT_BLOCK::Thread, thread.object);
+        block.set(KWAIT_BLOCK::Object, header.cast());
+    });
+    object.append(k, block.part(KWAIT_BLOCK::WaitListEntry))?;
     k.ke.waits.waits.get_or_insert_with(header.address, Few::default).push(strand);
     let thread = k.ke.sched.threads_mut().get_mut(strand)?;
     let wait =
@@ -86,8 +83,8 @@ pub(crate) fn signal(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>, boost
     };
     let strand = match k.ke.waits.waits.get(&header.address).map(|waiting| &**waiting) {
         None => {
-            object.view.set(DISPATCHER_HEADER::SignalState, 1);
-            return (!k.engine.take_fault()).then_some(object.state);
+            object.set_state(k, 1)?;
+            return Some(object.state);
         }
         Some(&[only]) => only,
         Some(_) => return None,
@@ -102,9 +99,7 @@ pub(crate) fn signal(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>, boost
     {
         return None;
     }
-    if !object.remove_only(k, wait.blocks + KWAIT_BLOCK::WaitListEntry, stays)? {
-        return None;
-    }
+    object.remove_only(k, wait.blocks + KWAIT_BLOCK::WaitListEntry, stays)?;
     let thread = k.ke.sched.threads_mut().get_mut(strand)?;
     thread.wait = None;
     (thread.wait_status, thread.boost) = (NtStatus::SUCCESS, boost);
@@ -129,50 +124,61 @@ impl Object {
     #[inline]
     fn at(k: &Kernel, header: DriverPtr<DISPATCHER_HEADER>) -> Option<Self> {
         let view = k.engine.view(header)?;
-        let head = view.part(DISPATCHER_HEADER::WaitListHead);
-        let (kind, state) = (view.get(DISPATCHER_HEADER::Type), view.get(DISPATCHER_HEADER::SignalState));
-        let (first, last) = (head.get(LIST_ENTRY::Flink), head.get(LIST_ENTRY::Blink));
-        if k.engine.take_fault() || first.is_null() {
-            return None;
-        }
-        Some(Self { view, head, kind: Kind::from_byte(kind)?, state, first, last })
+        k.engine.peek(|| {
+            let head = view.part(DISPATCHER_HEADER::WaitListHead);
+            let (kind, state) = (view.get(DISPATCHER_HEADER::Type), view.get(DISPATCHER_HEADER::SignalState));
+            let (first, last) = (head.get(LIST_ENTRY::Flink), head.get(LIST_ENTRY::Blink));
+            let kind = Kind::from_byte(kind)?;
+            (!first.is_null()).then_some(Self { view, head, kind, state, first, last })
+        })
     }
 
-    /// Puts an entry at the end of its wait list. False, and nothing is done, if the list does not hold together.
+    /// None: it could not be written, and is as it was.
     #[inline]
-    fn append(self, k: &Kernel, entry: View<LIST_ENTRY>) -> Option<bool> {
-        let end = k.engine.view(self.last)?;
-        let held = end.get(LIST_ENTRY::Flink) == self.head.at();
-        if k.engine.take_fault() || !held {
-            return Some(false);
-        }
-        entry.set(LIST_ENTRY::Flink, self.head.at());
-        entry.set(LIST_ENTRY::Blink, self.last);
-        self.head.set(LIST_ENTRY::Blink, entry.at());
-        if k.engine.take_fault() {
-            return Some(false);
-        }
-        end.set(LIST_ENTRY::Flink, entry.at());
-        let missed = k.engine.take_fault();
-        if missed {
-            self.head.set(LIST_ENTRY::Blink, self.last);
-        }
-        Some(!missed)
+    fn set_state(self, k: &Kernel, state: i32) -> Option<()> {
+        k.engine.peek(|| {
+            self.view.set(DISPATCHER_HEADER::SignalState, state);
+            Some(())
+        })
     }
 
-    /// Takes the only entry out of its wait list, and leaves it in this state. False, and nothing is done, if the list does not hold
+    /// Puts an entry at the end of its wait list. None, and nothing is done, if the list does not hold together.
+    #[inline]
+    fn append(self, k: &Kernel, entry: View<LIST_ENTRY>) -> Option<()> {
+        let engine = k.engine;
+        let end = engine.view(self.last)?;
+        engine.peek(|| (end.get(LIST_ENTRY::Flink) == self.head.at()).then_some(()))?;
+        engine.peek(|| {
+            entry.set(LIST_ENTRY::Flink, self.head.at());
+            entry.set(LIST_ENTRY::Blink, self.last);
+            self.head.set(LIST_ENTRY::Blink, entry.at());
+            Some(())
+        })?;
+        let linked = engine.peek(|| {
+            end.set(LIST_ENTRY::Flink, entry.at());
+            Some(())
+        });
+        if linked.is_none() {
+            engine.peek_own("it was written a moment ago", || self.head.set(LIST_ENTRY::Blink, self.last));
+        }
+        linked
+    }
+
+    /// Takes the only entry out of its wait list, and leaves it in this state. None, and nothing is done, if the list does not hold
     /// together.
     #[inline]
-    fn remove_only(self, k: &Kernel, entry: DriverPtr<LIST_ENTRY>, stays: i32) -> Option<bool> {
+    fn remove_only(self, k: &Kernel, entry: DriverPtr<LIST_ENTRY>, stays: i32) -> Option<()> {
         let head = self.head.at();
         let only = k.engine.view(entry)?;
-        let (next, before) = (only.get(LIST_ENTRY::Flink), only.get(LIST_ENTRY::Blink));
-        if k.engine.take_fault() || (self.first, self.last, next, before) != (entry, entry, head, head) {
-            return Some(false);
+        let links = k.engine.peek(|| Some((only.get(LIST_ENTRY::Flink), only.get(LIST_ENTRY::Blink))))?;
+        if (self.first, self.last, links) != (entry, entry, (head, head)) {
+            return None;
         }
-        self.head.set(LIST_ENTRY::Flink, head);
-        self.head.set(LIST_ENTRY::Blink, head);
-        self.view.set(DISPATCHER_HEADER::SignalState, stays);
-        Some(!k.engine.take_fault())
+        k.engine.peek(|| {
+            self.head.set(LIST_ENTRY::Flink, head);
+            self.head.set(LIST_ENTRY::Blink, head);
+            self.view.set(DISPATCHER_HEADER::SignalState, stays);
+            Some(())
+        })
     }
 }
