@@ -7,8 +7,8 @@
 //! no rule and miss no event. Two numbers say how far, and both may only err upwards: what waits ([`crate::ke::State::unsettled`] and
 //! [`crate::ke::State::waits_below`] raise it wherever something begins to wait; one look at everything, [`crate::cx::Kernel::settled`],
 //! lowers it), and what is forbidden (a lock is held, a routine has a level of its own, a reader wants levels). A place that makes
-//! something wait and does not say so is a bug that only debug assertions find (`check_settled`). `settle::next` answers in one look what
-//! `next_work` and `waiting` say in two; debug assertions compare them.
+//! something wait and does not say so is a bug that only debug assertions find (`check_settled`). One look (`settle::find`) says both what is
+//! to be let in now and how far driver code may go by itself until something changes.
 
 pub(crate) mod irql;
 pub(in crate::ke) mod level;

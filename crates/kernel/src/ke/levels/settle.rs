@@ -109,48 +109,20 @@ impl Kernel {
         self.engine.allow_short_locks(locks_are_free(self));
     }
 
-    /// What the current processor is to do now. If that is nothing, does what [`Kernel::settled`] does: one look at what waits
-    /// answers both, as [`next_work`] and [`waiting`] would.
+    /// What the current processor is to do now. If that is nothing, does what [`Kernel::settled`] does: one look answers both.
     pub(crate) fn next(&mut self) -> Next {
         let (index, level) = (self.ke.current, self.level());
         if self.ke.levels.rearm {
             return next_work(self, index).map_or(Next::Slice, Next::Work);
         }
-        let mut lowest = held_clock(self);
-        let processor = &self.ke.processors[index];
-        if processor.interrupts_enabled {
-            if ipi::calls(self, index) {
-                if level < IPI_LEVEL {
-                    return Next::Work(Work::Ipi);
-                }
-                lowest = lowest.max(IPI_LEVEL);
-            }
-            if self.ke.irq.is_any_wanted() {
-                let mask = processor.mask();
-                if let Some(vector) = self.ke.irq.highest(mask, level) {
-                    return Next::Work(Work::Interrupt(vector));
-                }
-                lowest = lowest.max(highest_line(self, mask));
-            }
-            if level >= DISPATCH_LEVEL && forbidden(&self.ke) >= DISPATCH_LEVEL {
-                // A routine that may go below lets them in then.
-                lowest = lowest.max(DISPATCH_LEVEL);
-            }
-            if lowest.min(level) < DISPATCH_LEVEL
-                && let Some((work, below)) = below_dispatch(self, index)
-            {
-                if level < below {
-                    return Next::Work(work);
-                }
-                lowest = lowest.max(below);
+        match find(self, index, level, forbidden(&self.ke)) {
+            Found::Work(work) => Next::Work(work),
+            Found::Below(_) if slice::a_deadline_came_nearer(self) => Next::Slice,
+            Found::Below(below) => {
+                self.promise(below);
+                Next::Nothing
             }
         }
-        if slice::a_deadline_came_nearer(self) {
-            return Next::Slice;
-        }
-        debug_assert!(next_work(self, index).is_none(), "something waits at {lowest}");
-        self.promise(lowest);
-        Next::Nothing
     }
 
     /// Whether nothing can be waiting for the level that is set now, and the slice ends when it should.
@@ -195,50 +167,69 @@ impl Kernel {
     }
 }
 
-/// What the current processor must do before anything else goes on, if anything.
-#[inline]
-pub(in crate::ke) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
-    let processor = &k.ke.processors[index];
-    if !processor.interrupts_enabled {
-        return None;
-    }
-    let level = k.level_of(index);
-    if ipi::calls(k, index) && level < IPI_LEVEL {
-        return Some(Work::Ipi);
-    }
-    if let Some(vector) = k.ke.irq.highest(processor.mask(), level) {
-        return Some(Work::Interrupt(vector));
-    }
-    if level >= DISPATCH_LEVEL {
-        return None;
-    }
-    if dpc::is_wanted(k, index) || is_time_due(k, index) {
-        return Some(Work::Dispatch);
-    }
-    if scheduler::must_switch(k, index) {
-        return Some(Work::Switch);
-    }
-    (k.level_of(index) < APC_LEVEL && apc::is_pending(k, index)).then_some(Work::Apc)
+/// What waits for a processor.
+enum Found {
+    /// The first thing that its level lets in.
+    Work(Work),
+    /// Its level lets in nothing. Below this one something waits; [`PASSIVE_LEVEL`]: nothing does.
+    Below(u8),
 }
 
-/// Below which level something waits: 0 if nothing does, [`ASK_ALWAYS`] if there is something to do at any.
+/// What waits for processor `index` at this level, in the order in which it is let in. What waits below DISPATCH_LEVEL is not looked for
+/// where the level is not below it and cannot go there from here, for `floor` is not below it either: then something may wait there.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "the one look of each return to driver code")]
+fn find(k: &Kernel, index: usize, level: u8, floor: u8) -> Found {
+    let mut lowest = held_clock(k);
+    let processor = &k.ke.processors[index];
+    if !processor.interrupts_enabled {
+        return Found::Below(lowest);
+    }
+    if ipi::calls(k, index) {
+        if level < IPI_LEVEL {
+            return Found::Work(Work::Ipi);
+        }
+        lowest = lowest.max(IPI_LEVEL);
+    }
+    if k.ke.irq.is_any_wanted() {
+        let mask = processor.mask();
+        if let Some(vector) = k.ke.irq.highest(mask, level) {
+            return Found::Work(Work::Interrupt(vector));
+        }
+        lowest = lowest.max(highest_line(k, mask));
+    }
+    if level >= DISPATCH_LEVEL && floor >= DISPATCH_LEVEL {
+        return Found::Below(lowest.max(DISPATCH_LEVEL));
+    }
+    if lowest.min(level) < DISPATCH_LEVEL
+        && let Some((work, below)) = below_dispatch(k, index)
+    {
+        if level < below {
+            return Found::Work(work);
+        }
+        lowest = lowest.max(below);
+    }
+    Found::Below(lowest)
+}
+
+/// What processor `index` must do before anything else goes on, if anything.
+#[inline]
+pub(in crate::ke) fn next_work(k: &Kernel, index: usize) -> Option<Work> {
+    match find(k, index, k.level_of(index), DISPATCH_LEVEL) {
+        Found::Work(work) => Some(work),
+        Found::Below(_) => None,
+    }
+}
+
+/// Below which level something waits for the current processor: [`PASSIVE_LEVEL`] if nothing does, [`ASK_ALWAYS`] if there is something to
+/// do at any.
 pub(crate) fn waiting(k: &Kernel) -> u8 {
     if k.ke.levels.rearm {
         return ASK_ALWAYS;
     }
-    let index = k.ke.current;
-    let processor = &k.ke.processors[index];
-    let clock = held_clock(k);
-    if !processor.interrupts_enabled {
-        return clock;
-    }
-    if ipi::calls(k, index) {
-        return IPI_LEVEL.max(clock);
-    }
-    let lines = highest_line(k, processor.mask()).max(clock);
-    match below_dispatch(k, index) {
-        Some((_, below)) if lines < DISPATCH_LEVEL => lines.max(below),
-        _ => lines,
+    match find(k, k.ke.current, ASK_ALWAYS, PASSIVE_LEVEL) {
+        Found::Below(level) => level,
+        Found::Work(work) => unreachable!("no level is above the highest, and lets {work:?} in"),
     }
 }
 
