@@ -54,7 +54,10 @@ fn what_is_not_there_ends_a_look_with_nothing_and_the_machine_goes_on() {
     engine.map(FREE, 0x4000_0000, PAGE, Protection::READ);
     assert_eq!(look(), Some(0), "it can be read now");
     let block = engine.view(DriverPtr::<IO_STATUS_BLOCK>::new(FREE)).unwrap();
-    let written = engine.peek(|| Some(block.set(IO_STATUS_BLOCK::Information, 1)));
+    let written = engine.peek(|| {
+        block.set(IO_STATUS_BLOCK::Information, 1);
+        Some(())
+    });
     assert_eq!(written, None, "and not be written");
     assert_eq!(word(engine, FREE + 8), 0);
     let last = DriverPtr::<IRP>::new(SYSTEM.end() - 8);

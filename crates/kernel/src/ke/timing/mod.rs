@@ -2,7 +2,7 @@
 //!
 //! Above `levels`; it runs no routine and switches no thread. What is due waits in [`timer_queue`] until the rooms above take it out: timers
 //! and time-outs in `waits`, DPC queues in `irq`. Only `shared_data` names what is above: a driver that polls it makes time pass (`irq::stall`), and
-its page says how many processor groups and which extended registers there are.
+//! its page says how many processor groups and which extended registers there are.
 //!
 //! The engine counts nanoseconds, one for each driver instruction, and charges the rest. Nothing here is called when time passes: a slice
 //! (`sched::slice`) ends at the next deadline, and one comparison with [`timer_queue::TimerQueue::deadline`] says whether it has come nearer.
