@@ -24,16 +24,16 @@ use crate::said::Tells;
 use crate::view::{Show, silently};
 use crate::{again, remarked};
 
-/// Behind this, the choices of the schedule that a process is to show.
+/// The option of a process that shows a schedule; its value is the choices of that schedule.
 pub(crate) const FOUND: &str = "found";
 
-/// Behind this, the choices of the schedule that the user wants to see.
+/// The user's option to see one schedule; its value is the choices of that schedule.
 pub(crate) const FOLLOW: &str = "follow";
 
 /// Options that make no sense in the command that makes one of the schedules again, each with a value.
 const IN_SEARCH_ONLY: [&str; 6] = ["workers", "schedules", "preemptions", "record", "figure", FOLLOW];
 
-/// The turn in which the schedule that departs nowhere is made with checks.
+/// The turn of a process that runs the default schedule once more, checked.
 const CONFIRM: &str = "confirm";
 
 /// Searches, and returns the exit code: that of the first broken run, if there is one.
@@ -119,24 +119,24 @@ fn search_apart(arguments: &Explore) -> Result<u8> {
     }
 }
 
-/// Shows one schedule, in a process of its own that gets `more` arguments.
+/// Shows one schedule in a process of its own. `more` follows this process's arguments.
 fn show_apart(arguments: &Explore, more: &[String]) -> Result<u8> {
     let after_death = arguments.fast.then_some(AFTER_DEATH);
     isolate::shown(&arguments.isolation, more, &outputs(arguments), after_death)
 }
 
-/// Whether nothing is called clean yet: the search was fast, and the user does not want that to be all.
+/// Whether a search that found nothing is clean only after a checked run: it was not checked, and the user has not asked for `--fast`.
 fn wants_confirmation(arguments: &Explore) -> bool {
     !arguments.checked && !arguments.fast
 }
 
-/// The schedule that departs nowhere, with every access checked, and nothing shown.
+/// Runs the default schedule, checked, and shows nothing.
 fn confirm(arguments: &Explore, jail: Option<Jail>) -> Result<Report> {
     let (bench, play) = subject(arguments, jail)?;
     Ok(silently(bench.checked(true).chooser(Replay::new(Choices::default())), Some(play), None)?)
 }
 
-/// That it is clean.
+/// Says that this run was clean.
 fn tell_confirmed(arguments: &Explore) -> Result<()> {
     if !arguments.view.json {
         let show = Show::new(&arguments.view, &arguments.isolation)?;
@@ -147,7 +147,7 @@ fn tell_confirmed(arguments: &Explore) -> Result<()> {
     Ok(())
 }
 
-/// In this process.
+/// Searches in this process.
 fn search_here(arguments: &Explore, jail: Option<Jail>) -> Result<Done> {
     let (bench, play) = subject(arguments, jail)?;
     let bench = bench.checked(arguments.checked);
@@ -161,7 +161,7 @@ fn search_here(arguments: &Explore, jail: Option<Jail>) -> Result<Done> {
     })
 }
 
-/// In a worker: one part of a search.
+/// Searches one part, in a worker process.
 fn make_part(arguments: &Explore, jail: Option<Jail>, part: &str, checked: bool) -> Result<Done> {
     let make = || {
         let (bench, play) = subject(arguments, jail)?;
@@ -210,7 +210,7 @@ fn subject(arguments: &Explore, jail: Option<Jail>) -> Result<(Bench, Play)> {
     Ok((jail.into_iter().fold(bench(&arguments.setup)?.unobserved(), Bench::jailed), play))
 }
 
-/// Runs the schedule that was found, from the machine's start; with checks, if a process has had a `death` of it.
+/// Runs the schedule that was found, from the machine's start. It is checked if a process has died of it: `death` says how.
 fn follow(arguments: &Explore, jail: Option<Jail>, choices: &str, death: Option<&str>) -> Result<u8> {
     let mut show = Show::new(&arguments.view, &arguments.isolation)?;
     if let Some(death) = death {
@@ -244,7 +244,7 @@ fn follow(arguments: &Explore, jail: Option<Jail>, choices: &str, death: Option<
     Ok(report.outcome().exit_code())
 }
 
-/// What came of the schedule that the user wanted to see.
+/// The exit code of a schedule that the user asked to see.
 fn followed(report: &Report, replay: &Replay) -> Result<u8> {
     if let Some(complaint) = replay.complaints().first() {
         let message = format!("--{FOLLOW}: these are no choices of such a run: {complaint}");

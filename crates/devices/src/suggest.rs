@@ -1,7 +1,7 @@
 //! "Did you mean …?": the known word that is nearest to a mistyped one. What counts as near enough is said here alone, for cards, scripts,
 //! INF files and the command line.
 
-/// A word's beginning that is compared: what is longer is no slip of the finger.
+/// How many characters of a word are compared: nothing longer is mistyped for something known.
 const LONGEST: usize = 80;
 
 /// The word of `known` that differs from `typed` by the fewest slips (a letter added, left out, replaced, or two

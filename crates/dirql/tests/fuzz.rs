@@ -129,6 +129,18 @@ fn exports() -> Vec<Export> {
     exports
 }
 
+/// The source of a module of the kernel. A prefix names those of its rooms as its own.
+fn module(folders: &[&str]) -> Option<String> {
+    let (prefix, rest) = folders.split_first()?;
+    let prefix = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernel/src").join(prefix);
+    let rooms = std::fs::read_dir(&prefix).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut places: Vec<_> =
+        std::iter::once(prefix.clone()).chain(rooms).map(|at| at.join(rest.join("/"))).collect();
+    places.sort();
+    let files = places.iter().flat_map(|place| [place.with_extension("rs"), place.join("mod.rs")]);
+    files.into_iter().find_map(|file| std::fs::read_to_string(file).ok())
+}
+
 /// The kinds of a service's arguments; nothing where its signature is not found.
 fn signature(service: &str) -> Vec<u8> {
     // Of a generic service, what it is generic over: the width of letters, or the structure it is about.
@@ -136,12 +148,7 @@ fn signature(service: &str) -> Vec<u8> {
     let form = form.trim_start_matches("abi::").trim_end_matches('>');
     let path: Vec<&str> = service.split("::").collect();
     let [folders @ .., function] = path.as_slice() else { return Vec::new() };
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kernel/src").join(folders.join("/"));
-    let files =
-        [source.with_extension("rs"), source.join("mod.rs"), source.with_extension("").with_extension("rs")];
-    let Some(text) = files.iter().find_map(|file| std::fs::read_to_string(file).ok()) else {
-        return Vec::new();
-    };
+    let Some(text) = module(folders) else { return Vec::new() };
     let begin = [format!("fn {function}("), format!("fn {function}<")];
     let Some(at) = begin.iter().find_map(|begin| text.find(begin.as_str())) else { return Vec::new() };
     let Some(open) = text[at..].find('(') else { return Vec::new() };

@@ -31,7 +31,7 @@ pub(super) fn are_enabled(cx: &mut Cx<'_>) -> bool {
     if let Some(enabled) = cx.with(|k| k.ke.irq.threaded_dpcs) {
         return enabled;
     }
-    let enabled = cx.choose("ke.irq.threaded_dpcs", 2) == 0;
+    let enabled = cx.choose("ke.threaded_dpcs", 2) == 0;
     cx.with(|k| k.ke.irq.threaded_dpcs = Some(enabled));
     enabled
 }
