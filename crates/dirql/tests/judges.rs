@@ -73,6 +73,62 @@ fn an_error_stops_a_driver_in_a_loop_that_calls_nothing() {
     assert!(report.sums.time < 1_000_000_000, "a loop would have gone on: {report}");
 }
 
+/// Concludes, when the run is over, from how many of its loads there was no unload.
+struct AtTheEnd {
+    loaded: i32,
+    tier: Tier,
+}
+
+impl Reader for AtTheEnd {
+    fn wants(&self, kind: Kind) -> bool {
+        kind == Kind::Image
+    }
+
+    fn event(&mut self, _stamp: &Stamp, event: &Event) {
+        if let Event::Image { name, loaded, .. } = event
+            && name == "clocks.sys"
+        {
+            self.loaded += if *loaded { 1 } else { -1 };
+        }
+    }
+
+    fn judges(&self) -> bool {
+        true
+    }
+
+    fn conclusions(&mut self) -> Vec<Judgement> {
+        let message = format!("{} images are left", self.loaded);
+        let verdict = Verdict { tier: self.tier, ..Verdict::error("dpc-stalls", message) };
+        vec![Judgement::Finding(Box::new(verdict))]
+    }
+}
+
+/// What comes of a run that does this, with a reader that concludes at its end.
+fn at_the_end(tier: Tier, what: &str) -> Report {
+    let reader = || AtTheEnd { loaded: 0, tier };
+    let machine = start(|| Bench::new().driver(driver("clocks.sys")).reader(reader()));
+    let _ = try_play(&machine, what);
+    machine.finish()
+}
+
+#[test]
+fn what_is_concluded_when_the_run_is_over_is_a_finding_or_its_verdict() {
+    let quiet = format!("open {NAME} as f; close f");
+    let report = at_the_end(Tier::Warning, &quiet);
+    let [finding] = report.findings.as_slice() else { panic!("{report}") };
+    assert_eq!(finding.message, "0 images are left", "the driver was unloaded before");
+    let report = at_the_end(Tier::Error, &quiet);
+    assert_eq!(report.outcome(), Outcome::Broken, "{report}");
+    assert_eq!(report.expect_verdict().message, "0 images are left");
+}
+
+#[test]
+fn nothing_is_concluded_of_a_run_that_was_stopped() {
+    let breaks = format!("open {NAME} as f; {}", rig::command("f", "OneDpcForever"));
+    let report = at_the_end(Tier::Error, &breaks);
+    assert_ne!(report.expect_verdict().message, "0 images are left", "{report}");
+}
+
 #[test]
 fn what_is_no_error_is_a_finding_and_the_run_goes_on() {
     const STALLS: &str = "StallsInTime";

@@ -565,6 +565,11 @@ pub trait Reader {
     fn judgement(&mut self) -> Option<Judgement> {
         None
     }
+    /// What it concludes from the whole run, of one that judges: asked once, when handles are closed, devices removed and drivers unloaded.
+    /// Not asked where the machine has stopped before: the first judgement stands.
+    fn conclusions(&mut self) -> Vec<Judgement> {
+        Vec::new()
+    }
     /// A copy of the reader's state, for a machine that is taken back to this point. None if the state has left the process (a file),
     /// or holds however the run goes on: then the reader reads on as if there had been one long run.
     fn save(&self) -> Option<Box<dyn Any>> {

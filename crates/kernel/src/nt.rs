@@ -400,10 +400,25 @@ impl Nt {
     /// finding is reported, which is an event again.
     fn take_judgements(&self, wants: u64) {
         let judges = |subscribed: &&mut Subscription| subscribed.judges && subscribed.wants & wants != 0;
-        let found: Vec<Judgement> = outside(|| {
-            let mut readers = self.readers.borrow_mut();
+        self.carry_out_all(|readers| {
             readers.iter_mut().filter(judges).filter_map(|subscribed| subscribed.reader.judgement()).collect()
         });
+    }
+
+    /// Carries out what readers conclude from the whole run, which is over.
+    pub fn conclude(&self) {
+        if self.stopping() {
+            return;
+        }
+        self.carry_out_all(|readers| {
+            let judges = readers.iter_mut().filter(|subscribed| subscribed.judges);
+            judges.flat_map(|subscribed| subscribed.reader.conclusions()).collect()
+        });
+    }
+
+    /// Asks readers on the host's side, and carries out what they have concluded when none is borrowed.
+    fn carry_out_all(&self, ask: impl FnOnce(&mut Vec<Subscription>) -> Vec<Judgement>) {
+        let found = outside(|| ask(&mut self.readers.borrow_mut()));
         for judgement in &found {
             self.carry_out(judgement);
         }

@@ -7,6 +7,8 @@
 //! - A DPC runs once for each time that it was queued, at DISPATCH_LEVEL, not inside another, and not after it was removed
 //!   (*KeInsertQueueDpc*, *KeRemoveQueueDpc*).
 //! - At DISPATCH_LEVEL and above no thread is switched, and time does not run backwards.
+//! - When a run is over that was not stopped, each service routine and DPC has returned, and each DPC that was queued has run, unless a
+//!   threaded one that came before it waits for ever.
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
@@ -86,6 +88,10 @@ impl Reader for Guarantees {
         self.broken.take().map(Judgement::Fault)
     }
 
+    fn conclusions(&mut self) -> Vec<Judgement> {
+        self.state.left().into_iter().map(Judgement::Fault).collect()
+    }
+
     fn save(&self) -> Option<Box<dyn Any>> {
         Some(Box::new(self.clone()))
     }
@@ -155,6 +161,16 @@ impl State {
             }
             _ => None,
         }
+    }
+
+    /// What should be over when the run is.
+    fn left(&self) -> Option<String> {
+        if let Some(left) = self.running.iter().find(|running| is_asynchronous(running.class)) {
+            return Some(format!("a routine has not returned when the run is over: {left:?}"));
+        }
+        let waits = self.running.iter().any(|running| running.class == Class::ThreadedDpc);
+        let queued = self.queued.intersection(&self.of_drivers).next().filter(|_| !waits);
+        queued.map(|dpc| format!("the DPC {dpc:#x} was queued and has not run when the run is over"))
     }
 
     /// Whether a routine that belongs to this interrupt object runs.

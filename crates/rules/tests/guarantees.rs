@@ -115,6 +115,35 @@ fn each_broken_guarantee_is_complained_of() {
     assert_eq!(with(1, &[(0, 0, leave(Role::Isr))]), "a routine returns that was not called");
 }
 
+/// What is concluded when the run is over behind these events.
+fn left_behind(events: &[Seen]) -> Vec<Judgement> {
+    let mut reader = Guarantees::default();
+    for (number, (processor, irql, event)) in (0..).zip(events) {
+        let strand = StrandId(processor + 1);
+        let stamp = Stamp { number, time: number, processor: *processor, irql: *irql, strand };
+        assert_eq!(conclusion(&mut reader, &stamp, event), None);
+    }
+    reader.conclusions()
+}
+
+#[test]
+fn a_run_is_not_over_before_its_routines_have_returned_and_its_dpcs_have_run() {
+    let ordinary = ordinary();
+    assert!(left_behind(&ordinary).is_empty());
+    let fault = |events: &[Seen]| match left_behind(events).as_slice() {
+        [Judgement::Fault(message)] => message.clone(),
+        other => panic!("{other:?}"),
+    };
+    let in_a_dpc = fault(&ordinary[..7]);
+    assert!(in_a_dpc.starts_with("a routine has not returned when the run is over"), "{in_a_dpc}");
+    let again = [ordinary.as_slice(), &[(0, 0, queued(true))]].concat();
+    assert_eq!(fault(&again), format!("the DPC {DPC:#x} was queued and has not run when the run is over"));
+    // A threaded one that waits for ever keeps those behind it.
+    let waits = (1, 0, enter(Role::CustomThreadedDpc, DPC));
+    let behind = [again.as_slice(), &[waits, (0, 0, queued(true))]].concat();
+    assert!(left_behind(&behind).is_empty());
+}
+
 #[test]
 fn time_that_runs_backwards_is_complained_of() {
     let mut reader = Guarantees::default();

@@ -40,6 +40,7 @@ impl Machine {
         let notes =
             self.inside(|nt| wind_down(nt, process, &self.overlapped.borrow(), &self.loaded.borrow()));
         self.notes.borrow_mut().extend(notes);
+        self.inside(Nt::conclude);
         self.save();
         self.report(self.failure.borrow().clone(), &[])
     }

@@ -32,6 +32,12 @@ impl Reader for Held {
         Some(judgement)
     }
 
+    fn conclusions(&mut self) -> Vec<Judgement> {
+        let conclusions = self.guarantees.conclusions();
+        self.concluded = self.concluded.take().or_else(|| conclusions.first().cloned());
+        conclusions
+    }
+
     fn save(&self) -> Option<Box<dyn Any>> {
         self.guarantees.save()
     }
