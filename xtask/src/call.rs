@@ -3,10 +3,16 @@
 //! It never goes through a shell, and captures nothing unless asked.
 
 use std::ffi::OsStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
+
+/// Where cargo keeps what is its own; none if the environment does not say.
+pub(crate) fn cargo_home() -> Option<PathBuf> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")))
+}
 
 /// Says `step` and runs `command` with our own output streams.
 ///

@@ -3,7 +3,7 @@
 //! The tidy test (`xtask/tests/tidy`) is one of the tests, so it is not called by name.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -96,9 +96,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
 /// Removes what an earlier dry run has unpacked and built (in this folder of a target directory): cargo takes a package of a version
 /// that it has seen for the same package. A registry without a host is one that cargo makes for a dry run.
 fn forget_packages(built: &Path) {
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-    let unpacked = home.map(|home| home.join("registry/src")).unwrap_or_default();
+    let unpacked = call::cargo_home().map(|home| home.join("registry/src")).unwrap_or_default();
     for (folder, prefix) in [(unpacked, "-"), (built.join(".fingerprint"), "dirql-")] {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(prefix) {

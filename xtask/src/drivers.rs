@@ -618,9 +618,7 @@ fn build_rust(root: &Path, out: &Path) -> Result<()> {
 
 /// The `--config` that takes this folder's and cargo's own paths out of the binaries.
 fn remapping(root: &Path) -> OsString {
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-    let pairs = [(Some(root.to_path_buf()), "/dirql"), (home, "/cargo")];
+    let pairs = [(Some(root.to_path_buf()), "/dirql"), (call::cargo_home(), "/cargo")];
     let flags: Vec<String> = pairs
         .into_iter()
         .filter_map(|(from, to)| {

@@ -150,6 +150,7 @@ fn what_a_dpc_calls_back_stands_with_the_dpc_and_each_request_that_it_completes_
         offset: None,
         input: None,
         output: Some(4),
+        packets: None,
     };
     let sent =
         |id, request| Event::IrpSent { irp: id, id, request: Some(request), device: 0, major: 3, minor: 0 };

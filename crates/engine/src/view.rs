@@ -171,6 +171,15 @@ impl Engine {
         if faulted { None } else { result }
     }
 
+    /// As [`Engine::peek`], of stores alone: none if one of them has faulted.
+    #[inline]
+    pub fn try_store(self, stores: impl FnOnce()) -> Option<()> {
+        self.peek(|| {
+            stores();
+            Some(())
+        })
+    }
+
     /// As [`Engine::peek`], of memory that is the kernel's own and therefore there.
     ///
     /// # Panics

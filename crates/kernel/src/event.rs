@@ -200,8 +200,10 @@ events! {
         offset: Option<u64> as Hex,
         /// Bytes that it gives to the driver.
         input: Option<u32> as Number,
-        /// Bytes that the driver may give to it; of completion packets, how many at most.
+        /// Bytes that the driver may give to it.
         output: Option<u32> as Number,
+        /// How many completion packets it takes at most.
+        packets: Option<u32> as Number,
     }
     /// An application's request is over, or (`STATUS_PENDING`) under way: then another `answer` follows at its end.
     Answer = "answer" {

@@ -35,7 +35,7 @@ fn stamp(number: u64, time: u64, irql: u8) -> Stamp {
 /// What an application asks of a card: a code, and bytes in and out.
 fn request(name: &'static str, (code, input, output): (Option<u32>, Option<u32>, Option<u32>)) -> Event {
     let file = r"\\.\Card".to_owned();
-    Event::Request { name, file, code, class: None, offset: None, input, output }
+    Event::Request { name, file, code, class: None, offset: None, input, output, packets: None }
 }
 
 /// A write that ends in an interrupt.

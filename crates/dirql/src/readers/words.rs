@@ -4,7 +4,7 @@ use kernel::event::Event;
 
 /// An application's request and what it is about: `WriteFile \\\\.\\Card, 2 bytes`. Empty for any other event.
 pub(super) fn request(event: &Event) -> String {
-    let Event::Request { name, file, code, class, offset, input, output } = event else {
+    let Event::Request { name, file, code, class, offset, input, output, packets } = event else {
         return String::new();
     };
     let mut text = format!("{name} {file}");
@@ -16,9 +16,11 @@ pub(super) fn request(event: &Event) -> String {
     }
     match (input, output) {
         (Some(input), Some(output)) => text += &format!(", {input} bytes in, {output} out"),
-        (None, Some(most)) if name.starts_with("GetQueued") => text += &format!(", {most} at most"),
         (Some(bytes), None) | (None, Some(bytes)) => text += &format!(", {bytes} bytes"),
         (None, None) => {}
+    }
+    if let Some(most) = packets {
+        text += &format!(", {most} at most");
     }
     match offset.map(u64::cast_signed) {
         Some(offset) if input.or(*output).is_some() => text + &format!(" at {offset}"),

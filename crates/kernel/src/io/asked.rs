@@ -24,6 +24,7 @@ pub(crate) struct About {
     pub(crate) offset: Option<u64>,
     pub(crate) input: Option<u32>,
     pub(crate) output: Option<u32>,
+    pub(crate) packets: Option<u32>,
 }
 
 impl About {
@@ -42,8 +43,8 @@ pub(crate) fn begin(cx: &mut Cx<'_>, name: &'static str, about: impl FnOnce(&mut
     if cx.count_event(Kind::Request) {
         let (about, strand) = (about(cx), cx.engine().strand());
         cx.with(|k| k.io.asked.insert(strand, number));
-        let About { file, code, class, offset, input, output } = about;
-        cx.emit(Event::Request { name, file, code, class, offset, input, output });
+        let About { file, code, class, offset, input, output, packets } = about;
+        cx.emit(Event::Request { name, file, code, class, offset, input, output, packets });
     }
     number
 }

@@ -7,10 +7,10 @@
 use abi::{
     DriverPtr, FILE_OBJECT, FO_SKIP_SET_EVENT, FO_SYNCHRONOUS_IO, IO_STATUS_BLOCK, IRP, KEVENT, NtStatus,
 };
-use engine::{BadAddress, Engine, Flow, StrandId, View};
+use engine::{BadAddress, Engine, Flow, StrandId};
 
 use super::buffers::SHORT;
-use super::fast_path::{event_at, is_event, let_go, set_state};
+use super::fast_path::{self, event_at, is_event};
 use super::file::Issue;
 use super::finish::is_error;
 use super::irp::{Origin, Record};
@@ -142,35 +142,26 @@ impl CompletionNotice {
         let engine = k.engine;
         let (file, event) = (engine.view(self.file)?, event_at(engine, self.event)?);
         let block = engine.view_of_user(self.status_block)?;
-        let file_event = file.part(FILE_OBJECT::Event);
         let synchronous = engine.peek(|| {
             let synchronous = file.get(FILE_OBJECT::Flags) & FO_SYNCHRONOUS_IO != 0;
             // Without an event, a file that is not synchronous tells the end by its own.
-            let are_events = event.map_or(synchronous, is_event) && is_event(file_event);
+            let are_events = event.map_or(synchronous, is_event) && is_event(file.part(FILE_OBJECT::Event));
             // Rewritten unchanged, to find out whether it can be written.
             block.set(IO_STATUS_BLOCK::Status, block.get(IO_STATUS_BLOCK::Status));
             block.set(IO_STATUS_BLOCK::Information, block.get(IO_STATUS_BLOCK::Information));
             are_events.then_some(synchronous)
         })?;
-        let is_awaited = |event: View<KEVENT>| k.ke.waits.is_awaited(event.at().address);
-        let is_any_awaited = event.is_some_and(is_awaited) || is_awaited(file_event);
-        if is_any_awaited || !self.copies(engine) {
+        if fast_path::is_any_awaited(k, file, event) || !self.copies(engine) {
             return None;
         }
-        if !let_go(k, self.objects, file, event) {
+        if !fast_path::let_go(k, self.objects, file, event) {
             return None;
         }
         if self.pending || !is_error(self.status) {
             engine.peek_own("it was read a moment ago, and no driver ran since", || {
                 block.set(IO_STATUS_BLOCK::Status, self.status);
                 block.set(IO_STATUS_BLOCK::Information, self.information);
-                if let Some(event) = event {
-                    set_state(event, 1);
-                }
-                if synchronous {
-                    file.set(FILE_OBJECT::FinalStatus, self.status);
-                    set_state(file_event, 1);
-                }
+                fast_path::signal(file, event, synchronous, self.status);
             });
         }
         Some(())

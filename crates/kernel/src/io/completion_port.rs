@@ -199,7 +199,7 @@ pub fn wait_for_several(
     }
     patience::renew(cx);
     let number =
-        asked::begin(cx, NAME, |_| About { output: Some(most), ..About::file(format!("{:#x}", port.0)) });
+        asked::begin(cx, NAME, |_| About { packets: Some(most), ..About::file(format!("{:#x}", port.0)) });
     let mode = if alertable { WaitMode::ALERTABLE_APPLICATION } else { WaitMode::APPLICATION };
     let packets = match port_of(cx, port)? {
         Ok(port) => {

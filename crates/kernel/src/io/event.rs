@@ -102,10 +102,7 @@ pub(crate) fn zw_create(
     let Some(event) = make(cx, &named.name, kind, signaled)? else {
         return Ok(NtStatus::INSUFFICIENT_RESOURCES);
     };
-    let opened = handle::open(cx, event.address, access, kernel)?;
-    ob::object::dereference(cx, event)?;
-    cx.write(handle, opened.0)?;
-    Ok(NtStatus::SUCCESS)
+    handle::open_made(cx, event, access, kernel, handle)
 }
 
 /// `ZwOpenEvent`.

@@ -26,15 +26,27 @@ pub struct Overlapped {
     pub apc: bool,
 }
 
+/// Bytes of a status block.
+const SIZE: u64 = size_of::<IO_STATUS_BLOCK>() as u64;
+
+/// A status block in the memory of the running thread's process; none if there is no memory.
+pub(crate) fn take_status_block(cx: &mut Cx<'_>) -> Option<DriverPtr<IO_STATUS_BLOCK>> {
+    let process = u32::try_from(handle::current_process(cx)).unwrap_or(0);
+    user::take(cx, process, SIZE).map(DriverPtr::new)
+}
+
+/// Gives it back.
+pub(crate) fn give_status_block(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>) {
+    user::give(cx, status_block.address, SIZE);
+}
+
 impl Overlapped {
     /// A status block and an event of the running thread's process; none if there is no memory.
     ///
     /// # Errors
     /// As making an event.
     pub fn new(cx: &mut Cx<'_>) -> Flow<Option<Self>> {
-        let process = u32::try_from(handle::current_process(cx)).unwrap_or(0);
-        let size = size_of::<IO_STATUS_BLOCK>() as u64;
-        let Some(address) = user::take(cx, process, size) else {
+        let Some(status_block) = take_status_block(cx) else {
             return Ok(None);
         };
         match event::create(cx, event::Type::Notification, false)? {
@@ -43,10 +55,10 @@ impl Overlapped {
                     k.io.overlapped += 1;
                     k.io.overlapped
                 });
-                Ok(Some(Self { status_block: DriverPtr::new(address), event, id, apc: false }))
+                Ok(Some(Self { status_block, event, id, apc: false }))
             }
             None => {
-                user::give(cx, address, size);
+                give_status_block(cx, status_block);
                 Ok(None)
             }
         }
@@ -80,7 +92,7 @@ impl Overlapped {
     /// # Errors
     /// As closing a handle.
     pub fn free(self, cx: &mut Cx<'_>) -> Flow<()> {
-        user::give(cx, self.status_block.address, size_of::<IO_STATUS_BLOCK>() as u64);
+        give_status_block(cx, self.status_block);
         ob::handle::close(cx, self.event).map(|_| ())
     }
 }

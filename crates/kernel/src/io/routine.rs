@@ -8,6 +8,7 @@ use engine::{Args, Flow};
 
 use crate::cx::Cx;
 use crate::event::{Event, Role};
+pub(crate) use crate::ke::callout::call_routine as call;
 use crate::verdict::Verdict;
 use crate::{exports, ke, ldr};
 
@@ -18,20 +19,6 @@ const THUNK: u64 = 16;
 /// A routine that a test put in the place of a driver's.
 #[cfg(test)]
 pub(crate) type RustRoutine = fn(&mut Cx<'_>, &[u64]) -> Flow<u64>;
-
-/// Calls `routine` in its `role` for `object`; it must leave IRQL and locks as it found them.
-///
-/// # Errors
-/// A verdict if there is none, or on what it did.
-pub(crate) fn call(
-    cx: &mut Cx<'_>,
-    role: Role,
-    routine: DriverPtr<Code>,
-    object: u64,
-    arguments: &[u64],
-) -> Flow<u64> {
-    ke::callout::call_routine(cx, role, routine, object, arguments)
-}
 
 /// Calls a routine that is meant to change IRQL and locks: it must return at `irql`, if that is given.
 ///

@@ -16,14 +16,13 @@ use super::file::Issue;
 use super::finish::is_error;
 use super::irp::Origin;
 use super::operation::Operation;
-use super::overlapped::Overlapped;
+use super::overlapped::{self, Overlapped};
 use super::packet::Packet;
 use super::system_request::Answer;
 use super::{allocate, asked, call, cancel, completion_port, fast_io, fast_path, file_lock, stack};
 use crate::cx::Cx;
 use crate::ke;
 use crate::ke::user_apc::{self, WaitMode};
-use crate::mm::user;
 use crate::ob::handle::{self, Mode};
 use crate::ob::{self, Handle, Kind};
 
@@ -100,15 +99,12 @@ pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: 
 
 /// As applications ask on a synchronous handle, without an `OVERLAPPED`: the call waits, and its IRP has no event.
 fn perform_in_call(cx: &mut Cx<'_>, handle: Handle, operation: &Operation) -> Flow<Answer> {
-    let process = u32::try_from(handle::current_process(cx)).unwrap_or(0);
-    let size = size_of::<IO_STATUS_BLOCK>() as u64;
-    let Some(address) = user::take(cx, process, size) else {
+    let Some(status_block) = overlapped::take_status_block(cx) else {
         return Ok(Answer::failed(NtStatus::INSUFFICIENT_RESOURCES));
     };
-    let status_block = DriverPtr::new(address);
     let request = Request { operation, event: None, status_block, key: 0, context: 0, apc: false };
     let answer = traced(cx, handle, &request)?;
-    user::give(cx, address, size);
+    overlapped::give_status_block(cx, status_block);
     Ok(answer)
 }
 

@@ -229,10 +229,7 @@ fn hand_out(
         return Ok(status);
     }
     cx.with(|k| k.mm.section.sections.insert(body.address, section));
-    let opened = handle::open(cx, body.address, access, named.kernel_handle())?;
-    ob::object::dereference(cx, body)?;
-    cx.write(to, opened.0)?;
-    Ok(NtStatus::SUCCESS)
+    handle::open_made(cx, body, access, named.kernel_handle(), to)
 }
 
 /// `ZwOpenSection`.

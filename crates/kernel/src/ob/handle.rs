@@ -147,6 +147,23 @@ pub fn open(cx: &mut Cx<'_>, object: u64, access: u32, kernel: bool) -> Flow<Han
     Ok(handle)
 }
 
+/// Opens a handle to an object that was just made, which keeps it from here on, and writes it to `to`.
+///
+/// # Errors
+/// As [`open`]; a verdict if `to` is bad.
+pub(crate) fn open_made<T>(
+    cx: &mut Cx<'_>,
+    object: DriverPtr<T>,
+    access: u32,
+    kernel: bool,
+    to: DriverPtr<u64>,
+) -> Flow<NtStatus> {
+    let opened = open(cx, object.address, access, kernel)?;
+    super::object::dereference(cx, object)?;
+    cx.write(to, opened.0)?;
+    Ok(NtStatus::SUCCESS)
+}
+
 /// As [`open`], in the table of the process with this key; no callback is called.
 ///
 /// # Errors

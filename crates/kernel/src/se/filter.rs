@@ -18,7 +18,7 @@ use super::sid::{self, Sid};
 use super::token::{self, Token, TokenPtr};
 use crate::cx::Cx;
 use crate::ob::handle;
-use crate::ob::{self, Handle, Kind};
+use crate::ob::{Handle, Kind};
 
 /// `DISABLE_MAX_PRIVILEGE`, `SANDBOX_INERT`.
 const DISABLE_MAX_PRIVILEGE: u32 = 1;
@@ -171,9 +171,5 @@ pub(crate) fn zw_duplicate(
     let flags = if attributes.is_null() { 0 } else { cx.read(attributes + OBJECT_ATTRIBUTES::Attributes)? };
     let made = token::make(cx, token)?;
     let access = if access == 0 { entry.access } else { access };
-    let opened = handle::open(cx, made, access, flags & OBJ_KERNEL_HANDLE != 0)?;
-    // The handle keeps it from here on.
-    ob::object::dereference(cx, TokenPtr::new(made))?;
-    cx.write(to, opened.0)?;
-    Ok(NtStatus::SUCCESS)
+    handle::open_made(cx, TokenPtr::new(made), access, flags & OBJ_KERNEL_HANDLE != 0, to)
 }

@@ -231,11 +231,33 @@ fn notice(k: &mut Kernel, ending: &Ending) -> CompletionNotice {
 #[inline]
 fn write_status(engine: Engine, to: DriverPtr<IO_STATUS_BLOCK>, status: NtStatus, information: u64) {
     if let Some(block) = engine.view_of_user(to) {
-        let _ = engine.peek(|| {
+        let _ = engine.try_store(|| {
             block.set(IO_STATUS_BLOCK::Status, status);
             block.set(IO_STATUS_BLOCK::Information, information);
-            Some(())
         });
+    }
+}
+
+/// Whether a thread waits for the file or the event of a request.
+pub(crate) fn is_any_awaited(k: &Kernel, file: View<FILE_OBJECT>, event: Option<View<KEVENT>>) -> bool {
+    let is_awaited = |event: View<KEVENT>| k.ke.waits.is_awaited(event.at().address);
+    event.is_some_and(is_awaited) || is_awaited(file.part(FILE_OBJECT::Event))
+}
+
+/// As [`completion_notice::signal`], where no thread waits and there is an event or the file is synchronous.
+#[inline]
+pub(crate) fn signal(
+    file: View<FILE_OBJECT>,
+    event: Option<View<KEVENT>>,
+    synchronous: bool,
+    status: NtStatus,
+) {
+    if let Some(event) = event {
+        set_state(event, 1);
+    }
+    if synchronous {
+        file.set(FILE_OBJECT::FinalStatus, status);
+        set_state(file.part(FILE_OBJECT::Event), 1);
     }
 }
 
@@ -260,24 +282,15 @@ pub(crate) fn let_go(
 /// Events and references, if no thread becomes ready by them.
 fn tell(k: &mut Kernel, ending: &Ending, status: NtStatus) -> bool {
     let (file, event) = (ending.file, ending.event);
-    let file_event = file.part(FILE_OBJECT::Event);
-    let is_awaited = |event: View<KEVENT>| k.ke.waits.is_awaited(event.at().address);
-    if event.is_some_and(is_awaited) || is_awaited(file_event) || !k.is_settled() {
+    if is_any_awaited(k, file, event) || !k.is_settled() {
         return false;
     }
     if !let_go(k, ending.blocks.objects, file, event) {
         return false;
     }
     if is_told(ending) {
-        k.engine.peek_own("files and events are objects", || {
-            if let Some(event) = event {
-                set_state(event, 1);
-            }
-            if ending.synchronous {
-                file.set(FILE_OBJECT::FinalStatus, status);
-                set_state(file_event, 1);
-            }
-        });
+        let signal = || signal(file, event, ending.synchronous, status);
+        k.engine.peek_own("files and events are objects", signal);
     }
     true
 }

@@ -26,7 +26,7 @@ use crate::ob::handle::Mode;
 use crate::ob::object;
 
 pub(crate) use begin::{Begun, begin};
-pub(crate) use complete::{complete, ending, let_go};
+pub(crate) use complete::{complete, ending, is_any_awaited, let_go, signal};
 
 /// Calls the driver's dispatch routine, and waits for the answer if the requester does.
 ///

@@ -246,12 +246,11 @@ fn enqueue_here(
         if !is_plain(k, dpc) {
             return false;
         }
-        let written = k.engine.peek(|| {
-            let dpc = k.engine.view(dpc)?;
-            dpc.set(KDPC::SystemArgument1, argument1);
-            dpc.set(KDPC::SystemArgument2, argument2);
-            dpc.set(KDPC::DpcData, k.ke.processor().region.cast());
-            Some(())
+        let Some(view) = k.engine.view(dpc) else { return false };
+        let written = k.engine.try_store(|| {
+            view.set(KDPC::SystemArgument1, argument1);
+            view.set(KDPC::SystemArgument2, argument2);
+            view.set(KDPC::DpcData, k.ke.processor().region.cast());
         });
         if written.is_none() {
             return false;

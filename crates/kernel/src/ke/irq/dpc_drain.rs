@@ -57,11 +57,10 @@ pub(super) fn run_here(
         if !runs_at_once || !dpc::is_plain(k, object) {
             return None;
         }
-        k.engine.peek(|| {
-            let dpc = k.engine.view(object)?;
+        let dpc = k.engine.view(object)?;
+        k.engine.try_store(|| {
             dpc.set(KDPC::SystemArgument1, argument1);
             dpc.set(KDPC::SystemArgument2, argument2);
-            Some(())
         })?;
         let ready = ready(k, QueuedDpc { object: object.address, by: By::Driver })?;
         k.set_level(k.ke.current, DISPATCH_LEVEL);
@@ -273,10 +272,7 @@ fn ready(k: &Kernel, queued: QueuedDpc) -> Option<Ready> {
         ];
         Some(Ready { routine, arguments, role })
     })?;
-    engine.peek(|| {
-        dpc.set(KDPC::DpcData, DriverPtr::NULL);
-        Some(ready)
-    })
+    engine.try_store(|| dpc.set(KDPC::DpcData, DriverPtr::NULL)).map(|()| ready)
 }
 
 /// A DPC has left its queue and its routine runs now: which, and with which arguments.

@@ -53,10 +53,7 @@ pub(crate) fn zw_create(
         pool::free(cx, object)?;
         return Ok(status);
     }
-    let opened = handle::open(cx, object.address, access, kernel)?;
-    ob::object::dereference(cx, object)?;
-    cx.write(handle, opened.0)?;
-    Ok(NtStatus::SUCCESS)
+    handle::open_made(cx, object, access, kernel, handle)
 }
 
 /// `ZwOpenTimer`.

@@ -136,10 +136,7 @@ impl Object {
     /// None: it could not be written, and is as it was.
     #[inline]
     fn set_state(self, k: &Kernel, state: i32) -> Option<()> {
-        k.engine.peek(|| {
-            self.view.set(DISPATCHER_HEADER::SignalState, state);
-            Some(())
-        })
+        k.engine.try_store(|| self.view.set(DISPATCHER_HEADER::SignalState, state))
     }
 
     /// Puts an entry at the end of its wait list. None, and nothing is done, if the list does not hold together.
@@ -148,16 +145,12 @@ impl Object {
         let engine = k.engine;
         let end = engine.view(self.last)?;
         engine.peek(|| (end.get(LIST_ENTRY::Flink) == self.head.at()).then_some(()))?;
-        engine.peek(|| {
+        engine.try_store(|| {
             entry.set(LIST_ENTRY::Flink, self.head.at());
             entry.set(LIST_ENTRY::Blink, self.last);
             self.head.set(LIST_ENTRY::Blink, entry.at());
-            Some(())
         })?;
-        let linked = engine.peek(|| {
-            end.set(LIST_ENTRY::Flink, entry.at());
-            Some(())
-        });
+        let linked = engine.try_store(|| end.set(LIST_ENTRY::Flink, entry.at()));
         if linked.is_none() {
             engine.peek_own("it was written a moment ago", || self.head.set(LIST_ENTRY::Blink, self.last));
         }
@@ -174,11 +167,10 @@ impl Object {
         if (self.first, self.last, links) != (entry, entry, (head, head)) {
             return None;
         }
-        k.engine.peek(|| {
+        k.engine.try_store(|| {
             self.head.set(LIST_ENTRY::Flink, head);
             self.head.set(LIST_ENTRY::Blink, head);
             self.view.set(DISPATCHER_HEADER::SignalState, stays);
-            Some(())
         })
     }
 }
