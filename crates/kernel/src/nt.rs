@@ -3,7 +3,6 @@
 //! This file only routes; each service lives under its prefix.
 
 use std::cell::{Cell, RefCell};
-use std::mem::ManuallyDrop;
 
 use engine::windows::DEVICE;
 use engine::{
@@ -346,16 +345,11 @@ impl Nt {
     #[inline]
     pub(crate) fn emit(&self, event: Event) {
         let kind = event.kind();
-        if kind.owns() {
-            if self.count_event(kind) {
-                self.deliver(self.stamp(self.number(kind)), kind, &event);
-            }
-            return;
-        }
-        // An event that owns no memory needs no drop.
         if self.count_event(kind) {
-            self.emit_counted(event);
-        } else {
+            self.publish(kind, &event);
+        }
+        // One that owns no memory needs no drop.
+        if !kind.owns() {
             std::mem::forget(event);
         }
     }
@@ -363,28 +357,34 @@ impl Nt {
     /// As [`Nt::emit`], of an event that owns nothing and that a reader wants: [`Nt::count_event`] has said so.
     #[inline]
     pub(crate) fn emit_counted(&self, event: Event) {
-        let event = ManuallyDrop::new(event);
-        let kind = event.kind();
-        self.deliver(self.stamp(self.number(kind)), kind, &event);
+        self.publish(event.kind(), &event);
+        std::mem::forget(event);
     }
 
     /// See [`Cx::emit_at`].
+    #[inline]
     pub(crate) fn emit_at(&self, irql: u8, event: Event) {
-        let event = ManuallyDrop::new(event);
         let kind = event.kind();
         let stamp = Stamp { irql, ..self.stamp(self.number(kind)) };
-        self.deliver(stamp, kind, &event);
+        self.deliver(&stamp, kind, &event);
+        std::mem::forget(event);
+    }
+
+    /// An event happens now that a reader wants. By reference: an event is large, and each move of it would be a copy.
+    #[inline(never)]
+    fn publish(&self, kind: Kind, event: &Event) {
+        self.deliver(&self.stamp(self.number(kind)), kind, event);
     }
 
     /// Gives the event to the readers that want its kind.
-    fn deliver(&self, stamp: Stamp, kind: Kind, event: &Event) {
+    fn deliver(&self, stamp: &Stamp, kind: Kind, event: &Event) {
         let wants = 1 << kind as u8;
         let mut readers = self.readers.borrow_mut();
         let judged = outside(|| {
             let mut judged = false;
             for subscribed in &mut *readers {
                 if subscribed.wants & wants != 0 {
-                    subscribed.reader.event(&stamp, event);
+                    subscribed.reader.event(stamp, event);
                     judged |= subscribed.judges;
                 }
             }

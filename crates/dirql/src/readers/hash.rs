@@ -5,7 +5,7 @@
 //! defence against forgery.
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::rc::Rc;
 
 use kernel::event::{Event, Kind, Reader, Stamp, Words};
@@ -106,13 +106,13 @@ fn add(hash: &mut Hash128, stamp: &Stamp, event: &Event) {
 /// Hashes every event but changes of level, calls and their ends: each event has the level and counts the calls before it, and driver code
 /// makes most of the three by itself where no reader reads them. A clone is the same hash.
 #[derive(Clone, Default)]
-pub struct TraceHash(Rc<Cell<Hash128>>);
+pub struct TraceHash(Rc<RefCell<Hash128>>);
 
 impl TraceHash {
     /// The hash of all events so far.
     #[must_use]
     pub fn value(&self) -> u128 {
-        self.0.get().value()
+        self.0.borrow().value()
     }
 }
 
@@ -126,18 +126,16 @@ impl Reader for TraceHash {
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {
-        let mut all = self.0.get();
-        add(&mut all, stamp, event);
-        self.0.set(all);
+        add(&mut self.0.borrow_mut(), stamp, event);
     }
 
     fn save(&self) -> Option<Box<dyn Any>> {
-        Some(Box::new(self.0.get()))
+        Some(Box::new(*self.0.borrow()))
     }
 
     fn restore(&mut self, saved: &dyn Any) {
         if let Some(hash) = saved.downcast_ref() {
-            self.0.set(*hash);
+            *self.0.borrow_mut() = *hash;
         }
     }
 }

@@ -7,8 +7,8 @@
 //! A processor has eight buffers of 64 bytes, as Intel's optimization manual counts them from Nehalem on (the architecture leaves it open). Stores
 //! to one line are merged: of two to one byte the device sees the later. A line that is written full is sent at once, and one must go where all buffers
 //! are in use. All go before an access to uncached device memory or a port, a load from combined memory, `sfence`, `mfence`, an interlocked or a serializing instruction,
-//! an interrupt and its end, a call of the kernel and the return to it, but for calls that surely have no such instruction (`keeps`).
-//! Nothing else is waited for but the clock: its interrupt comes at the next tick; or, if a loop is found to wait for memory to change, then.
+//! an interrupt and its end, a call of the kernel and the return to it, except calls that surely have no such instruction (`keeps`).
+//! If none of these comes, the clock's interrupt sends them: at the next tick, or at once where a loop is found to wait for memory to change.
 //!
 //! What the architecture leaves open is chosen: whether a line goes earlier (`bus.evicted`: one that is begun while another is open, and one of which a
 //! byte is overwritten; by default it stays), which line goes first (`bus.order`: by default the oldest), and in which order the chunks of 8 bytes of a line that is not full

@@ -3,17 +3,16 @@
 //! A request is known by the number of the event with which it begins, an IRP by that of the event with which it was first sent: both
 //! are the same in each run, and nothing is remembered where no reader wants these events.
 
-use std::collections::BTreeMap;
-
 use abi::{DEVICE_OBJECT, DriverPtr, IRP};
 use engine::StrandId;
 
 use super::system_request::Answer;
 use crate::cx::Cx;
 use crate::event::{Event, Kind};
+use crate::sorted_map::SortedMap;
 
 /// The request that each thread is in, by strand.
-pub(crate) type Asked = BTreeMap<StrandId, u64>;
+pub(crate) type Asked = SortedMap<StrandId, u64>;
 
 /// What a request is about, as its event says it.
 #[derive(Default)]

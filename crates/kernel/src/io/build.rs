@@ -13,7 +13,7 @@ use engine::Flow;
 use super::buffers::{self, Buffer, Way};
 use super::irp::Origin;
 use super::violation::io_manager;
-use super::{allocate, finish, transfer};
+use super::{allocate, finish, parameters};
 use crate::cx::Cx;
 use crate::ke;
 use crate::ob::handle::Mode;
@@ -41,7 +41,7 @@ pub(crate) fn device_control(
     };
     let major = if internal { IRP_MJ_INTERNAL_DEVICE_CONTROL } else { IRP_MJ_DEVICE_CONTROL };
     packet.set_next(IO_STACK_LOCATION::MajorFunction, major);
-    transfer::fill_control(&mut packet, code, input_length, output_length);
+    parameters::fill_control(&mut packet, code, input_length, output_length);
     let input = Buffer { address: input, length: input_length };
     let output = Buffer { address: output, length: output_length };
     let given = buffers::for_control(cx, &mut packet, code, input, output, Mode::Kernel)?;

@@ -12,7 +12,7 @@ use engine::{BadAddress, Engine, Flow, StrandId};
 use super::buffers::SHORT;
 use super::fast_path::{self, event_at, is_event};
 use super::file::Issue;
-use super::finish::is_error;
+use super::finish::is_notified;
 use super::irp::{Origin, Record};
 use super::{completion_port, system_request::Answer};
 use crate::cx::{Cx, Kernel};
@@ -157,7 +157,7 @@ impl CompletionNotice {
         if !fast_path::let_go(k, self.objects, file, event) {
             return None;
         }
-        if self.pending || !is_error(self.status) {
+        if is_notified(self.status, self.pending) {
             engine.peek_own("it was read a moment ago, and no driver ran since", || {
                 block.set(IO_STATUS_BLOCK::Status, self.status);
                 block.set(IO_STATUS_BLOCK::Information, self.information);
@@ -180,7 +180,7 @@ impl CompletionNotice {
     pub(crate) fn tell(mut self, cx: &mut Cx<'_>) -> Flow<()> {
         // By the driver's status: a failure to copy the data does not matter here.
         let always = self.origin == Origin::System && self.issue.is_none();
-        let tell = always || self.pending || !is_error(self.status);
+        let tell = always || is_notified(self.status, self.pending);
         let delivered = match &self.data {
             Some(data) => data.deliver(cx)?,
             None => true,

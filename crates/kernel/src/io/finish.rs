@@ -23,6 +23,18 @@ pub(crate) const fn is_error(status: NtStatus) -> bool {
     status.0 >> 30 == 3
 }
 
+/// Whether a request that ended so delivers what its system buffer holds, as its flags say.
+#[inline]
+pub(crate) const fn has_data(flags: u32, status: NtStatus, information: u64) -> bool {
+    flags & IRP_INPUT_OPERATION != 0 && !is_error(status) && information > 0
+}
+
+/// Whether status block and events say that a request ended so: if it fails without having been pending, its caller has its status.
+#[inline]
+pub(crate) const fn is_notified(status: NtStatus, pending: bool) -> bool {
+    pending || !is_error(status)
+}
+
 /// What an IRP says at its end, when its drivers have left it alone.
 struct Done<'a> {
     header: &'a IRP,
@@ -131,9 +143,8 @@ fn take_data(cx: &mut Cx<'_>, done: &Done<'_>) -> Flow<Option<Data>> {
     }
     let system = done.header.get(IRP::AssociatedIrp_SystemBuffer);
     let user = done.header.get(IRP::UserBuffer);
-    let wanted = flags & IRP_INPUT_OPERATION != 0 && !is_error(done.status) && done.information > 0;
     let mut data = None;
-    if wanted && !system.is_null() && !user.is_null() {
+    if has_data(flags, done.status, done.information) && !system.is_null() && !user.is_null() {
         check_stored(cx, system.address, done.information);
         let is_drivers = done.header.get(IRP::RequestorMode) == 0;
         let taken = Data::take(cx.engine(), (system.address, done.information), user.address, is_drivers);

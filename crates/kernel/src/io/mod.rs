@@ -43,8 +43,9 @@ mod message_table;
 pub(crate) mod named_file;
 pub(crate) mod nt_file;
 mod operation;
-mod overlapped;
+pub(crate) mod overlapped;
 mod packet;
+mod parameters;
 pub(crate) mod pending;
 pub(crate) mod priority_hint;
 pub(crate) mod query;
@@ -115,6 +116,7 @@ pub struct State {
     pub(crate) configuration: u64,
     /// Counts the status blocks and events made for applications.
     pub(crate) overlapped: u64,
+    pub(crate) status_blocks: overlapped::OfThreads,
     /// Counts names of devices that asked for one.
     pub(crate) named_devices: u32,
     #[cfg(test)]

@@ -13,6 +13,21 @@ use abi::{
 
 use super::asked::About;
 use super::buffers::Buffer;
+use crate::ob::handle::Mode;
+
+/// `ByteOffset` of a write that means the file's end.
+pub(super) const FILE_WRITE_TO_END_OF_FILE: i64 = -1;
+/// `ByteOffset` that means the file's current position.
+const FILE_USE_FILE_POINTER_POSITION: i64 = -2;
+
+/// Where an operation begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Start {
+    /// At the file's current position.
+    Position,
+    /// At this offset, or [`FILE_WRITE_TO_END_OF_FILE`].
+    At(i64),
+}
 
 /// What an application asks of an open file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -178,13 +193,39 @@ impl Operation {
         }
     }
 
-    pub(crate) const fn offset(&self) -> Option<Option<i64>> {
+    const fn offset(&self) -> Option<Option<i64>> {
         match self {
             Self::Read(_, offset)
             | Self::Write(_, offset)
             | Self::Scatter(_, offset)
             | Self::Gather(_, offset) => Some(*offset),
             _ => None,
+        }
+    }
+
+    /// Where it begins, on a file that is synchronous or not; none if it does not say so as it must.
+    #[inline]
+    pub(super) fn start(&self, synchronous: bool, mode: Mode) -> Option<Start> {
+        match self.offset() {
+            None => Some(Start::At(0)),
+            Some(None | Some(FILE_USE_FILE_POINTER_POSITION)) if synchronous => Some(Start::Position),
+            // A file that is not synchronous has no position. An OVERLAPPED always has an offset; a driver has to give one.
+            Some(None) => (mode == Mode::User).then_some(Start::At(0)),
+            Some(Some(FILE_WRITE_TO_END_OF_FILE)) if matches!(self, Self::Write(..)) => {
+                Some(Start::At(FILE_WRITE_TO_END_OF_FILE))
+            }
+            Some(Some(offset)) => (offset >= 0).then_some(Start::At(offset)),
+        }
+    }
+
+    /// From where a synchronous file's position moves on by what was transferred; none if it does not move.
+    #[inline]
+    pub(super) fn moves_from(&self) -> Option<Start> {
+        match self.offset()? {
+            // Only the driver knows where the end was: it has set the position.
+            Some(FILE_WRITE_TO_END_OF_FILE) => None,
+            None | Some(FILE_USE_FILE_POINTER_POSITION) => Some(Start::Position),
+            Some(offset) => Some(Start::At(offset)),
         }
     }
 

@@ -3,7 +3,7 @@
 //! Pages: *OVERLAPPED structure*, *GetOverlappedResult function*. Completion ports are `completion_port`'s.
 
 use abi::{DriverPtr, IO_STATUS_BLOCK};
-use engine::Flow;
+use engine::{Flow, StrandId};
 
 use super::system_request::Answer;
 use super::{cancel, event};
@@ -11,6 +11,7 @@ use crate::cx::Cx;
 use crate::ke::user_apc::WaitMode;
 use crate::mm::user;
 use crate::ob::{self, Handle, handle};
+use crate::sorted_map::SortedMap;
 
 /// Where an overlapped request tells its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,14 +30,38 @@ pub struct Overlapped {
 /// Bytes of a status block.
 const SIZE: u64 = size_of::<IO_STATUS_BLOCK>() as u64;
 
-/// A status block in the memory of the running thread's process; none if there is no memory.
-pub(crate) fn take_status_block(cx: &mut Cx<'_>) -> Option<DriverPtr<IO_STATUS_BLOCK>> {
+/// Status blocks of threads for calls that wait, by strand: each has one, as on its stack, while it is in no such call.
+pub(crate) type OfThreads = SortedMap<StrandId, DriverPtr<IO_STATUS_BLOCK>>;
+
+/// The status block of the running thread for a call that waits; none if there is no memory.
+pub(crate) fn take_own(cx: &mut Cx<'_>) -> Option<DriverPtr<IO_STATUS_BLOCK>> {
+    let strand = cx.engine().strand();
+    cx.with(|k| k.io.status_blocks.remove(&strand)).or_else(|| take(cx))
+}
+
+/// The call is over: its status block is for the thread's next one.
+pub(crate) fn keep_own(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>) {
+    let strand = cx.engine().strand();
+    // A user APC may have made such a call within this one.
+    if let Some(other) = cx.with(|k| k.io.status_blocks.insert(strand, status_block)) {
+        give(cx, other);
+    }
+}
+
+/// The running thread ends.
+pub(crate) fn give_own(cx: &mut Cx<'_>) {
+    let strand = cx.engine().strand();
+    if let Some(status_block) = cx.with(|k| k.io.status_blocks.remove(&strand)) {
+        give(cx, status_block);
+    }
+}
+
+fn take(cx: &mut Cx<'_>) -> Option<DriverPtr<IO_STATUS_BLOCK>> {
     let process = u32::try_from(handle::current_process(cx)).unwrap_or(0);
     user::take(cx, process, SIZE).map(DriverPtr::new)
 }
 
-/// Gives it back.
-pub(crate) fn give_status_block(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>) {
+fn give(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>) {
     user::give(cx, status_block.address, SIZE);
 }
 
@@ -46,7 +71,7 @@ impl Overlapped {
     /// # Errors
     /// As making an event.
     pub fn new(cx: &mut Cx<'_>) -> Flow<Option<Self>> {
-        let Some(status_block) = take_status_block(cx) else {
+        let Some(status_block) = take(cx) else {
             return Ok(None);
         };
         match event::create(cx, event::Type::Notification, false)? {
@@ -58,7 +83,7 @@ impl Overlapped {
                 Ok(Some(Self { status_block, event, id, apc: false }))
             }
             None => {
-                give_status_block(cx, status_block);
+                give(cx, status_block);
                 Ok(None)
             }
         }
@@ -92,7 +117,7 @@ impl Overlapped {
     /// # Errors
     /// As closing a handle.
     pub fn free(self, cx: &mut Cx<'_>) -> Flow<()> {
-        give_status_block(cx, self.status_block);
+        give(cx, self.status_block);
         ob::handle::close(cx, self.event).map(|_| ())
     }
 }

@@ -7,6 +7,7 @@ use engine::Flow;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::irp;
+use super::parameters::Location;
 use crate::cx::Cx;
 
 /// An IRP whose memory is zeroed and which has no owner yet.
@@ -75,5 +76,11 @@ impl Packet {
     /// As [`Packet::write`].
     pub(crate) fn write_header(&self, cx: &mut Cx<'_>) -> Flow<()> {
         cx.write_bytes(self.irp.address, self.header.as_bytes())
+    }
+}
+
+impl Location for Packet {
+    fn put<F: IntoBytes + Immutable>(&mut self, field: Field<IO_STACK_LOCATION, F>, value: F) {
+        self.set_next(field, value);
     }
 }

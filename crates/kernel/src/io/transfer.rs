@@ -5,8 +5,7 @@
 
 use abi::{
     DriverPtr, FILE_APPEND_DATA, FILE_OBJECT, FILE_WRITE_DATA, FO_ALERTABLE_IO, FO_NO_INTERMEDIATE_BUFFERING,
-    FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_DEFER_IO_COMPLETION,
-    IRP_MN_QUERY_DIRECTORY, IRP_READ_OPERATION, IRP_WRITE_OPERATION, KEVENT, NtStatus,
+    FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, KEVENT, NtStatus,
 };
 use engine::Flow;
 
@@ -15,21 +14,18 @@ use super::buffers::{self, Way};
 use super::file::Issue;
 use super::finish::is_error;
 use super::irp::Origin;
-use super::operation::Operation;
+use super::operation::{FILE_WRITE_TO_END_OF_FILE, Operation, Start};
 use super::overlapped::{self, Overlapped};
 use super::packet::Packet;
 use super::system_request::Answer;
-use super::{allocate, asked, call, cancel, completion_port, fast_io, fast_path, file_lock, stack};
+use super::{
+    allocate, asked, call, cancel, completion_port, fast_io, fast_path, file_lock, parameters, stack,
+};
 use crate::cx::Cx;
 use crate::ke;
 use crate::ke::user_apc::{self, WaitMode};
 use crate::ob::handle::{self, Mode};
 use crate::ob::{self, Handle, Kind};
-
-/// `ByteOffset` of a write that means the file's end.
-const FILE_WRITE_TO_END_OF_FILE: i64 = -1;
-/// `ByteOffset` that means the file's current position.
-pub(crate) const FILE_USE_FILE_POINTER_POSITION: i64 = -2;
 
 /// `ReadFile`, waiting for the end.
 ///
@@ -99,12 +95,12 @@ pub fn start(cx: &mut Cx<'_>, handle: Handle, operation: Operation, overlapped: 
 
 /// As applications ask on a synchronous handle, without an `OVERLAPPED`: the call waits, and its IRP has no event.
 fn perform_in_call(cx: &mut Cx<'_>, handle: Handle, operation: &Operation) -> Flow<Answer> {
-    let Some(status_block) = overlapped::take_status_block(cx) else {
+    let Some(status_block) = overlapped::take_own(cx) else {
         return Ok(Answer::failed(NtStatus::INSUFFICIENT_RESOURCES));
     };
     let request = Request { operation, event: None, status_block, key: 0, context: 0, apc: false };
     let answer = traced(cx, handle, &request)?;
-    overlapped::give_status_block(cx, status_block);
+    overlapped::keep_own(cx, status_block);
     Ok(answer)
 }
 
@@ -143,6 +139,29 @@ pub(crate) struct Request<'o> {
     pub(crate) context: u64,
     /// Its thread gets a user APC with the end.
     pub(crate) apc: bool,
+}
+
+impl Request<'_> {
+    /// What is remembered of it while its IRP is under way.
+    #[inline]
+    pub(crate) fn issue(
+        &self,
+        file: DriverPtr<FILE_OBJECT>,
+        event: DriverPtr<KEVENT>,
+        thread: u64,
+        synchronous: bool,
+    ) -> Issue {
+        Issue {
+            name: self.operation.name(),
+            file: file.address,
+            event: event.address,
+            answered_later: !synchronous,
+            context: self.context,
+            apc: if self.apc { thread } else { 0 },
+            request: 0,
+            blocks: None,
+        }
+    }
 }
 
 /// What `NtReadFile` and its like do, for an application or (`Mode::Kernel`) a driver.
@@ -332,7 +351,8 @@ fn send(
     let Some(mut packet) = allocate::packet(cx, stack_size, Origin::System)? else {
         return Ok(Sent::Refused(NtStatus::INSUFFICIENT_RESOURCES));
     };
-    fill(&mut packet, operation, offset, request.key);
+    parameters::fill(&mut packet, &operation, offset, request.key);
+    packet.add_flags(parameters::flags(&operation));
     if let Err(status) = give_buffers(cx, &mut packet, device, operation, mode)? {
         let irp = packet.write(cx)?;
         super::finish::abandon(cx, irp)?;
@@ -367,16 +387,7 @@ fn remember(
 ) {
     let operation = request.operation;
     cx.with(|k| {
-        let issue = k.io.irps.boxed(Issue {
-            name: operation.name(),
-            file: file.address,
-            event: event.address,
-            answered_later: !synchronous,
-            context: request.context,
-            apc: if request.apc { thread } else { 0 },
-            request: 0,
-            blocks: None,
-        });
+        let issue = k.io.irps.boxed(request.issue(file, event, thread, synchronous));
         if let Some(record) = k.io.irps.live.get_mut(irp.address) {
             record.thread = thread;
             record.output = operation.output();
@@ -392,105 +403,11 @@ fn start_offset(
     operation: Operation,
     (synchronous, mode): (bool, Mode),
 ) -> Flow<Result<i64, NtStatus>> {
-    Ok(match operation.offset() {
-        None => Ok(0),
-        Some(None | Some(FILE_USE_FILE_POINTER_POSITION)) if synchronous => {
-            Ok(cx.read(file + FILE_OBJECT::CurrentByteOffset)?)
-        }
-        // A file that is not synchronous has no position. An OVERLAPPED always has an offset; a driver has to give one.
-        Some(None) if mode == Mode::User => Ok(0),
-        Some(None) => Err(NtStatus::INVALID_PARAMETER),
-        Some(Some(FILE_WRITE_TO_END_OF_FILE)) if matches!(operation, Operation::Write(..)) => {
-            Ok(FILE_WRITE_TO_END_OF_FILE)
-        }
-        Some(Some(offset)) if offset < 0 => Err(NtStatus::INVALID_PARAMETER),
-        Some(Some(offset)) => Ok(offset),
+    Ok(match operation.start(synchronous, mode) {
+        Some(Start::Position) => Ok(cx.read(file + FILE_OBJECT::CurrentByteOffset)?),
+        Some(Start::At(offset)) => Ok(offset),
+        None => Err(NtStatus::INVALID_PARAMETER),
     })
-}
-
-fn fill(packet: &mut Packet, operation: Operation, offset: i64, key: u32) {
-    packet.set_next(IO_STACK_LOCATION::MajorFunction, operation.major());
-    match operation {
-        Operation::Read(buffer, _) => {
-            packet.set_next(IO_STACK_LOCATION::Parameters_Read_Length, buffer.length);
-            packet.set_next(IO_STACK_LOCATION::Parameters_Read_Key, key);
-            packet.set_next(IO_STACK_LOCATION::Parameters_Read_ByteOffset, offset);
-        }
-        Operation::Scatter(segments, _) | Operation::Gather(segments, _) => {
-            // Reads and writes have the same parameters.
-            packet.set_next(IO_STACK_LOCATION::Parameters_Read_Length, segments.length);
-            packet.set_next(IO_STACK_LOCATION::Parameters_Read_Key, key);
-            packet.set_next(IO_STACK_LOCATION::Parameters_Read_ByteOffset, offset);
-        }
-        Operation::Write(buffer, _) => {
-            packet.set_next(IO_STACK_LOCATION::Parameters_Write_Length, buffer.length);
-            packet.set_next(IO_STACK_LOCATION::Parameters_Write_Key, key);
-            packet.set_next(IO_STACK_LOCATION::Parameters_Write_ByteOffset, offset);
-        }
-        Operation::Control(code, input, output)
-        | Operation::InternalControl(code, input, output)
-        | Operation::FsControl(code, input, output) => {
-            fill_control(packet, code, input.length, output.length);
-        }
-        Operation::Query(class, buffer) => {
-            packet.set_next(IO_STACK_LOCATION::Parameters_QueryFile_Length, buffer.length);
-            packet.set_next(IO_STACK_LOCATION::Parameters_QueryFile_FileInformationClass, class);
-        }
-        Operation::Set(class, buffer) => {
-            packet.set_next(IO_STACK_LOCATION::Parameters_SetFile_Length, buffer.length);
-            packet.set_next(IO_STACK_LOCATION::Parameters_SetFile_FileInformationClass, class);
-        }
-        Operation::QueryVolume(class, buffer) => {
-            packet.set_next(IO_STACK_LOCATION::Parameters_QueryVolume_Length, buffer.length);
-            packet.set_next(IO_STACK_LOCATION::Parameters_QueryVolume_FsInformationClass, class);
-        }
-        Operation::List(listing) => {
-            packet.set_next(IO_STACK_LOCATION::MinorFunction, IRP_MN_QUERY_DIRECTORY);
-            packet.set_next(IO_STACK_LOCATION::Flags, listing.flags);
-            packet.set_next(IO_STACK_LOCATION::Parameters_QueryDirectory_Length, listing.buffer.length);
-            packet.set_next(IO_STACK_LOCATION::Parameters_QueryDirectory_FileName, listing.pattern);
-            let class = IO_STACK_LOCATION::Parameters_QueryDirectory_FileInformationClass;
-            packet.set_next(class, listing.class);
-        }
-        Operation::SetVolume(class, buffer) => {
-            packet.set_next(IO_STACK_LOCATION::Parameters_SetVolume_Length, buffer.length);
-            packet.set_next(IO_STACK_LOCATION::Parameters_SetVolume_FsInformationClass, class);
-        }
-        Operation::Lock(range) => {
-            packet.set_next(IO_STACK_LOCATION::MinorFunction, range.minor);
-            packet.set_next(IO_STACK_LOCATION::Flags, range.flags);
-            packet.set_next(IO_STACK_LOCATION::Parameters_LockControl_Key, key);
-            packet.set_next(IO_STACK_LOCATION::Parameters_LockControl_ByteOffset, range.offset);
-        }
-        Operation::Flush(minor) => packet.set_next(IO_STACK_LOCATION::MinorFunction, minor),
-    }
-    packet.add_flags(flags(&operation));
-}
-
-/// What `IRP::Flags` says of the operation, before its buffers.
-#[inline]
-pub(crate) fn flags(operation: &Operation) -> u32 {
-    match operation {
-        Operation::Read(..) | Operation::Scatter(..) => IRP_READ_OPERATION | IRP_DEFER_IO_COMPLETION,
-        Operation::Write(..) | Operation::Gather(..) => IRP_WRITE_OPERATION | IRP_DEFER_IO_COMPLETION,
-        Operation::Query(..)
-        | Operation::Set(..)
-        | Operation::List(_)
-        | Operation::QueryVolume(..)
-        | Operation::SetVolume(..) => IRP_DEFER_IO_COMPLETION,
-        Operation::Control(..)
-        | Operation::InternalControl(..)
-        | Operation::FsControl(..)
-        | Operation::Lock(_)
-        | Operation::Flush(_) => 0,
-    }
-}
-
-/// `Parameters.DeviceIoControl`.
-pub(crate) fn fill_control(packet: &mut Packet, code: u32, input: u32, output: u32) {
-    packet.set_next(IO_STACK_LOCATION::Parameters_DeviceIoControl_OutputBufferLength, output);
-    packet.set_next(IO_STACK_LOCATION::Parameters_DeviceIoControl_InputBufferLength, input);
-    packet.set_next(IO_STACK_LOCATION::Parameters_DeviceIoControl_IoControlCode, code);
 }
 
 fn give_buffers(
@@ -536,13 +453,10 @@ fn advance(
     request: &Request<'_>,
     answer: &Answer,
 ) -> Flow<()> {
-    let from = match request.operation.offset() {
-        // Only the driver knows where the end was: it has set the position.
-        None | Some(Some(FILE_WRITE_TO_END_OF_FILE)) => return Ok(()),
-        Some(None | Some(FILE_USE_FILE_POINTER_POSITION)) => {
-            cx.read(file + FILE_OBJECT::CurrentByteOffset)?
-        }
-        Some(Some(offset)) => offset,
+    let from = match request.operation.moves_from() {
+        None => return Ok(()),
+        Some(Start::Position) => cx.read(file + FILE_OBJECT::CurrentByteOffset)?,
+        Some(Start::At(offset)) => offset,
     };
     if is_error(answer.status) {
         return Ok(());

@@ -1,8 +1,8 @@
-//! Address spaces of processes: what each has allocated by address, though another has something there, too.
+//! Address spaces of processes: regions that processes have allocated, which may lie at the same addresses in two of them.
 //!
-//! Page: *Virtual Address Spaces*. Addresses that the system chooses are of one process only, so nothing is to be done when another one's
-//! thread runs. Where a process has asked for addresses at which another has a region, the regions stand apart: the machine shows
-//! those of the process that runs, and changes what it shows when that changes ([`enter`]). Views of sections and the buffers of
+//! Page: *Virtual Address Spaces*. The system gives each address that it chooses to one process only, so a switch to another process's
+//! thread changes no mapping. Where a process has asked for addresses at which another has a region, both regions are *apart*: the
+//! machine maps that of the running process, and remaps when another process's thread runs ([`enter`]). Views of sections and buffers of
 //! requests are never apart.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,7 +33,7 @@ pub(crate) struct Region {
     /// By the number of the page in the region.
     committed: BTreeMap<u64, Committed>,
     areas: usize,
-    /// Another process has something here.
+    /// Another process has a region at the same addresses.
     apart: bool,
 }
 
@@ -94,13 +94,13 @@ impl Region {
     }
 }
 
-/// Whether what is shown depends on whose thread runs.
+/// Whether what is mapped depends on the process that runs.
 #[inline]
 pub(crate) fn is_any_apart(k: &Kernel) -> bool {
     !k.mm.spaces.apart.is_empty()
 }
 
-/// The process whose thread runs now is another one, perhaps.
+/// A thread runs now that may be of another process than the one before.
 #[inline]
 pub(crate) fn enter(k: &mut Kernel) {
     if is_any_apart(k) {
@@ -133,7 +133,7 @@ fn of(k: &Kernel, process: u64) -> Vec<Key> {
     k.mm.spaces.apart.range((process, 0)..=(process, u64::MAX)).copied().collect()
 }
 
-/// Whether a region's contents are where it says.
+/// Whether a region is mapped now.
 fn is_shown(k: &Kernel, key: Key) -> bool {
     !k.mm.spaces.apart.contains(&key) || k.mm.spaces.shown == key.0
 }
@@ -203,7 +203,7 @@ pub(crate) fn reserve(
     Some(base)
 }
 
-/// Addresses that no process has; once all have been given out, such that this one has not.
+/// Addresses at which no process has a region; once all have been given out, at which this process has none.
 fn room(k: &mut Kernel, process: u64, bytes: u64) -> Option<u64> {
     let window = Zone::Regions.window();
     let mut at = window.base + k.mm.spaces.fresh;
@@ -231,7 +231,7 @@ fn room(k: &mut Kernel, process: u64, bytes: u64) -> Option<u64> {
     (at + bytes <= window.end()).then_some(at)
 }
 
-/// From now on another process has something where this region is.
+/// Another process has a region at the same addresses from now on.
 fn set_apart(k: &mut Kernel, key: Key) {
     let Some(region) = k.mm.spaces.regions.get_mut(&key).filter(|region| !region.apart) else { return };
     region.apart = true;
@@ -244,7 +244,7 @@ fn set_apart(k: &mut Kernel, key: Key) {
     k.mm.spaces.apart.insert(key);
 }
 
-/// Nothing else is there any more, perhaps.
+/// If no other process has a region there any more, the region is apart no longer.
 fn rejoin(k: &mut Kernel, key: Key) {
     let Some(region) = k.mm.spaces.regions.get(&key).filter(|region| region.apart) else { return };
     let range = key.1..key.1 + region.pages * PAGE;
@@ -281,14 +281,14 @@ pub(crate) fn commit(cx: &mut Cx<'_>, key: Key, pages: Range<u64>, protection: P
             region.committed.range_mut(pages.clone()).for_each(|(_, page)| page.protection = protection);
         }
         if shown {
-            lay(k, key, pages);
+            remap(k, key, pages);
         }
         true
     })
 }
 
-/// Makes what is shown of these pages what they are.
-fn lay(k: &mut Kernel, key: Key, pages: Range<u64>) {
+/// Maps these pages of a region that is shown as they are committed.
+fn remap(k: &mut Kernel, key: Key, pages: Range<u64>) {
     let Some(region) = k.mm.spaces.regions.get(&key) else { return };
     for (first, frames, protection) in parts(region, pages) {
         let at = key.1 + first * PAGE;

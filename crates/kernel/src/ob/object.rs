@@ -35,7 +35,7 @@ pub enum Kind {
     WmiGuid,
 }
 
-/// What an object's owner does when it is let go.
+/// What the owner of a kind of object does when handles are closed and when the object is deleted.
 pub struct Procedures {
     /// A handle was closed: object, process, handles that this process has left, handles left in all.
     pub close: fn(&mut Cx<'_>, u64, u64, u32, u32) -> Flow<()>,
@@ -144,7 +144,7 @@ pub fn reference<T>(cx: &mut Cx<'_>, body: DriverPtr<T>) -> Flow<u64> {
 /// `ObfDereferenceObject`: one reference less; with the last one the object goes. Returns how many are left.
 ///
 /// # Errors
-/// A verdict if there is no object (any more); whatever deleting it meets.
+/// A verdict if there is no object (any more); the errors of deleting it.
 pub fn dereference<T>(cx: &mut Cx<'_>, body: DriverPtr<T>) -> Flow<u64> {
     let left = cx.with(|k| {
         let object = k.ob.objects.get_mut(body.address)?;
@@ -159,8 +159,8 @@ pub fn dereference<T>(cx: &mut Cx<'_>, body: DriverPtr<T>) -> Flow<u64> {
     }
 }
 
-/// One reference less, if that is neither the last nor one of an open handle's: true. Else nothing is done, and [`dereference`] says
-/// what there is to say.
+/// One reference less, if that is neither the last nor one of an open handle's: true. False: nothing is done, and the caller calls
+/// [`dereference`], which reports what is wrong.
 #[inline]
 pub(crate) fn dereference_at_hint(k: &mut Kernel, number: u32, body: u64) -> bool {
     let Some(object) = k.ob.objects.get_mut_at_hint(number, body) else { return false };

@@ -11,7 +11,7 @@ use crate::cx::{Cx, Kernel};
 use crate::ke::dispatcher::{self, Kind};
 use crate::ke::thread::Thread;
 use crate::ke::time;
-use crate::mm::{pool, spaces, view, virtual_memory};
+use crate::mm::{pool, spaces, user, view, virtual_memory};
 use crate::ob;
 use crate::se::token;
 use crate::verdict::Verdict;
@@ -133,6 +133,7 @@ fn finish(cx: &mut Cx<'_>, key: u64) -> Flow<()> {
         spaces::release_process(k, key);
         virtual_memory::forget_process(k, key);
     });
+    user::free_process(cx, u32::try_from(key).unwrap_or(u32::MAX));
     token::release(cx, key)?;
     dispatcher::signal(cx, (object + KPROCESS::Header).cast(), 1, 0)?;
     ob::object::dereference(cx, object).map(|_| ())

@@ -2,8 +2,8 @@
 //!
 //! Pages: *Using Packet-Based System DMA*, *Using Common-Buffer System DMA*, *DEVICE_DESCRIPTION structure*, *PREAD_DMA_COUNTER callback
 //! function*, *PCANCEL_MAPPED_TRANSFER callback function*, *PCONFIGURE_ADAPTER_CHANNEL callback function*. All adapters for a channel share it, in
-//! the order of asking. The controllers give no signal when they are done, as a PC's: a completion routine of version 3 says by name that it is not
-//! there, and so do scatter/gather lists, which they cannot follow, and words at an odd address. Speeds mean nothing on a PCI machine.
+//! the order of asking. As in a PC, the controllers do not signal their end, so completion routines of version 3 are not implemented; nor are
+//! scatter/gather lists, which the controllers cannot follow, nor words at an odd address. Speeds mean nothing on a PCI machine.
 
 use abi::{DEVICE_DESCRIPTION, DMA_ADAPTER, DriverPtr, MaximumDmaSpeed, NtStatus, Width8Bits, Width16Bits};
 use engine::Flow;

@@ -12,7 +12,8 @@ use super::super::buffers::{self, Buffer, Way};
 use super::super::file::Issue;
 use super::super::irp::{self, Blocks, Origin, Record};
 use super::super::operation::Operation;
-use super::super::transfer::{FILE_USE_FILE_POINTER_POSITION, Request, flags};
+use super::super::parameters;
+use super::super::transfer::Request;
 use super::super::violation::MOST_DEVICES;
 use super::{at_or_null, is_event, set_state};
 use crate::cx::Kernel;
@@ -74,7 +75,8 @@ pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Op
     }
     k.engine.peek_own("pool pages are mapped", || write(k.engine, &plan, &blocks, request, size));
     let (irp, device) = (DriverPtr::<IRP>::new(packet.address), plan.device);
-    let issue = k.io.irps.boxed(issue(&plan, blocks, request.operation, request.context));
+    let issue = request.issue(plan.file.at(), at_or_null(plan.event), plan.thread.address, plan.synchronous);
+    let issue = k.io.irps.boxed(Issue { blocks: Some(blocks), ..issue });
     // Construct in place: moving a freshly written record stalls on store forwarding.
     *k.io.irps.live.slot(irp.address) = Some(Record {
         thread: plan.thread.address,
@@ -182,17 +184,10 @@ fn are_usable(k: &Kernel, input: &Buffer, output: &Buffer) -> bool {
     in_user_half && are_small && (input.length == 0 || is_readable()) && buffers::writable(k, output)
 }
 
-/// As the function of `transfer`, if it has an answer.
+/// Where it begins.
 #[inline]
 fn offset(file: View<FILE_OBJECT>, operation: &Operation, synchronous: bool) -> Option<i64> {
-    match operation.offset() {
-        None => Some(0),
-        Some(None | Some(FILE_USE_FILE_POINTER_POSITION)) if synchronous => {
-            Some(file.get(FILE_OBJECT::CurrentByteOffset))
-        }
-        Some(None) => Some(0),
-        Some(Some(offset)) => (offset >= 0).then_some(offset),
-    }
+    operation.start(synchronous, Mode::User).map(|start| super::offset(file, start))
 }
 
 /// The input, in the system buffer.
@@ -209,7 +204,7 @@ fn write(engine: Engine, plan: &Plan<'_>, blocks: &Blocks, request: &Request<'_>
     let at = DriverPtr::<IRP>::new(blocks.packet.address);
     let (location_at, device) = (irp::location(at, plan.stack_size), plan.device);
     let views = engine.view(at).zip(engine.view(location_at));
-    let (header, location) = views.expect("plain access was possible a moment ago");
+    let (header, mut location) = views.expect("plain access was possible a moment ago");
     let list = at + IRP::ThreadListEntry;
     let links = header.part(IRP::ThreadListEntry);
     header.set(IRP::Type, IO_TYPE_IRP);
@@ -224,7 +219,7 @@ fn write(engine: Engine, plan: &Plan<'_>, blocks: &Blocks, request: &Request<'_>
     header.set(IRP::UserEvent, at_or_null(plan.event));
     header.set(IRP::Tail_Overlay_Thread, plan.thread);
     header.set(IRP::Tail_Overlay_OriginalFileObject, plan.file.at().cast());
-    let mut all = flags(request.operation);
+    let mut all = parameters::flags(request.operation);
     if let Some(buffer) = blocks.buffer {
         all |= IRP_BUFFERED_IO | IRP_DEALLOCATE_BUFFER;
         header.set(IRP::AssociatedIrp_SystemBuffer, DriverPtr::new(buffer.address));
@@ -239,44 +234,9 @@ fn write(engine: Engine, plan: &Plan<'_>, blocks: &Blocks, request: &Request<'_>
         _ => 0,
     };
     header.set(IRP::Flags, all);
-    location.set(IO_STACK_LOCATION::MajorFunction, request.operation.major());
+    parameters::fill(&mut location, request.operation, plan.offset, request.key);
     location.set(IO_STACK_LOCATION::DeviceObject, device);
     location.set(IO_STACK_LOCATION::FileObject, plan.file.at().cast());
-    parameters(location, request.operation, plan.offset);
-}
-
-#[inline]
-fn parameters(location: View<IO_STACK_LOCATION>, operation: &Operation, offset: i64) {
-    match operation {
-        Operation::Read(buffer, _) => {
-            location.set(IO_STACK_LOCATION::Parameters_Read_Length, buffer.length);
-            location.set(IO_STACK_LOCATION::Parameters_Read_ByteOffset, offset);
-        }
-        Operation::Write(buffer, _) => {
-            location.set(IO_STACK_LOCATION::Parameters_Write_Length, buffer.length);
-            location.set(IO_STACK_LOCATION::Parameters_Write_ByteOffset, offset);
-        }
-        Operation::Control(code, input, output) | Operation::InternalControl(code, input, output) => {
-            let lengths = (
-                IO_STACK_LOCATION::Parameters_DeviceIoControl_InputBufferLength,
-                IO_STACK_LOCATION::Parameters_DeviceIoControl_OutputBufferLength,
-            );
-            location.set(lengths.0, input.length);
-            location.set(lengths.1, output.length);
-            location.set(IO_STACK_LOCATION::Parameters_DeviceIoControl_IoControlCode, *code);
-        }
-        // Other operations do not take the fast path.
-        Operation::Flush(_)
-        | Operation::Lock(_)
-        | Operation::SetVolume(..)
-        | Operation::FsControl(..)
-        | Operation::Query(..)
-        | Operation::Set(..)
-        | Operation::List(_)
-        | Operation::QueryVolume(..)
-        | Operation::Scatter(..)
-        | Operation::Gather(..) => {}
-    }
 }
 
 /// References, and the file's lock; both events are not signaled from now on. Where the two objects are known.
@@ -307,18 +267,4 @@ fn more(k: &mut Kernel, near: u32, body: u64, references: i64) -> u32 {
         object.references += references;
     }
     number
-}
-
-#[inline]
-fn issue(plan: &Plan<'_>, blocks: Blocks, operation: &Operation, context: u64) -> Issue {
-    Issue {
-        name: operation.name(),
-        file: plan.file.at().address,
-        event: at_or_null(plan.event).address,
-        answered_later: !plan.synchronous,
-        context,
-        apc: 0,
-        request: 0,
-        blocks: Some(blocks),
-    }
 }

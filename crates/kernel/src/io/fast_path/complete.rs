@@ -2,12 +2,12 @@
 
 use abi::{
     DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_BUFFERED_IO,
-    IRP_DEALLOCATE_BUFFER, IRP_INPUT_OPERATION, KEVENT, NtStatus, SL_PENDING_RETURNED,
+    IRP_DEALLOCATE_BUFFER, KEVENT, NtStatus, SL_PENDING_RETURNED,
 };
 use engine::{Engine, Flow, StrandId, View};
 
 use super::super::completion_notice::{self, CompletionNotice, Data};
-use super::super::finish::is_error;
+use super::super::finish::{self, is_error, is_notified};
 use super::super::irp::{self, Blocks, Origin, Record};
 use super::super::pending::Only;
 use super::{Answer, asked, at_or_null, event_at, is_event, set_state};
@@ -132,7 +132,7 @@ fn destination(
         return None;
     }
     let user = header.get(IRP::UserBuffer);
-    let wanted = flags & IRP_INPUT_OPERATION != 0 && !is_error(status) && information > 0;
+    let wanted = finish::has_data(flags, status, information);
     Some((wanted && system != 0 && !user.is_null()).then_some(user.address))
 }
 
@@ -158,7 +158,7 @@ pub(crate) fn complete(cx: &mut Cx<'_>, ending: &Ending) -> Flow<()> {
         Then::Nothing => Ok(()),
         Then::Tell(status) => {
             let (file, event) = (ending.file.at(), at_or_null(ending.event));
-            if is_told(ending) {
+            if is_notified(ending.status, ending.marked) {
                 completion_notice::signal(cx, file, event, status)?;
             }
             completion_notice::release(cx, file, event)
@@ -177,12 +177,6 @@ enum Then {
     Settle,
     /// The verdict on an old block.
     Damaged((u64, Block)),
-}
-
-/// A request that its driver fails without having been pending leaves status block and events alone.
-#[inline]
-fn is_told(ending: &Ending) -> bool {
-    ending.marked || !is_error(ending.status)
 }
 
 fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
@@ -207,7 +201,7 @@ fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
         notice.queue(k, thread, ending.irp);
         return Then::Settle;
     }
-    if is_told(ending) {
+    if is_notified(ending.status, ending.marked) {
         write_status(k.engine, ending.status_block, status, information);
     }
     if tell(k, ending, status) { Then::Nothing } else { Then::Tell(status) }
@@ -288,7 +282,7 @@ fn tell(k: &mut Kernel, ending: &Ending, status: NtStatus) -> bool {
     if !let_go(k, ending.blocks.objects, file, event) {
         return false;
     }
-    if is_told(ending) {
+    if is_notified(ending.status, ending.marked) {
         let signal = || signal(file, event, ending.synchronous, status);
         k.engine.peek_own("files and events are objects", signal);
     }

@@ -15,8 +15,9 @@ use engine::{Engine, Flow, View};
 
 use super::call::low_half;
 use super::finish::is_error;
+use super::operation::Start;
 use super::system_request::Answer;
-use super::transfer::{self, FILE_USE_FILE_POINTER_POSITION, Request};
+use super::transfer::{self, Request};
 use super::{asked, irp, pending};
 use crate::cx::{Cx, Kernel};
 use crate::event::Kind;
@@ -86,7 +87,8 @@ fn answered(k: &mut Kernel, begun: &Begun, request: &Request<'_>, status: NtStat
             status: block.get(IO_STATUS_BLOCK::Status),
             information: block.get(IO_STATUS_BLOCK::Information),
         };
-        let position = position(file, request).filter(|_| begun.synchronous && !is_error(answer.status));
+        let from = request.operation.moves_from().map(|start| offset(file, start));
+        let position = from.filter(|_| begun.synchronous && !is_error(answer.status));
         let others_wait = begun.synchronous && file.get(FILE_OBJECT::Waiters) != 0;
         (!others_wait).then_some((answer, position))
     })?;
@@ -130,11 +132,12 @@ pub(crate) fn mark_pending(cx: &mut Cx<'_>, block: DriverPtr<IO_STATUS_BLOCK>) -
     cx.write(block + IO_STATUS_BLOCK::Status, NtStatus::PENDING)
 }
 
-/// Where a request that has a position begins.
-fn position(file: View<FILE_OBJECT>, request: &Request<'_>) -> Option<i64> {
-    match request.operation.offset()? {
-        None | Some(FILE_USE_FILE_POINTER_POSITION) => Some(file.get(FILE_OBJECT::CurrentByteOffset)),
-        offset => offset,
+/// Where that is in a file.
+#[inline]
+fn offset(file: View<FILE_OBJECT>, start: Start) -> i64 {
+    match start {
+        Start::Position => file.get(FILE_OBJECT::CurrentByteOffset),
+        Start::At(offset) => offset,
     }
 }
 

@@ -1,15 +1,14 @@
-//! How long the outside world waits for what it has asked a driver for, where the machine never falls quiet: with a periodic
-//! timer, a DPC or work item that queues itself, a thread that looks now and then, a request that nothing can end is alive for
-//! ever. It follows no page: Windows waits for ever, too.
+//! How long a script's request may take in a machine that never falls quiet: while a periodic timer, a DPC or work item that queues
+//! itself, or a polling thread is alive, a request that nothing ends would wait for ever. It follows no page: Windows does wait for ever.
 //!
-//! The one that asks says so ([`asks`]), and from then on a virtual minute may pass, unless the script grants another time ([`grant`]).
-//! What was set before the second half of it and is not due yet (a time-out, a timer without a period, a device's next deed) may
-//! end it still, and gets its chance, and half a minute for what follows from it. Then all that happens is known to end nothing, and
-//! the run is given up as if nothing could run any more (`scheduler`), with what `stuck` says about it.
+//! [`asks`] marks the beginning of a request. From then on a minute of virtual time may pass, unless the script grants another time
+//! ([`grant`]). At half of it the pending one-shot events are noted (a time-out, a timer without a period, the device's next action): each of
+//! them may still end the request, so the wait lasts until the last of them has come, and half a minute more for its consequences. After that
+//! only repetition is left; the run is given up as if nothing could run any more (`scheduler`), and `stuck` says why.
 //!
-//! What costs the host much and takes little of the machine's time (DPCs that queue each other) would need hours of the host's for
-//! a minute: so the clock goes faster after a while ([`hurry`]), as on a slow computer. A driver that looks at the clock, and ends
-//! the request in time, is not hindered by it.
+//! Where the driver costs the host much and takes little virtual time (DPCs that queue each other), a virtual minute would take hours of the
+//! host's: so after a while the clock goes faster ([`hurry`]), as on a slow computer. A driver that reads the clock and ends the request in
+//! time still can.
 
 use std::collections::BTreeMap;
 
@@ -23,13 +22,13 @@ use crate::ke::stuck::{self, Why};
 /// So long a request may take, in nanoseconds of virtual time: a minute.
 pub const USUAL: u64 = 60_000_000_000;
 /// The cost before the clock goes faster, in thousandths of what `budget` grants a call: by default three tenths of a second
-/// of the host's, and as much again until a minute has passed;
+/// of the host's. As much again is granted until a minute has passed.
 const PART: u64 = 300;
-/// a third of that once the run was given up: what is alive then delays the driver's end, too;
+/// Once the run was given up, [`PART`] is divided by this: the driver's end must get through the same repetition.
 const AGAIN: u64 = 3;
-/// but never less than this.
+/// The least cost before the clock goes faster.
 const AT_LEAST: u64 = 10_000_000;
-/// So many nanoseconds that pass by themselves count as one of cost.
+/// Nanoseconds of virtual time that pass without cost to the host, for each nanosecond of cost.
 const BY_ITSELF: u64 = 128;
 /// What an event costs the host in a checked run, in nanoseconds. Whatever happens in a machine is an event, whether it is read or
 /// not; measured, an event of a loop through exports, of a switch of threads, of a DPC takes 50 to 100. Accesses to devices count for
@@ -55,12 +54,12 @@ pub(crate) struct Patience {
     granted: BTreeMap<StrandId, (u64, u64)>,
     /// Why the run was given up.
     lost: Option<Why>,
-    /// This run was given up, or one before it.
+    /// A run of this machine was given up.
     tired: bool,
     pace: Pace,
 }
 
-/// The state when half the time was over: what was set before that may still end the wait.
+/// The state when half the time was over: what was set before that may still end the request.
 #[derive(Clone, Copy)]
 struct Half {
     /// How many things had been set.
@@ -74,7 +73,7 @@ struct Half {
 /// How the clock is made faster.
 #[derive(Default)]
 struct Pace {
-    /// [`Patience::since`] when this was last looked at: what follows begins anew with it.
+    /// [`Patience::since`] when the pace was last computed: with another request the fields below begin anew.
     since: u64,
     /// The machine's cost then.
     cost: u64,
@@ -111,7 +110,7 @@ impl State {
     }
 }
 
-/// Something is asked for, or another step of it begins: it has its time from now on.
+/// A request, or another step of one, begins: its time counts from now on.
 #[inline]
 pub(crate) fn asks(k: &mut Kernel) {
     k.ke.sched.patience.since = k.engine.now();
@@ -122,7 +121,7 @@ pub(crate) fn renew(cx: &mut Cx<'_>) {
     cx.with(asks);
 }
 
-/// What the current thread asks for next may take so many nanoseconds, and no longer, whatever may come yet; `None`: that is over.
+/// The current thread's next request may take exactly so many nanoseconds, whatever is still pending then; `None`: the usual time again.
 pub fn grant(cx: &mut Cx<'_>, nanoseconds: Option<u64>) {
     let strand = cx.engine().strand();
     cx.with(|k| {
@@ -136,7 +135,7 @@ pub fn grant(cx: &mut Cx<'_>, nanoseconds: Option<u64>) {
     });
 }
 
-/// Why the machine was given up though something in it was alive; nothing if it fell quiet.
+/// Why the machine was given up though something in it was alive; `None` if it fell quiet.
 pub(crate) fn lost(cx: &mut Cx<'_>) -> Option<Why> {
     cx.with(|k| k.ke.sched.patience.lost.clone())
 }
@@ -151,7 +150,7 @@ pub(crate) fn begin(cx: &mut Cx<'_>) {
     cx.nt().give_up(false);
 }
 
-/// Sets the alarm for the first time at which anything may have taken too long: for half of the usual time.
+/// Sets the alarm for the earliest moment at which a request may have taken too long: the first granted time that ends, or half the usual one.
 fn look_at(k: &mut Kernel, now: u64) {
     let Patience { usual, since, ref granted, .. } = k.ke.sched.patience;
     let first = granted.values().map(|(since, limit)| since.saturating_add(*limit)).min();
@@ -161,7 +160,7 @@ fn look_at(k: &mut Kernel, now: u64) {
     k.ke.unsettled();
 }
 
-/// The alarm rings: how long the outside has waited, if the run is to be given up.
+/// The alarm rings: how long the request has taken, if the run is to be given up.
 pub(crate) fn rings(k: &mut Kernel, now: u64, events: u64) -> Option<u64> {
     let over = |&(since, limit): &(u64, u64)| since.saturating_add(limit) <= now;
     if let Some(since) =
@@ -214,8 +213,8 @@ pub(crate) fn give_up(cx: &mut Cx<'_>, waited: u64) {
     cx.nt().give_up(true);
 }
 
-/// If much has been used up since something was asked for last, the clock has gone faster: when twice that is used up, a minute has
-/// passed. Called where so many calls of the kernel have been made or threads begun, whatever slices and schedules are.
+/// If the current request has cost the host much, advances the clock: by the time that twice that cost is reached, a minute has
+/// passed. Called after a fixed number of kernel calls or new threads, so that it does not depend on slices and schedules.
 ///
 /// # Errors
 /// [`engine::Leave`] of what the time brings.
@@ -229,11 +228,11 @@ pub(super) fn hurry(cx: &mut Cx<'_>) -> Flow<()> {
         if pace.since != *since {
             *pace = Pace { since: *since, cost, added: 0 };
         }
-        // Where time passes by itself, as with a timer, nothing need be done.
+        // Time that passes by itself, as with a timer, is deducted.
         let passed = now.saturating_sub(*since + pace.added) / BY_ITSELF;
         let used = (cost - pace.cost).saturating_sub(passed);
         let wanted = used.saturating_sub(slow).saturating_mul(USUAL.div_ceil(slow));
-        // The alarm rings in time.
+        // The clock does not jump past the alarm.
         let alarm = k.ke.timing.timers().watched().saturating_sub(now);
         let step = if alarm == 0 { STEP } else { STEP.min(alarm) };
         let more = wanted.saturating_sub(pace.added).min(step);

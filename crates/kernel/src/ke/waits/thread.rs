@@ -258,6 +258,7 @@ fn end(cx: &mut Cx<'_>, id: StrandId, is_drivers: bool, result: Flow<()>) -> Flo
         return Err(Leave::Stop);
     }
     check_end(cx)?;
+    io::overlapped::give_own(cx);
     let (object, name) =
         cx.with(|k| (k.ke.sched.threads()[id].object, k.ke.sched.threads()[id].name.clone()));
     integrity::check_thread(cx, object, &name)?;
