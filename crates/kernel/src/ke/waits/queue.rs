@@ -90,6 +90,9 @@ fn put(cx: &mut Cx<'_>, queue: Queue, entry: Entry, what: &str, at_head: bool) -
         Ok(state)
     });
     let before = done.map_err(|broken| dispatcher::stop(cx, queue.cast(), broken))?;
+    let (object, kind) = (queue.address, Kind::Queue as u8);
+    let before_it = before.cast_unsigned();
+    cx.detail(EventKind::Signalled, || Event::Signalled { object, kind, before: before_it });
     irql::settle(cx)?;
     Ok(before)
 }
