@@ -10,12 +10,12 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use dirql::explore::Rng;
+use dirql::explore::{Policy, Rng};
 use dirql::{Bench, Machine, Report};
 use engine::StrandId;
 use kernel::event::{Event, Kind, LockKind, Reader, Stamp};
 use kernel::exports;
-use rig::traffic;
+use rig::traffic::{self, Traffic};
 use rig::{QUEUE, checks_made, driver, play, start};
 use rules::Guarantees;
 
@@ -75,7 +75,7 @@ const DRIVERS: [(&str, Doing); 8] = [
             ],
         ),
     ),
-    ("objects.sys", Doing::These(r"\\.\DirqlObjects", &["MutantsHaveOwners"])),
+    ("objects.sys", Doing::These(r"\\.\DirqlObjects", &["MutantsHaveOwners", "SeveralHandlesAreWaitedFor"])),
     (
         "memory.sys",
         Doing::These(
@@ -144,6 +144,28 @@ fn a_run_whose_details_are_read_is_the_run_without() {
             (report.trace_hash, report.memory_hash, report.sums.time, report.prints.clone())
         };
         assert_eq!(of(&unread), of(&read), "{what:?}");
+    }
+}
+
+/// All details of random traffic to a driver, with a machine's default readers.
+fn of_traffic(traffic: &Traffic, seed: u64, checked: bool) -> Vec<(Stamp, Event)> {
+    let details = Details::default();
+    let bench = || traffic.bench(1 + u32::from(seed % 2 == 1)).policy(Policy::random(seed)).checked(checked);
+    let machine = start(|| bench().reader(details.clone()).reader(Guarantees::with_details()));
+    play(&machine, &traffic.round(&mut Rng::new(seed)));
+    machine.finish().expect_clean();
+    details.events.take()
+}
+
+#[test]
+fn a_checked_machine_has_the_same_details() {
+    for of in [traffic::PCI9052, traffic::QUEUE, traffic::CARD, traffic::MESSAGE, traffic::BENCH] {
+        for seed in 1..=3 {
+            let [fast, checked] = [false, true].map(|checked| of_traffic(&of, seed, checked));
+            let differs = fast.iter().zip(&checked).find(|(fast, checked)| fast != checked);
+            assert_eq!(differs, None, "{}, seed {seed}", of.sys);
+            assert!(fast.len() == checked.len() && fast.len() > 100, "{}, seed {seed}", of.sys);
+        }
     }
 }
 
@@ -263,7 +285,7 @@ fn what_begins_ends_and_nothing_ends_that_has_not_begun() {
     }
 }
 
-/// The exports that acquire or release something, and the details that they emit.
+/// The exports that acquire, release, signal or wait for something, and the details that they emit.
 fn acquiring() -> BTreeMap<&'static str, Vec<&'static str>> {
     let rows = include_str!("../../kernel/src/exports/acquires.tsv").lines();
     let rows = rows.filter(|line| !line.starts_with('#')).map(|line| {
@@ -345,6 +367,7 @@ fn short(event: &Event) -> Option<String> {
         Event::Signalled { kind: QUEUE, .. } => "port signalled".to_owned(),
         Event::IrpFreed { .. }
         | Event::ApcQueued { .. }
+        | Event::WaitSatisfied { .. }
         | Event::ApcRun { .. }
         | Event::IrpPending { .. } => event.kind().name().to_owned(),
         _ => return None,
@@ -365,25 +388,27 @@ fn what_macros_have_stored_is_found_where_the_kernel_looks_and_the_end_signals_e
     let at_once = course(r"open \\.\DirqlQueue as q; ioctl q 0x222008 out 20");
     assert_eq!(at_once, ["sent 1 0 00", "left 1 0 00", "irp-freed", "event signalled"]);
     let ends_in_a_dpc = ["left 1 1 00", "irp-freed", "apc-queued", "apc-run", "event signalled"];
+    let waited_for = ["wait-satisfied"];
     // IoMarkIrpPending and IoSetCancelRoutine, before the dispatch routine returns.
     let kept = ["sent 1 0 00", "irp-pending", "returned 1 1 01"];
-    assert_eq!(course(r"open \\.\DirqlQueue as q; read q 4"), [&kept[..], &ends_in_a_dpc].concat());
+    let read = course(r"open \\.\DirqlQueue as q; read q 4");
+    assert_eq!(read, [&kept[..], &ends_in_a_dpc, &waited_for].concat());
     // IoMarkIrpPending comes before IoStartPacket.
     let started = ["sent 1 0 00", "started 1 1 00", "irp-pending", "returned 1 1 00"];
-    assert_eq!(
-        course(r"open \\.\DirqlQueue as q; write q hex:01_02"),
-        [&started[..], &ends_in_a_dpc].concat()
-    );
+    let written = course(r"open \\.\DirqlQueue as q; write q hex:01_02");
+    assert_eq!(written, [&started[..], &ends_in_a_dpc, &waited_for].concat());
     let with_port = course(
         r"open \\.\DirqlQueue as q overlapped; port p; bind q to p key 3; async r read q 4; dequeue p; join r",
     );
-    assert_eq!(with_port, [&kept[..], &ends_in_a_dpc, &["port signalled"]].concat());
+    // The packet, and the end by the request's own event.
+    let taken = ["port signalled", "wait-satisfied", "wait-satisfied"];
+    assert_eq!(with_port, [&kept[..], &ends_in_a_dpc, &taken].concat());
     let cancelled = course(
         r"open \\.\DirqlQueue as q overlapped; async r read q 4; wait 1us; cancel r; join r expect any",
     );
     // It ends in its own thread, which needs no APC.
     let ends_here = ["cancelled 1 1 01", "left 1 1 00", "irp-freed", "event signalled"];
-    assert_eq!(cancelled, [&kept[..], &ends_here].concat());
+    assert_eq!(cancelled, [&kept[..], &ends_here, &waited_for].concat());
 }
 
 /// The course of the first request that a story of correct.sys sends to the upper of its two devices.

@@ -457,6 +457,12 @@ events! {
         /// Its state before.
         before: u32 as Number,
     }
+    /// A wait of the thread's is over because this object was signalled: at once, or behind `woken`. A wait for all has one such event for each
+    /// object; a queue is an object from which the thread has taken an entry.
+    WaitSatisfied = "wait-satisfied" detail {
+        /// The object, which may be gone by now.
+        object: u64 as Hex,
+    }
     /// A timer was set.
     TimerSet = "timer-set" detail {
         /// The KTIMER.

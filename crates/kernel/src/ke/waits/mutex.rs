@@ -10,6 +10,7 @@ use super::event::finish;
 use super::wait::{self, Timeout};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind as EventKind, LockKind};
+use crate::few::Few;
 use crate::ke::calls::exception;
 use crate::verdict::Verdict;
 use crate::witness;
@@ -35,7 +36,7 @@ pub(crate) fn note_acquired(cx: &mut Cx<'_>) {
         return;
     }
     let moment = witness::moment(cx);
-    let new: Vec<u64> = cx.with(|k| {
+    let new: Few<u64, 1> = cx.with(|k| {
         let mutexes = k.ke.thread_mut().into_iter().flat_map(|thread| &mut thread.mutexes);
         let note = |owned: &mut Owned| {
             owned.acquired = Some(moment);
@@ -43,7 +44,7 @@ pub(crate) fn note_acquired(cx: &mut Cx<'_>) {
         };
         mutexes.filter(|owned| is_new(owned)).map(note).collect()
     });
-    for lock in new {
+    for &lock in &*new {
         cx.detail(EventKind::LockAcquired, || Event::LockAcquired { lock, kind: LockKind::Mutex });
     }
 }

@@ -143,6 +143,9 @@ pub(crate) fn take(
         status.map(Taken::None)
     });
     if let Some(taken) = over {
+        if matches!(taken, Taken::Entry(_)) {
+            wait::tell_satisfied(cx, queue.address);
+        }
         cx.with(|k| {
             let own = k.ke.sched.threads().get(strand).map_or(0, |thread| thread.queue);
             runs_again(k, own);
@@ -163,6 +166,7 @@ pub(crate) fn take(
     if status != NtStatus::SUCCESS {
         return Ok(Taken::None(status));
     }
+    wait::tell_satisfied(cx, queue.address);
     let taken = cx.with(|k| {
         k.ke.sched.threads_mut().get_mut(strand).map_or(0, |thread| std::mem::take(&mut thread.taken))
     });
