@@ -58,6 +58,9 @@ impl Promises {
                 let holders = self.locks.entry(lock).or_default();
                 let place = holders.iter().rposition(|holder| *holder == own);
                 place.map(|place| holders.remove(place));
+                if holders.is_empty() {
+                    self.locks.remove(&lock);
+                }
                 place.is_none().then_some("a lock is given back where it is not held")
             }
             Event::ApcQueued { object, thread } => {

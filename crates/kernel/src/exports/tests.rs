@@ -104,7 +104,7 @@ fn what_acquires_or_releases_says_which_event_does_or_why_none_does() {
     });
     let rows: Vec<&str> = rows.collect();
     assert!(rows.is_sorted_by(|a, b| a < b));
-    let telling = ["Acquire", "Release", "Lock", "Mutex", "Mutant", "Rundown", "Synchronize"];
+    let telling = ["Acquire", "Release", "Lock", "Unlock", "Mutex", "Mutant", "Rundown", "Synchronize"];
     let is_telling = |name: &str| telling.iter().any(|word| name.contains(word));
     let named = FUNCTIONS.iter().map(|row| row.name).filter(|name| is_telling(name));
     let lost: Vec<&str> = named.filter(|name| !rows.contains(name)).collect();
