@@ -406,18 +406,49 @@ events! {
     LockAcquired = "lock-acquired" detail {
         /// Its address.
         lock: u64 as Hex,
-        /// What it is: `spin lock`, `shared spin lock`, `exclusive spin lock`, `fast mutex`, `resource`, `shared resource`.
+        /// What it is: `spin lock` (queued ones, the cancel spin lock and those of interrupts too), `shared spin lock`, `exclusive spin lock`,
+        /// `fast mutex` (guarded ones too), `mutex`, `push lock`, `shared push lock`, `resource`, `shared resource`, `passive interrupt` (the event that
+        /// keeps routines of an interrupt at PASSIVE_LEVEL apart). Of a mutex that its owner acquires once more there is no event.
         kind: LockKind as Text,
     }
-    /// A lock was given back.
+    /// A lock was given back, or is held another way from now on.
     LockReleased = "lock-released" detail {
         /// Its address.
         lock: u64 as Hex,
         /// As it was acquired; of a resource, `resource` in any case.
         kind: LockKind as Text,
     }
-    /// A dispatcher object was signalled, or given a count: by the call that the thread is in, by a timer that fired, or by the end of a
-    /// thread or process. What the end of an application's request signals is not here: that is its `answer`.
+    /// A reference was acquired that keeps an object from being removed, and that any thread may release: no lock.
+    ProtectionAcquired = "protection-acquired" detail {
+        /// The `IO_REMOVE_LOCK` or `EX_RUNDOWN_REF`.
+        protection: u64 as Hex,
+        /// `remove lock` or `run-down protection`.
+        kind: &'static str as Text,
+        /// The tag, of a remove lock.
+        tag: Option<u64> as Hex,
+        /// How many at once.
+        count: u32 as Number,
+    }
+    /// Such a reference was released. `IoReleaseRemoveLockAndWait` releases one before it waits.
+    ProtectionReleased = "protection-released" detail {
+        /// As in `protection-acquired`.
+        protection: u64 as Hex,
+        /// As in `protection-acquired`.
+        kind: &'static str as Text,
+        /// As in `protection-acquired`.
+        tag: Option<u64> as Hex,
+        /// As in `protection-acquired`.
+        count: u32 as Number,
+    }
+    /// A thread knows that all such references are released, and that none can be acquired any more: it has waited for that.
+    ProtectionEnded = "protection-ended" detail {
+        /// As in `protection-acquired`.
+        protection: u64 as Hex,
+        /// As in `protection-acquired`.
+        kind: &'static str as Text,
+    }
+    /// A dispatcher object was signalled, or given a count: by the call that the thread is in, by a timer that fired, by the end of a
+    /// thread or process, or by the end of a request (the requester's event, the file's, the queue that is a completion port).
     Signalled = "signalled" detail {
         /// The object.
         object: u64 as Hex,
@@ -425,6 +456,12 @@ events! {
         kind: u8 as Number,
         /// Its state before.
         before: u32 as Number,
+    }
+    /// A wait of the thread's is over because this object was signalled: at once, or behind `woken`. A wait for all has one such event for each
+    /// object; a queue is an object from which the thread has taken an entry.
+    WaitSatisfied = "wait-satisfied" detail {
+        /// The object, which may be gone by now.
+        object: u64 as Hex,
     }
     /// A timer was set.
     TimerSet = "timer-set" detail {
@@ -444,6 +481,14 @@ events! {
     TimerCancelled = "timer-cancelled" detail {
         /// The KTIMER.
         timer: u64 as Hex,
+    }
+    /// An APC was queued for a thread: the end of a request that it has made. One that is delivered where it ends, in its own thread, needs no
+    /// APC.
+    ApcQueued = "apc-queued" detail {
+        /// What the APC is about: the IRP, whose memory may be another's before the APC runs.
+        object: u64 as Hex,
+        /// The strand of the thread that is to carry it out. Each carries out its own in the order in which they were queued.
+        thread: StrandId as Number,
     }
     /// A thread carries out an APC: the end of a request that it has made.
     ApcRun = "apc-run" detail {
@@ -493,19 +538,51 @@ events! {
         /// The Cancel routine that is called for it; 0 if none is set.
         routine: u64 as Code,
     }
-    /// An MDL was built for nonpaged pool.
+    /// What the kernel found in an IRP where it had to look. Macros that are inlined into drivers (`IoMarkIrpPending`, `IoSetCancelRoutine`,
+    /// `IoSetCompletionRoutine`, `IoSkipCurrentIrpStackLocation`, …) store into it without an event: this is what they had left there by now, not
+    /// when.
+    IrpFound = "irp-found" detail {
+        /// The IRP.
+        irp: u64 as Hex,
+        /// Where it looked: `sent` (behind `irp-sent`), `returned` (from the dispatch routine of a driver that has not completed it), `started`
+        /// (`IoStartPacket`), `queued` (a cancel-safe queue), `cancelled` (behind `irp-cancelled`), `left` (each stack location that a completion leaves).
+        place: &'static str as Text,
+        /// The number of the stack location: the receiver's where it was sent, and until it has returned. A driver that sends it on with the number
+        /// that it got has skipped its own.
+        location: u8 as Number,
+        /// `Control` of that location: `SL_PENDING_RETURNED` (1), and when the completion routine is to be called (0x20, 0x40, 0x80).
+        control: u8 as Hex,
+        /// The completion routine there, which the driver above has set; 0 if there is none.
+        completion: u64 as Code,
+        /// The IRP's Cancel routine, 0 if there is none.
+        cancel: u64 as Code,
+    }
+    /// An MDL was built for nonpaged pool, or as part of another.
     MdlBuilt = "mdl-built" detail {
         /// The MDL.
         mdl: u64 as Hex,
+        /// The MDL that it is a part of (`IoBuildPartialMdl`).
+        source: Option<u64> as Hex,
     }
-    /// The pages of an MDL were locked.
+    /// The pages of an MDL were locked, or allocated for it.
     MdlLocked = "mdl-locked" detail {
         /// The MDL.
         mdl: u64 as Hex,
         /// How many.
         pages: u64 as Number,
+        /// They were allocated (`MmAllocatePagesForMdl`).
+        allocated: bool as Flag,
     }
-    /// The pages of an MDL were unlocked.
+    /// An MDL begins later from now on (`MmAdvanceMdl`): the pages that it has passed are neither locked nor mapped any more.
+    MdlAdvanced = "mdl-advanced" detail {
+        /// The MDL.
+        mdl: u64 as Hex,
+        /// By how many bytes.
+        bytes: u32 as Number,
+        /// By how many pages.
+        pages: u64 as Number,
+    }
+    /// The pages of an MDL were unlocked, and freed if they were allocated for it.
     MdlUnlocked = "mdl-unlocked" detail {
         /// The MDL.
         mdl: u64 as Hex,
@@ -521,7 +598,7 @@ events! {
     MdlUnmapped = "mdl-unmapped" detail {
         /// The MDL.
         mdl: u64 as Hex,
-        /// Where it was.
+        /// Its first page.
         address: u64 as Hex,
     }
 }

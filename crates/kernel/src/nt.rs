@@ -132,7 +132,7 @@ pub struct Nt {
     /// Its content lies outside the machine, so that the policy can be replaced when the machine is taken back.
     chooser: Box<RefCell<Box<dyn Chooser>>>,
     readers: RefCell<Vec<Subscription>>,
-    wanted: Cell<u64>,
+    wanted: Cell<Kinds>,
     /// A reader looks at the names of registers.
     named: Cell<bool>,
     /// Counts events, without those of calls that driver code makes by itself.
@@ -156,9 +156,16 @@ pub struct Nt {
     pub(crate) departures: Departures,
 }
 
-/// A reader of events, and a bit for each kind that it wants.
+/// A bit for each kind of event.
+type Kinds = u128;
+
+const fn bit(kind: Kind) -> Kinds {
+    1 << kind as u8
+}
+
+/// A reader of events, and the kinds that it wants.
 struct Subscription {
-    wants: u64,
+    wants: Kinds,
     judges: bool,
     reader: Box<dyn Reader>,
 }
@@ -167,7 +174,7 @@ fn is_wanted(reader: &dyn Reader, kind: Kind) -> bool {
     if kind.is_detail() { reader.wants_detail(kind) } else { reader.wants(kind) }
 }
 
-const _: () = assert!(Kind::ALL.len() <= 64, "a subscription has a bit for each kind");
+const _: () = assert!(Kind::ALL.len() <= Kinds::BITS as usize, "a subscription has a bit for each kind");
 
 /// [`Event::Call`] and [`Event::Return`].
 const EVENTS_OF_A_CALL: u64 = 2;
@@ -212,7 +219,7 @@ impl Nt {
     pub fn subscribe(&self, reader: Box<dyn Reader>) {
         outside(|| {
             let wanted = Kind::ALL.iter().filter(|kind| is_wanted(&*reader, **kind));
-            let wants = wanted.fold(0, |bits, kind| bits | 1 << *kind as u8);
+            let wants = wanted.fold(0, |bits, kind| bits | bit(*kind));
             self.wanted.set(self.wanted.get() | wants);
             let reads_names = reader.wants(Kind::Device) && reader.reads_names();
             self.named.set(self.named.get() || reads_names);
@@ -339,7 +346,7 @@ impl Nt {
     /// Whether a reader wants events of this kind.
     #[inline]
     pub(crate) fn wants(&self, kind: Kind) -> bool {
-        self.wanted.get() & 1 << kind as u8 != 0
+        self.wanted.get() & bit(kind) != 0
     }
 
     #[inline]
@@ -378,7 +385,7 @@ impl Nt {
 
     /// Gives the event to the readers that want its kind.
     fn deliver(&self, stamp: &Stamp, kind: Kind, event: &Event) {
-        let wants = 1 << kind as u8;
+        let wants = bit(kind);
         let mut readers = self.readers.borrow_mut();
         let judged = outside(|| {
             let mut judged = false;
@@ -398,7 +405,7 @@ impl Nt {
 
     /// Carries out what the readers of an event conclude from it, in the order of their subscriptions. No reader is borrowed while a
     /// finding is reported, which is an event again.
-    fn take_judgements(&self, wants: u64) {
+    fn take_judgements(&self, wants: Kinds) {
         let judges = |subscribed: &&mut Subscription| subscribed.judges && subscribed.wants & wants != 0;
         self.carry_out_all(|readers| {
             readers.iter_mut().filter(judges).filter_map(|subscribed| subscribed.reader.judgement()).collect()

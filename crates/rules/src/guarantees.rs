@@ -7,6 +7,7 @@
 //! - A DPC runs once for each time that it was queued, at DISPATCH_LEVEL, not inside another, and not after it was removed
 //!   (*KeInsertQueueDpc*, *KeRemoveQueueDpc*).
 //! - At DISPATCH_LEVEL and above no thread is switched, and time does not run backwards.
+//! - Where it reads details, what `promises` says of locks and APCs.
 //! - When a run is over that was not stopped, each service routine and DPC has returned, and each DPC that was queued has run, unless a
 //!   threaded one that came before it waits for ever.
 
@@ -15,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use engine::StrandId;
 use kernel::event::{Class, Event, Judgement, Kind, Reader, Role, Stamp};
+
+use crate::promises::Promises;
 
 const DISPATCH_LEVEL: u8 = 2;
 
@@ -60,6 +63,7 @@ struct State {
     /// DPCs that have run: the kernel's own are queued, and call no routine of a driver's as one.
     of_drivers: BTreeSet<u64>,
     time: u64,
+    promises: Promises,
 }
 
 /// The reader.
@@ -67,11 +71,24 @@ struct State {
 pub struct Guarantees {
     state: State,
     broken: Option<String>,
+    reads_details: bool,
+}
+
+impl Guarantees {
+    /// One that reads details too, for which the kernel takes its long ways.
+    #[must_use]
+    pub fn with_details() -> Self {
+        Self { reads_details: true, ..Self::default() }
+    }
 }
 
 impl Reader for Guarantees {
     fn wants(&self, kind: Kind) -> bool {
         !matches!(kind, Kind::Allocated | Kind::Freed)
+    }
+
+    fn wants_detail(&self, kind: Kind) -> bool {
+        self.reads_details && Promises::wants(kind)
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {
@@ -159,7 +176,7 @@ impl State {
                 }
                 None
             }
-            _ => None,
+            event => self.promises.follow(stamp, event),
         }
     }
 

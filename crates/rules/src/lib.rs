@@ -7,6 +7,7 @@
 
 mod dpc_stalls;
 mod guarantees;
+mod promises;
 
 use kernel::event::Reader;
 

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
 
 use engine::StrandId;
-use kernel::event::{Event, Judgement, Reader, Role, Stamp};
+use kernel::event::{Event, Judgement, Kind, LockKind, Reader, Role, Stamp};
 use rules::Guarantees;
 
 const INTERRUPT: u64 = 0x1000;
@@ -117,6 +117,56 @@ fn each_broken_guarantee_is_complained_of() {
     let low = [(1, 0, queued(true)), (1, 0, enter(Role::DpcForIsr, DPC))];
     assert_eq!(with(13, &low), "a DPC begins at another level than 2");
     assert_eq!(with(1, &[(0, 0, leave(Role::Isr))]), "a routine returns that was not called");
+}
+
+const LOCK: u64 = 0x3000;
+
+const fn acquired(kind: LockKind) -> Event {
+    Event::LockAcquired { lock: LOCK, kind }
+}
+
+const fn released(kind: LockKind) -> Event {
+    Event::LockReleased { lock: LOCK, kind }
+}
+
+#[test]
+fn a_lock_that_one_has_alone_no_other_has_and_it_comes_back_from_where_it_is() {
+    const TWICE: &str = "a lock that one has alone is acquired once more";
+    const ELSEWHERE: &str = "a lock is given back where it is not held";
+    let none: [&str; 0] = [];
+    for (alone, shared) in
+        [(LockKind::ExclusiveSpin, LockKind::SharedSpin), (LockKind::PushLock, LockKind::SharedPushLock)]
+    {
+        let in_turn = [(0, 2, acquired(alone)), (0, 2, released(alone)), (1, 2, acquired(alone))];
+        assert_eq!(complaints(&in_turn), none);
+        let together = [(0, 2, acquired(shared)), (1, 2, acquired(shared)), (0, 2, released(shared))];
+        assert_eq!(complaints(&together), none);
+        for first in [alone, shared] {
+            assert_eq!(complaints(&[(0, 2, acquired(first)), (1, 2, acquired(alone))]), [TWICE]);
+        }
+        assert_eq!(complaints(&[(0, 2, acquired(alone)), (1, 2, acquired(shared))]), [TWICE]);
+        assert_eq!(complaints(&[(0, 2, acquired(alone)), (1, 2, released(alone))]), [ELSEWHERE]);
+        assert_eq!(complaints(&[(0, 2, acquired(shared)), (0, 2, released(alone))]), [ELSEWHERE]);
+    }
+    let of_memory = [(0, 2, acquired(LockKind::FastMutex)), (1, 2, acquired(LockKind::FastMutex))];
+    assert_eq!(complaints(&of_memory), none, "its owner stands in memory of the driver's");
+}
+
+#[test]
+fn a_thread_carries_out_the_apcs_that_were_queued_for_it_in_their_order() {
+    const WRONG: &str = "an APC runs that is not the next of its thread";
+    let queue = |object| (1, 2, Event::ApcQueued { object, thread: StrandId(1) });
+    let run = |processor, object| (processor, 0, Event::ApcRun { object });
+    assert_eq!(complaints(&[queue(7), queue(8), run(0, 7), queue(7), run(0, 8), run(0, 7)]), [] as [&str; 0]);
+    assert_eq!(complaints(&[queue(7), queue(8), run(0, 8)]), [WRONG]);
+    assert_eq!(complaints(&[queue(7), run(0, 7), run(0, 7)]), [WRONG]);
+    assert_eq!(complaints(&[queue(7), run(1, 7)]), [WRONG]);
+}
+
+#[test]
+fn details_are_read_where_that_is_asked_for() {
+    let asked = |reader: &Guarantees| Kind::ALL.iter().any(|kind| reader.wants_detail(*kind));
+    assert!(asked(&Guarantees::with_details()) && !asked(&Guarantees::default()));
 }
 
 /// What is concluded when the run is over behind these events.

@@ -152,6 +152,20 @@ static ULONG TwoAtOnce(PKEVENT First, PKEVENT Second)
     return 0;
 }
 
+/* A wait for all that a mutex is among makes the thread its owner. */
+static ULONG WithMutex(PKEVENT Event)
+{
+    KMUTEX Mutex;
+    PVOID Both[2] = {Event, &Mutex};
+
+    KeInitializeMutex(&Mutex, 0);
+    KeSetEvent(Event, IO_NO_INCREMENT, FALSE);
+    CHECK(KeWaitForMultipleObjects(2, Both, WaitAll, Executive, KernelMode, FALSE, NULL, NULL) == STATUS_SUCCESS);
+    CHECK(KeReadStateEvent(Event) == 0 && KeReadStateMutex(&Mutex) == 0);
+    CHECK(KeReleaseMutex(&Mutex, FALSE) == 0 && KeReadStateMutex(&Mutex) == 1);
+    return 0;
+}
+
 static ULONG Waits(VOID)
 {
     LARGE_INTEGER Past = After(1); /* an absolute time long gone: no wait */
@@ -165,6 +179,7 @@ static ULONG Waits(VOID)
         All[Index] = &Events[Index];
     }
     CHECK_ALL(TwoAtOnce(&Events[0], &Events[1]));
+    CHECK_ALL(WithMutex(&Events[0]));
     /* More than THREAD_WAIT_OBJECTS want wait blocks of the caller's. */
     CHECK(KeWaitForMultipleObjects(4, All, WaitAny, Executive, KernelMode, FALSE, &Past, Blocks) == STATUS_TIMEOUT);
     KeSetEvent(&Events[3], IO_NO_INCREMENT, FALSE);

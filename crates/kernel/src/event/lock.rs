@@ -13,10 +13,18 @@ pub enum LockKind {
     ExclusiveSpin,
     /// A `FAST_MUTEX` or `KGUARDED_MUTEX`.
     FastMutex,
+    /// A `KMUTEX`.
+    Mutex,
+    /// An `EX_PUSH_LOCK` that one has alone.
+    PushLock,
+    /// An `EX_PUSH_LOCK` that is shared.
+    SharedPushLock,
     /// An `ERESOURCE` that one has alone.
     Resource,
     /// An `ERESOURCE` that is shared.
     SharedResource,
+    /// The event of an interrupt whose routines run at PASSIVE_LEVEL.
+    PassiveInterrupt,
 }
 
 impl LockKind {
@@ -33,8 +41,12 @@ impl LockKind {
             Self::SharedSpin => "shared spin lock",
             Self::ExclusiveSpin => "exclusive spin lock",
             Self::FastMutex => "fast mutex",
+            Self::Mutex => "mutex",
+            Self::PushLock => "push lock",
+            Self::SharedPushLock => "shared push lock",
             Self::Resource => "resource",
             Self::SharedResource => "shared resource",
+            Self::PassiveInterrupt => "passive interrupt",
         }
     }
 }

@@ -11,6 +11,7 @@ use abi::DriverPtr;
 use engine::{Flow, Leave, StrandId};
 
 use crate::cx::{Cx, Kernel};
+use crate::event::{Event, Kind, LockKind};
 use crate::ke::irql::APC_LEVEL;
 use crate::ke::{irql, region, thread, wait, who_waits};
 use crate::verdict::Verdict;
@@ -85,15 +86,15 @@ impl State {
         false
     }
 
-    /// Gives it up; false if the thread does not hold it so.
-    fn give(&mut self, strand: StrandId, alone: Option<bool>) -> bool {
+    /// Gives it up; how the thread held it. None if it does not hold it so.
+    fn give(&mut self, strand: StrandId, alone: Option<bool>) -> Option<LockKind> {
         if alone != Some(false) && self.alone.is_some_and(|holder| holder.strand == strand) {
             self.alone = None;
-            return true;
+            return Some(LockKind::PushLock);
         }
         let at =
             self.shared.iter().position(|holder| holder.strand == strand).filter(|_| alone != Some(true));
-        at.map(|at| self.shared.swap_remove(at)).is_some()
+        at.map(|at| self.shared.swap_remove(at)).map(|_| LockKind::SharedPushLock)
     }
 
     /// Hands it to who waits first: one that wants it alone, or all that share it up to the next such one.
@@ -214,7 +215,7 @@ fn acquire(cx: &mut Cx<'_>, lock: Lock, alone: bool, name: &str) -> Flow<()> {
     });
     show(cx, lock)?;
     wait::for_grant(cx, lock.address, name)?;
-    note_acquired(cx, lock);
+    note_acquired(cx, lock, alone);
     Ok(())
 }
 
@@ -224,14 +225,14 @@ fn attempt(cx: &mut Cx<'_>, lock: Lock, alone: bool) -> Flow<bool> {
         k.ex.push_locks.entry(lock.address).or_default().take(strand, alone)
     });
     if taken {
-        note_acquired(cx, lock);
+        note_acquired(cx, lock, alone);
     }
     show(cx, lock)?;
     Ok(taken)
 }
 
 /// The current thread has acquired it, or shares it once more.
-fn note_acquired(cx: &mut Cx<'_>, lock: Lock) {
+fn note_acquired(cx: &mut Cx<'_>, lock: Lock, alone: bool) {
     let moment = witness::moment(cx);
     cx.with(|k| {
         let strand = k.ke.processor().thread;
@@ -239,6 +240,8 @@ fn note_acquired(cx: &mut Cx<'_>, lock: Lock) {
         let own = alone.iter_mut().chain(shared).filter(|holder| holder.strand == strand);
         own.filter(|holder| holder.acquired.is_none()).for_each(|holder| holder.acquired = Some(moment));
     });
+    let (lock, kind) = (lock.address, if alone { LockKind::PushLock } else { LockKind::SharedPushLock });
+    cx.detail(Kind::LockAcquired, || Event::LockAcquired { lock, kind });
 }
 
 /// When those that hold it acquired it.
@@ -252,16 +255,17 @@ fn release_as(cx: &mut Cx<'_>, lock: Lock, alone: Option<bool>, name: &str) -> F
     let given = cx.with(|k| {
         let strand = k.ke.processor().thread;
         let state = k.ex.push_locks.get_mut(&lock.address)?;
-        let woken = state.give(strand, alone).then(|| state.hand_on())?;
+        let kind = state.give(strand, alone)?;
+        let woken = state.hand_on();
         if state.is_free() {
             k.ex.push_locks.remove(&lock.address);
         }
         for strand in woken {
             wait::grant(k, strand);
         }
-        Some(())
+        Some(kind)
     });
-    if given.is_none() {
+    let Some(kind) = given else {
         let what = match alone {
             Some(true) => "which its caller does not hold alone",
             Some(false) => "which its caller does not share",
@@ -270,7 +274,8 @@ fn release_as(cx: &mut Cx<'_>, lock: Lock, alone: Option<bool>, name: &str) -> F
         let thread = thread::current_object(cx).address;
         let check = Some((INVALID_RELEASE, [thread, lock.address, 0, 0]));
         return Err(stop(cx, "push-lock-not-held", name, lock, what, check));
-    }
+    };
+    cx.detail(Kind::LockReleased, || Event::LockReleased { lock: lock.address, kind });
     show(cx, lock)?;
     irql::settle(cx)
 }

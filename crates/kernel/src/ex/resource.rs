@@ -365,9 +365,13 @@ fn release_as(cx: &mut Cx<'_>, resource: Resource, name: &str, thread: u64) -> F
         return Err(not_owned(cx, resource, thread, message));
     };
     show(cx, resource)?;
+    tell_released(cx, resource);
+    wake(cx, woken)
+}
+
+fn tell_released(cx: &Cx<'_>, resource: Resource) {
     let lock = resource.address;
     cx.detail(Kind::LockReleased, || Event::LockReleased { lock, kind: LockKind::Resource });
-    wake(cx, woken)
 }
 
 /// The verdict, with when those that do own it acquired it.
@@ -392,14 +396,16 @@ pub(crate) fn convert(cx: &mut Cx<'_>, resource: Resource) -> Flow<()> {
         let (owner, hold) = state.exclusive.filter(|(owner, _)| *owner == thread)?;
         state.exclusive = None;
         state.shared.insert(owner, hold);
-        Some(state.let_in_sharers())
+        Some((state.let_in_sharers(), hold.count))
     })?;
-    let Some(woken) = converted else {
+    let Some((woken, count)) = converted else {
         let message =
             format!("{name} was called for {:#x}, which its caller does not own alone", resource.address);
         return Err(not_owned(cx, resource, thread, message));
     };
     show(cx, resource)?;
+    (0..count).for_each(|_| tell_released(cx, resource));
+    (0..count).for_each(|_| tell_acquired(cx, resource, false));
     wake(cx, woken)
 }
 

@@ -9,6 +9,7 @@ use abi::DriverPtr;
 use engine::{Flow, StrandId};
 
 use crate::cx::{Cx, Kernel};
+use crate::event::{Event, Kind};
 use crate::ke::{irql, wait};
 use crate::mm::{pool, pool_exports};
 use crate::verdict::Verdict;
@@ -26,6 +27,9 @@ const SHIFT: u32 = 1;
 const MARK: u64 = u64::from_le_bytes(*b"RundownC");
 /// What it takes for each processor, and for itself.
 const LINE: u64 = 64;
+
+/// What events call it.
+const KIND: &str = "run-down protection";
 
 /// `ExInitializeRundownProtection`.
 ///
@@ -59,6 +63,13 @@ pub(crate) fn acquire_many(cx: &mut Cx<'_>, reference: Reference, count: u32) ->
         return Ok(false);
     }
     cx.write(reference, word.wrapping_add(u64::from(count) << SHIFT))?;
+    let protection = reference.address;
+    cx.detail(Kind::ProtectionAcquired, || Event::ProtectionAcquired {
+        protection,
+        kind: KIND,
+        tag: None,
+        count,
+    });
     Ok(true)
 }
 
@@ -89,6 +100,13 @@ fn give(cx: &mut Cx<'_>, reference: Reference, count: u32, name: &str) -> Flow<(
         return Err(cx.stop(Verdict::error("rundown-not-held", message)));
     }
     cx.write(reference, word - (given << SHIFT))?;
+    let protection = reference.address;
+    cx.detail(Kind::ProtectionReleased, || Event::ProtectionReleased {
+        protection,
+        kind: KIND,
+        tag: None,
+        count,
+    });
     if word & ACTIVE != 0 && held == given {
         cx.with(|k| {
             for strand in k.ex.rundowns.remove(&reference.address).unwrap_or_default() {
@@ -110,15 +128,16 @@ pub(crate) fn wait_for_release(cx: &mut Cx<'_>, reference: Reference) -> Flow<()
 fn run_down(cx: &mut Cx<'_>, reference: Reference, name: &str) -> Flow<()> {
     let word = cx.read(reference)?;
     cx.write(reference, word | ACTIVE)?;
-    if word >> SHIFT == 0 {
-        return Ok(());
-    }
     let at = reference.address;
-    cx.with(|k| {
-        let strand = k.ke.processor().thread;
-        k.ex.rundowns.entry(at).or_default().push(strand);
-    });
-    wait::for_grant(cx, at, name)
+    if word >> SHIFT != 0 {
+        cx.with(|k| {
+            let strand = k.ke.processor().thread;
+            k.ex.rundowns.entry(at).or_default().push(strand);
+        });
+        wait::for_grant(cx, at, name)?;
+    }
+    cx.detail(Kind::ProtectionEnded, || Event::ProtectionEnded { protection: at, kind: KIND });
+    Ok(())
 }
 
 /// `ExRundownCompleted`: run-down is over; no reference can be acquired until it is initialised again.

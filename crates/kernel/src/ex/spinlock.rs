@@ -101,6 +101,7 @@ pub(crate) fn try_convert(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
             let here = k.ke.processor().number;
             k.ke.levels.locks_mut().remove(at, here, Mode::Shared);
         });
+        tell_released(cx, lock, Mode::Shared);
         take(cx, lock, Mode::Alone)?;
     }
     Ok(only)
@@ -195,8 +196,12 @@ fn give_back(cx: &mut Cx<'_>, lock: Lock, mode: Mode, name: &str) -> Flow<()> {
         k.ke.levels.locks_mut().remove(lock.address, here, mode);
         k.ke.unsettled();
     });
-    cx.detail(Kind::LockReleased, || Event::LockReleased { lock: lock.address, kind: mode.kind() });
+    tell_released(cx, lock, mode);
     show(cx, lock)
+}
+
+fn tell_released(cx: &Cx<'_>, lock: Lock, mode: Mode) {
+    cx.detail(Kind::LockReleased, || Event::LockReleased { lock: lock.address, kind: mode.kind() });
 }
 
 /// What the lock's memory must hold.

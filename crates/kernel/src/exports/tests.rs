@@ -1,6 +1,7 @@
 //! The table against the documentation: order, levels, and why a level differs where it does.
 
 use super::{FUNCTIONS, INTERNAL, data, documented};
+use crate::event::Kind;
 use crate::ke::rig::{Driver, Rig, bug_check, machine, rule};
 use crate::verdict::Tier;
 use crate::{Cx, Settings};
@@ -88,6 +89,26 @@ fn what_drivers_import_is_there_or_says_why_not() {
     assert!(demanded.is_sorted() && demanded.len() > 250);
     let lost: Vec<&&str> = demanded.iter().filter(|name| !is_there(name) && !is_left(name)).collect();
     assert!(lost.is_empty(), "neither there nor left out with a reason: {lost:?}");
+}
+
+#[test]
+fn what_acquires_or_releases_says_which_event_does_or_why_none_does() {
+    let rows = include_str!("acquires.tsv").lines().filter(|line| !line.starts_with('#')).map(|line| {
+        let fields: Vec<&str> = line.split('\t').collect();
+        let [name, emits, about] = fields[..] else { panic!("{line}") };
+        assert!(!about.is_empty(), "{line}");
+        let is_detail = |kind: &str| Kind::ALL.iter().any(|known| known.is_detail() && known.name() == kind);
+        assert!(emits == "-" || emits.split(' ').all(is_detail), "{line}");
+        assert!(FUNCTIONS.iter().any(|row| row.name == name), "{name} is no export");
+        name
+    });
+    let rows: Vec<&str> = rows.collect();
+    assert!(rows.is_sorted_by(|a, b| a < b));
+    let telling = ["Acquire", "Release", "Lock", "Unlock", "Mutex", "Mutant", "Rundown", "Synchronize"];
+    let is_telling = |name: &str| telling.iter().any(|word| name.contains(word));
+    let named = FUNCTIONS.iter().map(|row| row.name).filter(|name| is_telling(name));
+    let lost: Vec<&str> = named.filter(|name| !rows.contains(name)).collect();
+    assert!(lost.is_empty(), "neither emits a detail nor says why not: {lost:?}");
 }
 
 const ASKS: &str = "

@@ -9,6 +9,7 @@ use abi::{
 use engine::{Flow, Leave};
 
 use super::allocate::not_an_irp;
+use super::found::{self, Place};
 use super::violation::{device_name, io_manager};
 use super::{asked, irp, pending, routine};
 use crate::cx::Cx;
@@ -47,6 +48,7 @@ pub(crate) fn call_driver(
     if cx.count_event(Kind::IrpSent) {
         asked::sent(cx, irp, device, (major, minor));
     }
+    found::tell_location(cx, irp, number, Place::Sent);
     let role = irp::dispatch_role(major);
     let called = routine::call(cx, role, dispatch, irp.address, &[device.address, irp.address]);
     if called.is_err() {
@@ -55,6 +57,9 @@ pub(crate) fn call_driver(
     let status = NtStatus(low_half(called?));
     if status == NtStatus::PENDING {
         cx.detail(Kind::IrpPending, || Event::IrpPending { irp: irp.address, device: device.address });
+    }
+    if cx.nt().wants(Kind::IrpFound) && cx.with(|k| k.io.frames.is_held_since(frame)) {
+        found::tell_location(cx, irp, number, Place::Returned);
     }
     pending::returned(cx, frame, dispatch, status)?;
     Ok(status)

@@ -8,6 +8,7 @@ use engine::Flow;
 
 use super::allocate::not_an_irp;
 use super::cancel_routine;
+use super::found::{self, Place};
 use super::irp;
 use super::pending;
 use super::routine;
@@ -99,8 +100,10 @@ fn cancel_if(cx: &mut Cx<'_>, irp: u64, is_meant: &dyn Fn(&Kernel, u64) -> bool)
 /// With the cancel spin lock held, which is released to `old`.
 fn cancel_locked(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, old: u8) -> Flow<bool> {
     cx.write(irp + IRP::Cancel, 1)?;
-    let routine = take_routine(cx, irp)?;
+    let routine = cx.read(irp + IRP::CancelRoutine)?;
     cx.detail(Kind::IrpCancelled, || Event::IrpCancelled { irp: irp.address, routine: routine.address });
+    found::tell(cx, irp, Place::Cancelled);
+    take_routine(cx, irp)?;
     if routine.is_null() {
         release(cx, old)?;
         return Ok(false);

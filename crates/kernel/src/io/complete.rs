@@ -11,6 +11,7 @@ use engine::{Flow, Leave};
 
 use super::allocate::MOST_LOCATIONS;
 use super::call::low_half;
+use super::found::{self, Place};
 use super::system_request::Answer;
 use super::violation::{device_name, io_manager};
 use super::{asked, fast_path, finish, irp, pending, routine};
@@ -140,6 +141,7 @@ enum Way {
 
 /// One step up: out of location `number`, through the completion routine that the sender put there.
 fn leave_location(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, number: u8, count: u8) -> Flow<Way> {
+    found::tell_location(cx, irp, number, Place::Left);
     let location = irp::location(irp, number);
     let control = cx.read(location + IO_STACK_LOCATION::Control)?;
     let marked = control & SL_PENDING_RETURNED != 0;

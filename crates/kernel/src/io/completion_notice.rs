@@ -16,7 +16,7 @@ use super::finish::is_notified;
 use super::irp::{Origin, Record};
 use super::{completion_port, system_request::Answer};
 use crate::cx::{Cx, Kernel};
-use crate::event::Event;
+use crate::event::{Event, Kind};
 use crate::ke::apc::{self, Apc};
 use crate::{ke, ob};
 
@@ -120,6 +120,7 @@ impl CompletionNotice {
     /// [`engine::Leave`] of what runs at once.
     pub(crate) fn tell_in(self, cx: &mut Cx<'_>, thread: StrandId, irp: DriverPtr<IRP>) -> Flow<()> {
         cx.with(|k| self.queue(k, thread, irp));
+        tell_queued(cx, irp, thread);
         ke::irql::settle(cx)
     }
 
@@ -224,6 +225,12 @@ impl CompletionNotice {
         cx.write(to + IO_STATUS_BLOCK::Status, status)?;
         cx.write(to + IO_STATUS_BLOCK::Information, information)
     }
+}
+
+/// The end of an IRP is queued for a thread.
+#[inline]
+pub(crate) fn tell_queued(cx: &Cx<'_>, irp: DriverPtr<IRP>, thread: StrandId) {
+    cx.detail(Kind::ApcQueued, || Event::ApcQueued { object: irp.address, thread });
 }
 
 /// A request's references go.

@@ -11,6 +11,7 @@ use abi::{
 use engine::Flow;
 
 use super::call::low_half;
+use super::found::{self, Place};
 use super::{cancel, cancel_routine, complete, irp, routine};
 use crate::cx::Cx;
 use crate::event::Role;
@@ -102,6 +103,7 @@ pub(crate) fn insert_ex(
     cx.write(queue + IO_CSQ::ReservePointer, DriverPtr::NULL)?;
     let moment = witness::moment(cx);
     cx.with(|k| k.io.irps.queued(irp.address, moment));
+    found::tell(cx, irp, Place::Queued);
     let location = irp::current(cx, irp)?;
     complete::mark_pending(cx, location)?;
 

@@ -30,6 +30,7 @@ mod fast_path;
 pub mod file;
 mod file_lock;
 mod finish;
+mod found;
 pub(crate) mod hard_error;
 pub mod information;
 pub mod integrity;

@@ -94,6 +94,11 @@ impl Frames {
         number
     }
 
+    /// Whether the IRP has not left the location of the call with this number yet, and so is there.
+    pub(crate) fn is_held_since(&self, number: u64) -> bool {
+        self.place(number).is_some_and(|place| self.open[place].has_it())
+    }
+
     /// Where the call with this number stands: mostly last.
     fn place(&self, number: u64) -> Option<usize> {
         self.open.iter().rposition(|frame| frame.number == number)

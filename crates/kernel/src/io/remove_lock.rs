@@ -10,12 +10,16 @@ use abi::{DriverPtr, IO_REMOVE_LOCK_COMMON_BLOCK, NtStatus};
 use engine::Flow;
 
 use crate::cx::{Cx, Kernel};
+use crate::event::{Event, Kind};
 use crate::ke;
 use crate::ldr::symbols;
 use crate::verdict::Verdict;
 use crate::witness;
 
 type Lock = DriverPtr<IO_REMOVE_LOCK_COMMON_BLOCK>;
+
+/// What events call it.
+const KIND: &str = "remove lock";
 
 /// How a lock is held, by tag.
 pub(crate) type Tags = BTreeMap<u64, Hold>;
@@ -102,6 +106,13 @@ pub(crate) fn acquire(
             let held = k.io.remove_locks.entry(lock.address).or_default().entry(tag).or_default();
             *held = Hold { count: held.count + 1, place, acquired };
         });
+        let protection = lock.address;
+        cx.detail(Kind::ProtectionAcquired, || Event::ProtectionAcquired {
+            protection,
+            kind: KIND,
+            tag: Some(tag),
+            count: 1,
+        });
         return Ok(NtStatus::SUCCESS);
     }
     drop_one(cx, lock)?;
@@ -130,6 +141,8 @@ pub(crate) fn release_and_wait(cx: &mut Cx<'_>, lock: Lock, tag: u64, _size: u32
     if add(cx, lock, -1)? > 0 {
         let _ = ke::wait::for_object(cx, lock + IO_REMOVE_LOCK_COMMON_BLOCK::RemoveEvent)?;
     }
+    let protection = lock.address;
+    cx.detail(Kind::ProtectionEnded, || Event::ProtectionEnded { protection, kind: KIND });
     Ok(())
 }
 
@@ -173,19 +186,34 @@ fn forget(cx: &mut Cx<'_>, lock: Lock, tag: u64, ddi: &str, code: u64) -> Flow<(
         true
     });
     if held {
+        tell_released(cx, lock, tag);
         return Ok(());
     }
     let message = format!("{ddi} on {:#x} with the tag {tag:#x}, which it is not held with", lock.address);
     let verdict = Verdict::error("remove-lock-tag", message).bug_check(0xC4, [code, lock.address, tag, 0]);
     // Without Verifier the lock is a count, and any tag takes one away.
-    let is_held = cx.with(|k| {
+    let other = cx.with(|k| {
         let tags = k.io.remove_locks.entry(lock.address).or_default();
-        let Some(mut other) = tags.first_entry() else { return false };
+        let mut other = tags.first_entry()?;
+        let tag = *other.key();
         other.get_mut().count -= 1;
         if other.get().count == 0 {
             other.remove();
         }
-        true
+        Some(tag)
     });
-    if is_held { cx.verify(verdict.as_verifier()) } else { Err(cx.stop(verdict)) }
+    let Some(other) = other else { return Err(cx.stop(verdict)) };
+    cx.verify(verdict.as_verifier())?;
+    tell_released(cx, lock, other);
+    Ok(())
+}
+
+fn tell_released(cx: &Cx<'_>, lock: Lock, tag: u64) {
+    let protection = lock.address;
+    cx.detail(Kind::ProtectionReleased, || Event::ProtectionReleased {
+        protection,
+        kind: KIND,
+        tag: Some(tag),
+        count: 1,
+    });
 }

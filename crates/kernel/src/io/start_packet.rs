@@ -6,6 +6,7 @@
 use abi::{Code, DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IRP, KDEVICE_QUEUE_ENTRY};
 use engine::Flow;
 
+use super::found::{self, Place};
 use super::{cancel, cancel_routine, device_queue, routine};
 use crate::cx::Cx;
 use crate::event::Role;
@@ -70,6 +71,7 @@ pub(crate) fn start(
 ) -> Flow<()> {
     let moment = witness::moment(cx);
     cx.with(|k| k.io.irps.queued(irp.address, moment));
+    found::tell(cx, irp, Place::Started);
     let old = ke::irql::raise(cx, DISPATCH_LEVEL)?;
     let cancelable = !cancel_routine.is_null();
     let cancel_irql = if cancelable { cancel::acquire(cx)? } else { DISPATCH_LEVEL };

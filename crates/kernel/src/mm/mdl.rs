@@ -198,7 +198,7 @@ pub(crate) fn build_for_nonpaged_pool(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> F
     cx.write(mdl + MDL::MappedSystemVa, DriverPtr::new(address))?;
     cx.write(mdl + MDL::Process, DriverPtr::NULL)?;
     set_flags(cx, mdl, before | MDL_SOURCE_IS_NONPAGED_POOL | of_device)?;
-    cx.detail(Kind::MdlBuilt, || Event::MdlBuilt { mdl: mdl.address });
+    cx.detail(Kind::MdlBuilt, || Event::MdlBuilt { mdl: mdl.address, source: None });
     Ok(())
 }
 
@@ -242,7 +242,10 @@ pub(crate) fn build_partial(
     cx.write(target + MDL::ByteCount, length)?;
     let process = cx.read(source + MDL::Process)?;
     cx.write(target + MDL::Process, process)?;
-    inherit_mapping(cx, source, target, offset)
+    inherit_mapping(cx, source, target, offset)?;
+    let (mdl, source) = (target.address, Some(source.address));
+    cx.detail(Kind::MdlBuilt, || Event::MdlBuilt { mdl, source });
+    Ok(())
 }
 
 /// A partial MDL of a mapped buffer shows where its part of the mapping is.

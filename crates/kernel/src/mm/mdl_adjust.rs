@@ -14,6 +14,7 @@ use engine::{Flow, Protection};
 use super::map;
 use super::mdl::{self, Held};
 use crate::cx::Cx;
+use crate::event::{Event, Kind};
 use crate::verdict::Verdict;
 
 /// `MmAdvanceMdl`: the MDL begins so many bytes later, and ends where it did; STATUS_INVALID_PARAMETER_2 if that is behind its end.
@@ -61,6 +62,7 @@ pub(crate) fn advance(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, bytes: u32) -> Flow<
             map::remove_front(k, mapping.address, mapping.pages, passed.min(mapping.pages));
         }
     });
+    cx.detail(Kind::MdlAdvanced, || Event::MdlAdvanced { mdl: mdl.address, bytes, pages: passed });
     Ok(NtStatus::SUCCESS)
 }
 

@@ -118,7 +118,7 @@ pub(crate) fn lock_pages(
         *held = mdl::Held { locked, ..mdl::Held::default() };
     });
     let count = pages.len() as u64;
-    cx.detail(Kind::MdlLocked, || Event::MdlLocked { mdl: mdl.address, pages: count });
+    cx.detail(Kind::MdlLocked, || Event::MdlLocked { mdl: mdl.address, pages: count, allocated: false });
     Ok(Ok(()))
 }
 

@@ -64,10 +64,7 @@ pub(crate) fn map_locked_pages_specify_cache(
     let place = Place { user: mode != 0, requested, reserved: false, combined: io_space::is_combined(cache) };
     let mapped = if refused { None } else { show(cx, mdl, place, protection)? };
     match mapped {
-        Some(address) => {
-            cx.detail(Kind::MdlMapped, || Event::MdlMapped { mdl: mdl.address, address });
-            Ok(address)
-        }
+        Some(address) => Ok(address),
         None if mode != 0 => Err(ex::exception::raise(cx, NtStatus::ACCESS_VIOLATION, name)),
         None if bug_check_on_failure != 0 => Err(no_more_ptes(cx, name)),
         None => Ok(0),
@@ -167,6 +164,7 @@ fn show(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, place: Place, protection: Protecti
         let partial = if flags & MDL_PARTIAL != 0 { MDL_PARTIAL_HAS_BEEN_MAPPED } else { 0 };
         mdl::set_flags(cx, mdl, flags | MDL_MAPPED_TO_SYSTEM_VA | partial)?;
     }
+    cx.detail(Kind::MdlMapped, || Event::MdlMapped { mdl: mdl.address, address: start });
     Ok(Some(start))
 }
 

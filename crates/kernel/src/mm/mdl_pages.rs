@@ -16,6 +16,7 @@ use super::physical::Limits;
 use super::space::Zone;
 use super::{mdl, mdl_map, memory, pool};
 use crate::cx::Cx;
+use crate::event::{Event, Kind};
 use crate::verdict::Verdict;
 
 /// `MmAllocatePagesForMdl`: zeroed pages below `high`.
@@ -67,11 +68,13 @@ pub(crate) fn allocate_ex(
         mdl::write_page(cx, mdl, index, page)?;
     }
     mdl::set_flags(cx, mdl, MDL_PAGES_LOCKED)?;
+    let count = pages.len() as u64;
     cx.with(|k| {
         pages.iter().for_each(|&page| k.mm.physical.lock(page));
         let held = mdl::Held { owner, caller, locked: pages, owns_pages: true, ..mdl::Held::default() };
         k.mm.mdl.held.insert(mdl.address, held);
     });
+    cx.detail(Kind::MdlLocked, || Event::MdlLocked { mdl: mdl.address, pages: count, allocated: true });
     Ok(mdl)
 }
 
@@ -185,6 +188,7 @@ pub(crate) fn free(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
             k.mm.physical.give_page(page);
         }
     });
+    cx.detail(Kind::MdlUnlocked, || Event::MdlUnlocked { mdl: mdl.address });
     let flags = mdl::flags(cx, mdl)? & !MDL_PAGES_LOCKED;
     mdl::set_flags(cx, mdl, flags)
 }

@@ -163,7 +163,10 @@ pub(crate) fn complete(cx: &mut Cx<'_>, ending: &Ending) -> Flow<()> {
             }
             completion_notice::release(cx, file, event)
         }
-        Then::Settle => irql::settle(cx),
+        Then::Settle(thread) => {
+            completion_notice::tell_queued(cx, ending.irp, thread);
+            irql::settle(cx)
+        }
         Then::Damaged(damaged) => pool::check_quarantined(cx, Some(damaged)),
     }
 }
@@ -174,7 +177,7 @@ enum Then {
     /// Events and references: threads may become ready by them. With how the request ended.
     Tell(NtStatus),
     /// Nothing: another thread does the rest.
-    Settle,
+    Settle(StrandId),
     /// The verdict on an old block.
     Damaged((u64, Block)),
 }
@@ -199,7 +202,7 @@ fn carry_out(k: &mut Kernel, ending: &Ending, moment: u64) -> Then {
     }
     if let Some((thread, notice)) = notice {
         notice.queue(k, thread, ending.irp);
-        return Then::Settle;
+        return Then::Settle(thread);
     }
     if is_notified(ending.status, ending.marked) {
         write_status(k.engine, ending.status_block, status, information);

@@ -14,7 +14,7 @@ use super::interrupt::{Connection, SYNCHRONIZED};
 use super::interrupt_delivery::{self, Passes};
 use super::kernel_worker::{self, KernelWorker};
 use crate::cx::{Cx, Kernel};
-use crate::event::{Event, Role};
+use crate::event::{Event, Kind, LockKind, Role};
 use crate::ke::calls::callout;
 use crate::ke::levels::irql::{self, PASSIVE_LEVEL};
 use crate::ke::waits::{event, thread, wait};
@@ -130,19 +130,32 @@ fn call_chain(cx: &mut Cx<'_>, vector: u32) -> Flow<bool> {
     Ok(claimed)
 }
 
+/// Waits for the event of a connection, which keeps others out until [`give`].
+fn take(cx: &mut Cx<'_>, connection: &Connection) -> Flow<()> {
+    let lock = connection.lock;
+    let _ = wait::for_object(cx, DriverPtr::<KEVENT>::new(lock))?;
+    cx.detail(Kind::LockAcquired, || Event::LockAcquired { lock, kind: LockKind::PassiveInterrupt });
+    Ok(())
+}
+
+fn give(cx: &mut Cx<'_>, connection: &Connection) -> Flow<()> {
+    let lock = connection.lock;
+    cx.detail(Kind::LockReleased, || Event::LockReleased { lock, kind: LockKind::PassiveInterrupt });
+    event::set(cx, DriverPtr::new(lock), 0, false).map(|_| ())
+}
+
 /// Calls a routine under its event; false if it was disconnected while the event was another's.
 fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<bool> {
-    let lock: DriverPtr<KEVENT> = DriverPtr::new(connection.lock);
-    let _ = wait::for_object(cx, lock)?;
+    take(cx, connection)?;
     if !cx.with(|k| k.ke.irq.interrupts.active_on(connection.vector).any(|(other, _)| other == object)) {
-        event::set(cx, lock, 0, false)?;
+        give(cx, connection)?;
         return Ok(false);
     }
     let (all, count) = connection.arguments(object);
     let routine = DriverPtr::new(connection.routine);
     let result = callout::call_routine(cx, Role::PassiveIsr, routine, object, &all[..count]);
     let claimed = result? & 0xFF != 0;
-    event::set(cx, lock, 0, false)?;
+    give(cx, connection)?;
     cx.emit(Event::Interrupt { vector: connection.vector, object, claimed });
     Ok(claimed)
 }
@@ -178,10 +191,9 @@ pub(in crate::ke) fn synchronize(
         );
         return Err(cx.stop(Verdict::error("irql-too-high", message)));
     }
-    let lock: DriverPtr<KEVENT> = DriverPtr::new(connection.lock);
-    let _ = wait::for_object(cx, lock)?;
+    take(cx, connection)?;
     let answer = callout::call_routine(cx, SYNCHRONIZED, routine, object.address, &[context])? & 0xFF != 0;
-    event::set(cx, lock, 0, false)?;
+    give(cx, connection)?;
     Ok(answer)
 }
 

@@ -9,6 +9,8 @@ use super::dispatcher::{self, Kind};
 use super::event::finish;
 use super::wait::{self, Timeout};
 use crate::cx::{Cx, Kernel};
+use crate::event::{Event, Kind as EventKind, LockKind};
+use crate::few::Few;
 use crate::ke::calls::exception;
 use crate::verdict::Verdict;
 use crate::witness;
@@ -34,10 +36,17 @@ pub(crate) fn note_acquired(cx: &mut Cx<'_>) {
         return;
     }
     let moment = witness::moment(cx);
-    cx.with(|k| {
+    let new: Few<u64, 1> = cx.with(|k| {
         let mutexes = k.ke.thread_mut().into_iter().flat_map(|thread| &mut thread.mutexes);
-        mutexes.filter(|owned| is_new(owned)).for_each(|owned| owned.acquired = Some(moment));
+        let note = |owned: &mut Owned| {
+            owned.acquired = Some(moment);
+            owned.mutex
+        };
+        mutexes.filter(|owned| is_new(owned)).map(note).collect()
     });
+    for &lock in &*new {
+        cx.detail(EventKind::LockAcquired, || Event::LockAcquired { lock, kind: LockKind::Mutex });
+    }
 }
 
 /// `KeInitializeMutex`: not owned; a thread that owns it gets no normal kernel APCs.
@@ -85,6 +94,8 @@ pub(crate) fn release(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, wait: bool) ->
                 thread.apc_disable += i32::from(disable);
             }
         });
+        let lock = mutex.address;
+        cx.detail(EventKind::LockReleased, || Event::LockReleased { lock, kind: LockKind::Mutex });
     }
     // Windows gives the thread that waited an increment of 1.
     dispatcher::signal(cx, mutex.cast(), before.wrapping_add(1), 1)?;

@@ -90,6 +90,9 @@ fn put(cx: &mut Cx<'_>, queue: Queue, entry: Entry, what: &str, at_head: bool) -
         Ok(state)
     });
     let before = done.map_err(|broken| dispatcher::stop(cx, queue.cast(), broken))?;
+    let (object, kind) = (queue.address, Kind::Queue as u8);
+    let before_it = before.cast_unsigned();
+    cx.detail(EventKind::Signalled, || Event::Signalled { object, kind, before: before_it });
     irql::settle(cx)?;
     Ok(before)
 }
@@ -140,6 +143,9 @@ pub(crate) fn take(
         status.map(Taken::None)
     });
     if let Some(taken) = over {
+        if matches!(taken, Taken::Entry(_)) {
+            wait::tell_satisfied(cx, queue.address);
+        }
         cx.with(|k| {
             let own = k.ke.sched.threads().get(strand).map_or(0, |thread| thread.queue);
             runs_again(k, own);
@@ -160,6 +166,7 @@ pub(crate) fn take(
     if status != NtStatus::SUCCESS {
         return Ok(Taken::None(status));
     }
+    wait::tell_satisfied(cx, queue.address);
     let taken = cx.with(|k| {
         k.ke.sched.threads_mut().get_mut(strand).map_or(0, |thread| std::mem::take(&mut thread.taken))
     });

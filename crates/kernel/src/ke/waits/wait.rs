@@ -92,8 +92,15 @@ pub(crate) fn single(
 ) -> Flow<NtStatus> {
     if timeout.is_null() && WaitMode::of(mode, alertable) == WaitMode::KERNEL {
         match plainly(cx, object) {
-            Some(Begun::Satisfied) => return irql::settle(cx).map(|()| NtStatus::SUCCESS),
-            Some(Begun::Waits) => return until_over(cx),
+            Some(Begun::Satisfied) => {
+                tell_satisfied(cx, object.address);
+                return irql::settle(cx).map(|()| NtStatus::SUCCESS);
+            }
+            Some(Begun::Waits) => {
+                let status = until_over(cx)?;
+                tell_ended(cx, &[object], false, status);
+                return Ok(status);
+            }
             None => {}
         }
     }
@@ -338,6 +345,7 @@ fn wait_as(
         Err(Unsatisfied::Memory(bad)) => return Err(cx.bad_pointer(bad)),
         Err(Unsatisfied::Limit(mutex)) => return Err(beyond_limit(cx, mutex, what)),
         Ok(Some(status)) => {
+            tell_ended(cx, objects, all, status);
             mutex::note_acquired(cx);
             irql::settle(cx)?;
             return Ok(status);
@@ -364,8 +372,40 @@ fn wait_as(
         scheduler::leave_to_wait(k);
     });
     let status = until_over(cx)?;
+    tell_ended(cx, objects, all, status);
     mutex::note_acquired(cx);
     Ok(status)
+}
+
+/// The current thread's wait is over because this object was signalled.
+#[inline]
+pub(super) fn tell_satisfied(cx: &Cx<'_>, object: u64) {
+    cx.detail(Kind::WaitSatisfied, || Event::WaitSatisfied { object });
+}
+
+/// The current thread's wait for these objects, or for one of them, has ended so.
+#[inline]
+fn tell_ended(cx: &Cx<'_>, objects: &[DriverPtr<DISPATCHER_HEADER>], all: bool, status: NtStatus) {
+    if cx.nt().wants(Kind::WaitSatisfied) {
+        satisfied(objects, all, status).iter().for_each(|object| tell_satisfied(cx, object.address));
+    }
+}
+
+/// Those of the objects that have satisfied a wait that ended with this status.
+fn satisfied(
+    objects: &[DriverPtr<DISPATCHER_HEADER>],
+    all: bool,
+    status: NtStatus,
+) -> &[DriverPtr<DISPATCHER_HEADER>] {
+    const ABANDONED: u32 = NtStatus::ABANDONED_WAIT_0.0;
+    let index = match status.0 {
+        abandoned @ ABANDONED.. => abandoned - ABANDONED,
+        index => index,
+    } as usize;
+    if all {
+        return if index == 0 { objects } else { &[] };
+    }
+    objects.get(index).map_or(&[], std::slice::from_ref)
 }
 
 /// Whether nothing at all is to be said about a wait that begins now.
