@@ -98,7 +98,7 @@ impl<'m> Cx<'m> {
     /// As [`Cx::call`].
     #[inline]
     pub fn call_on(&mut self, routine: DriverPtr<Code>, arguments: &[u64], stack: Stack) -> Flow<u64> {
-        self.nt.check_settled();
+        self.nt.check_published();
         if self.nt.engine.depth() >= self.nt.most_calls {
             return Err(ke::stack::too_deep(self, routine));
         }

@@ -643,16 +643,16 @@ impl Nt {
             if self.is_left.get() {
                 return Err(Leave::Stop);
             }
-            self.check_settled();
+            self.check_published();
         }
         flow
     }
 
     /// In debug builds: whether the levels published to driver code are right.
     #[inline]
-    pub(crate) fn check_settled(&self) {
+    pub(crate) fn check_published(&self) {
         if cfg!(debug_assertions) {
-            self.kernel.borrow().check_settled();
+            self.kernel.borrow().check_published();
         }
     }
 

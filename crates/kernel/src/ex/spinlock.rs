@@ -194,7 +194,7 @@ fn give_back(cx: &mut Cx<'_>, lock: Lock, mode: Mode, name: &str) -> Flow<()> {
     cx.with(|k| {
         let here = k.ke.processor().number;
         k.ke.levels.locks_mut().remove(lock.address, here, mode);
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
     });
     tell_released(cx, lock, mode);
     show(cx, lock)

@@ -245,7 +245,7 @@ fn send(cx: &mut Cx<'_>, which: usize) -> Flow<()> {
     let line = cx.with(|k| {
         let line = k.hal.combining.take(processor(k), which);
         if k.hal.combining.is_empty() {
-            k.ke.unsettled();
+            k.ke.invalidate_levels();
         }
         line
     });

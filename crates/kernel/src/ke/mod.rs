@@ -121,20 +121,20 @@ impl State {
     /// The current thread gives way as soon as the level allows, and then goes behind its equals.
     pub(crate) fn request_yield(&mut self) {
         self.processor_mut().yield_requested = true;
-        self.unsettled();
+        self.invalidate_levels();
     }
 
     /// A routine runs that must not lower the level below `floor`.
     pub(crate) fn push_floor(&mut self, floor: u8) {
         self.processor_mut().floors.push(floor);
-        self.forbids(floor);
+        self.raise_floor(floor);
     }
 
     /// The innermost of these routines is over.
     #[inline]
     pub(crate) fn pop_floor(&mut self) {
         self.processor_mut().floors.pop();
-        self.forbids_less();
+        self.publish_floor();
     }
 
     /// The thread that runs now, if a strand runs at all.

@@ -279,7 +279,7 @@ pub(crate) fn let_go(
 /// Events and references, if no thread becomes ready by them.
 fn tell(k: &mut Kernel, ending: &Ending, status: NtStatus) -> bool {
     let (file, event) = (ending.file, ending.event);
-    if is_any_awaited(k, file, event) || !k.is_settled() {
+    if is_any_awaited(k, file, event) || !k.is_nothing_pending() {
         return false;
     }
     if !let_go(k, ending.blocks.objects, file, event) {

@@ -115,7 +115,7 @@ fn has_ended(k: &Kernel, begun: &Begun) -> bool {
         let stays = header.get(DISPATCHER_HEADER::Type) == ObjectKind::NotificationEvent as u8;
         Some(stays && header.get(DISPATCHER_HEADER::SignalState) > 0)
     });
-    is_over == Some(true) && begun.synchronous && ke::wait::may_begin_at_once(k) && k.is_settled()
+    is_over == Some(true) && begun.synchronous && ke::wait::may_begin_at_once(k) && k.is_nothing_pending()
 }
 
 /// Its request has not ended.

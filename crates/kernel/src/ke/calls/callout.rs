@@ -252,7 +252,7 @@ fn put_aside(k: &mut Kernel, begun: &mut Begun, floor: u8, base: u64, (now, dept
     if begun.first {
         processor.entered.push(Entered { stack: KernelStack { limit: base - bytes, base }, depth });
     }
-    k.ke.forbids(floor);
+    k.ke.raise_floor(floor);
     let Some(thread) = k.ke.thread_mut() else { return };
     begun.account = thread.account.with_what_ran(thread.mark, mark);
     (thread.account, thread.mark) = (Account::default(), mark);

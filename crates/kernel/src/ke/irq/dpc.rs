@@ -260,7 +260,7 @@ fn enqueue_here(
         let processor = k.ke.processor_mut();
         processor.dpcs.push_back(QueuedDpc { object: dpc.address, by: By::Driver });
         processor.dispatch_requested = true;
-        k.ke.waits_below(DISPATCH_LEVEL);
+        k.ke.raise_pending(DISPATCH_LEVEL);
         true
     });
     if queued && cx.count_event(Kind::DpcQueued) {
@@ -287,7 +287,7 @@ fn enqueue_ordinary(cx: &mut Cx<'_>, target: usize, queued: QueuedDpc, importanc
         } else {
             queue.push_back(queued);
         }
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
         let long = k.ke.processors[target].dpcs.len() > LONGEST_QUEUE;
         long || matches!(importance, HIGH | MEDIUM_HIGH) || (importance == MEDIUM && here)
     });
@@ -318,7 +318,7 @@ pub(crate) fn enqueue_for_timer(cx: &mut Cx<'_>, timer: u64, by: By) {
         let processor = k.ke.processor_mut();
         processor.dpcs.push_back(QueuedDpc { object: timer, by });
         processor.dispatch_requested = true;
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
     });
 }
 
@@ -390,7 +390,7 @@ pub(crate) fn flush(cx: &mut Cx<'_>) -> Flow<()> {
         for processor in &mut k.ke.processors {
             processor.dispatch_requested |= !processor.dpcs.is_empty();
         }
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
     });
     irql::settle(cx)?;
     while cx.with(|k| any(k)) {

@@ -50,7 +50,7 @@ pub(super) fn run_here(
     let mut begun = Begun::default();
     let ready = cx.with(|k| {
         let processor = k.ke.processor();
-        let runs_at_once = k.is_settled()
+        let runs_at_once = k.is_nothing_pending()
             && processor.interrupts_enabled
             && processor.dpcs.is_empty()
             && k.engine.strand() != StrandId(0);
@@ -79,7 +79,7 @@ pub(super) fn run_here(
         callout::called(cx, &call, &mut begun, &ready.arguments, |k, went_well| match over(k, went_well) {
             (None, Head::Empty) => {
                 k.set_level(k.ke.current, old);
-                (None, None, k.is_settled())
+                (None, None, k.is_nothing_pending())
             }
             (overdue, then) => (overdue, Some(then), false),
         });

@@ -158,7 +158,7 @@ pub(crate) fn come_early(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
         deliver(cx)?;
     }
     if slice::tighten(cx) {
-        cx.with(Kernel::settled);
+        cx.with(Kernel::publish_levels);
     }
     if wanting {
         // If not before, then with the driver's next instruction.
@@ -196,7 +196,7 @@ pub fn disconnect(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()> {
             interrupts.messages.forget(vector);
         }
         interrupts.update_masks();
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
         Some(connection)
     });
     let Some(removed) = removed else {

@@ -224,17 +224,17 @@ fn look(cx: &mut Cx<'_>) {
 #[inline]
 fn wait(k: &mut Kernel, mut lines: u64) {
     while lines != 0 {
-        k.ke.waits_below(irql_of_line(lines.trailing_zeros()));
+        k.ke.raise_pending(irql_of_line(lines.trailing_zeros()));
         lines &= lines - 1;
     }
 }
 
-/// Whether there is nothing to do after an access: as [`Kernel::is_settled`], and the lines are as [`observe`] saw them
+/// Whether there is nothing to do after an access: as [`Kernel::is_nothing_pending`], and the lines are as [`observe`] saw them
 /// last. The hardware is asked once for both.
 #[inline]
 pub(crate) fn nothing_came(k: &Kernel) -> bool {
     let until = k.ke.sched.slice_end();
-    !k.ke.may_wait_at(k.level())
+    !k.ke.may_pend_at(k.level())
         && k.engine.now() < until
         && k.ke.timing.timers().deadline().is_none_or(|deadline| deadline >= until)
         && k.hal.transfers.is_empty()
@@ -293,7 +293,7 @@ pub(in crate::ke) fn unmask(k: &mut Kernel, vector: u32) {
         }
         None => {
             k.ke.irq.interrupts.messages.served(vector);
-            k.ke.unsettled();
+            k.ke.invalidate_levels();
         }
     }
 }

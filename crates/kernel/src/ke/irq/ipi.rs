@@ -59,14 +59,14 @@ pub(crate) fn generic_call(cx: &mut Cx<'_>, routine: DriverPtr<Code>, context: u
         let (all, own) = (affinity::all(k), k.ke.processor().mask());
         k.ke.irq.broadcast = Some(Broadcast { routine, context, away: all & !own, busy: all });
         k.ke.sched.made_progress();
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
     });
     irql::set(cx, IPI_LEVEL);
     let result = initiate(cx);
     cx.with(|k| {
         k.ke.irq.broadcast = None;
         k.ke.sched.made_progress();
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
     });
     let value = result?;
     irql::set(cx, old);
@@ -99,7 +99,7 @@ pub(crate) fn service(cx: &mut Cx<'_>) -> Flow<()> {
             broadcast.away &= !own;
         }
         k.ke.sched.made_progress();
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
         (k.level(), base)
     });
     irql::set(cx, IPI_LEVEL);
@@ -113,7 +113,7 @@ pub(crate) fn service(cx: &mut Cx<'_>) -> Flow<()> {
         Ok(())
     });
     irql::set(cx, old);
-    cx.with(|k| k.ke.unsettled());
+    cx.with(|k| k.ke.invalidate_levels());
     result
 }
 

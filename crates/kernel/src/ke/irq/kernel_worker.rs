@@ -38,7 +38,7 @@ pub(crate) fn wake(
             }
         }),
     }
-    cx.with(|k| k.ke.unsettled());
+    cx.with(|k| k.ke.invalidate_levels());
     Ok(())
 }
 

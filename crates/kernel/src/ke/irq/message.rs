@@ -116,7 +116,7 @@ pub(crate) fn service(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
         let messages = &mut k.ke.irq.interrupts.messages;
         messages.pending.remove(vector);
         messages.serving.insert(vector);
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
     });
     irql::set(cx, irql_of_vector(vector));
     slice::charge(cx, LATENCY);

@@ -77,7 +77,7 @@ fn run(cx: &mut Cx<'_>, index: usize, queued: QueuedDpc) -> Flow<()> {
     let left = cx.with(|k| {
         k.ke.processors[index].threaded.running = None;
         k.ke.sched.made_progress();
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
         k.ke.thread_mut().is_some_and(|thread| thread.system_affinity.take().is_some())
     });
     result?;

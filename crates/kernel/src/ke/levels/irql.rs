@@ -98,7 +98,7 @@ pub(crate) fn lower(cx: &mut Cx<'_>, level: u8) -> Flow<()> {
     settle(cx)
 }
 
-/// The exports that driver code does by itself while no reader wants their events: see [`crate::cx::Kernel::settled`].
+/// The exports that driver code does by itself while no reader wants their events: see [`crate::cx::Kernel::publish_levels`].
 pub(crate) fn short(name: &str) -> Option<Short> {
     Some(match name {
         "KeGetCurrentIrql" => Short::Level,
@@ -146,7 +146,7 @@ pub(crate) fn set_by_cr8(cx: &mut Cx<'_>, level: u64) -> Flow<()> {
 pub(crate) fn set_interrupt_flag(cx: &mut Cx<'_>, on: bool) -> Flow<()> {
     cx.with(|k| {
         k.ke.processor_mut().interrupts_enabled = on;
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
     });
     settle(cx)
 }
@@ -188,5 +188,5 @@ fn check_lowering(cx: &mut Cx<'_>, old: u8, level: u8) -> Flow<()> {
 /// [`engine::Leave`] of what was let in, or because the machine ends.
 #[inline]
 pub(crate) fn settle(cx: &mut Cx<'_>) -> Flow<()> {
-    if cx.with(|k| k.is_settled()) { Ok(()) } else { settle::let_in(cx) }
+    if cx.with(|k| k.is_nothing_pending()) { Ok(()) } else { settle::let_in(cx) }
 }

@@ -6,9 +6,9 @@
 //! `settle`'s.
 //!
 //! Two numbers bound what a change of level may let in; both are conservative: they may be higher than necessary, never lower.
-//! [`State::waits_below`] sums up what waits: code that makes something wait raises it, and only a look at everything lowers it
-//! ([`Kernel::settled`]). The engine's is how low driver code may go by itself: it covers the first, what is forbidden (a lock is held, a
-//! routine has a level of its own) and readers of events. So one comparison decides about events, too.
+//! `pending_below` sums up what waits for a lower level: code that makes something wait raises it ([`State::raise_pending`],
+//! [`State::invalidate_levels`]), and only a look at everything lowers it ([`Kernel::publish_levels`]). The engine's free level says how low driver
+//! code may go by itself: it covers the first number, the floor (a lock is held, a routine has a level of its own) and readers of levels.
 
 use abi::KPCR;
 
@@ -60,7 +60,7 @@ impl Kernel {
             self.engine.set_level(self.ke.processors[index].parked_level);
             self.ke.current = index;
         }
-        self.ke.unsettled();
+        self.ke.invalidate_levels();
     }
 
     /// The processor that runs now, and its IRQL.
@@ -73,63 +73,64 @@ impl Kernel {
 }
 
 impl State {
-    /// Something has changed that the level of the current processor may hold back, or that forbids to lower it.
+    /// Something has changed that may be pending at any level, or raise the floor: every change of level is a call of the kernel until
+    /// [`Kernel::publish_levels`].
     #[inline]
-    pub(crate) fn unsettled(&mut self) {
-        self.levels.waits_below = ASK_ALWAYS;
+    pub(crate) fn invalidate_levels(&mut self) {
+        self.levels.pending_below = ASK_ALWAYS;
         self.engine.set_free_levels(ASK_ALWAYS);
         self.engine.free_calls(0);
     }
 
-    /// As [`State::unsettled`], where it is known that levels from `level` on hold it back: no change above it needs the kernel.
+    /// Something is pending that only a level below `level` lets in: changes above it need no call of the kernel.
     #[inline]
-    pub(in crate::ke) fn waits_below(&mut self, level: u8) {
-        self.levels.waits_below = self.levels.waits_below.max(level);
-        self.forbids(level);
+    pub(in crate::ke) fn raise_pending(&mut self, level: u8) {
+        self.levels.pending_below = self.levels.pending_below.max(level);
+        self.raise_floor(level);
     }
 
     /// Whether anything may wait for a level to fall to `level`.
     #[inline]
-    pub(in crate::ke) fn may_wait_at(&self, level: u8) -> bool {
-        self.levels.waits_below > level
+    pub(in crate::ke) fn may_pend_at(&self, level: u8) -> bool {
+        self.levels.pending_below > level
     }
 
     /// Whether anything may wait at all.
     #[inline]
-    pub(crate) fn may_wait(&self) -> bool {
-        self.may_wait_at(PASSIVE_LEVEL)
+    pub(crate) fn may_pend(&self) -> bool {
+        self.may_pend_at(PASSIVE_LEVEL)
     }
 
     /// From now on driver code may not go below this level by itself.
     #[inline]
-    pub(crate) fn forbids(&mut self, level: u8) {
+    pub(crate) fn raise_floor(&mut self, level: u8) {
         if self.engine.free_levels() < level {
             self.engine.set_free_levels(level);
         }
     }
 
-    /// One thing that forbade it is over; there may be more.
+    /// What has raised the floor is over: computes it anew.
     #[inline]
-    pub(in crate::ke) fn forbids_less(&mut self) {
-        self.engine.set_free_levels(self.alone_from());
+    pub(in crate::ke) fn publish_floor(&mut self) {
+        self.engine.set_free_levels(self.free_from());
     }
 
     /// Down to which level driver code may go by itself.
     #[inline]
-    pub(super) fn alone_from(&self) -> u8 {
-        self.levels.waits_below.max(forbidden(self)).max(self.lowest_alone())
+    pub(super) fn free_from(&self) -> u8 {
+        self.levels.pending_below.max(current_floor(self)).max(self.lowest_free())
     }
 
-    /// The same where nothing waits and nothing is forbidden.
+    /// The same where nothing is pending and no floor is raised.
     #[inline]
-    pub(super) fn lowest_alone(&self) -> u8 {
+    pub(super) fn lowest_free(&self) -> u8 {
         if self.levels.levels_are_read { ASK_ALWAYS } else { PASSIVE_LEVEL }
     }
 
     /// Sets whether a reader wants every change of level, and every call of an export or its end.
     pub(crate) fn set_read(&mut self, levels: bool, calls: bool) {
         (self.levels.levels_are_read, self.levels.calls_are_read) = (levels, calls);
-        self.unsettled();
+        self.invalidate_levels();
     }
 
     /// Whether a reader wants every change of level.
@@ -138,17 +139,17 @@ impl State {
         self.levels.levels_are_read
     }
 
-    /// As [`State::unsettled`], and the end of the slice may be another.
+    /// As [`State::invalidate_levels`], and the end of the slice may be another.
     #[inline]
     pub(crate) fn rearm(&mut self) {
         self.levels.rearm = true;
-        self.unsettled();
+        self.invalidate_levels();
     }
 }
 
-/// Below this the current processor must not go by itself, whatever waits.
+/// Below this the current processor must not go by itself, even if nothing is pending.
 #[inline]
-pub(super) fn forbidden(ke: &State) -> u8 {
+pub(super) fn current_floor(ke: &State) -> u8 {
     let processor = ke.processor();
     let floor = processor.floors.last().copied().unwrap_or(PASSIVE_LEVEL);
     let owns = ke.levels.locks.count(processor.number) != 0;

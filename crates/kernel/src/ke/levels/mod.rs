@@ -4,10 +4,10 @@
 //! engine's level, and what was said here of what waits ([`State`]).
 //!
 //! Driver code changes its level by itself (CR8, the exports of [`irql::short`], free spin locks) as long as that can let nothing in, break
-//! no rule and miss no event. Two numbers say how far, and both may only err upwards: what waits ([`crate::ke::State::unsettled`] and
-//! [`crate::ke::State::waits_below`] raise it wherever something begins to wait; one look at everything, [`crate::cx::Kernel::settled`],
-//! lowers it), and what is forbidden (a lock is held, a routine has a level of its own, a reader wants levels). A place that makes
-//! something wait and does not say so is a bug that only debug assertions find (`check_settled`). One look (`settle::find`) says both what is
+//! no rule and miss no event. Two numbers say how far, and both may only err upwards: what waits ([`crate::ke::State::invalidate_levels`] and
+//! [`crate::ke::State::raise_pending`] raise it wherever something begins to wait; one look at everything, [`crate::cx::Kernel::publish_levels`],
+//! lowers it), and the floor (a lock is held, a routine has a level of its own, a reader wants levels). A place that makes
+//! something wait and does not say so is a bug that only debug assertions find (`check_published`). One look (`settle::find`) says both what is
 //! to be let in now and how far driver code may go by itself until something changes.
 
 pub(crate) mod irql;
@@ -22,7 +22,7 @@ pub(crate) struct State {
     /// Spin locks that are held.
     locks: Locks,
     /// Below which level something may wait: see [`level`].
-    waits_below: u8,
+    pending_below: u8,
     /// Something has changed that may end the slice earlier.
     rearm: bool,
     /// A reader gets every change of level.
@@ -38,7 +38,7 @@ impl State {
     pub(super) fn new(is_witnessed: bool) -> Self {
         Self {
             locks: Locks::default(),
-            waits_below: level::ASK_ALWAYS,
+            pending_below: level::ASK_ALWAYS,
             rearm: false,
             levels_are_read: false,
             calls_are_read: false,

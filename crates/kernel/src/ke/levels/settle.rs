@@ -2,12 +2,12 @@
 //! DPCs, then another thread, then below APC_LEVEL what the thread itself is to do. Follows *Managing Hardware Priorities*.
 //!
 //! This is the one file of this room that names rooms above it: it asks each what waits there, publishes the answer
-//! ([`Kernel::settled`]) and lets it in ([`let_in`]).
+//! ([`Kernel::publish_levels`]) and lets it in ([`let_in`]).
 
 use engine::{Flow, StrandId};
 
 use super::irql::{APC_LEVEL, CLOCK_LEVEL, DISPATCH_LEVEL, IPI_LEVEL, PASSIVE_LEVEL};
-use super::level::{ASK_ALWAYS, forbidden};
+use super::level::{ASK_ALWAYS, current_floor};
 use crate::cx::{Cx, Kernel};
 use crate::hal::combine;
 use crate::ke::irq::message::InARow;
@@ -45,9 +45,9 @@ pub(crate) enum Work {
 
 /// What the current processor is to do before anything else goes on.
 pub(crate) enum Next {
-    /// Nothing, and [`Kernel::settled`]'s work is done.
+    /// Nothing, and [`Kernel::publish_levels`]'s work is done.
     Nothing,
-    /// Nothing but to set the slice's end, if that has changed, and to call [`Kernel::settled`].
+    /// Nothing but to set the slice's end, if that has changed, and to call [`Kernel::publish_levels`].
     Slice,
     /// This, and then to ask again.
     Work(Work),
@@ -65,37 +65,37 @@ pub(crate) fn at_gate(cx: &mut Cx<'_>) -> Gate {
 
 impl Kernel {
     /// Everything that waited has been let in: publishes down to which level driver code may go on this processor, until
-    /// [`crate::ke::State::unsettled`] is called, without letting anything in, breaking a rule or missing an event.
+    /// [`crate::ke::State::invalidate_levels`] is called, without letting anything in, breaking a rule or missing an event.
     #[inline]
-    pub(crate) fn settled(&mut self) {
-        if !self.all_is_promised() {
-            self.promise(waiting(self));
+    pub(crate) fn publish_levels(&mut self) {
+        if !self.is_all_published() {
+            self.publish(waiting(self));
         }
     }
 
     /// Whether the lowest level and all calls are published already.
     #[inline]
-    fn all_is_promised(&self) -> bool {
-        self.ke.levels.waits_below == PASSIVE_LEVEL && self.engine.free_levels() == self.ke.lowest_alone()
+    fn is_all_published(&self) -> bool {
+        self.ke.levels.pending_below == PASSIVE_LEVEL && self.engine.free_levels() == self.ke.lowest_free()
     }
 
-    /// As [`Kernel::settled`], where [`next_work`] has just found nothing that the level lets in.
+    /// As [`Kernel::publish_levels`], where [`next_work`] has just found nothing that the level lets in.
     #[inline]
-    pub(in crate::ke) fn settled_as_nothing_waits(&mut self) {
+    pub(in crate::ke) fn publish_as_nothing_waits(&mut self) {
         // At PASSIVE_LEVEL that is all there is.
         let all = self.level() == PASSIVE_LEVEL && self.ke.processor().interrupts_enabled;
         if !all {
-            self.settled();
-        } else if !self.all_is_promised() {
-            self.promise(if self.ke.levels.rearm { ASK_ALWAYS } else { held_clock(self) });
+            self.publish_levels();
+        } else if !self.is_all_published() {
+            self.publish(if self.ke.levels.rearm { ASK_ALWAYS } else { held_clock(self) });
         }
     }
 
     /// Publishes that nothing waits for a level below `level`.
     #[inline]
-    fn promise(&mut self, level: u8) {
-        self.ke.levels.waits_below = level;
-        self.ke.forbids_less();
+    fn publish(&mut self, level: u8) {
+        self.ke.levels.pending_below = level;
+        self.ke.publish_floor();
         let until = if calls_are_free(self) { budget::calls_until_look(self) } else { 0 };
         self.engine.free_calls(until);
         self.engine.allow_short_calls(if self.ke.levels.calls_are_read { 0 } else { until });
@@ -104,22 +104,22 @@ impl Kernel {
 
     /// A lock was given back.
     #[inline]
-    pub(in crate::ke) fn a_lock_is_free(&mut self) {
-        self.ke.forbids_less();
+    pub(in crate::ke) fn publish_free_lock(&mut self) {
+        self.ke.publish_floor();
         self.engine.allow_short_locks(locks_are_free(self));
     }
 
-    /// What the current processor is to do now. If that is nothing, does what [`Kernel::settled`] does: one look answers both.
+    /// What the current processor is to do now. If that is nothing, does what [`Kernel::publish_levels`] does: one look answers both.
     pub(crate) fn next(&mut self) -> Next {
         let (index, level) = (self.ke.current, self.level());
         if self.ke.levels.rearm {
             return next_work(self, index).map_or(Next::Slice, Next::Work);
         }
-        match find(self, index, level, forbidden(&self.ke)) {
+        match find(self, index, level, current_floor(&self.ke)) {
             Found::Work(work) => Next::Work(work),
             Found::Below(_) if slice::a_deadline_came_nearer(self) => Next::Slice,
             Found::Below(below) => {
-                self.promise(below);
+                self.publish(below);
                 Next::Nothing
             }
         }
@@ -127,42 +127,42 @@ impl Kernel {
 
     /// Whether nothing can be waiting for the level that is set now, and the slice ends when it should.
     #[inline]
-    pub(crate) fn is_settled(&self) -> bool {
-        !self.ke.may_wait_at(self.level())
+    pub(crate) fn is_nothing_pending(&self) -> bool {
+        !self.ke.may_pend_at(self.level())
             && self.engine.now() < self.ke.sched.slice_end()
             && !slice::a_deadline_came_nearer(self)
     }
 
-    /// Driver code runs on: what [`Kernel::settled`] published must be true.
+    /// Driver code runs on: what [`Kernel::publish_levels`] published must be true.
     #[inline]
-    pub(crate) fn check_settled(&self) {
+    pub(crate) fn check_published(&self) {
         // What has become due at this very instruction ends the slice, before the next one.
         let due = || self.engine.now() >= self.ke.sched.slice_end();
         debug_assert!(
-            self.ke.levels.waits_below >= waiting(self) || due(),
-            "something that wants attention at {} was not said to be unsettled",
+            self.ke.levels.pending_below >= waiting(self) || due(),
+            "something waits below {}, and the free levels were not raised",
             waiting(self)
         );
         debug_assert!(
-            self.engine.free_levels() >= self.ke.alone_from(),
+            self.engine.free_levels() >= self.ke.free_from(),
             "driver code may go below {} by itself",
-            self.ke.alone_from()
+            self.ke.free_from()
         );
         debug_assert!(
             !self.engine.allows_short_calls()
                 || calls_are_free(self) && !self.ke.levels.calls_are_read
                 || self.engine.free_levels() == ASK_ALWAYS,
-            "a reader wants every call, and it was not said to be unsettled"
+            "a reader wants every call, and the free levels were not invalidated"
         );
         debug_assert!(
             !self.engine.frees_calls() || calls_are_free(self),
-            "the kernel must look at every call, and it was not said to be unsettled"
+            "the kernel must look at every call, and the free levels were not invalidated"
         );
         debug_assert!(
             !self.engine.allows_short_locks()
                 || locks_are_free(self)
                 || self.engine.free_levels() == ASK_ALWAYS,
-            "a lock is held, and it was not said to be unsettled"
+            "a lock is held, and the free levels were not invalidated"
         );
     }
 }
@@ -313,7 +313,7 @@ pub(super) fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
         next = cx.with(Kernel::next);
     }
     slice::tighten(cx);
-    cx.with(Kernel::settled_as_nothing_waits);
+    cx.with(Kernel::publish_as_nothing_waits);
     Ok(())
 }
 
@@ -330,8 +330,8 @@ mod tests {
     use crate::mm::pool;
 
     /// The published free level, which must never be too low.
-    fn promise(cx: &mut Cx<'_>) -> u8 {
-        cx.nt().check_settled();
+    fn publish(cx: &mut Cx<'_>) -> u8 {
+        cx.nt().check_published();
         cx.engine().free_levels()
     }
 
@@ -342,17 +342,17 @@ mod tests {
                 let memory: DriverPtr<u64> =
                     pool::allocate(cx, pool::Kind::NonPaged, 256, pool::tag(b"Test"))?;
                 irql::settle(cx)?;
-                assert_eq!(promise(cx), 0, "nothing waits");
+                assert_eq!(publish(cx), 0, "nothing waits");
 
                 irql::raise(cx, 2)?;
                 spinlock::acquire_at_dispatch(cx, memory)?;
-                assert_eq!(promise(cx), 2, "a lock is held");
+                assert_eq!(publish(cx), 2, "a lock is held");
                 spinlock::release_from_dispatch(cx, memory)?;
 
                 let object = DriverPtr::new(memory.address + 64);
                 dpc::initialize(cx, object, 0x1000, 0)?;
                 dpc::insert(cx, object, DriverPtr::NULL, DriverPtr::NULL)?;
-                assert_eq!(promise(cx), 2, "a DPC waits");
+                assert_eq!(publish(cx), 2, "a DPC waits");
                 dpc::remove(cx, object)?;
                 cx.with(|k| k.ke.processor_mut().dispatch_requested = false);
 
@@ -363,13 +363,13 @@ mod tests {
                     scheduler::make_ready(k, better);
                 });
                 irql::settle(cx)?;
-                assert_eq!(promise(cx), 2, "a better thread waits");
+                assert_eq!(publish(cx), 2, "a better thread waits");
                 irql::lower(cx, 0)?;
-                assert_eq!(promise(cx), 0);
+                assert_eq!(publish(cx), 0);
 
                 cx.with(|k| k.ke.push_floor(5));
                 irql::settle(cx)?;
-                assert_eq!(promise(cx), 5, "a routine that must not go below 5");
+                assert_eq!(publish(cx), 5, "a routine that must not go below 5");
                 cx.with(|k| k.ke.pop_floor());
                 Ok(())
             });
@@ -383,7 +383,7 @@ mod tests {
             let trace = rig::Trace::of(cx);
             rig::spawn(cx, "caller", |cx| {
                 irql::settle(cx)?;
-                assert_eq!(promise(cx), ASK_ALWAYS);
+                assert_eq!(publish(cx), ASK_ALWAYS);
                 Ok(())
             });
             assert_eq!(settle(cx), crate::ke::sched::scheduler::End::Quiet);

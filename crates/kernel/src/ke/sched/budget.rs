@@ -70,7 +70,7 @@ pub(in crate::ke) fn calls_until_look(k: &Kernel) -> u64 {
 #[inline]
 pub(crate) fn charge(k: &mut Kernel, instructions: u64) {
     k.ke.sched.spending.charge(instructions);
-    k.ke.unsettled();
+    k.ke.invalidate_levels();
 }
 
 /// The host has changed so many areas, of so many pages.
@@ -114,7 +114,7 @@ pub(crate) fn look(cx: &mut Cx<'_>) -> Flow<()> {
     judge(cx)?;
     cx.with(|k| {
         k.ke.sched.spending.next_look = k.ke.services() + (k.ke.sched.budget / LOOKS).max(SERVICE);
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
     });
     patience::hurry(cx)
 }
@@ -122,5 +122,5 @@ pub(crate) fn look(cx: &mut Cx<'_>) -> Flow<()> {
 /// The account is looked at with the next call of the kernel.
 pub(crate) fn look_soon(k: &mut Kernel) {
     k.ke.sched.spending.next_look = k.ke.services();
-    k.ke.unsettled();
+    k.ke.invalidate_levels();
 }

@@ -157,7 +157,7 @@ fn look_at(k: &mut Kernel, now: u64) {
     let half = since.saturating_add(usual / 2).max(now + 1);
     k.ke.timing.timers_mut().watch(first.map_or(half, |first| first.clamp(now + 1, half)));
     k.ke.sched.patience.half = None;
-    k.ke.unsettled();
+    k.ke.invalidate_levels();
 }
 
 /// The alarm rings: how long the request has taken, if the run is to be given up.

@@ -64,7 +64,7 @@ fn change(cx: &mut Cx<'_>, object: DriverPtr<KTHREAD>, priority: u8, what: &str)
             debug_assert_eq!(thread.state, State::Ready);
             scheduler::make_ready(k, strand);
         }
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
         Some(before)
     });
     let Some(before) = before else { return Err(no_thread(cx, object, what)) };

@@ -149,7 +149,7 @@ impl Processor {
 /// Makes `strand` what processor `index` runs, also for drivers that read `gs:[188h]`.
 pub(in crate::ke) fn set_current_thread(k: &mut Kernel, index: usize, strand: StrandId) {
     let object = k.ke.sched.threads[strand].object;
-    k.ke.unsettled();
+    k.ke.invalidate_levels();
     exchange_thread(k, index, strand, object);
 }
 

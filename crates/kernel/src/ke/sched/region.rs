@@ -52,7 +52,7 @@ pub(crate) fn enter_guarded(cx: &mut Cx<'_>) -> Flow<()> {
 /// A verdict if the thread is in none; as what was held back.
 pub(crate) fn leave_guarded(cx: &mut Cx<'_>) -> Flow<()> {
     let left = cx.with(|k| {
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
         let thread = k.ke.thread_mut()?;
         thread.special_apc_disable += 1;
         (thread.special_apc_disable > 0).then(|| thread.name.clone())

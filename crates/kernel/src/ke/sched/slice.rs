@@ -82,10 +82,10 @@ impl Thread {
 /// Sets the engine's slice: up to whatever comes first.
 pub(crate) fn arm(cx: &mut Cx<'_>) {
     set_end(cx);
-    cx.with(Kernel::settled);
+    cx.with(Kernel::publish_levels);
 }
 
-/// As [`arm`]; its caller says [`Kernel::settled`].
+/// As [`arm`]; its caller says [`Kernel::publish_levels`].
 fn set_end(cx: &mut Cx<'_>) {
     let now = cx.engine().now();
     ask_when_next(cx);
@@ -201,7 +201,7 @@ pub(super) fn pass_by(cx: &mut Cx<'_>, nanoseconds: u64) -> Flow<()> {
 pub(super) fn begin_turn(cx: &mut Cx<'_>) {
     arm(cx);
     let waits = cx.with(|k| {
-        let waits = k.ke.may_wait() && settle::next_work(k, k.ke.current).is_some();
+        let waits = k.ke.may_pend() && settle::next_work(k, k.ke.current).is_some();
         if waits {
             k.ke.rearm();
         }
@@ -265,7 +265,7 @@ pub(super) fn turn_is_over(k: &mut Kernel, strand: StrandId) {
 }
 
 /// After a kernel service: sets the slice anew if a deadline has come nearer, time has passed, or a thread is ready. Its caller says
-/// [`Kernel::settled`] then. Whether it did.
+/// [`Kernel::publish_levels`] then. Whether it did.
 #[inline]
 pub(in crate::ke) fn tighten(cx: &mut Cx<'_>) -> bool {
     let sets = cx.with(|k| k.ke.levels.is_slice_stale() || a_deadline_came_nearer(k));
@@ -391,7 +391,7 @@ pub(super) fn end_of_quantum(k: &mut Kernel, now: u64, gives_way: bool) {
     thread.boost = if thread.starved { 0 } else { thread.boost.saturating_sub(1) };
     thread.starved = false;
     let yields = highest >= Some(thread.priority());
-    k.ke.unsettled();
+    k.ke.invalidate_levels();
     if yields {
         k.ke.request_yield();
     }

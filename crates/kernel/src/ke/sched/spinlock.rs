@@ -220,7 +220,7 @@ pub(crate) fn note_taken(cx: &mut Cx<'_>, lock: u64, mode: Mode, value: u64) {
 fn note(k: &mut Kernel, lock: u64, (mode, value): (Mode, u64), (since, place, taken): (u64, u64, u64)) {
     let processor = k.ke.processor().number;
     k.ke.levels.locks_mut().insert(lock, Held { processor, mode, value, since, place, taken });
-    k.ke.forbids(DISPATCH_LEVEL);
+    k.ke.raise_floor(DISPATCH_LEVEL);
     k.engine.allow_short_locks(false);
 }
 
@@ -307,7 +307,7 @@ pub(in crate::ke) fn give_back_plainly(k: &mut Kernel, lock: SpinLock) -> bool {
         !k.has_details && k.ke.levels.locks().is_own(lock.address, here, 1) && k.engine.write_plain(lock, &0);
     if own {
         k.ke.levels.locks_mut().remove(lock.address, here, Mode::Plain);
-        k.a_lock_is_free();
+        k.publish_free_lock();
     }
     own
 }
@@ -331,8 +331,8 @@ fn give_back_at_once(k: &mut Kernel, lock: SpinLock, level: u8) -> Option<(u8, b
     }
     k.ke.levels.locks_mut().remove(lock.address, here, Mode::Plain);
     k.set_level(k.ke.current, level);
-    k.a_lock_is_free();
-    Some((old, k.is_settled()))
+    k.publish_free_lock();
+    Some((old, k.is_nothing_pending()))
 }
 
 /// Releases.
@@ -346,7 +346,7 @@ pub(crate) fn give_back(cx: &mut Cx<'_>, lock: SpinLock, value: u64, what: &str)
         let is_own = k.ke.levels.locks().is_own(at, here, value);
         if is_own {
             k.ke.levels.locks_mut().remove(at, here, Mode::Plain);
-            k.a_lock_is_free();
+            k.publish_free_lock();
         }
         is_own
     });

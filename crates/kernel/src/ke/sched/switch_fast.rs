@@ -63,10 +63,10 @@ fn hand_over(k: &mut Kernel) -> Option<(StrandId, StrandId)> {
     debug_assert!(until <= slice::end(k, now).0, "the slice ends no later than on the general path");
     if k.engine.may_depart() {
         // Fewer are ready now: more may be published.
-        k.ke.unsettled();
-        k.settled_as_nothing_waits();
+        k.ke.invalidate_levels();
+        k.publish_as_nothing_waits();
     }
-    k.check_settled();
+    k.check_published();
     Some((from, strand))
 }
 

@@ -80,7 +80,7 @@ fn routine(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
         text: format!("{object:#x} does {context} at {level}, runs {runs:x?}, no lock {lock}"),
     });
     let shorts = cx.read(at::<u64>(memory, SHORTS))?;
-    let is_short = cx.with(|k| !k.ke.may_wait_at(DISPATCH_LEVEL - 1));
+    let is_short = cx.with(|k| !k.ke.may_pend_at(DISPATCH_LEVEL - 1));
     cx.write(at::<u64>(memory, SHORTS), shorts + u64::from(is_short))?;
     match context {
         QUEUE_ANOTHER => {

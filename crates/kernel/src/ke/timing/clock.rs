@@ -102,7 +102,7 @@ pub(crate) fn look(k: &mut Kernel) {
     match (taken, clock.held) {
         (false, None) => {
             clock.held = Some(clock.came_at(now));
-            k.ke.unsettled();
+            k.ke.invalidate_levels();
         }
         (true, Some(_)) => {
             clock.held = None;

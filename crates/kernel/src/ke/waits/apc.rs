@@ -43,7 +43,7 @@ pub(crate) fn queue(k: &mut Kernel, strand: StrandId, apc: Apc) {
         scheduler::make_ready(k, strand);
     } else if k.ke.processors.len() == 1 && k.ke.processor().thread == strand && !slice::asks_now(k) {
         // The thread runs the APC as soon as its level allows.
-        k.ke.waits_below(APC_LEVEL);
+        k.ke.raise_pending(APC_LEVEL);
     } else {
         // The thread may be running: here, below a DPC, or on another processor.
         k.ke.rearm();
@@ -99,7 +99,7 @@ fn take(k: &mut Kernel) -> Option<Apc> {
         };
         k.ke.sched.threads_mut().get_mut(strand)?.apcs = apcs;
         if apc.is_some() {
-            k.ke.unsettled();
+            k.ke.invalidate_levels();
             return apc;
         }
     }

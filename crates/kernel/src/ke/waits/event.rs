@@ -123,7 +123,7 @@ pub(crate) fn finish(cx: &mut Cx<'_>, wait: bool) -> Flow<()> {
     }
     cx.with(|k| {
         k.ke.processor_mut().wait_next = true;
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
     });
     Ok(())
 }

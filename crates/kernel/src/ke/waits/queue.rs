@@ -133,7 +133,7 @@ pub(crate) fn take(
         let processor = k.ke.processor_mut();
         processor.wait_next = false;
         let strand = processor.thread;
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
         (strand, take_now(k, queue, strand))
     });
     let at_once = at_once.map_err(|broken| dispatcher::stop(cx, queue.cast(), broken))?;

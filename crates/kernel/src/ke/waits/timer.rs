@@ -153,7 +153,7 @@ fn add(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, setting: Setting) {
     cx.with(|k| {
         let processor = k.ke.current;
         k.ke.timing.timers_mut().set_timer(timer.address, setting, late, processor);
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
     });
 }
 

@@ -276,7 +276,7 @@ pub fn sleep(cx: &mut Cx<'_>, nanoseconds: u64) -> Flow<()> {
     let time = cx.engine().now().saturating_add(nanoseconds);
     cx.with(|k| {
         k.ke.timing.timers_mut().add_alarm(time, strand);
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
     });
     wait(cx, &[], false, Timeout::Never, DriverPtr::NULL, "a sleep").map(|_| ())
 }
@@ -338,7 +338,7 @@ fn wait_as(
         let processor = k.ke.processor_mut();
         processor.wait_next = false;
         let strand = processor.thread;
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
         (strand, try_satisfy(k, objects, all, strand))
     });
     match at_once {
@@ -567,7 +567,7 @@ pub(in crate::ke) fn begin(
     if let Timeout::At(due) = timeout {
         let processor = k.ke.current;
         k.ke.timing.timers_mut().add_timeout(due, strand, processor);
-        k.ke.unsettled();
+        k.ke.invalidate_levels();
     }
     Ok(())
 }
