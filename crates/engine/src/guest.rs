@@ -224,6 +224,32 @@ pub struct Touch {
     pub caller: Caller,
 }
 
+/// What an instruction does to bytes of memory.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum AccessKind {
+    /// It loads them.
+    Load,
+    /// It loads them, and then stores there.
+    Update,
+    /// It stores there.
+    Store,
+}
+
+/// An instruction of driver code is about to load or store these bytes of driver memory ([`crate::Engine::tell_accesses`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemoryAccess {
+    /// The lowest.
+    pub address: u64,
+    /// How many: all of them, for a repeated string instruction.
+    pub bytes: u64,
+    /// What it does to them.
+    pub kind: AccessKind,
+    /// No other processor comes between its load and its store: `lock`, and `xchg` with memory.
+    pub atomic: bool,
+    /// The instruction.
+    pub rip: u64,
+}
+
 /// Who runs driver code: a thread, or what has interrupted it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Runner {
@@ -297,6 +323,12 @@ pub trait Guest {
     /// Who runs driver code now: asked at each access while [`crate::Engine::learn_shared`] is on.
     fn runner(&self) -> Runner {
         Runner { flow: 0, stack: 0..0 }
+    }
+    /// An instruction is about to access memory: told of each while [`crate::Engine::tell_accesses`] is on, its loads first. It has not
+    /// retired. The guest calls no driver code here and switches to no other strand.
+    fn accesses(&self, access: &MemoryAccess) -> Flow<()> {
+        let _ = access;
+        Ok(())
     }
     /// The instruction at `rip` is about to run, which [`crate::Engine::watch`] has named. It has not retired.
     fn before_shared(&self, rip: u64) -> Flow<()> {

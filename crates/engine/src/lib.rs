@@ -43,8 +43,8 @@ pub use abi::DriverPtr;
 pub use by_strand::ByStrand;
 pub use chooser::{Chooser, Defaults, Point, Question, SHARED, SLICE_END, TO_THE_CHOOSER};
 pub use guest::{
-    Access, Args, Caller, DriverState, Extended, Fault, FaultKind, Guest, Reference, Runner, Special, Step,
-    Table, TakeOver, Touch, TouchKind,
+    Access, AccessKind, Args, Caller, DriverState, Extended, Fault, FaultKind, Guest, MemoryAccess,
+    Reference, Runner, Special, Step, Table, TakeOver, Touch, TouchKind,
 };
 pub use heap::outside;
 pub use host::{Host, StartError};

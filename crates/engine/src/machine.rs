@@ -22,7 +22,7 @@ use crate::shadow::Shadow;
 use crate::sharing::{self, Sharing};
 use crate::signals;
 use crate::strand::{Progress, StrandId, Strands};
-use crate::translate::{self, Resumption, Short, Translator};
+use crate::translate::{self, Resumption, Short, Telling, Translator};
 use crate::windows::{self, CACHE_WRITTEN, HEAP, PAGES, STACKS, TABLE_WRITTEN, Window};
 
 /// Where a call into a driver finds its stack.
@@ -41,6 +41,7 @@ pub(crate) struct State {
     pub(crate) memory: Memory,
     pub(crate) shadow: Shadow,
     pub(crate) sharing: Sharing,
+    pub(crate) telling: Telling,
     pub(crate) translator: Translator,
     pub(crate) resumption: Resumption,
     pub(crate) guest: Cell<Option<*const dyn Guest>>,
@@ -96,6 +97,11 @@ pub(crate) fn is_explored() -> bool {
 }
 
 impl State {
+    /// Whether each access is looked at in Rust: it is noted, or the guest is told.
+    pub(crate) fn inspects(&self) -> bool {
+        self.sharing.is_on() || self.telling.is_on()
+    }
+
     /// A run goes on or is left, for its end or a question. Whether one was in progress.
     pub(crate) fn set_running(&self, on: bool) -> bool {
         let state = if on { STATE.load(Ordering::Relaxed) } else { ptr::null_mut() };
@@ -415,6 +421,16 @@ impl Engine {
     /// control ([`Guest::runner`]) touches too; or no more. Slow, and changes nothing else.
     pub fn learn_shared(self, on: bool) {
         if state().sharing.switch(on) {
+            translate::forbid_locks();
+            state().translator.flush();
+        }
+    }
+
+    /// From now on [`Guest::accesses`] is told of each access of driver code to memory, or no more, as at the start. Not of what lies behind
+    /// `gs`, nor of what the stack pointer alone addresses: the processor's own, and the stack's. Slow, and changes nothing else; while it
+    /// is off, translations are what they are without it.
+    pub fn tell_accesses(self, on: bool) {
+        if state().telling.switch(on) {
             translate::forbid_locks();
             state().translator.flush();
         }

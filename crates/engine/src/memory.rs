@@ -607,10 +607,11 @@ fn fill_by_chunks(address: u64, bytes: u64, value: u8) -> Result<(), BadAddress>
 /// How far from the beginning of [`SYSTEM`] a word may begin that is accessed without further checks: 0 while accesses are observed.
 /// Most of what the kernel accesses is there, and this is one comparison for all checks.
 pub(crate) static PLAIN: AtomicU64 = AtomicU64::new(0);
-/// Why accesses are observed: [`CHECKED`], [`NOTED`].
+/// Why accesses are observed: [`CHECKED`], [`NOTED`], [`TOLD`].
 static ASKING: AtomicU64 = AtomicU64::new(0);
 const CHECKED: u64 = 1;
 const NOTED: u64 = 2;
+const TOLD: u64 = 4;
 
 /// The machine that begins now is checked, or not.
 pub(crate) fn set_checked(checked: bool) {
@@ -620,6 +621,11 @@ pub(crate) fn set_checked(checked: bool) {
 /// From now on it is noted who touches what, or not any more.
 pub(crate) fn set_noted(noted: bool) {
     set_asking(NOTED, noted);
+}
+
+/// From now on the guest is told who accesses what, or not any more.
+pub(crate) fn set_told(told: bool) {
+    set_asking(TOLD, told);
 }
 
 fn set_asking(who: u64, asks: bool) {

@@ -342,6 +342,32 @@ fn a_repeated_string_is_looked_at_as_far_as_it_will_go() {
     assert_eq!((rig.the_fault().kind, rig.the_fault().address), (FaultKind::Write, DATA + rig::DATA_SIZE));
 }
 
+/// As compilers clear and copy structures: elements of 2, 4 and 8 bytes.
+#[test]
+fn a_repeated_string_of_words_is_looked_at_to_its_last_byte() {
+    let strings: [(u64, Assembler); 5] = [
+        (2, |a| a.rep().stosw()),
+        (4, |a| a.rep().stosd()),
+        (8, |a| a.rep().stosq()),
+        (8, |a| a.rep().movsq()),
+        (4, |a| a.repe().cmpsd()),
+    ];
+    for (bytes, string) in strings {
+        let rig = Rig::new(&assemble(|a| {
+            a.mov(rdi, rcx).unwrap();
+            a.mov(rcx, rdx).unwrap();
+            a.mov(rsi, DATA + 0x800).unwrap();
+            string(a).unwrap();
+            a.ret().unwrap();
+        }));
+        rig.engine.mark(DATA + 80, 1, 3);
+        rig.call(&[DATA, 80 / bytes]).unwrap();
+        assert_eq!(rig.touches.borrow().len(), 0, "{bytes} bytes: up to the byte");
+        rig.call(&[DATA, 80 / bytes + 1]).unwrap();
+        assert_eq!(rig.touches.borrow()[0].0.address, DATA + 80, "{bytes} bytes");
+    }
+}
+
 #[test]
 fn what_was_never_stored_is_known_byte_by_byte() {
     for (number, store) in available(STORES, WIDE_STORES).into_iter().enumerate() {

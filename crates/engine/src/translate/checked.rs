@@ -14,7 +14,7 @@ use super::emitter::{Emitter, Hole, RCX, RDX};
 use super::exit::Exit;
 use super::operands::{Operand, Operands, operands};
 use super::scratch::{GS_MARKS, GS_STORED, RCX as SAVED_RCX, RDX as SAVED_RDX};
-use super::{covered::Covered, stubs};
+use super::{covered::Covered, stubs, telling};
 use crate::machine::state;
 use crate::windows::{MARKS, STORED};
 
@@ -24,8 +24,12 @@ pub(super) struct Checks {
     /// Jumps to inspections, which stand behind the block.
     slow: Vec<Slow>,
     covered: Covered,
+    /// Marks are loaded.
+    tests: bool,
     /// Every access is inspected.
     learns: bool,
+    /// So is each that the guest is told of.
+    tells: bool,
 }
 
 /// A jump taken where a mark is not zero.
@@ -36,16 +40,17 @@ struct Slow {
 }
 
 impl Checks {
-    /// For a block that is entered at `pc`; none if the machine is not checked and does not learn.
+    /// For a block that is entered at `pc`; none if the machine is not checked, does not learn and does not tell.
     pub(super) fn new(cache: &mut Cache, pc: u64) -> Option<Self> {
-        let (shadow, learns) = (state().shadow, state().sharing.is_on());
-        if !shadow.is_on() && !learns {
+        let shadow = state().shadow;
+        let (tests, learns, tells) = (shadow.is_on(), state().sharing.is_on(), state().telling.is_on());
+        if !tests && !learns && !tells {
             return None;
         }
         if shadow.mark_of(pc) != 0 {
             ask(cache, |resume| Exit::InspectCode { rip: pc, resume });
         }
-        Some(Self { learns, ..Self::default() })
+        Some(Self { tests, learns, tells, ..Self::default() })
     }
 
     /// Checks what the `index`-th instruction of `block` touches. A `site` may touch a device and is always inspected.
@@ -61,8 +66,8 @@ impl Checks {
         let unretired = u8::try_from(block.charged - index).expect("a block is short");
         match operands(instruction) {
             Operands::None => {}
-            Operands::Some(operands) if !site && !self.learns => {
-                let jumps = self.test(cache, block, index, &operands);
+            Operands::Some(operands) if !site && !self.inspects(&operands) => {
+                let jumps = if self.tests { self.test(cache, block, index, &operands) } else { Vec::new() };
                 if !jumps.is_empty() {
                     let (decoded, resume) = (cache.keep(instruction), cache.emitter.here());
                     let exit = cache.exit(Exit::Inspect { decoded, unretired, resume });
@@ -75,6 +80,11 @@ impl Checks {
             }
         }
         self.covered.after(instruction);
+    }
+
+    /// Whether an instruction with these operands is inspected in any case.
+    fn inspects(&self, operands: &[Operand]) -> bool {
+        self.learns || self.tells && operands.iter().any(telling::is_told_of)
     }
 
     /// What may be touched may have changed in the middle of the block: by another level, or by what came in between.

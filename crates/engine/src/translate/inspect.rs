@@ -1,8 +1,9 @@
 //! What a check of the checked translation leaves to be looked at: where an instruction's accesses lie, byte by byte,
 //! before it runs. The guest judges touches of marked memory; an access outside driver memory is a fault, though the
-//! host has something there. A machine that learns what is shared has each access noted here.
+//! host has something there. A machine that learns what is shared has each access noted here, and one whose guest wants to hear of accesses
+//! tells it (`telling`).
 
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, Register};
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory};
 
 use super::cache::Place;
 use super::classify::{Class, classify, may_be_watched};
@@ -10,8 +11,8 @@ use super::elements::{Element, elements};
 use super::exit::{charge, fault, go_on, take_back};
 use super::frame::Frame;
 use super::operands::{moves_by_bit, touched, writes};
-use super::site;
-use crate::guest::{Caller, FaultKind, Touch, TouchKind};
+use super::{site, telling};
+use crate::guest::{AccessKind, Caller, FaultKind, Touch, TouchKind};
 use crate::leave::Flow;
 use crate::machine::state;
 use crate::memory;
@@ -23,10 +24,35 @@ const DIRECTION: u64 = 1 << 10;
 
 /// A stretch of memory that an instruction will touch.
 #[derive(Clone, Copy, Debug)]
-struct Stretch {
-    address: u64,
-    bytes: u64,
+pub(super) struct Stretch {
+    pub(super) address: u64,
+    pub(super) bytes: u64,
+    /// Bytes that it touches at once.
+    pub(super) element: u64,
+    /// The highest element is the first.
+    pub(super) down: bool,
     write: bool,
+    /// What it does there, if the guest can be told.
+    pub(super) kind: Option<AccessKind>,
+}
+
+impl Stretch {
+    fn new(address: u64, bytes: u64, kind: AccessKind) -> Self {
+        Self {
+            address,
+            bytes,
+            element: bytes,
+            down: false,
+            write: kind != AccessKind::Load,
+            kind: Some(kind),
+        }
+    }
+
+    /// Where the first `count` elements lie, and how many bytes they are.
+    pub(super) fn first(&self, count: u64) -> (u64, u64) {
+        let bytes = (count * self.element).min(self.bytes);
+        (if self.down { self.address + (self.bytes - bytes) } else { self.address }, bytes)
+    }
 }
 
 /// Looks at all accesses of an instruction that is about to run; it goes on at `resume`.
@@ -53,18 +79,18 @@ pub(super) fn before(frame: &mut Frame, instruction: &Instruction) -> Flow<()> {
 }
 
 fn look(frame: &mut Frame, instruction: &Instruction, unretired: u32) -> Flow<()> {
-    let (checks, learns) = (state().shadow.is_on(), state().sharing.is_on());
-    if !checks && !learns {
+    let (checks, inspects) = (state().shadow.is_on(), state().inspects());
+    if !checks && !inspects {
         return Ok(());
     }
     let stretches = stretches(frame, instruction);
-    if learns {
+    if state().sharing.is_on() {
         note(instruction, &stretches);
     }
     if checks {
-        stretches.into_iter().try_for_each(|stretch| examine(frame, stretch, unretired))?;
+        stretches.iter().try_for_each(|stretch| examine(frame, *stretch, unretired))?;
     }
-    Ok(())
+    if state().telling.is_on() { telling::tell(instruction, &stretches, unretired) } else { Ok(()) }
 }
 
 /// Notes who touches what.
@@ -98,7 +124,7 @@ pub(super) fn code(frame: &mut Frame, rip: u64, resume: u64) -> Flow<u64> {
     let generation = translator.generation();
     let mark = state().shadow.mark_of(rip);
     if mark != 0 {
-        ask(frame, TouchKind::Execute, &Stretch { address: rip, bytes: 1, write: false }, rip, mark)?;
+        ask(frame, TouchKind::Execute, &Stretch::new(rip, 1, AccessKind::Load), rip, mark)?;
     }
     if translator.generation() == generation { Ok(resume) } else { go_on(frame, rip) }
 }
@@ -153,13 +179,16 @@ fn stretches(frame: &Frame, instruction: &Instruction) -> Vec<Stretch> {
     let used = touched(factory.info(instruction).used_memory());
     if processor::is_masked(instruction) {
         let write = used.iter().any(|used| writes(used.access()));
-        let stretch = |Element { address, bytes }| Stretch { address, bytes, write };
+        let kind = if write { AccessKind::Store } else { AccessKind::Load };
+        let stretch = |Element { address, bytes }| Stretch::new(address, bytes, kind);
         return elements(frame, instruction).into_iter().map(stretch).collect();
     }
-    let stretch = |used: &iced_x86::UsedMemory| {
+    let stretch = |used: &UsedMemory| {
         let address = used.virtual_address(0, |register, _, _| site::register(frame, register))?;
-        let bytes = (used.memory_size().size() as u64).max(1);
-        Some(Stretch { address, bytes, write: writes(used.access()) })
+        let bytes = (width(instruction, used) as u64).max(1);
+        let told = telling::is_told(used.segment() == Register::GS, used.base(), used.index());
+        let stretch = Stretch::new(address, bytes, kind_of(used.access()));
+        Some(Stretch { kind: stretch.kind.filter(|_| told), ..stretch })
     };
     let mut all: Vec<Stretch> = used.iter().filter_map(stretch).collect();
     let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
@@ -168,9 +197,24 @@ fn stretches(frame: &Frame, instruction: &Instruction) -> Vec<Stretch> {
     } else if moves_by_bit(instruction) {
         all.iter_mut().for_each(|stretch| move_by_bit(frame, instruction, stretch));
     } else if classify(instruction) == Class::JumpIndirect {
-        all.push(Stretch { address: frame.registers.rsp(), bytes: 8, write: false });
+        all.push(Stretch { kind: None, ..Stretch::new(frame.registers.rsp(), 8, AccessKind::Load) });
     }
     all
+}
+
+/// Bytes of an access; of a repeated string instruction those of an element, which the decoder's uses of memory leave open.
+fn width(instruction: &Instruction, used: &UsedMemory) -> usize {
+    let of_string = || instruction.is_string_instruction().then(|| instruction.memory_size().size());
+    Some(used.memory_size().size()).filter(|bytes| *bytes != 0).or_else(of_string).unwrap_or(0)
+}
+
+/// What an instruction does to an operand.
+const fn kind_of(access: OpAccess) -> AccessKind {
+    match access {
+        OpAccess::ReadWrite | OpAccess::ReadCondWrite => AccessKind::Update,
+        access if writes(access) => AccessKind::Store,
+        _ => AccessKind::Load,
+    }
 }
 
 /// All elements of a repeated string instruction; comparisons as far as they will go.
@@ -205,6 +249,7 @@ fn extend(stretch: &mut Stretch, count: u64, down: bool) {
     let element = stretch.bytes;
     let more = count.saturating_sub(1).saturating_mul(element);
     stretch.bytes = more.saturating_add(element);
+    stretch.down = down;
     if down {
         let inside = |window: &Window| window.contains(stretch.address);
         let floor = DRIVER_MEMORY.into_iter().find(inside).map_or(stretch.address, |window| window.base);

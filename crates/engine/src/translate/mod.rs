@@ -35,6 +35,7 @@ mod strings;
 mod stubs;
 mod system;
 mod table;
+mod telling;
 
 pub(crate) use cache::Translator;
 pub(crate) use exit::GuestEntryPoints;
@@ -50,6 +51,7 @@ pub use short::{Short, TakenLock};
 pub(crate) use short::{allow_calls, allow_locks, allows_locks, forbid_locks};
 pub(crate) use stubs::EXIT;
 pub(crate) use table::begin as lay_table;
+pub(crate) use telling::{Telling, Told};
 
 use crate::guest::{Caller, Fault, FaultKind};
 use crate::leave::{Flow, Leave};

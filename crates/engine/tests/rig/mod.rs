@@ -7,8 +7,8 @@ use std::cell::{Cell, RefCell};
 
 use engine::windows::{IMAGES, PAGE, SYSTEM};
 use engine::{
-    Access, Args, Engine, Fault, Flow, Guest, Host, Leave, Protection, Runner, Special, Stack, StrandId,
-    TakenLock, Touch,
+    Access, Args, Engine, Fault, Flow, Guest, Host, Leave, MemoryAccess, Protection, Runner, Special, Stack,
+    StrandId, TakenLock, Touch,
 };
 
 /// The tests that `checked.rs` takes in once more run in checked machines there.
@@ -36,6 +36,8 @@ pub(crate) type OnFault = Box<dyn Fn(&Rig, &Fault) -> Leave>;
 pub(crate) type BeforeInterlocked = Box<dyn Fn(&Rig) -> Flow<()>>;
 /// Called before a watched instruction that is not interlocked, with its address.
 pub(crate) type BeforeShared = Box<dyn Fn(&Rig, u64) -> Flow<()>>;
+/// Called for an access of driver code.
+pub(crate) type OnAccess = Box<dyn Fn(&Rig, &MemoryAccess) -> Flow<()>>;
 /// Called for an instruction that the guest answers, instead of writing it down.
 pub(crate) type OnSpecial = Box<dyn Fn(&Rig, Special) -> Flow<u64>>;
 /// Called for an export.
@@ -57,6 +59,7 @@ pub(crate) struct Rig {
     pub(crate) before_interlocked: RefCell<Option<BeforeInterlocked>>,
     pub(crate) fence: RefCell<Option<BeforeInterlocked>>,
     pub(crate) before_shared: RefCell<Option<BeforeShared>>,
+    pub(crate) on_access: RefCell<Option<OnAccess>>,
     /// Who runs what is called.
     pub(crate) flow: Cell<u64>,
     pub(crate) on_fault: RefCell<Option<OnFault>>,
@@ -110,6 +113,7 @@ impl Rig {
             before_interlocked: RefCell::default(),
             fence: RefCell::default(),
             before_shared: RefCell::default(),
+            on_access: RefCell::default(),
             flow: Cell::new(0),
             on_fault: RefCell::default(),
             on_special: RefCell::default(),
@@ -282,6 +286,13 @@ impl Guest for Rig {
     fn before_shared(&self, rip: u64) -> Flow<()> {
         match &*self.before_shared.borrow() {
             Some(hook) => hook(self, rip),
+            None => Ok(()),
+        }
+    }
+
+    fn accesses(&self, access: &MemoryAccess) -> Flow<()> {
+        match &*self.on_access.borrow() {
+            Some(hook) => hook(self, access),
             None => Ok(()),
         }
     }

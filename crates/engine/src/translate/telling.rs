@@ -1,0 +1,132 @@
+//! Accesses of driver code as the guest hears of them: one for each stretch of memory that an instruction is about to load or store, once for
+//! each time that the instruction runs.
+//!
+//! They come by the inspections of `inspect`, which find out where an instruction's accesses lie. An instruction that will fault because of its
+//! memory tells nothing, a repeated string instruction what it does before it faults. Not told: devices, which have their own events, what lies
+//! behind `gs`, what the stack pointer alone addresses (locals, `push`, `call`, `ret`), the fetching of instructions. An instruction that faults for
+//! another reason (its operand is not aligned as it asks, a division by zero) has told its accesses all the same.
+
+use std::cell::Cell;
+
+use iced_x86::{Instruction, Register};
+
+use super::classify::is_interlocked;
+use super::exit::{charge, take_back};
+use super::inspect::Stretch;
+use super::operands::Operand;
+use super::site;
+use crate::arena::arena;
+use crate::clock::clock;
+use crate::guest::{AccessKind, MemoryAccess};
+use crate::leave::Flow;
+use crate::machine::state;
+use crate::strand::StrandId;
+use crate::windows::{DRIVER_MEMORY, PAGE};
+use crate::{memory, page_table};
+
+/// Whether the live machine's guest is told of accesses.
+#[derive(Default)]
+pub(crate) struct Telling {
+    on: Cell<bool>,
+}
+
+impl Telling {
+    /// Whether it is.
+    pub(crate) fn is_on(&self) -> bool {
+        self.on.get()
+    }
+
+    /// From now on it is, or no more. True if that is a change.
+    pub(crate) fn switch(&self, on: bool) -> bool {
+        memory::set_told(on);
+        self.on.replace(on) != on
+    }
+}
+
+impl Drop for Telling {
+    fn drop(&mut self) {
+        memory::set_told(false);
+    }
+}
+
+/// The instruction that was told of last: who was about to run it, and when. It is inspected again where it has to begin anew, at the same
+/// time (its translation was thrown away, or turns out to need another). Taken back with the machine.
+#[derive(Default)]
+pub(crate) struct Told(Cell<Option<(StrandId, u64, u64)>>);
+
+impl Told {
+    /// The instruction at `rip` is about to run; false if that was known.
+    fn is_news(&self, rip: u64) -> bool {
+        let now = Some((arena().strands.current(), rip, clock().now()));
+        self.0.replace(now) != now
+    }
+}
+
+/// Whether the guest is told of an access by these registers.
+pub(super) fn is_told(gs: bool, base: Register, index: Register) -> bool {
+    !gs && (base != Register::RSP || index != Register::None)
+}
+
+/// The same of one whose registers are known when it is translated.
+pub(super) fn is_told_of(operand: &Operand) -> bool {
+    is_told(operand.gs, operand.base, operand.index)
+}
+
+/// Tells what an instruction that is about to run will do to memory; its block has charged `unretired` instructions that have not run, it
+/// included.
+pub(super) fn tell(instruction: &Instruction, stretches: &[Stretch], unretired: u32) -> Flow<()> {
+    let Some(done) = done(stretches) else { return Ok(()) };
+    take_back(unretired);
+    if arena().told.is_news(instruction.ip()) {
+        let interlocked = is_interlocked(instruction);
+        let of_memory = |stretch: &&Stretch| is_memory(stretch.address);
+        for wanted in [AccessKind::Load, AccessKind::Update, AccessKind::Store] {
+            for stretch in stretches.iter().filter(of_memory).filter(|it| it.kind == Some(wanted)) {
+                let (address, bytes) = stretch.first(done);
+                let atomic = interlocked && wanted == AccessKind::Update;
+                let rip = instruction.ip();
+                state().guest().accesses(&MemoryAccess { address, bytes, kind: wanted, atomic, rip })?;
+            }
+        }
+    }
+    charge(unretired);
+    Ok(())
+}
+
+fn is_memory(address: u64) -> bool {
+    DRIVER_MEMORY.into_iter().any(|window| window.contains(address))
+}
+
+/// How many elements of each stretch the instruction gets to; none if it faults before it has done anything.
+fn done(stretches: &[Stretch]) -> Option<u64> {
+    let told = stretches.iter().filter_map(|stretch| Some(there(stretch, stretch.kind?)));
+    told.min().filter(|least| *least > 0)
+}
+
+/// How many elements of a stretch, in the order in which they are accessed, may be accessed so.
+fn there(stretch: &Stretch, kind: AccessKind) -> u64 {
+    let Stretch { address, bytes, element, down, .. } = *stretch;
+    if site::is_device(address) {
+        return bytes / element;
+    }
+    let allowed = |page: u64| {
+        let protection = page_table::get(page).protection();
+        (kind == AccessKind::Store || protection.read) && (kind == AccessKind::Load || protection.write)
+    };
+    let end = address.saturating_add(bytes);
+    let mut good = 0;
+    while good < bytes {
+        let (page, more) = if down {
+            let last = end - good - 1;
+            (last, last % PAGE + 1)
+        } else {
+            let first = address + good;
+            (first, PAGE - first % PAGE)
+        };
+        if !allowed(page) {
+            break;
+        }
+        good += more;
+    }
+    good.min(bytes) / element
+}
