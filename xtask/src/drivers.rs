@@ -34,6 +34,7 @@ enum Compiler {
 use Compiler::{Clang, Gcc};
 
 const C_DRIVERS: &[CDriver] = &[
+    CDriver { name: "accesses", source: "accesses.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "counters", source: "counters.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "legacy", source: "legacy.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "settings", source: "settings.c", defines: &[], missing: None, compiler: Gcc },

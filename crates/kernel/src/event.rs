@@ -1,6 +1,7 @@
 //! Everything observable, emitted once, where it happens. Rules, traces and statistics are readers; the kernel names
 //! none of them.
 
+mod access;
 mod declaration;
 mod lock;
 mod role;
@@ -9,6 +10,7 @@ use std::any::Any;
 
 use engine::StrandId;
 
+pub use access::AccessKind;
 pub use declaration::{Declared, Form, Value, Words};
 use declaration::{Field, events};
 pub use lock::LockKind;
@@ -600,6 +602,31 @@ events! {
         mdl: u64 as Hex,
         /// Its first page.
         address: u64 as Hex,
+    }
+    /// An instruction of a driver is about to load or store memory, or a routine that the driver has called has done so for it. There are so many
+    /// that `all` leaves them out: they are asked for by their name. An instruction with several operands makes an event for each, loads first; a
+    /// repeated string instruction makes one for all bytes on each side; a gather or a masked store makes one for each element that its mask
+    /// names. An instruction that faults by its memory makes none, a repeated one those of what it does before.
+    /// Not told: what the stack pointer alone addresses, and whatever else lies on the stack of what runs; what lies behind `gs`; device memory and
+    /// `KUSER_SHARED_DATA` (see `device`); the fetching of instructions; what a bus master moves (see `transfer`).
+    /// Of routines those tell that move, fill, compare and search bytes and text (`RtlCopyMemory`, `RtlFillMemory`, `RtlCompareMemory`, `memcpy`,
+    /// `strlen`, `wcscpy` and their like, each operand once for each piece that it looks at) and `ExpInterlockedPushEntrySList`,
+    /// `ExpInterlockedPopEntrySList` and `ExpInterlockedFlushSList`. What other routines read and write is left out: among them
+    /// `ExInterlockedInsertHeadList` and the others with a lock of the caller's, `ProbeForRead` and `ProbeForWrite`, `MmCopyMemory`, `Zw` routines,
+    /// structures of the kernel's and of the caller's (`UNICODE_STRING`, `LIST_ENTRY`, IRPs, MDLs, locks), and copies of an application's buffers.
+    Access = "access" detail {
+        /// The lowest byte.
+        address: u64 as Hex,
+        /// How many bytes.
+        bytes: u64 as Number,
+        /// `load`, `store`, or `update`: a load and then a store.
+        kind: AccessKind as Text,
+        /// No other processor comes between the load and the store: `lock`, and `xchg` with memory.
+        atomic: bool as Flag,
+        /// A routine that the driver has called has done it.
+        kernel: bool as Flag,
+        /// The instruction; of a routine's access, where the routine returns to.
+        code: u64 as Code,
     }
 }
 

@@ -6,8 +6,8 @@ use std::cell::{Cell, RefCell};
 
 use engine::windows::DEVICE;
 use engine::{
-    Access, Args, Chooser, Cpu, Engine, Fault, Flow, Guest, Leave, Point, Question, Runner, SHARED, Special,
-    StrandId, TO_THE_CHOOSER, TakenLock, Touch, outside,
+    Access, Args, Chooser, Cpu, Engine, Fault, Flow, Guest, Leave, MemoryAccess, Point, Question, Runner,
+    SHARED, Special, StrandId, TO_THE_CHOOSER, TakenLock, Touch, outside,
 };
 
 use crate::addresses;
@@ -231,6 +231,7 @@ impl Nt {
         let mut kernel = self.kernel.borrow_mut();
         kernel.has_details = details;
         kernel.ke.set_read(self.wants(Kind::Irql) || details, calls);
+        self.engine.tell_accesses(self.wants(Kind::Access));
     }
 
     /// Gives the machine another policy; the one it had comes back. On the host's side.
@@ -797,6 +798,11 @@ impl Guest for Nt {
             None => thread,
         };
         Runner { flow, stack: stack.limit..stack.base }
+    }
+
+    fn accesses(&self, access: &MemoryAccess) -> Flow<()> {
+        crate::mm::accesses::by_driver(&self.cx(), access);
+        if self.is_left.get() { Err(Leave::Stop) } else { Ok(()) }
     }
 
     fn before_shared(&self, rip: u64) -> Flow<()> {

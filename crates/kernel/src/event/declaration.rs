@@ -3,7 +3,7 @@
 
 use engine::StrandId;
 
-use super::{LockKind, Role};
+use super::{AccessKind, LockKind, Role};
 
 /// How the value of a field is written, so that every reader writes it alike.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -153,7 +153,7 @@ macro_rules! fields_by_name {
     )*};
 }
 
-fields_by_name!(Role, LockKind);
+fields_by_name!(Role, LockKind, AccessKind);
 
 impl Field for String {
     #[inline]

@@ -9,11 +9,15 @@ use engine::Flow;
 
 use super::{exception, lookaside};
 use crate::cx::Cx;
+use crate::event::AccessKind;
+use crate::mm::accesses;
 
 type Head = DriverPtr<SLIST_HEADER>;
 type Entry = DriverPtr<SLIST_ENTRY>;
 
 const ENTRY: u64 = !0xF;
+/// Bytes of an entry's `Next`.
+const NEXT: u64 = 8;
 
 fn aligned(cx: &mut Cx<'_>, address: u64, name: &str) -> Flow<()> {
     if address.is_multiple_of(16) {
@@ -35,7 +39,9 @@ fn write(cx: &mut Cx<'_>, head: Head, word: u64, first: Entry, by: i16) -> Flow<
     let sequence = (word >> 16).wrapping_add(1) << 16;
     let region = cx.read(head + SLIST_HEADER::Region)? & !ENTRY;
     cx.write(head + SLIST_HEADER::Alignment, sequence | u64::from(depth))?;
-    cx.write(head + SLIST_HEADER::Region, first.address | region)
+    cx.write(head + SLIST_HEADER::Region, first.address | region)?;
+    accesses::interlocked(cx, head.address, size_of::<SLIST_HEADER>() as u64);
+    Ok(())
 }
 
 fn depth_of(word: u64) -> u16 {
@@ -61,6 +67,7 @@ pub(crate) fn push(cx: &mut Cx<'_>, head: Head, entry: Entry) -> Flow<Entry> {
     let (word, first) = read(cx, head, "ExInterlockedPushEntrySList")?;
     aligned(cx, entry.address, "ExInterlockedPushEntrySList")?;
     cx.write(entry + SLIST_ENTRY::Next, first)?;
+    accesses::by_routine(cx, entry.address, NEXT, AccessKind::Store);
     write(cx, head, word, entry, 1)?;
     lookaside::keeps(cx, head.address, entry.address);
     Ok(first)
@@ -76,6 +83,8 @@ pub(crate) fn pop(cx: &mut Cx<'_>, head: Head) -> Flow<Entry> {
         lookaside::gives(cx, head.address, first.address);
         let next = cx.read(first + SLIST_ENTRY::Next)?;
         write(cx, head, word, next, -1)?;
+        // As of one that has taken the entry, which is no other's from there on.
+        accesses::by_routine(cx, first.address, NEXT, AccessKind::Load);
     }
     Ok(first)
 }

@@ -8,9 +8,10 @@
 use engine::{Flow, TouchKind};
 
 use crate::cx::Cx;
+use crate::event::AccessKind;
 use crate::hal::access;
 use crate::ke::{budget, slice};
-use crate::mm::shadow;
+use crate::mm::{accesses, shadow};
 
 /// Bytes that are moved at once.
 const PIECE: u64 = 0x1_0000;
@@ -22,8 +23,10 @@ fn charge(cx: &mut Cx<'_>, bytes: u64) -> Flow<()> {
 
 /// Reads memory, a device's included.
 pub(crate) fn load(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<Vec<u8>> {
-    looked_at(cx, address, bytes)?;
-    cx.read_bytes(address, bytes)
+    judged(cx, address, bytes)?;
+    let data = cx.read_bytes(address, bytes)?;
+    accesses::by_routine(cx, address, bytes, AccessKind::Load);
+    Ok(data)
 }
 
 /// Writes memory, a device's included.
@@ -31,7 +34,9 @@ pub(crate) fn store(cx: &mut Cx<'_>, address: u64, data: &[u8]) -> Flow<()> {
     if !access::answers(address) {
         shadow::pointed(cx, address, data.len() as u64, TouchKind::Write)?;
     }
-    cx.write_bytes(address, data)
+    cx.write_bytes(address, data)?;
+    accesses::by_routine(cx, address, data.len() as u64, AccessKind::Store);
+    Ok(())
 }
 
 /// How many bytes from `address` on can be read at once, of which perhaps not all are meant: to the page's end, in pieces of `unit`
@@ -55,6 +60,12 @@ pub(crate) fn peek(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<Vec<u8>> {
 
 /// A driver's routine would have read these bytes: in a checked machine, a verdict if it must not.
 pub(crate) fn looked_at(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<()> {
+    judged(cx, address, bytes)?;
+    accesses::by_routine(cx, address, bytes, AccessKind::Load);
+    Ok(())
+}
+
+fn judged(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<()> {
     if access::answers(address) { Ok(()) } else { shadow::pointed(cx, address, bytes, TouchKind::Read) }
 }
 
