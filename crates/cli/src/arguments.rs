@@ -353,8 +353,9 @@ pub(crate) struct View {
     /// One event a line, as JSON (docs/events.md); the last line, `end`, tells the outcome
     #[arg(long, conflicts_with = "quiet")]
     pub(crate) json: bool,
-    /// Of events only these kinds, with commas between them (docs/events.md), or `all`: then the details too, which are not written otherwise
-    #[arg(long, value_name = "KINDS", requires = "json", value_parser = kinds)]
+    /// Of events only these kinds, with commas between them (docs/events.md), or `all`: then the details too, which are not written otherwise, but
+    /// for `access`, each access to memory, of which there are so many that it is only written where it is named
+    #[arg(long, value_name = "KINDS", conflicts_with = "quiet", value_parser = kinds)]
     pub(crate) events: Option<Kinds>,
     /// Only what the driver prints, and the verdict
     #[arg(long)]

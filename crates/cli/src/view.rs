@@ -110,7 +110,13 @@ impl<'a> Show<'a> {
             Some(Only::Tree) => bench.reader(Trees::new(out)),
             Some(Only::Wmi) => bench.reader(WmiText::new(out)),
             None if self.view.quiet => bench.reader(Prints::new(out)),
-            None => bench.reader(Flow::new(out, symbols)),
+            None => {
+                let flow = Flow::new(out, symbols);
+                bench.reader(match &self.view.events {
+                    Some(kinds) => flow.of(kinds.0.clone()),
+                    None => flow,
+                })
+            }
         }
     }
 

@@ -44,6 +44,23 @@ fn a_search_has_the_readers_that_are_asked_for_and_a_replay_those_of_its_record(
 }
 
 #[test]
+fn kinds_that_are_named_are_shown_to_people_by_their_fields() {
+    let shown = command("run", &["--events", "access,lock-acquired"]);
+    assert_eq!(shown.code, Some(0), "{}", shown.said());
+    let line = shown.out.lines().find(|line| line.contains("  access address 0x20")).unwrap();
+    assert!(
+        line.contains(", bytes ") && line.contains(", kind ") && line.contains(", code clocks!"),
+        "{line}"
+    );
+    assert!(
+        shown.out.contains("  lock-acquired lock 0x") && !shown.out.contains("DriverEntry"),
+        "{}",
+        shown.out
+    );
+    assert_eq!(command("run", &["--quiet", "--events", "access"]).code, Some(2));
+}
+
+#[test]
 fn details_are_in_the_json_where_their_kinds_are_named() {
     let kinds = |events: &[&str]| -> Vec<String> {
         let answer = command("run", &[&["--json"], events].concat());
@@ -61,6 +78,9 @@ fn details_are_in_the_json_where_their_kinds_are_named() {
     let all = kinds(&["--events", "all"]);
     assert!(["irp-freed", "call", "irql"].iter().all(|name| has(&all, name)), "{all:?}");
     assert!(!has(&kinds(&[]), "irp-freed"));
+    assert!(!has(&all, "access"), "too many for one who has not named them");
+    let accesses = kinds(&["--events", "access,call"]);
+    assert!(has(&accesses, "access") && has(&accesses, "call") && !has(&accesses, "irql"), "{accesses:?}");
     let wrong = command("run", &["--json", "--events", "locks"]);
     assert!(wrong.code == Some(2) && wrong.err.contains("`locks`"), "{}", wrong.said());
 }

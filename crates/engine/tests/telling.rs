@@ -297,6 +297,14 @@ fn the_guest_may_leave_the_instruction_and_runs_that_are_taken_back_tell_anew() 
     let mut byte = [7];
     rig.engine.read_bytes(DATA, &mut byte).unwrap();
     assert_eq!((byte, rig.engine.retired() - began), ([0], 0), "the store has not happened, nor retired");
-    rig.engine.tell_accesses(false);
-    assert_eq!(rig.call(&[DATA]).map(|_| ()), Ok(()), "nothing is told any more");
+    let count = Rc::clone(&told);
+    *rig.on_access.borrow_mut() = Some(Box::new(move |_, _| {
+        engine::outside(|| *count.borrow_mut() += 1);
+        Ok(())
+    }));
+    for (tells, more) in [(true, 2), (false, 0)] {
+        told.replace(0);
+        rig.engine.tell_accesses(tells);
+        assert_eq!((rig.call(&[DATA]).map(|_| ()), *told.borrow()), (Ok(()), more));
+    }
 }

@@ -5,7 +5,8 @@
 //! be followed among many. Threads are named where they first do something.
 //!
 //! Nesting is by strand: what interrupts a thread stands indented below what that thread was in. Exports, pool and
-//! switches are left to the sums at the end and to JSON.
+//! switches are left to the sums at the end and to JSON. A kind that is asked for by its name and has no words here (`call`, `access`) is shown by its
+//! fields.
 
 use std::collections::BTreeMap;
 
@@ -43,6 +44,8 @@ pub struct Flow {
     /// Lines that come again and again, and when the last one did that was not shown.
     repeats: Repeats,
     last: Option<Stamp>,
+    /// Of these kinds only, if there is a list: those that have no words of their own by their fields.
+    kinds: Option<Vec<Kind>>,
     /// What a line is put together in.
     text: String,
 }
@@ -63,8 +66,20 @@ impl Flow {
             unshown: None,
             repeats: Repeats::default(),
             last: None,
+            kinds: None,
             text: String::new(),
         }
+    }
+
+    /// Only events of these kinds, details among them.
+    #[must_use]
+    pub fn of(mut self, kinds: Vec<Kind>) -> Self {
+        self.kinds = Some(kinds);
+        self
+    }
+
+    fn has_asked(&self, kind: Kind) -> bool {
+        self.kinds.as_ref().is_some_and(|kinds| kinds.contains(&kind))
     }
 
     fn line(&mut self, stamp: &Stamp, text: &str) {
@@ -265,6 +280,7 @@ impl Flow {
             }
             Event::Unwound { to, .. } => format!("exception handled: on at {to:#x}"),
             Event::Finding { rule, message } => format!("! {rule}: {message}"),
+            _ if self.has_asked(event.kind()) => words::fields(event, &self.symbols),
             _ => return,
         };
         self.line(stamp, &text);
@@ -290,6 +306,9 @@ fn access_text(event: &Event) -> Option<String> {
 
 impl Reader for Flow {
     fn wants(&self, kind: Kind) -> bool {
+        if self.kinds.is_some() {
+            return self.has_asked(kind);
+        }
         !matches!(
             kind,
             Kind::Call
@@ -301,6 +320,10 @@ impl Reader for Flow {
                 | Kind::Wait
                 | Kind::Woken
         )
+    }
+
+    fn wants_detail(&self, kind: Kind) -> bool {
+        self.has_asked(kind)
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {

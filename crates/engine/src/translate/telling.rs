@@ -77,19 +77,29 @@ pub(super) fn is_told_of(operand: &Operand) -> bool {
 pub(super) fn tell(instruction: &Instruction, stretches: &[Stretch], unretired: u32) -> Flow<()> {
     let Some(done) = done(stretches) else { return Ok(()) };
     take_back(unretired);
-    if arena().told.is_news(instruction.ip()) {
-        let interlocked = is_interlocked(instruction);
-        let of_memory = |stretch: &&Stretch| is_memory(stretch.address);
-        for wanted in [AccessKind::Load, AccessKind::Update, AccessKind::Store] {
-            for stretch in stretches.iter().filter(of_memory).filter(|it| it.kind == Some(wanted)) {
-                let (address, bytes) = stretch.first(done);
-                let atomic = interlocked && wanted == AccessKind::Update;
-                let rip = instruction.ip();
-                state().guest().accesses(&MemoryAccess { address, bytes, kind: wanted, atomic, rip })?;
-            }
-        }
+    if arena().told.is_news(instruction.ip())
+        && let Err(leave) = tell_each(instruction, stretches, done)
+    {
+        // Whatever comes of that: if the instruction is run after all, it is another time.
+        arena().told.0.set(None);
+        return Err(leave);
     }
     charge(unretired);
+    Ok(())
+}
+
+/// Its loads first.
+fn tell_each(instruction: &Instruction, stretches: &[Stretch], done: u64) -> Flow<()> {
+    let (rip, interlocked) = (instruction.ip(), is_interlocked(instruction));
+    for kind in [AccessKind::Load, AccessKind::Update, AccessKind::Store] {
+        let told =
+            stretches.iter().filter(|stretch| stretch.kind == Some(kind) && is_memory(stretch.address));
+        for stretch in told {
+            let (address, bytes) = stretch.first(done);
+            let atomic = interlocked && kind == AccessKind::Update;
+            state().guest().accesses(&MemoryAccess { address, bytes, kind, atomic, rip })?;
+        }
+    }
     Ok(())
 }
 
