@@ -45,18 +45,14 @@ fn a_search_has_the_readers_that_are_asked_for_and_a_replay_those_of_its_record(
 
 #[test]
 fn kinds_that_are_named_are_shown_to_people_by_their_fields() {
-    let shown = command("run", &["--events", "access,lock-acquired"]);
+    let shown = command("run", &["--events", "access,irp-freed"]);
     assert_eq!(shown.code, Some(0), "{}", shown.said());
     let line = shown.out.lines().find(|line| line.contains("  access address 0x20")).unwrap();
     assert!(
         line.contains(", bytes ") && line.contains(", kind ") && line.contains(", code clocks!"),
         "{line}"
     );
-    assert!(
-        shown.out.contains("  lock-acquired lock 0x") && !shown.out.contains("DriverEntry"),
-        "{}",
-        shown.out
-    );
+    assert!(shown.out.contains("  irp-freed irp 0x") && !shown.out.contains("CreateFile"), "{}", shown.out);
     assert_eq!(command("run", &["--quiet", "--events", "access"]).code, Some(2));
 }
 
