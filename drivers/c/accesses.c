@@ -69,7 +69,7 @@ static inline VOID CompareAndStore(volatile LONG *To, LONG Value)
 static ULONG EachInstruction(VOID)
 {
     volatile DEVICE_EXTENSION *E = Extension;
-    volatile ULONG Local[4] = {1, 2, 3, 4}; /* on the stack: not heard */
+    volatile ULONG Local[4] = {1, 2, 3, 4}; /* on the stack: no reader hears of it */
     ULONG Value;
 
     Value = E->Loaded; /* load 00 4 */

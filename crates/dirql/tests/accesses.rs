@@ -65,16 +65,15 @@ fn expected(function: &str) -> Vec<String> {
         let (_, comment) = line.split_once("; /* ")?;
         Some((number, comment.strip_suffix(" */")?.to_owned()))
     });
-    let heard = comments.filter(|(_, comment)| comment.contains(|c: char| c.is_ascii_digit()));
-    heard
-        .flat_map(|(line, comment)| {
-            comment.split(", ").map(|access| format!("{line}: {access}")).collect::<Vec<_>>()
-        })
-        .collect()
+    let seen = comments.filter(|(_, comment)| comment.contains(|c: char| c.is_ascii_digit()));
+    seen.flat_map(|(line, comment)| {
+        comment.split(", ").map(|access| format!("{line}: {access}")).collect::<Vec<_>>()
+    })
+    .collect()
 }
 
-/// The same of what was told of the extension.
-fn told(all: &[(Stamp, Event)], book: &SymbolBook, extension: u64) -> Vec<String> {
+/// The same of what was reported of the extension.
+fn reported(all: &[(Stamp, Event)], book: &SymbolBook, extension: u64) -> Vec<String> {
     let of_extension = all.iter().filter_map(|(_, event)| {
         let Event::Access { address, bytes, kind, atomic, kernel, code } = *event else { return None };
         let offset = address.checked_sub(extension).filter(|offset| *offset < EXTENSION_BYTES)?;
@@ -86,15 +85,15 @@ fn told(all: &[(Stamp, Event)], book: &SymbolBook, extension: u64) -> Vec<String
     of_extension.collect()
 }
 
-fn heard(story: &str, checked: bool) -> (Vec<(Stamp, Event)>, Vec<String>) {
+fn seen(story: &str, checked: bool) -> (Vec<(Stamp, Event)>, Vec<String>) {
     let accesses = Accesses::default();
     let (machine, book, extension) = machine(checked, accesses.clone());
     accesses.0.borrow_mut().clear();
     rig::checks_made(&machine, NAME, story, &[]).unwrap();
     machine.finish().expect_clean();
     let all = accesses.0.take();
-    let told = told(&all, &book, extension);
-    (all, told)
+    let reported = reported(&all, &book, extension);
+    (all, reported)
 }
 
 #[test]
@@ -102,8 +101,8 @@ fn each_access_of_an_instruction_is_heard_with_its_bytes_its_kind_and_its_line()
     let expected = expected("EachInstruction");
     assert_eq!(expected.len(), 12, "{expected:?}");
     for checked in [false, true] {
-        let (all, told) = heard("EachInstruction", checked);
-        assert_eq!(told, expected, "checked {checked}");
+        let (all, reported) = seen("EachInstruction", checked);
+        assert_eq!(reported, expected, "checked {checked}");
         let is_by_driver = |event: &Event| matches!(event, Event::Access { kernel: false, .. });
         assert!(all.iter().all(|(stamp, event)| stamp.irql == 0 || is_by_driver(event)));
         let times: Vec<u64> = all.iter().map(|(stamp, _)| stamp.time).collect();
@@ -116,8 +115,8 @@ fn routines_that_move_compare_and_push_are_heard_as_the_call_that_asked_for_it()
     let expected = expected("ByRoutines");
     assert_eq!(expected.len(), 9, "{expected:?}");
     for checked in [false, true] {
-        let (all, told) = heard("ByRoutines", checked);
-        assert_eq!(told, expected, "checked {checked}");
+        let (all, reported) = seen("ByRoutines", checked);
+        assert_eq!(reported, expected, "checked {checked}");
         let kernel = all.iter().filter(|(_, event)| matches!(event, Event::Access { kernel: true, .. }));
         assert!(kernel.count() >= expected.len());
     }
@@ -154,8 +153,8 @@ fn an_access_that_faults_is_not_heard() {
         let report = machine.finish();
         assert_eq!(report.outcome(), Outcome::Broken, "{report}");
         let all = accesses.0.take();
-        let told = told(&all, &book, extension);
-        assert_eq!((told.len(), told), (2, expected("BehindAllMemory")), "checked {checked}");
+        let reported = reported(&all, &book, extension);
+        assert_eq!((reported.len(), reported), (2, expected("BehindAllMemory")), "checked {checked}");
     }
 }
 
@@ -232,13 +231,13 @@ impl Run<'_> {
             (report.trace_hash, report.memory_hash, report.sums.time, report.prints.clone())
         };
         let (unheard, plain) = self.lines("all", true);
-        let (with, heard) = self.lines("all,access", true);
+        let (with, seen) = self.lines("all,access", true);
         let is_access = |line: &String| line.contains(r#""event":"access""#);
         let rest: Vec<&String> = with.iter().filter(|line| !is_access(line)).collect();
         assert!(with.len() > rest.len() && !unheard.iter().any(is_access), "{what}");
         let differs = rest.iter().zip(&unheard).find(|(with, without)| **with != *without);
         assert_eq!((differs, rest.len()), (None, unheard.len()), "{what}");
-        assert_eq!(of(&plain), of(&heard), "{what}");
+        assert_eq!(of(&plain), of(&seen), "{what}");
         let (again, _) = self.lines("all,access", true);
         assert!(with == again, "{what}: the same, byte for byte");
         let (fast, _) = self.lines("all,access", false);

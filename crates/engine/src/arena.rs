@@ -12,7 +12,7 @@ use crate::heap::Grow;
 use crate::root::Root;
 use crate::sharing::Behalf;
 use crate::strand::Strands;
-use crate::translate::Told;
+use crate::translate::Reported;
 use crate::windows::{HEAP, PAGE};
 
 /// The record.
@@ -22,7 +22,7 @@ pub(crate) struct Arena {
     pub(crate) strands: Strands,
     pub(crate) root: Root,
     pub(crate) behalf: Behalf,
-    pub(crate) told: Told,
+    pub(crate) reported: Reported,
     /// The first panic of ours that was caught at the gate.
     pub(crate) panic: RefCell<Option<String>>,
 }
@@ -41,7 +41,7 @@ pub(crate) fn lay() {
         strands: Strands::default(),
         root: Root::default(),
         behalf: Behalf::default(),
-        told: Told::default(),
+        reported: Reported::default(),
         panic: RefCell::default(),
     };
     // SAFETY: the heap's window is mapped and writable, and no reference to an earlier machine's record is left

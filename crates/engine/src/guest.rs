@@ -235,7 +235,7 @@ pub enum AccessKind {
     Store,
 }
 
-/// An instruction of driver code is about to load or store these bytes of driver memory ([`crate::Engine::tell_accesses`]).
+/// An instruction of driver code is about to load or store these bytes of driver memory ([`crate::Engine::report_accesses`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryAccess {
     /// The lowest.
@@ -324,8 +324,8 @@ pub trait Guest {
     fn runner(&self) -> Runner {
         Runner { flow: 0, stack: 0..0 }
     }
-    /// An instruction is about to access memory: told of each while [`crate::Engine::tell_accesses`] is on, its loads first. It has not
-    /// retired. The guest calls no driver code here and switches to no other strand.
+    /// An instruction is about to access memory: called for each of its accesses, the loads first, while
+    /// [`crate::Engine::report_accesses`] is on. It has not retired. The guest calls no driver code here and switches to no other strand.
     fn accesses(&self, access: &MemoryAccess) -> Flow<()> {
         let _ = access;
         Ok(())

@@ -26,7 +26,7 @@ use crate::shadow::Shadow;
 use crate::sharing::Sharing;
 use crate::signals;
 use crate::strand::ArenaStack;
-use crate::translate::{self, GuestEntryPoints, Resumption, Telling, Translator};
+use crate::translate::{self, GuestEntryPoints, Reporting, Resumption, Translator};
 use crate::turn;
 use crate::windows::{
     self, CACHE_WRITTEN, DEVICE, HEAP, IMAGES, PAGES, STACKS, SYSTEM, TABLE, TABLE_WRITTEN, USER,
@@ -154,7 +154,7 @@ impl Host {
         let state = Box::new(State {
             shadow,
             sharing: Sharing::default(),
-            telling: Telling::default(),
+            reporting: Reporting::default(),
             strands: &arena().strands,
             memory,
             translator: Translator::new(),

@@ -22,7 +22,7 @@ use crate::shadow::Shadow;
 use crate::sharing::{self, Sharing};
 use crate::signals;
 use crate::strand::{Progress, StrandId, Strands};
-use crate::translate::{self, Resumption, Short, Telling, Translator};
+use crate::translate::{self, Reporting, Resumption, Short, Translator};
 use crate::windows::{self, CACHE_WRITTEN, HEAP, PAGES, STACKS, TABLE_WRITTEN, Window};
 
 /// Where a call into a driver finds its stack.
@@ -41,7 +41,7 @@ pub(crate) struct State {
     pub(crate) memory: Memory,
     pub(crate) shadow: Shadow,
     pub(crate) sharing: Sharing,
-    pub(crate) telling: Telling,
+    pub(crate) reporting: Reporting,
     pub(crate) translator: Translator,
     pub(crate) resumption: Resumption,
     pub(crate) guest: Cell<Option<*const dyn Guest>>,
@@ -97,9 +97,9 @@ pub(crate) fn is_explored() -> bool {
 }
 
 impl State {
-    /// Whether each access is looked at in Rust: it is noted, or the guest is told.
+    /// Whether each access is looked at in Rust: it is noted, or reported to the guest.
     pub(crate) fn inspects(&self) -> bool {
-        self.sharing.is_on() || self.telling.is_on()
+        self.sharing.is_on() || self.reporting.is_on()
     }
 
     /// A run goes on or is left, for its end or a question. Whether one was in progress.
@@ -426,11 +426,11 @@ impl Engine {
         }
     }
 
-    /// From now on [`Guest::accesses`] is told of each access of driver code to memory, or no more, as at the start. Not of what lies behind
-    /// `gs`, nor of what the stack pointer alone addresses: the processor's own, and the stack's. Slow, and changes nothing else; while it
+    /// From now on [`Guest::accesses`] is called for each access of driver code to memory, or no more, as at the start. Not for what lies behind
+    /// `gs`, nor for what the stack pointer alone addresses: the processor's own, and the stack's. Slow, and changes nothing else; while it
     /// is off, translations are what they are without it.
-    pub fn tell_accesses(self, on: bool) {
-        if state().telling.switch(on) {
+    pub fn report_accesses(self, on: bool) {
+        if state().reporting.switch(on) {
             translate::forbid_locks();
             state().translator.flush();
         }

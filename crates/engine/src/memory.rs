@@ -607,11 +607,11 @@ fn fill_by_chunks(address: u64, bytes: u64, value: u8) -> Result<(), BadAddress>
 /// How far from the beginning of [`SYSTEM`] a word may begin that is accessed without further checks: 0 while accesses are observed.
 /// Most of what the kernel accesses is there, and this is one comparison for all checks.
 pub(crate) static PLAIN: AtomicU64 = AtomicU64::new(0);
-/// Why accesses are observed: [`CHECKED`], [`NOTED`], [`TOLD`].
+/// Why accesses are observed: [`CHECKED`], [`NOTED`], [`REPORTED`].
 static ASKING: AtomicU64 = AtomicU64::new(0);
 const CHECKED: u64 = 1;
 const NOTED: u64 = 2;
-const TOLD: u64 = 4;
+const REPORTED: u64 = 4;
 
 /// The machine that begins now is checked, or not.
 pub(crate) fn set_checked(checked: bool) {
@@ -623,9 +623,9 @@ pub(crate) fn set_noted(noted: bool) {
     set_asking(NOTED, noted);
 }
 
-/// From now on the guest is told who accesses what, or not any more.
-pub(crate) fn set_told(told: bool) {
-    set_asking(TOLD, told);
+/// From now on accesses are reported to the guest, or not any more.
+pub(crate) fn set_reported(reported: bool) {
+    set_asking(REPORTED, reported);
 }
 
 fn set_asking(who: u64, asks: bool) {

@@ -607,9 +607,9 @@ events! {
     /// that `all` leaves them out: they are asked for by their name. An instruction with several operands makes an event for each, loads first; a
     /// repeated string instruction makes one for all bytes on each side; a gather or a masked store makes one for each element that its mask
     /// names. An instruction that faults by its memory makes none, a repeated one those of what it does before.
-    /// Not told: what the stack pointer alone addresses, and whatever else lies on the stack of what runs; what lies behind `gs`; device memory and
+    /// Not here: what the stack pointer alone addresses, and whatever else lies on the stack of what runs; what lies behind `gs`; device memory and
     /// `KUSER_SHARED_DATA` (see `device`); the fetching of instructions; what a bus master moves (see `transfer`).
-    /// Of routines those tell that move, fill, compare and search bytes and text (`RtlCopyMemory`, `RtlFillMemory`, `RtlCompareMemory`, `memcpy`,
+    /// Of routines those are here that move, fill, compare and search bytes and text (`RtlCopyMemory`, `RtlFillMemory`, `RtlCompareMemory`, `memcpy`,
     /// `strlen`, `wcscpy` and their like, each operand once for each piece that it looks at) and `ExpInterlockedPushEntrySList`,
     /// `ExpInterlockedPopEntrySList` and `ExpInterlockedFlushSList`. What other routines read and write is left out: among them
     /// `ExInterlockedInsertHeadList` and the others with a lock of the caller's, `ProbeForRead` and `ProbeForWrite`, `MmCopyMemory`, `Zw` routines,

@@ -231,7 +231,7 @@ impl Nt {
         let mut kernel = self.kernel.borrow_mut();
         kernel.has_details = details;
         kernel.ke.set_read(self.wants(Kind::Irql) || details, calls);
-        self.engine.tell_accesses(self.wants(Kind::Access));
+        self.engine.report_accesses(self.wants(Kind::Access));
     }
 
     /// Gives the machine another policy; the one it had comes back. On the host's side.

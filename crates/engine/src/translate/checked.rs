@@ -14,7 +14,7 @@ use super::emitter::{Emitter, Hole, RCX, RDX};
 use super::exit::Exit;
 use super::operands::{Operand, Operands, operands};
 use super::scratch::{GS_MARKS, GS_STORED, RCX as SAVED_RCX, RDX as SAVED_RDX};
-use super::{covered::Covered, stubs, telling};
+use super::{covered::Covered, reporting, stubs};
 use crate::machine::state;
 use crate::windows::{MARKS, STORED};
 
@@ -28,8 +28,8 @@ pub(super) struct Checks {
     tests: bool,
     /// Every access is inspected.
     learns: bool,
-    /// So is each that the guest is told of.
-    tells: bool,
+    /// So is each that is reported to the guest.
+    reports: bool,
 }
 
 /// A jump taken where a mark is not zero.
@@ -40,17 +40,17 @@ struct Slow {
 }
 
 impl Checks {
-    /// For a block that is entered at `pc`; none if the machine is not checked, does not learn and does not tell.
+    /// For a block that is entered at `pc`; none if the machine is not checked, does not learn and does not report.
     pub(super) fn new(cache: &mut Cache, pc: u64) -> Option<Self> {
         let shadow = state().shadow;
-        let (tests, learns, tells) = (shadow.is_on(), state().sharing.is_on(), state().telling.is_on());
-        if !tests && !learns && !tells {
+        let (tests, learns, reports) = (shadow.is_on(), state().sharing.is_on(), state().reporting.is_on());
+        if !tests && !learns && !reports {
             return None;
         }
         if shadow.mark_of(pc) != 0 {
             ask(cache, |resume| Exit::InspectCode { rip: pc, resume });
         }
-        Some(Self { tests, learns, tells, ..Self::default() })
+        Some(Self { tests, learns, reports, ..Self::default() })
     }
 
     /// Checks what the `index`-th instruction of `block` touches. A `site` may touch a device and is always inspected.
@@ -84,7 +84,7 @@ impl Checks {
 
     /// Whether an instruction with these operands is inspected in any case.
     fn inspects(&self, operands: &[Operand]) -> bool {
-        self.learns || self.tells && operands.iter().any(telling::is_told_of)
+        self.learns || self.reports && operands.iter().any(reporting::reports_of)
     }
 
     /// What may be touched may have changed in the middle of the block: by another level, or by what came in between.

@@ -1,7 +1,7 @@
 //! What a check of the checked translation leaves to be looked at: where an instruction's accesses lie, byte by byte,
 //! before it runs. The guest judges touches of marked memory; an access outside driver memory is a fault, though the
 //! host has something there. A machine that learns what is shared has each access noted here, and one whose guest wants to hear of accesses
-//! tells it (`telling`).
+//! reports it (`reporting`).
 
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory};
 
@@ -11,7 +11,7 @@ use super::elements::{Element, elements};
 use super::exit::{charge, fault, go_on, take_back};
 use super::frame::Frame;
 use super::operands::{moves_by_bit, touched, writes};
-use super::{site, telling};
+use super::{reporting, site};
 use crate::guest::{AccessKind, Caller, FaultKind, Touch, TouchKind};
 use crate::leave::Flow;
 use crate::machine::state;
@@ -32,7 +32,7 @@ pub(super) struct Stretch {
     /// The highest element is the first.
     pub(super) down: bool,
     write: bool,
-    /// What it does there, if the guest can be told.
+    /// What it does there, if that is reported to the guest at all.
     pub(super) kind: Option<AccessKind>,
 }
 
@@ -90,7 +90,7 @@ fn look(frame: &mut Frame, instruction: &Instruction, unretired: u32) -> Flow<()
     if checks {
         stretches.iter().try_for_each(|stretch| examine(frame, *stretch, unretired))?;
     }
-    if state().telling.is_on() { telling::tell(instruction, &stretches, unretired) } else { Ok(()) }
+    if state().reporting.is_on() { reporting::report(instruction, &stretches, unretired) } else { Ok(()) }
 }
 
 /// Notes who touches what.
@@ -186,9 +186,9 @@ fn stretches(frame: &Frame, instruction: &Instruction) -> Vec<Stretch> {
     let stretch = |used: &UsedMemory| {
         let address = used.virtual_address(0, |register, _, _| site::register(frame, register))?;
         let bytes = (width(instruction, used) as u64).max(1);
-        let told = telling::is_told(used.segment() == Register::GS, used.base(), used.index());
+        let reported = reporting::is_reported(used.segment() == Register::GS, used.base(), used.index());
         let stretch = Stretch::new(address, bytes, kind_of(used.access()));
-        Some(Stretch { kind: stretch.kind.filter(|_| told), ..stretch })
+        Some(Stretch { kind: stretch.kind.filter(|_| reported), ..stretch })
     };
     let mut all: Vec<Stretch> = used.iter().filter_map(stretch).collect();
     let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();

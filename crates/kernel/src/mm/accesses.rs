@@ -1,7 +1,7 @@
 //! Accesses to memory as events ([`Event::Access`]): those of driver code, and those that a routine of the kernel's makes in its place.
 //!
 //! It only hands them on: no choice, no time and no memory of the machine depends on whether a reader hears of them. Left out is the stack of what
-//! runs: as long as no pointer to it is given away, no other code knows of it. A routine's own accesses are told by the few that move, fill,
+//! runs: as long as no pointer to it is given away, no other code knows of it. A routine's own accesses are reported by the few that move, fill,
 //! compare and search bytes (`rtl::memory`) and by sequenced lists (`ex::slist`). What other exports read and write is dirql's own way to do it
 //! (it may read a structure whole where Windows reads a field), and no event.
 
@@ -15,7 +15,7 @@ use crate::ke::stack;
 /// Driver code is about to access memory.
 pub(crate) fn by_driver(cx: &Cx<'_>, made: &MemoryAccess) {
     let MemoryAccess { address, bytes, kind, atomic, rip } = *made;
-    tell(cx, Event::Access { address, bytes, kind: kind.into(), atomic, kernel: false, code: rip });
+    report(cx, Event::Access { address, bytes, kind: kind.into(), atomic, kernel: false, code: rip });
 }
 
 /// A routine that a driver has called has loaded or stored these bytes for it.
@@ -39,12 +39,12 @@ pub(crate) fn interlocked(cx: &Cx<'_>, address: u64, bytes: u64) {
 fn of_routine(cx: &Cx<'_>, address: u64, bytes: u64, kind: AccessKind, atomic: bool) {
     let code = cx.engine().caller_rip();
     if bytes != 0 && code != 0 && !access::answers(address) {
-        tell(cx, Event::Access { address, bytes, kind, atomic, kernel: true, code });
+        report(cx, Event::Access { address, bytes, kind, atomic, kernel: true, code });
     }
 }
 
 /// Unless it is the stack's of what runs.
-fn tell(cx: &Cx<'_>, event: Event) {
+fn report(cx: &Cx<'_>, event: Event) {
     let Event::Access { address, .. } = event else { return };
     let own = stack::limits(&cx.nt().kernel.borrow());
     if !(own.limit..own.base).contains(&address) {

@@ -2,9 +2,9 @@
 //! each time that the instruction runs.
 //!
 //! They come by the inspections of `inspect`, which find out where an instruction's accesses lie. An instruction that will fault because of its
-//! memory tells nothing, a repeated string instruction what it does before it faults. Not told: devices, which have their own events, what lies
+//! memory reports nothing, a repeated string instruction what it does before it faults. Not reported: devices, which have their own events, what lies
 //! behind `gs`, what the stack pointer alone addresses (locals, `push`, `call`, `ret`), the fetching of instructions. An instruction that faults for
-//! another reason (its operand is not aligned as it asks, a division by zero) has told its accesses all the same.
+//! another reason (its operand is not aligned as it asks, a division by zero) has reported its accesses all the same.
 
 use std::cell::Cell;
 
@@ -24,13 +24,13 @@ use crate::strand::StrandId;
 use crate::windows::{DRIVER_MEMORY, PAGE};
 use crate::{memory, page_table};
 
-/// Whether the live machine's guest is told of accesses.
+/// Whether accesses are reported to the live machine's guest.
 #[derive(Default)]
-pub(crate) struct Telling {
+pub(crate) struct Reporting {
     on: Cell<bool>,
 }
 
-impl Telling {
+impl Reporting {
     /// Whether it is.
     pub(crate) fn is_on(&self) -> bool {
         self.on.get()
@@ -38,23 +38,23 @@ impl Telling {
 
     /// From now on it is, or no more. True if that is a change.
     pub(crate) fn switch(&self, on: bool) -> bool {
-        memory::set_told(on);
+        memory::set_reported(on);
         self.on.replace(on) != on
     }
 }
 
-impl Drop for Telling {
+impl Drop for Reporting {
     fn drop(&mut self) {
-        memory::set_told(false);
+        memory::set_reported(false);
     }
 }
 
-/// The instruction that was told of last: who was about to run it, and when. It is inspected again where it has to begin anew, at the same
+/// The instruction whose accesses were reported last: who was about to run it, and when. It is inspected again where it has to begin anew, at the same
 /// time (its translation was thrown away, or turns out to need another). Taken back with the machine.
 #[derive(Default)]
-pub(crate) struct Told(Cell<Option<(StrandId, u64, u64)>>);
+pub(crate) struct Reported(Cell<Option<(StrandId, u64, u64)>>);
 
-impl Told {
+impl Reported {
     /// The instruction at `rip` is about to run; false if that was known.
     fn is_news(&self, rip: u64) -> bool {
         let now = Some((arena().strands.current(), rip, clock().now()));
@@ -62,26 +62,26 @@ impl Told {
     }
 }
 
-/// Whether the guest is told of an access by these registers.
-pub(super) fn is_told(gs: bool, base: Register, index: Register) -> bool {
+/// Whether an access by these registers is reported.
+pub(super) fn is_reported(gs: bool, base: Register, index: Register) -> bool {
     !gs && (base != Register::RSP || index != Register::None)
 }
 
 /// The same of one whose registers are known when it is translated.
-pub(super) fn is_told_of(operand: &Operand) -> bool {
-    is_told(operand.gs, operand.base, operand.index)
+pub(super) fn reports_of(operand: &Operand) -> bool {
+    is_reported(operand.gs, operand.base, operand.index)
 }
 
-/// Tells what an instruction that is about to run will do to memory; its block has charged `unretired` instructions that have not run, it
+/// Reports what an instruction that is about to run will do to memory; its block has charged `unretired` instructions that have not run, it
 /// included.
-pub(super) fn tell(instruction: &Instruction, stretches: &[Stretch], unretired: u32) -> Flow<()> {
+pub(super) fn report(instruction: &Instruction, stretches: &[Stretch], unretired: u32) -> Flow<()> {
     let Some(done) = done(stretches) else { return Ok(()) };
     take_back(unretired);
-    if arena().told.is_news(instruction.ip())
-        && let Err(leave) = tell_each(instruction, stretches, done)
+    if arena().reported.is_news(instruction.ip())
+        && let Err(leave) = report_each(instruction, stretches, done)
     {
         // Whatever comes of that: if the instruction is run after all, it is another time.
-        arena().told.0.set(None);
+        arena().reported.0.set(None);
         return Err(leave);
     }
     charge(unretired);
@@ -89,12 +89,12 @@ pub(super) fn tell(instruction: &Instruction, stretches: &[Stretch], unretired: 
 }
 
 /// Its loads first.
-fn tell_each(instruction: &Instruction, stretches: &[Stretch], done: u64) -> Flow<()> {
+fn report_each(instruction: &Instruction, stretches: &[Stretch], done: u64) -> Flow<()> {
     let (rip, interlocked) = (instruction.ip(), is_interlocked(instruction));
     for kind in [AccessKind::Load, AccessKind::Update, AccessKind::Store] {
-        let told =
+        let reported =
             stretches.iter().filter(|stretch| stretch.kind == Some(kind) && is_memory(stretch.address));
-        for stretch in told {
+        for stretch in reported {
             let (address, bytes) = stretch.first(done);
             let atomic = interlocked && kind == AccessKind::Update;
             state().guest().accesses(&MemoryAccess { address, bytes, kind, atomic, rip })?;
@@ -109,8 +109,8 @@ fn is_memory(address: u64) -> bool {
 
 /// How many elements of each stretch the instruction gets to; none if it faults before it has done anything.
 fn done(stretches: &[Stretch]) -> Option<u64> {
-    let told = stretches.iter().filter_map(|stretch| Some(there(stretch, stretch.kind?)));
-    told.min().filter(|least| *least > 0)
+    let reported = stretches.iter().filter_map(|stretch| Some(there(stretch, stretch.kind?)));
+    reported.min().filter(|least| *least > 0)
 }
 
 /// How many elements of a stretch, in the order in which they are accessed, may be accessed so.

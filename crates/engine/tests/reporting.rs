@@ -16,7 +16,7 @@ use iced_x86::{Code, Instruction, MemoryOperand, Register};
 use rig::{CODE, DATA, DATA_SIZE, Rig, assemble};
 
 /// Offset in the data, bytes, kind, atomic, instructions that had retired.
-type Told = (u64, u64, AccessKind, bool, u64);
+type Reported = (u64, u64, AccessKind, bool, u64);
 
 const LOAD: AccessKind = AccessKind::Load;
 const UPDATE: AccessKind = AccessKind::Update;
@@ -28,7 +28,7 @@ struct Seen {
     result: Result<u64, Leave>,
     data: Vec<u8>,
     retired: u64,
-    told: Vec<Told>,
+    reported: Vec<Reported>,
 }
 
 /// Whether the machine is checked, the guest hears of accesses, how long slices are, and whether the guest throws translations away while it
@@ -36,12 +36,12 @@ struct Seen {
 #[derive(Clone, Copy, Debug)]
 struct Way {
     checked: bool,
-    tells: bool,
+    reports: bool,
     slice: u64,
     flush: bool,
 }
 
-const PLAIN: Way = Way { checked: false, tells: true, slice: u64::MAX, flush: false };
+const PLAIN: Way = Way { checked: false, reports: true, slice: u64::MAX, flush: false };
 
 fn rig(way: Way, code: &[u8]) -> Rig {
     let rig = if way.checked { Rig::checked(code) } else { Rig::new(code) };
@@ -55,8 +55,8 @@ fn rig(way: Way, code: &[u8]) -> Rig {
 
 fn run(way: Way, code: &[u8]) -> Seen {
     let rig = rig(way, code);
-    let told = Rc::new(RefCell::new(Vec::new()));
-    let log = Rc::clone(&told);
+    let reported = Rc::new(RefCell::new(Vec::new()));
+    let log = Rc::clone(&reported);
     let began = rig.engine.retired();
     *rig.on_access.borrow_mut() = Some(Box::new(move |rig, it| {
         let retired = rig.engine.retired() - began;
@@ -71,17 +71,17 @@ fn run(way: Way, code: &[u8]) -> Seen {
         rig.engine.set_slice(way.slice);
         Ok(())
     }));
-    rig.engine.tell_accesses(way.tells);
+    rig.engine.report_accesses(way.reports);
     rig.engine.set_slice(way.slice);
     let result = rig.call(&[]);
     let retired = rig.engine.retired() - began;
     let mut data = vec![0; 512];
     rig.engine.read_bytes(DATA, &mut data).unwrap();
     drop(rig);
-    Seen { result, data, retired, told: told.take() }
+    Seen { result, data, retired, reported: reported.take() }
 }
 
-/// Each form that drivers have, on the data, with flags live across some; and what is not told.
+/// Each form that drivers have, on the data, with flags live across some; and what is not reported.
 fn forms() -> Vec<u8> {
     assemble(|a| {
         let mut routine = a.create_label();
@@ -131,7 +131,7 @@ fn forms() -> Vec<u8> {
     })
 }
 
-const FORMS: [Told; 19] = [
+const FORMS: [Reported; 19] = [
     (0, 4, LOAD, false, 1),
     (4, 4, STORE, false, 3),
     (8, 8, UPDATE, false, 4),
@@ -156,11 +156,11 @@ const FORMS: [Told; 19] = [
 #[test]
 fn each_access_is_told_once_before_it_happens_and_nothing_else_changes() {
     let code = forms();
-    let unheard = run(Way { tells: false, ..PLAIN }, &code);
-    assert_eq!((&unheard.result, unheard.told.len()), (&Ok(5), 0));
+    let unheard = run(Way { reports: false, ..PLAIN }, &code);
+    assert_eq!((&unheard.result, unheard.reported.len()), (&Ok(5), 0));
     let first = run(PLAIN, &code);
-    assert_eq!(first.told, FORMS);
-    let unheard = Seen { told: first.told.clone(), ..unheard };
+    assert_eq!(first.reported, FORMS);
+    let unheard = Seen { reported: first.reported.clone(), ..unheard };
     for (checked, slice, flush) in [
         (true, u64::MAX, false),
         (false, 1, false),
@@ -169,10 +169,10 @@ fn each_access_is_told_once_before_it_happens_and_nothing_else_changes() {
         (true, 3, false),
         (false, u64::MAX, true),
     ] {
-        let seen = run(Way { checked, tells: true, slice, flush }, &code);
+        let seen = run(Way { checked, reports: true, slice, flush }, &code);
         assert_eq!(seen, first, "checked {checked}, slices of {slice}, flush {flush}");
     }
-    assert_eq!(first, unheard, "all but what is told");
+    assert_eq!(first, unheard, "all but what is reported");
 }
 
 #[test]
@@ -209,13 +209,13 @@ fn an_instruction_that_faults_by_its_memory_tells_nothing_and_a_repeated_one_wha
     for checked in [false, true] {
         let seen = alone(checked);
         assert_eq!((seen.result, seen.retired), (Err(Leave::Stop), 2));
-        assert_eq!(seen.told, [(DATA_SIZE - 4, 4, LOAD, false, 1)]);
+        assert_eq!(seen.reported, [(DATA_SIZE - 4, 4, LOAD, false, 1)]);
         let seen = repeated(checked);
         assert_eq!(seen.result, Err(Leave::Stop));
         let expected = [(0, 8, LOAD, false, 3), (DATA_SIZE - 10, 8, STORE, false, 3)];
-        assert_eq!(seen.told, expected);
+        assert_eq!(seen.reported, expected);
         let seen = read_only(checked);
-        assert_eq!(seen.told, [(CODE.wrapping_sub(DATA), 4, LOAD, false, 1)]);
+        assert_eq!(seen.reported, [(CODE.wrapping_sub(DATA), 4, LOAD, false, 1)]);
     }
 }
 
@@ -229,7 +229,11 @@ fn an_instruction_on_a_device_tells_what_it_does_to_memory_once() {
         a.ret().unwrap();
     });
     for checked in [false, true] {
-        assert_eq!(run(Way { checked, ..PLAIN }, &code).told, [(0, 4, LOAD, false, 2)], "learned, then done");
+        assert_eq!(
+            run(Way { checked, ..PLAIN }, &code).reported,
+            [(0, 4, LOAD, false, 2)],
+            "learned, then done"
+        );
     }
 }
 
@@ -254,16 +258,16 @@ fn a_gather_and_a_masked_store_tell_the_elements_that_the_mask_names() {
     let rig = rig(PLAIN, &code);
     let bytes: Vec<u8> = words.into_iter().flatten().flat_map(i32::to_le_bytes).collect();
     rig.engine.write_bytes(DATA + 256, &bytes).unwrap();
-    let told = Rc::new(RefCell::new(Vec::new()));
-    let log = Rc::clone(&told);
+    let reported = Rc::new(RefCell::new(Vec::new()));
+    let log = Rc::clone(&reported);
     *rig.on_access.borrow_mut() = Some(Box::new(move |_, it| {
         engine::outside(|| log.borrow_mut().push((it.address - DATA, it.bytes, it.kind)));
         Ok(())
     }));
-    rig.engine.tell_accesses(true);
+    rig.engine.report_accesses(true);
     rig.call(&[]).unwrap();
     let masked = [(320, 4, STORE), (328, 4, STORE), (4, 4, LOAD), (20, 4, LOAD)];
-    assert_eq!(told.borrow()[2..], masked);
+    assert_eq!(reported.borrow()[2..], masked);
 }
 
 #[test]
@@ -276,18 +280,18 @@ fn the_guest_may_leave_the_instruction_and_runs_that_are_taken_back_tell_anew() 
             a.ret().unwrap();
         }),
     );
-    let told = Rc::new(RefCell::new(0));
-    let count = Rc::clone(&told);
+    let reported = Rc::new(RefCell::new(0));
+    let count = Rc::clone(&reported);
     *rig.on_access.borrow_mut() = Some(Box::new(move |_, _| {
         engine::outside(|| *count.borrow_mut() += 1);
         Ok(())
     }));
-    rig.engine.tell_accesses(true);
+    rig.engine.report_accesses(true);
     rig.host.track(Tracking::Faults).unwrap();
     let before = rig.host.snapshot().unwrap();
     for round in 1..=3 {
         rig.call(&[DATA]).unwrap();
-        assert_eq!(*told.borrow(), 2 * round);
+        assert_eq!(*reported.borrow(), 2 * round);
         rig.host.rewind(before);
     }
     rig.host.discard(before);
@@ -297,14 +301,14 @@ fn the_guest_may_leave_the_instruction_and_runs_that_are_taken_back_tell_anew() 
     let mut byte = [7];
     rig.engine.read_bytes(DATA, &mut byte).unwrap();
     assert_eq!((byte, rig.engine.retired() - began), ([0], 0), "the store has not happened, nor retired");
-    let count = Rc::clone(&told);
+    let count = Rc::clone(&reported);
     *rig.on_access.borrow_mut() = Some(Box::new(move |_, _| {
         engine::outside(|| *count.borrow_mut() += 1);
         Ok(())
     }));
-    for (tells, more) in [(true, 2), (false, 0)] {
-        told.replace(0);
-        rig.engine.tell_accesses(tells);
-        assert_eq!((rig.call(&[DATA]).map(|_| ()), *told.borrow()), (Ok(()), more));
+    for (reports, more) in [(true, 2), (false, 0)] {
+        reported.replace(0);
+        rig.engine.report_accesses(reports);
+        assert_eq!((rig.call(&[DATA]).map(|_| ()), *reported.borrow()), (Ok(()), more));
     }
 }
