@@ -121,6 +121,7 @@ const WRONG: &[Wrong] = &[
     },
     wrong(30, "user-memory-elsewhere", 0x7E, "ReadIt", "an application's memory (process"),
     wrong(31, "user-memory-elsewhere", 0x7E, "ReadIt", "in the context of a system thread"),
+    wrong(32, "pool-overrun", 0xD6, "ClearTooMuch", "wrote 72 bytes"),
     Wrong { driver: "faults", ..wrong(20, "use-after-free", 0xD5, "TouchCompleted", "freed") },
     Wrong { driver: "faults", ..wrong(29, "paged-at-raised-irql", 0xD1, "PagedPoolAtDispatch", "IRQL 2") },
     Wrong { driver: "faults", ..wrong(32, "pool-overrun", 0xD6, "PoolOverrun", "wrote a byte") },

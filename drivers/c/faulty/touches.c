@@ -518,6 +518,19 @@ static NTSTATUS ReadMappedScreenElsewhere(REQUEST *Request)
 
 /* ---- the driver around them ------------------------------------------------------------------------------------- */
 
+/* 32: clears its block word by word, as compilers do, and one word more. */
+static NTSTATUS ClearTooMuch(REQUEST *Request)
+{
+    PVOID Block = Allocate(NonPagedPool, 64);
+    PVOID At = (PVOID)Unknown(Block);
+    SIZE_T Words = 9;
+
+    UNREFERENCED_PARAMETER(Request);
+    __asm__ volatile("rep stosq" : "+D"(At), "+c"(Words) : "a"(0LL) : "memory");
+    Free(Block);
+    return STATUS_SUCCESS;
+}
+
 static const TOUCH Touches[] = {
     NULL,           ReadBehind,     WriteBehind,        ReadBefore,        ReadFreed,
     WriteBehindLarge, ReadKept,     CopyFreed,          CompareBehind,     WriteWild,
@@ -525,7 +538,7 @@ static const TOUCH Touches[] = {
     ReadUserAtDispatch, ReadUserElsewhere, LeaveHalf,   WordByWord,        CopyPadding,
     KeepBuffer,     KeepMdl,        WriteCompleted,     FillCompleted,     LockBuffer,
     WriteLocked,    UnlockBuffer,   AskCompleted,       WriteBehindMany,   WriteFreedMany,
-    ReadMappedPoolElsewhere, ReadMappedScreenElsewhere,
+    ReadMappedPoolElsewhere, ReadMappedScreenElsewhere, ClearTooMuch,
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
