@@ -176,6 +176,30 @@ fn each_access_is_told_once_before_it_happens_and_nothing_else_changes() {
 }
 
 #[test]
+fn a_machine_that_learns_and_one_whose_instructions_are_watched_report_the_same() {
+    let code = forms();
+    let first = run(PLAIN, &code);
+    let places: Vec<u64> =
+        iced_x86::Decoder::with_ip(64, &code, CODE, 0).iter().map(|instruction| instruction.ip()).collect();
+    for (learns, watched) in [(true, &[][..]), (false, &places), (true, &places)] {
+        let rig = rig(PLAIN, &code);
+        let reported = Rc::new(RefCell::new(Vec::new()));
+        let log = Rc::clone(&reported);
+        *rig.on_access.borrow_mut() = Some(Box::new(move |rig, it| {
+            let offset = it.address.wrapping_sub(DATA);
+            let access = (offset, it.bytes, it.kind, it.atomic, rig.engine.retired());
+            engine::outside(|| log.borrow_mut().push(access));
+            Ok(())
+        }));
+        rig.engine.report_accesses(true);
+        rig.engine.learn_shared(learns);
+        rig.engine.watch(watched);
+        assert_eq!(rig.call(&[]), Ok(5));
+        assert_eq!(*reported.borrow(), first.reported, "learns {learns}, {} watched", watched.len());
+    }
+}
+
+#[test]
 fn an_instruction_that_faults_by_its_memory_tells_nothing_and_a_repeated_one_what_it_does_before() {
     let end = DATA + DATA_SIZE;
     let alone = |checked| {
