@@ -48,7 +48,7 @@ Each event has
 | `event` | text | its kind |
 
 A *detail* is only there where it is asked for: `--events all`, or `--events` with a list of the kinds that are wanted. The machine then takes its
-long ways, and is slower; what happens is the same. `all` is all but `access`, which makes a run many times as long: `--events all,access`.
+long ways, and is slower; what happens is the same. `all` is all but `access`, which takes its time for each access that a driver makes: `--events all,access`.
 
 A request of an application is known by the `n` of its `request`: `irp-sent` and `answer` have it as `request`. An IRP is known by the `n` of the
 `irp-sent` with which it was first sent, `id`: addresses are used again.
