@@ -310,7 +310,7 @@ impl Engine {
     /// # Errors
     /// [`Leave`], if the driver's frames must be discarded; it is handed on.
     pub fn call(self, target: u64, arguments: &[u64], stack: Stack) -> Flow<u64> {
-        sharing::on_nobodys_behalf(|| translate::call(target, arguments, stack))
+        sharing::unattributed(|| translate::call(target, arguments, stack))
     }
 
     /// Makes `address` (in the images' window, 16-byte aligned) the entry of export `number`.
@@ -445,8 +445,8 @@ impl Engine {
 
     /// Within [`Engine::on_behalf_of`]: what the guest accesses in `act` is not noted as the caller's.
     #[inline]
-    pub fn on_nobodys_behalf<R>(self, act: impl FnOnce() -> R) -> R {
-        sharing::on_nobodys_behalf(act)
+    pub fn unattributed<R>(self, act: impl FnOnce() -> R) -> R {
+        sharing::unattributed(act)
     }
 
     /// Driver code frees these bytes: for another flow that uses them, this counts as a store.
@@ -776,7 +776,7 @@ const REGION: u64 = size_of::<abi::KPCR>() as u64;
 #[cold]
 #[inline(never)]
 fn suspend_noted() {
-    sharing::on_nobodys_behalf(|| arena().strands.suspend());
+    sharing::unattributed(|| arena().strands.suspend());
 }
 
 pub(crate) fn lay_stack(window: Window) {

@@ -54,7 +54,7 @@ pub(crate) fn on_behalf_of<R>(runner: impl FnOnce() -> Runner, act: impl FnOnce(
 
 /// Calls `act` on behalf of no flow: driver code runs, and its accesses are noted as its own.
 #[inline]
-pub(crate) fn on_nobodys_behalf<R>(act: impl FnOnce() -> R) -> R {
+pub(crate) fn unattributed<R>(act: impl FnOnce() -> R) -> R {
     if is_live() { with(None, act) } else { act() }
 }
 

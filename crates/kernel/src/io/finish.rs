@@ -57,7 +57,7 @@ pub(crate) fn finish(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
     cx.read_into(irp, &mut header)?;
     let thread = header.get(IRP::Tail_Overlay_Thread);
     if matches!(origin, Origin::Allocated | Origin::DriverMemory) && thread.is_null() {
-        return Err(nobody_stops(cx, irp));
+        return Err(never_taken_back(cx, irp));
     }
     let io_status = header.get(IRP::IoStatus);
     let done = Done {
@@ -98,7 +98,7 @@ pub(crate) fn finish(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
 }
 
 #[cold]
-fn nobody_stops(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
+fn never_taken_back(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
     let message = format!(
         "the IRP {:#x}, which a driver allocated, was completed and no completion routine of its driver returned \
          STATUS_MORE_PROCESSING_REQUIRED: the I/O manager goes on to tell its thread, and it has none",

@@ -43,7 +43,7 @@ impl Place {
 #[inline]
 pub(super) fn tell(cx: &Cx<'_>, irp: DriverPtr<IRP>, place: Place) {
     if cx.nt().wants(Kind::IrpFound) {
-        let number = cx.engine().on_nobodys_behalf(|| cx.engine().read(irp + IRP::CurrentLocation));
+        let number = cx.engine().unattributed(|| cx.engine().read(irp + IRP::CurrentLocation));
         tell_wanted(cx, irp, number.unwrap_or(0), place);
     }
 }
@@ -59,7 +59,7 @@ pub(super) fn tell_location(cx: &Cx<'_>, irp: DriverPtr<IRP>, number: u8, place:
 #[cold]
 fn tell_wanted(cx: &Cx<'_>, irp: DriverPtr<IRP>, number: u8, place: Place) {
     let engine = cx.engine();
-    let found = engine.on_nobodys_behalf(|| {
+    let found = engine.unattributed(|| {
         let count = engine.read(irp + IRP::StackCount).ok()?;
         let cancel = engine.read(irp + IRP::CancelRoutine).ok()?.address;
         if number == 0 || number > count {

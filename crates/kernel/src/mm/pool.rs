@@ -633,7 +633,7 @@ fn free_in_full(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
     };
     // A driver's free counts as its store to the block, in conflict with any other user. The kernel frees its own when they are unused.
     let damaged =
-        if block.allocator.is_driver() { retire(cx) } else { cx.engine().on_nobodys_behalf(|| retire(cx)) };
+        if block.allocator.is_driver() { retire(cx) } else { cx.engine().unattributed(|| retire(cx)) };
     if block.allocator.is_driver() && cx.count_event(EventKind::Freed) {
         cx.emit(Event::Freed { address });
     }

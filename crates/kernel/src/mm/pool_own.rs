@@ -29,7 +29,7 @@ pub(super) fn free_or_find(k: &mut Kernel, address: u64, tag: Option<u32>) -> Op
         return (named && is_drivers_free_to_go(k, known, block)).then_some(Plain::Drivers(known));
     }
     let plain = tag.is_none() && !engine.is_checked() && is_free_to_go(k, known);
-    plain.then(|| Plain::Own(engine.on_nobodys_behalf(|| retire_small(k, known, Freeing::NONE))))
+    plain.then(|| Plain::Own(engine.unattributed(|| retire_small(k, known, Freeing::NONE))))
 }
 
 /// As [`is_free_to_go`], of a driver's.

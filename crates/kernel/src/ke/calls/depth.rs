@@ -49,7 +49,7 @@ pub(crate) fn begin(cx: &mut Cx<'_>, stack: Stack) -> bool {
         Stack::Current => cx.engine().caller().map(|caller| caller.registers.rsp()),
     };
     let Some(top) = top else { return false };
-    cx.engine().on_nobodys_behalf(|| cx.with(|k| open(k, top))).is_some()
+    cx.engine().unattributed(|| cx.with(|k| open(k, top))).is_some()
 }
 
 fn open(k: &mut Kernel, top: u64) -> Option<()> {
@@ -66,7 +66,7 @@ fn open(k: &mut Kernel, top: u64) -> Option<()> {
 
 /// The routine that began last has come back, or was left.
 pub(crate) fn end(cx: &mut Cx<'_>, call: &Callout) {
-    let used = cx.engine().on_nobodys_behalf(|| {
+    let used = cx.engine().unattributed(|| {
         cx.with(|k| {
             let engine = k.engine;
             let thread = k.ke.thread_mut()?;
