@@ -7,7 +7,7 @@ use engine::Flow;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::irp;
-use super::parameters::Location;
+use super::parameters::Fill;
 use crate::cx::Cx;
 
 /// An IRP whose memory is zeroed and which has no owner yet.
@@ -79,7 +79,13 @@ impl Packet {
     }
 }
 
-impl Location for Packet {
+impl Fill<IRP> for Packet {
+    fn put<F: IntoBytes + Immutable>(&mut self, field: Field<IRP, F>, value: F) {
+        self.set(field, value);
+    }
+}
+
+impl Fill<IO_STACK_LOCATION> for Packet {
     fn put<F: IntoBytes + Immutable>(&mut self, field: Field<IO_STACK_LOCATION, F>, value: F) {
         self.set_next(field, value);
     }

@@ -1,33 +1,60 @@
-//! What a request says to its driver: the parameters in the first stack location, the flags in the header.
+//! What a request says to its driver: who asks, in the header; what for, in the first stack location and in the header's flags.
 //!
-//! Pages: *IO_STACK_LOCATION structure*, *IRP structure*. The general path fills a [`Packet`](super::packet::Packet), the fast path the IRP's own memory: both
-//! by [`fill`].
+//! Pages: *IO_STACK_LOCATION structure*, *IRP structure*. The general path fills a [`Packet`](super::packet::Packet), the fast path the IRP's own
+//! memory: both by these functions.
 
 use abi::{
-    Field, IO_STACK_LOCATION, IRP_DEFER_IO_COMPLETION, IRP_MN_QUERY_DIRECTORY, IRP_READ_OPERATION,
-    IRP_WRITE_OPERATION,
+    DriverPtr, FILE_OBJECT, Field, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_DEFER_IO_COMPLETION,
+    IRP_MN_QUERY_DIRECTORY, IRP_READ_OPERATION, IRP_WRITE_OPERATION, KEVENT, KTHREAD,
 };
 use engine::View;
 use zerocopy::{Immutable, IntoBytes};
 
 use super::operation::Operation;
+use crate::ob::handle::Mode;
 
-/// A stack location that is filled for the first driver.
-pub(crate) trait Location {
+/// A structure that is filled field by field.
+pub(crate) trait Fill<S> {
     /// Sets a field of it.
-    fn put<F: IntoBytes + Immutable>(&mut self, field: Field<IO_STACK_LOCATION, F>, value: F);
+    fn put<F: IntoBytes + Immutable>(&mut self, field: Field<S, F>, value: F);
 }
 
-impl Location for View<IO_STACK_LOCATION> {
+impl<S> Fill<S> for View<S> {
     #[inline]
-    fn put<F: IntoBytes + Immutable>(&mut self, field: Field<IO_STACK_LOCATION, F>, value: F) {
+    fn put<F: IntoBytes + Immutable>(&mut self, field: Field<S, F>, value: F) {
         self.set(field, value);
+    }
+}
+
+/// Who asks, and where the end is reported.
+pub(crate) struct Requester {
+    pub(crate) mode: Mode,
+    pub(crate) thread: DriverPtr<KTHREAD>,
+    pub(crate) file: DriverPtr<FILE_OBJECT>,
+    pub(crate) event: DriverPtr<KEVENT>,
+    pub(crate) status_block: DriverPtr<IO_STATUS_BLOCK>,
+}
+
+impl Requester {
+    /// Says so in an IRP.
+    #[inline]
+    pub(crate) fn fill(&self, header: &mut impl Fill<IRP>) {
+        header.put(IRP::RequestorMode, self.mode.value());
+        header.put(IRP::UserIosb, self.status_block);
+        header.put(IRP::UserEvent, self.event);
+        header.put(IRP::Tail_Overlay_Thread, self.thread);
+        header.put(IRP::Tail_Overlay_OriginalFileObject, self.file.cast());
     }
 }
 
 /// The operation with its parameters, at `offset`; `key` is for locks of byte ranges. Fields that are not set are zero.
 #[inline]
-pub(crate) fn fill(location: &mut impl Location, operation: &Operation, offset: i64, key: u32) {
+pub(crate) fn fill(
+    location: &mut impl Fill<IO_STACK_LOCATION>,
+    operation: &Operation,
+    offset: i64,
+    key: u32,
+) {
     location.put(IO_STACK_LOCATION::MajorFunction, operation.major());
     match *operation {
         Operation::Read(buffer, _) => {
@@ -106,7 +133,7 @@ pub(crate) fn flags(operation: &Operation) -> u32 {
 
 /// `Parameters.DeviceIoControl`.
 #[inline]
-pub(crate) fn fill_control(location: &mut impl Location, code: u32, input: u32, output: u32) {
+pub(crate) fn fill_control(location: &mut impl Fill<IO_STACK_LOCATION>, code: u32, input: u32, output: u32) {
     location.put(IO_STACK_LOCATION::Parameters_DeviceIoControl_OutputBufferLength, output);
     location.put(IO_STACK_LOCATION::Parameters_DeviceIoControl_InputBufferLength, input);
     location.put(IO_STACK_LOCATION::Parameters_DeviceIoControl_IoControlCode, code);

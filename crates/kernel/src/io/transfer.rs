@@ -17,10 +17,9 @@ use super::irp::Origin;
 use super::operation::{FILE_WRITE_TO_END_OF_FILE, Operation, Start};
 use super::overlapped::{self, Overlapped};
 use super::packet::Packet;
+use super::parameters::{self, Requester};
 use super::system_request::Answer;
-use super::{
-    allocate, asked, call, cancel, completion_port, fast_io, fast_path, file_lock, parameters, stack,
-};
+use super::{allocate, asked, call, cancel, completion_port, fast_io, fast_path, file_lock, stack};
 use crate::cx::Cx;
 use crate::ke;
 use crate::ke::user_apc::{self, WaitMode};
@@ -363,11 +362,7 @@ fn send(
         ke::event::clear(cx, event)?;
     }
     let thread = ke::thread::current_object(cx);
-    packet.set(IRP::RequestorMode, mode.value());
-    packet.set(IRP::UserIosb, request.status_block);
-    packet.set(IRP::UserEvent, event);
-    packet.set(IRP::Tail_Overlay_Thread, thread);
-    packet.set(IRP::Tail_Overlay_OriginalFileObject, file.cast());
+    Requester { mode, thread, file, event, status_block: request.status_block }.fill(&mut packet);
     packet.set_next(IO_STACK_LOCATION::FileObject, file.cast());
     let irp = packet.write(cx)?;
     ob::object::reference(cx, file)?;
