@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use engine::StrandId;
 use kernel::event::{Class, Event, Kind, Reader, Role, Stamp};
 
+use super::digits::{column, padded};
 use super::names::{bytes, request, status_text};
 use super::repeats::{Fate, Repeats};
 use super::{Sink, SymbolBook, traced, wmi_shown, words};
@@ -108,22 +109,24 @@ impl Flow {
     }
 
     fn put(&mut self, stamp: &Stamp, depth: usize, text: &str) {
-        use std::fmt::Write;
         if self.out.is_full() {
             return;
         }
-        let (whole, part) = (stamp.time / 1000, stamp.time % 1000);
-        let Stamp { number, processor, irql, strand, .. } = stamp;
-        self.text.clear();
-        // A string takes what is written to it.
-        let _ = write!(
-            self.text,
-            "{whole:>8}.{part:03}  {processor:>3} {irql:>4} {:>6} {number:>7}  {:2$}{text}",
-            strand.0,
-            "",
-            2 * depth
-        );
-        self.out.line(&self.text);
+        let to = &mut self.text;
+        to.clear();
+        column(to, stamp.time / 1000, 8);
+        to.push('.');
+        padded(to, stamp.time % 1000, 3);
+        to.push(' ');
+        let Stamp { number, processor, irql, strand, .. } = *stamp;
+        for (value, width) in [(processor.into(), 3), (irql.into(), 4), (strand.0.into(), 6), (number, 7)] {
+            to.push(' ');
+            column(to, value, width);
+        }
+        to.push_str("  ");
+        to.extend((0..2 * depth).map(|_| ' '));
+        to.push_str(text);
+        self.out.line(to);
     }
 
     fn deeper(&mut self, strand: StrandId, request: bool) {

@@ -93,8 +93,7 @@ pub(crate) fn of_event(stamp: &Stamp, event: &Event) -> Hash128 {
 fn add(hash: &mut Hash128, stamp: &Stamp, event: &Event) {
     // There are 64 processors at most, and 16 levels.
     let place = u64::from(stamp.processor) << 40 | u64::from(stamp.irql) << 32 | u64::from(stamp.strand.0);
-    let kind = (event.kind() as u64) << 56;
-    [kind | place, stamp.number, stamp.time].into_iter().for_each(|word| hash.word(word));
+    [event.kind().word() ^ place, stamp.number, stamp.time].into_iter().for_each(|word| hash.word(word));
     if let Event::Device { port, address, bytes, write, value, register: _ } = event {
         let access = u64::from(*bytes) << 2 | u64::from(*port) << 1 | u64::from(*write);
         [access, *address, *value].into_iter().for_each(|word| hash.word(word));

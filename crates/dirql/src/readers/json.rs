@@ -6,6 +6,7 @@
 
 use kernel::event::{Event, Form, Kind, Reader, Stamp, Value};
 
+use super::digits::{decimal, hexadecimal};
 use super::names::{export_name, request, tag};
 use super::{Sink, SymbolBook, traced};
 
@@ -121,7 +122,7 @@ impl Object {
 
     fn add_number(&mut self, name: &str, value: u64) {
         self.key(name);
-        push_decimal(&mut self.0, value);
+        decimal(&mut self.0, value);
     }
 
     fn add_flag(&mut self, name: &str, value: bool) {
@@ -184,28 +185,9 @@ impl Object {
     }
 }
 
-/// Digits of a number, the last first, in the end of `digits`.
-fn push_digits<const BASE: u64>(to: &mut String, mut value: u64) {
-    let mut digits = [0_u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b"0123456789abcdef"[usize::try_from(value % BASE).unwrap_or(0)];
-        value /= BASE;
-        if value == 0 {
-            break;
-        }
-    }
-    to.extend(digits[at..].iter().map(|digit| char::from(*digit)));
-}
-
-fn push_decimal(to: &mut String, value: u64) {
-    push_digits::<10>(to, value);
-}
-
 fn push_address(to: &mut String, value: u64) {
     to.push_str("\"0x");
-    push_digits::<16>(to, value);
+    hexadecimal(to, value);
     to.push('"');
 }
 

@@ -5,6 +5,7 @@
 //! on it. They write to whatever they are handed: this crate prints nothing by itself.
 
 mod coverage;
+mod digits;
 mod figure;
 mod flow;
 mod hash;

@@ -224,6 +224,14 @@ macro_rules! events {
                 }
             }
 
+            /// What hashes have for it: by its name, so that a new kind changes the hash of no old run.
+            #[must_use]
+            #[inline]
+            pub const fn word(self) -> u64 {
+                const WORDS: &[u64] = &[$(declaration::word_of($text)),*];
+                WORDS[self as usize]
+            }
+
             /// What has happened.
             #[must_use]
             pub const fn meaning(self) -> &'static str {
