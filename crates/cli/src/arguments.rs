@@ -520,9 +520,7 @@ fn size(text: &str) -> Result<u64, String> {
 pub(crate) struct Kinds(pub(crate) Vec<dirql::readers::Kind>);
 
 fn kinds(list: &str) -> Result<Kinds, String> {
-    dirql::readers::kinds(list)
-        .map(Kinds)
-        .map_err(|name| format!("there is no kind of event `{name}`: docs/events.md lists them"))
+    dirql::readers::kinds(list).map(Kinds)
 }
 
 /// Readers that judge.

@@ -9,6 +9,7 @@ use kernel::event::{Event, Form, Kind, Reader, Stamp, Value};
 use super::digits::{decimal, hexadecimal};
 use super::names::{export_name, request, tag};
 use super::{Sink, SymbolBook, traced};
+use crate::script::suggest::nearest;
 
 /// Of the lines that [`Json`] and a report write. It counts what a reader could stumble over: a field or a line that means something
 /// else, or is gone. A new one changes nothing.
@@ -50,14 +51,18 @@ impl Json {
 /// not asked for them.
 ///
 /// # Errors
-/// The first name that no kind has.
+/// Says which name no kind has, and which one may be meant.
 pub fn kinds(list: &str) -> Result<Vec<Kind>, String> {
     let mut kinds = Vec::new();
     for name in list.split(',').map(str::trim) {
         match Kind::ALL.iter().find(|kind| kind.name() == name) {
             Some(kind) => kinds.push(*kind),
             None if name == "all" => kinds.extend(Kind::ALL.iter().filter(|kind| **kind != Kind::Access)),
-            None => return Err(name.to_owned()),
+            None => {
+                let meant = nearest(name, Kind::ALL.iter().map(|kind| kind.name()));
+                let hint = meant.map(|kind| format!(", did you mean `{kind}`?")).unwrap_or_default();
+                return Err(format!("there is no kind of event `{name}`{hint} (docs/events.md lists them)"));
+            }
         }
     }
     Ok(kinds)
