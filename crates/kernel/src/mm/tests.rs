@@ -10,6 +10,7 @@ use super::{
     contiguous, io_space, mdl, mdl_lock, mdl_map, mdl_pages, paging, pool, pool_exports, stack, user,
 };
 use crate::hal::hardware::{Function, PciAddress, Window};
+use crate::ps::process;
 use crate::verdict::Tier;
 use crate::{Cx, Settings};
 
@@ -272,12 +273,14 @@ fn a_kernel_stack_ends_at_pages_that_are_never_there() {
 #[test]
 fn an_applications_memory_goes_with_its_process() {
     machine(|cx| {
-        let one = user::allocate_at_end(cx, 1, 10).unwrap();
-        let two = user::allocate(cx, 2, 10).unwrap();
+        let [ends, stays] = ["one.exe", "two.exe"].map(|name| process::create(cx, name).unwrap());
+        let [first, second] = [ends, stays].map(|process| u32::try_from(process).unwrap());
+        let one = user::allocate_at_end(cx, first, 10).unwrap();
+        let two = user::allocate(cx, second, 10).unwrap();
         user::write(cx, one, &[7; 10]).unwrap();
         assert!(user::write(cx, one, &[7; 11]).is_err(), "it ends before a page that is not there");
-        assert_eq!(cx.with(|k| user::process_of(k, one)), Some(1));
-        user::free_process(cx, 1);
+        assert_eq!(cx.with(|k| user::process_of(k, one)), Some(first));
+        process::end(cx, ends).unwrap();
         assert!(user::read(cx, one, 1).is_err());
         assert!(user::read(cx, two, 1).is_ok());
     });
