@@ -5,10 +5,6 @@
  */
 #include <ddk/wdm.h>
 
-#define CONTROL_WITHOUT_DEVICE
-#define STORIES "accesses"
-#include "control.h"
-
 DRIVER_INITIALIZE DriverEntry;
 
 /* Output: the extension's address. */
@@ -31,6 +27,10 @@ typedef struct _DEVICE_EXTENSION {
     SLIST_HEADER Entries; /* B0 */
     SLIST_ENTRY Entry;    /* C0 */
 } DEVICE_EXTENSION;
+
+#define CONTROL_EXTENSION sizeof(DEVICE_EXTENSION)
+#define STORIES "accesses"
+#include "control.h"
 
 static volatile DEVICE_EXTENSION *Extension;
 
@@ -131,32 +131,13 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     return Complete(Irp, STATUS_SUCCESS, sizeof(VOID *));
 }
 
-static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
-{
-    IoDeleteSymbolicLink(&LinkName);
-    IoDeleteDevice(Driver->DeviceObject);
-}
-
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
-    PDEVICE_OBJECT Device;
-    NTSTATUS Status = IoCreateDevice(Driver, sizeof(DEVICE_EXTENSION), &DeviceName, FILE_DEVICE_UNKNOWN, FILE_DEVICE_SECURE_OPEN,
-                                     FALSE, &Device);
+    NTSTATUS Status = ControlStart(Driver, &DeviceName, &LinkName, DispatchDeviceControl);
 
     UNREFERENCED_PARAMETER(RegistryPath);
-    if (!NT_SUCCESS(Status)) {
-        return Status;
+    if (NT_SUCCESS(Status)) {
+        Extension = Driver->DeviceObject->DeviceExtension;
     }
-    Status = IoCreateSymbolicLink(&LinkName, &DeviceName);
-    if (!NT_SUCCESS(Status)) {
-        IoDeleteDevice(Device);
-        return Status;
-    }
-    Extension = Device->DeviceExtension;
-    Driver->MajorFunction[IRP_MJ_CREATE] = DispatchSucceed;
-    Driver->MajorFunction[IRP_MJ_CLOSE] = DispatchSucceed;
-    Driver->MajorFunction[IRP_MJ_CLEANUP] = DispatchSucceed;
-    Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchDeviceControl;
-    Driver->DriverUnload = Unload;
-    return STATUS_SUCCESS;
+    return Status;
 }

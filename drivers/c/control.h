@@ -34,12 +34,17 @@ static VOID NTAPI ControlUnload(PDRIVER_OBJECT Driver)
     IoDeleteDevice(Driver->DeviceObject);
 }
 
+#ifndef CONTROL_EXTENSION /* bytes of the device extension, of a driver that has one */
+#define CONTROL_EXTENSION 0
+#endif
+
 /* Makes the device and its link. The routines that a driver has of its own it sets afterwards. */
 __attribute__((unused)) static NTSTATUS ControlStart(PDRIVER_OBJECT Driver, PUNICODE_STRING Name,
                                                      PUNICODE_STRING Link, PDRIVER_DISPATCH DeviceControl)
 {
     PDEVICE_OBJECT Device;
-    NTSTATUS Status = IoCreateDevice(Driver, 0, Name, FILE_DEVICE_UNKNOWN, FILE_DEVICE_SECURE_OPEN, FALSE, &Device);
+    NTSTATUS Status = IoCreateDevice(Driver, CONTROL_EXTENSION, Name, FILE_DEVICE_UNKNOWN, FILE_DEVICE_SECURE_OPEN, FALSE,
+                                     &Device);
 
     if (!NT_SUCCESS(Status)) {
         return Status;

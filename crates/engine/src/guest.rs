@@ -235,6 +235,18 @@ pub enum AccessKind {
     Store,
 }
 
+impl AccessKind {
+    /// Its name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Load => "load",
+            Self::Update => "update",
+            Self::Store => "store",
+        }
+    }
+}
+
 /// An instruction of driver code is about to load or store these bytes of driver memory ([`crate::Engine::report_accesses`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryAccess {

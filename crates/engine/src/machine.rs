@@ -97,9 +97,9 @@ pub(crate) fn is_explored() -> bool {
 }
 
 impl State {
-    /// Whether each access is looked at in Rust: it is noted, or reported to the guest.
-    pub(crate) fn inspects(&self) -> bool {
-        self.sharing.is_on() || self.reporting.is_on()
+    /// Whether accesses of driver code are looked at: checked, noted, or reported to the guest.
+    pub(crate) fn looks_at_accesses(&self) -> bool {
+        self.shadow.is_on() || self.sharing.is_on() || self.reporting.is_on()
     }
 
     /// A run goes on or is left, for its end or a question. Whether one was in progress.

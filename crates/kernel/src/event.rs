@@ -1,16 +1,15 @@
 //! Everything observable, emitted once, where it happens. Rules, traces and statistics are readers; the kernel names
 //! none of them.
 
-mod access;
 mod declaration;
 mod lock;
 mod role;
 
 use std::any::Any;
 
+pub use engine::AccessKind;
 use engine::StrandId;
 
-pub use access::AccessKind;
 pub use declaration::{Declared, Form, Value, Words};
 use declaration::{Field, events};
 pub use lock::LockKind;

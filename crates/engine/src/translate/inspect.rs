@@ -79,15 +79,14 @@ pub(super) fn before(frame: &mut Frame, instruction: &Instruction) -> Flow<()> {
 }
 
 fn look(frame: &mut Frame, instruction: &Instruction, unretired: u32) -> Flow<()> {
-    let (checks, inspects) = (state().shadow.is_on(), state().inspects());
-    if !checks && !inspects {
+    if !state().looks_at_accesses() {
         return Ok(());
     }
     let stretches = stretches(frame, instruction);
     if state().sharing.is_on() {
         note(instruction, &stretches);
     }
-    if checks {
+    if state().shadow.is_on() {
         stretches.iter().try_for_each(|stretch| examine(frame, *stretch, unretired))?;
     }
     if state().reporting.is_on() { reporting::report(instruction, &stretches, unretired) } else { Ok(()) }

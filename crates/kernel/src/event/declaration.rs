@@ -1,9 +1,9 @@
 //! How events are declared: one table says each kind's name, fields and meaning, and how a field is written. Traces, hashes and
 //! `docs/events.md` are made from it, so that none of them has a list of its own.
 
-use engine::StrandId;
+use engine::{AccessKind, StrandId};
 
-use super::{AccessKind, LockKind, Role};
+use super::{LockKind, Role};
 
 /// How the value of a field is written, so that every reader writes it alike.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,7 +138,7 @@ pub(super) const fn word_of(name: &str) -> u64 {
 
 /// Fields of types whose values have names: in traces and hashes they stand for these, so that a new value changes no old run.
 macro_rules! fields_by_name {
-    ($($type:ty),*) => {$(
+    ($($type:ty: $word:expr),*) => {$(
         impl Field for $type {
             #[inline]
             fn value(&self) -> Value<'_> {
@@ -147,13 +147,17 @@ macro_rules! fields_by_name {
 
             #[inline(always)]
             fn words<W: Words>(&self, into: &mut W) {
-                into.word(self.word());
+                into.word($word(*self));
             }
         }
     )*};
 }
 
-fields_by_name!(Role, LockKind, AccessKind);
+fields_by_name!(
+    Role: Role::word,
+    LockKind: |kind: LockKind| word_of(kind.name()),
+    AccessKind: |kind: AccessKind| word_of(kind.name())
+);
 
 impl Field for String {
     #[inline]

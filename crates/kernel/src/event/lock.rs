@@ -1,7 +1,5 @@
 //! What kind of lock an event is about.
 
-use super::declaration::word_of;
-
 /// A kind of lock.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum LockKind {
@@ -28,11 +26,6 @@ pub enum LockKind {
 }
 
 impl LockKind {
-    /// What hashes have for it.
-    pub(super) const fn word(self) -> u64 {
-        word_of(self.name())
-    }
-
     /// Its name, as traces have it.
     #[must_use]
     pub const fn name(self) -> &'static str {

@@ -13,6 +13,7 @@ use engine::windows::PAGE;
 
 use super::operation::Segments;
 use super::packet::Packet;
+use super::parameters::Fill;
 use crate::cx::{Cx, Kernel};
 use crate::exports::data::USER_PROBE_ADDRESS;
 use crate::mm::{mdl, mdl_lock, pool};
@@ -66,7 +67,7 @@ pub(crate) fn for_transfer(
     if mode == Mode::User && !in_user_half(&buffer) {
         return Ok(Err(NtStatus::ACCESS_VIOLATION));
     }
-    packet.set(IRP::UserBuffer, DriverPtr::new(buffer.address));
+    packet.put(IRP::UserBuffer, DriverPtr::new(buffer.address));
     Ok(Ok(()))
 }
 
@@ -107,7 +108,7 @@ pub(crate) fn for_segments(
         mdl::io_free(cx, list)?;
         return Ok(Err(NtStatus::ACCESS_VIOLATION));
     }
-    packet.set(IRP::MdlAddress, list);
+    packet.put(IRP::MdlAddress, list);
     Ok(Ok(()))
 }
 
@@ -136,8 +137,8 @@ pub(crate) fn for_control(
         METHOD_BUFFERED => buffered(cx, packet, input, output, mode),
         METHOD_NEITHER => {
             let type3 = IO_STACK_LOCATION::Parameters_DeviceIoControl_Type3InputBuffer;
-            packet.set_next(type3, DriverPtr::new(input.address));
-            packet.set(IRP::UserBuffer, DriverPtr::new(output.address));
+            packet.put(type3, DriverPtr::new(input.address));
+            packet.put(IRP::UserBuffer, DriverPtr::new(output.address));
             Ok(Ok(()))
         }
         method => {
@@ -200,9 +201,9 @@ pub(crate) fn buffered(
     packet.add_flags(IRP_BUFFERED_IO | IRP_DEALLOCATE_BUFFER);
     if output.length > 0 && (mode == Mode::User || output.address != 0) {
         packet.add_flags(IRP_INPUT_OPERATION);
-        packet.set(IRP::UserBuffer, DriverPtr::new(output.address));
+        packet.put(IRP::UserBuffer, DriverPtr::new(output.address));
     }
-    packet.set(IRP::AssociatedIrp_SystemBuffer, system);
+    packet.put(IRP::AssociatedIrp_SystemBuffer, system);
     Ok(Ok(()))
 }
 
@@ -242,7 +243,7 @@ fn direct(
         mdl::io_free(cx, list)?;
         return Ok(Err(NtStatus::ACCESS_VIOLATION));
     }
-    packet.set(IRP::MdlAddress, list);
+    packet.put(IRP::MdlAddress, list);
     Ok(Ok(()))
 }
 

@@ -12,8 +12,9 @@ use engine::Flow;
 
 use super::buffers::{self, Buffer, Way};
 use super::irp::Origin;
+use super::parameters::{self, Fill};
 use super::violation::io_manager;
-use super::{allocate, finish, parameters};
+use super::{allocate, finish};
 use crate::cx::Cx;
 use crate::ke;
 use crate::ob::handle::Mode;
@@ -40,7 +41,7 @@ pub(crate) fn device_control(
         return Ok(DriverPtr::NULL);
     };
     let major = if internal { IRP_MJ_INTERNAL_DEVICE_CONTROL } else { IRP_MJ_DEVICE_CONTROL };
-    packet.set_next(IO_STACK_LOCATION::MajorFunction, major);
+    packet.put(IO_STACK_LOCATION::MajorFunction, major);
     parameters::fill_control(&mut packet, code, input_length, output_length);
     let input = Buffer { address: input, length: input_length };
     let output = Buffer { address: output, length: output_length };
@@ -113,7 +114,7 @@ fn transfer_irp(
         return Ok(DriverPtr::NULL);
     };
     let major = u8::try_from(major).unwrap_or(u8::MAX);
-    packet.set_next(IO_STACK_LOCATION::MajorFunction, major);
+    packet.put(IO_STACK_LOCATION::MajorFunction, major);
     let way = match major {
         IRP_MJ_READ => Way::In,
         IRP_MJ_WRITE => Way::Out,
@@ -121,8 +122,8 @@ fn transfer_irp(
     };
     let offset = if offset.is_null() { 0 } else { cx.read(offset)? };
     // Read and Write have the same layout.
-    packet.set_next(IO_STACK_LOCATION::Parameters_Read_Length, buffer.length);
-    packet.set_next(IO_STACK_LOCATION::Parameters_Read_ByteOffset, offset);
+    packet.put(IO_STACK_LOCATION::Parameters_Read_Length, buffer.length);
+    packet.put(IO_STACK_LOCATION::Parameters_Read_ByteOffset, offset);
     let given = buffers::for_transfer(cx, &mut packet, device, buffer, way, Mode::Kernel)?;
     let irp = packet.write(cx)?;
     match given {

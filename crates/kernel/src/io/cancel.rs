@@ -103,11 +103,11 @@ fn cancel_locked(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, old: u8) -> Flow<bool> {
     let routine = cx.read(irp + IRP::CancelRoutine)?;
     cx.detail(Kind::IrpCancelled, || Event::IrpCancelled { irp: irp.address, routine: routine.address });
     found::tell(cx, irp, Place::Cancelled);
-    take_routine(cx, irp)?;
     if routine.is_null() {
         release(cx, old)?;
         return Ok(false);
     }
+    cancel_routine::set(cx, irp, DriverPtr::NULL)?;
     call_routine(cx, irp, routine, old)?;
     Ok(true)
 }

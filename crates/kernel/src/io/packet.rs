@@ -36,11 +36,6 @@ impl Packet {
         Self { irp, stack_size, header, location: IO_STACK_LOCATION::zeroed() }
     }
 
-    /// A field of the header.
-    pub(crate) fn set<F: IntoBytes + Immutable>(&mut self, field: Field<IRP, F>, value: F) {
-        self.header.set(field, value);
-    }
-
     /// What a field of the header is set to.
     pub(crate) fn header<F: FromBytes>(&self, field: Field<IRP, F>) -> F {
         self.header.get(field)
@@ -49,15 +44,6 @@ impl Packet {
     /// Sets bits of the header's flags.
     pub(crate) fn add_flags(&mut self, flags: u32) {
         self.header.set(IRP::Flags, self.header.get(IRP::Flags) | flags);
-    }
-
-    /// A field of what the first driver will find.
-    pub(crate) fn set_next<F: IntoBytes + Immutable>(
-        &mut self,
-        field: Field<IO_STACK_LOCATION, F>,
-        value: F,
-    ) {
-        self.location.set(field, value);
     }
 
     /// Into its memory.
@@ -79,14 +65,16 @@ impl Packet {
     }
 }
 
+/// A field of the header.
 impl Fill<IRP> for Packet {
     fn put<F: IntoBytes + Immutable>(&mut self, field: Field<IRP, F>, value: F) {
-        self.set(field, value);
+        self.header.set(field, value);
     }
 }
 
+/// A field of what the first driver will find.
 impl Fill<IO_STACK_LOCATION> for Packet {
     fn put<F: IntoBytes + Immutable>(&mut self, field: Field<IO_STACK_LOCATION, F>, value: F) {
-        self.set_next(field, value);
+        self.location.set(field, value);
     }
 }

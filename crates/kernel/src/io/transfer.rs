@@ -17,7 +17,7 @@ use super::irp::Origin;
 use super::operation::{FILE_WRITE_TO_END_OF_FILE, Operation, Start};
 use super::overlapped::{self, Overlapped};
 use super::packet::Packet;
-use super::parameters::{self, Requester};
+use super::parameters::{self, Fill, Requester};
 use super::system_request::Answer;
 use super::{allocate, asked, call, cancel, completion_port, fast_io, fast_path, file_lock, stack};
 use crate::cx::Cx;
@@ -363,7 +363,7 @@ fn send(
     }
     let thread = ke::thread::current_object(cx);
     Requester { mode, thread, file, event, status_block: request.status_block }.fill(&mut packet);
-    packet.set_next(IO_STACK_LOCATION::FileObject, file.cast());
+    packet.put(IO_STACK_LOCATION::FileObject, file.cast());
     let irp = packet.write(cx)?;
     ob::object::reference(cx, file)?;
     remember(cx, irp, file, event, request, thread.address, synchronous);
@@ -434,7 +434,7 @@ fn give_buffers(
             let length = Buffer { address: range.length, length: 8 };
             let given = buffers::buffered(cx, packet, length, Buffer::default(), mode)?;
             let place = packet.header(IRP::AssociatedIrp_SystemBuffer).cast();
-            packet.set_next(IO_STACK_LOCATION::Parameters_LockControl_Length, place);
+            packet.put(IO_STACK_LOCATION::Parameters_LockControl_Length, place);
             Ok(given)
         }
         Operation::Flush(_) => Ok(Ok(())),

@@ -15,7 +15,7 @@ use crate::ke::stack;
 /// Driver code is about to access memory.
 pub(crate) fn by_driver(cx: &Cx<'_>, made: &MemoryAccess) {
     let MemoryAccess { address, bytes, kind, atomic, rip } = *made;
-    report(cx, Event::Access { address, bytes, kind: kind.into(), atomic, kernel: false, code: rip });
+    report(cx, Event::Access { address, bytes, kind, atomic, kernel: false, code: rip });
 }
 
 /// A routine that a driver has called has loaded or stored these bytes for it.

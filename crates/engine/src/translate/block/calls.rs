@@ -52,7 +52,7 @@ impl Stub {
 
 /// Whether each access is looked at: then no call is done in its block.
 pub(super) fn is_looked_at() -> bool {
-    state().shadow.is_on() || state().inspects()
+    state().looks_at_accesses()
 }
 
 /// The `jmp [slot]` at `target`, if the guest need not be called before it.

@@ -42,7 +42,7 @@ pub(crate) fn allow_calls(until: u64) {
 
 /// See [`crate::Engine::allow_short_locks`].
 pub(crate) fn allow_locks() {
-    let looked_at = state().shadow.is_on() || state().inspects() || scratch().has_used(USED_FLAGS);
+    let looked_at = state().looks_at_accesses() || scratch().has_used(USED_FLAGS);
     scratch().lock.set(if looked_at { FORBIDDEN } else { ALLOWED });
 }
 
