@@ -381,6 +381,13 @@ const C_DRIVERS: &[CDriver] = &[
         missing: Some("watcher.def"),
         compiler: Gcc,
     },
+    CDriver {
+        name: "loader",
+        source: "loader.c",
+        defines: &[],
+        missing: Some("wdfldr/wdfldr.def"),
+        compiler: Gcc,
+    },
     CDriver { name: "touches", source: "faulty/touches.c", defines: &[], missing: None, compiler: Gcc },
 ];
 

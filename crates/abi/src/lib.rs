@@ -55,6 +55,7 @@ mod rtl;
 mod se;
 mod stack_location;
 mod status;
+mod wdf;
 mod wmi;
 
 pub use bugcheck::*;
@@ -97,6 +98,7 @@ pub use rtl::*;
 pub use se::*;
 pub use stack_location::*;
 pub use status::NtStatus;
+pub use wdf::*;
 pub use wmi::*;
 
 /// Every layout of this crate, file by file.
@@ -131,6 +133,7 @@ pub fn all_layouts() -> impl Iterator<Item = &'static TypeLayout> {
         rtl::LAYOUTS,
         se::LAYOUTS,
         stack_location::LAYOUTS,
+        wdf::LAYOUTS,
         wmi::LAYOUTS,
     ]
     .into_iter()

@@ -107,6 +107,10 @@ pub(crate) struct Setup {
     /// Another driver image, loaded first, that the driver may import from; may be given several times
     #[arg(long, value_name = "OTHER.sys")]
     pub(crate) with: Vec<PathBuf>,
+    /// The framework that a KMDF driver runs on: Windows' own Wdf01000.sys (docs/kmdf.md). Without it a file of that name is taken that lies beside the
+    /// driver, or in ~/.config/dirql
+    #[arg(long, value_name = "Wdf01000.sys")]
+    pub(crate) framework: Option<PathBuf>,
     /// What is below this folder is drive C: (`\??\C:`, `\Device\HarddiskVolume1`), and its folder `Windows` is `\SystemRoot`: files that
     /// the driver opens. It is read before the machine is made, which works on a copy; the folder stays as it is
     #[arg(long, value_name = "DIR")]

@@ -6,13 +6,13 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use dirql::explore::Chooser;
 use dirql::readers::{Figure, FigureForm, Sink};
 use dirql::record::Recording;
-use dirql::{Bench, Error, Jail, Outcome, Play, Report, ScriptText, processor, windows};
+use dirql::{Bench, Error, Jail, Outcome, Play, Report, ScriptText, framework, processor, windows};
 
 use crate::again::quoted;
 use crate::arguments::{Around, Only, Run, Setup};
@@ -319,6 +319,11 @@ pub(crate) fn bench(setup: &Setup) -> Result<Bench, Error> {
     for other in &setup.with {
         bench = bench.with(other);
     }
+    let found = || framework::find(&setup.driver, &setup.with, settings_folder().as_deref());
+    match &setup.framework {
+        Some(framework) => bench = bench.framework(framework),
+        None => bench = found().into_iter().fold(bench, Bench::with),
+    }
     for inf in &setup.inf {
         bench = bench.inf(inf);
     }
@@ -329,6 +334,13 @@ pub(crate) fn bench(setup: &Setup) -> Result<Bench, Error> {
         bench = bench.registry(file);
     }
     Ok(bench)
+}
+
+/// Where the user keeps what dirql may use: `~/.config/dirql`, or as `XDG_CONFIG_HOME` has it.
+fn settings_folder() -> Option<PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = folder("XDG_CONFIG_HOME").or_else(|| Some(folder("HOME")?.join(".config")))?;
+    Some(base.join("dirql"))
 }
 
 /// The script, as it was given.

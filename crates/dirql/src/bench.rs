@@ -24,6 +24,7 @@ use kernel::verifier::Verifier;
 use crate::error::{Error, InputError};
 use crate::files::{self, DriverFile};
 use crate::folder;
+use crate::framework;
 use crate::inf::{self, Inf};
 use crate::machine::{Boots, Machine, Plan};
 use crate::play::Play;
@@ -60,6 +61,8 @@ pub struct Bench {
     pub(crate) driver: Option<PathBuf>,
     pub(crate) infs: Vec<PathBuf>,
     pub(crate) with: Vec<PathBuf>,
+    /// Which of these must be a framework.
+    pub(crate) framework: Option<PathBuf>,
     pub(crate) folder: Option<PathBuf>,
     pub(crate) settings: Settings,
     pub(crate) readers: Vec<Box<dyn Reader>>,
@@ -118,6 +121,7 @@ impl Bench {
             driver: None,
             infs: Vec::new(),
             with: Vec::new(),
+            framework: None,
             folder: None,
             settings: Settings::default(),
             readers: Vec::new(),
@@ -161,11 +165,20 @@ impl Bench {
         self
     }
 
-    /// Another driver image, loaded and initialised first, that the driver may import from.
+    /// Another driver image, loaded and initialised first, that the driver may import from; or the framework that it runs on, `Wdf01000.sys`,
+    /// which comes before all others.
     #[must_use]
     pub fn with(mut self, path: impl Into<PathBuf>) -> Self {
         self.with.push(path.into());
         self
+    }
+
+    /// The framework that a KMDF driver runs on, `Wdf01000.sys`: as [`Bench::with`], of a file that must be one.
+    #[must_use]
+    pub fn framework(mut self, path: impl Into<PathBuf>) -> Self {
+        let path = path.into();
+        self.framework = Some(path.clone());
+        self.with(path)
     }
 
     /// What is below this folder of the host's is drive `C:`, and its folder `Windows` is `\SystemRoot`. It is read before the machine is
@@ -465,7 +478,8 @@ impl Bench {
             }
         }
         let driver = movable(path)?;
-        let with = self.with.iter().map(|path| movable(path)).collect::<Result<Vec<_>, _>>()?;
+        let mut with = self.with.iter().map(|path| movable(path)).collect::<Result<Vec<_>, _>>()?;
+        framework::order(&driver, &mut with, self.framework.as_deref())?;
         let infs = self.infs.iter().map(|path| read_inf(path)).collect::<Result<Vec<_>, _>>()?;
         let folder = self.folder.as_deref().map(folder::read).transpose()?;
         let registry = self.registry.iter().map(GivenRegistry::read).collect::<Result<_, _>>()?;

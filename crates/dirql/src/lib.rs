@@ -10,6 +10,7 @@ pub mod error;
 mod explain;
 pub mod files;
 mod folder;
+pub mod framework;
 pub mod imports;
 pub mod inf;
 mod machine;

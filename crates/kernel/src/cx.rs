@@ -13,7 +13,7 @@ use crate::event::{Event, Kind};
 use crate::mm::special_pool;
 use crate::nt::Nt;
 use crate::verdict::Verdict;
-use crate::{cm, etw, ex, fs, hal, io, kd, ke, ldr, mm, ob, pcw, pnp, po, ps, se, wmi};
+use crate::{cm, etw, ex, fs, hal, io, kd, ke, ldr, mm, ob, pcw, pnp, po, ps, se, wdf, wmi};
 
 /// All state of the kernel, by NT's prefixes.
 pub struct Kernel {
@@ -51,6 +51,8 @@ pub struct Kernel {
     pub ps: ps::State,
     /// Tokens and security descriptors.
     pub se: se::State,
+    /// Frameworks and their clients.
+    pub(crate) wdf: wdf::State,
     /// Data providers and who asks them.
     pub wmi: wmi::State,
     /// A reader wants details: what has short ways that tell none takes the long one.
@@ -309,6 +311,7 @@ impl Kernel {
             cm: cm::State::new(settings),
             ex: ex::State::new(settings),
             etw: etw::State::new(settings),
+            wdf: wdf::State::default(),
             wmi: wmi::State::default(),
             pcw: pcw::State::default(),
             fs: fs::State::new(settings),

@@ -39,6 +39,7 @@ pub mod se;
 mod sorted_map;
 pub mod verdict;
 pub mod verifier;
+pub mod wdf;
 mod witness;
 pub mod wmi;
 

@@ -16,13 +16,14 @@ use kernel::ldr::{self, LoadedImage, Module};
 use kernel::pnp::{self, Drivers, Installer, NodeId, root};
 use kernel::ps::process;
 use kernel::se::sddl;
-use kernel::{Cx, Nt, Settings};
+use kernel::{Cx, Nt, Settings, wdf};
 
 use super::plan::{self, Plan};
 use super::{Machine, Readers, preset, registry};
 use crate::bench::{Bench, Inputs};
 use crate::error::{Error, InputError};
 use crate::files::DriverFile;
+use crate::framework::is_framework;
 use crate::inf::{DeviceIds, Filters, Inf, Installation, RegistryWrite, Service, Target};
 use crate::readers::{Coverage, SymbolBook};
 use crate::reg::RegFile;
@@ -216,7 +217,11 @@ impl Machine {
 
 impl Work {
     fn new(inputs: &Inputs, plan: &Plan) -> Self {
-        let others: Vec<File> = inputs.with.iter().map(|file| File::new(file, plan)).collect();
+        let mut others: Vec<File> = inputs.with.iter().map(|file| File::new(file, plan)).collect();
+        let framework = others.first_mut().filter(|file| is_framework(&file.image));
+        if let Some(file) = framework {
+            file.service = Service::of_file(&file.name, wdf::SERVICE.to_owned());
+        }
         let card = |card: &plan::PlannedCard| Card {
             name: card.name.clone(),
             installation: card.installation.clone(),
@@ -248,6 +253,9 @@ impl Work {
         fs::mount(cx)?;
         for file in self.others.iter().chain([&self.driver]) {
             written(outcome, registry::write_service(cx, &file.service));
+        }
+        if self.others.first().is_some_and(|file| is_framework(&file.image)) {
+            written(outcome, wdf::library::install(cx));
         }
         written(outcome, registry::write_machine(cx, &self.registry));
         if let Err(refused) = preset::write(cx, &self.presets) {

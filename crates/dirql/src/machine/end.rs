@@ -13,8 +13,7 @@ use kernel::ldr;
 use kernel::ob;
 use kernel::pnp::{self, node};
 use kernel::verdict::Verdict;
-use kernel::{Cx, Nt};
-use kernel::{po, ps};
+use kernel::{Cx, Nt, po, ps, wdf};
 
 use super::Machine;
 use super::boot::{Loaded, LoadedDriver};
@@ -237,6 +236,8 @@ fn shut_down(cx: &mut Cx<'_>, loaded: &Loaded) -> Flow<Vec<String>> {
             continue; // another driver has had it unloaded
         }
         let name = cx.with(|k| ldr::image_name(k, *base).unwrap_or_default().to_owned());
+        let service = driver::service(cx, *object);
+        wdf::library::leave(cx, &service)?;
         let status = driver::unload(cx, *object)?;
         if status == NtStatus::PENDING {
             deferred.push((name, *object));

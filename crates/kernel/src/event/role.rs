@@ -92,6 +92,22 @@ roles! {
     DllInitialize = "DllInitialize": Driver,
     /// `DllUnload` of an export driver.
     DllUnload = "DllUnload": Driver,
+    /// `LibraryCommission` of a framework that has registered.
+    LibraryCommission = "LibraryCommission": Driver,
+    /// `LibraryDecommission` of a framework that is about to go.
+    LibraryDecommission = "LibraryDecommission": Driver,
+    /// `LibraryRegisterClient` of a framework, for a client's `WdfVersionBind`.
+    LibraryRegisterClient = "LibraryRegisterClient": Driver,
+    /// `LibraryUnregisterClient` of a framework, for a client's `WdfVersionUnbind`.
+    LibraryUnregisterClient = "LibraryUnregisterClient": Driver,
+    /// `ClassLibraryInitialize` of a class extension that has registered.
+    ClassLibraryInitialize = "ClassLibraryInitialize": Driver,
+    /// `ClassLibraryDeinitialize` of a class extension that is about to go.
+    ClassLibraryDeinitialize = "ClassLibraryDeinitialize": Driver,
+    /// `ClassLibraryBindClient` of a class extension, for a client's `WdfVersionBindClass`.
+    ClassLibraryBindClient = "ClassLibraryBindClient": Driver,
+    /// `ClassLibraryUnbindClient` of a class extension, for a client's `WdfVersionUnbindClass`.
+    ClassLibraryUnbindClient = "ClassLibraryUnbindClient": Driver,
     /// A routine of `IoRegisterDriverReinitialization`.
     Reinitialize = "Reinitialize": Driver,
     /// `DriverUnload`.

@@ -101,13 +101,13 @@ impl<T> IntoResult for DriverPtr<T> {
     }
 }
 
-/// Builds a table. `Name(arity) @ low..=high => path::to::service;`, with `hal` or `wmilib` before the colon where that module has it,
+/// Builds a table. `Name(arity) @ low..=high => path::to::service;`, with `hal`, `wdfldr` or `wmilib` before the colon where that module has it,
 /// and `va` as arity where the service decodes its own variable arguments; behind the levels `~ low..=high` where Windows survives
 /// others, or `at most Advice` of a routine that is harmless at others; then `is Wait` of a wait that a routine with Wait TRUE may promise.
 macro_rules! exports {
     ($table:ident: $($($module:ident)? : $name:ident($arity:tt) @ $low:literal ..= $high:literal $(~ $from:literal ..= $to:literal)? $(at most $tier:ident)? $(is $what:ident)? => $service:path;)*) => {
         #[allow(unused_imports, reason = "a table's rows name the prefixes they need; a new row needs no second edit")]
-        use $crate::{cm, etw, ex, fs, hal, io, kd, ke, ldr, mm, ob, pcw, pnp, po, ps, rtl, se, wmi};
+        use $crate::{cm, etw, ex, fs, hal, io, kd, ke, ldr, mm, ob, pcw, pnp, po, ps, rtl, se, wdf, wmi};
 
         /// All rows of this file, sorted by name.
         pub static $table: &[$crate::exports::Export] = &[$(
@@ -133,6 +133,7 @@ macro_rules! exports {
     (@survives $low:literal $high:literal $from:literal $to:literal) => { ($from, $to) };
     (@module) => { "ntoskrnl.exe" };
     (@module hal) => { "hal.dll" };
+    (@module wdfldr) => { "wdfldr.sys" };
     (@module wmilib) => { "wmilib.sys" };
     (@call $s:path, va) => { |cx, args| $s(cx, args).map(IntoResult::into_rax) };
     (@call $s:path, 0) => { |cx, _| $s(cx).map(IntoResult::into_rax) };

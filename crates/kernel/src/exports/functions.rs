@@ -22,6 +22,8 @@ exports! { FUNCTIONS:
     : DbgPrintEx(va) @ 0..=12 => kd::print::dbg_print_ex;
     : DbgQueryDebugFilterState(2) @ 0..=12 => kd::print::query_filter;
     : DbgSetDebugFilterState(3) @ 0..=12 => kd::print::set_filter;
+    wdfldr: DllInitialize(1) @ 0..=0 => wdf::values::initialize;
+    wdfldr: DllUnload(0) @ 0..=0 => wdf::values::unload;
     : EtwActivityIdControl(2) @ 0..=15 => etw::activity_id_control;
     : EtwEventEnabled(2) @ 0..=15 => etw::event_enabled;
     : EtwProviderEnabled(3) @ 0..=15 => etw::provider_enabled;
@@ -904,6 +906,14 @@ exports! { FUNCTIONS:
     : SeUnlockSubjectContext(1) @ 0..=0 => se::subject::unlock;
     : SeValidSecurityDescriptor(2) @ 0..=0 => se::object::valid;
     : VerSetConditionMask(3) @ 0..=15 => rtl::version::set_condition_mask;
+    wdfldr: WdfLdrDiagnosticsValueByNameAsULONG(2) @ 0..=0 => wdf::values::diagnostics;
+    wdfldr: WdfLdrQueryInterface(1) @ 0..=0 => wdf::values::query_interface;
+    wdfldr: WdfRegisterClassLibrary(3) @ 0..=0 => wdf::library::register_class;
+    wdfldr: WdfRegisterLibrary(3) @ 0..=0 => wdf::library::register;
+    wdfldr: WdfVersionBind(4) @ 0..=0 => wdf::bind::version_bind;
+    wdfldr: WdfVersionBindClass(3) @ 0..=0 => wdf::class::bind;
+    wdfldr: WdfVersionUnbind(3) @ 0..=0 => wdf::bind::version_unbind;
+    wdfldr: WdfVersionUnbindClass(3) @ 0..=0 => wdf::class::unbind;
     wmilib: WmiCompleteRequest(5) @ 0..=2 => wmi::finish::complete;
     wmilib: WmiFireEvent(5) @ 0..=2 => wmi::event::fire;
     : WmiQueryTraceInformation(5) @ 0..=15 => wmi::trace::query;

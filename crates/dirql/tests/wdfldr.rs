@@ -1,0 +1,79 @@
+//! Stories of the frameworks' loader: a compiled driver (`drivers/c/loader.c`) that is a framework, a class extension and their client, and what the
+//! loader does with what it is given.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use dirql::{Bench, Report};
+use rig::{command, driver, play, start};
+
+/// The registry names the driver's service for the framework's component and for the class extension's.
+const REGISTRY: &str = r#"Windows Registry Editor Version 5.00
+
+[HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet\Control\Wdf\Kmdf\KmdfLibrary\Versions\1]
+"Service"="\\Registry\\Machine\\System\\CurrentControlSet\\Services\\loader"
+
+[HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet\Control\Wdf\Kmdf\DirqlCx\Versions\1]
+"Service"="\\Registry\\Machine\\System\\CurrentControlSet\\Services\\loader"
+
+[HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet\Control\Wdf\Kmdf\Diagnostics]
+"DbgPrintOn"=dword:00000003
+"Text"="3"
+"#;
+
+fn bench() -> Bench {
+    Bench::new().driver(driver("loader.sys")).registry_text("loader.reg", REGISTRY).checked(true)
+}
+
+/// Has the driver tell these stories, one after the other.
+fn tell(stories: &[&str]) -> Report {
+    let machine = start(bench);
+    let body: String =
+        stories.iter().map(|name| format!("{} expect prefix u32:0\n", command("c", name))).collect();
+    play(&machine, &format!("open \\\\.\\DirqlLoader as c\n{body}"));
+    let report = machine.finish();
+    report.expect_clean();
+    assert_eq!(report.sums.still_allocated(), 0, "{report}");
+    report
+}
+
+#[test]
+fn a_framework_registers_once_and_is_commissioned_and_let_go_of_at_the_end() {
+    let report = tell(&["ALibraryIsRegisteredOnce"]);
+    assert!(report.prints.iter().any(|line| line.contains("decommissioned with 0 clients")), "{report}");
+}
+
+#[test]
+fn a_client_is_bound_by_its_component_and_version_and_unbound_once() {
+    tell(&["ALibraryIsRegisteredOnce", "AClientIsBoundByItsComponentAndVersion", "AClientIsUnboundOnce"]);
+}
+
+#[test]
+fn a_class_extension_serves_clients_of_its_framework_up_to_its_own_version() {
+    let report = tell(&[
+        "ALibraryIsRegisteredOnce",
+        "AClientIsBoundByItsComponentAndVersion",
+        "AClassIsBoundToAClientOfItsFramework",
+        "AClientIsUnboundOnce",
+    ]);
+    assert!(report.prints.iter().any(|line| line.contains("the class is gone")), "{report}");
+}
+
+#[test]
+fn a_framework_whose_client_stays_bound_is_not_let_go_of() {
+    let machine = start(bench);
+    let stories = ["ALibraryIsRegisteredOnce", "AClientIsBoundByItsComponentAndVersion"];
+    let body: String =
+        stories.iter().map(|name| format!("{} expect prefix u32:0\n", command("c", name))).collect();
+    play(&machine, &format!("open \\\\.\\DirqlLoader as c\n{body}"));
+    let report = machine.finish();
+    assert!(!report.prints.iter().any(|line| line.contains("decommissioned")), "{report}");
+    assert!(report.notes.iter().any(|note| note.contains("loader.sys: stays loaded")), "{report}");
+}
+
+#[test]
+fn the_loader_answers_what_it_is_and_what_the_registry_says() {
+    tell(&["TheLoaderHasOneInterface"]);
+}

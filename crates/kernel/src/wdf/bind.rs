@@ -1,0 +1,133 @@
+//! `WdfVersionBind` and `WdfVersionUnbind`: a client's entry point gets the functions of its framework, and its unload gives them back.
+//!
+//! The framework decides about the client's version and the number of its functions, and stores their addresses, or that of its table, where
+//! the client has asked for them.
+
+use abi::{
+    CLIENT_INFO, DRIVER_OBJECT, DriverPtr, NtStatus, UNICODE_STRING, WDF_BIND_INFO, WDF_BIND_INFO2,
+    WDF_COMPONENT_GLOBALS, WDF_LIBRARY_INFO, WDF_VERSION,
+};
+use engine::Flow;
+
+use super::library::{self, bytes};
+use super::{TAG, text};
+use crate::cx::Cx;
+use crate::event::Role;
+use crate::io::call::low_half;
+use crate::io::routine;
+use crate::mm::pool;
+
+/// A client that is bound.
+pub(super) struct Client {
+    /// Its `WDF_BIND_INFO`.
+    bind: u64,
+    /// What its framework gave it.
+    globals: u64,
+    /// The `WDF_LIBRARY_INFO` of its framework.
+    pub(super) library: u64,
+    /// The block with its `CLIENT_INFO`, and behind it the word that points to that.
+    block: u64,
+}
+
+impl Client {
+    pub(super) fn is(
+        &self,
+        bind: DriverPtr<WDF_BIND_INFO>,
+        globals: DriverPtr<WDF_COMPONENT_GLOBALS>,
+    ) -> bool {
+        self.bind == bind.address && self.globals == globals.address
+    }
+}
+
+/// `WdfVersionBind`.
+///
+/// # Errors
+/// A verdict if a pointer is bad, or on the framework.
+pub(crate) fn version_bind(
+    cx: &mut Cx<'_>,
+    driver: DriverPtr<DRIVER_OBJECT>,
+    registry_path: DriverPtr<UNICODE_STRING>,
+    bind: DriverPtr<WDF_BIND_INFO>,
+    out: DriverPtr<DriverPtr<WDF_COMPONENT_GLOBALS>>,
+) -> Flow<NtStatus> {
+    if driver.is_null() || registry_path.is_null() || bind.is_null() || out.is_null() {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    let size = cx.read(bind + WDF_BIND_INFO::Size)?;
+    let component = cx.read(bind + WDF_BIND_INFO::Component)?;
+    let known = size == bytes::<WDF_BIND_INFO>() || size == bytes::<WDF_BIND_INFO2>();
+    if !known || component.is_null() || cx.read(bind + WDF_BIND_INFO::FuncTable)?.is_null() {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    if cx.with(|k| k.wdf.clients.iter().any(|client| client.bind == bind.address)) {
+        return Ok(NtStatus::INVALID_PARAMETER);
+    }
+    let component = text(cx, component)?;
+    let major = cx.read(bind + WDF_BIND_INFO::Version + WDF_VERSION::Major)?;
+    let library = match library::find(cx, &component, major, false)? {
+        Ok(library) => library,
+        Err(status) => return Ok(status),
+    };
+    register(cx, driver, registry_path, bind, library, out)
+}
+
+fn register(
+    cx: &mut Cx<'_>,
+    driver: DriverPtr<DRIVER_OBJECT>,
+    registry_path: DriverPtr<UNICODE_STRING>,
+    bind: DriverPtr<WDF_BIND_INFO>,
+    library: u64,
+    out: DriverPtr<DriverPtr<WDF_COMPONENT_GLOBALS>>,
+) -> Flow<NtStatus> {
+    const INFO: u64 = size_of::<CLIENT_INFO>() as u64;
+    let client: DriverPtr<CLIENT_INFO> = pool::allocate(cx, pool::Kind::NonPaged, INFO + 16, TAG)?;
+    if client.is_null() {
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    cx.write(client + CLIENT_INFO::Size, bytes::<CLIENT_INFO>())?;
+    cx.write(client + CLIENT_INFO::RegistryPath, registry_path)?;
+    cx.write(client + CLIENT_INFO::DriverObject, driver)?;
+    let context: DriverPtr<u64> = client.cast().byte_add(INFO);
+    let globals: DriverPtr<DriverPtr<WDF_COMPONENT_GLOBALS>> = context.cast().byte_add(8);
+    cx.write(context, client.address)?;
+    cx.write(globals, DriverPtr::NULL)?;
+    cx.write(bind + WDF_BIND_INFO::Module, library)?;
+    let info = DriverPtr::<WDF_LIBRARY_INFO>::new(library);
+    let enter = cx.read(info + WDF_LIBRARY_INFO::LibraryRegisterClient)?;
+    let arguments = [bind.address, globals.address, context.address];
+    let answer = routine::call(cx, Role::LibraryRegisterClient, enter, driver.address, &arguments)?;
+    let status = NtStatus(low_half(answer));
+    if !status.is_success() {
+        pool::free(cx, client)?;
+        return Ok(status);
+    }
+    let globals = cx.read(globals)?;
+    cx.write(out, globals)?;
+    let client = Client { bind: bind.address, globals: globals.address, library, block: client.address };
+    cx.with(|k| k.wdf.clients.push(client));
+    Ok(status)
+}
+
+/// `WdfVersionUnbind`.
+///
+/// # Errors
+/// A verdict if a pointer is bad, or on the framework.
+pub(crate) fn version_unbind(
+    cx: &mut Cx<'_>,
+    _registry_path: DriverPtr<UNICODE_STRING>,
+    bind: DriverPtr<WDF_BIND_INFO>,
+    globals: DriverPtr<WDF_COMPONENT_GLOBALS>,
+) -> Flow<NtStatus> {
+    let found = cx.with(|k| {
+        let index = k.wdf.clients.iter().position(|client| client.is(bind, globals))?;
+        Some(k.wdf.clients.remove(index))
+    });
+    let Some(client) = found else { return Ok(NtStatus::INVALID_PARAMETER) };
+    let info = DriverPtr::<WDF_LIBRARY_INFO>::new(client.library);
+    let leave = cx.read(info + WDF_LIBRARY_INFO::LibraryUnregisterClient)?;
+    let arguments = [bind.address, globals.address];
+    let answer = routine::call(cx, Role::LibraryUnregisterClient, leave, client.library, &arguments)?;
+    cx.write(bind + WDF_BIND_INFO::Module, 0)?;
+    pool::free(cx, DriverPtr::<CLIENT_INFO>::new(client.block))?;
+    Ok(NtStatus(low_half(answer)))
+}

@@ -1,0 +1,65 @@
+//! `WDFLDR.SYS`: brings the clients of a driver framework, the framework's image and its class extensions together.
+//!
+//! The framework itself is an image that the user brings, and runs as any driver does. `library` is what frameworks and class extensions
+//! register, `bind` how a client gets its framework's functions, `class` how it gets an extension's, `values` what is asked of the registry and
+//! of the loader itself. No page of Microsoft's has the protocol: it is what clients and frameworks of KMDF 1.x do as they are compiled. Where
+//! neither says it, a structure of another size, or a null pointer, is STATUS_INVALID_PARAMETER; a framework that cannot be found,
+//! STATUS_OBJECT_NAME_NOT_FOUND; one that is registered already, STATUS_OBJECT_NAME_COLLISION.
+
+pub(crate) mod bind;
+pub(crate) mod class;
+pub mod library;
+pub(crate) mod values;
+
+use abi::{DriverPtr, FILE_OBJECT};
+use engine::Flow;
+
+use crate::cx::Cx;
+use crate::mm::pool;
+use crate::rtl::crt;
+
+const TAG: u32 = pool::tag(b"WdfL");
+
+/// Where frameworks and class extensions say which services they are: `\<component>\Versions\<major>`, `Service`.
+pub const VERSIONS: &str = "\\Registry\\Machine\\System\\CurrentControlSet\\Control\\Wdf\\Kmdf";
+/// The component that every client of the framework asks for.
+pub const COMPONENT: &str = "KmdfLibrary";
+/// The framework's service.
+pub const SERVICE: &str = "Wdf01000";
+
+/// State of this prefix.
+#[derive(Default)]
+pub struct State {
+    libraries: Vec<Library>,
+    clients: Vec<bind::Client>,
+    classes: Vec<class::Binding>,
+}
+
+/// A framework, or a class extension, that has registered.
+#[derive(Clone)]
+struct Library {
+    /// The name of its service.
+    service: String,
+    /// Its `WDF_LIBRARY_INFO`, or `WDF_CLASS_LIBRARY_INFO`.
+    info: u64,
+    is_class: bool,
+    /// Keeps its image while it is open.
+    file: Option<DriverPtr<FILE_OBJECT>>,
+}
+
+impl State {
+    fn library(&self, service: &str, is_class: bool) -> Option<&Library> {
+        let mut all = self.libraries.iter();
+        all.find(|library| library.is_class == is_class && library.service.eq_ignore_ascii_case(service))
+    }
+}
+
+/// The name of the service whose key this is.
+fn service_of(path: &str) -> &str {
+    path.rsplit('\\').next().unwrap_or(path)
+}
+
+/// The text at `address`, up to its zero.
+fn text(cx: &mut Cx<'_>, address: DriverPtr<u16>) -> Flow<String> {
+    Ok(String::from_utf16_lossy(&crt::read::<2>(cx, address.address, crt::ALL)?))
+}

@@ -1,0 +1,290 @@
+/*
+ * loader.sys: a driver that is a framework, a class extension and a client of both, to show what the frameworks' loader does with what
+ * it is given. Its framework has four functions, and is of version 1.15. The registry has to name its service, loader, for the components KmdfLibrary and
+ * DirqlCx.
+ */
+#include <ddk/wdm.h>
+
+#include "wdfldr/wdfldr.h"
+
+#define STORIES "loader"
+#include "control.h"
+
+#define KEY L"\\Registry\\Machine\\System\\CurrentControlSet\\Services\\"
+
+DRIVER_INITIALIZE DriverEntry;
+
+static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\DirqlLoader");
+static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlLoader");
+static UNICODE_STRING Path = RTL_CONSTANT_STRING(KEY L"loader");
+
+static PDRIVER_OBJECT Own;
+
+/* ---- the framework ---- */
+
+static LONG Commissioned, Clients, Opened;
+static NTSTATUS CommissionStatus;
+static CLIENT_INFO Seen;
+static WDF_COMPONENT_GLOBALS Globals;
+static PVOID OwnFunctions[4] = {DispatchSucceed, DispatchSucceed, DispatchSucceed, DispatchSucceed};
+
+static NTSTATUS NTAPI Commission(VOID)
+{
+    if (NT_SUCCESS(CommissionStatus)) {
+        Commissioned++;
+    }
+    return CommissionStatus;
+}
+
+static NTSTATUS NTAPI Decommission(VOID)
+{
+    DbgPrint("loader: decommissioned with %d clients\n", Clients);
+    Commissioned--;
+    return STATUS_SUCCESS;
+}
+
+static NTSTATUS NTAPI Register(WDF_BIND_INFO *Info, WDF_COMPONENT_GLOBALS **Out, PVOID *Context)
+{
+    if (Info->Version.Minor > 15 || Info->FuncCount > RTL_NUMBER_OF(OwnFunctions)) {
+        return STATUS_INVALID_PARAMETER;
+    }
+    Seen = *(CLIENT_INFO *)*Context;
+    RtlCopyMemory(Info->FuncTable, OwnFunctions, Info->FuncCount * sizeof(PVOID));
+    Clients++;
+    *Out = &Globals;
+    return STATUS_SUCCESS;
+}
+
+static NTSTATUS NTAPI Unregister(WDF_BIND_INFO *Info, WDF_COMPONENT_GLOBALS *Of)
+{
+    UNREFERENCED_PARAMETER(Info);
+    Clients--;
+    return Of == &Globals ? STATUS_SUCCESS : STATUS_UNSUCCESSFUL;
+}
+
+static WDF_LIBRARY_INFO Library = {
+    sizeof(Library), Commission, Decommission, Register, Unregister, {1, 15, 0},
+};
+
+static NTSTATUS NTAPI DispatchOpen(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Device);
+    Opened++;
+    return Complete(Irp, STATUS_SUCCESS, 0);
+}
+
+/* ---- the class extension ---- */
+
+static LONG Initialized, Bound;
+
+static NTSTATUS NTAPI Initialize(VOID)
+{
+    Initialized++;
+    return STATUS_SUCCESS;
+}
+
+static VOID NTAPI Deinitialize(VOID)
+{
+    DbgPrint("loader: the class is gone\n");
+    Initialized--;
+}
+
+static NTSTATUS NTAPI BindClass(WDF_CLASS_BIND_INFO *Info, WDF_COMPONENT_GLOBALS *Of)
+{
+    if (Of != &Globals || Info->FunctionTableCount != 1) {
+        return STATUS_INVALID_PARAMETER;
+    }
+    Info->FunctionTable[0] = DispatchSucceed;
+    Bound++;
+    return STATUS_SUCCESS;
+}
+
+static VOID NTAPI UnbindClass(WDF_CLASS_BIND_INFO *Info, WDF_COMPONENT_GLOBALS *Of)
+{
+    UNREFERENCED_PARAMETER(Of);
+    Info->FunctionTable[0] = NULL;
+    Bound--;
+}
+
+static WDF_CLASS_LIBRARY_INFO ClassLibrary = {
+    sizeof(ClassLibrary), {1, 2, 0}, Initialize, Deinitialize, BindClass, UnbindClass,
+};
+
+/* ---- a client ---- */
+
+static PVOID Functions[4];
+static WDF_BIND_INFO Client = {
+    sizeof(Client), L"KmdfLibrary", {1, 15, 0}, RTL_NUMBER_OF(Functions), Functions, NULL,
+};
+
+static NTSTATUS Bind(WDF_BIND_INFO *Info)
+{
+    WDF_COMPONENT_GLOBALS *Out = NULL;
+
+    return WdfVersionBind(Own, &Path, Info, &Out);
+}
+
+/* ---- stories ---- */
+
+static ULONG ALibraryIsRegisteredOnce(VOID)
+{
+    WDF_LIBRARY_INFO Short = Library;
+    UNICODE_STRING Nowhere = RTL_CONSTANT_STRING(L"\\Device\\DirqlNowhere"), Empty = {0, 0, NULL};
+
+    Short.Size = sizeof(Library) - 8;
+    CHECK(WdfRegisterLibrary(&Short, &Path, &DeviceName) == STATUS_INVALID_PARAMETER);
+    CHECK(WdfRegisterLibrary(NULL, &Path, &DeviceName) == STATUS_INVALID_PARAMETER);
+    CHECK(WdfRegisterLibrary(&Library, &Empty, &DeviceName) == STATUS_INVALID_PARAMETER);
+    CHECK(WdfRegisterLibrary(&Library, &Path, &Nowhere) == STATUS_OBJECT_NAME_NOT_FOUND);
+    CHECK(Opened == 1); /* the test's own handle */
+    CommissionStatus = STATUS_INSUFFICIENT_RESOURCES;
+    CHECK(WdfRegisterLibrary(&Library, &Path, &DeviceName) == STATUS_INSUFFICIENT_RESOURCES);
+    CHECK(Opened == 2);
+    CHECK(Own->DeviceObject->ReferenceCount == 1);
+    CommissionStatus = STATUS_SUCCESS;
+    CHECK(WdfRegisterLibrary(&Library, &Path, &DeviceName) == STATUS_SUCCESS);
+    CHECK(Commissioned == 1);
+    CHECK(Opened == 3);
+    CHECK(Own->DeviceObject->ReferenceCount == 2);
+    CHECK(WdfRegisterLibrary(&Library, &Path, &DeviceName) == STATUS_OBJECT_NAME_COLLISION);
+    CHECK(Commissioned == 1);
+    return 0;
+}
+
+static ULONG AClientIsBoundByItsComponentAndVersion(VOID)
+{
+    WDF_COMPONENT_GLOBALS *Out = NULL;
+    WDF_BIND_INFO Wrong = Client;
+
+    Wrong.Size = sizeof(Wrong) - 8;
+    CHECK(Bind(&Wrong) == STATUS_INVALID_PARAMETER);
+    Wrong = Client;
+    Wrong.Component = L"DirqlLibrary";
+    CHECK(Bind(&Wrong) == STATUS_OBJECT_NAME_NOT_FOUND);
+    Wrong = Client;
+    Wrong.Version.Major = 2;
+    CHECK(Bind(&Wrong) == STATUS_OBJECT_NAME_NOT_FOUND);
+    Wrong = Client;
+    Wrong.Version.Minor = 17; /* the framework itself refuses these two */
+    CHECK(Bind(&Wrong) == STATUS_INVALID_PARAMETER);
+    Wrong = Client;
+    Wrong.FuncCount = 5;
+    CHECK(Bind(&Wrong) == STATUS_INVALID_PARAMETER);
+    Wrong = Client;
+    Wrong.FuncTable = NULL;
+    CHECK(Bind(&Wrong) == STATUS_INVALID_PARAMETER);
+    CHECK(WdfVersionBind(NULL, &Path, &Client, &Out) == STATUS_INVALID_PARAMETER);
+    CHECK(WdfVersionBind(Own, NULL, &Client, &Out) == STATUS_INVALID_PARAMETER);
+    CHECK(WdfVersionBind(Own, &Path, &Client, NULL) == STATUS_INVALID_PARAMETER);
+    CHECK(Clients == 0);
+    CHECK(WdfVersionBind(Own, &Path, &Client, &Out) == STATUS_SUCCESS);
+    CHECK(Out == &Globals);
+    CHECK(Client.Module != NULL);
+    CHECK(Seen.Size == sizeof(Seen) && Seen.DriverObject == Own && Seen.RegistryPath == &Path);
+    CHECK(Functions[0] != NULL && Functions[3] != NULL);
+    CHECK(Bind(&Client) == STATUS_INVALID_PARAMETER); /* bound already */
+    return 0;
+}
+
+static ULONG AClassIsBoundToAClientOfItsFramework(VOID)
+{
+    PVOID Table[1] = {NULL};
+    WDF_CLASS_BIND_INFO Info = {
+        sizeof(Info), L"DirqlCx", {1, 1, 0}, Table, RTL_NUMBER_OF(Table), NULL, NULL, NULL, NULL,
+    };
+    WDF_CLASS_LIBRARY_INFO Short = ClassLibrary;
+
+    CHECK(WdfVersionBindClass(&Client, &Globals, &Info) == STATUS_OBJECT_NAME_NOT_FOUND);
+    Short.Size -= 8;
+    CHECK(WdfRegisterClassLibrary(&Short, &Path, NULL) == STATUS_INVALID_PARAMETER);
+    CHECK(WdfRegisterClassLibrary(&ClassLibrary, &Path, NULL) == STATUS_SUCCESS);
+    CHECK(WdfRegisterClassLibrary(&ClassLibrary, &Path, NULL) == STATUS_OBJECT_NAME_COLLISION);
+    CHECK(Initialized == 1);
+    CHECK(WdfVersionBindClass(&Client, &Globals, NULL) == STATUS_INVALID_PARAMETER);
+    CHECK(WdfVersionBindClass(&Client, NULL, &Info) == STATUS_INVALID_PARAMETER);
+    Info.Version.Minor = 3;
+    CHECK(WdfVersionBindClass(&Client, &Globals, &Info) == STATUS_REVISION_MISMATCH);
+    Info.Version.Minor = 2;
+    Info.FunctionTableCount = 2;
+    CHECK(WdfVersionBindClass(&Client, &Globals, &Info) == STATUS_INVALID_PARAMETER);
+    Info.FunctionTableCount = 1;
+    Info.Size = 8;
+    CHECK(WdfVersionBindClass(&Client, &Globals, &Info) == STATUS_INVALID_PARAMETER);
+    Info.Size = 0x78; /* of build 25 and later */
+    CHECK(Bound == 0);
+    CHECK(WdfVersionBindClass(&Client, &Globals, &Info) == STATUS_SUCCESS);
+    CHECK(Bound == 1 && Table[0] == DispatchSucceed && Info.ClassModule != NULL);
+    WdfVersionUnbindClass(&Client, &Globals, &Info);
+    CHECK(Bound == 0 && Table[0] == NULL && Info.ClassModule == NULL);
+    WdfVersionUnbindClass(&Client, &Globals, &Info);
+    CHECK(Bound == 0);
+    return 0;
+}
+
+static ULONG AClientIsUnboundOnce(VOID)
+{
+    CHECK(WdfVersionUnbind(&Path, &Client, NULL) == STATUS_INVALID_PARAMETER);
+    CHECK(WdfVersionUnbind(&Path, &Client, &Globals) == STATUS_SUCCESS);
+    CHECK(Clients == 0 && Client.Module == NULL);
+    CHECK(WdfVersionUnbind(&Path, &Client, &Globals) == STATUS_INVALID_PARAMETER);
+    CHECK(Clients == 0);
+    return 0;
+}
+
+typedef struct _LOADER {
+    WDF_INTERFACE_HEADER Header;
+    PVOID RegisterLibrary, VersionBind, VersionUnbind;
+    NTSTATUS(NTAPI *Diagnostics)(PUNICODE_STRING Name, PULONG Value);
+    ULONG_PTR Behind;
+} LOADER;
+
+static ULONG TheLoaderHasOneInterface(VOID)
+{
+    static const GUID Standard = {0x49215dff, 0xf5ac, 0x4901, {0x85, 0x88, 0xab, 0x3d, 0x54, 0x0f, 0x60, 0x21}};
+    static const GUID Other = {0x49215dff, 0xf5ac, 0x4901, {0x85, 0x88, 0xab, 0x3d, 0x54, 0x0f, 0x60, 0x22}};
+    UNICODE_STRING Name = RTL_CONSTANT_STRING(L"DbgPrintOn"), Text = RTL_CONSTANT_STRING(L"Text");
+    UNICODE_STRING Nothing = RTL_CONSTANT_STRING(L"Nothing");
+    LOADER All = {{&Standard, FIELD_OFFSET(LOADER, Behind)}, NULL, NULL, NULL, NULL, 7};
+    ULONG Value = 0;
+
+    All.Header.InterfaceSize--;
+    CHECK(WdfLdrQueryInterface(&All.Header) == STATUS_INVALID_PARAMETER);
+    All.Header.InterfaceSize++;
+    All.Header.InterfaceType = &Other;
+    CHECK(WdfLdrQueryInterface(&All.Header) == STATUS_NOINTERFACE);
+    CHECK(All.VersionBind == NULL);
+    All.Header.InterfaceType = &Standard;
+    CHECK(WdfLdrQueryInterface(&All.Header) == STATUS_SUCCESS);
+    CHECK(All.RegisterLibrary == WdfRegisterLibrary && All.VersionBind == WdfVersionBind);
+    CHECK(All.VersionUnbind == WdfVersionUnbind && All.Behind == 7);
+    CHECK(All.Diagnostics(&Name, &Value) == STATUS_SUCCESS && Value == 3);
+    CHECK(WdfLdrDiagnosticsValueByNameAsULONG(&Nothing, &Value) == STATUS_OBJECT_NAME_NOT_FOUND);
+    CHECK(WdfLdrDiagnosticsValueByNameAsULONG(&Text, &Value) == STATUS_OBJECT_TYPE_MISMATCH);
+    CHECK(WdfLdrDiagnosticsValueByNameAsULONG(NULL, &Value) == STATUS_INVALID_PARAMETER);
+    CHECK(Value == 3);
+    return 0;
+}
+
+static const STORY Stories[] = {
+    STORY(ALibraryIsRegisteredOnce),
+    STORY(AClientIsBoundByItsComponentAndVersion),
+    STORY(AClassIsBoundToAClientOfItsFramework),
+    STORY(AClientIsUnboundOnce),
+    STORY(TheLoaderHasOneInterface),
+};
+
+static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Device);
+    return TellStory(Irp, Stories, RTL_NUMBER_OF(Stories));
+}
+
+NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
+{
+    NTSTATUS Status = ControlStart(Driver, &DeviceName, &LinkName, DispatchControl);
+
+    UNREFERENCED_PARAMETER(RegistryPath);
+    Own = Driver;
+    Driver->MajorFunction[IRP_MJ_CREATE] = DispatchOpen;
+    return Status;
+}
