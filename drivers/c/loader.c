@@ -1,6 +1,6 @@
 /*
  * loader.sys: a driver that is a framework, a class extension and a client of both, to show what the frameworks' loader does with what
- * it is given. Its framework has four functions, and is of version 1.15. The registry has to name its service, loader, for the components KmdfLibrary and
+ * it is given. Its framework is of version 1.15, and all its functions are one. The registry has to name its service, loader, for the components KmdfLibrary and
  * DirqlCx.
  */
 #include <ddk/wdm.h>
@@ -26,7 +26,18 @@ static LONG Commissioned, Clients, Opened;
 static NTSTATUS CommissionStatus;
 static CLIENT_INFO Seen;
 static WDF_COMPONENT_GLOBALS Globals;
-static PVOID OwnFunctions[4] = {DispatchSucceed, DispatchSucceed, DispatchSucceed, DispatchSucceed};
+typedef ULONG64(NTAPI *FUNCTION)(WDF_COMPONENT_GLOBALS *Of, ULONG64 B, ULONG64 C, ULONG64 D, ULONG64 E, ULONG64 F);
+static PVOID ReturnedTo;
+
+/* What every function is: all its arguments arrive. */
+static ULONG64 NTAPI Function(WDF_COMPONENT_GLOBALS *Of, ULONG64 B, ULONG64 C, ULONG64 D, ULONG64 E, ULONG64 F)
+{
+    ReturnedTo = __builtin_return_address(0);
+    return Of == &Globals ? B + 10 * C + 100 * D + 1000 * E + 10000 * F : 0;
+}
+
+#define LATER_FUNCTIONS 444 /* of 1.15: clients have the address of the framework's table */
+static PVOID OwnFunctions[LATER_FUNCTIONS] = {[0 ... LATER_FUNCTIONS - 1] = Function};
 
 static NTSTATUS NTAPI Commission(VOID)
 {
@@ -45,11 +56,22 @@ static NTSTATUS NTAPI Decommission(VOID)
 
 static NTSTATUS NTAPI Register(WDF_BIND_INFO *Info, WDF_COMPONENT_GLOBALS **Out, PVOID *Context)
 {
-    if (Info->Version.Minor > 15 || Info->FuncCount > RTL_NUMBER_OF(OwnFunctions)) {
+    WDF_BIND_INFO2 *More = (WDF_BIND_INFO2 *)Info;
+    BOOLEAN IsHigher = Info->Version.Minor > 15 || Info->FuncCount > LATER_FUNCTIONS;
+
+    if (IsHigher && (Info->Size < sizeof(*More) || *More->MinimumVersionRequired > 15)) {
         return STATUS_INVALID_PARAMETER;
     }
     Seen = *(CLIENT_INFO *)*Context;
-    RtlCopyMemory(Info->FuncTable, OwnFunctions, Info->FuncCount * sizeof(PVOID));
+    if (Info->FuncCount < LATER_FUNCTIONS) {
+        RtlCopyMemory(Info->FuncTable, OwnFunctions, Info->FuncCount * sizeof(PVOID));
+    } else {
+        *(PVOID **)Info->FuncTable = OwnFunctions;
+    }
+    if (IsHigher) {
+        *More->ClientVersionHigherThanFramework = TRUE;
+        *More->FuncCountPtr = LATER_FUNCTIONS;
+    }
     Clients++;
     *Out = &Globals;
     return STATUS_SUCCESS;
@@ -168,7 +190,7 @@ static ULONG AClientIsBoundByItsComponentAndVersion(VOID)
     Wrong.Version.Minor = 17; /* the framework itself refuses these two */
     CHECK(Bind(&Wrong) == STATUS_INVALID_PARAMETER);
     Wrong = Client;
-    Wrong.FuncCount = 5;
+    Wrong.FuncCount = LATER_FUNCTIONS + 2;
     CHECK(Bind(&Wrong) == STATUS_INVALID_PARAMETER);
     Wrong = Client;
     Wrong.FuncTable = NULL;
@@ -183,6 +205,67 @@ static ULONG AClientIsBoundByItsComponentAndVersion(VOID)
     CHECK(Seen.Size == sizeof(Seen) && Seen.DriverObject == Own && Seen.RegistryPath == &Path);
     CHECK(Functions[0] != NULL && Functions[3] != NULL);
     CHECK(Bind(&Client) == STATUS_INVALID_PARAMETER); /* bound already */
+    return 0;
+}
+
+/* The code that calls it lies in this routine. */
+static ULONG CallsArrive(FUNCTION Called)
+{
+    CHECK(Called(&Globals, 1, 2, 3, 4, 5) == 54321);
+    CHECK((ULONG_PTR)ReturnedTo - (ULONG_PTR)CallsArrive < 0x100);
+    return 0;
+}
+
+static ULONG ACallOfAFunctionArrivesAsTheClientMadeIt(VOID)
+{
+    CHECK(Functions[2] != Function); /* a call is seen on its way */
+    return CallsArrive((FUNCTION)Functions[2]);
+}
+
+static ULONG AFunctionIsForPassiveLevel(VOID)
+{
+    KIRQL Old;
+
+    KeRaiseIrql(DISPATCH_LEVEL, &Old);
+    ((FUNCTION)Functions[1])(&Globals, 0, 0, 0, 0, 0); /* WdfChildListGetDevice, for every level up to this one */
+    ((FUNCTION)Functions[0])(&Globals, 0, 0, 0, 0, 0); /* WdfChildListCreate, for PASSIVE_LEVEL alone */
+    KeLowerIrql(Old);
+    CHECK(TRUE);
+    return 0;
+}
+
+static ULONG ALaterClientHasTheAddressOfATable(VOID)
+{
+    PVOID *Table = NULL;
+    WDF_BIND_INFO Later = {sizeof(Later), L"kmdflibrary", {1, 15, 0}, LATER_FUNCTIONS, (PVOID *)&Table, NULL};
+    WDF_COMPONENT_GLOBALS *Out;
+
+    CHECK(WdfVersionBind(Own, &Path, &Later, &Out) == STATUS_SUCCESS);
+    CHECK(Table != NULL && Table != OwnFunctions);
+    CHECK(OwnFunctions[7] == Function && Table[7] != Function);
+    CHECK_ALL(CallsArrive((FUNCTION)Table[LATER_FUNCTIONS - 1]));
+    CHECK(WdfVersionUnbind(&Path, &Later, Out) == STATUS_SUCCESS);
+    CHECK(Table == OwnFunctions);
+    return 0;
+}
+
+static ULONG AClientMayBeNewerThanItsFramework(VOID)
+{
+    PVOID *Table = NULL;
+    ULONG Minimum = 17, Functions = 458, Structures = 0;
+    BOOLEAN IsHigher = FALSE;
+    WDF_BIND_INFO2 Newer = {
+        {sizeof(Newer), L"KmdfLibrary", {1, 33, 0}, 458, (PVOID *)&Table, NULL},
+        &Minimum, &IsHigher, &Functions, &Structures, NULL,
+    };
+    WDF_COMPONENT_GLOBALS *Out;
+
+    CHECK(Bind(&Newer.Info) == STATUS_INVALID_PARAMETER);
+    Minimum = 15;
+    CHECK(WdfVersionBind(Own, &Path, &Newer.Info, &Out) == STATUS_SUCCESS);
+    CHECK(IsHigher && Functions == LATER_FUNCTIONS);
+    CHECK_ALL(CallsArrive((FUNCTION)Table[LATER_FUNCTIONS - 1]));
+    CHECK(WdfVersionUnbind(&Path, &Newer.Info, Out) == STATUS_SUCCESS);
     return 0;
 }
 
@@ -231,6 +314,11 @@ static ULONG AClientIsUnboundOnce(VOID)
     return 0;
 }
 
+static VOID CallsAFunctionAfterItsUnbind(VOID)
+{
+    CallsArrive((FUNCTION)Functions[2]);
+}
+
 typedef struct _LOADER {
     WDF_INTERFACE_HEADER Header;
     PVOID RegisterLibrary, VersionBind, VersionUnbind;
@@ -268,8 +356,13 @@ static ULONG TheLoaderHasOneInterface(VOID)
 static const STORY Stories[] = {
     STORY(ALibraryIsRegisteredOnce),
     STORY(AClientIsBoundByItsComponentAndVersion),
+    STORY(ACallOfAFunctionArrivesAsTheClientMadeIt),
+    STORY(AFunctionIsForPassiveLevel),
+    STORY(ALaterClientHasTheAddressOfATable),
+    STORY(AClientMayBeNewerThanItsFramework),
     STORY(AClassIsBoundToAClientOfItsFramework),
     STORY(AClientIsUnboundOnce),
+    BUG(CallsAFunctionAfterItsUnbind),
     STORY(TheLoaderHasOneInterface),
 };
 

@@ -51,6 +51,65 @@ fn a_client_is_bound_by_its_component_and_version_and_unbound_once() {
 }
 
 #[test]
+fn calls_of_functions_arrive_with_all_arguments_and_are_seen() {
+    let report = tell(&[
+        "ALibraryIsRegisteredOnce",
+        "AClientIsBoundByItsComponentAndVersion",
+        "ACallOfAFunctionArrivesAsTheClientMadeIt",
+        "AClientIsUnboundOnce",
+    ]);
+    assert_eq!(report.sums.exports["WdfChildListRetrievePdo"], 1, "{report}");
+}
+
+#[test]
+fn later_clients_have_the_address_of_a_table_and_may_be_newer_than_their_framework() {
+    let report = tell(&[
+        "ALibraryIsRegisteredOnce",
+        "ALaterClientHasTheAddressOfATable",
+        "AClientMayBeNewerThanItsFramework",
+    ]);
+    assert_eq!(report.sums.exports["WdfDeviceOpenDevicemapKey"], 2, "{report}");
+}
+
+#[test]
+fn a_function_beyond_its_level_is_for_the_verifier_to_object_to() {
+    let machine = start(bench);
+    let stories = [
+        "ALibraryIsRegisteredOnce",
+        "AClientIsBoundByItsComponentAndVersion",
+        "AFunctionIsForPassiveLevel",
+        "AClientIsUnboundOnce",
+    ];
+    let body: String =
+        stories.iter().map(|name| format!("{} expect prefix u32:0\n", command("c", name))).collect();
+    play(&machine, &format!("open \\\\.\\DirqlLoader as c\n{body}"));
+    let report = machine.finish();
+    let [finding] = report.findings.as_slice() else { panic!("{report}") };
+    assert_eq!(finding.rule, "irql-too-high", "{report}");
+    assert!(finding.message.contains("WdfChildListCreate was called at IRQL 2"), "{report}");
+    let first = finding.stack.first().map(|line| line.symbol.clone()).unwrap_or_default();
+    assert!(first.contains("loader.sys!AFunctionIsForPassiveLevel"), "{report}");
+}
+
+/// Not: ddi-after-unbind, in the stories above.
+#[test]
+fn a_function_that_is_called_after_the_unbind_ends_the_run() {
+    let machine = start(bench);
+    let stories = [
+        "ALibraryIsRegisteredOnce",
+        "AClientIsBoundByItsComponentAndVersion",
+        "AClientIsUnboundOnce",
+        "CallsAFunctionAfterItsUnbind",
+    ];
+    let body: String = stories.iter().map(|name| format!("{}\n", command("c", name))).collect();
+    let _ = rig::try_play(&machine, &format!("open \\\\.\\DirqlLoader as c\n{body}"));
+    let report = machine.finish();
+    let verdict = report.verdict.as_ref().unwrap();
+    assert_eq!(verdict.rule, "ddi-after-unbind", "{report}");
+    assert!(verdict.message.starts_with("WdfChildListRetrievePdo was called"), "{report}");
+}
+
+#[test]
 fn a_class_extension_serves_clients_of_its_framework_up_to_its_own_version() {
     let report = tell(&[
         "ALibraryIsRegisteredOnce",

@@ -43,6 +43,15 @@ events! {
         /// The return address.
         caller: u64 as Code,
     }
+    /// A client of a driver framework called one of its functions, by its function table.
+    Ddi = "ddi" {
+        /// The function's row, behind those of the export table.
+        export: u32 as Export,
+        /// The first four arguments: the client's globals, and as a rule a handle.
+        arguments: [u64; 4] as Words,
+        /// The return address.
+        caller: u64 as Code,
+    }
     /// An export returned to the driver.
     Return = "return" {
         /// The export's row in the export table.

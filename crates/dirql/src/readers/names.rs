@@ -2,7 +2,7 @@
 //!
 //! Pages: *IRP Major Function Codes*, *Plug and Play Minor IRPs*, *Power Management Minor IRPs*.
 
-use kernel::exports::FUNCTIONS;
+use kernel::exports;
 
 use crate::script::status_name;
 
@@ -97,7 +97,7 @@ pub(crate) fn status_text(status: u32) -> String {
 
 /// The name of an export by its row.
 pub(crate) fn export_name(row: u32) -> &'static str {
-    FUNCTIONS.get(row as usize).map_or("(missing import)", |export| export.name)
+    exports::row(row).map_or("(missing import)", |export| export.name)
 }
 
 /// A pool tag as debuggers show it: four characters, the first byte first.

@@ -25,6 +25,8 @@ use crate::ke::budget;
 use crate::ke::settle::Gate;
 use crate::ldr::STUBBED;
 use crate::verdict::{Tier, Verdict};
+use crate::wdf::ddis::DDIS;
+use crate::wdf::table;
 
 /// One exported function.
 pub struct Export {
@@ -62,14 +64,34 @@ impl Export {
 
 /// How many rows there are; their numbers begin at 0.
 #[must_use]
-pub fn rows() -> usize {
+pub const fn rows() -> usize {
+    own_rows() + DDIS.len()
+}
+
+/// The rows of [`FUNCTIONS`] and [`INTERNAL`].
+pub(crate) const fn own_rows() -> usize {
     FUNCTIONS.len() + INTERNAL.len()
 }
 
-/// The row with this number: those of [`FUNCTIONS`], then those of [`INTERNAL`].
+/// The row with this number: those of [`FUNCTIONS`], then those of [`INTERNAL`], then those of [`DDIS`].
 #[must_use]
-#[inline]
 pub fn row(number: u32) -> Option<&'static Export> {
+    own_row(number).or_else(|| DDIS.get(ddi(number)?))
+}
+
+/// The number of a framework's function, by its index in clients' tables.
+pub(crate) fn number_of_ddi(index: usize) -> u32 {
+    u32::try_from(own_rows() + index).expect("the tables are far smaller")
+}
+
+/// The index of the framework's function that has this number, if it is one's.
+fn ddi(number: u32) -> Option<usize> {
+    let index = (number as usize).checked_sub(own_rows())?;
+    (index < DDIS.len()).then_some(index)
+}
+
+#[inline]
+fn own_row(number: u32) -> Option<&'static Export> {
     match FUNCTIONS.get(number as usize) {
         Some(export) => Some(export),
         None => internal(number),
@@ -86,18 +108,14 @@ fn internal(number: u32) -> Option<&'static Export> {
 /// would cost each call more than the services that are called most.
 #[inline]
 pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
-    let Some(export) = row(number) else {
-        return dispatch_other(cx, number, args);
+    let Some(export) = own_row(number) else {
+        return match ddi(number) {
+            Some(index) => dispatch_ddi(cx, number, index, args),
+            None => dispatch_other(cx, number, args),
+        };
     };
     note_call(cx, number, args);
-    if cx.engine().calls_are_free() {
-        let irql = cx.engine().level();
-        if !export.allows(irql) {
-            refuse(cx, export, irql)?;
-        }
-    } else {
-        admit(cx, export)?;
-    }
+    look(cx, export)?;
     let value = if export.system_service {
         crate::ke::system_service::call(cx, export, args)?
     } else {
@@ -109,11 +127,34 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
     Ok(value)
 }
 
+/// A client called a function of its framework: it goes on at the address that is returned.
+#[inline(never)]
+fn dispatch_ddi(cx: &mut Cx<'_>, number: u32, index: usize, args: &Args) -> Flow<u64> {
+    cx.nt().count_call(number);
+    if cx.count_event(Kind::Ddi) {
+        let caller = table::return_address(cx, args)?;
+        cx.emit_counted(Event::Ddi { export: number, arguments: args.registers, caller });
+    }
+    look(cx, &DDIS[index])?;
+    table::target(cx, index, args)
+}
+
+/// What is to be seen to before a call.
+#[inline]
+fn look(cx: &mut Cx<'_>, export: &Export) -> Flow<()> {
+    if !cx.engine().calls_are_free() {
+        return admit(cx, export);
+    }
+    let irql = cx.engine().level();
+    if export.allows(irql) { Ok(()) } else { refuse(cx, export, irql) }
+}
+
 /// A driver called what no row stands for: an export in whose place a stub stands, or one that dirql does not have.
 #[cold]
 #[inline(never)]
 fn dispatch_other(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
-    let Some((number, export)) = number.checked_sub(STUBBED).and_then(|number| Some((number, row(number)?)))
+    let Some((number, export)) =
+        number.checked_sub(STUBBED).and_then(|number| Some((number, own_row(number)?)))
     else {
         cx.nt().count_call(u32::MAX);
         return crate::ldr::imports::call_missing(cx, number);

@@ -5,6 +5,7 @@
 //! *MmGetSystemRoutineAddress function*. It starts no driver: calling `DriverEntry` is the I/O manager's.
 
 pub(crate) mod code;
+pub(crate) mod ddi;
 mod guard;
 pub mod imports;
 pub(crate) mod kernel_image;
@@ -41,6 +42,8 @@ pub struct State {
     pub(crate) stubbed: Option<String>,
     /// The pseudo-image is laid out.
     pub(crate) booted: bool,
+    /// The entries of clients' function tables are laid out.
+    pub(crate) has_ddis: bool,
     /// Images by base.
     pub(crate) images: BTreeMap<u64, Loaded>,
     /// Imports that no module has.
@@ -82,6 +85,7 @@ impl State {
             windows: settings.windows,
             stubbed: settings.stubbed.clone(),
             booted: false,
+            has_ddis: false,
             images: BTreeMap::new(),
             missing: imports::Missing::default(),
             disk: BTreeMap::new(),

@@ -88,7 +88,7 @@ pub fn boot(cx: &mut Cx<'_>) -> Flow<()> {
     if cx.with(|k| std::mem::replace(&mut k.ldr.booted, true)) {
         return Ok(());
     }
-    let rows = number(exports::rows());
+    let rows = number(exports::own_rows());
     assert!(rows <= STUBBED, "more exports than the pseudo-image has room for");
     let stubbed = cx.with(|k| k.ldr.stubbed.clone());
     cx.engine().define_exports((0..rows).map(|number| {

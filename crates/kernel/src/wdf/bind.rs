@@ -10,6 +10,7 @@ use abi::{
 use engine::Flow;
 
 use super::library::{self, bytes};
+use super::table::Table;
 use super::{TAG, text};
 use crate::cx::Cx;
 use crate::event::Role;
@@ -22,7 +23,8 @@ pub(super) struct Client {
     /// Its `WDF_BIND_INFO`.
     bind: u64,
     /// What its framework gave it.
-    globals: u64,
+    pub(super) globals: u64,
+    pub(super) table: Table,
     /// The `WDF_LIBRARY_INFO` of its framework.
     pub(super) library: u64,
     /// The block with its `CLIENT_INFO`, and behind it the word that points to that.
@@ -103,7 +105,9 @@ fn register(
     }
     let globals = cx.read(globals)?;
     cx.write(out, globals)?;
-    let client = Client { bind: bind.address, globals: globals.address, library, block: client.address };
+    let table = Table::take(cx, bind)?;
+    let client =
+        Client { bind: bind.address, globals: globals.address, table, library, block: client.address };
     cx.with(|k| k.wdf.clients.push(client));
     Ok(status)
 }
@@ -123,6 +127,7 @@ pub(crate) fn version_unbind(
         Some(k.wdf.clients.remove(index))
     });
     let Some(client) = found else { return Ok(NtStatus::INVALID_PARAMETER) };
+    client.table.give_back(cx, bind)?;
     let info = DriverPtr::<WDF_LIBRARY_INFO>::new(client.library);
     let leave = cx.read(info + WDF_LIBRARY_INFO::LibraryUnregisterClient)?;
     let arguments = [bind.address, globals.address];

@@ -1,0 +1,116 @@
+//! A client's function table: its entries are ours (`ldr::ddi`), so that each call of a framework's function is seen as a call of an export is.
+//!
+//! A client of KMDF 1.13 and before has an array of its own, whose entries are replaced. Later ones have the address of the framework's table, and
+//! get that of a copy. Functions that are not known here stay as the framework has them.
+
+use abi::{DriverPtr, WDF_BIND_INFO, WDF_BIND_INFO2, WDF_MOST_COPIED_FUNCTIONS};
+use engine::{Args, Flow};
+
+use super::ddis::DDIS;
+use super::library::bytes;
+use super::{TAG, bind::Client};
+use crate::cx::Cx;
+use crate::ldr::ddi::{self, PUSHED};
+use crate::mm::pool;
+use crate::verdict::Verdict;
+
+/// The functions that a client calls by its table.
+#[derive(Default)]
+pub(super) struct Table {
+    /// The framework's, by their index.
+    functions: Vec<u64>,
+    /// The framework's own table, and the copy that the client has of it.
+    copied: Option<(u64, DriverPtr<u64>)>,
+}
+
+impl Table {
+    /// Puts our entries into the table of a client that its framework has just bound.
+    ///
+    /// # Errors
+    /// A verdict if the table cannot be read.
+    pub(super) fn take(cx: &mut Cx<'_>, bind: DriverPtr<WDF_BIND_INFO>) -> Flow<Self> {
+        ddi::boot(cx);
+        let place = cx.read(bind + WDF_BIND_INFO::FuncTable)?;
+        let count = count(cx, bind)?;
+        let is_own = cx.read(bind + WDF_BIND_INFO::FuncCount)? <= WDF_MOST_COPIED_FUNCTIONS;
+        let table = if is_own { place } else { DriverPtr::new(cx.read(place)?) };
+        let words = cx.read_bytes(table.address, 8 * u64::from(count))?;
+        let functions: Vec<u64> =
+            words.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes"))).collect();
+        let ours = functions.iter().enumerate().map(|(index, function)| match *function {
+            function if index < DDIS.len() && function != 0 => ddi::entry(index),
+            function => function,
+        });
+        let ours: Vec<u8> = ours.flat_map(u64::to_le_bytes).collect();
+        if is_own {
+            cx.write_bytes(table.address, &ours)?;
+            return Ok(Self { functions, copied: None });
+        }
+        let copy: DriverPtr<u64> = pool::allocate(cx, pool::Kind::NonPaged, ours.len() as u64, TAG)?;
+        if copy.is_null() {
+            // The client has the framework's own table, and its calls are not seen.
+            return Ok(Self::default());
+        }
+        cx.write_bytes(copy.address, &ours)?;
+        cx.write(place, copy.address)?;
+        Ok(Self { functions, copied: Some((table.address, copy)) })
+    }
+
+    /// The client leaves its framework, which finds what it had given.
+    ///
+    /// # Errors
+    /// A verdict if the client's memory is gone.
+    pub(super) fn give_back(self, cx: &mut Cx<'_>, bind: DriverPtr<WDF_BIND_INFO>) -> Flow<()> {
+        let Some((own, copy)) = self.copied else { return Ok(()) };
+        let place = cx.read(bind + WDF_BIND_INFO::FuncTable)?;
+        cx.write(place, own)?;
+        pool::free(cx, copy)
+    }
+}
+
+/// How many functions the client's table has: a client that is newer than its framework is told so.
+fn count(cx: &mut Cx<'_>, bind: DriverPtr<WDF_BIND_INFO>) -> Flow<u32> {
+    let wanted = cx.read(bind + WDF_BIND_INFO::FuncCount)?;
+    if cx.read(bind + WDF_BIND_INFO::Size)? < bytes::<WDF_BIND_INFO2>() {
+        return Ok(wanted);
+    }
+    let more: DriverPtr<WDF_BIND_INFO2> = bind.cast();
+    let higher = cx.read(more + WDF_BIND_INFO2::ClientVersionHigherThanFramework)?;
+    let there = cx.read(more + WDF_BIND_INFO2::FuncCountPtr)?;
+    if higher.is_null() || there.is_null() || cx.read(higher)? == 0 {
+        return Ok(wanted);
+    }
+    Ok(wanted.min(cx.read(there)?))
+}
+
+/// The client's return address, in a call of an entry's thunk.
+///
+/// # Errors
+/// A verdict if the stack cannot be read.
+pub(crate) fn return_address(cx: &mut Cx<'_>, args: &Args) -> Flow<u64> {
+    cx.read(DriverPtr::new(args.rsp + 8 + PUSHED))
+}
+
+/// The framework's function that the client whose globals are the first argument means.
+///
+/// # Errors
+/// A verdict if the framework has none there.
+pub(crate) fn target(cx: &mut Cx<'_>, index: usize, args: &Args) -> Flow<u64> {
+    let globals = args.registers[0];
+    let found = cx.with(|k| {
+        let clients = &k.wdf.clients;
+        // Of several clients one whose first argument is wrong cannot be known: all have the same functions, but for the verifier's.
+        let client = clients.iter().find(|client| client.globals == globals).or(clients.first());
+        client.and_then(|client: &Client| client.table.functions.get(index).copied())
+    });
+    match found {
+        Some(function) => Ok(function),
+        None => {
+            let name = DDIS[index].name;
+            let message = format!(
+                "{name} was called by a table of functions, and no driver is bound to a framework any more"
+            );
+            Err(cx.stop(Verdict::error("ddi-after-unbind", message)))
+        }
+    }
+}
