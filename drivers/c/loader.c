@@ -36,8 +36,17 @@ static ULONG64 NTAPI Function(WDF_COMPONENT_GLOBALS *Of, ULONG64 B, ULONG64 C, U
     return Of == &Globals ? B + 10 * C + 100 * D + 1000 * E + 10000 * F : 0;
 }
 
+/* What function 3 is: it finds an error of the client's. */
+static ULONG64 NTAPI Violated(WDF_COMPONENT_GLOBALS *Of)
+{
+    UNREFERENCED_PARAMETER(Of);
+    KeBugCheckEx(0x10D /* WDF_VIOLATION */, 4, 0, (ULONG_PTR)__builtin_return_address(0), 0);
+}
+
 #define LATER_FUNCTIONS 444 /* of 1.15: clients have the address of the framework's table */
-static PVOID OwnFunctions[LATER_FUNCTIONS] = {[0 ... LATER_FUNCTIONS - 1] = Function};
+static PVOID OwnFunctions[LATER_FUNCTIONS] = {
+    [0 ... 2] = Function, [3] = Violated, [4 ... LATER_FUNCTIONS - 1] = Function,
+};
 
 static NTSTATUS NTAPI Commission(VOID)
 {
@@ -314,6 +323,11 @@ static ULONG AClientIsUnboundOnce(VOID)
     return 0;
 }
 
+static VOID ViolatesItsFramework(VOID)
+{
+    ((FUNCTION)Functions[3])(&Globals, 0, 0, 0, 0, 0);
+}
+
 static VOID CallsAFunctionAfterItsUnbind(VOID)
 {
     CallsArrive((FUNCTION)Functions[2]);
@@ -362,6 +376,7 @@ static const STORY Stories[] = {
     STORY(AClientMayBeNewerThanItsFramework),
     STORY(AClassIsBoundToAClientOfItsFramework),
     STORY(AClientIsUnboundOnce),
+    BUG(ViolatesItsFramework),
     BUG(CallsAFunctionAfterItsUnbind),
     STORY(TheLoaderHasOneInterface),
 };

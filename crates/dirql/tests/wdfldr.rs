@@ -7,7 +7,7 @@
 mod rig;
 
 use dirql::{Bench, Report};
-use rig::{command, driver, play, start};
+use rig::{command, driver, play, start, try_play};
 
 /// The registry names the driver's service for the framework's component and for the class extension's.
 const REGISTRY: &str = r#"Windows Registry Editor Version 5.00
@@ -94,19 +94,41 @@ fn a_function_beyond_its_level_is_for_the_verifier_to_object_to() {
 /// Not: ddi-after-unbind, in the stories above.
 #[test]
 fn a_function_that_is_called_after_the_unbind_ends_the_run() {
-    let machine = start(bench);
-    let stories = [
-        "ALibraryIsRegisteredOnce",
-        "AClientIsBoundByItsComponentAndVersion",
-        "AClientIsUnboundOnce",
-        "CallsAFunctionAfterItsUnbind",
-    ];
-    let body: String = stories.iter().map(|name| format!("{}\n", command("c", name))).collect();
-    let _ = rig::try_play(&machine, &format!("open \\\\.\\DirqlLoader as c\n{body}"));
-    let report = machine.finish();
-    let verdict = report.verdict.as_ref().unwrap();
+    let report = ends(&["AClientIsUnboundOnce", "CallsAFunctionAfterItsUnbind"]);
+    let verdict = report.expect_verdict();
     assert_eq!(verdict.rule, "ddi-after-unbind", "{report}");
     assert!(verdict.message.starts_with("WdfChildListRetrievePdo was called"), "{report}");
+}
+
+#[test]
+fn an_error_that_the_framework_finds_is_the_clients_with_its_call_and_in_words() {
+    let report = ends(&["ViolatesItsFramework"]);
+    let text = report.to_string();
+    for part in [
+        "the framework loader.sys, in WdfChildListRetrieveAddressDescription, which loader.sys!ViolatesItsFramework+",
+        "WDF_VIOLATION (0x10D)",
+        "a function was given NULL for a parameter that must not be NULL",
+        "address of the caller",
+        "  client       0x",
+        ", in its call of WdfChildListRetrieveAddressDescription",
+    ] {
+        assert!(text.contains(part), "{part}: {report}");
+    }
+    assert!(
+        report.json_end().contains(r#""ddi":"WdfChildListRetrieveAddressDescription""#),
+        "{}",
+        report.json_end()
+    );
+}
+
+/// The report of a client that is bound and then does this, which ends the run.
+fn ends(stories: &[&str]) -> Report {
+    let machine = start(bench);
+    let before = ["ALibraryIsRegisteredOnce", "AClientIsBoundByItsComponentAndVersion"];
+    let all = before.iter().chain(stories);
+    let body: String = all.map(|name| format!("{}\n", command("c", name))).collect();
+    let _ = try_play(&machine, &format!("open \\\\.\\DirqlLoader as c\n{body}"));
+    machine.finish()
 }
 
 #[test]

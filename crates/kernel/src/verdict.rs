@@ -90,6 +90,8 @@ pub struct StackLine {
     pub symbol: String,
     /// It belongs to code that a DPC or service routine further in had interrupted: no call leads from it to that.
     pub interrupted: bool,
+    /// It is a client's of a driver framework, in its call of this function.
+    pub ddi: Option<&'static str>,
 }
 
 impl Verdict {

@@ -119,6 +119,7 @@ fn note(cx: &mut Cx<'_>, number: u64, routine: Option<u64>) {
             address,
             is_return: false,
             interrupted: false,
+            ddi: None,
             symbol: ldr::symbols::describe(&mut cx.nt().cx(), address),
         };
         let mut stack: Vec<_> = routine.map(line).into_iter().collect();

@@ -199,7 +199,7 @@ pub(crate) fn place(symbols: &SymbolBook, line: &StackLine) -> Place {
 pub(crate) fn line_json(symbols: &SymbolBook, line: &StackLine) -> String {
     let Place { symbol, source, inlined } = place(symbols, line);
     let object = json_object().address("address", line.address).text("symbol", &symbol);
-    let object = object.optional("source", source.as_deref());
+    let object = object.optional("source", source.as_deref()).optional("ddi", line.ddi);
     let object = if line.interrupted { object.flag("interrupted", true) } else { object };
     if inlined.is_empty() {
         return object.end();
@@ -221,7 +221,8 @@ pub(crate) fn stack_text(symbols: &SymbolBook, stack: &[StackLine]) -> String {
         }
         interrupted = line.interrupted;
         let source = source.map(|source| format!("  ({source})")).unwrap_or_default();
-        let _ = writeln!(text, "    {:#x}  {symbol}{source}", line.address);
+        let ddi = line.ddi.map(|name| format!(", in its call of {name}")).unwrap_or_default();
+        let _ = writeln!(text, "    {:#x}  {symbol}{ddi}{source}", line.address);
         for (routine, source) in inlined {
             let source = source.map(|source| format!("  ({source})")).unwrap_or_default();
             let _ = writeln!(text, "        in {routine}, inlined{source}");

@@ -45,6 +45,11 @@ fn write_verdict(f: &mut impl Write, verdict: &Verdict, symbols: &SymbolBook) ->
     if let Some((routine, Some(source))) = inlined.first() {
         writeln!(f, "               in {routine}, inlined there  ({source})")?;
     }
+    if let Some((client, ddi)) = verdict.stack.iter().find_map(|line| Some((line, line.ddi?))) {
+        let Place { symbol, source, .. } = place(symbols, client);
+        let source = source.map(|source| format!("  ({source})")).unwrap_or_default();
+        writeln!(f, "  client       {:#x}  {symbol}, in its call of {ddi}{source}", client.address)?;
+    }
     if let Some(caller) = &verdict.caller {
         write_registers(f, caller)?;
     }

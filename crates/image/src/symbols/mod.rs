@@ -6,6 +6,7 @@
 mod annotations;
 mod c13;
 pub(crate) mod coff;
+mod demangled;
 mod dwarf;
 mod entries;
 mod inline_sites;
@@ -40,7 +41,7 @@ pub(crate) fn read_annotations(image: &Image, pdb: &[u8]) -> Result<Vec<Vec<Stri
 /// What is known of an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Symbol<'s> {
-    /// The function or variable.
+    /// The function or variable, as it is written in the file: a name of C++ is shown without its decoration.
     pub name: &'s str,
     /// Bytes from its beginning.
     pub offset: u32,
@@ -48,7 +49,7 @@ pub struct Symbol<'s> {
 
 impl fmt::Display for Symbol<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)?;
+        f.write_str(&demangled::demangled(self.name))?;
         if self.offset != 0 {
             write!(f, "+{:#x}", self.offset)?;
         }

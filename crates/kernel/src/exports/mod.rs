@@ -131,8 +131,8 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
 #[inline(never)]
 fn dispatch_ddi(cx: &mut Cx<'_>, number: u32, index: usize, args: &Args) -> Flow<u64> {
     cx.nt().count_call(number);
+    let caller = table::called(cx, index, args)?;
     if cx.count_event(Kind::Ddi) {
-        let caller = table::return_address(cx, args)?;
         cx.emit_counted(Event::Ddi { export: number, arguments: args.registers, caller });
     }
     look(cx, &DDIS[index])?;

@@ -43,9 +43,11 @@ fn lines_from(cx: &mut Cx<'_>, callers: Vec<Caller>, interrupted: usize) -> Vec<
         }
         let interrupted = all - inner <= interrupted;
         walk(cx, &caller, MOST_LINES - lines.len(), &mut frames);
-        for Frame { address, is_return, .. } in frames.drain(..) {
+        for Frame { address, is_return, rsp, .. } in frames.drain(..) {
             let describe = if is_return { symbols::describe_return } else { symbols::describe };
-            lines.push(StackLine { address, is_return, symbol: describe(cx, address), interrupted });
+            let symbol = describe(cx, address);
+            let ddi = cx.with(|k| k.wdf.call_at(rsp.wrapping_sub(8), address)).filter(|_| is_return);
+            lines.push(StackLine { address, is_return, symbol, interrupted, ddi });
         }
     }
     lines

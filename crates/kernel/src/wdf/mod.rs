@@ -16,7 +16,8 @@ pub(crate) mod values;
 use abi::{DriverPtr, FILE_OBJECT};
 use engine::Flow;
 
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
+use crate::ldr;
 use crate::mm::pool;
 use crate::rtl::crt;
 
@@ -35,6 +36,7 @@ pub struct State {
     libraries: Vec<Library>,
     clients: Vec<bind::Client>,
     classes: Vec<class::Binding>,
+    calls: table::Calls,
 }
 
 /// A framework, or a class extension, that has registered.
@@ -50,10 +52,21 @@ struct Library {
 }
 
 impl State {
+    /// The framework's function that a client called last with this return address there.
+    pub(crate) fn call_at(&self, place: u64, return_address: u64) -> Option<&'static str> {
+        self.calls.at(place, return_address)
+    }
+
     fn library(&self, service: &str, is_class: bool) -> Option<&Library> {
         let mut all = self.libraries.iter();
         all.find(|library| library.is_class == is_class && library.service.eq_ignore_ascii_case(service))
     }
+}
+
+/// Whether the image at `base` is a framework's that has registered.
+pub(crate) fn is_framework(k: &Kernel, base: u64) -> bool {
+    let is_there = |library: &Library| ldr::image_containing(k, library.info) == Some(base);
+    k.wdf.libraries.iter().any(|library| !library.is_class && is_there(library))
 }
 
 /// The name of the service whose key this is.

@@ -3,6 +3,8 @@
 //! A client of KMDF 1.13 and before has an array of its own, whose entries are replaced. Later ones have the address of the framework's table, and
 //! get that of a copy. Functions that are not known here stay as the framework has them.
 
+use std::collections::BTreeMap;
+
 use abi::{DriverPtr, WDF_BIND_INFO, WDF_BIND_INFO2, WDF_MOST_COPIED_FUNCTIONS};
 use engine::{Args, Flow};
 
@@ -83,12 +85,43 @@ fn count(cx: &mut Cx<'_>, bind: DriverPtr<WDF_BIND_INFO>) -> Flow<u32> {
     Ok(wanted.min(cx.read(there)?))
 }
 
-/// The client's return address, in a call of an entry's thunk.
+/// Which functions clients have called last, by where on the stack the return address is: for verdicts to say. A place may be forgotten
+/// for another.
+#[derive(Default)]
+pub(super) struct Calls(BTreeMap<u64, Call>);
+
+/// A call of a function.
+#[derive(Clone, Copy)]
+struct Call {
+    place: u64,
+    return_address: u64,
+    index: usize,
+}
+
+/// How many places are known at most.
+const PLACES: u64 = 256;
+
+impl Calls {
+    fn note(&mut self, call: Call) {
+        self.0.insert(call.place / 8 % PLACES, call);
+    }
+
+    /// The function that was called with this return address there.
+    pub(super) fn at(&self, place: u64, return_address: u64) -> Option<&'static str> {
+        let call = self.0.get(&(place / 8 % PLACES))?;
+        (call.place == place && call.return_address == return_address).then(|| DDIS[call.index].name)
+    }
+}
+
+/// A client has called an entry of its table: the client's return address, in the call of the entry's thunk.
 ///
 /// # Errors
 /// A verdict if the stack cannot be read.
-pub(crate) fn return_address(cx: &mut Cx<'_>, args: &Args) -> Flow<u64> {
-    cx.read(DriverPtr::new(args.rsp + 8 + PUSHED))
+pub(crate) fn called(cx: &mut Cx<'_>, index: usize, args: &Args) -> Flow<u64> {
+    let place = args.rsp + 8 + PUSHED;
+    let return_address = cx.read(DriverPtr::new(place))?;
+    cx.with(|k| k.wdf.calls.note(Call { place, return_address, index }));
+    Ok(return_address)
 }
 
 /// The framework's function that the client whose globals are the first argument means.
