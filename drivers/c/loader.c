@@ -43,9 +43,35 @@ static ULONG64 NTAPI Violated(WDF_COMPONENT_GLOBALS *Of)
     KeBugCheckEx(0x10D /* WDF_VIOLATION */, 4, 0, (ULONG_PTR)__builtin_return_address(0), 0);
 }
 
+/* The head of a structure with callbacks, and the callbacks of a queue and of a device's power that are called here. */
+typedef struct _CALLBACKS {
+    ULONG Size;
+    ULONG Other[3];
+    PVOID Default, Read, Write;
+    VOID(NTAPI *DeviceControl)(PVOID Queue, PVOID Request, SIZE_T Out, SIZE_T In, ULONG Code);
+} CALLBACKS;
+
+/* WdfIoQueueCreate, 152: it calls back at once. */
+static NTSTATUS NTAPI CreateQueue(WDF_COMPONENT_GLOBALS *Of, PVOID Device, const CALLBACKS *Config, PVOID Attributes, PVOID *Queue)
+{
+    UNREFERENCED_PARAMETER(Of);
+    UNREFERENCED_PARAMETER(Attributes);
+    *Queue = Device;
+    Config->DeviceControl(Device, &Globals, 3, 4, 5);
+    return Config->Read == NULL ? STATUS_SUCCESS : STATUS_INVALID_PARAMETER;
+}
+
+/* WdfInterruptSynchronize, 143: what the callback returns comes back. */
+static BOOLEAN NTAPI Synchronize(WDF_COMPONENT_GLOBALS *Of, PVOID Interrupt, BOOLEAN(NTAPI *Callback)(PVOID, PVOID), PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Of);
+    return Callback(Interrupt, Context);
+}
+
 #define LATER_FUNCTIONS 444 /* of 1.15: clients have the address of the framework's table */
 static PVOID OwnFunctions[LATER_FUNCTIONS] = {
-    [0 ... 2] = Function, [3] = Violated, [4 ... LATER_FUNCTIONS - 1] = Function,
+    [0 ... 2] = Function, [3] = Violated, [4 ... 142] = Function, [143] = Synchronize, [144 ... 151] = Function, [152] = CreateQueue,
+    [153 ... LATER_FUNCTIONS - 1] = Function,
 };
 
 static NTSTATUS NTAPI Commission(VOID)
@@ -258,6 +284,44 @@ static ULONG ALaterClientHasTheAddressOfATable(VOID)
     return 0;
 }
 
+static ULONG64 Sum;
+
+static VOID NTAPI OnControl(PVOID Queue, PVOID Request, SIZE_T Out, SIZE_T In, ULONG Code)
+{
+    if (Queue == Own && Request == &Globals) {
+        Sum = Out + 10 * In + 100 * Code;
+    }
+}
+
+static BOOLEAN NTAPI OnSynchronize(PVOID Interrupt, PVOID Context)
+{
+    return Interrupt == Own && *(ULONG *)Context == 7;
+}
+
+/* The structure is constant: the framework gets a copy. */
+static const CALLBACKS QueueCallbacks = {sizeof(QueueCallbacks), {1, 2, 3}, NULL, NULL, NULL, OnControl};
+
+static ULONG ACallbackIsCalledAsTheFrameworkCallsIt(VOID)
+{
+    typedef NTSTATUS(NTAPI *CREATE)(WDF_COMPONENT_GLOBALS *, PVOID, const CALLBACKS *, PVOID, PVOID *);
+    typedef BOOLEAN(NTAPI *SYNC)(WDF_COMPONENT_GLOBALS *, PVOID, PVOID, PVOID);
+    PVOID *Table = NULL, Queue = NULL;
+    WDF_BIND_INFO Later = {sizeof(Later), L"KmdfLibrary", {1, 15, 0}, LATER_FUNCTIONS, (PVOID *)&Table, NULL};
+    WDF_COMPONENT_GLOBALS *Out;
+    ULONG Seven = 7, Eight = 8;
+
+    CHECK(WdfVersionBind(Own, &Path, &Later, &Out) == STATUS_SUCCESS);
+    for (ULONG Times = 0; Times < 3; Times++) {
+        Sum = 0;
+        CHECK(((CREATE)Table[152])(Out, Own, &QueueCallbacks, NULL, &Queue) == STATUS_SUCCESS);
+        CHECK(Sum == 543 && Queue == Own && QueueCallbacks.DeviceControl == OnControl);
+    }
+    CHECK(((SYNC)Table[143])(Out, Own, OnSynchronize, &Seven));
+    CHECK(!((SYNC)Table[143])(Out, Own, OnSynchronize, &Eight));
+    CHECK(WdfVersionUnbind(&Path, &Later, Out) == STATUS_SUCCESS);
+    return 0;
+}
+
 static ULONG AClientMayBeNewerThanItsFramework(VOID)
 {
     PVOID *Table = NULL;
@@ -373,6 +437,7 @@ static const STORY Stories[] = {
     STORY(ACallOfAFunctionArrivesAsTheClientMadeIt),
     STORY(AFunctionIsForPassiveLevel),
     STORY(ALaterClientHasTheAddressOfATable),
+    STORY(ACallbackIsCalledAsTheFrameworkCallsIt),
     STORY(AClientMayBeNewerThanItsFramework),
     STORY(AClassIsBoundToAClientOfItsFramework),
     STORY(AClientIsUnboundOnce),

@@ -7,6 +7,7 @@
 mod rig;
 
 use dirql::{Bench, Report};
+use kernel::event::{Event, Kind, Reader, Role, Stamp};
 use rig::{command, driver, play, start, try_play};
 
 /// The registry names the driver's service for the framework's component and for the class extension's.
@@ -89,6 +90,52 @@ fn a_function_beyond_its_level_is_for_the_verifier_to_object_to() {
     assert!(finding.message.contains("WdfChildListCreate was called at IRQL 2"), "{report}");
     let first = finding.stack.first().map(|line| line.symbol.clone()).unwrap_or_default();
     assert!(first.contains("loader.sys!AFunctionIsForPassiveLevel"), "{report}");
+}
+
+#[test]
+fn callbacks_are_seen_and_get_and_return_what_the_framework_and_the_client_mean() {
+    let lines = rig::Buffer::default();
+    let machine = start(|| bench().reader(Calls(lines.clone())));
+    play(
+        &machine,
+        &format!(
+            "open \\\\.\\DirqlLoader as c\n{} expect prefix u32:0\n{} expect prefix u32:0\n",
+            command("c", "ALibraryIsRegisteredOnce"),
+            command("c", "ACallbackIsCalledAsTheFrameworkCallsIt")
+        ),
+    );
+    let report = machine.finish();
+    report.expect_clean();
+    assert_eq!(report.sums.still_allocated(), 0, "{report}");
+    let control = "enter EvtIoDeviceControl\nleave EvtIoDeviceControl\n".repeat(3);
+    let synchronize =
+        |value: u8| format!("enter EvtInterruptSynchronize\nleave EvtInterruptSynchronize {value}\n");
+    assert_eq!(lines.text(), format!("{control}{}{}", synchronize(1), synchronize(0)));
+}
+
+/// Writes down which callbacks begin and end.
+struct Calls(rig::Buffer);
+
+impl Reader for Calls {
+    fn wants(&self, kind: Kind) -> bool {
+        matches!(kind, Kind::Enter | Kind::Leave)
+    }
+
+    fn event(&mut self, _stamp: &Stamp, event: &Event) {
+        use std::io::Write;
+        match event {
+            Event::Enter { role, .. } if role.name().starts_with("Evt") => {
+                writeln!(self.0, "enter {role}").unwrap();
+            }
+            Event::Leave { role: Role::EvtInterruptSynchronize, value, .. } => {
+                writeln!(self.0, "leave EvtInterruptSynchronize {}", value & 0xFF).unwrap();
+            }
+            Event::Leave { role, .. } if role.name().starts_with("Evt") => {
+                writeln!(self.0, "leave {role}").unwrap(); // it returns nothing
+            }
+            _ => {}
+        }
+    }
 }
 
 /// Not: ddi-after-unbind, in the stories above.

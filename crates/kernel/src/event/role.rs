@@ -310,6 +310,90 @@ roles! {
     Compare = "compare": Helper,
     /// A routine that a test of dirql's own calls.
     Test = "Test": Thread,
+    /// `EvtDeviceFileCreate` of a driver framework's client.
+    EvtDeviceFileCreate = "EvtDeviceFileCreate": Callback,
+    /// `EvtFileClose` of a driver framework's client.
+    EvtFileClose = "EvtFileClose": Callback,
+    /// `EvtFileCleanup` of a driver framework's client.
+    EvtFileCleanup = "EvtFileCleanup": Callback,
+    /// `EvtDeviceD0Entry` of a driver framework's client.
+    EvtDeviceD0Entry = "EvtDeviceD0Entry": Callback,
+    /// `EvtDeviceD0EntryPostInterruptsEnabled` of a driver framework's client.
+    EvtDeviceD0EntryPostInterruptsEnabled = "EvtDeviceD0EntryPostInterruptsEnabled": Callback,
+    /// `EvtDeviceD0Exit` of a driver framework's client.
+    EvtDeviceD0Exit = "EvtDeviceD0Exit": Callback,
+    /// `EvtDeviceD0ExitPreInterruptsDisabled` of a driver framework's client.
+    EvtDeviceD0ExitPreInterruptsDisabled = "EvtDeviceD0ExitPreInterruptsDisabled": Callback,
+    /// `EvtDevicePrepareHardware` of a driver framework's client.
+    EvtDevicePrepareHardware = "EvtDevicePrepareHardware": Callback,
+    /// `EvtDeviceReleaseHardware` of a driver framework's client.
+    EvtDeviceReleaseHardware = "EvtDeviceReleaseHardware": Callback,
+    /// `EvtDeviceSelfManagedIoCleanup` of a driver framework's client.
+    EvtDeviceSelfManagedIoCleanup = "EvtDeviceSelfManagedIoCleanup": Callback,
+    /// `EvtDeviceSelfManagedIoFlush` of a driver framework's client.
+    EvtDeviceSelfManagedIoFlush = "EvtDeviceSelfManagedIoFlush": Callback,
+    /// `EvtDeviceSelfManagedIoInit` of a driver framework's client.
+    EvtDeviceSelfManagedIoInit = "EvtDeviceSelfManagedIoInit": Callback,
+    /// `EvtDeviceSelfManagedIoSuspend` of a driver framework's client.
+    EvtDeviceSelfManagedIoSuspend = "EvtDeviceSelfManagedIoSuspend": Callback,
+    /// `EvtDeviceSelfManagedIoRestart` of a driver framework's client.
+    EvtDeviceSelfManagedIoRestart = "EvtDeviceSelfManagedIoRestart": Callback,
+    /// `EvtDeviceSurpriseRemoval` of a driver framework's client.
+    EvtDeviceSurpriseRemoval = "EvtDeviceSurpriseRemoval": Callback,
+    /// `EvtDeviceQueryRemove` of a driver framework's client.
+    EvtDeviceQueryRemove = "EvtDeviceQueryRemove": Callback,
+    /// `EvtDeviceQueryStop` of a driver framework's client.
+    EvtDeviceQueryStop = "EvtDeviceQueryStop": Callback,
+    /// `EvtDeviceUsageNotification` of a driver framework's client.
+    EvtDeviceUsageNotification = "EvtDeviceUsageNotification": Callback,
+    /// `EvtDeviceRelationsQuery` of a driver framework's client.
+    EvtDeviceRelationsQuery = "EvtDeviceRelationsQuery": Callback,
+    /// `EvtDeviceUsageNotificationEx` of a driver framework's client.
+    EvtDeviceUsageNotificationEx = "EvtDeviceUsageNotificationEx": Callback,
+    /// `EvtDpcFunc` of a driver framework's client.
+    EvtDpcFunc = "EvtDpcFunc": Callback,
+    /// `EvtDriverDeviceAdd` of a driver framework's client.
+    EvtDriverDeviceAdd = "EvtDriverDeviceAdd": Callback,
+    /// `EvtDriverUnload` of a driver framework's client.
+    EvtDriverUnload = "EvtDriverUnload": Callback,
+    /// `EvtInterruptIsr` of a driver framework's client.
+    EvtInterruptIsr = "EvtInterruptIsr": Callback,
+    /// `EvtInterruptDpc` of a driver framework's client.
+    EvtInterruptDpc = "EvtInterruptDpc": Callback,
+    /// `EvtInterruptEnable` of a driver framework's client.
+    EvtInterruptEnable = "EvtInterruptEnable": Callback,
+    /// `EvtInterruptDisable` of a driver framework's client.
+    EvtInterruptDisable = "EvtInterruptDisable": Callback,
+    /// `EvtInterruptWorkItem` of a driver framework's client.
+    EvtInterruptWorkItem = "EvtInterruptWorkItem": Callback,
+    /// `EvtInterruptSynchronize` of a driver framework's client.
+    EvtInterruptSynchronize = "EvtInterruptSynchronize": Callback,
+    /// `EvtIoDefault` of a driver framework's client.
+    EvtIoDefault = "EvtIoDefault": Callback,
+    /// `EvtIoRead` of a driver framework's client.
+    EvtIoRead = "EvtIoRead": Callback,
+    /// `EvtIoWrite` of a driver framework's client.
+    EvtIoWrite = "EvtIoWrite": Callback,
+    /// `EvtIoDeviceControl` of a driver framework's client.
+    EvtIoDeviceControl = "EvtIoDeviceControl": Callback,
+    /// `EvtIoInternalDeviceControl` of a driver framework's client.
+    EvtIoInternalDeviceControl = "EvtIoInternalDeviceControl": Callback,
+    /// `EvtIoStop` of a driver framework's client.
+    EvtIoStop = "EvtIoStop": Callback,
+    /// `EvtIoResume` of a driver framework's client.
+    EvtIoResume = "EvtIoResume": Callback,
+    /// `EvtIoCanceledOnQueue` of a driver framework's client.
+    EvtIoCanceledOnQueue = "EvtIoCanceledOnQueue": Callback,
+    /// `EvtIoQueueState` of a driver framework's client.
+    EvtIoQueueState = "EvtIoQueueState": Callback,
+    /// `EvtRequestCancel` of a driver framework's client.
+    EvtRequestCancel = "EvtRequestCancel": Callback,
+    /// `EvtRequestCompletionRoutine` of a driver framework's client.
+    EvtRequestCompletionRoutine = "EvtRequestCompletionRoutine": Callback,
+    /// `EvtTimerFunc` of a driver framework's client.
+    EvtTimerFunc = "EvtTimerFunc": Callback,
+    /// `EvtWorkItem` of a driver framework's client.
+    EvtWorkItem = "EvtWorkItem": Callback,
 }
 
 impl Role {

@@ -24,9 +24,10 @@ use crate::hal::combine;
 use crate::ke::budget;
 use crate::ke::settle::Gate;
 use crate::ldr::STUBBED;
+use crate::ldr::between::callback::{self, Moment};
 use crate::verdict::{Tier, Verdict};
 use crate::wdf::ddis::DDIS;
-use crate::wdf::table;
+use crate::wdf::{callbacks, table};
 
 /// One exported function.
 pub struct Export {
@@ -111,7 +112,11 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
     let Some(export) = own_row(number) else {
         return match ddi(number) {
             Some(index) => dispatch_ddi(cx, number, index, args),
-            None => dispatch_other(cx, number, args),
+            None => match callback::moment(number) {
+                Some(Moment::Before(slot)) => callbacks::enter(cx, slot, args),
+                Some(Moment::Behind(slot)) => callbacks::leave(cx, slot, args),
+                None => dispatch_other(cx, number, args),
+            },
         };
     };
     note_call(cx, number, args);

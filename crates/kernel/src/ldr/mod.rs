@@ -4,8 +4,8 @@
 //! pseudo-image, variables there, or entries of other images. Pages: *DllInitialize and DllUnload*,
 //! *MmGetSystemRoutineAddress function*. It starts no driver: calling `DriverEntry` is the I/O manager's.
 
+pub(crate) mod between;
 pub(crate) mod code;
-pub(crate) mod ddi;
 mod guard;
 pub mod imports;
 pub(crate) mod kernel_image;
@@ -42,8 +42,8 @@ pub struct State {
     pub(crate) stubbed: Option<String>,
     /// The pseudo-image is laid out.
     pub(crate) booted: bool,
-    /// The entries of clients' function tables are laid out.
-    pub(crate) has_ddis: bool,
+    /// A client of a framework has been bound.
+    pub(crate) has_clients: bool,
     /// Images by base.
     pub(crate) images: BTreeMap<u64, Loaded>,
     /// Imports that no module has.
@@ -85,7 +85,7 @@ impl State {
             windows: settings.windows,
             stubbed: settings.stubbed.clone(),
             booted: false,
-            has_ddis: false,
+            has_clients: false,
             images: BTreeMap::new(),
             missing: imports::Missing::default(),
             disk: BTreeMap::new(),

@@ -8,7 +8,7 @@ use engine::windows::PAGE;
 use engine::{Caller, RETURN_TO_KERNEL, StrandId};
 use image::unwind::{self, UnwindRegisters};
 
-use super::{code, ddi, symbols};
+use super::{between, code, symbols};
 use crate::cx::Cx;
 use crate::mm::stack::{KERNEL_STACK, KernelStack};
 use crate::verdict::StackLine;
@@ -114,12 +114,12 @@ fn walk(cx: &mut Cx<'_>, caller: &Caller, most: usize, frames: &mut Vec<Frame>) 
         });
         let (address, rsp) = (registers.rip, registers.rsp());
         let bytes = up.as_ref().map_or(0, |up| up.rsp().saturating_sub(rsp));
-        if !ddi::contains(address) {
+        if !between::contains(address) {
             frames.push(Frame { address, is_return, rsp, bytes });
         }
         // The stack pointer grows with every frame, or the unwind data lie.
         let Some(next) = up.filter(|next| next.rsp() > registers.rsp()) else { return };
-        if cx.with(|k| k.ldr.image_at(next.rip).is_none()) {
+        if cx.with(|k| k.ldr.image_at(next.rip).is_none()) && !between::contains(next.rip) {
             return;
         }
         (registers, is_return) = (next, true);
@@ -133,7 +133,7 @@ fn up_from_kernel_code(
 ) -> Option<UnwindRegisters> {
     let place = registers
         .rsp()
-        .wrapping_add(code::pushed_at(registers.rip).or_else(|| ddi::pushed_at(registers.rip))?);
+        .wrapping_add(code::pushed_at(registers.rip).or_else(|| between::pushed_at(registers.rip))?);
     let mut caller = UnwindRegisters { rip: read(place)?, ..*registers };
     caller.general[unwind::RSP] = place.wrapping_add(8);
     Some(caller)

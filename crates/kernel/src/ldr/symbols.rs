@@ -2,7 +2,7 @@
 //!
 //! Source lines are not known here: the reader that shows a verdict looks them up.
 
-use super::{code, ddi, imports, pseudo};
+use super::{between, code, imports, pseudo};
 use crate::cx::{Cx, Kernel};
 use crate::exports::row;
 
@@ -44,8 +44,9 @@ fn named(cx: &mut Cx<'_>, address: u64, within: u64) -> String {
     if let Some(export) = pseudo::number_at(address).and_then(row) {
         return format!("{}!{}", export.module, export.name);
     }
-    if let Some(name) =
-        imports::name_at(cx, address).or_else(|| code::name_at(address)).or_else(|| ddi::name_at(address))
+    if let Some(name) = imports::name_at(cx, address)
+        .or_else(|| code::name_at(address))
+        .or_else(|| cx.with(|k| between::name_at(k, address)))
     {
         return name;
     }

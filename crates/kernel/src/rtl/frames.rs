@@ -10,6 +10,7 @@ use image::unwind::{self, UnwindRegisters};
 
 use crate::cx::Cx;
 use crate::ke::{handler, stack, system_service};
+use crate::ldr::between;
 
 /// The registers of one frame, and the call of the kernel's that it belongs to (see [`engine::Engine::depth`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,7 +109,8 @@ pub(crate) fn caller(cx: &mut Cx<'_>, context: &Context) -> Option<Context> {
         None => {
             // Called and not there: the return address is on top of the stack.
             let mut after = before;
-            after.rip = read(before.rsp())?;
+            after.general[unwind::RSP] += between::pushed_at(before.rip).unwrap_or(0);
+            after.rip = read(after.rsp())?;
             after.general[unwind::RSP] += 8;
             Some(after)
         }
@@ -129,7 +131,7 @@ pub(crate) fn up(cx: &mut Cx<'_>, at: &Position) -> Next {
     if context.rip == RETURN_TO_KERNEL {
         return across(cx, at.depth);
     }
-    if cx.with(|k| k.ldr.image_at(context.rip).is_none()) {
+    if cx.with(|k| k.ldr.image_at(context.rip).is_none()) && !between::contains(context.rip) {
         return Next::End;
     }
     Next::Frame(Position { depth: at.depth, context })

@@ -11,7 +11,7 @@ use engine::Flow;
 
 use super::library::{self, bytes};
 use super::table::Table;
-use super::{TAG, text};
+use super::{TAG, callbacks, text};
 use crate::cx::Cx;
 use crate::event::Role;
 use crate::io::call::low_half;
@@ -128,6 +128,9 @@ pub(crate) fn version_unbind(
     });
     let Some(client) = found else { return Ok(NtStatus::INVALID_PARAMETER) };
     client.table.give_back(cx, bind)?;
+    if cx.with(|k| k.wdf.clients.is_empty()) {
+        callbacks::forget_all(cx)?;
+    }
     let info = DriverPtr::<WDF_LIBRARY_INFO>::new(client.library);
     let leave = cx.read(info + WDF_LIBRARY_INFO::LibraryUnregisterClient)?;
     let arguments = [bind.address, globals.address];

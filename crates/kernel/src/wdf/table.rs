@@ -10,9 +10,10 @@ use engine::{Args, Flow};
 
 use super::ddis::DDIS;
 use super::library::bytes;
-use super::{TAG, bind::Client};
+use super::{TAG, bind::Client, callbacks};
 use crate::cx::Cx;
-use crate::ldr::ddi::{self, PUSHED};
+use crate::ldr::between;
+use crate::ldr::between::ddi::{self, PUSHED};
 use crate::mm::pool;
 use crate::verdict::Verdict;
 
@@ -31,7 +32,7 @@ impl Table {
     /// # Errors
     /// A verdict if the table cannot be read.
     pub(super) fn take(cx: &mut Cx<'_>, bind: DriverPtr<WDF_BIND_INFO>) -> Flow<Self> {
-        ddi::boot(cx);
+        between::boot(cx);
         let place = cx.read(bind + WDF_BIND_INFO::FuncTable)?;
         let count = count(cx, bind)?;
         let is_own = cx.read(bind + WDF_BIND_INFO::FuncCount)? <= WDF_MOST_COPIED_FUNCTIONS;
@@ -121,6 +122,7 @@ pub(crate) fn called(cx: &mut Cx<'_>, index: usize, args: &Args) -> Flow<u64> {
     let place = args.rsp + 8 + PUSHED;
     let return_address = cx.read(DriverPtr::new(place))?;
     cx.with(|k| k.wdf.calls.note(Call { place, return_address, index }));
+    callbacks::hand_over(cx, index, place, args)?;
     Ok(return_address)
 }
 

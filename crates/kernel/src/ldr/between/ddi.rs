@@ -1,17 +1,13 @@
-//! The entries of clients' function tables: code in the pseudo-image that says which function of its framework a client calls, and goes on there with the
+//! The entries of clients' function tables: code that says which function of its framework a client calls, and goes on there with the
 //! registers and the stack that it was called with.
 //!
 //! An entry loads the thunk of its function and jumps to what all share: that keeps the four register arguments in the caller's home space, as every
 //! function may use it (*x64 calling convention*), calls the thunk, whose result is the framework's function, and jumps there. So the
 //! function sees the client as its caller.
 
-use engine::Protection;
-use engine::windows::PAGE;
-
-use super::pseudo;
+use super::{distance, place};
 use crate::cx::Cx;
 use crate::exports;
-use crate::mm::map::Page;
 use crate::wdf::ddis::{COUNT, DDIS};
 
 /// The number where the entries lie, one for each function, in the place of thunks.
@@ -41,53 +37,38 @@ const _: () = assert!(exports::rows() <= FIRST as usize);
 
 /// The entry of the function of this index.
 pub(crate) fn entry(index: usize) -> u64 {
-    pseudo::thunk(FIRST + u32::try_from(index).expect("there are some hundred"))
+    place(FIRST + u32::try_from(index).expect("there are some hundred"))
 }
 
 fn common() -> u64 {
     entry(COUNT)
 }
 
-/// Puts the entries into memory, the first time that a client is bound.
-pub(crate) fn boot(cx: &mut Cx<'_>) {
-    if cx.with(|k| std::mem::replace(&mut k.ldr.has_ddis, true)) {
-        return;
-    }
+/// Defines the thunks.
+pub(super) fn define(cx: &mut Cx<'_>) {
     cx.engine().define_exports((0..COUNT).map(|index| {
         let number = exports::number_of_ddi(index);
-        (pseudo::thunk(number), number, None)
+        (place(number), number, None)
     }));
+}
+
+/// The code, from the first entry on.
+pub(super) fn code() -> Vec<u8> {
     let mut code = Vec::new();
     for index in 0..COUNT {
         let at = entry(index);
         // lea rax, [the thunk]; jmp to what all share.
         code.extend([0x48, 0x8d, 0x05]);
-        code.extend(distance(at + 7, pseudo::thunk(exports::number_of_ddi(index))));
+        code.extend(distance(at + 7, place(exports::number_of_ddi(index))));
         code.push(0xe9);
         code.extend(distance(at + 12, common()));
         code.extend([0xcc; 4]);
     }
     code.extend(COMMON);
-    let first = entry(0) & !(PAGE - 1);
-    let count = (entry(0) + code.len() as u64 - first).div_ceil(PAGE);
-    cx.with(|k| {
-        let pages =
-            k.mm.physical.take_pages(count).expect("a machine that binds its first client has memory");
-        let page = Page { physical: 0, protection: Protection::READ_EXECUTE, pageable: false };
-        k.mm.map.map_filled(k.engine, first, &pages, page, |engine| {
-            engine.fill(first, count * PAGE, 0xcc)?;
-            engine.write_bytes(entry(0), &code)
-        });
-    });
+    code
 }
 
-/// The displacement that leads from `behind` an instruction to `to`.
-fn distance(behind: u64, to: u64) -> [u8; 4] {
-    let distance = i64::try_from(to).expect("low") - i64::try_from(behind).expect("low");
-    i32::try_from(distance).expect("both lie in the pseudo-image").to_le_bytes()
-}
-
-/// Whether `address` lies in the code of the entries, whose frames say nothing to an engineer.
+/// Whether `address` lies in this code.
 pub(super) fn contains(address: u64) -> bool {
     (entry(0)..common() + COMMON.len() as u64).contains(&address)
 }

@@ -1,0 +1,267 @@
+//! A client's event callbacks: what it gives to its framework is an address of ours (`ldr::between`), so that each call of a callback is seen
+//! as a call of a routine of any driver's is, with its role and the handle that it is called for.
+//!
+//! Callbacks stand in structures that a client hands over (their layouts are those of the public headers, and have only grown), or are arguments
+//! themselves. A structure may be constant, so the framework gets a copy of it, which lives until the call is over.
+
+use std::collections::BTreeMap;
+
+use abi::{DriverPtr, NtStatus};
+use engine::{Args, Flow};
+
+use super::TAG;
+use super::ddis::DDIS;
+use crate::cx::Cx;
+use crate::event::{Event, Role};
+use crate::ldr::between;
+use crate::ldr::between::callback::{self, SLOTS};
+use crate::mm::pool;
+
+/// Where a function of the framework gets callbacks.
+struct Given {
+    ddi: &'static str,
+    /// Which argument it is, from 0.
+    argument: u64,
+    what: What,
+}
+
+/// What that argument is.
+enum What {
+    /// A callback.
+    Routine(Role),
+    /// The address of a structure that begins with its size, and has callbacks at these offsets.
+    Structure(&'static [(u64, Role)]),
+}
+
+const fn structure(ddi: &'static str, argument: u64, members: &'static [(u64, Role)]) -> Given {
+    Given { ddi, argument, what: What::Structure(members) }
+}
+
+const fn routine(ddi: &'static str, argument: u64, role: Role) -> Given {
+    Given { ddi, argument, what: What::Routine(role) }
+}
+
+static GIVEN: [Given; 13] = [
+    structure(
+        "WdfDeviceInitSetFileObjectConfig",
+        2,
+        &[(0x8, Role::EvtDeviceFileCreate), (0x10, Role::EvtFileClose), (0x18, Role::EvtFileCleanup)],
+    ),
+    structure(
+        "WdfDeviceInitSetPnpPowerEventCallbacks",
+        2,
+        &[
+            (0x8, Role::EvtDeviceD0Entry),
+            (0x10, Role::EvtDeviceD0EntryPostInterruptsEnabled),
+            (0x18, Role::EvtDeviceD0Exit),
+            (0x20, Role::EvtDeviceD0ExitPreInterruptsDisabled),
+            (0x28, Role::EvtDevicePrepareHardware),
+            (0x30, Role::EvtDeviceReleaseHardware),
+            (0x38, Role::EvtDeviceSelfManagedIoCleanup),
+            (0x40, Role::EvtDeviceSelfManagedIoFlush),
+            (0x48, Role::EvtDeviceSelfManagedIoInit),
+            (0x50, Role::EvtDeviceSelfManagedIoSuspend),
+            (0x58, Role::EvtDeviceSelfManagedIoRestart),
+            (0x60, Role::EvtDeviceSurpriseRemoval),
+            (0x68, Role::EvtDeviceQueryRemove),
+            (0x70, Role::EvtDeviceQueryStop),
+            (0x78, Role::EvtDeviceUsageNotification),
+            (0x80, Role::EvtDeviceRelationsQuery),
+            (0x88, Role::EvtDeviceUsageNotificationEx),
+        ],
+    ),
+    structure("WdfDpcCreate", 1, &[(0x8, Role::EvtDpcFunc)]),
+    structure("WdfDriverCreate", 4, &[(0x8, Role::EvtDriverDeviceAdd), (0x10, Role::EvtDriverUnload)]),
+    structure(
+        "WdfInterruptCreate",
+        2,
+        &[
+            (0x18, Role::EvtInterruptIsr),
+            (0x20, Role::EvtInterruptDpc),
+            (0x28, Role::EvtInterruptEnable),
+            (0x30, Role::EvtInterruptDisable),
+            (0x38, Role::EvtInterruptWorkItem),
+        ],
+    ),
+    routine("WdfInterruptSynchronize", 2, Role::EvtInterruptSynchronize),
+    structure(
+        "WdfIoQueueCreate",
+        2,
+        &[
+            (0x10, Role::EvtIoDefault),
+            (0x18, Role::EvtIoRead),
+            (0x20, Role::EvtIoWrite),
+            (0x28, Role::EvtIoDeviceControl),
+            (0x30, Role::EvtIoInternalDeviceControl),
+            (0x38, Role::EvtIoStop),
+            (0x40, Role::EvtIoResume),
+            (0x48, Role::EvtIoCanceledOnQueue),
+        ],
+    ),
+    routine("WdfIoQueueReadyNotify", 2, Role::EvtIoQueueState),
+    routine("WdfRequestMarkCancelable", 2, Role::EvtRequestCancel),
+    routine("WdfRequestMarkCancelableEx", 2, Role::EvtRequestCancel),
+    routine("WdfRequestSetCompletionRoutine", 2, Role::EvtRequestCompletionRoutine),
+    structure("WdfTimerCreate", 1, &[(0x8, Role::EvtTimerFunc)]),
+    structure("WdfWorkItemCreate", 1, &[(0x8, Role::EvtWorkItem)]),
+];
+
+/// No structure of these has more bytes; what says so is none of them, and is handed on as it is.
+const MOST_BYTES: u32 = 0x200;
+
+/// The callbacks that are known, and the copies of structures whose calls are not over.
+#[derive(Default)]
+pub(super) struct Callbacks {
+    /// By their slots.
+    routines: Vec<(u64, Role)>,
+    slots: BTreeMap<(u64, Role), usize>,
+    copies: Vec<Copy>,
+}
+
+/// A copy of a structure, for the call whose return address lies at `place`, of this thread.
+struct Copy {
+    strand: engine::StrandId,
+    place: u64,
+    block: DriverPtr<u8>,
+}
+
+/// A client calls a function of its framework: the framework gets our addresses for the callbacks that are handed over. `place` is where the
+/// return address lies on the client's stack, below its arguments.
+///
+/// # Errors
+/// A verdict if what is handed over cannot be read.
+pub(super) fn hand_over(cx: &mut Cx<'_>, index: usize, place: u64, args: &Args) -> Flow<()> {
+    if cx.with(|k| !k.wdf.callbacks.copies.is_empty()) {
+        forget_calls(cx, place)?;
+    }
+    let name = DDIS[index].name;
+    let Some(given) = GIVEN.iter().find(|given| given.ddi == name) else { return Ok(()) };
+    // What the framework reads: the caller's home space, which is loaded again, and the arguments behind it.
+    let argument: DriverPtr<u64> = DriverPtr::new(place + 8 + 8 * given.argument);
+    let value = match args.registers.get(usize::try_from(given.argument).expect("one of eight")) {
+        Some(value) => *value,
+        None => cx.read(argument)?,
+    };
+    match given.what {
+        What::Routine(role) => match ours(cx, value, role) {
+            Some(entry) => cx.write(argument, entry),
+            None => Ok(()),
+        },
+        What::Structure(members) => match copy(cx, value, members, place)? {
+            Some(copy) => cx.write(argument, copy),
+            None => Ok(()),
+        },
+    }
+}
+
+/// The address of ours for a callback; none for a null pointer, one that is ours, and where there are too many.
+fn ours(cx: &mut Cx<'_>, routine: u64, role: Role) -> Option<u64> {
+    if routine == 0 || between::contains(routine) {
+        return None;
+    }
+    cx.with(|k| {
+        let callbacks = &mut k.wdf.callbacks;
+        let known = callbacks.slots.get(&(routine, role)).copied();
+        let slot = known.or_else(|| {
+            let slot = callbacks.routines.len();
+            (slot < SLOTS).then(|| {
+                callbacks.routines.push((routine, role));
+                callbacks.slots.insert((routine, role), slot);
+                slot
+            })
+        });
+        slot.map(callback::entry)
+    })
+}
+
+/// A copy of the structure at `from` with our addresses in it.
+fn copy(cx: &mut Cx<'_>, from: u64, members: &[(u64, Role)], place: u64) -> Flow<Option<u64>> {
+    if from == 0 {
+        return Ok(None);
+    }
+    let size = cx.read(DriverPtr::<u32>::new(from))?;
+    if size > MOST_BYTES {
+        return Ok(None);
+    }
+    let mut bytes = cx.read_bytes(from, size.into())?;
+    let mut is_changed = false;
+    for (offset, role) in members {
+        let at = usize::try_from(*offset).expect("small");
+        let Some(member) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<8>) else { break };
+        if let Some(entry) = ours(cx, u64::from_le_bytes(*member), *role) {
+            *member = entry.to_le_bytes();
+            is_changed = true;
+        }
+    }
+    if !is_changed {
+        return Ok(None);
+    }
+    let block: DriverPtr<u8> = pool::allocate(cx, pool::Kind::NonPaged, size.into(), TAG)?;
+    if block.is_null() {
+        return Ok(None); // the callbacks are called, and not seen
+    }
+    cx.write_bytes(block.address, &bytes)?;
+    let strand = cx.engine().strand();
+    cx.with(|k| k.wdf.callbacks.copies.push(Copy { strand, place, block }));
+    Ok(Some(block.address))
+}
+
+/// Frees the copies of this thread's calls that are over: of those that were made from as deep in the stack as `place`, or deeper.
+fn forget_calls(cx: &mut Cx<'_>, place: u64) -> Flow<()> {
+    let strand = cx.engine().strand();
+    forget(cx, |copy| copy.strand == strand && copy.place <= place)
+}
+
+/// Frees all copies: the last client is gone.
+///
+/// # Errors
+/// A verdict if a driver has damaged them.
+pub(super) fn forget_all(cx: &mut Cx<'_>) -> Flow<()> {
+    forget(cx, |_| true)
+}
+
+fn forget(cx: &mut Cx<'_>, is_over: impl Fn(&Copy) -> bool) -> Flow<()> {
+    let over: Vec<Copy> = cx.with(|k| k.wdf.callbacks.copies.extract_if(.., |copy| is_over(copy)).collect());
+    over.into_iter().try_for_each(|copy| pool::free(cx, copy.block))
+}
+
+/// A framework calls the callback of this slot: its address, where the call goes on.
+///
+/// # Errors
+/// None.
+pub(crate) fn enter(cx: &mut Cx<'_>, slot: usize, args: &Args) -> Flow<u64> {
+    let (routine, role) = cx.with(|k| k.wdf.callbacks.routines[slot]);
+    cx.emit(Event::Enter { role, routine, object: args.registers[0] });
+    Ok(routine)
+}
+
+/// It has returned: the first argument is what.
+///
+/// # Errors
+/// None.
+pub(crate) fn leave(cx: &mut Cx<'_>, slot: usize, args: &Args) -> Flow<u64> {
+    let (routine, role) = cx.with(|k| k.wdf.callbacks.routines[slot]);
+    cx.emit(Event::Leave { role, routine, value: args.registers[0] });
+    Ok(NtStatus::SUCCESS.0.into())
+}
+
+/// The callback of a slot, for verdicts.
+pub(crate) fn routine_of(k: &crate::Kernel, slot: usize) -> Option<u64> {
+    k.wdf.callbacks.routines.get(slot).map(|(routine, _)| *routine)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_names_a_function_and_members_are_in_order() {
+        for given in &GIVEN {
+            assert!(DDIS.iter().any(|ddi| ddi.name == given.ddi), "{}", given.ddi);
+            if let What::Structure(members) = given.what {
+                assert!(members.is_sorted_by_key(|(offset, _)| *offset), "{}", given.ddi);
+                assert!(members.iter().all(|(offset, _)| offset % 8 == 0), "{}", given.ddi);
+            }
+        }
+    }
+}
