@@ -9,6 +9,7 @@ use image::{Image, Import, Selector};
 
 use crate::error::InputError;
 use crate::files::DriverFile;
+use crate::inf::Installation;
 
 /// The framework's file, as Windows has it.
 pub const FILE: &str = "Wdf01000.sys";
@@ -19,7 +20,7 @@ pub(crate) fn is_framework(image: &Image) -> bool {
 }
 
 /// Whether the image is a framework's client: a driver that a framework drives.
-fn is_client(image: &Image) -> bool {
+pub(crate) fn is_client(image: &Image) -> bool {
     image.imports().iter().any(|import| is_loaders(import, "WdfVersionBind"))
 }
 
@@ -64,6 +65,27 @@ fn missing(client: &DriverFile) -> InputError {
          Microsoft's source",
         client.path.display()
     ))
+}
+
+/// What an INF says of its driver's framework and the driver does not: `KmdfLibraryVersion` is what Windows looks at before it loads the driver.
+pub(crate) fn disagreement(installation: &Installation, bound: Option<(u32, u32)>) -> Option<String> {
+    let service = &installation.service.as_ref()?.name;
+    let file = &installation.file;
+    match (&installation.framework, bound) {
+        (Some(said), Some((major, minor))) if parse(said) != Some((major, minor)) => Some(format!(
+            "{file}: KmdfLibraryVersion = {said}, and {service} is built for KMDF {major}.{minor}; write that version"
+        )),
+        (Some(said), None) => Some(format!(
+            "{file}: KmdfLibraryVersion = {said}, and {service} is no KMDF driver; take the section out"
+        )),
+        _ => None,
+    }
+}
+
+/// `1.15`.
+fn parse(version: &str) -> Option<(u32, u32)> {
+    let (major, minor) = version.trim().split_once('.')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 /// The framework's file for a driver that needs one, where `given` has none: beside the driver, or else in this folder. None if it

@@ -16,6 +16,7 @@ use kernel::ldr::{self, LoadedImage, Module};
 use kernel::pnp::{self, Drivers, Installer, NodeId, root};
 use kernel::ps::process;
 use kernel::se::sddl;
+use kernel::verifier::Verifier;
 use kernel::{Cx, Nt, Settings, wdf};
 
 use super::plan::{self, Plan};
@@ -23,7 +24,7 @@ use super::{Machine, Readers, preset, registry};
 use crate::bench::{Bench, Inputs};
 use crate::error::{Error, InputError};
 use crate::files::DriverFile;
-use crate::framework::is_framework;
+use crate::framework::{self, is_client, is_framework};
 use crate::inf::{DeviceIds, Filters, Inf, Installation, RegistryWrite, Service, Target};
 use crate::readers::{Coverage, SymbolBook};
 use crate::reg::RegFile;
@@ -60,6 +61,8 @@ pub(super) struct Work {
     /// What the user gives of the registry.
     presets: Vec<RegFile>,
     target: Target,
+    /// Driver Verifier watches, and with it that of a framework.
+    is_verified: bool,
 }
 
 struct File {
@@ -102,7 +105,7 @@ pub(super) fn start(bench: Bench, inputs: Inputs) -> Result<Machine, Error> {
 pub(super) fn make(bench: Bench, inputs: Inputs) -> Result<(Machine, Rc<Work>), Error> {
     let plan = Plan::new(&bench, &inputs)?;
     let stubbed = stubbed()?;
-    let work = Work::new(&inputs, &plan);
+    let work = Work::new(&inputs, &plan, bench.settings.verifier != Verifier::NONE);
     let begin = if bench.settings.checked { Host::start_checked } else { Host::start };
     let host = begin().map_err(|error| match error {
         StartError::Busy => Error::Busy,
@@ -216,7 +219,7 @@ impl Machine {
 }
 
 impl Work {
-    fn new(inputs: &Inputs, plan: &Plan) -> Self {
+    fn new(inputs: &Inputs, plan: &Plan, is_verified: bool) -> Self {
         let mut others: Vec<File> = inputs.with.iter().map(|file| File::new(file, plan)).collect();
         let framework = others.first_mut().filter(|file| is_framework(&file.image));
         if let Some(file) = framework {
@@ -245,6 +248,7 @@ impl Work {
             registry: plan.registry.clone(),
             presets: inputs.registry.clone(),
             target: plan.target,
+            is_verified,
         }
     }
 
@@ -253,6 +257,9 @@ impl Work {
         fs::mount(cx)?;
         for file in self.others.iter().chain([&self.driver]) {
             written(outcome, registry::write_service(cx, &file.service));
+            if self.is_verified && is_client(&file.image) {
+                written(outcome, registry::verify_client(cx, &file.service));
+            }
         }
         if self.others.first().is_some_and(|file| is_framework(&file.image)) {
             written(outcome, wdf::library::install(cx));
@@ -282,11 +289,22 @@ impl Work {
             let Some(object) = loaded.object else { return Ok(()) };
             objects.insert(file.service.name.to_lowercase(), object);
         }
+        self.compare_versions(cx, &objects, outcome);
         let finder = Finder { work: Rc::clone(self), objects: objects.clone() };
         pnp::installer::set(cx, Rc::new(finder));
         self.start_devices(cx, &objects, &nodes, outcome)?;
         pnp::detected::settle(cx)?;
         driver::booted(cx)
+    }
+
+    /// What INFs say of the framework, and what their drivers have asked for.
+    fn compare_versions(&self, cx: &mut Cx<'_>, objects: &Objects, outcome: &RefCell<Outcome>) {
+        for installation in self.cards.iter().filter_map(|card| card.installation.as_ref()) {
+            let Some(object) = self.function(Some(installation), objects) else { continue };
+            let bound = cx.with(|k| wdf::bind::version_of(k, object));
+            let note = outside(|| framework::disagreement(installation, bound));
+            outside(|| outcome.borrow_mut().notes.extend(note));
+        }
     }
 
     /// The files of the cards' filters on one side of the function driver, each once.

@@ -31,6 +31,11 @@ pub(super) fn write_service(cx: &mut Cx<'_>, service: &Service) -> Result<(), Nt
     write_all(cx, &key, &service.keys)
 }
 
+/// Has the framework of a client watch it, as Driver Verifier does.
+pub(super) fn verify_client(cx: &mut Cx<'_>, service: &Service) -> Result<(), NtStatus> {
+    access::set_number(cx, &format!("{SERVICES}\\{}\\Parameters\\Wdf", service.name), "VerifierOn", 1)
+}
+
 /// The keys of a device whose installation the PnP manager knows.
 pub(super) fn write_device(
     cx: &mut Cx<'_>,

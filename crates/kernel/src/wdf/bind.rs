@@ -12,7 +12,7 @@ use engine::Flow;
 use super::library::{self, bytes};
 use super::table::Table;
 use super::{TAG, callbacks, text};
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::event::Role;
 use crate::io::call::low_half;
 use crate::io::routine;
@@ -27,6 +27,10 @@ pub(super) struct Client {
     pub(super) table: Table,
     /// The `WDF_LIBRARY_INFO` of its framework.
     pub(super) library: u64,
+    /// Its driver object.
+    driver: u64,
+    /// The framework's version that it is built for.
+    version: (u32, u32),
     /// The block with its `CLIENT_INFO`, and behind it the word that points to that.
     block: u64,
 }
@@ -39,6 +43,17 @@ impl Client {
     ) -> bool {
         self.bind == bind.address && self.globals == globals.address
     }
+}
+
+/// The major and the minor number of a version.
+pub(super) fn version(cx: &mut Cx<'_>, at: DriverPtr<WDF_VERSION>) -> Flow<(u32, u32)> {
+    Ok((cx.read(at + WDF_VERSION::Major)?, cx.read(at + WDF_VERSION::Minor)?))
+}
+
+/// The version of the framework that a driver is built for, if it is bound as a client of one.
+#[must_use]
+pub fn version_of(k: &Kernel, driver: DriverPtr<DRIVER_OBJECT>) -> Option<(u32, u32)> {
+    k.wdf.clients.iter().find(|client| client.driver == driver.address).map(|client| client.version)
 }
 
 /// `WdfVersionBind`.
@@ -106,8 +121,16 @@ fn register(
     let globals = cx.read(globals)?;
     cx.write(out, globals)?;
     let table = Table::take(cx, bind)?;
-    let client =
-        Client { bind: bind.address, globals: globals.address, table, library, block: client.address };
+    let version = version(cx, bind + WDF_BIND_INFO::Version)?;
+    let client = Client {
+        bind: bind.address,
+        globals: globals.address,
+        table,
+        driver: driver.address,
+        version,
+        library,
+        block: client.address,
+    };
     cx.with(|k| k.wdf.clients.push(client));
     Ok(status)
 }

@@ -4,10 +4,10 @@
 
 use abi::{
     DriverPtr, NtStatus, WDF_BIND_INFO, WDF_CLASS_BIND_INFO, WDF_CLASS_LIBRARY_INFO, WDF_COMPONENT_GLOBALS,
-    WDF_VERSION,
 };
 use engine::Flow;
 
+use super::bind::version;
 use super::library::{self, bytes};
 use super::text;
 use crate::cx::Cx;
@@ -67,11 +67,6 @@ pub(crate) fn bind(
         cx.with(|k| k.wdf.classes.push(binding));
     }
     Ok(status)
-}
-
-/// The major and the minor number of a version.
-fn version(cx: &mut Cx<'_>, at: DriverPtr<WDF_VERSION>) -> Flow<(u32, u32)> {
-    Ok((cx.read(at + WDF_VERSION::Major)?, cx.read(at + WDF_VERSION::Minor)?))
 }
 
 /// `WdfVersionUnbindClass`. What is not bound is left alone.

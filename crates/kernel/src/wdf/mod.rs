@@ -6,7 +6,7 @@
 //! neither says it, a structure of another size, or a null pointer, is STATUS_INVALID_PARAMETER; a framework that cannot be found,
 //! STATUS_OBJECT_NAME_NOT_FOUND; one that is registered already, STATUS_OBJECT_NAME_COLLISION.
 
-pub(crate) mod bind;
+pub mod bind;
 pub(crate) mod callbacks;
 pub(crate) mod class;
 pub mod ddis;
