@@ -10,7 +10,7 @@
 
 #define FIRST_WITH_MINIMUM 25
 
-#define OWN_FUNCTIONS FunctionCountOf(KMDF_MINOR)
+#define OWN_FUNCTIONS FUNCTION_COUNT_OF(KMDF_MINOR)
 
 #define SIZE_OF(Name) [INDEX_##Name] = sizeof(Name)
 
@@ -35,20 +35,20 @@ static const SIZE_T StructureSizes[STRUCTURE_COUNT] = {
 
 #pragma GCC diagnostic pop
 
-static NTSTATUS Commission(VOID)
+static NTSTATUS NTAPI Commission(VOID)
 {
     DbgPrint("framework 1.%u: commissioned\n", KMDF_MINOR);
     return STATUS_SUCCESS;
 }
 
-static NTSTATUS Decommission(VOID)
+static NTSTATUS NTAPI Decommission(VOID)
 {
     DbgPrint("framework 1.%u: decommissioned\n", KMDF_MINOR);
     return STATUS_SUCCESS;
 }
 
 /* Whether it is served, and whether it is newer than the framework. */
-static NTSTATUS CheckVersion(PWDF_BIND_INFO Info, PBOOLEAN Newer)
+static NTSTATUS CheckVersion(WDF_BIND_INFO *Info, PBOOLEAN Newer)
 {
     WDF_BIND_INFO2 *Info2 = (WDF_BIND_INFO2 *)Info;
 
@@ -63,11 +63,11 @@ static NTSTATUS CheckVersion(PWDF_BIND_INFO Info, PBOOLEAN Newer)
                    *Info2->MinimumVersionRequired > KMDF_MINOR)) {
         return STATUS_REVISION_MISMATCH;
     }
-    return Info->FuncCount == FunctionCountOf(Info->Version.Minor) && Info->FuncTable != NULL ? STATUS_SUCCESS
+    return Info->FuncCount == FUNCTION_COUNT_OF(Info->Version.Minor) && Info->FuncTable != NULL ? STATUS_SUCCESS
                                                                                              : STATUS_INVALID_PARAMETER;
 }
 
-static VOID GiveTable(PWDF_BIND_INFO Info, BOOLEAN Newer)
+static VOID GiveTable(WDF_BIND_INFO *Info, BOOLEAN Newer)
 {
     WDF_BIND_INFO2 *Info2 = (WDF_BIND_INFO2 *)Info;
 
@@ -81,7 +81,7 @@ static VOID GiveTable(PWDF_BIND_INFO Info, BOOLEAN Newer)
         if (Newer) {
             *Info2->FuncCountPtr = OWN_FUNCTIONS;
             *Info2->StructCountPtr = STRUCTURE_COUNT;
-            *Info2->StructTable = StructureSizes;
+            *Info2->StructTable = (PVOID)StructureSizes;
         }
     }
 }
@@ -99,7 +99,7 @@ static VOID NameClient(CLIENT *Client, PUNICODE_STRING Path)
     }
 }
 
-static NTSTATUS RegisterClient(PWDF_BIND_INFO Info, PWDF_DRIVER_GLOBALS *Globals, PVOID *Context)
+static NTSTATUS NTAPI RegisterClient(WDF_BIND_INFO *Info, PWDF_DRIVER_GLOBALS *Globals, PVOID *Context)
 {
     const CLIENT_INFO *ClientInfo = *Context;
     BOOLEAN Newer;
@@ -130,7 +130,7 @@ static NTSTATUS RegisterClient(PWDF_BIND_INFO Info, PWDF_DRIVER_GLOBALS *Globals
     return STATUS_SUCCESS;
 }
 
-static NTSTATUS UnregisterClient(PWDF_BIND_INFO Info, PWDF_DRIVER_GLOBALS Globals)
+static NTSTATUS NTAPI UnregisterClient(WDF_BIND_INFO *Info, PWDF_DRIVER_GLOBALS Globals)
 {
     CLIENT *Client = ClientOf(Globals);
 

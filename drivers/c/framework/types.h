@@ -8,7 +8,28 @@
 #ifndef FRAMEWORK_TYPES_H
 #define FRAMEWORK_TYPES_H
 
-#include "loader.h"
+#include "../wdfldr/wdfldr.h"
+
+typedef WDF_COMPONENT_GLOBALS WDF_DRIVER_GLOBALS, *PWDF_DRIVER_GLOBALS;
+typedef VOID (*WDFFUNC)(VOID);
+
+/* The functions of version 1.Minor; 0: there is no such version. */
+#define FUNCTION_COUNT_OF(Minor)                                                                                                       \
+    ((Minor) == 0                     ? 383U                                                                                           \
+     : (Minor) == 1                   ? 386U                                                                                           \
+     : (Minor) == 5 || (Minor) == 7   ? 387U                                                                                           \
+     : (Minor) == 9                   ? 396U                                                                                           \
+     : (Minor) == 11                  ? 432U                                                                                           \
+     : (Minor) == 13                  ? 438U                                                                                           \
+     : (Minor) == 15 || (Minor) == 17 ? 444U                                                                                           \
+     : (Minor) == 19                  ? 446U                                                                                           \
+     : (Minor) == 21                  ? 448U                                                                                           \
+     : (Minor) == 23                  ? 451U                                                                                           \
+     : (Minor) == 25 || (Minor) == 27 ? 453U                                                                                           \
+     : (Minor) == 29                  ? 454U                                                                                           \
+     : (Minor) == 31 || (Minor) == 33 ? 458U                                                                                           \
+                                      : 0U)
+#define FUNCTIONS_IN_OWN_ARRAY 438U /* the most that are copied into the client's array */
 
 typedef enum _WDFFUNCENUM {
 #define FUNCTION(Name) Name##TableIndex,
