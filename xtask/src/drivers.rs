@@ -437,6 +437,20 @@ const C_DRIVERS: &[CDriver] = &[
         missing: Some("wdfldr/wdfldr.def"),
         compiler: Gcc,
     },
+    CDriver {
+        name: "kmdf_edu",
+        source: "kmdf_edu.c",
+        defines: &["KMDF_MINOR=15"],
+        missing: Some("wdfldr/wdfldr.def"),
+        compiler: Gcc,
+    },
+    CDriver {
+        name: "kmdf_edu_1_13",
+        source: "kmdf_edu.c",
+        defines: &["KMDF_MINOR=13"],
+        missing: Some("wdfldr/wdfldr.def"),
+        compiler: Gcc,
+    },
     CDriver { name: "touches", source: "faulty/touches.c", defines: &[], missing: None, compiler: Gcc },
 ];
 

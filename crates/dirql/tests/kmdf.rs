@@ -8,15 +8,18 @@ mod rig;
 
 use std::path::PathBuf;
 
-use dirql::Bench;
-use rig::{driver, finish, play, start};
+use dirql::explore::Policy;
+use dirql::{Bench, Report};
+use rig::{driver, finish, play, printed, start};
 
-/// The interface of `kmdf_echo.sys`.
-const ECHO: &str = "interface:{6D1C2B6E-7E0A-4C1B-9D37-3A54C0F2E815}";
-
-/// Clients, and the version that their INFs say.
+/// Clients of `kmdf_echo.c`, and the versions that their INFs say.
 const ECHOES: [(&str, &str); 4] =
     [("kmdf_echo_1_9", "1.9"), ("kmdf_echo", "1.15"), ("kmdf_echo_1_33", "1.33"), ("kmdf_echo_min", "1.33")];
+/// Of `kmdf_edu.c`.
+const EDUS: [(&str, &str); 2] = [("kmdf_edu_1_13", "1.13"), ("kmdf_edu", "1.15")];
+
+/// Opens the device of `kmdf_echo.sys` by its interface.
+const OPEN_ECHO: &str = "open interface:{6D1C2B6E-7E0A-4C1B-9D37-3A54C0F2E815} as e overlapped";
 
 /// The INF `name`, for another build of its driver.
 fn inf(name: &str, sys: &str, version: &str) -> PathBuf {
@@ -25,32 +28,220 @@ fn inf(name: &str, sys: &str, version: &str) -> PathBuf {
     })
 }
 
-fn client(framework: &str, name: &str, sys: &str, version: &str) -> Bench {
+fn client(framework: &str, name: &str, (sys, version): (&str, &str)) -> Bench {
     Bench::new()
         .driver(driver(&format!("{sys}.sys")))
         .framework(driver(&format!("{framework}.sys")))
         .inf(inf(name, sys, version))
 }
 
-fn echo() -> Bench {
-    client("framework", "kmdf_echo", "kmdf_echo", "1.15")
+fn echo(of: (&str, &str)) -> Bench {
+    client("framework", "kmdf_echo", of)
+}
+
+fn edu(of: (&str, &str)) -> Bench {
+    client("framework", "kmdf_edu", of).device("edu,factorial=25us")
+}
+
+/// A whole run, which is clean and leaves nothing.
+fn run(bench: impl Fn() -> Bench, script: &str) -> Report {
+    let machine = start(bench);
+    play(&machine, script);
+    finish(machine)
+}
+
+fn says(report: &Report, line: &str) -> bool {
+    report.prints.iter().any(|print| print.trim_end() == line)
 }
 
 #[test]
 fn clients_of_every_version_serve_their_devices_by_the_table_that_they_are_given() {
-    for (sys, version) in ECHOES {
-        let machine = start(|| client("framework", "kmdf_echo", sys, version));
-        play(
-            &machine,
+    for of in ECHOES {
+        let report = run(
+            || echo(of),
             &format!(
-                r#"open {ECHO} as e
-                write e "what is kept"; read e 100 expect "what is kept"
-                ioctl e 0x222000 in "back" out 10 expect "back"
-                ioctl e 0x222010 in "by a work item" out 20 expect "by a work item"
+                r#"{OPEN_ECHO}
+                write e text:"what is kept"; read e 100 expect text:"what is kept"
+                ioctl e 0x222000 in text:back out 10 expect text:back
+                ioctl e 0x222010 in text:"by a work item" out 20 expect text:"by a work item"
                 close e"#
             ),
         );
-        let report = finish(machine);
-        assert!(report.prints.iter().any(|line| line.trim_end() == "echo: unloaded"), "{sys}: {report}");
+        assert!(says(&report, "echo: unloaded"), "{of:?}: {report}");
+        assert_eq!(
+            printed(&report, "echo: D0 from 4")[..3],
+            ["echo: D0 from 4", "echo: to D4", "echo: cleaned up after 1 entries and 1 exits"],
+            "{of:?}: {report}"
+        );
+    }
+}
+
+#[test]
+fn a_late_request_ends_by_its_timer_or_is_cancelled_and_waits_while_power_is_off() {
+    for of in ECHOES {
+        run(
+            || echo(of),
+            &format!(
+                "{OPEN_ECHO}
+                async r ioctl e 0x222004 in u32:5; wait 1ms; expect pending r; join r
+                async s ioctl e 0x222004 in u32:5; async t ioctl e 0x222004 in u32:1
+                wait 1ms; cancel s; join s expect STATUS_CANCELLED; join t
+                async u ioctl e 0x222004 in u32:5
+                wait 1ms; power d3; wait 1ms; expect pending u; power d0; join u
+                ioctl e 0x222014 out 20 expect u32:2 + u32:1 + u32:1 + u32:1 + u32:0
+                close e"
+            ),
+        );
+    }
+}
+
+#[test]
+fn requests_of_a_manual_queue_wait_until_the_driver_takes_them_or_they_are_cancelled() {
+    run(
+        || echo(ECHOES[1]),
+        &format!(
+            "{OPEN_ECHO}
+            ioctl e 0x22200c in text:no expect STATUS_NO_MORE_ENTRIES
+            async r ioctl e 0x222008 out 8; async s ioctl e 0x222008 out 8; async t ioctl e 0x222008 out 8
+            wait 1ms; cancel s; join s expect STATUS_CANCELLED
+            ioctl e 0x22200c in text:one; join r expect text:one
+            ioctl e 0x22200c in text:two; join t expect text:two
+            async u ioctl e 0x222008 out 8
+            close e; join u expect STATUS_CANCELLED"
+        ),
+    );
+}
+
+#[test]
+fn power_managed_queues_hold_requests_until_the_device_is_in_d0_again() {
+    for (down, up) in [("power d3", "power d0"), ("stop-device", "start-device")] {
+        run(
+            || echo(ECHOES[1]),
+            &format!(
+                "{OPEN_ECHO}
+                write e text:before
+                {down}
+                async w write e text:after; async r read e 10
+                wait 1ms; expect pending w; expect pending r
+                {up}
+                join w; join r expect text:after
+                close e"
+            ),
+        );
+    }
+}
+
+/// What happens to a device in its life, from which it comes back.
+const TRIPS: [&str; 7] = [
+    "power d3; power d0",
+    "power s3; power s0",
+    "power s4; power s0",
+    "stop-device; start-device",
+    "query-stop; cancel-stop",
+    "query-remove; cancel-remove",
+    "stop-device; start-device; power s1; power s0",
+];
+
+#[test]
+fn a_device_with_an_interrupt_is_stopped_put_to_sleep_and_started_again() {
+    for of in EDUS {
+        for trip in TRIPS {
+            run(
+                || edu(of),
+                &format!(
+                    r"open \\.\KmdfEdu as e
+                    ioctl e 0x223000 in u32:5 out 4 expect u32:120
+                    {trip}
+                    ioctl e 0x223000 in u32:6 out 4 expect u32:720
+                    ioctl e 0x223004 out 4 expect u32:{}
+                    close e",
+                    !0x1234_5678_u32
+                ),
+            );
+        }
+    }
+}
+
+#[test]
+fn a_device_that_is_pulled_out_ends_its_requests_and_goes_when_its_files_are_closed() {
+    for removal in ["surprise-remove", "surprise-remove; close e", "remove-device"] {
+        let close = if removal.contains("close") || removal == "remove-device" { "" } else { "close e" };
+        let open = if removal == "remove-device" { "" } else { r"open \\.\KmdfEdu as e" };
+        let asked = if removal == "remove-device" { "" } else { "ioctl e 0x223000 in u32:5 out 4 expect u32:120" };
+        run(|| edu(EDUS[1]), &format!("{open}\n{asked}\n{removal}\n{close}"));
+    }
+    run(
+        || edu(EDUS[1]),
+        r"open \\.\KmdfEdu as e overlapped
+        async r ioctl e 0x223000 in u32:5 out 4
+        wait 5us; surprise-remove; join r expect STATUS_NO_SUCH_DEVICE
+        ioctl e 0x223000 in u32:5 out 4 expect any
+        close e",
+    );
+    run(
+        || echo(ECHOES[1]),
+        &format!(
+            "{OPEN_ECHO}
+            async r ioctl e 0x222004 in u32:5; async s ioctl e 0x222008 out 4; wait 1ms
+            surprise-remove dirqlkmdfecho#0
+            join r expect STATUS_DEVICE_REMOVED; join s expect STATUS_CANCELLED
+            close e"
+        ),
+    );
+}
+
+/// Traffic of several threads, in which the device stops, sleeps and is started again.
+const ECHO_LIFE: &str = "open interface:{6D1C2B6E-7E0A-4C1B-9D37-3A54C0F2E815} as e overlapped
+    open interface:{6D1C2B6E-7E0A-4C1B-9D37-3A54C0F2E815} as f
+    async r ioctl e 0x222004 in u32:2; async s ioctl e 0x222004 in u32:1
+    async m ioctl e 0x222008 out 8
+    a: write f text:abc; a: ioctl f 0x222010 in text:work out 8 expect text:work; a: read f 3 expect text:abc
+    b: ioctl e 0x222000 in text:back out 8 expect text:back; b: cancel s; b: ioctl e 0x22200c in text:go
+    power d3; power d0
+    stop-device; start-device
+    power s3; power s0
+    query-remove; cancel-remove
+    join a; join b; join r; join s expect any; join m expect text:go
+    async u ioctl e 0x222004 in u32:50
+    cancel u; join u expect any
+    close e; close f";
+
+const EDU_LIFE: &str = r"open \\.\KmdfEdu as e
+    open \\.\KmdfEdu as f
+    a: ioctl e 0x223000 in u32:5 out 4 expect u32:120; a: ioctl e 0x223000 in u32:6 out 4 expect u32:720
+    b: ioctl f 0x223000 in u32:4 out 4 expect u32:24; b: ioctl f 0x223004 out 20; b: ioctl f 0x223000 in u32:3 out 4 expect u32:6
+    power d3; power d0
+    stop-device; start-device
+    power s3; power s0
+    query-stop; cancel-stop
+    join a; join b
+    close e; close f";
+
+#[test]
+fn clients_live_their_whole_lives_in_random_schedules() {
+    for seed in rig::seeds(8) {
+        for checked in [false, true] {
+            let how = |bench: Bench| bench.processors(2).policy(Policy::random(seed)).checked(checked);
+            let at = usize::try_from(seed).unwrap();
+            run(|| how(echo(ECHOES[at % ECHOES.len()])), ECHO_LIFE);
+            run(|| how(edu(EDUS[at % EDUS.len()])), EDU_LIFE);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_is_newer_than_its_framework_is_refused_unless_an_older_one_will_do() {
+    let newer = |framework, of| client(framework, "kmdf_echo", of).start();
+    for (framework, of) in
+        [("framework_1_15", ECHOES[2]), ("framework_1_15", ECHOES[3]), ("framework_1_25", ECHOES[2])]
+    {
+        let refused = newer(framework, of).err().map(|error| error.to_string()).unwrap_or_default();
+        assert!(refused.contains("STATUS_REVISION_MISMATCH"), "{framework} {of:?}: {refused}");
+    }
+    let script = format!("{OPEN_ECHO}\nioctl e 0x222000 in text:back out 10 expect text:back\nclose e");
+    for (framework, of) in
+        [("framework_1_15", ECHOES[0]), ("framework_1_15", ECHOES[1]), ("framework_1_25", ECHOES[3])]
+    {
+        run(|| client(framework, "kmdf_echo", of), &script);
     }
 }
