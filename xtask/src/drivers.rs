@@ -451,6 +451,27 @@ const C_DRIVERS: &[CDriver] = &[
         missing: Some("wdfldr/wdfldr.def"),
         compiler: Gcc,
     },
+    CDriver {
+        name: "kmdf_faulty",
+        source: "kmdf_faulty.c",
+        defines: &["KMDF_MINOR=15"],
+        missing: Some("wdfldr/wdfldr.def"),
+        compiler: Gcc,
+    },
+    CDriver {
+        name: "kmdf_class",
+        source: "kmdf_class.c",
+        defines: &["KMDF_MINOR=15"],
+        missing: Some("wdfldr/wdfldr.def"),
+        compiler: Gcc,
+    },
+    CDriver {
+        name: "kmdf_classed",
+        source: "kmdf_classed.c",
+        defines: &["KMDF_MINOR=15"],
+        missing: Some("wdfldr/wdfldr.def"),
+        compiler: Gcc,
+    },
     CDriver { name: "touches", source: "faulty/touches.c", defines: &[], missing: None, compiler: Gcc },
 ];
 

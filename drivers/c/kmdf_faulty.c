@@ -1,0 +1,298 @@
+/*
+ * kmdf_faulty.sys: a client of KMDF without Plug and Play, whose control device \\.\KmdfFaulty makes mistakes: each control code is one (Mistakes),
+ * made if its input is 1, and done right by the same calls if it is 0.
+ *
+ * Pages: Using Control Device Objects, Using Framework Locks, WdfRequestUnmarkCancelable, WdfObjectDelete, Bug Check 0x10D: WDF_VIOLATION.
+ */
+#include <ddk/wdm.h>
+
+#include "framework/client.h"
+
+/* Not a function of the framework's stand-in. */
+DDI(NTSTATUS, WdfCollectionCreate, PWDF_OBJECT_ATTRIBUTES Attributes, PVOID *Created);
+
+typedef struct _NUMBER {
+    ULONG Value;
+} NUMBER;
+
+CONTEXT_TYPE(NUMBER, NumberOf)
+
+static WDFSPINLOCK SpinLock;
+static WDFWAITLOCK WaitLock;
+static WDFTIMER Timer;
+
+static VOID CompletesTwice(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+    if (Wrong) {
+        CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+    }
+}
+
+static VOID NeverCompletes(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    if (!Wrong) {
+        CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+    }
+}
+
+static VOID OnCancel(WDFREQUEST Request)
+{
+    CALL(WdfRequestComplete, Request, STATUS_CANCELLED);
+}
+
+static VOID CompletesWhileCancelable(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    CALL(WdfRequestMarkCancelable, Request, OnCancel);
+    if (!Wrong && CALL(WdfRequestUnmarkCancelable, Request) == STATUS_CANCELLED) {
+        return; /* OnCancel completes it */
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID WaitsAtDispatchLevel(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    CALL(WdfSpinLockAcquire, SpinLock);
+    if (!Wrong) {
+        CALL(WdfSpinLockRelease, SpinLock);
+    }
+    CALL(WdfWaitLockAcquire, WaitLock, NULL);
+    CALL(WdfWaitLockRelease, WaitLock);
+    if (Wrong) {
+        CALL(WdfSpinLockRelease, SpinLock);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID UsesDeletedHandle(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    WDFSPINLOCK Lock;
+
+    if (NT_SUCCESS(CALL(WdfSpinLockCreate, NULL, &Lock))) {
+        if (Wrong) {
+            CALL(WdfObjectDelete, Lock);
+        }
+        CALL(WdfSpinLockAcquire, Lock);
+        CALL(WdfSpinLockRelease, Lock);
+        CALL(WdfObjectDelete, Lock);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID UsesWrongHandle(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    CALL(WdfSpinLockAcquire, Wrong ? (WDFSPINLOCK)WaitLock : SpinLock);
+    CALL(WdfSpinLockRelease, SpinLock);
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID CallsWhatIsMissing(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    PVOID Collection;
+
+    if (Wrong) {
+        CALL(WdfCollectionCreate, NULL, &Collection);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID ReturnsWithSpinLock(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    CALL(WdfSpinLockAcquire, SpinLock);
+    if (!Wrong) {
+        CALL(WdfSpinLockRelease, SpinLock);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID SaysTooMuch(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    PVOID Output;
+    SIZE_T Length;
+
+    if (!NT_SUCCESS(CALL(WdfRequestRetrieveOutputBuffer, Request, 1, &Output, &Length))) {
+        CALL(WdfRequestComplete, Request, STATUS_BUFFER_TOO_SMALL);
+        return;
+    }
+    RtlZeroMemory(Output, Length);
+    CALL(WdfRequestCompleteWithInformation, Request, STATUS_SUCCESS, Wrong ? Length + 1 : Length);
+}
+
+static VOID OnTimer(WDFTIMER Handle)
+{
+    UNREFERENCED_PARAMETER(Handle);
+}
+
+static VOID StopsTimerAtDispatchLevel(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    CALL(WdfTimerStart, Timer, -10000);
+    CALL(WdfSpinLockAcquire, SpinLock);
+    if (!Wrong) {
+        CALL(WdfSpinLockRelease, SpinLock);
+    }
+    CALL(WdfTimerStop, Timer, TRUE);
+    if (Wrong) {
+        CALL(WdfSpinLockRelease, SpinLock);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID AcquiresTwice(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    CALL(WdfSpinLockAcquire, SpinLock);
+    if (Wrong) {
+        CALL(WdfSpinLockAcquire, SpinLock);
+    }
+    CALL(WdfSpinLockRelease, SpinLock);
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID CompletesNull(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    CALL(WdfRequestComplete, Wrong ? NULL : Request, STATUS_SUCCESS);
+}
+
+static VOID WritesFreedContext(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    WDF_OBJECT_ATTRIBUTES Attributes;
+    WDFOBJECT Object;
+
+    InitializeAttributes(&Attributes, &TypeOfNUMBER, NULL);
+    if (NT_SUCCESS(CALL(WdfObjectCreate, &Attributes, &Object))) {
+        NUMBER *Number = NumberOf(Object);
+
+        if (Wrong) {
+            CALL(WdfObjectDelete, Object);
+            *(volatile ULONG *)&Number->Value = 1;
+        } else {
+            *(volatile ULONG *)&Number->Value = 1;
+            CALL(WdfObjectDelete, Object);
+        }
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID DereferencesLast(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    WDFOBJECT Object;
+
+    if (NT_SUCCESS(CALL(WdfObjectCreate, NULL, &Object))) {
+        CALL(WdfObjectReferenceActual, Object, NULL, __LINE__, __FILE_NAME__);
+        CALL(WdfObjectDereferenceActual, Object, NULL, __LINE__, __FILE_NAME__);
+        if (Wrong) {
+            CALL(WdfObjectDereferenceActual, Object, NULL, __LINE__, __FILE_NAME__);
+        }
+        CALL(WdfObjectDelete, Object);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+/* By the function of the control code, from 0x800. */
+static VOID (*const Mistakes[])(WDFREQUEST Request, BOOLEAN Wrong) = {
+    CompletesTwice,      /* 222000 */
+    NeverCompletes,      /* 222004 */
+    CompletesWhileCancelable,
+    WaitsAtDispatchLevel, /* 22200C */
+    UsesDeletedHandle,   /* 222010 */
+    UsesWrongHandle,     /* 222014 */
+    CallsWhatIsMissing,  /* 222018 */
+    ReturnsWithSpinLock, /* 22201C */
+    SaysTooMuch,         /* 222020 */
+    StopsTimerAtDispatchLevel,
+    AcquiresTwice,       /* 222028 */
+    CompletesNull,       /* 22202C */
+    WritesFreedContext,  /* 222030 */
+    DereferencesLast,    /* 222034 */
+};
+
+static VOID OnControl(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T OutputLength, SIZE_T InputLength, ULONG Code)
+{
+    ULONG Number = (Code - CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)) / 4;
+    PVOID Input;
+
+    UNREFERENCED_PARAMETER(Queue);
+    UNREFERENCED_PARAMETER(OutputLength);
+    UNREFERENCED_PARAMETER(InputLength);
+    if (Number >= RTL_NUMBER_OF(Mistakes) || !NT_SUCCESS(CALL(WdfRequestRetrieveInputBuffer, Request, sizeof(ULONG), &Input, NULL))) {
+        CALL(WdfRequestComplete, Request, STATUS_INVALID_PARAMETER);
+        return;
+    }
+    Mistakes[Number](Request, *(PULONG)Input != 0);
+}
+
+static NTSTATUS CreateObjects(WDFDEVICE Device)
+{
+    WDF_IO_QUEUE_CONFIG Queue;
+    WDF_TIMER_CONFIG Config;
+    WDF_OBJECT_ATTRIBUTES Attributes;
+    NTSTATUS Status;
+
+    INITIALIZE(WDF_IO_QUEUE_CONFIG, &Queue);
+    Queue.PowerManaged = WdfUseDefault;
+    Queue.DispatchType = WdfIoQueueDispatchParallel;
+    Queue.DefaultQueue = TRUE;
+    Queue.NumberOfPresentedRequests = MAXULONG;
+    Queue.EvtIoDeviceControl = OnControl;
+    Status = CALL(WdfIoQueueCreate, Device, &Queue, NULL, NULL);
+    InitializeAttributes(&Attributes, NULL, Device);
+    if (NT_SUCCESS(Status)) {
+        Status = CALL(WdfSpinLockCreate, &Attributes, &SpinLock);
+    }
+    if (NT_SUCCESS(Status)) {
+        Status = CALL(WdfWaitLockCreate, &Attributes, &WaitLock);
+    }
+    if (NT_SUCCESS(Status)) {
+        INITIALIZE(WDF_TIMER_CONFIG, &Config);
+        Config.EvtTimerFunc = OnTimer;
+        Status = CALL(WdfTimerCreate, &Config, &Attributes, &Timer);
+    }
+    return Status;
+}
+
+static VOID OnUnload(WDFDRIVER Driver)
+{
+    UNREFERENCED_PARAMETER(Driver);
+}
+
+static NTSTATUS CreateControlDevice(WDFDRIVER Driver)
+{
+    static UNICODE_STRING Sddl = RTL_CONSTANT_STRING(L"D:P(A;;GA;;;SY)(A;;GA;;;BA)");
+    static UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Device\\KmdfFaulty");
+    static UNICODE_STRING Link = RTL_CONSTANT_STRING(L"\\DosDevices\\KmdfFaulty");
+    PWDFDEVICE_INIT Init = CALL(WdfControlDeviceInitAllocate, Driver, &Sddl);
+    WDFDEVICE Device;
+    NTSTATUS Status;
+
+    if (Init == NULL) {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    Status = CALL(WdfDeviceInitAssignName, Init, &Name);
+    if (NT_SUCCESS(Status)) {
+        Status = CALL(WdfDeviceCreate, &Init, NULL, &Device);
+    }
+    if (!NT_SUCCESS(Status)) {
+        CALL(WdfDeviceInitFree, Init);
+        return Status;
+    }
+    Status = CALL(WdfDeviceCreateSymbolicLink, Device, &Link);
+    if (NT_SUCCESS(Status)) {
+        Status = CreateObjects(Device);
+    }
+    if (NT_SUCCESS(Status)) {
+        CALL(WdfControlFinishInitializing, Device);
+    }
+    return Status;
+}
+
+static NTSTATUS ClientEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
+{
+    WDF_DRIVER_CONFIG Config;
+    WDFDRIVER Handle;
+    NTSTATUS Status;
+
+    INITIALIZE(WDF_DRIVER_CONFIG, &Config);
+    Config.DriverInitFlags = WdfDriverInitNonPnpDriver;
+    Config.EvtDriverUnload = OnUnload;
+    Status = CALL(WdfDriverCreate, Driver, RegistryPath, NULL, &Config, &Handle);
+    return NT_SUCCESS(Status) ? CreateControlDevice(Handle) : Status;
+}
