@@ -1,0 +1,109 @@
+/*
+ * kmdf_classed.sys: a client of KMDF that binds the class of kmdf_class.sys too; its control device is \\.\KmdfClassed. A write gives its bytes to the
+ * class, a read of a byte tells their mean. CLASS_WANTED is the minor version of the class that it asks for; without it, the one there is.
+ */
+#include <ddk/wdm.h>
+
+#include "framework/types.h"
+
+#include "framework/class.h"
+
+#ifndef CLASS_WANTED
+#define CLASS_WANTED CLASS_MINOR
+#endif
+
+static WDFFUNC ClassFunctions[CLASS_FUNCTION_COUNT];
+
+static WDF_CLASS_BIND_INFO ClassBindInfo = {.Size = sizeof(ClassBindInfo),
+                                            .ClassName = CLASS_NAME,
+                                            .Version = {CLASS_MAJOR, CLASS_WANTED, 0},
+                                            .FunctionTable = (PVOID *)ClassFunctions,
+                                            .FunctionTableCount = CLASS_FUNCTION_COUNT};
+
+#define CLIENT_CLASSES &ClassBindInfo
+#include "framework/client.h"
+
+static VOID OnWrite(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T Length)
+{
+    PUCHAR Bytes;
+    SIZE_T Index;
+    NTSTATUS Status = CALL(WdfRequestRetrieveInputBuffer, Request, 1, (PVOID *)&Bytes, &Length);
+
+    UNREFERENCED_PARAMETER(Queue);
+    for (Index = 0; NT_SUCCESS(Status) && Index < Length; Index++) {
+        ((PFN_CLASS_ADD)ClassFunctions[ClassAddIndex])(WdfDriverGlobals, Bytes[Index]);
+    }
+    CALL(WdfRequestCompleteWithInformation, Request, Status, NT_SUCCESS(Status) ? Length : 0);
+}
+
+static VOID OnRead(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T Length)
+{
+    PUCHAR Byte;
+    NTSTATUS Status = CALL(WdfRequestRetrieveOutputBuffer, Request, 1, (PVOID *)&Byte, &Length);
+
+    UNREFERENCED_PARAMETER(Queue);
+    if (NT_SUCCESS(Status)) {
+        *Byte = (UCHAR)((PFN_CLASS_MEAN)ClassFunctions[ClassMeanIndex])(WdfDriverGlobals);
+    }
+    CALL(WdfRequestCompleteWithInformation, Request, Status, NT_SUCCESS(Status) ? 1 : 0);
+}
+
+static VOID OnUnload(WDFDRIVER Driver)
+{
+    UNREFERENCED_PARAMETER(Driver);
+}
+
+static NTSTATUS FinishDevice(WDFDEVICE Device)
+{
+    static UNICODE_STRING Link = RTL_CONSTANT_STRING(L"\\DosDevices\\KmdfClassed");
+    WDF_IO_QUEUE_CONFIG Config;
+    NTSTATUS Status = CALL(WdfDeviceCreateSymbolicLink, Device, &Link);
+
+    if (!NT_SUCCESS(Status)) {
+        return Status;
+    }
+    INITIALIZE(WDF_IO_QUEUE_CONFIG, &Config);
+    Config.PowerManaged = WdfFalse;
+    Config.DispatchType = WdfIoQueueDispatchSequential;
+    Config.DefaultQueue = TRUE;
+    Config.EvtIoRead = OnRead;
+    Config.EvtIoWrite = OnWrite;
+    Status = CALL(WdfIoQueueCreate, Device, &Config, NULL, NULL);
+    if (NT_SUCCESS(Status)) {
+        CALL(WdfControlFinishInitializing, Device);
+    }
+    return Status;
+}
+
+static NTSTATUS ClientEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
+{
+    static UNICODE_STRING Sddl = RTL_CONSTANT_STRING(L"D:P(A;;GA;;;SY)(A;;GA;;;BA)");
+    static UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Device\\KmdfClassed");
+    WDF_DRIVER_CONFIG Config;
+    PWDFDEVICE_INIT Init;
+    WDFDRIVER Handle;
+    WDFDEVICE Device;
+    NTSTATUS Status;
+
+    INITIALIZE(WDF_DRIVER_CONFIG, &Config);
+    Config.DriverInitFlags = WdfDriverInitNonPnpDriver;
+    Config.EvtDriverUnload = OnUnload;
+    Status = CALL(WdfDriverCreate, Driver, RegistryPath, NULL, &Config, &Handle);
+    if (!NT_SUCCESS(Status)) {
+        return Status;
+    }
+    Init = CALL(WdfControlDeviceInitAllocate, Handle, &Sddl);
+    if (Init == NULL) {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    CALL(WdfDeviceInitSetIoType, Init, WdfDeviceIoDirect);
+    Status = CALL(WdfDeviceInitAssignName, Init, &Name);
+    if (NT_SUCCESS(Status)) {
+        Status = CALL(WdfDeviceCreate, &Init, NULL, &Device);
+    }
+    if (!NT_SUCCESS(Status)) {
+        CALL(WdfDeviceInitFree, Init);
+        return Status;
+    }
+    return FinishDevice(Device);
+}
