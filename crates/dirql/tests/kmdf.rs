@@ -64,7 +64,14 @@ fn clients_of_every_version_serve_their_devices_by_the_table_that_they_are_given
             ),
         );
         // At the end of a run the device is stopped and started once more.
-        let life = ["D0 from 4", "to D3", "D0 from 4", "to D4", "cleaned up after 2 entries and 2 exits", "unloaded"];
+        let life = [
+            "D0 from 4",
+            "to D3",
+            "D0 from 4",
+            "to D4",
+            "cleaned up after 2 entries and 2 exits",
+            "unloaded",
+        ];
         let printed = printed(&report, "echo: D0 from 4");
         assert_eq!(printed[..6], life.map(|line| format!("echo: {line}")), "{of:?}: {report}");
     }
@@ -160,7 +167,8 @@ fn a_device_that_is_pulled_out_ends_its_requests_and_goes_when_its_files_are_clo
     for removal in ["surprise-remove", "surprise-remove; close e", "remove-device"] {
         let close = if removal.contains("close") || removal == "remove-device" { "" } else { "close e" };
         let open = if removal == "remove-device" { "" } else { r"open \\.\KmdfEdu as e" };
-        let asked = if removal == "remove-device" { "" } else { "ioctl e 0x223000 in u32:5 out 4 expect u32:120" };
+        let asked =
+            if removal == "remove-device" { "" } else { "ioctl e 0x223000 in u32:5 out 4 expect u32:120" };
         run(|| edu(EDUS[1]), &format!("{open}\n{asked}\n{removal}\n{close}"));
     }
     run(
@@ -228,7 +236,9 @@ fn a_client_that_is_newer_than_its_framework_is_refused_unless_an_older_one_will
     for (framework, of) in
         [("framework_1_15", ECHOES[2]), ("framework_1_15", ECHOES[3]), ("framework_1_25", ECHOES[2])]
     {
-        let refused = newer(framework, of).map(dirql::Machine::finish).map_or_else(|error| error.to_string(), |report| report.to_string());
+        let refused = newer(framework, of)
+            .map(dirql::Machine::finish)
+            .map_or_else(|error| error.to_string(), |report| report.to_string());
         assert!(refused.contains("STATUS_REVISION_MISMATCH"), "{framework} {of:?}: {refused}");
     }
     let script = format!("{OPEN_ECHO}\nioctl e 0x222000 in text:back out 10 expect text:back\nclose e");
@@ -247,7 +257,10 @@ fn mistake(number: u32, wrong: bool, checked: bool) -> Report {
     };
     let machine = start(bench);
     let code = 0x0022_2000 + 4 * number;
-    let script = format!("open \\\\.\\KmdfFaulty as f overlapped\nasync r ioctl f {code:#x} in u32:{} out 8\nwait 10ms", u32::from(wrong));
+    let script = format!(
+        "open \\\\.\\KmdfFaulty as f overlapped\nasync r ioctl f {code:#x} in u32:{} out 8\nwait 10ms",
+        u32::from(wrong)
+    );
     let _ = rig::try_play(&machine, &script);
     machine.finish()
 }
@@ -271,7 +284,9 @@ fn mistakes_of_a_client_are_told() {
         for checked in [false, true] {
             let report = mistake(number, true, checked);
             println!("{number} {checked} {:?}", rig::rules(&report));
-            for line in report.to_string().lines() { println!("      {line}"); }
+            for line in report.to_string().lines() {
+                println!("      {line}");
+            }
         }
     }
     panic!();

@@ -13,6 +13,7 @@ use super::TAG;
 use super::ddis::DDIS;
 use crate::cx::Cx;
 use crate::event::{Event, Role};
+use crate::ke::irql;
 use crate::ldr::between;
 use crate::ldr::between::callback::{self, SLOTS};
 use crate::mm::pool;
@@ -131,7 +132,7 @@ struct Copy {
 /// # Errors
 /// A verdict if what is handed over cannot be read.
 pub(super) fn hand_over(cx: &mut Cx<'_>, index: usize, place: u64, args: &Args) -> Flow<()> {
-    if cx.with(|k| !k.wdf.callbacks.copies.is_empty()) {
+    if cx.with(|k| !k.wdf.callbacks.copies.is_empty()) && has_pool(cx) {
         forget_calls(cx, place)?;
     }
     let name = DDIS[index].name;
@@ -152,6 +153,11 @@ pub(super) fn hand_over(cx: &mut Cx<'_>, index: usize, place: u64, args: &Args) 
             None => Ok(()),
         },
     }
+}
+
+/// Whether pool may be allocated and freed at this level.
+fn has_pool(cx: &Cx<'_>) -> bool {
+    cx.engine().level() <= irql::DISPATCH_LEVEL
 }
 
 /// The address of ours for a callback; none for a null pointer, one that is ours, and where there are too many.
@@ -176,7 +182,7 @@ fn ours(cx: &mut Cx<'_>, routine: u64, role: Role) -> Option<u64> {
 
 /// A copy of the structure at `from` with our addresses in it.
 fn copy(cx: &mut Cx<'_>, from: u64, members: &[(u64, Role)], place: u64) -> Flow<Option<u64>> {
-    if from == 0 {
+    if from == 0 || !has_pool(cx) {
         return Ok(None);
     }
     let size = cx.read(DriverPtr::<u32>::new(from))?;
@@ -228,9 +234,14 @@ fn forget(cx: &mut Cx<'_>, is_over: impl Fn(&Copy) -> bool) -> Flow<()> {
 /// A framework calls the callback of this slot: its address, where the call goes on.
 ///
 /// # Errors
-/// None.
+/// A verdict if an argument cannot be read.
 pub(crate) fn enter(cx: &mut Cx<'_>, slot: usize, args: &Args) -> Flow<u64> {
     let (routine, role) = cx.with(|k| k.wdf.callbacks.routines[slot]);
+    if matches!(role, Role::EvtIoDeviceControl | Role::EvtIoInternalDeviceControl) {
+        let (to, from) = callback::ARGUMENTS;
+        let fifth = cx.read(DriverPtr::<u64>::new(args.rsp + from))?;
+        cx.write(DriverPtr::new(args.rsp + to), fifth)?;
+    }
     cx.emit(Event::Enter { role, routine, object: args.registers[0] });
     Ok(routine)
 }

@@ -2,7 +2,8 @@
 //! when it has returned.
 //!
 //! There is a slot for each callback: its entry, the thunk for before and the one for behind. All share a routine that keeps the register
-//! arguments in the caller's home space, as it may, and hands on eight arguments: no callback has more.
+//! arguments in the caller's home space, as it may. Arguments on the stack the kernel hands on, where the callback has some ([`ARGUMENTS`]): an
+//! outermost frame may have nothing there.
 
 use super::{distance, place};
 use crate::cx::Cx;
@@ -34,14 +35,6 @@ const COMMON: &[u8] = &[
     0x48, 0x8b, 0x54, 0x24, 0x68, // mov rdx, [rsp+68h]
     0x4c, 0x8b, 0x44, 0x24, 0x70, // mov r8, [rsp+70h]
     0x4c, 0x8b, 0x4c, 0x24, 0x78, // mov r9, [rsp+78h]
-    0x4c, 0x8b, 0x94, 0x24, 0x80, 0, 0, 0, // mov r10, [rsp+80h]
-    0x4c, 0x89, 0x54, 0x24, 0x20, // mov [rsp+20h], r10
-    0x4c, 0x8b, 0x94, 0x24, 0x88, 0, 0, 0, // mov r10, [rsp+88h]
-    0x4c, 0x89, 0x54, 0x24, 0x28, // mov [rsp+28h], r10
-    0x4c, 0x8b, 0x94, 0x24, 0x90, 0, 0, 0, // mov r10, [rsp+90h]
-    0x4c, 0x89, 0x54, 0x24, 0x30, // mov [rsp+30h], r10
-    0x4c, 0x8b, 0x94, 0x24, 0x98, 0, 0, 0, // mov r10, [rsp+98h]
-    0x4c, 0x89, 0x54, 0x24, 0x38, // mov [rsp+38h], r10
     0xff, 0xd0, // call rax
     0x48, 0x89, 0x44, 0x24, 0x50, // mov [rsp+50h], rax
     0x48, 0x89, 0xc1, // mov rcx, rax
@@ -53,6 +46,8 @@ const COMMON: &[u8] = &[
 /// Where in it the stack pointer is lower by [`PUSHED`]: from behind the `sub` to the `ret`.
 const LOWERED: std::ops::Range<u64> = 24..COMMON.len() as u64 - 1;
 const PUSHED: u64 = 0x58;
+/// Above the stack pointer that a thunk is called with: where the callback's fifth argument goes, and where it was.
+pub(crate) const ARGUMENTS: (u64, u64) = (8 + 0x20, 8 + PUSHED + 0x28);
 
 /// What an entry has for itself.
 const OWN: u64 = 32;
