@@ -15,6 +15,7 @@ const GOALS: &[(&str, f64)] = &[
     ("call_driver", 12.0),
     ("gate", 8.0),
     ("irp_roundtrip", 150.0),
+    ("kmdf_ioctl", 300.0),
     ("mmio_read", 35.0),
     ("mmio_read_sheet", 100.0),
     ("port_read", 35.0),

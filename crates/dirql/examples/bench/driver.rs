@@ -250,22 +250,26 @@ fn timer_among(name: &'static str, count: u32) -> Figure {
 }
 
 /// The device, open, and buffers of the application's.
-struct Open {
+pub(crate) struct Open {
     handle: Handle,
     /// 4 bytes: a number of repetitions, or what is written.
-    number: Buffer,
+    pub(crate) number: Buffer,
     /// 4 bytes.
-    output: Buffer,
+    pub(crate) output: Buffer,
 }
 
 impl Open {
     fn new(cx: &mut Cx<'_>) -> Flow<Self> {
-        let handle = file::open(cx, DEVICE, &OpenOptions::default())?.expect("the driver made that name");
+        Self::named(cx, DEVICE)
+    }
+
+    fn named(cx: &mut Cx<'_>, name: &str) -> Flow<Self> {
+        let handle = file::open(cx, name, &OpenOptions::default())?.expect("the driver made that name");
         Ok(Self { handle, number: buffer(cx), output: buffer(cx) })
     }
 
     /// A request and its end, as a script makes it; the handle is synchronous.
-    fn perform(&self, cx: &mut Cx<'_>, operation: Operation) -> Flow<()> {
+    pub(crate) fn perform(&self, cx: &mut Cx<'_>, operation: Operation) -> Flow<()> {
         let answer = information::perform(cx, self.handle, operation)?;
         assert!(answer.status == NtStatus::SUCCESS, "{operation:?} ends with {}", answer.status);
         Ok(())
@@ -296,8 +300,19 @@ fn sampled(
     repeats: u32,
     work: impl Fn(&mut Cx<'_>, &Open, u32) -> Flow<()> + 'static,
 ) -> Figure {
+    sampled_on(machine, DEVICE, name, repeats, work)
+}
+
+/// The same with another device than the bench's.
+pub(crate) fn sampled_on(
+    machine: &Machine,
+    device: &'static str,
+    name: &'static str,
+    repeats: u32,
+    work: impl Fn(&mut Cx<'_>, &Open, u32) -> Flow<()> + 'static,
+) -> Figure {
     let samples = machine.with_kernel(move |cx| {
-        let open = Open::new(cx)?;
+        let open = Open::named(cx, device)?;
         work(cx, &open, repeats)?;
         let mut samples = outside(|| Vec::with_capacity(SAMPLES as usize));
         for _ in 0..SAMPLES {

@@ -12,6 +12,7 @@ mod devices;
 mod driver;
 mod forks;
 mod infs;
+mod kmdf;
 mod schedules;
 mod strands;
 mod wmi;
@@ -80,6 +81,9 @@ fn main() {
     }
     if wanted("inf_parse") {
         figures.push(infs::parse());
+    }
+    if wanted("kmdf_ioctl") {
+        figures.push(kmdf::ioctl());
     }
     if wanted("wmi_query") {
         figures.push(wmi::query());

@@ -367,7 +367,7 @@ fn properties(sections: &Sections, section: &str, remarks: &mut Remarks) -> Outc
     Ok(all)
 }
 
-/// The version of the framework that `DDInstall.Wdf` names. Source: *INF DDInstall.Wdf Section*. It is not looked at: the driver binds to it itself.
+/// The version of the framework that `DDInstall.Wdf` names. Source: *INF DDInstall.Wdf Section*. What the driver binds as is compared with it.
 fn framework(sections: &Sections, section: &str, remarks: &mut Remarks) -> Outcome<Option<String>> {
     let mut version = None;
     for entry in entries(sections, &format!("{section}.Wdf"), remarks)? {

@@ -107,6 +107,30 @@ static GIVEN: [Given; 13] = [
     structure("WdfWorkItemCreate", 1, &[(0x8, Role::EvtWorkItem)]),
 ];
 
+/// Where each function's row stands among these; beyond them, that it gets no callbacks.
+static PLACES: [u8; DDIS.len()] = {
+    let mut places = [u8::MAX; DDIS.len()];
+    let mut row = 0;
+    while row < GIVEN.len() {
+        let mut index = 0;
+        while !is_same(DDIS[index].name, GIVEN[row].ddi) {
+            index += 1;
+        }
+        places[index] = row as u8;
+        row += 1;
+    }
+    places
+};
+
+const fn is_same(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
+}
+
 /// No structure of these has more bytes; what says so is none of them, and is handed on as it is.
 const MOST_BYTES: u32 = 0x200;
 
@@ -117,6 +141,14 @@ pub(super) struct Callbacks {
     routines: Vec<(u64, Role)>,
     slots: BTreeMap<(u64, Role), usize>,
     copies: Vec<Copy>,
+}
+
+impl Callbacks {
+    /// Whether calls may be over whose structures were copied.
+    #[inline]
+    pub(super) fn has_copies(&self) -> bool {
+        !self.copies.is_empty()
+    }
 }
 
 /// A copy of a structure, for the call whose return address lies at `place`, of this thread.
@@ -131,12 +163,25 @@ struct Copy {
 ///
 /// # Errors
 /// A verdict if what is handed over cannot be read.
-pub(super) fn hand_over(cx: &mut Cx<'_>, index: usize, place: u64, args: &Args) -> Flow<()> {
-    if cx.with(|k| !k.wdf.callbacks.copies.is_empty()) && has_pool(cx) {
+#[inline]
+pub(super) fn hand_over(
+    cx: &mut Cx<'_>,
+    index: usize,
+    place: u64,
+    args: &Args,
+    has_copies: bool,
+) -> Flow<()> {
+    if has_copies && has_pool(cx) {
         forget_calls(cx, place)?;
     }
-    let name = DDIS[index].name;
-    let Some(given) = GIVEN.iter().find(|given| given.ddi == name) else { return Ok(()) };
+    match GIVEN.get(usize::from(PLACES[index])) {
+        Some(given) => replace(cx, given, place, args),
+        None => Ok(()),
+    }
+}
+
+/// Replaces the callbacks in an argument by ours.
+fn replace(cx: &mut Cx<'_>, given: &Given, place: u64, args: &Args) -> Flow<()> {
     // What the framework reads: the caller's home space, which is loaded again, and the arguments behind it.
     let argument: DriverPtr<u64> = DriverPtr::new(place + 8 + 8 * given.argument);
     let value = match args.registers.get(usize::try_from(given.argument).expect("one of eight")) {
@@ -266,9 +311,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_names_a_function_and_members_are_in_order() {
-        for given in &GIVEN {
-            assert!(DDIS.iter().any(|ddi| ddi.name == given.ddi), "{}", given.ddi);
+    fn each_is_found_by_its_function_and_members_are_in_order() {
+        for (row, given) in GIVEN.iter().enumerate() {
+            let index = DDIS.iter().position(|ddi| ddi.name == given.ddi).unwrap();
+            assert_eq!(usize::from(PLACES[index]), row, "{}", given.ddi);
             if let What::Structure(members) = given.what {
                 assert!(members.is_sorted_by_key(|(offset, _)| *offset), "{}", given.ddi);
                 assert!(members.iter().all(|(offset, _)| offset % 8 == 0), "{}", given.ddi);

@@ -3,8 +3,6 @@
 //! A client of KMDF 1.13 and before has an array of its own, whose entries are replaced. Later ones have the address of the framework's table, and
 //! get that of a copy. Functions that are not known here stay as the framework has them.
 
-use std::collections::BTreeMap;
-
 use abi::{DriverPtr, WDF_BIND_INFO, WDF_BIND_INFO2, WDF_MOST_COPIED_FUNCTIONS};
 use engine::{Args, Flow};
 
@@ -88,11 +86,10 @@ fn count(cx: &mut Cx<'_>, bind: DriverPtr<WDF_BIND_INFO>) -> Flow<u32> {
 
 /// Which functions clients have called last, by where on the stack the return address is: for verdicts to say. A place may be forgotten
 /// for another.
-#[derive(Default)]
-pub(super) struct Calls(BTreeMap<u64, Call>);
+pub(super) struct Calls(Box<[Call; PLACES]>);
 
 /// A call of a function.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Call {
     place: u64,
     return_address: u64,
@@ -100,16 +97,23 @@ struct Call {
 }
 
 /// How many places are known at most.
-const PLACES: u64 = 256;
+const PLACES: usize = 256;
+
+impl Default for Calls {
+    fn default() -> Self {
+        Self(Box::new([Call::default(); PLACES]))
+    }
+}
 
 impl Calls {
-    fn note(&mut self, call: Call) {
-        self.0.insert(call.place / 8 % PLACES, call);
+    #[allow(clippy::cast_possible_truncation, reason = "the lowest bits of the place are what counts")]
+    fn slot(place: u64) -> usize {
+        (place / 8) as usize % PLACES
     }
 
     /// The function that was called with this return address there.
     pub(super) fn at(&self, place: u64, return_address: u64) -> Option<&'static str> {
-        let call = self.0.get(&(place / 8 % PLACES))?;
+        let call = self.0[Self::slot(place)];
         (call.place == place && call.return_address == return_address).then(|| DDIS[call.index].name)
     }
 }
@@ -118,11 +122,15 @@ impl Calls {
 ///
 /// # Errors
 /// A verdict if the stack cannot be read.
+#[inline]
 pub(crate) fn called(cx: &mut Cx<'_>, index: usize, args: &Args) -> Flow<u64> {
     let place = args.rsp + 8 + PUSHED;
     let return_address = cx.read(DriverPtr::new(place))?;
-    cx.with(|k| k.wdf.calls.note(Call { place, return_address, index }));
-    callbacks::hand_over(cx, index, place, args)?;
+    let copies = cx.with(|k| {
+        k.wdf.calls.0[Calls::slot(place)] = Call { place, return_address, index };
+        k.wdf.callbacks.has_copies()
+    });
+    callbacks::hand_over(cx, index, place, args, copies)?;
     Ok(return_address)
 }
 
