@@ -7,12 +7,16 @@
 
 mod dpc_stalls;
 mod guarantees;
+mod kmdf_locks;
+mod kmdf_requests;
 mod promises;
 
 use kernel::event::Reader;
 
 pub use dpc_stalls::DpcStalls;
 pub use guarantees::Guarantees;
+pub use kmdf_locks::KmdfLocks;
+pub use kmdf_requests::KmdfRequests;
 
 /// A reader that judges.
 #[derive(Clone, Copy)]
@@ -36,6 +40,16 @@ pub const ALL: &[Judge] = &[
         name: "guarantees",
         about: "whether dirql itself keeps what drivers are promised of interrupts, DPCs and levels",
         make: || Box::new(Guarantees::default()),
+    },
+    Judge {
+        name: kmdf_locks::RULE,
+        about: "a client of KMDF that releases a lock it does not hold, or waits for one that it holds",
+        make: || Box::new(KmdfLocks::default()),
+    },
+    Judge {
+        name: kmdf_requests::RULE,
+        about: "a client of KMDF that completes a request twice, or one that can be canceled still",
+        make: || Box::new(KmdfRequests::default()),
     },
 ];
 

@@ -316,6 +316,8 @@ roles! {
     EvtFileClose = "EvtFileClose": Callback,
     /// `EvtFileCleanup` of a driver framework's client.
     EvtFileCleanup = "EvtFileCleanup": Callback,
+    /// `EvtIoInCallerContext` of a driver framework's client.
+    EvtIoInCallerContext = "EvtIoInCallerContext": Callback,
     /// `EvtDeviceD0Entry` of a driver framework's client.
     EvtDeviceD0Entry = "EvtDeviceD0Entry": Callback,
     /// `EvtDeviceD0EntryPostInterruptsEnabled` of a driver framework's client.

@@ -42,12 +42,13 @@ const fn routine(ddi: &'static str, argument: u64, role: Role) -> Given {
     Given { ddi, argument, what: What::Routine(role) }
 }
 
-static GIVEN: [Given; 13] = [
+static GIVEN: [Given; 14] = [
     structure(
         "WdfDeviceInitSetFileObjectConfig",
         2,
         &[(0x8, Role::EvtDeviceFileCreate), (0x10, Role::EvtFileClose), (0x18, Role::EvtFileCleanup)],
     ),
+    routine("WdfDeviceInitSetIoInCallerContextCallback", 2, Role::EvtIoInCallerContext),
     structure(
         "WdfDeviceInitSetPnpPowerEventCallbacks",
         2,
@@ -287,8 +288,26 @@ pub(crate) fn enter(cx: &mut Cx<'_>, slot: usize, args: &Args) -> Flow<u64> {
         let fifth = cx.read(DriverPtr::<u64>::new(args.rsp + from))?;
         cx.write(DriverPtr::new(args.rsp + to), fifth)?;
     }
-    cx.emit(Event::Enter { role, routine, object: args.registers[0] });
+    let object = args.registers[usize::from(is_for_request(role))];
+    cx.emit(Event::Enter { role, routine, object });
     Ok(routine)
+}
+
+/// Whether the second argument is what a callback is called for: a request of the queue, or of the device, that is the first.
+fn is_for_request(role: Role) -> bool {
+    matches!(
+        role,
+        Role::EvtDeviceFileCreate
+            | Role::EvtIoCanceledOnQueue
+            | Role::EvtIoDefault
+            | Role::EvtIoDeviceControl
+            | Role::EvtIoInCallerContext
+            | Role::EvtIoInternalDeviceControl
+            | Role::EvtIoRead
+            | Role::EvtIoResume
+            | Role::EvtIoStop
+            | Role::EvtIoWrite
+    )
 }
 
 /// It has returned: the first argument is what.
