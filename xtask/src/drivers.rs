@@ -472,6 +472,13 @@ const C_DRIVERS: &[CDriver] = &[
         missing: Some("wdfldr/wdfldr.def"),
         compiler: Gcc,
     },
+    CDriver {
+        name: "kmdf_classed_newer",
+        source: "kmdf_classed.c",
+        defines: &["KMDF_MINOR=15", "CLASS_WANTED=3"],
+        missing: Some("wdfldr/wdfldr.def"),
+        compiler: Gcc,
+    },
     CDriver { name: "touches", source: "faulty/touches.c", defines: &[], missing: None, compiler: Gcc },
 ];
 

@@ -46,7 +46,10 @@ fn edu(of: (&str, &str)) -> Bench {
 /// A whole run, which is clean and leaves nothing.
 fn run(bench: impl Fn() -> Bench, script: &str) -> Report {
     let machine = start(bench);
-    play(&machine, script);
+    let played = rig::try_play(&machine, script);
+    if played.is_err() {
+        panic!("{played:?}\n{}", machine.finish());
+    }
     finish(machine)
 }
 
@@ -250,44 +253,106 @@ fn a_client_that_is_newer_than_its_framework_is_refused_unless_an_older_one_will
 }
 
 /// A mistake of `kmdf_faulty.sys`, by its number: made, or done right.
-fn mistake(number: u32, wrong: bool, checked: bool) -> Report {
-    let bench = || {
+fn mistake(number: usize, wrong: bool, checked: bool) -> Report {
+    let machine = start(|| {
         let bench = Bench::new().driver(driver("kmdf_faulty.sys")).framework(driver("framework.sys"));
         bench.checked(checked).processors(1)
-    };
-    let machine = start(bench);
+    });
     let code = 0x0022_2000 + 4 * number;
-    let script = format!(
-        "open \\\\.\\KmdfFaulty as f overlapped\nasync r ioctl f {code:#x} in u32:{} out 8\nwait 10ms",
-        u32::from(wrong)
+    let wrong = u32::from(wrong);
+    // What goes wrong stands in the report.
+    let _ = rig::try_play(
+        &machine,
+        &format!(
+            r"open \\.\KmdfFaulty as f overlapped; async r ioctl f {code:#x} in u32:{wrong} out 8; wait 10ms"
+        ),
     );
-    let _ = rig::try_play(&machine, &script);
     machine.finish()
 }
 
-const MISTAKES: u32 = 14;
+/// By its number: a mistake, the rule that tells it in a machine that is not checked, and in one that is.
+const MISTAKES: [(&str, &str, &str); 14] = [
+    ("completes twice", "driver-bug-check", "use-after-free"),
+    ("never completes", "irp-never-completed", "irp-never-completed"),
+    ("completes while cancelable", "cancel-routine-set", "cancel-routine-set"),
+    ("waits at DISPATCH_LEVEL", "wait-at-raised-irql", "wait-at-raised-irql"),
+    ("uses a deleted handle", "driver-bug-check", "use-after-free"),
+    ("uses a handle of another type", "driver-bug-check", "driver-bug-check"),
+    ("calls what is missing", "driver-bug-check", "driver-bug-check"),
+    ("returns with a spin lock", "spin-lock-held-on-return", "spin-lock-held-on-return"),
+    ("says that it has returned too much", "information-too-large", "information-too-large"),
+    ("waits for a timer at DISPATCH_LEVEL", "irql-too-high", "irql-too-high"),
+    ("acquires twice", "spin-lock-recursion", "spin-lock-recursion"),
+    ("completes NULL", "driver-bug-check", "driver-bug-check"),
+    ("writes a freed context", "write-after-free", "use-after-free"),
+    ("drops the last reference", "driver-bug-check", "driver-bug-check"),
+];
 
 #[test]
 fn what_is_done_right_by_the_same_calls_is_clean() {
-    for number in 0..MISTAKES {
+    for (number, (what, ..)) in MISTAKES.iter().enumerate() {
         for checked in [false, true] {
             let report = mistake(number, false, checked);
             report.expect_clean();
-            assert_eq!(report.sums.still_allocated(), 0, "{number}: {report}");
+            assert_eq!(report.sums.still_allocated(), 0, "{what}: {report}");
         }
     }
 }
 
 #[test]
 fn mistakes_of_a_client_are_told() {
-    for number in 0..MISTAKES {
-        for checked in [false, true] {
-            let report = mistake(number, true, checked);
-            println!("{number} {checked} {:?}", rig::rules(&report));
-            for line in report.to_string().lines() {
-                println!("      {line}");
-            }
-        }
+    for (number, (what, plainly, checked)) in MISTAKES.into_iter().enumerate() {
+        assert_eq!(mistake(number, true, false).verdict.unwrap().rule, plainly, "{what}");
+        assert_eq!(mistake(number, true, true).verdict.unwrap().rule, checked, "{what}, checked");
     }
-    panic!();
+}
+
+#[test]
+fn a_function_that_the_stand_in_lacks_says_its_name_and_stops() {
+    let report = mistake(6, true, false);
+    let says = |line: &String| line.trim_end() == "framework: WdfCollectionCreate, number 13: missing";
+    assert!(report.prints.iter().any(says), "{report}");
+}
+
+/// A client of the class extension `kmdf_class.sys`.
+fn classed(sys: &str) -> Bench {
+    const REGISTRY: &str = r#"Windows Registry Editor Version 5.00
+
+[HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet\Control\Wdf\Kmdf\DirqlKmdfClass\Versions\1]
+"Service"="\\Registry\\Machine\\System\\CurrentControlSet\\Services\\kmdf_class"
+"#;
+    Bench::new()
+        .driver(driver(&format!("{sys}.sys")))
+        .framework(driver("framework.sys"))
+        .with(driver("kmdf_class.sys"))
+        .registry_text("class.reg", REGISTRY)
+}
+
+#[test]
+fn a_class_extension_is_a_client_itself_and_serves_clients() {
+    for seed in rig::seeds(8) {
+        let report = run(
+            || classed("kmdf_classed").policy(Policy::random(seed)).processors(2).checked(seed % 2 == 0),
+            r"open \\.\KmdfClassed as c
+            write c hex:020406; read c 1 expect hex:04
+            a: write c hex:08; a: read c 1 expect any; write c hex:0505; join a; read c 1 expect hex:05; close c",
+        );
+        let life = [
+            "initialized",
+            "serves kmdf_classed",
+            "serves kmdf_classed no more",
+            "deinitialized",
+            "unloaded",
+        ];
+        let printed: Vec<_> = printed(&report, "class: initialized")
+            .into_iter()
+            .filter(|line| line.starts_with("class"))
+            .collect();
+        assert_eq!(printed, life.map(|line| format!("class: {line}")), "{report}");
+    }
+    let refused = classed("kmdf_classed_newer").start();
+    let refused = refused
+        .map(dirql::Machine::finish)
+        .map_or_else(|error| error.to_string(), |report| report.to_string());
+    assert!(refused.contains("STATUS_REVISION_MISMATCH"), "{refused}");
 }
