@@ -479,6 +479,13 @@ const C_DRIVERS: &[CDriver] = &[
         missing: Some("wdfldr/wdfldr.def"),
         compiler: Gcc,
     },
+    CDriver {
+        name: "kmdf_stories",
+        source: "kmdf_stories.c",
+        defines: &["KMDF_MINOR=15"],
+        missing: Some("wdfldr/wdfldr.def"),
+        compiler: Gcc,
+    },
     CDriver { name: "touches", source: "faulty/touches.c", defines: &[], missing: None, compiler: Gcc },
 ];
 

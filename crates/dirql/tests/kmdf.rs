@@ -9,7 +9,7 @@ mod rig;
 use std::path::PathBuf;
 
 use dirql::explore::Policy;
-use dirql::{Bench, Report};
+use dirql::{Bench, Machine, Report};
 use rig::{driver, finish, play, printed, start};
 
 /// Clients of `kmdf_echo.c`, and the versions that their INFs say.
@@ -46,10 +46,7 @@ fn edu(of: (&str, &str)) -> Bench {
 /// A whole run, which is clean and leaves nothing.
 fn run(bench: impl Fn() -> Bench, script: &str) -> Report {
     let machine = start(bench);
-    let played = rig::try_play(&machine, script);
-    if played.is_err() {
-        panic!("{played:?}\n{}", machine.finish());
-    }
+    play(&machine, script);
     finish(machine)
 }
 
@@ -240,7 +237,7 @@ fn a_client_that_is_newer_than_its_framework_is_refused_unless_an_older_one_will
         [("framework_1_15", ECHOES[2]), ("framework_1_15", ECHOES[3]), ("framework_1_25", ECHOES[2])]
     {
         let refused = newer(framework, of)
-            .map(dirql::Machine::finish)
+            .map(Machine::finish)
             .map_or_else(|error| error.to_string(), |report| report.to_string());
         assert!(refused.contains("STATUS_REVISION_MISMATCH"), "{framework} {of:?}: {refused}");
     }
@@ -351,8 +348,69 @@ fn a_class_extension_is_a_client_itself_and_serves_clients() {
         assert_eq!(printed, life.map(|line| format!("class: {line}")), "{report}");
     }
     let refused = classed("kmdf_classed_newer").start();
-    let refused = refused
-        .map(dirql::Machine::finish)
-        .map_or_else(|error| error.to_string(), |report| report.to_string());
+    let refused =
+        refused.map(Machine::finish).map_or_else(|error| error.to_string(), |report| report.to_string());
     assert!(refused.contains("STATUS_REVISION_MISMATCH"), "{refused}");
+}
+
+/// A machine with `kmdf_stories.sys`, where a request waits in its manual queue, and its device was opened once more before.
+fn stories(seed: u64, checked: bool) -> Machine {
+    let machine = start(|| {
+        let bench = Bench::new().driver(driver("kmdf_stories.sys")).framework(driver("framework.sys"));
+        let bench = bench.checked(checked).processors(2);
+        if seed == 0 { bench } else { bench.policy(Policy::random(seed)) }
+    });
+    play(&machine, r"open \\.\KmdfStories as first; close first");
+    machine
+}
+
+#[test]
+fn functions_of_the_framework_answer_as_their_pages_say() {
+    const STORIES: [&str; 10] = [
+        "ContextsAreFoundByTheirTypes",
+        "ChildrenGoWithTheirParentAndReferencesKeepMemory",
+        "DriverAndDeviceKnowEachOther",
+        "DpcsRunOnceForEachQueuing",
+        "TimersRunOnceOrPeriodicallyUntilTheyAreStopped",
+        "WorkItemsRunAtPassiveLevelAndAreWaitedFor",
+        "WaitLocksAreWaitedForAsLongAsIsSaid",
+        "ARequestSaysWhatItIs",
+        "QueuesThatCannotBeAreRefused",
+        "FilesAreOpenedCleanedUpAndClosed",
+    ];
+    for story in STORIES {
+        for (seed, checked) in [(0, false), (0, true), (1, false), (2, true)] {
+            rig::tell(stories(seed, checked), r"\\.\KmdfStories", story, 1, &format!("with seed {seed}"));
+        }
+    }
+}
+
+#[test]
+fn a_manual_queue_is_stopped_started_and_refilled() {
+    for (seed, checked) in [(0, true), (1, false), (2, true)] {
+        let machine = stories(seed, checked);
+        let tell = rig::command("s", "AManualQueueIsStoppedStartedAndRefilled");
+        play(
+            &machine,
+            &format!(
+                r"open \\.\KmdfStories as s overlapped
+                async r ioctl s 0x222004; wait 1ms
+                {tell} expect prefix u32:0
+                join r; close s"
+            ),
+        );
+        finish(machine);
+    }
+}
+
+#[test]
+fn a_file_that_the_driver_refuses_is_not_there() {
+    let machine = stories(0, true);
+    play(
+        &machine,
+        r"open \\.\KmdfStories as a; open \\.\KmdfStories as b
+        open \\.\KmdfStories as c expect STATUS_TOO_MANY_OPENED_FILES
+        close a; close b",
+    );
+    finish(machine);
 }
