@@ -1,6 +1,6 @@
 /*
  * kmdf_class.sys: a class extension of KMDF, as those for batteries or network cards are: a client of the framework itself, without Plug and Play,
- * which registers a class library. Its device is \Device\KmdfClass0. A client of the class gives it numbers, and is told their mean.
+ * which registers a class library. Its device is \Device\KmdfClass0. A client of the class gives it numbers, and asks for their mean.
  *
  * The class, DirqlKmdfClass 1.2, serves four clients; to more it answers STATUS_INSUFFICIENT_RESOURCES, and to one that wants more functions than it has,
  * STATUS_REVISION_MISMATCH.

@@ -45,7 +45,7 @@ static PDRIVER_OBJECT DriverObject;
 static WDFDRIVER Driver;
 static WDFDEVICE Device;
 static WDFQUEUE Waiting;
-static WDFREQUEST Told; /* the request that has the story told */
+static WDFREQUEST Teller; /* the request that names the story */
 static LONG Cleaned, Destroyed, Ran;
 static LONG FilesOpen, FilesClosed, FilesCleaned;
 
@@ -276,26 +276,26 @@ static ULONG ARequestSaysWhatItIs(VOID)
     WDF_REQUEST_PARAMETERS Parameters;
     PVOID Input, Output;
     SIZE_T Length;
-    WDFFILEOBJECT File = CALL(WdfRequestGetFileObject, Told);
-    PIRP Irp = CALL(WdfRequestWdmGetIrp, Told);
+    WDFFILEOBJECT File = CALL(WdfRequestGetFileObject, Teller);
+    PIRP Irp = CALL(WdfRequestWdmGetIrp, Teller);
 
     Parameters.Size = sizeof(Parameters);
-    CALL(WdfRequestGetParameters, Told, &Parameters);
+    CALL(WdfRequestGetParameters, Teller, &Parameters);
     CHECK(Parameters.Type == IRP_MJ_DEVICE_CONTROL && Parameters.Parameters.DeviceIoControl.IoControlCode == IOCTL_TELL_STORY);
     CHECK(Parameters.Parameters.DeviceIoControl.OutputBufferLength == sizeof(STORY_RESULT));
-    CHECK(NT_SUCCESS(CALL(WdfRequestRetrieveInputBuffer, Told, 1, &Input, &Length)));
+    CHECK(NT_SUCCESS(CALL(WdfRequestRetrieveInputBuffer, Teller, 1, &Input, &Length)));
     CHECK(Length == Parameters.Parameters.DeviceIoControl.InputBufferLength);
-    CHECK(CALL(WdfRequestRetrieveInputBuffer, Told, Length + 1, &Output, NULL) == STATUS_BUFFER_TOO_SMALL && Output == NULL);
-    CHECK(NT_SUCCESS(CALL(WdfRequestRetrieveOutputBuffer, Told, 1, &Output, &Length)) && Output == Input && Length == sizeof(STORY_RESULT));
-    CHECK(CALL(WdfRequestGetIoQueue, Told) == CALL(WdfDeviceGetDefaultQueue, Device));
-    CHECK(!CALL(WdfRequestIsCanceled, Told) && CALL(WdfRequestGetInformation, Told) == 0);
-    CALL(WdfRequestSetInformation, Told, 3);
-    CHECK(CALL(WdfRequestGetInformation, Told) == 3 && Irp->IoStatus.Information == 3);
-    CHECK(FirstOf(Told) != NULL && FirstOf(Told)->Request == NULL); /* WdfDeviceInitSetRequestAttributes */
+    CHECK(CALL(WdfRequestRetrieveInputBuffer, Teller, Length + 1, &Output, NULL) == STATUS_BUFFER_TOO_SMALL && Output == NULL);
+    CHECK(NT_SUCCESS(CALL(WdfRequestRetrieveOutputBuffer, Teller, 1, &Output, &Length)) && Output == Input && Length == sizeof(STORY_RESULT));
+    CHECK(CALL(WdfRequestGetIoQueue, Teller) == CALL(WdfDeviceGetDefaultQueue, Device));
+    CHECK(!CALL(WdfRequestIsCanceled, Teller) && CALL(WdfRequestGetInformation, Teller) == 0);
+    CALL(WdfRequestSetInformation, Teller, 3);
+    CHECK(CALL(WdfRequestGetInformation, Teller) == 3 && Irp->IoStatus.Information == 3);
+    CHECK(FirstOf(Teller) != NULL && FirstOf(Teller)->Request == NULL); /* WdfDeviceInitSetRequestAttributes */
     CHECK(CALL(WdfFileObjectWdmGetFileObject, File) == IoGetCurrentIrpStackLocation(Irp)->FileObject);
     CHECK(CALL(WdfFileObjectGetDevice, File) == Device && FirstOf(File)->Value == 77);
-    CHECK(CALL(WdfRequestUnmarkCancelable, Told) == STATUS_INVALID_PARAMETER);
-    CHECK(CALL(WdfRequestRequeue, Told) == STATUS_INVALID_DEVICE_REQUEST); /* its queue is no manual one */
+    CHECK(CALL(WdfRequestUnmarkCancelable, Teller) == STATUS_INVALID_PARAMETER);
+    CHECK(CALL(WdfRequestRequeue, Teller) == STATUS_INVALID_DEVICE_REQUEST); /* its queue is no manual one */
     return 0;
 }
 
@@ -425,7 +425,7 @@ static VOID OnControl(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T OutputLength, S
             Status = CALL(WdfRequestRetrieveOutputBuffer, Request, sizeof(*Result), (PVOID *)&Result, NULL);
         }
         if (NT_SUCCESS(Status)) {
-            Told = Request;
+            Teller = Request;
             Status = Tell(Name, InputLength, Result);
         }
     }

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 
 use dirql::explore::Policy;
 use dirql::{Bench, Machine, Report};
+use rig::failures::{Failing, whichever_fails};
 use rig::{driver, finish, play, printed, start};
 
 /// Clients of `kmdf_echo.c`, and the versions that their INFs say.
@@ -267,7 +268,7 @@ fn mistake(number: usize, wrong: bool, checked: bool) -> Report {
     machine.finish()
 }
 
-/// By its number: a mistake, the rule that tells it in a machine that is not checked, and in one that is.
+/// By its number: a mistake, the rule that it breaks in a machine that is not checked, and in one that is.
 const MISTAKES: [(&str, &str, &str); 14] = [
     ("completes twice", "driver-bug-check", "use-after-free"),
     ("never completes", "irp-never-completed", "irp-never-completed"),
@@ -297,7 +298,7 @@ fn what_is_done_right_by_the_same_calls_is_clean() {
 }
 
 #[test]
-fn mistakes_of_a_client_are_told() {
+fn mistakes_of_a_client_end_in_their_verdicts() {
     for (number, (what, plainly, checked)) in MISTAKES.into_iter().enumerate() {
         assert_eq!(mistake(number, true, false).verdict.unwrap().rule, plainly, "{what}");
         assert_eq!(mistake(number, true, true).verdict.unwrap().rule, checked, "{what}, checked");
@@ -413,4 +414,42 @@ fn a_file_that_the_driver_refuses_is_not_there() {
         close a; close b",
     );
     finish(machine);
+}
+
+/// Devices that are pulled out at a random moment of their traffic.
+#[test]
+fn clients_are_pulled_out_in_random_schedules() {
+    const ECHO: &str = "open interface:{6D1C2B6E-7E0A-4C1B-9D37-3A54C0F2E815} as e overlapped
+        async r ioctl e 0x222004 in u32:2; async s ioctl e 0x222004 in u32:1; async m ioctl e 0x222008 out 8
+        a: write e text:abc expect any; a: ioctl e 0x222010 in text:work out 8 expect any; a: cancel r; a: read e 3 expect any
+        b: power d3 expect any; b: power d0 expect any
+        surprise-remove dirqlkmdfecho#0 expect any
+        join a; join b; join r expect any; join s expect any; join m expect any; close e";
+    const EDU: &str = r"open \\.\KmdfEdu as e
+        a: ioctl e 0x223000 in u32:5 out 4 expect any; a: ioctl e 0x223000 in u32:6 out 4 expect any
+        wait 10us; surprise-remove edu#0; join a; close e";
+    for seed in rig::seeds(8) {
+        for checked in [false, true] {
+            let how = |bench: Bench| bench.processors(2).policy(Policy::random(seed)).checked(checked);
+            run(|| how(echo(ECHOES[1])), ECHO);
+            run(|| how(edu(EDUS[0])), EDU);
+        }
+    }
+}
+
+#[test]
+fn whichever_call_fails_a_client_leaves_nothing_behind() {
+    let echo_script = format!(
+        "{OPEN_ECHO}
+        async r ioctl e 0x222004 in u32:1; write e text:abc; ioctl e 0x222010 in text:work out 8
+        power d3; power d0; stop-device; start-device; join r; close e"
+    );
+    let edu_script = r"open \\.\KmdfEdu as e; ioctl e 0x223000 in u32:5 out 4; power d3; power d0; stop-device; start-device
+        ioctl e 0x223000 in u32:5 out 4; close e";
+    let classed_script = r"open \\.\KmdfClassed as c; write c hex:02; read c 1; close c";
+    for which in [Failing::One, Failing::All] {
+        assert!(whichever_fails(|| echo(ECHOES[1]), which, &echo_script) > 20);
+        assert!(whichever_fails(|| edu(EDUS[1]), which, edu_script) > 20);
+        assert!(whichever_fails(|| classed("kmdf_classed"), which, classed_script) > 15);
+    }
 }

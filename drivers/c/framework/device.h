@@ -9,7 +9,7 @@ typedef struct _DRIVER {
     PDRIVER_OBJECT Wdm;
     WDF_DRIVER_CONFIG Config;
     PWSTR RegistryPath;
-    struct _DEVICE **Adding; /* while EvtDriverDeviceAdd runs: where the device that it creates is told */
+    struct _DEVICE **Adding; /* while EvtDriverDeviceAdd runs: gets the device that it creates */
     BOOLEAN Unloaded;
 } DRIVER;
 

@@ -360,6 +360,7 @@ static NTSTATUS DeviceCreate(PWDF_DRIVER_GLOBALS Globals, PWDFDEVICE_INIT *Given
 {
     CLIENT *Client = ClientOf(Globals);
     PWDFDEVICE_INIT Init = *Given;
+    UNICODE_STRING Name;
     PDEVICE_OBJECT Wdm;
     DEVICE *Device;
     NTSTATUS Status = CreateObject(Client, DeviceKind, sizeof(*Device), Attributes, Client->Driver, (PVOID *)&Device);
@@ -376,8 +377,10 @@ static NTSTATUS DeviceCreate(PWDF_DRIVER_GLOBALS Globals, PWDFDEVICE_INIT *Given
     }
     Device->Wdm = Wdm;
     InitializeDevice(Device, Init);
+    Name = Device->Name;
     Status = Adopt(&Device->Object, Attributes, DisposeDevice);
     if (!NT_SUCCESS(Status)) {
+        Init->Name = Name;
         IoDeleteDevice(Wdm);
         return Status;
     }

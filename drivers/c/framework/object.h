@@ -4,7 +4,7 @@
  * destroy callbacks run and its memory goes with the last reference.
  *
  * Pages: Framework Object Life Cycle, Framework Object Context Space, Bug Check 0x10D: WDF_VIOLATION, EvtObjectContextCleanup. Callbacks are
- * synchronised with nothing: who asks for WdfSynchronizationScopeDevice or Queue, or for an execution level of passive, is told that it is missing.
+ * synchronised with nothing: WdfSynchronizationScopeDevice and Queue, and an execution level of passive, are missing (Missing).
  */
 #ifndef FRAMEWORK_OBJECT_H
 #define FRAMEWORK_OBJECT_H

@@ -23,7 +23,7 @@ typedef struct _REQUEST {
     OBJECT *File;
     BOOLEAN Owned;
     BOOLEAN Delivered;    /* the driver has had it before */
-    BOOLEAN Told;         /* by EvtIoStop */
+    BOOLEAN Asked;         /* by EvtIoStop */
     BOOLEAN Acknowledged; /* the driver keeps it while power is off */
 } REQUEST;
 
@@ -127,7 +127,7 @@ static VOID Own(QUEUE *Queue, REQUEST *Request)
     Request->Queue = Queue;
     Request->Owned = TRUE;
     Request->Delivered = TRUE;
-    Request->Told = FALSE;
+    Request->Asked = FALSE;
     Request->Acknowledged = FALSE;
     Queue->OwnedCount++;
     InsertTailList(&Queue->Owned, &Request->Entry);
@@ -377,9 +377,9 @@ static REQUEST *NextToTell(QUEUE *Queue)
     for (Entry = Queue->Owned.Flink; Entry != &Queue->Owned && Found == NULL; Entry = Entry->Flink) {
         REQUEST *Request = CONTAINING_RECORD(Entry, REQUEST, Entry);
 
-        if (!Request->Told) {
+        if (!Request->Asked) {
             Found = Request;
-            Request->Told = TRUE;
+            Request->Asked = TRUE;
             InterlockedIncrement(&Request->Object.References);
         }
     }
@@ -428,7 +428,7 @@ static REQUEST *NextToResume(QUEUE *Queue)
         if (Request->Acknowledged) {
             Found = Request;
             Request->Acknowledged = FALSE;
-            Request->Told = FALSE;
+            Request->Asked = FALSE;
             Queue->AcknowledgedCount--;
             InterlockedIncrement(&Request->Object.References);
         }
@@ -482,7 +482,7 @@ static VOID ForgetAnswers(QUEUE *Queue)
     for (Entry = Queue->Owned.Flink; Entry != &Queue->Owned; Entry = Entry->Flink) {
         REQUEST *Request = CONTAINING_RECORD(Entry, REQUEST, Entry);
 
-        Request->Told = Request->Told && !Request->Acknowledged;
+        Request->Asked = Request->Asked && !Request->Acknowledged;
     }
     KeReleaseSpinLock(&Queue->Lock, Irql);
 }

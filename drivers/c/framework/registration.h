@@ -136,7 +136,7 @@ static NTSTATUS NTAPI UnregisterClient(WDF_BIND_INFO *Info, PWDF_DRIVER_GLOBALS 
 
     UNREFERENCED_PARAMETER(Info);
     if (Client->Driver != NULL) {
-        Client->Driver->Unloaded = TRUE; /* its entry routine has failed: it is not told */
+        Client->Driver->Unloaded = TRUE; /* its entry routine has failed: EvtDriverUnload is not called */
         EndDriver(Client->Driver);
     }
     if (Client->Objects != 0) {
