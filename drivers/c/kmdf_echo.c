@@ -3,8 +3,8 @@
  * KMDF_MINOR. A write is kept, a read gives it back.
  *
  * Its default queue is sequential. IOCTL_ECHO_BACK gives the input back at once, IOCTL_ECHO_WORK by a work item. IOCTL_ECHO_LATER goes to a queue of its
- * own, whose request can be cancelled, and ends by a timer after as many milliseconds as its input says. IOCTL_ECHO_WAIT waits in a manual queue until
- * IOCTL_ECHO_NEXT lets the oldest go with the bytes of its input. IOCTL_ECHO_COUNTS tells what has happened.
+ * own, whose request can be cancelled, and ends by a timer after as many milliseconds as its input says, or by IOCTL_ECHO_HURRY. IOCTL_ECHO_WAIT
+ * waits in a manual queue until IOCTL_ECHO_NEXT lets the oldest go with the bytes of its input. IOCTL_ECHO_COUNTS tells what has happened.
  *
  * Pages: Framework Queue Objects, WdfRequestMarkCancelableEx, EvtRequestCancel, EvtIoStop, Using Timers, Using Framework Work Items.
  */
@@ -18,6 +18,7 @@
 #define IOCTL_ECHO_NEXT CTL_CODE(FILE_DEVICE_UNKNOWN, 0x803, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_ECHO_WORK CTL_CODE(FILE_DEVICE_UNKNOWN, 0x804, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_ECHO_COUNTS CTL_CODE(FILE_DEVICE_UNKNOWN, 0x805, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_ECHO_HURRY CTL_CODE(FILE_DEVICE_UNKNOWN, 0x806, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
 #define MOST 256
 
@@ -141,6 +142,8 @@ static VOID Forward(WDFREQUEST Request, WDFQUEUE Queue)
     }
 }
 
+static VOID EndLate(ECHO *Echo);
+
 static VOID OnControl(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T OutputLength, SIZE_T InputLength, ULONG Code)
 {
     ECHO *Echo = EchoOfQueue(Queue);
@@ -163,6 +166,10 @@ static VOID OnControl(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T OutputLength, S
     case IOCTL_ECHO_WORK:
         Echo->Worked = Request; /* the only one: the queue is sequential */
         CALL(WdfWorkItemEnqueue, Echo->Work);
+        break;
+    case IOCTL_ECHO_HURRY:
+        EndLate(Echo);
+        CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
         break;
     case IOCTL_ECHO_COUNTS:
         TellCounts(Echo, Request);
@@ -230,16 +237,22 @@ static VOID OnSlow(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T OutputLength, SIZE
     }
 }
 
-static VOID OnTimer(WDFTIMER Timer)
+/* Ends the late request, if there is one that is not being cancelled. */
+static VOID EndLate(ECHO *Echo)
 {
-    ECHO *Echo = EchoOf(CALL(WdfTimerGetParentObject, Timer));
     WDFREQUEST Request;
 
     CALL(WdfSpinLockAcquire, Echo->Lock);
     Request = Echo->Late;
+#ifdef RACES /* a mistake: ends a request too whose cancellation has begun */
+    if (Request != NULL) {
+        CALL(WdfRequestUnmarkCancelable, Request);
+    }
+#else
     if (Request != NULL && CALL(WdfRequestUnmarkCancelable, Request) == STATUS_CANCELLED) {
         Request = NULL; /* OnCancel ends it */
     }
+#endif
     if (Request != NULL) {
         Echo->Late = NULL;
     }
@@ -247,6 +260,11 @@ static VOID OnTimer(WDFTIMER Timer)
     if (Request != NULL) {
         CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
     }
+}
+
+static VOID OnTimer(WDFTIMER Timer)
+{
+    EndLate(EchoOf(CALL(WdfTimerGetParentObject, Timer)));
 }
 
 /* The late request needs no power: it is kept, or else ended. */

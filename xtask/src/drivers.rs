@@ -486,6 +486,13 @@ const C_DRIVERS: &[CDriver] = &[
         missing: Some("wdfldr/wdfldr.def"),
         compiler: Gcc,
     },
+    CDriver {
+        name: "kmdf_echo_races",
+        source: "kmdf_echo.c",
+        defines: &["KMDF_MINOR=15", "RACES"],
+        missing: Some("wdfldr/wdfldr.def"),
+        compiler: Gcc,
+    },
     CDriver { name: "touches", source: "faulty/touches.c", defines: &[], missing: None, compiler: Gcc },
 ];
 

@@ -8,8 +8,8 @@ mod rig;
 
 use std::path::PathBuf;
 
-use dirql::explore::Policy;
-use dirql::{Bench, Machine, Report};
+use dirql::explore::{Bounds, Policy};
+use dirql::{Bench, Machine, Report, ScriptText};
 use rig::failures::{Failing, whichever_fails};
 use rig::{driver, finish, play, printed, start};
 
@@ -134,11 +134,12 @@ fn power_managed_queues_hold_requests_until_the_device_is_in_d0_again() {
 }
 
 /// What happens to a device in its life, from which it comes back.
-const TRIPS: [&str; 6] = [
+const TRIPS: [&str; 7] = [
     "power d3; power d0",
     "power s3; power s0",
     "power s4; power s0",
     "stop-device; start-device",
+    "stop-device; start-device elsewhere",
     "query-stop; cancel-stop",
     "stop-device; start-device; power s1; power s0",
 ];
@@ -452,4 +453,63 @@ fn whichever_call_fails_a_client_leaves_nothing_behind() {
         assert!(whichever_fails(|| edu(EDUS[1]), which, edu_script) > 20);
         assert!(whichever_fails(|| classed("kmdf_classed"), which, classed_script) > 15);
     }
+}
+
+#[test]
+fn a_client_gets_its_interrupt_as_a_message_and_as_a_line() {
+    const SUPPORTED: &str = "MSISupported,0x00010001,1";
+    let line = rig::changed_inf("kmdf-line", "kmdf_edu.inf", |text| {
+        assert!(text.contains(SUPPORTED));
+        text.replace(SUPPORTED, "MSISupported,0x00010001,0")
+    });
+    for inf in [line, driver("kmdf_edu.inf")] {
+        let bench = || {
+            let bench = Bench::new().driver(driver("kmdf_edu.sys")).framework(driver("framework.sys"));
+            bench.inf(&inf).device("edu,factorial=25us")
+        };
+        run(
+            bench,
+            r"open \\.\KmdfEdu as e
+            ioctl e 0x223000 in u32:5 out 4 expect u32:120; ioctl e 0x223000 in u32:6 out 4 expect u32:720
+            close e",
+        );
+    }
+}
+
+#[test]
+fn two_clients_of_different_versions_live_by_one_framework() {
+    let report = run(
+        || {
+            edu(EDUS[0]).device("root").with(driver("kmdf_echo_1_33.sys")).inf(inf(
+                "kmdf_echo",
+                "kmdf_echo_1_33",
+                "1.33",
+            ))
+        },
+        &format!(
+            r"{OPEN_ECHO}; open \\.\KmdfEdu as c
+            a: ioctl c 0x223000 in u32:5 out 4 expect u32:120; ioctl e 0x222000 in text:back out 10 expect text:back
+            join a; power s3; power s0
+            ioctl c 0x223000 in u32:6 out 4 expect u32:720; close c; close e"
+        ),
+    );
+    assert_eq!(report.prints.iter().filter(|line| line.contains("commissioned")).count(), 2, "{report}");
+}
+
+#[test]
+fn a_race_with_a_cancellation_is_found_by_a_search_and_is_none_where_the_client_looks() {
+    let script = ScriptText::typed(&format!(
+        "{OPEN_ECHO}\nasync r ioctl e 0x222004 in u32:500\nwait 1ms
+        a: cancel r; b: ioctl e 0x222018\njoin a; join b; join r expect any\nclose e"
+    ));
+    let found = |sys: &str, bounds: &Bounds| {
+        let bench = echo((sys, "1.15")).processors(2).checked(true).unobserved();
+        let searched = bench.search(&script.play().unwrap(), bounds, |report| report.verdict.is_some());
+        let searched = searched.unwrap_or_else(|error| panic!("{error}"));
+        println!("{sys}: {:?}, complete: {}", searched.schedules, searched.complete);
+        searched.found.is_some()
+    };
+    let bounds = |schedules| Bounds { preemptions: 1, schedules, ..Bounds::default() };
+    assert!(found("kmdf_echo_races", &bounds(1000)));
+    assert!(!found("kmdf_echo", &bounds(100)));
 }
