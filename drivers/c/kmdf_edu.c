@@ -21,6 +21,7 @@ typedef struct _EDU_STATE {
     ULONG Passed;     /* 08 that were not */
     ULONG Prepared;   /* 0C so often */
     ULONG Entries;    /* 10 of D0 */
+    ULONG Kept;       /* 14 interrupts before the device slept last */
 } EDU_STATE;
 
 #define EDU_IDENTIFICATION 0x00
@@ -248,13 +249,22 @@ static NTSTATUS OnD0Entry(WDFDEVICE Device, WDF_POWER_DEVICE_STATE From)
     return STATUS_SUCCESS;
 }
 
-/* The interrupts are counted from here; the service routine may run already. */
+/* The interrupts are counted from the device's start, or else what was counted stays; the service routine may run already. */
 static NTSTATUS OnD0EntryConnected(WDFDEVICE Device, WDF_POWER_DEVICE_STATE From)
 {
     EDU *Edu = EduOf(Device);
 
+    CALL(WdfInterruptDisable, Edu->Interrupt);
+    if (CALL(WdfInterruptWdmGetInterrupt, Edu->Interrupt) != NULL) {
+        return STATUS_DRIVER_INTERNAL_ERROR;
+    }
+    CALL(WdfInterruptEnable, Edu->Interrupt);
     if (From == WdfPowerDeviceD3Final) {
         CALL(WdfInterruptSynchronize, Edu->Interrupt, ClearCounts, &Edu->State);
+    } else {
+        CALL(WdfInterruptAcquireLock, Edu->Interrupt);
+        Edu->State.Kept = Edu->State.Interrupts;
+        CALL(WdfInterruptReleaseLock, Edu->Interrupt);
     }
     return STATUS_SUCCESS;
 }

@@ -155,7 +155,7 @@ fn a_device_with_an_interrupt_is_stopped_put_to_sleep_and_started_again() {
                     ioctl e 0x223000 in u32:5 out 4 expect u32:120
                     {trip}
                     ioctl e 0x223000 in u32:6 out 4 expect u32:720
-                    ioctl e 0x223004 out 20 expect prefix u32:{}
+                    ioctl e 0x223004 out 24 expect prefix u32:{}
                     close e",
                     !0x1234_5678_u32
                 ),
@@ -212,7 +212,7 @@ const ECHO_LIFE: &str = "query-remove; cancel-remove
 const EDU_LIFE: &str = r"open \\.\KmdfEdu as e
     open \\.\KmdfEdu as f
     a: ioctl e 0x223000 in u32:5 out 4 expect u32:120; a: ioctl e 0x223000 in u32:6 out 4 expect u32:720
-    b: ioctl f 0x223000 in u32:4 out 4 expect u32:24; b: ioctl f 0x223004 out 20; b: ioctl f 0x223000 in u32:3 out 4 expect u32:6
+    b: ioctl f 0x223000 in u32:4 out 4 expect u32:24; b: ioctl f 0x223004 out 24; b: ioctl f 0x223000 in u32:3 out 4 expect u32:6
     power d3; power d0
     stop-device; start-device
     power s3; power s0
@@ -453,6 +453,22 @@ fn whichever_call_fails_a_client_leaves_nothing_behind() {
         assert!(whichever_fails(|| edu(EDUS[1]), which, edu_script) > 20);
         assert!(whichever_fails(|| classed("kmdf_classed"), which, classed_script) > 15);
     }
+}
+
+#[test]
+fn a_client_counts_its_interrupts_under_their_lock_and_keeps_the_count_while_it_sleeps() {
+    run(
+        || edu(EDUS[1]),
+        &format!(
+            r"open \\.\KmdfEdu as e
+            ioctl e 0x223000 in u32:5 out 4 expect u32:120; ioctl e 0x223000 in u32:6 out 4 expect u32:720
+            power d3; power d0
+            ioctl e 0x223000 in u32:5 out 4 expect u32:120
+            ioctl e 0x223004 out 24 expect u32:{} + u32:3 + u32:0 + u32:1 + u32:2 + u32:2
+            close e",
+            !0x1234_5678_u32
+        ),
+    );
 }
 
 #[test]
