@@ -1,4 +1,4 @@
-//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|sequences|soak|coverage|stubs|rules|sentences|events|drivers`.
+//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|sequences|soak|coverage|stubs|real|rules|sentences|events|drivers`.
 //!
 //! It only calls other tools (cargo, gcc, apt-get) and says what it calls. It knows nothing of what they build.
 
@@ -17,6 +17,7 @@ mod drivers;
 mod events;
 mod identity;
 mod install;
+mod real;
 mod rules;
 mod run;
 mod runs;
@@ -93,6 +94,8 @@ enum Chore {
         /// Only these exports
         exports: Vec<String>,
     },
+    /// Fetches drivers that others have published from a package registry, and shows how far each gets: never in CI, and none is kept
+    Real,
     /// Writes the documents that say which tests hold which sentences of Microsoft's pages
     Sentences {
         /// Only look whether they are what would be written
@@ -136,6 +139,7 @@ fn main() -> ExitCode {
         Chore::Soak { hours } => run::soak(&root, hours),
         Chore::Coverage => coverage::write(&root),
         Chore::Stubs { exports } => stubs::write(&root, &exports),
+        Chore::Real => real::show(&root),
         Chore::Events { check } => events::write(&root, check),
         Chore::Rules { check } => rules::write(&root, check),
         Chore::Sentences { check } => sentences::write(&root, check),

@@ -109,16 +109,28 @@ fn internal(number: u32) -> Option<&'static Export> {
 /// would cost each call more than the services that are called most.
 #[inline]
 pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
-    let Some(export) = own_row(number) else {
-        return match ddi(number) {
-            Some(index) => dispatch_ddi(cx, number, index, args),
-            None => match callback::moment(number) {
-                Some(Moment::Before(slot)) => callbacks::enter(cx, slot, args),
-                Some(Moment::Behind(slot)) => callbacks::leave(cx, slot, args),
-                None => dispatch_other(cx, number, args),
-            },
-        };
-    };
+    match FUNCTIONS.get(number as usize) {
+        Some(export) => dispatch_to(cx, number, export, args),
+        None => dispatch_behind(cx, number, args),
+    }
+}
+
+/// The same, of what lies behind the exports.
+#[inline(never)]
+fn dispatch_behind(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
+    if let Some(index) = ddi(number) {
+        return dispatch_ddi(cx, number, index, args);
+    }
+    match (callback::moment(number), internal(number)) {
+        (Some(Moment::Before(slot)), _) => callbacks::enter(cx, slot, args),
+        (Some(Moment::Behind(slot)), _) => callbacks::leave(cx, slot, args),
+        (None, Some(export)) => dispatch_to(cx, number, export, args),
+        (None, None) => dispatch_other(cx, number, args),
+    }
+}
+
+#[inline]
+fn dispatch_to(cx: &mut Cx<'_>, number: u32, export: &Export, args: &Args) -> Flow<u64> {
     note_call(cx, number, args);
     look(cx, export)?;
     let value = if export.system_service {
@@ -133,15 +145,16 @@ pub(crate) fn dispatch(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
 }
 
 /// A client called a function of its framework: it goes on at the address that is returned.
-#[inline(never)]
+#[inline]
 fn dispatch_ddi(cx: &mut Cx<'_>, number: u32, index: usize, args: &Args) -> Flow<u64> {
     cx.nt().count_call(number);
-    let caller = table::called(cx, index, args)?;
+    let call = table::Call::read(cx, index, args)?;
     if cx.count_event(Kind::Ddi) {
+        let caller = call.return_address;
         cx.emit_counted(Event::Ddi { export: number, arguments: args.registers, caller });
     }
     look(cx, &DDIS[index])?;
-    table::target(cx, index, args)
+    table::target(cx, call, args)
 }
 
 /// What is to be seen to before a call.

@@ -159,20 +159,20 @@ struct Copy {
     block: DriverPtr<u8>,
 }
 
+/// Whether the function of this index gets callbacks.
+#[inline]
+pub(super) fn is_given(index: usize) -> bool {
+    PLACES[index] != u8::MAX
+}
+
 /// A client calls a function of its framework: the framework gets our addresses for the callbacks that are handed over. `place` is where the
 /// return address lies on the client's stack, below its arguments.
 ///
 /// # Errors
 /// A verdict if what is handed over cannot be read.
-#[inline]
-pub(super) fn hand_over(
-    cx: &mut Cx<'_>,
-    index: usize,
-    place: u64,
-    args: &Args,
-    has_copies: bool,
-) -> Flow<()> {
-    if has_copies && has_pool(cx) {
+#[inline(never)]
+pub(super) fn hand_over(cx: &mut Cx<'_>, index: usize, place: u64, args: &Args) -> Flow<()> {
+    if has_pool(cx) {
         forget_calls(cx, place)?;
     }
     match GIVEN.get(usize::from(PLACES[index])) {

@@ -4,7 +4,7 @@
 //! get that of a copy. Functions that are not known here stay as the framework has them.
 
 use abi::{DriverPtr, WDF_BIND_INFO, WDF_BIND_INFO2, WDF_MOST_COPIED_FUNCTIONS};
-use engine::{Args, Flow};
+use engine::{Args, Flow, Leave};
 
 use super::ddis::DDIS;
 use super::library::bytes;
@@ -90,10 +90,23 @@ pub(super) struct Calls(Box<[Call; PLACES]>);
 
 /// A call of a function.
 #[derive(Clone, Copy, Default)]
-struct Call {
-    place: u64,
-    return_address: u64,
+pub(crate) struct Call {
     index: usize,
+    /// Where on the client's stack the return address lies, below its arguments.
+    place: u64,
+    pub(crate) return_address: u64,
+}
+
+impl Call {
+    /// The call that a client makes now, in that of its entry's thunk.
+    ///
+    /// # Errors
+    /// A verdict if the stack cannot be read.
+    #[inline]
+    pub(crate) fn read(cx: &mut Cx<'_>, index: usize, args: &Args) -> Flow<Self> {
+        let place = args.rsp + 8 + PUSHED;
+        Ok(Self { index, place, return_address: cx.read(DriverPtr::new(place))? })
+    }
 }
 
 /// How many places are known at most.
@@ -118,42 +131,31 @@ impl Calls {
     }
 }
 
-/// A client has called an entry of its table: the client's return address, in the call of the entry's thunk.
+/// The framework's function that is called, by the client whose globals are the first argument. The framework gets our addresses for callbacks.
 ///
 /// # Errors
-/// A verdict if the stack cannot be read.
+/// A verdict if the framework has none there, or what is handed over cannot be read.
 #[inline]
-pub(crate) fn called(cx: &mut Cx<'_>, index: usize, args: &Args) -> Flow<u64> {
-    let place = args.rsp + 8 + PUSHED;
-    let return_address = cx.read(DriverPtr::new(place))?;
-    let copies = cx.with(|k| {
-        k.wdf.calls.0[Calls::slot(place)] = Call { place, return_address, index };
-        k.wdf.callbacks.has_copies()
-    });
-    callbacks::hand_over(cx, index, place, args, copies)?;
-    Ok(return_address)
-}
-
-/// The framework's function that the client whose globals are the first argument means.
-///
-/// # Errors
-/// A verdict if the framework has none there.
-pub(crate) fn target(cx: &mut Cx<'_>, index: usize, args: &Args) -> Flow<u64> {
+pub(crate) fn target(cx: &mut Cx<'_>, call: Call, args: &Args) -> Flow<u64> {
     let globals = args.registers[0];
-    let found = cx.with(|k| {
+    let (found, has_copies) = cx.with(|k| {
+        k.wdf.calls.0[Calls::slot(call.place)] = call;
         let clients = &k.wdf.clients;
         // Of several clients one whose first argument is wrong cannot be known: all have the same functions, but for the verifier's.
         let client = clients.iter().find(|client| client.globals == globals).or(clients.first());
-        client.and_then(|client: &Client| client.table.functions.get(index).copied())
+        let function = client.and_then(|client: &Client| client.table.functions.get(call.index).copied());
+        (function, k.wdf.callbacks.has_copies())
     });
-    match found {
-        Some(function) => Ok(function),
-        None => {
-            let name = DDIS[index].name;
-            let message = format!(
-                "{name} was called by a table of functions, and no driver is bound to a framework any more"
-            );
-            Err(cx.stop(Verdict::error("ddi-after-unbind", message)))
-        }
+    if has_copies || callbacks::is_given(call.index) {
+        callbacks::hand_over(cx, call.index, call.place, args)?;
     }
+    found.map_or_else(|| Err(unbound(cx, call.index)), Ok)
+}
+
+#[cold]
+fn unbound(cx: &mut Cx<'_>, index: usize) -> Leave {
+    let name = DDIS[index].name;
+    let message =
+        format!("{name} was called by a table of functions, and no driver is bound to a framework any more");
+    cx.stop(Verdict::error("ddi-after-unbind", message))
 }
