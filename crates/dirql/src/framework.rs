@@ -1,4 +1,4 @@
-//! Driver frameworks: which of the files that were given is one, and where one lies that a driver needs and nobody named.
+//! Driver frameworks: which of the files that were given is one, and where one lies that a driver needs and that was not named.
 //!
 //! A framework is an image that registers with the frameworks' loader; it is the user's own, and dirql brings none. `docs/kmdf.md` says where
 //! it comes from.
@@ -49,7 +49,7 @@ pub(crate) fn order(
     }
     with.sort_by_key(|file| !is_framework(&file.image));
     let is_there = with.iter().chain([driver]).any(|file| {
-        // Who brings a loader of his own knows what he does.
+        // A loader that is given needs none of what dirql's does.
         is_framework(&file.image) || file.service().eq_ignore_ascii_case("wdfldr")
     });
     match with.iter().chain([driver]).find(|file| is_client(&file.image)) {
@@ -89,7 +89,7 @@ fn parse(version: &str) -> Option<(u32, u32)> {
 }
 
 /// The framework's file for a driver that needs one, where `given` has none: beside the driver, or else in this folder. None if it
-/// is not there, or cannot be read, which whoever reads the files will say.
+/// is not there. What cannot be read is reported when the files are read.
 #[must_use]
 pub fn find(driver: &Path, given: &[PathBuf], folder: Option<&Path>) -> Option<PathBuf> {
     let read = |path: &Path| DriverFile::read(path).ok();

@@ -35,12 +35,11 @@ impl KmdfLocks {
                 self.unknown.insert(lock);
             }
             "WdfWaitLockAcquire" if self.unknown.contains(&lock) => {}
+            "WdfWaitLockAcquire" if self.taken.insert((lock, strand)) => {}
             "WdfWaitLockAcquire" => {
-                if !self.taken.insert((lock, strand)) {
-                    self.found = Some(format!(
-                        "{name}: the wait lock {lock:#x} is held by this thread: it waits for itself"
-                    ));
-                }
+                self.found = Some(format!(
+                    "{name}: the wait lock {lock:#x} is held by this thread: it waits for itself"
+                ));
             }
             "WdfWaitLockRelease" if self.unknown.contains(&lock) => {}
             "WdfWaitLockRelease" => self.release(name, strand, lock),

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use abi::{DriverPtr, NtStatus};
-use engine::{Args, Flow};
+use engine::{Args, Flow, StrandId};
 
 use super::TAG;
 use super::ddis::DDIS;
@@ -111,13 +111,13 @@ static GIVEN: [Given; 14] = [
 /// Where each function's row stands among these; beyond them, that it gets no callbacks.
 static PLACES: [u8; DDIS.len()] = {
     let mut places = [u8::MAX; DDIS.len()];
-    let mut row = 0;
-    while row < GIVEN.len() {
+    let mut row: u8 = 0;
+    while (row as usize) < GIVEN.len() {
         let mut index = 0;
-        while !is_same(DDIS[index].name, GIVEN[row].ddi) {
+        while !is_same(DDIS[index].name, GIVEN[row as usize].ddi) {
             index += 1;
         }
-        places[index] = row as u8;
+        places[index] = row;
         row += 1;
     }
     places
@@ -145,16 +145,16 @@ pub(super) struct Callbacks {
 }
 
 impl Callbacks {
-    /// Whether calls may be over whose structures were copied.
+    /// Whether calls of this thread may be over whose structures were copied.
     #[inline]
-    pub(super) fn has_copies(&self) -> bool {
-        !self.copies.is_empty()
+    pub(super) fn has_copies(&self, strand: StrandId) -> bool {
+        self.copies.iter().any(|copy| copy.strand == strand)
     }
 }
 
 /// A copy of a structure, for the call whose return address lies at `place`, of this thread.
 struct Copy {
-    strand: engine::StrandId,
+    strand: StrandId,
     place: u64,
     block: DriverPtr<u8>,
 }
@@ -172,9 +172,7 @@ pub(super) fn is_given(index: usize) -> bool {
 /// A verdict if what is handed over cannot be read.
 #[inline(never)]
 pub(super) fn hand_over(cx: &mut Cx<'_>, index: usize, place: u64, args: &Args) -> Flow<()> {
-    if has_pool(cx) {
-        forget_calls(cx, place)?;
-    }
+    forget_calls(cx, place)?;
     match GIVEN.get(usize::from(PLACES[index])) {
         Some(given) => replace(cx, given, place, args),
         None => Ok(()),
@@ -261,6 +259,9 @@ fn copy(cx: &mut Cx<'_>, from: u64, members: &[(u64, Role)], place: u64) -> Flow
 /// Frees the copies of this thread's calls that are over: of those that were made from as deep in the stack as `place`, or deeper.
 fn forget_calls(cx: &mut Cx<'_>, place: u64) -> Flow<()> {
     let strand = cx.engine().strand();
+    if !has_pool(cx) || !cx.with(|k| k.wdf.callbacks.has_copies(strand)) {
+        return Ok(());
+    }
     forget(cx, |copy| copy.strand == strand && copy.place <= place)
 }
 
@@ -310,11 +311,12 @@ fn is_for_request(role: Role) -> bool {
     )
 }
 
-/// It has returned: the first argument is what.
+/// It has returned: the first argument is what. So are the calls over that it has made.
 ///
 /// # Errors
-/// None.
+/// A verdict if a driver has damaged a copy.
 pub(crate) fn leave(cx: &mut Cx<'_>, slot: usize, args: &Args) -> Flow<u64> {
+    forget_calls(cx, args.rsp)?;
     let (routine, role) = cx.with(|k| k.wdf.callbacks.routines[slot]);
     cx.emit(Event::Leave { role, routine, value: args.registers[0] });
     Ok(NtStatus::SUCCESS.0.into())

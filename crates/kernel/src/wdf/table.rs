@@ -69,7 +69,7 @@ impl Table {
     }
 }
 
-/// How many functions the client's table has: a client that is newer than its framework is told so.
+/// How many functions the client's table has: a client that is newer than its framework finds in its own variables how many that has.
 fn count(cx: &mut Cx<'_>, bind: DriverPtr<WDF_BIND_INFO>) -> Flow<u32> {
     let wanted = cx.read(bind + WDF_BIND_INFO::FuncCount)?;
     if cx.read(bind + WDF_BIND_INFO::Size)? < bytes::<WDF_BIND_INFO2>() {
@@ -138,13 +138,14 @@ impl Calls {
 #[inline]
 pub(crate) fn target(cx: &mut Cx<'_>, call: Call, args: &Args) -> Flow<u64> {
     let globals = args.registers[0];
+    let strand = cx.engine().strand();
     let (found, has_copies) = cx.with(|k| {
         k.wdf.calls.0[Calls::slot(call.place)] = call;
         let clients = &k.wdf.clients;
         // Of several clients one whose first argument is wrong cannot be known: all have the same functions, but for the verifier's.
         let client = clients.iter().find(|client| client.globals == globals).or(clients.first());
         let function = client.and_then(|client: &Client| client.table.functions.get(call.index).copied());
-        (function, k.wdf.callbacks.has_copies())
+        (function, k.wdf.callbacks.has_copies(strand))
     });
     if has_copies || callbacks::is_given(call.index) {
         callbacks::hand_over(cx, call.index, call.place, args)?;

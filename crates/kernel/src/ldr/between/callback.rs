@@ -10,9 +10,9 @@ use crate::cx::Cx;
 use crate::ldr::STUBBED;
 
 /// Callbacks that can be seen.
-pub(crate) const SLOTS: usize = 376;
+pub(crate) const SLOTS: usize = COUNT as usize;
 
-const COUNT: u32 = SLOTS as u32;
+const COUNT: u32 = 376;
 /// The number where the entries lie, two for each; behind them what all share; the thunks for before and for behind, one for each.
 const ENTRIES: u32 = 0x1A00;
 const SHARED: u32 = ENTRIES + 2 * COUNT;
