@@ -387,6 +387,13 @@ static ULONG AClientIsUnboundOnce(VOID)
     return 0;
 }
 
+static ULONG TheLoaderIsAnExportLibraryThatIsAlwaysThere(VOID)
+{
+    CHECK(DllInitialize(&Path) == STATUS_SUCCESS);
+    CHECK(DllUnload() == STATUS_SUCCESS);
+    return 0;
+}
+
 static VOID ViolatesItsFramework(VOID)
 {
     ((FUNCTION)Functions[3])(&Globals, 0, 0, 0, 0, 0);
@@ -444,6 +451,7 @@ static const STORY Stories[] = {
     BUG(ViolatesItsFramework),
     BUG(CallsAFunctionAfterItsUnbind),
     STORY(TheLoaderHasOneInterface),
+    STORY(TheLoaderIsAnExportLibraryThatIsAlwaysThere),
 };
 
 static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -59,7 +59,7 @@ impl Published {
         let dirql = root.join("target/release/dirql");
         let imports = json(Command::new(&dirql).args(["imports", "--json"]).arg(&driver))?;
         let imports =
-            imports.first().and_then(|all| all["imports"].as_array()).context("no imports are told")?;
+            imports.first().and_then(|all| all["imports"].as_array()).context("no imports are listed")?;
         let missing = imports.iter().filter(|import| import["status"] == "missing").count();
         println!("  imports      {}, of which dirql lacks {missing}", imports.len());
         let mut run = Command::new(&dirql);

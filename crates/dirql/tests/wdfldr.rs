@@ -203,5 +203,5 @@ fn a_framework_whose_client_stays_bound_is_not_let_go_of() {
 
 #[test]
 fn the_loader_answers_what_it_is_and_what_the_registry_says() {
-    tell(&["TheLoaderHasOneInterface"]);
+    tell(&["TheLoaderHasOneInterface", "TheLoaderIsAnExportLibraryThatIsAlwaysThere"]);
 }
