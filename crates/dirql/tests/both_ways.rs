@@ -127,6 +127,16 @@ fn the_rust_driver_of_the_bench_card() {
 }
 
 #[test]
+fn a_frameworks_client_of_the_educational_device() {
+    both_ways(traffic::KMDF_EDU);
+}
+
+#[test]
+fn a_frameworks_client_without_hardware() {
+    both_ways(traffic::KMDF_ECHO);
+}
+
+#[test]
 fn the_driver_with_messages() {
     both_ways(traffic::MESSAGE);
 }

@@ -32,6 +32,9 @@ struct Scene {
 impl Scene {
     fn bench(self) -> Bench {
         let mut bench = Bench::new().driver(driver(self.sys));
+        if self.sys.starts_with("kmdf_") {
+            bench = bench.framework(driver("framework.sys"));
+        }
         if let Some(inf) = self.inf {
             bench = bench.inf(driver(inf));
         }
@@ -293,6 +296,21 @@ const EDU: &str = r"open \\.\Edu as one
 #[test]
 fn edu_sys_replays() {
     many(Scene { sys: "edu.sys", inf: Some("edu.inf"), device: Some("edu"), script: EDU });
+}
+
+#[test]
+fn kmdf_edu_sys_replays() {
+    many(Scene {
+        sys: "kmdf_edu.sys",
+        inf: Some("kmdf_edu.inf"),
+        device: Some("edu,factorial=25us"),
+        script: r"open \\.\KmdfEdu as a
+            open \\.\KmdfEdu as b
+            t: ioctl a 0x223000 in u32:5 out 4 expect u32:120
+            u: ioctl b 0x223000 in u32:4 out 4 expect u32:24
+            ioctl a 0x223004 out 24
+            join t; join u",
+    });
 }
 
 #[test]

@@ -21,6 +21,8 @@ const OVERLAPPED: u64 = 2;
 pub(crate) struct Traffic {
     pub(crate) sys: &'static str,
     has_inf: bool,
+    /// A framework drives it.
+    is_client: bool,
     card: Option<&'static str>,
     device: &'static str,
     /// Requests that end by themselves: `N` stands for a random number, `H` for a handle.
@@ -58,6 +60,7 @@ impl Traffic {
     /// A machine with the driver and its card, and so many processors.
     pub(crate) fn bench(&self, processors: u32) -> Bench {
         let bench = Bench::new().driver(driver(&format!("{}.sys", self.sys))).processors(processors);
+        let bench = if self.is_client { bench.framework(driver("framework.sys")) } else { bench };
         let bench = if self.has_inf { bench.inf(driver(&format!("{}.inf", self.sys))) } else { bench };
         match self.card {
             Some(card) => bench.device(card),
@@ -118,6 +121,7 @@ impl Traffic {
 pub(crate) const PCI9052: Traffic = Traffic {
     sys: "pci9052",
     has_inf: true,
+    is_client: false,
     card: Some("pci9052"),
     device: r"\\.\Pci9052-0",
     requests: &[
@@ -139,6 +143,7 @@ pub(crate) const PCILINE: Traffic = Traffic { sys: "pciline", device: r"\\.\PciL
 pub(crate) const EDU_RUST: Traffic = Traffic {
     sys: "edu_rust",
     has_inf: true,
+    is_client: false,
     card: Some("edu,factorial=25us"),
     device: r"\\.\EduRust-0",
     requests: &[
@@ -155,6 +160,7 @@ pub(crate) const EDU_RUST: Traffic = Traffic {
 pub(crate) const EDU: Traffic = Traffic {
     sys: "edu",
     has_inf: true,
+    is_client: false,
     card: Some("edu,dma_mask=0xffffffffffffffff,factorial=25us,dma=10us"),
     device: r"\\.\Edu",
     requests: &[
@@ -167,10 +173,45 @@ pub(crate) const EDU: Traffic = Traffic {
     ..EDU_RUST
 };
 
+/// A framework's client, of the educational device.
+pub(crate) const KMDF_EDU: Traffic = Traffic {
+    sys: "kmdf_edu",
+    is_client: true,
+    card: Some("edu,factorial=25us"),
+    device: r"\\.\KmdfEdu",
+    requests: &[
+        "ioctl H 0x223000 in u32:N out 4",
+        "ioctl H 0x223004 out 24",
+        "ioctl H 0x223000 in u32:N out N",
+    ],
+    ..EDU_RUST
+};
+
+/// A framework's client without hardware.
+pub(crate) const KMDF_ECHO: Traffic = Traffic {
+    sys: "kmdf_echo",
+    has_inf: true,
+    is_client: true,
+    card: None,
+    device: "interface:{6D1C2B6E-7E0A-4C1B-9D37-3A54C0F2E815}",
+    requests: &[
+        "write H u32:N",
+        "read H N",
+        "ioctl H 0x222000 in u32:N out 4",
+        "ioctl H 0x222010 in u32:N out 4",
+        "ioctl H 0x222004 in u32:N",
+        "ioctl H 0x22200c in u32:N",
+    ],
+    waits: &["ioctl H 0x222008 out 8", "ioctl H 0x222004 in u32:N"],
+    events: STOPS_AND_SLEEPS,
+    holds: "ioctl h0 0x222000 in u32:5 out 4 expect u32:5",
+};
+
 /// The C driver of the bench card.
 pub(crate) const CARD: Traffic = Traffic {
     sys: "card",
     has_inf: true,
+    is_client: false,
     card: Some("bench,delay=50us,dma=30us"),
     device: r"\\.\Card",
     requests: &["ioctl H 0x223400 in u32:N", "ioctl H 0x223410 out 4", "ioctl H 0x223410 out N"],
@@ -183,6 +224,7 @@ pub(crate) const CARD: Traffic = Traffic {
 pub(crate) const BENCH_RUST: Traffic = Traffic {
     sys: "bench_rust",
     has_inf: true,
+    is_client: false,
     card: Some("bench,msix=4"),
     device: r"\\.\BenchRust-0",
     requests: &["ioctl H 0x222400 in u32:N", "ioctl H 0x222404 out 56", "ioctl H 0x222404 out N"],
@@ -195,6 +237,7 @@ pub(crate) const BENCH_RUST: Traffic = Traffic {
 pub(crate) const MESSAGE: Traffic = Traffic {
     sys: "message",
     has_inf: true,
+    is_client: false,
     card: Some("bench,msi=4"),
     device: r"\\.\Message",
     requests: &["ioctl H 0x226400 in u32:N", "ioctl H 0x226404 out 256", "ioctl H 0x226404 out N"],
@@ -207,6 +250,7 @@ pub(crate) const MESSAGE: Traffic = Traffic {
 pub(crate) const QUEUE: Traffic = Traffic {
     sys: "queue",
     has_inf: false,
+    is_client: false,
     card: None,
     device: r"\\.\DirqlQueue",
     requests: &["read H 4", "read H N", "write H u32:N", "ioctl H 0x222004 in u32:2"],
@@ -219,6 +263,7 @@ pub(crate) const QUEUE: Traffic = Traffic {
 pub(crate) const BENCH: Traffic = Traffic {
     sys: "bench",
     has_inf: false,
+    is_client: false,
     card: Some("pci9052"),
     device: r"\\.\DirqlBench",
     requests: &[

@@ -1,4 +1,4 @@
-//! A client's function table: its entries are ours (`ldr::ddi`), so that each call of a framework's function is seen as a call of an export is.
+//! A client's function table: its entries are ours (`ldr::between`), so that each call of a framework's function is seen as a call of an export is.
 //!
 //! A client of KMDF 1.13 and before has an array of its own, whose entries are replaced. Later ones have the address of the framework's table, and
 //! get that of a copy. Functions that are not known here stay as the framework has them.
@@ -24,17 +24,24 @@ pub(super) struct Table {
     copied: Option<(u64, DriverPtr<u64>)>,
 }
 
+/// A table of a framework to come may be larger, but not by much.
+const MOST_FUNCTIONS: u32 = 0x1000;
+
 impl Table {
     /// Puts our entries into the table of a client that its framework has just bound.
     ///
     /// # Errors
     /// A verdict if the table cannot be read.
     pub(super) fn take(cx: &mut Cx<'_>, bind: DriverPtr<WDF_BIND_INFO>) -> Flow<Self> {
-        between::boot(cx);
         let place = cx.read(bind + WDF_BIND_INFO::FuncTable)?;
         let count = count(cx, bind)?;
+        if count > MOST_FUNCTIONS || !between::boot(cx) {
+            // The client has what the framework gave it, and its calls are not seen.
+            return Ok(Self::default());
+        }
         let is_own = cx.read(bind + WDF_BIND_INFO::FuncCount)? <= WDF_MOST_COPIED_FUNCTIONS;
         let table = if is_own { place } else { DriverPtr::new(cx.read(place)?) };
+        cx.with(|k| k.wdf.calls.0.resize(PLACES, Call::default()));
         let words = cx.read_bytes(table.address, 8 * u64::from(count))?;
         let functions: Vec<u64> =
             words.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes"))).collect();
@@ -49,7 +56,6 @@ impl Table {
         }
         let copy: DriverPtr<u64> = pool::allocate(cx, pool::Kind::NonPaged, ours.len() as u64, TAG)?;
         if copy.is_null() {
-            // The client has the framework's own table, and its calls are not seen.
             return Ok(Self::default());
         }
         cx.write_bytes(copy.address, &ours)?;
@@ -85,8 +91,9 @@ fn count(cx: &mut Cx<'_>, bind: DriverPtr<WDF_BIND_INFO>) -> Flow<u32> {
 }
 
 /// Which functions clients have called last, by where on the stack the return address is: for verdicts to say. A place may be forgotten
-/// for another.
-pub(super) struct Calls(Box<[Call; PLACES]>);
+/// for another. Empty until the first client is bound.
+#[derive(Default)]
+pub(super) struct Calls(Vec<Call>);
 
 /// A call of a function.
 #[derive(Clone, Copy, Default)]
@@ -112,21 +119,21 @@ impl Call {
 /// How many places are known at most.
 const PLACES: usize = 256;
 
-impl Default for Calls {
-    fn default() -> Self {
-        Self(Box::new([Call::default(); PLACES]))
-    }
-}
-
 impl Calls {
     #[allow(clippy::cast_possible_truncation, reason = "the lowest bits of the place are what counts")]
     fn slot(place: u64) -> usize {
         (place / 8) as usize % PLACES
     }
 
+    fn note(&mut self, call: Call) {
+        if let Some(known) = self.0.get_mut(Self::slot(call.place)) {
+            *known = call;
+        }
+    }
+
     /// The function that was called with this return address there.
     pub(super) fn at(&self, place: u64, return_address: u64) -> Option<&'static str> {
-        let call = self.0[Self::slot(place)];
+        let call = self.0.get(Self::slot(place))?;
         (call.place == place && call.return_address == return_address).then(|| DDIS[call.index].name)
     }
 }
@@ -140,7 +147,7 @@ pub(crate) fn target(cx: &mut Cx<'_>, call: Call, args: &Args) -> Flow<u64> {
     let globals = args.registers[0];
     let strand = cx.engine().strand();
     let (found, has_copies) = cx.with(|k| {
-        k.wdf.calls.0[Calls::slot(call.place)] = call;
+        k.wdf.calls.note(call);
         let clients = &k.wdf.clients;
         // Of several clients one whose first argument is wrong cannot be known: all have the same functions, but for the verifier's.
         let client = clients.iter().find(|client| client.globals == globals).or(clients.first());

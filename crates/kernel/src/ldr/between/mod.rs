@@ -13,25 +13,30 @@ use crate::cx::{Cx, Kernel};
 use crate::mm::map::Page;
 use crate::wdf;
 
-/// Lays it out, the first time.
-pub(crate) fn boot(cx: &mut Cx<'_>) {
-    if cx.with(|k| std::mem::replace(&mut k.ldr.has_clients, true)) {
-        return;
+/// Lays it out, the first time. False if the machine has no memory for it.
+#[must_use]
+pub(crate) fn boot(cx: &mut Cx<'_>) -> bool {
+    if cx.with(|k| k.ldr.has_clients) {
+        return true;
     }
-    ddi::define(cx);
-    callback::define(cx);
     let first = ddi::entry(0) & !(PAGE - 1);
     let count = (callback::end() - first).div_ceil(PAGE);
-    cx.with(|k| {
-        let pages =
-            k.mm.physical.take_pages(count).expect("a machine that binds its first client has memory");
+    let laid_out = cx.with(|k| {
+        let Some(pages) = k.mm.physical.take_pages(count) else { return false };
         let page = Page { physical: 0, protection: Protection::READ_EXECUTE, pageable: false };
         k.mm.map.map_filled(k.engine, first, &pages, page, |engine| {
             engine.fill(first, count * PAGE, 0xcc)?;
             engine.write_bytes(ddi::entry(0), &ddi::code())?;
             engine.write_bytes(callback::entry(0), &callback::code())
         });
+        k.ldr.has_clients = true;
+        true
     });
+    if laid_out {
+        ddi::define(cx);
+        callback::define(cx);
+    }
+    laid_out
 }
 
 /// Whether `address` lies in it: such frames say nothing to an engineer.
