@@ -160,7 +160,7 @@ fn rows(table: &str) -> Vec<Row<'_>> {
     table.lines().filter_map(row).collect()
 }
 
-/// `: KeSetEvent(3) @ 0..=2 => ke::event::set;`, with `hal` or `wmilib` before the colon for what is in HAL.dll or wmilib.sys.
+/// `: KeSetEvent(3) @ 0..=2 => ke::event::set;`, with `hal`, `wdfldr` or `wmilib` before the colon for what is in HAL.dll, wdfldr.sys or wmilib.sys.
 fn row(line: &str) -> Option<Row<'_>> {
     let (left, service) = line.trim().strip_suffix(';')?.split_once(" => ")?;
     let (module, rest) = left.split_once(": ")?;
@@ -169,6 +169,7 @@ fn row(line: &str) -> Option<Row<'_>> {
     let irql = levels.split(" ~ ").next()?.split(" is ").next()?;
     let module = match module.trim() {
         "hal" => "hal.dll",
+        "wdfldr" => "wdfldr.sys",
         "wmilib" => "wmilib.sys",
         _ => "ntoskrnl.exe",
     };
