@@ -61,10 +61,13 @@ static NTSTATUS NTAPI CreateQueue(WDF_COMPONENT_GLOBALS *Of, PVOID Device, const
     return Config->Read == NULL ? STATUS_SUCCESS : STATUS_INVALID_PARAMETER;
 }
 
+static PCHAR Given;
+
 /* WdfInterruptSynchronize, 143: what the callback returns comes back. */
 static BOOLEAN NTAPI Synchronize(WDF_COMPONENT_GLOBALS *Of, PVOID Interrupt, BOOLEAN(NTAPI *Callback)(PVOID, PVOID), PVOID Context)
 {
     UNREFERENCED_PARAMETER(Of);
+    Given = (PCHAR)Callback;
     return Callback(Interrupt, Context);
 }
 
@@ -387,6 +390,13 @@ static ULONG AClientIsUnboundOnce(VOID)
     return 0;
 }
 
+/* Entries for callbacks have 32 bytes each: this one is of no callback. */
+static VOID CallsAnEntryThatIsOfNoCallback(VOID)
+{
+    ACallbackIsCalledAsTheFrameworkCallsIt();
+    ((FUNCTION)(Given + 32 * 100))(&Globals, 0, 0, 0, 0, 0);
+}
+
 static ULONG TheLoaderIsAnExportLibraryThatIsAlwaysThere(VOID)
 {
     CHECK(DllInitialize(&Path) == STATUS_SUCCESS);
@@ -449,6 +459,7 @@ static const STORY Stories[] = {
     STORY(AClassIsBoundToAClientOfItsFramework),
     STORY(AClientIsUnboundOnce),
     BUG(ViolatesItsFramework),
+    BUG(CallsAnEntryThatIsOfNoCallback),
     BUG(CallsAFunctionAfterItsUnbind),
     STORY(TheLoaderHasOneInterface),
     STORY(TheLoaderIsAnExportLibraryThatIsAlwaysThere),

@@ -168,6 +168,14 @@ fn an_error_that_the_framework_finds_is_the_clients_with_its_call_and_in_words()
     );
 }
 
+#[test]
+fn a_wild_call_into_the_loaders_code_is_the_drivers() {
+    let report = ends(&["CallsAnEntryThatIsOfNoCallback"]);
+    let verdict = report.expect_verdict();
+    assert_eq!(verdict.rule, "execute-of-data", "{report}");
+    assert!(verdict.stack[0].symbol.contains("CallsAnEntryThatIsOfNoCallback"), "{report}");
+}
+
 /// The report of a client that is bound and then does this, which ends the run.
 fn ends(stories: &[&str]) -> Report {
     let machine = start(bench);

@@ -13,10 +13,11 @@ use super::TAG;
 use super::ddis::DDIS;
 use crate::cx::Cx;
 use crate::event::{Event, Role};
-use crate::ke::irql;
+use crate::ke::{irql, stack};
 use crate::ldr::between;
 use crate::ldr::between::callback::{self, SLOTS};
 use crate::mm::pool;
+use crate::verdict::Verdict;
 
 /// Where a function of the framework gets callbacks.
 struct Given {
@@ -262,7 +263,10 @@ fn forget_calls(cx: &mut Cx<'_>, place: u64) -> Flow<()> {
     if !has_pool(cx) || !cx.with(|k| k.wdf.callbacks.has_copies(strand)) {
         return Ok(());
     }
-    forget(cx, |copy| copy.strand == strand && copy.place <= place)
+    // A DPC has a stack of its own, and comes in the middle of calls.
+    let stack = cx.with(|k| stack::limits(k));
+    let stack = stack.limit..stack.base;
+    forget(cx, |copy| copy.strand == strand && stack.contains(&copy.place) && copy.place <= place)
 }
 
 /// Frees all copies: the last client is gone.
@@ -283,7 +287,7 @@ fn forget(cx: &mut Cx<'_>, is_over: impl Fn(&Copy) -> bool) -> Flow<()> {
 /// # Errors
 /// A verdict if an argument cannot be read.
 pub(crate) fn enter(cx: &mut Cx<'_>, slot: usize, args: &Args) -> Flow<u64> {
-    let (routine, role) = cx.with(|k| k.wdf.callbacks.routines[slot]);
+    let (routine, role) = known(cx, slot)?;
     if matches!(role, Role::EvtIoDeviceControl | Role::EvtIoInternalDeviceControl) {
         let (to, from) = callback::ARGUMENTS;
         let fifth = cx.read(DriverPtr::<u64>::new(args.rsp + from))?;
@@ -292,6 +296,15 @@ pub(crate) fn enter(cx: &mut Cx<'_>, slot: usize, args: &Args) -> Flow<u64> {
     let object = args.registers[usize::from(is_for_request(role))];
     cx.emit(Event::Enter { role, routine, object });
     Ok(routine)
+}
+
+/// The callback of a slot, and its role. A driver that has come to an entry that was given to no framework has a wild pointer.
+fn known(cx: &mut Cx<'_>, slot: usize) -> Flow<(u64, Role)> {
+    let callback = cx.with(|k| k.wdf.callbacks.routines.get(slot).copied());
+    callback.ok_or_else(|| {
+        let message = "the driver called code of the frameworks' loader that it was given no address of";
+        cx.stop(Verdict::error("execute-of-data", message))
+    })
 }
 
 /// Whether the second argument is what a callback is called for: a request of the queue, or of the device, that is the first.
@@ -317,7 +330,7 @@ fn is_for_request(role: Role) -> bool {
 /// A verdict if a driver has damaged a copy.
 pub(crate) fn leave(cx: &mut Cx<'_>, slot: usize, args: &Args) -> Flow<u64> {
     forget_calls(cx, args.rsp)?;
-    let (routine, role) = cx.with(|k| k.wdf.callbacks.routines[slot]);
+    let (routine, role) = known(cx, slot)?;
     cx.emit(Event::Leave { role, routine, value: args.registers[0] });
     Ok(NtStatus::SUCCESS.0.into())
 }

@@ -52,7 +52,7 @@ const fn row(name: &'static str, irql_min: u8, irql_max: u8) -> Export {
 
 /// A driver has made one a routine of its own, by an address that it was never given.
 fn entered_as_a_routine(cx: &mut Cx<'_>, _args: &Args) -> Flow<u64> {
-    let message = "a routine that the driver has registered lies in the frameworks' loader".to_owned();
+    let message = "a routine that the driver has registered lies in the frameworks' loader";
     Err(cx.stop(Verdict::error("execute-of-data", message)))
 }
 

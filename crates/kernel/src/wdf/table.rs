@@ -148,10 +148,12 @@ pub(crate) fn target(cx: &mut Cx<'_>, call: Call, args: &Args) -> Flow<u64> {
     let strand = cx.engine().strand();
     let (found, has_copies) = cx.with(|k| {
         k.wdf.calls.note(call);
-        let clients = &k.wdf.clients;
+        let has = |client: &&Client| call.index < client.table.functions.len();
+        let mut clients = k.wdf.clients.iter().filter(has);
         // Of several clients one whose first argument is wrong cannot be known: all have the same functions, but for the verifier's.
-        let client = clients.iter().find(|client| client.globals == globals).or(clients.first());
-        let function = client.and_then(|client: &Client| client.table.functions.get(call.index).copied());
+        let any = clients.clone().next();
+        let client = clients.find(|client| client.globals == globals).or(any);
+        let function = client.map(|client| client.table.functions[call.index]);
         (function, k.wdf.callbacks.has_copies(strand))
     });
     if has_copies || callbacks::is_given(call.index) {
