@@ -17,15 +17,19 @@ typedef struct _NUMBER {
 
 CONTEXT_TYPE(NUMBER, NumberOf)
 
+static UNICODE_STRING Sddl = RTL_CONSTANT_STRING(L"D:P(A;;GA;;;SY)(A;;GA;;;BA)");
 static WDFSPINLOCK SpinLock;
 static WDFWAITLOCK WaitLock;
 static WDFTIMER Timer;
+/* A function that ends with a call would jump there, and not be on the stack. */
+static volatile ULONG Completed;
 
 static VOID CompletesTwice(WDFREQUEST Request, BOOLEAN Wrong)
 {
     CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
     if (Wrong) {
         CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+        Completed++;
     }
 }
 
@@ -48,6 +52,7 @@ static VOID CompletesWhileCancelable(WDFREQUEST Request, BOOLEAN Wrong)
         return; /* OnCancel completes it */
     }
     CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+    Completed++;
 }
 
 static VOID WaitsAtDispatchLevel(WDFREQUEST Request, BOOLEAN Wrong)
@@ -187,6 +192,55 @@ static VOID DereferencesLast(WDFREQUEST Request, BOOLEAN Wrong)
     CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
 }
 
+static VOID ReleasesWhatItDoesNotHold(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    WDFSPINLOCK Other;
+
+    if (NT_SUCCESS(CALL(WdfSpinLockCreate, NULL, &Other))) {
+        CALL(WdfSpinLockAcquire, Other);
+        if (!Wrong) {
+            CALL(WdfSpinLockAcquire, SpinLock);
+        }
+        CALL(WdfSpinLockRelease, SpinLock);
+        CALL(WdfSpinLockRelease, Other);
+        CALL(WdfObjectDelete, Other);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID WaitsForItself(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    CALL(WdfWaitLockAcquire, WaitLock, NULL);
+    if (!Wrong) {
+        CALL(WdfWaitLockRelease, WaitLock);
+    }
+    CALL(WdfWaitLockAcquire, WaitLock, NULL);
+    CALL(WdfWaitLockRelease, WaitLock);
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static NTSTATUS OnUsage(WDFDEVICE Device, ULONG Type, BOOLEAN InPath)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Type);
+    UNREFERENCED_PARAMETER(InPath);
+    return STATUS_SUCCESS;
+}
+
+static VOID WantsMissingCallback(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    PWDFDEVICE_INIT Init = CALL(WdfControlDeviceInitAllocate, WdfDriverGlobals->Driver, &Sddl);
+    WDF_PNPPOWER_EVENT_CALLBACKS Callbacks;
+
+    if (Init != NULL) {
+        INITIALIZE(WDF_PNPPOWER_EVENT_CALLBACKS, &Callbacks);
+        Callbacks.EvtDeviceUsageNotificationEx = Wrong ? OnUsage : NULL;
+        CALL(WdfDeviceInitSetPnpPowerEventCallbacks, Init, &Callbacks);
+        CALL(WdfDeviceInitFree, Init);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
 /* By the function of the control code, from 0x800. */
 static VOID (*const Mistakes[])(WDFREQUEST Request, BOOLEAN Wrong) = {
     CompletesTwice,      /* 222000 */
@@ -203,6 +257,9 @@ static VOID (*const Mistakes[])(WDFREQUEST Request, BOOLEAN Wrong) = {
     CompletesNull,       /* 22202C */
     WritesFreedContext,  /* 222030 */
     DereferencesLast,    /* 222034 */
+    ReleasesWhatItDoesNotHold,
+    WaitsForItself,      /* 22203C */
+    WantsMissingCallback,
 };
 
 static VOID OnControl(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T OutputLength, SIZE_T InputLength, ULONG Code)
@@ -256,7 +313,6 @@ static VOID OnUnload(WDFDRIVER Driver)
 
 static NTSTATUS CreateControlDevice(WDFDRIVER Driver)
 {
-    static UNICODE_STRING Sddl = RTL_CONSTANT_STRING(L"D:P(A;;GA;;;SY)(A;;GA;;;BA)");
     static UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Device\\KmdfFaulty");
     static UNICODE_STRING Link = RTL_CONSTANT_STRING(L"\\DosDevices\\KmdfFaulty");
     PWDFDEVICE_INIT Init = CALL(WdfControlDeviceInitAllocate, Driver, &Sddl);

@@ -69,7 +69,7 @@ enum Chore {
         #[arg(long, value_name = "N", default_value_t = 300_000)]
         rewinds: u32,
     },
-    /// Tells the stories of locks, time, messages and cards in many random schedules: what is promised holds in each
+    /// Tells the stories of locks, time, messages, cards and clients of KMDF in many random schedules: what is promised holds in each
     Schedules {
         /// So many for each story
         #[arg(long, value_name = "N", default_value_t = 10_000)]

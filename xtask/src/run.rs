@@ -62,7 +62,7 @@ pub(crate) fn rewinds(root: &Path, rewinds: u32) -> Result<()> {
     Ok(())
 }
 
-/// Tells each story of locks, time, messages and cards in `schedules` random schedules; CI does the same with few.
+/// Tells each story of locks, time, messages, cards and clients of KMDF in `schedules` random schedules; CI does the same with few.
 ///
 /// # Errors
 /// Something does not build, or a guarantee does not hold in one of them.
@@ -74,6 +74,7 @@ pub(crate) fn schedules(root: &Path, schedules: u32) -> Result<()> {
         "messages",
         "edu",
         "edu_rust",
+        "kmdf",
         "bench_rust",
         "card_rust",
         "relay_rust",

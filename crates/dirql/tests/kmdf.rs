@@ -6,50 +6,14 @@
 
 mod rig;
 
-use std::path::PathBuf;
-
 use dirql::explore::{Bounds, Policy};
-use dirql::{Bench, Machine, Report, ScriptText};
+use dirql::{Bench, Machine, ScriptText};
 use rig::failures::{Failing, whichever_fails};
+use rig::kmdf::{
+    CLASSED_LIFE, ECHO_LIFE, ECHOES, EDU_LIFE, EDUS, OPEN_ECHO, classed, client, echo, echo_on, edu, edu_on,
+    inf, mistake_before, on_each_framework, real, run, stand_in,
+};
 use rig::{driver, finish, play, printed, start};
-
-/// Clients of `kmdf_echo.c`, and the versions that their INFs say.
-const ECHOES: [(&str, &str); 4] =
-    [("kmdf_echo_1_9", "1.9"), ("kmdf_echo", "1.15"), ("kmdf_echo_1_33", "1.33"), ("kmdf_echo_min", "1.33")];
-/// Of `kmdf_edu.c`.
-const EDUS: [(&str, &str); 2] = [("kmdf_edu_1_13", "1.13"), ("kmdf_edu", "1.15")];
-
-/// Opens the device of `kmdf_echo.sys` by its interface.
-const OPEN_ECHO: &str = "open interface:{6D1C2B6E-7E0A-4C1B-9D37-3A54C0F2E815} as e overlapped";
-
-/// The INF `name`, for another build of its driver.
-fn inf(name: &str, sys: &str, version: &str) -> PathBuf {
-    rig::changed_inf(sys, &format!("{name}.inf"), |text| {
-        text.replace(&format!("{name}.sys"), &format!("{sys}.sys")).replace("1.15", version)
-    })
-}
-
-fn client(framework: &str, name: &str, (sys, version): (&str, &str)) -> Bench {
-    Bench::new()
-        .driver(driver(&format!("{sys}.sys")))
-        .framework(driver(&format!("{framework}.sys")))
-        .inf(inf(name, sys, version))
-}
-
-fn echo(of: (&str, &str)) -> Bench {
-    client("framework", "kmdf_echo", of)
-}
-
-fn edu(of: (&str, &str)) -> Bench {
-    client("framework", "kmdf_edu", of).device("edu,factorial=25us")
-}
-
-/// A whole run, which is clean and leaves nothing.
-fn run(bench: impl Fn() -> Bench, script: &str) -> Report {
-    let machine = start(bench);
-    play(&machine, script);
-    finish(machine)
-}
 
 #[test]
 fn clients_of_every_version_serve_their_devices_by_the_table_that_they_are_given() {
@@ -80,9 +44,9 @@ fn clients_of_every_version_serve_their_devices_by_the_table_that_they_are_given
 
 #[test]
 fn a_late_request_ends_by_its_timer_or_is_cancelled_and_waits_while_power_is_off() {
-    for of in ECHOES {
+    for (framework, of) in on_each_framework(&ECHOES) {
         run(
-            || echo(of),
+            || echo_on(&framework, of),
             &format!(
                 "{OPEN_ECHO}
                 async r ioctl e 0x222004 in u32:5; wait 1ms; expect pending r; join r
@@ -99,37 +63,41 @@ fn a_late_request_ends_by_its_timer_or_is_cancelled_and_waits_while_power_is_off
 
 #[test]
 fn requests_of_a_manual_queue_wait_until_the_driver_takes_them_or_they_are_cancelled() {
-    run(
-        || echo(ECHOES[1]),
-        &format!(
-            "{OPEN_ECHO}
-            ioctl e 0x22200c in text:no expect STATUS_NO_MORE_ENTRIES
-            async r ioctl e 0x222008 out 8; async s ioctl e 0x222008 out 8; async t ioctl e 0x222008 out 8
-            wait 1ms; cancel s; join s expect STATUS_CANCELLED
-            ioctl e 0x22200c in text:one; join r expect text:one
-            ioctl e 0x22200c in text:two; join t expect text:two
-            async u ioctl e 0x222008 out 8
-            close e; join u expect STATUS_CANCELLED"
-        ),
-    );
+    for (framework, of) in on_each_framework(&ECHOES[1..2]) {
+        run(
+            || echo_on(&framework, of),
+            &format!(
+                "{OPEN_ECHO}
+                ioctl e 0x22200c in text:no expect STATUS_NO_MORE_ENTRIES
+                async r ioctl e 0x222008 out 8; async s ioctl e 0x222008 out 8; async t ioctl e 0x222008 out 8
+                wait 1ms; cancel s; join s expect STATUS_CANCELLED
+                ioctl e 0x22200c in text:one; join r expect text:one
+                ioctl e 0x22200c in text:two; join t expect text:two
+                async u ioctl e 0x222008 out 8
+                close e; join u expect STATUS_CANCELLED"
+            ),
+        );
+    }
 }
 
 #[test]
 fn power_managed_queues_hold_requests_until_the_device_is_in_d0_again() {
-    for (down, up) in [("power d3", "power d0"), ("stop-device", "start-device")] {
-        run(
-            || echo(ECHOES[1]),
-            &format!(
-                "{OPEN_ECHO}
-                write e text:before
-                {down}
-                async w write e text:after; async r read e 10
-                wait 1ms; expect pending w; expect pending r
-                {up}
-                join w; join r expect text:after
-                close e"
-            ),
-        );
+    for (framework, of) in on_each_framework(&ECHOES[1..2]) {
+        for (down, up) in [("power d3", "power d0"), ("stop-device", "start-device")] {
+            run(
+                || echo_on(&framework, of),
+                &format!(
+                    "{OPEN_ECHO}
+                    write e text:before
+                    {down}
+                    async w write e text:after; async r read e 10
+                    wait 1ms; expect pending w; expect pending r
+                    {up}
+                    join w; join r expect text:after
+                    close e"
+                ),
+            );
+        }
     }
 }
 
@@ -146,10 +114,10 @@ const TRIPS: [&str; 7] = [
 
 #[test]
 fn a_device_with_an_interrupt_is_stopped_put_to_sleep_and_started_again() {
-    for of in EDUS {
+    for (framework, of) in on_each_framework(&EDUS) {
         for trip in TRIPS {
             run(
-                || edu(of),
+                || edu_on(&framework, of),
                 &format!(
                     r"open \\.\KmdfEdu as e
                     ioctl e 0x223000 in u32:5 out 4 expect u32:120
@@ -193,33 +161,6 @@ fn a_device_that_is_pulled_out_ends_its_requests_and_goes_when_its_files_are_clo
     );
 }
 
-/// Traffic of several threads, in which the device stops, sleeps and is started again.
-const ECHO_LIFE: &str = "query-remove; cancel-remove
-    open interface:{6D1C2B6E-7E0A-4C1B-9D37-3A54C0F2E815} as e overlapped
-    open interface:{6D1C2B6E-7E0A-4C1B-9D37-3A54C0F2E815} as f
-    async r ioctl e 0x222004 in u32:2; async s ioctl e 0x222004 in u32:1
-    async m ioctl e 0x222008 out 8
-    a: write f text:abc; a: ioctl f 0x222010 in text:work out 8 expect text:work; a: read f 3 expect text:abc
-    b: ioctl e 0x222000 in text:back out 8 expect text:back; b: cancel s; b: ioctl e 0x22200c in text:go
-    power d3; power d0
-    stop-device; start-device
-    power s3; power s0
-    join a; join b; join r; join s expect any; join m expect text:go
-    async u ioctl e 0x222004 in u32:50
-    cancel u; join u expect any
-    close e; close f";
-
-const EDU_LIFE: &str = r"open \\.\KmdfEdu as e
-    open \\.\KmdfEdu as f
-    a: ioctl e 0x223000 in u32:5 out 4 expect u32:120; a: ioctl e 0x223000 in u32:6 out 4 expect u32:720
-    b: ioctl f 0x223000 in u32:4 out 4 expect u32:24; b: ioctl f 0x223004 out 24; b: ioctl f 0x223000 in u32:3 out 4 expect u32:6
-    power d3; power d0
-    stop-device; start-device
-    power s3; power s0
-    query-stop; cancel-stop
-    join a; join b
-    close e; close f";
-
 #[test]
 fn clients_live_their_whole_lives_in_random_schedules() {
     for seed in rig::seeds(8) {
@@ -232,9 +173,24 @@ fn clients_live_their_whole_lives_in_random_schedules() {
     }
 }
 
+/// What other stories here do on each framework, they have done on Microsoft's only if there is one.
+#[test]
+fn clients_live_their_whole_lives_on_a_framework_of_microsofts_too_where_one_is_named() {
+    let Some(framework) = real() else {
+        return eprintln!("not run on a framework of Microsoft's: DIRQL_WDF01000 names none");
+    };
+    assert!(framework.is_file(), "{}: DIRQL_WDF01000 names no file", framework.display());
+    for seed in rig::seeds(8) {
+        let how = |bench: Bench| bench.processors(2).policy(Policy::random(seed)).checked(seed % 2 == 0);
+        let at = usize::try_from(seed).unwrap();
+        run(|| how(echo_on(&framework, ECHOES[at % 2])), ECHO_LIFE);
+        run(|| how(edu_on(&framework, EDUS[at % 2])), EDU_LIFE);
+    }
+}
+
 #[test]
 fn a_client_that_is_newer_than_its_framework_is_refused_unless_an_older_one_will_do() {
-    let newer = |framework, of| client(framework, "kmdf_echo", of).start();
+    let newer = |framework, of| client(&driver(&format!("{framework}.sys")), "kmdf_echo", of).start();
     for (framework, of) in
         [("framework_1_15", ECHOES[2]), ("framework_1_15", ECHOES[3]), ("framework_1_25", ECHOES[2])]
     {
@@ -247,30 +203,12 @@ fn a_client_that_is_newer_than_its_framework_is_refused_unless_an_older_one_will
     for (framework, of) in
         [("framework_1_15", ECHOES[0]), ("framework_1_15", ECHOES[1]), ("framework_1_25", ECHOES[3])]
     {
-        run(|| client(framework, "kmdf_echo", of), &script);
+        run(|| client(&driver(&format!("{framework}.sys")), "kmdf_echo", of), &script);
     }
 }
 
-/// A mistake of `kmdf_faulty.sys`, by its number: made, or done right.
-fn mistake(number: usize, wrong: bool, checked: bool) -> Report {
-    let machine = start(|| {
-        let bench = Bench::new().driver(driver("kmdf_faulty.sys")).framework(driver("framework.sys"));
-        bench.checked(checked).processors(1)
-    });
-    let code = 0x0022_2000 + 4 * number;
-    let wrong = u32::from(wrong);
-    // What goes wrong stands in the report.
-    let _ = rig::try_play(
-        &machine,
-        &format!(
-            r"open \\.\KmdfFaulty as f overlapped; async r ioctl f {code:#x} in u32:{wrong} out 8; wait 10ms"
-        ),
-    );
-    machine.finish()
-}
-
 /// By its number: a mistake, the rule that it breaks in a machine that is not checked, and in one that is.
-const MISTAKES: [(&str, &str, &str); 14] = [
+const MISTAKES: [(&str, &str, &str); 17] = [
     ("completes twice", "driver-bug-check", "use-after-free"),
     ("never completes", "irp-never-completed", "irp-never-completed"),
     ("completes while cancelable", "cancel-routine-set", "cancel-routine-set"),
@@ -285,13 +223,16 @@ const MISTAKES: [(&str, &str, &str); 14] = [
     ("completes NULL", "driver-bug-check", "driver-bug-check"),
     ("writes a freed context", "write-after-free", "use-after-free"),
     ("drops the last reference", "driver-bug-check", "driver-bug-check"),
+    ("releases a spin lock that it does not hold", "spin-lock-not-held", "spin-lock-not-held"),
+    ("waits for a wait lock that it holds", "irp-never-completed", "irp-never-completed"),
+    ("wants a callback that is missing", "driver-bug-check", "driver-bug-check"),
 ];
 
 #[test]
 fn what_is_done_right_by_the_same_calls_is_clean() {
     for (number, (what, ..)) in MISTAKES.iter().enumerate() {
         for checked in [false, true] {
-            let report = mistake(number, false, checked);
+            let report = mistake_before(&[], number, false, checked);
             report.expect_clean();
             assert_eq!(report.sums.still_allocated(), 0, "{what}: {report}");
         }
@@ -301,30 +242,18 @@ fn what_is_done_right_by_the_same_calls_is_clean() {
 #[test]
 fn mistakes_of_a_client_end_in_their_verdicts() {
     for (number, (what, plainly, checked)) in MISTAKES.into_iter().enumerate() {
-        assert_eq!(mistake(number, true, false).verdict.unwrap().rule, plainly, "{what}");
-        assert_eq!(mistake(number, true, true).verdict.unwrap().rule, checked, "{what}, checked");
+        assert_eq!(mistake_before(&[], number, true, false).verdict.unwrap().rule, plainly, "{what}");
+        assert_eq!(mistake_before(&[], number, true, true).verdict.unwrap().rule, checked, "{what}, checked");
     }
 }
 
 #[test]
-fn a_function_that_the_stand_in_lacks_says_its_name_and_stops() {
-    let report = mistake(6, true, false);
-    let says = |line: &String| line.trim_end() == "framework: WdfCollectionCreate, number 13: missing";
-    assert!(report.prints.iter().any(says), "{report}");
-}
-
-/// A client of the class extension `kmdf_class.sys`.
-fn classed(sys: &str) -> Bench {
-    const REGISTRY: &str = r#"Windows Registry Editor Version 5.00
-
-[HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet\Control\Wdf\Kmdf\DirqlKmdfClass\Versions\1]
-"Service"="\\Registry\\Machine\\System\\CurrentControlSet\\Services\\kmdf_class"
-"#;
-    Bench::new()
-        .driver(driver(&format!("{sys}.sys")))
-        .framework(driver("framework.sys"))
-        .with(driver("kmdf_class.sys"))
-        .registry_text("class.reg", REGISTRY)
+fn what_the_stand_in_lacks_says_its_name_and_stops() {
+    for (number, name) in [(6, "WdfCollectionCreate, number 13"), (16, "EvtDeviceUsageNotificationEx")] {
+        let report = mistake_before(&[], number, true, false);
+        let says = format!("framework: {name}: missing");
+        assert!(report.prints.iter().any(|line| line.trim_end() == says), "{report}");
+    }
 }
 
 #[test]
@@ -332,9 +261,7 @@ fn a_class_extension_is_a_client_itself_and_serves_clients() {
     for seed in rig::seeds(8) {
         let report = run(
             || classed("kmdf_classed").policy(Policy::random(seed)).processors(2).checked(seed % 2 == 0),
-            r"open \\.\KmdfClassed as c
-            write c hex:020406; read c 1 expect hex:04
-            a: write c hex:08; a: read c 1 expect any; write c hex:0505; join a; read c 1 expect hex:05; close c",
+            CLASSED_LIFE,
         );
         let life = [
             "initialized",
@@ -358,7 +285,7 @@ fn a_class_extension_is_a_client_itself_and_serves_clients() {
 /// A machine with `kmdf_stories.sys`, where a request waits in its manual queue, and its device was opened once more before.
 fn stories(seed: u64, checked: bool) -> Machine {
     let machine = start(|| {
-        let bench = Bench::new().driver(driver("kmdf_stories.sys")).framework(driver("framework.sys"));
+        let bench = Bench::new().driver(driver("kmdf_stories.sys")).framework(stand_in());
         let bench = bench.checked(checked).processors(2);
         if seed == 0 { bench } else { bench.policy(Policy::random(seed)) }
     });
@@ -480,7 +407,7 @@ fn a_client_gets_its_interrupt_as_a_message_and_as_a_line() {
     });
     for inf in [line, driver("kmdf_edu.inf")] {
         let bench = || {
-            let bench = Bench::new().driver(driver("kmdf_edu.sys")).framework(driver("framework.sys"));
+            let bench = Bench::new().driver(driver("kmdf_edu.sys")).framework(stand_in());
             bench.inf(&inf).device("edu,factorial=25us")
         };
         run(

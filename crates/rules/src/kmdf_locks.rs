@@ -88,3 +88,50 @@ impl Reader for KmdfLocks {
         self.clone_from(saved.downcast_ref().expect("it gave its state"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rig::call;
+
+    const LOCK: u64 = 0x1000;
+    const TIMEOUT: u64 = 0x2000;
+
+    /// What is said after these calls: the strand, the function, the time-out's address.
+    fn said(calls: &[(u32, &str, u64)]) -> Option<String> {
+        let events = calls.iter().map(|(strand, name, timeout)| (*strand, call(name, LOCK, *timeout)));
+        crate::rig::said(&mut KmdfLocks::default(), events)
+    }
+
+    const ACQUIRE: (u32, &str, u64) = (1, "WdfWaitLockAcquire", 0);
+    const ACQUIRE_IN_TIME: (u32, &str, u64) = (1, "WdfWaitLockAcquire", TIMEOUT);
+    const RELEASE: (u32, &str, u64) = (1, "WdfWaitLockRelease", 0);
+    const OTHERS_ACQUIRE: (u32, &str, u64) = (2, "WdfWaitLockAcquire", 0);
+    const OTHERS_RELEASE: (u32, &str, u64) = (2, "WdfWaitLockRelease", 0);
+    const SPIN: (u32, &str, u64) = (1, "WdfSpinLockAcquire", 0);
+    const DELETE: (u32, &str, u64) = (1, "WdfObjectDelete", 0);
+
+    #[test]
+    fn a_wait_lock_is_acquired_by_one_thread_once_and_released_by_it() {
+        assert_eq!(said(&[ACQUIRE, RELEASE, ACQUIRE, RELEASE]), None);
+        assert_eq!(said(&[ACQUIRE, OTHERS_ACQUIRE, RELEASE, OTHERS_RELEASE]), None, "the other waits");
+        assert!(said(&[ACQUIRE, ACQUIRE]).unwrap().contains("it waits for itself"));
+        assert!(said(&[ACQUIRE, OTHERS_RELEASE]).unwrap().contains("is not held by this thread"));
+        assert!(said(&[ACQUIRE, RELEASE, RELEASE]).unwrap().contains("is not held by this thread"));
+    }
+
+    #[test]
+    fn of_a_wait_lock_that_may_not_have_been_acquired_in_time_nothing_is_said() {
+        assert_eq!(said(&[ACQUIRE_IN_TIME, ACQUIRE, ACQUIRE]), None);
+        assert_eq!(said(&[ACQUIRE, ACQUIRE_IN_TIME, RELEASE, RELEASE]), None);
+        assert_eq!(said(&[ACQUIRE_IN_TIME, OTHERS_RELEASE]), None);
+        assert!(said(&[ACQUIRE_IN_TIME, DELETE, ACQUIRE, ACQUIRE]).is_some(), "a lock at the same address");
+    }
+
+    #[test]
+    fn a_spin_lock_is_released_by_its_holder() {
+        assert_eq!(said(&[SPIN, (1, "WdfSpinLockRelease", 0)]), None);
+        assert!(said(&[SPIN, (2, "WdfSpinLockRelease", 0)]).is_some());
+        assert_eq!(said(&[SPIN, DELETE, SPIN, (1, "WdfSpinLockRelease", 0)]), None);
+    }
+}

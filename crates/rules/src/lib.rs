@@ -10,6 +10,8 @@ mod guarantees;
 mod kmdf_locks;
 mod kmdf_requests;
 mod promises;
+#[cfg(test)]
+mod rig;
 
 use kernel::event::Reader;
 

@@ -231,6 +231,9 @@ static VOID DeviceInitSetPnpPowerEventCallbacks(PWDF_DRIVER_GLOBALS Globals, PWD
     if (Given->EvtDeviceUsageNotification != NULL || Given->EvtDeviceRelationsQuery != NULL) {
         Missing("EvtDeviceUsageNotification, EvtDeviceRelationsQuery");
     }
+    if (Init->Settings.Power.EvtDeviceUsageNotificationEx != NULL) { /* older clients do not have it */
+        Missing("EvtDeviceUsageNotificationEx");
+    }
 }
 
 static VOID DeviceInitSetIoType(PWDF_DRIVER_GLOBALS Globals, PWDFDEVICE_INIT Init, WDF_DEVICE_IO_TYPE IoType)

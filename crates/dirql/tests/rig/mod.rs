@@ -3,6 +3,7 @@
 
 pub(crate) mod failures;
 mod held;
+pub(crate) mod kmdf;
 pub(crate) mod traffic;
 
 use std::cell::RefCell;

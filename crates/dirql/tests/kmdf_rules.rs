@@ -1,0 +1,150 @@
+//! Stories of the judges of KMDF's clients: mistakes end where they are made, in the client's line, and what clients do right is never accused.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+
+use dirql::explore::Policy;
+use dirql::rules::{Judge, judges};
+use dirql::{Bench, Report};
+use kernel::event::{Event, Kind, Reader, Stamp};
+use rig::kmdf::{
+    CLASSED_LIFE, ECHO_LIFE, ECHOES, EDU_LIFE, EDUS, OPEN_ECHO, classed, echo, edu, inf, mistake_before, run,
+};
+use rig::{Buffer, driver};
+
+const REQUESTS: &str = "kmdf-requests";
+const LOCKS: &str = "kmdf-locks";
+
+/// A mistake of `kmdf_faulty.sys` before a judge: its number, the judge's rule, the function that made it, and what the message says.
+const MISTAKES: [(usize, &str, &str, &str); 4] = [
+    (0, REQUESTS, "CompletesTwice", "has been completed already"),
+    (2, REQUESTS, "CompletesWhileCancelable", "can be canceled still"),
+    (14, LOCKS, "ReleasesWhatItDoesNotHold", "is not held by this thread"),
+    (15, LOCKS, "WaitsForItself", "it waits for itself"),
+];
+
+fn all() -> Vec<Judge> {
+    judges("all").unwrap()
+}
+
+#[test]
+fn mistakes_end_at_the_call_that_makes_them() {
+    for (number, rule, function, says) in MISTAKES {
+        for checked in [false, true] {
+            let report = mistake_before(&judges(rule).unwrap(), number, true, checked);
+            let verdict = report.expect_verdict();
+            assert_eq!(verdict.rule, rule, "{report}");
+            assert!(verdict.message.contains(says), "{report}");
+            assert!(report.findings.is_empty(), "nothing was seen before: {report}");
+            let first = &verdict.stack[0];
+            assert!(first.symbol.starts_with(&format!("kmdf_faulty.sys!{function}+")), "{}", first.symbol);
+            assert!(report.to_string().contains("(drivers/c/kmdf_faulty.c:"), "{report}");
+        }
+    }
+}
+
+/// Not: kmdf-requests, kmdf-locks
+#[test]
+fn what_is_done_right_by_the_same_calls_is_not_accused() {
+    for (number, ..) in MISTAKES {
+        for checked in [false, true] {
+            mistake_before(&all(), number, false, checked).expect_clean();
+        }
+    }
+}
+
+/// Each of these in random schedules, with all judges: clean.
+fn lives(bench: impl Fn(usize) -> Bench, script: &str) {
+    for seed in rig::seeds(6) {
+        let at = usize::try_from(seed).unwrap();
+        let how = |bench: Bench| bench.processors(2).policy(Policy::random(seed)).checked(at % 2 == 0);
+        run(|| how(bench(at)).rules(&all()), script);
+    }
+}
+
+#[test]
+fn whole_lives_are_not_accused() {
+    lives(|at| echo(ECHOES[at % ECHOES.len()]), ECHO_LIFE);
+    lives(|at| edu(EDUS[at % EDUS.len()]), EDU_LIFE);
+    lives(|_| classed("kmdf_classed"), CLASSED_LIFE);
+}
+
+#[test]
+fn two_clients_at_once_are_not_accused() {
+    let script = format!(
+        r"{OPEN_ECHO}; open \\.\KmdfEdu as c
+        a: ioctl c 0x223000 in u32:5 out 4 expect u32:120; a: ioctl c 0x223000 in u32:6 out 4 expect u32:720
+        b: ioctl e 0x222000 in text:back out 8 expect text:back; b: ioctl e 0x222010 in text:work out 8 expect text:work
+        async r ioctl e 0x222004 in u32:1; async m ioctl e 0x222008 out 8
+        ioctl e 0x22200c in text:go; power s3; power s0
+        join a; join b; join r; join m expect text:go; close c; close e"
+    );
+    let echo = || inf("kmdf_echo", "kmdf_echo_1_33", "1.33");
+    lives(|_| edu(EDUS[0]).device("root").with(driver("kmdf_echo_1_33.sys")).inf(echo()), &script);
+}
+
+/// Writes down which requests are completed, one in a line.
+struct Completed(Buffer);
+
+impl Reader for Completed {
+    fn wants(&self, kind: Kind) -> bool {
+        kind == Kind::Ddi
+    }
+
+    fn event(&mut self, _stamp: &Stamp, event: &Event) {
+        if let Event::Ddi { export, arguments, .. } = event
+            && kernel::exports::row(*export).is_some_and(|row| row.name.starts_with("WdfRequestComplete"))
+        {
+            writeln!(self.0, "{:#x}", arguments[1]).unwrap();
+        }
+    }
+}
+
+/// Requests that come by callbacks, and from a manual queue: more than the blocks of pool that are kept back before memory is used again.
+#[test]
+fn requests_at_the_addresses_of_earlier_ones_are_not_accused() {
+    const REQUESTS: usize = 1600;
+    let by_callbacks = "write e text:a; ioctl e 0x222000 in text:back out 8\n".repeat(REQUESTS / 2);
+    let from_a_queue =
+        "async m ioctl e 0x222008 out 8; ioctl e 0x22200c in text:go; join m\n".repeat(REQUESTS / 2);
+    for (script, checked) in [(&by_callbacks, false), (&by_callbacks, true), (&from_a_queue, false)] {
+        let lines = Buffer::default();
+        run(
+            || echo(ECHOES[1]).checked(checked).rules(&all()).reader(Completed(lines.clone())),
+            &format!("{OPEN_ECHO}\n{script}\nclose e"),
+        );
+        let text = lines.text();
+        let different: BTreeSet<&str> = text.lines().collect();
+        assert_eq!(text.lines().count(), REQUESTS);
+        assert!(checked || different.len() < REQUESTS, "memory is used again");
+    }
+}
+
+/// Requests that wait in a manual queue, taken by `WdfIoQueueRetrieveNextRequest` in several threads.
+#[test]
+fn requests_of_a_manual_queue_are_not_accused() {
+    let take = "ioctl e 0x22200c in text:go expect any";
+    let script = format!(
+        "{OPEN_ECHO}; open interface:{{6D1C2B6E-7E0A-4C1B-9D37-3A54C0F2E815}} as f overlapped
+        async m ioctl e 0x222008 out 8; async n ioctl e 0x222008 out 8; async o ioctl e 0x222008 out 8
+        a: {take}; a: {take}; a: {take}; b: {take}; b: {take}; cancel n
+        join a; join b; {take}; {take}; {take}
+        join m expect any; join n expect any; join o expect any
+        async p ioctl f 0x222008 out 8; wait 1ms; {take}; join p expect any
+        close e; close f"
+    );
+    lives(|_| echo(ECHOES[1]), &script);
+}
+
+#[test]
+fn judges_are_attached_by_their_names() {
+    let report = |judges: &[Judge]| -> Report { mistake_before(judges, 2, true, false) };
+    assert_eq!(report(&[]).expect_verdict().rule, "cancel-routine-set");
+    assert_eq!(report(&judges(LOCKS).unwrap()).expect_verdict().rule, "cancel-routine-set");
+    assert_eq!(report(&judges(REQUESTS).unwrap()).expect_verdict().rule, REQUESTS);
+}
