@@ -108,10 +108,10 @@ impl Reader for Completed {
 /// Requests that come by callbacks, and from a manual queue: more than the blocks of pool that are kept back before memory is used again.
 #[test]
 fn requests_at_the_addresses_of_earlier_ones_are_not_accused() {
-    const REQUESTS: usize = 1600;
-    let by_callbacks = "write e text:a; ioctl e 0x222000 in text:back out 8\n".repeat(REQUESTS / 2);
+    const MANY: usize = 1600;
+    let by_callbacks = "write e text:a; ioctl e 0x222000 in text:back out 8\n".repeat(MANY / 2);
     let from_a_queue =
-        "async m ioctl e 0x222008 out 8; ioctl e 0x22200c in text:go; join m\n".repeat(REQUESTS / 2);
+        "async m ioctl e 0x222008 out 8; ioctl e 0x22200c in text:go; join m\n".repeat(MANY / 2);
     for (script, checked) in [(&by_callbacks, false), (&by_callbacks, true), (&from_a_queue, false)] {
         let lines = Buffer::default();
         run(
@@ -120,8 +120,8 @@ fn requests_at_the_addresses_of_earlier_ones_are_not_accused() {
         );
         let text = lines.text();
         let different: BTreeSet<&str> = text.lines().collect();
-        assert_eq!(text.lines().count(), REQUESTS);
-        assert!(checked || different.len() < REQUESTS, "memory is used again");
+        assert_eq!(text.lines().count(), MANY);
+        assert!(checked || different.len() < MANY, "memory is used again");
     }
 }
 
