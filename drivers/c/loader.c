@@ -415,9 +415,7 @@ static VOID CallsAFunctionAfterItsUnbind(VOID)
 }
 
 typedef struct _LOADER {
-    WDF_INTERFACE_HEADER Header;
-    PVOID RegisterLibrary, VersionBind, VersionUnbind;
-    NTSTATUS(NTAPI *Diagnostics)(PUNICODE_STRING Name, PULONG Value);
+    WDF_LOADER_INTERFACE Known;
     ULONG_PTR Behind;
 } LOADER;
 
@@ -427,20 +425,21 @@ static ULONG TheLoaderHasOneInterface(VOID)
     static const GUID Other = {0x49215dff, 0xf5ac, 0x4901, {0x85, 0x88, 0xab, 0x3d, 0x54, 0x0f, 0x60, 0x22}};
     UNICODE_STRING Name = RTL_CONSTANT_STRING(L"DbgPrintOn"), Text = RTL_CONSTANT_STRING(L"Text");
     UNICODE_STRING Nothing = RTL_CONSTANT_STRING(L"Nothing");
-    LOADER All = {{&Standard, FIELD_OFFSET(LOADER, Behind)}, NULL, NULL, NULL, NULL, 7};
+    LOADER All = {{{&Standard, FIELD_OFFSET(LOADER, Behind)}, NULL, NULL, NULL, NULL}, 7};
+    WDF_LOADER_INTERFACE *Known = &All.Known;
     ULONG Value = 0;
 
-    All.Header.InterfaceSize--;
-    CHECK(WdfLdrQueryInterface(&All.Header) == STATUS_INVALID_PARAMETER);
-    All.Header.InterfaceSize++;
-    All.Header.InterfaceType = &Other;
-    CHECK(WdfLdrQueryInterface(&All.Header) == STATUS_NOINTERFACE);
-    CHECK(All.VersionBind == NULL);
-    All.Header.InterfaceType = &Standard;
-    CHECK(WdfLdrQueryInterface(&All.Header) == STATUS_SUCCESS);
-    CHECK(All.RegisterLibrary == WdfRegisterLibrary && All.VersionBind == WdfVersionBind);
-    CHECK(All.VersionUnbind == WdfVersionUnbind && All.Behind == 7);
-    CHECK(All.Diagnostics(&Name, &Value) == STATUS_SUCCESS && Value == 3);
+    Known->Header.InterfaceSize--;
+    CHECK(WdfLdrQueryInterface(&Known->Header) == STATUS_INVALID_PARAMETER);
+    Known->Header.InterfaceSize++;
+    Known->Header.InterfaceType = &Other;
+    CHECK(WdfLdrQueryInterface(&Known->Header) == STATUS_NOINTERFACE);
+    CHECK(Known->VersionBind == NULL);
+    Known->Header.InterfaceType = &Standard;
+    CHECK(WdfLdrQueryInterface(&Known->Header) == STATUS_SUCCESS);
+    CHECK(Known->RegisterLibrary == WdfRegisterLibrary && Known->VersionBind == WdfVersionBind);
+    CHECK(Known->VersionUnbind == WdfVersionUnbind && All.Behind == 7);
+    CHECK(Known->DiagnosticsValueByNameAsULONG(&Name, &Value) == STATUS_SUCCESS && Value == 3);
     CHECK(WdfLdrDiagnosticsValueByNameAsULONG(&Nothing, &Value) == STATUS_OBJECT_NAME_NOT_FOUND);
     CHECK(WdfLdrDiagnosticsValueByNameAsULONG(&Text, &Value) == STATUS_OBJECT_TYPE_MISMATCH);
     CHECK(WdfLdrDiagnosticsValueByNameAsULONG(NULL, &Value) == STATUS_INVALID_PARAMETER);

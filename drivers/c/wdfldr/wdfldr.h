@@ -82,6 +82,15 @@ typedef struct _WDF_INTERFACE_HEADER {
     ULONG InterfaceSize;
 } WDF_INTERFACE_HEADER;
 
+/* What the loader answers by its standard interface. */
+typedef struct _WDF_LOADER_INTERFACE {
+    WDF_INTERFACE_HEADER Header;
+    PVOID RegisterLibrary;
+    PVOID VersionBind;
+    PVOID VersionUnbind;
+    NTSTATUS(NTAPI *DiagnosticsValueByNameAsULONG)(PUNICODE_STRING Name, PULONG Value);
+} WDF_LOADER_INTERFACE;
+
 DECLSPEC_IMPORT NTSTATUS NTAPI WdfRegisterLibrary(WDF_LIBRARY_INFO *Info, PUNICODE_STRING ServicePath, PCUNICODE_STRING DeviceName);
 DECLSPEC_IMPORT NTSTATUS NTAPI WdfRegisterClassLibrary(WDF_CLASS_LIBRARY_INFO *Info, PUNICODE_STRING ServicePath, PCUNICODE_STRING DeviceName);
 DECLSPEC_IMPORT NTSTATUS NTAPI WdfVersionBind(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath, WDF_BIND_INFO *Info, WDF_COMPONENT_GLOBALS **Globals);
