@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use image::{Image, Import, Selector};
 
 use crate::error::InputError;
-use crate::files::DriverFile;
+use crate::files::{self, DriverFile};
 use crate::inf::Installation;
 
 /// The framework's file, as Windows has it.
@@ -92,15 +92,20 @@ fn parse(version: &str) -> Option<(u32, u32)> {
 /// is not there. What cannot be read is reported when the files are read.
 #[must_use]
 pub fn find(driver: &Path, given: &[PathBuf], folder: Option<&Path>) -> Option<PathBuf> {
-    let read = |path: &Path| DriverFile::read(path).ok();
-    let others: Vec<DriverFile> = given.iter().filter_map(|path| read(path)).collect();
-    let own = read(driver)?;
-    let files = || others.iter().chain([&own]);
-    let needed = files().any(|file| is_client(&file.image)) && !files().any(|file| is_framework(&file.image));
+    let others: Vec<Image> = given.iter().filter_map(|path| image(path)).collect();
+    let own = image(driver)?;
+    let images = || others.iter().chain([&own]);
+    let needed = images().any(is_client) && !images().any(is_framework);
     if !needed {
         return None;
     }
     driver.parent().into_iter().chain(folder).find_map(in_folder)
+}
+
+/// The image in a file, without its symbols.
+fn image(path: &Path) -> Option<Image> {
+    let bytes = files::read(path, "the .sys file").ok()?;
+    Image::parse(&path.file_name()?.to_string_lossy(), &bytes).ok()
 }
 
 /// The framework's file in a folder, however its name is written.
