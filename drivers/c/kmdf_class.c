@@ -8,6 +8,7 @@
 #include <ddk/wdm.h>
 
 #include "framework/client.h"
+#include "framework/control.h"
 
 #include "framework/class.h"
 
@@ -104,28 +105,6 @@ static WDF_CLASS_LIBRARY_INFO Library = {sizeof(Library), {CLASS_MAJOR, CLASS_MI
 
 static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\KmdfClass0");
 
-static NTSTATUS CreateDevice(WDFDRIVER Driver)
-{
-    static UNICODE_STRING Sddl = RTL_CONSTANT_STRING(L"D:P(A;;GA;;;SY)(A;;GA;;;BA)");
-    PWDFDEVICE_INIT Init = CALL(WdfControlDeviceInitAllocate, Driver, &Sddl);
-    WDFDEVICE Device;
-    NTSTATUS Status;
-
-    if (Init == NULL) {
-        return STATUS_INSUFFICIENT_RESOURCES;
-    }
-    Status = CALL(WdfDeviceInitAssignName, Init, &DeviceName);
-    if (NT_SUCCESS(Status)) {
-        Status = CALL(WdfDeviceCreate, &Init, NULL, &Device);
-    }
-    if (!NT_SUCCESS(Status)) {
-        CALL(WdfDeviceInitFree, Init);
-        return Status;
-    }
-    CALL(WdfControlFinishInitializing, Device);
-    return STATUS_SUCCESS;
-}
-
 static VOID OnUnload(WDFDRIVER Driver)
 {
     UNREFERENCED_PARAMETER(Driver);
@@ -134,19 +113,18 @@ static VOID OnUnload(WDFDRIVER Driver)
 
 static NTSTATUS ClientEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
-    WDF_DRIVER_CONFIG Config;
     WDFDRIVER Handle;
-    NTSTATUS Status;
+    WDFDEVICE Device;
+    NTSTATUS Status = CreateDriver(Driver, RegistryPath, OnUnload, &Handle);
 
-    INITIALIZE(WDF_DRIVER_CONFIG, &Config);
-    Config.DriverInitFlags = WdfDriverInitNonPnpDriver;
-    Config.EvtDriverUnload = OnUnload;
-    Status = CALL(WdfDriverCreate, Driver, RegistryPath, NULL, &Config, &Handle);
     if (NT_SUCCESS(Status)) {
         Status = CALL(WdfSpinLockCreate, NULL, &Lock);
     }
     if (NT_SUCCESS(Status)) {
-        Status = CreateDevice(Handle);
+        Status = CreateControlDevice(Handle, &DeviceName, NULL, &Device);
+    }
+    if (NT_SUCCESS(Status)) {
+        CALL(WdfControlFinishInitializing, Device);
     }
     return NT_SUCCESS(Status) ? WdfRegisterClassLibrary(&Library, RegistryPath, &DeviceName) : Status;
 }

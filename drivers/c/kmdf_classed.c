@@ -22,6 +22,7 @@ static WDF_CLASS_BIND_INFO ClassBindInfo = {.Size = sizeof(ClassBindInfo),
 
 #define CLIENT_CLASSES &ClassBindInfo
 #include "framework/client.h"
+#include "framework/control.h"
 
 static VOID OnWrite(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T Length)
 {
@@ -62,9 +63,7 @@ static NTSTATUS FinishDevice(WDFDEVICE Device)
     if (!NT_SUCCESS(Status)) {
         return Status;
     }
-    INITIALIZE(WDF_IO_QUEUE_CONFIG, &Config);
-    Config.PowerManaged = WdfFalse;
-    Config.DispatchType = WdfIoQueueDispatchSequential;
+    InitializeQueue(&Config, WdfIoQueueDispatchSequential, WdfFalse);
     Config.DefaultQueue = TRUE;
     Config.EvtIoRead = OnRead;
     Config.EvtIoWrite = OnWrite;
@@ -75,35 +74,20 @@ static NTSTATUS FinishDevice(WDFDEVICE Device)
     return Status;
 }
 
+static VOID Configure(PWDFDEVICE_INIT Init)
+{
+    CALL(WdfDeviceInitSetIoType, Init, WdfDeviceIoDirect);
+}
+
 static NTSTATUS ClientEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
-    static UNICODE_STRING Sddl = RTL_CONSTANT_STRING(L"D:P(A;;GA;;;SY)(A;;GA;;;BA)");
     static UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Device\\KmdfClassed");
-    WDF_DRIVER_CONFIG Config;
-    PWDFDEVICE_INIT Init;
     WDFDRIVER Handle;
     WDFDEVICE Device;
-    NTSTATUS Status;
+    NTSTATUS Status = CreateDriver(Driver, RegistryPath, OnUnload, &Handle);
 
-    INITIALIZE(WDF_DRIVER_CONFIG, &Config);
-    Config.DriverInitFlags = WdfDriverInitNonPnpDriver;
-    Config.EvtDriverUnload = OnUnload;
-    Status = CALL(WdfDriverCreate, Driver, RegistryPath, NULL, &Config, &Handle);
-    if (!NT_SUCCESS(Status)) {
-        return Status;
-    }
-    Init = CALL(WdfControlDeviceInitAllocate, Handle, &Sddl);
-    if (Init == NULL) {
-        return STATUS_INSUFFICIENT_RESOURCES;
-    }
-    CALL(WdfDeviceInitSetIoType, Init, WdfDeviceIoDirect);
-    Status = CALL(WdfDeviceInitAssignName, Init, &Name);
     if (NT_SUCCESS(Status)) {
-        Status = CALL(WdfDeviceCreate, &Init, NULL, &Device);
+        Status = CreateControlDevice(Handle, &Name, Configure, &Device);
     }
-    if (!NT_SUCCESS(Status)) {
-        CALL(WdfDeviceInitFree, Init);
-        return Status;
-    }
-    return FinishDevice(Device);
+    return NT_SUCCESS(Status) ? FinishDevice(Device) : Status;
 }

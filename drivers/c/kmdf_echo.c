@@ -327,9 +327,7 @@ static NTSTATUS CreateQueues(WDFDEVICE Device, ECHO *Echo)
     WDF_IO_QUEUE_CONFIG Config;
     NTSTATUS Status;
 
-    INITIALIZE(WDF_IO_QUEUE_CONFIG, &Config);
-    Config.PowerManaged = WdfUseDefault;
-    Config.DispatchType = WdfIoQueueDispatchSequential;
+    InitializeQueue(&Config, WdfIoQueueDispatchSequential, WdfUseDefault);
     Config.DefaultQueue = TRUE;
     Config.EvtIoRead = OnRead;
     Config.EvtIoWrite = OnWrite;
@@ -338,9 +336,7 @@ static NTSTATUS CreateQueues(WDFDEVICE Device, ECHO *Echo)
     if (!NT_SUCCESS(Status)) {
         return Status;
     }
-    INITIALIZE(WDF_IO_QUEUE_CONFIG, &Config);
-    Config.PowerManaged = WdfUseDefault;
-    Config.DispatchType = WdfIoQueueDispatchSequential;
+    InitializeQueue(&Config, WdfIoQueueDispatchSequential, WdfUseDefault);
     Config.EvtIoDeviceControl = OnSlow;
     Config.EvtIoStop = OnSlowStop;
     Config.EvtIoResume = OnSlowResume;
@@ -348,9 +344,7 @@ static NTSTATUS CreateQueues(WDFDEVICE Device, ECHO *Echo)
     if (!NT_SUCCESS(Status)) {
         return Status;
     }
-    INITIALIZE(WDF_IO_QUEUE_CONFIG, &Config);
-    Config.PowerManaged = WdfFalse;
-    Config.DispatchType = WdfIoQueueDispatchManual;
+    InitializeQueue(&Config, WdfIoQueueDispatchManual, WdfFalse);
     return CALL(WdfIoQueueCreate, Device, &Config, NULL, &Echo->Manual);
 }
 

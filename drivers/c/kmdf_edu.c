@@ -286,9 +286,7 @@ static NTSTATUS CreateQueues(WDFDEVICE Device, EDU *Edu)
     WDF_IO_QUEUE_CONFIG Config;
     NTSTATUS Status;
 
-    INITIALIZE(WDF_IO_QUEUE_CONFIG, &Config);
-    Config.PowerManaged = WdfUseDefault;
-    Config.DispatchType = WdfIoQueueDispatchSequential;
+    InitializeQueue(&Config, WdfIoQueueDispatchSequential, WdfUseDefault);
     Config.DefaultQueue = TRUE;
     Config.EvtIoDeviceControl = OnControl;
     Config.EvtIoStop = OnStop;
@@ -296,9 +294,7 @@ static NTSTATUS CreateQueues(WDFDEVICE Device, EDU *Edu)
     if (!NT_SUCCESS(Status)) {
         return Status;
     }
-    INITIALIZE(WDF_IO_QUEUE_CONFIG, &Config);
-    Config.PowerManaged = WdfFalse;
-    Config.DispatchType = WdfIoQueueDispatchParallel;
+    InitializeQueue(&Config, WdfIoQueueDispatchParallel, WdfFalse);
     Config.EvtIoDefault = OnState;
     Config.NumberOfPresentedRequests = MAXULONG;
     return CALL(WdfIoQueueCreate, Device, &Config, NULL, &Edu->States);

@@ -7,6 +7,7 @@
 #include <ddk/wdm.h>
 
 #include "framework/client.h"
+#include "framework/control.h"
 
 /* Not a function of the framework's stand-in. */
 DDI(NTSTATUS, WdfCollectionCreate, PWDF_OBJECT_ATTRIBUTES Attributes, PVOID *Created);
@@ -17,7 +18,6 @@ typedef struct _NUMBER {
 
 CONTEXT_TYPE(NUMBER, NumberOf)
 
-static UNICODE_STRING Sddl = RTL_CONSTANT_STRING(L"D:P(A;;GA;;;SY)(A;;GA;;;BA)");
 static WDFSPINLOCK SpinLock;
 static WDFWAITLOCK WaitLock;
 static WDFTIMER Timer;
@@ -229,7 +229,7 @@ static NTSTATUS OnUsage(WDFDEVICE Device, ULONG Type, BOOLEAN InPath)
 
 static VOID WantsMissingCallback(WDFREQUEST Request, BOOLEAN Wrong)
 {
-    PWDFDEVICE_INIT Init = CALL(WdfControlDeviceInitAllocate, WdfDriverGlobals->Driver, &Sddl);
+    PWDFDEVICE_INIT Init = CALL(WdfControlDeviceInitAllocate, WdfDriverGlobals->Driver, &ForAdministrators);
     WDF_PNPPOWER_EVENT_CALLBACKS Callbacks;
 
     if (Init != NULL) {
@@ -284,9 +284,7 @@ static NTSTATUS CreateObjects(WDFDEVICE Device)
     WDF_OBJECT_ATTRIBUTES Attributes;
     NTSTATUS Status;
 
-    INITIALIZE(WDF_IO_QUEUE_CONFIG, &Queue);
-    Queue.PowerManaged = WdfUseDefault;
-    Queue.DispatchType = WdfIoQueueDispatchParallel;
+    InitializeQueue(&Queue, WdfIoQueueDispatchParallel, WdfUseDefault);
     Queue.DefaultQueue = TRUE;
     Queue.NumberOfPresentedRequests = MAXULONG;
     Queue.EvtIoDeviceControl = OnControl;
@@ -311,26 +309,11 @@ static VOID OnUnload(WDFDRIVER Driver)
     UNREFERENCED_PARAMETER(Driver);
 }
 
-static NTSTATUS CreateControlDevice(WDFDRIVER Driver)
+static NTSTATUS FinishDevice(WDFDEVICE Device)
 {
-    static UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Device\\KmdfFaulty");
     static UNICODE_STRING Link = RTL_CONSTANT_STRING(L"\\DosDevices\\KmdfFaulty");
-    PWDFDEVICE_INIT Init = CALL(WdfControlDeviceInitAllocate, Driver, &Sddl);
-    WDFDEVICE Device;
-    NTSTATUS Status;
+    NTSTATUS Status = CALL(WdfDeviceCreateSymbolicLink, Device, &Link);
 
-    if (Init == NULL) {
-        return STATUS_INSUFFICIENT_RESOURCES;
-    }
-    Status = CALL(WdfDeviceInitAssignName, Init, &Name);
-    if (NT_SUCCESS(Status)) {
-        Status = CALL(WdfDeviceCreate, &Init, NULL, &Device);
-    }
-    if (!NT_SUCCESS(Status)) {
-        CALL(WdfDeviceInitFree, Init);
-        return Status;
-    }
-    Status = CALL(WdfDeviceCreateSymbolicLink, Device, &Link);
     if (NT_SUCCESS(Status)) {
         Status = CreateObjects(Device);
     }
@@ -342,13 +325,13 @@ static NTSTATUS CreateControlDevice(WDFDRIVER Driver)
 
 static NTSTATUS ClientEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
-    WDF_DRIVER_CONFIG Config;
+    static UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Device\\KmdfFaulty");
     WDFDRIVER Handle;
-    NTSTATUS Status;
+    WDFDEVICE Device;
+    NTSTATUS Status = CreateDriver(Driver, RegistryPath, OnUnload, &Handle);
 
-    INITIALIZE(WDF_DRIVER_CONFIG, &Config);
-    Config.DriverInitFlags = WdfDriverInitNonPnpDriver;
-    Config.EvtDriverUnload = OnUnload;
-    Status = CALL(WdfDriverCreate, Driver, RegistryPath, NULL, &Config, &Handle);
-    return NT_SUCCESS(Status) ? CreateControlDevice(Handle) : Status;
+    if (NT_SUCCESS(Status)) {
+        Status = CreateControlDevice(Handle, &Name, NULL, &Device);
+    }
+    return NT_SUCCESS(Status) ? FinishDevice(Device) : Status;
 }

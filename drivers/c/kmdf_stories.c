@@ -7,6 +7,7 @@
 #include <ddk/wdm.h>
 
 #include "framework/client.h"
+#include "framework/control.h"
 
 typedef struct _STORY_RESULT {
     ULONG Failed; /* the line of the first check that failed, 0 if all held */
@@ -337,9 +338,7 @@ static ULONG QueuesThatCannotBeAreRefused(VOID)
     WDF_IO_QUEUE_CONFIG Config;
     WDFQUEUE Queue;
 
-    INITIALIZE(WDF_IO_QUEUE_CONFIG, &Config);
-    Config.PowerManaged = WdfFalse;
-    Config.DispatchType = WdfIoQueueDispatchManual;
+    InitializeQueue(&Config, WdfIoQueueDispatchManual, WdfFalse);
     Config.EvtIoDefault = OnIo;
     CHECK(CALL(WdfIoQueueCreate, Device, &Config, NULL, &Queue) == STATUS_INVALID_PARAMETER);
     Config.DispatchType = WdfIoQueueDispatchSequential;
@@ -457,9 +456,7 @@ static NTSTATUS CreateQueues(VOID)
     WDF_IO_QUEUE_CONFIG Config;
     NTSTATUS Status;
 
-    INITIALIZE(WDF_IO_QUEUE_CONFIG, &Config);
-    Config.PowerManaged = WdfUseDefault;
-    Config.DispatchType = WdfIoQueueDispatchParallel;
+    InitializeQueue(&Config, WdfIoQueueDispatchParallel, WdfUseDefault);
     Config.NumberOfPresentedRequests = 3;
     Config.DefaultQueue = TRUE;
     Config.EvtIoDeviceControl = OnControl;
@@ -467,9 +464,7 @@ static NTSTATUS CreateQueues(VOID)
     if (!NT_SUCCESS(Status)) {
         return Status;
     }
-    INITIALIZE(WDF_IO_QUEUE_CONFIG, &Config);
-    Config.PowerManaged = WdfUseDefault;
-    Config.DispatchType = WdfIoQueueDispatchManual;
+    InitializeQueue(&Config, WdfIoQueueDispatchManual, WdfUseDefault);
     return CALL(WdfIoQueueCreate, Device, &Config, NULL, &Waiting);
 }
 
@@ -496,27 +491,11 @@ static VOID OnUnload(WDFDRIVER Handle)
     UNREFERENCED_PARAMETER(Handle);
 }
 
-static NTSTATUS CreateDevice(VOID)
+static NTSTATUS FinishDevice(VOID)
 {
-    static UNICODE_STRING Sddl = RTL_CONSTANT_STRING(L"D:P(A;;GA;;;SY)(A;;GA;;;BA)");
-    static UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Device\\KmdfStories");
     static UNICODE_STRING Link = RTL_CONSTANT_STRING(L"\\DosDevices\\KmdfStories");
-    PWDFDEVICE_INIT Init = CALL(WdfControlDeviceInitAllocate, Driver, &Sddl);
-    NTSTATUS Status;
+    NTSTATUS Status = CALL(WdfDeviceCreateSymbolicLink, Device, &Link);
 
-    if (Init == NULL) {
-        return STATUS_INSUFFICIENT_RESOURCES;
-    }
-    Configure(Init);
-    Status = CALL(WdfDeviceInitAssignName, Init, &Name);
-    if (NT_SUCCESS(Status)) {
-        Status = CALL(WdfDeviceCreate, &Init, NULL, &Device);
-    }
-    if (!NT_SUCCESS(Status)) {
-        CALL(WdfDeviceInitFree, Init);
-        return Status;
-    }
-    Status = CALL(WdfDeviceCreateSymbolicLink, Device, &Link);
     if (NT_SUCCESS(Status)) {
         Status = CreateQueues();
     }
@@ -528,13 +507,12 @@ static NTSTATUS CreateDevice(VOID)
 
 static NTSTATUS ClientEntry(PDRIVER_OBJECT Wdm, PUNICODE_STRING RegistryPath)
 {
-    WDF_DRIVER_CONFIG Config;
-    NTSTATUS Status;
+    static UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Device\\KmdfStories");
+    NTSTATUS Status = CreateDriver(Wdm, RegistryPath, OnUnload, &Driver);
 
     DriverObject = Wdm;
-    INITIALIZE(WDF_DRIVER_CONFIG, &Config);
-    Config.DriverInitFlags = WdfDriverInitNonPnpDriver;
-    Config.EvtDriverUnload = OnUnload;
-    Status = CALL(WdfDriverCreate, Wdm, RegistryPath, NULL, &Config, &Driver);
-    return NT_SUCCESS(Status) ? CreateDevice() : Status;
+    if (NT_SUCCESS(Status)) {
+        Status = CreateControlDevice(Driver, &Name, Configure, &Device);
+    }
+    return NT_SUCCESS(Status) ? FinishDevice() : Status;
 }

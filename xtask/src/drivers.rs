@@ -33,6 +33,11 @@ enum Compiler {
 
 use Compiler::{Clang, Gcc};
 
+/// One that calls the frameworks' loader.
+const fn by_loader(name: &'static str, source: &'static str, defines: &'static [&'static str]) -> CDriver {
+    CDriver { name, source, defines, missing: Some("wdfldr/wdfldr.def"), compiler: Gcc }
+}
+
 const C_DRIVERS: &[CDriver] = &[
     CDriver { name: "accesses", source: "accesses.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "counters", source: "counters.c", defines: &[], missing: None, compiler: Gcc },
@@ -381,118 +386,22 @@ const C_DRIVERS: &[CDriver] = &[
         missing: Some("watcher.def"),
         compiler: Gcc,
     },
-    CDriver {
-        name: "loader",
-        source: "loader.c",
-        defines: &[],
-        missing: Some("wdfldr/wdfldr.def"),
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "framework",
-        source: "framework.c",
-        defines: &[],
-        missing: Some("wdfldr/wdfldr.def"),
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "framework_1_15",
-        source: "framework.c",
-        defines: &["KMDF_MINOR=15"],
-        missing: Some("wdfldr/wdfldr.def"),
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "framework_1_25",
-        source: "framework.c",
-        defines: &["KMDF_MINOR=25"],
-        missing: Some("wdfldr/wdfldr.def"),
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "kmdf_echo",
-        source: "kmdf_echo.c",
-        defines: &["KMDF_MINOR=15"],
-        missing: Some("wdfldr/wdfldr.def"),
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "kmdf_echo_1_9",
-        source: "kmdf_echo.c",
-        defines: &["KMDF_MINOR=9"],
-        missing: Some("wdfldr/wdfldr.def"),
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "kmdf_echo_1_33",
-        source: "kmdf_echo.c",
-        defines: &["KMDF_MINOR=33"],
-        missing: Some("wdfldr/wdfldr.def"),
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "kmdf_echo_min",
-        source: "kmdf_echo.c",
-        defines: &["KMDF_MINOR=33", "KMDF_MINIMUM_MINOR=25"],
-        missing: Some("wdfldr/wdfldr.def"),
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "kmdf_edu",
-        source: "kmdf_edu.c",
-        defines: &["KMDF_MINOR=15"],
-        missing: Some("wdfldr/wdfldr.def"),
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "kmdf_edu_1_13",
-        source: "kmdf_edu.c",
-        defines: &["KMDF_MINOR=13"],
-        missing: Some("wdfldr/wdfldr.def"),
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "kmdf_faulty",
-        source: "kmdf_faulty.c",
-        defines: &["KMDF_MINOR=15"],
-        missing: Some("wdfldr/wdfldr.def"),
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "kmdf_class",
-        source: "kmdf_class.c",
-        defines: &["KMDF_MINOR=15"],
-        missing: Some("wdfldr/wdfldr.def"),
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "kmdf_classed",
-        source: "kmdf_classed.c",
-        defines: &["KMDF_MINOR=15"],
-        missing: Some("wdfldr/wdfldr.def"),
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "kmdf_classed_newer",
-        source: "kmdf_classed.c",
-        defines: &["KMDF_MINOR=15", "CLASS_WANTED=3"],
-        missing: Some("wdfldr/wdfldr.def"),
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "kmdf_stories",
-        source: "kmdf_stories.c",
-        defines: &["KMDF_MINOR=15"],
-        missing: Some("wdfldr/wdfldr.def"),
-        compiler: Gcc,
-    },
-    CDriver {
-        name: "kmdf_echo_races",
-        source: "kmdf_echo.c",
-        defines: &["KMDF_MINOR=15", "RACES"],
-        missing: Some("wdfldr/wdfldr.def"),
-        compiler: Gcc,
-    },
+    by_loader("loader", "loader.c", &[]),
+    by_loader("framework", "framework.c", &[]),
+    by_loader("framework_1_15", "framework.c", &["KMDF_MINOR=15"]),
+    by_loader("framework_1_25", "framework.c", &["KMDF_MINOR=25"]),
+    by_loader("kmdf_echo", "kmdf_echo.c", &["KMDF_MINOR=15"]),
+    by_loader("kmdf_echo_1_9", "kmdf_echo.c", &["KMDF_MINOR=9"]),
+    by_loader("kmdf_echo_1_33", "kmdf_echo.c", &["KMDF_MINOR=33"]),
+    by_loader("kmdf_echo_min", "kmdf_echo.c", &["KMDF_MINOR=33", "KMDF_MINIMUM_MINOR=25"]),
+    by_loader("kmdf_edu", "kmdf_edu.c", &["KMDF_MINOR=15"]),
+    by_loader("kmdf_edu_1_13", "kmdf_edu.c", &["KMDF_MINOR=13"]),
+    by_loader("kmdf_faulty", "kmdf_faulty.c", &["KMDF_MINOR=15"]),
+    by_loader("kmdf_class", "kmdf_class.c", &["KMDF_MINOR=15"]),
+    by_loader("kmdf_classed", "kmdf_classed.c", &["KMDF_MINOR=15"]),
+    by_loader("kmdf_classed_newer", "kmdf_classed.c", &["KMDF_MINOR=15", "CLASS_WANTED=3"]),
+    by_loader("kmdf_stories", "kmdf_stories.c", &["KMDF_MINOR=15"]),
+    by_loader("kmdf_echo_races", "kmdf_echo.c", &["KMDF_MINOR=15", "RACES"]),
     CDriver { name: "touches", source: "faulty/touches.c", defines: &[], missing: None, compiler: Gcc },
 ];
 

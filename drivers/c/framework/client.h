@@ -73,6 +73,13 @@ static inline VOID InitializeAttributes(PWDF_OBJECT_ATTRIBUTES Attributes, PCWDF
     Attributes->ParentObject = Parent;
 }
 
+static inline VOID InitializeQueue(WDF_IO_QUEUE_CONFIG *Config, WDF_IO_QUEUE_DISPATCH_TYPE DispatchType, WDF_TRI_STATE PowerManaged)
+{
+    INITIALIZE(WDF_IO_QUEUE_CONFIG, Config);
+    Config->DispatchType = DispatchType;
+    Config->PowerManaged = PowerManaged;
+}
+
 #ifndef CLIENT_CLASSES /* addresses of WDF_CLASS_BIND_INFO */
 #define CLIENT_CLASSES NULL
 #endif
