@@ -4,13 +4,14 @@
 //! CustomTimerDpc or a work item. One long stall is the kernel's `long-stall`; this rule adds up short ones. *It does not* measure what the
 //! routine does otherwise: how fast a processor is, no driver decides. What a service routine stalls that interrupts the DPC is its own.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 
 use engine::StrandId;
-use kernel::event::{Class, Event, Judgement, Kind, Reader, Stamp};
+use kernel::event::{Class, Event, Kind, Stamp};
 use kernel::exports;
 use kernel::verdict::Verdict;
+
+use crate::follower::Follower;
 
 /// The rule's name.
 pub(super) const RULE: &str = "dpc-stalls";
@@ -28,20 +29,20 @@ struct Open {
     reported: bool,
 }
 
-/// The reader.
+/// What it follows.
 #[derive(Clone, Default)]
-pub struct DpcStalls {
+pub(crate) struct DpcStalls {
     /// By strand, innermost last.
     open: BTreeMap<StrandId, Vec<Open>>,
     found: Option<String>,
 }
 
-impl Reader for DpcStalls {
-    fn wants(&self, kind: Kind) -> bool {
+impl Follower for DpcStalls {
+    fn wants(kind: Kind) -> bool {
         matches!(kind, Kind::Enter | Kind::Leave | Kind::Call)
     }
 
-    fn event(&mut self, stamp: &Stamp, event: &Event) {
+    fn follow(&mut self, stamp: &Stamp, event: &Event) {
         let open = self.open.entry(stamp.strand).or_default();
         match event {
             Event::Enter { role, routine, .. } if matters(role.class()) => {
@@ -56,21 +57,9 @@ impl Reader for DpcStalls {
         }
     }
 
-    fn judges(&self) -> bool {
-        true
-    }
-
-    fn judgement(&mut self) -> Option<Judgement> {
+    fn found(&mut self) -> Option<Verdict> {
         let message = self.found.take()?;
-        Some(Judgement::Finding(Box::new(Verdict::advice("dpc-stalls", message))))
-    }
-
-    fn save(&self) -> Option<Box<dyn Any>> {
-        Some(Box::new(self.clone()))
-    }
-
-    fn restore(&mut self, saved: &dyn Any) {
-        self.clone_from(saved.downcast_ref().expect("it gave its state"));
+        Some(Verdict::advice("dpc-stalls", message))
     }
 }
 

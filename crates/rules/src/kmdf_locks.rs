@@ -3,20 +3,21 @@
 //! Pages: *Using Framework Locks*, *WdfWaitLockAcquire function*, *WdfWaitLockRelease function*, *WdfSpinLockRelease function*. A wait lock that is acquired with a
 //! time-out may not have been: of that lock nothing is said any more.
 
-use std::any::Any;
 use std::collections::BTreeSet;
 
 use engine::StrandId;
-use kernel::event::{Event, Judgement, Kind, Reader, Stamp};
+use kernel::event::{Event, Kind, Stamp};
 use kernel::exports;
 use kernel::verdict::Verdict;
+
+use crate::follower::Follower;
 
 /// The rule's name.
 pub(super) const RULE: &str = "kmdf-locks";
 
-/// The reader.
+/// What it follows.
 #[derive(Clone, Default)]
-pub struct KmdfLocks {
+pub(crate) struct KmdfLocks {
     /// Who has called to acquire each lock, and not to release it: by handle and thread.
     taken: BTreeSet<(u64, StrandId)>,
     /// Wait locks of which it is not known who holds them.
@@ -58,12 +59,12 @@ impl KmdfLocks {
     }
 }
 
-impl Reader for KmdfLocks {
-    fn wants(&self, kind: Kind) -> bool {
+impl Follower for KmdfLocks {
+    fn wants(kind: Kind) -> bool {
         kind == Kind::Ddi
     }
 
-    fn event(&mut self, stamp: &Stamp, event: &Event) {
+    fn follow(&mut self, stamp: &Stamp, event: &Event) {
         if let Event::Ddi { export, arguments, .. } = event
             && let Some(row) = exports::row(*export)
         {
@@ -71,27 +72,16 @@ impl Reader for KmdfLocks {
         }
     }
 
-    fn judges(&self) -> bool {
-        true
-    }
-
-    fn judgement(&mut self) -> Option<Judgement> {
+    fn found(&mut self) -> Option<Verdict> {
         let message = self.found.take()?;
-        Some(Judgement::Finding(Box::new(Verdict::error("kmdf-locks", message))))
-    }
-
-    fn save(&self) -> Option<Box<dyn Any>> {
-        Some(Box::new(self.clone()))
-    }
-
-    fn restore(&mut self, saved: &dyn Any) {
-        self.clone_from(saved.downcast_ref().expect("it gave its state"));
+        Some(Verdict::error("kmdf-locks", message))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::follower::Following;
     use crate::rig::call;
 
     const LOCK: u64 = 0x1000;
@@ -100,7 +90,7 @@ mod tests {
     /// What is said after these calls: the strand, the function, the time-out's address.
     fn said(calls: &[(u32, &str, u64)]) -> Option<String> {
         let events = calls.iter().map(|(strand, name, timeout)| (*strand, call(name, LOCK, *timeout)));
-        crate::rig::said(&mut KmdfLocks::default(), events)
+        crate::rig::said(&mut Following(KmdfLocks::default()), events)
     }
 
     const ACQUIRE: (u32, &str, u64) = (1, "WdfWaitLockAcquire", 0);

@@ -6,13 +6,14 @@
 //! shown: of a client that takes requests by callbacks that are not seen nothing is said, nor of requests of `WdfRequestMarkCancelableEx`, which may have
 //! failed.
 
-use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};
 
 use engine::StrandId;
-use kernel::event::{Event, Judgement, Kind, Reader, Role, Stamp};
+use kernel::event::{Event, Kind, Role, Stamp};
 use kernel::exports;
 use kernel::verdict::Verdict;
+
+use crate::follower::Follower;
 
 /// The rule's name.
 pub(super) const RULE: &str = "kmdf-requests";
@@ -30,9 +31,9 @@ const GIVING: [&str; 6] = [
 const UNSEEN: &str = "WdfIoQueueAssignForwardProgressPolicy";
 const CLASS_EXTENSION: &str = "WdfCx";
 
-/// The reader.
+/// What it follows.
 #[derive(Clone, Default)]
-pub struct KmdfRequests {
+pub(crate) struct KmdfRequests {
     completed: BTreeSet<u64>,
     cancelable: BTreeSet<u64>,
     /// Who is inside a function that may give a request out, as far as is known, and in how many callbacks there.
@@ -121,12 +122,12 @@ impl KmdfRequests {
     }
 }
 
-impl Reader for KmdfRequests {
-    fn wants(&self, kind: Kind) -> bool {
+impl Follower for KmdfRequests {
+    fn wants(kind: Kind) -> bool {
         matches!(kind, Kind::Ddi | Kind::Enter | Kind::Leave)
     }
 
-    fn event(&mut self, stamp: &Stamp, event: &Event) {
+    fn follow(&mut self, stamp: &Stamp, event: &Event) {
         match event {
             Event::Enter { role, object, .. } => {
                 self.entered(stamp.strand);
@@ -142,27 +143,16 @@ impl Reader for KmdfRequests {
         }
     }
 
-    fn judges(&self) -> bool {
-        true
-    }
-
-    fn judgement(&mut self) -> Option<Judgement> {
+    fn found(&mut self) -> Option<Verdict> {
         let message = self.found.take()?;
-        Some(Judgement::Finding(Box::new(Verdict::error("kmdf-requests", message))))
-    }
-
-    fn save(&self) -> Option<Box<dyn Any>> {
-        Some(Box::new(self.clone()))
-    }
-
-    fn restore(&mut self, saved: &dyn Any) {
-        self.clone_from(saved.downcast_ref().expect("it gave its state"));
+        Some(Verdict::error("kmdf-requests", message))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::follower::Following;
     use crate::rig::{call, enter, leave};
 
     const REQUEST: u64 = 0x1000;
@@ -170,7 +160,7 @@ mod tests {
 
     /// What is said after these events, of which each tells its strand.
     fn said(events: impl IntoIterator<Item = (u32, Event)>) -> Option<String> {
-        crate::rig::said(&mut KmdfRequests::default(), events)
+        crate::rig::said(&mut Following(KmdfRequests::default()), events)
     }
 
     fn complete(request: u64) -> Event {

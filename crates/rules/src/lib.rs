@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod dpc_stalls;
+mod follower;
 mod guarantees;
 mod kmdf_locks;
 mod kmdf_requests;
@@ -15,10 +16,8 @@ mod rig;
 
 use kernel::event::Reader;
 
-pub use dpc_stalls::DpcStalls;
+use follower::Following;
 pub use guarantees::Guarantees;
-pub use kmdf_locks::KmdfLocks;
-pub use kmdf_requests::KmdfRequests;
 
 /// A reader that judges.
 #[derive(Clone, Copy)]
@@ -36,7 +35,7 @@ pub const ALL: &[Judge] = &[
     Judge {
         name: dpc_stalls::RULE,
         about: "a DPC routine that stalls for more than 100 microseconds in all",
-        make: || Box::new(DpcStalls::default()),
+        make: || Box::new(Following(dpc_stalls::DpcStalls::default())),
     },
     Judge {
         name: "guarantees",
@@ -46,12 +45,12 @@ pub const ALL: &[Judge] = &[
     Judge {
         name: kmdf_locks::RULE,
         about: "a client of KMDF that releases a lock it does not hold, or waits for one that it holds",
-        make: || Box::new(KmdfLocks::default()),
+        make: || Box::new(Following(kmdf_locks::KmdfLocks::default())),
     },
     Judge {
         name: kmdf_requests::RULE,
         about: "a client of KMDF that completes a request twice, or one that can be canceled still",
-        make: || Box::new(KmdfRequests::default()),
+        make: || Box::new(Following(kmdf_requests::KmdfRequests::default())),
     },
 ];
 

@@ -121,11 +121,13 @@ fn dispatch_behind(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
     if let Some(index) = ddi(number) {
         return dispatch_ddi(cx, number, index, args);
     }
-    match (callback::moment(number), internal(number)) {
-        (Some(Moment::Before(slot)), _) => callbacks::enter(cx, slot, args),
-        (Some(Moment::Behind(slot)), _) => callbacks::leave(cx, slot, args),
-        (None, Some(export)) => dispatch_to(cx, number, export, args),
-        (None, None) => dispatch_other(cx, number, args),
+    match callback::moment(number) {
+        Some(Moment::Before(slot)) => callbacks::enter(cx, slot, args),
+        Some(Moment::Behind(slot)) => callbacks::leave(cx, slot, args),
+        None => match internal(number) {
+            Some(export) => dispatch_to(cx, number, export, args),
+            None => dispatch_other(cx, number, args),
+        },
     }
 }
 

@@ -128,6 +128,11 @@ pub(crate) fn is_kernel(module: &str) -> bool {
     ["ntoskrnl", "hal"].iter().any(|known| known.eq_ignore_ascii_case(stem))
 }
 
+/// How far above the stack pointer the return address is at `address`, in code of the kernel's own.
+pub(crate) fn pushed_at(address: u64) -> Option<u64> {
+    code::pushed_at(address).or_else(|| between::pushed_at(address))
+}
+
 /// The base of the image whose code called the kernel, if that was an image's.
 pub fn calling_image(cx: &mut Cx<'_>) -> Option<u64> {
     let rip = cx.engine().caller()?.rip;

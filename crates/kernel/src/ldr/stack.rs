@@ -8,7 +8,7 @@ use engine::windows::PAGE;
 use engine::{Caller, RETURN_TO_KERNEL, StrandId};
 use image::unwind::{self, UnwindRegisters};
 
-use super::{between, code, symbols};
+use super::{between, symbols};
 use crate::cx::Cx;
 use crate::mm::stack::{KERNEL_STACK, KernelStack};
 use crate::verdict::StackLine;
@@ -131,9 +131,7 @@ fn up_from_kernel_code(
     registers: &UnwindRegisters,
     read: &mut dyn FnMut(u64) -> Option<u64>,
 ) -> Option<UnwindRegisters> {
-    let place = registers
-        .rsp()
-        .wrapping_add(code::pushed_at(registers.rip).or_else(|| between::pushed_at(registers.rip))?);
+    let place = registers.rsp().wrapping_add(super::pushed_at(registers.rip)?);
     let mut caller = UnwindRegisters { rip: read(place)?, ..*registers };
     caller.general[unwind::RSP] = place.wrapping_add(8);
     Some(caller)

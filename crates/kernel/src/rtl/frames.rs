@@ -10,7 +10,7 @@ use image::unwind::{self, UnwindRegisters};
 
 use crate::cx::Cx;
 use crate::ke::{handler, stack, system_service};
-use crate::ldr::between;
+use crate::ldr::{self, between};
 
 /// The registers of one frame, and the call of the kernel's that it belongs to (see [`engine::Engine::depth`]).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -109,7 +109,7 @@ pub(crate) fn caller(cx: &mut Cx<'_>, context: &Context) -> Option<Context> {
         None => {
             // Called and not there: the return address is on top of the stack.
             let mut after = before;
-            after.general[unwind::RSP] += between::pushed_at(before.rip).unwrap_or(0);
+            after.general[unwind::RSP] += ldr::pushed_at(before.rip).unwrap_or(0);
             after.rip = read(after.rsp())?;
             after.general[unwind::RSP] += 8;
             Some(after)
