@@ -39,6 +39,9 @@ typedef struct _ECHO {
     UCHAR Data[MOST];
     SIZE_T Length;
     WDFREQUEST Late;   /* waits for the timer */
+#if KMDF_MINOR < 9
+    BOOLEAN CancelledEarly; /* the request that is about to be the late one */
+#endif
     WDFREQUEST Worked; /* waits for the work item */
     WDFWAITLOCK CountLock;
     COUNTS Counts;
@@ -191,27 +194,46 @@ static VOID OnWork(WDFWORKITEM Work)
     GiveBack(Request);
 }
 
-/* The request whose timer runs is the caller's to end, if it is this one. */
-static BOOLEAN TakeLate(ECHO *Echo, WDFREQUEST Request)
-{
-    BOOLEAN Is;
-
-    CALL(WdfSpinLockAcquire, Echo->Lock);
-    Is = Echo->Late == Request;
-    if (Is) {
-        Echo->Late = NULL;
-    }
-    CALL(WdfSpinLockRelease, Echo->Lock);
-    return Is;
-}
-
 static VOID OnCancel(WDFREQUEST Request)
 {
     ECHO *Echo = EchoOfQueue(CALL(WdfRequestGetIoQueue, Request));
 
-    TakeLate(Echo, Request);
+    CALL(WdfSpinLockAcquire, Echo->Lock);
+#if KMDF_MINOR < 9
+    if (Echo->Late != Request) { /* BeLate, which marks it, ends it */
+        Echo->CancelledEarly = TRUE;
+        CALL(WdfSpinLockRelease, Echo->Lock);
+        return;
+    }
+#endif
+    if (Echo->Late == Request) {
+        Echo->Late = NULL;
+    }
+    CALL(WdfSpinLockRelease, Echo->Lock);
     CALL(WdfTimerStop, Echo->Timer, FALSE);
     CALL(WdfRequestComplete, Request, STATUS_CANCELLED);
+}
+
+/* The timer ends the request from now on, or OnCancel. If not successful, the caller does. */
+static NTSTATUS BeLate(ECHO *Echo, WDFREQUEST Request, ULONG Milliseconds)
+{
+    NTSTATUS Status;
+
+#if KMDF_MINOR < 9 /* this may call OnCancel, so that the lock must not be held */
+    CALL(WdfRequestMarkCancelable, Request, OnCancel);
+    CALL(WdfSpinLockAcquire, Echo->Lock);
+    Status = Echo->CancelledEarly ? STATUS_CANCELLED : STATUS_SUCCESS;
+    Echo->CancelledEarly = FALSE;
+#else
+    CALL(WdfSpinLockAcquire, Echo->Lock);
+    Status = CALL(WdfRequestMarkCancelableEx, Request, OnCancel);
+#endif
+    if (NT_SUCCESS(Status)) {
+        Echo->Late = Request;
+        CALL(WdfTimerStart, Echo->Timer, -10000LL * Milliseconds);
+    }
+    CALL(WdfSpinLockRelease, Echo->Lock);
+    return Status;
 }
 
 static VOID OnSlow(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T OutputLength, SIZE_T InputLength, ULONG Code)
@@ -224,13 +246,7 @@ static VOID OnSlow(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T OutputLength, SIZE
     UNREFERENCED_PARAMETER(InputLength);
     UNREFERENCED_PARAMETER(Code);
     if (NT_SUCCESS(Status)) {
-        CALL(WdfSpinLockAcquire, Echo->Lock);
-        Status = CALL(WdfRequestMarkCancelableEx, Request, OnCancel);
-        if (NT_SUCCESS(Status)) {
-            Echo->Late = Request;
-            CALL(WdfTimerStart, Echo->Timer, -10000LL * *(PULONG)Input);
-        }
-        CALL(WdfSpinLockRelease, Echo->Lock);
+        Status = BeLate(Echo, Request, *(PULONG)Input);
     }
     if (!NT_SUCCESS(Status)) {
         CALL(WdfRequestComplete, Request, Status);

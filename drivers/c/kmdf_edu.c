@@ -296,7 +296,6 @@ static NTSTATUS CreateQueues(WDFDEVICE Device, EDU *Edu)
     }
     InitializeQueue(&Config, WdfIoQueueDispatchParallel, WdfFalse);
     Config.EvtIoDefault = OnState;
-    Config.NumberOfPresentedRequests = MAXULONG;
     return CALL(WdfIoQueueCreate, Device, &Config, NULL, &Edu->States);
 }
 

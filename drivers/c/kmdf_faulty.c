@@ -219,6 +219,7 @@ static VOID WaitsForItself(WDFREQUEST Request, BOOLEAN Wrong)
     CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
 }
 
+#if KMDF_MINOR >= 11
 static NTSTATUS OnUsage(WDFDEVICE Device, ULONG Type, BOOLEAN InPath)
 {
     UNREFERENCED_PARAMETER(Device);
@@ -240,6 +241,7 @@ static VOID WantsMissingCallback(WDFREQUEST Request, BOOLEAN Wrong)
     }
     CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
 }
+#endif
 
 /* By the function of the control code, from 0x800. */
 static VOID (*const Mistakes[])(WDFREQUEST Request, BOOLEAN Wrong) = {
@@ -259,7 +261,9 @@ static VOID (*const Mistakes[])(WDFREQUEST Request, BOOLEAN Wrong) = {
     DereferencesLast,    /* 222034 */
     ReleasesWhatItDoesNotHold,
     WaitsForItself,      /* 22203C */
+#if KMDF_MINOR >= 11
     WantsMissingCallback,
+#endif
 };
 
 static VOID OnControl(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T OutputLength, SIZE_T InputLength, ULONG Code)
@@ -286,7 +290,6 @@ static NTSTATUS CreateObjects(WDFDEVICE Device)
 
     InitializeQueue(&Queue, WdfIoQueueDispatchParallel, WdfUseDefault);
     Queue.DefaultQueue = TRUE;
-    Queue.NumberOfPresentedRequests = MAXULONG;
     Queue.EvtIoDeviceControl = OnControl;
     Status = CALL(WdfIoQueueCreate, Device, &Queue, NULL, NULL);
     InitializeAttributes(&Attributes, NULL, Device);

@@ -203,7 +203,9 @@ static ULONG TimersRunOnceOrPeriodicallyUntilTheyAreStopped(VOID)
     CHECK(Ran == 1);
     CHECK(!CALL(WdfTimerStop, Timer, TRUE));
     Config.Period = 20;
+#if KMDF_MINOR >= 9
     Config.TolerableDelay = 5;
+#endif
     CHECK(NT_SUCCESS(CALL(WdfTimerCreate, &Config, &Attributes, &Periodic)));
     CALL(WdfTimerStart, Periodic, -10000);
     Sleep(200);
@@ -457,7 +459,9 @@ static NTSTATUS CreateQueues(VOID)
     NTSTATUS Status;
 
     InitializeQueue(&Config, WdfIoQueueDispatchParallel, WdfUseDefault);
+#if KMDF_MINOR >= 9
     Config.NumberOfPresentedRequests = 3;
+#endif
     Config.DefaultQueue = TRUE;
     Config.EvtIoDeviceControl = OnControl;
     Status = CALL(WdfIoQueueCreate, Device, &Config, NULL, NULL);

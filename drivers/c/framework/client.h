@@ -78,6 +78,9 @@ static inline VOID InitializeQueue(WDF_IO_QUEUE_CONFIG *Config, WDF_IO_QUEUE_DIS
     INITIALIZE(WDF_IO_QUEUE_CONFIG, Config);
     Config->DispatchType = DispatchType;
     Config->PowerManaged = PowerManaged;
+#if KMDF_MINOR >= 9
+    Config->NumberOfPresentedRequests = DispatchType == WdfIoQueueDispatchParallel ? MAXULONG : 0;
+#endif
 }
 
 #ifndef CLIENT_CLASSES /* addresses of WDF_CLASS_BIND_INFO */

@@ -4,7 +4,7 @@
 
 use abi::{
     DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IO_STACK_LOCATION, IRP, IRP_MJ_MAXIMUM_FUNCTION, IRP_MJ_PNP,
-    IRP_MJ_SYSTEM_CONTROL, NtStatus,
+    IRP_MJ_SYSTEM_CONTROL, NtStatus, SL_PENDING_RETURNED,
 };
 use engine::{Flow, Leave};
 
@@ -44,7 +44,10 @@ pub(crate) fn call_driver(
     let dispatch = cx.read((driver + DRIVER_OBJECT::MajorFunction).element(major.into()))?;
     // What an application asks for, no driver has sent.
     let sent = if cx.engine().depth() > 0 { witness::moment(cx).into() } else { Noted::NONE };
-    let frame = cx.with(|k| k.io.frames.enter(irp.address, device.address, number, (major, minor), sent));
+    let was_marked = cx.read(location + IO_STACK_LOCATION::Control)? & SL_PENDING_RETURNED != 0;
+    let request = (major, minor);
+    let frame =
+        cx.with(|k| k.io.frames.enter(irp.address, device.address, number, request, was_marked, sent));
     if cx.count_event(Kind::IrpSent) {
         asked::sent(cx, irp, device, (major, minor));
     }

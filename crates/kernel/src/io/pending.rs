@@ -39,6 +39,8 @@ struct Frame {
     device: u64,
     location: u8,
     request: (u8, u8),
+    /// Its location was marked when it was called: whoever skipped to it had marked it, and returns `STATUS_PENDING` whatever it returns.
+    was_marked: bool,
     forwarded: bool,
     left: Option<Left>,
     returned: Option<NtStatus>,
@@ -61,6 +63,11 @@ impl Frame {
     const fn has_it(&self) -> bool {
         self.left.is_none() && !self.unwound
     }
+
+    /// Whether the routine may have returned `status` for an IRP that is `marked` in its location.
+    fn may_return(&self, status: NtStatus, marked: bool) -> bool {
+        (status == NtStatus::PENDING) == marked || marked && self.was_marked
+    }
 }
 
 /// The calls that are not settled, by number: the newest is last.
@@ -78,6 +85,7 @@ impl Frames {
         device: u64,
         location: u8,
         request: (u8, u8),
+        was_marked: bool,
         sent: Noted,
     ) -> u64 {
         for frame in &mut self.open {
@@ -88,9 +96,19 @@ impl Frames {
         self.count += 1;
         let (number, forwarded, left, returned, unwound) = (self.count, false, None, None, false);
         let moments = Moments { sent, pended: Noted::NONE };
-        let frame =
-            Frame { number, irp, device, location, request, forwarded, left, returned, unwound, moments };
-        self.open.push(frame);
+        self.open.push(Frame {
+            number,
+            irp,
+            device,
+            location,
+            request,
+            was_marked,
+            forwarded,
+            left,
+            returned,
+            unwound,
+            moments,
+        });
         number
     }
 
@@ -143,7 +161,7 @@ impl Frames {
     pub(crate) fn only(&self, irp: u64, location: u8, marked: bool) -> Option<Only> {
         let mut of_irp = self.open.iter().enumerate().filter(|(_, frame)| frame.irp == irp);
         let (place, frame) = of_irp.next()?;
-        let agrees = frame.returned.is_none_or(|status| (status == NtStatus::PENDING) == marked);
+        let agrees = frame.returned.is_none_or(|status| frame.may_return(status, marked));
         let plain = frame.location == location && frame.has_it() && agrees && of_irp.next().is_none();
         plain.then_some(Only { place, is_over: frame.returned.is_some() })
     }
@@ -165,7 +183,8 @@ impl Frames {
         let Some(frame) = self.open.last() else { return false };
         let Some(left) = frame.left else { return false };
         let pending = status == NtStatus::PENDING;
-        let agrees = if pending { left.marked } else { !left.marked && status == left.status };
+        let agrees =
+            frame.may_return(status, left.marked) && (pending || left.marked || status == left.status);
         let plain = frame.number == number && agrees && status.0 != u32::MAX;
         if plain {
             self.open.pop();
@@ -185,7 +204,7 @@ impl Frames {
             match frame.returned {
                 None if frame.unwound => false,
                 Some(status) => {
-                    if wrong.is_none() && (status == NtStatus::PENDING) != left.marked {
+                    if wrong.is_none() && !frame.may_return(status, left.marked) {
                         wrong = Some((*frame, status));
                     }
                     false
@@ -310,6 +329,7 @@ fn is_on_its_way_up(k: &Kernel, irp: u64) -> bool {
 /// The IRP was completed before the routine returned.
 fn judge(cx: &mut Cx<'_>, frame: Frame, left: Left, status: NtStatus) -> Flow<()> {
     match (status == NtStatus::PENDING, left.marked) {
+        _ if left.marked && frame.was_marked => Ok(()),
         (true, false) => Err(not_marked(cx, frame)),
         (false, true) => Err(marked_but_returned(cx, frame, status)),
         (false, false) if !frame.forwarded && status != left.status => {
@@ -331,6 +351,7 @@ fn judge_held(cx: &mut Cx<'_>, frame: Frame, status: NtStatus) -> Flow<()> {
     let location = irp::location(DriverPtr::new(frame.irp), frame.location);
     let marked = cx.read(location + IO_STACK_LOCATION::Control)? & SL_PENDING_RETURNED != 0;
     match (status == NtStatus::PENDING, marked) {
+        _ if marked && frame.was_marked => Ok(()),
         (true, false) => Err(not_marked(cx, frame)),
         (false, true) => Err(marked_but_returned(cx, frame, status)),
         (false, false) => {
@@ -392,8 +413,8 @@ mod tests {
     #[test]
     fn the_last_driver_that_got_an_irp_has_it_until_it_completes() {
         let mut frames = Frames::default();
-        frames.enter(1, 0xA, 2, (3, 0), Noted::NONE);
-        frames.enter(1, 0xB, 1, (3, 0), Noted::NONE);
+        frames.enter(1, 0xA, 2, (3, 0), false, Noted::NONE);
+        frames.enter(1, 0xB, 1, (3, 0), false, Noted::NONE);
         assert_eq!(frames.holder(1), Some(0xB));
         frames.leave(1, 1, DONE);
         assert_eq!(frames.holder(1), Some(0xA));
@@ -404,7 +425,7 @@ mod tests {
     #[test]
     fn a_routine_that_an_exception_left_is_forgotten_with_its_irp() {
         let mut frames = Frames::default();
-        let number = frames.enter(1, 0xA, 1, (3, 0), Noted::NONE);
+        let number = frames.enter(1, 0xA, 1, (3, 0), false, Noted::NONE);
         frames.open[0].unwound = true;
         assert_eq!(frames.holder(1), None, "the routine that caught the exception has to complete the IRP");
         assert!(frames.leave(1, 1, DONE).is_none());
@@ -414,10 +435,18 @@ mod tests {
     #[test]
     fn a_skipped_location_is_left_by_both_drivers_at_once() {
         let mut frames = Frames::default();
-        let upper = frames.enter(1, 0xA, 1, (3, 0), Noted::NONE);
-        frames.enter(1, 0xB, 1, (3, 0), Noted::NONE);
+        let upper = frames.enter(1, 0xA, 1, (3, 0), false, Noted::NONE);
+        frames.enter(1, 0xB, 1, (3, 0), false, Noted::NONE);
         assert!(frames.open[frames.place(upper).unwrap()].forwarded);
         assert!(frames.leave(1, 1, DONE).is_none(), "neither has returned yet");
         assert_eq!(frames.holder(1), None);
+    }
+
+    #[test]
+    fn a_mark_that_was_there_before_is_of_the_driver_that_skipped() {
+        let mut frames = Frames::default();
+        let lower = frames.enter(1, 0xB, 1, (3, 0), true, Noted::NONE);
+        assert!(frames.leave(1, 1, Left { marked: true, ..DONE }).is_none());
+        assert!(frames.is_settled_by(lower, NtStatus::SUCCESS));
     }
 }

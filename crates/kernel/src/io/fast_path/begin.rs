@@ -85,7 +85,8 @@ pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Op
         ..Record::new(Origin::System, None)
     });
     let major = request.operation.major();
-    let frame = k.io.frames.enter(irp.address, device.address, plan.stack_size, (major, 0), Noted::NONE);
+    let frame =
+        k.io.frames.enter(irp.address, device.address, plan.stack_size, (major, 0), false, Noted::NONE);
     let (file, dispatch, synchronous) = (plan.file.at(), plan.dispatch, plan.synchronous);
     Some(Begun { irp, device, file, dispatch, major, frame, synchronous, number: objects[0] })
 }
