@@ -118,6 +118,15 @@ static DEVICE *DeviceAbove(OBJECT *Object)
     return NULL;
 }
 
+/* Timers, DPCs and work items are of a device. */
+static NTSTATUS CheckParent(PWDF_OBJECT_ATTRIBUTES Attributes)
+{
+    if (Attributes == NULL || Attributes->ParentObject == NULL) {
+        return STATUS_WDF_PARENT_NOT_SPECIFIED;
+    }
+    return DeviceAbove(AnyObject(Attributes->ParentObject)) != NULL ? STATUS_SUCCESS : STATUS_INVALID_DEVICE_REQUEST;
+}
+
 /* A copy of what a client of an older version says in fewer bytes: the rest is 0. False if it is not of the size that its version has. */
 static BOOLEAN Take(PVOID To, ULONG Most, const VOID *From, ULONG Expected)
 {

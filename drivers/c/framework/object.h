@@ -143,8 +143,9 @@ static NTSTATUS CheckAttributes(PWDF_OBJECT_ATTRIBUTES Attributes)
     if (Attributes->Size != sizeof(WDF_OBJECT_ATTRIBUTES)) {
         return STATUS_INFO_LENGTH_MISMATCH;
     }
-    if (Attributes->ExecutionLevel == 0 || Attributes->SynchronizationScope == 0) {
-        return STATUS_INVALID_PARAMETER;
+    if (Attributes->ExecutionLevel == 0 || Attributes->ExecutionLevel > WdfExecutionLevelDispatch ||
+        Attributes->SynchronizationScope == 0 || Attributes->SynchronizationScope > WdfSynchronizationScopeNone) {
+        return STATUS_WDF_OBJECT_ATTRIBUTES_INVALID;
     }
     if (Attributes->ExecutionLevel == WdfExecutionLevelPassive) {
         Missing("WdfExecutionLevelPassive");

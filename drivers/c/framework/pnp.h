@@ -59,7 +59,7 @@ static NTSTATUS StartDevice(DEVICE *Device, PIO_STACK_LOCATION Stack)
     NTSTATUS Status;
 
     TakeFree(&Device->State, NULL);
-    PowerDown(Device, WdfPowerDeviceD3); /* one that runs may be started with other resources */
+    PowerDown(Device, WdfPowerDeviceD3Final, WdfRequestStopActionSuspend); /* one that runs may be started with other resources */
     ReleaseHardware(Device);
     Status = PrepareHardware(Device, Stack->Parameters.StartDevice.AllocatedResources,
                              Stack->Parameters.StartDevice.AllocatedResourcesTranslated);
@@ -81,7 +81,7 @@ static NTSTATUS StartDevice(DEVICE *Device, PIO_STACK_LOCATION Stack)
 static VOID StopDevice(DEVICE *Device)
 {
     TakeFree(&Device->State, NULL);
-    PowerDown(Device, WdfPowerDeviceD3);
+    PowerDown(Device, WdfPowerDeviceD3Final, WdfRequestStopActionSuspend);
     ReleaseHardware(Device);
     Device->Started = FALSE;
     GiveFree(&Device->State);
@@ -103,7 +103,7 @@ static VOID TakeDown(DEVICE *Device)
 
     TakeFree(&Device->State, NULL);
     SetInterfaces(Device, FALSE);
-    PowerDown(Device, WdfPowerDeviceD3Final);
+    PowerDown(Device, WdfPowerDeviceD3Final, WdfRequestStopActionPurge);
     ReleaseHardware(Device);
     Device->Started = FALSE;
     if (Device->SelfManaged && Callbacks->EvtDeviceSelfManagedIoFlush != NULL) {

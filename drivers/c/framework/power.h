@@ -82,8 +82,8 @@ static NTSTATUS PowerUp(DEVICE *Device, WDF_POWER_DEVICE_STATE From)
     return STATUS_SUCCESS;
 }
 
-/* The device leaves D0. */
-static VOID PowerDown(DEVICE *Device, WDF_POWER_DEVICE_STATE To)
+/* The device leaves D0. Action: what becomes of the requests that its driver has. */
+static VOID PowerDown(DEVICE *Device, WDF_POWER_DEVICE_STATE To, ULONG Action)
 {
     WDF_PNPPOWER_EVENT_CALLBACKS *Callbacks = &Device->Settings.Power;
 
@@ -94,7 +94,7 @@ static VOID PowerDown(DEVICE *Device, WDF_POWER_DEVICE_STATE To)
         Callbacks->EvtDeviceSelfManagedIoSuspend(HandleOf(&Device->Object));
     }
     Device->Powered = FALSE;
-    HoldQueues(Device, To == WdfPowerDeviceD3Final ? WdfRequestStopActionPurge : WdfRequestStopActionSuspend);
+    HoldQueues(Device, Action);
     ChangeD0(Callbacks->EvtDeviceD0ExitPreInterruptsDisabled, Device, To);
     DisableInterrupts(Device);
     ChangeD0(Callbacks->EvtDeviceD0Exit, Device, To);
@@ -125,7 +125,7 @@ static VOID NTAPI ChangePower(PDEVICE_OBJECT Wdm, PVOID Context)
     UNREFERENCED_PARAMETER(Wdm);
     TakeFree(&Device->State, NULL);
     if (Asked == DeviceDown) {
-        PowerDown(Device, (WDF_POWER_DEVICE_STATE)(State - PowerDeviceD0 + WdfPowerDeviceD0));
+        PowerDown(Device, (WDF_POWER_DEVICE_STATE)(State - PowerDeviceD0 + WdfPowerDeviceD0), WdfRequestStopActionSuspend);
     } else if (Device->Prepared && !Device->Powered && !NT_SUCCESS(PowerUp(Device, WdfPowerDeviceD3))) {
         Fail(Device);
     }

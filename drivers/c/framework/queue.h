@@ -557,13 +557,13 @@ static NTSTATUS CheckQueue(DEVICE *Device, WDF_IO_QUEUE_CONFIG *Config)
                          Config->EvtIoDeviceControl != NULL || Config->EvtIoInternalDeviceControl != NULL;
 
     if (Config->DispatchType < WdfIoQueueDispatchSequential || Config->DispatchType > WdfIoQueueDispatchManual ||
-        HasRoutine == (Config->DispatchType == WdfIoQueueDispatchManual)) {
+        (HasRoutine && Config->DispatchType == WdfIoQueueDispatchManual)) {
         return STATUS_INVALID_PARAMETER;
     }
-    if (Config->DefaultQueue && Device->Default != NULL) {
-        return STATUS_UNSUCCESSFUL;
+    if (!HasRoutine && Config->DispatchType != WdfIoQueueDispatchManual) {
+        return STATUS_WDF_NO_CALLBACK;
     }
-    return STATUS_SUCCESS;
+    return Config->DefaultQueue && Device->Default != NULL ? STATUS_INVALID_DEVICE_STATE : STATUS_SUCCESS;
 }
 
 static NTSTATUS IoQueueCreate(PWDF_DRIVER_GLOBALS Globals, WDFDEVICE Handle, WDF_IO_QUEUE_CONFIG *Given,

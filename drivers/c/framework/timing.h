@@ -46,8 +46,12 @@ static NTSTATUS TimerCreate(PWDF_DRIVER_GLOBALS Globals, WDF_TIMER_CONFIG *Given
     if (!Take(&Config, sizeof(Config), Given, TIMER_CONFIG_SIZE(Client->Minor))) {
         return STATUS_INFO_LENGTH_MISMATCH;
     }
-    if (Attributes == NULL || Attributes->ParentObject == NULL || Config.EvtTimerFunc == NULL) {
-        return STATUS_INVALID_PARAMETER;
+    Status = CheckParent(Attributes);
+    if (NT_SUCCESS(Status) && Config.EvtTimerFunc == NULL) {
+        Status = STATUS_INVALID_PARAMETER;
+    }
+    if (!NT_SUCCESS(Status)) {
+        return Status;
     }
     if (Client->Minor >= 13 && Config.UseHighResolutionTimer) {
         Missing("UseHighResolutionTimer");
@@ -122,8 +126,12 @@ static NTSTATUS DpcCreate(PWDF_DRIVER_GLOBALS Globals, WDF_DPC_CONFIG *Config, P
     if (Config->Size != sizeof(*Config)) {
         return STATUS_INFO_LENGTH_MISMATCH;
     }
-    if (Attributes == NULL || Attributes->ParentObject == NULL || Config->EvtDpcFunc == NULL) {
-        return STATUS_INVALID_PARAMETER;
+    Status = CheckParent(Attributes);
+    if (NT_SUCCESS(Status) && Config->EvtDpcFunc == NULL) {
+        Status = STATUS_INVALID_PARAMETER;
+    }
+    if (!NT_SUCCESS(Status)) {
+        return Status;
     }
     Status = CreateObject(ClientOf(Globals), DpcKind, sizeof(*Dpc), Attributes, NULL, (PVOID *)&Dpc);
     if (!NT_SUCCESS(Status)) {

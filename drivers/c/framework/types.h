@@ -58,6 +58,9 @@ typedef struct _WDFDEVICE_INIT *PWDFDEVICE_INIT;
 
 #define STATUS_WDF_PAUSED ((NTSTATUS)0xC0200203)
 #define STATUS_WDF_BUSY ((NTSTATUS)0xC0200204)
+#define STATUS_WDF_OBJECT_ATTRIBUTES_INVALID ((NTSTATUS)0xC0200209)
+#define STATUS_WDF_NO_CALLBACK ((NTSTATUS)0xC020020B)
+#define STATUS_WDF_PARENT_NOT_SPECIFIED ((NTSTATUS)0xC0200212)
 
 typedef enum _WDF_TRI_STATE { WdfFalse, WdfTrue, WdfUseDefault } WDF_TRI_STATE;
 typedef enum _WDF_EXECUTION_LEVEL {
@@ -271,10 +274,10 @@ typedef struct _WDF_REQUEST_PARAMETERS {
             ULONG DECLSPEC_ALIGN(8) IoControlCode;
             PVOID Type3InputBuffer;
         } DeviceIoControl;
-        PVOID Others[5];
+        PVOID Others[4];
     } Parameters;
 } WDF_REQUEST_PARAMETERS;
-C_ASSERT(sizeof(WDF_REQUEST_PARAMETERS) == 0x30);
+C_ASSERT(sizeof(WDF_REQUEST_PARAMETERS) == 0x28);
 
 /* Places of StructTable, in the order of WDFSTRUCTENUM. */
 enum {

@@ -75,27 +75,28 @@ static VOID DisposeWork(OBJECT *Object)
 static NTSTATUS WorkItemCreate(PWDF_DRIVER_GLOBALS Globals, WDF_WORKITEM_CONFIG *Config, PWDF_OBJECT_ATTRIBUTES Attributes,
                                WDFWORKITEM *Created)
 {
-    CLIENT *Client = ClientOf(Globals);
     PIO_WORKITEM Item;
     WORK_ITEM *Work;
-    DEVICE *Device;
     NTSTATUS Status;
 
     if (Config->Size != sizeof(*Config)) {
         return STATUS_INFO_LENGTH_MISMATCH;
     }
-    if (Attributes == NULL || Attributes->ParentObject == NULL || Config->EvtWorkItemFunc == NULL) {
-        return STATUS_INVALID_PARAMETER;
+    Status = CheckParent(Attributes);
+    if (NT_SUCCESS(Status) && Config->EvtWorkItemFunc == NULL) {
+        Status = STATUS_INVALID_PARAMETER;
     }
-    Status = CreateObject(Client, WorkItemKind, sizeof(*Work), Attributes, NULL, (PVOID *)&Work);
+    if (!NT_SUCCESS(Status)) {
+        return Status;
+    }
+    Status = CreateObject(ClientOf(Globals), WorkItemKind, sizeof(*Work), Attributes, NULL, (PVOID *)&Work);
     if (!NT_SUCCESS(Status)) {
         return Status;
     }
     Work->Config = *Config;
     KeInitializeSpinLock(&Work->Lock);
     KeInitializeEvent(&Work->Idle, NotificationEvent, TRUE);
-    Device = DeviceAbove(Work->Object.Parent);
-    Item = Work->Item = IoAllocateWorkItem(Device != NULL ? Device->Wdm : (PDEVICE_OBJECT)Client->Wdm);
+    Item = Work->Item = IoAllocateWorkItem(DeviceAbove(Work->Object.Parent)->Wdm);
     if (Item == NULL) {
         Work->Object.Deleted = TRUE;
         Release(&Work->Object);

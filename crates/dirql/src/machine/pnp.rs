@@ -7,7 +7,7 @@ use kernel::ke::thread;
 use kernel::pnp::start::Started;
 use kernel::pnp::usage::Special;
 use kernel::pnp::{self, NodeId, elsewhere};
-use kernel::po;
+use kernel::{po, wdf};
 
 use super::Machine;
 use crate::error::Error;
@@ -43,12 +43,18 @@ pub(crate) enum Step {
     Direct(bool),
 }
 
+const NOT_BY_OTHERS: &str = "the device is of a driver framework's client: the framework owns its power policy, and Windows changes its power \
+     state for no other; have the system sleep, `power s3`";
+
 /// Carries a step out from a thread of the application's, and waits for its end.
 pub(crate) fn step(cx: &mut Cx<'_>, device: Device, step: Step) -> Flow<Result<NtStatus, String>> {
     let node = match find(cx, &device) {
         Ok(node) => node,
         Err(why) => return Ok(Err(why)),
     };
+    if matches!(step, Step::Power(_)) && cx.with(|k| wdf::bind::owns_power_policy(k, node)) {
+        return Ok(Err(NOT_BY_OTHERS.to_owned()));
+    }
     thread::wait_for_system(cx, "PnP manager", move |cx| carry_out(cx, node, step)).map(Ok)
 }
 

@@ -1,7 +1,7 @@
 //! Clients of KMDF (`drivers/c/kmdf_*.c`), the framework that they run on, and the whole lives of their devices.
 //!
 //! The framework is the stand-in of `drivers/c/framework.c`. Where the environment's `DIRQL_WDF01000` names the file of one of Microsoft's,
-//! the lives of echo and edu are lived on that, too.
+//! stories of clients whose versions it serves are run on that, too.
 
 use std::path::{Path, PathBuf};
 
@@ -17,10 +17,20 @@ const REAL: &str = "DIRQL_WDF01000";
 pub(crate) type Client = (&'static str, &'static str);
 
 /// Clients of `kmdf_echo.c`, and the versions that their INFs say.
-pub(crate) const ECHOES: [Client; 4] =
-    [("kmdf_echo_1_9", "1.9"), ("kmdf_echo", "1.15"), ("kmdf_echo_1_33", "1.33"), ("kmdf_echo_min", "1.33")];
+pub(crate) const ECHOES: [Client; 5] = [
+    ("kmdf_echo_1_9", "1.9"),
+    ("kmdf_echo", "1.15"),
+    ("kmdf_echo_1_33", "1.33"),
+    ("kmdf_echo_min", "1.33"),
+    ("kmdf_echo_1_7", "1.7"),
+];
 /// Of `kmdf_edu.c`.
-pub(crate) const EDUS: [Client; 2] = [("kmdf_edu_1_13", "1.13"), ("kmdf_edu", "1.15")];
+pub(crate) const EDUS: [Client; 3] =
+    [("kmdf_edu_1_13", "1.13"), ("kmdf_edu", "1.15"), ("kmdf_edu_1_7", "1.7")];
+/// Of `kmdf_stories.c`.
+pub(crate) const STORIES: [Client; 2] = [("kmdf_stories", "1.15"), ("kmdf_stories_1_7", "1.7")];
+/// Of `kmdf_faulty.c`.
+pub(crate) const FAULTIES: [Client; 2] = [("kmdf_faulty", "1.15"), ("kmdf_faulty_1_7", "1.7")];
 
 /// Opens the device of `kmdf_echo.sys` by its interface.
 pub(crate) const OPEN_ECHO: &str = "open interface:{6D1C2B6E-7E0A-4C1B-9D37-3A54C0F2E815} as e overlapped";
@@ -30,20 +40,29 @@ pub(crate) fn stand_in() -> PathBuf {
     driver("framework.sys")
 }
 
-/// The framework of Microsoft's that the environment names.
-pub(crate) fn real() -> Option<PathBuf> {
-    std::env::var_os(REAL).map(PathBuf::from)
+/// The framework of Microsoft's that the environment names, and its minor version.
+pub(crate) fn real() -> Option<(PathBuf, u32)> {
+    let path = PathBuf::from(std::env::var_os(REAL)?);
+    let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{REAL}: {}: {error}", path.display()));
+    // VS_FIXEDFILEINFO: its signature, its own version, and the file's, whose lower half is the minor number.
+    let at = bytes.windows(4).position(|word| word == 0xFEEF_04BD_u32.to_le_bytes());
+    let at = at.unwrap_or_else(|| panic!("{REAL}: {}: the file says no version", path.display()));
+    let version = bytes[at + 8..].first_chunk().map(|word| u32::from_le_bytes(*word)).unwrap();
+    Some((path, version & 0xFFFF))
 }
 
-/// Clients and what they run on: all of them on the stand-in, and those before 1.33, which its own may not serve, on a framework of Microsoft's
-/// where there is one.
-pub(crate) fn on_each_framework(clients: &'static [Client]) -> impl Iterator<Item = (PathBuf, Client)> {
+/// Clients and what they run on: these on the stand-in, and those of `all` that a framework of Microsoft's serves on that, where there is one.
+pub(crate) fn on_each_framework(
+    clients: &'static [Client],
+    all: &'static [Client],
+) -> Vec<(PathBuf, Client)> {
     let on_stand_in = clients.iter().map(|client| (stand_in(), *client));
-    let serves = |client: &&Client| client.1 != "1.33";
-    let on_real = real()
-        .into_iter()
-        .flat_map(move |real| clients.iter().filter(serves).map(move |client| (real.clone(), *client)));
-    on_stand_in.chain(on_real)
+    let on_real = real().into_iter().flat_map(|(real, minor)| {
+        let serves =
+            move |client: &&Client| client.1.trim_start_matches("1.").parse::<u32>().unwrap() <= minor;
+        all.iter().filter(serves).map(move |client| (real.clone(), *client))
+    });
+    on_stand_in.chain(on_real).collect()
 }
 
 /// The INF `name`, for another build of its driver.
@@ -96,7 +115,6 @@ pub(crate) const ECHO_LIFE: &str = "query-remove; cancel-remove
     async m ioctl e 0x222008 out 8
     a: write f text:abc; a: ioctl f 0x222010 in text:work out 8 expect text:work; a: read f 3 expect text:abc
     b: ioctl e 0x222000 in text:back out 8 expect text:back; b: cancel s; b: ioctl e 0x22200c in text:go
-    power d3; power d0
     stop-device; start-device
     power s3; power s0
     join a; join b; join r; join s expect any; join m expect text:go
@@ -108,7 +126,6 @@ pub(crate) const EDU_LIFE: &str = r"open \\.\KmdfEdu as e
     open \\.\KmdfEdu as f
     a: ioctl e 0x223000 in u32:5 out 4 expect u32:120; a: ioctl e 0x223000 in u32:6 out 4 expect u32:720
     b: ioctl f 0x223000 in u32:4 out 4 expect u32:24; b: ioctl f 0x223004 out 24; b: ioctl f 0x223000 in u32:3 out 4 expect u32:6
-    power d3; power d0
     stop-device; start-device
     power s3; power s0
     query-stop; cancel-stop
@@ -135,8 +152,20 @@ pub(crate) fn commit(number: usize, wrong: bool) -> String {
 
 /// A mistake of `kmdf_faulty.sys`, by its number: made, or done right, in a machine with these judges. What goes wrong stands in the report.
 pub(crate) fn mistake_before(judges: &[Judge], number: usize, wrong: bool, checked: bool) -> Report {
+    mistake_on(&stand_in(), FAULTIES[0], judges, number, wrong, checked)
+}
+
+/// The same, of a build of it, on a framework.
+pub(crate) fn mistake_on(
+    framework: &Path,
+    (sys, _): Client,
+    judges: &[Judge],
+    number: usize,
+    wrong: bool,
+    checked: bool,
+) -> Report {
     let machine = start(|| {
-        let bench = Bench::new().driver(driver("kmdf_faulty.sys")).framework(stand_in());
+        let bench = Bench::new().driver(driver(&format!("{sys}.sys"))).framework(framework);
         bench.checked(checked).processors(1).rules(judges)
     });
     let _ = try_play(&machine, &commit(number, wrong));
