@@ -85,11 +85,19 @@ static VOID Compute(EDU *Edu, WDFREQUEST Request)
         CALL(WdfRequestComplete, Request, Status);
         return;
     }
+    /* OnStop may be called already, and if it takes the request, the registers go. */
     CALL(WdfSpinLockAcquire, Edu->Lock);
-    Edu->Current = Request;
+    if (Edu->Removed) {
+        Status = STATUS_NO_SUCH_DEVICE;
+    } else {
+        Edu->Current = Request;
+        Write(Edu, EDU_STATUS, EDU_STATUS_INTERRUPT);
+        Write(Edu, EDU_FACTORIAL, *(PULONG)Input);
+    }
     CALL(WdfSpinLockRelease, Edu->Lock);
-    Write(Edu, EDU_STATUS, EDU_STATUS_INTERRUPT);
-    Write(Edu, EDU_FACTORIAL, *(PULONG)Input);
+    if (!NT_SUCCESS(Status)) {
+        CALL(WdfRequestComplete, Request, Status);
+    }
 }
 
 static VOID OnControl(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T OutputLength, SIZE_T InputLength, ULONG Code)
@@ -133,7 +141,8 @@ static VOID OnStop(WDFQUEUE Queue, WDFREQUEST Request, ULONG Action)
     EDU *Edu = EduOfQueue(Queue);
 
     UNREFERENCED_PARAMETER(Request);
-    if (!(Action & WdfRequestStopActionPurge) || !Edu->Removed) {
+    UNREFERENCED_PARAMETER(Action); /* of a card that is gone, first WdfRequestStopActionSuspend */
+    if (!Edu->Removed) {
         return; /* the card's interrupt ends it soon */
     }
     Request = TakeCurrent(Edu);
@@ -278,7 +287,11 @@ static NTSTATUS OnD0Exit(WDFDEVICE Device, WDF_POWER_DEVICE_STATE To)
 
 static VOID OnSurprise(WDFDEVICE Device)
 {
-    EduOf(Device)->Removed = TRUE;
+    EDU *Edu = EduOf(Device);
+
+    CALL(WdfSpinLockAcquire, Edu->Lock);
+    Edu->Removed = TRUE;
+    CALL(WdfSpinLockRelease, Edu->Lock);
 }
 
 static NTSTATUS CreateQueues(WDFDEVICE Device, EDU *Edu)

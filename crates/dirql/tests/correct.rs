@@ -155,6 +155,7 @@ gallery! {
     passed_on_and_observed_on_error: "PassedOnAndObservedOnError",
     passed_on_and_waited_for: "PassedOnAndWaitedFor",
     passed_on_as_pending: "PassedOnAsPending",
+    passed_on_as_pending_in_one_location: "PassedOnAsPendingAndSkipped",
     passed_on_by_another_packet: "PassedOnByAnotherPacket",
     passed_on_by_work_item: "PassedOnByWorkItem",
     passed_on_synchronously: "PassedOnSynchronously",

@@ -338,6 +338,20 @@ fn the_system_sleeps_wakes_and_is_shut_down_with_the_reason_that_the_page_names(
 }
 
 #[test]
+fn what_happens_to_a_device_while_the_system_sleeps_its_driver_gets_to_know_when_it_is_awake() {
+    let script =
+        "open @ as card; power s3; stop-device expect STATUS_POWER_STATE_INVALID; surprise-remove; wait 1ms
+                  power s0; wait 1ms; close card; wait 1ms";
+    for idioms in [0, POWER_OWNER] {
+        clean_in_all(idioms, script, &[]);
+        let report = run(idioms, script);
+        let at = order(&report, &["set 0 to 4", "set 0 to 1", "pnp 0x17", "close", "pnp 0x02"]);
+        assert!(at.is_sorted(), "{report}");
+        assert_eq!(requests(&report), [START, QUERY_STATE, SURPRISE, REMOVE], "{report}");
+    }
+}
+
+#[test]
 fn a_power_policy_owner_answers_when_its_device_has_followed() {
     let script = "power s3; power s0; power d2; power d0; power s1";
     clean_in_all(POWER_OWNER, script, &[]);

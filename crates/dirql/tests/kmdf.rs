@@ -15,7 +15,7 @@ use rig::kmdf::{
     CLASSED_LIFE, Client, ECHO_LIFE, ECHOES, EDU_LIFE, EDUS, FAULTIES, OPEN_ECHO, STORIES, classed, client,
     echo, echo_on, edu, edu_on, inf, mistake_before, mistake_on, on_each_framework, real, run, stand_in,
 };
-use rig::{driver, finish, play, printed, start};
+use rig::{driver, finish, play, printed, start, try_play};
 
 #[test]
 fn clients_of_every_version_serve_their_devices_by_the_table_that_they_are_given() {
@@ -103,6 +103,14 @@ fn power_managed_queues_hold_requests_until_the_device_is_in_d0_again() {
     }
 }
 
+#[test]
+fn no_one_but_the_framework_changes_the_power_state_of_its_clients_devices() {
+    let machine = start(|| echo(ECHOES[1]));
+    let refused = try_play(&machine, "power d3").unwrap_err().to_string();
+    assert!(refused.contains("the framework owns its power policy"), "{refused}");
+    assert!(machine.finish().verdict.is_none());
+}
+
 /// What happens to a device in its life, from which it comes back.
 const TRIPS: [&str; 6] = [
     "power s3; power s0",
@@ -150,16 +158,20 @@ fn a_device_that_is_pulled_out_ends_its_requests_and_goes_when_its_files_are_clo
         ioctl e 0x223000 in u32:5 out 4 expect any
         close e",
     );
-    run(
-        || echo(ECHOES[1]),
-        &format!(
-            "{OPEN_ECHO}
-            async r ioctl e 0x222004 in u32:5; async s ioctl e 0x222008 out 4; wait 1ms
-            surprise-remove dirqlkmdfecho#0
-            join r expect STATUS_DEVICE_REMOVED; join s expect STATUS_CANCELLED
-            close e"
-        ),
-    );
+    for (framework, of) in on_each_framework(&ECHOES[1..2], &ECHOES) {
+        // What waits in a queue that power management does not hold, waits on.
+        run(
+            || echo_on(&framework, of),
+            &format!(
+                "{OPEN_ECHO}
+                async r ioctl e 0x222004 in u32:5; async s ioctl e 0x222008 out 4; wait 1ms
+                surprise-remove dirqlkmdfecho#0
+                join r expect STATUS_CANCELLED; wait 1ms; expect pending s
+                cancel s; join s expect STATUS_CANCELLED
+                close e"
+            ),
+        );
+    }
 }
 
 #[test]
@@ -384,15 +396,19 @@ fn clients_are_pulled_out_in_random_schedules() {
         a: write e text:abc expect any; a: ioctl e 0x222010 in text:work out 8 expect any; a: cancel r; a: read e 3 expect any
         b: power s3 expect any; b: power s0 expect any
         surprise-remove dirqlkmdfecho#0 expect any
-        join a; join b; join r expect any; join s expect any; join m expect any; close e";
+        cancel m; join a; join b; join r expect any; join s expect any; join m expect any; close e";
     const EDU: &str = r"open \\.\KmdfEdu as e
         a: ioctl e 0x223000 in u32:5 out 4 expect any; a: ioctl e 0x223000 in u32:6 out 4 expect any
         wait 10us; surprise-remove edu#0; join a; close e";
     for seed in rig::seeds(8) {
         for checked in [false, true] {
             let how = |bench: Bench| bench.processors(2).policy(Policy::random(seed)).checked(checked);
-            run(|| how(echo(ECHOES[1])), ECHO);
-            run(|| how(edu(EDUS[0])), EDU);
+            for (framework, of) in on_each_framework(&ECHOES[1..2], &ECHOES) {
+                run(|| how(echo_on(&framework, of)), ECHO);
+            }
+            for (framework, of) in on_each_framework(&EDUS[..1], &EDUS) {
+                run(|| how(edu_on(&framework, of)), EDU);
+            }
         }
     }
 }
@@ -408,8 +424,12 @@ fn whichever_call_fails_a_client_leaves_nothing_behind() {
         ioctl e 0x223000 in u32:5 out 4; close e";
     let classed_script = r"open \\.\KmdfClassed as c; write c hex:02; read c 1; close c";
     for which in [Failing::One, Failing::All] {
-        assert!(whichever_fails(|| echo(ECHOES[1]), which, &echo_script) > 20);
-        assert!(whichever_fails(|| edu(EDUS[1]), which, edu_script) > 20);
+        for (framework, of) in on_each_framework(&ECHOES[1..2], &ECHOES) {
+            assert!(whichever_fails(|| echo_on(&framework, of), which, &echo_script) > 20);
+        }
+        for (framework, of) in on_each_framework(&EDUS[1..2], &EDUS) {
+            assert!(whichever_fails(|| edu_on(&framework, of), which, edu_script) > 20);
+        }
         assert!(whichever_fails(|| classed("kmdf_classed"), which, classed_script) > 15);
     }
 }

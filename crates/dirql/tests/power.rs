@@ -182,6 +182,22 @@ fn requests_that_are_held_end_when_their_file_is_closed_or_the_card_is_gone() {
 }
 
 #[test]
+fn a_card_is_pulled_out_while_the_system_goes_to_sleep_and_wakes() {
+    for (sys, device, name, request) in HOLDERS {
+        let script = format!(
+            "open {name} as c overlapped; async r {request}
+            a: power s3 expect any; a: power s0 expect any
+            surprise-remove; join a; join r expect any; close c"
+        );
+        for seed in seeds(8) {
+            let machine = start(|| holder(sys, device).processors(2).policy(Policy::random(seed)));
+            play(&machine, &script);
+            finish(machine);
+        }
+    }
+}
+
+#[test]
 fn requests_are_held_in_every_schedule() {
     for (sys, device, name, request) in HOLDERS {
         let down_and_up = "async r REQ; async s REQ; power d3; async t REQ; power d0; async u REQ; join r; join s; join t; join u";

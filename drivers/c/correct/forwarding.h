@@ -134,6 +134,15 @@ static NTSTATUS ForwardPended(PIRP Irp)
     return STATUS_PENDING;
 }
 
+/* In one stack location with the lower device, which so finds it marked: KMDF does so. */
+static NTSTATUS ForwardPendedAndSkipped(PIRP Irp)
+{
+    IoMarkIrpPending(Irp);
+    IoSkipCurrentIrpStackLocation(Irp);
+    IoCallDriver(Below, Irp);
+    return STATUS_PENDING;
+}
+
 typedef struct _DEFERRED {
     PIO_WORKITEM Item;
     PIRP Irp;
@@ -294,6 +303,7 @@ THROUGH(PassedOnAndObservedOnError, ForwardObservedOnError)
 THROUGH(PassedOnAndWaitedFor, ForwardAndWait)
 THROUGH(PassedOnSynchronously, ForwardSynchronously)
 THROUGH(PassedOnAsPending, ForwardPended)
+THROUGH(PassedOnAsPendingAndSkipped, ForwardPendedAndSkipped)
 THROUGH(PassedOnByWorkItem, ForwardByWorkItem)
 THROUGH(PassedOnByAnotherPacket, ForwardByAnotherPacket)
 THROUGH(PassedOnUnderRemoveLock, ForwardUnderRemoveLock)
@@ -308,6 +318,7 @@ THROUGH(PassedOnTwice, ForwardTwice)
     IDIOM(PassedOnAndWaitedFor)                                                                                        \
     IDIOM(PassedOnSynchronously)                                                                                       \
     IDIOM(PassedOnAsPending)                                                                                           \
+    IDIOM(PassedOnAsPendingAndSkipped)                                                                                 \
     IDIOM(PassedOnByWorkItem)                                                                                          \
     IDIOM(PassedOnByAnotherPacket)                                                                                     \
     IDIOM(PassedOnUnderRemoveLock)                                                                                     \

@@ -59,7 +59,7 @@ static NTSTATUS StartDevice(DEVICE *Device, PIO_STACK_LOCATION Stack)
     NTSTATUS Status;
 
     TakeFree(&Device->State, NULL);
-    PowerDown(Device, WdfPowerDeviceD3Final, WdfRequestStopActionSuspend); /* one that runs may be started with other resources */
+    PowerDown(Device, WdfPowerDeviceD3Final); /* one that runs may be started with other resources */
     ReleaseHardware(Device);
     Status = PrepareHardware(Device, Stack->Parameters.StartDevice.AllocatedResources,
                              Stack->Parameters.StartDevice.AllocatedResourcesTranslated);
@@ -81,35 +81,48 @@ static NTSTATUS StartDevice(DEVICE *Device, PIO_STACK_LOCATION Stack)
 static VOID StopDevice(DEVICE *Device)
 {
     TakeFree(&Device->State, NULL);
-    PowerDown(Device, WdfPowerDeviceD3Final, WdfRequestStopActionSuspend);
+    PowerDown(Device, WdfPowerDeviceD3Final);
     ReleaseHardware(Device);
     Device->Started = FALSE;
     GiveFree(&Device->State);
 }
 
-static VOID PurgeQueues(DEVICE *Device)
+/* Those that power management holds, or the others. */
+static VOID PurgeQueues(DEVICE *Device, BOOLEAN PowerManaged)
 {
     PLIST_ENTRY Entry;
 
     for (Entry = Device->Queues.Flink; Entry != &Device->Queues; Entry = Entry->Flink) {
-        PurgeQueue(CONTAINING_RECORD(Entry, QUEUE, Entry));
+        QUEUE *Queue = CONTAINING_RECORD(Entry, QUEUE, Entry);
+
+        if (Queue->PowerManaged == PowerManaged) {
+            PurgeQueue(Queue);
+        }
     }
 }
 
 /* It will not be started again, or is no longer there. */
 static VOID TakeDown(DEVICE *Device)
 {
+    TakeFree(&Device->State, NULL);
+    SetInterfaces(Device, FALSE);
+    PowerDown(Device, WdfPowerDeviceD3Final);
+    ReleaseHardware(Device);
+    Device->Started = FALSE;
+    PurgeQueues(Device, TRUE);
+    GiveFree(&Device->State);
+}
+
+/* The last of a device: requests of queues that are not power-managed have waited until now, even for one that was pulled out. */
+static VOID Flush(DEVICE *Device)
+{
     WDF_PNPPOWER_EVENT_CALLBACKS *Callbacks = &Device->Settings.Power;
 
     TakeFree(&Device->State, NULL);
-    SetInterfaces(Device, FALSE);
-    PowerDown(Device, WdfPowerDeviceD3Final, WdfRequestStopActionPurge);
-    ReleaseHardware(Device);
-    Device->Started = FALSE;
     if (Device->SelfManaged && Callbacks->EvtDeviceSelfManagedIoFlush != NULL) {
         Callbacks->EvtDeviceSelfManagedIoFlush(HandleOf(&Device->Object));
     }
-    PurgeQueues(Device);
+    PurgeQueues(Device, FALSE);
     if (Device->SelfManaged && Callbacks->EvtDeviceSelfManagedIoCleanup != NULL) {
         Callbacks->EvtDeviceSelfManagedIoCleanup(HandleOf(&Device->Object));
     }
@@ -123,6 +136,7 @@ static NTSTATUS RemoveDevice(DEVICE *Device, PIRP Irp)
 
     WaitUntilEmpty(Device);
     TakeDown(Device);
+    Flush(Device);
     Irp->IoStatus.Status = STATUS_SUCCESS;
     IoSkipCurrentIrpStackLocation(Irp);
     Status = IoCallDriver(Device->Lower, Irp);

@@ -16,7 +16,7 @@ static VOID LeaveByIrp(PIRP Irp)
 #define POWER_DONE(Irp) LeaveByIrp(Irp)
 #include "../power_policy.h"
 
-static VOID HoldQueues(DEVICE *Device, ULONG Action)
+static VOID HoldQueues(DEVICE *Device)
 {
     PLIST_ENTRY Entry;
 
@@ -24,7 +24,7 @@ static VOID HoldQueues(DEVICE *Device, ULONG Action)
         QUEUE *Queue = CONTAINING_RECORD(Entry, QUEUE, Entry);
 
         if (Queue->PowerManaged) {
-            HoldQueue(Queue, Action);
+            HoldQueue(Queue);
         }
     }
 }
@@ -82,8 +82,8 @@ static NTSTATUS PowerUp(DEVICE *Device, WDF_POWER_DEVICE_STATE From)
     return STATUS_SUCCESS;
 }
 
-/* The device leaves D0. Action: what becomes of the requests that its driver has. */
-static VOID PowerDown(DEVICE *Device, WDF_POWER_DEVICE_STATE To, ULONG Action)
+/* The device leaves D0. */
+static VOID PowerDown(DEVICE *Device, WDF_POWER_DEVICE_STATE To)
 {
     WDF_PNPPOWER_EVENT_CALLBACKS *Callbacks = &Device->Settings.Power;
 
@@ -94,7 +94,7 @@ static VOID PowerDown(DEVICE *Device, WDF_POWER_DEVICE_STATE To, ULONG Action)
         Callbacks->EvtDeviceSelfManagedIoSuspend(HandleOf(&Device->Object));
     }
     Device->Powered = FALSE;
-    HoldQueues(Device, Action);
+    HoldQueues(Device);
     ChangeD0(Callbacks->EvtDeviceD0ExitPreInterruptsDisabled, Device, To);
     DisableInterrupts(Device);
     ChangeD0(Callbacks->EvtDeviceD0Exit, Device, To);
@@ -125,7 +125,7 @@ static VOID NTAPI ChangePower(PDEVICE_OBJECT Wdm, PVOID Context)
     UNREFERENCED_PARAMETER(Wdm);
     TakeFree(&Device->State, NULL);
     if (Asked == DeviceDown) {
-        PowerDown(Device, (WDF_POWER_DEVICE_STATE)(State - PowerDeviceD0 + WdfPowerDeviceD0), WdfRequestStopActionSuspend);
+        PowerDown(Device, (WDF_POWER_DEVICE_STATE)(State - PowerDeviceD0 + WdfPowerDeviceD0));
     } else if (Device->Prepared && !Device->Powered && !NT_SUCCESS(PowerUp(Device, WdfPowerDeviceD3))) {
         Fail(Device);
     }

@@ -403,14 +403,14 @@ static VOID TellStop(QUEUE *Queue, ULONG Action)
 }
 
 /* Power goes: nothing is presented any more, and the driver is done with what it owns, or keeps it. */
-static VOID HoldQueue(QUEUE *Queue, ULONG Action)
+static VOID HoldQueue(QUEUE *Queue)
 {
     KIRQL Irql;
 
     KeAcquireSpinLock(&Queue->Lock, &Irql);
     Queue->Held |= HELD_BY_POWER;
     KeReleaseSpinLock(&Queue->Lock, Irql);
-    TellStop(Queue, Action);
+    TellStop(Queue, WdfRequestStopActionSuspend);
     WaitUntil(Queue, KeepsNone);
 }
 
@@ -472,6 +472,15 @@ static REQUEST *NextToCancel(QUEUE *Queue)
     return Found;
 }
 
+static VOID CancelAllOwned(QUEUE *Queue)
+{
+    REQUEST *Request;
+
+    while ((Request = NextToCancel(Queue)) != NULL) {
+        Request->EvtCancel(RequestHandle(Request));
+    }
+}
+
 /* Asks once more about those that the driver keeps. */
 static VOID ForgetAnswers(QUEUE *Queue)
 {
@@ -501,12 +510,10 @@ static VOID PurgeQueue(QUEUE *Queue)
         KeAcquireSpinLock(&Queue->Lock, &Irql);
     }
     KeReleaseSpinLock(&Queue->Lock, Irql);
+    CancelAllOwned(Queue);
     if (Queue->PowerManaged) {
         ForgetAnswers(Queue);
         TellStop(Queue, WdfRequestStopActionPurge);
-    }
-    while ((Request = NextToCancel(Queue)) != NULL) {
-        Request->EvtCancel(RequestHandle(Request));
     }
     WaitUntil(Queue, HasNone);
 }

@@ -55,6 +55,10 @@ pub(crate) fn step(cx: &mut Cx<'_>, device: Device, step: Step) -> Flow<Result<N
     if matches!(step, Step::Power(_)) && cx.with(|k| wdf::bind::owns_power_policy(k, node)) {
         return Ok(Err(NOT_BY_OTHERS.to_owned()));
     }
+    let in_any_state = matches!(step, Step::Power(_) | Step::Direct(_) | Step::SurpriseRemove);
+    if !in_any_state && cx.with(|k| po::system::sleeps(k)) {
+        return Ok(Ok(NtStatus::POWER_STATE_INVALID));
+    }
     thread::wait_for_system(cx, "PnP manager", move |cx| carry_out(cx, node, step)).map(Ok)
 }
 

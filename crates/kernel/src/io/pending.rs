@@ -445,8 +445,11 @@ mod tests {
     #[test]
     fn a_mark_that_was_there_before_is_of_the_driver_that_skipped() {
         let mut frames = Frames::default();
+        let upper = frames.enter(1, 0xA, 1, (3, 0), false, Noted::NONE);
         let lower = frames.enter(1, 0xB, 1, (3, 0), true, Noted::NONE);
         assert!(frames.leave(1, 1, Left { marked: true, ..DONE }).is_none());
         assert!(frames.is_settled_by(lower, NtStatus::SUCCESS));
+        assert!(!frames.is_settled_by(upper, NtStatus::SUCCESS), "it has marked it");
+        assert!(frames.is_settled_by(upper, NtStatus::PENDING));
     }
 }

@@ -8,8 +8,8 @@
 use abi::{DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IO_RESOURCE_REQUIREMENTS_LIST, IRP_MJ_PNP, NtStatus};
 use engine::Flow;
 
-use super::enumerate::exclusively;
 use super::install::{self, Installation};
+use super::lock::exclusively;
 use super::node::{Node, NodeId, Origin, State};
 use super::{claim, relations, request, root, tree};
 use crate::cx::{Cx, Kernel};

@@ -8,7 +8,8 @@
 use abi::{DEVICE_CAPABILITIES, IRP_MN_EJECT, IRP_MN_SET_LOCK, NtStatus};
 use engine::Flow;
 
-use super::enumerate::{exclusively, tell};
+use super::enumerate::tell;
+use super::lock::exclusively;
 use super::node::{self, NodeId, State};
 use super::problem::{Code, Problem};
 use super::related::{self, Kind};

@@ -7,7 +7,8 @@
 use abi::NtStatus;
 use engine::Flow;
 
-use super::enumerate::{exclusively, routed, tell};
+use super::enumerate::{routed, tell};
+use super::lock::exclusively;
 use super::node::{self, NodeId, State};
 use super::start::{StartFailure, Started};
 use super::supply::Supply;

@@ -136,20 +136,3 @@ pub(crate) fn routed(k: &Kernel, line: u32) -> Interrupt {
         shared: true,
     }
 }
-
-/// Runs `work` while no other thread changes the state of a device: Windows' lock of the device tree, which changes of the system's power
-/// state hold, too.
-///
-/// # Errors
-/// As `work`.
-pub(crate) fn exclusively<R>(cx: &mut Cx<'_>, work: impl FnOnce(&mut Cx<'_>) -> Flow<R>) -> Flow<R> {
-    let idle = cx.with(|k| k.pnp.idle);
-    if idle.is_null() {
-        // No device was looked for.
-        return work(cx);
-    }
-    let _ = ke::wait::for_object(cx, idle)?;
-    let result = work(cx)?;
-    ke::event::set(cx, idle, 0, false)?;
-    Ok(result)
-}

@@ -10,7 +10,8 @@ use abi::{
 };
 use engine::Flow;
 
-use super::enumerate::{exclusively, tell};
+use super::enumerate::tell;
+use super::lock::exclusively;
 use super::node::{self, NodeId, State};
 use super::problem::{Code, Problem};
 use super::{eject, related, relations, start, stop, surprise};

@@ -24,6 +24,7 @@ pub mod install;
 pub mod installer;
 pub(crate) mod invalidate;
 mod judge;
+pub(crate) mod lock;
 pub(crate) mod message;
 pub mod node;
 pub(crate) mod notify;
@@ -60,9 +61,10 @@ use std::rc::Rc;
 use abi::{DRIVER_OBJECT, DriverPtr, KEVENT};
 
 pub use enumerate::enumerate;
-pub(crate) use enumerate::{exclusively, routed};
+pub(crate) use enumerate::routed;
 pub use install::{Filters, Installation, install};
 pub use installer::Installer;
+pub(crate) use lock::exclusively_asleep_too;
 pub use message::messages_of;
 pub use node::{Described, NodeId, devices, instance_path, interrupt_of, is_physical, named, state};
 pub use remove::{query_remove, remove};
@@ -90,6 +92,8 @@ pub struct State {
     pub(crate) notes: Vec<String>,
     /// Signaled while no thread changes the state of a device.
     pub(crate) idle: DriverPtr<KEVENT>,
+    /// Threads that change one's state as soon as the system is awake: each waits for its event.
+    until_awake: Vec<DriverPtr<KEVENT>>,
     /// The INFs that were installed, in their order.
     pub(crate) infs: Vec<String>,
     /// How many physical device objects were made.

@@ -11,7 +11,8 @@ use abi::{
 };
 use engine::Flow;
 
-use super::enumerate::{exclusively, tell};
+use super::enumerate::tell;
+use super::lock::exclusively;
 use super::node::{self, NodeId, Origin, State};
 use super::request::ask;
 use super::surprise::remove_ready;

@@ -13,7 +13,8 @@ use abi::{
 };
 use engine::Flow;
 
-use super::enumerate::{self, available, exclusively, tell};
+use super::enumerate::{self, available, tell};
+use super::lock::exclusively;
 use super::node::{self, NodeId, State};
 use super::problem::{Code, Problem};
 use super::request::{self, ask, ask_about};

@@ -8,7 +8,8 @@
 use abi::{IRP_MN_CANCEL_STOP_DEVICE, IRP_MN_QUERY_STOP_DEVICE, IRP_MN_STOP_DEVICE, NtStatus};
 use engine::Flow;
 
-use super::enumerate::{exclusively, tell};
+use super::enumerate::tell;
+use super::lock::exclusively;
 use super::node::{self, NodeId, State};
 use super::request::ask;
 use super::start::{self, StartFailure, Started};

@@ -6,13 +6,14 @@
 use abi::{DEVICE_OBJECT, DriverPtr, IRP_MN_SURPRISE_REMOVAL, NtStatus};
 use engine::Flow;
 
-use super::enumerate::{exclusively, tell};
+use super::enumerate::tell;
+use super::lock::exclusively;
 use super::node::{self, NodeId, Origin, State};
 use super::remove::{delete, open_files, send_remove, waits_for_files};
 use super::request::ask;
 use super::{notify, removal_set, remove_check, tree};
 use crate::cx::Cx;
-use crate::ke;
+use crate::{ke, po};
 
 /// The card is pulled out: from now on it answers nothing. Its drivers get IRP_MN_SURPRISE_REMOVAL, and are removed when the last file on the
 /// device is closed. A child that a driver reports is there as long as it is reported: its drivers get the same, and are removed.
@@ -28,6 +29,12 @@ pub fn surprise_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
         !matches!(node.origin, Origin::Child)
     });
     ke::interrupt::deliver(cx)?;
+    if cx.with(|k| po::system::sleeps(k)) {
+        // Its drivers get to know when the system is awake.
+        let tell = move |cx: &mut Cx<'_>| exclusively(cx, |cx| surprise_while_locked(cx, id, gone)).map(drop);
+        ke::thread::spawn(cx, "PnP manager", Box::new(tell))?;
+        return Ok(NtStatus::SUCCESS);
+    }
     let was_there = exclusively(cx, |cx| surprise_while_locked(cx, id, gone))?;
     Ok(if was_there { NtStatus::SUCCESS } else { NtStatus::INVALID_DEVICE_STATE })
 }

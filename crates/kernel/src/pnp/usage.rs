@@ -12,7 +12,8 @@ use abi::{
 use engine::Flow;
 
 use super::bus_pnp::{Location, Reply};
-use super::enumerate::{exclusively, tell};
+use super::enumerate::tell;
+use super::lock::exclusively;
 use super::node::{self, NodeId, State};
 use super::{request, tree};
 use crate::cx::Cx;

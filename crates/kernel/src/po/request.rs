@@ -46,7 +46,7 @@ impl Pending {
 /// # Errors
 /// A verdict on a driver.
 pub fn set_device(cx: &mut Cx<'_>, id: pnp::NodeId, state: u32) -> Flow<NtStatus> {
-    pnp::exclusively(cx, |cx| {
+    pnp::exclusively_asleep_too(cx, |cx| {
         // It may have gone before its turn came.
         if !cx.with(|k| pnp::is_physical(k, id.pdo())) {
             return Ok(NtStatus::NO_SUCH_DEVICE);

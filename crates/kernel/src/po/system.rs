@@ -29,7 +29,7 @@ use crate::{io, ke};
 /// # Errors
 /// A verdict on a driver.
 pub fn set(cx: &mut Cx<'_>, state: u32) -> Flow<NtStatus> {
-    pnp::exclusively(cx, |cx| go_to(cx, state))
+    pnp::exclusively_asleep_too(cx, |cx| go_to(cx, state))
 }
 
 fn go_to(cx: &mut Cx<'_>, state: u32) -> Flow<NtStatus> {
@@ -46,6 +46,7 @@ fn go_to(cx: &mut Cx<'_>, state: u32) -> Flow<NtStatus> {
         tell(cx, &devices, state)?;
         cx.with(|k| k.po.asleep = PowerSystemUnspecified);
         callback::power_state(cx, true)?;
+        pnp::lock::awake(cx)?;
         return Ok(NtStatus::SUCCESS);
     }
     // What others need goes last.
