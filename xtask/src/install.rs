@@ -54,6 +54,21 @@ const OF_TESTS: &[Package] = &[Package {
     by_hand: "QEMU with x86_64 machines (Fedora: qemu-system-x86-core; Arch: qemu-system-x86)",
 }];
 
+const OF_CABINETS: Package = Package {
+    programs: &["cabextract"],
+    of: "cabinets of Microsoft's",
+    debian: &["cabextract"],
+    by_hand: "cabextract",
+};
+
+/// Installs what is missing for files that Microsoft has packed.
+///
+/// # Errors
+/// As [`all`].
+pub(crate) fn for_cabinets() -> Result<()> {
+    programs(&OF_CABINETS)
+}
+
 /// Installs what is missing for the tests, besides what the drivers need.
 ///
 /// # Errors

@@ -94,7 +94,7 @@ enum Chore {
         /// Only these exports
         exports: Vec<String>,
     },
-    /// Fetches drivers that others have published from a package registry, and shows how far each gets: never in CI, and none is kept
+    /// Fetches drivers that others have published, and a framework of Microsoft's, from a package registry, and shows how far each gets: never in CI, and none is kept
     Real,
     /// Writes the documents that say which tests hold which sentences of Microsoft's pages
     Sentences {

@@ -1,7 +1,10 @@
-//! `real`: drivers that others have published run on dirql, as far as they get.
+//! `real`: drivers that others have published run on dirql, as far as they get, and the tests' clients of KMDF on a framework of Microsoft's.
 //!
-//! They are fetched from the package registry of Python when they are asked for, into a folder that is gone afterwards; none is kept, and none is part of dirql. CI
-//! never asks. The framework of KMDF drivers is the file that `DIRQL_WDF01000` names, or else the stand-in of the tests.
+//! All is fetched from the package registry of Python when it is asked for, into a folder that is gone afterwards; none is kept, and none is part of dirql. CI
+//! never asks. Where `DIRQL_WDF01000` names a framework, all clients run on that. Else the tests' run on the one that `framework` fetches, and published
+//! ones, which are newer, on the stand-in of the tests.
+
+mod framework;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -41,16 +44,24 @@ const ALL: &[Published] = &[Published {
 pub(crate) fn show(root: &Path) -> Result<()> {
     drivers::build(root, &drivers::default_out(root))?;
     call::step("the command", call::cargo(root).args(["build", "--quiet", "--release", "-p", "dirql-cli"]))?;
-    let framework = std::env::var_os(FRAMEWORK).map(PathBuf::from);
-    let framework = framework.unwrap_or_else(|| drivers::default_out(root).join("framework.sys"));
-    println!("framework: {}", framework.display());
+    let named = std::env::var_os(FRAMEWORK).map(PathBuf::from);
     let folder = root.join("target/real");
-    let shown = ALL.iter().try_for_each(|one| {
-        println!("\n{}: {}", one.package, one.file);
-        one.show(root, &folder, &framework).with_context(|| format!("{} of {}", one.file, one.package))
+    let shown = framework::show(root, &folder, named.as_deref()).and_then(|()| {
+        let framework = named.unwrap_or_else(|| drivers::default_out(root).join("framework.sys"));
+        println!("\npublished drivers, on {}", framework.display());
+        ALL.iter().try_for_each(|one| {
+            println!("\n{}: {}", one.package, one.file);
+            one.show(root, &folder, &framework).with_context(|| format!("{} of {}", one.file, one.package))
+        })
     });
     let _ = fs::remove_dir_all(&folder);
     shown
+}
+
+/// Makes the folder, empty.
+fn empty(folder: &Path) -> Result<()> {
+    let _ = fs::remove_dir_all(folder);
+    fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }
 
 impl Published {
@@ -82,8 +93,7 @@ impl Published {
 
     /// The driver's file, in `folder`.
     fn fetch(&self, folder: &Path) -> Result<PathBuf> {
-        let _ = fs::remove_dir_all(folder);
-        fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        empty(folder)?;
         let mut pip = Command::new("python3");
         pip.args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]);
         pip.args(["--platform", self.platform, "--dest"]).arg(folder).arg(self.package);
