@@ -219,6 +219,22 @@ static VOID WaitsForItself(WDFREQUEST Request, BOOLEAN Wrong)
     CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
 }
 
+static VOID BreaksIntoDebugger(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    if (Wrong) {
+        CALL(WdfVerifierDbgBreakPoint);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID StopsTheSystem(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    if (Wrong) {
+        CALL(WdfVerifierKeBugCheck, 0xE1, 2, 3, 4, 5);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
 #if KMDF_MINOR >= 11
 static NTSTATUS OnUsage(WDFDEVICE Device, ULONG Type, BOOLEAN InPath)
 {
@@ -261,6 +277,8 @@ static VOID (*const Mistakes[])(WDFREQUEST Request, BOOLEAN Wrong) = {
     DereferencesLast,    /* 222034 */
     ReleasesWhatItDoesNotHold,
     WaitsForItself,      /* 22203C */
+    BreaksIntoDebugger,  /* 222040 */
+    StopsTheSystem,      /* 222044 */
 #if KMDF_MINOR >= 11
     WantsMissingCallback,
 #endif

@@ -6,7 +6,7 @@
 
 mod rig;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dirql::explore::{Bounds, Policy};
 use dirql::{Bench, Machine, ScriptText};
@@ -223,7 +223,7 @@ fn a_client_that_is_newer_than_its_framework_is_refused_unless_an_older_one_will
 }
 
 /// By its number: a mistake, the rule that it breaks in a machine that is not checked, and in one that is.
-const MISTAKES: [(&str, &str, &str); 17] = [
+const MISTAKES: [(&str, &str, &str); 19] = [
     ("completes twice", "driver-bug-check", "use-after-free"),
     ("never completes", "irp-never-completed", "irp-never-completed"),
     ("completes while cancelable", "cancel-routine-set", "cancel-routine-set"),
@@ -240,6 +240,8 @@ const MISTAKES: [(&str, &str, &str); 17] = [
     ("drops the last reference", "driver-bug-check", "driver-bug-check"),
     ("releases a spin lock that it does not hold", "spin-lock-not-held", "spin-lock-not-held"),
     ("waits for a wait lock that it holds", "irp-never-completed", "irp-never-completed"),
+    ("breaks into the debugger", "breakpoint", "breakpoint"),
+    ("stops the system", "driver-bug-check", "driver-bug-check"),
     ("wants a callback that is missing", "driver-bug-check", "driver-bug-check"),
 ];
 
@@ -262,19 +264,35 @@ fn mistakes_of_a_client_end_in_their_verdicts() {
     }
 }
 
-/// Those that need what only the stand-in lacks.
-const MISSING: [usize; 2] = [6, 16];
+/// Those that need what only the stand-in lacks, or what Microsoft's framework does by its verifier only.
+const NOT_ON_EACH: [usize; 3] = [6, 16, 18];
 
 #[test]
 fn a_client_of_an_older_version_makes_the_same_mistakes_on_each_framework() {
     for (framework, of) in on_each_framework(&FAULTIES[1..], &FAULTIES) {
         for (number, (what, _, rule)) in MISTAKES.into_iter().enumerate() {
-            if !MISSING.contains(&number) {
+            if !NOT_ON_EACH.contains(&number) {
                 let commit = |wrong| mistake_on(&framework, of, &[], number, wrong, true);
                 commit(false).expect_clean();
                 assert_eq!(commit(true).verdict.unwrap().rule, rule, "{what}, on {}", framework.display());
             }
         }
+    }
+}
+
+#[test]
+fn what_a_framework_does_for_its_client_is_told_as_the_clients() {
+    let commit =
+        |framework: &Path, of, number| mistake_on(framework, of, &[], number, true, true).verdict.unwrap();
+    // Its function has jumped there, and is no frame of the stack.
+    let message = commit(&stand_in(), FAULTIES[0], 16).message;
+    let who = "the framework, in WdfVerifierDbgBreakPoint, which kmdf_faulty.sys!";
+    assert!(message.starts_with(&format!("DbgBreakPoint was called by {who}")), "{message}");
+    for (framework, of) in on_each_framework(&FAULTIES[..1], &FAULTIES) {
+        let message = commit(&framework, of, 17).message;
+        let who = format!(", in WdfVerifierKeBugCheck, which {}.sys!", of.0);
+        assert!(message.starts_with("the framework") && message.contains(&who), "{message}");
+        assert!(message.contains("called, called KeBugCheckEx(0xe1, 0x2, 0x3, 0x4, 0x5)"), "{message}");
     }
 }
 
@@ -292,7 +310,7 @@ fn a_function_that_the_stand_in_lacks_says_its_name_and_stops() {
 
 #[test]
 fn a_callback_that_the_stand_in_lacks_says_its_name_and_stops() {
-    expect_missing(16, "EvtDeviceUsageNotificationEx");
+    expect_missing(18, "EvtDeviceUsageNotificationEx");
 }
 
 #[test]

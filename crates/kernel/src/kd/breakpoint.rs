@@ -8,6 +8,7 @@ use engine::Flow;
 use crate::cx::Cx;
 use crate::ke::exception;
 use crate::verdict::Verdict;
+use crate::wdf;
 
 /// `DbgBreakPoint`.
 ///
@@ -26,7 +27,8 @@ pub(crate) fn dbg_break_point_with_status(cx: &mut Cx<'_>, status: u32) -> Flow<
 }
 
 fn stop(cx: &mut Cx<'_>, what: String) -> Flow<()> {
-    let verdict = Verdict::error("breakpoint", format!("{what}, and there is no debugger"));
+    let by = wdf::calling_framework(cx).map_or_else(String::new, |framework| format!(" by {framework}"));
+    let verdict = Verdict::error("breakpoint", format!("{what}{by}, and there is no debugger"));
     // One parameter of the exception: that nothing was asked of the debugger.
     Err(exception::raise_here(cx, NtStatus::BREAKPOINT, vec![0], verdict))
 }

@@ -4,7 +4,7 @@ use engine::Flow;
 
 use crate::cx::Cx;
 use crate::verdict::Verdict;
-use crate::{ldr, wdf};
+use crate::wdf;
 
 /// `KeBugCheck`.
 ///
@@ -19,20 +19,11 @@ pub(crate) fn stop(cx: &mut Cx<'_>, code: u32) -> Flow<()> {
 /// # Errors
 /// Always: the verdict with the driver's code and parameters.
 pub(crate) fn stop_with(cx: &mut Cx<'_>, code: u32, p1: u64, p2: u64, p3: u64, p4: u64) -> Flow<()> {
-    let who = match ldr::calling_image(cx).filter(|base| cx.with(|k| wdf::is_framework(k, *base))) {
-        Some(base) => framework(cx, base),
+    let who = match wdf::calling_framework(cx) {
+        Some(framework) if framework.ends_with("called") => format!("{framework},"),
+        Some(framework) => framework,
         None => "the driver".to_owned(),
     };
     let message = format!("{who} called KeBugCheckEx({code:#x}, {p1:#x}, {p2:#x}, {p3:#x}, {p4:#x})");
     Err(cx.stop(Verdict::error("driver-bug-check", message).bug_check(code, [p1, p2, p3, p4])))
-}
-
-/// A framework, and the client in whose call it is: that is to blame, as a rule.
-fn framework(cx: &mut Cx<'_>, base: u64) -> String {
-    let name = cx.with(|k| ldr::image_name(k, base).unwrap_or_default().to_owned());
-    let lines = ldr::stack::lines(cx);
-    match lines.iter().find_map(|line| Some((line, line.ddi?))) {
-        Some((client, ddi)) => format!("the framework {name}, in {ddi}, which {} called,", client.symbol),
-        None => format!("the framework {name}"),
-    }
 }

@@ -65,6 +65,22 @@ impl State {
     }
 }
 
+/// The framework that calls the kernel, if one does, and the client in whose call it is: that is to blame, as a rule. A function of the framework's that
+/// has jumped to the kernel has left no frame; the client is in its call all the same.
+pub(crate) fn calling_framework(cx: &mut Cx<'_>) -> Option<String> {
+    let base = ldr::calling_image(cx).filter(|base| cx.with(|k| is_framework(k, *base)));
+    let lines = ldr::stack::lines(cx);
+    if base.is_none() && lines.first()?.ddi.is_none() {
+        return None;
+    }
+    let name = base.map(|base| cx.with(|k| format!(" {}", ldr::image_name(k, base).unwrap_or_default())));
+    let name = name.unwrap_or_default();
+    Some(match lines.iter().find_map(|line| Some((line, line.ddi?))) {
+        Some((client, ddi)) => format!("the framework{name}, in {ddi}, which {} called", client.symbol),
+        None => format!("the framework{name}"),
+    })
+}
+
 /// Whether the image at `base` is a framework's that has registered.
 pub(crate) fn is_framework(k: &Kernel, base: u64) -> bool {
     let is_there = |library: &Library| ldr::image_containing(k, library.info) == Some(base);
