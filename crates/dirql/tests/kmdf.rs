@@ -111,6 +111,26 @@ fn no_one_but_the_framework_changes_the_power_state_of_its_clients_devices() {
     assert!(machine.finish().verdict.is_none());
 }
 
+#[test]
+fn the_tree_shows_what_a_client_has_asked_its_framework_for() {
+    for (framework, of) in on_each_framework(&EDUS, &EDUS) {
+        let machine = start(|| edu_on(&framework, of));
+        let tree = machine.tree().unwrap();
+        finish(machine);
+        let client = tree.iter().position(|line| *line == format!("    kmdf_edu: KMDF {}", of.1));
+        let lines = &tree[client.unwrap_or_else(|| panic!("{tree:#?}")) + 1..];
+        for wanted in [
+            "driver: EvtDriverDeviceAdd @!OnDeviceAdd",
+            "interrupt: EvtInterruptIsr @!OnInterrupt, EvtInterruptDpc @!OnDpc, EvtInterruptEnable @!OnEnable, EvtInterruptDisable @!OnDisable",
+            "queue: EvtIoDeviceControl @!OnControl, EvtIoStop @!OnStop",
+            "queue: EvtIoDefault @!OnState",
+        ] {
+            let wanted = format!("      {}", wanted.replace('@', &format!("{}.sys", of.0)));
+            assert!(lines.contains(&wanted), "{wanted}: {tree:#?}");
+        }
+    }
+}
+
 /// What happens to a device in its life, from which it comes back.
 const TRIPS: [&str; 6] = [
     "power s3; power s0",

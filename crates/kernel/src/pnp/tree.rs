@@ -13,7 +13,7 @@ use super::shown;
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
 use crate::hal::hardware::PciAddress;
-use crate::io;
+use crate::{io, wdf};
 
 /// Where a node stands among those beside it: cards by their places, the others by when they were found.
 fn place(node: &Node) -> (bool, PciAddress, u32) {
@@ -118,10 +118,11 @@ pub fn text(cx: &mut Cx<'_>) -> Flow<Vec<String>> {
     let mut lines = vec!["the root".to_owned()];
     for (depth, id) in all {
         let indent = "  ".repeat(depth + 1);
-        let mut drivers = Vec::new();
+        let (mut drivers, mut clients) = (Vec::new(), Vec::new());
         for device in node::stack(cx, id)? {
             let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
             drivers.push(io::driver::service(cx, driver));
+            clients.extend(wdf::shown(cx, driver)?);
         }
         let (head, state, resources, more) = cx.with(|k| {
             let node = k.pnp.node(id);
@@ -132,7 +133,7 @@ pub fn text(cx: &mut Cx<'_>) -> Flow<Vec<String>> {
         });
         lines.push(format!("{indent}{head}"));
         lines.push(format!("{indent}  {state}; drivers: {}; resources: {resources}", drivers.join(", ")));
-        lines.extend(more.into_iter().flatten().map(|line| format!("{indent}  {line}")));
+        lines.extend(more.into_iter().flatten().chain(clients).map(|line| format!("{indent}  {line}")));
     }
     Ok(lines)
 }

@@ -14,8 +14,8 @@ use super::ddis::DDIS;
 use crate::cx::Cx;
 use crate::event::{Event, Role};
 use crate::ke::{irql, stack};
-use crate::ldr::between;
 use crate::ldr::between::callback::{self, SLOTS};
+use crate::ldr::{self, between, symbols};
 use crate::mm::pool;
 use crate::verdict::Verdict;
 
@@ -31,12 +31,17 @@ struct Given {
 enum What {
     /// A callback.
     Routine(Role),
-    /// The address of a structure that begins with its size, and has callbacks at these offsets.
-    Structure(&'static [(u64, Role)]),
+    /// The address of a structure that begins with its size, and has callbacks at these offsets: what they are of, in words.
+    Structure(&'static str, &'static [(u64, Role)]),
 }
 
-const fn structure(ddi: &'static str, argument: u64, members: &'static [(u64, Role)]) -> Given {
-    Given { ddi, argument, what: What::Structure(members) }
+const fn structure(
+    ddi: &'static str,
+    argument: u64,
+    of: &'static str,
+    members: &'static [(u64, Role)],
+) -> Given {
+    Given { ddi, argument, what: What::Structure(of, members) }
 }
 
 const fn routine(ddi: &'static str, argument: u64, role: Role) -> Given {
@@ -47,12 +52,14 @@ static GIVEN: [Given; 14] = [
     structure(
         "WdfDeviceInitSetFileObjectConfig",
         2,
+        "files",
         &[(0x8, Role::EvtDeviceFileCreate), (0x10, Role::EvtFileClose), (0x18, Role::EvtFileCleanup)],
     ),
     routine("WdfDeviceInitSetIoInCallerContextCallback", 2, Role::EvtIoInCallerContext),
     structure(
         "WdfDeviceInitSetPnpPowerEventCallbacks",
         2,
+        "device",
         &[
             (0x8, Role::EvtDeviceD0Entry),
             (0x10, Role::EvtDeviceD0EntryPostInterruptsEnabled),
@@ -73,11 +80,17 @@ static GIVEN: [Given; 14] = [
             (0x88, Role::EvtDeviceUsageNotificationEx),
         ],
     ),
-    structure("WdfDpcCreate", 1, &[(0x8, Role::EvtDpcFunc)]),
-    structure("WdfDriverCreate", 4, &[(0x8, Role::EvtDriverDeviceAdd), (0x10, Role::EvtDriverUnload)]),
+    structure("WdfDpcCreate", 1, "DPC", &[(0x8, Role::EvtDpcFunc)]),
+    structure(
+        "WdfDriverCreate",
+        4,
+        "driver",
+        &[(0x8, Role::EvtDriverDeviceAdd), (0x10, Role::EvtDriverUnload)],
+    ),
     structure(
         "WdfInterruptCreate",
         2,
+        "interrupt",
         &[
             (0x18, Role::EvtInterruptIsr),
             (0x20, Role::EvtInterruptDpc),
@@ -90,6 +103,7 @@ static GIVEN: [Given; 14] = [
     structure(
         "WdfIoQueueCreate",
         2,
+        "queue",
         &[
             (0x10, Role::EvtIoDefault),
             (0x18, Role::EvtIoRead),
@@ -105,8 +119,8 @@ static GIVEN: [Given; 14] = [
     routine("WdfRequestMarkCancelable", 2, Role::EvtRequestCancel),
     routine("WdfRequestMarkCancelableEx", 2, Role::EvtRequestCancel),
     routine("WdfRequestSetCompletionRoutine", 2, Role::EvtRequestCompletionRoutine),
-    structure("WdfTimerCreate", 1, &[(0x8, Role::EvtTimerFunc)]),
-    structure("WdfWorkItemCreate", 1, &[(0x8, Role::EvtWorkItem)]),
+    structure("WdfTimerCreate", 1, "timer", &[(0x8, Role::EvtTimerFunc)]),
+    structure("WdfWorkItemCreate", 1, "work item", &[(0x8, Role::EvtWorkItem)]),
 ];
 
 /// Where each function's row stands among these; beyond them, that it gets no callbacks.
@@ -142,6 +156,8 @@ pub(super) struct Callbacks {
     /// By their slots.
     routines: Vec<(u64, Role)>,
     slots: BTreeMap<(u64, Role), usize>,
+    /// What they are of, those that were handed over together.
+    together: Vec<(&'static str, Vec<(Role, u64)>)>,
     copies: Vec<Copy>,
 }
 
@@ -193,11 +209,26 @@ fn replace(cx: &mut Cx<'_>, given: &Given, place: u64, args: &Args) -> Flow<()> 
             Some(entry) => cx.write(argument, entry),
             None => Ok(()),
         },
-        What::Structure(members) => match copy(cx, value, members, place)? {
+        What::Structure(of, members) => match copy(cx, value, (of, members), place)? {
             Some(copy) => cx.write(argument, copy),
             None => Ok(()),
         },
     }
+}
+
+/// What the driver whose image begins at `base` has given its framework callbacks of, and which: a line each, for the device tree.
+pub(super) fn shown(cx: &mut Cx<'_>, base: u64) -> Vec<String> {
+    cx.with(|k| {
+        let is_its = |(_, routines): &&(&str, Vec<(Role, u64)>)| {
+            routines.iter().any(|(_, routine)| ldr::image_containing(k, *routine) == Some(base))
+        };
+        let line = |(of, routines): &(&str, Vec<(Role, u64)>)| {
+            let routines = routines.iter();
+            let routines = routines.map(|(role, at)| format!("{} {}", role.name(), symbols::code(k, *at)));
+            format!("{of}: {}", routines.collect::<Vec<_>>().join(", "))
+        };
+        k.wdf.callbacks.together.iter().filter(is_its).map(line).collect()
+    })
 }
 
 /// Whether pool may be allocated and freed at this level.
@@ -226,7 +257,12 @@ fn ours(cx: &mut Cx<'_>, routine: u64, role: Role) -> Option<u64> {
 }
 
 /// A copy of the structure at `from` with our addresses in it.
-fn copy(cx: &mut Cx<'_>, from: u64, members: &[(u64, Role)], place: u64) -> Flow<Option<u64>> {
+fn copy(
+    cx: &mut Cx<'_>,
+    from: u64,
+    (of, members): (&'static str, &[(u64, Role)]),
+    place: u64,
+) -> Flow<Option<u64>> {
     if from == 0 || !has_pool(cx) {
         return Ok(None);
     }
@@ -235,18 +271,26 @@ fn copy(cx: &mut Cx<'_>, from: u64, members: &[(u64, Role)], place: u64) -> Flow
         return Ok(None);
     }
     let mut bytes = cx.read_bytes(from, size.into())?;
-    let mut is_changed = false;
+    let mut given = Vec::new();
     for (offset, role) in members {
         let at = usize::try_from(*offset).expect("small");
         let Some(member) = bytes.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<8>) else { break };
-        if let Some(entry) = ours(cx, u64::from_le_bytes(*member), *role) {
+        let routine = u64::from_le_bytes(*member);
+        if let Some(entry) = ours(cx, routine, *role) {
             *member = entry.to_le_bytes();
-            is_changed = true;
+            given.push((*role, routine));
         }
     }
-    if !is_changed {
+    if given.is_empty() {
         return Ok(None);
     }
+    let given = (of, given);
+    cx.with(|k| {
+        let together = &mut k.wdf.callbacks.together;
+        if !together.contains(&given) {
+            together.push(given);
+        }
+    });
     let block: DriverPtr<u8> = pool::allocate(cx, pool::Kind::NonPaged, size.into(), TAG)?;
     if block.is_null() {
         return Ok(None); // the callbacks are called, and not seen
@@ -349,7 +393,7 @@ mod tests {
         for (row, given) in GIVEN.iter().enumerate() {
             let index = DDIS.iter().position(|ddi| ddi.name == given.ddi).unwrap();
             assert_eq!(usize::from(PLACES[index]), row, "{}", given.ddi);
-            if let What::Structure(members) = given.what {
+            if let What::Structure(_, members) = given.what {
                 assert!(members.is_sorted_by_key(|(offset, _)| *offset), "{}", given.ddi);
                 assert!(members.iter().all(|(offset, _)| offset % 8 == 0), "{}", given.ddi);
             }

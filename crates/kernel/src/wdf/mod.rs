@@ -14,10 +14,11 @@ pub mod library;
 pub(crate) mod table;
 pub(crate) mod values;
 
-use abi::{DriverPtr, FILE_OBJECT};
+use abi::{DRIVER_OBJECT, DriverPtr, FILE_OBJECT};
 use engine::Flow;
 
 use crate::cx::{Cx, Kernel};
+use crate::io::driver;
 use crate::ldr;
 use crate::mm::pool;
 use crate::rtl::crt;
@@ -79,6 +80,18 @@ pub(crate) fn calling_framework(cx: &mut Cx<'_>) -> Option<String> {
         Some((client, ddi)) => format!("the framework{name}, in {ddi}, which {} called", client.symbol),
         None => format!("the framework{name}"),
     })
+}
+
+/// What the device tree says of a driver that is a client: of which framework, and the callbacks that it has given it.
+///
+/// # Errors
+/// A verdict if the driver object is gone.
+pub(crate) fn shown(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<Vec<String>> {
+    let Some((major, minor)) = cx.with(|k| bind::version_of(k, driver)) else { return Ok(Vec::new()) };
+    let base = cx.read(driver + DRIVER_OBJECT::DriverStart)?;
+    let mut lines = vec![format!("{}: KMDF {major}.{minor}", driver::service(cx, driver))];
+    lines.extend(callbacks::shown(cx, base.address).into_iter().map(|line| format!("  {line}")));
+    Ok(lines)
 }
 
 /// Whether the image at `base` is a framework's that has registered.
