@@ -31,6 +31,8 @@ static PDEVICE_OBJECT Own;
 static const GUID Manifest = PROVIDER_GUID(0xE1), Control = PROVIDER_GUID(0xE2), DeviceControl = PROVIDER_GUID(0xE3);
 static const GUID Messages = PROVIDER_GUID(0xE4), Activity = PROVIDER_GUID(0xA1), Related = PROVIDER_GUID(0xA2);
 
+#include "tracing/recorder.h"
+
 /* ---- ETW ---- */
 
 typedef struct _ENABLED {
@@ -308,7 +310,8 @@ static ULONG SaysTooMuch(VOID)
 
 static const STORY Stories[] = {
     STORY(NobodyTraces), STORY(Filtered), STORY(Written), STORY(SelfDescribing), STORY(Recorded), STORY(Asked),
-    STORY(WithDevice), STORY(SaysTooMuch),
+    STORY(WithDevice), STORY(SaysTooMuch), STORY(DriversRecordMessagesWithoutASession),
+    STORY(ASessionGetsTheNewestMessagesOfTheDefaultLog), BUG(DeletesALogTwice),
 };
 
 static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -160,7 +160,8 @@ fn rows(table: &str) -> Vec<Row<'_>> {
     table.lines().filter_map(row).collect()
 }
 
-/// `: KeSetEvent(3) @ 0..=2 => ke::event::set;`, with `hal`, `wdfldr` or `wmilib` before the colon for what is in HAL.dll, wdfldr.sys or wmilib.sys.
+/// `: KeSetEvent(3) @ 0..=2 => ke::event::set;`, with `hal`, `recorder`, `wdfldr` or `wmilib` before the colon for what is in HAL.dll,
+/// wpprecorder.sys, wdfldr.sys or wmilib.sys.
 fn row(line: &str) -> Option<Row<'_>> {
     let (left, service) = line.trim().strip_suffix(';')?.split_once(" => ")?;
     let (module, rest) = left.split_once(": ")?;
@@ -171,6 +172,7 @@ fn row(line: &str) -> Option<Row<'_>> {
         "hal" => "hal.dll",
         "wdfldr" => "wdfldr.sys",
         "wmilib" => "wmilib.sys",
+        "recorder" => "wpprecorder.sys",
         _ => "ntoskrnl.exe",
     };
     Some(Row { name: name.split('(').next()?, module, irql, service })

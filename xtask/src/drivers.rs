@@ -370,7 +370,13 @@ const C_DRIVERS: &[CDriver] = &[
         missing: Some("wmi/raw.def"),
         compiler: Gcc,
     },
-    CDriver { name: "tracing", source: "tracing.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver {
+        name: "tracing",
+        source: "tracing.c",
+        defines: &[],
+        missing: Some("tracing/wpprecorder.def"),
+        compiler: Gcc,
+    },
     CDriver { name: "claims", source: "claims.c", defines: &[], missing: None, compiler: Clang(&["-O2"]) },
     CDriver {
         name: "watcher",

@@ -150,6 +150,34 @@ fn a_trace_provider_with_a_callback_is_enabled_while_it_registers_and_writes_mes
 }
 
 #[test]
+fn what_a_driver_records_is_in_the_trace_without_a_session() {
+    let (events, trace) = traced("", "DriversRecordMessagesWithoutASession", 14);
+    assert_eq!(messages(&events), [(50, "3200 6c6f6700"), (51, "3300 6c6f6700"), (52, "")]);
+    assert!(trace.contains(&format!("trace message {} 50: 3200 6c6f6700", guid("E4"))), "{trace}");
+}
+
+#[test]
+fn a_session_gets_the_newest_messages_that_were_recorded() {
+    let (events, _) = traced(SESSION, "ASessionGetsTheNewestMessagesOfTheDefaultLog", 203);
+    let messages = messages(&events);
+    let begin = messages.iter().position(|(number, _)| *number == 400).unwrap();
+    let replayed: Vec<u32> = messages[begin + 1..].iter().map(|(number, _)| *number).collect();
+    // Three messages with arguments have 38 bytes each: 124 of 32 fit beside them.
+    assert_eq!(replayed, (76..200).chain([301]).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_log_that_is_deleted_twice_is_memory_that_is_freed_twice() {
+    let machine = start(|| bench(""));
+    let _ = rig::try_play(
+        &machine,
+        r"open \\.\DirqlTracing as t; ioctl t 0x223ff8 in text:DeletesALogTwice out 8",
+    );
+    let report = machine.finish();
+    assert_eq!(report.expect_verdict().rule, "double-free", "{report}");
+}
+
+#[test]
 fn a_callback_that_says_it_has_written_more_than_there_was_room_for_is_told() {
     let machine = start(|| bench(SESSION));
     let _ =

@@ -274,7 +274,7 @@ events! {
         /// The data in words, if the event describes its data: `count=3 file="a.txt"`.
         text: Option<String> as Text,
     }
-    /// A traced provider wrote a WPP message.
+    /// A driver wrote a WPP message: to a session that traces it, or to a log of its recorder.
     TraceMessage = "trace-message" {
         /// The GUID of the message's format.
         guid: String as Text,

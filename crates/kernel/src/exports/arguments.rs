@@ -101,7 +101,7 @@ impl<T> IntoResult for DriverPtr<T> {
     }
 }
 
-/// Builds a table. `Name(arity) @ low..=high => path::to::service;`, with `hal`, `wdfldr` or `wmilib` before the colon where that module has it,
+/// Builds a table. `Name(arity) @ low..=high => path::to::service;`, with `hal`, `recorder`, `wdfldr` or `wmilib` before the colon where that module has it,
 /// and `va` as arity where the service decodes its own variable arguments; behind the levels `~ low..=high` where Windows survives
 /// others, or `at most Advice` of a routine that is harmless at others; then `is Wait` of a wait that a routine with Wait TRUE may promise.
 macro_rules! exports {
@@ -135,6 +135,7 @@ macro_rules! exports {
     (@module hal) => { "hal.dll" };
     (@module wdfldr) => { "wdfldr.sys" };
     (@module wmilib) => { "wmilib.sys" };
+    (@module recorder) => { "wpprecorder.sys" };
     (@call $s:path, va) => { |cx, args| $s(cx, args).map(IntoResult::into_rax) };
     (@call $s:path, 0) => { |cx, _| $s(cx).map(IntoResult::into_rax) };
     (@call $s:path, 1) => { exports!(@decode $s, 0) };

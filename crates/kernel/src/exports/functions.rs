@@ -920,6 +920,9 @@ exports! { FUNCTIONS:
     wmilib: WmiSystemControl(4) @ 0..=0 => wmi::library::system_control;
     : WmiTraceMessage(va) @ 0..=15 => wmi::trace::message;
     : WmiTraceMessageVa(5) @ 0..=15 => wmi::trace::message_va;
+    recorder: WppAutoLogStart(3) @ 0..=0 => wmi::recorder::start;
+    recorder: WppAutoLogStop(2) @ 0..=0 => wmi::recorder::stop;
+    recorder: WppAutoLogTrace(va) @ 0..=15 => wmi::recorder::trace;
     : ZwAllocateLocallyUniqueId(1) @ 0..=0 => rtl::luid::zw_allocate;
     : ZwAllocateVirtualMemory(6) @ 0..=0 => mm::virtual_memory::zw_allocate;
     : ZwCancelTimer(2) @ 0..=0 => ke::nt_timer::zw_cancel;
@@ -1036,6 +1039,11 @@ exports! { FUNCTIONS:
     : atoi(1) @ 0..=15 => rtl::crt::to_integer::<1>;
     : atol(1) @ 0..=15 => rtl::crt::to_integer::<1>;
     : bsearch(5) @ 0..=15 => rtl::crt_more::search;
+    recorder: imp_WppRecorderIsDefaultLogAvailable(1) @ 0..=15 => wmi::recorder::has_default_log;
+    recorder: imp_WppRecorderLogCreate(3) @ 0..=2 => wmi::recorder::create;
+    recorder: imp_WppRecorderLogDelete(2) @ 0..=2 => wmi::recorder::delete;
+    recorder: imp_WppRecorderLogGetDefault(1) @ 0..=15 => wmi::recorder::default_log;
+    recorder: imp_WppRecorderReplay(4) @ 0..=2 => wmi::recorder::replay;
     : isdigit(1) @ 0..=15 => rtl::crt_more::is::<0>;
     : islower(1) @ 0..=15 => rtl::crt_more::is::<1>;
     : isprint(1) @ 0..=15 => rtl::crt_more::is::<2>;

@@ -16,6 +16,7 @@ pub(crate) mod library;
 pub(crate) mod names;
 mod node;
 mod provider;
+pub(crate) mod recorder;
 mod reginfo;
 pub(crate) mod registration;
 pub mod shown;
@@ -78,4 +79,5 @@ pub struct State {
     events: VecDeque<(Guid, Vec<u8>)>,
     /// `IoWMIAllocateInstanceIds`: how many were given.
     instance_ids: BTreeMap<Guid, u32>,
+    recorder: recorder::State,
 }

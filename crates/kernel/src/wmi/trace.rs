@@ -210,7 +210,7 @@ fn put(
 }
 
 /// The arguments of a message, each in hexadecimal: pairs of a pointer and a length, up to a pointer that is null. None if they are too much.
-fn arguments(cx: &mut Cx<'_>, list: u64) -> Flow<Option<String>> {
+pub(super) fn arguments(cx: &mut Cx<'_>, list: u64) -> Flow<Option<String>> {
     let (mut all, mut room): (Vec<String>, u64) = (Vec::new(), LARGEST);
     let mut at: DriverPtr<u64> = DriverPtr::new(list);
     loop {
@@ -284,11 +284,11 @@ pub(super) fn event(cx: &mut Cx<'_>, wnode: DriverPtr<WNODE_HEADER>) -> Flow<NtS
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "the upper half of such an argument is undefined")]
-const fn low32(value: u64) -> u32 {
+pub(super) const fn low32(value: u64) -> u32 {
     value as u32
 }
 
 #[allow(clippy::cast_possible_truncation, reason = "the upper bits of such an argument are undefined")]
-const fn low16(value: u64) -> u16 {
+pub(super) const fn low16(value: u64) -> u16 {
     value as u16
 }
