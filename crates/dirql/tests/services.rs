@@ -286,8 +286,11 @@ const NO_DATA: &[&str] = &[
     "towupper",
 ];
 
-/// Whether an export is one of the run-time library's or prints.
+/// Whether an export is one of the run-time library's or prints. The trace recorder's (`imp_…`) are neither.
 fn is_plain(name: &str) -> bool {
+    if name.starts_with("imp_") {
+        return false;
+    }
     let first = name.trim_start_matches("vDbg").chars().next().unwrap_or('v');
     name.starts_with("Rtl") || name.contains("Dbg") || first.is_lowercase() || first == '_'
 }
