@@ -372,7 +372,7 @@ fn stories((framework, (sys, _)): &(PathBuf, Client), seed: u64, checked: bool) 
 
 #[test]
 fn functions_of_the_framework_answer_as_their_pages_say() {
-    const TOLD: [&str; 10] = [
+    const FUNCTIONS: [&str; 10] = [
         "ContextsAreFoundByTheirTypes",
         "ChildrenGoWithTheirParentAndReferencesKeepMemory",
         "DriverAndDeviceKnowEachOther",
@@ -385,7 +385,7 @@ fn functions_of_the_framework_answer_as_their_pages_say() {
         "FilesAreOpenedCleanedUpAndClosed",
     ];
     for on in on_each_framework(&STORIES, &STORIES) {
-        for story in TOLD {
+        for story in FUNCTIONS {
             for (seed, checked) in [(0, false), (0, true), (1, false), (2, true)] {
                 let how = format!("on {on:?} with seed {seed}");
                 rig::tell(stories(&on, seed, checked), r"\\.\KmdfStories", story, 1, &how);

@@ -118,13 +118,16 @@ static DEVICE *DeviceAbove(OBJECT *Object)
     return NULL;
 }
 
-/* Timers, DPCs and work items are of a device. */
-static NTSTATUS CheckParent(PWDF_OBJECT_ATTRIBUTES Attributes)
+/* Timers, DPCs and work items are of a device, and have a callback. */
+static NTSTATUS CheckCreation(PWDF_OBJECT_ATTRIBUTES Attributes, BOOLEAN HasCallback)
 {
     if (Attributes == NULL || Attributes->ParentObject == NULL) {
         return STATUS_WDF_PARENT_NOT_SPECIFIED;
     }
-    return DeviceAbove(AnyObject(Attributes->ParentObject)) != NULL ? STATUS_SUCCESS : STATUS_INVALID_DEVICE_REQUEST;
+    if (DeviceAbove(AnyObject(Attributes->ParentObject)) == NULL) {
+        return STATUS_INVALID_DEVICE_REQUEST;
+    }
+    return HasCallback ? STATUS_SUCCESS : STATUS_INVALID_PARAMETER;
 }
 
 /* A copy of what a client of an older version says in fewer bytes: the rest is 0. False if it is not of the size that its version has. */

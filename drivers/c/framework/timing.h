@@ -46,10 +46,7 @@ static NTSTATUS TimerCreate(PWDF_DRIVER_GLOBALS Globals, WDF_TIMER_CONFIG *Given
     if (!Take(&Config, sizeof(Config), Given, TIMER_CONFIG_SIZE(Client->Minor))) {
         return STATUS_INFO_LENGTH_MISMATCH;
     }
-    Status = CheckParent(Attributes);
-    if (NT_SUCCESS(Status) && Config.EvtTimerFunc == NULL) {
-        Status = STATUS_INVALID_PARAMETER;
-    }
+    Status = CheckCreation(Attributes, Config.EvtTimerFunc != NULL);
     if (!NT_SUCCESS(Status)) {
         return Status;
     }
@@ -126,10 +123,7 @@ static NTSTATUS DpcCreate(PWDF_DRIVER_GLOBALS Globals, WDF_DPC_CONFIG *Config, P
     if (Config->Size != sizeof(*Config)) {
         return STATUS_INFO_LENGTH_MISMATCH;
     }
-    Status = CheckParent(Attributes);
-    if (NT_SUCCESS(Status) && Config->EvtDpcFunc == NULL) {
-        Status = STATUS_INVALID_PARAMETER;
-    }
+    Status = CheckCreation(Attributes, Config->EvtDpcFunc != NULL);
     if (!NT_SUCCESS(Status)) {
         return Status;
     }

@@ -82,10 +82,7 @@ static NTSTATUS WorkItemCreate(PWDF_DRIVER_GLOBALS Globals, WDF_WORKITEM_CONFIG 
     if (Config->Size != sizeof(*Config)) {
         return STATUS_INFO_LENGTH_MISMATCH;
     }
-    Status = CheckParent(Attributes);
-    if (NT_SUCCESS(Status) && Config->EvtWorkItemFunc == NULL) {
-        Status = STATUS_INVALID_PARAMETER;
-    }
+    Status = CheckCreation(Attributes, Config->EvtWorkItemFunc != NULL);
     if (!NT_SUCCESS(Status)) {
         return Status;
     }

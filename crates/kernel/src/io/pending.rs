@@ -39,7 +39,7 @@ struct Frame {
     device: u64,
     location: u8,
     request: (u8, u8),
-    /// Its location was marked when it was called: whoever skipped to it had marked it, and returns `STATUS_PENDING` whatever it returns.
+    /// Its location was marked when it was called: a driver above has skipped to it and marked it, and returns `STATUS_PENDING` whatever this one returns.
     was_marked: bool,
     forwarded: bool,
     left: Option<Left>,
