@@ -233,6 +233,11 @@ fn a_client_that_is_newer_than_its_framework_is_refused_unless_an_older_one_will
             .map(Machine::finish)
             .map_or_else(|error| error.to_string(), |report| report.to_string());
         assert!(refused.contains("STATUS_REVISION_MISMATCH"), "{framework} {of:?}: {refused}");
+        assert_eq!(
+            refused.matches("it needs a newer Wdf01000.sys").count(),
+            1,
+            "{framework} {of:?}: {refused}"
+        );
     }
     let script = format!("{OPEN_ECHO}\nioctl e 0x222000 in text:back out 10 expect text:back\nclose e");
     for (framework, of) in

@@ -286,7 +286,11 @@ impl Work {
                 let loads = &mut outcome.borrow_mut().loaded;
                 if is_driver { loads.driver = Some(loaded) } else { loads.libraries.push(loaded) }
             });
-            let Some(object) = loaded.object else { return Ok(()) };
+            let Some(object) = loaded.object else {
+                let notes = pnp::installer::notes(cx);
+                outside(|| outcome.borrow_mut().notes.extend(notes.iter().cloned()));
+                return Ok(());
+            };
             objects.insert(file.service.name.to_lowercase(), object);
         }
         self.compare_versions(cx, &objects, outcome);

@@ -15,7 +15,7 @@ use super::{TAG, callbacks, text};
 use crate::cx::{Cx, Kernel};
 use crate::event::Role;
 use crate::io::call::low_half;
-use crate::io::routine;
+use crate::io::{driver as driver_object, routine};
 use crate::mm::pool;
 use crate::pnp::NodeId;
 
@@ -124,6 +124,7 @@ fn register(
     let status = NtStatus(low_half(answer));
     if !status.is_success() {
         pool::free(cx, client)?;
+        note_refusal(cx, driver, (bind, info), status)?;
         return Ok(status);
     }
     let globals = cx.read(globals)?;
@@ -141,6 +142,27 @@ fn register(
     };
     cx.with(|k| k.wdf.clients.push(client));
     Ok(status)
+}
+
+/// Tells the user that the framework is older than the client that it refuses, if it is.
+fn note_refusal(
+    cx: &mut Cx<'_>,
+    driver: DriverPtr<DRIVER_OBJECT>,
+    (bind, info): (DriverPtr<WDF_BIND_INFO>, DriverPtr<WDF_LIBRARY_INFO>),
+    status: NtStatus,
+) -> Flow<()> {
+    let wanted = version(cx, bind + WDF_BIND_INFO::Version)?;
+    let there = version(cx, info + WDF_LIBRARY_INFO::Version)?;
+    if there < wanted {
+        let service = driver_object::service(cx, driver);
+        let ((major, minor), (own_major, own_minor)) = (wanted, there);
+        let text = format!(
+            "{service} is built for KMDF {major}.{minor}, and its framework is of version {own_major}.{own_minor}, which refuses it ({status}): \
+             it needs a newer Wdf01000.sys (docs/kmdf.md)"
+        );
+        cx.with(|k| k.pnp.note(text));
+    }
+    Ok(())
 }
 
 /// `WdfVersionUnbind`.
