@@ -43,6 +43,7 @@ pub(crate) enum Step {
     Direct(bool),
 }
 
+/// Why a device is sent to no power state.
 const NOT_BY_OTHERS: &str = "the device is of a driver framework's client: the framework owns its power policy, and Windows changes its power \
      state for no other; have the system sleep, `power s3`";
 
