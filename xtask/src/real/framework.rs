@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-use super::{FRAMEWORK, empty};
+use super::{FRAMEWORK, empty, unpack};
 use crate::{call, install, suite};
 
 /// Where the package registry describes the package, and the release that is taken.
@@ -63,11 +63,8 @@ fn fetch(folder: &Path) -> Result<PathBuf> {
     let mut python = Command::new("python3");
     python.args(["-c", FETCH, PACKAGE, RELEASE]).arg(&archive);
     call::step("Microsoft's framework, from the package registry", &mut python)?;
-    let python = |module: &str, from: &Path, to: &Path| {
-        call::quietly(Command::new("python3").args(["-m", module, "-e"]).arg(from).arg(to))
-    };
-    python("tarfile", &archive, folder)?;
-    python("zipfile", &folder.join(DRIVERS), folder)?;
+    unpack("tarfile", &archive, folder)?;
+    unpack("zipfile", &folder.join(DRIVERS), folder)?;
     for packed in [CO_INSTALLER, INSTALLER] {
         call::quietly(Command::new("cabextract").arg("-q").arg("-d").arg(folder).arg(folder.join(packed)))?;
     }

@@ -64,6 +64,11 @@ fn empty(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))
 }
 
+/// Unpacks an archive into the folder, by a module of Python's.
+fn unpack(module: &str, archive: &Path, folder: &Path) -> Result<()> {
+    call::quietly(Command::new("python3").args(["-m", module, "-e"]).arg(archive).arg(folder))
+}
+
 impl Published {
     fn show(&self, root: &Path, folder: &Path, framework: &Path) -> Result<()> {
         let driver = self.fetch(folder)?;
@@ -100,7 +105,7 @@ impl Published {
         call::step(&format!("{} from the package registry", self.package), &mut pip)?;
         let files = fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
         let wheel = files.first().context("pip has fetched nothing")?.path();
-        call::quietly(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(folder))?;
+        unpack("zipfile", &wheel, folder)?;
         let driver = folder.join(self.file);
         if !driver.is_file() {
             bail!("the package has no {}", self.file);

@@ -15,12 +15,10 @@ use crate::{ke, po};
 /// # Errors
 /// As `work`.
 pub(crate) fn exclusively<R>(cx: &mut Cx<'_>, work: impl FnOnce(&mut Cx<'_>) -> Flow<R>) -> Flow<R> {
-    let idle = cx.with(|k| k.pnp.idle);
-    if !idle.is_null() {
-        let _ = ke::wait::for_object(cx, idle)?;
+    exclusively_asleep_too(cx, |cx| {
         while cx.with(|k| po::system::sleeps(k)) && wait_until_awake(cx)? {}
-    }
-    locked(cx, work)
+        work(cx)
+    })
 }
 
 /// As [`exclusively`], for what changes power states: in a system that sleeps, too.
@@ -32,34 +30,29 @@ pub(crate) fn exclusively_asleep_too<R>(
     work: impl FnOnce(&mut Cx<'_>) -> Flow<R>,
 ) -> Flow<R> {
     let idle = cx.with(|k| k.pnp.idle);
-    if !idle.is_null() {
-        let _ = ke::wait::for_object(cx, idle)?;
+    if idle.is_null() {
+        // No device was looked for.
+        return work(cx);
     }
-    locked(cx, work)
-}
-
-/// The thread has the lock, if a device was looked for at all.
-fn locked<R>(cx: &mut Cx<'_>, work: impl FnOnce(&mut Cx<'_>) -> Flow<R>) -> Flow<R> {
+    let _ = ke::wait::for_object(cx, idle)?;
     let result = work(cx)?;
-    let idle = cx.with(|k| k.pnp.idle);
-    if !idle.is_null() {
-        ke::event::set(cx, idle, 0, false)?;
-    }
+    ke::event::set(cx, idle, 0, false)?;
     Ok(result)
 }
 
-/// Gives the lock back until the system is awake. False if there is no memory to wait by: the lock is kept.
+/// Gives the lock back until the system is awake. False if there is no lock, or no memory to wait by: it is kept.
 fn wait_until_awake(cx: &mut Cx<'_>) -> Flow<bool> {
+    let idle = cx.with(|k| k.pnp.idle);
+    if idle.is_null() {
+        return Ok(false);
+    }
     let size = size_of::<KEVENT>() as u64;
     let awake = pool::allocate(cx, pool::Kind::NonPaged, size, pool::tag(b"PnpA"))?;
     if awake.is_null() {
         return Ok(false);
     }
     ke::event::initialize(cx, awake, NotificationEvent, false)?;
-    let idle = cx.with(|k| {
-        k.pnp.until_awake.push(awake);
-        k.pnp.idle
-    });
+    cx.with(|k| k.pnp.until_awake.push(awake));
     ke::event::set(cx, idle, 0, false)?;
     let _ = ke::wait::for_object(cx, awake)?;
     pool::free(cx, awake)?;
