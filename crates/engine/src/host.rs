@@ -5,7 +5,7 @@
 //! with the machine, and with a rewind to before it was made. Until the next machine begins it can still be read, and
 //! dropping it frees nothing.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,6 +14,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::arena::arena;
 use crate::clock::clock;
+use crate::gone;
 use crate::guest::Guest;
 use crate::heap;
 use crate::jail::Jail;
@@ -168,9 +169,11 @@ impl Host {
             answer: Cell::new(0),
             stacks: Cell::new(0),
             rewind: Rewind::default(),
+            gone: RefCell::default(),
             cpu: Cell::default(),
         });
         STATE.store(Box::into_raw(state), Ordering::Relaxed);
+        gone::came_back();
         GuestEntryPoints::closed().open();
         clock().reset();
         translate::scratch().level.set(0);

@@ -1,6 +1,6 @@
 //! The one live machine of the process, and the handle through which the floor above reaches it.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -11,6 +11,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::arena::arena;
 use crate::chooser::Question;
 use crate::clock::clock;
+use crate::gone;
 use crate::guest::{Caller, DriverState, Guest, Runner, Step};
 use crate::heap;
 use crate::leave::{Flow, Leave};
@@ -59,6 +60,8 @@ pub(crate) struct State {
     /// How many stacks of strands are mapped, whatever the machine knows of them.
     pub(crate) stacks: Cell<u64>,
     pub(crate) rewind: Rewind,
+    /// See [`crate::gone`].
+    pub(crate) gone: RefCell<Vec<Window>>,
     pub(crate) cpu: Cell<Cpu>,
 }
 
@@ -603,6 +606,7 @@ impl Engine {
 
     /// Maps `length` bytes of the memory's file from `offset` on to `address` in USER, IMAGES or SYSTEM; all multiples of a page.
     pub fn map(self, address: u64, offset: u64, length: u64, protection: Protection) {
+        gone::carry_out_at(address);
         state().memory.map(address, offset, length, protection);
     }
 
@@ -613,8 +617,10 @@ impl Engine {
 
     /// Takes a mapping away.
     pub fn unmap(self, address: u64, length: u64) {
-        state().translator.forget(address, length);
-        state().memory.unmap(address, length);
+        if !gone::postpone(address, length) {
+            state().translator.forget(address, length);
+            state().memory.unmap(address, length);
+        }
     }
 
     /// Changes what may be done with mapped pages.

@@ -18,11 +18,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
 use crate::blocks;
+use crate::gone;
 use crate::heap;
+use crate::laid::{Held, Laid};
 use crate::machine::state;
 use crate::nameless;
 use crate::page_set::PageSet;
-use crate::page_table::{self, Entry, GRANULE, Run, granule};
+use crate::page_table::{self, Entry, GRANULE, Run, granule, granule_base};
 use crate::shadow::Shadow;
 use crate::sharing;
 use crate::view::{self, take_fault};
@@ -76,14 +78,26 @@ pub(crate) struct Memory {
     changing: RefCell<BTreeSet<u64>>,
     /// Frames that translations were made from.
     translated: RefCell<PageSet>,
+    /// What the host has mapped.
+    pub(crate) laid: Laid,
 }
+
+/// So many pages are closed at most: each may be two areas of the host's more, of which it has 65,530 for all.
+const MOST_CLOSED: u64 = 2048;
 
 impl Memory {
     pub(crate) fn new() -> std::io::Result<Self> {
         let file = nameless::file("dirql-ram", PHYSICAL)?;
         let granules = PageSet::new(page_table::GRANULES)?;
         let translated = RefCell::new(PageSet::new(FRAMES)?);
-        Ok(Self { file, granules, watched: RefCell::default(), changing: RefCell::default(), translated })
+        Ok(Self {
+            file,
+            granules,
+            watched: RefCell::default(),
+            changing: RefCell::default(),
+            translated,
+            laid: Laid::new()?,
+        })
     }
 
     /// The file it is mapped from.
@@ -106,20 +120,37 @@ impl Memory {
     /// All of this range is written next: the host provides its pages in one call, where a fault for each costs several times as much.
     pub(crate) fn provide(&self, address: u64, length: u64) {
         check(address, length);
+        if pages(address, length).all(|page| self.laid.is_provided(page)) {
+            return;
+        }
         // SAFETY: the range lies in a window of the machine, and its contents stay. A host that does not know the call (before Linux
         // 5.14) provides the pages by faults.
-        let _ =
+        let done =
             unsafe { rustix::mm::madvise(address as *mut _, usize_of(length), Advice::LinuxPopulateWrite) };
+        if done.is_ok() {
+            pages(address, length).for_each(|page| self.laid.provided(page));
+        }
     }
 
     /// Takes the mapping away; accesses fault from now on.
     pub(crate) fn unmap(&self, address: u64, length: u64) {
+        self.unmap_later(address, length);
+        self.close(address, length);
+    }
+
+    /// The same, and accesses fault once it was carried out: see [`crate::gone`].
+    pub(crate) fn unmap_later(&self, address: u64, length: u64) {
         check(address, length);
         if let Some(shadow) = Shadow::live() {
             shadow.clear(address, length);
         }
         self.enter(address, length, |_| Entry::default());
-        self.lay(address, length);
+    }
+
+    /// See [`Memory::unmap_later`]. There are no translations from there.
+    pub(crate) fn carry_out_unmap(&self, address: u64, length: u64) {
+        self.unwatch(address, length);
+        self.close(address, length);
     }
 
     /// Changes what may be done with mapped pages.
@@ -160,45 +191,113 @@ impl Memory {
     /// Makes the host's mappings what the page table says.
     pub(crate) fn lay(&self, address: u64, length: u64) {
         for run in page_table::runs(pages(address, length)) {
-            self.lay_run(&run).expect("mapping the machine's memory");
+            if run.entry.is_mapped() {
+                self.lay_run(&run).expect("mapping the machine's memory");
+            } else {
+                self.close(run.address, run.length);
+            }
         }
     }
 
-    fn lay_run(&self, run: &Run) -> std::io::Result<()> {
-        if !run.entry.is_mapped() {
-            let window = Window { base: run.address, size: run.length };
-            return reserve(window, ProtFlags::empty(), MapFlags::FIXED);
+    /// Nothing can be taken back any more: the host gives up what is closed.
+    pub(crate) fn discard_closed(&self) {
+        if self.laid.closed() == 0 {
+            return;
         }
-        let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE;
-        let offset = u64::from(run.entry.frame()) * PAGE;
-        let (length, protection) = (usize_of(run.length), self.host(run.address));
+        let mut granules = self.granules.as_slice().to_vec();
+        granules.sort_unstable();
+        let all = granules.into_iter().flat_map(|granule| pages(granule_base(granule.into()), GRANULE));
+        for run in page_table::runs(all.filter(|page| self.laid.is_closed(*page))) {
+            self.discard(run.address, run.length);
+        }
+    }
+
+    /// Nothing is mapped here any more. While the machine can be taken back, the host keeps its pages for the next time.
+    fn close(&self, address: u64, length: u64) {
+        if state().rewind.stands() && self.laid.closed() < MOST_CLOSED {
+            return self.parts(address, length, |from, to| {
+                self.protect_host(from, to - from, ProtFlags::empty());
+                pages(from, to - from).for_each(|page| self.laid.close(page));
+            });
+        }
+        if pages(address, length).any(|page| self.laid.get(page).is_held()) {
+            self.discard(address, length);
+        }
+    }
+
+    /// Tells `each` the parts of a range where the host allows access.
+    fn parts(&self, address: u64, length: u64, mut each: impl FnMut(u64, u64)) {
+        let is_open = |page: &u64| self.laid.get(*page).is_open();
+        let (mut from, end) = (address, address + length);
+        while let Some(first) = pages(from, end - from).find(is_open) {
+            let to = pages(first, end - first).find(|page| !is_open(page)).unwrap_or(end);
+            each(first, to);
+            from = to;
+        }
+    }
+
+    fn discard(&self, address: u64, length: u64) {
+        reserve(Window { base: address, size: length }, ProtFlags::empty(), MapFlags::FIXED)
+            .expect("the host gives up what it has mapped");
+        pages(address, length).for_each(|page| self.laid.set(page, Held::default()));
+    }
+
+    fn protect_host(&self, address: u64, length: u64, protection: ProtFlags) {
+        let flags = MprotectFlags::from_bits_retain(protection.bits());
         // SAFETY: the range lies in a window of the machine, where nothing of the host's is.
-        unsafe { rustix::mm::mmap(run.address as *mut _, length, protection, flags, &self.file, offset) }?;
-        state().rewind.mapping_comes(run.address, run.length);
-        if protection.contains(ProtFlags::WRITE) {
-            state().rewind.opened(pages(run.address, run.length));
+        unsafe { rustix::mm::mprotect(address as *mut _, usize_of(length), flags) }
+            .expect("protecting the machine's memory");
+        pages(address, length).for_each(|page| self.laid.set(page, self.laid.get(page).with(protection)));
+    }
+
+    /// Of pages on neighbouring frames, which may be as they should already.
+    fn lay_run(&self, run: &Run) -> std::io::Result<()> {
+        let end = run.address + run.length;
+        let frame = |page: u64| {
+            run.entry.frame() + u32::try_from((page - run.address) / PAGE).expect("frames are few")
+        };
+        let is_held = |page: u64| self.laid.get(page).shows(frame(page));
+        let mut from = run.address;
+        while from < end {
+            let (protection, held) = (self.host(from), is_held(from));
+            let alike = |page: &u64| self.host(*page) == protection && is_held(*page) == held;
+            let to = pages(from, end - from).find(|page| !alike(page)).unwrap_or(end);
+            if !held {
+                self.map_host(from, to - from, frame(from), protection)?;
+            } else if pages(from, to - from).any(|page| !self.laid.get(page).allows(protection)) {
+                self.protect_host(from, to - from, protection);
+            } else {
+                pages(from, to - from).for_each(|page| self.laid.set(page, self.laid.get(page)));
+            }
+            if protection.contains(ProtFlags::WRITE) {
+                state().rewind.opened(pages(from, to - from));
+            }
+            from = to;
         }
-        if pages(run.address, run.length).any(|page| self.host(page) != protection) {
-            self.allow(run.address, run.length);
+        Ok(())
+    }
+
+    fn map_host(&self, address: u64, length: u64, frame: u32, protection: ProtFlags) -> std::io::Result<()> {
+        let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE;
+        let (offset, bytes) = (u64::from(frame) * PAGE, usize_of(length));
+        // SAFETY: as in `protect_host`.
+        unsafe { rustix::mm::mmap(address as *mut _, bytes, protection, flags, &self.file, offset) }?;
+        for (frame, page) in (frame..).zip(pages(address, length)) {
+            self.laid.set(page, Held::new(frame, protection));
         }
+        state().rewind.mapping_comes(address, length);
         Ok(())
     }
 
     /// Makes the host's protections of mapped pages what they should be now.
     pub(crate) fn allow(&self, address: u64, length: u64) {
-        let mut from = address;
-        while from < address + length {
-            let protection = self.host(from);
-            let mut rest = pages(from, address + length - from);
-            let to = rest.find(|page| self.host(*page) != protection).unwrap_or(address + length);
-            let flags = MprotectFlags::from_bits_retain(protection.bits());
-            // SAFETY: as in `lay_run`.
-            unsafe { rustix::mm::mprotect(from as *mut _, usize_of(to - from), flags) }
-                .expect("protecting the machine's memory");
-            if protection.contains(ProtFlags::WRITE) {
-                state().rewind.opened(pages(from, to - from));
-            }
-            from = to;
+        self.lay(address, length);
+    }
+
+    /// The signal handler has let a page be written.
+    pub(crate) fn opened_by_handler(&self, page: u64) {
+        if page_table::index(page).is_some() {
+            self.laid.set(page, self.laid.get(page).with(ProtFlags::READ | ProtFlags::WRITE));
         }
     }
 
@@ -536,6 +635,7 @@ macro_rules! store {
 /// Copies driver memory to `into`.
 #[inline]
 pub(crate) fn read(address: u64, into: &mut [u8]) -> Result<(), BadAddress> {
+    gone::carry_out_at(address);
     if sharing::is_live() {
         sharing::kernel_touches(address, into.len() as u64, false);
     }
@@ -554,6 +654,7 @@ pub(crate) fn read(address: u64, into: &mut [u8]) -> Result<(), BadAddress> {
 /// Copies `from` to driver memory.
 #[inline]
 pub(crate) fn write(address: u64, from: &[u8]) -> Result<(), BadAddress> {
+    gone::carry_out_at(address);
     if !is_driver_memory(address, from.len() as u64) {
         return Err(BadAddress { address, write: true });
     }
@@ -584,6 +685,7 @@ fn store(address: u64, from: &[u8]) -> bool {
 pub(crate) fn fill(address: u64, bytes: u64, value: u8) -> Result<(), BadAddress> {
     let pattern = [value; 16];
     let within = is_plain(address) && bytes <= PAGE && is_plain(address + bytes);
+    gone::carry_out_at(address);
     let plain = bytes >= 16 && (within || is_driver_memory(address, bytes) && nobody_asks());
     // SAFETY: as in `store`; the pattern is an array of ours of 16 bytes.
     if plain && unsafe { dirql_ram_fill(address as *mut u8, pattern.as_ptr(), usize_of(bytes)) } == 0 {
@@ -708,6 +810,7 @@ pub(crate) fn is_filled(address: u64, bytes: u64, value: u8) -> Result<bool, Bad
     assert!(bytes >= 16, "it looks at 16 bytes at once");
     let pattern = [value; 16];
     let within = is_plain(address) && bytes <= PAGE && is_plain(address + bytes);
+    gone::carry_out_at(address);
     if !within && !is_driver_memory(address, bytes) {
         return Err(BadAddress { address, write: false });
     }

@@ -80,9 +80,13 @@ pub(crate) fn granule_base(granule: u64) -> u64 {
     unreachable!("there is no granule {granule}")
 }
 
+/// The number of the page of `address` among all that drivers can have.
+pub(crate) fn index(address: u64) -> Option<u64> {
+    Some(granule(address)? * ENTRIES + address % GRANULE / PAGE)
+}
+
 fn entry(address: u64) -> Option<&'static Cell<Entry>> {
-    let granule = granule(address)?;
-    let at = PAGES.base() + granule * PAGE + address % GRANULE / PAGE * 4;
+    let at = PAGES.base() + index(address)? * 4;
     // SAFETY: in the table's window, which is mapped as long as a machine is alive; all bit patterns are entries, and one
     // thread uses them.
     Some(unsafe { &*(at as *const Cell<Entry>) })

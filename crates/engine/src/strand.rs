@@ -230,6 +230,12 @@ impl Strands {
         Some(self.slots.borrow().get(id).map_or(0, |slot| slot.frame.get()))
     }
 
+    /// Whether a strand that is suspended has a driver frame.
+    pub(crate) fn has_any_frame(&self) -> bool {
+        let current = self.current();
+        self.slots.borrow().iter().any(|slot| slot.id != current && slot.frame.get() != 0)
+    }
+
     fn slot(&self, id: StrandId) -> *const Slot {
         self.slots.borrow().get(id).expect("a strand that is resumed has not ended")
     }

@@ -96,9 +96,7 @@ fn main() {
     }
     figures.extend(forks::all(&wanted));
     figures.extend(driver::all(&wanted));
-    if names.is_empty() || names.iter().any(|name| name.starts_with("schedule")) {
-        figures.extend(schedules::all());
-    }
+    figures.extend(schedules::all(&wanted));
     figures.sort_by_key(|figure| figure.name);
     if options.iter().any(|option| option == "--json") {
         let object: serde_json::Map<String, serde_json::Value> = figures.iter().map(json).collect();

@@ -64,6 +64,8 @@ impl Tracker for Faults {
         shared.count.set(0);
         opened.sort_unstable();
         opened.dedup();
+        let laid = &state().memory.laid;
+        opened.iter().filter(|page| page_table::index(**page).is_some()).for_each(|page| laid.unlist(*page));
         for range in ranges(&opened) {
             if address_of(id_of(range.base).unwrap_or(0)).is_some_and(|address| address == range.base) {
                 protect(range.base, range.size, MprotectFlags::READ).expect("it was so before");
@@ -86,6 +88,11 @@ impl Tracker for Faults {
 
     fn end(&self) {
         state().rewind.faults.set(None);
+        let laid = &state().memory.laid;
+        if let Some(shared) = &*self.shared.borrow() {
+            let drivers = shared.opened().iter().filter(|page| page_table::index(**page).is_some());
+            drivers.for_each(|page| laid.unlist(*page));
+        }
         let open = MprotectFlags::READ | MprotectFlags::WRITE;
         for window in anonymous() {
             protect(window.base, window.size, open).expect("the host lets fewer mappings be");
@@ -160,7 +167,11 @@ impl Shared {
             return false;
         }
         let open = MprotectFlags::READ | MprotectFlags::WRITE;
-        protect(page, PAGE, open).is_ok() || self.open_neighbourhood(state, page)
+        if protect(page, PAGE, open).is_ok() {
+            state.memory.opened_by_handler(page);
+            return true;
+        }
+        self.open_neighbourhood(state, page)
     }
 
     /// Copies the page, unless that was done, and remembers that it is open.
@@ -175,6 +186,9 @@ impl Shared {
 
     /// Remembers a page that may be written without notice, until there is a new snapshot. False if there is no room.
     pub(super) fn is_open(&self, page: u64) -> bool {
+        if page_table::index(page).is_some() && !state().memory.laid.list(page) {
+            return true;
+        }
         let count = self.count.get();
         if count == OPENED {
             return false;
@@ -197,8 +211,13 @@ impl Shared {
         if !alike(&page) {
             return false;
         }
-        (from..to).step_by(usize_of(PAGE)).all(|other| self.note(other))
-            && protect(from, to - from, MprotectFlags::READ | MprotectFlags::WRITE).is_ok()
+        let all = || (from..to).step_by(usize_of(PAGE));
+        let opened = all().all(|other| self.note(other))
+            && protect(from, to - from, MprotectFlags::READ | MprotectFlags::WRITE).is_ok();
+        if opened {
+            all().for_each(|other| state.memory.opened_by_handler(other));
+        }
+        opened
     }
 }
 

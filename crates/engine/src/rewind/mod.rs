@@ -28,7 +28,7 @@ use crate::page_set::PageSet;
 use crate::page_table::{ENTRIES, Entry, granule_base};
 use crate::translate::SavedWords;
 use crate::windows::{PAGE, PAGES, Window};
-use crate::{heap, page_table, shadow, sharing, signals};
+use crate::{gone, heap, page_table, shadow, sharing, signals};
 
 /// How the pages that were written are found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,6 +131,8 @@ struct Tracked {
 pub(crate) struct Rewind {
     tracked: RefCell<Option<Tracked>>,
     names: Cell<u64>,
+    /// There is a snapshot.
+    stands: Cell<bool>,
     /// For the signal handler: what it needs of the first back end while that one is at work.
     faults: Cell<Option<&'static faults::Shared>>,
 }
@@ -145,6 +147,11 @@ impl Rewind {
         }
     }
 
+    /// Whether the machine can be taken back.
+    pub(crate) fn stands(&self) -> bool {
+        self.stands.get()
+    }
+
     /// Whether a write to this frame, if it came, would have to be noticed.
     pub(crate) fn awaits(&self, frame: u32) -> bool {
         self.faults.get().is_some_and(|shared| shared.awaits(frame))
@@ -156,9 +163,9 @@ impl Rewind {
     }
 
     /// These pages may be written now without notice: their frames have been, by another address.
-    pub(crate) fn opened(&self, pages: impl Iterator<Item = u64>) {
+    pub(crate) fn opened(&self, mut pages: impl Iterator<Item = u64>) {
         if let Some(shared) = self.faults.get() {
-            let remembered = pages.fold(true, |all, page| all & shared.is_open(page));
+            let remembered = pages.all(|page| shared.is_open(page));
             assert!(remembered, "too many mappings since the last snapshot");
         }
     }
@@ -216,6 +223,7 @@ impl Host {
     /// [`StartError::Host`] if the host refuses to watch the machine's memory (at the first snapshot only).
     pub fn snapshot(&self) -> Result<Snapshot, StartError> {
         assert_outside();
+        gone::carry_out();
         let rewind = &state().rewind;
         let tracked = rewind.tracked.borrow();
         let tracked = tracked.as_ref().expect("snapshots are taken after Host::track");
@@ -237,6 +245,7 @@ impl Host {
     /// If it was taken at a question of a run, that question is open again.
     pub fn rewind(&self, to: Snapshot) {
         assert_outside();
+        gone::came_back();
         let tracked = state().rewind.tracked.borrow();
         let tracked = tracked.as_ref().expect("there is a snapshot");
         let mut levels = tracked.levels.borrow_mut();
@@ -263,6 +272,7 @@ impl Host {
     /// Forgets a snapshot; the machine stays as it is, and other snapshots stand. With the last one all tracking ends.
     pub fn discard(&self, snapshot: Snapshot) {
         assert_outside();
+        gone::carry_out();
         let tracked = state().rewind.tracked.borrow();
         let tracked = tracked.as_ref().expect("there is a snapshot");
         let mut levels = tracked.levels.borrow_mut();
@@ -298,11 +308,14 @@ fn position(levels: &[Level], snapshot: Snapshot) -> usize {
 impl Tracked {
     fn begin(&self) -> io::Result<()> {
         self.copies.written.borrow_mut().clear();
+        state().rewind.stands.set(true);
         self.tracker.begin(&self.copies).inspect_err(|_| self.end())
     }
 
     fn end(&self) {
         self.tracker.end();
+        state().rewind.stands.set(false);
+        state().memory.discard_closed();
         self.copies.written.borrow_mut().clear();
     }
 

@@ -53,6 +53,7 @@ pub(crate) use short::{allow_calls, allow_locks, allows_locks, forbid_locks};
 pub(crate) use stubs::EXIT;
 pub(crate) use table::begin as lay_table;
 
+use crate::gone;
 use crate::guest::{Caller, Fault, FaultKind};
 use crate::leave::{Flow, Leave};
 use crate::machine::{Stack, state};
@@ -66,6 +67,7 @@ pub const RETURN_TO_KERNEL: u64 = stubs::RETURN_TO_KERNEL;
 
 /// Calls driver code. See [`crate::Engine::call`].
 pub(crate) fn call(target: u64, arguments: &[u64], stack: Stack) -> Flow<u64> {
+    gone::carry_out();
     let state = state();
     let top = match stack {
         Stack::At(top) => top,
@@ -186,6 +188,11 @@ pub(crate) fn callers() -> Vec<Caller> {
 /// See [`crate::Engine::callers_of`]; `frame` is the innermost one of a strand that is suspended.
 pub(crate) fn callers_from(frame: u64) -> Vec<Caller> {
     std::iter::successors(frame_at(frame), |frame| frame_at(frame.previous)).map(caller_of).collect()
+}
+
+/// Whether driver code has called out, or was called out of, anywhere, and may go on.
+pub(crate) fn is_on_any_stack() -> bool {
+    host_words().frame.get() != 0 || state().strands.has_any_frame()
 }
 
 /// See [`crate::Engine::depth`].
