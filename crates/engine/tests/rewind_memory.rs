@@ -354,3 +354,107 @@ fn a_snapshot_that_was_discarded_costs_nothing_and_others_stand() {
         assert_eq!(show(), [0, 0, 0, 5]);
     });
 }
+
+/// Where another image lies.
+const OTHER: u64 = IMAGES.base + 0x800_0000;
+
+#[test]
+fn an_image_that_goes_last_is_gone_at_once_and_comes_back() {
+    let answers = |value: u64| assemble(|a| a.mov(eax, value as u32).and_then(|()| a.ret()).unwrap());
+    both(&answers(1), |rig, snapshot| {
+        let engine = rig.engine;
+        rig.load(OTHER, &answers(2));
+        let runs = |at| rig.call_at(at, &[]).ok();
+        assert_eq!([runs(CODE), runs(OTHER)], [Some(1), Some(2)]);
+        let (before, print) = (snapshot(), engine.fingerprint());
+        let came_back = || {
+            rig.host.rewind(before);
+            assert_eq!(engine.fingerprint(), print);
+            assert_eq!([runs(CODE), runs(OTHER)], [Some(1), Some(2)]);
+        };
+        // The kernel looks there; driver code runs; another image comes there; nothing of these.
+        engine.unmap(OTHER, PAGE);
+        assert_eq!(word(engine, OTHER), None);
+        assert!(engine.write(DriverPtr::new(OTHER), 1_u64).is_err());
+        came_back();
+        engine.unmap(OTHER, PAGE);
+        assert_eq!((runs(OTHER), rig.the_fault().kind), (None, FaultKind::Execute));
+        assert_eq!(runs(CODE), Some(1));
+        came_back();
+        engine.unmap(OTHER, PAGE);
+        rig.load(OTHER, &answers(3));
+        assert_eq!(runs(OTHER), Some(3));
+        came_back();
+        engine.unmap(OTHER, PAGE);
+        came_back();
+        // A snapshot between.
+        engine.unmap(OTHER, PAGE);
+        let without = snapshot();
+        assert_eq!(runs(OTHER), None);
+        rig.host.rewind(without);
+        assert_eq!((runs(OTHER), word(engine, OTHER)), (None, None));
+        came_back();
+        engine.unmap(OTHER, PAGE);
+        rig.host.discard(before);
+        assert_eq!((runs(OTHER), word(engine, OTHER)), (None, None));
+    });
+}
+
+#[test]
+fn an_image_that_goes_while_driver_code_waits_for_the_kernel_is_gone_for_that_code() {
+    // Calls the export, and then what lies in the other image.
+    let code = assemble(|a| {
+        a.sub(rsp, 0x28).unwrap();
+        a.mov(rax, EXPORTS).unwrap();
+        a.call(rax).unwrap();
+        a.mov(rax, OTHER).unwrap();
+        a.call(rax).unwrap();
+        a.add(rsp, 0x28).unwrap();
+        a.ret().unwrap();
+    });
+    both(&code, |rig, snapshot| {
+        let engine = rig.engine;
+        rig.load(OTHER, &RETURN);
+        engine.define_export(EXPORTS, 1);
+        assert!(rig.call(&[]).is_ok());
+        let before = snapshot();
+        *rig.export.borrow_mut() = Some(Box::new(|rig, _, _| {
+            rig.engine.unmap(OTHER, PAGE);
+            Ok(0)
+        }));
+        for _ in 0..2 {
+            assert!(rig.call(&[]).is_err());
+            assert_eq!((rig.the_fault().kind, rig.the_fault().address), (FaultKind::Execute, OTHER));
+            rig.host.rewind(before);
+        }
+        *rig.export.borrow_mut() = None;
+        assert!(rig.call(&[]).is_ok());
+    });
+}
+
+#[test]
+fn ranges_that_come_and_go_between_rewinds_are_there_only_while_they_are() {
+    both(&RETURN, |rig, snapshot| {
+        let engine = rig.engine;
+        let before = snapshot();
+        // More pages than the host keeps closed, in the order of their frames and in another, and with other frames.
+        let pages = 3000;
+        for round in 0..4 {
+            let at = |page: u64| FREE + 2 * page * PAGE;
+            for page in 0..pages {
+                let frame = if round < 2 { page } else { pages - 1 - page };
+                engine.map(at(page), 0x4000_0000 + frame * PAGE, PAGE, Protection::READ_WRITE);
+                put(engine, at(page), page);
+            }
+            assert!((0..pages).all(|page| word(engine, at(page)) == Some(page)));
+            (0..pages).step_by(2).for_each(|page| engine.unmap(at(page), PAGE));
+            for page in [0, 1, pages - 2, pages - 1] {
+                assert_eq!(word(engine, at(page)), (page % 2 == 1).then_some(page));
+            }
+            rig.host.rewind(before);
+            assert!((0..pages).all(|page| word(engine, at(page)).is_none()));
+        }
+        engine.map(FREE, 0x4000_0000, PAGE, Protection::READ_WRITE);
+        assert_eq!(word(engine, FREE), Some(0), "what was written there is gone");
+    });
+}
