@@ -623,6 +623,12 @@ impl Engine {
         }
     }
 
+    /// Carries out `unmap`, which takes mappings away by [`Engine::unmap`] and makes none: accesses fault at its end, and the host is asked as
+    /// little as can be.
+    pub fn unmap_together(self, unmap: impl FnOnce()) {
+        state().memory.unmap_together(unmap);
+    }
+
     /// Changes what may be done with mapped pages.
     pub fn protect(self, address: u64, length: u64, protection: Protection) {
         state().translator.forget(address, length);

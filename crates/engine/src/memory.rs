@@ -80,7 +80,12 @@ pub(crate) struct Memory {
     translated: RefCell<PageSet>,
     /// What the host has mapped.
     pub(crate) laid: Laid,
+    /// What is to be closed at the end of [`Memory::unmap_together`].
+    closing: RefCell<Option<Vec<Window>>>,
 }
+
+/// Ranges that are unmapped together are closed by one call if they are no further apart.
+const APART: u64 = 16 * PAGE;
 
 /// So many pages are closed at most: each may be two areas of the host's more, of which it has 65,530 for all.
 const MOST_CLOSED: u64 = 2048;
@@ -97,6 +102,7 @@ impl Memory {
             changing: RefCell::default(),
             translated,
             laid: Laid::new()?,
+            closing: RefCell::default(),
         })
     }
 
@@ -215,13 +221,51 @@ impl Memory {
     /// Nothing is mapped here any more. While the machine can be taken back, the host keeps its pages for the next time.
     fn close(&self, address: u64, length: u64) {
         if state().rewind.stands() && self.laid.closed() < MOST_CLOSED {
+            if let Some(closing) = &mut *self.closing.borrow_mut() {
+                return heap::outside(|| closing.push(Window { base: address, size: length }));
+            }
             return self.parts(address, length, |from, to| {
-                self.protect_host(from, to - from, ProtFlags::empty());
+                set_protection(from, to - from, MprotectFlags::empty());
                 pages(from, to - from).for_each(|page| self.laid.close(page));
             });
         }
         if pages(address, length).any(|page| self.laid.get(page).is_held()) {
             self.discard(address, length);
+        }
+    }
+
+    /// Carries out `unmap`, and closes what it has unmapped at its end, neighbours by one call.
+    pub(crate) fn unmap_together(&self, unmap: impl FnOnce()) {
+        self.closing.replace(Some(Vec::new()));
+        unmap();
+        heap::outside(|| {
+            let mut closing = self.closing.take().unwrap_or_default();
+            closing.sort_unstable_by_key(|range| range.base);
+            // What lies between may stay as it is closed if it is not there.
+            let is_nothing = |page: u64| !page_table::get(page).is_mapped() && !self.laid.get(page).is_open();
+            let mut ranges: Vec<Window> = Vec::new();
+            for range in closing {
+                match ranges.last_mut() {
+                    Some(last)
+                        if range.base - last.end() <= APART
+                            && pages(last.end(), range.base - last.end()).all(is_nothing) =>
+                    {
+                        last.size = range.end() - last.base;
+                    }
+                    _ => ranges.push(range),
+                }
+            }
+            ranges.iter().for_each(|range| self.close_whole(range.base, range.size));
+        });
+    }
+
+    /// Takes all access away from a range where nothing is mapped.
+    fn close_whole(&self, address: u64, length: u64) {
+        let is_held = |page: &u64| self.laid.get(*page).is_held();
+        let held: Vec<u64> = pages(address, length).filter(is_held).collect();
+        if held.iter().any(|page| self.laid.get(*page).is_open()) {
+            set_protection(address, length, MprotectFlags::empty());
+            held.into_iter().for_each(|page| self.laid.close(page));
         }
     }
 
@@ -243,10 +287,7 @@ impl Memory {
     }
 
     fn protect_host(&self, address: u64, length: u64, protection: ProtFlags) {
-        let flags = MprotectFlags::from_bits_retain(protection.bits());
-        // SAFETY: the range lies in a window of the machine, where nothing of the host's is.
-        unsafe { rustix::mm::mprotect(address as *mut _, usize_of(length), flags) }
-            .expect("protecting the machine's memory");
+        set_protection(address, length, MprotectFlags::from_bits_retain(protection.bits()));
         pages(address, length).for_each(|page| self.laid.set(page, self.laid.get(page).with(protection)));
     }
 
@@ -280,7 +321,7 @@ impl Memory {
     fn map_host(&self, address: u64, length: u64, frame: u32, protection: ProtFlags) -> std::io::Result<()> {
         let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::NORESERVE;
         let (offset, bytes) = (u64::from(frame) * PAGE, usize_of(length));
-        // SAFETY: as in `protect_host`.
+        // SAFETY: as in `set_protection`.
         unsafe { rustix::mm::mmap(address as *mut _, bytes, protection, flags, &self.file, offset) }?;
         for (frame, page) in (frame..).zip(pages(address, length)) {
             self.laid.set(page, Held::new(frame, protection));
@@ -382,6 +423,12 @@ impl Memory {
         }
         heap::outside(|| drop(watched));
     }
+}
+
+fn set_protection(address: u64, length: u64, flags: MprotectFlags) {
+    // SAFETY: the range lies in a window of the machine, where nothing of the host's is.
+    unsafe { rustix::mm::mprotect(address as *mut _, usize_of(length), flags) }
+        .expect("protecting the machine's memory");
 }
 
 fn pages(address: u64, length: u64) -> impl Iterator<Item = u64> + Clone {

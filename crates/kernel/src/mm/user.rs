@@ -174,9 +174,7 @@ pub fn free_process(cx: &mut Cx<'_>, process: u32) {
         let all = k.mm.user.ranges.iter();
         all.filter(|(_, owned)| owned.process == process).map(|(&start, _)| start).collect()
     });
-    for start in own {
-        free(cx, start);
-    }
+    cx.engine().unmap_together(|| own.into_iter().for_each(|start| _ = free(cx, start)));
 }
 
 /// Allows or forbids an application's writes to its own range, as `VirtualProtect` would.

@@ -79,16 +79,17 @@ pub(crate) fn too_deep(cx: &mut Cx<'_>, routine: DriverPtr<Code>) -> Leave {
 
 /// Bytes used at most: stacks begin zeroed, so what is not zero was written.
 pub(in crate::ke) fn high_water(engine: Engine, stack: KernelStack) -> u64 {
-    let mut page = [0; 0x1000];
-    let mut at = stack.limit;
-    while at < stack.base {
-        engine.read_bytes(at, &mut page).expect("a stack is mapped as long as it exists");
-        if let Some(first) = page.iter().position(|&byte| byte != 0) {
-            return stack.base - at - (first as u64 & !7);
-        }
-        at += PAGE;
-    }
-    0
+    const WHY: &str = "a stack is mapped as long as it exists";
+    // What is not used is most of it: pages, then lines.
+    let is_used = |at: u64, bytes: u64| !engine.is_filled(at, bytes, 0).expect(WHY);
+    let Some(page) = (stack.limit..stack.base).step_by(0x1000).find(|at| is_used(*at, PAGE)) else {
+        return 0;
+    };
+    let line = (page..page + PAGE).step_by(64).find(|at| is_used(*at, 64)).expect("the page is used");
+    let mut bytes = [0; 64];
+    engine.read_bytes(line, &mut bytes).expect(WHY);
+    let first = bytes.iter().position(|&byte| byte != 0).expect("the line is used");
+    stack.base - line - (first as u64 & !7)
 }
 
 /// How messages call the owner of a stack: `the thread main`.
