@@ -8,6 +8,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::arena::arena;
@@ -92,7 +94,10 @@ pub(crate) type Words = BTreeMap<u64, Vec<Touch>>;
 
 #[derive(Default)]
 struct Notes {
-    words: Words,
+    /// At the last snapshot, or where the machine was taken back to.
+    before: Rc<Words>,
+    /// Words that were touched since: all that is known of them.
+    since: Since,
     shared: BTreeSet<u64>,
 }
 
@@ -125,7 +130,11 @@ impl Sharing {
 
     /// From now on they are, or no more. True if that is a change.
     pub(crate) fn switch(&self, on: bool) -> bool {
-        heap::outside(|| self.notes.borrow_mut().words.clear());
+        heap::outside(|| {
+            let mut notes = self.notes.borrow_mut();
+            notes.before = Rc::default();
+            notes.since.clear();
+        });
         set_live(on);
         self.on.replace(on) != on
     }
@@ -156,24 +165,22 @@ impl Sharing {
         }
         heap::outside(|| {
             let mut notes = self.notes.borrow_mut();
-            let known = notes.words.range(address / WORD..(address + length).div_ceil(WORD));
-            for word in known.map(|(word, _)| *word).collect::<Vec<_>>() {
-                let bytes = mask(word, address, length);
-                let touches = notes.words.get_mut(&word).expect("it was found there");
-                touches.iter_mut().for_each(|touch| touch.bytes &= !bytes);
-                touches.retain(|touch| touch.bytes != 0);
+            for word in notes.known(address / WORD..(address + length).div_ceil(WORD)) {
+                notes.forget(word, mask(word, address, length));
             }
         });
     }
 
     /// What was touched so far in this run. On the host's side.
-    pub(crate) fn touched(&self) -> Words {
-        self.notes.borrow().words.clone()
+    pub(crate) fn touched(&self) -> Rc<Words> {
+        self.notes.borrow_mut().settle()
     }
 
     /// The run was taken back to where that was all. On the host's side.
-    pub(crate) fn take_back(&self, touched: &Words) {
-        self.notes.borrow_mut().words.clone_from(touched);
+    pub(crate) fn take_back(&self, touched: &Rc<Words>) {
+        let mut notes = self.notes.borrow_mut();
+        notes.before = Rc::clone(touched);
+        notes.since.clear();
     }
 
     /// What was learned in all runs, by address.
@@ -184,15 +191,159 @@ impl Sharing {
 
 impl Notes {
     fn touch(&mut self, word: u64, touch: Touch) {
-        let touches = self.words.entry(word).or_default();
-        match touches.iter_mut().find(|known| known.alike(&touch)) {
+        let list = self.list(word);
+        match self.since.find(list, |known| known.alike(&touch)) {
             Some(known) if known.bytes & touch.bytes == touch.bytes => return,
             Some(known) => known.bytes |= touch.bytes,
-            None => touches.push(touch),
+            None => self.since.add(list, touch),
         }
-        for other in touches.iter().filter(|other| other.meets(&touch)) {
+        for other in self.since.touches(list).filter(|other| other.meets(&touch)) {
             self.shared.extend([other.instruction, touch.instruction].into_iter().flatten());
         }
+    }
+
+    fn forget(&mut self, word: u64, bytes: u8) {
+        let list = self.list(word);
+        self.since.change(list, |touch| touch.bytes &= !bytes);
+    }
+
+    /// The list of a word, with what was known of it before.
+    fn list(&mut self, word: u64) -> List {
+        let (list, is_new) = self.since.list(word);
+        if is_new && let Some(before) = self.before.get(&word) {
+            before.iter().for_each(|touch| self.since.add(list, *touch));
+        }
+        list
+    }
+
+    /// The words of a range that something is known of.
+    fn known(&self, range: Range<u64>) -> Vec<u64> {
+        let mut words: Vec<u64> = self.before.range(range.clone()).map(|(word, _)| *word).collect();
+        words.extend(self.since.words().filter(|word| range.contains(word)));
+        words.sort_unstable();
+        words.dedup();
+        words
+    }
+
+    /// All that is known, in one.
+    fn settle(&mut self) -> Rc<Words> {
+        if self.since.words().next().is_some() {
+            let mut all = Words::clone(&self.before);
+            for word in self.since.words() {
+                let list = self.since.find_list(word).expect("it is one of its words");
+                let touches = self.since.touches(list).filter(|touch| touch.bytes != 0).copied();
+                all.insert(word, touches.collect());
+            }
+            self.before = Rc::new(all);
+            self.since.clear();
+        }
+        Rc::clone(&self.before)
+    }
+}
+
+/// Touches by word, found by hashing, and all forgotten at once: a search that learns makes and forgets some thousand in each schedule.
+struct Since {
+    /// A power of two of them, of which at most half are in use.
+    slots: Vec<Slot>,
+    /// Which slots are in use.
+    used: Vec<usize>,
+    touches: Vec<(Touch, Next)>,
+    /// Slots with another one are empty.
+    stamp: u64,
+}
+
+/// Where the next touch of a word is; 0 is none, `n + 1` the one at `n`.
+type Next = u32;
+
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    word: u64,
+    first: Next,
+    stamp: u64,
+}
+
+/// The touches of a word: its slot, as long as no other word gets one.
+type List = usize;
+
+impl Default for Since {
+    fn default() -> Self {
+        Self { slots: vec![Slot::default(); 1 << 10], used: Vec::new(), touches: Vec::new(), stamp: 1 }
+    }
+}
+
+impl Since {
+    fn clear(&mut self) {
+        self.stamp += 1;
+        self.used.clear();
+        self.touches.clear();
+    }
+
+    fn words(&self) -> impl Iterator<Item = u64> {
+        self.used.iter().map(|slot| self.slots[*slot].word)
+    }
+
+    /// The slot of a word, or the one that it would have.
+    fn find_list(&self, word: u64) -> Result<List, List> {
+        let last = self.slots.len() - 1;
+        let mut slot =
+            usize::try_from(word.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32).expect("32 bits") & last;
+        while self.slots[slot].stamp == self.stamp {
+            if self.slots[slot].word == word {
+                return Ok(slot);
+            }
+            slot = (slot + 1) & last;
+        }
+        Err(slot)
+    }
+
+    /// The list of a word, and whether it is new.
+    fn list(&mut self, word: u64) -> (List, bool) {
+        if 2 * self.used.len() >= self.slots.len() {
+            self.grow();
+        }
+        match self.find_list(word) {
+            Ok(list) => (list, false),
+            Err(slot) => {
+                self.slots[slot] = Slot { word, first: 0, stamp: self.stamp };
+                self.used.push(slot);
+                (slot, true)
+            }
+        }
+    }
+
+    fn grow(&mut self) {
+        let larger = vec![Slot::default(); 2 * self.slots.len()];
+        let before = std::mem::replace(&mut self.slots, larger);
+        for slot in std::mem::take(&mut self.used) {
+            let (Ok(free) | Err(free)) = self.find_list(before[slot].word);
+            self.slots[free] = before[slot];
+            self.used.push(free);
+        }
+    }
+
+    fn add(&mut self, list: List, touch: Touch) {
+        self.touches.push((touch, self.slots[list].first));
+        self.slots[list].first = Next::try_from(self.touches.len()).expect("fewer than 2^32 touches");
+    }
+
+    /// Where the touches of a list stand.
+    fn places(&self, list: List) -> impl Iterator<Item = usize> {
+        let at = |next: Next| next.checked_sub(1).map(|at| at as usize);
+        std::iter::successors(at(self.slots[list].first), move |place| at(self.touches[*place].1))
+    }
+
+    fn touches(&self, list: List) -> impl Iterator<Item = &Touch> {
+        self.places(list).map(|place| &self.touches[place].0)
+    }
+
+    fn find(&mut self, list: List, is_it: impl Fn(&Touch) -> bool) -> Option<&mut Touch> {
+        let place = self.places(list).find(|place| is_it(&self.touches[*place].0))?;
+        Some(&mut self.touches[place].0)
+    }
+
+    fn change(&mut self, list: List, change: impl Fn(&mut Touch)) {
+        let places: Vec<usize> = self.places(list).collect();
+        places.into_iter().for_each(|place| change(&mut self.touches[place].0));
     }
 }
 
@@ -271,7 +422,7 @@ mod tests {
         assert_eq!(sharing.learned(), []);
         sharing.note(&runner(2), Some(20), 0x10C, 1, true);
         assert_eq!(sharing.learned(), [10, 20]);
-        sharing.take_back(&Words::new());
+        sharing.take_back(&Rc::default());
         assert_eq!(sharing.learned(), [10, 20], "it stays learned");
     }
 }

@@ -15,6 +15,7 @@ mod userfault;
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeSet;
 use std::io;
+use std::rc::Rc;
 
 use changes::Changes;
 use copies::{Copies, PageId, SIZE, is_frame};
@@ -89,7 +90,7 @@ struct Level {
     name: Snapshot,
     words: Words,
     /// What a machine that learns has noted of the run.
-    touched: sharing::Words,
+    touched: Rc<sharing::Words>,
     /// Between this snapshot and the next. None at the newest.
     changes: Changes,
 }
