@@ -28,6 +28,7 @@ use crate::mm::stack::KERNEL_STACK;
 use crate::rules;
 use crate::verdict::{StackLine, Tier, Verdict};
 use crate::verifier::Verifier;
+use crate::wdf;
 use crate::witness::Witness;
 
 /// What can be chosen about a machine before it starts.
@@ -231,6 +232,7 @@ impl Nt {
         let mut kernel = self.kernel.borrow_mut();
         kernel.has_details = details;
         kernel.ke.set_read(self.wants(Kind::Irql) || details, calls);
+        wdf::set_read(&mut kernel, |kind| self.wants(kind));
         self.engine.report_accesses(self.wants(Kind::Access));
     }
 
@@ -302,7 +304,7 @@ impl Nt {
     #[must_use]
     pub fn calls_of_exports(&self) -> Vec<(u32, u64)> {
         let mut calls: Vec<u64> = self.calls.iter().map(Cell::get).collect();
-        for (number, short) in self.engine.short_calls_by_export() {
+        for (number, short) in self.engine.short_calls_by_export().into_iter().chain(wdf::answered_calls(self.engine)) {
             calls[number as usize] += short;
         }
         (0..).zip(calls).filter(|(_, count)| *count > 0).collect()
@@ -310,7 +312,13 @@ impl Nt {
 
     /// See [`Cx::next_event`].
     pub(crate) fn next_event(&self) -> u64 {
-        self.events.get() + EVENTS_OF_A_CALL * self.engine.short_calls()
+        self.events.get() + self.events_of_calls(self.engine.short_calls())
+    }
+
+    /// How many events so many calls are that the kernel was not asked about, all or the first of them.
+    fn events_of_calls(&self, short: u64) -> u64 {
+        // Of a framework's function, or of a callback's moment, there is one.
+        EVENTS_OF_A_CALL * short - (EVENTS_OF_A_CALL - 1) * self.engine.answered_calls()
     }
 
     /// See [`Cx::count_event`].
@@ -714,7 +722,8 @@ impl Guest for Nt {
 
     fn lock_taken(&self, taken: &TakenLock) {
         // The `Call` event of the acquiring call was counted before: hence the 1.
-        let moment = self.events.get() + EVENTS_OF_A_CALL * taken.short_calls + 1;
+        // What is answered in advance comes not while it is held.
+        let moment = self.events.get() + self.events_of_calls(taken.short_calls) + 1;
         spinlock::note_taken_alone(&mut self.kernel.borrow_mut(), taken, moment);
     }
 

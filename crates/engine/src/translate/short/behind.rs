@@ -3,8 +3,10 @@
 
 use std::mem::offset_of;
 
-use super::{Short, ShortExport};
+use super::answers::{NotedCall, PLACE_MASK, PLACE_SHIFT, ROW_SHIFT, Row};
+use super::{Short, ShortExport, lock};
 use crate::translate::frame;
+use crate::translate::host_words::HostWords;
 use crate::translate::scratch::Scratch;
 use crate::translate::stubs;
 use crate::translate::table::UPPER_HALF;
@@ -12,8 +14,8 @@ use crate::windows::{IMAGES, SCRATCH, TABLE};
 
 impl Short {
     /// One of each kind that has host code.
-    pub(in crate::translate) const WITH_ENTRIES: [Self; 4] =
-        [Self::Level, Self::Raise, Self::RaiseTo(0), Self::Lower];
+    pub(in crate::translate) const WITH_ENTRIES: [Self; 5] =
+        [Self::Level, Self::Raise, Self::RaiseTo(0), Self::Lower, Self::Answer(0)];
 
     /// Host code for it, if there is any, which is entered as the gate is, and the index of the word that holds its address. `r10`
     /// is what [`ShortExport::in_r10`] says.
@@ -23,6 +25,7 @@ impl Short {
             Self::Raise => (1, dirql_short_raise),
             Self::RaiseTo(_) => (2, dirql_short_raise_to),
             Self::Lower => (3, dirql_short_lower),
+            Self::Answer(_) => (4, dirql_short_answer),
             Self::AcquireRaise | Self::Acquire | Self::ReleaseLower | Self::Release => return None,
         };
         Some((index, entry as *const () as u64))
@@ -30,10 +33,14 @@ impl Short {
 }
 
 impl ShortExport {
-    /// What its code behind the call finds in `r10`: the level of [`Short::RaiseTo`], and above it the counter.
+    /// What its code behind the call finds in `r10`: the level of [`Short::RaiseTo`], and above it the counter; or the row of
+    /// [`Short::Answer`].
     pub(in crate::translate) fn in_r10(self) -> u32 {
-        let level = if let Short::RaiseTo(level) = self.what { level } else { 0 };
-        u32::from(self.counter) << 8 | u32::from(level)
+        match self.what {
+            Short::Answer(row) => row.into(),
+            Short::RaiseTo(level) => u32::from(self.counter) << 8 | u32::from(level),
+            _ => u32::from(self.counter) << 8,
+        }
     }
 }
 
@@ -72,7 +79,7 @@ macro_rules! store_home {
 // still the countdown. A
 // store to the driver's stack that faults goes on at the gate, which has its own way with it: nothing has been changed by then.
 std::arch::global_asm!(
-    ".global dirql_short_level, dirql_short_raise, dirql_short_raise_to, dirql_short_lower",
+    ".global dirql_short_level, dirql_short_raise, dirql_short_raise_to, dirql_short_lower, dirql_short_answer",
     ".global dirql_short_not, dirql_short_back, dirql_short_back_end, dirql_short_lost",
     "dirql_short_level:",
     unless_told!(),
@@ -120,6 +127,7 @@ std::arch::global_asm!(
     "inc qword ptr [r10 + {s_calls}]",
     "movzx ecx, byte ptr [rsp - 15]",
     "inc qword ptr [r10 + 8 * rcx + {s_short_calls}]",
+    "4:",
     "pxor xmm0, xmm0",
     "pxor xmm1, xmm1",
     "pxor xmm2, xmm2",
@@ -135,6 +143,62 @@ std::arch::global_asm!(
     "dirql_short_lost:",
     to_driver!(),
     "jmp qword ptr [rip + 92f]",
+    //
+    "dirql_short_answer:",
+    unless_told!(),
+    "cmp rax, [r10 + {s_free_until}]",
+    "jae dirql_short_not",
+    // A lock that driver code has taken by itself is reported first.
+    "cmp qword ptr [r10 + {s_lock}], {forbidden}",
+    "ja dirql_short_not",
+    // rax: the row. Host code is at home below 2 GiB, too.
+    "mov eax, [rsp - 16]",
+    "shl eax, {row_shift}",
+    "add rax, fs:[dirql_host_words@TPOFF + {h_answers}]",
+    "movzx r10d, byte ptr [r10 + {s_open_answers}]",
+    "test [rax + {a_group}], r10b",
+    "je dirql_short_not",
+    "movzx r10d, byte ptr [{scratch} + {s_level}]",
+    "cmp r10b, [rax + {a_lowest}]",
+    "jb dirql_short_not",
+    "cmp r10b, [rax + {a_highest}]",
+    "ja dirql_short_not",
+    store_home!(),
+    "movzx r10d, word ptr [rax + {a_from}]",
+    "test r10d, r10d",
+    "jne 5f",
+    "6:",
+    "movzx r10d, word ptr [rax + {a_noted}]",
+    "test r10d, r10d",
+    "je 7f",
+    // The last access to the driver's stack that may fault: arguments are not needed behind it.
+    "mov r10, [r11 + r10]",
+    "movzx ecx, word ptr [rax + {a_noted}]",
+    "add rcx, r11",
+    "mov edx, ecx",
+    "and edx, {place_mask}",
+    "shl edx, {place_shift}",
+    "add rdx, fs:[dirql_host_words@TPOFF + {h_noted_calls}]",
+    "mov [rdx + {n_place}], rcx",
+    "mov [rdx + {n_return_address}], r10",
+    "mov ecx, [rsp - 16]",
+    "mov [rdx + {n_row}], rcx",
+    "7:",
+    "movabs r10, {scratch}",
+    "inc qword ptr [r10 + {s_calls}]",
+    "inc qword ptr [r10 + {s_answered_calls}]",
+    "inc qword ptr [rax + {a_calls}]",
+    "mov rax, [rax + {a_value}]",
+    "jmp 4b",
+    // A word is handed on. rax is the row again.
+    "5:",
+    "mov [rsp - 24], rax",
+    "mov r10, [r11 + r10]",
+    "movzx eax, word ptr [rax + {a_to}]",
+    "mov [r11 + rax], r10",
+    "mov rax, [rsp - 24]",
+    "jmp 6b",
+    //
     "dirql_short_not:",
     "movabs r10, {scratch}",
     exchange_r13!("s_countdown", "s_driver_r13"),
@@ -150,6 +214,27 @@ std::arch::global_asm!(
     s_calls = const offset_of!(Scratch, calls),
     s_short_until = const offset_of!(Scratch, short_until),
     s_short_calls = const offset_of!(Scratch, short_calls),
+    s_free_until = const offset_of!(Scratch, free_until),
+    s_lock = const offset_of!(Scratch, lock),
+    s_answered_calls = const offset_of!(Scratch, answered_calls),
+    s_open_answers = const offset_of!(Scratch, open_answers),
+    h_answers = const offset_of!(HostWords, answers),
+    h_noted_calls = const offset_of!(HostWords, noted_calls),
+    a_value = const offset_of!(Row, value),
+    a_calls = const offset_of!(Row, calls),
+    a_group = const offset_of!(Row, group),
+    a_lowest = const offset_of!(Row, lowest),
+    a_highest = const offset_of!(Row, highest),
+    a_noted = const offset_of!(Row, noted),
+    a_to = const offset_of!(Row, to),
+    a_from = const offset_of!(Row, from),
+    n_place = const offset_of!(NotedCall, place),
+    n_return_address = const offset_of!(NotedCall, return_address),
+    n_row = const offset_of!(NotedCall, row),
+    row_shift = const ROW_SHIFT,
+    place_mask = const PLACE_MASK,
+    place_shift = const PLACE_SHIFT,
+    forbidden = const lock::FORBIDDEN,
     s_highest_level = const offset_of!(Scratch, highest_level),
     s_level = const offset_of!(Scratch, level),
     s_free_levels = const offset_of!(Scratch, free_levels),
@@ -164,6 +249,7 @@ unsafe extern "sysv64" {
     fn dirql_short_raise();
     fn dirql_short_raise_to();
     fn dirql_short_lower();
+    fn dirql_short_answer();
     static dirql_short_back: u8;
     static dirql_short_back_end: u8;
     static dirql_short_lost: u8;

@@ -33,7 +33,7 @@ pub struct TakenLock {
 /// In `scratch.lock`: none is taken, and one may be.
 const ALLOWED: u64 = 0;
 /// In `scratch.lock`: none is taken, and none may be. No lock lies there: a store faults.
-const FORBIDDEN: u64 = 1;
+pub(super) const FORBIDDEN: u64 = 1;
 
 /// See [`crate::Engine::allow_short_calls`]. Where driver code may have flags that no export returns with, there are none.
 pub(crate) fn allow_calls(until: u64) {
