@@ -180,6 +180,12 @@ const _: () = assert!(Kind::ALL.len() <= Kinds::BITS as usize, "a subscription h
 /// [`Event::Call`] and [`Event::Return`].
 const EVENTS_OF_A_CALL: u64 = 2;
 
+/// How many events so many calls are that the kernel was not asked about: those of them that were answered in advance, of a framework's function or
+/// of a callback's moment, are one.
+fn events_of_calls(short: u64, answered: u64) -> u64 {
+    EVENTS_OF_A_CALL * (short - answered) + answered
+}
+
 /// What the readers of a machine knew at one time, in the order of their subscriptions.
 pub struct ReaderStates(Vec<Option<Box<dyn std::any::Any>>>);
 
@@ -312,13 +318,7 @@ impl Nt {
 
     /// See [`Cx::next_event`].
     pub(crate) fn next_event(&self) -> u64 {
-        self.events.get() + self.events_of_calls(self.engine.short_calls())
-    }
-
-    /// How many events so many calls are that the kernel was not asked about, all or the first of them.
-    fn events_of_calls(&self, short: u64) -> u64 {
-        // Of a framework's function, or of a callback's moment, there is one.
-        EVENTS_OF_A_CALL * short - (EVENTS_OF_A_CALL - 1) * self.engine.answered_calls()
+        self.events.get() + events_of_calls(self.engine.short_calls(), self.engine.answered_calls())
     }
 
     /// See [`Cx::count_event`].
@@ -722,8 +722,7 @@ impl Guest for Nt {
 
     fn lock_taken(&self, taken: &TakenLock) {
         // The `Call` event of the acquiring call was counted before: hence the 1.
-        // What is answered in advance comes not while it is held.
-        let moment = self.events.get() + self.events_of_calls(taken.short_calls) + 1;
+        let moment = self.events.get() + events_of_calls(taken.short_calls, taken.answered_calls) + 1;
         spinlock::note_taken_alone(&mut self.kernel.borrow_mut(), taken, moment);
     }
 

@@ -82,6 +82,7 @@ pub(crate) struct Scratch {
     /// and the lowest free level before it, the countdown, and the low half of where it was taken.
     pub(crate) lock: Cell<u64>,
     pub(crate) lock_calls: Cell<u64>,
+    pub(crate) lock_answered_calls: Cell<u64>,
     pub(crate) lock_countdown: Cell<i64>,
     pub(crate) lock_place: Cell<u32>,
     pub(crate) lock_free_levels: Cell<u8>,
@@ -155,6 +156,8 @@ addresses! {
     SHORT_UNTIL = short_until;
     LOCK = lock;
     LOCK_CALLS = lock_calls;
+    LOCK_ANSWERED_CALLS = lock_answered_calls;
+    ANSWERED_CALLS = answered_calls;
     LOCK_COUNTDOWN = lock_countdown;
     LOCK_PLACE = lock_place;
     LOCK_FREE_LEVELS = lock_free_levels;

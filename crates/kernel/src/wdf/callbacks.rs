@@ -322,6 +322,15 @@ fn forget_calls(cx: &mut Cx<'_>, place: u64) -> Flow<()> {
     forget(cx, |copy| copy.strand == strand && stack.contains(&copy.place) && copy.place <= place)
 }
 
+/// A routine of a driver has returned that is no callback of a framework's: the calls are over that it has made on this thread.
+///
+/// # Errors
+/// A verdict if a driver has damaged a copy.
+pub(crate) fn routine_is_over(cx: &mut Cx<'_>) -> Flow<()> {
+    let caller = cx.engine().caller();
+    forget_calls(cx, caller.map_or(u64::MAX, |caller| caller.registers.rsp()))
+}
+
 /// Frees all copies: the last client is gone.
 ///
 /// # Errors

@@ -4,7 +4,7 @@
 use std::mem::offset_of;
 
 use super::answers::{NotedCall, PLACE_MASK, PLACE_SHIFT, ROW_SHIFT, Row};
-use super::{Short, ShortExport, lock};
+use super::{Short, ShortExport};
 use crate::translate::frame;
 use crate::translate::host_words::HostWords;
 use crate::translate::scratch::Scratch;
@@ -148,9 +148,6 @@ std::arch::global_asm!(
     unless_told!(),
     "cmp rax, [r10 + {s_free_until}]",
     "jae dirql_short_not",
-    // A lock that driver code has taken by itself is reported first.
-    "cmp qword ptr [r10 + {s_lock}], {forbidden}",
-    "ja dirql_short_not",
     // rax: the row. Host code is at home below 2 GiB, too.
     "mov eax, [rsp - 16]",
     "shl eax, {row_shift}",
@@ -215,7 +212,6 @@ std::arch::global_asm!(
     s_short_until = const offset_of!(Scratch, short_until),
     s_short_calls = const offset_of!(Scratch, short_calls),
     s_free_until = const offset_of!(Scratch, free_until),
-    s_lock = const offset_of!(Scratch, lock),
     s_answered_calls = const offset_of!(Scratch, answered_calls),
     s_open_answers = const offset_of!(Scratch, open_answers),
     h_answers = const offset_of!(HostWords, answers),
@@ -234,7 +230,6 @@ std::arch::global_asm!(
     row_shift = const ROW_SHIFT,
     place_mask = const PLACE_MASK,
     place_shift = const PLACE_SHIFT,
-    forbidden = const lock::FORBIDDEN,
     s_highest_level = const offset_of!(Scratch, highest_level),
     s_level = const offset_of!(Scratch, level),
     s_free_levels = const offset_of!(Scratch, free_levels),
