@@ -20,6 +20,8 @@ const OTHER: usize = 8;
 /// An import slot for each export, and a jump through it.
 const SLOTS: u64 = CODE + 0x1_0000;
 const STUBS: u64 = SLOTS + 0x800;
+/// As much as that again, in a routine that ends with it.
+const TAILS: u64 = SLOTS + 0xC00;
 /// Where code leaves its registers.
 const SAVED: u64 = DATA + 0x2000;
 /// The processor's control region, and the level in it.
@@ -43,10 +45,13 @@ enum Way {
     R13,
     /// `call [register]`, which is no import to the engine.
     Memory,
+    /// `call` of a routine that ends with a `jmp [slot]`.
+    Tail,
 }
 
-/// The last of them never does a lock by itself.
-const WAYS: [Way; 6] = [Way::Slot, Way::Stub, Way::Register, Way::Rax, Way::R13, Way::Memory];
+/// The last two of them never take a lock by themselves.
+const WAYS: [Way; 7] =
+    [Way::Slot, Way::Stub, Way::Register, Way::Rax, Way::R13, Way::Memory, Way::Tail];
 
 fn call(a: &mut CodeAssembler, way: Way, export: usize) {
     let (target, slot) = (EXPORT + 16 * export as u64, SLOTS + 8 * export as u64);
@@ -54,6 +59,7 @@ fn call(a: &mut CodeAssembler, way: Way, export: usize) {
     match way {
         Way::Slot => a.add_instruction(Instruction::with1(Code::Call_rm64, through_slot).unwrap()).unwrap(),
         Way::Stub => a.call(STUBS + 8 * export as u64).unwrap(),
+        Way::Tail => a.call(TAILS + 8 * export as u64).unwrap(),
         Way::Register => {
             a.mov(rsi, target).unwrap();
             a.call(rsi).unwrap();
@@ -83,6 +89,10 @@ fn machine(code: &[u8], shorts: &[Short]) -> Rig {
         let stub = STUBS + 8 * export as u64;
         let jump = relative(stub, &[0xFF, 0x25], SLOTS + 8 * export as u64);
         page[0x800 + 8 * export..0x800 + 8 * export + 6].copy_from_slice(&jump);
+        let tail = TAILS + 8 * export as u64;
+        let jump = relative(tail + 1, &[0xFF, 0x25], SLOTS + 8 * export as u64);
+        page[0xC00 + 8 * export] = 0x90; // nop
+        page[0xC01 + 8 * export..0xC01 + 8 * export + 6].copy_from_slice(&jump);
     }
     rig.load(SLOTS, &page[..0xFFF]);
     let numbered = shorts.iter().enumerate();
@@ -181,6 +191,11 @@ fn save(a: &mut CodeAssembler) {
 
 /// Calls these exports one after the other with the driver's arguments, each twice at the same place, and saves what each leaves.
 fn calls(way: Way, exports: &[usize]) -> Vec<u8> {
+    calls_by(&exports.iter().map(|export| (way, *export)).collect::<Vec<_>>())
+}
+
+/// The same, each in its way.
+fn calls_by(exports: &[(Way, usize)]) -> Vec<u8> {
     assemble(|a| {
         let mut again = a.create_label();
         for register in [rbx, rsi, r12, r13, r14] {
@@ -192,11 +207,11 @@ fn calls(way: Way, exports: &[usize]) -> Vec<u8> {
         a.mov(qword_ptr(rsp + 0x28), rdx).unwrap();
         a.mov(r14d, 2).unwrap();
         a.set_label(&mut again).unwrap();
-        for export in exports {
+        for (way, export) in exports {
             fill(a);
             a.mov(rcx, qword_ptr(rsp + 0x20)).unwrap();
             a.mov(rdx, qword_ptr(rsp + 0x28)).unwrap();
-            call(a, way, *export);
+            call(a, *way, *export);
             save(a);
         }
         a.dec(r14d).unwrap();
@@ -339,7 +354,7 @@ fn a_lock_that_is_taken_and_given_back_alone_is_told_to_nobody() {
             let how = How { level, free_levels: 0, arguments: [LOCK, lowered], slice: 0 };
             // By a register the first call of each place is the guest's; and what it has taken, it takes back.
             let least = match way {
-                Way::Memory => 0,
+                Way::Memory | Way::Tail => 0,
                 Way::Slot | Way::Stub => 4,
                 _ => 2,
             };
@@ -347,6 +362,38 @@ fn a_lock_that_is_taken_and_given_back_alone_is_told_to_nobody() {
             run(&rig, true, How { slice: 1 << 40, ..how });
             assert_eq!(rig.taken.borrow().len(), rig.log().len() / 2, "{shorts:?} by {way:?}");
             assert_eq!(rig.engine.free_levels(), 0, "{shorts:?} by {way:?}");
+        }
+    }
+}
+
+/// Compilers end a routine with a jump to what it calls last.
+#[test]
+fn a_lock_that_driver_code_has_taken_alone_is_given_back_behind_a_jump_too() {
+    for way in [Way::Tail, Way::Memory] {
+        for (shorts, level, lowered) in [
+            ([Short::AcquireRaise, Short::ReleaseLower], 0, 0),
+            ([Short::AcquireRaise, Short::ReleaseLower], 2, 1),
+            ([Short::Acquire, Short::Release], 2, 0),
+            ([Short::Acquire, Short::Release], 9, 0),
+            ([Short::Acquire, Short::ReleaseLower], 2, 2),
+        ] {
+            let rig = machine(&calls_by(&[(Way::Slot, 0), (way, 1)]), &shorts);
+            let how = How { level, free_levels: 0, arguments: [LOCK, lowered], slice: 0 };
+            hold_against_the_guest(&rig, how, 4, &format!("{shorts:?} by {way:?}"));
+            run(&rig, true, How { slice: 1 << 40, ..how });
+            assert_eq!((rig.taken.borrow().len(), rig.log().len()), (0, 0), "{shorts:?} by {way:?}");
+            assert_eq!((rig.engine.free_levels(), rig.engine.allows_short_locks()), (0, true));
+        }
+        for (what, release, free_levels, lowered) in [
+            ("lowered below the free levels", Short::ReleaseLower, 1, 0),
+            ("lowered to a higher level", Short::ReleaseLower, 0, 9),
+        ] {
+            let rig = machine(&calls_by(&[(Way::Slot, 0), (way, 1)]), &[Short::AcquireRaise, release]);
+            *rig.export.borrow_mut() = Some(Box::new(|_, _, _| Err(Leave::Stop)));
+            rig.engine.set_level(2);
+            let how = How { level: 1, free_levels, arguments: [LOCK, lowered], slice: 1 << 40 };
+            assert_eq!(run(&rig, true, how).answer, Err(Leave::Stop), "{what}");
+            assert_eq!((rig.engine.short_calls(), rig.taken.borrow().len()), (1, 1), "{what}");
         }
     }
 }

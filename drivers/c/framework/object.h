@@ -46,6 +46,7 @@ typedef struct _CONTEXT {
 typedef struct _OBJECT {
     OBJECT_KIND Kind;
     BOOLEAN Deleted;
+    BOOLEAN IsKept; /* its memory is the client's next request's */
     LONG References;
     struct _CLIENT *Client;
     struct _OBJECT *Parent;
@@ -61,6 +62,7 @@ typedef struct _CLIENT {
     ULONG Minor;
     KSPIN_LOCK Lock; /* of all its objects' families */
     LONG Objects;
+    PVOID volatile Kept; /* the memory of a request that has ended, or NULL */
     struct _DRIVER *Driver;
     PDRIVER_OBJECT Wdm;
 } CLIENT;
@@ -196,7 +198,9 @@ static VOID Release(OBJECT *Object)
         ExFreePoolWithTag(Context, FRAMEWORK_TAG);
     }
     Object->Kind = NoKind;
-    ExFreePoolWithTag(Object, FRAMEWORK_TAG);
+    if (!Object->IsKept || InterlockedCompareExchangePointer(&Client->Kept, Object, NULL) != NULL) {
+        ExFreePoolWithTag(Object, FRAMEWORK_TAG);
+    }
     InterlockedDecrement(&Client->Objects);
 }
 

@@ -142,6 +142,9 @@ static NTSTATUS NTAPI UnregisterClient(WDF_BIND_INFO *Info, PWDF_DRIVER_GLOBALS 
     if (Client->Objects != 0) {
         DbgPrint("framework: %s leaves %d objects\n", Client->Globals.DriverName, Client->Objects);
     }
+    if (Client->Kept != NULL) {
+        ExFreePoolWithTag(Client->Kept, FRAMEWORK_TAG);
+    }
     ExFreePoolWithTag(Client, FRAMEWORK_TAG);
     return STATUS_SUCCESS;
 }

@@ -1,10 +1,11 @@
 //! A short call that could not be done in its block: behind the call, where the gate would be entered. The same as there
-//! ([`super::inline`]), and then a return as translated code has it.
+//! ([`super::inline`]), and then a return as translated code has it. Of locks only the release is here: it is what compilers let a routine
+//! end with, by a jump. A lock that is taken this way is the guest's.
 
 use std::mem::offset_of;
 
 use super::answers::{NotedCall, PLACE_MASK, PLACE_SHIFT, ROW_SHIFT, Row};
-use super::{Short, ShortExport};
+use super::{Short, ShortExport, lock};
 use crate::translate::frame;
 use crate::translate::host_words::HostWords;
 use crate::translate::scratch::Scratch;
@@ -14,8 +15,15 @@ use crate::windows::{IMAGES, SCRATCH, TABLE};
 
 impl Short {
     /// One of each kind that has host code.
-    pub(in crate::translate) const WITH_ENTRIES: [Self; 5] =
-        [Self::Level, Self::Raise, Self::RaiseTo(0), Self::Lower, Self::Answer(0)];
+    pub(in crate::translate) const WITH_ENTRIES: [Self; 7] = [
+        Self::Level,
+        Self::Raise,
+        Self::RaiseTo(0),
+        Self::Lower,
+        Self::Answer(0),
+        Self::ReleaseLower,
+        Self::Release,
+    ];
 
     /// Host code for it, if there is any, which is entered as the gate is, and the index of the word that holds its address. `r10`
     /// is what [`ShortExport::in_r10`] says.
@@ -26,7 +34,9 @@ impl Short {
             Self::RaiseTo(_) => (2, dirql_short_raise_to),
             Self::Lower => (3, dirql_short_lower),
             Self::Answer(_) => (4, dirql_short_answer),
-            Self::AcquireRaise | Self::Acquire | Self::ReleaseLower | Self::Release => return None,
+            Self::ReleaseLower => (5, dirql_short_release_lower),
+            Self::Release => (6, dirql_short_release),
+            Self::AcquireRaise | Self::Acquire => return None,
         };
         Some((index, entry as *const () as u64))
     }
@@ -75,11 +85,35 @@ macro_rules! store_home {
     };
 }
 
+/// Goes to the gate if driver code has not taken the lock at `rcx` by itself. Leaves the lowest free level before it in `al`.
+macro_rules! unless_taken {
+    () => {
+        "cmp rcx, [r10 + {s_lock}]
+        jne dirql_short_not
+        mov al, [r10 + {s_lock_free_levels}]"
+    };
+}
+
+/// The lock at `rcx` is free, and the lowest free level is `al` again. The result is 0.
+macro_rules! give_back {
+    () => {
+        concat!(
+            store_home!(),
+            "
+        mov qword ptr [rcx], 0
+        mov qword ptr [r10 + {s_lock}], {allowed}
+        mov [r10 + {s_free_levels}], al
+        xor eax, eax"
+        )
+    };
+}
+
 // As at the gate: `eax` is the export's number, `r11` the driver's stack pointer, `rsp` the frame. `rax` and `r10` are free, and `r13` is
 // still the countdown. A
 // store to the driver's stack that faults goes on at the gate, which has its own way with it: nothing has been changed by then.
 std::arch::global_asm!(
     ".global dirql_short_level, dirql_short_raise, dirql_short_raise_to, dirql_short_lower, dirql_short_answer",
+    ".global dirql_short_release_lower, dirql_short_release",
     ".global dirql_short_not, dirql_short_back, dirql_short_back_end, dirql_short_lost",
     "dirql_short_level:",
     unless_told!(),
@@ -122,6 +156,30 @@ std::arch::global_asm!(
     "mov [r10 + {s_level}], al",
     "mov gs:[{kpcr_irql}], al",
     "xor eax, eax",
+    "jmp 3f",
+    //
+    "dirql_short_release_lower:",
+    unless_told!(),
+    unless_taken!(),
+    "test r13, r13",
+    "jle dirql_short_not",
+    "cmp byte ptr [r10 + {s_level}], {dispatch}",
+    "jne dirql_short_not",
+    "cmp dl, {dispatch}",
+    "ja dirql_short_not",
+    "cmp dl, al",
+    "jb dirql_short_not",
+    give_back!(),
+    "mov [r10 + {s_level}], dl",
+    "mov gs:[{kpcr_irql}], dl",
+    "jmp 3f",
+    //
+    "dirql_short_release:",
+    unless_told!(),
+    unless_taken!(),
+    "cmp byte ptr [r10 + {s_level}], {dispatch}",
+    "jb dirql_short_not",
+    give_back!(),
     //
     "3:",
     "inc qword ptr [r10 + {s_calls}]",
@@ -211,6 +269,10 @@ std::arch::global_asm!(
     s_calls = const offset_of!(Scratch, calls),
     s_short_until = const offset_of!(Scratch, short_until),
     s_short_calls = const offset_of!(Scratch, short_calls),
+    s_lock = const offset_of!(Scratch, lock),
+    s_lock_free_levels = const offset_of!(Scratch, lock_free_levels),
+    dispatch = const lock::DISPATCH,
+    allowed = const lock::ALLOWED,
     s_free_until = const offset_of!(Scratch, free_until),
     s_answered_calls = const offset_of!(Scratch, answered_calls),
     s_open_answers = const offset_of!(Scratch, open_answers),
@@ -245,6 +307,8 @@ unsafe extern "sysv64" {
     fn dirql_short_raise_to();
     fn dirql_short_lower();
     fn dirql_short_answer();
+    fn dirql_short_release_lower();
+    fn dirql_short_release();
     static dirql_short_back: u8;
     static dirql_short_back_end: u8;
     static dirql_short_lost: u8;

@@ -33,7 +33,7 @@ pub struct TakenLock {
 }
 
 /// In `scratch.lock`: none is taken, and one may be.
-const ALLOWED: u64 = 0;
+pub(super) const ALLOWED: u64 = 0;
 /// In `scratch.lock`: none is taken, and none may be. No lock lies there: a store faults.
 const FORBIDDEN: u64 = 1;
 
@@ -80,7 +80,7 @@ fn tell_of_one() {
 }
 
 /// DISPATCH_LEVEL.
-const DISPATCH: u8 = 2;
+pub(super) const DISPATCH: u8 = 2;
 
 impl Inline<'_> {
     /// Takes the lock at `rcx`.
