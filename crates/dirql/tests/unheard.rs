@@ -9,7 +9,7 @@ mod rig;
 use dirql::readers::Sums;
 use dirql::{Bench, Machine, Report};
 use kernel::event::{Event, Kind, Reader, Stamp};
-use rig::kmdf::{ECHOES, OPEN_ECHO, echo};
+use rig::kmdf::{ECHOES, OPEN_ECHO, commit, echo, stand_in};
 use rig::{driver, play, start_unheard, try_play};
 
 /// Gets each call and each change of level.
@@ -136,14 +136,16 @@ fn calls_between_a_framework_and_its_client_go_on_alike_unheard() {
         let answered = machine.with_kernel(|cx| Ok(cx.engine().answered_calls())).unwrap();
         let report = machine.finish();
         report.expect_clean();
-        let functions = ["WdfRequestRetrieveInputBuffer", "WdfRequestRetrieveOutputBuffer", "WdfIoQueueGetDevice"];
+        let functions =
+            ["WdfRequestRetrieveInputBuffer", "WdfRequestRetrieveOutputBuffer", "WdfIoQueueGetDevice"];
         let called = functions.map(|name| report.sums.exports[name]);
         assert_eq!(called[0], 2 * REQUESTS as u64);
         ((standing, report.sums.exports, report.sums.time), answered)
     });
     for (run, kinds) in runs.iter().zip(readers) {
         assert_eq!(run.0, runs[0].0, "{kinds:?}");
-    }    if std::env::var_os("DIRQL_COVERAGE").is_some() {
+    }
+    if std::env::var_os("DIRQL_COVERAGE").is_some() {
         return; // all is heard
     }
     let [none, ddis, before, behind, all, calls] = runs.map(|(_, answered)| answered);
@@ -152,4 +154,22 @@ fn calls_between_a_framework_and_its_client_go_on_alike_unheard() {
     assert!((callbacks..callbacks + 10).contains(&ddis), "only callbacks are answered: {ddis}");
     assert_eq!((none - before) + (none - behind), ddis);
     assert_eq!((all, calls), (0, 0));
+}
+
+/// The function of the framework that a verdict names is known by a note that host code has made.
+#[test]
+fn verdicts_name_the_frameworks_function_unheard() {
+    for (number, function) in
+        [(3, "WdfWaitLockAcquire"), (16, "WdfVerifierDbgBreakPoint"), (17, "WdfVerifierKeBugCheck")]
+    {
+        let [unheard, heard] = [&[][..], &[Kind::Ddi]].map(|kinds| {
+            let bench = || Bench::new().driver(driver("kmdf_faulty.sys")).framework(stand_in());
+            let machine = start_unheard(|| bench().unobserved().reader(Kinds(kinds)));
+            let _ = try_play(&machine, &commit(number, true));
+            let report = machine.finish();
+            format!("{:?}", report.verdict)
+        });
+        assert!(unheard.contains(&format!("ddi: Some(\"{function}\")")), "{function}: {unheard}");
+        assert_eq!(unheard, heard, "{function}");
+    }
 }

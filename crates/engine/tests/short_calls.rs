@@ -50,8 +50,7 @@ enum Way {
 }
 
 /// The last two of them never take a lock by themselves.
-const WAYS: [Way; 7] =
-    [Way::Slot, Way::Stub, Way::Register, Way::Rax, Way::R13, Way::Memory, Way::Tail];
+const WAYS: [Way; 7] = [Way::Slot, Way::Stub, Way::Register, Way::Rax, Way::R13, Way::Memory, Way::Tail];
 
 fn call(a: &mut CodeAssembler, way: Way, export: usize) {
     let (target, slot) = (EXPORT + 16 * export as u64, SLOTS + 8 * export as u64);
@@ -635,7 +634,11 @@ fn a_call_is_noted_alike_by_whichever_it_is_answered() {
             assert_eq!(rig.engine.answered_calls(), if short { 2 } else { 0 });
             assert_eq!(rig.engine.noted_call(NOTED, first), (row != PLAIN).then_some(row), "{short}");
             assert_eq!(rig.engine.noted_call(NOTED, first + 1), None);
-            assert_eq!(rig.engine.noted_call(NOTED + 8 * 256, first), None, "it has the same place in the table");
+            assert_eq!(
+                rig.engine.noted_call(NOTED + 8 * 256, first),
+                None,
+                "it has the same place in the table"
+            );
             // Another of that place.
             rig.engine.note_call(9, NOTED + 8 * 256, 5);
             assert_eq!(rig.engine.noted_call(NOTED + 8 * 256, 5), Some(9));
@@ -754,7 +757,9 @@ fn what_a_row_cannot_load_or_store_is_the_guests() {
         let rig = machine(&code, &[Short::Answer(row)]);
         lay_answers(&rig);
         *rig.export.borrow_mut() = Some(Box::new(|rig, number, args| {
-            engine::outside(|| rig.log.borrow_mut().push(format!("{number} {:x?} {:#x}", args.registers, args.rsp)));
+            engine::outside(|| {
+                rig.log.borrow_mut().push(format!("{number} {:x?} {:#x}", args.registers, args.rsp))
+            });
             Ok(1)
         }));
         // The stack pointer in the export, whose last word is there or is not.
@@ -772,14 +777,12 @@ fn what_a_row_cannot_load_or_store_is_the_guests() {
 /// A stack that is not there faults at the call; a home that is not there does not fault.
 #[test]
 fn a_store_to_the_stack_that_faults_is_the_calls() {
-    for (way, short) in
-        [
-            (Way::Slot, Short::Level),
-            (Way::Stub, Short::AcquireRaise),
-            (Way::Register, Short::Level),
-            (Way::Slot, Short::Answer(PLAIN)),
-        ]
-    {
+    for (way, short) in [
+        (Way::Slot, Short::Level),
+        (Way::Stub, Short::AcquireRaise),
+        (Way::Register, Short::Level),
+        (Way::Slot, Short::Answer(PLAIN)),
+    ] {
         for top in [STACK_TOP - STACK_SIZE, STACK_TOP + PAGE - 8] {
             let code = assemble(|a| {
                 a.test(rdx, rdx).unwrap();

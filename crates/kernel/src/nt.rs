@@ -310,7 +310,9 @@ impl Nt {
     #[must_use]
     pub fn calls_of_exports(&self) -> Vec<(u32, u64)> {
         let mut calls: Vec<u64> = self.calls.iter().map(Cell::get).collect();
-        for (number, short) in self.engine.short_calls_by_export().into_iter().chain(wdf::answered_calls(self.engine)) {
+        for (number, short) in
+            self.engine.short_calls_by_export().into_iter().chain(wdf::answered_calls(self.engine))
+        {
             calls[number as usize] += short;
         }
         (0..).zip(calls).filter(|(_, count)| *count > 0).collect()

@@ -61,7 +61,7 @@ typedef struct _CLIENT {
     WDF_DRIVER_GLOBALS Globals;
     ULONG Minor;
     KSPIN_LOCK Lock; /* of all its objects' families */
-    LONG Objects;
+    LONG Objects; /* in memory: the one that is kept is one of them */
     PVOID volatile Kept; /* the memory of a request that has ended, or NULL */
     struct _DRIVER *Driver;
     PDRIVER_OBJECT Wdm;
@@ -173,7 +173,23 @@ static VOID InitializeObject(OBJECT *Object, CLIENT *Client, OBJECT_KIND Kind, O
     Object->Parent = Parent;
     InitializeListHead(&Object->Children);
     InitializeListHead(&Object->Sibling);
-    InterlockedIncrement(&Client->Objects);
+}
+
+/* Memory of an object, whose contents are undefined. */
+static PVOID ObjectMemory(CLIENT *Client, SIZE_T Size)
+{
+    PVOID Memory = ExAllocatePoolWithTag(NonPagedPool, Size, FRAMEWORK_TAG);
+
+    if (Memory != NULL) {
+        InterlockedIncrement(&Client->Objects);
+    }
+    return Memory;
+}
+
+static VOID FreeMemory(CLIENT *Client, PVOID Memory)
+{
+    ExFreePoolWithTag(Memory, FRAMEWORK_TAG);
+    InterlockedDecrement(&Client->Objects);
 }
 
 static VOID Release(OBJECT *Object)
@@ -199,9 +215,8 @@ static VOID Release(OBJECT *Object)
     }
     Object->Kind = NoKind;
     if (!Object->IsKept || InterlockedCompareExchangePointer(&Client->Kept, Object, NULL) != NULL) {
-        ExFreePoolWithTag(Object, FRAMEWORK_TAG);
+        FreeMemory(Client, Object);
     }
-    InterlockedDecrement(&Client->Objects);
 }
 
 static VOID CleanUp(OBJECT *Object)
@@ -264,7 +279,7 @@ static NTSTATUS CreateObject(CLIENT *Client, OBJECT_KIND Kind, SIZE_T Size, PWDF
     if (!NT_SUCCESS(Status)) {
         return Status;
     }
-    Object = ExAllocatePoolWithTag(NonPagedPool, Size, FRAMEWORK_TAG);
+    Object = ObjectMemory(Client, Size);
     if (Object == NULL) {
         return STATUS_INSUFFICIENT_RESOURCES;
     }

@@ -13,9 +13,10 @@
 
 static REQUEST *RequestMemory(DEVICE *Device)
 {
-    REQUEST *Kept = Device->KeepsRequests ? InterlockedExchangePointer(&Device->Object.Client->Kept, NULL) : NULL;
+    CLIENT *Client = Device->Object.Client;
+    REQUEST *Kept = Device->KeepsRequests ? InterlockedExchangePointer(&Client->Kept, NULL) : NULL;
 
-    return Kept != NULL ? Kept : ExAllocatePoolWithTag(NonPagedPool, sizeof(*Kept), FRAMEWORK_TAG);
+    return Kept != NULL ? Kept : ObjectMemory(Client, sizeof(*Kept));
 }
 
 /* A request for an IRP that came to a device. Its memory is returned with the last reference. */

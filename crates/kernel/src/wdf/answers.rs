@@ -67,7 +67,8 @@ pub(super) fn ddi_of(row: u16) -> Option<&'static str> {
 
 /// See [`super::answered_calls`].
 pub(super) fn calls(engine: Engine) -> impl Iterator<Item = (u32, u64)> {
-    let all = (0..COUNT).map(move |index| (exports::number_of_ddi(index), engine.answered(row_of_ddi(index))));
+    let all =
+        (0..COUNT).map(move |index| (exports::number_of_ddi(index), engine.answered(row_of_ddi(index))));
     all.filter(|(_, count)| *count > 0)
 }
 
@@ -94,7 +95,8 @@ pub(super) fn clients_change(k: &mut Kernel) {
     for (index, export) in DDIS.iter().enumerate() {
         let mut functions = k.wdf.clients.iter().filter_map(|client| client.table.function(index));
         let first = functions.next();
-        let agreed = first.filter(|first| !callbacks::is_given(index) && functions.all(|other| other == *first));
+        let agreed =
+            first.filter(|first| !callbacks::is_given(index) && functions.all(|other| other == *first));
         let answer = Answer {
             value: agreed.unwrap_or_default(),
             group: if agreed.is_some() { DDIS_GROUP } else { 0 },

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use abi::DriverPtr;
 use engine::{Args, Flow, StrandId};
 
-use super::{TAG, answers};
 use super::ddis::DDIS;
+use super::{TAG, answers};
 use crate::cx::Cx;
 use crate::event::{Event, Role};
 use crate::ke::{irql, stack};

@@ -11,8 +11,8 @@ use crate::machine::state;
 use crate::translate::emitter::{Emitter, Hole, R10, R11, R13, RAX, RCX, RDX};
 use crate::translate::frame::USED_FLAGS;
 use crate::translate::scratch::{
-    ANSWERED_CALLS, FREE_LEVELS, HIGHEST_LEVEL, LEVEL, LOCK, LOCK_ANSWERED_CALLS, LOCK_CALLS, LOCK_COUNTDOWN, LOCK_FREE_LEVELS, LOCK_KNOWN,
-    LOCK_PLACE, scratch,
+    ANSWERED_CALLS, FREE_LEVELS, HIGHEST_LEVEL, LEVEL, LOCK, LOCK_ANSWERED_CALLS, LOCK_CALLS, LOCK_COUNTDOWN,
+    LOCK_FREE_LEVELS, LOCK_KNOWN, LOCK_PLACE, scratch,
 };
 use crate::translate::table::UPPER_HALF;
 use crate::windows::{IMAGES, SYSTEM};

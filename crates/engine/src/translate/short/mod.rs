@@ -11,8 +11,8 @@ mod behind;
 pub(super) mod inline;
 mod lock;
 
-pub(crate) use answers::{Answers, answered, make, note, noted, open, set};
 pub use answers::{ANSWERS, Answer};
+pub(crate) use answers::{Answers, answered, make, note, noted, open, set};
 pub(super) use behind::fixup;
 pub use lock::TakenLock;
 pub(super) use lock::tell;

@@ -27,7 +27,7 @@ use crate::ob;
 use crate::ps;
 use crate::se::impersonation;
 use crate::verdict::Verdict;
-use crate::{wdf, witness};
+use crate::witness;
 
 pub(crate) use crate::ke::sched::thread_record::get_current;
 pub(crate) use crate::ke::sched::thread_record::{
@@ -229,8 +229,7 @@ pub(crate) fn run(cx: &mut Cx<'_>, id: StrandId) {
         }
         Some(Body::Work(work)) => work(cx),
         Some(Body::Driver { routine, context }) => {
-            callout::call_routine(cx, crate::event::Role::ThreadStart, routine, 0, &[context])
-                .and_then(|_| wdf::callbacks::routine_is_over(cx))
+            callout::call_routine(cx, crate::event::Role::ThreadStart, routine, 0, &[context]).map(|_| ())
         }
         Some(Body::Idle) => scheduler::idle(cx),
         None => unreachable!("a strand is a thread, and runs once"),
