@@ -146,7 +146,7 @@ fn calls_between_a_framework_and_its_client_go_on_alike_unheard() {
         assert_eq!(run.0, runs[0].0, "{kinds:?}");
     }
     if std::env::var_os("DIRQL_COVERAGE").is_some() {
-        return; // all is heard
+        return; // all is read
     }
     let [none, ddis, before, behind, all, calls] = runs.map(|(_, answered)| answered);
     let callbacks = 2 * 3 * REQUESTS as u64;
@@ -162,14 +162,14 @@ fn verdicts_name_the_frameworks_function_unheard() {
     for (number, function) in
         [(3, "WdfWaitLockAcquire"), (16, "WdfVerifierDbgBreakPoint"), (17, "WdfVerifierKeBugCheck")]
     {
-        let [unheard, heard] = [&[][..], &[Kind::Ddi]].map(|kinds| {
+        let [unread, read] = [&[][..], &[Kind::Ddi]].map(|kinds| {
             let bench = || Bench::new().driver(driver("kmdf_faulty.sys")).framework(stand_in());
             let machine = start_unheard(|| bench().unobserved().reader(Kinds(kinds)));
             let _ = try_play(&machine, &commit(number, true));
             let report = machine.finish();
             format!("{:?}", report.verdict)
         });
-        assert!(unheard.contains(&format!("ddi: Some(\"{function}\")")), "{function}: {unheard}");
-        assert_eq!(unheard, heard, "{function}");
+        assert!(unread.contains(&format!("ddi: Some(\"{function}\")")), "{function}: {unread}");
+        assert_eq!(unread, read, "{function}");
     }
 }

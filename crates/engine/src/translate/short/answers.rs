@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 
 use crate::arena::arena;
 use crate::heap;
+use crate::machine::state;
 use crate::translate::host_words::host_words;
 use crate::translate::scratch::scratch;
 
@@ -54,9 +55,10 @@ pub(super) struct Row {
 /// By this the index of a row is shifted for its offset.
 pub(super) const ROW_SHIFT: u32 = 5;
 /// What of a place is the offset of its note, and by this it is shifted for that.
-pub(super) const PLACE_MASK: u32 = 8 * (PLACES as u32 - 1);
+pub(super) const PLACE_MASK: u32 = 0x7F8;
 pub(super) const PLACE_SHIFT: u32 = 2;
 
+const _: () = assert!(PLACE_MASK as usize == 8 * (PLACES - 1));
 const _: () = assert!(size_of::<Row>() == 1 << ROW_SHIFT);
 const _: () = assert!(size_of::<NotedCall>() == 8 << PLACE_SHIFT);
 /// Below that no host maps anything: should driver code change the scratch page where there is no table, its call faults, and goes on
@@ -91,12 +93,15 @@ impl Answers {
     }
 }
 
+/// Of the live machine.
 fn table() -> &'static Answers {
+    state();
     arena().answers.get().expect("the guest has made the table")
 }
 
 /// See [`crate::Engine::make_answers`].
 pub(crate) fn make() {
+    state();
     let answers = arena().answers.get_or_init(|| {
         heap::scope(true, || Answers {
             rows: std::iter::repeat_with(Row::default).take(ANSWERS).collect(),
