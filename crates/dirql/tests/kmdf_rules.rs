@@ -10,7 +10,7 @@ use std::io::Write;
 
 use dirql::explore::Policy;
 use dirql::rules::{Judge, judges};
-use dirql::{Bench, Report};
+use dirql::{Bench, Report, Verifier};
 use kernel::event::{Event, Kind, Reader, Stamp};
 use rig::kmdf::{
     CLASSED_LIFE, ECHO_LIFE, ECHOES, EDU_LIFE, EDUS, OPEN_ECHO, classed, echo, edu, inf, mistake_before, run,
@@ -147,4 +147,18 @@ fn judges_are_attached_by_their_names() {
     assert_eq!(report(&[]).expect_verdict().rule, "cancel-routine-set");
     assert_eq!(report(&judges(LOCKS).unwrap()).expect_verdict().rule, "cancel-routine-set");
     assert_eq!(report(&judges(REQUESTS).unwrap()).expect_verdict().rule, REQUESTS);
+}
+
+/// As Microsoft's framework does, by a lookaside list. Where Driver Verifier watches, a request that is used after its end is found by its memory.
+#[test]
+fn the_memory_of_a_request_is_the_next_ones_unless_verifier_watches() {
+    const MANY: usize = 10;
+    let script = format!("{OPEN_ECHO}\n{}\nclose e", "ioctl e 0x222000 in text:back out 8\n".repeat(MANY));
+    for (verifier, expected) in [(Verifier::NONE, 1), (Verifier::ALL, MANY)] {
+        let lines = Buffer::default();
+        run(|| echo(ECHOES[1]).verifier(verifier).reader(Completed(lines.clone())), &script);
+        let text = lines.text();
+        let different: BTreeSet<&str> = text.lines().collect();
+        assert_eq!((text.lines().count(), different.len()), (MANY, expected), "{verifier:?}");
+    }
 }

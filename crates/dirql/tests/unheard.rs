@@ -9,7 +9,8 @@ mod rig;
 use dirql::readers::Sums;
 use dirql::{Bench, Machine, Report};
 use kernel::event::{Event, Kind, Reader, Stamp};
-use rig::{driver, start_unheard, try_play};
+use rig::kmdf::{ECHOES, OPEN_ECHO, commit, echo, stand_in};
+use rig::{driver, play, start_unheard, try_play};
 
 /// Gets each call and each change of level.
 struct Listener;
@@ -102,4 +103,73 @@ fn time_calls_and_events_go_on_alike_unheard() {
     // But for the first of each place, where a call by a register leads is not known yet. `cargo xtask coverage` hears all.
     let all_heard = std::env::var_os("DIRQL_COVERAGE").is_some();
     assert!(all_heard || short > u64::from(4 * ROUNDS - 10), "{short} calls were short");
+}
+
+/// Gets nothing but these.
+struct Kinds(&'static [Kind]);
+
+impl Reader for Kinds {
+    fn wants(&self, kind: Kind) -> bool {
+        self.0.contains(&kind)
+    }
+
+    fn event(&mut self, _stamp: &Stamp, _event: &Event) {}
+}
+
+/// Requests of a framework's client: what it calls and what is called of it goes on without the kernel where no reader reads it.
+#[test]
+fn calls_between_a_framework_and_its_client_go_on_alike_unheard() {
+    const REQUESTS: usize = 100;
+    let readers: [&'static [Kind]; 6] = [
+        &[],
+        &[Kind::Ddi],
+        &[Kind::Enter],
+        &[Kind::Leave],
+        &[Kind::Ddi, Kind::Enter, Kind::Leave],
+        &[Kind::Call, Kind::Return, Kind::Irql],
+    ];
+    let requests = "ioctl e 0x222000 in text:back out 8 expect text:back; write e text:kept; read e 4 expect text:kept\n";
+    let runs = readers.map(|kinds| {
+        let machine = start_unheard(|| echo(ECHOES[1]).unobserved().reader(Kinds(kinds)));
+        play(&machine, &format!("{OPEN_ECHO}\n{}close e", requests.repeat(REQUESTS)));
+        let (standing, _) = standing(&machine);
+        let answered = machine.with_kernel(|cx| Ok(cx.engine().answered_calls())).unwrap();
+        let report = machine.finish();
+        report.expect_clean();
+        let functions =
+            ["WdfRequestRetrieveInputBuffer", "WdfRequestRetrieveOutputBuffer", "WdfIoQueueGetDevice"];
+        let called = functions.map(|name| report.sums.exports[name]);
+        assert_eq!(called[0], 2 * REQUESTS as u64);
+        ((standing, report.sums.exports, report.sums.time), answered)
+    });
+    for (run, kinds) in runs.iter().zip(readers) {
+        assert_eq!(run.0, runs[0].0, "{kinds:?}");
+    }
+    if std::env::var_os("DIRQL_COVERAGE").is_some() {
+        return; // all is read
+    }
+    let [none, ddis, before, behind, all, calls] = runs.map(|(_, answered)| answered);
+    let callbacks = 2 * 3 * REQUESTS as u64;
+    assert!(none > callbacks + 15 * REQUESTS as u64, "{none} were answered");
+    assert!((callbacks..callbacks + 10).contains(&ddis), "only callbacks are answered: {ddis}");
+    assert_eq!((none - before) + (none - behind), ddis);
+    assert_eq!((all, calls), (0, 0));
+}
+
+/// The function of the framework that a verdict names is known by a note that host code has made.
+#[test]
+fn verdicts_name_the_frameworks_function_unheard() {
+    for (number, function) in
+        [(3, "WdfWaitLockAcquire"), (16, "WdfVerifierDbgBreakPoint"), (17, "WdfVerifierKeBugCheck")]
+    {
+        let [unread, read] = [&[][..], &[Kind::Ddi]].map(|kinds| {
+            let bench = || Bench::new().driver(driver("kmdf_faulty.sys")).framework(stand_in());
+            let machine = start_unheard(|| bench().unobserved().reader(Kinds(kinds)));
+            let _ = try_play(&machine, &commit(number, true));
+            let report = machine.finish();
+            format!("{:?}", report.verdict)
+        });
+        assert!(unread.contains(&format!("ddi: Some(\"{function}\")")), "{function}: {unread}");
+        assert_eq!(unread, read, "{function}");
+    }
 }

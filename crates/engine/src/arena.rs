@@ -4,7 +4,7 @@
 //! It lies where the machine lies, so it is saved and put back with the pages around it. What the host must remember
 //! whatever the machine was taken back to (translations, the file behind the memory) is in [`crate::machine::State`].
 
-use std::cell::{RefCell, UnsafeCell};
+use std::cell::{OnceCell, RefCell, UnsafeCell};
 
 use talc::Talc;
 
@@ -12,7 +12,7 @@ use crate::heap::Grow;
 use crate::root::Root;
 use crate::sharing::Behalf;
 use crate::strand::Strands;
-use crate::translate::Reported;
+use crate::translate::{Answers, Reported};
 use crate::windows::{HEAP, PAGE};
 
 /// The record.
@@ -23,6 +23,8 @@ pub(crate) struct Arena {
     pub(crate) root: Root,
     pub(crate) behalf: Behalf,
     pub(crate) reported: Reported,
+    /// None before [`crate::Engine::make_answers`].
+    pub(crate) answers: OnceCell<Answers>,
     /// The first panic of ours that was caught at the gate.
     pub(crate) panic: RefCell<Option<String>>,
 }
@@ -42,6 +44,7 @@ pub(crate) fn lay() {
         root: Root::default(),
         behalf: Behalf::default(),
         reported: Reported::default(),
+        answers: OnceCell::new(),
         panic: RefCell::default(),
     };
     // SAFETY: the heap's window is mapped and writable, and no reference to an earlier machine's record is left

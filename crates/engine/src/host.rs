@@ -180,6 +180,10 @@ impl Host {
         translate::scratch().free_levels.set(16);
         translate::scratch().calls.set(0);
         translate::scratch().asked_calls.set(0);
+        translate::scratch().answered_calls.set(0);
+        translate::open_answers(0);
+        translate::host_words().answers.set(0);
+        translate::host_words().noted_calls.set(0);
         translate::scratch().short_until.set(0);
         translate::scratch().free_until.set(0);
         translate::forbid_locks();

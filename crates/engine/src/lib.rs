@@ -59,5 +59,5 @@ pub use registers::{Context, LeftBehind, Registers};
 pub use rewind::{Snapshot, Tracking};
 pub use root::{Run, Turn};
 pub use strand::{Progress, StrandId};
-pub use translate::{RETURN_TO_KERNEL, Short, TakenLock};
+pub use translate::{ANSWERS, Answer, RETURN_TO_KERNEL, Short, TakenLock};
 pub use view::View;

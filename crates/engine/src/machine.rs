@@ -23,7 +23,7 @@ use crate::shadow::Shadow;
 use crate::sharing::{self, Sharing};
 use crate::signals;
 use crate::strand::{Progress, StrandId, Strands};
-use crate::translate::{self, Reporting, Resumption, Short, Translator};
+use crate::translate::{self, Answer, Reporting, Resumption, Short, Translator};
 use crate::windows::{self, CACHE_WRITTEN, HEAP, PAGES, STACKS, TABLE_WRITTEN, Window};
 
 /// Where a call into a driver finds its stack.
@@ -547,6 +547,56 @@ impl Engine {
         let numbers = state().translator.short_numbers().into_iter();
         let counts = translate::scratch().short_calls.iter().map(std::cell::Cell::get);
         numbers.zip(counts).filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// Makes the table of what exports of [`Short::Answer`] return: [`ANSWERS`] rows, none of which answers yet. Once it is there,
+    /// calls are noted, too ([`Engine::note_call`]). In a machine that has it already, nothing changes.
+    pub fn make_answers(self) {
+        translate::make_answers();
+    }
+
+    /// Sets a row of the table.
+    ///
+    /// # Panics
+    /// There is no such row, or no table.
+    pub fn answer(self, row: u16, answer: &Answer) {
+        translate::set_answer(row, answer);
+    }
+
+    /// From now on rows answer whose group is one of these bits, where short calls are allowed ([`Engine::allow_short_calls`]) and the guest has
+    /// nothing else to do before one ([`Engine::free_calls`]).
+    ///
+    /// # Panics
+    /// There are some, and no table.
+    #[inline]
+    pub fn open_answers(self, groups: u8) {
+        translate::open_answers(groups);
+    }
+
+    /// How many of the [`Engine::short_calls`] a row has answered.
+    #[must_use]
+    #[inline]
+    pub fn answered_calls(self) -> u64 {
+        translate::scratch().answered_calls.get()
+    }
+
+    /// How many this row has.
+    #[must_use]
+    pub fn answered(self, row: u16) -> u64 {
+        translate::answered(row)
+    }
+
+    /// The guest answers a call itself, of which a row notes that its return address lies at `place`: it is noted all the same. Nothing without a
+    /// table.
+    #[inline]
+    pub fn note_call(self, row: u16, place: u64, return_address: u64) {
+        translate::note_call(row, place, return_address);
+    }
+
+    /// The row of the call that was noted last with this return address there. Others may have been forgotten for it.
+    #[must_use]
+    pub fn noted_call(self, place: u64, return_address: u64) -> Option<u16> {
+        translate::noted_call(place, return_address).and_then(|row| u16::try_from(row).ok())
     }
 
     /// From now on, and while there were fewer than `until` calls, the guest need not be asked about a [`Short`] one that keeps

@@ -13,8 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use engine::windows::{PAGE, SYSTEM};
 use engine::{
-    Access, Args, DriverPtr, Engine, Fault, FaultKind, Flow, Guest, Host, Leave, Point, Progress, Protection,
-    Question, Special, Stack, StrandId, Turn,
+    ANSWERS, Access, Answer, Args, DriverPtr, Engine, Fault, FaultKind, Flow, Guest, Host, Leave, Point,
+    Progress, Protection, Question, Short, Special, Stack, StrandId, Turn,
 };
 use rig::{CODE, DATA, Rig};
 
@@ -156,6 +156,29 @@ fn a_processors_region_is_memory_of_drivers() {
         assert!(why.contains("memory of drivers"), "{why}");
     }
     host.set_processor_region(SYSTEM.base);
+}
+
+#[test]
+fn what_exports_answer_has_a_row_of_a_table_that_is_there() {
+    let rig = Rig::new(&RETURN);
+    let plain = Answer { value: 1, group: 1, levels: 0..=15, noted: 0, hands_on: (0, 0) };
+    let defined =
+        |row: u16| rig.engine.define_exports(std::iter::once((rig::EXPORTS, 7, Some(Short::Answer(row)))));
+    defined(ANSWERS as u16 - 1);
+    assert!(refused(|| defined(ANSWERS as u16)).contains("no such row"));
+    assert!(refused(|| rig.engine.answer(0, &plain)).contains("has made the table"));
+    assert!(refused(|| rig.engine.open_answers(1)).contains("has made the table"));
+    rig.engine.open_answers(0);
+    assert_eq!((rig.engine.answered(5), rig.engine.noted_call(8, 9)), (0, None));
+    rig.engine.note_call(5, 8, 9);
+    assert_eq!(rig.engine.noted_call(8, 9), None, "there is nothing to note it in");
+    rig.engine.make_answers();
+    rig.engine.answer(0, &plain);
+    assert!(!refused(|| rig.engine.answer(ANSWERS as u16, &plain)).is_empty());
+    let Rig { engine, host, .. } = rig;
+    drop(host);
+    refused(|| engine.make_answers());
+    refused(|| engine.answer(0, &plain));
 }
 
 #[test]

@@ -8,7 +8,7 @@
 mod rig;
 
 use engine::windows::{DEVICE, IMAGES, PAGE, USER};
-use engine::{DriverState, Leave, Protection, Short, TakenLock};
+use engine::{Answer, DriverPtr, DriverState, Leave, Protection, Short, TakenLock, Tracking};
 use iced_x86::code_asm::*;
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
 use rig::{CODE, DATA, EXPORTS, Rig, STACK_SIZE, STACK_TOP, assemble, relative};
@@ -20,6 +20,8 @@ const OTHER: usize = 8;
 /// An import slot for each export, and a jump through it.
 const SLOTS: u64 = CODE + 0x1_0000;
 const STUBS: u64 = SLOTS + 0x800;
+/// As much as that again, in a routine that ends with it.
+const TAILS: u64 = SLOTS + 0xC00;
 /// Where code leaves its registers.
 const SAVED: u64 = DATA + 0x2000;
 /// The processor's control region, and the level in it.
@@ -43,10 +45,12 @@ enum Way {
     R13,
     /// `call [register]`, which is no import to the engine.
     Memory,
+    /// `call` of a routine that ends with a `jmp [slot]`.
+    Tail,
 }
 
-/// The last of them never does a lock by itself.
-const WAYS: [Way; 6] = [Way::Slot, Way::Stub, Way::Register, Way::Rax, Way::R13, Way::Memory];
+/// The last two of them never take a lock by themselves.
+const WAYS: [Way; 7] = [Way::Slot, Way::Stub, Way::Register, Way::Rax, Way::R13, Way::Memory, Way::Tail];
 
 fn call(a: &mut CodeAssembler, way: Way, export: usize) {
     let (target, slot) = (EXPORT + 16 * export as u64, SLOTS + 8 * export as u64);
@@ -54,6 +58,7 @@ fn call(a: &mut CodeAssembler, way: Way, export: usize) {
     match way {
         Way::Slot => a.add_instruction(Instruction::with1(Code::Call_rm64, through_slot).unwrap()).unwrap(),
         Way::Stub => a.call(STUBS + 8 * export as u64).unwrap(),
+        Way::Tail => a.call(TAILS + 8 * export as u64).unwrap(),
         Way::Register => {
             a.mov(rsi, target).unwrap();
             a.call(rsi).unwrap();
@@ -83,6 +88,10 @@ fn machine(code: &[u8], shorts: &[Short]) -> Rig {
         let stub = STUBS + 8 * export as u64;
         let jump = relative(stub, &[0xFF, 0x25], SLOTS + 8 * export as u64);
         page[0x800 + 8 * export..0x800 + 8 * export + 6].copy_from_slice(&jump);
+        let tail = TAILS + 8 * export as u64;
+        let jump = relative(tail + 1, &[0xFF, 0x25], SLOTS + 8 * export as u64);
+        page[0xC00 + 8 * export] = 0x90; // nop
+        page[0xC01 + 8 * export..0xC01 + 8 * export + 6].copy_from_slice(&jump);
     }
     rig.load(SLOTS, &page[..0xFFF]);
     let numbered = shorts.iter().enumerate();
@@ -111,6 +120,7 @@ fn by_the_guest(shorts: Vec<Short>) -> rig::Export {
                 place: rig.engine.caller_rip(),
                 since: rig.engine.now(),
                 short_calls: rig.engine.short_calls(),
+                answered_calls: rig.engine.answered_calls(),
             };
             engine::outside(|| rig.taken.borrow_mut().push(taken));
             rig.engine.write_bytes(first, &1u64.to_le_bytes()).unwrap();
@@ -146,6 +156,7 @@ fn by_the_guest(shorts: Vec<Short>) -> rig::Export {
                 }
                 0
             }
+            Some(Short::Answer(row)) => answered_by_the_guest(rig, row, args.rsp),
         })
     })
 }
@@ -179,6 +190,11 @@ fn save(a: &mut CodeAssembler) {
 
 /// Calls these exports one after the other with the driver's arguments, each twice at the same place, and saves what each leaves.
 fn calls(way: Way, exports: &[usize]) -> Vec<u8> {
+    calls_by(&exports.iter().map(|export| (way, *export)).collect::<Vec<_>>())
+}
+
+/// The same, each in its way.
+fn calls_by(exports: &[(Way, usize)]) -> Vec<u8> {
     assemble(|a| {
         let mut again = a.create_label();
         for register in [rbx, rsi, r12, r13, r14] {
@@ -190,11 +206,11 @@ fn calls(way: Way, exports: &[usize]) -> Vec<u8> {
         a.mov(qword_ptr(rsp + 0x28), rdx).unwrap();
         a.mov(r14d, 2).unwrap();
         a.set_label(&mut again).unwrap();
-        for export in exports {
+        for (way, export) in exports {
             fill(a);
             a.mov(rcx, qword_ptr(rsp + 0x20)).unwrap();
             a.mov(rdx, qword_ptr(rsp + 0x28)).unwrap();
-            call(a, way, *export);
+            call(a, *way, *export);
             save(a);
         }
         a.dec(r14d).unwrap();
@@ -247,6 +263,7 @@ fn run(rig: &Rig, short: bool, how: How) -> Seen {
     engine.write_bytes(IRQL, &[how.level]).unwrap();
     engine.set_free_levels(how.free_levels);
     engine.allow_short_calls(if short { u64::MAX } else { 0 });
+    engine.free_calls(u64::MAX);
     engine.allow_short_locks(short);
     let slices = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
     let (noted, retired, calls) = (slices.clone(), engine.retired(), engine.calls());
@@ -336,7 +353,7 @@ fn a_lock_that_is_taken_and_given_back_alone_is_told_to_nobody() {
             let how = How { level, free_levels: 0, arguments: [LOCK, lowered], slice: 0 };
             // By a register the first call of each place is the guest's; and what it has taken, it takes back.
             let least = match way {
-                Way::Memory => 0,
+                Way::Memory | Way::Tail => 0,
                 Way::Slot | Way::Stub => 4,
                 _ => 2,
             };
@@ -344,6 +361,38 @@ fn a_lock_that_is_taken_and_given_back_alone_is_told_to_nobody() {
             run(&rig, true, How { slice: 1 << 40, ..how });
             assert_eq!(rig.taken.borrow().len(), rig.log().len() / 2, "{shorts:?} by {way:?}");
             assert_eq!(rig.engine.free_levels(), 0, "{shorts:?} by {way:?}");
+        }
+    }
+}
+
+/// Compilers end a routine with a jump to what it calls last.
+#[test]
+fn a_lock_that_driver_code_has_taken_alone_is_given_back_behind_a_jump_too() {
+    for way in [Way::Tail, Way::Memory] {
+        for (shorts, level, lowered) in [
+            ([Short::AcquireRaise, Short::ReleaseLower], 0, 0),
+            ([Short::AcquireRaise, Short::ReleaseLower], 2, 1),
+            ([Short::Acquire, Short::Release], 2, 0),
+            ([Short::Acquire, Short::Release], 9, 0),
+            ([Short::Acquire, Short::ReleaseLower], 2, 2),
+        ] {
+            let rig = machine(&calls_by(&[(Way::Slot, 0), (way, 1)]), &shorts);
+            let how = How { level, free_levels: 0, arguments: [LOCK, lowered], slice: 0 };
+            hold_against_the_guest(&rig, how, 4, &format!("{shorts:?} by {way:?}"));
+            run(&rig, true, How { slice: 1 << 40, ..how });
+            assert_eq!((rig.taken.borrow().len(), rig.log().len()), (0, 0), "{shorts:?} by {way:?}");
+            assert_eq!((rig.engine.free_levels(), rig.engine.allows_short_locks()), (0, true));
+        }
+        for (what, release, free_levels, lowered) in [
+            ("lowered below the free levels", Short::ReleaseLower, 1, 0),
+            ("lowered to a higher level", Short::ReleaseLower, 0, 9),
+        ] {
+            let rig = machine(&calls_by(&[(Way::Slot, 0), (way, 1)]), &[Short::AcquireRaise, release]);
+            *rig.export.borrow_mut() = Some(Box::new(|_, _, _| Err(Leave::Stop)));
+            rig.engine.set_level(2);
+            let how = How { level: 1, free_levels, arguments: [LOCK, lowered], slice: 1 << 40 };
+            assert_eq!(run(&rig, true, how).answer, Err(Leave::Stop), "{what}");
+            assert_eq!((rig.engine.short_calls(), rig.taken.borrow().len()), (1, 1), "{what}");
         }
     }
 }
@@ -504,12 +553,236 @@ fn a_lock_that_holds_something_is_looked_at_by_the_guest() {
     assert_eq!(rig.engine.short_calls(), 0);
 }
 
+/// What the row of an answer says.
+fn answer(row: u16) -> Answer {
+    let value = 0x1111_2222_3333_0000 | u64::from(row);
+    let plain = Answer { value, group: 2, levels: 1..=8, noted: 0, hands_on: (0, 0) };
+    match row {
+        NOTING => Answer { noted: 0x28, ..plain },
+        HANDING_ON => Answer { hands_on: (0x38, 0x30), ..plain },
+        BOTH => Answer { noted: 0x28, hands_on: (0x38, 0x30), ..plain },
+        CLOSED => Answer { group: 0, ..plain },
+        _ => plain,
+    }
+}
+
+/// A row that says nothing else; and what it does besides. 0x28 above the stack pointer the code has its first argument, and the second behind it.
+const PLAIN: u16 = 7;
+const NOTING: u16 = 0;
+const HANDING_ON: u16 = 300;
+const BOTH: u16 = engine::ANSWERS as u16 - 1;
+const CLOSED: u16 = 4;
+const ROWS: [u16; 5] = [PLAIN, NOTING, HANDING_ON, BOTH, CLOSED];
+
+/// The same by the guest.
+fn answered_by_the_guest(rig: &Rig, row: u16, at_call: u64) -> u64 {
+    let Answer { value, noted, hands_on: (to, from), .. } = answer(row);
+    let word = |at: u64| rig.engine.read::<u64>(DriverPtr::new(at)).unwrap();
+    if noted != 0 {
+        let place = at_call + u64::from(noted);
+        rig.engine.note_call(row, place, word(place));
+    }
+    if from != to {
+        let word = word(at_call + u64::from(from));
+        rig.engine.write(DriverPtr::new(at_call + u64::from(to)), word).unwrap();
+    }
+    value
+}
+
+/// A machine whose code calls exports that the rows of the table answer.
+fn answering(way: Way, rows: &[u16]) -> Rig {
+    let exports: Vec<usize> = (0..rows.len()).collect();
+    let shorts: Vec<Short> = rows.iter().map(|row| Short::Answer(*row)).collect();
+    let rig = machine(&calls(way, &exports), &shorts);
+    lay_answers(&rig);
+    rig
+}
+
+fn lay_answers(rig: &Rig) {
+    rig.engine.make_answers();
+    ROWS.iter().for_each(|row| rig.engine.answer(*row, &answer(*row)));
+    rig.engine.open_answers(3);
+}
+
+/// How most of these are run.
+const ANSWERED: How = How { level: 2, free_levels: 0, arguments: [0x4444_5555, 0x6666_7777], slice: 1 << 40 };
+
+/// Where the code's first argument lies when it calls.
+const NOTED: u64 = STACK_TOP - 0x20 - 8 - 0x28 - 0x40 + 0x20;
+
+#[test]
+fn an_answer_that_was_given_in_advance_is_to_the_driver_what_the_guest_answers() {
+    for way in WAYS {
+        for row in [PLAIN, NOTING, HANDING_ON, BOTH] {
+            let rig = answering(way, &[row]);
+            hold_against_the_guest(&rig, ANSWERED, 2, &format!("{row} by {way:?}"));
+            assert_eq!(rig.engine.answered(row), rig.engine.short_calls());
+            assert_eq!(rig.engine.answered_calls(), rig.engine.short_calls());
+            assert_eq!(rig.engine.short_calls_by_export(), []);
+        }
+    }
+}
+
+#[test]
+fn a_call_is_noted_alike_by_whichever_it_is_answered() {
+    for row in [NOTING, BOTH, PLAIN] {
+        for short in [false, true] {
+            let rig = answering(Way::Register, &[row]);
+            let [first, _] = ANSWERED.arguments;
+            assert_eq!(rig.engine.noted_call(NOTED, first), None);
+            run(&rig, short, ANSWERED);
+            assert_eq!(rig.engine.answered_calls(), if short { 2 } else { 0 });
+            assert_eq!(rig.engine.noted_call(NOTED, first), (row != PLAIN).then_some(row), "{short}");
+            assert_eq!(rig.engine.noted_call(NOTED, first + 1), None);
+            assert_eq!(
+                rig.engine.noted_call(NOTED + 8 * 256, first),
+                None,
+                "it has the same place in the table"
+            );
+            // Another of that place.
+            rig.engine.note_call(9, NOTED + 8 * 256, 5);
+            assert_eq!(rig.engine.noted_call(NOTED + 8 * 256, 5), Some(9));
+            assert_eq!(rig.engine.noted_call(NOTED, first), None);
+        }
+    }
+}
+
+#[test]
+fn the_guest_is_asked_where_a_row_does_not_answer() {
+    type Change = fn(&Rig);
+    let ways: [(&str, u16, u8, Change); 7] = [
+        ("its group is closed", PLAIN, 2, |rig| rig.engine.open_answers(1 | 4)),
+        ("it has none", CLOSED, 2, |_| ()),
+        ("the level is lower", PLAIN, 0, |_| ()),
+        ("the level is higher", PLAIN, 9, |_| ()),
+        ("there are no short calls", PLAIN, 2, |rig| rig.engine.allow_short_calls(0)),
+        ("there is work before calls", PLAIN, 2, |rig| rig.engine.free_calls(0)),
+        ("no group was opened", PLAIN, 2, |rig| rig.engine.open_answers(0)),
+    ];
+    for (what, row, level, change) in ways {
+        let rig = answering(Way::Register, &[row]);
+        rig.engine.allow_short_calls(u64::MAX);
+        rig.engine.free_calls(u64::MAX);
+        rig.engine.set_level(level);
+        rig.engine.set_free_levels(0);
+        change(&rig);
+        rig.call(&ANSWERED.arguments).unwrap();
+        assert_eq!((rig.engine.short_calls(), rig.log().len()), (0, 2), "{what}");
+        assert_eq!(rig.engine.answered(row), 0, "{what}");
+    }
+    // At the ends of its levels it does.
+    for level in [1, 8] {
+        let rig = answering(Way::Register, &[PLAIN]);
+        run(&rig, true, How { level, ..ANSWERED });
+        assert_eq!(rig.engine.answered_calls(), 2, "at level {level}");
+    }
+}
+
+/// Of the calls that are answered before and while a lock is held, the report of the lock has those before.
+#[test]
+fn a_lock_that_driver_code_holds_is_not_reported_for_a_call_that_is_answered() {
+    let shorts = [Short::AcquireRaise, Short::Answer(PLAIN), Short::ReleaseLower];
+    let rig = machine(&calls(Way::Slot, &[1, 0, 1, 1, OTHER, 2]), &shorts);
+    lay_answers(&rig);
+    *rig.export.borrow_mut() = Some(Box::new(|rig, number, _| {
+        let locks = rig.taken.borrow().len();
+        engine::outside(|| rig.log.borrow_mut().push(format!("{number} after {locks} locks")));
+        Err(Leave::Stop)
+    }));
+    let how = How { level: 1, free_levels: 0, arguments: [LOCK, 1], slice: 1 << 40 };
+    rig.engine.set_level(2); // that there is one so high is known
+    assert_eq!(run(&rig, true, how).answer, Err(Leave::Stop));
+    assert_eq!(rig.log(), ["8 after 1 locks"]);
+    assert_eq!((rig.engine.answered_calls(), rig.engine.short_calls()), (3, 4));
+    let TakenLock { short_calls, answered_calls, .. } = rig.taken.borrow()[0];
+    assert_eq!((short_calls, answered_calls), (1, 1));
+}
+
+/// The table and its notes go back with the machine, and so does its absence. The first store to each of its pages is one of host code's.
+#[test]
+fn a_machine_that_is_taken_back_has_the_table_that_it_had() {
+    for tracking in [Tracking::Faults, Tracking::Userfault] {
+        let rig = machine(&calls(Way::Register, &[0, 1]), &[Short::Answer(BOTH), Short::Answer(PLAIN)]);
+        if rig.host.track(tracking).is_err() {
+            assert_ne!(tracking, Tracking::Faults);
+            continue;
+        }
+        let nothing = rig.host.snapshot().unwrap();
+        rig.host.inside(|| lay_answers(&rig));
+        let [first, _] = ANSWERED.arguments;
+        let counts = || [PLAIN, BOTH].map(|row| rig.engine.answered(row));
+        let mut marks = Vec::new();
+        for rounds in 0..3 {
+            let mark = rig.host.snapshot().unwrap();
+            marks.push((mark, rig.engine.fingerprint()));
+            assert_eq!(counts(), [2 * rounds; 2]);
+            let seen = run(&rig, true, ANSWERED);
+            assert_eq!((rig.log().len(), rig.engine.answered_calls()), (0, 4 * (rounds + 1)));
+            assert_eq!(rig.engine.noted_call(NOTED, first), Some(BOTH));
+            for _ in 0..2 {
+                rig.host.rewind(mark);
+                assert_eq!(counts(), [2 * rounds; 2]);
+                assert_eq!(rig.engine.noted_call(NOTED, first), (rounds > 0).then_some(BOTH));
+                assert_eq!(run(&rig, true, ANSWERED), seen);
+                assert_eq!((rig.log().len(), counts()), (0, [2 * (rounds + 1); 2]));
+            }
+        }
+        for (mark, fingerprint) in marks.into_iter().rev() {
+            rig.host.rewind(mark);
+            assert_eq!(rig.engine.fingerprint(), fingerprint);
+        }
+        rig.host.rewind(nothing);
+        assert_eq!(counts(), [0; 2]);
+        let asked = run(&rig, true, ANSWERED);
+        assert_eq!((rig.log().len(), rig.engine.short_calls()), (4, 0), "there is no table");
+        rig.host.inside(|| lay_answers(&rig));
+        let answered = run(&rig, true, ANSWERED);
+        assert!(answered == asked, "{}", difference(&answered, &asked));
+        assert_eq!((rig.log().len(), rig.engine.answered_calls()), (0, 4));
+    }
+}
+
+/// A word that is not there: the guest is asked, and finds all as it was.
+#[test]
+fn what_a_row_cannot_load_or_store_is_the_guests() {
+    for (row, above) in [(NOTING, 0x28), (BOTH, 0x38), (HANDING_ON, 0x38)] {
+        let code = assemble(|a| {
+            a.mov(rdi, rsp).unwrap();
+            a.mov(rsp, rdx).unwrap();
+            fill(a);
+            call(a, Way::Register, 0);
+            a.mov(rsp, rdi).unwrap();
+            a.ret().unwrap();
+        });
+        let rig = machine(&code, &[Short::Answer(row)]);
+        lay_answers(&rig);
+        *rig.export.borrow_mut() = Some(Box::new(|rig, number, args| {
+            engine::outside(|| {
+                rig.log.borrow_mut().push(format!("{number} {:x?} {:#x}", args.registers, args.rsp))
+            });
+            Ok(1)
+        }));
+        // The stack pointer in the export, whose last word is there or is not.
+        for (stack, asked) in [(STACK_TOP + PAGE - above - 8, false), (STACK_TOP + PAGE - above, true)] {
+            let arguments = [5, stack + 8];
+            let seen = run(&rig, true, How { arguments, ..ANSWERED });
+            assert_eq!(seen.answer, Ok(if asked { 1 } else { answer(row).value }), "{row} at {stack:#x}");
+            let [r8_, r9_] = [2u64, 3].map(|n| n * 0x1111_2222);
+            let expected = asked.then(|| format!("0 {:x?} {stack:#x}", [5, stack + 8, r8_, r9_]));
+            assert_eq!(rig.log(), Vec::from_iter(expected), "{row} at {stack:#x}");
+        }
+    }
+}
+
 /// A stack that is not there faults at the call; a home that is not there does not fault.
 #[test]
 fn a_store_to_the_stack_that_faults_is_the_calls() {
-    for (way, short) in
-        [(Way::Slot, Short::Level), (Way::Stub, Short::AcquireRaise), (Way::Register, Short::Level)]
-    {
+    for (way, short) in [
+        (Way::Slot, Short::Level),
+        (Way::Stub, Short::AcquireRaise),
+        (Way::Register, Short::Level),
+        (Way::Slot, Short::Answer(PLAIN)),
+    ] {
         for top in [STACK_TOP - STACK_SIZE, STACK_TOP + PAGE - 8] {
             let code = assemble(|a| {
                 a.test(rdx, rdx).unwrap();
@@ -525,7 +798,8 @@ fn a_store_to_the_stack_that_faults_is_the_calls() {
                 a.ret().unwrap();
             });
             let rig = machine(&code, &[short]);
-            let how = |top| How { level: 0, free_levels: 0, arguments: [LOCK, top], slice: 1 << 40 };
+            lay_answers(&rig);
+            let how = |top| How { level: 1, free_levels: 0, arguments: [LOCK, top], slice: 1 << 40 };
             run(&rig, true, how(0)); // a call by a register is asked about once
             let asked = run(&rig, false, how(top));
             let fault = rig.fault.take().map(|fault| format!("{fault:x?}"));

@@ -28,6 +28,7 @@ use crate::mm::stack::KERNEL_STACK;
 use crate::rules;
 use crate::verdict::{StackLine, Tier, Verdict};
 use crate::verifier::Verifier;
+use crate::wdf;
 use crate::witness::Witness;
 
 /// What can be chosen about a machine before it starts.
@@ -179,6 +180,12 @@ const _: () = assert!(Kind::ALL.len() <= Kinds::BITS as usize, "a subscription h
 /// [`Event::Call`] and [`Event::Return`].
 const EVENTS_OF_A_CALL: u64 = 2;
 
+/// How many events so many calls are that the kernel was not asked about: those of them that were answered in advance, of a framework's function or
+/// of a callback's moment, are one.
+fn events_of_calls(short: u64, answered: u64) -> u64 {
+    EVENTS_OF_A_CALL * (short - answered) + answered
+}
+
 /// What the readers of a machine knew at one time, in the order of their subscriptions.
 pub struct ReaderStates(Vec<Option<Box<dyn std::any::Any>>>);
 
@@ -231,6 +238,7 @@ impl Nt {
         let mut kernel = self.kernel.borrow_mut();
         kernel.has_details = details;
         kernel.ke.set_read(self.wants(Kind::Irql) || details, calls);
+        wdf::set_read(&mut kernel, |kind| self.wants(kind));
         self.engine.report_accesses(self.wants(Kind::Access));
     }
 
@@ -302,7 +310,9 @@ impl Nt {
     #[must_use]
     pub fn calls_of_exports(&self) -> Vec<(u32, u64)> {
         let mut calls: Vec<u64> = self.calls.iter().map(Cell::get).collect();
-        for (number, short) in self.engine.short_calls_by_export() {
+        for (number, short) in
+            self.engine.short_calls_by_export().into_iter().chain(wdf::answered_calls(self.engine))
+        {
             calls[number as usize] += short;
         }
         (0..).zip(calls).filter(|(_, count)| *count > 0).collect()
@@ -310,7 +320,7 @@ impl Nt {
 
     /// See [`Cx::next_event`].
     pub(crate) fn next_event(&self) -> u64 {
-        self.events.get() + EVENTS_OF_A_CALL * self.engine.short_calls()
+        self.events.get() + events_of_calls(self.engine.short_calls(), self.engine.answered_calls())
     }
 
     /// See [`Cx::count_event`].
@@ -714,7 +724,7 @@ impl Guest for Nt {
 
     fn lock_taken(&self, taken: &TakenLock) {
         // The `Call` event of the acquiring call was counted before: hence the 1.
-        let moment = self.events.get() + EVENTS_OF_A_CALL * taken.short_calls + 1;
+        let moment = self.events.get() + events_of_calls(taken.short_calls, taken.answered_calls) + 1;
         spinlock::note_taken_alone(&mut self.kernel.borrow_mut(), taken, moment);
     }
 

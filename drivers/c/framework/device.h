@@ -63,6 +63,7 @@ typedef struct _DEVICE {
     BOOLEAN SelfManaged; /* EvtDeviceSelfManagedIoInit has run */
     BOOLEAN Failed;
     volatile BOOLEAN Gone; /* requests are refused */
+    BOOLEAN KeepsRequests;
     LONG Inside; /* dispatch routines and power requests, and 1 until it is removed */
     KEVENT Empty;
     PIO_WORKITEM PowerWork;

@@ -346,6 +346,7 @@ static NTSTATUS Attach(DEVICE *Device, PDEVICE_OBJECT Pdo)
 static VOID InitializeDevice(DEVICE *Device, PWDFDEVICE_INIT Init)
 {
     Device->Driver = Init->Client->Driver;
+    Device->KeepsRequests = Init->Pdo != NULL && !MmIsDriverVerifying(Init->Client->Wdm);
     Device->Settings = Init->Settings;
     Device->Name = Init->Name;
     RtlInitUnicodeString(&Init->Name, NULL);

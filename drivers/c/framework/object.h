@@ -46,6 +46,7 @@ typedef struct _CONTEXT {
 typedef struct _OBJECT {
     OBJECT_KIND Kind;
     BOOLEAN Deleted;
+    BOOLEAN IsKept; /* its memory is the client's next request's */
     LONG References;
     struct _CLIENT *Client;
     struct _OBJECT *Parent;
@@ -60,7 +61,8 @@ typedef struct _CLIENT {
     WDF_DRIVER_GLOBALS Globals;
     ULONG Minor;
     KSPIN_LOCK Lock; /* of all its objects' families */
-    LONG Objects;
+    LONG Objects; /* in memory: the one that is kept is one of them */
+    PVOID volatile Kept; /* the memory of a request that has ended, or NULL */
     struct _DRIVER *Driver;
     PDRIVER_OBJECT Wdm;
 } CLIENT;
@@ -171,7 +173,23 @@ static VOID InitializeObject(OBJECT *Object, CLIENT *Client, OBJECT_KIND Kind, O
     Object->Parent = Parent;
     InitializeListHead(&Object->Children);
     InitializeListHead(&Object->Sibling);
-    InterlockedIncrement(&Client->Objects);
+}
+
+/* Memory of an object, whose contents are undefined. */
+static PVOID ObjectMemory(CLIENT *Client, SIZE_T Size)
+{
+    PVOID Memory = ExAllocatePoolWithTag(NonPagedPool, Size, FRAMEWORK_TAG);
+
+    if (Memory != NULL) {
+        InterlockedIncrement(&Client->Objects);
+    }
+    return Memory;
+}
+
+static VOID FreeMemory(CLIENT *Client, PVOID Memory)
+{
+    ExFreePoolWithTag(Memory, FRAMEWORK_TAG);
+    InterlockedDecrement(&Client->Objects);
 }
 
 static VOID Release(OBJECT *Object)
@@ -196,8 +214,9 @@ static VOID Release(OBJECT *Object)
         ExFreePoolWithTag(Context, FRAMEWORK_TAG);
     }
     Object->Kind = NoKind;
-    ExFreePoolWithTag(Object, FRAMEWORK_TAG);
-    InterlockedDecrement(&Client->Objects);
+    if (!Object->IsKept || InterlockedCompareExchangePointer(&Client->Kept, Object, NULL) != NULL) {
+        FreeMemory(Client, Object);
+    }
 }
 
 static VOID CleanUp(OBJECT *Object)
@@ -260,7 +279,7 @@ static NTSTATUS CreateObject(CLIENT *Client, OBJECT_KIND Kind, SIZE_T Size, PWDF
     if (!NT_SUCCESS(Status)) {
         return Status;
     }
-    Object = ExAllocatePoolWithTag(NonPagedPool, Size, FRAMEWORK_TAG);
+    Object = ObjectMemory(Client, Size);
     if (Object == NULL) {
         return STATUS_INSUFFICIENT_RESOURCES;
     }

@@ -139,6 +139,9 @@ static NTSTATUS NTAPI UnregisterClient(WDF_BIND_INFO *Info, PWDF_DRIVER_GLOBALS 
         Client->Driver->Unloaded = TRUE; /* its entry routine has failed: EvtDriverUnload is not called */
         EndDriver(Client->Driver);
     }
+    if (Client->Kept != NULL) {
+        FreeMemory(Client, Client->Kept);
+    }
     if (Client->Objects != 0) {
         DbgPrint("framework: %s leaves %d objects\n", Client->Globals.DriverName, Client->Objects);
     }

@@ -4,20 +4,32 @@
  * Pages: WdfRequestCompleteWithInformation, WdfRequestRetrieveInputBuffer, WdfRequestRetrieveOutputBuffer, WdfRequestMarkCancelableEx,
  * WdfRequestUnmarkCancelable, Canceling I/O Requests, Accessing Data Buffers in WDF Drivers. A request that can still be cancelled is completed as it
  * is, with its cancel routine, for the I/O manager to see.
+ *
+ * The memory of a request that has ended is kept for the next one, as Microsoft's framework has lookaside lists for them. It is freed where Driver
+ * Verifier watches the client, and those of devices without Plug and Play, which have few.
  */
 #ifndef FRAMEWORK_REQUEST_H
 #define FRAMEWORK_REQUEST_H
+
+static REQUEST *RequestMemory(DEVICE *Device)
+{
+    CLIENT *Client = Device->Object.Client;
+    REQUEST *Kept = Device->KeepsRequests ? InterlockedExchangePointer(&Client->Kept, NULL) : NULL;
+
+    return Kept != NULL ? Kept : ObjectMemory(Client, sizeof(*Kept));
+}
 
 /* A request for an IRP that came to a device. Its memory is returned with the last reference. */
 static REQUEST *NewRequest(DEVICE *Device, PIRP Irp)
 {
     PWDF_OBJECT_ATTRIBUTES Attributes = &Device->Settings.RequestAttributes;
-    REQUEST *Request = ExAllocatePoolWithTag(NonPagedPool, sizeof(*Request), FRAMEWORK_TAG);
+    REQUEST *Request = RequestMemory(Device);
 
     if (Request == NULL) {
         return NULL;
     }
-    RtlZeroMemory(Request, sizeof(*Request));
+    *Request = (REQUEST){0};
+    Request->Object.IsKept = Device->KeepsRequests;
     InitializeObject(&Request->Object, Device->Object.Client, RequestKind, &Device->Object);
     InitializeListHead(&Request->Entry);
     Request->Irp = Irp;

@@ -102,7 +102,7 @@ fn add(hash: &mut Hash128, stamp: &Stamp, event: &Event) {
     event.words(hash);
 }
 
-/// Hashes every event but changes of level, calls and their ends: each event has the level and counts the calls before it, and driver code
+/// Hashes every event but changes of level, calls, of frameworks' functions too, and their ends: each event has the level and counts the calls before it, and driver code
 /// makes most of the three by itself where no reader reads them. A clone is the same hash.
 #[derive(Clone, Default)]
 pub struct TraceHash(Rc<RefCell<Hash128>>);
@@ -117,7 +117,7 @@ impl TraceHash {
 
 impl Reader for TraceHash {
     fn wants(&self, kind: Kind) -> bool {
-        !matches!(kind, Kind::Irql | Kind::Call | Kind::Return)
+        !matches!(kind, Kind::Irql | Kind::Call | Kind::Return | Kind::Ddi)
     }
 
     fn reads_names(&self) -> bool {

@@ -14,7 +14,7 @@ use super::classify::{is_fence, is_interlocked, may_be_watched};
 use super::cuts::Cuts;
 use super::emitter::Emitter;
 use super::exit::Exit;
-use super::short::{SHORT_EXPORTS, Short, ShortExport};
+use super::short::{ANSWERS, SHORT_EXPORTS, Short, ShortExport};
 use super::stubs::{self, PERMANENT, Stubs};
 use super::table::{self, Column};
 use crate::guest::FaultKind;
@@ -330,7 +330,14 @@ impl Cache {
 
     /// Whether drivers have come to `address` already, and now find another export there.
     fn define_export(&mut self, address: u64, number: u32, short: Option<Short>) -> bool {
-        let short = short.map(|what| ShortExport { what, counter: self.counter_of(number) });
+        let short = short.map(|what| {
+            assert!(
+                !matches!(what, Short::Answer(row) if usize::from(row) >= ANSWERS),
+                "there is no such row"
+            );
+            let counter = if what.is_counted_there() { self.counter_of(number) } else { 0 };
+            ShortExport { what, counter }
+        });
         let defined = Export { address, number, short, thunk: None };
         match self.find_export(address) {
             // A machine that was taken back defines it again.
@@ -375,9 +382,10 @@ impl Cache {
         Some(thunk)
     }
 
-    /// What the export at `address` does, if driver code may do it by itself.
+    /// What the export at `address` does, if driver code may do it by itself in the block of the call.
     pub(super) fn short(&self, address: u64) -> Option<ShortExport> {
-        self.find_export(address).ok().and_then(|index| self.exports[index].short)
+        let short = self.find_export(address).ok().and_then(|index| self.exports[index].short);
+        short.filter(|short| short.what.is_inline())
     }
 
     /// A translation relies on the code at `address` besides what it was made from.

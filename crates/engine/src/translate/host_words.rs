@@ -28,7 +28,10 @@ pub(crate) struct HostWords {
     pub(crate) gate_entry: Cell<u64>,
     pub(crate) returned_entry: Cell<u64>,
     /// Host code of short calls ([`super::short`]), by [`super::short::Short::word`].
-    pub(crate) short_entries: [Cell<u64>; 4],
+    pub(crate) short_entries: [Cell<u64>; 7],
+    /// The rows of [`super::short::Answers`], and its notes; 0 before there are any.
+    pub(crate) answers: Cell<u64>,
+    pub(crate) noted_calls: Cell<u64>,
     /// The guest's [`super::GuestEntryPoints`].
     pub(crate) on_access: Cell<u64>,
     pub(crate) on_export: Cell<u64>,

@@ -48,7 +48,11 @@ pub(crate) use next::{driver_state, next_step};
 pub(crate) use reporting::{Reported, Reporting};
 pub(crate) use resume::{Resumption, contexts, resume_at};
 pub(crate) use scratch::{HostFault, Saved as SavedWords, scratch};
-pub use short::{Short, TakenLock};
+pub use short::{ANSWERS, Answer, Short, TakenLock};
+pub(crate) use short::{
+    Answers, answered, make as make_answers, note as note_call, noted as noted_call, open as open_answers,
+    set as set_answer,
+};
 pub(crate) use short::{allow_calls, allow_locks, allows_locks, forbid_locks};
 pub(crate) use stubs::EXIT;
 pub(crate) use table::begin as lay_table;

@@ -68,6 +68,10 @@ pub(crate) struct Scratch {
     pub(crate) calls: Cell<u64>,
     /// Those of them that the guest was asked about: the others are [`super::short`].
     pub(crate) asked_calls: Cell<u64>,
+    /// Those of the others that are [`super::short::Short::Answer`].
+    pub(crate) answered_calls: Cell<u64>,
+    /// See [`crate::Engine::open_answers`].
+    pub(crate) open_answers: Cell<u8>,
     /// Of each [`super::short::ShortExport::counter`], the calls that the guest was not asked about.
     pub(crate) short_calls: [Cell<u64>; SHORT_EXPORTS],
     /// While there were fewer calls than this, there may be short ones.
@@ -78,6 +82,7 @@ pub(crate) struct Scratch {
     /// and the lowest free level before it, the countdown, and the low half of where it was taken.
     pub(crate) lock: Cell<u64>,
     pub(crate) lock_calls: Cell<u64>,
+    pub(crate) lock_answered_calls: Cell<u64>,
     pub(crate) lock_countdown: Cell<i64>,
     pub(crate) lock_place: Cell<u32>,
     pub(crate) lock_free_levels: Cell<u8>,
@@ -151,6 +156,8 @@ addresses! {
     SHORT_UNTIL = short_until;
     LOCK = lock;
     LOCK_CALLS = lock_calls;
+    LOCK_ANSWERED_CALLS = lock_answered_calls;
+    ANSWERED_CALLS = answered_calls;
     LOCK_COUNTDOWN = lock_countdown;
     LOCK_PLACE = lock_place;
     LOCK_FREE_LEVELS = lock_free_levels;
@@ -166,8 +173,10 @@ const SIZE: usize = size_of::<Scratch>();
 /// What a snapshot keeps of translated code's words.
 pub(crate) struct Saved {
     page: [u8; SIZE],
-    /// See [`super::host_words::HostWords::frame`].
+    /// See [`super::host_words::HostWords`].
     frame: u64,
+    answers: u64,
+    noted_calls: u64,
 }
 
 impl Saved {
@@ -177,7 +186,9 @@ impl Saved {
         // SAFETY: so many bytes are mapped there, and all of them were zero once: none is uninitialised.
         let page = unsafe { (SCRATCH.base as *const [u8; SIZE]).read() };
         scratch().used.set(used);
-        Self { page, frame: host_words().frame.get() }
+        let words = host_words();
+        let (answers, noted_calls) = (words.answers.get(), words.noted_calls.get());
+        Self { page, frame: words.frame.get(), answers, noted_calls }
     }
 
     /// Puts it back. Translated code does not run meanwhile.
@@ -187,6 +198,8 @@ impl Saved {
         unsafe { (SCRATCH.base as *mut [u8; SIZE]).write(self.page) };
         scratch().uses(used);
         host_words().frame.set(self.frame);
+        host_words().answers.set(self.answers);
+        host_words().noted_calls.set(self.noted_calls);
     }
 
     /// What a driver could tell it by.

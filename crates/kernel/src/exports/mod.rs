@@ -150,13 +150,12 @@ fn dispatch_to(cx: &mut Cx<'_>, number: u32, export: &Export, args: &Args) -> Fl
 #[inline]
 fn dispatch_ddi(cx: &mut Cx<'_>, number: u32, index: usize, args: &Args) -> Flow<u64> {
     cx.nt().count_call(number);
-    let call = table::Call::read(cx, index, args)?;
+    let caller = table::return_address(cx, args)?;
     if cx.count_event(Kind::Ddi) {
-        let caller = call.return_address;
         cx.emit_counted(Event::Ddi { export: number, arguments: args.registers, caller });
     }
     look(cx, &DDIS[index])?;
-    table::target(cx, call, args)
+    table::target(cx, index, caller, args)
 }
 
 /// What is to be seen to before a call.

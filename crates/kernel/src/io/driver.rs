@@ -17,7 +17,7 @@ use crate::event::Role;
 use crate::ldr;
 use crate::mm::pool;
 use crate::ob::{self, Kind, Procedures};
-use crate::pnp;
+use crate::{pnp, wdf};
 
 pub use super::library::{initialize_library, unload_library};
 pub use super::load::loaded_by_name;
@@ -157,6 +157,7 @@ pub fn start(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<NtStatus
     let answer = with_string(cx, &path, |cx, string| {
         routine::call(cx, Role::DriverEntry, entry, driver.address, &[driver.address, string.address])
     })?;
+    wdf::callbacks::routine_is_over(cx)?;
     let status = NtStatus(low_half(answer));
     if !status.is_success() {
         unload_check::report(cx, driver, unload_check::When::EntryFailed)?;

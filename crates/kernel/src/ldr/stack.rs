@@ -12,6 +12,7 @@ use super::{between, symbols};
 use crate::cx::Cx;
 use crate::mm::stack::{KERNEL_STACK, KernelStack};
 use crate::verdict::StackLine;
+use crate::wdf;
 
 /// Lines of one verdict: a recursion that overflowed its stack need not be shown whole.
 const MOST_LINES: usize = 64;
@@ -46,7 +47,7 @@ fn lines_from(cx: &mut Cx<'_>, callers: Vec<Caller>, interrupted: usize) -> Vec<
         for Frame { address, is_return, rsp, .. } in frames.drain(..) {
             let describe = if is_return { symbols::describe_return } else { symbols::describe };
             let symbol = describe(cx, address);
-            let ddi = cx.with(|k| k.wdf.call_at(rsp.wrapping_sub(8), address)).filter(|_| is_return);
+            let ddi = wdf::call_at(cx.engine(), rsp.wrapping_sub(8), address).filter(|_| is_return);
             lines.push(StackLine { address, is_return, symbol, interrupted, ddi });
         }
     }

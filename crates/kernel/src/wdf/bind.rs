@@ -11,7 +11,7 @@ use engine::Flow;
 
 use super::library::{self, bytes};
 use super::table::Table;
-use super::{TAG, callbacks, text};
+use super::{TAG, answers, callbacks, text};
 use crate::cx::{Cx, Kernel};
 use crate::event::Role;
 use crate::io::call::low_half;
@@ -140,7 +140,10 @@ fn register(
         library,
         block: client.address,
     };
-    cx.with(|k| k.wdf.clients.push(client));
+    cx.with(|k| {
+        k.wdf.clients.push(client);
+        answers::clients_change(k);
+    });
     Ok(status)
 }
 
@@ -177,7 +180,9 @@ pub(crate) fn version_unbind(
 ) -> Flow<NtStatus> {
     let found = cx.with(|k| {
         let index = k.wdf.clients.iter().position(|client| client.is(bind, globals))?;
-        Some(k.wdf.clients.remove(index))
+        let client = k.wdf.clients.remove(index);
+        answers::clients_change(k);
+        Some(client)
     });
     let Some(client) = found else { return Ok(NtStatus::INVALID_PARAMETER) };
     client.table.give_back(cx, bind)?;

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use abi::{DriverPtr, NtStatus};
+use abi::DriverPtr;
 use engine::{Args, Flow, StrandId};
 
-use super::TAG;
 use super::ddis::DDIS;
+use super::{TAG, answers};
 use crate::cx::Cx;
 use crate::event::{Event, Role};
 use crate::ke::{irql, stack};
@@ -162,6 +162,11 @@ pub(super) struct Callbacks {
 }
 
 impl Callbacks {
+    /// Whether calls of any thread may be over whose structures were copied.
+    pub(super) fn has_any_copies(&self) -> bool {
+        !self.copies.is_empty()
+    }
+
     /// Whether calls of this thread may be over whose structures were copied.
     #[inline]
     pub(super) fn has_copies(&self, strand: StrandId) -> bool {
@@ -243,16 +248,17 @@ fn ours(cx: &mut Cx<'_>, routine: u64, role: Role) -> Option<u64> {
     }
     cx.with(|k| {
         let callbacks = &mut k.wdf.callbacks;
-        let known = callbacks.slots.get(&(routine, role)).copied();
-        let slot = known.or_else(|| {
-            let slot = callbacks.routines.len();
-            (slot < SLOTS).then(|| {
-                callbacks.routines.push((routine, role));
-                callbacks.slots.insert((routine, role), slot);
-                slot
-            })
-        });
-        slot.map(callback::entry)
+        if let Some(slot) = callbacks.slots.get(&(routine, role)) {
+            return Some(callback::entry(*slot));
+        }
+        let slot = callbacks.routines.len();
+        if slot >= SLOTS {
+            return None;
+        }
+        callbacks.routines.push((routine, role));
+        callbacks.slots.insert((routine, role), slot);
+        answers::callback_comes(k, slot, (routine, role));
+        Some(callback::entry(slot))
     })
 }
 
@@ -297,7 +303,10 @@ fn copy(
     }
     cx.write_bytes(block.address, &bytes)?;
     let strand = cx.engine().strand();
-    cx.with(|k| k.wdf.callbacks.copies.push(Copy { strand, place, block }));
+    cx.with(|k| {
+        k.wdf.callbacks.copies.push(Copy { strand, place, block });
+        answers::open(k);
+    });
     Ok(Some(block.address))
 }
 
@@ -313,6 +322,15 @@ fn forget_calls(cx: &mut Cx<'_>, place: u64) -> Flow<()> {
     forget(cx, |copy| copy.strand == strand && stack.contains(&copy.place) && copy.place <= place)
 }
 
+/// A routine of a driver has returned that is no callback of a framework's: the calls are over that it has made on this thread.
+///
+/// # Errors
+/// A verdict if a driver has damaged a copy.
+pub(crate) fn routine_is_over(cx: &mut Cx<'_>) -> Flow<()> {
+    let caller = cx.engine().caller();
+    forget_calls(cx, caller.map_or(u64::MAX, |caller| caller.registers.rsp()))
+}
+
 /// Frees all copies: the last client is gone.
 ///
 /// # Errors
@@ -322,7 +340,11 @@ pub(super) fn forget_all(cx: &mut Cx<'_>) -> Flow<()> {
 }
 
 fn forget(cx: &mut Cx<'_>, is_over: impl Fn(&Copy) -> bool) -> Flow<()> {
-    let over: Vec<Copy> = cx.with(|k| k.wdf.callbacks.copies.extract_if(.., |copy| is_over(copy)).collect());
+    let over: Vec<Copy> = cx.with(|k| {
+        let over = k.wdf.callbacks.copies.extract_if(.., |copy| is_over(copy)).collect();
+        answers::open(k);
+        over
+    });
     over.into_iter().try_for_each(|copy| pool::free(cx, copy.block))
 }
 
@@ -332,14 +354,19 @@ fn forget(cx: &mut Cx<'_>, is_over: impl Fn(&Copy) -> bool) -> Flow<()> {
 /// A verdict if an argument cannot be read.
 pub(crate) fn enter(cx: &mut Cx<'_>, slot: usize, args: &Args) -> Flow<u64> {
     let (routine, role) = known(cx, slot)?;
-    if matches!(role, Role::EvtIoDeviceControl | Role::EvtIoInternalDeviceControl) {
+    if has_fifth_argument(role) {
         let (to, from) = callback::ARGUMENTS;
-        let fifth = cx.read(DriverPtr::<u64>::new(args.rsp + from))?;
-        cx.write(DriverPtr::new(args.rsp + to), fifth)?;
+        let fifth = cx.read(DriverPtr::<u64>::new(args.rsp + u64::from(from)))?;
+        cx.write(DriverPtr::new(args.rsp + u64::from(to)), fifth)?;
     }
     let object = args.registers[usize::from(is_for_request(role))];
     cx.emit(Event::Enter { role, routine, object });
     Ok(routine)
+}
+
+/// Whether a callback has an argument that is no register's.
+pub(super) fn has_fifth_argument(role: Role) -> bool {
+    matches!(role, Role::EvtIoDeviceControl | Role::EvtIoInternalDeviceControl)
 }
 
 /// The callback of a slot, and its role. A driver that has come to an entry that was given to no framework has a wild pointer.
@@ -368,6 +395,9 @@ fn is_for_request(role: Role) -> bool {
     )
 }
 
+/// What the call behind a callback returns, which no code looks at.
+pub(super) const BEHIND: u64 = 0;
+
 /// It has returned: the first argument is what. So are the calls over that it has made.
 ///
 /// # Errors
@@ -376,7 +406,7 @@ pub(crate) fn leave(cx: &mut Cx<'_>, slot: usize, args: &Args) -> Flow<u64> {
     forget_calls(cx, args.rsp)?;
     let (routine, role) = known(cx, slot)?;
     cx.emit(Event::Leave { role, routine, value: args.registers[0] });
-    Ok(NtStatus::SUCCESS.0.into())
+    Ok(BEHIND)
 }
 
 /// The callback of a slot, for verdicts.

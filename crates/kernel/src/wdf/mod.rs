@@ -1,11 +1,12 @@
 //! `WDFLDR.SYS`: brings the clients of a driver framework, the framework's image and its class extensions together.
 //!
 //! The framework itself is an image that the user brings, and runs as any driver does. `library` is what frameworks and class extensions
-//! register, `bind` how a client gets its framework's functions, `table` how its calls of them are seen, `callbacks` how the framework's calls of its callbacks are, `ddis` which there are, `class` how it gets an extension's, `values` what is asked of the registry and
+//! register, `bind` how a client gets its framework's functions, `table` how its calls of them are seen, `callbacks` how the framework's calls of its callbacks are, `answers` how both go on without the kernel where no reader asks, `ddis` which there are, `class` how it gets an extension's, `values` what is asked of the registry and
 //! of the loader itself. No page of Microsoft's has the protocol: it is what clients and frameworks of KMDF 1.x do as they are compiled. Where
 //! neither says it, a structure of another size, or a null pointer, is STATUS_INVALID_PARAMETER; a framework that cannot be found,
 //! STATUS_OBJECT_NAME_NOT_FOUND; one that is registered already, STATUS_OBJECT_NAME_COLLISION.
 
+pub(crate) mod answers;
 pub mod bind;
 pub(crate) mod callbacks;
 pub(crate) mod class;
@@ -15,9 +16,10 @@ pub(crate) mod table;
 pub(crate) mod values;
 
 use abi::{DRIVER_OBJECT, DriverPtr, FILE_OBJECT};
-use engine::Flow;
+use engine::{Engine, Flow};
 
 use crate::cx::{Cx, Kernel};
+use crate::event::Kind;
 use crate::io::driver;
 use crate::ldr;
 use crate::mm::pool;
@@ -38,8 +40,8 @@ pub struct State {
     libraries: Vec<Library>,
     clients: Vec<bind::Client>,
     classes: Vec<class::Binding>,
-    calls: table::Calls,
     callbacks: callbacks::Callbacks,
+    answers: answers::Answers,
 }
 
 /// A framework, or a class extension, that has registered.
@@ -55,15 +57,25 @@ struct Library {
 }
 
 impl State {
-    /// The framework's function that a client called last with this return address there.
-    pub(crate) fn call_at(&self, place: u64, return_address: u64) -> Option<&'static str> {
-        self.calls.at(place, return_address)
-    }
-
     fn library(&self, service: &str, is_class: bool) -> Option<&Library> {
         let mut all = self.libraries.iter();
         all.find(|library| library.is_class == is_class && library.service.eq_ignore_ascii_case(service))
     }
+}
+
+/// What readers want, which calls of frameworks' functions and of callbacks go on without the kernel follows from.
+pub(crate) fn set_read(k: &mut Kernel, reads: impl Fn(Kind) -> bool) {
+    answers::set_read(k, reads);
+}
+
+/// How often each function of a framework was called without the kernel: the number of its export, and how often.
+pub(crate) fn answered_calls(engine: Engine) -> impl Iterator<Item = (u32, u64)> {
+    answers::calls(engine)
+}
+
+/// The framework's function that a client called last with this return address there.
+pub(crate) fn call_at(engine: Engine, place: u64, return_address: u64) -> Option<&'static str> {
+    answers::ddi_of(engine.noted_call(place, return_address)?)
 }
 
 /// The framework that calls the kernel, if one does, and the client in whose call it is: that is to blame, as a rule. A function of the framework's that

@@ -8,7 +8,7 @@ use engine::{Args, Flow, Leave};
 
 use super::ddis::DDIS;
 use super::library::bytes;
-use super::{TAG, bind::Client, callbacks};
+use super::{TAG, answers, bind::Client, callbacks};
 use crate::cx::Cx;
 use crate::ldr::between;
 use crate::ldr::between::ddi::{self, PUSHED};
@@ -41,7 +41,6 @@ impl Table {
         }
         let is_own = cx.read(bind + WDF_BIND_INFO::FuncCount)? <= WDF_MOST_COPIED_FUNCTIONS;
         let table = if is_own { place } else { DriverPtr::new(cx.read(place)?) };
-        cx.with(|k| k.wdf.calls.0.resize(PLACES, Call::default()));
         let words = cx.read_bytes(table.address, 8 * u64::from(count))?;
         let functions: Vec<u64> =
             words.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().expect("8 bytes"))).collect();
@@ -61,6 +60,11 @@ impl Table {
         cx.write_bytes(copy.address, &ours)?;
         cx.write(place, copy.address)?;
         Ok(Self { functions, copied: Some((table.address, copy)) })
+    }
+
+    /// The function of this index, where the client has one.
+    pub(super) fn function(&self, index: usize) -> Option<u64> {
+        self.functions.get(index).copied()
     }
 
     /// The client leaves its framework, which finds what it had given.
@@ -90,76 +94,44 @@ fn count(cx: &mut Cx<'_>, bind: DriverPtr<WDF_BIND_INFO>) -> Flow<u32> {
     Ok(wanted.min(cx.read(there)?))
 }
 
-/// Which functions clients have called last, by where on the stack the return address is: for verdicts to say. A place may be forgotten
-/// for another. Empty until the first client is bound.
-#[derive(Default)]
-pub(super) struct Calls(Vec<Call>);
-
-/// A call of a function.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Call {
-    index: usize,
-    /// Where on the client's stack the return address lies, below its arguments.
-    place: u64,
-    pub(crate) return_address: u64,
+/// Where the call returns to that a client makes now, in that of its entry's thunk.
+///
+/// # Errors
+/// A verdict if the stack cannot be read.
+#[inline]
+pub(crate) fn return_address(cx: &mut Cx<'_>, args: &Args) -> Flow<u64> {
+    cx.read(DriverPtr::new(place(args)))
 }
 
-impl Call {
-    /// The call that a client makes now, in that of its entry's thunk.
-    ///
-    /// # Errors
-    /// A verdict if the stack cannot be read.
-    #[inline]
-    pub(crate) fn read(cx: &mut Cx<'_>, index: usize, args: &Args) -> Flow<Self> {
-        let place = args.rsp + 8 + PUSHED;
-        Ok(Self { index, place, return_address: cx.read(DriverPtr::new(place))? })
-    }
-}
-
-/// How many places are known at most.
-const PLACES: usize = 256;
-
-impl Calls {
-    #[allow(clippy::cast_possible_truncation, reason = "the lowest bits of the place are what counts")]
-    fn slot(place: u64) -> usize {
-        (place / 8) as usize % PLACES
-    }
-
-    fn note(&mut self, call: Call) {
-        if let Some(known) = self.0.get_mut(Self::slot(call.place)) {
-            *known = call;
-        }
-    }
-
-    /// The function that was called with this return address there.
-    pub(super) fn at(&self, place: u64, return_address: u64) -> Option<&'static str> {
-        let call = self.0.get(Self::slot(place))?;
-        (call.place == place && call.return_address == return_address).then(|| DDIS[call.index].name)
-    }
+/// Where on the client's stack the return address lies, below its arguments.
+#[inline]
+fn place(args: &Args) -> u64 {
+    args.rsp + 8 + u64::from(PUSHED)
 }
 
 /// The framework's function that is called, by the client whose globals are the first argument. The framework gets our addresses for callbacks.
+/// The call is noted by where on the stack the return address is, `caller`: for verdicts to say.
 ///
 /// # Errors
 /// A verdict if the framework has none there, or what is handed over cannot be read.
 #[inline]
-pub(crate) fn target(cx: &mut Cx<'_>, call: Call, args: &Args) -> Flow<u64> {
+pub(crate) fn target(cx: &mut Cx<'_>, index: usize, caller: u64, args: &Args) -> Flow<u64> {
+    cx.engine().note_call(answers::row_of_ddi(index), place(args), caller);
     let globals = args.registers[0];
     let strand = cx.engine().strand();
     let (found, has_copies) = cx.with(|k| {
-        k.wdf.calls.note(call);
-        let has = |client: &&Client| call.index < client.table.functions.len();
+        let has = |client: &&Client| client.table.function(index).is_some();
         let mut clients = k.wdf.clients.iter().filter(has);
         // Of several clients one whose first argument is wrong cannot be known: all have the same functions, but for the verifier's.
         let any = clients.clone().next();
         let client = clients.find(|client| client.globals == globals).or(any);
-        let function = client.map(|client| client.table.functions[call.index]);
+        let function = client.and_then(|client| client.table.function(index));
         (function, k.wdf.callbacks.has_copies(strand))
     });
-    if has_copies || callbacks::is_given(call.index) {
-        callbacks::hand_over(cx, call.index, call.place, args)?;
+    if has_copies || callbacks::is_given(index) {
+        callbacks::hand_over(cx, index, place(args), args)?;
     }
-    found.map_or_else(|| Err(unbound(cx, call.index)), Ok)
+    found.map_or_else(|| Err(unbound(cx, index)), Ok)
 }
 
 #[cold]

@@ -35,6 +35,7 @@ pub(in crate::translate) fn write(e: &mut Emitter, short: ShortExport, next: u64
         Short::Level | Short::Raise | Short::RaiseTo(_) | Short::Lower => call.level(short),
         Short::AcquireRaise | Short::Acquire => call.acquire(short == Short::AcquireRaise),
         Short::ReleaseLower | Short::Release => call.release(short == Short::ReleaseLower),
+        Short::Answer(_) => unreachable!("it is done behind the call"),
     }
     call.rest
 }

@@ -8,11 +8,11 @@
 use super::inline::{ABOVE, BELOW, HIGHEST, Inline, NOT_EQUAL, irql};
 use crate::clock::clock;
 use crate::machine::state;
-use crate::translate::emitter::{Emitter, Hole, R10, R11, R13, RAX, RCX};
+use crate::translate::emitter::{Emitter, Hole, R10, R11, R13, RAX, RCX, RDX};
 use crate::translate::frame::USED_FLAGS;
 use crate::translate::scratch::{
-    FREE_LEVELS, HIGHEST_LEVEL, LEVEL, LOCK, LOCK_CALLS, LOCK_COUNTDOWN, LOCK_FREE_LEVELS, LOCK_KNOWN,
-    LOCK_PLACE, scratch,
+    ANSWERED_CALLS, FREE_LEVELS, HIGHEST_LEVEL, LEVEL, LOCK, LOCK_ANSWERED_CALLS, LOCK_CALLS, LOCK_COUNTDOWN,
+    LOCK_FREE_LEVELS, LOCK_KNOWN, LOCK_PLACE, scratch,
 };
 use crate::translate::table::UPPER_HALF;
 use crate::windows::{IMAGES, SYSTEM};
@@ -28,10 +28,12 @@ pub struct TakenLock {
     pub since: u64,
     /// [`crate::Engine::short_calls`] before the call.
     pub short_calls: u64,
+    /// [`crate::Engine::answered_calls`] then.
+    pub answered_calls: u64,
 }
 
 /// In `scratch.lock`: none is taken, and one may be.
-const ALLOWED: u64 = 0;
+pub(super) const ALLOWED: u64 = 0;
 /// In `scratch.lock`: none is taken, and none may be. No lock lies there: a store faults.
 const FORBIDDEN: u64 = 1;
 
@@ -72,12 +74,13 @@ fn tell_of_one() {
         place: u64::from(UPPER_HALF) << 32 | u64::from(scratch.lock_place.get()),
         since: clock().at(scratch.lock_countdown.get()),
         short_calls: scratch.lock_calls.get() - scratch.asked_calls.get(),
+        answered_calls: scratch.lock_answered_calls.get(),
     };
     state().guest().lock_taken(&taken);
 }
 
 /// DISPATCH_LEVEL.
-const DISPATCH: u8 = 2;
+pub(super) const DISPATCH: u8 = 2;
 
 impl Inline<'_> {
     /// Takes the lock at `rcx`.
@@ -121,6 +124,8 @@ impl Inline<'_> {
     fn note(&mut self) {
         self.e.store(LOCK, RCX);
         self.e.store(LOCK_CALLS, R10);
+        self.e.load(RDX, ANSWERED_CALLS); // an argument that is not needed any more
+        self.e.store(LOCK_ANSWERED_CALLS, RDX);
         self.e.scratch(&[0x44, 0x88], R11.0, LOCK_FREE_LEVELS); // mov [...], r11b
         self.e.scratch(&[0xC7], 0, LOCK_PLACE); // mov dword [...], low half
         self.e.bytes(&self.next.to_le_bytes()[..4]);

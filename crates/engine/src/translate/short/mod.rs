@@ -1,15 +1,18 @@
 //! Exports without a call of the guest: those of the processor's level, and of a free spin lock, are executed at the call
 //! ([`inline`], [`lock`]), or, of the level, just [`behind`] it, in a few instructions, as long as the guest
-//! allows it ([`crate::Engine::allow_short_calls`]). Everything a driver could see is as after a call through the gate: its home space,
+//! allows it ([`crate::Engine::allow_short_calls`]). Exports that the guest has answered in advance are done behind the call, too ([`answers`]). Everything a driver could see is as after a call through the gate: its home space,
 //! what lies below its stack pointer, its registers, its flags.
 //!
 //! If the call would unmask an interrupt, break a rule or emit an event, the guest handles it: such a call goes on through
 //! the gate as if it had come there first.
 
+mod answers;
 mod behind;
 pub(super) mod inline;
 mod lock;
 
+pub use answers::{ANSWERS, Answer};
+pub(crate) use answers::{Answers, answered, make, note, noted, open, set};
 pub(super) use behind::fixup;
 pub use lock::TakenLock;
 pub(super) use lock::tell;
@@ -46,4 +49,18 @@ pub enum Short {
     ReleaseLower,
     /// Gives back the spin lock at `rcx`, which was taken this way, at a level of at least 2, and returns 0.
     Release,
+    /// Returns what this row of the table of answers says ([`crate::Engine::make_answers`]), below [`ANSWERS`].
+    Answer(u16),
+}
+
+impl Short {
+    /// Whether it is done in the block of the call, where it can be.
+    pub(in crate::translate) fn is_inline(self) -> bool {
+        !matches!(self, Self::Answer(_))
+    }
+
+    /// Whether its calls are counted in [`super::scratch::Scratch::short_calls`].
+    pub(in crate::translate) fn is_counted_there(self) -> bool {
+        self.is_inline()
+    }
 }

@@ -8,6 +8,7 @@
 use super::{distance, place};
 use crate::cx::Cx;
 use crate::ldr::STUBBED;
+use crate::wdf::answers::short_moment;
 
 /// Callbacks that can be seen.
 pub(crate) const SLOTS: usize = COUNT as usize;
@@ -45,9 +46,9 @@ const COMMON: &[u8] = &[
 ];
 /// Where in it the stack pointer is lower by [`PUSHED`]: from behind the `sub` to the `ret`.
 const LOWERED: std::ops::Range<u64> = 24..COMMON.len() as u64 - 1;
-const PUSHED: u64 = 0x58;
+const PUSHED: u16 = 0x58;
 /// Above the stack pointer that a thunk is called with: where the callback's fifth argument goes, and where it was.
-pub(crate) const ARGUMENTS: (u64, u64) = (8 + 0x20, 8 + PUSHED + 0x28);
+pub(crate) const ARGUMENTS: (u16, u16) = (8 + 0x20, 8 + PUSHED + 0x28);
 
 /// What an entry has for itself.
 const OWN: u64 = 32;
@@ -93,7 +94,10 @@ pub(super) fn end() -> u64 {
 
 /// Defines the thunks.
 pub(super) fn define(cx: &mut Cx<'_>) {
-    cx.engine().define_exports((BEFORE..BEHIND + COUNT).map(|number| (place(number), number, None)));
+    cx.engine().define_exports((BEFORE..BEHIND + COUNT).map(|number| {
+        let short = moment(number).map(short_moment);
+        (place(number), number, short)
+    }));
 }
 
 /// The code, from the first entry on.
@@ -123,5 +127,5 @@ pub(crate) fn contains(address: u64) -> bool {
 /// How far above the stack pointer the return address is at `address`.
 pub(super) fn pushed_at(address: u64) -> Option<u64> {
     let lowered = address.checked_sub(common()).is_some_and(|offset| LOWERED.contains(&offset));
-    contains(address).then_some(if lowered { PUSHED } else { 0 })
+    contains(address).then_some(if lowered { PUSHED.into() } else { 0 })
 }

@@ -8,6 +8,7 @@
 use super::{distance, place};
 use crate::cx::Cx;
 use crate::exports;
+use crate::wdf::answers::short_ddi;
 use crate::wdf::ddis::{COUNT, DDIS};
 
 /// The number where the entries lie, one for each function, in the place of thunks.
@@ -31,7 +32,7 @@ const COMMON: &[u8] = &[
 /// Where in it the stack pointer is lower by [`PUSHED`]: from behind the `sub` until behind the `add`.
 const LOWERED: std::ops::Range<u64> = 24..30;
 /// From the stack pointer that the thunk is called with to the client's return address.
-pub(crate) const PUSHED: u64 = 0x28;
+pub(crate) const PUSHED: u16 = 0x28;
 
 const _: () = assert!(exports::rows() <= FIRST as usize);
 
@@ -48,7 +49,7 @@ fn common() -> u64 {
 pub(super) fn define(cx: &mut Cx<'_>) {
     cx.engine().define_exports((0..COUNT).map(|index| {
         let number = exports::number_of_ddi(index);
-        (place(number), number, None)
+        (place(number), number, Some(short_ddi(index)))
     }));
 }
 
@@ -76,7 +77,7 @@ pub(super) fn contains(address: u64) -> bool {
 /// How far above the stack pointer the return address is at `address`.
 pub(super) fn pushed_at(address: u64) -> Option<u64> {
     let lowered = address.checked_sub(common()).is_some_and(|offset| LOWERED.contains(&offset));
-    contains(address).then_some(if lowered { PUSHED } else { 0 })
+    contains(address).then_some(if lowered { PUSHED.into() } else { 0 })
 }
 
 /// The function whose entry `address` lies in.

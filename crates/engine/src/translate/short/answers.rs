@@ -1,0 +1,154 @@
+//! Exports whose answer the guest has given in advance: it lies in a row of a table, and host code behind the call returns it
+//! ([`super::behind`]), as long as the row's group is open and the level is one of the row's. Such a call may be noted with the place of a return
+//! address, as the guest would note it, and may hand one word of the caller's stack on.
+//!
+//! The table lies in the machine, so it is taken back with it. What the guest emits for such a call is one event, and not two as for
+//! other exports: they are counted apart ([`crate::Engine::answered_calls`]).
+
+use std::cell::Cell;
+use std::ops::RangeInclusive;
+
+use crate::arena::arena;
+use crate::heap;
+use crate::machine::state;
+use crate::translate::host_words::host_words;
+use crate::translate::scratch::scratch;
+
+/// Rows of the table.
+pub const ANSWERS: usize = 2048;
+
+/// Places that are known at most.
+const PLACES: usize = 256;
+
+/// What an export of [`super::Short::Answer`] returns, and does besides.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Answer {
+    /// What it returns.
+    pub value: u64,
+    /// The bit of its group: see [`crate::Engine::open_answers`]. 0: the guest is always asked.
+    pub group: u8,
+    /// The levels at which the guest need not be asked.
+    pub levels: RangeInclusive<u8>,
+    /// So far above the stack pointer lies the return address that the call is noted with; 0: it is not.
+    pub noted: u16,
+    /// Offsets above the stack pointer: a word that is handed on, where to and where from. Equal: none is.
+    pub hands_on: (u16, u16),
+}
+
+/// A row, as the host code finds it.
+#[derive(Default)]
+#[repr(C)]
+pub(super) struct Row {
+    pub(super) value: Cell<u64>,
+    pub(super) calls: Cell<u64>,
+    pub(super) group: Cell<u8>,
+    pub(super) lowest: Cell<u8>,
+    pub(super) highest: Cell<u8>,
+    unused: u8,
+    pub(super) noted: Cell<u16>,
+    pub(super) to: Cell<u16>,
+    /// 0: nothing is handed on.
+    pub(super) from: Cell<u16>,
+    unused_either: [u16; 3],
+}
+
+/// By this the index of a row is shifted for its offset.
+pub(super) const ROW_SHIFT: u32 = 5;
+/// What of a place is the offset of its note, and by this it is shifted for that.
+pub(super) const PLACE_MASK: u32 = 0x7F8;
+pub(super) const PLACE_SHIFT: u32 = 2;
+
+const _: () = assert!(PLACE_MASK as usize == 8 * (PLACES - 1));
+const _: () = assert!(size_of::<Row>() == 1 << ROW_SHIFT);
+const _: () = assert!(size_of::<NotedCall>() == 8 << PLACE_SHIFT);
+/// Below that no host maps anything: should driver code change the scratch page where there is no table, its call faults, and goes on
+/// at the gate.
+const _: () = assert!(ANSWERS << ROW_SHIFT <= 0x1_0000);
+
+/// A call that was noted.
+#[derive(Clone, Default, Debug)]
+#[repr(C)]
+pub(super) struct NotedCall {
+    pub(super) place: Cell<u64>,
+    pub(super) return_address: Cell<u64>,
+    pub(super) row: Cell<u64>,
+    unused: u64,
+}
+
+/// The machine's table.
+pub(crate) struct Answers {
+    rows: Box<[Row]>,
+    /// By the lowest bits of the place: one is forgotten for another.
+    noted: Box<[NotedCall]>,
+}
+
+impl Answers {
+    fn row(&self, row: u16) -> &Row {
+        &self.rows[usize::from(row)]
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "the lowest bits of the place are what counts")]
+    fn note_of(&self, place: u64) -> &NotedCall {
+        &self.noted[(place / 8) as usize % PLACES]
+    }
+}
+
+/// Of the live machine.
+fn table() -> &'static Answers {
+    state();
+    arena().answers.get().expect("the guest has made the table")
+}
+
+/// See [`crate::Engine::make_answers`].
+pub(crate) fn make() {
+    state();
+    let answers = arena().answers.get_or_init(|| {
+        heap::scope(true, || Answers {
+            rows: std::iter::repeat_with(Row::default).take(ANSWERS).collect(),
+            noted: vec![NotedCall::default(); PLACES].into_boxed_slice(),
+        })
+    });
+    host_words().answers.set(answers.rows.as_ptr() as u64);
+    host_words().noted_calls.set(answers.noted.as_ptr() as u64);
+}
+
+/// See [`crate::Engine::answer`].
+pub(crate) fn set(row: u16, answer: &Answer) {
+    let at = table().row(row);
+    at.value.set(answer.value);
+    at.group.set(answer.group);
+    at.lowest.set(*answer.levels.start());
+    at.highest.set(*answer.levels.end());
+    at.noted.set(answer.noted);
+    let (to, from) = answer.hands_on;
+    at.to.set(to);
+    at.from.set(if to == from { 0 } else { from });
+}
+
+/// See [`crate::Engine::open_answers`].
+pub(crate) fn open(groups: u8) {
+    assert!(groups == 0 || arena().answers.get().is_some(), "the guest has made the table");
+    scratch().open_answers.set(groups);
+}
+
+/// See [`crate::Engine::answered`].
+pub(crate) fn answered(row: u16) -> u64 {
+    arena().answers.get().map_or(0, |answers| answers.row(row).calls.get())
+}
+
+/// See [`crate::Engine::note_call`].
+#[inline]
+pub(crate) fn note(row: u16, place: u64, return_address: u64) {
+    if let Some(answers) = arena().answers.get() {
+        let note = answers.note_of(place);
+        note.place.set(place);
+        note.return_address.set(return_address);
+        note.row.set(row.into());
+    }
+}
+
+/// See [`crate::Engine::noted_call`].
+pub(crate) fn noted(place: u64, return_address: u64) -> Option<u64> {
+    let note = arena().answers.get()?.note_of(place);
+    (note.place.get() == place && note.return_address.get() == return_address).then(|| note.row.get())
+}
