@@ -5,8 +5,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
-use iced_x86::Instruction;
+use iced_x86::{Instruction, UsedMemory};
 
 use super::block::{self, Site, Workshop};
 use super::blocks::Blocks;
@@ -14,6 +15,7 @@ use super::classify::{is_fence, is_interlocked, may_be_watched};
 use super::cuts::Cuts;
 use super::emitter::Emitter;
 use super::exit::Exit;
+use super::operands::touched;
 use super::short::{ANSWERS, SHORT_EXPORTS, Short, ShortExport};
 use super::stubs::{self, PERMANENT, Stubs};
 use super::table::{self, Column};
@@ -84,6 +86,8 @@ pub(crate) struct Cache {
     pub(crate) exits: Vec<Exit>,
     /// Instructions that exits need whole.
     decoded: Vec<Instruction>,
+    /// What those of them touch that were inspected, by their numbers.
+    touched: Vec<Option<Rc<[UsedMemory]>>>,
     pub(crate) blocks: Blocks,
     pub(super) workshop: Workshop,
     pub(crate) cuts: Cuts,
@@ -128,6 +132,7 @@ impl Translator {
             emitter: Emitter::new(CACHE.base + PERMANENT),
             exits,
             decoded: Vec::new(),
+            touched: Vec::new(),
             blocks: Blocks::default(),
             workshop: Workshop::default(),
             cuts: Cuts::default(),
@@ -160,6 +165,13 @@ impl Translator {
     /// An instruction of [`Cache::keep`].
     pub(crate) fn kept(&self, decoded: u32) -> Instruction {
         self.cache.borrow().decoded[decoded as usize]
+    }
+
+    /// The memory that such an instruction touches.
+    #[inline]
+    pub(crate) fn touched(&self, decoded: u32) -> Rc<[UsedMemory]> {
+        let known = self.cache.borrow().touched.get(decoded as usize).cloned().flatten();
+        known.unwrap_or_else(|| self.with(|cache| cache.find_touched(decoded as usize)))
     }
 
     #[inline]
@@ -431,6 +443,16 @@ impl Cache {
         cuts
     }
 
+    #[cold]
+    fn find_touched(&mut self, decoded: usize) -> Rc<[UsedMemory]> {
+        if self.touched.len() <= decoded {
+            self.touched.resize(decoded + 1, None);
+        }
+        let touched: Rc<[UsedMemory]> = touched(&self.decoded[decoded]).into();
+        self.touched[decoded] = Some(Rc::clone(&touched));
+        touched
+    }
+
     /// Keeps an instruction for an exit until the next flush.
     pub(crate) fn keep(&mut self, instruction: &Instruction) -> u32 {
         self.decoded.push(*instruction);
@@ -439,6 +461,7 @@ impl Cache {
 
     fn flush(&mut self) {
         self.decoded.clear();
+        self.touched.clear();
         self.emitter = Emitter::new(CACHE.base + PERMANENT);
         self.exits.truncate(2);
         self.blocks.clear();

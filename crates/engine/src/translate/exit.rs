@@ -225,7 +225,8 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
             refuse(frame, &translator.kept(*decoded), FaultKind::NotImplemented)
         }
         Exit::Inspect { decoded, unretired, resume } => {
-            inspect::instruction(frame, &translator.kept(*decoded), (*unretired).into(), *resume)
+            let (instruction, used) = (translator.kept(*decoded), translator.touched(*decoded));
+            inspect::instruction(frame, (&instruction, &used), (*unretired).into(), *resume)
         }
         Exit::InspectCode { rip, resume } => inspect::code(frame, *rip, *resume),
         Exit::BadFetch { rip } => {

@@ -55,17 +55,17 @@ impl Stretch {
     }
 }
 
-/// Looks at all accesses of an instruction that is about to run; it goes on at `resume`.
+/// Looks at all accesses of an instruction that is about to run, and [touches](touched) `used`; it goes on at `resume`.
 pub(super) fn instruction(
     frame: &mut Frame,
-    instruction: &Instruction,
+    (instruction, used): (&Instruction, &[UsedMemory]),
     unretired: u32,
     resume: u64,
 ) -> Flow<u64> {
     frame.rip = instruction.ip();
     let translator = &state().translator;
     let generation = translator.generation();
-    look(frame, instruction, unretired)?;
+    look(frame, instruction, used, unretired)?;
     if translator.generation() == generation {
         return Ok(resume);
     }
@@ -75,14 +75,14 @@ pub(super) fn instruction(
 
 /// Looks at the accesses of an instruction that has been charged and runs by itself next.
 pub(super) fn before(frame: &mut Frame, instruction: &Instruction) -> Flow<()> {
-    look(frame, instruction, 1)
+    if state().looks_at_accesses() { look(frame, instruction, &touched(instruction), 1) } else { Ok(()) }
 }
 
-fn look(frame: &mut Frame, instruction: &Instruction, unretired: u32) -> Flow<()> {
+fn look(frame: &mut Frame, instruction: &Instruction, used: &[UsedMemory], unretired: u32) -> Flow<()> {
     if !state().looks_at_accesses() {
         return Ok(());
     }
-    let stretches = stretches(frame, instruction);
+    let stretches = stretches(frame, instruction, used);
     if state().sharing.is_on() {
         note(instruction, &stretches);
     }
@@ -111,7 +111,9 @@ fn note(instruction: &Instruction, stretches: &[Stretch]) {
 pub(super) fn faulted(frame: &mut Frame, place: &Place, translated: u64) -> Flow<u64> {
     let behind = state().translator.behind_check(translated);
     match (site::instruction_at(place.rip), behind) {
-        (Some(decoded), Some(resume)) => instruction(frame, &decoded, place.unretired, resume),
+        (Some(decoded), Some(resume)) => {
+            instruction(frame, (&decoded, &touched(&decoded)), place.unretired, resume)
+        }
         _ => panic!("a check at {translated:#x} belongs to no instruction"),
     }
 }
@@ -173,9 +175,7 @@ fn mapped(address: u64, bytes: u64) -> u64 {
     length.min(bytes)
 }
 
-fn stretches(frame: &Frame, instruction: &Instruction) -> Vec<Stretch> {
-    let mut factory = InstructionInfoFactory::new();
-    let used = touched(factory.info(instruction).used_memory());
+fn stretches(frame: &Frame, instruction: &Instruction, used: &[UsedMemory]) -> Vec<Stretch> {
     if processor::is_masked(instruction) {
         let write = used.iter().any(|used| writes(used.access()));
         let kind = if write { AccessKind::Store } else { AccessKind::Load };

@@ -100,8 +100,7 @@ pub(super) fn operands(instruction: &Instruction) -> Operands {
     if classify(instruction) == Class::JumpIndirect {
         return jump_indirect(instruction);
     }
-    let mut factory = InstructionInfoFactory::new();
-    let used: Vec<UsedMemory> = touched(factory.info(instruction).used_memory());
+    let used = touched(instruction);
     if used.is_empty() {
         return Operands::None;
     }
@@ -116,8 +115,7 @@ pub(super) fn operands(instruction: &Instruction) -> Operands {
 
 /// The operand, and the top of the stack: where it goes may be an export, which stores its arguments there.
 fn jump_indirect(instruction: &Instruction) -> Operands {
-    let mut factory = InstructionInfoFactory::new();
-    let used = touched(factory.info(instruction).used_memory());
+    let used = touched(instruction);
     let stack = Operand {
         gs: false,
         base: Register::RSP,
@@ -131,9 +129,12 @@ fn jump_indirect(instruction: &Instruction) -> Operands {
     operands.map_or(Operands::Implicit, Operands::Some)
 }
 
-/// Without what is only computed, or fetched in advance.
-pub(super) fn touched(used: &[UsedMemory]) -> Vec<UsedMemory> {
-    used.iter()
+/// The memory that it touches, without what is only computed, or fetched in advance.
+pub(super) fn touched(instruction: &Instruction) -> Vec<UsedMemory> {
+    InstructionInfoFactory::new()
+        .info(instruction)
+        .used_memory()
+        .iter()
         .filter(|used| !matches!(used.access(), OpAccess::None | OpAccess::NoMemAccess))
         .copied()
         .collect()
