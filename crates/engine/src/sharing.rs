@@ -219,7 +219,12 @@ impl Notes {
     /// The words of a range that something is known of.
     fn known(&self, range: Range<u64>) -> Vec<u64> {
         let mut words: Vec<u64> = self.before.range(range.clone()).map(|(word, _)| *word).collect();
-        words.extend(self.since.words().filter(|word| range.contains(word)));
+        let count = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        if count <= self.since.used.len() {
+            words.extend(range.filter(|word| self.since.find_list(*word).is_ok()));
+        } else {
+            words.extend(self.since.words().filter(|word| range.contains(word)));
+        }
         words.sort_unstable();
         words.dedup();
         words
@@ -353,9 +358,12 @@ fn words(address: u64, length: u64) -> impl Iterator<Item = (u64, u8)> {
     words.map(move |word| (word, mask(word, address, length)))
 }
 
+/// Which bytes of a word lie in a range that has some of it.
 fn mask(word: u64, address: u64, length: u64) -> u8 {
-    let inside = |byte: &u64| (word * WORD + byte).wrapping_sub(address) < length;
-    (0..WORD).filter(inside).fold(0, |mask, byte| mask | 1 << byte)
+    let begin = word * WORD;
+    let first = address.saturating_sub(begin);
+    let end = address.saturating_add(length).saturating_sub(begin).min(WORD);
+    u8::MAX << first & u8::MAX >> (WORD - end)
 }
 
 #[cfg(test)]
@@ -393,6 +401,40 @@ mod tests {
         assert_eq!(learned(&[(1, 10, 0x106, 4, true), (2, 20, 0x109, 1, true)]), [10, 20]);
         assert_eq!(learned(&[(1, 10, 0x106, 4, true), (2, 20, 0x10A, 1, true)]), []);
         assert_eq!(learned(&[(1, 10, 0x100, 64, true), (2, 20, 0x13F, 1, false)]), [10, 20]);
+    }
+
+    #[test]
+    fn the_bytes_of_a_word_in_a_range() {
+        for address in 0..24_u64 {
+            for length in 1..24 {
+                for (word, bytes) in words(address, length) {
+                    let inside = |byte: &u64| (address..address + length).contains(&(word * WORD + byte));
+                    let each = (0..WORD).filter(inside).fold(0, |mask, byte| mask | 1 << byte);
+                    assert_eq!(bytes, each, "{length} bytes at {address}, word {word}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn words_are_found_however_many_there_are() {
+        let mut since = Since::default();
+        for round in 1..=2 {
+            for word in 0..5000 {
+                let (list, is_new) = since.list(word * 0x200);
+                assert!(is_new, "{word}");
+                let touch = |flow| Touch { flow, instruction: None, stores: true, bytes: 1 };
+                [word, round].into_iter().for_each(|flow| since.add(list, touch(flow)));
+            }
+            assert_eq!(since.words().count(), 5000);
+            for word in 0..5000 {
+                let list = since.find_list(word * 0x200).unwrap();
+                let flows: Vec<u64> = since.touches(list).map(|touch| touch.flow).collect();
+                assert_eq!(flows, [round, word]);
+                assert!(since.find_list(word * 0x200 + 1).is_err());
+            }
+            since.clear();
+        }
     }
 
     #[test]
