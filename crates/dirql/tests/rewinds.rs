@@ -16,6 +16,7 @@ use std::rc::Rc;
 use dirql::explore::Rng;
 use dirql::{Bench, Error, Exploration, Machine, Mark, Play, Report, script};
 use engine::{Chooser, Point, Question, Tracking, Turn};
+use rig::kmdf::{OPEN_ECHO, stand_in};
 use rig::{driver, start};
 
 const TWO_WRITERS: &str = r#"open \\.\PciLine0 as a overlapped
@@ -34,8 +35,17 @@ fn script(text: &str) -> Play {
 
 /// Explores the two writers; a host that lacks a way of tracking says so, and the story is over.
 fn explored<R>(tracking: Tracking, story: impl FnOnce(&mut Exploration<'_>) -> R) -> Option<R> {
-    let machine = machine();
-    let result = match machine.explore(&script(TWO_WRITERS), tracking, story) {
+    explored_on(machine(), TWO_WRITERS, tracking, story)
+}
+
+/// As [`explored`], of another machine and script.
+fn explored_on<R>(
+    machine: Machine,
+    text: &str,
+    tracking: Tracking,
+    story: impl FnOnce(&mut Exploration<'_>) -> R,
+) -> Option<R> {
+    let result = match machine.explore(&script(text), tracking, story) {
         Err(Error::Host(why)) if tracking == Tracking::Userfault => {
             eprintln!("left out here: {why}");
             None
@@ -74,8 +84,8 @@ fn seen(report: &Report) -> (u128, u128, Vec<String>, u64) {
     (report.trace_hash, report.memory_hash, report.prints.clone(), report.sums.time)
 }
 
-fn the_same_answers_lead_to_the_same_run(tracking: Tracking) {
-    let runs = explored(tracking, |exploration| {
+fn the_same_answers_lead_to_the_same_run(machine: impl Fn() -> Machine, text: &str, tracking: Tracking) {
+    let runs = explored_on(machine(), text, tracking, |exploration| {
         let mut runs = BTreeMap::new();
         for round in 0..rounds(60) {
             let seed = round % 12 + 1;
@@ -93,19 +103,44 @@ fn the_same_answers_lead_to_the_same_run(tracking: Tracking) {
     // A machine that was never taken back does the same.
     for (seed, run) in runs.iter().take(3) {
         let policy = Random(Rng::new(*seed));
-        let expected = explored(tracking, |exploration| seen(&exploration.run(Box::new(policy.clone()))));
-        assert_eq!(expected.as_ref(), Some(run), "seed {seed}");
+        let alone = |exploration: &mut Exploration<'_>| seen(&exploration.run(Box::new(policy.clone())));
+        assert_eq!(explored_on(machine(), text, tracking, alone).as_ref(), Some(run), "seed {seed}");
     }
 }
 
 #[test]
 fn the_same_answers_lead_to_the_same_run_by_faults() {
-    the_same_answers_lead_to_the_same_run(Tracking::Faults);
+    the_same_answers_lead_to_the_same_run(machine, TWO_WRITERS, Tracking::Faults);
 }
 
 #[test]
 fn the_same_answers_lead_to_the_same_run_by_userfaultfd() {
-    the_same_answers_lead_to_the_same_run(Tracking::Userfault);
+    the_same_answers_lead_to_the_same_run(machine, TWO_WRITERS, Tracking::Userfault);
+}
+
+/// Of a client and its framework one is unloaded before the other, which has work to do then.
+fn a_framework_and_its_client(tracking: Tracking) {
+    let machine = || {
+        let bench = || Bench::new().driver(driver("kmdf_echo.sys")).inf(driver("kmdf_echo.inf"));
+        start(|| bench().framework(stand_in()))
+    };
+    let text = format!(
+        "{OPEN_ECHO}
+        thread one {{ ioctl e 0x222000 in u32:7 out 4 expect u32:7 }}
+        thread two {{ ioctl e 0x222010 in u32:9 out 4 expect u32:9 }}
+        join one; join two"
+    );
+    the_same_answers_lead_to_the_same_run(machine, &text, tracking);
+}
+
+#[test]
+fn drivers_that_go_one_after_the_other_are_there_in_the_next_run_by_faults() {
+    a_framework_and_its_client(Tracking::Faults);
+}
+
+#[test]
+fn drivers_that_go_one_after_the_other_are_there_in_the_next_run_by_userfaultfd() {
+    a_framework_and_its_client(Tracking::Userfault);
 }
 
 /// Marks in the middle of the run, one on the other; from each the machine goes on to the end at random and is taken
