@@ -16,9 +16,9 @@ use crate::schedule::{Departures, Questions, Schedule, ScheduleError};
 /// A search has at least so many subtrees at a time, if there are schedules enough.
 const PARTS: usize = 16;
 /// A subtree begins with so many schedules at least, and at most: less does not pay for starting a machine.
-const SCHEDULES: (usize, usize) = (16, 256);
+const SCHEDULES: (usize, usize) = (16, 2048);
 /// So many runs end a subtree.
-const RUNS: usize = 256;
+const RUNS: usize = 2048;
 /// So many departures, of all schedules together, fill a subtree: it is handed to its process as an argument.
 const DEPARTURES: usize = 4096;
 /// Between schedules, where they are written.
@@ -141,7 +141,7 @@ mod tests {
 
     #[test]
     fn parts_hold_all_schedules_in_order_and_none_is_too_long() {
-        for (count, expected) in [(1, 1), (17, 2), (256, 16), (1000, 16), (20_000, 79)] {
+        for (count, expected) in [(1, 1), (17, 2), (256, 16), (1000, 16), (20_000, 16), (60_000, 30)] {
             let subtrees = subtrees(schedules(count), u64::MAX, &Places::default());
             assert_eq!(subtrees.len(), expected, "{count} schedules");
             let all: Vec<Schedule> = subtrees.into_iter().flat_map(Subtree::left_over).collect();
@@ -155,11 +155,11 @@ mod tests {
     fn a_part_is_read_as_it_is_written_at_any_time_of_its_making() {
         let mut subtree = subtrees(schedules(3), u64::MAX, &Places::default()).remove(0);
         subtree.made(&"1f2,1c2".parse().unwrap(), |_| ());
-        assert_eq!(subtree.to_string(), "255;1=1;2=1;0=1,1=1");
+        assert_eq!(subtree.to_string(), "2047;1=1;2=1;0=1,1=1");
         assert_eq!(subtree.to_string().parse(), Ok(subtree));
         assert_eq!("".parse::<Subtree>(), Err(ScheduleError));
         subtree = subtrees(schedules(1), u64::MAX, &[0x30, 0x34].into_iter().collect()).remove(0);
-        assert_eq!(subtree.to_string(), "256@30+4;0=1");
+        assert_eq!(subtree.to_string(), "2048@30+4;0=1");
         assert_eq!(subtree.to_string().parse(), Ok(subtree));
     }
 
