@@ -170,6 +170,7 @@ impl Host {
             stacks: Cell::new(0),
             rewind: Rewind::default(),
             gone: RefCell::default(),
+            aside: RefCell::default(),
             cpu: Cell::default(),
         });
         STATE.store(Box::into_raw(state), Ordering::Relaxed);

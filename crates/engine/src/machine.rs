@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::arena::arena;
 use crate::chooser::Question;
 use crate::clock::clock;
-use crate::gone;
+use crate::gone::{self, Aside, Gone};
 use crate::guest::{Caller, DriverState, Guest, Runner, Step};
 use crate::heap;
 use crate::leave::{Flow, Leave};
@@ -61,7 +61,8 @@ pub(crate) struct State {
     pub(crate) stacks: Cell<u64>,
     pub(crate) rewind: Rewind,
     /// See [`crate::gone`].
-    pub(crate) gone: RefCell<Vec<Window>>,
+    pub(crate) gone: RefCell<Vec<Gone>>,
+    pub(crate) aside: RefCell<Vec<Aside>>,
     pub(crate) cpu: Cell<Cpu>,
 }
 
@@ -656,7 +657,7 @@ impl Engine {
 
     /// Maps `length` bytes of the memory's file from `offset` on to `address` in USER, IMAGES or SYSTEM; all multiples of a page.
     pub fn map(self, address: u64, offset: u64, length: u64, protection: Protection) {
-        gone::carry_out_at(address);
+        gone::make_room(address, length);
         state().memory.map(address, offset, length, protection);
     }
 

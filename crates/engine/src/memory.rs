@@ -84,6 +84,13 @@ pub(crate) struct Memory {
     closing: RefCell<Option<Vec<Window>>>,
 }
 
+/// A page of an image that translations rely on.
+pub(crate) struct Relied {
+    page: u64,
+    entry: Entry,
+    watched: bool,
+}
+
 /// Ranges that are unmapped together are closed by one call if they are no further apart.
 const APART: u64 = 16 * PAGE;
 
@@ -153,12 +160,6 @@ impl Memory {
         self.enter(address, length, |_| Entry::default());
     }
 
-    /// See [`Memory::unmap_later`]. There are no translations from there.
-    pub(crate) fn carry_out_unmap(&self, address: u64, length: u64) {
-        self.unwatch(address, length);
-        self.close(address, length);
-    }
-
     /// Changes what may be done with mapped pages.
     pub(crate) fn protect(&self, address: u64, length: u64, protection: Protection) {
         check(address, length);
@@ -219,7 +220,7 @@ impl Memory {
     }
 
     /// Nothing is mapped here any more. While the machine can be taken back, the host keeps its pages for the next time.
-    fn close(&self, address: u64, length: u64) {
+    pub(crate) fn close(&self, address: u64, length: u64) {
         if state().rewind.stands() && self.laid.closed() < MOST_CLOSED {
             if let Some(closing) = &mut *self.closing.borrow_mut() {
                 return heap::outside(|| closing.push(Window { base: address, size: length }));
@@ -407,6 +408,40 @@ impl Memory {
     /// Whether a write to this page must drop translations. Asked by the signal handler too.
     pub(crate) fn is_watched(&self, page: u64) -> bool {
         self.watched.try_borrow().is_ok_and(|watched| watched.contains(&page))
+    }
+
+    /// Which pages of a range are mapped, how, and whether writes to them drop translations; and the frames that translations were made from.
+    pub(crate) fn relied_on(&self, address: u64, length: u64) -> (Vec<Relied>, Vec<u32>) {
+        let translated = self.translated.borrow();
+        let mapped = pages(address, length).map(|page| (page, page_table::get(page)));
+        let relied = mapped.filter(|(_, entry)| entry.is_mapped()).map(|(page, entry)| Relied {
+            page,
+            entry,
+            watched: self.is_watched(page),
+        });
+        let relied: Vec<Relied> = relied.collect();
+        let frames = relied.iter().map(|relied| relied.entry.frame());
+        let frames = frames.filter(|frame| translated.contains(*frame)).collect();
+        (relied, frames)
+    }
+
+    /// No translations are made from these frames any more.
+    pub(crate) fn not_translated(&self, frames: &[u32]) {
+        let mut translated = self.translated.borrow_mut();
+        frames.iter().for_each(|frame| translated.remove(*frame));
+    }
+
+    /// Translations are used again that were made from these frames, if the pages are mapped as they were; false if not.
+    pub(crate) fn rely_again(&self, relied: &[Relied], frames: &[u32]) -> bool {
+        let stand = relied.iter().all(|relied| page_table::get(relied.page) == relied.entry);
+        if stand {
+            frames.iter().for_each(|frame| _ = self.translated.borrow().insert(*frame));
+            for relied in relied.iter().filter(|relied| relied.watched) {
+                self.watched.borrow_mut().insert(relied.page);
+                self.allow(relied.page, PAGE);
+            }
+        }
+        stand
     }
 
     /// Writes to pages of this range are no matter of translations any more.

@@ -89,7 +89,24 @@ impl PageSet {
         true
     }
 
-    /// The pages in the order they came. Pages that come later are not in the slice.
+    /// Takes a page out, wherever in the list it is.
+    pub(crate) fn remove(&mut self, page: u32) {
+        if !self.contains(page) {
+            return;
+        }
+        let byte = self.byte(page);
+        byte.set(byte.get() & !(1 << (page % 8)));
+        let at = self.as_slice().iter().position(|known| *known == page).expect("it is in the list");
+        let last = self.length.get() - 1;
+        // SAFETY: both are in the list.
+        unsafe {
+            let list = self.list.at(0).cast::<u32>();
+            list.add(at).write(list.add(usize_of(last)).read());
+        }
+        self.length.set(last);
+    }
+
+    /// The pages in the order they came, but for those that were taken out. Pages that come later are not in the slice.
     pub(crate) fn as_slice(&self) -> &[u32] {
         // SAFETY: so many have been written, and what is written stays until `clear`, which takes `&mut`.
         unsafe { std::slice::from_raw_parts(self.list.base as *const u32, usize_of(self.length.get())) }

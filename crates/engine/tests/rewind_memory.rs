@@ -458,3 +458,37 @@ fn ranges_that_come_and_go_between_rewinds_are_there_only_while_they_are() {
         assert_eq!(word(engine, FREE), Some(0), "what was written there is gone");
     });
 }
+
+#[test]
+fn an_image_that_others_lead_to_is_gone_for_them_and_led_to_again() {
+    // By a register, as callbacks are called, and by a direct jump, as no compiler makes one into another image.
+    let by_register = assemble(|a| {
+        a.sub(rsp, 0x28).unwrap();
+        a.mov(rax, OTHER).unwrap();
+        a.call(rax).unwrap();
+        a.add(rsp, 0x28).unwrap();
+        a.ret().unwrap();
+    });
+    let directly = rig::relative(CODE, &[0xE9], OTHER);
+    for code in [by_register, directly] {
+        both(&code, |rig, snapshot| {
+            let engine = rig.engine;
+            let answers = |value: u32| assemble(|a| a.mov(eax, value).and_then(|()| a.ret()).unwrap());
+            rig.load(OTHER, &answers(2));
+            (0..3).for_each(|_| assert_eq!(rig.call(&[]), Ok(2)));
+            let (before, print) = (snapshot(), engine.fingerprint());
+            for round in 0..3 {
+                engine.unmap(OTHER, PAGE);
+                assert!(rig.call(&[]).is_err(), "round {round}");
+                assert_eq!((rig.the_fault().kind, rig.the_fault().address), (FaultKind::Execute, OTHER));
+                if round == 1 {
+                    rig.load(OTHER, &answers(3));
+                    assert_eq!(rig.call(&[]), Ok(3));
+                }
+                rig.host.rewind(before);
+                assert_eq!(engine.fingerprint(), print);
+                (0..3).for_each(|_| assert_eq!(rig.call(&[]), Ok(2), "round {round}"));
+            }
+        });
+    }
+}

@@ -115,6 +115,11 @@ impl Copies {
         unsafe { lines::differing(&*self.live(id).cast(), &*self.copy(id).cast(), next) }
     }
 
+    /// Whether the page is as its copy.
+    pub(super) fn is_as_its_copy(&self, id: PageId) -> bool {
+        self.differing(id, id) == 0
+    }
+
     /// Tells `each` of these pages where it differs from its copy.
     #[inline]
     pub(super) fn compare(&self, ids: impl Iterator<Item = PageId>, mut each: impl FnMut(PageId, Lines)) {

@@ -176,6 +176,15 @@ impl Rewind {
         self.faults.get().is_some_and(|shared| shared.first_write(address))
     }
 
+    /// Whether a frame holds what it held at the newest snapshot.
+    pub(crate) fn is_unchanged(&self, frame: u32) -> bool {
+        let tracked = self.tracked.borrow();
+        let Some(Tracked { copies, .. }) = &*tracked else { return false };
+        // By faults a copy is made when the page is first written; by the host's account there is one of each.
+        let unwritten = self.faults.get().is_some_and(|shared| shared.awaits(frame));
+        unwritten || copies.is_as_its_copy(frame)
+    }
+
     /// The host is about to take away what is mapped here.
     pub(crate) fn mapping_goes(&self, address: u64, length: u64) {
         if let Some(tracked) = &*self.tracked.borrow()
@@ -265,6 +274,7 @@ impl Host {
             tracked.pull_up(newest, |id, lines| consequences.put(&tracked.copies, id, lines));
         }
         consequences.carry_out();
+        gone::restore();
         levels[to].words.restore();
         state().sharing.take_back(&levels[to].touched);
         tracked.tracker.rewound(&tracked.copies);

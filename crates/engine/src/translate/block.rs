@@ -180,6 +180,9 @@ fn decode(cache: &mut Cache, pc: u64, limit: usize) -> Result<Source, FaultKind>
         let called_out = cache.sites.contains(&instruction.ip()) && !site::is_inline(&instruction)
             || cache.asks_before(&instruction);
         let target = instruction.near_branch64();
+        if target != 0 && target & !(PAGE - 1) != page {
+            cache.jumps.push((instruction.ip(), target));
+        }
         if class == Class::Jump && jumps < JUMPS && source.is_new(target) && target & !(PAGE - 1) == page {
             jumps += 1;
             source.next = target;
@@ -190,6 +193,9 @@ fn decode(cache: &mut Cache, pc: u64, limit: usize) -> Result<Source, FaultKind>
             source.terminator = Some(class);
             break;
         }
+    }
+    if source.next & !(PAGE - 1) != page {
+        cache.jumps.push((pc, source.next));
     }
     if source.instructions.is_empty() { Err(FaultKind::Execute) } else { Ok(source) }
 }

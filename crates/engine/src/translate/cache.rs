@@ -13,7 +13,7 @@ use super::block::{self, Site, Workshop};
 use super::blocks::Blocks;
 use super::classify::{is_fence, is_interlocked, may_be_watched};
 use super::cuts::Cuts;
-use super::emitter::Emitter;
+use super::emitter::{self, Emitter};
 use super::exit::Exit;
 use super::operands::touched;
 use super::short::{ANSWERS, SHORT_EXPORTS, Short, ShortExport};
@@ -23,7 +23,7 @@ use crate::guest::FaultKind;
 use crate::heap;
 use crate::machine::state;
 use crate::memory;
-use crate::windows::{CACHE, PAGE};
+use crate::windows::{CACHE, PAGE, Window};
 
 /// Driver registers that a translated sequence holds in the scratch page at some point.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,6 +91,10 @@ pub(crate) struct Cache {
     pub(crate) blocks: Blocks,
     pub(super) workshop: Workshop,
     pub(crate) cuts: Cuts,
+    /// Where translations may lead straight to others, by original addresses: from one page to another, from where and to where; and calls
+    /// through registers, also with the place of the constant that their target is compared with.
+    pub(super) jumps: Vec<(u64, u64)>,
+    guesses: Vec<(u64, u64, u64)>,
     /// Import slots whose contents were taken at translation, and jumps through them that were.
     slots: BTreeSet<u64>,
     /// Translations of code outside the images' window, which the table does not cover.
@@ -112,6 +116,15 @@ pub(crate) struct Cache {
     exports: Vec<Export>,
     /// The numbers of the short ones, each at the index of its counter.
     short_numbers: Vec<u32>,
+}
+
+/// Translations of an image that are out of use.
+pub(crate) struct Shelved {
+    /// See [`Translator::generation`].
+    generation: u64,
+    entries: Vec<table::Entry>,
+    /// The places of constants, and the targets that they said.
+    guesses: Vec<(u64, u64)>,
 }
 
 /// A cache is flushed when less than this is left before a translation.
@@ -136,6 +149,8 @@ impl Translator {
             blocks: Blocks::default(),
             workshop: Workshop::default(),
             cuts: Cuts::default(),
+            jumps: Vec::new(),
+            guesses: Vec::new(),
             slots: BTreeSet::new(),
             outside: BTreeMap::new(),
             call_sites: BTreeMap::new(),
@@ -245,6 +260,40 @@ impl Translator {
             self.flush();
         }
         state().memory.unwatch(address, length);
+    }
+
+    /// A call through a register leads straight to the translation of its target, as long as the constant at `place` says that.
+    pub(crate) fn note_guess(&self, from: u64, target: u64, place: u64) {
+        self.with(|cache| cache.guesses.push((from, target, place)));
+    }
+
+    /// Takes translations of a range out of use, as if they had never been made, so that they can be used again. None, and nothing is done, if
+    /// code elsewhere jumps straight there.
+    pub(crate) fn shelve(&self, range: Window) -> Option<Shelved> {
+        let leads_in = |from: u64, target: u64| range.contains(target) && !range.contains(from);
+        self.with(|cache| {
+            if cache.jumps.iter().any(|(from, target)| leads_in(*from, *target)) {
+                return None;
+            }
+            let guesses = cache.guesses.iter().filter(|(from, target, _)| leads_in(*from, *target));
+            let guesses: Vec<(u64, u64)> = guesses.map(|(_, target, place)| (*place, *target)).collect();
+            for (place, _) in &guesses {
+                emitter::patch_constant(*place, 1); // which no target is the negative of
+            }
+            Some(Shelved { generation: self.generation(), entries: table::take_out(range), guesses })
+        })
+    }
+
+    /// Puts them back: the code that they were made from is there again. False if they are gone.
+    pub(crate) fn put_back(&self, shelved: &Shelved) -> bool {
+        let stands = shelved.generation == self.generation();
+        if stands {
+            table::put_back(&shelved.entries);
+            for (place, target) in &shelved.guesses {
+                emitter::patch_constant(*place, 0u64.wrapping_sub(*target));
+            }
+        }
+        stands
     }
 
     /// Throws all translations away. Driver frames hold original addresses only, so they go on by new ones.
@@ -466,6 +515,8 @@ impl Cache {
         self.exits.truncate(2);
         self.blocks.clear();
         self.cuts.clear();
+        self.jumps.clear();
+        self.guesses.clear();
         self.slots.clear();
         self.outside.clear();
         self.call_sites.clear();

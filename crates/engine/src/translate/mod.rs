@@ -37,7 +37,7 @@ mod stubs;
 mod system;
 mod table;
 
-pub(crate) use cache::Translator;
+pub(crate) use cache::{Shelved, Translator};
 pub(crate) use exit::GuestEntryPoints;
 pub(crate) use extended::ask_for_extended;
 pub(crate) use frame::fixup;

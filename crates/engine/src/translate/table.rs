@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rustix::mm::{MprotectFlags, mprotect};
 
-use crate::windows::{IMAGES, TABLE, TABLE_WRITTEN};
+use crate::windows::{IMAGES, TABLE, TABLE_WRITTEN, Window};
 use crate::{heap, memory};
 
 /// Which of an entry's two columns.
@@ -63,6 +63,34 @@ pub(crate) fn set(original: u64, column: Column, translated: u64) {
 pub(crate) fn clear() {
     heap::outside(|| {
         ENTERED.with_borrow_mut(|entered| entered.drain(..).for_each(|offset| write(offset, 0)))
+    });
+}
+
+/// An entry that was taken out: where it stands, and what it was.
+pub(crate) type Entry = (u64, u32);
+
+/// Takes out what is entered for the addresses of a range.
+pub(crate) fn take_out(range: Window) -> Vec<Entry> {
+    let is_inside = |offset: u64| range.contains(IMAGES.base + offset / 8);
+    ENTERED.with_borrow_mut(|entered| {
+        let inside = entered.extract_if(.., |offset| is_inside(*offset));
+        let taken = inside.filter_map(|offset| {
+            // SAFETY: as in `get`.
+            let value = unsafe { ptr::read((TABLE.base + offset) as *const u32) };
+            write(offset, 0);
+            (value != 0).then_some((offset, value))
+        });
+        taken.collect()
+    })
+}
+
+/// Enters it again.
+pub(crate) fn put_back(entries: &[Entry]) {
+    ENTERED.with_borrow_mut(|entered| {
+        for (offset, value) in entries {
+            write(*offset, *value);
+            entered.push(*offset);
+        }
     });
 }
 

@@ -120,7 +120,9 @@ pub(crate) fn learn(frame: &mut Frame, rip: u64, guess: Guess) -> Flow<u64> {
     let translated = go_on_pushed(frame, target)?;
     if translator.generation() == generation {
         let jump = CACHE.base + u64::from(guess.jump);
-        emitter::patch_constant(jump - u64::from(guess.to_constant), 0u64.wrapping_sub(target));
+        let constant = jump - u64::from(guess.to_constant);
+        emitter::patch_constant(constant, 0u64.wrapping_sub(target));
+        translator.note_guess(rip, target, constant);
         emitter::patch_displacement(jump, translated);
         let exit = jump + TO_EXIT;
         emitter::patch_jump(exit, exit + stubs::EXIT_STUB);
