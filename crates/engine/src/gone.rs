@@ -110,6 +110,13 @@ pub(crate) fn came_back() {
     ANY.store(false, Relaxed);
 }
 
+/// Whether translations were made from this frame that are put aside. They are right for what it held at the newest snapshot, and at older
+/// ones only if it held the same there.
+pub(crate) fn was_translated(frame: u32) -> bool {
+    let is_of = |aside: &Aside| aside.image.frames.as_ref().is_some_and(|frames| frames.contains(&frame));
+    state().aside.borrow().iter().any(is_of)
+}
+
 /// The machine was taken back: what is put aside is used again.
 pub(crate) fn restore() {
     let state = state();

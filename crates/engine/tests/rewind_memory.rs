@@ -492,3 +492,27 @@ fn an_image_that_others_lead_to_is_gone_for_them_and_led_to_again() {
         });
     }
 }
+
+#[test]
+fn an_image_that_was_another_at_an_older_snapshot_is_that_again() {
+    let answers = |value: u32| assemble(|a| a.mov(eax, value).and_then(|()| a.ret()).unwrap());
+    both(&answers(1), |rig, snapshot| {
+        let engine = rig.engine;
+        rig.load(OTHER, &answers(2));
+        let runs = |at| rig.call_at(at, &[]).ok();
+        assert_eq!(runs(OTHER), Some(2));
+        let older = snapshot();
+        engine.write_bytes(OTHER, &answers(3)).unwrap_err();
+        engine.protect(OTHER, PAGE, Protection::READ_WRITE);
+        engine.write_bytes(OTHER, &answers(3)).unwrap();
+        engine.protect(OTHER, PAGE, Protection::READ_EXECUTE);
+        let newer = snapshot();
+        for back in [newer, newer, older] {
+            assert_eq!(runs(OTHER), Some(3));
+            engine.unmap(OTHER, PAGE);
+            assert_eq!((runs(CODE), runs(OTHER)), (Some(1), None), "what it was is put aside");
+            rig.host.rewind(back);
+        }
+        assert_eq!(runs(OTHER), Some(2));
+    });
+}

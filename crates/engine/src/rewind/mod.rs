@@ -271,7 +271,10 @@ impl Host {
         while levels.len() > to + 1 {
             tracked.spare.keep(levels.pop());
             let newest = levels.last_mut().expect("the one to go to is left");
-            tracked.pull_up(newest, |id, lines| consequences.put(&tracked.copies, id, lines));
+            tracked.pull_up(newest, |id, lines| {
+                consequences.code |= lines != 0 && gone::was_translated(id);
+                consequences.put(&tracked.copies, id, lines);
+            });
         }
         consequences.carry_out();
         gone::restore();
