@@ -98,7 +98,7 @@ fn carry_out_all() {
     });
 }
 
-/// What is put aside will not be used again, nor is anything that was translated from elsewhere, since it cannot be told apart.
+/// What is put aside will not be used again. All translations go with it: those of other images may lead to it.
 pub(crate) fn forget() {
     heap::outside(|| state().aside.borrow_mut().clear());
     state().translator.flush();
