@@ -461,10 +461,13 @@ fn ranges_that_come_and_go_between_rewinds_are_there_only_while_they_are() {
 
 #[test]
 fn an_image_that_others_lead_to_is_gone_for_them_and_led_to_again() {
-    // By a register, as callbacks are called, and by a direct jump, as no compiler makes one into another image.
+    // By a register (the argument, or the image's address), as callbacks are called, and by a direct jump, as no compiler makes one into another
+    // image.
     let by_register = assemble(|a| {
         a.sub(rsp, 0x28).unwrap();
         a.mov(rax, OTHER).unwrap();
+        a.test(rcx, rcx).unwrap();
+        a.cmovne(rax, rcx).unwrap();
         a.call(rax).unwrap();
         a.add(rsp, 0x28).unwrap();
         a.ret().unwrap();
@@ -481,6 +484,7 @@ fn an_image_that_others_lead_to_is_gone_for_them_and_led_to_again() {
                 engine.unmap(OTHER, PAGE);
                 assert!(rig.call(&[]).is_err(), "round {round}");
                 assert_eq!((rig.the_fault().kind, rig.the_fault().address), (FaultKind::Execute, OTHER));
+                assert!(rig.call(&[u64::MAX]).is_err(), "nothing else leads there either");
                 if round == 1 {
                     rig.load(OTHER, &answers(3));
                     assert_eq!(rig.call(&[]), Ok(3));

@@ -9,11 +9,12 @@ use std::rc::Rc;
 
 use iced_x86::{Instruction, UsedMemory};
 
+use super::block::guess::Guessed;
 use super::block::{self, Site, Workshop};
 use super::blocks::Blocks;
 use super::classify::{is_fence, is_interlocked, may_be_watched};
 use super::cuts::Cuts;
-use super::emitter::{self, Emitter};
+use super::emitter::Emitter;
 use super::exit::Exit;
 use super::operands::touched;
 use super::short::{ANSWERS, SHORT_EXPORTS, Short, ShortExport};
@@ -92,9 +93,9 @@ pub(crate) struct Cache {
     pub(super) workshop: Workshop,
     pub(crate) cuts: Cuts,
     /// Where translations may lead straight to others, by original addresses: from one page to another, from where and to where; and calls
-    /// through registers, also with the place of the constant that their target is compared with.
+    /// through registers.
     pub(super) jumps: Vec<(u64, u64)>,
-    guesses: Vec<(u64, u64, u64)>,
+    pub(super) guesses: Vec<Guessed>,
     /// Import slots whose contents were taken at translation, and jumps through them that were.
     slots: BTreeSet<u64>,
     /// Translations of code outside the images' window, which the table does not cover.
@@ -123,8 +124,8 @@ pub(crate) struct Shelved {
     /// See [`Translator::generation`].
     generation: u64,
     entries: Vec<table::Entry>,
-    /// The places of constants, and the targets that they said.
-    guesses: Vec<(u64, u64)>,
+    /// Guesses elsewhere that led there.
+    guesses: Vec<Guessed>,
 }
 
 /// A cache is flushed when less than this is left before a translation.
@@ -262,11 +263,6 @@ impl Translator {
         state().memory.unwatch(address, length);
     }
 
-    /// A call through a register leads straight to the translation of its target, as long as the constant at `place` says that.
-    pub(crate) fn note_guess(&self, from: u64, target: u64, place: u64) {
-        self.with(|cache| cache.guesses.push((from, target, place)));
-    }
-
     /// Takes translations of a range out of use, as if they had never been made, so that they can be used again. None, and nothing is done, if
     /// code elsewhere jumps straight there.
     pub(crate) fn shelve(&self, range: Window) -> Option<Shelved> {
@@ -275,11 +271,9 @@ impl Translator {
             if cache.jumps.iter().any(|(from, target)| leads_in(*from, *target)) {
                 return None;
             }
-            let guesses = cache.guesses.iter().filter(|(from, target, _)| leads_in(*from, *target));
-            let guesses: Vec<(u64, u64)> = guesses.map(|(_, target, place)| (*place, *target)).collect();
-            for (place, _) in &guesses {
-                emitter::patch_constant(*place, 1); // which no target is the negative of
-            }
+            let guesses = cache.guesses.iter().filter(|guess| leads_in(guess.rip, guess.target));
+            let guesses: Vec<Guessed> = guesses.copied().collect();
+            guesses.iter().for_each(|guess| guess.suspend());
             Some(Shelved { generation: self.generation(), entries: table::take_out(range), guesses })
         })
     }
@@ -289,9 +283,7 @@ impl Translator {
         let stands = shelved.generation == self.generation();
         if stands {
             table::put_back(&shelved.entries);
-            for (place, target) in &shelved.guesses {
-                emitter::patch_constant(*place, 0u64.wrapping_sub(*target));
-            }
+            shelved.guesses.iter().for_each(|guess| guess.resume());
         }
         stands
     }

@@ -35,6 +35,30 @@ pub(crate) struct Guess {
     to_constant: u8,
 }
 
+/// A guess that is filled in: the call, its target, where the displacement of the direct jump is, and where that leads to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Guessed {
+    pub(crate) rip: u64,
+    pub(crate) target: u64,
+    jump: u64,
+    translated: u64,
+}
+
+impl Guessed {
+    /// The call looks its target up from now on, as any other.
+    pub(crate) fn suspend(self) {
+        emitter::patch_displacement(self.jump, self.jump + DISPLACEMENT);
+    }
+
+    /// It goes there straight again.
+    pub(crate) fn resume(self) {
+        emitter::patch_displacement(self.jump, self.translated);
+    }
+}
+
+/// Bytes of a displacement. What is behind that of the direct jump is what a wrong guess goes on with.
+const DISPLACEMENT: u64 = 4;
+
 /// Bytes of [`counter::lend`].
 const LENT: u64 = 16;
 /// From the displacement of the direct jump to the exit, which is jumped over once there is a guess.
@@ -120,10 +144,9 @@ pub(crate) fn learn(frame: &mut Frame, rip: u64, guess: Guess) -> Flow<u64> {
     let translated = go_on_pushed(frame, target)?;
     if translator.generation() == generation {
         let jump = CACHE.base + u64::from(guess.jump);
-        let constant = jump - u64::from(guess.to_constant);
-        emitter::patch_constant(constant, 0u64.wrapping_sub(target));
-        translator.note_guess(rip, target, constant);
+        emitter::patch_constant(jump - u64::from(guess.to_constant), 0u64.wrapping_sub(target));
         emitter::patch_displacement(jump, translated);
+        translator.with(|cache| cache.guesses.push(Guessed { rip, target, jump, translated }));
         let exit = jump + TO_EXIT;
         emitter::patch_jump(exit, exit + stubs::EXIT_STUB);
         translator.with(|cache| shorten(cache, rip, guess, target));
