@@ -550,7 +550,7 @@ impl Engine {
         numbers.zip(counts).filter(|(_, count)| *count > 0).collect()
     }
 
-    /// Makes the table of what exports of [`Short::Answer`] return: [`ANSWERS`] rows, none of which answers yet. Once it is there,
+    /// Makes the table of what exports of [`Short::Answer`] return: [`crate::ANSWERS`] rows, none of which answers yet. Once it is there,
     /// calls are noted, too ([`Engine::note_call`]). In a machine that has it already, nothing changes.
     pub fn make_answers(self) {
         translate::make_answers();
