@@ -168,7 +168,7 @@ impl Memory {
             assert!(entry.is_mapped(), "nothing is mapped at {page:#x}");
             page_table::set(page, Entry::new(entry.frame(), protection));
         }
-        self.allow(address, length);
+        self.lay(address, length);
     }
 
     fn enter(&self, address: u64, length: u64, entry: impl Fn(u64) -> Entry) {
@@ -195,7 +195,7 @@ impl Memory {
         }
     }
 
-    /// Makes the host's mappings what the page table says.
+    /// Makes the host's mappings what the page table says, and their protections what they should be now.
     pub(crate) fn lay(&self, address: u64, length: u64) {
         for run in page_table::runs(pages(address, length)) {
             if run.entry.is_mapped() {
@@ -331,11 +331,6 @@ impl Memory {
         Ok(())
     }
 
-    /// Makes the host's protections of mapped pages what they should be now.
-    pub(crate) fn allow(&self, address: u64, length: u64) {
-        self.lay(address, length);
-    }
-
     /// The signal handler has let a page be written.
     pub(crate) fn opened_by_handler(&self, page: u64) {
         if page_table::index(page).is_some() {
@@ -367,7 +362,7 @@ impl Memory {
         self.translated.borrow().insert(entry.frame());
         let Protection { write, execute, .. } = entry.protection();
         if write && execute && heap::outside(|| self.watched.borrow_mut().insert(page)) {
-            self.allow(page, PAGE);
+            self.lay(page, PAGE);
         }
     }
 
@@ -381,7 +376,7 @@ impl Memory {
         }
         self.translated.borrow().insert(entry.frame());
         if write && heap::outside(|| self.watched.borrow_mut().insert(page)) {
-            self.allow(page, PAGE);
+            self.lay(page, PAGE);
         }
         true
     }
@@ -438,7 +433,7 @@ impl Memory {
             frames.iter().for_each(|frame| _ = self.translated.borrow().insert(*frame));
             for relied in relied.iter().filter(|relied| relied.watched) {
                 self.watched.borrow_mut().insert(relied.page);
-                self.allow(relied.page, PAGE);
+                self.lay(relied.page, PAGE);
             }
         }
         stand
@@ -454,7 +449,7 @@ impl Memory {
         self.translated.borrow_mut().clear();
         let watched = heap::outside(|| std::mem::take(&mut *self.watched.borrow_mut()));
         for page in &watched {
-            self.allow(*page, PAGE);
+            self.lay(*page, PAGE);
         }
         heap::outside(|| drop(watched));
     }

@@ -49,7 +49,7 @@ impl Tracker for Faults {
             protect(window.base, window.size, MprotectFlags::READ)?;
         }
         for run in mapped() {
-            state().memory.allow(run.address, run.length);
+            state().memory.lay(run.address, run.length);
         }
         Ok(())
     }
@@ -64,13 +64,12 @@ impl Tracker for Faults {
         shared.count.set(0);
         opened.sort_unstable();
         opened.dedup();
-        let laid = &state().memory.laid;
-        opened.iter().filter(|page| page_table::index(**page).is_some()).for_each(|page| laid.unlist(*page));
+        unlist(&opened);
         for range in ranges(&opened) {
             if address_of(id_of(range.base).unwrap_or(0)).is_some_and(|address| address == range.base) {
                 protect(range.base, range.size, MprotectFlags::READ).expect("it was so before");
             } else if page_table::get(range.base).is_mapped() {
-                state().memory.allow(range.base, range.size);
+                state().memory.lay(range.base, range.size);
             }
         }
     }
@@ -88,17 +87,15 @@ impl Tracker for Faults {
 
     fn end(&self) {
         state().rewind.faults.set(None);
-        let laid = &state().memory.laid;
         if let Some(shared) = &*self.shared.borrow() {
-            let drivers = shared.opened().iter().filter(|page| page_table::index(**page).is_some());
-            drivers.for_each(|page| laid.unlist(*page));
+            unlist(shared.opened());
         }
         let open = MprotectFlags::READ | MprotectFlags::WRITE;
         for window in anonymous() {
             protect(window.base, window.size, open).expect("the host lets fewer mappings be");
         }
         for run in mapped() {
-            state().memory.allow(run.address, run.length);
+            state().memory.lay(run.address, run.length);
         }
         *self.shared.borrow_mut() = None;
     }
@@ -120,6 +117,12 @@ pub(super) fn mapped() -> Vec<page_table::Run> {
         (base..base + GRANULE).step_by(usize_of(PAGE))
     });
     page_table::runs(pages.filter(|page| page_table::get(*page).is_mapped()))
+}
+
+/// Pages of drivers' memory among these are in no list of opened ones any more.
+fn unlist(opened: &[u64]) {
+    let drivers = opened.iter().filter(|page| page_table::index(**page).is_some());
+    drivers.for_each(|page| state().memory.laid.unlist(*page));
 }
 
 /// Neighbouring pages as one range.
