@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use iced_x86::{Instruction, UsedMemory};
 
-use super::block::guess::Guessed;
+use super::block::guess::{Guessed, Through};
 use super::block::{self, Site, Workshop};
 use super::blocks::Blocks;
 use super::classify::{is_fence, is_interlocked, may_be_watched};
@@ -41,8 +41,8 @@ pub(crate) enum Saved {
     Lent,
     /// As [`Saved::Lent`] and [`Saved::InR11`].
     LentInR11(u8),
-    /// None; it is a call through the register with this number, whose target is looked at before the push.
-    CallThrough(u8),
+    /// None; it is a call through a register, or through memory, whose target is looked at before the push.
+    CallThrough(Through),
     /// None; and if the instruction faults, the block goes on at [`Block::retry`].
     Untried,
     /// `rcx`, in a check of the checked translation.
@@ -437,8 +437,7 @@ impl Cache {
 
     /// What the export at `address` does, if driver code may do it by itself in the block of the call.
     pub(super) fn short(&self, address: u64) -> Option<ShortExport> {
-        let short = self.find_export(address).ok().and_then(|index| self.exports[index].short);
-        short.filter(|short| short.what.is_inline())
+        self.find_export(address).ok().and_then(|index| self.exports[index].short)
     }
 
     /// A translation relies on the code at `address` besides what it was made from.

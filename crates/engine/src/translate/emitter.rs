@@ -174,6 +174,12 @@ impl Emitter {
         self.host_operand(reg.0, word);
     }
 
+    /// `add reg, fs:[word]`.
+    pub(crate) fn add_host(&mut self, reg: Reg, word: HostWord) {
+        self.bytes(&[0x64, 0x48 | (reg.0 >> 3) << 2, 0x03]);
+        self.host_operand(reg.0, word);
+    }
+
     /// `call fs:[word]`.
     pub(crate) fn call_through(&mut self, word: HostWord) {
         self.bytes(&[0x64, 0xFF]);

@@ -45,7 +45,7 @@ pub(crate) enum Exit {
     /// An indirect branch to an address that the table has no translation for; it goes on at `found`, with the translation in
     /// `scratch.jump`. A call may have pushed its return address already.
     IndirectMiss { rip: u64, found: u64, pushed: bool },
-    /// The first call through a register at its site, after the push.
+    /// The first call or jump through a register or memory at its site, a call after the push; and the first jump that goes elsewhere.
     Guess { rip: u64, guess: Guess },
     /// `in` or `out`; by `dirql_access`.
     Port { rip: u64, port: callout::Port },
@@ -417,9 +417,9 @@ fn host_fault(frame: &mut Frame, mut seen: HostFault) -> Flow<u64> {
     if place.saved == Saved::Untried {
         return Ok(place.retry);
     }
-    if let Saved::CallThrough(register) = place.saved {
+    if let Saved::CallThrough(through) = place.saved {
         frame.rip = place.rip;
-        go_on(frame, frame.registers.general[usize::from(register)])?;
+        go_on(frame, through.target(frame))?;
     }
     restore(frame, place.saved);
     let write = seen.trap == PAGE_FAULT && seen.error & 2 != 0;

@@ -67,6 +67,8 @@ words! {
     GATE_ENTRY = gate_entry;
     RETURNED_ENTRY = returned_entry;
     RECORDS = records;
+    ANSWERS = answers;
+    NOTED_CALLS = noted_calls;
 }
 
 impl HostWord {

@@ -158,6 +158,8 @@ addresses! {
     LOCK_CALLS = lock_calls;
     LOCK_ANSWERED_CALLS = lock_answered_calls;
     ANSWERED_CALLS = answered_calls;
+    OPEN_ANSWERS = open_answers;
+    FREE_UNTIL = free_until;
     LOCK_COUNTDOWN = lock_countdown;
     LOCK_PLACE = lock_place;
     LOCK_FREE_LEVELS = lock_free_levels;

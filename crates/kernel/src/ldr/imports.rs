@@ -36,7 +36,7 @@ pub(crate) fn missing(cx: &mut Cx<'_>, module: &str, entry: &str) -> Option<u64>
         }
         let index = u32::try_from(missing.names.len()).ok()?;
         let number = pseudo::FIRST_MISSING + index * pseudo::MISSING_STRIDE;
-        if number + pseudo::MISSING_STRIDE > pseudo::FIRST_DOCUMENTED {
+        if number + pseudo::MISSING_STRIDE > pseudo::FIRST_BETWEEN {
             return None;
         }
         missing.names.push(name.clone());

@@ -21,6 +21,8 @@ pub(crate) const FIRST_MISSING: u32 = 0x4000;
 pub(crate) const MISSING_STRIDE: u32 = 16;
 /// Where a stub stands in an export's place ([`crate::nt::Settings::stubbed`]), its thunk calls the number that lies this far behind its own.
 pub(crate) const STUBBED: u32 = 0x2000;
+/// The first number where the code lies that stands between clients of a framework and the framework ([`super::between`]).
+pub(crate) const FIRST_BETWEEN: u32 = 0xE_F000;
 /// The first number of what Windows exports by a documented name and dirql does not: only the directory of the kernel's image leads there,
 /// and nothing is defined for it.
 pub(crate) const FIRST_DOCUMENTED: u32 = 0xF_0000;

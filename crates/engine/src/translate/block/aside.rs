@@ -7,13 +7,13 @@
 use std::collections::VecDeque;
 
 use super::calls::{self, Ordinary};
+use super::guess::{self, Through};
 use super::returns::{self, Early};
-use super::{Builder, Checks, LONGEST, Source, Way, Written, decode, emit, guess, transaction};
+use super::{Builder, Checks, LONGEST, Source, Way, Written, decode, emit, transaction};
 use crate::guest::FaultKind;
 use crate::translate::cache::Cache;
-use crate::translate::emitter::{Hole, Reg};
+use crate::translate::emitter::Hole;
 use crate::translate::exit::Exit;
-use crate::translate::host_words::JUMP;
 use crate::translate::short::inline::Rest;
 use crate::translate::stubs;
 use crate::windows::{CACHE, PAGE};
@@ -26,10 +26,10 @@ pub(super) enum Aside {
     Branch { hole: Hole, way: Way },
     /// The call that ends `block`, which has done a short one instead.
     Call { rest: Rest, block: u64, charged: u32, next: u64, target: Way },
-    /// What a call does once it has pushed its landing pad. Without a target it goes to `scratch.jump`.
-    Thunk { hole: Hole, next: u64, target: Option<Way> },
-    /// What a call through a register does once it has pushed its landing pad.
-    Guess { hole: Hole, next: u64, rip: u64, register: Reg },
+    /// What a call does once it has pushed its landing pad.
+    Thunk { hole: Hole, next: u64, target: Way },
+    /// What a call through a register or memory does once it has pushed its landing pad.
+    Guess { hole: Hole, next: u64, rip: u64, through: Through },
     /// The end of `block` without the early look-up of its return address.
     Return { holes: [Hole; 2], block: u64, early: Early, source: Source },
     /// Of the checked translation.
@@ -124,21 +124,18 @@ impl Asides {
                 let call = Ordinary { rip: from, next, charged };
                 let hole = calls::write_ordinary(cache, rest, block, call);
                 jump(cache, Way { to: next, from });
-                self.waiting.push_back(Aside::Thunk { hole, next, target: Some(target) });
+                self.waiting.push_back(Aside::Thunk { hole, next, target });
             }
             Aside::Thunk { hole, next, target } => {
                 cache.emitter.align(32);
                 cache.emitter.fill_here(hole);
                 stubs::original_return_address(&mut cache.emitter, next);
-                match target {
-                    None => cache.emitter.jump_through(JUMP),
-                    Some(way) => match self.ahead(cache, way) {
-                        Some(written) => self.go_on(cache, written.on, way.to),
-                        None => jump(cache, way),
-                    },
+                match self.ahead(cache, target) {
+                    Some(written) => self.go_on(cache, written.on, target.to),
+                    None => jump(cache, target),
                 }
             }
-            Aside::Guess { hole, next, rip, register } => guess::write(cache, hole, next, rip, register),
+            Aside::Guess { hole, next, rip, through } => guess::write(cache, hole, next, rip, through),
             Aside::Return { holes, block, early, source } => {
                 returns::write_plain(cache, holes, block, early, &source);
             }

@@ -2,13 +2,13 @@
 
 use iced_x86::{Instruction, OpKind, Register};
 
-use super::{Builder, Way, calls, counter, guess};
+use super::guess::{self, Through};
+use super::{Builder, Way, calls, counter};
 use crate::translate::cache::{MapEntry, Saved};
 use crate::translate::classify::Class;
 use crate::translate::emitter::{R11, RCX, Reg};
 use crate::translate::exit::Exit;
-use crate::translate::host_words::JUMP;
-use crate::translate::scratch::{DRIVER_R13, R11 as SAVED_R11, RCX as SAVED_RCX};
+use crate::translate::scratch::{R11 as SAVED_R11, RCX as SAVED_RCX, TARGET};
 use crate::translate::{callout, stubs};
 
 impl Builder<'_> {
@@ -73,8 +73,8 @@ impl Builder<'_> {
             Class::JumpIndirect => match calls::import(self.cache, instruction) {
                 Some(target) => self.on = Some(Way { to: target, from: ip }),
                 None => {
-                    self.load_indirect_target(instruction, index);
-                    self.cache.emitter.jump_through(JUMP);
+                    let through = self.through(instruction, index);
+                    guess::write_jump(self.cache, ip, through);
                 }
             },
             Class::Plain | Class::Level => {
@@ -106,18 +106,19 @@ impl Builder<'_> {
         self.block.map.push(MapEntry { at: end, index, saved: Saved::Nothing });
     }
 
-    /// Leaves the translated target of `call r/m` or `jmp r/m` in `scratch.jump`.
-    pub(super) fn load_indirect_target(&mut self, instruction: &Instruction, index: usize) {
-        let ip = instruction.ip();
+    /// What `call r/m` or `jmp r/m` goes through.
+    pub(super) fn through(&mut self, instruction: &Instruction, index: usize) -> Through {
         let register = instruction.op0_register();
-        let apart = [Register::RSP, Register::R13].contains(&register);
+        let apart = [Register::RSP, Register::RCX].contains(&register);
         if instruction.op0_kind() == OpKind::Register && !apart {
-            return guess::look_up(self.cache, ip, number(register), false, false);
+            return Through::Register(number(register));
         }
         self.cache.emitter.store(SAVED_R11, R11);
         self.map(index, Saved::R11);
         self.load_operand(instruction);
-        guess::look_up(self.cache, ip, R11, true, false);
+        self.cache.emitter.store(TARGET, R11);
+        self.cache.emitter.load(R11, SAVED_R11);
+        Through::Word
     }
 
     /// `mov r11, operand of the branch`.
@@ -127,9 +128,6 @@ impl Builder<'_> {
         load.set_op0_kind(OpKind::Register);
         load.set_op0_register(Register::R11);
         load.set_code(Code::Mov_r64_rm64);
-        if instruction.op0_kind() == OpKind::Register && counter::is(instruction.op0_register()) {
-            return self.cache.emitter.load(R11, DRIVER_R13);
-        }
         if instruction.op0_kind() == OpKind::Register {
             load.set_op1_kind(OpKind::Register);
             load.set_op1_register(instruction.op0_register());

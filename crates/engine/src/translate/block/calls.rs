@@ -1,16 +1,15 @@
 //! A block that ends in a call. A call site has exactly one translated copy, with a landing pad behind it, so that returns
 //! are predicted. A short call ([`crate::translate::short`]) is done in the block, and the call itself stands aside.
 
-use iced_x86::{Decoder, Instruction, OpKind, Register};
+use iced_x86::{Decoder, Instruction, Register};
 
 use super::aside::Aside;
-use super::branches::number;
 use super::{Builder, Way};
 use crate::machine::state;
 use crate::memory;
 use crate::translate::cache::{Cache, Saved};
 use crate::translate::classify::{Class, classify};
-use crate::translate::emitter::{Hole, Reg};
+use crate::translate::emitter::Hole;
 use crate::translate::short::ShortExport;
 use crate::translate::short::inline::{self, Rest};
 use crate::translate::stubs;
@@ -103,16 +102,13 @@ impl Builder<'_> {
         {
             return self.short_call(index, Way { to: target, from }, short, next);
         }
-        let through = if direct.is_none() { guessable(instruction) } else { None };
-        if direct.is_none() && through.is_none() {
-            self.load_indirect_target(instruction, index);
-        }
-        self.map(index, through.map_or(Saved::Nothing, |register| Saved::CallThrough(register.0)));
+        let target = direct.map(|to| Way { to, from }).ok_or_else(|| self.through(instruction, index));
+        self.map(index, target.map_or_else(Saved::CallThrough, |_| Saved::Nothing));
         let hole = call(self.cache, next);
         self.on = Some(Way { to: next, from });
-        self.asides.push(match through {
-            Some(register) => Aside::Guess { hole, next, rip: from, register },
-            None => Aside::Thunk { hole, next, target: direct.map(|to| Way { to, from }) },
+        self.asides.push(match target {
+            Ok(target) => Aside::Thunk { hole, next, target },
+            Err(through) => Aside::Guess { hole, next, rip: from, through },
         });
     }
 
@@ -179,14 +175,4 @@ fn call(cache: &mut Cache, next: u64) -> Hole {
         table::set(next, Column::Return, pad);
     }
     hole
-}
-
-/// The register that a call goes through, if it can be compared where the push has happened.
-fn guessable(instruction: &Instruction) -> Option<Reg> {
-    let register = instruction.op0_register();
-    let apart = [Register::RSP, Register::RCX];
-    if instruction.op0_kind() != OpKind::Register || apart.contains(&register) {
-        return None;
-    }
-    Some(number(register))
 }

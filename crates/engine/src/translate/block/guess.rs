@@ -1,6 +1,7 @@
-//! A call through a register goes where it went first: its target is compared with that one, and only another is looked up.
+//! A call or a jump through a register or memory goes where it went first: its target is compared with that one, and only another is looked
+//! up. A jump that has gone elsewhere once is looked up from then on: it is a switch.
 //!
-//! The comparison stands behind the call's push, so that there is one call, one landing pad, and the jump is a direct one. It
+//! A call's comparison stands behind its push, so that there is one call, one landing pad, and the jump is a direct one. It
 //! is written without a target; the first call leaves by an exit that fills it in.
 
 use super::{Builder, calls, counter};
@@ -12,7 +13,9 @@ use crate::translate::emitter::{self, Emitter, Hole, R10, R11, R13, RAX, RCX, RD
 use crate::translate::exit::{Exit, go_on};
 use crate::translate::frame::Frame;
 use crate::translate::host_words::JUMP;
-use crate::translate::scratch::{DRIVER_R13, R11 as SAVED_R11, RCX as SAVED_RCX, RDX as SAVED_RDX, TARGET};
+use crate::translate::scratch::{
+    DRIVER_R13, R11 as SAVED_R11, RCX as SAVED_RCX, RDX as SAVED_RDX, TARGET, scratch,
+};
 use crate::translate::short::inline;
 use crate::translate::{site, stubs, table};
 use crate::windows::CACHE;
@@ -20,14 +23,37 @@ use crate::windows::CACHE;
 /// A cache with less than this left takes nothing that need not be there.
 const ROOM: u64 = 1 << 10;
 
+/// What a branch goes through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Through {
+    /// A register of the driver's.
+    Register(Reg),
+    /// Memory, or a register that is in use: the target was loaded to `scratch.target`.
+    Word,
+}
+
+impl Through {
+    /// Where it leads.
+    pub(in crate::translate) fn target(self, frame: &Frame) -> u64 {
+        match self {
+            Self::Register(register) => frame.registers.general[usize::from(register.0)],
+            Self::Word => scratch().target.get(),
+        }
+    }
+
+    /// Whether another register is saved while it is compared.
+    fn is_lent(self) -> bool {
+        matches!(self, Self::Word | Self::Register(R13))
+    }
+}
+
 /// Where a guess is filled in: offsets in the cache.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Guess {
-    /// The driver's register that holds the target.
-    register: u8,
-    /// The call.
+    through: Through,
+    /// The call, or the jump.
     site: u32,
-    /// What it leads to.
+    /// What a call leads to; 0 for a jump.
     aside: u32,
     /// The displacement of the direct jump.
     jump: u32,
@@ -59,7 +85,7 @@ impl Guessed {
 /// Bytes of a displacement. What is behind that of the direct jump is what a wrong guess goes on with.
 const DISPLACEMENT: u64 = 4;
 
-/// Bytes of [`counter::lend`].
+/// Bytes of [`counter::lend`], and of what stands in its place for [`Through::Word`].
 const LENT: u64 = 16;
 /// From the displacement of the direct jump to the exit, which is jumped over once there is a guess.
 const TO_EXIT: u64 = 12;
@@ -68,38 +94,70 @@ fn offset(address: u64) -> u32 {
     u32::try_from(address - CACHE.base).expect("the cache is smaller than 4 GiB")
 }
 
-/// What the call leads to: `rcx` is compared, of which a call's target cannot lie there.
-pub(super) fn write(cache: &mut Cache, hole: Hole, next: u64, rip: u64, register: Reg) {
+fn at(offset: u32) -> u64 {
+    CACHE.base + u64::from(offset)
+}
+
+/// What a call leads to.
+pub(super) fn write(cache: &mut Cache, hole: Hole, next: u64, rip: u64, through: Through) {
     let e = &mut cache.emitter;
     let (site, aside) = (offset(hole.address() - 1), offset(e.here()));
     e.fill_here(hole);
     stubs::original_return_address(e, next);
+    let (jump, to_constant) = compare(e, through);
+    let guess = Guess { through, site, aside, to_constant, jump };
+    otherwise(cache, rip, guess);
+}
+
+/// A jump.
+pub(super) fn write_jump(cache: &mut Cache, rip: u64, through: Through) {
+    let site = offset(cache.emitter.here());
+    let (jump, to_constant) = compare(&mut cache.emitter, through);
+    let guess = Guess { through, site, aside: 0, to_constant, jump };
+    otherwise(cache, rip, guess);
+}
+
+/// Goes to what is filled in later; until then, and if the target is another, to what comes next. `rcx` is compared, of which a target cannot
+/// lie there. Answers where the displacement of the jump is, and how far behind the constant.
+fn compare(e: &mut Emitter, through: Through) -> (u32, u8) {
     e.store(SAVED_RCX, RCX);
     let begin = e.here();
-    let other = unless_equal(e, register, 1);
+    let other = unless_equal(e, through, 1);
     let jump = e.jump_hole();
-    e.fill_here(jump); // as long as there is no guess: the exit
+    e.fill_here(jump);
     e.fill_here(other);
     e.load(RCX, SAVED_RCX);
-    let constant = if register == R13 { begin + LENT + 2 } else { begin + 2 };
-    let to_constant = u8::try_from(jump.address() - constant).expect("it is near");
     assert_eq!(e.here() - jump.address(), TO_EXIT, "the layout is known");
-    let guess = Guess { register: register.0, site, aside, to_constant, jump: offset(jump.address()) };
+    let constant = begin + 2 + if through.is_lent() { LENT } else { 0 };
+    (offset(jump.address()), u8::try_from(jump.address() - constant).expect("it is near"))
+}
+
+/// The exit, and the look-up.
+fn otherwise(cache: &mut Cache, rip: u64, guess: Guess) {
     let number = cache.exit(Exit::Guess { rip, guess });
     stubs::exit_stub(&mut cache.emitter, number);
-    look_up(cache, rip, register, false, true);
+    look_up(cache, rip, guess.through, guess.is_call());
     cache.emitter.jump_through(JUMP);
 }
 
-/// The jump is taken, with `rcx` still in its word, if the register does not hold what `negative` is the negative of. No flag
+/// The jump is taken, with `rcx` still in its word, if it does not go through what `negative` is the negative of. No flag
 /// is touched.
-fn unless_equal(e: &mut Emitter, register: Reg, negative: u64) -> Hole {
-    if register == R13 {
+fn unless_equal(e: &mut Emitter, through: Through, negative: u64) -> Hole {
+    let register = match through {
+        Through::Register(register) => register,
+        Through::Word => R11,
+    };
+    if through == Through::Word {
+        e.store(SAVED_R11, R11);
+        e.load(R11, TARGET);
+    } else if register == R13 {
         counter::lend(e);
     }
     e.constant(RCX, negative);
     e.bytes(&[0x48 | register.0 >> 3 << 1, 0x8D, 0x0C, (register.0 & 7) << 3 | 1]); // lea rcx, [rcx+register]
-    if register == R13 {
+    if through == Through::Word {
+        e.load(R11, SAVED_R11);
+    } else if register == R13 {
         counter::take(e, false);
     }
     e.bytes(&[0xE3, 5]); // jrcxz over the jump
@@ -108,50 +166,62 @@ fn unless_equal(e: &mut Emitter, register: Reg, negative: u64) -> Hole {
     other
 }
 
-/// Leaves the translation of the target that is in `register` in `scratch.jump`, by the table. `borrowed` says that the register is
-/// `r11` and its own value is in `scratch.r11`; `pushed`, that the return address is pushed already.
-pub(super) fn look_up(cache: &mut Cache, rip: u64, register: Reg, borrowed: bool, pushed: bool) {
+/// Leaves the translation of the target in `scratch.jump`, by the table. `pushed` says that the return address is pushed already.
+fn look_up(cache: &mut Cache, rip: u64, through: Through, pushed: bool) {
     let miss = cache.exit(Exit::IndirectMiss { rip, found: 0, pushed });
     let e = &mut cache.emitter;
     e.store(SAVED_RCX, RCX);
     e.store(SAVED_RDX, RDX);
-    let register = if register == R13 {
-        e.load(RCX, DRIVER_R13);
-        RCX
-    } else {
-        register
-    };
-    e.store(TARGET, register);
-    e.bytes(&[0x40 | register.0 >> 3 << 2, 0x89, 0xC2 | (register.0 & 7) << 3]); // mov edx, register32
-    e.load32(RCX, TARGET + 4);
-    let restore = |e: &mut Emitter| {
-        stubs::restore_rcx_rdx(e);
-        if borrowed {
-            e.load(R11, SAVED_R11);
+    match through {
+        Through::Register(R13) => {
+            e.load(RCX, DRIVER_R13);
+            e.store(TARGET, RCX);
         }
-    };
-    stubs::look_up_jump(e, restore, |e| stubs::exit_stub(e, miss));
+        Through::Register(register) => e.store(TARGET, register),
+        Through::Word => {}
+    }
+    e.load32(RDX, TARGET);
+    e.load32(RCX, TARGET + 4);
+    stubs::look_up_jump(e, stubs::restore_rcx_rdx, |e| stubs::exit_stub(e, miss));
     let found = e.here();
     cache.exits[miss as usize] = Exit::IndirectMiss { rip, found, pushed };
 }
 
-/// The first call of a site: goes there, and so will the next ones.
+/// The first call or jump of a site: goes there, and so will the next ones. Of a jump also the first that goes elsewhere: from then on all
+/// are looked up.
 pub(crate) fn learn(frame: &mut Frame, rip: u64, guess: Guess) -> Flow<u64> {
     frame.rip = rip;
     let translator = &state().translator;
     let generation = translator.generation();
-    let target = frame.registers.general[usize::from(guess.register)];
-    let translated = go_on_pushed(frame, target)?;
+    let target = guess.through.target(frame);
+    let translated = if guess.is_call() { go_on_pushed(frame, target)? } else { go_on(frame, target)? };
     if translator.generation() == generation {
-        let jump = CACHE.base + u64::from(guess.jump);
-        emitter::patch_constant(jump - u64::from(guess.to_constant), 0u64.wrapping_sub(target));
-        emitter::patch_displacement(jump, translated);
-        translator.with(|cache| cache.guesses.push(Guessed { rip, target, jump, translated }));
-        let exit = jump + TO_EXIT;
-        emitter::patch_jump(exit, exit + stubs::EXIT_STUB);
-        translator.with(|cache| shorten(cache, rip, guess, target));
+        translator
+            .with(|cache| guess.fill_in(cache, Guessed { rip, target, jump: at(guess.jump), translated }));
     }
     Ok(translated)
+}
+
+impl Guess {
+    fn is_call(&self) -> bool {
+        self.aside != 0
+    }
+
+    fn fill_in(self, cache: &mut Cache, guessed: Guessed) {
+        let Guessed { rip, target, jump, translated } = guessed;
+        let exit = jump + TO_EXIT;
+        let looks_up = exit + stubs::EXIT_STUB;
+        if !self.is_call() && cache.guesses.iter().any(|known| known.jump == jump) {
+            return emitter::patch_jump(at(self.site), looks_up);
+        }
+        emitter::patch_constant(jump - u64::from(self.to_constant), 0u64.wrapping_sub(target));
+        emitter::patch_displacement(jump, translated);
+        cache.guesses.push(guessed);
+        if self.is_call() {
+            emitter::patch_jump(exit, looks_up);
+            shorten(cache, rip, self, target);
+        }
+    }
 }
 
 /// If the call went to a short export, it is done before the call from now on: where the call stands, a jump leads to that,
@@ -164,20 +234,19 @@ fn shorten(cache: &mut Cache, rip: u64, guess: Guess, target: u64) {
     if calls::is_looked_at() || !room || !table::covers(next) {
         return;
     }
-    let at = |offset: u32| CACHE.base + u64::from(offset);
-    let (register, pad) = (Reg(guess.register), at(guess.site) + emitter::JUMP_BYTES);
+    let pad = at(guess.site) + emitter::JUMP_BYTES;
     cache.emitter.align(32);
     let mut builder = Builder::empty(cache, vec![rip], 1);
     let start = builder.start;
     builder.cache.emitter.store(SAVED_RCX, RCX);
-    let other = unless_equal(&mut builder.cache.emitter, register, 0u64.wrapping_sub(target));
+    let other = unless_equal(&mut builder.cache.emitter, guess.through, 0u64.wrapping_sub(target));
     builder.map(0, Saved::Untried);
     let rest = inline::write(&mut builder.cache.emitter, short, next);
     builder.cache.emitter.jump(pad + stubs::RESTORED);
     builder.finish();
     let e = &mut cache.emitter;
     let retry = rest.write(e);
-    if [RAX, R10, R11].contains(&register) {
+    if let Through::Register(register @ (RAX | R10 | R11)) = guess.through {
         e.constant(register, target); // it was lost
     }
     let behind = e.jump_hole();
@@ -188,7 +257,7 @@ fn shorten(cache: &mut Cache, rip: u64, guess: Guess, target: u64) {
         block.retry = retry;
     }
     let call = calls::Ordinary { rip, next, charged: 1 };
-    let hole = calls::write_call(cache, call, Saved::CallThrough(register.0));
+    let hole = calls::write_call(cache, call, Saved::CallThrough(guess.through));
     cache.emitter.jump(pad);
     cache.emitter.fill(hole, at(guess.aside));
     emitter::patch_jump(at(guess.site), start);

@@ -1,18 +1,20 @@
-//! Exports whose answer the guest has given in advance: it lies in a row of a table, and host code behind the call returns it
-//! ([`super::behind`]), as long as the row's group is open and the level is one of the row's. Such a call may be noted with the place of a return
+//! Exports whose answer the guest has given in advance: it lies in a row of a table, and is returned from there, as long as the row's group is open and the level is one of the row's. Such a call may be noted with the place of a return
 //! address, as the guest would note it, and may hand one word of the caller's stack on.
 //!
 //! The table lies in the machine, so it is taken back with it. What the guest emits for such a call is one event, and not two as for
 //! other exports: they are counted apart ([`crate::Engine::answered_calls`]).
 
 use std::cell::Cell;
+use std::mem::offset_of;
 use std::ops::RangeInclusive;
 
+use super::inline::{ABOVE, ABOVE_OR_EQUAL, BELOW, EQUAL, Inline};
 use crate::arena::arena;
 use crate::heap;
 use crate::machine::state;
-use crate::translate::host_words::host_words;
-use crate::translate::scratch::scratch;
+use crate::translate::emitter::{R10, R11, RAX, RDX};
+use crate::translate::host_words::{ANSWERS as ROWS, NOTED_CALLS, host_words};
+use crate::translate::scratch::{ANSWERED_CALLS, CALLS, FREE_UNTIL, LEVEL, OPEN_ANSWERS, scratch};
 
 /// Rows of the table.
 pub const ANSWERS: usize = 2048;
@@ -56,7 +58,7 @@ pub(super) struct Row {
 pub(super) const ROW_SHIFT: u32 = 5;
 /// What of a place is the offset of its note, and by this it is shifted for that.
 pub(super) const PLACE_MASK: u32 = 0x7F8;
-pub(super) const PLACE_SHIFT: u32 = 2;
+pub(super) const PLACE_SHIFT: u8 = 2;
 
 const _: () = assert!(PLACE_MASK as usize == 8 * (PLACES - 1));
 const _: () = assert!(size_of::<Row>() == 1 << ROW_SHIFT);
@@ -151,4 +153,77 @@ pub(crate) fn note(row: u16, place: u64, return_address: u64) {
 pub(crate) fn noted(place: u64, return_address: u64) -> Option<u64> {
     let note = arena().answers.get()?.note_of(place);
     (note.place.get() == place && note.return_address.get() == return_address).then(|| note.row.get())
+}
+
+impl Inline<'_> {
+    /// Returns the value of this row.
+    ///
+    /// What may fault comes first: until then `rcx` and `rdx` hold the call's arguments.
+    pub(super) fn answer(&mut self, row: u16) {
+        self.unless_told();
+        self.e.scratch(&[0x4C, 0x3B], R10.0, FREE_UNTIL); // cmp r10, [free_until]
+        self.ordinary_if(ABOVE_OR_EQUAL);
+        self.e.load_host(RAX, ROWS);
+        self.e.scratch(&[0x44, 0x0F, 0xB6], R11.0, OPEN_ANSWERS); // movzx r11d, byte [open_answers]
+        self.of_row(&[0x44, 0x84, 0x98], row, offset_of!(Row, group)); // test [...], r11b
+        self.ordinary_if(EQUAL);
+        self.e.scratch(&[0x44, 0x0F, 0xB6], R11.0, LEVEL); // movzx r11d, byte [level]
+        self.of_row(&[0x44, 0x3A, 0x98], row, offset_of!(Row, lowest)); // cmp r11b, [...]
+        self.ordinary_if(BELOW);
+        self.of_row(&[0x44, 0x3A, 0x98], row, offset_of!(Row, highest));
+        self.ordinary_if(ABOVE);
+        self.hand_on(row);
+        self.note_call(row);
+        self.e.bytes(&[0x49, 0xFF, 0xC2]); // inc r10
+        self.e.store(CALLS, R10);
+        self.e.scratch(&[0x48, 0xFF], 0, ANSWERED_CALLS); // inc qword [...]
+        self.of_row(&[0x48, 0xFF, 0x80], row, offset_of!(Row, calls)); // inc qword [...]
+        self.of_row(&[0x48, 0x8B, 0x80], row, offset_of!(Row, value)); // mov rax, [...]
+        self.scrub();
+    }
+
+    /// An instruction with a field of a row, where `rax` is the table.
+    fn of_row(&mut self, instruction: &[u8], row: u16, field: usize) {
+        let offset = (u32::from(row) << ROW_SHIFT) + u32::try_from(field).expect("a row is small");
+        self.e.bytes(instruction);
+        self.e.bytes(&offset.to_le_bytes());
+    }
+
+    /// `movzx r11d, word [field]; test r11d, r11d`.
+    fn offset_in_row(&mut self, row: u16, field: usize) {
+        self.of_row(&[0x44, 0x0F, 0xB7, 0x98], row, field);
+        self.e.bytes(&[0x45, 0x85, 0xDB]);
+    }
+
+    fn hand_on(&mut self, row: u16) {
+        self.offset_in_row(row, offset_of!(Row, from));
+        let nothing = self.e.jump_if_hole(EQUAL);
+        self.e.bytes(&[0x4E, 0x8B, 0x5C, 0x1C, 0xF8]); // mov r11, [rsp+r11-8]
+        self.of_row(&[0x0F, 0xB7, 0x80], row, offset_of!(Row, to)); // movzx eax, word [...]
+        self.e.bytes(&[0x4C, 0x89, 0x5C, 0x04, 0xF8]); // mov [rsp+rax-8], r11
+        self.e.load_host(RAX, ROWS);
+        self.e.fill_here(nothing);
+    }
+
+    fn note_call(&mut self, row: u16) {
+        self.offset_in_row(row, offset_of!(Row, noted));
+        let nothing = self.e.jump_if_hole(EQUAL);
+        self.e.bytes(&[0x4E, 0x8B, 0x5C, 0x1C, 0xF8]); // mov r11, [rsp+r11-8]
+        self.of_row(&[0x0F, 0xB7, 0x88], row, offset_of!(Row, noted)); // movzx ecx, word [...]
+        self.e.bytes(&[0x48, 0x8D, 0x4C, 0x0C, 0xF8]); // lea rcx, [rsp+rcx-8]
+        self.e.bytes(&[0x89, 0xCA, 0x81, 0xE2]); // mov edx, ecx; and edx, ...
+        self.e.bytes(&PLACE_MASK.to_le_bytes());
+        self.e.bytes(&[0xC1, 0xE2, PLACE_SHIFT]); // shl edx, ...
+        self.e.add_host(RDX, NOTED_CALLS);
+        for (instruction, field) in [
+            (&[0x48, 0x89, 0x4A], offset_of!(NotedCall, place)), // mov [rdx+...], rcx
+            (&[0x4C, 0x89, 0x5A], offset_of!(NotedCall, return_address)), // mov [rdx+...], r11
+            (&[0x48, 0xC7, 0x42], offset_of!(NotedCall, row)),   // mov qword [rdx+...], row
+        ] {
+            self.e.bytes(instruction);
+            self.e.bytes(&[u8::try_from(field).expect("a note is small")]);
+        }
+        self.e.bytes(&u32::from(row).to_le_bytes());
+        self.e.fill_here(nothing);
+    }
 }

@@ -9,7 +9,8 @@ use crate::translate::scratch::{CALLS, FREE_LEVELS, HIGHEST_LEVEL, LEVEL, SHORT_
 
 /// Conditions' numbers in encodings.
 pub(super) const BELOW: u8 = 2;
-const ABOVE_OR_EQUAL: u8 = 3;
+pub(super) const ABOVE_OR_EQUAL: u8 = 3;
+pub(super) const EQUAL: u8 = 4;
 pub(super) const NOT_EQUAL: u8 = 5;
 pub(super) const ABOVE: u8 = 7;
 const LESS_OR_EQUAL: u8 = 0xE;
@@ -35,7 +36,7 @@ pub(in crate::translate) fn write(e: &mut Emitter, short: ShortExport, next: u64
         Short::Level | Short::Raise | Short::RaiseTo(_) | Short::Lower => call.level(short),
         Short::AcquireRaise | Short::Acquire => call.acquire(short == Short::AcquireRaise),
         Short::ReleaseLower | Short::Release => call.release(short == Short::ReleaseLower),
-        Short::Answer(_) => unreachable!("it is done behind the call"),
+        Short::Answer(row) => call.answer(row),
     }
     call.rest
 }

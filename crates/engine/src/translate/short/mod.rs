@@ -1,6 +1,6 @@
 //! Exports without a call of the guest: those of the processor's level, and of a free spin lock, are executed at the call
-//! ([`inline`], [`lock`]), or, of the level, just [`behind`] it, in a few instructions, as long as the guest
-//! allows it ([`crate::Engine::allow_short_calls`]). Exports that the guest has answered in advance are done behind the call, too ([`answers`]). Everything a driver could see is as after a call through the gate: its home space,
+//! ([`inline`], [`lock`]), or just [`behind`] it, in a few instructions, as long as the guest
+//! allows it ([`crate::Engine::allow_short_calls`]). So are exports that the guest has answered in advance ([`answers`]). Everything a driver could see is as after a call through the gate: its home space,
 //! what lies below its stack pointer, its registers, its flags.
 //!
 //! If the call would unmask an interrupt, break a rule or emit an event, the guest handles it: such a call goes on through
@@ -54,13 +54,8 @@ pub enum Short {
 }
 
 impl Short {
-    /// Whether it is done in the block of the call, where it can be.
-    pub(in crate::translate) fn is_inline(self) -> bool {
-        !matches!(self, Self::Answer(_))
-    }
-
     /// Whether its calls are counted in [`super::scratch::Scratch::short_calls`].
     pub(in crate::translate) fn is_counted_there(self) -> bool {
-        self.is_inline()
+        !matches!(self, Self::Answer(_))
     }
 }

@@ -58,10 +58,37 @@ pub(super) fn name_at(k: &Kernel, address: u64) -> Option<String> {
     ddi::name_at(address).or_else(of_callback)
 }
 
-/// The displacement that leads from `behind` an instruction to `to`.
-fn distance(behind: u64, to: u64) -> [u8; 4] {
+/// Keeps the register arguments in the caller's home space, at an entry: `mov [rsp+8], rcx` and so on.
+const KEEP: [u8; 20] = [
+    0x48, 0x89, 0x4c, 0x24, 0x08, 0x48, 0x89, 0x54, 0x24, 0x10, // rcx, rdx
+    0x4c, 0x89, 0x44, 0x24, 0x18, 0x4c, 0x89, 0x4c, 0x24, 0x20, // r8, r9
+];
+
+/// Loads them again, where the stack pointer is lower by `pushed`.
+fn load(pushed: u8) -> [u8; 20] {
+    let [rcx, rdx, r8, r9] = [8, 16, 24, 32].map(|offset| pushed + offset);
+    [
+        0x48, 0x8b, 0x4c, 0x24, rcx, 0x48, 0x8b, 0x54, 0x24, rdx, //
+        0x4c, 0x8b, 0x44, 0x24, r8, 0x4c, 0x8b, 0x4c, 0x24, r9,
+    ]
+}
+
+/// Bytes of a call.
+const CALL: usize = 5;
+
+/// Adds a call of `to` to code that begins at `base`.
+fn call(code: &mut Vec<u8>, base: u64, to: u64) {
+    code.push(0xe8);
+    let behind = base + code.len() as u64 + 4;
     let distance = i64::try_from(to).expect("low") - i64::try_from(behind).expect("low");
-    i32::try_from(distance).expect("both lie in the pseudo-image").to_le_bytes()
+    code.extend(i32::try_from(distance).expect("both lie in the pseudo-image").to_le_bytes());
+}
+
+/// Fills such code up to `end`.
+fn pad(code: &mut Vec<u8>, base: u64, end: u64) {
+    let length = usize::try_from(end - base).expect("it is small");
+    assert!(code.len() <= length, "an entry is longer than its place");
+    code.resize(length, 0xcc);
 }
 
 /// The address of a number, thunk or not.
