@@ -54,6 +54,10 @@ impl Subject for Rewound<'_, '_> {
         self.before.clone()
     }
 
+    fn must_learn_again(&mut self) -> bool {
+        self.exploration.must_learn_again()
+    }
+
     fn learned(&mut self) -> Places {
         self.exploration.learned().into_iter().collect()
     }

@@ -469,6 +469,14 @@ impl Engine {
         }
     }
 
+    /// Whether the run that ends now has taught too little: some flow has reached into the stack of another, whose own accesses
+    /// there were not noted. From now on they are; the run is to be made again, from where [`Engine::learn_shared`] was called or from a
+    /// snapshot of then. On the host's side.
+    #[must_use]
+    pub fn must_learn_again(self) -> bool {
+        state().sharing.must_learn_again()
+    }
+
     /// What was learned so far: addresses of instructions, sorted. Only such as [`Engine::watch`] takes and as are not
     /// interlocked. On the host's side.
     #[must_use]

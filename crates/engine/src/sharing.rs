@@ -5,6 +5,10 @@
 //! ([`crate::Engine::on_behalf_of`]): calls are visible without this, so it is the other flow's instruction that is learned.
 //! What the kernel touches on its own account is not noted, nor are devices and what lies behind `gs`; whether a lock keeps the two
 //! apart is not asked. The notes are of one run, and taken back with it; what was learned stays.
+//!
+//! What a flow does on its own stack is most of what it does, and meets nobody unless another flow reaches into that stack. So it
+//! is spared at first; the first access from elsewhere to a stack that was spared says that the run has taught too little
+//! ([`crate::Engine::must_learn_again`]), and from then on stacks are noted like all else.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +84,10 @@ pub(crate) fn kernel_touches(address: u64, length: u64, stores: bool) {
 #[derive(Default)]
 pub(crate) struct Sharing {
     on: Cell<bool>,
+    /// What a flow does on its own stack is not noted; and one that was spared was reached into.
+    spares_stacks: Cell<bool>,
+    last_spared: Cell<u64>,
+    reached_into: Cell<bool>,
     notes: RefCell<Notes>,
 }
 
@@ -99,6 +107,8 @@ struct Notes {
     /// Words that were touched since: all that is known of them.
     since: Since,
     shared: BTreeSet<u64>,
+    /// Stacks that were spared, by their lowest addresses, with what is behind them.
+    spared: BTreeMap<u64, u64>,
 }
 
 /// What one instruction did to a word in one flow of control.
@@ -134,9 +144,31 @@ impl Sharing {
             let mut notes = self.notes.borrow_mut();
             notes.before = Rc::default();
             notes.since.clear();
+            notes.spared.clear();
         });
+        self.spares_stacks.set(on);
+        self.last_spared.set(0);
+        self.reached_into.set(false);
         set_live(on);
         self.on.replace(on) != on
+    }
+
+    /// See [`crate::Engine::must_learn_again`].
+    pub(crate) fn must_learn_again(&self) -> bool {
+        let again = self.reached_into.take();
+        if again {
+            self.spares_stacks.set(false);
+        }
+        again
+    }
+
+    /// Whether what this flow does on its own stack is not noted. If so, it counts as done.
+    pub(crate) fn spares(&self, runner: &Runner) -> bool {
+        let spares = self.spares_stacks.get();
+        if spares && self.last_spared.replace(runner.stack.start) != runner.stack.start {
+            heap::outside(|| self.notes.borrow_mut().spared.insert(runner.stack.start, runner.stack.end));
+        }
+        spares
     }
 
     /// `instruction`, if it is to be learned, is about to touch `length` bytes at `address`.
@@ -148,10 +180,17 @@ impl Sharing {
         length: u64,
         stores: bool,
     ) {
+        let own = runner.stack.contains(&address);
+        if own && self.spares(runner) {
+            return;
+        }
         // All routines that run on a stack are one flow there, in whatever order they come.
-        let flow = if runner.stack.contains(&address) { runner.stack.start } else { runner.flow };
+        let flow = if own { runner.stack.start } else { runner.flow };
         heap::outside(|| {
             let mut notes = self.notes.borrow_mut();
+            if self.spares_stacks.get() && notes.has_spared(address, length) {
+                self.reached_into.set(true);
+            }
             for (word, bytes) in words(address, length) {
                 notes.touch(word, Touch { flow, instruction, stores, bytes });
             }
@@ -205,6 +244,12 @@ impl Notes {
     fn forget(&mut self, word: u64, bytes: u8) {
         let list = self.list(word);
         self.since.change(list, |touch| touch.bytes &= !bytes);
+    }
+
+    /// Whether a stack that was spared has one of these bytes.
+    fn has_spared(&self, address: u64, length: u64) -> bool {
+        let below = self.spared.range(..address.saturating_add(length)).next_back();
+        below.is_some_and(|(_, end)| *end > address)
     }
 
     /// The list of a word, with what was known of it before.

@@ -90,6 +90,13 @@ impl<'s, S: Subject, W: FnMut(&S::Outcome) -> bool> Local<'s, S, W> {
         new
     }
 
+    fn run_once(&mut self, schedule: &Schedule) -> (Log, Asked, S::Outcome) {
+        let log = Log::default();
+        let (recorder, asked) = self.policy(schedule, &log);
+        let outcome = self.subject.run(Box::new(recorder));
+        (log, asked, outcome)
+    }
+
     fn policy(&self, schedule: &Schedule, log: &Log) -> (Recorder, Asked) {
         match (schedule, &self.checkpoint) {
             (Schedule::Departing(departures), Some(checkpoint)) => {
@@ -125,9 +132,12 @@ impl<S: Subject, W: FnMut(&S::Outcome) -> bool> Runner for Local<'_, S, W> {
         if self.subtree != Some(subtree) {
             self.stand(subtree);
         }
-        let log = Log::default();
-        let (recorder, asked) = self.policy(schedule, &log);
-        let outcome = self.subject.run(Box::new(recorder));
+        let mut ran = self.run_once(schedule);
+        if self.bounds.learns() && self.subject.must_learn_again() {
+            self.stand(subtree); // what led there has taught too little, too: begins at the beginning
+            ran = self.run_once(schedule);
+        }
+        let (log, asked, outcome) = ran;
         let choices =
             |remark: &Remark| if remark.text.is_some() { log.borrow().clone() } else { Choices::default() };
         let remarks = self.subject.remarks(&outcome).into_iter();

@@ -55,6 +55,12 @@ pub trait Subject {
         let _ = places;
     }
 
+    /// Whether the last run has taught too little of places, and is to be made again from where runs begin: the same answers lead to the same
+    /// outcome, and teach all.
+    fn must_learn_again(&mut self) -> bool {
+        false
+    }
+
     /// What the run of this outcome says beside it: each remark once, and in full where none of this subject's runs has said it before.
     fn remarks(&mut self, outcome: &Self::Outcome) -> Vec<Remark> {
         let _ = outcome;

@@ -184,6 +184,11 @@ impl Exploration<'_> {
         self.machine.host.learn_shared(true);
     }
 
+    /// Whether the last run has taught too little and is to be made again, from the beginning: see [`engine::Engine::must_learn_again`].
+    pub fn must_learn_again(&mut self) -> bool {
+        self.machine.host.must_learn_again()
+    }
+
     /// The addresses of all instructions learned so far, sorted.
     #[must_use]
     pub fn learned(&self) -> Vec<u64> {

@@ -362,9 +362,7 @@ impl<'c> Builder<'c> {
 
     fn save_flags(&mut self) {
         if self.flags_live {
-            let e = &mut self.cache.emitter;
-            e.store(HEAD_RAX, RAX);
-            e.bytes(&[0x9F, 0x0F, 0x90, 0xC0]); // lahf; seto al
+            save_flags(&mut self.cache.emitter);
         }
     }
 
@@ -408,7 +406,7 @@ impl<'c> Builder<'c> {
             let ahead = self.ahead(index);
             self.tested.before(self.cache, instruction, ahead);
             let learned = self.cache.sites.contains(&instruction.ip());
-            self.check(instruction, index, learned);
+            self.check(&source.instructions[index..], index, learned);
             let device = if learned { Some(self.device_test(instruction)?) } else { None };
             self.map(index, Saved::Nothing);
             if counter::names(instruction) {
@@ -436,10 +434,10 @@ impl<'c> Builder<'c> {
         places::forget(instruction).try_for_each(|store| self.encode_here(&store, index))
     }
 
-    /// In a checked machine: tests what the instruction will touch.
-    fn check(&mut self, instruction: &Instruction, index: usize, site: bool) {
+    /// In a checked machine: tests what the first of these instructions will touch.
+    fn check(&mut self, instructions: &[Instruction], index: usize, site: bool) {
         if let Some(checks) = &mut self.checks {
-            checks.before(self.cache, &mut self.block, instruction, self.before + index, site);
+            checks.before(self.cache, &mut self.block, instructions, self.before + index, site);
         }
     }
 
@@ -540,7 +538,12 @@ impl<'c> Builder<'c> {
     }
 }
 
-fn restore_flags(e: &mut Emitter) {
+pub(super) fn save_flags(e: &mut Emitter) {
+    e.store(HEAD_RAX, RAX);
+    e.bytes(&[0x9F, 0x0F, 0x90, 0xC0]); // lahf; seto al
+}
+
+pub(super) fn restore_flags(e: &mut Emitter) {
     e.bytes(&[0x04, 0x7F, 0x9E]); // add al, 7Fh; sahf
     e.load(RAX, HEAD_RAX);
 }

@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use iced_x86::{Instruction, UsedMemory};
+use iced_x86::Instruction;
 
 use super::block::guess::{Guessed, Through};
 use super::block::{self, Site, Workshop};
@@ -16,7 +16,7 @@ use super::classify::{is_fence, is_interlocked, may_be_watched};
 use super::cuts::Cuts;
 use super::emitter::Emitter;
 use super::exit::Exit;
-use super::operands::touched;
+use super::inspect::Inspected;
 use super::short::{ANSWERS, SHORT_EXPORTS, Short, ShortExport};
 use super::stubs::{self, PERMANENT, Stubs};
 use super::table::{self, Column};
@@ -87,8 +87,8 @@ pub(crate) struct Cache {
     pub(crate) exits: Vec<Exit>,
     /// Instructions that exits need whole.
     decoded: Vec<Instruction>,
-    /// What those of them touch that were inspected, by their numbers.
-    touched: Vec<Option<Rc<[UsedMemory]>>>,
+    /// What is known of those of them that were inspected, by their numbers.
+    inspected: Vec<Option<Rc<Inspected>>>,
     pub(crate) blocks: Blocks,
     pub(super) workshop: Workshop,
     pub(crate) cuts: Cuts,
@@ -146,7 +146,7 @@ impl Translator {
             emitter: Emitter::new(CACHE.base + PERMANENT),
             exits,
             decoded: Vec::new(),
-            touched: Vec::new(),
+            inspected: Vec::new(),
             blocks: Blocks::default(),
             workshop: Workshop::default(),
             cuts: Cuts::default(),
@@ -183,11 +183,11 @@ impl Translator {
         self.cache.borrow().decoded[decoded as usize]
     }
 
-    /// The memory that such an instruction touches.
+    /// What an inspection of such an instruction needs to know of it.
     #[inline]
-    pub(crate) fn touched(&self, decoded: u32) -> Rc<[UsedMemory]> {
-        let known = self.cache.borrow().touched.get(decoded as usize).cloned().flatten();
-        known.unwrap_or_else(|| self.with(|cache| cache.find_touched(decoded as usize)))
+    pub(crate) fn inspected(&self, decoded: u32) -> Rc<Inspected> {
+        let known = self.cache.borrow().inspected.get(decoded as usize).cloned().flatten();
+        known.unwrap_or_else(|| self.with(|cache| cache.look_into(decoded as usize)))
     }
 
     #[inline]
@@ -484,13 +484,13 @@ impl Cache {
     }
 
     #[cold]
-    fn find_touched(&mut self, decoded: usize) -> Rc<[UsedMemory]> {
-        if self.touched.len() <= decoded {
-            self.touched.resize(decoded + 1, None);
+    fn look_into(&mut self, decoded: usize) -> Rc<Inspected> {
+        if self.inspected.len() <= decoded {
+            self.inspected.resize(decoded + 1, None);
         }
-        let touched: Rc<[UsedMemory]> = touched(&self.decoded[decoded]).into();
-        self.touched[decoded] = Some(Rc::clone(&touched));
-        touched
+        let inspected = Rc::new(Inspected::new(self.decoded[decoded]));
+        self.inspected[decoded] = Some(Rc::clone(&inspected));
+        inspected
     }
 
     /// Keeps an instruction for an exit until the next flush.
@@ -501,7 +501,7 @@ impl Cache {
 
     fn flush(&mut self) {
         self.decoded.clear();
-        self.touched.clear();
+        self.inspected.clear();
         self.emitter = Emitter::new(CACHE.base + PERMANENT);
         self.exits.truncate(2);
         self.blocks.clear();

@@ -7,14 +7,14 @@
 
 use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
 
-use super::block::counter;
+use super::block::{counter, restore_flags, save_flags};
 use super::blocks::Block;
 use super::cache::{Cache, MapEntry, Saved};
 use super::emitter::{Emitter, Hole, RCX, RDX};
 use super::exit::Exit;
 use super::operands::{Operand, Operands, operands};
-use super::scratch::{GS_MARKS, GS_STORED, RCX as SAVED_RCX, RDX as SAVED_RDX};
-use super::{covered::Covered, reporting, stubs};
+use super::scratch::{GS_MARKS, GS_STORED, OWN_STACK, OWN_STACK_BYTES, RCX as SAVED_RCX, RDX as SAVED_RDX};
+use super::{covered::Covered, flags, reporting, stubs};
 use crate::machine::state;
 use crate::windows::{MARKS, STORED};
 
@@ -26,7 +26,7 @@ pub(super) struct Checks {
     covered: Covered,
     /// Marks are loaded.
     tests: bool,
-    /// Every access is inspected.
+    /// Every access is inspected, but for what a flow does on its own stack.
     learns: bool,
     /// So is each that is reported to the guest.
     reports: bool,
@@ -36,6 +36,8 @@ pub(super) struct Checks {
 struct Slow {
     hole: Hole,
     saved: Saved,
+    /// So are the flags.
+    flags_live: bool,
     exit: u32,
 }
 
@@ -53,15 +55,16 @@ impl Checks {
         Some(Self { tests, learns, reports, ..Self::default() })
     }
 
-    /// Checks what the `index`-th instruction of `block` touches. A `site` may touch a device and is always inspected.
+    /// Checks what the first of these instructions, the `index`-th of `block`, touches. A `site` may touch a device and is always inspected.
     pub(super) fn before(
         &mut self,
         cache: &mut Cache,
         block: &mut Block,
-        instruction: &Instruction,
+        instructions: &[Instruction],
         index: usize,
         site: bool,
     ) {
+        let instruction = &instructions[0];
         let index = u32::try_from(index).expect("a block is short");
         let unretired = u8::try_from(block.charged - index).expect("a block is short");
         match operands(instruction) {
@@ -71,8 +74,25 @@ impl Checks {
                 if !jumps.is_empty() {
                     let (decoded, resume) = (cache.keep(instruction), cache.emitter.here());
                     let exit = cache.exit(Exit::Inspect { decoded, unretired, resume });
-                    self.slow.extend(jumps.into_iter().map(|(hole, saved)| Slow { hole, saved, exit }));
+                    self.slow.extend(jumps.into_iter().map(|(hole, saved)| Slow {
+                        hole,
+                        saved,
+                        flags_live: false,
+                        exit,
+                    }));
                 }
+            }
+            Operands::Some(operands)
+                if !site && self.only_learns() && operands.iter().all(may_be_on_stack) =>
+            {
+                let flags_live = flags::live_at_head(instructions);
+                let e = &mut cache.emitter;
+                let holes: Vec<Hole> =
+                    operands.iter().map(|operand| unless_on_own_stack(e, operand, flags_live)).collect();
+                let (decoded, resume) = (cache.keep(instruction), cache.emitter.here());
+                let exit = cache.exit(Exit::Inspect { decoded, unretired, resume });
+                let saved = Saved::CheckRcx;
+                self.slow.extend(holes.into_iter().map(|hole| Slow { hole, saved, flags_live, exit }));
             }
             Operands::Some(_) | Operands::Implicit => {
                 let decoded = cache.keep(instruction);
@@ -85,6 +105,11 @@ impl Checks {
     /// Whether an instruction with these operands is inspected in any case.
     fn inspects(&self, operands: &[Operand]) -> bool {
         self.learns || self.reports && operands.iter().any(reporting::reports_of)
+    }
+
+    /// Whether inspections do no more than note who touches what.
+    fn only_learns(&self) -> bool {
+        self.learns && !self.tests && !self.reports
     }
 
     /// What may be touched may have changed in the middle of the block: by another level, or by what came in between.
@@ -125,9 +150,12 @@ impl Checks {
 
     /// Writes what the jumps lead to.
     pub(super) fn finish(self, e: &mut Emitter) {
-        for Slow { hole, saved, exit } in self.slow {
+        for Slow { hole, saved, flags_live, exit } in self.slow {
             let here = e.here();
             e.fill(hole, here);
+            if flags_live {
+                restore_flags(e);
+            }
             restore(e, saved);
             stubs::exit_stub(e, exit);
         }
@@ -183,14 +211,7 @@ impl Place {
         e.store(SAVED_RCX, RCX);
         if self == Self::Computed {
             e.store(SAVED_RDX, RDX);
-            let lent = counter::is(operand.base) || counter::is(operand.index);
-            if lent {
-                counter::lend(e);
-            }
-            put(e, Instruction::with2(Code::Lea_r64_m, Register::RDX, operand.memory()));
-            if lent {
-                counter::take(e, false);
-            }
+            put_address(e, Register::RDX, operand);
         }
     }
 
@@ -245,9 +266,46 @@ impl Place {
     }
 }
 
+/// `lea register, operand`.
+fn put_address(e: &mut Emitter, register: Register, operand: &Operand) {
+    let lent = counter::is(operand.base) || counter::is(operand.index);
+    if lent {
+        counter::lend(e);
+    }
+    put(e, Instruction::with2(Code::Lea_r64_m, register, operand.memory()));
+    if lent {
+        counter::take(e, false);
+    }
+}
+
 fn address(base: Register, index: Register, displacement: i64) -> MemoryOperand {
     MemoryOperand::new(base, index, 1, displacement, u32::from(displacement != 0), false, Register::None)
 }
+
+/// Whether only its registers tell where it lies.
+fn may_be_on_stack(operand: &Operand) -> bool {
+    !operand.gs && (operand.base != Register::None || operand.index != Register::None)
+}
+
+/// The jump is taken, with `rcx` saved, and the flags if they are live, unless the operand begins on the stack whose owner runs and is spared
+/// ([`super::inspect`]).
+fn unless_on_own_stack(e: &mut Emitter, operand: &Operand, flags_live: bool) -> Hole {
+    e.store(SAVED_RCX, RCX);
+    put_address(e, Register::RCX, operand);
+    if flags_live {
+        save_flags(e);
+    }
+    e.scratch(&[0x48, 0x2B], RCX.0, OWN_STACK); // sub rcx, [own_stack]
+    e.scratch(&[0x48, 0x3B], RCX.0, OWN_STACK_BYTES); // cmp rcx, [own_stack_bytes]
+    let elsewhere = e.jump_if_hole(ABOVE_OR_EQUAL);
+    if flags_live {
+        restore_flags(e);
+    }
+    e.load(RCX, SAVED_RCX);
+    elsewhere
+}
+
+const ABOVE_OR_EQUAL: u8 = 3;
 
 /// Encodes an instruction of ours.
 fn put(e: &mut Emitter, instruction: Result<Instruction, iced_x86::IcedError>) {

@@ -9,6 +9,7 @@ use super::block::guess::{self, Guess};
 use super::emitter;
 use super::frame::{Ended, Frame, RESUMES};
 use super::host_words::host_words;
+use super::inspect::Inspected;
 use super::resume::{self, Resumed};
 use super::scratch::{HostFault, scratch};
 use super::{
@@ -214,7 +215,7 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
             frame.rip = instruction.ip();
             site::enter(frame, &instruction)
         }
-        Exit::Visible { decoded } => visible(frame, &translator.kept(*decoded)),
+        Exit::Visible { decoded } => visible(frame, *decoded),
         Exit::SiteDone { decoded } => {
             let instruction = translator.kept(*decoded);
             frame.rip = instruction.ip();
@@ -225,8 +226,7 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
             refuse(frame, &translator.kept(*decoded), FaultKind::NotImplemented)
         }
         Exit::Inspect { decoded, unretired, resume } => {
-            let (instruction, used) = (translator.kept(*decoded), translator.touched(*decoded));
-            inspect::instruction(frame, (&instruction, &used), (*unretired).into(), *resume)
+            inspect::instruction(frame, &translator.inspected(*decoded), (*unretired).into(), *resume)
         }
         Exit::InspectCode { rip, resume } => inspect::code(frame, *rip, *resume),
         Exit::BadFetch { rip } => {
@@ -350,7 +350,9 @@ fn slice_ended<G: Guest>(guest: &G, translator: &Translator, frame: &mut Frame, 
 }
 
 /// Asks the guest, and then runs the instruction by itself: whatever happened meanwhile, it is asked once.
-fn visible(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
+fn visible(frame: &mut Frame, decoded: u32) -> Flow<u64> {
+    let translator = &state().translator;
+    let (instruction, generation) = (&translator.kept(decoded), translator.generation());
     frame.rip = instruction.ip();
     take_back(1);
     let guest = state().guest();
@@ -363,7 +365,12 @@ fn visible(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
         guest.fence()?;
     }
     charge(1);
-    inspect::before(frame, instruction)?;
+    // Not sooner: a machine that is taken back to where the guest was asked would let go of it twice.
+    if state().looks_at_accesses() && translator.generation() == generation {
+        inspect::before(frame, &translator.inspected(decoded))?;
+    } else if state().looks_at_accesses() {
+        inspect::before(frame, &Inspected::new(*instruction))?;
+    }
     if classify(instruction) == Class::Plain {
         site::enter(frame, instruction)
     } else {

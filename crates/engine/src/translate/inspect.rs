@@ -4,6 +4,7 @@
 //! reports it (`reporting`).
 
 use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory};
+use smallvec::SmallVec;
 
 use super::cache::Place;
 use super::classify::{Class, classify, may_be_watched};
@@ -11,6 +12,7 @@ use super::elements::{Element, elements};
 use super::exit::{charge, fault, go_on, take_back};
 use super::frame::Frame;
 use super::operands::{moves_by_bit, touched, writes};
+use super::scratch::scratch;
 use super::{reporting, site};
 use crate::guest::{AccessKind, Caller, FaultKind, Touch, TouchKind};
 use crate::leave::Flow;
@@ -55,17 +57,42 @@ impl Stretch {
     }
 }
 
-/// Looks at all accesses of an instruction that is about to run, and [touches](touched) `used`; it goes on at `resume`.
+/// What an instruction accesses, most often no more than these.
+type Stretches = SmallVec<[Stretch; 4]>;
+
+/// What is known of an instruction that is inspected, wherever its operands lie: found out once.
+pub(crate) struct Inspected {
+    instruction: Instruction,
+    /// What it [touches](touched).
+    used: Vec<UsedMemory>,
+    /// Its accesses are those of its operands: it is not repeated, takes no bits or elements, and is no jump.
+    is_plain: bool,
+    /// The guest can be asked before it.
+    may_be_watched: bool,
+}
+
+impl Inspected {
+    pub(super) fn new(instruction: Instruction) -> Self {
+        let is_plain = !(processor::is_masked(&instruction)
+            || is_repeated(&instruction)
+            || moves_by_bit(&instruction)
+            || classify(&instruction) == Class::JumpIndirect);
+        let may_be_watched = may_be_watched(&instruction);
+        Self { instruction, used: touched(&instruction), is_plain, may_be_watched }
+    }
+}
+
+/// Looks at all accesses of an instruction that is about to run; it goes on at `resume`.
 pub(super) fn instruction(
     frame: &mut Frame,
-    (instruction, used): (&Instruction, &[UsedMemory]),
+    inspected: &Inspected,
     unretired: u32,
     resume: u64,
 ) -> Flow<u64> {
-    frame.rip = instruction.ip();
+    frame.rip = inspected.instruction.ip();
     let translator = &state().translator;
     let generation = translator.generation();
-    look(frame, instruction, used, unretired)?;
+    look(frame, inspected, unretired)?;
     if translator.generation() == generation {
         return Ok(resume);
     }
@@ -74,36 +101,44 @@ pub(super) fn instruction(
 }
 
 /// Looks at the accesses of an instruction that has been charged and runs by itself next.
-pub(super) fn before(frame: &mut Frame, instruction: &Instruction) -> Flow<()> {
-    if state().looks_at_accesses() { look(frame, instruction, &touched(instruction), 1) } else { Ok(()) }
+pub(super) fn before(frame: &mut Frame, inspected: &Inspected) -> Flow<()> {
+    look(frame, inspected, 1)
 }
 
-fn look(frame: &mut Frame, instruction: &Instruction, used: &[UsedMemory], unretired: u32) -> Flow<()> {
+fn look(frame: &mut Frame, inspected: &Inspected, unretired: u32) -> Flow<()> {
     if !state().looks_at_accesses() {
         return Ok(());
     }
-    let stretches = stretches(frame, instruction, used);
+    let stretches = stretches(frame, inspected);
     if state().sharing.is_on() {
-        note(instruction, &stretches);
+        note(inspected, &stretches);
     }
     if state().shadow.is_on() {
         stretches.iter().try_for_each(|stretch| examine(frame, *stretch, unretired))?;
     }
-    if state().reporting.is_on() { reporting::report(instruction, &stretches, unretired) } else { Ok(()) }
+    if !state().reporting.is_on() {
+        return Ok(());
+    }
+    reporting::report(&inspected.instruction, &stretches, unretired)
 }
 
-/// Notes who touches what.
-fn note(instruction: &Instruction, stretches: &[Stretch]) {
+/// Notes who touches what. What the flow touches on its own stack needs no inspection from now on, until the kernel is entered
+/// again: then another one may run here.
+fn note(Inspected { instruction, may_be_watched, .. }: &Inspected, stretches: &[Stretch]) {
     if instruction.segment_prefix() == Register::GS {
         return; // the processor's own
     }
-    let (runner, watched) = (state().guest().runner(), may_be_watched(instruction));
+    let runner = state().guest().runner();
     for stretch in stretches {
         if let Some(window) = DRIVER_MEMORY.into_iter().find(|window| window.contains(stretch.address)) {
             let bytes = mapped(stretch.address, stretch.bytes.min(window.end() - stretch.address));
-            let rip = watched.then(|| instruction.ip());
+            let rip = may_be_watched.then(|| instruction.ip());
             state().sharing.note(&runner, rip, stretch.address, bytes, stretch.write);
         }
+    }
+    if state().sharing.spares(&runner) {
+        scratch().own_stack.set(runner.stack.start);
+        scratch().own_stack_bytes.set(runner.stack.end - runner.stack.start);
     }
 }
 
@@ -112,7 +147,7 @@ pub(super) fn faulted(frame: &mut Frame, place: &Place, translated: u64) -> Flow
     let behind = state().translator.behind_check(translated);
     match (site::instruction_at(place.rip), behind) {
         (Some(decoded), Some(resume)) => {
-            instruction(frame, (&decoded, &touched(&decoded)), place.unretired, resume)
+            instruction(frame, &Inspected::new(decoded), place.unretired, resume)
         }
         _ => panic!("a check at {translated:#x} belongs to no instruction"),
     }
@@ -175,8 +210,9 @@ fn mapped(address: u64, bytes: u64) -> u64 {
     length.min(bytes)
 }
 
-fn stretches(frame: &Frame, instruction: &Instruction, used: &[UsedMemory]) -> Vec<Stretch> {
-    if processor::is_masked(instruction) {
+fn stretches(frame: &Frame, inspected: &Inspected) -> Stretches {
+    let Inspected { instruction, used, .. } = inspected;
+    if !inspected.is_plain && processor::is_masked(instruction) {
         let write = used.iter().any(|used| writes(used.access()));
         let kind = if write { AccessKind::Store } else { AccessKind::Load };
         let stretch = |Element { address, bytes }| Stretch::new(address, bytes, kind);
@@ -189,9 +225,11 @@ fn stretches(frame: &Frame, instruction: &Instruction, used: &[UsedMemory]) -> V
         let stretch = Stretch::new(address, bytes, kind_of(used.access()));
         Some(Stretch { kind: stretch.kind.filter(|_| reported), ..stretch })
     };
-    let mut all: Vec<Stretch> = used.iter().filter_map(stretch).collect();
-    let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
-    if repeated && instruction.is_string_instruction() {
+    let mut all: Stretches = used.iter().filter_map(stretch).collect();
+    if inspected.is_plain {
+        return all;
+    }
+    if is_repeated(instruction) {
         repeat(frame, instruction, &mut all);
     } else if moves_by_bit(instruction) {
         all.iter_mut().for_each(|stretch| move_by_bit(frame, instruction, stretch));
@@ -199,6 +237,11 @@ fn stretches(frame: &Frame, instruction: &Instruction, used: &[UsedMemory]) -> V
         all.push(Stretch { kind: None, ..Stretch::new(frame.registers.rsp(), 8, AccessKind::Load) });
     }
     all
+}
+
+fn is_repeated(instruction: &Instruction) -> bool {
+    let repeated = instruction.has_rep_prefix() || instruction.has_repne_prefix();
+    repeated && instruction.is_string_instruction()
 }
 
 /// Bytes of an access; of a repeated string instruction those of an element, which the decoder's uses of memory leave open.
@@ -217,7 +260,7 @@ const fn kind_of(access: OpAccess) -> AccessKind {
 }
 
 /// All elements of a repeated string instruction; comparisons as far as they will go.
-fn repeat(frame: &Frame, instruction: &Instruction, stretches: &mut Vec<Stretch>) {
+fn repeat(frame: &Frame, instruction: &Instruction, stretches: &mut Stretches) {
     use Mnemonic as M;
     let counter =
         frame.registers.general[RCX] & if counts_in_ecx(instruction) { 0xFFFF_FFFF } else { u64::MAX };

@@ -88,6 +88,9 @@ pub(crate) struct Scratch {
     pub(crate) lock_free_levels: Cell<u8>,
     /// The last address that was found to be one of a lock.
     pub(crate) lock_known: Cell<u64>,
+    /// The stack of the flow that runs, whose accesses to it are not noted, and its bytes; 0 where all are ([`super::inspect`]).
+    pub(crate) own_stack: Cell<u64>,
+    pub(crate) own_stack_bytes: Cell<u64>,
     /// Stands in for the device memory that an instruction refers to.
     pub(crate) device: DeviceData,
 }
@@ -160,6 +163,8 @@ addresses! {
     ANSWERED_CALLS = answered_calls;
     OPEN_ANSWERS = open_answers;
     FREE_UNTIL = free_until;
+    OWN_STACK = own_stack;
+    OWN_STACK_BYTES = own_stack_bytes;
     LOCK_COUNTDOWN = lock_countdown;
     LOCK_PLACE = lock_place;
     LOCK_FREE_LEVELS = lock_free_levels;

@@ -38,7 +38,11 @@ impl Builder<'_> {
         let (ip, next) = (instruction.ip(), instruction.next_ip());
         if !matches!(class, Class::Invalid | Class::NotImplemented) {
             self.tested.before(self.cache, instruction, 0);
-            self.check(instruction, index, matches!(class, Class::Plain | Class::CallOut));
+            self.check(
+                std::slice::from_ref(instruction),
+                index,
+                matches!(class, Class::Plain | Class::CallOut),
+            );
         }
         self.map(index, Saved::Nothing);
         match class {

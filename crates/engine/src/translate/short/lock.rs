@@ -58,9 +58,10 @@ pub(crate) fn allows_locks() -> bool {
     scratch().lock.get() == ALLOWED
 }
 
-/// Tells the guest of the lock that is held, if one is.
+/// The kernel is entered: tells the guest of the lock that is held, if one is. Which stack driver code goes on with is not known any more.
 #[inline]
 pub(in crate::translate) fn tell() {
+    scratch().own_stack_bytes.set(0);
     if scratch().lock.get() > FORBIDDEN {
         tell_of_one();
     }
