@@ -172,6 +172,136 @@ fn a_call_through_a_register_goes_elsewhere_the_next_time() {
     everywhere(&rig, &[], (8 + 6 + 4 + 2 + 4) + (9 + 7 + 5 + 3 + 1 + 500));
 }
 
+/// Writes a branch.
+type Branch = fn(&mut CodeAssembler);
+
+/// Nine rounds of a branch that `branch` writes, with the carry flag set, to one of two places by the parity of `ecx`. `r10`, `r13` and the
+/// word at `r8` say where. The even one adds `ecx` and the carry flag to `esi`, the odd one `ecx` and 100; both add what was lost of `r11`,
+/// `rdx` and `r13`.
+fn rounds_of(is_call: bool, branch: Branch) -> Rig {
+    Rig::new(&assemble(|a| {
+        let (mut again, mut even, mut odd) = (a.create_label(), a.create_label(), a.create_label());
+        let (mut known, mut lost, mut behind) = (a.create_label(), a.create_label(), a.create_label());
+        a.push(rsi).unwrap();
+        a.push(r13).unwrap();
+        a.mov(r8, DATA).unwrap();
+        a.xor(esi, esi).unwrap();
+        a.mov(ecx, 9).unwrap();
+        a.set_label(&mut again).unwrap();
+        a.lea(r13, ptr(even)).unwrap();
+        a.test(cl, 1).unwrap();
+        a.je(known).unwrap();
+        a.lea(r13, ptr(odd)).unwrap();
+        a.set_label(&mut known).unwrap();
+        a.mov(qword_ptr(r8), r13).unwrap();
+        a.mov(r10, r13).unwrap();
+        a.mov(edx, 7).unwrap();
+        a.mov(r11d, 8).unwrap();
+        a.stc().unwrap();
+        branch(a);
+        if is_call {
+            a.jmp(behind).unwrap();
+        } else {
+            a.int3().unwrap();
+        }
+        a.set_label(&mut even).unwrap();
+        a.adc(esi, ecx).unwrap();
+        a.jmp(lost).unwrap();
+        a.set_label(&mut odd).unwrap();
+        a.lea(esi, rsi + rcx + 100).unwrap();
+        a.set_label(&mut lost).unwrap();
+        a.sub(rdx, 7).unwrap();
+        a.sub(r11, 8).unwrap();
+        a.sub(r13, qword_ptr(r8)).unwrap();
+        a.or(rdx, r11).unwrap();
+        a.or(rdx, r13).unwrap();
+        a.add(rsi, rdx).unwrap();
+        if is_call {
+            a.ret().unwrap();
+        } else {
+            a.jmp(behind).unwrap();
+        }
+        a.set_label(&mut behind).unwrap();
+        a.dec(ecx).unwrap();
+        a.jne(again).unwrap();
+        a.mov(rax, rsi).unwrap();
+        a.pop(r13).unwrap();
+        a.pop(rsi).unwrap();
+        a.ret().unwrap();
+    }))
+}
+
+const ROUNDS: u64 = (8 + 6 + 4 + 2 + 4) + (9 + 7 + 5 + 3 + 1 + 500);
+
+#[test]
+fn a_call_through_memory_and_one_through_the_countdowns_register_go_elsewhere_the_next_time() {
+    let calls: [Branch; 2] = [|a| a.call(qword_ptr(r8)).unwrap(), |a| a.call(r13).unwrap()];
+    for call in calls {
+        everywhere(&rounds_of(true, call), &[], ROUNDS);
+    }
+}
+
+#[test]
+fn a_jump_that_has_gone_elsewhere_is_looked_up_from_then_on() {
+    let jumps: [Branch; 3] =
+        [|a| a.jmp(r10).unwrap(), |a| a.jmp(r13).unwrap(), |a| a.jmp(qword_ptr(r8)).unwrap()];
+    for jump in jumps {
+        let rig = rounds_of(false, jump);
+        everywhere(&rig, &[], ROUNDS);
+        // In a cache that is thrown away in between, too.
+        rig.engine.protect(CODE, 0x1000, Protection::READ_EXECUTE);
+        everywhere(&rig, &[], ROUNDS);
+    }
+}
+
+#[test]
+fn a_branch_to_where_no_code_is_faults_with_all_registers_the_first_time_and_later() {
+    let branches: [(Branch, bool); 5] = [
+        (|a| a.jmp(r10).unwrap(), false),
+        (|a| a.jmp(qword_ptr(r8)).unwrap(), false),
+        (|a| a.call(qword_ptr(r8)).unwrap(), true),
+        (|a| a.call(r13).unwrap(), true),
+        (|a| a.call(rcx).unwrap(), true),
+    ];
+    for (branch, is_call) in branches {
+        // The argument is where it goes, first to `behind`, then to nowhere.
+        let rig = Rig::new(&assemble(|a| {
+            a.mov(r8, DATA).unwrap();
+            a.mov(qword_ptr(r8), rcx).unwrap();
+            a.mov(r10, rcx).unwrap();
+            a.mov(r13, rcx).unwrap();
+            a.mov(edx, 7).unwrap();
+            a.mov(r11d, 8).unwrap();
+            branch(a);
+            a.ret().unwrap();
+        }));
+        let behind = CODE + 0x1000;
+        rig.load(
+            behind,
+            &rig::assemble_at(behind, |a| {
+                a.mov(eax, 5).unwrap();
+                a.ret().unwrap();
+            }),
+        );
+        let nowhere = DATA + 0x40;
+        for (target, is_good) in [(nowhere, false), (behind, true), (nowhere, false), (behind, true)] {
+            if is_good {
+                assert_eq!(rig.call(&[target]), Ok(5));
+                continue;
+            }
+            assert_eq!(rig.call(&[target]), Err(Leave::Stop));
+            let fault = rig.the_fault();
+            let general = fault.caller.registers.general;
+            assert_eq!((fault.kind, fault.address), (FaultKind::Execute, nowhere), "{is_call}");
+            assert_eq!(
+                [general[1], general[2], general[10], general[11], general[13]],
+                [nowhere, 7, nowhere, 8, nowhere]
+            );
+            assert_eq!(general[4], STACK_TOP - 0x28, "nothing is pushed");
+        }
+    }
+}
+
 #[test]
 fn a_bad_target_is_told_at_the_call_with_the_stack_before_it() {
     for warm in [false, true] {

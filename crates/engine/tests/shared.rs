@@ -10,9 +10,9 @@ use std::rc::Rc;
 use engine::windows::PAGE;
 use engine::{Leave, Protection, Tracking};
 use iced_x86::code_asm::{
-    byte_ptr, cl, dword_ptr, eax, ecx, edx, qword_ptr, r8, r9, rax, rcx, rdi, rsi, rsp,
+    byte_ptr, cl, dword_ptr, eax, ecx, edx, qword_ptr, r8, r9, r13, rax, rcx, rdi, rsi, rsp,
 };
-use rig::{CODE, DATA, Rig, assemble};
+use rig::{CODE, DATA, Rig, STACK_SIZE, STACK_TOP, assemble};
 
 /// Five rounds of a load, a store, a repeated string, a push and a call through memory, with flags live across all of them.
 fn rounds() -> Vec<u8> {
@@ -190,4 +190,66 @@ fn what_was_touched_before_a_snapshot_is_known_again_behind_it() {
     assert_eq!(rig.engine.shared(), [CODE, CODE + PAGE]);
     rig.host.discard(stored);
     rig.host.discard(empty);
+}
+
+/// What a flow does on its own stack is not noted until another flow reaches into that: then the run has taught too little, and
+/// the next one teaches all.
+#[test]
+fn a_stack_is_spared_until_another_flow_reaches_into_it() {
+    let rig = Rig::new(&assemble(|a| {
+        // With flags live across each access, and operands of each kind.
+        a.push(r13).unwrap();
+        a.mov(r13, rsp).unwrap();
+        a.xor(eax, eax).unwrap();
+        a.stc().unwrap();
+        a.mov(dword_ptr(rsp - 0x40), 7).unwrap();
+        a.adc(eax, dword_ptr(r13 - 0x40)).unwrap();
+        a.mov(ecx, 1).unwrap();
+        a.stc().unwrap();
+        a.adc(dword_ptr(rsp + rcx * 8 - 0x40), 3).unwrap();
+        a.adc(eax, 0).unwrap();
+        a.pop(r13).unwrap();
+        a.ret().unwrap();
+    }));
+    let own = CODE + PAGE;
+    rig.load(
+        own,
+        &rig::assemble_at(own, |a| {
+            a.mov(eax, dword_ptr(rcx)).unwrap();
+            a.ret().unwrap();
+        }),
+    );
+    let call = |flow: u64, target: u64, address: u64| {
+        rig.flow.set(flow);
+        let begun = rig.engine.retired();
+        let result = rig.call_at(target, &[address]).unwrap();
+        (result, rig.engine.retired() - begun)
+    };
+    let (local, other_stack) = (STACK_TOP - 0x70, STACK_TOP + 0x10_0000);
+    rig.map(other_stack - STACK_SIZE, STACK_SIZE);
+    rig.map(other_stack, PAGE);
+    let fast = call(1, CODE, 0);
+    assert_eq!(fast.0, 8);
+    rig.engine.learn_shared(true);
+    assert_eq!(call(1, CODE, 0), fast, "nothing counts differently");
+    assert!(!rig.engine.must_learn_again());
+    call(2, own, local);
+    assert!(!rig.engine.must_learn_again(), "it stands on this stack");
+    rig.stack_top.set(other_stack);
+    call(2, own, DATA);
+    assert!(!rig.engine.must_learn_again());
+    call(2, own, local);
+    assert_eq!(rig.engine.shared(), [], "who stored there was not noted");
+    assert!(rig.engine.must_learn_again());
+    assert!(!rig.engine.must_learn_again(), "it is said once");
+    for _ in 0..2 {
+        rig.stack_top.set(STACK_TOP);
+        assert_eq!(call(1, CODE, 0), fast);
+        rig.stack_top.set(other_stack);
+        call(2, own, local);
+    }
+    let store = rig.engine.shared();
+    assert_eq!(store.len(), 2);
+    assert_eq!(store[1], own);
+    assert!(!rig.engine.must_learn_again());
 }

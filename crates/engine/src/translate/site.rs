@@ -81,13 +81,11 @@ pub(super) fn enter(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
     if instruction.is_string_instruction() {
         return strings::perform(frame, instruction);
     }
-    let Some(operand) = operand(instruction) else {
+    let address = memory_operand(instruction).and_then(|index| address_of(frame, instruction, index));
+    let Some(address) = address.filter(|address| is_device(*address)) else {
         return Ok(body(instruction, false));
     };
-    let Some(address) = address_of(frame, instruction, operand.index).filter(|address| is_device(*address))
-    else {
-        return Ok(body(instruction, false));
-    };
+    let operand = operand(instruction).expect("it has an address");
     if operand.bytes == 0 {
         return refuse(frame, instruction, FaultKind::NotImplemented);
     }
@@ -278,7 +276,7 @@ fn load_register(register: &mut u64, bytes: u8, value: u64) {
 
 /// The explicit memory operand; string instructions have none.
 pub(crate) fn operand(instruction: &Instruction) -> Option<Operand> {
-    let index = (0..instruction.op_count()).find(|i| instruction.op_kind(*i) == OpKind::Memory)?;
+    let index = memory_operand(instruction)?;
     let (reads, writes) = match InstructionInfoFactory::new().info(instruction).op_access(index) {
         OpAccess::Read | OpAccess::CondRead => (true, false),
         OpAccess::Write => (false, true),
@@ -290,6 +288,11 @@ pub(crate) fn operand(instruction: &Instruction) -> Option<Operand> {
         _ => 0,
     };
     Some(Operand { index, bytes, reads, writes })
+}
+
+/// Which operand lies in memory.
+fn memory_operand(instruction: &Instruction) -> Option<u32> {
+    (0..instruction.op_count()).find(|index| instruction.op_kind(*index) == OpKind::Memory)
 }
 
 fn moves_by_bit(instruction: &Instruction) -> bool {

@@ -60,8 +60,9 @@ pub(crate) struct Rig {
     pub(crate) fence: RefCell<Option<BeforeInterlocked>>,
     pub(crate) before_shared: RefCell<Option<BeforeShared>>,
     pub(crate) on_access: RefCell<Option<OnAccess>>,
-    /// Who runs what is called.
+    /// Who runs what is called, and the top of the stack there.
     pub(crate) flow: Cell<u64>,
+    pub(crate) stack_top: Cell<u64>,
     pub(crate) on_fault: RefCell<Option<OnFault>>,
     pub(crate) on_special: RefCell<Option<OnSpecial>>,
     /// Touches of marked memory, each with the time.
@@ -115,6 +116,7 @@ impl Rig {
             before_shared: RefCell::default(),
             on_access: RefCell::default(),
             flow: Cell::new(0),
+            stack_top: Cell::new(STACK_TOP),
             on_fault: RefCell::default(),
             on_special: RefCell::default(),
             touches: RefCell::default(),
@@ -161,7 +163,7 @@ impl Rig {
     }
 
     pub(crate) fn call_at(&self, target: u64, arguments: &[u64]) -> Flow<u64> {
-        self.host.run(self, || self.engine.call(target, arguments, Stack::At(STACK_TOP)))
+        self.host.run(self, || self.engine.call(target, arguments, Stack::At(self.stack_top.get())))
     }
 
     /// The fault that ended the last call.
@@ -298,7 +300,8 @@ impl Guest for Rig {
     }
 
     fn runner(&self) -> Runner {
-        Runner { flow: self.flow.get(), stack: STACK_TOP - STACK_SIZE..STACK_TOP }
+        let top = self.stack_top.get();
+        Runner { flow: self.flow.get(), stack: top - STACK_SIZE..top }
     }
 
     fn touched(&self, touch: &Touch) -> Flow<()> {
