@@ -106,7 +106,6 @@ struct Notes {
     before: Rc<Words>,
     /// Words that were touched since: all that is known of them.
     since: Since,
-    recent: Recent,
     shared: BTreeSet<u64>,
     /// Stacks that were spared, by their lowest addresses, with what is behind them.
     spared: BTreeMap<u64, u64>,
@@ -144,7 +143,7 @@ impl Sharing {
         heap::outside(|| {
             let mut notes = self.notes.borrow_mut();
             notes.before = Rc::default();
-            notes.clear_since();
+            notes.since.clear();
             notes.spared.clear();
         });
         self.spares_stacks.set(on);
@@ -220,7 +219,7 @@ impl Sharing {
     pub(crate) fn take_back(&self, touched: &Rc<Words>) {
         let mut notes = self.notes.borrow_mut();
         notes.before = Rc::clone(touched);
-        notes.clear_since();
+        notes.since.clear();
     }
 
     /// What was learned in all runs, by address.
@@ -231,13 +230,7 @@ impl Sharing {
 
 impl Notes {
     fn touch(&mut self, word: u64, touch: Touch) {
-        if self.recent.is_known(word, touch) {
-            return;
-        }
         let list = self.list(word);
-        if self.since.is_of_one_flow(list, touch.flow) {
-            return self.since.add(list, touch);
-        }
         match self.since.find(list, |known| known.alike(&touch)) {
             Some(known) if known.bytes & touch.bytes == touch.bytes => return,
             Some(known) => known.bytes |= touch.bytes,
@@ -248,13 +241,7 @@ impl Notes {
         }
     }
 
-    fn clear_since(&mut self) {
-        self.since.clear();
-        self.recent.clear();
-    }
-
     fn forget(&mut self, word: u64, bytes: u8) {
-        self.recent.clear();
         let list = self.list(word);
         self.since.change(list, |touch| touch.bytes &= !bytes);
     }
@@ -298,55 +285,10 @@ impl Notes {
                 all.insert(word, touches.collect());
             }
             self.before = Rc::new(all);
-            self.clear_since();
+            self.since.clear();
         }
         Rc::clone(&self.before)
     }
-}
-
-/// The touches that were noted last, each at a place of its own: most are repeated soon.
-struct Recent {
-    touches: Vec<Recently>,
-    /// Those with another one are forgotten.
-    stamp: u64,
-}
-
-#[derive(Clone, Copy)]
-struct Recently {
-    stamp: u64,
-    word: u64,
-    touch: Touch,
-}
-
-impl Default for Recent {
-    fn default() -> Self {
-        let touch = Touch { flow: 0, instruction: None, stores: false, bytes: 0 };
-        Self { touches: vec![Recently { stamp: 0, word: 0, touch }; 1 << 10], stamp: 1 }
-    }
-}
-
-impl Recent {
-    fn clear(&mut self) {
-        self.stamp += 1;
-    }
-
-    /// Whether this was noted already; from now on it is.
-    fn is_known(&mut self, word: u64, touch: Touch) -> bool {
-        let key = word ^ touch.instruction.unwrap_or_default().rotate_left(24) ^ touch.flow.rotate_left(48);
-        let last = self.touches.len() - 1;
-        let known = &mut self.touches[hash(key) & last];
-        let is_known = known.stamp == self.stamp && known.word == word && known.touch.alike(&touch);
-        if is_known && known.touch.bytes & touch.bytes == touch.bytes {
-            return true;
-        }
-        *known = Recently { stamp: self.stamp, word, touch };
-        false
-    }
-}
-
-/// The upper bits of a product, of which all depend on all of `word`.
-fn hash(word: u64) -> usize {
-    usize::try_from(word.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32).expect("32 bits")
 }
 
 /// Touches by word, found by hashing, and all forgotten at once: a search that learns makes and forgets some thousand in each schedule.
@@ -366,10 +308,6 @@ type Next = u32;
 #[derive(Clone, Copy, Default)]
 struct Slot {
     word: u64,
-    /// Of the first touch; and whether there are others.
-    flow: u64,
-    is_of_more_flows: bool,
-    count: u16,
     first: Next,
     stamp: u64,
 }
@@ -397,7 +335,8 @@ impl Since {
     /// The slot of a word, or the one that it would have.
     fn find_list(&self, word: u64) -> Result<List, List> {
         let last = self.slots.len() - 1;
-        let mut slot = hash(word) & last;
+        let mut slot =
+            usize::try_from(word.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32).expect("32 bits") & last;
         while self.slots[slot].stamp == self.stamp {
             if self.slots[slot].word == word {
                 return Ok(slot);
@@ -415,7 +354,7 @@ impl Since {
         match self.find_list(word) {
             Ok(list) => (list, false),
             Err(slot) => {
-                self.slots[slot] = Slot { word, stamp: self.stamp, ..Slot::default() };
+                self.slots[slot] = Slot { word, first: 0, stamp: self.stamp };
                 self.used.push(slot);
                 (slot, true)
             }
@@ -433,22 +372,8 @@ impl Since {
     }
 
     fn add(&mut self, list: List, touch: Touch) {
-        let slot = &mut self.slots[list];
-        if slot.first == 0 {
-            slot.flow = touch.flow;
-        }
-        slot.is_of_more_flows |= slot.flow != touch.flow;
-        slot.count = slot.count.saturating_add(1);
-        self.touches.push((touch, slot.first));
-        slot.first = Next::try_from(self.touches.len()).expect("fewer than 2^32 touches");
-    }
-
-    /// Whether one flow alone has touched the word, this one, and not often: what it does there meets nothing, and whether it did the same
-    /// before need not be looked up.
-    fn is_of_one_flow(&self, list: List, flow: u64) -> bool {
-        const FEW: u16 = 8;
-        let slot = &self.slots[list];
-        slot.count < FEW && !slot.is_of_more_flows && (slot.first == 0 || slot.flow == flow)
+        self.touches.push((touch, self.slots[list].first));
+        self.slots[list].first = Next::try_from(self.touches.len()).expect("fewer than 2^32 touches");
     }
 
     /// Where the touches of a list stand.

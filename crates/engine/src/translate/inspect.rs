@@ -3,7 +3,7 @@
 //! host has something there. A machine that learns what is shared has each access noted here, and one whose guest wants to hear of accesses
 //! reports it (`reporting`).
 
-use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory};
+use iced_x86::{CodeSize, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory};
 use smallvec::SmallVec;
 
 use super::cache::Place;
@@ -67,6 +67,8 @@ pub(crate) struct Inspected {
     used: Vec<UsedMemory>,
     /// Its accesses are those of its operands: it is not repeated, takes no bits or elements, and is no jump.
     is_plain: bool,
+    /// These, if it is plain and registers of 64 bits and constants say where.
+    operands: Option<SmallVec<[Plain; 2]>>,
     /// The guest can be asked before it.
     may_be_watched: bool,
 }
@@ -77,9 +79,55 @@ impl Inspected {
             || is_repeated(&instruction)
             || moves_by_bit(&instruction)
             || classify(&instruction) == Class::JumpIndirect);
-        let may_be_watched = may_be_watched(&instruction);
-        Self { instruction, used: touched(&instruction), is_plain, may_be_watched }
+        let (used, may_be_watched) = (touched(&instruction), may_be_watched(&instruction));
+        let operands = used.iter().map(|used| Plain::of(&instruction, used)).collect();
+        Self { instruction, operands: if is_plain { operands } else { None }, used, is_plain, may_be_watched }
     }
+}
+
+/// An operand whose address is a sum of registers and a constant.
+struct Plain {
+    base: Option<usize>,
+    index: Option<usize>,
+    scale: u64,
+    /// At address 0.
+    stretch: Stretch,
+    displacement: u64,
+}
+
+impl Plain {
+    fn of(instruction: &Instruction, used: &UsedMemory) -> Option<Self> {
+        let number = |register: Register| match register {
+            Register::None => Some(None),
+            register if register.is_gpr64() => Some(Some(register.number())),
+            _ => None,
+        };
+        let is_narrow = used.address_size() != CodeSize::Code64;
+        if is_narrow || matches!(used.segment(), Register::FS | Register::GS) {
+            return None;
+        }
+        Some(Self {
+            base: number(used.base())?,
+            index: number(used.index())?,
+            scale: used.scale().into(),
+            stretch: stretch_at(0, instruction, used),
+            displacement: used.displacement(),
+        })
+    }
+
+    fn stretch(&self, frame: &Frame) -> Stretch {
+        let value = |register: Option<usize>| register.map_or(0, |number| frame.registers.general[number]);
+        let named = value(self.base).wrapping_add(value(self.index).wrapping_mul(self.scale));
+        Stretch { address: named.wrapping_add(self.displacement), ..self.stretch }
+    }
+}
+
+/// What the instruction does to this operand, which lies there.
+fn stretch_at(address: u64, instruction: &Instruction, used: &UsedMemory) -> Stretch {
+    let bytes = (width(instruction, used) as u64).max(1);
+    let reported = reporting::is_reported(used.segment() == Register::GS, used.base(), used.index());
+    let stretch = Stretch::new(address, bytes, kind_of(used.access()));
+    Stretch { kind: stretch.kind.filter(|_| reported), ..stretch }
 }
 
 /// Looks at all accesses of an instruction that is about to run; it goes on at `resume`.
@@ -212,6 +260,9 @@ fn mapped(address: u64, bytes: u64) -> u64 {
 
 fn stretches(frame: &Frame, inspected: &Inspected) -> Stretches {
     let Inspected { instruction, used, .. } = inspected;
+    if let Some(operands) = &inspected.operands {
+        return operands.iter().map(|operand| operand.stretch(frame)).collect();
+    }
     if !inspected.is_plain && processor::is_masked(instruction) {
         let write = used.iter().any(|used| writes(used.access()));
         let kind = if write { AccessKind::Store } else { AccessKind::Load };
@@ -220,10 +271,7 @@ fn stretches(frame: &Frame, inspected: &Inspected) -> Stretches {
     }
     let stretch = |used: &UsedMemory| {
         let address = used.virtual_address(0, |register, _, _| site::register(frame, register))?;
-        let bytes = (width(instruction, used) as u64).max(1);
-        let reported = reporting::is_reported(used.segment() == Register::GS, used.base(), used.index());
-        let stretch = Stretch::new(address, bytes, kind_of(used.access()));
-        Some(Stretch { kind: stretch.kind.filter(|_| reported), ..stretch })
+        Some(stretch_at(address, instruction, used))
     };
     let mut all: Stretches = used.iter().filter_map(stretch).collect();
     if inspected.is_plain {
