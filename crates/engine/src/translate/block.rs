@@ -137,11 +137,7 @@ pub(crate) fn translate_site(cache: &mut Cache, original: &Instruction, body: &I
         return Asides::alone(cache, written);
     }
     builder.map(0, Saved::Nothing);
-    let made = match counter::names(body) {
-        true => builder.encode_naming(body, 0),
-        false => builder.encode_here(body, 0),
-    };
-    if made.and_then(|()| builder.forget_places(body, 0)).is_ok() {
+    if builder.encode_alone(body, 0).is_ok() {
         let decoded = builder.cache.keep(original);
         builder.exit(Exit::SiteDone { decoded });
     } else {
@@ -427,6 +423,16 @@ impl<'c> Builder<'c> {
             }
         }
         Ok(())
+    }
+
+    /// An instruction that ends its block, or is all of it.
+    fn encode_alone(&mut self, instruction: &Instruction, index: usize) -> Result<(), FaultKind> {
+        if counter::names(instruction) {
+            self.encode_naming(instruction, index)?;
+        } else {
+            self.encode_here(instruction, index)?;
+        }
+        self.forget_places(instruction, index)
     }
 
     /// See [`places`].

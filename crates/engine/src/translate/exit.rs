@@ -61,8 +61,9 @@ pub(crate) enum Exit {
     Move { rip: u64, device: site::Move, ahead: u8 },
     /// Another instruction on a device.
     Site { decoded: u32, ahead: u8 },
-    /// An instruction that others can see, in a machine that watches for it: it has been charged and has not run.
-    Visible { decoded: u32 },
+    /// An instruction that others can see, in a machine that watches for it: it has been charged and has not run. It stands at
+    /// `resume`, if it can be run there; else that is 0.
+    Visible { decoded: u32, resume: u64 },
     /// Its body has run.
     SiteDone { decoded: u32 },
     /// An instruction the virtual processor does not have.
@@ -215,7 +216,7 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
             frame.rip = instruction.ip();
             site::enter(frame, &instruction)
         }
-        Exit::Visible { decoded } => visible(frame, *decoded),
+        Exit::Visible { decoded, resume } => visible(frame, *decoded, *resume),
         Exit::SiteDone { decoded } => {
             let instruction = translator.kept(*decoded);
             frame.rip = instruction.ip();
@@ -350,7 +351,7 @@ fn slice_ended<G: Guest>(guest: &G, translator: &Translator, frame: &mut Frame, 
 }
 
 /// Asks the guest, and then runs the instruction by itself: whatever happened meanwhile, it is asked once.
-fn visible(frame: &mut Frame, decoded: u32) -> Flow<u64> {
+fn visible(frame: &mut Frame, decoded: u32, resume: u64) -> Flow<u64> {
     let translator = &state().translator;
     let (instruction, generation) = (&translator.kept(decoded), translator.generation());
     frame.rip = instruction.ip();
@@ -371,7 +372,10 @@ fn visible(frame: &mut Frame, decoded: u32) -> Flow<u64> {
     } else if state().looks_at_accesses() {
         inspect::before(frame, &Inspected::new(*instruction))?;
     }
-    if classify(instruction) == Class::Plain {
+    let stands = resume != 0 && translator.generation() == generation;
+    if stands && !site::is_on_device(frame, instruction) {
+        Ok(resume)
+    } else if classify(instruction) == Class::Plain {
         site::enter(frame, instruction)
     } else {
         Ok(site::alone(instruction))

@@ -81,8 +81,7 @@ pub(super) fn enter(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
     if instruction.is_string_instruction() {
         return strings::perform(frame, instruction);
     }
-    let address = memory_operand(instruction).and_then(|index| address_of(frame, instruction, index));
-    let Some(address) = address.filter(|address| is_device(*address)) else {
+    let Some(address) = on_device(frame, instruction) else {
         return Ok(body(instruction, false));
     };
     let operand = operand(instruction).expect("it has an address");
@@ -90,6 +89,16 @@ pub(super) fn enter(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
         return refuse(frame, instruction, FaultKind::NotImplemented);
     }
     around(instruction, operand, address)
+}
+
+/// Where its explicit operand lies, if that is a device.
+fn on_device(frame: &Frame, instruction: &Instruction) -> Option<u64> {
+    let address = address_of(frame, instruction, memory_operand(instruction)?)?;
+    is_device(address).then_some(address)
+}
+
+pub(super) fn is_on_device(frame: &Frame, instruction: &Instruction) -> bool {
+    on_device(frame, instruction).is_some()
 }
 
 /// Any other instruction on a device: between a read, if it reads, and a write, if it writes (see [`done`]).

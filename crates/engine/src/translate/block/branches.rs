@@ -22,7 +22,7 @@ impl Builder<'_> {
         if self.cache.asks_before(instruction) {
             self.tested.before(self.cache, instruction, 0);
             self.map(index, Saved::Nothing);
-            return self.exit_with(instruction, |decoded| Exit::Visible { decoded });
+            return self.visible(class, instruction, index);
         }
         self.terminate_unasked(class, instruction, bytes, index);
     }
@@ -97,6 +97,21 @@ impl Builder<'_> {
             Class::Invalid => self.exit_with(instruction, |decoded| Exit::Invalid { decoded }),
             Class::NotImplemented => self.exit_with(instruction, |decoded| Exit::NotImplemented { decoded }),
         }
+    }
+
+    /// The exit that asks the guest; behind it the instruction, if that is all that is to be done then.
+    fn visible(&mut self, class: Class, instruction: &Instruction, index: usize) {
+        let decoded = self.cache.keep(instruction);
+        if class != Class::Plain || instruction.is_string_instruction() {
+            return self.exit(Exit::Visible { decoded, resume: 0 });
+        }
+        let resume = self.cache.emitter.here() + stubs::EXIT_STUB;
+        self.exit(Exit::Visible { decoded, resume });
+        self.map(index, Saved::Nothing);
+        if self.encode_alone(instruction, index).is_err() {
+            return self.exit(Exit::NotImplemented { decoded });
+        }
+        self.on = Some(Way { to: instruction.next_ip(), from: instruction.ip() });
     }
 
     fn terminate_return(&mut self, ip: u64, index: usize) {
