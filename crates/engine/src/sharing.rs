@@ -6,7 +6,7 @@
 //! What the kernel touches on its own account is not noted, nor are devices and what lies behind `gs`; whether a lock keeps the two
 //! apart is not asked. The notes are of one run, and taken back with it; what was learned stays.
 //!
-//! What a flow does on its own stack is most of what it does, and meets nobody unless another flow reaches into that stack. So it
+//! What a flow does on its own stack is most of what it does, and meets nothing of others unless another flow reaches into that stack. So it
 //! is spared at first; the first access from elsewhere to a stack that was spared says that the run has taught too little
 //! ([`crate::Engine::must_learn_again`]), and from then on stacks are noted like all else.
 
