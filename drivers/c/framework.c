@@ -17,6 +17,8 @@
 
 #include "framework/object.h"
 
+#include "framework/log.h"
+
 #include "framework/locks.h"
 
 #include "framework/device.h"

@@ -183,6 +183,7 @@ static NTSTATUS DriverCreate(PWDF_DRIVER_GLOBALS Globals, PDRIVER_OBJECT Wdm, PC
     }
     TakeOver(Wdm, Config);
     Client->Driver = Driver;
+    Note(Client, DRIVER_IS_CREATED, Config->DriverInitFlags);
     Client->Globals.Driver = HandleOf(&Driver->Object);
     Client->Globals.DriverFlags = Config->DriverInitFlags;
     Client->Globals.DriverTag = Config->DriverPoolTag != 0 ? Config->DriverPoolTag : Client->Globals.DriverTag;
@@ -396,6 +397,7 @@ static NTSTATUS DeviceCreate(PWDF_DRIVER_GLOBALS Globals, PWDFDEVICE_INIT *Given
         }
         *Client->Driver->Adding = Device;
     }
+    Note(Client, DEVICE_IS_CREATED, Init->Type);
     FreeInit(Init);
     *Given = NULL;
     *Created = HandleOf(&Device->Object);

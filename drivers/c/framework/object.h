@@ -62,6 +62,7 @@ typedef struct _CLIENT {
     ULONG Minor;
     KSPIN_LOCK Lock; /* of all its objects' families */
     LONG Objects; /* in memory: the one that is kept is one of them */
+    struct _LOG *Log; /* NULL where there was no memory for it */
     PVOID volatile Kept; /* the memory of a request that has ended, or NULL */
     struct _DRIVER *Driver;
     PDRIVER_OBJECT Wdm;

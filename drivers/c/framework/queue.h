@@ -614,6 +614,7 @@ static NTSTATUS IoQueueCreate(PWDF_DRIVER_GLOBALS Globals, WDFDEVICE Handle, WDF
     if (Config.DefaultQueue) {
         Device->Default = Queue;
     }
+    Note(Client, QUEUE_IS_CREATED, Config.DispatchType);
     if (Created != NULL) {
         *Created = QueueHandle(Queue);
     }

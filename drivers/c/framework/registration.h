@@ -124,6 +124,8 @@ static NTSTATUS NTAPI RegisterClient(WDF_BIND_INFO *Info, PWDF_DRIVER_GLOBALS *G
     Client->Globals.DriverTag = FRAMEWORK_TAG;
     KeInitializeSpinLock(&Client->Lock);
     NameClient(Client, ClientInfo->RegistryPath);
+    StartLog(Client);
+    Note(Client, CLIENT_IS_BOUND, Info->Version.Minor);
     GiveTable(Info, Newer);
     *Globals = &Client->Globals;
     *Context = Client;
@@ -145,6 +147,7 @@ static NTSTATUS NTAPI UnregisterClient(WDF_BIND_INFO *Info, PWDF_DRIVER_GLOBALS 
     if (Client->Objects != 0) {
         DbgPrint("framework: %s leaves %d objects\n", Client->Globals.DriverName, Client->Objects);
     }
+    StopLog(Client);
     ExFreePoolWithTag(Client, FRAMEWORK_TAG);
     return STATUS_SUCCESS;
 }

@@ -86,6 +86,10 @@ impl Machine {
             coverage.add(sums.exports.keys().copied());
         }
         let symbols = &self.readers.symbols;
+        let framework_logs = match nt.verdict() {
+            Some(_) => self.inside(|nt| nt.cx().with(|k| outside(|| wdf::log::all(k)))),
+            None => Vec::new(),
+        };
         let in_lines =
             |verdict: Verdict| Verdict { message: symbols.with_lines(&verdict.message), ..verdict };
         Report {
@@ -99,6 +103,7 @@ impl Machine {
             prints: self.readers.prints.lines(),
             trace_hash: self.readers.trace.value(),
             memory_hash,
+            framework_logs,
             witnessed: nt.witnessed(),
             departures: nt.departures(),
             checked: engine.is_checked(),

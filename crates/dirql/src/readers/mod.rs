@@ -37,6 +37,7 @@ pub(crate) use coverage::Coverage;
 pub(crate) use hash::of_event;
 pub(crate) use json::{Object, array as json_array};
 pub(crate) use names::{export_name, status_text};
+pub(crate) use traced::message_text;
 
 /// A JSON object to be filled.
 pub(crate) fn json_object() -> Object {

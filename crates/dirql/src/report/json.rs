@@ -1,11 +1,13 @@
 //! The report as JSON lines, after the events: each finding, then `"event":"end"` with outcome, verdict and sums.
 
+use kernel::event::Event;
 use kernel::rules::{self, Rule};
 use kernel::verdict::{Related, StackLine, Verdict};
 use kernel::verifier::VerifierOption;
+use kernel::wdf::log::FrameworkLog;
 
 use super::{Report, bugcheck, line_json};
-use crate::readers::{json_array, json_object};
+use crate::readers::{json_array, json_object, message_text};
 
 /// In the order of their encodings.
 const NAMES: [&str; 16] = [
@@ -54,6 +56,11 @@ impl Report {
             ),
             None => end.raw("failure", "null"),
         };
+        let end = if self.framework_logs.is_empty() {
+            end
+        } else {
+            end.raw("framework_logs", &json_array(self.framework_logs.iter().map(|log| self.log_json(log))))
+        };
         let notes = self.notes.iter().map(|note| serde_json::Value::from(note.as_str()).to_string());
         end.optional("our_fault", self.our_fault.as_deref())
             .raw("notes", &json_array(notes))
@@ -62,6 +69,16 @@ impl Report {
             .text("trace_hash", &format!("{:032x}", self.trace_hash))
             .text("memory_hash", &format!("{:032x}", self.memory_hash))
             .end()
+    }
+
+    /// A framework's log as one object.
+    fn log_json(&self, log: &FrameworkLog) -> String {
+        let message = |(number, message): &(u32, Event)| {
+            let text = message_text(&self.symbols, message).unwrap_or_default();
+            json_object().number("number", *number).text("text", &text).end()
+        };
+        let messages = json_array(log.messages.iter().map(message));
+        json_object().text("client", &log.client).raw("messages", &messages).end()
     }
 
     /// A verdict or finding as one object.

@@ -16,6 +16,7 @@ use std::fmt::Write as _;
 
 use kernel::departures::Departure;
 use kernel::verdict::{Related, StackLine, Tier, Verdict};
+use kernel::wdf::log::FrameworkLog;
 
 use crate::readers::{Sums, SymbolBook, json_array, json_object};
 
@@ -91,6 +92,8 @@ pub struct Report {
     pub trace_hash: u128,
     /// A hash of the memory that the driver could see when the run ended.
     pub memory_hash: u128,
+    /// Where a verdict ended it: what driver frameworks have logged of their clients.
+    pub framework_logs: Vec<FrameworkLog>,
     /// The driver's stacks at the moments that were asked for (`explain`), by their events' numbers.
     pub(crate) witnessed: Vec<(u64, Vec<StackLine>)>,
     /// Where its schedule departs from the usual, if that was asked for, and how many more times it does.

@@ -5,10 +5,11 @@ use std::fmt::{self, Write};
 use engine::Caller;
 use kernel::rules;
 use kernel::verdict::{Related, Tier, Verdict};
+use kernel::wdf::log::FrameworkLog;
 
 use super::bugcheck::Shown;
 use super::{Failure, Outcome, Place, Report, place, stack_text};
-use crate::readers::SymbolBook;
+use crate::readers::{SymbolBook, message_text};
 
 /// Where users report a fault of ours.
 const ISSUES: &str = "https://github.com/dirql/dirql/issues";
@@ -112,6 +113,18 @@ impl Report {
         text
     }
 
+    /// The newest messages of a framework's log.
+    fn write_log(&self, f: &mut impl Write, log: &FrameworkLog) -> fmt::Result {
+        const SHOWN: usize = 16;
+        let earlier = log.messages.len().saturating_sub(SHOWN);
+        let left_out = if earlier > 0 { format!(" ({earlier} more before, with --json)") } else { String::new() };
+        writeln!(f, "  the framework's log of {}{left_out}", log.client)?;
+        for (number, message) in &log.messages[earlier..] {
+            writeln!(f, "    {number:>4}  {}", message_text(&self.symbols, message).unwrap_or_default())?;
+        }
+        Ok(())
+    }
+
     fn write_outcome(&self, f: &mut impl Write) -> fmt::Result {
         for finding in &self.findings {
             writeln!(f, "finding")?;
@@ -151,6 +164,7 @@ impl Report {
         }
         if let Some(verdict) = &self.verdict {
             write_verdict(f, verdict, &self.symbols)?;
+            self.framework_logs.iter().try_for_each(|log| self.write_log(f, log))?;
         }
         if self.outcome() == Outcome::Clean { Ok(()) } else { f.write_str(&self.schedule_text()) }
     }
