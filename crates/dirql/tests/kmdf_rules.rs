@@ -51,19 +51,21 @@ fn mistakes_end_at_the_call_that_makes_them() {
 #[test]
 fn a_verdict_shows_what_the_framework_has_logged_of_its_client() {
     let report = mistake_before(&judges(REQUESTS).unwrap(), 0, true, true);
-    report.expect_verdict();
+    assert_eq!(report.expect_verdict().rule, REQUESTS);
     let [log] = &report.framework_logs[..] else { panic!("one client has one log: {report}") };
     assert_eq!(log.client, "kmdf_faulty");
     let numbers: Vec<u32> = log.messages.iter().map(|(number, _)| *number).collect();
     let count = u32::try_from(numbers.len()).unwrap();
     assert!(count >= 4 && numbers.into_iter().eq(1..=count), "{log:?}");
-    // The driver is created before the device, which is FILE_DEVICE_UNKNOWN.
+    // The driver is created, one without Plug and Play, and then its device, which is FILE_DEVICE_UNKNOWN.
     let text = report.to_string();
     let (_, shown) = text.split_once("  the framework's log of kmdf_faulty\n").unwrap();
     let lines: Vec<&str> = shown.lines().collect();
-    assert_eq!(lines[1], "       2  {7D1F0C52-3A64-4B0E-9C11-5E206B8F41D3} 11: 00000000", "{text}");
+    assert_eq!(lines[1], "       2  {7D1F0C52-3A64-4B0E-9C11-5E206B8F41D3} 11: 01000000", "{text}");
     assert_eq!(lines[2], "       3  {7D1F0C52-3A64-4B0E-9C11-5E206B8F41D3} 12: 22000000", "{text}");
-    assert!(report.json_end().contains(r#""framework_logs":[{"client":"kmdf_faulty","messages":[{"number":1,"#));
+    assert!(
+        report.json_end().contains(r#""framework_logs":[{"client":"kmdf_faulty","messages":[{"number":1,"#)
+    );
     let clean = mistake_before(&judges(REQUESTS).unwrap(), 0, false, true);
     assert_eq!(clean.framework_logs, []);
 }

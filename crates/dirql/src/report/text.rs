@@ -117,7 +117,8 @@ impl Report {
     fn write_log(&self, f: &mut impl Write, log: &FrameworkLog) -> fmt::Result {
         const SHOWN: usize = 16;
         let earlier = log.messages.len().saturating_sub(SHOWN);
-        let left_out = if earlier > 0 { format!(" ({earlier} more before, with --json)") } else { String::new() };
+        let left_out =
+            if earlier > 0 { format!(" ({earlier} more before, with --json)") } else { String::new() };
         writeln!(f, "  the framework's log of {}{left_out}", log.client)?;
         for (number, message) in &log.messages[earlier..] {
             writeln!(f, "    {number:>4}  {}", message_text(&self.symbols, message).unwrap_or_default())?;
