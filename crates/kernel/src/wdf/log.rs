@@ -45,14 +45,15 @@ pub struct FrameworkLog {
     pub messages: Vec<(u32, Event)>,
 }
 
-/// The logs of all clients.
+/// The logs of all clients that have messages.
 #[must_use]
 pub fn all(k: &Kernel) -> Vec<FrameworkLog> {
     if k.wdf.clients.is_empty() {
         return Vec::new();
     }
     let blocks = k.mm.pool.all().into_iter().filter(|(_, block)| block.tag == TAG && !block.is_freed());
-    blocks.filter_map(|(address, _)| read(k, address)).collect()
+    let logs = blocks.filter_map(|(address, _)| read(k, address));
+    logs.filter(|log| !log.messages.is_empty()).collect()
 }
 
 fn read(k: &Kernel, address: u64) -> Option<FrameworkLog> {
