@@ -324,6 +324,7 @@ const C_DRIVERS: &[CDriver] = &[
         missing: None,
         compiler: Gcc,
     },
+    CDriver { name: "lost_local", source: "faulty/lost_local.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "meetings", source: "faulty/meetings.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "contend", source: "contend.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "leaves", source: "faulty/leaves.c", defines: &[], missing: None, compiler: Gcc },

@@ -146,6 +146,18 @@ fn an_update_that_a_thread_and_a_dpc_lose_is_found_so() {
     assert_eq!(found_plainly(QUIET_DPC), [6, 104, 16, 206]);
 }
 
+/// A stack is spared until another flow reaches into it: the search that sees that makes the schedule again.
+#[test]
+fn an_update_of_a_threads_local_variable_that_a_dpc_reaches_is_found_so() {
+    let bench = || Bench::new().driver(driver("lost_local.sys")).processors(2);
+    let script = r"open \\.\DirqlLostLocal as a; ioctl a 0x222000 out 4 expect u32:0";
+    let visible = search_on(bench, script, &Bounds { shared: false, ..ONE });
+    assert!(visible.complete && visible.found.is_none(), "no visible point stands between load and store");
+    found_at_a_plain_instruction(bench, script);
+    let searched = search_for(|_| false, bench, script, &ONE);
+    assert!(searched.complete && searched.learned >= 4, "each has a load and a store: {}", searched.learned);
+}
+
 #[test]
 fn bits_of_one_byte_are_shared() {
     assert_eq!(found_plainly(BITS), [14, 21, 60, 470]);
