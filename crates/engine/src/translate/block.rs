@@ -39,10 +39,8 @@ use crate::guest::FaultKind;
 use crate::machine::state;
 use crate::memory;
 use crate::processor;
+use crate::translate::emitter::condition::LESS;
 use crate::windows::PAGE;
-
-/// A condition's number in encodings.
-const LESS: u8 = 0xC;
 
 /// Original code up to a block's end.
 #[derive(Clone, Default)]

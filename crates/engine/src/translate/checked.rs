@@ -16,6 +16,7 @@ use super::operands::{Operand, Operands, operands};
 use super::scratch::{GS_MARKS, GS_STORED, OWN_STACK, OWN_STACK_BYTES, RCX as SAVED_RCX, RDX as SAVED_RDX};
 use super::{covered::Covered, flags, reporting, stubs};
 use crate::machine::state;
+use crate::translate::emitter::condition::ABOVE_OR_EQUAL;
 use crate::windows::{MARKS, STORED};
 
 /// What is emitted for the checks of one block.
@@ -304,8 +305,6 @@ fn unless_on_own_stack(e: &mut Emitter, operand: &Operand, flags_live: bool) -> 
     e.load(RCX, SAVED_RCX);
     elsewhere
 }
-
-const ABOVE_OR_EQUAL: u8 = 3;
 
 /// Encodes an instruction of ours.
 fn put(e: &mut Emitter, instruction: Result<Instruction, iced_x86::IcedError>) {

@@ -21,6 +21,17 @@ pub(crate) const R11: Reg = Reg(11);
 /// The countdown, while translated code runs (see [`super::block`]).
 pub(crate) const R13: Reg = Reg(13);
 
+/// Conditions' numbers in encodings.
+pub(crate) mod condition {
+    pub(crate) const BELOW: u8 = 2;
+    pub(crate) const ABOVE_OR_EQUAL: u8 = 3;
+    pub(crate) const EQUAL: u8 = 4;
+    pub(crate) const NOT_EQUAL: u8 = 5;
+    pub(crate) const ABOVE: u8 = 7;
+    pub(crate) const LESS: u8 = 0xC;
+    pub(crate) const LESS_OR_EQUAL: u8 = 0xE;
+}
+
 /// A place in emitted code where a 32-bit displacement has yet to be filled in.
 #[derive(Clone, Copy, Debug)]
 #[must_use]

@@ -12,6 +12,7 @@ use super::scratch::{
 use super::short::{Short, ShortExport};
 use super::table::{self, Column, UPPER_HALF};
 use crate::registers::number;
+use crate::translate::emitter::condition::{ABOVE_OR_EQUAL, EQUAL};
 use crate::windows::{CACHE, IMAGES, TABLE};
 
 /// The original address that stands for "returned to the kernel".
@@ -198,10 +199,6 @@ fn find_cut(e: &mut Emitter) {
     restore_rcx_rdx(e);
     e.jump(EXIT);
 }
-
-/// Conditions' numbers in encodings.
-const ABOVE_OR_EQUAL: u8 = 3;
-const EQUAL: u8 = 4;
 
 /// An exit that comes back right behind itself, if it can, with the driver's `rcx` in `scratch.rcx`: to `dirql_access`, which
 /// finds `rax`, `rcx` and `rsp` in the frame. No flag is touched.

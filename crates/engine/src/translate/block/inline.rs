@@ -7,6 +7,7 @@ use super::{Builder, counter};
 use crate::guest::FaultKind;
 use crate::translate::cache::Saved;
 use crate::translate::callout::Level;
+use crate::translate::emitter::condition::{ABOVE, BELOW};
 use crate::translate::emitter::{Hole, R11, R13, RAX, RCX, RDX, Reg};
 use crate::translate::exit::Exit;
 use crate::translate::scratch::{
@@ -14,10 +15,6 @@ use crate::translate::scratch::{
 };
 use crate::translate::{site, stubs, table};
 use crate::windows::{DEVICE, SHARED_DATA, USER_DEVICE};
-
-/// Conditions' numbers in encodings.
-const BELOW: u8 = 2;
-const ABOVE: u8 = 7;
 
 impl Builder<'_> {
     /// `mov` to or from CR8. A level from `scratch.free_levels` on is only written down, here and in the processor's control

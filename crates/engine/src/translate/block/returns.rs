@@ -13,6 +13,7 @@ use super::aside::Aside;
 use super::{Builder, Source};
 use crate::translate::cache::{Cache, Saved};
 use crate::translate::classify::{Class, classify, touches_memory};
+use crate::translate::emitter::condition::{EQUAL, NOT_EQUAL};
 use crate::translate::emitter::{Hole, Reg};
 use crate::translate::exit::Exit;
 use crate::translate::flags;
@@ -36,8 +37,6 @@ pub(super) struct Early {
 
 /// Beyond this from the stack pointer no load is known to lie on a page that was touched.
 const REACH: i32 = 0x800;
-const NOT_EQUAL: u8 = 5;
-const EQUAL: u8 = 4;
 
 /// The last place that will do, in a block that ends in `ret`.
 pub(super) fn early(cache: &Cache, instructions: &[Instruction]) -> Option<Early> {

@@ -8,10 +8,11 @@ use std::cell::Cell;
 use std::mem::offset_of;
 use std::ops::RangeInclusive;
 
-use super::inline::{ABOVE, ABOVE_OR_EQUAL, BELOW, EQUAL, Inline};
+use super::inline::Inline;
 use crate::arena::arena;
 use crate::heap;
 use crate::machine::state;
+use crate::translate::emitter::condition::{ABOVE, ABOVE_OR_EQUAL, BELOW, EQUAL};
 use crate::translate::emitter::{R10, R11, RAX, RDX};
 use crate::translate::host_words::{ANSWERS as ROWS, NOTED_CALLS, host_words};
 use crate::translate::scratch::{ANSWERED_CALLS, CALLS, FREE_UNTIL, LEVEL, OPEN_ANSWERS, scratch};

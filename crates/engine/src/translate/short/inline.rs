@@ -4,16 +4,9 @@
 //! preserves none of them. `r13` is the countdown.
 
 use super::{Short, ShortExport, lock};
+use crate::translate::emitter::condition::{ABOVE, ABOVE_OR_EQUAL, BELOW, LESS_OR_EQUAL, NOT_EQUAL};
 use crate::translate::emitter::{Emitter, Hole, R10};
 use crate::translate::scratch::{CALLS, FREE_LEVELS, HIGHEST_LEVEL, LEVEL, SHORT_CALLS, SHORT_UNTIL};
-
-/// Conditions' numbers in encodings.
-pub(super) const BELOW: u8 = 2;
-pub(super) const ABOVE_OR_EQUAL: u8 = 3;
-pub(super) const EQUAL: u8 = 4;
-pub(super) const NOT_EQUAL: u8 = 5;
-pub(super) const ABOVE: u8 = 7;
-const LESS_OR_EQUAL: u8 = 0xE;
 
 /// The highest level there is.
 pub(super) const HIGHEST: u8 = 15;

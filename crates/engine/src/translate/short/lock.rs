@@ -5,9 +5,10 @@
 //! It must be driver memory: the check is in the code, because a checked machine or one that learns what is shared has no
 //! short locks.
 
-use super::inline::{ABOVE, BELOW, HIGHEST, Inline, NOT_EQUAL, irql};
+use super::inline::{HIGHEST, Inline, irql};
 use crate::clock::clock;
 use crate::machine::state;
+use crate::translate::emitter::condition::{ABOVE, BELOW, NOT_EQUAL};
 use crate::translate::emitter::{Emitter, Hole, R10, R11, R13, RAX, RCX, RDX};
 use crate::translate::frame::USED_FLAGS;
 use crate::translate::scratch::{
