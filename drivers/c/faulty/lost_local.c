@@ -4,6 +4,8 @@
  */
 #include <ddk/wdm.h>
 
+#include "../control.h"
+
 /* Output: ULONG, how many of two increments were lost. */
 #define IOCTL_ADD CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
@@ -35,20 +37,6 @@ static LONG Lost(VOID)
     return 2 - Count;
 }
 
-static NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
-{
-    Irp->IoStatus.Status = Status;
-    Irp->IoStatus.Information = Information;
-    IoCompleteRequest(Irp, IO_NO_INCREMENT);
-    return Status;
-}
-
-static NTSTATUS NTAPI DispatchOpenClose(PDEVICE_OBJECT Device, PIRP Irp)
-{
-    UNREFERENCED_PARAMETER(Device);
-    return Complete(Irp, STATUS_SUCCESS, 0);
-}
-
 static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
@@ -62,31 +50,8 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     return Complete(Irp, STATUS_SUCCESS, sizeof(LONG));
 }
 
-static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
-{
-    IoDeleteSymbolicLink(&LinkName);
-    IoDeleteDevice(Driver->DeviceObject);
-}
-
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
-    PDEVICE_OBJECT Device;
-    NTSTATUS Status;
-
     UNREFERENCED_PARAMETER(RegistryPath);
-    Status = IoCreateDevice(Driver, 0, &DeviceName, FILE_DEVICE_UNKNOWN, FILE_DEVICE_SECURE_OPEN, FALSE, &Device);
-    if (!NT_SUCCESS(Status)) {
-        return Status;
-    }
-    Status = IoCreateSymbolicLink(&LinkName, &DeviceName);
-    if (!NT_SUCCESS(Status)) {
-        IoDeleteDevice(Device);
-        return Status;
-    }
-    Driver->MajorFunction[IRP_MJ_CREATE] = DispatchOpenClose;
-    Driver->MajorFunction[IRP_MJ_CLOSE] = DispatchOpenClose;
-    Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchControl;
-    Driver->DriverUnload = Unload;
-    Device->Flags &= ~DO_DEVICE_INITIALIZING;
-    return STATUS_SUCCESS;
+    return ControlStart(Driver, &DeviceName, &LinkName, DispatchControl);
 }

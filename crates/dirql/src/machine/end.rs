@@ -86,14 +86,15 @@ impl Machine {
             coverage.add(sums.exports.keys().copied());
         }
         let symbols = &self.readers.symbols;
-        let framework_logs = match nt.verdict() {
+        let verdict = nt.verdict();
+        let framework_logs = match verdict {
             Some(_) => self.inside(|nt| nt.cx().with(|k| outside(|| wdf::log::all(k)))),
             None => Vec::new(),
         };
         let in_lines =
             |verdict: Verdict| Verdict { message: symbols.with_lines(&verdict.message), ..verdict };
         Report {
-            verdict: nt.verdict().map(in_lines),
+            verdict: verdict.map(in_lines),
             findings: nt.findings().into_iter().map(in_lines).collect(),
             failure: failure
                 .map(|failure| Failure { message: symbols.with_lines(&failure.message), ..failure }),

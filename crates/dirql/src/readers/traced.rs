@@ -21,18 +21,22 @@ pub(super) fn line(event: &Event, symbols: &SymbolBook) -> Option<String> {
             let colon = if what.is_empty() { "" } else { ": " };
             Some(format!("trace {who}{number}, level {level}{colon}{what}"))
         }
-        Event::TraceMessage { .. } => {
-            let known = if said(symbols, event).is_some() { "trace:" } else { "trace message" };
-            Some(format!("{known} {}", message_text(symbols, event)?))
-        }
+        Event::TraceMessage { .. } => Some(match said(symbols, event) {
+            Some(text) => format!("trace: {text}"),
+            None => format!("trace message {}", as_it_came(event)?),
+        }),
         _ => None,
     }
 }
 
 /// What a trace message says, or what it is where its format is not known; none if it is none.
 pub(crate) fn message_text(symbols: &SymbolBook, event: &Event) -> Option<String> {
+    said(symbols, event).or_else(|| as_it_came(event))
+}
+
+fn as_it_came(event: &Event) -> Option<String> {
     let Event::TraceMessage { guid, number, arguments } = event else { return None };
-    Some(said(symbols, event).unwrap_or_else(|| format!("{guid} {number}: {}", bytes(arguments))))
+    Some(format!("{guid} {number}: {}", bytes(arguments)))
 }
 
 /// What a trace message says; none if its format is not known, or it is no trace message.

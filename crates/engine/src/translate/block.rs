@@ -28,6 +28,7 @@ use super::callout::Level;
 use super::checked::Checks;
 use super::classify::{Class, classify, is_direct_jump, rare_state};
 use super::cuts::LONGEST;
+use super::emitter::condition::LESS;
 use super::emitter::{Emitter, Hole, RAX, RCX};
 use super::exit::Exit;
 use super::extended::Tested;
@@ -39,7 +40,6 @@ use crate::guest::FaultKind;
 use crate::machine::state;
 use crate::memory;
 use crate::processor;
-use crate::translate::emitter::condition::LESS;
 use crate::windows::PAGE;
 
 /// Original code up to a block's end.

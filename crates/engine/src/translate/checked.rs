@@ -10,13 +10,13 @@ use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
 use super::block::{counter, restore_flags, save_flags};
 use super::blocks::Block;
 use super::cache::{Cache, MapEntry, Saved};
+use super::emitter::condition::ABOVE_OR_EQUAL;
 use super::emitter::{Emitter, Hole, RCX, RDX};
 use super::exit::Exit;
 use super::operands::{Operand, Operands, operands};
 use super::scratch::{GS_MARKS, GS_STORED, OWN_STACK, OWN_STACK_BYTES, RCX as SAVED_RCX, RDX as SAVED_RDX};
 use super::{covered::Covered, flags, reporting, stubs};
 use crate::machine::state;
-use crate::translate::emitter::condition::ABOVE_OR_EQUAL;
 use crate::windows::{MARKS, STORED};
 
 /// What is emitted for the checks of one block.
@@ -164,11 +164,8 @@ impl Checks {
 }
 
 /// An exit that comes back right behind itself.
-fn ask(cache: &mut Cache, exit: impl FnOnce(u64) -> Exit) {
-    let stub = cache.emitter.here();
-    stubs::exit_stub(&mut cache.emitter, 0);
-    let resume = cache.emitter.here();
-    cache.emitter.roll_back(stub);
+pub(super) fn ask(cache: &mut Cache, exit: impl FnOnce(u64) -> Exit) {
+    let resume = cache.emitter.here() + stubs::EXIT_STUB;
     let number = cache.exit(exit(resume));
     stubs::exit_stub(&mut cache.emitter, number);
 }

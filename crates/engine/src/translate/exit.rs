@@ -3,6 +3,8 @@
 //! Handlers borrow nothing while they call the guest. They go on at an original address, looked up anew, because
 //! whatever the guest did may have thrown the translations away.
 
+use std::rc::Rc;
+
 use iced_x86::Instruction;
 
 use super::block::guess::{self, Guess};
@@ -367,13 +369,13 @@ fn visible(frame: &mut Frame, decoded: u32, resume: u64) -> Flow<u64> {
     }
     charge(1);
     // Not sooner: a machine that is taken back to where the guest was asked would let go of it twice.
-    if state().looks_at_accesses() && translator.generation() == generation {
-        inspect::before(frame, &translator.inspected(decoded))?;
-    } else if state().looks_at_accesses() {
-        inspect::before(frame, &Inspected::new(*instruction))?;
+    let stands = || translator.generation() == generation;
+    if state().looks_at_accesses() {
+        let anew = || Rc::new(Inspected::new(*instruction));
+        let inspected = if stands() { translator.inspected(decoded) } else { anew() };
+        inspect::before(frame, &inspected)?;
     }
-    let stands = resume != 0 && translator.generation() == generation;
-    if stands && !site::is_on_device(frame, instruction) {
+    if resume != 0 && stands() && !site::is_on_device(frame, instruction) {
         Ok(resume)
     } else if classify(instruction) == Class::Plain {
         site::enter(frame, instruction)

@@ -65,9 +65,8 @@ pub(crate) struct Inspected {
     instruction: Instruction,
     /// What it [touches](touched).
     used: Vec<UsedMemory>,
-    /// Its accesses are those of its operands: it is not repeated, takes no bits or elements, and is no jump.
-    is_plain: bool,
-    /// These, if it is plain and registers of 64 bits and constants say where.
+    /// Where its accesses are those of its operands (it is not repeated, takes no bits or elements, and is no jump), and registers of 64 bits and
+    /// constants say where they lie.
     operands: Option<SmallVec<[Plain; 2]>>,
     /// The guest can be asked before it.
     may_be_watched: bool,
@@ -80,8 +79,9 @@ impl Inspected {
             || moves_by_bit(&instruction)
             || classify(&instruction) == Class::JumpIndirect);
         let (used, may_be_watched) = (touched(&instruction), may_be_watched(&instruction));
-        let operands = used.iter().map(|used| Plain::of(&instruction, used)).collect();
-        Self { instruction, operands: if is_plain { operands } else { None }, used, is_plain, may_be_watched }
+        let operands = || used.iter().map(|used| Plain::of(&instruction, used)).collect();
+        let operands = if is_plain { operands() } else { None };
+        Self { instruction, operands, used, may_be_watched }
     }
 }
 
@@ -263,7 +263,7 @@ fn stretches(frame: &Frame, inspected: &Inspected) -> Stretches {
     if let Some(operands) = &inspected.operands {
         return operands.iter().map(|operand| operand.stretch(frame)).collect();
     }
-    if !inspected.is_plain && processor::is_masked(instruction) {
+    if processor::is_masked(instruction) {
         let write = used.iter().any(|used| writes(used.access()));
         let kind = if write { AccessKind::Store } else { AccessKind::Load };
         let stretch = |Element { address, bytes }| Stretch::new(address, bytes, kind);
@@ -274,9 +274,6 @@ fn stretches(frame: &Frame, inspected: &Inspected) -> Stretches {
         Some(stretch_at(address, instruction, used))
     };
     let mut all: Stretches = used.iter().filter_map(stretch).collect();
-    if inspected.is_plain {
-        return all;
-    }
     if is_repeated(instruction) {
         repeat(frame, instruction, &mut all);
     } else if moves_by_bit(instruction) {

@@ -1,6 +1,7 @@
 //! The permanent code at the cache's start: how driver code is entered and left. It survives flushes.
 
 use super::cuts::RECORD_SHIFT;
+use super::emitter::condition::{ABOVE_OR_EQUAL, EQUAL};
 use super::emitter::{Emitter, R13, RAX, RCX, RDX, RSP};
 use super::frame;
 use super::host_words::{
@@ -12,7 +13,6 @@ use super::scratch::{
 use super::short::{Short, ShortExport};
 use super::table::{self, Column, UPPER_HALF};
 use crate::registers::number;
-use crate::translate::emitter::condition::{ABOVE_OR_EQUAL, EQUAL};
 use crate::windows::{CACHE, IMAGES, TABLE};
 
 /// The original address that stands for "returned to the kernel".

@@ -9,7 +9,7 @@ use crate::translate::classify::Class;
 use crate::translate::emitter::{R11, RCX, Reg};
 use crate::translate::exit::Exit;
 use crate::translate::scratch::{R11 as SAVED_R11, RCX as SAVED_RCX, TARGET};
-use crate::translate::{callout, stubs};
+use crate::translate::{callout, checked, stubs};
 
 impl Builder<'_> {
     pub(super) fn terminate(
@@ -105,8 +105,7 @@ impl Builder<'_> {
         if class != Class::Plain || instruction.is_string_instruction() {
             return self.exit(Exit::Visible { decoded, resume: 0 });
         }
-        let resume = self.cache.emitter.here() + stubs::EXIT_STUB;
-        self.exit(Exit::Visible { decoded, resume });
+        checked::ask(self.cache, |resume| Exit::Visible { decoded, resume });
         self.map(index, Saved::Nothing);
         if self.encode_alone(instruction, index).is_err() {
             return self.exit(Exit::NotImplemented { decoded });
