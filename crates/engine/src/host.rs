@@ -188,6 +188,7 @@ impl Host {
         translate::scratch().short_until.set(0);
         translate::scratch().free_until.set(0);
         translate::forbid_locks();
+        translate::close_access_log();
         translate::ask_for_extended();
         Ok(())
     }

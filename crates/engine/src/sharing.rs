@@ -10,19 +10,19 @@
 //! is spared at first; the first access from elsewhere to a stack that was spared says that the run has taught too little
 //! ([`crate::Engine::must_learn_again`]), and from then on stacks are noted like all else.
 
+mod touches;
+
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
-use std::rc::Rc;
+use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::arena::arena;
 use crate::guest::Runner;
 use crate::machine::state;
 use crate::{heap, memory};
-
-/// Bytes that are noted together.
-const WORD: u64 = 8;
+pub(crate) use touches::Mark;
+use touches::{Touch, Touches};
 
 /// Whether the live machine's accesses are noted.
 static LIVE: AtomicBool = AtomicBool::new(false);
@@ -97,39 +97,13 @@ impl Drop for Sharing {
     }
 }
 
-/// By the number of the word: who touched it in a run so far, each way once.
-pub(crate) type Words = BTreeMap<u64, Vec<Touch>>;
-
 #[derive(Default)]
 struct Notes {
-    /// At the last snapshot, or where the machine was taken back to.
-    before: Rc<Words>,
-    /// Words that were touched since: all that is known of them.
-    since: Since,
+    /// Of the run so far.
+    touches: Touches,
     shared: BTreeSet<u64>,
     /// Stacks that were spared, by their lowest addresses, with what is behind them.
     spared: BTreeMap<u64, u64>,
-}
-
-/// What one instruction did to a word in one flow of control.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Touch {
-    flow: u64,
-    /// None if the guest is asked before it anyway, or cannot be.
-    instruction: Option<u64>,
-    stores: bool,
-    /// A bit for each byte.
-    bytes: u8,
-}
-
-impl Touch {
-    fn alike(&self, other: &Self) -> bool {
-        (self.flow, self.instruction, self.stores) == (other.flow, other.instruction, other.stores)
-    }
-
-    fn meets(&self, other: &Self) -> bool {
-        self.flow != other.flow && self.bytes & other.bytes != 0 && (self.stores || other.stores)
-    }
 }
 
 impl Sharing {
@@ -142,8 +116,7 @@ impl Sharing {
     pub(crate) fn switch(&self, on: bool) -> bool {
         heap::outside(|| {
             let mut notes = self.notes.borrow_mut();
-            notes.before = Rc::default();
-            notes.since.clear();
+            notes.touches.clear();
             notes.spared.clear();
         });
         self.spares_stacks.set(on);
@@ -191,35 +164,27 @@ impl Sharing {
             if self.spares_stacks.get() && notes.has_spared(address, length) {
                 self.reached_into.set(true);
             }
-            for (word, bytes) in words(address, length) {
-                notes.touch(word, Touch { flow, instruction, stores, bytes });
-            }
+            let touch = Touch { flow, instruction: instruction.and_then(NonZero::new), stores };
+            let Notes { touches, shared, .. } = &mut *notes;
+            touches.note(address, length, touch, |instruction| shared.extend([instruction.get()]));
         });
     }
 
     /// What was at these bytes is gone: who touched it touched nothing that is there from now on.
     pub(crate) fn forget(&self, address: u64, length: u64) {
-        if !self.is_on() {
-            return;
+        if self.is_on() {
+            heap::outside(|| self.notes.borrow_mut().touches.forget(address, length));
         }
-        heap::outside(|| {
-            let mut notes = self.notes.borrow_mut();
-            for word in notes.known(address / WORD..(address + length).div_ceil(WORD)) {
-                notes.forget(word, mask(word, address, length));
-            }
-        });
     }
 
-    /// What was touched so far in this run. On the host's side.
-    pub(crate) fn touched(&self) -> Rc<Words> {
-        self.notes.borrow_mut().settle()
+    /// Remembers what was touched so far in this run. On the host's side.
+    pub(crate) fn mark(&self) -> Mark {
+        self.notes.borrow_mut().touches.mark()
     }
 
-    /// The run was taken back to where that was all. On the host's side.
-    pub(crate) fn take_back(&self, touched: &Rc<Words>) {
-        let mut notes = self.notes.borrow_mut();
-        notes.before = Rc::clone(touched);
-        notes.since.clear();
+    /// The run was taken back to where this was all. On the host's side.
+    pub(crate) fn take_back(&self, mark: Mark) {
+        self.notes.borrow_mut().touches.take_back(mark);
     }
 
     /// What was learned in all runs, by address.
@@ -229,186 +194,11 @@ impl Sharing {
 }
 
 impl Notes {
-    fn touch(&mut self, word: u64, touch: Touch) {
-        let list = self.list(word);
-        match self.since.find(list, |known| known.alike(&touch)) {
-            Some(known) if known.bytes & touch.bytes == touch.bytes => return,
-            Some(known) => known.bytes |= touch.bytes,
-            None => self.since.add(list, touch),
-        }
-        for other in self.since.touches(list).filter(|other| other.meets(&touch)) {
-            self.shared.extend([other.instruction, touch.instruction].into_iter().flatten());
-        }
-    }
-
-    fn forget(&mut self, word: u64, bytes: u8) {
-        let list = self.list(word);
-        self.since.change(list, |touch| touch.bytes &= !bytes);
-    }
-
     /// Whether a stack that was spared has one of these bytes.
     fn has_spared(&self, address: u64, length: u64) -> bool {
         let below = self.spared.range(..address.saturating_add(length)).next_back();
         below.is_some_and(|(_, end)| *end > address)
     }
-
-    /// The list of a word, with what was known of it before.
-    fn list(&mut self, word: u64) -> List {
-        let (list, is_new) = self.since.list(word);
-        if is_new && let Some(before) = self.before.get(&word) {
-            before.iter().for_each(|touch| self.since.add(list, *touch));
-        }
-        list
-    }
-
-    /// The words of a range that something is known of.
-    fn known(&self, range: Range<u64>) -> Vec<u64> {
-        let mut words: Vec<u64> = self.before.range(range.clone()).map(|(word, _)| *word).collect();
-        let count = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
-        if count <= self.since.used.len() {
-            words.extend(range.filter(|word| self.since.find_list(*word).is_ok()));
-        } else {
-            words.extend(self.since.words().filter(|word| range.contains(word)));
-        }
-        words.sort_unstable();
-        words.dedup();
-        words
-    }
-
-    /// All that is known, in one.
-    fn settle(&mut self) -> Rc<Words> {
-        if self.since.words().next().is_some() {
-            let mut all = Words::clone(&self.before);
-            for word in self.since.words() {
-                let list = self.since.find_list(word).expect("it is one of its words");
-                let touches = self.since.touches(list).filter(|touch| touch.bytes != 0).copied();
-                all.insert(word, touches.collect());
-            }
-            self.before = Rc::new(all);
-            self.since.clear();
-        }
-        Rc::clone(&self.before)
-    }
-}
-
-/// Touches by word, found by hashing, and all forgotten at once: a search that learns makes and forgets some thousand in each schedule.
-struct Since {
-    /// A power of two of them, of which at most half are in use.
-    slots: Vec<Slot>,
-    /// Which slots are in use.
-    used: Vec<usize>,
-    touches: Vec<(Touch, Next)>,
-    /// Slots with another one are empty.
-    stamp: u64,
-}
-
-/// Where the next touch of a word is; 0 is none, `n + 1` the one at `n`.
-type Next = u32;
-
-#[derive(Clone, Copy, Default)]
-struct Slot {
-    word: u64,
-    first: Next,
-    stamp: u64,
-}
-
-/// The touches of a word: its slot, as long as no other word gets one.
-type List = usize;
-
-impl Default for Since {
-    fn default() -> Self {
-        Self { slots: vec![Slot::default(); 1 << 10], used: Vec::new(), touches: Vec::new(), stamp: 1 }
-    }
-}
-
-impl Since {
-    fn clear(&mut self) {
-        self.stamp += 1;
-        self.used.clear();
-        self.touches.clear();
-    }
-
-    fn words(&self) -> impl Iterator<Item = u64> {
-        self.used.iter().map(|slot| self.slots[*slot].word)
-    }
-
-    /// The slot of a word, or the one that it would have.
-    fn find_list(&self, word: u64) -> Result<List, List> {
-        let last = self.slots.len() - 1;
-        let mut slot =
-            usize::try_from(word.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32).expect("32 bits") & last;
-        while self.slots[slot].stamp == self.stamp {
-            if self.slots[slot].word == word {
-                return Ok(slot);
-            }
-            slot = (slot + 1) & last;
-        }
-        Err(slot)
-    }
-
-    /// The list of a word, and whether it is new.
-    fn list(&mut self, word: u64) -> (List, bool) {
-        if 2 * self.used.len() >= self.slots.len() {
-            self.grow();
-        }
-        match self.find_list(word) {
-            Ok(list) => (list, false),
-            Err(slot) => {
-                self.slots[slot] = Slot { word, first: 0, stamp: self.stamp };
-                self.used.push(slot);
-                (slot, true)
-            }
-        }
-    }
-
-    fn grow(&mut self) {
-        let larger = vec![Slot::default(); 2 * self.slots.len()];
-        let before = std::mem::replace(&mut self.slots, larger);
-        for slot in std::mem::take(&mut self.used) {
-            let (Ok(free) | Err(free)) = self.find_list(before[slot].word);
-            self.slots[free] = before[slot];
-            self.used.push(free);
-        }
-    }
-
-    fn add(&mut self, list: List, touch: Touch) {
-        self.touches.push((touch, self.slots[list].first));
-        self.slots[list].first = Next::try_from(self.touches.len()).expect("fewer than 2^32 touches");
-    }
-
-    /// Where the touches of a list stand.
-    fn places(&self, list: List) -> impl Iterator<Item = usize> {
-        let at = |next: Next| next.checked_sub(1).map(|at| at as usize);
-        std::iter::successors(at(self.slots[list].first), move |place| at(self.touches[*place].1))
-    }
-
-    fn touches(&self, list: List) -> impl Iterator<Item = &Touch> {
-        self.places(list).map(|place| &self.touches[place].0)
-    }
-
-    fn find(&mut self, list: List, is_it: impl Fn(&Touch) -> bool) -> Option<&mut Touch> {
-        let place = self.places(list).find(|place| is_it(&self.touches[*place].0))?;
-        Some(&mut self.touches[place].0)
-    }
-
-    fn change(&mut self, list: List, change: impl Fn(&mut Touch)) {
-        let places: Vec<usize> = self.places(list).collect();
-        places.into_iter().for_each(|place| change(&mut self.touches[place].0));
-    }
-}
-
-/// The words of a range, and which bytes of each.
-fn words(address: u64, length: u64) -> impl Iterator<Item = (u64, u8)> {
-    let words = address / WORD..address.saturating_add(length).div_ceil(WORD);
-    words.map(move |word| (word, mask(word, address, length)))
-}
-
-/// Which bytes of a word lie in a range that has some of it.
-fn mask(word: u64, address: u64, length: u64) -> u8 {
-    let begin = word * WORD;
-    let first = address.saturating_sub(begin);
-    let end = address.saturating_add(length).saturating_sub(begin).min(WORD);
-    u8::MAX << first & u8::MAX >> (WORD - end)
 }
 
 #[cfg(test)]
@@ -421,6 +211,7 @@ mod tests {
     fn learned(touches: &[(u64, u64, u64, u64, bool)]) -> Vec<u64> {
         let sharing = Sharing::default();
         sharing.switch(true);
+        let start = sharing.mark();
         let run = || {
             for (flow, instruction, address, length, stores) in touches {
                 let stack = STACK + flow * 0x1000..STACK + (flow + 1) * 0x1000;
@@ -430,7 +221,7 @@ mod tests {
         run();
         if sharing.must_learn_again() {
             assert_eq!(sharing.learned(), []);
-            sharing.take_back(&Rc::default());
+            sharing.take_back(start);
             run();
         }
         sharing.learned()
@@ -450,44 +241,10 @@ mod tests {
     }
 
     #[test]
-    fn an_access_across_words_meets_what_it_covers_of_each() {
-        assert_eq!(learned(&[(1, 10, 0x106, 4, true), (2, 20, 0x109, 1, true)]), [10, 20]);
-        assert_eq!(learned(&[(1, 10, 0x106, 4, true), (2, 20, 0x10A, 1, true)]), []);
-        assert_eq!(learned(&[(1, 10, 0x100, 64, true), (2, 20, 0x13F, 1, false)]), [10, 20]);
-    }
-
-    #[test]
-    fn the_bytes_of_a_word_in_a_range() {
-        for address in 0..24_u64 {
-            for length in 1..24 {
-                for (word, bytes) in words(address, length) {
-                    let inside = |byte: &u64| (address..address + length).contains(&(word * WORD + byte));
-                    let each = (0..WORD).filter(inside).fold(0, |mask, byte| mask | 1 << byte);
-                    assert_eq!(bytes, each, "{length} bytes at {address}, word {word}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn words_are_found_however_many_there_are() {
-        let mut since = Since::default();
-        for round in 1..=2 {
-            for word in 0..5000 {
-                let (list, is_new) = since.list(word * 0x200);
-                assert!(is_new, "{word}");
-                let touch = |flow| Touch { flow, instruction: None, stores: true, bytes: 1 };
-                [word, round].into_iter().for_each(|flow| since.add(list, touch(flow)));
-            }
-            assert_eq!(since.words().count(), 5000);
-            for word in 0..5000 {
-                let list = since.find_list(word * 0x200).unwrap();
-                let flows: Vec<u64> = since.touches(list).map(|touch| touch.flow).collect();
-                assert_eq!(flows, [round, word]);
-                assert!(since.find_list(word * 0x200 + 1).is_err());
-            }
-            since.clear();
-        }
+    fn an_access_across_lines_meets_what_it_covers_of_each() {
+        assert_eq!(learned(&[(1, 10, 0x13E, 4, true), (2, 20, 0x141, 1, true)]), [10, 20]);
+        assert_eq!(learned(&[(1, 10, 0x13E, 4, true), (2, 20, 0x142, 1, true)]), []);
+        assert_eq!(learned(&[(1, 10, 0x100, 512, true), (2, 20, 0x2FF, 1, false)]), [10, 20]);
     }
 
     #[test]
@@ -510,6 +267,7 @@ mod tests {
     fn what_comes_to_lie_where_something_was_is_something_else() {
         let sharing = Sharing::default();
         sharing.switch(true);
+        let start = sharing.mark();
         let runner = |flow| Runner { flow, stack: 0..0 };
         sharing.note(&runner(1), Some(10), 0x100, 16, true);
         sharing.forget(0x104, 8);
@@ -517,7 +275,7 @@ mod tests {
         assert_eq!(sharing.learned(), []);
         sharing.note(&runner(2), Some(20), 0x10C, 1, true);
         assert_eq!(sharing.learned(), [10, 20]);
-        sharing.take_back(&Rc::default());
+        sharing.take_back(start);
         assert_eq!(sharing.learned(), [10, 20], "it stays learned");
     }
 }

@@ -5,12 +5,15 @@
 mod rig;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 use engine::windows::PAGE;
 use engine::{Leave, Protection, Tracking};
+use iced_x86::Mnemonic;
 use iced_x86::code_asm::{
-    byte_ptr, cl, dword_ptr, eax, ecx, edx, qword_ptr, r8, r9, r13, rax, rcx, rdi, rsi, rsp,
+    byte_ptr, cl, dword_ptr, eax, ecx, edx, qword_ptr, r8, r8d, r9, r9b, r9d, r10, r13, rax, rcx, rdi, rdx,
+    rsi, rsp,
 };
 use rig::{CODE, DATA, Rig, STACK_SIZE, STACK_TOP, assemble};
 
@@ -48,7 +51,7 @@ fn rounds() -> Vec<u8> {
 fn places(code: &[u8]) -> (u64, Vec<u64>) {
     let mut decoder = iced_x86::Decoder::with_ip(64, code, CODE, 0);
     let all: Vec<_> = decoder.iter().collect();
-    let ret = all.iter().find(|it| it.mnemonic() == iced_x86::Mnemonic::Ret).unwrap();
+    let ret = all.iter().find(|it| it.mnemonic() == Mnemonic::Ret).unwrap();
     (ret.next_ip(), all.iter().map(iced_x86::Instruction::ip).collect())
 }
 
@@ -252,4 +255,88 @@ fn a_stack_is_spared_until_another_flow_reaches_into_it() {
     assert_eq!(store.len(), 2);
     assert_eq!(store[1], own);
     assert!(!rig.engine.must_learn_again());
+}
+
+/// Driver code writes down by itself what it touches, once it was inspected: all of it is noted, and nothing counts or ends differently.
+#[test]
+fn accesses_of_all_kinds_are_noted_and_change_nothing() {
+    const TABLE: u64 = CODE + 4 * PAGE;
+    let code = |relative: &[u8]| {
+        assemble(|a| {
+            a.mov(byte_ptr(rcx), 1).unwrap(); // inspected; what follows is written down
+            a.mov(rdx, rcx).unwrap();
+            a.mov(rax, rcx).unwrap();
+            a.xor(r8d, r8d).unwrap();
+            a.stc().unwrap();
+            a.adc(dword_ptr(rax + 0x100), 5).unwrap(); // 6
+            a.stc().unwrap();
+            a.adc(r8d, dword_ptr(rdx + 0x100)).unwrap(); // 7
+            a.mov(r9d, 2).unwrap();
+            a.stc().unwrap();
+            a.adc(dword_ptr(rcx + r9 * 8 + 0x200), r8d).unwrap(); // 8
+            a.stc().unwrap();
+            a.db(relative).unwrap(); // adc r8d, [TABLE]: 7 + 30 + 1
+            a.push(qword_ptr(rcx + 0x300)).unwrap();
+            a.pop(r10).unwrap();
+            a.mov(r9d, 300).unwrap();
+            let mut again = a.create_label();
+            a.set_label(&mut again).unwrap();
+            a.mov(byte_ptr(rcx + r9 + 0x400), r9b).unwrap();
+            a.dec(r9).unwrap();
+            a.jne(again).unwrap();
+            a.add(r8d, dword_ptr(rcx + 0x210)).unwrap(); // 46
+            a.sub(rdx, rcx).unwrap();
+            a.sub(rax, rcx).unwrap();
+            a.add(rax, rdx).unwrap();
+            a.add(rax, r8).unwrap();
+            a.ret().unwrap();
+        })
+    };
+    let place = |bytes: &[u8], wanted: Mnemonic, number: usize| {
+        let mut decoder = iced_x86::Decoder::with_ip(64, bytes, CODE, 0);
+        decoder.iter().filter(|it| it.mnemonic() == wanted).nth(number).unwrap().ip()
+    };
+    let adc_r8d = |at| rig::relative(at, &[0x44, 0x13, 0x05], TABLE);
+    let at = place(&code(&adc_r8d(CODE)), Mnemonic::Adc, 3);
+    let code = code(&adc_r8d(at));
+    let rig = Rig::new(&code);
+    rig.map(TABLE, PAGE);
+    let other = CODE + PAGE;
+    rig.load(
+        other,
+        &rig::assemble_at(other, |a| {
+            a.mov(byte_ptr(rcx), 1).unwrap();
+            a.ret().unwrap();
+        }),
+    );
+    let call = |flow: u64, target: u64, address: u64| {
+        rig.flow.set(flow);
+        let begun = rig.engine.retired();
+        (rig.call_at(target, &[address]).unwrap(), rig.engine.retired() - begun)
+    };
+    let whole = || {
+        rig.engine.write_bytes(DATA, &[0; 0x600]).unwrap();
+        rig.engine.write_bytes(TABLE, &30_u32.to_le_bytes()).unwrap();
+        call(1, CODE, DATA)
+    };
+    let fast = whole();
+    assert_eq!(fast.0, 46);
+    rig.engine.learn_shared(true);
+    assert_eq!(whole(), fast);
+    assert_eq!(rig.engine.shared(), []);
+    let mut learned = BTreeSet::from([other]);
+    for (address, instructions) in [
+        (TABLE, vec![(Mnemonic::Adc, 3)]),
+        (DATA + 0x100, vec![(Mnemonic::Adc, 0), (Mnemonic::Adc, 1)]),
+        (DATA + 0x210, vec![(Mnemonic::Adc, 2), (Mnemonic::Add, 0)]),
+        (DATA + 0x300, vec![(Mnemonic::Push, 0)]),
+        (DATA + 0x401, vec![(Mnemonic::Mov, 5)]),
+        (DATA + 0x52C, vec![]),
+        (DATA, vec![(Mnemonic::Mov, 0)]),
+    ] {
+        learned.extend(instructions.into_iter().map(|(mnemonic, number)| place(&code, mnemonic, number)));
+        call(2, other, address);
+        assert_eq!(rig.engine.shared(), Vec::from_iter(learned.iter().copied()), "{address:#x}");
+        assert_eq!(whole(), fast);
+    }
 }

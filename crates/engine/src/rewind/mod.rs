@@ -15,7 +15,6 @@ mod userfault;
 use std::cell::{Cell, Ref, RefCell};
 use std::collections::BTreeSet;
 use std::io;
-use std::rc::Rc;
 
 use changes::Changes;
 use copies::{Copies, PageId, SIZE, is_frame};
@@ -90,7 +89,7 @@ struct Level {
     name: Snapshot,
     words: Words,
     /// What a machine that learns has noted of the run.
-    touched: Rc<sharing::Words>,
+    touched: sharing::Mark,
     /// Between this snapshot and the next. None at the newest.
     changes: Changes,
 }
@@ -245,7 +244,7 @@ impl Host {
         }
         let name = Snapshot(rewind.names.replace(rewind.names.get() + 1));
         let changes = tracked.spare.take();
-        let touched = state().sharing.touched();
+        let touched = state().sharing.mark();
         levels.push(Level { name, words: Words::save(), touched, changes });
         Ok(name)
     }
@@ -279,7 +278,7 @@ impl Host {
         consequences.carry_out();
         gone::restore();
         levels[to].words.restore();
-        state().sharing.take_back(&levels[to].touched);
+        state().sharing.take_back(levels[to].touched);
         tracked.tracker.rewound(&tracked.copies);
     }
 

@@ -13,8 +13,12 @@ use super::cache::{Cache, MapEntry, Saved};
 use super::emitter::condition::ABOVE_OR_EQUAL;
 use super::emitter::{Emitter, Hole, RCX, RDX};
 use super::exit::Exit;
+use super::inspect::Inspected;
+use super::noted::{self, Access};
 use super::operands::{Operand, Operands, operands};
-use super::scratch::{GS_MARKS, GS_STORED, OWN_STACK, OWN_STACK_BYTES, RCX as SAVED_RCX, RDX as SAVED_RDX};
+use super::scratch::{
+    GS_MARKS, GS_STORED, LOG, OWN_STACK, OWN_STACK_BYTES, RCX as SAVED_RCX, RDX as SAVED_RDX,
+};
 use super::{covered::Covered, flags, reporting, stubs};
 use crate::machine::state;
 use crate::windows::{MARKS, STORED};
@@ -33,13 +37,24 @@ pub(super) struct Checks {
     reports: bool,
 }
 
-/// A jump taken where a mark is not zero.
+/// A jump taken where a mark is not zero, or an access is to be noted.
 struct Slow {
     hole: Hole,
     saved: Saved,
     /// So are the flags.
     flags_live: bool,
+    noted: Option<Noted>,
+    /// Where it is looked at, unless it is noted here.
     exit: u32,
+}
+
+/// An access that is written down, its address in `rcx`.
+struct Noted {
+    access: Access,
+    /// The address is one in the stack that runs.
+    in_stack: bool,
+    /// Where it goes on, with `rcx` and the flags restored.
+    back: u64,
 }
 
 impl Checks {
@@ -79,21 +94,21 @@ impl Checks {
                         hole,
                         saved,
                         flags_live: false,
+                        noted: None,
                         exit,
                     }));
                 }
             }
-            Operands::Some(operands)
-                if !site && self.only_learns() && operands.iter().all(may_be_on_stack) =>
-            {
-                let flags_live = flags::live_at_head(instructions);
-                let e = &mut cache.emitter;
-                let holes: Vec<Hole> =
-                    operands.iter().map(|operand| unless_on_own_stack(e, operand, flags_live)).collect();
-                let (decoded, resume) = (cache.keep(instruction), cache.emitter.here());
-                let exit = cache.exit(Exit::Inspect { decoded, unretired, resume });
-                let saved = Saved::CheckRcx;
-                self.slow.extend(holes.into_iter().map(|hole| Slow { hole, saved, flags_live, exit }));
+            Operands::Some(_)
+                if !site && self.only_learns() && instruction.segment_prefix() == Register::GS => {}
+            Operands::Some(operands) if !site && self.only_learns() => {
+                let decoded = cache.keep(instruction);
+                match Inspected::new(*instruction).accesses() {
+                    Some(accesses) => self.note(cache, instructions, &operands, &accesses, |resume| {
+                        Exit::Inspect { decoded, unretired, resume }
+                    }),
+                    None => ask(cache, |resume| Exit::Inspect { decoded, unretired, resume }),
+                }
             }
             Operands::Some(_) | Operands::Implicit => {
                 let decoded = cache.keep(instruction);
@@ -101,6 +116,38 @@ impl Checks {
             }
         }
         self.covered.after(instruction);
+    }
+
+    /// Has each operand of the first of these instructions noted, which is not on the stack whose owner runs and is spared ([`super::inspect`]).
+    fn note(
+        &mut self,
+        cache: &mut Cache,
+        instructions: &[Instruction],
+        operands: &[Operand],
+        accesses: &[Access],
+        exit: impl FnOnce(u64) -> Exit,
+    ) {
+        let flags_live = flags::live_at_head(instructions);
+        let e = &mut cache.emitter;
+        let emitted = |(operand, access): (&Operand, &Access)| {
+            let in_stack = may_be_on_stack(operand);
+            let hole = if in_stack {
+                unless_on_own_stack(e, operand, flags_live)
+            } else {
+                always(e, operand, flags_live)
+            };
+            (hole, Noted { access: *access, in_stack, back: e.here() })
+        };
+        let all: Vec<(Hole, Noted)> = operands.iter().zip(accesses).map(emitted).collect();
+        let exit = cache.exit(exit(cache.emitter.here()));
+        let saved = Saved::CheckRcx;
+        self.slow.extend(all.into_iter().map(|(hole, noted)| Slow {
+            hole,
+            saved,
+            flags_live,
+            noted: Some(noted),
+            exit,
+        }));
     }
 
     /// Whether an instruction with these operands is inspected in any case.
@@ -151,9 +198,11 @@ impl Checks {
 
     /// Writes what the jumps lead to.
     pub(super) fn finish(self, e: &mut Emitter) {
-        for Slow { hole, saved, flags_live, exit } in self.slow {
-            let here = e.here();
-            e.fill(hole, here);
+        for Slow { hole, saved, flags_live, noted, exit } in self.slow {
+            e.fill_here(hole);
+            if let Some(noted) = noted {
+                write_down(e, &noted, flags_live);
+            }
             if flags_live {
                 restore_flags(e);
             }
@@ -301,6 +350,42 @@ fn unless_on_own_stack(e: &mut Emitter, operand: &Operand, flags_live: bool) -> 
     }
     e.load(RCX, SAVED_RCX);
     elsewhere
+}
+
+/// The jump is taken, with `rcx` saved, and the flags if they are live. The operand's address is known, and in `rcx`.
+fn always(e: &mut Emitter, operand: &Operand, flags_live: bool) -> Hole {
+    e.store(SAVED_RCX, RCX);
+    e.constant(RCX, operand.displacement.cast_unsigned());
+    if flags_live {
+        save_flags(e);
+    }
+    e.jump_hole()
+}
+
+/// Writes an access into the log and goes back. Goes on behind this if the log is closed or full.
+fn write_down(e: &mut Emitter, noted: &Noted, flags_live: bool) {
+    if noted.in_stack {
+        e.scratch(&[0x48, 0x03], RCX.0, OWN_STACK); // add rcx, [own_stack]
+    }
+    e.store(SAVED_RDX, RDX);
+    e.load(RDX, LOG);
+    let end = u32::try_from(noted::END).expect("the scratch page lies low");
+    e.bytes(&[0x48, 0x81, 0xFA]); // cmp rdx, end
+    e.bytes(&end.to_le_bytes());
+    let full = e.jump_if_hole(ABOVE_OR_EQUAL);
+    e.bytes(&[0x48, 0x89, 0x0A]); // mov [rdx], rcx
+    e.constant(RCX, noted.access.0);
+    e.bytes(&[0x48, 0x89, 0x4A, 0x08]); // mov [rdx+8], rcx
+    e.bytes(&[0x48, 0x83, 0xC2, noted::ENTRY]); // add rdx, ENTRY
+    e.store(LOG, RDX);
+    e.load(RDX, SAVED_RDX);
+    if flags_live {
+        restore_flags(e);
+    }
+    e.load(RCX, SAVED_RCX);
+    e.jump(noted.back);
+    e.fill_here(full);
+    e.load(RDX, SAVED_RDX);
 }
 
 /// Encodes an instruction of ours.

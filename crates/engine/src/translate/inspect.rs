@@ -11,10 +11,11 @@ use super::classify::{Class, classify, may_be_watched};
 use super::elements::{Element, elements};
 use super::exit::{charge, fault, go_on, take_back};
 use super::frame::Frame;
+use super::noted::{self, Access};
 use super::operands::{moves_by_bit, touched, writes};
 use super::scratch::scratch;
 use super::{reporting, site};
-use crate::guest::{AccessKind, Caller, FaultKind, Touch, TouchKind};
+use crate::guest::{AccessKind, Caller, FaultKind, Runner, Touch, TouchKind};
 use crate::leave::Flow;
 use crate::machine::state;
 use crate::memory;
@@ -83,6 +84,15 @@ impl Inspected {
         let operands = if is_plain { operands() } else { None };
         Self { instruction, operands, used, may_be_watched }
     }
+
+    /// What it does to each of its operands, if it can be [written down](noted).
+    pub(super) fn accesses(&self) -> Option<SmallVec<[Access; 2]>> {
+        let access = |operand: &Plain| {
+            let Stretch { bytes, write, .. } = operand.stretch;
+            Access::new(self.instruction.ip(), bytes, write, self.may_be_watched)
+        };
+        self.operands.as_ref()?.iter().map(access).collect()
+    }
 }
 
 /// An operand whose address is a sum of registers and a constant.
@@ -140,7 +150,8 @@ pub(super) fn instruction(
     frame.rip = inspected.instruction.ip();
     let translator = &state().translator;
     let generation = translator.generation();
-    look(frame, inspected, unretired)?;
+    let learned = inspected.may_be_watched.then(|| inspected.instruction.ip());
+    look(frame, inspected, learned, unretired)?;
     if translator.generation() == generation {
         return Ok(resume);
     }
@@ -148,18 +159,19 @@ pub(super) fn instruction(
     go_on(frame, frame.rip)
 }
 
-/// Looks at the accesses of an instruction that has been charged and runs by itself next.
+/// Looks at the accesses of an instruction that the guest was asked before, which has been charged and runs by itself next.
 pub(super) fn before(frame: &mut Frame, inspected: &Inspected) -> Flow<()> {
-    look(frame, inspected, 1)
+    look(frame, inspected, None, 1)
 }
 
-fn look(frame: &mut Frame, inspected: &Inspected, unretired: u32) -> Flow<()> {
+/// `learned` is the instruction, if it is to be learned where it meets others.
+fn look(frame: &mut Frame, inspected: &Inspected, learned: Option<u64>, unretired: u32) -> Flow<()> {
     if !state().looks_at_accesses() {
         return Ok(());
     }
     let stretches = stretches(frame, inspected);
     if state().sharing.is_on() {
-        note(inspected, &stretches);
+        note(&inspected.instruction, learned, &stretches);
     }
     if state().shadow.is_on() {
         stretches.iter().try_for_each(|stretch| examine(frame, *stretch, unretired))?;
@@ -170,23 +182,32 @@ fn look(frame: &mut Frame, inspected: &Inspected, unretired: u32) -> Flow<()> {
     reporting::report(&inspected.instruction, &stretches, unretired)
 }
 
-/// Notes who touches what. What the flow touches on its own stack needs no inspection from now on, until the kernel is entered
-/// again: then another one may run here.
-fn note(Inspected { instruction, may_be_watched, .. }: &Inspected, stretches: &[Stretch]) {
+/// Notes who touches what. Until the kernel is entered again, where another flow may go on, this one writes down by itself what it touches, and nothing
+/// of what it touches on its own stack.
+fn note(instruction: &Instruction, learned: Option<u64>, stretches: &[Stretch]) {
     if instruction.segment_prefix() == Register::GS {
         return; // the processor's own
     }
     let runner = state().guest().runner();
     for stretch in stretches {
-        if let Some(window) = DRIVER_MEMORY.into_iter().find(|window| window.contains(stretch.address)) {
-            let bytes = mapped(stretch.address, stretch.bytes.min(window.end() - stretch.address));
-            let rip = may_be_watched.then(|| instruction.ip());
-            state().sharing.note(&runner, rip, stretch.address, bytes, stretch.write);
-        }
+        note_bytes(&runner, learned, stretch.address, stretch.bytes, stretch.write);
     }
+    noted::open();
     if state().sharing.spares(&runner) {
         scratch().own_stack.set(runner.stack.start);
         scratch().own_stack_bytes.set(runner.stack.end - runner.stack.start);
+    }
+}
+
+/// Notes an access that driver code has written down.
+pub(super) fn note_access(runner: &Runner, address: u64, access: Access) {
+    note_bytes(runner, access.instruction(), address, access.bytes(), access.stores());
+}
+
+fn note_bytes(runner: &Runner, instruction: Option<u64>, address: u64, bytes: u64, stores: bool) {
+    if let Some(window) = DRIVER_MEMORY.into_iter().find(|window| window.contains(address)) {
+        let bytes = mapped(address, bytes.min(window.end() - address));
+        state().sharing.note(runner, instruction, address, bytes, stores);
     }
 }
 

@@ -91,6 +91,8 @@ pub(crate) struct Scratch {
     /// The stack of the flow that runs, whose accesses to it are not noted, and its bytes; 0 where all are ([`super::inspect`]).
     pub(crate) own_stack: Cell<u64>,
     pub(crate) own_stack_bytes: Cell<u64>,
+    /// Where the next access is noted ([`super::noted`]).
+    pub(crate) log: Cell<u64>,
     /// Stands in for the device memory that an instruction refers to.
     pub(crate) device: DeviceData,
 }
@@ -165,6 +167,7 @@ addresses! {
     FREE_UNTIL = free_until;
     OWN_STACK = own_stack;
     OWN_STACK_BYTES = own_stack_bytes;
+    LOG = log;
     LOCK_COUNTDOWN = lock_countdown;
     LOCK_PLACE = lock_place;
     LOCK_FREE_LEVELS = lock_free_levels;

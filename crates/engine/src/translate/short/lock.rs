@@ -11,6 +11,7 @@ use crate::machine::state;
 use crate::translate::emitter::condition::{ABOVE, BELOW, NOT_EQUAL};
 use crate::translate::emitter::{Emitter, Hole, R10, R11, R13, RAX, RCX, RDX};
 use crate::translate::frame::USED_FLAGS;
+use crate::translate::noted;
 use crate::translate::scratch::{
     ANSWERED_CALLS, FREE_LEVELS, HIGHEST_LEVEL, LEVEL, LOCK, LOCK_ANSWERED_CALLS, LOCK_CALLS, LOCK_COUNTDOWN,
     LOCK_FREE_LEVELS, LOCK_KNOWN, LOCK_PLACE, scratch,
@@ -59,10 +60,10 @@ pub(crate) fn allows_locks() -> bool {
     scratch().lock.get() == ALLOWED
 }
 
-/// The kernel is entered: tells the guest of the lock that is held, if one is. Which stack driver code goes on with is not known any more.
+/// The kernel is entered: tells the guest of the lock that is held, if one is, and notes what driver code has written down.
 #[inline]
 pub(in crate::translate) fn tell() {
-    scratch().own_stack_bytes.set(0);
+    noted::settle();
     if scratch().lock.get() > FORBIDDEN {
         tell_of_one();
     }

@@ -1,0 +1,407 @@
+//! Who touched what in a run so far: found by hashing, and taken back to where a mark was made in about the time that it took to note what came
+//! behind it.
+
+use std::num::NonZero;
+use std::ops::Range;
+
+/// Bytes that are noted together: as many as a word has bits.
+const LINE: u64 = 64;
+
+/// What one instruction does in one flow of control.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Touch {
+    pub(super) flow: u64,
+    /// None if the guest is asked before it anyway, or cannot be.
+    pub(super) instruction: Option<NonZero<u64>>,
+    pub(super) stores: bool,
+}
+
+impl Touch {
+    fn meets(&self, other: &Self) -> bool {
+        self.flow != other.flow && (self.stores || other.stores)
+    }
+
+    /// Of what it does to a line.
+    fn hash(&self, line: u64) -> u64 {
+        let instruction = self.instruction.map_or(0, NonZero::get);
+        hash(line ^ hash(self.flow ^ hash(instruction << 1 | u64::from(self.stores))))
+    }
+}
+
+/// Touches, by line and by what they do there. Lines and touches stand in the order in which they came, so that the last ones can be taken away.
+#[derive(Default)]
+pub(super) struct Touches {
+    lines: Vec<Line>,
+    by_number: Index,
+    touched: Vec<Touched>,
+    by_touch: Index,
+    /// Which of `touched` were there at the last mark, and have other bytes now, and which they had.
+    changed: Vec<(usize, u64)>,
+    /// So many of `touched` were there at the last mark.
+    marked: usize,
+    /// How often all was forgotten: marks from before mean that nothing is known.
+    age: u64,
+}
+
+/// All that is known at one time.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Mark {
+    age: u64,
+    lines: usize,
+    touched: usize,
+    changed: usize,
+}
+
+struct Line {
+    number: u64,
+    /// Its newest touch.
+    first: Place,
+    /// Whose all its touches are, if it is known that there is but one.
+    flow: Option<u64>,
+}
+
+struct Touched {
+    line: u64,
+    touch: Touch,
+    /// A bit for each byte of the line.
+    bytes: u64,
+    /// The next of the line.
+    next: Place,
+    /// Its instruction was learned.
+    learned: bool,
+}
+
+impl Touches {
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        self.undo(Mark::default());
+        self.age += 1;
+    }
+
+    /// Remembers what is known.
+    pub(super) fn mark(&mut self) -> Mark {
+        let Self { age, lines, touched, changed, .. } = self;
+        self.marked = touched.len();
+        Mark { age: *age, lines: lines.len(), touched: touched.len(), changed: changed.len() }
+    }
+
+    /// Knows again what was known at `mark`. Marks that are younger than it mean nothing any more.
+    pub(super) fn take_back(&mut self, mark: Mark) {
+        if mark.age == self.age {
+            self.undo(mark);
+        } else {
+            self.clear();
+        }
+    }
+
+    fn undo(&mut self, to: Mark) {
+        for (place, bytes) in self.changed.drain(to.changed..).rev() {
+            self.touched[place].bytes = bytes;
+        }
+        while self.touched.len() > to.touched {
+            let Touched { line, touch, next, .. } = self.touched.pop().expect("there are more");
+            let known = self.find_line(line).expect("it has a touch");
+            self.lines[known].first = next;
+            self.by_touch.remove(touch.hash(line), self.touched.len());
+        }
+        while self.lines.len() > to.lines {
+            let Line { number, .. } = self.lines.pop().expect("there are more");
+            self.by_number.remove(hash(number), self.lines.len());
+        }
+        self.marked = to.touched;
+    }
+
+    /// These bytes are touched; `learn` gets the instructions that meet others there.
+    pub(super) fn note(
+        &mut self,
+        address: u64,
+        length: u64,
+        touch: Touch,
+        mut learn: impl FnMut(NonZero<u64>),
+    ) {
+        for line in lines(address, length) {
+            self.note_in(line, touch, mask(line, address, length), &mut learn);
+        }
+    }
+
+    fn note_in(&mut self, number: u64, touch: Touch, bytes: u64, learn: &mut impl FnMut(NonZero<u64>)) {
+        let hash = touch.hash(number);
+        let is_it = |place: usize| self.touched[place].line == number && self.touched[place].touch == touch;
+        let (line, own) = match self.by_touch.find(hash, is_it) {
+            Some(place) if self.touched[place].bytes & bytes == bytes => return,
+            Some(place) => {
+                self.change(place, |known| known | bytes);
+                (self.find_line(number).expect("it has a touch"), place)
+            }
+            None => self.add(number, touch, bytes, hash),
+        };
+        let Line { first, flow, .. } = &mut self.lines[line];
+        if *flow == Some(touch.flow) {
+            return;
+        }
+        *flow = None;
+        let (mut next, mut met) = (*first, false);
+        while let Some(place) = next.get() {
+            let other = &mut self.touched[place];
+            next = other.next;
+            if other.bytes & bytes != 0 && other.touch.meets(&touch) {
+                met = true;
+                other.learn(learn);
+            }
+        }
+        if met {
+            self.touched[own].learn(learn);
+        }
+    }
+
+    /// A touch that is new; answers where its line and itself are.
+    fn add(&mut self, number: u64, touch: Touch, bytes: u64, hash_of_touch: u64) -> (usize, usize) {
+        let line = self.find_line(number).unwrap_or_else(|| {
+            let hash_of = |place: usize| hash(self.lines[place].number);
+            self.by_number.add(hash(number), self.lines.len(), hash_of);
+            self.lines.push(Line { number, first: Place::NONE, flow: Some(touch.flow) });
+            self.lines.len() - 1
+        });
+        let place = self.touched.len();
+        let hash_of = |place: usize| self.touched[place].touch.hash(self.touched[place].line);
+        self.by_touch.add(hash_of_touch, place, hash_of);
+        let next = std::mem::replace(&mut self.lines[line].first, Place::of(place));
+        self.touched.push(Touched { line: number, touch, bytes, next, learned: false });
+        (line, place)
+    }
+
+    fn find_line(&self, number: u64) -> Option<usize> {
+        self.by_number.find(hash(number), |place| self.lines[place].number == number)
+    }
+
+    /// What was at these bytes is gone, with all who touched it.
+    pub(super) fn forget(&mut self, address: u64, length: u64) {
+        let range = lines(address, length);
+        let count = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+        if count <= self.lines.len() {
+            for number in range {
+                if let Some(line) = self.find_line(number) {
+                    self.forget_in(line, mask(number, address, length));
+                }
+            }
+            return;
+        }
+        for line in 0..self.lines.len() {
+            let number = self.lines[line].number;
+            if range.contains(&number) {
+                self.forget_in(line, mask(number, address, length));
+            }
+        }
+    }
+
+    fn forget_in(&mut self, line: usize, bytes: u64) {
+        let mut next = self.lines[line].first;
+        while let Some(place) = next.get() {
+            next = self.touched[place].next;
+            self.change(place, |known| known & !bytes);
+        }
+    }
+
+    fn change(&mut self, place: usize, change: impl Fn(u64) -> u64) {
+        let known = &mut self.touched[place].bytes;
+        let before = std::mem::replace(known, change(*known));
+        if place < self.marked && before != *known {
+            self.changed.push((place, before));
+        }
+    }
+}
+
+impl Touched {
+    fn learn(&mut self, learn: &mut impl FnMut(NonZero<u64>)) {
+        if !std::mem::replace(&mut self.learned, true) {
+            self.touch.instruction.into_iter().for_each(learn);
+        }
+    }
+}
+
+/// Where something stands in a list, or that it stands nowhere: 0, else its place and 1.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Place(u32);
+
+impl Place {
+    const NONE: Self = Self(0);
+
+    fn of(place: usize) -> Self {
+        Self(u32::try_from(place + 1).expect("fewer than 2^32 touches"))
+    }
+
+    fn get(self) -> Option<usize> {
+        self.0.checked_sub(1).map(|place| place as usize)
+    }
+}
+
+/// Where things of a list stand, by hashes of them. Those that came last go first.
+#[derive(Default)]
+struct Index {
+    /// A power of two, of which at most half are in use; or none.
+    slots: Vec<Place>,
+}
+
+impl Index {
+    fn find(&self, hash: u64, is_it: impl Fn(usize) -> bool) -> Option<usize> {
+        self.slots.get(self.slot(hash, |place| place.get().is_none_or(&is_it)))?.get()
+    }
+
+    /// What stands at `place` behind all that are in it; `hash_of` are the hashes of those.
+    fn add(&mut self, hash: u64, place: usize, hash_of: impl Fn(usize) -> u64) {
+        if 2 * place >= self.slots.len() {
+            self.slots = vec![Place::NONE; (2 * self.slots.len()).max(1 << 10)];
+            (0..place).for_each(|earlier| self.put(hash_of(earlier), earlier));
+        }
+        self.put(hash, place);
+    }
+
+    fn put(&mut self, hash: u64, place: usize) {
+        let slot = self.slot(hash, |taken| taken == Place::NONE);
+        self.slots[slot] = Place::of(place);
+    }
+
+    /// The one that came last.
+    fn remove(&mut self, hash: u64, place: usize) {
+        let slot = self.slot(hash, |taken| taken == Place::of(place));
+        self.slots[slot] = Place::NONE;
+    }
+
+    /// The first slot for this hash of which this is so.
+    fn slot(&self, hash: u64, is_it: impl Fn(Place) -> bool) -> usize {
+        let last = self.slots.len().wrapping_sub(1);
+        let mut slot = usize::try_from(hash >> 32).expect("32 bits") & last;
+        while self.slots.get(slot).is_some_and(|place| !is_it(*place)) {
+            slot = (slot + 1) & last;
+        }
+        slot
+    }
+}
+
+fn hash(number: u64) -> u64 {
+    number.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+}
+
+/// The lines that a range has bytes of.
+fn lines(address: u64, length: u64) -> Range<u64> {
+    address / LINE..address.saturating_add(length).div_ceil(LINE)
+}
+
+/// Which bytes of a line lie in a range that has some of it.
+fn mask(line: u64, address: u64, length: u64) -> u64 {
+    let begin = line * LINE;
+    let first = address.saturating_sub(begin);
+    let end = address.saturating_add(length).saturating_sub(begin).min(LINE);
+    u64::MAX << first & u64::MAX >> (LINE - end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn touch(flow: u64, instruction: u64) -> Touch {
+        Touch { flow, instruction: NonZero::new(instruction), stores: true }
+    }
+
+    /// Who touched this byte: flows, by name.
+    fn flows(touches: &Touches, address: u64) -> Vec<u64> {
+        let line = touches.find_line(address / LINE).map(|line| &touches.lines[line]);
+        let mut next = line.map_or(Place::NONE, |line| line.first);
+        let mut flows = Vec::new();
+        while let Some(place) = next.get() {
+            let Touched { touch, bytes, next: later, .. } = &touches.touched[place];
+            flows.extend(Some(touch.flow).filter(|_| bytes & mask(address / LINE, address, 1) != 0));
+            next = *later;
+        }
+        flows.sort_unstable();
+        flows
+    }
+
+    #[test]
+    fn the_bytes_of_a_line_in_a_range() {
+        for address in 0..200_u64 {
+            for length in 1..150 {
+                for line in lines(address, length) {
+                    let inside = |byte: &u64| (address..address + length).contains(&(line * LINE + byte));
+                    let each = (0..LINE).filter(inside).fold(0, |mask, byte| mask | 1 << byte);
+                    assert_eq!(mask(line, address, length), each, "{length} bytes at {address}, line {line}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn lines_are_found_however_many_there_are() {
+        let mut touches = Touches::default();
+        for round in 1..=2 {
+            for line in 0..5000 {
+                let address = line * 0x2000;
+                assert!(flows(&touches, address).is_empty(), "{line}");
+                for flow in [line + 10, round] {
+                    touches.note(address, 1, touch(flow, 0), |_| {});
+                }
+            }
+            assert_eq!(touches.lines.len(), 5000);
+            for line in 0..5000 {
+                assert_eq!(flows(&touches, line * 0x2000), [round, line + 10]);
+                assert!(flows(&touches, line * 0x2000 + LINE).is_empty());
+            }
+            touches.clear();
+        }
+    }
+
+    /// What a table says after random changes and steps back is what one says that only ever had what counts.
+    #[test]
+    fn what_is_taken_back_was_never_there() {
+        const SPAN: u64 = 100_000;
+        let mut seed = 1_u64;
+        let mut random = move |below: u64| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % below
+        };
+        type Change = (u64, u64, Option<u64>);
+        let carry_out = |touches: &mut Touches, (address, length, flow): Change| match flow {
+            Some(flow) => touches.note(address, length, touch(flow, 0), |_| {}),
+            None => touches.forget(address, length),
+        };
+        let assert_same = |table: &Touches, changes: &[Change]| {
+            let mut other = Touches::default();
+            changes.iter().for_each(|change| carry_out(&mut other, *change));
+            for address in (0..SPAN + 300).step_by(10) {
+                assert_eq!(flows(table, address), flows(&other, address), "{address:#x}");
+            }
+        };
+        let (mut table, mut changes) = (Touches::default(), Vec::<Change>::new());
+        let mut marks = vec![(table.mark(), 0)];
+        for _ in 0..100 {
+            for _ in 0..random(200) {
+                let flow = Some(random(5)).filter(|flow| *flow != 0);
+                let change = (random(SPAN), 1 + random(300), flow);
+                carry_out(&mut table, change);
+                changes.push(change);
+            }
+            if random(3) != 0 {
+                marks.push((table.mark(), changes.len()));
+            } else {
+                let to = usize::try_from(random(marks.len() as u64)).unwrap();
+                marks.truncate(to + 1);
+                let (mark, count) = marks[to];
+                table.take_back(mark);
+                changes.truncate(count);
+                assert_same(&table, &changes);
+            }
+        }
+        assert!(table.by_number.slots.len() > 1 << 10, "it has grown meanwhile");
+    }
+
+    #[test]
+    fn a_mark_from_before_all_was_forgotten_means_that_nothing_is_known() {
+        let mut touches = Touches::default();
+        touches.note(0x100, 8, touch(1, 0), |_| {});
+        let mark = touches.mark();
+        touches.clear();
+        touches.note(0x100, 8, touch(2, 0), |_| {});
+        touches.take_back(mark);
+        assert!(flows(&touches, 0x100).is_empty());
+    }
+}
