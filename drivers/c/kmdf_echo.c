@@ -332,6 +332,19 @@ static VOID OnCleanup(WDFOBJECT Device)
     DbgPrint("echo: cleaned up after %u entries and %u exits\n", EchoOf(Device)->Counts.Entries, EchoOf(Device)->Counts.Exits);
 }
 
+#ifdef SURPRISED /* a mistake: the framework does this when it takes the device out of power */
+static VOID OnSurpriseRemoval(WDFDEVICE Device)
+{
+    WDFREQUEST Waiting;
+
+    CALL(WdfIoQueueStop, EchoOf(Device)->Manual, NULL, NULL);
+    CALL(WdfIoQueueStart, EchoOf(Device)->Manual);
+    while (NT_SUCCESS(CALL(WdfIoQueueRetrieveNextRequest, EchoOf(Device)->Manual, &Waiting))) {
+        CALL(WdfRequestComplete, Waiting, STATUS_DEVICE_REMOVED);
+    }
+}
+#endif
+
 static VOID OnUnload(WDFDRIVER Driver)
 {
     UNREFERENCED_PARAMETER(Driver);
@@ -402,6 +415,9 @@ static NTSTATUS OnDeviceAdd(WDFDRIVER Driver, PWDFDEVICE_INIT Init)
     INITIALIZE(WDF_PNPPOWER_EVENT_CALLBACKS, &Callbacks);
     Callbacks.EvtDeviceD0Entry = OnD0Entry;
     Callbacks.EvtDeviceD0Exit = OnD0Exit;
+#ifdef SURPRISED
+    Callbacks.EvtDeviceSurpriseRemoval = OnSurpriseRemoval;
+#endif
     CALL(WdfDeviceInitSetPnpPowerEventCallbacks, Init, &Callbacks);
     CALL(WdfDeviceInitSetIoType, Init, WdfDeviceIoBuffered);
     InitializeAttributes(&Attributes, &TypeOfECHO, NULL);
