@@ -7,12 +7,15 @@
 #ifndef FRAMEWORK_TIMING_H
 #define FRAMEWORK_TIMING_H
 
+/* Not in these headers. */
+NTKERNELAPI HANDLE NTAPI PsGetCurrentThreadId(VOID);
+
 typedef struct _TIMER {
     OBJECT Object;
     KTIMER Timer;
     KDPC Dpc;
     WDF_TIMER_CONFIG Config;
-    PKTHREAD volatile CallbackThread; /* NULL: its callback does not run */
+    HANDLE volatile CallbackThread; /* NULL: its callback does not run */
 } TIMER;
 
 typedef struct _DPC {
@@ -28,7 +31,7 @@ static VOID NTAPI TimerIsDue(PKDPC Dpc, PVOID Context, PVOID First, PVOID Second
     UNREFERENCED_PARAMETER(Dpc);
     UNREFERENCED_PARAMETER(First);
     UNREFERENCED_PARAMETER(Second);
-    Timer->CallbackThread = KeGetCurrentThread();
+    Timer->CallbackThread = PsGetCurrentThreadId();
     Timer->Config.EvtTimerFunc(HandleOf(&Timer->Object));
     Timer->CallbackThread = NULL;
 }
@@ -89,7 +92,7 @@ static BOOLEAN TimerStop(PWDF_DRIVER_GLOBALS Globals, WDFTIMER Handle, BOOLEAN W
     BOOLEAN WasSet;
 
     UNREFERENCED_PARAMETER(Globals);
-    if (Wait && Timer->CallbackThread == KeGetCurrentThread()) {
+    if (Wait && Timer->CallbackThread == PsGetCurrentThreadId()) {
         return FALSE;
     }
     WasSet = KeCancelTimer(&Timer->Timer);

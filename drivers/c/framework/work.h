@@ -15,7 +15,7 @@ typedef struct _WORK_ITEM {
     BOOLEAN Queued; /* with the I/O manager, or about to run */
     BOOLEAN Again;  /* enqueued while its callback runs */
     BOOLEAN Running;
-    PKTHREAD volatile CallbackThread; /* NULL: its callback does not run */
+    HANDLE volatile CallbackThread; /* NULL: its callback does not run */
     KEVENT Idle;
 } WORK_ITEM;
 
@@ -48,7 +48,7 @@ static VOID NTAPI RunWork(PDEVICE_OBJECT Device, PVOID Context)
         Work->Again = FALSE;
         Work->Running = TRUE;
         KeReleaseSpinLock(&Work->Lock, Irql);
-        Work->CallbackThread = KeGetCurrentThread();
+        Work->CallbackThread = PsGetCurrentThreadId();
         Work->Config.EvtWorkItemFunc(HandleOf(&Work->Object));
         Work->CallbackThread = NULL;
         KeAcquireSpinLock(&Work->Lock, &Irql);
@@ -131,7 +131,7 @@ static VOID WorkItemFlush(PWDF_DRIVER_GLOBALS Globals, WDFWORKITEM Handle)
     WORK_ITEM *Work = ObjectOf(Handle, WorkItemKind);
 
     UNREFERENCED_PARAMETER(Globals);
-    if (Work->CallbackThread != KeGetCurrentThread()) {
+    if (Work->CallbackThread != PsGetCurrentThreadId()) {
         WaitForWork(Work);
     }
 }

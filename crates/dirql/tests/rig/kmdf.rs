@@ -29,6 +29,19 @@ pub(crate) const EDUS: [Client; 3] =
     [("kmdf_edu_1_13", "1.13"), ("kmdf_edu", "1.15"), ("kmdf_edu_1_7", "1.7")];
 /// Of `kmdf_stories.c`.
 pub(crate) const STORIES: [Client; 2] = [("kmdf_stories", "1.15"), ("kmdf_stories_1_7", "1.7")];
+/// The stories that it checks itself, without a request that waits.
+pub(crate) const TOLD: [&str; 10] = [
+    "ContextsAreFoundByTheirTypes",
+    "ChildrenGoWithTheirParentAndReferencesKeepMemory",
+    "DriverAndDeviceKnowEachOther",
+    "DpcsRunOnceForEachQueuing",
+    "TimersRunOnceOrPeriodicallyUntilTheyAreStopped",
+    "WorkItemsRunAtPassiveLevelAndAreWaitedFor",
+    "WaitLocksAreWaitedForAsLongAsIsSaid",
+    "ARequestSaysWhatItIs",
+    "QueuesThatCannotBeAreRefused",
+    "FilesAreOpenedCleanedUpAndClosed",
+];
 /// Of `kmdf_faulty.c`.
 pub(crate) const FAULTIES: [Client; 2] = [("kmdf_faulty", "1.15"), ("kmdf_faulty_1_7", "1.7")];
 
