@@ -420,6 +420,47 @@ static VOID LeavesDeviceUnfinished(WDFREQUEST Request, BOOLEAN Wrong)
     CALL(WdfRequestComplete, Request, Status);
 }
 
+static VOID ReadsBufferOfCompleted(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    volatile ULONG *Input;
+    NTSTATUS Status = CALL(WdfRequestRetrieveInputBuffer, Request, sizeof(ULONG), (PVOID *)&Input, NULL);
+
+    if (!Wrong) {
+        Completed += *Input;
+    }
+    CALL(WdfRequestComplete, Request, Status);
+    if (Wrong) {
+        Completed += *Input;
+    }
+}
+
+static VOID ReturnsWithWaitLock(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    CALL(WdfWaitLockAcquire, WaitLock, NULL);
+    if (!Wrong) {
+        CALL(WdfWaitLockRelease, WaitLock);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID SetsUpNothing(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    if (Wrong) {
+        CALL(WdfDeviceInitFree, NULL);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID LeaksInit(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    PWDFDEVICE_INIT Init = CALL(WdfControlDeviceInitAllocate, WdfDriverGlobals->Driver, &ForAdministrators);
+
+    if (Init != NULL && !Wrong) {
+        CALL(WdfDeviceInitFree, Init);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
 static VOID OnRead(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T Length)
 {
     PVOID Buffer;
@@ -485,6 +526,10 @@ static VOID (*const Mistakes[])(WDFREQUEST Request, BOOLEAN Wrong) = {
     UsesFreedInit,        /* 222070 */
     FreesInitTwice,       /* 222074 */
     LeavesDeviceUnfinished,
+    ReadsBufferOfCompleted, /* 22207C */
+    ReturnsWithWaitLock,  /* 222080 */
+    SetsUpNothing,        /* 222084 */
+    LeaksInit,            /* 222088 */
 };
 
 static VOID OnControl(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T OutputLength, SIZE_T InputLength, ULONG Code)

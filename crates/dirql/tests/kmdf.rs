@@ -12,9 +12,9 @@ use dirql::explore::{Bounds, Policy};
 use dirql::{Bench, Machine, ScriptText};
 use rig::failures::{Failing, whichever_fails};
 use rig::kmdf::{
-    CLASSED_LIFE, Client, ECHO_LIFE, ECHOES, EDU_LIFE, EDUS, FAULTIES, OPEN_ECHO, STORIES, TOLD, classed,
-    client, echo, echo_on, edu, edu_on, inf, mistake_before, mistake_on, on_each_framework, real, run,
-    stand_in,
+    CLASSED_LIFE, Client, ECHO_LIFE, ECHOES, EDU_LIFE, EDUS, FAULTIES, OPEN_ECHO, SELF_CHECKED, STORIES,
+    classed, client, echo, echo_on, edu, edu_on, inf, mistake_before, mistake_on, on_each_framework, real,
+    run, stand_in,
 };
 use rig::{driver, finish, play, printed, start, try_play};
 
@@ -379,7 +379,7 @@ fn stories((framework, (sys, _)): &(PathBuf, Client), seed: u64, checked: bool) 
 #[test]
 fn functions_of_the_framework_answer_as_their_pages_say() {
     for on in on_each_framework(&STORIES, &STORIES) {
-        for story in TOLD {
+        for story in SELF_CHECKED {
             for (seed, checked) in [(0, false), (0, true), (1, false), (2, true)] {
                 let how = format!("on {on:?} with seed {seed}");
                 rig::tell(stories(&on, seed, checked), r"\\.\KmdfStories", story, 1, &how);

@@ -14,7 +14,7 @@ use dirql::{Bench, Report, Verifier};
 use kernel::event::{Event, Kind, Reader, Stamp};
 use kernel::verdict::{Tier, Verdict};
 use rig::kmdf::{
-    CLASSED_LIFE, ECHO_LIFE, ECHOES, EDU_LIFE, EDUS, OPEN_ECHO, TOLD, classed, echo, edu, inf,
+    CLASSED_LIFE, ECHO_LIFE, ECHOES, EDU_LIFE, EDUS, OPEN_ECHO, SELF_CHECKED, classed, echo, edu, inf,
     mistake_before, run, stand_in,
 };
 use rig::{Buffer, driver, play, start};
@@ -69,6 +69,17 @@ fn mistakes_are_found_at_the_call_that_makes_them() {
             assert!(first.symbol.starts_with(&format!("kmdf_faulty.sys!{function}+")), "{report}");
             assert!(report.to_string().contains("(drivers/c/kmdf_faulty.c:"), "{report}");
         }
+    }
+}
+
+/// What `docs/kmdf-rules.md` says that no judge is needed for, and no story of `kmdf.rs` tells.
+#[test]
+fn what_the_kernel_and_the_framework_find_needs_no_judge() {
+    for (number, rule) in [(31, "use-after-free"), (32, "critical-region-unpaired"), (33, "driver-bug-check")]
+    {
+        mistake_before(&[], number, false, true).expect_clean();
+        let report = mistake_before(&[], number, true, true);
+        assert_eq!(report.expect_verdict().rule, rule, "{report}");
     }
 }
 
@@ -180,7 +191,7 @@ fn stories_that_a_client_checks_itself_are_not_accused() {
     let bench = || Bench::new().driver(driver("kmdf_stories.sys")).framework(stand_in());
     for seed in rig::seeds(2) {
         let how = |bench: Bench| bench.processors(2).policy(Policy::random(seed)).checked(seed % 2 == 0);
-        for story in TOLD {
+        for story in SELF_CHECKED {
             let machine = start(|| how(bench()).rules(&all()));
             play(&machine, r"open \\.\KmdfStories as first; close first");
             rig::tell(machine, r"\\.\KmdfStories", story, 1, &format!("with seed {seed}"));

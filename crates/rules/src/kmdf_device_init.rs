@@ -1,7 +1,7 @@
 //! `kmdf-device-init`: a client of KMDF uses or frees a WDFDEVICE_INIT that it has freed, or does not finish the initialisation of a control device.
 //!
 //! Pages: *WdfDeviceInitFree function*, *WdfControlFinishInitializing function*, *DoubleDeviceInitFree rule (kmdf)*, *CtlDeviceFinishInitDrEntry rule (kmdf)*. What
-//! `EvtDriverDeviceAdd` gets is not freed by `WdfDeviceInitFree`, and is told from others by no event: *it does not* follow what is called in there, nor in callbacks of
+//! `EvtDriverDeviceAdd` gets is not freed by `WdfDeviceInitFree`, and no event says which it is: *it does not* follow what is called in there, nor in callbacks of
 //! child lists, nor in class extensions. What `WdfDeviceCreate` gets is the address of a pointer, which it sets to NULL.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_is_acknowledged_by_the_callback_that_is_told_of_it() {
+    fn a_stop_is_acknowledged_by_the_callback_that_asks_for_it() {
         let stop = || (1, enter(Role::EvtIoStop, REQUEST));
         assert_eq!(said([stop(), acknowledge()]), None);
         assert_eq!(said([stop(), (1, enter(Role::EvtRequestCancel, REQUEST)), acknowledge()]), None);

@@ -219,6 +219,9 @@ static VOID DriverMiniportUnload(PWDF_DRIVER_GLOBALS Globals, WDFDRIVER Handle)
 static VOID DeviceInitFree(PWDF_DRIVER_GLOBALS Globals, PWDFDEVICE_INIT Init)
 {
     UNREFERENCED_PARAMETER(Globals);
+    if (Init == NULL) {
+        Violation(NULL_PARAMETER, 0, (ULONG_PTR)__builtin_return_address(0));
+    }
     FreeInit(Init);
 }
 

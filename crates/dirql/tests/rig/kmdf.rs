@@ -30,7 +30,7 @@ pub(crate) const EDUS: [Client; 3] =
 /// Of `kmdf_stories.c`.
 pub(crate) const STORIES: [Client; 2] = [("kmdf_stories", "1.15"), ("kmdf_stories_1_7", "1.7")];
 /// The stories that it checks itself, without a request that waits.
-pub(crate) const TOLD: [&str; 10] = [
+pub(crate) const SELF_CHECKED: [&str; 10] = [
     "ContextsAreFoundByTheirTypes",
     "ChildrenGoWithTheirParentAndReferencesKeepMemory",
     "DriverAndDeviceKnowEachOther",
