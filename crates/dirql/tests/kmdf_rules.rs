@@ -126,7 +126,7 @@ fn requests_that_a_surprise_removal_ends_are_advised_against() {
         cancel m; join m expect any; close e"
     );
     run(|| echo(ECHOES[1]).rules(&all()), &script);
-    let machine = start(|| echo(("kmdf_echo_surprised", "1.15")).rules(&all()));
+    let machine = start(|| echo(("kmdf_echo_faulty", "1.15")).rules(&all()));
     play(&machine, &script);
     let report = machine.finish();
     let calls: Vec<&str> =
@@ -134,7 +134,7 @@ fn requests_that_a_surprise_removal_ends_are_advised_against() {
     assert_eq!(calls, ["WdfIoQueueStop", "WdfRequestComplete"], "{report}");
     for found in &report.findings {
         assert_eq!((found.rule, found.tier), ("kmdf-surprise-removal", Tier::Advice), "{report}");
-        assert!(found.stack[0].symbol.starts_with("kmdf_echo_surprised.sys!OnSurpriseRemoval+"), "{report}");
+        assert!(found.stack[0].symbol.starts_with("kmdf_echo_faulty.sys!OnSurpriseRemoval+"), "{report}");
     }
 }
 
@@ -168,6 +168,19 @@ fn what_is_done_right_by_the_same_calls_is_not_accused() {
             mistake_before(&all(), number, false, checked).expect_clean();
         }
     }
+}
+
+/// Not: kmdf-locks
+#[test]
+fn a_request_is_sent_without_a_spin_lock() {
+    let script = format!("{OPEN_ECHO}; ioctl e 0x22201c in text:down expect any; close e");
+    run(|| echo(ECHOES[1]).rules(&all()), &script);
+    let machine = start(|| echo(("kmdf_echo_faulty", "1.15")).rules(&all()));
+    play(&machine, &script);
+    let report = machine.finish();
+    let found = only_finding(&report);
+    assert_eq!((found.rule, found.tier), (LOCKS, Tier::Warning), "{report}");
+    assert!(found.stack[0].symbol.starts_with("kmdf_echo_faulty.sys!"), "{report}");
 }
 
 /// Each of these in random schedules, with all judges: clean.

@@ -67,7 +67,7 @@ pub const ALL: &[Judge] = &[
     },
     Judge {
         name: kmdf_locks::RULE,
-        about: "a client of KMDF that releases a lock it does not hold, or waits for one that it holds",
+        about: "a client of KMDF that releases a lock it does not hold, waits for one that it holds, or sends a request with one",
         make: || Box::new(Following(kmdf_locks::KmdfLocks::default())),
     },
     Judge {

@@ -339,6 +339,7 @@ static NTSTATUS Attach(DEVICE *Device, PDEVICE_OBJECT Pdo)
         return STATUS_INSUFFICIENT_RESOURCES;
     }
     Device->Pdo = Pdo;
+    InitializeObject(&Device->Target, Device->Object.Client, TargetKind, &Device->Object);
     Device->Lower = IoAttachDeviceToDeviceStack(Device->Wdm, Pdo);
     if (Device->Lower == NULL) {
         return STATUS_NO_SUCH_DEVICE;
@@ -488,6 +489,14 @@ static WDFQUEUE DeviceGetDefaultQueue(PWDF_DRIVER_GLOBALS Globals, WDFDEVICE Han
 
     UNREFERENCED_PARAMETER(Globals);
     return Device->Default == NULL ? NULL : QueueHandle(Device->Default);
+}
+
+static WDFIOTARGET DeviceGetIoTarget(PWDF_DRIVER_GLOBALS Globals, WDFDEVICE Handle)
+{
+    DEVICE *Device = ObjectOf(Handle, DeviceKind);
+
+    UNREFERENCED_PARAMETER(Globals);
+    return Device->Lower == NULL ? NULL : HandleOf(&Device->Target);
 }
 
 static WDFDRIVER DeviceGetDriver(PWDF_DRIVER_GLOBALS Globals, WDFDEVICE Handle)
