@@ -13,9 +13,10 @@ use dirql::rules::{Judge, judges};
 use dirql::{Bench, Report, Verifier};
 use kernel::event::{Event, Kind, Reader, Stamp};
 use kernel::verdict::{Tier, Verdict};
+use rig::failures::{Failing, whichever_fails};
 use rig::kmdf::{
-    CLASSED_LIFE, ECHO_LIFE, ECHOES, EDU_LIFE, EDUS, OPEN_ECHO, SELF_CHECKED, classed, echo, edu, inf,
-    mistake_before, run, stand_in,
+    CLASSED_LIFE, ECHO_LIFE, ECHO_PULLED_OUT, ECHOES, EDU_LIFE, EDU_PULLED_OUT, EDUS, OPEN_ECHO,
+    SELF_CHECKED, classed, echo, edu, inf, mistake_before, run, stand_in,
 };
 use rig::{Buffer, driver, play, start};
 
@@ -197,6 +198,25 @@ fn whole_lives_are_not_accused() {
     lives(|at| echo(ECHOES[at % ECHOES.len()]), ECHO_LIFE);
     lives(|at| edu(EDUS[at % EDUS.len()]), EDU_LIFE);
     lives(|_| classed("kmdf_classed"), CLASSED_LIFE);
+}
+
+#[test]
+fn clients_that_are_pulled_out_are_not_accused() {
+    lives(|at| echo(ECHOES[at % ECHOES.len()]), ECHO_PULLED_OUT);
+    lives(|at| edu(EDUS[at % EDUS.len()]), EDU_PULLED_OUT);
+}
+
+/// A failure may also hide callbacks from the judges.
+#[test]
+fn clients_whose_calls_fail_are_not_accused() {
+    let script = format!(
+        "{OPEN_ECHO}
+        async r ioctl e 0x222004 in u32:1; async m ioctl e 0x222008 out 8; write e text:abc; ioctl e 0x222010 in text:work out 8
+        ioctl e 0x22200c in text:go; power s3; power s0; ioctl e 0x22201c in text:down expect any; join r; join m; close e"
+    );
+    for which in [Failing::One, Failing::All] {
+        assert!(whichever_fails(|| echo(ECHOES[1]).rules(&all()), which, &script) > 20);
+    }
 }
 
 #[test]

@@ -28,6 +28,11 @@ impl Callbacks {
         }
     }
 
+    /// In how many routines a strand is.
+    pub(crate) fn depth(&self, strand: StrandId) -> usize {
+        self.open.get(&strand).map_or(0, Vec::len)
+    }
+
     /// The routine that a strand runs.
     pub(crate) fn innermost(&self, strand: StrandId) -> Option<Role> {
         Some(self.open.get(&strand)?.last()?.0)

@@ -3,9 +3,9 @@
 //!
 //! Pages: *InputBufferAPI rule (kmdf)*, *OutputBufferAPI rule (kmdf)*, *FileObjectConfigured rule (kmdf)*, *WdfRequestGetFileObject function*, *Accessing Data Buffers
 //! in WDF Drivers*. It knows that a request is a read or a write by the callback that it came in, for as long as the client has it. *It does not*
-//! know what requests of `EvtIoDefault` and of manual queues are, nor of files in a client of a class extension, which may ask for them in its stead.
+//! know what requests of `EvtIoDefault` and of manual queues are, nor of files if another client has asked for some: a class extension may, in its client's stead.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use kernel::event::{Event, Kind, Role, Stamp};
 use kernel::exports;
@@ -22,19 +22,16 @@ pub(super) const RULE: &str = "kmdf-buffers";
 pub(crate) struct KmdfBuffers {
     /// By what callback the requests have come that a client has.
     came_by: BTreeMap<u64, Role>,
-    /// Clients that have asked for files, by their globals.
-    with_files: BTreeSet<u64>,
-    is_blind: bool,
+    /// A client has asked for files, or they may be there for another reason.
+    may_have_files: bool,
     found: Option<Verdict>,
 }
 
 impl KmdfBuffers {
-    fn called(&mut self, name: &str, globals: u64, handle: u64) -> Option<Verdict> {
+    fn called(&mut self, name: &str, handle: u64) -> Option<Verdict> {
         match name {
-            "WdfDeviceInitSetFileObjectConfig" => {
-                self.with_files.insert(globals);
-            }
-            "WdfRequestGetFileObject" if !self.with_files.contains(&globals) && !self.is_blind => {
+            "WdfDeviceInitSetFileObjectConfig" => self.may_have_files = true,
+            "WdfRequestGetFileObject" if !self.may_have_files => {
                 let message = format!(
                     "{name}: the request {handle:#x} has no file: WdfDeviceInitSetFileObjectConfig was not called"
                 );
@@ -42,7 +39,7 @@ impl KmdfBuffers {
             }
             name if name.starts_with("WdfRequestRetrieve") => return self.retrieved(name, handle),
             name if gives_away(name) => drop(self.came_by.remove(&handle)),
-            name => self.is_blind |= is_of_the_unseen(name),
+            name => self.may_have_files |= is_of_the_unseen(name),
         }
         None
     }
@@ -92,7 +89,7 @@ impl Follower for KmdfBuffers {
             }
             Event::Ddi { export, arguments, .. } => {
                 if let Some(row) = exports::row(*export) {
-                    self.found = self.called(row.name, arguments[0], arguments[1]);
+                    self.found = self.called(row.name, arguments[1]);
                 }
             }
             _ => {}

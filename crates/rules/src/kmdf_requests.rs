@@ -4,8 +4,9 @@
 //! requests by their handles, from the callbacks that a client gets them in and the functions that it calls. A handle may be that of a later request:
 //! where a function could have given one out, nothing is said of those that were completed before it returned. *It does not* follow what it is not
 //! shown: of a client that takes requests by callbacks that are not seen nothing is said; nor of the use of a completed request while a reference to it may
-//! be held: one of the client's, the framework's during a callback, or that of a request that was found in a queue. What was read of a request before
-//! its completion, its buffers, is memory.
+//! be held: one of the client's, the framework's during a callback, or that of a request that was found in a queue; nor, in a client that has asked for callbacks
+//! of objects, of what the thread does that completes it, until it leaves its routine: it may be in `EvtCleanupCallback`. What was read of a request
+//! before its completion, its buffers, is memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -39,10 +40,18 @@ const REFERENCING: [Role; 4] =
 const OF_ITS_OWN: [&str; 3] =
     ["WdfRequestGetCompletionParams", "WdfRequestGetInformation", "WdfRequestGetStatus"];
 
+/// Whether what a client hands to this function may have a callback that runs while a request is being completed.
+fn may_have_cleanup(name: &str) -> bool {
+    matches!(name, "WdfDeviceInitSetRequestAttributes" | "WdfObjectAllocateContext" | "WdfObjectCreate")
+        || name.starts_with("WdfMemoryCreate")
+}
+
 /// What it follows.
 #[derive(Clone, Default)]
 pub(crate) struct KmdfRequests {
     completed: BTreeSet<u64>,
+    /// Of those, which a strand may be completing still, and in how many routines it was then.
+    completing: BTreeMap<u64, (StrandId, usize)>,
     /// How often each object was referenced and not dereferenced.
     references: BTreeMap<u64, u32>,
     callbacks: Callbacks,
@@ -53,6 +62,8 @@ pub(crate) struct KmdfRequests {
     finds: bool,
     /// Requests were made by a client.
     makes: bool,
+    /// Callbacks may run while a request is being completed.
+    cleans_up: bool,
     found: Option<String>,
 }
 
@@ -61,7 +72,7 @@ impl KmdfRequests {
         match name {
             "WdfRequestComplete"
             | "WdfRequestCompleteWithInformation"
-            | "WdfRequestCompleteWithPriorityBoost" => self.complete(name, handle),
+            | "WdfRequestCompleteWithPriorityBoost" => self.complete(name, strand, handle),
             "WdfObjectReferenceActual" => *self.references.entry(handle).or_default() += 1,
             "WdfObjectDereferenceActual" => self.dereference(handle),
             "WdfRequestReuse" | "WdfObjectDelete" => drop(self.completed.remove(&handle)),
@@ -72,7 +83,10 @@ impl KmdfRequests {
                 self.makes |= name.starts_with(CREATE);
             }
             name if name.starts_with("WdfRequest") => self.used(name, strand, handle),
-            name => self.is_blind |= is_of_the_unseen(name),
+            name => {
+                self.is_blind |= is_of_the_unseen(name);
+                self.cleans_up |= may_have_cleanup(name);
+            }
         }
     }
 
@@ -85,7 +99,7 @@ impl KmdfRequests {
         }
     }
 
-    fn complete(&mut self, name: &str, request: u64) {
+    fn complete(&mut self, name: &str, strand: StrandId, request: u64) {
         if self.is_blind {
             return;
         }
@@ -94,6 +108,7 @@ impl KmdfRequests {
         }
         if !self.giving.is_under_way() {
             self.completed.insert(request);
+            self.completing.insert(request, (strand, self.callbacks.depth(strand)));
         } // else it may be the request that is being given out
     }
 
@@ -102,6 +117,7 @@ impl KmdfRequests {
         let may_be_there = self.finds
             || self.makes && OF_ITS_OWN.contains(&name)
             || self.references.contains_key(&request)
+            || self.cleans_up && self.completing.get(&request).is_some_and(|(by, _)| *by == strand)
             || self.callbacks.is_in_one_for(strand, &REFERENCING, request);
         if self.completed.contains(&request) && !self.is_blind && !may_be_there {
             self.found =
@@ -142,6 +158,10 @@ impl Follower for KmdfRequests {
             Event::Enter { role, object, .. } if is_delivery(*role) => {
                 self.completed.remove(object);
             }
+            Event::Leave { .. } => {
+                let depth = self.callbacks.depth(stamp.strand);
+                self.completing.retain(|_, (by, then)| *by != stamp.strand || *then <= depth);
+            }
             Event::Ddi { export, arguments, .. } => {
                 if let Some(row) = exports::row(*export) {
                     self.called(row.name, stamp.strand, arguments[1]);
@@ -158,135 +178,4 @@ impl Follower for KmdfRequests {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::follower::Following;
-    use crate::rig::{call, enter, leave};
-
-    const REQUEST: u64 = 0x1000;
-    const OTHER: u64 = 0x2000;
-
-    /// What is said after these events, of which each tells its strand.
-    fn said(events: impl IntoIterator<Item = (u32, Event)>) -> Option<String> {
-        crate::rig::said(&mut Following(KmdfRequests::default()), events)
-    }
-
-    fn complete(request: u64) -> Event {
-        call("WdfRequestComplete", request, 0)
-    }
-
-    #[test]
-    fn a_request_is_completed_once_by_whichever_function() {
-        for name in ["WdfRequestCompleteWithInformation", "WdfRequestCompleteWithPriorityBoost"] {
-            let message = said([(1, complete(REQUEST)), (2, call(name, REQUEST, 0))]).unwrap();
-            assert_eq!(message, format!("{name}: the request 0x1000 has been completed already"));
-        }
-        assert_eq!(said([(1, complete(REQUEST)), (1, complete(OTHER))]), None);
-    }
-
-    #[test]
-    fn a_handle_that_comes_by_a_callback_or_is_made_anew_is_another_request() {
-        for role in [
-            Role::EvtDeviceFileCreate,
-            Role::EvtIoCanceledOnQueue,
-            Role::EvtIoDefault,
-            Role::EvtIoDeviceControl,
-            Role::EvtIoInCallerContext,
-            Role::EvtIoInternalDeviceControl,
-            Role::EvtIoRead,
-            Role::EvtIoWrite,
-        ] {
-            assert_eq!(
-                said([(1, complete(REQUEST)), (1, enter(role, REQUEST)), (1, complete(REQUEST))]),
-                None,
-                "{role}"
-            );
-        }
-        for name in ["WdfRequestReuse", "WdfObjectDelete"] {
-            assert_eq!(
-                said([(1, complete(REQUEST)), (1, call(name, REQUEST, 0)), (1, complete(REQUEST))]),
-                None
-            );
-        }
-        let of_another = [(1, complete(REQUEST)), (1, enter(Role::EvtIoRead, OTHER)), (1, complete(REQUEST))];
-        assert!(said(of_another).is_some());
-    }
-
-    #[test]
-    fn a_function_that_may_give_a_request_out_makes_all_handles_new() {
-        for name in GIVING {
-            assert_eq!(
-                said([(1, complete(REQUEST)), (1, call(name, OTHER, 0)), (1, complete(REQUEST))]),
-                None,
-                "{name}"
-            );
-        }
-        let twice_after = [(1, call(GIVING[2], OTHER, 0)), (1, complete(REQUEST)), (1, complete(REQUEST))];
-        assert!(said(twice_after).is_some());
-    }
-
-    #[test]
-    fn what_is_completed_while_a_function_gives_a_request_out_may_be_that_one() {
-        let gives = || (1, call("WdfIoQueueRetrieveNextRequest", OTHER, 0));
-        let between = [gives(), (2, complete(REQUEST)), (1, complete(REQUEST))];
-        assert_eq!(said(between), None);
-        let interrupted = [
-            gives(),
-            (1, enter(Role::EvtInterruptDpc, OTHER)),
-            (1, call("WdfSpinLockAcquire", OTHER, 0)),
-            (2, complete(REQUEST)),
-            (1, leave(Role::EvtInterruptDpc)),
-            (1, complete(REQUEST)),
-        ];
-        assert_eq!(said(interrupted), None);
-        for returned in [leave(Role::EvtIoRead), call("WdfSpinLockAcquire", OTHER, 0)] {
-            assert!(said([gives(), (1, returned), (2, complete(REQUEST)), (1, complete(REQUEST))]).is_some());
-        }
-    }
-
-    #[test]
-    fn a_completed_request_is_not_used_unless_there_is_a_reference_to_it() {
-        let ask = || call("WdfRequestIsCanceled", REQUEST, 0);
-        let reference = |name| call(name, REQUEST, 0);
-        let done = [(1, complete(REQUEST)), (2, ask())];
-        assert!(said(done).unwrap().contains("is gone with that"));
-        let held = [(1, reference("WdfObjectReferenceActual")), (1, complete(REQUEST)), (2, ask())];
-        assert_eq!(said(held), None);
-        let given_back = [
-            (1, reference("WdfObjectReferenceActual")),
-            (1, complete(REQUEST)),
-            (1, reference("WdfObjectDereferenceActual")),
-            (1, ask()),
-        ];
-        assert!(said(given_back).is_some());
-        for role in REFERENCING {
-            assert_eq!(said([(1, enter(role, REQUEST)), (1, complete(REQUEST)), (1, ask())]), None, "{role}");
-        }
-        let found = [(1, call(FIND, OTHER, 0)), (1, ask()), (1, complete(REQUEST)), (1, ask())];
-        assert_eq!(said(found), None);
-    }
-
-    #[test]
-    fn of_requests_that_a_client_makes_it_may_ask_when_they_are_completed() {
-        for (name, is_wrong) in [("WdfRequestGetStatus", false), ("WdfRequestGetIoQueue", true)] {
-            let made = [
-                (1, call(CREATE, 0, 0)),
-                (1, call("WdfRequestSend", REQUEST, 0)),
-                (1, complete(REQUEST)),
-                (1, call(name, REQUEST, 0)),
-            ];
-            assert_eq!(said(made).is_some(), is_wrong, "{name}");
-        }
-    }
-
-    #[test]
-    fn of_clients_whose_callbacks_are_not_seen_nothing_is_said() {
-        for name in ["WdfIoQueueAssignForwardProgressPolicy", "WdfCxDeviceInitAllocate"] {
-            assert_eq!(
-                said([(1, call(name, OTHER, 0)), (1, complete(REQUEST)), (1, complete(REQUEST))]),
-                None,
-                "{name}"
-            );
-        }
-    }
-}
+mod tests;
