@@ -5,6 +5,7 @@
  * Its default queue is sequential. IOCTL_ECHO_BACK gives the input back at once, IOCTL_ECHO_WORK by a work item. IOCTL_ECHO_LATER goes to a queue of its
  * own, whose request can be cancelled, and ends by a timer after as many milliseconds as its input says, or by IOCTL_ECHO_HURRY. IOCTL_ECHO_WAIT
  * waits in a manual queue until IOCTL_ECHO_NEXT lets the oldest go with the bytes of its input. IOCTL_ECHO_COUNTS tells what has happened.
+ * IOCTL_ECHO_DOWN goes to the device below. With FAULTY it is sent with a spin lock held, and requests end in EvtDeviceSurpriseRemoval.
  *
  * Pages: Framework Queue Objects, WdfRequestMarkCancelableEx, EvtRequestCancel, EvtIoStop, Using Timers, Using Framework Work Items.
  */
@@ -19,6 +20,8 @@
 #define IOCTL_ECHO_WORK CTL_CODE(FILE_DEVICE_UNKNOWN, 0x804, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_ECHO_COUNTS CTL_CODE(FILE_DEVICE_UNKNOWN, 0x805, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_ECHO_HURRY CTL_CODE(FILE_DEVICE_UNKNOWN, 0x806, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+#define IOCTL_ECHO_DOWN CTL_CODE(FILE_DEVICE_UNKNOWN, 0x807, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
 #define MOST 256
 
@@ -145,6 +148,27 @@ static VOID Forward(WDFREQUEST Request, WDFQUEUE Queue)
     }
 }
 
+static VOID SendDown(ECHO *Echo, WDFDEVICE Device, WDFREQUEST Request)
+{
+    WDF_REQUEST_SEND_OPTIONS Options = {sizeof(Options), WDF_REQUEST_SEND_OPTION_SEND_AND_FORGET, 0};
+    WDFIOTARGET Below = CALL(WdfDeviceGetIoTarget, Device);
+    BOOLEAN Sent;
+
+#ifdef FAULTY /* a mistake: who completes it at once would have the lock */
+    CALL(WdfSpinLockAcquire, Echo->Lock);
+    Sent = CALL(WdfRequestSend, Request, Below, &Options);
+    CALL(WdfSpinLockRelease, Echo->Lock);
+#else
+    UNREFERENCED_PARAMETER(Echo);
+    Sent = CALL(WdfRequestSend, Request, Below, &Options);
+#endif
+    if (!Sent) {
+        NTSTATUS Status = CALL(WdfRequestGetStatus, Request);
+
+        CALL(WdfRequestComplete, Request, Status);
+    }
+}
+
 static VOID EndLate(ECHO *Echo);
 
 static VOID OnControl(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T OutputLength, SIZE_T InputLength, ULONG Code)
@@ -176,6 +200,9 @@ static VOID OnControl(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T OutputLength, S
         break;
     case IOCTL_ECHO_COUNTS:
         TellCounts(Echo, Request);
+        break;
+    case IOCTL_ECHO_DOWN:
+        SendDown(Echo, CALL(WdfIoQueueGetDevice, Queue), Request);
         break;
     default:
         CALL(WdfRequestComplete, Request, STATUS_INVALID_DEVICE_REQUEST);
@@ -332,6 +359,19 @@ static VOID OnCleanup(WDFOBJECT Device)
     DbgPrint("echo: cleaned up after %u entries and %u exits\n", EchoOf(Device)->Counts.Entries, EchoOf(Device)->Counts.Exits);
 }
 
+#ifdef FAULTY /* a mistake: the framework does this when it takes the device out of power */
+static VOID OnSurpriseRemoval(WDFDEVICE Device)
+{
+    WDFREQUEST Waiting;
+
+    CALL(WdfIoQueueStop, EchoOf(Device)->Manual, NULL, NULL);
+    CALL(WdfIoQueueStart, EchoOf(Device)->Manual);
+    while (NT_SUCCESS(CALL(WdfIoQueueRetrieveNextRequest, EchoOf(Device)->Manual, &Waiting))) {
+        CALL(WdfRequestComplete, Waiting, STATUS_DEVICE_REMOVED);
+    }
+}
+#endif
+
 static VOID OnUnload(WDFDRIVER Driver)
 {
     UNREFERENCED_PARAMETER(Driver);
@@ -402,6 +442,9 @@ static NTSTATUS OnDeviceAdd(WDFDRIVER Driver, PWDFDEVICE_INIT Init)
     INITIALIZE(WDF_PNPPOWER_EVENT_CALLBACKS, &Callbacks);
     Callbacks.EvtDeviceD0Entry = OnD0Entry;
     Callbacks.EvtDeviceD0Exit = OnD0Exit;
+#ifdef FAULTY
+    Callbacks.EvtDeviceSurpriseRemoval = OnSurpriseRemoval;
+#endif
     CALL(WdfDeviceInitSetPnpPowerEventCallbacks, Init, &Callbacks);
     CALL(WdfDeviceInitSetIoType, Init, WdfDeviceIoBuffered);
     InitializeAttributes(&Attributes, &TypeOfECHO, NULL);

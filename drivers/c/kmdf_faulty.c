@@ -2,6 +2,8 @@
  * kmdf_faulty.sys: a client of KMDF without Plug and Play, whose control device \\.\KmdfFaulty makes mistakes: each control code is one (Mistakes),
  * made if its input is 1, and done right by the same calls if it is 0.
  *
+ * A read or a write of one byte is done right; of more, it is asked for the buffer that it does not have.
+ *
  * Pages: Using Control Device Objects, Using Framework Locks, WdfRequestUnmarkCancelable, WdfObjectDelete, Bug Check 0x10D: WDF_VIOLATION.
  */
 #include <ddk/wdm.h>
@@ -21,6 +23,11 @@ CONTEXT_TYPE(NUMBER, NumberOf)
 static WDFSPINLOCK SpinLock;
 static WDFWAITLOCK WaitLock;
 static WDFTIMER Timer;
+static WDFWORKITEM Work;
+static WDFQUEUE Manual;
+/* What OnTimer or OnWork ends, and whether it makes its mistake. */
+static PVOID volatile Pending;
+static BOOLEAN PendingWrong;
 /* A function that ends with a call would jump there, and not be on the stack. */
 static volatile ULONG Completed;
 
@@ -125,7 +132,22 @@ static VOID SaysTooMuch(WDFREQUEST Request, BOOLEAN Wrong)
 
 static VOID OnTimer(WDFTIMER Handle)
 {
-    UNREFERENCED_PARAMETER(Handle);
+    WDFREQUEST Request = InterlockedExchangePointer(&Pending, NULL);
+
+    if (Request != NULL) {
+        CALL(WdfTimerStop, Handle, PendingWrong);
+        CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+    }
+}
+
+static VOID OnWork(WDFWORKITEM Handle)
+{
+    WDFREQUEST Request = InterlockedExchangePointer(&Pending, NULL);
+
+    if (PendingWrong) {
+        CALL(WdfWorkItemFlush, Handle);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
 }
 
 static VOID StopsTimerAtDispatchLevel(WDFREQUEST Request, BOOLEAN Wrong)
@@ -259,6 +281,214 @@ static VOID WantsMissingCallback(WDFREQUEST Request, BOOLEAN Wrong)
 }
 #endif
 
+static VOID UsesCompletedRequest(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    if (!Wrong) {
+        CALL(WdfRequestGetInformation, Request);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+    if (Wrong) {
+        CALL(WdfRequestGetInformation, Request);
+        Completed++;
+    }
+}
+
+/* Lets it be canceled, and no more if that is done right. False: OnCancel completes it. */
+static inline BOOLEAN MarkAndUnmark(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    CALL(WdfRequestMarkCancelable, Request, OnCancel);
+    return Wrong || CALL(WdfRequestUnmarkCancelable, Request) != STATUS_CANCELLED;
+}
+
+static VOID MarksTwice(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    if (!MarkAndUnmark(Request, Wrong)) {
+        return;
+    }
+    CALL(WdfRequestMarkCancelable, Request, OnCancel);
+    if (CALL(WdfRequestUnmarkCancelable, Request) != STATUS_CANCELLED) {
+        CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+    }
+}
+
+static VOID ForwardsWhileCancelable(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    NTSTATUS Status;
+
+    if (!MarkAndUnmark(Request, Wrong)) {
+        return;
+    }
+    Status = CALL(WdfRequestForwardToIoQueue, Request, Manual);
+    if (NT_SUCCESS(Status) && !NT_SUCCESS(CALL(WdfIoQueueRetrieveNextRequest, Manual, &Request))) {
+        return; /* canceled meanwhile */
+    }
+    CALL(WdfRequestComplete, Request, Status);
+}
+
+static VOID AsksWhetherCanceled(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    BOOLEAN Canceled;
+
+    if (!MarkAndUnmark(Request, Wrong)) {
+        return;
+    }
+    Canceled = CALL(WdfRequestIsCanceled, Request);
+    if (!Wrong || CALL(WdfRequestUnmarkCancelable, Request) != STATUS_CANCELLED) {
+        CALL(WdfRequestComplete, Request, Canceled ? STATUS_CANCELLED : STATUS_SUCCESS);
+    }
+}
+
+static VOID AcknowledgesNoStop(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    if (Wrong) {
+        CALL(WdfRequestStopAcknowledge, Request, FALSE);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID WaitsForQueue(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    if (Wrong) {
+        CALL(WdfIoQueueStopSynchronously, Manual);
+    } else {
+        CALL(WdfIoQueueStop, Manual, NULL, NULL);
+    }
+    CALL(WdfIoQueueStart, Manual);
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID StopsTimerInItsCallback(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    PendingWrong = Wrong;
+    Pending = Request;
+    CALL(WdfTimerStart, Timer, -10000);
+}
+
+static VOID FlushesWorkInItsCallback(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    PendingWrong = Wrong;
+    Pending = Request;
+    CALL(WdfWorkItemEnqueue, Work);
+}
+
+static VOID AsksForFile(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    if (Wrong) {
+        CALL(WdfRequestGetFileObject, Request);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID UsesFreedInit(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    PWDFDEVICE_INIT Init = CALL(WdfControlDeviceInitAllocate, WdfDriverGlobals->Driver, &ForAdministrators);
+
+    if (Init != NULL) {
+        if (!Wrong) {
+            CALL(WdfDeviceInitSetExclusive, Init, TRUE);
+        }
+        CALL(WdfDeviceInitFree, Init);
+        if (Wrong) {
+            CALL(WdfDeviceInitSetExclusive, Init, TRUE);
+        }
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID FreesInitTwice(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    PWDFDEVICE_INIT Init = CALL(WdfControlDeviceInitAllocate, WdfDriverGlobals->Driver, &ForAdministrators);
+
+    if (Init != NULL) {
+        CALL(WdfDeviceInitFree, Init);
+        if (Wrong) {
+            CALL(WdfDeviceInitFree, Init);
+        }
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID LeavesDeviceUnfinished(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    static UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Device\\KmdfFaultyToo");
+    WDFDEVICE Device;
+    NTSTATUS Status = CreateControlDevice(WdfDriverGlobals->Driver, &Name, NULL, &Device);
+
+    if (NT_SUCCESS(Status) && !Wrong) {
+        CALL(WdfControlFinishInitializing, Device);
+    }
+    CALL(WdfRequestComplete, Request, Status);
+}
+
+static VOID ReadsBufferOfCompleted(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    volatile ULONG *Input;
+    NTSTATUS Status = CALL(WdfRequestRetrieveInputBuffer, Request, sizeof(ULONG), (PVOID *)&Input, NULL);
+
+    if (!Wrong) {
+        Completed += *Input;
+    }
+    CALL(WdfRequestComplete, Request, Status);
+    if (Wrong) {
+        Completed += *Input;
+    }
+}
+
+static VOID ReturnsWithWaitLock(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    CALL(WdfWaitLockAcquire, WaitLock, NULL);
+    if (!Wrong) {
+        CALL(WdfWaitLockRelease, WaitLock);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID SetsUpNothing(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    if (Wrong) {
+        CALL(WdfDeviceInitFree, NULL);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID LeaksInit(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    PWDFDEVICE_INIT Init = CALL(WdfControlDeviceInitAllocate, WdfDriverGlobals->Driver, &ForAdministrators);
+
+    if (Init != NULL && !Wrong) {
+        CALL(WdfDeviceInitFree, Init);
+    }
+    CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
+}
+
+static VOID OnRead(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T Length)
+{
+    PVOID Buffer;
+    NTSTATUS Status;
+
+    UNREFERENCED_PARAMETER(Queue);
+    if (Length > 1) {
+        Status = CALL(WdfRequestRetrieveInputBuffer, Request, 1, &Buffer, NULL);
+    } else {
+        Status = CALL(WdfRequestRetrieveOutputBuffer, Request, 1, &Buffer, NULL);
+    }
+    CALL(WdfRequestComplete, Request, Status);
+}
+
+static VOID OnWrite(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T Length)
+{
+    PVOID Buffer;
+    NTSTATUS Status;
+
+    UNREFERENCED_PARAMETER(Queue);
+    if (Length > 1) {
+        Status = CALL(WdfRequestRetrieveOutputBuffer, Request, 1, &Buffer, NULL);
+    } else {
+        Status = CALL(WdfRequestRetrieveInputBuffer, Request, 1, &Buffer, NULL);
+    }
+    CALL(WdfRequestComplete, Request, Status);
+}
+
 /* By the function of the control code, from 0x800. */
 static VOID (*const Mistakes[])(WDFREQUEST Request, BOOLEAN Wrong) = {
     CompletesTwice,      /* 222000 */
@@ -280,8 +510,26 @@ static VOID (*const Mistakes[])(WDFREQUEST Request, BOOLEAN Wrong) = {
     BreaksIntoDebugger,  /* 222040 */
     StopsTheSystem,      /* 222044 */
 #if KMDF_MINOR >= 11
-    WantsMissingCallback,
+    WantsMissingCallback, /* 222048 */
+#else
+    NULL,
 #endif
+    UsesCompletedRequest, /* 22204C */
+    MarksTwice,           /* 222050 */
+    ForwardsWhileCancelable,
+    AsksWhetherCanceled,  /* 222058 */
+    AcknowledgesNoStop,   /* 22205C */
+    WaitsForQueue,        /* 222060 */
+    StopsTimerInItsCallback,
+    FlushesWorkInItsCallback,
+    AsksForFile,          /* 22206C */
+    UsesFreedInit,        /* 222070 */
+    FreesInitTwice,       /* 222074 */
+    LeavesDeviceUnfinished,
+    ReadsBufferOfCompleted, /* 22207C */
+    ReturnsWithWaitLock,  /* 222080 */
+    SetsUpNothing,        /* 222084 */
+    LeaksInit,            /* 222088 */
 };
 
 static VOID OnControl(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T OutputLength, SIZE_T InputLength, ULONG Code)
@@ -292,7 +540,8 @@ static VOID OnControl(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T OutputLength, S
     UNREFERENCED_PARAMETER(Queue);
     UNREFERENCED_PARAMETER(OutputLength);
     UNREFERENCED_PARAMETER(InputLength);
-    if (Number >= RTL_NUMBER_OF(Mistakes) || !NT_SUCCESS(CALL(WdfRequestRetrieveInputBuffer, Request, sizeof(ULONG), &Input, NULL))) {
+    if (Number >= RTL_NUMBER_OF(Mistakes) || Mistakes[Number] == NULL ||
+        !NT_SUCCESS(CALL(WdfRequestRetrieveInputBuffer, Request, sizeof(ULONG), &Input, NULL))) {
         CALL(WdfRequestComplete, Request, STATUS_INVALID_PARAMETER);
         return;
     }
@@ -303,13 +552,20 @@ static NTSTATUS CreateObjects(WDFDEVICE Device)
 {
     WDF_IO_QUEUE_CONFIG Queue;
     WDF_TIMER_CONFIG Config;
+    WDF_WORKITEM_CONFIG WorkConfig;
     WDF_OBJECT_ATTRIBUTES Attributes;
     NTSTATUS Status;
 
     InitializeQueue(&Queue, WdfIoQueueDispatchParallel, WdfUseDefault);
     Queue.DefaultQueue = TRUE;
     Queue.EvtIoDeviceControl = OnControl;
+    Queue.EvtIoRead = OnRead;
+    Queue.EvtIoWrite = OnWrite;
     Status = CALL(WdfIoQueueCreate, Device, &Queue, NULL, NULL);
+    if (NT_SUCCESS(Status)) {
+        InitializeQueue(&Queue, WdfIoQueueDispatchManual, WdfUseDefault);
+        Status = CALL(WdfIoQueueCreate, Device, &Queue, NULL, &Manual);
+    }
     InitializeAttributes(&Attributes, NULL, Device);
     if (NT_SUCCESS(Status)) {
         Status = CALL(WdfSpinLockCreate, &Attributes, &SpinLock);
@@ -321,6 +577,11 @@ static NTSTATUS CreateObjects(WDFDEVICE Device)
         INITIALIZE(WDF_TIMER_CONFIG, &Config);
         Config.EvtTimerFunc = OnTimer;
         Status = CALL(WdfTimerCreate, &Config, &Attributes, &Timer);
+    }
+    if (NT_SUCCESS(Status)) {
+        INITIALIZE(WDF_WORKITEM_CONFIG, &WorkConfig);
+        WorkConfig.EvtWorkItemFunc = OnWork;
+        Status = CALL(WdfWorkItemCreate, &WorkConfig, &Attributes, &Work);
     }
     return Status;
 }

@@ -413,6 +413,7 @@ const C_DRIVERS: &[CDriver] = &[
     by_loader("kmdf_classed_newer", "kmdf_classed.c", &["KMDF_MINOR=15", "CLASS_WANTED=3"]),
     by_loader("kmdf_stories", "kmdf_stories.c", &["KMDF_MINOR=15"]),
     by_loader("kmdf_echo_races", "kmdf_echo.c", &["KMDF_MINOR=15", "RACES"]),
+    by_loader("kmdf_echo_faulty", "kmdf_echo.c", &["KMDF_MINOR=15", "FAULTY"]),
     CDriver { name: "touches", source: "faulty/touches.c", defines: &[], missing: None, compiler: Gcc },
 ];
 

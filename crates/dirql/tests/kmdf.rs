@@ -12,8 +12,9 @@ use dirql::explore::{Bounds, Policy};
 use dirql::{Bench, Machine, ScriptText};
 use rig::failures::{Failing, whichever_fails};
 use rig::kmdf::{
-    CLASSED_LIFE, Client, ECHO_LIFE, ECHOES, EDU_LIFE, EDUS, FAULTIES, OPEN_ECHO, STORIES, classed, client,
-    echo, echo_on, edu, edu_on, inf, mistake_before, mistake_on, on_each_framework, real, run, stand_in,
+    CLASSED_LIFE, Client, ECHO_LIFE, ECHO_PULLED_OUT, ECHOES, EDU_LIFE, EDU_PULLED_OUT, EDUS, FAULTIES,
+    OPEN_ECHO, SELF_CHECKED, STORIES, classed, client, echo, echo_on, edu, edu_on, inf, mistake_before,
+    mistake_on, on_each_framework, real, run, stand_in,
 };
 use rig::{driver, finish, play, printed, start, try_play};
 
@@ -377,20 +378,8 @@ fn stories((framework, (sys, _)): &(PathBuf, Client), seed: u64, checked: bool) 
 
 #[test]
 fn functions_of_the_framework_answer_as_their_pages_say() {
-    const FUNCTIONS: [&str; 10] = [
-        "ContextsAreFoundByTheirTypes",
-        "ChildrenGoWithTheirParentAndReferencesKeepMemory",
-        "DriverAndDeviceKnowEachOther",
-        "DpcsRunOnceForEachQueuing",
-        "TimersRunOnceOrPeriodicallyUntilTheyAreStopped",
-        "WorkItemsRunAtPassiveLevelAndAreWaitedFor",
-        "WaitLocksAreWaitedForAsLongAsIsSaid",
-        "ARequestSaysWhatItIs",
-        "QueuesThatCannotBeAreRefused",
-        "FilesAreOpenedCleanedUpAndClosed",
-    ];
     for on in on_each_framework(&STORIES, &STORIES) {
-        for story in FUNCTIONS {
+        for story in SELF_CHECKED {
             for (seed, checked) in [(0, false), (0, true), (1, false), (2, true)] {
                 let how = format!("on {on:?} with seed {seed}");
                 rig::tell(stories(&on, seed, checked), r"\\.\KmdfStories", story, 1, &how);
@@ -431,26 +420,16 @@ fn a_file_that_the_driver_refuses_is_not_there() {
     finish(machine);
 }
 
-/// Devices that are pulled out at a random moment of their traffic.
 #[test]
 fn clients_are_pulled_out_in_random_schedules() {
-    const ECHO: &str = "open interface:{6D1C2B6E-7E0A-4C1B-9D37-3A54C0F2E815} as e overlapped
-        async r ioctl e 0x222004 in u32:2; async s ioctl e 0x222004 in u32:1; async m ioctl e 0x222008 out 8
-        a: write e text:abc expect any; a: ioctl e 0x222010 in text:work out 8 expect any; a: cancel r; a: read e 3 expect any
-        b: power s3 expect any; b: power s0 expect any
-        surprise-remove dirqlkmdfecho#0 expect any
-        cancel m; join a; join b; join r expect any; join s expect any; join m expect any; close e";
-    const EDU: &str = r"open \\.\KmdfEdu as e
-        a: ioctl e 0x223000 in u32:5 out 4 expect any; a: ioctl e 0x223000 in u32:6 out 4 expect any
-        wait 10us; surprise-remove edu#0; join a; close e";
     for seed in rig::seeds(8) {
         for checked in [false, true] {
             let how = |bench: Bench| bench.processors(2).policy(Policy::random(seed)).checked(checked);
             for (framework, of) in on_each_framework(&ECHOES[1..2], &ECHOES) {
-                run(|| how(echo_on(&framework, of)), ECHO);
+                run(|| how(echo_on(&framework, of)), ECHO_PULLED_OUT);
             }
             for (framework, of) in on_each_framework(&EDUS[..1], &EDUS) {
-                run(|| how(edu_on(&framework, of)), EDU);
+                run(|| how(edu_on(&framework, of)), EDU_PULLED_OUT);
             }
         }
     }

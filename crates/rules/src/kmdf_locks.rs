@@ -1,6 +1,6 @@
-//! `kmdf-locks`: a client of KMDF releases a lock that it does not hold, or waits for a wait lock that it holds.
+//! `kmdf-locks`: a client of KMDF releases a lock that it does not hold, waits for a wait lock that it holds, or sends a request with a spin lock held.
 //!
-//! Pages: *Using Framework Locks*, *WdfWaitLockAcquire function*, *WdfWaitLockRelease function*, *WdfSpinLockRelease function*. A wait lock that is acquired with a
+//! Pages: *Using Framework Locks*, *WdfWaitLockAcquire function*, *WdfWaitLockRelease function*, *WdfSpinLockRelease function*, *ReqSendWhileSpinlock rule (kmdf)*. A wait lock that is acquired with a
 //! time-out may not have been: of that lock nothing is said any more.
 
 use std::collections::BTreeSet;
@@ -22,15 +22,18 @@ pub(crate) struct KmdfLocks {
     taken: BTreeSet<(u64, StrandId)>,
     /// Wait locks of which it is not known who holds them.
     unknown: BTreeSet<u64>,
-    found: Option<String>,
+    spin_locks: BTreeSet<u64>,
+    found: Option<Verdict>,
 }
 
 impl KmdfLocks {
     fn called(&mut self, name: &str, strand: StrandId, lock: u64, timeout: u64) {
         match name {
             "WdfSpinLockAcquire" => {
+                self.spin_locks.insert(lock);
                 self.taken.insert((lock, strand));
             }
+            "WdfRequestSend" => self.send(name, strand),
             "WdfSpinLockRelease" => self.release(name, strand, lock),
             "WdfWaitLockAcquire" if timeout != 0 => {
                 self.unknown.insert(lock);
@@ -38,7 +41,7 @@ impl KmdfLocks {
             "WdfWaitLockAcquire" if self.unknown.contains(&lock) => {}
             "WdfWaitLockAcquire" if self.taken.insert((lock, strand)) => {}
             "WdfWaitLockAcquire" => {
-                self.found = Some(format!(
+                self.wrong(format!(
                     "{name}: the wait lock {lock:#x} is held by this thread: it waits for itself"
                 ));
             }
@@ -47,6 +50,7 @@ impl KmdfLocks {
             "WdfObjectDelete" => {
                 self.taken.retain(|(taken, _)| *taken != lock);
                 self.unknown.remove(&lock);
+                self.spin_locks.remove(&lock);
             }
             _ => {}
         }
@@ -54,8 +58,21 @@ impl KmdfLocks {
 
     fn release(&mut self, name: &str, strand: StrandId, lock: u64) {
         if !self.taken.remove(&(lock, strand)) {
-            self.found = Some(format!("{name}: the lock {lock:#x} is not held by this thread"));
+            self.wrong(format!("{name}: the lock {lock:#x} is not held by this thread"));
         }
+    }
+
+    /// Who gets the request may complete it at once, and what then runs may want the lock.
+    fn send(&mut self, name: &str, strand: StrandId) {
+        let is_held = |lock: &&u64| self.taken.contains(&(**lock, strand));
+        if let Some(lock) = self.spin_locks.iter().find(is_held) {
+            let message = format!("{name}: the spin lock {lock:#x} is held by this thread");
+            self.found = Some(Verdict::warning("kmdf-locks", message));
+        }
+    }
+
+    fn wrong(&mut self, message: String) {
+        self.found = Some(Verdict::error("kmdf-locks", message));
     }
 }
 
@@ -73,8 +90,7 @@ impl Follower for KmdfLocks {
     }
 
     fn found(&mut self) -> Option<Verdict> {
-        let message = self.found.take()?;
-        Some(Verdict::error("kmdf-locks", message))
+        self.found.take()
     }
 }
 
@@ -123,5 +139,14 @@ mod tests {
         assert_eq!(said(&[SPIN, (1, "WdfSpinLockRelease", 0)]), None);
         assert!(said(&[SPIN, (2, "WdfSpinLockRelease", 0)]).is_some());
         assert_eq!(said(&[SPIN, DELETE, SPIN, (1, "WdfSpinLockRelease", 0)]), None);
+    }
+
+    #[test]
+    fn a_request_is_not_sent_with_a_spin_lock_held() {
+        const SEND: (u32, &str, u64) = (1, "WdfRequestSend", 0);
+        assert!(said(&[SPIN, SEND]).unwrap().contains("is held by this thread"));
+        assert_eq!(said(&[SPIN, (1, "WdfSpinLockRelease", 0), SEND]), None);
+        assert_eq!(said(&[SPIN, (2, "WdfRequestSend", 0)]), None, "another thread");
+        assert_eq!(said(&[ACQUIRE, SEND]), None, "a wait lock");
     }
 }

@@ -5,11 +5,19 @@
 
 #![forbid(unsafe_code)]
 
+mod callbacks;
 mod dpc_stalls;
 mod follower;
+mod giving;
 mod guarantees;
+mod kmdf_buffers;
+mod kmdf_cancelable;
+mod kmdf_device_init;
 mod kmdf_locks;
 mod kmdf_requests;
+mod kmdf_stops;
+mod kmdf_surprise_removal;
+mod kmdf_waits;
 mod promises;
 #[cfg(test)]
 mod rig;
@@ -43,14 +51,44 @@ pub const ALL: &[Judge] = &[
         make: || Box::new(Guarantees::default()),
     },
     Judge {
+        name: kmdf_buffers::RULE,
+        about: "a client of KMDF that asks a request for a buffer or a file that it does not have",
+        make: || Box::new(Following(kmdf_buffers::KmdfBuffers::default())),
+    },
+    Judge {
+        name: kmdf_cancelable::RULE,
+        about: "a client of KMDF that completes, forwards or marks a request that can be canceled still",
+        make: || Box::new(Following(kmdf_cancelable::KmdfCancelable::default())),
+    },
+    Judge {
+        name: kmdf_device_init::RULE,
+        about: "a client of KMDF that uses a WDFDEVICE_INIT it has freed, or leaves a control device unfinished",
+        make: || Box::new(Following(kmdf_device_init::KmdfDeviceInit::default())),
+    },
+    Judge {
         name: kmdf_locks::RULE,
-        about: "a client of KMDF that releases a lock it does not hold, or waits for one that it holds",
+        about: "a client of KMDF that releases a lock it does not hold, waits for one that it holds, or sends a request with one",
         make: || Box::new(Following(kmdf_locks::KmdfLocks::default())),
     },
     Judge {
         name: kmdf_requests::RULE,
-        about: "a client of KMDF that completes a request twice, or one that can be canceled still",
+        about: "a client of KMDF that completes a request twice, or uses one that it has completed",
         make: || Box::new(Following(kmdf_requests::KmdfRequests::default())),
+    },
+    Judge {
+        name: kmdf_stops::RULE,
+        about: "a client of KMDF that acknowledges the stop of a request elsewhere than in EvtIoStop",
+        make: || Box::new(Following(kmdf_stops::KmdfStops::default())),
+    },
+    Judge {
+        name: kmdf_surprise_removal::RULE,
+        about: "a client of KMDF that ends requests in EvtDeviceSurpriseRemoval",
+        make: || Box::new(Following(kmdf_surprise_removal::KmdfSurpriseRemoval::default())),
+    },
+    Judge {
+        name: kmdf_waits::RULE,
+        about: "a client of KMDF that waits in a callback for that callback, or for a queue",
+        make: || Box::new(Following(kmdf_waits::KmdfWaits::default())),
     },
 ];
 

@@ -34,6 +34,7 @@ DDI(NTSTATUS, WdfDeviceCreateDeviceInterface, WDFDEVICE Device, const GUID *Clas
 DDI(NTSTATUS, WdfDeviceCreateSymbolicLink, WDFDEVICE Device, PCUNICODE_STRING Link);
 DDI(WDFQUEUE, WdfDeviceGetDefaultQueue, WDFDEVICE Device);
 DDI(WDFDRIVER, WdfDeviceGetDriver, WDFDEVICE Device);
+DDI(WDFIOTARGET, WdfDeviceGetIoTarget, WDFDEVICE Device);
 
 DDI(PFILE_OBJECT, WdfFileObjectWdmGetFileObject, WDFFILEOBJECT File);
 DDI(WDFDEVICE, WdfFileObjectGetDevice, WDFFILEOBJECT File);
@@ -59,6 +60,7 @@ DDI(NTSTATUS, WdfRequestUnmarkCancelable, WDFREQUEST Request);
 DDI(BOOLEAN, WdfRequestIsCanceled, WDFREQUEST Request);
 DDI(NTSTATUS, WdfRequestForwardToIoQueue, WDFREQUEST Request, WDFQUEUE Queue);
 DDI(NTSTATUS, WdfRequestRequeue, WDFREQUEST Request);
+DDI(BOOLEAN, WdfRequestSend, WDFREQUEST Request, WDFIOTARGET Target, WDF_REQUEST_SEND_OPTIONS *Options);
 DDI(VOID, WdfRequestStopAcknowledge, WDFREQUEST Request, BOOLEAN Requeue);
 DDI(WDFQUEUE, WdfRequestGetIoQueue, WDFREQUEST Request);
 DDI(WDFFILEOBJECT, WdfRequestGetFileObject, WDFREQUEST Request);

@@ -43,6 +43,7 @@ typedef struct _DEVICE_INTERFACE {
 
 typedef struct _DEVICE {
     OBJECT Object;
+    OBJECT Target; /* the device below, as requests are sent to it */
     DRIVER *Driver;
     PDEVICE_OBJECT Wdm;
     PDEVICE_OBJECT Lower; /* NULL: a control device */

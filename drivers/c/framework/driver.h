@@ -219,6 +219,9 @@ static VOID DriverMiniportUnload(PWDF_DRIVER_GLOBALS Globals, WDFDRIVER Handle)
 static VOID DeviceInitFree(PWDF_DRIVER_GLOBALS Globals, PWDFDEVICE_INIT Init)
 {
     UNREFERENCED_PARAMETER(Globals);
+    if (Init == NULL) {
+        Violation(NULL_PARAMETER, 0, (ULONG_PTR)__builtin_return_address(0));
+    }
     FreeInit(Init);
 }
 
@@ -336,6 +339,7 @@ static NTSTATUS Attach(DEVICE *Device, PDEVICE_OBJECT Pdo)
         return STATUS_INSUFFICIENT_RESOURCES;
     }
     Device->Pdo = Pdo;
+    InitializeObject(&Device->Target, Device->Object.Client, TargetKind, &Device->Object);
     Device->Lower = IoAttachDeviceToDeviceStack(Device->Wdm, Pdo);
     if (Device->Lower == NULL) {
         return STATUS_NO_SUCH_DEVICE;
@@ -485,6 +489,14 @@ static WDFQUEUE DeviceGetDefaultQueue(PWDF_DRIVER_GLOBALS Globals, WDFDEVICE Han
 
     UNREFERENCED_PARAMETER(Globals);
     return Device->Default == NULL ? NULL : QueueHandle(Device->Default);
+}
+
+static WDFIOTARGET DeviceGetIoTarget(PWDF_DRIVER_GLOBALS Globals, WDFDEVICE Handle)
+{
+    DEVICE *Device = ObjectOf(Handle, DeviceKind);
+
+    UNREFERENCED_PARAMETER(Globals);
+    return Device->Lower == NULL ? NULL : HandleOf(&Device->Target);
 }
 
 static WDFDRIVER DeviceGetDriver(PWDF_DRIVER_GLOBALS Globals, WDFDEVICE Handle)

@@ -31,7 +31,8 @@ typedef enum _OBJECT_KIND {
     WorkItemKind,
     SpinLockKind,
     WaitLockKind,
-    ResourcesKind
+    ResourcesKind,
+    TargetKind
 } OBJECT_KIND;
 
 typedef struct _CONTEXT {
@@ -392,7 +393,7 @@ static VOID ObjectDelete(PWDF_DRIVER_GLOBALS Globals, WDFOBJECT Handle)
 
     UNREFERENCED_PARAMETER(Globals);
     if (Object->Kind == DriverKind || Object->Kind == RequestKind || Object->Kind == FileKind || Object->Kind == InterruptKind ||
-        Object->Kind == ResourcesKind) {
+        Object->Kind == ResourcesKind || Object->Kind == TargetKind) {
         Violation(WRONG_DELETION, (ULONG_PTR)Handle, 0);
     }
     Delete(Object);

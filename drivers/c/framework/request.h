@@ -281,6 +281,35 @@ static NTSTATUS RequestRequeue(PWDF_DRIVER_GLOBALS Globals, WDFREQUEST Handle)
     return STATUS_SUCCESS;
 }
 
+/* Sends and forgets: the request ends, and its IRP goes on as it is. */
+static BOOLEAN RequestSend(PWDF_DRIVER_GLOBALS Globals, WDFREQUEST Handle, WDFIOTARGET To, WDF_REQUEST_SEND_OPTIONS *Options)
+{
+    REQUEST *Request = RequestOf(Handle);
+    DEVICE *Device = CONTAINING_RECORD(ObjectOf(To, TargetKind), DEVICE, Target);
+    QUEUE *Queue = Request->Queue;
+    PIRP Irp = Request->Irp;
+    KIRQL Irql;
+
+    UNREFERENCED_PARAMETER(Globals);
+    if (Options == NULL || Options->Flags != WDF_REQUEST_SEND_OPTION_SEND_AND_FORGET || Queue == NULL || Device->Lower == NULL) {
+        Missing("WdfRequestSend, but to send a queue's request to the device below and forget it");
+    }
+    KeAcquireSpinLock(&Queue->Lock, &Irql);
+    Disown(Queue, Request);
+    KeReleaseSpinLock(&Queue->Lock, Irql);
+    Request->Object.Deleted = TRUE;
+    CleanUp(&Request->Object);
+    Request->Irp = NULL;
+    IoSkipCurrentIrpStackLocation(Irp);
+    IoCallDriver(Device->Lower, Irp);
+    Release(&Request->Object);
+    KeAcquireSpinLock(&Queue->Lock, &Irql);
+    Queue->Count--;
+    Queue->OwnedCount--;
+    Settle(Queue, Irql);
+    return TRUE;
+}
+
 static VOID RequestStopAcknowledge(PWDF_DRIVER_GLOBALS Globals, WDFREQUEST Handle, BOOLEAN Requeue)
 {
     REQUEST *Request = RequestOf(Handle);

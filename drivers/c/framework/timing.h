@@ -7,11 +7,15 @@
 #ifndef FRAMEWORK_TIMING_H
 #define FRAMEWORK_TIMING_H
 
+/* Not in these headers. */
+NTKERNELAPI HANDLE NTAPI PsGetCurrentThreadId(VOID);
+
 typedef struct _TIMER {
     OBJECT Object;
     KTIMER Timer;
     KDPC Dpc;
     WDF_TIMER_CONFIG Config;
+    HANDLE volatile CallbackThread; /* NULL: its callback does not run */
 } TIMER;
 
 typedef struct _DPC {
@@ -27,7 +31,9 @@ static VOID NTAPI TimerIsDue(PKDPC Dpc, PVOID Context, PVOID First, PVOID Second
     UNREFERENCED_PARAMETER(Dpc);
     UNREFERENCED_PARAMETER(First);
     UNREFERENCED_PARAMETER(Second);
+    Timer->CallbackThread = PsGetCurrentThreadId();
     Timer->Config.EvtTimerFunc(HandleOf(&Timer->Object));
+    Timer->CallbackThread = NULL;
 }
 
 static VOID DisposeTimer(OBJECT *Object)
@@ -79,12 +85,17 @@ static BOOLEAN TimerStart(PWDF_DRIVER_GLOBALS Globals, WDFTIMER Handle, LONGLONG
     return KeSetTimerEx(&Timer->Timer, Due, (LONG)Timer->Config.Period, &Timer->Dpc);
 }
 
+/* Does nothing where its callback would wait for itself. */
 static BOOLEAN TimerStop(PWDF_DRIVER_GLOBALS Globals, WDFTIMER Handle, BOOLEAN Wait)
 {
     TIMER *Timer = ObjectOf(Handle, TimerKind);
-    BOOLEAN WasSet = KeCancelTimer(&Timer->Timer);
+    BOOLEAN WasSet;
 
     UNREFERENCED_PARAMETER(Globals);
+    if (Wait && Timer->CallbackThread == PsGetCurrentThreadId()) {
+        return FALSE;
+    }
+    WasSet = KeCancelTimer(&Timer->Timer);
     if (Wait) {
         KeFlushQueuedDpcs();
     }

@@ -45,6 +45,7 @@ typedef PVOID WDFCONTEXT;
 typedef struct WDFDRIVER__ *WDFDRIVER;
 typedef struct WDFDEVICE__ *WDFDEVICE;
 typedef struct WDFQUEUE__ *WDFQUEUE;
+typedef struct WDFIOTARGET__ *WDFIOTARGET;
 typedef struct WDFREQUEST__ *WDFREQUEST;
 typedef struct WDFFILEOBJECT__ *WDFFILEOBJECT;
 typedef struct WDFINTERRUPT__ *WDFINTERRUPT;
@@ -278,6 +279,15 @@ typedef struct _WDF_REQUEST_PARAMETERS {
     } Parameters;
 } WDF_REQUEST_PARAMETERS;
 C_ASSERT(sizeof(WDF_REQUEST_PARAMETERS) == 0x28);
+
+#define WDF_REQUEST_SEND_OPTION_SEND_AND_FORGET 8
+
+typedef struct _WDF_REQUEST_SEND_OPTIONS {
+    ULONG Size;
+    ULONG Flags;
+    LONGLONG Timeout;
+} WDF_REQUEST_SEND_OPTIONS;
+C_ASSERT(sizeof(WDF_REQUEST_SEND_OPTIONS) == 0x10);
 
 /* Places of StructTable, in the order of WDFSTRUCTENUM. */
 enum {

@@ -15,6 +15,7 @@ typedef struct _WORK_ITEM {
     BOOLEAN Queued; /* with the I/O manager, or about to run */
     BOOLEAN Again;  /* enqueued while its callback runs */
     BOOLEAN Running;
+    HANDLE volatile CallbackThread; /* NULL: its callback does not run */
     KEVENT Idle;
 } WORK_ITEM;
 
@@ -47,7 +48,9 @@ static VOID NTAPI RunWork(PDEVICE_OBJECT Device, PVOID Context)
         Work->Again = FALSE;
         Work->Running = TRUE;
         KeReleaseSpinLock(&Work->Lock, Irql);
+        Work->CallbackThread = PsGetCurrentThreadId();
         Work->Config.EvtWorkItemFunc(HandleOf(&Work->Object));
+        Work->CallbackThread = NULL;
         KeAcquireSpinLock(&Work->Lock, &Irql);
         Work->Running = FALSE;
     } while (Work->Again);
@@ -122,10 +125,15 @@ static WDFOBJECT WorkItemGetParentObject(PWDF_DRIVER_GLOBALS Globals, WDFWORKITE
     return HandleOf(Work->Object.Parent);
 }
 
+/* Does nothing where its callback would wait for itself. */
 static VOID WorkItemFlush(PWDF_DRIVER_GLOBALS Globals, WDFWORKITEM Handle)
 {
+    WORK_ITEM *Work = ObjectOf(Handle, WorkItemKind);
+
     UNREFERENCED_PARAMETER(Globals);
-    WaitForWork(ObjectOf(Handle, WorkItemKind));
+    if (Work->CallbackThread != PsGetCurrentThreadId()) {
+        WaitForWork(Work);
+    }
 }
 
 #endif

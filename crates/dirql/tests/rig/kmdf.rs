@@ -29,6 +29,19 @@ pub(crate) const EDUS: [Client; 3] =
     [("kmdf_edu_1_13", "1.13"), ("kmdf_edu", "1.15"), ("kmdf_edu_1_7", "1.7")];
 /// Of `kmdf_stories.c`.
 pub(crate) const STORIES: [Client; 2] = [("kmdf_stories", "1.15"), ("kmdf_stories_1_7", "1.7")];
+/// The stories that it checks itself, without a request that waits.
+pub(crate) const SELF_CHECKED: [&str; 10] = [
+    "ContextsAreFoundByTheirTypes",
+    "ChildrenGoWithTheirParentAndReferencesKeepMemory",
+    "DriverAndDeviceKnowEachOther",
+    "DpcsRunOnceForEachQueuing",
+    "TimersRunOnceOrPeriodicallyUntilTheyAreStopped",
+    "WorkItemsRunAtPassiveLevelAndAreWaitedFor",
+    "WaitLocksAreWaitedForAsLongAsIsSaid",
+    "ARequestSaysWhatItIs",
+    "QueuesThatCannotBeAreRefused",
+    "FilesAreOpenedCleanedUpAndClosed",
+];
 /// Of `kmdf_faulty.c`.
 pub(crate) const FAULTIES: [Client; 2] = [("kmdf_faulty", "1.15"), ("kmdf_faulty_1_7", "1.7")];
 
@@ -131,6 +144,18 @@ pub(crate) const EDU_LIFE: &str = r"open \\.\KmdfEdu as e
     query-stop; cancel-stop
     join a; join b
     close e; close f";
+
+/// A device that is pulled out amid its traffic.
+pub(crate) const ECHO_PULLED_OUT: &str = "open interface:{6D1C2B6E-7E0A-4C1B-9D37-3A54C0F2E815} as e overlapped
+    async r ioctl e 0x222004 in u32:2; async s ioctl e 0x222004 in u32:1; async m ioctl e 0x222008 out 8
+    a: write e text:abc expect any; a: ioctl e 0x222010 in text:work out 8 expect any; a: cancel r; a: read e 3 expect any
+    b: power s3 expect any; b: power s0 expect any
+    surprise-remove dirqlkmdfecho#0 expect any
+    cancel m; join a; join b; join r expect any; join s expect any; join m expect any; close e";
+
+pub(crate) const EDU_PULLED_OUT: &str = r"open \\.\KmdfEdu as e
+    a: ioctl e 0x223000 in u32:5 out 4 expect any; a: ioctl e 0x223000 in u32:6 out 4 expect any
+    wait 10us; surprise-remove edu#0; join a; close e";
 
 /// Two threads, and then one, with a client of a class extension.
 pub(crate) const CLASSED_LIFE: &str = r"open \\.\KmdfClassed as c
