@@ -17,10 +17,6 @@ pub(super) struct Touch {
 }
 
 impl Touch {
-    fn meets(&self, other: &Self) -> bool {
-        self.flow != other.flow && (self.stores || other.stores)
-    }
-
     /// Of what it does to a line.
     fn hash(&self, line: u64) -> u64 {
         let instruction = self.instruction.map_or(0, NonZero::get);
@@ -28,17 +24,19 @@ impl Touch {
     }
 }
 
-/// Touches, by line and by what they do there. Lines and touches stand in the order in which they came, so that the last ones can be taken away.
+/// Touches, by line and by what they do there. What came last can be taken away: each list is in the order in which things came.
 #[derive(Default)]
 pub(super) struct Touches {
     lines: Vec<Line>,
     by_number: Index,
+    visits: Vec<Visit>,
     touched: Vec<Touched>,
     by_touch: Index,
-    /// Which of `touched` were there at the last mark, and have other bytes now, and which they had.
-    changed: Vec<(usize, u64)>,
-    /// So many of `touched` were there at the last mark.
-    marked: usize,
+    /// What `visits` and `touched` had that were there at the last mark, before it was changed.
+    visits_before: Vec<(usize, Bytes)>,
+    touched_before: Vec<(usize, u64)>,
+    /// So many of them were there at the last mark.
+    marked: Mark,
     /// How often all was forgotten: marks from before mean that nothing is known.
     age: u64,
 }
@@ -48,27 +46,79 @@ pub(super) struct Touches {
 pub(crate) struct Mark {
     age: u64,
     lines: usize,
+    visits: usize,
     touched: usize,
-    changed: usize,
+    visits_before: usize,
+    touched_before: usize,
 }
 
 struct Line {
     number: u64,
-    /// Its newest touch.
+    /// Its newest visit.
     first: Place,
-    /// Whose all its touches are, if it is known that there is but one.
-    flow: Option<u64>,
 }
 
+/// What one flow of control did to a line.
+struct Visit {
+    line: Place,
+    flow: u64,
+    bytes: Bytes,
+    /// Its newest touch.
+    first: Place,
+    /// The next of the line.
+    next: Place,
+}
+
+/// Bytes of a line, a bit for each.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Bytes {
+    loaded: u64,
+    stored: u64,
+    /// By instructions that may be learned. Of those that have been, some may count still.
+    loaded_anew: u64,
+    stored_anew: u64,
+}
+
+/// What one instruction did there.
 struct Touched {
     line: u64,
+    visit: Place,
     touch: Touch,
-    /// A bit for each byte of the line.
     bytes: u64,
-    /// The next of the line.
+    /// The next of the visit.
     next: Place,
     /// Its instruction was learned.
     learned: bool,
+}
+
+impl Bytes {
+    /// Which of these, loaded or stored, meet what is stored, or loaded.
+    fn met(&self, stores: bool) -> u64 {
+        if stores { self.loaded | self.stored } else { self.stored }
+    }
+
+    fn met_anew(&self, stores: bool) -> u64 {
+        if stores { self.loaded_anew | self.stored_anew } else { self.stored_anew }
+    }
+
+    fn add(&mut self, touch: &Touch, bytes: u64) {
+        let [all, anew] = if touch.stores {
+            [&mut self.stored, &mut self.stored_anew]
+        } else {
+            [&mut self.loaded, &mut self.loaded_anew]
+        };
+        *all |= bytes;
+        *anew |= if touch.instruction.is_some() { bytes } else { 0 };
+    }
+
+    fn without(self, bytes: u64) -> Self {
+        Self {
+            loaded: self.loaded & !bytes,
+            stored: self.stored & !bytes,
+            loaded_anew: self.loaded_anew & !bytes,
+            stored_anew: self.stored_anew & !bytes,
+        }
+    }
 }
 
 impl Touches {
@@ -80,9 +130,15 @@ impl Touches {
 
     /// Remembers what is known.
     pub(super) fn mark(&mut self) -> Mark {
-        let Self { age, lines, touched, changed, .. } = self;
-        self.marked = touched.len();
-        Mark { age: *age, lines: lines.len(), touched: touched.len(), changed: changed.len() }
+        self.marked = Mark {
+            age: self.age,
+            lines: self.lines.len(),
+            visits: self.visits.len(),
+            touched: self.touched.len(),
+            visits_before: self.visits_before.len(),
+            touched_before: self.touched_before.len(),
+        };
+        self.marked
     }
 
     /// Knows again what was known at `mark`. Marks that are younger than it mean nothing any more.
@@ -95,23 +151,28 @@ impl Touches {
     }
 
     fn undo(&mut self, to: Mark) {
-        for (place, bytes) in self.changed.drain(to.changed..).rev() {
+        for (place, bytes) in self.touched_before.drain(to.touched_before..).rev() {
             self.touched[place].bytes = bytes;
         }
+        for (place, bytes) in self.visits_before.drain(to.visits_before..).rev() {
+            self.visits[place].bytes = bytes;
+        }
         while self.touched.len() > to.touched {
-            let Touched { line, touch, next, .. } = self.touched.pop().expect("there are more");
-            let known = self.find_line(line).expect("it has a touch");
-            self.lines[known].first = next;
+            let Touched { line, visit, touch, next, .. } = self.touched.pop().expect("there are more");
+            self.visits[visit.expect()].first = next;
             self.by_touch.remove(touch.hash(line), self.touched.len());
+        }
+        for Visit { line, next, .. } in self.visits.drain(to.visits..).rev() {
+            self.lines[line.expect()].first = next;
         }
         while self.lines.len() > to.lines {
             let Line { number, .. } = self.lines.pop().expect("there are more");
             self.by_number.remove(hash(number), self.lines.len());
         }
-        self.marked = to.touched;
+        self.marked = to;
     }
 
-    /// These bytes are touched; `learn` gets the instructions that meet others there.
+    /// These bytes are touched; `learn` gets the instructions that meet others there, some of them more than once.
     pub(super) fn note(
         &mut self,
         address: u64,
@@ -127,47 +188,87 @@ impl Touches {
     fn note_in(&mut self, number: u64, touch: Touch, bytes: u64, learn: &mut impl FnMut(NonZero<u64>)) {
         let hash = touch.hash(number);
         let is_it = |place: usize| self.touched[place].line == number && self.touched[place].touch == touch;
-        let (line, own) = match self.by_touch.find(hash, is_it) {
+        let place = match self.by_touch.find(hash, is_it) {
             Some(place) if self.touched[place].bytes & bytes == bytes => return,
-            Some(place) => {
-                self.change(place, |known| known | bytes);
-                (self.find_line(number).expect("it has a touch"), place)
-            }
-            None => self.add(number, touch, bytes, hash),
+            Some(place) => place,
+            None => self.add(number, touch, hash),
         };
-        let Line { first, flow, .. } = &mut self.lines[line];
-        if *flow == Some(touch.flow) {
-            return;
-        }
-        *flow = None;
-        let (mut next, mut met) = (*first, false);
+        self.change_touched(place, |known| known | bytes);
+        let visit = self.touched[place].visit.expect();
+        self.change_visit(visit, |known| known.add(&touch, bytes));
+        let mut met = false;
+        let mut next = self.lines[self.visits[visit].line.expect()].first;
         while let Some(place) = next.get() {
-            let other = &mut self.touched[place];
+            let other = &self.visits[place];
             next = other.next;
-            if other.bytes & bytes != 0 && other.touch.meets(&touch) {
+            if other.flow != touch.flow && other.bytes.met(touch.stores) & bytes != 0 {
                 met = true;
-                other.learn(learn);
+                if other.bytes.met_anew(touch.stores) & bytes != 0 {
+                    self.learn_of(place, touch.stores, bytes, learn);
+                }
             }
         }
         if met {
-            self.touched[own].learn(learn);
+            touch.instruction.into_iter().for_each(learn);
         }
     }
 
-    /// A touch that is new; answers where its line and itself are.
-    fn add(&mut self, number: u64, touch: Touch, bytes: u64, hash_of_touch: u64) -> (usize, usize) {
+    /// All that a visit did to these bytes is learned, or what it stored there.
+    fn learn_of(&mut self, visit: usize, all: bool, bytes: u64, learn: &mut impl FnMut(NonZero<u64>)) {
+        let Visit { bytes: known, first, .. } = &mut self.visits[visit];
+        let mut left = Bytes { loaded_anew: 0, stored_anew: 0, ..*known };
+        let mut next = *first;
+        while let Some(place) = next.get() {
+            let Touched { touch, bytes: touched, next: later, learned, .. } = &mut self.touched[place];
+            next = *later;
+            if (all || touch.stores) && *touched & bytes != 0 && !std::mem::replace(learned, true) {
+                touch.instruction.into_iter().for_each(&mut *learn);
+            } else if !*learned {
+                left.add(touch, *touched);
+            }
+        }
+        *known = left;
+    }
+
+    /// A touch that is new, of no bytes so far.
+    fn add(&mut self, number: u64, touch: Touch, hash: u64) -> usize {
+        let visit = self.visit(number, touch.flow);
+        let place = self.touched.len();
+        let hash_of = |place: usize| self.touched[place].touch.hash(self.touched[place].line);
+        self.by_touch.add(hash, place, hash_of);
+        let next = std::mem::replace(&mut self.visits[visit].first, Place::of(place));
+        self.touched.push(Touched {
+            line: number,
+            visit: Place::of(visit),
+            touch,
+            bytes: 0,
+            next,
+            learned: false,
+        });
+        place
+    }
+
+    /// The visit of a flow to a line.
+    fn visit(&mut self, number: u64, flow: u64) -> usize {
         let line = self.find_line(number).unwrap_or_else(|| {
             let hash_of = |place: usize| hash(self.lines[place].number);
             self.by_number.add(hash(number), self.lines.len(), hash_of);
-            self.lines.push(Line { number, first: Place::NONE, flow: Some(touch.flow) });
+            self.lines.push(Line { number, first: Place::NONE });
             self.lines.len() - 1
         });
-        let place = self.touched.len();
-        let hash_of = |place: usize| self.touched[place].touch.hash(self.touched[place].line);
-        self.by_touch.add(hash_of_touch, place, hash_of);
+        let mut next = self.lines[line].first;
+        while let Some(place) = next.get() {
+            let known = &self.visits[place];
+            if known.flow == flow {
+                return place;
+            }
+            next = known.next;
+        }
+        let place = self.visits.len();
         let next = std::mem::replace(&mut self.lines[line].first, Place::of(place));
-        self.touched.push(Touched { line: number, touch, bytes, next, learned: false });
-        (line, place)
+        let line = Place::of(line);
+        self.visits.push(Visit { line, flow, bytes: Bytes::default(), first: Place::NONE, next });
+        place
     }
 
     fn find_line(&self, number: u64) -> Option<usize> {
@@ -195,26 +296,33 @@ impl Touches {
     }
 
     fn forget_in(&mut self, line: usize, bytes: u64) {
-        let mut next = self.lines[line].first;
-        while let Some(place) = next.get() {
-            next = self.touched[place].next;
-            self.change(place, |known| known & !bytes);
+        let mut visits = self.lines[line].first;
+        while let Some(visit) = visits.get() {
+            let Visit { first, next, .. } = self.visits[visit];
+            visits = next;
+            self.change_visit(visit, |known| *known = known.without(bytes));
+            let mut touches = first;
+            while let Some(place) = touches.get() {
+                touches = self.touched[place].next;
+                self.change_touched(place, |known| known & !bytes);
+            }
         }
     }
 
-    fn change(&mut self, place: usize, change: impl Fn(u64) -> u64) {
+    fn change_touched(&mut self, place: usize, change: impl Fn(u64) -> u64) {
         let known = &mut self.touched[place].bytes;
         let before = std::mem::replace(known, change(*known));
-        if place < self.marked && before != *known {
-            self.changed.push((place, before));
+        if place < self.marked.touched && before != *known {
+            self.touched_before.push((place, before));
         }
     }
-}
 
-impl Touched {
-    fn learn(&mut self, learn: &mut impl FnMut(NonZero<u64>)) {
-        if !std::mem::replace(&mut self.learned, true) {
-            self.touch.instruction.into_iter().for_each(learn);
+    fn change_visit(&mut self, place: usize, change: impl Fn(&mut Bytes)) {
+        let known = &mut self.visits[place].bytes;
+        let before = *known;
+        change(known);
+        if place < self.marked.visits && before != *known {
+            self.visits_before.push((place, before));
         }
     }
 }
@@ -232,6 +340,10 @@ impl Place {
 
     fn get(self) -> Option<usize> {
         self.0.checked_sub(1).map(|place| place as usize)
+    }
+
+    fn expect(self) -> usize {
+        self.get().expect("it stands there")
     }
 }
 
@@ -303,15 +415,17 @@ mod tests {
         Touch { flow, instruction: NonZero::new(instruction), stores: true }
     }
 
-    /// Who touched this byte: flows, by name.
+    /// Who touched this byte: flows, by name, as visits have it and as touches do.
     fn flows(touches: &Touches, address: u64) -> Vec<u64> {
-        let line = touches.find_line(address / LINE).map(|line| &touches.lines[line]);
-        let mut next = line.map_or(Place::NONE, |line| line.first);
+        let bit = mask(address / LINE, address, 1);
+        let line = touches.find_line(address / LINE).map(|line| touches.lines[line].first);
+        let visits = std::iter::successors(line.and_then(Place::get), |at| touches.visits[*at].next.get());
         let mut flows = Vec::new();
-        while let Some(place) = next.get() {
-            let Touched { touch, bytes, next: later, .. } = &touches.touched[place];
-            flows.extend(Some(touch.flow).filter(|_| bytes & mask(address / LINE, address, 1) != 0));
-            next = *later;
+        for Visit { flow, bytes, first, .. } in visits.map(|visit| &touches.visits[visit]) {
+            let mut all = std::iter::successors(first.get(), |at| touches.touched[*at].next.get());
+            let is_touched = all.any(|place| touches.touched[place].bytes & bit != 0);
+            assert_eq!(bytes.met(true) & bit != 0, is_touched);
+            flows.extend(Some(*flow).filter(|_| is_touched));
         }
         flows.sort_unstable();
         flows

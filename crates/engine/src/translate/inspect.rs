@@ -169,9 +169,14 @@ fn look(frame: &mut Frame, inspected: &Inspected, learned: Option<u64>, unretire
     if !state().looks_at_accesses() {
         return Ok(());
     }
+    let only_learns = !state().shadow.is_on() && !state().reporting.is_on();
+    if let Some(operands) = inspected.operands.as_ref().filter(|_| only_learns) {
+        note(&inspected.instruction, learned, operands.iter().map(|operand| operand.stretch(frame)));
+        return Ok(());
+    }
     let stretches = stretches(frame, inspected);
     if state().sharing.is_on() {
-        note(&inspected.instruction, learned, &stretches);
+        note(&inspected.instruction, learned, stretches.iter().copied());
     }
     if state().shadow.is_on() {
         stretches.iter().try_for_each(|stretch| examine(frame, *stretch, unretired))?;
@@ -184,7 +189,7 @@ fn look(frame: &mut Frame, inspected: &Inspected, learned: Option<u64>, unretire
 
 /// Notes who touches what. Until the kernel is entered again, where another flow may go on, this one writes down by itself what it touches, and nothing
 /// of what it touches on its own stack.
-fn note(instruction: &Instruction, learned: Option<u64>, stretches: &[Stretch]) {
+fn note(instruction: &Instruction, learned: Option<u64>, stretches: impl Iterator<Item = Stretch>) {
     if instruction.segment_prefix() == Register::GS {
         return; // the processor's own
     }

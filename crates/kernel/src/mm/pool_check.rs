@@ -303,8 +303,12 @@ pub struct Outstanding {
 
 /// Every block the image at `driver` allocated and has not freed, by address.
 pub fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<Outstanding> {
-    let mut blocks = cx.with(|k| k.mm.pool.all());
-    blocks.retain(|(_, block)| !block.is_freed() && block.allocator.image() == Some(driver));
+    let is_its = |block: &Block| !block.is_freed() && block.allocator.image() == Some(driver);
+    let mut blocks: Vec<(u64, Block)> = cx.with(|k| {
+        let blocks = k.mm.pool.unordered().filter(|(_, block)| is_its(block));
+        blocks.map(|(address, block)| (address, *block)).collect()
+    });
+    blocks.sort_unstable_by_key(|(address, _)| *address);
     let tell = |(address, block): (u64, Block)| Outstanding {
         address,
         bytes: block.bytes,
