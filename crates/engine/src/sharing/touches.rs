@@ -25,6 +25,9 @@ impl Touch {
 }
 
 /// Touches, by line and by what they do there. What came last can be taken away: each list is in the order in which things came.
+///
+/// A line has its visits, one for each flow that came there, and these their touches: most lines are touched by many instructions of few flows, so that whether
+/// anything meets is seen by the visits.
 #[derive(Default)]
 pub(super) struct Touches {
     lines: Vec<Line>,
@@ -69,17 +72,17 @@ struct Visit {
     next: Place,
 }
 
-/// Bytes of a line, a bit for each.
+/// Which bytes of a line were touched, a bit for each.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct Bytes {
     loaded: u64,
     stored: u64,
-    /// By instructions that may be learned. Of those that have been, some may count still.
+    /// By instructions that can be learned. Some of those that were may count still.
     loaded_anew: u64,
     stored_anew: u64,
 }
 
-/// What one instruction did there.
+/// What one instruction did to it.
 struct Touched {
     line: u64,
     visit: Place,
@@ -409,6 +412,8 @@ fn mask(line: u64, address: u64, length: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn touch(flow: u64, instruction: u64) -> Touch {
@@ -464,15 +469,63 @@ mod tests {
         }
     }
 
+    /// Numbers that look random, below what is asked for.
+    fn random() -> impl FnMut(u64) -> u64 {
+        let mut seed = 1_u64;
+        move |below| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) % below
+        }
+    }
+
+    /// Against touches byte by byte, each compared with all: the same instructions meet, whatever is forgotten and taken back between.
+    #[test]
+    fn what_is_learned_is_what_meets() {
+        type Known = Vec<(u64, Touch)>;
+        let mut random = random();
+        for _ in 0..300 {
+            let (mut table, mut known) = (Touches::default(), Known::new());
+            let (mut learned, mut expected) = (BTreeSet::new(), BTreeSet::new());
+            let mut marks = vec![(table.mark(), known.clone())];
+            for _ in 0..60 {
+                let (address, length) = (random(150), 1 + random(16));
+                let range = address..address + length;
+                match random(10) {
+                    0 => {
+                        table.forget(address, length);
+                        known.retain(|(byte, _)| !range.contains(byte));
+                    }
+                    1 => marks.push((table.mark(), known.clone())),
+                    2 => {
+                        marks.truncate(1 + usize::try_from(random(marks.len() as u64)).unwrap());
+                        let (mark, then) = marks.last().unwrap();
+                        table.take_back(*mark);
+                        known.clone_from(then);
+                    }
+                    _ => {
+                        let stores = random(3) == 0;
+                        let touch = Touch { stores, ..touch(random(3), random(12)) };
+                        for byte in range {
+                            let meets =
+                                |other: &Touch| other.flow != touch.flow && (other.stores || touch.stores);
+                            let met = known.iter().filter(|(at, other)| *at == byte && meets(other));
+                            let both = met.flat_map(|(_, other)| [other.instruction, touch.instruction]);
+                            expected.extend(both.flatten());
+                            known.push((byte, touch));
+                        }
+                        table.note(address, length, touch, |instruction| learned.extend([instruction]));
+                        assert_eq!(learned, expected);
+                    }
+                }
+            }
+        }
+    }
+
     /// What a table says after random changes and steps back is what one says that only ever had what counts.
     #[test]
     fn what_is_taken_back_was_never_there() {
         const SPAN: u64 = 100_000;
-        let mut seed = 1_u64;
-        let mut random = move |below: u64| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 33) % below
-        };
+        let mut random = random();
         type Change = (u64, u64, Option<u64>);
         let carry_out = |touches: &mut Touches, (address, length, flow): Change| match flow {
             Some(flow) => touches.note(address, length, touch(flow, 0), |_| {}),
