@@ -390,6 +390,9 @@ pub(crate) struct Isolation {
     /// Where this process leaves what it has not printed yet.
     #[arg(long = crate::isolate::OUTBOX, hide = true, require_equals = true)]
     pub(crate) outbox: Option<i32>,
+    /// Where this process leaves lines that are on their way to the one that watches it.
+    #[arg(long = crate::isolate::LINES, hide = true, require_equals = true)]
+    pub(crate) lines: Option<i32>,
     /// Where this process finds the number that its last word needs.
     #[arg(long = crate::isolate::PASS, hide = true, require_equals = true)]
     pub(crate) pass: Option<i32>,

@@ -8,8 +8,8 @@ use std::fs::File;
 use std::io::{self, BufWriter, PipeReader, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -45,6 +45,8 @@ const DONE: &str = "done: ";
 const LAST: &str = "last: ";
 /// Behind `--`, the number of the file that holds what is on its way to standard output.
 pub(crate) const OUTBOX: &str = "outbox";
+/// Behind `--`, the number of the file that holds lines that are on their way to the watcher.
+pub(crate) const LINES: &str = "line-outbox";
 /// How the line begins that says what the next process is to do, if the code that follows stands, and if it does not.
 const NEXT: [&str; 2] = ["after this: ", "instead: "];
 
@@ -107,6 +109,9 @@ pub(crate) fn in_turns(
 ) -> Result<u8> {
     if let Some(watcher) = isolation.confined {
         let confined = Confined::enter(watcher, isolation.pass)?;
+        if let Some(number) = isolation.lines {
+            Lines::collect(number)?;
+        }
         let done = command(Some(confined.jail()), isolation.turn.as_deref());
         if let Ok(Done { last: Some(line), .. }) = &done {
             confined.say(&format!("{LAST}{line}"));
@@ -169,7 +174,7 @@ impl Confined {
         let writes =
             rustix::fs::fcntl_getfl(&pipe).is_ok_and(|flags| flags & OFlags::ACCMODE == OFlags::WRONLY);
         if !is_pipe || !writes {
-            bail!("--{CONFINED} is for dirql's own use: leave it out");
+            bail!(for_own_use(CONFINED));
         }
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         let watched = rustix::process::getppid().and_then(|parent| Pid::as_raw(Some(parent)).try_into().ok());
@@ -181,7 +186,7 @@ impl Confined {
         rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
         let file = pass.map(|number| File::open(format!("/proc/self/fd/{number}"))).transpose();
         let pass = file.and_then(|file| file.map(|file| Pass::new(&file)).transpose());
-        let Ok(Some(pass)) = pass else { bail!("--{CONFINED} is for dirql's own use: leave it out") };
+        let Ok(Some(pass)) = pass else { bail!(for_own_use(CONFINED)) };
         Ok(Self { pipe, pass })
     }
 
@@ -192,6 +197,7 @@ impl Confined {
 
     /// Tells the watcher that everything was said.
     fn end(&self, code: u8) {
+        Lines::flush();
         // The watcher takes silence for a death, and is right.
         self.say(&format!("{OVER}{code}"));
         self.say(&format!("{END}{:016x} {code}", self.pass.wait()));
@@ -202,9 +208,62 @@ impl Confined {
     }
 }
 
-/// In the process that runs the machine: sends one more line to the watcher ([`watch`]).
+/// In the process that runs the machine: sends one more line to the watcher ([`watch`]), soon, or leaves it where the watcher finds it if this process dies.
 pub(crate) fn tell(line: &str) {
-    write_all(&io::stdin(), format!("{DONE}{line}\n").as_bytes());
+    let mut lines = LINES_SENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let Lines { count, collected } = &mut *lines;
+    let text = format!("{DONE}{count} {line}\n");
+    *count += 1;
+    match collected {
+        // If the watcher is gone, so is this process soon.
+        Some(out) => drop(out.write_all(text.as_bytes())),
+        None => write_all(&io::stdin(), text.as_bytes()),
+    }
+}
+
+/// The number of a line of [`tell`], and the line.
+fn numbered(text: &str) -> Option<(u64, &str)> {
+    let (number, line) = text.strip_prefix(DONE)?.split_once(' ')?;
+    Some((number.parse().ok()?, line))
+}
+
+/// Lines for the watcher.
+struct Lines {
+    count: u64,
+    collected: Option<Paced<Outbox<Notes>>>,
+}
+
+static LINES_SENT: Mutex<Lines> = Mutex::new(Lines { count: 0, collected: None });
+
+impl Lines {
+    /// From now on they are collected in this file.
+    fn collect(number: i32) -> Result<()> {
+        let lines = paced(outbox_at(number, Notes).with_context(|| for_own_use(LINES))?);
+        LINES_SENT.lock().unwrap_or_else(PoisonError::into_inner).collected = Some(lines);
+        Ok(())
+    }
+
+    fn flush() {
+        let mut lines = LINES_SENT.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = lines.collected.as_mut().map(Write::flush);
+    }
+}
+
+/// The pipe to the watcher.
+struct Notes;
+
+impl Write for Notes {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        Ok(rustix::io::write(io::stdin(), bytes)?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn for_own_use(argument: &str) -> String {
+    format!("--{argument} is for dirql's own use: leave it out")
 }
 
 /// If the watcher is gone, so is this process soon.
@@ -228,14 +287,21 @@ impl Drop for Confined {
 /// # Errors
 /// The host's.
 pub(crate) fn out(isolation: &Isolation) -> Result<impl Write + use<>> {
-    Ok(Paced { out: sink(isolation.outbox)?, flushed: None, unlooked: 0, left: 0 })
+    Ok(paced(sink(isolation.outbox)?))
+}
+
+fn paced<W: Write>(out: W) -> Paced<W> {
+    Paced { out, flushed: None, unlooked: 0, left: 0 }
 }
 
 fn sink(outbox: Option<i32>) -> Result<Box<dyn Write>> {
     let Some(number) = outbox else { return Ok(Box::new(BufWriter::with_capacity(1 << 16, io::stdout()))) };
-    let file = File::options().read(true).write(true).open(format!("/proc/self/fd/{number}"));
-    let outbox = file.and_then(|file| Outbox::new(&file, Unbuffered));
-    Ok(Box::new(outbox.with_context(|| format!("--{OUTBOX} is for dirql's own use: leave it out"))?))
+    Ok(Box::new(outbox_at(number, Unbuffered).with_context(|| for_own_use(OUTBOX))?))
+}
+
+fn outbox_at<W: Write>(number: i32, out: W) -> io::Result<Outbox<W>> {
+    let file = File::options().read(true).write(true).open(format!("/proc/self/fd/{number}"))?;
+    Outbox::new(&file, out)
 }
 
 /// Standard output, at once.
@@ -343,7 +409,7 @@ pub(crate) fn shown(
 /// The process cannot be started.
 pub(crate) fn untold(isolation: &Isolation, more: &[String]) -> Result<(Result<u8, Death>, Vec<String>)> {
     let ended = end(start(more, [Stdio::null; 2], None)?, isolation.host_limit())?;
-    let lines = ended.said.lines().filter_map(|line| line.strip_prefix(DONE)).map(str::to_owned).collect();
+    let lines = ended.said.lines().filter_map(numbered).map(|(_, line)| line.to_owned()).collect();
     Ok((ended.code().ok_or_else(|| ended.how()), lines))
 }
 
@@ -368,24 +434,35 @@ pub(crate) fn watch(
     stop: &AtomicBool,
     mut each: impl FnMut(&str) -> bool,
 ) -> Result<End> {
-    let (mut child, notes, mut secret) = start(more, [Stdio::null, Stdio::piped], None)?;
+    let rest = outbox::file().context("memory for what a process says")?;
+    let more: Vec<String> = more.iter().cloned().chain([format!("--{LINES}={}", rest.as_raw_fd())]).collect();
+    let (mut child, notes, mut secret) = start(&more, [Stdio::null, Stdio::piped], Some(&rest))?;
     let (mut line, mut said, mut errors) = (Vec::new(), String::new(), Vec::new());
-    let mut enough = false;
+    let (mut enough, mut count) = (false, 0);
+    let mut each_once = |number: u64, text: &str| {
+        // What was on its way when the process died may come once more.
+        if number == count && !enough {
+            count += 1;
+            enough = !each(text);
+        }
+        enough
+    };
     let mut take = |pipe, bytes: &[u8]| match pipe {
         Pipe::Notes => {
+            let mut is_enough = false;
             line.extend_from_slice(bytes);
             while let Some(end) = line.iter().position(|byte| *byte == b'\n') {
                 let text = String::from_utf8_lossy(&line[..=end]).into_owned();
                 line.drain(..=end);
-                match text.trim_end().strip_prefix(DONE) {
-                    Some(text) => enough = enough || !each(text),
+                match numbered(text.trim_end()) {
+                    Some((number, text)) => is_enough = each_once(number, text),
                     None => {
                         said.push_str(&text);
                         secret.hears(&said);
                     }
                 }
             }
-            enough
+            is_enough
         }
         Pipe::Out | Pipe::Err => {
             errors.extend_from_slice(bytes);
@@ -397,6 +474,10 @@ pub(crate) fn watch(
         child.kill().context(NOT_ENDED)?;
     }
     let status = child.wait().context(NOT_WAITED)?;
+    let rest = String::from_utf8_lossy(&outbox::rest(&rest).unwrap_or_default()).into_owned();
+    for (number, text) in rest.lines().filter_map(numbered) {
+        each_once(number, text);
+    }
     said.push_str(&String::from_utf8_lossy(&line));
     let hung_for = isolation.host_limit().filter(|_| closed == Closed::Hung);
     let ended = Ended { said, status, hung_for, number: secret.number };

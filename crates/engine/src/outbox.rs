@@ -30,6 +30,9 @@ pub struct Outbox<W: Write> {
     handed: Vec<u8>,
 }
 
+// SAFETY: the mapping is its own, and lies there for every thread.
+unsafe impl<W: Write + Send> Send for Outbox<W> {}
+
 /// A file for [`Outbox::new`] in one process and [`rest`] in the other.
 ///
 /// # Errors
