@@ -238,7 +238,7 @@ static LINES_SENT: Mutex<Lines> = Mutex::new(Lines { count: 0, collected: None }
 impl Lines {
     /// From now on they are collected in this file.
     fn collect(number: i32) -> Result<()> {
-        let lines = paced(outbox_at(number, Notes).with_context(|| for_own_use(LINES))?);
+        let lines = paced(outbox_at(number, Notes).with_context(|| for_own_use(LINES))?, 0);
         LINES_SENT.lock().unwrap_or_else(PoisonError::into_inner).collected = Some(lines);
         Ok(())
     }
@@ -287,11 +287,11 @@ impl Drop for Confined {
 /// # Errors
 /// The host's.
 pub(crate) fn out(isolation: &Isolation) -> Result<impl Write + use<>> {
-    Ok(paced(sink(isolation.outbox)?))
+    Ok(paced(sink(isolation.outbox)?, UNLOOKED))
 }
 
-fn paced<W: Write>(out: W) -> Paced<W> {
-    Paced { out, flushed: None, unlooked: 0, left: 0 }
+fn paced<W: Write>(out: W, most_unlooked: u32) -> Paced<W> {
+    Paced { out, flushed: None, most_unlooked, unlooked: 0, left: 0 }
 }
 
 fn sink(outbox: Option<i32>) -> Result<Box<dyn Write>> {
@@ -320,13 +320,14 @@ impl Write for Unbuffered {
 /// A line is on the terminal after this time at the latest.
 const PACE: Duration = Duration::from_millis(100);
 
-/// Lines of which the clock is not asked, at most.
+/// Lines of a trace of which the clock is not asked, at most.
 const UNLOOKED: u32 = 15;
 
 /// The first line comes out at once, and what follows in time, if more is written. While lines come fast the clock is asked seldom.
 struct Paced<W> {
     out: W,
     flushed: Option<Clock>,
+    most_unlooked: u32,
     /// Lines that pass between two looks at the clock now.
     unlooked: u32,
     /// How many of these are left.
@@ -341,7 +342,7 @@ impl<W: Write> Paced<W> {
             return Ok(());
         }
         let is_due = self.flushed.is_none_or(|flushed| flushed.elapsed() >= PACE);
-        self.unlooked = if is_due { 0 } else { (2 * self.unlooked + 1).min(UNLOOKED) };
+        self.unlooked = if is_due { 0 } else { (2 * self.unlooked + 1).min(self.most_unlooked) };
         self.left = self.unlooked;
         if is_due { self.flush() } else { Ok(()) }
     }
