@@ -12,6 +12,9 @@
 #define FRAMEWORK_TAG 'mrFK'
 #define WDF_VIOLATION 0x10D
 
+/* A routine that no correct client comes to: its code lies apart. */
+#define COLD __attribute__((cold, noinline))
+
 /* The first parameter of WDF_VIOLATION, as the page has them; WHAT_IS_MISSING is none of its. */
 enum { NULL_PARAMETER = 4, WRONG_HANDLE = 5, FATAL_REQUEST = 6, WRONG_DELETION = 7, WHAT_IS_MISSING = 0x1000 };
 /* The second of FATAL_REQUEST. */
@@ -74,13 +77,13 @@ static CLIENT *ClientOf(PWDF_DRIVER_GLOBALS Globals)
     return CONTAINING_RECORD(Globals, CLIENT, Globals);
 }
 
-static DECLSPEC_NORETURN VOID Violation(ULONG_PTR Code, ULONG_PTR Second, ULONG_PTR Third)
+static DECLSPEC_NORETURN COLD VOID Violation(ULONG_PTR Code, ULONG_PTR Second, ULONG_PTR Third)
 {
     KeBugCheckEx(WDF_VIOLATION, Code, Second, Third, 0);
 }
 
 /* What this framework does not do: it says so and stops. */
-static DECLSPEC_NORETURN VOID Missing(const CHAR *What)
+static DECLSPEC_NORETURN COLD VOID Missing(const CHAR *What)
 {
     DbgPrint("framework: %s: missing\n", What);
     Violation(WHAT_IS_MISSING, 0, (ULONG_PTR)__builtin_return_address(0));
@@ -91,7 +94,7 @@ static PVOID HandleOf(OBJECT *Object)
     return (PVOID) ~(ULONG_PTR)Object;
 }
 
-static OBJECT *AnyObject(PVOID Handle)
+static inline OBJECT *AnyObject(PVOID Handle)
 {
     OBJECT *Object = (OBJECT *)~(ULONG_PTR)Handle;
 
@@ -104,7 +107,7 @@ static OBJECT *AnyObject(PVOID Handle)
     return Object;
 }
 
-static PVOID ObjectOf(PVOID Handle, OBJECT_KIND Kind)
+static inline PVOID ObjectOf(PVOID Handle, OBJECT_KIND Kind)
 {
     OBJECT *Object = AnyObject(Handle);
 
@@ -167,14 +170,19 @@ static OBJECT *ParentOf(PWDF_OBJECT_ATTRIBUTES Attributes, PVOID Usual)
     return Attributes != NULL && Attributes->ParentObject != NULL ? AnyObject(Attributes->ParentObject) : Usual;
 }
 
+/* Every member of it; what is behind it in the same memory is its maker's. */
 static VOID InitializeObject(OBJECT *Object, CLIENT *Client, OBJECT_KIND Kind, OBJECT *Parent)
 {
     Object->Kind = Kind;
+    Object->Deleted = FALSE;
+    Object->IsKept = FALSE;
     Object->References = 1;
     Object->Client = Client;
     Object->Parent = Parent;
     InitializeListHead(&Object->Children);
     InitializeListHead(&Object->Sibling);
+    Object->Contexts = NULL;
+    Object->Dispose = NULL;
 }
 
 /* Memory of an object, whose contents are undefined. */
@@ -199,7 +207,8 @@ static VOID Release(OBJECT *Object)
     CLIENT *Client = Object->Client;
     CONTEXT *Context;
 
-    if (InterlockedDecrement(&Object->References) != 0) {
+    /* Who has the only reference is alone. */
+    if (Object->References != 1 && InterlockedDecrement(&Object->References) != 0) {
         return;
     }
     if (!Object->Deleted) {

@@ -25,6 +25,7 @@ typedef struct _REQUEST {
     BOOLEAN Delivered;    /* the driver has had it before */
     BOOLEAN Asked;         /* by EvtIoStop */
     BOOLEAN Acknowledged; /* the driver keeps it while power is off */
+    volatile BOOLEAN Ending; /* its driver is completing it: it is owned until that is done */
 } REQUEST;
 
 #define HELD_BY_DRIVER 1
@@ -66,8 +67,8 @@ static WDFQUEUE QueueHandle(QUEUE *Queue)
     return HandleOf(&Queue->Object);
 }
 
-/* Ends a request that is in no list any more. */
-static VOID EndRequest(REQUEST *Request, NTSTATUS Status)
+/* Completes the IRP of a request, whose memory is still there afterwards. */
+static VOID CompleteRequest(REQUEST *Request, NTSTATUS Status)
 {
     PIRP Irp = Request->Irp;
 
@@ -76,6 +77,12 @@ static VOID EndRequest(REQUEST *Request, NTSTATUS Status)
     Irp->IoStatus.Status = Status;
     IoCompleteRequest(Irp, NT_SUCCESS(Status) ? IO_DISK_INCREMENT : IO_NO_INCREMENT);
     Request->Irp = NULL;
+}
+
+/* Ends a request that is in no list any more. */
+static VOID EndRequest(REQUEST *Request, NTSTATUS Status)
+{
+    CompleteRequest(Request, Status);
     Release(&Request->Object);
 }
 
@@ -133,7 +140,7 @@ static VOID Own(QUEUE *Queue, REQUEST *Request)
     InsertTailList(&Queue->Owned, &Request->Entry);
 }
 
-/* The driver owns it no more, but it is still counted; the lock is held. */
+/* The driver owns it no more, but it is still counted; once more is no harm. The lock is held. */
 static VOID Disown(QUEUE *Queue, REQUEST *Request)
 {
     RemoveEntryList(&Request->Entry);
@@ -306,14 +313,19 @@ static VOID Finish(REQUEST *Request, NTSTATUS Status)
         EndRequest(Request, Status);
         return;
     }
+    if (Request->EvtCancel != NULL) { /* its IRP may be cancelled by who finds it among the owned ones */
+        KeAcquireSpinLock(&Queue->Lock, &Irql);
+        Disown(Queue, Request);
+        KeReleaseSpinLock(&Queue->Lock, Irql);
+    }
+    Request->Ending = TRUE;
+    CompleteRequest(Request, Status);
     KeAcquireSpinLock(&Queue->Lock, &Irql);
     Disown(Queue, Request);
-    KeReleaseSpinLock(&Queue->Lock, Irql);
-    EndRequest(Request, Status);
-    KeAcquireSpinLock(&Queue->Lock, &Irql);
     Queue->Count--;
     Queue->OwnedCount--;
     Settle(Queue, Irql);
+    Release(&Request->Object);
 }
 
 /* A request that the driver owns goes to another queue, or back to its own. */
@@ -377,7 +389,7 @@ static REQUEST *NextToTell(QUEUE *Queue)
     for (Entry = Queue->Owned.Flink; Entry != &Queue->Owned && Found == NULL; Entry = Entry->Flink) {
         REQUEST *Request = CONTAINING_RECORD(Entry, REQUEST, Entry);
 
-        if (!Request->Asked) {
+        if (!Request->Asked && !Request->Ending) {
             Found = Request;
             Request->Asked = TRUE;
             InterlockedIncrement(&Request->Object.References);
@@ -425,7 +437,7 @@ static REQUEST *NextToResume(QUEUE *Queue)
     for (Entry = Queue->Owned.Flink; Entry != &Queue->Owned && Found == NULL; Entry = Entry->Flink) {
         REQUEST *Request = CONTAINING_RECORD(Entry, REQUEST, Entry);
 
-        if (Request->Acknowledged) {
+        if (Request->Acknowledged && !Request->Ending) {
             Found = Request;
             Request->Acknowledged = FALSE;
             Request->Asked = FALSE;
@@ -464,7 +476,7 @@ static REQUEST *NextToCancel(QUEUE *Queue)
     for (Entry = Queue->Owned.Flink; Entry != &Queue->Owned && Found == NULL; Entry = Entry->Flink) {
         REQUEST *Request = CONTAINING_RECORD(Entry, REQUEST, Entry);
 
-        if (Request->EvtCancel != NULL && IoSetCancelRoutine(Request->Irp, NULL) != NULL) {
+        if (!Request->Ending && Request->EvtCancel != NULL && IoSetCancelRoutine(Request->Irp, NULL) != NULL) {
             Found = Request;
         }
     }

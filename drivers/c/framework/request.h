@@ -28,12 +28,19 @@ static REQUEST *NewRequest(DEVICE *Device, PIRP Irp)
     if (Request == NULL) {
         return NULL;
     }
-    *Request = (REQUEST){0};
-    Request->Object.IsKept = Device->KeepsRequests;
     InitializeObject(&Request->Object, Device->Object.Client, RequestKind, &Device->Object);
-    InitializeListHead(&Request->Entry);
+    Request->Object.IsKept = Device->KeepsRequests;
     Request->Irp = Irp;
     Request->Device = Device;
+    Request->Queue = NULL;
+    InitializeListHead(&Request->Entry);
+    Request->EvtCancel = NULL;
+    Request->File = NULL;
+    Request->Owned = FALSE;
+    Request->Delivered = FALSE;
+    Request->Asked = FALSE;
+    Request->Acknowledged = FALSE;
+    Request->Ending = FALSE;
     if (Attributes->Size != 0 && !NT_SUCCESS(AddContext(&Request->Object, Attributes, NULL))) {
         Request->Object.Deleted = TRUE;
         Release(&Request->Object);
@@ -43,7 +50,7 @@ static REQUEST *NewRequest(DEVICE *Device, PIRP Irp)
 }
 
 /* A request that the driver owns: one with an IRP. */
-static REQUEST *RequestOf(WDFREQUEST Handle)
+static inline REQUEST *RequestOf(WDFREQUEST Handle)
 {
     REQUEST *Request = ObjectOf(Handle, RequestKind);
 
@@ -67,9 +74,11 @@ static VOID RequestSetInformation(PWDF_DRIVER_GLOBALS Globals, WDFREQUEST Handle
 
 static VOID RequestCompleteWithInformation(PWDF_DRIVER_GLOBALS Globals, WDFREQUEST Handle, NTSTATUS Status, ULONG_PTR Information)
 {
+    REQUEST *Request = RequestOf(Handle);
+
     UNREFERENCED_PARAMETER(Globals);
-    RequestOf(Handle)->Irp->IoStatus.Information = Information;
-    Finish(RequestOf(Handle), Status);
+    Request->Irp->IoStatus.Information = Information;
+    Finish(Request, Status);
 }
 
 static ULONG_PTR RequestGetInformation(PWDF_DRIVER_GLOBALS Globals, WDFREQUEST Handle)
