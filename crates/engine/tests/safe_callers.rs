@@ -161,11 +161,15 @@ fn a_processors_region_is_memory_of_drivers() {
 #[test]
 fn what_exports_answer_has_a_row_of_a_table_that_is_there() {
     let rig = Rig::new(&RETURN);
-    let plain = Answer { value: 1, group: 1, levels: 0..=15, noted: 0, hands_on: (0, 0) };
-    let defined =
-        |row: u16| rig.engine.define_exports(std::iter::once((rig::EXPORTS, 7, Some(Short::Answer(row)))));
-    defined(ANSWERS as u16 - 1);
-    assert!(refused(|| defined(ANSWERS as u16)).contains("no such row"));
+    let plain = Answer { value: 1, group: 1, levels: 0..=15, hands_on: (0, 0) };
+    let defined = |row: u16, noted: u8| {
+        rig.engine.define_exports(std::iter::once((rig::EXPORTS, 7, Some(Short::Answer(row, noted)))));
+    };
+    defined(ANSWERS as u16 - 1, 0);
+    assert!(refused(|| defined(ANSWERS as u16, 0)).contains("no such row"));
+    for noted in [1, 7, 124, u8::MAX] {
+        assert!(refused(|| defined(0, noted)).contains("no such place"));
+    }
     assert!(refused(|| rig.engine.answer(0, &plain)).contains("has made the table"));
     assert!(refused(|| rig.engine.open_answers(1)).contains("has made the table"));
     rig.engine.open_answers(0);

@@ -156,7 +156,7 @@ fn by_the_guest(shorts: Vec<Short>) -> rig::Export {
                 }
                 0
             }
-            Some(Short::Answer(row)) => answered_by_the_guest(rig, row, args.rsp),
+            Some(Short::Answer(row, _)) => answered_by_the_guest(rig, row, args.rsp),
         })
     })
 }
@@ -556,29 +556,33 @@ fn a_lock_that_holds_something_is_looked_at_by_the_guest() {
 /// What the row of an answer says.
 fn answer(row: u16) -> Answer {
     let value = 0x1111_2222_3333_0000 | u64::from(row);
-    let plain = Answer { value, group: 2, levels: 1..=8, noted: 0, hands_on: (0, 0) };
+    let plain = Answer { value, group: 2, levels: 1..=8, hands_on: (0, 0) };
     match row {
-        NOTING => Answer { noted: 0x28, ..plain },
         HANDING_ON => Answer { hands_on: (0x38, 0x30), ..plain },
-        BOTH => Answer { noted: 0x28, hands_on: (0x38, 0x30), ..plain },
         CLOSED => Answer { group: 0, ..plain },
         _ => plain,
     }
 }
 
-/// A row that says nothing else; and what it does besides. 0x28 above the stack pointer the code has its first argument, and the second behind it.
+/// The export that it answers.
+fn short(row: u16) -> Short {
+    Short::Answer(row, if matches!(row, NOTING | LAST) { 0x28 } else { 0 })
+}
+
+/// A row that says nothing else; and what its export does besides. 0x28 above the stack pointer the code has its first argument, and the second behind it.
 const PLAIN: u16 = 7;
 const NOTING: u16 = 0;
 const HANDING_ON: u16 = 300;
-const BOTH: u16 = engine::ANSWERS as u16 - 1;
+/// Is noted, too.
+const LAST: u16 = engine::ANSWERS as u16 - 1;
 const CLOSED: u16 = 4;
-const ROWS: [u16; 5] = [PLAIN, NOTING, HANDING_ON, BOTH, CLOSED];
+const ROWS: [u16; 5] = [PLAIN, NOTING, HANDING_ON, LAST, CLOSED];
 
 /// The same by the guest.
 fn answered_by_the_guest(rig: &Rig, row: u16, at_call: u64) -> u64 {
-    let Answer { value, noted, hands_on: (to, from), .. } = answer(row);
+    let Answer { value, hands_on: (to, from), .. } = answer(row);
     let word = |at: u64| rig.engine.read::<u64>(DriverPtr::new(at)).unwrap();
-    if noted != 0 {
+    if let Short::Answer(_, noted @ 1..) = short(row) {
         let place = at_call + u64::from(noted);
         rig.engine.note_call(row, place, word(place));
     }
@@ -592,7 +596,7 @@ fn answered_by_the_guest(rig: &Rig, row: u16, at_call: u64) -> u64 {
 /// A machine whose code calls exports that the rows of the table answer.
 fn answering(way: Way, rows: &[u16]) -> Rig {
     let exports: Vec<usize> = (0..rows.len()).collect();
-    let shorts: Vec<Short> = rows.iter().map(|row| Short::Answer(*row)).collect();
+    let shorts: Vec<Short> = rows.iter().map(|row| short(*row)).collect();
     let rig = machine(&calls(way, &exports), &shorts);
     lay_answers(&rig);
     rig
@@ -613,7 +617,7 @@ const NOTED: u64 = STACK_TOP - 0x20 - 8 - 0x28 - 0x40 + 0x20;
 #[test]
 fn an_answer_that_was_given_in_advance_is_to_the_driver_what_the_guest_answers() {
     for way in WAYS {
-        for row in [PLAIN, NOTING, HANDING_ON, BOTH] {
+        for row in [PLAIN, NOTING, HANDING_ON, LAST] {
             let rig = answering(way, &[row]);
             hold_against_the_guest(&rig, ANSWERED, 2, &format!("{row} by {way:?}"));
             assert_eq!(rig.engine.answered(row), rig.engine.short_calls());
@@ -625,7 +629,7 @@ fn an_answer_that_was_given_in_advance_is_to_the_driver_what_the_guest_answers()
 
 #[test]
 fn a_call_is_noted_alike_by_whichever_it_is_answered() {
-    for row in [NOTING, BOTH, PLAIN] {
+    for row in [NOTING, LAST, PLAIN] {
         for short in [false, true] {
             let rig = answering(Way::Register, &[row]);
             let [first, _] = ANSWERED.arguments;
@@ -681,7 +685,7 @@ fn the_guest_is_asked_where_a_row_does_not_answer() {
 /// Of the calls that are answered before and while a lock is held, the report of the lock has those before.
 #[test]
 fn a_lock_that_driver_code_holds_is_not_reported_for_a_call_that_is_answered() {
-    let shorts = [Short::AcquireRaise, Short::Answer(PLAIN), Short::ReleaseLower];
+    let shorts = [Short::AcquireRaise, short(PLAIN), Short::ReleaseLower];
     let rig = machine(&calls(Way::Slot, &[1, 0, 1, 1, OTHER, 2]), &shorts);
     lay_answers(&rig);
     *rig.export.borrow_mut() = Some(Box::new(|rig, number, _| {
@@ -702,7 +706,7 @@ fn a_lock_that_driver_code_holds_is_not_reported_for_a_call_that_is_answered() {
 #[test]
 fn a_machine_that_is_taken_back_has_the_table_that_it_had() {
     for tracking in [Tracking::Faults, Tracking::Userfault] {
-        let rig = machine(&calls(Way::Register, &[0, 1]), &[Short::Answer(BOTH), Short::Answer(PLAIN)]);
+        let rig = machine(&calls(Way::Register, &[0, 1]), &[short(LAST), short(PLAIN)]);
         if rig.host.track(tracking).is_err() {
             assert_ne!(tracking, Tracking::Faults);
             continue;
@@ -710,7 +714,7 @@ fn a_machine_that_is_taken_back_has_the_table_that_it_had() {
         let nothing = rig.host.snapshot().unwrap();
         rig.host.inside(|| lay_answers(&rig));
         let [first, _] = ANSWERED.arguments;
-        let counts = || [PLAIN, BOTH].map(|row| rig.engine.answered(row));
+        let counts = || [PLAIN, LAST].map(|row| rig.engine.answered(row));
         let mut marks = Vec::new();
         for rounds in 0..3 {
             let mark = rig.host.snapshot().unwrap();
@@ -718,11 +722,11 @@ fn a_machine_that_is_taken_back_has_the_table_that_it_had() {
             assert_eq!(counts(), [2 * rounds; 2]);
             let seen = run(&rig, true, ANSWERED);
             assert_eq!((rig.log().len(), rig.engine.answered_calls()), (0, 4 * (rounds + 1)));
-            assert_eq!(rig.engine.noted_call(NOTED, first), Some(BOTH));
+            assert_eq!(rig.engine.noted_call(NOTED, first), Some(LAST));
             for _ in 0..2 {
                 rig.host.rewind(mark);
                 assert_eq!(counts(), [2 * rounds; 2]);
-                assert_eq!(rig.engine.noted_call(NOTED, first), (rounds > 0).then_some(BOTH));
+                assert_eq!(rig.engine.noted_call(NOTED, first), (rounds > 0).then_some(LAST));
                 assert_eq!(run(&rig, true, ANSWERED), seen);
                 assert_eq!((rig.log().len(), counts()), (0, [2 * (rounds + 1); 2]));
             }
@@ -745,7 +749,7 @@ fn a_machine_that_is_taken_back_has_the_table_that_it_had() {
 /// A word that is not there: the guest is asked, and finds all as it was.
 #[test]
 fn what_a_row_cannot_load_or_store_is_the_guests() {
-    for (row, above) in [(NOTING, 0x28), (BOTH, 0x38), (HANDING_ON, 0x38)] {
+    for (row, above) in [(NOTING, 0x28), (LAST, 0x28), (HANDING_ON, 0x38)] {
         let code = assemble(|a| {
             a.mov(rdi, rsp).unwrap();
             a.mov(rsp, rdx).unwrap();
@@ -754,7 +758,7 @@ fn what_a_row_cannot_load_or_store_is_the_guests() {
             a.mov(rsp, rdi).unwrap();
             a.ret().unwrap();
         });
-        let rig = machine(&code, &[Short::Answer(row)]);
+        let rig = machine(&code, &[short(row)]);
         lay_answers(&rig);
         *rig.export.borrow_mut() = Some(Box::new(|rig, number, args| {
             engine::outside(|| {
@@ -781,7 +785,7 @@ fn a_store_to_the_stack_that_faults_is_the_calls() {
         (Way::Slot, Short::Level),
         (Way::Stub, Short::AcquireRaise),
         (Way::Register, Short::Level),
-        (Way::Slot, Short::Answer(PLAIN)),
+        (Way::Slot, short(PLAIN)),
     ] {
         for top in [STACK_TOP - STACK_SIZE, STACK_TOP + PAGE - 8] {
             let code = assemble(|a| {

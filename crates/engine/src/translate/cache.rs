@@ -384,10 +384,10 @@ impl Cache {
     /// Whether drivers have come to `address` already, and now find another export there.
     fn define_export(&mut self, address: u64, number: u32, short: Option<Short>) -> bool {
         let short = short.map(|what| {
-            assert!(
-                !matches!(what, Short::Answer(row) if usize::from(row) >= ANSWERS),
-                "there is no such row"
-            );
+            if let Short::Answer(row, noted) = what {
+                assert!(usize::from(row) < ANSWERS, "there is no such row");
+                assert!(matches!(noted, 0 | 8..=123), "calls are noted with no such place");
+            }
             let counter = if what.is_counted_there() { self.counter_of(number) } else { 0 };
             ShortExport { what, counter }
         });

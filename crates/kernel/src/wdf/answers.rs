@@ -52,12 +52,12 @@ fn row_of_moment(moment: Moment) -> u16 {
 
 /// What the thunk of a framework's function does without the kernel.
 pub(crate) fn short_ddi(index: usize) -> Short {
-    Short::Answer(row_of_ddi(index))
+    Short::Answer(row_of_ddi(index), 8 + ddi::PUSHED)
 }
 
 /// What a callback's thunk does.
 pub(crate) fn short_moment(moment: Moment) -> Short {
-    Short::Answer(row_of_moment(moment))
+    Short::Answer(row_of_moment(moment), 0)
 }
 
 /// The function that has this row.
@@ -101,7 +101,6 @@ pub(super) fn clients_change(k: &mut Kernel) {
             value: agreed.unwrap_or_default(),
             group: if agreed.is_some() { DDIS_GROUP } else { 0 },
             levels: export.irql_min..=export.irql_max,
-            noted: 8 + ddi::PUSHED,
             hands_on: (0, 0),
         };
         k.engine.answer(row_of_ddi(index), &answer);
@@ -116,7 +115,6 @@ pub(super) fn callback_comes(k: &Kernel, slot: usize, (routine, role): (u64, Rol
         value: routine,
         group: if hands_on && k.engine.is_checked() { 0 } else { BEFORE_GROUP },
         levels: 0..=u8::MAX,
-        noted: 0,
         hands_on: if hands_on { callback::ARGUMENTS } else { (0, 0) },
     };
     k.engine.answer(row_of_moment(Moment::Before(slot)), &answer);

@@ -1,5 +1,5 @@
-//! Exports whose answer the guest has given in advance: it lies in a row of a table, and is returned from there, as long as the row's group is open and the level is one of the row's. Such a call may be noted with the place of a return
-//! address, as the guest would note it, and may hand one word of the caller's stack on.
+//! Exports whose answer the guest has given in advance: it lies in a row of a table, and is returned from there, as long as the row's group is open and the level is one of the row's. Such an export's calls
+//! may be noted with the place of a return address, as the guest would note them; or they may hand one word of the caller's stack on.
 //!
 //! The table lies in the machine, so it is taken back with it. What the guest emits for such a call is one event, and not two as for
 //! other exports: they are counted apart ([`crate::Engine::answered_calls`]).
@@ -32,9 +32,7 @@ pub struct Answer {
     pub group: u8,
     /// The levels at which the guest need not be asked.
     pub levels: RangeInclusive<u8>,
-    /// So far above the stack pointer lies the return address that the call is noted with; 0: it is not.
-    pub noted: u16,
-    /// Offsets above the stack pointer: a word that is handed on, where to and where from. Equal: none is.
+    /// Offsets above the stack pointer: a word that is handed on, where to and where from. Equal: none is. Not of an export whose calls are noted.
     pub hands_on: (u16, u16),
 }
 
@@ -48,11 +46,10 @@ pub(super) struct Row {
     pub(super) lowest: Cell<u8>,
     pub(super) highest: Cell<u8>,
     unused: u8,
-    pub(super) noted: Cell<u16>,
     pub(super) to: Cell<u16>,
     /// 0: nothing is handed on.
     pub(super) from: Cell<u16>,
-    unused_either: [u16; 3],
+    unused_either: [u16; 4],
 }
 
 /// By this the index of a row is shifted for its offset.
@@ -122,7 +119,6 @@ pub(crate) fn set(row: u16, answer: &Answer) {
     at.group.set(answer.group);
     at.lowest.set(*answer.levels.start());
     at.highest.set(*answer.levels.end());
-    at.noted.set(answer.noted);
     let (to, from) = answer.hands_on;
     at.to.set(to);
     at.from.set(if to == from { 0 } else { from });
@@ -159,8 +155,10 @@ pub(crate) fn noted(place: u64, return_address: u64) -> Option<u64> {
 impl Inline<'_> {
     /// Returns the value of this row.
     ///
-    /// What may fault comes first: until then `rcx` and `rdx` hold the call's arguments.
-    pub(super) fn answer(&mut self, row: u16) {
+    /// What may fault comes first: until then `rcx` and `rdx` hold the call's arguments. Words of the stack are read in halves: a processor has to
+    /// wait for what was stored in other pieces than it is loaded in, and return addresses are stored in halves
+    /// ([`crate::translate::stubs::original_return_address`]).
+    pub(super) fn answer(&mut self, row: u16, noted: u8) {
         self.unless_told();
         self.e.scratch(&[0x4C, 0x3B], R10.0, FREE_UNTIL); // cmp r10, [free_until]
         self.ordinary_if(ABOVE_OR_EQUAL);
@@ -173,11 +171,13 @@ impl Inline<'_> {
         self.ordinary_if(BELOW);
         self.of_row(&[0x44, 0x3A, 0x98], row, offset_of!(Row, highest));
         self.ordinary_if(ABOVE);
-        self.hand_on(row);
-        self.note_call(row);
-        self.e.bytes(&[0x49, 0xFF, 0xC2]); // inc r10
-        self.e.store(CALLS, R10);
-        self.e.scratch(&[0x48, 0xFF], 0, ANSWERED_CALLS); // inc qword [...]
+        if noted == 0 {
+            self.hand_on(row);
+        } else {
+            self.note_call(row, noted);
+        }
+        self.e.scratch(&[0x48, 0xFF], 0, CALLS); // inc qword [...]
+        self.e.scratch(&[0x48, 0xFF], 0, ANSWERED_CALLS);
         self.of_row(&[0x48, 0xFF, 0x80], row, offset_of!(Row, calls)); // inc qword [...]
         self.of_row(&[0x48, 0x8B, 0x80], row, offset_of!(Row, value)); // mov rax, [...]
         self.scrub();
@@ -199,32 +199,33 @@ impl Inline<'_> {
     fn hand_on(&mut self, row: u16) {
         self.offset_in_row(row, offset_of!(Row, from));
         let nothing = self.e.jump_if_hole(EQUAL);
-        self.e.bytes(&[0x4E, 0x8B, 0x5C, 0x1C, 0xF8]); // mov r11, [rsp+r11-8]
+        self.e.bytes(&[0x4E, 0x8D, 0x5C, 0x1C, 0xF8]); // lea r11, [rsp+r11-8]
         self.of_row(&[0x0F, 0xB7, 0x80], row, offset_of!(Row, to)); // movzx eax, word [...]
-        self.e.bytes(&[0x4C, 0x89, 0x5C, 0x04, 0xF8]); // mov [rsp+rax-8], r11
+        self.e.bytes(&[0x48, 0x8D, 0x44, 0x04, 0xF8]); // lea rax, [rsp+rax-8]
+        self.e.bytes(&[0x45, 0x8B, 0x13]); // mov r10d, [r11]
+        self.e.bytes(&[0x44, 0x89, 0x10]); // mov [rax], r10d
+        self.e.bytes(&[0x45, 0x8B, 0x53, 4]); // mov r10d, [r11+4]
+        self.e.bytes(&[0x44, 0x89, 0x50, 4]); // mov [rax+4], r10d
         self.e.load_host(RAX, ROWS);
         self.e.fill_here(nothing);
     }
 
-    fn note_call(&mut self, row: u16) {
-        self.offset_in_row(row, offset_of!(Row, noted));
-        let nothing = self.e.jump_if_hole(EQUAL);
-        self.e.bytes(&[0x4E, 0x8B, 0x5C, 0x1C, 0xF8]); // mov r11, [rsp+r11-8]
-        self.of_row(&[0x0F, 0xB7, 0x88], row, offset_of!(Row, noted)); // movzx ecx, word [...]
-        self.e.bytes(&[0x48, 0x8D, 0x4C, 0x0C, 0xF8]); // lea rcx, [rsp+rcx-8]
-        self.e.bytes(&[0x89, 0xCA, 0x81, 0xE2]); // mov edx, ecx; and edx, ...
+    fn note_call(&mut self, row: u16, noted: u8) {
+        let at = noted - 8; // the call itself is not made
+        self.e.bytes(&[0x44, 0x8B, 0x54, 0x24, at]); // mov r10d, [rsp+...]
+        self.e.bytes(&[0x8B, 0x4C, 0x24, at + 4]); // mov ecx, [rsp+...]
+        self.e.bytes(&[0x4C, 0x8D, 0x5C, 0x24, at]); // lea r11, [rsp+...]
+        self.e.bytes(&[0x44, 0x89, 0xDA, 0x81, 0xE2]); // mov edx, r11d; and edx, ...
         self.e.bytes(&PLACE_MASK.to_le_bytes());
         self.e.bytes(&[0xC1, 0xE2, PLACE_SHIFT]); // shl edx, ...
         self.e.add_host(RDX, NOTED_CALLS);
-        for (instruction, field) in [
-            (&[0x48, 0x89, 0x4A], offset_of!(NotedCall, place)), // mov [rdx+...], rcx
-            (&[0x4C, 0x89, 0x5A], offset_of!(NotedCall, return_address)), // mov [rdx+...], r11
-            (&[0x48, 0xC7, 0x42], offset_of!(NotedCall, row)),   // mov qword [rdx+...], row
-        ] {
-            self.e.bytes(instruction);
-            self.e.bytes(&[u8::try_from(field).expect("a note is small")]);
-        }
+        let [place, address, noted_row] =
+            [offset_of!(NotedCall, place), offset_of!(NotedCall, return_address), offset_of!(NotedCall, row)]
+                .map(|field| u8::try_from(field).expect("a note is small"));
+        self.e.bytes(&[0x4C, 0x89, 0x5A, place]); // mov [rdx+...], r11
+        self.e.bytes(&[0x44, 0x89, 0x52, address]); // mov [rdx+...], r10d
+        self.e.bytes(&[0x89, 0x4A, address + 4]); // mov [rdx+...], ecx
+        self.e.bytes(&[0x48, 0xC7, 0x42, noted_row]); // mov qword [rdx+...], row
         self.e.bytes(&u32::from(row).to_le_bytes());
-        self.e.fill_here(nothing);
     }
 }

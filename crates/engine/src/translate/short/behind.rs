@@ -20,7 +20,7 @@ impl Short {
         Self::Raise,
         Self::RaiseTo(0),
         Self::Lower,
-        Self::Answer(0),
+        Self::Answer(0, 0),
         Self::ReleaseLower,
         Self::Release,
     ];
@@ -33,7 +33,7 @@ impl Short {
             Self::Raise => (1, dirql_short_raise),
             Self::RaiseTo(_) => (2, dirql_short_raise_to),
             Self::Lower => (3, dirql_short_lower),
-            Self::Answer(_) => (4, dirql_short_answer),
+            Self::Answer(..) => (4, dirql_short_answer),
             Self::ReleaseLower => (5, dirql_short_release_lower),
             Self::Release => (6, dirql_short_release),
             Self::AcquireRaise | Self::Acquire => return None,
@@ -44,10 +44,10 @@ impl Short {
 
 impl ShortExport {
     /// What its code behind the call finds in `r10`: the level of [`Short::RaiseTo`], and above it the counter; or the row of
-    /// [`Short::Answer`].
+    /// [`Short::Answer`], and above it how far the return address is.
     pub(in crate::translate) fn in_r10(self) -> u32 {
         match self.what {
-            Short::Answer(row) => row.into(),
+            Short::Answer(row, noted) => u32::from(noted) << 16 | u32::from(row),
             Short::RaiseTo(level) => u32::from(self.counter) << 8 | u32::from(level),
             _ => u32::from(self.counter) << 8,
         }
@@ -207,7 +207,7 @@ std::arch::global_asm!(
     "cmp rax, [r10 + {s_free_until}]",
     "jae dirql_short_not",
     // rax: the row. Host code is at home below 2 GiB, too.
-    "mov eax, [rsp - 16]",
+    "movzx eax, word ptr [rsp - 16]",
     "shl eax, {row_shift}",
     "add rax, fs:[dirql_host_words@TPOFF + {h_answers}]",
     "movzx r10d, byte ptr [r10 + {s_open_answers}]",
@@ -219,16 +219,12 @@ std::arch::global_asm!(
     "cmp r10b, [rax + {a_highest}]",
     "ja dirql_short_not",
     store_home!(),
-    "movzx r10d, word ptr [rax + {a_from}]",
+    "movzx r10d, byte ptr [rsp - 14]",
     "test r10d, r10d",
-    "jne 5f",
-    "6:",
-    "movzx r10d, word ptr [rax + {a_noted}]",
-    "test r10d, r10d",
-    "je 7f",
+    "je 5f",
     // The last access to the driver's stack that may fault: arguments are not needed behind it.
     "mov r10, [r11 + r10]",
-    "movzx ecx, word ptr [rax + {a_noted}]",
+    "movzx ecx, byte ptr [rsp - 14]",
     "add rcx, r11",
     "mov edx, ecx",
     "and edx, {place_mask}",
@@ -236,7 +232,7 @@ std::arch::global_asm!(
     "add rdx, fs:[dirql_host_words@TPOFF + {h_noted_calls}]",
     "mov [rdx + {n_place}], rcx",
     "mov [rdx + {n_return_address}], r10",
-    "mov ecx, [rsp - 16]",
+    "movzx ecx, word ptr [rsp - 16]",
     "mov [rdx + {n_row}], rcx",
     "7:",
     "movabs r10, {scratch}",
@@ -245,14 +241,17 @@ std::arch::global_asm!(
     "inc qword ptr [rax + {a_calls}]",
     "mov rax, [rax + {a_value}]",
     "jmp 4b",
-    // A word is handed on. rax is the row again.
+    // It is not noted, and may hand a word on. rax is the row again.
     "5:",
+    "movzx r10d, word ptr [rax + {a_from}]",
+    "test r10d, r10d",
+    "je 7b",
     "mov [rsp - 24], rax",
     "mov r10, [r11 + r10]",
     "movzx eax, word ptr [rax + {a_to}]",
     "mov [r11 + rax], r10",
     "mov rax, [rsp - 24]",
-    "jmp 6b",
+    "jmp 7b",
     //
     "dirql_short_not:",
     "movabs r10, {scratch}",
@@ -283,7 +282,6 @@ std::arch::global_asm!(
     a_group = const offset_of!(Row, group),
     a_lowest = const offset_of!(Row, lowest),
     a_highest = const offset_of!(Row, highest),
-    a_noted = const offset_of!(Row, noted),
     a_to = const offset_of!(Row, to),
     a_from = const offset_of!(Row, from),
     n_place = const offset_of!(NotedCall, place),

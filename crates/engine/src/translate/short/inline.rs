@@ -29,7 +29,7 @@ pub(in crate::translate) fn write(e: &mut Emitter, short: ShortExport, next: u64
         Short::Level | Short::Raise | Short::RaiseTo(_) | Short::Lower => call.level(short),
         Short::AcquireRaise | Short::Acquire => call.acquire(short == Short::AcquireRaise),
         Short::ReleaseLower | Short::Release => call.release(short == Short::ReleaseLower),
-        Short::Answer(row) => call.answer(row),
+        Short::Answer(row, noted) => call.answer(row, noted),
     }
     call.rest
 }

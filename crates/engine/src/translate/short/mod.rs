@@ -49,13 +49,14 @@ pub enum Short {
     ReleaseLower,
     /// Gives back the spin lock at `rcx`, which was taken this way, at a level of at least 2, and returns 0.
     Release,
-    /// Returns what this row of the table of answers says ([`crate::Engine::make_answers`]), below [`ANSWERS`].
-    Answer(u16),
+    /// Returns what this row of the table of answers says ([`crate::Engine::make_answers`]), below [`ANSWERS`]. The second is how far above the
+    /// stack pointer the return address lies that the call is noted with, from 8 to 123; or 0, it is not, and may hand a word on.
+    Answer(u16, u8),
 }
 
 impl Short {
     /// Whether its calls are counted in [`super::scratch::Scratch::short_calls`].
     pub(in crate::translate) fn is_counted_there(self) -> bool {
-        !matches!(self, Self::Answer(_))
+        !matches!(self, Self::Answer(..))
     }
 }

@@ -21,7 +21,7 @@ const OWN: u64 = 16 * NUMBERS as u64;
 pub(super) const END: u32 = FIRST_BETWEEN + NUMBERS * COUNT as u32;
 
 /// From the stack pointer that the thunk is called with to the client's return address.
-pub(crate) const PUSHED: u16 = 0x28;
+pub(crate) const PUSHED: u8 = 0x28;
 const LOWER: [u8; 4] = [0x48, 0x83, 0xec, 0x28]; // sub rsp, 28h
 const RAISE: [u8; 4] = [0x48, 0x83, 0xc4, 0x28]; // add rsp, 28h
 const GO_ON: [u8; 2] = [0xff, 0xe0]; // jmp rax
