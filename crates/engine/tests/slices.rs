@@ -94,3 +94,128 @@ fn code_behind_the_end_of_a_slice_runs_as_it_was_rewritten_then() {
         assert_eq!(rig.call(&[]), Ok(value.into()), "and in a new translation");
     }
 }
+
+/// How a block of [`flags_go_on`] leads to the next one.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Way {
+    Jump,
+    Call,
+    On,
+}
+
+/// Flags that are set in one block, with `between` instructions that leave them alone in that and in the next, where `read` comes.
+fn flags_go_on(way: Way, between: u32, read: impl FnOnce(&mut CodeAssembler)) -> Vec<u8> {
+    assemble(|a| {
+        let (mut next, mut end) = (a.create_label(), a.create_label());
+        a.nop().unwrap();
+        a.jmp(end).unwrap(); // a block begins behind it, whose head would change flags
+        a.set_label(&mut next).unwrap();
+        (0..between).for_each(|n| a.lea(r10, r10 + n).unwrap());
+        read(a);
+        a.ret().unwrap();
+        a.set_label(&mut end).unwrap();
+        a.xor(eax, eax).unwrap();
+        a.cmp(ecx, edx).unwrap();
+        (0..between).for_each(|n| a.lea(r11, r11 + n).unwrap());
+        match way {
+            Way::Jump => a.jmp(next).unwrap(),
+            Way::Call => {
+                a.call(next).unwrap();
+                a.ret().unwrap();
+            }
+            // Longer than a block may be.
+            Way::On => {
+                (0..100).for_each(|_| a.lea(r11, r11 + 1).unwrap());
+                a.setb(al).unwrap();
+                a.sete(ah).unwrap();
+                a.ret().unwrap();
+            }
+        }
+    })
+}
+
+#[test]
+fn flags_that_a_later_block_reads_are_there_however_a_slice_ends() {
+    type Read = fn(&mut CodeAssembler);
+    let reads: [(&str, Read, fn(u32, u32) -> u64); 3] = [
+        (
+            "both",
+            |a| {
+                a.setb(al).unwrap();
+                a.sete(ah).unwrap();
+            },
+            |x, y| u64::from(x < y) | u64::from(x == y) << 8,
+        ),
+        (
+            "the one that is left",
+            |a| {
+                a.inc(r10d).unwrap();
+                a.setb(al).unwrap();
+            },
+            |x, y| u64::from(x < y),
+        ),
+        (
+            "none",
+            |a| {
+                a.test(ecx, ecx).unwrap();
+                a.setb(al).unwrap();
+                a.sete(ah).unwrap();
+            },
+            |x, _| u64::from(x == 0) << 8,
+        ),
+    ];
+    for way in [Way::Jump, Way::Call, Way::On] {
+        for between in [0, 1, 5, 11, 12, 13] {
+            for (what, read, expected) in reads {
+                let rig = Rig::new(&flags_go_on(way, between, read));
+                for slice in [1000, 1, 2, 3, 5, 7, 11] {
+                    for (x, y) in [(1, 2), (2, 2), (3, 2), (0, 0)] {
+                        *rig.on_slice.borrow_mut() = Some(Box::new(move |rig| {
+                            rig.engine.set_slice(slice);
+                            Ok(())
+                        }));
+                        rig.engine.set_slice(slice);
+                        let expected = if way == Way::On { reads[0].2(x, y) } else { expected(x, y) };
+                        let seen = rig.call(&[x.into(), y.into()]);
+                        assert_eq!(
+                            seen,
+                            Ok(expected),
+                            "{what}, {between} between, {way:?}, {x} and {y}, slices of {slice}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What was seen ahead of a block does not outlive the bytes that it was seen in.
+#[test]
+fn code_that_begins_to_read_flags_finds_them() {
+    let reads = |a: &mut CodeAssembler| {
+        a.nop().unwrap();
+        a.nop().unwrap(); // test ecx, ecx
+        a.setb(al).unwrap();
+    };
+    for way in [Way::Jump, Way::Call] {
+        let rig = Rig::new(&flags_go_on(way, 0, reads));
+        let place = CODE + 3; // behind the nop and the jump
+        let run = |slice| {
+            *rig.on_slice.borrow_mut() = Some(Box::new(move |rig| {
+                rig.engine.set_slice(slice);
+                Ok(())
+            }));
+            rig.engine.set_slice(slice);
+            rig.call(&[1, 2])
+        };
+        for _ in 0..2 {
+            assert_eq!([run(1000), run(3)], [Ok(1), Ok(1)], "{way:?}");
+            for (bytes, expected) in [([0x85, 0xC9], 0), ([0x90, 0x90], 1)] {
+                rig.engine.protect(CODE, 0x1000, Protection::READ_WRITE);
+                rig.engine.write_bytes(place, &bytes).unwrap();
+                rig.engine.protect(CODE, 0x1000, Protection::READ_EXECUTE);
+                assert_eq!([run(1000), run(3)], [Ok(expected); 2], "{way:?}");
+            }
+        }
+    }
+}

@@ -32,7 +32,7 @@ use super::emitter::condition::LESS;
 use super::emitter::{Emitter, Hole, RAX, RCX};
 use super::exit::Exit;
 use super::extended::Tested;
-use super::flags;
+use super::flags::Live;
 use super::scratch::{HEAD_RAX, RCX as SAVED_RCX, scratch};
 use super::table;
 use super::{places, site, stubs};
@@ -53,6 +53,8 @@ struct Source {
     /// Where execution goes on if nothing ended the block: the next instruction, or a fetch that fails.
     next: u64,
     next_is_bad: bool,
+    /// What may be read behind it.
+    live_behind: Live,
 }
 
 /// What a translation works with, and leaves to the next one: making room anew each time would cost as much as the rest.
@@ -73,6 +75,16 @@ impl Source {
         self.instructions.clear();
         self.bytes.clear();
         (self.terminator, self.next, self.next_is_bad) = (None, pc, false);
+        self.live_behind = Live::ALL;
+    }
+
+    /// Where execution goes on behind it, if that is certain.
+    fn leads_to(&self) -> Option<u64> {
+        match self.terminator {
+            None => Some(self.next),
+            Some(Class::Call | Class::Jump) => self.instructions.last().map(Instruction::near_branch64),
+            Some(_) => None,
+        }
     }
 
     fn is_new(&self, target: u64) -> bool {
@@ -106,18 +118,18 @@ pub(crate) fn translate_truncated(cache: &mut Cache, pc: u64, count: usize) -> R
     let whole = decode(cache, pc, LONGEST)?;
     let written = transaction(cache, |cache| {
         if count >= whole.instructions.len() && whole.terminator != Some(Class::Call) {
-            let mut builder = Builder::begin(cache, &whole.instructions, count);
+            let mut builder = Builder::begin(cache, &whole, count);
             builder.go_round(&whole, count, After::EndOfSlice)?;
             return Ok(builder.finish());
         }
         if count == whole.instructions.len() && whole.terminator == Some(Class::Call) {
-            let mut builder = Builder::begin(cache, &whole.instructions, count);
+            let mut builder = Builder::begin(cache, &whole, count);
             builder.copy(&whole, count - 1)?;
             builder.call_and_end(&whole.instructions[count - 1], count - 1);
             return Ok(builder.finish());
         }
         let source = decode(cache, pc, count)?;
-        let mut builder = Builder::begin(cache, &source.instructions, count);
+        let mut builder = Builder::begin(cache, &source, count);
         builder.copy_all(&source)?;
         builder.end_slice(source.next);
         Ok(builder.finish())
@@ -191,7 +203,35 @@ fn decode(cache: &mut Cache, pc: u64, limit: usize) -> Result<Source, FaultKind>
     if source.next & !(PAGE - 1) != page {
         cache.jumps.push((pc, source.next));
     }
+    if let Some(next) = source.leads_to().filter(|next| next & !(PAGE - 1) == page) {
+        source.live_behind = live_at(&mut decoder, next);
+    }
     if source.instructions.is_empty() { Err(FaultKind::Execute) } else { Ok(source) }
+}
+
+/// So many instructions behind a block are looked at.
+const LOOKED_AT: usize = 12;
+
+/// Which flags may be read from `pc` on, on the decoder's page: should its bytes change, all translations are made anew.
+fn live_at(decoder: &mut Decoder<'_>, pc: u64) -> Live {
+    go_to(decoder, pc);
+    let page = pc & !(PAGE - 1);
+    let (mut ahead, mut count) = ([Instruction::default(); LOOKED_AT], 0);
+    for place in &mut ahead {
+        let instruction = decoder.decode();
+        let next = match classify(&instruction) {
+            Class::Plain => instruction.next_ip(),
+            Class::Jump | Class::Call => instruction.near_branch64(),
+            _ => break,
+        };
+        *place = instruction;
+        count += 1;
+        if next & !(PAGE - 1) != page {
+            break;
+        }
+        go_to(decoder, next);
+    }
+    Live::ALL.before(&ahead[..count])
 }
 
 /// Lets the decoder, which stands in a page of code, go on at `pc` of that page.
@@ -231,7 +271,7 @@ fn emit(cache: &mut Cache, pc: u64, source: &Source) -> Result<Written, FaultKin
         _ => None,
     };
     let followed = usize::from(stub.is_some());
-    let mut builder = Builder::begin(cache, &source.instructions, rounds * length + followed);
+    let mut builder = Builder::begin(cache, source, rounds * length + followed);
     if let Some(stub) = stub {
         builder.stub = Some(stub);
         builder.block.instructions.push(stub.rip);
@@ -308,12 +348,12 @@ struct Written {
 
 impl<'c> Builder<'c> {
     /// A block of these instructions whose head charges `count`.
-    fn begin(cache: &'c mut Cache, instructions: &[Instruction], count: usize) -> Self {
+    fn begin(cache: &'c mut Cache, source: &Source, count: usize) -> Self {
         let charged = u32::try_from(count).expect("a block is short");
-        let flags_live = flags::live_at_head(instructions);
+        let instructions = &source.instructions;
         let mut builder = Self::empty(cache, instructions.iter().map(Instruction::ip).collect(), charged);
-        builder.flags_live = flags_live;
-        builder.checks = Checks::new(builder.cache, builder.block.instructions[0]);
+        builder.flags_live = source.live_behind.before(instructions).any();
+        builder.checks = Checks::new(builder.cache, builder.block.instructions[0], source.live_behind);
         builder.head();
         builder
     }
@@ -387,7 +427,7 @@ impl<'c> Builder<'c> {
                 self.return_early(early, source);
             }
             if let Some(level) = Level::of(instruction) {
-                let flags_live = flags::live_at_head(&source.instructions[index + 1..]);
+                let flags_live = source.live_behind.before(&source.instructions[index + 1..]).any();
                 self.level(level, flags_live, self.ahead(index));
                 if let Some(checks) = &mut self.checks {
                     checks.begin_anew();

@@ -19,7 +19,7 @@ use super::operands::{Operand, Operands, operands};
 use super::scratch::{
     GS_MARKS, GS_STORED, LOG, OWN_STACK, OWN_STACK_BYTES, RCX as SAVED_RCX, RDX as SAVED_RDX,
 };
-use super::{covered::Covered, flags, reporting, stubs};
+use super::{covered::Covered, flags::Live, reporting, stubs};
 use crate::machine::state;
 use crate::windows::{MARKS, STORED};
 
@@ -35,6 +35,8 @@ pub(super) struct Checks {
     learns: bool,
     /// So is each that is reported to the guest.
     reports: bool,
+    /// Flags that may be read behind the block.
+    live_behind: Live,
 }
 
 /// A jump taken where a mark is not zero, or an access is to be noted.
@@ -59,7 +61,7 @@ struct Noted {
 
 impl Checks {
     /// For a block that is entered at `pc`; none if the machine is not checked, does not learn and does not report.
-    pub(super) fn new(cache: &mut Cache, pc: u64) -> Option<Self> {
+    pub(super) fn new(cache: &mut Cache, pc: u64, live_behind: Live) -> Option<Self> {
         let shadow = state().shadow;
         let (tests, learns, reports) = (shadow.is_on(), state().sharing.is_on(), state().reporting.is_on());
         if !tests && !learns && !reports {
@@ -68,7 +70,7 @@ impl Checks {
         if shadow.mark_of(pc) != 0 {
             ask(cache, |resume| Exit::InspectCode { rip: pc, resume });
         }
-        Some(Self { tests, learns, reports, ..Self::default() })
+        Some(Self { tests, learns, reports, live_behind, covered: Covered::default(), slow: Vec::new() })
     }
 
     /// Checks what the first of these instructions, the `index`-th of `block`, touches. A `site` may touch a device and is always inspected.
@@ -127,7 +129,7 @@ impl Checks {
         accesses: &[Access],
         exit: impl FnOnce(u64) -> Exit,
     ) {
-        let flags_live = flags::live_at_head(instructions);
+        let flags_live = self.live_behind.before(instructions).any();
         let e = &mut cache.emitter;
         let emitted = |(operand, access): (&Operand, &Access)| {
             let in_stack = may_be_on_stack(operand);

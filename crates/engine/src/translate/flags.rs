@@ -8,19 +8,37 @@ use iced_x86::{Code, Instruction, Mnemonic, RflagsBits};
 const ARITHMETIC: u32 =
     RflagsBits::CF | RflagsBits::PF | RflagsBits::AF | RflagsBits::ZF | RflagsBits::SF | RflagsBits::OF;
 
-/// Whether any arithmetic flag may be read before it is written, or is still unwritten at the end.
-pub(crate) fn live_at_head(instructions: &[Instruction]) -> bool {
-    let mut unwritten = ARITHMETIC;
-    for instruction in instructions {
-        if instruction.rflags_read() & unwritten != 0 {
-            return true;
+/// Flags that may be read somewhere before they are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Live(u32);
+
+impl Live {
+    /// All arithmetic flags: nothing is known of what comes.
+    pub(crate) const ALL: Self = Self(ARITHMETIC);
+
+    /// In front of these instructions, behind which these may be read.
+    pub(crate) fn before<'i>(self, instructions: impl IntoIterator<Item = &'i Instruction>) -> Self {
+        let (mut read, mut unwritten) = (0, ARITHMETIC);
+        for instruction in instructions {
+            read |= instruction.rflags_read() & unwritten;
+            unwritten &= !surely_written(instruction);
+            if unwritten == 0 {
+                break;
+            }
         }
-        unwritten &= !surely_written(instruction);
-        if unwritten == 0 {
-            return false;
-        }
+        Self(read | self.0 & unwritten)
     }
-    true
+
+    /// Whether there is any.
+    pub(crate) fn any(self) -> bool {
+        self.0 != 0
+    }
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self::ALL
+    }
 }
 
 /// Whether a flag after it may be anything: then it is what the processor makes of this very form, which may be another for

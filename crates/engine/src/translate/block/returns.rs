@@ -16,7 +16,7 @@ use crate::translate::classify::{Class, classify, touches_memory};
 use crate::translate::emitter::condition::{EQUAL, NOT_EQUAL};
 use crate::translate::emitter::{Hole, Reg};
 use crate::translate::exit::Exit;
-use crate::translate::flags;
+use crate::translate::flags::Live;
 use crate::translate::scratch::{RCX as SAVED_RCX, RDX as SAVED_RDX};
 use crate::translate::table::{self, UPPER_HALF};
 use crate::windows::IMAGES;
@@ -65,7 +65,7 @@ pub(super) fn early(cache: &Cache, instructions: &[Instruction]) -> Option<Early
 /// Whether all flags are written before one is read, and before anything can fault.
 fn sets_flags_first(tail: &[Instruction]) -> bool {
     let calm = tail.iter().position(touches_memory_at_all).unwrap_or(tail.len());
-    !flags::live_at_head(&tail[..calm])
+    !Live::ALL.before(&tail[..calm]).any()
 }
 
 fn touches_memory_at_all(instruction: &Instruction) -> bool {
