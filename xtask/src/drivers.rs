@@ -271,6 +271,13 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver { name: "packets", source: "packets.c", defines: &[], missing: None, compiler: Clang(&["-O1"]) },
     CDriver { name: "layer", source: "layer.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "filter", source: "layer.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver {
+        name: "layer_owner",
+        source: "layer.c",
+        defines: &["OWNS_POWER_POLICY"],
+        missing: None,
+        compiler: Gcc,
+    },
     CDriver { name: "extended", source: "extended.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "hostile", source: "hostile/hostile.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {
@@ -405,6 +412,9 @@ const C_DRIVERS: &[CDriver] = &[
     by_loader("kmdf_edu", "kmdf_edu.c", &["KMDF_MINOR=15"]),
     by_loader("kmdf_edu_1_7", "kmdf_edu.c", &["KMDF_MINOR=7"]),
     by_loader("kmdf_edu_1_13", "kmdf_edu.c", &["KMDF_MINOR=13"]),
+    by_loader("kmdf_echo_owner", "kmdf_echo.c", &["KMDF_MINOR=7", "POLICY_OWNER=TRUE"]),
+    by_loader("kmdf_echo_not_owner", "kmdf_echo.c", &["KMDF_MINOR=7", "POLICY_OWNER=FALSE"]),
+    by_loader("kmdf_edu_not_owner", "kmdf_edu.c", &["KMDF_MINOR=7", "POLICY_OWNER=FALSE"]),
     by_loader("kmdf_faulty", "kmdf_faulty.c", &["KMDF_MINOR=15"]),
     by_loader("kmdf_faulty_1_7", "kmdf_faulty.c", &["KMDF_MINOR=7"]),
     by_loader("kmdf_stories_1_7", "kmdf_stories.c", &["KMDF_MINOR=7"]),

@@ -62,6 +62,7 @@ static PWDFDEVICE_INIT NewInit(CLIENT *Client, PDEVICE_OBJECT Pdo)
         Init->Pdo = Pdo;
         Init->Type = FILE_DEVICE_UNKNOWN;
         Init->IoType = WdfDeviceIoBuffered;
+        Init->Settings.OwnsPowerPolicy = Pdo != NULL;
     }
     return Init;
 }
@@ -238,6 +239,12 @@ static VOID DeviceInitSetPnpPowerEventCallbacks(PWDF_DRIVER_GLOBALS Globals, PWD
     if (Init->Settings.Power.EvtDeviceUsageNotificationEx != NULL) { /* older clients do not have it */
         Missing("EvtDeviceUsageNotificationEx");
     }
+}
+
+static VOID DeviceInitSetPowerPolicyOwnership(PWDF_DRIVER_GLOBALS Globals, PWDFDEVICE_INIT Init, BOOLEAN IsPowerPolicyOwner)
+{
+    UNREFERENCED_PARAMETER(Globals);
+    Init->Settings.OwnsPowerPolicy = IsPowerPolicyOwner;
 }
 
 static VOID DeviceInitSetIoType(PWDF_DRIVER_GLOBALS Globals, PWDFDEVICE_INIT Init, WDF_DEVICE_IO_TYPE IoType)

@@ -17,7 +17,6 @@ use crate::event::Role;
 use crate::io::call::low_half;
 use crate::io::{driver as driver_object, routine};
 use crate::mm::pool;
-use crate::pnp::NodeId;
 
 /// A client that is bound.
 pub(super) struct Client {
@@ -55,13 +54,6 @@ pub(super) fn version(cx: &mut Cx<'_>, at: DriverPtr<WDF_VERSION>) -> Flow<(u32,
 #[must_use]
 pub fn version_of(k: &Kernel, driver: DriverPtr<DRIVER_OBJECT>) -> Option<(u32, u32)> {
     k.wdf.clients.iter().find(|client| client.driver == driver.address).map(|client| client.version)
-}
-
-/// Whether the framework owns the power policy of this device: its function driver is a client, of which nothing says otherwise. The framework alone
-/// asks for its device power requests, and knows each (*Power Policy Ownership*).
-#[must_use]
-pub fn owns_power_policy(k: &Kernel, device: NodeId) -> bool {
-    version_of(k, k.pnp.node(device).driver).is_some()
 }
 
 /// `WdfVersionBind`.

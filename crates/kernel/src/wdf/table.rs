@@ -8,7 +8,7 @@ use engine::{Args, Flow, Leave};
 
 use super::ddis::DDIS;
 use super::library::bytes;
-use super::{TAG, answers, bind::Client, callbacks};
+use super::{TAG, answers, bind::Client, callbacks, power_policy};
 use crate::cx::Cx;
 use crate::ldr::between;
 use crate::ldr::between::ddi::{self, PUSHED};
@@ -128,6 +128,9 @@ pub(crate) fn target(cx: &mut Cx<'_>, index: usize, caller: u64, args: &Args) ->
         let function = client.and_then(|client| client.table.function(index));
         (function, k.wdf.callbacks.has_copies(strand))
     });
+    if power_policy::is_said_by(index) {
+        cx.with(|k| power_policy::called(k, args.registers));
+    }
     if has_copies || callbacks::is_given(index) {
         callbacks::hand_over(cx, index, place(args), args)?;
     }
