@@ -13,8 +13,8 @@ use dirql::{Bench, Machine, ScriptText};
 use rig::failures::{Failing, whichever_fails};
 use rig::kmdf::{
     CLASSED_LIFE, Client, ECHO_LIFE, ECHO_PULLED_OUT, ECHOES, EDU_LIFE, EDU_PULLED_OUT, EDUS, FAULTIES,
-    NOT_OWNERS, OPEN_ECHO, SELF_CHECKED, STORIES, classed, client, echo, echo_on, edu, edu_on, inf,
-    mistake_before, mistake_on, on_each_framework, real, run, stand_in,
+    FORGETFUL, MINIPORTS, NOT_OWNERS, OPEN_ECHO, SELF_CHECKED, STORIES, classed, client, echo, echo_on, edu,
+    edu_on, inf, mistake_before, mistake_on, on_each_framework, real, run, stand_in,
 };
 use rig::{driver, finish, play, printed, start, try_play};
 
@@ -212,6 +212,35 @@ fn a_clients_framework_owns_the_power_policy_that_a_filter_has_asked_for() {
     let report = machine.finish();
     assert!(report.verdict.is_none(), "{report}");
     assert_eq!(printed(&report, "echo: to D3")[..2], ["echo: to D3", "echo: D0 from 3"], "{report}");
+}
+
+/// What belongs to its driver's object goes with that, before the miniport is unloaded; else the framework deletes it when the miniport is unbound.
+#[test]
+fn a_miniport_deletes_its_drivers_object_when_its_port_driver_unloads_it() {
+    let live = |framework: &Path, (sys, _): Client, checked| {
+        let report = run(
+            || Bench::new().driver(driver(&format!("{sys}.sys"))).framework(framework).checked(checked),
+            r"open \\.\KmdfMiniport as m
+            ioctl m 0x222000 out 4 expect u32:1; ioctl m 0x222000 out 4 expect u32:2; close m",
+        );
+        assert!(report.findings.is_empty(), "{report}");
+        let said = report.prints.iter().filter_map(|line| line.trim_end().strip_prefix("miniport: "));
+        said.map(str::to_owned).collect::<Vec<_>>()
+    };
+    const ITS_CALLBACK: &str = "EvtDriverUnload";
+    for checked in [false, true] {
+        for (framework, of) in on_each_framework(&MINIPORTS, &MINIPORTS) {
+            let mut said = live(&framework, of, checked);
+            // The page says so; Microsoft's framework of KMDF 1.7 does not.
+            let is_called = said.first().is_some_and(|first| first == ITS_CALLBACK);
+            assert!(is_called || framework != stand_in());
+            said.retain(|line| line != ITS_CALLBACK);
+            assert_eq!(said, ["counted to 2", "unloaded"], "{of:?}");
+        }
+        for (framework, of) in on_each_framework(&FORGETFUL, &FORGETFUL) {
+            assert_eq!(live(&framework, of, checked), ["unloaded", "counted to 2"], "{of:?}");
+        }
+    }
 }
 
 #[test]
