@@ -5,7 +5,8 @@
  * Its default queue is sequential. IOCTL_ECHO_BACK gives the input back at once, IOCTL_ECHO_WORK by a work item. IOCTL_ECHO_LATER goes to a queue of its
  * own, whose request can be cancelled, and ends by a timer after as many milliseconds as its input says, or by IOCTL_ECHO_HURRY. IOCTL_ECHO_WAIT
  * waits in a manual queue until IOCTL_ECHO_NEXT lets the oldest go with the bytes of its input. IOCTL_ECHO_COUNTS tells what has happened.
- * IOCTL_ECHO_DOWN goes to the device below. With FAULTY it is sent with a spin lock held, and requests end in EvtDeviceSurpriseRemoval.
+ * IOCTL_ECHO_DOWN goes to the device below. With FAULTY it is sent with a spin lock held, and requests end in EvtDeviceSurpriseRemoval. With
+ * POLICY_OWNER it says whether it owns the device's power policy.
  *
  * Pages: Framework Queue Objects, WdfRequestMarkCancelableEx, EvtRequestCancel, EvtIoStop, Using Timers, Using Framework Work Items.
  */
@@ -446,6 +447,9 @@ static NTSTATUS OnDeviceAdd(WDFDRIVER Driver, PWDFDEVICE_INIT Init)
     Callbacks.EvtDeviceSurpriseRemoval = OnSurpriseRemoval;
 #endif
     CALL(WdfDeviceInitSetPnpPowerEventCallbacks, Init, &Callbacks);
+#ifdef POLICY_OWNER
+    CALL(WdfDeviceInitSetPowerPolicyOwnership, Init, POLICY_OWNER);
+#endif
     CALL(WdfDeviceInitSetIoType, Init, WdfDeviceIoBuffered);
     InitializeAttributes(&Attributes, &TypeOfECHO, NULL);
     Attributes.EvtCleanupCallback = OnCleanup;

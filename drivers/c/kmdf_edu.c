@@ -2,6 +2,7 @@
  * kmdf_edu.sys: a client of KMDF for QEMU's educational device (docs/specs/edu.rst there), of the version KMDF_MINOR; its device is \\.\KmdfEdu.
  * IOCTL_EDU_FACTORIAL has the card compute a factorial, which ends by its interrupt and DPC: one at a time, by a sequential queue. IOCTL_EDU_STATE
  * tells what has happened, by a queue of its own that takes requests without power too.
+ * With POLICY_OWNER it says whether it owns the device's power policy.
  *
  * Pages: EvtDevicePrepareHardware, EvtInterruptIsr, EvtInterruptDpc, EvtInterruptEnable, EvtIoStop, EvtDeviceSurpriseRemoval, WdfInterruptSynchronize.
  */
@@ -351,6 +352,9 @@ static NTSTATUS OnDeviceAdd(WDFDRIVER Driver, PWDFDEVICE_INIT Init)
     Callbacks.EvtDeviceD0Exit = OnD0Exit;
     Callbacks.EvtDeviceSurpriseRemoval = OnSurprise;
     CALL(WdfDeviceInitSetPnpPowerEventCallbacks, Init, &Callbacks);
+#ifdef POLICY_OWNER
+    CALL(WdfDeviceInitSetPowerPolicyOwnership, Init, POLICY_OWNER);
+#endif
     Status = CALL(WdfDeviceInitAssignName, Init, &DeviceName);
     if (!NT_SUCCESS(Status)) {
         return Status;

@@ -461,6 +461,29 @@ static VOID LeaksInit(WDFREQUEST Request, BOOLEAN Wrong)
     CALL(WdfRequestComplete, Request, STATUS_SUCCESS);
 }
 
+static VOID CreatesBareDevice(WDFREQUEST Request, BOOLEAN Wrong)
+{
+    static UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Device\\KmdfFaultyToo");
+    WDFDRIVER Driver = WdfDriverGlobals->Driver;
+    PDEVICE_OBJECT Bare;
+    WDFDEVICE Device;
+    NTSTATUS Status;
+
+    if (Wrong) {
+        Status = IoCreateDevice(CALL(WdfDriverWdmGetDriverObject, Driver), 0, &Name, FILE_DEVICE_UNKNOWN, 0, FALSE, &Bare);
+        if (NT_SUCCESS(Status)) {
+            IoDeleteDevice(Bare);
+        }
+    } else {
+        Status = CreateControlDevice(Driver, &Name, NULL, &Device);
+        if (NT_SUCCESS(Status)) {
+            CALL(WdfControlFinishInitializing, Device);
+            CALL(WdfObjectDelete, Device);
+        }
+    }
+    CALL(WdfRequestComplete, Request, Status);
+}
+
 static VOID OnRead(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T Length)
 {
     PVOID Buffer;
@@ -530,6 +553,7 @@ static VOID (*const Mistakes[])(WDFREQUEST Request, BOOLEAN Wrong) = {
     ReturnsWithWaitLock,  /* 222080 */
     SetsUpNothing,        /* 222084 */
     LeaksInit,            /* 222088 */
+    CreatesBareDevice,    /* 22208C */
 };
 
 static VOID OnControl(WDFQUEUE Queue, WDFREQUEST Request, SIZE_T OutputLength, SIZE_T InputLength, ULONG Code)

@@ -7,7 +7,7 @@
  * IOCTL_LAYER_CHILDREN has the function driver tell that its children changed; IOCTL_LAYER_WRITE succeeds for a handle with write access.
  *
  * With Refuse in the Parameters key its AddDevice routine fails; with Stay it leaves its device where it is when that is removed, which
- * is wrong.
+ * is wrong. With OWNS_POWER_POLICY it is the owner of its device's power policy.
  *
  * Pages: Creating a Filter Device Object, Writing an AddDevice Routine, Passing IRPs Down the Driver Stack, IoForwardIrpSynchronously
  * function, Removing a Device in a Filter Driver, Rules for Handling Power IRPs.
@@ -143,11 +143,29 @@ static NTSTATUS NTAPI DispatchFile(PDEVICE_OBJECT Device, PIRP Irp)
     return Complete(Irp, STATUS_SUCCESS, 0);
 }
 
+#ifdef OWNS_POWER_POLICY
+
+static VOID PowerDone(PIRP Irp)
+{
+    PLAYER Layer = IoGetCurrentIrpStackLocation(Irp)->DeviceObject->DeviceExtension;
+
+    IoReleaseRemoveLock(&Layer->RemoveLock, Irp);
+}
+
+#define POWER_DONE(Irp) PowerDone(Irp)
+#include "power_policy.h"
+
+#endif
+
 static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PLAYER Layer = Device->DeviceExtension;
     NTSTATUS Status = IoAcquireRemoveLock(&Layer->RemoveLock, Irp);
 
+#ifdef OWNS_POWER_POLICY
+    if (NT_SUCCESS(Status) && PowerAsked(Irp) == SystemPower)
+        return PowerBelow(Layer->Lower, Irp, SystemBelowDone, Layer->Pdo);
+#endif
     PoStartNextPowerIrp(Irp);
     if (!NT_SUCCESS(Status))
         return Complete(Irp, Status, 0);

@@ -13,8 +13,8 @@ use dirql::{Bench, Machine, ScriptText};
 use rig::failures::{Failing, whichever_fails};
 use rig::kmdf::{
     CLASSED_LIFE, Client, ECHO_LIFE, ECHO_PULLED_OUT, ECHOES, EDU_LIFE, EDU_PULLED_OUT, EDUS, FAULTIES,
-    OPEN_ECHO, SELF_CHECKED, STORIES, classed, client, echo, echo_on, edu, edu_on, inf, mistake_before,
-    mistake_on, on_each_framework, real, run, stand_in,
+    FORGETFUL, MINIPORTS, NOT_OWNERS, OPEN_ECHO, SELF_CHECKED, STORIES, classed, client, echo, echo_on, edu,
+    edu_on, inf, mistake_before, mistake_on, on_each_framework, real, run, stand_in,
 };
 use rig::{driver, finish, play, printed, start, try_play};
 
@@ -110,6 +110,137 @@ fn no_one_but_the_framework_changes_the_power_state_of_its_clients_devices() {
     let refused = try_play(&machine, "power d3").unwrap_err().to_string();
     assert!(refused.contains("the framework owns its power policy"), "{refused}");
     assert!(machine.finish().verdict.is_none());
+}
+
+/// What the owner of the power policy would do, the script does.
+#[test]
+fn a_device_whose_driver_has_given_up_its_power_policy_follows_the_owner() {
+    for (framework, of) in on_each_framework(&NOT_OWNERS[..1], &NOT_OWNERS[..1]) {
+        for (down, up) in [("power d3", "power d0"), ("power d3; power s3", "power s0; power d0")] {
+            let report = run(
+                || echo_on(&framework, of),
+                &format!(
+                    "{OPEN_ECHO}
+                    async u ioctl e 0x222004 in u32:50; wait 1ms
+                    {down}
+                    async w write e text:after; async r read e 10
+                    wait 1ms; expect pending w; expect pending r
+                    {up}
+                    join w; join r expect text:after; join u
+                    ioctl e 0x222014 out 20 expect u32:2 + u32:1 + u32:1 + u32:1 + u32:0
+                    close e"
+                ),
+            );
+            let printed = printed(&report, "echo: D0 from 4");
+            assert_eq!(printed[..3], ["echo: D0 from 4", "echo: to D3", "echo: D0 from 3"], "{report}");
+        }
+    }
+    for (framework, of) in on_each_framework(&NOT_OWNERS[1..], &NOT_OWNERS[1..]) {
+        run(|| edu_on(&framework, of), &edu_that_has_slept("power d3; power d0"));
+    }
+}
+
+/// A factorial before the device is out of power, and one when it has come back, which the driver has seen.
+fn edu_that_has_slept(how: &str) -> String {
+    format!(
+        r"open \\.\KmdfEdu as e
+        ioctl e 0x223000 in u32:5 out 4 expect u32:120; ioctl e 0x223000 in u32:4 out 4 expect u32:24
+        {how}
+        ioctl e 0x223000 in u32:6 out 4 expect u32:720
+        ioctl e 0x223004 out 24 expect u32:{} + u32:3 + u32:0 + u32:1 + u32:2 + u32:2
+        close e",
+        !0x1234_5678_u32
+    )
+}
+
+#[test]
+fn the_systems_sleep_changes_no_device_whose_power_policy_has_no_owner() {
+    for (framework, of) in on_each_framework(&NOT_OWNERS[..1], &NOT_OWNERS[..1]) {
+        run(
+            || echo_on(&framework, of),
+            &format!(
+                "{OPEN_ECHO}
+                async u ioctl e 0x222004 in u32:5; wait 1ms; power s3; wait 1ms; power s0; join u
+                ioctl e 0x222014 out 20 expect u32:1 + u32:0 + u32:0 + u32:0 + u32:0
+                close e"
+            ),
+        );
+    }
+}
+
+/// A WDM driver above a client that has given up the power policy, which sends the device to D3 and back as the system sleeps and wakes.
+#[test]
+fn a_filter_that_owns_the_power_policy_sends_the_clients_device_to_its_states() {
+    const KEYS: &str = "[Edu.Hardware.AddReg]\n";
+    const SERVICES: &str = "[Edu.Install.NT.Services]\n";
+    let inf = |(sys, version)| {
+        rig::changed_inf("kmdf-filtered", "kmdf_edu.inf", |text| {
+            assert!(text.contains(KEYS) && text.contains(SERVICES));
+            let text = text.replace(KEYS, &format!("{KEYS}HKR,,UpperFilters,0x00010000,\"LayerX\"\n"));
+            let text = text.replace(SERVICES, &format!("{SERVICES}AddService = LayerX,,Filter\n"));
+            let filter = "\n[Filter]\nServiceType = 1\nStartType = 3\nErrorControl = 1\nServiceBinary = %13%\\layer_owner.sys\n";
+            text.replace("kmdf_edu.sys", &format!("{sys}.sys")).replace("1.15", version) + filter
+        })
+    };
+    for (framework, of) in on_each_framework(&NOT_OWNERS[1..], &NOT_OWNERS[1..]) {
+        let inf = inf(of);
+        for seed in rig::seeds(2) {
+            let bench = || {
+                let bench = Bench::new().driver(driver(&format!("{}.sys", of.0))).framework(&framework);
+                let bench = bench.inf(&inf).with(driver("layer_owner.sys")).device("edu,factorial=25us");
+                if seed == 0 { bench } else { bench.processors(2).policy(Policy::random(seed)) }
+            };
+            run(bench, &edu_that_has_slept("power s3; power s0"));
+            run(bench, &edu_that_has_slept("power d3; power d0"));
+        }
+    }
+}
+
+/// A client above a WDM function driver.
+#[test]
+fn a_clients_framework_owns_the_power_policy_that_a_filter_has_asked_for() {
+    let inf = rig::changed_inf("kmdf-filter", "layer.inf", |text| {
+        text.replace("filter.sys", "kmdf_echo_owner.sys")
+    });
+    let machine = start(|| {
+        let bench = Bench::new().driver(driver("layer.sys")).with(driver("kmdf_echo_owner.sys"));
+        bench.inf(&inf).device("pci9052").framework(stand_in())
+    });
+    let refused = try_play(&machine, "power d3").unwrap_err().to_string();
+    assert!(refused.contains("the framework owns its power policy"), "{refused}");
+    play(&machine, "power s3; power s0");
+    let report = machine.finish();
+    assert!(report.verdict.is_none(), "{report}");
+    assert_eq!(printed(&report, "echo: to D3")[..2], ["echo: to D3", "echo: D0 from 3"], "{report}");
+}
+
+/// What belongs to its driver's object goes with that, before the miniport is unloaded; else the framework deletes it when the miniport is unbound.
+#[test]
+fn a_miniport_deletes_its_drivers_object_when_its_port_driver_unloads_it() {
+    let live = |framework: &Path, (sys, _): Client, checked| {
+        let report = run(
+            || Bench::new().driver(driver(&format!("{sys}.sys"))).framework(framework).checked(checked),
+            r"open \\.\KmdfMiniport as m
+            ioctl m 0x222000 out 4 expect u32:1; ioctl m 0x222000 out 4 expect u32:2; close m",
+        );
+        assert!(report.findings.is_empty(), "{report}");
+        let said = report.prints.iter().filter_map(|line| line.trim_end().strip_prefix("miniport: "));
+        said.map(str::to_owned).collect::<Vec<_>>()
+    };
+    const ITS_CALLBACK: &str = "EvtDriverUnload";
+    for checked in [false, true] {
+        for (framework, of) in on_each_framework(&MINIPORTS, &MINIPORTS) {
+            let mut said = live(&framework, of, checked);
+            // The page says so; Microsoft's framework of KMDF 1.7 does not.
+            let is_called = said.first().is_some_and(|first| first == ITS_CALLBACK);
+            assert!(is_called || framework != stand_in());
+            said.retain(|line| line != ITS_CALLBACK);
+            assert_eq!(said, ["counted to 2", "unloaded"], "{of:?}");
+        }
+        for (framework, of) in on_each_framework(&FORGETFUL, &FORGETFUL) {
+            assert_eq!(live(&framework, of, checked), ["unloaded", "counted to 2"], "{of:?}");
+        }
+    }
 }
 
 #[test]

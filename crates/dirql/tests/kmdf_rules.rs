@@ -15,8 +15,8 @@ use kernel::event::{Event, Kind, Reader, Stamp};
 use kernel::verdict::{Tier, Verdict};
 use rig::failures::{Failing, whichever_fails};
 use rig::kmdf::{
-    CLASSED_LIFE, ECHO_LIFE, ECHO_PULLED_OUT, ECHOES, EDU_LIFE, EDU_PULLED_OUT, EDUS, OPEN_ECHO,
-    SELF_CHECKED, classed, echo, edu, inf, mistake_before, run, stand_in,
+    CLASSED_LIFE, ECHO_LIFE, ECHO_PULLED_OUT, ECHOES, EDU_LIFE, EDU_PULLED_OUT, EDUS, FAULTIES, OPEN_ECHO,
+    SELF_CHECKED, classed, echo, edu, inf, mistake_before, mistake_on, on_each_framework, run, stand_in,
 };
 use rig::{Buffer, driver, play, start};
 
@@ -115,6 +115,27 @@ fn a_control_device_that_is_never_finished_is_found_when_its_driver_goes() {
     let report = mistake_before(&all(), LEAVES_UNFINISHED, true, true);
     let found = only_finding(&report);
     assert_eq!((found.rule, found.tier), (INIT, Tier::Warning), "{report}");
+}
+
+/// Not: kmdf-bare-device
+#[test]
+fn a_device_that_a_client_creates_without_its_framework_is_advised_against() {
+    const CREATES_BARE_DEVICE: usize = 35;
+    for (framework, of) in on_each_framework(&FAULTIES, &FAULTIES) {
+        for checked in [false, true] {
+            let create = |wrong| mistake_on(&framework, of, &all(), CREATES_BARE_DEVICE, wrong, checked);
+            let report = create(false);
+            report.expect_clean();
+            assert!(report.findings.is_empty(), "{report}");
+            let report = create(true);
+            let found = only_finding(&report);
+            assert_eq!((found.rule, found.tier), ("kmdf-bare-device", Tier::Advice), "{report}");
+            assert!(
+                found.stack[0].symbol.starts_with(&format!("{}.sys!CreatesBareDevice+", of.0)),
+                "{report}"
+            );
+        }
+    }
 }
 
 /// What waits in its manual queue, the one ends in `EvtDeviceSurpriseRemoval`, the other leaves to its cancellation.

@@ -17,6 +17,7 @@ DDI(VOID, WdfDriverMiniportUnload, WDFDRIVER Driver);
 
 DDI(VOID, WdfDeviceInitFree, PWDFDEVICE_INIT Init);
 DDI(VOID, WdfDeviceInitSetPnpPowerEventCallbacks, PWDFDEVICE_INIT Init, WDF_PNPPOWER_EVENT_CALLBACKS *Callbacks);
+DDI(VOID, WdfDeviceInitSetPowerPolicyOwnership, PWDFDEVICE_INIT Init, BOOLEAN IsPowerPolicyOwner);
 DDI(VOID, WdfDeviceInitSetIoType, PWDFDEVICE_INIT Init, WDF_DEVICE_IO_TYPE IoType);
 DDI(VOID, WdfDeviceInitSetExclusive, PWDFDEVICE_INIT Init, BOOLEAN Exclusive);
 DDI(VOID, WdfDeviceInitSetDeviceType, PWDFDEVICE_INIT Init, DEVICE_TYPE DeviceType);

@@ -18,9 +18,10 @@ typedef struct _RESOURCES {
     PCM_PARTIAL_RESOURCE_LIST List; /* NULL: none */
 } RESOURCES;
 
-/* What a driver said of its device's callbacks and its requests. */
+/* What a driver said of its device's callbacks, power policy and requests. */
 typedef struct _SETTINGS {
     WDF_PNPPOWER_EVENT_CALLBACKS Power;
+    BOOLEAN OwnsPowerPolicy;
     WDF_FILEOBJECT_CONFIG Files;
     WDF_OBJECT_ATTRIBUTES FileAttributes; /* Size 0: none */
     WDF_OBJECT_ATTRIBUTES RequestAttributes;

@@ -1,9 +1,9 @@
 /*
  * The driver's object, AddDevice and unloading, and devices from what is said of them before (WDFDEVICE_INIT) to their end.
  *
- * Pages: WdfDriverCreate, EvtDriverDeviceAdd, EvtDriverUnload, WdfDeviceCreate, WdfDeviceInitAssignName, WdfDeviceCreateDeviceInterface,
- * WdfDeviceCreateSymbolicLink, WdfControlDeviceInitAllocate, Creating Device Objects in a Function Driver, Using Control Device Objects. Security
- * descriptors (SDDL) are not applied; a device without a name has no symbolic link.
+ * Pages: WdfDriverCreate, EvtDriverDeviceAdd, EvtDriverUnload, Creating KMDF Miniport Drivers, WdfDriverMiniportUnload, WdfDeviceCreate,
+ * WdfDeviceInitAssignName, WdfDeviceCreateDeviceInterface, WdfDeviceCreateSymbolicLink, WdfControlDeviceInitAllocate, Creating Device Objects in a
+ * Function Driver, Using Control Device Objects. Security descriptors (SDDL) are not applied; a device without a name has no symbolic link.
  */
 #ifndef FRAMEWORK_DRIVER_H
 #define FRAMEWORK_DRIVER_H
@@ -62,6 +62,7 @@ static PWDFDEVICE_INIT NewInit(CLIENT *Client, PDEVICE_OBJECT Pdo)
         Init->Pdo = Pdo;
         Init->Type = FILE_DEVICE_UNKNOWN;
         Init->IoType = WdfDeviceIoBuffered;
+        Init->Settings.OwnsPowerPolicy = Pdo != NULL;
     }
     return Init;
 }
@@ -114,7 +115,7 @@ static VOID DisposeDriver(OBJECT *Object)
     ExFreePoolWithTag(((DRIVER *)Object)->RegistryPath, FRAMEWORK_TAG);
 }
 
-/* The routines of the driver object. */
+/* The routines of the driver object, which a miniport's port driver has. */
 static VOID TakeOver(PDRIVER_OBJECT Wdm, WDF_DRIVER_CONFIG *Config)
 {
     ULONG Major;
@@ -145,6 +146,7 @@ static NTSTATUS DriverCreate(PWDF_DRIVER_GLOBALS Globals, PDRIVER_OBJECT Wdm, PC
 {
     CLIENT *Client = ClientOf(Globals);
     BOOLEAN NonPnp = (Config->DriverInitFlags & WdfDriverInitNonPnpDriver) != 0;
+    BOOLEAN Miniport = (Config->DriverInitFlags & WdfDriverInitNoDispatchOverride) != 0;
     DRIVER **Extension;
     DRIVER *Driver;
     NTSTATUS Status;
@@ -155,11 +157,8 @@ static NTSTATUS DriverCreate(PWDF_DRIVER_GLOBALS Globals, PDRIVER_OBJECT Wdm, PC
     if (Client->Driver != NULL) {
         return STATUS_DRIVER_INTERNAL_ERROR;
     }
-    if (NonPnp == (Config->EvtDriverDeviceAdd != NULL)) {
+    if (Miniport ? NonPnp : NonPnp == (Config->EvtDriverDeviceAdd != NULL)) {
         return STATUS_INVALID_PARAMETER;
-    }
-    if (Config->DriverInitFlags & WdfDriverInitNoDispatchOverride) {
-        Missing("WdfDriverInitNoDispatchOverride");
     }
     Status = IoAllocateDriverObjectExtension(Wdm, &DriverKey, sizeof(*Extension), (PVOID *)&Extension);
     if (NT_SUCCESS(Status)) {
@@ -181,13 +180,15 @@ static NTSTATUS DriverCreate(PWDF_DRIVER_GLOBALS Globals, PDRIVER_OBJECT Wdm, PC
     if (!NT_SUCCESS(Status)) {
         return Status;
     }
-    TakeOver(Wdm, Config);
+    if (!Miniport) {
+        TakeOver(Wdm, Config);
+    }
     Client->Driver = Driver;
     Note(Client, DRIVER_IS_CREATED, Config->DriverInitFlags);
     Client->Globals.Driver = HandleOf(&Driver->Object);
     Client->Globals.DriverFlags = Config->DriverInitFlags;
     Client->Globals.DriverTag = Config->DriverPoolTag != 0 ? Config->DriverPoolTag : Client->Globals.DriverTag;
-    Client->Globals.DisplaceDriverUnload = TRUE;
+    Client->Globals.DisplaceDriverUnload = TRUE; /* a miniport's too: so does Microsoft's of 1.7 */
     if (Created != NULL) {
         *Created = Client->Globals.Driver;
     }
@@ -210,6 +211,7 @@ static PDRIVER_OBJECT DriverWdmGetDriverObject(PWDF_DRIVER_GLOBALS Globals, WDFD
     return Driver->Wdm;
 }
 
+/* In place of Unload, as the page says; Microsoft's framework of 1.7 does not call EvtDriverUnload. */
 static VOID DriverMiniportUnload(PWDF_DRIVER_GLOBALS Globals, WDFDRIVER Handle)
 {
     UNREFERENCED_PARAMETER(Globals);
@@ -238,6 +240,12 @@ static VOID DeviceInitSetPnpPowerEventCallbacks(PWDF_DRIVER_GLOBALS Globals, PWD
     if (Init->Settings.Power.EvtDeviceUsageNotificationEx != NULL) { /* older clients do not have it */
         Missing("EvtDeviceUsageNotificationEx");
     }
+}
+
+static VOID DeviceInitSetPowerPolicyOwnership(PWDF_DRIVER_GLOBALS Globals, PWDFDEVICE_INIT Init, BOOLEAN IsPowerPolicyOwner)
+{
+    UNREFERENCED_PARAMETER(Globals);
+    Init->Settings.OwnsPowerPolicy = IsPowerPolicyOwner;
 }
 
 static VOID DeviceInitSetIoType(PWDF_DRIVER_GLOBALS Globals, PWDFDEVICE_INIT Init, WDF_DEVICE_IO_TYPE IoType)

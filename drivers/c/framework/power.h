@@ -2,8 +2,12 @@
  * Power: how a device comes to D0 and leaves it, with its interrupts, queues and callbacks in the documented order, and the power requests that a
  * driver of a power policy owner gets. What changes the device runs at PASSIVE_LEVEL, on a work item where a power request asks for it.
  *
- * Pages: A User Starts a Device, A User Unplugs a Device, Power-Up Sequence for a Function or Filter Driver, Power-Down and Removal Sequence for
- * a Function or Filter Driver, EvtDeviceD0Entry, EvtDeviceD0Exit. Every device is the owner of its stack's power policy, sleeps in D3, and arms nothing.
+ * A device whose driver has given up the power policy passes the system's requests on, and follows the device's, whichever driver of its stack asks
+ * for them.
+ *
+ * Pages: Power Policy Ownership, A User Starts a Device, A User Unplugs a Device, Power-Up Sequence for a Function or Filter Driver, Power-Down and
+ * Removal Sequence for a Function or Filter Driver, EvtDeviceD0Entry, EvtDeviceD0Exit. A power policy owner has its device sleep in D3, and arms
+ * nothing.
  */
 #ifndef FRAMEWORK_POWER_H
 #define FRAMEWORK_POWER_H
@@ -157,10 +161,21 @@ static NTSTATUS NTAPI UpBelow(PDEVICE_OBJECT Wdm, PIRP Irp, PVOID Context)
     return STATUS_CONTINUE_COMPLETION;
 }
 
+/* Its caller has entered the device. */
+static NTSTATUS PassPowerOn(DEVICE *Device, PIRP Irp)
+{
+    NTSTATUS Status;
+
+    PoStartNextPowerIrp(Irp);
+    IoSkipCurrentIrpStackLocation(Irp);
+    Status = PoCallDriver(Device->Lower, Irp);
+    Leave(Device);
+    return Status;
+}
+
 static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Wdm, PIRP Irp)
 {
     DEVICE *Device = DeviceOf(Wdm);
-    NTSTATUS Status;
 
     if (Device->Lower == NULL || !Enter(Device)) {
         PoStartNextPowerIrp(Irp);
@@ -168,6 +183,9 @@ static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Wdm, PIRP Irp)
     }
     switch (PowerAsked(Irp)) {
     case SystemPower:
+        if (!Device->Settings.OwnsPowerPolicy) {
+            return PassPowerOn(Device, Irp);
+        }
         return PowerBelow(Device->Lower, Irp, SystemBelowDone, Device->Pdo);
     case DeviceUp:
         return PowerBelow(Device->Lower, Irp, UpBelow, Device);
@@ -176,11 +194,7 @@ static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Wdm, PIRP Irp)
         ChangePowerLater(Device, Irp);
         return STATUS_PENDING;
     default:
-        PoStartNextPowerIrp(Irp);
-        IoSkipCurrentIrpStackLocation(Irp);
-        Status = PoCallDriver(Device->Lower, Irp);
-        Leave(Device);
-        return Status;
+        return PassPowerOn(Device, Irp);
     }
 }
 

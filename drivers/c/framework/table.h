@@ -45,6 +45,7 @@ static const WDFFUNC Table[FUNCTION_COUNT] = {
     ROW(DriverMiniportUnload),
     ROW(DeviceInitFree),
     ROW(DeviceInitSetPnpPowerEventCallbacks),
+    ROW(DeviceInitSetPowerPolicyOwnership),
     ROW(DeviceInitSetIoType),
     ROW(DeviceInitSetExclusive),
     ROW(DeviceInitSetDeviceType),

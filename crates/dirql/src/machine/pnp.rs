@@ -53,7 +53,7 @@ pub(crate) fn step(cx: &mut Cx<'_>, device: Device, step: Step) -> Flow<Result<N
         Ok(node) => node,
         Err(why) => return Ok(Err(why)),
     };
-    if matches!(step, Step::Power(_)) && cx.with(|k| wdf::bind::owns_power_policy(k, node)) {
+    if matches!(step, Step::Power(_)) && cx.with(|k| wdf::power_policy::is_frameworks(k, node)) {
         return Ok(Err(NOT_BY_OTHERS.to_owned()));
     }
     let in_any_state = matches!(step, Step::Power(_) | Step::Direct(_) | Step::SurpriseRemove);

@@ -45,6 +45,13 @@ pub(crate) const SELF_CHECKED: [&str; 10] = [
 /// Of `kmdf_faulty.c`.
 pub(crate) const FAULTIES: [Client; 2] = [("kmdf_faulty", "1.15"), ("kmdf_faulty_1_7", "1.7")];
 
+/// Of `kmdf_miniport.c`.
+pub(crate) const MINIPORTS: [Client; 2] = [("kmdf_miniport", "1.15"), ("kmdf_miniport_1_7", "1.7")];
+/// One that does not call `WdfDriverMiniportUnload`.
+pub(crate) const FORGETFUL: [Client; 1] = [("kmdf_miniport_forgets", "1.7")];
+/// Those of `kmdf_echo.c` and `kmdf_edu.c` whose power policy is another driver's.
+pub(crate) const NOT_OWNERS: [Client; 2] = [("kmdf_echo_not_owner", "1.7"), ("kmdf_edu_not_owner", "1.7")];
+
 /// Opens the device of `kmdf_echo.sys` by its interface.
 pub(crate) const OPEN_ECHO: &str = "open interface:{6D1C2B6E-7E0A-4C1B-9D37-3A54C0F2E815} as e overlapped";
 

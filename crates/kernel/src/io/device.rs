@@ -21,7 +21,7 @@ use crate::ob::{self, Kind, Procedures};
 use crate::pnp;
 use crate::po;
 use crate::verdict::Verdict;
-use crate::wmi;
+use crate::{wdf, wmi};
 
 /// What the I/O manager knows of a device beside what drivers see.
 #[derive(Default)]
@@ -85,6 +85,7 @@ pub(crate) fn create_entry(
     match create(cx, driver, new)? {
         Ok(created) => {
             cx.write(device, created)?;
+            wdf::bare_device::advise(cx, driver)?;
             Ok(NtStatus::SUCCESS)
         }
         Err(status) => {

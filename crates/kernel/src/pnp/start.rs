@@ -29,6 +29,7 @@ use crate::io;
 use crate::mm::pool;
 use crate::se::object;
 use crate::verdict::Verdict;
+use crate::wdf::power_policy;
 
 const TAG: u32 = pool::tag(b"PnpR");
 
@@ -150,7 +151,9 @@ fn add(cx: &mut Cx<'_>, id: NodeId, drivers: &Drivers) -> Flow<Started> {
         node.filters = drivers.lower.iter().chain(&drivers.upper).copied().collect();
     });
     for &driver in drivers.lower.iter().chain([&drivers.function]).chain(&drivers.upper) {
+        cx.with(|k| power_policy::add_begins(k, id, driver));
         let status = io::driver::add_device(cx, driver, id.pdo())?;
+        cx.with(power_policy::add_ends);
         let stack = node::stack(cx, id)?;
         let added = &stack[below.len() - 1..];
         if !status.is_success() {

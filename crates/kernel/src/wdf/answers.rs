@@ -2,13 +2,13 @@
 //! both (`ldr::between`) is given to the engine in advance (`engine::Short::Answer`), a row for each function, and two for each callback.
 //!
 //! A group of rows is closed as long as a reader wants the event of such a call, and while copies of structures are to be freed at the next one
-//! that their thread makes. Functions that are given callbacks, and those that clients of two frameworks have at different addresses, are always
-//! the kernel's.
+//! that their thread makes. Functions that are given callbacks or say whose a power policy is, those that clients of two frameworks have at different addresses, and what comes before
+//! `EvtDriverDeviceAdd`, are always the kernel's.
 
 use engine::{Answer, Engine, Short};
 
-use super::callbacks;
 use super::ddis::{COUNT, DDIS};
+use super::{callbacks, power_policy};
 use crate::cx::Kernel;
 use crate::event::{Kind, Role};
 use crate::exports;
@@ -95,8 +95,8 @@ pub(super) fn clients_change(k: &mut Kernel) {
     for (index, export) in DDIS.iter().enumerate() {
         let mut functions = k.wdf.clients.iter().filter_map(|client| client.table.function(index));
         let first = functions.next();
-        let agreed =
-            first.filter(|first| !callbacks::is_given(index) && functions.all(|other| other == *first));
+        let is_kernels = callbacks::is_given(index) || power_policy::is_said_by(index);
+        let agreed = first.filter(|first| !is_kernels && functions.all(|other| other == *first));
         let answer = Answer {
             value: agreed.unwrap_or_default(),
             group: if agreed.is_some() { DDIS_GROUP } else { 0 },
@@ -111,9 +111,10 @@ pub(super) fn clients_change(k: &mut Kernel) {
 /// A callback has got a slot. In a checked machine what is handed on to it is the kernel's to store.
 pub(super) fn callback_comes(k: &Kernel, slot: usize, (routine, role): (u64, Role)) {
     let hands_on = callbacks::has_fifth_argument(role);
+    let is_kernels = hands_on && k.engine.is_checked() || role == Role::EvtDriverDeviceAdd;
     let answer = Answer {
         value: routine,
-        group: if hands_on && k.engine.is_checked() { 0 } else { BEFORE_GROUP },
+        group: if is_kernels { 0 } else { BEFORE_GROUP },
         levels: 0..=u8::MAX,
         hands_on: if hands_on { callback::ARGUMENTS } else { (0, 0) },
     };

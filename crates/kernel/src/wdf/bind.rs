@@ -17,7 +17,6 @@ use crate::event::Role;
 use crate::io::call::low_half;
 use crate::io::{driver as driver_object, routine};
 use crate::mm::pool;
-use crate::pnp::NodeId;
 
 /// A client that is bound.
 pub(super) struct Client {
@@ -55,13 +54,6 @@ pub(super) fn version(cx: &mut Cx<'_>, at: DriverPtr<WDF_VERSION>) -> Flow<(u32,
 #[must_use]
 pub fn version_of(k: &Kernel, driver: DriverPtr<DRIVER_OBJECT>) -> Option<(u32, u32)> {
     k.wdf.clients.iter().find(|client| client.driver == driver.address).map(|client| client.version)
-}
-
-/// Whether the framework owns the power policy of this device: its function driver is a client, of which nothing says otherwise. The framework alone
-/// asks for its device power requests, and knows each (*Power Policy Ownership*).
-#[must_use]
-pub fn owns_power_policy(k: &Kernel, device: NodeId) -> bool {
-    version_of(k, k.pnp.node(device).driver).is_some()
 }
 
 /// `WdfVersionBind`.
@@ -168,7 +160,7 @@ fn note_refusal(
     Ok(())
 }
 
-/// `WdfVersionUnbind`.
+/// `WdfVersionUnbind`. The framework deletes what its client has left, whose callbacks may call its functions: until it has, the client is bound.
 ///
 /// # Errors
 /// A verdict if a pointer is bad, or on the framework.
@@ -179,21 +171,24 @@ pub(crate) fn version_unbind(
     globals: DriverPtr<WDF_COMPONENT_GLOBALS>,
 ) -> Flow<NtStatus> {
     let found = cx.with(|k| {
-        let index = k.wdf.clients.iter().position(|client| client.is(bind, globals))?;
-        let client = k.wdf.clients.remove(index);
-        answers::clients_change(k);
-        Some(client)
+        let client = k.wdf.clients.iter_mut().find(|client| client.is(bind, globals))?;
+        Some((client.table.take_copied(), client.library, client.block))
     });
-    let Some(client) = found else { return Ok(NtStatus::INVALID_PARAMETER) };
-    client.table.give_back(cx, bind)?;
-    if cx.with(|k| k.wdf.clients.is_empty()) {
-        callbacks::forget_all(cx)?;
-    }
-    let info = DriverPtr::<WDF_LIBRARY_INFO>::new(client.library);
+    let Some((copied, library, block)) = found else { return Ok(NtStatus::INVALID_PARAMETER) };
+    copied.give_back(cx, bind)?;
+    let info = DriverPtr::<WDF_LIBRARY_INFO>::new(library);
     let leave = cx.read(info + WDF_LIBRARY_INFO::LibraryUnregisterClient)?;
     let arguments = [bind.address, globals.address];
-    let answer = routine::call(cx, Role::LibraryUnregisterClient, leave, client.library, &arguments)?;
+    let answer = routine::call(cx, Role::LibraryUnregisterClient, leave, library, &arguments)?;
+    let is_last = cx.with(|k| {
+        k.wdf.clients.retain(|client| !client.is(bind, globals));
+        answers::clients_change(k);
+        k.wdf.clients.is_empty()
+    });
+    if is_last {
+        callbacks::forget_all(cx)?;
+    }
     cx.write(bind + WDF_BIND_INFO::Module, 0)?;
-    pool::free(cx, DriverPtr::<CLIENT_INFO>::new(client.block))?;
+    pool::free(cx, DriverPtr::<CLIENT_INFO>::new(block))?;
     Ok(NtStatus(low_half(answer)))
 }

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use abi::DriverPtr;
 use engine::{Args, Flow, StrandId};
 
-use super::ddis::DDIS;
-use super::{TAG, answers};
+use super::ddis::{DDIS, index_of};
+use super::{TAG, answers, power_policy};
 use crate::cx::Cx;
 use crate::event::{Event, Role};
 use crate::ke::{irql, stack};
@@ -128,24 +128,11 @@ static PLACES: [u8; DDIS.len()] = {
     let mut places = [u8::MAX; DDIS.len()];
     let mut row: u8 = 0;
     while (row as usize) < GIVEN.len() {
-        let mut index = 0;
-        while !is_same(DDIS[index].name, GIVEN[row as usize].ddi) {
-            index += 1;
-        }
-        places[index] = row;
+        places[index_of(GIVEN[row as usize].ddi)] = row;
         row += 1;
     }
     places
 };
-
-const fn is_same(one: &str, other: &str) -> bool {
-    let (one, other) = (one.as_bytes(), other.as_bytes());
-    let mut at = 0;
-    while at < one.len() && at < other.len() && one[at] == other[at] {
-        at += 1;
-    }
-    at == one.len() && at == other.len()
-}
 
 /// No structure of these has more bytes; what says so is none of them, and is handed on as it is.
 const MOST_BYTES: u32 = 0x200;
@@ -358,6 +345,9 @@ pub(crate) fn enter(cx: &mut Cx<'_>, slot: usize, args: &Args) -> Flow<u64> {
         let (to, from) = callback::ARGUMENTS;
         let fifth = cx.read(DriverPtr::<u64>::new(args.rsp + u64::from(from)))?;
         cx.write(DriverPtr::new(args.rsp + u64::from(to)), fifth)?;
+    }
+    if role == Role::EvtDriverDeviceAdd {
+        cx.with(|k| power_policy::init_is_given(k, args.registers[1]));
     }
     let object = args.registers[usize::from(is_for_request(role))];
     cx.emit(Event::Enter { role, routine, object });

@@ -50,6 +50,24 @@ const fn row(name: &'static str, irql_min: u8, irql_max: u8) -> Export {
     }
 }
 
+/// The index of a function that is known to be there.
+pub(super) const fn index_of(name: &str) -> usize {
+    let mut index = 0;
+    while !is_same(DDIS[index].name, name) {
+        index += 1;
+    }
+    index
+}
+
+const fn is_same(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
+}
+
 /// A driver has made one a routine of its own, by an address that it was never given.
 fn entered_as_a_routine(cx: &mut Cx<'_>, _args: &Args) -> Flow<u64> {
     let message = "a routine that the driver has registered lies in the frameworks' loader";

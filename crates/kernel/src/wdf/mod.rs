@@ -1,18 +1,20 @@
 //! `WDFLDR.SYS`: brings the clients of a driver framework, the framework's image and its class extensions together.
 //!
 //! The framework itself is an image that the user brings, and runs as any driver does. `library` is what frameworks and class extensions
-//! register, `bind` how a client gets its framework's functions, `table` how its calls of them are seen, `callbacks` how the framework's calls of its callbacks are, `answers` how both go on without the kernel where no reader asks, `ddis` which there are, `log` what a framework has written down of a client, `class` how it gets an extension's, `values` what is asked of the registry and
+//! register, `bind` how a client gets its framework's functions, `table` how its calls of them are seen, `callbacks` how the framework's calls of its callbacks are, `answers` how both go on without the kernel where no reader asks, `ddis` which there are, `bare_device` what is said of a device that a client makes without it, `log` what a framework has written down of a client, `power_policy` which devices' power policy is a framework's, `class` how it gets an extension's, `values` what is asked of the registry and
 //! of the loader itself. No page of Microsoft's has the protocol: it is what clients and frameworks of KMDF 1.x do as they are compiled. Where
 //! neither says it, a structure of another size, or a null pointer, is STATUS_INVALID_PARAMETER; a framework that cannot be found,
 //! STATUS_OBJECT_NAME_NOT_FOUND; one that is registered already, STATUS_OBJECT_NAME_COLLISION.
 
 pub(crate) mod answers;
+pub(crate) mod bare_device;
 pub mod bind;
 pub(crate) mod callbacks;
 pub(crate) mod class;
 pub mod ddis;
 pub mod library;
 pub mod log;
+pub mod power_policy;
 pub(crate) mod table;
 pub(crate) mod values;
 
@@ -43,6 +45,7 @@ pub struct State {
     classes: Vec<class::Binding>,
     callbacks: callbacks::Callbacks,
     answers: answers::Answers,
+    power_policy: power_policy::PowerPolicy,
 }
 
 /// A framework, or a class extension, that has registered.

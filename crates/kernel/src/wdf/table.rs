@@ -8,7 +8,7 @@ use engine::{Args, Flow, Leave};
 
 use super::ddis::DDIS;
 use super::library::bytes;
-use super::{TAG, answers, bind::Client, callbacks};
+use super::{TAG, answers, bind::Client, callbacks, power_policy};
 use crate::cx::Cx;
 use crate::ldr::between;
 use crate::ldr::between::ddi::{self, PUSHED};
@@ -20,9 +20,12 @@ use crate::verdict::Verdict;
 pub(super) struct Table {
     /// The framework's, by their index.
     functions: Vec<u64>,
-    /// The framework's own table, and the copy that the client has of it.
-    copied: Option<(u64, DriverPtr<u64>)>,
+    copied: Copied,
 }
+
+/// The framework's own table, and the copy that a client has of it; none for a client with an array of its own.
+#[derive(Default)]
+pub(super) struct Copied(Option<(u64, DriverPtr<u64>)>);
 
 /// A table of a framework to come may be larger, but not by much.
 const MOST_FUNCTIONS: u32 = 0x1000;
@@ -51,7 +54,7 @@ impl Table {
         let ours: Vec<u8> = ours.flat_map(u64::to_le_bytes).collect();
         if is_own {
             cx.write_bytes(table.address, &ours)?;
-            return Ok(Self { functions, copied: None });
+            return Ok(Self { functions, copied: Copied(None) });
         }
         let copy: DriverPtr<u64> = pool::allocate(cx, pool::Kind::NonPaged, ours.len() as u64, TAG)?;
         if copy.is_null() {
@@ -59,7 +62,7 @@ impl Table {
         }
         cx.write_bytes(copy.address, &ours)?;
         cx.write(place, copy.address)?;
-        Ok(Self { functions, copied: Some((table.address, copy)) })
+        Ok(Self { functions, copied: Copied(Some((table.address, copy))) })
     }
 
     /// The function of this index, where the client has one.
@@ -67,12 +70,19 @@ impl Table {
         self.functions.get(index).copied()
     }
 
+    /// What is to be given back; its functions go on to be known.
+    pub(super) fn take_copied(&mut self) -> Copied {
+        std::mem::take(&mut self.copied)
+    }
+}
+
+impl Copied {
     /// The client leaves its framework, which finds what it had given.
     ///
     /// # Errors
     /// A verdict if the client's memory is gone.
     pub(super) fn give_back(self, cx: &mut Cx<'_>, bind: DriverPtr<WDF_BIND_INFO>) -> Flow<()> {
-        let Some((own, copy)) = self.copied else { return Ok(()) };
+        let Some((own, copy)) = self.0 else { return Ok(()) };
         let place = cx.read(bind + WDF_BIND_INFO::FuncTable)?;
         cx.write(place, own)?;
         pool::free(cx, copy)
@@ -128,6 +138,9 @@ pub(crate) fn target(cx: &mut Cx<'_>, index: usize, caller: u64, args: &Args) ->
         let function = client.and_then(|client| client.table.function(index));
         (function, k.wdf.callbacks.has_copies(strand))
     });
+    if power_policy::is_said_by(index) {
+        cx.with(|k| power_policy::called(k, args.registers));
+    }
     if has_copies || callbacks::is_given(index) {
         callbacks::hand_over(cx, index, place(args), args)?;
     }
