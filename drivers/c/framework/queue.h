@@ -68,7 +68,7 @@ static WDFQUEUE QueueHandle(QUEUE *Queue)
 }
 
 /* Completes the IRP of a request, whose memory is still there afterwards. */
-static VOID CompleteRequest(REQUEST *Request, NTSTATUS Status)
+static inline VOID CompleteRequest(REQUEST *Request, NTSTATUS Status)
 {
     PIRP Irp = Request->Irp;
 
@@ -141,7 +141,7 @@ static VOID Own(QUEUE *Queue, REQUEST *Request)
 }
 
 /* The driver owns it no more, but it is still counted; once more is no harm. The lock is held. */
-static VOID Disown(QUEUE *Queue, REQUEST *Request)
+static inline VOID Disown(QUEUE *Queue, REQUEST *Request)
 {
     RemoveEntryList(&Request->Entry);
     InitializeListHead(&Request->Entry);
@@ -152,7 +152,7 @@ static VOID Disown(QUEUE *Queue, REQUEST *Request)
     }
 }
 
-static BOOLEAN MayPresent(QUEUE *Queue)
+static inline BOOLEAN MayPresent(QUEUE *Queue)
 {
     switch (Queue->Config.DispatchType) {
     case WdfIoQueueDispatchSequential:
@@ -165,7 +165,7 @@ static BOOLEAN MayPresent(QUEUE *Queue)
 }
 
 /* Calls the driver for a request that it owns from now on. */
-static VOID Present(QUEUE *Queue, REQUEST *Request)
+static inline VOID Present(QUEUE *Queue, REQUEST *Request)
 {
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Request->Irp);
     WDF_IO_QUEUE_CONFIG *Config = &Queue->Config;

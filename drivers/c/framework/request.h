@@ -20,7 +20,7 @@ static REQUEST *RequestMemory(DEVICE *Device)
 }
 
 /* A request for an IRP that came to a device. Its memory is returned with the last reference. */
-static REQUEST *NewRequest(DEVICE *Device, PIRP Irp)
+static inline REQUEST *NewRequest(DEVICE *Device, PIRP Irp)
 {
     PWDF_OBJECT_ATTRIBUTES Attributes = &Device->Settings.RequestAttributes;
     REQUEST *Request = RequestMemory(Device);

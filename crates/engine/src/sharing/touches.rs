@@ -354,39 +354,54 @@ impl Place {
 #[derive(Default)]
 struct Index {
     /// A power of two, of which at most half are in use; or none.
-    slots: Vec<Place>,
+    slots: Vec<Slot>,
+}
+
+/// A place, and half of its hash: most others are told apart without a look at the list.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Slot {
+    place: Place,
+    half: u32,
+}
+
+/// What a slot has of a hash; the rest says which slot it is.
+#[allow(clippy::cast_possible_truncation, reason = "half of it")]
+fn half(hash: u64) -> u32 {
+    hash as u32
 }
 
 impl Index {
     fn find(&self, hash: u64, is_it: impl Fn(usize) -> bool) -> Option<usize> {
-        self.slots.get(self.slot(hash, |place| place.get().is_none_or(&is_it)))?.get()
+        let half = half(hash);
+        let is_it = |slot: Slot| slot.place.get().is_none_or(|place| slot.half == half && is_it(place));
+        self.slots.get(self.slot(hash, is_it))?.place.get()
     }
 
     /// What stands at `place` behind all that are in it; `hash_of` are the hashes of those.
     fn add(&mut self, hash: u64, place: usize, hash_of: impl Fn(usize) -> u64) {
         if 2 * place >= self.slots.len() {
-            self.slots = vec![Place::NONE; (2 * self.slots.len()).max(1 << 10)];
+            self.slots = vec![Slot::default(); (2 * self.slots.len()).max(1 << 10)];
             (0..place).for_each(|earlier| self.put(hash_of(earlier), earlier));
         }
         self.put(hash, place);
     }
 
     fn put(&mut self, hash: u64, place: usize) {
-        let slot = self.slot(hash, |taken| taken == Place::NONE);
-        self.slots[slot] = Place::of(place);
+        let slot = self.slot(hash, |taken| taken.place == Place::NONE);
+        self.slots[slot] = Slot { place: Place::of(place), half: half(hash) };
     }
 
     /// The one that came last.
     fn remove(&mut self, hash: u64, place: usize) {
-        let slot = self.slot(hash, |taken| taken == Place::of(place));
-        self.slots[slot] = Place::NONE;
+        let slot = self.slot(hash, |taken| taken.place == Place::of(place));
+        self.slots[slot] = Slot::default();
     }
 
     /// The first slot for this hash of which this is so.
-    fn slot(&self, hash: u64, is_it: impl Fn(Place) -> bool) -> usize {
+    fn slot(&self, hash: u64, is_it: impl Fn(Slot) -> bool) -> usize {
         let last = self.slots.len().wrapping_sub(1);
         let mut slot = usize::try_from(hash >> 32).expect("32 bits") & last;
-        while self.slots.get(slot).is_some_and(|place| !is_it(*place)) {
+        while self.slots.get(slot).is_some_and(|taken| !is_it(*taken)) {
             slot = (slot + 1) & last;
         }
         slot

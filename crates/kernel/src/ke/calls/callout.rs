@@ -54,7 +54,9 @@ impl Marks {
     #[inline]
     fn now(k: &mut Kernel, change: impl FnOnce(&mut Thread)) -> Self {
         let irql = k.level();
-        let Processor { number, thread, interrupts_enabled, .. } = *k.ke.processor();
+        // One by one: a copy of all at once would wait for what was stored in pieces.
+        let Processor { number, thread, interrupts_enabled, .. } = k.ke.processor();
+        let (number, thread, interrupts_enabled) = (*number, *thread, *interrupts_enabled);
         let spin_locks = k.ke.levels.locks().count(number);
         let (mut apc_disable, mut extended, mut attached) = (0, 0, 0);
         if let Some(thread) = k.ke.sched.threads_mut().get_mut(thread) {

@@ -30,6 +30,8 @@ const _: () = assert!(BEHIND + COUNT <= STUBBED);
 const _: () = assert!(END <= FIRST_DOCUMENTED);
 
 const LOWER: [u8; 4] = [0x48, 0x83, 0xec, 0x58]; // sub rsp, 58h
+/// `test eax, eax`: no flag is kept over what comes next, so that translated code need not save any.
+const SET_FLAGS: [u8; 2] = [0x85, 0xc0];
 const CALL_ROUTINE: [u8; 2] = [0xff, 0xd0]; // call rax
 const KEEP_RESULT: [u8; 8] = [0x48, 0x89, 0x44, 0x24, 0x50, 0x48, 0x89, 0xc1]; // mov [rsp+50h], rax; mov rcx, rax
 const LOAD_RESULT: [u8; 5] = [0x48, 0x8b, 0x44, 0x24, 0x50]; // mov rax, [rsp+50h]
@@ -38,7 +40,7 @@ const RETURN: u8 = 0xc3;
 /// What [`LOWER`] takes.
 const PUSHED: u8 = 0x58;
 /// Where in an entry the stack pointer is lower by [`PUSHED`]: from behind [`LOWER`] to [`RETURN`].
-const LOWERED: std::ops::Range<u64> = 24..73;
+const LOWERED: std::ops::Range<u64> = 24..77;
 /// Above the stack pointer that a thunk is called with: where the callback's fifth argument goes, and where it was.
 pub(crate) const ARGUMENTS: (u16, u16) = (8 + 0x20, 8 + PUSHED as u16 + 0x28);
 
@@ -94,8 +96,10 @@ pub(super) fn code() -> Vec<u8> {
         code.extend(LOWER);
         call(&mut code, base, thunk(BEFORE));
         code.extend(load(PUSHED));
+        code.extend(SET_FLAGS);
         code.extend(CALL_ROUTINE);
         code.extend(KEEP_RESULT);
+        code.extend(SET_FLAGS);
         call(&mut code, base, thunk(BEHIND));
         code.extend(LOAD_RESULT);
         code.extend(RAISE);
