@@ -168,7 +168,7 @@ fn make(
             let ran = read(line).filter(|_| subtree.schedule().is_some() && !found);
             at = subtree.schedule().cloned();
             match &ran {
-                Some(Ran::Usual(questions, _)) => subtree.made(questions, |_| ()),
+                Some(Ran::Usual(questions, _)) => drop(subtree.made(questions)),
                 Some(Ran::Wanted(..)) => found = true,
                 _ => strange = true,
             }
