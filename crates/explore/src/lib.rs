@@ -39,5 +39,7 @@ pub use remembered::{Known, Memory, Remembering};
 pub use replay::{Complaint, Replay};
 pub use rng::Rng;
 pub use schedule::{Questions, Schedule, ScheduleError};
-pub use search::{Bounds, Lost, NotTried, Ran, Runner, Searched, SoFar, Subject, make_part, search, search_by};
+pub use search::{
+    Bounds, Lost, NotTried, Ran, Runner, Searched, SoFar, Subject, make_part, search, search_by,
+};
 pub use subtree::Subtree;

@@ -137,6 +137,14 @@ pub struct NotTried {
     pub begins_again: bool,
 }
 
+impl NotTried {
+    /// Whether anything is left.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.begins_again || self.known.iter().any(|count| *count > 0)
+    }
+}
+
 /// How far a search has come.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct SoFar {
