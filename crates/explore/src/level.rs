@@ -3,13 +3,14 @@
 
 use std::collections::VecDeque;
 
+use crate::estimate::{Sizes, expected};
 use crate::schedule::{Questions, Schedule};
 
 /// Schedules of one cost, in their order.
 #[derive(Default)]
 pub(crate) struct Level {
-    /// The first of them, written out.
-    ready: VecDeque<Schedule>,
+    /// The first of them, written out, each with what is expected to depart from it.
+    ready: VecDeque<(Schedule, Sizes)>,
     /// Runs from which the others depart.
     parents: VecDeque<(Schedule, Questions)>,
     /// How many depart from these.
@@ -21,7 +22,8 @@ pub(crate) struct Level {
 impl Level {
     /// Only the one that departs nowhere.
     pub(crate) fn first() -> Self {
-        Self { ready: [Schedule::Departing(Vec::new())].into(), count: 1, ..Self::default() }
+        let usual = (Schedule::Departing(Vec::new()), Sizes::default());
+        Self { ready: [usual].into(), count: 1, ..Self::default() }
     }
 
     /// How many there are.
@@ -40,20 +42,21 @@ impl Level {
         }
     }
 
-    /// Takes the first `most` of them, or all.
-    pub(crate) fn take(&mut self, most: usize) -> Vec<Schedule> {
+    /// Takes the first `most` of them, or all, and what is expected to depart from each, where there may be so many preemptions more.
+    pub(crate) fn take(&mut self, most: usize, preemptions: usize) -> (Vec<Schedule>, VecDeque<Sizes>) {
         while self.ready.len() < most
             && let Some((run, questions)) = self.parents.pop_front()
         {
             self.kept -= questions.departures_that_count();
+            let mut sizes = expected(&questions, preemptions + 1).counting;
             run.further(&questions, |counts, schedule| {
                 if counts {
-                    self.ready.push_back(schedule);
+                    self.ready.push_back((schedule, sizes.pop_front().unwrap_or_default()));
                 }
             });
         }
-        let taken: Vec<Schedule> = self.ready.drain(..most.min(self.ready.len())).collect();
-        self.count -= u64::try_from(taken.len()).unwrap_or(u64::MAX);
+        let taken: (Vec<_>, VecDeque<_>) = self.ready.drain(..most.min(self.ready.len())).unzip();
+        self.count -= u64::try_from(taken.0.len()).unwrap_or(u64::MAX);
         taken
     }
 }
@@ -73,7 +76,7 @@ mod tests {
             level.add(run("usual"), "1f3,2c3".parse().unwrap(), 100);
             level.add(run("0=1"), "1c2".parse().unwrap(), 100);
             assert_eq!(level.count(), 5);
-            let taken = std::iter::from_fn(|| Some(level.take(most)).filter(|some| !some.is_empty()));
+            let taken = std::iter::from_fn(|| Some(level.take(most, 0).0).filter(|some| !some.is_empty()));
             let taken: Vec<String> = taken.flatten().map(|schedule| schedule.to_string()).collect();
             assert_eq!(taken, ["1=1", "1=2", "2=1", "2=2", "0=1,1=1"]);
             assert_eq!(level.count(), 0);
@@ -87,6 +90,6 @@ mod tests {
             level.add(run("usual"), "3c2".parse().unwrap(), 4);
         }
         assert_eq!((level.count(), level.parents.len()), (30, 2), "more than 4");
-        assert_eq!((level.take(100).len(), level.count()), (6, 24));
+        assert_eq!((level.take(100, 0).0.len(), level.count()), (6, 24));
     }
 }

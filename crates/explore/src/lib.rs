@@ -7,6 +7,7 @@
 
 mod choice;
 mod counted;
+mod estimate;
 mod guided;
 mod level;
 mod local;

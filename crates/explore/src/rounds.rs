@@ -1,6 +1,9 @@
 //! A search while it is made: by rounds of subtrees, all of one cost. What it has come to, and what it knows to be left, is a function of what
 //! came of its runs, in the order in which it takes them.
 
+use std::collections::VecDeque;
+
+use crate::estimate::{Forecast, Sizes, expected};
 use crate::level::Level;
 use crate::places::Places;
 use crate::remarks::Remarks;
@@ -31,6 +34,9 @@ struct Course<'b, O> {
     waiting: u64,
     /// Those with one preemption more.
     deeper: Level,
+    forecast: Forecast,
+    /// What is expected to depart from the schedules of the subtree that is made now, in their order.
+    sizes: VecDeque<Sizes>,
 }
 
 impl<'r, R: Runner + ?Sized> Search<'r, R> {
@@ -48,8 +54,9 @@ impl<'r, R: Runner + ?Sized> Search<'r, R> {
             not_tried: NotTried::default(),
         };
         let (known, taught) = (Places::default(), Places::default());
-        let deeper = Level::default();
-        Self { runner, course: Course { bounds, searched, known, taught, cost: 0, waiting: 0, deeper } }
+        let (deeper, forecast, sizes) = (Level::default(), Forecast::default(), VecDeque::new());
+        let course = Course { bounds, searched, known, taught, cost: 0, waiting: 0, deeper, forecast, sizes };
+        Self { runner, course }
     }
 
     /// Makes it, to its end.
@@ -69,7 +76,7 @@ impl<'r, R: Runner + ?Sized> Search<'r, R> {
             if schedules.is_empty() {
                 return Some(());
             }
-            self.rounds(schedules)?;
+            self.rounds(schedules, VecDeque::new())?;
         }
     }
 
@@ -78,6 +85,7 @@ impl<'r, R: Runner + ?Sized> Search<'r, R> {
         while !self.each_cost()? {
             self.course.searched.repeated = self.course.searched.total();
             self.course.searched.schedules.fill(0);
+            self.course.forecast = Forecast::default();
         }
         Some(())
     }
@@ -89,12 +97,13 @@ impl<'r, R: Runner + ?Sized> Search<'r, R> {
         for cost in 0..=self.course.bounds.preemptions {
             (self.course.cost, self.course.waiting) = (cost, level.count());
             loop {
-                let schedules = level.take(ROUND);
+                let (schedules, sizes) = level.take(ROUND, self.course.bounds.preemptions - cost);
                 if schedules.is_empty() {
                     break;
                 }
-                self.rounds(schedules)?;
+                self.rounds(schedules, sizes)?;
             }
+            self.course.forecast.next_cost();
             level = std::mem::take(&mut self.course.deeper);
             if self.course.taught != self.course.known {
                 self.course.known = self.course.taught.clone();
@@ -106,21 +115,22 @@ impl<'r, R: Runner + ?Sized> Search<'r, R> {
     }
 
     /// Makes these runs and those that depart from them free of cost; none if the search is over.
-    fn rounds(&mut self, mut schedules: Vec<Schedule>) -> Option<()> {
+    fn rounds(&mut self, mut schedules: Vec<Schedule>, mut sizes: VecDeque<Sizes>) -> Option<()> {
         while !schedules.is_empty() {
-            schedules = self.round(schedules)?;
+            schedules = self.round(schedules, &mut sizes)?;
         }
         Some(())
     }
 
     /// Makes runs that all cost the same, and returns those that are left over; none if the search is over.
-    fn round(&mut self, schedules: Vec<Schedule>) -> Option<Vec<Schedule>> {
+    fn round(&mut self, schedules: Vec<Schedule>, sizes: &mut VecDeque<Sizes>) -> Option<Vec<Schedule>> {
         let more = self.course.more()?;
         let subtrees = subtrees(schedules, &self.course.known);
         let bounded: Vec<Subtree> = subtrees.iter().map(|subtree| subtree.at_most(more)).collect();
         self.runner.begin(&bounded);
-        let mut left_over = Vec::new();
+        let (mut left_over, mut left_sizes) = (Vec::new(), VecDeque::new());
         for (number, mut subtree) in subtrees.into_iter().enumerate() {
+            self.course.sizes = sizes.drain(..subtree.schedules().min(sizes.len())).collect();
             while let Some(schedule) = subtree.schedule() {
                 self.course.more()?;
                 let ran = self.runner.run(number, schedule);
@@ -131,7 +141,9 @@ impl<'r, R: Runner + ?Sized> Search<'r, R> {
                 self.runner.came_to(&|| self.course.so_far());
             }
             left_over.extend(subtree.left_over());
+            left_sizes.append(&mut self.course.sizes);
         }
+        *sizes = left_sizes;
         Some(left_over)
     }
 }
@@ -145,13 +157,21 @@ impl<O> Course<'_, O> {
     /// Takes in what came of the first run of a subtree. None if the search is over.
     fn take(&mut self, ran: Ran<O>, subtree: &mut Subtree) -> Option<()> {
         let searched = &mut self.searched;
+        let sizes = self.sizes.pop_front().unwrap_or_default();
+        self.forecast.passed(&sizes);
         match ran {
             Ran::Usual(questions, places) => {
                 searched.schedules[self.cost] += 1;
                 self.taught.add(&places);
-                let before = subtree.waiting();
+                let before = subtree.schedules();
                 let schedule = subtree.made(&questions)?;
-                self.waiting = self.waiting + subtree.waiting() - before;
+                self.waiting -= 1;
+                self.waiting += u64::try_from(subtree.schedules() + 1 - before).unwrap_or(u64::MAX);
+                if self.bounds.policy.is_none() {
+                    let mut found = expected(&questions, self.bounds.preemptions - self.cost);
+                    self.forecast.made(&sizes, &found);
+                    self.sizes.append(&mut found.free);
+                }
                 if self.cost + 1 < searched.schedules.len() {
                     self.deeper.add(schedule, questions, self.bounds.schedules);
                 }
@@ -179,7 +199,20 @@ impl<O> Course<'_, O> {
         if let Some(deeper) = known.get_mut(self.cost + 1) {
             *deeper = self.deeper.count();
         }
-        NotTried { known, begins_again: self.taught != self.known }
+        let begins_again = self.taught != self.known;
+        let estimate = |left: Vec<u64>| {
+            let of = |(cost, count): (usize, &u64)| {
+                let more = cost.checked_sub(self.cost).filter(|more| *more > 0 || self.waiting > 0);
+                more.and_then(|more| left.get(more)).map_or(*count, |left| (*left).max(*count))
+            };
+            known.iter().enumerate().map(of).collect()
+        };
+        let is_all = self.bounds.policy.is_some() || self.waiting == 0 && self.cost + 1 == known.len();
+        let estimated = match self.forecast.left().filter(|_| !begins_again) {
+            None if is_all => Some(known.clone()),
+            left => left.map(estimate),
+        };
+        NotTried { known, estimated, begins_again }
     }
 
     fn so_far(&self) -> SoFar {

@@ -76,6 +76,11 @@ impl Questions {
         Self(kept)
     }
 
+    /// Each, from the last one on.
+    pub(crate) fn from_the_last(&self) -> impl Iterator<Item = Question> {
+        self.0.iter().rev().flat_map(|(question, times)| std::iter::repeat_n(*question, *times))
+    }
+
     /// How many schedules depart once more, at one of these, and count.
     pub(crate) fn departures_that_count(&self) -> u64 {
         let counting = self.0.iter().filter(|(question, _)| question.counts);

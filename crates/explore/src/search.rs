@@ -133,6 +133,9 @@ pub struct Searched<O> {
 pub struct NotTried {
     /// How many are known with 0, 1, … preemptions. From each of them others depart, which are known when it is made.
     pub known: Vec<u64>,
+    /// How many there are about, those included that are known; none where that cannot be said: too few were tried, or the search begins again first.
+    /// `docs/exploration.md` says what is assumed.
+    pub estimated: Option<Vec<u64>>,
     /// Whether places were learned that no run was asked in: the search begins again with them.
     pub begins_again: bool,
 }

@@ -77,8 +77,8 @@ impl Subtree {
     }
 
     /// How many schedules it holds now.
-    pub(crate) fn waiting(&self) -> u64 {
-        u64::try_from(self.waiting.len()).unwrap_or(u64::MAX)
+    pub(crate) fn schedules(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Nothing is known of that run: on to the next.
