@@ -97,7 +97,8 @@ fn search_apart(arguments: &Explore) -> Result<u8> {
         let config = WorkerConfig { isolation: &arguments.isolation, workers, checked, state, stop };
         let mut remote_runner = RemoteRunner::new(scope, config, progress);
         let searched = search_by(&mut Remembering::new(&mut remote_runner, memory), &bounds(arguments));
-        let interrupted = stop.swap(true, Ordering::Relaxed) && searched.not_tried.is_any();
+        let interrupted = stop.swap(true, Ordering::Relaxed);
+        let interrupted = interrupted && searched.found.is_none() && searched.not_tried.is_any();
         (searched, interrupted, remote_runner.refused, remote_runner.failed)
     });
     drop(interrupts);

@@ -61,7 +61,7 @@ fn a_search_that_was_ended_by_its_bound_goes_on_and_says_what_one_says_that_was_
         (UNSEEN, &["--preemptions", "3"]),
         (UNSEEN, &["--preemptions", "2", "--json"]),
         (QUIET, &["--quiet"]),
-        (DIFFERING, &["--preemptions", "2"]),
+        (DIFFERING, &["--preemptions", "2"]), // with findings that make no run fail
         (COUNTED, &["--policy", "random:1"]),
     ];
     for (number, (script, more)) in cases.into_iter().enumerate() {
@@ -76,7 +76,8 @@ fn a_search_that_was_ended_by_its_bound_goes_on_and_says_what_one_says_that_was_
             same(&kept(script, &bounds, &state), &whole, "to its end");
             let (size, again) = (state.metadata().unwrap().len(), kept(script, &bounds, &state));
             same(&again, &whole, "and once more");
-            assert_eq!(state.metadata().unwrap().len(), size, "which makes nothing");
+            // Where something is found, workers are ahead of it.
+            assert!(whole.code != Some(0) || state.metadata().unwrap().len() == size, "which makes nothing");
         }
     }
 }

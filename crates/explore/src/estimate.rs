@@ -77,7 +77,7 @@ pub(crate) fn expected(questions: &Questions, preemptions: usize) -> Expected {
     let mut sizes = vec![0.0; preemptions + 1];
     sizes[0] = 1.0;
     let (mut free, mut counting) = (VecDeque::new(), VecDeque::new());
-    for question in questions.from_the_last() {
+    for question in questions.backwards() {
         let others = question.n.saturating_sub(1);
         if !question.counts {
             (0..others).for_each(|_| free.push_front(sizes.clone().into()));

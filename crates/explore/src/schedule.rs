@@ -77,7 +77,7 @@ impl Questions {
     }
 
     /// Each, from the last one on.
-    pub(crate) fn from_the_last(&self) -> impl Iterator<Item = Question> {
+    pub(crate) fn backwards(&self) -> impl Iterator<Item = Question> {
         self.0.iter().rev().flat_map(|(question, times)| std::iter::repeat_n(*question, *times))
     }
 
