@@ -8,13 +8,14 @@
 mod lost_update;
 mod rig;
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use lost_update::{COUNTED, DIFFERING, QUIET, UNSEEN};
 use rig::{Answer, dirql, driver, folder};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 fn command(script: &str, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dirql"));
@@ -98,12 +99,12 @@ fn a_search_goes_on_from_wherever_its_state_was_cut_short() {
     }
 }
 
-/// Starts it and waits until its state has grown.
+/// Starts it, in a group of its own, and waits until its state has grown.
 fn started(more: &[&str], state: &Path) -> Child {
     let size = || state.metadata().map_or(0, |data| data.len());
     let before = size().max(3000);
     let mut command = command(MANY, &[more, &["--state", state.to_str().unwrap()]].concat());
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     while size() <= before && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -135,7 +136,8 @@ fn an_interrupted_search_says_what_it_has_not_tried_and_goes_on() {
     for (signal, workers) in [(Signal::INT, "1"), (Signal::TERM, "3")] {
         let (state, bounds) = (place("interrupted"), [&BOUNDS[..], &[workers]].concat());
         let child = started(&bounds, &state);
-        kill_process(Pid::from_child(&child), signal).unwrap();
+        // As a terminal does: the workers get it, too.
+        kill_process_group(Pid::from_child(&child), signal).unwrap();
         let ended = Answer::of(child.wait_with_output().unwrap());
         assert_eq!((ended.code, &*ended.err), (Some(3), ""), "{}", ended.said());
         for text in

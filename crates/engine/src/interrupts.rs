@@ -1,5 +1,5 @@
 //! SIGINT and SIGTERM in processes that run no driver code: one that has others make its runs notes the first of them, so that it can end these and
-//! say what was done; and the others, which get a terminal's SIGINT too, ignore it, and end when they are ended.
+//! say what was done; and the others, which get what is sent to their group (by a terminal, or `timeout`), ignore it, and end when they are ended.
 //!
 //! A second one ends the process as it does any other. What is ignored when the process starts (`nohup`) stays ignored.
 
@@ -45,12 +45,12 @@ impl Drop for Interrupts {
     }
 }
 
-/// From now on a terminal's SIGINT does nothing to this process.
+/// From now on they do nothing to this process.
 ///
 /// # Errors
 /// The host's.
 pub fn ignore() -> io::Result<()> {
-    change(libc::SIGINT, libc::SIG_IGN, 0)
+    set(libc::SIG_IGN, 0)
 }
 
 fn set(handler: usize, flags: i32) -> io::Result<()> {
