@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 
 use crate::explore::schedules;
 
+/// No search makes so many.
+const USELESS: u64 = 1_000_000_000_000_000;
+
 /// For the report; nothing if nothing is left. `by_cost`: schedules have preemptions, and others depart from them.
 pub(crate) fn as_text(not_tried: &NotTried, by_cost: bool) -> Option<String> {
     if !not_tried.is_any() {
@@ -40,9 +43,9 @@ fn with(cost: usize, NotTried { known, estimated, .. }: &NotTried) -> Option<Str
     let (known, about) = (known[cost], estimated.as_ref().map_or(0, |all| all[cost]));
     match (known, about) {
         (0, 0) => None,
-        (0, about) => Some(format!("about {} {kind}", rounded(about))),
+        (0, about) => Some(format!("{} {kind}", estimate(about, 0))),
         (known, about) if about > known => {
-            Some(format!("{known} known {kind}, about {} in all", rounded(about).max(known)))
+            Some(format!("{known} known {kind}, {} in all", estimate(about, known)))
         }
         (known, _) => Some(format!("{known} known {kind}")),
     }
@@ -52,8 +55,17 @@ fn with(cost: usize, NotTried { known, estimated, .. }: &NotTried) -> Option<Str
 fn left(known: &[u64], estimated: Option<&[u64]>, what: &str) -> String {
     let sum = |all: &[u64]| all.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
     let known = sum(known);
-    let about = estimated.map(|all| format!(", about {}", rounded(sum(all)).max(known)));
+    let about = estimated.map(|all| format!(", {}", estimate(sum(all), known)));
     format!("at least {known} {what}{}", about.unwrap_or_default())
+}
+
+/// An estimate, of at least so many. Where it is of no use as a number, only that it is large.
+fn estimate(count: u64, known: u64) -> String {
+    if count >= USELESS {
+        "more than 10^15".to_owned()
+    } else {
+        format!("about {}", rounded(count).max(known))
+    }
 }
 
 /// With two digits that count.
@@ -111,6 +123,7 @@ mod tests {
             "not tried: at least 15 schedules (3 known without a preemption, 12 known with 1), and those that depart further from them; \
              and all of them again, with instructions that were learned to touch what others touch"
         );
+        assert_eq!(estimate(u64::MAX, 3), "more than 10^15");
         let seeds = NotTried { known: vec![1], estimated: Some(vec![1]), begins_again: false };
         assert_eq!(as_text(&seeds, false).unwrap(), "not tried: 1 schedule");
         assert_eq!([0, 9, 99, 104, 105, 995, u64::MAX].map(rounded)[..6], [0, 9, 99, 100, 110, 1000]);
