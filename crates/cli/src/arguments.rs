@@ -37,7 +37,8 @@ Exit codes:
   0  clean
   1  the driver broke a rule, or an expectation of the script did not hold; `dirql inf`: the file has an error
   2  unusable arguments or input: the message says what, where, and what to do
-  3  no answer: a fault of dirql's own, or the driver needs something that dirql does not have yet; or the answer cannot be written
+  3  no answer: a fault of dirql's own, or the driver needs something that dirql does not have yet; `dirql explore`: it was
+     interrupted; or the answer cannot be written
   4  `dirql replay`: the run is not the recorded one";
 
 /// What can be asked for.
@@ -323,6 +324,10 @@ pub(crate) struct Explore {
     /// depend on it
     #[arg(long, value_name = "N", conflicts_with = "in_process", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) workers: Option<u32>,
+    /// Keeps what came of each schedule in a file, while the search is made; where the file is there, the search goes on from it, and ends as if it had never been
+    /// interrupted. It must be of the same search, but for --preemptions, --schedules, --workers and what is shown
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["in_process", crate::explore::FOLLOW])]
+    pub(crate) state: Option<PathBuf>,
     /// Writes the first broken run to a file that `dirql replay` makes again
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,

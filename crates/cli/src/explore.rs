@@ -4,13 +4,16 @@
 //! what it finds is run once more from the machine's start, which is what is shown. What is searched, and what is not,
 //! is said in `docs/replay.md`.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::thread;
 
-use anyhow::Result;
-use dirql::explore::{Bounds, Choices, Replay, Searched, search_by};
+use anyhow::{Context, Result};
+use dirql::explore::{Bounds, Choices, Memory, Remembering, Replay, Searched, search_by};
+use dirql::interrupts::Interrupts;
+use dirql::record::Recording;
 use dirql::{Bench, Error, InputError, Jail, Outcome, Play, Report};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::arguments::Explore;
 use crate::isolate::{self, Done};
@@ -21,8 +24,9 @@ use crate::progress::Progress;
 use crate::remote_runner::{self, CHECKED_PART, PART, RemoteRunner, WorkerConfig};
 use crate::run::{AFTER_DEATH, Files, bench, note_death, script, shown};
 use crate::said::Tells;
+use crate::search_state::SearchState;
 use crate::view::{Show, silently};
-use crate::{again, remarked};
+use crate::{again, not_tried, remarked, search_state};
 
 /// The option of a process that shows a schedule; its value is the choices of that schedule.
 pub(crate) const FOUND: &str = "found";
@@ -31,7 +35,11 @@ pub(crate) const FOUND: &str = "found";
 pub(crate) const FOLLOW: &str = "follow";
 
 /// Options that make no sense in the command that makes one of the schedules again, each with a value.
-const IN_SEARCH_ONLY: [&str; 6] = ["workers", "schedules", "preemptions", "record", "figure", FOLLOW];
+const IN_SEARCH_ONLY: [&str; 7] =
+    ["workers", "schedules", "preemptions", "state", "record", "figure", FOLLOW];
+
+/// The policy that stands in the state of a search.
+const SEARCH: &str = "search";
 
 /// The turn of a process that runs the default schedule once more, checked.
 const CONFIRM: &str = "confirm";
@@ -77,20 +85,26 @@ pub(crate) fn run(arguments: &Explore) -> Result<u8> {
 /// In worker processes.
 fn search_apart(arguments: &Explore) -> Result<u8> {
     let workers = arguments.workers.unwrap_or_else(host_processors);
-    let stop = AtomicBool::new(false);
-    let (searched, refused, failed) = thread::scope(|scope| {
-        let checked = arguments.checked;
+    let (state, memory) = match &arguments.state {
+        Some(path) => state(arguments, path).map(|(state, memory)| (Some(state), memory))?,
+        None => (None, Memory::default()),
+    };
+    let interrupts = Interrupts::note().context("signals cannot be noted")?;
+    let stop = interrupts.came();
+    let (searched, interrupted, refused, failed) = thread::scope(|scope| {
+        let (checked, state) = (arguments.checked, state.as_ref());
         let progress = Progress::new(!arguments.view.quiet);
-        let mut remote_runner = RemoteRunner::new(
-            scope,
-            WorkerConfig { isolation: &arguments.isolation, workers, checked },
-            &stop,
-            progress,
-        );
-        let searched = search_by(&mut remote_runner, &bounds(arguments));
-        stop.store(true, Ordering::Relaxed);
-        (searched, remote_runner.refused, remote_runner.failed)
+        let config = WorkerConfig { isolation: &arguments.isolation, workers, checked, state, stop };
+        let mut remote_runner = RemoteRunner::new(scope, config, progress);
+        let searched = search_by(&mut Remembering::new(&mut remote_runner, memory), &bounds(arguments));
+        let interrupted = stop.swap(true, Ordering::Relaxed);
+        let interrupted = interrupted && searched.found.is_none() && searched.not_tried.is_any();
+        (searched, interrupted, remote_runner.refused, remote_runner.failed)
     });
+    drop(interrupts);
+    if let Some(state) = state {
+        state.end();
+    }
     if let Some(error) = failed {
         return Err(error);
     }
@@ -98,7 +112,7 @@ fn search_apart(arguments: &Explore) -> Result<u8> {
         out::errors(why.as_bytes());
         return Ok(code);
     }
-    tell(&searched, arguments)?;
+    tell(&searched, interrupted, arguments)?;
     if let Some(first) = searched.lost.first() {
         complain!("dirql: schedule {} has ended its process: {}", first.number, first.why.trim_end());
     }
@@ -106,16 +120,40 @@ fn search_apart(arguments: &Explore) -> Result<u8> {
         Some((choices, _)) => {
             show_apart(arguments, &[format!("--{FOUND}={}", remote_runner::joined(choices))])
         }
-        None if !searched.lost.is_empty() => Ok(crate::NO_ANSWER),
+        None if interrupted || !searched.lost.is_empty() => Ok(crate::NO_ANSWER),
         None if !wants_confirmation(arguments) => Ok(Outcome::Clean.exit_code()),
-        None => match isolate::untold(&arguments.isolation, &[format!("--{}={CONFIRM}", isolate::TURN)])?.0 {
-            Ok(code) if code == Outcome::Clean.exit_code() => {
-                tell_confirmed(arguments)?;
-                Ok(code)
-            }
-            // It is broken, or its process has died of it: that is shown.
-            _ => isolate::shown(&arguments.isolation, &[format!("--{FOUND}=")], &outputs(arguments), None),
-        },
+        None => confirm_apart(arguments),
+    }
+}
+
+/// The file in which this search is kept, and what it has of it.
+fn state(arguments: &Explore, path: &Path) -> Result<(SearchState, Memory)> {
+    let (bench, _) = subject(arguments, None)?;
+    let (bench, script) = (bench.checked(arguments.checked), script(&arguments.setup)?);
+    let machine = Recording::prepare(&bench, SEARCH, script.as_ref()).map_err(Error::Input)?;
+    let mut inputs = Recording::inputs(&bench, SEARCH, script.as_ref()).map_err(Error::Input)?;
+    inputs.extend(arguments.setup.script.clone());
+    let named = [Some(path), arguments.record.as_deref(), arguments.figure.as_deref()];
+    let named = named.map(|path| path.map(Path::to_owned));
+    Outputs::new(&arguments.isolation, named.each_ref().map(Option::as_ref)).check(&inputs)?;
+    let bounds = match arguments.policy {
+        Some(policy) => json!({"policy": policy.to_string()}),
+        // How many preemptions there may be, and how many schedules, changes none of them.
+        None => json!({"instructions": arguments.instructions, "faults": arguments.faults}),
+    };
+    let outputs = Outputs::new(&arguments.isolation, [named[0].as_ref()]);
+    Ok(search_state::open(path, &outputs, &search_state::head(&bounds, &machine))?)
+}
+
+/// Runs the default schedule once more, checked: nothing is shown if it is clean.
+fn confirm_apart(arguments: &Explore) -> Result<u8> {
+    match isolate::untold(&arguments.isolation, &[format!("--{}={CONFIRM}", isolate::TURN)])?.0 {
+        Ok(code) if code == Outcome::Clean.exit_code() => {
+            tell_confirmed(arguments)?;
+            Ok(code)
+        }
+        // It is broken, or its process has died of it: that is shown.
+        _ => isolate::shown(&arguments.isolation, &[format!("--{FOUND}=")], &outputs(arguments), None),
     }
 }
 
@@ -153,7 +191,7 @@ fn search_here(arguments: &Explore, jail: Option<Jail>) -> Result<Done> {
     let bench = bench.checked(arguments.checked);
     let searched = bench.search(&play, &bounds(arguments), is_wanted)?;
     let searched = searched.map(|report| report.outcome().name().to_owned());
-    tell(&searched, arguments)?;
+    tell(&searched, false, arguments)?;
     Ok(match &searched.found {
         Some((choices, _)) => Done::then(remote_runner::joined(choices)),
         None if wants_confirmation(arguments) => Done::then(CONFIRM.to_owned()),
@@ -254,7 +292,7 @@ fn followed(report: &Report, replay: &Replay) -> Result<u8> {
 }
 
 /// What the search has come to.
-fn tell(searched: &Searched<String>, arguments: &Explore) -> Result<()> {
+fn tell(searched: &Searched<String>, interrupted: bool, arguments: &Explore) -> Result<()> {
     let show = Show::new(&arguments.view, &arguments.isolation)?;
     let fast = if arguments.fast && searched.found.is_none() { " (fast: not checked)" } else { "" };
     let replay = |choices: &Choices| {
@@ -263,10 +301,19 @@ fn tell(searched: &Searched<String>, arguments: &Explore) -> Result<()> {
     };
     if show.is_json() {
         let findings = remarked::as_json(&searched.remarks, replay);
-        show.line(&as_json(searched, checked(arguments), &findings));
+        show.line(&as_json(searched, interrupted, checked(arguments), &findings));
         return Ok(());
     }
-    show.line(&(as_text(searched, arguments) + fast));
+    show.line(&(as_text(searched, interrupted, arguments) + fast));
+    let by_cost = arguments.policy.is_none();
+    if searched.found.is_none()
+        && let Some(text) = not_tried::as_text(&searched.not_tried, by_cost)
+    {
+        show.line(&text);
+    }
+    if interrupted {
+        show.line(&goes_on(arguments));
+    }
     let runs = schedules(searched.total());
     if let Some(text) = remarked::as_text(&searched.remarks, &runs, replay) {
         show.line(&show.dressed(&text));
@@ -277,7 +324,19 @@ fn tell(searched: &Searched<String>, arguments: &Explore) -> Result<()> {
     Ok(())
 }
 
-fn as_text(searched: &Searched<String>, arguments: &Explore) -> String {
+/// How an interrupted search goes on.
+fn goes_on(arguments: &Explore) -> String {
+    match arguments.state {
+        Some(_) => {
+            let words: Vec<String> =
+                again::command(&[], &[]).iter().map(|word| again::quoted(word)).collect();
+            format!("to go on: {}", words.join(" "))
+        }
+        None => "to go on, it has to begin anew: with --state FILE it would go on where it was".to_owned(),
+    }
+}
+
+fn as_text(searched: &Searched<String>, interrupted: bool, arguments: &Explore) -> String {
     let explored = counted(searched, arguments);
     let lost = match searched.lost.len() {
         0 => String::new(),
@@ -294,6 +353,7 @@ fn as_text(searched: &Searched<String>, arguments: &Explore) -> String {
             let begins = if searched.remarks.is_empty() { " That run, from its beginning:\n" } else { "" };
             format!("{explored}: the last one is {outcome}{lost}. {departures}.{begins}")
         }
+        None if interrupted => format!("{explored}{lost}: it was interrupted, and none of them is broken"),
         None if !searched.complete && lost.is_empty() => {
             format!("{explored}, and none is broken; there are more (--schedules says how many to try)")
         }
@@ -344,19 +404,20 @@ fn checked(arguments: &Explore) -> &'static str {
     }
 }
 
-fn as_json(searched: &Searched<String>, checked: &str, findings: &Value) -> String {
+fn as_json(searched: &Searched<String>, interrupted: bool, checked: &str, findings: &Value) -> String {
     let choices = searched.found.as_ref().map(|(choices, _)| {
         choices.iter().map(|choice| format!("\"{choice}\"")).collect::<Vec<_>>().join(",")
     });
     let runs: Vec<String> = searched.schedules.iter().map(ToString::to_string).collect();
     let choices = choices.map_or_else(|| "null".to_owned(), |choices| format!("[{choices}]"));
     format!(
-        r#"{{"explored":{{"checked":"{}","schedules":[{}],"repeated":{},"shared_instructions":{},"complete":{},"choices":{choices},"not_searched":{},"findings":{findings}}}}}"#,
+        r#"{{"explored":{{"checked":"{}","schedules":[{}],"repeated":{},"shared_instructions":{},"complete":{},"choices":{choices},"not_searched":{},"interrupted":{interrupted},"not_tried":{},"findings":{findings}}}}}"#,
         checked,
         runs.join(","),
         searched.repeated,
         searched.learned,
         searched.complete,
-        searched.lost.len()
+        searched.lost.len(),
+        not_tried::as_json(&searched.not_tried)
     )
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use dirql::Jail;
+use dirql::interrupts;
 use dirql::outbox::{self, Outbox};
 use dirql::pass::{self, Pass};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -181,6 +182,8 @@ impl Confined {
         if watched != Some(watcher) {
             bail!("the process that watched this one is gone");
         }
+        // Its watcher decides what becomes of it, and ends it by another signal.
+        interrupts::ignore()?;
         // Should a driver use up the host's memory, it is this process that goes. Where that cannot be said, it is not.
         let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
         rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;

@@ -2,7 +2,7 @@
 //!
 //! The only crate that prints: reports to standard output, messages about the command itself to standard error. Exit codes:
 //! 0 clean, 1 a rule broken, an expectation failed or an INF file with errors, 2 unusable arguments or input, 3 no answer (dirql's own fault, something
-//! that dirql does not have yet, or an answer that cannot be written), 4 a replay that is not the recorded run.
+//! that dirql does not have yet, a search that was interrupted, or an answer that cannot be written), 4 a replay that is not the recorded run.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the crate that prints")]
@@ -20,6 +20,7 @@ mod isolate;
 mod manual;
 mod many;
 mod new;
+mod not_tried;
 mod out;
 mod outputs;
 mod progress;
@@ -29,6 +30,7 @@ mod replay;
 mod rules;
 mod run;
 mod said;
+mod search_state;
 mod terminal;
 mod tips;
 mod view;

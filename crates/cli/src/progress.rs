@@ -14,6 +14,29 @@ const PACE: Duration = Duration::from_millis(100);
 /// To the beginning of the line, which is made empty.
 const EMPTY: &str = "\r\x1b[K";
 
+/// How fast runs are made.
+#[derive(Default)]
+pub(crate) struct Rate {
+    /// When the first was counted.
+    began: Option<Clock>,
+    runs: u64,
+}
+
+impl Rate {
+    /// One more.
+    pub(crate) fn count(&mut self) {
+        self.runs += 1;
+        self.began.get_or_insert_with(Clock::now);
+    }
+
+    /// So many a second since the first; none where that is too short a time to say.
+    pub(crate) fn a_second(&self) -> Option<u64> {
+        let passed = self.began?.elapsed();
+        let runs = self.runs.saturating_sub(1);
+        (passed >= PACE).then(|| runs.saturating_mul(1000) / u64::try_from(passed.as_millis()).unwrap_or(1))
+    }
+}
+
 /// A line that tells how far it has come.
 pub(crate) struct Progress {
     /// When it was written last; none if it is not shown at all.

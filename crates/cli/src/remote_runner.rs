@@ -11,14 +11,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Scope;
 
 use anyhow::{Error, Result};
-use dirql::explore::{Choice, Choices, Places, Questions, Ran, Runner, Schedule, Subtree};
+use dirql::explore::{Choice, Choices, Places, Questions, Ran, Runner, Schedule, SoFar, Subtree};
 
 use crate::arguments::Isolation;
 use crate::crash_report::{Death, unexplained};
-use crate::explore::schedules;
 use crate::isolate::{self, End};
-use crate::progress::Progress;
+use crate::not_tried;
+use crate::progress::{Progress, Rate};
 use crate::said::{Hears, Said};
+use crate::search_state::SearchState;
 
 /// The turn in which a subtree of a search is made, which follows.
 pub(crate) const PART: &str = "subtree:";
@@ -43,17 +44,19 @@ pub(crate) struct WorkerConfig<'e> {
     pub(crate) workers: u32,
     /// Their machines are checked ones.
     pub(crate) checked: bool,
+    /// Where what comes of their runs is kept.
+    pub(crate) state: Option<&'e SearchState>,
+    /// Set: they are to stop.
+    pub(crate) stop: &'e AtomicBool,
 }
 
 /// Makes the runs of a search.
 pub(crate) struct RemoteRunner<'s, 'e> {
     scope: &'s Scope<'s, 'e>,
     config: WorkerConfig<'e>,
-    /// Set: the workers are to stop.
-    stop: &'e AtomicBool,
     parts: Vec<Receiver<Reply>>,
-    /// How many runs have arrived.
-    ran: u64,
+    /// How fast runs arrive.
+    rate: Rate,
     /// What the last of them has said.
     remarks: Said,
     progress: Progress,
@@ -75,18 +78,12 @@ type Waiting = Mutex<VecDeque<(Subtree, Sender<Reply>)>>;
 
 impl<'s, 'e> RemoteRunner<'s, 'e> {
     /// Processes of this command, watched by threads of `scope`.
-    pub(crate) fn new(
-        scope: &'s Scope<'s, 'e>,
-        config: WorkerConfig<'e>,
-        stop: &'e AtomicBool,
-        progress: Progress,
-    ) -> Self {
+    pub(crate) fn new(scope: &'s Scope<'s, 'e>, config: WorkerConfig<'e>, progress: Progress) -> Self {
         Self {
             scope,
             config,
-            stop,
             parts: Vec::new(),
-            ran: 0,
+            rate: Rate::default(),
             remarks: Said::new(),
             progress,
             refused: None,
@@ -108,18 +105,17 @@ impl Runner for RemoteRunner<'_, '_> {
             self.parts.push(receiver);
         }
         let waiting: Arc<Waiting> = Arc::new(Mutex::new(waiting));
-        let (config, stop) = (self.config, self.stop);
+        let config = self.config;
         // Outside of any machine: each thread only waits for processes.
         for _ in 0..parts.len().min(usize::try_from(config.workers).unwrap_or(1)) {
             let waiting = Arc::clone(&waiting);
             self.scope.spawn(move || {
                 let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 while let Some((subtree, replies)) = next() {
-                    // The channel is closed once the search is over.
-                    let _ = match make(subtree, config, stop, &replies) {
-                        Ok(()) => Ok(()),
-                        Err(error) => replies.send(Reply::Failed(error)),
-                    };
+                    let replies = Replies { replies, places: subtree.places().clone(), state: config.state };
+                    if let Err(error) = make(subtree, config, &replies) {
+                        replies.send(Reply::Failed(error));
+                    }
                 }
             });
         }
@@ -128,13 +124,13 @@ impl Runner for RemoteRunner<'_, '_> {
     fn run(&mut self, subtree: usize, _schedule: &Schedule) -> Ran<String> {
         match self.parts[subtree].recv() {
             Ok(Reply::Ran(ran, remarks)) => {
-                self.ran += 1;
+                self.rate.count();
                 self.remarks = remarks;
-                self.progress.at(|| format!("{} explored", schedules(self.ran)));
                 return ran;
             }
             Ok(Reply::Refused(code, why)) => self.refused = Some((code, why)),
             Ok(Reply::Failed(error)) => self.failed = Some(error),
+            Err(_) if self.config.stop.load(Ordering::Relaxed) => {}
             Err(_) => self.failed = Some(Error::msg("the thread that watched the processes is gone")),
         }
         Ran::Refused
@@ -143,15 +139,38 @@ impl Runner for RemoteRunner<'_, '_> {
     fn remarks(&mut self) -> Said {
         std::mem::take(&mut self.remarks)
     }
+
+    fn came_to(&mut self, so_far: &dyn Fn() -> SoFar) {
+        self.progress.at(|| not_tried::in_a_line(&so_far(), self.rate.a_second()));
+    }
+}
+
+/// Where what comes of a subtree's runs goes.
+struct Replies<'e> {
+    replies: Sender<Reply>,
+    /// Where its runs are asked.
+    places: Places,
+    state: Option<&'e SearchState>,
+}
+
+impl Replies<'_> {
+    /// This came of the run of that schedule.
+    fn ran(&self, schedule: Option<&Schedule>, (ran, said): (Ran<String>, Said)) {
+        if let Some((state, schedule)) = self.state.zip(schedule) {
+            state.made(&self.places, schedule, &ran, &said);
+        }
+        self.send(Reply::Ran(ran, said));
+    }
+
+    fn send(&self, reply: Reply) {
+        // The channel is closed once the search is over.
+        let _ = self.replies.send(reply);
+    }
 }
 
 /// Makes a subtree, in one process unless one dies.
-fn make(
-    mut subtree: Subtree,
-    config: WorkerConfig<'_>,
-    stop: &AtomicBool,
-    replies: &Sender<Reply>,
-) -> Result<()> {
+fn make(mut subtree: Subtree, config: WorkerConfig<'_>, replies: &Replies<'_>) -> Result<()> {
+    let stop = config.stop;
     while subtree.schedule().is_some() && !stop.load(Ordering::Relaxed) {
         let more = [format!("--{}={PART}{subtree}", isolate::TURN)];
         // A process that dies behind its last run has died of that one, too.
@@ -168,42 +187,43 @@ fn make(
             let ran = read(line).filter(|_| subtree.schedule().is_some() && !found);
             at = subtree.schedule().cloned();
             match &ran {
-                Some(Ran::Usual(questions, _)) => subtree.made(questions, |_| ()),
+                Some(Ran::Usual(questions, _)) => drop(subtree.made(questions)),
                 Some(Ran::Wanted(..)) => found = true,
                 _ => strange = true,
             }
             if subtree.schedule().is_none() {
                 last = ran.map(|ran| (ran, hears.said()));
             } else if let Some(ran) = ran {
-                let _ = replies.send(Reply::Ran(ran, hears.said()));
+                replies.ran(at.as_ref(), (ran, hears.said()));
             }
             !strange
         })?;
         let ran = match end {
             _ if found => return Ok(()),
+            // A process may have been ended by what ends the search.
+            _ if stop.load(Ordering::Relaxed) => return Ok(()),
             End::With(code, why) if refused => {
-                let _ = replies.send(Reply::Refused(code, why));
+                replies.send(Reply::Refused(code, why));
                 return Ok(());
             }
             End::Stopped if !strange => return Ok(()),
             End::With(0, _) if last.is_some() => last.take(),
             End::With(0, _) | End::Stopped => Some((Ran::Lost(STRANGE.to_owned()), Said::new())),
             End::With(_, why) => Some((Ran::Lost(why), Said::new())),
-            End::Died(death) => match subtree.schedule().cloned().or(at).filter(|_| explains(&death, config))
-            {
-                Some(schedule) => again_checked(subtree.alone(schedule), &death, config, stop)?,
-                None => Some((Ran::Lost(death.crash_report(None)), Said::new())),
-            },
+            End::Died(death) => {
+                match subtree.schedule().cloned().or(at.clone()).filter(|_| explains(&death, config)) {
+                    Some(schedule) => again_checked(subtree.alone(schedule), &death, config)?,
+                    None => Some((Ran::Lost(death.crash_report(None)), Said::new())),
+                }
+            }
         };
-        if let Some((ran @ Ran::Wanted(..), said)) = ran {
-            drop(replies.send(Reply::Ran(ran, said)));
+        if let Some((Ran::Wanted(..), _)) = &ran {
+            ran.into_iter().for_each(|ran| replies.ran(None, ran));
             return Ok(());
         }
         // It was at this one, if it was not at its end.
-        if subtree.schedule().is_some() {
-            subtree.pass();
-        }
-        ran.into_iter().for_each(|(ran, said)| drop(replies.send(Reply::Ran(ran, said))));
+        let schedule = if subtree.schedule().is_some() { subtree.pass() } else { at };
+        ran.into_iter().for_each(|ran| replies.ran(schedule.as_ref(), ran));
     }
     Ok(())
 }
@@ -218,11 +238,10 @@ fn again_checked(
     subtree: Subtree,
     first: &Death,
     config: WorkerConfig<'_>,
-    stop: &AtomicBool,
 ) -> Result<Option<(Ran<String>, Said)>> {
     let more = [format!("--{}={CHECKED_PART}{subtree}", isolate::TURN)];
     let (mut ran, mut hears) = (None, Hears::default());
-    let end = isolate::watch(config.isolation, &more, stop, |line| {
+    let end = isolate::watch(config.isolation, &more, config.stop, |line| {
         if hears.takes(line) {
             return true;
         }

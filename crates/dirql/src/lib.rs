@@ -26,7 +26,7 @@ mod search;
 pub mod windows;
 
 pub use bench::Bench;
-pub use engine::{Jail, outbox, pass, standard_output};
+pub use engine::{Jail, interrupts, outbox, pass, standard_output};
 pub use error::{Error, InputError};
 pub use explain::{Explanation, Moments, explain};
 pub use explore;

@@ -17,6 +17,7 @@ mod gone;
 mod guest;
 mod heap;
 mod host;
+pub mod interrupts;
 mod jail;
 mod laid;
 mod leave;

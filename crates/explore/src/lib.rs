@@ -7,7 +7,9 @@
 
 mod choice;
 mod counted;
+mod estimate;
 mod guided;
+mod level;
 mod local;
 mod pct;
 mod places;
@@ -15,8 +17,10 @@ mod policy;
 mod random;
 mod recorder;
 mod remarks;
+mod remembered;
 mod replay;
 mod rng;
+mod rounds;
 mod schedule;
 mod search;
 mod shared;
@@ -32,8 +36,11 @@ pub use policy::{Entry as PolicyEntry, Parameter, Policy, PolicyError, policies}
 pub use random::Random;
 pub use recorder::Recorder;
 pub use remarks::{Remark, Remarked, Remarks};
+pub use remembered::{Known, Memory, Remembering};
 pub use replay::{Complaint, Replay};
 pub use rng::Rng;
 pub use schedule::{Questions, Schedule, ScheduleError};
-pub use search::{Bounds, Lost, Ran, Runner, Searched, Subject, make_part, search, search_by};
+pub use search::{
+    Bounds, Lost, NotTried, Ran, Runner, Searched, SoFar, Subject, make_part, search, search_by,
+};
 pub use subtree::Subtree;

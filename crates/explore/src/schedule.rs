@@ -75,6 +75,20 @@ impl Questions {
         }
         Self(kept)
     }
+
+    /// Each, from the last one on.
+    pub(crate) fn backwards(&self) -> impl Iterator<Item = Question> {
+        self.0.iter().rev().flat_map(|(question, times)| std::iter::repeat_n(*question, *times))
+    }
+
+    /// How many schedules depart once more, at one of these, and count.
+    pub(crate) fn departures_that_count(&self) -> u64 {
+        let counting = self.0.iter().filter(|(question, _)| question.counts);
+        let of = |(Question { n, .. }, times): &(Question, usize)| {
+            u64::from(n.saturating_sub(1)).saturating_mul(u64::try_from(*times).unwrap_or(u64::MAX))
+        };
+        counting.map(of).fold(0, u64::saturating_add)
+    }
 }
 
 /// A text that is none of this file's.

@@ -15,11 +15,9 @@ use crate::local::Local;
 use crate::places::Places;
 use crate::policy::Policy;
 use crate::remarks::{Remark, Remarks};
+use crate::rounds::Search;
 use crate::schedule::{Questions, Schedule};
-use crate::subtree::{Subtree, subtrees};
-
-/// So many seeds are divided at a time.
-const SEEDS: usize = 1 << 16;
+use crate::subtree::Subtree;
 
 /// Something that runs the same way each time the same questions get the same answers.
 pub trait Subject {
@@ -126,6 +124,41 @@ pub struct Searched<O> {
     pub lost: Vec<Lost>,
     /// What runs said besides, whatever came of them; that of [`Searched::repeated`] ones counts, too.
     pub remarks: Remarks<Choices>,
+    /// What is known to be left, where the search has ended before it was complete.
+    pub not_tried: NotTried,
+}
+
+/// Schedules that a search has not tried.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct NotTried {
+    /// How many are known with 0, 1, … preemptions. From each of them others depart, which are known when it is made.
+    pub known: Vec<u64>,
+    /// How many there are about, those included that are known; none where that cannot be said: too few were tried, or the search begins again first.
+    /// `docs/exploration.md` says what is assumed.
+    pub estimated: Option<Vec<u64>>,
+    /// Whether places were learned that no run was asked in: the search begins again with them.
+    pub begins_again: bool,
+}
+
+impl NotTried {
+    /// Whether anything is left.
+    #[must_use]
+    pub fn is_any(&self) -> bool {
+        self.begins_again || self.known.iter().any(|count| *count > 0)
+    }
+}
+
+/// How far a search has come.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SoFar {
+    /// How many runs were tried, those included of which nothing came.
+    pub tried: u64,
+    /// How many preemptions those have that are tried now.
+    pub cost: usize,
+    /// How many remarks there are.
+    pub remarks: usize,
+    /// What is left.
+    pub not_tried: NotTried,
 }
 
 /// A run of which nothing came: where it was made died of it.
@@ -149,12 +182,14 @@ impl<O> Searched<O> {
     /// The same, with the outcome that was found converted.
     #[must_use]
     pub fn map<T>(self, tell: impl FnOnce(O) -> T) -> Searched<T> {
-        let Self { schedules, repeated, learned, complete, found, lost, remarks } = self;
+        let Self { schedules, repeated, learned, complete, found, lost, remarks, not_tried } = self;
         let found = found.map(|(choices, outcome)| (choices, tell(outcome)));
-        Searched { schedules, repeated, learned, complete, found, lost, remarks }
+        Searched { schedules, repeated, learned, complete, found, lost, remarks, not_tried }
     }
 
-    fn tried(&self) -> u64 {
+    /// How many runs were tried, those included of which nothing came.
+    #[must_use]
+    pub fn tried(&self) -> u64 {
         self.total() + u64::try_from(self.lost.len()).unwrap_or(u64::MAX)
     }
 }
@@ -190,6 +225,11 @@ pub trait Runner {
     fn remarks(&mut self) -> Vec<(Remark, Choices)> {
         Vec::new()
     }
+
+    /// After each run: how far the search has come, for those who look at it. It changes nothing of it.
+    fn came_to(&mut self, so_far: &dyn Fn() -> SoFar) {
+        let _ = so_far;
+    }
 }
 
 /// Searches `subject` here, one run after the other, until `wanted` says of a run that it is the one.
@@ -203,129 +243,7 @@ pub fn search<S: Subject>(
 
 /// Searches where `runner` makes the runs, until it says of one that it was looked for.
 pub fn search_by<R: Runner + ?Sized>(runner: &mut R, bounds: &Bounds) -> Searched<R::Outcome> {
-    let costs = if bounds.policy.is_some() { 1 } else { bounds.preemptions + 1 };
-    let searched = Searched {
-        schedules: vec![0; costs],
-        repeated: 0,
-        learned: 0,
-        complete: false,
-        found: None,
-        lost: Vec::new(),
-        remarks: Remarks::default(),
-    };
-    let (known, taught) = (Places::default(), Places::default());
-    let mut search = Search { runner, bounds, searched, known, taught };
-    let all = if bounds.policy.is_some() { search.all_seeds() } else { search.all_departures() };
-    let mut searched = search.searched;
-    searched.complete = all.is_some() && searched.lost.is_empty();
-    searched
-}
-
-/// A search, while it is made.
-struct Search<'r, R: Runner + ?Sized> {
-    runner: &'r mut R,
-    bounds: &'r Bounds,
-    searched: Searched<R::Outcome>,
-    /// Where runs are asked.
-    known: Places,
-    /// And where they have taught that they could be.
-    taught: Places,
-}
-
-impl<R: Runner + ?Sized> Search<'_, R> {
-    /// None if the search ends before.
-    fn all_seeds(&mut self) -> Option<()> {
-        let mut seeds = 0..self.bounds.schedules;
-        loop {
-            let mut schedules: Vec<Schedule> = seeds.by_ref().take(SEEDS).map(Schedule::Seed).collect();
-            if schedules.is_empty() {
-                return Some(());
-            }
-            while !schedules.is_empty() {
-                schedules = self.of_one_cost(schedules, 0, &mut Vec::new())?;
-            }
-        }
-    }
-
-    /// None if the search ends before.
-    fn all_departures(&mut self) -> Option<()> {
-        while !self.each_cost()? {
-            self.searched.repeated = self.searched.total();
-            self.searched.schedules.fill(0);
-        }
-        Some(())
-    }
-
-    /// All runs, those with fewer preemptions first; false if those with the same number have taught something, so that each is to
-    /// be made again with more questions.
-    fn each_cost(&mut self) -> Option<bool> {
-        let mut schedules = vec![Schedule::Departing(Vec::new())];
-        for cost in 0..=self.bounds.preemptions {
-            let mut deeper = Vec::new();
-            while !schedules.is_empty() {
-                schedules = self.of_one_cost(schedules, cost, &mut deeper)?;
-            }
-            if self.taught != self.known {
-                self.known = self.taught.clone();
-                self.searched.learned = self.known.len();
-                return Some(false);
-            }
-            schedules = deeper;
-        }
-        Some(true)
-    }
-
-    /// Makes runs that all cost the same, and returns those that are left over; none if the search is over.
-    fn of_one_cost(
-        &mut self,
-        schedules: Vec<Schedule>,
-        cost: usize,
-        deeper: &mut Vec<Schedule>,
-    ) -> Option<Vec<Schedule>> {
-        let (most, searched) = (self.bounds.schedules, &mut self.searched);
-        if searched.tried() >= most {
-            return None;
-        }
-        // One more than there may be runs says that there are more.
-        let enough = usize::try_from(most).unwrap_or(usize::MAX).saturating_add(1);
-        let subtrees = subtrees(schedules, most - searched.tried(), &self.known);
-        self.runner.begin(&subtrees);
-        let mut left_over = Vec::new();
-        for (number, mut subtree) in subtrees.into_iter().enumerate() {
-            while let Some(schedule) = subtree.schedule() {
-                if searched.tried() >= most {
-                    return None;
-                }
-                let ran = self.runner.run(number, schedule);
-                for (remark, choices) in self.runner.remarks() {
-                    searched.remarks.add(remark, || choices);
-                }
-                match ran {
-                    Ran::Usual(questions, places) => {
-                        searched.schedules[cost] += 1;
-                        self.taught.add(&places);
-                        subtree.made(&questions, |schedule| {
-                            if deeper.len() < enough {
-                                deeper.push(schedule);
-                            }
-                        });
-                    }
-                    Ran::Wanted(choices, outcome) => {
-                        searched.schedules[cost] += 1;
-                        searched.found = Some((choices, outcome));
-                        return None;
-                    }
-                    Ran::Lost(why) => {
-                        let number = searched.tried() + 1;
-                        searched.lost.extend(subtree.pass().map(|schedule| Lost { number, schedule, why }));
-                    }
-                    Ran::Refused => return None,
-                }
-            }
-            left_over.extend(subtree.left_over());
-        }
-        Some(left_over)
-    }
+    Search::new(runner, bounds).made()
 }
 
 /// Makes the runs of a subtree, here, and tells what came of each, and what it has said besides. A run that was looked for is the last.
@@ -339,6 +257,6 @@ pub fn make_part<R: Runner + ?Sized>(
         let ran = runner.run(0, schedule);
         tell(&ran, runner.remarks());
         let Ran::Usual(questions, _) = ran else { return };
-        subtree.made(&questions, |_| ());
+        subtree.made(&questions);
     }
 }

@@ -36,9 +36,9 @@ pub struct Subtree {
     places: Places,
 }
 
-/// Divides schedules, in their order, in a search that may make so many more runs and knows these places.
-pub(crate) fn subtrees(schedules: Vec<Schedule>, more: u64, places: &Places) -> Vec<Subtree> {
-    let left = usize::try_from(more).unwrap_or(RUNS).min(RUNS);
+/// Divides schedules, in their order, in a search that knows these places.
+pub(crate) fn subtrees(schedules: Vec<Schedule>, places: &Places) -> Vec<Subtree> {
+    let left = RUNS;
     let size = schedules.len().div_ceil(PARTS).clamp(SCHEDULES.0, SCHEDULES.1);
     let mut subtrees: Vec<Subtree> = Vec::new();
     let mut departures = 0;
@@ -64,21 +64,32 @@ impl Subtree {
         self.waiting.front().filter(|_| self.left > 0)
     }
 
-    /// That run was made, and asked this: on to the next. Schedules that cost one departure more go to `deeper`.
-    pub fn made(&mut self, questions: &Questions, mut deeper: impl FnMut(Schedule)) {
-        let Some(schedule) = self.pass() else { return };
-        schedule.further(
-            questions,
-            |counts, schedule| {
-                if counts { deeper(schedule) } else { self.waiting.push_back(schedule) }
-            },
-        );
+    /// That run was made, and asked this: on to the next. Returns it, if there was one: schedules that cost one departure more than it are
+    /// none of this subtree's.
+    pub fn made(&mut self, questions: &Questions) -> Option<Schedule> {
+        let schedule = self.pass()?;
+        schedule.further(questions, |counts, schedule| {
+            if !counts {
+                self.waiting.push_back(schedule);
+            }
+        });
+        Some(schedule)
+    }
+
+    /// How many schedules it holds now.
+    pub(crate) fn schedules(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Nothing is known of that run: on to the next.
     pub fn pass(&mut self) -> Option<Schedule> {
         self.left = self.left.saturating_sub(1);
         self.waiting.pop_front()
+    }
+
+    /// The same for a search that may make only so many more runs: beyond them nothing is asked of it.
+    pub(crate) fn at_most(&self, more: u64) -> Self {
+        Self { left: usize::try_from(more).unwrap_or(RUNS).min(self.left), ..self.clone() }
     }
 
     /// A subtree of one run, asked where this subtree's runs are.
@@ -100,7 +111,8 @@ impl Subtree {
     }
 
     /// Where its runs are asked, of those places that runs teach.
-    pub(crate) fn places(&self) -> &Places {
+    #[must_use]
+    pub fn places(&self) -> &Places {
         &self.places
     }
 
@@ -142,23 +154,23 @@ mod tests {
     #[test]
     fn parts_hold_all_schedules_in_order_and_none_is_too_long() {
         for (count, expected) in [(1, 1), (17, 2), (256, 16), (1000, 16), (20_000, 16), (60_000, 30)] {
-            let subtrees = subtrees(schedules(count), u64::MAX, &Places::default());
+            let subtrees = subtrees(schedules(count), &Places::default());
             assert_eq!(subtrees.len(), expected, "{count} schedules");
             let all: Vec<Schedule> = subtrees.into_iter().flat_map(Subtree::left_over).collect();
             assert_eq!(all, schedules(count));
         }
         let long = Schedule::Departing((0..3000).map(|number| (number, 1)).collect());
-        assert_eq!(subtrees(vec![long; 4], u64::MAX, &Places::default()).len(), 4, "each fills a subtree");
+        assert_eq!(subtrees(vec![long; 4], &Places::default()).len(), 4, "each fills a subtree");
     }
 
     #[test]
     fn a_part_is_read_as_it_is_written_at_any_time_of_its_making() {
-        let mut subtree = subtrees(schedules(3), u64::MAX, &Places::default()).remove(0);
-        subtree.made(&"1f2,1c2".parse().unwrap(), |_| ());
+        let mut subtree = subtrees(schedules(3), &Places::default()).remove(0);
+        subtree.made(&"1f2,1c2".parse().unwrap());
         assert_eq!(subtree.to_string(), "2047;1=1;2=1;0=1,1=1");
         assert_eq!(subtree.to_string().parse(), Ok(subtree));
         assert_eq!("".parse::<Subtree>(), Err(ScheduleError));
-        subtree = subtrees(schedules(1), u64::MAX, &[0x30, 0x34].into_iter().collect()).remove(0);
+        subtree = subtrees(schedules(1), &[0x30, 0x34].into_iter().collect()).remove(0);
         assert_eq!(subtree.to_string(), "2048@30+4;0=1");
         assert_eq!(subtree.to_string().parse(), Ok(subtree));
     }
@@ -174,10 +186,10 @@ mod tests {
 
     #[test]
     fn a_part_ends_and_leaves_over_what_it_has_not_come_to() {
-        let mut subtree = subtrees(schedules(1), u64::MAX, &Places::default()).remove(0);
+        let mut subtree = subtrees(schedules(1), &Places::default()).remove(0);
         let mut made = 0;
         while subtree.schedule().is_some() {
-            subtree.made(&"40f2".parse().unwrap(), |_| ());
+            subtree.made(&"40f2".parse().unwrap());
             made += 1;
         }
         assert_eq!(made, RUNS);

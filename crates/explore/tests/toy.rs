@@ -421,7 +421,7 @@ impl<S: Subject<Outcome = u32> + Clone> Elsewhere<S> {
                 match &ran {
                     Ran::Usual(questions, _) => {
                         let questions: Questions = questions.to_string().parse().unwrap();
-                        subtree.made(&questions, |_| ());
+                        subtree.made(&questions);
                     }
                     Ran::Lost(_) => drop(subtree.pass()),
                     Ran::Wanted(..) | Ran::Refused => {
