@@ -40,8 +40,8 @@ pub(crate) struct Forecast {
 /// What a run's questions lead to expect of those that depart from it once, in their order, and of all.
 pub(crate) struct Expected {
     pub(crate) free: VecDeque<Sizes>,
-    /// Those that cost a preemption.
-    pub(crate) counting: VecDeque<Sizes>,
+    /// Of all that cost a preemption together.
+    counting: Vec<f64>,
     own: Vec<f64>,
 }
 
@@ -74,19 +74,43 @@ fn whole(size: f64) -> u64 {
 
 /// What a run with these questions leads to expect, if there may be so many preemptions more.
 pub(crate) fn expected(questions: &Questions, preemptions: usize) -> Expected {
+    let (mut free, mut counting) = (VecDeque::new(), vec![0.0; preemptions]);
+    let own = from_the_last(questions, preemptions, |question, sizes| {
+        let others = question.n.saturating_sub(1);
+        if question.counts {
+            add(&mut counting, &sizes[..preemptions], f64::from(others));
+        } else {
+            (0..others).for_each(|_| free.push_front(sizes.into()));
+        }
+    });
+    Expected { free, counting, own }
+}
+
+/// What is expected of those that depart from it once, for a preemption, in their order.
+pub(crate) fn expected_of_each(questions: &Questions, preemptions: usize) -> VecDeque<Sizes> {
+    let mut counting = VecDeque::new();
+    if preemptions > 0 {
+        from_the_last(questions, preemptions, |question, sizes| {
+            let others = if question.counts { question.n.saturating_sub(1) } else { 0 };
+            (0..others).for_each(|_| counting.push_front(sizes[..preemptions].into()));
+        });
+    }
+    counting
+}
+
+/// What is expected in front of all questions; each is shown with what is expected behind it.
+fn from_the_last(
+    questions: &Questions,
+    preemptions: usize,
+    mut each: impl FnMut(Question, &[f64]),
+) -> Vec<f64> {
     let mut sizes = vec![0.0; preemptions + 1];
     sizes[0] = 1.0;
-    let (mut free, mut counting) = (VecDeque::new(), VecDeque::new());
     for question in questions.backwards() {
-        let others = question.n.saturating_sub(1);
-        if !question.counts {
-            (0..others).for_each(|_| free.push_front(sizes.clone().into()));
-        } else if preemptions > 0 {
-            (0..others).for_each(|_| counting.push_front(sizes[..preemptions].into()));
-        }
+        each(question, &sizes);
         ahead(&mut sizes, question);
     }
-    Expected { free, counting, own: sizes }
+    sizes
 }
 
 impl Forecast {
@@ -104,7 +128,7 @@ impl Forecast {
     /// That run has led to expect this.
     pub(crate) fn made(&mut self, expected: &[f64], found: &Expected) {
         found.free.iter().for_each(|sizes| add(&mut self.waiting, sizes, 1.0));
-        found.counting.iter().for_each(|sizes| add(&mut self.deeper, sizes, 1.0));
+        add(&mut self.deeper, &found.counting, 1.0);
         if !expected.is_empty() {
             self.now.runs += 1;
             add(&mut self.now.expected, expected, 1.0);

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::estimate::{Sizes, expected};
+use crate::estimate::{Sizes, expected_of_each};
 use crate::schedule::{Questions, Schedule};
 
 /// Schedules of one cost, in their order.
@@ -48,7 +48,7 @@ impl Level {
             && let Some((run, questions)) = self.parents.pop_front()
         {
             self.kept -= questions.departures_that_count();
-            let mut sizes = expected(&questions, preemptions + 1).counting;
+            let mut sizes = expected_of_each(&questions, preemptions + 1);
             run.further(&questions, |counts, schedule| {
                 if counts {
                     self.ready.push_back((schedule, sizes.pop_front().unwrap_or_default()));
