@@ -357,7 +357,7 @@ struct Index {
     slots: Vec<Slot>,
 }
 
-/// A place, and half of its hash: most others are told apart without a look at the list.
+/// A place, and half of its hash: the list is looked at for few others.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 struct Slot {
     place: Place,
