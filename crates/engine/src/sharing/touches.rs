@@ -42,6 +42,7 @@ pub(super) struct Touches {
     marked: Mark,
     /// How often all was forgotten: marks from before mean that nothing is known.
     age: u64,
+    recent: Recent,
 }
 
 /// All that is known at one time.
@@ -154,6 +155,7 @@ impl Touches {
     }
 
     fn undo(&mut self, to: Mark) {
+        self.recent = Recent::default();
         for (place, bytes) in self.touched_before.drain(to.touched_before..).rev() {
             self.touched[place].bytes = bytes;
         }
@@ -189,6 +191,9 @@ impl Touches {
     }
 
     fn note_in(&mut self, number: u64, touch: Touch, bytes: u64, learn: &mut impl FnMut(NonZero<u64>)) {
+        if touch.instruction.is_none() && !self.recent.add(number, &touch, bytes) {
+            return;
+        }
         let hash = touch.hash(number);
         let is_it = |place: usize| self.touched[place].line == number && self.touched[place].touch == touch;
         let place = match self.by_touch.find(hash, is_it) {
@@ -281,6 +286,7 @@ impl Touches {
     /// What was at these bytes is gone, with all who touched it.
     pub(super) fn forget(&mut self, address: u64, length: u64) {
         let range = lines(address, length);
+        self.recent.forget(&range);
         let count = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
         if count <= self.lines.len() {
             for number in range {
@@ -326,6 +332,59 @@ impl Touches {
         change(known);
         if place < self.marked.visits && before != *known {
             self.visits_before.push((place, before));
+        }
+    }
+}
+
+/// What was touched last without an instruction that can be learned, by a few lines: the kernel comes to the same fields of an IRP time and again. All of it is
+/// among the touches, too.
+struct Recent([RecentLine; Recent::LINES]);
+
+/// What one flow did last to a line, a bit for each byte.
+#[derive(Clone, Copy, Default)]
+struct RecentLine {
+    number: u64,
+    flow: u64,
+    loaded: u64,
+    stored: u64,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self([RecentLine::default(); Self::LINES])
+    }
+}
+
+impl Recent {
+    const LINES: usize = 64;
+
+    fn slot(&mut self, number: u64) -> &mut RecentLine {
+        &mut self.0[usize::try_from(number % Self::LINES as u64).expect("a small number")]
+    }
+
+    /// Whether it is not known here that these bytes were touched so. From now on it is.
+    fn add(&mut self, number: u64, touch: &Touch, bytes: u64) -> bool {
+        let slot = self.slot(number);
+        if (slot.number, slot.flow) != (number, touch.flow) {
+            *slot = RecentLine { number, flow: touch.flow, ..RecentLine::default() };
+        }
+        let known = if touch.stores { &mut slot.stored } else { &mut slot.loaded };
+        let is_new = *known & bytes != bytes;
+        *known |= bytes;
+        is_new
+    }
+
+    /// It is not known what was touched in these lines.
+    fn forget(&mut self, range: &Range<u64>) {
+        if range.end - range.start > Self::LINES as u64 {
+            *self = Self::default();
+            return;
+        }
+        for number in range.clone() {
+            let slot = self.slot(number);
+            if slot.number == number {
+                *slot = RecentLine::default();
+            }
         }
     }
 }
@@ -519,7 +578,8 @@ mod tests {
                     }
                     _ => {
                         let stores = random(3) == 0;
-                        let touch = Touch { stores, ..touch(random(3), random(12)) };
+                        // Often one that cannot be learned.
+                        let touch = Touch { stores, ..touch(random(3), random(12).saturating_sub(4)) };
                         for byte in range {
                             let meets =
                                 |other: &Touch| other.flow != touch.flow && (other.stores || touch.stores);
@@ -533,6 +593,23 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    /// Of what comes again and again the second time is not written down, unless the first was forgotten.
+    #[test]
+    fn what_was_forgotten_counts_when_it_comes_again() {
+        for (address, length) in [(0x100, 8), (0x104, 1), (0xF0, 0x40), (0, 0x10_0000)] {
+            let mut touches = Touches::default();
+            let mut learned = Vec::new();
+            for _ in 0..2 {
+                touches.note(0x100, 8, touch(1, 0), |_| ());
+            }
+            touches.forget(address, length);
+            touches.note(0x104, 1, touch(2, 20), |instruction| learned.push(instruction.get()));
+            assert_eq!(learned, [], "it is gone: {address:#x}, {length:#x}");
+            touches.note(0x100, 8, touch(1, 0), |instruction| learned.push(instruction.get()));
+            assert_eq!(learned, [20], "{address:#x}, {length:#x}");
         }
     }
 
