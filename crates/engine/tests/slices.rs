@@ -136,8 +136,9 @@ fn flags_go_on(way: Way, between: u32, read: impl FnOnce(&mut CodeAssembler)) ->
 
 #[test]
 fn flags_that_a_later_block_reads_are_there_however_a_slice_ends() {
-    type Read = fn(&mut CodeAssembler);
-    let reads: [(&str, Read, fn(u32, u32) -> u64); 3] = [
+    /// What is read, how, and what comes of it for two numbers that were compared.
+    type Read = (&'static str, fn(&mut CodeAssembler), fn(u32, u32) -> u64);
+    let reads: [Read; 3] = [
         (
             "both",
             |a| {
