@@ -138,6 +138,8 @@ fn an_interrupted_search_says_what_it_has_not_tried_and_goes_on() {
         let child = started(&bounds, &state);
         // As a terminal does: the workers get it, too.
         kill_process_group(Pid::from_child(&child), signal).unwrap();
+        // And `timeout` sends two, one to its command and one to the group.
+        kill_process(Pid::from_child(&child), signal).unwrap();
         let ended = Answer::of(child.wait_with_output().unwrap());
         assert_eq!((ended.code, &*ended.err), (Some(3), ""), "{}", ended.said());
         for text in
