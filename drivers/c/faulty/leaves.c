@@ -363,6 +363,37 @@ static NTSTATUS WriteOverWaitingThread(PIRP Irp)
     return STATUS_SUCCESS;
 }
 
+/* ---- on a stack ------------------------------------------------------------------------------------------------- */
+
+static volatile ULONG_PTR Left;
+
+static VOID NTAPI LeaveLocal(PVOID Context)
+{
+    volatile ULONG Local = 7;
+
+    UNREFERENCED_PARAMETER(Context);
+    Left = (ULONG_PTR)&Local;
+    PsTerminateSystemThread(STATUS_SUCCESS);
+}
+
+/* 23: a local variable of a thread that has ended, which is read. */
+static NTSTATUS ReadLocalOfEndedThread(PIRP Irp)
+{
+    PETHREAD Thread;
+    HANDLE Handle;
+
+    UNREFERENCED_PARAMETER(Irp);
+    if (!NT_SUCCESS(PsCreateSystemThread(&Handle, THREAD_ALL_ACCESS, NULL, NULL, NULL, LeaveLocal, NULL))) {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    ObReferenceObjectByHandle(Handle, THREAD_ALL_ACCESS, NULL, KernelMode, (PVOID *)&Thread, NULL);
+    KeWaitForSingleObject(Thread, Executive, KernelMode, FALSE, NULL);
+    ObDereferenceObject(Thread);
+    ZwClose(Handle);
+    Ran = *(volatile ULONG *)Left;
+    return STATUS_SUCCESS;
+}
+
 /* ---- cancel routines -------------------------------------------------------------------------------------------- */
 
 static VOID NTAPI OnCancel(PDEVICE_OBJECT Device, PIRP Irp)
@@ -397,7 +428,7 @@ static const LEAVE Leaves[] = {
     ForgetRequest, ForgetPacket, ForgetOwn, AbandonPool,    AbandonWorkItem, AbandonQueuedWorkItem, AbandonOldItem,  AbandonTimer,
     AbandonDpc,      AbandonIoTimer, AbandonThread, AbandonLock,  FreeHeldLock,  FreeSetTimer,        FreeQueuedDpc,
     WriteOverDevice, WriteOverDriver, WriteOverOpenDevice, WriteOverThread, WriteOverProcessor, WriteOverWaitingThread,
-    ForgetCancelled, ForgetTaken,
+    ForgetCancelled, ForgetTaken, ReadLocalOfEndedThread,
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -13,6 +13,7 @@ use kernel::fs;
 use kernel::io::driver;
 use kernel::ke::thread;
 use kernel::ldr::{self, LoadedImage, Module};
+use kernel::mm::ready;
 use kernel::pnp::{self, Drivers, Installer, NodeId, root};
 use kernel::ps::process;
 use kernel::se::sddl;
@@ -188,6 +189,7 @@ impl Machine {
         let done = self.on_thread("the start of the driver", move |cx| {
             thread::wait_for_system(cx, "system's start", move |cx| work.carry_out(cx, &slot))
         });
+        self.inside(|nt| nt.cx().with(ready::fill_up));
         let Outcome { loaded, notes, refused, failure } = outcome.take();
         *self.loaded.borrow_mut() = loaded;
         self.notes.borrow_mut().extend(notes);

@@ -20,7 +20,7 @@ pub(crate) fn boot(cx: &mut Cx<'_>) -> Flow<()> {
     for index in 0..count {
         let region: DriverPtr<KPCR> = pool::allocate(cx, pool::Kind::NonPaged, REGION, pool::tag(b"Pcr "))?;
         assert!(!region.is_null(), "a fresh machine has memory for its processors");
-        let bytes = cx.with(|k| k.ke.calls.stack_bytes());
+        let bytes = cx.with(|k| k.ke.stack_bytes());
         let mut stack = || stack::allocate(cx, bytes).expect("as above").base;
         let (dpc_stack, interrupt_stack) = (stack(), stack());
         write_region(cx, region, index)?;

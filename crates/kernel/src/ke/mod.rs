@@ -75,6 +75,11 @@ pub struct State {
 }
 
 impl State {
+    /// Bytes of each kernel stack.
+    pub(crate) fn stack_bytes(&self) -> u64 {
+        self.calls.stack_bytes()
+    }
+
     /// As at boot.
     #[must_use]
     pub fn new(engine: Engine, settings: &Settings) -> Self {

@@ -8,7 +8,7 @@ use engine::{BadAddress, Engine, Protection};
 
 use super::physical::{Limits, file_offset};
 use super::space::Zone;
-use super::{dense, shadow};
+use super::{dense, ready, shadow};
 use crate::address_map::AddressMap;
 use crate::cx::Kernel;
 use crate::ke::budget;
@@ -142,6 +142,11 @@ fn runs(address: u64, pages: &[u64]) -> Vec<(u64, std::ops::Range<u64>)> {
 /// Takes fresh addresses in `zone` and scattered pages for them, filled with `fill`; the first address. None if either
 /// has run out.
 pub(crate) fn allocate(k: &mut Kernel, zone: Zone, count: u64, page: Page, fill: u8) -> Option<u64> {
+    ready::take(k, zone, count, page, fill).or_else(|| allocate_anew(k, zone, count, page, fill))
+}
+
+/// As [`allocate`], though a range may wait.
+pub(super) fn allocate_anew(k: &mut Kernel, zone: Zone, count: u64, page: Page, fill: u8) -> Option<u64> {
     if let Some(address) = dense::allocate(k, zone, count, page) {
         clear(k.engine, address, count, fill);
         return Some(address);
@@ -186,7 +191,11 @@ pub(crate) fn place(k: &mut Kernel, zone: Zone, pages: &[u64], page: Page) -> Op
     if !k.mm.physical.memory.take_areas(areas) {
         return None;
     }
-    let Some(address) = k.mm.space.take(zone, pages.len() as u64) else {
+    let address = match pages {
+        [physical] if zone == Zone::Mappings => k.mm.space.take_by_page(file_offset(*physical) / PAGE),
+        _ => None,
+    };
+    let Some(address) = address.or_else(|| k.mm.space.take(zone, pages.len() as u64)) else {
         k.mm.physical.memory.give_areas(areas);
         return None;
     };
@@ -312,7 +321,7 @@ pub(crate) fn remove_front(k: &mut Kernel, address: u64, count: u64, gone: u64) 
 
 /// Takes a range away and gives its pages back.
 pub(crate) fn release(k: &mut Kernel, zone: Zone, address: u64, count: u64) {
-    if dense::release(k, address, count) {
+    if dense::release(k, address, count) || ready::keep(k, zone, address, count) {
         return;
     }
     for page in remove(k, zone, address, count) {

@@ -87,6 +87,11 @@ impl Memory {
         self.for_system = on;
     }
 
+    /// Whether more than half of it is left.
+    pub(super) const fn is_plenty(&self) -> bool {
+        self.used < self.limit / 2
+    }
+
     /// Gives back what was taken.
     pub fn give(&mut self, bytes: u64) {
         // Memory of the boot was never counted as used.

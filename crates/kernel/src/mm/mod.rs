@@ -24,6 +24,7 @@ pub(crate) mod pool_own;
 mod pool_tests;
 pub(crate) mod query_memory;
 pub(crate) mod ranges;
+pub mod ready;
 pub(crate) mod reserved;
 #[cfg(test)]
 pub(crate) mod rig;
@@ -52,6 +53,8 @@ pub struct State {
     pub space: space::Space,
     /// Page tables.
     pub map: map::Map,
+    /// Ranges that wait, mapped.
+    pub(crate) ready: ready::State,
     /// Ranges that lie side by side.
     pub dense: dense::State,
     /// Blocks of pool.

@@ -97,7 +97,13 @@ struct Used {
 #[derive(Default)]
 pub struct Space {
     zones: BTreeMap<Zone, Used>,
+    /// How many addresses were taken by their page.
+    turn: u64,
 }
+
+/// Addresses that one page is shown at by turns, and how many of such addresses there are in all.
+const TURNS: u64 = 8;
+const BY_PAGE: u64 = 1 << 19;
 
 impl Space {
     /// `pages` pages of addresses; none if the zone is full.
@@ -125,6 +131,16 @@ impl Space {
             }
         }
         used.free.get_mut(&pages)?.pop_front()
+    }
+
+    /// An address to show a physical page at, by its number; none if that is in use. Of the upper half of the mappings' zone: the same page
+    /// is shown at few addresses, by turns, so that a host that is asked for the same again and again still has it there.
+    pub fn take_by_page(&mut self, page: u64) -> Option<u64> {
+        let window = Zone::Mappings.window();
+        self.turn += 1;
+        let place = (page * TURNS + self.turn % TURNS) % BY_PAGE;
+        let wanted = window.base + window.size / 2 + place * 2 * PAGE;
+        self.take_at(Zone::Mappings, wanted, 1).then_some(wanted)
     }
 
     /// Takes these `pages` pages; false if they are not all the zone's and fresh, the page behind them too.
@@ -193,6 +209,27 @@ mod tests {
         assert_eq!(space.take(Zone::User, 2), Some(wanted + 3 * PAGE), "behind it");
         space.give(Zone::User, wanted, 2);
         assert!(!space.take_at(Zone::User, wanted, 2), "it is fresh no more");
+    }
+
+    #[test]
+    fn a_page_is_shown_at_few_addresses_by_turns() {
+        let mut space = Space::default();
+        let mut take = |page| {
+            let at = space.take_by_page(page).unwrap();
+            space.give(Zone::Mappings, at, 1);
+            at
+        };
+        let first: Vec<u64> = (0..TURNS).map(|_| take(77)).collect();
+        let again: Vec<u64> = (0..TURNS).map(|_| take(77)).collect();
+        assert_eq!(first, again);
+        assert!(first.iter().enumerate().all(|(index, at)| !first[..index].contains(at)));
+        assert!(
+            first.iter().all(|at| Zone::of(*at) == Some(Zone::Mappings) && Zone::of(at + PAGE).is_some())
+        );
+        let mut full = Space::default();
+        let held: Vec<_> = (0..TURNS).map(|_| full.take_by_page(77)).collect();
+        assert!(held.iter().all(Option::is_some) && full.take_by_page(77).is_none(), "all are in use");
+        assert!(full.take_by_page(78).is_some());
     }
 
     #[test]

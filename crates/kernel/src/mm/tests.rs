@@ -7,7 +7,7 @@ use engine::windows::{DEVICE, PAGE, USER};
 use super::physical::{Limits, is_ram};
 use super::rig::{bug_check, machine, machine_with, message, verdict};
 use super::{
-    contiguous, io_space, mdl, mdl_lock, mdl_map, mdl_pages, paging, pool, pool_exports, stack, user,
+    contiguous, io_space, mdl, mdl_lock, mdl_map, mdl_pages, paging, pool, pool_exports, ready, stack, user,
 };
 use crate::hal::hardware::{Function, PciAddress, Window};
 use crate::ps::process;
@@ -266,7 +266,70 @@ fn a_kernel_stack_ends_at_pages_that_are_never_there() {
             assert!(cx.engine().write(DriverPtr::new(stack.base), 0_u64).is_err());
         }
         stack::free(cx, first);
-        assert!(cx.engine().read::<u64>(DriverPtr::new(first.limit)).is_err());
+        assert!(cx.with(|k| k.mm.map.page(first.limit)).is_none());
+    });
+}
+
+#[test]
+fn a_stack_that_is_given_back_waits_and_comes_again_zeroed() {
+    machine(|cx| {
+        cx.with(ready::fill_up);
+        let mut taken = Vec::new();
+        for _ in 0..20 {
+            let stack = stack::allocate(cx, stack::KERNEL_STACK).unwrap();
+            assert_eq!(cx.engine().read::<u64>(DriverPtr::new(stack.base - 8)), Ok(0));
+            cx.write_bytes(stack.base - 8, &[1; 8]).unwrap();
+            assert!(cx.engine().write(DriverPtr::new(stack.limit - 8), 0_u64).is_err());
+            taken.push(stack.base);
+            stack::free(cx, stack);
+            let page = |at| cx.with(|k| k.mm.map.page(at));
+            assert_eq!([stack.limit, stack.base - 8].map(page), [None, None], "for drivers it is not there");
+        }
+        assert!(taken[..6].iter().enumerate().all(|(index, base)| !taken[..index].contains(base)));
+        assert_eq!(taken[6..12], taken[..6], "the one that has waited longest comes first");
+    });
+}
+
+#[test]
+fn small_buffers_lie_side_by_side_and_go_with_their_process() {
+    machine(|cx| {
+        cx.with(ready::fill_up);
+        let process = process::create(cx, "one.exe").unwrap();
+        let number = u32::try_from(process).unwrap();
+        let take = |cx: &mut Cx<'_>, bytes| user::allocate(cx, number, bytes).unwrap();
+        let small: Vec<u64> = (0..16).map(|_| take(cx, PAGE / 2)).collect();
+        assert!(small.windows(2).all(|pair| pair[1] == pair[0] + PAGE), "{small:x?}");
+        let frames =
+            |cx: &mut Cx<'_>| small.iter().filter_map(|at| cx.with(|k| k.mm.map.physical(*at))).collect();
+        let shown: Vec<u64> = frames(cx);
+        assert!(shown.windows(2).all(|pair| pair[1] != pair[0] + PAGE), "no neighbours are contiguous");
+        let large = take(cx, PAGE / 2 + 1);
+        user::write(cx, large, &[1; 4096]).unwrap();
+        assert!(user::write(cx, large, &[1; 4097]).is_err(), "behind a larger one nothing is mapped");
+        let last = take(cx, 1);
+        assert!(!small.contains(&last) && user::write(cx, last, &[1; 4097]).is_err(), "no small one waits");
+        process::end(cx, process).unwrap();
+        assert_eq!(frames(cx), Vec::<u64>::new());
+        assert!(
+            small.iter().all(|at| cx.engine().read::<u8>(DriverPtr::new(*at)).is_err()),
+            "the host has closed them"
+        );
+    });
+}
+
+#[test]
+fn a_machine_with_little_memory_has_nothing_wait() {
+    let settings = Settings { memory: 4 << 20, ..Settings::default() };
+    machine_with(&settings, Vec::new(), |cx| {
+        let taken = cx.with(|k| {
+            let taken = k.mm.physical.take_pages(600).unwrap();
+            ready::fill_up(k);
+            taken
+        });
+        let stack = stack::allocate(cx, stack::KERNEL_STACK).unwrap();
+        stack::free(cx, stack);
+        assert!(cx.engine().read::<u8>(DriverPtr::new(stack.limit)).is_err(), "it is gone at once");
+        assert_eq!(taken.len(), 600);
     });
 }
 

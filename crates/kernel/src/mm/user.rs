@@ -14,7 +14,7 @@ use engine::{Access, BadAddress, Flow, Guest, Protection};
 
 use super::map::{self, Page};
 use super::space::Zone;
-use super::{mdl_map, paging, shadow, virtual_memory};
+use super::{mdl_map, paging, ready, shadow, virtual_memory};
 use crate::cx::{Cx, Kernel};
 use crate::hal::access;
 use crate::ps;
@@ -55,10 +55,20 @@ const fn resting(pages: u64) -> usize {
 
 /// Zeroed memory of `bytes` for process `process`, at the start of a page; none if there is no memory.
 pub fn allocate(cx: &mut Cx<'_>, process: u32, bytes: u64) -> Option<u64> {
+    let place = if bytes <= ready::SMALL_BUFFER { map::allocate } else { map::allocate_anew };
+    allocate_by(cx, process, bytes, place)
+}
+
+fn allocate_by(
+    cx: &mut Cx<'_>,
+    process: u32,
+    bytes: u64,
+    place: fn(&mut Kernel, Zone, u64, Page, u8) -> Option<u64>,
+) -> Option<u64> {
     let count = bytes.div_ceil(PAGE).max(1);
     let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: true };
     cx.with(|k| {
-        let address = map::allocate(k, Zone::User, count, page, 0)?;
+        let address = place(k, Zone::User, count, page, 0)?;
         k.mm.user.ranges.insert(address, Owned { pages: count, process, rests: false, view: false });
         Some(address)
     })
@@ -66,7 +76,7 @@ pub fn allocate(cx: &mut Cx<'_>, process: u32, bytes: u64) -> Option<u64> {
 
 /// As [`allocate`], the buffer ending right before an unmapped page, as a hostile application would pass it.
 pub fn allocate_at_end(cx: &mut Cx<'_>, process: u32, bytes: u64) -> Option<u64> {
-    let address = allocate(cx, process, bytes)?;
+    let address = allocate_by(cx, process, bytes, map::allocate_anew)?;
     Some(address + (PAGE - bytes % PAGE) % PAGE)
 }
 

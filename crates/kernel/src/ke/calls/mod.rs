@@ -42,7 +42,7 @@ impl State {
     }
 
     /// Bytes of each kernel stack.
-    pub(super) fn stack_bytes(&self) -> u64 {
+    pub(in crate::ke) fn stack_bytes(&self) -> u64 {
         self.kernel_stack
     }
 

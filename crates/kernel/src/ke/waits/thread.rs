@@ -182,7 +182,7 @@ fn make(cx: &mut Cx<'_>, start: Start, with_stack: bool) -> Flow<StrandId> {
     // A driver was asked for its room before (`is_room`).
     cx.with(|k| k.mm.physical.memory.set_for_system(true));
     let object = pool::allocate(cx, pool::Kind::NonPaged, OBJECT_SIZE, pool::tag(b"Thre"));
-    let bytes = cx.with(|k| k.ke.calls.stack_bytes());
+    let bytes = cx.with(|k| k.ke.stack_bytes());
     let stack = with_stack.then(|| memory::allocate(cx, bytes)).flatten();
     cx.with(|k| k.mm.physical.memory.set_for_system(false));
     let object: DriverPtr<KTHREAD> = object?;
