@@ -1,10 +1,11 @@
 //! How long one schedule takes to explore: two writers on `pciline.sys` from the script's beginning to the end of the
 //! machine, taken back for the next, or on a machine started anew. And schedules of other kinds, taken back: a request that is cancelled while it
-//! is served, the two writers on two processors, and a card that is pulled out while it works. All are clean.
+//! is served, the two writers on two processors, and a card that is pulled out while it works. And one of a search that learns. All are clean.
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use dirql::explore::Bounds;
 use dirql::{Bench, Play, Report, script};
 use engine::{Chooser, Point, Tracking};
 
@@ -13,6 +14,9 @@ use crate::{Figure, each};
 const SAMPLES: u64 = 6000;
 /// Machines started anew.
 const STARTS: u64 = 40;
+/// Searches, and how many schedules each of them makes.
+const SEARCHES: u64 = 10;
+const SEARCHED: u64 = 2000;
 
 const TWO_WRITERS: &str = r#"open \\.\PciLine0 as a overlapped
 open \\.\PciLine0 as b overlapped
@@ -35,6 +39,13 @@ one: write a text:aaaa at 0 expect any
 two: read b 4 at 0 expect any
 surprise-remove
 join one; join two; close a; close b";
+
+/// Two requests of `edu.sys`, one after the other served by StartIo.
+const TWO_REQUESTS: &str = r"open \\.\Edu as e
+open \\.\Edu as f
+a: ioctl e 0x223000 in u32:5 out 4 expect u32:120
+b: ioctl f 0x223000 in u32:4 out 4 expect u32:24
+join a; join b";
 
 /// Answers at random, so that every schedule is another.
 struct Random(u64);
@@ -91,6 +102,9 @@ pub(crate) fn all(wanted: &dyn Fn(&str) -> bool) -> Vec<Figure> {
     if wanted("schedule_restarted") {
         figures.push(Figure::new("schedule_restarted", 1, restarted()));
     }
+    if wanted("schedule_searched") {
+        figures.push(Figure::new("schedule_searched", 1, searched()));
+    }
     figures
 }
 
@@ -118,4 +132,18 @@ fn restarted() -> Vec<f64> {
         each(begun, 1)
     };
     (0..STARTS).map(sample).collect()
+}
+
+/// One schedule of a search for up to four preemptions.
+fn searched() -> Vec<f64> {
+    let bounds = Bounds { preemptions: 4, schedules: SEARCHED, ..Bounds::default() };
+    let sample = |_| {
+        let edu = Bench::new().driver(driver("edu.sys")).inf(driver("edu.inf")).device("edu").unobserved();
+        let begun = Instant::now();
+        let broken = |report: &Report| report.outcome() != dirql::Outcome::Clean;
+        let searched = edu.search(&play(TWO_REQUESTS), &bounds, broken).expect("the driver can be loaded");
+        assert!(searched.found.is_none() && searched.total() == SEARCHED, "{:?}", searched.schedules);
+        each(begun, 1) / SEARCHED as f64
+    };
+    (0..SEARCHES).map(sample).collect()
 }
