@@ -32,14 +32,14 @@ const STATUS_PENDING: u32 = 0x103;
 
 /// A request of an application, or how it ended.
 #[derive(Clone)]
-enum Heard {
+enum Said {
     Asked(u64, String),
     Answered(u64, String),
 }
 
 /// What applications ask, and what they are answered. A clone is the same.
 #[derive(Clone, Default)]
-struct Answers(Rc<RefCell<Vec<Heard>>>);
+struct Answers(Rc<RefCell<Vec<Said>>>);
 
 impl Reader for Answers {
     fn wants(&self, kind: Kind) -> bool {
@@ -48,16 +48,16 @@ impl Reader for Answers {
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {
-        let heard = match event {
+        let said = match event {
             Event::Request { name, file, code, .. } => {
-                Heard::Asked(stamp.number, format!("{name} {file} {:x}", code.unwrap_or(0)))
+                Said::Asked(stamp.number, format!("{name} {file} {:x}", code.unwrap_or(0)))
             }
             Event::Answer { request, status, information, .. } if *status != STATUS_PENDING => {
-                Heard::Answered(*request, format!("{status:x} {information}"))
+                Said::Answered(*request, format!("{status:x} {information}"))
             }
             _ => return,
         };
-        self.0.borrow_mut().push(heard);
+        self.0.borrow_mut().push(said);
     }
 
     fn save(&self) -> Option<Box<dyn Any>> {
@@ -75,10 +75,10 @@ impl Answers {
     /// Each request with its answer, sorted: in which order they came is no outcome.
     fn sorted(&self) -> Vec<String> {
         let (mut asked, mut answered) = (BTreeMap::new(), Vec::new());
-        for heard in &*self.0.borrow() {
-            match heard {
-                Heard::Asked(number, what) => drop(asked.insert(*number, what.clone())),
-                Heard::Answered(number, how) => answered.push(format!("{}: {how}", asked[number])),
+        for said in &*self.0.borrow() {
+            match said {
+                Said::Asked(number, what) => drop(asked.insert(*number, what.clone())),
+                Said::Answered(number, how) => answered.push(format!("{}: {how}", asked[number])),
             }
         }
         answered.sort();
@@ -159,7 +159,7 @@ fn in_each_way(name: &str) {
     assert_eq!(usual.difference(&every).collect::<Vec<_>>(), [""; 0], "the reductions make these up");
     assert!(visible.is_subset(&usual), "{visible:#?}");
     assert_eq!((usual.len(), visible.len()), (machine.outcomes, machine.visible));
-    assert!(table().any(|told| told == line), "docs/exploration.md lacks\n{line}");
+    assert!(table().any(|written| written == line), "docs/exploration.md lacks\n{line}");
 }
 
 /// What the table of `docs/exploration.md` says of a machine.
