@@ -15,7 +15,7 @@ use dirql::explore::{self, Bounds, Choice, Choices, Counted, Replay, Searched, S
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Failure, Outcome, Play, Report, ScriptText};
 use engine::{Chooser, Point};
-use lost_update::{BITS, BYTES, LOCKED, QUIET, UNLOCKED};
+use lost_update::{BITS, BYTES, LOCKED, QUIET, QUIET_DPC, UNLOCKED};
 use rig::{Buffer, driver, start};
 
 fn bench() -> Bench {
@@ -96,14 +96,6 @@ fn increments_under_the_lock_are_right_in_every_schedule_with_one_preemption() {
     );
     assert!(searched.total() > 20, "{} schedules", searched.total());
 }
-
-/// A thread's and a DPC's increment, quietly.
-const QUIET_DPC: &str = r"open \\.\DirqlLostUpdate as a
-    open \\.\DirqlLostUpdate as b
-    t: ioctl a 0x22200c
-    ioctl b 0x222014
-    join t
-    ioctl a 0x222008 out 4 expect u32:0";
 
 const ONE: Bounds = Bounds {
     preemptions: 1,

@@ -36,7 +36,15 @@ pub(crate) const LOCKED: &str = two_at_once!("0x222010", "0x222010", "ioctl a 0x
 /// update, and which these are is learned.
 pub(crate) const QUIET: &str = two_at_once!("0x22200c", "0x22200c", "ioctl a 0x222008 out 4 expect u32:0");
 
-/// The same, and the script does not look.
+/// A thread's and a DPC's increment, as quietly.
+pub(crate) const QUIET_DPC: &str = r"open \\.\DirqlLostUpdate as a
+open \\.\DirqlLostUpdate as b
+t: ioctl a 0x22200c
+ioctl b 0x222014
+join t
+ioctl a 0x222008 out 4 expect u32:0";
+
+/// `QUIET`, and the script does not look.
 pub(crate) const UNSEEN: &str = two_at_once!("0x22200c", "0x22200c", "");
 
 /// Kills the process in schedules that lose an update.

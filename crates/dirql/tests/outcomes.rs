@@ -1,0 +1,364 @@
+//! Small machines (`rig/small_machines.rs`), each searched in several ways that must come to the same set of outcomes: as usual and between any two
+//! instructions, taken back and started anew. `docs/exploration.md` has the numbers; `agreeing.rs` of the command compares numbers of workers.
+//!
+//! The way that reduces nothing, between any two instructions, is what the others are held against. It is made for these machines
+//! only: a larger one has too many schedules.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where its ground gives way")]
+
+#[path = "rig/lost_update.rs"]
+mod lost_update;
+mod rig;
+#[path = "rig/small_machines.rs"]
+mod small_machines;
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::rc::Rc;
+
+use dirql::explore::{self, Bounds, Choices, Counted, Places, Recorder, Replay, Searched, Subject};
+use dirql::{Bench, Platform, Play, Report, ScriptText};
+use engine::{Chooser, Tracking};
+use kernel::event::{Event, Kind, Reader, Stamp};
+use rig::driver;
+use small_machines::{MACHINES, SmallMachine};
+
+// ---- what a run ends with ----
+
+const STATUS_PENDING: u32 = 0x103;
+
+/// A request of an application, or how it ended.
+#[derive(Clone)]
+enum Said {
+    Asked(u64, String),
+    Answered(u64, String),
+}
+
+/// What applications ask, and what they are answered. A clone is the same.
+#[derive(Clone, Default)]
+struct Answers(Rc<RefCell<Vec<Said>>>);
+
+impl Reader for Answers {
+    fn wants(&self, kind: Kind) -> bool {
+        // An answer that comes later says of which request it is only where IRPs are known by their requests.
+        matches!(kind, Kind::Request | Kind::Answer | Kind::IrpSent)
+    }
+
+    fn event(&mut self, stamp: &Stamp, event: &Event) {
+        let said = match event {
+            Event::Request { name, file, code, .. } => {
+                Said::Asked(stamp.number, format!("{name} {file} {:x}", code.unwrap_or(0)))
+            }
+            Event::Answer { request, status, information, .. } if *status != STATUS_PENDING => {
+                Said::Answered(*request, format!("{status:x} {information}"))
+            }
+            _ => return,
+        };
+        self.0.borrow_mut().push(said);
+    }
+
+    fn save(&self) -> Option<Box<dyn Any>> {
+        Some(Box::new(self.0.borrow().len()))
+    }
+
+    fn restore(&mut self, saved: &dyn Any) {
+        if let Some(length) = saved.downcast_ref() {
+            self.0.borrow_mut().truncate(*length);
+        }
+    }
+}
+
+impl Answers {
+    /// Each request with its answer, sorted: in which order they came is no outcome.
+    fn sorted(&self) -> Vec<String> {
+        let (mut asked, mut answered) = (BTreeMap::new(), Vec::new());
+        for said in &*self.0.borrow() {
+            match said {
+                Said::Asked(number, what) => drop(asked.insert(*number, what.clone())),
+                Said::Answered(number, how) => answered.push(format!("{}: {how}", asked[number])),
+            }
+        }
+        answered.sort();
+        answered
+    }
+}
+
+/// The verdict's rule, the findings', what failed of the script, what the driver printed, and what applications were answered. Not
+/// addresses, times and numbers of events: they differ between schedules that end alike.
+fn outcome(report: &Report, answers: &Answers) -> String {
+    let mut text = String::new();
+    for rule in rig::rules(report) {
+        let _ = writeln!(text, "{rule}");
+    }
+    if let Some(failure) = &report.failure {
+        // What stands in parentheses of a request that does not end is where it is, and since when.
+        let message = failure.message.split(" (").next().unwrap_or_default();
+        let _ = writeln!(text, "{}: {message}", failure.place);
+    }
+    let _ = write!(text, "{:?} {:?} {:?}", report.our_fault, report.prints, answers.sorted());
+    text
+}
+
+// ---- searches ----
+
+impl SmallMachine {
+    fn named(name: &str) -> &'static Self {
+        MACHINES.iter().find(|machine| machine.name == name).unwrap()
+    }
+
+    fn bench(&self) -> Bench {
+        let own = driver(self.driver);
+        let inf = self.inf(own.parent().unwrap(), || rig::folder(self.name));
+        let mut bench = Bench::new().driver(own).processors(self.processors).checked(self.checked);
+        if let Some(inf) = inf {
+            bench = bench.inf(inf);
+        }
+        if let Some(card) = self.card {
+            bench = bench.device(card);
+        }
+        if let Some(platform) = self.platform {
+            bench = bench.platform(platform.parse::<Platform>().unwrap());
+        }
+        bench
+    }
+
+    fn play(&self) -> Play {
+        ScriptText::typed(self.script).play().unwrap()
+    }
+
+    fn bounds(&self) -> Bounds {
+        Bounds { preemptions: self.preemptions, ..Bounds::default() }
+    }
+
+    /// All outcomes, and how many schedules have them.
+    fn outcomes(&self, bounds: Bounds) -> (BTreeSet<String>, u64) {
+        let (answers, mut outcomes) = (Answers::default(), BTreeSet::new());
+        let bench = self.bench().unobserved().reader(answers.clone());
+        let searched = bench.search(&self.play(), &bounds, |report| {
+            outcomes.insert(outcome(report, &answers));
+            false
+        });
+        let searched = searched.unwrap_or_else(|error| panic!("{}: {error}", self.name));
+        assert!(searched.complete, "{}: {:?}", self.name, searched.schedules);
+        (outcomes, searched.schedules.iter().sum())
+    }
+}
+
+/// The reductions lose no outcome and add none, and the search that does not learn loses those that it is known to lose.
+fn in_each_way(name: &str) {
+    let machine = SmallMachine::named(name);
+    let (usual, schedules) = machine.outcomes(machine.bounds());
+    let (every, instructions) = machine.outcomes(Bounds { instructions: true, ..machine.bounds() });
+    let (visible, _) = machine.outcomes(Bounds { shared: false, ..machine.bounds() });
+    let line = line(machine, schedules, instructions);
+    println!("{line}\n{usual:#?}");
+    assert_eq!(every.difference(&usual).collect::<Vec<_>>(), [""; 0], "the reductions lose these");
+    assert_eq!(usual.difference(&every).collect::<Vec<_>>(), [""; 0], "the reductions make these up");
+    assert!(visible.is_subset(&usual), "{visible:#?}");
+    assert_eq!((usual.len(), visible.len()), (machine.outcomes, machine.visible));
+    assert!(table().any(|written| written == line), "docs/exploration.md lacks\n{line}");
+}
+
+/// What the table of `docs/exploration.md` says of a machine.
+fn line(machine: &SmallMachine, schedules: u64, instructions: u64) -> String {
+    let SmallMachine { name, story, preemptions, outcomes, visible, .. } = machine;
+    format!("| `{name}` | {story} | {preemptions} | {outcomes} | {schedules} | {instructions} | {visible} |")
+}
+
+fn table() -> impl Iterator<Item = &'static str> {
+    let document = include_str!("../../../docs/exploration.md");
+    let (_, section) = document.split_once("## Small machines whose outcomes are known").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    section.lines().filter(|line| line.starts_with("| `"))
+}
+
+// ---- a new machine for each schedule ----
+
+/// What a run is known by.
+type Seen = (String, u128, u128);
+
+/// Makes each run in a machine of its own, of which nothing was taken back before.
+struct Afresh<'m> {
+    machine: &'m SmallMachine,
+    learns: bool,
+    watched: Places,
+    learned: BTreeSet<u64>,
+    /// Of each run.
+    seen: Vec<Seen>,
+    /// Of the first run with each outcome.
+    choices: BTreeMap<String, (Choices, Seen)>,
+}
+
+impl Subject for Afresh<'_> {
+    type Outcome = ();
+
+    fn run(&mut self, policy: Box<dyn Chooser>) {
+        let (answers, start, log) =
+            (Answers::default(), Counted::default(), Rc::<RefCell<Choices>>::default());
+        let bench = self.machine.bench().chooser(start.clone()).reader(answers.clone());
+        let machine = bench.start().unwrap();
+        let noted = Rc::clone(&log);
+        let recorder = Recorder::new(policy, move |choice| {
+            noted.borrow_mut().insert(choice);
+        });
+        let recorder = recorder.after(start.asked());
+        let explored = machine.explore(&self.machine.play(), Tracking::Faults, |exploration| {
+            if self.learns {
+                exploration.learn();
+                exploration.watch(&self.watched.iter().collect::<Vec<_>>());
+            }
+            let report = exploration.run(Box::new(recorder));
+            let seen = seen(&report, &answers);
+            if self.learns && exploration.must_learn_again() {
+                exploration.run(Box::new(Replay::new(log.borrow().clone())));
+            }
+            self.learned.extend(exploration.learned());
+            seen
+        });
+        drop(machine);
+        let seen = explored.unwrap();
+        self.choices.entry(seen.0.clone()).or_insert_with(|| (log.borrow().clone(), seen.clone()));
+        self.seen.push(seen);
+    }
+
+    fn learned(&mut self) -> Places {
+        self.learned.iter().copied().collect()
+    }
+
+    fn watch(&mut self, places: &Places) {
+        self.watched = places.clone();
+    }
+}
+
+fn seen(report: &Report, answers: &Answers) -> Seen {
+    (outcome(report, answers), report.trace_hash, report.memory_hash)
+}
+
+/// At most so many schedules, for those machines that have more.
+const STARTS: u64 = 150;
+
+/// Run by run, with the same events and memory; and so are whole runs by the choices of those that end differently.
+fn back_and_afresh(name: &str) {
+    let machine = SmallMachine::named(name);
+    let bounds = Bounds { schedules: STARTS, ..machine.bounds() };
+    let (answers, mut back) = (Answers::default(), Vec::new());
+    let rewound = machine.bench().reader(answers.clone()).search(&machine.play(), &bounds, |report| {
+        back.push(seen(report, &answers));
+        false
+    });
+    let mut subject = Afresh {
+        machine,
+        learns: bounds.learns(),
+        watched: Places::default(),
+        learned: BTreeSet::new(),
+        seen: Vec::new(),
+        choices: BTreeMap::new(),
+    };
+    let afresh = explore::search(&mut subject, &bounds, |()| false);
+    assert_eq!(counts(&rewound.unwrap()), counts(&afresh));
+    assert!(
+        back == subject.seen,
+        "every schedule, in the same order, with the same outcome, events and memory"
+    );
+    for (choices, of_search) in subject.choices.values() {
+        let answers = Answers::default();
+        let bench = machine.bench().chooser(Replay::new(choices.clone())).reader(answers.clone());
+        let report = bench.run(Some(machine.play())).unwrap();
+        assert_eq!(&seen(&report, &answers), of_search, "{choices:?}");
+    }
+    println!("{} schedules, {} outcomes", back.len(), subject.choices.len());
+}
+
+fn counts<O>(searched: &Searched<O>) -> (&[u64], u64, usize, bool) {
+    (&searched.schedules, searched.repeated, searched.learned, searched.complete)
+}
+
+// ---- the machines ----
+
+macro_rules! machines {
+    ($($name:ident)*) => {
+        const NAMES: &[&str] = &[$(stringify!($name)),*];
+
+        $(mod $name {
+            #[test]
+            fn has_the_same_outcomes_in_each_way() {
+                super::in_each_way(stringify!($name));
+            }
+
+            #[test]
+            fn is_the_same_taken_back_and_started_anew() {
+                super::back_and_afresh(stringify!($name));
+            }
+        })*
+    };
+}
+
+machines! {
+    two_increments
+    three_increments
+    two_bits
+    thread_and_dpc
+    local_variable
+    spin_lock
+    finding
+    torn_name
+    use_after_free
+    double_fetch
+    interrupt_routine
+    cancel_race
+    cancel_queued
+    surprise_removal
+    posted_write
+}
+
+#[test]
+fn each_machine_has_its_tests_and_its_line_and_would_show_that_an_outcome_is_lost() {
+    let named = || MACHINES.iter().map(|machine| machine.name);
+    assert!(named().eq(NAMES.iter().copied()));
+    assert!(table().map(|line| line.split('`').nth(1).unwrap()).eq(named()));
+    assert!(MACHINES.iter().all(|machine| machine.outcomes > 1));
+    // Without what is learned, outcomes of these are lost: so the comparison can fail.
+    assert!(MACHINES.iter().filter(|machine| machine.visible < machine.outcomes).count() >= 5);
+}
+
+/// What was seen where the script expects another answer, of all outcomes; `` of those that are as it expects.
+fn seen_instead(name: &str) -> Vec<String> {
+    let machine = SmallMachine::named(name);
+    let (outcomes, _) = machine.outcomes(machine.bounds());
+    let bytes = |outcome: &String| {
+        let after = outcome.split("saw hex:").nth(1).unwrap_or_default();
+        after.split(';').next().unwrap_or_default().to_owned()
+    };
+    outcomes.iter().map(bytes).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+/// As many are lost, or these bits are there: what the comments in `rig/small_machines.rs` derive.
+#[test]
+fn increments_and_bits_end_as_is_derived_by_hand() {
+    assert_eq!(seen_instead("two_increments"), ["", "01000000"]);
+    assert_eq!(seen_instead("three_increments"), ["", "01000000", "02000000"]);
+    assert_eq!(seen_instead("two_bits"), ["", "01000000", "02000000"]);
+    assert_eq!(seen_instead("spin_lock"), ["", "01000000", "ffffffff"]);
+}
+
+/// Each run that begins at a question of the machine's end drops what had failed by then, which lies on the host's heap and is not taken back.
+#[test]
+#[ignore = "a defect: `free(): double free`. The failed expectation that `whole` (machine/explore.rs) keeps while the machine ends lies outside it"]
+fn runs_that_begin_behind_a_failed_expectation_have_it_to_themselves() {
+    let machine = SmallMachine {
+        driver: "edu.sys",
+        inf: Some("edu.inf"),
+        card: Some("edu"),
+        processors: 1,
+        script: r"open \\.\Edu as e
+t: ioctl e 0x223000 in u32:5 out 4
+surprise-remove
+join t; close e",
+        ..small_machines::PLAIN
+    };
+    let (usual, _) = machine.outcomes(machine.bounds());
+    assert!(usual.iter().any(|outcome| outcome.contains("STATUS_DEVICE_NOT_READY")), "{usual:#?}");
+}
