@@ -256,6 +256,9 @@ static NTSTATUS BeginTransfer(PDEVICE_EXTENSION Extension, PIRP Irp)
     return STATUS_SUCCESS;
 }
 
+static DRIVER_CANCEL CancelTransfer;
+
+/* By IoSetStartIoAttributes the request has no cancel routine any more. */
 static VOID NTAPI StartIo(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
@@ -263,18 +266,20 @@ static VOID NTAPI StartIo(PDEVICE_OBJECT Device, PIRP Irp)
     KIRQL OldIrql;
 
     IoAcquireCancelSpinLock(&OldIrql);
-    if (Irp != Device->CurrentIrp || Irp->Cancel) {
+    if (Irp->Cancel) {
         IoReleaseCancelSpinLock(OldIrql);
+        IoStartNextPacket(Device, TRUE);
+        CompleteAndRelease(Extension, Irp, STATUS_CANCELLED, 0);
         return;
     }
     KeAcquireSpinLockAtDpcLevel(&Extension->Lock);
     if (Extension->Paused) {
         Extension->Parked = Irp; /* the device queue stays busy, so everything else waits behind it */
+        IoSetCancelRoutine(Irp, CancelTransfer);
         KeReleaseSpinLockFromDpcLevel(&Extension->Lock);
         IoReleaseCancelSpinLock(OldIrql);
         return;
     }
-    IoSetCancelRoutine(Irp, NULL);
     IoReleaseCancelSpinLock(OldIrql); /* StartIo runs at DISPATCH_LEVEL, so this lowers nothing */
     Status = BeginTransfer(Extension, Irp);
     KeReleaseSpinLockFromDpcLevel(&Extension->Lock);
@@ -283,7 +288,7 @@ static VOID NTAPI StartIo(PDEVICE_OBJECT Device, PIRP Irp)
     }
 }
 
-/* Called with the cancel spin lock held, for a request that the card has not been given. */
+/* Called with the cancel spin lock held, for a request that waits in the device queue or is parked. */
 static VOID NTAPI CancelTransfer(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
@@ -932,7 +937,8 @@ static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
     KeInitializeEvent(&Extension->Idle, NotificationEvent, TRUE);
     IoInitializeRemoveLock(&Extension->RemoveLock, PCILINE_TAG, 0, 0);
     IoInitializeDpcRequest(Device, DpcForIsr);
-    IoSetStartIoAttributes(Device, TRUE, FALSE); /* else failing a long queue would nest StartIo in itself */
+    /* Else failing a long queue would nest StartIo in itself, and CancelTransfer could complete what StartIo has just been given. */
+    IoSetStartIoAttributes(Device, TRUE, TRUE);
     Extension->UsePorts = ReadHardwareSetting(Pdo, L"UsePorts");
     Extension->LintEdge = ReadHardwareSetting(Pdo, L"LintEdge");
 

@@ -3,7 +3,7 @@
 //! Every question of the machine comes to the caller, who answers it, marks where the machine stands, and goes back to a mark
 //! as often as it likes. Which answers are worth trying is a policy's business, and not here.
 
-use engine::{Chooser, Question, Run, Snapshot, StartError, TO_THE_CHOOSER, Tracking, Turn};
+use engine::{Chooser, Question, Run, Snapshot, StartError, TO_THE_CHOOSER, Tracking, Turn, outside};
 use kernel::Nt;
 use kernel::nt::ReaderStates;
 
@@ -86,8 +86,12 @@ pub(super) fn host(error: StartError) -> Error {
 fn whole(nt: &Nt, stage: &Stage, process: u64, loaded: &Loaded) -> Ended {
     let end = stage.run(nt, process);
     let failure = stage.failure(nt, end);
+    // What is asked behind this is a place that a machine may be taken back to. So the failure lies inside until the end.
+    let inside = failure.clone();
+    outside(|| drop(failure));
     stage.exit(nt, process);
-    Ended { failure, notes: wind_down(nt, process, &[], loaded) }
+    let notes = wind_down(nt, process, &[], loaded);
+    Ended { failure: outside(|| inside.clone()), notes }
 }
 
 impl Exploration<'_> {
