@@ -43,8 +43,7 @@ struct Answers(Rc<RefCell<Vec<Said>>>);
 
 impl Reader for Answers {
     fn wants(&self, kind: Kind) -> bool {
-        // An answer that comes later says of which request it is only where IRPs are known by their requests.
-        matches!(kind, Kind::Request | Kind::Answer | Kind::IrpSent)
+        matches!(kind, Kind::Request | Kind::Answer)
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {

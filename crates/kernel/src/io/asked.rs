@@ -7,7 +7,7 @@ use abi::{DEVICE_OBJECT, DriverPtr, IRP};
 use engine::StrandId;
 
 use super::system_request::Answer;
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::sorted_map::SortedMap;
 
@@ -48,6 +48,15 @@ pub(crate) fn begin(cx: &mut Cx<'_>, name: &'static str, about: impl FnOnce(&mut
     number
 }
 
+/// The request of an application's that the running thread is in, unless a driver that it has called sends something of its own; 0 if none.
+#[inline]
+pub(crate) fn current(k: &Kernel) -> u64 {
+    if k.io.asked.is_empty() || k.engine.depth() > 0 {
+        return 0;
+    }
+    k.io.asked.get(&k.engine.strand()).copied().unwrap_or(0)
+}
+
 /// The running thread is through with its request of this number.
 pub(crate) fn end(cx: &mut Cx<'_>, request: u64, name: &'static str, answer: Answer) {
     if cx.count_event(Kind::Answer) {
@@ -73,9 +82,6 @@ pub(crate) fn sent(
             record.request = asked.into();
         }
         record.sent = record.sent.number().unwrap_or(number).into();
-        if let (Some(issue), Some(request)) = (&mut record.issue, asked) {
-            issue.request = request;
-        }
         (record.sent.number().unwrap_or(number), record.request.number())
     });
     cx.emit(Event::IrpSent { irp: irp.address, id, request, device: device.address, major, minor });

@@ -107,7 +107,7 @@ pub(crate) struct Issue {
     pub(crate) context: u64,
     /// The thread that gets a user APC with its end; 0 if none does.
     pub(crate) apc: u64,
-    /// Its number, where its IRP's events were read when it was sent.
+    /// Its number, if requests are read and it is an application's; else 0.
     pub(crate) request: u64,
     /// Where its IRP and system buffer lie, if it took the fast path: see `fast_path`.
     pub(crate) blocks: Option<Blocks>,

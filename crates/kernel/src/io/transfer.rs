@@ -145,6 +145,7 @@ impl Request<'_> {
     #[inline]
     pub(crate) fn issue(
         &self,
+        number: u64,
         file: DriverPtr<FILE_OBJECT>,
         event: DriverPtr<KEVENT>,
         thread: u64,
@@ -157,7 +158,7 @@ impl Request<'_> {
             answered_later: !synchronous,
             context: self.context,
             apc: if self.apc { thread } else { 0 },
-            request: 0,
+            request: number,
             blocks: None,
         }
     }
@@ -382,7 +383,8 @@ fn remember(
 ) {
     let operation = request.operation;
     cx.with(|k| {
-        let issue = k.io.irps.boxed(request.issue(file, event, thread, synchronous));
+        let issue = request.issue(asked::current(k), file, event, thread, synchronous);
+        let issue = k.io.irps.boxed(issue);
         if let Some(record) = k.io.irps.live.get_mut(irp.address) {
             record.thread = thread;
             record.output = operation.output();

@@ -7,7 +7,6 @@ use abi::{
 };
 use engine::{Engine, View};
 
-use super::super::allocate;
 use super::super::buffers::{self, Buffer, Way};
 use super::super::file::Issue;
 use super::super::irp::{self, Blocks, Origin, Record};
@@ -15,6 +14,7 @@ use super::super::operation::Operation;
 use super::super::parameters::{self, Requester};
 use super::super::transfer::Request;
 use super::super::violation::MOST_DEVICES;
+use super::super::{allocate, asked};
 use super::{at_or_null, is_event, set_state};
 use crate::cx::Kernel;
 use crate::mm::pool_own;
@@ -75,7 +75,8 @@ pub(crate) fn begin(k: &mut Kernel, handle: Handle, request: &Request<'_>) -> Op
     }
     k.engine.peek_own("pool pages are mapped", || write(k.engine, &plan, &blocks, request, size));
     let (irp, device) = (DriverPtr::<IRP>::new(packet.address), plan.device);
-    let issue = request.issue(plan.file.at(), at_or_null(plan.event), plan.thread.address, plan.synchronous);
+    let (number, event) = (asked::current(k), at_or_null(plan.event));
+    let issue = request.issue(number, plan.file.at(), event, plan.thread.address, plan.synchronous);
     let issue = k.io.irps.boxed(Issue { blocks: Some(blocks), ..issue });
     // Construct in place: moving a freshly written record stalls on store forwarding.
     *k.io.irps.live.slot(irp.address) = Some(Record {
