@@ -120,23 +120,24 @@ pub(super) fn take(k: &mut Kernel, zone: Zone, count: u64, page: Page, fill: u8)
     Some(address)
 }
 
-/// Keeps a range that is given back; false if it is not of such a sort, or enough of it wait.
+/// Keeps a stack that is given back; false if it is none, not of a thread's size, or enough of them wait.
 pub(super) fn keep(k: &mut Kernel, zone: Zone, address: u64, count: u64) -> bool {
-    let kept = k.mm.ready.of(|sort| (sort.zone, sort.count) == (zone, count) && zone == Zone::Stacks);
-    let Some(sort) = kept.filter(|(_, waiting)| waiting.len() < STACKS).map(|(sort, _)| *sort) else {
+    if zone != Zone::Stacks {
+        return false;
+    }
+    let stacks = k.mm.ready.of(|sort| (sort.zone, sort.count) == (zone, count));
+    let Some(sort) = stacks.filter(|(_, waiting)| waiting.len() < STACKS).map(|(sort, _)| *sort) else {
         return false;
     };
-    let whole = (0..count).all(|page| k.mm.map.page(address + page * PAGE).is_some());
-    if whole {
-        budget::mapped(k, AREAS_OF_RANGE, count);
-        keep_as(k, sort, address, true);
-    }
-    whole
+    budget::mapped(k, AREAS_OF_RANGE, count);
+    keep_as(k, sort, address, true);
+    true
 }
 
 fn keep_as(k: &mut Kernel, sort: Sort, address: u64, used: bool) {
     let addresses = || (address..address + sort.count * PAGE).step_by(PAGE_BYTES);
-    let pages = addresses().filter_map(|at| k.mm.map.page(at)).map(|page| page.physical).collect();
+    let physical = |at| k.mm.map.page(at).expect("what is given back is mapped").physical;
+    let pages = addresses().map(physical).collect();
     addresses().for_each(|at| k.mm.map.hide(at));
     k.engine.mark(address, sort.count * PAGE, shadow::ABSENT);
     k.engine.fresh(address, sort.count * PAGE);
