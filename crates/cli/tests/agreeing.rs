@@ -12,7 +12,7 @@ mod small_machines;
 use std::ffi::OsString;
 
 use rig::{Answer, dirql, driver, folder, root};
-use small_machines::{MACHINES, SmallMachine};
+use small_machines::{MACHINES, NAMES, SmallMachine, each_machine};
 
 /// The command that explores it with this script.
 fn command(machine: &SmallMachine, script: &str) -> Vec<OsString> {
@@ -44,8 +44,7 @@ fn to_the_end(script: &str) -> String {
 }
 
 fn agree(name: &str) {
-    let machine = MACHINES.iter().find(|machine| machine.name == name);
-    let machine = machine.expect("it is in the table");
+    let machine = SmallMachine::named(name);
     for script in [machine.script.to_owned(), to_the_end(machine.script)] {
         let explored = |more: &[&str]| {
             let command = command(machine, &script).into_iter();
@@ -61,10 +60,8 @@ fn agree(name: &str) {
     }
 }
 
-macro_rules! machines {
+macro_rules! tests {
     ($($name:ident)*) => {
-        const NAMES: &[&str] = &[$(stringify!($name)),*];
-
         $(#[test]
         fn $name() {
             agree(stringify!($name));
@@ -72,23 +69,7 @@ macro_rules! machines {
     };
 }
 
-machines! {
-    two_increments
-    three_increments
-    two_bits
-    thread_and_dpc
-    local_variable
-    spin_lock
-    finding
-    torn_name
-    use_after_free
-    double_fetch
-    interrupt_routine
-    cancel_race
-    cancel_queued
-    surprise_removal
-    posted_write
-}
+each_machine! { tests }
 
 #[test]
 fn each_machine_is_here() {

@@ -24,7 +24,7 @@ use dirql::{Bench, Platform, Play, Report, ScriptText};
 use engine::{Chooser, Tracking};
 use kernel::event::{Event, Kind, Reader, Stamp};
 use rig::driver;
-use small_machines::{MACHINES, SmallMachine};
+use small_machines::{MACHINES, NAMES, SmallMachine, each_machine};
 
 // ---- what a run ends with ----
 
@@ -104,10 +104,6 @@ fn outcome(report: &Report, answers: &Answers) -> String {
 // ---- searches ----
 
 impl SmallMachine {
-    fn named(name: &str) -> &'static Self {
-        MACHINES.iter().find(|machine| machine.name == name).unwrap()
-    }
-
     fn bench(&self) -> Bench {
         let own = driver(self.driver);
         let inf = self.inf(own.parent().unwrap(), || rig::folder(self.name));
@@ -277,10 +273,8 @@ fn counts<O>(searched: &Searched<O>) -> (&[u64], u64, usize, bool) {
 
 // ---- the machines ----
 
-macro_rules! machines {
+macro_rules! tests {
     ($($name:ident)*) => {
-        const NAMES: &[&str] = &[$(stringify!($name)),*];
-
         $(mod $name {
             #[test]
             fn has_the_same_outcomes_in_each_way() {
@@ -295,23 +289,7 @@ macro_rules! machines {
     };
 }
 
-machines! {
-    two_increments
-    three_increments
-    two_bits
-    thread_and_dpc
-    local_variable
-    spin_lock
-    finding
-    torn_name
-    use_after_free
-    double_fetch
-    interrupt_routine
-    cancel_race
-    cancel_queued
-    surprise_removal
-    posted_write
-}
+each_machine! { tests }
 
 #[test]
 fn each_machine_has_its_tests_and_its_line_and_would_show_that_an_outcome_is_lost() {

@@ -249,7 +249,44 @@ close f",
     },
 ];
 
+/// Gives the name of each of [`MACHINES`] to a macro, which makes its tests; [`NAMES`] has them, too.
+macro_rules! each_machine {
+    ($tests:ident) => {
+        $tests! {
+            two_increments
+            three_increments
+            two_bits
+            thread_and_dpc
+            local_variable
+            spin_lock
+            finding
+            torn_name
+            use_after_free
+            double_fetch
+            interrupt_routine
+            cancel_race
+            cancel_queued
+            surprise_removal
+            posted_write
+        }
+    };
+}
+pub(crate) use each_machine;
+
+macro_rules! names {
+    ($($name:ident)*) => {
+        /// The machines that have tests.
+        pub(crate) const NAMES: &[&str] = &[$(stringify!($name)),*];
+    };
+}
+each_machine! { names }
+
 impl SmallMachine {
+    /// The one of this name.
+    pub(crate) fn named(name: &str) -> &'static Self {
+        MACHINES.iter().find(|machine| machine.name == name).expect("it is in the table")
+    }
+
     /// The INF file that installs it, if it is installed: that of `drivers`, or a copy in `folder` that names this driver.
     pub(crate) fn inf(&self, drivers: &Path, folder: impl FnOnce() -> PathBuf) -> Option<PathBuf> {
         let inf = self.inf?;
