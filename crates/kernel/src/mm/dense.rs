@@ -124,10 +124,8 @@ fn find_room(k: &mut Kernel, sort: Sort, count: u64) -> Option<u64> {
 /// A range of a stretch is in use from now on.
 fn show(k: &mut Kernel, address: u64, count: u64, page: Page) {
     let (physical, _) = k.mm.dense.find(address).expect("it was cut from a stretch");
-    for offset in (0..count).map(|index| index * PAGE) {
-        k.mm.map.show(address + offset, Page { physical: physical + offset, ..page });
-    }
-    k.engine.mark(address, count * PAGE, if page.pageable { shadow::of_pageable(address) } else { 0 });
+    let pages: Vec<u64> = (0..count).map(|index| physical + index * PAGE).collect();
+    k.mm.map.show(k.engine, address, &pages, page);
 }
 
 /// The range that has waited longest, if many do.
@@ -175,12 +173,8 @@ const fn unused(sort: Sort) -> Protection {
 /// Gives a range back, if it is one of these; false if not.
 pub(super) fn release(k: &mut Kernel, address: u64, count: u64) -> bool {
     let Some((_, sort)) = k.mm.dense.find(address) else { return false };
-    for at in (0..count).map(|index| address + index * PAGE) {
-        k.mm.map.hide(at);
-    }
     k.engine.protect(address, count * PAGE, unused(sort));
-    k.engine.mark(address, count * PAGE, shadow::ABSENT);
-    k.engine.fresh(address, count * PAGE);
+    k.mm.map.hide(k.engine, address, count);
     k.mm.physical.memory.give(count * PAGE);
     if sort.closed {
         k.mm.physical.memory.give_areas(AREAS_OF_SHOWN);

@@ -89,14 +89,21 @@ impl Map {
         self.protect(engine, address, count, page.protection);
     }
 
-    /// `address` shows this page from now on, of memory that the host has mapped already.
-    pub(super) fn show(&mut self, address: u64, page: Page) {
-        self.pages.insert(address, page);
+    /// `pages` are shown from `address` on, in memory that the host has mapped already.
+    pub(super) fn show(&mut self, engine: Engine, address: u64, pages: &[u64], page: Page) {
+        for (at, &physical) in (address..).step_by(PAGE_BYTES).zip(pages) {
+            self.pages.insert(at, Page { physical, ..page });
+        }
+        let mark = if page.pageable { shadow::of_pageable(address) } else { 0 };
+        engine.mark(address, pages.len() as u64 * PAGE, mark);
     }
 
-    /// `address` shows nothing any more, whatever the host has there.
-    pub(super) fn hide(&mut self, address: u64) {
-        self.pages.remove(address);
+    /// For drivers nothing is shown any more in `count` pages from `address` on, whatever the host has there. Their physical addresses.
+    pub(super) fn hide(&mut self, engine: Engine, address: u64, count: u64) -> Vec<u64> {
+        engine.mark(address, count * PAGE, shadow::ABSENT);
+        engine.fresh(address, count * PAGE);
+        let addresses = (address..address + count * PAGE).step_by(PAGE_BYTES);
+        addresses.filter_map(|at| self.pages.remove(at)).map(|page| page.physical).collect()
     }
 
     /// Takes `count` pages away from `address` on; their physical addresses, of those that were mapped.

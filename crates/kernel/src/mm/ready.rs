@@ -13,9 +13,8 @@ use std::collections::VecDeque;
 use engine::Protection;
 use engine::windows::PAGE;
 
-use super::map::{self, PAGE_BYTES, Page};
+use super::map::{self, Page};
 use super::pool::GUARD_FILL;
-use super::shadow;
 use super::space::Zone;
 use crate::cx::Kernel;
 use crate::ke::budget;
@@ -108,11 +107,8 @@ pub(super) fn take(k: &mut Kernel, zone: Zone, count: u64, page: Page, fill: u8)
     let sort = Sort { zone, count, page, fill };
     let (_, waiting) = k.mm.ready.of(|known| *known == sort)?;
     let Waiting { address, pages, used } = waiting.pop_front()?;
-    for (at, physical) in (address..).step_by(PAGE_BYTES).zip(pages) {
-        k.mm.map.show(at, Page { physical, ..page });
-    }
+    k.mm.map.show(k.engine, address, &pages, page);
     budget::mapped(k, AREAS_OF_RANGE, count);
-    k.engine.mark(address, count * PAGE, if page.pageable { shadow::of_pageable(address) } else { 0 });
     if used {
         map::clear(k.engine, address, count, fill);
         k.engine.stored(address, count * PAGE);
@@ -135,11 +131,7 @@ pub(super) fn keep(k: &mut Kernel, zone: Zone, address: u64, count: u64) -> bool
 }
 
 fn keep_as(k: &mut Kernel, sort: Sort, address: u64, used: bool) {
-    let addresses = || (address..address + sort.count * PAGE).step_by(PAGE_BYTES);
-    let physical = |at| k.mm.map.page(at).expect("what is given back is mapped").physical;
-    let pages = addresses().map(physical).collect();
-    addresses().for_each(|at| k.mm.map.hide(at));
-    k.engine.mark(address, sort.count * PAGE, shadow::ABSENT);
-    k.engine.fresh(address, sort.count * PAGE);
+    let pages = k.mm.map.hide(k.engine, address, sort.count);
+    assert_eq!(pages.len() as u64, sort.count, "what is given back is mapped");
     k.mm.ready.waiting(sort).push_back(Waiting { address, pages, used });
 }
