@@ -418,7 +418,7 @@ static VOID InitializeExtension(PDEVICE_OBJECT Device, PDEVICE_OBJECT Pdo)
     KeInitializeTimer(&Extension->PollTimer);
     KeInitializeDpc(&Extension->PollDpc, Poll, Extension);
     QueueInitialize(&Extension->Waiting, MAXULONG);
-    QueueInitialize(&Extension->InFlight, 1);
+    QueueInitialize(&Extension->InFlight, MAXULONG);
     QueueInitialize(&Extension->Waiters, 1);
     ExInitializeRundownProtection(&Extension->Users);
     ExWaitForRundownProtectionRelease(&Extension->Users); /* closed until the start */

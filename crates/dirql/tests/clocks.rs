@@ -8,7 +8,7 @@ mod rig;
 
 use dirql::{Bench, Machine, Outcome, Report};
 use engine::{Chooser, Point};
-use rig::{driver, start, try_play};
+use rig::{Undelayed, driver, start, try_play};
 
 const NAME: &str = r"\\.\DirqlClocks";
 
@@ -33,9 +33,8 @@ fn tell(bench: impl Fn() -> Bench, story: &str, checks: u32, how: &str) -> Repor
 fn tell_every_way(processors: u32, story: &str, checks: u32) {
     tell(|| bench().processors(processors), story, checks, "until blocked").expect_clean();
     for seed in rig::seeds(20) {
-        let policy = format!("random:{seed}");
-        let bench = || bench().processors(processors).policy(policy.parse().unwrap());
-        tell(bench, story, checks, &policy).expect_clean();
+        let bench = || bench().processors(processors).chooser(Undelayed::random(seed));
+        tell(bench, story, checks, &format!("random:{seed}")).expect_clean();
     }
 }
 
@@ -165,8 +164,8 @@ fn a_coalescable_timer_uses_of_its_tolerance_what_is_chosen() {
             .expect_clean();
     }
     for seed in rig::seeds(20) {
-        let policy = format!("random:{seed}");
-        tell(|| bench().policy(policy.parse().unwrap()), "Coalescing", 20, &policy).expect_clean();
+        let bench = || bench().chooser(Undelayed::random(seed));
+        tell(bench, "Coalescing", 20, &format!("random:{seed}")).expect_clean();
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use dirql::explore::Policy;
 use dirql::{Bench, Machine, Platform};
-use rig::{driver, finish, pattern, play, start};
+use rig::{Undelayed, driver, finish, pattern, play, start};
 
 const FACTORIAL: u32 = 0x0022_3000;
 const STATE: u32 = 0x0022_3004;
@@ -200,7 +200,7 @@ fn a_card_pulled_out_fails_what_the_rust_driver_has_on_it_and_in_its_queue() {
     for messages in BOTH {
         for seed in rig::seeds(6) {
             let machine = start(|| {
-                bench("pulled", "edu,factorial=50us", messages).processors(2).policy(Policy::random(seed))
+                bench("pulled", "edu,factorial=50us", messages).processors(2).chooser(Undelayed::random(seed))
             });
             play(
                 &machine,
@@ -247,7 +247,9 @@ fn a_queued_request_of_the_rust_driver_is_cancelled_and_one_on_the_card_is_not()
     for messages in BOTH {
         for seed in rig::seeds(6) {
             let machine = start(|| {
-                bench("cancelled", "edu,factorial=50us", messages).processors(2).policy(Policy::random(seed))
+                bench("cancelled", "edu,factorial=50us", messages)
+                    .processors(2)
+                    .chooser(Undelayed::random(seed))
             });
             play(
                 &machine,

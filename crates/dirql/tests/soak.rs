@@ -13,9 +13,9 @@
 
 mod rig;
 
-use dirql::explore::{Policy, Rng};
+use dirql::explore::Rng;
 use rig::traffic::{self, Traffic};
-use rig::{finish, try_play, wanted};
+use rig::{Undelayed, finish, try_play, wanted};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -32,7 +32,7 @@ fn soak(traffic: Traffic) {
     let mut rng = Rng::new(wanted("DIRQL_FIRST_SEED", 1));
     let machine = traffic
         .bench(PROCESSORS)
-        .policy(Policy::random(rng.roll()))
+        .chooser(Undelayed::random(rng.roll()))
         .start()
         .unwrap_or_else(|error| panic!("{error}"));
     let (mut rounds, mut settled) = (0_u64, None);

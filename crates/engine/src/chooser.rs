@@ -15,6 +15,32 @@ pub const SLICE_END: Point = Point("ke.slice");
 /// Where a strand is asked before an instruction that touches memory which others touch too.
 pub const SHARED: Point = Point("ke.before_shared");
 
+/// Where a strand is asked whether it is held up until what is due next has come: by [`Chooser::delays`] at its instructions, and by
+/// [`Chooser::choose`] before its application asks for something.
+pub const DELAY: Point = Point("ke.delay");
+
+/// Where a strand could be held up.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Delay {
+    /// How many driver instructions of its own the strand has retired.
+    pub retired: u64,
+    /// What it stands at.
+    pub place: DelayPlace,
+}
+
+/// Why a strand is asked just there whether it is held up.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum DelayPlace {
+    /// It calls an export, and will return to this address.
+    Call(u64),
+    /// The instruction at this address does what others can see.
+    Visible(u64),
+    /// The instruction at this address is [watched](Chooser::watches).
+    Watched(u64),
+    /// A [slice](Chooser::slice) ends.
+    SliceEnd,
+}
+
 /// Answers the machine's questions. It lives outside the machine and is not rewound with it.
 pub trait Chooser {
     /// One of `0..n` (`n` ≥ 1), asked by `strand` at `point`.
@@ -58,6 +84,12 @@ pub trait Chooser {
     fn give_way_before(&mut self, strand: u32, retired: u64, instruction: u64, others: &[u32]) -> bool {
         let _ = (retired, instruction);
         self.give_way(strand, SHARED, others)
+    }
+
+    /// Whether `strand` is held up until what is due next, of the hardware or of drivers' timers, has come.
+    fn delays(&mut self, strand: u32, at: Delay) -> bool {
+        let _ = at;
+        self.choose(strand, DELAY, 2) == 1
     }
 }
 

@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
+use engine::{Delay, DelayPlace};
+
 /// One answer that is not the default.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Choice {
@@ -37,6 +39,13 @@ pub enum Choice {
         /// The instruction's address.
         instruction: u64,
     },
+    /// The strand was held up until what was due next had come.
+    Delay {
+        /// The strand.
+        strand: u32,
+        /// Where it stood.
+        at: Delay,
+    },
 }
 
 impl fmt::Display for Choice {
@@ -49,6 +58,15 @@ impl fmt::Display for Choice {
             Self::Before { strand, retired, instruction } => {
                 write!(f, "preempt {strand} after {retired} before {instruction:#x}")
             }
+            Self::Delay { strand, at: Delay { retired, place } } => {
+                write!(f, "delay {strand} after {retired}")?;
+                match place {
+                    DelayPlace::Call(returns) => write!(f, " returning {returns:#x}"),
+                    DelayPlace::Visible(instruction) => write!(f, " at {instruction:#x}"),
+                    DelayPlace::Watched(instruction) => write!(f, " before {instruction:#x}"),
+                    DelayPlace::SliceEnd => Ok(()),
+                }
+            }
         }
     }
 }
@@ -59,7 +77,10 @@ pub struct ChoiceError;
 
 impl fmt::Display for ChoiceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not `choice STRAND POINT OCCURRENCE = ANSWER` or `preempt STRAND after INSTRUCTIONS [before ADDRESS]`")
+        f.write_str(
+            "none of `choice STRAND POINT OCCURRENCE = ANSWER`, `preempt STRAND after INSTRUCTIONS [before ADDRESS]` and \
+             `delay STRAND after INSTRUCTIONS [returning|at|before ADDRESS]`",
+        )
     }
 }
 
@@ -81,10 +102,19 @@ impl FromStr for Choice {
                 Self::Preemption { strand: number(strand)?, retired: number(retired)? }
             }
             ["preempt", strand, "after", retired, "before", address] => {
-                let digits = address.strip_prefix("0x").filter(|digits| !digits.starts_with('+'));
-                let instruction = digits.and_then(|digits| u64::from_str_radix(digits, 16).ok());
-                let instruction = instruction.ok_or(ChoiceError)?;
-                return Ok(Self::Before { strand: number(strand)?, retired: number(retired)?, instruction });
+                let (strand, retired, instruction) = (number(strand)?, number(retired)?, hex(address)?);
+                return Ok(Self::Before { strand, retired, instruction });
+            }
+            ["delay", strand, "after", retired, ref place @ ..] => {
+                let place = match *place {
+                    [] => DelayPlace::SliceEnd,
+                    ["returning", address] => DelayPlace::Call(hex(address)?),
+                    ["at", address] => DelayPlace::Visible(hex(address)?),
+                    ["before", address] => DelayPlace::Watched(hex(address)?),
+                    _ => return Err(ChoiceError),
+                };
+                let at = Delay { retired: number(retired)?, place };
+                return Ok(Self::Delay { strand: number(strand)?, at });
             }
             _ => return Err(ChoiceError),
         };
@@ -102,6 +132,12 @@ fn number<N: FromStr>(text: &str) -> Result<N, ChoiceError> {
     text.parse().map_err(|_| ChoiceError)
 }
 
+/// An address, as it is written.
+fn hex(text: &str) -> Result<u64, ChoiceError> {
+    let digits = text.strip_prefix("0x").filter(|digits| !digits.starts_with('+'));
+    digits.and_then(|digits| u64::from_str_radix(digits, 16).ok()).ok_or(ChoiceError)
+}
+
 /// What one point was answered, by occurrence.
 type Answers = BTreeMap<u64, u32>;
 
@@ -112,6 +148,7 @@ pub struct Choices {
     preemptions: BTreeMap<u32, BTreeSet<u64>>,
     /// By strand: instructions retired, and which came next.
     before: BTreeMap<u32, BTreeSet<(u64, u64)>>,
+    delays: BTreeSet<(u32, Delay)>,
 }
 
 impl Choices {
@@ -130,6 +167,7 @@ impl Choices {
             Choice::Before { strand, retired, instruction } => {
                 self.before.entry(strand).or_default().insert((retired, instruction))
             }
+            Choice::Delay { strand, at } => self.delays.insert((strand, at)),
         }
     }
 
@@ -143,6 +181,7 @@ impl Choices {
             Choice::Before { strand, retired, instruction } => {
                 self.take_before(*strand, *retired, *instruction)
             }
+            Choice::Delay { strand, at } => self.take_delay(*strand, *at),
         }
     }
 
@@ -169,7 +208,8 @@ impl Choices {
             };
             all.iter().map(choice)
         });
-        answers.chain(preemptions).chain(before)
+        let delays = self.delays.iter().map(|(strand, at)| Choice::Delay { strand: *strand, at: *at });
+        answers.chain(preemptions).chain(before).chain(delays)
     }
 
     /// How many there are.
@@ -196,14 +236,27 @@ impl Choices {
         self.before.get_mut(&strand).is_some_and(|all| all.remove(&(retired, instruction)))
     }
 
-    /// The instructions before which strands gave way, by address.
-    pub(crate) fn watched(&self) -> BTreeSet<u64> {
-        self.before.values().flatten().map(|(_, instruction)| *instruction).collect()
+    pub(crate) fn take_delay(&mut self, strand: u32, at: Delay) -> bool {
+        self.delays.remove(&(strand, at))
     }
 
-    /// At which instruction after `retired` the strand is preempted next.
-    pub(crate) fn next_preemption(&self, strand: u32, retired: u64) -> Option<u64> {
-        self.preemptions.get(&strand)?.range(retired + 1..).next().copied()
+    /// The instructions that must be watched for these to be asked about, by address.
+    pub(crate) fn watched(&self) -> BTreeSet<u64> {
+        let before = self.before.values().flatten().map(|(_, instruction)| *instruction);
+        let delays = self.delays.iter().filter_map(|(_, at)| match at.place {
+            DelayPlace::Watched(instruction) => Some(instruction),
+            _ => None,
+        });
+        before.chain(delays).collect()
+    }
+
+    /// At which instruction after `retired` a slice of the strand must end next, for it to be asked.
+    pub(crate) fn next_slice_end(&self, strand: u32, retired: u64) -> Option<u64> {
+        let preemption =
+            self.preemptions.get(&strand).and_then(|all| all.range(retired + 1..).next().copied());
+        let delays = self.delays.iter().filter(|(of, at)| *of == strand && at.place == DelayPlace::SliceEnd);
+        let delay = delays.map(|(_, at)| at.retired).find(|at| *at > retired);
+        preemption.into_iter().chain(delay).min()
     }
 }
 
@@ -241,6 +294,10 @@ mod tests {
             "choice 5 ke.before_export 17 = 1",
             "preempt 3 after 1234",
             "preempt 3 after 0 before 0x20001000",
+            "delay 3 after 0 at 0x20001000",
+            "delay 3 after 12 before 0x20001000",
+            "delay 3 after 12",
+            "delay 3 after 12 returning 0x20001000",
         ] {
             assert_eq!(text.parse::<Choice>().unwrap().to_string(), text);
         }
@@ -262,6 +319,9 @@ mod tests {
             "preempt 3 before 7",
             "preempt 3 after 7 before 20001000",
             "preempt 3 after 7 before 0x+1",
+            "delay 3 after",
+            "delay 3 after 7 in 0x1",
+            "delay 3 after 7 at 1",
         ];
         for text in wrong {
             assert_eq!(text.parse::<Choice>(), Err(ChoiceError), "{text}");
@@ -270,14 +330,21 @@ mod tests {
 
     #[test]
     fn dropping_one_choice_leaves_the_others_as_they_are() {
-        let lines =
-            ["choice 1 a 0 = 1", "choice 1 a 2 = 1", "preempt 1 after 10", "preempt 1 after 10 before 0x7"];
+        let lines = [
+            "choice 1 a 0 = 1",
+            "choice 1 a 2 = 1",
+            "preempt 1 after 10",
+            "preempt 1 after 10 before 0x7",
+            "delay 1 after 10 at 0x7",
+            "delay 1 after 10 before 0x8",
+        ];
         let mut choices: Choices = lines.iter().map(|line| line.parse().unwrap()).collect();
-        assert_eq!(choices.len(), 4);
+        assert_eq!((choices.len(), choices.watched().len()), (6, 2));
+        assert!(choices.remove(&lines[4].parse().unwrap()));
         assert!(choices.remove(&lines[0].parse().unwrap()));
         assert!(choices.remove(&lines[2].parse().unwrap()));
         assert!(!choices.remove(&lines[2].parse().unwrap()));
         let left: Vec<String> = choices.iter().map(|choice| choice.to_string()).collect();
-        assert_eq!(left, [lines[1], lines[3]]);
+        assert_eq!(left, [lines[1], lines[3], lines[5]]);
     }
 }

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use engine::{Chooser, Point, SLICE_END};
+use engine::{Chooser, Delay, Point, SLICE_END};
 
 use crate::choice::Occurrences;
 
@@ -30,5 +30,9 @@ impl Chooser for Counted {
 
     fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
         u64::MAX
+    }
+
+    fn delays(&mut self, _strand: u32, _at: Delay) -> bool {
+        false // known by its place, as a preemption is
     }
 }

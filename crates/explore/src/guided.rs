@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use engine::{Chooser, Point, SLICE_END};
+use engine::{Chooser, Delay, Point, SLICE_END};
 
 use crate::schedule::{Departures, Questions};
 
@@ -156,6 +156,10 @@ impl Chooser for Guided {
             return false;
         }
         self.repeated.asked(strand, instruction);
+        self.number(2, true) == 1
+    }
+
+    fn delays(&mut self, _strand: u32, _at: Delay) -> bool {
         self.number(2, true) == 1
     }
 }

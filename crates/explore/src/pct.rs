@@ -4,14 +4,15 @@
 //! Each strand gets a random priority when it is first seen; the highest one that could go on does. At d − 1 random steps
 //! the strand that runs falls below all others. A bug that needs d ordered events among n strands and k steps is found with
 //! probability of at least 1 / (n·kᵈ⁻¹). A step is a question whether a strand gives way: before each visible instruction,
-//! and at the ends of slices, whose lengths are random, 1 to 64. Other questions are answered at random; nothing
-//! fails that could succeed.
+//! and at the ends of slices, whose lengths are random, 1 to 64. Other questions are answered at random, whether a strand is held up as by
+//! [`crate::Random`]; nothing fails that could succeed.
 
 use std::collections::BTreeMap;
 
-use engine::{Chooser, Point};
+use engine::{Chooser, DELAY, Delay, Point};
 
 use crate::policy::{Entry, Parameter, Policy, SEED};
+use crate::random::DELAY_ONE_IN;
 use crate::rng::Rng;
 
 /// Its row in the table of policies.
@@ -74,6 +75,9 @@ impl Chooser for Pct {
         if point.0.starts_with("fault.") {
             return 0;
         }
+        if point == DELAY {
+            return self.rng.one_in(DELAY_ONE_IN).into();
+        }
         u32::try_from(self.rng.below(n.into())).unwrap_or(0)
     }
 
@@ -96,5 +100,8 @@ impl Chooser for Pct {
             }
         }
         others.iter().any(|other| self.priority(*other) > own)
+    }
+    fn delays(&mut self, _strand: u32, _at: Delay) -> bool {
+        self.rng.one_in(DELAY_ONE_IN)
     }
 }

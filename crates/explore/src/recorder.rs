@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::{Chooser, Point, SLICE_END};
+use engine::{Chooser, Delay, Point, SLICE_END};
 
 use crate::choice::{Choice, Occurrences};
 
@@ -98,6 +98,14 @@ impl Chooser for Recorder {
         if yes {
             // Known by its place, too: which other instructions were watched changes nothing.
             (self.tell)(Choice::Before { strand, retired, instruction });
+        }
+        yes
+    }
+
+    fn delays(&mut self, strand: u32, at: Delay) -> bool {
+        let yes = self.policy.delays(strand, at);
+        if yes {
+            (self.tell)(Choice::Delay { strand, at });
         }
         yes
     }

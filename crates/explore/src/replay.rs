@@ -3,10 +3,11 @@
 //! What does not fit the run is remembered by name: an answer that its question does not have, a question never asked.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
 
-use engine::{Chooser, Point, SLICE_END};
+use engine::{Chooser, Delay, Point, SLICE_END};
 
 use crate::choice::{Choice, Choices, Occurrences};
 
@@ -43,6 +44,8 @@ struct State {
     /// What has not been asked for yet.
     left: Choices,
     asked: Occurrences,
+    /// Where each strand's slice ends.
+    slices: BTreeMap<u32, u64>,
     complaints: Vec<Complaint>,
 }
 
@@ -53,6 +56,7 @@ impl Replay {
         Self(Rc::new(RefCell::new(State {
             left: choices,
             asked: Occurrences::default(),
+            slices: BTreeMap::new(),
             complaints: Vec::new(),
         })))
     }
@@ -85,8 +89,10 @@ impl Chooser for Replay {
     }
 
     fn slice(&mut self, strand: u32, retired: u64) -> u64 {
-        let state = self.0.borrow();
-        state.left.next_preemption(strand, retired).map_or(u64::MAX, |at| at - retired)
+        let mut state = self.0.borrow_mut();
+        let Some(end) = state.left.next_slice_end(strand, retired) else { return u64::MAX };
+        state.slices.insert(strand, end);
+        end - retired
     }
 
     fn watches(&self) -> Vec<u64> {
@@ -97,13 +103,16 @@ impl Chooser for Replay {
         self.0.borrow_mut().left.take_before(strand, retired, instruction)
     }
 
+    fn delays(&mut self, strand: u32, at: Delay) -> bool {
+        self.0.borrow_mut().left.take_delay(strand, at)
+    }
+
     fn give_way(&mut self, strand: u32, point: Point, _others: &[u32]) -> bool {
         let mut state = self.0.borrow_mut();
         if point != SLICE_END {
             return state.answer(strand, point, 2) == 1;
         }
-        // The first of the strand's that are left: its slice was set to end there.
-        let Some(at) = state.left.next_preemption(strand, 0) else { return false };
-        state.left.take_preemption(strand, at)
+        let end = state.slices.get(&strand).copied();
+        end.is_some_and(|end| state.left.take_preemption(strand, end))
     }
 }

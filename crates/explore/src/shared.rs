@@ -3,7 +3,7 @@
 use std::cell::{Ref, RefCell};
 use std::rc::Rc;
 
-use engine::{Chooser, Point};
+use engine::{Chooser, Delay, Point};
 
 /// A clone is the same.
 pub(crate) struct Shared<C>(Rc<RefCell<C>>);
@@ -52,5 +52,9 @@ impl<C: Chooser> Chooser for Shared<C> {
 
     fn give_way_before(&mut self, strand: u32, retired: u64, instruction: u64, others: &[u32]) -> bool {
         self.0.borrow_mut().give_way_before(strand, retired, instruction, others)
+    }
+
+    fn delays(&mut self, strand: u32, at: Delay) -> bool {
+        self.0.borrow_mut().delays(strand, at)
     }
 }

@@ -6,8 +6,8 @@ use std::cell::{Cell, RefCell};
 
 use engine::windows::DEVICE;
 use engine::{
-    Access, Args, Chooser, Cpu, Engine, Fault, Flow, Guest, Leave, MemoryAccess, Point, Question, Runner,
-    SHARED, Special, StrandId, TO_THE_CHOOSER, TakenLock, Touch, outside,
+    Access, Args, Chooser, Cpu, DELAY, Delay, Engine, Fault, Flow, Guest, Leave, MemoryAccess, Point,
+    Question, Runner, SHARED, Special, StrandId, TO_THE_CHOOSER, TakenLock, Touch, outside,
 };
 
 use crate::addresses;
@@ -528,6 +528,17 @@ impl Nt {
         };
         departures::note(self, SHARED.0, gives.into(), None, others.first().copied());
         gives
+    }
+
+    /// Whether the strand that runs is held up here.
+    pub(crate) fn delays(&self, at: Delay) -> bool {
+        let strand = self.engine.strand().0;
+        let delays = match self.ask_explorer(Question::Choice { strand, point: DELAY, n: 2 }) {
+            Some(answer) => answer == 1,
+            None => outside(|| self.chooser.borrow_mut().delays(strand, at)),
+        };
+        departures::note(self, DELAY.0, delays.into(), None, None);
+        delays
     }
 
     /// How many more of its instructions `strand`, which has retired so many, runs before it is asked.

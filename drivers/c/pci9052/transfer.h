@@ -55,7 +55,8 @@ static VOID Give(PDEVICE_EXTENSION Extension, PIRP Irp)
         MoveBytes(Extension, Irp);
     }
     InterlockedExchange(&Extension->OnCard, 1);
-    Park(&Extension->InFlight, Irp, AT_THE_END); /* who has the turn finds it empty */
+    /* Which has room for all: a request that is being cancelled may still be in it, and lets others pass. */
+    Park(&Extension->InFlight, Irp, AT_THE_END);
     Unmask(Extension);
     Ring(Extension);
     Leave(Extension);

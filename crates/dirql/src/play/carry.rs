@@ -2,7 +2,7 @@
 
 use engine::Flow;
 use kernel::Cx;
-use kernel::ke::{clock, patience, user_apc, wait};
+use kernel::ke::{clock, patience, scheduler, user_apc, wait};
 use kernel::se::token;
 use kernel::{pnp, ps};
 
@@ -18,6 +18,7 @@ pub(super) fn out(stage: &Stage, cx: &mut Cx<'_>, index: usize) -> Flow<Outcome>
     let command = &stage.play.script.statements[index].command;
     let within = command.within();
     patience::grant(cx, within);
+    scheduler::before_command(cx)?;
     let outcome = carry_out(stage, cx, command)?;
     if within.is_some() {
         patience::grant(cx, None);

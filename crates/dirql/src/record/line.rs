@@ -126,7 +126,7 @@ impl Line {
         let (word, rest) = text.split_once(' ')?;
         let words: Vec<&str> = rest.split(' ').collect();
         match (word, &words[..]) {
-            ("choice" | "preempt", _) => text.parse().ok().map(Self::Choice),
+            ("choice" | "preempt" | "delay", _) => text.parse().ok().map(Self::Choice),
             ("event", [time, strand, kind, hash]) if hash.len() == 8 && !kind.is_empty() => {
                 Some(Self::Event(EventMark {
                     time: time.parse().ok()?,

@@ -9,6 +9,7 @@
 //! event 5718 4 request 1a2b3c4d        time in ns, strand, kind, 32 bits of the hash of all its fields
 //! choice 4 ke.before_export 17 = 1     the 17th question of strand 4 at this point (from 0) was answered 1
 //! preempt 5 after 1234                 strand 5 gave way when it had retired 1234 driver instructions
+//! delay 5 after 1234 at 0x20002000104b it was held up there until what was due next had come: `at`, `before`, or `returning` from a call
 //! state 1000 0123…cdef                 the hash of the first 1000 events
 //! end {"events":1718,"outcome":"clean",…}
 //! sha256 0123…cdef                     of everything above

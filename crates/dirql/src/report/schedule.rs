@@ -79,6 +79,9 @@ impl Report {
                     "{thread}{place} gave way to {to} before it touched memory that others touch (event {event})"
                 )
             }
+            "ke.delay" => {
+                format!("{thread}{place} was held up until what was due next had come (event {event})")
+            }
             "device.late" => {
                 format!("a card's transfer took {} times as long as usual (event {event})", answer + 1)
             }

@@ -11,8 +11,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use dirql::explore::Policy;
 use dirql::{Bench, Boots, Error, Machine, Play, Report, script};
-use engine::{Chooser, Point};
+use engine::{Chooser, DELAY, Delay, Point};
 use held::Held;
 
 /// The stories that `checked.rs` takes in once more happen in checked machines there.
@@ -121,6 +122,38 @@ impl Chooser for NoRoom {
 
     fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
         u64::MAX
+    }
+}
+
+/// A policy under which no thread is held up: for stories in which a timer or a card is not to come sooner than the threads' own steps.
+pub(crate) struct Undelayed(Box<dyn Chooser>);
+
+impl Undelayed {
+    /// By the random policy of this seed.
+    pub(crate) fn random(seed: u64) -> Self {
+        Self(Policy::random(seed).chooser())
+    }
+}
+
+impl Chooser for Undelayed {
+    fn choose(&mut self, strand: u32, point: Point, n: u32) -> u32 {
+        if point == DELAY { 0 } else { self.0.choose(strand, point, n) }
+    }
+
+    fn slice(&mut self, strand: u32, retired: u64) -> u64 {
+        self.0.slice(strand, retired)
+    }
+
+    fn next_strand(&mut self, strand: u32, point: Point, strands: &[u32]) -> u32 {
+        self.0.next_strand(strand, point, strands)
+    }
+
+    fn give_way(&mut self, strand: u32, point: Point, others: &[u32]) -> bool {
+        self.0.give_way(strand, point, others)
+    }
+
+    fn delays(&mut self, _strand: u32, _at: Delay) -> bool {
+        false
     }
 }
 

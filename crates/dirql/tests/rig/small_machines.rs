@@ -202,7 +202,7 @@ join t; join w expect any; close a",
         visible: 3,
         ..PLAIN
     },
-    // Derived. The write is cancelled or done, and the driver prints which. A handle's open request is always found.
+    // Derived. The write is cancelled or done, and the driver prints which. One that is done before the thread asks is not found.
     SmallMachine {
         name: "cancel_queued",
         story: "a thread cancels a write that waits for a timer, `queue.sys`",
@@ -211,8 +211,8 @@ join t; join w expect any; close a",
 t: cancel q
 async w write q hex:01
 join t; join w expect any; close q",
-        outcomes: 2,
-        visible: 2,
+        outcomes: 3,
+        visible: 3,
         ..PLAIN
     },
     // Derived. The card does what it was asked, or it is gone when the driver asks.
@@ -229,6 +229,37 @@ surprise-remove
 join t; close a",
         outcomes: 2,
         visible: 2,
+        ..PLAIN
+    },
+    // Derived. The service routine comes before or behind the store of what it is to find. Nothing visible stands between the access that has the
+    // card interrupt and that store.
+    SmallMachine {
+        name: "early_interrupt",
+        story: "a thread has its card interrupt, and then says what for, one processor, `early.sys`",
+        driver: "early.sys",
+        inf: Some("posted.inf"),
+        card: Some("bench,pin=a,delay=10us"),
+        processors: 1,
+        script: r"open \\.\DirqlEarly as f
+ioctl f 0x223880 in u32:0 out 4 expect u32:1
+close f",
+        outcomes: 2,
+        visible: 1,
+        ..PLAIN
+    },
+    // Derived. The same, of a timer's DPC.
+    SmallMachine {
+        name: "early_timer",
+        story: "a thread sets a timer, and then says what for, one processor, `early.sys`",
+        driver: "early.sys",
+        inf: Some("posted.inf"),
+        card: Some("bench,pin=a"),
+        processors: 1,
+        script: r"open \\.\DirqlEarly as f
+ioctl f 0x223888 in u32:0 out 4 expect u32:1
+close f",
+        outcomes: 2,
+        visible: 1,
         ..PLAIN
     },
     // Derived. The command that is on its way has reached the card when the driver looks, or not.
@@ -267,6 +298,8 @@ macro_rules! each_machine {
             cancel_race
             cancel_queued
             surprise_removal
+            early_interrupt
+            early_timer
             posted_write
         }
     };

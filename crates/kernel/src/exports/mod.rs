@@ -12,7 +12,7 @@ mod se_exports;
 #[cfg(test)]
 mod tests;
 
-use engine::{Args, Flow, Point};
+use engine::{Args, Flow};
 
 pub use arguments::{FromArgument, IntoResult};
 pub use functions::FUNCTIONS;
@@ -22,6 +22,7 @@ use crate::cx::Cx;
 use crate::event::{Event, Kind};
 use crate::hal::combine;
 use crate::ke::budget;
+use crate::ke::scheduler;
 use crate::ke::settle::Gate;
 use crate::ldr::STUBBED;
 use crate::ldr::between::callback::{self, Moment};
@@ -133,6 +134,7 @@ fn dispatch_behind(cx: &mut Cx<'_>, number: u32, args: &Args) -> Flow<u64> {
 
 #[inline]
 fn dispatch_to(cx: &mut Cx<'_>, number: u32, export: &Export, args: &Args) -> Flow<u64> {
+    scheduler::before_call(cx)?;
     note_call(cx, number, args);
     look(cx, export)?;
     let value = if export.system_service {
@@ -149,6 +151,7 @@ fn dispatch_to(cx: &mut Cx<'_>, number: u32, export: &Export, args: &Args) -> Fl
 /// A client called a function of its framework: it goes on at the address that is returned.
 #[inline]
 fn dispatch_ddi(cx: &mut Cx<'_>, number: u32, index: usize, args: &Args) -> Flow<u64> {
+    scheduler::before_call(cx)?;
     cx.nt().count_call(number);
     let caller = table::return_address(cx, args)?;
     if cx.count_event(Kind::Ddi) {
@@ -209,7 +212,7 @@ fn admit(cx: &mut Cx<'_>, export: &Export) -> Flow<()> {
         refuse(cx, export, irql)?;
     }
     if others {
-        crate::ke::scheduler::before_visible(cx, Point("ke.before_export"))?;
+        scheduler::at_call(cx)?;
     }
     combine::before_call(cx, export.name)
 }

@@ -59,7 +59,7 @@ pub(crate) fn at_gate(cx: &mut Cx<'_>) -> Gate {
         look: budget::is_look_due(k),
         irql: k.level(),
         waits_next: k.ke.processor().wait_next,
-        others: (k.ke.processors.len() > 1 || !k.ke.sched.is_none_ready()) && k.engine.may_depart(),
+        others: k.engine.may_depart() && !scheduler::is_alone(k),
     })
 }
 
@@ -256,8 +256,8 @@ fn below_dispatch(k: &Kernel, index: usize) -> Option<(Work, u8)> {
 #[inline]
 fn calls_are_free(k: &Kernel) -> bool {
     // A policy that gives defaults only needs no question. The flag is recomputed on every scheduler turn.
-    let alone = k.ke.processors.len() == 1 && k.ke.sched.is_none_ready() || !k.engine.may_depart();
-    alone && !k.ke.processor().wait_next && k.hal.combining.is_empty()
+    // What may become due between two calls, by an access to a device, is asked about before each.
+    !k.engine.may_depart() && !k.ke.processor().wait_next && k.hal.combining.is_empty()
 }
 
 /// Whether a spin lock whose word is 0 is free, and may be taken with no moment to be witnessed: so that driver code

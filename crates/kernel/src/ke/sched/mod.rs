@@ -16,6 +16,7 @@
 pub(crate) mod affinity;
 mod assign_processor;
 pub(crate) mod budget;
+pub(crate) mod delay;
 pub(crate) mod node;
 pub mod patience;
 pub(crate) mod priority;
@@ -66,6 +67,8 @@ pub(crate) struct State {
     accesses: u64,
     /// The turn that runs belongs to a busy wait, and it has got nowhere yet.
     turn_is_idle: bool,
+    /// Where the policy was asked whether a thread is held up.
+    delays: delay::Asked,
     /// The routine that is being stepped through.
     probe: Option<Probe>,
     /// The verdict on a strand that waits busily, for it to take when it is resumed.
@@ -93,6 +96,7 @@ impl State {
             outlay: 0,
             accesses: 0,
             turn_is_idle: false,
+            delays: delay::Asked::default(),
             probe: None,
             pending_verdict: None,
             budget: settings.instruction_budget.max(1),
@@ -129,12 +133,6 @@ impl State {
     pub(crate) fn identity_of(&self, object: u64) -> Option<Identity> {
         let running = self.threads.of_object(object).map(thread_record::Thread::identity);
         running.or_else(|| self.ended.get(&object).copied())
-    }
-
-    /// Whether no thread is ready.
-    #[inline]
-    pub(super) fn is_none_ready(&self) -> bool {
-        self.ready.is_empty()
     }
 
     /// Takes a thread out of the ready queues: whether it was there.

@@ -4,12 +4,12 @@
 //! lower, at once unless the level there forbids it. One processor at a time has its turn; it keeps it until its thread
 //! waits, spins on a lock, or its turn ends (`slice`). When no thread can go on, time jumps to whatever happens next.
 
-use engine::{Flow, Leave, Point, Progress, StrandId};
+use engine::{DelayPlace, Flow, Leave, Point, Progress, StrandId};
 
 use super::processor::{self, WaitsFor};
 use super::ready::Candidates;
 use super::thread_record::{Account, HIGHEST_DYNAMIC, State, Thread};
-use super::{assign_processor, patience, slice, spin, switch_fast};
+use super::{assign_processor, delay, patience, slice, spin, switch_fast};
 use crate::cx::{Cx, Kernel};
 use crate::ke::irq::{dpc, interrupt_delivery, ipi};
 use crate::ke::levels::irql::{self, DISPATCH_LEVEL, PASSIVE_LEVEL};
@@ -397,20 +397,62 @@ fn highest_equal(k: &Kernel) -> Option<u8> {
     k.ke.sched.ready.highest(k.ke.processor().mask()).filter(|highest| *highest >= own)
 }
 
-/// A driver is about to do something that others can see: the policy may let another thread or processor go first.
+/// A driver is about to access a device, or to execute an interlocked instruction, which others can see: the policy may have what is due come
+/// first, and let another thread or processor go first.
 ///
-/// Asked before exports, device accesses and interlocked instructions. Plain loads and stores are asked about by
-/// [`before_shared`], if the policy knows which of them others see; else a thread gives way between them only at the end of a slice.
+/// Plain loads and stores are asked about by [`before_shared`], if the policy knows which of them others see; else a thread gives way between
+/// them only at the end of a slice.
 #[inline]
 pub(crate) fn before_visible(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
-    // Without another thread, or with a policy that gives defaults only, no candidates need be found.
-    if !cx.engine().may_depart() || cx.with(|k| k.ke.sched.ready.is_empty() && k.ke.processors.len() == 1) {
+    if !cx.engine().may_depart() {
         return Ok(());
     }
-    somebody_there(cx, point)
+    let instruction = cx.engine().caller_rip();
+    delay::before(cx, DelayPlace::Visible(instruction))?;
+    // Without another thread no candidates need be found.
+    if cx.with(|k| is_alone(k)) { Ok(()) } else { somebody_there(cx, point) }
 }
 
-/// The same, where another could go first.
+/// A driver is about to call an export or a framework's function, and nothing of the call has been seen: the policy may have what is due come
+/// first.
+///
+/// # Errors
+/// [`engine::Leave`] of what comes.
+#[inline]
+pub(crate) fn before_call(cx: &mut Cx<'_>) -> Flow<()> {
+    if cx.engine().may_depart() { due_before_call(cx) } else { Ok(()) }
+}
+
+#[inline(never)]
+fn due_before_call(cx: &mut Cx<'_>) -> Flow<()> {
+    let returns = cx.engine().caller_rip();
+    delay::before(cx, DelayPlace::Call(returns))
+}
+
+/// A driver has called an export: the policy may let another thread or processor go first.
+///
+/// # Errors
+/// As [`before_visible`].
+#[inline(never)]
+pub(crate) fn at_call(cx: &mut Cx<'_>) -> Flow<()> {
+    somebody_there(cx, Point("ke.before_export"))
+}
+
+/// An application is about to ask for something: the policy may have what is due come first.
+///
+/// # Errors
+/// [`engine::Leave`] of what comes.
+pub fn before_command(cx: &mut Cx<'_>) -> Flow<()> {
+    delay::before_command(cx)
+}
+
+/// Whether no other thread or processor could go first.
+#[inline]
+pub(crate) fn is_alone(k: &Kernel) -> bool {
+    k.ke.sched.ready.is_empty() && k.ke.processors.len() == 1
+}
+
+/// Another thread or processor could go first.
 #[inline(never)]
 fn somebody_there(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
     before(cx, |cx, others| cx.nt().give_way(point, others))
@@ -418,6 +460,7 @@ fn somebody_there(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
 
 /// The same for the plain instruction at `rip`, which the policy watches: others touch the memory that it touches.
 pub(crate) fn before_shared(cx: &mut Cx<'_>, rip: u64) -> Flow<()> {
+    delay::before(cx, DelayPlace::Watched(rip))?;
     before(cx, |cx, others| {
         let retired = cx.with(|k| slice::retired_by_own(k));
         cx.nt().give_way_before(rip, retired, others)

@@ -2,12 +2,12 @@
 //! and the budget after which a call counts as an endless loop. Follows *Multitasking* (quantum),
 //! *Priority Boosts*, *KeShouldYieldProcessor function*, *Bug Check 0x133 DPC_WATCHDOG_VIOLATION*.
 
-use engine::{Flow, SLICE_END, StrandId};
+use engine::{DelayPlace, Flow, SLICE_END, StrandId};
 
 use super::budget::SERVICE;
-use super::scheduler;
 use super::spin::{self, Seen};
 use super::thread_record::{Account, Thread};
+use super::{delay, scheduler};
 use crate::cx::{Cx, Kernel};
 use crate::hal::combine;
 use crate::ke::irq::interrupt_delivery;
@@ -346,9 +346,13 @@ pub(crate) fn slice(cx: &mut Cx<'_>) -> Flow<()> {
         return Err(cx.stop(verdict));
     }
     let asked = cx.with(|k| question_due(k)).is_some();
+    let delayed = if asked { delay::asked(cx, DelayPlace::SliceEnd) } else { None };
     let gives_way = asked && scheduler::gives_way(cx, SLICE_END);
     // Before `let_in`: what it lets in runs on this thread too, and must not ask the same question again.
     ask_when_next(cx);
+    if let Some(due) = delayed {
+        delay::pass_time(cx, due);
+    }
     let_in(cx, gives_way)
 }
 

@@ -217,6 +217,19 @@ impl TimerQueue {
         self.timers.remove(&timer).is_some_and(|(place, _)| self.remove(place))
     }
 
+    /// When the clock finds the first of all that are set, in nanoseconds, if that is a timer, and not the end of a wait.
+    pub(in crate::ke) fn first_of_a_driver(&self) -> Option<u64> {
+        if self.timers.is_empty() {
+            return None;
+        }
+        let first = |fine: bool| {
+            let (key, (what, _)) = self.wheels[usize::from(fine)].due.first_key_value()?;
+            Some((self.clock.found(key.0, fine), matches!(what, What::Timer(_))))
+        };
+        let (time, is_timer) = [false, true].into_iter().filter_map(first).min_by_key(|(time, _)| *time)?;
+        is_timer.then_some(time)
+    }
+
     /// Whether the timer is set.
     pub(crate) fn is_set(&self, timer: u64) -> bool {
         self.timers.contains_key(&timer)

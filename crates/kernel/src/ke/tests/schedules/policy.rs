@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use engine::{Chooser, Point, SLICE_END};
+use engine::{Chooser, Delay, Point, SLICE_END};
 
 /// What deviates from the defaults.
 #[derive(Clone, Default, Debug)]
@@ -104,6 +104,11 @@ impl Chooser for Policy {
             Mind::Plan(plan) => plan.answers.get(&number).copied().unwrap_or(0),
             Mind::Random(seed, _) => u32::try_from(next(seed) % u64::from(n)).expect("less than n"),
         }
+    }
+
+    /// What a device does is varied by [`super::Scenario`], and a timer's tick comes when it is due.
+    fn delays(&mut self, _strand: u32, _at: Delay) -> bool {
+        false
     }
 
     fn slice(&mut self, strand: u32, retired: u64) -> u64 {
