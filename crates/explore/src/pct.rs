@@ -6,6 +6,10 @@
 //! probability of at least 1 / (n·kᵈ⁻¹). A step is a question whether a strand gives way: before each visible instruction,
 //! and at the ends of slices, whose lengths are random, 1 to 64. Other questions are answered at random, whether a strand is held up as by
 //! [`crate::Random`]; nothing fails that could succeed.
+//!
+//! The depth of a bug, and how many steps its runs have, are not known before. So each seed draws what is not given: depth 1 half of the time, 2
+//! a quarter, 3 an eighth and so on, since deeper ones need ever more schedules and are ever rarer; and steps as a power of two from 2⁴ to 2¹⁴, each
+//! as likely. Of any number of schedules a bug of depth d in runs of k steps so gets one in 11 · 2ᵈ that are made for it.
 
 use std::collections::BTreeMap;
 
@@ -18,17 +22,21 @@ use crate::rng::Rng;
 /// Its row in the table of policies.
 pub(crate) static ENTRY: Entry = Entry {
     name: "pct",
-    summary: "random priorities, for bugs of DEPTH ordered events in runs of about STEPS steps",
+    summary: "random priorities, for bugs of DEPTH ordered events in runs of about STEPS steps; without them, or with 0, each seed draws its own",
     parameters: &[
         SEED,
-        Parameter { name: "DEPTH", range: 1..=100, default: None },
-        Parameter { name: "STEPS", range: 1..=u64::MAX, default: Some(1000) },
+        Parameter { name: "DEPTH", range: 0..=100, default: Some(0) },
+        Parameter { name: "STEPS", range: 0..=u64::MAX, default: Some(0) },
     ],
     make: |numbers| Box::new(Pct::new(numbers[0], u32::try_from(numbers[1]).unwrap_or(u32::MAX), numbers[2])),
 };
 
 /// The longest slice.
 const SLICE: u64 = 64;
+/// The deepest bug that a seed draws.
+const DEEPEST: u32 = 8;
+/// The powers of two that it draws for a run's steps.
+const SCALES: std::ops::RangeInclusive<u64> = 4..=14;
 
 /// Schedules by random priorities.
 #[derive(Clone, Debug)]
@@ -42,12 +50,19 @@ pub struct Pct {
 }
 
 impl Pct {
-    /// The policy of this seed, for bugs of `depth` ordered events (1 and up) in runs of about `steps` steps.
+    /// The policy of this seed, for bugs of `depth` ordered events in runs of about `steps` steps; it draws what is 0.
     #[must_use]
     pub fn new(seed: u64, depth: u32, steps: u64) -> Self {
         let mut rng = Rng::new(seed);
-        let depth = u64::from(depth.max(1));
-        let mut changes: Vec<(u64, u64)> = (1..depth).map(|low| (1 + rng.below(steps.max(1)), low)).collect();
+        let depth = match depth {
+            0 => 1 + u64::from(rng.roll().trailing_zeros()).min(u64::from(DEEPEST) - 1),
+            depth => depth.into(),
+        };
+        let steps = match steps {
+            0 => 1 << (SCALES.start() + rng.below(SCALES.end() - SCALES.start() + 1)),
+            steps => steps,
+        };
+        let mut changes: Vec<(u64, u64)> = (1..depth).map(|low| (1 + rng.below(steps), low)).collect();
         changes.sort_unstable();
         Self { rng, changes, step: 0, priorities: BTreeMap::new(), depth }
     }
@@ -63,7 +78,7 @@ impl Pct {
 }
 
 impl Policy {
-    /// `pct:SEED,DEPTH,STEPS`. A depth or a number of steps that cannot be becomes the nearest that can.
+    /// `pct:SEED,DEPTH,STEPS`. A depth that cannot be becomes the nearest that can; with 0 each seed draws its own.
     #[must_use]
     pub fn pct(seed: u64, depth: u32, steps: u64) -> Self {
         ENTRY.with(&[seed, depth.into(), steps])
@@ -103,5 +118,23 @@ impl Chooser for Pct {
     }
     fn delays(&mut self, _strand: u32, _at: Delay) -> bool {
         self.rng.one_in(DELAY_ONE_IN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_draws_shallow_depths_more_often_and_every_scale_of_steps() {
+        let all: Vec<Pct> = (0..8_000).map(|seed| Pct::new(seed, 0, 0)).collect();
+        let of_depth = |depth| all.iter().filter(|pct| pct.depth == depth).count();
+        assert!((3_700..4_300).contains(&of_depth(1)) && (1_800..2_200).contains(&of_depth(2)));
+        assert!(of_depth(DEEPEST.into()) > 20 && all.iter().all(|pct| pct.depth <= DEEPEST.into()));
+        let latest = |scale: u64| {
+            let steps = all.iter().flat_map(|pct| &pct.changes).map(|(at, _)| *at);
+            steps.filter(|at| (1 << (scale - 1)..1 << scale).contains(at)).count()
+        };
+        assert!(SCALES.clone().all(|scale| latest(scale) > 200), "changes come at every scale");
     }
 }

@@ -1,4 +1,4 @@
-//! Policies by the names that people type: `default`, `random:SEED`, `pct:SEED,DEPTH[,STEPS]`.
+//! Policies by the names that people type: `default`, `random:SEED`, `pct:SEED[,DEPTH][,STEPS]`.
 //!
 //! A policy is one row: its name, what it does, the numbers it is given, and the function that makes its [`Chooser`]. Parsing, printing,
 //! later seeds, error messages and the command line's help follow from the rows. A row stands in the file of its chooser; [`POLICIES`] lists
@@ -55,7 +55,7 @@ pub fn policies() -> &'static [&'static Entry] {
 }
 
 impl Entry {
-    /// What is typed for it, with the names of its parameters: `pct:SEED,DEPTH[,STEPS]`.
+    /// What is typed for it, with the names of its parameters: `pct:SEED[,DEPTH][,STEPS]`.
     #[must_use]
     pub fn form(&self) -> String {
         let mut form = self.name.to_owned();

@@ -49,8 +49,11 @@ fn each_policy_is_read_as_it_is_written() {
     for entry in policies() {
         for numbers in ends(entry) {
             let name = typed(entry, &numbers);
-            assert_eq!(read(&name).to_string(), name);
-            assert_eq!(read(&name), entry.with(&numbers));
+            let told =
+                entry.parameters.iter().zip(&numbers).rposition(|(one, number)| one.default != Some(*number));
+            let shown = typed(entry, &numbers[..told.map_or(0, |last| last + 1)]);
+            assert_eq!(read(&name).to_string(), shown);
+            assert_eq!((read(&name), read(&shown)), (entry.with(&numbers), entry.with(&numbers)));
         }
         let needed = entry.parameters.iter().take_while(|parameter| parameter.default.is_none()).count();
         let short = typed(entry, &ends(entry)[0][..needed]);
@@ -116,11 +119,11 @@ fn each_policy_makes_a_chooser_that_its_numbers_alone_decide() {
 #[test]
 fn forms_limits_and_help_are_made_of_the_rows() {
     let error = "x".parse::<Policy>().unwrap_err().to_string();
-    let all = "default, random:SEED, pct:SEED,DEPTH[,STEPS] (DEPTH 1 to 100, STEPS 1 and up)";
+    let all = "default, random:SEED, pct:SEED[,DEPTH][,STEPS] (DEPTH 0 to 100)";
     assert_eq!(error, format!("`x` is no policy; there are: {all}"));
-    assert_eq!(Policy::seeded_forms(), "random:SEED or pct:SEED,DEPTH[,STEPS]");
+    assert_eq!(Policy::seeded_forms(), "random:SEED or pct:SEED[,DEPTH][,STEPS]");
     assert_eq!(Policy::default(), read("default"));
-    assert_eq!(Policy::pct(7, 1_000, 0), read("pct:7,100,1"));
+    assert_eq!(Policy::pct(7, 1_000, 0), read("pct:7,100"));
 }
 
 #[test]
