@@ -1,12 +1,14 @@
 //! Writes machine code into the cache: the few encodings that stubs and block ends are made of.
 //!
-//! Everything refers to the scratch page by its absolute address, which fits in 31 bits, and to words of the host's by `fs:`. Branches are always near ones (32 bits): a body may
+//! Everything refers to the scratch page by its absolute address, which fits in 31 bits, or loads from it relative to the instruction,
+//! as [`super::host_cpu`] chooses; and to words of the host's by `fs:`. Branches are always near ones (32 bits): a body may
 //! grow. The only short jumps are backward or forward over a known number of bytes, and are checked.
 
 use std::ptr;
 
+use super::host_cpu::loads_relative;
 use super::host_words::HostWord;
-use crate::windows::{CACHE, CACHE_WRITTEN, SCRATCH};
+use crate::windows::{CACHE, CACHE_WRITTEN, SCRATCH, SCRATCH_READ};
 
 /// A general register's number in encodings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,16 +109,25 @@ impl Emitter {
         self.scratch_operand(reg.0, address);
     }
 
-    /// `mov reg, [address]`.
+    /// The operands of an instruction that loads, without an immediate: as in [`Self::scratch_operand`].
+    fn loaded_operand(&mut self, register: u8, address: u64) {
+        if !loads_relative() {
+            return self.scratch_operand(register, address);
+        }
+        self.bytes(&[0x05 | (register & 7) << 3]);
+        self.relative(read_address(address));
+    }
+
+    /// `mov reg, [address]`: [`load_bytes`] bytes.
     pub(crate) fn load(&mut self, reg: Reg, address: u64) {
         self.bytes(&[0x48 | (reg.0 >> 3) << 2, 0x8B]);
-        self.scratch_operand(reg.0, address);
+        self.loaded_operand(reg.0, address);
     }
 
     /// `mov reg32, [address]`, for the low eight registers.
     pub(crate) fn load32(&mut self, reg: Reg, address: u64) {
         self.bytes(&[0x8B]);
-        self.scratch_operand(reg.0, address);
+        self.loaded_operand(reg.0, address);
     }
 
     /// `mov reg, imm64`.
@@ -262,6 +273,20 @@ impl Hole {
 /// addresses; between a store here and its execution lies the return to the driver.)
 fn written(at: u64) -> *mut u8 {
     (CACHE_WRITTEN.base() + (at - CACHE.base)) as *mut u8
+}
+
+/// Where a word of the scratch page is read relative to the instruction.
+pub(crate) fn read_address(address: u64) -> u64 {
+    assert!(SCRATCH.contains(address), "only the scratch page is mapped twice for that");
+    address - SCRATCH.base + SCRATCH_READ.base
+}
+
+/// Bytes of [`Emitter::store`].
+pub(crate) const STORE_BYTES: u64 = 8;
+
+/// Bytes of [`Emitter::load`].
+pub(crate) fn load_bytes() -> u64 {
+    if loads_relative() { 7 } else { 8 }
 }
 
 /// Overwrites the 32-bit displacement at `at` (whose instruction ends behind it) so that it leads to `target`.

@@ -86,9 +86,14 @@ impl Guessed {
 const DISPLACEMENT: u64 = 4;
 
 /// Bytes of [`counter::lend`], and of what stands in its place for [`Through::Word`].
-const LENT: u64 = 16;
+fn lent() -> u64 {
+    emitter::STORE_BYTES + emitter::load_bytes()
+}
+
 /// From the displacement of the direct jump to the exit, which is jumped over once there is a guess.
-const TO_EXIT: u64 = 12;
+fn to_exit() -> u64 {
+    DISPLACEMENT + emitter::load_bytes()
+}
 
 fn offset(address: u64) -> u32 {
     u32::try_from(address - CACHE.base).expect("the cache is smaller than 4 GiB")
@@ -127,8 +132,8 @@ fn compare(e: &mut Emitter, through: Through) -> (u32, u8) {
     e.fill_here(jump);
     e.fill_here(other);
     e.load(RCX, SAVED_RCX);
-    assert_eq!(e.here() - jump.address(), TO_EXIT, "the layout is known");
-    let constant = begin + 2 + if through.is_lent() { LENT } else { 0 };
+    assert_eq!(e.here() - jump.address(), to_exit(), "the layout is known");
+    let constant = begin + 2 + if through.is_lent() { lent() } else { 0 };
     (offset(jump.address()), u8::try_from(jump.address() - constant).expect("it is near"))
 }
 
@@ -209,7 +214,7 @@ impl Guess {
 
     fn fill_in(self, cache: &mut Cache, guessed: Guessed) {
         let Guessed { rip, target, jump, translated } = guessed;
-        let exit = jump + TO_EXIT;
+        let exit = jump + to_exit();
         let looks_up = exit + stubs::EXIT_STUB;
         if !self.is_call() && cache.guesses.iter().any(|known| known.jump == jump) {
             return emitter::patch_jump(at(self.site), looks_up);
