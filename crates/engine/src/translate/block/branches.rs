@@ -49,13 +49,21 @@ impl Builder<'_> {
             Class::Jump => self.on = Some(Way { to: instruction.near_branch64(), from: ip }),
             Class::JumpIf => {
                 let condition = instruction.condition_code() as u8 - 1;
-                let taken = self.cache.emitter.jump_if_hole(condition);
-                self.on = Some(Way { to: next, from: ip });
-                if instruction.near_branch64() == self.block.instructions[0] {
-                    let start = self.start;
-                    self.cache.emitter.fill(taken, start);
+                let (taken, falls) =
+                    (Way { to: instruction.near_branch64(), from: ip }, Way { to: next, from: ip });
+                if taken.to == self.block.instructions[0] {
+                    let hole = self.cache.emitter.jump_if_hole(condition);
+                    self.cache.emitter.fill(hole, self.start);
+                    self.on = Some(falls);
+                } else if self.is_translated(falls) && !self.is_translated(taken) {
+                    // Turned round: what it falls to stands elsewhere, and what it jumps to can follow here.
+                    let hole = self.cache.emitter.jump_if_hole(condition ^ 1);
+                    self.branch(hole, falls);
+                    self.on = Some(taken);
                 } else {
-                    self.branch(taken, Way { to: instruction.near_branch64(), from: ip });
+                    let hole = self.cache.emitter.jump_if_hole(condition);
+                    self.branch(hole, taken);
+                    self.on = Some(falls);
                 }
             }
             Class::CountedJump => {
@@ -111,6 +119,10 @@ impl Builder<'_> {
             return self.exit(Exit::NotImplemented { decoded });
         }
         self.on = Some(Way { to: instruction.next_ip(), from: instruction.ip() });
+    }
+
+    fn is_translated(&mut self, way: Way) -> bool {
+        self.cache.entry(way.to).is_some()
     }
 
     fn terminate_return(&mut self, ip: u64, index: usize) {
