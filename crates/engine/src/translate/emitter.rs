@@ -154,6 +154,12 @@ impl Emitter {
         self.bytes(&[0x4D, 0x8D, 0x6D, count]);
     }
 
+    /// An instruction with two registers of 64 bits, the first in the place where an operand may be memory.
+    pub(crate) fn registers(&mut self, opcode: u8, first: Reg, second: Reg) {
+        let high = 0x48 | second.0 >> 3 << 2 | first.0 >> 3;
+        self.bytes(&[high, opcode, 0xC0 | (second.0 & 7) << 3 | first.0 & 7]);
+    }
+
     /// `jmp target`.
     pub(crate) fn jump(&mut self, target: u64) {
         self.bytes(&[0xE9]);
@@ -308,6 +314,11 @@ pub(crate) const JUMP_BYTES: u64 = 5;
 /// Overwrites the code at `at` with `jmp target`.
 pub(crate) fn patch_jump(at: u64, target: u64) {
     Emitter::new(at).jump(target);
+}
+
+/// Overwrites a direct jump at `at` with an instruction that does nothing.
+pub(crate) fn patch_nothing(at: u64) {
+    Emitter::new(at).bytes(&[0x0F, 0x1F, 0x44, 0x00, 0x00]); // nop dword [rax+rax]
 }
 
 fn displacement(from: u64, to: u64) -> u32 {

@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use super::calls::{self, Ordinary};
 use super::guess::{self, Through};
 use super::returns::{self, Early};
+use super::switches::{self, Unknown};
 use super::{Builder, Checks, LONGEST, Source, Way, Written, decode, emit, transaction};
 use crate::guest::FaultKind;
 use crate::translate::cache::Cache;
@@ -32,6 +33,8 @@ pub(super) enum Aside {
     Guess { hole: Hole, next: u64, rip: u64, through: Through },
     /// The end of `block` without the early look-up of its return address.
     Return { holes: [Hole; 2], block: u64, early: Early, source: Source },
+    /// A switch to an address that is not known.
+    Switch(Unknown),
     /// Of the checked translation.
     Checks(Checks),
 }
@@ -139,6 +142,7 @@ impl Asides {
             Aside::Return { holes, block, early, source } => {
                 returns::write_plain(cache, holes, block, early, &source);
             }
+            Aside::Switch(unknown) => switches::write_exit(cache, &unknown),
             Aside::Checks(checks) => checks.finish(&mut cache.emitter),
         }
     }

@@ -143,6 +143,10 @@ impl Builder<'_> {
         if instruction.op0_kind() == OpKind::Register && !apart {
             return Through::Register(number(register));
         }
+        if instruction.op0_kind() == OpKind::Register {
+            self.cache.emitter.store(TARGET, number(register));
+            return Through::Word;
+        }
         self.cache.emitter.store(SAVED_R11, R11);
         self.map(index, Saved::R11);
         self.load_operand(instruction);
@@ -151,25 +155,20 @@ impl Builder<'_> {
         Through::Word
     }
 
-    /// `mov r11, operand of the branch`.
+    /// `mov r11, operand of the branch`, which is memory.
     fn load_operand(&mut self, instruction: &Instruction) {
         use iced_x86::Code;
         let mut load = Instruction::default();
         load.set_op0_kind(OpKind::Register);
         load.set_op0_register(Register::R11);
         load.set_code(Code::Mov_r64_rm64);
-        if instruction.op0_kind() == OpKind::Register {
-            load.set_op1_kind(OpKind::Register);
-            load.set_op1_register(instruction.op0_register());
-        } else {
-            load.set_op1_kind(OpKind::Memory);
-            load.set_segment_prefix(instruction.segment_prefix());
-            load.set_memory_base(instruction.memory_base());
-            load.set_memory_index(instruction.memory_index());
-            load.set_memory_index_scale(instruction.memory_index_scale());
-            load.set_memory_displacement64(instruction.memory_displacement64());
-            load.set_memory_displ_size(instruction.memory_displ_size());
-        }
+        load.set_op1_kind(OpKind::Memory);
+        load.set_segment_prefix(instruction.segment_prefix());
+        load.set_memory_base(instruction.memory_base());
+        load.set_memory_index(instruction.memory_index());
+        load.set_memory_index_scale(instruction.memory_index_scale());
+        load.set_memory_displacement64(instruction.memory_displacement64());
+        load.set_memory_displ_size(instruction.memory_displ_size());
         if instruction.is_ip_rel_memory_operand() && self.is_far() {
             self.cache.emitter.constant(R11, instruction.ip_rel_memory_address());
             self.cache.emitter.bytes(&[0x4D, 0x8B, 0x1B]); // mov r11, [r11]

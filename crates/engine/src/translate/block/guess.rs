@@ -111,15 +111,22 @@ pub(super) fn write(cache: &mut Cache, hole: Hole, next: u64, rip: u64, through:
     stubs::original_return_address(e, next);
     let (jump, to_constant) = compare(e, through);
     let guess = Guess { through, site, aside, to_constant, jump };
-    otherwise(cache, rip, guess);
+    leave(cache, rip, guess);
+    look_up(cache, rip, through, true);
+    cache.emitter.jump_through(JUMP);
 }
 
-/// A jump.
+/// A jump: where it is a switch, the look-up follows without a jump over what it was compared with first.
 pub(super) fn write_jump(cache: &mut Cache, rip: u64, through: Through) {
     let site = offset(cache.emitter.here());
-    let (jump, to_constant) = compare(&mut cache.emitter, through);
+    let to_comparison = cache.emitter.jump_hole();
+    look_up(cache, rip, through, false);
+    let e = &mut cache.emitter;
+    e.jump_through(JUMP);
+    e.fill_here(to_comparison);
+    let (jump, to_constant) = compare(e, through);
     let guess = Guess { through, site, aside: 0, to_constant, jump };
-    otherwise(cache, rip, guess);
+    leave(cache, rip, guess);
 }
 
 /// Goes to what is filled in later; until then, and if the target is another, to what comes next. `rcx` is compared, of which a target cannot
@@ -137,12 +144,10 @@ fn compare(e: &mut Emitter, through: Through) -> (u32, u8) {
     (offset(jump.address()), u8::try_from(jump.address() - constant).expect("it is near"))
 }
 
-/// The exit, and the look-up.
-fn otherwise(cache: &mut Cache, rip: u64, guess: Guess) {
+/// The exit.
+fn leave(cache: &mut Cache, rip: u64, guess: Guess) {
     let number = cache.exit(Exit::Guess { rip, guess });
     stubs::exit_stub(&mut cache.emitter, number);
-    look_up(cache, rip, guess.through, guess.is_call());
-    cache.emitter.jump_through(JUMP);
 }
 
 /// The jump is taken, with `rcx` still in its word, if it does not go through what `negative` is the negative of. No flag
@@ -185,9 +190,7 @@ fn look_up(cache: &mut Cache, rip: u64, through: Through, pushed: bool) {
         Through::Register(register) => e.store(TARGET, register),
         Through::Word => {}
     }
-    e.load32(RDX, TARGET);
-    e.load32(RCX, TARGET + 4);
-    stubs::look_up_jump(e, stubs::restore_rcx_rdx, |e| stubs::exit_stub(e, miss));
+    stubs::look_up_jump(e, TARGET, stubs::restore_rcx_rdx, |e| stubs::exit_stub(e, miss));
     let found = e.here();
     cache.exits[miss as usize] = Exit::IndirectMiss { rip, found, pushed };
 }
@@ -214,16 +217,15 @@ impl Guess {
 
     fn fill_in(self, cache: &mut Cache, guessed: Guessed) {
         let Guessed { rip, target, jump, translated } = guessed;
-        let exit = jump + to_exit();
-        let looks_up = exit + stubs::EXIT_STUB;
         if !self.is_call() && cache.guesses.iter().any(|known| known.jump == jump) {
-            return emitter::patch_jump(at(self.site), looks_up);
+            return emitter::patch_nothing(at(self.site));
         }
         emitter::patch_constant(jump - u64::from(self.to_constant), 0u64.wrapping_sub(target));
         emitter::patch_displacement(jump, translated);
         cache.guesses.push(guessed);
         if self.is_call() {
-            emitter::patch_jump(exit, looks_up);
+            let exit = jump + to_exit();
+            emitter::patch_jump(exit, exit + stubs::EXIT_STUB);
             shorten(cache, rip, self, target);
         }
     }
