@@ -11,6 +11,7 @@ pub(super) mod counter;
 mod fetched;
 pub(super) mod guess;
 mod inline;
+mod leaves;
 mod returns;
 mod switches;
 

@@ -316,6 +316,13 @@ pub(crate) fn patch_jump(at: u64, target: u64) {
     Emitter::new(at).jump(target);
 }
 
+/// Overwrites the code at `at` with `call target`: as many bytes as a jump.
+pub(crate) fn patch_call(at: u64, target: u64) {
+    let mut e = Emitter::new(at);
+    let hole = e.call_hole();
+    e.fill(hole, target);
+}
+
 /// Overwrites a direct jump at `at` with an instruction that does nothing.
 pub(crate) fn patch_nothing(at: u64) {
     Emitter::new(at).bytes(&[0x0F, 0x1F, 0x44, 0x00, 0x00]); // nop dword [rax+rax]

@@ -228,6 +228,14 @@ pub(crate) fn original_return_address(e: &mut Emitter, address: u64) {
     }
 }
 
+/// Pushes a return address. If that faults, nothing has been stored.
+pub(crate) fn push(e: &mut Emitter, address: u64) {
+    e.bytes(&[0x68]); // push low half
+    e.bytes(&low(address));
+    e.bytes(&[0xC7, 0x44, 0x24, 0x04]); // mov dword [rsp+4], upper half
+    e.bytes(&low(address >> 32));
+}
+
 /// Bytes of [`restore_return_address`].
 pub(crate) const RESTORED: u64 = 8;
 

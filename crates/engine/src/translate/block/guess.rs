@@ -4,6 +4,7 @@
 //! A call's comparison stands behind its push, so that there is one call, one landing pad, and the jump is a direct one. It
 //! is written without a target; the first call leaves by an exit that fills it in.
 
+use super::leaves::{self, Inlined};
 use super::{Builder, calls, counter};
 use crate::leave::Flow;
 use crate::machine::state;
@@ -68,17 +69,25 @@ pub(crate) struct Guessed {
     pub(crate) target: u64,
     jump: u64,
     translated: u64,
+    /// A leaf that stands in the place of the call.
+    inlined: Option<Inlined>,
 }
 
 impl Guessed {
     /// The call looks its target up from now on, as any other.
     pub(crate) fn suspend(self) {
         emitter::patch_displacement(self.jump, self.jump + DISPLACEMENT);
+        if let Some(inlined) = self.inlined {
+            inlined.suspend();
+        }
     }
 
     /// It goes there straight again.
     pub(crate) fn resume(self) {
         emitter::patch_displacement(self.jump, self.translated);
+        if let Some(inlined) = self.inlined {
+            inlined.resume();
+        }
     }
 }
 
@@ -152,7 +161,7 @@ fn leave(cache: &mut Cache, rip: u64, guess: Guess) {
 
 /// The jump is taken, with `rcx` still in its word, if it does not go through what `negative` is the negative of. No flag
 /// is touched.
-fn unless_equal(e: &mut Emitter, through: Through, negative: u64) -> Hole {
+pub(super) fn unless_equal(e: &mut Emitter, through: Through, negative: u64) -> Hole {
     let register = match through {
         Through::Register(register) => register,
         Through::Word => R11,
@@ -204,8 +213,8 @@ pub(crate) fn learn(frame: &mut Frame, rip: u64, guess: Guess) -> Flow<u64> {
     let target = guess.through.target(frame);
     let translated = if guess.is_call() { go_on_pushed(frame, target)? } else { go_on(frame, target)? };
     if translator.generation() == generation {
-        translator
-            .with(|cache| guess.fill_in(cache, Guessed { rip, target, jump: at(guess.jump), translated }));
+        let guessed = Guessed { rip, target, jump: at(guess.jump), translated, inlined: None };
+        translator.with(|cache| guess.fill_in(cache, guessed));
     }
     Ok(translated)
 }
@@ -215,19 +224,21 @@ impl Guess {
         self.aside != 0
     }
 
-    fn fill_in(self, cache: &mut Cache, guessed: Guessed) {
-        let Guessed { rip, target, jump, translated } = guessed;
+    fn fill_in(self, cache: &mut Cache, mut guessed: Guessed) {
+        let Guessed { rip, target, jump, translated, .. } = guessed;
         if !self.is_call() && cache.guesses.iter().any(|known| known.jump == jump) {
             return emitter::patch_nothing(at(self.site));
         }
         emitter::patch_constant(jump - u64::from(self.to_constant), 0u64.wrapping_sub(target));
         emitter::patch_displacement(jump, translated);
-        cache.guesses.push(guessed);
         if self.is_call() {
             let exit = jump + to_exit();
             emitter::patch_jump(exit, exit + stubs::EXIT_STUB);
             shorten(cache, rip, self, target);
+            let place = (rip, at(self.site), at(self.aside));
+            guessed.inlined = leaves::inline(cache, place, self.through, target);
         }
+        cache.guesses.push(guessed);
     }
 }
 
