@@ -210,3 +210,68 @@ fn a_branch_whose_next_instruction_was_there_before_goes_both_ways() {
         }
     }
 }
+
+/// Four cases of 16 bytes, chosen by the round; each leads back to a branch in front of the switch. The argument is the number of rounds.
+/// Answers where the switch begins, too.
+fn rounds() -> (Vec<u8>, u64) {
+    let code = assemble(|a| {
+        let (mut head, mut cases, mut done) = (a.create_label(), a.create_label(), a.create_label());
+        a.mov(r8d, ecx).unwrap();
+        a.mov(eax, 1).unwrap();
+        a.lea(r9, ptr(cases)).unwrap();
+        a.set_label(&mut head).unwrap();
+        a.cmp(r8d, 1000).unwrap();
+        a.ja(done).unwrap();
+        a.mov(r11d, r8d).unwrap();
+        a.and(r11d, 3).unwrap();
+        a.shl(r11d, 4).unwrap();
+        a.mov(edx, 0x77).unwrap();
+        a.add(r11, r9).unwrap();
+        a.jmp(r11).unwrap();
+        a.set_label(&mut done).unwrap();
+        a.or(rax, -1).unwrap();
+        a.ret().unwrap();
+        a.set_label(&mut cases).unwrap();
+        for case in 1..5 {
+            a.lea(eax, rax + rax * 2 + case).unwrap();
+            a.dec(r8d).unwrap();
+            a.jne(head).unwrap();
+            a.ret().unwrap();
+            a.db(&[0xCC; 6]).unwrap();
+        }
+    });
+    let switch = code.windows(3).position(|bytes| bytes == [0x45, 0x89, 0xC3]).unwrap() as u64;
+    (code, CODE + switch)
+}
+
+#[test]
+fn a_switch_that_has_copies_goes_to_the_same_cases_from_each() {
+    let (code, switch) = rounds();
+    let native = Native::new(0x1000);
+    native.load(&code);
+    for switch_first in [false, true] {
+        let rig = Rig::new(&code);
+        if switch_first {
+            // With registers that lead to a place of their own: it is translated before the branch is.
+            assert_eq!(rig.call_at(switch, &[]), Err(Leave::Stop));
+            assert_eq!(rig.the_fault().kind, FaultKind::Execute);
+        }
+        let run = |rounds: u64, slice: u64| {
+            let begun = rig.engine.retired();
+            rig.engine.set_slice(slice);
+            assert_eq!(rig.call(&[rounds]), Ok(native.call(native.base(), [rounds, 0, 0, 0])));
+            assert_eq!(rig.engine.retired() - begun, if rounds > 1000 { 7 } else { 3 + rounds * 11 + 1 });
+        };
+        for rounds in [1, 2, 7, 1001, 40] {
+            run(rounds, u64::MAX);
+        }
+        for slice in [1, 2, 3, 5, 8, 13] {
+            *rig.on_slice.borrow_mut() = Some(Box::new(move |rig| {
+                rig.engine.set_slice(slice);
+                Ok(())
+            }));
+            run(40, slice);
+        }
+        *rig.on_slice.borrow_mut() = None;
+    }
+}

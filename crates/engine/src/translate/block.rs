@@ -303,6 +303,7 @@ fn emit(cache: &mut Cache, pc: u64, source: &Source) -> Result<Written, FaultKin
     {
         builder.copy(source, last - 1)?;
         builder.switch(switch, source);
+        builder.cache.switches.insert(pc);
         return Ok(builder.finish());
     }
     builder.copy(source, last)?;

@@ -55,7 +55,7 @@ impl Builder<'_> {
                     let hole = self.cache.emitter.jump_if_hole(condition);
                     self.cache.emitter.fill(hole, self.start);
                     self.on = Some(falls);
-                } else if self.is_translated(falls) && !self.is_translated(taken) {
+                } else if self.stands_elsewhere(falls) && !self.is_translated(taken) {
                     // Turned round: what it falls to stands elsewhere, and what it jumps to can follow here.
                     let hole = self.cache.emitter.jump_if_hole(condition ^ 1);
                     self.branch(hole, falls);
@@ -119,6 +119,11 @@ impl Builder<'_> {
             return self.exit(Exit::NotImplemented { decoded });
         }
         self.on = Some(Way { to: instruction.next_ip(), from: instruction.ip() });
+    }
+
+    /// Whether the block there is translated, and no copy of it may follow.
+    fn stands_elsewhere(&mut self, way: Way) -> bool {
+        self.is_translated(way) && !self.cache.switches.contains(&way.to)
     }
 
     fn is_translated(&mut self, way: Way) -> bool {
