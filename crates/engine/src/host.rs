@@ -251,7 +251,11 @@ fn reserve_windows() -> std::io::Result<()> {
     }
     memory::reserve(HEAP.window(), none, how)?;
     memory::reserve(PAGES.window(), data, how)?;
-    memory::reserve(windows::SCRATCH, data, how)?;
+    reserve_twice(
+        "dirql-scratch",
+        [(windows::SCRATCH, data), (windows::SCRATCH_READ, ProtFlags::READ)],
+        how,
+    )?;
     // Never writable where driver code reads or executes it.
     let code = windows::CACHE;
     reserve_twice(

@@ -47,8 +47,11 @@ pub const IMAGES: Window = Window { base: 0x2000_0000_0000, size: GIB };
 /// Translated code, in the same 4 GiB as the images: a 32-bit displacement reaches both ways.
 pub(crate) const CACHE: Window = Window { base: 0x2000_6000_0000, size: GIB / 4 };
 /// One page of scratch memory for translated code, below 2 GiB: where an operand is a plain address, a load of what was stored
-/// just before costs Intel's processors nothing, and 5 cycles where it is relative to the instruction.
+/// just before costs Intel's processors nothing, and 5 cycles where it is relative to the instruction. AMD's have [`SCRATCH_READ`].
 pub(crate) const SCRATCH: Window = Window { base: 0x7000_0000, size: 0x1000 };
+/// The scratch page once more, never writable, where a displacement of translated code reaches it: what AMD's processors load
+/// for nothing after a store.
+pub(crate) const SCRATCH_READ: Window = Window { base: 0x2000_5F00_0000, size: SCRATCH.size };
 /// Original address → translated address: 8 bytes (jump entry, return entry) for each byte of the images' 4 GiB.
 pub(crate) const TABLE: Window = Window { base: 0x2000_7000_0000, size: 32 * GIB };
 /// Device memory as drivers map it. Never accessible: every access is a call-out.
@@ -141,7 +144,8 @@ mod tests {
         let shadow = |distance: u64| {
             DRIVER_MEMORY.into_iter().map(move |w| Window { base: w.base + distance, size: w.size })
         };
-        let ours = [USER, USER_DEVICE, IMAGES, CACHE, SCRATCH, TABLE, DEVICE, SYSTEM, HIDING_PLACES];
+        let ours =
+            [USER, USER_DEVICE, IMAGES, CACHE, SCRATCH, SCRATCH_READ, TABLE, DEVICE, SYSTEM, HIDING_PLACES];
         ours.into_iter().chain(shadow(MARKS)).chain(shadow(STORED)).collect()
     }
 

@@ -185,7 +185,7 @@ fn ours(rig: &Rig, host: &[u64]) -> Vec<u64> {
     let [heap, pages, stacks, code, table] = rig.engine.own_windows().map(|window| window.base);
     let shadows = [0x0A00_0000_0740, 0x0060_0000_0B40].map(|distance| DATA + DATA_SIZE / 2 + distance);
     let middle = host.as_ptr() as u64 + AROUND;
-    let known = [0x2000_6000_0000, 0x7000_0800, 0x2001_8000_0000];
+    let known = [0x2000_6000_0000, 0x7000_0800, 0x2000_5F00_0800, 0x2001_8000_0000];
     let hidden = [heap + 0x1000, pages, stacks + 0x4_0000, code, table, middle, middle, middle];
     known.into_iter().chain(hidden).chain(shadows).collect()
 }

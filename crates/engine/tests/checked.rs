@@ -47,6 +47,7 @@ fn ours(engine: engine::Engine) -> Vec<u64> {
     let windows = [
         0x2000_6000_0000, // code cache
         0x7000_0800,      // scratch page, behind what is in use
+        0x2000_5F00_0800, // the same once more
         0x2001_8000_0000, // dispatch table
     ];
     let [heap, pages, stacks, code, table] = engine.own_windows().map(|window| window.base);

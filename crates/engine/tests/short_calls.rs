@@ -502,6 +502,7 @@ fn a_lock_must_be_free_and_lie_in_memory_of_drivers() {
     let ours = [
         0x2000_6000_0000, // the code cache
         0x7000_0800,      // the scratch page
+        0x2000_5F00_0800, // the scratch page once more
         0x2001_8000_0000, // the dispatch table
         0x2430_0000_1000, // where the heap may be
         DEVICE.base,

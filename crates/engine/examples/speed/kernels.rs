@@ -14,7 +14,12 @@ const SAMPLES: u32 = 300;
 const KERNELS: [(&str, u32); 4] = [("crc", 4), ("parse", 10), ("sort", 4), ("calls", 6)];
 
 pub(crate) fn all() -> Vec<Figure> {
-    if !crate::wanted("ratio") {
+    let wanted = |kinds: &[&str]| {
+        let named = |name: &str| kinds.iter().any(|kind| crate::wanted(&format!("{kind}_ratio_{name}")));
+        KERNELS.iter().filter(|(name, _)| named(name)).collect::<Vec<_>>()
+    };
+    let (whole, with_checks) = (wanted(&["native", "sliced"]), wanted(&["checked"]));
+    if whole.is_empty() && with_checks.is_empty() {
         return Vec::new();
     }
     let image = compiled();
@@ -23,11 +28,11 @@ pub(crate) fn all() -> Vec<Figure> {
     let rig = Rig::new(&[0xC3]);
     rig.load_image(&image);
     let mut figures: Vec<Figure> =
-        KERNELS.iter().flat_map(|(name, repeats)| one(&rig, &native, &image, name, *repeats)).collect();
+        whole.iter().flat_map(|(name, repeats)| one(&rig, &native, &image, name, *repeats)).collect();
     drop(rig);
     let rig = Rig::checked(&[0xC3]);
     rig.load_image(&image);
-    figures.extend(KERNELS.iter().map(|(name, repeats)| checked(&rig, &native, &image, name, *repeats)));
+    figures.extend(with_checks.iter().map(|(name, repeats)| checked(&rig, &native, &image, name, *repeats)));
     figures
 }
 

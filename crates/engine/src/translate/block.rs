@@ -11,7 +11,9 @@ pub(super) mod counter;
 mod fetched;
 pub(super) mod guess;
 mod inline;
+mod leaves;
 mod returns;
+mod switches;
 
 use std::collections::VecDeque;
 
@@ -21,6 +23,7 @@ use calls::Stub;
 use fetched::Fetched;
 use iced_x86::{Decoder, DecoderError, Encoder, Instruction};
 use returns::Early;
+use switches::Switch;
 
 use super::blocks::Block;
 use super::cache::{Cache, MapEntry, Saved};
@@ -293,6 +296,15 @@ fn emit(cache: &mut Cache, pc: u64, source: &Source) -> Result<Written, FaultKin
     }
     if class == Class::Return && builder.checks.is_none() {
         builder.early = returns::early(builder.cache, &source.instructions);
+    }
+    if class == Class::JumpIndirect
+        && builder.checks.is_none()
+        && let Some(switch) = Switch::of(builder.cache, &source.instructions)
+    {
+        builder.copy(source, last - 1)?;
+        builder.switch(switch, source);
+        builder.cache.switches.insert(pc);
+        return Ok(builder.finish());
     }
     builder.copy(source, last)?;
     builder.terminate(class, &source.instructions[last], &source.bytes[last], last);

@@ -96,6 +96,8 @@ pub(crate) struct Cache {
     /// through registers.
     pub(super) jumps: Vec<(u64, u64)>,
     pub(super) guesses: Vec<Guessed>,
+    /// Where blocks begin that end in a switch ([`super::block`]).
+    pub(super) switches: BTreeSet<u64>,
     /// Import slots whose contents were taken at translation, and jumps through them that were.
     slots: BTreeSet<u64>,
     /// Translations of code outside the images' window, which the table does not cover.
@@ -152,6 +154,7 @@ impl Translator {
             cuts: Cuts::default(),
             jumps: Vec::new(),
             guesses: Vec::new(),
+            switches: BTreeSet::new(),
             slots: BTreeSet::new(),
             outside: BTreeMap::new(),
             call_sites: BTreeMap::new(),
@@ -508,6 +511,7 @@ impl Cache {
         self.cuts.clear();
         self.jumps.clear();
         self.guesses.clear();
+        self.switches.clear();
         self.slots.clear();
         self.outside.clear();
         self.call_sites.clear();

@@ -1,12 +1,14 @@
 //! Writes machine code into the cache: the few encodings that stubs and block ends are made of.
 //!
-//! Everything refers to the scratch page by its absolute address, which fits in 31 bits, and to words of the host's by `fs:`. Branches are always near ones (32 bits): a body may
+//! Everything refers to the scratch page by its absolute address, which fits in 31 bits, or loads from it relative to the instruction,
+//! as [`super::host_cpu`] chooses; and to words of the host's by `fs:`. Branches are always near ones (32 bits): a body may
 //! grow. The only short jumps are backward or forward over a known number of bytes, and are checked.
 
 use std::ptr;
 
+use super::host_cpu::loads_relative;
 use super::host_words::HostWord;
-use crate::windows::{CACHE, CACHE_WRITTEN, SCRATCH};
+use crate::windows::{CACHE, CACHE_WRITTEN, SCRATCH, SCRATCH_READ};
 
 /// A general register's number in encodings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -107,16 +109,25 @@ impl Emitter {
         self.scratch_operand(reg.0, address);
     }
 
-    /// `mov reg, [address]`.
+    /// The operands of an instruction that loads, without an immediate: as in [`Self::scratch_operand`].
+    fn loaded_operand(&mut self, register: u8, address: u64) {
+        if !loads_relative() {
+            return self.scratch_operand(register, address);
+        }
+        self.bytes(&[0x05 | (register & 7) << 3]);
+        self.relative(read_address(address));
+    }
+
+    /// `mov reg, [address]`: [`load_bytes`] bytes.
     pub(crate) fn load(&mut self, reg: Reg, address: u64) {
         self.bytes(&[0x48 | (reg.0 >> 3) << 2, 0x8B]);
-        self.scratch_operand(reg.0, address);
+        self.loaded_operand(reg.0, address);
     }
 
     /// `mov reg32, [address]`, for the low eight registers.
     pub(crate) fn load32(&mut self, reg: Reg, address: u64) {
         self.bytes(&[0x8B]);
-        self.scratch_operand(reg.0, address);
+        self.loaded_operand(reg.0, address);
     }
 
     /// `mov reg, imm64`.
@@ -141,6 +152,12 @@ impl Emitter {
     pub(crate) fn count_up(&mut self, count: u8) {
         assert!(count < 128, "the displacement is sign-extended");
         self.bytes(&[0x4D, 0x8D, 0x6D, count]);
+    }
+
+    /// An instruction with two registers of 64 bits, the first in the place where an operand may be memory.
+    pub(crate) fn registers(&mut self, opcode: u8, first: Reg, second: Reg) {
+        let high = 0x48 | second.0 >> 3 << 2 | first.0 >> 3;
+        self.bytes(&[high, opcode, 0xC0 | (second.0 & 7) << 3 | first.0 & 7]);
     }
 
     /// `jmp target`.
@@ -264,6 +281,20 @@ fn written(at: u64) -> *mut u8 {
     (CACHE_WRITTEN.base() + (at - CACHE.base)) as *mut u8
 }
 
+/// Where a word of the scratch page is read relative to the instruction.
+pub(crate) fn read_address(address: u64) -> u64 {
+    assert!(SCRATCH.contains(address), "only the scratch page is mapped twice for that");
+    address - SCRATCH.base + SCRATCH_READ.base
+}
+
+/// Bytes of [`Emitter::store`].
+pub(crate) const STORE_BYTES: u64 = 8;
+
+/// Bytes of [`Emitter::load`].
+pub(crate) fn load_bytes() -> u64 {
+    if loads_relative() { 7 } else { 8 }
+}
+
 /// Overwrites the 32-bit displacement at `at` (whose instruction ends behind it) so that it leads to `target`.
 pub(crate) fn patch_displacement(at: u64, target: u64) {
     assert!(CACHE.contains(at));
@@ -283,6 +314,18 @@ pub(crate) const JUMP_BYTES: u64 = 5;
 /// Overwrites the code at `at` with `jmp target`.
 pub(crate) fn patch_jump(at: u64, target: u64) {
     Emitter::new(at).jump(target);
+}
+
+/// Overwrites the code at `at` with `call target`: as many bytes as a jump.
+pub(crate) fn patch_call(at: u64, target: u64) {
+    let mut e = Emitter::new(at);
+    let hole = e.call_hole();
+    e.fill(hole, target);
+}
+
+/// Overwrites a direct jump at `at` with an instruction that does nothing.
+pub(crate) fn patch_nothing(at: u64) {
+    Emitter::new(at).bytes(&[0x0F, 0x1F, 0x44, 0x00, 0x00]); // nop dword [rax+rax]
 }
 
 fn displacement(from: u64, to: u64) -> u32 {

@@ -228,6 +228,14 @@ pub(crate) fn original_return_address(e: &mut Emitter, address: u64) {
     }
 }
 
+/// Pushes a return address. If that faults, nothing has been stored.
+pub(crate) fn push(e: &mut Emitter, address: u64) {
+    e.bytes(&[0x68]); // push low half
+    e.bytes(&low(address));
+    e.bytes(&[0xC7, 0x44, 0x24, 0x04]); // mov dword [rsp+4], upper half
+    e.bytes(&low(address >> 32));
+}
+
 /// Bytes of [`restore_return_address`].
 pub(crate) const RESTORED: u64 = 8;
 
@@ -263,18 +271,25 @@ pub(crate) fn return_sequence(e: &mut Emitter, miss: impl FnOnce(&mut Emitter)) 
     (loads, end)
 }
 
-/// With the target's halves in `edx` and `ecx`: finds the translated target, leaves it in `scratch.jump` and restores
+/// With the target in the scratch page, at `word`: finds the translated target, leaves it in `scratch.jump` and restores
 /// `rcx` and `rdx`; or restores them and runs `miss`.
-pub(crate) fn look_up_jump(e: &mut Emitter, restore: impl Fn(&mut Emitter), miss: impl FnOnce(&mut Emitter)) {
+pub(crate) fn look_up_jump(
+    e: &mut Emitter,
+    word: u64,
+    restore: impl Fn(&mut Emitter),
+    miss: impl FnOnce(&mut Emitter),
+) {
+    e.load32(RCX, word + 4);
     let to_ok = compare_upper_half(e);
     let miss_at = e.here();
     restore(e);
     miss(e);
     to_ok.fill(e);
-    e.constant(RCX, TABLE.base);
-    e.bytes(&[0x8B, 0x0C, 0xD1]); // mov ecx, [rcx+rdx*8]
-    e.jump_if_rcx_zero(miss_at);
+    e.load32(RCX, word);
     e.constant(RDX, IMAGES.base);
+    e.bytes(&[0x8B, 0x8C, 0xCA]); // mov ecx, [rdx+rcx*8+jump column]
+    e.bytes(&table::JUMP_COLUMN.to_le_bytes());
+    e.jump_if_rcx_zero(miss_at);
     e.bytes(&[0x48, 0x8D, 0x0C, 0x11]); // lea rcx, [rcx+rdx]
     e.store_host(JUMP, RCX);
     restore(e);

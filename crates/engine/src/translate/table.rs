@@ -23,12 +23,15 @@ pub(crate) enum Column {
 /// The upper half that all addresses of images and cache share.
 pub(crate) const UPPER_HALF: u32 = (IMAGES.base >> 32) as u32;
 
-/// From the images' base to the column for returns: what an operand with that base and an address's low half, times 8, needs.
-pub(crate) const RETURN_COLUMN: u32 = {
-    let distance = TABLE.base + 4 - IMAGES.base;
+/// From the images' base to the column for jumps: what an operand with that base and an address's low half, times 8, needs.
+pub(crate) const JUMP_COLUMN: u32 = {
+    let distance = TABLE.base - IMAGES.base;
     assert!(distance < 1 << 31, "the table begins within 2 GiB of the images");
     (distance & 0x7FFF_FFFF) as u32
 };
+
+/// The same for the column for returns.
+pub(crate) const RETURN_COLUMN: u32 = JUMP_COLUMN + 4;
 
 /// Whether there is an entry for this address.
 pub(crate) fn covers(original: u64) -> bool {

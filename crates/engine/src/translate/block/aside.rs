@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use super::calls::{self, Ordinary};
 use super::guess::{self, Through};
 use super::returns::{self, Early};
+use super::switches::{self, Unknown};
 use super::{Builder, Checks, LONGEST, Source, Way, Written, decode, emit, transaction};
 use crate::guest::FaultKind;
 use crate::translate::cache::Cache;
@@ -32,6 +33,8 @@ pub(super) enum Aside {
     Guess { hole: Hole, next: u64, rip: u64, through: Through },
     /// The end of `block` without the early look-up of its return address.
     Return { holes: [Hole; 2], block: u64, early: Early, source: Source },
+    /// A switch to an address that is not known.
+    Switch(Unknown),
     /// Of the checked translation.
     Checks(Checks),
 }
@@ -54,13 +57,20 @@ impl Asides {
         Ok(written.start)
     }
 
+    /// Translates a block, and enters it in the table.
     fn block(&mut self, cache: &mut Cache, pc: u64) -> Result<Written, FaultKind> {
+        let written = self.copy(cache, pc)?;
+        cache.enter(pc, written.start);
+        Ok(written)
+    }
+
+    /// Translates a block.
+    fn copy(&mut self, cache: &mut Cache, pc: u64) -> Result<Written, FaultKind> {
         self.blocks = self.blocks.saturating_sub(1);
         let source = decode(cache, pc, LONGEST)?;
         let written = transaction(cache, |cache| emit(cache, pc, &source));
         cache.workshop.source = source;
         let mut written = written?;
-        cache.enter(pc, written.start);
         self.waiting.extend(written.asides.drain(..));
         cache.workshop.asides = std::mem::take(&mut written.asides);
         Ok(written)
@@ -77,11 +87,19 @@ impl Asides {
         }
     }
 
-    /// Translates the block at the end of `way` to here, if that can be done now.
+    /// Translates the block at the end of `way` to here, if that can be done now. One that ends in a switch has a copy behind each
+    /// that leads straight to it: what comes to it goes on by one jump and not by two.
     fn ahead(&mut self, cache: &mut Cache, way: Way) -> Option<Written> {
         let room = cache.emitter.here() + ROOM < CACHE.end();
-        let wanted = self.blocks > 0 && room && cache.entry(way.to).is_none();
-        if wanted { self.block(cache, way.to).ok() } else { None }
+        if self.blocks == 0 || !room {
+            return None;
+        }
+        let written = match cache.entry(way.to) {
+            None => self.block(cache, way.to),
+            Some(_) if cache.switches.contains(&way.to) => self.copy(cache, way.to),
+            Some(_) => return None,
+        };
+        written.ok()
     }
 
     /// Behind a block that nothing else follows.
@@ -139,6 +157,7 @@ impl Asides {
             Aside::Return { holes, block, early, source } => {
                 returns::write_plain(cache, holes, block, early, &source);
             }
+            Aside::Switch(unknown) => switches::write_exit(cache, &unknown),
             Aside::Checks(checks) => checks.finish(&mut cache.emitter),
         }
     }

@@ -49,13 +49,21 @@ impl Builder<'_> {
             Class::Jump => self.on = Some(Way { to: instruction.near_branch64(), from: ip }),
             Class::JumpIf => {
                 let condition = instruction.condition_code() as u8 - 1;
-                let taken = self.cache.emitter.jump_if_hole(condition);
-                self.on = Some(Way { to: next, from: ip });
-                if instruction.near_branch64() == self.block.instructions[0] {
-                    let start = self.start;
-                    self.cache.emitter.fill(taken, start);
+                let (taken, falls) =
+                    (Way { to: instruction.near_branch64(), from: ip }, Way { to: next, from: ip });
+                if taken.to == self.block.instructions[0] {
+                    let hole = self.cache.emitter.jump_if_hole(condition);
+                    self.cache.emitter.fill(hole, self.start);
+                    self.on = Some(falls);
+                } else if self.stands_elsewhere(falls) && !self.is_translated(taken) {
+                    // Turned round: what it falls to stands elsewhere, and what it jumps to can follow here.
+                    let hole = self.cache.emitter.jump_if_hole(condition ^ 1);
+                    self.branch(hole, falls);
+                    self.on = Some(taken);
                 } else {
-                    self.branch(taken, Way { to: instruction.near_branch64(), from: ip });
+                    let hole = self.cache.emitter.jump_if_hole(condition);
+                    self.branch(hole, taken);
+                    self.on = Some(falls);
                 }
             }
             Class::CountedJump => {
@@ -113,6 +121,15 @@ impl Builder<'_> {
         self.on = Some(Way { to: instruction.next_ip(), from: instruction.ip() });
     }
 
+    /// Whether the block there is translated, and no copy of it may follow.
+    fn stands_elsewhere(&mut self, way: Way) -> bool {
+        self.is_translated(way) && !self.cache.switches.contains(&way.to)
+    }
+
+    fn is_translated(&mut self, way: Way) -> bool {
+        self.cache.entry(way.to).is_some()
+    }
+
     fn terminate_return(&mut self, ip: u64, index: usize) {
         if self.early.is_some() {
             return self.cache.emitter.bytes(&[0xC3]);
@@ -131,6 +148,10 @@ impl Builder<'_> {
         if instruction.op0_kind() == OpKind::Register && !apart {
             return Through::Register(number(register));
         }
+        if instruction.op0_kind() == OpKind::Register {
+            self.cache.emitter.store(TARGET, number(register));
+            return Through::Word;
+        }
         self.cache.emitter.store(SAVED_R11, R11);
         self.map(index, Saved::R11);
         self.load_operand(instruction);
@@ -139,25 +160,20 @@ impl Builder<'_> {
         Through::Word
     }
 
-    /// `mov r11, operand of the branch`.
+    /// `mov r11, operand of the branch`, which is memory.
     fn load_operand(&mut self, instruction: &Instruction) {
         use iced_x86::Code;
         let mut load = Instruction::default();
         load.set_op0_kind(OpKind::Register);
         load.set_op0_register(Register::R11);
         load.set_code(Code::Mov_r64_rm64);
-        if instruction.op0_kind() == OpKind::Register {
-            load.set_op1_kind(OpKind::Register);
-            load.set_op1_register(instruction.op0_register());
-        } else {
-            load.set_op1_kind(OpKind::Memory);
-            load.set_segment_prefix(instruction.segment_prefix());
-            load.set_memory_base(instruction.memory_base());
-            load.set_memory_index(instruction.memory_index());
-            load.set_memory_index_scale(instruction.memory_index_scale());
-            load.set_memory_displacement64(instruction.memory_displacement64());
-            load.set_memory_displ_size(instruction.memory_displ_size());
-        }
+        load.set_op1_kind(OpKind::Memory);
+        load.set_segment_prefix(instruction.segment_prefix());
+        load.set_memory_base(instruction.memory_base());
+        load.set_memory_index(instruction.memory_index());
+        load.set_memory_index_scale(instruction.memory_index_scale());
+        load.set_memory_displacement64(instruction.memory_displacement64());
+        load.set_memory_displ_size(instruction.memory_displ_size());
         if instruction.is_ip_rel_memory_operand() && self.is_far() {
             self.cache.emitter.constant(R11, instruction.ip_rel_memory_address());
             self.cache.emitter.bytes(&[0x4D, 0x8B, 0x1B]); // mov r11, [r11]

@@ -10,9 +10,9 @@ use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Op
 use super::Builder;
 use crate::guest::FaultKind;
 use crate::translate::cache::Saved;
-use crate::translate::emitter::{Emitter, R13};
-use crate::translate::flags;
+use crate::translate::emitter::{self, Emitter, R13};
 use crate::translate::scratch::{DRIVER_R13, HELD};
+use crate::translate::{flags, host_cpu};
 
 /// Whether the instruction names the register, or a part of it.
 pub(in crate::translate) fn names(instruction: &Instruction) -> bool {
@@ -99,11 +99,12 @@ fn in_memory(instruction: &Instruction) -> Option<Instruction> {
         return None; // it clears the upper half
     }
     other.set_op_kind(operand, iced_x86::OpKind::Memory);
-    other.set_memory_base(Register::None);
+    let relative = host_cpu::loads_relative() && !changes(instruction);
+    other.set_memory_base(if relative { Register::RIP } else { Register::None });
     other.set_memory_index(Register::None);
     other.set_memory_index_scale(1);
     other.set_memory_displ_size(8);
-    other.set_memory_displacement64(DRIVER_R13);
+    other.set_memory_displacement64(if relative { emitter::read_address(DRIVER_R13) } else { DRIVER_R13 });
     Some(other)
 }
 

@@ -4,6 +4,7 @@
 //! A call's comparison stands behind its push, so that there is one call, one landing pad, and the jump is a direct one. It
 //! is written without a target; the first call leaves by an exit that fills it in.
 
+use super::leaves::{self, Inlined};
 use super::{Builder, calls, counter};
 use crate::leave::Flow;
 use crate::machine::state;
@@ -68,17 +69,25 @@ pub(crate) struct Guessed {
     pub(crate) target: u64,
     jump: u64,
     translated: u64,
+    /// A leaf that stands in the place of the call.
+    inlined: Option<Inlined>,
 }
 
 impl Guessed {
     /// The call looks its target up from now on, as any other.
     pub(crate) fn suspend(self) {
         emitter::patch_displacement(self.jump, self.jump + DISPLACEMENT);
+        if let Some(inlined) = self.inlined {
+            inlined.suspend();
+        }
     }
 
     /// It goes there straight again.
     pub(crate) fn resume(self) {
         emitter::patch_displacement(self.jump, self.translated);
+        if let Some(inlined) = self.inlined {
+            inlined.resume();
+        }
     }
 }
 
@@ -86,9 +95,14 @@ impl Guessed {
 const DISPLACEMENT: u64 = 4;
 
 /// Bytes of [`counter::lend`], and of what stands in its place for [`Through::Word`].
-const LENT: u64 = 16;
+fn lent() -> u64 {
+    emitter::STORE_BYTES + emitter::load_bytes()
+}
+
 /// From the displacement of the direct jump to the exit, which is jumped over once there is a guess.
-const TO_EXIT: u64 = 12;
+fn to_exit() -> u64 {
+    DISPLACEMENT + emitter::load_bytes()
+}
 
 fn offset(address: u64) -> u32 {
     u32::try_from(address - CACHE.base).expect("the cache is smaller than 4 GiB")
@@ -106,15 +120,22 @@ pub(super) fn write(cache: &mut Cache, hole: Hole, next: u64, rip: u64, through:
     stubs::original_return_address(e, next);
     let (jump, to_constant) = compare(e, through);
     let guess = Guess { through, site, aside, to_constant, jump };
-    otherwise(cache, rip, guess);
+    leave(cache, rip, guess);
+    look_up(cache, rip, through, true);
+    cache.emitter.jump_through(JUMP);
 }
 
-/// A jump.
+/// A jump: where it is a switch, the look-up follows without a jump over what it was compared with first.
 pub(super) fn write_jump(cache: &mut Cache, rip: u64, through: Through) {
     let site = offset(cache.emitter.here());
-    let (jump, to_constant) = compare(&mut cache.emitter, through);
+    let to_comparison = cache.emitter.jump_hole();
+    look_up(cache, rip, through, false);
+    let e = &mut cache.emitter;
+    e.jump_through(JUMP);
+    e.fill_here(to_comparison);
+    let (jump, to_constant) = compare(e, through);
     let guess = Guess { through, site, aside: 0, to_constant, jump };
-    otherwise(cache, rip, guess);
+    leave(cache, rip, guess);
 }
 
 /// Goes to what is filled in later; until then, and if the target is another, to what comes next. `rcx` is compared, of which a target cannot
@@ -127,22 +148,20 @@ fn compare(e: &mut Emitter, through: Through) -> (u32, u8) {
     e.fill_here(jump);
     e.fill_here(other);
     e.load(RCX, SAVED_RCX);
-    assert_eq!(e.here() - jump.address(), TO_EXIT, "the layout is known");
-    let constant = begin + 2 + if through.is_lent() { LENT } else { 0 };
+    assert_eq!(e.here() - jump.address(), to_exit(), "the layout is known");
+    let constant = begin + 2 + if through.is_lent() { lent() } else { 0 };
     (offset(jump.address()), u8::try_from(jump.address() - constant).expect("it is near"))
 }
 
-/// The exit, and the look-up.
-fn otherwise(cache: &mut Cache, rip: u64, guess: Guess) {
+/// The exit.
+fn leave(cache: &mut Cache, rip: u64, guess: Guess) {
     let number = cache.exit(Exit::Guess { rip, guess });
     stubs::exit_stub(&mut cache.emitter, number);
-    look_up(cache, rip, guess.through, guess.is_call());
-    cache.emitter.jump_through(JUMP);
 }
 
 /// The jump is taken, with `rcx` still in its word, if it does not go through what `negative` is the negative of. No flag
 /// is touched.
-fn unless_equal(e: &mut Emitter, through: Through, negative: u64) -> Hole {
+pub(super) fn unless_equal(e: &mut Emitter, through: Through, negative: u64) -> Hole {
     let register = match through {
         Through::Register(register) => register,
         Through::Word => R11,
@@ -180,9 +199,7 @@ fn look_up(cache: &mut Cache, rip: u64, through: Through, pushed: bool) {
         Through::Register(register) => e.store(TARGET, register),
         Through::Word => {}
     }
-    e.load32(RDX, TARGET);
-    e.load32(RCX, TARGET + 4);
-    stubs::look_up_jump(e, stubs::restore_rcx_rdx, |e| stubs::exit_stub(e, miss));
+    stubs::look_up_jump(e, TARGET, stubs::restore_rcx_rdx, |e| stubs::exit_stub(e, miss));
     let found = e.here();
     cache.exits[miss as usize] = Exit::IndirectMiss { rip, found, pushed };
 }
@@ -196,8 +213,8 @@ pub(crate) fn learn(frame: &mut Frame, rip: u64, guess: Guess) -> Flow<u64> {
     let target = guess.through.target(frame);
     let translated = if guess.is_call() { go_on_pushed(frame, target)? } else { go_on(frame, target)? };
     if translator.generation() == generation {
-        translator
-            .with(|cache| guess.fill_in(cache, Guessed { rip, target, jump: at(guess.jump), translated }));
+        let guessed = Guessed { rip, target, jump: at(guess.jump), translated, inlined: None };
+        translator.with(|cache| guess.fill_in(cache, guessed));
     }
     Ok(translated)
 }
@@ -207,20 +224,21 @@ impl Guess {
         self.aside != 0
     }
 
-    fn fill_in(self, cache: &mut Cache, guessed: Guessed) {
-        let Guessed { rip, target, jump, translated } = guessed;
-        let exit = jump + TO_EXIT;
-        let looks_up = exit + stubs::EXIT_STUB;
+    fn fill_in(self, cache: &mut Cache, mut guessed: Guessed) {
+        let Guessed { rip, target, jump, translated, .. } = guessed;
         if !self.is_call() && cache.guesses.iter().any(|known| known.jump == jump) {
-            return emitter::patch_jump(at(self.site), looks_up);
+            return emitter::patch_nothing(at(self.site));
         }
         emitter::patch_constant(jump - u64::from(self.to_constant), 0u64.wrapping_sub(target));
         emitter::patch_displacement(jump, translated);
-        cache.guesses.push(guessed);
         if self.is_call() {
-            emitter::patch_jump(exit, looks_up);
+            let exit = jump + to_exit();
+            emitter::patch_jump(exit, exit + stubs::EXIT_STUB);
             shorten(cache, rip, self, target);
+            let place = (rip, at(self.site), at(self.aside));
+            guessed.inlined = leaves::inline(cache, place, self.through, target);
         }
+        cache.guesses.push(guessed);
     }
 }
 
