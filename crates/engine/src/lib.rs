@@ -62,5 +62,7 @@ pub use registers::{Context, LeftBehind, Registers};
 pub use rewind::{Snapshot, Tracking};
 pub use root::{Run, Turn};
 pub use strand::{Progress, StrandId};
+#[doc(hidden)]
+pub use translate::encode_for_the_other_maker;
 pub use translate::{ANSWERS, Answer, RETURN_TO_KERNEL, Short, TakenLock};
 pub use view::View;

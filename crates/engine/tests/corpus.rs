@@ -162,6 +162,13 @@ fn every_function_of(name: &str) {
     }
 }
 
+/// Each encoding that some host's processor runs faster is right on any.
+#[test]
+fn encoded_for_the_other_maker() {
+    engine::encode_for_the_other_maker();
+    every_function_of("gcc-O2");
+}
+
 #[test]
 fn gcc_without_optimisation() {
     every_function_of("gcc-O0");

@@ -6,6 +6,18 @@
 use std::arch::x86_64::__cpuid;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 
+const YES: u8 = 1;
+const NO: u8 = 2;
+/// 0 until it is made.
+static CHOICE: AtomicU8 = AtomicU8::new(0);
+
+/// For tests: what is translated from now on is encoded as for a processor of the other maker.
+///
+/// Before a machine of this process begins.
+pub fn encode_for_the_other_maker() {
+    CHOICE.store(if is_amd(&vendor()) { NO } else { YES }, Relaxed);
+}
+
 /// Whether words of the scratch page are loaded relative to the instruction.
 ///
 /// A register that is put aside for a few instructions comes back at once on either maker's processors, if the right
@@ -13,9 +25,6 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 /// relative to the instruction. AMD's (family 26) take 8 cycles where both have a plain address, and none where the
 /// load is relative.
 pub(crate) fn loads_relative() -> bool {
-    const YES: u8 = 1;
-    const NO: u8 = 2;
-    static CHOICE: AtomicU8 = AtomicU8::new(0);
     let mut choice = CHOICE.load(Relaxed);
     if choice == 0 {
         choice = if is_amd(&vendor()) { YES } else { NO };

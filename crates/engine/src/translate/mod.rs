@@ -43,6 +43,7 @@ pub(crate) use cache::{Shelved, Translator};
 pub(crate) use exit::GuestEntryPoints;
 pub(crate) use extended::ask_for_extended;
 pub(crate) use frame::fixup;
+pub use host_cpu::encode_for_the_other_maker;
 #[cfg(test)]
 pub(crate) use host_words::BLOCKED;
 pub(crate) use host_words::{ALLOWED, host_words};
