@@ -593,6 +593,38 @@ std::arch::global_asm!(
     "je 9f",
     "mov eax, 2",
     "9: ret",
+    // The same of at least 128 bytes, for a processor that has AVX2.
+    ".global dirql_ram_same_avx2",
+    "dirql_ram_same_avx2:",
+    "vbroadcasti128 ymm1, [rdi]",
+    "vpcmpeqb ymm2, ymm1, [rsi + rdx - 32]",
+    "lea r8, [rdx - 128]",
+    "lea r9, [rdx - 32]",
+    "xor eax, eax",
+    "13: vpcmpeqb ymm0, ymm1, [rsi + rax]",
+    "vpcmpeqb ymm3, ymm1, [rsi + rax + 32]",
+    "vpcmpeqb ymm4, ymm1, [rsi + rax + 64]",
+    "vpcmpeqb ymm5, ymm1, [rsi + rax + 96]",
+    "vpand ymm0, ymm0, ymm3",
+    "vpand ymm4, ymm4, ymm5",
+    "vpand ymm2, ymm2, ymm0",
+    "vpand ymm2, ymm2, ymm4",
+    "add rax, 128",
+    "cmp rax, r8",
+    "jbe 13b",
+    "jmp 15f",
+    "14: vpcmpeqb ymm0, ymm1, [rsi + rax]",
+    "vpand ymm2, ymm2, ymm0",
+    "add rax, 32",
+    "15: cmp rax, r9",
+    "jb 14b",
+    "vpmovmskb ecx, ymm2",
+    "vzeroupper",
+    "xor eax, eax",
+    "cmp ecx, -1",
+    "je 16f",
+    "mov eax, 2",
+    "16: ret",
     "dirql_ram_copy_end:",
     "dirql_ram_copy_fixup:",
     "mov eax, 1",
@@ -604,6 +636,7 @@ unsafe extern "sysv64" {
     fn dirql_ram_copy(to: *mut u8, from: *const u8, bytes: usize) -> u32;
     fn dirql_ram_fill(to: *mut u8, pattern: *const u8, bytes: usize) -> u32;
     fn dirql_ram_same(pattern: *const u8, from: *const u8, bytes: usize) -> u32;
+    fn dirql_ram_same_avx2(pattern: *const u8, from: *const u8, bytes: usize) -> u32;
     static dirql_ram_copy_end: u8;
     static dirql_ram_copy_fixup: u8;
 }
@@ -891,8 +924,11 @@ pub(crate) fn is_filled(address: u64, bytes: u64, value: u8) -> Result<bool, Bad
     if !within && !is_driver_memory(address, bytes) {
         return Err(BadAddress { address, write: false });
     }
+    // Stacks are looked at page by page.
+    let is_long = bytes >= 128 && std::arch::is_x86_feature_detected!("avx2");
+    let same = if is_long { dirql_ram_same_avx2 } else { dirql_ram_same };
     // SAFETY: the pattern is an array of ours of 16 bytes; a page that is not mapped ends in the fix-up.
-    match unsafe { dirql_ram_same(pattern.as_ptr(), address as *const u8, usize_of(bytes)) } {
+    match unsafe { same(pattern.as_ptr(), address as *const u8, usize_of(bytes)) } {
         0 => Ok(true),
         2 => Ok(false),
         _ => Err(BadAddress { address, write: false }),
