@@ -78,6 +78,8 @@ pub(crate) struct Memory {
     changing: RefCell<BTreeSet<u64>>,
     /// Frames that translations were made from.
     translated: RefCell<PageSet>,
+    /// Frames that were ever mapped, before the machine was taken back, too: all others hold zeros, as the file did at first.
+    ever_mapped: PageSet,
     /// What the host has mapped.
     pub(crate) laid: Laid,
     /// What is to be closed at the end of [`Memory::unmap_together`].
@@ -108,6 +110,7 @@ impl Memory {
             watched: RefCell::default(),
             changing: RefCell::default(),
             translated,
+            ever_mapped: PageSet::new(FRAMES)?,
             laid: Laid::new()?,
             closing: RefCell::default(),
         })
@@ -128,6 +131,11 @@ impl Memory {
             Entry::new(frame, protection)
         });
         self.lay(address, length);
+    }
+
+    /// Whether the page of the file at `offset` was never mapped.
+    pub(crate) fn is_untouched(&self, offset: u64) -> bool {
+        u32::try_from(offset / PAGE).is_ok_and(|frame| !self.ever_mapped.contains(frame))
     }
 
     /// All of this range is written next: the host provides its pages in one call, where a fault for each costs several times as much.
@@ -176,7 +184,11 @@ impl Memory {
         state().sharing.forget(address, length);
         for (index, page) in pages(address, length).enumerate() {
             self.granules.insert(u32::try_from(granule(page).expect("checked")).expect("granules are few"));
-            page_table::set(page, entry(index as u64));
+            let entry = entry(index as u64);
+            if entry.is_mapped() {
+                self.ever_mapped.insert(entry.frame());
+            }
+            page_table::set(page, entry);
         }
     }
 
