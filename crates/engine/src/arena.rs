@@ -11,6 +11,7 @@ use talc::Talc;
 use crate::heap::Grow;
 use crate::root::Root;
 use crate::sharing::Behalf;
+use crate::small_blocks::SmallBlocks;
 use crate::strand::Strands;
 use crate::translate::{Answers, Reported};
 use crate::windows::{HEAP, PAGE};
@@ -19,6 +20,8 @@ use crate::windows::{HEAP, PAGE};
 pub(crate) struct Arena {
     /// The allocator of the heap behind this page.
     pub(crate) heap: UnsafeCell<Talc<Grow>>,
+    /// What stands in front of it.
+    pub(crate) small: SmallBlocks,
     pub(crate) strands: Strands,
     pub(crate) root: Root,
     pub(crate) behalf: Behalf,
@@ -40,6 +43,7 @@ const _: () = assert!(size_of::<Arena>() as u64 <= PAGE, "the record fits its pa
 pub(crate) fn lay() {
     let fresh = Arena {
         heap: UnsafeCell::new(Talc::new(Grow::none())),
+        small: SmallBlocks::none(),
         strands: Strands::default(),
         root: Root::default(),
         behalf: Behalf::default(),

@@ -7,6 +7,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use rustix::mm::{MprotectFlags, mprotect};
@@ -17,6 +18,7 @@ use crate::emergency_log::{Words, say};
 use crate::jail;
 use crate::machine;
 use crate::memory::usize_of;
+use crate::small_blocks::SmallBlocks;
 use crate::windows::{HEAP, PAGE, Window};
 
 thread_local! {
@@ -114,6 +116,29 @@ impl ScopedAllocator {
     fn machine() -> *mut Talc<Grow> {
         arena().heap.get()
     }
+
+    /// A block where none is free. Not inlined: what it takes of registers would be saved in each call.
+    ///
+    /// # Safety
+    /// On the thread that owns the live machine, in its scope.
+    #[inline(never)]
+    unsafe fn make(layout: Layout) -> *mut u8 {
+        // SAFETY: one thread, and the allocator does not call itself.
+        match unsafe { (*Self::machine()).malloc(SmallBlocks::whole(layout)) } {
+            Ok(block) => block.as_ptr(),
+            Err(()) => exhausted(),
+        }
+    }
+
+    /// Gives a block that is not small back.
+    ///
+    /// # Safety
+    /// As [`ScopedAllocator::make`], which made the block for this layout.
+    #[inline(never)]
+    unsafe fn unmake(block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { (*Self::machine()).free(NonNull::new_unchecked(block), layout) }
+    }
 }
 
 // SAFETY: both allocators behind it are allocators; a block goes back to the one whose range holds it.
@@ -123,10 +148,10 @@ unsafe impl GlobalAlloc for ScopedAllocator {
             // SAFETY: the caller's promise is the system allocator's.
             return unsafe { System.alloc(layout) };
         }
-        // SAFETY: one thread, and the allocator does not call itself.
-        match unsafe { (*Self::machine()).malloc(layout) } {
-            Ok(block) => block.as_ptr(),
-            Err(()) => exhausted(),
+        match arena().small.take(layout) {
+            Some(block) => block.as_ptr(),
+            // SAFETY: `INSIDE` is set.
+            None => unsafe { Self::make(layout) },
         }
     }
 
@@ -135,8 +160,12 @@ unsafe impl GlobalAlloc for ScopedAllocator {
             if !OWN.get() {
                 return; // it went with its machine, or goes with that of another thread
             }
-            // SAFETY: the block's address says that the machine's allocator made it.
-            unsafe { (*Self::machine()).free(std::ptr::NonNull::new_unchecked(block), layout) }
+            // SAFETY: the block's address says that it was made here.
+            unsafe {
+                if !arena().small.give(block, layout) {
+                    Self::unmake(block, layout);
+                }
+            }
         } else {
             guard_host_block();
             // SAFETY: and this one the system's.
@@ -149,6 +178,9 @@ unsafe impl GlobalAlloc for ScopedAllocator {
             guard_host_block();
             // SAFETY: the block is the system allocator's, and stays there whatever the scope.
             return unsafe { System.realloc(block, layout, size) };
+        }
+        if SmallBlocks::fits(layout, size) && OWN.get() {
+            return block;
         }
         // Of a machine that has ended, or of another thread's: it goes on where this thread may have it.
         scope(OWN.get(), || {

@@ -35,6 +35,7 @@ mod root;
 mod shadow;
 mod sharing;
 mod signals;
+mod small_blocks;
 pub mod standard_output;
 mod strand;
 mod translate;

@@ -669,6 +669,12 @@ impl Engine {
         state().memory.map(address, offset, length, protection);
     }
 
+    /// Whether the page of physical memory at `offset` was never mapped, so that it holds zeros. False of one that was and is zero by chance.
+    #[must_use]
+    pub fn is_untouched(self, offset: u64) -> bool {
+        state().memory.is_untouched(offset)
+    }
+
     /// All of this range, which is mapped for writing, is written next: the host provides its pages at once.
     pub fn provide(self, address: u64, length: u64) {
         state().memory.provide(address, length);

@@ -78,6 +78,8 @@ pub(crate) struct Memory {
     changing: RefCell<BTreeSet<u64>>,
     /// Frames that translations were made from.
     translated: RefCell<PageSet>,
+    /// Frames that were ever mapped, before the machine was taken back, too: all others hold zeros, as the file did at first.
+    ever_mapped: PageSet,
     /// What the host has mapped.
     pub(crate) laid: Laid,
     /// What is to be closed at the end of [`Memory::unmap_together`].
@@ -108,6 +110,7 @@ impl Memory {
             watched: RefCell::default(),
             changing: RefCell::default(),
             translated,
+            ever_mapped: PageSet::new(FRAMES)?,
             laid: Laid::new()?,
             closing: RefCell::default(),
         })
@@ -128,6 +131,11 @@ impl Memory {
             Entry::new(frame, protection)
         });
         self.lay(address, length);
+    }
+
+    /// Whether the page of the file at `offset` was never mapped.
+    pub(crate) fn is_untouched(&self, offset: u64) -> bool {
+        u32::try_from(offset / PAGE).is_ok_and(|frame| !self.ever_mapped.contains(frame))
     }
 
     /// All of this range is written next: the host provides its pages in one call, where a fault for each costs several times as much.
@@ -176,7 +184,11 @@ impl Memory {
         state().sharing.forget(address, length);
         for (index, page) in pages(address, length).enumerate() {
             self.granules.insert(u32::try_from(granule(page).expect("checked")).expect("granules are few"));
-            page_table::set(page, entry(index as u64));
+            let entry = entry(index as u64);
+            if entry.is_mapped() {
+                self.ever_mapped.insert(entry.frame());
+            }
+            page_table::set(page, entry);
         }
     }
 
@@ -593,6 +605,38 @@ std::arch::global_asm!(
     "je 9f",
     "mov eax, 2",
     "9: ret",
+    // The same of at least 128 bytes, for a processor that has AVX2.
+    ".global dirql_ram_same_avx2",
+    "dirql_ram_same_avx2:",
+    "vbroadcasti128 ymm1, [rdi]",
+    "vpcmpeqb ymm2, ymm1, [rsi + rdx - 32]",
+    "lea r8, [rdx - 128]",
+    "lea r9, [rdx - 32]",
+    "xor eax, eax",
+    "13: vpcmpeqb ymm0, ymm1, [rsi + rax]",
+    "vpcmpeqb ymm3, ymm1, [rsi + rax + 32]",
+    "vpcmpeqb ymm4, ymm1, [rsi + rax + 64]",
+    "vpcmpeqb ymm5, ymm1, [rsi + rax + 96]",
+    "vpand ymm0, ymm0, ymm3",
+    "vpand ymm4, ymm4, ymm5",
+    "vpand ymm2, ymm2, ymm0",
+    "vpand ymm2, ymm2, ymm4",
+    "add rax, 128",
+    "cmp rax, r8",
+    "jbe 13b",
+    "jmp 15f",
+    "14: vpcmpeqb ymm0, ymm1, [rsi + rax]",
+    "vpand ymm2, ymm2, ymm0",
+    "add rax, 32",
+    "15: cmp rax, r9",
+    "jb 14b",
+    "vpmovmskb ecx, ymm2",
+    "vzeroupper",
+    "xor eax, eax",
+    "cmp ecx, -1",
+    "je 16f",
+    "mov eax, 2",
+    "16: ret",
     "dirql_ram_copy_end:",
     "dirql_ram_copy_fixup:",
     "mov eax, 1",
@@ -604,6 +648,7 @@ unsafe extern "sysv64" {
     fn dirql_ram_copy(to: *mut u8, from: *const u8, bytes: usize) -> u32;
     fn dirql_ram_fill(to: *mut u8, pattern: *const u8, bytes: usize) -> u32;
     fn dirql_ram_same(pattern: *const u8, from: *const u8, bytes: usize) -> u32;
+    fn dirql_ram_same_avx2(pattern: *const u8, from: *const u8, bytes: usize) -> u32;
     static dirql_ram_copy_end: u8;
     static dirql_ram_copy_fixup: u8;
 }
@@ -891,8 +936,11 @@ pub(crate) fn is_filled(address: u64, bytes: u64, value: u8) -> Result<bool, Bad
     if !within && !is_driver_memory(address, bytes) {
         return Err(BadAddress { address, write: false });
     }
+    // Stacks are looked at page by page.
+    let is_long = bytes >= 128 && std::arch::is_x86_feature_detected!("avx2");
+    let same = if is_long { dirql_ram_same_avx2 } else { dirql_ram_same };
     // SAFETY: the pattern is an array of ours of 16 bytes; a page that is not mapped ends in the fix-up.
-    match unsafe { dirql_ram_same(pattern.as_ptr(), address as *const u8, usize_of(bytes)) } {
+    match unsafe { same(pattern.as_ptr(), address as *const u8, usize_of(bytes)) } {
         0 => Ok(true),
         2 => Ok(false),
         _ => Err(BadAddress { address, write: false }),

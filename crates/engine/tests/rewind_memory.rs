@@ -520,3 +520,20 @@ fn an_image_that_was_another_at_an_older_snapshot_is_that_again() {
         assert_eq!(runs(OTHER), Some(2));
     });
 }
+
+#[test]
+fn a_page_that_was_never_mapped_is_untouched_and_one_that_was_stays_touched_though_it_is_taken_back() {
+    both(&RETURN, |rig, snapshot| {
+        let (engine, offset) = (rig.engine, 0x4000_0000);
+        assert!(engine.is_untouched(offset) && engine.is_untouched(offset + PAGE));
+        let before = snapshot();
+        engine.map(FREE, offset, PAGE, Protection::READ_WRITE);
+        assert_eq!((word(engine, FREE), engine.is_untouched(offset)), (Some(0), false));
+        put(engine, FREE, 1);
+        engine.unmap(FREE, PAGE);
+        rig.host.rewind(before);
+        assert!(!engine.is_untouched(offset) && engine.is_untouched(offset + PAGE));
+        engine.map(FREE, offset, 2 * PAGE, Protection::READ_WRITE);
+        assert_eq!([FREE, FREE + PAGE].map(|at| word(engine, at)), [Some(0), Some(0)]);
+    });
+}

@@ -154,7 +154,7 @@ fn a_block_is_laid_between_guards_and_each_byte_of_them_counts() {
 fn a_range_is_filled_or_one_byte_of_it_is_not() {
     let rig = Rig::new(&RETURN);
     let engine = rig.engine;
-    for bytes in [16_u64, 17, 63, 64, 65, 128, 150, 288] {
+    for bytes in [16_u64, 17, 63, 64, 65, 127, 128, 129, 150, 160, 255, 256, 288] {
         engine.fill(DATA + 3, bytes, 0xDD).unwrap();
         assert_eq!(engine.is_filled(DATA + 3, bytes, 0xDD), Ok(true));
         for at in 0..bytes {
@@ -162,6 +162,7 @@ fn a_range_is_filled_or_one_byte_of_it_is_not() {
             assert_eq!(engine.is_filled(DATA + 3, bytes, 0xDD), Ok(false), "{bytes} {at}");
             engine.write(DriverPtr::<u8>::new(DATA + 3 + at), 0xDD).unwrap();
         }
+        assert_eq!(engine.is_filled(FREE, bytes, 0xDD).ok(), None, "nothing is mapped there");
     }
 }
 

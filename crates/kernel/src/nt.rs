@@ -309,13 +309,18 @@ impl Nt {
     /// that are missing.
     #[must_use]
     pub fn calls_of_exports(&self) -> Vec<(u32, u64)> {
-        let mut calls: Vec<u64> = self.calls.iter().map(Cell::get).collect();
+        let called = (0..).zip(self.calls.iter().map(Cell::get)).filter(|(_, count)| *count > 0);
+        let mut calls: Vec<(u32, u64)> = called.collect();
         for (number, short) in
             self.engine.short_calls_by_export().into_iter().chain(wdf::answered_calls(self.engine))
         {
-            calls[number as usize] += short;
+            match calls.binary_search_by_key(&number, |(number, _)| *number) {
+                Ok(at) => calls[at].1 += short,
+                Err(_) if short == 0 => {}
+                Err(at) => calls.insert(at, (number, short)),
+            }
         }
-        (0..).zip(calls).filter(|(_, count)| *count > 0).collect()
+        calls
     }
 
     /// See [`Cx::next_event`].

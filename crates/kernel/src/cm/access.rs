@@ -26,13 +26,17 @@ pub fn now(cx: &Cx<'_>) -> i64 {
 }
 
 fn wide(text: &str) -> Vec<u16> {
-    text.encode_utf16().collect()
+    let mut units = Vec::with_capacity(text.len());
+    units.extend(text.encode_utf16());
+    units
 }
 
 /// A text's bytes as `REG_SZ` keeps them.
 #[must_use]
 pub fn sz(text: &str) -> Vec<u8> {
-    text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes).collect()
+    let mut bytes = Vec::with_capacity(2 * text.len() + 2);
+    bytes.extend(text.encode_utf16().chain([0]).flat_map(u16::to_le_bytes));
+    bytes
 }
 
 /// Texts' bytes as `REG_MULTI_SZ` keeps them.

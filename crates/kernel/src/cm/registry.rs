@@ -144,22 +144,25 @@ impl Registry {
 
     /// Where an absolute path begins: it must name `\Registry`; the rest.
     fn from_root(path: &[u16]) -> Result<&[u16], NtStatus> {
-        const NAME: &str = "\\REGISTRY";
-        let folded = fold(path);
-        let root: Vec<u16> = NAME.encode_utf16().collect();
+        const NAME: &[u8] = b"\\REGISTRY";
         if path.first() != Some(&u16::from(b'\\')) {
             return Err(NtStatus::OBJECT_PATH_SYNTAX_BAD);
         }
-        let rest = folded.strip_prefix(root.as_slice()).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
-        match rest.first() {
-            None => Ok(&[]),
-            Some(&unit) if unit == u16::from(b'\\') => Ok(&path[root.len()..]),
-            Some(_) => Err(NtStatus::OBJECT_NAME_NOT_FOUND),
+        let (root, rest) = path.split_at_checked(NAME.len()).ok_or(NtStatus::OBJECT_NAME_NOT_FOUND)?;
+        let is_root = root.iter().zip(NAME).all(|(&unit, &name)| text::upcase(unit) == u16::from(name));
+        if is_root && rest.first().is_none_or(|&unit| unit == u16::from(b'\\')) {
+            Ok(rest)
+        } else {
+            Err(NtStatus::OBJECT_NAME_NOT_FOUND)
         }
     }
 
     fn child(&self, key: KeyId, name: &[u16]) -> Option<KeyId> {
-        let child = *self.keys.get(&key)?.children.get(&fold(name))?;
+        // No key has a longer name.
+        let mut folded = [0; KEY_NAME];
+        let folded = folded.get_mut(..name.len())?;
+        folded.iter_mut().zip(name).for_each(|(folded, &unit)| *folded = text::upcase(unit));
+        let child = *self.keys.get(&key)?.children.get(&*folded)?;
         Some(self.keys.get(&child)?.link.unwrap_or(child))
     }
 

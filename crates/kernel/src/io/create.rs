@@ -83,10 +83,11 @@ pub(crate) fn granted(
     if !is_checked(cx, device, !name.is_empty())? {
         return Ok(Ok(desired));
     }
-    let descriptor = object::of_device(cx, device.address);
     let asked = Asked { desired, previous: 0, mapping: &object::file_mapping() };
-    let granted = token::current(cx).and_then(|token| access::check(&descriptor, &token, asked));
-    Ok(granted.map(|granted| granted.access))
+    let granted = token::with_current(cx, |k, token| {
+        access::check(object::device_descriptor(k, device.address), token, asked)
+    });
+    Ok(granted.flatten().map(|granted| granted.access))
 }
 
 /// Whether the I/O manager checks the device's descriptor; names inside the device are its driver's to check.

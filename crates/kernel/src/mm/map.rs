@@ -165,8 +165,10 @@ pub(super) fn allocate_anew(k: &mut Kernel, zone: Zone, count: u64, page: Page, 
         return Some(address);
     }
     let pages = k.mm.physical.take_pages(count)?;
+    let is_clear = fill == 0 && hold_zeros(k.engine, &pages);
     let address = place(k, zone, &pages, page);
     match address {
+        Some(_) if is_clear => {}
         Some(address) => clear(k.engine, address, count, fill),
         None => pages.into_iter().for_each(|page| k.mm.physical.give_page(page)),
     }
@@ -334,6 +336,12 @@ pub(crate) fn release(k: &mut Kernel, zone: Zone, address: u64, count: u64) {
     for page in remove(k, zone, address, count) {
         k.mm.physical.give_page(page);
     }
+}
+
+/// Whether these pages, which are not mapped, are known to hold zeros. Not where accesses are observed: what the kernel clears counts as
+/// stored, and as touched.
+fn hold_zeros(engine: Engine, pages: &[u64]) -> bool {
+    engine.is_plain() && pages.iter().all(|page| engine.is_untouched(file_offset(*page)))
 }
 
 /// Fills pages that were just mapped for writing.

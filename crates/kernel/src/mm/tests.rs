@@ -291,6 +291,18 @@ fn a_stack_that_is_given_back_waits_and_comes_again_zeroed() {
 }
 
 #[test]
+fn memory_is_zeroed_whether_its_pages_were_used_before_or_never() {
+    machine(|cx| {
+        for _ in 0..2000 {
+            let stack = stack::allocate(cx, 0x4000).unwrap();
+            assert_eq!(cx.engine().is_filled(stack.limit, 0x4000, 0), Ok(true));
+            cx.engine().fill(stack.limit, 0x4000, 0xEE).unwrap();
+            stack::free(cx, stack);
+        }
+    });
+}
+
+#[test]
 fn small_buffers_lie_side_by_side_and_go_with_their_process() {
     machine(|cx| {
         cx.with(ready::fill_up);

@@ -102,9 +102,11 @@ impl Names {
 
     /// Goes down `path` until it ends (`Ok`) or a link says where to go on (`Err`).
     fn step(&self, path: &str, follow_last: bool) -> Result<Result<Found, String>, NtStatus> {
-        let mut end = 0;
+        // Components may be longer or shorter in capitals, but there are as many.
+        let folded = fold(path);
+        let (mut end, mut folded_end) = (0, 0);
         loop {
-            let entry = self.entries.get(&fold(&path[..end])).ok_or(if end == path.len() {
+            let entry = self.entries.get(&folded[..folded_end]).ok_or(if end == path.len() {
                 NtStatus::OBJECT_NAME_NOT_FOUND
             } else {
                 NtStatus::OBJECT_PATH_NOT_FOUND
@@ -113,7 +115,8 @@ impl Names {
             match &entry.target {
                 Target::Link(to) if follow_last || !rest.is_empty() => return Ok(Err(format!("{to}{rest}"))),
                 Target::Directory if !rest.is_empty() && rest != "\\" => {
-                    end += 1 + rest[1..].find('\\').unwrap_or(rest.len() - 1);
+                    end += component(rest);
+                    folded_end += component(&folded[folded_end..]);
                 }
                 target => {
                     let rest = if *target == Target::Directory { "" } else { rest };
@@ -178,8 +181,16 @@ fn checked(path: &str) -> Result<&str, NtStatus> {
     Ok(path)
 }
 
+/// The bytes of the first component of a path, with the separator before it.
+fn component(path: &str) -> usize {
+    1 + path[1..].find('\\').unwrap_or(path.len() - 1)
+}
+
 /// One character for one, as `RtlUpcaseUnicodeChar`.
 pub(crate) fn fold(path: &str) -> String {
+    if path.is_ascii() {
+        return path.to_ascii_uppercase();
+    }
     path.chars()
         .map(|c| {
             let mut upper = c.to_uppercase();
@@ -241,6 +252,18 @@ mod tests {
         assert_eq!(names.insert("\\device\\FOO", Target::Object(8)), Err(NtStatus::OBJECT_NAME_COLLISION));
         assert_eq!(names.insert("\\Nowhere\\X", Target::Object(8)), Err(NtStatus::OBJECT_PATH_NOT_FOUND));
         assert_eq!(names.insert("\\Device\\", Target::Object(8)), Err(NtStatus::OBJECT_NAME_INVALID));
+    }
+
+    #[test]
+    fn a_component_that_is_shorter_in_capitals_leads_to_what_lies_in_it() {
+        let mut names = with_a_device();
+        names.insert("\\ıß", Target::Directory).unwrap();
+        names.insert("\\ıß\\aı", Target::Object(9)).unwrap();
+        let found = names.resolve("\\Iß\\AI\\ı").unwrap();
+        assert_eq!((found.path.as_str(), found.target), ("\\ıß\\aı", Target::Object(9)));
+        assert_eq!(found.rest, "\\ı");
+        assert_eq!(names.resolve("\\Iß\\I"), Err(NtStatus::OBJECT_NAME_NOT_FOUND));
+        assert_eq!((fold("aß\\ıé"), fold("az\\9")), ("Aß\\IÉ".to_owned(), "AZ\\9".to_owned()));
     }
 
     #[test]

@@ -211,12 +211,12 @@ fn of_service(cx: &mut Cx<'_>, id: NodeId, service: &str) -> Result<(), NtStatus
 
 /// What a device was started with, and by whom: `Control` below its instance key, for as long as it runs.
 pub(super) fn write_control(cx: &mut Cx<'_>, id: NodeId) {
-    let key = format!(r"{}\Control", keys(cx, id).instance);
-    let (service, resources) = cx.with(|k| {
+    let (key, service, resources) = cx.with(|k| {
         let node = k.pnp.node(id);
+        let key = format!(r"{}\Control", instance_key(node));
         let service = k.io.drivers.get(&node.driver.address).map(|driver| driver.service.clone());
         let list = resource::list(&node.resources, node.bus(), Form::Raw);
-        (service.unwrap_or_default(), (!node.resources.is_empty()).then_some(list))
+        (key, service.unwrap_or_default(), (!node.resources.is_empty()).then_some(list))
     });
     // All names are the machine's own: the registry takes them.
     let _ = access::create_volatile(cx, &key);
@@ -231,13 +231,22 @@ pub(super) fn write_control(cx: &mut Cx<'_>, id: NodeId) {
 pub fn keys(cx: &mut Cx<'_>, id: NodeId) -> Keys {
     cx.with(|k| {
         let node = k.pnp.node(id);
-        let instance = format!(r"{ENUM}\{}", node.instance_path());
         Keys {
-            hardware: format!(r"{instance}\Device Parameters"),
-            instance,
+            hardware: hardware_key(node),
+            instance: instance_key(node),
             driver: driver_key_name(node).map(|name| format!(r"{CLASS}\{name}")),
         }
     })
+}
+
+/// The device's instance key.
+fn instance_key(node: &Node) -> String {
+    format!(r"{ENUM}\{}", node.instance_path())
+}
+
+/// Its hardware key.
+pub(super) fn hardware_key(node: &Node) -> String {
+    format!(r"{}\Device Parameters", instance_key(node))
 }
 
 /// `{class}\0000`, as `DevicePropertyDriverKeyName` tells it: one number for each device of the machine.

@@ -98,10 +98,10 @@ impl Capability {
 
 /// The messages that a device may be given: what its function can send, as far as its INF has set `MSISupported`.
 pub(super) fn offer(cx: &mut Cx<'_>, id: NodeId) -> Option<Offer> {
-    if cx.with(|k| k.pnp.node(id).card().is_none()) {
-        return None;
-    }
-    let key = format!(r"{}\{PROPERTIES}", install::keys(cx, id).hardware);
+    let key = cx.with(|k| {
+        let node = k.pnp.node(id);
+        node.card().map(|_| format!(r"{}\{PROPERTIES}", install::hardware_key(node)))
+    })?;
     if access::number(cx, &key, "MSISupported") != Some(1) {
         return None;
     }

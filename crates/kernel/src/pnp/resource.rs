@@ -141,13 +141,13 @@ pub(crate) const fn memory_flags(window: &Window) -> u16 {
 #[must_use]
 pub(crate) fn list(resources: &[Resource], (interface, bus): (u32, u32), form: Form) -> Vec<u8> {
     let descriptors: Vec<[u8; 0x14]> = resources.iter().flat_map(|r| descriptors(r, form)).collect();
-    let mut bytes = Vec::new();
+    let mut bytes = Vec::with_capacity(0x14 * (descriptors.len() + 1));
     let count = u32::try_from(descriptors.len()).unwrap_or(u32::MAX);
     // Count; InterfaceType, BusNumber; Version 1, Revision 1, Count.
     for word in [1, interface, bus, 0x0001_0001, count] {
         bytes.extend_from_slice(&word.to_le_bytes());
     }
-    bytes.extend(descriptors.iter().flatten());
+    bytes.extend_from_slice(descriptors.as_flattened());
     bytes
 }
 

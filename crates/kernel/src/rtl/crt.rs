@@ -28,12 +28,17 @@ fn scan<const W: u64>(
     let mut units: Vec<u16> = Vec::new();
     while (units.len() as u64) < most {
         let at = address.wrapping_add(units.len() as u64 * W);
-        let piece = peek::<W>(cx, at, most - units.len() as u64)?;
+        let reach = memory::reach(at, W, (most - units.len() as u64).saturating_mul(W));
         let before = units.len();
-        let stopped = piece.into_iter().any(|unit| {
-            units.push(unit);
-            stops(&units)
-        });
+        let (mut done, mut stopped) = (0, false);
+        while done < reach && !stopped {
+            let part = CHUNK.min(reach - done);
+            stopped = peek::<W>(cx, at.wrapping_add(done), part)?.into_iter().any(|unit| {
+                units.push(unit);
+                stops(&units)
+            });
+            done += part;
+        }
         let looked = (units.len() - before) as u64;
         memory::looked_at(cx, at, looked * W)?;
         slice::work(cx, 1 + looked)?;
@@ -44,9 +49,12 @@ fn scan<const W: u64>(
     Ok(units)
 }
 
-/// At least one and at most `most` characters, as many as can be read at once although perhaps not all of them are of the text.
-fn peek<const W: u64>(cx: &mut Cx<'_>, at: u64, most: u64) -> Flow<Vec<u16>> {
-    let bytes = memory::peek(cx, at, memory::reach(at, W, most.saturating_mul(W)))?;
+/// Bytes that are read at once of what can be: most texts are short, and what lies behind them up to the end of its page is not copied.
+const CHUNK: u64 = 128;
+
+/// The characters in these bytes, which can be read at once, although perhaps not all of them are of the text.
+fn peek<const W: u64>(cx: &mut Cx<'_>, at: u64, bytes: u64) -> Flow<Vec<u16>> {
+    let bytes = memory::peek(cx, at, bytes)?;
     Ok(if W == 1 { bytes.into_iter().map(u16::from).collect() } else { text::units(&bytes) })
 }
 

@@ -30,5 +30,7 @@ pub struct State {
     pub(crate) locked: BTreeMap<u64, u32>,
     /// The descriptors of devices of which one was said.
     pub(crate) devices: BTreeMap<u64, descriptor::Descriptor>,
+    /// That of all others.
+    pub(crate) usual: object::Usual,
     pub(crate) log: captured::Log,
 }

@@ -15,7 +15,7 @@ use super::acl::{Acl, Entry};
 use super::captured;
 use super::descriptor::{self, At, Descriptor};
 use super::{relative, token};
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::exports::data;
 use crate::mm::{pool, pool_exports};
 use crate::ob::handle::{self, Handle, Mode};
@@ -64,7 +64,15 @@ impl Descriptor {
     }
 }
 
-/// Of a device of which nothing else was said.
+/// Of a device of which nothing else was said. Made once: it is looked at whenever a file is opened.
+pub(crate) struct Usual(Descriptor);
+
+impl Default for Usual {
+    fn default() -> Self {
+        Self(usual())
+    }
+}
+
 fn usual() -> Descriptor {
     let most = GENERIC_READ | GENERIC_WRITE | GENERIC_EXECUTE;
     let allow = |mask, sid| Entry::new(ACCESS_ALLOWED_ACE_TYPE, 0, mask, &sid);
@@ -103,7 +111,12 @@ pub(crate) fn file_mapping_address(_: &mut Cx<'_>) -> Flow<DriverPtr<GENERIC_MAP
 
 /// The descriptor of a device.
 pub(crate) fn of_device(cx: &mut Cx<'_>, device: u64) -> Descriptor {
-    cx.with(|k| k.se.devices.get(&device).cloned()).unwrap_or_else(usual)
+    cx.with(|k| device_descriptor(k, device).clone())
+}
+
+/// The same, for a look at it.
+pub(crate) fn device_descriptor(k: &Kernel, device: u64) -> &Descriptor {
+    k.se.devices.get(&device).unwrap_or(&k.se.usual.0)
 }
 
 /// Says parts of the descriptor of a device.

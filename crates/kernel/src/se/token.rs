@@ -276,6 +276,17 @@ pub(crate) fn of_process(k: &Kernel, process: u64) -> u64 {
 /// # Errors
 /// `BAD_IMPERSONATION_LEVEL` if it may not do more than tell who that is.
 pub(crate) fn current(cx: &mut Cx<'_>) -> Result<Token, NtStatus> {
+    with_current(cx, |_, token| token.clone())
+}
+
+/// As [`current`], for a look at it.
+///
+/// # Errors
+/// As [`current`].
+pub(crate) fn with_current<T>(
+    cx: &mut Cx<'_>,
+    look: impl FnOnce(&Kernel, &Token) -> T,
+) -> Result<T, NtStatus> {
     let process = ps::current_process(cx);
     let token = match impersonation::current(cx) {
         Some(acting) if acting.level < SecurityImpersonation => {
@@ -284,8 +295,10 @@ pub(crate) fn current(cx: &mut Cx<'_>) -> Result<Token, NtStatus> {
         Some(acting) => acting.token,
         None => cx.with(|k| of_process(k, process)),
     };
-    let known = cx.with(|k| k.se.tokens.all.get(&token).cloned());
-    Ok(known.unwrap_or_else(|| Token::of(User::System, 0)))
+    Ok(cx.with(|k| match k.se.tokens.all.get(&token) {
+        Some(known) => look(k, known),
+        None => look(k, &Token::of(User::System, 0)),
+    }))
 }
 
 /// What this token says.
