@@ -7,7 +7,8 @@
  * name, and where it is missing the line is connected by IoConnectInterrupt.
  *
  * It is as small as a driver that starts and stops in order can be: one device. It owns the device's power policy (power_policy.h), and does
- * not hold requests while the card has no power.
+ * not hold requests while the card has no power. Nor does it wait for requests when the card is pulled out: one that is under way then touches
+ * registers that are unmapped, which a search with `surprise-remove` finds. `pci9052.c` shows what that takes.
  */
 #ifndef FUNCTION_H
 #define FUNCTION_H
