@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use dirql::explore::Bounds;
 use dirql::{Bench, Play, Report, script};
-use engine::{Chooser, Point, Tracking};
+use engine::{Chooser, DELAY, Delay, Point, Tracking};
 
 use crate::{Figure, each};
 
@@ -61,6 +61,11 @@ impl Chooser for Random {
 
     fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
         u64::MAX
+    }
+
+    /// As seldom as by the policy `random`.
+    fn delays(&mut self, strand: u32, _at: Delay) -> bool {
+        self.choose(strand, DELAY, 16) == 1
     }
 }
 
