@@ -49,9 +49,9 @@ fn each_policy_is_read_as_it_is_written() {
     for entry in policies() {
         for numbers in ends(entry) {
             let name = typed(entry, &numbers);
-            let told =
+            let last_given =
                 entry.parameters.iter().zip(&numbers).rposition(|(one, number)| one.default != Some(*number));
-            let shown = typed(entry, &numbers[..told.map_or(0, |last| last + 1)]);
+            let shown = typed(entry, &numbers[..last_given.map_or(0, |last| last + 1)]);
             assert_eq!(read(&name).to_string(), shown);
             assert_eq!((read(&name), read(&shown)), (entry.with(&numbers), entry.with(&numbers)));
         }
