@@ -61,6 +61,7 @@ pub use processor::Cpu;
 pub use registers::{Context, LeftBehind, Registers};
 pub use rewind::{Snapshot, Tracking};
 pub use root::{Run, Turn};
+pub use sharing::mixed;
 pub use strand::{Progress, StrandId};
 pub use translate::{ANSWERS, Answer, RETURN_TO_KERNEL, Short, TakenLock};
 pub use view::View;
