@@ -7,6 +7,7 @@ use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use crate::guided::Question;
+use crate::subtree::Compared;
 
 /// Between questions and their states, where they are written.
 const STATES: char = '~';
@@ -92,6 +93,11 @@ impl Questions {
     /// Those that are free.
     fn free(&self) -> usize {
         self.kept.iter().filter(|(question, _)| !question.counts).map(|(_, times)| times).sum()
+    }
+
+    /// Whether their states are known as far as a search needs them that compares these.
+    pub(crate) fn suffice(&self, compared: Compared) -> bool {
+        compared != Compared::All || self.states.len() == self.len()
     }
 
     /// The states in which they were asked, each with how many questions come before it.

@@ -199,8 +199,10 @@ impl History {
 
     /// The history as one number.
     pub(super) fn sum(&self) -> u64 {
-        let of = |(flow, _): &(Flow, u32)| mixed(mixed(flow.name, flow.hash), flow.stands);
-        self.flows.all.iter().map(of).fold(0, u64::wrapping_add)
+        // A flow that has done nothing but on its own stack may be known here, or not.
+        let counts = |(flow, _): &&(Flow, u32)| flow.hash != 0 || flow.stands != 0;
+        let number = |(flow, _): &(Flow, u32)| mixed(mixed(flow.name, flow.hash), flow.stands);
+        self.flows.all.iter().filter(counts).map(number).fold(0, u64::wrapping_add)
     }
 
     /// A flow does what only its own hash tells: it goes on behind a question.
