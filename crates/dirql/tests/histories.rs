@@ -41,7 +41,7 @@ struct Asked {
 
 /// What a run was asked, and how many questions there were up to its last departure.
 #[derive(Clone, Default)]
-struct Heard {
+struct Log {
     asked: Vec<Asked>,
     departed: usize,
     state: u64,
@@ -52,7 +52,7 @@ struct Heard {
 struct Hears {
     policy: Box<dyn Chooser>,
     known: Known,
-    heard: Rc<RefCell<Heard>>,
+    log: Rc<RefCell<Log>>,
 }
 
 fn hash(what: impl Hash) -> u64 {
@@ -63,23 +63,23 @@ fn hash(what: impl Hash) -> u64 {
 
 impl Hears {
     fn hear(&mut self, strand: u32, what: impl Hash, answer: u32) {
-        let mut heard = self.heard.borrow_mut();
+        let mut log = self.log.borrow_mut();
         let what = hash((strand, what));
         let state = match self.known {
-            Known::Exactly => heard.state,
-            Known::WithoutConflicts => hash((&heard.times, what)),
+            Known::Exactly => log.state,
+            Known::WithoutConflicts => hash((&log.times, what)),
         };
-        heard.asked.push(Asked { state, what });
-        *heard.times.entry(strand).or_default() += 1;
+        log.asked.push(Asked { state, what });
+        *log.times.entry(strand).or_default() += 1;
         if answer > 0 {
-            heard.departed = heard.asked.len();
+            log.departed = log.asked.len();
         }
     }
 }
 
 impl Chooser for Hears {
     fn comes_to(&mut self, state: u64) {
-        self.heard.borrow_mut().state = state;
+        self.log.borrow_mut().state = state;
         self.policy.comes_to(state);
     }
 
@@ -130,17 +130,17 @@ struct Compared<'e, 'm> {
     answers: Answers,
     known: Known,
     /// What came of the runs so far, since places were learned.
-    runs: Vec<(Heard, String)>,
+    runs: Vec<(Log, String)>,
 }
 
 impl Subject for Compared<'_, '_> {
     type Outcome = ();
 
     fn run(&mut self, policy: Box<dyn Chooser>) {
-        let heard = Rc::<RefCell<Heard>>::default();
-        let hears = Hears { policy, known: self.known, heard: Rc::clone(&heard) };
+        let log = Rc::<RefCell<Log>>::default();
+        let hears = Hears { policy, known: self.known, log: Rc::clone(&log) };
         let report = self.exploration.run(Box::new(hears));
-        self.runs.push((heard.take(), outcome(&report, &self.answers)));
+        self.runs.push((log.take(), outcome(&report, &self.answers)));
     }
 
     fn must_learn_again(&mut self) -> bool {
@@ -177,16 +177,16 @@ fn compared(name: &str, preemptions: usize, known: Known) -> (u64, u64) {
         subject.runs.split_off(repeated)
     });
     let (mut first, mut again, mut differ) = (BTreeMap::new(), 0, 0);
-    for (heard, outcome) in runs.unwrap() {
+    for (log, outcome) in runs.unwrap() {
         let mut rest = hash(&outcome);
         let mut ends = Vec::new();
-        for asked in heard.asked.iter().rev() {
+        for asked in log.asked.iter().rev() {
             rest = hash((rest, asked.what));
             ends.push((asked.state, rest));
         }
         ends.reverse();
         let mut own = BTreeMap::new();
-        for (state, rest) in &ends[heard.departed..] {
+        for (state, rest) in &ends[log.departed..] {
             match first.get(state) {
                 Some(of_first) => {
                     again += 1;

@@ -5,7 +5,7 @@
 //! kernel calls and comes back from, wait that is over, request of an application, answer to a question, beginning and end of a thread. Whatever reads the clock or
 //! keeps the time in what it changes gives the time, too: see [`reads_clock`]. What an operation does then follows from what came before it.
 //!
-//! *Not told apart* is what only measures how long something took: ends of quanta, threads that starve, budgets, how long a level or lock was held, when a busy
+//! *Not distinguished* is what only measures how long something took: ends of quanta, threads that starve, budgets, how long a level or lock was held, when a busy
 //! wait is noticed.
 
 use engine::{DelayPlace, StrandId, mixed};
@@ -13,7 +13,7 @@ use engine::{DelayPlace, StrandId, mixed};
 use super::thread_record::State;
 use crate::cx::{Cx, Kernel};
 
-/// What a flow of control does: told apart by these in its hash.
+/// What a flow of control does: known by these in its hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u64)]
 pub(crate) enum Operation {
