@@ -229,6 +229,7 @@ fn bounds(arguments: &Explore) -> Bounds {
         schedules: arguments.schedules,
         faults: arguments.faults,
         shared: true,
+        cuts: true,
         instructions: arguments.instructions,
         policy: arguments.policy,
     }

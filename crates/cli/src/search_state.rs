@@ -5,11 +5,11 @@
 //! of what came of its runs, so nothing else is kept, and every whole block is a state to go on from:
 //!
 //! ```text
-//! {"dirql_search":1,"bounds":{…},"machine":{…}}     as in a record
+//! {"dirql_search":2,"bounds":{…},"machine":{…}}     as in a record
 //! sha256 0123…cdef
 //! places 20001004+10                                where the runs that follow were asked
 //! said {"key":"…","text":"…","choices":"…"}         what the next run has said besides
-//! made 3=1,7=1 2c2,1f3 20001030                     a run, its questions, and the places that it has taught
+//! made 3=1,7=1 2c2,1f3~0123…cdef 20001030            a run, its questions, their states, and the places that it has taught
 //! lost 4=1 "…"                                      a run that ended its process, and why
 //! sha256 0123…cdef
 //! ```
@@ -37,7 +37,7 @@ type Clock = std::time::Instant;
 /// A run is in the file after this time, if more are made.
 const PACE: Duration = Duration::from_millis(200);
 /// The version of the format.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 const SUM: &str = "sha256 ";
 const ANEW: &str = "delete it, or give another name, and the search begins anew";
 

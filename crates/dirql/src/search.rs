@@ -146,6 +146,9 @@ impl Bench {
             if bounds.learns() {
                 exploration.learn();
             }
+            if bounds.compares() {
+                exploration.keep_history();
+            }
             let mut subject =
                 Rewound { exploration, before: start.asked(), mark: None, reported: BTreeSet::new() };
             let result = search(&mut Local::new(&mut subject, *bounds, wanted));

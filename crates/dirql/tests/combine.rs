@@ -181,6 +181,7 @@ const BOUNDS: Bounds = Bounds {
     schedules: 20_000,
     faults: false,
     shared: true,
+    cuts: true,
     instructions: false,
     policy: None,
 };

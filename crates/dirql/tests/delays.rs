@@ -48,6 +48,7 @@ const ONE: Bounds = Bounds {
     schedules: 100_000,
     faults: false,
     shared: true,
+    cuts: true,
     instructions: false,
     policy: None,
 };

@@ -100,6 +100,7 @@ const ONE: Bounds = Bounds {
     schedules: 10_000,
     faults: false,
     shared: false,
+    cuts: true,
     instructions: false,
     policy: None,
 };

@@ -94,6 +94,7 @@ fn a_search_finds_the_driver_that_takes_the_command_for_done() {
         schedules: 10_000,
         faults: false,
         shared: false,
+        cuts: true,
         instructions: false,
         policy: None,
     };

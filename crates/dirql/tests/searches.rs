@@ -102,6 +102,7 @@ const ONE: Bounds = Bounds {
     schedules: 100_000,
     faults: false,
     shared: true,
+    cuts: false,
     instructions: false,
     policy: None,
 };

@@ -68,6 +68,12 @@ pub trait Chooser {
         Vec::new()
     }
 
+    /// What has led to the next question, as one number, where the machine keeps its history ([`crate::Engine::keep_history`]): two runs of which it is
+    /// equal go on alike if they are answered alike.
+    fn comes_to(&mut self, state: u64) {
+        let _ = state;
+    }
+
     /// Which of `strands` goes on: an index. The first is the default.
     fn next_strand(&mut self, strand: u32, point: Point, strands: &[u32]) -> u32 {
         self.choose(strand, point, u32::try_from(strands.len()).unwrap_or(u32::MAX))

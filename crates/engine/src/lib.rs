@@ -62,6 +62,7 @@ pub use processor::Cpu;
 pub use registers::{Context, LeftBehind, Registers};
 pub use rewind::{Snapshot, Tracking};
 pub use root::{Run, Turn};
+pub use sharing::mixed;
 pub use strand::{Progress, StrandId};
 #[doc(hidden)]
 pub use translate::encode_for_the_other_maker;

@@ -430,6 +430,42 @@ impl Engine {
         }
     }
 
+    /// From now on the run's history is kept, which is what [`Engine::history`] says, and nothing has happened so far; or it is kept no more. It takes
+    /// [`Engine::learn_shared`], and is taken back with the machine.
+    pub fn keep_history(self, on: bool) {
+        state().sharing.keep_history(on);
+    }
+
+    /// Whether the run's history is kept.
+    #[must_use]
+    #[inline]
+    pub fn keeps_history(self) -> bool {
+        sharing::keeps_history()
+    }
+
+    /// What has happened in the run so far, as one number: equal for two runs whose flows of control have done the same, in an order that differs only
+    /// between operations that do not conflict. Accesses to memory are known by themselves; what else conflicts the guest says
+    /// by [`Engine::operates`].
+    #[must_use]
+    pub fn history(self) -> u64 {
+        state().sharing.history()
+    }
+
+    /// A flow of control ([`Runner::flow`]) does `what` in the kernel: it conflicts with all else that is done there. While the history is kept.
+    pub fn operates(self, flow: u64, what: u64) {
+        state().sharing.operates(flow, what);
+    }
+
+    /// A flow of control goes on behind the question `what`, and nothing that others could see is done by that. While the history is kept.
+    pub fn goes_on(self, flow: u64, what: u64) {
+        state().sharing.goes_on(flow, what);
+    }
+
+    /// A flow of control was asked at this place (not 0), and others go first, until it goes on or operates. While the history is kept.
+    pub fn stands(self, flow: u64, at: u64) {
+        state().sharing.stands(flow, at);
+    }
+
     /// From now on [`Guest::accesses`] is called for each access of driver code to memory, or no more, as at the start. Not for what lies behind
     /// `gs`, nor for what the stack pointer alone addresses: the processor's own, and the stack's. Slow, and changes nothing else; while it
     /// is off, translations are what they are without it.

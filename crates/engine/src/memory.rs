@@ -757,10 +757,17 @@ macro_rules! store {
 /// Copies driver memory to `into`.
 #[inline]
 pub(crate) fn read(address: u64, into: &mut [u8]) -> Result<(), BadAddress> {
-    gone::carry_out_at(address);
     if sharing::is_live() {
+        gone::carry_out_at(address);
         sharing::kernel_touches(address, into.len() as u64, false);
     }
+    peek(address, into)
+}
+
+/// The same for the engine's own needs: what has to be looked at for a translation, of which no run is to know whether it was made before.
+#[inline]
+pub(crate) fn peek(address: u64, into: &mut [u8]) -> Result<(), BadAddress> {
+    gone::carry_out_at(address);
     let there = is_driver_memory(address, into.len() as u64)
         && match into.len() {
             1 => load!("movzx {value:e}, byte ptr [{address}]", address, into),

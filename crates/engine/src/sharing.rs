@@ -10,6 +10,7 @@
 //! is spared at first; the first access from elsewhere to a stack that was spared says that the run has taught too little
 //! ([`crate::Engine::must_learn_again`]), and from then on stacks are noted like all else.
 
+mod history;
 mod touches;
 
 use std::cell::{Cell, RefCell};
@@ -20,12 +21,17 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use crate::arena::arena;
 use crate::guest::Runner;
 use crate::machine::state;
+use crate::windows::DRIVER_MEMORY;
 use crate::{heap, memory};
-pub(crate) use touches::Mark;
+use history::History;
+pub use history::mixed;
 use touches::{Touch, Touches};
 
 /// Whether the live machine's accesses are noted.
 static LIVE: AtomicBool = AtomicBool::new(false);
+
+/// Whether the live machine's history is kept.
+static KEPT: AtomicBool = AtomicBool::new(false);
 
 /// Whose the kernel's accesses are now, if they are a driver's. It is taken back with the machine.
 pub(crate) type Behalf = Cell<Option<Caller>>;
@@ -41,6 +47,12 @@ pub(crate) struct Caller {
 #[inline]
 pub(crate) fn is_live() -> bool {
     LIVE.load(Relaxed)
+}
+
+/// Whether the run's history is kept ([`history`]).
+#[inline]
+pub(crate) fn keeps_history() -> bool {
+    KEPT.load(Relaxed)
 }
 
 fn set_live(live: bool) {
@@ -77,6 +89,8 @@ fn with<R>(caller: Option<Caller>, act: impl FnOnce() -> R) -> R {
 pub(crate) fn kernel_touches(address: u64, length: u64, stores: bool) {
     if let Some(Caller { flow, stack: [start, end] }) = arena().behalf.get() {
         state().sharing.note(&Runner { flow, stack: start..end }, None, address, length, stores);
+    } else if keeps_history() && DRIVER_MEMORY.iter().any(|window| window.contains(address)) {
+        state().sharing.change_history(|history| history.kernel_touches(address, length, stores));
     }
 }
 
@@ -94,6 +108,7 @@ pub(crate) struct Sharing {
 impl Drop for Sharing {
     fn drop(&mut self) {
         set_live(false);
+        KEPT.store(false, Relaxed);
     }
 }
 
@@ -104,6 +119,14 @@ struct Notes {
     shared: BTreeSet<u64>,
     /// Stacks that were spared, by their lowest addresses, with what is behind them.
     spared: BTreeMap<u64, u64>,
+    history: History,
+}
+
+/// All that is known of a run at one time.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark {
+    touches: touches::Mark,
+    history: history::Mark,
 }
 
 impl Sharing {
@@ -124,6 +147,36 @@ impl Sharing {
         self.reached_into.set(false);
         set_live(on);
         self.on.replace(on) != on
+    }
+
+    /// From now on the run's history is kept, and nothing has happened so far; or it is no more.
+    pub(crate) fn keep_history(&self, on: bool) {
+        KEPT.store(on, Relaxed);
+        self.change_history(History::clear);
+    }
+
+    /// The history of the run so far as one number.
+    pub(crate) fn history(&self) -> u64 {
+        self.notes.borrow().history.sum()
+    }
+
+    /// A flow of control goes on behind a question: see [`crate::Engine::goes_on`].
+    pub(crate) fn goes_on(&self, flow: u64, what: u64) {
+        self.change_history(|history| history.goes_on(flow, what));
+    }
+
+    /// See [`crate::Engine::stands`].
+    pub(crate) fn stands(&self, flow: u64, at: u64) {
+        self.change_history(|history| history.stands(flow, at));
+    }
+
+    /// See [`crate::Engine::operates`].
+    pub(crate) fn operates(&self, flow: u64, what: u64) {
+        self.change_history(|history| history.operates(flow, what));
+    }
+
+    fn change_history(&self, change: impl FnOnce(&mut History)) {
+        heap::outside(|| change(&mut self.notes.borrow_mut().history));
     }
 
     /// See [`crate::Engine::must_learn_again`].
@@ -161,6 +214,9 @@ impl Sharing {
         let flow = if own { runner.stack.start } else { runner.flow };
         heap::outside(|| {
             let mut notes = self.notes.borrow_mut();
+            if keeps_history() {
+                notes.history.touches(runner.flow, own, address, length, stores);
+            }
             if self.spares_stacks.get() && notes.has_spared(address, length) {
                 self.reached_into.set(true);
             }
@@ -179,12 +235,15 @@ impl Sharing {
 
     /// Remembers what was touched so far in this run. On the host's side.
     pub(crate) fn mark(&self) -> Mark {
-        self.notes.borrow_mut().touches.mark()
+        let mut notes = self.notes.borrow_mut();
+        Mark { touches: notes.touches.mark(), history: notes.history.mark() }
     }
 
     /// The run was taken back to where this was all. On the host's side.
     pub(crate) fn take_back(&self, mark: Mark) {
-        self.notes.borrow_mut().touches.take_back(mark);
+        let mut notes = self.notes.borrow_mut();
+        notes.touches.take_back(mark.touches);
+        notes.history.take_back(mark.history);
     }
 
     /// What was learned in all runs, by address.

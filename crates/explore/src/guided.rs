@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use engine::{Chooser, Delay, Point, SLICE_END};
+use engine::{Chooser, Delay, Point, SLICE_END, mixed};
 
 use crate::schedule::{Departures, Questions};
 
@@ -17,9 +17,12 @@ pub(crate) struct Question {
     pub(crate) counts: bool,
 }
 
+/// A question, and in which state it was asked, where the machine says so.
+type Stated = (Question, Option<u64>);
+
 /// All questions of a run that have more than one answer to try. A clone is the same.
 #[derive(Clone, Default)]
-pub(crate) struct Asked(Rc<RefCell<Vec<Question>>>);
+pub(crate) struct Asked(Rc<RefCell<Vec<Stated>>>);
 
 impl Asked {
     /// How many there were.
@@ -29,7 +32,11 @@ impl Asked {
 
     /// Those from this number on.
     pub(crate) fn questions(&self, from: usize) -> Questions {
-        Questions::of(self.0.borrow().get(from..).unwrap_or_default())
+        let mut questions = Questions::default();
+        for (question, state) in self.0.borrow().get(from..).unwrap_or_default() {
+            questions.add(*question, *state);
+        }
+        questions
     }
 }
 
@@ -44,6 +51,8 @@ pub(crate) struct Guided {
     /// Whether strands may give way between any two instructions.
     instructions: bool,
     repeated: Repeated,
+    /// What has led to the next question.
+    state: Option<u64>,
 }
 
 /// So often a strand is asked before the same watched instruction while nothing new comes: a loop that polls goes round
@@ -64,6 +73,14 @@ impl Repeated {
         self.0.get(&(strand, instruction)).is_some_and(|times| *times == REPEATED)
     }
 
+    /// All of it as one number.
+    fn number(&self) -> u64 {
+        let of = |hash, ((strand, instruction), times): (&(u32, u64), &u32)| {
+            mixed(mixed(hash, *instruction), u64::from(*strand) << 32 | u64::from(*times))
+        };
+        self.0.iter().fold(0, of)
+    }
+
     fn asked(&mut self, strand: u32, instruction: u64) {
         if let Some(times) = self.0.get_mut(&(strand, instruction)) {
             *times += 1;
@@ -78,7 +95,7 @@ impl Guided {
     pub(crate) fn new(departures: Departures, asked: Asked, faults: bool, instructions: bool) -> Self {
         let mut departures = departures.into_iter();
         let next = departures.next();
-        Self { departures, next, asked, faults, instructions, repeated: Repeated::default() }
+        Self { departures, next, asked, faults, instructions, repeated: Repeated::default(), state: None }
     }
 
     /// Another that has been asked the same so far, and from here on departs as given.
@@ -112,7 +129,8 @@ impl Guided {
     fn number(&mut self, n: u32, counts: bool) -> u32 {
         let number = {
             let mut asked = self.asked.0.borrow_mut();
-            asked.push(Question { n, counts });
+            let state = self.state.take().map(|state| mixed(state, self.repeated.number()));
+            asked.push((Question { n, counts }, state));
             asked.len() - 1
         };
         match self.next {
@@ -133,6 +151,10 @@ impl Chooser for Guided {
             return 0;
         }
         self.ask(n, true)
+    }
+
+    fn comes_to(&mut self, state: u64) {
+        self.state = Some(state);
     }
 
     fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {

@@ -9,6 +9,7 @@ mod choice;
 mod counted;
 mod estimate;
 mod guided;
+mod histories;
 mod level;
 mod local;
 mod pct;

@@ -15,15 +15,14 @@ use crate::remarks::Remark;
 use crate::schedule::{Departures, Schedule};
 use crate::search::{Bounds, Ran, Runner, Subject};
 use crate::shared::Shared;
-use crate::subtree::Subtree;
+use crate::subtree::{Compared, Subtree};
 
 /// Makes runs where it is called.
 pub struct Local<'s, S, W> {
     subject: &'s mut S,
     bounds: Bounds,
     wanted: W,
-    /// What the runs of each subtree begin with, and where they are asked.
-    subtrees: Vec<(Option<(Departures, usize)>, Places)>,
+    subtrees: Vec<Beginning>,
     /// What runs have returned of places so far.
     seen: Places,
     /// The subtree whose runs are made now.
@@ -31,6 +30,16 @@ pub struct Local<'s, S, W> {
     checkpoint: Option<PrefixCheckpoint>,
     /// What the last run has said.
     remarks: Vec<(Remark, Choices)>,
+}
+
+/// How the runs of a subtree begin.
+struct Beginning {
+    /// With what, if that is known.
+    stem: Option<(Departures, usize)>,
+    /// Where they are asked.
+    places: Places,
+    /// Of which of their questions the states are needed.
+    compared: Compared,
 }
 
 /// What was answered before the question where runs begin.
@@ -63,7 +72,7 @@ impl<'s, S: Subject, W: FnMut(&S::Outcome) -> bool> Local<'s, S, W> {
     fn stand(&mut self, subtree: usize) {
         self.subject.begin_anew();
         (self.subtree, self.checkpoint) = (Some(subtree), None);
-        let Some((stem, places)) = self.subtrees.get_mut(subtree) else { return };
+        let Some(Beginning { stem, places, .. }) = self.subtrees.get_mut(subtree) else { return };
         self.subject.watch(places);
         let Some((departures, first)) = stem.take() else { return };
         let (length, asked, log) = (departures.len(), Asked::default(), Log::default());
@@ -124,7 +133,12 @@ impl<S: Subject, W: FnMut(&S::Outcome) -> bool> Runner for Local<'_, S, W> {
     type Outcome = S::Outcome;
 
     fn begin(&mut self, subtrees: &[Subtree]) {
-        self.subtrees = subtrees.iter().map(|subtree| (subtree.stem(), subtree.places().clone())).collect();
+        let beginning = |subtree: &Subtree| Beginning {
+            stem: subtree.stem(),
+            places: subtree.places().clone(),
+            compared: subtree.compared(),
+        };
+        self.subtrees = subtrees.iter().map(beginning).collect();
         self.subtree = None;
     }
 
@@ -148,7 +162,13 @@ impl<S: Subject, W: FnMut(&S::Outcome) -> bool> Runner for Local<'_, S, W> {
         if (self.wanted)(&outcome) {
             return Ran::Wanted(log.take(), outcome);
         }
-        Ran::Usual(asked.questions(schedule.open_from()), self.new_places())
+        let mut questions = asked.questions(schedule.open_from());
+        match self.subtrees.get(subtree).map_or(Compared::None, |beginning| beginning.compared) {
+            Compared::None => questions.forget_states(false),
+            Compared::Free => questions.forget_states(true),
+            Compared::All => {}
+        }
+        Ran::Usual(questions, self.new_places())
     }
 
     fn remarks(&mut self) -> Vec<(Remark, Choices)> {

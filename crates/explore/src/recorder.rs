@@ -59,6 +59,10 @@ impl Chooser for Recorder {
         answer
     }
 
+    fn comes_to(&mut self, state: u64) {
+        self.policy.comes_to(state);
+    }
+
     fn slice(&mut self, strand: u32, retired: u64) -> u64 {
         let distance = self.policy.slice(strand, retired).max(1);
         self.notes.slices.insert(strand, retired.saturating_add(distance));

@@ -54,6 +54,10 @@ impl Memory {
         while let Some(schedule) = subtree.schedule()
             && let Some((result, said)) = known.remove(&schedule.to_string())
         {
+            // A search with fewer preemptions has not needed all states of its last runs.
+            if matches!(&result, Known::Usual(questions, _) if !questions.suffice(subtree.compared())) {
+                break;
+            }
             match &result {
                 Known::Usual(questions, _) => subtree.made(questions),
                 Known::Lost(_) => subtree.pass(),

@@ -4,13 +4,16 @@
 use std::collections::VecDeque;
 
 use crate::estimate::{Forecast, Sizes, expected};
+use crate::histories::Histories;
 use crate::level::Level;
 use crate::places::Places;
 use crate::remarks::Remarks;
 use crate::schedule::Schedule;
 use crate::search::{Bounds, Lost, NotTried, Ran, Runner, Searched, SoFar};
-use crate::subtree::{Subtree, subtrees};
+use crate::subtree::{Compared, Subtree, subtrees};
 
+/// Room for so many states, in 64 MiB.
+const STATES: usize = 1 << 22;
 /// So many schedules are divided at a time.
 const ROUND: usize = 1 << 16;
 
@@ -32,8 +35,12 @@ struct Course<'b, O> {
     cost: usize,
     /// How many schedules of this cost are known that were not made.
     waiting: u64,
+    /// Those of this cost that the runs of the subtree that is made now have led to, where states are compared.
+    free: Vec<Schedule>,
     /// Those with one preemption more.
     deeper: Level,
+    /// Which run was the first at each state.
+    histories: Histories,
     forecast: Forecast,
     /// What is expected to depart from the schedules of the subtree that is made now, in their order.
     sizes: VecDeque<Sizes>,
@@ -53,9 +60,19 @@ impl<'r, R: Runner + ?Sized> Search<'r, R> {
             remarks: Remarks::default(),
             not_tried: NotTried::default(),
         };
-        let (known, taught) = (Places::default(), Places::default());
-        let (deeper, forecast, sizes) = (Level::default(), Forecast::default(), VecDeque::new());
-        let course = Course { bounds, searched, known, taught, cost: 0, waiting: 0, deeper, forecast, sizes };
+        let course = Course {
+            bounds,
+            searched,
+            known: Places::default(),
+            taught: Places::default(),
+            cost: 0,
+            waiting: 0,
+            free: Vec::new(),
+            deeper: Level::default(),
+            histories: Histories::new(STATES),
+            forecast: Forecast::default(),
+            sizes: VecDeque::new(),
+        };
         Self { runner, course }
     }
 
@@ -86,6 +103,7 @@ impl<'r, R: Runner + ?Sized> Search<'r, R> {
             self.course.searched.repeated = self.course.searched.total();
             self.course.searched.schedules.fill(0);
             self.course.forecast = Forecast::default();
+            self.course.histories.clear();
         }
         Some(())
     }
@@ -125,7 +143,7 @@ impl<'r, R: Runner + ?Sized> Search<'r, R> {
     /// Makes runs that all cost the same, and returns those that are left over; none if the search is over.
     fn round(&mut self, schedules: Vec<Schedule>, sizes: &mut VecDeque<Sizes>) -> Option<Vec<Schedule>> {
         let more = self.course.more()?;
-        let subtrees = subtrees(schedules, &self.course.known);
+        let subtrees = subtrees(schedules, &self.course.known, self.course.compared());
         let bounded: Vec<Subtree> = subtrees.iter().map(|subtree| subtree.at_most(more)).collect();
         self.runner.begin(&bounded);
         let (mut left_over, mut left_sizes) = (Vec::new(), VecDeque::new());
@@ -141,6 +159,7 @@ impl<'r, R: Runner + ?Sized> Search<'r, R> {
                 self.runner.came_to(&|| self.course.so_far());
             }
             left_over.extend(subtree.left_over());
+            left_over.append(&mut self.course.free);
             left_sizes.append(&mut self.course.sizes);
         }
         *sizes = left_sizes;
@@ -154,25 +173,45 @@ impl<O> Course<'_, O> {
         self.bounds.schedules.checked_sub(self.searched.tried()).filter(|more| *more > 0)
     }
 
+    /// Of which questions it needs the states.
+    fn compared(&self) -> Compared {
+        match self.cost + 1 < self.searched.schedules.len() {
+            _ if !self.bounds.compares() => Compared::None,
+            true => Compared::All,
+            false => Compared::Free,
+        }
+    }
+
     /// Takes in what came of the first run of a subtree. None if the search is over.
     fn take(&mut self, ran: Ran<O>, subtree: &mut Subtree) -> Option<()> {
         let searched = &mut self.searched;
         let sizes = self.sizes.pop_front().unwrap_or_default();
         self.forecast.passed(&sizes);
         match ran {
-            Ran::Usual(questions, places) => {
+            Ran::Usual(mut questions, places) => {
                 searched.schedules[self.cost] += 1;
                 self.taught.add(&places);
                 let before = subtree.schedules();
                 let schedule = subtree.made(&questions)?;
                 self.waiting -= 1;
-                self.waiting += u64::try_from(subtree.schedules() + 1 - before).unwrap_or(u64::MAX);
+                let mut more = subtree.schedules() + 1 - before;
+                if self.bounds.compares() {
+                    self.histories.cut(&mut questions);
+                    schedule.further(&questions, |counts, schedule| {
+                        if !counts {
+                            self.free.push(schedule);
+                            more += 1;
+                        }
+                    });
+                }
+                self.waiting += u64::try_from(more).unwrap_or(u64::MAX);
                 if self.bounds.policy.is_none() {
                     let mut found = expected(&questions, self.bounds.preemptions - self.cost);
                     self.forecast.made(&sizes, &found);
                     self.sizes.append(&mut found.free);
                 }
                 if self.cost + 1 < searched.schedules.len() {
+                    questions.forget_states(false);
                     self.deeper.add(schedule, questions, self.bounds.schedules);
                 }
             }

@@ -3,10 +3,16 @@
 //! A schedule by departures says at which questions the run does not take the default; a schedule by seed leaves all to a policy.
 //! Questions are counted from where the search begins, and only by the runs of a search: in records, questions have names.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use crate::guided::Question;
+use crate::subtree::Compared;
+
+/// Between questions and their states, where they are written.
+const STATES: char = '~';
+/// A state is written as so many.
+const DIGITS: usize = 16;
 
 /// Answers other than 0, by the number of the question, in their order.
 pub(crate) type Departures = Vec<(usize, u32)>;
@@ -20,9 +26,14 @@ pub enum Schedule {
     Seed(u64),
 }
 
-/// The questions behind a run's last departure: where further runs depart. Equal ones that follow each other are kept as one.
+/// The questions behind a run's last departure: where further runs depart.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Questions(Vec<(Question, usize)>);
+pub struct Questions {
+    /// Equal ones that follow each other are kept as one.
+    kept: Vec<(Question, usize)>,
+    /// In which state each was asked, or each that is free; none where that is not known.
+    states: Vec<u64>,
+}
 
 impl Schedule {
     /// How often it departs.
@@ -53,7 +64,7 @@ impl Schedule {
     /// also gets whether the departure counts towards the bound.
     pub(crate) fn further(&self, questions: &Questions, mut each: impl FnMut(bool, Self)) {
         let Self::Departing(departures) = self else { return };
-        let all = questions.0.iter().flat_map(|(question, times)| std::iter::repeat_n(question, *times));
+        let all = questions.kept.iter().flat_map(|(question, times)| std::iter::repeat_n(question, *times));
         for (number, question) in (self.open_from()..).zip(all) {
             for answer in 1..question.n {
                 let mut further = departures.clone();
@@ -65,25 +76,71 @@ impl Schedule {
 }
 
 impl Questions {
-    pub(crate) fn of(all: &[Question]) -> Self {
-        let mut kept: Vec<(Question, usize)> = Vec::new();
-        for question in all {
-            match kept.last_mut() {
-                Some((last, times)) if last == question => *times += 1,
-                _ => kept.push((*question, 1)),
-            }
+    /// One more, asked in this state.
+    pub(crate) fn add(&mut self, question: Question, state: Option<u64>) {
+        match self.kept.last_mut() {
+            Some((last, times)) if *last == question => *times += 1,
+            _ => self.kept.push((question, 1)),
         }
-        Self(kept)
+        self.states.extend(state);
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.kept.iter().map(|(_, times)| times).sum()
+    }
+
+    /// Those that are free.
+    fn free(&self) -> usize {
+        self.kept.iter().filter(|(question, _)| !question.counts).map(|(_, times)| times).sum()
+    }
+
+    /// Whether their states are known as far as a search needs them that compares these.
+    pub(crate) fn suffice(&self, compared: Compared) -> bool {
+        compared != Compared::All || self.states.len() == self.len()
+    }
+
+    /// The states in which they were asked, each with how many questions come before it.
+    pub(crate) fn states(&self) -> impl Iterator<Item = (usize, u64)> {
+        let all = self.states.len() == self.len();
+        let each =
+            self.kept.iter().flat_map(|(question, times)| std::iter::repeat_n(question, *times)).enumerate();
+        let known = each.filter(move |(_, question)| all || !question.counts).map(|(number, _)| number);
+        known.zip(self.states.iter().copied())
+    }
+
+    /// The states are not needed any more but of free ones, or of none.
+    pub(crate) fn forget_states(&mut self, but_of_free: bool) {
+        let counts: Vec<bool> = self
+            .kept
+            .iter()
+            .flat_map(|(question, times)| std::iter::repeat_n(question.counts, *times))
+            .collect();
+        let fits = self.states.len() == counts.len();
+        let mut counts = counts.into_iter();
+        self.states.retain(|_| but_of_free && fits && !counts.next().unwrap_or(true));
+        self.states.shrink_to_fit();
+    }
+
+    /// Only so many are left, and their states are not needed any more.
+    pub(crate) fn truncate(&mut self, length: usize) {
+        let mut left = length;
+        self.kept.retain_mut(|(_, times)| {
+            *times = (*times).min(left);
+            left -= *times;
+            *times > 0
+        });
+        self.states = Vec::new();
     }
 
     /// Each, from the last one on.
     pub(crate) fn backwards(&self) -> impl Iterator<Item = Question> {
-        self.0.iter().rev().flat_map(|(question, times)| std::iter::repeat_n(*question, *times))
+        self.kept.iter().rev().flat_map(|(question, times)| std::iter::repeat_n(*question, *times))
     }
 
     /// How many schedules depart once more, at one of these, and count.
     pub(crate) fn departures_that_count(&self) -> u64 {
-        let counting = self.0.iter().filter(|(question, _)| question.counts);
+        let counting = self.kept.iter().filter(|(question, _)| question.counts);
         let of = |(Question { n, .. }, times): &(Question, usize)| {
             u64::from(n.saturating_sub(1)).saturating_mul(u64::try_from(*times).unwrap_or(u64::MAX))
         };
@@ -148,7 +205,11 @@ impl fmt::Display for Questions {
             let kind = if *counts { 'c' } else { 'f' };
             format!("{times}{kind}{n}")
         };
-        f.write_str(&self.0.iter().map(one).collect::<Vec<_>>().join(","))
+        f.write_str(&self.kept.iter().map(one).collect::<Vec<_>>().join(","))?;
+        if !self.states.is_empty() {
+            f.write_char(STATES)?;
+        }
+        self.states.iter().try_for_each(|state| write!(f, "{state:0DIGITS$x}"))
     }
 }
 
@@ -161,7 +222,16 @@ impl FromStr for Questions {
             let question = Question { n: number(&text[at + 1..])?, counts: text[at..].starts_with('c') };
             Ok((question, number(&text[..at])?))
         };
-        text.split(',').filter(|text| !text.is_empty()).map(one).collect::<Result<_, _>>().map(Self)
+        let (kept, states) = text.split_once(STATES).unwrap_or((text, ""));
+        let kept = kept.split(',').filter(|text| !text.is_empty()).map(one).collect::<Result<_, _>>()?;
+        let state = |digits: &[u8]| {
+            let digits = std::str::from_utf8(digits).map_err(|_| ScheduleError)?;
+            u64::from_str_radix(digits, 16).map_err(|_| ScheduleError)
+        };
+        let states = states.as_bytes().chunks(DIGITS).map(state).collect::<Result<Vec<_>, _>>()?;
+        let questions = Self { kept, states };
+        let fits = [0, questions.len(), questions.free()].contains(&questions.states.len());
+        if fits { Ok(questions) } else { Err(ScheduleError) }
     }
 }
 
@@ -174,7 +244,13 @@ mod tests {
         for text in ["usual", "0=1", "3=1,17=4", "seed18446744073709551615"] {
             assert_eq!(text.parse::<Schedule>().unwrap().to_string(), text);
         }
-        for text in ["", "3c2", "1f4,20c2,1f3"] {
+        for text in [
+            "",
+            "3c2",
+            "1f4,20c2,1f3",
+            "1c2,1f3~0000000000000001ffffffffffffffff",
+            "2c2,1f3~0000000000000001",
+        ] {
             assert_eq!(text.parse::<Questions>().unwrap().to_string(), text);
         }
     }
@@ -184,9 +260,23 @@ mod tests {
         for text in ["", "3", "3=", "3=0", "17=1,3=1", "3=1;", "seed", "usual,"] {
             assert_eq!(text.parse::<Schedule>(), Err(ScheduleError), "{text}");
         }
-        for text in ["c", "3x2", "c2", "3c", "end 0"] {
+        for text in ["c", "3x2", "c2", "3c", "end 0", "3c2,2f2~0000000000000001", "1c2~x"] {
             assert_eq!(text.parse::<Questions>(), Err(ScheduleError), "{text}");
         }
+    }
+
+    #[test]
+    fn questions_end_where_they_are_cut() {
+        let mut questions: Questions =
+            "2c2,1f3~000000000000000100000000000000020000000000000003".parse().unwrap();
+        assert_eq!(questions.states().collect::<Vec<_>>(), [(0, 1), (1, 2), (2, 3)]);
+        questions.forget_states(true);
+        assert_eq!(questions.to_string(), "2c2,1f3~0000000000000003");
+        assert_eq!(questions.states().collect::<Vec<_>>(), [(2, 3)]);
+        questions.truncate(1);
+        assert_eq!(questions.to_string(), "1c2");
+        questions.truncate(0);
+        assert_eq!(questions.to_string(), "");
     }
 
     #[test]

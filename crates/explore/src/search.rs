@@ -3,7 +3,7 @@
 //!
 //! Where runs are made is a [`Runner`]'s business: one after the other here ([`Local`]), or some at a time in other processes. The
 //! search takes what comes of them in an order that the runs alone decide, so it is the same. What a beginning is, and how it
-//! is got back to, is the subject's business. States that were seen before are not recognised.
+//! is got back to, is the subject's business. A state that an earlier run came to is recognised where the subject says states ([`Bounds::cuts`]).
 //!
 //! Runs may teach of more places in which strands could give way. That is taken up when all runs of one cost are made, from
 //! all of them together, and the search begins again with those: in which order they were made, and where, does not matter.
@@ -79,6 +79,9 @@ pub struct Bounds {
     /// Whether the subject learns in which further places strands see each other's work ([`Subject::learned`]), and is asked there. With
     /// [`Bounds::instructions`] it is anyway, and a policy is not.
     pub shared: bool,
+    /// Whether a run is departed from no further where it comes to a state that an earlier one came to, by the same operations in another order of what does
+    /// not conflict. Only where runs teach of places ([`Bounds::learns`]).
+    pub cuts: bool,
     /// Whether a strand may give way between any two instructions, and not before visible ones only.
     pub instructions: bool,
     /// Not all runs, but those of this policy, by its seed and as many that follow it as there may be runs. The bounds
@@ -93,6 +96,7 @@ impl Default for Bounds {
             schedules: 100_000,
             faults: false,
             shared: true,
+            cuts: true,
             instructions: false,
             policy: None,
         }
@@ -104,6 +108,12 @@ impl Bounds {
     #[must_use]
     pub fn learns(&self) -> bool {
         self.shared && !self.instructions && self.policy.is_none()
+    }
+
+    /// Whether runs are compared by the states that they come to.
+    #[must_use]
+    pub fn compares(&self) -> bool {
+        self.cuts && self.learns()
     }
 }
 

@@ -30,6 +30,10 @@ impl<C: Chooser> Chooser for Shared<C> {
         self.0.borrow_mut().choose(strand, point, n)
     }
 
+    fn comes_to(&mut self, state: u64) {
+        self.0.borrow_mut().comes_to(state);
+    }
+
     fn slice(&mut self, strand: u32, retired: u64) -> u64 {
         self.0.borrow_mut().slice(strand, retired)
     }

@@ -2,7 +2,10 @@
 //! that a search is the same wherever its subtrees are made, and however many at a time.
 //!
 //! A subtree holds some schedules; to these come, while it is made, those that depart further and free of cost. What it has not
-//! come to by its end is left over for other subtrees. All its runs are asked in the same places, so that its questions count alike
+//! come to by its end is left over for other subtrees. Where the search compares the states that runs come to, none come: which of them depart further it
+//! knows only when it has taken the run.
+//!
+//! All its runs are asked in the same places, so that its questions count alike
 //! wherever it is made. It is written as one argument of a process, which the host allows 128 KiB: there is room for some
 //! twenty thousand places.
 
@@ -34,10 +37,27 @@ pub struct Subtree {
     left: usize,
     /// Where they are asked, of those places that runs teach.
     places: Places,
+    compared: Compared,
+}
+
+/// Of which questions of a run the search needs the states in which they are asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Compared {
+    /// Of none: states are not compared.
+    None,
+    /// Of those where others depart free of cost: none depart that cost a preemption more.
+    Free,
+    /// Of all.
+    All,
+}
+
+impl Compared {
+    /// How each is written, behind the number of runs.
+    const WRITTEN: [(Self, &str); 3] = [(Self::None, ""), (Self::Free, "-"), (Self::All, "+")];
 }
 
 /// Divides schedules, in their order, in a search that knows these places.
-pub(crate) fn subtrees(schedules: Vec<Schedule>, places: &Places) -> Vec<Subtree> {
+pub(crate) fn subtrees(schedules: Vec<Schedule>, places: &Places, compared: Compared) -> Vec<Subtree> {
     let left = RUNS;
     let size = schedules.len().div_ceil(PARTS).clamp(SCHEDULES.0, SCHEDULES.1);
     let mut subtrees: Vec<Subtree> = Vec::new();
@@ -50,7 +70,8 @@ pub(crate) fn subtrees(schedules: Vec<Schedule>, places: &Places) -> Vec<Subtree
             }
             _ => {
                 departures = schedule.length();
-                subtrees.push(Subtree { waiting: VecDeque::from([schedule]), left, places: places.clone() });
+                let (waiting, places) = (VecDeque::from([schedule]), places.clone());
+                subtrees.push(Subtree { waiting, left, places, compared });
             }
         }
     }
@@ -68,6 +89,9 @@ impl Subtree {
     /// none of this subtree's.
     pub fn made(&mut self, questions: &Questions) -> Option<Schedule> {
         let schedule = self.pass()?;
+        if self.compared != Compared::None {
+            return Some(schedule);
+        }
         schedule.further(questions, |counts, schedule| {
             if !counts {
                 self.waiting.push_back(schedule);
@@ -95,7 +119,12 @@ impl Subtree {
     /// A subtree of one run, asked where this subtree's runs are.
     #[must_use]
     pub fn alone(&self, schedule: Schedule) -> Self {
-        Self { waiting: VecDeque::from([schedule]), left: 1, places: self.places.clone() }
+        Self {
+            waiting: VecDeque::from([schedule]),
+            left: 1,
+            places: self.places.clone(),
+            compared: self.compared,
+        }
     }
 
     /// Departures that all its runs begin with, and the first question where one of them departs from the others. None if
@@ -116,6 +145,11 @@ impl Subtree {
         &self.places
     }
 
+    /// Of which questions of its runs the search needs the states.
+    pub(crate) fn compared(&self) -> Compared {
+        self.compared
+    }
+
     /// What the subtree has not come to.
     pub(crate) fn left_over(self) -> impl Iterator<Item = Schedule> {
         self.waiting.into_iter()
@@ -125,6 +159,10 @@ impl Subtree {
 impl fmt::Display for Subtree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.left)?;
+        Compared::WRITTEN
+            .iter()
+            .filter(|(it, _)| *it == self.compared)
+            .try_for_each(|(_, sign)| f.write_str(sign))?;
         if !self.places.is_empty() {
             write!(f, "{PLACES}{}", self.places)?;
         }
@@ -138,8 +176,15 @@ impl FromStr for Subtree {
     fn from_str(text: &str) -> Result<Self, ScheduleError> {
         let (left, schedules) = text.split_once(SEPARATOR).ok_or(ScheduleError)?;
         let (left, places) = left.split_once(PLACES).unwrap_or((left, ""));
+        let signed = |(it, sign): &(Compared, &str)| Some((*it, left.strip_suffix(sign)?));
+        let (compared, left) = Compared::WRITTEN.iter().rev().find_map(signed).ok_or(ScheduleError)?;
         let waiting = schedules.split(SEPARATOR).map(str::parse).collect::<Result<_, _>>()?;
-        Ok(Self { waiting, left: left.parse().map_err(|_| ScheduleError)?, places: places.parse()? })
+        Ok(Self {
+            waiting,
+            left: left.parse().map_err(|_| ScheduleError)?,
+            places: places.parse()?,
+            compared,
+        })
     }
 }
 
@@ -154,24 +199,36 @@ mod tests {
     #[test]
     fn parts_hold_all_schedules_in_order_and_none_is_too_long() {
         for (count, expected) in [(1, 1), (17, 2), (256, 16), (1000, 16), (20_000, 16), (60_000, 30)] {
-            let subtrees = subtrees(schedules(count), &Places::default());
+            let subtrees = subtrees(schedules(count), &Places::default(), Compared::None);
             assert_eq!(subtrees.len(), expected, "{count} schedules");
             let all: Vec<Schedule> = subtrees.into_iter().flat_map(Subtree::left_over).collect();
             assert_eq!(all, schedules(count));
         }
         let long = Schedule::Departing((0..3000).map(|number| (number, 1)).collect());
-        assert_eq!(subtrees(vec![long; 4], &Places::default()).len(), 4, "each fills a subtree");
+        assert_eq!(
+            subtrees(vec![long; 4], &Places::default(), Compared::None).len(),
+            4,
+            "each fills a subtree"
+        );
     }
 
     #[test]
     fn a_part_is_read_as_it_is_written_at_any_time_of_its_making() {
-        let mut subtree = subtrees(schedules(3), &Places::default()).remove(0);
+        let mut subtree = subtrees(schedules(3), &Places::default(), Compared::None).remove(0);
         subtree.made(&"1f2,1c2".parse().unwrap());
         assert_eq!(subtree.to_string(), "2047;1=1;2=1;0=1,1=1");
         assert_eq!(subtree.to_string().parse(), Ok(subtree));
         assert_eq!("".parse::<Subtree>(), Err(ScheduleError));
-        subtree = subtrees(schedules(1), &[0x30, 0x34].into_iter().collect()).remove(0);
-        assert_eq!(subtree.to_string(), "2048@30+4;0=1");
+        subtree = subtrees(schedules(1), &[0x30, 0x34].into_iter().collect(), Compared::Free).remove(0);
+        assert_eq!(subtree.to_string(), "2048-@30+4;0=1");
+        assert_eq!(subtree.to_string().parse(), Ok(subtree));
+    }
+
+    #[test]
+    fn where_states_are_compared_the_search_says_which_runs_come() {
+        let mut subtree = subtrees(schedules(2), &Places::default(), Compared::All).remove(0);
+        assert_eq!(subtree.made(&"1f2".parse().unwrap()), Some(schedules(1).remove(0)));
+        assert_eq!(subtree.to_string(), "2047+;1=1");
         assert_eq!(subtree.to_string().parse(), Ok(subtree));
     }
 
@@ -186,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_part_ends_and_leaves_over_what_it_has_not_come_to() {
-        let mut subtree = subtrees(schedules(1), &Places::default()).remove(0);
+        let mut subtree = subtrees(schedules(1), &Places::default(), Compared::None).remove(0);
         let mut made = 0;
         while subtree.schedule().is_some() {
             subtree.made(&"40f2".parse().unwrap());

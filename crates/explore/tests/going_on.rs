@@ -100,7 +100,7 @@ const DEADLY: fn(&Schedule) -> bool = |schedule| schedule.to_string().starts_wit
 
 #[test]
 fn a_search_that_is_interrupted_at_any_run_ends_as_one_that_is_not() {
-    let all = Bounds { preemptions: 3, ..Bounds::default() };
+    let all = Bounds { preemptions: 3, cuts: false, ..Bounds::default() };
     let seeds = Bounds { policy: Some(Policy::random(3)), schedules: 700, ..all };
     let cases = [
         (all, NEVER, NONE),
@@ -131,7 +131,7 @@ fn a_search_that_is_interrupted_at_any_run_ends_as_one_that_is_not() {
 
 #[test]
 fn a_search_goes_on_behind_its_bounds_as_if_these_had_never_been() {
-    let bounds = Bounds { preemptions: 3, ..Bounds::default() };
+    let bounds = Bounds { preemptions: 3, cuts: false, ..Bounds::default() };
     let whole = search(bounds, NEVER, DEADLY, &RefCell::default(), u64::MAX);
     let notes = RefCell::default();
     for schedules in [1, 30, 31, 500, 900] {
@@ -144,7 +144,7 @@ fn a_search_goes_on_behind_its_bounds_as_if_these_had_never_been() {
 
 #[test]
 fn what_is_known_to_be_left_is_there() {
-    let bounds = Bounds { preemptions: 3, ..Bounds::default() };
+    let bounds = Bounds { preemptions: 3, cuts: false, ..Bounds::default() };
     let whole = search(bounds, NEVER, NONE, &RefCell::default(), u64::MAX);
     assert_eq!(whole.not_tried.known, [0; 4]);
     for schedules in (1..whole.total()).step_by(7) {

@@ -112,6 +112,13 @@ impl<'m> Cx<'m> {
         result
     }
 
+    /// The clock is read: see [`ke::history`].
+    pub(crate) fn reads_clock(&self) {
+        if self.engine().keeps_history() {
+            ke::history::reads_clock(&self.nt.kernel.borrow());
+        }
+    }
+
     /// A decision that could go otherwise: one of `0..n`, 0 being the default.
     pub fn choose(&mut self, point: &'static str, n: u32) -> u32 {
         self.nt.choose(Point(point), n)

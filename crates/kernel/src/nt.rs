@@ -7,7 +7,7 @@ use std::cell::{Cell, RefCell};
 use engine::windows::DEVICE;
 use engine::{
     Access, Args, Chooser, Cpu, DELAY, Delay, Engine, Fault, Flow, Guest, Leave, MemoryAccess, Point,
-    Question, Runner, SHARED, Special, StrandId, TO_THE_CHOOSER, TakenLock, Touch, outside,
+    Question, Runner, SHARED, SLICE_END, Special, StrandId, TO_THE_CHOOSER, TakenLock, Touch, mixed, outside,
 };
 
 use crate::addresses;
@@ -21,6 +21,7 @@ use crate::findings::Findings;
 use crate::fs;
 use crate::hal::hardware::Hardware;
 use crate::hal::platform::Platform;
+use crate::ke::history::{self, Operation};
 use crate::ke::scheduler::{before_shared, before_visible};
 use crate::ke::{patience, slice, spinlock, stack};
 use crate::mm::special_pool::SpecialPool;
@@ -486,13 +487,34 @@ impl Nt {
         answer.filter(|answer| *answer != TO_THE_CHOOSER)
     }
 
+    /// The policy is about to be asked, at this point, by or about these.
+    fn tell_state(&self, point: Point, at: u64, others: &[StrandId]) {
+        if self.engine.keeps_history() && !self.engine.is_explored() {
+            let asked = others
+                .iter()
+                .fold(mixed(history::point(point.0), at), |hash, strand| mixed(hash, strand.0.into()));
+            let state = mixed(history::state(&self.kernel.borrow()), asked);
+            outside(|| self.chooser.borrow_mut().comes_to(state));
+        }
+    }
+
     pub(crate) fn choose(&self, point: Point, n: u32) -> u32 {
         let strand = self.engine.strand().0;
+        if n > 1 {
+            self.tell_state(point, n.into(), &[]);
+        }
         let answer = match self.ask_explorer(Question::Choice { strand, point, n }) {
             Some(answer) => u32::try_from(answer).unwrap_or(u32::MAX),
             None => outside(|| self.chooser.borrow_mut().choose(strand, point, n)),
         };
         assert!(answer < n, "the chooser answered {answer} of {n} at {}", point.0);
+        if n > 1 {
+            history::operates(
+                &mut self.cx(),
+                Operation::Answer,
+                mixed(history::point(point.0), answer.into()),
+            );
+        }
         departures::note(self, point.0, answer.into(), None, None);
         answer
     }
@@ -501,6 +523,9 @@ impl Nt {
     pub(crate) fn next_strand(&self, point: Point, strands: &[StrandId]) -> usize {
         let strand = self.engine.strand().0;
         let n = u32::try_from(strands.len()).expect("there are not so many strands");
+        if n > 1 {
+            self.tell_state(point, 0, strands);
+        }
         let answer = self.ask_explorer(Question::NextStrand { strand, point, n }).unwrap_or_else(|| {
             outside(|| self.chooser.borrow_mut().next_strand(strand, point, &numbers(strands))).into()
         });
@@ -514,6 +539,9 @@ impl Nt {
     /// Whether the strand that runs lets one of `others` go first.
     pub(crate) fn give_way(&self, point: Point, others: &[StrandId]) -> bool {
         let strand = self.engine.strand().0;
+        if point != SLICE_END {
+            self.tell_state(point, self.engine.caller_rip(), others);
+        }
         let gives = match self.ask_explorer(Question::GiveWay { strand, point }) {
             Some(answer) => answer == 1,
             None => outside(|| self.chooser.borrow_mut().give_way(strand, point, &numbers(others))),
@@ -525,6 +553,7 @@ impl Nt {
     /// The same before the `instruction` at this address, when the strand has retired so many of its own.
     pub(crate) fn give_way_before(&self, instruction: u64, retired: u64, others: &[StrandId]) -> bool {
         let strand = self.engine.strand().0;
+        self.tell_state(SHARED, instruction, others);
         let gives = match self.ask_explorer(Question::GiveWay { strand, point: SHARED }) {
             Some(answer) => answer == 1,
             None => outside(|| {
@@ -538,6 +567,7 @@ impl Nt {
     /// Whether the strand that runs is held up here.
     pub(crate) fn delays(&self, at: Delay) -> bool {
         let strand = self.engine.strand().0;
+        self.tell_state(DELAY, history::place(at.place), &[]);
         let delays = match self.ask_explorer(Question::Choice { strand, point: DELAY, n: 2 }) {
             Some(answer) => answer == 1,
             None => outside(|| self.chooser.borrow_mut().delays(strand, at)),
@@ -718,7 +748,9 @@ fn numbers(strands: &[StrandId]) -> Few<u32, 4> {
 
 /// Driver code is about to access a device.
 fn before_device(cx: &mut Cx<'_>) -> Flow<()> {
-    before_visible(cx, Point("ke.before_device"))
+    before_visible(cx, Point("ke.before_device"))?;
+    cx.with(|k| history::reads_clock(k));
+    Ok(())
 }
 
 /// The same for an access that may go elsewhere.
@@ -803,6 +835,7 @@ impl Guest for Nt {
     }
 
     fn special(&self, special: Special) -> Flow<u64> {
+        history::reads_clock(&self.kernel.borrow());
         self.back(crate::ke::instruction::special(&mut self.cx(), special))
     }
 
@@ -811,19 +844,14 @@ impl Guest for Nt {
     }
 
     fn fence(&self) -> Flow<()> {
+        history::reads_clock(&self.kernel.borrow());
         self.back(crate::hal::combine::drain(&mut self.cx()))
     }
 
     fn runner(&self) -> Runner {
         let k = self.kernel.borrow();
-        let (stack, processor) = (stack::limits(&k), k.ke.processor());
-        let thread = u64::from(self.engine.strand().0);
-        // What has interrupted a thread: a routine of this level on this processor, which never interrupts its equals.
-        let flow = match processor.floors.last() {
-            Some(level) => 1 << 40 | u64::from(processor.number) << 8 | u64::from(*level),
-            None => thread,
-        };
-        Runner { flow, stack: stack.limit..stack.base }
+        let stack = stack::limits(&k);
+        Runner { flow: history::flow(&k), stack: stack.limit..stack.base }
     }
 
     fn accesses(&self, access: &MemoryAccess) -> Flow<()> {
@@ -840,6 +868,7 @@ impl Guest for Nt {
     }
 
     fn fault(&self, fault: &Fault) -> Leave {
+        history::reads_clock(&self.kernel.borrow());
         crate::ke::exception::fault(&mut self.cx(), fault)
     }
 }

@@ -188,6 +188,12 @@ impl Exploration<'_> {
         self.machine.host.learn_shared(true);
     }
 
+    /// From now on the policy of each run hears in which state it is asked ([`Chooser::comes_to`]). It takes [`Exploration::learn`], and changes
+    /// nothing else.
+    pub fn keep_history(&mut self) {
+        self.machine.host.keep_history(true);
+    }
+
     /// Whether the last run has taught too little and is to be made again, from the beginning: see [`engine::Engine::must_learn_again`].
     pub fn must_learn_again(&mut self) -> bool {
         self.machine.host.must_learn_again()
@@ -215,6 +221,7 @@ impl Exploration<'_> {
 impl Drop for Exploration<'_> {
     fn drop(&mut self) {
         self.restart();
+        self.machine.host.keep_history(false);
         self.machine.host.learn_shared(false);
         self.machine.host.watch(&[]);
         self.machine.host.discard(self.beginning.snapshot);

@@ -411,7 +411,7 @@ impl Place {
 
 /// Where things of a list stand, by hashes of them. Those that came last go first.
 #[derive(Default)]
-struct Index {
+pub(super) struct Index {
     /// A power of two, of which at most half are in use; or none.
     slots: Vec<Slot>,
 }
@@ -430,14 +430,14 @@ fn half(hash: u64) -> u32 {
 }
 
 impl Index {
-    fn find(&self, hash: u64, is_it: impl Fn(usize) -> bool) -> Option<usize> {
+    pub(super) fn find(&self, hash: u64, is_it: impl Fn(usize) -> bool) -> Option<usize> {
         let half = half(hash);
         let is_it = |slot: Slot| slot.place.get().is_none_or(|place| slot.half == half && is_it(place));
         self.slots.get(self.slot(hash, is_it))?.place.get()
     }
 
     /// What stands at `place` behind all that are in it; `hash_of` are the hashes of those.
-    fn add(&mut self, hash: u64, place: usize, hash_of: impl Fn(usize) -> u64) {
+    pub(super) fn add(&mut self, hash: u64, place: usize, hash_of: impl Fn(usize) -> u64) {
         if 2 * place >= self.slots.len() {
             self.slots = vec![Slot::default(); (2 * self.slots.len()).max(1 << 10)];
             (0..place).for_each(|earlier| self.put(hash_of(earlier), earlier));
@@ -451,7 +451,7 @@ impl Index {
     }
 
     /// The one that came last.
-    fn remove(&mut self, hash: u64, place: usize) {
+    pub(super) fn remove(&mut self, hash: u64, place: usize) {
         let slot = self.slot(hash, |taken| taken.place == Place::of(place));
         self.slots[slot] = Slot::default();
     }
@@ -467,7 +467,7 @@ impl Index {
     }
 }
 
-fn hash(number: u64) -> u64 {
+pub(super) fn hash(number: u64) -> u64 {
     number.wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 

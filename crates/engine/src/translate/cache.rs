@@ -373,7 +373,7 @@ impl Cache {
     /// The export whose address the import slot at `slot` holds, if that can be relied upon from now on.
     pub(crate) fn import(&mut self, slot: u64) -> Option<u64> {
         let mut target = [0; 8];
-        memory::read(slot, &mut target).ok()?;
+        memory::peek(slot, &mut target).ok()?;
         let target = u64::from_le_bytes(target);
         let thunk = self.entry(target)?;
         let whole = table::covers(slot) && slot.is_multiple_of(8);

@@ -388,7 +388,7 @@ fn visible(frame: &mut Frame, decoded: u32, resume: u64) -> Flow<u64> {
 pub(super) fn return_to_stack_top(frame: &mut Frame, extra: u64) -> Flow<u64> {
     let rsp = frame.registers.rsp();
     let mut target = [0; 8];
-    if memory::read(rsp, &mut target).is_err() {
+    if memory::peek(rsp, &mut target).is_err() {
         take_back(1);
         return Err(fault(frame, FaultKind::Read, rsp, ""));
     }

@@ -278,7 +278,7 @@ fn outside(frame: &mut Frame, stretch: Stretch, unretired: u32) -> Flow<()> {
 /// How much of a long stretch is there at all: where a page is missing, the instruction itself will fault.
 fn mapped(address: u64, bytes: u64) -> u64 {
     let mut length = PAGE - address % PAGE;
-    while length < bytes && memory::read(address + length, &mut [0]).is_ok() {
+    while length < bytes && memory::peek(address + length, &mut [0]).is_ok() {
         length += PAGE;
     }
     length.min(bytes)
@@ -393,7 +393,7 @@ fn compared(
                 stretch.address.wrapping_add(distance)
             };
             let mut value = [0; 8];
-            memory::read(address, &mut value[..width]).ok().map(|()| value)
+            memory::peek(address, &mut value[..width]).ok().map(|()| value)
         };
         let left = stretches.first().and_then(element);
         let right = match stretches.get(1) {

@@ -216,7 +216,7 @@ fn return_address(rsp: u64) -> u64 {
     if memory::read_plain(rsp, &mut bytes) {
         return u64::from_le_bytes(bytes);
     }
-    match memory::read(rsp, &mut bytes) {
+    match memory::peek(rsp, &mut bytes) {
         Ok(()) => u64::from_le_bytes(bytes),
         Err(_) => 0,
     }

@@ -345,7 +345,7 @@ pub(super) const fn is_canonical(address: u64) -> bool {
 
 pub(super) fn instruction_at(rip: u64) -> Option<Instruction> {
     let mut bytes = [0; 15];
-    let available = (1..=15).rev().find(|n| crate::memory::read(rip, &mut bytes[..*n]).is_ok())?;
+    let available = (1..=15).rev().find(|n| crate::memory::peek(rip, &mut bytes[..*n]).is_ok())?;
     let cpu = state().cpu.get();
     let mut decoder = iced_x86::Decoder::with_ip(64, &bytes[..available], rip, cpu.decoding());
     Some(cpu.understood(decoder.decode()))

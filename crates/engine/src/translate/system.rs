@@ -86,7 +86,7 @@ fn through_fs(frame: &mut Frame, instruction: &Instruction) -> Flow<u64> {
         None if instruction.is_string_instruction() => frame.registers.general[RSI],
         None => return refuse(frame, instruction, FaultKind::NotImplemented),
     };
-    if memory::read(address, &mut [0]).is_ok() {
+    if memory::peek(address, &mut [0]).is_ok() {
         return refuse(frame, instruction, FaultKind::NotImplemented);
     }
     take_back(1);

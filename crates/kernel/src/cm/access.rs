@@ -22,6 +22,7 @@ pub const CLASS: &str = "\\Registry\\Machine\\System\\CurrentControlSet\\Control
 /// System time now, in 100 ns since 1601.
 #[must_use]
 pub fn now(cx: &Cx<'_>) -> i64 {
+    cx.reads_clock();
     BOOT_TIME + i64::try_from(cx.engine().now() / 100).unwrap_or(i64::MAX - BOOT_TIME)
 }
 

@@ -22,6 +22,7 @@ use crate::cx::Cx;
 use crate::event::{Event, Kind};
 use crate::hal::combine;
 use crate::ke::budget;
+use crate::ke::history::{self, Operation};
 use crate::ke::scheduler;
 use crate::ke::settle::Gate;
 use crate::ldr::STUBBED;
@@ -137,6 +138,7 @@ fn dispatch_to(cx: &mut Cx<'_>, number: u32, export: &Export, args: &Args) -> Fl
     scheduler::before_call(cx)?;
     note_call(cx, number, args);
     look(cx, export)?;
+    history::operates(cx, Operation::Call, number.into());
     let value = if export.system_service {
         crate::ke::system_service::call(cx, export, args)?
     } else {
@@ -158,6 +160,7 @@ fn dispatch_ddi(cx: &mut Cx<'_>, number: u32, index: usize, args: &Args) -> Flow
         cx.emit_counted(Event::Ddi { export: number, arguments: args.registers, caller });
     }
     look(cx, &DDIS[index])?;
+    history::goes_on(cx, number.into());
     table::target(cx, index, caller, args)
 }
 

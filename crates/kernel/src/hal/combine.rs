@@ -22,6 +22,7 @@ use super::access;
 use super::hardware::Width;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
+use crate::ke::history;
 use crate::ke::{interrupt_delivery, irql, slice};
 use crate::mm::io_space;
 
@@ -214,6 +215,7 @@ fn store_in_line(cx: &mut Cx<'_>, address: u64, data: &[u8]) -> Flow<()> {
     }
     let is_full = cx.with(|k| {
         if k.hal.combining.is_empty() {
+            history::reads_clock(k);
             k.hal.combining.tick = k.ke.timing.timers().clock.next_tick(k.engine.now());
             // From now on every access and every call comes to the kernel.
             io_space::forget_last(k);

@@ -19,6 +19,7 @@ use hardware::{Hardware, Moment};
 use platform::Platform;
 
 use crate::cx::Kernel;
+use crate::ke::history;
 use crate::mm::bus_master::{Reach, Transfer};
 
 /// State of this prefix.
@@ -92,6 +93,7 @@ impl Kernel {
 
     /// The hardware, for an access to configuration space: writes that are on their way have arrived.
     pub fn configuration(&mut self) -> &mut dyn Hardware {
+        history::reads_clock(self);
         self.hardware(self.engine.now(), |hardware, at| hardware.settle(at));
         self.hal.hardware.as_mut()
     }

@@ -42,6 +42,7 @@ pub use calls::{depth, stack};
 pub use irq::interrupt;
 pub(crate) use irq::{dpc, interrupt_delivery, ipi, passive_isr, stall, vectors, watchdog};
 pub(crate) use levels::{irql, locks, settle};
+pub(crate) use sched::history;
 pub(crate) use sched::{affinity, budget, node, priority, processor, region, slice, spinlock};
 pub use sched::{patience, scheduler};
 pub use timing::clock;

@@ -15,6 +15,7 @@ use super::resource::{Messages, Resource};
 use crate::cm::access;
 use crate::cx::{Cx, Kernel};
 use crate::hal::hardware::{Hardware, PciAddress, Width};
+use crate::ke::history;
 use crate::ke::vectors::irql_of_vector;
 
 /// Below a device's hardware key.
@@ -218,6 +219,7 @@ fn write_entry(k: &mut Kernel, id: NodeId, table: (u8, u32), number: u32, dword:
     let windows = &k.pnp.card(id).function.windows;
     let Some(window) = windows.iter().find(|window| window.bar == bar) else { return };
     let address = window.base + u64::from(offset) + u64::from(number) * ENTRY + dword * 4;
+    history::reads_clock(k);
     let now = k.engine.now();
     let written =
         k.hardware(now, |hardware, at| hardware.memory_write(at, address, Width::Dword, value.into()));

@@ -90,6 +90,7 @@ pub fn unregister(cx: &mut Cx<'_>, handle: u64) -> Flow<()> {
 /// None of its own.
 pub fn set_state(cx: &mut Cx<'_>, flags: u32) -> Flow<()> {
     if flags & SYSTEM_REQUIRED != 0 {
+        cx.reads_clock();
         let (now, who) = (time::interrupt_time(cx.engine()), caller(cx));
         cx.with(|k| k.po.awake.set = Some((now, who)));
     }
@@ -195,6 +196,7 @@ pub(crate) fn device_deleted(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) 
 /// # Errors
 /// A verdict on a driver.
 pub fn idle(cx: &mut Cx<'_>) -> Flow<NtStatus> {
+    cx.reads_clock();
     let now = time::interrupt_time(cx.engine());
     match cx.with(|k| keeper(k, now)) {
         Some(who) => {

@@ -48,6 +48,7 @@ pub(crate) fn query(
     let Some(due) = cx.with(|k| k.po.watched.iter().filter(own).map(|watched| watched.due).min()) else {
         return Ok(false);
     };
+    cx.reads_clock();
     let left = due.saturating_sub(time::interrupt_time(cx.engine())) / SECOND;
     cx.write(seconds, u32::try_from(left).unwrap_or(u32::MAX))?;
     Ok(true)

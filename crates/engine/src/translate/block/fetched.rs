@@ -44,7 +44,7 @@ impl Fetched {
         self.page = None;
         let goes_on = memory.executable(page + PAGE);
         self.length = if goes_on { SIZE + BEHIND - 1 } else { SIZE };
-        memory::read(page, &mut self.bytes[..self.length]).map_err(|_| FaultKind::Execute)?;
+        memory::peek(page, &mut self.bytes[..self.length]).map_err(|_| FaultKind::Execute)?;
         memory.translate_from(page);
         if goes_on {
             memory.translate_from(page + PAGE);

@@ -15,6 +15,7 @@ use super::{extended, find};
 use crate::cx::{Cx, Kernel};
 use crate::hal::hardware::Width;
 use crate::ke;
+use crate::ke::history;
 use crate::verdict::Verdict;
 
 /// The channel that stands for the first controller on the second.
@@ -97,6 +98,7 @@ impl System {
 }
 
 fn write(k: &mut Kernel, port: u16, value: u8) {
+    history::reads_clock(k);
     let now = k.engine.now();
     // Where there are no such controllers, the write is lost.
     let _ = k.hardware(now, |hardware, at| hardware.port_write(at, port, Width::Byte, value.into()));
@@ -105,6 +107,7 @@ fn write(k: &mut Kernel, port: u16, value: u8) {
 }
 
 fn read(k: &mut Kernel, port: u16) -> u8 {
+    history::reads_clock(k);
     let now = k.engine.now();
     let read = k.hardware(now, |hardware, at| hardware.port_read(at, port, Width::Byte));
     (read.unwrap_or(u32::MAX) & 0xFF) as u8

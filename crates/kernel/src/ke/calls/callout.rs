@@ -13,6 +13,7 @@ use super::extended::Saved;
 use super::{depth, fault, stack};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Class, Event, Kind, Role};
+use crate::ke::sched::history::{self, Operation};
 use crate::ke::sched::processor::{Entered, Processor};
 use crate::ke::sched::slice;
 use crate::ke::sched::spin::FIRST_LOOK;
@@ -311,6 +312,7 @@ fn leave(k: &mut Kernel) -> Marks {
 
 #[inline]
 fn tell_enter(cx: &mut Cx<'_>, call: &Callout) {
+    history::operates(cx, Operation::Enter, call.routine.address ^ call.object.rotate_left(32));
     if cx.count_event(Kind::Enter) {
         cx.emit(Event::Enter { role: call.role, routine: call.routine.address, object: call.object });
     }
@@ -318,6 +320,7 @@ fn tell_enter(cx: &mut Cx<'_>, call: &Callout) {
 
 #[inline]
 fn tell_leave(cx: &mut Cx<'_>, call: &Callout, value: u64) {
+    history::operates(cx, Operation::Leave, value);
     if cx.count_event(Kind::Leave) {
         cx.emit(Event::Leave { role: call.role, routine: call.routine.address, value });
     }

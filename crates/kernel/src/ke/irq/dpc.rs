@@ -13,6 +13,7 @@ use engine::Flow;
 use super::{dpc_drain, threaded_dpc};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
+use crate::ke::history;
 use crate::ke::levels::irql::{self, DISPATCH_LEVEL};
 use crate::ke::sched::processor::WaitsFor;
 use crate::ke::sched::{affinity, scheduler};
@@ -300,6 +301,7 @@ fn enqueue_ordinary(cx: &mut Cx<'_>, target: usize, queued: QueuedDpc, importanc
                 k.ke.rearm();
             }
         } else {
+            history::reads_clock(k);
             let now = k.engine.now();
             k.ke.timing.timers_mut().drain_at_next_tick(now, target);
         }

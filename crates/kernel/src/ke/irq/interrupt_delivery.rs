@@ -19,8 +19,8 @@ use crate::event::{Event, Kind, Role};
 use crate::hal::hardware::Question;
 use crate::ke::calls::callout::{self, Begun, Callout};
 use crate::ke::levels::irql;
-use crate::ke::sched::slice;
 use crate::ke::sched::spinlock::{self, SpinLock};
+use crate::ke::sched::{history, slice};
 use crate::mm::bus_master;
 use crate::sorted_map::SortedMap;
 use crate::verdict::Verdict;
@@ -201,6 +201,9 @@ fn look(cx: &mut Cx<'_>) {
         }
         (before, now, !k.hal.transfers.is_empty() || k.hal.hardware.has_messages())
     });
+    if more || now != before {
+        cx.with(|k| history::reads_clock(k));
+    }
     // Events of transfers come before the interrupt that signals them.
     if more {
         bus_master::tell(cx);

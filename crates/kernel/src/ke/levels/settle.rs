@@ -12,7 +12,7 @@ use crate::cx::{Cx, Kernel};
 use crate::hal::combine;
 use crate::ke::irq::message::InARow;
 use crate::ke::irq::{dpc, dpc_drain, interrupt_delivery, ipi};
-use crate::ke::sched::{budget, scheduler, slice};
+use crate::ke::sched::{budget, history, scheduler, slice};
 use crate::ke::timing::clock;
 use crate::ke::waits::apc;
 
@@ -41,6 +41,19 @@ pub(crate) enum Work {
     Switch,
     /// What the thread itself is to do first.
     Apc,
+}
+
+impl Work {
+    /// As one number.
+    fn number(self) -> u64 {
+        match self {
+            Self::Ipi => 1,
+            Self::Interrupt(vector) => 2 | u64::from(vector) << 8,
+            Self::Dispatch => 3,
+            Self::Switch => 4,
+            Self::Apc => 5,
+        }
+    }
 }
 
 /// What the current processor is to do before anything else goes on.
@@ -296,6 +309,9 @@ pub(super) fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
             Next::Work(work) => {
                 // An interrupt flushes the combined writes.
                 combine::drain(cx)?;
+                if work != Work::Switch {
+                    history::takes(cx, work.number());
+                }
                 match work {
                     Work::Ipi => ipi::service(cx)?,
                     Work::Interrupt(vector) => {

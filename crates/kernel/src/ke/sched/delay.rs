@@ -10,8 +10,9 @@
 //! a driver may stall it. Time never passes beyond what ends a wait, or what the outside world waits for: these are limits that the driver, or
 //! the user, has set. At one instruction a thread is asked twice for one thing that is due: more would be the rounds of a loop that polls.
 
-use engine::{DELAY, Delay, DelayPlace, Flow, StrandId};
+use engine::{DELAY, Delay, DelayPlace, Flow, StrandId, mixed};
 
+use super::history::{self, Operation};
 use super::slice;
 use crate::cx::{Cx, Kernel};
 use crate::ke::irq::interrupt;
@@ -32,6 +33,14 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    /// All of it as one number.
+    pub(super) fn number(&self) -> u64 {
+        let of = |hash, (place, times): &(DelayPlace, u8)| {
+            mixed(mixed(hash, history::place(*place)), (*times).into())
+        };
+        self.at.iter().fold(self.due, of)
+    }
+
     /// Whether one is to be asked here; then it counts as asked.
     fn next(&mut self, due: u64, place: DelayPlace) -> bool {
         if self.due != due {
@@ -73,7 +82,10 @@ pub(crate) fn until(k: &Kernel) -> Option<u64> {
 /// [`engine::Leave`] of what comes meanwhile.
 pub(super) fn before(cx: &mut Cx<'_>, place: DelayPlace) -> Flow<()> {
     match asked(cx, place) {
-        Some(due) => pass(cx, due),
+        Some(due) => {
+            history::stands(cx, history::Stand::HeldUp);
+            pass(cx, due)
+        }
         None => Ok(()),
     }
 }
@@ -112,9 +124,11 @@ pub(super) fn pass_time(cx: &mut Cx<'_>, due: u64) {
 pub(super) fn before_command(cx: &mut Cx<'_>) -> Flow<()> {
     let due = if cx.engine().may_depart() { cx.with(|k| until(k)) } else { None };
     match due {
-        Some(due) if cx.choose(DELAY.0, 2) == 1 => pass(cx, due),
-        _ => Ok(()),
+        Some(due) if cx.choose(DELAY.0, 2) == 1 => pass(cx, due)?,
+        _ => {}
     }
+    history::operates(cx, Operation::Request, 0);
+    Ok(())
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ pub(crate) mod affinity;
 mod assign_processor;
 pub(crate) mod budget;
 pub(crate) mod delay;
+pub(crate) mod history;
 pub(crate) mod node;
 pub mod patience;
 pub(crate) mod priority;

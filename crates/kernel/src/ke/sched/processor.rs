@@ -99,6 +99,25 @@ pub(crate) struct Processor {
     pub(crate) cr2: u64,
 }
 
+impl WaitsFor {
+    /// As one number.
+    pub(crate) fn number(self) -> u64 {
+        let (kind, object) = match self {
+            Self::Lock(object) => (1, object),
+            Self::LockShared(object) => (2, object),
+            Self::LockAlone(object) => (3, object),
+            Self::IpiTurn => (4, 0),
+            Self::IpiBarrier => (5, 0),
+            Self::IpiEnd => (6, 0),
+            Self::Dpcs => (7, 0),
+            Self::Dpc(object) => (8, object),
+            Self::Routine(object) => (9, object),
+            Self::Isr(object) => (10, object),
+        };
+        engine::mixed(kind, object)
+    }
+}
+
 impl Processor {
     /// Processor `number` before anything runs on it.
     pub(crate) fn new(number: u32) -> Self {

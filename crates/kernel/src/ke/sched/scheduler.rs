@@ -6,10 +6,11 @@
 
 use engine::{DelayPlace, Flow, Leave, Point, Progress, StrandId};
 
+use super::history::{Operation, Stand};
 use super::processor::{self, WaitsFor};
 use super::ready::Candidates;
 use super::thread_record::{Account, HIGHEST_DYNAMIC, State, Thread};
-use super::{assign_processor, delay, patience, slice, spin, switch_fast};
+use super::{assign_processor, delay, history, patience, slice, spin, switch_fast};
 use crate::cx::{Cx, Kernel};
 use crate::ke::irq::{dpc, interrupt_delivery, ipi};
 use crate::ke::levels::irql::{self, DISPATCH_LEVEL, PASSIVE_LEVEL};
@@ -266,6 +267,7 @@ pub(crate) fn wait_for(cx: &mut Cx<'_>, what: WaitsFor) -> Flow<()> {
     let turn = end_turn(cx);
     cx.with(|k| k.ke.processor_mut().waits_for = None);
     turn?;
+    history::operates(cx, Operation::Woken, what.number());
     irql::settle(cx)
 }
 
@@ -410,7 +412,11 @@ pub(crate) fn before_visible(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
     let instruction = cx.engine().caller_rip();
     delay::before(cx, DelayPlace::Visible(instruction))?;
     // Without another thread no candidates need be found.
-    if cx.with(|k| is_alone(k)) { Ok(()) } else { somebody_there(cx, point) }
+    if !cx.with(|k| is_alone(k)) {
+        somebody_there(cx, point)?;
+    }
+    history::goes_on(cx, instruction);
+    Ok(())
 }
 
 /// A driver is about to call an export or a framework's function, and nothing of the call has been seen: the policy may have what is due come
@@ -464,7 +470,9 @@ pub(crate) fn before_shared(cx: &mut Cx<'_>, rip: u64) -> Flow<()> {
     before(cx, |cx, others| {
         let retired = cx.with(|k| slice::retired_by_own(k));
         cx.nt().give_way_before(rip, retired, others)
-    })
+    })?;
+    history::goes_on(cx, rip);
+    Ok(())
 }
 
 fn before(cx: &mut Cx<'_>, gives_way: impl FnOnce(&mut Cx<'_>, &[StrandId]) -> bool) -> Flow<()> {
@@ -473,6 +481,7 @@ fn before(cx: &mut Cx<'_>, gives_way: impl FnOnce(&mut Cx<'_>, &[StrandId]) -> b
     if others.is_empty() || !gives_way(cx, &others) {
         return Ok(());
     }
+    history::stands(cx, Stand::GaveWay);
     if equals {
         return yield_now(cx).map(|_| ());
     }

@@ -12,6 +12,7 @@ use engine::Flow;
 
 use super::time::{INCREMENT, UNIT};
 use crate::cx::{Cx, Kernel};
+use crate::ke::history;
 use crate::ke::levels::irql::CLOCK_LEVEL;
 
 /// Units between two ticks at the finest: 1 ms.
@@ -98,6 +99,9 @@ fn is_taken(k: &Kernel) -> bool {
 /// Called before the time is read, or when a level has fallen: it stands still, or goes on.
 pub(crate) fn look(k: &mut Kernel) {
     let (taken, now) = (is_taken(k), k.engine.now());
+    if taken == k.ke.timing.timers.clock.held.is_some() {
+        history::reads_clock(k);
+    }
     let clock = &mut k.ke.timing.timers.clock;
     match (taken, clock.held) {
         (false, None) => {
@@ -122,6 +126,7 @@ pub(crate) fn is_held(k: &Kernel) -> bool {
 /// # Errors
 /// None of its own.
 pub(crate) fn set_resolution(cx: &mut Cx<'_>, desired: u32, set: bool) -> Flow<u32> {
+    cx.with(|k| history::reads_clock(k));
     let now = cx.engine().now();
     let interval = cx.with(|k| {
         k.ke.timing.timers.change_clock(|clock| {

@@ -8,6 +8,7 @@ use engine::{Cpu, Flow};
 use super::{clock, time};
 use crate::cx::{Cx, Kernel};
 use crate::ke::calls::extended;
+use crate::ke::history;
 use crate::ke::irq::stall;
 use crate::ke::sched::affinity;
 use crate::nt::WindowsVersion;
@@ -37,6 +38,7 @@ pub(crate) fn bytes(cx: &mut Cx<'_>, offset: u64, length: u64) -> Vec<u8> {
 /// # Errors
 /// [`engine::Leave`] of what interrupts meanwhile.
 pub(crate) fn polled(cx: &mut Cx<'_>) -> Flow<()> {
+    cx.with(|k| history::reads_clock(k));
     let now = cx.engine().now();
     let reads = cx.with(|k| {
         let polling = &mut k.ke.timing.polling;

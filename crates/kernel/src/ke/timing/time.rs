@@ -10,6 +10,7 @@ use engine::{Engine, Flow};
 use super::clock;
 use super::shared_data::polled;
 use crate::cx::{Cx, Kernel};
+use crate::ke::history;
 
 /// Nanoseconds of the unit of Windows' times.
 pub(crate) const UNIT: u64 = 100;
@@ -40,6 +41,7 @@ pub(crate) fn interrupt_time(engine: Engine) -> u64 {
 
 /// Units from boot to the last clock tick that was taken.
 pub(crate) fn ticked(k: &Kernel) -> u64 {
+    history::reads_clock(k);
     k.ke.timing.timers.clock.ticked_at(k.engine.now())
 }
 
@@ -50,6 +52,7 @@ pub(crate) fn ticks(k: &Kernel) -> u64 {
 
 /// System time when interrupt time was 0, as far as it is known now.
 pub(crate) fn boot(k: &Kernel) -> u64 {
+    history::reads_clock(k);
     BOOT.saturating_add_signed(k.ke.timing.timers.clock.offset())
 }
 
@@ -74,6 +77,7 @@ impl Due {
 
 /// The interrupt time a driver means by a due time: negative is relative, else it is system time.
 pub(crate) fn due(k: &Kernel, value: i64) -> Due {
+    history::reads_clock(k);
     match u64::try_from(value) {
         Ok(system) => Due { time: system.saturating_sub(boot(k)).min(NEVER), absolute: true },
         // Rounded up, so that nothing is due early.
@@ -98,6 +102,7 @@ pub(crate) fn query_system_precise(cx: &mut Cx<'_>, into: DriverPtr<i64>) -> Flo
 /// # Errors
 /// A verdict if the pointer is bad.
 pub(crate) fn query_interrupt_precise(cx: &mut Cx<'_>, counter: DriverPtr<u64>) -> Flow<u64> {
+    cx.with(|k| history::reads_clock(k));
     let now = cx.engine().now();
     if !counter.is_null() {
         cx.write(counter, performance_counter(now))?;

@@ -14,6 +14,7 @@ use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::io::completion_notice::CompletionNotice;
 use crate::ke::levels::irql::{self, APC_LEVEL, PASSIVE_LEVEL};
+use crate::ke::sched::history::{self, Operation};
 use crate::ke::sched::thread_record::{State, Thread};
 use crate::ke::sched::{scheduler, slice};
 
@@ -114,6 +115,7 @@ fn take(k: &mut Kernel) -> Option<Apc> {
 #[allow(clippy::inline_always, reason = "each frame it returns through costs a mispredicted return")]
 pub(crate) fn block(cx: &mut Cx<'_>) -> Flow<NtStatus> {
     scheduler::suspend(cx)?;
+    history::operates(cx, Operation::Woken, 0);
     match cx.with(|k| end_of_wait(k)) {
         Some(status) => Ok(status),
         None => go_on_waiting(cx),
@@ -143,6 +145,7 @@ fn go_on_waiting(cx: &mut Cx<'_>) -> Flow<NtStatus> {
             return Ok(status);
         }
         scheduler::suspend(cx)?;
+        history::operates(cx, Operation::Woken, 0);
         if let Some(status) = cx.with(|k| end_of_wait(k)) {
             return Ok(status);
         }

@@ -19,6 +19,7 @@ use crate::io;
 use crate::ke::bugcheck_callback;
 use crate::ke::calls::{callout, stack};
 use crate::ke::levels::irql;
+use crate::ke::sched::history::{self, Operation};
 use crate::ke::sched::thread_record::Made;
 use crate::ke::sched::{affinity, budget, patience, processor, scheduler};
 use crate::mm::pool;
@@ -222,6 +223,7 @@ fn forget(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
 pub(crate) fn run(cx: &mut Cx<'_>, id: StrandId) {
     let body = cx.with(|k| k.ke.sched.threads_mut().get_mut(id).and_then(|thread| thread.body.take()));
     let is_drivers = matches!(body, Some(Body::Driver { .. }));
+    history::operates(cx, Operation::Begin, 0);
     let result = match body {
         _ if cx.nt().stopping() => Err(Leave::Stop),
         Some(Body::Work(work)) if cx.with(|k| k.ke.sched.threads()[id].role == Role::Application) => {
@@ -237,6 +239,7 @@ pub(crate) fn run(cx: &mut Cx<'_>, id: StrandId) {
     if result.is_err() && cx.nt().stopping() {
         bugcheck_callback::call_all(cx);
     }
+    history::operates(cx, Operation::End, 0);
     // An error at the end has been reported; there is no caller to return it to.
     let _ = end(cx, id, is_drivers, result);
 }

@@ -11,6 +11,7 @@ use super::dispatcher::{self, Kind};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind as EventKind};
 use crate::ex;
+use crate::ke::history;
 use crate::ke::irq::dpc;
 use crate::ke::levels::irql;
 use crate::ke::sched::patience;
@@ -126,7 +127,10 @@ fn set_for(
 
 /// Sets a timer, a driver's or the kernel's: returns whether it was set already.
 pub(crate) fn start(cx: &mut Cx<'_>, timer: DriverPtr<KTIMER>, setting: Setting) -> Flow<bool> {
-    let was_set = cx.with(|k| k.ke.timing.timers_mut().cancel_timer(timer.address));
+    let was_set = cx.with(|k| {
+        history::reads_clock(k);
+        k.ke.timing.timers_mut().cancel_timer(timer.address)
+    });
     let Setting { due: Due { time: due, .. }, period, .. } = setting;
     cx.detail(EventKind::TimerSet, || Event::TimerSet { timer: timer.address, due, period });
     cx.write((timer + KTIMER::Header) + DISPATCHER_HEADER::SignalState, 0)?;
@@ -205,6 +209,7 @@ pub(crate) fn is_due(k: &Kernel, index: usize) -> bool {
 pub(in crate::ke) fn expire(cx: &mut Cx<'_>) -> Flow<()> {
     loop {
         let due = cx.with(|k| {
+            history::reads_clock(k);
             let (now, processor) = (k.engine.now(), k.ke.current);
             k.ke.timing.timers_mut().take_due(now, processor)
         });
@@ -229,6 +234,7 @@ pub(crate) fn ring(cx: &mut Cx<'_>) {
         if !k.ke.timing.timers().rings(now) {
             return None;
         }
+        history::reads_clock(k);
         while let Some(strand) = k.ke.timing.timers_mut().take_alarm(now) {
             // It waits for nothing else, so no list of a driver's can be damaged.
             let _ = dispatcher::end_wait(k, strand, NtStatus::SUCCESS, 0);

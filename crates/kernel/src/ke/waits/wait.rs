@@ -18,6 +18,7 @@ use crate::few::Few;
 use crate::ke::calls::exception;
 use crate::ke::irq::{passive_isr, threaded_dpc};
 use crate::ke::levels::irql::{self, DISPATCH_LEVEL};
+use crate::ke::sched::history;
 use crate::ke::sched::scheduler;
 use crate::ke::sched::thread_record::{Role, State, Thread};
 use crate::ke::timing::time;
@@ -275,6 +276,7 @@ pub fn sleep(cx: &mut Cx<'_>, nanoseconds: u64) -> Flow<()> {
     let strand = cx.engine().strand();
     let time = cx.engine().now().saturating_add(nanoseconds);
     cx.with(|k| {
+        history::reads_clock(k);
         k.ke.timing.timers_mut().add_alarm(time, strand);
         k.ke.invalidate_levels();
     });
@@ -566,6 +568,7 @@ pub(in crate::ke) fn begin(
     thread.state = State::Waiting;
     if let Timeout::At(due) = timeout {
         let processor = k.ke.current;
+        history::reads_clock(k);
         k.ke.timing.timers_mut().add_timeout(due, strand, processor);
         k.ke.invalidate_levels();
     }

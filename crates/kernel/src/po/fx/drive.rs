@@ -14,6 +14,7 @@ use super::{Condition, Device, Power, changed, event_of};
 use crate::cx::{Cx, Kernel};
 use crate::event::Role;
 use crate::io::routine;
+use crate::ke::history;
 use crate::ke::time::{self, Due};
 use crate::ke::wait::{self, Timeout};
 use crate::ke::{self, thread};
@@ -27,6 +28,7 @@ struct Call {
 
 /// Now, in 100 ns.
 fn now(k: &Kernel) -> u64 {
+    history::reads_clock(k);
     time::interrupt_time(k.engine)
 }
 
