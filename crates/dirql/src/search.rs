@@ -54,6 +54,10 @@ impl Subject for Rewound<'_, '_> {
         self.before.clone()
     }
 
+    fn compare(&mut self, on: bool) {
+        self.exploration.keep_history(on);
+    }
+
     fn must_learn_again(&mut self) -> bool {
         self.exploration.must_learn_again()
     }
@@ -145,9 +149,6 @@ impl Bench {
         machine.explore(play, Tracking::Faults, |exploration| {
             if bounds.learns() {
                 exploration.learn();
-            }
-            if bounds.compares() {
-                exploration.keep_history();
             }
             let mut subject =
                 Rewound { exploration, before: start.asked(), mark: None, reported: BTreeSet::new() };

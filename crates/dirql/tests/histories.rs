@@ -169,7 +169,7 @@ fn compared(name: &str, preemptions: usize, known: Known) -> (u64, u64) {
     let bounds = Bounds { preemptions, schedules: 3_000, cuts: false, ..Bounds::default() };
     let runs = started.explore(&machine.play(), Tracking::Faults, |exploration| {
         exploration.learn();
-        exploration.keep_history();
+        exploration.keep_history(true);
         let mut subject = Compared { exploration, answers, known, runs: Vec::new() };
         let searched = explore::search(&mut subject, &bounds, |()| false);
         assert!(searched.complete, "{name}: {:?}", searched.schedules);

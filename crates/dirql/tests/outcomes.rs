@@ -83,18 +83,22 @@ fn one_more(name: &str) {
     let bounds = Bounds { preemptions: machine.preemptions + 1, schedules: ONE_MORE, ..machine.bounds() };
     let Ok((uncut, schedules)) = machine.outcomes_within(Bounds { cuts: false, ..bounds }) else { return };
     let (usual, cut) = machine.outcomes(bounds);
-    println!("{name}: {schedules} schedules, {cut} with the cut");
+    let line = format!("| `{name}` | {} | {schedules} | {cut} |", bounds.preemptions);
+    println!("{line}");
     assert_eq!(usual, uncut, "the cut at equal histories loses or makes up an outcome");
     assert!(cut <= schedules);
+    assert!(DOCUMENT.contains(&line), "docs/exploration.md lacks\n{line}");
 }
 
 /// At most so many schedules are compared with a preemption more.
 const ONE_MORE: u64 = 2_500;
 
+const DOCUMENT: &str = include_str!("../../../docs/exploration.md");
+
+/// The lines of the machines at their own bounds.
 fn table() -> impl Iterator<Item = &'static str> {
-    let document = include_str!("../../../docs/exploration.md");
-    let (_, section) = document.split_once("## Small machines whose outcomes are known").unwrap();
-    let (section, _) = section.split_once("\n## ").unwrap();
+    let (_, section) = DOCUMENT.split_once("## Small machines whose outcomes are known").unwrap();
+    let (section, _) = section.split_once("\nWith a preemption more").unwrap();
     section.lines().filter(|line| line.starts_with("| `"))
 }
 

@@ -72,7 +72,8 @@ impl<'s, S: Subject, W: FnMut(&S::Outcome) -> bool> Local<'s, S, W> {
     fn stand(&mut self, subtree: usize) {
         self.subject.begin_anew();
         (self.subtree, self.checkpoint) = (Some(subtree), None);
-        let Some(Beginning { stem, places, .. }) = self.subtrees.get_mut(subtree) else { return };
+        let Some(Beginning { stem, places, compared }) = self.subtrees.get_mut(subtree) else { return };
+        self.subject.compare(*compared == Compared::All);
         self.subject.watch(places);
         let Some((departures, first)) = stem.take() else { return };
         let (length, asked, log) = (departures.len(), Asked::default(), Log::default());
@@ -162,13 +163,7 @@ impl<S: Subject, W: FnMut(&S::Outcome) -> bool> Runner for Local<'_, S, W> {
         if (self.wanted)(&outcome) {
             return Ran::Wanted(log.take(), outcome);
         }
-        let mut questions = asked.questions(schedule.open_from());
-        match self.subtrees.get(subtree).map_or(Compared::None, |beginning| beginning.compared) {
-            Compared::None => questions.forget_states(false),
-            Compared::Free => questions.forget_states(true),
-            Compared::All => {}
-        }
-        Ran::Usual(questions, self.new_places())
+        Ran::Usual(asked.questions(schedule.open_from()), self.new_places())
     }
 
     fn remarks(&mut self) -> Vec<(Remark, Choices)> {

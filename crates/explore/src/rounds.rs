@@ -175,15 +175,13 @@ impl<O> Course<'_, O> {
 
     /// Of which questions it needs the states.
     fn compared(&self) -> Compared {
-        match self.cost + 1 < self.searched.schedules.len() {
-            _ if !self.bounds.compares() => Compared::None,
-            true => Compared::All,
-            false => Compared::Free,
-        }
+        let deeper = self.cost + 1 < self.searched.schedules.len();
+        if deeper && self.bounds.compares() { Compared::All } else { Compared::None }
     }
 
     /// Takes in what came of the first run of a subtree. None if the search is over.
     fn take(&mut self, ran: Ran<O>, subtree: &mut Subtree) -> Option<()> {
+        let compared = self.compared();
         let searched = &mut self.searched;
         let sizes = self.sizes.pop_front().unwrap_or_default();
         self.forecast.passed(&sizes);
@@ -195,7 +193,7 @@ impl<O> Course<'_, O> {
                 let schedule = subtree.made(&questions)?;
                 self.waiting -= 1;
                 let mut more = subtree.schedules() + 1 - before;
-                if self.bounds.compares() {
+                if compared == Compared::All {
                     self.histories.cut(&mut questions);
                     schedule.further(&questions, |counts, schedule| {
                         if !counts {
@@ -211,7 +209,7 @@ impl<O> Course<'_, O> {
                     self.sizes.append(&mut found.free);
                 }
                 if self.cost + 1 < searched.schedules.len() {
-                    questions.forget_states(false);
+                    questions.forget_states();
                     self.deeper.add(schedule, questions, self.bounds.schedules);
                 }
             }

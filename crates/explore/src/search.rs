@@ -53,6 +53,11 @@ pub trait Subject {
         let _ = places;
     }
 
+    /// Whether the policies of runs hear, from now on, in which states they are asked ([`Chooser::comes_to`]), where the subject knows that.
+    fn compare(&mut self, on: bool) {
+        let _ = on;
+    }
+
     /// Whether the last run has taught too little of places, and is to be made again from where runs begin: the same answers lead to the same
     /// outcome, and teach all.
     fn must_learn_again(&mut self) -> bool {

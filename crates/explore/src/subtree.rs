@@ -43,17 +43,15 @@ pub struct Subtree {
 /// Of which questions of a run the search needs the states in which they are asked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Compared {
-    /// Of none: states are not compared.
+    /// Of none.
     None,
-    /// Of those where others depart free of cost: none depart that cost a preemption more.
-    Free,
     /// Of all.
     All,
 }
 
 impl Compared {
     /// How each is written, behind the number of runs.
-    const WRITTEN: [(Self, &str); 3] = [(Self::None, ""), (Self::Free, "-"), (Self::All, "+")];
+    const WRITTEN: [(Self, &str); 2] = [(Self::None, ""), (Self::All, "+")];
 }
 
 /// Divides schedules, in their order, in a search that knows these places.
@@ -219,8 +217,8 @@ mod tests {
         assert_eq!(subtree.to_string(), "2047;1=1;2=1;0=1,1=1");
         assert_eq!(subtree.to_string().parse(), Ok(subtree));
         assert_eq!("".parse::<Subtree>(), Err(ScheduleError));
-        subtree = subtrees(schedules(1), &[0x30, 0x34].into_iter().collect(), Compared::Free).remove(0);
-        assert_eq!(subtree.to_string(), "2048-@30+4;0=1");
+        subtree = subtrees(schedules(1), &[0x30, 0x34].into_iter().collect(), Compared::All).remove(0);
+        assert_eq!(subtree.to_string(), "2048+@30+4;0=1");
         assert_eq!(subtree.to_string().parse(), Ok(subtree));
     }
 

@@ -190,8 +190,8 @@ impl Exploration<'_> {
 
     /// From now on the policy of each run hears in which state it is asked ([`Chooser::comes_to`]). It takes [`Exploration::learn`], and changes
     /// nothing else.
-    pub fn keep_history(&mut self) {
-        self.machine.host.keep_history(true);
+    pub fn keep_history(&mut self, on: bool) {
+        self.machine.host.keep_history(on);
     }
 
     /// Whether the last run has taught too little and is to be made again, from the beginning: see [`engine::Engine::must_learn_again`].
