@@ -167,8 +167,8 @@ fn order<const W: u64>(cx: &mut Cx<'_>, one: u64, two: u64, most: u64, fold: fn(
     let mut done = 0;
     while done < most {
         let (at, other) = (one.wrapping_add(done * W), two.wrapping_add(done * W));
-        let a = peek::<W>(cx, at, PIECE.min(most - done))?;
-        let b = peek::<W>(cx, other, a.len() as u64)?;
+        let a = peek::<W>(cx, at, memory::reach(at, W, PIECE.min(most - done).saturating_mul(W)))?;
+        let b = peek::<W>(cx, other, memory::reach(other, W, a.len() as u64 * W))?;
         let pairs = a.iter().zip(&b).map(|(&a, &b)| (fold(a), fold(b)));
         let last = pairs.clone().position(|(a, b)| a != b || a == 0);
         let looked = last.map_or(pairs.len(), |last| last + 1) as u64;
