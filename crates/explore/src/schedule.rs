@@ -31,7 +31,7 @@ pub enum Schedule {
 pub struct Questions {
     /// Equal ones that follow each other are kept as one.
     kept: Vec<(Question, usize)>,
-    /// In which state each was asked, or each that is free; none where that is not known.
+    /// In which state each was asked; none where that is not known.
     states: Vec<u64>,
 }
 
