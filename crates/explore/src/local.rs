@@ -15,7 +15,7 @@ use crate::remarks::Remark;
 use crate::schedule::{Departures, Schedule};
 use crate::search::{Bounds, Ran, Runner, Subject};
 use crate::shared::Shared;
-use crate::subtree::{Compared, Subtree};
+use crate::subtree::Subtree;
 
 /// Makes runs where it is called.
 pub struct Local<'s, S, W> {
@@ -38,8 +38,8 @@ struct Beginning {
     stem: Option<(Departures, usize)>,
     /// Where they are asked.
     places: Places,
-    /// Of which of their questions the states are needed.
-    compared: Compared,
+    /// Whether the states in which they are asked are needed.
+    compared: bool,
 }
 
 /// What was answered before the question where runs begin.
@@ -73,7 +73,7 @@ impl<'s, S: Subject, W: FnMut(&S::Outcome) -> bool> Local<'s, S, W> {
         self.subject.begin_anew();
         (self.subtree, self.checkpoint) = (Some(subtree), None);
         let Some(Beginning { stem, places, compared }) = self.subtrees.get_mut(subtree) else { return };
-        self.subject.compare(*compared == Compared::All);
+        self.subject.compare(*compared);
         self.subject.watch(places);
         let Some((departures, first)) = stem.take() else { return };
         let (length, asked, log) = (departures.len(), Asked::default(), Log::default());

@@ -10,7 +10,7 @@ use crate::places::Places;
 use crate::remarks::Remarks;
 use crate::schedule::Schedule;
 use crate::search::{Bounds, Lost, NotTried, Ran, Runner, Searched, SoFar};
-use crate::subtree::{Compared, Subtree, subtrees};
+use crate::subtree::{Subtree, subtrees};
 
 /// Room for so many states, in 64 MiB.
 const STATES: usize = 1 << 22;
@@ -173,10 +173,10 @@ impl<O> Course<'_, O> {
         self.bounds.schedules.checked_sub(self.searched.tried()).filter(|more| *more > 0)
     }
 
-    /// Of which questions it needs the states.
-    fn compared(&self) -> Compared {
+    /// Whether it needs the states in which runs are asked now.
+    fn compared(&self) -> bool {
         let deeper = self.cost + 1 < self.searched.schedules.len();
-        if deeper && self.bounds.compares() { Compared::All } else { Compared::None }
+        deeper && self.bounds.compares()
     }
 
     /// Takes in what came of the first run of a subtree. None if the search is over.
@@ -193,7 +193,7 @@ impl<O> Course<'_, O> {
                 let schedule = subtree.made(&questions)?;
                 self.waiting -= 1;
                 let mut more = subtree.schedules() + 1 - before;
-                if compared == Compared::All {
+                if compared {
                     self.histories.cut(&mut questions);
                     schedule.further(&questions, |counts, schedule| {
                         if !counts {

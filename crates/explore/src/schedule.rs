@@ -7,7 +7,6 @@ use std::fmt::{self, Write as _};
 use std::str::FromStr;
 
 use crate::guided::Question;
-use crate::subtree::Compared;
 
 /// Between questions and their states, where they are written.
 const STATES: char = '~';
@@ -91,8 +90,8 @@ impl Questions {
     }
 
     /// Whether their states are known as far as a search needs them that compares these.
-    pub(crate) fn suffice(&self, compared: Compared) -> bool {
-        compared != Compared::All || self.states.len() == self.len()
+    pub(crate) fn suffice(&self, compared: bool) -> bool {
+        !compared || self.states.len() == self.len()
     }
 
     /// The states in which they were asked, each with how many questions come before it.

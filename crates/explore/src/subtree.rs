@@ -26,6 +26,8 @@ const RUNS: usize = 2048;
 const DEPARTURES: usize = 4096;
 /// Between schedules, where they are written.
 const SEPARATOR: char = ';';
+/// Behind the number of runs, if their states are compared.
+const COMPARED: char = '+';
 /// Before the places, if there are any.
 const PLACES: char = '@';
 
@@ -37,25 +39,12 @@ pub struct Subtree {
     left: usize,
     /// Where they are asked, of those places that runs teach.
     places: Places,
-    compared: Compared,
-}
-
-/// Of which questions of a run the search needs the states in which they are asked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Compared {
-    /// Of none.
-    None,
-    /// Of all.
-    All,
-}
-
-impl Compared {
-    /// How each is written, behind the number of runs.
-    const WRITTEN: [(Self, &str); 2] = [(Self::None, ""), (Self::All, "+")];
+    /// Whether the search needs the states in which its runs are asked.
+    compared: bool,
 }
 
 /// Divides schedules, in their order, in a search that knows these places.
-pub(crate) fn subtrees(schedules: Vec<Schedule>, places: &Places, compared: Compared) -> Vec<Subtree> {
+pub(crate) fn subtrees(schedules: Vec<Schedule>, places: &Places, compared: bool) -> Vec<Subtree> {
     let left = RUNS;
     let size = schedules.len().div_ceil(PARTS).clamp(SCHEDULES.0, SCHEDULES.1);
     let mut subtrees: Vec<Subtree> = Vec::new();
@@ -87,7 +76,7 @@ impl Subtree {
     /// none of this subtree's.
     pub fn made(&mut self, questions: &Questions) -> Option<Schedule> {
         let schedule = self.pass()?;
-        if self.compared != Compared::None {
+        if self.compared {
             return Some(schedule);
         }
         schedule.further(questions, |counts, schedule| {
@@ -143,8 +132,8 @@ impl Subtree {
         &self.places
     }
 
-    /// Of which questions of its runs the search needs the states.
-    pub(crate) fn compared(&self) -> Compared {
+    /// Whether the search needs the states in which its runs are asked.
+    pub(crate) fn compared(&self) -> bool {
         self.compared
     }
 
@@ -157,10 +146,9 @@ impl Subtree {
 impl fmt::Display for Subtree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.left)?;
-        Compared::WRITTEN
-            .iter()
-            .filter(|(it, _)| *it == self.compared)
-            .try_for_each(|(_, sign)| f.write_str(sign))?;
+        if self.compared {
+            write!(f, "{COMPARED}")?;
+        }
         if !self.places.is_empty() {
             write!(f, "{PLACES}{}", self.places)?;
         }
@@ -174,8 +162,8 @@ impl FromStr for Subtree {
     fn from_str(text: &str) -> Result<Self, ScheduleError> {
         let (left, schedules) = text.split_once(SEPARATOR).ok_or(ScheduleError)?;
         let (left, places) = left.split_once(PLACES).unwrap_or((left, ""));
-        let signed = |(it, sign): &(Compared, &str)| Some((*it, left.strip_suffix(sign)?));
-        let (compared, left) = Compared::WRITTEN.iter().rev().find_map(signed).ok_or(ScheduleError)?;
+        let number = left.strip_suffix(COMPARED);
+        let (compared, left) = (number.is_some(), number.unwrap_or(left));
         let waiting = schedules.split(SEPARATOR).map(str::parse).collect::<Result<_, _>>()?;
         Ok(Self {
             waiting,
@@ -197,34 +185,30 @@ mod tests {
     #[test]
     fn parts_hold_all_schedules_in_order_and_none_is_too_long() {
         for (count, expected) in [(1, 1), (17, 2), (256, 16), (1000, 16), (20_000, 16), (60_000, 30)] {
-            let subtrees = subtrees(schedules(count), &Places::default(), Compared::None);
+            let subtrees = subtrees(schedules(count), &Places::default(), false);
             assert_eq!(subtrees.len(), expected, "{count} schedules");
             let all: Vec<Schedule> = subtrees.into_iter().flat_map(Subtree::left_over).collect();
             assert_eq!(all, schedules(count));
         }
         let long = Schedule::Departing((0..3000).map(|number| (number, 1)).collect());
-        assert_eq!(
-            subtrees(vec![long; 4], &Places::default(), Compared::None).len(),
-            4,
-            "each fills a subtree"
-        );
+        assert_eq!(subtrees(vec![long; 4], &Places::default(), false).len(), 4, "each fills a subtree");
     }
 
     #[test]
     fn a_part_is_read_as_it_is_written_at_any_time_of_its_making() {
-        let mut subtree = subtrees(schedules(3), &Places::default(), Compared::None).remove(0);
+        let mut subtree = subtrees(schedules(3), &Places::default(), false).remove(0);
         subtree.made(&"1f2,1c2".parse().unwrap());
         assert_eq!(subtree.to_string(), "2047;1=1;2=1;0=1,1=1");
         assert_eq!(subtree.to_string().parse(), Ok(subtree));
         assert_eq!("".parse::<Subtree>(), Err(ScheduleError));
-        subtree = subtrees(schedules(1), &[0x30, 0x34].into_iter().collect(), Compared::All).remove(0);
+        subtree = subtrees(schedules(1), &[0x30, 0x34].into_iter().collect(), true).remove(0);
         assert_eq!(subtree.to_string(), "2048+@30+4;0=1");
         assert_eq!(subtree.to_string().parse(), Ok(subtree));
     }
 
     #[test]
     fn where_states_are_compared_the_search_says_which_runs_come() {
-        let mut subtree = subtrees(schedules(2), &Places::default(), Compared::All).remove(0);
+        let mut subtree = subtrees(schedules(2), &Places::default(), true).remove(0);
         assert_eq!(subtree.made(&"1f2".parse().unwrap()), Some(schedules(1).remove(0)));
         assert_eq!(subtree.to_string(), "2047+;1=1");
         assert_eq!(subtree.to_string().parse(), Ok(subtree));
@@ -241,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_part_ends_and_leaves_over_what_it_has_not_come_to() {
-        let mut subtree = subtrees(schedules(1), &Places::default(), Compared::None).remove(0);
+        let mut subtree = subtrees(schedules(1), &Places::default(), false).remove(0);
         let mut made = 0;
         while subtree.schedule().is_some() {
             subtree.made(&"40f2".parse().unwrap());
