@@ -1,0 +1,152 @@
+//! A process of `dirql check`: it makes the survey, or carries one exercise out, and says line by line what comes of it.
+
+use anyhow::{Context, Result, bail};
+use dirql::check::{self, Campaign, Cause, Exercise};
+use dirql::explore::Bounds;
+use dirql::files::DriverFile;
+use dirql::{Bench, Error, Jail, Play, ScriptText};
+use serde::{Deserialize, Serialize};
+
+use crate::arguments::Check;
+use crate::isolate::{self, Done};
+use crate::outputs::Outputs;
+use crate::remote_runner::joined;
+
+/// How many preemptions a schedule of a search has at most.
+const PREEMPTIONS: usize = 2;
+
+/// What a process is to do.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Turn {
+    /// Find out what the driver offers.
+    Survey,
+    /// Carry this out, from the attempt of this number on.
+    Exercise(Exercise, u64),
+    /// Search its schedules.
+    Search(Exercise),
+}
+
+impl Turn {
+    /// As an argument.
+    pub(super) fn text(&self) -> String {
+        serde_json::to_string(self).expect("plain values")
+    }
+}
+
+/// What such a process says.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Line {
+    /// Something wrong that it has not said before; by its number from then on.
+    Known(Cause),
+    /// What came of an attempt.
+    Tried {
+        number: u64,
+        /// The arguments that make it again, each as a shell takes it.
+        replay: String,
+        causes: Vec<usize>,
+        no_answer: Option<String>,
+    },
+    /// All was tried.
+    Ended { attempts: u64, failed: u64, could_fail: u64, complete: bool },
+}
+
+/// Does what the watching process wants.
+///
+/// # Errors
+/// What was given is of no use; the host's.
+pub(super) fn run(arguments: &Check) -> Result<u8> {
+    let outputs = Outputs::new(&arguments.isolation, []);
+    isolate::in_turns(&arguments.isolation, &outputs, None, |jail, turn| {
+        match serde_json::from_str(turn.context("no turn")?)? {
+            Turn::Survey => survey(arguments, jail),
+            Turn::Exercise(exercise, first) => carry_out(arguments, jail, &exercise, first),
+            Turn::Search(exercise) => search(arguments, jail, &exercise),
+        }
+    })
+}
+
+fn bench(arguments: &Check, jail: Option<Jail>) -> Result<Bench, Error> {
+    let bench = crate::run::bench(&arguments.setup)?.checked(true).unobserved();
+    Ok(jail.into_iter().fold(bench, Bench::jailed))
+}
+
+fn survey(arguments: &Check, jail: Option<Jail>) -> Result<Done> {
+    let driver = DriverFile::read(&arguments.setup.driver).map_err(Error::Input)?;
+    let codes = check::candidates(&driver.image);
+    let mut boots = bench(arguments, jail)?.boots()?;
+    let survey = check::survey(&mut boots, &codes)?;
+    isolate::tell(&serde_json::to_string(&survey)?);
+    Ok(Done::with(0))
+}
+
+fn play(exercise: &Exercise) -> Result<Option<Play>, Error> {
+    let text = (!exercise.script.is_empty()).then(|| ScriptText::typed(&exercise.script));
+    text.map(|text| text.play()).transpose().map_err(Error::Input)
+}
+
+/// What the process has said is wrong.
+#[derive(Default)]
+struct Told(Vec<String>);
+
+impl Told {
+    /// Says what came of an attempt.
+    fn attempt(&mut self, number: u64, replay: String, causes: Vec<Cause>, no_answer: Option<String>) {
+        let mut numbers = Vec::new();
+        for cause in causes {
+            let known = self.0.iter().position(|key| *key == cause.key);
+            numbers.push(known.unwrap_or(self.0.len()));
+            if known.is_none() {
+                self.0.push(cause.key.clone());
+                say(&Line::Known(cause));
+            }
+        }
+        say(&Line::Tried { number, replay, causes: numbers, no_answer });
+    }
+}
+
+fn say(line: &Line) {
+    isolate::tell(&serde_json::to_string(line).expect("plain values"));
+}
+
+fn carry_out(arguments: &Check, jail: Option<Jail>, exercise: &Exercise, first: u64) -> Result<Done> {
+    let play = play(exercise)?;
+    let bench = bench(arguments, jail)?;
+    if let Some(play) = &play {
+        bench.check(play)?;
+    }
+    let mut boots = bench.boots()?;
+    let mut told = Told::default();
+    let totals = Campaign::new(&mut boots, exercise, play).run(first, |number, tried| {
+        told.attempt(number, format!("--policy={}", tried.policy), tried.causes, tried.no_answer);
+    })?;
+    say(&Line::Ended {
+        attempts: totals.attempts,
+        failed: totals.failed,
+        could_fail: totals.could_fail,
+        complete: true,
+    });
+    Ok(Done::with(0))
+}
+
+fn search(arguments: &Check, jail: Option<Jail>, exercise: &Exercise) -> Result<Done> {
+    let Some(play) = play(exercise)? else { bail!("there is nothing to search") };
+    let bounds = Bounds {
+        preemptions: PREEMPTIONS,
+        schedules: exercise.effort.schedules,
+        faults: false,
+        shared: true,
+        cuts: true,
+        instructions: false,
+        policy: None,
+    };
+    let searched = bench(arguments, jail)?.search(&play, &bounds, |report| !report.causes().is_empty())?;
+    let mut told = Told::default();
+    let attempts = searched.total();
+    if let Some((choices, report)) = &searched.found {
+        let follow = format!("--{}={}", crate::explore::FOLLOW, joined(choices));
+        let no_answer = report.lacking().map(str::to_owned).or_else(|| report.our_fault.clone());
+        told.attempt(attempts.saturating_sub(1), follow, report.causes(), no_answer);
+    }
+    say(&Line::Ended { attempts, failed: 0, could_fail: 0, complete: searched.complete });
+    Ok(Done::with(0))
+}

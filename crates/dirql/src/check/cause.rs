@@ -1,0 +1,76 @@
+//! What is wrong with a driver, as one thing, however many runs show it.
+//!
+//! Two runs show the same if they break the same rule at the same instruction; what belongs to no instruction is the same if its words are, but for
+//! addresses. Advice is no cause, and neither is an expectation of a script that did not hold.
+
+use kernel::verdict::{Tier, Verdict};
+use serde::{Deserialize, Serialize};
+
+use crate::readers::{json_array, json_object};
+use crate::report::{Failure, Report, key};
+
+/// The rule that a command breaks which does not end although it was cancelled.
+pub const STUCK: &str = "stuck";
+
+/// One thing that is wrong.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Cause {
+    /// Equal where it is the same.
+    pub key: String,
+    /// The rule that is broken.
+    pub rule: String,
+    /// Its tier's name.
+    pub tier: String,
+    /// In full, as JSON has it in `finding-in-full`.
+    pub finding: String,
+}
+
+impl Report {
+    /// What is wrong with the driver by this run, each thing once, in the order of the run.
+    #[must_use]
+    pub fn causes(&self) -> Vec<Cause> {
+        let counts = |verdict: &&Verdict| verdict.tier != Tier::Advice && !verdict.not_implemented;
+        let mut causes: Vec<Cause> = Vec::new();
+        for verdict in self.findings.iter().chain(&self.verdict).filter(counts) {
+            let cause = Cause {
+                key: key(verdict),
+                rule: verdict.rule.to_owned(),
+                tier: verdict.tier.name().to_owned(),
+                finding: self.finding_json(verdict),
+            };
+            if causes.iter().all(|known| known.key != cause.key) {
+                causes.push(cause);
+            }
+        }
+        causes.extend(self.failure.as_ref().filter(|_| self.verdict.is_none()).and_then(stuck));
+        causes
+    }
+
+    /// What dirql lacks that this run has needed.
+    #[must_use]
+    pub fn lacking(&self) -> Option<&str> {
+        let all = self.verdict.iter().chain(&self.findings);
+        all.into_iter().find(|verdict| verdict.not_implemented).map(|verdict| verdict.message.as_str())
+    }
+}
+
+/// A command that does not end. Any other failure is an expectation, which is not the driver's.
+fn stuck(failure: &Failure) -> Option<Cause> {
+    let why = failure.message.strip_prefix("does not end: ")?;
+    let command = &failure.command;
+    let finding = json_object()
+        .text("rule", STUCK)
+        .text("tier", Tier::Error.name())
+        .text("message", &format!("`{command}` does not end: {why}"))
+        .flag("not_implemented", false)
+        .raw("bug_check", "null")
+        .raw("registers", "null")
+        .raw("stack", &json_array(std::iter::empty::<String>()))
+        .raw("moments", "[]");
+    Some(Cause {
+        key: format!("{STUCK}:{}", command.split(' ').next().unwrap_or_default()),
+        rule: STUCK.to_owned(),
+        tier: Tier::Error.name().to_owned(),
+        finding: finding.end(),
+    })
+}
