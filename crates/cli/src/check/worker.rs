@@ -72,9 +72,9 @@ fn bench(arguments: &Check, jail: Option<Jail>) -> Result<Bench, Error> {
 
 fn survey(arguments: &Check, jail: Option<Jail>) -> Result<Done> {
     let driver = DriverFile::read(&arguments.setup.driver).map_err(Error::Input)?;
-    let codes = check::candidates(&driver.image);
+    let compared = check::compared(&driver.image);
     let mut boots = bench(arguments, jail)?.boots()?;
-    let survey = check::survey(&mut boots, &codes)?;
+    let survey = check::survey(&mut boots, &compared)?;
     isolate::tell(&serde_json::to_string(&survey)?);
     Ok(Done::with(0))
 }

@@ -1,16 +1,12 @@
 //! What is wrong with a driver, as one thing, however many runs show it.
 //!
 //! Two runs show the same if they break the same rule at the same instruction; what belongs to no instruction is the same if its words are, but for
-//! addresses. Advice is no cause, and neither is an expectation of a script that did not hold.
+//! addresses. Advice is no cause, and neither is an expectation of a script that did not hold. What does not end is seen when the process exits.
 
 use kernel::verdict::{Tier, Verdict};
 use serde::{Deserialize, Serialize};
 
-use crate::readers::{json_array, json_object};
-use crate::report::{Failure, Report, key};
-
-/// The rule that a command breaks which does not end although it was cancelled.
-pub const STUCK: &str = "stuck";
+use crate::report::{Report, key};
 
 /// One thing that is wrong.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -42,7 +38,6 @@ impl Report {
                 causes.push(cause);
             }
         }
-        causes.extend(self.failure.as_ref().filter(|_| self.verdict.is_none()).and_then(stuck));
         causes
     }
 
@@ -52,25 +47,4 @@ impl Report {
         let all = self.verdict.iter().chain(&self.findings);
         all.into_iter().find(|verdict| verdict.not_implemented).map(|verdict| verdict.message.as_str())
     }
-}
-
-/// A command that does not end. Any other failure is an expectation, which is not the driver's.
-fn stuck(failure: &Failure) -> Option<Cause> {
-    let why = failure.message.strip_prefix("does not end: ")?;
-    let command = &failure.command;
-    let finding = json_object()
-        .text("rule", STUCK)
-        .text("tier", Tier::Error.name())
-        .text("message", &format!("`{command}` does not end: {why}"))
-        .flag("not_implemented", false)
-        .raw("bug_check", "null")
-        .raw("registers", "null")
-        .raw("stack", &json_array(std::iter::empty::<String>()))
-        .raw("moments", "[]");
-    Some(Cause {
-        key: format!("{STUCK}:{}", command.split(' ').next().unwrap_or_default()),
-        rule: STUCK.to_owned(),
-        tier: Tier::Error.name().to_owned(),
-        finding: finding.end(),
-    })
 }

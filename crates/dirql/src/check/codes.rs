@@ -16,20 +16,33 @@ use image::{Image, Section};
 const CODE_IN_LOCATION: u64 = 0x18;
 /// So many at most are tried: a driver has seldom a hundred.
 const MOST: usize = 512;
+/// So many other values at most.
+const MOST_VALUES: usize = 64;
 /// The longest jump table, in entries.
 const LONGEST_TABLE: u32 = 0x1000;
 /// How far behind a comparison its jump through a table stands, in instructions.
 const REACH: usize = 10;
 
-/// The codes that a driver's code compares with, sorted.
+/// What a driver's code compares with.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Compared {
+    /// Device control codes that it may know, sorted.
+    pub codes: Vec<u32>,
+    /// Other numbers: limits, lengths, magic words; sorted. None that looks like a status.
+    pub values: Vec<u32>,
+}
+
+/// Goes through the code of an image.
 #[must_use]
-pub fn candidates(image: &Image) -> Vec<u32> {
-    let mut found = BTreeSet::new();
+pub fn compared(image: &Image) -> Compared {
+    let mut scan = Scan { image, found: BTreeSet::new(), values: BTreeSet::new() };
     for section in image.sections().iter().filter(|section| section.protection.execute) {
-        Scan { image, found: &mut found }.section(section);
+        scan.section(section);
     }
+    let Scan { mut found, values, .. } = scan;
     found.extend(in_tables(image, &found));
-    found.into_iter().take(MOST).collect()
+    let values = values.into_iter().filter(|value| !found.contains(value)).take(MOST_VALUES).collect();
+    Compared { codes: found.into_iter().take(MOST).collect(), values }
 }
 
 /// A value that is a code less this much, shifted right by so many bits.
@@ -47,7 +60,8 @@ impl Less {
 
 struct Scan<'a> {
     image: &'a Image,
-    found: &'a mut BTreeSet<u32>,
+    found: BTreeSet<u32>,
+    values: BTreeSet<u32>,
 }
 
 impl Scan<'_> {
@@ -70,7 +84,8 @@ impl Scan<'_> {
                 value.into_iter().for_each(|value| self.add(value));
             }
             Mnemonic::Cmp => {
-                let (Some(less), Some(value)) = (less(target), value) else { return };
+                let Some(value) = value else { return };
+                let Some(less) = less(target) else { return self.note(value) };
                 match table_behind(behind) {
                     Some(table) => self.add_table(less, value, table),
                     None => self.add(less.code(value)),
@@ -122,6 +137,14 @@ impl Scan<'_> {
                 known.remove(&target);
             }
             _ => {}
+        }
+    }
+
+    /// A value that is no code: a limit, a length.
+    fn note(&mut self, value: u32) {
+        // Neither what every driver compares with, nor a status.
+        if value > 1 && value >> 28 < 8 {
+            self.values.insert(value);
         }
     }
 

@@ -3,6 +3,8 @@
 //! They begin with the simplest, so that a mistake which several show is reported by the shortest script. A request is overlapped and cancelled after a
 //! while, so none waits for a device that says nothing. No script expects anything: what a driver ought to answer is not known.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::survey::{Operation, Survey};
@@ -43,6 +45,14 @@ const LENGTHS: [u32; 8] = [0, 1, 3, 4, 16, 100, 4096, 65_536];
 const SIZES: [u32; 14] = [1, 2, 3, 4, 6, 7, 8, 12, 16, 24, 32, 64, 256, 4096];
 /// What is in the input buffers: words of 4 bytes, repeated.
 const WORDS: [u32; 7] = [0xFFFF_FFFF, 1, 2, 0x10, 0x1000, 0x7FFF_FFFF, 0x8000_0000];
+/// Numbers of records of 4 to 64 bytes each whose size in bytes does not fit into 32 bits: what is left of it is small.
+const OVERFLOWS: [u32; 8] =
+    [0x4000_0001, 0x2000_0001, 0x1555_5556, 0x1000_0001, 0x0CCC_CCCD, 0x0AAA_AAAB, 0x0800_0001, 0x0400_0001];
+/// Lengths of buffers that hold such values, and where in them these stand.
+const VALUE_SIZES: [u32; 5] = [8, 16, 32, 64, 256];
+const VALUE_PLACES: [u32; 4] = [0, 4, 8, 12];
+/// So many requests are prepared by others.
+const PREPARED: usize = 4;
 /// An address of the kernel's: where drivers' pool lies.
 const KERNEL_ADDRESS: u64 = 0x2020_0000_1000;
 
@@ -51,6 +61,7 @@ const KERNEL_ADDRESS: u64 = 0x2020_0000_1000;
 pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     let mut plan = Plan { all: Vec::new(), budget };
     plan.add("load, start, stop, remove and unload", "", Kind::Start);
+    plan.add("the same on two processors", "", Kind::StartOnTwo);
     if !survey.ready {
         return plan.all;
     }
@@ -70,6 +81,10 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     for operation in &survey.operations {
         let what = words(operation);
         plan.add(format!("{what} of all sizes"), format!("{open}; {}", sizes(operation)), Kind::Sizes);
+        if let Some(code) = operation.code {
+            let steps = values(operation, code, &survey.values);
+            plan.add(format!("{what} of telling values"), format!("{open}; {steps}"), Kind::Sizes);
+        }
         plan.add(
             format!("{what} with pointers of all kinds"),
             format!("{open}; {}", pointers(operation)),
@@ -94,6 +109,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
 #[derive(Clone, Copy)]
 enum Kind {
     Start,
+    StartOnTwo,
     Plain,
     Sizes,
     Requests,
@@ -110,12 +126,13 @@ impl Plan {
         let share = |usual: u64| usual * self.budget / 100;
         let (failing, from_start, seeds, schedules) = match kind {
             Kind::Start => (400, true, share(30), 0),
+            Kind::StartOnTwo => (0, false, share(100), 0),
             Kind::Plain => (60, false, share(10), 0),
             Kind::Sizes => (20, false, share(1), 0),
             Kind::Requests => (60, false, share(12), 0),
             Kind::AtOnce => (0, false, share(40), share(400)),
         };
-        let processors = if matches!(kind, Kind::AtOnce) { 2 } else { 1 };
+        let processors = if matches!(kind, Kind::AtOnce | Kind::StartOnTwo) { 2 } else { 1 };
         let effort = Effort { failing, from_start, seeds, schedules };
         self.all.push(Exercise { title: title.into(), script: script.into(), processors, effort });
     }
@@ -255,6 +272,24 @@ fn sizes(operation: &Operation) -> String {
     steps.join("; ") + "; close h"
 }
 
+/// Input with numbers in it at which drivers go wrong: limits of their own, and what overflows.
+fn values(operation: &Operation, code: u32, limits: &[u32]) -> String {
+    let near = limits.iter().flat_map(|limit| [limit.wrapping_sub(1), *limit, limit.wrapping_add(1)]);
+    let all: BTreeSet<u32> = near.chain(WORDS).chain(OVERFLOWS).collect();
+    let mut steps = Vec::new();
+    for size in VALUE_SIZES {
+        for place in VALUE_PLACES.into_iter().filter(|place| place + 4 <= size) {
+            for value in &all {
+                let rest = size - place - 4;
+                let command =
+                    format!("ioctl h {code:#x} in zero:{place} + u32:{value:#x} + zero:{rest} out {size}");
+                steps.push(if operation.waits { tried(steps.len(), &command) } else { command });
+            }
+        }
+    }
+    steps.join("; ") + "; close h"
+}
+
 /// Bytes made of one word.
 fn filled(length: u32, word: u32) -> String {
     format!("fill:{word:#x}:{length}")
@@ -295,7 +330,8 @@ fn left(operation: &Operation, name: &str) -> String {
             "async a {command}; async b {command}; async c {command}; cancel b; join b; wait 1us; cancel h; join a; join c"
         ),
         format!("async a {command}; async b {command}; wait 50ms; cancel h; join a; join b"),
-        format!("async a {command}; async b {command}; close h; join a; join b"),
+        // What is under way stays so until its thread ends: closing a handle does not cancel it.
+        format!("async c {command}; async d {command}; close h"),
         format!("open \"{name}\" as i"),
         format!("t: {}", command.replacen(" h ", " i ", 1)),
         "wait 1us; terminate t; join t; close i".to_owned(),
@@ -377,8 +413,27 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
     for one in &operations {
         for (what, step) in &against {
             let title = format!("{} at once {what}", words(one));
-            let ended = "join t; join u; wait 50ms; cancel h; join a; close h";
-            let script = format!("{open}; t: async a {}; u: {step}; {ended}", one.command);
+            let ended = if *step == "close h" { "" } else { "; cancel h; join a; close h" };
+            let script =
+                format!("{open}; t: async a {}; u: {step}; join t; join u; wait 50ms{ended}", one.command);
+            plan.add(title, script, Kind::AtOnce);
+        }
+    }
+    for one in operations.iter().take(PREPARED) {
+        let (prepared, on_other) = (&one.command, |command: &str| command.replacen(" h ", " i ", 1));
+        let opened = format!(
+            "{open}; open \"{name}\" as i overlapped; async p {prepared}; async q {}; wait 1ms",
+            on_other(prepared)
+        );
+        let closes = format!("{opened}; t: close h; u: close i; join t; join u");
+        plan.add(format!("two handles closed at once after {}", words(one)), closes, Kind::AtOnce);
+        for other in operations.iter().take(PREPARED).filter(|other| other.command != one.command) {
+            let title = format!("{} on two handles at once after {}", words(other), words(one));
+            let script = format!(
+                "{opened}; t: async a {}; u: async b {}; join t; join u; wait 50ms; cancel h; cancel i; join a; join b; close h; close i",
+                other.command,
+                on_other(&other.command)
+            );
             plan.add(title, script, Kind::AtOnce);
         }
     }

@@ -11,7 +11,7 @@ mod exercise;
 mod survey;
 
 pub use campaign::{Campaign, Totals, Tried};
-pub use cause::{Cause, STUCK};
-pub use codes::candidates;
+pub use cause::Cause;
+pub use codes::{Compared, compared};
 pub use exercise::{Effort, Exercise, exercises};
 pub use survey::{Operation, Survey, survey};

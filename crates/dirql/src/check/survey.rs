@@ -7,6 +7,7 @@ use explore::Failing;
 use kernel::io::offered::Offered;
 use serde::{Deserialize, Serialize};
 
+use super::codes::Compared;
 use crate::error::Error;
 use crate::machine::{Boots, Handle, Machine, Request};
 
@@ -23,6 +24,8 @@ pub struct Survey {
     pub devices: Vec<String>,
     /// Requests that the driver does not refuse as unknown, the first name's.
     pub operations: Vec<Operation>,
+    /// Numbers that the driver's code compares with.
+    pub values: Vec<u32>,
     /// What dirql lacks that loading and starting needs.
     pub lacking: Option<String>,
 }
@@ -36,6 +39,8 @@ pub struct Operation {
     pub code: Option<u32>,
     /// It succeeded, or waits.
     pub succeeds: bool,
+    /// It waits: it is over when it is cancelled, or something else happens.
+    pub waits: bool,
 }
 
 /// Codes that no driver has.
@@ -57,11 +62,11 @@ enum Answer {
     Ends,
 }
 
-/// Asks the driver of a machine that is booted for it. `codes` are the device control codes that it may know ([`super::candidates`]).
+/// Asks the driver of a machine that is booted for it. `compared` is what its code compares with.
 ///
 /// # Errors
 /// As [`Boots::boot`].
-pub fn survey(boots: &mut Boots, codes: &[u32]) -> Result<Survey, Error> {
+pub fn survey(boots: &mut Boots, compared: &Compared) -> Result<Survey, Error> {
     let looked = boots.boot(usual(), |machine| {
         let offered =
             if machine.is_ready() { machine.offered().unwrap_or_default() } else { Offered::default() };
@@ -74,6 +79,7 @@ pub fn survey(boots: &mut Boots, codes: &[u32]) -> Result<Survey, Error> {
         names: offered.links.into_iter().chain(offered.devices).collect(),
         devices,
         operations: Vec::new(),
+        values: compared.values.clone(),
         lacking: report.lacking().map(str::to_owned),
     };
     let Some(name) = found.names.first().filter(|_| ready).cloned() else { return Ok(found) };
@@ -87,7 +93,7 @@ pub fn survey(boots: &mut Boots, codes: &[u32]) -> Result<Survey, Error> {
     }
     if handles(14) {
         let refused = asking.refusals()?;
-        for code in codes {
+        for code in &compared.codes {
             found.operations.extend(asking.code(*code, &refused)?);
         }
     }
@@ -167,7 +173,13 @@ impl Asking<'_> {
         Ok(match answers.first() {
             None | Some(Answer::Status(INVALID_REQUEST)) => None,
             Some(answer) => {
-                Some(Operation { command: question.command(), code: None, succeeds: succeeds(*answer) })
+                let waits = *answer == Answer::Waits;
+                Some(Operation {
+                    command: question.command(),
+                    code: None,
+                    succeeds: succeeds(*answer),
+                    waits,
+                })
             }
         })
     }
@@ -191,7 +203,8 @@ impl Asking<'_> {
         }
         let best = answers.iter().position(|answer| succeeds(*answer));
         let command = questions[best.unwrap_or(1)].command();
-        Ok(Some(Operation { command, code: Some(code), succeeds: best.is_some() }))
+        let waits = answers.contains(&Answer::Waits);
+        Ok(Some(Operation { command, code: Some(code), succeeds: best.is_some(), waits }))
     }
 }
 

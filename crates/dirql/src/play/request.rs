@@ -343,6 +343,14 @@ pub(super) fn run_down(stage: &Stage, cx: &mut Cx<'_>) -> Flow<Vec<Handle>> {
     for handle in &own {
         cancel::rundown_file(cx, *handle)?;
     }
+    // Those of handles that are closed by now, too.
+    let blocks: Vec<_> = stage.with(|state| {
+        let under_way = state.requests.values().filter(|begun| begun.process == process);
+        under_way.filter_map(|begun| Some(begun.overlapped()?.status_block)).collect()
+    });
+    for block in blocks {
+        let _ = cancel::cancel_request(cx, block)?;
+    }
     while let Some(begun) = stage.with(|state| {
         let name = state.requests.iter().find(|(_, begun)| begun.process == process)?.0.clone();
         state.requests.remove(&name)

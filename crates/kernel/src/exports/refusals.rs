@@ -2,7 +2,8 @@
 //!
 //! A call that fails so has done nothing: it is answered here, before its service. Each row's value is the failure that the routine's page
 //! documents for lack of resources, or of a registry value. Routines whose failure drivers rightly pass over (those that take something back) are
-//! not here, and neither are those that ask a choice of their own: pool, MDLs, mappings, DMA.
+//! not here, nor is PoRequestPowerIrp, whose failure a driver can only hand on with a request that must not fail; and neither are those that ask a
+//! choice of their own: pool, MDLs, mappings, DMA.
 
 use engine::Flow;
 
@@ -47,7 +48,6 @@ const REFUSALS: &[(&str, u64)] = &[
     ("IoRegisterShutdownNotification", NO_RESOURCES),
     ("IoSetCompletionRoutineEx", NO_RESOURCES),
     ("PoRegisterPowerSettingCallback", NO_RESOURCES),
-    ("PoRequestPowerIrp", NO_RESOURCES),
     ("PsCreateSystemThread", NO_RESOURCES),
     ("RtlQueryRegistryValues", NOT_FOUND),
     ("ZwCreateFile", NO_RESOURCES),
