@@ -53,6 +53,12 @@ impl Policy {
         ENTRY.with(&[call, 1])
     }
 
+    /// The number of the one call that fails, if it is such a policy.
+    #[must_use]
+    pub fn failing_call(self) -> Option<u64> {
+        self.numbers_of(&ENTRY).filter(|numbers| numbers[1] == 1).map(|numbers| numbers[0])
+    }
+
     /// `fail:CALL,COUNT` with so large a count that all further calls fail.
     #[must_use]
     pub fn failing_from(call: u64) -> Self {

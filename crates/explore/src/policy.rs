@@ -129,6 +129,20 @@ impl Policy {
         Some(Self { values, ..self })
     }
 
+    /// Its numbers, if it is a policy of this row.
+    pub(crate) fn numbers_of(&self, entry: &Entry) -> Option<&[u64]> {
+        (self.entry.name == entry.name).then(|| &self.values[..self.entry.parameters.len()])
+    }
+
+    /// The same with this seed. None if it has none.
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Option<Self> {
+        let at = self.entry.seed()?;
+        let mut values = self.values;
+        values[at] = seed;
+        Some(Self { values, ..self })
+    }
+
     /// The policy itself, at its beginning.
     #[must_use]
     pub fn chooser(self) -> Box<dyn Chooser> {

@@ -20,7 +20,7 @@ use crate::many::host_processors;
 use crate::out::errors;
 use crate::progress::Progress;
 use report::{Found, Report};
-use worker::{Line, Turn};
+use worker::{Line, Shown, Turn};
 
 /// How often a job's process may die before the job is given up.
 const DEATHS: u32 = 3;
@@ -102,10 +102,10 @@ pub(super) struct JobResult {
 
 impl JobResult {
     /// One attempt has shown this.
-    fn add(&mut self, cause: Cause, replay: &str, exercise: usize) {
+    fn add(&mut self, (cause, shown): (Cause, Shown), exercise: usize) {
         match self.found.iter_mut().find(|found| found.cause.key == cause.key) {
             Some(found) => found.attempts += 1,
-            None => self.found.push(Found { cause, replay: replay.to_owned(), exercise, attempts: 1 }),
+            None => self.found.push(Found { cause, shown, exercise, attempts: 1 }),
         }
     }
 
@@ -142,10 +142,11 @@ impl Campaign<'_> {
     fn all(&self, exercises: &[Exercise]) -> Result<Vec<JobResult>> {
         let mut jobs: Vec<(usize, bool)> = Vec::new();
         for (at, exercise) in exercises.iter().enumerate() {
-            jobs.push((at, false));
+            // What a search finds departs from the usual at fewer places.
             if exercise.effort.schedules > 0 {
                 jobs.push((at, true));
             }
+            jobs.push((at, false));
         }
         let next = AtomicUsize::new(0);
         let results: Mutex<Vec<Option<JobResult>>> = Mutex::new(jobs.iter().map(|_| None).collect());
@@ -175,7 +176,7 @@ impl Campaign<'_> {
             let turn =
                 if search { Turn::Search(exercise.clone()) } else { Turn::Exercise(exercise.clone(), first) };
             let mut attempt = first;
-            let mut known: Vec<Cause> = Vec::new();
+            let mut known: Vec<(Cause, Shown)> = Vec::new();
             let more = [
                 format!("--{}={}", isolate::TURN, turn.text()),
                 format!("--processors={}", exercise.processors.max(self.arguments.setup.processors)),
@@ -183,12 +184,12 @@ impl Campaign<'_> {
             let more: Vec<String> = self.more.iter().cloned().chain(more).collect();
             let end = isolate::watch(&self.arguments.isolation, &more, &self.stop, |line| {
                 match serde_json::from_str(line) {
-                    Ok(Line::Known(cause)) => known.push(cause),
-                    Ok(Line::Tried { number, replay, causes, no_answer }) => {
+                    Ok(Line::Known { cause, shown }) => known.push((cause, shown)),
+                    Ok(Line::Tried { number, causes, no_answer }) => {
                         attempt = number + 1;
                         result.attempts += 1;
-                        for cause in causes.into_iter().filter_map(|index| known.get(index).cloned()) {
-                            result.add(cause, &replay, at);
+                        for known in causes.into_iter().filter_map(|index| known.get(index).cloned()) {
+                            result.add(known, at);
                         }
                         no_answer.into_iter().for_each(|why| result.no_answer(why));
                     }

@@ -4,6 +4,7 @@ use dirql::check::{Cause, Exercise, Survey};
 use serde_json::{Value, json};
 
 use super::JobResult;
+use super::worker::Shown;
 use crate::again::{self, quoted};
 use crate::arguments::Check;
 use crate::out::say;
@@ -17,8 +18,8 @@ const FLAGS: [&str; 2] = ["--json", "--quiet"];
 /// Something that is wrong, and what shows it.
 pub(super) struct Found {
     pub(super) cause: Cause,
-    /// The option of `dirql run` or `dirql explore` that makes the first attempt again.
-    pub(super) replay: String,
+    /// What makes an attempt again that has shown it.
+    pub(super) shown: Shown,
     /// The exercise of that attempt.
     pub(super) exercise: usize,
     /// How many attempts of its job have shown it.
@@ -63,6 +64,10 @@ impl<'a> Report<'a> {
                 }
             }
         }
+        if let Some(why) = survey.failure.as_ref().filter(|_| found.is_empty()) {
+            no_answers
+                .push(format!("the driver is not ready after its start, so only that was tried: {why}"));
+        }
         Self { arguments, device, survey, exercises, found, attempts, failed, no_answers }
     }
 
@@ -86,7 +91,7 @@ impl<'a> Report<'a> {
     /// The command that makes the first attempt again which has shown it.
     fn replay(&self, found: &Found) -> String {
         let exercise = &self.exercises[found.exercise];
-        let command = if found.replay.starts_with("--policy") { "run" } else { "explore" };
+        let command = if found.shown.option.starts_with("--policy") { "run" } else { "explore" };
         let mut more = vec!["--verifier".to_owned(), "--rules=all".to_owned()];
         let setup = &self.arguments.setup;
         let words = again::command(&IN_CHECK_ONLY, &[]);
@@ -102,11 +107,11 @@ impl<'a> Report<'a> {
         if processors > 1 {
             more.push(format!("--processors={processors}"));
         }
-        if found.replay != "--policy=default" {
-            more.push(found.replay.clone());
+        if found.shown.option != "--policy=default" {
+            more.push(found.shown.option.clone());
         }
-        if !exercise.script.is_empty() {
-            more.push(format!("--do={}", exercise.script));
+        if !found.shown.script.is_empty() {
+            more.push(format!("--do={}", found.shown.script));
         }
         let words = words.iter().filter(|word| !FLAGS.contains(&word.as_str())).cloned();
         let mut words: Vec<String> = words.chain(more).collect();
@@ -135,8 +140,10 @@ impl<'a> Report<'a> {
                     place["source"].as_str().map(|source| format!("  ({source})")).unwrap_or_default();
                 text += &line("instruction", &format!("{symbol}{source}"));
             }
-            text +=
-                &line("shown by", &format!("{}{}", self.exercises[found.exercise].title, how(&found.replay)));
+            text += &line(
+                "shown by",
+                &format!("{}{}", self.exercises[found.exercise].title, how(&found.shown.option)),
+            );
             text += &line("attempts", &format!("{} of {}", found.attempts, self.attempts));
             text += &line("replay", &self.replay(found));
             text.push('\n');
@@ -180,6 +187,7 @@ impl<'a> Report<'a> {
             let mut finding: Value = serde_json::from_str(&found.cause.finding).unwrap_or_default();
             finding["exercise"] = self.exercises[found.exercise].title.clone().into();
             finding["attempts"] = found.attempts.into();
+            finding["script"] = found.shown.script.clone().into();
             finding["replay"] = self.replay(found).into();
             finding
         });

@@ -1,7 +1,7 @@
 //! A process of `dirql check`: it makes the survey, or carries one exercise out, and says line by line what comes of it.
 
 use anyhow::{Context, Result, bail};
-use dirql::check::{self, Campaign, Cause, Exercise};
+use dirql::check::{self, Campaign, Cause, Exercise, Survey};
 use dirql::explore::Bounds;
 use dirql::files::DriverFile;
 use dirql::{Bench, Error, Jail, Play, ScriptText};
@@ -33,19 +33,22 @@ impl Turn {
     }
 }
 
+/// What makes an attempt again.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Shown {
+    /// The script; empty for none.
+    pub(super) script: String,
+    /// The option of `dirql run` or `dirql explore` that says what departs from the usual.
+    pub(super) option: String,
+}
+
 /// What such a process says.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Line {
-    /// Something wrong that it has not said before; by its number from then on.
-    Known(Cause),
+    /// Something wrong that it has not said before, by its number from then on; and what shows it.
+    Known { cause: Cause, shown: Shown },
     /// What came of an attempt.
-    Tried {
-        number: u64,
-        /// The arguments that make it again, each as a shell takes it.
-        replay: String,
-        causes: Vec<usize>,
-        no_answer: Option<String>,
-    },
+    Tried { number: u64, causes: Vec<usize>, no_answer: Option<String> },
     /// All was tried.
     Ended { attempts: u64, failed: u64, could_fail: u64, complete: bool },
 }
@@ -73,8 +76,10 @@ fn bench(arguments: &Check, jail: Option<Jail>) -> Result<Bench, Error> {
 fn survey(arguments: &Check, jail: Option<Jail>) -> Result<Done> {
     let driver = DriverFile::read(&arguments.setup.driver).map_err(Error::Input)?;
     let compared = check::compared(&driver.image);
-    let mut boots = bench(arguments, jail)?.boots()?;
-    let survey = check::survey(&mut boots, &compared)?;
+    let bench = bench(arguments, jail)?;
+    let signals = check::signals(&bench);
+    let survey = check::survey(&mut bench.boots()?, &compared)?;
+    let survey = Survey { signals, ..survey };
     isolate::tell(&serde_json::to_string(&survey)?);
     Ok(Done::with(0))
 }
@@ -89,18 +94,26 @@ fn play(exercise: &Exercise) -> Result<Option<Play>, Error> {
 struct Told(Vec<String>);
 
 impl Told {
-    /// Says what came of an attempt.
-    fn attempt(&mut self, number: u64, replay: String, causes: Vec<Cause>, no_answer: Option<String>) {
+    /// Says what came of an attempt. `shown` makes one again that has a cause.
+    fn attempt(
+        &mut self,
+        number: u64,
+        causes: Vec<Cause>,
+        no_answer: Option<String>,
+        mut shown: impl FnMut(&Cause) -> Result<Shown, Error>,
+    ) -> Result<(), Error> {
         let mut numbers = Vec::new();
         for cause in causes {
             let known = self.0.iter().position(|key| *key == cause.key);
             numbers.push(known.unwrap_or(self.0.len()));
             if known.is_none() {
                 self.0.push(cause.key.clone());
-                say(&Line::Known(cause));
+                let shown = shown(&cause)?;
+                say(&Line::Known { cause, shown });
             }
         }
-        say(&Line::Tried { number, replay, causes: numbers, no_answer });
+        say(&Line::Tried { number, causes: numbers, no_answer });
+        Ok(())
     }
 }
 
@@ -116,8 +129,12 @@ fn carry_out(arguments: &Check, jail: Option<Jail>, exercise: &Exercise, first: 
     }
     let mut boots = bench.boots()?;
     let mut told = Told::default();
-    let totals = Campaign::new(&mut boots, exercise, play).run(first, |number, tried| {
-        told.attempt(number, format!("--policy={}", tried.policy), tried.causes, tried.no_answer);
+    let totals = Campaign::new(&mut boots, exercise, play).run(first, |boots, number, tried| {
+        told.attempt(number, tried.causes, tried.no_answer, |cause| {
+            let whole = check::Shown { script: exercise.script.clone(), policy: tried.policy };
+            let short = check::shrink(boots, &whole, &cause.key)?;
+            Ok(Shown { script: short.script, option: format!("--policy={}", short.policy) })
+        })
     })?;
     say(&Line::Ended {
         attempts: totals.attempts,
@@ -145,7 +162,9 @@ fn search(arguments: &Check, jail: Option<Jail>, exercise: &Exercise) -> Result<
     if let Some((choices, report)) = &searched.found {
         let follow = format!("--{}={}", crate::explore::FOLLOW, joined(choices));
         let no_answer = report.lacking().map(str::to_owned).or_else(|| report.our_fault.clone());
-        told.attempt(attempts.saturating_sub(1), follow, report.causes(), no_answer);
+        told.attempt(attempts.saturating_sub(1), report.causes(), no_answer, |_| {
+            Ok(Shown { script: exercise.script.clone(), option: follow.clone() })
+        })?;
     }
     say(&Line::Ended { attempts, failed: 0, could_fail: 0, complete: searched.complete });
     Ok(Done::with(0))

@@ -49,7 +49,11 @@ impl<'c> Campaign<'c> {
     ///
     /// # Errors
     /// As [`Boots::boot`].
-    pub fn run(&mut self, first: u64, mut each: impl FnMut(u64, Tried)) -> Result<Totals, Error> {
+    pub fn run(
+        &mut self,
+        first: u64,
+        mut each: impl FnMut(&mut Boots, u64, Tried) -> Result<(), Error>,
+    ) -> Result<Totals, Error> {
         let effort = self.exercise.effort;
         let usual = Failing::new(0, 1);
         let count = usual.clone();
@@ -62,7 +66,7 @@ impl<'c> Campaign<'c> {
         let is_broken = report.outcome() < Outcome::Unexpected;
         let mut totals = Totals { could_fail, failed: 0, attempts: 1 };
         if first == 0 {
-            each(0, tried(Policy::default(), &report));
+            each(self.boots, 0, tried(Policy::default(), &report))?;
         }
         // What fails before the script begins is the first exercise's business.
         let from = if effort.from_start { 1 } else { at_ready + 1 };
@@ -85,7 +89,7 @@ impl<'c> Campaign<'c> {
             }
             let ((), report) =
                 self.boots.boot(policy.chooser(), |machine| machine.perform(self.play.clone()))?;
-            each(number, tried(policy, &report));
+            each(self.boots, number, tried(policy, &report))?;
         }
         Ok(totals)
     }

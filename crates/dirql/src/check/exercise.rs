@@ -53,6 +53,8 @@ const VALUE_SIZES: [u32; 5] = [8, 16, 32, 64, 256];
 const VALUE_PLACES: [u32; 4] = [0, 4, 8, 12];
 /// So many requests are prepared by others.
 const PREPARED: usize = 4;
+/// So many registers of each window of an unknown card get values, from its beginning.
+const REGISTERS: u32 = 16;
 /// An address of the kernel's: where drivers' pool lies.
 const KERNEL_ADDRESS: u64 = 0x2020_0000_1000;
 
@@ -75,8 +77,19 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             plan.add(title, script, Kind::Plain);
         }
     }
+    let interrupts = interrupts(&survey.signals);
+    if let Some(steps) = &interrupts {
+        plan.add("interrupts", format!("tolerate; {steps}"), Kind::Requests);
+    }
     let Some(name) = survey.names.first() else { return plan.all };
     let open = open(name);
+    for operation in survey.operations.iter().filter(|_| interrupts.is_some()) {
+        let (command, steps) = (&operation.command, interrupts.as_deref().unwrap_or_default());
+        let script = format!(
+            "{open}; async a {command}; async b {command}; {steps}; cancel h; join a; join b; close h"
+        );
+        plan.add(format!("{} and interrupts", words(operation)), script, Kind::Requests);
+    }
     plan.add("requests that drivers seldom handle", format!("{open}; {}", seldom()), Kind::Plain);
     for operation in &survey.operations {
         let what = words(operation);
@@ -172,6 +185,22 @@ fn opens(name: &str) -> String {
         open("a"),
     ]
     .join("; ")
+}
+
+/// Cards of which nothing is known interrupt, and their registers hold nothing, all ones, or one bit each. None if there is none.
+fn interrupts(signals: &[String]) -> Option<String> {
+    let (pins, windows): (Vec<&String>, Vec<&String>) =
+        signals.iter().partition(|signal| signal.ends_with(" pulse"));
+    let mut steps = Vec::new();
+    for value in [0, u32::MAX, 1, 2, 4, 0x80] {
+        for window in &windows {
+            steps.extend((0..REGISTERS).map(|at| format!("poke {window}+{:x} {value}", 4 * at)));
+        }
+        for (pin, accesses) in pins.iter().flat_map(|pin| [1, 2, 3].map(|accesses| (pin, accesses))) {
+            steps.push(format!("poke {pin} {accesses}; wait 1ms"));
+        }
+    }
+    (!pins.is_empty()).then(|| steps.join("; "))
 }
 
 /// What happens to the device while an application has a handle, or none.

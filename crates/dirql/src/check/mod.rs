@@ -8,10 +8,14 @@ mod campaign;
 mod cause;
 mod codes;
 mod exercise;
+mod shrink;
+mod signals;
 mod survey;
 
 pub use campaign::{Campaign, Totals, Tried};
 pub use cause::Cause;
 pub use codes::{Compared, compared};
 pub use exercise::{Effort, Exercise, exercises};
+pub use shrink::{Shown, shrink};
+pub use signals::signals;
 pub use survey::{Operation, Survey, survey};

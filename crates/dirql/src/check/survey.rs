@@ -22,6 +22,10 @@ pub struct Survey {
     pub names: Vec<String>,
     /// The devices in the machine, by name: `pci9052#0`.
     pub devices: Vec<String>,
+    /// What the outside world can do to cards of which nothing is known, as `poke` has it: `pci#0 pulse`, `pci#0 bar2`.
+    pub signals: Vec<String>,
+    /// Why the driver is not ready after its start, if it is not.
+    pub failure: Option<String>,
     /// Requests that the driver does not refuse as unknown, the first name's.
     pub operations: Vec<Operation>,
     /// Numbers that the driver's code compares with.
@@ -78,6 +82,8 @@ pub fn survey(boots: &mut Boots, compared: &Compared) -> Result<Survey, Error> {
         plug_and_play: offered.plug_and_play,
         names: offered.links.into_iter().chain(offered.devices).collect(),
         devices,
+        signals: Vec::new(),
+        failure: report.failure.as_ref().map(|failure| format!("{}: {}", failure.command, failure.message)),
         operations: Vec::new(),
         values: compared.values.clone(),
         lacking: report.lacking().map(str::to_owned),
