@@ -58,7 +58,7 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
         }
     };
     let exercises = exercises(&arguments, &survey)?;
-    let results = campaign.all(&exercises)?;
+    let results = campaign.all(&survey, &exercises)?;
     let report = Report::new(&arguments, device, &survey, &exercises, results);
     report.tell();
     Ok(report.exit_code())
@@ -139,7 +139,7 @@ impl Campaign<'_> {
     }
 
     /// All jobs, by as many processes at a time as was asked for.
-    fn all(&self, exercises: &[Exercise]) -> Result<Vec<JobResult>> {
+    fn all(&self, survey: &Survey, exercises: &[Exercise]) -> Result<Vec<JobResult>> {
         let mut jobs: Vec<(usize, bool)> = Vec::new();
         for (at, exercise) in exercises.iter().enumerate() {
             // What a search finds departs from the usual at fewer places.
@@ -155,7 +155,7 @@ impl Campaign<'_> {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 let Some((at, search)) = jobs.get(number) else { return Ok(()) };
                 self.progress.at(|| format!("{} of {} jobs: {}", number, jobs.len(), exercises[*at].title));
-                let result = self.job(*at, &exercises[*at], *search)?;
+                let result = self.job(survey, *at, &exercises[*at], *search)?;
                 results.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(result);
             }
         };
@@ -169,12 +169,12 @@ impl Campaign<'_> {
         Ok(results.into_iter().flatten().collect())
     }
 
-    fn job(&self, at: usize, exercise: &Exercise, search: bool) -> Result<JobResult> {
+    fn job(&self, survey: &Survey, at: usize, exercise: &Exercise, search: bool) -> Result<JobResult> {
         let mut result = JobResult::default();
         let mut first = 0;
         for _ in 0..DEATHS {
-            let turn =
-                if search { Turn::Search(exercise.clone()) } else { Turn::Exercise(exercise.clone(), first) };
+            let survey = survey.clone();
+            let turn = if search { Turn::Search(survey, at) } else { Turn::Exercise(survey, at, first) };
             let mut attempt = first;
             let mut known: Vec<(Cause, Shown)> = Vec::new();
             let more = [

@@ -20,10 +20,10 @@ const PREEMPTIONS: usize = 2;
 pub(super) enum Turn {
     /// Find out what the driver offers.
     Survey,
-    /// Carry this out, from the attempt of this number on.
-    Exercise(Exercise, u64),
+    /// Carry the exercise of this number out, of those that follow from the survey, from the attempt of this number on.
+    Exercise(Survey, usize, u64),
     /// Search its schedules.
-    Search(Exercise),
+    Search(Survey, usize),
 }
 
 impl Turn {
@@ -62,8 +62,10 @@ pub(super) fn run(arguments: &Check) -> Result<u8> {
     isolate::in_turns(&arguments.isolation, &outputs, None, |jail, turn| {
         match serde_json::from_str(turn.context("no turn")?)? {
             Turn::Survey => survey(arguments, jail),
-            Turn::Exercise(exercise, first) => carry_out(arguments, jail, &exercise, first),
-            Turn::Search(exercise) => search(arguments, jail, &exercise),
+            Turn::Exercise(survey, at, first) => {
+                carry_out(arguments, jail, &super::exercises(arguments, &survey)?[at], first)
+            }
+            Turn::Search(survey, at) => search(arguments, jail, &super::exercises(arguments, &survey)?[at]),
         }
     })
 }
@@ -79,7 +81,7 @@ fn survey(arguments: &Check, jail: Option<Jail>) -> Result<Done> {
     let bench = bench(arguments, jail)?;
     let signals = check::signals(&bench);
     let survey = check::survey(&mut bench.boots()?, &compared)?;
-    let survey = Survey { signals, ..survey };
+    let survey = Survey { signals, ..survey }.with_imports(&driver.image);
     isolate::tell(&serde_json::to_string(&survey)?);
     Ok(Done::with(0))
 }

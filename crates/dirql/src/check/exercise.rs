@@ -73,7 +73,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     }
     let has_device = !survey.devices.is_empty();
     if has_device {
-        for (title, script) in lives(survey.names.first()) {
+        for (title, script) in lives(survey) {
             plan.add(title, script, Kind::Plain);
         }
     }
@@ -109,7 +109,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             Kind::Requests,
         );
         if has_device {
-            for (title, script) in within_lives(operation, name) {
+            for (title, script) in within_lives(survey, operation, name) {
                 plan.add(format!("{what} {title}"), format!("{open}; {script}"), Kind::Requests);
             }
         }
@@ -203,34 +203,41 @@ fn interrupts(signals: &[String]) -> Option<String> {
     (!pins.is_empty()).then(|| steps.join("; "))
 }
 
-/// What happens to the device while an application has a handle, or none.
-fn lives(name: Option<&String>) -> Vec<(String, String)> {
+/// What happens to the device while an application has a handle, or none. A device goes to a power state of its own only where its driver knows of them,
+/// and is removed there only where it goes there while the system works.
+fn lives(survey: &Survey) -> Vec<(String, String)> {
+    let mut steps = vec![
+        ("questions taken back", "query-stop; cancel-stop; query-remove; cancel-remove; wait 1ms"),
+        (
+            "stop and start",
+            "stop-device; wait 1ms; start-device; wait 1ms; stop-device; start-device elsewhere; wait 1ms",
+        ),
+        ("sleep and wake", "power s3; wait 1ms; power s0; wait 20ms"),
+        ("hibernate", "power s4; wait 1ms; power s0; wait 20ms"),
+    ];
+    if survey.knows_power {
+        steps.push(("power down and up", "power d3; wait 20ms; power d0; wait 20ms"));
+        steps.push(("lower power states", "power d1; wait 1ms; power d0; power d2; wait 1ms; power d0"));
+    }
+    if survey.idles {
+        steps.push(("removed while it is powered down", "power d3; remove-device"));
+        steps.push(("pulled while it is powered down", "power d3; surprise-remove; wait 20ms"));
+    }
+    steps.extend([
+        ("removed", "remove-device"),
+        ("pulled", "surprise-remove; wait 20ms"),
+        ("removed after a stop", "stop-device; remove-device"),
+        ("pulled after a stop", "stop-device; surprise-remove; wait 1ms"),
+        ("shut down", "power s5"),
+    ]);
     let mut lives = Vec::new();
-    let mut add = |title: &str, steps: &str| {
+    for (title, steps) in steps {
         lives.push((title.to_owned(), format!("tolerate; {steps}")));
-        if let Some(name) = name {
+        if let Some(name) = survey.names.first() {
             let open = open(name);
             lives.push((format!("{title}, with a handle open"), format!("{open}; {steps}; close h")));
         }
-    };
-    add("questions taken back", "query-stop; cancel-stop; query-remove; cancel-remove; wait 1ms");
-    add(
-        "stop and start",
-        "stop-device; wait 1ms; start-device; wait 1ms; stop-device; start-device elsewhere; wait 1ms",
-    );
-    add(
-        "power down and up",
-        "power d3; wait 20ms; power d0; wait 20ms; power s3; wait 1ms; power s0; wait 20ms",
-    );
-    add("hibernate", "power s4; wait 1ms; power s0; wait 20ms");
-    add("lower power states", "power d1; wait 1ms; power d0; power d2; wait 1ms; power d0");
-    add("removed while it is powered down", "power d3; remove-device");
-    add("pulled while it is powered down", "power d3; surprise-remove; wait 20ms");
-    add("removed", "remove-device");
-    add("pulled", "surprise-remove; wait 20ms");
-    add("removed after a stop", "stop-device; remove-device");
-    add("pulled after a stop", "stop-device; surprise-remove; wait 1ms");
-    add("shut down", "power s5");
+    }
     lives
 }
 
@@ -372,7 +379,7 @@ fn left(operation: &Operation, name: &str) -> String {
 }
 
 /// Requests while something happens to the device.
-fn within_lives(operation: &Operation, name: &str) -> Vec<(String, String)> {
+fn within_lives(survey: &Survey, operation: &Operation, name: &str) -> Vec<(String, String)> {
     let command = &operation.command;
     let under_way = format!("async a {command}; async b {command}");
     let ended = "wait 50ms; cancel h; join a; join b";
@@ -413,7 +420,9 @@ fn within_lives(operation: &Operation, name: &str) -> Vec<(String, String)> {
             format!("stop-device; start-device elsewhere; {under_way}; {ended}; close h"),
         ),
     ];
-    each.into_iter().map(|(title, script)| (title.to_owned(), script)).collect()
+    let is_possible = |script: &str| survey.knows_power || !script.contains("power d");
+    let each = each.into_iter().filter(|(_, script)| is_possible(script));
+    each.map(|(title, script)| (title.to_owned(), script)).collect()
 }
 
 /// Two threads at once.
@@ -436,8 +445,9 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
             ("and the device pulled", "surprise-remove"),
             ("and the device removed", "remove-device"),
             ("and the device stopped", "stop-device"),
-            ("and the device powered down", "power d3; u: power d0"),
         ]);
+        against
+            .extend(survey.knows_power.then_some(("and the device powered down", "power d3; u: power d0")));
     }
     for one in &operations {
         for (what, step) in &against {

@@ -4,6 +4,7 @@
 //! the driver answers it otherwise than codes that no driver has, or if its code compares with it.
 
 use explore::Failing;
+use image::Image;
 use kernel::io::offered::Offered;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,10 @@ pub struct Survey {
     pub names: Vec<String>,
     /// The devices in the machine, by name: `pci9052#0`.
     pub devices: Vec<String>,
+    /// It knows power states of its device: it tells the system of them, or asks for them.
+    pub knows_power: bool,
+    /// It powers its device down while the system works, when that is idle.
+    pub idles: bool,
     /// What the outside world can do to cards of which nothing is known, as `poke` has it: `pci#0 pulse`, `pci#0 bar2`.
     pub signals: Vec<String>,
     /// Why the driver is not ready after its start, if it is not.
@@ -56,6 +61,23 @@ const PATIENCE: u64 = 30_000_000;
 /// `STATUS_INVALID_DEVICE_REQUEST`.
 const INVALID_REQUEST: u32 = 0xC000_0010;
 
+/// Imports of drivers that know their device's power states, and of those that power it down while it is idle.
+const POWER: [&str; 2] = ["PoSetPowerState", "PoRequestPowerIrp"];
+const IDLE: [&str; 4] =
+    ["PoRegisterDeviceForIdleDetection", "PoFxRegisterDevice", "PoSetDeviceBusyEx", "PoSetDeviceBusy"];
+
+impl Survey {
+    /// With what a driver's imports say of it.
+    #[must_use]
+    pub fn with_imports(self, image: &Image) -> Self {
+        let imports = |names: &[&str]| {
+            image.imports().iter().any(|import| names.contains(&import.selector.to_string().as_str()))
+        };
+        let idles = imports(&IDLE);
+        Self { idles, knows_power: idles || imports(&POWER), ..self }
+    }
+}
+
 /// What comes of a question.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answer {
@@ -82,6 +104,8 @@ pub fn survey(boots: &mut Boots, compared: &Compared) -> Result<Survey, Error> {
         plug_and_play: offered.plug_and_play,
         names: offered.links.into_iter().chain(offered.devices).collect(),
         devices,
+        knows_power: false,
+        idles: false,
         signals: Vec::new(),
         failure: report.failure.as_ref().map(|failure| format!("{}: {}", failure.command, failure.message)),
         operations: Vec::new(),
