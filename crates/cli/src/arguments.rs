@@ -362,6 +362,18 @@ pub(crate) struct Check {
     /// So many processes work at a time; as many as the host has processors, if not given. The findings and the output do not depend on it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) workers: Option<u32>,
+    /// Writes the findings as SARIF, which code hosts show at their lines
+    #[arg(long, value_name = "FILE")]
+    pub(crate) sarif: Option<PathBuf>,
+    /// Writes what was tried as JUnit XML, which servers of continuous integration read
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Writes one page with everything: each finding with a drawing of what happened, what was tried, what code was reached
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    /// Writes which lines of the driver were reached, as a tracefile of lcov; it takes a PDB or DWARF
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lcov: Option<PathBuf>,
     /// One JSON object
     #[arg(long)]
     pub(crate) json: bool,

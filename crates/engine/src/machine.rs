@@ -526,6 +526,18 @@ impl Engine {
         state().translator.watch(instructions);
     }
 
+    /// From now on it is kept which driver code is come to: block by block, since a block is translated when it is first come to. It stays
+    /// kept where the machine is taken back. On the host's side.
+    pub fn keep_reached(self) {
+        state().translator.keep_reached();
+    }
+
+    /// The addresses of the instructions of all blocks that were come to since, sorted. On the host's side.
+    #[must_use]
+    pub fn reached(self) -> Vec<u64> {
+        state().translator.reached()
+    }
+
     /// What was at these bytes of driver memory is gone, and something else comes to lie there.
     pub fn fresh(self, address: u64, length: u64) {
         state().sharing.forget(address, length);

@@ -3,10 +3,16 @@
 //! One process makes the survey, then each exercise has one of its own, and one more for its search. What they find does not depend on how many there are
 //! at a time: results are put together in the order of the exercises. A process that dies costs the attempt that it died of.
 
+mod html;
+mod junit;
 mod report;
+mod sarif;
 mod setting;
 mod worker;
 
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -17,7 +23,8 @@ use dirql::check::{self, Cause, Exercise, Survey};
 use crate::arguments::Check;
 use crate::isolate::{self, End};
 use crate::many::host_processors;
-use crate::out::errors;
+use crate::out::{self, errors};
+use crate::outputs::Outputs;
 use crate::progress::Progress;
 use report::{Found, Report};
 use worker::{Line, Shown, Turn};
@@ -37,6 +44,7 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     if arguments.isolation.in_process {
         bail!("--in-process: a check makes many machines, each in a process of its own; leave it out");
     }
+    check_outputs(&arguments)?;
     let mut campaign = Campaign {
         arguments: &arguments,
         more,
@@ -59,9 +67,48 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     };
     let exercises = exercises(&arguments, &survey)?;
     let results = campaign.all(&survey, &exercises)?;
-    let report = Report::new(&arguments, device, &survey, &exercises, results);
+    let report = Report::new(&arguments, device, &survey, &exercises, results)?;
+    write(&arguments, &report)?;
     report.tell();
     Ok(report.exit_code())
+}
+
+/// The files that are wanted.
+fn outputs(arguments: &Check) -> [Option<&PathBuf>; 4] {
+    [&arguments.sarif, &arguments.junit, &arguments.html, &arguments.lcov].map(Option::as_ref)
+}
+
+/// Whether they can be written: asked before hours of work.
+fn check_outputs(arguments: &Check) -> Result<Outputs> {
+    let setup = &arguments.setup;
+    let mut inputs = vec![setup.driver.clone()];
+    inputs.extend(setup.inf.iter().chain(&setup.with).chain(&setup.script).cloned());
+    let outputs = Outputs::new(&arguments.isolation, outputs(arguments));
+    outputs.check(&inputs)?;
+    Ok(outputs)
+}
+
+/// Writes them.
+fn write(arguments: &Check, report: &Report<'_>) -> Result<()> {
+    let files = Outputs::new(&arguments.isolation, outputs(arguments));
+    let put = |path: &PathBuf, text: String| -> Result<()> {
+        let mut file = files.create(path)?;
+        out::note(&path.display().to_string(), file.write_all(text.as_bytes()));
+        Ok(())
+    };
+    if let Some(path) = &arguments.sarif {
+        put(path, sarif::text(report))?;
+    }
+    if let Some(path) = &arguments.junit {
+        put(path, junit::text(report))?;
+    }
+    if let Some(path) = &arguments.html {
+        put(path, html::text(report, path))?;
+    }
+    if let Some(path) = &arguments.lcov {
+        put(path, report.coverage().lcov())?;
+    }
+    Ok(files.keep()?)
 }
 
 /// What is tried: the user's own script behind the first.
@@ -94,6 +141,8 @@ pub(super) struct JobResult {
     /// Of the calls that may fail, how many did, and how many there are.
     failed: u64,
     could_fail: u64,
+    /// The instructions that were reached, as offsets in the image.
+    reached: BTreeSet<u32>,
     /// A search has tried all schedules within its bound.
     complete: bool,
     /// What dirql lacks, or its own faults.
@@ -192,6 +241,13 @@ impl Campaign<'_> {
                             result.add(known, at);
                         }
                         no_answer.into_iter().for_each(|why| result.no_answer(why));
+                    }
+                    Ok(Line::Reached(distances)) => {
+                        let offsets = distances.iter().scan(0, |at, distance| {
+                            *at += distance;
+                            Some(*at)
+                        });
+                        result.reached.extend(offsets);
                     }
                     Ok(Line::Ended { attempts, failed, could_fail, complete }) => {
                         (result.failed, result.could_fail, result.complete) = (failed, could_fail, complete);

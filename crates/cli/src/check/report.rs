@@ -1,6 +1,11 @@
 //! What a check has come to: each cause once, with the shortest thing that shows it and the line that makes it again.
 
-use dirql::check::{Cause, Exercise, Survey};
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use dirql::Error;
+use dirql::check::{self, Cause, Coverage, Exercise, Survey};
+use dirql::files::DriverFile;
 use serde_json::{Value, json};
 
 use super::JobResult;
@@ -11,9 +16,24 @@ use crate::out::say;
 use crate::{NO_ANSWER, terminal};
 
 /// Options of `dirql check` that other commands do not have, each with a value.
-const IN_CHECK_ONLY: [&str; 6] = ["budget", "workers", "do", "script", "processors", "verifier"];
+const IN_CHECK_ONLY: [&str; 11] = [
+    "budget",
+    "workers",
+    "do",
+    "script",
+    "processors",
+    "verifier",
+    "sarif",
+    "junit",
+    "html",
+    "lcov",
+    "color",
+];
 /// The same, without.
 const FLAGS: [&str; 2] = ["--json", "--quiet"];
+
+/// So many functions that were never come to are named.
+const SHOWN_MISSED: usize = 12;
 
 /// Something that is wrong, and what shows it.
 pub(super) struct Found {
@@ -37,6 +57,39 @@ pub(super) struct Report<'a> {
     attempts: u64,
     failed: u64,
     no_answers: Vec<String>,
+    coverage: Coverage,
+}
+
+/// A finding, as all forms of the report have it.
+pub(super) struct Entry<'a> {
+    pub(super) key: &'a str,
+    pub(super) rule: &'a str,
+    pub(super) tier: &'a str,
+    pub(super) message: String,
+    /// The number of the exercise that was the first to show it.
+    pub(super) exercise: usize,
+    pub(super) shown_by: String,
+    /// The command that makes that attempt again, as a shell takes it, and its words.
+    pub(super) replay: String,
+    pub(super) words: Vec<String>,
+    /// As `finding-in-full` has it.
+    pub(super) finding: Value,
+}
+
+impl Entry<'_> {
+    /// The file and the line that it is at.
+    pub(super) fn source(&self) -> Option<(String, u64)> {
+        let stack = self.finding["stack"].as_array().into_iter().flatten();
+        let of_stack = stack.filter_map(|line| place(line["source"].as_str()?)).next();
+        // `…, allocated by card.sys!Start+0x12 (card.c:33)`
+        of_stack.or_else(|| self.message.split(['(', ')']).rev().find_map(place))
+    }
+}
+
+/// `card.c:33`.
+fn place(text: &str) -> Option<(String, u64)> {
+    let (file, line) = text.rsplit_once(':')?;
+    Some((file.to_owned(), line.parse().ok()?)).filter(|(file, _)| file.contains('.') && !file.contains(' '))
 }
 
 impl<'a> Report<'a> {
@@ -46,12 +99,14 @@ impl<'a> Report<'a> {
         survey: &'a Survey,
         exercises: &'a [Exercise],
         results: Vec<JobResult>,
-    ) -> Self {
+    ) -> Result<Self> {
+        let mut reached = BTreeSet::new();
         let (mut found, mut no_answers): (Vec<Found>, Vec<String>) = (Vec::new(), Vec::new());
         let (mut attempts, mut failed) = (0, 0);
         for result in results {
             attempts += result.attempts;
             failed += result.failed;
+            reached.extend(result.reached);
             for one in result.found {
                 match found.iter_mut().find(|known| known.cause.key == one.cause.key) {
                     Some(known) => known.attempts += one.attempts,
@@ -68,7 +123,51 @@ impl<'a> Report<'a> {
             no_answers
                 .push(format!("the driver is not ready after its start, so only that was tried: {why}"));
         }
-        Self { arguments, device, survey, exercises, found, attempts, failed, no_answers }
+        let driver = DriverFile::read(&arguments.setup.driver).map_err(Error::Input)?;
+        let coverage = check::coverage(&driver, &reached);
+        Ok(Self { arguments, device, survey, exercises, found, attempts, failed, no_answers, coverage })
+    }
+
+    /// The driver, as the user named it.
+    pub(super) fn driver(&self) -> String {
+        self.arguments.setup.driver.display().to_string()
+    }
+
+    /// What each exercise does, in their order.
+    pub(super) fn titles(&self) -> Vec<String> {
+        self.exercises.iter().map(|exercise| exercise.title.clone()).collect()
+    }
+
+    pub(super) fn no_answers(&self) -> &[String] {
+        &self.no_answers
+    }
+
+    pub(super) fn coverage(&self) -> &Coverage {
+        &self.coverage
+    }
+
+    /// Everything that is wrong.
+    pub(super) fn entries(&self) -> Vec<Entry<'_>> {
+        let entry = |found: &'_ Found| {
+            let finding: Value = serde_json::from_str(&found.cause.finding).unwrap_or_default();
+            let words = self.replay(found);
+            (finding, words)
+        };
+        let each = self.found.iter().map(|found| {
+            let (finding, words) = entry(found);
+            Entry {
+                key: &found.cause.key,
+                rule: &found.cause.rule,
+                tier: &found.cause.tier,
+                message: finding["message"].as_str().unwrap_or_default().to_owned(),
+                exercise: found.exercise,
+                shown_by: format!("{}{}", self.exercises[found.exercise].title, how(&found.shown.option)),
+                replay: words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
+                words,
+                finding,
+            }
+        });
+        each.collect()
     }
 
     /// 1 with something wrong, 3 without an answer, else 0.
@@ -89,7 +188,7 @@ impl<'a> Report<'a> {
     }
 
     /// The command that makes the first attempt again which has shown it.
-    fn replay(&self, found: &Found) -> String {
+    fn replay(&self, found: &Found) -> Vec<String> {
         let exercise = &self.exercises[found.exercise];
         let command = if found.shown.option.starts_with("--policy") { "run" } else { "explore" };
         let mut more = vec!["--verifier".to_owned(), "--rules=all".to_owned()];
@@ -116,45 +215,58 @@ impl<'a> Report<'a> {
         let words = words.iter().filter(|word| !FLAGS.contains(&word.as_str())).cloned();
         let mut words: Vec<String> = words.chain(more).collect();
         command.clone_into(&mut words[1]);
-        words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
+        words
     }
 
     fn as_text(&self) -> String {
         let line = |label: &str, text: &str| format!("  {label:<13}{text}\n");
         let mut text = String::new();
-        for found in &self.found {
-            let finding: Value = serde_json::from_str(&found.cause.finding).unwrap_or_default();
-            let field = |name: &str| finding[name].as_str().map(str::to_owned);
-            text += &format!("{}: {}\n", found.cause.tier, found.cause.rule);
-            text += &line("what", &field("message").unwrap_or_default());
-            if let Some(check) = finding["bug_check"]["name"].as_str() {
-                let code = finding["bug_check"]["code"].as_str().unwrap_or_default();
+        for (entry, found) in self.entries().iter().zip(&self.found) {
+            let field = |name: &str| entry.finding[name].as_str();
+            text += &format!("{}: {}\n", entry.tier, entry.rule);
+            text += &line("what", &entry.message);
+            if let Some(check) = entry.finding["bug_check"]["name"].as_str() {
+                let code = entry.finding["bug_check"]["code"].as_str().unwrap_or_default();
                 text += &line("bug check", &format!("{check} ({code})"));
             }
             for (label, name) in [("page", "page"), ("mend", "remedy")] {
-                text += &field(name).map(|value| line(label, &value)).unwrap_or_default();
+                text += &field(name).map(|value| line(label, value)).unwrap_or_default();
             }
-            let place = &finding["stack"][0];
+            let place = &entry.finding["stack"][0];
             if let Some(symbol) = place["symbol"].as_str() {
                 let source =
                     place["source"].as_str().map(|source| format!("  ({source})")).unwrap_or_default();
                 text += &line("instruction", &format!("{symbol}{source}"));
             }
-            text += &line(
-                "shown by",
-                &format!("{}{}", self.exercises[found.exercise].title, how(&found.shown.option)),
-            );
+            text += &line("shown by", &entry.shown_by);
             text += &line("attempts", &format!("{} of {}", found.attempts, self.attempts));
-            text += &line("replay", &self.replay(found));
+            text += &line("replay", &entry.replay);
             text.push('\n');
         }
         for why in &self.no_answers {
             text += &format!("no answer: {why}\n");
         }
-        text + &self.summary()
+        text + &self.summary() + &self.reached()
     }
 
-    fn summary(&self) -> String {
+    /// How much of the driver's code was reached, and which functions were not.
+    fn reached(&self) -> String {
+        let (reached, all) = self.coverage.instructions();
+        if all == 0 {
+            return String::new();
+        }
+        let missed: Vec<&str> = self.coverage.missed().map(|function| function.name.as_str()).collect();
+        let more = missed.len().saturating_sub(SHOWN_MISSED);
+        let names = missed.iter().take(SHOWN_MISSED).copied().collect::<Vec<_>>().join(", ");
+        let never = match (missed.len(), more) {
+            (0, _) => "every function was come to".to_owned(),
+            (_, 0) => format!("never come to: {names}"),
+            _ => format!("never come to: {names} and {more} more (--html, --lcov)"),
+        };
+        format!("code reached: {reached} of {all} instructions; {never}\n")
+    }
+
+    pub(super) fn summary(&self) -> String {
         let Self { survey, exercises, found, attempts, failed, .. } = self;
         let driver = self.arguments.setup.driver.display();
         let offers = format!(
@@ -183,14 +295,17 @@ impl<'a> Report<'a> {
     }
 
     fn as_json(&self) -> Value {
-        let causes = self.found.iter().map(|found| {
-            let mut finding: Value = serde_json::from_str(&found.cause.finding).unwrap_or_default();
+        let entries = self.entries();
+        let causes = entries.iter().zip(&self.found).map(|(entry, found)| {
+            let mut finding = entry.finding.clone();
             finding["exercise"] = self.exercises[found.exercise].title.clone().into();
             finding["attempts"] = found.attempts.into();
             finding["script"] = found.shown.script.clone().into();
-            finding["replay"] = self.replay(found).into();
+            finding["replay"] = entry.replay.clone().into();
             finding
         });
+        let (reached, instructions) = self.coverage.instructions();
+        let missed: Vec<&str> = self.coverage.missed().map(|function| function.name.as_str()).collect();
         let exercises =
             self.exercises.iter().map(|exercise| json!({"title": exercise.title, "script": exercise.script}));
         json!({
@@ -200,6 +315,7 @@ impl<'a> Report<'a> {
             "no_answers": self.no_answers,
             "attempts": self.attempts,
             "calls_failed": self.failed,
+            "coverage": {"reached": reached, "instructions": instructions, "functions_missed": missed},
             "survey": self.survey,
             "exercises": exercises.collect::<Value>(),
         })

@@ -49,6 +49,8 @@ pub(super) enum Line {
     Known { cause: Cause, shown: Shown },
     /// What came of an attempt.
     Tried { number: u64, causes: Vec<usize>, no_answer: Option<String> },
+    /// The code that was reached: the distance of each instruction from the one before.
+    Reached(Vec<u32>),
     /// All was tried.
     Ended { attempts: u64, failed: u64, could_fail: u64, complete: bool },
 }
@@ -130,6 +132,7 @@ fn carry_out(arguments: &Check, jail: Option<Jail>, exercise: &Exercise, first: 
         bench.check(play)?;
     }
     let mut boots = bench.boots()?;
+    boots.keep_reached();
     let mut told = Told::default();
     let totals = Campaign::new(&mut boots, exercise, play).run(first, |boots, number, tried| {
         told.attempt(number, tried.causes, tried.no_answer, |cause| {
@@ -138,6 +141,9 @@ fn carry_out(arguments: &Check, jail: Option<Jail>, exercise: &Exercise, first: 
             Ok(Shown { script: short.script, option: format!("--policy={}", short.policy) })
         })
     })?;
+    let mut before = 0;
+    let distance = |at: u32| at - std::mem::replace(&mut before, at);
+    say(&Line::Reached(boots.reached().into_iter().map(distance).collect()));
     say(&Line::Ended {
         attempts: totals.attempts,
         failed: totals.failed,

@@ -53,6 +53,8 @@ const VALUE_SIZES: [u32; 5] = [8, 16, 32, 64, 256];
 const VALUE_PLACES: [u32; 4] = [0, 4, 8, 12];
 /// So many requests are prepared by others.
 const PREPARED: usize = 4;
+/// The method of a code whose buffers the driver reaches by the application's own addresses.
+const METHOD_NEITHER: u32 = 3;
 /// So many registers of each window of an unknown card get values, from its beginning.
 const REGISTERS: u32 = 16;
 /// An address of the kernel's: where drivers' pool lies.
@@ -474,6 +476,22 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
                 on_other(&other.command)
             );
             plan.add(title, script, Kind::AtOnce);
+        }
+    }
+    for code in survey.operations.iter().filter_map(|operation| operation.code) {
+        // The driver sees the application's own memory, which another thread changes meanwhile.
+        if code & 3 == METHOD_NEITHER {
+            for (first, then) in [(8, 0x1_0000), (1, u32::MAX), (64, 0x7FFF_FFFF)] {
+                let script = format!(
+                    "{open}; memory m u32:{first} + zero:252; t: async a ioctl h {code:#x} in memory m out memory m; u: store m u32:{then:#x}; \
+                     join t; join u; wait 50ms; cancel h; join a; close h"
+                );
+                plan.add(
+                    format!("ioctl {code:#x} whose input changes from {first} to {then:#x} meanwhile"),
+                    script,
+                    Kind::AtOnce,
+                );
+            }
         }
     }
     let both = format!(

@@ -7,6 +7,7 @@
 mod campaign;
 mod cause;
 mod codes;
+mod coverage;
 mod exercise;
 mod shrink;
 mod signals;
@@ -15,6 +16,7 @@ mod survey;
 pub use campaign::{Campaign, Totals, Tried};
 pub use cause::Cause;
 pub use codes::{Compared, compared};
+pub use coverage::{Coverage, Function, coverage};
 pub use exercise::{Effort, Exercise, exercises};
 pub use shrink::{Shown, shrink};
 pub use signals::signals;

@@ -221,6 +221,11 @@ impl Machine {
 }
 
 impl Work {
+    /// The bytes of the driver's image.
+    pub(super) fn driver_size(&self) -> u32 {
+        self.driver.image.size()
+    }
+
     fn new(inputs: &Inputs, plan: &Plan, is_verified: bool) -> Self {
         let mut others: Vec<File> = inputs.with.iter().map(|file| File::new(file, plan)).collect();
         let framework = others.first_mut().filter(|file| is_framework(&file.image));

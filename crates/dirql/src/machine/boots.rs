@@ -82,6 +82,24 @@ impl Boots {
     }
 }
 
+impl Boots {
+    /// From now on it is kept which code of the driver's is come to, in all boots.
+    pub fn keep_reached(&self) {
+        self.machine.host.keep_reached();
+    }
+
+    /// The instructions of the driver's that were come to since, as offsets in its image, sorted: whole blocks, up to a jump.
+    #[must_use]
+    pub fn reached(&self) -> Vec<u32> {
+        let Some(base) = self.machine.loaded.borrow().driver.as_ref().map(|driver| driver.base) else {
+            return Vec::new();
+        };
+        let offset = |address: u64| u32::try_from(address.checked_sub(base)?).ok();
+        let size = self.work.driver_size();
+        self.machine.host.reached().into_iter().filter_map(offset).filter(|offset| *offset < size).collect()
+    }
+}
+
 impl Drop for Boots {
     fn drop(&mut self) {
         self.machine.cover();

@@ -589,6 +589,9 @@ impl<'c> Builder<'c> {
             self.asides.push(Aside::Checks(checks));
         }
         self.block.end = self.cache.emitter.here();
+        if let Some(reached) = &mut self.cache.reached {
+            reached.extend(&self.block.instructions);
+        }
         self.cache.blocks.insert(self.block);
         Written { start: self.start, on: self.on, asides: self.asides }
     }

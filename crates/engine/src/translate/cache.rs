@@ -114,6 +114,8 @@ pub(crate) struct Cache {
     watches_fences: bool,
     /// The guest is asked before these instructions.
     watched: BTreeSet<u64>,
+    /// Instructions of all blocks that were ever made, where that is wanted: code is translated when it is first come to.
+    pub(super) reached: Option<BTreeSet<u64>>,
     pub(crate) stubs: Stubs,
     /// The exports, by ascending address.
     exports: Vec<Export>,
@@ -163,6 +165,7 @@ impl Translator {
             watches_interlocked: false,
             watches_fences: false,
             watched: BTreeSet::new(),
+            reached: None,
             stubs,
             exports: Vec::new(),
             short_numbers: Vec::new(),
@@ -314,6 +317,16 @@ impl Translator {
     /// Whether the guest is asked before interlocked instructions.
     pub(crate) fn watches_interlocked(&self) -> bool {
         self.cache.borrow().watches_interlocked
+    }
+
+    /// From now on the instructions of blocks are kept that are made.
+    pub(crate) fn keep_reached(&self) {
+        self.with(|cache| cache.reached = Some(BTreeSet::new()));
+    }
+
+    /// All of them.
+    pub(crate) fn reached(&self) -> Vec<u64> {
+        self.cache.borrow().reached.iter().flatten().copied().collect()
     }
 
     /// From now on the guest is asked before these instructions, and no others but interlocked ones.

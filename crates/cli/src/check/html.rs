@@ -1,0 +1,108 @@
+//! A check as one page that needs nothing else: what is wrong, a drawing of the run that shows it, what was tried, and what code was never reached.
+//!
+//! The drawing is that of `--figure`, made by running the finding's own line once more in a process of its own.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::junit::escaped;
+use super::report::{Entry, Report};
+
+/// So many findings are drawn at most.
+const DRAWN: usize = 40;
+
+const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;max-width:1100px;margin:2rem auto;padding:0 1rem;color:#1c2430}\
+h1{font-size:1.5rem}h2{font-size:1.1rem;margin:2rem 0 .4rem;border-top:1px solid #ccd;padding-top:1rem}\
+dl{display:grid;grid-template-columns:8rem 1fr;gap:.15rem 1rem;margin:.4rem 0}dt{color:#667}dd{margin:0}\
+code,pre{font:13px/1.4 ui-monospace,monospace;background:#f4f5f8;border-radius:4px}code{padding:0 .25rem}pre{padding:.6rem;overflow-x:auto;white-space:pre-wrap}\
+.error{color:#b3261e}.verifier{color:#8a5a00}.warning{color:#6a5acd}figure{margin:.6rem 0;overflow-x:auto;border:1px solid #dde}table{border-collapse:collapse}td,th{padding:.15rem .8rem .15rem 0;text-align:left}";
+
+/// The whole page. Drawings are made beside `beside`, and taken away again.
+pub(super) fn text(report: &Report<'_>, beside: &Path) -> String {
+    let entries = report.entries();
+    let driver = escaped(&report.driver());
+    let mut page = format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>dirql check {driver}</title><style>{STYLE}</style></head><body>\n<h1>dirql check {driver}</h1>\n<p>{}</p>\n",
+        escaped(report.summary().trim())
+    );
+    for (at, entry) in entries.iter().enumerate() {
+        let drawing = (at < DRAWN).then(|| drawn(entry, beside)).flatten();
+        section(&mut page, entry, drawing.as_deref());
+    }
+    for why in report.no_answers() {
+        let _ = writeln!(page, "<h2>no answer</h2><p>{}</p>", escaped(why));
+    }
+    coverage(&mut page, report);
+    page.push_str("<h2>What was tried</h2><table>\n");
+    for title in report.titles() {
+        let _ = writeln!(page, "<tr><td>{}</td></tr>", escaped(&title));
+    }
+    page.push_str("</table></body></html>\n");
+    page
+}
+
+fn section(page: &mut String, entry: &Entry<'_>, drawing: Option<&str>) {
+    let tier = escaped(entry.tier);
+    let _ = writeln!(page, "<h2><span class=\"{tier}\">{tier}</span>: {}</h2><dl>", escaped(entry.rule));
+    let mut row = |label: &str, text: &str| {
+        if !text.is_empty() {
+            let _ = writeln!(page, "<dt>{label}</dt><dd>{}</dd>", escaped(text));
+        }
+    };
+    row("what", &entry.message);
+    row("bug check", entry.finding["bug_check"]["name"].as_str().unwrap_or_default());
+    row("page", entry.finding["page"].as_str().unwrap_or_default());
+    row("mend", entry.finding["remedy"].as_str().unwrap_or_default());
+    row("shown by", &entry.shown_by);
+    let _ = writeln!(page, "</dl><pre>{}</pre>", escaped(&entry.replay));
+    let stack = entry.finding["stack"].as_array();
+    let lines = stack.into_iter().flatten().map(|line| {
+        let source = line["source"].as_str().map(|source| format!("  ({source})")).unwrap_or_default();
+        format!("{}{source}\n", line["symbol"].as_str().unwrap_or_default())
+    });
+    let stack: String = lines.collect();
+    if !stack.is_empty() {
+        let _ = writeln!(page, "<pre>{}</pre>", escaped(&stack).replace("&#10;", "\n"));
+    }
+    if let Some(drawing) = drawing {
+        let _ = writeln!(
+            page,
+            "<details open><summary>what happened</summary><figure>{drawing}</figure></details>"
+        );
+    }
+}
+
+fn coverage(page: &mut String, report: &Report<'_>) {
+    let coverage = report.coverage();
+    let (reached, all) = coverage.instructions();
+    let _ = writeln!(page, "<h2>Code that was reached: {reached} of {all} instructions</h2><table>");
+    page.push_str("<tr><th>function</th><th>reached</th><th>source</th></tr>\n");
+    for function in &coverage.functions {
+        let source =
+            function.source.as_ref().map(|(file, line)| format!("{file}:{line}")).unwrap_or_default();
+        let percent = 100 * function.reached / function.instructions.max(1);
+        let _ = writeln!(
+            page,
+            "<tr><td><code>{}</code></td><td>{percent} %</td><td>{}</td></tr>",
+            escaped(&function.name),
+            escaped(&source)
+        );
+    }
+    page.push_str("</table>\n");
+}
+
+/// The drawing of the run that shows it; none if it cannot be made.
+fn drawn(entry: &Entry<'_>, beside: &Path) -> Option<String> {
+    let name = beside.file_name()?.to_string_lossy().into_owned();
+    let path = beside.with_file_name(format!(".{name}.{}.svg", std::process::id()));
+    let mut command = Command::new("/proc/self/exe");
+    command.args(&entry.words[1..]).arg("--quiet").arg(format!("--figure={}", path.display()));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let drawing = command.status().ok().and_then(|_| fs::read_to_string(&path).ok());
+    // It need not be there.
+    let _ = fs::remove_file(&path);
+    let drawing = drawing?;
+    Some(drawing.get(drawing.find("<svg")?..)?.to_owned())
+}

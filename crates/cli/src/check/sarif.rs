@@ -1,0 +1,46 @@
+//! A check's findings as SARIF, so that a code host shows each at its line.
+//!
+//! *Static Analysis Results Interchange Format (SARIF) Version 2.1.0*, OASIS. A finding is at the innermost line of its stack that has a source; one that
+//! belongs to no instruction (a leak) is at the line that its words name, if they do.
+
+use serde_json::{Value, json};
+
+use super::report::{Entry, Report};
+
+/// The whole log.
+pub(super) fn text(report: &Report<'_>) -> String {
+    let entries = report.entries();
+    let mut rules: Vec<Value> = Vec::new();
+    for Entry { rule, finding, .. } in &entries {
+        if rules.iter().all(|known| known["id"] != *rule) {
+            let mend = finding["remedy"].as_str().unwrap_or_default();
+            let page = finding["page"].as_str().unwrap_or_default();
+            rules.push(json!({"id": rule, "shortDescription": {"text": mend}, "help": {"text": page}}));
+        }
+    }
+    let results: Vec<Value> = entries.iter().map(result).collect();
+    let tool = json!({"driver": {
+        "name": "dirql", "version": env!("CARGO_PKG_VERSION"), "informationUri": "https://github.com/dirql/dirql", "rules": rules,
+    }});
+    let log = json!({
+        "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
+        "version": "2.1.0",
+        "runs": [{"tool": tool, "results": results}],
+    });
+    format!("{log:#}\n")
+}
+
+fn result(entry: &Entry<'_>) -> Value {
+    let level = if entry.tier == "error" { "error" } else { "warning" };
+    let message = format!("{}\nshown by: {}\nreplay: {}", entry.message, entry.shown_by, entry.replay);
+    let mut result = json!({
+        "ruleId": entry.rule, "level": level, "message": {"text": message},
+        "partialFingerprints": {"cause/v1": entry.key},
+    });
+    if let Some((file, line)) = entry.source() {
+        result["locations"] = json!([{"physicalLocation": {
+            "artifactLocation": {"uri": file}, "region": {"startLine": line},
+        }}]);
+    }
+    result
+}
