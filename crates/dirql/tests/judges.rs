@@ -193,7 +193,7 @@ fn stalls_of_a_dpc_that_are_too_long_in_all_are_told_if_that_is_asked_for() {
             && text.contains("stalled its processor for 125 microseconds in 5 calls"),
         "{text}"
     );
-    assert_eq!(report.outcome(), Outcome::Clean, "an advice fails no run");
+    assert_eq!(report.outcome(), Outcome::Clean, "a warning fails no run");
     assert!(rig::rules(&with("none", TOO_OFTEN)).is_empty());
 }
 

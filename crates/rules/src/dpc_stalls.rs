@@ -1,7 +1,7 @@
 //! `dpc-stalls`: a DPC routine busies its processor with `KeStallExecutionProcessor` for more than 100 microseconds in one call of it.
 //!
 //! Page: *Guidelines for Writing DPC Routines*, by which a DPC routine runs no longer than 100 microseconds, and hands the rest to a
-//! CustomTimerDpc or a work item. One long stall is the kernel's `long-stall`; this rule adds up short ones. *It does not* measure what the
+//! CustomTimerDpc or a work item. One stall that is long at any level is the kernel's `long-stall`, too. *It does not* measure what the
 //! routine does otherwise: how fast a processor is, no driver decides. What a service routine stalls that interrupts the DPC is its own.
 
 use std::collections::BTreeMap;
@@ -59,7 +59,7 @@ impl Follower for DpcStalls {
 
     fn found(&mut self) -> Option<Verdict> {
         let message = self.found.take()?;
-        Some(Verdict::advice("dpc-stalls", message))
+        Some(Verdict::warning("dpc-stalls", message))
     }
 }
 
@@ -67,7 +67,7 @@ impl Open {
     /// It stalls for so many microseconds more. What there is to say, once.
     fn stalls(&mut self, microseconds: u64) -> Option<String> {
         (self.stalled, self.calls) = (self.stalled + microseconds, self.calls + 1);
-        if self.class != Class::Dpc || self.calls == 1 || self.stalled <= MOST || self.reported {
+        if self.class != Class::Dpc || self.stalled <= MOST || self.reported {
             return None;
         }
         self.reported = true;

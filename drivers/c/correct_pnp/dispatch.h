@@ -328,6 +328,9 @@ static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
         if (Extension->StartItem != NULL) {
             IoFreeWorkItem(Extension->StartItem);
         }
+        if (NT_SUCCESS(Status)) {
+            RtlFreeUnicodeString(&Extension->Interface);
+        }
         IoDetachDevice(Extension->Lower);
         IoDeleteSymbolicLink(&LinkName);
         IoDeleteDevice(Device);

@@ -19,6 +19,7 @@ use std::thread;
 
 use anyhow::{Result, bail};
 use dirql::check::{self, Cause, Exercise, Survey};
+use serde::{Deserialize, Serialize};
 
 use crate::arguments::Check;
 use crate::isolate::{self, End};
@@ -51,7 +52,7 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
         stop: AtomicBool::new(false),
         progress: Progress::new(!arguments.quiet),
     };
-    let survey = match campaign.survey()? {
+    let survey = match campaign.survey(&[])? {
         Ok(survey) => survey,
         Err(code) => return Ok(code),
     };
@@ -59,14 +60,20 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
         None => (survey, None),
         Some(device) => {
             campaign.more.push(format!("--device={device}"));
-            match campaign.survey()? {
+            match campaign.survey(&[])? {
                 Ok(survey) => (survey, Some(device)),
                 Err(code) => return Ok(code),
             }
         }
     };
-    let exercises = exercises(&arguments, &survey)?;
-    let results = campaign.all(&survey, &exercises)?;
+    let neighbours = match setting::neighbours(&arguments.setup, &survey) {
+        Some(more) => campaign.survey(&more)?.ok().map(|survey| (survey, more)),
+        None => None,
+    };
+    let surveys = Surveys { own: survey, neighbours };
+    let exercises = exercises(&arguments, &surveys)?;
+    let results = campaign.all(&surveys, &exercises)?;
+    let survey = surveys.own;
     let report = Report::new(&arguments, device, &survey, &exercises, results)?;
     write(&arguments, &report)?;
     report.tell();
@@ -111,13 +118,25 @@ fn write(arguments: &Check, report: &Report<'_>) -> Result<()> {
     Ok(files.keep()?)
 }
 
+/// What was found out of the driver.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Surveys {
+    /// In the machine that the user has described.
+    own: Survey,
+    /// The same with two cards more, and the options for these.
+    neighbours: Option<(Survey, Vec<String>)>,
+}
+
 /// What is tried: the user's own script behind the first.
-fn exercises(arguments: &Check, survey: &Survey) -> Result<Vec<Exercise>> {
-    let mut exercises = check::exercises(survey, arguments.budget);
+fn exercises(arguments: &Check, surveys: &Surveys) -> Result<Vec<Exercise>> {
+    let mut exercises = check::exercises(&surveys.own, arguments.budget);
     if let Some(script) = crate::run::script(&arguments.setup)? {
         script.play().map_err(dirql::Error::Input)?;
         let usual = exercises[0].clone();
         exercises.insert(1, Exercise { title: script.source, script: script.text, ..usual });
+    }
+    if let Some((survey, more)) = &surveys.neighbours {
+        exercises.extend(check::exercises_of_neighbours(survey, more, arguments.budget));
     }
     Ok(exercises)
 }
@@ -167,11 +186,11 @@ impl JobResult {
 
 impl Campaign<'_> {
     /// The survey; or the exit code, if what was given is of no use.
-    fn survey(&self) -> Result<Result<Survey, u8>> {
+    fn survey(&self, besides: &[String]) -> Result<Result<Survey, u8>> {
         self.progress.at(|| "asking the driver what it offers".to_owned());
         let mut survey = None;
         let turn = format!("--{}={}", isolate::TURN, Turn::Survey.text());
-        let more: Vec<String> = self.more.iter().cloned().chain([turn]).collect();
+        let more: Vec<String> = self.more.iter().chain(besides).cloned().chain([turn]).collect();
         let end = isolate::watch(&self.arguments.isolation, &more, &self.stop, |line| {
             survey = serde_json::from_str(line).ok();
             true
@@ -188,7 +207,7 @@ impl Campaign<'_> {
     }
 
     /// All jobs, by as many processes at a time as was asked for.
-    fn all(&self, survey: &Survey, exercises: &[Exercise]) -> Result<Vec<JobResult>> {
+    fn all(&self, surveys: &Surveys, exercises: &[Exercise]) -> Result<Vec<JobResult>> {
         let mut jobs: Vec<(usize, bool)> = Vec::new();
         for (at, exercise) in exercises.iter().enumerate() {
             // What a search finds departs from the usual at fewer places.
@@ -204,7 +223,7 @@ impl Campaign<'_> {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 let Some((at, search)) = jobs.get(number) else { return Ok(()) };
                 self.progress.at(|| format!("{} of {} jobs: {}", number, jobs.len(), exercises[*at].title));
-                let result = self.job(survey, *at, &exercises[*at], *search)?;
+                let result = self.job(surveys, *at, &exercises[*at], *search)?;
                 results.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(result);
             }
         };
@@ -218,19 +237,19 @@ impl Campaign<'_> {
         Ok(results.into_iter().flatten().collect())
     }
 
-    fn job(&self, survey: &Survey, at: usize, exercise: &Exercise, search: bool) -> Result<JobResult> {
+    fn job(&self, surveys: &Surveys, at: usize, exercise: &Exercise, search: bool) -> Result<JobResult> {
         let mut result = JobResult::default();
         let mut first = 0;
         for _ in 0..DEATHS {
-            let survey = survey.clone();
-            let turn = if search { Turn::Search(survey, at) } else { Turn::Exercise(survey, at, first) };
+            let surveys = surveys.clone();
+            let turn = if search { Turn::Search(surveys, at) } else { Turn::Exercise(surveys, at, first) };
             let mut attempt = first;
             let mut known: Vec<(Cause, Shown)> = Vec::new();
             let more = [
                 format!("--{}={}", isolate::TURN, turn.text()),
                 format!("--processors={}", exercise.processors.max(self.arguments.setup.processors)),
             ];
-            let more: Vec<String> = self.more.iter().cloned().chain(more).collect();
+            let more: Vec<String> = self.more.iter().chain(&exercise.more).cloned().chain(more).collect();
             let end = isolate::watch(&self.arguments.isolation, &more, &self.stop, |line| {
                 match serde_json::from_str(line) {
                     Ok(Line::Known { cause, shown }) => known.push((cause, shown)),

@@ -202,6 +202,7 @@ impl<'a> Report<'a> {
         if !given("--device") {
             more.extend(setup.devices.iter().chain(&self.device).map(|device| format!("--device={device}")));
         }
+        more.extend(exercise.more.iter().cloned());
         let processors = exercise.processors.max(setup.processors);
         if processors > 1 {
             more.push(format!("--processors={processors}"));

@@ -2,7 +2,7 @@
 //! rule.
 
 use anyhow::Result;
-use dirql::check::Survey;
+use dirql::check::{HARDWARE, Survey};
 use dirql::files::DriverFile;
 use dirql::{Error, Verifier, inf, rules, windows};
 
@@ -10,16 +10,6 @@ use crate::arguments::{Judges, Setup};
 
 /// The windows of a card of which nothing is known but its ids: memory that holds what is written, ports, and an interrupt pin.
 const CARD: &str = "bar0=mem:64K,bar1=io:256,bar2=mem:64K,bar3=mem:64K,irq,pm=d1+d2";
-/// Imports that only a driver of hardware needs.
-const HARDWARE: [&str; 6] = [
-    "IoConnectInterrupt",
-    "IoConnectInterruptEx",
-    "MmMapIoSpace",
-    "MmMapIoSpaceEx",
-    "IoGetDmaAdapter",
-    "HalGetAdapter",
-];
-
 /// Fills in what is not given. The arguments that processes need besides the user's.
 ///
 /// # Errors
@@ -89,6 +79,18 @@ pub(super) fn device_for(setup: &Setup, survey: &Survey) -> Option<String> {
         driver.image.imports().iter().any(|import| HARDWARE.contains(&import.selector.to_string().as_str()));
     Some(if is_hardware { format!("pci,id=1234:5678,{CARD}") } else { "root,id=Root\\CHECKED".to_owned() })
 }
+
+/// The options for two cards more like the one that there is, which share an interrupt line; none if there is no such card.
+pub(super) fn neighbours(setup: &Setup, survey: &Survey) -> Option<Vec<String>> {
+    let [card] = setup.devices.as_slice() else { return None };
+    let interrupts = !card.starts_with("root") && (!card.starts_with("pci,") || card.contains(",irq"));
+    let more = format!("--device={card},line={LINE}");
+    (survey.is_hardware && survey.ready && interrupts && !card.contains(",line="))
+        .then(|| vec![more.clone(), more])
+}
+
+/// The line that they share.
+const LINE: u32 = 23;
 
 #[cfg(test)]
 mod tests {

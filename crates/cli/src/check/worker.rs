@@ -7,6 +7,7 @@ use dirql::files::DriverFile;
 use dirql::{Bench, Error, Jail, Play, ScriptText};
 use serde::{Deserialize, Serialize};
 
+use super::Surveys;
 use crate::arguments::Check;
 use crate::isolate::{self, Done};
 use crate::outputs::Outputs;
@@ -20,10 +21,10 @@ const PREEMPTIONS: usize = 2;
 pub(super) enum Turn {
     /// Find out what the driver offers.
     Survey,
-    /// Carry the exercise of this number out, of those that follow from the survey, from the attempt of this number on.
-    Exercise(Survey, usize, u64),
+    /// Carry the exercise of this number out, of those that follow from the surveys, from the attempt of this number on.
+    Exercise(Surveys, usize, u64),
     /// Search its schedules.
-    Search(Survey, usize),
+    Search(Surveys, usize),
 }
 
 impl Turn {
@@ -64,10 +65,10 @@ pub(super) fn run(arguments: &Check) -> Result<u8> {
     isolate::in_turns(&arguments.isolation, &outputs, None, |jail, turn| {
         match serde_json::from_str(turn.context("no turn")?)? {
             Turn::Survey => survey(arguments, jail),
-            Turn::Exercise(survey, at, first) => {
-                carry_out(arguments, jail, &super::exercises(arguments, &survey)?[at], first)
+            Turn::Exercise(surveys, at, first) => {
+                carry_out(arguments, jail, &super::exercises(arguments, &surveys)?[at], first)
             }
-            Turn::Search(survey, at) => search(arguments, jail, &super::exercises(arguments, &survey)?[at]),
+            Turn::Search(surveys, at) => search(arguments, jail, &super::exercises(arguments, &surveys)?[at]),
         }
     })
 }

@@ -31,6 +31,8 @@ pub struct Exercise {
     pub script: String,
     /// Virtual processors.
     pub processors: u32,
+    /// Options of the command line that it needs besides: of another computer, or more cards.
+    pub more: Vec<String>,
     /// How often.
     pub effort: Effort,
 }
@@ -51,6 +53,9 @@ const OVERFLOWS: [u32; 8] =
 /// Lengths of buffers that hold such values, and where in them these stand.
 const VALUE_SIZES: [u32; 5] = [8, 16, 32, 64, 256];
 const VALUE_PLACES: [u32; 4] = [0, 4, 8, 12];
+/// Words that stand beside each other, as an offset and a length do, and the sizes of the buffers that hold them.
+const PAIRED: [u32; 9] = [0, 1, 8, 16, 0x40, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFF0, 0xFFFF_FFFF];
+const PAIR_SIZES: [u32; 2] = [16, 64];
 /// So many requests are prepared by others.
 const PREPARED: usize = 4;
 /// The method of a code whose buffers the driver reaches by the application's own addresses.
@@ -63,9 +68,14 @@ const KERNEL_ADDRESS: u64 = 0x2020_0000_1000;
 /// What is to be tried, in this order. `budget` is how much of each, in hundredths of the usual.
 #[must_use]
 pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
-    let mut plan = Plan { all: Vec::new(), budget };
+    let mut plan = Plan { all: Vec::new(), budget, more: Vec::new() };
     plan.add("load, start, stop, remove and unload", "", Kind::Start);
     plan.add("the same on two processors", "", Kind::StartOnTwo);
+    if survey.is_hardware {
+        plan.more = vec!["--platform=shifted-bus".to_owned()];
+        plan.add("load and start where raw addresses are not the translated ones", "", Kind::Plain);
+        plan.more.clear();
+    }
     if !survey.ready {
         return plan.all;
     }
@@ -120,6 +130,22 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     plan.all
 }
 
+/// What is tried with two cards more, which share an interrupt line: `survey` is of a machine that has them, by the options `more`.
+#[must_use]
+pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) -> Vec<Exercise> {
+    let mut plan = Plan { all: Vec::new(), budget, more: more.to_vec() };
+    let [_, one, other, ..] = survey.names.as_slice() else { return plan.all };
+    for operation in survey.operations.iter().filter(|operation| operation.succeeds).take(AT_ONCE) {
+        let (command, on_other) = (&operation.command, operation.command.replacen(" h ", " i ", 1));
+        let script = format!(
+            "tolerate; open \"{one}\" as h overlapped; open \"{other}\" as i overlapped; async a {command}; async b {on_other}; async c {on_other}; \
+             wait 50ms; cancel h; cancel i; join a; join b; join c; close h; close i"
+        );
+        plan.add(format!("{} of two cards that share a line", words(operation)), script, Kind::Requests);
+    }
+    plan.all
+}
+
 /// What sort of exercise it is: by that it is carried out so often.
 #[derive(Clone, Copy)]
 enum Kind {
@@ -134,6 +160,8 @@ enum Kind {
 struct Plan {
     all: Vec<Exercise>,
     budget: u64,
+    /// Of what is added next.
+    more: Vec<String>,
 }
 
 impl Plan {
@@ -149,7 +177,8 @@ impl Plan {
         };
         let processors = if matches!(kind, Kind::AtOnce | Kind::StartOnTwo) { 2 } else { 1 };
         let effort = Effort { failing, from_start, seeds, schedules };
-        self.all.push(Exercise { title: title.into(), script: script.into(), processors, effort });
+        let more = self.more.clone();
+        self.all.push(Exercise { title: title.into(), script: script.into(), processors, more, effort });
     }
 }
 
@@ -321,6 +350,17 @@ fn values(operation: &Operation, code: u32, limits: &[u32]) -> String {
                 let rest = size - place - 4;
                 let command =
                     format!("ioctl h {code:#x} in zero:{place} + u32:{value:#x} + zero:{rest} out {size}");
+                steps.push(if operation.waits { tried(steps.len(), &command) } else { command });
+            }
+        }
+    }
+    for size in PAIR_SIZES {
+        for place in VALUE_PLACES.into_iter().filter(|place| place + 8 <= size) {
+            for (first, second) in PAIRED.iter().flat_map(|first| PAIRED.map(|second| (first, second))) {
+                let rest = size - place - 8;
+                let command = format!(
+                    "ioctl h {code:#x} in zero:{place} + u32:{first:#x} + u32:{second:#x} + zero:{rest} out {size}"
+                );
                 steps.push(if operation.waits { tried(steps.len(), &command) } else { command });
             }
         }

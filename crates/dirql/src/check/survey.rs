@@ -23,6 +23,8 @@ pub struct Survey {
     pub names: Vec<String>,
     /// The devices in the machine, by name: `pci9052#0`.
     pub devices: Vec<String>,
+    /// It imports what only drivers of hardware need.
+    pub is_hardware: bool,
     /// It knows power states of its device: it tells the system of them, or asks for them.
     pub knows_power: bool,
     /// It powers its device down while the system works, when that is idle.
@@ -61,6 +63,15 @@ const PATIENCE: u64 = 30_000_000;
 /// `STATUS_INVALID_DEVICE_REQUEST`.
 const INVALID_REQUEST: u32 = 0xC000_0010;
 
+/// Imports that only a driver of hardware needs.
+pub const HARDWARE: [&str; 6] = [
+    "IoConnectInterrupt",
+    "IoConnectInterruptEx",
+    "MmMapIoSpace",
+    "MmMapIoSpaceEx",
+    "IoGetDmaAdapter",
+    "HalGetAdapter",
+];
 /// Imports of drivers that know their device's power states, and of those that power it down while it is idle.
 const POWER: [&str; 2] = ["PoSetPowerState", "PoRequestPowerIrp"];
 const IDLE: [&str; 4] =
@@ -74,7 +85,8 @@ impl Survey {
             image.imports().iter().any(|import| names.contains(&import.selector.to_string().as_str()))
         };
         let idles = imports(&IDLE);
-        Self { idles, knows_power: idles || imports(&POWER), ..self }
+        let is_hardware = imports(&HARDWARE);
+        Self { is_hardware, idles, knows_power: idles || imports(&POWER), ..self }
     }
 }
 
@@ -104,6 +116,7 @@ pub fn survey(boots: &mut Boots, compared: &Compared) -> Result<Survey, Error> {
         plug_and_play: offered.plug_and_play,
         names: offered.links.into_iter().chain(offered.devices).collect(),
         devices,
+        is_hardware: false,
         knows_power: false,
         idles: false,
         signals: Vec::new(),
