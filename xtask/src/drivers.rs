@@ -86,6 +86,13 @@ const C_DRIVERS: &[CDriver] = &[
         missing: Some("folder/newer.def"),
         compiler: Clang(&["-O2"]),
     },
+    CDriver {
+        name: "orders",
+        source: "orders.c",
+        defines: &[],
+        missing: Some("locks/newer.def"),
+        compiler: Gcc,
+    },
     CDriver { name: "queue", source: "queue.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {
         name: "queue_iotimer",

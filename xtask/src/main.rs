@@ -17,6 +17,7 @@ mod drivers;
 mod events;
 mod identity;
 mod install;
+mod microsoft;
 mod real;
 mod rules;
 mod run;

@@ -13,6 +13,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::microsoft;
+
 /// The table.
 const TABLE: &str = "crates/kernel/src/rules.tsv";
 const EVENTS: &str = "crates/kernel/src/event.rs";
@@ -77,7 +79,7 @@ pub(crate) fn write(root: &Path, check: bool) -> Result<()> {
     } else if read(DOCUMENT).ok() != Some(text) {
         bail!("{DOCUMENT} is not what the rules and tests say: run `cargo xtask rules`");
     }
-    Ok(())
+    microsoft::write(root, &rows.iter().map(|row| (row.name, row.tiers)).collect(), check)
 }
 
 fn row(line: &str) -> Option<Row<'_>> {

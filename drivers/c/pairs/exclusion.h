@@ -76,6 +76,22 @@ static VOID GuardedMutexApcs(BOOLEAN Wrong)
     }
 }
 
+/* Nothing waits for anything, and never will in one thread. */
+static VOID LockOrderInversion(BOOLEAN Wrong)
+{
+    static KSPIN_LOCK First, Second;
+    KIRQL Old;
+
+    KeAcquireSpinLock(&First, &Old);
+    KeAcquireSpinLockAtDpcLevel(&Second);
+    KeReleaseSpinLockFromDpcLevel(&Second);
+    KeReleaseSpinLock(&First, Old);
+    KeAcquireSpinLock(Wrong ? &Second : &First, &Old);
+    KeAcquireSpinLockAtDpcLevel(Wrong ? &First : &Second);
+    KeReleaseSpinLockFromDpcLevel(Wrong ? &First : &Second);
+    KeReleaseSpinLock(Wrong ? &Second : &First, Old);
+}
+
 static VOID PushLockApcs(BOOLEAN Wrong)
 {
     ExInitializePushLock(&Push);
@@ -312,6 +328,7 @@ static VOID RemoveLockNotInitialized(BOOLEAN Wrong)
     PAIR("fast-mutex-recursive", FastMutexRecursive)                                                                   \
     PAIR("fast-mutex-uninitialized", FastMutexUninitialized)                                                           \
     PAIR("guarded-mutex-apcs", GuardedMutexApcs)                                                                       \
+    PAIR("lock-order-inversion", LockOrderInversion)                                                                   \
     PAIR("push-lock-apcs", PushLockApcs)                                                                               \
     PAIR("push-lock-damaged", PushLockDamaged)                                                                         \
     PAIR("push-lock-initialized-while-held", PushLockInitializedWhileHeld)                                             \

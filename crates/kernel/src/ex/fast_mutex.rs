@@ -9,6 +9,7 @@ use engine::{Flow, Leave};
 
 use crate::cx::Cx;
 use crate::event::{Event, Kind, LockKind};
+use crate::ke::lock_order::{self, Hold};
 use crate::ke::{event, irql, region, thread, wait};
 use crate::verdict::Verdict;
 use crate::witness;
@@ -24,7 +25,7 @@ const APC_LEVEL: u8 = 1;
 pub(crate) fn acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     not_owned(cx, mutex, "ExAcquireFastMutex")?;
     let old = irql::raise(cx, APC_LEVEL)?;
-    lock(cx, mutex, "ExAcquireFastMutex")?;
+    lock(cx, mutex, "ExAcquireFastMutex", true)?;
     cx.write(mutex + FAST_MUTEX::OldIrql, old.into())
 }
 
@@ -37,7 +38,7 @@ pub(crate) fn try_acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<bool> {
         return Ok(false);
     }
     let old = irql::raise(cx, APC_LEVEL)?;
-    lock(cx, mutex, "ExTryToAcquireFastMutex")?;
+    lock(cx, mutex, "ExTryToAcquireFastMutex", false)?;
     cx.write(mutex + FAST_MUTEX::OldIrql, old.into())?;
     Ok(true)
 }
@@ -59,16 +60,16 @@ pub(crate) fn release(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
 /// As [`acquire`]; a verdict if they are not.
 pub(crate) fn acquire_unsafe(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     apcs_disabled(cx, mutex, "ExAcquireFastMutexUnsafe", 0x39)?;
-    take(cx, mutex, "ExAcquireFastMutexUnsafe")
+    take(cx, mutex, "ExAcquireFastMutexUnsafe", true)
 }
 
-/// Takes it for the export of this name, which has seen to levels and APCs.
+/// Takes it for the export of this name, which has seen to levels and APCs, and to whether it has to wait.
 ///
 /// # Errors
 /// As [`acquire`].
-pub(crate) fn take(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<()> {
+pub(crate) fn take(cx: &mut Cx<'_>, mutex: Mutex, name: &str, waits: bool) -> Flow<()> {
     not_owned(cx, mutex, name)?;
-    lock(cx, mutex, name)
+    lock(cx, mutex, name, waits)
 }
 
 /// `ExReleaseFastMutexUnsafe`.
@@ -109,7 +110,7 @@ fn count(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<i32> {
     Err(cx.stop(Verdict::error("fast-mutex-uninitialized", message)))
 }
 
-fn lock(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<()> {
+fn lock(cx: &mut Cx<'_>, mutex: Mutex, name: &str, waits: bool) -> Flow<()> {
     let count = count(cx, mutex, name)?;
     cx.write(mutex + FAST_MUTEX::Count, count - 1)?;
     if count != 1 {
@@ -130,13 +131,14 @@ fn lock(cx: &mut Cx<'_>, mutex: Mutex, name: &str) -> Flow<()> {
     cx.write(mutex + FAST_MUTEX::Owner, thread)?;
     let lock = mutex.address;
     cx.detail(Kind::LockAcquired, || Event::LockAcquired { lock, kind: LockKind::FastMutex });
-    Ok(())
+    lock_order::acquired(cx, Hold { lock, kind: LockKind::FastMutex, acquired }, waits)
 }
 
 fn unlock(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     cx.with(|k| k.ex.mutexes.remove(mutex.address));
     cx.write(mutex + FAST_MUTEX::Owner, DriverPtr::NULL)?;
     let lock = mutex.address;
+    lock_order::released(cx, lock);
     cx.detail(Kind::LockReleased, || Event::LockReleased { lock, kind: LockKind::FastMutex });
     let count = cx.read(mutex + FAST_MUTEX::Count)?.wrapping_add(1);
     cx.write(mutex + FAST_MUTEX::Count, count)?;

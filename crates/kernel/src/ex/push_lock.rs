@@ -13,6 +13,7 @@ use engine::{Flow, Leave, StrandId};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, LockKind};
 use crate::ke::irql::APC_LEVEL;
+use crate::ke::lock_order::{self, Hold};
 use crate::ke::{irql, region, thread, wait, who_waits};
 use crate::verdict::Verdict;
 use crate::witness;
@@ -134,6 +135,7 @@ pub(crate) fn initialize(cx: &mut Cx<'_>, lock: Lock) -> Flow<()> {
         let verdict = Verdict::error("push-lock-initialized-while-held", message);
         return Err(stop_held(cx, lock, verdict));
     }
+    cx.with(|k| k.ke.lock_order.forget(lock.address, 8));
     cx.write(lock, 0)
 }
 
@@ -160,7 +162,7 @@ pub(crate) fn acquire_shared(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<(
 /// A verdict if the pointer is bad or the lock's word is damaged.
 pub(crate) fn try_acquire_exclusive(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<bool> {
     expect_usable(cx, lock, "ExTryAcquirePushLockExclusiveEx")?;
-    attempt(cx, lock, true)
+    attempt(cx, lock, true, false)
 }
 
 /// `ExTryAcquirePushLockSharedEx`: whether it could be shared, and is now.
@@ -169,7 +171,7 @@ pub(crate) fn try_acquire_exclusive(cx: &mut Cx<'_>, lock: Lock, _flags: u32) ->
 /// As [`try_acquire_exclusive`].
 pub(crate) fn try_acquire_shared(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<bool> {
     expect_usable(cx, lock, "ExTryAcquirePushLockSharedEx")?;
-    attempt(cx, lock, false)
+    attempt(cx, lock, false, false)
 }
 
 /// `ExReleasePushLockExclusiveEx`.
@@ -198,7 +200,7 @@ pub(crate) fn release(cx: &mut Cx<'_>, lock: Lock, _flags: u32) -> Flow<()> {
 
 fn acquire(cx: &mut Cx<'_>, lock: Lock, alone: bool, name: &str) -> Flow<()> {
     expect_usable(cx, lock, name)?;
-    if attempt(cx, lock, alone)? {
+    if attempt(cx, lock, alone, true)? {
         return Ok(());
     }
     let owns = cx.with(|k| {
@@ -215,24 +217,24 @@ fn acquire(cx: &mut Cx<'_>, lock: Lock, alone: bool, name: &str) -> Flow<()> {
     });
     show(cx, lock)?;
     wait::for_grant(cx, lock.address, name)?;
-    note_acquired(cx, lock, alone);
-    Ok(())
+    note_acquired(cx, lock, alone, true)
 }
 
-fn attempt(cx: &mut Cx<'_>, lock: Lock, alone: bool) -> Flow<bool> {
+/// `waits`: if it cannot be had, the caller waits for it.
+fn attempt(cx: &mut Cx<'_>, lock: Lock, alone: bool, waits: bool) -> Flow<bool> {
     let taken = cx.with(|k| {
         let strand = k.ke.processor().thread;
         k.ex.push_locks.entry(lock.address).or_default().take(strand, alone)
     });
     if taken {
-        note_acquired(cx, lock, alone);
+        note_acquired(cx, lock, alone, waits)?;
     }
     show(cx, lock)?;
     Ok(taken)
 }
 
 /// The current thread has acquired it, or shares it once more.
-fn note_acquired(cx: &mut Cx<'_>, lock: Lock, alone: bool) {
+fn note_acquired(cx: &mut Cx<'_>, lock: Lock, alone: bool, waits: bool) -> Flow<()> {
     let moment = witness::moment(cx);
     cx.with(|k| {
         let strand = k.ke.processor().thread;
@@ -242,6 +244,7 @@ fn note_acquired(cx: &mut Cx<'_>, lock: Lock, alone: bool) {
     });
     let (lock, kind) = (lock.address, if alone { LockKind::PushLock } else { LockKind::SharedPushLock });
     cx.detail(Kind::LockAcquired, || Event::LockAcquired { lock, kind });
+    lock_order::acquired(cx, Hold { lock, kind, acquired: moment }, waits)
 }
 
 /// When those that hold it acquired it.
@@ -275,6 +278,7 @@ fn release_as(cx: &mut Cx<'_>, lock: Lock, alone: Option<bool>, name: &str) -> F
         let check = Some((INVALID_RELEASE, [thread, lock.address, 0, 0]));
         return Err(stop(cx, "push-lock-not-held", name, lock, what, check));
     };
+    lock_order::released(cx, lock.address);
     cx.detail(Kind::LockReleased, || Event::LockReleased { lock: lock.address, kind });
     show(cx, lock)?;
     irql::settle(cx)

@@ -11,6 +11,7 @@ use engine::{Flow, Leave};
 
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, LockKind};
+use crate::ke::lock_order;
 use crate::ke::{event, irql, region, thread, wait, who_waits};
 use crate::mm::pool;
 use crate::verdict::Verdict;
@@ -169,7 +170,10 @@ pub(crate) fn initialize(cx: &mut Cx<'_>, resource: Resource) -> Flow<abi::NtSta
     }
     cx.write_bytes(resource.address, &[0; size_of::<ERESOURCE>()])?;
     let (owner, _) = pool::caller(cx);
-    cx.with(|k| k.ex.resources.insert(resource.address, State { owner, ..State::default() }));
+    cx.with(|k| {
+        k.ke.lock_order.forget(resource.address, size_of::<ERESOURCE>() as u64);
+        k.ex.resources.insert(resource.address, State { owner, ..State::default() })
+    });
     Ok(abi::NtStatus::SUCCESS)
 }
 
@@ -253,8 +257,9 @@ fn acquire(
         (take(state, thread), own)
     })?;
     if taken {
-        note_acquired(cx, resource, thread);
+        let acquired = note_acquired(cx, resource, thread);
         tell_acquired(cx, resource, exclusive);
+        lock_order::acquired(cx, order(resource, exclusive, acquired), may_wait)?;
     }
     if taken || !may_wait {
         show(cx, resource)?;
@@ -286,18 +291,28 @@ fn wait_for(cx: &mut Cx<'_>, resource: Resource, name: &str, waiter: Waiter) -> 
     })?;
     show(cx, resource)?;
     let _woken = wait::for_object(cx, event)?;
-    note_acquired(cx, resource, waiter.thread);
+    let acquired = note_acquired(cx, resource, waiter.thread);
     tell_acquired(cx, resource, waiter.exclusive);
+    lock_order::acquired(cx, order(resource, waiter.exclusive, acquired), true)?;
     pool::free(cx, event)
 }
 
+const fn kind(exclusive: bool) -> LockKind {
+    if exclusive { LockKind::Resource } else { LockKind::SharedResource }
+}
+
+/// As the order of locks knows it.
+const fn order(resource: Resource, exclusive: bool, acquired: u64) -> lock_order::Hold {
+    lock_order::Hold { lock: resource.address, kind: kind(exclusive), acquired }
+}
+
 fn tell_acquired(cx: &Cx<'_>, resource: Resource, exclusive: bool) {
-    let kind = if exclusive { LockKind::Resource } else { LockKind::SharedResource };
+    let kind = kind(exclusive);
     cx.detail(Kind::LockAcquired, || Event::LockAcquired { lock: resource.address, kind });
 }
 
-/// The current thread has acquired it, first or once more.
-fn note_acquired(cx: &mut Cx<'_>, resource: Resource, thread: u64) {
+/// The current thread has acquired it, first or once more: the moment of that.
+fn note_acquired(cx: &mut Cx<'_>, resource: Resource, thread: u64) -> u64 {
     let moment = witness::moment(cx);
     cx.with(|k| {
         let Some(State { exclusive, shared, .. }) = k.ex.resources.get_mut(&resource.address) else { return };
@@ -306,6 +321,7 @@ fn note_acquired(cx: &mut Cx<'_>, resource: Resource, thread: u64) {
             hold.acquired.get_or_insert(moment);
         }
     });
+    moment
 }
 
 /// When each of those that own it acquired it.
@@ -365,6 +381,7 @@ fn release_as(cx: &mut Cx<'_>, resource: Resource, name: &str, thread: u64) -> F
         return Err(not_owned(cx, resource, thread, message));
     };
     show(cx, resource)?;
+    lock_order::released_of(cx, resource.address, thread);
     tell_released(cx, resource);
     wake(cx, woken)
 }
@@ -396,14 +413,19 @@ pub(crate) fn convert(cx: &mut Cx<'_>, resource: Resource) -> Flow<()> {
         let (owner, hold) = state.exclusive.filter(|(owner, _)| *owner == thread)?;
         state.exclusive = None;
         state.shared.insert(owner, hold);
-        Some((state.let_in_sharers(), hold.count))
+        Some((state.let_in_sharers(), hold))
     })?;
-    let Some((woken, count)) = converted else {
+    let Some((woken, Hold { count, acquired })) = converted else {
         let message =
             format!("{name} was called for {:#x}, which its caller does not own alone", resource.address);
         return Err(not_owned(cx, resource, thread, message));
     };
     show(cx, resource)?;
+    for _ in 0..count {
+        lock_order::released_of(cx, resource.address, thread);
+        let acquired = acquired.unwrap_or_default();
+        lock_order::acquired(cx, order(resource, false, acquired), false)?;
+    }
     (0..count).for_each(|_| tell_released(cx, resource));
     (0..count).for_each(|_| tell_acquired(cx, resource, false));
     wake(cx, woken)
@@ -426,7 +448,11 @@ pub(crate) fn set_owner_pointer(cx: &mut Cx<'_>, resource: Resource, pointer: u6
         *own = Hold { count: own.count + hold.count, acquired: own.acquired.or(hold.acquired) };
         true
     })?;
-    if owned { show(cx, resource) } else { release_as(cx, resource, name, thread) }
+    if owned {
+        lock_order::released_of(cx, resource.address, thread);
+        return show(cx, resource);
+    }
+    release_as(cx, resource, name, thread)
 }
 
 /// `ExIsResourceAcquiredExclusiveLite`.

@@ -67,7 +67,7 @@ pub(crate) fn try_acquire_shared(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
     expect_sound(cx, lock)?;
     let free = cx.with(|k| k.ke.levels.locks().can_be_shared(lock.address));
     if free {
-        take(cx, lock, Mode::Shared)?;
+        take(cx, lock, Mode::Shared, false)?;
     }
     Ok(free)
 }
@@ -80,7 +80,7 @@ pub(crate) fn try_acquire_exclusive(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
     expect_sound(cx, lock)?;
     let free = cx.with(|k| !k.ke.levels.locks().is_held(lock.address));
     if free {
-        take(cx, lock, Mode::Alone)?;
+        take(cx, lock, Mode::Alone, false)?;
     }
     Ok(free)
 }
@@ -102,7 +102,7 @@ pub(crate) fn try_convert(cx: &mut Cx<'_>, lock: Lock) -> Flow<bool> {
             k.ke.levels.locks_mut().remove(at, here, Mode::Shared);
         });
         tell_released(cx, lock, Mode::Shared);
-        take(cx, lock, Mode::Alone)?;
+        take(cx, lock, Mode::Alone, false)?;
     }
     Ok(only)
 }
@@ -153,7 +153,7 @@ fn share(cx: &mut Cx<'_>, lock: Lock, name: &str) -> Flow<()> {
             if let Some(held) = own {
                 cx.report(shared_twice(at, held, name));
             }
-            return take(cx, lock, Mode::Shared);
+            return take(cx, lock, Mode::Shared, true);
         }
         if let Some(held) = own {
             return Err(recursion(cx, at, held, name));
@@ -181,11 +181,11 @@ fn have_alone(cx: &mut Cx<'_>, lock: Lock, name: &str) -> Flow<()> {
         }
         cx.with(|k| k.ke.levels.locks_mut().want_no_more(at, here));
     }
-    take(cx, lock, Mode::Alone)
+    take(cx, lock, Mode::Alone, true)
 }
 
-fn take(cx: &mut Cx<'_>, lock: Lock, mode: Mode) -> Flow<()> {
-    spinlock::note_taken(cx, lock.address, mode, 0);
+fn take(cx: &mut Cx<'_>, lock: Lock, mode: Mode, waits: bool) -> Flow<()> {
+    spinlock::note_taken(cx, lock.address, (mode, 0), waits)?;
     show(cx, lock)
 }
 

@@ -270,6 +270,7 @@ fn free_memory(cx: &mut Cx<'_>, device: u64) -> Flow<()> {
     });
     let size = cx.read(device + DEVICE_OBJECT::Size)?;
     remove_lock::forget_range(cx, device.address, size.into());
+    cx.with(|k| k.ke.lock_order.forget(device.address, size.into()));
     let block = cx.read(device + DEVICE_OBJECT::Vpb)?;
     if !block.is_null() {
         pool::free(cx, block)?;

@@ -20,15 +20,17 @@ pub(crate) fn is_nothing_anywhere(k: &Kernel) -> bool {
         && k.ke.levels.locks().is_none_held()
         && ex::is_nothing_in_use(k)
         && k.ke.waits.is_no_thread_waiting()
+        && k.ke.lock_order.is_empty()
 }
 
-/// Whether the kernel still uses something there; [`in_memory`] says what.
+/// Whether the kernel still uses something there, of which [`in_memory`] says what, or is to forget a lock.
 pub(crate) fn is_any_in(k: &Kernel, base: u64, length: u64) -> bool {
     timer::set_in(k, base, length).is_some()
         || dpc::queued_in(k, base, length).is_some()
         || spinlock::held_in(k, base, length).is_some()
         || ex::in_use(k, base, length).is_some()
         || dispatcher::waited_for_in(k, base, length).is_some()
+        || k.ke.lock_order.knows_any_in(base, length)
 }
 
 /// Memory is freed in which locks are held that only Driver Verifier asks for: they are held no longer.

@@ -17,6 +17,7 @@ pub(crate) mod free_check;
 pub(crate) mod instruction;
 mod irq;
 mod levels;
+pub(crate) mod lock_order;
 pub(crate) mod machine_callback;
 #[cfg(test)]
 pub(crate) mod rig;
@@ -67,6 +68,8 @@ pub struct State {
     pub(crate) calls: calls::State,
     pub(crate) waits: waits::State,
     pub(crate) irq: irq::State,
+    /// In which order locks were acquired.
+    pub(crate) lock_order: lock_order::State,
     /// Routines that are called when the system stops.
     pub(crate) bug_check: bugcheck_callback::State,
     /// Routines that are called when a processor is added or an NMI comes.
@@ -97,6 +100,7 @@ impl State {
             calls: calls::State::new(settings),
             waits: waits::State::default(),
             irq: irq::State::default(),
+            lock_order: lock_order::State::default(),
             bug_check: bugcheck_callback::State::default(),
             machine_callbacks: machine_callback::State::default(),
             system: system::State::default(),

@@ -260,6 +260,7 @@ pub fn unload(cx: &mut Cx<'_>, base: u64) -> Flow<()> {
     cx.with(|k| {
         give(k, base, size / PAGE);
         guard::leave(k, base, size);
+        k.ke.lock_order.forget(base, size);
         k.ldr.unloaded.insert(base, (size, name.clone()));
         k.ldr.disk.insert(stem(&name), Module { name: name.clone(), image, symbols: Some(symbols) });
     });

@@ -619,6 +619,7 @@ fn free_in_full(cx: &mut Cx<'_>, address: u64, tag: Option<u32>) -> Flow<()> {
         cx.verify(verdict)?;
         cx.with(|k| free_check::forget_locks(k, address, block.bytes));
     }
+    cx.with(|k| k.ke.lock_order.forget(address, block.bytes));
     let freed = Freeing::now(cx, block.allocator.is_driver());
     let block = Block { freed, ..block };
     let retire = |cx: &mut Cx<'_>| {

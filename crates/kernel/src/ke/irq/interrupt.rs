@@ -213,6 +213,7 @@ pub fn disconnect(cx: &mut Cx<'_>, object: DriverPtr<KINTERRUPT>) -> Flow<()> {
         k.ke.irq.interrupts.inactive.remove(&object.address);
     });
     tell(cx, object, &removed, false);
+    cx.with(|k| k.ke.lock_order.forget(object.address, OBJECT_SIZE));
     pool::free(cx, object)
 }
 

@@ -17,8 +17,10 @@ use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, LockKind, Role};
 use crate::ke::calls::callout;
 use crate::ke::levels::irql::{self, PASSIVE_LEVEL};
+use crate::ke::lock_order::{self, Hold};
 use crate::ke::waits::{event, thread, wait};
 use crate::verdict::Verdict;
+use crate::witness;
 
 /// `SynchronizationEvent`.
 const SYNCHRONIZATION: u32 = 1;
@@ -134,12 +136,14 @@ fn call_chain(cx: &mut Cx<'_>, vector: u32) -> Flow<bool> {
 fn take(cx: &mut Cx<'_>, connection: &Connection) -> Flow<()> {
     let lock = connection.lock;
     let _ = wait::for_object(cx, DriverPtr::<KEVENT>::new(lock))?;
+    let acquired = witness::moment(cx);
     cx.detail(Kind::LockAcquired, || Event::LockAcquired { lock, kind: LockKind::PassiveInterrupt });
-    Ok(())
+    lock_order::acquired(cx, Hold { lock, kind: LockKind::PassiveInterrupt, acquired }, true)
 }
 
 fn give(cx: &mut Cx<'_>, connection: &Connection) -> Flow<()> {
     let lock = connection.lock;
+    lock_order::released(cx, lock);
     cx.detail(Kind::LockReleased, || Event::LockReleased { lock, kind: LockKind::PassiveInterrupt });
     event::set(cx, DriverPtr::new(lock), 0, false).map(|_| ())
 }

@@ -3,7 +3,8 @@
 //! Above `timing` and `levels`. A turn looks for interrupts and due timers when it begins and when its slice ends, and so `scheduler`,
 //! `slice` and `spin` name `irq::interrupt_delivery` and `waits::timer` above. What a processor waits for may be the end of a DPC or of a
 //! broadcast, which `scheduler` asks `irq`. The records of threads and processors hold types of the rooms that use them (`thread_record`,
-//! `processor`). Verdicts on what never goes on are worded by `stuck`.
+//! `processor`). Verdicts on what never goes on are worded by `stuck`; a lock that is acquired while another
+//! is held goes to `lock_order`.
 //!
 //! A slice is set once and ends at whatever comes first: a deadline, the quantum, the policy's question, a look at a busy wait. No event
 //! depends on where slices end; so the fast path of switches (`switch_fast`) keeps a slice that serves the next thread too

@@ -13,6 +13,7 @@ use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, LockKind};
 use crate::ke::levels::irql::{self, DISPATCH_LEVEL};
 use crate::ke::levels::locks::{Held, Mode};
+use crate::ke::lock_order;
 use crate::verdict::Verdict;
 use crate::witness;
 
@@ -33,6 +34,7 @@ pub(crate) fn initialize(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
         let message = format!("KeInitializeSpinLock was called for {:#x}, which is held", lock.address);
         return Err(cx.stop(Verdict::error("spin-lock-initialized-while-held", message)));
     }
+    cx.with(|k| k.ke.lock_order.forget(lock.address, 8));
     cx.write(lock, 0)
 }
 
@@ -72,7 +74,7 @@ pub(crate) fn acquire_at_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<()> {
 /// A verdict if the pointer is bad or the lock holds what no acquire has written.
 pub(crate) fn try_acquire_at_dispatch(cx: &mut Cx<'_>, lock: SpinLock) -> Flow<bool> {
     if is_free(cx, lock)? {
-        take(cx, lock, 1)?;
+        take(cx, lock, 1, false)?;
         return Ok(true);
     }
     Ok(false)
@@ -198,21 +200,35 @@ pub(crate) fn spin(cx: &mut Cx<'_>, lock: SpinLock, value: u64) -> Flow<()> {
         }
         scheduler::wait_for(cx, WaitsFor::Lock(lock.address))?;
     }
-    take(cx, lock, value)
+    take(cx, lock, value, true)
 }
 
-fn take(cx: &mut Cx<'_>, lock: SpinLock, value: u64) -> Flow<()> {
+/// `waits`: as [`note_taken`].
+fn take(cx: &mut Cx<'_>, lock: SpinLock, value: u64, waits: bool) -> Flow<()> {
     cx.write(lock, value)?;
-    note_taken(cx, lock.address, Mode::Plain, value);
-    Ok(())
+    note_taken(cx, lock.address, (Mode::Plain, value), waits)
 }
 
-/// This processor holds a lock from here on.
-pub(crate) fn note_taken(cx: &mut Cx<'_>, lock: u64, mode: Mode, value: u64) {
+/// This processor holds a lock from here on, in this mode and with this in the lock's memory; `waits`: it would have waited for it.
+///
+/// # Errors
+/// As [`lock_order::spin_lock_acquired`].
+pub(crate) fn note_taken(cx: &mut Cx<'_>, lock: u64, (mode, value): (Mode, u64), waits: bool) -> Flow<()> {
     let taken = witness::moment(cx);
     let (since, place) = (cx.engine().now(), cx.engine().caller_rip());
-    cx.with(|k| note(k, lock, (mode, value), (since, place, taken)));
+    let is_step = cx.with(|k| {
+        let is_step = waits && holds_any(k);
+        note(k, lock, (mode, value), (since, place, taken));
+        is_step
+    });
     cx.detail(Kind::LockAcquired, || Event::LockAcquired { lock, kind: mode.kind() });
+    if is_step { lock_order::spin_lock_acquired(cx, lock) } else { Ok(()) }
+}
+
+/// Whether the current processor holds a lock: what it acquires now comes after that.
+#[inline]
+fn holds_any(k: &Kernel) -> bool {
+    k.ke.levels.locks().count(k.ke.processor().number) > 0
 }
 
 /// As [`note_taken`]: in which mode and with what in the lock's memory; when, where, and the moment of that.
@@ -286,10 +302,12 @@ fn take_at_once(cx: &mut Cx<'_>, lock: SpinLock, to: Option<u8>) -> Option<u8> {
     })
 }
 
-/// Acquires a lock that is free for a routine that runs at a level; false: nothing has been done. Its place and moment are its caller's.
+/// Acquires a lock that is free, and this processor's only one, for a routine that runs at a level; false: nothing has been done. Its place and
+/// moment are its caller's.
 #[inline]
 pub(crate) fn take_free(k: &mut Kernel, lock: SpinLock, place: u64, taken: u64) -> bool {
     let free = k.engine.read_plain(lock) == Some(0)
+        && !holds_any(k)
         && !k.ke.levels.locks().is_held(lock.address)
         && k.engine.write_plain(lock, &1);
     if free {

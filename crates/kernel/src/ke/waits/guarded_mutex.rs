@@ -31,7 +31,7 @@ pub(crate) fn initialize(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
 /// A verdict if the caller owns it already, or it is none.
 pub(crate) fn acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     region::enter_guarded(cx)?;
-    fast_mutex::take(cx, mutex, "KeAcquireGuardedMutex")
+    fast_mutex::take(cx, mutex, "KeAcquireGuardedMutex", true)
 }
 
 /// `KeTryToAcquireGuardedMutex`: in a guarded region if it was free.
@@ -42,7 +42,8 @@ pub(crate) fn try_acquire(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<bool> {
     if !fast_mutex::is_free(cx, mutex, "KeTryToAcquireGuardedMutex")? {
         return Ok(false);
     }
-    acquire(cx, mutex).map(|()| true)
+    region::enter_guarded(cx)?;
+    fast_mutex::take(cx, mutex, "KeAcquireGuardedMutex", false).map(|()| true)
 }
 
 /// `KeReleaseGuardedMutex`.
@@ -60,7 +61,7 @@ pub(crate) fn release(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
 /// As [`acquire`].
 pub(crate) fn acquire_unsafe(cx: &mut Cx<'_>, mutex: Mutex) -> Flow<()> {
     warn_of_apcs(cx, mutex, "KeAcquireGuardedMutexUnsafe")?;
-    fast_mutex::take(cx, mutex, "KeAcquireGuardedMutexUnsafe")
+    fast_mutex::take(cx, mutex, "KeAcquireGuardedMutexUnsafe", true)
 }
 
 /// `KeReleaseGuardedMutexUnsafe`.

@@ -12,6 +12,7 @@ use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind as EventKind, LockKind};
 use crate::few::Few;
 use crate::ke::calls::exception;
+use crate::ke::lock_order::{self, Hold};
 use crate::verdict::Verdict;
 use crate::witness;
 
@@ -29,11 +30,14 @@ pub(crate) fn acquired(k: &Kernel, mutex: u64) -> Option<u64> {
     owned?.acquired
 }
 
-/// A wait of the current thread's is over: what it owns since then, it has acquired there.
-pub(crate) fn note_acquired(cx: &mut Cx<'_>) {
+/// A wait of the current thread's is over: what it owns since then, it has acquired there. `waits`: it has waited for all, and would have for ever.
+///
+/// # Errors
+/// As [`lock_order::acquired`].
+pub(crate) fn note_acquired(cx: &mut Cx<'_>, waits: bool) -> Flow<()> {
     let is_new = |owned: &Owned| owned.acquired.is_none();
     if !cx.with(|k| k.ke.thread().is_some_and(|thread| thread.mutexes.iter().any(is_new))) {
-        return;
+        return Ok(());
     }
     let moment = witness::moment(cx);
     let new: Few<u64, 1> = cx.with(|k| {
@@ -46,7 +50,9 @@ pub(crate) fn note_acquired(cx: &mut Cx<'_>) {
     });
     for &lock in &*new {
         cx.detail(EventKind::LockAcquired, || Event::LockAcquired { lock, kind: LockKind::Mutex });
+        lock_order::acquired(cx, Hold { lock, kind: LockKind::Mutex, acquired: moment }, waits)?;
     }
+    Ok(())
 }
 
 /// `KeInitializeMutex`: not owned; a thread that owns it gets no normal kernel APCs.
@@ -55,6 +61,7 @@ pub(crate) fn note_acquired(cx: &mut Cx<'_>) {
 /// A verdict if the pointer is bad or a thread waits for the mutex.
 pub(crate) fn initialize(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, _level: u32) -> Flow<()> {
     dispatcher::set_up(cx, mutex.cast(), Kind::Mutant, size_of::<KMUTANT>() as u64, 1)?;
+    cx.with(|k| k.ke.lock_order.forget(mutex.address, size_of::<KMUTANT>() as u64));
     cx.write(mutex + KMUTANT::OwnerThread, DriverPtr::NULL)?;
     cx.write(mutex + KMUTANT::Abandoned, 0)?;
     cx.write(mutex + KMUTANT::ApcDisable, 1)
@@ -95,6 +102,7 @@ pub(crate) fn release(cx: &mut Cx<'_>, mutex: DriverPtr<KMUTANT>, wait: bool) ->
             }
         });
         let lock = mutex.address;
+        lock_order::released(cx, lock);
         cx.detail(EventKind::LockReleased, || Event::LockReleased { lock, kind: LockKind::Mutex });
     }
     // Windows gives the thread that waited an increment of 1.

@@ -287,6 +287,7 @@ fn end(cx: &mut Cx<'_>, id: StrandId, is_drivers: bool, result: Flow<()>) -> Flo
         let idle = k.ke.processor().idle;
         processor::set_current_thread(k, k.ke.current, idle);
         k.ke.sched.reap(id);
+        k.ke.lock_order.forget_thread(id);
     });
     // With the last reference the object is gone.
     ob::object::dereference(cx, object).map(|_| ())

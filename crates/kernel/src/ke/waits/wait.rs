@@ -336,6 +336,7 @@ fn wait_as(
     if timeout != Timeout::Poll {
         check_may_block(cx, timeout, what)?;
     }
+    let waits = timeout == Timeout::Never && (all || objects.len() == 1);
     let (strand, at_once) = cx.with(|k| {
         let processor = k.ke.processor_mut();
         processor.wait_next = false;
@@ -348,7 +349,7 @@ fn wait_as(
         Err(Unsatisfied::Limit(mutex)) => return Err(beyond_limit(cx, mutex, what)),
         Ok(Some(status)) => {
             tell_ended(cx, objects, all, status);
-            mutex::note_acquired(cx);
+            mutex::note_acquired(cx, waits)?;
             irql::settle(cx)?;
             return Ok(status);
         }
@@ -375,7 +376,7 @@ fn wait_as(
     });
     let status = until_over(cx)?;
     tell_ended(cx, objects, all, status);
-    mutex::note_acquired(cx);
+    mutex::note_acquired(cx, waits)?;
     Ok(status)
 }
 
