@@ -251,6 +251,58 @@ static VOID NotAPowerIrp(BOOLEAN Wrong)
     IoFreeIrp(Irp);
 }
 
+/* Passed on by a driver whose own location has the function. */
+static VOID NextLocationNotSet(BOOLEAN Wrong)
+{
+    PIRP Irp = IoAllocateIrp((CCHAR)(TheDevice->StackSize + 1), FALSE);
+
+    IoSetNextIrpStackLocation(Irp);
+    IoGetCurrentIrpStackLocation(Irp)->MajorFunction = IRP_MJ_INTERNAL_DEVICE_CONTROL;
+    IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.IoControlCode = ANSWER;
+    if (Wrong) {
+        IoSetCompletionRoutine(Irp, TakeBack, NULL, TRUE, TRUE, TRUE);
+        RtlZeroMemory(IoGetNextIrpStackLocation(Irp), sizeof(IO_STACK_LOCATION));
+    } else {
+        IoCopyCurrentIrpStackLocationToNext(Irp);
+        IoSetCompletionRoutine(Irp, TakeBack, NULL, TRUE, TRUE, TRUE);
+    }
+    IoCallDriver(TheDevice, Irp);
+    IoFreeIrp(Irp);
+}
+
+static PIRP __attribute__((noinline)) BegunOnThisStack(PKEVENT Event, PIO_STATUS_BLOCK Block)
+{
+    return IoBuildDeviceIoControlRequest(KEEP, TheDevice, NULL, 0, NULL, 0, TRUE, Event, Block);
+}
+
+static VOID __attribute__((noinline)) AskAndReturn(VOID)
+{
+    volatile UCHAR Room[256];
+    IO_STATUS_BLOCK Block;
+    KEVENT Event;
+
+    Room[0] = 0;
+    KeInitializeEvent(&Event, NotificationEvent, FALSE);
+    IoCallDriver(TheDevice, BegunOnThisStack(&Event, &Block));
+}
+
+/* The event and the status block are in a routine's variables that has returned. */
+static VOID RequestOutlivedStack(BOOLEAN Wrong)
+{
+    IO_STATUS_BLOCK Block;
+    KEVENT Event;
+
+    if (Wrong) {
+        AskAndReturn();
+        Complete(Kept, STATUS_SUCCESS, 0);
+        return;
+    }
+    KeInitializeEvent(&Event, NotificationEvent, FALSE);
+    IoCallDriver(TheDevice, BegunOnThisStack(&Event, &Block));
+    Complete(Kept, STATUS_SUCCESS, 0);
+    KeWaitForSingleObject(&Event, Executive, KernelMode, FALSE, NULL);
+}
+
 #define OWN_IRP_PAIRS                                                                                                  \
     PAIR("allocated-irp-completed", AllocatedIrpCompleted)                                                             \
     PAIR("cancel-after-completion", CancelAfterCompletion)                                                             \
@@ -266,8 +318,10 @@ static VOID NotAPowerIrp(BOOLEAN Wrong)
     PAIR("irp-reuse", IrpReuse)                                                                                        \
     PAIR("irp-to-no-device", IrpToNoDevice)                                                                            \
     PAIR("irp-too-small", IrpTooSmall)                                                                                 \
+    PAIR("next-location-not-set", NextLocationNotSet)                                                                  \
     PAIR("no-stack-location", NoStackLocation)                                                                         \
     PAIR("not-a-power-irp", NotAPowerIrp)                                                                              \
-    PAIR("not-an-irp", NotAnIrp)
+    PAIR("not-an-irp", NotAnIrp)                                                                                       \
+    PAIR("request-outlived-stack", RequestOutlivedStack)
 
 #endif

@@ -454,6 +454,12 @@ fn within_lives(survey: &Survey, operation: &Operation, name: &str) -> Vec<(Stri
             format!("{under_way}; remove-device; {ended}; close h; remove-device; {again}"),
         ),
         (
+            "after a question of stopping is taken back",
+            format!(
+                "query-stop; t: async a {command}; wait 1ms; cancel-stop; async b {command}; join t; {ended}; close h"
+            ),
+        ),
+        (
             "after a question of removal",
             format!("query-remove; {under_way}; cancel-remove; {ended}; {after}; close h"),
         ),

@@ -18,6 +18,7 @@ use super::{completion_port, system_request::Answer};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::ke::apc::{self, Apc};
+use crate::verdict::Verdict;
 use crate::{ke, ob};
 
 /// What is still to be delivered.
@@ -189,6 +190,9 @@ impl CompletionNotice {
         if !delivered {
             (self.status, self.information) = (NtStatus::ACCESS_VIOLATION, 0);
         }
+        if tell && self.issue.is_none() {
+            self.check_stack(cx)?;
+        }
         if tell && !self.status_block.is_null() {
             self.write_status(cx)?;
         }
@@ -211,6 +215,21 @@ impl CompletionNotice {
             cx.emit(Event::Answer { request, name, status: self.status.0, information: self.information });
         }
         release(cx, self.file, DriverPtr::new(issue.event))
+    }
+
+    /// What a driver's request tells its end in must still be there: not in a part of this thread's stack that the routine has left which made it.
+    fn check_stack(&self, cx: &mut Cx<'_>) -> Flow<()> {
+        for (address, what) in [(self.status_block.address, "status block"), (self.event.address, "event")] {
+            if !ke::stack::is_left(cx, address) {
+                continue;
+            }
+            let message = format!(
+                "a request of the driver's has ended, and its {what} at {address:#x} is on a part of the thread's stack that the routine has left \
+                 which made the request"
+            );
+            return Err(cx.stop(Verdict::error("request-outlived-stack", message)));
+        }
+        Ok(())
     }
 
     /// The status block of an application may have gone away; a driver's may not.
