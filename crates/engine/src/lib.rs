@@ -13,6 +13,7 @@ mod by_strand;
 pub mod chooser;
 mod clock;
 mod emergency_log;
+mod fresh;
 mod gone;
 mod guest;
 mod heap;

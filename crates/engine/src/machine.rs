@@ -11,6 +11,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::arena::arena;
 use crate::chooser::Question;
 use crate::clock::clock;
+use crate::fresh::Fresh;
 use crate::gone::{self, Aside, Gone};
 use crate::guest::{Caller, DriverState, Guest, Runner, Step};
 use crate::heap;
@@ -43,6 +44,7 @@ pub(crate) struct State {
     pub(crate) shadow: Shadow,
     pub(crate) sharing: Sharing,
     pub(crate) reporting: Reporting,
+    pub(crate) fresh: Fresh,
     pub(crate) translator: Translator,
     pub(crate) resumption: Resumption,
     pub(crate) guest: Cell<Option<*const dyn Guest>>,
@@ -529,6 +531,24 @@ impl Engine {
     /// What was at these bytes of driver memory is gone, and something else comes to lie there.
     pub fn fresh(self, address: u64, length: u64) {
         state().sharing.forget(address, length);
+        state().fresh.add(address, length);
+    }
+
+    /// From now on such bytes, and those of pages that are mapped or go, are kept until [`Engine::take_fresh`], or no more, as at the start.
+    pub fn keep_fresh(self, on: bool) {
+        state().fresh.switch(on);
+    }
+
+    /// Whether any are kept.
+    #[must_use]
+    #[inline]
+    pub fn has_fresh(self) -> bool {
+        state().fresh.has_any()
+    }
+
+    /// Hands over those that are kept, in their order: addresses and lengths. On the host's side.
+    pub fn take_fresh(self, each: impl FnMut(u64, u64)) {
+        state().fresh.take(each);
     }
 
     // ---- the level ----

@@ -3,6 +3,8 @@
 //! host has something there. A machine that learns what is shared has each access noted here, and one whose guest wants to hear of accesses
 //! reports it (`reporting`).
 
+use std::cell::OnceCell;
+
 use iced_x86::{CodeSize, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory};
 use smallvec::SmallVec;
 
@@ -14,7 +16,7 @@ use super::frame::Frame;
 use super::noted::{self, Access};
 use super::operands::{moves_by_bit, touched, writes};
 use super::scratch::scratch;
-use super::{reporting, site};
+use super::{halves, reporting, site};
 use crate::guest::{AccessKind, Caller, FaultKind, Runner, Touch, TouchKind};
 use crate::leave::Flow;
 use crate::machine::state;
@@ -71,6 +73,8 @@ pub(crate) struct Inspected {
     operands: Option<SmallVec<[Plain; 2]>>,
     /// The guest can be asked before it.
     may_be_watched: bool,
+    /// See [`halves::stored_back`], looked up when it is first reported.
+    stored_back: OnceCell<Option<u64>>,
 }
 
 impl Inspected {
@@ -82,7 +86,16 @@ impl Inspected {
         let (used, may_be_watched) = (touched(&instruction), may_be_watched(&instruction));
         let operands = || used.iter().map(|used| Plain::of(&instruction, used)).collect();
         let operands = if is_plain { operands() } else { None };
-        Self { instruction, operands, used, may_be_watched }
+        Self { instruction, operands, used, may_be_watched, stored_back: OnceCell::new() }
+    }
+
+    pub(super) const fn instruction(&self) -> &Instruction {
+        &self.instruction
+    }
+
+    /// The store that ends the update which it begins, if it begins one.
+    pub(super) fn stored_back(&self) -> Option<u64> {
+        *self.stored_back.get_or_init(|| halves::stored_back(&self.instruction))
     }
 
     /// What it does to each of its operands, if it can be [written down](noted).
@@ -184,7 +197,7 @@ fn look(frame: &mut Frame, inspected: &Inspected, learned: Option<u64>, unretire
     if !state().reporting.is_on() {
         return Ok(());
     }
-    reporting::report(&inspected.instruction, &stretches, unretired)
+    reporting::report(inspected, &stretches, unretired)
 }
 
 /// Notes who touches what. Until the kernel is entered again, where another flow may go on, this one writes down by itself what it touches, and nothing

@@ -8,11 +8,11 @@
 
 use std::cell::Cell;
 
-use iced_x86::{Instruction, Register};
+use iced_x86::Register;
 
 use super::classify::is_interlocked;
 use super::exit::{charge, take_back};
-use super::inspect::Stretch;
+use super::inspect::{Inspected, Stretch};
 use super::operands::Operand;
 use super::site;
 use crate::arena::arena;
@@ -74,11 +74,12 @@ pub(super) fn reports_of(operand: &Operand) -> bool {
 
 /// Reports what an instruction that is about to run will do to memory; its block has charged `unretired` instructions that have not run, it
 /// included.
-pub(super) fn report(instruction: &Instruction, stretches: &[Stretch], unretired: u32) -> Flow<()> {
+pub(super) fn report(inspected: &Inspected, stretches: &[Stretch], unretired: u32) -> Flow<()> {
+    let instruction = inspected.instruction();
     let Some(done) = done(stretches) else { return Ok(()) };
     take_back(unretired);
     if arena().reported.is_news(instruction.ip())
-        && let Err(leave) = report_each(instruction, stretches, done)
+        && let Err(leave) = report_each(inspected, stretches, done)
     {
         // Whatever comes of that: if the instruction is run after all, it is another time.
         arena().reported.0.set(None);
@@ -89,7 +90,8 @@ pub(super) fn report(instruction: &Instruction, stretches: &[Stretch], unretired
 }
 
 /// Its loads first.
-fn report_each(instruction: &Instruction, stretches: &[Stretch], done: u64) -> Flow<()> {
+fn report_each(inspected: &Inspected, stretches: &[Stretch], done: u64) -> Flow<()> {
+    let instruction = inspected.instruction();
     let (rip, interlocked) = (instruction.ip(), is_interlocked(instruction));
     for kind in [AccessKind::Load, AccessKind::Update, AccessKind::Store] {
         let reported =
@@ -97,7 +99,8 @@ fn report_each(instruction: &Instruction, stretches: &[Stretch], done: u64) -> F
         for stretch in reported {
             let (address, bytes) = stretch.first(done);
             let atomic = interlocked && kind == AccessKind::Update;
-            state().guest().accesses(&MemoryAccess { address, bytes, kind, atomic, rip })?;
+            let stored_back = inspected.stored_back().filter(|_| kind == AccessKind::Load);
+            state().guest().accesses(&MemoryAccess { address, bytes, kind, atomic, stored_back, rip })?;
         }
     }
     Ok(())

@@ -1,0 +1,1 @@
+//! Stories of flows of control in events alone.
