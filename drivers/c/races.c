@@ -276,6 +276,15 @@ static ULONG BesideThread(VOID (*Act)(STAGE *))
     return 0;
 }
 
+/* A DPC that is queued at PASSIVE_LEVEL is over when the call returns. One that a timer queues is not. */
+static VOID QueueLater(STAGE *Stage)
+{
+    LARGE_INTEGER Time;
+
+    Time.QuadPart = MILLISECONDS(5);
+    KeSetTimer(&Stage->Timer, Time, &Stage->Dpc);
+}
+
 static ULONG BesideDpc(VOID (*Act)(STAGE *), VOID (*ActInDpc)(STAGE *))
 {
     STAGE *Stage = MakeStage();
@@ -283,7 +292,7 @@ static ULONG BesideDpc(VOID (*Act)(STAGE *), VOID (*ActInDpc)(STAGE *))
     CHECK(Stage != NULL);
     Stage->Act = ActInDpc;
     KeInitializeDpc(&Stage->Dpc, DpcRoutine, Stage);
-    KeInsertQueueDpc(&Stage->Dpc, NULL, NULL);
+    QueueLater(Stage);
     Sleep();
     Act(Stage);
     KeFlushQueuedDpcs();
@@ -357,7 +366,7 @@ static ULONG LevelAgainstDpc(VOID)
     CHECK(Stage != NULL);
     Stage->Act = Count;
     KeInitializeDpc(&Stage->Dpc, DpcRoutine, Stage);
-    KeInsertQueueDpc(&Stage->Dpc, NULL, NULL);
+    QueueLater(Stage);
     Sleep();
     KeRaiseIrql(DISPATCH_LEVEL, &OldIrql);
     Count(Stage);
@@ -379,6 +388,20 @@ static ULONG RightQueueAndFlush(VOID)
     KeInsertQueueDpc(&Stage->Dpc, NULL, NULL);
     KeFlushQueuedDpcs();
     Count(Stage);
+    FreeStage(Stage);
+    return 0;
+}
+
+static ULONG RightDpcAtOnce(VOID)
+{
+    STAGE *Stage = MakeStage();
+
+    CHECK(Stage != NULL);
+    Stage->Act = Count;
+    KeInitializeDpc(&Stage->Dpc, DpcRoutine, Stage);
+    KeInsertQueueDpc(&Stage->Dpc, NULL, NULL);
+    Count(Stage);
+    KeFlushQueuedDpcs();
     FreeStage(Stage);
     return 0;
 }
@@ -573,16 +596,17 @@ static NTSTATUS Pend(PIRP Irp)
 }
 
 static const STORY Stories[] = {
-    STORY(AdviceFlag),        STORY(AdviceHandOver),     STORY(LevelAgainstDpc),
-    STORY(RightDpc),          STORY(RightEvent),         STORY(RightFastMutex),
-    STORY(RightInterlocked),  STORY(RightList),          STORY(RightListInterlocked),
-    STORY(RightMutex),        STORY(RightOwnBytes),      STORY(RightQueueAndFlush),
-    STORY(RightQueuedLock),   STORY(RightResource),      STORY(RightSpinLock),
-    STORY(RightThread),       STORY(RightTimer),         STORY(RightWorkItem),
-    STORY(WrongCount),        STORY(WrongCountInOne),    STORY(WrongDpc),
-    STORY(WrongEvent),        STORY(WrongEventLate),     STORY(WrongInterlocked),
-    STORY(WrongList),         STORY(WrongLock),          STORY(WrongSharedResource),
-    STORY(WrongStructure),    STORY(WrongTimer),         STORY(WrongWorkItem),
+    STORY(AdviceFlag),          STORY(AdviceHandOver),      STORY(LevelAgainstDpc),
+    STORY(RightDpc),            STORY(RightDpcAtOnce),      STORY(RightEvent),
+    STORY(RightFastMutex),      STORY(RightInterlocked),    STORY(RightList),
+    STORY(RightListInterlocked),STORY(RightMutex),          STORY(RightOwnBytes),
+    STORY(RightQueueAndFlush),  STORY(RightQueuedLock),     STORY(RightResource),
+    STORY(RightSpinLock),       STORY(RightThread),         STORY(RightTimer),
+    STORY(RightWorkItem),       STORY(WrongCount),          STORY(WrongCountInOne),
+    STORY(WrongDpc),            STORY(WrongEvent),          STORY(WrongEventLate),
+    STORY(WrongInterlocked),    STORY(WrongList),           STORY(WrongLock),
+    STORY(WrongSharedResource), STORY(WrongStructure),      STORY(WrongTimer),
+    STORY(WrongWorkItem),
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Object, PIRP Irp)

@@ -51,7 +51,7 @@ pub use chooser::{
 };
 pub use guest::{
     Access, AccessKind, Args, Caller, DriverState, Extended, Fault, FaultKind, Guest, MemoryAccess,
-    Reference, Runner, Special, Step, Table, TakeOver, Touch, TouchKind,
+    Reference, Reports, Runner, Special, Step, Table, TakeOver, Touch, TouchKind,
 };
 pub use heap::outside;
 pub use host::{Host, StartError};

@@ -13,7 +13,7 @@ use crate::chooser::Question;
 use crate::clock::clock;
 use crate::fresh::Fresh;
 use crate::gone::{self, Aside, Gone};
-use crate::guest::{Caller, DriverState, Guest, Runner, Step};
+use crate::guest::{Caller, DriverState, Guest, Reports, Runner, Step};
 use crate::heap;
 use crate::leave::{Flow, Leave};
 use crate::memory::{self, BadAddress, Memory, Protection};
@@ -468,11 +468,12 @@ impl Engine {
         state().sharing.stands(flow, at);
     }
 
-    /// From now on [`Guest::accesses`] is called for each access of driver code to memory, or no more, as at the start. Not for what lies behind
-    /// `gs`, nor for what the stack pointer alone addresses: the processor's own, and the stack's. Slow, and changes nothing else; while it
+    /// From now on the guest hears of accesses of driver code to memory in this way; of none, as at the start. Not of what lies behind
+    /// `gs`, nor of what the stack pointer alone addresses: the processor's own, and the stack's. Slow, and changes nothing else; while it
     /// is off, translations are what they are without it.
-    pub fn report_accesses(self, on: bool) {
-        if state().reporting.switch(on) {
+    pub fn report_accesses(self, how: Reports) {
+        if state().reporting.switch(how) {
+            translate::close_access_log();
             translate::forbid_locks();
             state().translator.flush();
         }

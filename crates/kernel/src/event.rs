@@ -668,10 +668,11 @@ pub trait Reader {
     fn begins(&mut self, processors: u32) {
         let _ = processors;
     }
-    /// Driver code is about to access memory, or a routine that it has called has done so: see [`Event::Access`]. Where it judges, it is asked
-    /// for [`Reader::judgement`] behind that.
-    fn accessed(&mut self, stamp: &Stamp, access: &MemoryAccess, by_routine: bool) {
-        let _ = (stamp, access, by_routine);
+    /// Driver code has made these accesses, in this order, since the last event or call of this kind, or is about to make the one of them; or a routine
+    /// that it has called has done so: see [`Event::Access`]. All were made where the stamp says; its time may be later than theirs. Where the reader judges,
+    /// it is asked for [`Reader::judgement`] behind that or behind the next event that it reads.
+    fn accessed(&mut self, stamp: &Stamp, accesses: &[MemoryAccess], by_routine: bool) {
+        let _ = (stamp, accesses, by_routine);
     }
     /// What was at these bytes of driver memory is gone, and something else comes to lie there. For one that reads accesses.
     fn fresh(&mut self, address: u64, bytes: u64) {

@@ -7,7 +7,8 @@ use std::cell::{Cell, RefCell};
 use engine::windows::DEVICE;
 use engine::{
     Access, Args, Chooser, Cpu, DELAY, Delay, Engine, Fault, Flow, Guest, Leave, MemoryAccess, Point,
-    Question, Runner, SHARED, SLICE_END, Special, StrandId, TO_THE_CHOOSER, TakenLock, Touch, mixed, outside,
+    Question, Reports, Runner, SHARED, SLICE_END, Special, StrandId, TO_THE_CHOOSER, TakenLock, Touch, mixed,
+    outside,
 };
 
 use crate::addresses;
@@ -247,7 +248,11 @@ impl Nt {
         kernel.has_details = details;
         kernel.ke.set_read(self.wants(Kind::Irql) || details, calls);
         wdf::set_read(&mut kernel, |kind| self.wants(kind));
-        self.engine.report_accesses(self.wants(Kind::Access) || self.reads_accesses.get());
+        self.engine.report_accesses(match (self.wants(Kind::Access), self.reads_accesses.get()) {
+            (true, _) => Reports::Each,
+            (false, true) => Reports::Noted,
+            (false, false) => Reports::None,
+        });
         self.engine.keep_fresh(self.reads_accesses.get());
     }
 
@@ -258,20 +263,24 @@ impl Nt {
     }
 
     /// An access was made, or is about to be.
-    pub(crate) fn deliver_access(&self, access: &MemoryAccess, by_routine: bool) {
-        if !self.reads_accesses.get() {
-            return;
+    pub(crate) fn deliver_accesses(&self, accesses: &[MemoryAccess], by_routine: bool) {
+        if self.reads_accesses.get() {
+            self.hand_over(accesses, by_routine);
+            self.take_judgements(|subscribed| subscribed.reads_accesses);
         }
+    }
+
+    /// Hands accesses to those that read them. What they conclude is carried out behind the next event: of the instruction at which the kernel was
+    /// entered it is not yet known how much of its block has run.
+    fn hand_over(&self, accesses: &[MemoryAccess], by_routine: bool) {
         self.deliver_fresh();
         let stamp = self.stamp(self.next_event());
         let mut readers = self.readers.borrow_mut();
         outside(|| {
             for subscribed in readers.iter_mut().filter(|subscribed| subscribed.reads_accesses) {
-                subscribed.reader.accessed(&stamp, access, by_routine);
+                subscribed.reader.accessed(&stamp, accesses, by_routine);
             }
         });
-        drop(readers);
-        self.take_judgements(|subscribed| subscribed.reads_accesses);
     }
 
     /// Tells readers of accesses where memory is another's from now on.
@@ -774,7 +783,10 @@ impl Nt {
 
     fn with_stack(&self, mut verdict: Verdict) -> Verdict {
         if verdict.stack.is_empty() {
-            verdict.stack = crate::ldr::stack::lines(&mut self.cx());
+            verdict.stack = match verdict.instruction {
+                Some(instruction) => crate::ldr::stack::lines_behind(&mut self.cx(), instruction),
+                None => crate::ldr::stack::lines(&mut self.cx()),
+            };
         }
         // Enhanced I/O verification says which instruction it was.
         if let (Some(check), Some(line)) = (&mut verdict.bug_check, verdict.stack.first())
@@ -911,6 +923,10 @@ impl Guest for Nt {
     fn accesses(&self, access: &MemoryAccess) -> Flow<()> {
         crate::mm::accesses::by_driver(&self.cx(), access);
         if self.is_left.get() { Err(Leave::Stop) } else { Ok(()) }
+    }
+
+    fn noted(&self, accesses: &[MemoryAccess]) {
+        self.hand_over(accesses, false);
     }
 
     fn before_shared(&self, rip: u64) -> Flow<()> {

@@ -14,32 +14,37 @@ use super::classify::is_interlocked;
 use super::exit::{charge, take_back};
 use super::inspect::{Inspected, Stretch};
 use super::operands::Operand;
-use super::site;
+use super::{noted, site};
 use crate::arena::arena;
 use crate::clock::clock;
-use crate::guest::{AccessKind, MemoryAccess};
+use crate::guest::{AccessKind, MemoryAccess, Reports};
 use crate::leave::Flow;
 use crate::machine::state;
 use crate::strand::StrandId;
 use crate::windows::{DRIVER_MEMORY, PAGE};
 use crate::{memory, page_table};
 
-/// Whether accesses are reported to the live machine's guest.
+/// Whether, and how, accesses are reported to the live machine's guest.
 #[derive(Default)]
 pub(crate) struct Reporting {
-    on: Cell<bool>,
+    how: Cell<Reports>,
 }
 
 impl Reporting {
-    /// Whether it is.
+    /// Whether they are at all.
     pub(crate) fn is_on(&self) -> bool {
-        self.on.get()
+        self.how.get() != Reports::None
     }
 
-    /// From now on it is, or no more. True if that is a change.
-    pub(crate) fn switch(&self, on: bool) -> bool {
-        memory::set_reported(on);
-        self.on.replace(on) != on
+    /// Whether they are written down, and reported when the kernel is next entered ([`super::noted`]).
+    pub(crate) fn is_noted(&self) -> bool {
+        self.how.get() == Reports::Noted
+    }
+
+    /// From now on so. True if that is a change.
+    pub(crate) fn switch(&self, how: Reports) -> bool {
+        memory::set_reported(how != Reports::None);
+        self.how.replace(how) != how
     }
 }
 
@@ -86,6 +91,9 @@ pub(super) fn report(inspected: &Inspected, stretches: &[Stretch], unretired: u3
         return Err(leave);
     }
     charge(unretired);
+    if state().reporting.is_noted() {
+        noted::open_on_stack();
+    }
     Ok(())
 }
 
@@ -106,7 +114,7 @@ fn report_each(inspected: &Inspected, stretches: &[Stretch], done: u64) -> Flow<
     Ok(())
 }
 
-fn is_memory(address: u64) -> bool {
+pub(super) fn is_memory(address: u64) -> bool {
     DRIVER_MEMORY.into_iter().any(|window| window.contains(address))
 }
 

@@ -47,7 +47,7 @@ fn report(cx: &Cx<'_>, made: &MemoryAccess, kernel: bool) {
     let MemoryAccess { address, bytes, kind, atomic, rip: code, .. } = *made;
     let own = stack::limits(&cx.nt().kernel.borrow());
     if !(own.limit..own.base).contains(&address) {
-        cx.nt().deliver_access(made, kernel);
+        cx.nt().deliver_accesses(std::slice::from_ref(made), kernel);
         cx.detail(Kind::Access, || Event::Access { address, bytes, kind, atomic, kernel, code });
     }
 }

@@ -16,8 +16,14 @@ pub(super) enum At {
     Object(u64),
     /// What is given to the kernel, which calls one of the driver's routines for it; or the routine.
     Given(u64),
+    /// A DPC, when it is over.
+    Over(u64),
+    /// DPCs that run on this processor only.
+    Processor(u32),
     /// A level of the only processor.
     Level(u8),
+    /// Threads that are over, for what makes others from outside the machine.
+    Outside,
     /// Registers of devices: stores to them are what interrupts follow from.
     Devices,
     /// DPCs that are over.
@@ -57,7 +63,7 @@ impl Edges {
 
     /// What lay in this memory is gone.
     pub(super) fn forget(&mut self, address: u64, bytes: u64) {
-        for of in [At::Lock, At::Shared, At::Object, At::Given] {
+        for of in [At::Lock, At::Shared, At::Object, At::Given, At::Over] {
             let gone: Vec<At> =
                 self.0.range(of(address)..of(address.saturating_add(bytes))).map(|(at, _)| *at).collect();
             gone.iter().for_each(|at| drop(self.0.remove(at)));

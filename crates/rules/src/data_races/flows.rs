@@ -103,6 +103,11 @@ impl Flows {
         &mut self.all[slot as usize]
     }
 
+    /// What time it is in this flow.
+    pub(super) fn time(&self, slot: Slot) -> u32 {
+        self.get(slot).clock.time(slot)
+    }
+
     pub(super) fn slots(&self) -> std::ops::Range<Slot> {
         0..u32::try_from(self.all.len()).expect("flows are few")
     }

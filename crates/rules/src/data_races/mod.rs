@@ -8,17 +8,19 @@
 //! its own structures in drivers' memory.
 
 mod clock;
+mod dpcs;
 mod edges;
 mod exports;
 mod flows;
 mod memory;
 mod race;
+mod recent;
 mod synchronize;
 #[cfg(test)]
 mod tests;
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use engine::{AccessKind, MemoryAccess};
@@ -26,10 +28,12 @@ use kernel::event::{Event, Judgement, Kind, Reader, Stamp};
 use kernel::verdict::Verdict;
 
 use clock::{Clock, Slot};
+use dpcs::Dpcs;
 use edges::{At, Edges};
 use flows::{Flows, Here};
 use memory::{Access, Found, Memory, Met, Use};
 use race::Harm;
+use recent::Recent;
 use synchronize::Pending;
 
 /// The rule's name.
@@ -45,13 +49,17 @@ pub(crate) struct DataRaces {
     flows: Flows,
     edges: Edges,
     memory: Memory,
+    recent: Recent,
     /// Who shares which locks.
     sharing: BTreeSet<(Slot, u64)>,
+    dpcs: Dpcs,
+    /// The DPC that a flow has queued below DISPATCH_LEVEL, by a call that has not returned.
+    inserting: BTreeMap<Slot, u64>,
     /// What the next event of a processor belongs to.
     pending: BTreeMap<u32, Pending>,
     /// Pairs of instructions that were told.
     told: BTreeSet<(u64, u64, bool)>,
-    found: Option<Box<Verdict>>,
+    found: VecDeque<Box<Verdict>>,
 }
 
 impl Reader for DataRaces {
@@ -79,15 +87,22 @@ impl Reader for DataRaces {
         self.synchronize(stamp, event);
     }
 
-    fn accessed(&mut self, stamp: &Stamp, access: &MemoryAccess, by_routine: bool) {
-        if access.address >= DRIVERS && access.bytes != 0 {
-            self.access(stamp, access, by_routine);
+    fn accessed(&mut self, stamp: &Stamp, accesses: &[MemoryAccess], by_routine: bool) {
+        self.settle(stamp);
+        let here = self.flows.here(stamp);
+        self.comes_to(here, stamp.irql);
+        for access in accesses.iter().filter(|access| access.address >= DRIVERS && access.bytes != 0) {
+            if !self.recent.has((here.slot, self.flows.time(here.slot)), access) {
+                self.access((stamp, here), access, by_routine);
+            }
         }
     }
 
     fn fresh(&mut self, address: u64, bytes: u64) {
         self.memory.forget(address, bytes);
+        self.recent.forget();
         self.edges.forget(address, bytes);
+        self.dpcs.forget(address, bytes);
     }
 
     fn judges(&self) -> bool {
@@ -95,7 +110,11 @@ impl Reader for DataRaces {
     }
 
     fn judgement(&mut self) -> Option<Judgement> {
-        Some(Judgement::Finding(self.found.take()?))
+        Some(Judgement::Finding(self.found.pop_front()?))
+    }
+
+    fn conclusions(&mut self) -> Vec<Judgement> {
+        self.found.drain(..).map(Judgement::Finding).collect()
     }
 
     fn save(&self) -> Option<Box<dyn Any>> {
@@ -108,10 +127,7 @@ impl Reader for DataRaces {
 }
 
 impl DataRaces {
-    fn access(&mut self, stamp: &Stamp, made: &MemoryAccess, by_routine: bool) {
-        self.settle(stamp);
-        let here = self.flows.here(stamp);
-        self.comes_to(here, stamp.irql);
+    fn access(&mut self, (stamp, here): (&Stamp, Here), made: &MemoryAccess, by_routine: bool) {
         let known = Rc::clone(&self.flows.get(here.slot).clock);
         let access = access(stamp, made, by_routine, here, &known);
         let Met { access, found: Found { races, learned, publishes } } = self.memory.access(access, &known);
@@ -133,10 +149,11 @@ impl DataRaces {
             let pair = (earlier.code.min(now.code), earlier.code.max(now.code));
             (pair.0, pair.1, harmful(earlier) != Harm::Unordered)
         };
-        let news = races.iter().filter(|earlier| !self.told.contains(&told(earlier)));
+        let races = races.iter().filter(|earlier| harmful(earlier) != Harm::None);
+        let news = races.filter(|earlier| !self.told.contains(&told(earlier)));
         let Some(worst) = news.max_by_key(|earlier| harmful(earlier)) else { return };
         self.told.insert(told(worst));
-        self.found = Some(Box::new(race::verdict(&self.flows, worst, now)));
+        self.found.push_back(Box::new(race::verdict(&self.flows, worst, now)));
     }
 
     /// The flow knows this from now on. Whether that is news.

@@ -3,7 +3,7 @@
 //! A **race** is what loses something, or shows a part of something: a word that one of the two has read, changed and stored, and the other one has
 //! stored meanwhile; a pointer that both have looked at and then stored (two that are linked into one list); a structure of more than a word that is
 //! copied or stored as a whole by both. All else is **unordered**: plain loads and stores of whole words, which the processor does not tear, as flags
-//! and states are read and set.
+//! and states are read and set. Where one of the two is interlocked, such a load or store is as it was meant.
 
 use std::fmt;
 
@@ -21,6 +21,8 @@ const WORD: u64 = 8;
 /// What comes of two accesses that are not ordered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Harm {
+    /// None: one of the two is an interlocked instruction, the other one loads or stores the word as a whole.
+    None,
     /// None by itself.
     Unordered,
     /// Others than all bytes of one of the two are there, or are read.
@@ -34,11 +36,14 @@ pub(super) enum Harm {
 /// What two accesses do to each other.
 pub(super) fn harm(one: &Access, other: &Access) -> Harm {
     let both = |is: fn(&Access) -> bool| is(one) && is(other);
+    let is_atomic = one.how == Use::Atomic || other.how == Use::Atomic;
     let stores = both(|access| access.how.stores());
     if stores && (one.modifies() || other.modifies()) {
         Harm::Lost
     } else if stores && both(|access| access.after_load && access.bytes == WORD) {
         Harm::Overwritten
+    } else if is_atomic && both(Access::is_word) {
+        Harm::None
     } else if one.shared(other) > WORD {
         Harm::Torn
     } else {
@@ -49,7 +54,7 @@ pub(super) fn harm(one: &Access, other: &Access) -> Harm {
 /// The finding.
 pub(super) fn verdict(flows: &Flows, earlier: &Access, now: &Access) -> Verdict {
     let what = match harm(earlier, now) {
-        Harm::Unordered => "the order in which they come is left to chance",
+        Harm::None | Harm::Unordered => "the order in which they come is left to chance",
         Harm::Torn => "a mixture of both may be stored, or read",
         Harm::Overwritten => "both may find the same pointer there, and one of the two is overwritten",
         Harm::Lost => "one of the two may store between the load and the store of the other, and is lost",
@@ -70,11 +75,12 @@ pub(super) fn verdict(flows: &Flows, earlier: &Access, now: &Access) -> Verdict 
         earlier.irql
     );
     let verdict = match harm(earlier, now) {
-        Harm::Unordered => Verdict::advice("unordered-access", message),
+        Harm::None | Harm::Unordered => Verdict::advice("unordered-access", message),
         _ => Verdict::warning("data-race", message),
     };
     debug_assert!(verdict.rule == RULE || verdict.rule == UNORDERED);
-    Verdict { related: vec![Related { what: verb(earlier), event: earlier.event }], ..verdict }
+    let related = vec![Related { what: verb(earlier), event: earlier.event }];
+    Verdict { instruction: Some(now.code).filter(|_| !now.kernel), related, ..verdict }
 }
 
 const fn verb(access: &Access) -> &'static str {

@@ -1,5 +1,6 @@
 //! Which events order flows of control, and how.
 
+use engine::StrandId;
 use kernel::event::{Class, Event, Kind, LockKind, Role, Stamp};
 
 use super::DataRaces;
@@ -10,6 +11,7 @@ use super::flows::Key;
 
 /// Where images lie, whose addresses may be routines.
 const IMAGES: std::ops::Range<u64> = 0x2000_0000_0000..0x2000_6000_0000;
+const DISPATCH_LEVEL: u8 = 2;
 /// The part of an IRP that stands before its stack locations.
 const IRP_BYTES: u64 = 0xD0;
 
@@ -101,7 +103,9 @@ impl DataRaces {
         match event {
             Event::Enter { role, routine, object } => self.enter(stamp, *role, *routine, *object),
             Event::Leave { role, routine, .. } => self.leave(stamp, slot, *role, *routine),
-            Event::Call { export, arguments, .. } => self.call(slot, exports::order(*export), arguments),
+            Event::Call { export, arguments, .. } => {
+                self.call(stamp, slot, exports::order(*export), arguments)
+            }
             Event::Return { export, .. } => self.returns(slot, exports::order(*export)),
             Event::LockAcquired { lock, kind } => self.pend(stamp, Pending::Locked(*lock, *kind)),
             Event::LockReleased { lock, .. } => self.unlock(slot, *lock),
@@ -109,16 +113,26 @@ impl DataRaces {
             Event::Connection { object, made: true, .. } => self.release(slot, At::Object(*object)),
             Event::Connection { object, .. } => self.acquire(slot, At::ServiceOver(*object)),
             Event::Thread { thread, .. } => {
+                if stamp.strand == StrandId(0) {
+                    self.learn_at(slot, At::Outside);
+                }
                 let known = self.flows.get(slot).clock.clone();
                 let begun = self.flows.begin_thread(thread.0, &known);
                 self.tick(slot);
                 self.tick(begun);
             }
-            Event::ThreadEnded { thread } => self.flows.end_thread(thread.0),
-            Event::TimerFired { timer } => self.pend(stamp, Pending::Fired(*timer)),
-            Event::DpcQueued { dpc: object, .. } | Event::Signalled { object, .. } => {
-                self.release(slot, At::Object(*object));
+            Event::ThreadEnded { thread } => {
+                self.release(slot, At::Outside);
+                self.flows.end_thread(thread.0);
             }
+            Event::TimerFired { timer } => self.pend(stamp, Pending::Fired(*timer)),
+            Event::DpcQueued { dpc, inserted } => {
+                if *inserted {
+                    self.dpcs.queue(*dpc, slot, stamp.processor, stamp.number);
+                }
+                self.release(slot, At::Object(*dpc));
+            }
+            Event::Signalled { object, .. } => self.release(slot, At::Object(*object)),
             Event::IrpCancelled { irp, .. } => {
                 for known in self.memory.words(*irp, IRP_BYTES) {
                     self.learn(slot, &known);
@@ -166,14 +180,26 @@ impl DataRaces {
             }
             Class::Dispatch => self.enter_dispatch(slot, role),
             Class::BugCheck => {}
-            _ => {
-                for at in [At::Object(object), At::Given(object), At::Given(routine)] {
-                    self.learn_at(slot, at);
+            Class::Dpc => {
+                if self.dpcs.is_targeted(object) {
+                    self.learn_at(slot, At::Processor(stamp.processor));
                 }
+                if let Some(before) = self.dpcs.begin(object, stamp.processor, stamp.number) {
+                    self.learn_at(slot, At::Over(before));
+                }
+                self.learn_given(slot, routine, object);
             }
+            _ => self.learn_given(slot, routine, object),
         }
         self.learn_at(slot, At::SetUp);
         self.tick(slot);
+    }
+
+    /// A routine is called for what was given to the kernel.
+    fn learn_given(&mut self, slot: Slot, routine: u64, object: u64) {
+        for at in [At::Object(object), At::Given(object), At::Given(routine)] {
+            self.learn_at(slot, at);
+        }
     }
 
     fn enter_dispatch(&mut self, slot: Slot, role: Role) {
@@ -195,7 +221,15 @@ impl DataRaces {
             }
             (_, Role::DispatchCreate) => self.release(slot, At::Opened),
             (_, Role::IpiGenericCall) => self.release(slot, At::CallsOver),
-            (Class::Dpc | Class::ThreadedDpc, _) => self.release(slot, At::DpcsOver),
+            (Class::Dpc | Class::ThreadedDpc, _) => {
+                self.release(slot, At::DpcsOver);
+                if let Key::Deferred(dpc) = key {
+                    self.release(slot, At::Over(dpc));
+                    if self.dpcs.is_targeted(dpc) {
+                        self.release(slot, At::Processor(stamp.processor));
+                    }
+                }
+            }
             (Class::Callback, _) => {
                 self.release(slot, At::DpcsOver);
                 self.release(slot, At::CallbacksOver);
@@ -213,7 +247,7 @@ impl DataRaces {
         }
     }
 
-    fn call(&mut self, slot: Slot, order: Order, arguments: &[u64; 4]) {
+    fn call(&mut self, stamp: &Stamp, slot: Slot, order: Order, arguments: &[u64; 4]) {
         let mut orders = |object: u64| {
             self.acquire(slot, At::Object(object));
             self.release(slot, At::Object(object));
@@ -222,19 +256,32 @@ impl DataRaces {
             Order::First => orders(arguments[0]),
             Order::Others => arguments[1..3].iter().for_each(|object| orders(*object)),
             Order::Gives => arguments.iter().for_each(|given| self.release(slot, At::Given(*given))),
+            Order::Queues => {
+                orders(arguments[0]);
+                arguments.iter().for_each(|given| self.release(slot, At::Given(*given)));
+            }
+            Order::InsertsDpc if stamp.irql < DISPATCH_LEVEL => {
+                self.inserting.insert(slot, arguments[0]);
+            }
+            Order::TargetsDpc => self.dpcs.target(arguments[0]),
             Order::Interprocessor => self.release(slot, At::Given(arguments[0])),
             Order::None => {
                 for routine in arguments.iter().filter(|argument| IMAGES.contains(argument)) {
                     self.release(slot, At::Given(*routine));
                 }
             }
-            Order::FlushesDpcs | Order::EndsCallbacks => {}
+            Order::InsertsDpc | Order::FlushesDpcs | Order::EndsCallbacks => {}
         }
     }
 
     fn returns(&mut self, slot: Slot, order: Order) {
         match order {
             Order::FlushesDpcs => self.acquire(slot, At::DpcsOver),
+            Order::InsertsDpc => {
+                if let Some(dpc) = self.inserting.remove(&slot) {
+                    self.acquire(slot, At::Over(dpc));
+                }
+            }
             Order::Interprocessor => self.acquire(slot, At::CallsOver),
             Order::EndsCallbacks => self.acquire(slot, At::CallbacksOver),
             _ => {}
