@@ -6,9 +6,10 @@
 
 mod rig;
 
-use dirql::explore::{Bounds, Policy};
+use dirql::explore::{Bounds, Policy, Rng};
 use dirql::{Bench, Outcome, Report, ScriptText, rules as known};
 use kernel::verdict::{Tier, Verdict};
+use rig::traffic::{self, Traffic};
 use rig::{driver, start};
 
 const NAME: &str = r"\\.\DirqlRaces";
@@ -102,6 +103,7 @@ stories! {
     nothing_orders_a_work_item_and_what_comes_behind_its_queueing: is_wrong "WrongWorkItem",
 }
 
+/// Not: data-race
 #[test]
 fn a_raised_level_keeps_a_dpc_off_its_own_processor_only() {
     is_right("LevelAgainstDpc", 1);
@@ -140,6 +142,20 @@ fn races_are_looked_for_only_where_it_is_asked() {
     assert_eq!(known::judges(RACE).unwrap().len(), 1);
 }
 
+#[test]
+fn a_run_in_which_races_are_looked_for_is_the_run_without() {
+    for story in ["RightTimer", "RightList", "RightThread"] {
+        let told = |races: bool| {
+            let bench = || Bench::new().driver(driver("races.sys")).checked(true).processors(2).races(races);
+            let machine = start(bench);
+            rig::checks_made(&machine, NAME, story, &[]).unwrap();
+            let report = machine.finish();
+            (report.trace_hash, report.memory_hash, report.sums.time)
+        };
+        assert_eq!(told(true), told(false), "{story}");
+    }
+}
+
 /// What comes of a script.
 fn played(bench: impl Fn() -> Bench, script: &str) -> Report {
     let machine = start(bench);
@@ -167,6 +183,7 @@ fn requests_are_ordered_that_the_application_itself_orders() {
     assert_eq!(rig::rules(&report), [""; 0], "{report}");
 }
 
+/// Not: data-race, unordered-access
 #[test]
 fn requests_of_one_thread_are_ordered() {
     let report = played(bench, &format!("{TWO_FILES} ioctl a {COUNT}; ioctl b {COUNT}; ioctl a {COUNT}"));
@@ -238,4 +255,35 @@ fn a_search_finds_a_race_in_its_first_schedule_and_none_in_any_where_a_lock_orde
     let without = searched(COUNT_LOCKED);
     assert!(without.found.is_none());
     assert!(without.schedules.iter().sum::<u64>() > 10, "it has tried some");
+}
+
+/// Random traffic to a driver that is right, in three schedules: no race is told.
+fn does_not_race(traffic: Traffic) {
+    for (seed, processors) in [(1, 1), (2, 2), (3, 4)] {
+        let bench = || traffic.bench(processors).checked(true).races(true);
+        let machine =
+            start(|| bench().policy(if seed == 1 { Policy::default() } else { Policy::random(seed) }));
+        let play = ScriptText::typed(&traffic.round(&mut Rng::new(seed))).play().unwrap();
+        machine.perform(Some(play));
+        let report = machine.finish();
+        assert_eq!(of(&report, RACE).count(), 0, "{} on {processors}: {report}", traffic.sys);
+    }
+}
+
+macro_rules! shipped {
+    ($($test:ident: $traffic:ident,)*) => {
+        $(#[test]
+        fn $test() {
+            does_not_race(traffic::$traffic);
+        })*
+    };
+}
+
+shipped! {
+    the_c_driver_of_the_pci_9052_does_not_race: PCILINE,
+    the_rust_driver_of_the_pci_9052_does_not_race: PCI9052,
+    the_rust_driver_of_the_educational_device_does_not_race: EDU_RUST,
+    the_c_driver_of_the_educational_device_does_not_race: EDU,
+    the_driver_of_a_card_does_not_race: CARD,
+    the_queue_does_not_race: QUEUE,
 }

@@ -11,8 +11,8 @@ use super::clock::{Clock, Slot};
 /// Bytes of a cell.
 const CELL: u64 = 8;
 /// Cells that are kept together.
-const CELLS: u64 = 64;
-const LINE: u64 = CELL * CELLS;
+const CELLS: usize = 64;
+const LINE: u64 = CELL * CELLS as u64;
 
 /// How an access uses memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -101,7 +101,7 @@ struct Cell {
     word: Option<Rc<Clock>>,
 }
 
-type Line = [Cell; CELLS as usize];
+type Line = [Cell; CELLS];
 
 /// What one access has come upon.
 pub(super) struct Met {
@@ -182,7 +182,7 @@ impl Memory {
     /// What is known to those that have accessed words there by interlocked instructions.
     pub(super) fn words(&self, address: u64, bytes: u64) -> Vec<Rc<Clock>> {
         let word = |cell: u64| {
-            let line = self.lines.get(&(cell / CELLS))?;
+            let line = self.lines.get(&(cell * CELL / LINE))?;
             line[index(cell)].word.clone()
         };
         parts(address, bytes).filter_map(|(cell, _)| word(cell)).collect()
@@ -191,14 +191,14 @@ impl Memory {
     fn cell(&mut self, cell: u64) -> &mut Cell {
         let line = self
             .lines
-            .entry(cell / CELLS)
+            .entry(cell * CELL / LINE)
             .or_insert_with(|| Rc::new(std::array::from_fn(|_| Cell::default())));
         &mut Rc::make_mut(line)[index(cell)]
     }
 }
 
 fn index(cell: u64) -> usize {
-    usize::try_from(cell % CELLS).expect("a line is short")
+    usize::try_from(cell % CELLS as u64).expect("a line is short")
 }
 
 impl Cell {

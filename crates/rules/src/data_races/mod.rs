@@ -132,7 +132,10 @@ impl DataRaces {
         let access = access(stamp, made, by_routine, here, &known);
         let Met { access, found: Found { races, learned, publishes } } = self.memory.access(access, &known);
         self.judge(&races, &access);
-        let is_news = learned.iter().fold(false, |news, clock| self.learn(here.slot, clock) || news);
+        let mut is_news = false;
+        for clock in &learned {
+            is_news |= self.learn(here.slot, clock);
+        }
         if publishes {
             let known = Rc::clone(&self.flows.get(here.slot).clock);
             self.memory.publish(made.address, made.bytes, &known);

@@ -33,7 +33,8 @@ impl Recent {
             self.forget();
         }
         let made = (access.address, access.rip, self.age);
-        let place = (access.address >> 1 ^ access.rip << 3) as usize % KNOWN;
+        let mixed = (access.address >> 1 ^ access.rip << 3) % KNOWN as u64;
+        let place = usize::try_from(mixed).expect("they are few");
         access.bytes <= 16 && std::mem::replace(&mut self.all[place], made) == made
     }
 
