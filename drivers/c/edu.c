@@ -91,8 +91,8 @@ static BOOLEAN TransferPiece(PDEVICE_EXTENSION Extension, PIRP Irp)
     }
     Piece = min(Piece, Length - Extension->Done);
     Memory.QuadPart = ((LONGLONG)MmGetMdlPfnArray(Irp->MdlAddress)[From / PAGE_SIZE] << PAGE_SHIFT) + From % PAGE_SIZE;
+    Extension->Done += Piece; /* before the card begins: its DPC goes on from there, on any processor */
     Transfer(Extension, Memory, Offset, Piece, TRUE);
-    Extension->Done += Piece;
     return TRUE;
 }
 

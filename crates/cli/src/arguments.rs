@@ -164,6 +164,10 @@ pub(crate) struct Setup {
     /// read events; a finding of theirs is an event more, which a record that was made without them does not have
     #[arg(long, value_name = "LIST", default_value = "none", value_parser = judges)]
     pub(crate) rules: Judges,
+    /// Looks for data races: accesses of the driver's to the same memory that nothing orders, whether or not they meet in this run (docs/races.md).
+    /// The same as `data-race` among --rules; several times slower
+    #[arg(long)]
+    pub(crate) races: bool,
     /// Each block of pool that a driver allocates has pages of its own and ends before one that is never there, and those of a freed one
     /// are gone: an access beyond is reported there, though accesses are not tested. All blocks, or those of the tags named (`?` and
     /// `*` stand for any), with commas between them; `start`: blocks begin behind the page that is not there instead

@@ -1,4 +1,4 @@
-//! Findings that only Driver Verifier stops for, of many runs: each once, in how many it came, and the command that makes the first of these
+//! Findings that only Driver Verifier stops for, and data races, of many runs: each once, in how many it came, and the command that makes the first of these
 //! again. They make no run fail; with `--verifier` they are errors, and not here.
 
 use dirql::explore::Remarks;
@@ -17,15 +17,27 @@ pub(crate) fn as_text<F>(
     replay: impl Fn(&F) -> Vec<String>,
 ) -> Option<String> {
     let count = remarks.len();
-    let (are, they) = if count == 1 { ("finding is", "it") } else { ("findings are", "them") };
-    let mut text = match count {
-        0 => return None,
-        _ => {
-            format!("{count} {are} what only Driver Verifier stops for (with --verifier a run ends there):\n")
-        }
-    };
-    for remark in remarks.iter().take(SHOWN) {
-        let finding: Value = serde_json::from_str(&remark.text).unwrap_or_default();
+    if count == 0 {
+        return None;
+    }
+    let findings: Vec<Value> =
+        remarks.iter().map(|remark| serde_json::from_str(&remark.text).unwrap_or_default()).collect();
+    let of_verifier = findings.iter().filter(|finding| finding["tier"] == "verifier").count();
+    let are = |count: usize| if count == 1 { "finding is" } else { "findings are" };
+    let they = if count == 1 { "it" } else { "them" };
+    let mut text = String::new();
+    if of_verifier > 0 {
+        let what = "what only Driver Verifier stops for (with --verifier a run ends there)";
+        text += &format!("{of_verifier} {} {what}:\n", are(of_verifier));
+    }
+    if count > of_verifier {
+        text += &format!(
+            "{} {} of data races, which stop nothing:\n",
+            count - of_verifier,
+            are(count - of_verifier)
+        );
+    }
+    for (remark, finding) in remarks.iter().zip(&findings).take(SHOWN) {
         let line = |label: &str, text: &str| format!("  {label:<13}{text}\n");
         let field = |name: &str| finding[name].as_str().unwrap_or_default();
         let option =

@@ -305,6 +305,7 @@ pub(crate) fn bench(setup: &Setup) -> Result<Bench, Error> {
         .platform(setup.platform)
         .verifier(setup.verifier)
         .rules(&setup.rules.0)
+        .races(setup.races)
         .stack(setup.stack)
         .stack_depths(setup.stack_depths)
         .special_pool(setup.special_pool.clone())

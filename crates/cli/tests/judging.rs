@@ -80,3 +80,21 @@ fn details_are_in_the_json_where_their_kinds_are_named() {
     let wrong = command("run", &["--json", "--events", "locks"]);
     assert!(wrong.code == Some(2) && wrong.err.contains("`locks`"), "{}", wrong.said());
 }
+
+#[test]
+fn data_races_are_looked_for_where_that_is_asked_and_told_of_one_run_and_of_many() {
+    let driver = driver("races.sys");
+    let story = r"open \\.\DirqlRaces as f; ioctl f 0x223ff8 in text:WrongCount out 8";
+    let tell =
+        |name: &str, more: &[&str]| dirql([name, driver.to_str().unwrap(), "--do", story].iter().chain(more));
+    for options in [&["--races"][..], &["--rules", "data-race"], &["--races", "--fast"]] {
+        let answer = tell("run", options);
+        assert_eq!(answer.code, Some(0), "it is a warning: {}", answer.said());
+        assert!(answer.out.contains("data-race (warning)"), "{options:?}: {}", answer.said());
+        assert!(answer.out.contains("updated at event"), "{options:?}: {}", answer.said());
+    }
+    assert!(!tell("run", &["--rules=all"]).out.contains("data-race"), "they are slow");
+    let searched = tell("explore", &["--races", "--schedules", "3"]);
+    assert_eq!(searched.code, Some(0), "{}", searched.said());
+    assert!(searched.out.contains("1 finding is of data races"), "{}", searched.said());
+}

@@ -380,6 +380,14 @@ impl Bench {
         self
     }
 
+    /// Looks for data races: accesses of the driver's to the same memory that nothing orders, whether or not they meet in this run (`docs/races.md`).
+    /// As [`Bench::rules`] with the judge `data-race`; several times slower.
+    #[must_use]
+    pub fn races(self, on: bool) -> Self {
+        let has = self.judges.contains(&rules::RACES);
+        if on && !has { self.rules(&[rules::races()]) } else { self }
+    }
+
     /// Without the readers behind a report's sums and hashes, which then stay empty: for measuring.
     #[must_use]
     pub fn unobserved(mut self) -> Self {

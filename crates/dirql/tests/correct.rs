@@ -27,6 +27,7 @@ fn expect_no_accusation(report: &Report, circumstances: &str) {
     assert!(report.verdict.is_none() && report.our_fault.is_none(), "{circumstances}:\n{report}");
     for finding in &report.findings {
         assert!(!matches!(finding.tier, Tier::Error | Tier::Verifier), "{circumstances}:\n{report}");
+        assert!(finding.rule != "data-race", "{circumstances}:\n{report}");
     }
     report.expect_clean();
     assert_eq!(report.sums.still_allocated(), 0, "{circumstances}:\n{report}");
@@ -79,6 +80,13 @@ fn never_accused(idiom: &str) {
     alone(start(|| bench().checked(true)), idiom, "checked");
     let seven = windows::parse("7").unwrap();
     alone(start(|| bench().windows(seven)), idiom, "Windows 7");
+    for processors in [1, 2] {
+        alone(
+            start(|| bench().checked(true).races(true).processors(processors)),
+            idiom,
+            "with races looked for",
+        );
+    }
     // Where nothing is tested, the same happens, and less is seen: one seed of that kind.
     let (fast, checked): (Vec<u64>, Vec<u64>) = seeds(SEEDS).partition(|seed| *seed == 2);
     for processors in PROCESSORS {

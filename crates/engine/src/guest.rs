@@ -258,8 +258,22 @@ pub struct MemoryAccess {
     pub kind: AccessKind,
     /// No other processor comes between its load and its store: `lock`, and `xchg` with memory.
     pub atomic: bool,
+    /// Of a load: the instruction shortly behind it that stores in the same place what follows from what is loaded here.
+    pub stored_back: Option<u64>,
     /// The instruction.
     pub rip: u64,
+}
+
+/// How a guest hears of accesses.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Reports {
+    /// Of none.
+    #[default]
+    None,
+    /// Of those since the kernel was last entered, when it is entered again ([`Guest::noted`]); of some before they happen ([`Guest::accesses`]).
+    Noted,
+    /// Of each before it happens ([`Guest::accesses`]).
+    Each,
 }
 
 /// Who runs driver code: a thread, or what has interrupted it.
@@ -341,6 +355,11 @@ pub trait Guest {
     fn accesses(&self, access: &MemoryAccess) -> Flow<()> {
         let _ = access;
         Ok(())
+    }
+    /// Driver code has made these accesses, in this order, since it was last begun or gone on with, or since this was last called. Called before any
+    /// other method of the guest. The guest calls no driver code here and switches to no other strand.
+    fn noted(&self, accesses: &[MemoryAccess]) {
+        let _ = accesses;
     }
     /// The instruction at `rip` is about to run, which [`crate::Engine::watch`] has named. It has not retired.
     fn before_shared(&self, rip: u64) -> Flow<()> {

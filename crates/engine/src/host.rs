@@ -14,6 +14,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::arena::arena;
 use crate::clock::clock;
+use crate::fresh::Fresh;
 use crate::gone;
 use crate::guest::Guest;
 use crate::heap;
@@ -156,6 +157,7 @@ impl Host {
             shadow,
             sharing: Sharing::default(),
             reporting: Reporting::default(),
+            fresh: Fresh::default(),
             strands: &arena().strands,
             memory,
             translator: Translator::new(),

@@ -13,6 +13,7 @@ mod by_strand;
 pub mod chooser;
 mod clock;
 mod emergency_log;
+mod fresh;
 mod gone;
 mod guest;
 mod heap;
@@ -50,7 +51,7 @@ pub use chooser::{
 };
 pub use guest::{
     Access, AccessKind, Args, Caller, DriverState, Extended, Fault, FaultKind, Guest, MemoryAccess,
-    Reference, Runner, Special, Step, Table, TakeOver, Touch, TouchKind,
+    Reference, Reports, Runner, Special, Step, Table, TakeOver, Touch, TouchKind,
 };
 pub use heap::outside;
 pub use host::{Host, StartError};

@@ -11,8 +11,9 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::arena::arena;
 use crate::chooser::Question;
 use crate::clock::clock;
+use crate::fresh::Fresh;
 use crate::gone::{self, Aside, Gone};
-use crate::guest::{Caller, DriverState, Guest, Runner, Step};
+use crate::guest::{Caller, DriverState, Guest, Reports, Runner, Step};
 use crate::heap;
 use crate::leave::{Flow, Leave};
 use crate::memory::{self, BadAddress, Memory, Protection};
@@ -43,6 +44,7 @@ pub(crate) struct State {
     pub(crate) shadow: Shadow,
     pub(crate) sharing: Sharing,
     pub(crate) reporting: Reporting,
+    pub(crate) fresh: Fresh,
     pub(crate) translator: Translator,
     pub(crate) resumption: Resumption,
     pub(crate) guest: Cell<Option<*const dyn Guest>>,
@@ -466,11 +468,12 @@ impl Engine {
         state().sharing.stands(flow, at);
     }
 
-    /// From now on [`Guest::accesses`] is called for each access of driver code to memory, or no more, as at the start. Not for what lies behind
-    /// `gs`, nor for what the stack pointer alone addresses: the processor's own, and the stack's. Slow, and changes nothing else; while it
+    /// From now on the guest hears of accesses of driver code to memory in this way; of none, as at the start. Not of what lies behind
+    /// `gs`, nor of what the stack pointer alone addresses: the processor's own, and the stack's. Slow, and changes nothing else; while it
     /// is off, translations are what they are without it.
-    pub fn report_accesses(self, on: bool) {
-        if state().reporting.switch(on) {
+    pub fn report_accesses(self, how: Reports) {
+        if state().reporting.switch(how) {
+            translate::close_access_log();
             translate::forbid_locks();
             state().translator.flush();
         }
@@ -541,6 +544,24 @@ impl Engine {
     /// What was at these bytes of driver memory is gone, and something else comes to lie there.
     pub fn fresh(self, address: u64, length: u64) {
         state().sharing.forget(address, length);
+        state().fresh.add(address, length);
+    }
+
+    /// From now on such bytes, and those of pages that are mapped or go, are kept until [`Engine::take_fresh`], or no more, as at the start.
+    pub fn keep_fresh(self, on: bool) {
+        state().fresh.switch(on);
+    }
+
+    /// Whether any are kept.
+    #[must_use]
+    #[inline]
+    pub fn has_fresh(self) -> bool {
+        state().fresh.has_any()
+    }
+
+    /// Hands over those that are kept, in their order: addresses and lengths. On the host's side.
+    pub fn take_fresh(self, each: impl FnMut(u64, u64)) {
+        state().fresh.take(each);
     }
 
     // ---- the level ----

@@ -182,6 +182,7 @@ impl Memory {
     fn enter(&self, address: u64, length: u64, entry: impl Fn(u64) -> Entry) {
         state().rewind.mapping_goes(address, length);
         state().sharing.forget(address, length);
+        state().fresh.add(address, length);
         for (index, page) in pages(address, length).enumerate() {
             self.granules.insert(u32::try_from(granule(page).expect("checked")).expect("granules are few"));
             let entry = entry(index as u64);

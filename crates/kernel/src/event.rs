@@ -8,7 +8,7 @@ mod role;
 use std::any::Any;
 
 pub use engine::AccessKind;
-use engine::StrandId;
+use engine::{MemoryAccess, StrandId};
 
 pub use declaration::{Declared, Form, Value, Words};
 use declaration::{Field, events};
@@ -658,6 +658,25 @@ pub trait Reader {
     fn wants_detail(&self, kind: Kind) -> bool {
         let _ = kind;
         false
+    }
+    /// Whether it reads what driver code, and what routines that it calls, do to memory ([`Reader::accessed`]): each access, as events of the kind
+    /// `access` have it. Asked when it subscribes.
+    fn reads_accesses(&self) -> bool {
+        false
+    }
+    /// It is subscribed, in a machine of so many processors.
+    fn begins(&mut self, processors: u32) {
+        let _ = processors;
+    }
+    /// Driver code has made these accesses, in this order, since the last event or call of this kind, or is about to make the one of them; or a routine
+    /// that it has called has done so: see [`Event::Access`]. All were made where the stamp says; its time may be later than theirs. Where the reader judges,
+    /// it is asked for [`Reader::judgement`] behind that or behind the next event that it reads.
+    fn accessed(&mut self, stamp: &Stamp, accesses: &[MemoryAccess], by_routine: bool) {
+        let _ = (stamp, accesses, by_routine);
+    }
+    /// What was at these bytes of driver memory is gone, and something else comes to lie there. For one that reads accesses.
+    fn fresh(&mut self, address: u64, bytes: u64) {
+        let _ = (address, bytes);
     }
     /// Whether it looks at the names of the registers in [`Event::Device`]; they are left out if no reader does, because a card
     /// makes them anew for each access. Asked when it subscribes.

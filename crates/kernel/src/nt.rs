@@ -7,7 +7,8 @@ use std::cell::{Cell, RefCell};
 use engine::windows::DEVICE;
 use engine::{
     Access, Args, Chooser, Cpu, DELAY, Delay, Engine, Fault, Flow, Guest, Leave, MemoryAccess, Point,
-    Question, Runner, SHARED, SLICE_END, Special, StrandId, TO_THE_CHOOSER, TakenLock, Touch, mixed, outside,
+    Question, Reports, Runner, SHARED, SLICE_END, Special, StrandId, TO_THE_CHOOSER, TakenLock, Touch, mixed,
+    outside,
 };
 
 use crate::addresses;
@@ -137,6 +138,8 @@ pub struct Nt {
     wanted: Cell<Kinds>,
     /// A reader looks at the names of registers.
     named: Cell<bool>,
+    /// A reader reads accesses.
+    reads_accesses: Cell<bool>,
     /// Counts events, without those of calls that driver code makes by itself.
     events: Cell<u64>,
     /// How often each row of the export table was called, by its number; behind them, how often an import that is missing. Without those that
@@ -169,6 +172,7 @@ const fn bit(kind: Kind) -> Kinds {
 struct Subscription {
     wants: Kinds,
     judges: bool,
+    reads_accesses: bool,
     reader: Box<dyn Reader>,
 }
 
@@ -208,6 +212,7 @@ impl Nt {
             readers: RefCell::default(),
             wanted: Cell::new(0),
             named: Cell::new(false),
+            reads_accesses: Cell::new(false),
             events: Cell::new(0),
             calls: vec![Cell::new(0); exports::rows() + 1].into_boxed_slice(),
             verdict: RefCell::default(),
@@ -224,15 +229,18 @@ impl Nt {
     }
 
     /// Adds a reader of events.
-    pub fn subscribe(&self, reader: Box<dyn Reader>) {
+    pub fn subscribe(&self, mut reader: Box<dyn Reader>) {
+        let processors = self.kernel.borrow().ke.processor_count();
         outside(|| {
+            reader.begins(processors);
             let wanted = Kind::ALL.iter().filter(|kind| is_wanted(&*reader, **kind));
             let wants = wanted.fold(0, |bits, kind| bits | bit(*kind));
             self.wanted.set(self.wanted.get() | wants);
             let reads_names = reader.wants(Kind::Device) && reader.reads_names();
             self.named.set(self.named.get() || reads_names);
-            let judges = reader.judges();
-            self.readers.borrow_mut().push(Subscription { wants, judges, reader });
+            let (judges, reads_accesses) = (reader.judges(), reader.reads_accesses());
+            self.reads_accesses.set(self.reads_accesses.get() || reads_accesses);
+            self.readers.borrow_mut().push(Subscription { wants, judges, reads_accesses, reader });
         });
         let details = Kind::ALL.iter().any(|kind| kind.is_detail() && self.wants(*kind));
         let calls = self.wants(Kind::Call) || self.wants(Kind::Return) || details;
@@ -240,7 +248,59 @@ impl Nt {
         kernel.has_details = details;
         kernel.ke.set_read(self.wants(Kind::Irql) || details, calls);
         wdf::set_read(&mut kernel, |kind| self.wants(kind));
-        self.engine.report_accesses(self.wants(Kind::Access));
+        self.engine.report_accesses(match (self.wants(Kind::Access), self.reads_accesses.get()) {
+            (true, _) => Reports::Each,
+            (false, true) => Reports::Noted,
+            (false, false) => Reports::None,
+        });
+        self.engine.keep_fresh(self.reads_accesses.get());
+    }
+
+    /// Whether accesses are read, as events or otherwise.
+    #[inline]
+    pub(crate) fn wants_accesses(&self) -> bool {
+        self.wants(Kind::Access) || self.reads_accesses.get()
+    }
+
+    /// An access was made, or is about to be.
+    pub(crate) fn deliver_accesses(&self, accesses: &[MemoryAccess], by_routine: bool) {
+        if self.reads_accesses.get() {
+            self.hand_over(accesses, by_routine);
+            self.take_judgements(|subscribed| subscribed.reads_accesses);
+        }
+    }
+
+    /// Hands accesses to those that read them. What they conclude is carried out behind the next event: of the instruction at which the kernel was
+    /// entered it is not yet known how much of its block has run.
+    fn hand_over(&self, accesses: &[MemoryAccess], by_routine: bool) {
+        self.deliver_fresh();
+        let stamp = self.stamp(self.next_event());
+        let mut readers = self.readers.borrow_mut();
+        outside(|| {
+            for subscribed in readers.iter_mut().filter(|subscribed| subscribed.reads_accesses) {
+                subscribed.reader.accessed(&stamp, accesses, by_routine);
+            }
+        });
+    }
+
+    /// Tells readers of accesses where memory is another's from now on.
+    #[inline]
+    fn deliver_fresh(&self) {
+        if self.engine.has_fresh() {
+            self.deliver_all_fresh();
+        }
+    }
+
+    #[cold]
+    fn deliver_all_fresh(&self) {
+        let mut readers = self.readers.borrow_mut();
+        outside(|| {
+            self.engine.take_fresh(|address, bytes| {
+                for subscribed in readers.iter_mut().filter(|subscribed| subscribed.reads_accesses) {
+                    subscribed.reader.fresh(address, bytes);
+                }
+            });
+        });
     }
 
     /// Gives the machine another policy; the one it had comes back. On the host's side.
@@ -258,11 +318,13 @@ impl Nt {
     /// What the readers know, to be given back to [`Nt::restore_readers`]. On the host's side.
     #[must_use]
     pub fn save_readers(&self) -> ReaderStates {
+        self.deliver_fresh();
         ReaderStates(self.readers.borrow().iter().map(|subscribed| subscribed.reader.save()).collect())
     }
 
     /// The machine was taken back to where `states` was saved. On the host's side.
     pub fn restore_readers(&self, states: &ReaderStates) {
+        self.engine.take_fresh(|_, _| {});
         for (subscribed, saved) in self.readers.borrow_mut().iter_mut().zip(&states.0) {
             if let Some(saved) = saved {
                 subscribed.reader.restore(&**saved);
@@ -402,6 +464,7 @@ impl Nt {
 
     /// Gives the event to the readers that want its kind.
     fn deliver(&self, stamp: &Stamp, kind: Kind, event: &Event) {
+        self.deliver_fresh();
         let wants = bit(kind);
         let mut readers = self.readers.borrow_mut();
         let judged = outside(|| {
@@ -416,14 +479,14 @@ impl Nt {
         });
         drop(readers);
         if judged && kind != Kind::Finding {
-            self.take_judgements(wants);
+            self.take_judgements(|subscribed| subscribed.wants & wants != 0);
         }
     }
 
     /// Carries out what the readers of an event conclude from it, in the order of their subscriptions. No reader is borrowed while a
     /// finding is reported, which is an event again.
-    fn take_judgements(&self, wants: Kinds) {
-        let judges = |subscribed: &&mut Subscription| subscribed.judges && subscribed.wants & wants != 0;
+    fn take_judgements(&self, reads: impl Fn(&Subscription) -> bool) {
+        let judges = |subscribed: &&mut Subscription| subscribed.judges && reads(subscribed);
         self.carry_out_all(|readers| {
             readers.iter_mut().filter(judges).filter_map(|subscribed| subscribed.reader.judgement()).collect()
         });
@@ -720,7 +783,10 @@ impl Nt {
 
     fn with_stack(&self, mut verdict: Verdict) -> Verdict {
         if verdict.stack.is_empty() {
-            verdict.stack = crate::ldr::stack::lines(&mut self.cx());
+            verdict.stack = match verdict.instruction {
+                Some(instruction) => crate::ldr::stack::lines_behind(&mut self.cx(), instruction),
+                None => crate::ldr::stack::lines(&mut self.cx()),
+            };
         }
         // Enhanced I/O verification says which instruction it was.
         if let (Some(check), Some(line)) = (&mut verdict.bug_check, verdict.stack.first())
@@ -857,6 +923,10 @@ impl Guest for Nt {
     fn accesses(&self, access: &MemoryAccess) -> Flow<()> {
         crate::mm::accesses::by_driver(&self.cx(), access);
         if self.is_left.get() { Err(Leave::Stop) } else { Ok(()) }
+    }
+
+    fn noted(&self, accesses: &[MemoryAccess]) {
+        self.hand_over(accesses, false);
     }
 
     fn before_shared(&self, rip: u64) -> Flow<()> {

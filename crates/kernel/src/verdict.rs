@@ -60,6 +60,8 @@ pub struct Verdict {
     pub bug_check: Option<BugCheck>,
     /// What dirql lacks: the run stops because of us, and the driver is not blamed.
     pub not_implemented: bool,
+    /// The instruction that it is about, if the driver may have gone on since: of its stack, what is above the same routine's frame is shown.
+    pub instruction: Option<u64>,
     /// For a fault of an instruction: its address and all registers, as they were before it.
     pub caller: Option<Caller>,
     /// The driver's instruction (original address) and the return addresses above it, innermost first, each with its
@@ -104,6 +106,7 @@ impl Verdict {
             message: message.into(),
             bug_check: None,
             not_implemented: false,
+            instruction: None,
             caller: None,
             stack: Vec::new(),
             related: Vec::new(),

@@ -27,7 +27,7 @@ away; new ones may come at any time, so a reader skips what it does not know.
 | `runs`, without `event` | what came of `dirql run --runs`, before the run that is shown: `runs`, `clean`, `broken`, `no_answer`, `first`, `last` and `shown` (policies), `findings` |
 | `explored`, without `event` | what came of `dirql explore`, before the schedule that is shown: `schedules` by preemptions, `choices` of the one that was found, `findings`, whether it was `interrupted`, and what was `not_tried` (replay.md) |
 
-`findings` are what only Driver Verifier stops for, of all runs or schedules: each once, as in `finding-in-full`, with `runs`, in how many it came,
+`findings` are what only Driver Verifier stops for, and data races, of all runs or schedules: each once, as in `finding-in-full`, with `runs`, in how many it came,
 and `replay`, the command that makes the first of these again.
 
 `outcome` is `clean`, `broken` (a rule), `unexpected` (an expectation of the script), `not-implemented`, `our-fault`, or `unconfirmed`: as

@@ -1,4 +1,4 @@
-//! What only Driver Verifier stops for, of many runs: each finding once, as a line of the first run that had it.
+//! What only Driver Verifier stops for, and data races, of many runs: each finding once, as a line of the first run that had it.
 //!
 //! Two runs have found the same if it is the same rule at the same instruction of the driver's: the words differ by addresses that
 //! depend on the schedule. What belongs to no instruction (a leak) is the same if the words are, but for such numbers.
@@ -11,12 +11,12 @@ use kernel::verdict::{Tier, Verdict};
 use super::Report;
 
 impl Report {
-    /// The findings of tier verifier: each with its key, and in full, as JSON has it in `finding-in-full`, where its key was not among the
+    /// The findings of tier verifier, and data races: each with its key, and in full, as JSON has it in `finding-in-full`, where its key was not among the
     /// `reported` ones. It is from then on.
     #[must_use]
     pub fn remarks(&self, reported: &mut BTreeSet<String>) -> Vec<Remark> {
         let mut remarks: Vec<Remark> = Vec::new();
-        for finding in self.findings.iter().filter(|finding| finding.tier == Tier::Verifier) {
+        for finding in self.findings.iter().filter(|finding| is_told_of_many(finding)) {
             let key = key(finding);
             if remarks.iter().all(|remark| remark.key != key) {
                 let text = reported.insert(key.clone()).then(|| self.finding_json(finding));
@@ -25,6 +25,10 @@ impl Report {
         }
         remarks
     }
+}
+
+fn is_told_of_many(finding: &Verdict) -> bool {
+    finding.tier == Tier::Verifier || finding.rule == rules::RACES
 }
 
 /// Equal for the same findings of two runs.

@@ -17,10 +17,11 @@ use super::cuts::Cuts;
 use super::emitter::Emitter;
 use super::exit::Exit;
 use super::inspect::Inspected;
+use super::noted::Access;
 use super::short::{ANSWERS, SHORT_EXPORTS, Short, ShortExport};
 use super::stubs::{self, PERMANENT, Stubs};
 use super::table::{self, Column};
-use crate::guest::FaultKind;
+use crate::guest::{FaultKind, MemoryAccess};
 use crate::heap;
 use crate::machine::state;
 use crate::memory;
@@ -89,6 +90,8 @@ pub(crate) struct Cache {
     decoded: Vec<Instruction>,
     /// What is known of those of them that were inspected, by their numbers.
     inspected: Vec<Option<Rc<Inspected>>>,
+    /// Accesses that are noted and reported, wherever they lie: by their numbers.
+    reported: Vec<MemoryAccess>,
     pub(crate) blocks: Blocks,
     pub(super) workshop: Workshop,
     pub(crate) cuts: Cuts,
@@ -151,6 +154,7 @@ impl Translator {
             exits,
             decoded: Vec::new(),
             inspected: Vec::new(),
+            reported: Vec::new(),
             blocks: Blocks::default(),
             workshop: Workshop::default(),
             cuts: Cuts::default(),
@@ -515,7 +519,19 @@ impl Cache {
         u32::try_from(self.decoded.len() - 1).expect("fewer than 2^32 instructions")
     }
 
+    /// Keeps what an instruction does to an operand, until the next flush.
+    pub(super) fn keep_reported(&mut self, access: MemoryAccess) -> Access {
+        self.reported.push(access);
+        Access(self.reported.len() as u64 - 1)
+    }
+
+    /// An access of [`Cache::keep_reported`], if there is one of this number.
+    pub(super) fn reported(&self, number: u64) -> Option<MemoryAccess> {
+        self.reported.get(usize::try_from(number).ok()?).copied()
+    }
+
     fn flush(&mut self) {
+        self.reported.clear();
         self.decoded.clear();
         self.inspected.clear();
         self.emitter = Emitter::new(CACHE.base + PERMANENT);

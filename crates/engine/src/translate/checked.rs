@@ -10,6 +10,7 @@ use iced_x86::{Code, Encoder, Instruction, MemoryOperand, Register};
 use super::block::{counter, restore_flags, save_flags};
 use super::blocks::Block;
 use super::cache::{Cache, MapEntry, Saved};
+use super::classify::{Class, classify};
 use super::emitter::condition::ABOVE_OR_EQUAL;
 use super::emitter::{Emitter, Hole, RCX, RDX};
 use super::exit::Exit;
@@ -20,6 +21,7 @@ use super::scratch::{
     GS_MARKS, GS_STORED, LOG, OWN_STACK, OWN_STACK_BYTES, RCX as SAVED_RCX, RDX as SAVED_RDX,
 };
 use super::{covered::Covered, flags::Live, reporting, stubs};
+use crate::guest::MemoryAccess;
 use crate::machine::state;
 use crate::windows::{MARKS, STORED};
 
@@ -33,8 +35,10 @@ pub(super) struct Checks {
     tests: bool,
     /// Every access is inspected, but for what a flow does on its own stack.
     learns: bool,
-    /// So is each that is reported to the guest.
+    /// So is each that is reported to the guest before it happens.
     reports: bool,
+    /// Those that are reported when the kernel is next entered are written down.
+    notes: bool,
     /// Flags that may be read behind the block.
     live_behind: Live,
 }
@@ -63,14 +67,21 @@ impl Checks {
     /// For a block that is entered at `pc`; none if the machine is not checked, does not learn and does not report.
     pub(super) fn new(cache: &mut Cache, pc: u64, live_behind: Live) -> Option<Self> {
         let shadow = state().shadow;
-        let (tests, learns, reports) = (shadow.is_on(), state().sharing.is_on(), state().reporting.is_on());
-        if !tests && !learns && !reports {
+        let (tests, learns, notes) = (shadow.is_on(), state().sharing.is_on(), Self::note_reports());
+        let reports = state().reporting.is_on() && !notes;
+        if !tests && !learns && !reports && !notes {
             return None;
         }
         if shadow.mark_of(pc) != 0 {
             ask(cache, |resume| Exit::InspectCode { rip: pc, resume });
         }
-        Some(Self { tests, learns, reports, live_behind, covered: Covered::default(), slow: Vec::new() })
+        let (covered, slow) = (Covered::default(), Vec::new());
+        Some(Self { tests, learns, reports, notes, live_behind, covered, slow })
+    }
+
+    /// Whether what is reported is written down where it can be. In a machine that learns, too, each access is inspected anyway.
+    pub(super) fn note_reports() -> bool {
+        state().reporting.is_noted() && !state().sharing.is_on()
     }
 
     /// Checks what the first of these instructions, the `index`-th of `block`, touches. A `site` may touch a device and is always inspected.
@@ -91,7 +102,7 @@ impl Checks {
                 let jumps = if self.tests { self.test(cache, block, index, &operands) } else { Vec::new() };
                 if !jumps.is_empty() {
                     let (decoded, resume) = (cache.keep(instruction), cache.emitter.here());
-                    let exit = cache.exit(Exit::Inspect { decoded, unretired, resume });
+                    let exit = cache.exit(Exit::Inspect { decoded, unretired, notes: self.notes, resume });
                     self.slow.extend(jumps.into_iter().map(|(hole, saved)| Slow {
                         hole,
                         saved,
@@ -100,48 +111,72 @@ impl Checks {
                         exit,
                     }));
                 }
+                if self.notes && operands.iter().any(reporting::reports_of) {
+                    self.note_reported(cache, instructions, &operands, unretired);
+                }
             }
             Operands::Some(_)
                 if !site && self.only_learns() && instruction.segment_prefix() == Register::GS => {}
             Operands::Some(operands) if !site && self.only_learns() => {
-                let decoded = cache.keep(instruction);
                 match Inspected::new(*instruction).accesses() {
-                    Some(accesses) => self.note(cache, instructions, &operands, &accesses, |resume| {
-                        Exit::Inspect { decoded, unretired, resume }
-                    }),
-                    None => ask(cache, |resume| Exit::Inspect { decoded, unretired, resume }),
+                    Some(accesses) => {
+                        let accesses: Vec<Option<Access>> = accesses.into_iter().map(Some).collect();
+                        self.note(cache, instructions, (&operands, &accesses), unretired);
+                    }
+                    None => inspect_here(cache, instruction, unretired),
                 }
             }
-            Operands::Some(_) | Operands::Implicit => {
-                let decoded = cache.keep(instruction);
-                ask(cache, |resume| Exit::Inspect { decoded, unretired, resume });
-            }
+            Operands::Some(_) | Operands::Implicit => inspect_here(cache, instruction, unretired),
         }
         self.covered.after(instruction);
     }
 
-    /// Has each operand of the first of these instructions noted, which is not on the stack whose owner runs and is spared ([`super::inspect`]).
-    fn note(
+    /// Has each operand written down that is reported to the guest. Where a jump leads, and what is loaded for it, is not.
+    fn note_reported(
         &mut self,
         cache: &mut Cache,
         instructions: &[Instruction],
         operands: &[Operand],
-        accesses: &[Access],
-        exit: impl FnOnce(u64) -> Exit,
+        unretired: u8,
     ) {
+        let instruction = &instructions[0];
+        if matches!(classify(instruction), Class::CallIndirect | Class::JumpIndirect) {
+            return;
+        }
+        match Inspected::new(*instruction).reports() {
+            Some(reports) => {
+                let keep = |report: Option<MemoryAccess>| report.map(|report| cache.keep_reported(report));
+                let accesses: Vec<Option<Access>> = reports.into_iter().map(keep).collect();
+                self.note(cache, instructions, (operands, &accesses), unretired);
+            }
+            None => inspect_here(cache, instruction, unretired),
+        }
+    }
+
+    /// Has each operand of the first of these instructions noted for which there is an access, and which is not on the stack whose owner runs and is
+    /// spared ([`super::inspect`]).
+    fn note(
+        &mut self,
+        cache: &mut Cache,
+        instructions: &[Instruction],
+        (operands, accesses): (&[Operand], &[Option<Access>]),
+        unretired: u8,
+    ) {
+        let decoded = cache.keep(&instructions[0]);
         let flags_live = self.live_behind.before(instructions).any();
         let e = &mut cache.emitter;
-        let emitted = |(operand, access): (&Operand, &Access)| {
-            let in_stack = may_be_on_stack(operand);
+        let emitted = |(operand, access): (&Operand, &Option<Access>)| {
+            let (access, in_stack) = ((*access)?, may_be_on_stack(operand));
             let hole = if in_stack {
                 unless_on_own_stack(e, operand, flags_live)
             } else {
                 always(e, operand, flags_live)
             };
-            (hole, Noted { access: *access, in_stack, back: e.here() })
+            Some((hole, Noted { access, in_stack, back: e.here() }))
         };
-        let all: Vec<(Hole, Noted)> = operands.iter().zip(accesses).map(emitted).collect();
-        let exit = cache.exit(exit(cache.emitter.here()));
+        let all: Vec<(Hole, Noted)> = operands.iter().zip(accesses).filter_map(emitted).collect();
+        let resume = cache.emitter.here();
+        let exit = cache.exit(Exit::Inspect { decoded, unretired, notes: false, resume });
         let saved = Saved::CheckRcx;
         self.slow.extend(all.into_iter().map(|(hole, noted)| Slow {
             hole,
@@ -212,6 +247,12 @@ impl Checks {
             stubs::exit_stub(e, exit);
         }
     }
+}
+
+/// What the instruction touches is looked at, whatever it is.
+fn inspect_here(cache: &mut Cache, instruction: &Instruction, unretired: u8) {
+    let decoded = cache.keep(instruction);
+    ask(cache, |resume| Exit::Inspect { decoded, unretired, notes: false, resume });
 }
 
 /// An exit that comes back right behind itself.

@@ -73,8 +73,8 @@ pub(crate) enum Exit {
     /// An instruction dirql does not run.
     NotImplemented { decoded: u32 },
     /// Checked translation: what the instruction will touch is to be looked at first; its block has charged `unretired`
-    /// instructions that have not run, it included. It goes on at `resume`.
-    Inspect { decoded: u32, unretired: u8, resume: u64 },
+    /// instructions that have not run, it included. It goes on at `resume`, where it `notes` by itself what is reported.
+    Inspect { decoded: u32, unretired: u8, notes: bool, resume: u64 },
     /// Checked translation: the block at `rip`, which has not charged anything, begins with a marked byte.
     InspectCode { rip: u64, resume: u64 },
     /// The next instruction's bytes are not there.
@@ -228,8 +228,9 @@ fn handle(frame: &mut Frame, number: u32) -> Flow<u64> {
         Exit::NotImplemented { decoded } => {
             refuse(frame, &translator.kept(*decoded), FaultKind::NotImplemented)
         }
-        Exit::Inspect { decoded, unretired, resume } => {
-            inspect::instruction(frame, &translator.inspected(*decoded), (*unretired).into(), *resume)
+        Exit::Inspect { decoded, unretired, notes, resume } => {
+            let inspected = translator.inspected(*decoded);
+            inspect::instruction(frame, &inspected, ((*unretired).into(), *notes), *resume)
         }
         Exit::InspectCode { rip, resume } => inspect::code(frame, *rip, *resume),
         Exit::BadFetch { rip } => {

@@ -3,19 +3,21 @@
 //! host has something there. A machine that learns what is shared has each access noted here, and one whose guest wants to hear of accesses
 //! reports it (`reporting`).
 
+use std::cell::OnceCell;
+
 use iced_x86::{CodeSize, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register, UsedMemory};
 use smallvec::SmallVec;
 
 use super::cache::Place;
-use super::classify::{Class, classify, may_be_watched};
+use super::checked::Checks;
+use super::classify::{Class, classify, is_interlocked, may_be_watched};
 use super::elements::{Element, elements};
 use super::exit::{charge, fault, go_on, take_back};
 use super::frame::Frame;
 use super::noted::{self, Access};
 use super::operands::{moves_by_bit, touched, writes};
-use super::scratch::scratch;
-use super::{reporting, site};
-use crate::guest::{AccessKind, Caller, FaultKind, Runner, Touch, TouchKind};
+use super::{halves, reporting, site};
+use crate::guest::{AccessKind, Caller, FaultKind, MemoryAccess, Runner, Touch, TouchKind};
 use crate::leave::Flow;
 use crate::machine::state;
 use crate::memory;
@@ -71,6 +73,8 @@ pub(crate) struct Inspected {
     operands: Option<SmallVec<[Plain; 2]>>,
     /// The guest can be asked before it.
     may_be_watched: bool,
+    /// See [`halves::stored_back`], looked up when it is first reported.
+    stored_back: OnceCell<Option<u64>>,
 }
 
 impl Inspected {
@@ -82,7 +86,29 @@ impl Inspected {
         let (used, may_be_watched) = (touched(&instruction), may_be_watched(&instruction));
         let operands = || used.iter().map(|used| Plain::of(&instruction, used)).collect();
         let operands = if is_plain { operands() } else { None };
-        Self { instruction, operands, used, may_be_watched }
+        Self { instruction, operands, used, may_be_watched, stored_back: OnceCell::new() }
+    }
+
+    pub(super) const fn instruction(&self) -> &Instruction {
+        &self.instruction
+    }
+
+    /// The store that ends the update which it begins, if it begins one.
+    pub(super) fn stored_back(&self) -> Option<u64> {
+        *self.stored_back.get_or_init(|| halves::stored_back(&self.instruction))
+    }
+
+    /// What it does to each of its operands, as the guest hears of it when it has been [written down](noted): none of those that are not reported. None if
+    /// it cannot be.
+    pub(super) fn reports(&self) -> Option<SmallVec<[Option<MemoryAccess>; 2]>> {
+        let (rip, atomic) = (self.instruction.ip(), is_interlocked(&self.instruction));
+        let report = |Plain { stretch, .. }: &Plain| {
+            let kind = stretch.kind?;
+            let atomic = atomic && kind == AccessKind::Update;
+            let stored_back = self.stored_back().filter(|_| kind == AccessKind::Load);
+            Some(MemoryAccess { address: 0, bytes: stretch.bytes, kind, atomic, stored_back, rip })
+        };
+        Some(self.operands.as_ref()?.iter().map(report).collect())
     }
 
     /// What it does to each of its operands, if it can be [written down](noted).
@@ -140,18 +166,18 @@ fn stretch_at(address: u64, instruction: &Instruction, used: &UsedMemory) -> Str
     Stretch { kind: stretch.kind.filter(|_| reported), ..stretch }
 }
 
-/// Looks at all accesses of an instruction that is about to run; it goes on at `resume`.
+/// Looks at all accesses of an instruction that is about to run; it goes on at `resume`. They are reported here, unless it `notes` them by itself.
 pub(super) fn instruction(
     frame: &mut Frame,
     inspected: &Inspected,
-    unretired: u32,
+    (unretired, notes): (u32, bool),
     resume: u64,
 ) -> Flow<u64> {
     frame.rip = inspected.instruction.ip();
     let translator = &state().translator;
     let generation = translator.generation();
     let learned = inspected.may_be_watched.then(|| inspected.instruction.ip());
-    look(frame, inspected, learned, unretired)?;
+    look(frame, inspected, learned, (unretired, notes))?;
     if translator.generation() == generation {
         return Ok(resume);
     }
@@ -161,11 +187,16 @@ pub(super) fn instruction(
 
 /// Looks at the accesses of an instruction that the guest was asked before, which has been charged and runs by itself next.
 pub(super) fn before(frame: &mut Frame, inspected: &Inspected) -> Flow<()> {
-    look(frame, inspected, None, 1)
+    look(frame, inspected, None, (1, false))
 }
 
 /// `learned` is the instruction, if it is to be learned where it meets others.
-fn look(frame: &mut Frame, inspected: &Inspected, learned: Option<u64>, unretired: u32) -> Flow<()> {
+fn look(
+    frame: &mut Frame,
+    inspected: &Inspected,
+    learned: Option<u64>,
+    (unretired, notes): (u32, bool),
+) -> Flow<()> {
     if !state().looks_at_accesses() {
         return Ok(());
     }
@@ -181,10 +212,10 @@ fn look(frame: &mut Frame, inspected: &Inspected, learned: Option<u64>, unretire
     if state().shadow.is_on() {
         stretches.iter().try_for_each(|stretch| examine(frame, *stretch, unretired))?;
     }
-    if !state().reporting.is_on() {
+    if !state().reporting.is_on() || notes {
         return Ok(());
     }
-    reporting::report(&inspected.instruction, &stretches, unretired)
+    reporting::report(inspected, &stretches, unretired)
 }
 
 /// Notes who touches what. Until the kernel is entered again, where another flow may go on, this one writes down by itself what it touches, and nothing
@@ -199,8 +230,7 @@ fn note(instruction: &Instruction, learned: Option<u64>, stretches: impl Iterato
     }
     noted::open();
     if state().sharing.spares(&runner) {
-        scratch().own_stack.set(runner.stack.start);
-        scratch().own_stack_bytes.set(runner.stack.end - runner.stack.start);
+        noted::spare(&runner);
     }
 }
 
@@ -221,7 +251,8 @@ pub(super) fn faulted(frame: &mut Frame, place: &Place, translated: u64) -> Flow
     let behind = state().translator.behind_check(translated);
     match (site::instruction_at(place.rip), behind) {
         (Some(decoded), Some(resume)) => {
-            instruction(frame, &Inspected::new(decoded), place.unretired, resume)
+            let notes = Checks::note_reports();
+            instruction(frame, &Inspected::new(decoded), (place.unretired, notes), resume)
         }
         _ => panic!("a check at {translated:#x} belongs to no instruction"),
     }

@@ -22,6 +22,7 @@ mod extended;
 mod flags;
 #[macro_use]
 mod frame;
+mod halves;
 mod host_cpu;
 mod host_words;
 mod inspect;

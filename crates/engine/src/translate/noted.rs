@@ -1,11 +1,14 @@
-//! Accesses that driver code notes by itself, in a machine that only learns who touches what: their addresses are written into a log, which is read
-//! when the kernel is entered. Until then nothing but this flow runs, and what it touches stays where it is.
+//! Accesses that driver code notes by itself, in a machine that only learns who touches what, or whose guest hears of them afterwards: their addresses
+//! are written into a log, which is read when the kernel is entered. Until then nothing but this flow runs, and what it touches stays where it is.
 //!
 //! The log is open between the first inspection after an entry and the next entry. It lies in the scratch page, where driver code could write to it:
 //! what is read there is taken for addresses and nothing else.
 
-use super::inspect;
+use smallvec::SmallVec;
+
 use super::scratch::scratch;
+use super::{inspect, reporting};
+use crate::guest::{MemoryAccess, Runner};
 use crate::machine::state;
 use crate::windows::SCRATCH;
 
@@ -21,7 +24,12 @@ const BYTES: u32 = 48;
 const STORES: u32 = 56;
 const LEARNED: u32 = 57;
 
-/// An access that an instruction makes, wherever it lies, in one word.
+/// So many fit in.
+const ENTRIES: usize = 128;
+const _: () = assert!(BEGIN + ENTRIES as u64 * ENTRY as u64 == END, "the log is as long as it is said to be");
+
+/// An access that an instruction makes, wherever it lies, in one word: what it does, or in a machine that reports, which of those it is that the cache
+/// keeps.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Access(pub(super) u64);
 
@@ -53,6 +61,18 @@ pub(super) fn open() {
     scratch().log.set(BEGIN);
 }
 
+/// The same, but for what it does on the stack that it runs on.
+pub(super) fn open_on_stack() {
+    open();
+    spare(&state().guest().runner());
+}
+
+/// What this runner does on its own stack is not written down.
+pub(super) fn spare(runner: &Runner) {
+    scratch().own_stack.set(runner.stack.start);
+    scratch().own_stack_bytes.set(runner.stack.end - runner.stack.start);
+}
+
 /// Nothing is written down, and it is not known which stack driver code runs on.
 pub(crate) fn close() {
     scratch().log.set(CLOSED);
@@ -71,14 +91,31 @@ pub(super) fn settle() {
 fn settle_all() {
     let behind = scratch().log.get();
     close();
-    if !state().sharing.is_on() || !(BEGIN..=END).contains(&behind) {
+    if !(BEGIN..=END).contains(&behind) {
         return;
     }
-    let runner = state().guest().runner();
-    for at in (BEGIN..behind).step_by(ENTRY.into()) {
-        // SAFETY: it lies in the scratch page, which is mapped as long as a machine is alive.
-        let [address, access] = unsafe { (at as *const [u64; 2]).read() };
-        inspect::note_access(&runner, address, Access(access));
+    // SAFETY: it lies in the scratch page, which is mapped as long as a machine is alive.
+    let entries = (BEGIN..behind).step_by(ENTRY.into()).map(|at| unsafe { (at as *const [u64; 2]).read() });
+    if state().sharing.is_on() {
+        let runner = state().guest().runner();
+        entries.for_each(|[address, access]| inspect::note_access(&runner, address, Access(access)));
+    } else if state().reporting.is_noted() {
+        report(entries);
+    }
+}
+
+/// Tells the guest of all of them at once.
+fn report(entries: impl Iterator<Item = [u64; 2]>) {
+    let mut all = SmallVec::<[MemoryAccess; ENTRIES]>::new();
+    state().translator.with(|cache| {
+        let known = |[address, number]: [u64; 2]| {
+            let made = cache.reported(number)?;
+            reporting::is_memory(address).then_some(MemoryAccess { address, ..made })
+        };
+        all.extend(entries.filter_map(known));
+    });
+    if !all.is_empty() {
+        state().guest().noted(&all);
     }
 }
 

@@ -8,38 +8,43 @@
 
 use std::cell::Cell;
 
-use iced_x86::{Instruction, Register};
+use iced_x86::Register;
 
 use super::classify::is_interlocked;
 use super::exit::{charge, take_back};
-use super::inspect::Stretch;
+use super::inspect::{Inspected, Stretch};
 use super::operands::Operand;
-use super::site;
+use super::{noted, site};
 use crate::arena::arena;
 use crate::clock::clock;
-use crate::guest::{AccessKind, MemoryAccess};
+use crate::guest::{AccessKind, MemoryAccess, Reports};
 use crate::leave::Flow;
 use crate::machine::state;
 use crate::strand::StrandId;
 use crate::windows::{DRIVER_MEMORY, PAGE};
 use crate::{memory, page_table};
 
-/// Whether accesses are reported to the live machine's guest.
+/// Whether, and how, accesses are reported to the live machine's guest.
 #[derive(Default)]
 pub(crate) struct Reporting {
-    on: Cell<bool>,
+    how: Cell<Reports>,
 }
 
 impl Reporting {
-    /// Whether it is.
+    /// Whether they are at all.
     pub(crate) fn is_on(&self) -> bool {
-        self.on.get()
+        self.how.get() != Reports::None
     }
 
-    /// From now on it is, or no more. True if that is a change.
-    pub(crate) fn switch(&self, on: bool) -> bool {
-        memory::set_reported(on);
-        self.on.replace(on) != on
+    /// Whether they are written down, and reported when the kernel is next entered ([`super::noted`]).
+    pub(crate) fn is_noted(&self) -> bool {
+        self.how.get() == Reports::Noted
+    }
+
+    /// From now on so. True if that is a change.
+    pub(crate) fn switch(&self, how: Reports) -> bool {
+        memory::set_reported(how != Reports::None);
+        self.how.replace(how) != how
     }
 }
 
@@ -74,22 +79,27 @@ pub(super) fn reports_of(operand: &Operand) -> bool {
 
 /// Reports what an instruction that is about to run will do to memory; its block has charged `unretired` instructions that have not run, it
 /// included.
-pub(super) fn report(instruction: &Instruction, stretches: &[Stretch], unretired: u32) -> Flow<()> {
+pub(super) fn report(inspected: &Inspected, stretches: &[Stretch], unretired: u32) -> Flow<()> {
+    let instruction = inspected.instruction();
     let Some(done) = done(stretches) else { return Ok(()) };
     take_back(unretired);
     if arena().reported.is_news(instruction.ip())
-        && let Err(leave) = report_each(instruction, stretches, done)
+        && let Err(leave) = report_each(inspected, stretches, done)
     {
         // Whatever comes of that: if the instruction is run after all, it is another time.
         arena().reported.0.set(None);
         return Err(leave);
     }
     charge(unretired);
+    if state().reporting.is_noted() {
+        noted::open_on_stack();
+    }
     Ok(())
 }
 
 /// Its loads first.
-fn report_each(instruction: &Instruction, stretches: &[Stretch], done: u64) -> Flow<()> {
+fn report_each(inspected: &Inspected, stretches: &[Stretch], done: u64) -> Flow<()> {
+    let instruction = inspected.instruction();
     let (rip, interlocked) = (instruction.ip(), is_interlocked(instruction));
     for kind in [AccessKind::Load, AccessKind::Update, AccessKind::Store] {
         let reported =
@@ -97,13 +107,14 @@ fn report_each(instruction: &Instruction, stretches: &[Stretch], done: u64) -> F
         for stretch in reported {
             let (address, bytes) = stretch.first(done);
             let atomic = interlocked && kind == AccessKind::Update;
-            state().guest().accesses(&MemoryAccess { address, bytes, kind, atomic, rip })?;
+            let stored_back = inspected.stored_back().filter(|_| kind == AccessKind::Load);
+            state().guest().accesses(&MemoryAccess { address, bytes, kind, atomic, stored_back, rip })?;
         }
     }
     Ok(())
 }
 
-fn is_memory(address: u64) -> bool {
+pub(super) fn is_memory(address: u64) -> bool {
     DRIVER_MEMORY.into_iter().any(|window| window.contains(address))
 }
 

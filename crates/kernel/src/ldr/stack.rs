@@ -27,6 +27,16 @@ pub(crate) fn lines(cx: &mut Cx<'_>) -> Vec<StackLine> {
     lines_from(cx, callers, interrupted)
 }
 
+/// The same, where this instruction was the innermost some time ago: it alone, if its routine is not on the stack any more.
+pub(crate) fn lines_behind(cx: &mut Cx<'_>, instruction: u64) -> Vec<StackLine> {
+    let routine = |symbol: &str| symbol.rsplit_once('+').map_or(symbol, |(routine, _)| routine).to_owned();
+    let symbol = symbols::describe(cx, instruction);
+    let (own, lines) = (routine(&symbol), lines(cx));
+    let above = lines.iter().position(|line| routine(&line.symbol) == own).map_or(lines.len(), |at| at + 1);
+    let first = StackLine { address: instruction, is_return: false, symbol, interrupted: false, ddi: None };
+    std::iter::once(first).chain(lines.into_iter().skip(above)).collect()
+}
+
 /// The same of a thread that does not run.
 pub(crate) fn lines_of(cx: &mut Cx<'_>, strand: StrandId) -> Vec<StackLine> {
     let callers = cx.engine().callers_of(strand);

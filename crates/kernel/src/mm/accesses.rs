@@ -14,14 +14,13 @@ use crate::ke::stack;
 
 /// Driver code is about to access memory.
 pub(crate) fn by_driver(cx: &Cx<'_>, made: &MemoryAccess) {
-    let MemoryAccess { address, bytes, kind, atomic, rip } = *made;
-    report(cx, Event::Access { address, bytes, kind, atomic, kernel: false, code: rip });
+    report(cx, made, false);
 }
 
 /// A routine that a driver has called has loaded or stored these bytes for it.
 #[inline]
 pub(crate) fn by_routine(cx: &Cx<'_>, address: u64, bytes: u64, kind: AccessKind) {
-    if cx.nt().wants(Kind::Access) {
+    if cx.nt().wants_accesses() {
         of_routine(cx, address, bytes, kind, false);
     }
 }
@@ -29,7 +28,7 @@ pub(crate) fn by_routine(cx: &Cx<'_>, address: u64, bytes: u64, kind: AccessKind
 /// The same where no other processor comes between its load and its store.
 #[inline]
 pub(crate) fn interlocked(cx: &Cx<'_>, address: u64, bytes: u64) {
-    if cx.nt().wants(Kind::Access) {
+    if cx.nt().wants_accesses() {
         of_routine(cx, address, bytes, AccessKind::Update, true);
     }
 }
@@ -39,15 +38,16 @@ pub(crate) fn interlocked(cx: &Cx<'_>, address: u64, bytes: u64) {
 fn of_routine(cx: &Cx<'_>, address: u64, bytes: u64, kind: AccessKind, atomic: bool) {
     let code = cx.engine().caller_rip();
     if bytes != 0 && code != 0 && !access::answers(address) {
-        report(cx, Event::Access { address, bytes, kind, atomic, kernel: true, code });
+        report(cx, &MemoryAccess { address, bytes, kind, atomic, stored_back: None, rip: code }, true);
     }
 }
 
 /// Unless it is the stack's of what runs.
-fn report(cx: &Cx<'_>, event: Event) {
-    let Event::Access { address, .. } = event else { return };
+fn report(cx: &Cx<'_>, made: &MemoryAccess, kernel: bool) {
+    let MemoryAccess { address, bytes, kind, atomic, rip: code, .. } = *made;
     let own = stack::limits(&cx.nt().kernel.borrow());
     if !(own.limit..own.base).contains(&address) {
-        cx.detail(Kind::Access, || event);
+        cx.nt().deliver_accesses(std::slice::from_ref(made), kernel);
+        cx.detail(Kind::Access, || Event::Access { address, bytes, kind, atomic, kernel, code });
     }
 }

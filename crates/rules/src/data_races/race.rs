@@ -1,0 +1,139 @@
+//! What is said of two accesses that nothing orders.
+//!
+//! A **race** is what loses something, or shows a part of something: a word that one of the two has read, changed and stored, and the other one has
+//! stored meanwhile; a pointer that both have looked at and then stored (two that are linked into one list); a structure of more than a word that is
+//! copied or stored as a whole by both. All else is **unordered**: plain loads and stores of whole words, which the processor does not tear, as flags
+//! and states are read and set. Where one of the two is interlocked, such a load or store is as it was meant.
+
+use std::fmt;
+
+use kernel::verdict::{Related, Verdict};
+
+use super::RULE;
+use super::flows::{Flows, Key, Routine};
+use super::memory::{Access, Use};
+
+/// The rule of what is unordered and does no harm by itself.
+pub(super) const UNORDERED: &str = "unordered-access";
+/// Bytes that the processor loads and stores as one.
+const WORD: u64 = 8;
+
+/// What comes of two accesses that are not ordered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Harm {
+    /// None: one of the two is an interlocked instruction, the other one loads or stores the word as a whole.
+    None,
+    /// None by itself.
+    Unordered,
+    /// Others than all bytes of one of the two are there, or are read.
+    Torn,
+    /// One is linked in, or taken, and the other one does not know.
+    Overwritten,
+    /// One changes what the other one has changed meanwhile.
+    Lost,
+}
+
+/// What two accesses do to each other.
+pub(super) fn harm(one: &Access, other: &Access) -> Harm {
+    let both = |is: fn(&Access) -> bool| is(one) && is(other);
+    let is_atomic = one.how == Use::Atomic || other.how == Use::Atomic;
+    let stores = both(|access| access.how.stores());
+    if stores && (one.modifies() || other.modifies()) {
+        Harm::Lost
+    } else if stores && both(|access| access.after_load && access.bytes == WORD) {
+        Harm::Overwritten
+    } else if is_atomic && both(Access::is_word) {
+        Harm::None
+    } else if one.shared(other) > WORD {
+        Harm::Torn
+    } else {
+        Harm::Unordered
+    }
+}
+
+/// The finding.
+pub(super) fn verdict(flows: &Flows, earlier: &Access, now: &Access) -> Verdict {
+    let what = match harm(earlier, now) {
+        Harm::None | Harm::Unordered => "the order in which they come is left to chance",
+        Harm::Torn => "a mixture of both may be stored, or read",
+        Harm::Overwritten => "both may find the same pointer there, and one of the two is overwritten",
+        Harm::Lost => "one of the two may store between the load and the store of the other, and is lost",
+    };
+    let (who, before) = (Who(flows.routine(now.routine)), Who(flows.routine(earlier.routine)));
+    let (does, did) = (Does(now), Does(earlier));
+    let at = if earlier.address == now.address {
+        "there".to_owned()
+    } else {
+        format!("at {:#x}", earlier.address)
+    };
+    let by = if earlier.code == now.code { "the same".to_owned() } else { By(earlier).to_string() };
+    let message = format!(
+        "{who} {does} at {:#x} by {} at IRQL {}, and nothing orders that with {before}, which {did} {at} by {by} at IRQL {}; {what}",
+        now.address,
+        By(now),
+        now.irql,
+        earlier.irql
+    );
+    let verdict = match harm(earlier, now) {
+        Harm::None | Harm::Unordered => Verdict::advice("unordered-access", message),
+        _ => Verdict::warning("data-race", message),
+    };
+    debug_assert!(verdict.rule == RULE || verdict.rule == UNORDERED);
+    let related = vec![Related { what: verb(earlier), event: earlier.event }];
+    Verdict { instruction: Some(now.code).filter(|_| !now.kernel), related, ..verdict }
+}
+
+const fn verb(access: &Access) -> &'static str {
+    match access.how {
+        Use::Load => "loaded",
+        Use::Update | Use::Atomic => "updated",
+        Use::Store if access.derived => "updated",
+        Use::Store => "stored",
+    }
+}
+
+/// What an access does, in words.
+struct Does<'a>(&'a Access);
+
+impl fmt::Display for Does<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Access { how, derived, bytes, .. } = self.0;
+        let verb = match how {
+            Use::Load => "loads",
+            Use::Store if *derived => "loads, changes and stores",
+            Use::Store => "stores",
+            Use::Update => "updates (without `lock`)",
+            Use::Atomic => "updates (with `lock`)",
+        };
+        write!(f, "{verb} {bytes} byte{}", if *bytes == 1 { "" } else { "s" })
+    }
+}
+
+/// The instruction that does it.
+struct By<'a>(&'a Access);
+
+impl fmt::Display for By<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Access { code, kernel, .. } = self.0;
+        write!(f, "{} {code:#x}", if *kernel { "a call that returns to" } else { "the instruction" })
+    }
+}
+
+struct Who(Routine);
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Routine { key, called } = self.0;
+        match called {
+            Some((role, code)) => write!(f, "{} {code:#x}", role.name())?,
+            None => write!(f, "driver code")?,
+        }
+        match key {
+            Key::Thread(strand) => write!(f, " on thread {strand}"),
+            Key::Work(item) => write!(f, " of the work item {item:#x}"),
+            Key::Deferred(dpc) => write!(f, " of {dpc:#x}"),
+            Key::Interrupt(object) => write!(f, " of the interrupt {object:#x}"),
+            Key::Interprocessor(processor) => write!(f, " on processor {processor}"),
+        }
+    }
+}

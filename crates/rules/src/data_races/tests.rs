@@ -1,0 +1,250 @@
+//! Stories of flows of control, in events and accesses alone.
+
+use engine::{AccessKind, MemoryAccess, StrandId};
+use kernel::event::{Event, Judgement, LockKind, Reader, Role, Stamp};
+
+use super::DataRaces;
+
+const PLACE: u64 = 0x2020_0000_1000;
+const LOCK: u64 = 0x2020_0000_9000;
+
+/// A reader, and how many events it has read.
+struct Story {
+    races: DataRaces,
+    number: u64,
+}
+
+impl Story {
+    fn on(processors: u32) -> Self {
+        let mut races = DataRaces::default();
+        races.begins(processors);
+        Self { races, number: 0 }
+    }
+
+    fn stamp(&mut self, strand: u32, irql: u8) -> Stamp {
+        self.number += 1;
+        Stamp { number: self.number, time: self.number, processor: 0, irql, strand: StrandId(strand) }
+    }
+
+    fn event(&mut self, strand: u32, irql: u8, event: &Event) {
+        let stamp = self.stamp(strand, irql);
+        self.races.event(&stamp, event);
+    }
+
+    /// The rule of what an access shows.
+    fn access(&mut self, strand: u32, irql: u8, access: MemoryAccess) -> Option<&'static str> {
+        let stamp = self.stamp(strand, irql);
+        self.races.accessed(&stamp, &[access], false);
+        match self.races.judgement()? {
+            Judgement::Finding(verdict) => Some(verdict.rule),
+            Judgement::Fault(why) => panic!("{why}"),
+        }
+    }
+
+    fn update(&mut self, strand: u32) -> Option<&'static str> {
+        self.access(strand, 0, update(PLACE, 4, false))
+    }
+
+    fn acquire(&mut self, strand: u32, kind: LockKind) {
+        self.event(strand, 2, &Event::LockAcquired { lock: LOCK, kind });
+    }
+
+    fn release(&mut self, strand: u32, kind: LockKind) {
+        self.event(strand, 2, &Event::LockReleased { lock: LOCK, kind });
+    }
+}
+
+fn made(kind: AccessKind, address: u64, bytes: u64) -> MemoryAccess {
+    let rip = 0x2000_0000_1000 + kind as u64 * 8;
+    MemoryAccess { address, bytes, kind, atomic: false, stored_back: None, rip }
+}
+
+fn update(address: u64, bytes: u64, atomic: bool) -> MemoryAccess {
+    MemoryAccess { atomic, ..made(AccessKind::Update, address, bytes) }
+}
+
+fn load(address: u64, bytes: u64) -> MemoryAccess {
+    made(AccessKind::Load, address, bytes)
+}
+
+fn store(address: u64, bytes: u64) -> MemoryAccess {
+    made(AccessKind::Store, address, bytes)
+}
+
+const RACE: Option<&str> = Some("data-race");
+const UNORDERED: Option<&str> = Some("unordered-access");
+
+#[test]
+fn updates_of_two_threads_race_once_for_each_pair_of_instructions() {
+    let mut story = Story::on(2);
+    assert_eq!(story.update(1), None);
+    assert_eq!(story.update(2), RACE);
+    assert_eq!(story.update(1), None, "it was told");
+}
+
+#[test]
+fn a_lock_orders_and_who_shares_it_is_ordered_only_with_who_has_it_alone() {
+    let both = |one: LockKind, other: LockKind| {
+        let mut story = Story::on(2);
+        story.acquire(1, one);
+        story.update(1);
+        story.release(1, one);
+        story.acquire(2, other);
+        story.update(2)
+    };
+    use LockKind::{ExclusiveSpin, SharedSpin, Spin};
+    assert_eq!(both(Spin, Spin), None);
+    assert_eq!(both(ExclusiveSpin, SharedSpin), None);
+    assert_eq!(both(SharedSpin, ExclusiveSpin), None);
+    assert_eq!(both(SharedSpin, SharedSpin), RACE);
+}
+
+#[test]
+fn a_load_and_a_store_of_what_follows_from_it_are_an_update() {
+    let halves = |back: bool| {
+        let store = store(PLACE, 4);
+        let load = MemoryAccess { stored_back: back.then_some(store.rip), ..load(PLACE, 4) };
+        let mut story = Story::on(2);
+        let mut both = |strand| [story.access(strand, 0, load), story.access(strand, 0, store)];
+        (both(1), both(2))
+    };
+    assert_eq!(halves(true), ([None, None], [None, RACE]));
+    let (_, flag) = halves(false);
+    assert_eq!(
+        flag,
+        [UNORDERED, None],
+        "a flag that is looked at and then set: what was set before is known"
+    );
+}
+
+#[test]
+fn pointers_that_two_have_looked_at_and_stored_are_overwritten() {
+    let mut story = Story::on(2);
+    for strand in [1, 2] {
+        story.access(strand, 0, load(PLACE, 8));
+        let said = story.access(strand, 0, store(PLACE, 8));
+        assert_eq!(said, if strand == 1 { None } else { RACE });
+    }
+}
+
+#[test]
+fn interlocked_instructions_race_with_plain_ones_only() {
+    let mut story = Story::on(2);
+    assert_eq!(story.access(1, 0, update(PLACE, 4, true)), None);
+    assert_eq!(story.access(2, 0, update(PLACE, 4, true)), None);
+    assert_eq!(story.access(3, 0, load(PLACE, 4)), None);
+    assert_eq!(story.access(3, 0, store(PLACE, 4)), None);
+    assert_eq!(story.access(4, 0, update(PLACE, 4, false)), RACE);
+}
+
+#[test]
+fn an_interlocked_word_hands_over_what_was_before_it() {
+    let mut story = Story::on(2);
+    story.update(1);
+    story.access(1, 0, update(PLACE + 64, 8, true));
+    story.access(2, 0, update(PLACE + 64, 8, true));
+    assert_eq!(story.update(2), None);
+}
+
+#[test]
+fn bytes_beside_each_other_do_not_race_and_an_access_across_cells_meets_both() {
+    let mut story = Story::on(2);
+    assert_eq!(story.access(1, 0, update(PLACE, 1, false)), None);
+    assert_eq!(story.access(2, 0, update(PLACE + 1, 1, false)), None);
+    assert_eq!(story.access(3, 0, store(PLACE + 8, 8)), None);
+    assert_eq!(story.access(4, 0, load(PLACE + 4, 8)), UNORDERED);
+}
+
+#[test]
+fn more_than_a_word_is_torn() {
+    let mut story = Story::on(2);
+    story.access(1, 0, store(PLACE, 32));
+    assert_eq!(story.access(2, 0, load(PLACE + 16, 32)), RACE);
+    assert_eq!(story.access(3, 0, load(PLACE + 24, 8)), UNORDERED);
+}
+
+#[test]
+fn what_lies_there_later_does_not_race_with_what_lay_there_before() {
+    let mut story = Story::on(2);
+    story.update(1);
+    story.races.fresh(PLACE - 0x800, 0x1000);
+    assert_eq!(story.update(2), None);
+    story.races.fresh(PLACE, 2);
+    assert_eq!(story.update(3), RACE, "the other two bytes are still there");
+}
+
+fn dpc(object: u64) -> (Event, Event) {
+    let (role, routine) = (Role::CustomDpc, 0x2000_0000_5000);
+    (Event::Enter { role, routine, object }, Event::Leave { role, routine, value: 0 })
+}
+
+#[test]
+fn a_dpc_knows_what_was_before_it_was_queued_and_not_what_it_interrupts() {
+    for (early, said) in [(true, None), (false, RACE)] {
+        let (enter, leave) = dpc(0x2020_0000_7000);
+        let mut story = Story::on(2);
+        if early {
+            story.update(1);
+        }
+        story.event(1, 0, &Event::DpcQueued { dpc: 0x2020_0000_7000, inserted: true });
+        if !early {
+            story.update(1);
+        }
+        story.event(1, 2, &enter);
+        assert_eq!(story.access(1, 2, update(PLACE, 4, false)), said);
+        story.event(1, 2, &leave);
+    }
+}
+
+#[test]
+fn on_one_processor_dispatch_level_keeps_dpcs_off_and_dpcs_keep_each_other_off() {
+    for (processors, said) in [(1, None), (2, RACE)] {
+        let mut story = Story::on(processors);
+        assert_eq!(story.access(1, 2, update(PLACE, 4, false)), None, "a thread has raised its level");
+        let mut last = None;
+        for object in [0x2020_0000_7000, 0x2020_0000_7100] {
+            let (enter, leave) = dpc(object);
+            story.event(1, 2, &enter);
+            last = last.or(story.access(1, 2, update(PLACE, 4, false)));
+            story.event(1, 2, &leave);
+        }
+        last = last.or(story.access(2, 2, update(PLACE, 4, false)));
+        assert_eq!(last, said);
+    }
+    let mut story = Story::on(1);
+    let (enter, _) = dpc(0x2020_0000_7000);
+    story.access(1, 0, update(PLACE, 4, false));
+    story.event(1, 2, &enter);
+    assert_eq!(story.access(1, 2, update(PLACE, 4, false)), RACE, "PASSIVE_LEVEL keeps nothing off");
+}
+
+#[test]
+fn the_lock_of_an_interrupt_is_its_service_routines_and_not_the_interrupted_threads() {
+    let (role, routine, object) = (Role::Isr, 0x2000_0000_6000, 0x2020_0000_8000);
+    let mut story = Story::on(1);
+    story.update(1);
+    story.acquire(1, LockKind::Spin);
+    story.event(1, 5, &Event::Enter { role, routine, object });
+    assert_eq!(story.access(1, 5, update(PLACE, 4, false)), RACE);
+    story.event(1, 5, &Event::Leave { role, routine, value: 1 });
+    story.release(1, LockKind::Spin);
+    assert_eq!(story.access(1, 0, store(PLACE, 4)), RACE, "the thread has not acquired it");
+    let mut story = Story::on(2);
+    story.acquire(1, LockKind::Spin);
+    story.event(1, 5, &Event::Enter { role, routine, object });
+    story.access(1, 5, update(PLACE, 4, false));
+    story.event(1, 5, &Event::Leave { role, routine, value: 1 });
+    story.release(1, LockKind::Spin);
+    story.acquire(1, LockKind::Spin);
+    assert_eq!(story.update(1), None, "now it has");
+}
+
+#[test]
+fn a_reader_that_is_taken_back_has_forgotten() {
+    let mut story = Story::on(2);
+    let saved = story.races.save().unwrap();
+    story.update(1);
+    story.races.restore(&*saved);
+    assert_eq!(story.update(2), None);
+    assert_eq!(story.update(3), RACE);
+}
