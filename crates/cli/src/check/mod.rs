@@ -249,7 +249,9 @@ impl Campaign<'_> {
                 format!("--{}={}", isolate::TURN, turn.text()),
                 format!("--processors={}", exercise.processors.max(self.arguments.setup.processors)),
             ];
-            let more: Vec<String> = self.more.iter().chain(&exercise.more).cloned().chain(more).collect();
+            // A search has its own way to what two threads touch.
+            let of_exercise = exercise.more.iter().filter(|option| !search || *option != check::RACES);
+            let more: Vec<String> = self.more.iter().chain(of_exercise).cloned().chain(more).collect();
             let end = isolate::watch(&self.arguments.isolation, &more, &self.stop, |line| {
                 match serde_json::from_str(line) {
                     Ok(Line::Known { cause, shown }) => known.push((cause, shown)),

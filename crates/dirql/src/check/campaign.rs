@@ -5,6 +5,7 @@
 use explore::{Failing, Policy};
 
 use super::cause::Cause;
+use super::counter::is_counted;
 use super::exercise::Exercise;
 use crate::error::Error;
 use crate::machine::Boots;
@@ -66,7 +67,8 @@ impl<'c> Campaign<'c> {
         let is_broken = report.outcome() < Outcome::Unexpected;
         let mut totals = Totals { could_fail, failed: 0, attempts: 1 };
         if first == 0 {
-            each(self.boots, 0, tried(Policy::default(), &report))?;
+            let usual = tried(Policy::default(), &report, self.boots);
+            each(self.boots, 0, usual)?;
         }
         // What fails before the script begins is the first exercise's business.
         let from = if effort.from_start { 1 } else { at_ready + 1 };
@@ -89,14 +91,23 @@ impl<'c> Campaign<'c> {
             }
             let ((), report) =
                 self.boots.boot(policy.chooser(), |machine| machine.perform(self.play.clone()))?;
-            each(self.boots, number, tried(policy, &report))?;
+            let tried = tried(policy, &report, self.boots);
+            each(self.boots, number, tried)?;
         }
         Ok(totals)
     }
 }
 
-fn tried(policy: Policy, report: &Report) -> Tried {
+fn tried(policy: Policy, report: &Report, boots: &Boots) -> Tried {
     let ours = || report.our_fault.clone();
     let no_answer = report.lacking().map(str::to_owned).or_else(ours);
-    Tried { policy, causes: report.causes(), no_answer }
+    let mut causes = report.causes();
+    causes.retain(|cause| cause.rule != "data-race" || !is_counter(cause, boots));
+    Tried { policy, causes, no_answer }
+}
+
+/// Whether a race is about a number that is only added to.
+fn is_counter(cause: &Cause, boots: &Boots) -> bool {
+    let offset = cause.instruction.and_then(|address| boots.offset_in_driver(address));
+    offset.is_some_and(|offset| is_counted(boots.driver_image(), offset))
 }

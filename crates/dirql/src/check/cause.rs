@@ -17,6 +17,8 @@ pub struct Cause {
     pub rule: String,
     /// Its tier's name.
     pub tier: String,
+    /// The instruction, if it belongs to one.
+    pub instruction: Option<u64>,
     /// In full, as JSON has it in `finding-in-full`.
     pub finding: String,
 }
@@ -32,6 +34,7 @@ impl Report {
                 key: key(verdict),
                 rule: verdict.rule.to_owned(),
                 tier: verdict.tier.name().to_owned(),
+                instruction: verdict.stack.first().map(|line| line.address),
                 finding: self.finding_json(verdict),
             };
             if causes.iter().all(|known| known.key != cause.key) {

@@ -58,6 +58,8 @@ const PAIRED: [u32; 9] = [0, 1, 8, 16, 0x40, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FF
 const PAIR_SIZES: [u32; 2] = [16, 64];
 /// So many requests are prepared by others.
 const PREPARED: usize = 4;
+/// The option that looks for data races: where two threads ask at once.
+pub const RACES: &str = "--races";
 /// The method of a code whose buffers the driver reaches by the application's own addresses.
 const METHOD_NEITHER: u32 = 3;
 /// So many registers of each window of an unknown card get values, from its beginning.
@@ -177,7 +179,10 @@ impl Plan {
         };
         let processors = if matches!(kind, Kind::AtOnce | Kind::StartOnTwo) { 2 } else { 1 };
         let effort = Effort { failing, from_start, seeds, schedules };
-        let more = self.more.clone();
+        let mut more = self.more.clone();
+        if matches!(kind, Kind::AtOnce) {
+            more.push(RACES.to_owned());
+        }
         self.all.push(Exercise { title: title.into(), script: script.into(), processors, more, effort });
     }
 }

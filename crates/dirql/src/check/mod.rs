@@ -7,6 +7,7 @@
 mod campaign;
 mod cause;
 mod codes;
+mod counter;
 mod coverage;
 mod exercise;
 mod shrink;
@@ -17,7 +18,7 @@ pub use campaign::{Campaign, Totals, Tried};
 pub use cause::Cause;
 pub use codes::{Compared, compared};
 pub use coverage::{Coverage, Function, coverage};
-pub use exercise::{Effort, Exercise, exercises, exercises_of_neighbours};
+pub use exercise::{Effort, Exercise, RACES, exercises, exercises_of_neighbours};
 pub use shrink::{Shown, shrink};
 pub use signals::signals;
 pub use survey::{HARDWARE, Operation, Survey, survey};

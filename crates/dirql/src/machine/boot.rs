@@ -221,9 +221,9 @@ impl Machine {
 }
 
 impl Work {
-    /// The bytes of the driver's image.
-    pub(super) fn driver_size(&self) -> u32 {
-        self.driver.image.size()
+    /// The driver's image.
+    pub(super) fn driver_image(&self) -> &Image {
+        &self.driver.image
     }
 
     fn new(inputs: &Inputs, plan: &Plan, is_verified: bool) -> Self {

@@ -6,6 +6,7 @@
 use std::rc::Rc;
 
 use engine::{Chooser, Tracking};
+use image::Image;
 
 use super::Machine;
 use super::boot::{self, Work};
@@ -91,12 +92,20 @@ impl Boots {
     /// The instructions of the driver's that were come to since, as offsets in its image, sorted: whole blocks, up to a jump.
     #[must_use]
     pub fn reached(&self) -> Vec<u32> {
-        let Some(base) = self.machine.loaded.borrow().driver.as_ref().map(|driver| driver.base) else {
-            return Vec::new();
-        };
-        let offset = |address: u64| u32::try_from(address.checked_sub(base)?).ok();
-        let size = self.work.driver_size();
-        self.machine.host.reached().into_iter().filter_map(offset).filter(|offset| *offset < size).collect()
+        self.machine.host.reached().into_iter().filter_map(|address| self.offset_in_driver(address)).collect()
+    }
+
+    /// Where in the driver's image an address is, if it is there.
+    #[must_use]
+    pub(crate) fn offset_in_driver(&self, address: u64) -> Option<u32> {
+        let base = self.machine.loaded.borrow().driver.as_ref()?.base;
+        let offset = u32::try_from(address.checked_sub(base)?).ok()?;
+        (offset < self.driver_image().size()).then_some(offset)
+    }
+
+    /// The driver's image.
+    pub(crate) fn driver_image(&self) -> &Image {
+        self.work.driver_image()
     }
 }
 
