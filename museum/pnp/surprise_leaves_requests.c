@@ -1,11 +1,11 @@
 /*
  * A virtual barrier: IOCTL_BARRIER_WAIT waits until IOCTL_BARRIER_OPEN opens it.
  *
- * The bug: requests that wait hold no remove lock and stay in the queue when the device is removed: it is deleted with them. It shows with a request that
- * waits while the device is removed.
+ * The bug: requests that wait stay in the queue when the device has gone, where nothing will ever open the barrier: an application that waits for
+ * one keeps its handle, and the device is never removed. It shows with a request that waits while the device goes without notice.
  *
  * Device: Root\VirtualBarrier
- * Rule: request-pending-after-remove, irp-never-completed, use-after-free
+ * Rule: request-pending-after-remove, irp-never-completed, stuck
  * Needs: removal
  */
 #include "../include/function.h"
@@ -21,8 +21,7 @@ typedef struct _DEVICE {
 
 static VOID Ended(PIRP_QUEUE Queue, PIRP Irp, NTSTATUS Status)
 {
-    UNREFERENCED_PARAMETER(Queue);
-    Complete(Irp, Status, 0);
+    FdoEndPended(&CONTAINING_RECORD(Queue, DEVICE, Waiters)->Fdo, Irp, Status, 0);
 }
 
 static NTSTATUS Add(PFDO Fdo)
@@ -53,7 +52,6 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     }
     switch (CodeOf(IoGetCurrentIrpStackLocation(Irp))) {
     case IOCTL_BARRIER_WAIT:
-        IoReleaseRemoveLock(&Own->Fdo.RemoveLock, Irp); /* the gate is enough until it is queued */
         IoCsqInsertIrp(&Own->Waiters.Csq, Irp, NULL);
         return FdoPend(&Own->Fdo);
     case IOCTL_BARRIER_OPEN:
