@@ -4,7 +4,7 @@
  * The bug: the loop has no bound. It shows with a card that was pulled out, whose busy bit reads as one for ever.
  *
  * Device: PCI\VEN_1234&DEV_11E8
- * Rule: endless-loop, livelock
+ * Rule: endless-loop, livelock, irp-never-completed, stuck
  * Needs: device, removal
  */
 #include "../include/edu.h"

@@ -5,7 +5,7 @@
  * device is started.
  *
  * Device: PCI\VEN_1234&DEV_11E8
- * Rule: device-memory-not-mapped, card-without-power, resource-used-after-release
+ * Rule: io-space-outside, device-memory-not-mapped, card-without-power, resource-used-after-release
  * Needs: nothing
  */
 #include "../include/edu.h"

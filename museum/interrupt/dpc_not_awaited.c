@@ -5,7 +5,7 @@
  * for it. It shows with a schedule in which the DPC is late.
  *
  * Device: PCI\VEN_1234&DEV_11E8
- * Rule: device-memory-not-mapped, wild-read, use-after-free
+ * Rule: device-memory-not-mapped, wild-read, wild-write, use-after-free
  * Needs: ioctl, schedule, removal
  */
 #include "../include/edu.h"

@@ -1,12 +1,12 @@
 /*
  * The educational device's factorials, and how many interrupts there were, with a time: both are answered together.
  *
- * The bug: the two are guarded by an ordinary spin lock, which the service routine acquires, too, above DISPATCH_LEVEL. It shows with the first interrupt,
- * and hangs where it comes while a request has the lock.
+ * The bug: the two are guarded by an ordinary spin lock, which the service routine acquires, too, above DISPATCH_LEVEL. It shows where an
+ * interrupt comes while a request has the lock.
  *
  * Device: PCI\VEN_1234&DEV_11E8
  * Rule: irql-too-high, spin-lock-recursion
- * Needs: ioctl
+ * Needs: ioctl, schedule
  */
 #include "../include/edu.h"
 

@@ -25,11 +25,11 @@ static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
     }
     CardWrite(&Edu->Fdo, EDU_INTERRUPT_ACKNOWLEDGE, Status);
     InterlockedOr(&Edu->Pending, (LONG)Status);
-#ifdef FIXED
     KeInsertQueueDpc(&Edu->Dpc, NULL, NULL);
+#ifdef FIXED
     return TRUE;
 #else
-    return !KeInsertQueueDpc(&Edu->Dpc, NULL, NULL);
+    return FALSE;
 #endif
 }
 

@@ -11,13 +11,23 @@
 
 #define IOCTL_EDU_LIVENESS CTL_CODE(FILE_DEVICE_UNKNOWN, 0x805, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
-static FAST_MUTEX StateLock; /* the card is stopped and started outside of it */
+static KEVENT StateLock; /* who has it may use the registers */
+
+static VOID Lock(VOID)
+{
+    KeWaitForSingleObject(&StateLock, Executive, KernelMode, FALSE, NULL);
+}
+
+static VOID Unlock(VOID)
+{
+    KeSetEvent(&StateLock, IO_NO_INCREMENT, FALSE);
+}
 
 static NTSTATUS Liveness(PEDU Edu, PULONG Buffer)
 {
     NTSTATUS Status = STATUS_DEVICE_NOT_READY;
 
-    ExAcquireFastMutex(&StateLock);
+    Lock();
 #ifdef FIXED
     if (ExAcquireRundownProtection(&Edu->Fdo.Gate)) {
         CardWrite(&Edu->Fdo, EDU_LIVENESS, *Buffer);
@@ -32,7 +42,7 @@ static NTSTATUS Liveness(PEDU Edu, PULONG Buffer)
         Status = STATUS_SUCCESS;
     }
 #endif
-    ExReleaseFastMutex(&StateLock);
+    Unlock();
     return Status;
 }
 
@@ -60,16 +70,16 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
 
 static NTSTATUS Add(PFDO Fdo)
 {
-    ExInitializeFastMutex(&StateLock);
+    KeInitializeEvent(&StateLock, SynchronizationEvent, TRUE);
     return EduAdd(Fdo);
 }
 
 /* Nothing uses the registers any more when they go. */
 static VOID Stop(PFDO Fdo, BOOLEAN Present)
 {
-    ExAcquireFastMutex(&StateLock);
+    Lock();
     EduStop(Fdo, Present);
-    ExReleaseFastMutex(&StateLock);
+    Unlock();
 }
 
 static const GUID FdoInterface = FDO_GUID(0x10c3b019);

@@ -1,10 +1,11 @@
 /*
  * The educational device's factorials, on a line that other cards share.
  *
- * The bug: the service routine reads the card's status also when the card has no power. It shows when another card of the line interrupts in D3.
+ * The bug: the service routine reads the card's status also when the card has no power or is gone, and takes all ones for its bits: it claims what is not its
+ * own. It shows when another card of the line interrupts in D3.
  *
  * Device: PCI\VEN_1234&DEV_11E8
- * Rule: card-without-power
+ * Rule: interrupt-storm, card-without-power
  * Needs: power, device
  */
 #include "../include/edu.h"
@@ -21,7 +22,12 @@ static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
     }
 #endif
     Status = CardRead(&Edu->Fdo, EDU_INTERRUPT_STATUS);
-    if (Status == 0 || Status == 0xFFFFFFFF) {
+#ifdef FIXED
+    if (Status == 0xFFFFFFFF) {
+        return FALSE;
+    }
+#endif
+    if (Status == 0) {
         return FALSE;
     }
     CardWrite(&Edu->Fdo, EDU_INTERRUPT_ACKNOWLEDGE, Status);
