@@ -9,7 +9,7 @@
 
 DRIVER_INITIALIZE DriverEntry;
 
-#define SHARED __attribute__((unused)) static
+#define SHARED static inline
 
 SHARED NTSTATUS Complete(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
 {
