@@ -20,9 +20,10 @@ typedef struct _DEVICE {
     BOOLEAN Held;
     PIRP Parked; /* what StartIo got while it was held */
     ULONG64 Sum;
+    LONG Printed;
 } DEVICE, *PDEVICE;
 
-static VOID Print(PDEVICE Own, PIRP Irp)
+__attribute__((always_inline)) static inline VOID Print(PDEVICE Own, PIRP Irp)
 {
     volatile UCHAR Line[512];
     ULONG Index, Length = IoGetCurrentIrpStackLocation(Irp)->Parameters.Write.Length;
@@ -47,6 +48,7 @@ static VOID NTAPI StartIo(PDEVICE_OBJECT Device, PIRP Irp)
     KeReleaseSpinLockFromDpcLevel(&Own->Lock);
     Print(Own, Irp);
     IoStartNextPacket(Device, FALSE);
+    InterlockedIncrement(&Own->Printed);
 }
 
 static VOID Release(PDEVICE_OBJECT Device)

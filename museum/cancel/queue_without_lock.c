@@ -19,6 +19,10 @@ typedef struct _DEVICE {
     IRP_QUEUE Tickets;
 } DEVICE, *PDEVICE;
 
+#ifdef FIXED
+#define ACQUIRE QueueAcquireLock
+#define RELEASE QueueReleaseLock
+#else
 static VOID NTAPI NoLock(PIO_CSQ Csq, PKIRQL Irql)
 {
     UNREFERENCED_PARAMETER(Csq);
@@ -31,10 +35,6 @@ static VOID NTAPI NoUnlock(PIO_CSQ Csq, KIRQL Irql)
     UNREFERENCED_PARAMETER(Irql);
 }
 
-#ifdef FIXED
-#define ACQUIRE QueueAcquireLock
-#define RELEASE QueueReleaseLock
-#else
 #define ACQUIRE NoLock
 #define RELEASE NoUnlock
 #endif
