@@ -46,6 +46,9 @@ Exit codes:
 pub(crate) enum Command {
     /// Loads a driver, starts it on its device, talks to it, stops, removes and unloads it
     Run(Run),
+    /// Tries everything that the kernel contract allows on a driver, by itself: requests, calls that fail, removal, power, orders of threads; and tells
+    /// what is wrong, with the line that shows it again
+    Check(Check),
     /// Carries the script out in every schedule within a bound, and shows the first one that breaks the driver
     Explore(Explore),
     /// Makes a recorded run again, instruction for instruction, and says whether it is the same
@@ -346,6 +349,40 @@ pub(crate) struct Explore {
     #[command(flatten)]
     pub(crate) isolation: Isolation,
 }
+
+/// `dirql check`.
+#[derive(Args)]
+#[command(after_help = CHECK)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    pub(crate) setup: Setup,
+    /// How much is tried, in hundredths of the usual: of seeds and schedules, so results do not depend on the host's speed
+    #[arg(long, value_name = "PERCENT", default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) budget: u64,
+    /// So many processes work at a time; as many as the host has processors, if not given. The findings and the output do not depend on it
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) workers: Option<u32>,
+    /// One JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// No progress on a terminal
+    #[arg(long)]
+    pub(crate) quiet: bool,
+    /// Whether the report is coloured
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t)]
+    pub(crate) color: Color,
+    #[command(flatten)]
+    pub(crate) isolation: Isolation,
+}
+
+const CHECK: &str = "\
+Without --inf, an INF file of the driver's name beside it is taken; without --device, the card that it is for. A script (--do, --script) is one exercise more.
+
+Exit codes:
+  0  nothing is wrong by what was tried
+  1  something is wrong: a rule of tier error, verifier or warning is broken
+  2  unusable arguments or input
+  3  no answer: a fault of dirql's own, or the driver needs something that dirql does not have yet";
 
 /// Of what happens in a run, one thing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

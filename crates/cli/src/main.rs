@@ -9,6 +9,7 @@
 
 mod again;
 mod arguments;
+mod check;
 mod crash_report;
 mod devices;
 mod explore;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run::run(&run),
         Command::Tree(run) => run::tree(run),
         Command::Wmi(wmi) => wmi::run(wmi),
+        Command::Check(check) => check::run(check),
         Command::Explore(explore) => explore::run(&explore),
         Command::Replay(replay) => replay::run(&replay),
         Command::Imports(imports) => imports::run(&imports).map(|()| 0),

@@ -6,6 +6,7 @@
 
 mod archive;
 mod bench;
+pub mod check;
 pub mod error;
 mod explain;
 pub mod files;

@@ -8,6 +8,7 @@
 mod choice;
 mod counted;
 mod estimate;
+mod failing;
 mod guided;
 mod histories;
 mod level;
@@ -30,6 +31,7 @@ mod subtree;
 pub use choice::{Choice, ChoiceError, Choices, Occurrences};
 pub use counted::Counted;
 pub use engine::{Chooser, Defaults, Point, SLICE_END};
+pub use failing::Failing;
 pub use local::Local;
 pub use pct::Pct;
 pub use places::Places;

@@ -1,4 +1,4 @@
-//! Policies by the names that people type: `default`, `random:SEED`, `pct:SEED[,DEPTH][,STEPS]`.
+//! Policies by the names that people type: `default`, `random:SEED`, `pct:SEED[,DEPTH][,STEPS]`, `fail:CALL[,COUNT]`.
 //!
 //! A policy is one row: its name, what it does, the numbers it is given, and the function that makes its [`Chooser`]. Parsing, printing,
 //! later seeds, error messages and the command line's help follow from the rows. A row stands in the file of its chooser; [`POLICIES`] lists
@@ -11,7 +11,7 @@ use std::str::FromStr;
 use engine::{Chooser, Defaults};
 
 /// The rows, in the order to show them. The first is what holds if no policy is asked for.
-static POLICIES: &[&Entry] = &[&DEFAULT, &crate::random::ENTRY, &crate::pct::ENTRY];
+static POLICIES: &[&Entry] = &[&DEFAULT, &crate::random::ENTRY, &crate::pct::ENTRY, &crate::failing::ENTRY];
 
 static DEFAULT: Entry = Entry {
     name: "default",
@@ -126,6 +126,20 @@ impl Policy {
         let Some(seed) = self.entry.seed() else { return (n == 0).then_some(self) };
         let mut values = self.values;
         values[seed] = values[seed].checked_add(n)?;
+        Some(Self { values, ..self })
+    }
+
+    /// Its numbers, if it is a policy of this row.
+    pub(crate) fn numbers_of(&self, entry: &Entry) -> Option<&[u64]> {
+        (self.entry.name == entry.name).then(|| &self.values[..self.entry.parameters.len()])
+    }
+
+    /// The same with this seed. None if it has none.
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Option<Self> {
+        let at = self.entry.seed()?;
+        let mut values = self.values;
+        values[at] = seed;
         Some(Self { values, ..self })
     }
 

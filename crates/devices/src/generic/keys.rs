@@ -14,6 +14,8 @@ use crate::spec::{Options, ReadFile, SpecError, hex, id_pair, number, size};
 /// The signal that sends a message.
 pub(super) const MESSAGE: &str = "message";
 
+/// The signal that raises the pin for a while.
+pub(super) const PULSE: &str = "pulse";
 /// The name of any of its registers, in the list of its signals.
 const REGISTER: &str = "barN+OFFSET";
 
@@ -103,6 +105,10 @@ pub const ENTRY: Entry = Entry {
         Signal {
             name: "irq",
             meaning: "1 raises the interrupt pin, 0 drops it; with ackN: the causes that are raised, as bits of the status register, or 0",
+        },
+        Signal {
+            name: PULSE,
+            meaning: "N: the interrupt pin is raised until the driver has made N accesses to the card, or for 20 us",
         },
         Signal {
             name: REGISTER,

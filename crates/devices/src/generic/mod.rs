@@ -12,9 +12,12 @@ use kernel::hal::hardware::Refusal;
 pub use keys::ENTRY;
 pub use registers::{Causes, Known, Place, Rule};
 
-use crate::pci::{Access, Header, Messages, Model, Placement};
+use crate::pci::{Access, Header, Master, Messages, Model, Placement};
 use crate::ram::SparseRam;
 use crate::register::ones;
+
+/// The longest pulse of the interrupt pin, in ns: a driver that makes no access is not called for ever.
+const PULSE: u64 = 20_000;
 
 /// How a window answers reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -47,6 +50,8 @@ pub struct Generic {
     known: Known,
     /// What a script said last about the pin. It is the outside world's, so a reset does not change it.
     raised: bool,
+    /// The pin is raised until the driver has made so many accesses, or until this moment.
+    pulse: Option<(u32, u64)>,
     windows: [Contents; 6],
     /// The pin may have changed since the bus asked.
     changed: bool,
@@ -72,6 +77,7 @@ impl Generic {
             pin,
             known: Known::default(),
             raised: false,
+            pulse: None,
             windows: Default::default(),
             changed: true,
             signaled: Vec::new(),
@@ -86,11 +92,19 @@ impl Generic {
         self
     }
 
+    /// One access, and what it makes of a pulse.
+    fn was_accessed(&mut self) {
+        if let Some((accesses, until)) = self.pulse {
+            self.pulse = (accesses > 1).then_some((accesses - 1, until));
+            self.changed = true;
+        }
+    }
+
     /// What a script names `barN+OFFSET`, hexadecimal: a register in one of its windows.
     fn register(&self, name: &str) -> Result<Place, String> {
         let Some(place) = keys::register(name) else {
             return Err(format!(
-                "no signal `{name}`; it has: irq, and registers as bar0+4c (hexadecimal, 32 bits)"
+                "no signal `{name}`; it has: irq, pulse, and registers as bar0+4c (hexadecimal, 32 bits)"
             ));
         };
         match self.header.bars[usize::from(place.bar)] {
@@ -115,9 +129,20 @@ impl Model for Generic {
     }
 
     fn reset(&mut self) {
-        let Self { header: _, placement: _, reads: _, pin: _, known, raised: _, windows, changed, signaled } =
-            self;
+        let Self {
+            header: _,
+            placement: _,
+            reads: _,
+            pin: _,
+            known,
+            raised: _,
+            pulse,
+            windows,
+            changed,
+            signaled,
+        } = self;
         *changed = true;
+        *pulse = None;
         signaled.clear();
         for Contents { ram, last } in windows.iter_mut() {
             ram.clear();
@@ -134,6 +159,7 @@ impl Model for Generic {
             Reads::Last => window.last & ones(access.bytes()),
         };
         self.changed |= self.known.was_read(&mut self.windows, (access.bar, access.offset, access.bytes()));
+        self.was_accessed();
         Ok(value)
     }
 
@@ -148,6 +174,7 @@ impl Model for Generic {
             Reads::Last => window.last = value,
         }
         self.known.was_written(&mut self.windows, (access.bar, access.offset, access.bytes()), value, before);
+        self.was_accessed();
         Ok(())
     }
 
@@ -156,11 +183,14 @@ impl Model for Generic {
     }
 
     fn reads_change(&self) -> bool {
-        self.known.causes.is_some_and(|causes| causes.rule == Rule::Read)
+        self.header.pin != 0 || self.known.causes.is_some_and(|causes| causes.rule == Rule::Read)
     }
 
     fn asserts(&self) -> bool {
-        let raised = self.raised || self.pin == Pin::Stuck || self.known.active(&self.windows) != 0;
+        let raised = self.raised
+            || self.pulse.is_some()
+            || self.pin == Pin::Stuck
+            || self.known.active(&self.windows) != 0;
         self.header.pin != 0 && raised
     }
 
@@ -168,7 +198,18 @@ impl Model for Generic {
         std::mem::take(&mut self.signaled)
     }
 
-    fn poke(&mut self, _now: u64, signal: &str, value: &str) -> Result<(), String> {
+    fn deadline(&self) -> Option<u64> {
+        self.pulse.map(|(_, until)| until)
+    }
+
+    fn advance(&mut self, now: u64, _master: &mut Master<'_>) {
+        if self.pulse.is_some_and(|(_, until)| until <= now) {
+            self.pulse = None;
+            self.changed = true;
+        }
+    }
+
+    fn poke(&mut self, now: u64, signal: &str, value: &str) -> Result<(), String> {
         let word = || value.parse::<u32>().map_err(|_| format!("`{value}` is no number of 32 bits"));
         if signal == keys::MESSAGE {
             let count = self.header.messages.map_or(0, Messages::count);
@@ -180,7 +221,13 @@ impl Model for Generic {
             self.changed = true;
             return Ok(());
         }
-        if signal != "irq" {
+        if signal == keys::PULSE && self.header.pin != 0 {
+            self.pulse =
+                Some(word()?).filter(|accesses| *accesses > 0).map(|accesses| (accesses, now + PULSE));
+            self.changed = true;
+            return Ok(());
+        }
+        if signal != "irq" && signal != keys::PULSE {
             let place = self.register(signal)?;
             place.set(&mut self.windows, word()?);
             self.changed = true;

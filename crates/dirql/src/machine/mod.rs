@@ -9,6 +9,7 @@ mod end;
 mod explore;
 mod handle;
 mod memory;
+mod offered;
 mod plan;
 mod pnp;
 mod port;

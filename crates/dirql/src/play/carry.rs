@@ -33,6 +33,10 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::Async { name, request, apc } => request::begin(stage, cx, name, request, *apc),
         Command::Pointer { name, request, expect } => request::point(stage, cx, name, request, expect),
         Command::Memory { name, data } => request::memory(stage, cx, name, data),
+        Command::MemoryAt { name, address, length } => {
+            request::memory_at(stage, name, *address, *length);
+            Ok(Ok(()))
+        }
         Command::Unmap(name) => request::unmap(stage, cx, name),
         Command::Load { pointer, offset, length, expect } => {
             request::load(stage, cx, (pointer, *offset), *length, expect)
@@ -66,6 +70,10 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::Poke { device, signal, value } => device::poke(cx, device, signal, *value),
         Command::Peek { device, register, expect } => Ok(device::look(stage, cx, (device, register), expect)),
         Command::Pool { tag, expect } => Ok(device::pool(stage, cx, tag, expect)),
+        Command::Tolerate => {
+            stage.with(|state| state.tolerant = true);
+            Ok(Ok(()))
+        }
         Command::Tree => pnp::tree::show(cx).map(Ok),
         Command::Pnp { event, device, expect } => device::pnp(cx, *event, device.as_deref(), expect),
         Command::Power { state, device, expect } => device::power(cx, *state, device.as_deref(), expect),

@@ -5,7 +5,7 @@ use abi::{
 };
 use engine::Flow;
 use kernel::Cx;
-use kernel::io::file::{self, OpenOptions};
+use kernel::io::file::{self, Buffer, OpenOptions};
 use kernel::io::{cancel, interface};
 use kernel::mm::user;
 use kernel::ob::{Handle, duplicate, handle as handles};
@@ -143,6 +143,14 @@ pub(super) fn memory(stage: &Stage, cx: &mut Cx<'_>, name: &str, data: &Data) ->
         state.memory.insert(name.to_owned(), buffer)
     });
     Ok(Ok(()))
+}
+
+/// An address gets a name, whatever lies there.
+pub(super) fn memory_at(stage: &Stage, name: &str, address: u64, length: u32) {
+    stage.with(|state| {
+        state.pointers.insert(name.to_owned(), address);
+        state.memory.insert(name.to_owned(), Buffer { address, length })
+    });
 }
 
 /// Memory of the application's goes away, in use or not.
@@ -334,6 +342,14 @@ pub(super) fn run_down(stage: &Stage, cx: &mut Cx<'_>) -> Flow<Vec<Handle>> {
     let own: Vec<Handle> = own.into_values().collect();
     for handle in &own {
         cancel::rundown_file(cx, *handle)?;
+    }
+    // Those of handles that are closed by now, too.
+    let blocks: Vec<_> = stage.with(|state| {
+        let under_way = state.requests.values().filter(|begun| begun.process == process);
+        under_way.filter_map(|begun| Some(begun.overlapped()?.status_block)).collect()
+    });
+    for block in blocks {
+        let _ = cancel::cancel_request(cx, block)?;
     }
     while let Some(begun) = stage.with(|state| {
         let name = state.requests.iter().find(|(_, begun)| begun.process == process)?.0.clone();

@@ -82,7 +82,7 @@ impl Report {
     }
 
     /// A verdict or finding as one object.
-    pub(super) fn finding_json(&self, verdict: &Verdict) -> String {
+    pub(crate) fn finding_json(&self, verdict: &Verdict) -> String {
         let rule = rules::find(verdict.rule);
         let object = json_object()
             .text("rule", verdict.rule)

@@ -10,6 +10,7 @@ mod schedule;
 mod text;
 
 pub use dress::Dress;
+pub(crate) use remarks::key;
 pub use text::verdict_text;
 
 use std::fmt::Write as _;

@@ -28,7 +28,7 @@ impl Report {
 }
 
 /// Equal for the same findings of two runs.
-fn key(finding: &Verdict) -> String {
+pub(crate) fn key(finding: &Verdict) -> String {
     match finding.stack.first() {
         Some(line) => format!("{}@{:x}", finding.rule, line.address),
         None => format!("{}:{}", finding.rule, without_addresses(&finding.message)),

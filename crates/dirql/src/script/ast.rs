@@ -128,6 +128,15 @@ pub enum Command {
         /// What it holds.
         data: Data,
     },
+    /// `memory … at`: a name for an address that the application need not own.
+    MemoryAt {
+        /// The name to load, store and pass it by.
+        name: Name,
+        /// The address.
+        address: u64,
+        /// Bytes.
+        length: u32,
+    },
     /// `unmap`: `VirtualFree`.
     Unmap(Name),
     /// `load`: the application reads memory.
@@ -287,6 +296,8 @@ pub enum Command {
         /// What is to be seen: the bytes, or the numbers of blocks and of bytes.
         expect: Expectations,
     },
+    /// `tolerate`: from here on what a command yields is not looked at.
+    Tolerate,
     /// `tree`: shows the device tree.
     Tree,
     /// `counters`.

@@ -17,7 +17,7 @@ use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 use super::wmi;
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 52] = [
+pub(super) const COMMANDS: [&str; 53] = [
     "open",
     "read",
     "write",
@@ -68,6 +68,7 @@ pub(super) const COMMANDS: [&str; 52] = [
     "unlock-device",
     "usage",
     "power",
+    "tolerate",
     "user",
     "wmi",
 ];
@@ -196,8 +197,14 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
         "pointer" => pointer(args, names)?,
         "memory" => {
             let name = args.word("the memory's name")?;
-            let data = args.exact_data()?;
-            Command::Memory { name: names.give(&name, Kind::Memory)?, data }
+            if args.take("at") {
+                let address = args.number("an address", u64::MAX)?;
+                let length = args.length("a number of bytes")?;
+                Command::MemoryAt { name: names.give(&name, Kind::Memory)?, address, length }
+            } else {
+                let data = args.exact_data()?;
+                Command::Memory { name: names.give(&name, Kind::Memory)?, data }
+            }
         }
         "unmap" => {
             let name = memory(args, names)?;
@@ -257,6 +264,10 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
         },
         "pool" => Command::Pool { tag: tag(args)?, expect: args.expectations(Can::Data, &[])? },
         "tree" => Command::Tree,
+        "tolerate" => {
+            names.tolerate();
+            Command::Tolerate
+        }
         "counters" => Command::Counters(counters(args)?),
         "power" => power(args)?,
         "usage" => usage(args)?,

@@ -116,6 +116,7 @@ impl Pieces {
             "u32:" => self.integer(word, content, 4)?,
             "u64:" => self.integer(word, content, 8)?,
             "zero:" => self.zeros(word, content)?,
+            "fill:" => self.fill(word, content)?,
             "file:" if content.is_empty() => return fault(word.at, "name the file: file:PATH"),
             "file:" => self.gap(Gap::File(content.to_owned())),
             other => return fault(word.at, unknown("kind of bytes", other, KINDS)),
@@ -162,6 +163,24 @@ impl Pieces {
         Ok(())
     }
 
+    /// A word of 32 bits, again and again: `fill:0x41414141:64`.
+    fn fill(&mut self, word: &Word, content: &str) -> Outcome<()> {
+        let parts = content.split_once(':').map(|(word, count)| (parse_number(word), parse_number(count)));
+        match parts {
+            Some((Some(value), Some(count))) if value <= u32::MAX.into() && count <= MAX_TRANSFER.into() => {
+                let bytes = u32::try_from(value).unwrap_or(u32::MAX).to_le_bytes();
+                self.bytes.extend(bytes.iter().cycle().take(usize::try_from(count).unwrap_or(0)));
+                Ok(())
+            }
+            _ => fault(
+                word.at,
+                format!(
+                    "fill:{content} needs a word of 32 bits and a number of bytes, at most {MAX_TRANSFER}: fill:0x41414141:64"
+                ),
+            ),
+        }
+    }
+
     fn zeros(&mut self, word: &Word, content: &str) -> Outcome<()> {
         match parse_number(content).and_then(|count| u32::try_from(count).ok()) {
             Some(count) if count <= MAX_TRANSFER => {
@@ -174,8 +193,8 @@ impl Pieces {
 }
 
 /// The kinds of bytes, as they are written.
-pub(super) const KINDS: [&str; 9] =
-    ["hex:", "text:", "utf16:", "u8:", "u16:", "u32:", "u64:", "zero:", "file:"];
+pub(super) const KINDS: [&str; 10] =
+    ["hex:", "text:", "utf16:", "u8:", "u16:", "u32:", "u64:", "zero:", "fill:", "file:"];
 
 /// Whether a word looks like bytes: it starts with a known kind.
 pub(super) fn is_data(word: &Word) -> bool {

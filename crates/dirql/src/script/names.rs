@@ -48,9 +48,16 @@ pub(super) struct Names {
     all: BTreeMap<Name, Entry>,
     /// The process whose thread carries the command out; `None`: the first one.
     within: Option<Name>,
+    /// What has ended can still be named (`tolerate`).
+    tolerant: bool,
 }
 
 impl Names {
+    /// From now on what has ended can still be named.
+    pub(super) fn tolerate(&mut self) {
+        self.tolerant = true;
+    }
+
     /// Gives a name; one that has ended may be given again.
     pub(super) fn give(&mut self, name: &Word, kind: Kind) -> Outcome<Name> {
         let text = checked(name)?;
@@ -142,7 +149,9 @@ impl Names {
             }
             Some((known, entry)) if wanted(entry.kind) => {
                 let kind = &entry.kind;
-                let Some(end) = self.has_ended(entry) else { return Ok((known.clone(), *kind)) };
+                let Some(end) = self.has_ended(entry).filter(|_| !self.tolerant) else {
+                    return Ok((known.clone(), *kind));
+                };
                 let how = match *kind {
                     Kind::Request => "was joined",
                     Kind::Memory => "was unmapped",

@@ -119,6 +119,7 @@ macro_rules! exports {
                 irql_tier: exports!(@tier $($tier)?),
                 is_wait: exports!(@wait $($what)?),
                 survives: exports!(@survives $low $high $($from $to)?),
+                refusal: $crate::exports::refusals::of(stringify!($name)),
                 system_service: $crate::ke::system_service::is_one(stringify!($name)),
                 call: exports!(@call $service, $arity),
             }

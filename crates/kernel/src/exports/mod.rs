@@ -8,6 +8,7 @@ pub mod data;
 pub mod documented;
 mod functions;
 mod internal;
+mod refusals;
 mod se_exports;
 #[cfg(test)]
 mod tests;
@@ -48,6 +49,8 @@ pub struct Export {
     pub survives: (u8, u8),
     /// A wait as a routine with Wait TRUE promises that one comes next.
     pub is_wait: bool,
+    /// What it returns where it fails though its arguments are right, if it may: see `refusals.rs`.
+    pub refusal: Option<u64>,
     /// A `Zw` routine: see `ke::system_service`.
     pub system_service: bool,
     /// Decodes the arguments and calls the service.
@@ -139,15 +142,24 @@ fn dispatch_to(cx: &mut Cx<'_>, number: u32, export: &Export, args: &Args) -> Fl
     note_call(cx, number, args);
     look(cx, export)?;
     history::operates(cx, Operation::Call, number.into());
-    let value = if export.system_service {
-        crate::ke::system_service::call(cx, export, args)?
-    } else {
-        (export.call)(cx, args)?
+    let value = match export.refusal {
+        None => serve(cx, export, args)?,
+        Some(failure) => refusals::call(cx, export, failure, |cx| serve(cx, export, args))?,
     };
     if cx.count_event(Kind::Return) {
         tell_return(cx, number, value);
     }
     Ok(value)
+}
+
+/// Has the service do it.
+#[inline]
+fn serve(cx: &mut Cx<'_>, export: &Export, args: &Args) -> Flow<u64> {
+    if export.system_service {
+        crate::ke::system_service::call(cx, export, args)
+    } else {
+        (export.call)(cx, args)
+    }
 }
 
 /// A client called a function of its framework: it goes on at the address that is returned.

@@ -43,6 +43,7 @@ pub(crate) mod load;
 mod message_table;
 pub(crate) mod named_file;
 pub(crate) mod nt_file;
+pub mod offered;
 mod operation;
 pub(crate) mod overlapped;
 mod packet;

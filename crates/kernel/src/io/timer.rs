@@ -11,6 +11,7 @@ use super::routine;
 use super::violation::{device_name, io_manager};
 use crate::cx::Cx;
 use crate::event::Role;
+use crate::ke::irql::DISPATCH_LEVEL;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 use crate::{ke, ldr, witness};
@@ -95,7 +96,8 @@ pub(crate) fn start(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<(
     ke::timer::set_ex(cx, clock, -SECOND, PERIOD, dpc).map(|_| ())
 }
 
-/// `IoStopTimer`. From within the routine it is a warning: Windows may wait there for the routine to return.
+/// `IoStopTimer`. From within the routine it is a warning: Windows may wait there for the routine to return. Its page says that the routine is not called
+/// any more, and drivers delete their device behind it: so below DISPATCH_LEVEL it returns when a call on another processor has.
 ///
 /// # Errors
 /// A verdict if the device has none.
@@ -107,7 +109,10 @@ pub(crate) fn stop(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<()
         cx.report(Verdict::warning("io-timer-stopped-in-routine", message));
     }
     set_running(cx, device, false);
-    ke::timer::cancel(cx, DriverPtr::new(timer.block + TIMER_AT)).map(|_| ())
+    ke::timer::cancel(cx, DriverPtr::new(timer.block + TIMER_AT))?;
+    let is_called =
+        cx.with(|k| k.io.timers.get(&device.address).is_some_and(|timer| timer.called_on.is_some()));
+    if is_called && ke::irql::current(cx) < DISPATCH_LEVEL { ke::dpc::flush(cx) } else { Ok(()) }
 }
 
 fn set_running(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, running: bool) {

@@ -45,6 +45,7 @@ const fn row(name: &'static str, irql_min: u8, irql_max: u8) -> Export {
         irql_tier: Tier::Error,
         survives: (0, 15),
         is_wait: false,
+        refusal: None,
         system_service: false,
         call: entered_as_a_routine,
     }

@@ -1,0 +1,106 @@
+//! What the user has not said of the machine, from the driver's INF and its imports: an INF that lies beside the driver, the device that it is for, every
+//! rule.
+
+use anyhow::Result;
+use dirql::check::Survey;
+use dirql::files::DriverFile;
+use dirql::{Error, Verifier, inf, rules, windows};
+
+use crate::arguments::{Judges, Setup};
+
+/// The windows of a card of which nothing is known but its ids: memory that holds what is written, ports, and an interrupt pin.
+const CARD: &str = "bar0=mem:64K,bar1=io:256,bar2=mem:64K,bar3=mem:64K,irq,pm=d1+d2";
+/// Imports that only a driver of hardware needs.
+const HARDWARE: [&str; 6] = [
+    "IoConnectInterrupt",
+    "IoConnectInterruptEx",
+    "MmMapIoSpace",
+    "MmMapIoSpaceEx",
+    "IoGetDmaAdapter",
+    "HalGetAdapter",
+];
+
+/// Fills in what is not given. The arguments that processes need besides the user's.
+///
+/// # Errors
+/// [`Error::Input`] if a file cannot be used.
+pub(super) fn complete(setup: &mut Setup) -> Result<Vec<String>> {
+    if setup.verifier == Verifier::NONE {
+        setup.verifier = Verifier::ALL;
+    }
+    setup.rules = Judges(rules::judges("all").map_err(Error::Input)?);
+    let mut more = Vec::new();
+    let beside = setup.driver.with_extension("inf");
+    if setup.inf.is_empty() && beside.is_file() {
+        more.push(format!("--inf={}", beside.display()));
+        setup.inf.push(beside);
+    }
+    if setup.devices.is_empty()
+        && let Some(device) = from_infs(setup)?
+    {
+        more.push(format!("--device={device}"));
+        setup.devices.push(device);
+    }
+    Ok(more)
+}
+
+/// The card that the INFs are for, if it is one: a model that has its ids, or else one of which nothing else is known.
+fn from_infs(setup: &Setup) -> Result<Option<String>> {
+    let target = windows::target(windows::parse(&setup.windows).map_err(Error::Input)?);
+    for path in &setup.inf {
+        let bytes = dirql::files::read(path, "the INF file").map_err(Error::Input)?;
+        let parsed =
+            inf::parse(&path.display().to_string(), &bytes).map_err(|error| Error::Input(error.into()))?;
+        for id in parsed.ids(target).unwrap_or_default() {
+            if let Some((vendor, device)) = pci_id(&id) {
+                return Ok(Some(card(vendor, device)));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn card(vendor: u16, device: u16) -> String {
+    let model = models().find(|(_, ids)| ids.contains(&(vendor, device)));
+    model.map_or_else(|| format!("pci,id={vendor:04x}:{device:04x},{CARD}"), |(name, _)| name.to_owned())
+}
+
+fn models() -> impl Iterator<Item = (&'static str, &'static [(u16, u16)])> {
+    devices::catalog().iter().map(|entry| (entry.name, entry.ids))
+}
+
+/// `PCI\VEN_10B5&DEV_9050…`.
+fn pci_id(id: &str) -> Option<(u16, u16)> {
+    let id = id.to_ascii_uppercase();
+    let number = |key: &str| {
+        let digits = id.split_once(key)?.1.get(..4)?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    id.starts_with("PCI\\").then(|| Some((number("VEN_")?, number("DEV_")?)))?
+}
+
+/// The device that a Plug and Play driver without an INF is given, which has shown that it is one.
+pub(super) fn device_for(setup: &Setup, survey: &Survey) -> Option<String> {
+    if !survey.plug_and_play || !setup.devices.is_empty() || !setup.inf.is_empty() {
+        return None;
+    }
+    let driver = DriverFile::read(&setup.driver).ok()?;
+    let is_hardware =
+        driver.image.imports().iter().any(|import| HARDWARE.contains(&import.selector.to_string().as_str()));
+    Some(if is_hardware { format!("pci,id=1234:5678,{CARD}") } else { "root,id=Root\\CHECKED".to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_is_found_by_its_ids() {
+        assert_eq!(pci_id(r"PCI\VEN_10B5&DEV_9050&SUBSYS_00000000"), Some((0x10B5, 0x9050)));
+        assert_eq!(pci_id(r"pci\ven_1234&dev_11e8"), Some((0x1234, 0x11E8)));
+        assert_eq!(pci_id(r"Root\SOFT"), None);
+        assert_eq!(pci_id(r"PCI\CC_0C03"), None);
+        assert_eq!(card(0x10B5, 0x9050), "pci9052");
+        assert!(card(0xABCD, 1).starts_with("pci,id=abcd:0001,bar0="));
+    }
+}

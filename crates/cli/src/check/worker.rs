@@ -1,0 +1,173 @@
+//! A process of `dirql check`: it makes the survey, or carries one exercise out, and says line by line what comes of it.
+
+use anyhow::{Context, Result, bail};
+use dirql::check::{self, Campaign, Cause, Exercise, Survey};
+use dirql::explore::Bounds;
+use dirql::files::DriverFile;
+use dirql::{Bench, Error, Jail, Play, ScriptText};
+use serde::{Deserialize, Serialize};
+
+use crate::arguments::Check;
+use crate::isolate::{self, Done};
+use crate::outputs::Outputs;
+use crate::remote_runner::joined;
+
+/// How many preemptions a schedule of a search has at most.
+const PREEMPTIONS: usize = 2;
+
+/// What a process is to do.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Turn {
+    /// Find out what the driver offers.
+    Survey,
+    /// Carry the exercise of this number out, of those that follow from the survey, from the attempt of this number on.
+    Exercise(Survey, usize, u64),
+    /// Search its schedules.
+    Search(Survey, usize),
+}
+
+impl Turn {
+    /// As an argument.
+    pub(super) fn text(&self) -> String {
+        serde_json::to_string(self).expect("plain values")
+    }
+}
+
+/// What makes an attempt again.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Shown {
+    /// The script; empty for none.
+    pub(super) script: String,
+    /// The option of `dirql run` or `dirql explore` that says what departs from the usual.
+    pub(super) option: String,
+}
+
+/// What such a process says.
+#[derive(Serialize, Deserialize)]
+pub(super) enum Line {
+    /// Something wrong that it has not said before, by its number from then on; and what shows it.
+    Known { cause: Cause, shown: Shown },
+    /// What came of an attempt.
+    Tried { number: u64, causes: Vec<usize>, no_answer: Option<String> },
+    /// All was tried.
+    Ended { attempts: u64, failed: u64, could_fail: u64, complete: bool },
+}
+
+/// Does what the watching process wants.
+///
+/// # Errors
+/// What was given is of no use; the host's.
+pub(super) fn run(arguments: &Check) -> Result<u8> {
+    let outputs = Outputs::new(&arguments.isolation, []);
+    isolate::in_turns(&arguments.isolation, &outputs, None, |jail, turn| {
+        match serde_json::from_str(turn.context("no turn")?)? {
+            Turn::Survey => survey(arguments, jail),
+            Turn::Exercise(survey, at, first) => {
+                carry_out(arguments, jail, &super::exercises(arguments, &survey)?[at], first)
+            }
+            Turn::Search(survey, at) => search(arguments, jail, &super::exercises(arguments, &survey)?[at]),
+        }
+    })
+}
+
+fn bench(arguments: &Check, jail: Option<Jail>) -> Result<Bench, Error> {
+    let bench = crate::run::bench(&arguments.setup)?.checked(true).unobserved();
+    Ok(jail.into_iter().fold(bench, Bench::jailed))
+}
+
+fn survey(arguments: &Check, jail: Option<Jail>) -> Result<Done> {
+    let driver = DriverFile::read(&arguments.setup.driver).map_err(Error::Input)?;
+    let compared = check::compared(&driver.image);
+    let bench = bench(arguments, jail)?;
+    let signals = check::signals(&bench);
+    let survey = check::survey(&mut bench.boots()?, &compared)?;
+    let survey = Survey { signals, ..survey }.with_imports(&driver.image);
+    isolate::tell(&serde_json::to_string(&survey)?);
+    Ok(Done::with(0))
+}
+
+fn play(exercise: &Exercise) -> Result<Option<Play>, Error> {
+    let text = (!exercise.script.is_empty()).then(|| ScriptText::typed(&exercise.script));
+    text.map(|text| text.play()).transpose().map_err(Error::Input)
+}
+
+/// What the process has said is wrong.
+#[derive(Default)]
+struct Told(Vec<String>);
+
+impl Told {
+    /// Says what came of an attempt. `shown` makes one again that has a cause.
+    fn attempt(
+        &mut self,
+        number: u64,
+        causes: Vec<Cause>,
+        no_answer: Option<String>,
+        mut shown: impl FnMut(&Cause) -> Result<Shown, Error>,
+    ) -> Result<(), Error> {
+        let mut numbers = Vec::new();
+        for cause in causes {
+            let known = self.0.iter().position(|key| *key == cause.key);
+            numbers.push(known.unwrap_or(self.0.len()));
+            if known.is_none() {
+                self.0.push(cause.key.clone());
+                let shown = shown(&cause)?;
+                say(&Line::Known { cause, shown });
+            }
+        }
+        say(&Line::Tried { number, causes: numbers, no_answer });
+        Ok(())
+    }
+}
+
+fn say(line: &Line) {
+    isolate::tell(&serde_json::to_string(line).expect("plain values"));
+}
+
+fn carry_out(arguments: &Check, jail: Option<Jail>, exercise: &Exercise, first: u64) -> Result<Done> {
+    let play = play(exercise)?;
+    let bench = bench(arguments, jail)?;
+    if let Some(play) = &play {
+        bench.check(play)?;
+    }
+    let mut boots = bench.boots()?;
+    let mut told = Told::default();
+    let totals = Campaign::new(&mut boots, exercise, play).run(first, |boots, number, tried| {
+        told.attempt(number, tried.causes, tried.no_answer, |cause| {
+            let whole = check::Shown { script: exercise.script.clone(), policy: tried.policy };
+            let short = check::shrink(boots, &whole, &cause.key)?;
+            Ok(Shown { script: short.script, option: format!("--policy={}", short.policy) })
+        })
+    })?;
+    say(&Line::Ended {
+        attempts: totals.attempts,
+        failed: totals.failed,
+        could_fail: totals.could_fail,
+        complete: true,
+    });
+    Ok(Done::with(0))
+}
+
+fn search(arguments: &Check, jail: Option<Jail>, exercise: &Exercise) -> Result<Done> {
+    let Some(play) = play(exercise)? else { bail!("there is nothing to search") };
+    let bounds = Bounds {
+        preemptions: PREEMPTIONS,
+        schedules: exercise.effort.schedules,
+        faults: false,
+        shared: true,
+        cuts: true,
+        instructions: false,
+        policy: None,
+    };
+    let searched = bench(arguments, jail)?.search(&play, &bounds, |report| !report.causes().is_empty())?;
+    let mut told = Told::default();
+    let attempts = searched.total();
+    if let Some((choices, report)) = &searched.found {
+        let follow = format!("--{}={}", crate::explore::FOLLOW, joined(choices));
+        let no_answer = report.lacking().map(str::to_owned).or_else(|| report.our_fault.clone());
+        told.attempt(attempts.saturating_sub(1), report.causes(), no_answer, |_| {
+            Ok(Shown { script: exercise.script.clone(), option: follow.clone() })
+        })?;
+    }
+    say(&Line::Ended { attempts, failed: 0, could_fail: 0, complete: searched.complete });
+    Ok(Done::with(0))
+}

@@ -1,0 +1,97 @@
+//! `dirql check`: what a driver offers is found, what is wrong is told once with the line that makes it again, and what is right is left in peace.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod rig;
+
+use std::process::Command;
+
+use rig::{Answer, dirql, driver};
+use serde_json::Value;
+
+fn check(name: &str, more: &[&str]) -> Answer {
+    let sys = driver(name);
+    dirql(["check", sys.to_str().unwrap()].iter().chain(more))
+}
+
+fn json(answer: &Answer) -> Value {
+    serde_json::from_str(&answer.out).unwrap_or_else(|error| panic!("{error}: {}", answer.said()))
+}
+
+fn rules(report: &Value) -> Vec<&str> {
+    report["findings"].as_array().unwrap().iter().map(|finding| finding["rule"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn a_correct_driver_is_left_in_peace_and_the_report_says_what_was_tried() {
+    let answer = check("queue.sys", &["--budget", "10"]);
+    assert_eq!(answer.code, Some(0), "{}", answer.said());
+    assert!(answer.out.contains("1 name, 4 requests, 0 devices; "), "{}", answer.said());
+    assert!(answer.out.contains("nothing is wrong by these; --budget 100 tries more"), "{}", answer.said());
+}
+
+#[test]
+fn the_codes_of_a_jump_table_are_found() {
+    let report = json(&check("lost_update.sys", &["--budget", "1", "--json"]));
+    let codes =
+        report["survey"]["operations"].as_array().unwrap().iter().map(|it| it["code"].as_u64().unwrap());
+    let all: Vec<u64> = (0..13).map(|function| 0x22_2000 + 4 * function).collect();
+    assert_eq!(codes.collect::<Vec<_>>(), all);
+}
+
+#[test]
+fn the_inf_beside_a_driver_says_which_card_it_gets() {
+    let report = json(&check("pci9052.sys", &["--budget", "1", "--json"]));
+    assert_eq!(report["survey"]["devices"], serde_json::json!(["pci9052#0"]));
+    assert_eq!(report["exit_code"], 0, "{report}");
+    assert!(report["calls_failed"].as_u64().unwrap() > 50, "{report}");
+}
+
+#[test]
+fn one_worker_and_three_tell_the_same() {
+    let with = |workers| check("faults.sys", &["--budget", "1", "--workers", workers]);
+    let (one, three) = (with("1"), with("3"));
+    assert_eq!(one.code, Some(1), "{}", one.said());
+    assert_eq!((one.out, one.err), (three.out, three.err));
+}
+
+/// The words of a line that a shell is to take.
+fn again(line: &str) -> Answer {
+    let line = line.replacen("dirql", env!("CARGO_BIN_EXE_dirql"), 1);
+    Answer::of(Command::new("sh").arg("-c").arg(line).current_dir(rig::root()).output().unwrap())
+}
+
+#[test]
+fn each_cause_is_told_once_and_its_line_makes_it_again() {
+    let report = json(&check("faults.sys", &["--budget", "1", "--json"]));
+    let findings = report["findings"].as_array().unwrap();
+    assert!(findings.len() > 10, "{:?}", rules(&report));
+    for finding in findings {
+        let (rule, replay) = (finding["rule"].as_str().unwrap(), finding["replay"].as_str().unwrap());
+        let answer = again(replay);
+        assert!(answer.out.contains(rule), "{rule}: {replay}\n{}", answer.said());
+    }
+}
+
+#[test]
+fn what_shows_a_mistake_is_as_short_as_it_can_be() {
+    let report = json(&check("faults.sys", &["--budget", "1", "--json"]));
+    let twice = report["findings"].as_array().unwrap().iter().find(|it| it["rule"] == "double-completion");
+    let script = twice.expect("it has that mistake")["script"].as_str().unwrap();
+    // Tolerance is not needed for it; the handle and the request are.
+    assert_eq!(script.split("; ").count(), 2, "{script}");
+}
+
+#[test]
+fn input_that_cannot_be_used_is_refused_with_what_and_where() {
+    let none = dirql(["check", "nowhere.sys"]);
+    assert_eq!(none.code, Some(2), "{}", none.said());
+    assert!(none.err.contains("nowhere.sys: there is no such file"), "{}", none.said());
+    let here = check("queue.sys", &["--in-process"]);
+    assert_eq!(here.code, Some(2), "{}", here.said());
+    assert!(here.err.contains("--in-process"), "{}", here.said());
+    let card = check("queue.sys", &["--device", "pci9053"]);
+    assert_eq!(card.code, Some(2), "{}", card.said());
+    assert!(card.err.contains("pci9053"), "{}", card.said());
+}

@@ -1,0 +1,102 @@
+//! One exercise, carried out again and again in a machine that is booted each time: the usual way, with calls that fail, in other orders.
+//!
+//! What is tried is a function of the exercise and of what its usual run asks. Each attempt is named by a policy, so `dirql run --policy` makes it again.
+
+use explore::{Failing, Policy};
+
+use super::cause::Cause;
+use super::exercise::Exercise;
+use crate::error::Error;
+use crate::machine::Boots;
+use crate::play::Play;
+use crate::report::{Outcome, Report};
+
+/// What came of one attempt.
+pub struct Tried {
+    /// How it is made again.
+    pub policy: Policy,
+    /// What is wrong by it.
+    pub causes: Vec<Cause>,
+    /// What dirql lacks that it has needed, or a fault of dirql's own.
+    pub no_answer: Option<String>,
+}
+
+/// What was tried in all.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Totals {
+    /// Calls that could fail in the usual run.
+    pub could_fail: u64,
+    /// Of these, how many did, one at a time.
+    pub failed: u64,
+    /// Attempts in all.
+    pub attempts: u64,
+}
+
+/// An exercise and the machine that it is carried out in.
+pub struct Campaign<'c> {
+    boots: &'c mut Boots,
+    exercise: &'c Exercise,
+    play: Option<Play>,
+}
+
+impl<'c> Campaign<'c> {
+    /// The exercise's script is `play`; without one, the machine is left alone for a while.
+    pub fn new(boots: &'c mut Boots, exercise: &'c Exercise, play: Option<Play>) -> Self {
+        Self { boots, exercise, play }
+    }
+
+    /// Makes all attempts, and gives `each` what came of it. `first` skips those before that number: they have been made.
+    ///
+    /// # Errors
+    /// As [`Boots::boot`].
+    pub fn run(
+        &mut self,
+        first: u64,
+        mut each: impl FnMut(&mut Boots, u64, Tried) -> Result<(), Error>,
+    ) -> Result<Totals, Error> {
+        let effort = self.exercise.effort;
+        let usual = Failing::new(0, 1);
+        let count = usual.clone();
+        let (at_ready, report) = self.boots.boot(Box::new(usual), |machine| {
+            let asked = count.asked();
+            machine.perform(self.play.clone());
+            asked
+        })?;
+        let could_fail = count.asked();
+        let is_broken = report.outcome() < Outcome::Unexpected;
+        let mut totals = Totals { could_fail, failed: 0, attempts: 1 };
+        if first == 0 {
+            each(self.boots, 0, tried(Policy::default(), &report))?;
+        }
+        // What fails before the script begins is the first exercise's business.
+        let from = if effort.from_start { 1 } else { at_ready + 1 };
+        let calls = (from..=could_fail).take(effort.failing);
+        let mut policies: Vec<Policy> = calls.map(Policy::failing).collect();
+        totals.failed = policies.len() as u64;
+        if effort.from_start {
+            policies.extend((1..=could_fail).take(effort.failing).map(Policy::failing_from));
+        }
+        if !is_broken {
+            for seed in 1..=effort.seeds {
+                policies.extend([Policy::random(seed), Policy::pct(seed, 0, 0)]);
+            }
+        }
+        for policy in policies {
+            let number = totals.attempts;
+            totals.attempts += 1;
+            if number < first {
+                continue;
+            }
+            let ((), report) =
+                self.boots.boot(policy.chooser(), |machine| machine.perform(self.play.clone()))?;
+            each(self.boots, number, tried(policy, &report))?;
+        }
+        Ok(totals)
+    }
+}
+
+fn tried(policy: Policy, report: &Report) -> Tried {
+    let ours = || report.our_fault.clone();
+    let no_answer = report.lacking().map(str::to_owned).or_else(ours);
+    Tried { policy, causes: report.causes(), no_answer }
+}

@@ -1,0 +1,50 @@
+//! What is wrong with a driver, as one thing, however many runs show it.
+//!
+//! Two runs show the same if they break the same rule at the same instruction; what belongs to no instruction is the same if its words are, but for
+//! addresses. Advice is no cause, and neither is an expectation of a script that did not hold. What does not end is seen when the process exits.
+
+use kernel::verdict::{Tier, Verdict};
+use serde::{Deserialize, Serialize};
+
+use crate::report::{Report, key};
+
+/// One thing that is wrong.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Cause {
+    /// Equal where it is the same.
+    pub key: String,
+    /// The rule that is broken.
+    pub rule: String,
+    /// Its tier's name.
+    pub tier: String,
+    /// In full, as JSON has it in `finding-in-full`.
+    pub finding: String,
+}
+
+impl Report {
+    /// What is wrong with the driver by this run, each thing once, in the order of the run.
+    #[must_use]
+    pub fn causes(&self) -> Vec<Cause> {
+        let counts = |verdict: &&Verdict| verdict.tier != Tier::Advice && !verdict.not_implemented;
+        let mut causes: Vec<Cause> = Vec::new();
+        for verdict in self.findings.iter().chain(&self.verdict).filter(counts) {
+            let cause = Cause {
+                key: key(verdict),
+                rule: verdict.rule.to_owned(),
+                tier: verdict.tier.name().to_owned(),
+                finding: self.finding_json(verdict),
+            };
+            if causes.iter().all(|known| known.key != cause.key) {
+                causes.push(cause);
+            }
+        }
+        causes
+    }
+
+    /// What dirql lacks that this run has needed.
+    #[must_use]
+    pub fn lacking(&self) -> Option<&str> {
+        let all = self.verdict.iter().chain(&self.findings);
+        all.into_iter().find(|verdict| verdict.not_implemented).map(|verdict| verdict.message.as_str())
+    }
+}

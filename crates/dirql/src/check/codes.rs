@@ -1,0 +1,271 @@
+//! Which device control codes a driver knows, read from its code: what it compares `Parameters.DeviceIoControl.IoControlCode` with.
+//!
+//! A routine loads the code from its stack location (offset 18h), subtracts, and compares: in a row, as a binary search, or as the index of a
+//! jump table. Instructions are gone through from the first to the last, and for each register it is kept by how much it is less than a code
+//! that was loaded. Branches are not followed, so what is found is a guess: [`super::Survey`] asks the driver which of these codes it knows.
+//! Tables of codes in data, as some drivers search through, are found where they lie: by words that look like codes of one device type.
+//!
+//! Page: *Defining I/O Control Codes*.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
+use image::{Image, Section};
+
+/// `Parameters.DeviceIoControl.IoControlCode` in an `IO_STACK_LOCATION`.
+const CODE_IN_LOCATION: u64 = 0x18;
+/// So many at most are tried: a driver has seldom a hundred.
+const MOST: usize = 512;
+/// So many other values at most.
+const MOST_VALUES: usize = 64;
+/// The longest jump table, in entries.
+const LONGEST_TABLE: u32 = 0x1000;
+/// How far behind a comparison its jump through a table stands, in instructions.
+const REACH: usize = 10;
+
+/// What a driver's code compares with.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Compared {
+    /// Device control codes that it may know, sorted.
+    pub codes: Vec<u32>,
+    /// Other numbers: limits, lengths, magic words; sorted. None that looks like a status.
+    pub values: Vec<u32>,
+}
+
+/// Goes through the code of an image.
+#[must_use]
+pub fn compared(image: &Image) -> Compared {
+    let mut scan = Scan { image, found: BTreeSet::new(), values: BTreeSet::new() };
+    for section in image.sections().iter().filter(|section| section.protection.execute) {
+        scan.section(section);
+    }
+    let Scan { mut found, values, .. } = scan;
+    found.extend(in_tables(image, &found));
+    let values = values.into_iter().filter(|value| !found.contains(value)).take(MOST_VALUES).collect();
+    Compared { codes: found.into_iter().take(MOST).collect(), values }
+}
+
+/// A value that is a code less this much, shifted right by so many bits.
+#[derive(Clone, Copy)]
+struct Less {
+    by: u32,
+    shift: u32,
+}
+
+impl Less {
+    fn code(self, value: u32) -> u32 {
+        self.by.wrapping_add(value << self.shift)
+    }
+}
+
+struct Scan<'a> {
+    image: &'a Image,
+    found: BTreeSet<u32>,
+    values: BTreeSet<u32>,
+}
+
+impl Scan<'_> {
+    fn section(&mut self, section: &Section) {
+        let bytes = self.image.section_data(section);
+        let mut decoder = Decoder::with_ip(64, bytes, section.rva.into(), DecoderOptions::NONE);
+        let all: Vec<Instruction> = decoder.iter().collect();
+        let mut known: BTreeMap<Register, Less> = BTreeMap::new();
+        for (at, instruction) in all.iter().enumerate() {
+            self.step(instruction, &all[at + 1..all.len().min(at + 1 + REACH)], &mut known);
+        }
+    }
+
+    fn step(&mut self, it: &Instruction, behind: &[Instruction], known: &mut BTreeMap<Register, Less>) {
+        let (target, of) = (full(it.op0_register()), full(it.op1_register()));
+        let less = |register: Register| known.get(&register).copied();
+        let value = immediate(it, 1);
+        match it.mnemonic() {
+            Mnemonic::Cmp if is_code(it) => {
+                value.into_iter().for_each(|value| self.add(value));
+            }
+            Mnemonic::Cmp => {
+                let Some(value) = value else { return };
+                let Some(less) = less(target) else { return self.note(value) };
+                match table_behind(behind) {
+                    Some(table) => self.add_table(less, value, table),
+                    None => self.add(less.code(value)),
+                }
+            }
+            Mnemonic::Mov if it.op0_kind() == OpKind::Register && is_code(it) => {
+                known.insert(target, Less { by: 0, shift: 0 });
+            }
+            Mnemonic::Mov if it.op0_kind() == OpKind::Register && it.op1_kind() == OpKind::Register => {
+                set(known, target, less(of));
+            }
+            Mnemonic::Sub | Mnemonic::Add | Mnemonic::Dec if less(target).is_some() => {
+                let value = if it.mnemonic() == Mnemonic::Dec { Some(1) } else { value };
+                let by = value
+                    .map(|value| if it.mnemonic() == Mnemonic::Add { value.wrapping_neg() } else { value });
+                let moved = less(target)
+                    .zip(by)
+                    .map(|(less, by)| Less { by: less.by.wrapping_add(by << less.shift), ..less });
+                // The result is zero for the code that it was all of.
+                moved.into_iter().for_each(|less| self.add(less.code(0)));
+                set(known, target, moved);
+            }
+            Mnemonic::Lea => {
+                let base = full(it.memory_base());
+                let plain = it.memory_index() == Register::None;
+                let by = u32::try_from(it.memory_displacement64() & 0xFFFF_FFFF).unwrap_or(0).wrapping_neg();
+                let moved = less(base).filter(|_| plain);
+                let moved = moved.map(|less| Less { by: less.by.wrapping_add(by << less.shift), ..less });
+                set(known, target, moved);
+            }
+            Mnemonic::Shr | Mnemonic::Ror if less(target).is_some() => {
+                let moved = less(target).zip(value).filter(|(less, value)| less.shift + value < 16);
+                set(known, target, moved.map(|(less, value)| Less { shift: less.shift + value, ..less }));
+            }
+            Mnemonic::Call => {
+                let volatile = [
+                    Register::RAX,
+                    Register::RCX,
+                    Register::RDX,
+                    Register::R8,
+                    Register::R9,
+                    Register::R10,
+                    Register::R11,
+                ];
+                known.retain(|register, _| !volatile.contains(register));
+            }
+            Mnemonic::Test | Mnemonic::Push => {}
+            _ if it.op0_kind() == OpKind::Register && !it.is_jcc_short_or_near() => {
+                known.remove(&target);
+            }
+            _ => {}
+        }
+    }
+
+    /// A value that is no code: a limit, a length.
+    fn note(&mut self, value: u32) {
+        // Neither what every driver compares with, nor a status.
+        if value > 1 && value >> 28 < 8 {
+            self.values.insert(value);
+        }
+    }
+
+    /// A code, if it looks like one.
+    fn add(&mut self, code: u32) {
+        if looks_like_a_code(code) {
+            self.found.insert(code);
+        }
+    }
+
+    /// The codes that lead elsewhere than to the default of a jump table.
+    fn add_table(&mut self, less: Less, last: u32, table: Table) {
+        let last = last.min(LONGEST_TABLE);
+        for index in 0..=last {
+            let entry = table.of.and_then(|rva| read(self.image, rva.wrapping_add(4 * index)));
+            let goes = entry.zip(table.of).map(|(entry, table)| table.wrapping_add(entry));
+            // Of a table that cannot be read only codes of the first one's method are tried.
+            let is_one = match goes {
+                Some(goes) => Some(goes) != table.default,
+                None => (index << less.shift) % 4 == 0,
+            };
+            if is_one {
+                self.add(less.code(index));
+            }
+        }
+    }
+}
+
+/// What a jump through a table goes by.
+#[derive(Clone, Copy)]
+struct Table {
+    /// Where it lies, of offsets from itself; none if it is of another form.
+    of: Option<u32>,
+    /// Where what is beyond its end goes.
+    default: Option<u32>,
+}
+
+/// The table that is jumped through behind a comparison, whose first instruction is `behind`: `ja default`, and a jump by a register.
+fn table_behind(behind: &[Instruction]) -> Option<Table> {
+    let beyond = behind.first().filter(|it| matches!(it.mnemonic(), Mnemonic::Ja | Mnemonic::Jae))?;
+    let jump =
+        behind.iter().position(|it| it.mnemonic() == Mnemonic::Jmp && it.op0_kind() == OpKind::Register)?;
+    let address =
+        behind[..jump].iter().find(|it| it.mnemonic() == Mnemonic::Lea && it.is_ip_rel_memory_operand());
+    let of = address.and_then(|it| u32::try_from(it.ip_rel_memory_address()).ok());
+    Some(Table { of, default: u32::try_from(beyond.near_branch_target()).ok() })
+}
+
+/// Whether its memory operand is the code of a stack location.
+fn is_code(it: &Instruction) -> bool {
+    let memory = (0..it.op_count()).any(|at| it.op_kind(at) == OpKind::Memory);
+    memory
+        && it.memory_displacement64() == CODE_IN_LOCATION
+        && it.memory_index() == Register::None
+        && it.memory_base() != Register::RSP
+        && it.memory_size().size() == 4
+}
+
+fn set(known: &mut BTreeMap<Register, Less>, register: Register, less: Option<Less>) {
+    match less {
+        Some(less) => drop(known.insert(register, less)),
+        None => drop(known.remove(&register)),
+    }
+}
+
+/// The whole of a register that a part of it belongs to.
+fn full(register: Register) -> Register {
+    register.full_register()
+}
+
+fn immediate(it: &Instruction, at: u32) -> Option<u32> {
+    let kind = it.try_op_kind(at).ok()?;
+    let value = match kind {
+        OpKind::Immediate8
+        | OpKind::Immediate32
+        | OpKind::Immediate8to32
+        | OpKind::Immediate8to64
+        | OpKind::Immediate32to64 => it.try_immediate(at).ok()?,
+        _ => return None,
+    };
+    u32::try_from(value & 0xFFFF_FFFF).ok()
+}
+
+/// `CTL_CODE` has the device type in the upper half; nothing smaller is one, and nothing has all its bits set.
+const fn looks_like_a_code(code: u32) -> bool {
+    let kind = code >> 16;
+    kind != 0 && kind < 0xFF00 && kind != 0xC000
+}
+
+/// Codes that stand in data, in rows of one size, where at least three of one device type follow each other.
+fn in_tables(image: &Image, of: &BTreeSet<u32>) -> BTreeSet<u32> {
+    let kinds: BTreeSet<u32> = of.iter().map(|code| code >> 16).chain([0x22]).collect();
+    let mut found = BTreeSet::new();
+    let data = image.sections().iter().filter(|section| !section.protection.execute);
+    for section in data {
+        let words: Vec<u32> = image
+            .section_data(section)
+            .chunks_exact(4)
+            .map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]))
+            .collect();
+        for stride in 1..=8 {
+            let row = |at: usize| words.get(at).filter(|word| kinds.contains(&(**word >> 16)));
+            for at in 0..words.len() {
+                let rows = [row(at), row(at + stride), row(at + 2 * stride)];
+                if let [Some(first), Some(second), Some(third)] = rows
+                    && first != second
+                    && second != third
+                    && [first, second, third].iter().all(|code| **code >> 16 == *first >> 16)
+                {
+                    found.extend([*first, *second, *third]);
+                }
+            }
+        }
+    }
+    found
+}
+
+/// A word of an image.
+fn read(image: &Image, rva: u32) -> Option<u32> {
+    let section = image.section_at(rva)?;
+    let at = usize::try_from(rva - section.rva).ok()?;
+    let bytes = image.section_data(section).get(at..at + 4)?;
+    Some(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+}

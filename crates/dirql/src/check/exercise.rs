@@ -1,0 +1,483 @@
+//! The exercises: scripts for a driver of which only a [`Survey`] is known, and how often each is carried out.
+//!
+//! They begin with the simplest, so that a mistake which several show is reported by the shortest script. A request is overlapped and cancelled after a
+//! while, so none waits for a device that says nothing. No script expects anything: what a driver ought to answer is not known.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::survey::{Operation, Survey};
+
+/// How often an exercise is carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+pub struct Effort {
+    /// So many calls fail at most, one in each attempt.
+    pub failing: usize,
+    /// Calls fail that the driver makes while it is loaded and started, too.
+    pub from_start: bool,
+    /// So many seeds of each policy are tried.
+    pub seeds: u64,
+    /// So many schedules are searched.
+    pub schedules: u64,
+}
+
+/// A script, and how often it is carried out.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Exercise {
+    /// What is done, in a few words.
+    pub title: String,
+    /// As `--do` has it; empty: the machine is left alone.
+    pub script: String,
+    /// Virtual processors.
+    pub processors: u32,
+    /// How often.
+    pub effort: Effort,
+}
+
+/// So many names of devices are tried.
+const NAMES: usize = 3;
+/// So many requests take part in what is done at once.
+const AT_ONCE: usize = 6;
+/// The lengths of reads and writes.
+const LENGTHS: [u32; 8] = [0, 1, 3, 4, 16, 100, 4096, 65_536];
+/// The lengths of the buffers of device control requests, of one of them and of both.
+const SIZES: [u32; 14] = [1, 2, 3, 4, 6, 7, 8, 12, 16, 24, 32, 64, 256, 4096];
+/// What is in the input buffers: words of 4 bytes, repeated.
+const WORDS: [u32; 7] = [0xFFFF_FFFF, 1, 2, 0x10, 0x1000, 0x7FFF_FFFF, 0x8000_0000];
+/// Numbers of records of 4 to 64 bytes each whose size in bytes does not fit into 32 bits: what is left of it is small.
+const OVERFLOWS: [u32; 8] =
+    [0x4000_0001, 0x2000_0001, 0x1555_5556, 0x1000_0001, 0x0CCC_CCCD, 0x0AAA_AAAB, 0x0800_0001, 0x0400_0001];
+/// Lengths of buffers that hold such values, and where in them these stand.
+const VALUE_SIZES: [u32; 5] = [8, 16, 32, 64, 256];
+const VALUE_PLACES: [u32; 4] = [0, 4, 8, 12];
+/// So many requests are prepared by others.
+const PREPARED: usize = 4;
+/// So many registers of each window of an unknown card get values, from its beginning.
+const REGISTERS: u32 = 16;
+/// An address of the kernel's: where drivers' pool lies.
+const KERNEL_ADDRESS: u64 = 0x2020_0000_1000;
+
+/// What is to be tried, in this order. `budget` is how much of each, in hundredths of the usual.
+#[must_use]
+pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
+    let mut plan = Plan { all: Vec::new(), budget };
+    plan.add("load, start, stop, remove and unload", "", Kind::Start);
+    plan.add("the same on two processors", "", Kind::StartOnTwo);
+    if !survey.ready {
+        return plan.all;
+    }
+    for (at, name) in survey.names.iter().take(NAMES).enumerate() {
+        let of = if at == 0 { String::new() } else { format!(" of {name}") };
+        plan.add(format!("open and close handles{of}"), opens(name), Kind::Plain);
+    }
+    let has_device = !survey.devices.is_empty();
+    if has_device {
+        for (title, script) in lives(survey) {
+            plan.add(title, script, Kind::Plain);
+        }
+    }
+    let interrupts = interrupts(&survey.signals);
+    if let Some(steps) = &interrupts {
+        plan.add("interrupts", format!("tolerate; {steps}"), Kind::Requests);
+    }
+    let Some(name) = survey.names.first() else { return plan.all };
+    let open = open(name);
+    for operation in survey.operations.iter().filter(|_| interrupts.is_some()) {
+        let (command, steps) = (&operation.command, interrupts.as_deref().unwrap_or_default());
+        let script = format!(
+            "{open}; async a {command}; async b {command}; {steps}; cancel h; join a; join b; close h"
+        );
+        plan.add(format!("{} and interrupts", words(operation)), script, Kind::Requests);
+    }
+    plan.add("requests that drivers seldom handle", format!("{open}; {}", seldom()), Kind::Plain);
+    for operation in &survey.operations {
+        let what = words(operation);
+        plan.add(format!("{what} of all sizes"), format!("{open}; {}", sizes(operation)), Kind::Sizes);
+        if let Some(code) = operation.code {
+            let steps = values(operation, code, &survey.values);
+            plan.add(format!("{what} of telling values"), format!("{open}; {steps}"), Kind::Sizes);
+        }
+        plan.add(
+            format!("{what} with pointers of all kinds"),
+            format!("{open}; {}", pointers(operation)),
+            Kind::Sizes,
+        );
+        plan.add(
+            format!("{what}, cancelled and left"),
+            format!("{open}; {}", left(operation, name)),
+            Kind::Requests,
+        );
+        if has_device {
+            for (title, script) in within_lives(survey, operation, name) {
+                plan.add(format!("{what} {title}"), format!("{open}; {script}"), Kind::Requests);
+            }
+        }
+    }
+    at_once(survey, name, has_device, &mut plan);
+    plan.all
+}
+
+/// What sort of exercise it is: by that it is carried out so often.
+#[derive(Clone, Copy)]
+enum Kind {
+    Start,
+    StartOnTwo,
+    Plain,
+    Sizes,
+    Requests,
+    AtOnce,
+}
+
+struct Plan {
+    all: Vec<Exercise>,
+    budget: u64,
+}
+
+impl Plan {
+    fn add(&mut self, title: impl Into<String>, script: impl Into<String>, kind: Kind) {
+        let share = |usual: u64| usual * self.budget / 100;
+        let (failing, from_start, seeds, schedules) = match kind {
+            Kind::Start => (400, true, share(30), 0),
+            Kind::StartOnTwo => (0, false, share(100), 0),
+            Kind::Plain => (60, false, share(10), 0),
+            Kind::Sizes => (20, false, share(1), 0),
+            Kind::Requests => (60, false, share(12), 0),
+            Kind::AtOnce => (0, false, share(40), share(400)),
+        };
+        let processors = if matches!(kind, Kind::AtOnce | Kind::StartOnTwo) { 2 } else { 1 };
+        let effort = Effort { failing, from_start, seeds, schedules };
+        self.all.push(Exercise { title: title.into(), script: script.into(), processors, effort });
+    }
+}
+
+/// What people call a request.
+fn words(operation: &Operation) -> String {
+    match operation.code {
+        Some(code) => format!("ioctl {code:#x}"),
+        None => operation.command.split(' ').next().unwrap_or_default().to_owned(),
+    }
+}
+
+fn open(name: &str) -> String {
+    format!("tolerate; open \"{name}\" as h overlapped")
+}
+
+fn opens(name: &str) -> String {
+    let open = |more: &str| format!("open \"{name}\" as {more}");
+    [
+        "tolerate".to_owned(),
+        open("a"),
+        "close a".to_owned(),
+        open("a read-only"),
+        open("b"),
+        "close a; close b".to_owned(),
+        open("a exclusive"),
+        open("b"),
+        "close b; close a".to_owned(),
+        format!("open \"{name}\\\\inside\" as a").replace("\\\\inside", "\\inside"),
+        "close a; user plain".to_owned(),
+        open("a"),
+        "close a; user administrator".to_owned(),
+        open("a"),
+        "duplicate a as b; close a; close b".to_owned(),
+        // The process exits with this one.
+        open("a"),
+    ]
+    .join("; ")
+}
+
+/// Cards of which nothing is known interrupt, and their registers hold nothing, all ones, or one bit each. None if there is none.
+fn interrupts(signals: &[String]) -> Option<String> {
+    let (pins, windows): (Vec<&String>, Vec<&String>) =
+        signals.iter().partition(|signal| signal.ends_with(" pulse"));
+    let mut steps = Vec::new();
+    for value in [0, u32::MAX, 1, 2, 4, 0x80] {
+        for window in &windows {
+            steps.extend((0..REGISTERS).map(|at| format!("poke {window}+{:x} {value}", 4 * at)));
+        }
+        for (pin, accesses) in pins.iter().flat_map(|pin| [1, 2, 3].map(|accesses| (pin, accesses))) {
+            steps.push(format!("poke {pin} {accesses}; wait 1ms"));
+        }
+    }
+    (!pins.is_empty()).then(|| steps.join("; "))
+}
+
+/// What happens to the device while an application has a handle, or none. A device goes to a power state of its own only where its driver knows of them,
+/// and is removed there only where it goes there while the system works.
+fn lives(survey: &Survey) -> Vec<(String, String)> {
+    let mut steps = vec![
+        ("questions taken back", "query-stop; cancel-stop; query-remove; cancel-remove; wait 1ms"),
+        (
+            "stop and start",
+            "stop-device; wait 1ms; start-device; wait 1ms; stop-device; start-device elsewhere; wait 1ms",
+        ),
+        ("sleep and wake", "power s3; wait 1ms; power s0; wait 20ms"),
+        ("hibernate", "power s4; wait 1ms; power s0; wait 20ms"),
+    ];
+    if survey.knows_power {
+        steps.push(("power down and up", "power d3; wait 20ms; power d0; wait 20ms"));
+        steps.push(("lower power states", "power d1; wait 1ms; power d0; power d2; wait 1ms; power d0"));
+    }
+    if survey.idles {
+        steps.push(("removed while it is powered down", "power d3; remove-device"));
+        steps.push(("pulled while it is powered down", "power d3; surprise-remove; wait 20ms"));
+    }
+    steps.extend([
+        ("removed", "remove-device"),
+        ("pulled", "surprise-remove; wait 20ms"),
+        ("removed after a stop", "stop-device; remove-device"),
+        ("pulled after a stop", "stop-device; surprise-remove; wait 1ms"),
+        ("shut down", "power s5"),
+    ]);
+    let mut lives = Vec::new();
+    for (title, steps) in steps {
+        lives.push((title.to_owned(), format!("tolerate; {steps}")));
+        if let Some(name) = survey.names.first() {
+            let open = open(name);
+            lives.push((format!("{title}, with a handle open"), format!("{open}; {steps}; close h")));
+        }
+    }
+    lives
+}
+
+fn seldom() -> String {
+    let steps = [
+        "flush h",
+        "query h FileStandardInformation 24",
+        "query h FilePositionInformation 8",
+        "set h FileEndOfFileInformation u64:16",
+        "ioctl h 0x7a5c2f44 in zero:16 out 16",
+        "ioctl h 0x7a5c2f47 in zero:16 out 16",
+        "async r read h 64",
+        "wait 1ms",
+        "cancel r",
+        "join r",
+        "async w write h zero:64",
+        "wait 1ms",
+        "cancel w",
+        "join w",
+        "wmi blocks",
+        "close h",
+    ];
+    steps.join("; ")
+}
+
+/// Makes a request, and cancels it if it takes long. `n` numbers it.
+fn tried(n: usize, command: &str) -> String {
+    format!("async r{n} {command}; wait 20ms; cancel r{n}; join r{n}")
+}
+
+fn sizes(operation: &Operation) -> String {
+    let mut steps = Vec::new();
+    let mut add = |command: String| steps.push(tried(steps.len(), &command));
+    match operation.code {
+        None if operation.command.starts_with("read") => {
+            LENGTHS.iter().for_each(|length| add(format!("read h {length}")));
+            LENGTHS.iter().for_each(|length| add(format!("read h {length} at 0x7fffffff0")));
+            [1, 0xFFF, 0xFFFF, 0x7FFF_FFFF].iter().for_each(|at| add(format!("read h 16 at {at}")));
+        }
+        None => {
+            LENGTHS.iter().for_each(|length| add(format!("write h {}", filled(*length, u32::MAX))));
+            LENGTHS.iter().for_each(|length| add(format!("write h {} at 0x7fffffff0", filled(*length, 1))));
+            [1, 0xFFF, 0xFFFF, 0x7FFF_FFFF]
+                .iter()
+                .for_each(|at| add(format!("write h {} at {at}", filled(16, 1))));
+        }
+        Some(code) => {
+            add(format!("ioctl h {code:#x}"));
+            for size in SIZES {
+                add(format!("ioctl h {code:#x} in zero:{size} out {size}"));
+                add(format!("ioctl h {code:#x} in zero:{size}"));
+                add(format!("ioctl h {code:#x} out {size}"));
+                add(format!("ioctl h {code:#x} in zero:{size} out 4096"));
+                add(format!("ioctl h {code:#x} in zero:4096 out {size}"));
+                add(format!("ioctl h {code:#x} in {} out {size}", filled(size, u32::MAX)));
+                add(format!("ioctl h {code:#x} in {}", filled(size, u32::MAX)));
+                add(format!("ioctl h {code:#x} in {}", filled(size, 0x4141_4141)));
+            }
+            for word in WORDS {
+                for size in [4, 8, 16, 32, 64, 256] {
+                    add(format!("ioctl h {code:#x} in {} out {size}", filled(size, word)));
+                    add(format!("ioctl h {code:#x} in u32:{word:#x} + zero:{} out 64", size - 4));
+                    add(format!("ioctl h {code:#x} in zero:{} + u32:{word:#x} out 64", size - 4));
+                }
+            }
+        }
+    }
+    steps.join("; ") + "; close h"
+}
+
+/// Input with numbers in it at which drivers go wrong: limits of their own, and what overflows.
+fn values(operation: &Operation, code: u32, limits: &[u32]) -> String {
+    let near = limits.iter().flat_map(|limit| [limit.wrapping_sub(1), *limit, limit.wrapping_add(1)]);
+    let all: BTreeSet<u32> = near.chain(WORDS).chain(OVERFLOWS).collect();
+    let mut steps = Vec::new();
+    for size in VALUE_SIZES {
+        for place in VALUE_PLACES.into_iter().filter(|place| place + 4 <= size) {
+            for value in &all {
+                let rest = size - place - 4;
+                let command =
+                    format!("ioctl h {code:#x} in zero:{place} + u32:{value:#x} + zero:{rest} out {size}");
+                steps.push(if operation.waits { tried(steps.len(), &command) } else { command });
+            }
+        }
+    }
+    steps.join("; ") + "; close h"
+}
+
+/// Bytes made of one word.
+fn filled(length: u32, word: u32) -> String {
+    format!("fill:{word:#x}:{length}")
+}
+
+/// Buffers that are not there, are taken away, lie in the kernel, or end at a page.
+fn pointers(operation: &Operation) -> String {
+    let mut steps = vec![
+        "memory gone zero:4096; unmap gone".to_owned(),
+        format!("memory kernel at {KERNEL_ADDRESS:#x} 64"),
+        "memory null at 0x10 64".to_owned(),
+        "memory odd at 0x100000000001 64".to_owned(),
+        "memory good zero:64".to_owned(),
+    ];
+    let mut add = |command: String| steps.push(tried(steps.len(), &command));
+    for bad in ["gone", "kernel", "null", "odd"] {
+        match operation.code {
+            Some(code) => {
+                add(format!("ioctl h {code:#x} in memory {bad} out memory {bad}"));
+                add(format!("ioctl h {code:#x} in memory good out memory {bad}"));
+                add(format!("ioctl h {code:#x} in memory {bad} out memory good"));
+                add(format!("ioctl h {code:#x} in memory {bad}"));
+                add(format!("ioctl h {code:#x} out memory {bad}"));
+            }
+            None if operation.command.starts_with("read") => add(format!("read h memory {bad}")),
+            None => add(format!("write h memory {bad}")),
+        }
+    }
+    steps.join("; ") + "; close h"
+}
+
+/// Requests that are cancelled at once, one by one and all together, and left when their handle or their process goes.
+fn left(operation: &Operation, name: &str) -> String {
+    let command = &operation.command;
+    let mut steps = vec![
+        format!("async a {command}; cancel a; join a"),
+        format!(
+            "async a {command}; async b {command}; async c {command}; cancel b; join b; wait 1us; cancel h; join a; join c"
+        ),
+        format!("async a {command}; async b {command}; wait 50ms; cancel h; join a; join b"),
+        // What is under way stays so until its thread ends: closing a handle does not cancel it.
+        format!("async c {command}; async d {command}; close h"),
+        format!("open \"{name}\" as i"),
+        format!("t: {}", command.replacen(" h ", " i ", 1)),
+        "wait 1us; terminate t; join t; close i".to_owned(),
+        format!("open \"{name}\" as h overlapped"),
+    ];
+    // The process exits with these.
+    steps.push(format!("async x {command}; async y {command}"));
+    steps.join("; ")
+}
+
+/// Requests while something happens to the device.
+fn within_lives(survey: &Survey, operation: &Operation, name: &str) -> Vec<(String, String)> {
+    let command = &operation.command;
+    let under_way = format!("async a {command}; async b {command}");
+    let ended = "wait 50ms; cancel h; join a; join b";
+    let after = format!("async c {command}; wait 50ms; cancel h; join c");
+    let again = format!("open \"{name}\" as i overlapped; close i");
+    let each = [
+        (
+            "while the device is pulled",
+            format!("{under_way}; surprise-remove; {ended}; {after}; {again}; close h"),
+        ),
+        ("after the device is pulled", format!("surprise-remove; {under_way}; {ended}; close h; {again}")),
+        (
+            "while the device is stopped",
+            format!(
+                "{under_way}; stop-device; async c {command}; start-device; {ended}; wait 50ms; cancel c; join c; close h"
+            ),
+        ),
+        (
+            "while the device is powered down",
+            format!(
+                "{under_way}; power d3; async c {command}; wait 50ms; power d0; {ended}; cancel c; join c; close h"
+            ),
+        ),
+        (
+            "while the system sleeps",
+            format!("{under_way}; power s3; wait 1ms; power s0; {ended}; {after}; close h"),
+        ),
+        (
+            "while the device is removed",
+            format!("{under_way}; remove-device; {ended}; close h; remove-device; {again}"),
+        ),
+        (
+            "after a question of removal",
+            format!("query-remove; {under_way}; cancel-remove; {ended}; {after}; close h"),
+        ),
+        (
+            "after the device is started again",
+            format!("stop-device; start-device elsewhere; {under_way}; {ended}; close h"),
+        ),
+    ];
+    let is_possible = |script: &str| survey.knows_power || !script.contains("power d");
+    let each = each.into_iter().filter(|(_, script)| is_possible(script));
+    each.map(|(title, script)| (title.to_owned(), script)).collect()
+}
+
+/// Two threads at once.
+fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
+    let open = open(name);
+    let succeeding = survey.operations.iter().filter(|operation| operation.succeeds);
+    let others = survey.operations.iter().filter(|operation| !operation.succeeds);
+    let operations: Vec<&Operation> = succeeding.chain(others).take(AT_ONCE).collect();
+    let ended = "join t; join u; wait 50ms; cancel h; join a; join b; close h";
+    for (at, one) in operations.iter().enumerate() {
+        for other in &operations[at..] {
+            let title = format!("{} and {} at once", words(one), words(other));
+            let script = format!("{open}; t: async a {}; u: async b {}; {ended}", one.command, other.command);
+            plan.add(title, script, Kind::AtOnce);
+        }
+    }
+    let mut against = vec![("cancelled", "cancel h"), ("and its handle closed", "close h")];
+    if has_device {
+        against.extend([
+            ("and the device pulled", "surprise-remove"),
+            ("and the device removed", "remove-device"),
+            ("and the device stopped", "stop-device"),
+        ]);
+        against
+            .extend(survey.knows_power.then_some(("and the device powered down", "power d3; u: power d0")));
+    }
+    for one in &operations {
+        for (what, step) in &against {
+            let title = format!("{} at once {what}", words(one));
+            let ended = if *step == "close h" { "" } else { "; cancel h; join a; close h" };
+            let script =
+                format!("{open}; t: async a {}; u: {step}; join t; join u; wait 50ms{ended}", one.command);
+            plan.add(title, script, Kind::AtOnce);
+        }
+    }
+    for one in operations.iter().take(PREPARED) {
+        let (prepared, on_other) = (&one.command, |command: &str| command.replacen(" h ", " i ", 1));
+        let opened = format!(
+            "{open}; open \"{name}\" as i overlapped; async p {prepared}; async q {}; wait 1ms",
+            on_other(prepared)
+        );
+        let closes = format!("{opened}; t: close h; u: close i; join t; join u");
+        plan.add(format!("two handles closed at once after {}", words(one)), closes, Kind::AtOnce);
+        for other in operations.iter().take(PREPARED).filter(|other| other.command != one.command) {
+            let title = format!("{} on two handles at once after {}", words(other), words(one));
+            let script = format!(
+                "{opened}; t: async a {}; u: async b {}; join t; join u; wait 50ms; cancel h; cancel i; join a; join b; close h; close i",
+                other.command,
+                on_other(&other.command)
+            );
+            plan.add(title, script, Kind::AtOnce);
+        }
+    }
+    let both = format!(
+        "tolerate; t: open \"{name}\" as a; u: open \"{name}\" as b; t: close a; u: close b; join t; join u"
+    );
+    plan.add("opens and closes at once", both, Kind::AtOnce);
+}

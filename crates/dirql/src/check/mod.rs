@@ -1,0 +1,21 @@
+//! Campaigns against a driver of which nothing is known: what is tried, in which order, and what comes of it.
+//!
+//! A [`Survey`] finds out what the driver offers. [`exercises`] makes scripts of that, from the simplest on. [`Campaign`] carries one of them out again
+//! and again: the usual way, with each call failing that may fail, and in other orders of threads and interrupts. What is wrong is a [`Cause`], which
+//! is equal for the same mistake in two runs. `dirql check` does all of it by processes; nothing here knows of them.
+
+mod campaign;
+mod cause;
+mod codes;
+mod exercise;
+mod shrink;
+mod signals;
+mod survey;
+
+pub use campaign::{Campaign, Totals, Tried};
+pub use cause::Cause;
+pub use codes::{Compared, compared};
+pub use exercise::{Effort, Exercise, exercises};
+pub use shrink::{Shown, shrink};
+pub use signals::signals;
+pub use survey::{Operation, Survey, survey};

@@ -1,0 +1,128 @@
+//! The shortest script that still shows a cause: commands are left out as long as what is left shows the same.
+//!
+//! Delta debugging (Zeller, Hildebrandt: *Simplifying and Isolating Failure-Inducing Input*): first halves are left out, then quarters, and in the end
+//! single commands. A call that fails has an earlier number in a shorter script, and a seed says something else there: both are looked for anew.
+
+use explore::Policy;
+
+use crate::error::Error;
+use crate::machine::Boots;
+use crate::play::ScriptText;
+use crate::report::Report;
+
+/// So many boots at most for one cause.
+const MOST_BOOTS: u32 = 400;
+/// So many other seeds are tried with a shorter script.
+const SEEDS: u64 = 6;
+/// So many numbers of calls that fail are tried with a shorter script.
+const CALLS: u64 = 24;
+
+/// What shows a cause.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shown {
+    /// The script, as `--do` has it.
+    pub script: String,
+    /// The policy.
+    pub policy: Policy,
+}
+
+/// Makes `shown` as short as it can be while a run of it has the cause of this key. With no script there is nothing to be left out.
+///
+/// # Errors
+/// As [`Boots::boot`].
+pub fn shrink(boots: &mut Boots, shown: &Shown, key: &str) -> Result<Shown, Error> {
+    let mut shrinking = Shrinking { boots, key, left: MOST_BOOTS };
+    let mut best = shown.clone();
+    let mut commands = commands(&shown.script);
+    let mut chunk = commands.len().div_ceil(2);
+    while chunk > 0 && shrinking.left > 0 {
+        let mut at = 0;
+        while at < commands.len() && shrinking.left > 0 {
+            let end = (at + chunk).min(commands.len());
+            let fewer: Vec<String> = commands[..at].iter().chain(&commands[end..]).cloned().collect();
+            match shrinking.shows(&fewer.join("; "), best.policy)? {
+                Some(shorter) => {
+                    best = shorter;
+                    commands = fewer;
+                }
+                None => at = end,
+            }
+        }
+        chunk = if chunk == 1 { 0 } else { chunk.div_ceil(2) };
+    }
+    Ok(best)
+}
+
+struct Shrinking<'s> {
+    boots: &'s mut Boots,
+    key: &'s str,
+    left: u32,
+}
+
+impl Shrinking<'_> {
+    /// The script with a policy by which it has the cause, if there is one near `policy`.
+    fn shows(&mut self, script: &str, policy: Policy) -> Result<Option<Shown>, Error> {
+        // What cannot be read any more is no script: a name is used that is given nowhere.
+        let Ok(play) = ScriptText::typed(script).play() else { return Ok(None) };
+        for policy in near(policy) {
+            if self.left == 0 {
+                break;
+            }
+            self.left -= 1;
+            let ((), report) =
+                self.boots.boot(policy.chooser(), |machine| machine.perform(Some(play.clone())))?;
+            if has(&report, self.key) {
+                return Ok(Some(Shown { script: script.to_owned(), policy }));
+            }
+        }
+        Ok(None)
+    }
+}
+
+fn has(report: &Report, key: &str) -> bool {
+    report.causes().iter().any(|cause| cause.key == key)
+}
+
+/// A policy, and others that may do the same to a shorter script.
+fn near(policy: Policy) -> Vec<Policy> {
+    if let Some(call) = policy.failing_call() {
+        let first = call.saturating_sub(CALLS).max(1);
+        return (first..=call).rev().map(Policy::failing).collect();
+    }
+    let others = (1..=SEEDS).filter_map(|seed| policy.with_seed(seed)).filter(|other| *other != policy);
+    std::iter::once(policy).chain(others).collect()
+}
+
+/// A script taken apart where `;` stands between commands.
+fn commands(script: &str) -> Vec<String> {
+    let (mut all, mut command, mut quoted) = (Vec::new(), String::new(), false);
+    for letter in script.chars() {
+        quoted ^= letter == '"';
+        if letter == ';' && !quoted {
+            all.push(std::mem::take(&mut command));
+        } else {
+            command.push(letter);
+        }
+    }
+    all.push(command);
+    all.iter().map(|command| command.trim().to_owned()).filter(|command| !command.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_is_taken_apart_between_its_commands() {
+        let script = r#"tolerate; open "\\.\a;b" as h;; read h 4"#;
+        assert_eq!(commands(script), ["tolerate", r#"open "\\.\a;b" as h"#, "read h 4"]);
+        assert_eq!(commands(""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn earlier_calls_and_other_seeds_are_near() {
+        assert_eq!(near(Policy::failing(3)), [3, 2, 1].map(Policy::failing));
+        assert_eq!(near(Policy::default()), [Policy::default()]);
+        assert_eq!(near(Policy::random(9))[..2], [Policy::random(9), Policy::random(1)]);
+    }
+}

@@ -1,0 +1,111 @@
+//! The policy in which calls fail that could succeed: everything else goes its usual way.
+//!
+//! Questions whose point begins with `fault.` are counted from the machine's start, whoever asks. So a number names one call of a run, and a
+//! campaign tries each number up to the count of the run in which none fails.
+
+use std::cell::Cell;
+use std::rc::Rc;
+
+use engine::{Chooser, Point};
+
+use crate::policy::{Entry, Parameter, Policy};
+
+/// Its row in the table of policies.
+pub(crate) static ENTRY: Entry = Entry {
+    name: "fail",
+    summary: "the usual way, and the CALLth call that could fail does, with COUNT of them in a row (1)",
+    parameters: &[
+        Parameter { name: "CALL", range: 1..=u64::MAX, default: None },
+        Parameter { name: "COUNT", range: 1..=u64::MAX, default: Some(1) },
+    ],
+    make: |numbers| Box::new(Failing::new(numbers[0], numbers[1])),
+};
+
+/// More calls than a run makes.
+const ALL: u64 = 1_000_000;
+
+/// Has calls fail. Clones share the count of the calls that could have failed.
+#[derive(Clone, Debug)]
+pub struct Failing {
+    first: u64,
+    count: u64,
+    asked: Rc<Cell<u64>>,
+}
+
+impl Failing {
+    /// The call of this number fails, from 1, and those that follow it, `count` in all. With 0 none does.
+    #[must_use]
+    pub fn new(first: u64, count: u64) -> Self {
+        Self { first, count: if first == 0 { 0 } else { count }, asked: Rc::default() }
+    }
+
+    /// How many calls could have failed so far.
+    #[must_use]
+    pub fn asked(&self) -> u64 {
+        self.asked.get()
+    }
+}
+
+impl Policy {
+    /// `fail:CALL`.
+    #[must_use]
+    pub fn failing(call: u64) -> Self {
+        ENTRY.with(&[call, 1])
+    }
+
+    /// The number of the one call that fails, if it is such a policy.
+    #[must_use]
+    pub fn failing_call(self) -> Option<u64> {
+        self.numbers_of(&ENTRY).filter(|numbers| numbers[1] == 1).map(|numbers| numbers[0])
+    }
+
+    /// `fail:CALL,COUNT` with so large a count that all further calls fail.
+    #[must_use]
+    pub fn failing_from(call: u64) -> Self {
+        ENTRY.with(&[call, ALL])
+    }
+}
+
+impl Chooser for Failing {
+    fn choose(&mut self, _strand: u32, point: Point, _n: u32) -> u32 {
+        if !point.0.starts_with("fault.") {
+            return 0;
+        }
+        let number = self.asked.get() + 1;
+        self.asked.set(number);
+        (number >= self.first && number - self.first < self.count).into()
+    }
+
+    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
+        u64::MAX
+    }
+
+    fn sees_interlocked(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(mut policy: Failing) -> Vec<u32> {
+        let points = ["fault.pool", "ke.turn", "fault.map", "fault.pool", "fault.call"];
+        points.iter().map(|point| policy.choose(1, Point(point), 2)).collect()
+    }
+
+    #[test]
+    fn the_call_of_its_number_fails_and_nothing_else_departs_from_the_usual() {
+        assert_eq!(answers(Failing::new(2, 1)), [0, 0, 1, 0, 0]);
+        assert_eq!(answers(Failing::new(2, 2)), [0, 0, 1, 1, 0]);
+        assert_eq!(answers(Failing::new(1, u64::MAX)), [1, 0, 1, 1, 1]);
+        assert_eq!(answers(Failing::new(9, 1)), [0; 5]);
+    }
+
+    #[test]
+    fn the_calls_that_could_fail_are_counted_though_none_does() {
+        let policy = Failing::new(0, 1);
+        assert_eq!(answers(policy.clone()), [0; 5]);
+        assert_eq!(policy.asked(), 4);
+    }
+}
