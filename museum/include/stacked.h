@@ -1,6 +1,6 @@
 /*
  * A driver of two devices, one above the other: the upper one, which has the link, sends what it is asked, or requests of its own, to the lower one. That one
- * answers any control code with a number: at once where the input is 0, else by a timer after 1 ms.
+ * answers a control code with a number: at once where the input is 0, else by a timer after 1 ms.
  *
  * The driver has UpperControl for control codes to the upper device, and calls StackedEntry. What it sends to Layer->Lower has input and output of a ULONG.
  */
@@ -53,6 +53,9 @@ static NTSTATUS PortControl(PPORT Port, PIRP Irp)
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
     LARGE_INTEGER Due;
 
+    if (CodeOf(Stack) != IOCTL_PORT_NUMBER && CodeOf(Stack) != IOCTL_STACKED_ASK) {
+        return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
+    }
     if (InputOf(Stack) < sizeof(ULONG) || OutputOf(Stack) < sizeof(ULONG)) {
         return Complete(Irp, STATUS_INVALID_PARAMETER, 0);
     }
