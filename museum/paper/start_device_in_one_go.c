@@ -6,7 +6,7 @@
  * device is started, stopped, or a call fails.
  *
  * Device: PCI\VEN_10B5&DEV_9050
- * Rule: io-space-raw-address, io-space-outside, io-space-leak, io-space-still-mapped, interrupt-still-connected, wild-read, wild-write, interrupt-not-assigned, device-memory-not-mapped
+ * Rule: io-space-raw-address, io-space-ram, io-space-outside, io-space-leak, io-space-still-mapped, interrupt-still-connected, wild-read, wild-write, interrupt-not-assigned, device-memory-not-mapped
  * Needs: nothing, failure
  */
 #include "../include/card.h"
