@@ -1,8 +1,8 @@
 /*
- * A printer's spooler by StartIo: each request is done at once.
+ * A printer's spooler by StartIo: the printer needs 5 ms to warm up, and prints 100 lines then, each at once.
  *
  * The bug: StartIo calls IoStartNextPacket for the next request before it returns, which calls StartIo again: each request that waits takes more of the stack.
- * It shows with many requests that wait while the device is held (IOCTL_SPOOL_HOLD), and are let go.
+ * It shows with many writes that wait while the printer warms up.
  *
  * Device: none
  * Rule: stack-overflow
@@ -12,13 +12,12 @@
 #define LINK_NAME L"\\DosDevices\\Spooler"
 #include "../include/legacy.h"
 
-#define IOCTL_SPOOL_HOLD CTL_CODE(FILE_DEVICE_PRINTER, 0x8A8, METHOD_BUFFERED, FILE_ANY_ACCESS)
-#define IOCTL_SPOOL_RELEASE CTL_CODE(FILE_DEVICE_PRINTER, 0x8A9, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define LINES 100
 
 typedef struct _DEVICE {
-    KSPIN_LOCK Lock;
-    BOOLEAN Held;
-    PIRP Parked; /* what StartIo got while it was held */
+    KTIMER Timer;
+    KDPC Dpc;
+    ULONG Left; /* lines until it is cold again */
     ULONG64 Sum;
     LONG Printed;
 } DEVICE, *PDEVICE;
@@ -32,41 +31,36 @@ __attribute__((always_inline)) static inline VOID Print(PDEVICE Own, PIRP Irp)
         Line[Index] = Index < Length ? ((PUCHAR)Irp->AssociatedIrp.SystemBuffer)[Index] : 0;
     }
     Own->Sum += Line[0];
+    Own->Left--;
     Complete(Irp, STATUS_SUCCESS, Length);
 }
 
 static VOID NTAPI StartIo(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PDEVICE Own = Device->DeviceExtension;
+    LARGE_INTEGER Due;
 
-    KeAcquireSpinLockAtDpcLevel(&Own->Lock);
-    if (Own->Held) {
-        Own->Parked = Irp;
-        KeReleaseSpinLockFromDpcLevel(&Own->Lock);
+    if (Own->Left == 0) {
+        Due.QuadPart = -5 * 10000;
+        KeSetTimer(&Own->Timer, Due, &Own->Dpc);
         return;
     }
-    KeReleaseSpinLockFromDpcLevel(&Own->Lock);
     Print(Own, Irp);
     IoStartNextPacket(Device, FALSE);
     InterlockedIncrement(&Own->Printed);
 }
 
-static VOID Release(PDEVICE_OBJECT Device)
+static VOID NTAPI Warm(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
 {
+    PDEVICE_OBJECT Device = Context;
     PDEVICE Own = Device->DeviceExtension;
-    PIRP Parked;
-    KIRQL OldIrql;
 
-    KeAcquireSpinLock(&Own->Lock, &OldIrql);
-    Own->Held = FALSE;
-    Parked = Own->Parked;
-    Own->Parked = NULL;
-    KeReleaseSpinLockFromDpcLevel(&Own->Lock);
-    if (Parked != NULL) {
-        Print(Own, Parked);
-        IoStartNextPacket(Device, FALSE);
-    }
-    KeLowerIrql(OldIrql);
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(One);
+    UNREFERENCED_PARAMETER(Two);
+    Own->Left = LINES;
+    Print(Own, Device->CurrentIrp);
+    IoStartNextPacket(Device, FALSE);
 }
 
 static NTSTATUS NTAPI DispatchWrite(PDEVICE_OBJECT Device, PIRP Irp)
@@ -76,47 +70,33 @@ static NTSTATUS NTAPI DispatchWrite(PDEVICE_OBJECT Device, PIRP Irp)
     return STATUS_PENDING;
 }
 
-static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
+static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
 {
-    PDEVICE Own = Device->DeviceExtension;
-    KIRQL OldIrql;
+    PDEVICE Own = Driver->DeviceObject->DeviceExtension;
 
-    switch (CodeOf(IoGetCurrentIrpStackLocation(Irp))) {
-    case IOCTL_SPOOL_HOLD:
-        KeAcquireSpinLock(&Own->Lock, &OldIrql);
-        Own->Held = TRUE;
-        KeReleaseSpinLock(&Own->Lock, OldIrql);
-        return Complete(Irp, STATUS_SUCCESS, 0);
-    case IOCTL_SPOOL_RELEASE:
-        Release(Device);
-        return Complete(Irp, STATUS_SUCCESS, 0);
-    }
-    return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
-}
-
-/* A process that ends lets its requests go on. */
-static NTSTATUS NTAPI DispatchCleanup(PDEVICE_OBJECT Device, PIRP Irp)
-{
-    Release(Device);
-    return Complete(Irp, STATUS_SUCCESS, 0);
+    KeCancelTimer(&Own->Timer);
+    KeFlushQueuedDpcs();
+    LegacyDelete(Driver->DeviceObject);
 }
 
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     PDEVICE_OBJECT Device;
+    PDEVICE Own;
     NTSTATUS Status = LegacyCreate(Driver, sizeof(DEVICE), DO_BUFFERED_IO, &Device);
 
     UNREFERENCED_PARAMETER(RegistryPath);
     if (!NT_SUCCESS(Status)) {
         return Status;
     }
-    KeInitializeSpinLock(&((PDEVICE)Device->DeviceExtension)->Lock);
+    Own = Device->DeviceExtension;
+    KeInitializeTimer(&Own->Timer);
+    KeInitializeDpc(&Own->Dpc, Warm, Device);
 #ifdef FIXED
     IoSetStartIoAttributes(Device, TRUE, FALSE); /* StartIo is called again when it has returned */
 #endif
-    Driver->MajorFunction[IRP_MJ_CLEANUP] = DispatchCleanup;
     Driver->MajorFunction[IRP_MJ_WRITE] = DispatchWrite;
-    Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchControl;
     Driver->DriverStartIo = StartIo;
+    Driver->DriverUnload = Unload;
     return STATUS_SUCCESS;
 }

@@ -23,6 +23,7 @@ typedef struct _DEVICE {
     PIO_WORKITEM Item;
     LONG Busy;
     HANDLE Handle;
+    KEVENT Idle; /* the work item is not queued */
 } DEVICE, *PDEVICE;
 
 static VOID NTAPI Signal(PDEVICE_OBJECT Device, PVOID Context)
@@ -32,6 +33,7 @@ static VOID NTAPI Signal(PDEVICE_OBJECT Device, PVOID Context)
     UNREFERENCED_PARAMETER(Context);
     ZwSetEvent(Own->Handle, NULL);
     ZwClose(Own->Handle);
+    KeSetEvent(&Own->Idle, IO_NO_INCREMENT, FALSE);
     InterlockedExchange(&Own->Busy, FALSE);
 }
 
@@ -57,13 +59,17 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
         InterlockedExchange(&Own->Busy, FALSE);
         return Complete(Irp, Status, 0);
     }
+    KeClearEvent(&Own->Idle);
     IoQueueWorkItem(Own->Item, Signal, DelayedWorkQueue, NULL);
     return Complete(Irp, STATUS_SUCCESS, 0);
 }
 
 static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
 {
-    IoFreeWorkItem(((PDEVICE)Driver->DeviceObject->DeviceExtension)->Item);
+    PDEVICE Own = Driver->DeviceObject->DeviceExtension;
+
+    KeWaitForSingleObject(&Own->Idle, Executive, KernelMode, FALSE, NULL);
+    IoFreeWorkItem(Own->Item);
     LegacyDelete(Driver->DeviceObject);
 }
 
@@ -78,6 +84,7 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
         return Status;
     }
     Own = Device->DeviceExtension;
+    KeInitializeEvent(&Own->Idle, NotificationEvent, TRUE);
     Own->Item = IoAllocateWorkItem(Device);
     if (Own->Item == NULL) {
         LegacyDelete(Device);

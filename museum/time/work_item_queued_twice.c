@@ -18,6 +18,7 @@ typedef struct _DEVICE {
     PIO_WORKITEM Item;
     LONG Queued;
     LONG Refreshes;
+    KEVENT Idle; /* the work item is not queued */
 } DEVICE, *PDEVICE;
 
 static VOID NTAPI Refresh(PDEVICE_OBJECT Device, PVOID Context)
@@ -25,8 +26,9 @@ static VOID NTAPI Refresh(PDEVICE_OBJECT Device, PVOID Context)
     PDEVICE Own = Device->DeviceExtension;
 
     UNREFERENCED_PARAMETER(Context);
-    InterlockedExchange(&Own->Queued, FALSE);
     InterlockedIncrement(&Own->Refreshes);
+    KeSetEvent(&Own->Idle, IO_NO_INCREMENT, FALSE);
+    InterlockedExchange(&Own->Queued, FALSE);
 }
 
 static VOID Ask(PDEVICE Own)
@@ -36,6 +38,7 @@ static VOID Ask(PDEVICE Own)
         return;
     }
 #endif
+    KeClearEvent(&Own->Idle);
     IoQueueWorkItem(Own->Item, Refresh, DelayedWorkQueue, NULL);
 }
 
@@ -55,10 +58,12 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
 }
 
-/* A queued work item keeps the device, so it has run when this is called; it may still be on its last instructions, but not in the item. */
 static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
 {
-    IoFreeWorkItem(((PDEVICE)Driver->DeviceObject->DeviceExtension)->Item);
+    PDEVICE Own = Driver->DeviceObject->DeviceExtension;
+
+    KeWaitForSingleObject(&Own->Idle, Executive, KernelMode, FALSE, NULL);
+    IoFreeWorkItem(Own->Item);
     LegacyDelete(Driver->DeviceObject);
 }
 
@@ -73,6 +78,7 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
         return Status;
     }
     Own = Device->DeviceExtension;
+    KeInitializeEvent(&Own->Idle, NotificationEvent, TRUE);
     Own->Item = IoAllocateWorkItem(Device);
     if (Own->Item == NULL) {
         LegacyDelete(Device);
