@@ -115,11 +115,16 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
-    /// Builds the museum of bugs: small drivers with one bug each, and their fixed twins
+    /// Builds the museum of bugs, small drivers with one bug each and their fixed twins, and has `dirql check` look at them
     Museum {
         /// Only builds them
         #[arg(long)]
         build: bool,
+        /// How much of its usual budget `dirql check` has for each, in hundredths
+        #[arg(long, value_name = "PERCENT", default_value_t = 100)]
+        budget: u32,
+        /// Only these bugs
+        names: Vec<String>,
     },
     /// Builds the C and Rust drivers as .sys files, each with its INF beside it
     Drivers {
@@ -150,7 +155,7 @@ fn main() -> ExitCode {
         Chore::Events { check } => events::write(&root, check),
         Chore::Rules { check } => rules::write(&root, check),
         Chore::Sentences { check } => sentences::write(&root, check),
-        Chore::Museum { build } => museum::museum(&root, build),
+        Chore::Museum { build, budget, names } => museum::museum(&root, build, &names, budget),
         Chore::Drivers { out, rust } => {
             let out = out.unwrap_or_else(|| drivers::default_out(&root));
             if rust { drivers::build_only_rust(&root, &out) } else { drivers::build(&root, &out) }

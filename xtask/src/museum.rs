@@ -3,10 +3,11 @@
 //!
 //! A file's header says what the rest of the machine needs to know of it: `Device`, the hardware id, or `none` for a driver that makes its
 //! device itself; `Rule`, those that name the bug, each as good as another; `Needs`, what it shows by; `Compiler: clang` where `__try` is used.
-//! It does not judge whether a bug is one.
+//! Without `--build` each is then looked at by `dirql check`, which gets nothing but the driver and its INF. It does not judge whether a bug is one.
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -80,22 +81,79 @@ pub(crate) fn default_out(root: &Path) -> PathBuf {
     root.join("target/museum")
 }
 
-/// Builds the museum, and unless it is only to be built shows what is in it.
+/// Builds the museum, and unless it is only to be built has `dirql check` look at each bug and its twin, of all or of those that are named.
 ///
 /// # Errors
-/// As [`build`].
-pub(crate) fn museum(root: &Path, only_build: bool) -> Result<()> {
+/// As [`build`]; or a bug is not named by one of its rules, or its twin is not clean.
+pub(crate) fn museum(root: &Path, only_build: bool, names: &[String], budget: u32) -> Result<()> {
     let out = default_out(root);
-    let exhibits = build(root, &out)?;
+    let mut exhibits = build(root, &out)?;
     if only_build {
         return Ok(());
     }
-    for exhibit in &exhibits {
-        let (rules, needs) = (exhibit.rules.join(", "), exhibit.needs.join(", "));
-        println!("{}/{}: {rules}; {needs}", exhibit.area, exhibit.name);
+    if let Some(unknown) = names.iter().find(|name| exhibits.iter().all(|one| one.name != **name)) {
+        bail!("the museum has no {unknown}");
     }
-    println!("{} bugs", exhibits.len());
+    exhibits.retain(|exhibit| names.is_empty() || names.contains(&exhibit.name));
+    let mut cargo = call::cargo(root);
+    call::step("dirql is built", cargo.args(["build", "--quiet", "--release", "--package", "dirql-cli"]))?;
+    let seen = side_by_side(&exhibits, |_, exhibit| {
+        let [bug, twin] = exhibit.images(&out);
+        let bug = check(root, &bug, budget, &[])?;
+        let seen = Seen { bug, twin: check(root, &twin, budget, &["advice"])? };
+        println!("{}", seen.line(exhibit));
+        Ok(seen)
+    })?;
+    let found = exhibits.iter().zip(&seen).filter(|(exhibit, seen)| seen.is_found(exhibit)).count();
+    let accused = seen.iter().filter(|seen| !seen.twin.is_empty()).count();
+    println!("{found} of {} bugs found, {accused} twins accused", exhibits.len());
+    ensure!(found == exhibits.len() && accused == 0, "not every bug was found, or not every twin is clean");
     Ok(())
+}
+
+/// What `dirql check` says of a bug and of its twin: rules that are broken, each once.
+struct Seen {
+    bug: Vec<String>,
+    twin: Vec<String>,
+}
+
+impl Seen {
+    fn is_found(&self, exhibit: &Exhibit) -> bool {
+        self.bug.iter().any(|rule| exhibit.rules.contains(rule))
+    }
+
+    /// A line of the table.
+    fn line(&self, exhibit: &Exhibit) -> String {
+        let found = if self.is_found(exhibit) { "found" } else { "missed" };
+        let twin = if self.twin.is_empty() {
+            String::new()
+        } else {
+            format!("; its twin: {}", self.twin.join(", "))
+        };
+        let (area, name, rules) = (&exhibit.area, &exhibit.name, self.bug.join(", "));
+        format!("{found:6} {area}/{name} ({}): {rules}{twin}", exhibit.needs.join(", "))
+    }
+}
+
+/// The rules that `dirql check` says a driver breaks, but those of some tiers; or that it has no answer.
+fn check(root: &Path, image: &Path, budget: u32, but: &[&str]) -> Result<Vec<String>> {
+    let mut dirql = Command::new(root.join("target/release/dirql"));
+    dirql.arg("check").arg(image).args(["--json", "--workers", "1", "--budget", &budget.to_string()]);
+    let output = dirql.stderr(Stdio::null()).output().context("dirql cannot be started")?;
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("`{}` did not write JSON", call::shown(&dirql)))?;
+    let mut rules: Vec<String> = Vec::new();
+    for finding in answer["findings"].as_array().context("dirql check lists its findings")? {
+        let rule = finding["rule"].as_str().context("a finding has a rule")?;
+        let is_left_out = finding["tier"].as_str().is_some_and(|tier| but.contains(&tier));
+        if !is_left_out && !rules.iter().any(|known| known == rule) {
+            rules.push(rule.to_owned());
+        }
+    }
+    if rules.is_empty() && !output.status.success() {
+        rules.push(format!("no answer ({})", output.status));
+    }
+    Ok(rules)
 }
 
 /// All of the museum, by areas and names.
@@ -173,7 +231,8 @@ mod tests {
 
     #[test]
     fn a_header_has_lines_for_the_machine() {
-        let text = "/*\n * A bug.\n *\n * Device: none\n * Rule: pool-leak, double-free\n */\n * Needs: ioctl\n";
+        let text =
+            "/*\n * A bug.\n *\n * Device: none\n * Rule: pool-leak, double-free\n */\n * Needs: ioctl\n";
         assert_eq!(value(text, "Device"), Some("none"));
         assert_eq!(words(value(text, "Rule").unwrap()), ["pool-leak", "double-free"]);
         assert_eq!(value(text, "Needs"), None);
