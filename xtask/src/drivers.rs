@@ -25,7 +25,7 @@ struct CDriver {
 
 /// What compiles a C driver.
 #[derive(Clone, Copy)]
-enum Compiler {
+pub(crate) enum Compiler {
     Gcc,
     /// For the msvc target, which has `__try`; with these flags besides.
     Clang(&'static [&'static str]),
@@ -519,7 +519,7 @@ pub(crate) fn build_only_rust(root: &Path, out: &Path) -> Result<()> {
 
 /// Waits until no other process builds into `out`; none does before the file that is returned is closed. Tests that find their drivers
 /// missing build them, several at once.
-fn build_alone(out: &Path) -> Result<fs::File> {
+pub(crate) fn build_alone(out: &Path) -> Result<fs::File> {
     let scratch = out.join(".build");
     fs::create_dir_all(&scratch)?;
     let file = fs::File::create(scratch.join("lock")).context("the build's lock cannot be made")?;
@@ -529,36 +529,70 @@ fn build_alone(out: &Path) -> Result<fs::File> {
 
 fn build_c(root: &Path, out: &Path, driver: &CDriver) -> Result<()> {
     let folder = root.join("drivers/c");
+    build_image(&Image {
+        root,
+        folder: &folder,
+        out,
+        name: driver.name,
+        source: &folder.join(driver.source),
+        defines: driver.defines,
+        missing: driver.missing,
+        compiler: driver.compiler,
+    })
+}
+
+/// A `.sys` file that is made of one source.
+pub(crate) struct Image<'a> {
+    /// The workspace's folder.
+    pub(crate) root: &'a Path,
+    /// What paths in the image begin behind.
+    pub(crate) folder: &'a Path,
+    pub(crate) out: &'a Path,
+    pub(crate) name: &'a str,
+    pub(crate) source: &'a Path,
+    pub(crate) defines: &'a [&'a str],
+    /// As that of a [`CDriver`], below the folder.
+    pub(crate) missing: Option<&'a str>,
+    pub(crate) compiler: Compiler,
+}
+
+/// Compiles an image, if it is older than its sources or was made by another command.
+///
+/// # Errors
+/// It does not compile, or a file cannot be read or written.
+pub(crate) fn build_image(image: &Image<'_>) -> Result<()> {
+    let Image { root, folder, out, name, source, defines, .. } = *image;
     let scratch = out.join(".build");
     fs::create_dir_all(&scratch)?;
-    let finished = out.join(driver.name).with_extension("sys");
-    let fresh = format!("{}.sys", driver.name);
+    let finished = out.join(name).with_extension("sys");
+    let fresh = format!("{name}.sys");
+    let shown = |path: &Path| path.strip_prefix(root).unwrap_or(path).display().to_string();
 
     // In the scratch folder, because the linker sorts imports by the names of their libraries as it was given them.
-    let mut compiler = compiler(driver.compiler)?;
-    compiler.current_dir(&scratch).args(driver.defines.iter().map(|name| format!("-D{name}")));
-    let mapped = [(&folder, "drivers/c"), (&scratch, ".")];
+    let mut compiler = compiler(image.compiler)?;
+    compiler.current_dir(&scratch).args(defines.iter().map(|name| format!("-D{name}")));
+    let mapped = [(folder, shown(folder)), (&scratch, ".".to_owned())];
     compiler.args(mapped.map(|(from, to)| format!("-ffile-prefix-map={}={to}", from.display())));
-    compiler.arg("-o").arg(&fresh).arg(folder.join(driver.source));
-    if let Some(definition) = driver.missing {
-        compiler.arg(import_library(&folder, &scratch, definition)?);
+    compiler.arg("-o").arg(&fresh).arg(source);
+    if let Some(definition) = image.missing {
+        compiler.arg(import_library(folder, &scratch, definition)?);
     }
-    match driver.compiler {
+    match image.compiler {
         Gcc => compiler.args(["-lntoskrnl", "-lhal"]),
         Clang(_) => compiler.args([mingw_file("libntoskrnl.a")?, mingw_file("libhal.a")?]),
     };
 
     // The command that made a file is kept beside it: other flags are a reason to build again, as a newer source is.
-    let recipe = scratch.join(driver.name).with_extension("recipe");
+    let recipe = scratch.join(name).with_extension("recipe");
     let command = call::shown(&compiler);
-    let inputs = sources(folder.join(driver.source))?.into_iter();
-    let inputs = inputs.chain(driver.missing.map(|name| folder.join(name)));
+    let inputs = sources(source.to_path_buf())?.into_iter();
+    let inputs = inputs.chain(image.missing.map(|name| folder.join(name)));
     let up_to_date =
         newer(&finished, inputs) && fs::read_to_string(&recipe).is_ok_and(|last| last == command);
     if up_to_date {
         return Ok(());
     }
-    call::step(&format!("drivers/c/{} → {}", driver.source, finished.display()), &mut compiler)?;
+    call::step(&format!("{} → {}", shown(source), finished.display()), &mut compiler)?;
     fs::rename(scratch.join(fresh), &finished)?; // at once: a test that runs now sees the old file or the new, never half of one
     fs::write(&recipe, command)?;
     Ok(())
@@ -624,7 +658,7 @@ fn sources(first: PathBuf) -> Result<Vec<PathBuf>> {
 }
 
 /// The files of a folder with this extension.
-fn files_with(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
+pub(crate) fn files_with(folder: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let mut files = entries.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
     files.retain(|path| path.extension().is_some_and(|found| found == extension));
@@ -698,7 +732,7 @@ fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
     write_if_changed(&bytes, to)
 }
 
-fn write_if_changed(bytes: &[u8], to: &Path) -> Result<()> {
+pub(crate) fn write_if_changed(bytes: &[u8], to: &Path) -> Result<()> {
     if fs::read(to).is_ok_and(|there| there == bytes) {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|sequences|soak|coverage|stubs|real|rules|sentences|events|drivers`.
+//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|sequences|soak|coverage|stubs|real|rules|sentences|events|drivers|museum`.
 //!
 //! It only calls other tools (cargo, gcc, apt-get) and says what it calls. It knows nothing of what they build.
 
@@ -18,6 +18,7 @@ mod events;
 mod identity;
 mod install;
 mod microsoft;
+mod museum;
 mod real;
 mod rules;
 mod run;
@@ -115,6 +116,17 @@ enum Chore {
         #[arg(long)]
         check: bool,
     },
+    /// Builds the museum of bugs, small drivers with one bug each and their fixed twins, and has `dirql check` look at them
+    Museum {
+        /// Only builds them
+        #[arg(long)]
+        build: bool,
+        /// How much of its usual budget `dirql check` has for each, in hundredths
+        #[arg(long, value_name = "PERCENT", default_value_t = 100)]
+        budget: u32,
+        /// Only these bugs
+        names: Vec<String>,
+    },
     /// Builds the C and Rust drivers as .sys files, each with its INF beside it
     Drivers {
         /// Where the files go, `target/drivers` if not given
@@ -144,6 +156,7 @@ fn main() -> ExitCode {
         Chore::Events { check } => events::write(&root, check),
         Chore::Rules { check } => rules::write(&root, check),
         Chore::Sentences { check } => sentences::write(&root, check),
+        Chore::Museum { build, budget, names } => museum::museum(&root, build, &names, budget),
         Chore::Drivers { out, rust } => {
             let out = out.unwrap_or_else(|| drivers::default_out(&root));
             if rust { drivers::build_only_rust(&root, &out) } else { drivers::build(&root, &out) }

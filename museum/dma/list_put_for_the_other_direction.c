@@ -1,0 +1,31 @@
+/*
+ * The educational device's buffer, filled by DMA from the request's own pages (scatter/gather).
+ *
+ * The bug: the list was got for a transfer to the device and is put as one from it. It shows with the first transfer.
+ *
+ * Device: PCI\VEN_1234&DEV_11E8
+ * Rule: dma-wrong-direction
+ * Needs: ioctl
+ */
+#include "../include/edu_list.h"
+
+static VOID ListDone(PSCATTER_GATHER_LIST Done)
+{
+#ifdef FIXED
+    Adapter->DmaOperations->PutScatterGatherList(Adapter, Done, TRUE);
+#else
+    Adapter->DmaOperations->PutScatterGatherList(Adapter, Done, FALSE);
+#endif
+}
+
+static const GUID FdoInterface = FDO_GUID(0x10c3c009);
+static const HOOKS Hooks = {.Add = ListAdd, .Start = DmaStart, .Flush = ListFlush, .Stop = DmaStop, .PowerDown = EduPowerDown,
+                            .PowerUp = EduPowerUp};
+
+NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
+{
+    UNREFERENCED_PARAMETER(RegistryPath);
+    EduDriver(Driver);
+    Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = ListControl;
+    return STATUS_SUCCESS;
+}

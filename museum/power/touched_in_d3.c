@@ -1,0 +1,81 @@
+/*
+ * The educational device's factorials. A timer reads the card's liveness register every 100 ms.
+ *
+ * The bug: the timer goes on when the device has lost its power. It shows in D3.
+ *
+ * Device: PCI\VEN_1234&DEV_11E8
+ * Rule: card-without-power
+ * Needs: power
+ */
+#include "../include/edu.h"
+
+static KTIMER Timer;
+static KDPC TimerDpc;
+static ULONG Liveness;
+
+static VOID NTAPI Look(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
+{
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(One);
+    UNREFERENCED_PARAMETER(Two);
+    Liveness = CardRead(Context, EDU_LIVENESS);
+}
+
+static VOID StartTimer(VOID)
+{
+    LARGE_INTEGER Due;
+
+    Due.QuadPart = -100 * 10000;
+    KeSetTimerEx(&Timer, Due, 100, &TimerDpc);
+}
+
+static VOID StopTimer(VOID)
+{
+    KeCancelTimer(&Timer);
+    KeFlushQueuedDpcs();
+}
+
+static NTSTATUS Start(PFDO Fdo, PCM_PARTIAL_RESOURCE_LIST Resources)
+{
+    NTSTATUS Status = EduStart(Fdo, Resources);
+
+    if (NT_SUCCESS(Status)) {
+        KeInitializeTimer(&Timer);
+        KeInitializeDpc(&TimerDpc, Look, Fdo);
+        StartTimer();
+    }
+    return Status;
+}
+
+static VOID Stop(PFDO Fdo, BOOLEAN Present)
+{
+    StopTimer();
+    EduStop(Fdo, Present);
+}
+
+static VOID PowerDown(PFDO Fdo)
+{
+#ifdef FIXED
+    StopTimer();
+#endif
+    EduPowerDown(Fdo);
+}
+
+static VOID PowerUp(PFDO Fdo)
+{
+    EduPowerUp(Fdo);
+#ifdef FIXED
+    StartTimer();
+#endif
+}
+
+static const GUID FdoInterface = FDO_GUID(0x10c3b017);
+static const HOOKS Hooks = {.Add = EduAdd, .Start = Start, .Flush = EduFlush, .Stop = Stop, .PowerDown = PowerDown,
+                            .PowerUp = PowerUp};
+
+NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
+{
+    UNREFERENCED_PARAMETER(RegistryPath);
+    EduDriver(Driver);
+    return STATUS_SUCCESS;
+}

@@ -1,0 +1,251 @@
+//! The museum of bugs: `museum/AREA/BUG.c` has one bug, and none where `FIXED` is defined. Both are compiled, with an INF for those whose
+//! device is on a bus, into `target/museum`: `BUG.sys` and `BUG_fixed.sys`.
+//!
+//! A file's header says what the rest of the machine needs to know of it: `Device`, the hardware id, or `none` for a driver that makes its
+//! device itself; `Rule`, those that name the bug, each as good as another; `Needs`, what it shows by; `Compiler: clang` where `__try` is used.
+//! Without `--build` each is then looked at by `dirql check`, which gets nothing but the driver and its INF. It does not judge whether a bug is one.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::suite::side_by_side;
+use crate::{call, drivers, install};
+
+/// What a bug may need to show, besides that its driver is loaded, started, stopped, removed and unloaded.
+const NEEDS: &[&str] = &["nothing", "ioctl", "failure", "schedule", "removal", "power", "cancel", "device"];
+
+/// One file of the museum.
+#[derive(Debug)]
+pub(crate) struct Exhibit {
+    /// The driver's name: the file's.
+    pub(crate) name: String,
+    /// The folder it lies in.
+    pub(crate) area: String,
+    source: PathBuf,
+    /// What its INF installs it for; none if it makes its device itself.
+    device: Option<String>,
+    /// Rules, each of which names the bug.
+    pub(crate) rules: Vec<String>,
+    /// Words of [`NEEDS`].
+    pub(crate) needs: Vec<String>,
+    clang: bool,
+}
+
+impl Exhibit {
+    /// Reads a file's header.
+    fn read(source: PathBuf) -> Result<Self> {
+        let text = fs::read_to_string(&source)?;
+        let stem = |path: &Path| path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let name = stem(&source).context("it has a name")?;
+        let area = source.parent().and_then(stem).context("it lies in a folder")?;
+        let rules = words(value(&text, "Rule").context("its header has no line `Rule: …`")?);
+        let needs = words(value(&text, "Needs").context("its header has no line `Needs: …`")?);
+        for word in &needs {
+            ensure!(NEEDS.contains(&word.as_str()), "`Needs: {word}` is none of {}", NEEDS.join(", "));
+        }
+        ensure!(text.contains("FIXED"), "it has no fixed twin: no line depends on FIXED");
+        let device = value(&text, "Device").context("its header has no line `Device: …`")?;
+        Ok(Self {
+            device: (device != "none").then(|| device.into()),
+            clang: value(&text, "Compiler") == Some("clang"),
+            name,
+            area,
+            source,
+            rules,
+            needs,
+        })
+    }
+
+    /// The driver's file in `out`, and that of its twin.
+    pub(crate) fn images(&self, out: &Path) -> [PathBuf; 2] {
+        ["", "_fixed"].map(|twin| out.join(format!("{}{twin}.sys", self.name)))
+    }
+}
+
+/// What stands behind ` * KEY: ` in the file's header.
+fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let header = text.split("*/").next()?;
+    let value = |line: &'a str| line.trim().strip_prefix("* ")?.strip_prefix(key)?.strip_prefix(':');
+    header.lines().find_map(value).map(str::trim)
+}
+
+fn words(list: &str) -> Vec<String> {
+    list.split(',').map(|word| word.trim().to_owned()).filter(|word| !word.is_empty()).collect()
+}
+
+/// `target/museum`.
+pub(crate) fn default_out(root: &Path) -> PathBuf {
+    root.join("target/museum")
+}
+
+/// Builds the museum, and unless it is only to be built has `dirql check` look at each bug and its twin, of all or of those that are named.
+///
+/// # Errors
+/// As [`build`]; or a bug is not named by one of its rules, or its twin is not clean.
+pub(crate) fn museum(root: &Path, only_build: bool, names: &[String], budget: u32) -> Result<()> {
+    let out = default_out(root);
+    let mut exhibits = build(root, &out)?;
+    if only_build {
+        return Ok(());
+    }
+    if let Some(unknown) = names.iter().find(|name| exhibits.iter().all(|one| one.name != **name)) {
+        bail!("the museum has no {unknown}");
+    }
+    exhibits.retain(|exhibit| names.is_empty() || names.contains(&exhibit.name));
+    let mut cargo = call::cargo(root);
+    call::step("dirql is built", cargo.args(["build", "--quiet", "--release", "--package", "dirql-cli"]))?;
+    let seen = side_by_side(&exhibits, |_, exhibit| {
+        let [bug, twin] = exhibit.images(&out);
+        let bug = check(root, &bug, budget, &[])?;
+        let seen = Seen { bug, twin: check(root, &twin, budget, &["advice"])? };
+        println!("{}", seen.line(exhibit));
+        Ok(seen)
+    })?;
+    let found = exhibits.iter().zip(&seen).filter(|(exhibit, seen)| seen.is_found(exhibit)).count();
+    let accused = seen.iter().filter(|seen| !seen.twin.is_empty()).count();
+    println!("{found} of {} bugs found, {accused} twins accused", exhibits.len());
+    ensure!(found == exhibits.len() && accused == 0, "not every bug was found, or not every twin is clean");
+    Ok(())
+}
+
+/// What `dirql check` says of a bug and of its twin: rules that are broken, each once.
+struct Seen {
+    bug: Vec<String>,
+    twin: Vec<String>,
+}
+
+impl Seen {
+    fn is_found(&self, exhibit: &Exhibit) -> bool {
+        self.bug.iter().any(|rule| exhibit.rules.contains(rule))
+    }
+
+    /// A line of the table.
+    fn line(&self, exhibit: &Exhibit) -> String {
+        let found = if self.is_found(exhibit) { "found" } else { "missed" };
+        let twin = if self.twin.is_empty() {
+            String::new()
+        } else {
+            format!("; its twin: {}", self.twin.join(", "))
+        };
+        let (area, name, rules) = (&exhibit.area, &exhibit.name, self.bug.join(", "));
+        format!("{found:6} {area}/{name} ({}): {rules}{twin}", exhibit.needs.join(", "))
+    }
+}
+
+/// The rules that `dirql check` says a driver breaks, but those of some tiers; or that it has no answer.
+fn check(root: &Path, image: &Path, budget: u32, but: &[&str]) -> Result<Vec<String>> {
+    let mut dirql = Command::new(root.join("target/release/dirql"));
+    dirql.arg("check").arg(image).args(["--json", "--workers", "1", "--budget", &budget.to_string()]);
+    let output = dirql.stderr(Stdio::null()).output().context("dirql cannot be started")?;
+    let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("`{}` did not write JSON", call::shown(&dirql)))?;
+    let mut rules: Vec<String> = Vec::new();
+    for finding in answer["findings"].as_array().context("dirql check lists its findings")? {
+        let rule = finding["rule"].as_str().context("a finding has a rule")?;
+        let is_left_out = finding["tier"].as_str().is_some_and(|tier| but.contains(&tier));
+        if !is_left_out && !rules.iter().any(|known| known == rule) {
+            rules.push(rule.to_owned());
+        }
+    }
+    if rules.is_empty() && !output.status.success() {
+        rules.push(format!("no answer ({})", output.status));
+    }
+    Ok(rules)
+}
+
+/// All of the museum, by areas and names.
+///
+/// # Errors
+/// A file cannot be read, or its header lacks a line.
+pub(crate) fn exhibits(root: &Path) -> Result<Vec<Exhibit>> {
+    let museum = root.join("museum");
+    let mut found = Vec::new();
+    for area in fs::read_dir(&museum).with_context(|| format!("cannot read {}", museum.display()))? {
+        let area = area?.path();
+        if !area.is_dir() || area.ends_with("include") {
+            continue;
+        }
+        for source in drivers::files_with(&area, "c")? {
+            let shown = source.display().to_string();
+            found.push(Exhibit::read(source).with_context(|| format!("{shown} is no exhibit"))?);
+        }
+    }
+    found.sort_by(|a, b| (&a.area, &a.name).cmp(&(&b.area, &b.name)));
+    let mut names: Vec<&str> = found.iter().map(|exhibit| exhibit.name.as_str()).collect();
+    names.sort_unstable();
+    if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
+        bail!("two files of the museum are called {}.c", twice[0]);
+    }
+    Ok(found)
+}
+
+/// Compiles what is older than its sources, several at a time.
+///
+/// # Errors
+/// A tool is missing and cannot be installed, a driver does not compile, or a file cannot be written.
+pub(crate) fn build(root: &Path, out: &Path) -> Result<Vec<Exhibit>> {
+    install::all(root)?;
+    fs::create_dir_all(out).with_context(|| format!("cannot create the folder {}", out.display()))?;
+    let out = &out.canonicalize()?;
+    let _alone = drivers::build_alone(out)?;
+    let exhibits = exhibits(root)?;
+    side_by_side(&exhibits, |_, exhibit| {
+        for (twin, defines) in [("", &[][..]), ("_fixed", &["FIXED"])] {
+            let name = format!("{}{twin}", exhibit.name);
+            build_one(root, out, exhibit, &name, defines)
+                .with_context(|| format!("{name} of the museum does not build"))?;
+        }
+        Ok(())
+    })?;
+    Ok(exhibits)
+}
+
+fn build_one(root: &Path, out: &Path, exhibit: &Exhibit, name: &str, defines: &[&str]) -> Result<()> {
+    let image = drivers::Image {
+        root,
+        folder: &root.join("museum"),
+        out,
+        name,
+        source: &exhibit.source,
+        defines,
+        missing: None,
+        compiler: if exhibit.clang { drivers::Compiler::Clang(&["-O2"]) } else { drivers::Compiler::Gcc },
+    };
+    drivers::build_image(&image)?;
+    if let Some(id) = &exhibit.device {
+        let own = exhibit.source.with_extension("inf.in");
+        let form = if own.is_file() { own } else { root.join("museum/include/driver.inf.in") };
+        let text = fs::read_to_string(&form).with_context(|| format!("cannot read {}", form.display()))?;
+        let text = text.replace("@NAME@", name).replace("@ID@", id);
+        drivers::write_if_changed(text.as_bytes(), &out.join(name).with_extension("inf"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_has_lines_for_the_machine() {
+        let text =
+            "/*\n * A bug.\n *\n * Device: none\n * Rule: pool-leak, double-free\n */\n * Needs: ioctl\n";
+        assert_eq!(value(text, "Device"), Some("none"));
+        assert_eq!(words(value(text, "Rule").unwrap()), ["pool-leak", "double-free"]);
+        assert_eq!(value(text, "Needs"), None);
+    }
+
+    #[test]
+    fn each_file_is_an_exhibit_whose_rules_are_there() {
+        let root = crate::root();
+        let table = fs::read_to_string(root.join("docs/rules.md")).unwrap();
+        for exhibit in exhibits(&root).unwrap() {
+            for rule in &exhibit.rules {
+                assert!(table.contains(&format!("\n| `{rule}` |")), "{}: no rule {rule}", exhibit.name);
+            }
+        }
+    }
+}
