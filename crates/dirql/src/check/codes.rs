@@ -164,7 +164,7 @@ impl Scan<'_> {
             // Of a table that cannot be read only codes of the first one's method are tried.
             let is_one = match goes {
                 Some(goes) => Some(goes) != table.default,
-                None => (index << less.shift) % 4 == 0,
+                None => (index << less.shift).is_multiple_of(4),
             };
             if is_one {
                 self.add(less.code(index));
