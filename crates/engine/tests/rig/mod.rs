@@ -299,6 +299,10 @@ impl Guest for Rig {
         }
     }
 
+    fn noted(&self, accesses: &[MemoryAccess]) {
+        accesses.iter().for_each(|access| drop(self.accesses(access)));
+    }
+
     fn runner(&self) -> Runner {
         let top = self.stack_top.get();
         Runner { flow: self.flow.get(), stack: top - STACK_SIZE..top }
