@@ -18,6 +18,8 @@ use super::{completion_port, system_request::Answer};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::ke::apc::{self, Apc};
+use crate::rtl::frames;
+use crate::verdict::Verdict;
 use crate::{ke, ob};
 
 /// What is still to be delivered.
@@ -182,6 +184,9 @@ impl CompletionNotice {
         // By the driver's status: a failure to copy the data does not matter here.
         let always = self.origin == Origin::System && self.issue.is_none();
         let tell = always || is_notified(self.status, self.pending);
+        if tell && self.issue.is_none() && self.pending {
+            self.check_stack(cx)?;
+        }
         let delivered = match &self.data {
             Some(data) => data.deliver(cx)?,
             None => true,
@@ -213,6 +218,21 @@ impl CompletionNotice {
         release(cx, self.file, DriverPtr::new(issue.event))
     }
 
+    /// What is on the stack of the thread that has sent the request must be there still: the routine that waits for it has not returned.
+    fn check_stack(&self, cx: &mut Cx<'_>) -> Flow<()> {
+        let parts = [(self.status_block.address, "status block", 0xC), (self.event.address, "event", 0xD)];
+        for (address, what, code) in parts {
+            if is_left(cx, address) {
+                let message = format!(
+                    "a request is completed whose {what} {address:#x} is a local variable of a routine that has returned: its sender has not waited for the end after STATUS_PENDING"
+                );
+                let verdict = Verdict::error("irp-on-dead-stack", message);
+                return Err(cx.stop(verdict.bug_check(0xC9, [code, 0, address, 0])));
+            }
+        }
+        Ok(())
+    }
+
     /// The status block of an application may have gone away; a driver's may not.
     fn write_status(&self, cx: &mut Cx<'_>) -> Flow<()> {
         let Self { status_block: to, status, information, .. } = *self;
@@ -225,6 +245,15 @@ impl CompletionNotice {
         cx.write(to + IO_STATUS_BLOCK::Status, status)?;
         cx.write(to + IO_STATUS_BLOCK::Information, information)
     }
+}
+
+/// Whether the address lies on the current thread's stack, below all that its routines have there.
+fn is_left(cx: &mut Cx<'_>, address: u64) -> bool {
+    let is_own = cx.with(|k| {
+        let stacks = k.ke.thread().into_iter().flat_map(|thread| thread.stacks());
+        stacks.into_iter().any(|stack| (stack.limit..stack.base).contains(&address))
+    });
+    is_own && (cx.engine().depth() == 0 || address < frames::stack_top(cx))
 }
 
 /// The end of an IRP is queued for a thread.
