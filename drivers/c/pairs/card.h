@@ -25,6 +25,7 @@
     PAIR("io-flags-both-set", BothFlags)                                                                               \
     PAIR("io-space-still-mapped", StillMapped)                                                                         \
     PAIR("line-not-shared", NotShared)                                                                                 \
+    PAIR("lock-order-inversion", InterruptLockOrder)                                                                   \
     PAIR("not-a-physical-device", NotPhysical)                                                                         \
     PAIR("pnp-minor-answered", MinorAnswered)                                                                          \
     PAIR("pnp-request-failed", RequestFailed)                                                                          \
@@ -44,7 +45,8 @@
     PAIR("requested-power-irp", RequestedPowerIrp)                                                                     \
     PAIR("resource-used-after-release", UsedAfterRelease)                                                              \
     PAIR("set-power-failed", SetPowerFailed)                                                                           \
-    PAIR("stack-size", StackSizeLeft)
+    PAIR("stack-size", StackSizeLeft)                                                                                  \
+    PAIR("stall-at-device-level", StallsAtLevel)
 
 #define PAIR(Rule, Name) Name,
 enum { NoPair, PNP_PAIRS };

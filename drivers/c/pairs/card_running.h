@@ -229,6 +229,31 @@ static VOID SetPower(PCARD Card)
     WaitFor(&Done);
 }
 
+static BOOLEAN NTAPI Take(PVOID Lock)
+{
+    KeAcquireSpinLockAtDpcLevel(Lock);
+    KeReleaseSpinLockFromDpcLevel(Lock);
+    return TRUE;
+}
+
+static BOOLEAN NTAPI Stall(PVOID Microseconds)
+{
+    KeStallExecutionProcessor((ULONG)(ULONG_PTR)Microseconds);
+    return TRUE;
+}
+
+/* The interrupt's lock within a lock of the driver's, then the other way about. */
+static VOID TakeBoth(PCARD Card)
+{
+    static KSPIN_LOCK Own, Other;
+    KIRQL Old;
+
+    KeAcquireSpinLock(&Own, &Old);
+    KeSynchronizeExecution(Card->Interrupt, Stall, NULL);
+    KeReleaseSpinLock(&Own, Old);
+    KeSynchronizeExecution(Card->Interrupt, Take, IsWrong(InterruptLockOrder) ? &Own : &Other);
+}
+
 static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PCARD Card = Device->DeviceExtension;
@@ -244,6 +269,12 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
         Card->Bus.GetBusData(IsWrong(InterfaceContext) ? (PVOID)Card : Card->Bus.Context, 0, &Byte, 0, sizeof(Byte));
     }
     FxControl(Card);
+    if (Is(InterruptLockOrder)) {
+        TakeBoth(Card);
+    }
+    if (Is(StallsAtLevel)) {
+        KeSynchronizeExecution(Card->Interrupt, Stall, (PVOID)(ULONG_PTR)(IsWrong(StallsAtLevel) ? 30 : 20));
+    }
     if (Is(RegisterRefused)) {
         Sink = IsWrong(RegisterRefused) ? *(volatile UCHAR *)(Card->Registers + 1) : *(volatile ULONG *)Card->Registers;
     }
