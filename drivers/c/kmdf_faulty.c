@@ -470,7 +470,8 @@ static VOID CreatesBareDevice(WDFREQUEST Request, BOOLEAN Wrong)
     NTSTATUS Status;
 
     if (Wrong) {
-        Status = IoCreateDevice(CALL(WdfDriverWdmGetDriverObject, Driver), 0, &Name, FILE_DEVICE_UNKNOWN, 0, FALSE, &Bare);
+        Status = IoCreateDevice(CALL(WdfDriverWdmGetDriverObject, Driver), 0, &Name, FILE_DEVICE_UNKNOWN,
+                                FILE_DEVICE_SECURE_OPEN, FALSE, &Bare);
         if (NT_SUCCESS(Status)) {
             IoDeleteDevice(Bare);
         }

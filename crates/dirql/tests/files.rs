@@ -17,10 +17,12 @@ fn tell(story: &str, checks: u32) -> Report {
     rig::tell(machine, DEVICE, story, checks, "")
 }
 
+/// What was found but for what the driver's second device is for: that names behind its own are opened as they are.
 #[track_caller]
 fn advice(report: &Report) -> Vec<&str> {
     assert_eq!(report.outcome(), Outcome::Clean, "{report}");
-    report.findings.iter().map(|finding| finding.rule).collect()
+    let rules = report.findings.iter().map(|finding| finding.rule);
+    rules.filter(|rule| *rule != "device-not-secure-open").collect()
 }
 
 #[test]

@@ -9,6 +9,8 @@
     PAIR("add-device-left-attached", LeftAttached)                                                                     \
     PAIR("bad-resource-requirements", BadRequirements)                                                                 \
     PAIR("bus-interface-leak", InterfaceLeak)                                                                          \
+    PAIR("completion-routine-device", RoutineDevice)                                                                   \
+    PAIR("deleted-before-passed-down", DeletedEarly)                                                                   \
     PAIR("deleted-in-surprise-removal", DeletedInSurprise)                                                             \
     PAIR("detached-in-surprise-removal", DetachedInSurprise)                                                           \
     PAIR("device-initializing", StillInitializing)                                                                     \
@@ -20,9 +22,12 @@
     PAIR("interface-still-enabled", InterfaceStillEnabled)                                                             \
     PAIR("interrupt-not-connected", NotConnected)                                                                      \
     PAIR("interrupt-still-connected", StillConnected)                                                                  \
+    PAIR("io-flags-both-set", BothFlags)                                                                               \
     PAIR("io-space-still-mapped", StillMapped)                                                                         \
     PAIR("line-not-shared", NotShared)                                                                                 \
+    PAIR("lock-order-inversion", InterruptLockOrder)                                                                   \
     PAIR("not-a-physical-device", NotPhysical)                                                                         \
+    PAIR("pnp-minor-answered", MinorAnswered)                                                                          \
     PAIR("pnp-request-failed", RequestFailed)                                                                          \
     PAIR("pnp-request-not-passed-down", NotPassedDown)                                                                 \
     PAIR("pofx-bad-handle", FxHandle)                                                                                  \
@@ -32,12 +37,16 @@
     PAIR("pofx-perf-change", FxPerf)                                                                                   \
     PAIR("pofx-registered-twice", FxTwice)                                                                             \
     PAIR("pofx-still-registered", FxStill)                                                                             \
+    PAIR("power-inrush-pagable", InrushPagable)                                                                        \
     PAIR("power-pagable-not-taken-over", PagableNotTaken)                                                              \
+    PAIR("power-request-not-passed-down", PowerNotPassed)                                                              \
     PAIR("register-refused", RegisterRefused)                                                                          \
+    PAIR("remove-lock-not-awaited", LockNotAwaited)                                                                    \
     PAIR("requested-power-irp", RequestedPowerIrp)                                                                     \
     PAIR("resource-used-after-release", UsedAfterRelease)                                                              \
     PAIR("set-power-failed", SetPowerFailed)                                                                           \
-    PAIR("stack-size", StackSizeLeft)
+    PAIR("stack-size", StackSizeLeft)                                                                                  \
+    PAIR("stall-at-device-level", StallsAtLevel)
 
 #define PAIR(Rule, Name) Name,
 enum { NoPair, PNP_PAIRS };
@@ -54,6 +63,7 @@ typedef struct _CARD {
     BUS_INTERFACE_STANDARD Bus;
     BOOLEAN HasBus;
     UNICODE_STRING Interface;
+    IO_REMOVE_LOCK RemoveLock; /* of those pairs that are about it */
 } CARD, *PCARD;
 
 static ULONG Pair, WrongHalf;
@@ -67,6 +77,11 @@ static BOOLEAN Is(ULONG Which)
 static BOOLEAN IsWrong(ULONG Which)
 {
     return Pair == Which && WrongHalf != 0;
+}
+
+static BOOLEAN HasLock(VOID)
+{
+    return Is(LockNotAwaited);
 }
 
 static VOID ReadSetting(PDEVICE_OBJECT Pdo)

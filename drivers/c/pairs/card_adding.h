@@ -91,6 +91,16 @@ static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
     if (!IsWrong(PagableNotTaken)) {
         Card->Self->Flags |= Card->Lower->Flags & DO_POWER_PAGABLE;
     }
+    if (IsWrong(BothFlags)) {
+        Card->Self->Flags |= DO_BUFFERED_IO | DO_DIRECT_IO;
+    }
+    if (Is(InrushPagable)) {
+        Card->Self->Flags &= ~DO_POWER_PAGABLE;
+        Card->Self->Flags |= DO_POWER_INRUSH | (IsWrong(InrushPagable) ? DO_POWER_PAGABLE : 0);
+    }
+    if (HasLock()) {
+        IoInitializeRemoveLock(&Card->RemoveLock, TAG, 0, 0);
+    }
     if (IsWrong(StackSizeLeft)) {
         Card->Self->StackSize = Card->Lower->StackSize;
     }

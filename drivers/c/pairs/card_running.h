@@ -41,6 +41,7 @@ static VOID Quiet(PCARD Card)
 static NTSTATUS OnRemove(PCARD Card, PIRP Irp)
 {
     PDEVICE_OBJECT Lower = Card->Lower;
+    BOOLEAN IsHeld;
     NTSTATUS Status;
 
     FxIsRemoved = TRUE;
@@ -56,7 +57,18 @@ static NTSTATUS OnRemove(PCARD Card, PIRP Irp)
     RtlFreeUnicodeString(&Card->Interface);
     IoDeleteSymbolicLink(&CardLink);
     Irp->IoStatus.Status = STATUS_SUCCESS;
+    if (IsWrong(DeletedEarly)) {
+        Unmap(Card);
+        IoSkipCurrentIrpStackLocation(Irp);
+        IoDetachDevice(Lower);
+        IoDeleteDevice(Card->Self);
+        return IoCallDriver(Lower, Irp);
+    }
+    IsHeld = HasLock() && NT_SUCCESS(IoAcquireRemoveLock(&Card->RemoveLock, Irp));
     Status = PassDown(Card, Irp);
+    if (IsHeld && !IsWrong(LockNotAwaited)) {
+        IoReleaseRemoveLockAndWait(&Card->RemoveLock, Irp);
+    }
     if (IsWrong(UsedAfterRelease)) {
         Sink = *(volatile ULONG *)Card->Registers;
     }
@@ -101,6 +113,24 @@ static NTSTATUS OnRequirements(PCARD Card, PIRP Irp)
     return Complete(Irp, STATUS_SUCCESS, (ULONG_PTR)List);
 }
 
+static NTSTATUS NTAPI GoOn(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Context);
+    if (Irp->PendingReturned) {
+        IoMarkIrpPending(Irp);
+    }
+    return STATUS_CONTINUE_COMPLETION;
+}
+
+/* With a completion routine that keeps a device's driver loaded. */
+static NTSTATUS PassDownSeen(PCARD Card, PIRP Irp)
+{
+    IoCopyCurrentIrpStackLocationToNext(Irp);
+    IoSetCompletionRoutineEx(IsWrong(RoutineDevice) ? Card->Lower : Card->Self, Irp, GoOn, NULL, TRUE, TRUE, TRUE);
+    return IoCallDriver(Card->Lower, Irp);
+}
+
 static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PCARD Card = Device->DeviceExtension;
@@ -137,6 +167,14 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
             return Complete(Irp, STATUS_UNSUCCESSFUL, 0);
         }
         break;
+    case IRP_MN_QUERY_PNP_DEVICE_STATE:
+        if (Is(RoutineDevice)) {
+            return PassDownSeen(Card, Irp);
+        }
+        if (IsWrong(MinorAnswered)) {
+            return Complete(Irp, STATUS_NOT_SUPPORTED, 0);
+        }
+        return PassDown(Card, Irp);
     case IRP_MN_QUERY_STOP_DEVICE:
     case IRP_MN_CANCEL_STOP_DEVICE:
     case IRP_MN_QUERY_REMOVE_DEVICE:
@@ -158,6 +196,9 @@ static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
     if (IsWrong(SetPowerFailed) && Stack->MinorFunction == IRP_MN_SET_POWER &&
         Stack->Parameters.Power.Type == DevicePowerState) {
         return Complete(Irp, STATUS_UNSUCCESSFUL, 0);
+    }
+    if (IsWrong(PowerNotPassed) && Stack->MinorFunction == IRP_MN_SET_POWER) {
+        return Complete(Irp, STATUS_SUCCESS, 0);
     }
     IoSkipCurrentIrpStackLocation(Irp);
     return PoCallDriver(Card->Lower, Irp);
@@ -188,12 +229,37 @@ static VOID SetPower(PCARD Card)
     WaitFor(&Done);
 }
 
+static BOOLEAN NTAPI Take(PVOID Lock)
+{
+    KeAcquireSpinLockAtDpcLevel(Lock);
+    KeReleaseSpinLockFromDpcLevel(Lock);
+    return TRUE;
+}
+
+static BOOLEAN NTAPI Stall(PVOID Microseconds)
+{
+    KeStallExecutionProcessor((ULONG)(ULONG_PTR)Microseconds);
+    return TRUE;
+}
+
+/* The interrupt's lock within a lock of the driver's, then the other way about. */
+static VOID TakeBoth(PCARD Card)
+{
+    static KSPIN_LOCK Own, Other;
+    KIRQL Old;
+
+    KeAcquireSpinLock(&Own, &Old);
+    KeSynchronizeExecution(Card->Interrupt, Stall, NULL);
+    KeReleaseSpinLock(&Own, Old);
+    KeSynchronizeExecution(Card->Interrupt, Take, IsWrong(InterruptLockOrder) ? &Own : &Other);
+}
+
 static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PCARD Card = Device->DeviceExtension;
     UCHAR Byte;
 
-    if (Is(SetPowerFailed) || Is(RequestedPowerIrp)) {
+    if (Is(SetPowerFailed) || Is(RequestedPowerIrp) || Is(PowerNotPassed)) {
         SetPower(Card);
     }
     if (Is(InterfaceLeak) || Is(InterfaceContext) || Is(InterfaceReference)) {
@@ -203,6 +269,12 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
         Card->Bus.GetBusData(IsWrong(InterfaceContext) ? (PVOID)Card : Card->Bus.Context, 0, &Byte, 0, sizeof(Byte));
     }
     FxControl(Card);
+    if (Is(InterruptLockOrder)) {
+        TakeBoth(Card);
+    }
+    if (Is(StallsAtLevel)) {
+        KeSynchronizeExecution(Card->Interrupt, Stall, (PVOID)(ULONG_PTR)(IsWrong(StallsAtLevel) ? 30 : 20));
+    }
     if (Is(RegisterRefused)) {
         Sink = IsWrong(RegisterRefused) ? *(volatile UCHAR *)(Card->Registers + 1) : *(volatile ULONG *)Card->Registers;
     }

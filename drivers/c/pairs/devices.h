@@ -373,12 +373,24 @@ static VOID UnloadStillCalled(BOOLEAN Wrong)
     }
 }
 
+static VOID DeviceNotSecureOpen(BOOLEAN Wrong)
+{
+    static UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Device\\DirqlPairsOpen");
+    PDEVICE_OBJECT Device;
+
+    if (NT_SUCCESS(IoCreateDevice(TheDriver, 0, &Name, FILE_DEVICE_UNKNOWN, Wrong ? 0 : FILE_DEVICE_SECURE_OPEN, FALSE,
+                                  &Device))) {
+        IoDeleteDevice(Device);
+    }
+}
+
 #define DEVICE_PAIRS                                                                                                   \
     PAIR("csq-not-initialized", CsqNotInitialized)                                                                     \
     PAIR("device-attached-twice", DeviceAttachedTwice)                                                                 \
     PAIR("device-deleted-twice", DeviceDeletedTwice)                                                                   \
     PAIR("device-leak", DeviceLeak)                                                                                    \
     PAIR("device-not-attached", DeviceNotAttached)                                                                     \
+    PAIR("device-not-secure-open", DeviceNotSecureOpen)                                                                \
     PAIR("device-object-damaged", DeviceObjectDamaged)                                                                 \
     PAIR("device-queue-entry-twice", DeviceQueueEntryTwice)                                                            \
     PAIR("device-queue-not-busy", DeviceQueueNotBusy)                                                                  \

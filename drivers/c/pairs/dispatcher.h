@@ -432,6 +432,14 @@ static VOID ProcessorRegionDamaged(BOOLEAN Wrong)
     RtlFillMemory(Wrong ? Region : Own, 0x28, 0xFF);
 }
 
+static VOID UserWaitOnStack(BOOLEAN Wrong)
+{
+    KEVENT Event;
+
+    KeInitializeEvent(&Event, NotificationEvent, TRUE);
+    KeWaitForSingleObject(&Event, UserRequest, Wrong ? UserMode : KernelMode, FALSE, NULL);
+}
+
 #define DISPATCHER_PAIRS                                                                                               \
     PAIR("affinity-without-effect", AffinityWithoutEffect)                                                             \
     PAIR("deadlock", Deadlock)                                                                                         \
@@ -467,6 +475,7 @@ static VOID ProcessorRegionDamaged(BOOLEAN Wrong)
     PAIR("timer-type", TimerType)                                                                                      \
     PAIR("wait-at-raised-irql", WaitAtRaisedIrql)                                                                      \
     PAIR("wait-list-damaged", WaitListDamaged)                                                                         \
+    PAIR("user-wait-on-stack", UserWaitOnStack)                                                                        \
     PAIR("wait-object-count", WaitObjectCount)                                                                         \
     PAIR("wait-promised", WaitPromised)                                                                                \
     PAIR("wait-with-interrupts-disabled", WaitWithInterruptsDisabled)

@@ -10,13 +10,49 @@ NTKERNELAPI NTSTATUS NTAPI PoCallDriver(PDEVICE_OBJECT Device, PIRP Irp);
 #define KEEP CTL_CODE(FILE_DEVICE_UNKNOWN, 0x901, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define DIRECT CTL_CODE(FILE_DEVICE_UNKNOWN, 0x902, METHOD_OUT_DIRECT, FILE_ANY_ACCESS)
 
+#define RELAY CTL_CODE(FILE_DEVICE_UNKNOWN, 0x903, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define START CTL_CODE(FILE_DEVICE_UNKNOWN, 0x904, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
 static PIRP Kept;
+static BOOLEAN Skips;
+static PIRP Behind; /* that StartIo sends while it has the first one */
+
+static NTSTATUS NTAPI PassMark(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Context);
+    if (Irp->PendingReturned) {
+        IoMarkIrpPending(Irp);
+    }
+    return STATUS_CONTINUE_COMPLETION;
+}
+
+/* Sends it on with a completion routine, in a location of its own or not. */
+static NTSTATUS Relay(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    if (Skips) {
+        IoSkipCurrentIrpStackLocation(Irp);
+    } else {
+        IoCopyCurrentIrpStackLocationToNext(Irp);
+    }
+    IoGetNextIrpStackLocation(Irp)->Parameters.DeviceIoControl.IoControlCode = ANSWER;
+    IoSetCompletionRoutine(Irp, PassMark, NULL, TRUE, TRUE, TRUE);
+    return IoCallDriver(Device, Irp);
+}
 
 /* What the driver's device does with an internal control request. */
 static NTSTATUS AnswerOwn(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    UNREFERENCED_PARAMETER(Device);
-    if (IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.IoControlCode != KEEP) {
+    switch (IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.IoControlCode) {
+    case KEEP:
+        break;
+    case RELAY:
+        return Relay(Device, Irp);
+    case START:
+        IoMarkIrpPending(Irp);
+        IoStartPacket(Device, Irp, NULL, NULL);
+        return STATUS_PENDING;
+    default:
         return Complete(Irp, STATUS_SUCCESS, 0);
     }
     Kept = Irp;
@@ -236,6 +272,92 @@ static VOID CancelAfterCompletion(BOOLEAN Wrong)
     IoFreeIrp(Irp);
 }
 
+static VOID CompletionRoutineSkipped(BOOLEAN Wrong)
+{
+    PIRP Irp = Prepared(IoAllocateIrp(2, FALSE), RELAY);
+
+    Skips = Wrong;
+    IoCallDriver(TheDevice, Irp);
+    IoFreeIrp(Irp);
+}
+
+static VOID NTAPI StartIo(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PIRP Next = Behind;
+
+    Behind = NULL;
+    if (Next != NULL) {
+        IoCallDriver(Device, Next); /* which waits in the queue */
+    }
+    Complete(Irp, STATUS_SUCCESS, 0);
+    IoStartNextPacket(Device, FALSE);
+}
+
+static VOID StartIoRecursion(BOOLEAN Wrong)
+{
+    PIRP First = NewIrp(START), Second = NewIrp(START);
+
+    TheDriver->DriverStartIo = StartIo;
+    IoSetStartIoAttributes(TheDevice, !Wrong, FALSE);
+    Behind = Second;
+    IoCallDriver(TheDevice, First);
+    IoFreeIrp(First);
+    IoFreeIrp(Second);
+}
+
+/* Sends a request that is kept, with an event and a status block on this routine's stack. */
+static VOID SendAndKeep(BOOLEAN Wrong)
+{
+    IO_STATUS_BLOCK Status;
+    KEVENT Done;
+    PIRP Irp;
+
+    KeInitializeEvent(&Done, NotificationEvent, FALSE);
+    Irp = IoBuildDeviceIoControlRequest(KEEP, TheDevice, NULL, 0, NULL, 0, TRUE, &Done, &Status);
+    if (Irp != NULL && IoCallDriver(TheDevice, Irp) == STATUS_PENDING && !Wrong) {
+        Complete(Kept, STATUS_SUCCESS, 0);
+        WaitFor(&Done);
+    }
+}
+
+static VOID IrpOnDeadStack(BOOLEAN Wrong)
+{
+    VOID (*volatile Send)(BOOLEAN) = SendAndKeep; /* whose frame is its own */
+
+    Send(Wrong);
+    if (Wrong) {
+        Complete(Kept, STATUS_SUCCESS, 0);
+    }
+}
+
+static VOID IrpSentTooHigh(BOOLEAN Wrong)
+{
+    PIRP Irp = NewIrp(ANSWER);
+    KIRQL Old;
+
+    IoGetNextIrpStackLocation(Irp)->MajorFunction = IRP_MJ_FLUSH_BUFFERS;
+    KeRaiseIrql(DISPATCH_LEVEL, &Old);
+    if (!Wrong) {
+        KeLowerIrql(Old);
+    }
+    IoCallDriver(TheDevice, Irp);
+    if (Wrong) {
+        KeLowerIrql(Old);
+    }
+    IoFreeIrp(Irp);
+}
+
+static VOID IrpStatusNotSet(BOOLEAN Wrong)
+{
+    PIRP Irp = NewIrp(ANSWER);
+
+    IoGetNextIrpStackLocation(Irp)->MajorFunction = IRP_MJ_PNP;
+    IoGetNextIrpStackLocation(Irp)->MinorFunction = IRP_MN_QUERY_PNP_DEVICE_STATE;
+    Irp->IoStatus.Status = Wrong ? STATUS_SUCCESS : STATUS_NOT_SUPPORTED;
+    IoCallDriver(TheDevice, Irp);
+    IoFreeIrp(Irp);
+}
+
 static VOID NotAPowerIrp(BOOLEAN Wrong)
 {
     PIRP Irp = NewIrp(ANSWER);
@@ -270,43 +392,11 @@ static VOID NextLocationNotSet(BOOLEAN Wrong)
     IoFreeIrp(Irp);
 }
 
-static PIRP __attribute__((noinline)) BegunOnThisStack(PKEVENT Event, PIO_STATUS_BLOCK Block)
-{
-    return IoBuildDeviceIoControlRequest(KEEP, TheDevice, NULL, 0, NULL, 0, TRUE, Event, Block);
-}
-
-static VOID __attribute__((noinline)) AskAndReturn(VOID)
-{
-    volatile UCHAR Room[256];
-    IO_STATUS_BLOCK Block;
-    KEVENT Event;
-
-    Room[0] = 0;
-    KeInitializeEvent(&Event, NotificationEvent, FALSE);
-    IoCallDriver(TheDevice, BegunOnThisStack(&Event, &Block));
-}
-
-/* The event and the status block are in a routine's variables that has returned. */
-static VOID RequestOutlivedStack(BOOLEAN Wrong)
-{
-    IO_STATUS_BLOCK Block;
-    KEVENT Event;
-
-    if (Wrong) {
-        AskAndReturn();
-        Complete(Kept, STATUS_SUCCESS, 0);
-        return;
-    }
-    KeInitializeEvent(&Event, NotificationEvent, FALSE);
-    IoCallDriver(TheDevice, BegunOnThisStack(&Event, &Block));
-    Complete(Kept, STATUS_SUCCESS, 0);
-    KeWaitForSingleObject(&Event, Executive, KernelMode, FALSE, NULL);
-}
-
 #define OWN_IRP_PAIRS                                                                                                  \
     PAIR("allocated-irp-completed", AllocatedIrpCompleted)                                                             \
     PAIR("cancel-after-completion", CancelAfterCompletion)                                                             \
     PAIR("cancel-lock-held", CancelLockHeld)                                                                           \
+    PAIR("completion-routine-skipped", CompletionRoutineSkipped)                                                       \
     PAIR("irp-bad-buffer", IrpBadBuffer)                                                                               \
     PAIR("irp-damaged", IrpDamaged)                                                                                    \
     PAIR("irp-free", IrpFree)                                                                                          \
@@ -315,13 +405,16 @@ static VOID RequestOutlivedStack(BOOLEAN Wrong)
     PAIR("irp-in-use", IrpInUse)                                                                                       \
     PAIR("irp-initialized-again", IrpInitializedAgain)                                                                 \
     PAIR("irp-leak", IrpLeak)                                                                                          \
+    PAIR("irp-on-dead-stack", IrpOnDeadStack)                                                                          \
     PAIR("irp-reuse", IrpReuse)                                                                                        \
+    PAIR("irp-sent-too-high", IrpSentTooHigh)                                                                          \
+    PAIR("irp-status-not-set", IrpStatusNotSet)                                                                        \
     PAIR("irp-to-no-device", IrpToNoDevice)                                                                            \
     PAIR("irp-too-small", IrpTooSmall)                                                                                 \
     PAIR("next-location-not-set", NextLocationNotSet)                                                                  \
     PAIR("no-stack-location", NoStackLocation)                                                                         \
     PAIR("not-a-power-irp", NotAPowerIrp)                                                                              \
     PAIR("not-an-irp", NotAnIrp)                                                                                       \
-    PAIR("request-outlived-stack", RequestOutlivedStack)
+    PAIR("start-io-recursion", StartIoRecursion)
 
 #endif

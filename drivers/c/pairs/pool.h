@@ -232,6 +232,26 @@ static VOID QuotaUnderflow(BOOLEAN Wrong)
     PsReturnPoolQuota(Process, NonPagedPool, Wrong ? 101 : 100);
 }
 
+/* memcpy, where memmove is due. */
+static VOID OverlappingCopy(BOOLEAN Wrong)
+{
+    PUCHAR Block = Nonpaged(64);
+    volatile SIZE_T Bytes = 16;
+
+    memcpy(Block + (Wrong ? 1 : 32), Block, Bytes);
+    Sink = Block[2];
+    Free(Block);
+}
+
+static VOID ObjectInPageableMemory(BOOLEAN Wrong)
+{
+    PKEVENT Event = ExAllocatePoolWithTag(Wrong ? PagedPool : NonPagedPoolNx, sizeof(KEVENT), TAG);
+
+    KeInitializeEvent(Event, NotificationEvent, TRUE);
+    WaitFor(Event);
+    Free(Event);
+}
+
 #define POOL_PAIRS                                                                                                     \
     PAIR("bad-free", BadFree)                                                                                          \
     PAIR("double-free", DoubleFree)                                                                                    \
@@ -252,6 +272,8 @@ static VOID QuotaUnderflow(BOOLEAN Wrong)
     PAIR("pool-tag-mismatch", PoolTagMismatch)                                                                         \
     PAIR("pool-underrun", PoolUnderrun)                                                                                \
     PAIR("pool-zero-bytes", PoolZeroBytes)                                                                             \
+    PAIR("object-in-pageable-memory", ObjectInPageableMemory)                                                          \
+    PAIR("overlapping-copy", OverlappingCopy)                                                                          \
     PAIR("quota-underflow", QuotaUnderflow)                                                                            \
     PAIR("use-after-free", UseAfterFree)                                                                               \
     PAIR("write-after-free", WriteAfterFree)

@@ -148,6 +148,90 @@ static NTSTATUS InterruptFlagChangedByRoutine(PDEVICE_OBJECT Device, PIRP Irp, B
     return STATUS_SUCCESS;
 }
 
+static VOID LockHeldAtCompletion(PIRP Irp, BOOLEAN Wrong)
+{
+    static KSPIN_LOCK Lock;
+    KIRQL Old;
+
+    KeAcquireSpinLock(&Lock, &Old);
+    if (!Wrong) {
+        KeReleaseSpinLock(&Lock, Old);
+    }
+    Complete(Irp, STATUS_SUCCESS, 0);
+    if (Wrong) {
+        KeReleaseSpinLock(&Lock, Old);
+    }
+}
+
+static NTSTATUS LockHeldOverRequest(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    UNREFERENCED_PARAMETER(Device);
+    LockHeldAtCompletion(Irp, Wrong);
+    return STATUS_SUCCESS;
+}
+
+/* Reads a word of an application's, so many times. */
+static VOID FetchProbed(PVOID Address, ULONG Times)
+{
+    __try {
+        ProbeForRead(Address, sizeof(ULONG), 1);
+        Sink = *(volatile ULONG *)Address;
+        if (Times > 1) {
+            Sink = *(volatile ULONG *)Address; /* which may be another value */
+        }
+    } __except (EXCEPTION_EXECUTE_HANDLER) {
+    }
+}
+
+static VOID FetchGuarded(PVOID Address)
+{
+    __try {
+        Sink = *(volatile ULONG *)Address;
+    } __except (EXCEPTION_EXECUTE_HANDLER) {
+    }
+}
+
+static VOID ProbeOnly(PVOID Address)
+{
+    __try {
+        ProbeForRead(Address, sizeof(ULONG), 1);
+    } __except (EXCEPTION_EXECUTE_HANDLER) {
+    }
+}
+
+static VOID FetchBare(PVOID Address)
+{
+    Sink = *(volatile ULONG *)Address;
+}
+
+static NTSTATUS DoubleFetch(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    UNREFERENCED_PARAMETER(Device);
+    FetchProbed(Irp->UserBuffer, Wrong ? 2 : 1);
+    return Complete(Irp, STATUS_SUCCESS, 0);
+}
+
+static NTSTATUS UserMemoryNotProbed(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    UNREFERENCED_PARAMETER(Device);
+    if (!Wrong) {
+        ProbeOnly(Irp->UserBuffer);
+    }
+    FetchGuarded(Irp->UserBuffer);
+    return Complete(Irp, STATUS_SUCCESS, 0);
+}
+
+static NTSTATUS UserMemoryUnguarded(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
+{
+    VOID (*volatile Probe)(PVOID) = ProbeOnly; /* whose handler is not this routine's */
+    VOID (*volatile Fetch)(PVOID) = Wrong ? FetchBare : FetchGuarded;
+
+    UNREFERENCED_PARAMETER(Device);
+    Probe(Irp->UserBuffer);
+    Fetch(Irp->UserBuffer);
+    return Complete(Irp, STATUS_SUCCESS, 0);
+}
+
 static VOID NTAPI ReadWord(PVOID Address)
 {
     Sink = *(volatile ULONG *)Address;
@@ -158,7 +242,7 @@ static VOID NTAPI ReadWord(PVOID Address)
 static NTSTATUS UserMemoryElsewhere(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
 {
     UNREFERENCED_PARAMETER(Device);
-    Sink = *(volatile ULONG *)Irp->UserBuffer;
+    FetchProbed(Irp->UserBuffer, 1);
     JoinThread(StartThread(ReadWord, Wrong ? Irp->UserBuffer : Irp->AssociatedIrp.SystemBuffer));
     return Complete(Irp, STATUS_SUCCESS, 0);
 }
@@ -169,14 +253,18 @@ static NTSTATUS UserMemoryElsewhere(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wro
     REQUEST_PAIR("dispatch-illegal-status", DispatchIllegalStatus)                                                     \
     REQUEST_PAIR("dispatch-status-differs", DispatchStatusDiffers)                                                     \
     REQUEST_PAIR("double-completion", DoubleCompletion)                                                                \
+    REQUEST_PAIR("double-fetch", DoubleFetch)                                                                          \
     REQUEST_PAIR("information-too-large", InformationTooLarge)                                                         \
     REQUEST_PAIR("interrupt-flag-changed-by-routine", InterruptFlagChangedByRoutine)                                   \
     REQUEST_PAIR("irp-forgotten", IrpForgotten)                                                                        \
     REQUEST_PAIR("irp-never-completed", IrpNeverCompleted)                                                             \
     REQUEST_PAIR("irql-changed-by-routine", IrqlChangedByRoutine)                                                      \
+    REQUEST_PAIR("lock-held-over-request", LockHeldOverRequest)                                                        \
     REQUEST_PAIR("output-never-stored", OutputNeverStored)                                                             \
     REQUEST_PAIR("pending-marked", PendingMarked)                                                                      \
     REQUEST_PAIR("pending-not-marked", PendingNotMarked)                                                               \
-    REQUEST_PAIR("user-memory-elsewhere", UserMemoryElsewhere)
+    REQUEST_PAIR("user-memory-elsewhere", UserMemoryElsewhere)                                                         \
+    REQUEST_PAIR("user-memory-not-probed", UserMemoryNotProbed)                                                        \
+    REQUEST_PAIR("user-memory-unguarded", UserMemoryUnguarded)
 
 #endif

@@ -321,8 +321,8 @@ static ULONG DamagedDpc(VOID)
 static ULONG UserModeMutex(VOID)
 {
     LARGE_INTEGER Now = After(0);
+    static KMUTEX Mutex;
     KSEMAPHORE Semaphore;
-    KMUTEX Mutex;
     KIRQL Old;
 
     KeInitializeMutex(&Mutex, 0);

@@ -9,7 +9,7 @@ use engine::{Flow, Leave};
 use crate::cx::Cx;
 use crate::exports::data::USER_PROBE_ADDRESS;
 use crate::ke::exception::{self, Record};
-use crate::mm::paging;
+use crate::mm::{paging, user_access};
 use crate::verdict::Verdict;
 
 /// Raises `status` in the driver that called `routine`.
@@ -122,7 +122,10 @@ fn probe_range(cx: &mut Cx<'_>, address: u64, length: u64, alignment: u32, name:
         return Err(raise(cx, NtStatus::DATATYPE_MISALIGNMENT, name));
     }
     match address.checked_add(length) {
-        Some(end) if end <= USER_PROBE_ADDRESS => Ok(()),
+        Some(end) if end <= USER_PROBE_ADDRESS => {
+            user_access::probed(cx, address, length);
+            Ok(())
+        }
         _ => Err(raise(cx, NtStatus::ACCESS_VIOLATION, name)),
     }
 }

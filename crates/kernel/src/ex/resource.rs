@@ -12,7 +12,7 @@ use engine::{Flow, Leave};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, LockKind};
 use crate::ke::lock_order;
-use crate::ke::{event, irql, region, thread, wait, who_waits};
+use crate::ke::{event, irql, pageable_object, region, thread, wait, who_waits};
 use crate::mm::pool;
 use crate::verdict::Verdict;
 use crate::witness;
@@ -168,6 +168,7 @@ pub(crate) fn initialize(cx: &mut Cx<'_>, resource: Resource) -> Flow<abi::NtSta
             format!("ExInitializeResourceLite was given {:#x}, which is initialized", resource.address);
         return Err(cx.stop(Verdict::error("resource-initialized-twice", message)));
     }
+    pageable_object::initialized(cx, resource.address, "ERESOURCE", pageable_object::SYNCHRONIZES)?;
     cx.write_bytes(resource.address, &[0; size_of::<ERESOURCE>()])?;
     let (owner, _) = pool::caller(cx);
     cx.with(|k| {

@@ -11,6 +11,7 @@ use crate::cx::Cx;
 use crate::event::{Event, Kind, Role};
 use crate::ke;
 use crate::ke::callout::call_routine;
+use crate::ke::pageable_object;
 use crate::se::impersonation;
 use crate::verdict::Verdict;
 use crate::witness;
@@ -20,6 +21,7 @@ use crate::witness;
 /// # Errors
 /// A verdict if the item is queued already, or has no routine.
 pub(crate) fn queue(cx: &mut Cx<'_>, item: DriverPtr<WORK_QUEUE_ITEM>, queue: u32) -> Flow<()> {
+    pageable_object::initialized(cx, item.address, "work item", pageable_object::WORK_ITEM)?;
     let link = (item + WORK_QUEUE_ITEM::List) + LIST_ENTRY::Flink;
     let queued = cx.with(|k| k.ex.work_items.get(&item.address).copied());
     let routine = cx.read(item + WORK_QUEUE_ITEM::WorkerRoutine)?;

@@ -693,8 +693,8 @@ exports! { FUNCTIONS:
     : RtlCompareUnicodeString(3) @ 0..=0 => rtl::string::compare_unicode;
     : RtlConvertSidToUnicodeString(3) @ 0..=1 => se::sid::to_unicode;
     : RtlCopyLuid(2) @ 0..=1 => rtl::luid::copy;
-    : RtlCopyMemory(3) @ 0..=15 => rtl::memory::copy;
-    : RtlCopyMemoryNonTemporal(3) @ 0..=15 => rtl::memory::copy;
+    : RtlCopyMemory(3) @ 0..=15 => rtl::memory::copy_apart;
+    : RtlCopyMemoryNonTemporal(3) @ 0..=15 => rtl::memory::copy_apart;
     : RtlCopySid(3) @ 0..=1 => se::sid::copy;
     : RtlCopyString(2) @ 0..=15 => rtl::string::copy_ansi;
     : RtlCopyUnicodeString(2) @ 0..=15 => rtl::string::copy_unicode;
@@ -1054,7 +1054,7 @@ exports! { FUNCTIONS:
     : mbtowc(3) @ 0..=15 => rtl::crt_more::widen_one;
     : memchr(3) @ 0..=15 => rtl::memory::find;
     : memcmp(3) @ 0..=15 => rtl::memory::order;
-    : memcpy(3) @ 0..=15 => rtl::memory::copy;
+    : memcpy(3) @ 0..=15 => rtl::memory::copy_apart;
     : memcpy_s(4) @ 0..=15 => rtl::crt_secure::copy_bytes;
     : memmove(3) @ 0..=15 => rtl::memory::copy;
     : memmove_s(4) @ 0..=15 => rtl::crt_secure::move_bytes;

@@ -9,6 +9,7 @@ use engine::StrandId;
 use super::system_request::Answer;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
+use crate::mm::user_access;
 use crate::sorted_map::SortedMap;
 
 /// The request that each thread is in, by strand.
@@ -38,6 +39,9 @@ impl About {
 
 /// A request begins; its number.
 pub(crate) fn begin(cx: &mut Cx<'_>, name: &'static str, about: impl FnOnce(&mut Cx<'_>) -> About) -> u64 {
+    if cx.engine().is_checked() {
+        cx.with(user_access::begin);
+    }
     let number = cx.next_event();
     if cx.count_event(Kind::Request) {
         let (about, strand) = (about(cx), cx.engine().strand());

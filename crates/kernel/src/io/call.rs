@@ -3,15 +3,19 @@
 //! Page: *IofCallDriver function* (*IoCallDriver macro*). Nothing here looks at what the request is for.
 
 use abi::{
-    DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IO_STACK_LOCATION, IRP, IRP_MJ_MAXIMUM_FUNCTION, IRP_MJ_PNP,
-    IRP_MJ_SYSTEM_CONTROL, NtStatus, SL_PENDING_RETURNED,
+    DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_MJ_DEVICE_CONTROL,
+    IRP_MJ_INTERNAL_DEVICE_CONTROL, IRP_MJ_MAXIMUM_FUNCTION, IRP_MJ_PNP, IRP_MJ_POWER, IRP_MJ_READ,
+    IRP_MJ_SYSTEM_CONTROL, IRP_MJ_WRITE, NtStatus, SL_INVOKE_ON_CANCEL, SL_INVOKE_ON_ERROR,
+    SL_INVOKE_ON_SUCCESS, SL_PENDING_RETURNED,
 };
 use engine::{Flow, Leave};
 
 use super::allocate::not_an_irp;
 use super::found::{self, Place};
+use super::irp::Origin;
+use super::violation::request_name;
 use super::violation::{device_name, io_manager};
-use super::{asked, irp, pending, routine};
+use super::{asked, completion_owner, irp, pending, routine};
 use crate::cx::Cx;
 use crate::event::{Event, Kind};
 use crate::pnp::node;
@@ -41,16 +45,35 @@ pub(crate) fn call_driver(
     match major {
         IRP_MJ_SYSTEM_CONTROL => cx.with(|k| wmi::passes(k, irp.address, device.address)),
         IRP_MJ_PNP => cx.with(|k| node::reached(k, device)),
+        IRP_MJ_POWER => {
+            let kind = cx.read(location + IO_STACK_LOCATION::Parameters_Power_Type)?;
+            cx.with(|k| node::power_reached(k, device, kind));
+        }
         _ => {}
     }
     let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
     let dispatch = cx.read((driver + DRIVER_OBJECT::MajorFunction).element(major.into()))?;
     // What an application asks for, no driver has sent.
     let sent = if cx.engine().depth() > 0 { witness::moment(cx).into() } else { Noted::NONE };
-    let was_marked = cx.read(location + IO_STACK_LOCATION::Control)? & SL_PENDING_RETURNED != 0;
+    let control = cx.read(location + IO_STACK_LOCATION::Control)?;
+    let was_marked = control & SL_PENDING_RETURNED != 0;
     let request = (major, minor);
-    let frame =
-        cx.with(|k| k.io.frames.enter(irp.address, device.address, number, request, was_marked, sent));
+    let above = if control & INVOKE == 0 {
+        (0, 0)
+    } else {
+        let routine = cx.read(location + IO_STACK_LOCATION::CompletionRoutine)?;
+        let above = (routine.address, cx.read(location + IO_STACK_LOCATION::Context)?.address);
+        completion_owner::check(cx, irp, number, above)?;
+        above
+    };
+    if cx.engine().depth() > 0 {
+        check_request(cx, irp, request)?;
+    }
+    let frame = cx.with(|k| {
+        let frame = k.io.frames.enter(irp.address, device.address, number, request, was_marked, sent);
+        k.io.frames.set_above(above);
+        frame
+    });
     if cx.count_event(Kind::IrpSent) {
         asked::sent(cx, irp, device, (major, minor));
     }
@@ -69,6 +92,48 @@ pub(crate) fn call_driver(
     }
     pending::returned(cx, frame, dispatch, status)?;
     Ok(status)
+}
+
+const INVOKE: u8 = SL_INVOKE_ON_SUCCESS | SL_INVOKE_ON_ERROR | SL_INVOKE_ON_CANCEL;
+
+/// What a driver sends comes at a level for its kind, and a request for Plug and Play, power or WMI that it has made begins as not supported.
+fn check_request(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, (major, minor): (u8, u8)) -> Flow<()> {
+    let irql = cx.engine().level();
+    let is_for_any_level = matches!(
+        major,
+        IRP_MJ_POWER | IRP_MJ_READ | IRP_MJ_WRITE | IRP_MJ_DEVICE_CONTROL | IRP_MJ_INTERNAL_DEVICE_CONTROL
+    );
+    if irql >= 2 && !is_for_any_level {
+        let message = format!(
+            "IoCallDriver was called at IRQL {irql} for {}, which is for lower levels",
+            request_name(major, minor)
+        );
+        let verdict = io_manager("irp-sent-too-high", 0x23A, message, DriverPtr::NULL, irp);
+        cx.verify(verdict.as_verifier())?;
+    }
+    let code = match major {
+        IRP_MJ_PNP => 0x20E,
+        IRP_MJ_POWER => 0x20F,
+        IRP_MJ_SYSTEM_CONTROL => 0x210,
+        _ => return Ok(()),
+    };
+    let is_new = cx.with(|k| {
+        let record = k.io.irps.live.get(irp.address);
+        record.is_some_and(|record| matches!(record.origin, Origin::Allocated | Origin::DriverMemory))
+            && k.io.frames.sender(irp.address).is_none()
+    });
+    if !is_new {
+        return Ok(());
+    }
+    let status = cx.read((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Status)?;
+    if status == NtStatus::NOT_SUPPORTED {
+        return Ok(());
+    }
+    let message = format!(
+        "a driver sends {} of its own with {status} in IoStatus.Status: it must be STATUS_NOT_SUPPORTED, or no driver below can tell that none has answered",
+        request_name(major, minor)
+    );
+    cx.verify(io_manager("irp-status-not-set", code, message, DriverPtr::NULL, irp).as_verifier())
 }
 
 /// The part of `rax` that a routine returning `NTSTATUS` means.

@@ -14,9 +14,10 @@ use super::call::low_half;
 use super::found::{self, Place};
 use super::system_request::Answer;
 use super::violation::{device_name, io_manager};
-use super::{asked, fast_path, finish, irp, pending, routine};
+use super::{asked, fast_path, finish, irp, pending, routine, violation};
 use crate::cx::Cx;
 use crate::event::{Kind, Role};
+use crate::ke::spinlock;
 use crate::verdict::Verdict;
 use crate::witness;
 
@@ -28,7 +29,11 @@ pub(super) const COMPLETION: Role = Role::IoCompletion;
 /// # Errors
 /// A verdict: completed twice, with `STATUS_PENDING`, with a cancel routine still set, or by what a completion routine did.
 pub(crate) fn complete(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, _priority_boost: u8) -> Flow<()> {
-    if let Some(ending) = cx.with(|k| fast_path::ending(k, irp)) {
+    let (ending, lock) = cx.with(|k| (fast_path::ending(k, irp), spinlock::held_here(k)));
+    if let Some(lock) = lock {
+        violation::lock_held(cx, "IoCompleteRequest", lock);
+    }
+    if let Some(ending) = ending {
         return fast_path::complete(cx, &ending);
     }
     let Ending { mut number, count, status, information } = check(cx, irp)?;

@@ -18,6 +18,7 @@ use super::{completion_port, system_request::Answer};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::ke::apc::{self, Apc};
+use crate::rtl::frames;
 use crate::verdict::Verdict;
 use crate::{ke, ob};
 
@@ -183,15 +184,15 @@ impl CompletionNotice {
         // By the driver's status: a failure to copy the data does not matter here.
         let always = self.origin == Origin::System && self.issue.is_none();
         let tell = always || is_notified(self.status, self.pending);
+        if tell && self.issue.is_none() && self.pending {
+            self.check_stack(cx)?;
+        }
         let delivered = match &self.data {
             Some(data) => data.deliver(cx)?,
             None => true,
         };
         if !delivered {
             (self.status, self.information) = (NtStatus::ACCESS_VIOLATION, 0);
-        }
-        if tell && self.issue.is_none() {
-            self.check_stack(cx)?;
         }
         if tell && !self.status_block.is_null() {
             self.write_status(cx)?;
@@ -217,17 +218,17 @@ impl CompletionNotice {
         release(cx, self.file, DriverPtr::new(issue.event))
     }
 
-    /// What a driver's request tells its end in must still be there: not in a part of this thread's stack that the routine has left which made it.
+    /// What is on the stack of the thread that has sent the request must be there still: the routine that waits for it has not returned.
     fn check_stack(&self, cx: &mut Cx<'_>) -> Flow<()> {
-        for (address, what) in [(self.status_block.address, "status block"), (self.event.address, "event")] {
-            if !ke::stack::is_left(cx, address) {
-                continue;
+        let parts = [(self.status_block.address, "status block", 0xC), (self.event.address, "event", 0xD)];
+        for (address, what, code) in parts {
+            if is_left(cx, address) {
+                let message = format!(
+                    "a request is completed whose {what} {address:#x} is a local variable of a routine that has returned: its sender has not waited for the end after STATUS_PENDING"
+                );
+                let verdict = Verdict::error("irp-on-dead-stack", message);
+                return Err(cx.stop(verdict.bug_check(0xC9, [code, 0, address, 0])));
             }
-            let message = format!(
-                "a request of the driver's has ended, and its {what} at {address:#x} is on a part of the thread's stack that the routine has left \
-                 which made the request"
-            );
-            return Err(cx.stop(Verdict::error("request-outlived-stack", message)));
         }
         Ok(())
     }
@@ -244,6 +245,15 @@ impl CompletionNotice {
         cx.write(to + IO_STATUS_BLOCK::Status, status)?;
         cx.write(to + IO_STATUS_BLOCK::Information, information)
     }
+}
+
+/// Whether the address lies on the current thread's stack, below all that its routines have there.
+fn is_left(cx: &mut Cx<'_>, address: u64) -> bool {
+    let is_own = cx.with(|k| {
+        let stacks = k.ke.thread().into_iter().flat_map(|thread| thread.stacks());
+        stacks.into_iter().any(|stack| (stack.limit..stack.base).contains(&address))
+    });
+    is_own && (cx.engine().depth() == 0 || address < frames::stack_top(cx))
 }
 
 /// The end of an IRP is queued for a thread.

@@ -14,6 +14,7 @@ pub(crate) mod cancel_routine;
 pub(crate) mod checks;
 pub(crate) mod complete;
 pub(crate) mod completion_notice;
+mod completion_owner;
 pub mod completion_port;
 pub(crate) mod controller;
 mod create;

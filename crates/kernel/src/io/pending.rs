@@ -46,6 +46,8 @@ struct Frame {
     returned: Option<NtStatus>,
     /// The routine does not return: an exception left it.
     unwound: bool,
+    /// The completion routine of the driver above, and its context, as the location had them.
+    above: (u64, u64),
     moments: Moments,
 }
 
@@ -107,6 +109,7 @@ impl Frames {
             left,
             returned,
             unwound,
+            above: (0, 0),
             moments,
         });
         number
@@ -120,6 +123,29 @@ impl Frames {
     /// Where the call with this number stands: mostly last.
     fn place(&self, number: u64) -> Option<usize> {
         self.open.iter().rposition(|frame| frame.number == number)
+    }
+
+    /// The newest call was made with this completion routine of the driver above, and its context.
+    pub(crate) fn set_above(&mut self, above: (u64, u64)) {
+        if let Some(frame) = self.open.last_mut() {
+            frame.above = above;
+        }
+    }
+
+    /// The device that has the IRP, where, and with which completion routine and context of the driver above.
+    pub(crate) fn sender(&self, irp: u64) -> Option<(u64, u8, (u64, u64))> {
+        self.held(irp).map(|frame| (frame.device, frame.location, frame.above))
+    }
+
+    /// Whether a device has a request of this kind that it has not sent down.
+    pub(crate) fn keeps(&self, device: u64, request: (u8, u8)) -> bool {
+        let is_it = |frame: &Frame| frame.device == device && frame.request == request;
+        self.open.iter().any(|frame| is_it(frame) && frame.has_it() && !frame.forwarded)
+    }
+
+    /// Whether a device's dispatch routine has been called for a request of this kind, and has not returned or has the request still.
+    pub(crate) fn has(&self, device: u64, request: (u8, u8)) -> bool {
+        self.open.iter().any(|frame| frame.device == device && frame.request == request)
     }
 
     /// When the driver that has the IRP was sent it, and when its dispatch routine returned `STATUS_PENDING`.

@@ -12,9 +12,10 @@ use abi::{
 use engine::Flow;
 
 use super::violation::{device_name, io_manager};
-use super::{call, irp};
+use super::{call, driver, irp};
 use crate::cx::Cx;
 use crate::mm::pool;
+use crate::verdict::Verdict;
 use crate::{ke, ldr, ps};
 
 /// The WDM version of every Windows since Vista.
@@ -92,6 +93,23 @@ pub(crate) fn set_master_status(cx: &mut Cx<'_>, master: DriverPtr<IRP>, status:
     Ok(())
 }
 
+/// The reference that keeps the driver loaded is one on its own device: the lower one belongs to another driver.
+fn expect_own(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) {
+    let Some(driver) = driver::calling(cx) else { return };
+    let is_lower = cx.with(|k| {
+        let is_its = |above: &super::device::Device| above.driver == driver && above.below == device.address;
+        k.io.devices.get(device.address).is_some_and(|device| device.driver != driver)
+            && !k.io.devices.keys_where(is_its).is_empty()
+    });
+    if is_lower {
+        let message = format!(
+            "IoSetCompletionRoutineEx was given {}, the device below the driver's own: it keeps that one's driver loaded until the routine has run, and not the caller",
+            device_name(cx, device)
+        );
+        cx.report(Verdict::warning("completion-routine-device", message));
+    }
+}
+
 /// `IoSetCompletionRoutineEx`: the routine is called through one of the kernel's that keeps the driver loaded.
 ///
 /// # Errors
@@ -115,6 +133,7 @@ pub(crate) fn set_completion_routine_ex(
         );
         return Err(cx.stop(io_manager("no-stack-location", 0x212, message, device, irp)));
     }
+    expect_own(cx, device);
     let bits = [
         (on_success, SL_INVOKE_ON_SUCCESS),
         (on_error, SL_INVOKE_ON_ERROR),

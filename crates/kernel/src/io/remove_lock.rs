@@ -146,6 +146,30 @@ pub(crate) fn release_and_wait(cx: &mut Cx<'_>, lock: Lock, tag: u64, _size: u32
     Ok(())
 }
 
+/// A device whose extension has the locks from `from` on is deleted while it is removed.
+///
+/// # Errors
+/// As reading the lock.
+pub(super) fn check_deletion(cx: &mut Cx<'_>, name: &str, from: u64, bytes: u64) -> Flow<()> {
+    let known = cx.with(|k| {
+        let locks = k.io.remove_locks.range(from..from.saturating_add(bytes));
+        let locks = locks.map(|(lock, tags)| (*lock, tags.values().next().map(|hold| hold.acquired)));
+        locks.collect::<Vec<_>>()
+    });
+    for (lock, acquired) in known {
+        let removed = cx.read(Lock::new(lock) + IO_REMOVE_LOCK_COMMON_BLOCK::Removed)? != 0;
+        if removed && acquired.is_none() {
+            continue;
+        }
+        let why = if acquired.is_some() { "is held still" } else { "was not waited for" };
+        let message = format!(
+            "IoDeleteDevice on {name} in IRP_MN_REMOVE_DEVICE, whose remove lock {lock:#x} {why}: a request that has it uses what is deleted (IoReleaseRemoveLockAndWait)"
+        );
+        cx.report(Verdict::warning("remove-lock-not-awaited", message).related_if("acquired", acquired));
+    }
+    Ok(())
+}
+
 /// The memory of a device goes, and the locks in its extension with it.
 pub(crate) fn forget_range(cx: &mut Cx<'_>, from: u64, bytes: u64) {
     cx.with(|k| k.io.remove_locks.retain(|lock, _| lock.wrapping_sub(from) >= bytes));

@@ -7,10 +7,12 @@ use abi::{Code, DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IRP, KDEVICE_QUEUE_ENTR
 use engine::Flow;
 
 use super::found::{self, Place};
-use super::{cancel, cancel_routine, device_queue, routine};
+use super::violation::device_name;
+use super::{cancel, cancel_routine, device_queue, routine, violation};
 use crate::cx::Cx;
 use crate::event::Role;
 use crate::ke;
+use crate::verdict::Verdict;
 use crate::witness;
 
 /// `IoSetStartIoAttributes`.
@@ -125,7 +127,16 @@ fn call_start_io(
     }
     let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
     let start_io = cx.read(driver + DRIVER_OBJECT::DriverStartIo)?;
-    cx.with(|k| k.io.devices.change(device.address, |device| device.start_io.running = true));
+    let recurs = cx.with(|k| {
+        k.io.devices.change(device.address, |device| device.start_io.running = true);
+        attributes.running
+            && k.ke.thread().is_some_and(|thread| {
+                thread.callouts.iter().any(|call| call.role == Role::StartIo && call.routine == start_io)
+            })
+    });
+    if recurs {
+        recursion(cx, device);
+    }
     let called = routine::call(cx, Role::StartIo, start_io, irp.address, &[device.address, irp.address]);
     let waiting = cx.with(|k| {
         let start_io = &mut k.io.devices.get_mut(device.address)?.start_io;
@@ -145,6 +156,7 @@ fn call_start_io(
 /// # Errors
 /// A verdict on the driver.
 pub(crate) fn start_next(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, cancelable: bool) -> Flow<()> {
+    expect_no_lock(cx, "IoStartNextPacket");
     next(cx, device, Next { key: None, cancelable })
 }
 
@@ -158,7 +170,14 @@ pub(crate) fn start_next_by_key(
     cancelable: bool,
     key: u32,
 ) -> Flow<()> {
+    expect_no_lock(cx, "IoStartNextPacketByKey");
     next(cx, device, Next { key: Some(key), cancelable })
+}
+
+fn expect_no_lock(cx: &mut Cx<'_>, name: &str) {
+    if let Some(lock) = cx.with(|k| ke::spinlock::held_here(k)) {
+        violation::lock_held(cx, name, lock);
+    }
 }
 
 fn next(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, next: Next) -> Flow<()> {
@@ -170,6 +189,16 @@ fn next(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, next: Next) -> Flow<(
         return Ok(());
     }
     start_next_now(cx, device, next)
+}
+
+/// It goes as many levels deep as there are requests in the queue.
+#[cold]
+fn recursion(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) {
+    let message = format!(
+        "StartIo of {} has called IoStartNextPacket, and is called again before it returns: once more for each request that waits (IoSetStartIoAttributes with DeferredStartIo TRUE prevents it)",
+        device_name(cx, device)
+    );
+    cx.report(Verdict::warning("start-io-recursion", message));
 }
 
 fn start_next_now(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, next: Next) -> Flow<()> {

@@ -7,7 +7,10 @@ use abi::{DEVICE_OBJECT, DriverPtr, IRP, IRP_MJ_POWER};
 
 use crate::Kernel;
 use crate::cx::Cx;
+use crate::ke::locks::Held;
+use crate::ke::who_waits;
 use crate::verdict::Verdict;
+use crate::wdf;
 
 /// A finding that Driver Verifier's I/O checks would stop with.
 pub(crate) fn io_manager(
@@ -18,6 +21,25 @@ pub(crate) fn io_manager(
     irp: DriverPtr<IRP>,
 ) -> Verdict {
     Verdict::error(rule, message).bug_check(0xC9, [code, 0, device.address, irp.address])
+}
+
+/// A driver ends a request, or begins the next one, with a spin lock held: what others do then, may want the lock.
+/// A lock of a driver further out is that one's doing, and in a framework that is not known.
+#[cold]
+pub(crate) fn lock_held(cx: &mut Cx<'_>, name: &str, (lock, held): (u64, Held)) {
+    let caller = cx.engine().caller_rip();
+    let is_callers = cx.with(|k| {
+        let image = |address| k.ldr.image_at(address).map(|(base, _)| base);
+        image(caller).is_some_and(|base| image(held.place) == Some(base) && !wdf::is_framework(k, base))
+    });
+    if !is_callers {
+        return;
+    }
+    let lock = cx.with(|k| who_waits::whereabouts(k, lock));
+    let message = format!(
+        "{name} was called with the spin lock {lock} held: a routine that it calls and that wants the lock waits for ever"
+    );
+    cx.report(Verdict::warning("lock-held-over-request", message).of_lock(Some(held)));
 }
 
 /// More links than any list of devices has: a stack has 127 levels at most.

@@ -13,6 +13,7 @@ use super::violation::device_name;
 use super::{driver, routine, unload};
 use crate::cx::Cx;
 use crate::event::{Event, Kind, Role};
+use crate::ke::pageable_object;
 use crate::mm::pool;
 use crate::se::impersonation;
 use crate::verdict::Verdict;
@@ -69,6 +70,7 @@ pub(crate) fn allocate(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flo
 /// # Errors
 /// A verdict if the pointer is bad.
 pub(crate) fn initialize(cx: &mut Cx<'_>, object: DriverPtr<()>, item: DriverPtr<IO_WORKITEM>) -> Flow<()> {
+    pageable_object::initialized(cx, item.address, "work item", pageable_object::WORK_ITEM)?;
     cx.write_bytes(item.address, &[0; SIZE as usize])?;
     remember(cx, item.address, object.address, true);
     Ok(())

@@ -19,6 +19,7 @@ mod irq;
 mod levels;
 pub(crate) mod lock_order;
 pub(crate) mod machine_callback;
+pub(crate) mod pageable_object;
 #[cfg(test)]
 pub(crate) mod rig;
 mod sched;

@@ -11,7 +11,7 @@ use abi::{
 use engine::windows::PAGE;
 use engine::{BadAddress, Flow};
 
-use super::{mdl, mdl_map, paging, physical, pool, shadow};
+use super::{mdl, mdl_map, paging, physical, pool, shadow, user_access};
 use crate::cx::Cx;
 use crate::event::{Event, Kind};
 use crate::ex;
@@ -52,6 +52,9 @@ pub(crate) fn probe_and_lock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, mode: u8, ope
                 let held = k.mm.mdl.held.entry(mdl.address).or_default();
                 (held.owner, held.caller) = (owner, caller);
             });
+            if in_user_half {
+                user_access::probed(cx, address, length);
+            }
             Ok(())
         }
         Err(_) => Err(ex::exception::raise(cx, NtStatus::ACCESS_VIOLATION, "MmProbeAndLockPages")),

@@ -37,6 +37,7 @@ pub mod stack;
 #[cfg(test)]
 mod tests;
 pub mod user;
+pub(crate) mod user_access;
 pub(crate) mod view;
 pub(crate) mod view_exports;
 pub(crate) mod virtual_memory;
@@ -47,6 +48,8 @@ use crate::nt::Settings;
 /// State of this prefix.
 #[derive(Default)]
 pub struct State {
+    /// How drivers use applications' memory.
+    pub(crate) user_access: user_access::State,
     /// Physical pages.
     pub physical: physical::Physical,
     /// Virtual addresses in use.

@@ -11,7 +11,7 @@ use engine::windows::{PAGE, USER};
 use engine::{BadAddress, Fault, FaultKind, Flow, Touch, TouchKind};
 
 use super::pool::{Block, Kind, Request};
-use super::{pool_check, user};
+use super::{pool_check, user, user_access};
 use crate::cx::{Cx, Kernel};
 use crate::ke::irql::DISPATCH_LEVEL;
 use crate::verdict::Verdict;
@@ -191,7 +191,10 @@ fn judge(cx: &mut Cx<'_>, touch: &Touch, by: By) -> Flow<()> {
         PAGEABLE => paged(cx, touch, by),
         APPLICATION => match paged(cx, touch, by) {
             Some(verdict) => Some(verdict),
-            None => another_process(cx, touch),
+            None => another_process(cx, touch).or_else(|| {
+                user_access::touched(cx, touch);
+                None
+            }),
         },
         RESIDENT => another_process(cx, touch),
         _ => None,

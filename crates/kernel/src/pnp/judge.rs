@@ -6,13 +6,14 @@
 use abi::{
     IRP_MN_CANCEL_REMOVE_DEVICE, IRP_MN_CANCEL_STOP_DEVICE, IRP_MN_QUERY_REMOVE_DEVICE,
     IRP_MN_QUERY_STOP_DEVICE, IRP_MN_REMOVE_DEVICE, IRP_MN_START_DEVICE, IRP_MN_STOP_DEVICE,
-    IRP_MN_SURPRISE_REMOVAL,
+    IRP_MN_SURPRISE_REMOVAL, NtStatus,
 };
 use engine::Flow;
 
 use super::node::NodeId;
 use crate::cx::Cx;
 use crate::io::system_request::Answer;
+use crate::io::violation::request_name;
 use crate::verdict::Verdict;
 
 /// The name of a minor function the PnP manager sends.
@@ -57,6 +58,26 @@ const fn must_succeed(minor: u8) -> bool {
     )
 }
 
+/// A power request of this kind has come back from a stack: the bus driver must have seen it, unless it failed.
+///
+/// # Errors
+/// As [`Cx::verify`].
+pub(crate) fn power_answer(cx: &mut Cx<'_>, id: NodeId, minor: u8, kind: u32, status: NtStatus) -> Flow<()> {
+    let device = cx.with(|k| {
+        let node = k.pnp.nodes.get(&id)?;
+        let seen = node.power_seen[usize::from(kind != abi::SystemPowerState)];
+        (!seen && status.is_success()).then(|| node.name.clone())
+    });
+    let Some(device) = device else { return Ok(()) };
+    let whose = if kind == abi::SystemPowerState { "system" } else { "device" };
+    let message = format!(
+        "{} for a {whose} state of {device} was completed with {status} by a driver of its stack and never passed down to the bus driver",
+        request_name(abi::IRP_MJ_POWER, minor)
+    );
+    let verdict = Verdict::verifier("power-request-not-passed-down", message);
+    cx.verify(verdict.bug_check(0xC9, [0x231, 0, id.0, 0]))
+}
+
 /// Judges the answer of a stack.
 ///
 /// # Errors
@@ -80,6 +101,14 @@ pub(super) fn answer(cx: &mut Cx<'_>, id: NodeId, minor: u8, answer: Answer) -> 
             return Err(cx.stop(verdict));
         }
         cx.verify(verdict.as_verifier())?;
+    }
+    if answer.status == NtStatus::NOT_SUPPORTED && !seen {
+        let message = format!(
+            "{name} of {device} was completed with {} by a driver of its stack, and never passed down to the bus driver: a driver passes down what it does not know, as it is",
+            answer.status
+        );
+        let verdict = Verdict::verifier("pnp-minor-answered", message);
+        cx.verify(verdict.bug_check(0xC9, [0x22D, 0, id.0, 0]))?;
     }
     if is_for_all(minor) && answer.status.is_success() && !seen {
         let message = format!(

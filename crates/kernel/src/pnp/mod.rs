@@ -23,7 +23,7 @@ pub mod identity;
 pub mod install;
 pub mod installer;
 pub(crate) mod invalidate;
-mod judge;
+pub(crate) mod judge;
 pub(crate) mod lock;
 pub(crate) mod message;
 pub mod node;

@@ -144,6 +144,8 @@ pub(crate) struct Node {
     pub(crate) device_state: u32,
     /// Whether the physical device object has seen the request that is under way.
     pub(crate) seen: bool,
+    /// Whether it has seen the system's power request that is under way, and the device's.
+    pub(crate) power_seen: [bool; 2],
     /// References to interfaces of the bus driver.
     pub(crate) interfaces: u64,
     /// `PowerDevice*`.
@@ -188,6 +190,7 @@ impl Node {
             requirements: Vec::new(),
             device_state: 0,
             seen: false,
+            power_seen: [false; 2],
             interfaces: 0,
             power: PowerDeviceD0,
             detected: false,
@@ -309,10 +312,29 @@ pub fn is_physical(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> bool {
     k.pnp.nodes.get(&NodeId(device.address)).is_some_and(|node| node.state != State::Deleted)
 }
 
+/// Whether `device` is or was the physical device object of a device in the tree.
+pub(crate) fn is_node(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> bool {
+    k.pnp.nodes.contains_key(&NodeId(device.address))
+}
+
 /// A Plug and Play request has come to a device: if that is a child that a driver reported, its bus driver has it now.
 pub(crate) fn reached(k: &mut Kernel, device: DriverPtr<DEVICE_OBJECT>) {
     if let Some(node) = k.pnp.nodes.get_mut(&NodeId(device.address)) {
         node.seen = true;
+    }
+}
+
+/// A power request of this kind (`POWER_STATE_TYPE`) has come to a device, as [`reached`].
+pub(crate) fn power_reached(k: &mut Kernel, device: DriverPtr<DEVICE_OBJECT>, kind: u32) {
+    if let Some(node) = k.pnp.nodes.get_mut(&NodeId(device.address)) {
+        node.power_seen[usize::from(kind != abi::SystemPowerState)] = true;
+    }
+}
+
+/// A power request of this kind is about to be sent to the top of the device's stack.
+pub(crate) fn power_asked(k: &mut Kernel, id: NodeId, kind: u32) {
+    if let Some(node) = k.pnp.nodes.get_mut(&id) {
+        node.power_seen[usize::from(kind != abi::SystemPowerState)] = false;
     }
 }
 

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use abi::{
-    DEVICE_OBJECT, DO_POWER_INRUSH, DO_POWER_PAGABLE, DRIVER_OBJECT, DriverPtr,
+    DEVICE_OBJECT, DO_BUFFERED_IO, DO_DIRECT_IO, DO_POWER_INRUSH, DO_POWER_PAGABLE, DRIVER_OBJECT, DriverPtr,
     IRP_MN_FILTER_RESOURCE_REQUIREMENTS, IRP_MN_QUERY_PNP_DEVICE_STATE, IRP_MN_QUERY_RESOURCE_REQUIREMENTS,
     IRP_MN_START_DEVICE, NtStatus, PNP_DEVICE_DISABLED, PNP_DEVICE_FAILED, PNP_DEVICE_REMOVED,
     PNP_DEVICE_RESOURCE_REQUIREMENTS_CHANGED,
@@ -186,6 +186,26 @@ fn secure(cx: &mut Cx<'_>, id: NodeId, stack: &[DriverPtr<DEVICE_OBJECT>]) {
     }
 }
 
+/// Flags that exclude each other.
+fn check_flags(cx: &mut Cx<'_>, service: &str, device: DriverPtr<DEVICE_OBJECT>, flags: u32) -> Flow<()> {
+    if flags & DO_POWER_INRUSH != 0 && flags & DO_POWER_PAGABLE != 0 {
+        let message = format!(
+            "AddDevice of {service} set DO_POWER_INRUSH and DO_POWER_PAGABLE in {:#x}: power requests of devices with inrush come at DISPATCH_LEVEL",
+            device.address
+        );
+        cx.report(Verdict::warning("power-inrush-pagable", message));
+    }
+    if flags & DO_BUFFERED_IO != 0 && flags & DO_DIRECT_IO != 0 {
+        let message = format!(
+            "AddDevice of {service} set DO_BUFFERED_IO and DO_DIRECT_IO in {:#x}: reads and writes have one kind of buffer",
+            device.address
+        );
+        let verdict = Verdict::verifier("io-flags-both-set", message);
+        cx.verify(verdict.bug_check(0xC9, [0x245, 0, device.address, 0]))?;
+    }
+    Ok(())
+}
+
 /// What `AddDevice` must have done.
 fn check_stack(
     cx: &mut Cx<'_>,
@@ -213,6 +233,7 @@ fn check_stack(
             let verdict = Verdict::warning("power-pagable-not-taken-over", message);
             cx.report(verdict.bug_check(0xC9, [0x23F, 0, above.address, 0]));
         }
+        check_flags(cx, &service, above, upper)?;
         let (size, size_below) =
             (cx.read(above + DEVICE_OBJECT::StackSize)?, cx.read(below + DEVICE_OBJECT::StackSize)?);
         if size <= size_below {

@@ -216,11 +216,13 @@ fn carry_out(cx: &mut Cx<'_>, bottom: u64, pending: Pending) -> Flow<(Answer, bo
         watchdog::watch(cx, bottom, |cx| send(cx, pending.device, &Request { level, ..request }))
     };
     let powers_up = pending.minor == IRP_MN_SET_POWER && pending.state == PowerDeviceD0;
+    cx.with(|k| pnp::node::power_asked(k, pnp::NodeId(bottom), DevicePowerState));
     let answer = match powers_up && flags.is_inrush() {
         true => inrush::alone(cx, pdo, send)?,
         false => send(cx)?,
     };
     judge(cx, bottom, pending, answer)?;
+    pnp::judge::power_answer(cx, pnp::NodeId(bottom), pending.minor, DevicePowerState, answer.status)?;
     call_back(cx, pending, answer)?;
     let is_more = cx.with(|k| {
         let queue = k.po.requests.get_mut(&bottom).expect("its first one is under way");

@@ -19,7 +19,7 @@ use super::{fx, watchdog};
 use crate::cx::{Cx, Kernel};
 use crate::ex::callback;
 use crate::io::system_request::{Request, send};
-use crate::pnp::{self, NodeId, enumerate};
+use crate::pnp::{self, NodeId, enumerate, node};
 use crate::verdict::Verdict;
 use crate::{io, ke};
 
@@ -113,7 +113,10 @@ fn ask(cx: &mut Cx<'_>, id: NodeId, minor: u8, state: u32) -> Flow<NtStatus> {
         level: PowerFlags::of(cx, id.pdo())?.level(cx, minor),
         ..Request::new(IRP_MJ_POWER, minor)
     };
-    Ok(watchdog::watch(cx, id.0, |cx| send(cx, id.pdo(), &request))?.status)
+    cx.with(|k| node::power_asked(k, id, SystemPowerState));
+    let status = watchdog::watch(cx, id.0, |cx| send(cx, id.pdo(), &request))?.status;
+    pnp::judge::power_answer(cx, id, minor, SystemPowerState, status)?;
+    Ok(status)
 }
 
 /// Whether cards have no power in a state of the system: from S3 on.

@@ -12,6 +12,7 @@ use crate::event::AccessKind;
 use crate::hal::access;
 use crate::ke::{budget, slice};
 use crate::mm::{accesses, shadow};
+use crate::verdict::Verdict;
 
 /// Bytes that are moved at once.
 const PIECE: u64 = 0x1_0000;
@@ -69,7 +70,7 @@ fn judged(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<()> {
     if access::answers(address) { Ok(()) } else { shadow::pointed(cx, address, bytes, TouchKind::Read) }
 }
 
-/// `memcpy`, `memmove`, `RtlMoveMemory`, `RtlCopyMemory`: ranges may overlap. Returns the destination.
+/// `memmove`, `RtlMoveMemory`: ranges may overlap. Returns the destination.
 ///
 /// # Errors
 /// A verdict on a bad pointer.
@@ -92,6 +93,22 @@ pub(crate) fn copy(cx: &mut Cx<'_>, to: u64, from: u64, bytes: u64) -> Flow<u64>
     }
     charge(cx, bytes)?;
     Ok(to)
+}
+
+/// `memcpy`, `RtlCopyMemory`: as [`copy`], whose ranges must not overlap.
+///
+/// # Errors
+/// As [`copy`]; as [`Cx::verify`].
+pub(crate) fn copy_apart(cx: &mut Cx<'_>, to: u64, from: u64, bytes: u64) -> Flow<u64> {
+    // One that moves nothing is what compilers make of an assignment to itself.
+    if to != from && (to.wrapping_sub(from) < bytes || from.wrapping_sub(to) < bytes) {
+        let message = format!(
+            "{bytes} bytes were copied from {from:#x} to {to:#x}, which overlap: which of them are overwritten before they are read is not defined (use RtlMoveMemory)"
+        );
+        let verdict = Verdict::verifier("overlapping-copy", message);
+        cx.verify(verdict.bug_check(0xC4, [0xF0, to, from, bytes]))?;
+    }
+    copy(cx, to, from, bytes)
 }
 
 /// `memset`. Returns the destination.

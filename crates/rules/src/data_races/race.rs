@@ -76,6 +76,8 @@ pub(super) fn verdict(flows: &Flows, earlier: &Access, now: &Access) -> Verdict 
     );
     let verdict = match harm(earlier, now) {
         Harm::None | Harm::Unordered => Verdict::advice("unordered-access", message),
+        // Whether the words belong together, only the driver's author knows.
+        Harm::Torn => Verdict::advice("data-race", message),
         _ => Verdict::warning("data-race", message),
     };
     debug_assert!(verdict.rule == RULE || verdict.rule == UNORDERED);

@@ -189,24 +189,6 @@ pub(in crate::ke) fn note_depth(deepest: &mut BTreeMap<String, u64>, name: &str,
     }
 }
 
-/// Whether an address is on the stack of the thread that runs, below everything that is in use there: the routine whose variable it was has returned.
-pub(crate) fn is_left(cx: &mut Cx<'_>, address: u64) -> bool {
-    let stack = cx.with(|k| k.ke.thread().and_then(|thread| thread.stack));
-    let Some(KernelStack { limit, base }) =
-        stack.filter(|stack| (stack.limit..stack.base).contains(&address))
-    else {
-        return false;
-    };
-    let callers = cx.engine().callers();
-    let innermost =
-        callers.iter().map(|caller| caller.registers.rsp()).find(|rsp| (limit..base).contains(rsp));
-    // A thread on a stack of another kind may come back to this one.
-    match innermost {
-        Some(rsp) => address < rsp,
-        None => callers.is_empty(),
-    }
-}
-
 /// `IoGetStackLimits`: the lowest and the highest address of the current stack.
 #[must_use]
 pub(crate) fn limits(k: &Kernel) -> KernelStack {

@@ -13,10 +13,10 @@ use engine::Flow;
 use super::{dpc_drain, threaded_dpc};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
-use crate::ke::history;
 use crate::ke::levels::irql::{self, DISPATCH_LEVEL};
 use crate::ke::sched::processor::WaitsFor;
 use crate::ke::sched::{affinity, scheduler};
+use crate::ke::{history, pageable_object};
 use crate::verdict::Verdict;
 use crate::witness;
 
@@ -79,6 +79,7 @@ pub(crate) fn initialize_threaded(
 }
 
 fn prepare(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, routine: u64, context: u64, kind: u8) -> Flow<()> {
+    pageable_object::initialized(cx, dpc.address, "DPC", pageable_object::SYNCHRONIZES)?;
     if let Some(queued) = cx.with(|k| queued_at(k, dpc.address)) {
         let message = format!("KeInitializeDpc was called for {:#x}, which is in a DPC queue", dpc.address);
         return Err(

@@ -1,14 +1,19 @@
 //! Time that passes on a processor while nothing is done there, up to a given time. Follows *KeStallExecutionProcessor function*.
+//! *Not measured*: what a routine does otherwise. How fast a processor is, no driver decides.
 
 use engine::Flow;
 
 use super::{interrupt, watchdog};
 use crate::cx::Cx;
+use crate::ke::levels::irql::{self, CLOCK_LEVEL, DISPATCH_LEVEL};
 use crate::ke::sched::slice::charge;
 use crate::verdict::Verdict;
 
 /// A busy wait that is longer than this should not be one, in microseconds.
 const LONGEST_STALL: u32 = 50;
+
+/// So long a service routine may take in all, in microseconds: *Example 15: Measuring DPC/ISR Time*.
+const LONGEST_SERVICE: u32 = 25;
 
 /// `KeStallExecutionProcessor`: time passes, and what interrupts is let in when it comes.
 ///
@@ -20,6 +25,13 @@ pub(crate) fn stall(cx: &mut Cx<'_>, microseconds: u32) -> Flow<()> {
             "KeStallExecutionProcessor was called for {microseconds} microseconds; more than {LONGEST_STALL} should be a wait or a timer"
         );
         cx.report(Verdict::advice("long-stall", message));
+    }
+    let irql = irql::current(cx);
+    if microseconds > LONGEST_SERVICE && (DISPATCH_LEVEL + 1..CLOCK_LEVEL).contains(&irql) {
+        let message = format!(
+            "KeStallExecutionProcessor was called for {microseconds} microseconds at IRQL {irql}: a routine that holds interrupts back should be over after {LONGEST_SERVICE}"
+        );
+        cx.report(Verdict::warning("stall-at-device-level", message));
     }
     let until = cx.engine().now() + u64::from(microseconds) * 1000;
     pass(cx, until)?;

@@ -225,6 +225,17 @@ pub(crate) fn note_taken(cx: &mut Cx<'_>, lock: u64, (mode, value): (Mode, u64),
     if is_step { lock_order::spin_lock_acquired(cx, lock) } else { Ok(()) }
 }
 
+/// The lock that the current processor acquired last and holds.
+#[inline]
+pub(crate) fn held_here(k: &Kernel) -> Option<(u64, Held)> {
+    if k.ke.levels.locks().is_none_held() {
+        return None;
+    }
+    let here = k.ke.processor().number;
+    let lock = k.ke.levels.locks().held_by(here)?;
+    Some((lock, k.ke.levels.locks().of_processor(lock, here)?))
+}
+
 /// Whether the current processor holds a lock: what it acquires now comes after that.
 #[inline]
 fn holds_any(k: &Kernel) -> bool {

@@ -11,6 +11,7 @@ use super::links::{self, Broken};
 use super::mutex::Owned;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind as EventKind};
+use crate::ke::pageable_object;
 use crate::ke::sched::scheduler;
 use crate::ke::sched::thread_record::State;
 use crate::verdict::Verdict;
@@ -107,6 +108,7 @@ pub(crate) fn set_up(cx: &mut Cx<'_>, header: Header, kind: Kind, bytes: u64, st
         let message = format!("the {} at {at:#x} was initialised while the {name} waits for it", kind.name());
         return Err(cx.stop(Verdict::error("object-initialized-while-waited-for", message)));
     }
+    pageable_object::initialized(cx, header.address, kind.name(), pageable_object::SYNCHRONIZES)?;
     initialize(cx.engine(), header, kind, bytes, state).map_err(|bad| cx.bad_pointer(bad))
 }
 

@@ -1,7 +1,7 @@
 //! Dispatcher objects and those that wait for them: events, mutexes, semaphores, queues, timers, threads; and APCs, which come in a wait.
 //!
 //! Above `calls` and `sched`. Of what is above it knows that a timer queues its DPC, that a wait is looked at in threaded DPCs and in
-//! routines at PASSIVE_LEVEL (`irq`), the words for objects (`who_waits`), and the routines that a stopping system calls at a thread's end.
+//! routines at PASSIVE_LEVEL (`irq`), the words for objects (`who_waits`), where objects may lie (`pageable_object`), the order of locks (`lock_order`), and the routines that a stopping system calls at a thread's end.
 //!
 //! An object's state is its memory: drivers read it, and may damage it, so each look checks the header. Who waits is known here by address
 //! ([`State`]), and the lists in driver memory are kept the same.

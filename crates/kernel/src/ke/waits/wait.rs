@@ -24,6 +24,7 @@ use crate::ke::sched::thread_record::{Role, State, Thread};
 use crate::ke::timing::time;
 use crate::ke::who_waits;
 use crate::mm::pool;
+use crate::mm::space::Zone;
 use crate::verdict::Verdict;
 
 /// `MAXIMUM_WAIT_OBJECTS`.
@@ -493,6 +494,14 @@ fn look_at_mode(cx: &mut Cx<'_>, object: DriverPtr<DISPATCHER_HEADER>, mode: u8,
             object.address
         );
         cx.report(Verdict::warning("mutex-wait-mode", message));
+    }
+    if mode != 0 && Zone::of(object.address) == Some(Zone::Stacks) {
+        let (at, object) = (object.address, cx.with(|k| dispatcher::describe(k, object)));
+        let message = format!(
+            "{what} was called with WaitMode UserMode for the {object} on a kernel stack, which may be paged out during such a wait"
+        );
+        let verdict = Verdict::verifier("user-wait-on-stack", message);
+        return cx.verify(verdict.bug_check(0xC4, [0x123, at, 0, 0]));
     }
     Ok(())
 }

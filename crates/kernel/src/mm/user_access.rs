@@ -1,0 +1,164 @@
+//! How drivers use an application's memory by its own addresses: whether it was probed, whether an exception is handled, and what is
+//! fetched twice. In a checked machine, which sees each access.
+//!
+//! Pages: *Using Neither Buffered Nor Direct I/O*, *ProbeForRead function*, *Buffer Handling*, rule *DoubleFetch*. An address counts as probed
+//! once a routine has probed or locked it in the same thread, in an earlier request too. Code that imports `MmUserProbeAddress` may probe
+//! inline, and is not judged by that. An exception counts as handled if any function that waits for the access has a handler, whatever it
+//! covers. *Not looked at*: what the driver itself has mapped for the application, and accesses in a thread of the system.
+
+use std::collections::BTreeSet;
+
+use engine::{Caller, Context, StrandId, Touch, TouchKind};
+
+use super::space::Zone;
+use crate::cx::{Cx, Kernel};
+use crate::ldr;
+use crate::ps;
+use crate::rtl::frames::{self, Next, Position};
+use crate::verdict::Verdict;
+
+/// So many ranges and fetches are kept of all threads.
+const KEPT: usize = 256;
+/// So many functions are looked at for a handler.
+const DEEPEST: usize = 64;
+
+/// A range that a thread has probed, or fetched with the instruction at `rip`.
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    strand: StrandId,
+    start: u64,
+    end: u64,
+    rip: u64,
+}
+
+/// What is known of accesses.
+#[derive(Default)]
+pub(crate) struct State {
+    probed: Vec<Range>,
+    /// Of the request that each thread is in.
+    fetched: Vec<Range>,
+    /// Instructions that were judged.
+    judged: BTreeSet<u64>,
+}
+
+fn push(ranges: &mut Vec<Range>, range: Range) {
+    if ranges.len() >= KEPT {
+        ranges.remove(0);
+    }
+    ranges.push(range);
+}
+
+/// An application's request begins on this thread.
+pub(crate) fn begin(k: &mut Kernel) {
+    let strand = k.engine.strand();
+    k.mm.user_access.fetched.retain(|range| range.strand != strand);
+}
+
+/// A routine has probed or locked the range.
+pub(crate) fn probed(cx: &mut Cx<'_>, start: u64, bytes: u64) {
+    if cx.engine().is_checked() && bytes > 0 {
+        let (strand, rip) = (cx.engine().strand(), cx.engine().caller_rip());
+        let range = Range { strand, start, end: start.saturating_add(bytes), rip };
+        cx.with(|k| push(&mut k.mm.user_access.probed, range));
+    }
+}
+
+/// A driver touches an application's memory, by its own instruction or by a routine that moves bytes.
+pub(crate) fn touched(cx: &mut Cx<'_>, touch: &Touch) {
+    let start = touch.start.max(touch.address);
+    let end = touch.start.saturating_add(touch.bytes);
+    if ps::current_process(cx) == ps::process::SYSTEM || end <= start || !Zone::User.window().contains(start)
+    {
+        return;
+    }
+    let strand = cx.engine().strand();
+    let range = Range { strand, start, end, rip: touch.caller.rip };
+    if touch.kind == TouchKind::Read {
+        fetched(cx, range);
+    }
+    let (is_probed, is_judged) = cx.with(|k| {
+        let state = &mut k.mm.user_access;
+        let covers = |known: &Range| known.strand == strand && known.start <= start && known.end >= end;
+        (state.probed.iter().any(covers), !state.judged.insert(touch.caller.rip))
+    });
+    if is_judged {
+        return;
+    }
+    if !is_probed && !may_probe_inline(cx, touch.caller.rip) {
+        let message = format!(
+            "{} an application's memory at {start:#x}, which nothing has probed: an application that passes a kernel address has the driver {} that",
+            verb(touch.kind),
+            if touch.kind == TouchKind::Write { "overwrite" } else { "read" }
+        );
+        report(cx, "user-memory-not-probed", message, touch.caller);
+    }
+    if !is_guarded(cx, &touch.caller) {
+        let message = format!(
+            "{} an application's memory at {start:#x} outside of __try: an application that frees it meanwhile stops the system",
+            verb(touch.kind)
+        );
+        report(cx, "user-memory-unguarded", message, touch.caller);
+    }
+}
+
+const fn verb(kind: TouchKind) -> &'static str {
+    match kind {
+        TouchKind::Write => "the driver writes",
+        TouchKind::Read | TouchKind::Execute => "the driver reads",
+    }
+}
+
+fn report(cx: &mut Cx<'_>, rule: &'static str, message: String, caller: Caller) {
+    let verdict = Verdict { caller: Some(caller), ..Verdict::warning(rule, message) };
+    cx.report(verdict);
+}
+
+/// The bytes that one instruction has fetched for a request, and another one fetches again.
+fn fetched(cx: &mut Cx<'_>, range: Range) {
+    let before = cx.with(|k| {
+        let fetched = &mut k.mm.user_access.fetched;
+        let overlaps = |known: &&Range| {
+            known.strand == range.strand && known.start < range.end && range.start < known.end
+        };
+        let before = fetched.iter().find(overlaps).copied();
+        if before.is_none() {
+            push(fetched, range);
+        }
+        before.filter(|before| before.rip != range.rip)
+    });
+    let Some(before) = before else { return };
+    let first = cx.with(|k| ldr::symbols::code(k, before.rip));
+    let message = format!(
+        "the driver reads {} bytes of an application's memory at {:#x} that it has read for this request before ({first}): the application may have changed them meanwhile",
+        range.end - range.start,
+        range.start
+    );
+    cx.report(Verdict::warning("double-fetch", message));
+}
+
+/// Whether the image imports what a probe without a call compares with.
+fn may_probe_inline(cx: &mut Cx<'_>, rip: u64) -> bool {
+    cx.with(|k| {
+        let imports = k.ldr.image_at(rip).map(|(_, loaded)| loaded.image.imports()).unwrap_or_default();
+        imports.iter().any(|import| import.selector.to_string() == "MmUserProbeAddress")
+    })
+}
+
+/// Whether a function that waits for the instruction has an exception handler.
+fn is_guarded(cx: &mut Cx<'_>, caller: &Caller) -> bool {
+    let depth = cx.engine().depth();
+    let context = Context { rip: caller.rip, registers: caller.registers, ..Context::default() };
+    let mut position = Position { depth, context };
+    for _ in 0..DEEPEST {
+        let frame = frames::frame(cx, &position.context);
+        if frame.and_then(|frame| frame.handler).is_some_and(|handler| handler.exceptions) {
+            return true;
+        }
+        match frames::up(cx, &position) {
+            Next::Frame(outer) => position = outer,
+            Next::Collided(..) => return true,
+            Next::End => return false,
+        }
+    }
+    true
+}
