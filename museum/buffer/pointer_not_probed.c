@@ -5,7 +5,7 @@
  * into the kernel, or to nothing.
  *
  * Device: none
- * Rule: bad-pointer, wild-write, user-memory-elsewhere, unhandled-exception
+ * Rule: bad-pointer, wild-write, wild-read, user-memory-elsewhere, unhandled-exception
  * Needs: ioctl
  * Compiler: clang
  */

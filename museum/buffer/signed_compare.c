@@ -5,7 +5,7 @@
  * with a length whose highest bit is set.
  *
  * Device: none
- * Rule: pool-overrun, wild-read, wild-write
+ * Rule: pool-overrun, wild-read, wild-write, bad-pointer
  * Needs: ioctl
  */
 #define DEVICE_NAME L"\\Device\\Board"

@@ -11,6 +11,8 @@
 
 #define IOCTL_EDU_POLLED CTL_CODE(FILE_DEVICE_UNKNOWN, 0x804, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
+static FAST_MUTEX OneAtATime;
+
 static NTSTATUS Polled(PEDU Edu, PULONG Buffer)
 {
 #ifdef FIXED
@@ -38,7 +40,7 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     NTSTATUS Status;
 
     if (CodeOf(Stack) != IOCTL_EDU_POLLED) {
-        return EduControl(Device, Irp);
+        return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
     }
     if (!FdoBegin(&Edu->Fdo, Irp, &Status)) {
         return Status;
@@ -46,7 +48,11 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     if (InputOf(Stack) < sizeof(ULONG) || OutputOf(Stack) < sizeof(ULONG)) {
         return FdoEnd(&Edu->Fdo, Irp, STATUS_INVALID_PARAMETER, 0);
     }
+    KeEnterCriticalRegion();
+    ExAcquireFastMutexUnsafe(&OneAtATime);
     Status = Polled(Edu, Irp->AssociatedIrp.SystemBuffer);
+    ExReleaseFastMutexUnsafe(&OneAtATime);
+    KeLeaveCriticalRegion();
     return FdoEnd(&Edu->Fdo, Irp, Status, Status == STATUS_SUCCESS ? sizeof(ULONG) : 0);
 }
 
@@ -57,6 +63,7 @@ static const HOOKS Hooks = {.Add = EduAdd, .Start = EduStart, .Flush = EduFlush,
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
+    ExInitializeFastMutex(&OneAtATime);
     EduDriver(Driver);
     Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchControl;
     return STATUS_SUCCESS;

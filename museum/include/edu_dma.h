@@ -39,19 +39,29 @@ SHARED VOID DmaBegin(PFDO Fdo, ULONG64 Address, ULONG Length)
     WriteWide(Fdo, EDU_DMA_COMMAND, EDU_DMA_START | EDU_DMA_INTERRUPT);
 }
 
+/* mingw's DEVICE_DESCRIPTION ends with version 2. */
+typedef struct _DESCRIPTION3 {
+    DEVICE_DESCRIPTION Old;
+    ULONG DmaAddressWidth;
+    ULONG DmaControllerInstance;
+    ULONG DmaRequestLine;
+    PHYSICAL_ADDRESS DeviceAddress;
+} DESCRIPTION3;
+
+/* The card has 28 bits for addresses. */
 SHARED NTSTATUS DmaGetAdapter(PFDO Fdo)
 {
-    DEVICE_DESCRIPTION Description;
+    DESCRIPTION3 Description;
     ULONG MapRegisters;
 
     RtlZeroMemory(&Description, sizeof(Description));
-    Description.Version = DEVICE_DESCRIPTION_VERSION;
-    Description.Master = TRUE;
-    Description.ScatterGather = TRUE;
-    Description.Dma32BitAddresses = TRUE;
-    Description.InterfaceType = PCIBus;
-    Description.MaximumLength = PAGE_SIZE;
-    Adapter = IoGetDmaAdapter(Fdo->Pdo, &Description, &MapRegisters);
+    Description.Old.Version = 3;
+    Description.Old.Master = TRUE;
+    Description.Old.ScatterGather = TRUE;
+    Description.Old.InterfaceType = PCIBus;
+    Description.Old.MaximumLength = PAGE_SIZE;
+    Description.DmaAddressWidth = 28;
+    Adapter = IoGetDmaAdapter(Fdo->Pdo, &Description.Old, &MapRegisters);
     return Adapter == NULL ? STATUS_INSUFFICIENT_RESOURCES : STATUS_SUCCESS;
 }
 

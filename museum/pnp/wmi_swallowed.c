@@ -1,7 +1,7 @@
 /*
  * A virtual amplifier, its gain set by a control code.
  *
- * The bug: IRP_MJ_SYSTEM_CONTROL, which is for whoever below has blocks of data, is completed by the driver with STATUS_INVALID_DEVICE_REQUEST. It
+ * The bug: IRP_MJ_SYSTEM_CONTROL, which is for the drivers below that have blocks of data, is completed by the driver with STATUS_INVALID_DEVICE_REQUEST. It
  * shows when a WMI request comes through the stack.
  *
  * Device: Root\VirtualAmplifier
