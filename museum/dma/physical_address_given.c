@@ -5,7 +5,7 @@
  * a machine with an IOMMU, or where the buffer lies higher than the card can reach, it reads something else.
  *
  * Device: PCI\VEN_1234&DEV_11E8
- * Rule: dma-by-physical-address, wild-dma
+ * Rule: dma-by-physical-address, wild-dma, register-refused
  * Needs: ioctl
  */
 #include "../include/edu_dma.h"

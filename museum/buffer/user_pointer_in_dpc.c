@@ -103,7 +103,8 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     return Complete(Irp, Status, 0);
 }
 
-static NTSTATUS NTAPI DispatchCleanup(PDEVICE_OBJECT Device, PIRP Irp)
+/* No request of the file is under way any more. */
+static NTSTATUS NTAPI DispatchClose(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PDEVICE Own = Device->DeviceExtension;
 
@@ -127,7 +128,7 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
         ExInitializeFastMutex(&Own->Lock);
         KeInitializeTimer(&Own->Timer);
         KeInitializeDpc(&Own->Dpc, Notify, Own);
-        Driver->MajorFunction[IRP_MJ_CLEANUP] = DispatchCleanup;
+        Driver->MajorFunction[IRP_MJ_CLOSE] = DispatchClose;
         Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchControl;
     }
     return Status;
