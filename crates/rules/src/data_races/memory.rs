@@ -176,8 +176,9 @@ impl Memory {
         let Some(place) = self.find(cell * CELL / LINE) else { return false };
         let Cell { records, word } = &self.lines[place][index(cell)];
         let mask = u8::MAX >> (CELL - bytes) << (address % CELL);
-        // A store behind a load is another one than the same store before it.
-        let is_behind_load = how == Use::Store && records.iter().any(|record| record.how == Use::Load);
+        // A store of a pointer behind a load of it is another one than the same store before that.
+        let loads_it = |record: &Record| record.how == Use::Load && record.mask & mask != 0;
+        let is_behind_load = how == Use::Store && bytes == CELL && records.iter().any(loads_it);
         let is_same = |record: &Record| {
             record.time == time
                 && record.how == how
@@ -308,16 +309,22 @@ impl Cell {
     /// It is made.
     fn note(&mut self, mask: u8, access: &Rc<Access>, known: &Rc<Clock>) {
         let Access { how, after_load, slot, time, .. } = **access;
-        if let Some(record) = self.records.iter_mut().find(|record| record.continues(access)) {
-            record.mask |= mask;
-            return;
-        }
-        self.records.retain(|record| {
+        let mut is_continued = false;
+        self.records.retain_mut(|record| {
             let is_before = record.slot == slot || record.time <= known.time(record.slot);
-            let stands_for = record.mask & !mask == 0 && (how.stores() || !record.how.stores());
-            !(is_before && stands_for)
+            // A load stays beside a store of the same time: where the two take turns, each repeats itself.
+            let takes_turns = (record.slot, record.time) == (slot, time) && record.how != how;
+            if record.continues(access) {
+                record.mask |= mask;
+                is_continued = true;
+            } else if is_before && !takes_turns && (how.stores() || !record.how.stores()) {
+                record.mask &= !mask;
+            }
+            record.mask != 0
         });
-        self.records.push(Record { mask, how, after_load, slot, time, access: Rc::clone(access) });
+        if !is_continued {
+            self.records.push(Record { mask, how, after_load, slot, time, access: Rc::clone(access) });
+        }
     }
 
     fn forget(&mut self, mask: u8) {
