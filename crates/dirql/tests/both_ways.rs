@@ -55,7 +55,8 @@ impl Story<'_> {
     fn traced(&self, checked: bool) -> (String, (u128, Report)) {
         let lines = Buffer::default();
         let json = Json::new(Sink::new(lines.clone()), SymbolBook::default());
-        let report = self.run(|bench| bench.checked(checked).rules(rules::ALL).reader(json));
+        let report =
+            self.run(|bench| bench.checked(checked).rules(&rules::named("all").unwrap()).reader(json));
         (lines.text(), report)
     }
 

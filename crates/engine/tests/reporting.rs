@@ -405,3 +405,55 @@ fn a_load_whose_value_is_changed_and_stored_back_says_where() {
         assert_eq!(*back.borrow(), [(0, Some(7)), (2, None), (7, None)], "{reports:?}");
     }
 }
+
+#[test]
+fn what_does_not_follow_from_what_was_loaded_is_not_stored_back() {
+    let stored_back = |write: &dyn Fn(&mut iced_x86::code_asm::CodeAssembler)| {
+        let rig = rig(PLAIN, &assemble(|a| write(a)));
+        rig.engine.write_bytes(DATA + 8, &(DATA + 64).to_le_bytes()).unwrap();
+        let back = Rc::new(RefCell::new(None));
+        let first = Rc::clone(&back);
+        *rig.on_access.borrow_mut() = Some(Box::new(move |_, it| {
+            engine::outside(|| first.borrow_mut().get_or_insert(it.stored_back.is_some()).to_owned());
+            Ok(())
+        }));
+        rig.engine.report_accesses(Reports::Each);
+        rig.call(&[DATA]).unwrap();
+        let is_back = back.borrow().unwrap();
+        is_back
+    };
+    assert!(stored_back(&|a| {
+        a.mov(eax, dword_ptr(rcx)).unwrap();
+        a.lea(edx, dword_ptr(rax + 1)).unwrap();
+        a.mov(eax, 5).unwrap();
+        a.mov(dword_ptr(rcx), edx).unwrap();
+        a.ret().unwrap();
+    }));
+    assert!(
+        !stored_back(&|a| {
+            a.mov(eax, dword_ptr(rcx)).unwrap();
+            a.mov(eax, 5).unwrap();
+            a.mov(dword_ptr(rcx), eax).unwrap();
+            a.ret().unwrap();
+        }),
+        "a constant"
+    );
+    assert!(
+        !stored_back(&|a| {
+            a.mov(rax, qword_ptr(rcx + 8)).unwrap();
+            a.mov(rdx, qword_ptr(rax)).unwrap();
+            a.mov(qword_ptr(rcx + 8), rdx).unwrap();
+            a.ret().unwrap();
+        }),
+        "what lies where a loaded pointer points"
+    );
+    assert!(
+        !stored_back(&|a| {
+            a.mov(eax, dword_ptr(rcx)).unwrap();
+            a.lea(rcx, qword_ptr(rcx + 4)).unwrap();
+            a.mov(dword_ptr(rcx), eax).unwrap();
+            a.ret().unwrap();
+        }),
+        "a place whose register has changed"
+    );
+}

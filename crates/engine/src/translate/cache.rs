@@ -526,8 +526,9 @@ impl Cache {
     }
 
     /// An access of [`Cache::keep_reported`], if there is one of this number.
-    pub(super) fn reported(&self, number: u64) -> Option<MemoryAccess> {
-        self.reported.get(usize::try_from(number).ok()?).copied()
+    #[inline]
+    pub(super) fn reported(&self, number: u64) -> Option<&MemoryAccess> {
+        self.reported.get(usize::try_from(number).ok()?)
     }
 
     fn flush(&mut self) {

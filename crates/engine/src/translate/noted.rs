@@ -108,11 +108,13 @@ fn settle_all() {
 fn report(entries: impl Iterator<Item = [u64; 2]>) {
     let mut all = SmallVec::<[MemoryAccess; ENTRIES]>::new();
     state().translator.with(|cache| {
-        let known = |[address, number]: [u64; 2]| {
-            let made = cache.reported(number)?;
-            reporting::is_memory(address).then_some(MemoryAccess { address, ..made })
-        };
-        all.extend(entries.filter_map(known));
+        for [address, number] in entries {
+            if let Some(made) = cache.reported(number)
+                && reporting::is_memory(address)
+            {
+                all.push(MemoryAccess { address, ..*made });
+            }
+        }
     });
     if !all.is_empty() {
         state().guest().noted(&all);

@@ -91,7 +91,26 @@ impl Access {
 struct Record {
     /// A bit for each byte of the cell.
     mask: u8,
+    /// As in the access: here, because they are looked at each time.
+    how: Use,
+    after_load: bool,
+    slot: Slot,
+    time: u32,
     access: Rc<Access>,
+}
+
+impl Record {
+    /// Whether this access is one more of the same, to bytes beside those of the first.
+    fn continues(&self, access: &Access) -> bool {
+        let is_same = |known: &Access| {
+            known.code == access.code
+                && known.derived == access.derived
+                && known.stored_back == access.stored_back
+        };
+        (self.slot, self.time, self.how) == (access.slot, access.time, access.how)
+            && self.after_load == access.after_load
+            && is_same(&self.access)
+    }
 }
 
 #[derive(Clone, Default)]
@@ -124,7 +143,11 @@ pub(super) struct Found {
 /// All memory.
 #[derive(Clone, Default)]
 pub(super) struct Memory {
-    lines: BTreeMap<u64, Rc<Line>>,
+    /// Where lines are, by their numbers.
+    places: BTreeMap<u64, usize>,
+    lines: Vec<Rc<Line>>,
+    /// The line that was looked for last, and where it is.
+    last: Option<(u64, usize)>,
 }
 
 /// The cells of a stretch, and a bit for each byte in them.
@@ -138,6 +161,46 @@ fn parts(address: u64, bytes: u64) -> impl Iterator<Item = (u64, u8)> {
 }
 
 impl Memory {
+    /// Whether the flow has made such an access to these bytes at this time, and no other flow has been there since: it changes nothing then.
+    #[inline]
+    pub(super) fn repeats(
+        &mut self,
+        (address, bytes): (u64, u64),
+        how: Use,
+        (slot, time): (Slot, u32),
+    ) -> bool {
+        let cell = address / CELL;
+        if bytes > CELL - address % CELL {
+            return false;
+        }
+        let Some(place) = self.find(cell * CELL / LINE) else { return false };
+        let Cell { records, word } = &self.lines[place][index(cell)];
+        let mask = u8::MAX >> (CELL - bytes) << (address % CELL);
+        // A store of a pointer behind a load of it is another one than the same store before that.
+        let loads_it = |record: &Record| record.how == Use::Load && record.mask & mask != 0;
+        let is_behind_load = how == Use::Store && bytes == CELL && records.iter().any(loads_it);
+        let is_same = |record: &Record| {
+            record.time == time
+                && record.how == how
+                && (record.after_load || !is_behind_load)
+                && record.mask & mask == mask
+        };
+        word.is_none()
+            && records.iter().all(|record| record.slot == slot || record.mask & mask == 0)
+            && records.iter().any(is_same)
+    }
+
+    fn find(&mut self, line: u64) -> Option<usize> {
+        if let Some((known, place)) = self.last
+            && known == line
+        {
+            return Some(place);
+        }
+        let place = *self.places.get(&line)?;
+        self.last = Some((line, place));
+        Some(place)
+    }
+
     /// An access is made by a flow that knows this.
     pub(super) fn access(&mut self, mut access: Access, known: &Rc<Clock>) -> Met {
         let mut found = Found::default();
@@ -165,16 +228,16 @@ impl Memory {
     /// What was there is gone.
     pub(super) fn forget(&mut self, address: u64, bytes: u64) {
         let end = address.saturating_add(bytes);
-        let lines: Vec<u64> =
-            self.lines.range(address / LINE..end.div_ceil(LINE)).map(|(number, _)| *number).collect();
-        for number in lines {
-            if number * LINE >= address && (number + 1) * LINE <= end {
-                self.lines.remove(&number);
-                continue;
-            }
-            let from = address.max(number * LINE);
-            for (cell, mask) in parts(from, end.min((number + 1) * LINE) - from) {
-                self.cell(cell).forget(mask);
+        let known: Vec<(u64, usize)> = self
+            .places
+            .range(address / LINE..end.div_ceil(LINE))
+            .map(|(line, place)| (*line, *place))
+            .collect();
+        for (line, place) in known {
+            let from = address.max(line * LINE);
+            let line = Rc::make_mut(&mut self.lines[place]);
+            for (cell, mask) in parts(from, end.min(from / LINE * LINE + LINE) - from) {
+                line[index(cell)].forget(mask);
             }
         }
     }
@@ -182,18 +245,21 @@ impl Memory {
     /// What is known to those that have accessed words there by interlocked instructions.
     pub(super) fn words(&self, address: u64, bytes: u64) -> Vec<Rc<Clock>> {
         let word = |cell: u64| {
-            let line = self.lines.get(&(cell * CELL / LINE))?;
-            line[index(cell)].word.clone()
+            let place = *self.places.get(&(cell * CELL / LINE))?;
+            self.lines[place][index(cell)].word.clone()
         };
         parts(address, bytes).filter_map(|(cell, _)| word(cell)).collect()
     }
 
     fn cell(&mut self, cell: u64) -> &mut Cell {
-        let line = self
-            .lines
-            .entry(cell * CELL / LINE)
-            .or_insert_with(|| Rc::new(std::array::from_fn(|_| Cell::default())));
-        &mut Rc::make_mut(line)[index(cell)]
+        let line = cell * CELL / LINE;
+        let place = self.find(line).unwrap_or_else(|| {
+            let place = self.lines.len();
+            self.lines.push(Rc::new(std::array::from_fn(|_| Cell::default())));
+            self.places.insert(line, place);
+            place
+        });
+        &mut Rc::make_mut(&mut self.lines[place])[index(cell)]
     }
 }
 
@@ -207,7 +273,7 @@ impl Cell {
         let Access { slot, time, how, .. } = *access;
         for record in self.records.iter().filter(|record| record.mask & mask != 0) {
             let earlier = &record.access;
-            if earlier.slot == slot {
+            if record.slot == slot {
                 let covers = record.mask & mask == mask && earlier.time == time;
                 let loaded = earlier.how == Use::Load || earlier.after_load;
                 access.after_load |= how == Use::Store && loaded && covers;
@@ -242,14 +308,23 @@ impl Cell {
 
     /// It is made.
     fn note(&mut self, mask: u8, access: &Rc<Access>, known: &Rc<Clock>) {
-        let stores = access.how.stores();
-        self.records.retain(|record| {
-            let earlier = &record.access;
-            let is_before = earlier.slot == access.slot || earlier.time <= known.time(earlier.slot);
-            let stands_for = record.mask & !mask == 0 && (stores || !earlier.how.stores());
-            !(is_before && stands_for)
+        let Access { how, after_load, slot, time, .. } = **access;
+        let mut is_continued = false;
+        self.records.retain_mut(|record| {
+            let is_before = record.slot == slot || record.time <= known.time(record.slot);
+            // A load stays beside a store of the same time: where the two take turns, each repeats itself.
+            let takes_turns = (record.slot, record.time) == (slot, time) && record.how != how;
+            if record.continues(access) {
+                record.mask |= mask;
+                is_continued = true;
+            } else if is_before && !takes_turns && (how.stores() || !record.how.stores()) {
+                record.mask &= !mask;
+            }
+            record.mask != 0
         });
-        self.records.push(Record { mask, access: Rc::clone(access) });
+        if !is_continued {
+            self.records.push(Record { mask, how, after_load, slot, time, access: Rc::clone(access) });
+        }
     }
 
     fn forget(&mut self, mask: u8) {

@@ -92,7 +92,11 @@ impl Reader for DataRaces {
         let here = self.flows.here(stamp);
         self.comes_to(here, stamp.irql);
         for access in accesses.iter().filter(|access| access.address >= DRIVERS && access.bytes != 0) {
-            if !self.recent.has((here.slot, self.flows.time(here.slot)), access) {
+            let turn = (here.slot, self.flows.time(here.slot));
+            let bytes = (access.address, access.bytes);
+            let is_known = self.recent.has(turn, access)
+                || access.stored_back.is_none() && self.memory.repeats(bytes, how(access), turn);
+            if !is_known {
                 self.access((stamp, here), access, by_routine);
             }
         }
@@ -221,6 +225,15 @@ impl DataRaces {
     }
 }
 
+const fn how(made: &MemoryAccess) -> Use {
+    match made.kind {
+        AccessKind::Load => Use::Load,
+        AccessKind::Update if made.atomic => Use::Atomic,
+        AccessKind::Update => Use::Update,
+        AccessKind::Store => Use::Store,
+    }
+}
+
 fn access(
     stamp: &Stamp,
     made: &MemoryAccess,
@@ -228,12 +241,7 @@ fn access(
     Here { slot, routine }: Here,
     known: &Rc<Clock>,
 ) -> Access {
-    let how = match made.kind {
-        AccessKind::Load => Use::Load,
-        AccessKind::Update if made.atomic => Use::Atomic,
-        AccessKind::Update => Use::Update,
-        AccessKind::Store => Use::Store,
-    };
+    let how = how(made);
     Access {
         address: made.address,
         bytes: made.bytes,
