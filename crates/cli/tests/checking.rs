@@ -1,4 +1,4 @@
-//! `dirql check`: what a driver offers is found, what is wrong is told once with the line that makes it again, and what is right is left in peace.
+//! `dirql check`: what a driver offers is found, what is wrong is reported once with the line that makes it again, and what is right is left in peace.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
@@ -63,7 +63,7 @@ fn again(line: &str) -> Answer {
 }
 
 #[test]
-fn each_cause_is_told_once_and_its_line_makes_it_again() {
+fn each_cause_is_reported_once_and_its_line_makes_it_again() {
     let report = json(&check("faults.sys", &["--budget", "1", "--json"]));
     let findings = report["findings"].as_array().unwrap();
     assert!(findings.len() > 10, "{:?}", rules(&report));

@@ -21,7 +21,7 @@ fn bench() -> Bench {
 }
 
 /// What is found while the driver tells a story.
-fn told(story: &str, processors: u32) -> Report {
+fn report_of(story: &str, processors: u32) -> Report {
     let machine = start(|| bench().processors(processors));
     let made = rig::checks_made(&machine, NAME, story, &[]);
     let report = machine.finish();
@@ -34,9 +34,9 @@ fn of<'a>(report: &'a Report, rule: &'static str) -> impl Iterator<Item = &'a Ve
     report.findings.iter().filter(move |finding| finding.rule == rule)
 }
 
-/// A race is told, and its run goes on to its end.
+/// A race is reported, and its run goes on to its end.
 fn is_wrong(story: &str, processors: u32) {
-    let report = told(story, processors);
+    let report = report_of(story, processors);
     assert_eq!(report.outcome(), Outcome::Clean, "{story} on {processors}: {report}");
     assert!(of(&report, RACE).all(|finding| finding.tier == Tier::Warning));
     assert_eq!(of(&report, RACE).count(), 1, "{story} on {processors}: {report}");
@@ -44,14 +44,14 @@ fn is_wrong(story: &str, processors: u32) {
 
 /// Nothing is said, not even as advice.
 fn is_right(story: &str, processors: u32) {
-    let report = told(story, processors);
+    let report = report_of(story, processors);
     assert_eq!(report.outcome(), Outcome::Clean, "{story} on {processors}: {report}");
     assert_eq!(rig::rules(&report), [""; 0], "{story} on {processors}: {report}");
 }
 
 /// What is said is advice.
 fn is_left_to_chance(story: &str, processors: u32) {
-    let report = told(story, processors);
+    let report = report_of(story, processors);
     let is_advice = |finding: &Verdict| finding.rule == UNORDERED && finding.tier == Tier::Advice;
     assert!(!report.findings.is_empty() && report.findings.iter().all(is_advice), "{story}: {report}");
 }
@@ -59,7 +59,7 @@ fn is_left_to_chance(story: &str, processors: u32) {
 macro_rules! stories {
     ($($test:ident: $judge:ident $story:literal,)*) => {
         /// Those that have a test here.
-        const TOLD: &[&str] = &[$($story),*];
+        const STORIES: &[&str] = &[$($story),*];
 
         $(#[test]
         fn $test() {
@@ -116,12 +116,12 @@ fn each_story_has_a_test() {
     let mut all = rig::stories(&machine, NAME).unwrap();
     drop(machine);
     all.retain(|story| story != "LevelAgainstDpc");
-    assert_eq!(all, TOLD);
+    assert_eq!(all, STORIES);
 }
 
 #[test]
-fn a_race_is_told_with_both_instructions_both_routines_and_the_moment_of_the_first() {
-    let report = told("WrongDpc", 2);
+fn a_race_is_reported_with_both_instructions_both_routines_and_the_moment_of_the_first() {
+    let report = report_of("WrongDpc", 2);
     let finding = of(&report, RACE).next().unwrap();
     for said in
         ["DispatchDeviceControl", "CustomTimerDpc", "WrongDpc+", "Count+", "IRQL 0", "IRQL 2", "races.c:"]
@@ -145,14 +145,14 @@ fn races_are_looked_for_only_where_it_is_asked() {
 #[test]
 fn a_run_in_which_races_are_looked_for_is_the_run_without() {
     for story in ["RightTimer", "RightList", "RightThread"] {
-        let told = |races: bool| {
+        let hashes = |races: bool| {
             let bench = || Bench::new().driver(driver("races.sys")).checked(true).processors(2).races(races);
             let machine = start(bench);
             rig::checks_made(&machine, NAME, story, &[]).unwrap();
             let report = machine.finish();
             (report.trace_hash, report.memory_hash, report.sums.time)
         };
-        assert_eq!(told(true), told(false), "{story}");
+        assert_eq!(hashes(true), hashes(false), "{story}");
     }
 }
 
@@ -257,7 +257,7 @@ fn a_search_finds_a_race_in_its_first_schedule_and_none_in_any_where_a_lock_orde
     assert!(without.schedules.iter().sum::<u64>() > 10, "it has tried some");
 }
 
-/// Random traffic to a driver that is right, in three schedules: no race is told.
+/// Random traffic to a driver that is right, in three schedules: no race is reported.
 fn does_not_race(traffic: Traffic) {
     for (seed, processors) in [(1, 1), (2, 2), (3, 4)] {
         let bench = || traffic.bench(processors).checked(true).races(true);

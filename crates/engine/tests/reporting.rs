@@ -419,8 +419,7 @@ fn what_does_not_follow_from_what_was_loaded_is_not_stored_back() {
         }));
         rig.engine.report_accesses(Reports::Each);
         rig.call(&[DATA]).unwrap();
-        let is_back = back.borrow().unwrap();
-        is_back
+        back.take().unwrap()
     };
     assert!(stored_back(&|a| {
         a.mov(eax, dword_ptr(rcx)).unwrap();

@@ -1,6 +1,6 @@
 //! The policy in which calls fail that could succeed: everything else goes its usual way.
 //!
-//! Questions whose point begins with `fault.` are counted from the machine's start, whoever asks. So a number names one call of a run, and a
+//! Questions whose point begins with `fault.` are counted from the machine's start and across threads. So a number names one call of a run, and a
 //! campaign tries each number up to the count of the run in which none fails.
 
 use std::cell::Cell;

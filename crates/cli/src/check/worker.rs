@@ -96,9 +96,9 @@ fn play(exercise: &Exercise) -> Result<Option<Play>, Error> {
 
 /// What the process has said is wrong.
 #[derive(Default)]
-struct Told(Vec<String>);
+struct Said(Vec<String>);
 
-impl Told {
+impl Said {
     /// Says what came of an attempt. `shown` makes one again that has a cause.
     fn attempt(
         &mut self,
@@ -134,9 +134,9 @@ fn carry_out(arguments: &Check, jail: Option<Jail>, exercise: &Exercise, first: 
     }
     let mut boots = bench.boots()?;
     boots.keep_reached();
-    let mut told = Told::default();
+    let mut said = Said::default();
     let totals = Campaign::new(&mut boots, exercise, play).run(first, |boots, number, tried| {
-        told.attempt(number, tried.causes, tried.no_answer, |cause| {
+        said.attempt(number, tried.causes, tried.no_answer, |cause| {
             let whole = check::Shown { script: exercise.script.clone(), policy: tried.policy };
             let short = check::shrink(boots, &whole, &cause.key)?;
             Ok(Shown { script: short.script, option: format!("--policy={}", short.policy) })
@@ -166,12 +166,12 @@ fn search(arguments: &Check, jail: Option<Jail>, exercise: &Exercise) -> Result<
         policy: None,
     };
     let searched = bench(arguments, jail)?.search(&play, &bounds, |report| !report.causes().is_empty())?;
-    let mut told = Told::default();
+    let mut said = Said::default();
     let attempts = searched.total();
     if let Some((choices, report)) = &searched.found {
         let follow = format!("--{}={}", crate::explore::FOLLOW, joined(choices));
         let no_answer = report.lacking().map(str::to_owned).or_else(|| report.our_fault.clone());
-        told.attempt(attempts.saturating_sub(1), report.causes(), no_answer, |_| {
+        said.attempt(attempts.saturating_sub(1), report.causes(), no_answer, |_| {
             Ok(Shown { script: exercise.script.clone(), option: follow.clone() })
         })?;
     }

@@ -1,7 +1,7 @@
 //! Updates in two instructions: a load, and a store behind it that stores in the same place what follows from what was loaded. Another processor may come
 //! between the two, as it may within `inc` without `lock`.
 //!
-//! Told from the instructions that follow the load in memory, up to the first that goes elsewhere. *Not found* is a store whose operand is named by
+//! Found by the instructions that follow the load in memory, up to the first that goes elsewhere. *Not found* is a store whose operand is named by
 //! other registers, or by one that was loaded anew.
 
 use iced_x86::{

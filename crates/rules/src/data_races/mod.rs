@@ -57,8 +57,8 @@ pub(crate) struct DataRaces {
     inserting: BTreeMap<Slot, u64>,
     /// What the next event of a processor belongs to.
     pending: BTreeMap<u32, Pending>,
-    /// Pairs of instructions that were told.
-    told: BTreeSet<(u64, u64, bool)>,
+    /// Pairs of instructions that were reported.
+    reported: BTreeSet<(u64, u64, bool)>,
     found: VecDeque<Box<Verdict>>,
 }
 
@@ -149,17 +149,17 @@ impl DataRaces {
         }
     }
 
-    /// Keeps the worst of these races that was not told before.
+    /// Keeps the worst of these races that was not reported before.
     fn judge(&mut self, races: &[Rc<Access>], now: &Access) {
         let harmful = |earlier: &Rc<Access>| race::harm(earlier, now);
-        let told = |earlier: &Rc<Access>| {
+        let pair = |earlier: &Rc<Access>| {
             let pair = (earlier.code.min(now.code), earlier.code.max(now.code));
             (pair.0, pair.1, harmful(earlier) != Harm::Unordered)
         };
         let races = races.iter().filter(|earlier| harmful(earlier) != Harm::None);
-        let news = races.filter(|earlier| !self.told.contains(&told(earlier)));
+        let news = races.filter(|earlier| !self.reported.contains(&pair(earlier)));
         let Some(worst) = news.max_by_key(|earlier| harmful(earlier)) else { return };
-        self.told.insert(told(worst));
+        self.reported.insert(pair(worst));
         self.found.push_back(Box::new(race::verdict(&self.flows, worst, now)));
     }
 

@@ -79,7 +79,7 @@ fn updates_of_two_threads_race_once_for_each_pair_of_instructions() {
     let mut story = Story::on(2);
     assert_eq!(story.update(1), None);
     assert_eq!(story.update(2), RACE);
-    assert_eq!(story.update(1), None, "it was told");
+    assert_eq!(story.update(1), None, "it was reported");
 }
 
 #[test]
