@@ -148,7 +148,7 @@ static VOID CountUnderResource(STAGE *Stage)
     KeLeaveCriticalRegion();
 }
 
-/* A shared lock keeps no other apart who shares it. */
+/* A shared lock orders none of those that share it. */
 static VOID CountUnderSharedResource(STAGE *Stage)
 {
     KeEnterCriticalRegion();
