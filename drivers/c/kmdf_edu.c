@@ -269,6 +269,9 @@ static NTSTATUS OnD0EntryConnected(WDFDEVICE Device, WDF_POWER_DEVICE_STATE From
         return STATUS_DRIVER_INTERNAL_ERROR;
     }
     CALL(WdfInterruptEnable, Edu->Interrupt);
+    if (CALL(WdfInterruptWdmGetInterrupt, Edu->Interrupt) == NULL) {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
     if (From == WdfPowerDeviceD3Final) {
         CALL(WdfInterruptSynchronize, Edu->Interrupt, ClearCounts, &Edu->State);
     } else {

@@ -50,7 +50,7 @@ fn the_inf_beside_a_driver_says_which_card_it_gets() {
 
 #[test]
 fn one_worker_and_three_tell_the_same() {
-    let with = |workers| check("faults.sys", &["--budget", "1", "--workers", workers]);
+    let with = |workers| check("legacy.sys", &["--budget", "1", "--workers", workers]);
     let (one, three) = (with("1"), with("3"));
     assert_eq!(one.code, Some(1), "{}", one.said());
     assert_eq!((one.out, one.err), (three.out, three.err));
@@ -64,9 +64,9 @@ fn again(line: &str) -> Answer {
 
 #[test]
 fn each_cause_is_reported_once_and_its_line_makes_it_again() {
-    let report = json(&check("faults.sys", &["--budget", "1", "--json"]));
+    let report = json(&check("legacy.sys", &["--budget", "1", "--json"]));
     let findings = report["findings"].as_array().unwrap();
-    assert!(findings.len() > 10, "{:?}", rules(&report));
+    assert_eq!(rules(&report), ["unhandled-exception"]);
     for finding in findings {
         let (rule, replay) = (finding["rule"].as_str().unwrap(), finding["replay"].as_str().unwrap());
         let answer = again(replay);
@@ -76,11 +76,10 @@ fn each_cause_is_reported_once_and_its_line_makes_it_again() {
 
 #[test]
 fn what_shows_a_mistake_is_as_short_as_it_can_be() {
-    let report = json(&check("faults.sys", &["--budget", "1", "--json"]));
-    let twice = report["findings"].as_array().unwrap().iter().find(|it| it["rule"] == "double-completion");
-    let script = twice.expect("it has that mistake")["script"].as_str().unwrap();
-    // Tolerance is not needed for it; the handle and the request are.
-    assert_eq!(script.split("; ").count(), 2, "{script}");
+    let report = json(&check("legacy.sys", &["--budget", "1", "--json"]));
+    let script = report["findings"][0]["script"].as_str().unwrap();
+    // Of a hundred commands: to open it, to name memory, to take that away, to ask; and at most one besides.
+    assert!(script.split("; ").count() <= 5, "{script}");
 }
 
 #[test]

@@ -41,7 +41,7 @@ fn what_was_mistyped_gets_what_was_probably_meant() {
     tip(&["rnu", "driver.sys"], "tip: a similar subcommand exists: 'run'");
     tip(&["help", "exploer"], "tip: a similar subcommand exists: 'explore'");
     tip(&["driver.sys"], "tip: to run a driver, write: dirql run driver.sys");
-    tip(&["frobnicate"], "tip: the commands are: run, explore, replay, ");
+    tip(&["frobnicate"], "tip: the commands are: run, check, explore, replay, ");
     tip(&["run", "x.sys", "--sript", "y"], "tip: a similar argument exists: '--script'");
     tip(&["run", "x.sys", "--qiuet"], "tip: a similar argument exists: '--quiet'");
     tip(&["explore", "x.sys", "--runs", "10"], "tip: `--runs` is an option of `dirql run`");

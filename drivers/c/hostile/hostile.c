@@ -434,7 +434,7 @@ static VOID DriverUnload(PDRIVER_OBJECT Driver)
 INIT_CODE NTSTATUS DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     PDEVICE_OBJECT Device;
-    NTSTATUS Status = IoCreateDevice(Driver, 0, &DeviceName, FILE_DEVICE_UNKNOWN, 0, FALSE, &Device);
+    NTSTATUS Status = IoCreateDevice(Driver, 0, &DeviceName, FILE_DEVICE_UNKNOWN, FILE_DEVICE_SECURE_OPEN, FALSE, &Device);
 
     (void)RegistryPath;
     if (!NT_SUCCESS(Status)) {

@@ -373,25 +373,6 @@ static VOID NotAPowerIrp(BOOLEAN Wrong)
     IoFreeIrp(Irp);
 }
 
-/* Passed on by a driver whose own location has the function. */
-static VOID NextLocationNotSet(BOOLEAN Wrong)
-{
-    PIRP Irp = IoAllocateIrp((CCHAR)(TheDevice->StackSize + 1), FALSE);
-
-    IoSetNextIrpStackLocation(Irp);
-    IoGetCurrentIrpStackLocation(Irp)->MajorFunction = IRP_MJ_INTERNAL_DEVICE_CONTROL;
-    IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.IoControlCode = ANSWER;
-    if (Wrong) {
-        IoSetCompletionRoutine(Irp, TakeBack, NULL, TRUE, TRUE, TRUE);
-        RtlZeroMemory(IoGetNextIrpStackLocation(Irp), sizeof(IO_STACK_LOCATION));
-    } else {
-        IoCopyCurrentIrpStackLocationToNext(Irp);
-        IoSetCompletionRoutine(Irp, TakeBack, NULL, TRUE, TRUE, TRUE);
-    }
-    IoCallDriver(TheDevice, Irp);
-    IoFreeIrp(Irp);
-}
-
 #define OWN_IRP_PAIRS                                                                                                  \
     PAIR("allocated-irp-completed", AllocatedIrpCompleted)                                                             \
     PAIR("cancel-after-completion", CancelAfterCompletion)                                                             \
@@ -411,7 +392,6 @@ static VOID NextLocationNotSet(BOOLEAN Wrong)
     PAIR("irp-status-not-set", IrpStatusNotSet)                                                                        \
     PAIR("irp-to-no-device", IrpToNoDevice)                                                                            \
     PAIR("irp-too-small", IrpTooSmall)                                                                                 \
-    PAIR("next-location-not-set", NextLocationNotSet)                                                                  \
     PAIR("no-stack-location", NoStackLocation)                                                                         \
     PAIR("not-a-power-irp", NotAPowerIrp)                                                                              \
     PAIR("not-an-irp", NotAnIrp)                                                                                       \

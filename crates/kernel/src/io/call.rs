@@ -36,9 +36,6 @@ pub(crate) fn call_driver(
     let (number, location) = advance(cx, device, irp)?;
     let major = cx.read(location + IO_STACK_LOCATION::MajorFunction)?;
     let minor = cx.read(location + IO_STACK_LOCATION::MinorFunction)?;
-    if (major, minor) == (0, 0) {
-        check_location(cx, device, irp, number)?;
-    }
     if major > IRP_MJ_MAXIMUM_FUNCTION {
         return Err(no_such_function(cx, device, irp, major));
     }
@@ -214,37 +211,6 @@ fn advance(
     cx.write(irp + IRP::Tail_Overlay_CurrentStackLocation, location)?;
     cx.write(location + IO_STACK_LOCATION::DeviceObject, device)?;
     Ok((current - 1, location))
-}
-
-/// Where `IO_STACK_LOCATION::DeviceObject` is.
-const DEVICE_IN_LOCATION: usize = 0x28;
-
-/// The location that a request is passed on in has the function that opens a file: it is that, or nothing was ever put there.
-fn check_location(
-    cx: &mut Cx<'_>,
-    device: DriverPtr<DEVICE_OBJECT>,
-    irp: DriverPtr<IRP>,
-    number: u8,
-) -> Flow<()> {
-    let mut bytes = [0; size_of::<IO_STACK_LOCATION>()];
-    let read = cx.engine().read_bytes(irp::location(irp, number).address, &mut bytes);
-    read.map_err(|bad| cx.bad_pointer(bad))?;
-    // What IoCallDriver puts there itself is no sign of the sender.
-    bytes[DEVICE_IN_LOCATION..DEVICE_IN_LOCATION + 8].fill(0);
-    let is_first = number >= cx.read(irp + IRP::StackCount)?;
-    if is_first || bytes.iter().any(|byte| *byte != 0) {
-        return Ok(());
-    }
-    let own = cx.read(irp::location(irp, number + 1) + IO_STACK_LOCATION::MajorFunction)?;
-    if own != 0 {
-        let message = format!(
-            "the IRP {:#x} was passed on to {} in a stack location in which nothing is: its driver takes it for a request to open a file",
-            irp.address,
-            device_name(cx, device)
-        );
-        cx.report(Verdict::warning("next-location-not-set", message));
-    }
-    Ok(())
 }
 
 #[cold]
