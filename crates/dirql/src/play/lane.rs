@@ -109,8 +109,11 @@ impl Stage {
 
     /// Every thread ends as soon as it returns from what it is at: the process exits.
     pub(super) fn end_all(&self, cx: &mut Cx<'_>) -> Flow<()> {
-        let threads: Vec<_> =
-            self.with(|state| state.lanes.values().filter_map(|lane| lane.thread).collect());
+        let threads: Vec<_> = self.with(|state| {
+            // The main thread is still there if something that it has asked for does not end.
+            let main = state.main.filter(|_| !state.over);
+            state.lanes.values().filter_map(|lane| lane.thread).chain(main).collect()
+        });
         threads.into_iter().try_for_each(|thread| user_apc::end(cx, thread))
     }
 

@@ -19,6 +19,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use abi::{DriverPtr, KTHREAD};
 use engine::{Flow, outside};
 use kernel::io::file::Buffer;
 use kernel::ke::scheduler::{self, End};
@@ -62,6 +63,8 @@ struct State {
     processes: BTreeMap<String, u64>,
     /// What commands yield is not looked at (`tolerate`).
     tolerant: bool,
+    /// The main thread's object.
+    main: Option<DriverPtr<KTHREAD>>,
     /// What the main thread is at.
     at: Option<usize>,
     /// The main thread is through, or has given up.
@@ -83,6 +86,7 @@ impl Stage {
             lanes: BTreeMap::new(),
             processes: BTreeMap::new(),
             tolerant: false,
+            main: None,
             at: None,
             over: false,
             failure: None,
@@ -110,6 +114,8 @@ impl Stage {
 
     /// The main thread: its own commands in order, the others' handed to them, and at the end it waits for all.
     fn main(&self, cx: &mut Cx<'_>) -> Flow<()> {
+        let object = thread::current_object(cx);
+        self.with(|state| state.main = Some(object));
         for (index, statement) in self.play.script.statements.iter().enumerate() {
             match &statement.thread {
                 Some(thread) => self.hand_over(cx, thread, index)?,
