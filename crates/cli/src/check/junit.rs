@@ -23,13 +23,12 @@ pub(super) fn text(report: &Report<'_>) -> String {
         failed += 1;
         cases.push_str(">\n");
         for entry in failures {
-            let text = format!("{}\nshown by: {}\nreplay: {}", entry.message, entry.shown_by, entry.replay);
             let _ = writeln!(
                 cases,
                 "      <failure type=\"{}\" message=\"{}\">{}</failure>",
                 entry.rule,
                 escaped(&entry.message),
-                escaped(&text)
+                escaped(&entry.text())
             );
         }
         cases.push_str("    </testcase>\n");

@@ -45,7 +45,7 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     if arguments.isolation.in_process {
         bail!("--in-process: a check makes many machines, each in a process of its own; leave it out");
     }
-    check_outputs(&arguments)?;
+    let files = check_outputs(&arguments)?;
     let mut campaign = Campaign {
         arguments: &arguments,
         more,
@@ -75,7 +75,7 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     let results = campaign.all(&surveys, &exercises)?;
     let survey = surveys.own;
     let report = Report::new(&arguments, device, &survey, &exercises, results)?;
-    write(&arguments, &report)?;
+    write(&arguments, &report, &files)?;
     report.tell();
     Ok(report.exit_code())
 }
@@ -96,8 +96,7 @@ fn check_outputs(arguments: &Check) -> Result<Outputs> {
 }
 
 /// Writes them.
-fn write(arguments: &Check, report: &Report<'_>) -> Result<()> {
-    let files = Outputs::new(&arguments.isolation, outputs(arguments));
+fn write(arguments: &Check, report: &Report<'_>, files: &Outputs) -> Result<()> {
     let put = |path: &PathBuf, text: String| -> Result<()> {
         let mut file = files.create(path)?;
         out::note(&path.display().to_string(), file.write_all(text.as_bytes()));

@@ -77,6 +77,11 @@ pub(super) struct Entry<'a> {
 }
 
 impl Entry<'_> {
+    /// What is wrong, what shows it, and how that is made again: a line each.
+    pub(super) fn text(&self) -> String {
+        format!("{}\nshown by: {}\nreplay: {}", self.message, self.shown_by, self.replay)
+    }
+
     /// The file and the line that it is at.
     pub(super) fn source(&self) -> Option<(String, u64)> {
         let stack = self.finding["stack"].as_array().into_iter().flatten();

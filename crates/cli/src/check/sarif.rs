@@ -32,7 +32,7 @@ pub(super) fn text(report: &Report<'_>) -> String {
 
 fn result(entry: &Entry<'_>) -> Value {
     let level = if entry.tier == "error" { "error" } else { "warning" };
-    let message = format!("{}\nshown by: {}\nreplay: {}", entry.message, entry.shown_by, entry.replay);
+    let message = entry.text();
     let mut result = json!({
         "ruleId": entry.rule, "level": level, "message": {"text": message},
         "partialFingerprints": {"cause/v1": entry.key},

@@ -170,7 +170,7 @@ fn search(arguments: &Check, jail: Option<Jail>, exercise: &Exercise) -> Result<
     let attempts = searched.total();
     if let Some((choices, report)) = &searched.found {
         let follow = format!("--{}={}", crate::explore::FOLLOW, joined(choices));
-        let no_answer = report.lacking().map(str::to_owned).or_else(|| report.our_fault.clone());
+        let no_answer = report.no_answer();
         said.attempt(attempts.saturating_sub(1), report.causes(), no_answer, |_| {
             Ok(Shown { script: exercise.script.clone(), option: follow.clone() })
         })?;

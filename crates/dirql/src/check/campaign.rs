@@ -99,11 +99,9 @@ impl<'c> Campaign<'c> {
 }
 
 fn tried(policy: Policy, report: &Report, boots: &Boots) -> Tried {
-    let ours = || report.our_fault.clone();
-    let no_answer = report.lacking().map(str::to_owned).or_else(ours);
     let mut causes = report.causes();
     causes.retain(|cause| cause.rule != "data-race" || !is_counter(cause, boots));
-    Tried { policy, causes, no_answer }
+    Tried { policy, causes, no_answer: report.no_answer() }
 }
 
 /// Whether a race is about a number that is only added to.

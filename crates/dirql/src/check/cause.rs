@@ -44,6 +44,12 @@ impl Report {
         causes
     }
 
+    /// Why it says nothing of the driver: what dirql lacks that the run has needed, or a fault of dirql's own.
+    #[must_use]
+    pub fn no_answer(&self) -> Option<String> {
+        self.lacking().map(str::to_owned).or_else(|| self.our_fault.clone())
+    }
+
     /// What dirql lacks that this run has needed.
     #[must_use]
     pub fn lacking(&self) -> Option<&str> {

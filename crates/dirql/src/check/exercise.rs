@@ -211,7 +211,7 @@ fn opens(name: &str) -> String {
         open("a exclusive"),
         open("b"),
         "close b; close a".to_owned(),
-        format!("open \"{name}\\\\inside\" as a").replace("\\\\inside", "\\inside"),
+        format!("open \"{name}\\inside\" as a"),
         "close a; user plain".to_owned(),
         open("a"),
         "close a; user administrator".to_owned(),
