@@ -15,6 +15,12 @@
 
 #define IOCTL_SUM CTL_CODE(FILE_DEVICE_UNKNOWN, 0x823, METHOD_NEITHER, FILE_ANY_ACCESS)
 
+/* On its own, so that the compiler cannot move it into the __try block. */
+__attribute__((noinline)) static VOID Probe(const ULONG *Input, ULONG Length)
+{
+    ProbeForRead((PVOID)Input, Length, sizeof(ULONG));
+}
+
 static NTSTATUS Sum(const ULONG *Input, ULONG Length, PULONG Result)
 {
     NTSTATUS Status = STATUS_SUCCESS;
@@ -22,11 +28,11 @@ static NTSTATUS Sum(const ULONG *Input, ULONG Length, PULONG Result)
 
     *Result = 0;
 #ifndef FIXED
-    ProbeForRead((PVOID)Input, Length, sizeof(ULONG));
+    Probe(Input, Length);
 #endif
     __try {
 #ifdef FIXED
-        ProbeForRead((PVOID)Input, Length, sizeof(ULONG));
+        Probe(Input, Length);
 #endif
         for (Index = 0; Index < Length / sizeof(ULONG); Index++) {
             *Result += Input[Index];

@@ -12,9 +12,9 @@
 static VOID Stop(PFDO Fdo, BOOLEAN Present)
 {
     EduStop(Fdo, Present);
-    DmaPutCommon();
+    DmaPutCommon(Fdo);
 #ifdef FIXED
-    DmaPutAdapter();
+    DmaPutAdapter(Fdo);
 #endif
 }
 
@@ -25,7 +25,7 @@ static const HOOKS Hooks = {.Add = DmaAdd, .Start = DmaStart, .Flush = DmaFlush,
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
-    EduDriver(Driver);
+    DmaDriver(Driver);
     Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DmaControl;
     return STATUS_SUCCESS;
 }

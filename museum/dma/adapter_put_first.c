@@ -11,14 +11,17 @@
 
 static VOID Stop(PFDO Fdo, BOOLEAN Present)
 {
-    EduStop(Fdo, Present);
 #ifdef FIXED
-    DmaPutCommon();
-    DmaPutAdapter();
+    EduStop(Fdo, Present);
+    DmaPutCommon(Fdo);
+    DmaPutAdapter(Fdo);
 #else
-    Adapter->DmaOperations->PutDmaAdapter(Adapter);
-    DmaPutCommon();
-    Adapter = NULL;
+    PDMA Dma = (PDMA)Fdo;
+
+    EduStop(Fdo, Present);
+    Dma->Adapter->DmaOperations->PutDmaAdapter(Dma->Adapter);
+    DmaPutCommon(Fdo);
+    Dma->Adapter = NULL;
 #endif
 }
 
@@ -29,7 +32,7 @@ static const HOOKS Hooks = {.Add = DmaAdd, .Start = DmaStart, .Flush = DmaFlush,
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
-    EduDriver(Driver);
+    DmaDriver(Driver);
     Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DmaControl;
     return STATUS_SUCCESS;
 }

@@ -13,9 +13,11 @@
 static VOID Flush(PFDO Fdo)
 {
 #ifdef FIXED
-    DmaWaitIdle();
+    DmaWaitIdle(Fdo);
 #else
-    InterlockedExchange(&Transferring, FALSE);
+    PDMA Dma = (PDMA)Fdo;
+
+    InterlockedExchange(&Dma->Transferring, FALSE);
 #endif
     EduFlush(Fdo);
 }
@@ -27,7 +29,7 @@ static const HOOKS Hooks = {.Add = DmaAdd, .Start = DmaStart, .Flush = Flush, .S
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
-    EduDriver(Driver);
+    DmaDriver(Driver);
     Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DmaControl;
     return STATUS_SUCCESS;
 }

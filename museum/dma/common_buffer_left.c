@@ -13,9 +13,9 @@ static VOID Stop(PFDO Fdo, BOOLEAN Present)
 {
     EduStop(Fdo, Present);
 #ifdef FIXED
-    DmaPutCommon();
+    DmaPutCommon(Fdo);
 #endif
-    DmaPutAdapter();
+    DmaPutAdapter(Fdo);
 }
 
 static const GUID FdoInterface = FDO_GUID(0x10c3c002);
@@ -25,7 +25,7 @@ static const HOOKS Hooks = {.Add = DmaAdd, .Start = DmaStart, .Flush = DmaFlush,
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
-    EduDriver(Driver);
+    DmaDriver(Driver);
     Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DmaControl;
     return STATUS_SUCCESS;
 }

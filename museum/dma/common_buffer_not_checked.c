@@ -11,23 +11,24 @@
 
 static NTSTATUS Start(PFDO Fdo, PCM_PARTIAL_RESOURCE_LIST Resources)
 {
+    PDMA Dma = (PDMA)Fdo;
     NTSTATUS Status = DmaGetAdapter(Fdo);
 
     if (!NT_SUCCESS(Status)) {
         return Status;
     }
-    Status = DmaGetCommon();
+    Status = DmaGetCommon(Fdo);
 #ifdef FIXED
     if (!NT_SUCCESS(Status)) {
-        DmaPutAdapter();
+        DmaPutAdapter(Fdo);
         return Status;
     }
 #endif
-    RtlZeroMemory(Common, PAGE_SIZE);
+    RtlZeroMemory(Dma->Common, PAGE_SIZE);
     Status = EduStart(Fdo, Resources);
     if (!NT_SUCCESS(Status)) {
-        DmaPutCommon();
-        DmaPutAdapter();
+        DmaPutCommon(Fdo);
+        DmaPutAdapter(Fdo);
     }
     return Status;
 }
@@ -39,7 +40,7 @@ static const HOOKS Hooks = {.Add = DmaAdd, .Start = Start, .Flush = DmaFlush, .S
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
-    EduDriver(Driver);
+    DmaDriver(Driver);
     Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DmaControl;
     return STATUS_SUCCESS;
 }

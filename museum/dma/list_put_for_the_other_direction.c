@@ -9,12 +9,14 @@
  */
 #include "../include/edu_list.h"
 
-static VOID ListDone(PSCATTER_GATHER_LIST Done)
+static VOID ListDone(PFDO Fdo, PSCATTER_GATHER_LIST Done)
 {
+    PDMA Dma = (PDMA)Fdo;
+
 #ifdef FIXED
-    Adapter->DmaOperations->PutScatterGatherList(Adapter, Done, TRUE);
+    Dma->Adapter->DmaOperations->PutScatterGatherList(Dma->Adapter, Done, TRUE);
 #else
-    Adapter->DmaOperations->PutScatterGatherList(Adapter, Done, FALSE);
+    Dma->Adapter->DmaOperations->PutScatterGatherList(Dma->Adapter, Done, FALSE);
 #endif
 }
 
@@ -25,7 +27,7 @@ static const HOOKS Hooks = {.Add = ListAdd, .Start = DmaStart, .Flush = ListFlus
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
-    EduDriver(Driver);
+    DmaDriver(Driver);
     Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = ListControl;
     return STATUS_SUCCESS;
 }

@@ -12,9 +12,11 @@
 #endif
 #include "../include/edu_list.h"
 
-static VOID ListDone(PSCATTER_GATHER_LIST Done)
+static VOID ListDone(PFDO Fdo, PSCATTER_GATHER_LIST Done)
 {
-    Adapter->DmaOperations->PutScatterGatherList(Adapter, Done, TRUE);
+    PDMA Dma = (PDMA)Fdo;
+
+    Dma->Adapter->DmaOperations->PutScatterGatherList(Dma->Adapter, Done, TRUE);
 }
 
 static const GUID FdoInterface = FDO_GUID(0x10c3c00b);
@@ -24,7 +26,7 @@ static const HOOKS Hooks = {.Add = ListAdd, .Start = DmaStart, .Flush = ListFlus
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
-    EduDriver(Driver);
+    DmaDriver(Driver);
     Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = ListControl;
     return STATUS_SUCCESS;
 }

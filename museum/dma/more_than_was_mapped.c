@@ -14,11 +14,13 @@
 
 static VOID Store(PFDO Fdo, PVOID Bytes, ULONG Length)
 {
-    RtlCopyMemory(Common + HEADER, Bytes, Length);
+    PDMA Dma = (PDMA)Fdo;
+
+    RtlCopyMemory(Dma->Common + HEADER, Bytes, Length);
 #ifdef FIXED
-    DmaBegin(Fdo, (ULONG64)CommonAddress.QuadPart + HEADER, PAGE_SIZE - HEADER);
+    DmaBegin(Fdo, (ULONG64)Dma->CommonAddress.QuadPart + HEADER, PAGE_SIZE - HEADER);
 #else
-    DmaBegin(Fdo, (ULONG64)CommonAddress.QuadPart + HEADER, PAGE_SIZE);
+    DmaBegin(Fdo, (ULONG64)Dma->CommonAddress.QuadPart + HEADER, PAGE_SIZE);
 #endif
 }
 
@@ -34,7 +36,7 @@ static const HOOKS Hooks = {.Add = DmaAdd, .Start = DmaStart, .Flush = DmaFlush,
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
-    EduDriver(Driver);
+    DmaDriver(Driver);
     Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchControl;
     return STATUS_SUCCESS;
 }

@@ -15,9 +15,11 @@ NTKERNELAPI PHYSICAL_ADDRESS NTAPI MmGetPhysicalAddress(PVOID BaseAddress);
 
 static VOID Store(PFDO Fdo, PVOID Bytes, ULONG Length)
 {
-    RtlCopyMemory(Common, Bytes, Length);
+    PDMA Dma = (PDMA)Fdo;
+
+    RtlCopyMemory(Dma->Common, Bytes, Length);
 #ifdef FIXED
-    DmaBegin(Fdo, (ULONG64)CommonAddress.QuadPart, Length);
+    DmaBegin(Fdo, (ULONG64)Dma->CommonAddress.QuadPart, Length);
 #else
     DmaBegin(Fdo, (ULONG64)MmGetPhysicalAddress(Bytes).QuadPart, Length);
 #endif
@@ -35,7 +37,7 @@ static const HOOKS Hooks = {.Add = DmaAdd, .Start = DmaStart, .Flush = DmaFlush,
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
-    EduDriver(Driver);
+    DmaDriver(Driver);
     Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchControl;
     return STATUS_SUCCESS;
 }

@@ -20,11 +20,15 @@
 #define EDU_TRANSFERRED 0x100
 #define MOST_BYTES 256
 
-static PDMA_ADAPTER Adapter;
-static PUCHAR Common;
-static PHYSICAL_ADDRESS CommonAddress;
-static LONG Transferring;
-static KEVENT Idle; /* the card moves nothing */
+typedef struct _DMA {
+    EDU Edu;
+    PDMA_ADAPTER Adapter;
+    PUCHAR Common;
+    PHYSICAL_ADDRESS CommonAddress;
+    LONG Transferring;
+    KEVENT Idle;               /* the card moves nothing */
+    PSCATTER_GATHER_LIST List; /* edu_list.h */
+} DMA, *PDMA;
 
 SHARED VOID WriteWide(PFDO Fdo, ULONG Offset, ULONG64 Value)
 {
@@ -51,6 +55,7 @@ typedef struct _DESCRIPTION3 {
 /* The card has 28 bits for addresses. */
 SHARED NTSTATUS DmaGetAdapter(PFDO Fdo)
 {
+    PDMA Dma = (PDMA)Fdo;
     DESCRIPTION3 Description;
     ULONG MapRegisters;
 
@@ -61,34 +66,41 @@ SHARED NTSTATUS DmaGetAdapter(PFDO Fdo)
     Description.Old.InterfaceType = PCIBus;
     Description.Old.MaximumLength = PAGE_SIZE;
     Description.DmaAddressWidth = 28;
-    Adapter = IoGetDmaAdapter(Fdo->Pdo, &Description.Old, &MapRegisters);
-    return Adapter == NULL ? STATUS_INSUFFICIENT_RESOURCES : STATUS_SUCCESS;
+    Dma->Adapter = IoGetDmaAdapter(Fdo->Pdo, &Description.Old, &MapRegisters);
+    return Dma->Adapter == NULL ? STATUS_INSUFFICIENT_RESOURCES : STATUS_SUCCESS;
 }
 
-SHARED NTSTATUS DmaGetCommon(VOID)
+SHARED NTSTATUS DmaGetCommon(PFDO Fdo)
 {
-    Common = Adapter->DmaOperations->AllocateCommonBuffer(Adapter, PAGE_SIZE, &CommonAddress, FALSE);
-    return Common == NULL ? STATUS_INSUFFICIENT_RESOURCES : STATUS_SUCCESS;
+    PDMA Dma = (PDMA)Fdo;
+
+    Dma->Common = Dma->Adapter->DmaOperations->AllocateCommonBuffer(Dma->Adapter, PAGE_SIZE, &Dma->CommonAddress, FALSE);
+    return Dma->Common == NULL ? STATUS_INSUFFICIENT_RESOURCES : STATUS_SUCCESS;
 }
 
-SHARED VOID DmaPutCommon(VOID)
+SHARED VOID DmaPutCommon(PFDO Fdo)
 {
-    if (Common != NULL) {
-        Adapter->DmaOperations->FreeCommonBuffer(Adapter, PAGE_SIZE, CommonAddress, Common, FALSE);
-        Common = NULL;
+    PDMA Dma = (PDMA)Fdo;
+
+    if (Dma->Common != NULL) {
+        Dma->Adapter->DmaOperations->FreeCommonBuffer(Dma->Adapter, PAGE_SIZE, Dma->CommonAddress, Dma->Common, FALSE);
+        Dma->Common = NULL;
     }
 }
 
-SHARED VOID DmaPutAdapter(VOID)
+SHARED VOID DmaPutAdapter(PFDO Fdo)
 {
-    if (Adapter != NULL) {
-        Adapter->DmaOperations->PutDmaAdapter(Adapter);
-        Adapter = NULL;
+    PDMA Dma = (PDMA)Fdo;
+
+    if (Dma->Adapter != NULL) {
+        Dma->Adapter->DmaOperations->PutDmaAdapter(Dma->Adapter);
+        Dma->Adapter = NULL;
     }
 }
 
 SHARED VOID NTAPI DmaDpc(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
 {
+    PDMA Dma = Context;
     PEDU Edu = Context;
     PIRP Irp;
 
@@ -99,8 +111,8 @@ SHARED VOID NTAPI DmaDpc(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
         return;
     }
     Irp = EduTakeCurrent(Edu);
-    InterlockedExchange(&Transferring, FALSE);
-    KeSetEvent(&Idle, IO_NO_INCREMENT, FALSE);
+    InterlockedExchange(&Dma->Transferring, FALSE);
+    KeSetEvent(&Dma->Idle, IO_NO_INCREMENT, FALSE);
     if (Irp != NULL) {
         FdoEndPended(&Edu->Fdo, Irp, STATUS_SUCCESS, 0);
     }
@@ -108,12 +120,13 @@ SHARED VOID NTAPI DmaDpc(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
 
 SHARED NTSTATUS DmaAdd(PFDO Fdo)
 {
+    PDMA Dma = (PDMA)Fdo;
     PEDU Edu = (PEDU)Fdo;
 
     EduAdd(Fdo);
     KeInitializeDpc(&Edu->Dpc, DmaDpc, Edu);
-    KeInitializeEvent(&Idle, NotificationEvent, TRUE);
-    Transferring = FALSE;
+    KeInitializeEvent(&Dma->Idle, NotificationEvent, TRUE);
+    Dma->Transferring = FALSE;
     return STATUS_SUCCESS;
 }
 
@@ -122,51 +135,53 @@ SHARED NTSTATUS DmaStart(PFDO Fdo, PCM_PARTIAL_RESOURCE_LIST Resources)
     NTSTATUS Status = DmaGetAdapter(Fdo);
 
     if (NT_SUCCESS(Status)) {
-        Status = DmaGetCommon();
+        Status = DmaGetCommon(Fdo);
     }
     if (NT_SUCCESS(Status)) {
         Status = EduStart(Fdo, Resources);
     }
     if (!NT_SUCCESS(Status)) {
-        DmaPutCommon();
-        DmaPutAdapter();
+        DmaPutCommon(Fdo);
+        DmaPutAdapter(Fdo);
     }
     return Status;
 }
 
 /* Until the card is done, or for 1 s, as one that is gone never is. */
-SHARED VOID DmaWaitIdle(VOID)
+SHARED VOID DmaWaitIdle(PFDO Fdo)
 {
+    PDMA Dma = (PDMA)Fdo;
     LARGE_INTEGER Limit;
 
     Limit.QuadPart = -10000000;
-    KeWaitForSingleObject(&Idle, Executive, KernelMode, FALSE, &Limit);
-    InterlockedExchange(&Transferring, FALSE);
-    KeSetEvent(&Idle, IO_NO_INCREMENT, FALSE);
+    KeWaitForSingleObject(&Dma->Idle, Executive, KernelMode, FALSE, &Limit);
+    InterlockedExchange(&Dma->Transferring, FALSE);
+    KeSetEvent(&Dma->Idle, IO_NO_INCREMENT, FALSE);
 }
 
 SHARED VOID DmaFlush(PFDO Fdo)
 {
-    DmaWaitIdle();
+    DmaWaitIdle(Fdo);
     EduFlush(Fdo);
 }
 
 SHARED VOID DmaStop(PFDO Fdo, BOOLEAN Present)
 {
     EduStop(Fdo, Present);
-    DmaPutCommon();
-    DmaPutAdapter();
+    DmaPutCommon(Fdo);
+    DmaPutAdapter(Fdo);
 }
 
 /* The card's next transfer is this request's; FALSE: it has one. */
 SHARED BOOLEAN DmaTake(PEDU Edu, PIRP Irp)
 {
+    PDMA Dma = (PDMA)Edu;
     KIRQL OldIrql;
 
-    if (InterlockedExchange(&Transferring, TRUE)) {
+    if (InterlockedExchange(&Dma->Transferring, TRUE)) {
         return FALSE;
     }
-    KeClearEvent(&Idle);
+    KeClearEvent(&Dma->Idle);
     IoMarkIrpPending(Irp);
     KeAcquireSpinLock(&Edu->Lock, &OldIrql);
     Edu->Current = Irp;
@@ -196,13 +211,26 @@ SHARED NTSTATUS NTAPI DmaControlBy(PDEVICE_OBJECT Device, PIRP Irp, VOID (*Store
 
 SHARED VOID DmaStore(PFDO Fdo, PVOID Bytes, ULONG Length)
 {
-    RtlCopyMemory(Common, Bytes, Length);
-    DmaBegin(Fdo, (ULONG64)CommonAddress.QuadPart, Length);
+    PDMA Dma = (PDMA)Fdo;
+
+    RtlCopyMemory(Dma->Common, Bytes, Length);
+    DmaBegin(Fdo, (ULONG64)Dma->CommonAddress.QuadPart, Length);
 }
 
 SHARED NTSTATUS NTAPI DmaControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     return DmaControlBy(Device, Irp, DmaStore);
+}
+
+static NTSTATUS NTAPI DmaAddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
+{
+    return FdoAdd(Driver, Pdo, sizeof(DMA), DO_BUFFERED_IO);
+}
+
+SHARED VOID DmaDriver(PDRIVER_OBJECT Driver)
+{
+    EduDriver(Driver);
+    Driver->DriverExtension->AddDevice = DmaAddDevice;
 }
 
 #endif

@@ -9,32 +9,32 @@
 
 #define IOCTL_EDU_GATHER CTL_CODE(FILE_DEVICE_UNKNOWN, 0x811, METHOD_IN_DIRECT, FILE_ANY_ACCESS)
 
-static PSCATTER_GATHER_LIST List;
-
-static VOID ListDone(PSCATTER_GATHER_LIST Done);
+static VOID ListDone(PFDO Fdo, PSCATTER_GATHER_LIST Done);
 
 static VOID NTAPI ListReady(PDEVICE_OBJECT Device, PIRP Irp, PSCATTER_GATHER_LIST Ready, PVOID Context)
 {
+    PDMA Dma = Context;
     PFDO Fdo = Context;
 
     UNREFERENCED_PARAMETER(Device);
     UNREFERENCED_PARAMETER(Irp);
-    List = Ready;
+    Dma->List = Ready;
     DmaBegin(Fdo, (ULONG64)Ready->Elements[0].Address.QuadPart, min(Ready->Elements[0].Length, MOST_BYTES));
 #ifdef LIST_PUT_EARLY
-    List = NULL;
-    ListDone(Ready);
+    Dma->List = NULL;
+    ListDone(Fdo, Ready);
 #endif
 }
 
-static VOID ListEnd(VOID)
+static VOID ListEnd(PFDO Fdo)
 {
-    PSCATTER_GATHER_LIST Done = InterlockedExchangePointer((PVOID *)&List, NULL);
+    PDMA Dma = (PDMA)Fdo;
+    PSCATTER_GATHER_LIST Done = InterlockedExchangePointer((PVOID *)&Dma->List, NULL);
     KIRQL OldIrql;
 
     if (Done != NULL) {
         KeRaiseIrql(DISPATCH_LEVEL, &OldIrql);
-        ListDone(Done);
+        ListDone(Fdo, Done);
         KeLowerIrql(OldIrql);
     }
 }
@@ -42,7 +42,7 @@ static VOID ListEnd(VOID)
 static VOID NTAPI ListDpc(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
 {
     if (((PEDU)Context)->Pending & EDU_TRANSFERRED) {
-        ListEnd();
+        ListEnd(Context);
     }
     DmaDpc(Dpc, Context, One, Two);
 }
@@ -58,20 +58,21 @@ static NTSTATUS ListAdd(PFDO Fdo)
 /* What a card that has gone has left. */
 static VOID ListFlush(PFDO Fdo)
 {
-    DmaWaitIdle();
-    ListEnd();
+    DmaWaitIdle(Fdo);
+    ListEnd(Fdo);
     EduFlush(Fdo);
 }
 
 static NTSTATUS ListGet(PEDU Edu, PIRP Irp)
 {
+    PDMA Dma = (PDMA)Edu;
     NTSTATUS Status;
 #ifndef LIST_AT_PASSIVE
     KIRQL OldIrql;
 
     KeRaiseIrql(DISPATCH_LEVEL, &OldIrql);
 #endif
-    Status = Adapter->DmaOperations->GetScatterGatherList(Adapter, Edu->Fdo.Self, Irp->MdlAddress, MmGetMdlVirtualAddress(Irp->MdlAddress),
+    Status = Dma->Adapter->DmaOperations->GetScatterGatherList(Dma->Adapter, Edu->Fdo.Self, Irp->MdlAddress, MmGetMdlVirtualAddress(Irp->MdlAddress),
                                                           MmGetMdlByteCount(Irp->MdlAddress), ListReady, &Edu->Fdo, TRUE);
 #ifndef LIST_AT_PASSIVE
     KeLowerIrql(OldIrql);
@@ -81,6 +82,7 @@ static NTSTATUS ListGet(PEDU Edu, PIRP Irp)
 
 static NTSTATUS NTAPI ListControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
+    PDMA Dma = Device->DeviceExtension;
     PEDU Edu = Device->DeviceExtension;
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
     NTSTATUS Status;
@@ -97,8 +99,8 @@ static NTSTATUS NTAPI ListControl(PDEVICE_OBJECT Device, PIRP Irp)
     Status = ListGet(Edu, Irp);
     if (!NT_SUCCESS(Status)) {
         Irp = EduTakeCurrent(Edu);
-        InterlockedExchange(&Transferring, FALSE);
-        KeSetEvent(&Idle, IO_NO_INCREMENT, FALSE);
+        InterlockedExchange(&Dma->Transferring, FALSE);
+        KeSetEvent(&Dma->Idle, IO_NO_INCREMENT, FALSE);
         if (Irp != NULL) {
             FdoEndPended(&Edu->Fdo, Irp, Status, 0);
         }

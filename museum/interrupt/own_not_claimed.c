@@ -5,7 +5,7 @@
  * Windows counts interrupts of the line that no driver claims.
  *
  * Device: PCI\VEN_1234&DEV_11E8
- * Rule: interrupt-storm
+ * Rule: interrupt-not-claimed
  * Needs: ioctl
  */
 #include "../include/edu.h"

@@ -5,7 +5,7 @@
  * with the first claim.
  *
  * Device: none
- * Rule: object-reference
+ * Rule: object-reference-leak
  * Needs: ioctl
  */
 #define DEVICE_NAME L"\\Device\\Owner"

@@ -4,7 +4,7 @@
  * The bug: power requests are completed with success by the driver and never passed to the one below. It shows with the first change of state.
  *
  * Device: Root\VirtualLantern
- * Rule: pnp-request-not-passed-down, power-irp-overdue
+ * Rule: power-request-not-passed-down, pnp-request-not-passed-down, power-irp-overdue
  * Needs: power
  */
 #include "../include/function.h"

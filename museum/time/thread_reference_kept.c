@@ -5,7 +5,7 @@
  * unloaded.
  *
  * Device: none
- * Rule: object-reference
+ * Rule: object-reference-leak
  * Needs: nothing
  */
 #define DEVICE_NAME L"\\Device\\Sampler"

@@ -69,3 +69,6 @@ pub use strand::{Progress, StrandId};
 pub use translate::encode_for_the_other_maker;
 pub use translate::{ANSWERS, Answer, RETURN_TO_KERNEL, Short, TakenLock};
 pub use view::View;
+
+/// What memory holds that is given to driver code without any content of its own.
+pub const FRESH_FILL: u8 = 0xCD;

@@ -541,6 +541,12 @@ impl Engine {
         state().translator.reached()
     }
 
+    /// How many they are.
+    #[must_use]
+    pub fn reached_count(self) -> usize {
+        state().translator.reached_count()
+    }
+
     /// What was at these bytes of driver memory is gone, and something else comes to lie there.
     pub fn fresh(self, address: u64, length: u64) {
         state().sharing.forget(address, length);

@@ -1,10 +1,10 @@
 //! A process of `dirql check`: it makes the survey, or carries one exercise out, and says line by line what comes of it.
 
 use anyhow::{Context, Result, bail};
-use dirql::check::{self, Campaign, Cause, Exercise, Survey};
+use dirql::check::{self, Campaign, Cause, Exercise, Survey, Totals};
 use dirql::explore::Bounds;
 use dirql::files::DriverFile;
-use dirql::{Bench, Error, Jail, Play, ScriptText};
+use dirql::{Bench, Boots, Error, Jail, Play, ScriptText};
 use serde::{Deserialize, Serialize};
 
 use super::Surveys;
@@ -66,7 +66,8 @@ pub(super) fn run(arguments: &Check) -> Result<u8> {
         match serde_json::from_str(turn.context("no turn")?)? {
             Turn::Survey => survey(arguments, jail),
             Turn::Exercise(surveys, at, first) => {
-                carry_out(arguments, jail, &super::exercises(arguments, &surveys)?[at], first)
+                let exercise = &super::exercises(arguments, &surveys)?[at];
+                carry_out(arguments, jail, exercise, &surveys.own, first)
             }
             Turn::Search(surveys, at) => search(arguments, jail, &super::exercises(arguments, &surveys)?[at]),
         }
@@ -126,32 +127,64 @@ fn say(line: &Line) {
     isolate::tell(&serde_json::to_string(line).expect("plain values"));
 }
 
-fn carry_out(arguments: &Check, jail: Option<Jail>, exercise: &Exercise, first: u64) -> Result<Done> {
-    let play = play(exercise)?;
+fn carry_out(
+    arguments: &Check,
+    jail: Option<Jail>,
+    exercise: &Exercise,
+    survey: &Survey,
+    first: u64,
+) -> Result<Done> {
     let bench = bench(arguments, jail)?;
-    if let Some(play) = &play {
+    if let Some(play) = &play(exercise)? {
         bench.check(play)?;
     }
-    let mut boots = bench.boots()?;
-    boots.keep_reached();
-    let mut said = Said::default();
-    let totals = Campaign::new(&mut boots, exercise, play).run(first, |boots, number, tried| {
-        said.attempt(number, tried.causes, tried.no_answer, |cause| {
-            let whole = check::Shown { script: exercise.script.clone(), policy: tried.policy };
-            let short = check::shrink(boots, &whole, &cause.key)?;
-            Ok(Shown { script: short.script, option: format!("--policy={}", short.policy) })
-        })
-    })?;
+    let mut work = Work { boots: bench.boots()?, said: Said::default(), totals: Totals::default() };
+    work.boots.keep_reached();
+    if exercise.effort.inputs > 0 {
+        let found = check::inputs(&mut work.boots, survey, exercise.effort.inputs)?;
+        for script in found.scripts {
+            work.carry_out(&Exercise { script, ..exercise.clone() }, first)?;
+        }
+        work.totals.attempts += found.tried;
+    } else {
+        work.carry_out(exercise, first)?;
+    }
     let mut before = 0;
     let distance = |at: u32| at - std::mem::replace(&mut before, at);
-    say(&Line::Reached(boots.reached().into_iter().map(distance).collect()));
-    say(&Line::Ended {
-        attempts: totals.attempts,
-        failed: totals.failed,
-        could_fail: totals.could_fail,
-        complete: true,
-    });
+    say(&Line::Reached(work.boots.reached().into_iter().map(distance).collect()));
+    let Totals { attempts, failed, could_fail } = work.totals;
+    say(&Line::Ended { attempts, failed, could_fail, complete: true });
     Ok(Done::with(0))
+}
+
+/// A process that carries scripts out.
+struct Work {
+    boots: Boots,
+    said: Said,
+    totals: Totals,
+}
+
+impl Work {
+    /// All attempts of one script, but those before the one of number `first`.
+    fn carry_out(&mut self, exercise: &Exercise, first: u64) -> Result<()> {
+        let Self { boots, said, totals } = self;
+        let play = play(exercise)?;
+        let before = totals.attempts;
+        let own = Campaign::new(boots, exercise, play).run(
+            first.saturating_sub(before),
+            |boots, number, tried| {
+                said.attempt(before + number, tried.causes, tried.no_answer, |cause| {
+                    let whole = check::Shown { script: exercise.script.clone(), policy: tried.policy };
+                    let short = check::shrink(boots, &whole, &cause.key)?;
+                    Ok(Shown { script: short.script, option: format!("--policy={}", short.policy) })
+                })
+            },
+        )?;
+        totals.attempts += own.attempts;
+        totals.failed += own.failed;
+        totals.could_fail += own.could_fail;
+        Ok(())
+    }
 }
 
 fn search(arguments: &Check, jail: Option<Jail>, exercise: &Exercise) -> Result<Done> {

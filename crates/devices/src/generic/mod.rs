@@ -182,6 +182,10 @@ impl Model for Generic {
         std::mem::take(&mut self.changed)
     }
 
+    fn ends_by_itself(&self) -> bool {
+        true
+    }
+
     fn reads_change(&self) -> bool {
         self.header.pin != 0 || self.known.causes.is_some_and(|causes| causes.rule == Rule::Read)
     }

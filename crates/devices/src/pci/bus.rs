@@ -573,6 +573,10 @@ impl Hardware for PciBus {
         self.slots.iter().filter(guilty).map(|slot| slot.name.clone()).collect()
     }
 
+    fn ends_by_itself(&self, line: u32) -> bool {
+        self.slots.iter().any(|slot| slot.line == Some(line) && slot.model.ends_by_itself())
+    }
+
     fn question(&self) -> Option<Question> {
         self.asking.and_then(|index| self.slots[index].model.question())
     }

@@ -102,6 +102,10 @@ pub trait Model {
     fn header(&self) -> &Header;
     /// What the user asked of the firmware.
     fn placement(&self) -> Placement;
+    /// Whether it may end an interrupt by itself, whatever its driver does.
+    fn ends_by_itself(&self) -> bool {
+        false
+    }
     /// Power-on or RST#, and what a function does by itself on its way from D3hot to D0: registers have their first values, those of an
     /// EEPROM are loaded again. Memory that survives that on the real card survives it here.
     fn reset(&mut self);

@@ -219,6 +219,8 @@ fn immediate(it: &Instruction, at: u32) -> Option<u32> {
     let kind = it.try_op_kind(at).ok()?;
     let value = match kind {
         OpKind::Immediate8
+        | OpKind::Immediate16
+        | OpKind::Immediate8to16
         | OpKind::Immediate32
         | OpKind::Immediate8to32
         | OpKind::Immediate8to64

@@ -20,6 +20,8 @@ pub struct Effort {
     pub seeds: u64,
     /// So many schedules are searched.
     pub schedules: u64,
+    /// So many inputs are tried first; what is carried out are those that came to new code, and not the script.
+    pub inputs: u64,
 }
 
 /// A script, and how often it is carried out.
@@ -46,9 +48,9 @@ const LENGTHS: [u32; 8] = [0, 1, 3, 4, 16, 100, 4096, 65_536];
 /// The lengths of the buffers of device control requests, of one of them and of both.
 const SIZES: [u32; 14] = [1, 2, 3, 4, 6, 7, 8, 12, 16, 24, 32, 64, 256, 4096];
 /// What is in the input buffers: words of 4 bytes, repeated.
-const WORDS: [u32; 7] = [0xFFFF_FFFF, 1, 2, 0x10, 0x1000, 0x7FFF_FFFF, 0x8000_0000];
+pub(super) const WORDS: [u32; 7] = [0xFFFF_FFFF, 1, 2, 0x10, 0x1000, 0x7FFF_FFFF, 0x8000_0000];
 /// Numbers of records of 4 to 64 bytes each whose size in bytes does not fit into 32 bits: what is left of it is small.
-const OVERFLOWS: [u32; 8] =
+pub(super) const OVERFLOWS: [u32; 8] =
     [0x4000_0001, 0x2000_0001, 0x1555_5556, 0x1000_0001, 0x0CCC_CCCD, 0x0AAA_AAAB, 0x0800_0001, 0x0400_0001];
 /// Lengths of buffers that hold such values, and where in them these stand.
 const VALUE_SIZES: [u32; 5] = [8, 16, 32, 64, 256];
@@ -56,6 +58,8 @@ const VALUE_PLACES: [u32; 4] = [0, 4, 8, 12];
 /// Words that stand beside each other, as an offset and a length do, and the sizes of the buffers that hold them.
 const PAIRED: [u32; 9] = [0, 1, 8, 16, 0x40, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFF0, 0xFFFF_FFFF];
 const PAIR_SIZES: [u32; 2] = [16, 64];
+/// So many requests of one kind are under way at once.
+const MANY: usize = 64;
 /// So many requests are prepared by others.
 const PREPARED: usize = 4;
 /// The option that looks for data races: where two threads ask at once.
@@ -129,6 +133,9 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         }
     }
     at_once(survey, name, has_device, &mut plan);
+    if !survey.operations.is_empty() {
+        plan.add("sequences of requests by what code they reach", "", Kind::Inputs);
+    }
     plan.all
 }
 
@@ -157,6 +164,7 @@ enum Kind {
     Sizes,
     Requests,
     AtOnce,
+    Inputs,
 }
 
 struct Plan {
@@ -169,16 +177,17 @@ struct Plan {
 impl Plan {
     fn add(&mut self, title: impl Into<String>, script: impl Into<String>, kind: Kind) {
         let share = |usual: u64| usual * self.budget / 100;
-        let (failing, from_start, seeds, schedules) = match kind {
-            Kind::Start => (400, true, share(30), 0),
-            Kind::StartOnTwo => (0, false, share(100), 0),
-            Kind::Plain => (60, false, share(10), 0),
-            Kind::Sizes => (20, false, share(1), 0),
-            Kind::Requests => (60, false, share(12), 0),
-            Kind::AtOnce => (0, false, share(40), share(400)),
+        let none = Effort::default();
+        let effort = match kind {
+            Kind::Start => Effort { failing: 400, from_start: true, seeds: share(30), ..none },
+            Kind::StartOnTwo => Effort { seeds: share(100), ..none },
+            Kind::Plain => Effort { failing: 60, seeds: share(10), ..none },
+            Kind::Sizes => Effort { failing: 20, seeds: share(1), ..none },
+            Kind::Requests => Effort { failing: 60, seeds: share(12), ..none },
+            Kind::AtOnce => Effort { seeds: share(40), schedules: share(400), ..none },
+            Kind::Inputs => Effort { failing: 10, seeds: share(1), inputs: share(20_000), ..none },
         };
         let processors = if matches!(kind, Kind::AtOnce | Kind::StartOnTwo) { 2 } else { 1 };
-        let effort = Effort { failing, from_start, seeds, schedules };
         let mut more = self.more.clone();
         if matches!(kind, Kind::AtOnce) {
             more.push(RACES.to_owned());
@@ -195,7 +204,7 @@ fn words(operation: &Operation) -> String {
     }
 }
 
-fn open(name: &str) -> String {
+pub(super) fn open(name: &str) -> String {
     format!("tolerate; open \"{name}\" as h overlapped")
 }
 
@@ -413,6 +422,7 @@ fn left(operation: &Operation, name: &str) -> String {
             "async a {command}; async b {command}; async c {command}; cancel b; join b; wait 1us; cancel h; join a; join c"
         ),
         format!("async a {command}; async b {command}; wait 50ms; cancel h; join a; join b"),
+        many(command),
         // What is under way stays so until its thread ends: closing a handle does not cancel it.
         format!("async c {command}; async d {command}; close h"),
         format!("open \"{name}\" as i"),
@@ -423,6 +433,13 @@ fn left(operation: &Operation, name: &str) -> String {
     // The process exits with these.
     steps.push(format!("async x {command}; async y {command}"));
     steps.join("; ")
+}
+
+/// So many of a request at once.
+fn many(command: &str) -> String {
+    let each = |what: &dyn Fn(usize) -> String| (0..MANY).map(what).collect::<Vec<_>>().join("; ");
+    let (begin, end) = (each(&|at| format!("async m{at} {command}")), each(&|at| format!("join m{at}")));
+    format!("{begin}; wait 50ms; cancel h; {end}")
 }
 
 /// Requests while something happens to the device.

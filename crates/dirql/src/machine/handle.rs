@@ -297,6 +297,11 @@ impl Handle<'_> {
         Ok(status.is_success())
     }
 
+    /// The handle itself.
+    pub(super) fn handle(&self) -> ob::Handle {
+        self.handle
+    }
+
     fn begin(&self, name: &str, transfer: Transfer<'static>) -> Result<Request<'_>, Error> {
         Request::begin(self.machine, self.handle, format!("{name} on {}", self.path), transfer)
     }

@@ -18,6 +18,7 @@ mod processes;
 mod properties;
 mod registry;
 mod request;
+pub(crate) mod sequences;
 pub(crate) mod transfer;
 mod wmi;
 mod worker;

@@ -333,6 +333,11 @@ impl Translator {
         self.cache.borrow().reached.iter().flatten().copied().collect()
     }
 
+    /// How many they are.
+    pub(crate) fn reached_count(&self) -> usize {
+        self.cache.borrow().reached.as_ref().map_or(0, BTreeSet::len)
+    }
+
     /// From now on the guest is asked before these instructions, and no others but interlocked ones.
     pub(crate) fn watch(&self, instructions: &[u64]) {
         let changes = self.with(|cache| {

@@ -68,7 +68,7 @@ use crate::leave::{Flow, Leave};
 use crate::machine::{Stack, state};
 use crate::memory;
 use crate::registers::{LeftBehind, Registers};
-use crate::windows::SYSTEM;
+use crate::windows::{PAGE, SYSTEM};
 use frame::Frame;
 
 /// The return address a driver's routine sees when the kernel called it. It is no code; stacks end here.
@@ -92,6 +92,9 @@ pub(crate) fn call(target: u64, arguments: &[u64], stack: Stack) -> Flow<u64> {
     if arguments.len() > 4 {
         store_further(arguments, target, rsp)?;
     }
+    if state.shadow.is_on() {
+        fill_below(pushed);
+    }
     let translated = match state.translator.jump_entry(target) {
         Ok(translated) => translated,
         Err(kind) => return Err(refuse(kind, target, target, rsp)),
@@ -107,6 +110,20 @@ pub(crate) fn call(target: u64, arguments: &[u64], stack: Stack) -> Flow<u64> {
     match leave_of(ended.left) {
         None => Ok(ended.value),
         Some(leave) => Err(leave),
+    }
+}
+
+/// So much of a stack below a call is filled in a checked machine.
+const FILLED: u64 = 0x400;
+
+/// What a routine finds in its local variables before it has stored there is [`crate::FRESH_FILL`], up to the page's beginning.
+fn fill_below(pushed: u64) {
+    const BYTES: [u8; 0x400] = [crate::FRESH_FILL; 0x400];
+    let from = pushed.saturating_sub(FILLED).max(pushed & !(PAGE - 1));
+    let length = usize::try_from(pushed - from).unwrap_or(0).min(BYTES.len());
+    if memory::is_driver_memory(from, length as u64) {
+        // A page that is not there faults when the routine comes to it.
+        let _ = memory::write(from, &BYTES[..length]);
     }
 }
 

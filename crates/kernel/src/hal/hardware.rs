@@ -251,6 +251,11 @@ pub trait Hardware {
         let _ = line;
         Vec::new()
     }
+    /// Whether a card on `line` may end its interrupt by itself, whatever its driver does.
+    fn ends_by_itself(&self, line: u32) -> bool {
+        let _ = line;
+        false
+    }
     /// What a device leaves open that comes next. The kernel has it answered before anything else is asked; while there is one, the
     /// hardware is not quiet.
     fn question(&self) -> Option<Question> {

@@ -31,6 +31,8 @@ pub struct State {
     /// What the access that is under way leaves to do.
     pub(crate) after: access::After,
     pub(crate) polls: polls::Polls,
+    /// How often drivers have written to devices.
+    pub(crate) writes: u64,
     pub(crate) stale: stale::Stale,
     pub(crate) combining: combine::Combining,
     /// What bus masters have done, with no event emitted yet.
@@ -51,6 +53,7 @@ impl State {
             platform,
             after: access::After::Nothing,
             polls: polls::Polls::default(),
+            writes: 0,
             stale: stale::Stale::default(),
             combining: combine::Combining::default(),
             transfers: Vec::new(),

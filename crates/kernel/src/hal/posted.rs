@@ -179,6 +179,10 @@ impl Hardware for Posted {
         self.bus.asserting(line)
     }
 
+    fn ends_by_itself(&self, line: u32) -> bool {
+        self.bus.ends_by_itself(line)
+    }
+
     fn question(&self) -> Option<Question> {
         if self.open { Some(Question { point: "bus.posted", answers: 2 }) } else { self.bus.question() }
     }

@@ -15,7 +15,7 @@ use super::completion_notice::{self, CompletionNotice, Data};
 use super::irp::Origin;
 use super::violation::io_manager;
 use crate::cx::Cx;
-use crate::mm::{mdl, mdl_lock, pool};
+use crate::mm::{mdl, mdl_lock, pool, shadow};
 use crate::verdict::Verdict;
 
 /// `NT_ERROR`.
@@ -156,8 +156,8 @@ fn take_data(cx: &mut Cx<'_>, done: &Done<'_>) -> Flow<Option<Data>> {
     Ok(data)
 }
 
-/// In a checked machine: reports bytes for the application that were never stored. A structure's padding that was stored with the
-/// rest is not found.
+/// In a checked machine: reports bytes for the application that were never stored, or that were copied from where nothing was: pool and stacks are
+/// filled there. Fewer than eight such bytes in a row are not found, nor is anything if an application's data looks like them.
 fn check_stored(cx: &mut Cx<'_>, system: u64, information: u64) {
     if !cx.engine().is_checked() {
         return;
@@ -169,7 +169,24 @@ fn check_stored(cx: &mut Cx<'_>, system: u64, information: u64) {
             at - system
         );
         cx.report(Verdict::warning("output-never-stored", message));
+    } else if let Some(at) = first_fresh(cx, system, information) {
+        let message = format!(
+            "a request was completed with IoStatus.Information {information:#x}, and its system buffer {system:#x} holds from byte {at:#x} on what \
+             fresh pool and stacks are filled with: the driver has copied bytes there that it never stored, and the application gets what the \
+             kernel's memory held"
+        );
+        cx.report(Verdict::warning("output-never-stored", message));
     }
+}
+
+/// So much of a buffer is looked at.
+const LOOKED_AT: u64 = 0x1_0000;
+
+/// Where a buffer begins to hold what is never stored.
+fn first_fresh(cx: &mut Cx<'_>, system: u64, information: u64) -> Option<usize> {
+    let mut bytes = vec![0; usize::try_from(information.min(LOOKED_AT)).ok()?];
+    cx.engine().read_bytes(system, &mut bytes).ok()?;
+    shadow::first_fresh(cx, &bytes)
 }
 
 /// Unlocks and frees the chain of MDLs.

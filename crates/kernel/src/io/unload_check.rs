@@ -17,10 +17,10 @@ use crate::hal::dma;
 use crate::ke;
 use crate::ke::thread::Thread;
 use crate::mm::{contiguous, io_space, mdl, pool, pool_check, reserved, view};
-use crate::ob::handle;
+use crate::ob::{account, handle};
 use crate::pnp::notify;
 use crate::se::{subject, token};
-use crate::verdict::Verdict;
+use crate::verdict::{Tier, Verdict};
 use crate::{etw, pcw, ps, wmi};
 
 /// Why the driver goes.
@@ -387,6 +387,13 @@ fn memory(cx: &mut Cx<'_>, gone: &mut Gone) {
     views(cx, gone);
     handles(cx, gone);
     tokens(cx, gone);
+    for (kind, body, who) in account::outstanding(cx, gone.base) {
+        let what = format!("did not dereference the {kind:?} object {body:#x}");
+        if gone.is_told("object-reference-leak", "references to objects", &who) {
+            let what = format!("{what}, referenced by {who}");
+            cx.report(Verdict { tier: Tier::Warning, ..gone.verdict("object-reference-leak", &what) });
+        }
+    }
 }
 
 /// References to access tokens, by subject contexts or without.

@@ -59,8 +59,7 @@ impl Kind {
 pub(crate) const GUARD: u64 = 16;
 /// What guards hold.
 pub(crate) const GUARD_FILL: u8 = 0xFB;
-/// What a driver finds in a block it has not written to, if it did not ask for zeroes.
-pub(crate) const FRESH_FILL: u8 = 0xCD;
+pub(crate) use engine::FRESH_FILL;
 /// What a freed block holds.
 pub(crate) const FREED_FILL: u8 = 0xDD;
 /// Bytes of a cache line.

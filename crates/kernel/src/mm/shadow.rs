@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use engine::windows::{PAGE, USER};
-use engine::{BadAddress, Fault, FaultKind, Flow, Touch, TouchKind};
+use engine::{BadAddress, FRESH_FILL, Fault, FaultKind, Flow, Touch, TouchKind};
 
 use super::pool::{Block, Kind, Request};
 use super::{pool_check, user, user_access};
@@ -47,6 +47,27 @@ pub(crate) const fn of_pageable(address: u64) -> u8 {
 pub(crate) struct State {
     /// Blocks that are wholly stored because they are shared, with their ends.
     shared: BTreeMap<u64, u64>,
+    /// Data of an application's look like what memory is filled with that is given out.
+    pub(crate) is_fill_given: bool,
+}
+
+/// So many such bytes in a row are no coincidence.
+const FILL_IN_A_ROW: usize = 8;
+
+/// Where such a row begins, unless an application may have made it.
+pub(crate) fn first_fresh(cx: &mut Cx<'_>, bytes: &[u8]) -> Option<usize> {
+    if cx.with(|k| k.mm.shadow.is_fill_given) {
+        return None;
+    }
+    bytes.windows(FILL_IN_A_ROW).position(|row| row == [FRESH_FILL; FILL_IN_A_ROW])
+}
+
+/// In a checked machine: an application gives a driver these bytes.
+pub(super) fn given(cx: &mut Cx<'_>, bytes: &[u8]) {
+    const HALF: usize = FILL_IN_A_ROW / 2;
+    if cx.engine().is_checked() && bytes.windows(HALF).any(|row| row == [FRESH_FILL; HALF]) {
+        cx.with(|k| k.mm.shadow.is_fill_given = true);
+    }
 }
 
 /// A block is given out.

@@ -245,6 +245,7 @@ pub fn read(cx: &mut Cx<'_>, address: u64, length: usize) -> Result<Vec<u8>, Bad
 /// # Errors
 /// As [`read`].
 pub fn write(cx: &mut Cx<'_>, address: u64, bytes: &[u8]) -> Result<(), BadAddress> {
+    shadow::given(cx, bytes);
     cx.engine().write_bytes(address, bytes)
 }
 

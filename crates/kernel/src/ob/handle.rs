@@ -12,7 +12,7 @@ use engine::Flow;
 
 use super::callbacks::{self, Operation};
 use super::object::{self, Kind};
-use super::object_type;
+use super::{account, object_type};
 use crate::cx::{Cx, Kernel};
 use crate::mm::pool;
 use crate::verdict::Verdict;
@@ -451,6 +451,7 @@ pub fn reference_by_handle(
     match reference(cx, Handle(handle), kind, desired_access, Mode::from_argument(access_mode))? {
         Err(status) => Ok(status),
         Ok(entry) => {
+            account::taken(cx, entry.object);
             cx.write(object, entry.object)?;
             if !information.is_null() {
                 cx.write(information + OBJECT_HANDLE_INFORMATION::HandleAttributes, 0)?;

@@ -3,6 +3,7 @@
 //! Bodies of objects are driver-visible memory and belong to their makers; what the object manager knows about
 //! them is here, by address.
 
+pub(crate) mod account;
 pub(crate) mod attributes;
 pub(crate) mod callbacks;
 pub(crate) mod directory;
@@ -32,6 +33,8 @@ pub struct State {
     pub(crate) tables: SortedMap<u64, handle::Table>,
     /// Directories and symbolic links that are open.
     pub(crate) opened: directory::State,
+    /// References that drivers have taken.
+    pub(crate) account: account::State,
     /// Drivers that filter handles of processes and threads.
     pub(crate) callbacks: callbacks::State,
 }

@@ -7,7 +7,7 @@ use abi::{DriverPtr, NtStatus};
 use engine::Flow;
 
 use super::names::Target;
-use super::object_type;
+use super::{account, object_type};
 use crate::cx::{Cx, Kernel};
 use crate::ke;
 use crate::verdict::Verdict;
@@ -210,7 +210,7 @@ pub fn reference_by_pointer(
     if found.is_some() && !is_it && access_mode != 0 {
         return Ok(NtStatus::OBJECT_TYPE_MISMATCH);
     }
-    reference(cx, body)?;
+    ddi::reference(cx, body)?;
     Ok(NtStatus::SUCCESS)
 }
 
@@ -234,7 +234,7 @@ pub fn reference_by_pointer_with_tag(
 /// # Errors
 /// As [`reference()`].
 pub fn reference_with_tag(cx: &mut Cx<'_>, body: DriverPtr<()>, _tag: u32) -> Flow<u64> {
-    reference(cx, body)
+    ddi::reference(cx, body)
 }
 
 /// `ObfDereferenceObjectWithTag`.
@@ -242,7 +242,7 @@ pub fn reference_with_tag(cx: &mut Cx<'_>, body: DriverPtr<()>, _tag: u32) -> Fl
 /// # Errors
 /// As [`dereference`].
 pub fn dereference_with_tag(cx: &mut Cx<'_>, body: DriverPtr<()>, _tag: u32) -> Flow<u64> {
-    dereference(cx, body)
+    ddi::dereference(cx, body)
 }
 
 /// `ObDereferenceObjectDeferDelete`: as [`dereference`], but what the last one deletes, a system thread deletes.
@@ -250,6 +250,7 @@ pub fn dereference_with_tag(cx: &mut Cx<'_>, body: DriverPtr<()>, _tag: u32) -> 
 /// # Errors
 /// As [`dereference`].
 pub fn dereference_defer_delete(cx: &mut Cx<'_>, body: DriverPtr<()>) -> Flow<()> {
+    account::given_back(cx, body.address);
     let last = cx.with(|k| k.ob.objects.get(body.address).is_some_and(|object| object.references == 1));
     if last {
         let work = Box::new(move |cx: &mut Cx<'_>| dereference(cx, body).map(|_| ()));
@@ -273,14 +274,14 @@ pub fn dereference_defer_delete_with_tag(cx: &mut Cx<'_>, body: DriverPtr<()>, _
 pub fn reference_safe(cx: &mut Cx<'_>, body: DriverPtr<()>) -> Flow<bool> {
     let lives = cx.with(|k| k.ob.objects.get(body.address).is_some_and(|object| object.references > 0));
     if lives {
-        reference(cx, body)?;
+        ddi::reference(cx, body)?;
     }
     Ok(lives)
 }
 
 /// The services by the names of the export table.
 pub mod ddi {
-    use super::{Cx, DriverPtr, Flow};
+    use super::{Cx, DriverPtr, Flow, account};
     use crate::exports::data;
     use crate::se::token;
 
@@ -289,6 +290,7 @@ pub mod ddi {
     /// # Errors
     /// As [`super::reference`].
     pub fn reference(cx: &mut Cx<'_>, body: DriverPtr<()>) -> Flow<u64> {
+        account::taken(cx, body.address);
         super::reference(cx, body)
     }
 
@@ -300,6 +302,7 @@ pub mod ddi {
         if data::is_place_of_token(body.address) {
             token::dereferenced(cx, body.address);
         }
+        account::given_back(cx, body.address);
         super::dereference(cx, body)
     }
 }

@@ -359,7 +359,7 @@ pub(crate) fn id_of(k: &Kernel, key: u64) -> u64 {
 pub fn lookup(cx: &mut Cx<'_>, id: u64, into: DriverPtr<DriverPtr<KPROCESS>>) -> Flow<NtStatus> {
     let found = cx.with(|k| k.ps.processes.values().find(|process| process.id == id).map(|p| p.object));
     let Some(object) = found else { return Ok(NtStatus::INVALID_PARAMETER) };
-    ob::object::reference(cx, object)?;
+    ob::object::ddi::reference(cx, object.cast())?;
     cx.write(into, object)?;
     Ok(NtStatus::SUCCESS)
 }

@@ -338,6 +338,7 @@ fn passes(cx: &mut Cx<'_>, line: u32, old: u8) -> Flow<Left> {
     let vector = vector_of_line(line);
     let mut passes = Passes::default();
     loop {
+        let writes = cx.with(|k| k.hal.writes);
         let claimed = call_chain(cx, vector)?;
         passes.count(claimed);
         if claimed && cx.with(|k| is_unchanged(k) && ends_claimed(k, line, old)) {
@@ -352,6 +353,9 @@ fn passes(cx: &mut Cx<'_>, line: u32, old: u8) -> Flow<Left> {
         }
         observe(cx);
         if cx.with(|k| ends(k, line, old)) {
+            if !claimed {
+                judge_unclaimed(cx, line, writes);
+            }
             return Ok(Left::Nothing);
         }
         if passes.are_a_storm() {
@@ -361,6 +365,27 @@ fn passes(cx: &mut Cx<'_>, line: u32, old: u8) -> Flow<Left> {
         slice::charge(cx, LATENCY);
         irql::settle(cx)?;
     }
+}
+
+/// A line has ended that no routine claimed. Where there is one routine, nothing else runs, it has written to a device since there were so many
+/// `writes`, and no card of the line ends its interrupts by itself, it was the routine that ended it.
+#[cold]
+fn judge_unclaimed(cx: &mut Cx<'_>, line: u32, writes: u64) {
+    let vector = vector_of_line(line);
+    let only = cx.with(|k| {
+        let objects = k.ke.irq.interrupts.objects_of(vector);
+        let is_its_own =
+            k.hal.writes > writes && k.ke.processors.len() == 1 && !k.hal.hardware.ends_by_itself(line);
+        let object = objects.first().filter(|_| objects.len() == 1 && is_its_own)?;
+        k.ke.irq.interrupts.objects.get(object).copied().filter(|connection| !connection.latched)
+    });
+    let Some(connection) = only else { return };
+    let routine = crate::ldr::symbols::describe(cx, connection.routine);
+    let message = format!(
+        "the service routine {routine} has returned FALSE, and line {line} fell by what it had written to its device: the interrupt was its own, and \
+         Windows counts it as one that nothing claims"
+    );
+    cx.report(Verdict::warning("interrupt-not-claimed", message));
 }
 
 /// As [`ends`], of a line that a routine has claimed: if nothing is left for one on a thread.

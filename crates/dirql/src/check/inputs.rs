@@ -1,0 +1,390 @@
+//! Inputs by what code they reach: sequences of requests, changed at random, of which those are kept that came to code, or were answered, as none
+//! before.
+//!
+//! What is changed are the bytes, lengths and codes of requests, their number and order, and the handle; values come from the driver's comparisons, from
+//! what it has answered, and from what numbers overflow at. A sequence is tried from an open device on, and the machine taken back there: what only the end
+//! of a machine shows is seen when [`Inputs::scripts`] are carried out. Random numbers have one seed, so the same driver has the same inputs.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use explore::Rng;
+
+use super::exercise::{OVERFLOWS, WORDS, open};
+use super::survey::{Operation, Survey};
+use crate::error::Error;
+use crate::machine::Boots;
+use crate::machine::sequences::{Answer, Came, Deed, Step};
+use crate::machine::transfer::Transfer;
+
+/// So many steps at most.
+const LONGEST: usize = 6;
+/// So many requests at once, at most.
+const MANY: u32 = 64;
+/// The longest buffer that is made.
+const LARGEST: usize = 4096;
+/// So many sequences are kept.
+const KEPT: usize = 2_000;
+/// So many words that the driver has answered are kept.
+const WORDS_KEPT: usize = 64;
+/// Places at a buffer's beginning.
+const NEAR: usize = 4;
+const SIZES: [usize; 16] = [0, 1, 2, 4, 7, 8, 12, 16, 20, 24, 32, 40, 64, 128, 256, 1024];
+/// What scripts call the two handles.
+const HANDLES: [&str; 2] = ["h", "i"];
+/// `FILE_ANY_ACCESS` and method of a code lie below its function's number.
+const FUNCTION: u32 = 4;
+
+/// What came of it.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Inputs {
+    /// As `--do` has them: those that came to new code, and those that showed something wrong.
+    pub scripts: Vec<String>,
+    /// How many were tried.
+    pub tried: u64,
+}
+
+/// Tries so many sequences of requests to the first name of a driver.
+///
+/// # Errors
+/// As [`Boots::boot`].
+pub fn inputs(boots: &mut Boots, survey: &Survey, count: u64) -> Result<Inputs, Error> {
+    let first: Vec<Transfer<'static>> = survey.operations.iter().map(transfer).collect();
+    let (Some(name), false) = (survey.names.first(), first.is_empty()) else { return Ok(Inputs::default()) };
+    let (found, _) = boots.try_sequences(name, |trial| {
+        let mut looking = Looking::new(survey, first, trial.has_other());
+        for number in 0..count {
+            let steps = looking.next(number);
+            let came = trial.run(&steps);
+            looking.came(steps, came);
+        }
+        Ok(looking.scripts(name))
+    })?;
+    Ok(found.map_or_else(Inputs::default, |scripts| Inputs { scripts, tried: count }))
+}
+
+/// A request of the survey's.
+fn transfer(operation: &Operation) -> Transfer<'static> {
+    let words: Vec<&str> = operation.command.split_whitespace().collect();
+    let behind = |key: &str| {
+        let at = words.iter().position(|word| *word == key)?;
+        words.get(at + 1)?.trim_start_matches("zero:").parse().ok()
+    };
+    match operation.code {
+        Some(code) => Transfer::Control {
+            code,
+            input: vec![0; behind("in").unwrap_or(0)].into(),
+            output: behind("out").map_or(0, length),
+        },
+        None if words.first() == Some(&"read") => Transfer::Read { length: 64, offset: None },
+        None => Transfer::Write { data: vec![0; 64].into(), offset: None },
+    }
+}
+
+fn length(bytes: usize) -> u32 {
+    u32::try_from(bytes.min(LARGEST)).unwrap_or(0)
+}
+
+/// A sequence that was kept.
+struct Kept {
+    steps: Vec<Step>,
+    answers: Vec<Answer>,
+    /// It is to be carried out as a script.
+    is_shown: bool,
+}
+
+struct Looking {
+    rng: Rng,
+    /// What sequences begin with, and what is added to them.
+    requests: Vec<Transfer<'static>>,
+    kept: Vec<Kept>,
+    /// Numbers that the driver's code compares with, and their neighbours.
+    compared: Vec<u32>,
+    /// Words of the driver's answers.
+    answered: Vec<u64>,
+    has_other: bool,
+    /// What it answered: which request of which kind, and the status.
+    seen: BTreeSet<(u32, usize, u32, bool)>,
+    wrong: BTreeSet<String>,
+}
+
+impl Looking {
+    fn new(survey: &Survey, requests: Vec<Transfer<'static>>, has_other: bool) -> Self {
+        let near = |value: &u32| [*value, value.wrapping_sub(1), *value, value.wrapping_add(1)];
+        let compared = survey.values.iter().flat_map(near).collect();
+        let (kept, answered) = (Vec::new(), Vec::new());
+        let (seen, wrong) = (BTreeSet::new(), BTreeSet::new());
+        Self { rng: Rng::new(1), requests, kept, compared, answered, has_other, seen, wrong }
+    }
+
+    /// What is tried next: first each request by itself, then what was kept, changed.
+    fn next(&mut self, number: u64) -> Vec<Step> {
+        let first = usize::try_from(number).ok().and_then(|number| self.requests.get(number));
+        if let Some(request) = first {
+            return vec![Step { on_other: false, deed: Deed::Ask(request.clone()) }];
+        }
+        let mut steps = match self.kept.len() as u64 {
+            0 => Vec::new(),
+            // What was kept last is what has been changed least.
+            count if self.rng.one_in(2) => {
+                let back = self.rng.below(count.min(8)) + 1;
+                self.kept[index(count - back)].steps.clone()
+            }
+            count => self.kept[index(self.rng.below(count))].steps.clone(),
+        };
+        for _ in 0..=self.rng.below(4) {
+            self.change(&mut steps);
+        }
+        steps.truncate(LONGEST);
+        steps
+    }
+
+    fn one_of<T: Clone>(&mut self, all: &[T]) -> Option<T> {
+        all.get(index(self.rng.below(all.len() as u64))).cloned()
+    }
+
+    fn change(&mut self, steps: &mut Vec<Step>) {
+        let at = index(self.rng.below(steps.len() as u64));
+        match self.rng.below(16) {
+            0..=2 => {
+                let request = self.requests[index(self.rng.below(self.requests.len() as u64))].clone();
+                let to = index(self.rng.below(steps.len() as u64 + 1));
+                steps.insert(to, Step { on_other: false, deed: Deed::Ask(request) });
+            }
+            3 if steps.len() > 1 => drop(steps.remove(at)),
+            4 if !steps.is_empty() => steps.insert(at, steps[at].clone()),
+            5 if self.has_other && !steps.is_empty() => steps[at].on_other ^= true,
+            6 if self.rng.one_in(4) => {
+                let on_other = self.has_other && self.rng.one_in(2);
+                steps.insert(
+                    index(self.rng.below(steps.len() as u64 + 1)),
+                    Step { on_other, deed: Deed::Close },
+                );
+            }
+            7 => {
+                let times = if self.rng.one_in(4) { MANY } else { 1 };
+                if let Some(Step { deed, .. }) = steps.get_mut(at) {
+                    match deed {
+                        Deed::Ask(request) => *deed = Deed::Leave(request.clone(), times),
+                        Deed::Leave(request, _) => *deed = Deed::Ask(request.clone()),
+                        Deed::Close => {}
+                    }
+                }
+            }
+            _ => {
+                if let Some(Deed::Ask(request) | Deed::Leave(request, _)) =
+                    steps.get_mut(at).map(|step| &mut step.deed)
+                {
+                    for _ in 0..=self.rng.below(3) {
+                        self.change_request(request);
+                    }
+                }
+            }
+        }
+    }
+
+    fn change_request(&mut self, request: &mut Transfer<'static>) {
+        match request {
+            Transfer::Control { code, input, output } => match self.rng.below(12) {
+                0 => *output = length(self.size()),
+                1 if self.rng.one_in(4) => *code = self.near(*code),
+                _ => self.change_bytes(input.to_mut()),
+            },
+            Transfer::Read { length: bytes, offset } => {
+                if self.rng.one_in(3) {
+                    *offset = Some(self.value());
+                } else {
+                    *bytes = length(self.size());
+                }
+            }
+            Transfer::Write { data, offset } => {
+                if self.rng.one_in(4) {
+                    *offset = Some(self.value());
+                } else {
+                    self.change_bytes(data.to_mut());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A code beside one that the driver knows.
+    fn near(&mut self, code: u32) -> u32 {
+        let distance = u32::try_from(self.rng.below(8) + 1).unwrap_or(1) * FUNCTION;
+        if self.rng.one_in(2) { code.wrapping_add(distance) } else { code.wrapping_sub(distance) }
+    }
+
+    fn size(&mut self) -> usize {
+        if self.rng.one_in(3) { index(self.rng.below(300)) } else { self.one_of(&SIZES).unwrap_or(0) }
+    }
+
+    /// A number that may tell: one of the driver's own, a small one, or one that overflows.
+    fn value(&mut self) -> u64 {
+        let small = self.rng.below(17);
+        match self.rng.below(8) {
+            0..=3 if !self.compared.is_empty() => {
+                self.compared[index(self.rng.below(self.compared.len() as u64))].into()
+            }
+            4 if !self.answered.is_empty() => {
+                self.answered[index(self.rng.below(self.answered.len() as u64))]
+            }
+            5 => self.one_of(&WORDS).map_or(small, u64::from),
+            6 => self.one_of(&OVERFLOWS).map_or(small, u64::from),
+            _ => small,
+        }
+    }
+
+    fn change_bytes(&mut self, bytes: &mut Vec<u8>) {
+        if bytes.is_empty() || self.rng.one_in(6) {
+            let size = self.size();
+            return bytes.resize(size, 0);
+        }
+        let width = [1, 2, 4, 4, 4, 8][index(self.rng.below(6))];
+        // What a driver looks at stands at the beginning more often than not.
+        let places = bytes.len().div_ceil(width);
+        let places = if self.rng.one_in(2) { places.min(NEAR) } else { places };
+        let at = index(self.rng.below(places as u64)) * width;
+        let value = match self.rng.below(5) {
+            0 => self.rng.roll(),
+            // The buffer's own lengths, and what is near.
+            1 => (bytes.len() as u64 + self.rng.below(9)).wrapping_sub(4),
+            _ => self.value(),
+        };
+        let end = (at + width).min(bytes.len());
+        bytes[at..end].copy_from_slice(&value.to_le_bytes()[..end - at]);
+    }
+
+    /// What came of a sequence: whether it is kept.
+    fn came(&mut self, steps: Vec<Step>, came: Came) {
+        let mut is_new = false;
+        for answer in &came.answers {
+            let Deed::Ask(request) = &steps[answer.step].deed else { continue };
+            let kind = match request {
+                Transfer::Control { code, .. } => *code,
+                Transfer::Read { .. } => 1,
+                _ => 0,
+            };
+            // Requests before it may have led to this answer, so the second of a kind is another thing than the first.
+            let before = steps[..answer.step].iter().filter(|step| same_kind(step, request)).count().min(2);
+            is_new |= self.seen.insert((kind, before, answer.end.status, answer.end.information > 0));
+            self.learn(&answer.end.data);
+        }
+        let shows = came.wrong.iter().fold(false, |new, key| self.wrong.insert(key.clone()) | new);
+        let is_shown = came.new_code || shows;
+        if (is_new || is_shown) && self.kept.len() < KEPT {
+            // What stops the machine leads nowhere.
+            let is_end = came.stopped || !came.wrong.is_empty();
+            let kept = Kept { steps, answers: came.answers, is_shown };
+            if is_end {
+                self.kept.insert(0, kept);
+            } else {
+                self.kept.push(kept);
+            }
+        }
+    }
+
+    /// Words of an answer, which may be what another request is to hold.
+    fn learn(&mut self, data: &[u8]) {
+        for word in data.chunks_exact(4).take(16) {
+            let word = u64::from(u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+            if word > 16 && !self.answered.contains(&word) {
+                if self.answered.len() == WORDS_KEPT {
+                    self.answered.remove(0);
+                }
+                self.answered.push(word);
+            }
+        }
+    }
+
+    fn scripts(&self, name: &str) -> Vec<String> {
+        let shown = self.kept.iter().filter(|kept| kept.is_shown);
+        shown.map(|kept| script(name, &kept.steps, &kept.answers)).collect()
+    }
+}
+
+fn same_kind(step: &Step, request: &Transfer<'_>) -> bool {
+    match (&step.deed, request) {
+        (Deed::Ask(Transfer::Control { code, .. }), Transfer::Control { code: own, .. }) => code == own,
+        (Deed::Ask(other), request) => std::mem::discriminant(other) == std::mem::discriminant(request),
+        _ => false,
+    }
+}
+
+/// An index out of a number below a length.
+fn index(number: u64) -> usize {
+    usize::try_from(number).expect("it is below a length")
+}
+
+/// A sequence as a script.
+fn script(name: &str, steps: &[Step], answers: &[Answer]) -> String {
+    let mut commands = vec![open(name)];
+    let mut is_open = [true, steps.iter().any(|step| step.on_other)];
+    if is_open[1] {
+        commands.push(format!("open \"{name}\" as i overlapped"));
+    }
+    let mut left = Vec::new();
+    for (number, Step { on_other, deed }) in steps.iter().enumerate() {
+        let of = usize::from(*on_other);
+        if !is_open[of] {
+            continue;
+        }
+        let handle = HANDLES[of];
+        match deed {
+            Deed::Ask(request) => {
+                let request = command(handle, request);
+                let at_once = answers.iter().any(|answer| answer.step == number && !answer.waited);
+                commands.push(if at_once {
+                    request
+                } else {
+                    format!("async r{number} {request}; wait 20ms; cancel r{number}; join r{number}")
+                });
+            }
+            Deed::Leave(request, times) => {
+                for count in 0..*times {
+                    commands.push(format!("async l{number}x{count} {}", command(handle, request)));
+                    left.push(format!("cancel l{number}x{count}; join l{number}x{count}"));
+                }
+            }
+            Deed::Close => {
+                commands.push(format!("close {handle}"));
+                is_open[of] = false;
+            }
+        }
+    }
+    if !left.is_empty() {
+        commands.push("wait 20ms".to_owned());
+        commands.extend(left);
+    }
+    let rest = HANDLES.into_iter().zip(is_open).filter(|(_, is_open)| *is_open);
+    commands.extend(rest.map(|(handle, _)| format!("close {handle}")));
+    commands.join("; ")
+}
+
+fn command(handle: &str, request: &Transfer<'_>) -> String {
+    let mut text = String::new();
+    let at = |offset: &Option<u64>| offset.map(|offset| format!(" at {offset:#x}")).unwrap_or_default();
+    let _ = match request {
+        Transfer::Read { length, offset } => write!(text, "read {handle} {length}{}", at(offset)),
+        Transfer::Write { data, offset } => write!(text, "write {handle} {}{}", spelled(data), at(offset)),
+        Transfer::Control { code, input, output } => {
+            let input = if input.is_empty() { String::new() } else { format!(" in {}", spelled(input)) };
+            let output = if *output == 0 { String::new() } else { format!(" out {output}") };
+            write!(text, "ioctl {handle} {code:#x}{input}{output}")
+        }
+        _ => Ok(()),
+    };
+    text
+}
+
+/// Bytes as scripts have them: zeros behind others are counted.
+fn spelled(bytes: &[u8]) -> String {
+    let used =
+        bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1).next_multiple_of(4).min(bytes.len());
+    let (used, zeros) = bytes.split_at(used);
+    let hex: String = used.iter().map(|byte| format!("{byte:02x}")).collect();
+    match (used.is_empty(), zeros.len()) {
+        (true, zeros) => format!("zero:{zeros}"),
+        (false, 0) => format!("hex:{hex}"),
+        (false, zeros) => format!("hex:{hex} + zero:{zeros}"),
+    }
+}
