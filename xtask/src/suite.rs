@@ -212,6 +212,30 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_tests_is_found_in_its_program() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let program = |package, file| program_of(root, package, file).map_err(|error| error.to_string());
+        assert_eq!(program("dirql-engine", "rewind").as_deref(), Ok("all"));
+        assert_eq!(program("dirql", "kmdf_rules").as_deref(), Ok("pnp"));
+        let none = "no test program of dirql has a file rewind";
+        assert_eq!(program("dirql", "rewind").unwrap_err(), none);
+    }
+
+    #[test]
+    fn tests_in_a_row_are_named_one_by_one() {
+        let test = |name: &str| Test {
+            program: "/x/deps/all-0f3a".into(),
+            folder: "/x".into(),
+            of_files: true,
+            name: name.to_owned(),
+        };
+        assert!(in_a_row(&[]).is_none());
+        let command = in_a_row(&[test("a::one"), test("a::two")]).unwrap();
+        let arguments: Vec<_> = command.get_args().collect();
+        assert_eq!(arguments, ["--exact", "a::one", "--nocapture", "a::two", "--test-threads=1"]);
+    }
+
+    #[test]
     fn a_label_is_the_file_or_the_library_and_the_name() {
         let label = |program: &str, of_files, name: &str| {
             Test { program: program.into(), folder: "/x".into(), of_files, name: name.to_owned() }.label()

@@ -1,7 +1,8 @@
 //! The checked translation: everything the fast one is held to, once more; then what only it can tell.
 #![allow(
     clippy::duplicate_mod,
-    reason = "the other files are taken in whole, with a rig of checked machines"
+    clippy::print_stderr,
+    reason = "the other files are taken in whole, with a rig of checked machines; what is not tested is said"
 )]
 
 #[path = "accesses.rs"]
