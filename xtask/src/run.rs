@@ -5,9 +5,9 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 
-use crate::{call, drivers};
+use crate::{call, drivers, suite};
 
 /// What the demo runs, after `dirql`, from the workspace's folder.
 const DEMO: &[&str] = &[
@@ -40,7 +40,7 @@ pub(crate) fn demo(root: &Path) -> Result<()> {
 /// Something does not build, or a run differs from its record.
 pub(crate) fn replays(root: &Path, runs: u32) -> Result<()> {
     drivers::build(root, &drivers::default_out(root))?;
-    let mut stories = stories(root, "dirql", "replays");
+    let mut stories = stories(root, "dirql", "replays")?;
     stories.env("DIRQL_REPLAYS", runs.to_string());
     call::step(&format!("{runs} runs of each driver, recorded and replayed"), &mut stories)
 }
@@ -55,7 +55,7 @@ pub(crate) fn rewinds(root: &Path, rewinds: u32) -> Result<()> {
     for (krate, test, each) in
         [("dirql-engine", "rewind", rewinds), ("dirql", "rewinds", rewinds.div_ceil(30))]
     {
-        let mut stories = stories(root, krate, test);
+        let mut stories = stories(root, krate, test)?;
         stories.env("DIRQL_ROUNDS", each.to_string());
         call::step(&format!("{each} rewinds for each story of {test}"), &mut stories)?;
     }
@@ -80,7 +80,7 @@ pub(crate) fn schedules(root: &Path, schedules: u32) -> Result<()> {
         "relay_rust",
         "bus_rust",
     ] {
-        let mut stories = stories(root, "dirql", test);
+        let mut stories = stories(root, "dirql", test)?;
         stories.env("DIRQL_SEEDS", schedules.to_string());
         call::step(&format!("{schedules} random schedules for each story of {test}"), &mut stories)?;
     }
@@ -93,7 +93,7 @@ pub(crate) fn schedules(root: &Path, schedules: u32) -> Result<()> {
 /// Something does not build; or something is left, or hangs, or is accused.
 pub(crate) fn sequences(root: &Path, sequences: u32) -> Result<()> {
     drivers::build(root, &drivers::default_out(root))?;
-    let mut stories = stories(root, "dirql", "sequences");
+    let mut stories = stories(root, "dirql", "sequences")?;
     stories.env("DIRQL_SEQUENCES", sequences.to_string());
     call::step(&format!("{sequences} random sequences for each tree of devices"), &mut stories)
 }
@@ -104,15 +104,13 @@ pub(crate) fn sequences(root: &Path, sequences: u32) -> Result<()> {
 /// Something does not build; or something is left, or lost, or the memory grows.
 pub(crate) fn soak(root: &Path, hours: u32) -> Result<()> {
     drivers::build(root, &drivers::default_out(root))?;
-    let mut stories = stories(root, "dirql", "soak");
+    let mut stories = stories(root, "dirql", "soak")?;
     stories.env("DIRQL_HOURS", hours.to_string());
     call::step(&format!("{hours} hours of traffic to each driver"), &mut stories)
 }
 
 /// One file of a crate's tests, in release, with one test after the other.
-fn stories(root: &Path, krate: &str, test: &str) -> Command {
-    let mut cargo = call::cargo(root);
-    cargo.args(["test", "--quiet", "--release", "-p", krate, "--test", test]);
-    cargo.args(["--", "--nocapture", "--test-threads=1"]);
-    cargo
+fn stories(root: &Path, krate: &str, file: &str) -> Result<Command> {
+    let tests = suite::build_file(root, krate, file, &["--release"])?;
+    suite::in_a_row(&tests).context("a file has tests")
 }

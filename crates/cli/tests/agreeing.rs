@@ -1,18 +1,10 @@
 //! `dirql explore` of small machines (`crates/dirql/tests/rig/small_machines.rs`): one worker, three, and none (`--in-process`) write the same report, to the last
 //! byte. `outcomes.rs` of the library compares their sets of outcomes.
 
-#![forbid(unsafe_code)]
-
-#[path = "../../dirql/tests/rig/lost_update.rs"]
-mod lost_update;
-mod rig;
-#[path = "../../dirql/tests/rig/small_machines.rs"]
-mod small_machines;
-
 use std::ffi::OsString;
 
-use rig::{Answer, dirql, driver, folder, root};
-use small_machines::{MACHINES, NAMES, SmallMachine, each_machine};
+use super::rig::small_machines::{MACHINES, NAMES, SmallMachine, each_machine};
+use super::rig::{Answer, dirql, driver, folder, root};
 
 /// The command that explores it with this script.
 fn command(machine: &SmallMachine, script: &str) -> Vec<OsString> {

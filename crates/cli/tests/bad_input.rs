@@ -1,15 +1,10 @@
 //! Whatever is given that cannot be used: one message on standard error that says what, where and what to do; exit
 //! code 2; no panic.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::fs;
 use std::path::PathBuf;
 
-use rig::{Answer, dirql, driver, folder};
+use super::rig::{Answer, dirql, driver, folder};
 
 /// A copy of a sound driver with some of its bytes changed.
 struct Mutilated {

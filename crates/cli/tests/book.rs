@@ -5,13 +5,10 @@
 //! its remark `# exit code N`; the lines of a block ```` ```text output ```` stand in what the commands before it have printed, in this
 //! order. Commands run in a folder of their own, in which `target/drivers` is the repository's.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::path::Path;
 use std::process::Command;
+
+use super::rig;
 
 /// A fenced block: the words behind the fence, and the text.
 struct Block {

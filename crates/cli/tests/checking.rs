@@ -1,14 +1,10 @@
 //! `dirql check`: what a driver offers is found, what is wrong is reported once with the line that makes it again, and what is right is left in peace.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::process::Command;
 
-use rig::{Answer, dirql, driver};
 use serde_json::Value;
+
+use super::rig::{self, Answer, dirql, driver};
 
 fn check(name: &str, more: &[&str]) -> Answer {
     let sys = driver(name);

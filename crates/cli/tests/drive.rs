@@ -1,15 +1,10 @@
 //! `--files`: a folder that is drive C:, in the jailed process that cannot open it any more; and what is written of it at the end.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rig::{Answer, dirql, driver, folder};
+use super::rig::{Answer, dirql, driver, folder};
 
 /// Adds a byte to a file of the drive, twice: stories of `drivers/c/folder.c`.
 const ADDS: &str =

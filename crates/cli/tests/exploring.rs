@@ -1,15 +1,8 @@
 //! `dirql explore`, in jailed processes: the first broken schedule, with its record; the same however many processes search;
 //! and what becomes of a driver that kills them.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-#[path = "../../dirql/tests/rig/lost_update.rs"]
-mod lost_update;
-mod rig;
-
-use lost_update::{COUNTED, HARMLESS, LOCKED, QUIET, UNLOCKED, UNSEEN, WRECKING};
-use rig::{Answer, dirql, driver, folder};
+use super::rig::lost_update::{COUNTED, HARMLESS, LOCKED, QUIET, UNLOCKED, UNSEEN, WRECKING};
+use super::rig::{Answer, dirql, driver, folder};
 
 fn explore(script: &str, more: &[&str]) -> Answer {
     let sys = driver("lost_update.sys");

@@ -1,21 +1,15 @@
 //! `dirql explore --state`: a search that is ended by its bound, a signal, or with its process goes on, and says what one says that was never
 //! interrupted; and what is refused as a state.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-#[path = "../../dirql/tests/rig/lost_update.rs"]
-mod lost_update;
-mod rig;
-
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use lost_update::{COUNTED, DIFFERING, QUIET, UNSEEN};
-use rig::{Answer, dirql, driver, folder};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+
+use super::rig::lost_update::{COUNTED, DIFFERING, QUIET, UNSEEN};
+use super::rig::{Answer, dirql, driver, folder};
 
 fn command(script: &str, more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dirql"));

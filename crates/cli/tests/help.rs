@@ -1,16 +1,12 @@
 //! The command line as a new user meets it: help, tips for what was mistyped, completions, manual pages, how far many runs have come.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::fs::File;
 use std::io::{Read, Write};
 use std::process::{Command, Stdio};
 
-use rig::{dirql, driver};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use super::rig::{dirql, driver};
 
 const COMMANDS: [&str; 11] =
     ["run", "explore", "replay", "imports", "tree", "wmi", "inf", "rules", "devices", "completions", "man"];

@@ -1,13 +1,8 @@
 //! `dirql inf`: what is wrong with a file, what it installs, exit codes, JSON.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::fs;
 
-use rig::{dirql, folder, root};
+use super::rig::{dirql, folder, root};
 
 fn own(name: &str) -> String {
     root().join("drivers").join(name).canonicalize().unwrap().display().to_string()

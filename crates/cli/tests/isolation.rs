@@ -1,15 +1,10 @@
 //! Whatever a driver does, and whatever becomes of the process that runs it: the command says one thing about it, says
 //! whose fault it was, keeps what was printed before, and the next run is none the worse.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use rig::{Answer, dirql, driver};
+use super::rig::{self, Answer, dirql, driver};
 
 const LOADED: &str = "legacy: loaded from";
 

@@ -1,11 +1,6 @@
 //! `--rules` and `--events`: readers that judge, and details, where a user asks for them.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
-use rig::{Answer, dirql, driver, folder};
+use super::rig::{Answer, dirql, driver, folder};
 
 /// A DPC that stalls for too long, in several calls.
 const STALLS: &str = r"open \\.\DirqlClocks as f; ioctl f 0x223ff8 in text:StallsTooOften out 8";

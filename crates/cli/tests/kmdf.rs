@@ -1,15 +1,10 @@
 //! `dirql run` of KMDF drivers: where the framework is found, what is said where it is not, and what INFs say of it.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use rig::{Answer, driver, folder};
+use super::rig::{self, Answer, driver, folder};
 
 /// Opens the device, and has four bytes back.
 const SCRIPT: &str = "open interface:{6D1C2B6E-7E0A-4C1B-9D37-3A54C0F2E815} as e; ioctl e 0x222000 in text:back out 10 expect text:back";

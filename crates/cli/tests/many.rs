@@ -1,12 +1,7 @@
 //! `dirql run --runs`: many runs in worker processes, with the same output however many these are; the first that is not clean is
 //! shown and recorded as if it had been asked for alone.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
-use rig::{Answer, dirql, driver, folder};
+use super::rig::{Answer, dirql, driver, folder};
 
 /// Who writes last is a matter of who goes first.
 const RACE: &str = r#"open \\.\DirqlLegacy as one

@@ -1,15 +1,10 @@
 //! `dirql new`: what it makes builds and is green, and what it cannot make is one message.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use rig::{Answer, folder};
+use super::rig::{Answer, folder};
 
 /// `dirql` in a folder.
 fn dirql_in(folder: &Path, arguments: &[&str]) -> Answer {

@@ -1,11 +1,6 @@
 //! `dirql imports` and `dirql devices`, as people and as programs ask.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
-use rig::{dirql, driver};
+use super::rig::{dirql, driver};
 
 #[test]
 fn imports_tell_what_is_missing_and_that_it_still_runs() {

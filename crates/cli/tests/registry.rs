@@ -1,14 +1,9 @@
 //! `--registry` and `--registry-save`: registry files that a run is given, in the jailed process that cannot open them any more, and that it leaves.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rig::{Answer, dirql, driver, folder};
+use super::rig::{Answer, dirql, driver, folder};
 
 const KEY: &str = r"HKEY_LOCAL_MACHINE\SYSTEM\CurrentControlSet\Services\settings\Parameters";
 

@@ -1,15 +1,10 @@
 //! `dirql run --record` and `dirql replay`, each in a process of its own: the same run again, or the first event that
 //! differs.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use rig::{Answer, dirql, driver, folder};
+use super::rig::{Answer, dirql, driver, folder};
 
 const TWO_WRITERS: &str = r#"open \\.\DirqlLegacy as one
 open \\.\DirqlLegacy as two

@@ -1,11 +1,6 @@
 //! `dirql run` as people, scripts and programs see it: the flow, `--quiet`, `--json`, exit codes, and the same run twice.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
-use rig::{Answer, dirql, driver};
+use super::rig::{self, Answer, dirql, driver};
 
 fn run(sys: &str, more: &[&str]) -> Answer {
     let driver = driver(sys);

@@ -1,16 +1,9 @@
 //! What only Driver Verifier stops for, in every command: a finding without its option, and no failure; an error with it.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-#[path = "../../dirql/tests/rig/lost_update.rs"]
-mod lost_update;
-mod rig;
-
 use std::process::Command;
 
-use lost_update::{DIFFERING, UNLOCKED};
-use rig::{Answer, dirql, driver, folder};
+use super::rig::lost_update::{DIFFERING, UNLOCKED};
+use super::rig::{Answer, dirql, driver, folder};
 
 const RULE: &str = "dispatch-status-differs";
 

@@ -1,11 +1,6 @@
 //! `dirql wmi`: what a driver offers by WMI is listed, read, set, called and watched from outside; exit codes, JSON.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
-use rig::{Answer, dirql, driver};
+use super::rig::{Answer, dirql, driver};
 
 const COUNTERS: &str = "{D1B0C0DE-0000-4000-8000-000000000001}";
 const METHODS: &str = "{D1B0C0DE-0000-4000-8000-000000000002}";

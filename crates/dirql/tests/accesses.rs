@@ -1,11 +1,6 @@
 //! Accesses to memory as events. accesses.sys says beside each line of its own what a reader hears of it; a run whose accesses are read is the run
 //! in which they are not, whatever decides it.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -16,8 +11,9 @@ use dirql::{Bench, Machine, Outcome, Report, ScriptText};
 use engine::StrandId;
 use kernel::event::{AccessKind, Event, Judgement, Reader, Stamp};
 use kernel::verdict::Verdict;
-use rig::traffic::{self, Traffic};
-use rig::{Buffer, driver, start_unheard};
+
+use super::rig::traffic::{self, Traffic};
+use super::rig::{self, Buffer, driver, start_unheard};
 
 const NAME: &str = r"\\.\DirqlAccesses";
 const SOURCE: &str = include_str!("../../../drivers/c/accesses.c");

@@ -2,14 +2,10 @@
 //! is, and not where it may not be; the driver checks itself, in random schedules, and in all within a bound. User ones, and the end
 //! of a thread: which waits they interrupt.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::explore::{Bounds, Policy};
 use dirql::{Bench, Machine, Outcome, Report, ScriptText};
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 fn bench(processors: u32) -> Bench {
     Bench::new().driver(driver("apcs.sys")).processors(processors)

@@ -1,18 +1,14 @@
 //! Stories of `card.sys` on the `bench` card: side effects of its registers, its bus master, and what a driver does when the card
 //! never interrupts, interrupts early, does not let go of its line, or is gone.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::path::PathBuf;
 
 use dirql::explore::Policy;
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Machine, ScriptText};
 use kernel::verdict::Verdict;
-use rig::{Buffer, driver, finish, play, start, try_play};
+
+use super::rig::{self, Buffer, driver, finish, play, start, try_play};
 
 const SERVED: u32 = 0x0022_3410;
 

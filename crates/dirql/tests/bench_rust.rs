@@ -1,16 +1,12 @@
 //! Stories of `bench_rust.sys`, a driver in Rust, on the `bench` card: its messages connected all at once, all at once at
 //! PASSIVE_LEVEL, and each vector for itself; what each promises of its routines, in random schedules too.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::path::PathBuf;
 
 use dirql::explore::Policy;
 use dirql::{Bench, Machine, Platform};
-use rig::{driver, finish, play, start};
+
+use super::rig::{self, driver, finish, play, start};
 
 const RAISE: u32 = 0x0022_2400;
 const STATE: u32 = 0x0022_2404;

@@ -1,18 +1,14 @@
 //! One machine booted again and again (`Bench::boots`): what comes of each policy is what comes of a machine of its own, whatever was
 //! run in it before: events, memory, choices, and every word of the report.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use dirql::explore::{Choices, Policy, Recorder};
 use dirql::{Bench, Machine, Outcome, Play, Report, ScriptText};
 use engine::Chooser;
-use rig::{QUEUE, driver, start};
+
+use super::rig::{self, QUEUE, driver, start};
 
 /// Seeds of each policy, in each kind of machine.
 const SEEDS: u64 = 2;

@@ -4,16 +4,12 @@
 //!
 //! `DIRQL_TRAFFIC` says how many scripts are made for each driver, `DIRQL_FIRST_SEED` from which seed on.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::explore::{Policy, Rng};
 use dirql::readers::{Json, Sink, SymbolBook};
 use dirql::{Bench, Outcome, Report, ScriptText};
-use rig::traffic::{self, Traffic};
-use rig::{Buffer, wanted};
+
+use super::rig::traffic::{self, Traffic};
+use super::rig::{Buffer, wanted};
 
 /// Scripts for each driver.
 const SCRIPTS: u64 = 12;

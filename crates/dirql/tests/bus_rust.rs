@@ -1,15 +1,11 @@
 //! Stories of `bus_rust.sys`, a bus driver in Rust: its children appear and are driven, by `soft.sys` or by the bus driver itself, are pulled out
 //! and ejected, sleep, and go with their bus.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::explore::{Bounds, Policy};
 use dirql::{Bench, Machine, Outcome, ScriptText};
-use rig::failures::{Failing, whichever_fails};
-use rig::{driver, finish, play, start, try_play};
+
+use super::rig::failures::{Failing, whichever_fails};
+use super::rig::{self, driver, finish, play, start, try_play};
 
 /// Control codes of the bus, which is open as `b`: a slot, and a kind in the second byte.
 const PLUG: &str = "ioctl b 0x223140 in u32:";

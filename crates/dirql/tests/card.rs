@@ -1,13 +1,9 @@
 //! Stories of a card and its driver, the same for the C driver and the Rust one: transfers that end in an interrupt, a
 //! shared line, registers by ports, stopping, removing, pulling the card out.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, Machine, Report};
-use rig::{driver, play, start, try_play};
+
+use super::rig::{self, driver, play, start, try_play};
 
 /// A driver for the PCI 9052, and the name its first device has.
 #[derive(Clone, Copy)]

@@ -1,15 +1,13 @@
 //! Stories of `card_rust.sys`, a driver in Rust, on the `bench` card: an application's pages that the processor copies and that the card
 //! reaches itself, work items, and the mistakes that safe code can still make with a card.
 
-#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where its ground gives way")]
-
-mod rig;
 
 use dirql::explore::{Bounds, Policy};
 use dirql::{Bench, Machine, Outcome, Platform, ScriptText};
 use kernel::verdict::{Tier, Verdict};
-use rig::{driver, finish, pattern, play, start};
+
+use super::rig::{self, driver, finish, pattern, play, start};
 
 const DEVICE: &str = r"\\.\CardRust-0";
 const PUT: u32 = 0x0022_3801;

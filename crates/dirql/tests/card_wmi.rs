@@ -1,18 +1,14 @@
 //! Stories of what an administrator sees of `pci9052.sys`: counters, a setting, a method and an event by WMI, entries of the event log, and who may open the card.
 //! And of what becomes of the driver where a call fails that could succeed, each one once.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use dirql::{Bench, Outcome, Report};
 use kernel::event::{Event, Kind, Reader, Stamp};
-use rig::failures::{Failing, whichever_fails};
-use rig::{driver, start, try_play};
+
+use super::rig::failures::{Failing, whichever_fails};
+use super::rig::{driver, start, try_play};
 
 const STATISTICS: &str = "block:{8F2D4B61-2C3E-4A7D-9B15-6E0CD38A7F42}";
 const TIMED_OUT: &str = "block:{8F2D4B62-2C3E-4A7D-9B15-6E0CD38A7F42}";

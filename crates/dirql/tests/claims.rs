@@ -1,12 +1,8 @@
 //! Stories of drivers that claim resources by themselves, as on Windows NT 4 (`drivers/c/claims.c`).
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::Bench;
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 const CARD: &str = "pci,id=abcd:0001,bar0=mem:128,irq,reg0=0:12345678";
 

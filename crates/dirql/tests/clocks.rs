@@ -1,14 +1,10 @@
 //! Stories of DPCs, timers and time that a compiled driver tells and checks itself (`drivers/c/clocks`): what Microsoft's pages
 //! guarantee holds when everything runs until it blocks, and in random schedules, on one processor and on several.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, Machine, Outcome, Report};
 use engine::{Chooser, Point};
-use rig::{Undelayed, driver, start, try_play};
+
+use super::rig::{self, Undelayed, driver, start, try_play};
 
 const NAME: &str = r"\\.\DirqlClocks";
 

@@ -1,17 +1,13 @@
 //! Write-combined device memory, by a compiled driver (`drivers/c/combine.c`): each misuse beside its correct twin. A driver that puts a fence, an
 //! interlocked instruction or an uncached access between is right whatever the policy chooses; one that does not is found.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::collections::BTreeSet;
 
 use dirql::explore::{Bounds, Policy};
 use dirql::readers::{Flow, Sink};
 use dirql::{Bench, Machine, Outcome, Platform, Report, ScriptText};
-use rig::{Buffer, driver, finish, seeds, start, start_unheard};
+
+use super::rig::{Buffer, driver, finish, seeds, start, start_unheard};
 
 const ORDER: u32 = 0x0022_3880;
 const FIFO: u32 = 0x0022_3884;

@@ -1,14 +1,10 @@
 //! 64 threads of `contend.sys` on 64 processors contend for one spin lock: what it guards is exact under every policy.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::Bench;
 use dirql::explore::Policy;
 use engine::{Chooser, Defaults, Point, SLICE_END};
-use rig::{driver, start};
+
+use super::rig::{driver, start};
 
 const THREADS: usize = 64;
 const CODE: u32 = 0x0022_2000;

@@ -1,14 +1,10 @@
 //! Controller objects, as a compiled driver uses them (`drivers/c/controllers.c`): what `IoCreateController` makes, who gets it in which
 //! order, and two disks that share one in random schedules.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::Bench;
 use dirql::explore::Policy;
-use rig::{driver, play, start};
+
+use super::rig::{self, driver, play, start};
 
 /// Two threads, each with a disk of its own, and one with both: of each, transfers and a seek.
 const DISKS: &str = r"open \\.\DirqlDisk0 as zero; open \\.\DirqlDisk1 as one

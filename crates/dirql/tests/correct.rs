@@ -6,15 +6,11 @@
 //! `DIRQL_FIRST_SEED` on; and `DIRQL_SCHEDULES` in how many of those with at most two preemptions, where few are enough in CI. All
 //! schedules of one kind of machine are those of one that is booted again and again (`Bench::boots`).
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::explore::{Bounds, Policy};
 use dirql::{Bench, Machine, Outcome, Report, ScriptText, windows};
 use kernel::verdict::Tier;
-use rig::{driver, seeds, start};
+
+use super::rig::{self, driver, seeds, start};
 
 /// So many schedules of each policy, on each number of processors, by default.
 const SEEDS: u64 = 2;

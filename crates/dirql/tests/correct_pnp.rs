@@ -1,18 +1,14 @@
 //! Stories of `correct_pnp.sys` on the `bench` card: what drivers may do with Plug and Play, power and unloading without being accused of
 //! anything, as they come and in random schedules; and what Windows sends them, in which order.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::path::{Path, PathBuf};
 
 use dirql::explore::{Bounds, Policy};
 use dirql::{Bench, Outcome, Report, ScriptText, windows};
 use kernel::cm::access;
 use kernel::verdict::Tier;
-use rig::{driver, start, try_play};
+
+use super::rig::{self, driver, start, try_play};
 
 const FILTER_IN_PLACE: u32 = 0x001;
 const FILTER_NEW_LIST: u32 = 0x002;

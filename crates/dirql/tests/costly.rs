@@ -1,13 +1,9 @@
 //! A call that never ends, made of exports that cost the host much more than they have instructions: what they cost counts, so each ends as
 //! an endless loop, after a number of rounds that the host can bear (`drivers/c/hostile/costly.c`).
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, Error, Report};
-use rig::{driver, start, try_play};
+
+use super::rig::{driver, start, try_play};
 
 const CODE: u32 = 0x0022_2000;
 /// A two-hundredth of the usual one.

@@ -1,13 +1,9 @@
 //! Stories of performance counters: a compiled provider (`drivers/c/counters.c`) with instances that stay open and with a callback, what a program
 //! that shows counters sees of both, and what the provider does wrong.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, CounterInstance, CounterQuestion, Error, Report};
-use rig::{driver, play, start, try_play};
+
+use super::rig::{self, driver, play, start, try_play};
 
 fn bench() -> Bench {
     Bench::new().driver(driver("counters.sys")).checked(true)

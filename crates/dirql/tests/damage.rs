@@ -4,14 +4,11 @@
 //!
 //! A sample stands here; `DIRQL_DAMAGE=1` does all of them, `DIRQL_DAMAGE=7` every seventh. `DIRQL_DAMAGE_FROM` begins later.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
 #![allow(clippy::print_stdout, reason = "a hang is found by the last line")]
 
-mod rig;
-
 use dirql::{Bench, Machine, Outcome, Report};
-use rig::{driver, start};
+
+use super::rig::{driver, start};
 
 const DEVICE: &str = r"\\.\DirqlDamage";
 const INFLICT: u32 = 0x0022_2000;

@@ -1,10 +1,7 @@
 //! Threads that are held up until what is due next has come: what is started before all is ready for it, works until then. A driver that does so
 //! (`drivers/c/early.c`) is found by a search, by random policies, and between any two instructions; the same in the right order is right.
 
-#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where its ground gives way")]
-
-mod rig;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,7 +10,8 @@ use dirql::explore::{Bounds, Choice, Choices, Policy, Replay, Searched};
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Outcome, Play, Report, ScriptText};
 use engine::{Chooser, Delay, DelayPlace, Point};
-use rig::{Buffer, driver};
+
+use super::rig::{self, Buffer, driver};
 
 const INTERRUPT: u32 = 0x22_3880;
 const CALL: u32 = 0x22_3884;

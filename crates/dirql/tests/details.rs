@@ -1,11 +1,6 @@
 //! Details: events that only a reader who asks for them gets. Compiled drivers make each kind of them, they fit together, and a run in which
 //! they are read is the run in which they are not.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
@@ -15,9 +10,10 @@ use dirql::{Bench, Machine, Report};
 use engine::StrandId;
 use kernel::event::{Event, Kind, LockKind, Reader, Stamp};
 use kernel::exports;
-use rig::traffic::{self, Traffic};
-use rig::{QUEUE, checks_made, driver, play, start};
 use rules::Guarantees;
+
+use super::rig::traffic::{self, Traffic};
+use super::rig::{self, QUEUE, checks_made, driver, play, start};
 
 /// Keeps all details, and if it is asked to, calls. A clone is the same.
 #[derive(Clone, Default)]

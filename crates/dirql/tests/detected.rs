@@ -1,12 +1,8 @@
 //! Devices that a driver finds by itself (`drivers/c/detect.c`): reported with the resources by which it has found them, or on no bus.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::Bench;
-use rig::{driver, finish, start};
+
+use super::rig::{self, driver, finish, start};
 
 fn bench() -> Bench {
     let edu = Bench::new().driver(driver("edu.sys")).inf(driver("edu.inf")).device("edu");

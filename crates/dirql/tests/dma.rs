@@ -1,15 +1,11 @@
 //! DMA by adapters, as a compiled driver does it (`drivers/c/dma.c`) on the model of QEMU's educational device: transfers of all kinds by cards of
 //! all widths, what waits for what, and the mistakes that an IOMMU, a copy that is not flushed, and Driver Verifier find.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::explore::Policy;
 use dirql::{Bench, Machine};
 use kernel::verdict::{Tier, Verdict};
-use rig::{driver, finish, start};
+
+use super::rig::{self, driver, finish, start};
 
 const DEVICE: &str = r"\\.\DirqlDma";
 const SETUP: u32 = 0x0022_3000;

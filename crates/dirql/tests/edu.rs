@@ -1,17 +1,13 @@
 //! Stories of `edu.sys` on the model of QEMU's educational device: interrupts by a message and by the line, transfers by the card's
 //! bus master into the driver's memory and an application's, and the addresses that no driver may give a card.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::path::PathBuf;
 
 use dirql::explore::Policy;
 use dirql::{Bench, Machine, Platform};
 use kernel::verdict::Verdict;
-use rig::{driver, finish, play, start, try_play};
+
+use super::rig::{self, driver, finish, play, start, try_play};
 
 const FACTORIAL: u32 = 0x0022_3000;
 const STATE: u32 = 0x0022_3004;

@@ -1,16 +1,12 @@
 //! Stories of `edu_rust.sys`, a driver in Rust, on the model of QEMU's educational device: its requests end by the card's message
 //! or by its line, one after the other, whatever Plug and Play and applications do meanwhile.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::path::PathBuf;
 
 use dirql::explore::Policy;
 use dirql::{Bench, Machine, Platform};
-use rig::{Undelayed, driver, finish, pattern, play, start};
+
+use super::rig::{self, Undelayed, driver, finish, pattern, play, start};
 
 const FACTORIAL: u32 = 0x0022_3000;
 const STATE: u32 = 0x0022_3004;

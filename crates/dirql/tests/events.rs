@@ -1,8 +1,5 @@
 //! `docs/events.md` is what the declarations of events say.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
 use dirql::readers::schema_page;
 use kernel::event::Kind;
 

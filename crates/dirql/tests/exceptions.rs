@@ -1,13 +1,9 @@
 //! Stories of structured exception handling that a driver compiled by clang for the msvc target tells and checks itself
 //! (`drivers/c/seh`), and the exceptions of its that end the run.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, Outcome, Report};
-use rig::{driver, start, try_play};
+
+use super::rig::{self, driver, start, try_play};
 
 /// Carries out one story of the driver's table; at least `checks` of its checks must have been made, all with success.
 fn tell(story: &str, checks: u32) {

@@ -1,13 +1,9 @@
 //! Code that `executes.sys` makes at run time: it runs where memory may be executed, and is stopped at the call where not,
 //! reported with instruction, symbol, address and the block of pool.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, Outcome, Report};
-use rig::{driver, start};
+
+use super::rig::{driver, start};
 
 const LENGTH: u32 = 24;
 

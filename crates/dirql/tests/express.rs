@@ -1,15 +1,11 @@
 //! PCI Express functions: 4 KiB of configuration space and both lists of capabilities, as a compiled driver (`drivers/c/express.c`) finds them in each of the three ways, and what
 //! becomes of their registers in D3.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::fs;
 
 use dirql::{Bench, Machine};
-use rig::{driver, folder, play, start};
+
+use super::rig::{self, driver, folder, play, start};
 
 const OPEN: &str = r"open \\.\DirqlExpress as f";
 const INTERFACE: u32 = 0x22_2000;

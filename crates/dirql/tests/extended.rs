@@ -1,14 +1,11 @@
 //! Stories of registers beyond SSE's (`drivers/c/extended.c`): AVX, x87 and MMX with and without
 //! `KeSaveExtendedProcessorState`, and the two processors a machine can have.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
 #![allow(clippy::print_stderr, reason = "a story that is left out is named")]
 
-mod rig;
-
 use dirql::{Bench, Outcome, Report, processor};
-use rig::{driver, start, try_play};
+
+use super::rig::{self, driver, start, try_play};
 
 fn bench(cpu: &str) -> Bench {
     Bench::new()

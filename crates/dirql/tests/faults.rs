@@ -1,15 +1,11 @@
 //! Each bug of `faults.sys` ends in its verdict, at its instruction, and leaves the process able to start the next machine.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::ops::RangeInclusive;
 
 use dirql::{Bench, Outcome, Report};
 use kernel::verdict::Verdict;
-use rig::{driver, run, start, try_play};
+
+use super::rig::{driver, run, start, try_play};
 
 /// What is to come of a bug.
 struct Bug {

@@ -1,14 +1,10 @@
 //! Stories of memory that an application changes, or takes away, while a driver uses it (`drivers/c/fetch.c`): a length that the driver reads twice is found by a
 //! search, and by hand; the same driver that takes it over first stays clean.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::explore::{Bounds, Choice, Choices};
 use dirql::{Bench, Outcome, Play, Report, ScriptText};
-use rig::{driver, start};
+
+use super::rig::{driver, start};
 
 const TWICE: &str = "0x222003 in memory m";
 const ONCE: &str = "0x222007 in memory m";

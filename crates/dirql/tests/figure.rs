@@ -1,18 +1,14 @@
 //! The figure of a run, drawn: a write to the second of two cards on one line, a message, a routine at PASSIVE_LEVEL. The first
 //! stands in `docs/figures`.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::path::Path;
 
 use dirql::readers::{Figure, FigureForm, Sink};
 use dirql::{Bench, Platform};
 use engine::StrandId;
 use kernel::event::{Event, Reader, Role, Stamp};
-use rig::{Buffer, driver, start};
+
+use super::rig::{self, Buffer, driver, start};
 
 /// The figure of a run of this script.
 fn drawn(bench: impl Fn() -> Bench, script: &str, form: FigureForm) -> String {

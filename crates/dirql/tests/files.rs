@@ -1,12 +1,8 @@
 //! Stories of files, names and processes as correct drivers use them; each one failed here once.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, Outcome, Report};
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 const DEVICE: &str = r"\\.\DirqlFiles";
 

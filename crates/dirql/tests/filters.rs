@@ -1,12 +1,8 @@
 //! Drivers that filter the registry, handles of processes and threads, and processes, as a compiled driver does it (`drivers/c/filters.c`).
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, Error, Machine};
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 /// One story of the driver's table, with so many checks at least.
 fn tell(story: &str, checks: u32) {

@@ -1,10 +1,5 @@
 //! Files on a disk, as a compiled driver uses them (`drivers/c/folder.c`): drive `C:` is a folder of the host's.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -12,7 +7,8 @@ use std::path::{Path, PathBuf};
 use dirql::explore::Bounds;
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Error, Item, Outcome, Report, ScriptText};
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 const DEVICE: &str = r"\\.\DirqlFolder";
 

@@ -3,10 +3,7 @@
 //!
 //! `DIRQL_SEEDS` says how many runs are made, each twice (few in CI), `DIRQL_FIRST_SEED` where they begin.
 
-#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where its ground gives way")]
-
-mod rig;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,7 +11,8 @@ use std::sync::OnceLock;
 
 use dirql::{Bench, Machine, Play, Report, script};
 use engine::{Chooser, Point, Tracking};
-use rig::{driver, seeds, start_unheard, try_play};
+
+use super::rig::{self, driver, seeds, start_unheard, try_play};
 
 /// Exports that only end the run.
 const LEFT_OUT: &[&str] = &["KeBugCheck", "KeBugCheckEx"];

@@ -1,12 +1,8 @@
 //! `docs/guide/tests.md` as a reader tries it: its tests are made, in the folder that it means.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, Error};
-use rig::driver;
+
+use super::rig::driver;
 
 fn what_is_written_is_read() -> Result<(), Error> {
     let bench =

@@ -1,13 +1,9 @@
 //! Stories of a driver that clang has hardened (`drivers/c/hardened`): `/GS` cookies, control flow guard, stack probes, and
 //! `__fastfail`, by which all of them end.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, Outcome, Report, windows};
-use rig::{driver, start, try_play};
+
+use super::rig::{self, driver, start, try_play};
 
 /// Carries out one story of the driver's table; at least `checks` of its checks must have been made, all with success.
 fn tell(story: &str, checks: u32) {

@@ -1,16 +1,7 @@
 //! What a search concludes from equal histories, held against what happens: of all schedules of some small machines, any two runs that are asked in equal
 //! states, behind their last departures, are asked the same from there on and end alike. And the check can fail: it does where conflicts are left out.
 
-#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where its ground gives way")]
-
-#[path = "rig/lost_update.rs"]
-mod lost_update;
-#[path = "rig/outcome.rs"]
-mod outcome;
-mod rig;
-#[path = "rig/small_machines.rs"]
-mod small_machines;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -20,8 +11,9 @@ use std::rc::Rc;
 use dirql::Exploration;
 use dirql::explore::{self, Bounds, Places, Subject};
 use engine::{Chooser, Delay, Point, SLICE_END, Tracking};
-use outcome::{Answers, outcome};
-use small_machines::{SmallMachine, each_machine};
+
+use super::rig::outcome::{Answers, outcome};
+use super::rig::small_machines::{SmallMachine, each_machine};
 
 /// How the history of a question is known.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -1,13 +1,9 @@
 //! Each attack of `hostile.sys` ends in correct execution or in a verdict of its own, at the instruction, reported with its line.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, Outcome, Report};
 use kernel::verdict::Tier;
-use rig::{driver, start, try_play};
+
+use super::rig::{driver, start, try_play};
 
 /// What is to come of an attack: number, rule, bug check, and the routine it happens in, if that is the driver's.
 type Attack = (u32, &'static str, Option<u32>, &'static str);

@@ -1,17 +1,13 @@
 //! Stories of drivers whose unwind data lie: exceptions in them end in bounded time, with a verdict or as if nothing were
 //! wrong, and never with a fault of dirql's own.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::path::PathBuf;
 
 use dirql::explore::Rng;
 use dirql::{Bench, Outcome, Report};
 use image::Image;
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 /// A driver's file, to be changed.
 struct Patient {

@@ -1,15 +1,11 @@
 //! What a user's own `cargo test` does: tests of one program, each with a bench, on as many threads as there are.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::sync::Barrier;
 use std::thread;
 
 use dirql::{Bench, Error, Outcome};
-use rig::driver;
+
+use super::rig::driver;
 
 fn bench() -> Bench {
     Bench::new().driver(driver("legacy.sys"))

@@ -1,16 +1,12 @@
 //! What an INF makes of the properties of a device and of its interface, as a compiled driver (`drivers/c/installed.c`) finds them; and drivers that an INF installs
 //! without a device.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::fs;
 use std::path::PathBuf;
 
 use dirql::Bench;
-use rig::{driver, folder, play};
+
+use super::rig::{self, driver, folder, play};
 
 /// `{C22189E4-8BF3-4E6D-8467-8DC6D95E2A7E}`, `DEVPKEY_DrvPkg_*` and `DEVPKEY_DeviceInterface_FriendlyName` as bytes.
 const OWN: &str = "hex:e48921c2f38b6d4e84678dc6d95e2a7e";

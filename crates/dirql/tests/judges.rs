@@ -1,11 +1,6 @@
 //! Readers that judge: what they conclude is a finding like the kernel's own, stops the machine, or is a fault of dirql's; and a machine with
 //! all of them goes the way it goes without.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -13,7 +8,8 @@ use dirql::explore::Bounds;
 use dirql::{Bench, Outcome, Report, ScriptText, rules as known};
 use kernel::event::{Event, Judgement, Kind, Reader, Stamp};
 use kernel::verdict::{Tier, Verdict};
-use rig::{driver, start, start_unheard, try_play};
+
+use super::rig::{self, driver, start, start_unheard, try_play};
 
 const NAME: &str = r"\\.\DirqlClocks";
 

@@ -1,22 +1,18 @@
 //! Stories of drivers that a framework drives: clients of KMDF of several versions (`drivers/c/kmdf_*.c`) and a stand-in framework
 //! (`drivers/c/framework.c`), from binding to unloading.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::path::{Path, PathBuf};
 
 use dirql::explore::{Bounds, Policy};
 use dirql::{Bench, Machine, ScriptText};
-use rig::failures::{Failing, whichever_fails};
-use rig::kmdf::{
+
+use super::rig::failures::{Failing, whichever_fails};
+use super::rig::kmdf::{
     CLASSED_LIFE, Client, ECHO_LIFE, ECHO_PULLED_OUT, ECHOES, EDU_LIFE, EDU_PULLED_OUT, EDUS, FAULTIES,
     FORGETFUL, MINIPORTS, NOT_OWNERS, OPEN_ECHO, SELF_CHECKED, STORIES, classed, client, echo, echo_on, edu,
     edu_on, inf, mistake_before, mistake_on, on_each_framework, real, run, stand_in,
 };
-use rig::{driver, finish, play, printed, start, try_play};
+use super::rig::{self, driver, finish, play, printed, start, try_play};
 
 #[test]
 fn clients_of_every_version_serve_their_devices_by_the_table_that_they_are_given() {

@@ -1,10 +1,5 @@
 //! Stories of the judges of KMDF's clients: mistakes are found where they are made, in the client's line, and what clients do right is never accused.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::collections::BTreeSet;
 use std::io::Write;
 
@@ -13,12 +8,13 @@ use dirql::rules::{Judge, judges};
 use dirql::{Bench, Report, Verifier};
 use kernel::event::{Event, Kind, Reader, Stamp};
 use kernel::verdict::{Tier, Verdict};
-use rig::failures::{Failing, whichever_fails};
-use rig::kmdf::{
+
+use super::rig::failures::{Failing, whichever_fails};
+use super::rig::kmdf::{
     CLASSED_LIFE, ECHO_LIFE, ECHO_PULLED_OUT, ECHOES, EDU_LIFE, EDU_PULLED_OUT, EDUS, FAULTIES, OPEN_ECHO,
     SELF_CHECKED, classed, echo, edu, inf, mistake_before, mistake_on, on_each_framework, run, stand_in,
 };
-use rig::{Buffer, driver, play, start};
+use super::rig::{self, Buffer, driver, play, start};
 
 const REQUESTS: &str = "kmdf-requests";
 const CANCELABLE: &str = "kmdf-cancelable";

@@ -1,15 +1,11 @@
 //! A card that answers late, in parts, in another order: choices of the policy, where the card's keys `late` and `pieces` let it. A compiled driver
 //! (`drivers/c/late.c`) that waits for the card is right whatever is chosen; one that does not is right by default, and found by a search.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::explore::{Bounds, Choices, Policy, Replay, Searched};
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Outcome, Play, Report, ScriptText};
-use rig::{Buffer, driver, start};
+
+use super::rig::{self, Buffer, driver, start};
 
 /// Kinds of `late.c`.
 const PUT_EARLY: u32 = 1;

@@ -1,12 +1,8 @@
 //! Stories of a driver without hardware or Plug and Play: every way a request carries data.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, Error, Machine};
-use rig::{driver, play, start};
+
+use super::rig::{self, driver, play, start};
 
 const UPPERCASE: u32 = 0x0022_2000;
 const STORE: u32 = 0x0022_A005;

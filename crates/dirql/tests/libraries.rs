@@ -1,15 +1,11 @@
 //! Stories of a driver that stands on another image given beside it (`--with`).
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::path::PathBuf;
 use std::process::Command;
 
 use dirql::{Bench, Outcome};
-use rig::start;
+
+use super::rig::{self, start};
 
 const LIBRARY: &str = r#"
 #include <ddk/wdm.h>

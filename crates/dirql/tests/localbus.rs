@@ -1,13 +1,9 @@
 //! Stories of time on the local bus of a PCI 9052 (`lclk=`), by a compiled driver (`drivers/c/localbus.c`) that reads, writes and polls through
 //! local space 0: its loops take the virtual time that the space's descriptor says.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, Machine};
-use rig::{driver, finish, start};
+
+use super::rig::{driver, finish, start};
 
 const READ: u32 = 0x0022_3880;
 const WRITE: u32 = 0x0022_3884;

@@ -2,17 +2,15 @@
 //! `KeIpiGenericCall`, run-down protection, push locks, queue objects, sequenced lists, and whatever threads wait for. The driver checks the guarantees that are documented; it
 //! does so when nothing comes between, in random schedules, and in all schedules within a bound.
 
-#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where its ground gives way")]
-
-mod rig;
 
 use std::collections::BTreeSet;
 
 use dirql::explore::{Bounds, Policy};
 use dirql::{Bench, Outcome, Play, Report, ScriptText};
 use engine::Tracking;
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 fn bench(processors: u32) -> Bench {
     Bench::new().driver(driver("locks.sys")).processors(processors).instruction_budget(50_000_000)

@@ -1,17 +1,13 @@
 //! Stories of memory that a compiled driver tells and checks itself (`drivers/c/memory`): idioms of correct drivers, of which nothing
 //! is found, and what only Driver Verifier or a careful reader minds, which goes on.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::collections::BTreeSet;
 
 use dirql::explore::Policy;
 use dirql::{Bench, Outcome, Report};
 use kernel::verdict::Tier;
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 fn bench() -> Bench {
     Bench::new().driver(driver("memory.sys"))

@@ -1,16 +1,12 @@
 //! Stories of message-signaled interrupts: `message.sys` on the `bench` card, from what the INF allows to what the service
 //! routine is called with. The driver checks what Windows promises of the routine while it runs, and tells what it found.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::path::PathBuf;
 
 use dirql::explore::Policy;
 use dirql::{Bench, Machine, Outcome, Platform, Report};
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 const RAISE: u32 = 0x0022_6400;
 const STATE: u32 = 0x0022_6404;

@@ -1,16 +1,12 @@
 //! Whose doing it was: a failing run made again names, with stack and source line, who allocated, who freed, who took the
 //! lock, who completed the request first.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::path::Path;
 
 use dirql::explore::Policy;
 use dirql::{Bench, Explanation, Moments, Play, Report, explain, script};
-use rig::driver;
+
+use super::rig::driver;
 
 fn bench() -> Bench {
     Bench::new().driver(driver("faults.sys")).policy(Policy::random(5))

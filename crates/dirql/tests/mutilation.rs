@@ -3,16 +3,12 @@
 //!
 //! Images are run in child processes, a batch each, so that even a crash of ours would be reported with the image's number.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::process::{Child, Command, Stdio};
 
 use dirql::explore::Rng;
 use dirql::{Bench, Error};
-use rig::{driver, try_play};
+
+use super::rig::{self, driver, try_play};
 
 /// Children, and images each of them runs.
 const BATCHES: u64 = 10;
@@ -91,7 +87,7 @@ fn one_batch() {
 
 fn child(batch: u64) -> Child {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "one_batch", "--nocapture"]).env(VARIABLE, batch.to_string());
+    command.args(["--exact", "mutilation::one_batch", "--nocapture"]).env(VARIABLE, batch.to_string());
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 

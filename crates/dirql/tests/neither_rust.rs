@@ -1,14 +1,10 @@
 //! Stories of `METHOD_NEITHER` in a Rust driver, `card_rust.sys`: an application's addresses are captured in its own context, by probing and locking, and a
 //! bad one is a status.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::Bench;
 use dirql::explore::Policy;
-use rig::{driver, finish, play, start};
+
+use super::rig::{self, driver, finish, play, start};
 
 /// Control codes: E08h puts the input into the card's memory, E09h has a work item get output from there.
 const PUT: &str = "0x223823";

@@ -1,13 +1,9 @@
 //! Objects of the kinds that few drivers use, as a compiled driver does it (`drivers/c/objects.c`): timers with handles, waits for several
 //! handles, mutants.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::Bench;
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 /// One story of the driver's table, with so many checks at least.
 fn tell(story: &str, checks: u32) {

@@ -1,17 +1,13 @@
 //! Stories of locks that are acquired in orders which could end in a deadlock, and never do here (`drivers/c/orders.c`): one thread does one
 //! thing after another, and dirql reports the inversion all the same, with the moments of both orders.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::path::Path;
 
 use dirql::{Bench, Moments, Play, Report, explain, script};
 use kernel::verdict::{Tier, Verdict};
 use kernel::verifier::{Verifier, VerifierOption};
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 const RULE: &str = "lock-order-inversion";
 const DEVICE: &str = r"\\.\DirqlOrders";

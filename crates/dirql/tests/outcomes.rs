@@ -4,16 +4,7 @@
 //! The way that reduces nothing, between any two instructions, is what the others are held against. It is made for these machines
 //! only: a larger one has too many schedules.
 
-#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where its ground gives way")]
-
-#[path = "rig/lost_update.rs"]
-mod lost_update;
-#[path = "rig/outcome.rs"]
-mod outcome;
-mod rig;
-#[path = "rig/small_machines.rs"]
-mod small_machines;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,8 +13,9 @@ use std::rc::Rc;
 use dirql::Report;
 use dirql::explore::{self, Bounds, Choices, Counted, Places, Recorder, Replay, Searched, Subject};
 use engine::{Chooser, Tracking};
-use outcome::{Answers, outcome};
-use small_machines::{MACHINES, NAMES, SmallMachine, each_machine};
+
+use super::rig::outcome::{Answers, outcome};
+use super::rig::small_machines::{self, MACHINES, NAMES, SmallMachine, each_machine};
 
 // ---- searches ----
 

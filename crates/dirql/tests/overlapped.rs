@@ -1,13 +1,9 @@
 //! Stories of a test in Rust that has several requests under way: begun, looked at, cancelled, waited for, left behind.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use abi::NtStatus;
 use dirql::{Bench, Completion, Error, Machine};
-use rig::{driver, start, start_unheard};
+
+use super::rig::{driver, start, start_unheard};
 
 const DEVICE: &str = r"\\.\DirqlQueue";
 /// A request that waits for a tick, which comes so many milliseconds after the second one asks for it.

@@ -1,15 +1,13 @@
 //! Stories of packets that go through `IoStartPacket`, `StartIo` and a DPC (`drivers/c/packets.c`): buffered, direct and neither, overlapped and synchronous,
 //! cancelled in every state, each completed exactly once.
 
-#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where its ground gives way")]
-
-mod rig;
 
 use abi::NtStatus;
 use dirql::explore::Bounds;
 use dirql::{Bench, Handle, Machine, Outcome, Report, Request, ScriptText};
-use rig::{driver, start};
+
+use super::rig::{driver, start};
 
 const WAYS: [&str; 3] = ["Buffered", "Direct", "Neither"];
 

@@ -3,11 +3,6 @@
 //! A pair is measured, not claimed: its two halves are one routine of the driver's, the half that is right must call every export that the
 //! wrong one has called, and its report must be clean. `cargo xtask rules` takes the names of the pairs for tests of both kinds.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -16,7 +11,8 @@ use dirql::{Bench, Report};
 use kernel::event::{Event, Kind, Reader, Stamp};
 use kernel::rules;
 use kernel::verdict::{Tier, Verdict};
-use rig::{NoRoom, driver, start, try_play};
+
+use super::rig::{self, NoRoom, driver, start, try_play};
 
 /// Of `pairs.c`.
 const TELL: u32 = 0x0022_2000;

@@ -1,14 +1,10 @@
 //! Stories of the power management framework (PoFx): the life of a component, a device that goes to D3 when nothing needs it, and comes back.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::explore::{Bounds, Policy};
 use dirql::{Bench, Machine, Outcome, Report, ScriptText};
 use engine::{Chooser, Point};
-use rig::{driver, start, try_play};
+
+use super::rig::{self, driver, start, try_play};
 
 /// A card that loses its registers in D3; the STATE registers of idle.sys are at 20 and 24.
 const CARD: &str = "pci,id=abcd:0003,bar0=mem:128,irq,pm";

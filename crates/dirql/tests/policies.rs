@@ -1,16 +1,12 @@
 //! Stories of a policy other than the default: it changes who goes first, and nothing else.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::cell::Cell;
 use std::rc::Rc;
 
 use dirql::{Bench, Report};
 use engine::{Chooser, Point, SLICE_END};
-use rig::{driver, play, start};
+
+use super::rig::{driver, play, start};
 
 /// Lets others go first at every export, and counts how often it was asked; cuts driver code into slices.
 #[derive(Clone)]

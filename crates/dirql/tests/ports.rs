@@ -1,14 +1,10 @@
 //! Stories of completion ports, as applications use them on a driver whose requests wait (`drivers/c/queue.c`).
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use abi::NtStatus;
 use dirql::explore::Bounds;
 use dirql::{Bench, Error, Machine, Outcome, Packet, Report, ScriptText};
-use rig::{driver, play, start};
+
+use super::rig::{self, driver, play, start};
 
 const DEVICE: &str = r"\\.\DirqlQueue";
 /// Answered at once, with 20 bytes.

@@ -1,16 +1,12 @@
 //! Writes that are on their way to a card: `--platform posted=TIME`. A compiled driver (`drivers/c/posted.c`) that reads a register back behind a write
 //! it depends on is right whatever the policy chooses; one that does not is right by default, and found by random schedules and by a search.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::collections::BTreeSet;
 
 use dirql::explore::{Bounds, Policy};
 use dirql::{Bench, Outcome, Platform, Report, ScriptText};
-use rig::{driver, finish, seeds, start};
+
+use super::rig::{driver, finish, seeds, start};
 
 const RAISE: u32 = 0x0022_3840;
 const DATA: u32 = 0x0022_3844;

@@ -1,13 +1,9 @@
 //! Stories of power: what a card holds when it comes back from a lower state, what its driver has to restore, and what the bus driver restores.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::explore::Policy;
 use dirql::{Bench, Machine, Report};
-use rig::{driver, finish, play, seeds, start, try_play};
+
+use super::rig::{driver, finish, play, seeds, start, try_play};
 
 /// The ways down and up again: the device alone, then the system.
 const TRIPS: [&str; 4] =

@@ -1,16 +1,12 @@
 //! At which level power requests come, and devices that draw a surge of current when they are powered up. The devices are children of
 //! `drivers/c/busdriver.c`, driven by `drivers/c/soft.c`.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::explore::Policy;
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Report, ScriptText};
 use engine::{Chooser, Point};
-use rig::{Buffer, bus, finish, play, rules, seeds, start, try_play};
+
+use super::rig::{Buffer, bus, finish, play, rules, seeds, start, try_play};
 
 /// Kinds of children: one that says `DO_POWER_PAGABLE`; and four that are slow to come up, the first two without it.
 const PLAIN: u32 = 0;

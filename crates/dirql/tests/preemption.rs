@@ -4,11 +4,6 @@
 //! A card of the test's own, behind another one's configuration space, pulls its line whenever the driver has run for so
 //! many instructions. The routine connected to it spoils every register that an interrupt may spoil.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -18,7 +13,8 @@ use kernel::event::{Event, Kind, Reader, Role, Stamp};
 use kernel::hal::hardware::Refusal;
 use kernel::ke::interrupt::{self, Connection, irql_of_line, vector_of_line};
 use kernel::mm::pool;
-use rig::{driver, play, start};
+
+use super::rig::{self, driver, play, start};
 
 /// The line of the disturbing card.
 const LINE: u32 = 23;

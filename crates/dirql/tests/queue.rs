@@ -1,11 +1,6 @@
 //! Stories of requests that wait: lists, StartIo, timers, cancellation, clean-up.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
-use rig::run;
+use super::rig::run;
 
 #[test]
 fn reads_wait_for_the_timer_and_are_answered_one_by_one() {

@@ -1,12 +1,8 @@
 //! Stories of pool that is charged to processes, as a compiled driver tells them (`drivers/c/quota.c`).
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, Machine};
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 const LIMIT: u64 = 0x1_0000;
 

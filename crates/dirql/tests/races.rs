@@ -1,16 +1,12 @@
 //! Data races: `races.sys` has pairs of what two flows of control do to the same memory, wrong and right. In none do the two meet in the run; the wrong
 //! ones are found all the same, and the right ones are not accused.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::explore::{Bounds, Policy, Rng};
 use dirql::{Bench, Outcome, Report, ScriptText, rules as known};
 use kernel::verdict::{Tier, Verdict};
-use rig::traffic::{self, Traffic};
-use rig::{driver, start};
+
+use super::rig::traffic::{self, Traffic};
+use super::rig::{self, driver, start};
 
 const NAME: &str = r"\\.\DirqlRaces";
 const RACE: &str = "data-race";

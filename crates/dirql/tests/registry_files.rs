@@ -1,11 +1,6 @@
 //! Registry files (`.reg`): what they give is found by compiled drivers, before and beside what INFs write; what a run leaves in the registry is saved, and
 //! given again. `drivers/c/settings.c` reads and writes values of each kind.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::cell::RefCell;
 use std::fs;
 use std::io::Write;
@@ -15,7 +10,8 @@ use std::rc::Rc;
 use dirql::explore::Policy;
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Error, Machine, Outcome, Report, ScriptText};
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 const PARAMETERS: &str = r"HKEY_LOCAL_MACHINE\System\CurrentControlSet\Services\settings\Parameters";
 

@@ -1,14 +1,10 @@
 //! Devices that name others: who is asked and removed with whom, in which order, what goes when a device is ejected, and what must be on before a
 //! device is. The children are those of `drivers/c/busdriver.c`, driven by `drivers/c/soft.c`, which print the requests that they get.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Machine, Outcome, Report};
 use kernel::verdict::Tier;
-use rig::{bus, finish, play, printed, rules, start, try_play};
+
+use super::rig::{bus, finish, play, printed, rules, start, try_play};
 
 const OPEN: &str = r"open \\.\DirqlBus0 as b";
 

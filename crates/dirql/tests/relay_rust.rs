@@ -1,14 +1,12 @@
 //! Stories of `relay_rust.sys`, a filter driver in Rust above `edu.sys`: requests that go through it and come back changed, and the
 //! requests that it makes itself, one after the other or waited for.
 
-#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where its ground gives way")]
-
-mod rig;
 
 use dirql::explore::{Bounds, Policy};
 use dirql::{Bench, Machine, Outcome, ScriptText};
-use rig::{driver, finish, pattern, play, start};
+
+use super::rig::{self, driver, finish, pattern, play, start};
 
 const SUM: u32 = 0x0022_3100;
 const SUM_WAITING: u32 = 0x0022_3104;

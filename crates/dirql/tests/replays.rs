@@ -4,18 +4,15 @@
 //! `DIRQL_REPLAYS` says how many runs of each driver; `cargo xtask replays` asks for 1,000. The replay has other readers than
 //! the run, and every other one a third set; one in four is a replay under checked translation.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
 #![allow(clippy::print_stdout, reason = "the chore that runs it in great number shows what it did")]
-
-mod rig;
 
 use dirql::explore::Policy;
 use dirql::readers::{Flow, Json, Sink};
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Outcome, Report, ScriptText};
 use engine::{Chooser, Point};
-use rig::{Buffer, QUEUE, driver};
+
+use super::rig::{Buffer, QUEUE, driver};
 
 /// How many runs of each driver, by default.
 const RUNS: u64 = 10;

@@ -1,12 +1,8 @@
 //! Stories of a driver that checks the kernel's answers itself: one for each family of routines it asks.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::Bench;
-use rig::{driver, start};
+
+use super::rig::{driver, start};
 
 /// Lets the driver make the checks of a family, which are so many; none may fail, and nothing be left behind.
 #[track_caller]

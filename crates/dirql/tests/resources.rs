@@ -1,11 +1,6 @@
 //! Resources of devices that are no cards: what children of `drivers/c/busdriver.c` ask for, what an INF has for a root-enumerated device, who
 //! gets what, and who gets nothing. `drivers/c/soft.c` prints what it is started with.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use abi::{
     CM_RESOURCE_INTERRUPT_LATCHED, CmResourceShareDeviceExclusive, CmResourceShareShared,
     CmResourceTypeBusNumber, CmResourceTypeDevicePrivate, CmResourceTypeDma, CmResourceTypeInterrupt,
@@ -13,7 +8,8 @@ use abi::{
 };
 use dirql::{Bench, Machine};
 use kernel::pnp::wanted::{Requirements, Wanted};
-use rig::{bus, driver, finish, play, start};
+
+use super::rig::{self, bus, driver, finish, play, start};
 
 const SOFT: &str = "interface:{5A0F7B52-3C1E-4B6F-9E57-0D1B8A2C4E61}";
 

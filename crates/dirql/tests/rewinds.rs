@@ -3,10 +3,7 @@
 //!
 //! `DIRQL_ROUNDS` says how often (`cargo xtask rewind`: 10,000 times for each story).
 
-#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test may stop where its ground gives way")]
-
-mod rig;
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,8 +13,9 @@ use std::rc::Rc;
 use dirql::explore::Rng;
 use dirql::{Bench, Error, Exploration, Machine, Mark, Play, Report, script};
 use engine::{Chooser, Point, Question, Tracking, Turn};
-use rig::kmdf::{OPEN_ECHO, stand_in};
-use rig::{driver, start};
+
+use super::rig::kmdf::{OPEN_ECHO, stand_in};
+use super::rig::{driver, start};
 
 const TWO_WRITERS: &str = r#"open \\.\PciLine0 as a overlapped
 open \\.\PciLine0 as b overlapped

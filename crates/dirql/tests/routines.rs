@@ -3,11 +3,6 @@
 //! `DIRQL_BLESS=1` has the page's listings written anew, after another compiler or another driver. Where mingw's gcc is of another version than
 //! the page names, instructions are counted and listings are not compared.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::Path;
@@ -15,6 +10,8 @@ use std::process::Command;
 
 use iced_x86::{Decoder, DecoderOptions, FlowControl, Formatter, Instruction, IntelFormatter, Mnemonic};
 use image::{Image, Symbols};
+
+use super::rig;
 
 /// A driver's image, taken apart.
 struct Driver {

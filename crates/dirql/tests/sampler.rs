@@ -1,14 +1,10 @@
 //! Stories of a card that a text file describes (`drivers/c/sampler.sheet`), and of the driver that was written for it (`sampler.sys`).
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::path::PathBuf;
 
 use dirql::{Bench, Machine, Outcome, Report, Verifier};
-use rig::{driver, start, try_play};
+
+use super::rig::{driver, start, try_play};
 
 /// The repository's sheet.
 fn sheet() -> PathBuf {

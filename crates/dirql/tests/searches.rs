@@ -1,12 +1,7 @@
 //! Stories of exhaustive search over real machines: a bug that needs the right preemption is found, with its record, and code
 //! that is right is right in every schedule within the bound.
 
-#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where its ground gives way")]
-
-#[path = "rig/lost_update.rs"]
-mod lost_update;
-mod rig;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,8 +10,9 @@ use dirql::explore::{self, Bounds, Choice, Choices, Counted, Replay, Searched, S
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Failure, Outcome, Play, Report, ScriptText};
 use engine::{Chooser, Point};
-use lost_update::{BITS, BYTES, LOCKED, QUIET, QUIET_DPC, UNLOCKED};
-use rig::{Buffer, driver, start};
+
+use super::rig::lost_update::{BITS, BYTES, LOCKED, QUIET, QUIET_DPC, UNLOCKED};
+use super::rig::{self, Buffer, driver, start};
 
 fn bench() -> Bench {
     Bench::new().driver(driver("lost_update.sys")).processors(2)

@@ -1,18 +1,14 @@
 //! Stories of sections and views that a compiled driver tells and checks itself (`drivers/c/sections`), and of applications that share
 //! memory and registers with it.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::path::Path;
 
 use dirql::explore::Policy;
 use dirql::{Bench, Error, Exploration, Machine, Play, Report, script};
 use engine::Tracking;
 use kernel::verdict::Tier;
-use rig::{NoRoom, driver, play, start};
+
+use super::rig::{self, NoRoom, driver, play, start};
 
 const DEVICE: &str = r"\\.\DirqlSections";
 

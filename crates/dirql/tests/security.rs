@@ -1,14 +1,10 @@
 //! Security as a compiled driver uses it (`drivers/c/security.c`): what it makes is held against what Microsoft's pages say.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::path::{Path, PathBuf};
 
 use dirql::{Bench, Machine, User};
-use rig::{driver, play, start};
+
+use super::rig::{self, driver, play, start};
 
 const DEVICE: &str = r"\\.\DirqlSecurity";
 

@@ -4,16 +4,13 @@
 //! `DIRQL_SEQUENCES` says how many are run for each card, `DIRQL_FIRST_SEED` from which on: `DIRQL_FIRST_SEED=7 DIRQL_SEQUENCES=1` runs one again, with
 //! `DIRQL_SHOW=1` with its steps and all that happens.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
 #![allow(clippy::print_stderr, reason = "a sequence is shown if that is asked for")]
-
-mod rig;
 
 use dirql::explore::{Policy, Rng};
 use dirql::readers::{Flow, Sink, SymbolBook};
 use dirql::{Bench, Machine, Report};
-use rig::{driver, try_play};
+
+use super::rig::{self, driver, try_play};
 
 /// Steps of a sequence.
 const STEPS: u32 = 30;

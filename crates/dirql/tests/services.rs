@@ -1,13 +1,9 @@
 //! Stories of kernel services that a compiled driver tells and checks itself (`drivers/c/services`): each test is one
 //! story, which must find nothing that differs from the documentation, and must leave a clean report.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, Report};
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 /// Carries out one story of the driver's table; at least `checks` of its checks must have been made, all with success.
 fn tell(story: &str, checks: u32) -> Report {

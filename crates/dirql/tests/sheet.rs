@@ -1,13 +1,9 @@
 //! Stories of a card that no model knows (`pci`), with what its data sheet says of its registers, and a driver written from it
 //! (`sheet.sys`): a script sets and reads registers, raises the interrupt, and the driver's acknowledge lowers it.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, Error, Machine, Report};
-use rig::{driver, start, try_play};
+
+use super::rig::{driver, start, try_play};
 
 /// What the data sheet says of a revision's interrupt.
 const REVISIONS: [&str; 5] = [

@@ -1,15 +1,11 @@
 //! System DMA, as a compiled driver does it (`drivers/c/slave.c`) on the card `slave`: a channel of the PC's DMA controllers moves the bytes of a
 //! device that is no bus master, by the names of Windows NT 4 and by those of today.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::explore::Policy;
 use dirql::{Bench, Machine};
 use kernel::verdict::Tier;
-use rig::{driver, finish, pattern, start};
+
+use super::rig::{self, driver, finish, pattern, start};
 
 const DEVICE: &str = r"\\.\DirqlSlave";
 const SETUP: u32 = 0x0022_3400;

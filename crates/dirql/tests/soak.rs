@@ -4,18 +4,16 @@
 //!
 //! `DIRQL_HOURS` says how many hours of the machine's time pass (few in CI; `cargo xtask soak` lets a week pass).
 
-#![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::print_stderr,
     reason = "a test may stop where its ground gives way, and says what it measured"
 )]
 
-mod rig;
-
 use dirql::explore::Rng;
-use rig::traffic::{self, Traffic};
-use rig::{Undelayed, finish, try_play, wanted};
+
+use super::rig::traffic::{self, Traffic};
+use super::rig::{Undelayed, finish, try_play, wanted};
 
 const SECOND: u64 = 1_000_000_000;
 

@@ -1,15 +1,11 @@
 //! Stories of special pool that a compiled driver tells (`drivers/c/memory/special.h`): blocks on pages of their own, and accesses beyond them,
 //! reported where they happen though no access is tested.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::explore::Policy;
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Report, ScriptText, SpecialPool, Verifier, VerifierOption};
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 const DEVICE: &str = r"\\.\DirqlMemory";
 

@@ -1,18 +1,14 @@
 //! Stacks of several `.sys` files, by INF: who is loaded and added in which order, which way requests take, and what is reported if a layer
 //! is missing or refuses. Each layer is a copy of `drivers/c/layer.c`, whose letter is the last of its service's name.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use dirql::explore::Policy;
 use dirql::{Bench, Machine, Report};
 use kernel::nt::WindowsVersion;
-use rig::{driver, folder, play};
+
+use super::rig::{self, driver, folder, play};
 
 /// A function driver F with lower filters A and B, upper filters X and Y, and the class's filters C below and Z above.
 const INF: &str = r#"

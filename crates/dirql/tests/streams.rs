@@ -1,13 +1,9 @@
 //! String instructions with ports and device memory in a compiled driver (`drivers/c/streams.c`), with a card whose FIFOs are behind
 //! ports (`drivers/c/streams.sheet`).
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, Machine, Report};
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 const DEVICE: &str = r"\\.\Streams";
 

@@ -1,17 +1,13 @@
 //! What nothing can end any more is reported though something of the driver's is alive (`stuck.sys`): within a virtual minute, by every
 //! policy alike, with who waits for what; and what ends late, by the same activity, is left alone.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::path::Path;
 
 use dirql::explore::{Bounds, Policy, Searched};
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Outcome, Play, Report, ScriptText, script as language};
-use rig::{Buffer, driver, start_unheard, try_play};
+
+use super::rig::{self, Buffer, driver, start_unheard, try_play};
 
 /// The activities of `stuck.sys` by their numbers.
 const ACTIVITIES: [&str; 20] = [

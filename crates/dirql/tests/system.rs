@@ -1,17 +1,13 @@
 //! What drivers ask the system about itself, as a compiled driver does (`drivers/c/system.c`): processes, modules, the kernel's own image,
 //! objects by their names.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use dirql::{Bench, Report};
 use kernel::event::{Class, Event, Kind, Reader, Stamp};
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 fn bench() -> Bench {
     Bench::new().driver(driver("system.sys")).processors(2)

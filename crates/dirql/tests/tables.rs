@@ -1,13 +1,9 @@
 //! Generic tables and trees that splay, as a compiled driver uses them (`drivers/c/tables.c`): what it is given is held against what it put
 //! in, and the links of a balanced table against what makes it balanced.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::Bench;
-use rig::{driver, start};
+
+use super::rig::{self, driver, start};
 
 /// One story of the driver's table, with so many checks at least.
 fn tell(story: &str, checks: u32) {

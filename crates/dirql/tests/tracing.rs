@@ -1,18 +1,14 @@
 //! Providers of events that are traced, or not: a compiled driver (`drivers/c/tracing.c`) registers them as manifests, TraceLogging and WPP
 //! do, checks what its callbacks get, and writes; what it has written is in the trace.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use dirql::readers::{Flow, Sink};
 use dirql::{Bench, TraceProviders};
 use kernel::event::{Event, Kind, Reader, Stamp};
-use rig::{Buffer, driver, start};
+
+use super::rig::{self, Buffer, driver, start};
 
 /// The driver's GUIDs, by their last byte.
 fn guid(last: &str) -> String {

@@ -1,16 +1,12 @@
 //! The device tree: root-enumerated devices, and the children that `drivers/c/busdriver.c` reports, driven by `drivers/c/soft.c`: who is
 //! found, started, asked, stopped and removed in which order, and what a bus driver must not report.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::explore::{Bounds, Policy};
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Machine, Outcome, Report, ScriptText};
 use kernel::verdict::Tier;
-use rig::{bus, driver, finish, play, printed, rules, start, try_play};
+
+use super::rig::{self, bus, driver, finish, play, printed, rules, start, try_play};
 
 /// The interface of `soft.sys`.
 const SOFT: &str = "interface:{5A0F7B52-3C1E-4B6F-9E57-0D1B8A2C4E61}";

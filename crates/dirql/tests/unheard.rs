@@ -1,16 +1,12 @@
 //! What drivers do by themselves while no reader listens (levels, spin locks) is what they do when one reads every call: the
 //! same verdicts with the same moments, the same time, the same numbers of events.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::readers::Sums;
 use dirql::{Bench, Machine, Report};
 use kernel::event::{Event, Kind, Reader, Stamp};
-use rig::kmdf::{ECHOES, OPEN_ECHO, commit, echo, stand_in};
-use rig::{driver, play, start_unheard, try_play};
+
+use super::rig::kmdf::{ECHOES, OPEN_ECHO, commit, echo, stand_in};
+use super::rig::{self, driver, play, start_unheard, try_play};
 
 /// Gets each call and each change of level.
 struct Listener;

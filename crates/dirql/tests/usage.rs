@@ -1,13 +1,9 @@
 //! Paging, hibernation and crash dump files on devices, what devices say of their state, and the problem codes of those that do not run. The
 //! devices are children of `drivers/c/busdriver.c`, driven by `drivers/c/soft.c`.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Machine, Outcome, Report};
-use rig::{bus, finish, play, rules, start, try_play};
+
+use super::rig::{self, bus, finish, play, rules, start, try_play};
 
 const OPEN: &str = r"open \\.\DirqlBus0 as b";
 const HUB: u32 = 0x200;

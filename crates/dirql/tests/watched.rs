@@ -1,15 +1,11 @@
 //! Stories of Plug and Play notifications: `watcher.sys` is notified of the interface and of the device of `correct_pnp.sys`, is asked before that is
 //! removed, and reports events of its own.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::explore::Policy;
 use dirql::{Bench, Report};
 use engine::{Chooser, Point};
-use rig::{driver, start, try_play};
+
+use super::rig::{self, driver, start, try_play};
 
 /// Control codes.
 const CODES: [(&str, &str); 9] = [

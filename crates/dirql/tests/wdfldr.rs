@@ -1,14 +1,10 @@
 //! Stories of the frameworks' loader: a compiled driver (`drivers/c/loader.c`) that is a framework, a class extension and their client, and what the
 //! loader does with what it is given.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::{Bench, Report};
 use kernel::event::{Event, Kind, Reader, Role, Stamp};
-use rig::{command, driver, play, start, try_play};
+
+use super::rig::{self, command, driver, play, start, try_play};
 
 /// The registry names the driver's service for the framework's component and for the class extension's.
 const REGISTRY: &str = r#"Windows Registry Editor Version 5.00

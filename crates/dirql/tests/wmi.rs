@@ -1,16 +1,12 @@
 //! Stories of WMI: a function driver that offers its blocks through the library (`drivers/c/wmi.c`), one that handles the requests by itself and
 //! asks its own blocks (`drivers/c/wmi_raw.c`), and what an administrator's program sees of both.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use dirql::explore::Policy;
 use dirql::{Bench, Machine, Report, WmiInstance, WmiQuestion};
 use engine::{Chooser, Point};
 use kernel::verdict::Tier;
-use rig::{driver, start, try_play};
+
+use super::rig::{self, driver, start, try_play};
 
 const CARD: &str = "pci,id=abcd:0001,bar0=mem:128,irq";
 const COUNTERS: &str = "block:{D1B0C0DE-0000-4000-8000-000000000001}";

@@ -1,17 +1,11 @@
 //! What happens around an access to a device or port, and around an export: slices that change under it, code that is
 //! rewritten, registers that are not used yet.
-#![allow(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod rig;
 
 use engine::windows::DEVICE;
 use engine::{FaultKind, Leave, Protection};
 use iced_x86::code_asm::*;
-use rig::{CODE, EXPORTS, Rig, STACK_TOP, assemble};
+
+use super::rig::{CODE, EXPORTS, Rig, STACK_TOP, assemble};
 
 /// One access, with `instructions` of one byte behind it in its block.
 fn access_and(instructions: u32) -> Vec<u8> {

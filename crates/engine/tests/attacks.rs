@@ -10,15 +10,13 @@
     reason = "a test that cannot go on has failed; bytes are cut out of random numbers"
 )]
 
-mod random;
-mod rig;
-
 use engine::windows::{IMAGES, PAGE, SYSTEM, USER};
 use engine::{Cpu, Leave, Protection};
 use iced_x86::code_asm::*;
 use iced_x86::{Decoder, DecoderOptions, Instruction, InstructionInfoFactory, OpAccess, Register};
-use random::Random;
-use rig::{CODE, DATA, DATA_SIZE, Rig, STACK_TOP, assemble};
+
+use super::random::Random;
+use super::rig::{CODE, DATA, DATA_SIZE, Rig, STACK_TOP, assemble};
 
 /// What an attack begins with, behind its prefixes.
 const OPCODES: &[&[u8]] = &[

@@ -1,10 +1,8 @@
 //! The checked translation: everything the fast one is held to, once more; then what only it can tell.
 #![allow(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
     clippy::duplicate_mod,
     clippy::print_stderr,
-    reason = "a test that cannot go on has failed; what is not tested is said; the other files are taken in whole, each with its rig"
+    reason = "the other files are taken in whole, with a rig of checked machines; what is not tested is said"
 )]
 
 #[path = "accesses.rs"]
@@ -31,6 +29,7 @@ mod returns;
 mod rewind;
 #[path = "rewind_memory.rs"]
 mod rewind_memory;
+#[path = "rig/mod.rs"]
 mod rig;
 
 use engine::windows::{DEVICE, IMAGES, SYSTEM, USER};
@@ -38,6 +37,10 @@ use engine::{Cpu, FaultKind, Leave, TouchKind, Tracking};
 use iced_x86::code_asm::*;
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
 use rig::{CODE, DATA, Rig, STACK_TOP, assemble};
+
+use super::{corpora, random, sequences};
+
+const _: () = assert!(rig::CHECKED, "this rig makes checked machines");
 
 /// What is mapped in the process and is no driver's: an address in each of the engine's own windows, in the two shadows,
 /// and in the host program.

@@ -8,17 +8,15 @@
     reason = "a test that cannot go on has failed; what is not tested is said"
 )]
 
-mod corpora;
-mod rig;
-
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
-use corpora::{Compiler, address};
 use engine::{Leave, Protection, Special, Stack, Step};
 use image::Image;
-use rig::native::Native;
-use rig::{CODE, DATA, EXPORTS, Rig, STACK_SIZE, STACK_TOP};
+
+use super::corpora::{Compiler, address};
+use super::rig::native::Native;
+use super::rig::{CODE, DATA, EXPORTS, Rig, STACK_SIZE, STACK_TOP};
 
 /// What `KeSaveExtendedProcessorState` and its counterpart are to these routines.
 const SAVE: u64 = EXPORTS + 0x1000;

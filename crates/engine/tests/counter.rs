@@ -1,12 +1,10 @@
 //! `r13` holds the countdown while translated code runs; to the driver it is a register like any other.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod rig;
 
 use engine::windows::{DEVICE, IMAGES};
 use engine::{FaultKind, Leave};
 use iced_x86::code_asm::*;
-use rig::{CODE, DATA, EXPORTS, Rig, assemble, relative};
+
+use super::rig::{CODE, DATA, EXPORTS, Rig, assemble, relative};
 
 /// Runs the code whole, and with an interrupt (a call of driver code that has an `r13` of its own) at each instruction:
 /// the same result and the same count.

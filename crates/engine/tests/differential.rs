@@ -9,17 +9,14 @@
     reason = "a test that cannot go on has failed; what is not tested is said"
 )]
 
-mod random;
-mod rig;
-mod sequences;
-
 use std::collections::BTreeSet;
 
 use engine::windows::IMAGES;
 use engine::{Cpu, Protection};
-use rig::native::Native;
-use rig::{CODE, Hook, Rig};
-use sequences::{Family, Random, data, encode, function, listing, place};
+
+use super::rig::native::Native;
+use super::rig::{CODE, Hook, Rig};
+use super::sequences::{Family, Random, data, encode, function, listing, place};
 
 /// Data in reach of RIP-relative operands of both copies.
 const DATA: u64 = IMAGES.base + 0x3000_0000;

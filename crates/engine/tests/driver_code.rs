@@ -1,16 +1,10 @@
 //! Driver code by hand: calls, returns, exports, sensitive instructions, devices, faults, slices.
-#![allow(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod rig;
 
 use engine::windows::{DEVICE, SHARED_DATA};
 use engine::{FaultKind, Leave, Stack};
 use iced_x86::code_asm::*;
-use rig::{CODE, DATA, EXPORTS, Rig, STACK_SIZE, STACK_TOP, assemble, relative};
+
+use super::rig::{CODE, DATA, EXPORTS, Rig, STACK_SIZE, STACK_TOP, assemble, relative};
 
 #[test]
 fn a_leaf_function_returns_its_sum() {

@@ -7,13 +7,12 @@
     reason = "a test that cannot go on has failed; what is not tested is said"
 )]
 
-mod rig;
-
 use engine::windows::{DEVICE, PAGE, SYSTEM};
 use engine::{Cpu, FaultKind, Leave};
 use iced_x86::code_asm::*;
 use iced_x86::{Code, IcedError, Instruction, MemoryOperand, Register as R};
-use rig::{CODE, DATA, DATA_SIZE, Rig, assemble};
+
+use super::rig::{CODE, DATA, DATA_SIZE, Rig, assemble};
 
 /// Where `ymm1`, the mask, and `ymm2`, the index, are loaded from.
 const MASK: u64 = DATA + 0x100;

@@ -6,13 +6,12 @@
     reason = "a test that cannot go on has failed; what is not tested is said"
 )]
 
-mod rig;
-
 use engine::{Cpu, FaultKind, Leave, Stack};
 use iced_x86::code_asm::*;
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
-use rig::native::Native;
-use rig::{CODE, DATA, EXPORTS, Rig, STACK_TOP, assemble, assemble_at};
+
+use super::rig::native::Native;
+use super::rig::{self, CODE, DATA, EXPORTS, Rig, STACK_TOP, assemble, assemble_at};
 
 const SECOND: u64 = CODE + 0x10_0000;
 

@@ -1,14 +1,12 @@
 //! Instructions that empty a processor's write-combining buffers: the guest hears of each, once, and nothing else changes.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod rig;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use engine::windows::DEVICE;
 use iced_x86::code_asm::{dword_ptr, eax, ecx, edx, r8, rdi};
-use rig::{DATA, Rig, assemble};
+
+use super::rig::{DATA, Rig, assemble};
 
 /// What code returns, what it retired, and when a fence was reported to the guest, each counted in instructions from the start.
 fn run(code: &[u8], watch: bool, slice: u64) -> (u64, u64, Vec<u64>) {

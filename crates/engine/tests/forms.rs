@@ -2,12 +2,10 @@
 //! and an exception, whose filter is called and whose handler goes on in the routine. Generated: each with all the others.
 //!
 //! Prefixes mean what Intel's manual says (an operand size does not make a near branch shorter in 64-bit mode).
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod rig;
 
 use engine::{FaultKind, Leave, Stack};
-use rig::{CODE, DATA, EXPORTS, Rig};
+
+use super::rig::{CODE, DATA, EXPORTS, Rig};
 
 /// Prefixes that change nothing in front of a near branch.
 const PREFIXES: [&[u8]; 12] = [

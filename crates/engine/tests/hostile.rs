@@ -1,16 +1,10 @@
 //! Code that is out to surprise: it runs correctly or ends as a fault of its own, never as one of ours.
-#![allow(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod rig;
 
 use engine::windows::{DEVICE, SYSTEM};
 use engine::{FaultKind, Leave, Protection};
 use iced_x86::code_asm::*;
-use rig::{CODE, DATA, EXPORTS, Rig, STACK_TOP, assemble, assemble_at, relative};
+
+use super::rig::{self, CODE, DATA, EXPORTS, Rig, STACK_TOP, assemble, assemble_at, relative};
 
 #[test]
 fn a_jump_into_the_middle_of_an_instruction_runs_what_is_there() {

@@ -1,7 +1,4 @@
 //! Interlocked instructions that are watched: the guest is asked before each, once, and nothing else changes.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod rig;
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -11,7 +8,8 @@ use engine::{Leave, Protection};
 use iced_x86::code_asm::{
     al, byte_ptr, dword_ptr, eax, ecx, edx, qword_ptr, r8, r9, rax, rbx, rcx, rdi, rdx, rsp,
 };
-use rig::{CODE, DATA, Rig, assemble};
+
+use super::rig::{CODE, DATA, Rig, assemble};
 
 /// A loop of ten rounds with a `lock xadd`, an `xchg` with memory, and a failing `lock cmpxchg`; flags live across all.
 fn rounds() -> Vec<u8> {

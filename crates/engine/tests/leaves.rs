@@ -1,15 +1,13 @@
 //! Calls through a register or memory that lead to leaves, whose translations stand in the place of the calls: nothing tells them from
 //! calls.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod rig;
 
 use std::cell::Cell;
 
 use engine::windows::DEVICE;
 use engine::{FaultKind, Leave, Protection};
 use iced_x86::code_asm::*;
-use rig::{CODE, DATA, Rig, STACK_TOP, assemble, assemble_at};
+
+use super::rig::{CODE, DATA, Rig, STACK_TOP, assemble, assemble_at};
 
 /// Where the leaf lies, on a page of its own.
 const LEAF: u64 = CODE + 0x1000;

@@ -1,7 +1,4 @@
 //! Accesses of driver code that the guest hears of: each of the right bytes, once, before its instruction has retired, and nothing else changes.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod rig;
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -13,7 +10,8 @@ use iced_x86::code_asm::{
     xmm1, xmm2, xmmword_ptr,
 };
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
-use rig::{CODE, DATA, DATA_SIZE, Rig, assemble};
+
+use super::rig::{CODE, DATA, DATA_SIZE, Rig, assemble};
 
 /// Offset in the data, bytes, kind, atomic, instructions that had retired.
 type Reported = (u64, u64, AccessKind, bool, u64);

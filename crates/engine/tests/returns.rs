@@ -1,11 +1,9 @@
 //! Returns whose target is looked up ahead of the pops, and calls that go where they went first: where that does not hold.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod rig;
 
 use engine::{FaultKind, Leave, Protection, Stack};
 use iced_x86::code_asm::*;
-use rig::{CODE, DATA, Rig, STACK_TOP, assemble};
+
+use super::rig::{self, CODE, DATA, Rig, STACK_TOP, assemble};
 
 /// Whole, and with an end of the slice in front of each instruction: the same result and count.
 fn everywhere(rig: &Rig, arguments: &[u64], expected: u64) {

@@ -9,9 +9,6 @@
     reason = "a test that cannot go on has failed"
 )]
 
-mod random;
-mod rig;
-
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 
@@ -21,8 +18,9 @@ use engine::{
     Snapshot, Special, Stack, StrandId, Tracking, Turn,
 };
 use iced_x86::code_asm::*;
-use random::Random;
-use rig::{CODE, EXPORTS, assemble};
+
+use super::random::Random;
+use super::rig::{self, CODE, EXPORTS, assemble};
 
 const STRANDS: u32 = 6;
 const CALLS: u64 = 5;

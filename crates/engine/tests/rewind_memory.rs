@@ -1,17 +1,11 @@
 //! What a rewind puts back besides plain pages: mappings, aliases, code, the clock, the allocator; and what must stay as it
 //! is while writes are being noticed.
-#![allow(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod rig;
 
 use engine::windows::{IMAGES, PAGE, SYSTEM, USER};
 use engine::{DriverPtr, Engine, FaultKind, Protection, Snapshot, Tracking};
 use iced_x86::code_asm::*;
-use rig::{CODE, DATA, EXPORTS, Rig, STACK_TOP, assemble};
+
+use super::rig::{self, CODE, DATA, EXPORTS, Rig, STACK_TOP, assemble};
 
 /// Tells `story` once with each back end that this host has.
 fn both(code: &[u8], story: impl Fn(&Rig, &dyn Fn() -> Snapshot)) {

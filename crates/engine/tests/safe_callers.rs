@@ -1,12 +1,5 @@
 //! What safe code can ask of the engine and must not get: each of these would have reached memory of the host's, or something that is gone.
 //! What types refuse does not compile, and stands where it is refused: `Host`, `Engine`, `Guest`, `View`, and `Field` of the ABI.
-#![allow(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod rig;
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,7 +9,8 @@ use engine::{
     ANSWERS, Access, Answer, Args, DriverPtr, Engine, Fault, FaultKind, Flow, Guest, Host, Leave, Point,
     Progress, Protection, Question, Short, Special, Stack, StrandId, Turn,
 };
-use rig::{CODE, DATA, Rig};
+
+use super::rig::{self, CODE, DATA, Rig};
 
 const RETURN: [u8; 1] = [0xC3];
 

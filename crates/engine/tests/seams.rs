@@ -1,17 +1,11 @@
 //! The seams below driver code: allocator scope, strands, memory, one machine after the other.
-#![allow(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod rig;
 
 use std::cell::RefCell;
 
 use engine::windows::{IMAGES, PAGE, SYSTEM, USER};
 use engine::{DriverPtr, Engine, Host, Progress, Protection, StartError, outside};
-use rig::{DATA, Rig, STACK_TOP};
+
+use super::rig::{self, DATA, Rig, STACK_TOP};
 
 fn address<T: ?Sized>(value: &T) -> u64 {
     std::ptr::from_ref(value).cast::<u8>() as u64

@@ -1,8 +1,5 @@
 //! Plain instructions on memory that others touch too: which they are is learned, and the guest is asked before each that is
 //! watched, once, and nothing else changes.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod rig;
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -15,7 +12,8 @@ use iced_x86::code_asm::{
     byte_ptr, cl, dword_ptr, eax, ecx, edx, qword_ptr, r8, r8d, r9, r9b, r9d, r10, r13, rax, rcx, rdi, rdx,
     rsi, rsp,
 };
-use rig::{CODE, DATA, Rig, STACK_SIZE, STACK_TOP, assemble};
+
+use super::rig::{self, CODE, DATA, Rig, STACK_SIZE, STACK_TOP, assemble};
 
 /// Five rounds of a load, a store, a repeated string, a push and a call through memory, with flags live across all of them.
 fn rounds() -> Vec<u8> {

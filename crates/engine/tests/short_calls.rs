@@ -1,17 +1,11 @@
 //! Calls that driver code answers by itself: whatever way it calls, all is as if the guest had been asked.
-#![allow(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod rig;
 
 use engine::windows::{DEVICE, IMAGES, PAGE, USER};
 use engine::{Answer, DriverPtr, DriverState, Leave, Protection, Short, TakenLock, Tracking};
 use iced_x86::code_asm::*;
 use iced_x86::{Code, Instruction, MemoryOperand, Register};
-use rig::{CODE, DATA, EXPORTS, Rig, STACK_SIZE, STACK_TOP, assemble, relative};
+
+use super::rig::{self, CODE, DATA, EXPORTS, Rig, STACK_SIZE, STACK_TOP, assemble, relative};
 
 /// The short exports, 16 bytes each.
 const EXPORT: u64 = EXPORTS + 0x1000;

@@ -1,16 +1,10 @@
 //! The ends of slices within blocks: at every instruction, for the first time and again, with flags alive, around code that is
 //! rewritten meanwhile.
-#![allow(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod rig;
 
 use engine::{Leave, Protection};
 use iced_x86::code_asm::*;
-use rig::{CODE, Rig, assemble};
+
+use super::rig::{CODE, Rig, assemble};
 
 /// A loop of which each round begins with flags that its last one has set: a sum of words that carries, and what `seto` saw.
 fn carrying() -> Vec<u8> {

@@ -1,13 +1,11 @@
 //! What the engine says of the next instruction, shape by shape. Whole functions are stepped through in `corpus`.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod rig;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 use engine::{Reference, Step};
-use rig::{DATA, Rig};
+
+use super::rig::{DATA, Rig};
 
 /// What is said of the second instruction of `code`, which runs with `rcx`, and the stack pointer before it.
 fn said(code: &[u8], rcx: u64) -> (Step, u64) {

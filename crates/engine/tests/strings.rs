@@ -1,12 +1,10 @@
 //! String instructions, each in every form: with a device on either side they do what the processor does with memory, element by element, and those
 //! of ports ask for each element.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod rig;
 
 use engine::windows::DEVICE;
 use iced_x86::code_asm::{CodeAssembler, al, ax, eax, ecx, edx, qword_ptr, r8, r9, rax, rcx, rdi, rdx, rsi};
-use rig::{DATA, Rig, assemble};
+
+use super::rig::{DATA, Rig, assemble};
 
 /// Where the code leaves its registers.
 const LEFT: u64 = DATA + 0x800;

@@ -1,14 +1,12 @@
 //! Jumps to a sum, which are looked up in front of the addition, and branches that are turned round because what they fall to is
 //! translated already.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod rig;
 
 use engine::windows::IMAGES;
 use engine::{FaultKind, Leave, Protection};
 use iced_x86::code_asm::*;
-use rig::native::Native;
-use rig::{CODE, DATA, Rig, assemble, assemble_at};
+
+use super::rig::native::Native;
+use super::rig::{CODE, DATA, Rig, assemble, assemble_at};
 
 const PAGE: u64 = 0x1000;
 /// Where the sums lead to, in an image.

@@ -1,16 +1,10 @@
 //! Instructions of an operating system that a driver may execute do what they do on x64 Windows; the rest faults by the rules
 //! of the processor, at its own instruction.
-#![allow(
-    clippy::unwrap_used,
-    clippy::cast_possible_truncation,
-    reason = "a test that cannot go on has failed"
-)]
-
-mod rig;
 
 use engine::{FaultKind, Leave};
 use iced_x86::code_asm::*;
-use rig::{CODE, DATA, Rig, STACK_TOP, assemble};
+
+use super::rig::{CODE, DATA, Rig, STACK_TOP, assemble};
 
 fn run(build: impl FnOnce(&mut CodeAssembler), arguments: &[u64]) -> Result<u64, (FaultKind, u64, u64)> {
     let rig = Rig::new(&assemble(build));

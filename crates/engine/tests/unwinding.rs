@@ -1,12 +1,9 @@
 //! A call into driver code goes on elsewhere: at the guest's word, with all registers, whatever calls lie between.
 
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-mod rig;
-
 use engine::{Context, Leave, Stack};
 use iced_x86::code_asm::*;
-use rig::{CODE, EXPORTS, Rig, assemble};
+
+use super::rig::{self, CODE, EXPORTS, Rig, assemble};
 
 /// Code that calls export 0 and answers what `rbx` holds, then, at the second address, code that answers every
 /// register it can.

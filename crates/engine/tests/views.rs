@@ -1,13 +1,11 @@
 //! A structure in driver memory word by word (`View`): what it reads and writes, and how it tells what cannot be accessed.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(clippy::cast_possible_truncation, reason = "small numbers")]
-
-mod rig;
 
 use abi::{DriverPtr, IO_STATUS_BLOCK, IRP, LIST_ENTRY, NtStatus};
 use engine::windows::{IMAGES, PAGE, SYSTEM, USER};
 use engine::{Engine, Protection, Tracking};
-use rig::{DATA, Rig};
+
+use super::rig::{DATA, Rig};
 
 const RETURN: [u8; 1] = [0xC3];
 const FREE: u64 = SYSTEM.base + 0x800_0000;

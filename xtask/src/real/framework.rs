@@ -36,7 +36,8 @@ pub(super) fn show(root: &Path, folder: &Path, named: Option<&Path>) -> Result<(
         None => fetch(folder)?,
     };
     println!("the tests' clients of KMDF, on {}", framework.display());
-    let tests = suite::build(root, &["-p", "dirql", "--test", "kmdf", "--test", "kmdf_rules"])?;
+    let mut tests = suite::build_file(root, "dirql", "kmdf", &[])?;
+    tests.extend(suite::build_file(root, "dirql", "kmdf_rules", &[])?);
     let passed = suite::side_by_side(&tests, |_, test| {
         let mut command = test.command();
         command.env(FRAMEWORK, &framework).stdout(Stdio::piped()).stderr(Stdio::piped());

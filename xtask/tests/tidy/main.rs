@@ -8,6 +8,7 @@
 mod documents;
 mod files;
 mod floors;
+mod programs;
 mod statics;
 mod unsafety;
 mod words;

@@ -1,5 +1,10 @@
 //! For tests of the command: the built binary, compiled drivers, a folder of one's own.
-#![allow(dead_code, reason = "each test file uses its part of the rig")]
+#![allow(dead_code, reason = "each test program uses its part of the rig")]
+
+#[path = "../../../dirql/tests/rig/lost_update.rs"]
+pub(crate) mod lost_update;
+#[path = "../../../dirql/tests/rig/small_machines.rs"]
+pub(crate) mod small_machines;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

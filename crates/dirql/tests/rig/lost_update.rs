@@ -1,6 +1,6 @@
 //! What searches ask of `lost_update.sys`, those of the library and those of the command: requests at once, of which some lose an
 //! update in some schedules.
-#![allow(dead_code, reason = "each test file uses its part of it")]
+#![allow(dead_code, reason = "each test program uses its part of it")]
 
 /// Two requests at once, and what is asked when both have ended.
 macro_rules! two_at_once {

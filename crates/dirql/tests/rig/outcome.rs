@@ -1,5 +1,5 @@
 //! What a run of a small machine ends with, as searches of it in several ways are compared by.
-#![allow(dead_code, reason = "each test file uses its part of it")]
+#![allow(dead_code, reason = "each test program uses its part of it")]
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -10,13 +10,13 @@ use std::rc::Rc;
 use dirql::{Bench, Platform, Play, Report, ScriptText};
 use kernel::event::{Event, Kind, Reader, Stamp};
 
-use super::rig::{self, driver};
+use super::driver;
 use super::small_machines::SmallMachine;
 
 impl SmallMachine {
     pub(crate) fn bench(&self) -> Bench {
         let own = driver(self.driver);
-        let inf = self.inf(own.parent().unwrap(), || rig::folder(self.name));
+        let inf = self.inf(own.parent().unwrap(), || super::folder(self.name));
         let mut bench = Bench::new().driver(own).processors(self.processors).checked(self.checked);
         if let Some(inf) = inf {
             bench = bench.inf(inf);
@@ -96,7 +96,7 @@ impl Answers {
 /// addresses, times and numbers of events: they differ between schedules that end alike.
 pub(crate) fn outcome(report: &Report, answers: &Answers) -> String {
     let mut text = String::new();
-    for rule in rig::rules(report) {
+    for rule in super::rules(report) {
         let _ = writeln!(text, "{rule}");
     }
     if let Some(failure) = &report.failure {

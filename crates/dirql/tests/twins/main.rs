@@ -4,12 +4,6 @@
 //! In scripts `DEV` is the first card's device, and `WAIT`, `COUNTERS`, `READ_LCR`, `WRITE_LCR`, `READ_EEPROM`, `WRITE_EEPROM`, `STATISTICS` and
 //! `TIMED_OUT` are its control codes and blocks.
 
-#![forbid(unsafe_code)]
-#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
-
-#[path = "../rig/mod.rs"]
-mod rig;
-
 /// Makes each story a test of both drivers: `story::c` and `story::rust`.
 macro_rules! stories {
     ($($(#[$meta:meta])* fn $name:ident($twin:ident) $body:block)*) => {$(

@@ -1,0 +1,26 @@
+//! All tests of the command, as one program. Each starts the command that was built.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test may stop where its ground gives way")]
+
+mod agreeing;
+mod bad_input;
+mod book;
+mod checking;
+mod drive;
+mod exploring;
+mod going_on;
+mod help;
+mod inf;
+mod isolation;
+mod judging;
+mod kmdf;
+mod many;
+mod new;
+mod questions;
+mod registry;
+mod replaying;
+mod rig;
+mod running;
+mod verifier;
+mod wmi;
