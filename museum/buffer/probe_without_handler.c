@@ -26,10 +26,10 @@ static NTSTATUS Sum(const ULONG *Input, ULONG Length, PULONG Result)
     NTSTATUS Status = STATUS_SUCCESS;
     ULONG Index;
 
-    *Result = 0;
 #ifndef FIXED
     Probe(Input, Length);
 #endif
+    *(volatile ULONG *)Result = 0;
     __try {
 #ifdef FIXED
         Probe(Input, Length);

@@ -4,6 +4,10 @@
 
 #include "pairs.h"
 
+/* Of the bench's card. */
+#define BENCH_RAISE 0x08
+#define BENCH_STATUS 0x0C /* write one to clear */
+
 #define PNP_PAIRS                                                                                                      \
     PAIR("add-device-attached-nothing", AttachedNothing)                                                               \
     PAIR("add-device-left-attached", LeftAttached)                                                                     \
@@ -20,6 +24,7 @@
     PAIR("interface-context", InterfaceContext)                                                                        \
     PAIR("interface-reference", InterfaceReference)                                                                    \
     PAIR("interface-still-enabled", InterfaceStillEnabled)                                                             \
+    PAIR("interrupt-not-claimed", NotClaimed)                                                                          \
     PAIR("interrupt-not-connected", NotConnected)                                                                      \
     PAIR("interrupt-still-connected", StillConnected)                                                                  \
     PAIR("io-flags-both-set", BothFlags)                                                                               \
@@ -135,9 +140,15 @@ static NTSTATUS ForwardAndWait(PCARD Card, PIRP Irp)
 
 static BOOLEAN NTAPI ServiceRoutine(PKINTERRUPT Interrupt, PVOID Context)
 {
+    PCARD Card = Context;
+    ULONG Status = *(volatile ULONG *)(Card->Registers + BENCH_STATUS);
+
     UNREFERENCED_PARAMETER(Interrupt);
-    UNREFERENCED_PARAMETER(Context);
-    return FALSE; /* the card is never asked to interrupt */
+    if (Status == 0) {
+        return FALSE;
+    }
+    *(volatile ULONG *)(Card->Registers + BENCH_STATUS) = Status;
+    return !IsWrong(NotClaimed);
 }
 
 static VOID Disconnect(PCARD Card)

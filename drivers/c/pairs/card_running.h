@@ -272,6 +272,10 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     if (Is(InterruptLockOrder)) {
         TakeBoth(Card);
     }
+    if (Is(NotClaimed)) {
+        *(volatile ULONG *)(Card->Registers + BENCH_RAISE) = 1;
+        Sink = *(volatile ULONG *)(Card->Registers + BENCH_RAISE);
+    }
     if (Is(StallsAtLevel)) {
         KeSynchronizeExecution(Card->Interrupt, Stall, (PVOID)(ULONG_PTR)(IsWrong(StallsAtLevel) ? 30 : 20));
     }

@@ -37,6 +37,18 @@ static VOID ObjectReference(BOOLEAN Wrong)
     }
 }
 
+static VOID ObjectReferenceLeak(BOOLEAN Wrong)
+{
+    PKTHREAD Thread = StartThread(EndAtOnce, NULL);
+
+    WaitFor(Thread);
+    ObReferenceObject(Thread);
+    ObDereferenceObject(Thread);
+    if (!Wrong) {
+        ObDereferenceObject(Thread);
+    }
+}
+
 static VOID MalformedString(BOOLEAN Wrong)
 {
     UNICODE_STRING Link = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlPairsThree");
@@ -245,6 +257,7 @@ static VOID RunOnceContext(BOOLEAN Wrong)
     PAIR("no-disk", NoDisk)                                                                                            \
     PAIR("not-a-callback", NotACallback)                                                                               \
     PAIR("object-reference", ObjectReference)                                                                          \
+    PAIR("object-reference-leak", ObjectReferenceLeak)                                                                 \
     PAIR("port-of-no-device", PortOfNoDevice)                                                                          \
     PAIR("print-unicode-irql", PrintUnicodeIrql)                                                                       \
     PAIR("probe-alignment", ProbeAlignment)                                                                            \

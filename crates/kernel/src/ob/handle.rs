@@ -580,7 +580,7 @@ pub fn zw_wait_for_several(
     Ok(status)
 }
 
-/// `ZwClose`. A kernel handle that is none is Windows's bug check 0x93.
+/// `ZwClose`. A kernel handle that is none is Windows's bug check 0x93. In the system's process an application's handle is none, or another's.
 ///
 /// # Errors
 /// That verdict; whatever closing meets.
@@ -591,7 +591,18 @@ pub fn zw_close(cx: &mut Cx<'_>, handle: u64) -> Flow<NtStatus> {
             let message = format!("ZwClose of {handle:#x}, which is no open kernel handle");
             Err(cx.stop(Verdict::error("invalid-handle", message).bug_check(0x93, [handle, 0, 0, 1])))
         }
-        Err(status) => Ok(status),
+        Err(status) => {
+            // Nothing and the pseudo-handles are closed by careless code, and nothing comes of it.
+            let is_some = handle != 0 && handle.cast_signed() > 0;
+            if is_some && ps::current_process(cx) == ps::process::SYSTEM {
+                let message = format!(
+                    "ZwClose of {handle:#x} in the system's process, where it is no open handle: if an application's thread has opened it, \
+                     without OBJ_KERNEL_HANDLE, it is one there only"
+                );
+                cx.report(Verdict::warning("invalid-handle", message));
+            }
+            Ok(status)
+        }
     }
 }
 

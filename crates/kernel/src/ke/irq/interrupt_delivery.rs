@@ -21,9 +21,10 @@ use crate::ke::calls::callout::{self, Begun, Callout};
 use crate::ke::levels::irql;
 use crate::ke::sched::spinlock::{self, SpinLock};
 use crate::ke::sched::{history, slice};
+use crate::ldr;
 use crate::mm::bus_master;
 use crate::sorted_map::SortedMap;
-use crate::verdict::Verdict;
+use crate::verdict::{StackLine, Verdict};
 use crate::witness;
 
 /// So many passes in a row that no routine claims, with the line still asserted, are a storm.
@@ -380,12 +381,21 @@ fn judge_unclaimed(cx: &mut Cx<'_>, line: u32, writes: u64) {
         k.ke.irq.interrupts.objects.get(object).copied().filter(|connection| !connection.latched)
     });
     let Some(connection) = only else { return };
-    let routine = crate::ldr::symbols::describe(cx, connection.routine);
+    let symbol = ldr::symbols::describe(cx, connection.routine);
+    let routine = StackLine {
+        address: connection.routine,
+        is_return: false,
+        symbol,
+        interrupted: false,
+        ddi: None,
+    };
     let message = format!(
-        "the service routine {routine} has returned FALSE, and line {line} fell by what it had written to its device: the interrupt was its own, and \
-         Windows counts it as one that nothing claims"
+        "the service routine {} has returned FALSE, and line {line} fell by what it had written to its device: the interrupt was its own, and \
+         Windows counts it as one that nothing claims",
+        routine.symbol
     );
-    cx.report(Verdict::warning("interrupt-not-claimed", message));
+    // What was interrupted has nothing to do with it.
+    cx.report(Verdict { stack: vec![routine], ..Verdict::warning("interrupt-not-claimed", message) });
 }
 
 /// As [`ends`], of a line that a routine has claimed: if nothing is left for one on a thread.
