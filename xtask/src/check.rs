@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::{call, drivers, install, solo};
+use crate::{call, drivers, install, museum, solo};
 
 /// The library and what it needs, as crates.io is to have them.
 const LIBRARY: &[&str] = &[
@@ -22,7 +22,7 @@ const LIBRARY: &[&str] = &[
     "dirql",
 ];
 
-/// Installs what tests need, builds the drivers, then runs every test: the documentation's and the driver crate's, and last, each in a process of
+/// Installs what tests need, builds the drivers and the museum, then runs every test: the documentation's and the driver crate's, and last, each in a process of
 /// its own, the workspace's, so that what is printed last is the sum of most.
 ///
 /// # Errors
@@ -30,6 +30,7 @@ const LIBRARY: &[&str] = &[
 pub(crate) fn test(root: &Path, filters: &[String]) -> Result<()> {
     install::for_tests()?;
     drivers::build(root, &drivers::default_out(root))?;
+    museum::build(root, &museum::default_out(root))?;
     if filters.is_empty() {
         let mut cargo = call::cargo(root);
         call::step("documentation's tests", cargo.args(["test", "--workspace", "--doc", "--quiet"]))?;

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::drivers;
 use crate::suite::{self, Test};
+use crate::{drivers, museum};
 
 /// The export table.
 const TABLE: &str = "crates/kernel/src/exports/functions.rs";
@@ -80,6 +80,7 @@ type Clock = std::time::Instant;
 /// They do not build, or one cannot be started.
 pub(crate) fn reached(root: &Path) -> Result<Vec<Reach>> {
     drivers::build(root, &drivers::default_out(root))?;
+    museum::build(root, &museum::default_out(root))?;
     let folder = root.join("target/coverage");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;

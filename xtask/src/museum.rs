@@ -4,6 +4,7 @@
 //! A file's header says what the rest of the machine needs to know of it: `Device`, the hardware id, or `none` for a driver that makes its
 //! device itself; `Rule`, those that name the bug, each as good as another; `Needs`, what it shows by; `Compiler: clang` where `__try` is used.
 //! Without `--build` each is then looked at by `dirql check`, which gets nothing but the driver and its INF. It does not judge whether a bug is one.
+//! What comes of all of it with the usual budget is `docs/museum.md`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,6 +32,8 @@ pub(crate) struct Exhibit {
     pub(crate) rules: Vec<String>,
     /// Words of [`NEEDS`].
     pub(crate) needs: Vec<String>,
+    /// What is wrong, a sentence.
+    bug: String,
     clang: bool,
 }
 
@@ -47,6 +50,7 @@ impl Exhibit {
             ensure!(NEEDS.contains(&word.as_str()), "`Needs: {word}` is none of {}", NEEDS.join(", "));
         }
         ensure!(text.contains("FIXED"), "it has no fixed twin: no line depends on FIXED");
+        let bug = bug(&text).context("its header does not say `The bug: …`")?;
         let device = value(&text, "Device").context("its header has no line `Device: …`")?;
         Ok(Self {
             device: (device != "none").then(|| device.into()),
@@ -56,6 +60,7 @@ impl Exhibit {
             source,
             rules,
             needs,
+            bug,
         })
     }
 
@@ -70,6 +75,16 @@ fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
     let header = text.split("*/").next()?;
     let value = |line: &'a str| line.trim().strip_prefix("* ")?.strip_prefix(key)?.strip_prefix(':');
     header.lines().find_map(value).map(str::trim)
+}
+
+/// The sentence behind `The bug: `, or `The bugs: `, in the file's header.
+fn bug(text: &str) -> Option<String> {
+    let header = text.split("*/").next()?;
+    let lines = header.lines().map(|line| line.trim().trim_start_matches('*').trim());
+    let words = lines.collect::<Vec<_>>().join(" ");
+    let sentence =
+        words.split_once("The bug: ").or_else(|| words.split_once("The bugs: "))?.1.split_once(". ")?.0;
+    Some(sentence.to_owned())
 }
 
 fn words(list: &str) -> Vec<String> {
@@ -107,53 +122,95 @@ pub(crate) fn museum(root: &Path, only_build: bool, names: &[String], budget: u3
     let found = exhibits.iter().zip(&seen).filter(|(exhibit, seen)| seen.is_found(exhibit)).count();
     let accused = seen.iter().filter(|seen| !seen.twin.is_empty()).count();
     println!("{found} of {} bugs found, {accused} twins accused", exhibits.len());
+    if names.is_empty() && budget == USUAL {
+        let text = table(&exhibits, &seen, found, accused);
+        drivers::write_if_changed(text.as_bytes(), &root.join("docs/museum.md"))?;
+    }
     ensure!(found == exhibits.len() && accused == 0, "not every bug was found, or not every twin is clean");
     Ok(())
 }
 
+/// The budget that `docs/museum.md` is written with.
+const USUAL: u32 = 100;
+
+/// The text of `docs/museum.md`.
+fn table(exhibits: &[Exhibit], seen: &[Seen], found: usize, accused: usize) -> String {
+    let mut text = format!(
+        "# The museum of bugs\n\n\
+         Small drivers with one bug each, as they cost teams weeks (`museum/`), and what `dirql check` says of them in its usual budget, given nothing but the \
+         driver and its INF. Each has a twin that is right and differs by the bug only. Written by `cargo xtask museum`: **{found} of {} bugs are found \
+         under a right name, {accused} twins are accused.**\n\n\
+         | bug | what is wrong | shows by | found as | by this exercise |\n| --- | --- | --- | --- | --- |\n",
+        exhibits.len()
+    );
+    for (exhibit, seen) in exhibits.iter().zip(seen) {
+        let found = seen.found(exhibit);
+        let by = found.map_or("*not found*", |found| found.exercise.as_str());
+        let rule = found.map(|found| format!("`{}`", found.rule)).unwrap_or_default();
+        let (area, name, bug) = (&exhibit.area, &exhibit.name, &exhibit.bug);
+        text += &format!("| `{area}/{name}` | {bug} | {} | {rule} | {by} |\n", exhibit.needs.join(", "));
+    }
+    text
+}
+
+/// What is said to be wrong with a driver.
+struct Found {
+    rule: String,
+    /// The title of the exercise that has shown it.
+    exercise: String,
+}
+
 /// What `dirql check` says of a bug and of its twin: rules that are broken, each once.
 struct Seen {
-    bug: Vec<String>,
-    twin: Vec<String>,
+    bug: Vec<Found>,
+    twin: Vec<Found>,
+}
+
+/// Rules in a row.
+fn rules(found: &[Found]) -> String {
+    found.iter().map(|found| found.rule.as_str()).collect::<Vec<_>>().join(", ")
 }
 
 impl Seen {
+    /// The bug under one of its names.
+    fn found(&self, exhibit: &Exhibit) -> Option<&Found> {
+        self.bug.iter().find(|found| exhibit.rules.contains(&found.rule))
+    }
+
     fn is_found(&self, exhibit: &Exhibit) -> bool {
-        self.bug.iter().any(|rule| exhibit.rules.contains(rule))
+        self.found(exhibit).is_some()
     }
 
     /// A line of the table.
     fn line(&self, exhibit: &Exhibit) -> String {
         let found = if self.is_found(exhibit) { "found" } else { "missed" };
-        let twin = if self.twin.is_empty() {
-            String::new()
-        } else {
-            format!("; its twin: {}", self.twin.join(", "))
-        };
-        let (area, name, rules) = (&exhibit.area, &exhibit.name, self.bug.join(", "));
+        let twin =
+            if self.twin.is_empty() { String::new() } else { format!("; its twin: {}", rules(&self.twin)) };
+        let (area, name, rules) = (&exhibit.area, &exhibit.name, rules(&self.bug));
         format!("{found:6} {area}/{name} ({}): {rules}{twin}", exhibit.needs.join(", "))
     }
 }
 
 /// The rules that `dirql check` says a driver breaks, but those of some tiers; or that it has no answer.
-fn check(root: &Path, image: &Path, budget: u32, but: &[&str]) -> Result<Vec<String>> {
+fn check(root: &Path, image: &Path, budget: u32, but: &[&str]) -> Result<Vec<Found>> {
     let mut dirql = Command::new(root.join("target/release/dirql"));
     dirql.arg("check").arg(image).args(["--json", "--workers", "1", "--budget", &budget.to_string()]);
     let output = dirql.stderr(Stdio::null()).output().context("dirql cannot be started")?;
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
         .with_context(|| format!("`{}` did not write JSON", call::shown(&dirql)))?;
-    let mut rules: Vec<String> = Vec::new();
+    let mut found: Vec<Found> = Vec::new();
     for finding in answer["findings"].as_array().context("dirql check lists its findings")? {
         let rule = finding["rule"].as_str().context("a finding has a rule")?;
         let is_left_out = finding["tier"].as_str().is_some_and(|tier| but.contains(&tier));
-        if !is_left_out && !rules.iter().any(|known| known == rule) {
-            rules.push(rule.to_owned());
+        if !is_left_out && found.iter().all(|known| known.rule != rule) {
+            let exercise = finding["exercise"].as_str().unwrap_or_default().to_owned();
+            found.push(Found { rule: rule.to_owned(), exercise });
         }
     }
-    if rules.is_empty() && !output.status.success() {
-        rules.push(format!("no answer ({})", output.status));
+    if found.is_empty() && !output.status.success() {
+        found.push(Found { rule: format!("no answer ({})", output.status), exercise: String::new() });
     }
-    Ok(rules)
+    Ok(found)
 }
 
 /// All of the museum, by areas and names.

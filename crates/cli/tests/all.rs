@@ -16,6 +16,7 @@ mod isolation;
 mod judging;
 mod kmdf;
 mod many;
+mod museum;
 mod new;
 mod questions;
 mod registry;

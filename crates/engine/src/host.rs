@@ -166,6 +166,7 @@ impl Host {
             guest_before: Cell::new(ptr::null()),
             running: Cell::new(false),
             explored: Cell::new(false),
+            fills_stacks: Cell::new(false),
             default_only: Cell::new(false),
             question: Cell::new(None),
             answer: Cell::new(0),

@@ -54,6 +54,8 @@ pub(crate) struct State {
     pub(crate) running: Cell<bool>,
     /// The run in progress is explored.
     pub(crate) explored: Cell<bool>,
+    /// See [`Engine::fill_stacks`].
+    pub(crate) fills_stacks: Cell<bool>,
     /// Every answer of the chooser is the default.
     pub(crate) default_only: Cell<bool>,
     /// What the machine asked last, and what it was answered.
@@ -421,6 +423,18 @@ impl Engine {
     /// done for it anyway. Instructions are counted as before; until it is said nothing is slower.
     pub fn watch_fences(self) {
         state().translator.watch_fences();
+    }
+
+    /// From now on the stack below each call of driver code is filled with [`crate::FRESH_FILL`], up to the page's beginning: what a local variable
+    /// holds that was never stored.
+    pub fn fill_stacks(self) {
+        state().fills_stacks.set(true);
+    }
+
+    /// Whether stacks are filled.
+    #[must_use]
+    pub fn fills_stacks(self) -> bool {
+        state().fills_stacks.get()
     }
 
     /// From now on accesses of driver code are noted, afresh, to learn which instructions touch memory that another flow of

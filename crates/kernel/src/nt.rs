@@ -205,6 +205,9 @@ impl Nt {
     ) -> Self {
         outside(|| consult(engine, &*chooser));
         engine.imitate(settings.cpu);
+        if settings.verifier.is_on() && engine.is_checked() && !settings.stack_depths {
+            engine.fill_stacks();
+        }
         Self {
             engine,
             kernel: RefCell::new(Kernel::new(engine, settings, hardware)),

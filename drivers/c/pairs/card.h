@@ -7,6 +7,7 @@
 /* Of the bench's card. */
 #define BENCH_RAISE 0x08
 #define BENCH_STATUS 0x0C /* write one to clear */
+#define BENCH_ENABLE 0x14
 
 #define PNP_PAIRS                                                                                                      \
     PAIR("add-device-attached-nothing", AttachedNothing)                                                               \

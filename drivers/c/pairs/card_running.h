@@ -273,6 +273,7 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
         TakeBoth(Card);
     }
     if (Is(NotClaimed)) {
+        *(volatile ULONG *)(Card->Registers + BENCH_ENABLE) = 1;
         *(volatile ULONG *)(Card->Registers + BENCH_RAISE) = 1;
         Sink = *(volatile ULONG *)(Card->Registers + BENCH_RAISE);
     }

@@ -92,7 +92,7 @@ pub(crate) fn call(target: u64, arguments: &[u64], stack: Stack) -> Flow<u64> {
     if arguments.len() > 4 {
         store_further(arguments, target, rsp)?;
     }
-    if state.shadow.is_on() {
+    if state.fills_stacks.get() {
         fill_below(pushed);
     }
     let translated = match state.translator.jump_entry(target) {
@@ -113,17 +113,14 @@ pub(crate) fn call(target: u64, arguments: &[u64], stack: Stack) -> Flow<u64> {
     }
 }
 
-/// So much of a stack below a call is filled in a checked machine.
-const FILLED: u64 = 0x400;
-
-/// What a routine finds in its local variables before it has stored there is [`crate::FRESH_FILL`], up to the page's beginning.
+/// See [`crate::Engine::fill_stacks`].
+#[cold]
 fn fill_below(pushed: u64) {
-    const BYTES: [u8; 0x400] = [crate::FRESH_FILL; 0x400];
-    let from = pushed.saturating_sub(FILLED).max(pushed & !(PAGE - 1));
-    let length = usize::try_from(pushed - from).unwrap_or(0).min(BYTES.len());
-    if memory::is_driver_memory(from, length as u64) {
+    const MOST: u64 = 0x400;
+    let from = pushed.saturating_sub(MOST).max(pushed & !(PAGE - 1));
+    if memory::is_driver_memory(from, pushed - from) {
         // A page that is not there faults when the routine comes to it.
-        let _ = memory::write(from, &BYTES[..length]);
+        let _ = memory::fill(from, pushed - from, crate::FRESH_FILL);
     }
 }
 

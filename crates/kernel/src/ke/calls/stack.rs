@@ -77,7 +77,7 @@ pub(crate) fn too_deep(cx: &mut Cx<'_>, routine: DriverPtr<Code>) -> Leave {
     cx.stop(Verdict::error("stack-overflow", message).bug_check(0x7F, [8, 0, 0, rip]))
 }
 
-/// Bytes used at most: stacks begin zeroed, so what is not zero was written; a checked machine fills what routines have not come to yet.
+/// Bytes used at most: stacks begin zeroed, so what is not zero was written; where stacks are filled below calls, that is not.
 pub(in crate::ke) fn high_water(engine: Engine, stack: KernelStack) -> u64 {
     const WHY: &str = "a stack is mapped as long as it exists";
     // What is not used is most of it: pages, then lines.
@@ -88,7 +88,7 @@ pub(in crate::ke) fn high_water(engine: Engine, stack: KernelStack) -> u64 {
     let line = (page..page + PAGE).step_by(64).find(|at| is_used(*at, 64)).expect("the page is used");
     let mut rest = vec![0; usize::try_from(stack.base - line).expect("stacks are small")];
     engine.read_bytes(line, &mut rest).expect(WHY);
-    let is_filling = |byte: u8| byte == 0 || byte == FRESH_FILL && engine.is_checked();
+    let is_filling = |byte: u8| byte == 0 || byte == FRESH_FILL && engine.fills_stacks();
     let first = rest.iter().position(|&byte| !is_filling(byte)).unwrap_or(rest.len());
     stack.base - line - (first as u64 & !7)
 }

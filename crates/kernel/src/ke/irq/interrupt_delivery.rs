@@ -382,13 +382,8 @@ fn judge_unclaimed(cx: &mut Cx<'_>, line: u32, writes: u64) {
     });
     let Some(connection) = only else { return };
     let symbol = ldr::symbols::describe(cx, connection.routine);
-    let routine = StackLine {
-        address: connection.routine,
-        is_return: false,
-        symbol,
-        interrupted: false,
-        ddi: None,
-    };
+    let routine =
+        StackLine { address: connection.routine, is_return: false, symbol, interrupted: false, ddi: None };
     let message = format!(
         "the service routine {} has returned FALSE, and line {line} fell by what it had written to its device: the interrupt was its own, and \
          Windows counts it as one that nothing claims",

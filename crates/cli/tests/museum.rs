@@ -1,0 +1,84 @@
+//! A part of the museum of bugs, two of each area at least, by a small budget: each bug is found under a right name, and its twin is clean. The whole of it,
+//! by the usual budget, is `cargo xtask museum`.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+use super::rig::{dirql, root};
+
+/// The rules that name a bug, of its file's header.
+fn rules_of(area: &str, name: &str) -> Vec<String> {
+    let source = root().join("museum").join(area).join(name).with_extension("c");
+    let text = fs::read_to_string(&source).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(" * Rule: ")).unwrap();
+    line.split(',').map(|rule| rule.trim().to_owned()).collect()
+}
+
+fn built(name: &str) -> PathBuf {
+    let path = root().join("target/museum").join(name).with_extension("sys");
+    assert!(path.is_file(), "{} is not there: run `cargo xtask museum --build` first", path.display());
+    path
+}
+
+/// What is said to be wrong, in tiers that count.
+fn wrong(name: &str, budget: &str) -> Vec<String> {
+    let sys = built(name);
+    let answer = dirql(["check", sys.to_str().unwrap(), "--json", "--workers", "1", "--budget", budget]);
+    let report: Value =
+        serde_json::from_str(&answer.out).unwrap_or_else(|error| panic!("{error}: {}", answer.said()));
+    assert_eq!(report["no_answers"], serde_json::json!([]), "{}", answer.said());
+    let findings = report["findings"].as_array().unwrap().iter();
+    findings.map(|finding| finding["rule"].as_str().unwrap().to_owned()).collect()
+}
+
+fn is_found_and_its_twin_is_clean(area: &str, name: &str, budget: &str) {
+    let (found, right) = (wrong(name, budget), rules_of(area, name));
+    assert!(found.iter().any(|rule| right.contains(rule)), "{name}: {found:?}, and none of {right:?}");
+    assert_eq!(wrong(&format!("{name}_fixed"), budget), Vec::<String>::new(), "the twin of {name}");
+}
+
+/// A test for each, and the list of all.
+macro_rules! exhibits {
+    ($($area:ident: $($name:ident $budget:literal),+;)+) => {
+        $(mod $area {
+            $(#[test]
+            fn $name() {
+                super::is_found_and_its_twin_is_clean(stringify!($area), stringify!($name), stringify!($budget));
+            })+
+        })+
+
+        const AREAS: &[(&str, usize)] = &[$((stringify!($area), [$(stringify!($name)),+].len())),+];
+    };
+}
+
+exhibits! {
+    buffer: input_not_checked 2, product_overflows 2, pointer_not_probed 2, padding_not_zeroed 2, behind_magic 100, cookie_used_after_end 100;
+    cancel: touched_after_insertion 20, next_started_in_start_io 2;
+    device: raw_address_mapped 2, divides_by_register 10;
+    dma: common_buffer_left 1, adapter_left 1;
+    interrupt: own_not_claimed 2, not_acknowledged 2;
+    irp: unknown_code_not_completed 2, status_left_pending 2;
+    lock: returns_with_lock 2, mutexes_in_two_orders 2;
+    memory: allocation_not_checked 2, process_reference_kept 2, last_opened_remembered 20;
+    pnp: remove_not_passed_down 1, link_left 1;
+    power: state_refused 1, touched_in_d3 2;
+    stack: one_location_too_few 2, freed_and_continued 2;
+    time: timer_left_at_unload 1, thread_reference_kept 1;
+    unload: entry_leaves_device 1, registry_callback_left 1;
+}
+
+#[test]
+fn no_area_is_left_out() {
+    let museum = fs::read_dir(root().join("museum")).unwrap().map(|entry| entry.unwrap());
+    let areas = museum.filter(|entry| entry.path().is_dir());
+    let areas: BTreeSet<String> =
+        areas.map(|area| area.file_name().into_string().unwrap()).filter(|area| area != "include").collect();
+    let here: BTreeSet<String> = AREAS.iter().map(|(area, _)| (*area).to_owned()).collect();
+    let left_out: Vec<&String> = areas.difference(&here).collect();
+    // The paper's driver has many mistakes, and no single one.
+    assert_eq!(left_out, ["paper"]);
+    assert!(AREAS.iter().all(|(_, exhibits)| *exhibits >= 2));
+}
