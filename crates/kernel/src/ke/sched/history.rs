@@ -12,6 +12,7 @@ use engine::{DelayPlace, StrandId, mixed};
 
 use super::thread_record::State;
 use crate::cx::{Cx, Kernel};
+use crate::ke::waits::timer;
 
 /// What a flow of control does: known by these in its hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,6 +142,8 @@ pub(crate) fn state(k: &Kernel) -> u64 {
             processor.wait_next,
             processor.yield_requested,
             processor.is_idle(),
+            timer::is_due(k, index),
+            sched.taker == Some(index),
         ];
         add(flags.iter().fold(0, |bits, flag| bits << 1 | u64::from(*flag)));
         add(u64::from(processor.thread.0) | u64::from(k.level_of(index)) << 32);

@@ -30,6 +30,7 @@ pub(crate) mod slice;
 pub(in crate::ke) mod spin;
 pub(crate) mod spinlock;
 pub(in crate::ke) mod switch_fast;
+pub(in crate::ke) mod taker;
 pub(in crate::ke) mod thread_record;
 pub(in crate::ke) mod threads;
 
@@ -71,6 +72,8 @@ pub(crate) struct State {
     turn_is_idle: bool,
     /// Where the policy was asked whether a thread is held up.
     delays: delay::Asked,
+    /// The processor that is to take what has come: see [`taker`].
+    taker: Option<usize>,
     /// The routine that is being stepped through.
     probe: Option<Probe>,
     /// The verdict on a strand that waits busily, for it to take when it is resumed.
@@ -99,6 +102,7 @@ impl State {
             accesses: 0,
             turn_is_idle: false,
             delays: delay::Asked::default(),
+            taker: None,
             probe: None,
             pending_verdict: None,
             budget: settings.instruction_budget.max(1),
