@@ -9,7 +9,7 @@
 //! *Ours*: of processors that are idle only the first is offered, since they differ in nothing but their numbers, and where one is idle no
 //! other: what is interrupted there would as well stand still. What comes to an idle processor is taken there.
 
-use engine::{Flow, Point, StrandId};
+use engine::{Flow, StrandId, TAKER};
 
 use super::processor::Processor;
 use super::scheduler;
@@ -18,9 +18,6 @@ use crate::few::Few;
 use crate::ke::irq::interrupt_delivery;
 use crate::ke::levels::irql::DISPATCH_LEVEL;
 use crate::ke::levels::settle::{self, Work};
-
-/// Where it is asked.
-const TAKER: Point = Point("ke.taker");
 
 /// Numbers of processors.
 type Takers = Few<usize, 4>;
