@@ -9,15 +9,17 @@
 //! *Ours*: of processors that are idle only the first is offered, since they differ in nothing but their numbers, and where one is idle no
 //! other: what is interrupted there would as well stand still. What comes to an idle processor is taken there.
 
-use engine::{Flow, StrandId, TAKER};
+use engine::{Flow, TAKER};
 
 use super::processor::Processor;
+use super::ready::Candidates;
 use super::scheduler;
 use crate::cx::{Cx, Kernel};
 use crate::few::Few;
 use crate::ke::irq::interrupt_delivery;
 use crate::ke::levels::irql::DISPATCH_LEVEL;
 use crate::ke::levels::settle::{self, Work};
+use crate::ke::waits::timer;
 
 /// Numbers of processors.
 type Takers = Few<usize, 4>;
@@ -41,9 +43,10 @@ impl What {
 
 /// The other processors that could take it.
 fn others(k: &Kernel, what: What) -> Takers {
-    let able = k.ke.processors.iter().filter(|processor| {
-        processor.number as usize != k.ke.current && what.is_open_to(k, processor)
-    });
+    let able =
+        k.ke.processors
+            .iter()
+            .filter(|processor| processor.number as usize != k.ke.current && what.is_open_to(k, processor));
     let number = |processor: &Processor| processor.number as usize;
     match able.clone().find(|processor| is_at_rest(processor)) {
         Some(processor) => Takers::one(number(processor)),
@@ -73,8 +76,10 @@ pub(super) fn after_delay(cx: &mut Cx<'_>) -> Flow<()> {
     if takers.is_empty() {
         return Ok(());
     }
-    let mut strands = Few::<StrandId, 4>::one(cx.engine().strand());
-    strands.extend(cx.with(|k| takers.iter().map(|index| k.ke.processors[*index].thread).collect::<Vec<_>>()));
+    let strands: Candidates = cx.with(|k| {
+        let all = std::iter::once(k.ke.current).chain(takers.iter().copied());
+        all.map(|index| k.ke.processors[index].thread).collect()
+    });
     match cx.nt().next_strand(TAKER, &strands) {
         0 => {
             cx.with(|k| {
@@ -104,7 +109,9 @@ pub(in crate::ke) fn is_taken(cx: &mut Cx<'_>, work: Work) -> Flow<bool> {
 fn ask(cx: &mut Cx<'_>, work: Work) -> Flow<bool> {
     let (what, takers) = cx.with(|k| {
         let is_chosen = k.ke.sched.taker.take_if(|taker| *taker == k.ke.current).is_some();
-        let timers = work == Work::Dispatch && k.ke.timing.timers().is_any_timer_due(k.engine.now());
+        let finds_one =
+            timer::is_due(k, k.ke.current) && k.ke.timing.timers().is_any_timer_due(k.engine.now());
+        let timers = work == Work::Dispatch && finds_one;
         let what = What { interrupts: work != Work::Dispatch, timers };
         let asks = !is_chosen && !is_at_rest(k.ke.processor());
         (what, if asks { others(k, what) } else { Takers::default() })

@@ -59,9 +59,8 @@ fn on_another_processor_the_routine_runs_beside_the_code_it_would_have_interrupt
 
 #[test]
 fn any_processor_of_its_affinity_takes_an_interrupt_and_no_other() {
-    let scenario = |affinity| {
-        Scenario::new(LINES, &[("steps", 0, 8, 0b01)]).on(2).interrupted_by("where", affinity)
-    };
+    let scenario =
+        |affinity| Scenario::new(LINES, &[("steps", 0, 8, 0b01)]).on(2).interrupted_by("where", affinity);
     scenario(0b01).is(&["a12", "1a2", "12a"], &[]);
     scenario(0b10).is(&["b12", "1b2", "12b"], &[]);
     scenario(ALL).is(&["a12", "1a2", "12a", "b12", "1b2", "12b"], &[]);
