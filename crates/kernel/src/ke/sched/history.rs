@@ -12,7 +12,6 @@ use engine::{DelayPlace, StrandId, mixed};
 
 use super::thread_record::State;
 use crate::cx::{Cx, Kernel};
-use crate::ke::waits::timer;
 
 /// What a flow of control does: known by these in its hash.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -142,7 +141,7 @@ pub(crate) fn state(k: &Kernel) -> u64 {
             processor.wait_next,
             processor.yield_requested,
             processor.is_idle(),
-            timer::is_due(k, index),
+            k.ke.timing.timers().is_due(k.engine.now(), index),
             sched.taker == Some(index),
         ];
         add(flags.iter().fold(0, |bits, flag| bits << 1 | u64::from(*flag)));

@@ -1,7 +1,7 @@
 //! Threads on processors: whose turn it is, how long it lasts, and what a turn may use up.
 //!
 //! Above `timing` and `levels`. A turn looks for interrupts and due timers when it begins and when its slice ends, and so `scheduler`,
-//! `slice` and `spin` name `irq::interrupt_delivery` and `waits::timer` above. What a processor waits for may be the end of a DPC or of a
+//! `slice`, `spin` and `taker` name `irq::interrupt_delivery` and `waits::timer` above. What a processor waits for may be the end of a DPC or of a
 //! broadcast, which `scheduler` asks `irq`. The records of threads and processors hold types of the rooms that use them (`thread_record`,
 //! `processor`). Verdicts on what never goes on are worded by `stuck`; a lock that is acquired while another
 //! is held goes to `lock_order`.

@@ -7,7 +7,8 @@
 //! thread, as a departure of its own. A processor that is chosen has its turn at once.
 //!
 //! *Ours*: of processors that are idle only the first is offered, since they differ in nothing but their numbers, and where one is idle no
-//! other: what is interrupted there would as well stand still. What comes to an idle processor is taken there.
+//! other: what it would interrupt can stand still as well. What comes to an idle processor is taken there. *Not done*: a wait's time-out ends on
+//! the processor where the wait began, since what follows, that its thread is ready, is the same on each.
 
 use engine::{Flow, TAKER};
 
@@ -19,7 +20,6 @@ use crate::few::Few;
 use crate::ke::irq::interrupt_delivery;
 use crate::ke::levels::irql::DISPATCH_LEVEL;
 use crate::ke::levels::settle::{self, Work};
-use crate::ke::waits::timer;
 
 /// Numbers of processors.
 type Takers = Few<usize, 4>;
@@ -109,10 +109,9 @@ pub(in crate::ke) fn is_taken(cx: &mut Cx<'_>, work: Work) -> Flow<bool> {
 fn ask(cx: &mut Cx<'_>, work: Work) -> Flow<bool> {
     let (what, takers) = cx.with(|k| {
         let is_chosen = k.ke.sched.taker.take_if(|taker| *taker == k.ke.current).is_some();
-        let finds_one =
-            timer::is_due(k, k.ke.current) && k.ke.timing.timers().is_any_timer_due(k.engine.now());
-        let timers = work == Work::Dispatch && finds_one;
-        let what = What { interrupts: work != Work::Dispatch, timers };
+        let (timers, now) = (k.ke.timing.timers(), k.engine.now());
+        let finds_one = timers.is_due(now, k.ke.current) && timers.is_any_timer_due(now);
+        let what = What { interrupts: work != Work::Dispatch, timers: work == Work::Dispatch && finds_one };
         let asks = !is_chosen && !is_at_rest(k.ke.processor());
         (what, if asks { others(k, what) } else { Takers::default() })
     });
