@@ -131,6 +131,7 @@ const C_DRIVERS: &[CDriver] = &[
     },
     CDriver { name: "localbus", source: "localbus.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "early", source: "early.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "ticks", source: "ticks.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "posted", source: "posted.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "combine", source: "combine.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "slave", source: "slave.c", defines: &[], missing: None, compiler: Gcc },

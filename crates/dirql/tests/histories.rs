@@ -220,6 +220,8 @@ fn with_a_preemption_more_it_holds_too() {
         "double_fetch",
         "interrupt_routine",
         "cancel_queued",
+        "tick_elsewhere",
+        "interrupt_elsewhere",
     ] {
         let (again, differ) = compared(name, SmallMachine::named(name).preemptions + 1, Known::Exactly);
         assert!(again > 0 && differ == 0, "{name}: {differ} of {again} go on otherwise");

@@ -19,6 +19,10 @@ pub const SHARED: Point = Point("ke.before_shared");
 /// [`Chooser::choose`] before its application asks for something.
 pub const DELAY: Point = Point("ke.delay");
 
+/// Where it is asked which processor takes an interrupt or a tick that has come, the one that runs or another: by [`Chooser::next_strand`] behind a delay, and by
+/// [`Chooser::choose`] where a strand is interrupted else.
+pub const TAKER: Point = Point("ke.taker");
+
 /// Where a strand could be held up.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Delay {

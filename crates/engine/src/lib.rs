@@ -47,7 +47,7 @@ pub mod windows;
 pub use abi::DriverPtr;
 pub use by_strand::ByStrand;
 pub use chooser::{
-    Chooser, DELAY, Defaults, Delay, DelayPlace, Point, Question, SHARED, SLICE_END, TO_THE_CHOOSER,
+    Chooser, DELAY, Defaults, Delay, DelayPlace, Point, Question, SHARED, SLICE_END, TAKER, TO_THE_CHOOSER,
 };
 pub use guest::{
     Access, AccessKind, Args, Caller, DriverState, Extended, Fault, FaultKind, Guest, MemoryAccess,

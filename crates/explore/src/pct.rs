@@ -4,8 +4,8 @@
 //! Each strand gets a random priority when it is first seen; the highest one that could go on does. At d − 1 random steps
 //! the strand that runs falls below all others. A bug that needs d ordered events among n strands and k steps is found with
 //! probability of at least 1 / (n·kᵈ⁻¹). A step is a question whether a strand gives way: before each visible instruction,
-//! and at the ends of slices, whose lengths are random, 1 to 64. Other questions are answered at random, whether a strand is held up as by
-//! [`crate::Random`]; nothing fails that could succeed.
+//! and at the ends of slices, whose lengths are random, 1 to 64. Other questions are answered at random (which processor takes an
+//! interrupt, too), whether a strand is held up as by [`crate::Random`]; nothing fails that could succeed.
 //!
 //! The depth of a bug, and how many steps its runs have, are not known before. So each seed draws what is not given: depth 1 half of the time, 2
 //! a quarter, 3 an eighth and so on, since deeper ones need ever more schedules and are ever rarer; and steps as a power of two from 2⁴ to 2¹⁴, each
@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use engine::{Chooser, DELAY, Delay, Point};
+use engine::{Chooser, DELAY, Delay, Point, TAKER};
 
 use crate::policy::{Entry, Parameter, Policy, SEED};
 use crate::random::DELAY_ONE_IN;
@@ -100,7 +100,11 @@ impl Chooser for Pct {
         1 + self.rng.below(SLICE)
     }
 
-    fn next_strand(&mut self, _strand: u32, _point: Point, strands: &[u32]) -> u32 {
+    fn next_strand(&mut self, strand: u32, point: Point, strands: &[u32]) -> u32 {
+        if point == TAKER {
+            // Hardware decides that, and no priority: what is taken elsewhere may then give way at its first step.
+            return self.choose(strand, point, u32::try_from(strands.len()).unwrap_or(u32::MAX));
+        }
         let best = (0_u32..).zip(strands).max_by_key(|(_, strand)| self.priority(**strand));
         best.map_or(0, |(index, _)| index)
     }

@@ -3,7 +3,7 @@
 //! Pages: *Using Framework Locks*, *WdfWaitLockAcquire function*, *WdfWaitLockRelease function*, *WdfSpinLockRelease function*, *ReqSendWhileSpinlock rule (kmdf)*. A wait lock that is acquired with a
 //! time-out may not have been: of that lock nothing is said any more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use engine::StrandId;
 use kernel::event::{Event, Kind, Stamp};
@@ -18,8 +18,9 @@ pub(super) const RULE: &str = "kmdf-locks";
 /// What it follows.
 #[derive(Clone, Default)]
 pub(crate) struct KmdfLocks {
-    /// Who has called to acquire each lock, and not to release it: by handle and thread.
-    taken: BTreeSet<(u64, StrandId)>,
+    /// Who has called to acquire each lock, and not to release it: by handle and thread. A spin lock more than once where a DPC has interrupted the
+    /// call of a thread that has not got it yet.
+    taken: BTreeMap<(u64, StrandId), u32>,
     /// Wait locks of which it is not known who holds them.
     unknown: BTreeSet<u64>,
     spin_locks: BTreeSet<u64>,
@@ -31,7 +32,7 @@ impl KmdfLocks {
         match name {
             "WdfSpinLockAcquire" => {
                 self.spin_locks.insert(lock);
-                self.taken.insert((lock, strand));
+                *self.taken.entry((lock, strand)).or_default() += 1;
             }
             "WdfRequestSend" => self.send(name, strand),
             "WdfSpinLockRelease" => self.release(name, strand, lock),
@@ -39,7 +40,7 @@ impl KmdfLocks {
                 self.unknown.insert(lock);
             }
             "WdfWaitLockAcquire" if self.unknown.contains(&lock) => {}
-            "WdfWaitLockAcquire" if self.taken.insert((lock, strand)) => {}
+            "WdfWaitLockAcquire" if self.taken.insert((lock, strand), 1).is_none() => {}
             "WdfWaitLockAcquire" => {
                 self.wrong(format!(
                     "{name}: the wait lock {lock:#x} is held by this thread: it waits for itself"
@@ -48,7 +49,7 @@ impl KmdfLocks {
             "WdfWaitLockRelease" if self.unknown.contains(&lock) => {}
             "WdfWaitLockRelease" => self.release(name, strand, lock),
             "WdfObjectDelete" => {
-                self.taken.retain(|(taken, _)| *taken != lock);
+                self.taken.retain(|(taken, _), _| *taken != lock);
                 self.unknown.remove(&lock);
                 self.spin_locks.remove(&lock);
             }
@@ -57,14 +58,16 @@ impl KmdfLocks {
     }
 
     fn release(&mut self, name: &str, strand: StrandId, lock: u64) {
-        if !self.taken.remove(&(lock, strand)) {
-            self.wrong(format!("{name}: the lock {lock:#x} is not held by this thread"));
+        match self.taken.get_mut(&(lock, strand)) {
+            Some(times) if *times > 1 => *times -= 1,
+            Some(_) => drop(self.taken.remove(&(lock, strand))),
+            None => self.wrong(format!("{name}: the lock {lock:#x} is not held by this thread")),
         }
     }
 
     /// Who gets the request may complete it at once, and what then runs may want the lock.
     fn send(&mut self, name: &str, strand: StrandId) {
-        let is_held = |lock: &&u64| self.taken.contains(&(**lock, strand));
+        let is_held = |lock: &&u64| self.taken.contains_key(&(**lock, strand));
         if let Some(lock) = self.spin_locks.iter().find(is_held) {
             let message = format!("{name}: the spin lock {lock:#x} is held by this thread");
             self.found = Some(Verdict::warning("kmdf-locks", message));
@@ -139,6 +142,9 @@ mod tests {
         assert_eq!(said(&[SPIN, (1, "WdfSpinLockRelease", 0)]), None);
         assert!(said(&[SPIN, (2, "WdfSpinLockRelease", 0)]).is_some());
         assert_eq!(said(&[SPIN, DELETE, SPIN, (1, "WdfSpinLockRelease", 0)]), None);
+        let release = (1, "WdfSpinLockRelease", 0);
+        assert_eq!(said(&[SPIN, SPIN, release, release]), None, "a DPC had interrupted the first call");
+        assert!(said(&[SPIN, SPIN, release, release, release]).is_some());
     }
 
     #[test]

@@ -82,6 +82,9 @@ impl Report {
             "ke.delay" => {
                 format!("{thread}{place} was held up until what was due next had come (event {event})")
             }
+            "ke.taker" => {
+                format!("another processor took what came while {thread}{place} ran (event {event})")
+            }
             "device.late" => {
                 format!("a card's transfer took {} times as long as usual (event {event})", answer + 1)
             }

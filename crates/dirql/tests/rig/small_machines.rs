@@ -262,6 +262,38 @@ close f",
         visible: 1,
         ..PLAIN
     },
+    // Derived. One preemption has the tick come between the thread's load and its store, and takes what the DPC has added; that leaves 2 of 3, on
+    // however many processors. With two the tick is taken by the other processor (one), whose DPC stops between its own load and store (two) while
+    // the thread adds: that is lost, and leaves 1, which no machine of one processor comes to. No visible instruction stands between load and store.
+    SmallMachine {
+        name: "tick_elsewhere",
+        story: "a thread and a timer's DPC, which another processor may run, add to a counter, `ticks.sys`",
+        driver: "ticks.sys",
+        inf: Some("posted.inf"),
+        card: Some("bench,pin=a"),
+        preemptions: 2,
+        script: r"open \\.\DirqlTicks as f
+ioctl f 0x2238a0 out 4 expect u32:3
+close f",
+        outcomes: 3,
+        visible: 1,
+        ..PLAIN
+    },
+    // Derived. The same, of an interrupt routine.
+    SmallMachine {
+        name: "interrupt_elsewhere",
+        story: "a thread and an interrupt routine, which another processor may run, add to a counter, `ticks.sys`",
+        driver: "ticks.sys",
+        inf: Some("posted.inf"),
+        card: Some("bench,pin=a,delay=10us"),
+        preemptions: 2,
+        script: r"open \\.\DirqlTicks as f
+ioctl f 0x2238a4 out 4 expect u32:3
+close f",
+        outcomes: 3,
+        visible: 1,
+        ..PLAIN
+    },
     // Derived. The command that is on its way has reached the card when the driver looks, or not.
     SmallMachine {
         name: "posted_write",
@@ -300,6 +332,8 @@ macro_rules! each_machine {
             surprise_removal
             early_interrupt
             early_timer
+            tick_elsewhere
+            interrupt_elsewhere
             posted_write
         }
     };

@@ -12,7 +12,7 @@ use crate::cx::{Cx, Kernel};
 use crate::hal::combine;
 use crate::ke::irq::message::InARow;
 use crate::ke::irq::{dpc, dpc_drain, interrupt_delivery, ipi};
-use crate::ke::sched::{budget, history, scheduler, slice};
+use crate::ke::sched::{budget, history, scheduler, slice, taker};
 use crate::ke::timing::clock;
 use crate::ke::waits::apc;
 
@@ -44,6 +44,11 @@ pub(crate) enum Work {
 }
 
 impl Work {
+    /// Whether any processor could take it: a line's interrupt, or what the clock may have found.
+    pub(in crate::ke) const fn comes_by_itself(self) -> bool {
+        matches!(self, Self::Interrupt(_) | Self::Dispatch)
+    }
+
     /// As one number.
     fn number(self) -> u64 {
         match self {
@@ -307,6 +312,10 @@ pub(super) fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
             Next::Nothing => return Ok(()),
             Next::Slice => break,
             Next::Work(work) => {
+                if taker::is_taken(cx, work)? {
+                    next = cx.with(Kernel::next);
+                    continue;
+                }
                 // An interrupt flushes the combined writes.
                 combine::drain(cx)?;
                 if work != Work::Switch {

@@ -13,7 +13,7 @@
 use engine::{DELAY, Delay, DelayPlace, Flow, StrandId, mixed};
 
 use super::history::{self, Operation};
-use super::slice;
+use super::{slice, taker};
 use crate::cx::{Cx, Kernel};
 use crate::ke::irq::interrupt;
 use crate::ke::levels::irql::DISPATCH_LEVEL;
@@ -106,15 +106,19 @@ pub(super) fn asked(cx: &mut Cx<'_>, place: DelayPlace) -> Option<u64> {
 
 /// Time passes up to this moment, and what is due then comes.
 fn pass(cx: &mut Cx<'_>, due: u64) -> Flow<()> {
-    pass_time(cx, due);
+    pass_time(cx, due)?;
     interrupt::deliver(cx)
 }
 
-/// Time passes up to this moment. What it lets in begins with a slice that knows the time: when the turn ends must not depend on where the last
-/// slice was to end.
-pub(super) fn pass_time(cx: &mut Cx<'_>, due: u64) {
+/// Time passes up to this moment, and another processor takes what has come, if the policy wants it. What is let in begins with a slice that knows
+/// the time: when the turn ends must not depend on where the last slice was to end.
+///
+/// # Errors
+/// As [`before`].
+pub(super) fn pass_time(cx: &mut Cx<'_>, due: u64) -> Flow<()> {
     slice::charge(cx, due - cx.engine().now());
     slice::arm(cx);
+    taker::after_delay(cx)
 }
 
 /// An application is about to ask for something: as [`before`].

@@ -141,6 +141,8 @@ pub(crate) fn state(k: &Kernel) -> u64 {
             processor.wait_next,
             processor.yield_requested,
             processor.is_idle(),
+            k.ke.timing.timers().is_due(k.engine.now(), index),
+            sched.taker == Some(index),
         ];
         add(flags.iter().fold(0, |bits, flag| bits << 1 | u64::from(*flag)));
         add(u64::from(processor.thread.0) | u64::from(k.level_of(index)) << 32);

@@ -1,7 +1,7 @@
 //! Threads on processors: whose turn it is, how long it lasts, and what a turn may use up.
 //!
 //! Above `timing` and `levels`. A turn looks for interrupts and due timers when it begins and when its slice ends, and so `scheduler`,
-//! `slice` and `spin` name `irq::interrupt_delivery` and `waits::timer` above. What a processor waits for may be the end of a DPC or of a
+//! `slice`, `spin` and `taker` name `irq::interrupt_delivery` and `waits::timer` above. What a processor waits for may be the end of a DPC or of a
 //! broadcast, which `scheduler` asks `irq`. The records of threads and processors hold types of the rooms that use them (`thread_record`,
 //! `processor`). Verdicts on what never goes on are worded by `stuck`; a lock that is acquired while another
 //! is held goes to `lock_order`.
@@ -30,6 +30,7 @@ pub(crate) mod slice;
 pub(in crate::ke) mod spin;
 pub(crate) mod spinlock;
 pub(in crate::ke) mod switch_fast;
+pub(in crate::ke) mod taker;
 pub(in crate::ke) mod thread_record;
 pub(in crate::ke) mod threads;
 
@@ -71,6 +72,8 @@ pub(crate) struct State {
     turn_is_idle: bool,
     /// Where the policy was asked whether a thread is held up.
     delays: delay::Asked,
+    /// The processor that is to take what has come: see [`taker`].
+    taker: Option<usize>,
     /// The routine that is being stepped through.
     probe: Option<Probe>,
     /// The verdict on a strand that waits busily, for it to take when it is resumed.
@@ -99,6 +102,7 @@ impl State {
             accesses: 0,
             turn_is_idle: false,
             delays: delay::Asked::default(),
+            taker: None,
             probe: None,
             pending_verdict: None,
             budget: settings.instruction_budget.max(1),

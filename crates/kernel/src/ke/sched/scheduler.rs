@@ -10,7 +10,7 @@ use super::history::{Operation, Stand};
 use super::processor::{self, WaitsFor};
 use super::ready::Candidates;
 use super::thread_record::{Account, HIGHEST_DYNAMIC, State, Thread};
-use super::{assign_processor, delay, history, patience, slice, spin, switch_fast};
+use super::{assign_processor, delay, history, patience, slice, spin, switch_fast, taker};
 use crate::cx::{Cx, Kernel};
 use crate::ke::irq::{dpc, interrupt_delivery, ipi};
 use crate::ke::levels::irql::{self, DISPATCH_LEVEL, PASSIVE_LEVEL};
@@ -180,6 +180,9 @@ fn can_go_on(k: &Kernel, index: usize) -> bool {
 fn choose_processor(cx: &mut Cx<'_>) -> Option<usize> {
     if cx.with(|k| k.ke.processors.len() == 1) {
         return cx.with(|k| can_go_on(k, 0).then_some(0));
+    }
+    if let Some(index) = cx.with(|k| taker::chosen(k)) {
+        return Some(index);
     }
     let mut candidates = cx.with(|k| {
         let all = 0..k.ke.processors.len();

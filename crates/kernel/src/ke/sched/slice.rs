@@ -351,7 +351,7 @@ pub(crate) fn slice(cx: &mut Cx<'_>) -> Flow<()> {
     // Before `let_in`: what it lets in runs on this thread too, and must not ask the same question again.
     ask_when_next(cx);
     if let Some(due) = delayed {
-        delay::pass_time(cx, due);
+        delay::pass_time(cx, due)?;
     }
     let_in(cx, gives_way)
 }

@@ -88,6 +88,14 @@ impl Wheel {
         Some(what)
     }
 
+    fn move_to(&mut self, key: Key, processor: usize) {
+        if let Some((_, of)) = self.due.get_mut(&key) {
+            self.by_processor.remove(&(*of, key));
+            self.by_processor.insert((processor, key));
+            *of = processor;
+        }
+    }
+
     fn first(&self) -> Option<u64> {
         self.due.first_key_value().map(|(key, _)| key.0)
     }
@@ -365,6 +373,28 @@ impl TimerQueue {
     #[inline]
     pub(crate) fn is_due(&self, now: u64, processor: usize) -> bool {
         self.next_tick <= now && self.next(now, processor).is_some()
+    }
+
+    /// Whether the clock has found a timer due, on any processor.
+    pub(in crate::ke) fn is_any_timer_due(&self, now: u64) -> bool {
+        self.next_tick <= now && self.timers_due(now).next().is_some()
+    }
+
+    /// Timers that the clock has found due, each with its wheel.
+    fn timers_due(&self, now: u64) -> impl Iterator<Item = (usize, Key)> {
+        let ticked = [self.clock.ticked_at(now), self.clock.finely_ticked_at(now)];
+        self.wheels.iter().zip(ticked).enumerate().flat_map(|(wheel, (set, ticked))| {
+            let due = set.due.range(..=Key(ticked, u64::MAX));
+            let timers = due.filter(|(_, (what, _))| matches!(what, What::Timer(_)));
+            timers.map(move |(key, _)| (wheel, *key))
+        })
+    }
+
+    /// All timers that the clock has found due expire on this processor.
+    pub(in crate::ke) fn expire_on(&mut self, now: u64, processor: usize) {
+        for (wheel, key) in self.timers_due(now).collect::<Vec<_>>() {
+            self.wheels[wheel].move_to(key, processor);
+        }
     }
 
     /// Takes out the next thing that the clock has found due on `processor`.

@@ -1,8 +1,8 @@
 //! Timer objects and time-outs. Follows *KeSetTimerEx function*, *KeSetCoalescableTimer function*, *KeCancelTimer
 //! function*, *Timer Objects and DPCs*, *Timer Accuracy*.
 //!
-//! A timer never expires early: it does so at the first clock tick at or after its due time, at DISPATCH_LEVEL on the
-//! processor that set it. How much of its tolerance a coalescable timer uses is a choice; by default none.
+//! A timer never expires early: it does so at the first clock tick at or after its due time, at DISPATCH_LEVEL, by default on the
+//! processor that set it (`taker`). How much of its tolerance a coalescable timer uses is a choice; by default none.
 
 use abi::{DISPATCHER_HEADER, DriverPtr, KDPC, KTIMER, NtStatus};
 use engine::Flow;

@@ -15,6 +15,10 @@ const LINES: &str = "
     u8 section(void *context) { say('c'); say('d'); return 1; }
     ROUTINE void synchronized(void) { say('1'); KeSynchronizeExecution(object, section, 0); say('2'); }
     ROUTINE u8 isr(void *interrupt, void *context) { out(0x300, 0); say('i'); say('j'); return 1; }
+    u32 KeGetCurrentProcessorNumberEx(void *);
+    ROUTINE u8 where(void *interrupt, void *context) {
+        out(0x300, 0); say('a' + KeGetCurrentProcessorNumberEx(0)); return 1;
+    }
     ROUTINE void steps(void) { say('1'); say('2'); }
     ROUTINE void at_level(u64 level) { u8 old = KfRaiseIrql((u8)level); say('1'); say('2'); KeLowerIrql(old); }
     ROUTINE void by_cr8(u64 level) { set_cr8(level); say('1'); say('2'); set_cr8(0); }
@@ -51,6 +55,15 @@ fn on_another_processor_the_routine_runs_beside_the_code_it_would_have_interrupt
     let threads = [("at_level", 12, 8, 0b01)];
     let scenario = Scenario::new(LINES, &threads).on(2).interrupted_by("isr", 0b10);
     scenario.is(&["ij12", "1ij2", "12ij"], &["i1j2", "i12j", "1i2j"]);
+}
+
+#[test]
+fn any_processor_of_its_affinity_takes_an_interrupt_and_no_other() {
+    let scenario =
+        |affinity| Scenario::new(LINES, &[("steps", 0, 8, 0b01)]).on(2).interrupted_by("where", affinity);
+    scenario(0b01).is(&["a12", "1a2", "12a"], &[]);
+    scenario(0b10).is(&["b12", "1b2", "12b"], &[]);
+    scenario(ALL).is(&["a12", "1a2", "12a", "b12", "1b2", "12b"], &[]);
 }
 
 /// Holds: irql/nested
