@@ -16,4 +16,5 @@ mod rewinds;
 mod rig;
 mod searches;
 mod soak;
+mod ticks;
 mod unheard;

@@ -1,15 +1,13 @@
 //! A tick, or a card's interrupt, that another processor takes while a thread goes on: a timer that is cancelled, whose DPC runs there. A driver that does not
 //! wait for it (`drivers/c/ticks.c`) is found by a search of two departures and by random policies; the same with the wait is right.
 
-#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may stop where its ground gives way")]
-
-mod rig;
 
 use dirql::explore::{Bounds, Choice, Choices, Policy, Replay, Searched};
 use dirql::record::{Record, Recording};
 use dirql::{Bench, Outcome, Play, Report, ScriptText};
-use rig::{Buffer, changed_inf, driver};
+
+use super::rig::{Buffer, changed_inf, driver};
 
 fn bench(processors: u32) -> Bench {
     let inf = changed_inf("ticks", "posted.inf", |text| text.replace("posted.sys", "ticks.sys"));
