@@ -29,6 +29,7 @@ typedef struct _EDU {
     KSPIN_LOCK Lock;
     PIRP Current; /* what the card computes */
     IRP_QUEUE Waiting;
+    PVOID Own; /* an exhibit's own */
 } EDU, *PEDU;
 
 SHARED BOOLEAN NTAPI EduSleep(PVOID Context)

@@ -16,11 +16,10 @@
 #endif
 #define HISTOGRAM_TAG 'tsiH'
 
-static PULONG Histogram;
-
 static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
 {
     BOOLEAN Own = EduIsr(Interrupt, Context);
+    PULONG Histogram = ((PEDU)Context)->Own;
     ULONG Index;
 
     for (Index = 0; Own && Index < 32; Index++) {
@@ -31,6 +30,7 @@ static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
 
 static NTSTATUS Start(PFDO Fdo, PCM_PARTIAL_RESOURCE_LIST Resources)
 {
+    PULONG Histogram;
     NTSTATUS Status;
 
     Histogram = ExAllocatePoolWithTag(POOL, 32 * sizeof(ULONG), HISTOGRAM_TAG);
@@ -38,6 +38,7 @@ static NTSTATUS Start(PFDO Fdo, PCM_PARTIAL_RESOURCE_LIST Resources)
         return STATUS_INSUFFICIENT_RESOURCES;
     }
     RtlZeroMemory(Histogram, 32 * sizeof(ULONG));
+    ((PEDU)Fdo)->Own = Histogram;
     Status = EduStartWith(Fdo, Resources, Isr);
     if (!NT_SUCCESS(Status)) {
         ExFreePoolWithTag(Histogram, HISTOGRAM_TAG);
@@ -48,7 +49,7 @@ static NTSTATUS Start(PFDO Fdo, PCM_PARTIAL_RESOURCE_LIST Resources)
 static VOID Stop(PFDO Fdo, BOOLEAN Present)
 {
     EduStop(Fdo, Present);
-    ExFreePoolWithTag(Histogram, HISTOGRAM_TAG);
+    ExFreePoolWithTag(((PEDU)Fdo)->Own, HISTOGRAM_TAG);
 }
 
 static const GUID FdoInterface = FDO_GUID(0x10c3b007);

@@ -19,11 +19,10 @@ typedef struct _RING {
     LONG Last[16];
 } RING, *PRING;
 
-static PRING Ring;
-
 static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
 {
     BOOLEAN Own = EduIsr(Interrupt, Context);
+    PRING Ring = ((PEDU)Context)->Own;
 
     if (Own) {
         Ring->Last[Ring->Next++ % 16] = ((PEDU)Context)->Pending;
@@ -31,13 +30,14 @@ static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
     return Own;
 }
 
-static NTSTATUS AllocateRing(VOID)
+static NTSTATUS AllocateRing(PFDO Fdo)
 {
-    Ring = ExAllocatePoolWithTag(NonPagedPool, sizeof(RING), RING_TAG);
+    PRING Ring = ExAllocatePoolWithTag(NonPagedPool, sizeof(RING), RING_TAG);
     if (Ring == NULL) {
         return STATUS_INSUFFICIENT_RESOURCES;
     }
     RtlZeroMemory(Ring, sizeof(RING));
+    ((PEDU)Fdo)->Own = Ring;
     return STATUS_SUCCESS;
 }
 
@@ -46,13 +46,13 @@ static NTSTATUS Start(PFDO Fdo, PCM_PARTIAL_RESOURCE_LIST Resources)
     NTSTATUS Status;
 
 #ifdef FIXED
-    Status = AllocateRing();
+    Status = AllocateRing(Fdo);
     if (!NT_SUCCESS(Status)) {
         return Status;
     }
     Status = EduStartWith(Fdo, Resources, Isr);
     if (!NT_SUCCESS(Status)) {
-        ExFreePoolWithTag(Ring, RING_TAG);
+        ExFreePoolWithTag(((PEDU)Fdo)->Own, RING_TAG);
         return Status;
     }
     CardWrite(Fdo, EDU_INTERRUPT_RAISE, EDU_TEST);
@@ -62,7 +62,7 @@ static NTSTATUS Start(PFDO Fdo, PCM_PARTIAL_RESOURCE_LIST Resources)
         return Status;
     }
     CardWrite(Fdo, EDU_INTERRUPT_RAISE, EDU_TEST);
-    Status = AllocateRing();
+    Status = AllocateRing(Fdo);
     if (!NT_SUCCESS(Status)) {
         EduStop(Fdo, TRUE);
     }
@@ -73,8 +73,8 @@ static NTSTATUS Start(PFDO Fdo, PCM_PARTIAL_RESOURCE_LIST Resources)
 static VOID Stop(PFDO Fdo, BOOLEAN Present)
 {
     EduStop(Fdo, Present);
-    ExFreePoolWithTag(Ring, RING_TAG);
-    Ring = NULL;
+    ExFreePoolWithTag(((PEDU)Fdo)->Own, RING_TAG);
+    ((PEDU)Fdo)->Own = NULL;
 }
 
 static const GUID FdoInterface = FDO_GUID(0x10c3b008);

@@ -4,7 +4,7 @@
  * The bug: each routine acquires the mutex of its source first, so that two of them at a time wait for each other. It shows with a schedule in which each has one.
  *
  * Device: none
- * Rule: deadlock, stuck, irp-never-completed
+ * Rule: lock-order-inversion, deadlock, stuck, irp-never-completed
  * Needs: ioctl, schedule
  */
 #define DEVICE_NAME L"\\Device\\Tables"

@@ -185,7 +185,7 @@ impl Plan {
             Kind::Sizes => Effort { failing: 20, seeds: share(1), ..none },
             Kind::Requests => Effort { failing: 60, seeds: share(12), ..none },
             Kind::AtOnce => Effort { seeds: share(40), schedules: share(400), ..none },
-            Kind::Inputs => Effort { failing: 10, seeds: share(1), inputs: share(20_000), ..none },
+            Kind::Inputs => Effort { failing: 10, seeds: share(1), inputs: share(10_000), ..none },
         };
         let processors = if matches!(kind, Kind::AtOnce | Kind::StartOnTwo) { 2 } else { 1 };
         let mut more = self.more.clone();

@@ -55,7 +55,7 @@ pub fn inputs(boots: &mut Boots, survey: &Survey, count: u64) -> Result<Inputs, 
         let mut looking = Looking::new(survey, first, trial.has_other());
         for number in 0..count {
             let steps = looking.next(number);
-            let came = trial.run(&steps);
+            let came = trial.run(&steps)?;
             looking.came(steps, came);
         }
         Ok(looking.scripts(name))

@@ -68,7 +68,12 @@ pub(crate) struct Trial<'m> {
     handles: [Option<ob::Handle>; 2],
     mark: super::Mark,
     reached: usize,
+    /// So many sequences have begun at the mark.
+    begun: u32,
 }
+
+/// So many sequences begin at one mark: each page that one of them has touched is compared for all that follow.
+const OF_ONE_MARK: u32 = 64;
 
 impl Boots {
     /// Boots the machine the usual way, opens `name` twice, and has `work` try sequences there. None if the device cannot be opened.
@@ -87,8 +92,8 @@ impl Boots {
             }
             let [Ok(first), other] = [(); 2].map(|()| machine.open_overlapped(name)) else { return Ok(None) };
             let handles = [Some(first.handle()), other.ok().map(|other| other.handle())];
-            let mut trial =
-                Trial { machine, handles, mark: machine.mark()?, reached: machine.host.reached_count() };
+            let reached = machine.host.reached_count();
+            let mut trial = Trial { machine, handles, mark: machine.mark()?, reached, begun: 0 };
             let result = work(&mut trial);
             trial.back();
             machine.host.discard(trial.mark.snapshot);
@@ -105,8 +110,16 @@ impl Trial<'_> {
     }
 
     /// Tries a sequence.
-    pub(crate) fn run(&mut self, steps: &[Step]) -> Came {
+    ///
+    /// # Errors
+    /// [`Error::Host`].
+    pub(crate) fn run(&mut self, steps: &[Step]) -> Result<Came, Error> {
         self.back();
+        self.begun += 1;
+        if self.begun == OF_ONE_MARK {
+            self.machine.host.discard(self.mark.snapshot);
+            (self.mark, self.begun) = (self.machine.mark()?, 0);
+        }
         // In the machine, where it is forgotten with the thread that has not come to its end.
         let (answers, own) = self.machine.inside(|_| (Rc::new(RefCell::new(Vec::new())), steps.to_vec()));
         let (slot, handles) = (Rc::clone(&answers), self.handles);
@@ -119,7 +132,7 @@ impl Trial<'_> {
         let counts = |tier: Tier| tier != Tier::Advice;
         let verdicts = nt.findings().into_iter().chain(nt.verdict());
         let wrong = verdicts.filter(|verdict| counts(verdict.tier)).map(|verdict| key(&verdict)).collect();
-        Came { answers: answers.take(), new_code, wrong, stopped: ended.is_err() }
+        Ok(Came { answers: answers.take(), new_code, wrong, stopped: ended.is_err() })
     }
 
     /// Takes the machine back to where sequences begin.
