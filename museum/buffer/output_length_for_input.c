@@ -14,12 +14,12 @@
 #define IOCTL_STAMP_SIGN CTL_CODE(FILE_DEVICE_UNKNOWN, 0xC37, METHOD_IN_DIRECT, FILE_ANY_ACCESS)
 
 typedef struct _DEVICE {
-    ULONG64 Key;
+    LONG64 Key;
 } DEVICE, *PDEVICE;
 
-static ULONG64 Sign(PDEVICE Own, const ULONG64 *Words)
+static LONG64 Sign(const ULONG64 *Words)
 {
-    return Own->Key ^ Words[0] ^ (Words[1] << 1) ^ (Words[2] << 2) ^ (Words[3] << 3);
+    return Words[0] ^ (Words[1] << 1) ^ (Words[2] << 2) ^ (Words[3] << 3);
 }
 
 static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
@@ -38,7 +38,7 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     if (Length < 4 * sizeof(ULONG64)) {
         return Complete(Irp, STATUS_INVALID_PARAMETER, 0);
     }
-    Own->Key = Sign(Own, Irp->AssociatedIrp.SystemBuffer);
+    InterlockedExchangeAdd64(&Own->Key, Sign(Irp->AssociatedIrp.SystemBuffer));
     return Complete(Irp, STATUS_SUCCESS, 0);
 }
 

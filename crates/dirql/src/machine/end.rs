@@ -159,8 +159,9 @@ pub(super) fn wind_down(nt: &Nt, process: u64, overlapped: &[ob::Handle], loaded
     });
     let done =
         run(nt, exit, |cx, work| thread::spawn_application(cx, "end of the application", process, work));
-    if done {
-        run(nt, rest, |cx, work| thread::spawn(cx, "system's shutdown", work));
+    if done && run(nt, rest, |cx, work| thread::spawn(cx, "system's shutdown", work)) {
+        // Of a driver that stays loaded a routine may stand in the middle, on another processor.
+        scheduler::run_until(nt, &mut |nt| nt.cx().with(|k| stack::processors_are_free(k)));
     }
     outside(|| notes.borrow().clone())
 }

@@ -54,6 +54,12 @@ pub(crate) fn on<R>(cx: &mut Cx<'_>, base: u64, f: impl FnOnce(&mut Cx<'_>) -> F
     result
 }
 
+/// Whether no processor is in a DPC or service routine.
+#[must_use]
+pub fn processors_are_free(k: &Kernel) -> bool {
+    k.ke.processors.iter().all(|processor| processor.entered.is_empty())
+}
+
 /// What each call of a driver by the kernel takes of a kernel stack at the least: return addresses, home space and saved registers of
 /// the driver's routine and of the kernel's between (which here stand on a stack of their own).
 const BYTES_OF_A_CALL: u64 = 384;
