@@ -5,7 +5,7 @@
  * with a schedule in which the interrupt comes between the two.
  *
  * Device: PCI\VEN_1234&DEV_11E8
- * Rule: stuck, deadlock, irp-never-completed
+ * Rule: data-race, stuck, deadlock, irp-never-completed
  * Needs: ioctl, schedule
  */
 #include "../include/edu.h"

@@ -64,7 +64,7 @@ exhibits! {
     lock: returns_with_lock 2, mutexes_in_two_orders 2;
     memory: allocation_not_checked 2, process_reference_kept 2, last_opened_remembered 20;
     pnp: remove_not_passed_down 1, link_left 1;
-    power: state_refused 1, touched_in_d3 2;
+    power: state_refused 1, touched_in_d3 30;
     stack: one_location_too_few 2, freed_and_continued 2;
     time: timer_left_at_unload 1, thread_reference_kept 1;
     unload: entry_leaves_device 1, registry_callback_left 1;

@@ -546,6 +546,17 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
             plan.add(title, script, Kind::AtOnce);
         }
     }
+    for one in survey.operations.iter().filter(|operation| operation.waits).take(PREPARED) {
+        for other in operations.iter().filter(|other| other.command != one.command) {
+            let (waiting, asked) = (&one.command, other.command.replacen(" h ", " i ", 1));
+            let title = format!("{} while {} is cancelled", words(other), words(one));
+            let script = format!(
+                "{open}; open \"{name}\" as i overlapped; async p {waiting}; wait 1ms; t: async a {asked}; u: cancel h; join t; join u; \
+                 wait 50ms; cancel i; join a; close i; close h"
+            );
+            plan.add(title, script, Kind::AtOnce);
+        }
+    }
     for code in survey.operations.iter().filter_map(|operation| operation.code) {
         // The driver sees the application's own memory, which another thread changes meanwhile.
         if code & 3 == METHOD_NEITHER {
