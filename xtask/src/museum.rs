@@ -114,8 +114,12 @@ pub(crate) fn museum(root: &Path, only_build: bool, names: &[String], budget: u3
     call::step("dirql is built", cargo.args(["build", "--quiet", "--release", "--package", "dirql-cli"]))?;
     let seen = side_by_side(&exhibits, |_, exhibit| {
         let [bug, twin] = exhibit.images(&out);
-        let bug = check(root, &bug, budget, &[])?;
-        let seen = Seen { bug, twin: check(root, &twin, budget, &["advice"])? };
+        let twin = check(root, &twin, budget, &["advice"])?;
+        // What a part of the budget finds, all of it finds, too.
+        let mut seen = Seen { bug: check(root, &bug, budget.div_ceil(FIRST), &[])?, twin };
+        if !seen.is_found(exhibit) {
+            seen.bug = check(root, &bug, budget, &[])?;
+        }
         println!("{}", seen.line(exhibit));
         Ok(seen)
     })?;
@@ -129,6 +133,9 @@ pub(crate) fn museum(root: &Path, only_build: bool, names: &[String], budget: u3
     ensure!(found == exhibits.len() && accused == 0, "not every bug was found, or not every twin is clean");
     Ok(())
 }
+
+/// A bug is first looked for with this part of the budget.
+const FIRST: u32 = 5;
 
 /// The budget that `docs/museum.md` is written with.
 const USUAL: u32 = 100;

@@ -18,6 +18,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use dirql::explore::{Known, Memory, Places, Ran, Remark, Schedule};
@@ -58,6 +59,10 @@ struct Writer {
     written: Clock,
 }
 
+/// How often, and after which pauses, a file is asked for that another process has.
+const LOCK_TRIES: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
+
 /// What a search is made of, as the file says it.
 pub(crate) fn head(bounds: &Value, machine: &str) -> Value {
     let machine: Value = serde_json::from_str(machine).unwrap_or_default();
@@ -73,8 +78,14 @@ pub(crate) fn open(path: &Path, outputs: &Outputs, head: &Value) -> Result<(Sear
     let wrong = |what: &str| Error::Input(InputError::new(format!("{name}: {what}")));
     let cannot = |error: &std::io::Error| wrong(&format!("cannot be read and written: {error}"));
     let lock = |file: &File| {
-        let locked = rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive);
-        locked.map_err(|_| wrong("another search is writing it; let that one end, or give another name"))
+        // One that was killed a moment ago has it until its last process is gone.
+        for _ in 0..LOCK_TRIES {
+            if rustix::fs::flock(file, FlockOperation::NonBlockingLockExclusive).is_ok() {
+                return Ok(());
+            }
+            thread::sleep(LOCK_PAUSE);
+        }
+        Err(wrong("another search is writing it; let that one end, or give another name"))
     };
     let (file, sum, memory) = if path.exists() {
         let mut file = File::options().read(true).append(true).open(path).map_err(|error| cannot(&error))?;

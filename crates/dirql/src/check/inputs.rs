@@ -255,7 +255,7 @@ impl Looking {
     }
 
     /// What came of a sequence: whether it is kept.
-    fn came(&mut self, steps: Vec<Step>, came: Came) {
+    fn came(&mut self, steps: Vec<Step>, mut came: Came) {
         let mut is_new = false;
         for answer in &came.answers {
             let Deed::Ask(request) = &steps[answer.step].deed else { continue };
@@ -274,6 +274,7 @@ impl Looking {
         if (is_new || is_shown) && self.kept.len() < KEPT {
             // What stops the machine leads nowhere.
             let is_end = came.stopped || !came.wrong.is_empty();
+            came.answers.iter_mut().for_each(|answer| answer.end.data = Vec::new());
             let kept = Kept { steps, answers: came.answers, is_shown };
             if is_end {
                 self.kept.insert(0, kept);
@@ -386,5 +387,52 @@ fn spelled(bytes: &[u8]) -> String {
         (true, zeros) => format!("zero:{zeros}"),
         (false, 0) => format!("hex:{hex}"),
         (false, zeros) => format!("hex:{hex} + zero:{zeros}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::Completion;
+    use crate::play::ScriptText;
+
+    #[test]
+    fn a_sequence_is_a_script_that_waits_where_the_driver_let_it_wait() {
+        let control = |input: &[u8]| Transfer::Control { code: 0x22_2000, input: input.to_vec().into(), output: 8 };
+        let step = |on_other, deed| Step { on_other, deed };
+        let steps = [
+            step(false, Deed::Ask(control(&[1, 0, 0, 0, 0, 0, 0, 0]))),
+            step(true, Deed::Ask(Transfer::Read { length: 4, offset: Some(16) })),
+            step(true, Deed::Leave(Transfer::Write { data: vec![0; 3].into(), offset: None }, 2)),
+            step(true, Deed::Close),
+            step(true, Deed::Ask(control(&[]))),
+        ];
+        let end = Completion { status: 0, information: 0, data: Vec::new() };
+        let answers = [false, true].into_iter().enumerate();
+        let answers: Vec<Answer> =
+            answers.map(|(step, waited)| Answer { step, waited, end: end.clone() }).collect();
+        let script = script(r"\\.\D", &steps, &answers);
+        let expected = "ioctl h 0x222000 in hex:01000000 + zero:4 out 8; async r1 read i 4 at 0x10; wait 20ms; cancel r1; join r1; \
+                        async l2x0 write i zero:3; async l2x1 write i zero:3; close i; wait 20ms; cancel l2x0; join l2x0; cancel l2x1; join l2x1; close h";
+        assert!(script.ends_with(expected), "{script}");
+        assert!(ScriptText::typed(&script).play().is_ok(), "{script}");
+    }
+
+    #[test]
+    fn changed_sequences_are_the_same_for_the_same_answers() {
+        let survey = Survey { values: vec![0x1234_5678], ..Survey::default() };
+        let all = || {
+            let read = Transfer::Read { length: 64, offset: None };
+            let mut looking = Looking::new(&survey, vec![read], true);
+            (0..200)
+                .map(|number| {
+                    let steps = looking.next(number);
+                    looking.came(steps.clone(), Came { new_code: number % 9 == 0, ..Came::default() });
+                    steps
+                })
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(all(), all());
+        assert!(all().iter().all(|steps| steps.len() <= LONGEST));
     }
 }
