@@ -5,7 +5,7 @@
  * to be ended, and then once more.
  *
  * Device: none
- * Rule: use-after-free, double-free, pool-corruption
+ * Rule: use-after-free, double-free
  * Needs: ioctl
  */
 #define DEVICE_NAME L"\\Device\\Sessions"
