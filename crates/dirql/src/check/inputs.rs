@@ -398,7 +398,8 @@ mod tests {
 
     #[test]
     fn a_sequence_is_a_script_that_waits_where_the_driver_let_it_wait() {
-        let control = |input: &[u8]| Transfer::Control { code: 0x22_2000, input: input.to_vec().into(), output: 8 };
+        let control =
+            |input: &[u8]| Transfer::Control { code: 0x22_2000, input: input.to_vec().into(), output: 8 };
         let step = |on_other, deed| Step { on_other, deed };
         let steps = [
             step(false, Deed::Ask(control(&[1, 0, 0, 0, 0, 0, 0, 0]))),
