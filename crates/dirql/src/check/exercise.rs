@@ -59,7 +59,7 @@ const VALUE_PLACES: [u32; 4] = [0, 4, 8, 12];
 const PAIRED: [u32; 9] = [0, 1, 8, 16, 0x40, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFF0, 0xFFFF_FFFF];
 const PAIR_SIZES: [u32; 2] = [16, 64];
 /// So many requests of one kind are under way at once.
-const MANY: usize = 64;
+pub(super) const MANY: u32 = 64;
 /// So many requests are prepared by others.
 const PREPARED: usize = 4;
 /// The option that looks for data races: where two threads ask at once.
@@ -308,9 +308,12 @@ fn seldom() -> String {
     steps.join("; ")
 }
 
+/// How long a request may take before it is cancelled: [`PATIENCE`](crate::machine::sequences::PATIENCE).
+pub(super) const PAUSE: &str = "wait 20ms";
+
 /// Makes a request, and cancels it if it takes long. `n` numbers it.
-fn tried(n: usize, command: &str) -> String {
-    format!("async r{n} {command}; wait 20ms; cancel r{n}; join r{n}")
+pub(super) fn tried(n: usize, command: &str) -> String {
+    format!("async r{n} {command}; {PAUSE}; cancel r{n}; join r{n}")
 }
 
 fn sizes(operation: &Operation) -> String {
@@ -437,7 +440,7 @@ fn left(operation: &Operation, name: &str) -> String {
 
 /// So many of a request at once.
 fn many(command: &str) -> String {
-    let each = |what: &dyn Fn(usize) -> String| (0..MANY).map(what).collect::<Vec<_>>().join("; ");
+    let each = |what: &dyn Fn(u32) -> String| (0..MANY).map(what).collect::<Vec<_>>().join("; ");
     let (begin, end) = (each(&|at| format!("async m{at} {command}")), each(&|at| format!("join m{at}")));
     format!("{begin}; wait 50ms; cancel h; {end}")
 }

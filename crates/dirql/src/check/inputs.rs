@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 
 use explore::Rng;
 
-use super::exercise::{OVERFLOWS, WORDS, open};
+use super::exercise::{MANY, OVERFLOWS, PAUSE, WORDS, open, tried};
 use super::survey::{Operation, Survey};
 use crate::error::Error;
 use crate::machine::Boots;
@@ -19,8 +19,6 @@ use crate::machine::transfer::Transfer;
 
 /// So many steps at most.
 const LONGEST: usize = 6;
-/// So many requests at once, at most.
-const MANY: u32 = 64;
 /// The longest buffer that is made.
 const LARGEST: usize = 4096;
 /// So many sequences are kept.
@@ -51,14 +49,14 @@ pub struct Inputs {
 pub fn inputs(boots: &mut Boots, survey: &Survey, count: u64) -> Result<Inputs, Error> {
     let first: Vec<Transfer<'static>> = survey.operations.iter().map(transfer).collect();
     let (Some(name), false) = (survey.names.first(), first.is_empty()) else { return Ok(Inputs::default()) };
-    let (found, _) = boots.try_sequences(name, |trial| {
-        let mut looking = Looking::new(survey, first, trial.has_other());
+    let found = boots.try_sequences(name, |trial| {
+        let mut looking = Looking::new(survey, name, first, trial.has_other());
         for number in 0..count {
             let steps = looking.next(number);
             let came = trial.run(&steps)?;
             looking.came(steps, came);
         }
-        Ok(looking.scripts(name))
+        Ok(looking.kept.into_iter().filter_map(|kept| kept.script).collect())
     })?;
     Ok(found.map_or_else(Inputs::default, |scripts| Inputs { scripts, tried: count }))
 }
@@ -88,12 +86,13 @@ fn length(bytes: usize) -> u32 {
 /// A sequence that was kept.
 struct Kept {
     steps: Vec<Step>,
-    answers: Vec<Answer>,
-    /// It is to be carried out as a script.
-    is_shown: bool,
+    /// What is carried out, if it came to new code or showed something wrong.
+    script: Option<String>,
 }
 
-struct Looking {
+struct Looking<'s> {
+    /// The device's.
+    name: &'s str,
     rng: Rng,
     /// What sequences begin with, and what is added to them.
     requests: Vec<Transfer<'static>>,
@@ -108,13 +107,13 @@ struct Looking {
     wrong: BTreeSet<String>,
 }
 
-impl Looking {
-    fn new(survey: &Survey, requests: Vec<Transfer<'static>>, has_other: bool) -> Self {
+impl<'s> Looking<'s> {
+    fn new(survey: &Survey, name: &'s str, requests: Vec<Transfer<'static>>, has_other: bool) -> Self {
         let near = |value: &u32| [*value, value.wrapping_sub(1), *value, value.wrapping_add(1)];
         let compared = survey.values.iter().flat_map(near).collect();
         let (kept, answered) = (Vec::new(), Vec::new());
         let (seen, wrong) = (BTreeSet::new(), BTreeSet::new());
-        Self { rng: Rng::new(1), requests, kept, compared, answered, has_other, seen, wrong }
+        Self { name, rng: Rng::new(1), requests, kept, compared, answered, has_other, seen, wrong }
     }
 
     /// What is tried next: first each request by itself, then what was kept, changed.
@@ -255,7 +254,7 @@ impl Looking {
     }
 
     /// What came of a sequence: whether it is kept.
-    fn came(&mut self, steps: Vec<Step>, mut came: Came) {
+    fn came(&mut self, steps: Vec<Step>, came: Came) {
         let mut is_new = false;
         for answer in &came.answers {
             let Deed::Ask(request) = &steps[answer.step].deed else { continue };
@@ -272,11 +271,10 @@ impl Looking {
         let shows = came.wrong.iter().fold(false, |new, key| self.wrong.insert(key.clone()) | new);
         let is_shown = came.new_code || shows;
         if (is_new || is_shown) && self.kept.len() < KEPT {
+            let script = is_shown.then(|| script(self.name, &steps, &came.answers));
+            let kept = Kept { steps, script };
             // What stops the machine leads nowhere.
-            let is_end = came.stopped || !came.wrong.is_empty();
-            came.answers.iter_mut().for_each(|answer| answer.end.data = Vec::new());
-            let kept = Kept { steps, answers: came.answers, is_shown };
-            if is_end {
+            if came.stopped || !came.wrong.is_empty() {
                 self.kept.insert(0, kept);
             } else {
                 self.kept.push(kept);
@@ -295,11 +293,6 @@ impl Looking {
                 self.answered.push(word);
             }
         }
-    }
-
-    fn scripts(&self, name: &str) -> Vec<String> {
-        let shown = self.kept.iter().filter(|kept| kept.is_shown);
-        shown.map(|kept| script(name, &kept.steps, &kept.answers)).collect()
     }
 }
 
@@ -334,11 +327,7 @@ fn script(name: &str, steps: &[Step], answers: &[Answer]) -> String {
             Deed::Ask(request) => {
                 let request = command(handle, request);
                 let at_once = answers.iter().any(|answer| answer.step == number && !answer.waited);
-                commands.push(if at_once {
-                    request
-                } else {
-                    format!("async r{number} {request}; wait 20ms; cancel r{number}; join r{number}")
-                });
+                commands.push(if at_once { request } else { tried(number, &request) });
             }
             Deed::Leave(request, times) => {
                 for count in 0..*times {
@@ -353,7 +342,7 @@ fn script(name: &str, steps: &[Step], answers: &[Answer]) -> String {
         }
     }
     if !left.is_empty() {
-        commands.push("wait 20ms".to_owned());
+        commands.push(PAUSE.to_owned());
         commands.extend(left);
     }
     let rest = HANDLES.into_iter().zip(is_open).filter(|(_, is_open)| *is_open);
@@ -424,7 +413,7 @@ mod tests {
         let survey = Survey { values: vec![0x1234_5678], ..Survey::default() };
         let all = || {
             let read = Transfer::Read { length: 64, offset: None };
-            let mut looking = Looking::new(&survey, vec![read], true);
+            let mut looking = Looking::new(&survey, "D", vec![read], true);
             (0..200)
                 .map(|number| {
                     let steps = looking.next(number);

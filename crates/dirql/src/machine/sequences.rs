@@ -16,7 +16,7 @@ use kernel::verdict::Tier;
 use super::transfer::{self, Begun, Completion, Transfer};
 use super::{Boots, Machine};
 use crate::error::Error;
-use crate::report::{Report, key};
+use crate::report::key;
 
 /// How long an answer may take, in the machine's time, before the request is cancelled: 20 ms.
 pub(crate) const PATIENCE: u64 = 20_000_000;
@@ -84,9 +84,9 @@ impl Boots {
         &mut self,
         name: &str,
         work: impl FnOnce(&mut Trial<'_>) -> Result<R, Error>,
-    ) -> Result<(Option<R>, Report), Error> {
+    ) -> Result<Option<R>, Error> {
         self.keep_reached();
-        let (worked, report) = self.boot(Box::new(explore::Failing::new(0, 1)), |machine| {
+        let (worked, _) = self.boot(Box::new(explore::Failing::new(0, 1)), |machine| {
             if !machine.is_ready() {
                 return Ok(None);
             }
@@ -99,7 +99,7 @@ impl Boots {
             machine.host.discard(trial.mark.snapshot);
             result.map(Some)
         })?;
-        Ok((worked?, report))
+        worked
     }
 }
 
@@ -129,9 +129,9 @@ impl Trial<'_> {
         let nt = self.machine.nt();
         let reached = self.machine.host.reached_count();
         let new_code = std::mem::replace(&mut self.reached, reached) < reached;
-        let counts = |tier: Tier| tier != Tier::Advice;
         let verdicts = nt.findings().into_iter().chain(nt.verdict());
-        let wrong = verdicts.filter(|verdict| counts(verdict.tier)).map(|verdict| key(&verdict)).collect();
+        let wrong =
+            verdicts.filter(|verdict| verdict.tier != Tier::Advice).map(|verdict| key(&verdict)).collect();
         Ok(Came { answers: answers.take(), new_code, wrong, stopped: ended.is_err() })
     }
 

@@ -216,13 +216,6 @@ pub(crate) fn tokens() -> impl Iterator<Item = u64> {
     (TOKENS..SECURITY + PAGE).step_by(0x10).map(|offset| base() + offset)
 }
 
-/// Whether a token may lie there.
-#[must_use]
-#[inline]
-pub(crate) const fn is_place_of_token(address: u64) -> bool {
-    address.wrapping_sub(base() + TOKENS) < SECURITY + PAGE - TOKENS
-}
-
 /// Where `IoGetFileObjectGenericMapping` says that its mapping lies.
 #[must_use]
 pub(crate) const fn file_mapping() -> u64 {

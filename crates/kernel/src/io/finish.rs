@@ -169,7 +169,7 @@ fn check_stored(cx: &mut Cx<'_>, system: u64, information: u64) {
             at - system
         );
         cx.report(Verdict::warning("output-never-stored", message));
-    } else if let Some(at) = first_fresh(cx, system, information) {
+    } else if let Some(at) = shadow::first_fresh(cx, system, information) {
         let message = format!(
             "a request was completed with IoStatus.Information {information:#x}, and its system buffer {system:#x} holds from byte {at:#x} on what \
              fresh pool and stacks are filled with: the driver has copied bytes there that it never stored, and the application gets what the \
@@ -177,16 +177,6 @@ fn check_stored(cx: &mut Cx<'_>, system: u64, information: u64) {
         );
         cx.report(Verdict::warning("output-never-stored", message));
     }
-}
-
-/// So much of a buffer is looked at.
-const LOOKED_AT: u64 = 0x1_0000;
-
-/// Where a buffer begins to hold what is never stored.
-fn first_fresh(cx: &mut Cx<'_>, system: u64, information: u64) -> Option<usize> {
-    let mut bytes = vec![0; usize::try_from(information.min(LOOKED_AT)).ok()?];
-    cx.engine().read_bytes(system, &mut bytes).ok()?;
-    shadow::first_fresh(cx, &bytes)
 }
 
 /// Unlocks and frees the chain of MDLs.

@@ -17,9 +17,10 @@ use crate::hal::dma;
 use crate::ke;
 use crate::ke::thread::Thread;
 use crate::mm::{contiguous, io_space, mdl, pool, pool_check, reserved, view};
-use crate::ob::{account, handle};
+use crate::ob::account::{self, Left};
+use crate::ob::{handle, object};
 use crate::pnp::notify;
-use crate::se::{subject, token};
+use crate::se::subject;
 use crate::verdict::{Tier, Verdict};
 use crate::{etw, pcw, ps, wmi};
 
@@ -386,26 +387,31 @@ fn memory(cx: &mut Cx<'_>, gone: &mut Gone) {
     }
     views(cx, gone);
     handles(cx, gone);
-    tokens(cx, gone);
-    for (kind, body, who) in account::outstanding(cx, gone.base) {
-        let what = format!("did not dereference the {kind:?} object {body:#x}");
-        if gone.is_told("object-reference-leak", "references to objects", &who) {
-            let what = format!("{what}, referenced by {who}");
-            cx.report(Verdict { tier: Tier::Warning, ..gone.verdict("object-reference-leak", &what) });
-        }
-    }
+    references(cx, gone);
 }
 
-/// References to access tokens, by subject contexts or without.
-fn tokens(cx: &mut Cx<'_>, gone: &mut Gone) {
-    for left in token::outstanding(cx, gone.base) {
-        let place = format!(", taken by {}", left.caller);
-        if left.taken_by == subject::CAPTURE {
-            let what = "did not release a subject context";
-            gone.leak(cx, "subject-context-leak", "subject contexts", what, &place);
-        } else {
-            let what = format!("did not dereference the access token {:#x}", left.token);
-            gone.leak(cx, "token-leak", "references to access tokens", &what, &place);
+/// References to objects, to access tokens by subject contexts or without.
+fn references(cx: &mut Cx<'_>, gone: &mut Gone) {
+    for Left { taken_by, body, caller } in account::outstanding(cx, gone.base) {
+        let place = format!(", taken by {caller}");
+        match taken_by {
+            account::OBJECT => {
+                if gone.is_told("object-reference-leak", "references to objects", &place) {
+                    let kind = object::kind(cx, body).map_or_else(String::new, |kind| format!("{kind:?} "));
+                    let what =
+                        format!("did not dereference the {kind}object {body:#x}, referenced by {caller}");
+                    let verdict = gone.verdict("object-reference-leak", &what);
+                    cx.report(Verdict { tier: Tier::Warning, ..verdict });
+                }
+            }
+            subject::CAPTURE => {
+                let what = "did not release a subject context";
+                gone.leak(cx, "subject-context-leak", "subject contexts", what, &place);
+            }
+            _ => {
+                let what = format!("did not dereference the access token {body:#x}");
+                gone.leak(cx, "token-leak", "references to access tokens", &what, &place);
+            }
         }
     }
 }

@@ -54,11 +54,16 @@ pub(crate) struct State {
 /// So many such bytes in a row are no coincidence.
 const FILL_IN_A_ROW: usize = 8;
 
-/// Where such a row begins, unless an application may have made it.
-pub(crate) fn first_fresh(cx: &mut Cx<'_>, bytes: &[u8]) -> Option<usize> {
+/// So much of a buffer is looked at.
+const LOOKED_AT: u64 = 0x1_0000;
+
+/// Where in a buffer such a row begins, unless an application may have made it.
+pub(crate) fn first_fresh(cx: &mut Cx<'_>, address: u64, length: u64) -> Option<usize> {
     if cx.with(|k| k.mm.shadow.is_fill_given) {
         return None;
     }
+    let mut bytes = vec![0; usize::try_from(length.min(LOOKED_AT)).ok()?];
+    cx.engine().read_bytes(address, &mut bytes).ok()?;
     bytes.windows(FILL_IN_A_ROW).position(|row| row == [FRESH_FILL; FILL_IN_A_ROW])
 }
 

@@ -282,8 +282,6 @@ pub fn reference_safe(cx: &mut Cx<'_>, body: DriverPtr<()>) -> Flow<bool> {
 /// The services by the names of the export table.
 pub mod ddi {
     use super::{Cx, DriverPtr, Flow, account};
-    use crate::exports::data;
-    use crate::se::token;
 
     /// `ObfReferenceObject`.
     ///
@@ -299,9 +297,6 @@ pub mod ddi {
     /// # Errors
     /// As [`super::dereference`].
     pub fn dereference(cx: &mut Cx<'_>, body: DriverPtr<()>) -> Flow<u64> {
-        if data::is_place_of_token(body.address) {
-            token::dereferenced(cx, body.address);
-        }
         account::given_back(cx, body.address);
         super::dereference(cx, body)
     }

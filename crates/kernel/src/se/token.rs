@@ -15,12 +15,11 @@ use abi::{
 use engine::Flow;
 
 use super::acl::{Acl, Entry};
+use super::impersonation;
 use super::sid::Sid;
-use super::{impersonation, subject};
 use crate::cx::{Cx, Kernel};
 use crate::exports::data;
-use crate::mm::pool;
-use crate::ob::{self, Kind, Procedures};
+use crate::ob::{self, Kind, Procedures, account};
 use crate::ps;
 use crate::verdict::Verdict;
 
@@ -195,24 +194,12 @@ pub(crate) fn luid(number: u64) -> LUID {
     luid
 }
 
-/// A driver's reference to a token.
-struct Reference {
-    token: u64,
-    /// `PsReferencePrimaryToken`, or what else has taken it.
-    taken_by: &'static str,
-    /// Base of the image.
-    owner: u64,
-    /// Return address of its call.
-    caller: u64,
-}
-
 /// All tokens, by their addresses.
 #[derive(Default)]
 pub(crate) struct Tokens {
     all: BTreeMap<u64, Token>,
     /// The primary token of a process, by its key.
     primary: BTreeMap<u64, u64>,
-    references: Vec<Reference>,
     last_id: u64,
 }
 
@@ -241,7 +228,7 @@ pub(super) fn make(cx: &mut Cx<'_>, token: Token) -> Flow<u64> {
 /// A new token whose reference is the calling driver's.
 pub(crate) fn copy_for(cx: &mut Cx<'_>, taken_by: &'static str, token: Token) -> Flow<u64> {
     let at = make(cx, token)?;
-    note(cx, taken_by, at);
+    account::note(cx, taken_by, at);
     Ok(at)
 }
 
@@ -318,63 +305,14 @@ pub(crate) fn get(cx: &mut Cx<'_>, ddi: &str, token: TokenPtr) -> Flow<Token> {
 /// A reference to a token for the driver that calls.
 pub(crate) fn take(cx: &mut Cx<'_>, taken_by: &'static str, token: u64) -> Flow<()> {
     ob::object::reference(cx, TokenPtr::new(token))?;
-    note(cx, taken_by, token);
+    account::note(cx, taken_by, token);
     Ok(())
-}
-
-fn note(cx: &mut Cx<'_>, taken_by: &'static str, token: u64) {
-    if let (Some(owner), caller) = pool::caller(cx) {
-        cx.with(|k| k.se.tokens.references.push(Reference { token, taken_by, owner, caller }));
-    }
 }
 
 /// That reference is given back.
 pub(crate) fn give_back(cx: &mut Cx<'_>, taken_by: &'static str, token: u64) -> Flow<()> {
-    forget(cx, token, |known| known == taken_by);
+    account::forget(cx, token, |known| known == taken_by);
     ob::object::dereference(cx, TokenPtr::new(token)).map(|_| ())
-}
-
-/// A driver gives a reference back by `ObDereferenceObject`, as drivers of Windows 2000 do: any but that of a subject context.
-#[cold]
-pub(crate) fn dereferenced(cx: &mut Cx<'_>, token: u64) {
-    forget(cx, token, |known| known != subject::CAPTURE);
-}
-
-fn forget(cx: &mut Cx<'_>, token: u64, taken_by: impl Fn(&str) -> bool) {
-    let owner = pool::caller(cx).0;
-    cx.with(|k| {
-        let references = &mut k.se.tokens.references;
-        let is_it = |known: &Reference| known.token == token && taken_by(known.taken_by);
-        // The driver's own one before another's.
-        let found = references
-            .iter()
-            .rposition(|known| is_it(known) && Some(known.owner) == owner)
-            .or_else(|| references.iter().rposition(is_it));
-        if let Some(found) = found {
-            references.remove(found);
-        }
-    });
-}
-
-/// A reference that a driver has left: what has taken it, and where.
-pub(crate) struct Left {
-    pub(crate) taken_by: &'static str,
-    pub(crate) token: u64,
-    pub(crate) caller: String,
-}
-
-/// The references that the image at `owner` has left.
-pub(crate) fn outstanding(cx: &mut Cx<'_>, owner: u64) -> Vec<Left> {
-    let left: Vec<_> = cx.with(|k| {
-        let own = k.se.tokens.references.iter().filter(|reference| reference.owner == owner);
-        own.map(|left| (left.taken_by, left.token, left.caller)).collect()
-    });
-    left.into_iter()
-        .map(|(taken_by, token, caller)| {
-            let caller = crate::ldr::symbols::describe(cx, caller);
-            Left { taken_by, token, caller }
-        })
-        .collect()
 }
 
 /// Who takes a reference to a primary token.

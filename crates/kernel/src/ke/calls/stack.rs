@@ -92,11 +92,15 @@ pub(in crate::ke) fn high_water(engine: Engine, stack: KernelStack) -> u64 {
         return 0;
     };
     let line = (page..page + PAGE).step_by(64).find(|at| is_used(*at, 64)).expect("the page is used");
-    let mut rest = vec![0; usize::try_from(stack.base - line).expect("stacks are small")];
-    engine.read_bytes(line, &mut rest).expect(WHY);
     let is_filling = |byte: u8| byte == 0 || byte == FRESH_FILL && engine.fills_stacks();
-    let first = rest.iter().position(|&byte| !is_filling(byte)).unwrap_or(rest.len());
-    stack.base - line - (first as u64 & !7)
+    for line in (line..stack.base).step_by(64) {
+        let mut bytes = [0; 64];
+        engine.read_bytes(line, &mut bytes).expect(WHY);
+        if let Some(first) = bytes.iter().position(|&byte| !is_filling(byte)) {
+            return stack.base - line - (first as u64 & !7);
+        }
+    }
+    0
 }
 
 /// How messages call the owner of a stack: `the thread main`.
