@@ -10,7 +10,7 @@
 
 #define CONTROL_WITHOUT_DEVICE
 #include "control.h"
-#include "function.h"
+#include "enabled.h"
 
 DRIVER_INITIALIZE DriverEntry;
 
@@ -21,9 +21,6 @@ static UNICODE_STRING FunctionLink = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlEa
 #define IOCTL_EARLY_CALL CTL_CODE(FILE_DEVICE_UNKNOWN, 0xE21, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_EARLY_TIMER CTL_CODE(FILE_DEVICE_UNKNOWN, 0xE22, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
-#define BENCH_RAISE 0x08
-#define BENCH_STATUS 0x0C
-#define BENCH_ENABLE 0x14
 #define TIMER_TIME (-1000 * 10) /* 1 ms */
 
 typedef struct _DEVICE_EXTENSION {
@@ -122,30 +119,7 @@ static VOID CardStopped(PDEVICE_OBJECT Device)
 
 static NTSTATUS CardStart(PDEVICE_OBJECT Device)
 {
-    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
-    NTSTATUS Status = Connect(&Extension->Function);
-
-    if (NT_SUCCESS(Status)) {
-        Write(&Extension->Function, BENCH_ENABLE, 1);
-    }
-    return Status;
-}
-
-static VOID CardPower(PDEVICE_OBJECT Device, BOOLEAN On)
-{
-    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
-
-    Write(&Extension->Function, BENCH_ENABLE, On ? 1 : 0);
-}
-
-static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)
-{
-    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
-
-    if (Present) {
-        Write(&Extension->Function, BENCH_ENABLE, 0);
-        Read(&Extension->Function, BENCH_ENABLE);
-    }
+    return ConnectAndEnable(Device);
 }
 
 static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)

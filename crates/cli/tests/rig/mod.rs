@@ -1,5 +1,4 @@
 //! For tests of the command: the built binary, compiled drivers, a folder of one's own.
-#![allow(dead_code, reason = "each test program uses its part of the rig")]
 
 #[path = "../../../dirql/tests/rig/lost_update.rs"]
 pub(crate) mod lost_update;

@@ -2,7 +2,7 @@
 //! (`outcomes.rs`) and those of the command (`agreeing.rs`). Each has schedules that end differently, so that a search which loses some is seen.
 //!
 //! *Derived* numbers of outcomes follow from the driver's source, as the comment says; the others are what was found in each way.
-#![allow(dead_code, unused_imports, reason = "each test program uses its part of it")]
+#![allow(dead_code, reason = "each test program uses its part of it")]
 
 use std::path::{Path, PathBuf};
 
