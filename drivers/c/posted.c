@@ -11,7 +11,7 @@
 
 #define CONTROL_WITHOUT_DEVICE
 #include "control.h"
-#include "enabled.h"
+#include "function.h"
 #include "bus_master.h"
 
 DRIVER_INITIALIZE DriverEntry;
@@ -24,6 +24,9 @@ static UNICODE_STRING FunctionLink = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlPo
 #define IOCTL_POSTED_ORDER CTL_CODE(FILE_DEVICE_UNKNOWN, 0xE12, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_POSTED_REFUSED CTL_CODE(FILE_DEVICE_UNKNOWN, 0xE13, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
+#define BENCH_RAISE 0x08
+#define BENCH_STATUS 0x0C
+#define BENCH_ENABLE 0x14
 #define BENCH_FIFO 0x24
 #define BENCH_DMA_ADDRESS_LOW 0x30
 #define BENCH_DMA_ADDRESS_HIGH 0x34
@@ -164,7 +167,30 @@ static NTSTATUS CardStart(PDEVICE_OBJECT Device)
     PDEVICE_EXTENSION Extension = Device->DeviceExtension;
     NTSTATUS Status = MakeSharedPage(&Extension->Function, &Extension->Page);
 
-    return NT_SUCCESS(Status) ? ConnectAndEnable(Device) : Status;
+    if (NT_SUCCESS(Status)) {
+        Status = Connect(&Extension->Function);
+    }
+    if (NT_SUCCESS(Status)) {
+        Write(&Extension->Function, BENCH_ENABLE, 1);
+    }
+    return Status;
+}
+
+static VOID CardPower(PDEVICE_OBJECT Device, BOOLEAN On)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+
+    Write(&Extension->Function, BENCH_ENABLE, On ? 1 : 0);
+}
+
+static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)
+{
+    PDEVICE_EXTENSION Extension = Device->DeviceExtension;
+
+    if (Present) {
+        Write(&Extension->Function, BENCH_ENABLE, 0);
+        Read(&Extension->Function, BENCH_ENABLE);
+    }
 }
 
 static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)

@@ -338,6 +338,7 @@ macro_rules! each_machine {
         }
     };
 }
+#[allow(unused_imports, reason = "only some test programs have a test for each machine")]
 pub(crate) use each_machine;
 
 macro_rules! names {
