@@ -157,7 +157,8 @@ pub(crate) struct Setup {
     #[arg(long)]
     pub(crate) stack_depths: bool,
     /// What only Driver Verifier would stop for is an error: all of it, or the options named, with commas between them (special-pool,
-    /// irql, pool, io, deadlock, dma, security, misc, ddi)
+    /// irql, pool, io, deadlock, dma, security, misc, ddi). With `logging` among them such an error ends no run: the driver goes on as it would
+    /// where Verifier does not watch
     #[arg(long, value_name = "OPTIONS", num_args = 0..=1, default_value = "none", default_missing_value = "all", require_equals = true)]
     pub(crate) verifier: Verifier,
     /// Attaches readers of events that judge: `all`, or those named, with commas between them (`dirql rules` names them). Slower, since they

@@ -7,6 +7,7 @@
 
 mod choice;
 mod counted;
+mod early;
 mod estimate;
 mod failing;
 mod guided;

@@ -1,4 +1,4 @@
-//! Policies by the names that people type: `default`, `random:SEED`, `pct:SEED[,DEPTH][,STEPS]`, `fail:CALL[,COUNT]`.
+//! Policies by the names that people type: `default`, `random:SEED`, `pct:SEED[,DEPTH][,STEPS]`, `fail:CALL[,COUNT]`, `early`.
 //!
 //! A policy is one row: its name, what it does, the numbers it is given, and the function that makes its [`Chooser`]. Parsing, printing,
 //! later seeds, error messages and the command line's help follow from the rows. A row stands in the file of its chooser; [`POLICIES`] lists
@@ -11,7 +11,8 @@ use std::str::FromStr;
 use engine::{Chooser, Defaults};
 
 /// The rows, in the order to show them. The first is what holds if no policy is asked for.
-static POLICIES: &[&Entry] = &[&DEFAULT, &crate::random::ENTRY, &crate::pct::ENTRY, &crate::failing::ENTRY];
+static POLICIES: &[&Entry] =
+    &[&DEFAULT, &crate::random::ENTRY, &crate::pct::ENTRY, &crate::failing::ENTRY, &crate::early::ENTRY];
 
 static DEFAULT: Entry = Entry {
     name: "default",

@@ -688,10 +688,10 @@ impl Nt {
         self.in_callbacks.get()
     }
 
-    /// A finding of the verifier tier: ends the run if Verifier is to watch for it.
+    /// A finding of the verifier tier: ends the run if Verifier is to watch for it and does not only log.
     #[cold]
     pub(crate) fn verify(&self, verdict: Verdict) -> Flow<()> {
-        if self.is_verified(&verdict) {
+        if self.is_verified(&verdict) && !self.verifier.is_logging() {
             return Err(self.stop(verdict));
         }
         self.report(verdict);

@@ -96,16 +96,33 @@ impl VerifierOption {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Verifier(u16);
 
+/// Verifier's *logging* mode, as it is typed: what an option objects to is an error that ends no run. Not an option of `all`.
+const LOGGING: &str = "logging";
+
 impl Verifier {
     /// No option: what only Verifier objects to is reported, and fails no run.
     pub const NONE: Self = Self(0);
     /// Every option.
-    pub const ALL: Self = Self((1 << VerifierOption::ALL.len()) - 1);
+    pub const ALL: Self = Self(Self::LOGGING_BIT - 1);
+    /// Behind those of the options.
+    const LOGGING_BIT: u16 = 1 << VerifierOption::ALL.len();
 
     /// With one more. With any come the automatic checks.
     #[must_use]
     pub const fn with(self, option: VerifierOption) -> Self {
         Self(self.0 | 1 << VerifierOption::Automatic as u16 | 1 << option as u16)
+    }
+
+    /// The same in logging mode: what an option objects to is an error, and the run goes on as Windows would without Verifier.
+    #[must_use]
+    pub const fn logging(self) -> Self {
+        Self(self.0 | Self::LOGGING_BIT)
+    }
+
+    /// Whether a run goes on where Verifier would stop.
+    #[must_use]
+    pub const fn is_logging(self) -> bool {
+        self.0 & Self::LOGGING_BIT != 0
     }
 
     /// Whether `option` is on.
@@ -117,21 +134,22 @@ impl Verifier {
     /// Whether any is on.
     #[must_use]
     pub const fn is_on(self) -> bool {
-        self.0 != 0
+        self.0 & Self::ALL.0 != 0
     }
 }
 
 /// As [`FromStr`] reads it; nothing for none.
 impl fmt::Display for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::ALL {
-            return f.write_str("all");
-        }
-        let names: Vec<_> = VerifierOption::ALL
-            .into_iter()
-            .filter(|option| self.has(*option))
-            .map(VerifierOption::name)
-            .collect();
+        let has_all = self.0 & Self::ALL.0 == Self::ALL.0;
+        let mut names: Vec<_> = match has_all {
+            true => vec!["all"],
+            false => {
+                let options = VerifierOption::ALL.into_iter().filter(|option| self.has(*option));
+                options.map(VerifierOption::name).collect()
+            }
+        };
+        names.extend(self.is_logging().then_some(LOGGING));
         f.write_str(&names.join(","))
     }
 }
@@ -140,16 +158,18 @@ impl FromStr for Verifier {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match text.trim() {
-            "all" => return Ok(Self::ALL),
-            "" | "none" => return Ok(Self::NONE),
-            _ => {}
+        if matches!(text.trim(), "" | "none") {
+            return Ok(Self::NONE);
         }
-        text.split(',').try_fold(Self::NONE, |set, name| match VerifierOption::find(name) {
-            Some(option) => Ok(set.with(option)),
-            None => {
+        text.split(',').try_fold(Self::NONE, |set, name| match (name.trim(), VerifierOption::find(name)) {
+            ("all", _) => Ok(Self(set.0 | Self::ALL.0)),
+            (LOGGING, _) => Ok(set.logging()),
+            (_, Some(option)) => Ok(set.with(option)),
+            (_, None) => {
                 let names = VerifierOption::ALL.map(VerifierOption::name).join(", ");
-                Err(format!("`{name}`: no option of Verifier's that dirql has; these are: {names}, all"))
+                Err(format!(
+                    "`{name}`: no option of Verifier's that dirql has; these are: {names}, all, {LOGGING}"
+                ))
             }
         })
     }
@@ -167,6 +187,10 @@ mod tests {
         assert_eq!(some.to_string(), "automatic,irql,io");
         assert_eq!("all".parse(), Ok(Verifier::ALL));
         assert_eq!("none".parse(), Ok(Verifier::NONE));
+        let logged: Verifier = "all,logging".parse().unwrap();
+        assert!(logged.is_logging() && logged.has(VerifierOption::Dma) && !Verifier::ALL.is_logging());
+        assert_eq!(logged.to_string(), "all,logging");
+        assert!(!"logging".parse::<Verifier>().unwrap().is_on(), "nothing to log");
         assert_eq!(some.to_string().parse(), Ok(some));
         for option in VerifierOption::ALL {
             assert_eq!(VerifierOption::find(option.title()), Some(option));

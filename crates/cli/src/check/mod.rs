@@ -66,11 +66,13 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
             }
         }
     };
-    let neighbours = match setting::neighbours(&arguments.setup, &survey) {
-        Some(more) => campaign.survey(&more)?.ok().map(|survey| (survey, more)),
-        None => None,
+    let of_more = |more: Option<Vec<String>>| -> Result<Option<(Survey, Vec<String>)>> {
+        let Some(more) = more else { return Ok(None) };
+        Ok(campaign.survey(&more)?.ok().map(|survey| (survey, more)))
     };
-    let surveys = Surveys { own: survey, neighbours };
+    let neighbours = of_more(setting::neighbours(&arguments.setup, &survey))?;
+    let busy = of_more(setting::busy_line(&arguments.setup, &survey))?;
+    let surveys = Surveys { own: survey, neighbours, busy };
     let exercises = exercises(&arguments, &surveys)?;
     let results = campaign.all(&surveys, &exercises)?;
     let survey = surveys.own;
@@ -124,6 +126,8 @@ pub(super) struct Surveys {
     own: Survey,
     /// The same with two cards more, and the options for these.
     neighbours: Option<(Survey, Vec<String>)>,
+    /// The same with one card more, and another that interrupts all the time on its line.
+    busy: Option<(Survey, Vec<String>)>,
 }
 
 /// What is tried: the user's own script behind the first.
@@ -136,6 +140,9 @@ fn exercises(arguments: &Check, surveys: &Surveys) -> Result<Vec<Exercise>> {
     }
     if let Some((survey, more)) = &surveys.neighbours {
         exercises.extend(check::exercises_of_neighbours(survey, more, arguments.budget));
+    }
+    if let Some((survey, more)) = &surveys.busy {
+        exercises.extend(check::exercises_on_busy_line(survey, more, arguments.budget));
     }
     Ok(exercises)
 }

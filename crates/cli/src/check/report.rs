@@ -196,8 +196,8 @@ impl<'a> Report<'a> {
     fn replay(&self, found: &Found) -> Vec<String> {
         let exercise = &self.exercises[found.exercise];
         let command = if found.shown.option.starts_with("--policy") { "run" } else { "explore" };
-        let mut more = vec!["--verifier".to_owned(), "--rules=all".to_owned()];
         let setup = &self.arguments.setup;
+        let mut more = vec![format!("--verifier={}", setup.verifier), "--rules=all".to_owned()];
         let words = again::command(&IN_CHECK_ONLY, &[]);
         let given =
             |option: &str| words.iter().any(|word| word == option || word.starts_with(&format!("{option}=")));

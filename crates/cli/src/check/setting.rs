@@ -16,7 +16,7 @@ const CARD: &str = "bar0=mem:64K,bar1=io:256,bar2=mem:64K,bar3=mem:64K,irq,pm=d1
 /// [`Error::Input`] if a file cannot be used.
 pub(super) fn complete(setup: &mut Setup) -> Result<Vec<String>> {
     if setup.verifier == Verifier::NONE {
-        setup.verifier = Verifier::ALL;
+        setup.verifier = Verifier::ALL.logging();
     }
     setup.rules = Judges(rules::judges("all").map_err(Error::Input)?);
     let mut more = Vec::new();
@@ -82,13 +82,25 @@ pub(super) fn device_for(setup: &Setup, survey: &Survey) -> Option<String> {
 
 /// The options for two cards more like the one that there is, which share an interrupt line; none if there is no such card.
 pub(super) fn neighbours(setup: &Setup, survey: &Survey) -> Option<Vec<String>> {
-    let [card] = setup.devices.as_slice() else { return None };
-    let interrupts = !card.starts_with("root") && (!card.starts_with("pci,") || card.contains(",irq"));
-    let more = format!("--device={card},line={LINE}");
-    (survey.is_hardware && survey.ready && interrupts && !card.contains(",line="))
-        .then(|| vec![more.clone(), more])
+    let more = on_the_line(setup, survey)?;
+    Some(vec![more.clone(), more])
 }
 
+/// The options for one card more like it, and for one of another kind that interrupts all the time on its line.
+pub(super) fn busy_line(setup: &Setup, survey: &Survey) -> Option<Vec<String>> {
+    Some(vec![on_the_line(setup, survey)?, format!("--device={BUSY},line={LINE}")])
+}
+
+/// A card more like the one that there is, if it interrupts, on a line that is not its own.
+fn on_the_line(setup: &Setup, survey: &Survey) -> Option<String> {
+    let [card] = setup.devices.as_slice() else { return None };
+    let interrupts = !card.starts_with("root") && (!card.starts_with("pci,") || card.contains(",irq"));
+    let is_possible = survey.is_hardware && survey.ready && interrupts && !card.contains(",line=");
+    is_possible.then(|| format!("--device={card},line={LINE}"))
+}
+
+/// A card that no driver is for.
+const BUSY: &str = "pci,id=1234:0001,irq,every=1ms";
 /// The line that they share.
 const LINE: u32 = 23;
 

@@ -9,7 +9,7 @@ use crate::catalog::{Entry, Key, POWER, POWER_EVENT, Signal, placement, power};
 use crate::declared::{CAPABILITIES, ERRORS, EXPRESS, EXTENDED, SERIAL, declared};
 use crate::pci::{self, Bar, Header, Location, Messages, Model};
 use crate::sheet::{self, Sheet, card::SheetCard};
-use crate::spec::{Options, ReadFile, SpecError, hex, id_pair, number, size};
+use crate::spec::{Options, ReadFile, SpecError, hex, id_pair, nanoseconds, number, size};
 
 /// The signal that sends a message.
 pub(super) const MESSAGE: &str = "message";
@@ -49,6 +49,11 @@ pub const ENTRY: Entry = Entry {
             name: "irq",
             meaning: "an interrupt pin: a (or nothing), b, c, d; stuck is pin A, always asserted",
             default: "no pin, or as config= has it",
+        },
+        Key {
+            name: "every",
+            meaning: "TIME, 1us to 1s: the pin is raised for a moment so often, as by a busy card; for its neighbours on the line",
+            default: "the pin is as a script says",
         },
         Key {
             name: "sub",
@@ -187,10 +192,14 @@ fn with_sheet(
         return Err(wrong(format!("{key}= cannot stand beside it: the sheet says what registers do")));
     }
     let mut header = header(&options, read_file)?;
-    if pin(&options, &mut header)? == Pin::Stuck {
-        return Err(
-            options.bad("irq", "a, b, c, d or nothing beside a sheet; `line irq = 1` keeps it asserted")
-        );
+    match pin(&options, &mut header)? {
+        Pin::Poked => {}
+        Pin::Stuck => {
+            return Err(
+                options.bad("irq", "a, b, c, d or nothing beside a sheet; `line irq = 1` keeps it asserted")
+            );
+        }
+        Pin::Every(_) => return Err(options.bad("every", "left out beside a sheet, which has timers")),
     }
     if sheet.drives && header.pin == 0 {
         return Err(wrong(
@@ -448,6 +457,9 @@ fn bar(text: &str) -> Option<Option<Bar>> {
 
 fn pin(options: &Options<'_>, header: &mut Header) -> Result<Pin, SpecError> {
     let (number, pin) = match options.text("irq") {
+        None if options.has("every") => {
+            return Err(options.bad("every", "of a card with a pin; add irq"));
+        }
         None => return Ok(Pin::Poked),
         Some("" | "a" | "A") => (1, Pin::Poked),
         Some("b" | "B") => (2, Pin::Poked),
@@ -457,7 +469,12 @@ fn pin(options: &Options<'_>, header: &mut Header) -> Result<Pin, SpecError> {
         Some(_) => return Err(options.bad("irq", "a, b, c, d, stuck or nothing")),
     };
     header.pin = number;
-    Ok(pin)
+    let period = |text: &str| nanoseconds(text).filter(|period| (1_000..=1_000_000_000).contains(period));
+    match options.value("every", "1us to 1s, e.g. 1ms", period)? {
+        None => Ok(pin),
+        Some(period) if pin == Pin::Poked => Ok(Pin::Every(period)),
+        Some(_) => Err(options.bad("every", "left out where the pin is stuck")),
+    }
 }
 
 fn reads(text: &str) -> Option<Reads> {

@@ -18,6 +18,8 @@ use crate::register::ones;
 
 /// The longest pulse of the interrupt pin, in ns: a driver that makes no access is not called for ever.
 const PULSE: u64 = 20_000;
+/// How long the pin is raised of a card that interrupts by itself, in ns: its line is looked at once or twice.
+const OWN_PULSE: u64 = 300;
 
 /// How a window answers reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -39,6 +41,8 @@ pub enum Pin {
     Poked,
     /// High from power-on for ever: only interrupt disable, or pulling the card, silences it.
     Stuck,
+    /// Raised by itself for a moment once in so many ns, which is more than [`OWN_PULSE`].
+    Every(u64),
 }
 
 /// A card made of a header and one rule.
@@ -52,6 +56,8 @@ pub struct Generic {
     raised: bool,
     /// The pin is raised until the driver has made so many accesses, or until this moment.
     pulse: Option<(u32, u64)>,
+    /// When a card that interrupts by itself raises the pin next.
+    next: u64,
     windows: [Contents; 6],
     /// The pin may have changed since the bus asked.
     changed: bool,
@@ -78,6 +84,7 @@ impl Generic {
             known: Known::default(),
             raised: false,
             pulse: None,
+            next: 0,
             windows: Default::default(),
             changed: true,
             signaled: Vec::new(),
@@ -137,6 +144,7 @@ impl Model for Generic {
             known,
             raised: _,
             pulse,
+            next: _,
             windows,
             changed,
             signaled,
@@ -203,10 +211,18 @@ impl Model for Generic {
     }
 
     fn deadline(&self) -> Option<u64> {
-        self.pulse.map(|(_, until)| until)
+        let own = matches!(self.pin, Pin::Every(_)).then_some(self.next);
+        self.pulse.map(|(_, until)| until).into_iter().chain(own).min()
     }
 
     fn advance(&mut self, now: u64, _master: &mut Master<'_>) {
+        if let Pin::Every(period) = self.pin
+            && self.next <= now
+        {
+            self.next = now + period;
+            self.pulse = Some((u32::MAX, now + OWN_PULSE));
+            self.changed = true;
+        }
         if self.pulse.is_some_and(|(_, until)| until <= now) {
             self.pulse = None;
             self.changed = true;

@@ -10,7 +10,7 @@ use super::exercise::Exercise;
 use crate::error::Error;
 use crate::machine::Boots;
 use crate::play::Play;
-use crate::report::{Outcome, Report};
+use crate::report::Report;
 
 /// What came of one attempt.
 pub struct Tried {
@@ -64,7 +64,8 @@ impl<'c> Campaign<'c> {
             asked
         })?;
         let could_fail = count.asked();
-        let is_broken = report.outcome() < Outcome::Unexpected;
+        // What the usual run does not come to, another order of its beginning does not either.
+        let is_broken = report.verdict.is_some() || report.our_fault.is_some();
         let mut totals = Totals { could_fail, failed: 0, attempts: 1 };
         if first == 0 {
             let usual = tried(Policy::default(), &report, self.boots);
@@ -79,6 +80,7 @@ impl<'c> Campaign<'c> {
             policies.extend((1..=could_fail).take(effort.failing).map(Policy::failing_from));
         }
         if !is_broken {
+            policies.push(Policy::early());
             for seed in 1..=effort.seeds {
                 policies.extend([Policy::random(seed), Policy::pct(seed, 0, 0)]);
             }

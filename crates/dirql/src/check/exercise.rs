@@ -155,6 +155,39 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
     plan.all
 }
 
+/// What is tried where another card interrupts all the time on the line of the driver's: `survey` is of a machine that has a second card of the
+/// driver's and that other one, by the options `more`.
+#[must_use]
+pub fn exercises_on_busy_line(survey: &Survey, more: &[String], budget: u64) -> Vec<Exercise> {
+    let mut plan = Plan { all: Vec::new(), budget, more: more.to_vec() };
+    let [_, device, ..] = survey.devices.as_slice() else { return plan.all };
+    let beside = |what: &str| format!("{what} beside a card that interrupts on its line");
+    plan.add(beside("load, start, stop, remove and unload"), "", Kind::Start);
+    let mut lives = vec![
+        ("stop and start", format!("stop-device {device}; wait 2ms; start-device {device}; wait 2ms")),
+        ("sleep and wake", "power s3; wait 2ms; power s0; wait 20ms".to_owned()),
+        ("pulled", format!("surprise-remove {device}; wait 20ms")),
+    ];
+    if survey.knows_power {
+        lives.push((
+            "power down and up",
+            format!("power d3 {device}; wait 20ms; power d0 {device}; wait 20ms"),
+        ));
+    }
+    for (title, steps) in lives {
+        plan.add(beside(title), format!("tolerate; {steps}"), Kind::Plain);
+    }
+    let Some(name) = survey.names.get(1) else { return plan.all };
+    for operation in survey.operations.iter().filter(|operation| operation.succeeds).take(AT_ONCE) {
+        let (open, command) = (open(name), &operation.command);
+        let script = format!(
+            "{open}; async a {command}; async b {command}; wait 50ms; cancel h; join a; join b; close h"
+        );
+        plan.add(beside(&words(operation)), script, Kind::Requests);
+    }
+    plan.all
+}
+
 /// What sort of exercise it is: by that it is carried out so often.
 #[derive(Clone, Copy)]
 enum Kind {

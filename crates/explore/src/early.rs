@@ -1,0 +1,42 @@
+//! The policy in which all that is due of the hardware and of drivers' timers comes as early as it can: a thread is held up for it wherever it may
+//! be. Everything else goes its usual way.
+//!
+//! One run of it shows what an interrupt or a timer meets that comes behind each of a driver's calls and device accesses, which the seeds of other
+//! policies come to by chance.
+
+use engine::{Chooser, DELAY, Delay, Point};
+
+use crate::policy::{Entry, Policy};
+
+/// Its row in the table of policies.
+pub(crate) static ENTRY: Entry = Entry {
+    name: "early",
+    summary: "a thread runs until it waits, and what is due of the hardware and of timers comes before its next call or device access",
+    parameters: &[],
+    make: |_| Box::new(Early),
+};
+
+#[derive(Clone, Copy, Debug)]
+struct Early;
+
+impl Policy {
+    /// `early`.
+    #[must_use]
+    pub fn early() -> Self {
+        ENTRY.with(&[])
+    }
+}
+
+impl Chooser for Early {
+    fn choose(&mut self, _strand: u32, point: Point, _n: u32) -> u32 {
+        (point == DELAY).into()
+    }
+
+    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
+        u64::MAX
+    }
+
+    fn delays(&mut self, _strand: u32, _at: Delay) -> bool {
+        true
+    }
+}
