@@ -5,7 +5,7 @@
  * device is removed.
  *
  * Device: Root\VirtualBellPush
- * Rule: irp-to-no-device, use-after-free, device-not-attached
+ * Rule: irp-to-no-device, use-after-free, device-not-attached, deleted-before-passed-down
  * Needs: nothing
  */
 #include "../include/function.h"

@@ -5,7 +5,7 @@
  * for the device's capabilities or its relations.
  *
  * Device: Root\VirtualBulb
- * Rule: pnp-request-not-passed-down, pnp-request-failed
+ * Rule: pnp-request-not-passed-down, pnp-request-failed, pnp-minor-answered
  * Needs: nothing
  */
 #include "../include/function.h"
