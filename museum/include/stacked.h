@@ -1,6 +1,6 @@
 /*
  * A driver of two devices, one above the other: the upper one, which has the link, sends what it is asked, or requests of its own, to the lower one. That one
- * answers a control code with a number: at once where the input is 0, else by a timer after 1 ms.
+ * answers a control code with a number: at once where the input is 0, else by a timer after 20 ms.
  *
  * The driver has UpperControl for control codes to the upper device, and calls StackedEntry. What it sends to Layer->Lower has input and output of a ULONG.
  */
@@ -64,7 +64,7 @@ static NTSTATUS PortControl(PPORT Port, PIRP Irp)
         return Complete(Irp, STATUS_SUCCESS, sizeof(ULONG));
     }
     IoCsqInsertIrp(&Port->Waiting.Csq, Irp, NULL);
-    Due.QuadPart = -10000;
+    Due.QuadPart = -200000;
     KeSetTimer(&Port->Timer, Due, &Port->Dpc);
     return STATUS_PENDING;
 }

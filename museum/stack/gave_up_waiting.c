@@ -5,7 +5,7 @@
  * used for something else. It shows with a request that takes time below.
  *
  * Device: none
- * Rule: object-not-initialized, bad-pointer, wild-write, wait-list-damaged, object-of-another-kind
+ * Rule: irp-on-dead-stack, object-not-initialized, bad-pointer, wild-write, wait-list-damaged, object-of-another-kind
  * Needs: ioctl
  */
 #define DEVICE_NAME L"\\Device\\Impatient"

@@ -5,7 +5,7 @@
  * driver's own, and takes the place of the routine of the driver above. It shows with the first request.
  *
  * Device: none
- * Rule: irp-damaged, no-stack-location
+ * Rule: irp-damaged, no-stack-location, completion-routine-skipped
  * Needs: ioctl
  */
 #define DEVICE_NAME L"\\Device\\Curious"

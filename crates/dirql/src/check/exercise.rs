@@ -91,6 +91,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     }
     let has_device = !survey.devices.is_empty();
     if has_device {
+        plan.add("a question to the bus driver by WMI", "tolerate; ask-bus", Kind::Plain);
         for (title, script) in lives(survey) {
             plan.add(title, script, Kind::Plain);
         }
@@ -144,13 +145,24 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
 pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) -> Vec<Exercise> {
     let mut plan = Plan { all: Vec::new(), budget, more: more.to_vec() };
     let [_, one, other, ..] = survey.names.as_slice() else { return plan.all };
+    let mut resting = vec![("is stopped", "stop-device"), ("is pulled", "surprise-remove")];
+    resting.extend(survey.knows_power.then_some(("has no power", "power d3")));
     for operation in survey.operations.iter().filter(|operation| operation.succeeds).take(AT_ONCE) {
         let (command, on_other) = (&operation.command, operation.command.replacen(" h ", " i ", 1));
+        let what = words(operation);
         let script = format!(
             "tolerate; open \"{one}\" as h overlapped; open \"{other}\" as i overlapped; async a {command}; async b {on_other}; async c {on_other}; \
              wait 50ms; cancel h; cancel i; join a; join b; join c; close h; close i"
         );
-        plan.add(format!("{} of two cards that share a line", words(operation)), script, Kind::Requests);
+        plan.add(format!("{what} of two cards that share a line"), script, Kind::Requests);
+        let Some(device) = survey.devices.get(1) else { continue };
+        // The first card's service routine is asked first.
+        for (state, step) in &resting {
+            let open = open(other);
+            let script =
+                format!("{open}; {step} {device}; async a {command}; wait 50ms; cancel h; join a; close h");
+            plan.add(format!("{what} beside a card of the line that {state}"), script, Kind::Plain);
+        }
     }
     plan.all
 }
@@ -489,6 +501,10 @@ fn within_lives(survey: &Survey, operation: &Operation, name: &str) -> Vec<(Stri
         (
             "while the device is pulled",
             format!("{under_way}; surprise-remove; {ended}; {after}; {again}; close h"),
+        ),
+        (
+            "left for long when the device is pulled",
+            format!("{under_way}; surprise-remove; wait 2s; cancel h; join a; join b; close h"),
         ),
         ("after the device is pulled", format!("surprise-remove; {under_way}; {ended}; close h; {again}")),
         (

@@ -7,7 +7,7 @@ use kernel::ke::thread;
 use kernel::pnp::start::Started;
 use kernel::pnp::usage::Special;
 use kernel::pnp::{self, NodeId, elsewhere};
-use kernel::{po, wdf};
+use kernel::{po, wdf, wmi};
 
 use super::Machine;
 use crate::error::Error;
@@ -37,6 +37,8 @@ pub(crate) enum Step {
     Eject,
     Lock(bool),
     Usage(Special, bool),
+    /// Its physical device is asked for a block of data by WMI.
+    AskBus,
     /// To a device power state, `PowerDevice*`.
     Power(u32),
     /// By directed power: down if true, else up again.
@@ -89,6 +91,7 @@ fn carry_out(cx: &mut Cx<'_>, node: NodeId, step: Step) -> Flow<NtStatus> {
         Step::Eject => pnp::eject::eject(cx, node),
         Step::Lock(lock) => pnp::eject::set_lock(cx, node, lock),
         Step::Usage(file, there) => pnp::usage::notify(cx, node, file, there),
+        Step::AskBus => wmi::consumer::ask_bus(cx, node.pdo()),
         Step::Power(state) => po::request::set_device(cx, node, state),
         Step::Direct(down) => po::fx::directed::direct(cx, node, down),
     }

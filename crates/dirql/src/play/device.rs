@@ -83,6 +83,7 @@ pub(super) fn pnp(
         PnpEvent::Eject => Step::Eject,
         PnpEvent::Lock(lock) => Step::Lock(lock),
         PnpEvent::Usage(file, there) => Step::Usage(special(file), there),
+        PnpEvent::AskBus => Step::AskBus,
     };
     let device = which(device);
     match step(cx, device, what)? {

@@ -551,6 +551,8 @@ pub enum PnpEvent {
     Lock(bool),
     /// `IRP_MN_DEVICE_USAGE_NOTIFICATION`: such a file, and whether it is there.
     Usage(SpecialFile, bool),
+    /// `IRP_MN_QUERY_ALL_DATA` for a block of the bus driver's, which has none: the drivers above pass it down.
+    AskBus,
 }
 
 /// A file that the drivers of its device must know of.

@@ -17,7 +17,7 @@ use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 use super::wmi;
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 53] = [
+pub(super) const COMMANDS: [&str; 54] = [
     "open",
     "read",
     "write",
@@ -66,6 +66,7 @@ pub(super) const COMMANDS: [&str; 53] = [
     "eject-device",
     "lock-device",
     "unlock-device",
+    "ask-bus",
     "usage",
     "power",
     "tolerate",
@@ -629,6 +630,7 @@ fn pnp_event(keyword: &str) -> Option<PnpEvent> {
         "eject-device" => PnpEvent::Eject,
         "lock-device" => PnpEvent::Lock(true),
         "unlock-device" => PnpEvent::Lock(false),
+        "ask-bus" => PnpEvent::AskBus,
         _ => return None,
     })
 }

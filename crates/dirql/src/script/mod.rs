@@ -33,7 +33,7 @@
 //!           | "ioctl" NAME code [ "in" data ] [ "out" number ]
 //! code      = number | "CTL_CODE(" type "," function "," method "," access ")"      names or numbers
 //! pnp       = "start-device" [ DEVICE ] [ "elsewhere" ] | "stop-device" | "query-stop" | "cancel-stop" | "remove-device"
-//!           | "query-remove" | "cancel-remove" | "surprise-remove" | "eject-device" | "lock-device" | "unlock-device"
+//!           | "query-remove" | "cancel-remove" | "surprise-remove" | "eject-device" | "lock-device" | "unlock-device" | "ask-bus"
 //! expect    = "expect" clause { "and" clause }
 //! clause    = "status" STATUS | STATUS_NAME | "success" | "failure" | "bytes" number
 //!           | "data" data | data | "prefix" data

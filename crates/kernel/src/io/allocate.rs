@@ -188,6 +188,7 @@ pub(crate) fn reuse(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> F
     cx.with(|k| {
         if let Some(record) = k.io.irps.live.get_mut(irp.address) {
             record.priority = priority_hint::NORMAL;
+            record.cancelled = 0;
         }
     });
     cx.write_bytes(irp.address, &vec![0; size.into()])?;

@@ -3,9 +3,9 @@
 //! Page: *IofCallDriver function* (*IoCallDriver macro*). Nothing here looks at what the request is for.
 
 use abi::{
-    DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_MJ_DEVICE_CONTROL,
-    IRP_MJ_INTERNAL_DEVICE_CONTROL, IRP_MJ_MAXIMUM_FUNCTION, IRP_MJ_PNP, IRP_MJ_POWER, IRP_MJ_READ,
-    IRP_MJ_SYSTEM_CONTROL, IRP_MJ_WRITE, NtStatus, SL_INVOKE_ON_CANCEL, SL_INVOKE_ON_ERROR,
+    DEVICE_OBJECT, DRIVER_OBJECT, DriverPtr, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, IRP_MJ_CREATE,
+    IRP_MJ_DEVICE_CONTROL, IRP_MJ_INTERNAL_DEVICE_CONTROL, IRP_MJ_MAXIMUM_FUNCTION, IRP_MJ_PNP, IRP_MJ_POWER,
+    IRP_MJ_READ, IRP_MJ_SYSTEM_CONTROL, IRP_MJ_WRITE, NtStatus, SL_INVOKE_ON_CANCEL, SL_INVOKE_ON_ERROR,
     SL_INVOKE_ON_SUCCESS, SL_PENDING_RETURNED,
 };
 use engine::{Flow, Leave};
@@ -65,6 +65,9 @@ pub(crate) fn call_driver(
     };
     if cx.engine().depth() > 0 {
         check_request(cx, irp, request)?;
+        if major == IRP_MJ_CREATE {
+            check_location(cx, device, irp, number)?;
+        }
     }
     let frame = cx.with(|k| {
         let frame = k.io.frames.enter(irp.address, device.address, number, request, was_marked, sent);
@@ -131,6 +134,33 @@ fn check_request(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, (major, minor): (u8, u8))
         request_name(major, minor)
     );
     cx.verify(io_manager("irp-status-not-set", code, message, DriverPtr::NULL, irp).as_verifier())
+}
+
+/// A request that is for something else above and is an empty `IRP_MJ_CREATE` below, without a file, was passed on in a location that was not set.
+fn check_location(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+    number: u8,
+) -> Flow<()> {
+    if number == cx.read(irp + IRP::StackCount)? {
+        return Ok(()); // the sender has made it, and has no location
+    }
+    let above = cx.read(irp::location(irp, number + 1) + IO_STACK_LOCATION::MajorFunction)?;
+    let own = irp::location(irp, number);
+    let file = cx.read(own + IO_STACK_LOCATION::FileObject)?;
+    let is_empty = cx.read(own + IO_STACK_LOCATION::Parameters)?.iter().all(|byte| *byte == 0);
+    if above == IRP_MJ_CREATE || !file.is_null() || !is_empty {
+        return Ok(());
+    }
+    let name = device_name(cx, device);
+    let message = format!(
+        "the IRP {:#x} was sent to {name} with a stack location that is all zeroes, an IRP_MJ_CREATE without a file, and is {} above",
+        irp.address,
+        request_name(above, 0)
+    );
+    cx.report(Verdict::warning("irp-location-not-set", message));
+    Ok(())
 }
 
 /// The part of `rax` that a routine returning `NTSTATUS` means.

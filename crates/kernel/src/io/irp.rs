@@ -55,6 +55,8 @@ pub(crate) struct Record {
     pub(crate) queued: Noted,
     /// The moment when it was completed last.
     pub(crate) completed: Noted,
+    /// When it was cancelled first, in the machine's nanoseconds; 0 if it never was.
+    pub(crate) cancelled: u64,
     /// The number of the event with which it was first sent, where a reader wanted it.
     pub(crate) sent: Noted,
     /// The request of an application that it is for, likewise.
@@ -67,7 +69,20 @@ impl Record {
         let (allocated, queued, completed) = (Noted::NONE, Noted::NONE, Noted::NONE);
         let (thread, issue, output, priority) = (0, None, None, priority_hint::NORMAL);
         let (sent, request) = (Noted::NONE, Noted::NONE);
-        Self { origin, owner, thread, issue, output, priority, allocated, queued, completed, sent, request }
+        Self {
+            origin,
+            owner,
+            thread,
+            issue,
+            output,
+            priority,
+            allocated,
+            queued,
+            completed,
+            cancelled: 0,
+            sent,
+            request,
+        }
     }
 }
 

@@ -170,6 +170,18 @@ impl Frames {
         held.filter(|frame| self.holder(frame.irp) == Some(device)).map(|frame| frame.irp).collect()
     }
 
+    /// The same, by the number of the call with which it got each.
+    pub(crate) fn calls_held_by(&self, device: u64) -> Vec<(u64, u64)> {
+        let held = self.open.iter().filter(|frame| frame.device == device && frame.has_it());
+        let held = held.filter(|frame| self.holder(frame.irp) == Some(device));
+        held.map(|frame| (frame.number, frame.irp)).collect()
+    }
+
+    /// Whether the driver that got an IRP with this call has it still.
+    pub(crate) fn is_held(&self, number: u64) -> bool {
+        self.open.iter().any(|frame| frame.number == number && frame.has_it())
+    }
+
     /// The IRP is freed.
     pub(crate) fn forget(&mut self, irp: u64) {
         self.open.retain(|frame| frame.irp != irp || !frame.unwound);

@@ -32,7 +32,7 @@ pub(crate) mod policy;
 pub(crate) mod problem;
 pub(crate) mod property;
 pub mod property_data;
-mod remove_check;
+pub(crate) mod remove_check;
 
 pub(crate) mod registry;
 pub(crate) mod related;
@@ -104,6 +104,8 @@ pub struct State {
     pub(crate) properties: property_data::Properties,
     /// Registrations for notifications.
     pub(crate) notify: notify::State,
+    /// Requests that drivers had when they had completed the surprise removal of their devices.
+    left: Vec<remove_check::Left>,
 }
 
 impl State {

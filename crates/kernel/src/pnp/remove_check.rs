@@ -184,7 +184,54 @@ pub(super) fn after_surprise(cx: &mut Cx<'_>, id: NodeId, above: &[Attached]) ->
         // Windows goes on: the removal that follows does not reach this device any more.
         cx.verify(Verdict::verifier(rule, message).bug_check(0xC9, [code, 0, left.address, 0]))?;
     }
+    cx.with(|k| {
+        let at = k.engine.now();
+        for Attached { device: left, service } in above {
+            let held = k.io.frames.calls_held_by(left.address);
+            let left = held.into_iter().map(|(call, irp)| Left {
+                call,
+                irp,
+                at,
+                service: service.clone(),
+                device: device.clone(),
+            });
+            k.pnp.left.extend(left);
+        }
+    });
     Ok(())
+}
+
+/// A request that a driver had when it had completed the surprise removal of its device, at that moment.
+pub(super) struct Left {
+    /// The number of the call with which it got it.
+    call: u64,
+    irp: u64,
+    at: u64,
+    service: String,
+    device: String,
+}
+
+/// So long after a surprise removal the requests of before have ended: 1 s. No page says how long it may take.
+const ENDS_WITHIN: u64 = 1_000_000_000;
+
+/// An IRP is cancelled: if it is one that its driver has kept since its device went, and that was long ago, it would have kept it for ever.
+pub(crate) fn cancelled(cx: &mut Cx<'_>, irp: u64) {
+    let kept = cx.with(|k| {
+        let now = k.engine.now();
+        let kept =
+            |left: &&Left| left.irp == irp && now - left.at >= ENDS_WITHIN && k.io.frames.is_held(left.call);
+        let Left { at, service, device, .. } = k.pnp.left.iter().find(kept)?;
+        Some((now - at, service.clone(), device.clone()))
+    });
+    let Some((since, service, device)) = kept else { return };
+    let message = format!(
+        "{service} completed IRP_MN_SURPRISE_REMOVAL of {device} {} ms ago and has kept the IRP {irp:#x} until it is cancelled now: outstanding requests fail \
+         when the device is gone, or who waits for them keeps its handle, and the device stays",
+        since / 1_000_000
+    );
+    let verdict = Verdict::warning("request-pending-after-surprise-removal", message);
+    let verdict = io::pending::of_irp(cx, irp, verdict);
+    cx.report(verdict);
 }
 
 /// The device's windows are not assigned from now on: an access to them is a verdict.

@@ -105,6 +105,20 @@ pub(super) fn request(
     Ok(answer)
 }
 
+/// Sends `minor` about a block to a device that is not registered.
+///
+/// # Errors
+/// As [`request`].
+pub(super) fn of_device(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    minor: u8,
+    guid: Guid,
+    input: &[u8],
+) -> Flow<NtStatus> {
+    Ok(exchange(cx, device, minor, Path::Block(guid), input, FIRST_ROOM)?.status)
+}
+
 fn exchange(
     cx: &mut Cx<'_>,
     device: DriverPtr<DEVICE_OBJECT>,

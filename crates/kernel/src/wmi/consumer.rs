@@ -6,10 +6,10 @@
 //! PASSIVE_LEVEL by the thread that asks.
 
 use abi::{
-    IRP_MN_CHANGE_SINGLE_INSTANCE, IRP_MN_CHANGE_SINGLE_ITEM, IRP_MN_DISABLE_COLLECTION,
-    IRP_MN_DISABLE_EVENTS, IRP_MN_ENABLE_COLLECTION, IRP_MN_ENABLE_EVENTS, IRP_MN_EXECUTE_METHOD,
-    IRP_MN_QUERY_ALL_DATA, IRP_MN_QUERY_SINGLE_INSTANCE, NtStatus, WMIREG_FLAG_EXPENSIVE,
-    WNODE_FLAG_ALL_DATA,
+    DEVICE_OBJECT, DriverPtr, IRP_MN_CHANGE_SINGLE_INSTANCE, IRP_MN_CHANGE_SINGLE_ITEM,
+    IRP_MN_DISABLE_COLLECTION, IRP_MN_DISABLE_EVENTS, IRP_MN_ENABLE_COLLECTION, IRP_MN_ENABLE_EVENTS,
+    IRP_MN_EXECUTE_METHOD, IRP_MN_QUERY_ALL_DATA, IRP_MN_QUERY_SINGLE_INSTANCE, NtStatus,
+    WMIREG_FLAG_EXPENSIVE, WNODE_FLAG_ALL_DATA,
 };
 use engine::Flow;
 
@@ -77,6 +77,20 @@ pub(super) struct Found {
 pub(super) fn time(cx: &mut Cx<'_>) -> u64 {
     let since = time::interrupt_time(cx.engine());
     cx.with(|k| time::boot(k)) + since
+}
+
+/// A block of the bus driver's that there is not, so no driver above may answer for it: `{6DF1A8B2-7B7C-4B5E-9C26-6F40C2F1A0D3}`.
+const OF_THE_BUS: Guid =
+    [0xB2, 0xA8, 0xF1, 0x6D, 0x7C, 0x7B, 0x5E, 0x4B, 0x9C, 0x26, 0x6F, 0x40, 0xC2, 0xF1, 0xA0, 0xD3];
+
+/// Asks the physical device of a stack for a block: the drivers above have to pass that down, as what is not for their devices.
+///
+/// # Errors
+/// A verdict on a driver of the stack.
+pub fn ask_bus(cx: &mut Cx<'_>, pdo: DriverPtr<DEVICE_OBJECT>) -> Flow<NtStatus> {
+    let time = time(cx);
+    let header = node::header(&OF_THE_BUS, 0, WNODE_FLAG_ALL_DATA, time);
+    ask::of_device(cx, pdo, IRP_MN_QUERY_ALL_DATA, OF_THE_BUS, &header)
 }
 
 /// Asks a provider to begin or to end something for a block.

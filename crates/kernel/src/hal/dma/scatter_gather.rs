@@ -243,6 +243,14 @@ pub(crate) fn put(
         cx.with(|k| k.mm.mdl.held.remove(&list.described.address));
         pool::free(cx, list.described)?;
     }
+    if list.to_device && !to_device {
+        // The other way round data may be lost: what is left mapped then is judged below.
+        let message = format!(
+            "{NAME} was called with {address:#x} for a transfer from the device, and the list was asked for by one to it"
+        );
+        let verdict = Verdict::verifier("dma-wrong-direction", message).related("mapped", list.by.moment);
+        cx.verify(verdict)?;
+    }
     transfer::flush_all(cx, list.base, to_device, NAME);
     transfer::release(cx, at, list.base, NAME)?;
     if list.is_own {

@@ -455,6 +455,18 @@ pub fn before_command(cx: &mut Cx<'_>) -> Flow<()> {
     delay::before_command(cx)
 }
 
+/// Whether code of a driver's stands in the middle, which could go on now: but for the current thread, and those that wait for something.
+pub(crate) fn drivers_run(k: &Kernel) -> bool {
+    let current = k.ke.processor().thread;
+    let goes_on = |thread: &Thread| {
+        thread.strand != current
+            && !thread.callouts.is_empty()
+            && matches!(thread.state, State::Ready | State::Running)
+    };
+    k.ke.sched.threads().iter().any(goes_on)
+        || k.ke.processors.iter().any(|processor| !processor.entered.is_empty())
+}
+
 /// Whether no other thread or processor could go first.
 #[inline]
 pub(crate) fn is_alone(k: &Kernel) -> bool {
