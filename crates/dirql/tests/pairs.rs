@@ -55,6 +55,9 @@ fn half_on_card(rule: &'static str, wrong: bool) -> (Report, BTreeSet<u32>) {
     let script = match rule {
         "deleted-in-surprise-removal" | "detached-in-surprise-removal" => "surprise-remove",
         "interrupt-still-connected" | "pnp-request-failed" | "pnp-request-not-passed-down" => "stop-device",
+        "request-pending-after-surprise-removal" => {
+            r"tolerate; open \\.\PairsPnp as p overlapped; async k ioctl p 0x222000; surprise-remove; wait 2s; cancel k; join k; close p"
+        }
         _ => r"open \\.\PairsPnp as p; ioctl p 0x222000; close p",
     };
     let _ = try_play(&machine, script);

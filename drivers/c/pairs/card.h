@@ -48,6 +48,7 @@
     PAIR("power-request-not-passed-down", PowerNotPassed)                                                              \
     PAIR("register-refused", RegisterRefused)                                                                          \
     PAIR("remove-lock-not-awaited", LockNotAwaited)                                                                    \
+    PAIR("request-pending-after-surprise-removal", KeptWhenGone)                                                       \
     PAIR("requested-power-irp", RequestedPowerIrp)                                                                     \
     PAIR("resource-used-after-release", UsedAfterRelease)                                                              \
     PAIR("set-power-failed", SetPowerFailed)                                                                           \
@@ -70,6 +71,7 @@ typedef struct _CARD {
     BOOLEAN HasBus;
     UNICODE_STRING Interface;
     IO_REMOVE_LOCK RemoveLock; /* of those pairs that are about it */
+    PIRP Kept; /* until the device is gone, or it is cancelled; guarded by the cancel spin lock */
 } CARD, *PCARD;
 
 static ULONG Pair, WrongHalf;

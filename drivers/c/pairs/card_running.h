@@ -82,11 +82,54 @@ static NTSTATUS OnRemove(PCARD Card, PIRP Irp)
     return Status;
 }
 
+static VOID NTAPI CancelKeptRequest(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    ((PCARD)Device->DeviceExtension)->Kept = NULL;
+    IoReleaseCancelSpinLock(Irp->CancelIrql);
+    Complete(Irp, STATUS_CANCELLED, 0);
+}
+
+static NTSTATUS KeepRequest(PCARD Card, PIRP Irp)
+{
+    KIRQL Old;
+
+    IoAcquireCancelSpinLock(&Old);
+    if (Irp->Cancel) {
+        IoReleaseCancelSpinLock(Old);
+        return Complete(Irp, STATUS_CANCELLED, 0);
+    }
+    IoMarkIrpPending(Irp);
+    IoSetCancelRoutine(Irp, CancelKeptRequest);
+    Card->Kept = Irp;
+    IoReleaseCancelSpinLock(Old);
+    return STATUS_PENDING;
+}
+
+static VOID FailKept(PCARD Card)
+{
+    KIRQL Old;
+    PIRP Irp;
+
+    IoAcquireCancelSpinLock(&Old);
+    Irp = Card->Kept;
+    Card->Kept = NULL;
+    if (Irp != NULL) {
+        IoSetCancelRoutine(Irp, NULL);
+    }
+    IoReleaseCancelSpinLock(Old);
+    if (Irp != NULL) {
+        Complete(Irp, STATUS_DEVICE_NOT_CONNECTED, 0);
+    }
+}
+
 static NTSTATUS OnSurprise(PCARD Card, PIRP Irp)
 {
     NTSTATUS Status;
 
     IoSetDeviceInterfaceState(&Card->Interface, FALSE);
+    if (!IsWrong(KeptWhenGone)) {
+        FailKept(Card);
+    }
     Quiet(Card);
     Irp->IoStatus.Status = STATUS_SUCCESS;
     Status = PassDown(Card, Irp);
@@ -269,6 +312,9 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
         Card->Bus.GetBusData(IsWrong(InterfaceContext) ? (PVOID)Card : Card->Bus.Context, 0, &Byte, 0, sizeof(Byte));
     }
     FxControl(Card);
+    if (Is(KeptWhenGone)) {
+        return KeepRequest(Card, Irp);
+    }
     if (Is(InterruptLockOrder)) {
         TakeBoth(Card);
     }

@@ -110,13 +110,18 @@ static VOID GetList(PDMA_ADAPTER Adapter, PMDL Mdl)
     KeLowerIrql(Old);
 }
 
-static VOID PutList(PDMA_ADAPTER Adapter)
+static VOID PutListOf(PDMA_ADAPTER Adapter, BOOLEAN WriteToDevice)
 {
     KIRQL Old;
 
     KeRaiseIrql(DISPATCH_LEVEL, &Old);
-    Adapter->DmaOperations->PutScatterGatherList(Adapter, DmaList, TRUE);
+    Adapter->DmaOperations->PutScatterGatherList(Adapter, DmaList, WriteToDevice);
     KeLowerIrql(Old);
+}
+
+static VOID PutList(PDMA_ADAPTER Adapter)
+{
+    PutListOf(Adapter, TRUE);
 }
 
 static VOID PutAdapter(PDMA_ADAPTER Adapter)
@@ -379,6 +384,17 @@ static VOID NotADmaAdapter(BOOLEAN Wrong)
     PutAdapter(Adapter);
 }
 
+static VOID DmaWrongDirection(BOOLEAN Wrong)
+{
+    PDMA_ADAPTER Adapter = NewAdapter(2);
+    PMDL Mdl = NewBuffer(TRUE);
+
+    GetList(Adapter, Mdl);
+    PutListOf(Adapter, !Wrong);
+    PutAdapter(Adapter);
+    FreeBuffer(Mdl);
+}
+
 static VOID NotAScatterGatherList(BOOLEAN Wrong)
 {
     PDMA_ADAPTER Adapter = NewAdapter(2);
@@ -424,6 +440,7 @@ static VOID ScatterGatherListLeak(BOOLEAN Wrong)
     PAIR("dma-not-flushed", DmaNotFlushed)                                                                             \
     PAIR("dma-outside-mdl", DmaOutsideMdl)                                                                             \
     PAIR("dma-too-few-map-registers", DmaTooFewMapRegisters)                                                           \
+    PAIR("dma-wrong-direction", DmaWrongDirection)                                                                     \
     PAIR("dma-wrong-irql", DmaWrongIrql)                                                                               \
     PAIR("dma-zero-length", DmaZeroLength)                                                                             \
     PAIR("not-a-common-buffer-vector", NotACommonBufferVector)                                                         \

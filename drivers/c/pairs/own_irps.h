@@ -15,6 +15,7 @@ NTKERNELAPI NTSTATUS NTAPI PoCallDriver(PDEVICE_OBJECT Device, PIRP Irp);
 
 static PIRP Kept;
 static BOOLEAN Skips;
+static BOOLEAN SetsNothing; /* of the location below */
 static PIRP Behind; /* that StartIo sends while it has the first one */
 
 static NTSTATUS NTAPI PassMark(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
@@ -30,6 +31,9 @@ static NTSTATUS NTAPI PassMark(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
 /* Sends it on with a completion routine, in a location of its own or not. */
 static NTSTATUS Relay(PDEVICE_OBJECT Device, PIRP Irp)
 {
+    if (SetsNothing) {
+        return IoCallDriver(Device, Irp);
+    }
     if (Skips) {
         IoSkipCurrentIrpStackLocation(Irp);
     } else {
@@ -272,11 +276,42 @@ static VOID CancelAfterCompletion(BOOLEAN Wrong)
     IoFreeIrp(Irp);
 }
 
+static VOID CancellationMissed(BOOLEAN Wrong)
+{
+    PIRP Irp = NewIrp(KEEP);
+    BOOLEAN IsCancelled;
+    KIRQL Old;
+
+    IoCallDriver(TheDevice, Irp);
+    IoCancelIrp(Irp); /* which finds no routine */
+    IoAcquireCancelSpinLock(&Old);
+    IoSetCancelRoutine(Irp, CancelKept);
+    IsCancelled = !Wrong && Irp->Cancel && IoSetCancelRoutine(Irp, NULL) != NULL;
+    IoReleaseCancelSpinLock(Old);
+    if (IsCancelled) {
+        Complete(Kept, STATUS_CANCELLED, 0);
+    }
+    Delay(20);
+    if (Wrong) {
+        IoCancelIrp(Irp);
+    }
+    IoFreeIrp(Irp);
+}
+
 static VOID CompletionRoutineSkipped(BOOLEAN Wrong)
 {
     PIRP Irp = Prepared(IoAllocateIrp(2, FALSE), RELAY);
 
     Skips = Wrong;
+    IoCallDriver(TheDevice, Irp);
+    IoFreeIrp(Irp);
+}
+
+static VOID IrpLocationNotSet(BOOLEAN Wrong)
+{
+    PIRP Irp = Prepared(IoAllocateIrp(2, FALSE), RELAY);
+
+    SetsNothing = Wrong;
     IoCallDriver(TheDevice, Irp);
     IoFreeIrp(Irp);
 }
@@ -377,6 +412,7 @@ static VOID NotAPowerIrp(BOOLEAN Wrong)
     PAIR("allocated-irp-completed", AllocatedIrpCompleted)                                                             \
     PAIR("cancel-after-completion", CancelAfterCompletion)                                                             \
     PAIR("cancel-lock-held", CancelLockHeld)                                                                           \
+    PAIR("cancellation-missed", CancellationMissed)                                                                    \
     PAIR("completion-routine-skipped", CompletionRoutineSkipped)                                                       \
     PAIR("irp-bad-buffer", IrpBadBuffer)                                                                               \
     PAIR("irp-damaged", IrpDamaged)                                                                                    \
@@ -386,6 +422,7 @@ static VOID NotAPowerIrp(BOOLEAN Wrong)
     PAIR("irp-in-use", IrpInUse)                                                                                       \
     PAIR("irp-initialized-again", IrpInitializedAgain)                                                                 \
     PAIR("irp-leak", IrpLeak)                                                                                          \
+    PAIR("irp-location-not-set", IrpLocationNotSet)                                                                    \
     PAIR("irp-on-dead-stack", IrpOnDeadStack)                                                                          \
     PAIR("irp-reuse", IrpReuse)                                                                                        \
     PAIR("irp-sent-too-high", IrpSentTooHigh)                                                                          \
