@@ -112,16 +112,20 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     plan.add("requests that drivers seldom handle", format!("{open}; {}", seldom()), Kind::Plain);
     for operation in &survey.operations {
         let what = words(operation);
-        plan.add(format!("{what} of all sizes"), format!("{open}; {}", sizes(operation)), Kind::Sizes);
-        if let Some(code) = operation.code {
-            let steps = values(operation, code, &survey.values);
-            plan.add(format!("{what} of telling values"), format!("{open}; {steps}"), Kind::Sizes);
+        let is_plain = operation.word().is_none()
+            || survey.operations.iter().all(|other| other.code != operation.code || other == operation);
+        if is_plain {
+            plan.add(format!("{what} of all sizes"), format!("{open}; {}", sizes(operation)), Kind::Sizes);
+            if let Some(code) = operation.code {
+                let steps = values(operation, code, &survey.values);
+                plan.add(format!("{what} of telling values"), format!("{open}; {steps}"), Kind::Sizes);
+            }
+            plan.add(
+                format!("{what} with pointers of all kinds"),
+                format!("{open}; {}", pointers(operation)),
+                Kind::Sizes,
+            );
         }
-        plan.add(
-            format!("{what} with pointers of all kinds"),
-            format!("{open}; {}", pointers(operation)),
-            Kind::Sizes,
-        );
         plan.add(
             format!("{what}, cancelled and left"),
             format!("{open}; {}", left(operation, name)),
@@ -155,16 +159,25 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
              wait 50ms; cancel h; cancel i; join a; join b; join c; close h; close i"
         );
         plan.add(format!("{what} of two cards that share a line"), script, Kind::Requests);
-        let Some(device) = survey.devices.get(1) else { continue };
+        let Some(device) = second_card(survey) else { continue };
         // The first card's service routine is asked first.
         for (state, step) in &resting {
-            let open = open(other);
-            let script =
-                format!("{open}; {step} {device}; async a {command}; wait 50ms; cancel h; join a; close h");
+            let script = format!(
+                "tolerate; open \"{one}\" as i overlapped; open \"{other}\" as h overlapped; async b {on_other}; {step} {device}; async a {command}; \
+                 wait 50ms; cancel h; cancel i; join a; join b; close h; close i"
+            );
             plan.add(format!("{what} beside a card of the line that {state}"), script, Kind::Plain);
         }
     }
     plan.all
+}
+
+/// The second of the driver's cards: the first is on a line of its own.
+fn second_card(survey: &Survey) -> Option<&str> {
+    let mut devices = survey.devices.iter();
+    let (kind, _) = devices.next()?.split_once('#')?;
+    let is_alike = |device: &&String| device.split_once('#').is_some_and(|(other, _)| other == kind);
+    devices.find(is_alike).map(String::as_str)
 }
 
 /// What is tried where another card interrupts all the time on the line of the driver's: `survey` is of a machine that has a second card of the
@@ -172,7 +185,7 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
 #[must_use]
 pub fn exercises_on_busy_line(survey: &Survey, more: &[String], budget: u64) -> Vec<Exercise> {
     let mut plan = Plan { all: Vec::new(), budget, more: more.to_vec() };
-    let [_, device, ..] = survey.devices.as_slice() else { return plan.all };
+    let Some(device) = second_card(survey) else { return plan.all };
     let beside = |what: &str| format!("{what} beside a card that interrupts on its line");
     plan.add(beside("load, start, stop, remove and unload"), "", Kind::Start);
     let mut lives = vec![
@@ -244,7 +257,10 @@ impl Plan {
 /// What people call a request.
 fn words(operation: &Operation) -> String {
     match operation.code {
-        Some(code) => format!("ioctl {code:#x}"),
+        Some(code) => match operation.word() {
+            Some(word) => format!("ioctl {code:#x} of {word}"),
+            None => format!("ioctl {code:#x}"),
+        },
         None => operation.command.split(' ').next().unwrap_or_default().to_owned(),
     }
 }

@@ -66,12 +66,12 @@ fn transfer(operation: &Operation) -> Transfer<'static> {
     let words: Vec<&str> = operation.command.split_whitespace().collect();
     let behind = |key: &str| {
         let at = words.iter().position(|word| *word == key)?;
-        words.get(at + 1)?.trim_start_matches("zero:").parse().ok()
+        words.get(at + 1)?.parse().ok()
     };
     match operation.code {
         Some(code) => Transfer::Control {
             code,
-            input: vec![0; behind("in").unwrap_or(0)].into(),
+            input: operation.input().into(),
             output: behind("out").map_or(0, length),
         },
         None if words.first() == Some(&"read") => Transfer::Read { length: 64, offset: None },

@@ -54,10 +54,54 @@ pub struct Operation {
     pub waits: bool,
 }
 
+impl Operation {
+    /// What its input holds, if that is not zeroes: `u32:0x7`.
+    pub(super) fn word(&self) -> Option<&str> {
+        let input = self.command.split_once(" in ")?.1;
+        input.split(' ').next().filter(|word| !word.starts_with("zero:"))
+    }
+
+    /// Its input.
+    pub(super) fn input(&self) -> Vec<u8> {
+        let Some((_, rest)) = self.command.split_once(" in ") else { return Vec::new() };
+        let input = rest.split(" out ").next().unwrap_or(rest);
+        let mut bytes = Vec::new();
+        for piece in input.split(" + ") {
+            let mut parts = piece.split(':');
+            let kind = parts.next();
+            let mut number = || {
+                let text = parts.next().unwrap_or_default();
+                let number = match text.strip_prefix("0x") {
+                    Some(digits) => u32::from_str_radix(digits, 16),
+                    None => text.parse(),
+                };
+                number.unwrap_or(0)
+            };
+            match kind {
+                Some("zero") => bytes.resize(bytes.len() + number() as usize, 0),
+                Some("u32") => bytes.extend(number().to_le_bytes()),
+                _ => {
+                    let word = number();
+                    bytes.extend(word.to_le_bytes().repeat(number() as usize / 4));
+                }
+            }
+        }
+        bytes
+    }
+}
+
 /// Codes that no driver has.
 const NOBODYS: [u32; 2] = [0x7A5C_2F44, 0x0022_3FFC];
 /// The sizes of input and output buffers that a code is asked with, until it succeeds.
 const SIZES: [(u32, u32); 8] = [(0, 0), (64, 64), (0, 64), (64, 0), (4, 4), (8, 8), (16, 16), (512, 4096)];
+/// Words that codes are asked with besides zero and what the driver compares with, as a count, a kind or a number of something.
+const WORDS: [u32; 8] = [1, 2, 3, 4, 8, 0x10, 0x64, 0x1000];
+/// So many of the driver's own are tried.
+const OWN_WORDS: usize = 24;
+/// The sizes of buffers that these stand in.
+const WORD_SIZES: [u32; 4] = [64, 4, 8, 16];
+/// So often the machine is booted for one code, if words end it.
+const BOOTS: usize = 6;
 /// How long an answer may take, in the machine's time, before the request is cancelled.
 const PATIENCE: u64 = 30_000_000;
 /// `STATUS_INVALID_DEVICE_REQUEST`.
@@ -93,7 +137,10 @@ impl Survey {
 /// What comes of a question.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answer {
+    /// When the driver's routine returned.
     Status(u32),
+    /// After a while.
+    Later(u32),
     /// It was cancelled.
     Waits,
     /// The machine has stopped, or it could not be cancelled.
@@ -137,7 +184,7 @@ pub fn survey(boots: &mut Boots, compared: &Compared) -> Result<Survey, Error> {
     if handles(14) {
         let refused = asking.refusals()?;
         for code in &compared.codes {
-            found.operations.extend(asking.code(*code, &refused)?);
+            found.operations.extend(asking.code(*code, &refused, &compared.values)?);
         }
     }
     Ok(found)
@@ -157,7 +204,40 @@ struct Asking<'b> {
 enum Question {
     Read,
     Write,
-    Control { code: u32, input: u32, output: u32 },
+    Control { code: u32, input: Input, output: u32 },
+}
+
+/// The input of a control request: so many bytes.
+#[derive(Clone, Copy)]
+enum Input {
+    Zeroes(u32),
+    /// A word in front of zeroes.
+    Word(u32, u32),
+    /// A word again and again.
+    Filled(u32, u32),
+}
+
+impl Input {
+    fn bytes(self) -> Vec<u8> {
+        let (word, length, is_filled) = match self {
+            Self::Zeroes(length) => return vec![0; length as usize],
+            Self::Word(word, length) => (word, length, false),
+            Self::Filled(word, length) => (word, length, true),
+        };
+        let mut bytes = word.to_le_bytes().repeat(if is_filled { length as usize / 4 } else { 1 });
+        bytes.resize(length as usize, 0);
+        bytes
+    }
+
+    /// As a script has it.
+    fn text(self) -> String {
+        match self {
+            Self::Zeroes(length) => format!("zero:{length}"),
+            Self::Word(word, 4) => format!("u32:{word:#x}"),
+            Self::Word(word, length) => format!("u32:{word:#x} + zero:{}", length - 4),
+            Self::Filled(word, length) => format!("fill:{word:#x}:{length}"),
+        }
+    }
 }
 
 /// How much the survey reads and writes.
@@ -169,7 +249,7 @@ impl Question {
             Self::Read => handle.begin_read(LENGTH, None),
             Self::Write => handle.begin_write(&[0; LENGTH as usize], None),
             Self::Control { code, input, output } => {
-                handle.begin_device_control(code, &vec![0; input as usize], output)
+                handle.begin_device_control(code, &input.bytes(), output)
             }
         }
     }
@@ -182,8 +262,8 @@ impl Question {
             Self::Control { code, input, output } => (code, input, output),
         };
         let mut command = format!("ioctl h {code:#x}");
-        if input > 0 {
-            command += &format!(" in zero:{input}");
+        if !matches!(input, Input::Zeroes(0)) {
+            command += &format!(" in {}", input.text());
         }
         if output > 0 {
             command += &format!(" out {output}");
@@ -214,7 +294,7 @@ impl Asking<'_> {
     fn plain(&mut self, question: Question) -> Result<Option<Operation>, Error> {
         let answers = self.ask(&[question])?;
         Ok(match answers.first() {
-            None | Some(Answer::Status(INVALID_REQUEST)) => None,
+            None | Some(Answer::Status(INVALID_REQUEST) | Answer::Later(INVALID_REQUEST)) => None,
             Some(answer) => {
                 let waits = *answer == Answer::Waits;
                 Some(Operation {
@@ -232,28 +312,86 @@ impl Asking<'_> {
         let mut refused = Vec::new();
         for code in NOBODYS {
             for (input, output) in [SIZES[0], SIZES[1]] {
-                refused.extend(self.ask(&[Question::Control { code, input, output }])?);
+                refused.extend(self.ask(&[Question::Control {
+                    code,
+                    input: Input::Zeroes(input),
+                    output,
+                }])?);
             }
         }
         Ok(refused)
     }
 
-    fn code(&mut self, code: u32, refused: &[Answer]) -> Result<Option<Operation>, Error> {
-        let questions = SIZES.map(|(input, output)| Question::Control { code, input, output });
+    /// A code, if the driver knows it: with zeroes, and with words by which it does more than that.
+    fn code(&mut self, code: u32, refused: &[Answer], own: &[u32]) -> Result<Vec<Operation>, Error> {
+        let questions =
+            SIZES.map(|(input, output)| Question::Control { code, input: Input::Zeroes(input), output });
         let answers = self.ask(&questions)?;
         if answers.is_empty() || answers.iter().all(|answer| refused.contains(answer)) {
-            return Ok(None);
+            return Ok(Vec::new());
         }
         let best = answers.iter().position(|answer| succeeds(*answer));
-        let command = questions[best.unwrap_or(1)].command();
         let waits = answers.contains(&Answer::Waits);
-        Ok(Some(Operation { command, code: Some(code), succeeds: best.is_some(), waits }))
+        let operation = |command, succeeds, waits| Operation { command, code: Some(code), succeeds, waits };
+        let mut plain = operation(questions[best.unwrap_or(1)].command(), best.is_some(), waits);
+        let reached = answers.iter().map(|answer| life(*answer)).max().unwrap_or(0);
+        let Some((question, answer)) = self.longest(code, own)? else { return Ok(vec![plain]) };
+        if life(answer) <= reached {
+            return Ok(vec![plain]);
+        }
+        let longer = operation(question.command(), true, answer == Answer::Waits);
+        if plain.succeeds {
+            return Ok(vec![plain, longer]);
+        }
+        plain = longer;
+        Ok(vec![plain])
+    }
+
+    /// With which words a request of this code lives longest.
+    fn longest(&mut self, code: u32, own: &[u32]) -> Result<Option<(Question, Answer)>, Error> {
+        let mut questions = Vec::new();
+        for length in WORD_SIZES {
+            for word in WORDS.iter().chain(own.iter().take(OWN_WORDS)) {
+                let inputs = [Input::Word(*word, length), Input::Filled(*word, length)];
+                // They are the same in four bytes.
+                let inputs = inputs.iter().take(if length == 4 { 1 } else { 2 });
+                questions.extend(inputs.map(|input| Question::Control {
+                    code,
+                    input: *input,
+                    output: length,
+                }));
+            }
+        }
+        let (mut rest, mut longest) = (questions.as_slice(), None);
+        for _ in 0..BOOTS {
+            let answers = self.ask(rest)?;
+            for (question, answer) in rest.iter().zip(&answers) {
+                if longest.is_none_or(|(_, known)| life(*answer) > life(known)) {
+                    longest = Some((*question, *answer));
+                }
+            }
+            rest = &rest[answers.len()..];
+            if answers.is_empty() || rest.is_empty() {
+                break;
+            }
+        }
+        Ok(longest)
+    }
+}
+
+/// The longer a request lives, the more can happen to it meanwhile.
+const fn life(answer: Answer) -> u32 {
+    match answer {
+        Answer::Waits => 3,
+        Answer::Later(_) if succeeds(answer) => 2,
+        _ if succeeds(answer) => 1,
+        _ => 0,
     }
 }
 
 const fn succeeds(answer: Answer) -> bool {
     match answer {
-        Answer::Status(status) => status >> 31 == 0,
+        Answer::Status(status) | Answer::Later(status) => status >> 31 == 0,
         Answer::Waits => true,
         Answer::Ends => false,
     }
@@ -261,7 +399,8 @@ const fn succeeds(answer: Answer) -> bool {
 
 fn answer(machine: &Machine, handle: &Handle<'_>, question: Question) -> Answer {
     let Ok(request) = question.begin(handle) else { return Answer::Ends };
-    if !request.is_over() {
+    let at_once = request.is_over();
+    if !at_once {
         let _ = machine.wait(PATIENCE);
     }
     let waits = !request.is_over();
@@ -270,7 +409,8 @@ fn answer(machine: &Machine, handle: &Handle<'_>, question: Question) -> Answer 
     }
     match request.wait() {
         Ok(_) if waits => Answer::Waits,
-        Ok(end) => Answer::Status(end.status),
+        Ok(end) if at_once => Answer::Status(end.status),
+        Ok(end) => Answer::Later(end.status),
         Err(_) => Answer::Ends,
     }
 }

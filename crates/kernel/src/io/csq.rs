@@ -105,6 +105,7 @@ pub(crate) fn insert_ex(
     cx.with(|k| k.io.irps.queued(irp.address, moment));
     found::tell(cx, irp, Place::Queued);
     let location = irp::current(cx, irp)?;
+    let marked_before = cx.read(location + IO_STACK_LOCATION::Control)? & SL_PENDING_RETURNED;
     complete::mark_pending(cx, location)?;
 
     let lock = acquire(cx, queue)?;
@@ -117,8 +118,9 @@ pub(crate) fn insert_ex(
         NtStatus::SUCCESS
     };
     if !status.is_success() {
+        // A driver that has marked it by itself returns STATUS_PENDING whatever comes of this.
         let control = cx.read(location + IO_STACK_LOCATION::Control)?;
-        cx.write(location + IO_STACK_LOCATION::Control, control & !SL_PENDING_RETURNED)?;
+        cx.write(location + IO_STACK_LOCATION::Control, control & !SL_PENDING_RETURNED | marked_before)?;
         write_owner(cx, irp, 0)?;
         if !context.is_null() {
             cx.write(context + IO_CSQ_IRP_CONTEXT::Irp, DriverPtr::NULL)?;
