@@ -56,18 +56,54 @@ macro_rules! exhibits {
 
 exhibits! {
     buffer: input_not_checked 2, product_overflows 2, pointer_not_probed 2, padding_not_zeroed 2, behind_magic 100, cookie_used_after_end 100;
-    cancel: touched_after_insertion 20, next_started_in_start_io 2;
+    cancel: touched_after_insertion 20, next_started_in_start_io 2, cancelled_before_queued 20;
     device: raw_address_mapped 2, divides_by_register 10;
     dma: common_buffer_left 1, adapter_left 1;
-    interrupt: own_not_claimed 2, not_acknowledged 2;
+    interrupt: own_not_claimed 2, not_acknowledged 2, ones_taken_for_bits 2;
     irp: unknown_code_not_completed 2, status_left_pending 2;
     lock: returns_with_lock 2, mutexes_in_two_orders 2;
     memory: allocation_not_checked 2, process_reference_kept 2, last_opened_remembered 20;
-    pnp: remove_not_passed_down 1, link_left 1;
+    pnp: remove_not_passed_down 1, link_left 1, wmi_swallowed 1, surprise_leaves_requests 5;
     power: state_refused 1, touched_in_d3 30;
-    stack: one_location_too_few 2, freed_and_continued 2;
+    stack: one_location_too_few 2, freed_and_continued 2, next_location_not_set 1;
     time: timer_left_at_unload 1, thread_reference_kept 1;
     unload: entry_leaves_device 1, registry_callback_left 1;
+}
+
+/// What the README shows of the paper's driver, line by line, is what is said of it; each of its mistakes is among it, and its twin has none.
+#[test]
+fn the_papers_driver_is_told_each_of_its_mistakes_and_the_readme_shows_them() {
+    const NAME: &str = "start_device_in_one_go";
+    let sys = built(NAME);
+    let answer = dirql(["check", sys.to_str().unwrap(), "--budget", "5"]);
+    assert_eq!(answer.code, Some(1), "{}", answer.said());
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let shown = readme
+        .split("```text\nerror: io-space-ram\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .unwrap();
+    assert!(shown.lines().count() > 15, "{shown}");
+    for line in shown.lines() {
+        // Addresses and distances are the compiler's.
+        let parts = line.split('…').map(str::trim_end);
+        let mut rest = answer.out.lines().filter(|printed| {
+            let mut at = 0;
+            parts.clone().all(|part| match printed[at..].find(part) {
+                Some(found) => {
+                    at += found + part.len();
+                    true
+                }
+                None => false,
+            })
+        });
+        assert!(rest.next().is_some(), "the README has `{line}`, the report has not\n{}", answer.said());
+    }
+    let mistakes =
+        ["io-space-ram", "io-space-raw-address", "io-space-leak", "interrupt-still-connected", "wild-read"];
+    let found = wrong(NAME, "5");
+    assert!(mistakes.iter().all(|rule| found.iter().any(|found| found == rule)), "{found:?}");
+    assert_eq!(wrong(&format!("{NAME}_fixed"), "5"), Vec::<String>::new());
 }
 
 #[test]

@@ -40,3 +40,17 @@ impl Chooser for Early {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_typed_by_its_name_and_departs_where_something_is_due_alone() {
+        let policy: Policy = "early".parse().unwrap();
+        assert_eq!(policy, Policy::early());
+        let mut chooser = policy.chooser();
+        let answers = ["fault.pool", "ke.turn", DELAY.0].map(|point| chooser.choose(1, Point(point), 2));
+        assert_eq!((answers, chooser.slice(1, 5)), ([0, 0, 1], u64::MAX));
+    }
+}

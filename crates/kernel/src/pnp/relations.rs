@@ -209,8 +209,11 @@ pub(super) fn drive(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     Ok(())
 }
 
-/// Two devices with the same instance path would be one.
+/// Two devices with the same instance path would be one. Of one that has said no instance id (its bus driver had no memory for it, say) nothing is known.
 fn check_unique(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
+    if cx.with(|k| k.pnp.node(id).answers.instance_id.is_empty()) {
+        return Ok(());
+    }
     let (path, other) = cx.with(|k| {
         let path = k.pnp.node(id).instance_path();
         let other = k.pnp.nodes.iter().find(|(other, node)| {
