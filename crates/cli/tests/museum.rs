@@ -72,7 +72,7 @@ exhibits! {
 
 /// What the README shows of the paper's driver, line by line, is what is said of it; each of its mistakes is among it, and its twin has none.
 #[test]
-fn the_papers_driver_is_told_each_of_its_mistakes_and_the_readme_shows_them() {
+fn the_papers_driver_has_each_of_its_mistakes_found_and_the_readme_shows_them() {
     const NAME: &str = "start_device_in_one_go";
     let sys = built(NAME);
     let answer = dirql(["check", sys.to_str().unwrap(), "--budget", "5"]);

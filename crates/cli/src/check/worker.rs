@@ -198,7 +198,7 @@ fn search(arguments: &Check, jail: Option<Jail>, exercise: &Exercise) -> Result<
         instructions: false,
         policy: None,
     };
-    // What the usual run shows, which is a search's first, the exercise itself has told.
+    // What the usual run shows, which is a search's first, the exercise itself has found.
     let mut usual: Option<Vec<String>> = None;
     let is_more = |report: &Report| {
         let keys: Vec<String> = report.causes().into_iter().map(|cause| cause.key).collect();

@@ -116,7 +116,7 @@ fn cancel_locked(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, old: u8) -> Flow<bool> {
 }
 
 /// A request that is cancelled though it ought to be over: the device went without notice long ago; or it was cancelled before, its cancel routine was
-/// set after that (`is_missed`), and nobody has looked since whether it was.
+/// set after that (`is_missed`), and no driver code has looked since whether it was.
 fn judge_held(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, is_missed: bool) -> Flow<()> {
     let first = cx.with(|k| {
         let now = k.engine.now();
