@@ -5,7 +5,7 @@
  * routine was not there when it would have been called. It shows with a schedule in which the cancellation comes before.
  *
  * Device: none
- * Rule: irp-never-completed, stuck
+ * Rule: irp-never-completed, stuck, cancellation-missed
  * Needs: ioctl, cancel, schedule
  */
 #define DEVICE_NAME L"\\Device\\Courier"

@@ -30,6 +30,8 @@ typedef struct _EDU {
     PIRP Current; /* what the card computes */
     IRP_QUEUE Waiting;
     PVOID Own; /* an exhibit's own */
+    KTIMER OwnTimer;
+    KDPC OwnTimerDpc;
 } EDU, *PEDU;
 
 SHARED BOOLEAN NTAPI EduSleep(PVOID Context)

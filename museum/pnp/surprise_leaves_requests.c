@@ -5,7 +5,7 @@
  * one keeps its handle, and the device is never removed. It shows with a request that waits while the device goes without notice.
  *
  * Device: Root\VirtualBarrier
- * Rule: request-pending-after-remove, irp-never-completed, stuck
+ * Rule: request-pending-after-remove, irp-never-completed, stuck, request-pending-after-surprise-removal
  * Needs: removal
  */
 #include "../include/function.h"

@@ -9,9 +9,7 @@
  */
 #include "../include/edu.h"
 
-static KTIMER Timer;
-static KDPC TimerDpc;
-static ULONG Liveness;
+static volatile ULONG Liveness;
 
 static VOID NTAPI Look(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
 {
@@ -21,42 +19,43 @@ static VOID NTAPI Look(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
     Liveness = CardRead(Context, EDU_LIVENESS);
 }
 
-static VOID StartTimer(VOID)
+static VOID StartTimer(PEDU Edu)
 {
     LARGE_INTEGER Due;
 
     Due.QuadPart = -100 * 10000;
-    KeSetTimerEx(&Timer, Due, 100, &TimerDpc);
+    KeSetTimerEx(&Edu->OwnTimer, Due, 100, &Edu->OwnTimerDpc);
 }
 
-static VOID StopTimer(VOID)
+static VOID StopTimer(PEDU Edu)
 {
-    KeCancelTimer(&Timer);
+    KeCancelTimer(&Edu->OwnTimer);
     KeFlushQueuedDpcs();
 }
 
 static NTSTATUS Start(PFDO Fdo, PCM_PARTIAL_RESOURCE_LIST Resources)
 {
     NTSTATUS Status = EduStart(Fdo, Resources);
+    PEDU Edu = (PEDU)Fdo;
 
     if (NT_SUCCESS(Status)) {
-        KeInitializeTimer(&Timer);
-        KeInitializeDpc(&TimerDpc, Look, Fdo);
-        StartTimer();
+        KeInitializeTimer(&Edu->OwnTimer);
+        KeInitializeDpc(&Edu->OwnTimerDpc, Look, Fdo);
+        StartTimer(Edu);
     }
     return Status;
 }
 
 static VOID Stop(PFDO Fdo, BOOLEAN Present)
 {
-    StopTimer();
+    StopTimer((PEDU)Fdo);
     EduStop(Fdo, Present);
 }
 
 static VOID PowerDown(PFDO Fdo)
 {
 #ifdef FIXED
-    StopTimer();
+    StopTimer((PEDU)Fdo);
 #endif
     EduPowerDown(Fdo);
 }
@@ -65,7 +64,7 @@ static VOID PowerUp(PFDO Fdo)
 {
     EduPowerUp(Fdo);
 #ifdef FIXED
-    StartTimer();
+    StartTimer((PEDU)Fdo);
 #endif
 }
 

@@ -4,7 +4,7 @@
  * The bug: IoCallDriver is called without a next stack location: neither copied nor skipped to. It shows with the first request.
  *
  * Device: none
- * Rule: irp-damaged
+ * Rule: irp-damaged, irp-location-not-set
  * Needs: ioctl
  */
 #define DEVICE_NAME L"\\Device\\Passage"
