@@ -55,7 +55,7 @@ static VOID NTAPI FsCancel(PDEVICE_OBJECT DeviceObject, PIRP Irp)
     FsFinish(Irp, STATUS_CANCELLED, 0);
 }
 
-/* The first read (of a file, or of any) that nobody cancels. With the lock held. */
+/* The first read (of a file, or of any) that no one cancels. With the lock held. */
 static PIRP FsTake(PBACKEND Back, PFILE_OBJECT File)
 {
     PLIST_ENTRY entry;

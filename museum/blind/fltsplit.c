@@ -53,7 +53,7 @@ static VOID NTAPI FwCancel(PDEVICE_OBJECT DeviceObject, PIRP Irp)
     FwFinish(Irp, STATUS_CANCELLED, 0);
 }
 
-/* The first read (of a file, or of any) that nobody cancels. With the lock held. */
+/* The first read (of a file, or of any) that no one cancels. With the lock held. */
 static PIRP FwTake(PBACKEND Back, PFILE_OBJECT File)
 {
     PLIST_ENTRY entry;

@@ -1,5 +1,5 @@
 /*
- * Gate: threads wait at the gate (a pended IOCTL) till somebody opens it; the old way, with the cancel spin lock.
+ * Gate: threads wait at the gate (a pended IOCTL) till a thread opens it; the old way, with the cancel spin lock.
  *
  * The bug: the cancel routine completes the request first and releases the cancel spin lock after, taking the IRQL to go
  * back to from the request that may be freed already.

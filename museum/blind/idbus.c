@@ -202,7 +202,7 @@ static NTSTATUS NbUnplug(PBUS Bus, ULONG Serial)
     child = NbFind(Bus, Serial, FALSE);
     if (child != NULL) {
         child->Present = FALSE;
-        if (!child->Reported) {         /* nobody will ever remove it */
+        if (!child->Reported) {         /* no one will ever remove it */
             RemoveEntryList(&child->Link);
             unknown = child->Self;
         }

@@ -195,7 +195,7 @@ static NTSTATUS LwStart(PENGINE Engine)
     return status;
 }
 
-/* When nobody holds the remove lock any more: the queue is empty. */
+/* When no one holds the remove lock any more: the queue is empty. */
 static VOID LwStop(PENGINE Engine)
 {
     if (Engine->Thread != NULL) {

@@ -189,7 +189,7 @@ static NTSTATUS MbUnplug(PBUS Bus, ULONG Serial)
     child = MbFind(Bus, Serial, FALSE);
     if (child != NULL) {
         child->Present = FALSE;
-        if (!child->Reported) {         /* nobody will ever remove it */
+        if (!child->Reported) {         /* no one will ever remove it */
             RemoveEntryList(&child->Link);
             unknown = child->Self;
         }

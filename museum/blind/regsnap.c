@@ -21,7 +21,7 @@ typedef struct _COUNTS {
     ULONGLONG Bytes;
 } COUNTS;
 
-/* An auto-reset event as a lock: the registry must be called at passive level with it held by nobody we wait for. */
+/* An auto-reset event as a lock: the registry must be called at passive level with it held by no one we wait for. */
 static KEVENT Lock;
 static COUNTS Counts;
 static LARGE_INTEGER Cookie;

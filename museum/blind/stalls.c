@@ -1,5 +1,5 @@
 /*
- * Doorbell: applications wait in an IOCTL till somebody rings; waiting requests are kept in a cancel-safe queue.
+ * Doorbell: applications wait in an IOCTL till a thread rings; waiting requests are kept in a cancel-safe queue.
  *
  * The bug: surprise removal leaves the waiting requests in the queue; they would be ended at removal, but that comes only
  * when the handles are closed, and the applications wait.
