@@ -4,7 +4,7 @@
 //! One run of it shows what an interrupt or a timer meets that comes behind each of a driver's calls and device accesses, which the seeds of other
 //! policies come to by chance.
 
-use engine::{Chooser, DELAY, Delay, Point};
+use engine::{Chooser, DELAY, Point};
 
 use crate::policy::{Entry, Policy};
 
@@ -34,10 +34,6 @@ impl Chooser for Early {
 
     fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
         u64::MAX
-    }
-
-    fn delays(&mut self, _strand: u32, _at: Delay) -> bool {
-        true
     }
 }
 

@@ -333,18 +333,14 @@ impl Asking<'_> {
         let best = answers.iter().position(|answer| succeeds(*answer));
         let waits = answers.contains(&Answer::Waits);
         let operation = |command, succeeds, waits| Operation { command, code: Some(code), succeeds, waits };
-        let mut plain = operation(questions[best.unwrap_or(1)].command(), best.is_some(), waits);
+        let plain = operation(questions[best.unwrap_or(1)].command(), best.is_some(), waits);
         let reached = answers.iter().map(|answer| life(*answer)).max().unwrap_or(0);
         let Some((question, answer)) = self.longest(code, own)? else { return Ok(vec![plain]) };
         if life(answer) <= reached {
             return Ok(vec![plain]);
         }
         let longer = operation(question.command(), true, answer == Answer::Waits);
-        if plain.succeeds {
-            return Ok(vec![plain, longer]);
-        }
-        plain = longer;
-        Ok(vec![plain])
+        Ok(if plain.succeeds { vec![plain, longer] } else { vec![longer] })
     }
 
     /// With which words a request of this code lives longest.

@@ -103,7 +103,8 @@ fn cancel_locked(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, old: u8) -> Flow<bool> {
     let was_cancelled = cx.read(irp + IRP::Cancel)? != 0;
     cx.write(irp + IRP::Cancel, 1)?;
     let routine = cx.read(irp + IRP::CancelRoutine)?;
-    judge_held(cx, irp, was_cancelled && !routine.is_null())?;
+    judge_missed(cx, irp, was_cancelled && !routine.is_null());
+    pnp::remove_check::cancelled(cx, irp.address);
     cx.detail(Kind::IrpCancelled, || Event::IrpCancelled { irp: irp.address, routine: routine.address });
     found::tell(cx, irp, Place::Cancelled);
     if routine.is_null() {
@@ -115,10 +116,9 @@ fn cancel_locked(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, old: u8) -> Flow<bool> {
     Ok(true)
 }
 
-/// A request that is cancelled though it ought to be over: the device went without notice long ago; or it was cancelled before, its cancel routine was
-/// set after that (`is_missed`), and no driver code has looked since whether it was.
-fn judge_held(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, is_missed: bool) -> Flow<()> {
-    let first = cx.with(|k| {
+/// A request that is cancelled: if it was before, and its cancel routine was set after that (`is_late`), no driver code has looked since whether it was.
+fn judge_missed(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, is_late: bool) {
+    let missed = cx.with(|k| {
         let now = k.engine.now();
         let record = k.io.irps.live.get_mut(irp.address)?;
         let first = record.cancelled;
@@ -127,27 +127,19 @@ fn judge_held(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, is_missed: bool) -> Flow<()>
         }
         // Code that has set the routine may be about to look.
         let is_long_ago = first != 0 && now - first >= LOOKS_WITHIN;
-        (is_missed && is_long_ago && !ke::scheduler::drivers_run(k)).then_some(now - first)
+        (is_late && is_long_ago && !ke::scheduler::drivers_run(k)).then_some(now - first)
     });
-    if let Some(ago) = first {
-        let location = irp::current(cx, irp)?;
-        let name = if location.is_null() {
-            "a driver".to_owned()
-        } else {
-            let device = cx.read(location + IO_STACK_LOCATION::DeviceObject)?;
-            device_name(cx, device)
-        };
-        let message = format!(
-            "the IRP {:#x} of {name} was cancelled {} us ago, its cancel routine was set after that, and the IRP is pending still: the driver has not looked \
-             at Irp->Cancel behind IoSetCancelRoutine",
-            irp.address,
-            ago / 1000
-        );
-        let verdict = pending::of_irp(cx, irp.address, Verdict::warning("cancellation-missed", message));
-        cx.report(verdict);
-    }
-    pnp::remove_check::cancelled(cx, irp.address);
-    Ok(())
+    let Some(ago) = missed else { return };
+    let holder = DriverPtr::new(cx.with(|k| k.io.frames.holder(irp.address)).unwrap_or(0));
+    let message = format!(
+        "the IRP {:#x} of {} was cancelled {} us ago, its cancel routine was set after that, and the IRP is pending still: the driver has not looked \
+         at Irp->Cancel behind IoSetCancelRoutine",
+        irp.address,
+        device_name(cx, holder),
+        ago / 1000
+    );
+    let verdict = pending::of_irp(cx, irp.address, Verdict::warning("cancellation-missed", message));
+    cx.report(verdict);
 }
 
 /// So long after a cancellation a driver that looks for it has looked, unless its code runs still: 5 ms.

@@ -166,8 +166,7 @@ impl Frames {
 
     /// The IRPs that a device has: it was sent them, and they have not left it.
     pub(crate) fn held_by(&self, device: u64) -> Vec<u64> {
-        let held = self.open.iter().filter(|frame| frame.device == device && frame.has_it());
-        held.filter(|frame| self.holder(frame.irp) == Some(device)).map(|frame| frame.irp).collect()
+        self.calls_held_by(device).into_iter().map(|(_, irp)| irp).collect()
     }
 
     /// The same, by the number of the call with which it got each.
