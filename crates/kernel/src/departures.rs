@@ -35,11 +35,21 @@ pub(crate) struct Departures {
     is_on: bool,
     seen: RefCell<Vec<Departure>>,
     more: Cell<u64>,
+    /// A call was made to fail that could have succeeded.
+    refused: Cell<bool>,
 }
+
+/// How the names of such questions begin.
+const REFUSAL: &str = "fault.";
 
 impl Departures {
     pub(crate) fn new(is_on: bool) -> Self {
-        Self { is_on, seen: RefCell::default(), more: Cell::new(0) }
+        Self { is_on, seen: RefCell::default(), more: Cell::new(0), refused: Cell::new(false) }
+    }
+
+    /// Whether a call was made to fail that could have succeeded.
+    pub(crate) fn has_refused(&self) -> bool {
+        self.refused.get()
     }
 
     /// Those that were kept, and how many came after them.
@@ -51,8 +61,13 @@ impl Departures {
 /// The chooser gave another answer than the usual one: `of` (or the thread that runs) is what it was about, `to` goes on.
 #[inline]
 pub(crate) fn note(nt: &Nt, point: &'static str, answer: u64, of: Option<StrandId>, to: Option<StrandId>) {
-    if answer != 0 && nt.departures.is_on {
-        keep(nt, point, answer, of, to);
+    if answer != 0 {
+        if point.starts_with(REFUSAL) {
+            nt.departures.refused.set(true);
+        }
+        if nt.departures.is_on {
+            keep(nt, point, answer, of, to);
+        }
     }
 }
 

@@ -1,7 +1,8 @@
 //! The exercises: scripts for a driver of which only a [`Survey`] is known, and how often each is carried out.
 //!
 //! They begin with the simplest, so that a mistake which several show is reported by the shortest script. A request is overlapped and cancelled after a
-//! while, so none waits for a device that says nothing. No script expects anything: what a driver ought to answer is not known.
+//! while, so none waits for a device that says nothing. No script expects anything: what a driver ought to answer is not known, but that what has ended by
+//! itself alone must do so in company, too.
 
 use std::collections::BTreeSet;
 
@@ -128,7 +129,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         }
         plan.add(
             format!("{what}, cancelled and left"),
-            format!("{open}; {}", left(operation, name)),
+            format!("{open}; {}", left(survey, operation, name)),
             Kind::Requests,
         );
         if has_device {
@@ -154,9 +155,10 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
     for operation in survey.operations.iter().filter(|operation| operation.succeeds).take(AT_ONCE) {
         let (command, on_other) = (&operation.command, operation.command.replacen(" h ", " i ", 1));
         let what = words(operation);
+        let owed = owed(survey, (operation, operation), "a b c");
         let script = format!(
             "tolerate; open \"{one}\" as h overlapped; open \"{other}\" as i overlapped; async a {command}; async b {on_other}; async c {on_other}; \
-             wait 50ms; cancel h; cancel i; join a; join b; join c; close h; close i"
+             wait 50ms; {owed}cancel h; cancel i; join a; join b; join c; close h; close i"
         );
         plan.add(format!("{what} of two cards that share a line"), script, Kind::Requests);
         let Some(device) = second_card(survey) else { continue };
@@ -170,6 +172,16 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
         }
     }
     plan.all
+}
+
+/// What follows a while after these two were asked for: the requests of these names must end, if the operations do so by themselves in either order.
+fn owed(survey: &Survey, (one, other): (&Operation, &Operation), names: &str) -> String {
+    let place = |wanted: &Operation| survey.operations.iter().position(|operation| operation == wanted);
+    let is_known = match (place(one), place(other)) {
+        (Some(one), Some(other)) => survey.self_ending.contains(&(one.min(other), one.max(other))),
+        _ => false,
+    };
+    if is_known { format!("must-end {names}; ") } else { String::new() }
 }
 
 /// The second of the driver's cards: the first is on a line of its own.
@@ -205,8 +217,9 @@ pub fn exercises_on_busy_line(survey: &Survey, more: &[String], budget: u64) -> 
     let Some(name) = survey.names.get(1) else { return plan.all };
     for operation in survey.operations.iter().filter(|operation| operation.succeeds).take(AT_ONCE) {
         let (open, command) = (open(name), &operation.command);
+        let owed = owed(survey, (operation, operation), "a b");
         let script = format!(
-            "{open}; async a {command}; async b {command}; wait 50ms; cancel h; join a; join b; close h"
+            "{open}; async a {command}; async b {command}; wait 50ms; {owed}cancel h; join a; join b; close h"
         );
         plan.add(beside(&words(operation)), script, Kind::Requests);
     }
@@ -478,8 +491,9 @@ fn pointers(operation: &Operation) -> String {
 }
 
 /// Requests that are cancelled at once, one by one and all together, and left when their handle or their process goes.
-fn left(operation: &Operation, name: &str) -> String {
+fn left(survey: &Survey, operation: &Operation, name: &str) -> String {
     let command = &operation.command;
+    let owed = owed(survey, (operation, operation), "a");
     let mut steps = vec![
         format!("async a {command}; cancel a; join a"),
         format!(
@@ -487,6 +501,7 @@ fn left(operation: &Operation, name: &str) -> String {
         ),
         format!("async a {command}; async b {command}; wait 50ms; cancel h; join a; join b"),
         many(command),
+        format!("async a {command}; wait 50ms; {owed}cancel a; join a"),
         // What is under way stays so until its thread ends: closing a handle does not cancel it.
         format!("async c {command}; async d {command}; close h"),
         format!("open \"{name}\" as i"),
@@ -511,7 +526,9 @@ fn within_lives(survey: &Survey, operation: &Operation, name: &str) -> Vec<(Stri
     let command = &operation.command;
     let under_way = format!("async a {command}; async b {command}");
     let ended = "wait 50ms; cancel h; join a; join b";
-    let after = format!("async c {command}; wait 50ms; cancel h; join c");
+    let owed = |names: &str| owed(survey, (operation, operation), names);
+    let (both, last) = (owed("a b"), owed("c"));
+    let after = format!("async c {command}; wait 50ms; {last}cancel h; join c");
     let again = format!("open \"{name}\" as i overlapped; close i");
     let each = [
         (
@@ -526,18 +543,19 @@ fn within_lives(survey: &Survey, operation: &Operation, name: &str) -> Vec<(Stri
         (
             "while the device is stopped",
             format!(
-                "{under_way}; stop-device; async c {command}; start-device; {ended}; wait 50ms; cancel c; join c; close h"
+                "{under_way}; stop-device; async c {command}; start-device; wait 50ms; {}{ended}; cancel c; join c; close h",
+                owed("a b c")
             ),
         ),
         (
             "while the device is powered down",
             format!(
-                "{under_way}; power d3; async c {command}; wait 50ms; power d0; {ended}; cancel c; join c; close h"
+                "{under_way}; power d3; async c {command}; wait 50ms; power d0; {ended}; cancel c; join c; {after}; close h"
             ),
         ),
         (
             "while the system sleeps",
-            format!("{under_way}; power s3; wait 1ms; power s0; {ended}; {after}; close h"),
+            format!("{under_way}; power s3; wait 1ms; power s0; wait 50ms; {both}{ended}; {after}; close h"),
         ),
         (
             "while the device is removed",
@@ -546,16 +564,16 @@ fn within_lives(survey: &Survey, operation: &Operation, name: &str) -> Vec<(Stri
         (
             "after a question of stopping is taken back",
             format!(
-                "query-stop; t: async a {command}; wait 1ms; cancel-stop; async b {command}; join t; {ended}; close h"
+                "query-stop; t: async a {command}; wait 1ms; cancel-stop; async b {command}; join t; wait 50ms; {both}{ended}; close h"
             ),
         ),
         (
             "after a question of removal",
-            format!("query-remove; {under_way}; cancel-remove; {ended}; {after}; close h"),
+            format!("query-remove; {under_way}; cancel-remove; wait 50ms; {both}{ended}; {after}; close h"),
         ),
         (
             "after the device is started again",
-            format!("stop-device; start-device elsewhere; {under_way}; {ended}; close h"),
+            format!("stop-device; start-device elsewhere; {under_way}; wait 50ms; {both}{ended}; close h"),
         ),
     ];
     let is_possible = |script: &str| survey.knows_power || !script.contains("power d");
@@ -569,10 +587,11 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
     let succeeding = survey.operations.iter().filter(|operation| operation.succeeds);
     let others = survey.operations.iter().filter(|operation| !operation.succeeds);
     let operations: Vec<&Operation> = succeeding.chain(others).take(AT_ONCE).collect();
-    let ended = "join t; join u; wait 50ms; cancel h; join a; join b; close h";
     for (at, one) in operations.iter().enumerate() {
         for other in &operations[at..] {
             let title = format!("{} and {} at once", words(one), words(other));
+            let owed = owed(survey, (one, other), "a b");
+            let ended = format!("join t; join u; wait 50ms; {owed}cancel h; join a; join b; close h");
             let script = format!("{open}; t: async a {}; u: async b {}; {ended}", one.command, other.command);
             plan.add(title, script, Kind::AtOnce);
         }
@@ -590,7 +609,13 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
     for one in &operations {
         for (what, step) in &against {
             let title = format!("{} at once {what}", words(one));
-            let ended = if *step == "close h" { "" } else { "; cancel h; join a; close h" };
+            let owed = owed(survey, (one, one), "b");
+            let again = format!("; async b {}; wait 50ms; {owed}cancel h; join b", one.command);
+            let ended = match *step {
+                "close h" => String::new(),
+                "cancel h" => format!("; cancel h; join a{again}; close h"),
+                _ => "; cancel h; join a; close h".to_owned(),
+            };
             let script =
                 format!("{open}; t: async a {}; u: {step}; join t; join u; wait 50ms{ended}", one.command);
             plan.add(title, script, Kind::AtOnce);

@@ -35,6 +35,8 @@ pub struct Survey {
     pub failure: Option<String>,
     /// Requests that the driver does not refuse as unknown, the first name's.
     pub operations: Vec<Operation>,
+    /// Pairs of them, by their places, that end by themselves and succeed in either order, and with the first of them once more: of two of one kind, too.
+    pub self_ending: Vec<(usize, usize)>,
     /// Numbers that the driver's code compares with.
     pub values: Vec<u32>,
     /// What dirql lacks that loading and starting needs.
@@ -102,6 +104,8 @@ const OWN_WORDS: usize = 24;
 const WORD_SIZES: [u32; 4] = [64, 4, 8, 16];
 /// So often the machine is booted for one code, if words end it.
 const BOOTS: usize = 6;
+/// So many requests are made in pairs: as many as take part in what is done at once, and some.
+const PAIRED: usize = 8;
 /// How long an answer may take, in the machine's time, before the request is cancelled.
 const PATIENCE: u64 = 30_000_000;
 /// `STATUS_INVALID_DEVICE_REQUEST`.
@@ -169,29 +173,39 @@ pub fn survey(boots: &mut Boots, compared: &Compared) -> Result<Survey, Error> {
         signals: Vec::new(),
         failure: report.failure.as_ref().map(|failure| format!("{}: {}", failure.command, failure.message)),
         operations: Vec::new(),
+        self_ending: Vec::new(),
         values: compared.values.clone(),
         lacking: report.lacking().map(str::to_owned),
     };
     let Some(name) = found.names.first().filter(|_| ready).cloned() else { return Ok(found) };
     let handles = |major: usize| offered.majors.get(major).copied().unwrap_or(false);
     let mut asking = Asking { boots, name };
+    let mut known: Vec<Known> = Vec::new();
     if handles(3) {
-        found.operations.extend(asking.plain(Question::Read)?);
+        known.extend(asking.plain(Question::Read)?);
     }
     if handles(4) {
-        found.operations.extend(asking.plain(Question::Write)?);
+        known.extend(asking.plain(Question::Write)?);
     }
     if handles(14) {
         let refused = asking.refusals()?;
         for code in &compared.codes {
-            found.operations.extend(asking.code(*code, &refused, &compared.values)?);
+            known.extend(asking.code(*code, &refused, &compared.values)?);
         }
     }
+    found.self_ending = asking.self_ending(&known)?;
+    found.operations = known.into_iter().map(|known| known.operation).collect();
     Ok(found)
 }
 
 fn usual() -> Box<dyn engine::Chooser> {
     Box::new(Failing::new(0, 1))
+}
+
+/// A request that the driver knows, and how it was asked.
+struct Known {
+    operation: Operation,
+    question: Question,
 }
 
 struct Asking<'b> {
@@ -254,6 +268,15 @@ impl Question {
         }
     }
 
+    /// As a request that the driver knows.
+    fn known(self, succeeds: bool, waits: bool) -> Known {
+        let code = match self {
+            Self::Read | Self::Write => None,
+            Self::Control { code, .. } => Some(code),
+        };
+        Known { operation: Operation { command: self.command(), code, succeeds, waits }, question: self }
+    }
+
     /// As a script has it.
     fn command(self) -> String {
         let (code, input, output) = match self {
@@ -291,18 +314,13 @@ impl Asking<'_> {
     }
 
     /// A read or write, unless the driver refuses it.
-    fn plain(&mut self, question: Question) -> Result<Option<Operation>, Error> {
+    fn plain(&mut self, question: Question) -> Result<Option<Known>, Error> {
         let answers = self.ask(&[question])?;
         Ok(match answers.first() {
             None | Some(Answer::Status(INVALID_REQUEST) | Answer::Later(INVALID_REQUEST)) => None,
             Some(answer) => {
                 let waits = *answer == Answer::Waits;
-                Some(Operation {
-                    command: question.command(),
-                    code: None,
-                    succeeds: succeeds(*answer),
-                    waits,
-                })
+                Some(question.known(succeeds(*answer), waits))
             }
         })
     }
@@ -323,7 +341,7 @@ impl Asking<'_> {
     }
 
     /// A code, if the driver knows it: with zeroes, and with words by which it does more than that.
-    fn code(&mut self, code: u32, refused: &[Answer], own: &[u32]) -> Result<Vec<Operation>, Error> {
+    fn code(&mut self, code: u32, refused: &[Answer], own: &[u32]) -> Result<Vec<Known>, Error> {
         let questions =
             SIZES.map(|(input, output)| Question::Control { code, input: Input::Zeroes(input), output });
         let answers = self.ask(&questions)?;
@@ -332,15 +350,36 @@ impl Asking<'_> {
         }
         let best = answers.iter().position(|answer| succeeds(*answer));
         let waits = answers.contains(&Answer::Waits);
-        let operation = |command, succeeds, waits| Operation { command, code: Some(code), succeeds, waits };
-        let plain = operation(questions[best.unwrap_or(1)].command(), best.is_some(), waits);
+        let plain = questions[best.unwrap_or(1)].known(best.is_some(), waits);
         let reached = answers.iter().map(|answer| life(*answer)).max().unwrap_or(0);
         let Some((question, answer)) = self.longest(code, own)? else { return Ok(vec![plain]) };
         if life(answer) <= reached {
             return Ok(vec![plain]);
         }
-        let longer = operation(question.command(), true, answer == Answer::Waits);
-        Ok(if plain.succeeds { vec![plain, longer] } else { vec![longer] })
+        let longer = question.known(true, answer == Answer::Waits);
+        Ok(if plain.operation.succeeds { vec![plain, longer] } else { vec![longer] })
+    }
+
+    /// Which pairs end by themselves and succeed, in either order.
+    fn self_ending(&mut self, known: &[Known]) -> Result<Vec<(usize, usize)>, Error> {
+        let ends = |one: &&(usize, &Known)| one.1.operation.succeeds && !one.1.operation.waits;
+        let all: Vec<(usize, &Known)> = known.iter().enumerate().collect();
+        let alone: Vec<&(usize, &Known)> = all.iter().filter(ends).take(PAIRED).collect();
+        let mut pairs = Vec::new();
+        for (at, (one, first)) in alone.iter().enumerate() {
+            for (other, second) in &alone[at..] {
+                let orders = [[first, second, first], [second, first, second]];
+                let mut end = true;
+                for order in orders.iter().take(if one == other { 1 } else { 2 }) {
+                    let answers = self.ask(&order.map(|known| known.question))?;
+                    end &= answers.len() == order.len() && answers.iter().all(|answer| ends_well(*answer));
+                }
+                if end {
+                    pairs.push((*one, *other));
+                }
+            }
+        }
+        Ok(pairs)
     }
 
     /// With which words a request of this code lives longest.
@@ -383,6 +422,10 @@ const fn life(answer: Answer) -> u32 {
         _ if succeeds(answer) => 1,
         _ => 0,
     }
+}
+
+const fn ends_well(answer: Answer) -> bool {
+    !matches!(answer, Answer::Waits) && succeeds(answer)
 }
 
 const fn succeeds(answer: Answer) -> bool {

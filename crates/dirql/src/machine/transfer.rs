@@ -9,6 +9,7 @@ use engine::Flow;
 use kernel::Cx;
 use kernel::io::file::{self, Answer, Buffer, Operation, Overlapped, Segments};
 use kernel::io::information;
+use kernel::io::owed;
 use kernel::mm::user;
 use kernel::ob::Handle;
 use kernel::ps;
@@ -234,28 +235,56 @@ pub(crate) struct Begun {
     overlapped: Option<Overlapped>,
     /// What it returned at once, unless it is pending.
     at_once: Option<Answer>,
+    /// When it was asked for, and when its dispatch routine had returned, in nanoseconds in which no thread was held up.
+    asked: u64,
+    returned: u64,
 }
 
 /// Begins a request and does not wait for its end, which its thread hears of by a user APC if that is wanted.
 pub(crate) fn begin(cx: &mut Cx<'_>, handle: Handle, transfer: &Transfer<'_>, apc: bool) -> Flow<Begun> {
     let none = Answer::failed(NtStatus::INSUFFICIENT_RESOURCES);
     let process = ps::current_process(cx);
-    let failed = Begun { process, buffers: Buffers::default(), overlapped: None, at_once: Some(none) };
+    let asked = owed::time(cx);
+    let failed = Begun {
+        process,
+        buffers: Buffers::default(),
+        overlapped: None,
+        at_once: Some(none),
+        asked,
+        returned: asked,
+    };
     let Some(buffers) = Buffers::new(cx, transfer)? else { return Ok(failed) };
     let Some(overlapped) = Overlapped::new(cx)? else { return Ok(failed) };
     let overlapped = Overlapped { apc, ..overlapped };
     let answer = file::start(cx, handle, buffers.operation(transfer), &overlapped)?;
     let at_once = (answer.status != NtStatus::PENDING).then_some(answer);
-    Ok(Begun { process, buffers, overlapped: Some(overlapped), at_once })
+    let returned = owed::time(cx);
+    Ok(Begun { process, buffers, overlapped: Some(overlapped), at_once, asked, returned })
 }
 
 impl Begun {
     /// Whether it has ended.
     pub(crate) fn is_over(&self, cx: &mut Cx<'_>) -> Flow<bool> {
-        match (&self.at_once, &self.overlapped) {
-            (None, Some(overlapped)) => Ok(overlapped.result(cx)?.status != NtStatus::PENDING),
-            _ => Ok(true),
-        }
+        Ok(self.status(cx)?.is_some())
+    }
+
+    /// How it has ended, if it has.
+    pub(crate) fn status(&self, cx: &mut Cx<'_>) -> Flow<Option<NtStatus>> {
+        let status = match (&self.at_once, &self.overlapped) {
+            (None, Some(overlapped)) => overlapped.result(cx)?.status,
+            (at_once, _) => at_once.as_ref().map_or(NtStatus::INSUFFICIENT_RESOURCES, |answer| answer.status),
+        };
+        Ok((status != NtStatus::PENDING).then_some(status))
+    }
+
+    /// When it was asked for.
+    pub(crate) fn asked(&self) -> u64 {
+        self.asked
+    }
+
+    /// Until when it was under way at least, if it is not now.
+    pub(crate) fn returned(&self) -> u64 {
+        self.returned
     }
 
     /// Where its end is written, for cancelling it.

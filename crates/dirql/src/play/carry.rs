@@ -7,7 +7,7 @@ use kernel::se::token;
 use kernel::{pnp, ps};
 
 use super::Stage;
-use super::{counters, device, port, process, request, wmi};
+use super::{counters, device, owed, port, process, request, wmi};
 use crate::script::{Command, User, Waitable};
 
 /// Nothing, or in words what was expected and what was seen.
@@ -20,6 +20,10 @@ pub(super) fn out(stage: &Stage, cx: &mut Cx<'_>, index: usize) -> Flow<Outcome>
     patience::grant(cx, within);
     scheduler::before_command(cx)?;
     let outcome = carry_out(stage, cx, command)?;
+    if matches!(command, Command::Pnp { .. } | Command::Power { .. }) {
+        let now = kernel::io::owed::time(cx);
+        stage.with(|state| state.changed = now);
+    }
     if within.is_some() {
         patience::grant(cx, None);
     }
@@ -45,6 +49,7 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
             request::store(stage, cx, (pointer, *offset), data, expect)
         }
         Command::JoinRequest { name, expect } => request::join(stage, cx, name, expect),
+        Command::MustEnd(names) => owed::must_end(stage, cx, names),
         Command::JoinThread(name) => stage.join(cx, name).map(Ok),
         Command::Cancel(cancel) => request::cancel(stage, cx, cancel),
         Command::UserApc(name) => stage.to_thread(cx, name, user_apc::queue),

@@ -10,6 +10,7 @@ mod counters;
 mod device;
 mod expect;
 mod lane;
+mod owed;
 mod port;
 mod process;
 mod request;
@@ -63,6 +64,8 @@ struct State {
     processes: BTreeMap<String, u64>,
     /// What commands yield is not looked at (`tolerate`).
     tolerant: bool,
+    /// When a device or the system was last made to change its state, as requests have the time.
+    changed: u64,
     /// The main thread's object.
     main: Option<DriverPtr<KTHREAD>>,
     /// What the main thread is at.
@@ -86,6 +89,7 @@ impl Stage {
             lanes: BTreeMap::new(),
             processes: BTreeMap::new(),
             tolerant: false,
+            changed: 0,
             main: None,
             at: None,
             over: false,

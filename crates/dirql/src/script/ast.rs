@@ -168,6 +168,8 @@ pub enum Command {
         /// What is to have come of it.
         expect: Expectations,
     },
+    /// `must-end`: waits until these requests have ended; each is to do so by itself.
+    MustEnd(Vec<Name>),
     /// `join` of a thread: waits until it has carried out what it was handed.
     JoinThread(Name),
     /// `cancel`.

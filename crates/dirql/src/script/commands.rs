@@ -17,7 +17,7 @@ use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 use super::wmi;
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 54] = [
+pub(super) const COMMANDS: [&str; 55] = [
     "open",
     "read",
     "write",
@@ -34,6 +34,7 @@ pub(super) const COMMANDS: [&str; 54] = [
     "load",
     "store",
     "join",
+    "must-end",
     "cancel",
     "apc",
     "terminate",
@@ -225,6 +226,7 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             Command::Store { pointer, offset, data, expect: args.expectations(Can::Status, &["at"])? }
         }
         "join" => join(first, args, names)?,
+        "must-end" => must_end(args, names)?,
         "cancel" => cancel(args, names)?,
         "apc" => Command::UserApc(thread(args, names)?),
         "terminate" => Command::Terminate(thread(args, names)?),
@@ -585,6 +587,15 @@ fn join(first: &Word, args: &mut Arguments, names: &mut Names) -> Outcome<Comman
         return fault(at, "a thread has no result of its own; expect it where the thread makes its request");
     }
     Ok(Command::JoinThread(name))
+}
+
+fn must_end(args: &mut Arguments, names: &Names) -> Outcome<Command> {
+    let mut requests = Vec::new();
+    while requests.is_empty() || !args.is_at_end() {
+        let word = args.word("the request that must end by itself")?;
+        requests.push(names.find(&word, "request", |kind| kind == Kind::Request)?.0);
+    }
+    Ok(Command::MustEnd(requests))
 }
 
 fn cancel(args: &mut Arguments, names: &Names) -> Outcome<Command> {

@@ -247,6 +247,16 @@ pub fn cancel_thread(cx: &mut Cx<'_>, thread: DriverPtr<KTHREAD>) -> Flow<NtStat
 /// # Errors
 /// A verdict on the driver.
 pub fn cancel_request(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>) -> Flow<NtStatus> {
+    let irps = ending_in(cx, status_block)?;
+    let is_meant = |k: &Kernel, irp: u64| {
+        let block = k.engine.read(DriverPtr::<IRP>::new(irp) + IRP::UserIosb);
+        k.io.irps.live.contains(irp) && block.is_ok_and(|block| block == status_block)
+    };
+    cancel_all(cx, &irps, &is_meant)
+}
+
+/// The IRPs whose end will be written to `status_block`.
+pub(super) fn ending_in(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>) -> Flow<Vec<u64>> {
     let live: Vec<u64> = cx.with(|k| k.io.irps.live.keys());
     let mut irps = Vec::new();
     for irp in live {
@@ -254,11 +264,7 @@ pub fn cancel_request(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>)
             irps.push(irp);
         }
     }
-    let is_meant = |k: &Kernel, irp: u64| {
-        let block = k.engine.read(DriverPtr::<IRP>::new(irp) + IRP::UserIosb);
-        k.io.irps.live.contains(irp) && block.is_ok_and(|block| block == status_block)
-    };
-    cancel_all(cx, &irps, &is_meant)
+    Ok(irps)
 }
 
 /// The wait of this mode for the end of a request that sets `event`. What interrupts it (the end of the thread; a user APC, where it

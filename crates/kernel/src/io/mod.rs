@@ -47,6 +47,7 @@ pub(crate) mod nt_file;
 pub mod offered;
 mod operation;
 pub(crate) mod overlapped;
+pub mod owed;
 mod packet;
 mod parameters;
 pub(crate) mod pending;

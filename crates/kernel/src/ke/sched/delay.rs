@@ -116,9 +116,16 @@ fn pass(cx: &mut Cx<'_>, due: u64) -> Flow<()> {
 /// # Errors
 /// As [`before`].
 pub(super) fn pass_time(cx: &mut Cx<'_>, due: u64) -> Flow<()> {
-    slice::charge(cx, due - cx.engine().now());
+    let length = due - cx.engine().now();
+    cx.with(|k| k.ke.sched.held_up += length);
+    slice::charge(cx, length);
     slice::arm(cx);
     taker::after_delay(cx)
+}
+
+/// Nanoseconds since boot in which no thread was held up.
+pub(super) fn time_of_its_own(k: &Kernel) -> u64 {
+    k.engine.now() - k.ke.sched.held_up
 }
 
 /// An application is about to ask for something: as [`before`].

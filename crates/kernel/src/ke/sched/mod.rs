@@ -72,6 +72,8 @@ pub(crate) struct State {
     turn_is_idle: bool,
     /// Where the policy was asked whether a thread is held up.
     delays: delay::Asked,
+    /// Nanoseconds that threads were held up for.
+    held_up: u64,
     /// The processor that is to take what has come: see [`taker`].
     taker: Option<usize>,
     /// The routine that is being stepped through.
@@ -102,6 +104,7 @@ impl State {
             accesses: 0,
             turn_is_idle: false,
             delays: delay::Asked::default(),
+            held_up: 0,
             taker: None,
             probe: None,
             pending_verdict: None,

@@ -455,6 +455,11 @@ pub fn before_command(cx: &mut Cx<'_>) -> Flow<()> {
     delay::before_command(cx)
 }
 
+/// Nanoseconds since boot in which no thread was held up.
+pub(crate) fn time_of_its_own(k: &Kernel) -> u64 {
+    delay::time_of_its_own(k)
+}
+
 /// Whether code of a driver's stands in the middle, which could go on now: but for the current thread, and those that wait for something.
 pub(crate) fn drivers_run(k: &Kernel) -> bool {
     let current = k.ke.processor().thread;

@@ -1,0 +1,77 @@
+//! Requests that end by themselves if they are made alone: one that never does though nothing keeps its driver from it, or that fails by a time limit.
+//!
+//! Pages: *When to Complete an IRP*, *Handling an IRP_MN_CANCEL_STOP_DEVICE Request* and *Handling an
+//! IRP_MN_CANCEL_REMOVE_DEVICE Request* (what was held back goes on), *Writing an ISR* (the routine keeps what the DPC needs). Which requests end by
+//! themselves no page says: whoever asks does (`must-end` of a script).
+//!
+//! *Ours* are the conditions: every device that has a driver is started and in D0, the system works, and no call was made to fail. Time in which a policy
+//! holds threads up does not count: a driver's time limit cannot know of it.
+
+use abi::{
+    DriverPtr, IO_STATUS_BLOCK, NtStatus, PowerDeviceD0, PowerDeviceUnspecified, PowerSystemUnspecified,
+};
+use engine::Flow;
+
+use super::{cancel, pending, violation};
+use crate::cx::Cx;
+use crate::ke::scheduler;
+use crate::pnp::node::{Node, Origin, State};
+use crate::verdict::Verdict;
+
+/// Nanoseconds since boot in which no thread was held up.
+pub fn time(cx: &mut Cx<'_>) -> u64 {
+    cx.with(|k| scheduler::time_of_its_own(k))
+}
+
+/// Whether nothing keeps drivers from ending what they are asked for.
+pub fn nothing_hinders(cx: &mut Cx<'_>) -> bool {
+    let has_refused = cx.nt().departures.has_refused();
+    !has_refused
+        && cx.with(|k| {
+            let is_up =
+                |node: &Node| node.driver.is_null() || node.state == State::Started && has_power(node);
+            let in_d0 = |state: &u32| [PowerDeviceUnspecified, PowerDeviceD0].contains(state);
+            k.po.asleep == PowerSystemUnspecified
+                && k.po.devices.values().all(in_d0)
+                && k.pnp.nodes.values().all(is_up)
+        })
+}
+
+fn has_power(node: &Node) -> bool {
+    !matches!(&node.origin, Origin::Card(card) if card.kept.is_some())
+}
+
+/// The request whose end will be written to `status_block` is not over: `what` it is, as the script has it, and after how long.
+///
+/// # Errors
+/// As reading the driver's memory.
+pub fn forgotten(
+    cx: &mut Cx<'_>,
+    status_block: DriverPtr<IO_STATUS_BLOCK>,
+    what: &str,
+    seconds: u64,
+) -> Flow<()> {
+    for irp in cancel::ending_in(cx, status_block)? {
+        let holder = cx.with(|k| k.io.frames.holder(irp));
+        let holder = match holder {
+            Some(device) => violation::device_name(cx, DriverPtr::new(device)),
+            None => "no driver".to_owned(),
+        };
+        let message = format!(
+            "`{what}` has not ended after {seconds} s: its IRP {irp:#x} is with {holder}. Made alone it ends by itself; all devices are started and in D0, and \
+             no call was made to fail"
+        );
+        let verdict = pending::of_irp(cx, irp, Verdict::warning("request-forgotten", message));
+        cx.report(verdict);
+    }
+    Ok(())
+}
+
+/// The request has failed, and late.
+pub fn timed_out(cx: &mut Cx<'_>, what: &str, status: NtStatus) {
+    let message = format!(
+        "`{what}` has failed with {status} by a time limit. Made alone it succeeds in time; all devices are started and in D0, no call was made to fail, and \
+         the device has done what it does then"
+    );
+    cx.report(Verdict::warning("request-timed-out", message));
+}
