@@ -48,7 +48,9 @@
     PAIR("power-request-not-passed-down", PowerNotPassed)                                                              \
     PAIR("register-refused", RegisterRefused)                                                                          \
     PAIR("remove-lock-not-awaited", LockNotAwaited)                                                                    \
+    PAIR("request-forgotten", Forgotten)                                                                               \
     PAIR("request-pending-after-surprise-removal", KeptWhenGone)                                                       \
+    PAIR("request-timed-out", TimedOut)                                                                                \
     PAIR("requested-power-irp", RequestedPowerIrp)                                                                     \
     PAIR("resource-used-after-release", UsedAfterRelease)                                                              \
     PAIR("set-power-failed", SetPowerFailed)                                                                           \

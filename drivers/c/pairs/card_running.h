@@ -312,8 +312,20 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
         Card->Bus.GetBusData(IsWrong(InterfaceContext) ? (PVOID)Card : Card->Bus.Context, 0, &Byte, 0, sizeof(Byte));
     }
     FxControl(Card);
-    if (Is(KeptWhenGone)) {
-        return KeepRequest(Card, Irp);
+    if (Is(KeptWhenGone) || Is(Forgotten)) {
+        NTSTATUS Status = KeepRequest(Card, Irp);
+
+        if (Is(Forgotten) && !IsWrong(Forgotten)) {
+            FailKept(Card);
+        }
+        return Status;
+    }
+    if (Is(TimedOut)) {
+        LARGE_INTEGER Limit;
+
+        Limit.QuadPart = -10000000LL; /* a second, after which nothing has come, or the request is served after all */
+        KeDelayExecutionThread(KernelMode, FALSE, &Limit);
+        return Complete(Irp, IsWrong(TimedOut) ? STATUS_IO_TIMEOUT : STATUS_SUCCESS, 0);
     }
     if (Is(InterruptLockOrder)) {
         TakeBoth(Card);

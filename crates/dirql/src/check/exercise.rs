@@ -150,8 +150,9 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
 pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) -> Vec<Exercise> {
     let mut plan = Plan { all: Vec::new(), budget, more: more.to_vec() };
     let [_, one, other, ..] = survey.names.as_slice() else { return plan.all };
-    let mut resting = vec![("is stopped", "stop-device"), ("is pulled", "surprise-remove")];
-    resting.extend(survey.knows_power.then_some(("has no power", "power d3")));
+    // What is done to the other card, and what is undone in the end: it is not removed without power.
+    let mut resting = vec![("is stopped", "stop-device", None), ("is pulled", "surprise-remove", None)];
+    resting.extend(survey.knows_power.then_some(("has no power", "power d3", Some("power d0"))));
     for operation in survey.operations.iter().filter(|operation| operation.succeeds).take(AT_ONCE) {
         let (command, on_other) = (&operation.command, operation.command.replacen(" h ", " i ", 1));
         let what = words(operation);
@@ -163,10 +164,11 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
         plan.add(format!("{what} of two cards that share a line"), script, Kind::Requests);
         let Some(device) = second_card(survey) else { continue };
         // The first card's service routine is asked first.
-        for (state, step) in &resting {
+        for (state, step, undone) in &resting {
+            let undone = undone.map(|step| format!("{step} {device}; ")).unwrap_or_default();
             let script = format!(
                 "tolerate; open \"{one}\" as i overlapped; open \"{other}\" as h overlapped; async b {on_other}; {step} {device}; async a {command}; \
-                 wait 50ms; cancel h; cancel i; join a; join b; close h; close i"
+                 wait 50ms; {undone}cancel h; cancel i; join a; join b; close h; close i"
             );
             plan.add(format!("{what} beside a card of the line that {state}"), script, Kind::Plain);
         }
@@ -493,7 +495,7 @@ fn pointers(operation: &Operation) -> String {
 /// Requests that are cancelled at once, one by one and all together, and left when their handle or their process goes.
 fn left(survey: &Survey, operation: &Operation, name: &str) -> String {
     let command = &operation.command;
-    let owed = owed(survey, (operation, operation), "a");
+    let owed = |name: &str| owed(survey, (operation, operation), name);
     let mut steps = vec![
         format!("async a {command}; cancel a; join a"),
         format!(
@@ -501,7 +503,11 @@ fn left(survey: &Survey, operation: &Operation, name: &str) -> String {
         ),
         format!("async a {command}; async b {command}; wait 50ms; cancel h; join a; join b"),
         many(command),
-        format!("async a {command}; wait 50ms; {owed}cancel a; join a"),
+        format!("async a {command}; wait 50ms; {}cancel a; join a", owed("a")),
+        format!(
+            "async a {command}; async b {command}; cancel a; join a; wait 50ms; {}cancel b; join b",
+            owed("b")
+        ),
         // What is under way stays so until its thread ends: closing a handle does not cancel it.
         format!("async c {command}; async d {command}; close h"),
         format!("open \"{name}\" as i"),
@@ -550,7 +556,7 @@ fn within_lives(survey: &Survey, operation: &Operation, name: &str) -> Vec<(Stri
         (
             "while the device is powered down",
             format!(
-                "{under_way}; power d3; async c {command}; wait 50ms; power d0; {ended}; cancel c; join c; {after}; close h"
+                "{under_way}; power d3; async c {command}; wait 50ms; power d0; wait 50ms; {last}{ended}; cancel c; join c; {after}; close h"
             ),
         ),
         (
@@ -564,7 +570,8 @@ fn within_lives(survey: &Survey, operation: &Operation, name: &str) -> Vec<(Stri
         (
             "after a question of stopping is taken back",
             format!(
-                "query-stop; t: async a {command}; wait 1ms; cancel-stop; async b {command}; join t; wait 50ms; {both}{ended}; close h"
+                "query-stop; t: async a {command}; wait 1ms; cancel-stop; join t; wait 50ms; {}async b {command}; {ended}; close h",
+                owed("a")
             ),
         ),
         (
@@ -602,6 +609,8 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
             ("and the device pulled", "surprise-remove"),
             ("and the device removed", "remove-device"),
             ("and the device stopped", "stop-device"),
+            ("and a question of stopping taken back", "query-stop; u: cancel-stop"),
+            ("and a question of removal refused", "query-remove; u: cancel-remove"),
         ]);
         against
             .extend(survey.knows_power.then_some(("and the device powered down", "power d3; u: power d0")));
@@ -614,6 +623,10 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
             let ended = match *step {
                 "close h" => String::new(),
                 "cancel h" => format!("; cancel h; join a{again}; close h"),
+                question if question.starts_with("query-") => {
+                    let owed = self::owed(survey, (one, one), "a");
+                    format!("; {owed}cancel h; join a; close h")
+                }
                 _ => "; cancel h; join a; close h".to_owned(),
             };
             let script =

@@ -15,7 +15,7 @@ use engine::Flow;
 use super::{cancel, pending, violation};
 use crate::cx::Cx;
 use crate::ke::scheduler;
-use crate::pnp::node::{Node, Origin, State};
+use crate::pnp::node::{Node, State};
 use crate::verdict::Verdict;
 
 /// Nanoseconds since boot in which no thread was held up.
@@ -28,17 +28,13 @@ pub fn nothing_hinders(cx: &mut Cx<'_>) -> bool {
     let has_refused = cx.nt().departures.has_refused();
     !has_refused
         && cx.with(|k| {
+            let in_d0 = |state: u32| [PowerDeviceUnspecified, PowerDeviceD0].contains(&state);
             let is_up =
-                |node: &Node| node.driver.is_null() || node.state == State::Started && has_power(node);
-            let in_d0 = |state: &u32| [PowerDeviceUnspecified, PowerDeviceD0].contains(state);
+                |node: &Node| node.driver.is_null() || node.state == State::Started && in_d0(node.power);
             k.po.asleep == PowerSystemUnspecified
-                && k.po.devices.values().all(in_d0)
+                && k.po.devices.values().all(|state| in_d0(*state))
                 && k.pnp.nodes.values().all(is_up)
         })
-}
-
-fn has_power(node: &Node) -> bool {
-    !matches!(&node.origin, Origin::Card(card) if card.kept.is_some())
 }
 
 /// The request whose end will be written to `status_block` is not over: `what` it is, as the script has it, and after how long.
