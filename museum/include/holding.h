@@ -1,5 +1,5 @@
 /*
- * A virtual device whose jobs end at once, but while it is told to hold them back: then they wait in a queue. Its base is function.h, whose gate it does
+ * A virtual device whose jobs end at once, but while it holds them back: then they wait in a queue. Its base is function.h, whose gate it does
  * not use. An exhibit says when it holds, and when it goes on.
  */
 #ifndef HOLDING_H

@@ -2,7 +2,7 @@
 //!
 //! Pages: *When to Complete an IRP*, *Handling an IRP_MN_CANCEL_STOP_DEVICE Request* and *Handling an
 //! IRP_MN_CANCEL_REMOVE_DEVICE Request* (what was held back goes on), *Writing an ISR* (the routine keeps what the DPC needs). Which requests end by
-//! themselves no page says: whoever asks does (`must-end` of a script).
+//! themselves no page says: the script does that asks (`must-end`).
 //!
 //! *Ours* are the conditions: every device that has a driver is started and in D0, the system works, and no call was made to fail. Time in which a policy
 //! holds threads up does not count: a driver's time limit cannot know of it.
