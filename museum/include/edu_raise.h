@@ -20,7 +20,7 @@ static VOID RaisedEnded(PIRP_QUEUE Queue, PIRP Irp, NTSTATUS Status)
     FdoEndPended(&CONTAINING_RECORD(Queue, RAISING, Raised)->Edu.Fdo, Irp, Status, 0);
 }
 
-/* What the service routine has noted: EduDpc has taken the factorial's part. */
+/* Bits are what the service routine has noted: each of these two ends its part. */
 SHARED VOID RaisedEnd(PRAISING Card, LONG Bits)
 {
     if (Bits & EDU_RAISED) {

@@ -3,7 +3,7 @@
 use abi::NtStatus;
 use dirql::{Bench, Completion, Error, Machine};
 
-use super::rig::{driver, start, start_unheard};
+use super::rig::{driver, start, start_unheard, try_play};
 
 const DEVICE: &str = r"\\.\DirqlQueue";
 /// A request that waits for a tick, which comes so many milliseconds after the second one asks for it.
@@ -102,4 +102,31 @@ fn a_request_that_never_ends_is_told_by_name() {
         other => panic!("{other:?}"),
     }
     let _ = machine.finish();
+}
+
+#[test]
+fn a_request_that_must_end_is_named_as_it_was_made_and_not_as_another_of_its_name() {
+    let machine = machine();
+    let script = format!(
+        r"open {DEVICE} as q overlapped; async r ioctl q {WAIT:#x} in u32:500; must-end r; join r expect STATUS_TIMEOUT; async r read q 4; must-end r; join r"
+    );
+    try_play(&machine, &script).unwrap();
+    let report = machine.finish();
+    let [found] = report.findings.as_slice() else { panic!("{report}") };
+    assert_eq!(found.rule, "request-timed-out");
+    assert!(
+        found.message.starts_with("`ioctl q 0x222000 in u32:500` has failed with STATUS_TIMEOUT"),
+        "{}",
+        found.message
+    );
+}
+
+#[test]
+fn a_request_that_was_not_made_is_not_what_must_end() {
+    let machine = machine();
+    let script = format!(r"open {DEVICE} as q overlapped; t: wait 10ms; t: async r read q 4; must-end r");
+    let why = try_play(&machine, &script).unwrap_err().to_string();
+    assert!(why.contains("request r has not been made yet"), "{why}");
+    let report = machine.finish();
+    assert!(report.findings.is_empty() && report.verdict.is_none(), "{report}");
 }

@@ -1,6 +1,7 @@
 //! Where a run departs from the usual: which thread gave way, where it stood, and who goes on, for people who read a schedule.
 //!
-//! Noted only if [`crate::nt::Settings::narrated`] asks, and so many of the first at most. It decides nothing: the chooser does.
+//! Noted only if [`crate::nt::Settings::narrated`] asks, and so many of the first at most; whether a call was made to fail is noted always. It decides
+//! nothing: the chooser does.
 
 use std::cell::{Cell, RefCell};
 

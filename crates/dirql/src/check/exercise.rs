@@ -603,34 +603,32 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
             plan.add(title, script, Kind::AtOnce);
         }
     }
-    let mut against = vec![("cancelled", "cancel h"), ("and its handle closed", "close h")];
-    if has_device {
-        against.extend([
-            ("and the device pulled", "surprise-remove"),
-            ("and the device removed", "remove-device"),
-            ("and the device stopped", "stop-device"),
-            ("and a question of stopping taken back", "query-stop; u: cancel-stop"),
-            ("and a question of removal refused", "query-remove; u: cancel-remove"),
-        ]);
-        against
-            .extend(survey.knows_power.then_some(("and the device powered down", "power d3; u: power d0")));
-    }
     for one in &operations {
-        for (what, step) in &against {
+        let command = &one.command;
+        let owed = |name: &str| owed(survey, (one, one), name);
+        // What is done meanwhile, and how it ends after a while.
+        let ended = "cancel h; join a; close h".to_owned();
+        let again = format!("async b {command}; wait 50ms; {}cancel h; join b", owed("b"));
+        let mut against = vec![
+            ("cancelled", "cancel h", format!("cancel h; join a; {again}; close h")),
+            ("and its handle closed", "close h", String::new()),
+        ];
+        if has_device {
+            let answered = format!("{}{ended}", owed("a"));
+            against.extend([
+                ("and the device pulled", "surprise-remove", ended.clone()),
+                ("and the device removed", "remove-device", ended.clone()),
+                ("and the device stopped", "stop-device", ended.clone()),
+                ("and a question of stopping taken back", "query-stop; u: cancel-stop", answered.clone()),
+                ("and a question of removal refused", "query-remove; u: cancel-remove", answered),
+            ]);
+            let powered = ("and the device powered down", "power d3; u: power d0", ended);
+            against.extend(survey.knows_power.then_some(powered));
+        }
+        for (what, step, ended) in against {
             let title = format!("{} at once {what}", words(one));
-            let owed = owed(survey, (one, one), "b");
-            let again = format!("; async b {}; wait 50ms; {owed}cancel h; join b", one.command);
-            let ended = match *step {
-                "close h" => String::new(),
-                "cancel h" => format!("; cancel h; join a{again}; close h"),
-                question if question.starts_with("query-") => {
-                    let owed = self::owed(survey, (one, one), "a");
-                    format!("; {owed}cancel h; join a; close h")
-                }
-                _ => "; cancel h; join a; close h".to_owned(),
-            };
             let script =
-                format!("{open}; t: async a {}; u: {step}; join t; join u; wait 50ms{ended}", one.command);
+                format!("{open}; t: async a {command}; u: {step}; join t; join u; wait 50ms; {ended}");
             plan.add(title, script, Kind::AtOnce);
         }
     }

@@ -362,24 +362,26 @@ impl Asking<'_> {
 
     /// Which pairs end by themselves and succeed, in either order.
     fn self_ending(&mut self, known: &[Known]) -> Result<Vec<(usize, usize)>, Error> {
-        let ends = |one: &&(usize, &Known)| one.1.operation.succeeds && !one.1.operation.waits;
-        let all: Vec<(usize, &Known)> = known.iter().enumerate().collect();
-        let alone: Vec<&(usize, &Known)> = all.iter().filter(ends).take(PAIRED).collect();
+        let alone = known.iter().enumerate();
+        let alone = alone.filter(|(_, one)| one.operation.succeeds && !one.operation.waits).take(PAIRED);
+        let alone: Vec<(usize, Question)> = alone.map(|(place, one)| (place, one.question)).collect();
         let mut pairs = Vec::new();
-        for (at, (one, first)) in alone.iter().enumerate() {
-            for (other, second) in &alone[at..] {
-                let orders = [[first, second, first], [second, first, second]];
-                let mut end = true;
-                for order in orders.iter().take(if one == other { 1 } else { 2 }) {
-                    let answers = self.ask(&order.map(|known| known.question))?;
-                    end &= answers.len() == order.len() && answers.iter().all(|answer| ends_well(*answer));
-                }
-                if end {
-                    pairs.push((*one, *other));
+        for (at, &(one, first)) in alone.iter().enumerate() {
+            for &(other, second) in &alone[at..] {
+                if self.all_end(&[first, second, first])?
+                    && (one == other || self.all_end(&[second, first, second])?)
+                {
+                    pairs.push((one, other));
                 }
             }
         }
         Ok(pairs)
+    }
+
+    /// Whether each of these, asked for one after the other, ends by itself and succeeds.
+    fn all_end(&mut self, questions: &[Question]) -> Result<bool, Error> {
+        let answers = self.ask(questions)?;
+        Ok(answers.len() == questions.len() && answers.iter().all(|answer| ends_well(*answer)))
     }
 
     /// With which words a request of this code lives longest.

@@ -15,14 +15,18 @@ pub(super) type Outcome = Result<(), String>;
 
 /// Carries out command `index`.
 pub(super) fn out(stage: &Stage, cx: &mut Cx<'_>, index: usize) -> Flow<Outcome> {
-    let command = &stage.play.script.statements[index].command;
+    let statement = &stage.play.script.statements[index];
+    let command = &statement.command;
+    if let Command::Async { name, .. } = command {
+        let words = stage.play.script.text_of(statement);
+        stage.with(|state| state.asked.insert(name.to_string(), words.to_owned()));
+    }
     let within = command.within();
     patience::grant(cx, within);
     scheduler::before_command(cx)?;
     let outcome = carry_out(stage, cx, command)?;
     if matches!(command, Command::Pnp { .. } | Command::Power { .. }) {
-        let now = kernel::io::owed::time(cx);
-        stage.with(|state| state.changed = now);
+        owed::changed(stage, cx);
     }
     if within.is_some() {
         patience::grant(cx, None);
@@ -124,12 +128,12 @@ fn pending(stage: &Stage, cx: &mut Cx<'_>, what: &Waitable) -> Flow<Outcome> {
             Err(format!("thread {name} has carried out all it was handed"))
         }),
         Waitable::Request(name) => {
-            let Some(begun) = stage.with(|state| state.requests.remove(&**name)) else {
-                return Ok(Err(format!("request {name} has not been made yet")));
-            };
-            let over = begun.is_over(cx)?;
-            stage.with(|state| state.requests.insert(name.to_string(), begun));
-            Ok(if over { Err(format!("request {name} has completed")) } else { Ok(()) })
+            let end = request::state(stage, cx, name)?.map(|state| state.end);
+            Ok(match end {
+                Ok(None) => Ok(()),
+                Ok(Some(_)) => Err(format!("request {name} has completed")),
+                Err(why) => Err(why),
+            })
         }
     }
 }

@@ -53,6 +53,8 @@ struct State {
     /// By the process that has them, and then by their names.
     handles: BTreeMap<u64, BTreeMap<String, Handle>>,
     requests: BTreeMap<String, Begun>,
+    /// What made each last, as the script has it.
+    asked: BTreeMap<String, String>,
     /// What completion ports call requests by, by their names.
     told_of: BTreeMap<String, u64>,
     /// Addresses that the application was given.
@@ -83,6 +85,7 @@ impl Stage {
             printed: 0,
             handles: BTreeMap::new(),
             requests: BTreeMap::new(),
+            asked: BTreeMap::new(),
             told_of: BTreeMap::new(),
             pointers: BTreeMap::new(),
             memory: BTreeMap::new(),

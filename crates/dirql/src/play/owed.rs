@@ -8,7 +8,8 @@ use kernel::ke::wait;
 
 use super::Stage;
 use super::carry::Outcome;
-use crate::script::{Command, Name};
+use super::request::{self, State};
+use crate::script::Name;
 
 /// So long they are waited for, in seconds.
 const LONGEST: u64 = 10;
@@ -22,17 +23,28 @@ struct Watched<'n> {
     name: &'n str,
     /// Until when it was seen under way.
     under_way: u64,
-    end: Option<NtStatus>,
+    state: State,
 }
 
-/// Waits until they have ended, and judges those that do not, or late.
+/// A device or the system was made to change its state.
+pub(super) fn changed(stage: &Stage, cx: &mut Cx<'_>) {
+    let now = owed::time(cx);
+    stage.with(|state| state.changed = now);
+}
+
+/// Waits until they have ended, and judges those that do not, or late. The outcome names one that has not been made.
 pub(super) fn must_end(stage: &Stage, cx: &mut Cx<'_>, names: &[Name]) -> Flow<Outcome> {
-    let mut watched: Vec<Watched<'_>> =
-        names.iter().map(|name| Watched { name, under_way: 0, end: None }).collect();
+    let (mut watched, mut outcome) = (Vec::new(), Ok(()));
+    for name in names {
+        match request::state(stage, cx, name)? {
+            Ok(state) => watched.push(Watched { name, under_way: state.returned, state }),
+            Err(why) => outcome = outcome.and(Err(why)),
+        }
+    }
     let (mut left, mut pause) = (LONGEST * 1_000_000_000, PAUSE);
     loop {
         look(stage, cx, &mut watched)?;
-        if left == 0 || watched.iter().all(|one| one.end.is_some()) {
+        if left == 0 || watched.iter().all(|one| one.state.end.is_some()) {
             break;
         }
         pause = pause.min(left);
@@ -40,58 +52,42 @@ pub(super) fn must_end(stage: &Stage, cx: &mut Cx<'_>, names: &[Name]) -> Flow<O
         left -= pause;
         pause *= 2;
     }
-    if !owed::nothing_hinders(cx) {
-        return Ok(Ok(()));
+    if owed::nothing_hinders(cx) {
+        watched.iter().try_for_each(|one| judge(stage, cx, one))?;
     }
-    for one in watched {
-        judge(stage, cx, &one)?;
-    }
-    Ok(Ok(()))
+    Ok(outcome)
 }
 
-/// A request that is not there any more, or not yet, has ended for all that is known.
-fn look(stage: &Stage, cx: &mut Cx<'_>, watched: &mut [Watched<'_>]) -> Flow<()> {
+/// Sees how far they have come. One that another thread joins meanwhile, as a script may that tolerates it, is not judged.
+fn look(stage: &Stage, cx: &mut Cx<'_>, watched: &mut Vec<Watched<'_>>) -> Flow<()> {
     let now = owed::time(cx);
-    for one in watched.iter_mut().filter(|one| one.end.is_none()) {
-        let Some(begun) = stage.with(|state| state.requests.remove(one.name)) else {
-            one.end = Some(NtStatus::SUCCESS);
-            continue;
-        };
-        one.end = begun.status(cx)?;
-        one.under_way = if one.end.is_none() { now } else { one.under_way.max(begun.returned()) };
-        stage.with(|state| state.requests.insert(one.name.to_owned(), begun));
+    for mut one in std::mem::take(watched) {
+        if one.state.end.is_none() {
+            let Ok(state) = request::state(stage, cx, one.name)? else { continue };
+            one.under_way = if state.end.is_none() { now } else { one.under_way };
+            one.state = state;
+        }
+        watched.push(one);
     }
     Ok(())
 }
 
 fn judge(stage: &Stage, cx: &mut Cx<'_>, one: &Watched<'_>) -> Flow<()> {
-    let found = stage.with(|state| {
-        let begun = state.requests.get(one.name)?;
-        Some((begun.asked(), begun.overlapped()?.status_block, state.changed))
-    });
-    let Some((asked, status_block, changed)) = found else { return Ok(()) };
-    let what = words(stage, one.name);
-    match one.end {
-        None => owed::forgotten(cx, status_block, &what, LONGEST)?,
+    let State { end, asked, status_block, .. } = one.state;
+    let (words, changed) = stage.with(|state| (state.asked.get(one.name).cloned(), state.changed));
+    let words = words.unwrap_or_else(|| one.name.to_owned());
+    let what = words.split_once(&format!("async {} ", one.name)).map_or(&*words, |(_, request)| request);
+    match (end, status_block) {
+        (None, Some(block)) => owed::forgotten(cx, block, what, LONGEST)?,
         // What a device was doing when its state changed may well be lost.
-        Some(status) if has_failed(status) && one.under_way > asked + LATE && asked >= changed => {
-            owed::timed_out(cx, &what, status);
+        (Some(status), _) if has_failed(status) && one.under_way > asked + LATE && asked >= changed => {
+            owed::timed_out(cx, what, status);
         }
-        Some(_) => {}
+        _ => {}
     }
     Ok(())
 }
 
 fn has_failed(status: NtStatus) -> bool {
     status.is_error() || status == NtStatus::TIMEOUT
-}
-
-/// The request as the script has it.
-fn words(stage: &Stage, name: &str) -> String {
-    let script = &stage.play.script;
-    let begins =
-        |command: &Command| matches!(command, Command::Async { name: known, .. } if **known == *name);
-    let statement = script.statements.iter().rev().find(|statement| begins(&statement.command));
-    let text = statement.map_or(name, |statement| script.text_of(statement));
-    text.split_once(&format!("async {name} ")).map_or(text, |(_, request)| request).to_owned()
 }

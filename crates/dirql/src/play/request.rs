@@ -1,7 +1,8 @@
 //! `open`, `read`, `write`, `ioctl`, `async`, `join`, `memory`, `unmap`, `cancel`, `close`.
 
 use abi::{
-    FILE_NO_INTERMEDIATE_BUFFERING, FILE_SYNCHRONOUS_IO_NONALERT, GENERIC_READ, GENERIC_WRITE, NtStatus,
+    DriverPtr, FILE_NO_INTERMEDIATE_BUFFERING, FILE_SYNCHRONOUS_IO_NONALERT, GENERIC_READ, GENERIC_WRITE,
+    IO_STATUS_BLOCK, NtStatus,
 };
 use engine::Flow;
 use kernel::Cx;
@@ -277,10 +278,38 @@ pub(super) fn begin(
 
 pub(super) fn join(stage: &Stage, cx: &mut Cx<'_>, name: &str, expect: &Expectations) -> Flow<Outcome> {
     let Some(begun) = stage.with(|state| state.requests.remove(name)) else {
-        return Ok(Err(format!("request {name} has not been made yet")));
+        return Ok(Err(not_made(name)));
     };
     let end = begun.wait(cx)?;
     Ok(judge(&stage.play, &end, expect))
+}
+
+/// What is known of a request that `async` has made and `join` has not taken.
+pub(super) struct State {
+    /// How it has ended, if it has.
+    pub(super) end: Option<NtStatus>,
+    /// When it was asked for, and until when it was under way at least, as requests have the time.
+    pub(super) asked: u64,
+    pub(super) returned: u64,
+    /// Where its end is written.
+    pub(super) status_block: Option<DriverPtr<IO_STATUS_BLOCK>>,
+}
+
+/// The state of the request of this name.
+pub(super) fn state(stage: &Stage, cx: &mut Cx<'_>, name: &str) -> Flow<Result<State, String>> {
+    let Some(begun) = stage.with(|state| state.requests.remove(name)) else { return Ok(Err(not_made(name))) };
+    let state = State {
+        end: begun.status(cx)?,
+        asked: begun.asked(),
+        returned: begun.returned(),
+        status_block: begun.overlapped().map(|overlapped| overlapped.status_block),
+    };
+    stage.with(|state| state.requests.insert(name.to_owned(), begun));
+    Ok(Ok(state))
+}
+
+fn not_made(name: &str) -> String {
+    format!("request {name} has not been made yet")
 }
 
 pub(super) fn cancel(stage: &Stage, cx: &mut Cx<'_>, what: &Cancel) -> Flow<Outcome> {
@@ -299,7 +328,7 @@ pub(super) fn cancel(stage: &Stage, cx: &mut Cx<'_>, what: &Cancel) -> Flow<Outc
             });
             match block {
                 Some(block) => cancel::cancel_request(cx, block).map(|_| Ok(())),
-                None => Ok(Err(format!("request {name} has not been made yet"))),
+                None => Ok(Err(not_made(name))),
             }
         }
     }

@@ -12,7 +12,7 @@ use super::found::{self, Place};
 use super::irp;
 use super::pending;
 use super::routine;
-use super::violation::{device_name, request_name};
+use super::violation::{self, request_name};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, Role};
 use crate::ke;
@@ -130,12 +130,11 @@ fn judge_missed(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, is_late: bool) {
         (is_late && is_long_ago && !ke::scheduler::drivers_run(k)).then_some(now - first)
     });
     let Some(ago) = missed else { return };
-    let holder = DriverPtr::new(cx.with(|k| k.io.frames.holder(irp.address)).unwrap_or(0));
+    let (_, name) = violation::holder(cx, irp);
     let message = format!(
-        "the IRP {:#x} of {} was cancelled {} us ago, its cancel routine was set after that, and the IRP is pending still: the driver has not looked \
+        "the IRP {:#x} of {name} was cancelled {} us ago, its cancel routine was set after that, and the IRP is pending still: the driver has not looked \
          at Irp->Cancel behind IoSetCancelRoutine",
         irp.address,
-        device_name(cx, holder),
         ago / 1000
     );
     let verdict = pending::of_irp(cx, irp.address, Verdict::warning("cancellation-missed", message));
@@ -295,8 +294,7 @@ fn cancel_all(cx: &mut Cx<'_>, irps: &[u64], is_meant: &dyn Fn(&Kernel, u64) -> 
 }
 
 fn never_completes(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
-    let holder = DriverPtr::new(cx.with(|k| k.io.frames.holder(irp.address)).unwrap_or(0));
-    let name = device_name(cx, holder);
+    let (_, name) = violation::holder(cx, irp);
     let request = match irp::current(cx, irp) {
         Ok(location) if !location.is_null() => {
             let major = cx.read(location + IO_STACK_LOCATION::MajorFunction).unwrap_or(u8::MAX);

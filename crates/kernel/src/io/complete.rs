@@ -13,7 +13,7 @@ use super::allocate::MOST_LOCATIONS;
 use super::call::low_half;
 use super::found::{self, Place};
 use super::system_request::Answer;
-use super::violation::{device_name, io_manager};
+use super::violation::io_manager;
 use super::{asked, fast_path, finish, irp, pending, routine, violation};
 use crate::cx::Cx;
 use crate::event::{Kind, Role};
@@ -97,7 +97,7 @@ fn damaged(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, count: u8) -> Leave {
 /// lost. The other status that only Driver Verifier refuses, -1, is a failure like any other to its reader.
 #[cold]
 fn still_pending(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> Flow<()> {
-    let (holder, name) = holder(cx, irp);
+    let (holder, name) = violation::holder(cx, irp);
     let message = format!("the IRP {:#x} of {name} was completed with {status}", irp.address);
     let verdict = io_manager("completed-with-pending", 0x6, message, holder, irp);
     let verdict = verdict.bug_check(0xC9, [0x6, status.0.into(), irp.address, 0]);
@@ -106,7 +106,7 @@ fn still_pending(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, status: NtStatus) -> Flow
 
 #[cold]
 fn cancel_routine_set(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, cancel: DriverPtr<abi::Code>) -> Leave {
-    let (holder, name) = holder(cx, irp);
+    let (holder, name) = violation::holder(cx, irp);
     let message = format!(
         "the IRP {:#x} of {name} was completed with the cancel routine {:#x} still set",
         irp.address, cancel.address
@@ -115,12 +115,6 @@ fn cancel_routine_set(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, cancel: DriverPtr<ab
     let verdict = pending::of_irp(cx, irp.address, verdict);
     // Windows itself stops here, Driver Verifier a little before with 0xC9 (7).
     cx.stop(verdict.bug_check(0x48, [irp.address, cancel.address, 0, 0]))
-}
-
-/// The device that has the IRP, and its name.
-fn holder(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> (DriverPtr<DEVICE_OBJECT>, String) {
-    let holder = DriverPtr::new(cx.with(|k| k.io.frames.holder(irp.address)).unwrap_or(0));
-    (holder, device_name(cx, holder))
 }
 
 #[cold]

@@ -48,11 +48,8 @@ pub fn forgotten(
     seconds: u64,
 ) -> Flow<()> {
     for irp in cancel::ending_in(cx, status_block)? {
-        let holder = cx.with(|k| k.io.frames.holder(irp));
-        let holder = match holder {
-            Some(device) => violation::device_name(cx, DriverPtr::new(device)),
-            None => "no driver".to_owned(),
-        };
+        let (device, name) = violation::holder(cx, DriverPtr::new(irp));
+        let holder = if device.is_null() { "no driver" } else { &name };
         let message = format!(
             "`{what}` has not ended after {seconds} s: its IRP {irp:#x} is with {holder}. Made alone it ends by itself; all devices are started and in D0, and \
              no call was made to fail"

@@ -45,6 +45,12 @@ pub(crate) fn lock_held(cx: &mut Cx<'_>, name: &str, (lock, held): (u64, Held)) 
 /// More links than any list of devices has: a stack has 127 levels at most.
 pub(crate) const MOST_DEVICES: u32 = 1 << 12;
 
+/// The device that has the IRP, null if none does, and its name.
+pub(crate) fn holder(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> (DriverPtr<DEVICE_OBJECT>, String) {
+    let holder = DriverPtr::new(cx.with(|k| k.io.frames.holder(irp.address)).unwrap_or(0));
+    (holder, device_name(cx, holder))
+}
+
 /// How a device is called in messages: `\Device\Foo (foo)`, or its address and driver.
 pub(crate) fn device_name(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> String {
     cx.with(|k| name_of_device(k, device.address))

@@ -37,11 +37,11 @@ pub(crate) fn wait_for_end(
 
 #[cold]
 fn overdue(cx: &mut Cx<'_>, request: &Request, irp: DriverPtr<IRP>) -> Leave {
-    let holder = DriverPtr::new(cx.with(|k| k.io.frames.holder(irp.address)).unwrap_or(0));
+    let (holder, device) = violation::holder(cx, irp);
     let pdo = cx.with(|k| stack::bottom(k, holder));
     let has_it = match holder.is_null() {
         true => "no driver's dispatch routine has it any more, and it is not complete".to_owned(),
-        false => format!("{} has not completed it", violation::device_name(cx, holder)),
+        false => format!("{device} has not completed it"),
     };
     let name = violation::request_name(request.major, request.minor);
     let message = format!("{name} (IRP {:#x}) was sent ten minutes ago, and {has_it}", irp.address);
