@@ -8,39 +8,7 @@
  * Rule: request-timed-out, request-forgotten
  * Needs: ioctl, schedule
  */
-#include "../include/edu_raise.h"
-
-#define LIMIT (2 * 10000000LL)
-
-typedef struct _LIMITED {
-    RAISING Raising;
-    KTIMER Timer;
-    KDPC TimerDpc;
-} LIMITED, *PLIMITED;
-
-/* Each factorial that is begun gets the time from now on. */
-static VOID Begin(PLIMITED Card)
-{
-    LARGE_INTEGER Limit;
-
-    Limit.QuadPart = -LIMIT;
-    EduNext(&Card->Raising.Edu);
-    KeSetTimer(&Card->Timer, Limit, &Card->TimerDpc);
-}
-
-static VOID NTAPI TooLate(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
-{
-    PLIMITED Card = Context;
-    PIRP Irp = EduTakeCurrent(&Card->Raising.Edu);
-
-    UNREFERENCED_PARAMETER(Dpc);
-    UNREFERENCED_PARAMETER(One);
-    UNREFERENCED_PARAMETER(Two);
-    if (Irp != NULL) {
-        FdoEndPended(&Card->Raising.Edu.Fdo, Irp, STATUS_IO_TIMEOUT, 0);
-        Begin(Card);
-    }
-}
+#include "../include/edu_limit.h"
 
 static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
 {
@@ -65,72 +33,18 @@ static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
     return TRUE;
 }
 
-static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
-{
-    PLIMITED Card = Device->DeviceExtension;
-    PEDU Edu = &Card->Raising.Edu;
-    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
-    NTSTATUS Status;
-
-    if (CodeOf(Stack) != IOCTL_EDU_FACTORIAL) {
-        return RaisingControl(Device, Irp);
-    }
-    if (!FdoBegin(&Edu->Fdo, Irp, &Status)) {
-        return Status;
-    }
-    if (InputOf(Stack) < sizeof(ULONG) || OutputOf(Stack) < sizeof(ULONG)) {
-        return FdoEnd(&Edu->Fdo, Irp, STATUS_INVALID_PARAMETER, 0);
-    }
-    IoCsqInsertIrp(&Edu->Waiting.Csq, Irp, NULL);
-    Begin(Card);
-    return FdoPend(&Edu->Fdo);
-}
-
-static NTSTATUS Add(PFDO Fdo)
-{
-    PLIMITED Card = (PLIMITED)Fdo;
-
-    KeInitializeTimer(&Card->Timer);
-    KeInitializeDpc(&Card->TimerDpc, TooLate, Card);
-    return RaisingAdd(Fdo);
-}
-
 static NTSTATUS Start(PFDO Fdo, PCM_PARTIAL_RESOURCE_LIST Resources)
 {
     return EduStartWith(Fdo, Resources, Isr);
 }
 
-static VOID Rest(PLIMITED Card)
-{
-    KeCancelTimer(&Card->Timer);
-    KeFlushQueuedDpcs();
-}
-
-static VOID Stop(PFDO Fdo, BOOLEAN Present)
-{
-    Rest((PLIMITED)Fdo);
-    EduStop(Fdo, Present);
-}
-
-static VOID PowerDown(PFDO Fdo)
-{
-    Rest((PLIMITED)Fdo);
-    EduPowerDown(Fdo);
-}
-
 static const GUID FdoInterface = FDO_GUID(0x10c3b0e1);
-static const HOOKS Hooks = {.Add = Add, .Start = Start, .Flush = RaisingFlush, .Stop = Stop, .PowerDown = PowerDown, .PowerUp = EduPowerUp};
-
-static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
-{
-    return FdoAdd(Driver, Pdo, sizeof(LIMITED), DO_BUFFERED_IO);
-}
+static const HOOKS Hooks = {.Add = LimitedAdd, .Start = Start, .Flush = RaisingFlush, .Stop = LimitedStop, .PowerDown = LimitedPowerDown,
+                            .PowerUp = EduPowerUp};
 
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
-    RaisingDriver(Driver);
-    Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchControl;
-    Driver->DriverExtension->AddDevice = AddDevice;
+    LimitedDriver(Driver);
     return STATUS_SUCCESS;
 }

@@ -30,6 +30,8 @@ pub struct Signal {
     pub name: &'static str,
     /// What it does, and its values.
     pub meaning: &'static str,
+    /// The values, one after the other, by which a card's surroundings act on it while all is well; none if it is a fault, or does what a driver must ask for.
+    pub usual: &'static [u64],
 }
 
 /// A model.
@@ -137,8 +139,11 @@ pub(crate) const POWER: Key = Key {
     default: "none",
 };
 /// What it raises then.
-pub(crate) const POWER_EVENT: Signal =
-    Signal { name: PME, meaning: "1: it asserts PME#, with pm= and in a state from which it wakes" };
+pub(crate) const POWER_EVENT: Signal = Signal {
+    name: PME,
+    meaning: "1: it asserts PME#, with pm= and in a state from which it wakes",
+    usual: &[],
+};
 
 /// Reads [`POWER`]: its registers lie at `at`, in front of the capabilities that are there.
 pub(crate) fn power(options: &Options<'_>, header: &mut Header, at: u8) -> Result<(), SpecError> {

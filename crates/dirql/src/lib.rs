@@ -33,7 +33,7 @@ pub use explain::{Explanation, Moments, explain};
 pub use explore;
 pub use kernel::etw::TraceProviders;
 pub use kernel::fs::{Folder, Item};
-pub use kernel::hal::platform::Platform;
+pub use kernel::hal::platform::{Platform, Promptness};
 pub use kernel::mm::special_pool::{Side, SpecialPool};
 pub use kernel::pcw::query::{Question as CounterQuestion, Seen as CounterInstance};
 pub use kernel::verifier::{Verifier, VerifierOption};

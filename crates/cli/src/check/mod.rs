@@ -208,7 +208,10 @@ impl Campaign<'_> {
                 Err(code)
             }
             // What kills the process as soon as the driver is loaded is tried again where each attempt is watched.
-            _ => Ok(Survey::default()),
+            _ => Ok(Survey {
+                failure: Some("the process that asked it what it offers has died".to_owned()),
+                ..Survey::default()
+            }),
         })
     }
 

@@ -50,18 +50,24 @@ pub const ENTRY: Entry = Entry {
         Key { name: "pulled", meaning: "a fault: all reads give ones", default: "it answers" },
     ],
     signals: &[
-        Signal { name: "raise", meaning: "the number of a source that is raised" },
-        Signal { name: "push", meaning: "a word that comes into the FIFO" },
-        Signal { name: "never", meaning: "1: it does not interrupt any more; 0: it does" },
+        Signal { name: "raise", meaning: "the number of a source that is raised", usual: &[] },
+        Signal { name: "push", meaning: "a word that comes into the FIFO", usual: &[1, 2] },
+        Signal { name: "never", meaning: "1: it does not interrupt any more; 0: it does", usual: &[] },
         Signal {
             name: "early",
             meaning: "1: it interrupts whether enabled or not, with source 0 at once; 0: when enabled",
+            usual: &[],
         },
         Signal {
             name: "stuck",
             meaning: "1: its line stays asserted once it is; 0: it falls when acknowledged",
+            usual: &[],
         },
-        Signal { name: "pulled", meaning: "1: it answers nothing, and this is not detected; 0: it is back" },
+        Signal {
+            name: "pulled",
+            meaning: "1: it answers nothing, and this is not detected; 0: it is back",
+            usual: &[],
+        },
         POWER_EVENT,
     ],
     build,

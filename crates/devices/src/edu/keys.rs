@@ -34,6 +34,7 @@ pub const ENTRY: Entry = Entry {
         Signal {
             name: "raise",
             meaning: "bits put into the interrupt status, as by a write to its raise register",
+            usual: &[],
         },
         POWER_EVENT,
     ],

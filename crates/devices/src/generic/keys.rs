@@ -110,16 +110,23 @@ pub const ENTRY: Entry = Entry {
         Signal {
             name: "irq",
             meaning: "1 raises the interrupt pin, 0 drops it; with ackN: the causes that are raised, as bits of the status register, or 0",
+            usual: &[],
         },
         Signal {
             name: PULSE,
             meaning: "N: the interrupt pin is raised until the driver has made N accesses to the card, or for 20 us",
+            usual: &[],
         },
         Signal {
             name: REGISTER,
             meaning: "what that register holds from now on, e.g. `bar0+4c`; `peek` looks at it",
+            usual: &[],
         },
-        Signal { name: MESSAGE, meaning: "N: it signals message N, with msi= or msix=, or those of config=" },
+        Signal {
+            name: MESSAGE,
+            meaning: "N: it signals message N, with msi= or msix=, or those of config=",
+            usual: &[],
+        },
         POWER_EVENT,
     ],
     build,

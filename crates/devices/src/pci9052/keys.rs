@@ -43,12 +43,16 @@ pub const ENTRY: Entry = Entry {
         },
     ],
     signals: &[
-        Signal { name: "linti1", meaning: "1 drives LINTi1 high besides the peripheral, 0 lets go" },
-        Signal { name: "linti2", meaning: "1 drives LINTi2 high, 0 low" },
-        Signal { name: "uio0", meaning: "level of user I/O pin 0 where it is an input" },
-        Signal { name: "uio1", meaning: "level of user I/O pin 1 where it is an input" },
-        Signal { name: "uio2", meaning: "level of user I/O pin 2 where it is an input" },
-        Signal { name: "uio3", meaning: "level of user I/O pin 3 where it is an input" },
+        Signal {
+            name: "linti1",
+            meaning: "1 drives LINTi1 high besides the peripheral, 0 lets go",
+            usual: &[1, 0],
+        },
+        Signal { name: "linti2", meaning: "1 drives LINTi2 high, 0 low", usual: &[1, 0] },
+        Signal { name: "uio0", meaning: "level of user I/O pin 0 where it is an input", usual: &[1, 0] },
+        Signal { name: "uio1", meaning: "level of user I/O pin 1 where it is an input", usual: &[1, 0] },
+        Signal { name: "uio2", meaning: "level of user I/O pin 2 where it is an input", usual: &[1, 0] },
+        Signal { name: "uio3", meaning: "level of user I/O pin 3 where it is an input", usual: &[1, 0] },
     ],
     build,
 };

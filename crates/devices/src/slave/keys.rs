@@ -24,6 +24,7 @@ pub const ENTRY: Entry = Entry {
     signals: &[Signal {
         name: "pause",
         meaning: "1: it asks for its channel no more, as a device in trouble; 0: it goes on",
+        usual: &[],
     }],
     build,
 };

@@ -8,7 +8,8 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::survey::{Operation, Survey};
+use super::signals::Outside;
+use super::survey::{Ended, Operation, Survey};
 
 /// How often an exercise is carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
@@ -103,18 +104,20 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     }
     let Some(name) = survey.names.first() else { return plan.all };
     let open = open(name);
-    for operation in survey.operations.iter().filter(|_| interrupts.is_some()) {
+    let operations = || survey.operations.iter().filter(|operation| !operation.variant);
+    for operation in operations().filter(|_| interrupts.is_some()) {
         let (command, steps) = (&operation.command, interrupts.as_deref().unwrap_or_default());
         let script = format!(
             "{open}; async a {command}; async b {command}; {steps}; cancel h; join a; join b; close h"
         );
         plan.add(format!("{} and interrupts", words(operation)), script, Kind::Requests);
     }
+    from_outside(survey, &open, &mut plan);
     plan.add("requests that drivers seldom handle", format!("{open}; {}", seldom()), Kind::Plain);
-    for operation in &survey.operations {
+    for operation in operations() {
         let what = words(operation);
         let is_plain = operation.word().is_none()
-            || survey.operations.iter().all(|other| other.code != operation.code || other == operation);
+            || operations().all(|other| other.code != operation.code || other == operation);
         if is_plain {
             plan.add(format!("{what} of all sizes"), format!("{open}; {}", sizes(operation)), Kind::Sizes);
             if let Some(code) = operation.code {
@@ -139,6 +142,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         }
     }
     at_once(survey, name, has_device, &mut plan);
+    answered_late(survey, name, &mut plan);
     if !survey.operations.is_empty() {
         plan.add("sequences of requests by what code they reach", "", Kind::Inputs);
     }
@@ -153,7 +157,7 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
     // What is done to the other card, and what is undone in the end: it is not removed without power.
     let mut resting = vec![("is stopped", "stop-device", None), ("is pulled", "surprise-remove", None)];
     resting.extend(survey.knows_power.then_some(("has no power", "power d3", Some("power d0"))));
-    for operation in survey.operations.iter().filter(|operation| operation.succeeds).take(AT_ONCE) {
+    for operation in survey.operations.iter().filter(|operation| operation.is_usual()).take(AT_ONCE) {
         let (command, on_other) = (&operation.command, operation.command.replacen(" h ", " i ", 1));
         let what = words(operation);
         let owed = owed(survey, (operation, operation), "a b c");
@@ -178,12 +182,80 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
 
 /// What follows a while after these two were asked for: the requests of these names must end, if the operations do so by themselves in either order.
 fn owed(survey: &Survey, (one, other): (&Operation, &Operation), names: &str) -> String {
-    let place = |wanted: &Operation| survey.operations.iter().position(|operation| operation == wanted);
-    let is_known = match (place(one), place(other)) {
-        (Some(one), Some(other)) => survey.self_ending.contains(&(one.min(other), one.max(other))),
-        _ => false,
-    };
+    let (one, other) = (place(survey, one), place(survey, other));
+    let is_known = survey.self_ending.contains(&(one.min(other), one.max(other)));
     if is_known { format!("must-end {names}; ") } else { String::new() }
+}
+
+/// As [`owed`], of `a` and `b`, which are these two: the one alone, if only that ends beside the other.
+fn owed_of_two(survey: &Survey, (one, other): (&Operation, &Operation)) -> String {
+    let (first, second) = (place(survey, one), place(survey, other));
+    if survey.ending_beside.contains(&(first, second)) {
+        "must-end a; ".to_owned()
+    } else if survey.ending_beside.contains(&(second, first)) {
+        "must-end b; ".to_owned()
+    } else {
+        owed(survey, (one, other), "a b")
+    }
+}
+
+/// The place of an operation of the survey's.
+fn place(survey: &Survey, wanted: &Operation) -> usize {
+    let place = survey.operations.iter().position(|operation| operation == wanted);
+    place.expect("it is the survey's")
+}
+
+/// What the surroundings of the cards do: to an idle driver, while requests wait, and at once what ends two of them.
+fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
+    let Survey { outside, operations, .. } = survey;
+    if outside.is_empty() {
+        return;
+    }
+    let steps = outside.iter().map(Outside::steps).collect::<Vec<_>>().join("; wait 1ms; ");
+    plan.add(
+        "what happens outside of the card",
+        format!("{open}; {steps}; wait 1ms; close h"),
+        Kind::Requests,
+    );
+    for operation in operations.iter().filter(|operation| !operation.variant) {
+        let (what, command) = (words(operation), &operation.command);
+        let script = format!(
+            "{open}; async a {command}; async b {command}; wait 1ms; {steps}; wait 1ms; cancel h; join a; join b; close h"
+        );
+        plan.add(format!("{what} and what happens outside of the card"), script, Kind::Requests);
+    }
+    for Ended { operations: waiting, by } in &survey.ended {
+        let names = ["a", "b"].into_iter().zip(waiting).map(|(name, at)| (name, &operations[*at]));
+        let (events, threads) = (by.iter().map(|at| &outside[*at]), ["t", "u"]);
+        let poke = |event: &Outside, value: u64| format!("poke {} {} {value}", event.device, event.signal);
+        let asked: Vec<String> =
+            names.clone().map(|(name, one)| format!("async {name} {}", one.command)).collect();
+        let begun: Vec<String> = events
+            .clone()
+            .zip(threads)
+            .map(|(one, by)| format!("{by}: {}", poke(one, one.values[0])))
+            .collect();
+        let rest = events.flat_map(|one| one.values[1..].iter().map(move |value| poke(one, *value)));
+        let done: Vec<String> =
+            threads[..by.len()].iter().map(|by| format!("join {by}")).chain(rest).collect();
+        let called: Vec<&str> = names.clone().map(|(name, _)| name).collect();
+        let joined: Vec<String> = called.iter().map(|name| format!("join {name}")).collect();
+        let script = format!(
+            "{open}; {}; wait 1ms; {}; {}; wait 50ms; must-end {}; cancel h; {}; close h",
+            asked.join("; "),
+            begun.join("; "),
+            done.join("; "),
+            called.join(" "),
+            joined.join("; ")
+        );
+        let what: Vec<String> = names.map(|(_, one)| words(one)).collect();
+        let what_ends: Vec<&str> = by.iter().map(|at| outside[*at].signal.as_str()).collect();
+        plan.add(
+            format!("{} ended by {}", what.join(" and "), what_ends.join(" and ")),
+            script,
+            Kind::AtOnce,
+        );
+    }
 }
 
 /// The second of the driver's cards: the first is on a line of its own.
@@ -217,7 +289,7 @@ pub fn exercises_on_busy_line(survey: &Survey, more: &[String], budget: u64) -> 
         plan.add(beside(title), format!("tolerate; {steps}"), Kind::Plain);
     }
     let Some(name) = survey.names.get(1) else { return plan.all };
-    for operation in survey.operations.iter().filter(|operation| operation.succeeds).take(AT_ONCE) {
+    for operation in survey.operations.iter().filter(|operation| operation.is_usual()).take(AT_ONCE) {
         let (open, command) = (open(name), &operation.command);
         let owed = owed(survey, (operation, operation), "a b");
         let script = format!(
@@ -591,17 +663,23 @@ fn within_lives(survey: &Survey, operation: &Operation, name: &str) -> Vec<(Stri
 /// Two threads at once.
 fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
     let open = open(name);
-    let succeeding = survey.operations.iter().filter(|operation| operation.succeeds);
-    let others = survey.operations.iter().filter(|operation| !operation.succeeds);
-    let operations: Vec<&Operation> = succeeding.chain(others).take(AT_ONCE).collect();
-    for (at, one) in operations.iter().enumerate() {
-        for other in &operations[at..] {
-            let title = format!("{} and {} at once", words(one), words(other));
-            let owed = owed(survey, (one, other), "a b");
-            let ended = format!("join t; join u; wait 50ms; {owed}cancel h; join a; join b; close h");
-            let script = format!("{open}; t: async a {}; u: async b {}; {ended}", one.command, other.command);
-            plan.add(title, script, Kind::AtOnce);
-        }
+    let (variants, plain): (Vec<&Operation>, Vec<&Operation>) =
+        survey.operations.iter().partition(|operation| operation.variant);
+    let (succeeding, others): (Vec<&Operation>, Vec<&Operation>) =
+        plain.into_iter().partition(|operation| operation.succeeds);
+    let operations: Vec<&Operation> = succeeding.into_iter().chain(others).take(AT_ONCE).collect();
+    let plain = operations
+        .iter()
+        .enumerate()
+        .flat_map(|(at, one)| operations[at..].iter().map(move |other| (*one, *other)));
+    let with_variants =
+        variants.into_iter().map(|other| (&survey.operations[place(survey, other) - 1], other));
+    for (one, other) in plain.chain(with_variants) {
+        let title = format!("{} and {} at once", words(one), words(other));
+        let owed = owed_of_two(survey, (one, other));
+        let ended = format!("join t; join u; wait 50ms; {owed}cancel h; join a; join b; close h");
+        let script = format!("{open}; t: async a {}; u: async b {}; {ended}", one.command, other.command);
+        plan.add(title, script, Kind::AtOnce);
     }
     for one in &operations {
         let command = &one.command;
@@ -650,7 +728,7 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
             plan.add(title, script, Kind::AtOnce);
         }
     }
-    for one in survey.operations.iter().filter(|operation| operation.waits).take(PREPARED) {
+    for one in operations.iter().filter(|operation| operation.waits).take(PREPARED) {
         for other in operations.iter().filter(|other| other.command != one.command) {
             let (waiting, asked) = (&one.command, other.command.replacen(" h ", " i ", 1));
             let title = format!("{} while {} is cancelled", words(other), words(one));
@@ -661,7 +739,7 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
             plan.add(title, script, Kind::AtOnce);
         }
     }
-    for code in survey.operations.iter().filter_map(|operation| operation.code) {
+    for code in operations.iter().filter_map(|operation| operation.code) {
         // The driver sees the application's own memory, which another thread changes meanwhile.
         if code & 3 == METHOD_NEITHER {
             for (first, then) in [(8, 0x1_0000), (1, u32::MAX), (64, 0x7FFF_FFFF)] {
@@ -681,4 +759,38 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
         "tolerate; t: open \"{name}\" as a; u: open \"{name}\" as b; t: close a; u: close b; join t; join u"
     );
     plan.add("opens and closes at once", both, Kind::AtOnce);
+}
+
+/// Requests that a card answers in the moment in which the driver's own time limit for them ends, or never.
+fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
+    let open = open(name);
+    let ended = "cancel h; join a; join b; close h";
+    for (place, limit) in &survey.limited {
+        let one = &survey.operations[*place];
+        let (what, command) = (words(one), &one.command);
+        // The limit may be that of the first request or of the second.
+        for limit in [*limit, limit.saturating_sub(1)].into_iter().filter(|limit| *limit > 0) {
+            plan.more = vec![format!("--platform=late-cards={limit}")];
+            let script = format!(
+                "{open}; t: async a {command}; u: async b {command}; join t; join u; wait 11s; {ended}"
+            );
+            plan.add(
+                format!("{what} where the card answers as time limit {limit} ends"),
+                script,
+                Kind::AtOnce,
+            );
+        }
+    }
+    // A card of which only the ids are known does nothing by itself anyway.
+    if survey.is_hardware && survey.devices.iter().any(|device| !device.starts_with("pci#")) {
+        plan.more = vec!["--platform=silent-cards".to_owned()];
+        for one in survey.operations.iter().filter(|one| one.is_usual()).take(AT_ONCE) {
+            let (what, command) = (words(one), &one.command);
+            let script = format!(
+                "{open}; async a {command}; wait 50ms; cancel a; join a; async a {command}; async b {command}; wait 11s; {ended}"
+            );
+            plan.add(format!("{what} where the card never answers"), script, Kind::Requests);
+        }
+    }
+    plan.more.clear();
 }

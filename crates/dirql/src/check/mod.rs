@@ -22,5 +22,5 @@ pub use coverage::{Coverage, Function, coverage};
 pub use exercise::{Effort, Exercise, RACES, exercises, exercises_of_neighbours, exercises_on_busy_line};
 pub use inputs::{Inputs, inputs};
 pub use shrink::{Shown, shrink};
-pub use signals::signals;
-pub use survey::{HARDWARE, Operation, Survey, survey};
+pub use signals::{Outside, outside, signals};
+pub use survey::{Ended, HARDWARE, Operation, Survey, survey};

@@ -1,6 +1,9 @@
-//! What a script can do to the cards of a machine to be of which nothing is known (model `pci`): raise their pin, and set registers of their windows.
+//! What a script can do to the cards of a machine: what the surroundings of a model do to it, and to those of which nothing is known (model `pci`) raise their
+//! pin and set registers of their windows.
 //!
-//! The cards are asked, as a script is held against them: what is refused is not there.
+//! The latter are asked, as a script is held against them: what is refused is not there.
+
+use serde::{Deserialize, Serialize};
 
 use crate::bench::Bench;
 use crate::play::ScriptText;
@@ -26,6 +29,43 @@ pub fn signals(bench: &Bench) -> Vec<String> {
         found.extend(windows.map(|window| format!("pci#{card} bar{window}")));
         if takes(format!("poke pci#{card} irq 0")) {
             found.push(format!("pci#{card} pulse"));
+        }
+    }
+    found
+}
+
+/// What a card's surroundings do to it while all is well.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Outside {
+    /// The card: `pci9052#0`.
+    pub device: String,
+    /// As `poke` has it: `linti1`.
+    pub signal: String,
+    /// Its values, one after the other.
+    pub values: Vec<u64>,
+}
+
+impl Outside {
+    /// As a script has it, from the first value's first poke on.
+    #[must_use]
+    pub fn steps(&self) -> String {
+        let Self { device, signal, values } = self;
+        let steps: Vec<String> =
+            values.iter().map(|value| format!("poke {device} {signal} {value}")).collect();
+        steps.join("; wait 1ms; ")
+    }
+}
+
+/// What the surroundings do to these devices.
+#[must_use]
+pub fn outside(devices: &[String]) -> Vec<Outside> {
+    let mut found = Vec::new();
+    for device in devices {
+        let model = device.split('#').next();
+        let Some(entry) = devices::catalog().iter().find(|entry| Some(entry.name) == model) else { continue };
+        for signal in entry.signals.iter().filter(|signal| !signal.usual.is_empty()) {
+            let (signal, values) = (signal.name.to_owned(), signal.usual.to_vec());
+            found.push(Outside { device: device.clone(), signal, values });
         }
     }
     found

@@ -5,10 +5,12 @@
 
 use explore::Failing;
 use image::Image;
+use kernel::hal::platform::Promptness;
 use kernel::io::offered::Offered;
 use serde::{Deserialize, Serialize};
 
 use super::codes::Compared;
+use super::signals::{Outside, outside};
 use crate::error::Error;
 use crate::machine::{Boots, Handle, Machine, Request};
 
@@ -37,6 +39,14 @@ pub struct Survey {
     pub operations: Vec<Operation>,
     /// Pairs of them, by their places, that end by themselves and succeed in either order, and with the first of them once more: of two of one kind, too.
     pub self_ending: Vec<(usize, usize)>,
+    /// Pairs of which the first ends by itself and succeeds while the second is under way, which does not end so.
+    pub ending_beside: Vec<(usize, usize)>,
+    /// What the surroundings of the cards do.
+    pub outside: Vec<Outside>,
+    /// Requests that wait until that happens.
+    pub ended: Vec<Ended>,
+    /// Requests that fail by a time limit where the card does nothing by itself, by their places, and at which limit of the driver's that is, from 1 on.
+    pub limited: Vec<(usize, u32)>,
     /// Numbers that the driver's code compares with.
     pub values: Vec<u32>,
     /// What dirql lacks that loading and starting needs.
@@ -54,6 +64,17 @@ pub struct Operation {
     pub succeeds: bool,
     /// It waits: it is over when it is cancelled, or something else happens.
     pub waits: bool,
+    /// It is the one before with another word, which takes part only in what is done at once: of another channel, say.
+    pub variant: bool,
+}
+
+/// Requests, by their places, each of which ends well when something, by its place, has been done to the card: one, or two together.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Ended {
+    /// The requests.
+    pub operations: Vec<usize>,
+    /// What ends each of them.
+    pub by: Vec<usize>,
 }
 
 impl Operation {
@@ -61,6 +82,11 @@ impl Operation {
     pub(super) fn word(&self) -> Option<&str> {
         let input = self.command.split_once(" in ")?.1;
         input.split(' ').next().filter(|word| !word.starts_with("zero:"))
+    }
+
+    /// Whether it succeeds, and is no variant.
+    pub(super) fn is_usual(&self) -> bool {
+        self.succeeds && !self.variant
     }
 
     /// Its input.
@@ -108,6 +134,11 @@ const BOOTS: usize = 6;
 const PAIRED: usize = 8;
 /// How long an answer may take, in the machine's time, before the request is cancelled.
 const PATIENCE: u64 = 30_000_000;
+/// The longest time limit of a driver's that is looked for, and the most that a request may live through.
+const LONGEST_LIMIT: u64 = 11_000_000_000;
+const MOST_LIMITS: u32 = 4096;
+/// Between two things that are done to a card.
+const BETWEEN: u64 = 1_000_000;
 /// `STATUS_INVALID_DEVICE_REQUEST`.
 const INVALID_REQUEST: u32 = 0xC000_0010;
 
@@ -174,6 +205,10 @@ pub fn survey(boots: &mut Boots, compared: &Compared) -> Result<Survey, Error> {
         failure: report.failure.as_ref().map(|failure| format!("{}: {}", failure.command, failure.message)),
         operations: Vec::new(),
         self_ending: Vec::new(),
+        ending_beside: Vec::new(),
+        outside: Vec::new(),
+        ended: Vec::new(),
+        limited: Vec::new(),
         values: compared.values.clone(),
         lacking: report.lacking().map(str::to_owned),
     };
@@ -194,6 +229,14 @@ pub fn survey(boots: &mut Boots, compared: &Compared) -> Result<Survey, Error> {
         }
     }
     found.self_ending = asking.self_ending(&known)?;
+    found.ending_beside = asking.ending_beside(&known, &found.self_ending)?;
+    found.outside = outside(&found.devices);
+    found.ended = asking.ended(&known, &found.outside)?;
+    let usual = known.iter().enumerate().filter(|(_, one)| one.operation.is_usual());
+    for (place, one) in usual.take(PAIRED) {
+        let limit = asking.limit(one.question)?;
+        found.limited.extend(limit.map(|limit| (place, limit)));
+    }
     found.operations = known.into_iter().map(|known| known.operation).collect();
     Ok(found)
 }
@@ -274,7 +317,8 @@ impl Question {
             Self::Read | Self::Write => None,
             Self::Control { code, .. } => Some(code),
         };
-        Known { operation: Operation { command: self.command(), code, succeeds, waits }, question: self }
+        let operation = Operation { command: self.command(), code, succeeds, waits, variant: false };
+        Known { operation, question: self }
     }
 
     /// As a script has it.
@@ -352,12 +396,18 @@ impl Asking<'_> {
         let waits = answers.contains(&Answer::Waits);
         let plain = questions[best.unwrap_or(1)].known(best.is_some(), waits);
         let reached = answers.iter().map(|answer| life(*answer)).max().unwrap_or(0);
-        let Some((question, answer)) = self.longest(code, own)? else { return Ok(vec![plain]) };
-        if life(answer) <= reached {
-            return Ok(vec![plain]);
+        let worded = self.with_words(code, own)?;
+        let mut known = Vec::new();
+        // The first of those that live longest.
+        let longest = worded.iter().rev().max_by_key(|(_, answer)| life(*answer));
+        let longer = longest.filter(|(_, answer)| life(*answer) > reached);
+        if longer.is_none() || plain.operation.succeeds {
+            known.push(plain);
         }
-        let longer = question.known(true, answer == Answer::Waits);
-        Ok(if plain.operation.succeeds { vec![plain, longer] } else { vec![longer] })
+        known.extend(longer.map(|(question, answer)| question.known(true, *answer == Answer::Waits)));
+        let last = known[known.len() - 1].question;
+        known.extend(variant(last, reached.max(longer.map_or(0, |(_, answer)| life(*answer))), &worded));
+        Ok(known)
     }
 
     /// Which pairs end by themselves and succeed, in either order.
@@ -378,14 +428,120 @@ impl Asking<'_> {
         Ok(pairs)
     }
 
+    /// Which end by themselves beside one that does not.
+    fn ending_beside(
+        &mut self,
+        known: &[Known],
+        self_ending: &[(usize, usize)],
+    ) -> Result<Vec<(usize, usize)>, Error> {
+        let mut pairs = Vec::new();
+        for &(one, _) in self_ending.iter().filter(|(one, other)| one == other) {
+            for (other, beside) in known.iter().enumerate().take(PAIRED) {
+                if one == other || self_ending.contains(&(one.min(other), one.max(other))) {
+                    continue;
+                }
+                let (first, second) = (known[one].question, beside.question);
+                let begun_last = self.together(&[second, first], &[])?;
+                if begun_last.get(1).is_some_and(|answer| ends_well(*answer))
+                    && self.together(&[first, second], &[])?.first().is_some_and(|answer| ends_well(*answer))
+                {
+                    pairs.push((one, other));
+                }
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// Which wait until something is done to the card.
+    fn ended(&mut self, known: &[Known], outside: &[Outside]) -> Result<Vec<Ended>, Error> {
+        let (mut alone, mut all) = (Vec::new(), Vec::new());
+        let waiting = known.iter().enumerate().filter(|(_, one)| one.operation.waits).take(PAIRED);
+        for (place, one) in waiting {
+            for (by, event) in outside.iter().enumerate() {
+                if self.together(&[one.question], &[event])?.iter().all(|answer| ends_well(*answer)) {
+                    alone.push((place, by));
+                }
+            }
+        }
+        for (at, &(one, first)) in alone.iter().enumerate().take(PAIRED) {
+            all.push(Ended { operations: vec![one], by: vec![first] });
+            for &(other, second) in alone[at + 1..].iter().filter(|(_, second)| *second != first) {
+                let questions = [one, other].map(|place| known[place].question);
+                let answers = self.together(&questions, &[&outside[first], &outside[second]])?;
+                if answers.len() == 2 && answers.iter().all(|answer| ends_well(*answer)) {
+                    all.push(Ended { operations: vec![one, other], by: vec![first, second] });
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// The answers to requests that are under way together, while this is done to their cards.
+    fn together(&mut self, questions: &[Question], events: &[&Outside]) -> Result<Vec<Answer>, Error> {
+        let name = self.name.clone();
+        let (answers, _) = self.boots.boot(usual(), |machine| {
+            let Ok(handle) = machine.open_overlapped(&name) else { return vec![Answer::Ends] };
+            let begun: Result<Vec<_>, _> = questions.iter().map(|question| question.begin(&handle)).collect();
+            let Ok(begun) = begun else { return vec![Answer::Ends] };
+            let begun: Vec<_> = begun.into_iter().map(|request| (request.is_over(), request)).collect();
+            for event in events {
+                for value in &event.values {
+                    let _ = machine.wait(BETWEEN);
+                    let _ = machine.poke(&event.device, &event.signal, *value);
+                }
+            }
+            let _ = machine.wait(PATIENCE);
+            begun.into_iter().map(|(at_once, request)| ended(request, at_once)).collect()
+        })?;
+        Ok(answers)
+    }
+
+    /// At which of its limits the driver gives a request up whose card is late; none if it does not.
+    fn limit(&mut self, question: Question) -> Result<Option<u32>, Error> {
+        if !self.is_given_up(question, Promptness::Never)? {
+            return Ok(None);
+        }
+        // The first is one of those up to `last`.
+        let (mut not, mut last) = (0, 1);
+        while !self.is_given_up(question, Promptness::AtLimit(last))? {
+            if last >= MOST_LIMITS {
+                return Ok(None);
+            }
+            (not, last) = (last, last * 2);
+        }
+        while last - not > 1 {
+            let middle = u32::midpoint(not, last);
+            if self.is_given_up(question, Promptness::AtLimit(middle))? {
+                last = middle;
+            } else {
+                not = middle;
+            }
+        }
+        Ok(Some(last))
+    }
+
+    /// Whether the driver ends a request with an error after a while whose card is so prompt.
+    fn is_given_up(&mut self, question: Question, cards: Promptness) -> Result<bool, Error> {
+        let name = self.name.clone();
+        self.boots.prompt(Some(cards));
+        let end = self.boots.boot(usual(), |machine| {
+            let handle = machine.open_overlapped(&name).ok()?;
+            let request = question.begin(&handle).ok()?;
+            let _ = machine.wait(LONGEST_LIMIT);
+            Some(ended(request, false))
+        });
+        self.boots.prompt(None);
+        Ok(matches!(end?.0, Some(Answer::Later(status)) if status >> 31 != 0))
+    }
+
     /// Whether each of these, asked for one after the other, ends by itself and succeeds.
     fn all_end(&mut self, questions: &[Question]) -> Result<bool, Error> {
         let answers = self.ask(questions)?;
         Ok(answers.len() == questions.len() && answers.iter().all(|answer| ends_well(*answer)))
     }
 
-    /// With which words a request of this code lives longest.
-    fn longest(&mut self, code: u32, own: &[u32]) -> Result<Option<(Question, Answer)>, Error> {
+    /// What a request of this code is answered with which words.
+    fn with_words(&mut self, code: u32, own: &[u32]) -> Result<Vec<(Question, Answer)>, Error> {
         let mut questions = Vec::new();
         for length in WORD_SIZES {
             for word in WORDS.iter().chain(own.iter().take(OWN_WORDS)) {
@@ -399,21 +555,33 @@ impl Asking<'_> {
                 }));
             }
         }
-        let (mut rest, mut longest) = (questions.as_slice(), None);
+        let (mut rest, mut answered) = (questions.as_slice(), Vec::new());
         for _ in 0..BOOTS {
             let answers = self.ask(rest)?;
-            for (question, answer) in rest.iter().zip(&answers) {
-                if longest.is_none_or(|(_, known)| life(*answer) > life(known)) {
-                    longest = Some((*question, *answer));
-                }
-            }
+            answered.extend(rest.iter().copied().zip(answers.iter().copied()));
             rest = &rest[answers.len()..];
             if answers.is_empty() || rest.is_empty() {
                 break;
             }
         }
-        Ok(longest)
+        Ok(answered)
     }
+}
+
+/// The question with another of [`WORDS`] that lives as long, if it lives longer than the driver's routine.
+fn variant(question: Question, reached: u32, worded: &[(Question, Answer)]) -> Option<Known> {
+    let Question::Control { input, .. } = question else { return None };
+    let first = input.bytes();
+    let is_other = |asked: &Question| match asked {
+        Question::Control { input: input @ Input::Word(word, length), .. } => {
+            *length as usize == first.len() && WORDS.contains(word) && input.bytes() != first
+        }
+        _ => false,
+    };
+    let mut others = worded.iter().filter(|(asked, answer)| is_other(asked) && life(*answer) == reached);
+    let (other, answer) = others.next().filter(|_| reached > 1)?;
+    let Known { operation, question } = other.known(true, *answer == Answer::Waits);
+    Some(Known { operation: Operation { variant: true, ..operation }, question })
 }
 
 /// The longer a request lives, the more can happen to it meanwhile.
@@ -444,6 +612,11 @@ fn answer(machine: &Machine, handle: &Handle<'_>, question: Question) -> Answer 
     if !at_once {
         let _ = machine.wait(PATIENCE);
     }
+    ended(request, at_once)
+}
+
+/// How a request ends, which is cancelled if it has not.
+fn ended(request: Request<'_>, at_once: bool) -> Answer {
     let waits = !request.is_over();
     if waits && request.cancel().is_err() {
         return Answer::Ends;

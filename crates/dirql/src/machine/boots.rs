@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use engine::{Chooser, Tracking};
 use image::Image;
+use kernel::hal::platform::Promptness;
 
 use super::Machine;
 use super::boot::{self, Work};
@@ -23,6 +24,8 @@ pub struct Boots {
     /// The application's.
     process: u64,
     notes: Vec<String>,
+    /// When the cards do what they do by themselves, if it is not as the machine was described.
+    cards: Option<Promptness>,
 }
 
 impl Machine {
@@ -60,7 +63,7 @@ impl Boots {
         machine.host.track(Tracking::Faults).map_err(host)?;
         let mark = machine.mark()?;
         let (process, notes) = (machine.process.get(), machine.notes.borrow().clone());
-        Ok(Self { machine, mark, work, process, notes })
+        Ok(Self { machine, mark, work, process, notes, cards: None })
     }
 
     /// Boots the machine, with `policy` deciding; has `act` work with it, whether its driver is ready or not; and ends it. What comes of
@@ -73,10 +76,13 @@ impl Boots {
         policy: Box<dyn Chooser>,
         act: impl FnOnce(&Machine) -> R,
     ) -> Result<(R, Report), Error> {
-        let Self { machine, mark, work, process, notes } = self;
+        let Self { machine, mark, work, process, notes, cards } = self;
         machine.back(mark);
         machine.nt().decide_by(policy);
         machine.forget(*process, notes);
+        if let Some(cards) = *cards {
+            machine.inside(|nt| nt.cx().with(|k| k.hal.platform.cards = cards));
+        }
         machine.set_up(work)?;
         let result = act(machine);
         Ok((result, machine.end()))
@@ -84,6 +90,11 @@ impl Boots {
 }
 
 impl Boots {
+    /// When the cards do what they do by themselves in the machines that are booted from now on; none: as the machine was described.
+    pub(crate) fn prompt(&mut self, cards: Option<Promptness>) {
+        self.cards = cards;
+    }
+
     /// From now on it is kept which code of the driver's is come to, in all boots.
     pub fn keep_reached(&self) {
         self.machine.host.keep_reached();

@@ -13,10 +13,11 @@ use crate::script::Name;
 
 /// So long they are waited for, in seconds.
 const LONGEST: u64 = 10;
-/// A request that was under way so long and then failed has met a time limit: 100 ms, in nanoseconds.
-const LATE: u64 = 100_000_000;
-/// The first pause between two looks; each is twice as long as the one before.
+/// A request that was under way so long and then failed has met a time limit: 90 ms, in nanoseconds, for limits are 100 ms and more.
+const LATE: u64 = 90_000_000;
+/// The pause between two looks, so often; then each is twice as long as the one before.
 const PAUSE: u64 = 10_000_000;
+const FINE_LOOKS: u32 = 50;
 
 /// A request that is waited for.
 struct Watched<'n> {
@@ -41,7 +42,7 @@ pub(super) fn must_end(stage: &Stage, cx: &mut Cx<'_>, names: &[Name]) -> Flow<O
             Err(why) => outcome = outcome.and(Err(why)),
         }
     }
-    let (mut left, mut pause) = (LONGEST * 1_000_000_000, PAUSE);
+    let (mut left, mut pause, mut looks) = (LONGEST * 1_000_000_000, PAUSE, 0);
     loop {
         look(stage, cx, &mut watched)?;
         if left == 0 || watched.iter().all(|one| one.state.end.is_some()) {
@@ -50,7 +51,8 @@ pub(super) fn must_end(stage: &Stage, cx: &mut Cx<'_>, names: &[Name]) -> Flow<O
         pause = pause.min(left);
         wait::sleep(cx, pause)?;
         left -= pause;
-        pause *= 2;
+        looks += 1;
+        pause *= if looks < FINE_LOOKS { 1 } else { 2 };
     }
     if owed::nothing_hinders(cx) {
         watched.iter().try_for_each(|one| judge(stage, cx, one))?;

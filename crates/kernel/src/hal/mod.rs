@@ -6,6 +6,7 @@ pub(crate) mod combine;
 pub(crate) mod config;
 pub(crate) mod dma;
 pub mod hardware;
+mod late;
 pub mod platform;
 pub(crate) mod polls;
 mod posted;
@@ -38,6 +39,7 @@ pub struct State {
     /// What bus masters have done, with no event emitted yet.
     pub(crate) transfers: Vec<Transfer>,
     pub(crate) dma: dma::State,
+    late: late::Clock,
 }
 
 impl State {
@@ -58,6 +60,7 @@ impl State {
             combining: combine::Combining::default(),
             transfers: Vec::new(),
             dma: dma::State::default(),
+            late: late::Clock::default(),
         }
     }
 }
@@ -86,6 +89,8 @@ impl Kernel {
     /// The answer, and what the access takes beyond the usual.
     #[inline]
     fn timed<R>(&mut self, now: u64, ask: impl FnOnce(&mut dyn Hardware, &mut Moment<'_>) -> R) -> (R, u64) {
+        let now =
+            if self.hal.platform.cards == platform::Promptness::InTime { now } else { late::time(self, now) };
         let hal = &mut self.hal;
         let (mm, transfers) = (&mut self.mm, &mut hal.transfers);
         let mut memory = Reach { engine: self.engine, mm, transfers, dma: &hal.dma };

@@ -28,8 +28,21 @@ pub struct Platform {
     pub before_vista: bool,
     /// Device memory has other addresses for the processors than on the bus, so that raw and translated resources differ.
     pub shifted_bus: bool,
+    /// When cards do what they do by themselves.
+    pub cards: Promptness,
     /// Nanoseconds that a write to device memory may take to its device: at most [`MOST_POSTED`]. 0: each is there at once.
     pub posted: u64,
+}
+
+/// When cards do what they do by themselves: [`super::late`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Promptness {
+    /// When they are due.
+    InTime,
+    /// When this time limit of a driver ends, counted from 1 on, or the last there is.
+    AtLimit(u32),
+    /// Not at all.
+    Never,
 }
 
 impl Default for Platform {
@@ -40,6 +53,7 @@ impl Default for Platform {
             relayed_lines: false,
             before_vista: false,
             shifted_bus: false,
+            cards: Promptness::InTime,
             posted: 0,
         }
     }
@@ -66,7 +80,8 @@ impl Platform {
 /// As [`FromStr`] reads it; nothing for a PC as they are.
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { messages, fully_specified, relayed_lines, before_vista, shifted_bus, posted } = *self;
+        let Self { messages, fully_specified, relayed_lines, before_vista, shifted_bus, cards, posted } =
+            *self;
         let mut parts = Vec::new();
         if messages != MOST_MESSAGES {
             parts.push(format!("messages={messages}"));
@@ -81,6 +96,11 @@ impl fmt::Display for Platform {
                 parts.push(name.to_owned());
             }
         }
+        match cards {
+            Promptness::InTime => {}
+            Promptness::AtLimit(limits) => parts.push(format!("late-cards={limits}")),
+            Promptness::Never => parts.push("silent-cards".to_owned()),
+        }
         if posted != 0 {
             parts.push(format!("posted={posted}"));
         }
@@ -91,7 +111,7 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = String;
 
-    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `posted=NS`, with commas between them.
+    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `late-cards=N`, `silent-cards`, `posted=NS`, with commas between them.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut platform = Self::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -100,6 +120,13 @@ impl FromStr for Platform {
                 None if part == "relayed-lines" => platform.relayed_lines = true,
                 None if part == "before-vista" => platform.before_vista = true,
                 None if part == "shifted-bus" => platform.shifted_bus = true,
+                None if part == "silent-cards" => platform.cards = Promptness::Never,
+                Some(("late-cards", limits)) => {
+                    let limits = limits.parse().ok().filter(|limits| *limits > 0);
+                    let limits =
+                        limits.ok_or_else(|| format!("`{part}`: cards are late by 1 time limit or more"))?;
+                    platform.cards = Promptness::AtLimit(limits);
+                }
                 Some(("messages", count)) => {
                     let count = count.parse().ok().filter(|count| *count <= MOST_MESSAGES);
                     platform.messages =
@@ -117,7 +144,7 @@ impl FromStr for Platform {
                 _ => {
                     return Err(format!(
                         "`{part}` is nothing a platform has; there are messages=N, fully-specified, relayed-lines, \
-                         before-vista, shifted-bus and posted=TIME"
+                         before-vista, shifted-bus, late-cards=N, silent-cards and posted=TIME"
                     ));
                 }
             }
@@ -135,7 +162,8 @@ mod tests {
         for text in [
             "",
             "messages=3",
-            "messages=0,fully-specified,relayed-lines,before-vista,shifted-bus,posted=2000",
+            "messages=0,fully-specified,relayed-lines,before-vista,shifted-bus,late-cards=3,posted=2000",
+            "silent-cards",
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), text);
         }
@@ -150,6 +178,8 @@ mod tests {
             "messages=2049",
             "messages=x",
             "relayed-lines=1",
+            "late-cards=0",
+            "late-cards",
             "pc",
         ] {
             let why = wrong.parse::<Platform>().unwrap_err();

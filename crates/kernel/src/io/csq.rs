@@ -2,7 +2,8 @@
 //!
 //! Pages: *Cancel-Safe IRP Queues*, *IoCsqInitialize function*, *IoCsqInsertIrpEx function*, *IoCsqRemoveIrp function*,
 //! *IoCsqRemoveNextIrp function*. The queue's address stands in `Tail.Overlay.DriverContext[3]` of a queued IRP, or that
-//! of its context.
+//! of its context. An IRP that the driver's own insert routine refuses is not marked pending: no page says so in a word, but *IoCsqInsertIrp function* marks behind the
+//! insertion, and Microsoft's sample *cancel* marks such an IRP by itself.
 
 use abi::{
     Code, DEVICE_OBJECT, DriverPtr, IO_CSQ, IO_CSQ_IRP_CONTEXT, IO_STACK_LOCATION, IO_TYPE_CSQ,

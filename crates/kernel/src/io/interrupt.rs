@@ -122,14 +122,14 @@ fn advise_to_share(cx: &mut Cx<'_>, connection: &Connection) {
     }
 }
 
-/// A vector that no device of the driver's was given: what its devices signal does not come here.
+/// A vector that no device of the driver's was given: what its devices signal does not come here. A raw one is mostly none that can be connected at all.
 fn warn_of_others(cx: &mut Cx<'_>, connection: &Connection, owner: Option<u64>) {
     let vector = connection.vector;
     let Some(given) = owner.and_then(|owner| cx.with(|k| pnp::node::other_vectors(k, owner, vector))) else {
         return;
     };
     let message = format!(
-        "the driver connected to the interrupt vector {vector:#x}, which was given to none of its devices: {given}"
+        "the driver connects to the interrupt vector {vector:#x}, which was given to none of its devices: {given}"
     );
     cx.report(Verdict::warning("interrupt-not-assigned", message));
 }
@@ -312,7 +312,12 @@ fn connect(
             cx.write(object, connected)?;
             Ok(NtStatus::SUCCESS)
         }
-        Err(status) => Ok(status),
+        Err(status) => {
+            if status == NtStatus::INVALID_PARAMETER {
+                warn_of_others(cx, connection, owner);
+            }
+            Ok(status)
+        }
     }
 }
 

@@ -4,7 +4,8 @@
 //! IRP_MN_CANCEL_REMOVE_DEVICE Request* (what was held back goes on), *Writing an ISR* (the routine keeps what the DPC needs). Which requests end by
 //! themselves no page says: the script does that asks (`must-end`).
 //!
-//! *Ours* are the conditions: every device that has a driver is started and in D0, the system works, and no call was made to fail. Time in which a policy
+//! *Ours* are the conditions: every device that has a driver is started and in D0, the system works, no call was made to fail, and cards are neither
+//! late nor silent (`--platform late-cards=1`, `silent-cards`). Time in which a policy
 //! holds threads up does not count: a driver's time limit cannot know of it.
 
 use abi::{
@@ -14,6 +15,7 @@ use engine::Flow;
 
 use super::{cancel, pending, violation};
 use crate::cx::Cx;
+use crate::hal::platform::Promptness;
 use crate::ke::scheduler;
 use crate::pnp::node::{Node, State};
 use crate::verdict::Verdict;
@@ -31,7 +33,8 @@ pub fn nothing_hinders(cx: &mut Cx<'_>) -> bool {
             let in_d0 = |state: u32| [PowerDeviceUnspecified, PowerDeviceD0].contains(&state);
             let is_up =
                 |node: &Node| node.driver.is_null() || node.state == State::Started && in_d0(node.power);
-            k.po.asleep == PowerSystemUnspecified
+            k.hal.platform.cards == Promptness::InTime
+                && k.po.asleep == PowerSystemUnspecified
                 && k.po.devices.values().all(|state| in_d0(*state))
                 && k.pnp.nodes.values().all(is_up)
         })

@@ -279,8 +279,7 @@ fn fast_fail(cx: &mut Cx<'_>) -> Leave {
 fn halt(cx: &mut Cx<'_>) -> Flow<u64> {
     let now = cx.engine().now();
     let enabled = cx.with(|k| k.ke.interrupt_flag());
-    let due =
-        cx.with(|k| [k.ke.timing.timers().deadline(), k.hal.hardware.deadline()].into_iter().flatten().min());
+    let due = cx.with(|k| [k.ke.timing.timers().deadline(), k.hal.deadline()].into_iter().flatten().min());
     match due {
         _ if !enabled => {
             let message = "the driver executed hlt with interrupts disabled: the processor stops for ever";

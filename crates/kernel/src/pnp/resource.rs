@@ -234,6 +234,7 @@ fn descriptor(kind: u8, share: u8, flags: u16, u: [u64; 2]) -> [u8; 0x14] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::hal::platform::Promptness;
 
     const PC: Form = Form::Translated(Platform {
         messages: 0,
@@ -241,6 +242,7 @@ mod tests {
         relayed_lines: false,
         before_vista: false,
         shifted_bus: false,
+        cards: Promptness::InTime,
         posted: 0,
     });
 

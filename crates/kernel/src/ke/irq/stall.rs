@@ -48,9 +48,8 @@ pub(crate) fn pass(cx: &mut Cx<'_>, until: u64) -> Flow<()> {
         if now >= until {
             return interrupt::deliver(cx);
         }
-        let next = cx.with(|k| {
-            [k.ke.timing.timers().deadline(), k.hal.hardware.deadline()].into_iter().flatten().min()
-        });
+        let next =
+            cx.with(|k| [k.ke.timing.timers().deadline(), k.hal.deadline()].into_iter().flatten().min());
         let step = next.filter(|next| *next > now).map_or(until, |next| next.min(until));
         charge(cx, step - now);
         interrupt::deliver(cx)?;

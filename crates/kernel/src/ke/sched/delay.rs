@@ -64,7 +64,7 @@ impl Asked {
 #[inline]
 pub(crate) fn until(k: &Kernel) -> Option<u64> {
     let timers = k.ke.timing.timers();
-    let device = k.hal.hardware.deadline();
+    let device = k.hal.deadline();
     if device.is_none() && timers.is_none_set() {
         return None;
     }

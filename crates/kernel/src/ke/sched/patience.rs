@@ -181,8 +181,7 @@ pub(crate) fn rings(k: &mut Kernel, now: u64, events: u64) -> Option<u64> {
         k.ke.timing.timers_mut().watch(now.saturating_add(usual));
         return None;
     }
-    let (sequence, device, cost) =
-        (k.ke.timing.timers().sequence(), k.hal.hardware.deadline(), k.ke.cost(events));
+    let (sequence, device, cost) = (k.ke.timing.timers().sequence(), k.hal.deadline(), k.ke.cost(events));
     let Some(half) = half else {
         k.ke.sched.patience.half = Some(Half { sequence, device, cost });
         k.ke.timing.timers_mut().watch(now.saturating_add(usual / 2));

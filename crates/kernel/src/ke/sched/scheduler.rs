@@ -98,7 +98,7 @@ fn pass_time(cx: &mut Cx<'_>) -> bool {
     // At least 1 ns: an event that is due and changes nothing must not stop the clock.
     let step = due.saturating_sub(now).max(1);
     cx.with(|k| {
-        if k.hal.hardware.deadline().is_some_and(|deadline| deadline <= now + step) {
+        if k.hal.deadline().is_some_and(|deadline| deadline <= now + step) {
             k.ke.sched.progress += 1;
         }
         for index in 0..k.ke.processors.len() {
@@ -121,7 +121,7 @@ fn pass_time(cx: &mut Cx<'_>) -> bool {
 /// waits for a processor.
 pub(crate) fn next_event(k: &Kernel) -> Option<u64> {
     let now = k.engine.now();
-    let device = k.hal.hardware.deadline().filter(|deadline| *deadline > now);
+    let device = k.hal.deadline().filter(|deadline| *deadline > now);
     let due = [k.ke.timing.timers().deadline_after(now), device].into_iter().flatten();
     let all = 0..k.ke.processors.len();
     due.chain(all.filter_map(|index| spin::gives_way_at(k, index))).min()

@@ -280,7 +280,7 @@ pub(in crate::ke) fn tighten(cx: &mut Cx<'_>) -> bool {
 pub(in crate::ke) fn a_deadline_came_nearer(k: &Kernel) -> bool {
     let until = k.ke.sched.armed_until;
     let nearer = |deadline: Option<u64>| deadline.is_some_and(|deadline| deadline < until);
-    nearer(k.ke.timing.timers().deadline()) || nearer(k.hal.hardware.deadline())
+    nearer(k.ke.timing.timers().deadline()) || nearer(k.hal.deadline())
 }
 
 /// When the slice that begins now ends at the latest, and after how many driver instructions.
@@ -319,7 +319,7 @@ fn limits(k: &mut Kernel, now: u64) -> (u64, u64) {
     let waits_left = budget.saturating_mul(waiting).saturating_sub(busy);
     // One that has passed waits for the level, not for time.
     let ahead = |deadline: Option<u64>| deadline.filter(|deadline| *deadline > now).unwrap_or(NEVER);
-    let (timer, device) = (ahead(k.ke.timing.timers().deadline()), ahead(k.hal.hardware.deadline()));
+    let (timer, device) = (ahead(k.ke.timing.timers().deadline()), ahead(k.hal.deadline()));
     let kept = k.hal.combining.deadline(k.ke.processor().number).map_or(NEVER, |tick| tick.max(now + 1));
     let until = now.saturating_add(waits_left).min(quantum_end).min(timer).min(device).min(kept);
     // Mostly all have become ready so lately that none starves before.

@@ -238,6 +238,15 @@ impl TimerQueue {
         is_timer.then_some(time)
     }
 
+    /// When the clock finds the first timer, or the end of a driver's wait, behind this moment, in nanoseconds.
+    pub(crate) fn first_limit(&self, behind: u64) -> Option<u64> {
+        let first = |fine: bool| {
+            let found = self.wheels[usize::from(fine)].due.keys().map(|key| self.clock.found(key.0, fine));
+            found.into_iter().find(|found| *found > behind)
+        };
+        [false, true].into_iter().filter_map(first).min()
+    }
+
     /// Whether the timer is set.
     pub(crate) fn is_set(&self, timer: u64) -> bool {
         self.timers.contains_key(&timer)

@@ -1,0 +1,81 @@
+//! Cards that do what they do by themselves when a driver's time limit ends, or never: `--platform late-cards=N`, `--platform silent-cards`.
+//!
+//! No page says how fast a device is, and none how slow: what a driver waits for may come in the moment in which it gives up. With late cards the
+//! cards' clock stands still from the moment in which one of them would do something while a timer or the time-out of a wait is set for later,
+//! and goes on when the N-th of these is due: both come at once then, and in which order is for the processors to say. With silent ones it stands still for
+//! ever. Accesses to registers are answered meanwhile as they are at that moment. *Ours*: how far a card may be late.
+
+use super::platform::Promptness;
+use crate::cx::Kernel;
+
+/// The cards' clock.
+#[derive(Default)]
+pub(crate) struct Clock {
+    still: Option<Still>,
+    /// When it went on last. What was due before that is not late again.
+    went_on: u64,
+    /// What it showed last.
+    shown: u64,
+}
+
+/// It stands still.
+struct Still {
+    at: u64,
+    /// Until the limit at this moment ends, and so many behind it.
+    until: u64,
+    more: u32,
+}
+
+impl super::State {
+    /// When the hardware next does something by itself.
+    #[inline]
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        match &self.late.still {
+            Some(still) => Some(still.until),
+            None if self.platform.cards == Promptness::Never => None,
+            None => self.hardware.deadline(),
+        }
+    }
+}
+
+/// What time it is for the cards.
+#[cold]
+pub(super) fn time(k: &mut Kernel, now: u64) -> u64 {
+    let shown = match k.hal.platform.cards {
+        Promptness::InTime => now,
+        Promptness::AtLimit(limits) => late(k, now, limits),
+        Promptness::Never => k.hal.hardware.deadline().map_or(now, |due| now.min(due.saturating_sub(1))),
+    };
+    k.hal.late.shown = k.hal.late.shown.max(shown);
+    k.hal.late.shown
+}
+
+fn late(k: &mut Kernel, now: u64, limits: u32) -> u64 {
+    let timers = k.ke.timing.timers();
+    let clock = &mut k.hal.late;
+    if let Some(still) = &mut clock.still {
+        if now < still.until {
+            return still.at;
+        }
+        match timers.first_limit(still.until) {
+            Some(next) if still.more > 0 => {
+                (still.until, still.more) = (next, still.more - 1);
+                return still.at;
+            }
+            _ => {
+                clock.went_on = still.until;
+                clock.still = None;
+                return now;
+            }
+        }
+    }
+    let Some(due) = k.hal.hardware.deadline() else { return now };
+    match timers.first_limit(due) {
+        Some(limit) if clock.went_on < due => {
+            let at = now.min(due - 1);
+            clock.still = Some(Still { at, until: limit, more: limits - 1 });
+            at
+        }
+        _ => now,
+    }
+}
