@@ -142,7 +142,7 @@ pub(crate) struct Setup {
     /// most), `fully-specified` (IoConnectInterruptEx knows only CONNECT_FULLY_SPECIFIED), `relayed-lines` (interrupt lines have
     /// PASSIVE_LEVEL), `before-vista` (there is no IoConnectInterruptEx), `shifted-bus` (raw and translated addresses differ),
     /// `late-cards=N` (what a card does by itself comes in the moment in which the N-th time limit of a driver ends, or the last there is), `silent-cards` (it
-    /// never comes),
+    /// comes 200 s late),
     /// `posted=TIME` (a write to device memory arrives at once or after so long, e.g. `2us`, as the policy chooses; a read brings it home); several
     /// with commas between them
     #[arg(long, value_name = "WHAT", default_value = "")]

@@ -55,7 +55,7 @@ macro_rules! exhibits {
 }
 
 exhibits! {
-    blind: csqirql 20, requeue 10, stalls 10;
+    blind: bedges 20, blevel 1, blost 100, bspin 1, csqirql 20, requeue 10, stalls 10;
     buffer: input_not_checked 2, product_overflows 2, pointer_not_probed 2, padding_not_zeroed 2, behind_magic 100, cookie_used_after_end 100;
     cancel: touched_after_insertion 20, next_started_in_start_io 2, cancelled_before_queued 20;
     device: raw_address_mapped 2, divides_by_register 10;
@@ -67,7 +67,7 @@ exhibits! {
     pnp: remove_not_passed_down 1, link_left 1, wmi_swallowed 1, surprise_leaves_requests 5;
     power: state_refused 1, touched_in_d3 30;
     stack: one_location_too_few 2, freed_and_continued 2, next_location_not_set 1;
-    time: timer_left_at_unload 1, thread_reference_kept 1;
+    time: limit_meets_answer 20, timer_left_at_unload 1, thread_reference_kept 1;
     unload: entry_leaves_device 1, registry_callback_left 1;
 }
 

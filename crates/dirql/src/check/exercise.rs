@@ -235,18 +235,18 @@ fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
             .zip(threads)
             .map(|(one, by)| format!("{by}: {}", poke(one, one.values[0])))
             .collect();
+        let joins: Vec<String> = threads[..by.len()].iter().map(|thread| format!("join {thread}")).collect();
         let rest = events.flat_map(|one| one.values[1..].iter().map(move |value| poke(one, *value)));
-        let done: Vec<String> =
-            threads[..by.len()].iter().map(|by| format!("join {by}")).chain(rest).collect();
         let called: Vec<&str> = names.clone().map(|(name, _)| name).collect();
         let joined: Vec<String> = called.iter().map(|name| format!("join {name}")).collect();
+        // A level that falls before it is seen is lost, and no driver's fault: it stays until the requests have ended.
         let script = format!(
             "{open}; {}; wait 1ms; {}; {}; wait 50ms; must-end {}; cancel h; {}; close h",
             asked.join("; "),
             begun.join("; "),
-            done.join("; "),
+            joins.join("; "),
             called.join(" "),
-            joined.join("; ")
+            joined.into_iter().chain(rest).collect::<Vec<_>>().join("; ")
         );
         let what: Vec<String> = names.map(|(_, one)| words(one)).collect();
         let what_ends: Vec<&str> = by.iter().map(|at| outside[*at].signal.as_str()).collect();
@@ -761,7 +761,7 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
     plan.add("opens and closes at once", both, Kind::AtOnce);
 }
 
-/// Requests that a card answers in the moment in which the driver's own time limit for them ends, or never.
+/// Requests that a card answers in the moment in which the driver's own time limit for them ends, or long after it.
 fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
     let open = open(name);
     let ended = "cancel h; join a; join b; close h";
@@ -789,7 +789,7 @@ fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
             let script = format!(
                 "{open}; async a {command}; wait 50ms; cancel a; join a; async a {command}; async b {command}; wait 11s; {ended}"
             );
-            plan.add(format!("{what} where the card never answers"), script, Kind::Requests);
+            plan.add(format!("{what} where the card is silent"), script, Kind::Requests);
         }
     }
     plan.more.clear();

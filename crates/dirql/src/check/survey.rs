@@ -498,7 +498,7 @@ impl Asking<'_> {
 
     /// At which of its limits the driver gives a request up whose card is late; none if it does not.
     fn limit(&mut self, question: Question) -> Result<Option<u32>, Error> {
-        if !self.is_given_up(question, Promptness::Never)? {
+        if !self.is_given_up(question, Promptness::Silent)? {
             return Ok(None);
         }
         // The first is one of those up to `last`.

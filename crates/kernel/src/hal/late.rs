@@ -1,12 +1,15 @@
-//! Cards that do what they do by themselves when a driver's time limit ends, or never: `--platform late-cards=N`, `--platform silent-cards`.
+//! Cards that do what they do by themselves when a driver's time limit ends, or very late: `--platform late-cards=N`, `--platform silent-cards`.
 //!
 //! No page says how fast a device is, and none how slow: what a driver waits for may come in the moment in which it gives up. With late cards the
 //! cards' clock stands still from the moment in which one of them would do something while a timer or the time-out of a wait is set for later,
-//! and goes on when the N-th of these is due: both come at once then, and in which order is for the processors to say. With silent ones it stands still for
-//! ever. Accesses to registers are answered meanwhile as they are at that moment. *Ours*: how far a card may be late.
+//! and goes on when the N-th of these is due: both come at once then, and in which order is for the processors to say. With silent ones it stands still
+//! longer than any driver's patience, but not for ever: what waits for them without a limit, as for the end of a transfer, is not lost. Accesses to registers are answered meanwhile as they are at that moment. *Ours*: how far a card may be late.
 
 use super::platform::Promptness;
 use crate::cx::Kernel;
+
+/// How late silent cards are, in nanoseconds: 200 s, longer than a loop may last before it counts as endless.
+const SILENCE: u64 = 200_000_000_000;
 
 /// The cards' clock.
 #[derive(Default)]
@@ -32,7 +35,9 @@ impl super::State {
     pub(crate) fn deadline(&self) -> Option<u64> {
         match &self.late.still {
             Some(still) => Some(still.until),
-            None if self.platform.cards == Promptness::Never => None,
+            None if self.platform.cards == Promptness::Silent => {
+                self.hardware.deadline().map(|due| due.saturating_add(SILENCE))
+            }
             None => self.hardware.deadline(),
         }
     }
@@ -44,7 +49,10 @@ pub(super) fn time(k: &mut Kernel, now: u64) -> u64 {
     let shown = match k.hal.platform.cards {
         Promptness::InTime => now,
         Promptness::AtLimit(limits) => late(k, now, limits),
-        Promptness::Never => k.hal.hardware.deadline().map_or(now, |due| now.min(due.saturating_sub(1))),
+        Promptness::Silent => match k.hal.hardware.deadline() {
+            Some(due) if now < due.saturating_add(SILENCE) => now.min(due.saturating_sub(1)),
+            _ => now,
+        },
     };
     k.hal.late.shown = k.hal.late.shown.max(shown);
     k.hal.late.shown

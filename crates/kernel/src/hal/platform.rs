@@ -41,8 +41,8 @@ pub enum Promptness {
     InTime,
     /// When this time limit of a driver ends, counted from 1 on, or the last there is.
     AtLimit(u32),
-    /// Not at all.
-    Never,
+    /// After 200 s.
+    Silent,
 }
 
 impl Default for Platform {
@@ -99,7 +99,7 @@ impl fmt::Display for Platform {
         match cards {
             Promptness::InTime => {}
             Promptness::AtLimit(limits) => parts.push(format!("late-cards={limits}")),
-            Promptness::Never => parts.push("silent-cards".to_owned()),
+            Promptness::Silent => parts.push("silent-cards".to_owned()),
         }
         if posted != 0 {
             parts.push(format!("posted={posted}"));
@@ -120,7 +120,7 @@ impl FromStr for Platform {
                 None if part == "relayed-lines" => platform.relayed_lines = true,
                 None if part == "before-vista" => platform.before_vista = true,
                 None if part == "shifted-bus" => platform.shifted_bus = true,
-                None if part == "silent-cards" => platform.cards = Promptness::Never,
+                None if part == "silent-cards" => platform.cards = Promptness::Silent,
                 Some(("late-cards", limits)) => {
                     let limits = limits.parse().ok().filter(|limits| *limits > 0);
                     let limits =

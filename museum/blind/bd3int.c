@@ -1,0 +1,599 @@
+/*
+ * Rings the card's doorbell (software interrupt) for its callers: a worker thread takes the requests
+ * from a queue and waits for the card's interrupt.
+ *
+ * The bug: INTCSR is not set up again when the card comes back from D3, where it has lost its enable
+ * bit, so no doorbell interrupts any more and every request after a sleep times out.
+ *
+ * Device: PCI\VEN_10B5&DEV_9050
+ * Rule: request-timed-out
+ * Needs: power
+ */
+#include <ddk/wdm.h>
+
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+
+#define HOLD_STOP   1u      /* not started, or about to be stopped */
+#define HOLD_POWER  2u      /* not in D0 */
+
+typedef struct _DEV {
+    PDEVICE_OBJECT Self, Lower, Pdo;
+    volatile LONG Users, Removed;       /* Users: one for the device's existence, one for each request */
+    KEVENT NoUsers;
+    WCHAR LinkName[32];
+    DEVICE_POWER_STATE Power;
+    PIRP SystemIrp;
+    BOOLEAN Gone;               /* surprise removed: registers are not there any more */
+    PUCHAR Regs;
+    ULONG RegsLength;
+    PKINTERRUPT Int;
+    BOOLEAN Live;               /* the card may interrupt; changed at the interrupt's level only */
+    BOOLEAN Ready;              /* mapped and connected; under Lock */
+    KSPIN_LOCK Lock;
+    ULONG Base, Csr;            /* INTCSR with all off; as it is to be, at the interrupt's level */
+    IO_CSQ Csq;
+    LIST_ENTRY Queue;
+    KSPIN_LOCK QueueLock;
+    BOOLEAN Dead;               /* under QueueLock: nothing may be queued any more */
+    ULONG Holds;                /* under Lock: why no request may be started */
+    KEVENT Idle;                /* the worker has no request */
+    PVOID Thread;
+    BOOLEAN Quit;
+    KEVENT Work, Signal;
+    KDPC IsrDpc;
+} DEV, *PDEV;
+
+static VOID Leave(PDEV d)
+{ if (InterlockedDecrement(&d->Users) == 0) KeSetEvent(&d->NoUsers, IO_NO_INCREMENT, FALSE); }
+
+static BOOLEAN Enter(PDEV d)
+{
+    InterlockedIncrement(&d->Users);
+    if (!d->Removed) return TRUE;
+    Leave(d);
+    return FALSE;
+}
+
+static NTSTATUS Done(PIRP irp, NTSTATUS s, ULONG_PTR info)
+{
+    irp->IoStatus.Status = s;
+    irp->IoStatus.Information = info;
+    IoCompleteRequest(irp, IO_NO_INCREMENT);
+    return s;
+}
+
+/* completes a request that counts as a user */
+static VOID Finish(PDEV d, PIRP irp, NTSTATUS s, ULONG_PTR info)
+{
+    Done(irp, s, info);
+    Leave(d);
+}
+
+/* local configuration registers, in the first memory window */
+#define INTCSR      0x4C
+#define LINT1_EN    0x001u
+#define LINT1_ACT   0x004u
+#define LINT2_EN    0x008u
+#define LINT2_ACT   0x020u
+#define PCI_EN      0x040u
+#define SOFT_INT    0x080u
+#define LINT1_CLR   0x400u      /* of an edge; always read as 0 */
+#define LINT2_CLR   0x800u
+#define CNTRL       0x50
+
+#define RD(d, r)    READ_REGISTER_ULONG((PULONG)((d)->Regs + (r)))
+#define WR(d, r, v) WRITE_REGISTER_ULONG((PULONG)((d)->Regs + (r)), (v))
+#define CODE(n)     CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800 + (n), METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_RING  CODE(0)     /* in: ULONG, how many times, 1 to 8 */
+
+#define DEVOF(q)    CONTAINING_RECORD(q, DEV, Csq)
+
+static NTSTATUS NTAPI QInsert(PIO_CSQ q, PIRP irp, PVOID ctx)
+{
+    if (DEVOF(q)->Dead) return STATUS_DELETE_PENDING;
+    InsertTailList(&DEVOF(q)->Queue, &irp->Tail.Overlay.ListEntry);
+    return STATUS_SUCCESS;
+}
+
+static VOID NTAPI QRemove(PIO_CSQ q, PIRP irp) { RemoveEntryList(&irp->Tail.Overlay.ListEntry); }
+static VOID NTAPI QLock(PIO_CSQ q, PKIRQL k) { KeAcquireSpinLock(&DEVOF(q)->QueueLock, k); }
+static VOID NTAPI QUnlock(PIO_CSQ q, KIRQL k) { KeReleaseSpinLock(&DEVOF(q)->QueueLock, k); }
+static VOID NTAPI QCancelled(PIO_CSQ q, PIRP irp) { Finish(DEVOF(q), irp, STATUS_CANCELLED, 0); }
+
+static PIRP NTAPI QPeek(PIO_CSQ q, PIRP irp, PVOID file)
+{
+    PLIST_ENTRY e = irp ? irp->Tail.Overlay.ListEntry.Flink : DEVOF(q)->Queue.Flink;
+    for (; e != &DEVOF(q)->Queue; e = e->Flink) {
+        irp = CONTAINING_RECORD(e, IRP, Tail.Overlay.ListEntry);
+        if (!file || IoGetCurrentIrpStackLocation(irp)->FileObject == file) return irp;
+    }
+    return NULL;
+}
+
+static BOOLEAN NTAPI SyncOn(PVOID ctx)
+{
+    PDEV d = ctx;
+    d->Csr = d->Base | PCI_EN;
+    WR(d, INTCSR, d->Csr);
+    (void)RD(d, INTCSR);
+    d->Live = TRUE;
+    return TRUE;
+}
+
+static BOOLEAN NTAPI SyncOff(PVOID ctx)
+{
+    PDEV d = ctx;
+    d->Live = FALSE;
+    d->Csr = d->Base;
+    if (!d->Gone) {
+        WR(d, INTCSR, d->Csr);
+        (void)RD(d, INTCSR);    /* the write has arrived */
+    }
+    return TRUE;
+}
+#ifdef FIXED
+#define SyncWake    SyncOn
+#else
+/* the card has kept what it held */
+static BOOLEAN NTAPI SyncWake(PVOID ctx)
+{
+    PDEV d = ctx;
+    d->Csr = d->Base | PCI_EN;
+    d->Live = TRUE;
+    return TRUE;
+}
+#endif
+
+/* D0 or not */
+static VOID HwPower(PDEV d, BOOLEAN on)
+{
+    KIRQL k;
+    KeAcquireSpinLock(&d->Lock, &k);
+    if (d->Ready && !d->Gone) KeSynchronizeExecution(d->Int, on ? SyncWake : SyncOff, d);
+    KeReleaseSpinLock(&d->Lock, k);
+}
+
+static BOOLEAN NTAPI SyncRing(PVOID ctx)
+{
+    PDEV d = ctx;
+    WR(d, INTCSR, (RD(d, INTCSR) & ~(LINT1_CLR | LINT2_CLR)) | SOFT_INT);
+    (void)RD(d, INTCSR);
+    return TRUE;
+}
+
+/* the doorbell: the software interrupt; one at a time */
+static BOOLEAN NTAPI Isr(PKINTERRUPT i, PVOID ctx)
+{
+    PDEV d = ctx;
+    ULONG v = d->Live ? RD(d, INTCSR) : 0;
+    if (v == ~0u || !(v & SOFT_INT)) return FALSE;
+    WR(d, INTCSR, v & ~(SOFT_INT | LINT1_CLR | LINT2_CLR));
+    (void)RD(d, INTCSR);
+    KeInsertQueueDpc(&d->IsrDpc, NULL, NULL);
+    return TRUE;
+}
+
+static VOID NTAPI IsrDpc(PKDPC dpc, PVOID ctx, PVOID a, PVOID b)
+{ KeSetEvent(&((PDEV)ctx)->Signal, IO_NO_INCREMENT, FALSE); }
+
+static NTSTATUS Ring(PDEV d)
+{
+    LARGE_INTEGER limit;
+    limit.QuadPart = -100 * 10000ll;
+    KeClearEvent(&d->Signal);
+    KeSynchronizeExecution(d->Int, SyncRing, d);
+    return KeWaitForSingleObject(&d->Signal, Executive, KernelMode, FALSE, &limit) == STATUS_SUCCESS ? STATUS_SUCCESS : STATUS_IO_TIMEOUT;
+}
+
+static NTSTATUS Serve(PDEV d, PIRP irp, PULONG_PTR info)
+{
+    ULONG n = *(PULONG)irp->AssociatedIrp.SystemBuffer;
+    NTSTATUS s = STATUS_SUCCESS;
+    while (n-- && NT_SUCCESS(s)) s = Ring(d);
+    return s;
+}
+
+NTSYSAPI NTSTATUS NTAPI ZwWaitForSingleObject(HANDLE h, BOOLEAN alertable, PLARGE_INTEGER limit);
+
+/* the worker: the next request when there is one and no hold */
+static PIRP TakeNext(PDEV d)
+{
+    PIRP irp;
+    KIRQL k;
+    KeAcquireSpinLock(&d->Lock, &k);
+    irp = d->Holds ? NULL : IoCsqRemoveNextIrp(&d->Csq, NULL);
+    if (irp) KeClearEvent(&d->Idle);
+    KeReleaseSpinLock(&d->Lock, k);
+    return irp;
+}
+
+static VOID NTAPI Worker(PVOID ctx)
+{
+    PDEV d = ctx;
+    PIRP irp;
+    ULONG_PTR info;
+    NTSTATUS s;
+    while (!d->Quit) {
+        KeWaitForSingleObject(&d->Work, Executive, KernelMode, FALSE, NULL);
+        while (!d->Quit && (irp = TakeNext(d)) != NULL) {
+            info = 0;
+            s = Serve(d, irp, &info);
+            KeSetEvent(&d->Idle, IO_NO_INCREMENT, FALSE);
+            Finish(d, irp, s, info);
+        }
+    }
+    PsTerminateSystemThread(STATUS_SUCCESS);
+}
+
+static NTSTATUS StartWorker(PDEV d)
+{
+    OBJECT_ATTRIBUTES oa;
+    HANDLE h;
+    NTSTATUS s;
+    d->Quit = FALSE;
+    InitializeObjectAttributes(&oa, NULL, OBJ_KERNEL_HANDLE, NULL, NULL);
+    s = PsCreateSystemThread(&h, THREAD_ALL_ACCESS, &oa, NULL, NULL, Worker, d);
+    if (!NT_SUCCESS(s)) return s;
+    s = ObReferenceObjectByHandle(h, SYNCHRONIZE, *PsThreadType, KernelMode, &d->Thread, NULL);
+    if (!NT_SUCCESS(s)) {
+        d->Quit = TRUE;
+        KeSetEvent(&d->Work, IO_NO_INCREMENT, FALSE);
+        ZwWaitForSingleObject(h, FALSE, NULL);
+        d->Thread = NULL;
+    }
+    ZwClose(h);
+    return s;
+}
+
+static VOID StopWorker(PDEV d)
+{
+    if (!d->Thread) return;
+    d->Quit = TRUE;
+    KeSetEvent(&d->Work, IO_NO_INCREMENT, FALSE);
+    KeWaitForSingleObject(d->Thread, Executive, KernelMode, FALSE, NULL);
+    ObDereferenceObject(d->Thread);
+    d->Thread = NULL;
+}
+
+static VOID HwRelease(PDEV d)
+{
+    KIRQL k;
+    StopWorker(d);
+    KeAcquireSpinLock(&d->Lock, &k);
+    d->Ready = FALSE;
+    KeReleaseSpinLock(&d->Lock, k);
+    if (d->Int) {
+        KeSynchronizeExecution(d->Int, SyncOff, d);
+        IoDisconnectInterrupt(d->Int);
+    }
+    d->Int = NULL;
+    KeFlushQueuedDpcs();
+    if (d->Regs) MmUnmapIoSpace(d->Regs, d->RegsLength);
+    d->Regs = NULL;
+}
+
+static NTSTATUS HwStart(PDEV d, PCM_RESOURCE_LIST list)
+{
+    PCM_PARTIAL_RESOURCE_DESCRIPTOR r, regs = NULL, line = NULL;
+    PCM_PARTIAL_RESOURCE_LIST pl;
+    NTSTATUS s;
+    ULONG i;
+    KIRQL k;
+    if (!list || !list->Count) return STATUS_DEVICE_CONFIGURATION_ERROR;
+    pl = &list->List[0].PartialResourceList;
+    for (i = 0; i < pl->Count; i++) {
+        r = &pl->PartialDescriptors[i];
+        if (r->Type == CmResourceTypeMemory) {
+            if (!regs) regs = r;
+        } else if (r->Type == CmResourceTypeInterrupt && !line) line = r;
+    }
+    if (!regs || !line || regs->u.Memory.Length < CNTRL + 4) return STATUS_DEVICE_CONFIGURATION_ERROR;
+    d->RegsLength = regs->u.Memory.Length;
+    d->Regs = MmMapIoSpace(regs->u.Memory.Start, d->RegsLength, MmNonCached);
+    s = STATUS_INSUFFICIENT_RESOURCES;
+    if (!d->Regs) goto fail;
+    s = STATUS_DEVICE_DOES_NOT_EXIST;
+    d->Base = RD(d, INTCSR);
+    if (d->Base == ~0u) goto fail;
+    d->Live = FALSE;
+    d->Base &= ~(LINT1_EN | LINT2_EN | PCI_EN | SOFT_INT | LINT1_CLR | LINT2_CLR);
+    WR(d, INTCSR, d->Base);
+    (void)RD(d, INTCSR);
+    s = IoConnectInterrupt(&d->Int, Isr, d, NULL, line->u.Interrupt.Vector, (KIRQL)line->u.Interrupt.Level,
+        (KIRQL)line->u.Interrupt.Level, line->Flags & CM_RESOURCE_INTERRUPT_LATCHED ? Latched : LevelSensitive,
+        line->ShareDisposition == CmResourceShareShared, line->u.Interrupt.Affinity, FALSE);
+    if (!NT_SUCCESS(s)) {
+        d->Int = NULL;
+        goto fail;
+    }
+    s = StartWorker(d);
+    if (!NT_SUCCESS(s)) goto fail;
+    KeAcquireSpinLock(&d->Lock, &k);
+    KeSynchronizeExecution(d->Int, SyncOn, d);
+    d->Ready = TRUE;
+    KeReleaseSpinLock(&d->Lock, k);
+    return STATUS_SUCCESS;
+fail:
+    HwRelease(d);
+    return s;
+}
+
+static VOID Hold(PDEV d, ULONG why)
+{
+    KIRQL k;
+    KeAcquireSpinLock(&d->Lock, &k);
+    d->Holds |= why;
+    KeReleaseSpinLock(&d->Lock, k);
+    KeWaitForSingleObject(&d->Idle, Executive, KernelMode, FALSE, NULL);    /* the time limit ends it at the latest */
+}
+
+static VOID Unhold(PDEV d, ULONG why)
+{
+    KIRQL k;
+    KeAcquireSpinLock(&d->Lock, &k);
+    d->Holds &= ~why;
+    KeReleaseSpinLock(&d->Lock, k);
+    KeSetEvent(&d->Work, IO_NO_INCREMENT, FALSE);
+}
+
+static VOID Kill(PDEV d)
+{
+    PIRP irp;
+    KIRQL k;
+    KeAcquireSpinLock(&d->QueueLock, &k);
+    d->Dead = TRUE;
+    KeReleaseSpinLock(&d->QueueLock, k);
+    while ((irp = IoCsqRemoveNextIrp(&d->Csq, NULL)) != NULL) Finish(d, irp, STATUS_DELETE_PENDING, 0);
+    Hold(d, HOLD_STOP);
+}
+
+/* queues a checked request; the caller counts as a user for itself */
+static NTSTATUS Submit(PDEV d, PIRP irp)
+{
+    NTSTATUS s;
+    if (!Enter(d)) return Done(irp, STATUS_DELETE_PENDING, 0);
+    s = IoCsqInsertIrpEx(&d->Csq, irp, NULL, NULL);
+    if (NT_SUCCESS(s)) KeSetEvent(&d->Work, IO_NO_INCREMENT, FALSE);
+    else {
+        IoMarkIrpPending(irp);  /* a queue that refuses it does not */
+        Finish(d, irp, s, 0);
+    }
+    return STATUS_PENDING;
+}
+
+static NTSTATUS NTAPI Ioctl(PDEVICE_OBJECT o, PIRP irp)
+{
+    PDEV d = o->DeviceExtension;
+    PIO_STACK_LOCATION sl = IoGetCurrentIrpStackLocation(irp);
+    PULONG n = irp->AssociatedIrp.SystemBuffer;
+    NTSTATUS s;
+    if (!Enter(d)) return Done(irp, STATUS_NO_SUCH_DEVICE, 0);
+    if (sl->Parameters.DeviceIoControl.IoControlCode != IOCTL_RING) s = Done(irp, STATUS_INVALID_DEVICE_REQUEST, 0);
+    else if (sl->Parameters.DeviceIoControl.InputBufferLength < sizeof(ULONG)) s = Done(irp, STATUS_BUFFER_TOO_SMALL, 0);
+    else if (*n < 1 || *n > 8) s = Done(irp, STATUS_INVALID_PARAMETER, 0);
+    else s = Submit(d, irp);
+    Leave(d);
+    return s;
+}
+
+static NTSTATUS NTAPI CreateClose(PDEVICE_OBJECT o, PIRP irp) { return Done(irp, STATUS_SUCCESS, 0); }
+
+static NTSTATUS NTAPI Cleanup(PDEVICE_OBJECT o, PIRP irp)
+{
+    PDEV d = o->DeviceExtension;
+    PIRP q;
+    while ((q = IoCsqRemoveNextIrp(&d->Csq, IoGetCurrentIrpStackLocation(irp)->FileObject)) != NULL)
+        Finish(d, q, STATUS_CANCELLED, 0);
+    return Done(irp, STATUS_SUCCESS, 0);
+}
+
+static NTSTATUS Setup(PDEV d)
+{
+    InitializeListHead(&d->Queue);
+    KeInitializeSpinLock(&d->QueueLock);
+    KeInitializeSpinLock(&d->Lock);
+    KeInitializeEvent(&d->Idle, NotificationEvent, TRUE);
+    d->Holds = HOLD_STOP;
+    KeInitializeEvent(&d->Work, SynchronizationEvent, FALSE);
+    KeInitializeEvent(&d->Signal, SynchronizationEvent, FALSE);
+    KeInitializeDpc(&d->IsrDpc, IsrDpc, d);
+    return IoCsqInitializeEx(&d->Csq, QInsert, QRemove, QPeek, QLock, QUnlock, QCancelled);
+}
+
+static NTSTATUS NTAPI Caught(PDEVICE_OBJECT o, PIRP irp, PVOID ev)
+{
+    KeSetEvent(ev, IO_NO_INCREMENT, FALSE);
+    return STATUS_MORE_PROCESSING_REQUIRED;
+}
+
+static NTSTATUS Forward(PDEV d, PIRP irp)
+{
+    KEVENT ev;
+    KeInitializeEvent(&ev, NotificationEvent, FALSE);
+    IoCopyCurrentIrpStackLocationToNext(irp);
+    IoSetCompletionRoutine(irp, Caught, &ev, TRUE, TRUE, TRUE);
+    IoCallDriver(d->Lower, irp);
+    KeWaitForSingleObject(&ev, Executive, KernelMode, FALSE, NULL);
+    return irp->IoStatus.Status;
+}
+
+static NTSTATUS RemoveDevice(PDEV d, PIRP irp)
+{
+    UNICODE_STRING link;
+    NTSTATUS s;
+    RtlInitUnicodeString(&link, d->LinkName);
+    IoDeleteSymbolicLink(&link);
+    InterlockedExchange(&d->Removed, 1);
+    Kill(d);
+    Leave(d);                   /* this request's */
+    Leave(d);                   /* the device's */
+    KeWaitForSingleObject(&d->NoUsers, Executive, KernelMode, FALSE, NULL);
+    HwRelease(d);
+    irp->IoStatus.Status = STATUS_SUCCESS;
+    IoSkipCurrentIrpStackLocation(irp);
+    s = IoCallDriver(d->Lower, irp);
+    IoDetachDevice(d->Lower);
+    IoDeleteDevice(d->Self);
+    return s;
+}
+
+static NTSTATUS NTAPI Pnp(PDEVICE_OBJECT o, PIRP irp)
+{
+    PDEV d = o->DeviceExtension;
+    PIO_STACK_LOCATION sl = IoGetCurrentIrpStackLocation(irp);
+    UCHAR minor = sl->MajorFunction == IRP_MJ_PNP ? sl->MinorFunction : 0xFF;      /* WMI's are passed on */
+    NTSTATUS s;
+    if (!Enter(d)) return Done(irp, STATUS_NO_SUCH_DEVICE, 0);
+    if (minor == IRP_MN_REMOVE_DEVICE) return RemoveDevice(d, irp);
+    if (minor == IRP_MN_START_DEVICE) {
+        s = Forward(d, irp);
+        if (NT_SUCCESS(s)) s = HwStart(d, sl->Parameters.StartDevice.AllocatedResourcesTranslated);
+        if (NT_SUCCESS(s)) {
+            d->Power = PowerDeviceD0;
+            Unhold(d, HOLD_STOP | HOLD_POWER);
+        }
+        Finish(d, irp, s, 0);
+        return s;
+    }
+    if (minor == IRP_MN_CANCEL_STOP_DEVICE || minor == IRP_MN_CANCEL_REMOVE_DEVICE) {
+        Forward(d, irp);
+        if (d->Ready) Unhold(d, HOLD_STOP);
+        Finish(d, irp, STATUS_SUCCESS, 0);
+        return STATUS_SUCCESS;
+    }
+    if (minor == IRP_MN_QUERY_STOP_DEVICE || minor == IRP_MN_QUERY_REMOVE_DEVICE || minor == IRP_MN_STOP_DEVICE) {
+        Hold(d, HOLD_STOP);
+        if (minor == IRP_MN_STOP_DEVICE) HwRelease(d);
+        irp->IoStatus.Status = STATUS_SUCCESS;
+    } else if (minor == IRP_MN_SURPRISE_REMOVAL) {
+        d->Gone = TRUE;
+        Kill(d);
+        HwRelease(d);
+        irp->IoStatus.Status = STATUS_SUCCESS;
+    }
+    IoSkipCurrentIrpStackLocation(irp);
+    s = IoCallDriver(d->Lower, irp);
+    Leave(d);
+    return s;
+}
+
+static VOID NTAPI DeviceStateSet(PDEVICE_OBJECT o, UCHAR minor, POWER_STATE state, PVOID ctx, PIO_STATUS_BLOCK io)
+{
+    PDEV d = ctx;
+    Finish(d, d->SystemIrp, io->Status, 0);
+}
+
+static NTSTATUS NTAPI SystemDone(PDEVICE_OBJECT o, PIRP irp, PVOID ctx)
+{
+    PDEV d = ctx;
+    POWER_STATE ps;
+    NTSTATUS s = irp->IoStatus.Status;
+    if (NT_SUCCESS(s)) {
+        ps.DeviceState = IoGetCurrentIrpStackLocation(irp)->Parameters.Power.State.SystemState == PowerSystemWorking
+            ? PowerDeviceD0 : PowerDeviceD3;
+        d->SystemIrp = irp;
+        s = PoRequestPowerIrp(d->Pdo, IRP_MN_SET_POWER, ps, DeviceStateSet, d, NULL);
+        if (NT_SUCCESS(s)) return STATUS_MORE_PROCESSING_REQUIRED;
+        irp->IoStatus.Status = s;
+    }
+    Leave(d);
+    return STATUS_CONTINUE_COMPLETION;
+}
+
+static NTSTATUS NTAPI UpDone(PDEVICE_OBJECT o, PIRP irp, PVOID ctx)
+{
+    PDEV d = ctx;
+    if (NT_SUCCESS(irp->IoStatus.Status)) {
+        d->Power = PowerDeviceD0;
+        HwPower(d, TRUE);
+        PoSetPowerState(d->Self, DevicePowerState, IoGetCurrentIrpStackLocation(irp)->Parameters.Power.State);
+        Unhold(d, HOLD_POWER);
+    }
+    Leave(d);
+    return STATUS_CONTINUE_COMPLETION;
+}
+
+static NTSTATUS NTAPI Power(PDEVICE_OBJECT o, PIRP irp)
+{
+    PDEV d = o->DeviceExtension;
+    PIO_STACK_LOCATION sl = IoGetCurrentIrpStackLocation(irp);
+    PIO_COMPLETION_ROUTINE after = NULL;
+    POWER_STATE ps = sl->Parameters.Power.State;
+    NTSTATUS s;
+    if (!Enter(d)) return Done(irp, STATUS_NO_SUCH_DEVICE, 0);
+    if (sl->MinorFunction == IRP_MN_SET_POWER && sl->Parameters.Power.Type == SystemPowerState) after = SystemDone;
+    else if (sl->MinorFunction == IRP_MN_SET_POWER && ps.DeviceState == PowerDeviceD0 && d->Power != PowerDeviceD0) after = UpDone;
+    else if (sl->MinorFunction == IRP_MN_SET_POWER && ps.DeviceState != PowerDeviceD0 && d->Power == PowerDeviceD0) {
+        Hold(d, HOLD_POWER);
+        PoSetPowerState(o, DevicePowerState, ps);
+        d->Power = ps.DeviceState;
+        HwPower(d, FALSE);
+    }
+    if (after) {
+        IoMarkIrpPending(irp);
+        IoCopyCurrentIrpStackLocationToNext(irp);
+        IoSetCompletionRoutine(irp, after, d, TRUE, TRUE, TRUE);
+        PoCallDriver(d->Lower, irp);
+        return STATUS_PENDING;
+    }
+    IoSkipCurrentIrpStackLocation(irp);
+    s = PoCallDriver(d->Lower, irp);
+    Leave(d);
+    return s;
+}
+
+static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT drv, PDEVICE_OBJECT pdo)
+{
+    WCHAR name[] = L"\\Device\\bd3int0", link[] = L"\\DosDevices\\bd3int0";
+    UNICODE_STRING n, l;
+    PDEVICE_OBJECT o = NULL;
+    PDEV d;
+    WCHAR i;
+    NTSTATUS s = STATUS_OBJECT_NAME_COLLISION;
+    for (i = L'0'; i <= L'Z' && s == STATUS_OBJECT_NAME_COLLISION; i++) {   /* the first name that is free */
+        name[RTL_NUMBER_OF(name) - 2] = link[RTL_NUMBER_OF(link) - 2] = i;
+        RtlInitUnicodeString(&n, name);
+        s = IoCreateDevice(drv, sizeof(DEV), &n, FILE_DEVICE_UNKNOWN, FILE_DEVICE_SECURE_OPEN, FALSE, &o);
+    }
+    if (!NT_SUCCESS(s)) return s;
+    d = o->DeviceExtension;
+    RtlZeroMemory(d, sizeof(*d));
+    d->Self = o;
+    d->Pdo = pdo;
+    d->Power = PowerDeviceD3;
+    d->Users = 1;
+    KeInitializeEvent(&d->NoUsers, NotificationEvent, FALSE);
+    RtlCopyMemory(d->LinkName, link, sizeof(link));
+    RtlInitUnicodeString(&l, d->LinkName);
+    s = Setup(d);
+    if (NT_SUCCESS(s)) {
+        s = IoCreateSymbolicLink(&l, &n);
+        if (NT_SUCCESS(s)) {
+            d->Lower = IoAttachDeviceToDeviceStack(o, pdo);
+            if (d->Lower) {
+                o->Flags |= DO_BUFFERED_IO | DO_POWER_PAGABLE;
+                o->Flags &= ~DO_DEVICE_INITIALIZING;
+                return STATUS_SUCCESS;
+            }
+            IoDeleteSymbolicLink(&l);
+            s = STATUS_NO_SUCH_DEVICE;
+        }
+    }
+    IoDeleteDevice(o);
+    return s;
+}
+
+static VOID NTAPI Unload(PDRIVER_OBJECT drv) { }
+
+NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT drv, PUNICODE_STRING path)
+{
+    drv->MajorFunction[IRP_MJ_CREATE] = CreateClose;
+    drv->MajorFunction[IRP_MJ_CLOSE] = CreateClose;
+    drv->MajorFunction[IRP_MJ_CLEANUP] = Cleanup;
+    drv->MajorFunction[IRP_MJ_DEVICE_CONTROL] = Ioctl;
+    drv->MajorFunction[IRP_MJ_PNP] = drv->MajorFunction[IRP_MJ_SYSTEM_CONTROL] = Pnp;
+    drv->MajorFunction[IRP_MJ_POWER] = Power;
+    drv->DriverExtension->AddDevice = AddDevice;
+    drv->DriverUnload = Unload;
+    return STATUS_SUCCESS;
+}
