@@ -30,7 +30,8 @@ pub struct Signal {
     pub name: &'static str,
     /// What it does, and its values.
     pub meaning: &'static str,
-    /// The values, one after the other, by which a card's surroundings act on it while all is well; none if it is a fault, or does what a driver must ask for.
+    /// The values, two or more, one after the other, by which a card's surroundings act on it while all is well; none if it is a fault, or does what a driver
+    /// must ask for.
     pub usual: &'static [u64],
 }
 

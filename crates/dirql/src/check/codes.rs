@@ -45,16 +45,33 @@ pub fn compared(image: &Image) -> Compared {
     Compared { codes: found.into_iter().take(MOST).collect(), values }
 }
 
-/// A value that is a code less this much, shifted right by so many bits.
+/// So many bits at most that a driver clears before it compares: each doubles the codes that are equal then.
+const MOST_CLEARED: u32 = 3;
+
+/// A value that is a code less this much, shifted right by so many bits, without some bits: two neighbours are often one comparison.
 #[derive(Clone, Copy)]
 struct Less {
     by: u32,
     shift: u32,
+    cleared: u32,
 }
 
 impl Less {
     fn code(self, value: u32) -> u32 {
         self.by.wrapping_add(value << self.shift)
+    }
+
+    /// All that are this value without the bits.
+    fn codes(self, value: u32) -> impl Iterator<Item = u32> {
+        let subset =
+            move |last: &u32| Some(last.wrapping_sub(self.cleared) & self.cleared).filter(|next| *next != 0);
+        std::iter::successors(Some(0), subset).map(move |bits| self.code(value | bits))
+    }
+
+    /// Without the bits that a mask clears, if they are few.
+    fn masked(self, mask: u32) -> Option<Self> {
+        let cleared = self.cleared | !mask;
+        (cleared.count_ones() <= MOST_CLEARED).then_some(Self { cleared, ..self })
     }
 }
 
@@ -88,11 +105,11 @@ impl Scan<'_> {
                 let Some(less) = less(target) else { return self.note(value) };
                 match table_behind(behind) {
                     Some(table) => self.add_table(less, value, table),
-                    None => self.add(less.code(value)),
+                    None => less.codes(value).for_each(|code| self.add(code)),
                 }
             }
             Mnemonic::Mov if it.op0_kind() == OpKind::Register && is_code(it) => {
-                known.insert(target, Less { by: 0, shift: 0 });
+                known.insert(target, Less { by: 0, shift: 0, cleared: 0 });
             }
             Mnemonic::Mov if it.op0_kind() == OpKind::Register && it.op1_kind() == OpKind::Register => {
                 set(known, target, less(of));
@@ -119,6 +136,14 @@ impl Scan<'_> {
             Mnemonic::Shr | Mnemonic::Ror if less(target).is_some() => {
                 let moved = less(target).zip(value).filter(|(less, value)| less.shift + value < 16);
                 set(known, target, moved.map(|(less, value)| Less { shift: less.shift + value, ..less }));
+            }
+            Mnemonic::And if less(target).is_some() => {
+                set(known, target, less(target).zip(value).and_then(|(less, mask)| less.masked(mask)));
+            }
+            // The result is zero for the codes that differ from it in these bits alone.
+            Mnemonic::Test if less(target).is_some() => {
+                let masked = less(target).zip(value).and_then(|(less, mask)| less.masked(mask));
+                masked.into_iter().flat_map(|less| less.codes(0)).for_each(|code| self.add(code));
             }
             Mnemonic::Call => {
                 let volatile = [
@@ -270,4 +295,18 @@ fn read(image: &Image, rva: u32) -> Option<u32> {
     let at = usize::try_from(rva - section.rva).ok()?;
     let bytes = image.section_data(section).get(at..at + 4)?;
     Some(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comparison_without_some_bits_is_one_with_all_codes_that_they_tell_apart() {
+        let code = Less { by: 0x22_2000, shift: 0, cleared: 0 };
+        assert_eq!(code.codes(8).collect::<Vec<_>>(), [0x22_2008]);
+        let masked = code.masked(!0b1100).unwrap();
+        assert_eq!(masked.codes(0).collect::<Vec<_>>(), [0x22_2000, 0x22_2004, 0x22_2008, 0x22_200C]);
+        assert!(code.masked(3).is_none(), "what is compared then is the method");
+    }
 }

@@ -225,36 +225,28 @@ fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
         plan.add(format!("{what} and what happens outside of the card"), script, Kind::Requests);
     }
     for Ended { operations: waiting, by } in &survey.ended {
-        let names = ["a", "b"].into_iter().zip(waiting).map(|(name, at)| (name, &operations[*at]));
-        let (events, threads) = (by.iter().map(|at| &outside[*at]), ["t", "u"]);
-        let poke = |event: &Outside, value: u64| format!("poke {} {} {value}", event.device, event.signal);
-        let asked: Vec<String> =
-            names.clone().map(|(name, one)| format!("async {name} {}", one.command)).collect();
-        let begun: Vec<String> = events
-            .clone()
-            .zip(threads)
-            .map(|(one, by)| format!("{by}: {}", poke(one, one.values[0])))
-            .collect();
-        let joins: Vec<String> = threads[..by.len()].iter().map(|thread| format!("join {thread}")).collect();
-        let rest = events.flat_map(|one| one.values[1..].iter().map(move |value| poke(one, *value)));
-        let called: Vec<&str> = names.clone().map(|(name, _)| name).collect();
-        let joined: Vec<String> = called.iter().map(|name| format!("join {name}")).collect();
+        let requests = waiting.iter().map(|at| &operations[*at]).zip(by.iter().map(|at| &outside[*at]));
+        let named: Vec<_> = requests.zip([("a", "t"), ("b", "u")]).collect();
+        let each = |between: &str, text: &dyn Fn(&Operation, &Outside, &str, &str) -> String| {
+            let texts = named.iter().map(|((one, event), (name, thread))| text(one, event, name, thread));
+            texts.collect::<Vec<_>>().join(between)
+        };
         // A level that falls before it is seen is lost, and no driver's fault: it stays until the requests have ended.
         let script = format!(
-            "{open}; {}; wait 1ms; {}; {}; wait 50ms; must-end {}; cancel h; {}; close h",
-            asked.join("; "),
-            begun.join("; "),
-            joins.join("; "),
-            called.join(" "),
-            joined.into_iter().chain(rest).collect::<Vec<_>>().join("; ")
+            "{open}; {}; wait 1ms; {}; {}; wait 50ms; must-end {}; cancel h; {}; {}; close h",
+            each("; ", &|one, _, name, _| format!("async {name} {}", one.command)),
+            each("; ", &|_, event, _, thread| format!("{thread}: {}", event.first())),
+            each("; ", &|_, _, _, thread| format!("join {thread}")),
+            each(" ", &|_, _, name, _| name.to_owned()),
+            each("; ", &|_, _, name, _| format!("join {name}")),
+            each("; ", &|_, event, _, _| event.rest()),
         );
-        let what: Vec<String> = names.map(|(_, one)| words(one)).collect();
-        let what_ends: Vec<&str> = by.iter().map(|at| outside[*at].signal.as_str()).collect();
-        plan.add(
-            format!("{} ended by {}", what.join(" and "), what_ends.join(" and ")),
-            script,
-            Kind::AtOnce,
+        let title = format!(
+            "{} ended by {}",
+            each(" and ", &|one, _, _, _| words(one)),
+            each(" and ", &|_, event, _, _| event.signal.clone())
         );
+        plan.add(title, script, Kind::AtOnce);
     }
 }
 

@@ -41,18 +41,33 @@ pub struct Outside {
     pub device: String,
     /// As `poke` has it: `linti1`.
     pub signal: String,
-    /// Its values, one after the other.
+    /// Its values, one after the other: two or more.
     pub values: Vec<u64>,
 }
 
 impl Outside {
-    /// As a script has it, from the first value's first poke on.
+    /// As a script has it, value by value.
     #[must_use]
     pub fn steps(&self) -> String {
-        let Self { device, signal, values } = self;
-        let steps: Vec<String> =
-            values.iter().map(|value| format!("poke {device} {signal} {value}")).collect();
-        steps.join("; wait 1ms; ")
+        self.pokes(&self.values, "; wait 1ms; ")
+    }
+
+    /// The first value alone.
+    #[must_use]
+    pub fn first(&self) -> String {
+        self.pokes(&self.values[..1], "")
+    }
+
+    /// The values behind the first; there is at least one.
+    #[must_use]
+    pub fn rest(&self) -> String {
+        self.pokes(&self.values[1..], "; ")
+    }
+
+    fn pokes(&self, values: &[u64], between: &str) -> String {
+        let Self { device, signal, .. } = self;
+        let pokes = values.iter().map(|value| format!("poke {device} {signal} {value}"));
+        pokes.collect::<Vec<_>>().join(between)
     }
 }
 
@@ -63,7 +78,7 @@ pub fn outside(devices: &[String]) -> Vec<Outside> {
     for device in devices {
         let model = device.split('#').next();
         let Some(entry) = devices::catalog().iter().find(|entry| Some(entry.name) == model) else { continue };
-        for signal in entry.signals.iter().filter(|signal| !signal.usual.is_empty()) {
+        for signal in entry.signals.iter().filter(|signal| signal.usual.len() > 1) {
             let (signal, values) = (signal.name.to_owned(), signal.usual.to_vec());
             found.push(Outside { device: device.clone(), signal, values });
         }

@@ -3,7 +3,8 @@
 //! No page says how fast a device is, and none how slow: what a driver waits for may come in the moment in which it gives up. With late cards the
 //! cards' clock stands still from the moment in which one of them would do something while a timer or the time-out of a wait is set for later,
 //! and goes on when the N-th of these is due: both come at once then, and in which order is for the processors to say. With silent ones it stands still
-//! longer than any driver's patience, but not for ever: what waits for them without a limit, as for the end of a transfer, is not lost. Accesses to registers are answered meanwhile as they are at that moment. *Ours*: how far a card may be late.
+//! longer than any driver's patience, but not for ever: what waits for them without a limit, as for the end of a transfer, is not lost. Accesses to
+//! registers are answered meanwhile as they are at that moment. *Ours*: how far a card may be late.
 
 use super::platform::Promptness;
 use crate::cx::Kernel;
