@@ -483,12 +483,13 @@ fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<b
     let (now, depth) = (cx.engine().now(), cx.engine().depth());
     let mut begun = Begun::default();
     let mut begin = |k: &mut Kernel, now| {
-        k.ke.irq.interrupts.running.push(object);
         let base = k.ke.processor().interrupt_stack;
         callout::begin(k, &mut begun, &call, base, (now, depth));
     };
     let (level, taken) = cx.with(|k| {
         let level = k.set_level(k.ke.current, floor);
+        // While this processor waits for the lock, too: the object must not go meanwhile.
+        k.ke.irq.interrupts.running.push(object);
         let taken = moment.is_some_and(|moment| spinlock::take_free(k, lock, place, moment));
         if taken {
             begin(k, now);
