@@ -28,8 +28,15 @@ const PAIR: &str = "PAIR(";
 /// What the comment of a correct counterpart says, before the rules.
 const NOT: &str = "Not: ";
 /// Words of the kernel's that look like rules and are none: names of settings.
-const OTHER_WORDS: [&str; 5] =
-    ["before-vista", "fully-specified", "relayed-lines", "shifted-bus", "special-pool"];
+const OTHER_WORDS: [&str; 7] = [
+    "before-vista",
+    "fully-specified",
+    "late-cards",
+    "relayed-lines",
+    "shifted-bus",
+    "silent-cards",
+    "special-pool",
+];
 /// How a verdict is made, by tier.
 const TIERS: [&str; 4] = ["error", "verifier", "warning", "advice"];
 

@@ -67,7 +67,7 @@ exhibits! {
     pnp: remove_not_passed_down 1, link_left 1, wmi_swallowed 1, surprise_leaves_requests 5;
     power: state_refused 1, touched_in_d3 30;
     stack: one_location_too_few 2, freed_and_continued 2, next_location_not_set 1;
-    time: limit_meets_answer 20, timer_left_at_unload 1, thread_reference_kept 1;
+    time: timer_left_at_unload 1, thread_reference_kept 1;
     unload: entry_leaves_device 1, registry_callback_left 1;
 }
 

@@ -507,8 +507,9 @@ fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<b
         let running = &mut k.ke.irq.interrupts.running;
         if running.last() == Some(&object) {
             running.pop();
-        } else {
-            running.retain(|running| *running != object);
+        } else if let Some(at) = running.iter().rposition(|running| *running == object) {
+            // Another processor may wait for the lock.
+            running.remove(at);
         }
         let given_back = went_well && spinlock::give_back_plainly(k, lock);
         if given_back {
