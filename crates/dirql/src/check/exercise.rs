@@ -106,10 +106,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     let open = open(name);
     let operations = || survey.operations.iter().filter(|operation| !operation.variant);
     for operation in operations().filter(|_| interrupts.is_some()) {
-        let (command, steps) = (&operation.command, interrupts.as_deref().unwrap_or_default());
-        let script = format!(
-            "{open}; async a {command}; async b {command}; {steps}; cancel h; join a; join b; close h"
-        );
+        let script = two_under_way(&open, operation, interrupts.as_deref().unwrap_or_default());
         plan.add(format!("{} and interrupts", words(operation)), script, Kind::Requests);
     }
     from_outside(survey, &open, &mut plan);
@@ -205,6 +202,12 @@ fn place(survey: &Survey, wanted: &Operation) -> usize {
     place.expect("it is the survey's")
 }
 
+/// These steps while two requests are under way, which are cancelled then.
+fn two_under_way(open: &str, operation: &Operation, steps: &str) -> String {
+    let command = &operation.command;
+    format!("{open}; async a {command}; async b {command}; {steps}; cancel h; join a; join b; close h")
+}
+
 /// What the surroundings of the cards do: to an idle driver, while requests wait, and at once what ends two of them.
 fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
     let Survey { outside, operations, .. } = survey;
@@ -218,11 +221,12 @@ fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
         Kind::Requests,
     );
     for operation in operations.iter().filter(|operation| !operation.variant) {
-        let (what, command) = (words(operation), &operation.command);
-        let script = format!(
-            "{open}; async a {command}; async b {command}; wait 1ms; {steps}; wait 1ms; cancel h; join a; join b; close h"
+        let script = two_under_way(open, operation, &format!("wait 1ms; {steps}; wait 1ms"));
+        plan.add(
+            format!("{} and what happens outside of the card", words(operation)),
+            script,
+            Kind::Requests,
         );
-        plan.add(format!("{what} and what happens outside of the card"), script, Kind::Requests);
     }
     for Ended { operations: waiting, by } in &survey.ended {
         let requests = waiting.iter().map(|at| &operations[*at]).zip(by.iter().map(|at| &outside[*at]));

@@ -405,8 +405,9 @@ impl Asking<'_> {
             known.push(plain);
         }
         known.extend(longer.map(|(question, answer)| question.known(true, *answer == Answer::Waits)));
-        let last = known[known.len() - 1].question;
-        known.extend(variant(last, reached.max(longer.map_or(0, |(_, answer)| life(*answer))), &worded));
+        let (last, reached) =
+            (known[known.len() - 1].question, longer.map_or(reached, |(_, answer)| life(*answer)));
+        known.extend(variant(last, reached, &worded));
         Ok(known)
     }
 
@@ -523,15 +524,13 @@ impl Asking<'_> {
     /// Whether the driver ends a request with an error after a while whose card is so prompt.
     fn is_given_up(&mut self, question: Question, cards: Promptness) -> Result<bool, Error> {
         let name = self.name.clone();
-        self.boots.prompt(Some(cards));
-        let end = self.boots.boot(usual(), |machine| {
+        let (end, _) = self.boots.boot_with(Some(cards), usual(), |machine| {
             let handle = machine.open_overlapped(&name).ok()?;
             let request = question.begin(&handle).ok()?;
             let _ = machine.wait(LONGEST_LIMIT);
             Some(ended(request, false))
-        });
-        self.boots.prompt(None);
-        Ok(matches!(end?.0, Some(Answer::Later(status)) if status >> 31 != 0))
+        })?;
+        Ok(matches!(end, Some(Answer::Later(status)) if status >> 31 != 0))
     }
 
     /// Whether each of these, asked for one after the other, ends by itself and succeeds.

@@ -24,8 +24,6 @@ pub struct Boots {
     /// The application's.
     process: u64,
     notes: Vec<String>,
-    /// When the cards do what they do by themselves, if it is not as the machine was described.
-    cards: Option<Promptness>,
 }
 
 impl Machine {
@@ -63,7 +61,7 @@ impl Boots {
         machine.host.track(Tracking::Faults).map_err(host)?;
         let mark = machine.mark()?;
         let (process, notes) = (machine.process.get(), machine.notes.borrow().clone());
-        Ok(Self { machine, mark, work, process, notes, cards: None })
+        Ok(Self { machine, mark, work, process, notes })
     }
 
     /// Boots the machine, with `policy` deciding; has `act` work with it, whether its driver is ready or not; and ends it. What comes of
@@ -76,11 +74,21 @@ impl Boots {
         policy: Box<dyn Chooser>,
         act: impl FnOnce(&Machine) -> R,
     ) -> Result<(R, Report), Error> {
-        let Self { machine, mark, work, process, notes, cards } = self;
+        self.boot_with(None, policy, act)
+    }
+
+    /// As [`Boots::boot`], of a machine whose cards are so prompt, and not as it was described.
+    pub(crate) fn boot_with<R>(
+        &mut self,
+        cards: Option<Promptness>,
+        policy: Box<dyn Chooser>,
+        act: impl FnOnce(&Machine) -> R,
+    ) -> Result<(R, Report), Error> {
+        let Self { machine, mark, work, process, notes } = self;
         machine.back(mark);
         machine.nt().decide_by(policy);
         machine.forget(*process, notes);
-        if let Some(cards) = *cards {
+        if let Some(cards) = cards {
             machine.inside(|nt| nt.cx().with(|k| k.hal.platform.cards = cards));
         }
         machine.set_up(work)?;
@@ -90,11 +98,6 @@ impl Boots {
 }
 
 impl Boots {
-    /// When the cards do what they do by themselves in the machines that are booted from now on; none: as the machine was described.
-    pub(crate) fn prompt(&mut self, cards: Option<Promptness>) {
-        self.cards = cards;
-    }
-
     /// From now on it is kept which code of the driver's is come to, in all boots.
     pub fn keep_reached(&self) {
         self.machine.host.keep_reached();

@@ -51,7 +51,7 @@ pub(crate) struct Interrupts {
     affinities: Vec<u64>,
     /// Lines that are being served, by a processor or a thread: they wait for the end of it.
     in_service: u64,
-    /// Service routines that run now.
+    /// Service routines that run now, or wait for their lock to run: once for each processor.
     pub(crate) running: Vec<u64>,
     /// What came by messages.
     pub(crate) messages: Messages,
@@ -62,6 +62,13 @@ pub(crate) struct Interrupts {
 }
 
 impl Interrupts {
+    /// A service routine that was to run has returned. Another processor may wait for the lock to run it, too.
+    pub(super) fn has_run(&mut self, object: u64) {
+        if let Some(at) = self.running.iter().rposition(|running| *running == object) {
+            self.running.remove(at);
+        }
+    }
+
     /// The lines that want service.
     #[inline]
     pub(in crate::ke) fn wanting(&self) -> u64 {
@@ -504,13 +511,7 @@ fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<b
     }
     let (all, count) = connection.arguments(object);
     let (result, given_back) = callout::called(cx, &call, &mut begun, &all[..count], |k, went_well| {
-        let running = &mut k.ke.irq.interrupts.running;
-        if running.last() == Some(&object) {
-            running.pop();
-        } else if let Some(at) = running.iter().rposition(|running| *running == object) {
-            // Another processor may wait for the lock.
-            running.remove(at);
-        }
+        k.ke.irq.interrupts.has_run(object);
         let given_back = went_well && spinlock::give_back_plainly(k, lock);
         if given_back {
             k.set_level(k.ke.current, level);

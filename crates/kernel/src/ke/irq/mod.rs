@@ -58,7 +58,7 @@ impl State {
         self.interrupts.highest(mask, PASSIVE_LEVEL).map_or(PASSIVE_LEVEL, vectors::irql_of_vector)
     }
 
-    /// Whether the service routine of this interrupt object runs.
+    /// Whether the service routine of this interrupt object runs, or a processor waits for its lock to run it.
     pub(super) fn runs_isr(&self, object: u64) -> bool {
         self.interrupts.running.contains(&object)
     }

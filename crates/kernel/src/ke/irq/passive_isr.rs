@@ -117,7 +117,7 @@ fn call_chain(cx: &mut Cx<'_>, vector: u32) -> Flow<bool> {
         cx.with(|k| k.ke.irq.interrupts.running.push(object));
         let result = call_routine(cx, object, &connection);
         cx.with(|k| {
-            k.ke.irq.interrupts.running.retain(|running| *running != object);
+            k.ke.irq.interrupts.has_run(object);
             if let Some(strand) = k.ke.irq.interrupts.servers.disconnecting.remove(&object) {
                 wait::grant(k, strand);
             }

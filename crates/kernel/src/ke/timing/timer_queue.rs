@@ -240,11 +240,12 @@ impl TimerQueue {
 
     /// When the clock finds the first timer, or the end of a driver's wait, behind this moment, in nanoseconds.
     pub(crate) fn first_limit(&self, behind: u64) -> Option<u64> {
-        let first = |fine: bool| {
-            let found = self.wheels[usize::from(fine)].due.keys().map(|key| self.clock.found(key.0, fine));
-            found.into_iter().find(|found| *found > behind)
+        let came = [self.clock.came_at(behind), self.clock.finely_came_at(behind)];
+        let found = |fine: bool| {
+            let due = self.wheels[usize::from(fine)].after(came[usize::from(fine)]);
+            due.map(|due| self.clock.found(due, fine))
         };
-        [false, true].into_iter().filter_map(first).min()
+        [false, true].into_iter().filter_map(found).filter(|time| *time < FOREVER).min()
     }
 
     /// Whether the timer is set.
@@ -461,14 +462,8 @@ impl TimerQueue {
 
     /// The same, past what is due already and waits for a level to fall.
     pub(in crate::ke) fn deadline_after(&self, now: u64) -> Option<u64> {
-        let came = [self.clock.came_at(now), self.clock.finely_came_at(now)];
-        let found = |fine: bool| {
-            let due = self.wheels[usize::from(fine)].after(came[usize::from(fine)]);
-            due.map(|due| self.clock.found(due, fine))
-        };
         let alarm = self.alarms.first_key_value().map(|((time, _), _)| *time);
-        let all = [found(false), found(true), alarm].into_iter().flatten();
-        all.filter(|time| *time < FOREVER).min()
+        [self.first_limit(now), alarm.filter(|time| *time < FOREVER)].into_iter().flatten().min()
     }
 }
 
