@@ -67,7 +67,7 @@ pub use sharing::mixed;
 pub use strand::{Progress, StrandId};
 #[doc(hidden)]
 pub use translate::encode_for_the_other_maker;
-pub use translate::{ANSWERS, Answer, RETURN_TO_KERNEL, Short, TakenLock};
+pub use translate::{ANSWERS, Answer, Carried, RETURN_TO_KERNEL, Short, TakenLock};
 pub use view::View;
 
 /// What memory holds that is given to driver code without any content of its own.

@@ -24,7 +24,7 @@ use crate::shadow::Shadow;
 use crate::sharing::{self, Sharing};
 use crate::signals;
 use crate::strand::{Progress, StrandId, Strands};
-use crate::translate::{self, Answer, Reporting, Resumption, Short, Translator};
+use crate::translate::{self, Answer, Carried, Reporting, Resumption, Short, Translator};
 use crate::windows::{self, CACHE_WRITTEN, HEAP, PAGES, STACKS, TABLE_WRITTEN, Window};
 
 /// Where a call into a driver finds its stack.
@@ -343,6 +343,12 @@ impl Engine {
     #[inline]
     pub fn caller_rip(self) -> u64 {
         translate::caller_rip()
+    }
+
+    /// Which bits of what the instruction at `store` stores are, by the driver's code, those that the one at `load` has loaded.
+    #[must_use]
+    pub fn carried(self, load: u64, store: u64) -> Carried {
+        translate::carried(load, store)
     }
 
     /// All driver code waiting for the kernel on this strand, innermost first: each [`Engine::call`] whose driver is in a

@@ -8,6 +8,7 @@
 
 mod accesses;
 mod attacks;
+mod carried;
 mod checked;
 mod corpora;
 mod corpus;

@@ -47,6 +47,7 @@
     PAIR("power-pagable-not-taken-over", PagableNotTaken)                                                              \
     PAIR("power-request-not-passed-down", PowerNotPassed)                                                              \
     PAIR("register-refused", RegisterRefused)                                                                          \
+    PAIR("register-update-lost", UpdateLost)                                                                           \
     PAIR("remove-lock-not-awaited", LockNotAwaited)                                                                    \
     PAIR("request-forgotten", Forgotten)                                                                               \
     PAIR("request-pending-after-surprise-removal", KeptWhenGone)                                                       \

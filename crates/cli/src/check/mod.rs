@@ -18,7 +18,7 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Result, bail};
-use dirql::check::{self, Cause, Exercise, Survey};
+use dirql::check::{self, Cause, Exercise, Extent, Survey};
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::Check;
@@ -52,7 +52,7 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
         stop: AtomicBool::new(false),
         progress: Progress::new(!arguments.quiet),
     };
-    let survey = match campaign.survey(&[])? {
+    let survey = match campaign.survey(Extent::Everything, &[])? {
         Ok(survey) => survey,
         Err(code) => return Ok(code),
     };
@@ -60,7 +60,7 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
         None => (survey, None),
         Some(device) => {
             campaign.more.push(format!("--device={device}"));
-            match campaign.survey(&[])? {
+            match campaign.survey(Extent::Everything, &[])? {
                 Ok(survey) => (survey, Some(device)),
                 Err(code) => return Ok(code),
             }
@@ -68,7 +68,7 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     };
     let of_more = |more: Option<Vec<String>>| -> Result<Option<(Survey, Vec<String>)>> {
         let Some(more) = more else { return Ok(None) };
-        Ok(campaign.survey(&more)?.ok().map(|survey| (survey, more)))
+        Ok(campaign.survey(Extent::Requests, &more)?.ok().map(|survey| (survey, more)))
     };
     let neighbours = of_more(setting::neighbours(&arguments.setup, &survey))?;
     let busy = of_more(setting::busy_line(&arguments.setup, &survey))?;
@@ -192,10 +192,10 @@ impl JobResult {
 
 impl Campaign<'_> {
     /// The survey; or the exit code, if what was given is of no use.
-    fn survey(&self, besides: &[String]) -> Result<Result<Survey, u8>> {
+    fn survey(&self, extent: Extent, besides: &[String]) -> Result<Result<Survey, u8>> {
         self.progress.at(|| "asking the driver what it offers".to_owned());
         let mut survey = None;
-        let turn = format!("--{}={}", isolate::TURN, Turn::Survey.text());
+        let turn = format!("--{}={}", isolate::TURN, Turn::Survey(extent).text());
         let more: Vec<String> = self.more.iter().chain(besides).cloned().chain([turn]).collect();
         let end = isolate::watch(&self.arguments.isolation, &more, &self.stop, |line| {
             survey = serde_json::from_str(line).ok();

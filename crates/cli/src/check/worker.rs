@@ -1,7 +1,7 @@
 //! A process of `dirql check`: it makes the survey, or carries one exercise out, and says line by line what comes of it.
 
 use anyhow::{Context, Result, bail};
-use dirql::check::{self, Campaign, Cause, Exercise, Survey, Totals};
+use dirql::check::{self, Campaign, Cause, Exercise, Extent, Survey, Totals};
 use dirql::explore::Bounds;
 use dirql::files::DriverFile;
 use dirql::{Bench, Boots, Error, Jail, Play, Report, ScriptText};
@@ -19,8 +19,8 @@ const PREEMPTIONS: usize = 2;
 /// What a process is to do.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Turn {
-    /// Find out what the driver offers.
-    Survey,
+    /// Find out so much of what the driver offers.
+    Survey(Extent),
     /// Carry the exercise of this number out, of those that follow from the surveys, from the attempt of this number on.
     Exercise(Surveys, usize, u64),
     /// Search its schedules.
@@ -64,7 +64,7 @@ pub(super) fn run(arguments: &Check) -> Result<u8> {
     let outputs = Outputs::new(&arguments.isolation, []);
     isolate::in_turns(&arguments.isolation, &outputs, None, |jail, turn| {
         match serde_json::from_str(turn.context("no turn")?)? {
-            Turn::Survey => survey(arguments, jail),
+            Turn::Survey(extent) => survey(arguments, jail, extent),
             Turn::Exercise(surveys, at, first) => {
                 let exercise = &super::exercises(arguments, &surveys)?[at];
                 carry_out(arguments, jail, exercise, &surveys.own, first)
@@ -79,12 +79,12 @@ fn bench(arguments: &Check, jail: Option<Jail>) -> Result<Bench, Error> {
     Ok(jail.into_iter().fold(bench, Bench::jailed))
 }
 
-fn survey(arguments: &Check, jail: Option<Jail>) -> Result<Done> {
+fn survey(arguments: &Check, jail: Option<Jail>, extent: Extent) -> Result<Done> {
     let driver = DriverFile::read(&arguments.setup.driver).map_err(Error::Input)?;
     let compared = check::compared(&driver.image);
     let bench = bench(arguments, jail)?;
     let signals = check::signals(&bench);
-    let survey = check::survey(&mut bench.boots()?, &compared)?;
+    let survey = check::survey(&mut bench.boots()?, &compared, extent)?;
     let survey = Survey { signals, ..survey }.with_imports(&driver.image);
     isolate::tell(&serde_json::to_string(&survey)?);
     Ok(Done::with(0))

@@ -23,4 +23,4 @@ pub use exercise::{Effort, Exercise, RACES, exercises, exercises_of_neighbours, 
 pub use inputs::{Inputs, inputs};
 pub use shrink::{Shown, shrink};
 pub use signals::{Outside, outside, signals};
-pub use survey::{Ended, HARDWARE, Operation, Survey, survey};
+pub use survey::{Ended, Extent, HARDWARE, Operation, Survey, survey};

@@ -182,11 +182,20 @@ enum Answer {
     Ends,
 }
 
+/// How much is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum Extent {
+    /// What requests there are, and which end by themselves in company: all that a machine with more cards is surveyed for.
+    Requests,
+    /// Besides, what ends them else: the world outside of the card, and time limits of the driver's.
+    Everything,
+}
+
 /// Asks the driver of a machine that is booted for it. `compared` is what its code compares with.
 ///
 /// # Errors
 /// As [`Boots::boot`].
-pub fn survey(boots: &mut Boots, compared: &Compared) -> Result<Survey, Error> {
+pub fn survey(boots: &mut Boots, compared: &Compared, extent: Extent) -> Result<Survey, Error> {
     let looked = boots.boot(usual(), |machine| {
         let offered =
             if machine.is_ready() { machine.offered().unwrap_or_default() } else { Offered::default() };
@@ -229,13 +238,11 @@ pub fn survey(boots: &mut Boots, compared: &Compared) -> Result<Survey, Error> {
         }
     }
     found.self_ending = asking.self_ending(&known)?;
-    found.ending_beside = asking.ending_beside(&known, &found.self_ending)?;
-    found.outside = outside(&found.devices);
-    found.ended = asking.ended(&known, &found.outside)?;
-    let usual = known.iter().enumerate().filter(|(_, one)| one.operation.is_usual());
-    for (place, one) in usual.take(PAIRED) {
-        let limit = asking.limit(one.question)?;
-        found.limited.extend(limit.map(|limit| (place, limit)));
+    if extent == Extent::Everything {
+        found.ending_beside = asking.ending_beside(&known, &found.self_ending)?;
+        found.outside = outside(&found.devices);
+        found.ended = asking.ended(&known, &found.outside)?;
+        found.limited = asking.limited(&known)?;
     }
     found.operations = known.into_iter().map(|known| known.operation).collect();
     Ok(found)
@@ -495,6 +502,16 @@ impl Asking<'_> {
             begun.into_iter().map(|(at_once, request)| ended(request, at_once)).collect()
         })?;
         Ok(answers)
+    }
+
+    /// Which the driver gives up after a time limit, and at which of its limits.
+    fn limited(&mut self, known: &[Known]) -> Result<Vec<(usize, u32)>, Error> {
+        let usual = known.iter().enumerate().filter(|(_, one)| one.operation.is_usual());
+        let mut limited = Vec::new();
+        for (place, one) in usual.take(PAIRED) {
+            limited.extend(self.limit(one.question)?.map(|limit| (place, limit)));
+        }
+        Ok(limited)
     }
 
     /// At which of its limits the driver gives a request up whose card is late; none if it does not.

@@ -11,6 +11,7 @@ mod block;
 mod blocks;
 mod cache;
 mod callout;
+mod carried;
 mod checked;
 mod classify;
 mod covered;
@@ -44,6 +45,8 @@ pub(crate) use cache::{Shelved, Translator};
 pub(crate) use exit::GuestEntryPoints;
 pub(crate) use extended::ask_for_extended;
 pub(crate) use frame::fixup;
+pub use carried::Carried;
+pub(crate) use carried::carried;
 pub use host_cpu::encode_for_the_other_maker;
 #[cfg(test)]
 pub(crate) use host_words::BLOCKED;

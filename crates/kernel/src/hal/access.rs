@@ -10,7 +10,7 @@ use engine::{Access, Fault, FaultKind, Flow, Leave};
 
 use super::hardware::{Refusal, Width};
 use super::polls::Polls;
-use super::{combine, stale};
+use super::{combine, lost_updates, stale};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::mm::{io_space, physical_access, shadow};
@@ -38,10 +38,10 @@ pub(crate) enum After {
 
 /// One access, as verdicts and events need it.
 #[derive(Clone, Copy)]
-struct RegisterAccess {
-    port: bool,
-    write: bool,
-    address: u64,
+pub(super) struct RegisterAccess {
+    pub(super) port: bool,
+    pub(super) write: bool,
+    pub(super) address: u64,
     width: Width,
 }
 
@@ -512,6 +512,7 @@ fn refused(cx: &mut Cx<'_>, access: RegisterAccess, refusal: &Refusal) -> Leave 
 
 #[inline]
 fn tell(cx: &mut Cx<'_>, access: RegisterAccess, value: u64) {
+    lost_updates::accessed(cx, access, value);
     if cx.count_event(Kind::Device) {
         tell_in_full(cx, access, value);
     }

@@ -7,6 +7,7 @@ pub(crate) mod config;
 pub(crate) mod dma;
 pub mod hardware;
 mod late;
+mod lost_updates;
 pub mod platform;
 pub(crate) mod polls;
 mod posted;
@@ -40,6 +41,7 @@ pub struct State {
     pub(crate) transfers: Vec<Transfer>,
     pub(crate) dma: dma::State,
     late: late::Clock,
+    lost_updates: lost_updates::LostUpdates,
 }
 
 impl State {
@@ -61,6 +63,7 @@ impl State {
             transfers: Vec::new(),
             dma: dma::State::default(),
             late: late::Clock::default(),
+            lost_updates: lost_updates::LostUpdates::default(),
         }
     }
 }

@@ -30,7 +30,7 @@ use crate::witness;
 /// So many passes in a row that no routine claims, with the line still asserted, are a storm.
 const UNCLAIMED_PASSES: u32 = 1_000;
 /// So many passes without the line ever falling are one, even if routines claim them; and so many messages in a row.
-pub(super) const CLAIMED_PASSES: u32 = 100_000;
+pub(super) const CLAIMED_PASSES: u32 = 20_000;
 /// What taking an interrupt costs, in nanoseconds.
 pub(crate) const LATENCY: u64 = 200;
 

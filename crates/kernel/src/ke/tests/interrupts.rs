@@ -38,6 +38,11 @@ const CARD: &str = "
         out(0x300, 1); int at_once = calls;
         KeWaitForSingleObject(event, 0, 0, 0, 0); return at_once << 8 | calls;
     }
+    u8 KeAcquireInterruptSpinLock(void *); void KeReleaseInterruptSpinLock(void *, u8); void IoDisconnectInterrupt(void *);
+    ROUTINE int leave(void *object) {
+        u8 old = KeAcquireInterruptSpinLock(object); KeStallExecutionProcessor(400); KeReleaseInterruptSpinLock(object, old);
+        IoDisconnectInterrupt(object); return calls;
+    }
     ROUTINE u8 careless(void *interrupt, void *context) { KeSetEvent(event, 0, 0); return 1; }
 ";
 
@@ -137,6 +142,20 @@ fn a_level_that_stays_calls_again_until_it_falls() {
         settle(cx);
         let calls = driver.run(cx, "counts", &[]).unwrap() >> 8;
         assert!((3..10).contains(&calls), "{calls} calls in 1500 ns");
+    });
+}
+
+#[test]
+fn a_disconnection_waits_for_a_processor_that_waits_for_the_lock_to_run_the_routine() {
+    let line = Rc::new(RefCell::new(Line { at: Some(200_000), until: Some(200_010), ..Line::default() }));
+    let rig = Rig { line, ..Rig::processors(2) };
+    rig.run(|cx| {
+        let driver = Driver::load(cx, "card", CARD);
+        driver.run(cx, "setup", &[]).unwrap();
+        let on_second = Connection { affinity: 0b10, ..connection(driver.at("isr")) };
+        let object = interrupt::connect(cx, &on_second).unwrap().unwrap();
+        let calls = driver.run(cx, "leave", &[object.address]);
+        assert_eq!((calls, rule(cx)), (Some(1), None), "{}", message(cx));
     });
 }
 

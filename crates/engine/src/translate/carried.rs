@@ -1,0 +1,266 @@
+//! What a store has of an earlier load: which bits of the stored value are those that were loaded, as they were.
+//!
+//! Found by the instructions between the two, along every way that leads from the load to the store without calling anything that changes the registers
+//! in question. It says *carried* only where that follows from the instructions alone; values that go through memory other than the routine's own stack,
+//! shifts and sums are not followed.
+
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+
+use crate::memory;
+
+/// So many instructions of a way are looked at, and so many of all ways together.
+const LENGTH: usize = 96;
+const TOTAL: usize = 512;
+/// The longest instruction.
+const LONGEST: usize = 15;
+/// What a call may change.
+const VOLATILE: [Register; 7] =
+    [Register::RAX, Register::RCX, Register::RDX, Register::R8, Register::R9, Register::R10, Register::R11];
+
+/// Bits of a value.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Carried {
+    /// A zero in these was loaded as a zero.
+    pub zeroes: u64,
+    /// A one in these was loaded as a one.
+    pub ones: u64,
+}
+
+impl Carried {
+    const fn all(bits: u64) -> Self {
+        Self { zeroes: bits, ones: bits }
+    }
+
+    /// The bits in which `value`, which was stored, is what was loaded.
+    #[must_use]
+    pub const fn bits(self, value: u64) -> u64 {
+        value & self.ones | !value & self.zeroes
+    }
+
+    /// Of both, by whichever the value has come.
+    const fn meet(self, other: Self) -> Self {
+        Self { zeroes: self.zeroes & other.zeroes, ones: self.ones & other.ones }
+    }
+
+    const fn or(self, other: Self) -> Self {
+        Self { zeroes: self.zeroes | other.zeroes, ones: self.ones & other.ones }
+    }
+
+    const fn and(self, other: Self) -> Self {
+        Self { zeroes: self.zeroes & other.zeroes, ones: self.ones | other.ones }
+    }
+
+    const fn within(self, bits: u64) -> Self {
+        Self { zeroes: self.zeroes & bits, ones: self.ones & bits }
+    }
+}
+
+/// What the store at `store` has of the load at `load`; nothing if it does not follow it, or they are no plain ones.
+pub(crate) fn carried(load: u64, store: u64) -> Carried {
+    let Some(instruction) = decode(load) else { return Carried::default() };
+    let loads = match instruction.mnemonic() {
+        Mnemonic::In => true,
+        Mnemonic::Mov | Mnemonic::Movzx => instruction.op1_kind() == OpKind::Memory,
+        _ => false,
+    };
+    let Some(part) = part(instruction.op0_register()).filter(|_| loads) else { return Carried::default() };
+    let width = match instruction.op1_kind() {
+        OpKind::Memory => bits_of(8 * instruction.memory_size().size()),
+        _ => part.bits,
+    };
+    let mut values = Values::default();
+    values.set(Place::Register(part.register), Carried::all(width));
+    let mut ways = Ways { load, store, left: TOTAL, found: None };
+    ways.follow(instruction.next_ip(), values, LENGTH);
+    ways.found.unwrap_or_default()
+}
+
+fn decode(at: u64) -> Option<Instruction> {
+    let mut code = [0; LONGEST];
+    // The end of what is mapped may come sooner.
+    let there = (1..=LONGEST).rev().find(|count| memory::peek(at, &mut code[..*count]).is_ok())?;
+    let instruction = Decoder::with_ip(64, &code[..there], at, DecoderOptions::NONE).decode();
+    (!instruction.is_invalid()).then_some(instruction)
+}
+
+const fn bits_of(width: usize) -> u64 {
+    if width >= 64 { u64::MAX } else { (1 << width) - 1 }
+}
+
+/// A register, or a part of it.
+#[derive(Clone, Copy)]
+struct Part {
+    register: Register,
+    /// The bits of the part.
+    bits: u64,
+    /// Where they begin.
+    shift: u32,
+}
+
+fn part(register: Register) -> Option<Part> {
+    if !register.is_gpr() {
+        return None;
+    }
+    let shift = if matches!(register, Register::AH | Register::BH | Register::CH | Register::DH) { 8 } else { 0 };
+    Some(Part { register: register.full_register(), bits: bits_of(8 * register.size()) << shift, shift })
+}
+
+/// Where a value may stand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Register(Register),
+    /// On the routine's stack, by a register and a distance.
+    Stack(Register, u64),
+}
+
+/// What values have of what was loaded: those that have something.
+#[derive(Clone, Default)]
+struct Values(Vec<(Place, Carried)>);
+
+impl Values {
+    fn get(&self, place: Place) -> Carried {
+        self.0.iter().find(|(known, _)| *known == place).map(|(_, carried)| *carried).unwrap_or_default()
+    }
+
+    fn set(&mut self, place: Place, carried: Carried) {
+        self.0.retain(|(known, _)| *known != place);
+        if carried != Carried::default() {
+            self.0.push((place, carried));
+        }
+    }
+
+    /// What an operand has, its lowest bit first.
+    fn operand(&self, instruction: &Instruction, number: u32) -> Carried {
+        match instruction.op_kind(number) {
+            OpKind::Register => part(instruction.op_register(number)).map_or(Carried::default(), |part| {
+                let Carried { zeroes, ones } = self.get(Place::Register(part.register)).within(part.bits);
+                Carried { zeroes: zeroes >> part.shift, ones: ones >> part.shift }
+            }),
+            OpKind::Memory => on_stack(instruction).map_or(Carried::default(), |place| {
+                self.get(place).within(bits_of(8 * instruction.memory_size().size()))
+            }),
+            _ => Carried::default(),
+        }
+    }
+
+    /// The first operand has this from now on.
+    fn put(&mut self, instruction: &Instruction, Carried { zeroes, ones }: Carried) {
+        match instruction.op0_kind() {
+            OpKind::Register => {
+                let Some(part) = part(instruction.op0_register()) else { return };
+                let moved = Carried { zeroes: zeroes << part.shift, ones: ones << part.shift }.within(part.bits);
+                let place = Place::Register(part.register);
+                // An operation of 32 bits makes the upper half zero.
+                let rest = if instruction.op0_register().size() < 4 { self.get(place).within(!part.bits) } else { Carried::default() };
+                self.set(place, Carried { zeroes: moved.zeroes | rest.zeroes, ones: moved.ones | rest.ones });
+                self.without_base(part.register);
+            }
+            OpKind::Memory => {
+                if let Some(place) = on_stack(instruction) {
+                    self.set(place, Carried { zeroes, ones }.within(bits_of(8 * instruction.memory_size().size())));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// This register points elsewhere.
+    fn without_base(&mut self, register: Register) {
+        self.0.retain(|(place, _)| !matches!(place, Place::Stack(base, _) if *base == register));
+    }
+
+    /// What an instruction makes of them, which does not go elsewhere.
+    fn after(&mut self, instruction: &Instruction) {
+        let (own, other) = (self.operand(instruction, 0), || self.operand(instruction, 1));
+        let known = immediate(instruction);
+        let made = match (instruction.mnemonic(), known) {
+            (Mnemonic::Test | Mnemonic::Cmp | Mnemonic::Bt, _) => return,
+            (Mnemonic::Mov | Mnemonic::Movzx, None) => other(),
+            (Mnemonic::Or | Mnemonic::Xor, Some(bits)) => own.within(!bits),
+            (Mnemonic::And, Some(bits)) => own.within(bits),
+            (Mnemonic::Or, None) => own.or(other()),
+            (Mnemonic::And, None) => own.and(other()),
+            (Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc, Some(bit)) => own.within(!(1 << (bit & 63))),
+            (mnemonic, None) if is_conditional_move(mnemonic) => own.meet(other()),
+            _ => return self.overwritten(instruction),
+        };
+        self.put(instruction, made);
+    }
+
+    /// By an instruction whose result has nothing of what was loaded.
+    fn overwritten(&mut self, instruction: &Instruction) {
+        if instruction.op_count() > 0 && instruction.op0_kind() == OpKind::Memory {
+            self.put(instruction, Carried::default());
+        }
+        let mut factory = InstructionInfoFactory::new();
+        for used in factory.info(instruction).used_registers() {
+            if !matches!(used.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess) {
+                self.set(Place::Register(used.register().full_register()), Carried::default());
+                self.without_base(used.register().full_register());
+            }
+        }
+    }
+}
+
+/// What is known of the second operand: a number.
+fn immediate(instruction: &Instruction) -> Option<u64> {
+    let is_known = instruction.op_count() > 1 && instruction.try_immediate(1).is_ok();
+    is_known.then(|| instruction.immediate(1))
+}
+
+fn is_conditional_move(mnemonic: Mnemonic) -> bool {
+    use Mnemonic as M;
+    matches!(
+        mnemonic,
+        M::Cmova | M::Cmovae | M::Cmovb | M::Cmovbe | M::Cmove | M::Cmovg | M::Cmovge | M::Cmovl | M::Cmovle | M::Cmovne
+            | M::Cmovno | M::Cmovnp | M::Cmovns | M::Cmovo | M::Cmovp | M::Cmovs
+    )
+}
+
+/// The place on the routine's stack that an instruction names.
+fn on_stack(instruction: &Instruction) -> Option<Place> {
+    let base = instruction.memory_base();
+    let is_stack = matches!(base, Register::RSP | Register::RBP) && instruction.memory_index() == Register::None;
+    is_stack.then(|| Place::Stack(base, instruction.memory_displacement64()))
+}
+
+/// All ways from the load to the store.
+struct Ways {
+    load: u64,
+    store: u64,
+    left: usize,
+    /// What the store has by all of those that were found.
+    found: Option<Carried>,
+}
+
+impl Ways {
+    fn follow(&mut self, from: u64, mut values: Values, length: usize) {
+        let mut at = from;
+        for gone in 0..length {
+            // It is loaded anew.
+            if at == self.load || values.0.is_empty() && self.found == Some(Carried::default()) {
+                return;
+            }
+            let Some(instruction) = decode(at).filter(|_| self.left > 0) else { return };
+            self.left -= 1;
+            if at == self.store {
+                let is_plain = matches!(instruction.mnemonic(), Mnemonic::Mov | Mnemonic::Out);
+                let stored = if is_plain { values.operand(&instruction, 1) } else { Carried::default() };
+                self.found = Some(self.found.map_or(stored, |found| found.meet(stored)));
+                return;
+            }
+            at = instruction.next_ip();
+            match instruction.flow_control() {
+                FlowControl::Next => values.after(&instruction),
+                FlowControl::Call | FlowControl::IndirectCall => {
+                    VOLATILE.iter().for_each(|register| values.set(Place::Register(*register), Carried::default()));
+                }
+                FlowControl::UnconditionalBranch => at = instruction.near_branch_target(),
+                FlowControl::ConditionalBranch => {
+                    self.follow(instruction.near_branch_target(), values.clone(), length - gone - 1);
+                }
+                _ => return,
+            }
+        }
+    }
+}

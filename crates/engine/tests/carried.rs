@@ -1,0 +1,100 @@
+//! What a store has of an earlier load: only what follows from the instructions between the two.
+
+use engine::Carried;
+use iced_x86::code_asm::{CodeAssembler, al, dword_ptr, eax, ecx, edx, r8d, rcx, rdx, rsp};
+
+use super::rig::{CODE, Rig, assemble};
+
+/// Of code whose first instruction loads, and whose last before `ret` stores.
+fn carried(write: impl Fn(&mut CodeAssembler)) -> Carried {
+    let code = assemble(|a| {
+        write(a);
+        a.ret().unwrap();
+    });
+    let store = iced_x86::Decoder::with_ip(64, &code, CODE, 0).into_iter().map(|it| it.ip()).collect::<Vec<_>>();
+    Rig::new(&code).engine.carried(CODE, store[store.len() - 2])
+}
+
+const NONE: Carried = Carried { zeroes: 0, ones: 0 };
+
+fn both(bits: u64) -> Carried {
+    Carried { zeroes: bits, ones: bits }
+}
+
+#[test]
+fn bits_that_are_set_and_cleared_are_not_carried_and_all_others_are() {
+    let found = carried(|a| {
+        a.mov(eax, dword_ptr(rcx)).unwrap();
+        a.or(al, 2).unwrap();
+        a.and(eax, !0x100).unwrap();
+        a.mov(dword_ptr(rcx), eax).unwrap();
+    });
+    assert_eq!(found, both(0xFFFF_FEFD));
+}
+
+#[test]
+fn one_bit_that_is_kept_is_carried_where_others_are_added() {
+    let found = carried(|a| {
+        a.mov(edx, dword_ptr(rcx)).unwrap();
+        a.and(edx, 0x80).unwrap();
+        a.mov(r8d, dword_ptr(rcx + 8)).unwrap();
+        a.or(r8d, edx).unwrap();
+        a.mov(dword_ptr(rcx), r8d).unwrap();
+    });
+    assert_eq!(found, Carried { zeroes: 0x80, ones: 0 });
+    assert_eq!((found.bits(0), found.bits(0x80)), (0x80, 0));
+}
+
+#[test]
+fn a_value_is_carried_over_the_stack_a_call_and_either_way_of_a_branch() {
+    let found = carried(|a| {
+        let (mut other, mut end) = (a.create_label(), a.create_label());
+        a.mov(eax, dword_ptr(rcx)).unwrap();
+        a.mov(dword_ptr(rsp + 0x20), eax).unwrap();
+        a.call(rdx).unwrap();
+        a.mov(eax, dword_ptr(rsp + 0x20)).unwrap();
+        a.test(ecx, ecx).unwrap();
+        a.je(other).unwrap();
+        a.or(eax, 1).unwrap();
+        a.jmp(end).unwrap();
+        a.set_label(&mut other).unwrap();
+        a.and(eax, !2).unwrap();
+        a.set_label(&mut end).unwrap();
+        a.mov(dword_ptr(rcx), eax).unwrap();
+    });
+    assert_eq!(found, both(0xFFFF_FFFC));
+}
+
+#[test]
+fn what_is_made_anew_is_not_carried() {
+    let constant = carried(|a| {
+        a.mov(eax, dword_ptr(rcx)).unwrap();
+        a.mov(eax, 5).unwrap();
+        a.mov(dword_ptr(rcx), eax).unwrap();
+    });
+    let shifted = carried(|a| {
+        a.mov(eax, dword_ptr(rcx)).unwrap();
+        a.shl(eax, 1).unwrap();
+        a.mov(dword_ptr(rcx), eax).unwrap();
+    });
+    let after_a_call = carried(|a| {
+        a.mov(eax, dword_ptr(rcx)).unwrap();
+        a.call(rdx).unwrap();
+        a.mov(dword_ptr(rcx), eax).unwrap();
+    });
+    assert_eq!([constant, shifted, after_a_call], [NONE; 3]);
+}
+
+#[test]
+fn what_one_way_makes_anew_is_not_carried_by_the_other_either() {
+    let found = carried(|a| {
+        let mut end = a.create_label();
+        a.mov(eax, dword_ptr(rcx)).unwrap();
+        a.test(eax, eax).unwrap();
+        a.jne(end).unwrap();
+        a.mov(eax, 7).unwrap();
+        a.set_label(&mut end).unwrap();
+        a.mov(dword_ptr(rcx), eax).unwrap();
+    });
+    assert_eq!(found, NONE);
+}

@@ -1,0 +1,155 @@
+//! `register-update-lost`: a driver reads a register, changes some bits and writes the rest back as it was, and another flow of control of the driver's
+//! has written the register in between: what that has changed is undone. Pages: *Using Critical Sections*, *Introduction to Spin Locks*.
+//!
+//! It is said only where it happened, and where it is certain: that the bits come from the earlier read follows from the driver's instructions
+//! ([`engine::Engine::carried`]), and that the register keeps them was seen in this run, of reads that gave what was written. *It does not* see
+//! registers that are never read, nor those of one instruction (`or dword ptr`), which one processor does not divide; of registers whose places in the
+//! table are the same, it knows the one accessed last.
+
+use engine::StrandId;
+
+use super::access::RegisterAccess;
+use crate::cx::Cx;
+use crate::ldr;
+use crate::verdict::{Related, Verdict};
+use crate::witness;
+
+/// So many registers are known.
+const REGISTERS: usize = 128;
+/// So many reads of one register are remembered, that something may yet be written for.
+const READS: usize = 4;
+
+/// Who accesses: a strand, and how far in, for what interrupts is not what it interrupts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Flow {
+    strand: StrandId,
+    depth: u32,
+}
+
+/// An access.
+#[derive(Clone, Copy)]
+struct Made {
+    by: Flow,
+    value: u64,
+    instruction: u64,
+    /// The event that comes with it.
+    event: u64,
+}
+
+/// A register.
+struct Register {
+    /// Its address, and whether that is a port.
+    place: (u64, bool),
+    /// Bits that were read as they had been written last.
+    kept: u64,
+    /// Bits that were not.
+    changed: u64,
+    /// The last write.
+    written: Option<Made>,
+    /// The last reads, of flows that have not written since.
+    reads: [Option<Made>; READS],
+    oldest: usize,
+}
+
+/// The registers that drivers have accessed lately, each at the place that its address gives.
+pub(crate) struct LostUpdates(Vec<Option<Box<Register>>>);
+
+impl Default for LostUpdates {
+    fn default() -> Self {
+        Self((0..REGISTERS).map(|_| None).collect())
+    }
+}
+
+impl LostUpdates {
+    #[inline]
+    fn at(&mut self, place: (u64, bool)) -> &mut Register {
+        let (address, _) = place;
+        let index = (address >> 2 ^ address >> 12) as usize % REGISTERS;
+        let slot = &mut self.0[index];
+        if slot.as_ref().is_none_or(|known| known.place != place) {
+            *slot = Some(Box::new(Register::new(place)));
+        }
+        slot.as_mut().expect("it was made")
+    }
+}
+
+/// What a write has undone.
+struct Undone {
+    /// The read that it follows from, and the write of another's that came between.
+    read: Made,
+    between: Made,
+    /// Bits that the latter has changed, and that have their old values again.
+    bits: u64,
+}
+
+impl Register {
+    const fn new(place: (u64, bool)) -> Self {
+        Self { place, kept: 0, changed: 0, written: None, reads: [None; READS], oldest: 0 }
+    }
+
+    fn read(&mut self, read: Made) {
+        if let Some(written) = self.written {
+            self.changed |= written.value ^ read.value;
+            self.kept |= !(written.value ^ read.value) & (written.value | read.value);
+        }
+        let own = self.reads.iter().position(|known| known.is_some_and(|known| known.by == read.by));
+        let at = own.unwrap_or_else(|| {
+            self.oldest = (self.oldest + 1) % READS;
+            self.oldest
+        });
+        self.reads[at] = Some(read);
+    }
+
+    /// What another has changed meanwhile and this write sets back, if that may be so.
+    fn write(&mut self, write: Made) -> Option<Undone> {
+        let between = self.written.replace(write);
+        let own = self.reads.iter_mut().find(|known| known.is_some_and(|known| known.by == write.by))?;
+        let read = own.take()?;
+        let between = between.filter(|between| between.by != write.by && between.event > read.event)?;
+        let bits = (read.value ^ between.value) & !(read.value ^ write.value) & self.kept & !self.changed;
+        (bits != 0).then_some(Undone { read, between, bits })
+    }
+}
+
+/// A register was read or written.
+#[inline]
+pub(super) fn accessed(cx: &mut Cx<'_>, access: RegisterAccess, value: u64) {
+    let event = witness::moment(cx);
+    let engine = cx.engine();
+    let by = Flow { strand: engine.strand(), depth: engine.depth() };
+    let made = Made { by, value, instruction: engine.caller_rip(), event };
+    let undone = cx.with(|k| {
+        let register = k.hal.lost_updates.at((access.address, access.port));
+        if access.write {
+            return register.write(made);
+        }
+        register.read(made);
+        None
+    });
+    if let Some(undone) = undone {
+        judge(cx, access, made, &undone);
+    }
+}
+
+#[cold]
+fn judge(cx: &mut Cx<'_>, access: RegisterAccess, write: Made, undone: &Undone) {
+    let Undone { read, between, bits } = undone;
+    let carried = cx.engine().carried(read.instruction, write.instruction);
+    let bits = bits & carried.bits(write.value);
+    if bits == 0 {
+        return;
+    }
+    let name = cx.with(|k| k.hal.hardware.describe(access.port, access.address));
+    let name = name.unwrap_or_else(|| {
+        format!("the {} {:#x}", if access.port { "port" } else { "register at bus address" }, access.address)
+    });
+    let other = ldr::symbols::describe(cx, between.instruction);
+    let message = format!(
+        "the driver wrote {:#x} to {name}, with bits {bits:#x} as it had read them before: {other} has written {:#x} meanwhile, and what it \
+         changed in these bits is undone",
+        write.value, between.value
+    );
+    let related = [("read", read.event), ("written by another", between.event)];
+    let related = related.map(|(what, event)| Related { what, event }).to_vec();
+    cx.report(Verdict { related, ..Verdict::warning("register-update-lost", message) });
+}
