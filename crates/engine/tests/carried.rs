@@ -11,7 +11,8 @@ fn carried(write: impl Fn(&mut CodeAssembler)) -> Carried {
         write(a);
         a.ret().unwrap();
     });
-    let store = iced_x86::Decoder::with_ip(64, &code, CODE, 0).into_iter().map(|it| it.ip()).collect::<Vec<_>>();
+    let store =
+        iced_x86::Decoder::with_ip(64, &code, CODE, 0).into_iter().map(|it| it.ip()).collect::<Vec<_>>();
     Rig::new(&code).engine.carried(CODE, store[store.len() - 2])
 }
 

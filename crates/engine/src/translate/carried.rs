@@ -4,7 +4,10 @@
 //! in question. It says *carried* only where that follows from the instructions alone; values that go through memory other than the routine's own stack,
 //! shifts and sums are not followed.
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
+use iced_x86::{
+    Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
+    Register,
+};
 
 use crate::memory;
 
@@ -101,7 +104,8 @@ fn part(register: Register) -> Option<Part> {
     if !register.is_gpr() {
         return None;
     }
-    let shift = if matches!(register, Register::AH | Register::BH | Register::CH | Register::DH) { 8 } else { 0 };
+    let shift =
+        if matches!(register, Register::AH | Register::BH | Register::CH | Register::DH) { 8 } else { 0 };
     Some(Part { register: register.full_register(), bits: bits_of(8 * register.size()) << shift, shift })
 }
 
@@ -148,16 +152,24 @@ impl Values {
         match instruction.op0_kind() {
             OpKind::Register => {
                 let Some(part) = part(instruction.op0_register()) else { return };
-                let moved = Carried { zeroes: zeroes << part.shift, ones: ones << part.shift }.within(part.bits);
+                let moved =
+                    Carried { zeroes: zeroes << part.shift, ones: ones << part.shift }.within(part.bits);
                 let place = Place::Register(part.register);
                 // An operation of 32 bits makes the upper half zero.
-                let rest = if instruction.op0_register().size() < 4 { self.get(place).within(!part.bits) } else { Carried::default() };
+                let rest = if instruction.op0_register().size() < 4 {
+                    self.get(place).within(!part.bits)
+                } else {
+                    Carried::default()
+                };
                 self.set(place, Carried { zeroes: moved.zeroes | rest.zeroes, ones: moved.ones | rest.ones });
                 self.without_base(part.register);
             }
             OpKind::Memory => {
                 if let Some(place) = on_stack(instruction) {
-                    self.set(place, Carried { zeroes, ones }.within(bits_of(8 * instruction.memory_size().size())));
+                    self.set(
+                        place,
+                        Carried { zeroes, ones }.within(bits_of(8 * instruction.memory_size().size())),
+                    );
                 }
             }
             _ => {}
@@ -212,15 +224,30 @@ fn is_conditional_move(mnemonic: Mnemonic) -> bool {
     use Mnemonic as M;
     matches!(
         mnemonic,
-        M::Cmova | M::Cmovae | M::Cmovb | M::Cmovbe | M::Cmove | M::Cmovg | M::Cmovge | M::Cmovl | M::Cmovle | M::Cmovne
-            | M::Cmovno | M::Cmovnp | M::Cmovns | M::Cmovo | M::Cmovp | M::Cmovs
+        M::Cmova
+            | M::Cmovae
+            | M::Cmovb
+            | M::Cmovbe
+            | M::Cmove
+            | M::Cmovg
+            | M::Cmovge
+            | M::Cmovl
+            | M::Cmovle
+            | M::Cmovne
+            | M::Cmovno
+            | M::Cmovnp
+            | M::Cmovns
+            | M::Cmovo
+            | M::Cmovp
+            | M::Cmovs
     )
 }
 
 /// The place on the routine's stack that an instruction names.
 fn on_stack(instruction: &Instruction) -> Option<Place> {
     let base = instruction.memory_base();
-    let is_stack = matches!(base, Register::RSP | Register::RBP) && instruction.memory_index() == Register::None;
+    let is_stack =
+        matches!(base, Register::RSP | Register::RBP) && instruction.memory_index() == Register::None;
     is_stack.then(|| Place::Stack(base, instruction.memory_displacement64()))
 }
 
@@ -253,7 +280,9 @@ impl Ways {
             match instruction.flow_control() {
                 FlowControl::Next => values.after(&instruction),
                 FlowControl::Call | FlowControl::IndirectCall => {
-                    VOLATILE.iter().for_each(|register| values.set(Place::Register(*register), Carried::default()));
+                    VOLATILE
+                        .iter()
+                        .for_each(|register| values.set(Place::Register(*register), Carried::default()));
                 }
                 FlowControl::UnconditionalBranch => at = instruction.near_branch_target(),
                 FlowControl::ConditionalBranch => {

@@ -42,11 +42,11 @@ mod system;
 mod table;
 
 pub(crate) use cache::{Shelved, Translator};
+pub use carried::Carried;
+pub(crate) use carried::carried;
 pub(crate) use exit::GuestEntryPoints;
 pub(crate) use extended::ask_for_extended;
 pub(crate) use frame::fixup;
-pub use carried::Carried;
-pub(crate) use carried::carried;
 pub use host_cpu::encode_for_the_other_maker;
 #[cfg(test)]
 pub(crate) use host_words::BLOCKED;

@@ -40,7 +40,7 @@ const CARD: &str = "
     }
     u8 KeAcquireInterruptSpinLock(void *); void KeReleaseInterruptSpinLock(void *, u8); void IoDisconnectInterrupt(void *);
     ROUTINE int leave(void *object) {
-        u8 old = KeAcquireInterruptSpinLock(object); KeStallExecutionProcessor(400); KeReleaseInterruptSpinLock(object, old);
+        u8 old = KeAcquireInterruptSpinLock(object); for (volatile int i = 0; i < 300000; i++) ; KeReleaseInterruptSpinLock(object, old);
         IoDisconnectInterrupt(object); return calls;
     }
     ROUTINE u8 careless(void *interrupt, void *context) { KeSetEvent(event, 0, 0); return 1; }
@@ -147,11 +147,12 @@ fn a_level_that_stays_calls_again_until_it_falls() {
 
 #[test]
 fn a_disconnection_waits_for_a_processor_that_waits_for_the_lock_to_run_the_routine() {
-    let line = Rc::new(RefCell::new(Line { at: Some(200_000), until: Some(200_010), ..Line::default() }));
-    let rig = Rig { line, ..Rig::processors(2) };
+    let line = Rc::new(RefCell::new(Line::default()));
+    let rig = Rig { line: Rc::clone(&line), ..Rig::processors(2) };
     rig.run(|cx| {
         let driver = Driver::load(cx, "card", CARD);
         driver.run(cx, "setup", &[]).unwrap();
+        rise(cx, &line, 100_000, Some(10));
         let on_second = Connection { affinity: 0b10, ..connection(driver.at("isr")) };
         let object = interrupt::connect(cx, &on_second).unwrap().unwrap();
         let calls = driver.run(cx, "leave", &[object.address]);
