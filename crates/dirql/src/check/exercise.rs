@@ -252,6 +252,30 @@ fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
         );
         plan.add(title, script, Kind::AtOnce);
     }
+    beside_what_ends(survey, open, plan);
+}
+
+/// A request that ends by itself is made as something outside of the card ends another.
+fn beside_what_ends(survey: &Survey, open: &str, plan: &mut Plan) {
+    let Survey { outside, operations, .. } = survey;
+    for Ended { operations: waiting, by } in &survey.ended {
+        let ([one], [event]) = (waiting.as_slice(), by.as_slice()) else { continue };
+        let (waits, event) = (&operations[*one], &outside[*event]);
+        for (other, _) in survey.self_ending.iter().filter(|(first, second)| first == second).take(AT_ONCE) {
+            let owed = if survey.ending_beside.contains(&(*other, *one)) { "a b" } else { "a" };
+            let asked = &operations[*other];
+            let script = format!(
+                "{open}; async a {}; wait 1ms; t: {}; u: async b {}; join t; join u; wait 50ms; must-end {owed}; cancel h; join a; join b; {}; close h",
+                waits.command,
+                event.first(),
+                asked.command,
+                event.rest(),
+            );
+            let title =
+                format!("{} at once with {}, which ends {}", words(asked), event.signal, words(waits));
+            plan.add(title, script, Kind::AtOnce);
+        }
+    }
 }
 
 /// The second of the driver's cards: the first is on a line of its own.
