@@ -43,6 +43,8 @@ pub struct Entry {
     pub summary: &'static str,
     /// Default vendor and device ids; empty if it has none of its own.
     pub ids: &'static [(u16, u16)],
+    /// Keys, with commas between them, by which it has all that a driver of it may need; empty if it has without any.
+    pub whole: &'static str,
     /// Its own keys; [`catalog`]'s readers add [`PLACEMENT`].
     pub keys: &'static [Key],
     /// Its signals.

@@ -51,12 +51,11 @@ fn from_infs(setup: &Setup) -> Result<Option<String>> {
 }
 
 fn card(vendor: u16, device: u16) -> String {
-    let model = models().find(|(_, ids)| ids.contains(&(vendor, device)));
-    model.map_or_else(|| format!("pci,id={vendor:04x}:{device:04x},{CARD}"), |(name, _)| name.to_owned())
-}
-
-fn models() -> impl Iterator<Item = (&'static str, &'static [(u16, u16)])> {
-    devices::catalog().iter().map(|entry| (entry.name, entry.ids))
+    match devices::catalog().iter().find(|entry| entry.ids.contains(&(vendor, device))) {
+        Some(entry) if entry.whole.is_empty() => entry.name.to_owned(),
+        Some(entry) => format!("{},{}", entry.name, entry.whole),
+        None => format!("pci,id={vendor:04x}:{device:04x},{CARD}"),
+    }
 }
 
 /// `PCI\VEN_10B5&DEV_9050…`.
@@ -115,6 +114,7 @@ mod tests {
         assert_eq!(pci_id(r"Root\SOFT"), None);
         assert_eq!(pci_id(r"PCI\CC_0C03"), None);
         assert_eq!(card(0x10B5, 0x9050), "pci9052");
+        assert_eq!(card(0x1234, 0xBE2C), "bench,ram");
         assert!(card(0xABCD, 1).starts_with("pci,id=abcd:0001,bar0="));
     }
 }

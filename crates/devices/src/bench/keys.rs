@@ -15,6 +15,7 @@ pub const ENTRY: Entry = Entry {
     name: "bench",
     summary: "a card for tests: sources that a driver raises, a FIFO, a bus master, faults on demand",
     ids: &[(0x1234, 0xBE2C)],
+    whole: "ram",
     keys: &[
         Key { name: "msi", meaning: "1, 2, 4, 8, 16 or 32 messages, with masks", default: "none" },
         Key { name: "msi32", meaning: "the MSI address has 32 bits, not 64", default: "64 bits" },

@@ -13,6 +13,7 @@ pub const ENTRY: Entry = Entry {
     name: "edu",
     summary: "QEMU's educational device: a factorial, interrupts by a line or MSI, DMA",
     ids: &[(0x1234, 0x11E8)],
+    whole: "",
     keys: &[
         Key {
             name: "dma_mask",

@@ -24,6 +24,7 @@ pub const ENTRY: Entry = Entry {
     name: "pci",
     summary: "any card: windows that answer as memory, ones or the last write; a script raises its interrupt",
     ids: &[],
+    whole: "",
     keys: &[
         Key {
             name: "id",

@@ -13,6 +13,7 @@ pub const ENTRY: Entry = Entry {
     name: "pci9052",
     summary: "PLX PCI 9052 bridge: 64 KiB of local memory, and a peripheral at local FFF8h/FFFCh that raises LINTi1",
     ids: &[(0x10B5, 0x9050)],
+    whole: "",
     keys: &[
         Key {
             name: "latency",

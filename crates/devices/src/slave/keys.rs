@@ -11,6 +11,7 @@ pub const ENTRY: Entry = Entry {
     name: "slave",
     summary: "a card for tests of system DMA: it is no bus master, and wired to a channel of the PC's DMA controllers",
     ids: &[(0x1234, 0x51A7)],
+    whole: "",
     keys: &[
         Key { name: "channel", meaning: "0 to 3 (bytes), 5 to 7 (words)", default: "1" },
         Key { name: "burst", meaning: "bytes that it moves at once, even", default: "16" },

@@ -45,8 +45,9 @@ pub struct Exercise {
 const NAMES: usize = 3;
 /// So many requests take part in what is done at once.
 const AT_ONCE: usize = 6;
-/// The lengths of reads and writes.
-const LENGTHS: [u32; 8] = [0, 1, 3, 4, 16, 100, 4096, 65_536];
+/// The lengths of reads and writes: some of several pages, which lie wherever memory is free.
+const LENGTHS: [u32; 9] = [0, 1, 3, 4, 16, 100, 4096, SEVERAL_PAGES, 65_536];
+const SEVERAL_PAGES: u32 = 12_288;
 /// The lengths of the buffers of device control requests, of one of them and of both.
 const SIZES: [u32; 14] = [1, 2, 3, 4, 6, 7, 8, 12, 16, 24, 32, 64, 256, 4096];
 /// What is in the input buffers: words of 4 bytes, repeated.
@@ -66,6 +67,8 @@ pub(super) const MANY: u32 = 64;
 const PREPARED: usize = 4;
 /// The option that looks for data races: where two threads ask at once.
 pub const RACES: &str = "--races";
+/// The method of a code whose buffers the system copies.
+const METHOD_BUFFERED: u32 = 0;
 /// The method of a code whose buffers the driver reaches by the application's own addresses.
 const METHOD_NEITHER: u32 = 3;
 /// So many registers of each window of an unknown card get values, from its beginning.
@@ -502,6 +505,9 @@ fn sizes(operation: &Operation) -> String {
         }
         Some(code) => {
             add(format!("ioctl h {code:#x}"));
+            if code & 3 != METHOD_BUFFERED {
+                add(format!("ioctl h {code:#x} in zero:64 out {SEVERAL_PAGES}"));
+            }
             for size in SIZES {
                 add(format!("ioctl h {code:#x} in zero:{size} out {size}"));
                 add(format!("ioctl h {code:#x} in zero:{size}"));

@@ -15,7 +15,7 @@ use crate::verdict::{Related, Verdict};
 use crate::witness;
 
 /// So many registers are known.
-const REGISTERS: usize = 128;
+const REGISTERS: u64 = 128;
 /// So many reads of one register are remembered, that something may yet be written for.
 const READS: usize = 4;
 
@@ -64,8 +64,8 @@ impl LostUpdates {
     #[inline]
     fn at(&mut self, place: (u64, bool)) -> &mut Register {
         let (address, _) = place;
-        let index = (address >> 2 ^ address >> 12) as usize % REGISTERS;
-        let slot = &mut self.0[index];
+        let index = (address >> 2 ^ address >> 12) % REGISTERS;
+        let slot = &mut self.0[usize::try_from(index).expect("the table is small")];
         if slot.as_ref().is_none_or(|known| known.place != place) {
             *slot = Some(Box::new(Register::new(place)));
         }
