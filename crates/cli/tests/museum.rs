@@ -55,7 +55,7 @@ macro_rules! exhibits {
 }
 
 exhibits! {
-    blind: bedges 20, beeprom 5, bintcsr 20, blevel 1, bsglist 1, bspin 1, csqirql 20, requeue 10, stalls 10;
+    blind: bedges 20, beeprom 5, blevel 1, bsglist 1, bspin 1, csqirql 20, requeue 10, stalls 10;
     buffer: input_not_checked 2, product_overflows 2, pointer_not_probed 2, padding_not_zeroed 2, behind_magic 100, cookie_used_after_end 100;
     cancel: touched_after_insertion 20, next_started_in_start_io 2, cancelled_before_queued 20;
     device: raw_address_mapped 2, divides_by_register 10;
