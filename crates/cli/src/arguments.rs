@@ -141,6 +141,7 @@ pub(crate) struct Setup {
     /// The kind of computer, to reach paths that a PC does not: `messages=N` (a device gets so many message-signaled interrupts at
     /// most), `fully-specified` (IoConnectInterruptEx knows only CONNECT_FULLY_SPECIFIED), `relayed-lines` (interrupt lines have
     /// PASSIVE_LEVEL), `before-vista` (there is no IoConnectInterruptEx), `shifted-bus` (raw and translated addresses differ),
+    /// `quick-cards=N` (what a card does by itself comes at a driver's N-th access to a device since that was due next, if it is not due sooner),
     /// `late-cards=N` (what a card does by itself comes in the moment in which the N-th time limit of a driver ends, or the last there is), `silent-cards` (it
     /// comes 200 s late),
     /// `posted=TIME` (a write to device memory arrives at once or after so long, e.g. `2us`, as the policy chooses; a read brings it home); several

@@ -18,6 +18,7 @@ mod kmdf;
 mod many;
 mod museum;
 mod new;
+mod promptness;
 mod questions;
 mod registry;
 mod replaying;

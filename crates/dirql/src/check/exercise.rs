@@ -63,6 +63,9 @@ const PAIRED: [u32; 9] = [0, 1, 8, 16, 0x40, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FF
 const PAIR_SIZES: [u32; 2] = [16, 64];
 /// So many requests of one kind are under way at once.
 pub(super) const MANY: u32 = 64;
+/// What a quick card does comes at the first access, and so on up to this one; and so many pairs of requests are made of one.
+const QUICK: u32 = 3;
+const QUICK_PAIRS: usize = 12;
 /// So many requests are prepared by others.
 const PREPARED: usize = 4;
 /// The option that looks for data races: where two threads ask at once.
@@ -142,6 +145,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         }
     }
     at_once(survey, name, has_device, &mut plan);
+    answered_soon(survey, name, &mut plan);
     answered_late(survey, name, &mut plan);
     if !survey.operations.is_empty() {
         plan.add("sequences of requests by what code they reach", "", Kind::Inputs);
@@ -329,6 +333,7 @@ enum Kind {
     Start,
     StartOnTwo,
     Plain,
+    Little,
     Sizes,
     Requests,
     AtOnce,
@@ -350,6 +355,7 @@ impl Plan {
             Kind::Start => Effort { failing: 400, from_start: true, seeds: share(30), ..none },
             Kind::StartOnTwo => Effort { seeds: share(100), ..none },
             Kind::Plain => Effort { failing: 60, seeds: share(10), ..none },
+            Kind::Little => Effort { seeds: share(2), ..none },
             Kind::Sizes => Effort { failing: 20, seeds: share(1), ..none },
             Kind::Requests => Effort { failing: 60, seeds: share(12), ..none },
             Kind::AtOnce => Effort { seeds: share(40), schedules: share(400), ..none },
@@ -787,6 +793,33 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
     plan.add("opens and closes at once", both, Kind::AtOnce);
 }
 
+/// Whether a card of the machine does something by itself: one of which only the ids are known does nothing.
+fn has_model(survey: &Survey) -> bool {
+    survey.is_hardware && survey.devices.iter().any(|device| !device.starts_with("pci#"))
+}
+
+/// Two requests that the card answers while the driver accesses it.
+fn answered_soon(survey: &Survey, name: &str, plan: &mut Plan) {
+    if !has_model(survey) {
+        return;
+    }
+    let open = open(name);
+    for access in 1..=QUICK {
+        plan.more = vec![format!("--platform=quick-cards={access}")];
+        for &(one, other) in survey.self_ending.iter().take(QUICK_PAIRS) {
+            let (one, other) = (&survey.operations[one], &survey.operations[other]);
+            let script = format!(
+                "{open}; async a {}; async b {}; wait 50ms; must-end a b; cancel h; join a; join b; close h",
+                one.command, other.command
+            );
+            let title =
+                format!("{} and {} where the card answers at access {access}", words(one), words(other));
+            plan.add(title, script, Kind::Little);
+        }
+    }
+    plan.more.clear();
+}
+
 /// Requests that a card answers in the moment in which the driver's own time limit for them ends, or long after it.
 fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
     let open = open(name);
@@ -807,8 +840,7 @@ fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
             );
         }
     }
-    // A card of which only the ids are known does nothing by itself anyway.
-    if survey.is_hardware && survey.devices.iter().any(|device| !device.starts_with("pci#")) {
+    if has_model(survey) {
         plan.more = vec!["--platform=silent-cards".to_owned()];
         for one in survey.operations.iter().filter(|one| one.is_usual()).take(AT_ONCE) {
             let (what, command) = (words(one), &one.command);

@@ -6,11 +6,11 @@ pub(crate) mod combine;
 pub(crate) mod config;
 pub(crate) mod dma;
 pub mod hardware;
-mod late;
 mod lost_updates;
 pub mod platform;
 pub(crate) mod polls;
 mod posted;
+mod promptness;
 #[cfg(test)]
 pub(crate) mod rig;
 pub(crate) mod stale;
@@ -18,7 +18,7 @@ pub(crate) mod stale;
 mod tests;
 
 use hardware::{Hardware, Moment};
-use platform::Platform;
+use platform::{Platform, Promptness};
 
 use crate::cx::Kernel;
 use crate::ke::history;
@@ -40,7 +40,8 @@ pub struct State {
     /// What bus masters have done, with no event emitted yet.
     pub(crate) transfers: Vec<Transfer>,
     pub(crate) dma: dma::State,
-    late: late::Clock,
+    /// When cards do what they do by themselves.
+    promptness: promptness::Clock,
     lost_updates: lost_updates::LostUpdates,
 }
 
@@ -62,7 +63,7 @@ impl State {
             combining: combine::Combining::default(),
             transfers: Vec::new(),
             dma: dma::State::default(),
-            late: late::Clock::default(),
+            promptness: promptness::Clock::default(),
             lost_updates: lost_updates::LostUpdates::default(),
         }
     }
@@ -82,6 +83,9 @@ impl Kernel {
         now: u64,
         ask: impl FnOnce(&mut dyn Hardware, &mut Moment<'_>) -> R,
     ) -> R {
+        if let Promptness::AtAccess(count) = self.hal.platform.cards {
+            promptness::accessed(self, now, count);
+        }
         let (answer, takes) = self.timed(now, ask);
         if takes != 0 {
             access::wait(self, takes);
@@ -93,7 +97,7 @@ impl Kernel {
     #[inline]
     fn timed<R>(&mut self, now: u64, ask: impl FnOnce(&mut dyn Hardware, &mut Moment<'_>) -> R) -> (R, u64) {
         let now =
-            if self.hal.platform.cards == platform::Promptness::InTime { now } else { late::time(self, now) };
+            if self.hal.platform.cards == Promptness::InTime { now } else { promptness::time(self, now) };
         let hal = &mut self.hal;
         let (mm, transfers) = (&mut self.mm, &mut hal.transfers);
         let mut memory = Reach { engine: self.engine, mm, transfers, dma: &hal.dma };

@@ -34,11 +34,13 @@ pub struct Platform {
     pub posted: u64,
 }
 
-/// When cards do what they do by themselves: [`super::late`].
+/// When cards do what they do by themselves: [`super::promptness`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Promptness {
     /// When they are due.
     InTime,
+    /// At this access of a driver's to a device since that was due next, counted from 1 on, or when it is due.
+    AtAccess(u32),
     /// When this time limit of a driver ends, counted from 1 on, or the last there is.
     AtLimit(u32),
     /// After 200 s.
@@ -98,6 +100,7 @@ impl fmt::Display for Platform {
         }
         match cards {
             Promptness::InTime => {}
+            Promptness::AtAccess(accesses) => parts.push(format!("quick-cards={accesses}")),
             Promptness::AtLimit(limits) => parts.push(format!("late-cards={limits}")),
             Promptness::Silent => parts.push("silent-cards".to_owned()),
         }
@@ -111,7 +114,7 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = String;
 
-    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `late-cards=N`, `silent-cards`, `posted=NS`, with commas between them.
+    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `late-cards=N`, `silent-cards`, `posted=NS`, with commas between them.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut platform = Self::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -121,11 +124,11 @@ impl FromStr for Platform {
                 None if part == "before-vista" => platform.before_vista = true,
                 None if part == "shifted-bus" => platform.shifted_bus = true,
                 None if part == "silent-cards" => platform.cards = Promptness::Silent,
-                Some(("late-cards", limits)) => {
-                    let limits = limits.parse().ok().filter(|limits| *limits > 0);
-                    let limits =
-                        limits.ok_or_else(|| format!("`{part}`: cards are late by 1 time limit or more"))?;
-                    platform.cards = Promptness::AtLimit(limits);
+                Some(("quick-cards", count)) => {
+                    platform.cards = Promptness::AtAccess(counted(part, count, "access")?)
+                }
+                Some(("late-cards", count)) => {
+                    platform.cards = Promptness::AtLimit(counted(part, count, "time limit")?)
                 }
                 Some(("messages", count)) => {
                     let count = count.parse().ok().filter(|count| *count <= MOST_MESSAGES);
@@ -144,13 +147,19 @@ impl FromStr for Platform {
                 _ => {
                     return Err(format!(
                         "`{part}` is nothing a platform has; there are messages=N, fully-specified, relayed-lines, \
-                         before-vista, shifted-bus, late-cards=N, silent-cards and posted=TIME"
+                         before-vista, shifted-bus, quick-cards=N, late-cards=N, silent-cards and posted=TIME"
                     ));
                 }
             }
         }
         Ok(platform)
     }
+}
+
+/// A number from 1 on, of such things.
+fn counted(part: &str, number: &str, what: &str) -> Result<u32, String> {
+    let number = number.parse().ok().filter(|number| *number > 0);
+    number.ok_or_else(|| format!("`{part}`: the number of the {what}, from 1 on"))
 }
 
 #[cfg(test)]
@@ -164,6 +173,7 @@ mod tests {
             "messages=3",
             "messages=0,fully-specified,relayed-lines,before-vista,shifted-bus,late-cards=3,posted=2000",
             "silent-cards",
+            "quick-cards=2",
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), text);
         }
@@ -178,6 +188,7 @@ mod tests {
             "messages=2049",
             "messages=x",
             "relayed-lines=1",
+            "quick-cards=0",
             "late-cards=0",
             "late-cards",
             "pc",

@@ -5,8 +5,7 @@
 //! themselves no page says: the script does that asks (`must-end`).
 //!
 //! *Ours* are the conditions: every device that has a driver is started and in D0, the system works, no call was made to fail, and cards are neither
-//! late nor silent (`--platform late-cards=1`, `silent-cards`). Time in which a policy
-//! holds threads up does not count: a driver's time limit cannot know of it.
+//! late nor silent (`--platform late-cards=1`, `silent-cards`). Time in which a policy holds threads up does not count: a driver's time limit cannot know of it.
 
 use abi::{
     DriverPtr, IO_STATUS_BLOCK, NtStatus, PowerDeviceD0, PowerDeviceUnspecified, PowerSystemUnspecified,
@@ -33,7 +32,7 @@ pub fn nothing_hinders(cx: &mut Cx<'_>) -> bool {
             let in_d0 = |state: u32| [PowerDeviceUnspecified, PowerDeviceD0].contains(&state);
             let is_up =
                 |node: &Node| node.driver.is_null() || node.state == State::Started && in_d0(node.power);
-            k.hal.platform.cards == Promptness::InTime
+            matches!(k.hal.platform.cards, Promptness::InTime | Promptness::AtAccess(_))
                 && k.po.asleep == PowerSystemUnspecified
                 && k.po.devices.values().all(|state| in_d0(*state))
                 && k.pnp.nodes.values().all(is_up)

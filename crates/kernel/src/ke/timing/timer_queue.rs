@@ -385,9 +385,14 @@ impl TimerQueue {
         self.next_tick <= now && self.next(now, processor).is_some()
     }
 
+    /// Whether the clock has found something due on any processor: what it leads to has not been done.
+    pub(crate) fn is_anything_due(&self, now: u64) -> bool {
+        self.next_tick <= now
+    }
+
     /// Whether the clock has found a timer due, on any processor.
     pub(in crate::ke) fn is_any_timer_due(&self, now: u64) -> bool {
-        self.next_tick <= now && self.timers_due(now).next().is_some()
+        self.is_anything_due(now) && self.timers_due(now).next().is_some()
     }
 
     /// Timers that the clock has found due, each with its wheel.

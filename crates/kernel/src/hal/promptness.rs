@@ -1,10 +1,11 @@
-//! Cards that do what they do by themselves when a driver's time limit ends, or very late: `--platform late-cards=N`, `--platform silent-cards`.
+//! Cards that do what they do by themselves sooner or later than is usual: `--platform quick-cards=N`, `late-cards=N`, `silent-cards`.
 //!
 //! No page says how fast a device is, and none how slow: what a driver waits for may come in the moment in which it gives up. With late cards the
 //! cards' clock stands still from the moment in which one of them would do something while a timer or the time-out of a wait is set for later,
 //! and goes on when the N-th of these is due: both come at once then, and in which order is for the processors to say. With silent ones it stands still
 //! longer than any driver's patience, but not for ever: what waits for them without a limit, as for the end of a transfer, is not lost. Accesses to
-//! registers are answered meanwhile as they are at that moment. *Ours*: how far a card may be late.
+//! registers are answered meanwhile as they are at that moment. With quick cards their clock leaps to what is due next at the N-th access of a
+//! driver's to any device since that became due next: between two reads of a service routine, say. *Ours*: how far a card may be late or early.
 
 use super::platform::Promptness;
 use crate::cx::Kernel;
@@ -12,9 +13,19 @@ use crate::cx::Kernel;
 /// How late silent cards are, in nanoseconds: 200 s, longer than a loop may last before it counts as endless.
 const SILENCE: u64 = 200_000_000_000;
 
+/// After so many nanoseconds the next limit is looked for again, where the last has ended and nothing has come of it.
+const MOMENT: u64 = 1_000;
+
+/// The farthest that the clock of quick cards leaps, in nanoseconds: what a driver has set a card's timer to may be later.
+const LEAP: u64 = 10_000_000_000;
+
 /// The cards' clock.
 #[derive(Default)]
 pub(crate) struct Clock {
+    /// How far it is ahead of the processors', in nanoseconds,
+    ahead: u64,
+    /// and the accesses since it leapt, or since there was nothing to come.
+    accesses: u32,
     still: Option<Still>,
     /// When it went on last. What was due before that is not late again.
     went_on: u64,
@@ -34,8 +45,11 @@ impl super::State {
     /// When the hardware next does something by itself.
     #[inline]
     pub(crate) fn deadline(&self) -> Option<u64> {
-        match &self.late.still {
+        match &self.promptness.still {
             Some(still) => Some(still.until),
+            None if self.promptness.ahead != 0 => {
+                self.hardware.deadline().map(|due| due.saturating_sub(self.promptness.ahead))
+            }
             None if self.platform.cards == Promptness::Silent => {
                 self.hardware.deadline().map(|due| due.saturating_add(SILENCE))
             }
@@ -49,21 +63,44 @@ impl super::State {
 pub(super) fn time(k: &mut Kernel, now: u64) -> u64 {
     let shown = match k.hal.platform.cards {
         Promptness::InTime => now,
+        Promptness::AtAccess(_) => now + k.hal.promptness.ahead,
         Promptness::AtLimit(limits) => late(k, now, limits),
         Promptness::Silent => match k.hal.hardware.deadline() {
             Some(due) if now < due.saturating_add(SILENCE) => now.min(due.saturating_sub(1)),
             _ => now,
         },
     };
-    k.hal.late.shown = k.hal.late.shown.max(shown);
-    k.hal.late.shown
+    k.hal.promptness.shown = k.hal.promptness.shown.max(shown);
+    k.hal.promptness.shown
+}
+
+/// A driver accesses a device.
+#[cold]
+pub(super) fn accessed(k: &mut Kernel, now: u64, count: u32) {
+    let due = k.hal.hardware.deadline();
+    let clock = &mut k.hal.promptness;
+    let shown = now + clock.ahead;
+    let Some(far) = due.and_then(|due| due.checked_sub(shown)).filter(|far| (1..=LEAP).contains(far)) else {
+        clock.accesses = 0;
+        return;
+    };
+    clock.accesses += 1;
+    if clock.accesses >= count {
+        clock.ahead += far;
+        clock.accesses = 0;
+    }
 }
 
 fn late(k: &mut Kernel, now: u64, limits: u32) -> u64 {
     let timers = k.ke.timing.timers();
-    let clock = &mut k.hal.late;
+    let clock = &mut k.hal.promptness;
     if let Some(still) = &mut clock.still {
         if now < still.until {
+            return still.at;
+        }
+        // A timer that is set again when it has run out has not been yet.
+        if still.more > 0 && timers.is_anything_due(still.until) {
+            still.until += MOMENT;
             return still.at;
         }
         match timers.first_limit(still.until) {
