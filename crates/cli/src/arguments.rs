@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::terminal::Color;
 use clap::{Args, Parser, Subcommand};
 use dirql::explore::Policy;
+use dirql::rules::Selection;
 use dirql::{Platform, SpecialPool, TraceProviders, Verifier};
 
 /// The command line.
@@ -164,10 +165,15 @@ pub(crate) struct Setup {
     /// where Verifier does not watch
     #[arg(long, value_name = "OPTIONS", num_args = 0..=1, default_value = "none", default_missing_value = "all", require_equals = true)]
     pub(crate) verifier: Verifier,
-    /// Attaches readers of events that judge: `all`, or those named, with commas between them (`dirql rules` names them). Slower, since they
-    /// read events; a finding of theirs is an event more, which a record that was made without them does not have
-    #[arg(long, value_name = "LIST", default_value = "none", value_parser = judges)]
-    pub(crate) rules: Judges,
+    /// Attaches readers of events that judge: `all`, `none` (which is usual, but for `dirql check`), or those named, with commas between them (`dirql rules`
+    /// names them). Slower, since they read events; a finding of theirs is an event more, which a record that was made without them does not have.
+    /// `-NAME` among them: what breaks that rule is told and makes nothing fail
+    #[arg(long, value_name = "LIST", default_value = "", hide_default_value = true, allow_hyphen_values = true, value_parser = rules)]
+    pub(crate) rules: Selection,
+    /// A file of findings that are told and make nothing fail: RULE PLACE # REASON, a line each. PLACE is a routine (`card!OnInterrupt`), a file or a line of the
+    /// driver's source (`card.c:88`), as reports name them, or left out for everywhere. May be given several times
+    #[arg(long, value_name = "FILE")]
+    pub(crate) dismiss: Vec<PathBuf>,
     /// Looks for data races: accesses of the driver's to the same memory that nothing orders, whether or not they meet in this run (docs/races.md).
     /// The same as `data-race` among --rules; several times slower
     #[arg(long)]
@@ -592,10 +598,6 @@ fn kinds(list: &str) -> Result<Kinds, String> {
     dirql::readers::kinds(list).map(Kinds)
 }
 
-/// Readers that judge.
-#[derive(Clone)]
-pub(crate) struct Judges(pub(crate) Vec<dirql::rules::Judge>);
-
-fn judges(list: &str) -> Result<Judges, String> {
-    dirql::rules::judges(list).map(Judges).map_err(|error| error.to_string())
+fn rules(list: &str) -> Result<Selection, String> {
+    dirql::rules::selection(list).map_err(|error| error.to_string())
 }

@@ -12,7 +12,9 @@ use anyhow::Result;
 use dirql::explore::Chooser;
 use dirql::readers::{Figure, FigureForm, Sink};
 use dirql::record::Recording;
-use dirql::{Bench, Error, Jail, Outcome, Play, Report, ScriptText, framework, processor, windows};
+use dirql::{
+    Bench, Dismissal, Error, Jail, Outcome, Play, Report, ScriptText, files, framework, processor, windows,
+};
 
 use crate::again::quoted;
 use crate::arguments::{Around, Only, Run, Setup};
@@ -293,6 +295,19 @@ fn recorded(
     Ok(report)
 }
 
+/// What is not to count.
+///
+/// # Errors
+/// [`Error::Input`] if a file says something else.
+pub(crate) fn dismissals(setup: &Setup) -> Result<Vec<Dismissal>, Error> {
+    let mut all = setup.rules.dismissals.clone();
+    for path in &setup.dismiss {
+        let bytes = files::read(path, "the file of what is dismissed")?;
+        all.extend(Dismissal::parse(&path.display().to_string(), &String::from_utf8_lossy(&bytes))?);
+    }
+    Ok(all)
+}
+
 /// The machine that the arguments describe.
 ///
 /// # Errors
@@ -304,7 +319,8 @@ pub(crate) fn bench(setup: &Setup) -> Result<Bench, Error> {
         .group_size(setup.group_size)
         .platform(setup.platform)
         .verifier(setup.verifier)
-        .rules(&setup.rules.0)
+        .rules(setup.rules.judges.as_deref().unwrap_or_default())
+        .dismiss(dismissals(setup)?)
         .races(setup.races)
         .stack(setup.stack)
         .stack_depths(setup.stack_depths)

@@ -7,6 +7,7 @@ mod agreeing;
 mod bad_input;
 mod book;
 mod checking;
+mod dismissing;
 mod drive;
 mod exploring;
 mod going_on;

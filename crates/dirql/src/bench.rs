@@ -31,7 +31,7 @@ use crate::play::Play;
 use crate::processor;
 use crate::readers::SymbolBook;
 use crate::reg::{self, RegFile};
-use crate::report::Report;
+use crate::report::{Dismissal, Report};
 
 /// The least and the most bytes of memory that a machine can have.
 const LEAST_MEMORY: u64 = 16 << 20;
@@ -74,6 +74,7 @@ pub struct Bench {
     pub(crate) jail: Option<Jail>,
     pub(crate) registry: Vec<GivenRegistry>,
     pub(crate) saved: Saved,
+    pub(crate) dismissals: Vec<Dismissal>,
 }
 
 /// What is to be in the registry, as it was given.
@@ -132,6 +133,7 @@ impl Bench {
             jail: None,
             registry: Vec::new(),
             saved: Saved::default(),
+            dismissals: Vec::new(),
         }
     }
 
@@ -386,6 +388,13 @@ impl Bench {
     pub fn races(self, on: bool) -> Self {
         let has = self.judges.contains(&rules::RACES);
         if on && !has { self.rules(&[rules::races()]) } else { self }
+    }
+
+    /// Findings that do not count: each is told with its reason, and a run in which there is nothing else is clean.
+    #[must_use]
+    pub fn dismiss(mut self, dismissals: impl IntoIterator<Item = Dismissal>) -> Self {
+        self.dismissals.extend(dismissals);
+        self
     }
 
     /// Without the readers behind a report's sums and hashes, which then stay empty: for measuring.

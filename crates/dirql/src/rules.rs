@@ -9,7 +9,7 @@ pub use rules::{ALL as JUDGES, Judge};
 
 use crate::error::InputError;
 use crate::readers::{json_array, json_object};
-use crate::report::bugcheck;
+use crate::report::{Dismissal, bugcheck};
 use crate::script::suggest::nearest;
 
 /// The rule of this name.
@@ -30,6 +30,47 @@ pub fn named(name: &str) -> Result<Rule, InputError> {
 /// One of the names is none; the message says which there are.
 pub fn judges(list: &str) -> Result<Vec<Judge>, InputError> {
     rules::named(list).map_err(|name| no_judge(&name))
+}
+
+/// What `--rules` says.
+#[derive(Clone, Default, Debug)]
+pub struct Selection {
+    /// As it is typed.
+    pub list: String,
+    /// The readers that it attaches; none if it says nothing of these.
+    pub judges: Option<Vec<Judge>>,
+    /// The rules that are not to count.
+    pub dismissals: Vec<Dismissal>,
+}
+
+impl Selection {
+    /// The same with all readers attached, if it says nothing of these.
+    ///
+    /// # Errors
+    /// None: what has been read is read again.
+    pub fn or_all(self) -> Result<Self, InputError> {
+        let all = ["all", &self.list].join(",");
+        if self.judges.is_some() { Ok(self) } else { selection(all.trim_end_matches(',')) }
+    }
+}
+
+/// What a list says: `all`, `none` or names of readers with commas between them, and `-NAME` for each rule that is not to count.
+///
+/// # Errors
+/// One of the names is none; the message says which there are.
+pub fn selection(list: &str) -> Result<Selection, InputError> {
+    let words: Vec<&str> = list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+    let wanted: Vec<&str> = words.iter().copied().filter(|word| !word.starts_with('-')).collect();
+    let mut judges = if wanted.is_empty() { None } else { Some(judges(&wanted.join(","))?) };
+    let mut dismissals = Vec::new();
+    for name in words.iter().filter_map(|word| word.strip_prefix('-')) {
+        if !JUDGES.iter().any(|judge| judge.name == name) {
+            named(name)?;
+        }
+        judges.iter_mut().for_each(|judges| judges.retain(|judge| judge.name != name));
+        dismissals.push(Dismissal::of_rule(name));
+    }
+    Ok(Selection { list: words.join(","), judges, dismissals })
 }
 
 /// Those of these names.
@@ -118,6 +159,26 @@ mod tests {
             let code = u32::from_str_radix(code.trim_start_matches("0x"), 16).unwrap();
             assert_eq!(bugcheck::name(code), Some(name), "{}", rule.name);
         }
+    }
+
+    #[test]
+    fn a_list_attaches_readers_and_dismisses_rules() {
+        let read = |list: &str| {
+            let Selection { judges, dismissals, .. } = selection(list).unwrap();
+            let judges = judges.map(|judges| judges.iter().map(|judge| judge.name).collect::<Vec<_>>());
+            (judges, dismissals.into_iter().map(|one| one.rule).collect::<Vec<_>>())
+        };
+        assert_eq!(read(""), (None, vec![]));
+        assert_eq!(read("none"), (Some(vec![]), vec![]));
+        assert_eq!(read("-pool-leak"), (None, vec!["pool-leak".to_owned()]));
+        assert_eq!(read("dpc-stalls, -wild-read"), (Some(vec!["dpc-stalls"]), vec!["wild-read".to_owned()]));
+        let (judges, dismissed) = read("all,-dpc-stalls");
+        assert!(judges.is_some_and(|judges| judges.len() > 5 && !judges.contains(&"dpc-stalls")));
+        assert_eq!(dismissed, ["dpc-stalls"]);
+        assert_eq!(selection("-pool-leak").unwrap().or_all().unwrap().list, "all,-pool-leak");
+        assert_eq!(selection("none,-pool-leak").unwrap().or_all().unwrap().list, "none,-pool-leak");
+        assert!(selection("-pool-leek").unwrap_err().to_string().contains("did you mean `pool-leak`?"));
+        assert!(selection("pool-leak").unwrap_err().to_string().contains("to be attached"));
     }
 
     #[test]

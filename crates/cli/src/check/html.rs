@@ -31,6 +31,11 @@ pub(super) fn text(report: &Report<'_>, beside: &Path) -> String {
         let drawing = (at < DRAWN).then(|| drawn(entry, beside)).flatten();
         section(&mut page, entry, drawing.as_deref());
     }
+    for (entry, by) in report.dismissed() {
+        let _ =
+            writeln!(page, "<h2>dismissed: {}</h2><p>{}</p>", escaped(entry.rule), escaped(&entry.message));
+        let _ = writeln!(page, "<p>{} ({})</p>", escaped(&by.reason), escaped(&by.source));
+    }
     for why in report.no_answers() {
         let _ = writeln!(page, "<h2>no answer</h2><p>{}</p>", escaped(why));
     }

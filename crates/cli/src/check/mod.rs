@@ -91,7 +91,7 @@ fn outputs(arguments: &Check) -> [Option<&PathBuf>; 4] {
 fn check_outputs(arguments: &Check) -> Result<Outputs> {
     let setup = &arguments.setup;
     let mut inputs = vec![setup.driver.clone()];
-    inputs.extend(setup.inf.iter().chain(&setup.with).chain(&setup.script).cloned());
+    inputs.extend(setup.inf.iter().chain(&setup.with).chain(&setup.script).chain(&setup.dismiss).cloned());
     let outputs = Outputs::new(&arguments.isolation, outputs(arguments));
     outputs.check(&inputs)?;
     Ok(outputs)

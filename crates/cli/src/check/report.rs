@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use dirql::Error;
 use dirql::check::{self, Cause, Coverage, Exercise, Survey};
 use dirql::files::DriverFile;
+use dirql::{Dismissal, Error};
 use serde_json::{Value, json};
 
 use super::JobResult;
@@ -16,13 +16,14 @@ use crate::out::say;
 use crate::{NO_ANSWER, terminal};
 
 /// Options of `dirql check` that other commands do not have, each with a value.
-const IN_CHECK_ONLY: [&str; 11] = [
+const IN_CHECK_ONLY: [&str; 12] = [
     "budget",
     "workers",
     "do",
     "script",
     "processors",
     "verifier",
+    "rules",
     "sarif",
     "junit",
     "html",
@@ -54,6 +55,10 @@ pub(super) struct Report<'a> {
     survey: &'a Survey,
     exercises: &'a [Exercise],
     found: Vec<Found>,
+    /// What is wrong and does not count,
+    dismissed: Vec<Found>,
+    /// and what dismisses nothing that was found.
+    idle: Vec<Dismissal>,
     attempts: u64,
     failed: u64,
     no_answers: Vec<String>,
@@ -80,6 +85,11 @@ impl Entry<'_> {
     /// What is wrong, what shows it, and how that is made again: a line each.
     pub(super) fn text(&self) -> String {
         format!("{}\nshown by: {}\nreplay: {}", self.message, self.shown_by, self.replay)
+    }
+
+    /// Its instruction, as people name it.
+    fn place(&self) -> Option<&str> {
+        self.finding["stack"][0]["symbol"].as_str()
     }
 
     /// The file and the line that it is at.
@@ -128,9 +138,27 @@ impl<'a> Report<'a> {
             no_answers
                 .push(format!("the driver is not ready after its start, so only that was tried: {why}"));
         }
+        let (dismissed, found): (Vec<_>, Vec<_>) =
+            found.into_iter().partition(|found| found.cause.dismissed.is_some());
+        let mut idle = crate::run::dismissals(&arguments.setup)?;
+        let is_idle =
+            |one: &Dismissal| dismissed.iter().all(|found| found.cause.dismissed.as_ref() != Some(one));
+        idle.retain(is_idle);
         let driver = DriverFile::read(&arguments.setup.driver).map_err(Error::Input)?;
         let coverage = check::coverage(&driver, &reached);
-        Ok(Self { arguments, device, survey, exercises, found, attempts, failed, no_answers, coverage })
+        Ok(Self {
+            arguments,
+            device,
+            survey,
+            exercises,
+            found,
+            dismissed,
+            idle,
+            attempts,
+            failed,
+            no_answers,
+            coverage,
+        })
     }
 
     /// The driver, as the user named it.
@@ -153,12 +181,22 @@ impl<'a> Report<'a> {
 
     /// Everything that is wrong.
     pub(super) fn entries(&self) -> Vec<Entry<'_>> {
+        self.entries_of(&self.found)
+    }
+
+    /// What is wrong and does not count, each with what says so.
+    pub(super) fn dismissed(&self) -> impl Iterator<Item = (Entry<'_>, &Dismissal)> {
+        let by = self.dismissed.iter().filter_map(|found| found.cause.dismissed.as_ref());
+        self.entries_of(&self.dismissed).into_iter().zip(by)
+    }
+
+    fn entries_of<'f>(&'f self, all: &'f [Found]) -> Vec<Entry<'f>> {
         let entry = |found: &'_ Found| {
             let finding: Value = serde_json::from_str(&found.cause.finding).unwrap_or_default();
             let words = self.replay(found);
             (finding, words)
         };
-        let each = self.found.iter().map(|found| {
+        let each = all.iter().map(|found| {
             let (finding, words) = entry(found);
             Entry {
                 key: &found.cause.key,
@@ -197,7 +235,8 @@ impl<'a> Report<'a> {
         let exercise = &self.exercises[found.exercise];
         let command = if found.shown.option.starts_with("--policy") { "run" } else { "explore" };
         let setup = &self.arguments.setup;
-        let mut more = vec![format!("--verifier={}", setup.verifier), "--rules=all".to_owned()];
+        let mut more =
+            vec![format!("--verifier={}", setup.verifier), format!("--rules={}", setup.rules.list)];
         let words = again::command(&IN_CHECK_ONLY, &[]);
         let given =
             |option: &str| words.iter().any(|word| word == option || word.starts_with(&format!("{option}=")));
@@ -238,16 +277,22 @@ impl<'a> Report<'a> {
             for (label, name) in [("page", "page"), ("mend", "remedy")] {
                 text += &field(name).map(|value| line(label, value)).unwrap_or_default();
             }
-            let place = &entry.finding["stack"][0];
-            if let Some(symbol) = place["symbol"].as_str() {
-                let source =
-                    place["source"].as_str().map(|source| format!("  ({source})")).unwrap_or_default();
+            if let Some(symbol) = entry.place() {
+                let source = entry.finding["stack"][0]["source"].as_str();
+                let source = source.map(|source| format!("  ({source})")).unwrap_or_default();
                 text += &line("instruction", &format!("{symbol}{source}"));
             }
             text += &line("shown by", &entry.shown_by);
             text += &line("attempts", &format!("{} of {}", found.attempts, self.attempts));
             text += &line("replay", &entry.replay);
             text.push('\n');
+        }
+        for (entry, by) in self.dismissed() {
+            let place = entry.place().map(|place| format!(" at {place}")).unwrap_or_default();
+            text += &format!("dismissed: {}{place}: {}  ({})\n", entry.rule, by.reason, by.source);
+        }
+        for one in self.idle.iter().filter(|one| one.place.is_some()) {
+            text += &format!("note: {}: nothing was found that this dismisses\n", one.source);
         }
         for why in &self.no_answers {
             text += &format!("no answer: {why}\n");
@@ -310,6 +355,11 @@ impl<'a> Report<'a> {
             finding["replay"] = entry.replay.clone().into();
             finding
         });
+        let dismissed = self.dismissed().map(|(entry, by)| {
+            let Entry { finding, replay, .. } = entry;
+            json!({"reason": by.reason, "by": by.source, "finding": finding, "replay": replay})
+        });
+        let idle = self.idle.iter().map(|one| one.source.as_str());
         let (reached, instructions) = self.coverage.instructions();
         let missed: Vec<&str> = self.coverage.missed().map(|function| function.name.as_str()).collect();
         let exercises =
@@ -318,6 +368,8 @@ impl<'a> Report<'a> {
             "driver": self.arguments.setup.driver,
             "exit_code": self.exit_code(),
             "findings": causes.collect::<Value>(),
+            "dismissed": dismissed.collect::<Value>(),
+            "dismisses_nothing": idle.collect::<Value>(),
             "no_answers": self.no_answers,
             "attempts": self.attempts,
             "calls_failed": self.failed,

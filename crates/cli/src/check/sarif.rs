@@ -10,15 +10,21 @@ use super::report::{Entry, Report};
 /// The whole log.
 pub(super) fn text(report: &Report<'_>) -> String {
     let entries = report.entries();
+    let dismissed: Vec<_> = report.dismissed().collect();
     let mut rules: Vec<Value> = Vec::new();
-    for Entry { rule, finding, .. } in &entries {
+    for Entry { rule, finding, .. } in entries.iter().chain(dismissed.iter().map(|(entry, _)| entry)) {
         if rules.iter().all(|known| known["id"] != *rule) {
             let mend = finding["remedy"].as_str().unwrap_or_default();
             let page = finding["page"].as_str().unwrap_or_default();
             rules.push(json!({"id": rule, "shortDescription": {"text": mend}, "help": {"text": page}}));
         }
     }
-    let results: Vec<Value> = entries.iter().map(result).collect();
+    let suppressed = dismissed.iter().map(|(entry, by)| {
+        let mut result = result(entry);
+        result["suppressions"] = json!([{"kind": "external", "justification": by.reason}]);
+        result
+    });
+    let results: Vec<Value> = entries.iter().map(result).chain(suppressed).collect();
     let tool = json!({"driver": {
         "name": "dirql", "version": env!("CARGO_PKG_VERSION"), "informationUri": "https://github.com/dirql/dirql", "rules": rules,
     }});

@@ -4,9 +4,9 @@
 use anyhow::Result;
 use dirql::check::{HARDWARE, Survey};
 use dirql::files::DriverFile;
-use dirql::{Error, Verifier, inf, rules, windows};
+use dirql::{Error, Verifier, inf, windows};
 
-use crate::arguments::{Judges, Setup};
+use crate::arguments::Setup;
 
 /// The windows of a card of which nothing is known but its ids: memory that holds what is written, ports, and an interrupt pin.
 const CARD: &str = "bar0=mem:64K,bar1=io:256,bar2=mem:64K,bar3=mem:64K,irq,pm=d1+d2";
@@ -18,7 +18,7 @@ pub(super) fn complete(setup: &mut Setup) -> Result<Vec<String>> {
     if setup.verifier == Verifier::NONE {
         setup.verifier = Verifier::ALL.logging();
     }
-    setup.rules = Judges(rules::judges("all").map_err(Error::Input)?);
+    setup.rules = std::mem::take(&mut setup.rules).or_all().map_err(Error::Input)?;
     let mut more = Vec::new();
     let beside = setup.driver.with_extension("inf");
     if setup.inf.is_empty() && beside.is_file() {

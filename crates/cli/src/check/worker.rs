@@ -175,7 +175,11 @@ impl Work {
             |boots, number, tried| {
                 said.attempt(before + number, tried.causes, tried.no_answer, |cause| {
                     let whole = check::Shown { script: exercise.script.clone(), policy: tried.policy };
-                    let short = check::shrink(boots, &whole, &cause.key)?;
+                    // What does not count is worth no more attempts.
+                    let short = match cause.dismissed {
+                        Some(_) => whole,
+                        None => check::shrink(boots, &whole, &cause.key)?,
+                    };
                     Ok(Shown { script: short.script, option: format!("--policy={}", short.policy) })
                 })
             },
@@ -201,7 +205,12 @@ fn search(arguments: &Check, jail: Option<Jail>, exercise: &Exercise) -> Result<
     // What the usual run shows, which is a search's first, the exercise itself has found.
     let mut usual: Option<Vec<String>> = None;
     let is_more = |report: &Report| {
-        let keys: Vec<String> = report.causes().into_iter().map(|cause| cause.key).collect();
+        let keys: Vec<String> = report
+            .causes()
+            .into_iter()
+            .filter(|cause| cause.dismissed.is_none())
+            .map(|cause| cause.key)
+            .collect();
         let usual = usual.get_or_insert_with(|| keys.clone());
         keys.iter().any(|key| !usual.contains(key))
     };

@@ -6,7 +6,7 @@
 use kernel::verdict::{Tier, Verdict};
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Report, key};
+use crate::report::{Dismissal, Dismissed, Report, key};
 
 /// One thing that is wrong.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -21,21 +21,26 @@ pub struct Cause {
     pub instruction: Option<u64>,
     /// In full, as JSON has it in `finding-in-full`.
     pub finding: String,
+    /// What says that it does not count.
+    pub dismissed: Option<Dismissal>,
 }
 
 impl Report {
-    /// What is wrong with the driver by this run, each thing once, in the order of the run.
+    /// What is wrong with the driver by this run, each thing once, in the order of the run, and behind it what is dismissed.
     #[must_use]
     pub fn causes(&self) -> Vec<Cause> {
         let counts = |verdict: &&Verdict| verdict.tier != Tier::Advice && !verdict.not_implemented;
         let mut causes: Vec<Cause> = Vec::new();
-        for verdict in self.findings.iter().chain(&self.verdict).filter(counts) {
+        let wrong = self.findings.iter().chain(&self.verdict).map(|verdict| (verdict, None));
+        let dismissed = self.dismissed.iter().map(|Dismissed { verdict, by }| (verdict, Some(by.clone())));
+        for (verdict, dismissed) in wrong.chain(dismissed).filter(|(verdict, _)| counts(verdict)) {
             let cause = Cause {
                 key: key(verdict),
                 rule: verdict.rule.to_owned(),
                 tier: verdict.tier.name().to_owned(),
                 instruction: verdict.stack.first().map(|line| line.address),
                 finding: self.finding_json(verdict),
+                dismissed,
             };
             if causes.iter().all(|known| known.key != cause.key) {
                 causes.push(cause);

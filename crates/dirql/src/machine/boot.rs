@@ -114,7 +114,7 @@ pub(super) fn make(bench: Bench, inputs: Inputs) -> Result<(Machine, Rc<Work>), 
     })?;
     let readers =
         Readers { symbols: bench.symbols.clone(), coverage: Coverage::asked_for(), ..Readers::default() };
-    let Bench { cards, settings, readers: own, chooser, observed, jail, saved, .. } = bench;
+    let Bench { cards, settings, readers: own, chooser, observed, jail, saved, dismissals, .. } = bench;
     let settings = Settings { folder: inputs.folder.clone(), stubbed, ..settings };
     let nt = host.inside(|| {
         let bus = plan::bus(&cards).expect("the same cards were placed a moment ago");
@@ -132,6 +132,7 @@ pub(super) fn make(bench: Bench, inputs: Inputs) -> Result<(Machine, Rc<Work>), 
         failure: RefCell::default(),
         stuck: Cell::new(false),
         observed,
+        dismissals,
         work: RefCell::default(),
         saved: RefCell::new(saved),
     };

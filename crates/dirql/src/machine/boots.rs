@@ -42,6 +42,7 @@ impl Machine {
             nt: _,
             readers: _,
             observed: _,
+            dismissals: _,
             work: _,
             saved: _,
         } = self;

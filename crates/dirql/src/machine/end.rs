@@ -21,7 +21,7 @@ use crate::archive;
 use crate::bench::Saved;
 use crate::readers::{Coverage, export_name};
 use crate::reg;
-use crate::report::{Failure, Report};
+use crate::report::{Failure, Report, dismissals};
 
 impl Machine {
     /// Ends the machine, in the order an orderly system does, unless it has stopped; and tells what came of it.
@@ -93,14 +93,29 @@ impl Machine {
         };
         let in_lines =
             |verdict: Verdict| Verdict { message: symbols.with_lines(&verdict.message), ..verdict };
+        let mut dismissed = Vec::new();
+        let mut counts = |verdict| {
+            let judged = dismissals::judged(in_lines(verdict), &self.dismissals, symbols);
+            judged.map_err(|one| dismissed.push(one)).ok()
+        };
+        let findings = nt.findings().into_iter().filter_map(&mut counts).collect();
+        let ended = verdict.is_some();
+        let verdict = verdict.and_then(&mut counts);
+        let mut notes: Vec<String> = self.notes.borrow().iter().chain(more).cloned().collect();
+        if ended && verdict.is_none() {
+            notes.push(
+                "the run ended at what is dismissed: what would have come behind it is not known".to_owned(),
+            );
+        }
         Report {
-            verdict: verdict.map(in_lines),
-            findings: nt.findings().into_iter().map(in_lines).collect(),
+            verdict,
+            findings,
+            dismissed,
             failure: failure
                 .map(|failure| Failure { message: symbols.with_lines(&failure.message), ..failure }),
             our_fault: engine.panic_message(),
             sums,
-            notes: self.notes.borrow().iter().chain(more).cloned().collect(),
+            notes,
             prints: self.readers.prints.lines(),
             trace_hash: self.readers.trace.value(),
             memory_hash,

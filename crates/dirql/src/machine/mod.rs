@@ -39,7 +39,7 @@ use crate::error::Error;
 use crate::play::{Play, Stage};
 use crate::readers::{Coverage, PrintLog, Summary, SymbolBook, TraceHash};
 use crate::reg;
-use crate::report::{Failure, Report};
+use crate::report::{Dismissal, Failure, Report};
 
 pub use boots::Boots;
 pub use explore::{Exploration, Mark, put};
@@ -75,6 +75,8 @@ pub struct Machine {
     stuck: Cell<bool>,
     /// Sums and hashes are wanted.
     observed: bool,
+    /// What does not count.
+    dismissals: Vec<Dismissal>,
     /// What is loaded and installed: the machine looks up there who drives what its drivers report, so it goes first.
     work: RefCell<Option<Rc<boot::Work>>>,
     /// Where what is to be kept goes at the end.

@@ -11,6 +11,7 @@ use crate::bench::{Bench, Card, GivenRegistry, card_with_files, root_of};
 use crate::error::InputError;
 use crate::play::ScriptText;
 use crate::reg::RegFile;
+use crate::report::Dismissal;
 use crate::{archive, files, folder, processor, windows};
 
 /// The version of the format that is written, and the only one that is read.
@@ -123,6 +124,9 @@ pub struct Header {
     /// The readers that judge, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<String>,
+    /// What does not count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dismissed: Vec<Dismissal>,
     /// How driver code is translated; the events are the same in each way.
     pub translation: String,
     /// What `state` lines are hashes of.
@@ -193,6 +197,7 @@ impl Header {
             quota: bench.settings.quota,
             trace_providers: bench.settings.trace_providers.to_string(),
             rules: bench.judges.iter().map(|name| (*name).to_owned()).collect(),
+            dismissed: bench.dismissals.clone(),
             translation: TRANSLATIONS[usize::from(bench.settings.checked)].to_owned(),
             state: STATE.to_owned(),
         })

@@ -50,6 +50,7 @@ impl Record {
             .quota(header.quota)
             .trace_providers(header.trace_providers.parse().map_err(InputError::new)?)
             .rules(&rules::judges_named(&header.rules)?)
+            .dismiss(header.dismissed.clone())
             .chooser(replay)
             .reader(comparison.clone());
         if let Some(file) = &header.inf {

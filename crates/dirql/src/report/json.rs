@@ -6,7 +6,7 @@ use kernel::verdict::{Related, StackLine, Verdict};
 use kernel::verifier::VerifierOption;
 use kernel::wdf::log::FrameworkLog;
 
-use super::{Report, bugcheck, line_json};
+use super::{Dismissed, Report, bugcheck, line_json};
 use crate::readers::{json_array, json_object, message_text};
 
 /// In the order of their encodings.
@@ -61,6 +61,11 @@ impl Report {
         } else {
             end.raw("framework_logs", &json_array(self.framework_logs.iter().map(|log| self.log_json(log))))
         };
+        let end = if self.dismissed.is_empty() {
+            end
+        } else {
+            end.raw("dismissed", &json_array(self.dismissed.iter().map(|one| self.dismissed_json(one))))
+        };
         let notes = self.notes.iter().map(|note| serde_json::Value::from(note.as_str()).to_string());
         end.optional("our_fault", self.our_fault.as_deref())
             .raw("notes", &json_array(notes))
@@ -69,6 +74,11 @@ impl Report {
             .text("trace_hash", &format!("{:032x}", self.trace_hash))
             .text("memory_hash", &format!("{:032x}", self.memory_hash))
             .end()
+    }
+
+    fn dismissed_json(&self, Dismissed { verdict, by }: &Dismissed) -> String {
+        let object = json_object().text("reason", &by.reason).text("by", &by.source);
+        object.raw("finding", &self.finding_json(verdict)).end()
     }
 
     /// A framework's log as one object.

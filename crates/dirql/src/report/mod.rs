@@ -3,12 +3,14 @@
 //! It tells the driver's fault from a failed expectation, from what dirql cannot do yet, and from a fault of dirql's own.
 
 pub mod bugcheck;
+pub(crate) mod dismissals;
 mod dress;
 mod json;
 mod remarks;
 mod schedule;
 mod text;
 
+pub use dismissals::{Dismissal, Dismissed};
 pub use dress::Dress;
 pub(crate) use remarks::key;
 pub use text::verdict_text;
@@ -79,6 +81,8 @@ pub struct Report {
     pub verdict: Option<Verdict>,
     /// Findings that did not end it, in their order.
     pub findings: Vec<Verdict>,
+    /// What was found besides, and does not count.
+    pub dismissed: Vec<Dismissed>,
     /// The script's failed expectation.
     pub failure: Option<Failure>,
     /// The message of a panic of ours.

@@ -8,7 +8,7 @@ use kernel::verdict::{Related, Tier, Verdict};
 use kernel::wdf::log::FrameworkLog;
 
 use super::bugcheck::Shown;
-use super::{Failure, Outcome, Place, Report, place, stack_text};
+use super::{Dismissed, Failure, Outcome, Place, Report, place, stack_text};
 use crate::readers::{SymbolBook, message_text};
 
 /// Where users report a fault of ours.
@@ -130,6 +130,10 @@ impl Report {
         for finding in &self.findings {
             writeln!(f, "finding")?;
             write_verdict(f, finding, &self.symbols)?;
+        }
+        for Dismissed { verdict, by } in &self.dismissed {
+            writeln!(f, "dismissed\n  reason       {}  ({})", by.reason, by.source)?;
+            write_verdict(f, verdict, &self.symbols)?;
         }
         if let Some(failure) = &self.failure {
             writeln!(f, "expectation failed\n  {failure}")?;
