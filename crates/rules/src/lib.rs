@@ -29,7 +29,7 @@ use follower::Following;
 pub use guarantees::Guarantees;
 
 /// A reader that judges.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Judge {
     /// Its name: that of the rule in the kernel's table, if it is about drivers.
     pub name: &'static str,

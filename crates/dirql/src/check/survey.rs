@@ -549,8 +549,9 @@ impl Asking<'_> {
             let _ = machine.wait(LONGEST_LIMIT);
             Some(ended(request, false))
         })?;
-        let is_used = report.verdict.is_some_and(|verdict| verdict.rule == "dma-after-unmap");
-        Ok((!is_used).then(|| matches!(end, Some(Answer::Later(status)) if status >> 31 != 0)))
+        let is_given_up = matches!(end, Some(Answer::Later(status)) if status >> 31 != 0);
+        let transfers = report.verdict.is_some_and(|verdict| verdict.rule == "dma-after-unmap");
+        Ok((!transfers).then_some(is_given_up))
     }
 
     /// Whether each of these, asked for one after the other, ends by itself and succeeds.

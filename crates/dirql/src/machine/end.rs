@@ -21,7 +21,7 @@ use crate::archive;
 use crate::bench::Saved;
 use crate::readers::{Coverage, export_name};
 use crate::reg;
-use crate::report::{Failure, Report, dismissals};
+use crate::report::{Dismissed, Failure, Report, dismissals};
 
 impl Machine {
     /// Ends the machine, in the order an orderly system does, unless it has stopped; and tells what came of it.
@@ -94,9 +94,11 @@ impl Machine {
         let in_lines =
             |verdict: Verdict| Verdict { message: symbols.with_lines(&verdict.message), ..verdict };
         let mut dismissed = Vec::new();
-        let mut counts = |verdict| {
-            let judged = dismissals::judged(in_lines(verdict), &self.dismissals, symbols);
-            judged.map_err(|one| dismissed.push(one)).ok()
+        let mut counts = |verdict: Verdict| {
+            let verdict = in_lines(verdict);
+            let Some(by) = dismissals::of(&self.dismissals, &verdict, symbols) else { return Some(verdict) };
+            dismissed.push(Dismissed { verdict, by: by.clone() });
+            None
         };
         let findings = nt.findings().into_iter().filter_map(&mut counts).collect();
         let ended = verdict.is_some();

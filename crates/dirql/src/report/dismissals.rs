@@ -97,16 +97,13 @@ fn is_in(name: &str, place: &str) -> bool {
     within(&name) || name.split_once('!').is_some_and(|(_, routine)| within(routine))
 }
 
-/// A finding, or what it was dismissed by.
-pub(crate) fn judged(
-    verdict: Verdict,
-    dismissals: &[Dismissal],
+/// What dismisses a finding, if something does.
+pub(crate) fn of<'d>(
+    dismissals: &'d [Dismissal],
+    verdict: &Verdict,
     symbols: &SymbolBook,
-) -> Result<Verdict, Dismissed> {
-    match dismissals.iter().find(|dismissal| dismissal.covers(&verdict, symbols)) {
-        Some(by) => Err(Dismissed { verdict, by: by.clone() }),
-        None => Ok(verdict),
-    }
+) -> Option<&'d Dismissal> {
+    dismissals.iter().find(|dismissal| dismissal.covers(verdict, symbols))
 }
 
 #[cfg(test)]
