@@ -50,19 +50,25 @@ impl Policy {
     /// `fail:CALL`.
     #[must_use]
     pub fn failing(call: u64) -> Self {
-        ENTRY.with(&[call, 1])
+        Self::failing_in_row(call, 1)
     }
 
-    /// The number of the one call that fails, if it is such a policy.
+    /// `fail:CALL,COUNT`.
     #[must_use]
-    pub fn failing_call(self) -> Option<u64> {
-        self.numbers_of(&ENTRY).filter(|numbers| numbers[1] == 1).map(|numbers| numbers[0])
+    pub fn failing_in_row(call: u64, count: u64) -> Self {
+        ENTRY.with(&[call, count])
+    }
+
+    /// The number of the first call that fails, and of how many in a row, if it is such a policy.
+    #[must_use]
+    pub fn failing_calls(self) -> Option<(u64, u64)> {
+        self.numbers_of(&ENTRY).map(|numbers| (numbers[0], numbers[1]))
     }
 
     /// `fail:CALL,COUNT` with so large a count that all further calls fail.
     #[must_use]
     pub fn failing_from(call: u64) -> Self {
-        ENTRY.with(&[call, ALL])
+        Self::failing_in_row(call, ALL)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Which of a machine's possible runs to take: policies, each of them a [`Chooser`]; records of what one answered; replay
 //! of a record; search of all runs within a bound.
 //!
-//! It knows no NT and runs no machine: who wants to search brings a [`Subject`]. Shrinking, fault plans and campaigns
-//! are not here yet.
+//! It knows no NT and runs no machine: who wants to search brings a [`Subject`]. What a campaign of many policies is made of, and how
+//! what it finds is shortened, says who brings it.
 #![forbid(unsafe_code)]
 
 mod choice;
@@ -24,6 +24,7 @@ mod remembered;
 mod replay;
 mod rng;
 mod rounds;
+mod scarce;
 mod schedule;
 mod search;
 mod shared;

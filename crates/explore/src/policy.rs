@@ -1,4 +1,5 @@
-//! Policies by the names that people type: `default`, `random:SEED`, `pct:SEED[,DEPTH][,STEPS]`, `fail:CALL[,COUNT]`, `early`.
+//! Policies by the names that people type: `default`, `random:SEED`, `pct:SEED[,DEPTH][,STEPS]`, `fail:CALL[,COUNT]`,
+//! `scarce:SEED[,CALL][,PERCENT]`, `early`.
 //!
 //! A policy is one row: its name, what it does, the numbers it is given, and the function that makes its [`Chooser`]. Parsing, printing,
 //! later seeds, error messages and the command line's help follow from the rows. A row stands in the file of its chooser; [`POLICIES`] lists
@@ -11,8 +12,14 @@ use std::str::FromStr;
 use engine::{Chooser, Defaults};
 
 /// The rows, in the order to show them. The first is what holds if no policy is asked for.
-static POLICIES: &[&Entry] =
-    &[&DEFAULT, &crate::random::ENTRY, &crate::pct::ENTRY, &crate::failing::ENTRY, &crate::early::ENTRY];
+static POLICIES: &[&Entry] = &[
+    &DEFAULT,
+    &crate::random::ENTRY,
+    &crate::pct::ENTRY,
+    &crate::failing::ENTRY,
+    &crate::scarce::ENTRY,
+    &crate::early::ENTRY,
+];
 
 static DEFAULT: Entry = Entry {
     name: "default",

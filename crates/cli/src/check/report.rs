@@ -393,10 +393,12 @@ fn how(replay: &str) -> String {
         None => String::new(),
         Some(("fail", numbers)) => match numbers.split_once(',') {
             None => format!(", where call {numbers} of those that may fail does"),
+            Some((first, "2")) => format!(", where calls {first} and the next of those that may fail do"),
             Some((first, _)) => {
                 format!(", where all calls that may fail do from the one of number {first} on")
             }
         },
+        Some(("scarce", _)) => format!(", where calls fail at random ({policy})"),
         Some(_) => format!(", in the order of {policy}"),
     }
 }

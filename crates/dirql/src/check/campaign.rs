@@ -12,6 +12,10 @@ use crate::machine::Boots;
 use crate::play::Play;
 use crate::report::Report;
 
+/// For so many seeds of the other policies there is one of `scarce`, with these percentages in turn.
+const SEEDS_FOR_A_SCARCE: u64 = 4;
+const SCARCE: [u64; 2] = [10, 40];
+
 /// What came of one attempt.
 pub struct Tried {
     /// How it is made again.
@@ -74,13 +78,20 @@ impl<'c> Campaign<'c> {
         // What fails before the script begins is the first exercise's business.
         let from = if effort.from_start { 1 } else { at_ready + 1 };
         let calls = (from..=could_fail).take(effort.failing);
-        let mut policies: Vec<Policy> = calls.map(Policy::failing).collect();
+        let mut policies: Vec<Policy> = calls.clone().map(Policy::failing).collect();
+        // What a driver does where one fails may be what fails next.
+        policies.extend(calls.map(|call| Policy::failing_in_row(call, 2)));
         totals.failed = policies.len() as u64;
         if effort.from_start {
             policies.extend((1..=could_fail).take(effort.failing).map(Policy::failing_from));
         }
         if !is_broken {
             policies.push(Policy::early());
+            if could_fail >= from {
+                let seeds = 1..=effort.seeds.div_ceil(SEEDS_FOR_A_SCARCE);
+                let scarce = seeds.zip(SCARCE.into_iter().cycle());
+                policies.extend(scarce.map(|(seed, percent)| Policy::scarce(seed, from, percent)));
+            }
             for seed in 1..=effort.seeds {
                 policies.extend([Policy::random(seed), Policy::pct(seed, 0, 0)]);
             }

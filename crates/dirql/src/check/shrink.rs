@@ -85,9 +85,9 @@ fn has(report: &Report, key: &str) -> bool {
 
 /// A policy, and others that may do the same to a shorter script.
 fn near(policy: Policy) -> Vec<Policy> {
-    if let Some(call) = policy.failing_call() {
+    if let Some((call, count)) = policy.failing_calls() {
         let first = call.saturating_sub(CALLS).max(1);
-        return (first..=call).rev().map(Policy::failing).collect();
+        return (first..=call).rev().map(|call| Policy::failing_in_row(call, count)).collect();
     }
     let others = (1..=SEEDS).filter_map(|seed| policy.with_seed(seed)).filter(|other| *other != policy);
     std::iter::once(policy).chain(others).collect()
@@ -122,6 +122,7 @@ mod tests {
     #[test]
     fn earlier_calls_and_other_seeds_are_near() {
         assert_eq!(near(Policy::failing(3)), [3, 2, 1].map(Policy::failing));
+        assert_eq!(near(Policy::failing_in_row(2, 2)), [2, 1].map(|call| Policy::failing_in_row(call, 2)));
         assert_eq!(near(Policy::default()), [Policy::default()]);
         assert_eq!(near(Policy::random(9))[..2], [Policy::random(9), Policy::random(1)]);
     }
