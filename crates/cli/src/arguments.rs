@@ -385,6 +385,9 @@ pub(crate) struct Check {
     /// Writes one page with everything: each finding with a drawing of what happened, what was tried, what code was reached
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// Writes three files of each finding into this folder, which is made, or empty: the script that shows it, a record of the run, and a test in Rust
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
     /// Writes which lines of the driver were reached, as a tracefile of lcov; it takes a PDB or DWARF
     #[arg(long, value_name = "FILE")]
     pub(crate) lcov: Option<PathBuf>,

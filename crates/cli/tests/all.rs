@@ -15,6 +15,7 @@ mod help;
 mod inf;
 mod isolation;
 mod judging;
+mod keeping;
 mod kmdf;
 mod many;
 mod museum;

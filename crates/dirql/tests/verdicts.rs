@@ -18,6 +18,8 @@ mod guide;
 mod hostile;
 mod hostile_unwind;
 mod judges;
+#[rustfmt::skip]
+mod kept;
 mod moments;
 mod mutilation;
 mod orders;

@@ -5,6 +5,7 @@
 
 mod html;
 mod junit;
+mod kept;
 mod report;
 mod sarif;
 mod setting;
@@ -46,6 +47,7 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
         bail!("--in-process: a check makes many machines, each in a process of its own; leave it out");
     }
     let files = check_outputs(&arguments)?;
+    arguments.keep.as_deref().map(kept::check).transpose()?;
     let mut campaign = Campaign {
         arguments: &arguments,
         more,
@@ -115,6 +117,9 @@ fn write(arguments: &Check, report: &Report<'_>, files: &Outputs) -> Result<()> 
     }
     if let Some(path) = &arguments.lcov {
         put(path, report.coverage().lcov())?;
+    }
+    if let Some(folder) = &arguments.keep {
+        kept::write(folder, report)?;
     }
     Ok(files.keep()?)
 }

@@ -16,7 +16,7 @@ use crate::out::say;
 use crate::{NO_ANSWER, terminal};
 
 /// Options of `dirql check` that other commands do not have, each with a value.
-const IN_CHECK_ONLY: [&str; 12] = [
+const IN_CHECK_ONLY: [&str; 13] = [
     "budget",
     "workers",
     "do",
@@ -24,6 +24,7 @@ const IN_CHECK_ONLY: [&str; 12] = [
     "processors",
     "verifier",
     "rules",
+    "keep",
     "sarif",
     "junit",
     "html",

@@ -21,6 +21,6 @@ pub use codes::{Compared, compared};
 pub use coverage::{Coverage, Function, coverage};
 pub use exercise::{Effort, Exercise, RACES, exercises, exercises_of_neighbours, exercises_on_busy_line};
 pub use inputs::{Inputs, inputs};
-pub use shrink::{Shown, shrink};
+pub use shrink::{Shown, commands, shrink};
 pub use signals::{Outside, outside, signals};
 pub use survey::{Ended, Extent, HARDWARE, Operation, Survey, survey};

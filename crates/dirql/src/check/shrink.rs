@@ -94,7 +94,8 @@ fn near(policy: Policy) -> Vec<Policy> {
 }
 
 /// A script taken apart where `;` stands between commands.
-fn commands(script: &str) -> Vec<String> {
+#[must_use]
+pub fn commands(script: &str) -> Vec<String> {
     let (mut all, mut command, mut quoted) = (Vec::new(), String::new(), false);
     for letter in script.chars() {
         quoted ^= letter == '"';
