@@ -20,10 +20,8 @@ use crate::remote_runner::parted;
 /// [`Error::Input`]: it is no folder, or there is something in it.
 pub(super) fn check(folder: &Path) -> Result<(), Error> {
     let refused = |why: &str| Err(InputError::new(format!("{}: {why}", folder.display())).into());
-    match fs::read_dir(folder) {
-        Ok(mut files) if files.next().is_some() => {
-            refused("there is something in this folder; name one that is empty or not there")
-        }
+    match fs::read_dir(folder).map(|files| files.count()) {
+        Ok(1..) => refused("there is something in this folder; name one that is empty or not there"),
         Err(why) if folder.exists() => refused(&format!("is no folder that can be read: {why}")),
         _ => Ok(()),
     }
