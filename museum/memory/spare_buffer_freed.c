@@ -13,19 +13,25 @@
 
 #define SORTER_TAG 'troS'
 #define IOCTL_SORT CTL_CODE(FILE_DEVICE_UNKNOWN, 0x8EB, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define VALUES 256
 
 static VOID Sort(PUCHAR Bytes, PUCHAR Copy, PULONG Places, ULONG Length)
 {
     ULONG Value, Index, Next = 0;
 
     RtlCopyMemory(Copy, Bytes, Length);
-    for (Value = 0; Value < 256; Value++) {
+    RtlZeroMemory(Places, VALUES * sizeof(ULONG));
+    for (Index = 0; Index < Length; Index++) {
+        Places[Copy[Index]]++;
+    }
+    for (Value = 0; Value < VALUES; Value++) {
+        ULONG Count = Places[Value];
+
         Places[Value] = Next;
-        for (Index = 0; Index < Length; Index++) {
-            if (Copy[Index] == Value) {
-                Bytes[Next++] = Copy[Index];
-            }
-        }
+        Next += Count;
+    }
+    for (Index = 0; Index < Length; Index++) {
+        Bytes[Places[Copy[Index]]++] = Copy[Index];
     }
 }
 
@@ -41,7 +47,7 @@ static NTSTATUS SortWithBuffers(PUCHAR Bytes, ULONG Length)
         }
         return STATUS_INSUFFICIENT_RESOURCES;
     }
-    Places = ExAllocatePoolWithTag(PagedPool, 256 * sizeof(ULONG), SORTER_TAG);
+    Places = ExAllocatePoolWithTag(PagedPool, VALUES * sizeof(ULONG), SORTER_TAG);
     if (Places != NULL) {
         Sort(Bytes, Copy, Places, Length);
         ExFreePoolWithTag(Places, SORTER_TAG);

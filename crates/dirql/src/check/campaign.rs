@@ -12,8 +12,8 @@ use crate::machine::Boots;
 use crate::play::Play;
 use crate::report::Report;
 
-/// For so many seeds of the other policies there is one of `scarce`, with these percentages in turn.
-const SEEDS_FOR_A_SCARCE: u64 = 4;
+/// For so many calls that may fail there is one seed of `scarce`, with these percentages in turn.
+const FAILING_FOR_A_SCARCE: usize = 10;
 const SCARCE: [u64; 2] = [10, 40];
 
 /// What came of one attempt.
@@ -81,17 +81,18 @@ impl<'c> Campaign<'c> {
         let mut policies: Vec<Policy> = calls.clone().map(Policy::failing).collect();
         // What a driver does where one fails may be what fails next.
         policies.extend(calls.map(|call| Policy::failing_in_row(call, 2)));
+        // With one call there is nothing more to try.
+        if could_fail > from {
+            let seeds = 1..=effort.failing.div_ceil(FAILING_FOR_A_SCARCE) as u64;
+            let scarce = seeds.zip(SCARCE.into_iter().cycle());
+            policies.extend(scarce.map(|(seed, percent)| Policy::scarce(seed, from, percent)));
+        }
         totals.failed = policies.len() as u64;
         if effort.from_start {
             policies.extend((1..=could_fail).take(effort.failing).map(Policy::failing_from));
         }
         if !is_broken {
             policies.push(Policy::early());
-            if could_fail >= from {
-                let seeds = 1..=effort.seeds.div_ceil(SEEDS_FOR_A_SCARCE);
-                let scarce = seeds.zip(SCARCE.into_iter().cycle());
-                policies.extend(scarce.map(|(seed, percent)| Policy::scarce(seed, from, percent)));
-            }
             for seed in 1..=effort.seeds {
                 policies.extend([Policy::random(seed), Policy::pct(seed, 0, 0)]);
             }
