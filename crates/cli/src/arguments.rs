@@ -167,10 +167,10 @@ pub(crate) struct Setup {
     pub(crate) verifier: Verifier,
     /// Attaches readers of events that judge: `all`, `none` (which is usual, but for `dirql check`), or those named, with commas between them (`dirql rules`
     /// names them). Slower, since they read events; a finding of theirs is an event more, which a record that was made without them does not have.
-    /// `-NAME` among them: what breaks that rule is told and makes nothing fail
+    /// `-NAME` among them: what breaks that rule is reported and makes nothing fail
     #[arg(long, value_name = "LIST", default_value = "", hide_default_value = true, allow_hyphen_values = true, value_parser = rules)]
     pub(crate) rules: Selection,
-    /// A file of findings that are told and make nothing fail: RULE PLACE # REASON, a line each. PLACE is a routine (`card!OnInterrupt`), a file or a line of the
+    /// A file of findings that are reported and make nothing fail: RULE PLACE # REASON, a line each. PLACE is a routine (`card!OnInterrupt`), a file or a line of the
     /// driver's source (`card.c:88`), as reports name them, or left out for everywhere. May be given several times
     #[arg(long, value_name = "FILE")]
     pub(crate) dismiss: Vec<PathBuf>,

@@ -390,7 +390,7 @@ impl Bench {
         if on && !has { self.rules(&[rules::races()]) } else { self }
     }
 
-    /// Findings that do not count: each is told with its reason, and a run in which there is nothing else is clean.
+    /// Findings that do not count: each is reported with its reason, and a run in which there is nothing else is clean.
     #[must_use]
     pub fn dismiss(mut self, dismissals: impl IntoIterator<Item = Dismissal>) -> Self {
         self.dismissals.extend(dismissals);

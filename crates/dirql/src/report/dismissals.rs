@@ -1,4 +1,4 @@
-//! Findings that the user has dismissed: `--dismiss FILE`, and `-NAME` in `--rules`. They are told, with the reason, and make nothing fail.
+//! Findings that the user has dismissed: `--dismiss FILE`, and `-NAME` in `--rules`. They are reported, with the reason, and make nothing fail.
 //!
 //! A file has a dismissal a line: the rule, where (or nothing: everywhere), and behind `#` why. Where is a routine (`card!OnInterrupt`, `OnInterrupt`, with a
 //! distance or without), a file of the driver's source, or a line of it (`card.c:88`), as reports name them. What belongs to no instruction, as a leak, is at the

@@ -121,7 +121,10 @@ fn forms_limits_and_help_are_made_of_the_rows() {
     let error = "x".parse::<Policy>().unwrap_err().to_string();
     let all = "default, random:SEED, pct:SEED[,DEPTH][,STEPS], fail:CALL[,COUNT], scarce:SEED[,CALL][,PERCENT], early (DEPTH 0 to 100, CALL 1 and up, COUNT 1 and up, CALL 1 and up, PERCENT 1 to 100)";
     assert_eq!(error, format!("`x` is no policy; there are: {all}"));
-    assert_eq!(Policy::seeded_forms(), "random:SEED or pct:SEED[,DEPTH][,STEPS]");
+    assert_eq!(
+        Policy::seeded_forms(),
+        "random:SEED or pct:SEED[,DEPTH][,STEPS] or scarce:SEED[,CALL][,PERCENT]"
+    );
     assert_eq!(Policy::default(), read("default"));
     assert_eq!(Policy::pct(7, 1_000, 0), read("pct:7,100"));
 }
