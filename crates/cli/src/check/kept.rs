@@ -80,14 +80,16 @@ fn test(entry: &Entry<'_>) -> Result<String> {
         _ => unreachable!("a finding is shown by `run` or by `explore`"),
     };
     let script = commands(entry).join("\n        ");
-    let play = match script.as_str() {
-        "" => "None".to_owned(),
-        script => format!("Some(ScriptText::typed(\n        {},\n    ).play()?)", raw(script)),
+    let (imported, play) = match script.as_str() {
+        "" => ("", "None".to_owned()),
+        script => {
+            (", ScriptText", format!("Some(ScriptText::typed(\n        {},\n    ).play()?)", raw(script)))
+        }
     };
     Ok(format!(
         "//! `dirql check` has found that the driver breaks the rule `{rule}`: {message}\n\
          //! This fails until that is mended. The command line: `{replay}`\n\n\
-         use dirql::{{Bench, Error, ScriptText}};\n\n\
+         use dirql::{{Bench, Error{imported}}};\n\n\
          #[test]\n\
          fn {name}() -> Result<(), Error> {{\n    \
              let bench = Bench::new()\n{bench}{chooser}        .checked(true);\n    \
