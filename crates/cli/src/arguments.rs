@@ -385,6 +385,9 @@ pub(crate) struct Check {
     /// Writes one page with everything: each finding with a drawing of what happened, what was tried, what code was reached
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// Keeps what comes of each exercise in this file, and goes on from it: what was done is not done again. The report does not depend on it
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
     /// Writes three files of each finding into this folder, which is made, or empty: the script that shows it, a record of the run, and a test in Rust
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,

@@ -32,6 +32,7 @@ mod rules;
 mod run;
 mod said;
 mod search_state;
+mod state_file;
 mod terminal;
 mod tips;
 mod view;

@@ -11,6 +11,7 @@ mod dismissing;
 mod drive;
 mod exploring;
 mod going_on;
+mod going_on_checking;
 mod help;
 mod inf;
 mod isolation;

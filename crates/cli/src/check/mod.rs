@@ -9,26 +9,29 @@ mod kept;
 mod report;
 mod sarif;
 mod setting;
+mod state;
 mod worker;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use dirql::check::{self, Cause, Exercise, Extent, Survey};
+use dirql::interrupts::Interrupts;
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::Check;
 use crate::isolate::{self, End};
 use crate::many::host_processors;
-use crate::out::{self, errors};
+use crate::out::{self, complain, errors};
 use crate::outputs::Outputs;
 use crate::progress::Progress;
 use report::{Found, Report};
+use state::CheckState;
 use worker::{Line, Shown, Turn};
 
 /// How often a job's process may die before the job is given up.
@@ -48,12 +51,10 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     }
     let files = check_outputs(&arguments)?;
     arguments.keep.as_deref().map(kept::check).transpose()?;
-    let mut campaign = Campaign {
-        arguments: &arguments,
-        more,
-        stop: AtomicBool::new(false),
-        progress: Progress::new(!arguments.quiet),
-    };
+    let interrupts = Interrupts::note().context("signals cannot be noted")?;
+    let stop = interrupts.came();
+    let mut campaign =
+        Campaign { arguments: &arguments, more, stop, progress: Progress::new(!arguments.quiet) };
     let survey = match campaign.survey(Extent::Everything, &[])? {
         Ok(survey) => survey,
         Err(code) => return Ok(code),
@@ -74,9 +75,18 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     };
     let neighbours = of_more(setting::neighbours(&arguments.setup, &survey))?;
     let busy = of_more(setting::busy_line(&arguments.setup, &survey))?;
+    if stop.load(Ordering::Relaxed) {
+        complain!("dirql: interrupted before anything was tried");
+        return Ok(crate::NO_ANSWER);
+    }
     let surveys = Surveys { own: survey, neighbours, busy };
     let exercises = exercises(&arguments, &surveys)?;
-    let results = campaign.all(&surveys, &exercises)?;
+    let (state, done) = match &arguments.state {
+        Some(path) => state::open(&arguments, path, &exercises).map(|(state, done)| (Some(state), done))?,
+        None => (None, BTreeMap::new()),
+    };
+    let results = campaign.all(&surveys, &exercises, state.as_ref(), done)?;
+    drop(interrupts);
     let survey = surveys.own;
     let report = Report::new(&arguments, device, &survey, &exercises, results)?;
     write(&arguments, &report, &files)?;
@@ -157,12 +167,13 @@ struct Campaign<'a> {
     arguments: &'a Check,
     /// Arguments of each.
     more: Vec<String>,
-    stop: AtomicBool,
+    /// Set when the user does not want to wait.
+    stop: &'a AtomicBool,
     progress: Progress,
 }
 
 /// What came of one job: an exercise's attempts, or its search.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub(super) struct JobResult {
     /// What is wrong, with what shows it, in the order in which it was found.
     found: Vec<Found>,
@@ -202,7 +213,7 @@ impl Campaign<'_> {
         let mut survey = None;
         let turn = format!("--{}={}", isolate::TURN, Turn::Survey(extent).text());
         let more: Vec<String> = self.more.iter().chain(besides).cloned().chain([turn]).collect();
-        let end = isolate::watch(&self.arguments.isolation, &more, &self.stop, |line| {
+        let end = isolate::watch(&self.arguments.isolation, &more, self.stop, |line| {
             survey = serde_json::from_str(line).ok();
             true
         })?;
@@ -220,8 +231,14 @@ impl Campaign<'_> {
         })
     }
 
-    /// All jobs, by as many processes at a time as was asked for.
-    fn all(&self, surveys: &Surveys, exercises: &[Exercise]) -> Result<Vec<JobResult>> {
+    /// All jobs but those that are done, by as many processes at a time as was asked for. Nothing came of those that were not over when it was interrupted.
+    fn all(
+        &self,
+        surveys: &Surveys,
+        exercises: &[Exercise],
+        state: Option<&CheckState>,
+        mut done: BTreeMap<usize, JobResult>,
+    ) -> Result<Vec<Option<JobResult>>> {
         let mut jobs: Vec<(usize, bool)> = Vec::new();
         for (at, exercise) in exercises.iter().enumerate() {
             // What a search finds departs from the usual at fewer places.
@@ -231,13 +248,24 @@ impl Campaign<'_> {
             jobs.push((at, false));
         }
         let next = AtomicUsize::new(0);
-        let results: Mutex<Vec<Option<JobResult>>> = Mutex::new(jobs.iter().map(|_| None).collect());
+        let results: Vec<_> = (0..jobs.len()).map(|number| done.remove(&number)).collect();
+        let known: Vec<bool> = results.iter().map(Option::is_some).collect();
+        let results = Mutex::new(results);
         let work = || -> Result<()> {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 let Some((at, search)) = jobs.get(number) else { return Ok(()) };
+                if known[number] {
+                    continue;
+                }
                 self.progress.at(|| format!("{} of {} jobs: {}", number, jobs.len(), exercises[*at].title));
                 let result = self.job(surveys, *at, &exercises[*at], *search)?;
+                if self.stop.load(Ordering::Relaxed) {
+                    return Ok(());
+                }
+                if let Some(state) = state {
+                    state.done(number, &result);
+                }
                 results.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(result);
             }
         };
@@ -247,8 +275,7 @@ impl Campaign<'_> {
             let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
             workers.into_iter().try_for_each(|worker| worker.join().expect("waiting does not panic"))
         })?;
-        let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-        Ok(results.into_iter().flatten().collect())
+        Ok(results.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn job(&self, surveys: &Surveys, at: usize, exercise: &Exercise, search: bool) -> Result<JobResult> {
@@ -266,7 +293,7 @@ impl Campaign<'_> {
             // A search has its own way to what two threads touch.
             let of_exercise = exercise.more.iter().filter(|option| !search || *option != check::RACES);
             let more: Vec<String> = self.more.iter().chain(of_exercise).cloned().chain(more).collect();
-            let end = isolate::watch(&self.arguments.isolation, &more, &self.stop, |line| {
+            let end = isolate::watch(&self.arguments.isolation, &more, self.stop, |line| {
                 match serde_json::from_str(line) {
                     Ok(Line::Known { cause, shown }) => known.push((cause, shown)),
                     Ok(Line::Tried { number, causes, no_answer }) => {

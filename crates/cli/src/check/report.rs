@@ -6,6 +6,7 @@ use anyhow::Result;
 use dirql::check::{self, Cause, Coverage, Exercise, Survey};
 use dirql::files::DriverFile;
 use dirql::{Dismissal, Error};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::JobResult;
@@ -16,7 +17,7 @@ use crate::out::say;
 use crate::{NO_ANSWER, terminal};
 
 /// Options of `dirql check` that other commands do not have, each with a value.
-const IN_CHECK_ONLY: [&str; 13] = [
+const IN_CHECK_ONLY: [&str; 14] = [
     "budget",
     "workers",
     "do",
@@ -25,6 +26,7 @@ const IN_CHECK_ONLY: [&str; 13] = [
     "verifier",
     "rules",
     "keep",
+    "state",
     "sarif",
     "junit",
     "html",
@@ -38,6 +40,7 @@ const FLAGS: [&str; 2] = ["--json", "--quiet"];
 const SHOWN_MISSED: usize = 12;
 
 /// Something that is wrong, and what shows it.
+#[derive(Serialize, Deserialize)]
 pub(super) struct Found {
     pub(super) cause: Cause,
     /// What makes an attempt again that has shown it.
@@ -114,12 +117,13 @@ impl<'a> Report<'a> {
         device: Option<String>,
         survey: &'a Survey,
         exercises: &'a [Exercise],
-        results: Vec<JobResult>,
+        results: Vec<Option<JobResult>>,
     ) -> Result<Self> {
         let mut reached = BTreeSet::new();
         let (mut found, mut no_answers): (Vec<Found>, Vec<String>) = (Vec::new(), Vec::new());
         let (mut attempts, mut failed) = (0, 0);
-        for result in results {
+        let (jobs, missing) = (results.len(), results.iter().filter(|result| result.is_none()).count());
+        for result in results.into_iter().flatten() {
             attempts += result.attempts;
             failed += result.failed;
             reached.extend(result.reached);
@@ -134,6 +138,10 @@ impl<'a> Report<'a> {
                     no_answers.push(why);
                 }
             }
+        }
+        if missing > 0 {
+            let go_on = if arguments.state.is_some() { "; the same command goes on" } else { "" };
+            no_answers.push(format!("it was interrupted: of {jobs} jobs, {missing} were not done{go_on}"));
         }
         if let Some(why) = survey.failure.as_ref().filter(|_| found.is_empty()) {
             no_answers
