@@ -59,8 +59,8 @@ fn a_check_that_was_killed_or_interrupted_goes_on_and_reports_as_one_that_was_no
     kill_process_group(Pid::from_child(&child), Signal::INT).unwrap();
     let interrupted = Answer::of(child.wait_with_output().unwrap());
     assert!(killed, "it is killed before its end");
-    assert!(interrupted.out.contains("it was interrupted: of "), "{}", interrupted.said());
-    assert!(interrupted.out.contains("were not done; the same command goes on"), "{}", interrupted.said());
+    assert!(interrupted.out.contains("it was interrupted; not done: "), "{}", interrupted.said());
+    assert!(interrupted.out.contains("jobs; the same command goes on"), "{}", interrupted.said());
     same(&check(&more), &whole);
     let jobs = lines(&state);
     same(&check(&more), &whole);
@@ -73,7 +73,11 @@ fn a_state_of_another_check_or_of_none_is_refused() {
     check(&["--budget=1", &option]);
     let answer = check(&["--budget=2", &option]);
     assert_eq!(answer.code, Some(2), "{}", answer.said());
-    assert!(answer.err.contains("is of another check: budget: 1 then, 2 now; check with"), "{}", answer.said());
+    assert!(
+        answer.err.contains("is of another check: budget: 1 then, 2 now; check with"),
+        "{}",
+        answer.said()
+    );
     std::fs::write(&state, "mine\n").unwrap();
     let answer = check(&["--budget=1", &option]);
     assert_eq!(answer.code, Some(2), "{}", answer.said());

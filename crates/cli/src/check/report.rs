@@ -141,7 +141,7 @@ impl<'a> Report<'a> {
         }
         if missing > 0 {
             let go_on = if arguments.state.is_some() { "; the same command goes on" } else { "" };
-            no_answers.push(format!("it was interrupted: of {jobs} jobs, {missing} were not done{go_on}"));
+            no_answers.push(format!("it was interrupted; not done: {missing} of {jobs} jobs{go_on}"));
         }
         if let Some(why) = survey.failure.as_ref().filter(|_| found.is_empty()) {
             no_answers
