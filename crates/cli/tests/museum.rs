@@ -55,12 +55,12 @@ macro_rules! exhibits {
 }
 
 exhibits! {
-    blind: bedges 20, blevel 1, bsglist 1, bspin 1, csqirql 20, requeue 10, stalls 10;
-    buffer: input_not_checked 2, product_overflows 2, pointer_not_probed 2, padding_not_zeroed 2, behind_magic 100, cookie_used_after_end 100;
+    blind: blevel 1, requeue 10, stalls 10;
+    buffer: input_not_checked 2, product_overflows 2, pointer_not_probed 2, padding_not_zeroed 2, behind_magic 100;
     cancel: touched_after_insertion 20, next_started_in_start_io 2, cancelled_before_queued 20;
     device: raw_address_mapped 2, divides_by_register 10;
     dma: common_buffer_left 1, adapter_left 1;
-    interrupt: own_not_claimed 2, not_acknowledged 2, ones_taken_for_bits 2, limit_hides_loss 1;
+    interrupt: own_not_claimed 2, ones_taken_for_bits 2, limit_hides_loss 1;
     irp: unknown_code_not_completed 2, status_left_pending 2;
     lock: returns_with_lock 2, mutexes_in_two_orders 2;
     memory: allocation_not_checked 2, process_reference_kept 2, last_opened_remembered 20;
