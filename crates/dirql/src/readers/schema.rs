@@ -23,7 +23,7 @@ away; new ones may come at any time, so a reader skips what it does not know.
 | `cut` | further events are left out: those before have `limit` bytes (`--output-limit`). What comes of the run follows |
 | `finding-in-full` | behind the events: a finding that did not end the run, as `finding` |
 | `moments` | whose doing the moments were that a verdict names: `what`, `number` of the event, `stack` |
-| `end` | the last line: `outcome`, `exit_code`, `checked`, `verdict`, `failure`, `notes`, `summary`, `trace_hash`, `memory_hash` |
+| `end` | the last line: `outcome`, `exit_code`, `checked`, `verdict`, `failure`, `dismissed` (what [does not count](check.md#what-you-know-of-already), if there is any), `notes`, `summary`, `trace_hash`, `memory_hash` |
 | `runs`, without `event` | what came of `dirql run --runs`, before the run that is shown: `runs`, `clean`, `broken`, `no_answer`, `first`, `last` and `shown` (policies), `findings` |
 | `explored`, without `event` | what came of `dirql explore`, before the schedule that is shown: `schedules` by preemptions, `choices` of the one that was found, `findings`, whether it was `interrupted`, and what was `not_tried` (replay.md) |
 
