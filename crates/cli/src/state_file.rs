@@ -110,7 +110,7 @@ impl StateFile {
         Ok(Self { name, file: Some(file), sum })
     }
 
-    /// Writes lines, each with its end. If that fails, the user is told once, and nothing more is written.
+    /// Writes lines, each with its end. If that fails, that is said once, and nothing more is written.
     pub(crate) fn append(&mut self, lines: &str) {
         let Some(file) = self.file.as_mut().filter(|_| !lines.is_empty()) else { return };
         let (block, sum) = summed(&self.sum, lines);
