@@ -9,6 +9,7 @@ use std::rc::Rc;
 use engine::{Chooser, Point};
 
 use crate::policy::{Entry, Parameter, Policy};
+use crate::rng::Rng;
 
 /// Its row in the table of policies.
 pub(crate) static ENTRY: Entry = Entry {
@@ -27,16 +28,40 @@ const ALL: u64 = 1_000_000;
 /// Has calls fail. Clones share the count of the calls that could have failed.
 #[derive(Clone, Debug)]
 pub struct Failing {
-    first: u64,
-    count: u64,
+    which: Which,
     asked: Rc<Cell<u64>>,
+}
+
+/// Which calls fail, from the one of number `first` on.
+#[derive(Clone, Debug)]
+enum Which {
+    /// So many in a row.
+    Row { first: u64, count: u64 },
+    /// So many in a hundred.
+    AtRandom { first: u64, percent: u64, random: Rng },
+}
+
+impl Which {
+    fn fails(&mut self, number: u64) -> bool {
+        match self {
+            Self::Row { first, count } => number >= *first && number - *first < *count,
+            Self::AtRandom { first, percent, random } => number >= *first && random.below(100) < *percent,
+        }
+    }
 }
 
 impl Failing {
     /// The call of this number fails, from 1, and those that follow it, `count` in all. With 0 none does.
     #[must_use]
     pub fn new(first: u64, count: u64) -> Self {
-        Self { first, count: if first == 0 { 0 } else { count }, asked: Rc::default() }
+        let count = if first == 0 { 0 } else { count };
+        Self { which: Which::Row { first, count }, asked: Rc::default() }
+    }
+
+    /// From the call of this number on so many in a hundred fail; the seed says which.
+    pub(crate) fn at_random(seed: u64, first: u64, percent: u64) -> Self {
+        let which = Which::AtRandom { first, percent, random: Rng::new(seed) };
+        Self { which, asked: Rc::default() }
     }
 
     /// How many calls could have failed so far.
@@ -79,7 +104,7 @@ impl Chooser for Failing {
         }
         let number = self.asked.get() + 1;
         self.asked.set(number);
-        (number >= self.first && number - self.first < self.count).into()
+        self.which.fails(number).into()
     }
 
     fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {

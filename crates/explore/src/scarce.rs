@@ -3,10 +3,8 @@
 //! Driver Verifier does so by its option *Low Resources Simulation*, to 6 % of the allocations if nothing else is set, and not in the first minutes. Here a run is short, so a
 //! call of each ten fails if nothing else is said, and from which call on is said by its number (as `fail:CALL` counts them).
 
-use engine::{Chooser, Point};
-
+use crate::failing::Failing;
 use crate::policy::{Entry, Parameter, Policy, SEED};
-use crate::rng::Rng;
 
 /// Its row in the table of policies.
 pub(crate) static ENTRY: Entry = Entry {
@@ -17,18 +15,8 @@ pub(crate) static ENTRY: Entry = Entry {
         Parameter { name: "CALL", range: 1..=u64::MAX, default: Some(1) },
         Parameter { name: "PERCENT", range: 1..=100, default: Some(10) },
     ],
-    make: |numbers| {
-        Box::new(Scarce { random: Rng::new(numbers[0]), spared: numbers[1] - 1, percent: numbers[2] })
-    },
+    make: |numbers| Box::new(Failing::at_random(numbers[0], numbers[1], numbers[2])),
 };
-
-#[derive(Clone, Debug)]
-struct Scarce {
-    random: Rng,
-    /// So many calls more succeed.
-    spared: u64,
-    percent: u64,
-}
 
 impl Policy {
     /// `scarce:SEED,CALL,PERCENT`.
@@ -38,31 +26,10 @@ impl Policy {
     }
 }
 
-impl Chooser for Scarce {
-    fn choose(&mut self, _strand: u32, point: Point, _n: u32) -> u32 {
-        if !point.0.starts_with("fault.") {
-            return 0;
-        }
-        match self.spared.checked_sub(1) {
-            Some(fewer) => {
-                self.spared = fewer;
-                0
-            }
-            None => (self.random.below(100) < self.percent).into(),
-        }
-    }
-
-    fn slice(&mut self, _strand: u32, _retired: u64) -> u64 {
-        u64::MAX
-    }
-
-    fn sees_interlocked(&self) -> bool {
-        false
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use engine::Point;
+
     use super::*;
 
     fn failed(policy: Policy, calls: u32) -> Vec<u32> {
