@@ -44,7 +44,8 @@ fn alike(bench: impl Fn() -> Bench, script: &str) -> Vec<Outcome> {
     let play: Play = ScriptText::typed(script).play().unwrap();
     let policies: Vec<Policy> = (1..=SEEDS)
         .flat_map(|seed| [Policy::random(seed), Policy::pct(seed, 3, 1000)])
-        .chain([Policy::default()])
+        .flat_map(|policy| [policy, policy.at_script()])
+        .chain([Policy::default(), Policy::failing(1).at_script(), Policy::early().at_script()])
         .collect();
     let mut outcomes = Vec::new();
     for (checked, processors) in [(true, 2), (false, 4)] {
@@ -59,7 +60,11 @@ fn alike(bench: impl Fn() -> Bench, script: &str) -> Vec<Outcome> {
         let mut boots = bench().boots().unwrap();
         for (policy, own) in policies.iter().zip(&own).rev().chain(policies.iter().zip(&own)) {
             let (chooser, choices) = noted(*policy);
-            let ((), report) = boots.boot(chooser, |machine| machine.perform(Some(play.clone()))).unwrap();
+            let perform = |machine: &Machine| machine.perform(Some(play.clone()));
+            let ((), report) = match policy.is_at_script() {
+                true => boots.boot_to_script(chooser, perform).unwrap(),
+                false => boots.boot(chooser, perform).unwrap(),
+            };
             assert_eq!(
                 &came(&report, &choices),
                 own,

@@ -54,6 +54,9 @@ pub trait Chooser {
     /// way; at least 1, `u64::MAX` for never. It has retired `retired` of them so far.
     fn slice(&mut self, strand: u32, retired: u64) -> u64;
 
+    /// The driver is loaded and its devices are started, as far as that goes: what a script asks for comes next.
+    fn script_begins(&mut self) {}
+
     /// Whether it is to be asked before interlocked instructions too, which makes them slower and changes nothing else. A
     /// policy that always gives the default answer need not be.
     fn sees_interlocked(&self) -> bool {

@@ -5,6 +5,7 @@
 //! what it finds is shortened, says who brings it.
 #![forbid(unsafe_code)]
 
+mod at_script;
 mod choice;
 mod counted;
 mod early;

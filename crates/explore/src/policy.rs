@@ -1,5 +1,5 @@
 //! Policies by the names that people type: `default`, `random:SEED`, `pct:SEED[,DEPTH][,STEPS]`, `fail:CALL[,COUNT]`,
-//! `scarce:SEED[,CALL][,PERCENT]`, `early`.
+//! `scarce:SEED[,CALL][,PERCENT]`, `early`; each with `@script` behind it, too.
 //!
 //! A policy is one row: its name, what it does, the numbers it is given, and the function that makes its [`Chooser`]. Parsing, printing,
 //! later seeds, error messages and the command line's help follow from the rows. A row stands in the file of its chooser; [`POLICIES`] lists
@@ -10,6 +10,8 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use engine::{Chooser, Defaults};
+
+use crate::at_script::AtScript;
 
 /// The rows, in the order to show them. The first is what holds if no policy is asked for.
 static POLICIES: &[&Entry] = &[
@@ -30,6 +32,9 @@ static DEFAULT: Entry = Entry {
 
 /// The parameter that says all random numbers of a policy; [`Policy::later`] counts on from it.
 pub(crate) const SEED: Parameter = Parameter { name: "SEED", range: 0..=u64::MAX, default: None };
+
+/// Behind a policy: it decides from where the script begins, and up to there everything goes its usual way.
+const AT_SCRIPT: &str = "@script";
 
 /// How many parameters a row may have.
 const MOST: usize = 4;
@@ -93,7 +98,7 @@ impl Entry {
         for ((value, parameter), number) in values.iter_mut().zip(self.parameters).zip(numbers) {
             *value = (*number).clamp(*parameter.range.start(), *parameter.range.end());
         }
-        Policy { entry: self, values }
+        Policy { entry: self, values, at_script: false }
     }
 
     /// The policy of the numbers behind the name. None if they are too few or too many, or one may not be what it is.
@@ -106,7 +111,7 @@ impl Entry {
                 Some(text) => text.parse().ok().filter(|number| parameter.range.contains(number))?,
             };
         }
-        typed.next().is_none().then_some(Policy { entry: self, values })
+        typed.next().is_none().then_some(Policy { entry: self, values, at_script: false })
     }
 
     /// What its numbers may be, where not every number will do: `DEPTH 1 to 100`.
@@ -125,6 +130,8 @@ pub struct Policy {
     entry: &'static Entry,
     /// One for each parameter of the row; 0 behind them.
     values: [u64; MOST],
+    /// It decides from where the script begins.
+    at_script: bool,
 }
 
 impl Policy {
@@ -151,10 +158,24 @@ impl Policy {
         Some(Self { values, ..self })
     }
 
+    /// The same from where the script begins. Up to there everything goes its usual way, and it hears of nothing: `fail` and `scarce` count
+    /// calls from there.
+    #[must_use]
+    pub fn at_script(self) -> Self {
+        Self { at_script: true, ..self }
+    }
+
+    /// Whether it decides only from where the script begins.
+    #[must_use]
+    pub fn is_at_script(self) -> bool {
+        self.at_script
+    }
+
     /// The policy itself, at its beginning.
     #[must_use]
     pub fn chooser(self) -> Box<dyn Chooser> {
-        (self.entry.make)(&self.values[..self.entry.parameters.len()])
+        let chooser = (self.entry.make)(&self.values[..self.entry.parameters.len()]);
+        if self.at_script { Box::new(AtScript::new(chooser)) } else { chooser }
     }
 
     /// The forms of the policies that have a seed, as errors and help name them: `random:SEED or …`.
@@ -168,7 +189,10 @@ impl Policy {
     #[must_use]
     pub fn summaries() -> String {
         let each = POLICIES.iter().map(|entry| format!("`{}` ({})", entry.form(), entry.summary));
-        each.collect::<Vec<_>>().join(", ")
+        let each = each.collect::<Vec<_>>().join(", ");
+        format!(
+            "{each}; with `{AT_SCRIPT}` behind it from where the script begins, and the usual way up to there"
+        )
     }
 }
 
@@ -181,7 +205,8 @@ impl Default for Policy {
 
 impl PartialEq for Policy {
     fn eq(&self, other: &Self) -> bool {
-        self.entry.name == other.entry.name && self.values == other.values
+        let Self { entry, values, at_script } = self;
+        entry.name == other.entry.name && *values == other.values && *at_script == other.at_script
     }
 }
 
@@ -190,14 +215,14 @@ impl Eq for Policy {}
 /// As it is typed. Numbers at the end that are what they would be without being typed are left out.
 impl fmt::Display for Policy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { entry, values } = self;
+        let Self { entry, values, at_script } = self;
         let given = |(parameter, value): (&Parameter, &u64)| parameter.default != Some(*value);
         let shown = entry.parameters.iter().zip(values).rposition(given).map_or(0, |last| last + 1);
         f.write_str(entry.name)?;
         for (index, value) in values[..shown].iter().enumerate() {
             write!(f, "{}{value}", if index == 0 { ':' } else { ',' })?;
         }
-        Ok(())
+        f.write_str(if *at_script { AT_SCRIPT } else { "" })
     }
 }
 
@@ -216,7 +241,11 @@ impl fmt::Display for PolicyError {
         let Self(name) = self;
         let forms: Vec<String> = POLICIES.iter().map(|entry| entry.form()).collect();
         let limits: Vec<String> = POLICIES.iter().flat_map(|entry| entry.limits()).collect();
-        write!(f, "`{name}` is no policy; there are: {} ({})", forms.join(", "), limits.join(", "))
+        let (forms, limits) = (forms.join(", "), limits.join(", "));
+        write!(
+            f,
+            "`{name}` is no policy; there are: {forms} ({limits}), each with {AT_SCRIPT} behind it, too"
+        )
     }
 }
 
@@ -226,12 +255,17 @@ impl FromStr for Policy {
     type Err = PolicyError;
 
     fn from_str(typed: &str) -> Result<Self, PolicyError> {
-        let (name, rest) = match typed.split_once(':') {
+        let (form, at_script) = match typed.strip_suffix(AT_SCRIPT) {
+            Some(form) => (form, true),
+            None => (typed, false),
+        };
+        let (name, rest) = match form.split_once(':') {
             Some((name, rest)) => (name, Some(rest)),
-            None => (typed, None),
+            None => (form, None),
         };
         let entry = POLICIES.iter().copied().find(|entry| entry.name == name);
-        entry.and_then(|entry| entry.read(rest)).ok_or_else(|| PolicyError(typed.to_owned()))
+        let policy = entry.and_then(|entry| entry.read(rest)).ok_or_else(|| PolicyError(typed.to_owned()))?;
+        Ok(Self { at_script, ..policy })
     }
 }
 

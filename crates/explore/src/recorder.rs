@@ -53,6 +53,10 @@ impl Recorder {
 }
 
 impl Chooser for Recorder {
+    fn script_begins(&mut self) {
+        self.policy.script_begins();
+    }
+
     fn choose(&mut self, strand: u32, point: Point, n: u32) -> u32 {
         let answer = self.policy.choose(strand, point, n);
         self.note(strand, point, answer);

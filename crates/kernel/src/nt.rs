@@ -312,7 +312,12 @@ impl Nt {
         self.chooser.replace(chooser)
     }
 
-    /// As if the machine had been made with this policy. On the host's side, before its first thread.
+    /// The policy hears that the script begins. On the host's side.
+    pub fn script_begins(&self) {
+        self.chooser.borrow_mut().script_begins();
+    }
+
+    /// As if the machine had been made with this policy. On the host's side, where only the usual was chosen so far.
     pub fn decide_by(&self, chooser: Box<dyn Chooser>) {
         consult(self.engine, &*chooser);
         drop(self.chooser.replace(chooser));

@@ -8,7 +8,7 @@ use super::cause::Cause;
 use super::counter::is_counted;
 use super::exercise::Exercise;
 use crate::error::Error;
-use crate::machine::Boots;
+use crate::machine::{Boots, Machine};
 use crate::play::Play;
 use crate::report::Report;
 
@@ -60,13 +60,14 @@ impl<'c> Campaign<'c> {
         mut each: impl FnMut(&mut Boots, u64, Tried) -> Result<(), Error>,
     ) -> Result<Totals, Error> {
         let effort = self.exercise.effort;
-        let usual = Failing::new(0, 1);
-        let count = usual.clone();
-        let (at_ready, report) = self.boots.boot(Box::new(usual), |machine| {
-            let asked = count.asked();
-            machine.perform(self.play.clone());
-            asked
-        })?;
+        let count = Failing::new(0, 1);
+        let usual = Box::new(count.clone());
+        let perform = |machine: &Machine| machine.perform(self.play.clone());
+        // What may go wrong before the script begins is the first exercise's business.
+        let (_, report) = match effort.from_start {
+            true => self.boots.boot(usual, perform)?,
+            false => self.boots.boot_to_script(usual, perform)?,
+        };
         let could_fail = count.asked();
         // What the usual run does not come to, another order of its beginning does not either.
         let is_broken = report.verdict.is_some() || report.our_fault.is_some();
@@ -75,17 +76,15 @@ impl<'c> Campaign<'c> {
             let usual = tried(Policy::default(), &report, self.boots);
             each(self.boots, 0, usual)?;
         }
-        // What fails before the script begins is the first exercise's business.
-        let from = if effort.from_start { 1 } else { at_ready + 1 };
-        let calls = (from..=could_fail).take(effort.failing);
+        let calls = (1..=could_fail).take(effort.failing);
         let mut policies: Vec<Policy> = calls.clone().map(Policy::failing).collect();
         // What a driver does where one fails may be what fails next.
         policies.extend(calls.map(|call| Policy::failing_in_row(call, 2)));
         // With one call there is nothing more to try.
-        if could_fail > from {
+        if could_fail > 1 {
             let seeds = 1..=effort.failing.div_ceil(FAILING_FOR_A_SCARCE) as u64;
             let scarce = seeds.zip(SCARCE.into_iter().cycle());
-            policies.extend(scarce.map(|(seed, percent)| Policy::scarce(seed, from, percent)));
+            policies.extend(scarce.map(|(seed, percent)| Policy::scarce(seed, 1, percent)));
         }
         totals.failed = policies.len() as u64;
         if effort.from_start {
@@ -97,14 +96,16 @@ impl<'c> Campaign<'c> {
                 policies.extend([Policy::random(seed), Policy::pct(seed, 0, 0)]);
             }
         }
+        if !effort.from_start {
+            policies = policies.into_iter().map(Policy::at_script).collect();
+        }
         for policy in policies {
             let number = totals.attempts;
             totals.attempts += 1;
             if number < first {
                 continue;
             }
-            let ((), report) =
-                self.boots.boot(policy.chooser(), |machine| machine.perform(self.play.clone()))?;
+            let ((), report) = self.boots.boot_by(policy, perform)?;
             let tried = tried(policy, &report, self.boots);
             each(self.boots, number, tried)?;
         }

@@ -16,7 +16,7 @@ use super::survey::{Ended, Operation, Survey};
 pub struct Effort {
     /// So many calls fail at most, one in each attempt.
     pub failing: usize,
-    /// Calls fail that the driver makes while it is loaded and started, too.
+    /// What is tried departs from the usual while the driver is loaded and started, too, and not from the script on only.
     pub from_start: bool,
     /// So many seeds of each policy are tried.
     pub seeds: u64,
@@ -87,7 +87,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     plan.add("the same on two processors", "", Kind::StartOnTwo);
     if survey.is_hardware {
         plan.more = vec!["--platform=shifted-bus".to_owned()];
-        plan.add("load and start where raw addresses are not the translated ones", "", Kind::Plain);
+        plan.add("load and start where raw addresses are not the translated ones", "", Kind::StartElsewhere);
         plan.more.clear();
     }
     if !survey.ready {
@@ -332,6 +332,7 @@ pub fn exercises_on_busy_line(survey: &Survey, more: &[String], budget: u64) -> 
 enum Kind {
     Start,
     StartOnTwo,
+    StartElsewhere,
     Plain,
     Little,
     Sizes,
@@ -353,7 +354,8 @@ impl Plan {
         let none = Effort::default();
         let effort = match kind {
             Kind::Start => Effort { failing: 400, from_start: true, seeds: share(30), ..none },
-            Kind::StartOnTwo => Effort { seeds: share(100), ..none },
+            Kind::StartOnTwo => Effort { from_start: true, seeds: share(100), ..none },
+            Kind::StartElsewhere => Effort { from_start: true, seeds: share(10), ..none },
             Kind::Plain => Effort { failing: 60, seeds: share(10), ..none },
             Kind::Little => Effort { seeds: share(2), ..none },
             Kind::Sizes => Effort { failing: 20, seeds: share(1), ..none },

@@ -69,8 +69,7 @@ impl Shrinking<'_> {
                 break;
             }
             self.left -= 1;
-            let ((), report) =
-                self.boots.boot(policy.chooser(), |machine| machine.perform(Some(play.clone())))?;
+            let ((), report) = self.boots.boot_by(policy, |machine| machine.perform(Some(play.clone())))?;
             if has(&report, self.key) {
                 return Ok(Some(Shown { script: script.to_owned(), policy }));
             }
@@ -87,7 +86,8 @@ fn has(report: &Report, key: &str) -> bool {
 fn near(policy: Policy) -> Vec<Policy> {
     if let Some((call, count)) = policy.failing_calls() {
         let first = call.saturating_sub(CALLS).max(1);
-        return (first..=call).rev().map(|call| Policy::failing_in_row(call, count)).collect();
+        let calls = (first..=call).rev().map(|call| Policy::failing_in_row(call, count));
+        return calls.map(|other| if policy.is_at_script() { other.at_script() } else { other }).collect();
     }
     let others = (1..=SEEDS).filter_map(|seed| policy.with_seed(seed)).filter(|other| *other != policy);
     std::iter::once(policy).chain(others).collect()
@@ -124,6 +124,8 @@ mod tests {
     fn earlier_calls_and_other_seeds_are_near() {
         assert_eq!(near(Policy::failing(3)), [3, 2, 1].map(Policy::failing));
         assert_eq!(near(Policy::failing_in_row(2, 2)), [2, 1].map(|call| Policy::failing_in_row(call, 2)));
+        let late = |call| Policy::failing(call).at_script();
+        assert_eq!(near(late(2)), [2, 1].map(late));
         assert_eq!(near(Policy::default()), [Policy::default()]);
         assert_eq!(near(Policy::random(9))[..2], [Policy::random(9), Policy::random(1)]);
     }

@@ -196,7 +196,7 @@ pub enum Extent {
 /// # Errors
 /// As [`Boots::boot`].
 pub fn survey(boots: &mut Boots, compared: &Compared, extent: Extent) -> Result<Survey, Error> {
-    let looked = boots.boot(usual(), |machine| {
+    let looked = boots.boot_to_script(usual(), |machine| {
         let offered =
             if machine.is_ready() { machine.offered().unwrap_or_default() } else { Offered::default() };
         (machine.is_ready(), offered, machine.device_names())
@@ -350,7 +350,7 @@ impl Asking<'_> {
     /// The answers to one request after the other, on one handle, up to the first that ends the machine.
     fn ask(&mut self, questions: &[Question]) -> Result<Vec<Answer>, Error> {
         let name = self.name.clone();
-        let (answers, _) = self.boots.boot(usual(), |machine| {
+        let (answers, _) = self.boots.boot_to_script(usual(), |machine| {
             let Ok(handle) = machine.open_overlapped(&name) else { return Vec::new() };
             let mut answers = Vec::new();
             for question in questions {
@@ -487,7 +487,7 @@ impl Asking<'_> {
     /// The answers to requests that are under way together, while this is done to their cards.
     fn together(&mut self, questions: &[Question], events: &[&Outside]) -> Result<Vec<Answer>, Error> {
         let name = self.name.clone();
-        let (answers, _) = self.boots.boot(usual(), |machine| {
+        let (answers, _) = self.boots.boot_to_script(usual(), |machine| {
             let Ok(handle) = machine.open_overlapped(&name) else { return vec![Answer::Ends] };
             let begun: Result<Vec<_>, _> = questions.iter().map(|question| question.begin(&handle)).collect();
             let Ok(begun) = begun else { return vec![Answer::Ends] };

@@ -198,6 +198,7 @@ impl Machine {
             return Err(error.into());
         }
         *self.failure.borrow_mut() = failure;
+        self.nt().script_begins();
         if let Err(Error::Stuck(why)) = done {
             self.fail(&why);
         }

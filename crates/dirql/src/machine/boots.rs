@@ -1,16 +1,18 @@
 //! One machine, booted again and again: taken back to where its kernel is up and nothing is loaded, and given another policy.
 //!
 //! Up to there no policy is asked. From there on everything happens as in a new machine: the driver is loaded, its translations are
-//! made, its devices start. What a boot saves is a new process, reserving the machine's addresses, and reading the files again.
+//! made, its devices start. What a boot saves is a new process, reserving the machine's addresses, and reading the files again. A policy that
+//! decides from the script on saves the driver's start, too: the machine is taken back to where that has gone its usual way.
 
 use std::rc::Rc;
 
-use engine::{Chooser, Tracking};
+use engine::{Chooser, Defaults, Tracking};
+use explore::Policy;
 use image::Image;
 use kernel::hal::platform::Promptness;
 
 use super::Machine;
-use super::boot::{self, Work};
+use super::boot::{self, Loaded, Work};
 use super::explore::{Mark, host};
 use crate::bench::{Bench, Inputs};
 use crate::error::Error;
@@ -19,17 +21,38 @@ use crate::report::Report;
 /// A machine that is booted as often as is asked.
 pub struct Boots {
     machine: Machine,
-    mark: Mark,
+    /// Where its kernel is up.
+    bare: Place,
     work: Rc<Work>,
+    started: Option<Started>,
+}
+
+/// A place that the machine is taken back to, and what is known outside of a run that has come there.
+struct Place {
+    mark: Mark,
     /// The application's.
     process: u64,
+    loaded: Loaded,
     notes: Vec<String>,
 }
 
+/// Where the driver is loaded and its devices are started.
+struct Started {
+    place: Place,
+    /// How prompt the cards are, if not as the machine was described.
+    cards: Option<Promptness>,
+}
+
 impl Machine {
-    /// What is known outside of a run is forgotten: as if it had not begun. What is not named has been taken back, or is the same in all
-    /// runs.
-    fn forget(&mut self, application: u64, before: &[String]) {
+    /// A place where nothing has failed.
+    fn place(&self) -> Result<Place, Error> {
+        let (loaded, notes) = (self.loaded.borrow().clone(), self.notes.borrow().clone());
+        Ok(Place { mark: self.mark()?, process: self.process.get(), loaded, notes })
+    }
+
+    /// Takes the machine back to a place. What is not named here has been taken back, or is the same in all runs.
+    fn back_to(&self, place: &Place) {
+        self.back(&place.mark);
         let Self {
             process,
             processes,
@@ -46,11 +69,11 @@ impl Machine {
             work: _,
             saved: _,
         } = self;
-        process.set(application);
+        process.set(place.process);
         processes.take();
-        loaded.take();
+        loaded.replace(place.loaded.clone());
         overlapped.take();
-        notes.replace(before.to_vec());
+        notes.replace(place.notes.clone());
         failure.take();
         stuck.set(false);
     }
@@ -60,9 +83,8 @@ impl Boots {
     pub(crate) fn new(bench: Bench, inputs: Inputs) -> Result<Self, Error> {
         let (machine, work) = boot::make(bench, inputs)?;
         machine.host.track(Tracking::Faults).map_err(host)?;
-        let mark = machine.mark()?;
-        let (process, notes) = (machine.process.get(), machine.notes.borrow().clone());
-        Ok(Self { machine, mark, work, process, notes })
+        let bare = machine.place()?;
+        Ok(Self { machine, bare, work, started: None })
     }
 
     /// Boots the machine, with `policy` deciding; has `act` work with it, whether its driver is ready or not; and ends it. What comes of
@@ -75,26 +97,72 @@ impl Boots {
         policy: Box<dyn Chooser>,
         act: impl FnOnce(&Machine) -> R,
     ) -> Result<(R, Report), Error> {
+        self.start(None, policy)?;
+        Ok(self.end(act))
+    }
+
+    /// As [`Boots::boot`]; but the driver is loaded and started the usual way, and `policy` decides from there.
+    ///
+    /// # Errors
+    /// As [`Boots::boot`].
+    pub fn boot_to_script<R>(
+        &mut self,
+        policy: Box<dyn Chooser>,
+        act: impl FnOnce(&Machine) -> R,
+    ) -> Result<(R, Report), Error> {
         self.boot_with(None, policy, act)
     }
 
-    /// As [`Boots::boot`], of a machine whose cards are so prompt, and not as it was described.
+    /// As [`Boots::boot`], by a policy with its name.
+    ///
+    /// # Errors
+    /// As [`Boots::boot`].
+    pub fn boot_by<R>(
+        &mut self,
+        policy: Policy,
+        act: impl FnOnce(&Machine) -> R,
+    ) -> Result<(R, Report), Error> {
+        let chooser = policy.chooser();
+        if policy.is_at_script() { self.boot_to_script(chooser, act) } else { self.boot(chooser, act) }
+    }
+
+    /// As [`Boots::boot_to_script`], of a machine whose cards are so prompt, and not as it was described.
     pub(crate) fn boot_with<R>(
         &mut self,
         cards: Option<Promptness>,
         policy: Box<dyn Chooser>,
         act: impl FnOnce(&Machine) -> R,
     ) -> Result<(R, Report), Error> {
-        let Self { machine, mark, work, process, notes } = self;
-        machine.back(mark);
+        match &self.started {
+            Some(started) if started.cards == cards => self.machine.back_to(&started.place),
+            _ => {
+                self.start(cards, Box::new(Defaults))?;
+                // What has failed, or does not end, is gone through again each time.
+                if self.machine.is_ready() {
+                    self.started = Some(Started { place: self.machine.place()?, cards });
+                }
+            }
+        }
+        self.machine.nt().decide_by(policy);
+        self.machine.nt().script_begins();
+        Ok(self.end(act))
+    }
+
+    /// Takes the machine back to where its kernel is up, and has the driver loaded and started.
+    fn start(&mut self, cards: Option<Promptness>, policy: Box<dyn Chooser>) -> Result<(), Error> {
+        let Self { machine, bare, work, started } = self;
+        *started = None;
+        machine.back_to(bare);
         machine.nt().decide_by(policy);
-        machine.forget(*process, notes);
         if let Some(cards) = cards {
             machine.inside(|nt| nt.cx().with(|k| k.hal.platform.cards = cards));
         }
-        machine.set_up(work)?;
-        let result = act(machine);
-        Ok((result, machine.end()))
+        machine.set_up(work)
+    }
+
+    fn end<R>(&self, act: impl FnOnce(&Machine) -> R) -> (R, Report) {
+        let result = act(&self.machine);
+        (result, self.machine.end())
     }
 }
 

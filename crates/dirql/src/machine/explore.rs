@@ -137,13 +137,18 @@ impl Exploration<'_> {
         self.machine.host.discard(mark.snapshot);
     }
 
+    /// Gives the machine a policy to which the script has begun; the one it had comes back.
+    fn decide_by(&self, mut policy: Box<dyn Chooser>) -> Box<dyn Chooser> {
+        policy.script_begins();
+        self.machine.nt().replace_chooser(policy)
+    }
+
     /// One whole run from the beginning of the script, in which `policy` answers.
     pub fn run(&mut self, policy: Box<dyn Chooser>) -> Report {
         self.restart();
-        let nt = self.machine.nt();
-        let usual = nt.replace_chooser(policy);
+        let usual = self.decide_by(policy);
         let Ended { failure, notes } = self.run.finish();
-        drop(nt.replace_chooser(usual));
+        drop(self.machine.nt().replace_chooser(usual));
         self.machine.report(failure, &notes)
     }
 
@@ -158,8 +163,7 @@ impl Exploration<'_> {
         mut here: impl FnMut(&Question) -> bool,
     ) -> Result<Option<Mark>, Error> {
         self.restart();
-        let nt = self.machine.nt();
-        let usual = nt.replace_chooser(policy);
+        let usual = self.decide_by(policy);
         let mut turn = self.run.go();
         let marked = loop {
             match turn {
@@ -168,17 +172,16 @@ impl Exploration<'_> {
                 Turn::Asked(_) => turn = self.run.answer(TO_THE_CHOOSER),
             }
         };
-        drop(nt.replace_chooser(usual));
+        drop(self.machine.nt().replace_chooser(usual));
         marked.transpose()
     }
 
     /// The rest of a run, from a mark at a question, which `policy` answers like all that follow.
     pub fn run_from(&mut self, mark: &Mark, policy: Box<dyn Chooser>) -> Report {
         self.back(mark);
-        let nt = self.machine.nt();
-        let usual = nt.replace_chooser(policy);
+        let usual = self.decide_by(policy);
         let Ended { failure, notes } = self.run.answer_and_finish(TO_THE_CHOOSER);
-        drop(nt.replace_chooser(usual));
+        drop(self.machine.nt().replace_chooser(usual));
         self.machine.report(failure, &notes)
     }
 

@@ -86,7 +86,7 @@ impl Boots {
         work: impl FnOnce(&mut Trial<'_>) -> Result<R, Error>,
     ) -> Result<Option<R>, Error> {
         self.keep_reached();
-        let (worked, _) = self.boot(Box::new(explore::Failing::new(0, 1)), |machine| {
+        let (worked, _) = self.boot_to_script(Box::new(explore::Failing::new(0, 1)), |machine| {
             if !machine.is_ready() {
                 return Ok(None);
             }

@@ -54,6 +54,12 @@ fn each_policy_is_read_as_it_is_written() {
             let shown = typed(entry, &numbers[..last_given.map_or(0, |last| last + 1)]);
             assert_eq!(read(&name).to_string(), shown);
             assert_eq!((read(&name), read(&shown)), (entry.with(&numbers), entry.with(&numbers)));
+            let late = entry.with(&numbers).at_script();
+            assert_eq!(
+                (late.to_string(), read(&format!("{name}@script"))),
+                (format!("{shown}@script"), late)
+            );
+            assert!(late.is_at_script() && late != read(&name));
         }
         let needed = entry.parameters.iter().take_while(|parameter| parameter.default.is_none()).count();
         let short = typed(entry, &ends(entry)[0][..needed]);
@@ -120,7 +126,8 @@ fn each_policy_makes_a_chooser_that_its_numbers_alone_decide() {
 fn forms_limits_and_help_are_made_of_the_rows() {
     let error = "x".parse::<Policy>().unwrap_err().to_string();
     let all = "default, random:SEED, pct:SEED[,DEPTH][,STEPS], fail:CALL[,COUNT], scarce:SEED[,CALL][,PERCENT], early (DEPTH 0 to 100, CALL 1 and up, COUNT 1 and up, CALL 1 and up, PERCENT 1 to 100)";
-    assert_eq!(error, format!("`x` is no policy; there are: {all}"));
+    let behind = "each with @script behind it, too";
+    assert_eq!(error, format!("`x` is no policy; there are: {all}, {behind}"));
     assert_eq!(
         Policy::seeded_forms(),
         "random:SEED or pct:SEED[,DEPTH][,STEPS] or scarce:SEED[,CALL][,PERCENT]"
