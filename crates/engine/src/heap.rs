@@ -155,6 +155,20 @@ unsafe impl GlobalAlloc for ScopedAllocator {
         }
     }
 
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if !INSIDE.get() {
+            // A large table is fresh memory, which is zero as it comes: its pages are not touched before they are used.
+            // SAFETY: the caller's promise is the system allocator's.
+            return unsafe { System.alloc_zeroed(layout) };
+        }
+        // SAFETY: the caller's promise; the block is as long as its layout says.
+        unsafe {
+            let block = self.alloc(layout);
+            block.write_bytes(0, layout.size());
+            block
+        }
+    }
+
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if HEAP.contains(block as u64) {
             if !OWN.get() {

@@ -61,6 +61,8 @@ const VALUE_PLACES: [u32; 4] = [0, 4, 8, 12];
 /// Words that stand beside each other, as an offset and a length do, and the sizes of the buffers that hold them.
 const PAIRED: [u32; 9] = [0, 1, 8, 16, 0x40, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFF0, 0xFFFF_FFFF];
 const PAIR_SIZES: [u32; 2] = [16, 64];
+/// From this budget on as many calls fail, one in each attempt, as by the usual one.
+const ALL_FAILING: usize = 10;
 /// So many requests of one kind are under way at once.
 pub(super) const MANY: u32 = 64;
 /// What a quick card does comes at the first access, and so on up to this one; and so many pairs of requests are made of one.
@@ -351,17 +353,22 @@ struct Plan {
 impl Plan {
     fn add(&mut self, title: impl Into<String>, script: impl Into<String>, kind: Kind) {
         let share = |usual: u64| usual * self.budget / 100;
+        // All of them, but for a look so short that they would be nearly all of it.
+        let failing = |usual: usize| {
+            let shared = usual * usize::try_from(self.budget).unwrap_or(usize::MAX).min(ALL_FAILING);
+            shared.div_ceil(ALL_FAILING)
+        };
         let none = Effort::default();
         let effort = match kind {
-            Kind::Start => Effort { failing: 400, from_start: true, seeds: share(30), ..none },
+            Kind::Start => Effort { failing: failing(400), from_start: true, seeds: share(30), ..none },
             Kind::StartOnTwo => Effort { from_start: true, seeds: share(100), ..none },
             Kind::StartElsewhere => Effort { from_start: true, seeds: share(10), ..none },
-            Kind::Plain => Effort { failing: 60, seeds: share(10), ..none },
+            Kind::Plain => Effort { failing: failing(60), seeds: share(10), ..none },
             Kind::Little => Effort { seeds: share(2), ..none },
-            Kind::Sizes => Effort { failing: 20, seeds: share(1), ..none },
-            Kind::Requests => Effort { failing: 60, seeds: share(12), ..none },
+            Kind::Sizes => Effort { failing: failing(20), seeds: share(1), ..none },
+            Kind::Requests => Effort { failing: failing(60), seeds: share(12), ..none },
             Kind::AtOnce => Effort { seeds: share(40), schedules: share(400), ..none },
-            Kind::Inputs => Effort { failing: 10, seeds: share(1), inputs: share(10_000), ..none },
+            Kind::Inputs => Effort { failing: failing(10), seeds: share(1), inputs: share(10_000), ..none },
         };
         let processors = if matches!(kind, Kind::AtOnce | Kind::StartOnTwo) { 2 } else { 1 };
         let mut more = self.more.clone();
