@@ -7,6 +7,9 @@ pub(crate) fn quoted(text: &str) -> String {
     if is_plain { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
+/// Options whose value stands behind `=`, or is left out.
+const VALUE_BEHIND_EQUALS: [&str; 2] = ["verifier", "special-pool"];
+
 /// This command without `options`, each with its value, and with `more` behind it.
 pub(crate) fn command(options: &[&str], more: &[String]) -> Vec<String> {
     without(options, std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()), more)
@@ -20,7 +23,7 @@ fn without(options: &[&str], words: impl Iterator<Item = String>, more: &[String
             word.split_once('=').map_or((word.as_str(), None), |(name, value)| (name, Some(value)));
         match name.strip_prefix("--").filter(|name| options.contains(name)) {
             None => kept.push(word),
-            Some(_) if value.is_none() => drop(words.next()),
+            Some(name) if value.is_none() && !VALUE_BEHIND_EQUALS.contains(&name) => drop(words.next()),
             Some(_) => {}
         }
     }
@@ -44,10 +47,11 @@ mod tests {
             "--workers=2",
             "--policy",
             "random:1",
+            "--verifier",
             "--fast",
         ];
         let made = without(
-            &["runs", "workers", "policy"],
+            &["runs", "workers", "policy", "verifier"],
             words.map(str::to_owned).into_iter(),
             &["--x=1".to_owned()],
         );

@@ -131,8 +131,7 @@ fn state(arguments: &Explore, path: &Path) -> Result<(SearchState, Memory)> {
     let (bench, _) = subject(arguments, None)?;
     let (bench, script) = (bench.checked(arguments.checked), script(&arguments.setup)?);
     let machine = Recording::prepare(&bench, SEARCH, script.as_ref()).map_err(Error::Input)?;
-    let mut inputs = Recording::inputs(&bench, SEARCH, script.as_ref()).map_err(Error::Input)?;
-    inputs.extend(arguments.setup.script.clone());
+    let inputs = crate::run::inputs(&arguments.setup, &bench, script.as_ref())?;
     let named = [Some(path), arguments.record.as_deref(), arguments.figure.as_deref()];
     let named = named.map(|path| path.map(Path::to_owned));
     Outputs::new(&arguments.isolation, named.each_ref().map(Option::as_ref)).check(&inputs)?;

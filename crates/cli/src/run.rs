@@ -184,6 +184,20 @@ pub(crate) struct Files<'p> {
     pub(crate) registry: Option<&'p Path>,
 }
 
+/// What a command reads by its setup, of which `bench` and `script` are made: none of it is to be written over.
+///
+/// # Errors
+/// [`Error::Input`]: as [`Recording::inputs`].
+pub(crate) fn inputs(
+    setup: &Setup,
+    bench: &Bench,
+    script: Option<&ScriptText>,
+) -> Result<Vec<PathBuf>, Error> {
+    let inputs = Recording::inputs(bench, "", script).map_err(Error::Input)?;
+    let named = setup.script.iter().chain(&setup.dismiss).cloned();
+    Ok(inputs.into_iter().chain(named).collect())
+}
+
 /// Runs `bench` by a policy, with its name, and shows the run, recorded and drawn as `files` says.
 ///
 /// # Errors
@@ -203,9 +217,7 @@ pub(crate) fn shown(
     }
     // Before a file is made: what cannot be recorded leaves none behind.
     if files.record.or(files.figure).or(files.archive).or(files.registry).is_some() {
-        let mut inputs = Recording::inputs(&bench, policy.1, script.as_ref()).map_err(Error::Input)?;
-        inputs.extend(setup.script.clone());
-        files.outputs.check(&inputs)?;
+        files.outputs.check(&inputs(setup, &bench, script.as_ref())?)?;
     }
     let (bench, jail) = match files.figure {
         Some(path) => drawn(bench, jail, files.outputs, path)?,

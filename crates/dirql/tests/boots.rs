@@ -6,7 +6,7 @@ use std::rc::Rc;
 
 use dirql::explore::{Choices, Policy, Recorder};
 use dirql::{Bench, Machine, Outcome, Play, Report, ScriptText};
-use engine::Chooser;
+use engine::{Chooser, Tracking};
 
 use super::rig::{self, QUEUE, driver, start};
 
@@ -32,10 +32,12 @@ fn noted(policy: Policy) -> (Box<dyn Chooser>, Rc<RefCell<Choices>>) {
     (Box::new(recorder), choices)
 }
 
-fn came(report: &Report, choices: &RefCell<Choices>) -> Came {
+/// The choices of a policy that decides from the script on are left out: a recorder that comes there with it has not counted what was asked before.
+fn came(policy: Policy, report: &Report, choices: &RefCell<Choices>) -> Came {
+    let choices = if policy.is_at_script() { Choices::default() } else { choices.take() };
     let Report { trace_hash: trace, memory_hash: memory, notes, prints, departures, .. } = report;
     let report = format!("{report}\n{notes:?}\n{prints:#?}\n{departures:#?}");
-    Came { report, trace: *trace, memory: *memory, choices: choices.take() }
+    Came { report, trace: *trace, memory: *memory, choices }
 }
 
 /// Runs of the script by many policies, each in a machine of its own, and all of them in one, in the other order and once more: in checked
@@ -56,7 +58,7 @@ fn alike(bench: impl Fn() -> Bench, script: &str) -> Vec<Outcome> {
             if policy.failing_calls().is_none() {
                 outcomes.push(report.outcome());
             }
-            came(&report, &choices)
+            came(*policy, &report, &choices)
         });
         let own: Vec<Came> = own.collect();
         let mut boots = bench().boots().unwrap();
@@ -68,7 +70,7 @@ fn alike(bench: impl Fn() -> Bench, script: &str) -> Vec<Outcome> {
                 false => boots.boot(chooser, perform).unwrap(),
             };
             assert_eq!(
-                &came(&report, &choices),
+                &came(*policy, &report, &choices),
                 own,
                 "{policy}, checked: {checked}, processors: {processors}"
             );
@@ -93,6 +95,29 @@ fn a_race_ends_as_it_does_in_a_machine_of_its_own() {
         [Outcome::Unexpected, Outcome::Clean],
         "one order is expected, and there is the other"
     );
+}
+
+#[test]
+fn a_seed_of_a_search_is_the_run_of_the_same_policy_from_the_script_on() {
+    let script = r#"open \\.\DirqlLegacy as one
+        open \\.\DirqlLegacy as two
+        a: write one text:"aaaa" at 0
+        b: write two text:"bbbb" at 0
+        join a; join b
+        read one 4 at 0 expect text:"bbbb""#;
+    let play: Play = ScriptText::typed(script).play().unwrap();
+    let policies = || (1..=6).flat_map(|seed| [Policy::random(seed), Policy::pct(seed, 3, 100)]);
+    let bench = || Bench::new().driver(driver("legacy.sys")).processors(2);
+    let whole = policies().map(|policy| {
+        let report = bench().policy(policy.at_script()).run(Some(play.clone())).unwrap();
+        (report.outcome(), report.trace_hash, report.memory_hash)
+    });
+    let machine = start(bench);
+    let searched = machine.explore(&play, Tracking::Faults, |exploration| {
+        let report = policies().map(|policy| exploration.run(policy.chooser()));
+        report.map(|report| (report.outcome(), report.trace_hash, report.memory_hash)).collect::<Vec<_>>()
+    });
+    assert_eq!(whole.collect::<Vec<_>>(), searched.unwrap());
 }
 
 #[test]

@@ -140,7 +140,13 @@ impl Verdict {
     /// A finding of the advice tier.
     #[must_use]
     pub fn advice(rule: &'static str, message: impl Into<String>) -> Self {
-        Self { tier: Tier::Advice, ..Self::error(rule, message) }
+        Self::error(rule, message).as_advice()
+    }
+
+    /// The same, where it may be meant so.
+    #[must_use]
+    pub fn as_advice(self) -> Self {
+        Self { tier: Tier::Advice, ..self }
     }
 
     /// With the bug check Windows would stop with.

@@ -45,16 +45,20 @@ static VOID NTAPI WorkWaitAndFree(PVOID Object, PVOID Context, PIO_WORKITEM Item
     IoFreeWorkItem(Item);
 }
 
-/* Unload waits for the event, and frees the item. */
+/* Unload waits for the event, and frees the item. One is under way at a time. */
 static NTSTATUS QueueAndSetEvent(PDEVICE_OBJECT Device)
 {
-    if (WorkItem == NULL) {
-        WorkItem = IoAllocateWorkItem(Device);
+    if (KeResetEvent(&WorkDone) == 0) {
+        return STATUS_DEVICE_BUSY;
     }
+    if (WorkItem != NULL) {
+        IoFreeWorkItem(WorkItem); /* of the last time, and perhaps of another device */
+    }
+    WorkItem = IoAllocateWorkItem(Device);
     if (WorkItem == NULL) {
+        KeSetEvent(&WorkDone, IO_NO_INCREMENT, FALSE);
         return STATUS_INSUFFICIENT_RESOURCES;
     }
-    KeClearEvent(&WorkDone);
     IoQueueWorkItem(WorkItem, WorkAndSetEvent, DelayedWorkQueue, NULL);
     return STATUS_SUCCESS;
 }

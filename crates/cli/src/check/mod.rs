@@ -49,7 +49,7 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     if arguments.isolation.in_process {
         bail!("--in-process: a check makes many machines, each in a process of its own; leave it out");
     }
-    let files = check_outputs(&arguments)?;
+    let files = outputs(&arguments)?;
     arguments.keep.as_deref().map(kept::check).transpose()?;
     let interrupts = Interrupts::note().context("signals cannot be noted")?;
     let stop = interrupts.came();
@@ -94,19 +94,14 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     Ok(report.exit_code())
 }
 
-/// The files that are wanted.
-fn outputs(arguments: &Check) -> [Option<&PathBuf>; 4] {
-    [&arguments.sarif, &arguments.junit, &arguments.html, &arguments.lcov].map(Option::as_ref)
-}
-
-/// Whether they can be written: asked before hours of work.
-fn check_outputs(arguments: &Check) -> Result<Outputs> {
-    let setup = &arguments.setup;
-    let mut inputs = vec![setup.driver.clone()];
-    inputs.extend(setup.inf.iter().chain(&setup.with).chain(&setup.script).chain(&setup.dismiss).cloned());
-    let outputs = Outputs::new(&arguments.isolation, outputs(arguments));
-    outputs.check(&inputs)?;
-    Ok(outputs)
+/// The files that are wanted. Asked before hours of work: whether they, and the one of `--state`, can be written.
+fn outputs(arguments: &Check) -> Result<Outputs> {
+    let Check { setup, isolation, sarif, junit, html, lcov, state, .. } = arguments;
+    let bench = crate::run::bench(setup)?;
+    let inputs = crate::run::inputs(setup, &bench, crate::run::script(setup)?.as_ref())?;
+    let reports = [sarif, junit, html, lcov].map(Option::as_ref);
+    Outputs::new(isolation, reports.into_iter().chain([state.as_ref()])).check(&inputs)?;
+    Ok(Outputs::new(isolation, reports))
 }
 
 /// Writes them.

@@ -25,7 +25,7 @@ pub(super) struct CheckState(Mutex<StateFile>);
 /// Opens it or makes it: and what came of jobs before, by their numbers.
 ///
 /// # Errors
-/// As [`StateFile::open`]; [`Error::Input`] also if it would be written over what is read.
+/// As [`StateFile::open`].
 pub(super) fn open(
     arguments: &Check,
     path: &Path,
@@ -34,14 +34,9 @@ pub(super) fn open(
     let bench = crate::run::bench(&arguments.setup)?.checked(true);
     let script = crate::run::script(&arguments.setup)?;
     let machine = Recording::prepare(&bench, CHECK.name, script.as_ref()).map_err(Error::Input)?;
-    let mut inputs = Recording::inputs(&bench, CHECK.name, script.as_ref()).map_err(Error::Input)?;
-    inputs.extend(arguments.setup.script.iter().chain(&arguments.setup.dismiss).cloned());
-    let place = path.to_owned();
-    let others = super::outputs(arguments);
-    Outputs::new(&arguments.isolation, others.into_iter().chain([Some(&place)])).check(&inputs)?;
     let (_, tried) = summed("", &serde_json::to_string(exercises)?);
     let bounds = json!({"budget": arguments.budget, "exercises": tried});
-    let outputs = Outputs::new(&arguments.isolation, [Some(&place)]);
+    let outputs = Outputs::new(&arguments.isolation, [Some(&path.to_owned())]);
     let mut done = BTreeMap::new();
     let file = StateFile::open(&CHECK, path, &outputs, &CHECK.head(&bounds, &machine), &mut |line| {
         let (number, result) = line.strip_prefix("job ")?.split_once(' ')?;

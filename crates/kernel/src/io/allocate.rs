@@ -122,8 +122,8 @@ pub(crate) fn initialize(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, size: u16, stack_
     Ok(())
 }
 
-/// An IRP that is one already is initialized. Old samples do so with what IoAllocateIrp gave them, and Windows goes on, unless quota was
-/// charged for it: the flag that says so is lost.
+/// An IRP that is one already is initialized. *IoInitializeIrp function* forbids it for what IoAllocateIrp gave, and Driver Verifier warns; *Reusing IRPs*
+/// calls it safe, unless quota was charged for it: the flag that says so is lost. Old samples do it, so it is advice.
 fn tell_initialized_again(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, origin: Origin) -> Flow<()> {
     let verdict = match origin {
         Origin::DriverMemory => return Ok(()),
@@ -133,7 +133,7 @@ fn tell_initialized_again(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, origin: Origin) 
     if cx.read(irp + IRP::AllocationFlags)? & IRP_QUOTA_CHARGED != 0 {
         return Err(cx.stop(verdict));
     }
-    cx.report(verdict.as_warning());
+    cx.report(verdict.as_advice());
     Ok(())
 }
 
