@@ -331,8 +331,8 @@ pub(crate) struct Explore {
     #[arg(long)]
     pub(crate) faults: bool,
     #[arg(help = format!(
-        "Not every schedule, but those of {} and the seeds that follow, as many as --schedules says. The policy decides from the script's \
-         first command on",
+        "Not every schedule, but those of {} and the seeds that follow, as many as --schedules says. The policy decides from where the \
+         script begins",
         Policy::seeded_forms()
     ))]
     #[arg(long, value_name = "POLICY", conflicts_with_all = ["preemptions", "instructions", "faults"])]
