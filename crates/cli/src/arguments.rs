@@ -286,7 +286,7 @@ Exit codes:
 #[derive(Args)]
 pub(crate) struct Many {
     /// Makes so many runs, by the policy's seed and those that follow it, and shows (and records) the first that is not clean. Each
-    /// loads and starts the driver anew; `dirql explore --policy` starts it once, which is quicker
+    /// loads and starts the driver anew, but for a policy that decides from the script on (`@script`), which is quicker
     #[arg(long, value_name = "N", conflicts_with = "in_process", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) runs: Option<u32>,
     /// So many processes make them; as many as the host has processors, if not given

@@ -227,8 +227,7 @@ pub(crate) fn several(
     };
     let (mut tells, mut known) = (Tells::default(), BTreeSet::new());
     for run in first.parse::<u32>()?..end.parse()? {
-        let policy = policy(arguments, run)?.chooser();
-        let ((), report) = boots.boot(policy, |machine| {
+        let ((), report) = boots.boot_by(policy(arguments, run)?, |machine| {
             #[cfg(debug_assertions)]
             crate::failing::as_asked(machine, arguments.is_checked());
             machine.perform(play.cloned());

@@ -41,11 +41,13 @@ fn one_worker_and_three_tell_the_same() {
 
 #[test]
 fn the_run_that_is_shown_is_the_run_of_that_policy_alone() {
-    let found = many(RACE, &["--policy", "pct:1,3", "--runs", "12"]);
-    let alone = many(RACE, &["--policy", shown(&found)]);
-    assert_eq!(found.code, alone.code);
-    let (_, report) = found.out.split_once(":\n\n").unwrap();
-    assert_eq!(report, alone.out);
+    for first in ["pct:1,3", "pct:1,3@script"] {
+        let found = many(RACE, &["--policy", first, "--runs", "12"]);
+        let alone = many(RACE, &["--policy", shown(&found)]);
+        assert_eq!(found.code, alone.code);
+        let (_, report) = found.out.split_once(":\n\n").unwrap();
+        assert_eq!(report, alone.out);
+    }
 }
 
 #[test]

@@ -122,8 +122,10 @@ impl Boots {
         policy: Policy,
         act: impl FnOnce(&Machine) -> R,
     ) -> Result<(R, Report), Error> {
+        // Up to the script that policy goes the usual way, too.
+        let is_at_script = policy.is_at_script() || policy == Policy::default();
         let chooser = policy.chooser();
-        if policy.is_at_script() { self.boot_to_script(chooser, act) } else { self.boot(chooser, act) }
+        if is_at_script { self.boot_to_script(chooser, act) } else { self.boot(chooser, act) }
     }
 
     /// As [`Boots::boot_to_script`], of a machine whose cards are so prompt, and not as it was described.
