@@ -4,7 +4,7 @@
 //! A file's header says what the rest of the machine needs to know of it: `Device`, the hardware id, or `none` for a driver that makes its
 //! device itself; `Rule`, those that name the bug, each as good as another; `Needs`, what it shows by; `Compiler: clang` where `__try` is used.
 //! Without `--build` each is then looked at by `dirql check`, which gets nothing but the driver and its INF. It does not judge whether a bug is one.
-//! What comes of all of it with the usual budget is `docs/museum.md`.
+//! What comes of all of it with the usual budget is `docs/museum.md`. A run that was interrupted goes on where it was.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -198,10 +198,26 @@ impl Seen {
     }
 }
 
+/// Where a check of a driver is kept, so that what was interrupted goes on. It is gone if dirql or the driver is newer.
+fn state(image: &Path, dirql: &Path, budget: u32) -> Result<PathBuf> {
+    let state = image.with_extension(format!("{budget}.state"));
+    let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
+    if let Ok(kept) = changed(&state)
+        && [dirql, image, &image.with_extension("inf")]
+            .into_iter()
+            .any(|other| changed(other).is_ok_and(|at| at > kept))
+    {
+        fs::remove_file(&state).with_context(|| format!("cannot delete {}", state.display()))?;
+    }
+    Ok(state)
+}
+
 /// The rules that `dirql check` says a driver breaks, but those of some tiers; or that it has no answer.
 fn check(root: &Path, image: &Path, budget: u32, but: &[&str]) -> Result<Vec<Found>> {
-    let mut dirql = Command::new(root.join("target/release/dirql"));
+    let binary = root.join("target/release/dirql");
+    let mut dirql = Command::new(&binary);
     dirql.arg("check").arg(image).args(["--json", "--workers", "1", "--budget", &budget.to_string()]);
+    dirql.arg("--state").arg(state(image, &binary, budget)?);
     let output = dirql.stderr(Stdio::null()).output().context("dirql cannot be started")?;
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
         .with_context(|| format!("`{}` did not write JSON", call::shown(&dirql)))?;

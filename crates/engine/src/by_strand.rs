@@ -66,6 +66,11 @@ impl<T> ByStrand<T> {
         Some(thing)
     }
 
+    /// As [`ByStrand::iter`], to change them.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.0.iter_mut().flatten().flat_map(|neighbours| neighbours.things.iter_mut().flatten())
+    }
+
     /// What all strands have, in the order of their numbers.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().flatten().flat_map(|neighbours| neighbours.things.iter().flatten())

@@ -54,8 +54,11 @@ pub trait Chooser {
     /// way; at least 1, `u64::MAX` for never. It has retired `retired` of them so far.
     fn slice(&mut self, strand: u32, retired: u64) -> u64;
 
-    /// The driver is loaded and its devices are started, as far as that goes: what a script asks for comes next.
-    fn script_begins(&mut self) {}
+    /// The driver is loaded and its devices are started, as far as that goes: what a script asks for comes next. Whether it is to be asked anew how
+    /// long [slices](Chooser::slice) are: those of strands that it was asked about before do not end else as it says now.
+    fn script_begins(&mut self) -> bool {
+        false
+    }
 
     /// Whether it is to be asked before interlocked instructions too, which makes them slower and changes nothing else. A
     /// policy that always gives the default answer need not be.

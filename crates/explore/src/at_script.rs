@@ -4,7 +4,7 @@
 
 use engine::{Chooser, Defaults, Delay, Point};
 
-/// Gives the default answers until the script begins, and then those of its policy, which has heard of nothing before.
+/// Gives the default answers until the script begins, and then those of its policy, which was asked nothing before.
 pub(crate) struct AtScript {
     policy: Box<dyn Chooser>,
     /// Up to there.
@@ -23,8 +23,9 @@ impl AtScript {
 }
 
 impl Chooser for AtScript {
-    fn script_begins(&mut self) {
-        self.begun = true;
+    fn script_begins(&mut self) -> bool {
+        self.policy.script_begins();
+        !std::mem::replace(&mut self.begun, true)
     }
 
     fn choose(&mut self, strand: u32, point: Point, n: u32) -> u32 {
@@ -75,7 +76,7 @@ mod tests {
         let mut policy = Policy::failing(2).at_script().chooser();
         let ask = |policy: &mut dyn Chooser| [(); 3].map(|()| policy.choose(1, Point("fault.pool"), 2));
         assert_eq!(ask(&mut *policy), [0, 0, 0]);
-        policy.script_begins();
+        assert!(policy.script_begins(), "it says other slices from now on");
         assert_eq!(ask(&mut *policy), [0, 1, 0]);
     }
 }

@@ -123,7 +123,7 @@ impl<'s, S: Subject, W: FnMut(&S::Outcome) -> bool> Local<'s, S, W> {
             // A policy with too few seeds is refused before a search begins; here its first one serves.
             (Schedule::Seed(n), _) => {
                 let first = self.bounds.policy.unwrap_or_default();
-                let policy = first.later(*n).unwrap_or(first).chooser();
+                let policy = first.later(*n).unwrap_or(first).at_script().chooser();
                 (recorder(policy, log).after(self.subject.asked_before()), Asked::default())
             }
         }

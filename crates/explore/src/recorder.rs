@@ -53,8 +53,8 @@ impl Recorder {
 }
 
 impl Chooser for Recorder {
-    fn script_begins(&mut self) {
-        self.policy.script_begins();
+    fn script_begins(&mut self) -> bool {
+        self.policy.script_begins()
     }
 
     fn choose(&mut self, strand: u32, point: Point, n: u32) -> u32 {

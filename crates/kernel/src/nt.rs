@@ -312,9 +312,11 @@ impl Nt {
         self.chooser.replace(chooser)
     }
 
-    /// The policy hears that the script begins. On the host's side.
+    /// The policy hears that the script begins. Inside the machine, outside of its threads.
     pub fn script_begins(&self) {
-        self.chooser.borrow_mut().script_begins();
+        if outside(|| self.chooser.borrow_mut().script_begins()) {
+            self.cx().with(slice::ask_anew);
+        }
     }
 
     /// As if the machine had been made with this policy. On the host's side, where only the usual was chosen so far.

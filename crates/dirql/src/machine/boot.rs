@@ -198,7 +198,7 @@ impl Machine {
             return Err(error.into());
         }
         *self.failure.borrow_mut() = failure;
-        self.nt().script_begins();
+        self.inside(Nt::script_begins);
         if let Err(Error::Stuck(why)) = done {
             self.fail(&why);
         }

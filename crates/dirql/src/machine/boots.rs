@@ -9,6 +9,7 @@ use std::rc::Rc;
 use engine::{Chooser, Defaults, Tracking};
 use explore::Policy;
 use image::Image;
+use kernel::Nt;
 use kernel::hal::platform::Promptness;
 
 use super::Machine;
@@ -146,7 +147,7 @@ impl Boots {
             }
         }
         self.machine.nt().decide_by(policy);
-        self.machine.nt().script_begins();
+        self.machine.inside(Nt::script_begins);
         Ok(self.end(act))
     }
 

@@ -84,6 +84,7 @@ pub(super) fn host(error: StartError) -> Error {
 
 /// All of a run, on the machine's own stack.
 fn whole(nt: &Nt, stage: &Stage, process: u64, loaded: &Loaded) -> Ended {
+    nt.script_begins();
     let end = stage.run(nt, process);
     let failure = stage.failure(nt, end);
     // What is asked behind this is a place that a machine may be taken back to. So the failure lies inside until the end.
@@ -137,16 +138,10 @@ impl Exploration<'_> {
         self.machine.host.discard(mark.snapshot);
     }
 
-    /// Gives the machine a policy to which the script has begun; the one it had comes back.
-    fn decide_by(&self, mut policy: Box<dyn Chooser>) -> Box<dyn Chooser> {
-        policy.script_begins();
-        self.machine.nt().replace_chooser(policy)
-    }
-
     /// One whole run from the beginning of the script, in which `policy` answers.
     pub fn run(&mut self, policy: Box<dyn Chooser>) -> Report {
         self.restart();
-        let usual = self.decide_by(policy);
+        let usual = self.machine.nt().replace_chooser(policy);
         let Ended { failure, notes } = self.run.finish();
         drop(self.machine.nt().replace_chooser(usual));
         self.machine.report(failure, &notes)
@@ -163,7 +158,7 @@ impl Exploration<'_> {
         mut here: impl FnMut(&Question) -> bool,
     ) -> Result<Option<Mark>, Error> {
         self.restart();
-        let usual = self.decide_by(policy);
+        let usual = self.machine.nt().replace_chooser(policy);
         let mut turn = self.run.go();
         let marked = loop {
             match turn {
@@ -177,9 +172,11 @@ impl Exploration<'_> {
     }
 
     /// The rest of a run, from a mark at a question, which `policy` answers like all that follow.
-    pub fn run_from(&mut self, mark: &Mark, policy: Box<dyn Chooser>) -> Report {
+    pub fn run_from(&mut self, mark: &Mark, mut policy: Box<dyn Chooser>) -> Report {
         self.back(mark);
-        let usual = self.decide_by(policy);
+        // Before the mark.
+        policy.script_begins();
+        let usual = self.machine.nt().replace_chooser(policy);
         let Ended { failure, notes } = self.run.answer_and_finish(TO_THE_CHOOSER);
         drop(self.machine.nt().replace_chooser(usual));
         self.machine.report(failure, &notes)

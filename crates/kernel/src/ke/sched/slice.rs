@@ -212,6 +212,12 @@ pub(super) fn begin_turn(cx: &mut Cx<'_>) {
     }
 }
 
+/// The policy is asked about each thread where its next turn begins, as it is about a new one.
+pub(crate) fn ask_anew(k: &mut Kernel) {
+    k.ke.sched.threads_mut().iter_mut().for_each(|thread| thread.question = 0);
+    k.ke.rearm();
+}
+
 /// If it is time for the policy's question, says when the next one comes.
 #[inline]
 fn ask_when_next(cx: &mut Cx<'_>) {

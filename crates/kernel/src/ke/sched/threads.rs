@@ -38,6 +38,11 @@ impl Threads {
         self.iter().find(|thread| thread.object.address == object)
     }
 
+    /// As [`Threads::iter`], to change them.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Thread> {
+        self.0.iter_mut()
+    }
+
     /// All of them.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Thread> {
         self.0.iter()
