@@ -1,14 +1,14 @@
 /*
- * The educational device's factorials. The service routine hands the bits of the interrupt's status to the DPC.
+ * The educational device's factorials and raised interrupts. The service routine hands the bits of the interrupt's status to the DPC.
  *
  * The bug: it adds them by |=, and the DPC takes them by a load and a store: bits that come in between are lost, and their request waits for ever. It shows
  * with a schedule in which the interrupt comes between the two.
  *
  * Device: PCI\VEN_1234&DEV_11E8
- * Rule: data-race, stuck, deadlock, irp-never-completed
+ * Rule: data-race, request-forgotten, stuck, deadlock, irp-never-completed
  * Needs: ioctl, schedule
  */
-#include "../include/edu.h"
+#include "../include/edu_raise.h"
 
 static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
 {
@@ -35,53 +35,41 @@ static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
 
 static VOID NTAPI Dpc(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
 {
-    PEDU Edu = Context;
+    PRAISING Card = Context;
     LONG Pending;
-    PIRP Irp;
 
     UNREFERENCED_PARAMETER(Dpc);
     UNREFERENCED_PARAMETER(One);
     UNREFERENCED_PARAMETER(Two);
 #ifdef FIXED
-    Pending = InterlockedExchange(&Edu->Pending, 0);
+    Pending = InterlockedExchange(&Card->Edu.Pending, 0);
 #else
-    Pending = *(volatile LONG *)&Edu->Pending;
-    *(volatile LONG *)&Edu->Pending = 0;
+    Pending = *(volatile LONG *)&Card->Edu.Pending;
+    *(volatile LONG *)&Card->Edu.Pending = 0;
 #endif
-    if (Pending & EDU_COMPUTED) {
-        Irp = EduTakeCurrent(Edu);
-        if (Irp != NULL) {
-            *(PULONG)Irp->AssociatedIrp.SystemBuffer = CardRead(&Edu->Fdo, EDU_FACTORIAL);
-            FdoEndPended(&Edu->Fdo, Irp, STATUS_SUCCESS, sizeof(ULONG));
-        }
-        EduNext(Edu);
-    }
+    FactorialEnd(Card, Pending);
+    RaisedEnd(Card, Pending);
 }
 
 static NTSTATUS Add(PFDO Fdo)
 {
-    EduAdd(Fdo);
+    RaisingAdd(Fdo);
     KeInitializeDpc(&((PEDU)Fdo)->Dpc, Dpc, Fdo);
     return STATUS_SUCCESS;
 }
 
 static NTSTATUS Start(PFDO Fdo, PCM_PARTIAL_RESOURCE_LIST Resources)
 {
-    NTSTATUS Status = EduStartWith(Fdo, Resources, Isr);
-
-    if (NT_SUCCESS(Status)) {
-        CardWrite(Fdo, EDU_INTERRUPT_RAISE, 0x10000); /* a test, whose bit is ignored */
-    }
-    return Status;
+    return EduStartWith(Fdo, Resources, Isr);
 }
 
 static const GUID FdoInterface = FDO_GUID(0x10c3b00d);
-static const HOOKS Hooks = {.Add = Add, .Start = Start, .Flush = EduFlush, .Stop = EduStop, .PowerDown = EduPowerDown,
+static const HOOKS Hooks = {.Add = Add, .Start = Start, .Flush = RaisingFlush, .Stop = EduStop, .PowerDown = EduPowerDown,
                             .PowerUp = EduPowerUp};
 
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
     UNREFERENCED_PARAMETER(RegistryPath);
-    EduDriver(Driver);
+    RaisingDriver(Driver);
     return STATUS_SUCCESS;
 }

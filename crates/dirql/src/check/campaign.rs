@@ -16,6 +16,9 @@ use crate::report::Report;
 const FAILING_FOR_A_SCARCE: usize = 10;
 const SCARCE: [u64; 2] = [10, 40];
 
+/// One seed in so many departs from the usual from the beginning, too, where others do from the script on only.
+const FROM_START_ONE_IN: u64 = 8;
+
 /// What came of one attempt.
 pub struct Tried {
     /// How it is made again.
@@ -98,6 +101,11 @@ impl<'c> Campaign<'c> {
         }
         if !effort.from_start {
             policies = policies.into_iter().map(Policy::at_script).collect();
+            // What the driver has begun in its start may meet what the script asks for.
+            if !is_broken {
+                let seeds = (1..=effort.seeds).filter(|seed| seed.is_multiple_of(FROM_START_ONE_IN));
+                policies.extend(seeds.flat_map(|seed| [Policy::random(seed), Policy::pct(seed, 0, 0)]));
+            }
         }
         for policy in policies {
             let number = totals.attempts;
