@@ -24,7 +24,7 @@ pub trait Subject {
     /// What comes of a run.
     type Outcome;
 
-    /// Runs once, from the beginning.
+    /// Runs once, from the beginning, where it calls [`Chooser::script_begins`].
     fn run(&mut self, policy: Box<dyn Chooser>) -> Self::Outcome;
 
     /// Runs from the beginning, with `policy` answering, up to the first question of which `here` says so: from now on runs

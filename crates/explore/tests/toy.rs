@@ -95,6 +95,7 @@ impl Subject for Toy {
     type Outcome = u32;
 
     fn run(&mut self, mut policy: Box<dyn Chooser>) -> u32 {
+        policy.script_begins();
         self.play(&mut *policy)
     }
 }

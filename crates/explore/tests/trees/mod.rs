@@ -41,6 +41,7 @@ impl Subject for Tree {
 
     fn run(&mut self, mut policy: Box<dyn Chooser>) -> Vec<u32> {
         let mut answers = Vec::new();
+        policy.script_begins();
         while let Some(ask) = (self.ask)(&answers, self.watched) {
             answers.push(match ask {
                 Ask::Free(n) => policy.next_strand(0, FREE, &(0..n).collect::<Vec<_>>()),
