@@ -13,6 +13,14 @@ use super::rig::{self, QUEUE, driver, start};
 /// Seeds of each policy, in each kind of machine.
 const SEEDS: u64 = 2;
 
+/// Who writes last is a matter of who goes first.
+const RACE: &str = r#"open \\.\DirqlLegacy as one
+    open \\.\DirqlLegacy as two
+    a: write one text:"aaaa" at 0
+    b: write two text:"bbbb" at 0
+    join a; join b
+    read one 4 at 0 expect text:"bbbb""#;
+
 /// What a run has come to: its report in words, its hashes, and the choices of its record.
 #[derive(PartialEq, Eq, Debug)]
 struct Came {
@@ -83,13 +91,7 @@ fn alike(bench: impl Fn() -> Bench, script: &str) -> Vec<Outcome> {
 
 #[test]
 fn a_race_ends_as_it_does_in_a_machine_of_its_own() {
-    let script = r#"open \\.\DirqlLegacy as one
-        open \\.\DirqlLegacy as two
-        a: write one text:"aaaa" at 0
-        b: write two text:"bbbb" at 0
-        join a; join b
-        read one 4 at 0 expect text:"bbbb""#;
-    let outcomes = alike(|| Bench::new().driver(driver("legacy.sys")), script);
+    let outcomes = alike(|| Bench::new().driver(driver("legacy.sys")), RACE);
     assert_eq!(
         outcomes,
         [Outcome::Unexpected, Outcome::Clean],
@@ -99,13 +101,7 @@ fn a_race_ends_as_it_does_in_a_machine_of_its_own() {
 
 #[test]
 fn a_seed_of_a_search_is_the_run_of_the_same_policy_from_the_script_on() {
-    let script = r#"open \\.\DirqlLegacy as one
-        open \\.\DirqlLegacy as two
-        a: write one text:"aaaa" at 0
-        b: write two text:"bbbb" at 0
-        join a; join b
-        read one 4 at 0 expect text:"bbbb""#;
-    let play: Play = ScriptText::typed(script).play().unwrap();
+    let play: Play = ScriptText::typed(RACE).play().unwrap();
     let policies = || (1..=6).flat_map(|seed| [Policy::random(seed), Policy::pct(seed, 3, 100)]);
     let bench = || Bench::new().driver(driver("legacy.sys")).processors(2);
     let whole = policies().map(|policy| {
