@@ -141,9 +141,10 @@ impl Exploration<'_> {
     /// One whole run from the beginning of the script, in which `policy` answers.
     pub fn run(&mut self, policy: Box<dyn Chooser>) -> Report {
         self.restart();
-        let usual = self.machine.nt().replace_chooser(policy);
+        let nt = self.machine.nt();
+        let usual = nt.replace_chooser(policy);
         let Ended { failure, notes } = self.run.finish();
-        drop(self.machine.nt().replace_chooser(usual));
+        drop(nt.replace_chooser(usual));
         self.machine.report(failure, &notes)
     }
 
@@ -158,7 +159,8 @@ impl Exploration<'_> {
         mut here: impl FnMut(&Question) -> bool,
     ) -> Result<Option<Mark>, Error> {
         self.restart();
-        let usual = self.machine.nt().replace_chooser(policy);
+        let nt = self.machine.nt();
+        let usual = nt.replace_chooser(policy);
         let mut turn = self.run.go();
         let marked = loop {
             match turn {
@@ -167,7 +169,7 @@ impl Exploration<'_> {
                 Turn::Asked(_) => turn = self.run.answer(TO_THE_CHOOSER),
             }
         };
-        drop(self.machine.nt().replace_chooser(usual));
+        drop(nt.replace_chooser(usual));
         marked.transpose()
     }
 
@@ -176,9 +178,10 @@ impl Exploration<'_> {
         self.back(mark);
         // Before the mark.
         policy.script_begins();
-        let usual = self.machine.nt().replace_chooser(policy);
+        let nt = self.machine.nt();
+        let usual = nt.replace_chooser(policy);
         let Ended { failure, notes } = self.run.answer_and_finish(TO_THE_CHOOSER);
-        drop(self.machine.nt().replace_chooser(usual));
+        drop(nt.replace_chooser(usual));
         self.machine.report(failure, &notes)
     }
 
