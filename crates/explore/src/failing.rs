@@ -90,6 +90,12 @@ impl Policy {
         self.numbers_of(&ENTRY).map(|numbers| (numbers[0], numbers[1]))
     }
 
+    /// The same with another first call that fails. None if it is no such policy.
+    #[must_use]
+    pub fn with_call(self, call: u64) -> Option<Self> {
+        self.failing_calls().map(|_| self.with_number(0, call))
+    }
+
     /// `fail:CALL,COUNT` with so large a count that all further calls fail.
     #[must_use]
     pub fn failing_from(call: u64) -> Self {

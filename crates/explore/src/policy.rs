@@ -152,10 +152,13 @@ impl Policy {
     /// The same with this seed. None if it has none.
     #[must_use]
     pub fn with_seed(self, seed: u64) -> Option<Self> {
-        let at = self.entry.seed()?;
-        let mut values = self.values;
-        values[at] = seed;
-        Some(Self { values, ..self })
+        Some(self.with_number(self.entry.seed()?, seed))
+    }
+
+    /// The same with this number for the parameter at that place.
+    pub(crate) fn with_number(mut self, at: usize, number: u64) -> Self {
+        self.values[at] = number;
+        self
     }
 
     /// The same from where the script begins. Up to there everything goes its usual way, and it hears of nothing: `fail` and `scarce` count

@@ -84,10 +84,9 @@ fn has(report: &Report, key: &str) -> bool {
 
 /// A policy, and others that may do the same to a shorter script.
 fn near(policy: Policy) -> Vec<Policy> {
-    if let Some((call, count)) = policy.failing_calls() {
+    if let Some((call, _)) = policy.failing_calls() {
         let first = call.saturating_sub(CALLS).max(1);
-        let calls = (first..=call).rev().map(|call| Policy::failing_in_row(call, count));
-        return calls.map(|other| if policy.is_at_script() { other.at_script() } else { other }).collect();
+        return (first..=call).rev().filter_map(|call| policy.with_call(call)).collect();
     }
     let others = (1..=SEEDS).filter_map(|seed| policy.with_seed(seed)).filter(|other| *other != policy);
     std::iter::once(policy).chain(others).collect()
