@@ -18,7 +18,7 @@ pub struct Effort {
     pub failing: usize,
     /// What is tried departs from the usual while the driver is loaded and started, too, and not from the script on only.
     pub from_start: bool,
-    /// So many seeds of each policy are tried.
+    /// So many seeds are tried.
     pub seeds: u64,
     /// So many schedules are searched.
     pub schedules: u64,
@@ -360,15 +360,15 @@ impl Plan {
         };
         let none = Effort::default();
         let effort = match kind {
-            Kind::Start => Effort { failing: failing(400), from_start: true, seeds: share(30), ..none },
-            Kind::StartOnTwo => Effort { from_start: true, seeds: share(100), ..none },
-            Kind::StartElsewhere => Effort { from_start: true, seeds: share(10), ..none },
-            Kind::Plain => Effort { failing: failing(60), seeds: share(10), ..none },
-            Kind::Little => Effort { seeds: share(2), ..none },
-            Kind::Sizes => Effort { failing: failing(20), seeds: share(1), ..none },
-            Kind::Requests => Effort { failing: failing(60), seeds: share(12), ..none },
-            Kind::AtOnce => Effort { seeds: share(40), schedules: share(400), ..none },
-            Kind::Inputs => Effort { failing: failing(10), seeds: share(1), inputs: share(10_000), ..none },
+            Kind::Start => Effort { failing: failing(400), from_start: true, seeds: share(48), ..none },
+            Kind::StartOnTwo => Effort { from_start: true, seeds: share(160), ..none },
+            Kind::StartElsewhere => Effort { from_start: true, seeds: share(16), ..none },
+            Kind::Plain => Effort { failing: failing(60), seeds: share(16), ..none },
+            Kind::Little => Effort { seeds: share(4), ..none },
+            Kind::Sizes => Effort { failing: failing(20), seeds: share(2), ..none },
+            Kind::Requests => Effort { failing: failing(60), seeds: share(20), ..none },
+            Kind::AtOnce => Effort { seeds: share(80), schedules: share(400), ..none },
+            Kind::Inputs => Effort { failing: failing(10), seeds: share(2), inputs: share(10_000), ..none },
         };
         let processors = if matches!(kind, Kind::AtOnce | Kind::StartOnTwo) { 2 } else { 1 };
         let mut more = self.more.clone();
