@@ -54,6 +54,16 @@ fn a_cause_between_two_reads_of_a_service_routine_comes_on_a_card_that_is_quick(
 }
 
 #[test]
+fn a_card_that_was_quick_once_answers_what_it_is_asked_behind_that() {
+    let commands = "async a ioctl h 0x222004 in u32:1 out 4; async b ioctl h 0x22200c; join a; join b; \
+                    ioctl h 0x222004 in u32:5 out 4 expect u32:120";
+    for quick in ["quick-cards=1", "quick-cards=2"] {
+        let answer = READS_TWICE.run("_fixed", quick, &["--quiet"], commands);
+        assert_eq!(answer.code, Some(0), "{quick}: {}", answer.said());
+    }
+}
+
+#[test]
 fn a_late_card_answers_as_a_drivers_time_limit_ends_and_a_silent_one_behind_all() {
     // In the machine's time, of which the driver allows two seconds.
     let took = |platform: &str, expected: &str| {

@@ -107,7 +107,7 @@ impl<'m> Cx<'m> {
         let result = self.nt.engine.call(routine.address, arguments, stack);
         // The kernel's own code after a routine has interlocked instructions, and the end of an interrupt empties the buffers too.
         if result.is_ok() {
-            hal::combine::drain(self)?;
+            hal::empty_buffers(self)?;
         }
         result
     }

@@ -500,6 +500,15 @@ events! {
         /// The strand of the thread that is to carry it out. Each carries out its own in the order in which they were queued.
         thread: StrandId as Number,
     }
+    /// A store of driver code is still in its processor's buffer when another processor has its turn, which does not see it (`--platform late-stores`).
+    StoreKept = "store-kept" detail {
+        /// The address.
+        address: u64 as Hex,
+        /// How many bytes.
+        bytes: u64 as Number,
+        /// The instruction that stored them.
+        code: u64 as Code,
+    }
     /// A thread carries out an APC: the end of a request that it has made.
     ApcRun = "apc-run" detail {
         /// What the APC is about: the IRP.

@@ -21,6 +21,7 @@ use crate::few::Few;
 use crate::findings::Findings;
 use crate::fs;
 use crate::hal::hardware::Hardware;
+use crate::hal::late_stores;
 use crate::hal::platform::Platform;
 use crate::ke::history::{self, Operation};
 use crate::ke::scheduler::{before_shared, before_visible};
@@ -208,6 +209,10 @@ impl Nt {
         if settings.verifier.is_on() && engine.is_checked() && !settings.stack_depths {
             engine.fill_stacks();
         }
+        if settings.platform.late_stores {
+            engine.report_accesses(Reports::Each);
+            engine.watch_fences();
+        }
         Self {
             engine,
             kernel: RefCell::new(Kernel::new(engine, settings, hardware)),
@@ -251,7 +256,8 @@ impl Nt {
         kernel.has_details = details;
         kernel.ke.set_read(self.wants(Kind::Irql) || details, calls);
         wdf::set_read(&mut kernel, |kind| self.wants(kind));
-        self.engine.report_accesses(match (self.wants(Kind::Access), self.reads_accesses.get()) {
+        let each = self.wants(Kind::Access) || kernel.hal.platform.late_stores;
+        self.engine.report_accesses(match (each, self.reads_accesses.get()) {
             (true, _) => Reports::Each,
             (false, true) => Reports::Noted,
             (false, false) => Reports::None,
@@ -921,7 +927,7 @@ impl Guest for Nt {
 
     fn fence(&self) -> Flow<()> {
         history::reads_clock(&self.kernel.borrow());
-        self.back(crate::hal::combine::drain(&mut self.cx()))
+        self.back(crate::hal::empty_buffers(&mut self.cx()))
     }
 
     fn runner(&self) -> Runner {
@@ -931,6 +937,9 @@ impl Guest for Nt {
     }
 
     fn accesses(&self, access: &MemoryAccess) -> Flow<()> {
+        if self.kernel.borrow().hal.platform.late_stores {
+            late_stores::about_to_access(&mut self.kernel.borrow_mut(), access);
+        }
         crate::mm::accesses::by_driver(&self.cx(), access);
         if self.is_left.get() { Err(Leave::Stop) } else { Ok(()) }
     }

@@ -24,6 +24,14 @@ enum {
     TELL_TORN = 0x807, /* output: ULONG, how often the pieces were of two names */
     REPLACE = 0x808,   /* frees the block, with another one in its place */
     USE = 0x809,       /* loads the block's address, and then what it holds */
+    RAISE_FIRST = 0x80A, /* raises the first flag, and looks whether the second one is up */
+    RAISE_SECOND = 0x80B,
+    RAISE_FIRST_FIRMLY = 0x80C, /* the same with a memory barrier between */
+    RAISE_SECOND_FIRMLY = 0x80D,
+    TELL_SEEN = 0x80E, /* output: ULONG, bit 0: the one that raised the first has seen the second; bit 1: the other way round; or what TAKE has
+                          loaded, bit 0: it was there; bit 1: the value */
+    PUBLISH = 0x80F, /* stores a value, and then that it is there */
+    TAKE = 0x810,    /* loads whether it is there, and then the value */
 };
 
 DRIVER_INITIALIZE DriverEntry;
@@ -37,6 +45,7 @@ static volatile LONG Said, Hurry;
 static UNICODE_STRING Name; /* the kernel's to store */
 static volatile LONG Torn;
 static ULONG *volatile Block;
+static volatile LONG Flags[2], Seen[2];
 
 static VOID Add(VOID)
 {
@@ -92,6 +101,22 @@ static NTSTATUS Replace(VOID)
     return STATUS_SUCCESS;
 }
 
+static VOID Raise(ULONG Own, BOOLEAN Firmly)
+{
+    Flags[Own] = 1;
+    if (Firmly) {
+        __sync_synchronize();
+    }
+    Seen[Own] = Flags[1 - Own];
+}
+
+static VOID Take(VOID)
+{
+    LONG IsThere = Flags[0];
+
+    Seen[0] = IsThere | Flags[1] << 1;
+}
+
 static NTSTATUS Tell(PIRP Irp, LONG Value)
 {
     if (IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.OutputBufferLength < sizeof(LONG)) {
@@ -135,6 +160,27 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     case USE:
         (VOID) * (volatile ULONG *)Block;
         break;
+    case RAISE_FIRST:
+        Raise(0, FALSE);
+        break;
+    case RAISE_SECOND:
+        Raise(1, FALSE);
+        break;
+    case RAISE_FIRST_FIRMLY:
+        Raise(0, TRUE);
+        break;
+    case RAISE_SECOND_FIRMLY:
+        Raise(1, TRUE);
+        break;
+    case PUBLISH:
+        Flags[1] = 1;
+        Flags[0] = 1;
+        break;
+    case TAKE:
+        Take();
+        break;
+    case TELL_SEEN:
+        return Tell(Irp, Seen[0] | Seen[1] << 1);
     default:
         Status = STATUS_INVALID_DEVICE_REQUEST;
     }

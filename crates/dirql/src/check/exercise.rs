@@ -72,6 +72,8 @@ const QUICK_PAIRS: usize = 12;
 const PREPARED: usize = 4;
 /// The option that looks for data races: where two threads ask at once.
 pub const RACES: &str = "--races";
+/// The option of a computer where the order of stores and loads of two processors shows.
+const LATE_STORES: &str = "--platform=late-stores";
 /// The method of a code whose buffers the system copies.
 const METHOD_BUFFERED: u32 = 0;
 /// The method of a code whose buffers the driver reaches by the application's own addresses.
@@ -340,6 +342,7 @@ enum Kind {
     Sizes,
     Requests,
     AtOnce,
+    LateStores,
     Inputs,
 }
 
@@ -368,9 +371,13 @@ impl Plan {
             Kind::Sizes => Effort { failing: failing(20), seeds: share(2), ..none },
             Kind::Requests => Effort { failing: failing(60), seeds: share(20), ..none },
             Kind::AtOnce => Effort { seeds: share(80), schedules: share(400), ..none },
+            Kind::LateStores => Effort { seeds: share(24), schedules: share(100), ..none },
             Kind::Inputs => Effort { failing: failing(10), seeds: share(2), inputs: share(10_000), ..none },
         };
-        let processors = if matches!(kind, Kind::AtOnce | Kind::StartOnTwo) { 2 } else { 1 };
+        let processors = match kind {
+            Kind::AtOnce | Kind::LateStores | Kind::StartOnTwo => 2,
+            _ => 1,
+        };
         let mut more = self.more.clone();
         if matches!(kind, Kind::AtOnce) {
             more.push(RACES.to_owned());
@@ -715,13 +722,21 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
         .flat_map(|(at, one)| operations[at..].iter().map(move |other| (*one, *other)));
     let with_variants =
         variants.into_iter().map(|other| (&survey.operations[place(survey, other) - 1], other));
-    for (one, other) in plain.chain(with_variants) {
-        let title = format!("{} and {} at once", words(one), words(other));
+    let both = |one: &Operation, other: &Operation| {
         let owed = owed_of_two(survey, (one, other));
         let ended = format!("join t; join u; wait 50ms; {owed}cancel h; join a; join b; close h");
-        let script = format!("{open}; t: async a {}; u: async b {}; {ended}", one.command, other.command);
-        plan.add(title, script, Kind::AtOnce);
+        format!("{open}; t: async a {}; u: async b {}; {ended}", one.command, other.command)
+    };
+    let title = |one, other| format!("{} and {} at once", words(one), words(other));
+    for (one, other) in plain.clone().chain(with_variants) {
+        plan.add(title(one, other), both(one, other), Kind::AtOnce);
     }
+    plan.more = vec![LATE_STORES.to_owned()];
+    for (one, other) in plain {
+        let title = format!("{} where stores are seen late", title(one, other));
+        plan.add(title, both(one, other), Kind::LateStores);
+    }
+    plan.more.clear();
     for one in &operations {
         let command = &one.command;
         let owed = |name: &str| owed(survey, (one, one), name);

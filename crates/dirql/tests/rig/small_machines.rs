@@ -310,6 +310,56 @@ close f",
         visible: 2,
         ..PLAIN
     },
+    // Derived. The one that comes first does not see the other's flag, and the later one does, or none sees any: where the first is stopped behind its load, its store
+    // is not seen yet. Where both see both, each is stopped behind its store until that is seen, which takes more preemptions.
+    SmallMachine {
+        name: "late_flags",
+        story: "two threads raise a flag each and look at the other's, stores are seen late, `meetings.sys`",
+        driver: "meetings.sys",
+        platform: Some("late-stores"),
+        script: r"open \\.\DirqlMeetings as a
+open \\.\DirqlMeetings as b
+t: ioctl a 0x222028
+u: ioctl b 0x22202c
+join t; join u
+ioctl a 0x222038 out 4 expect u32:0",
+        outcomes: 3,
+        visible: 3,
+        ..PLAIN
+    },
+    // Derived. Behind a barrier stores are seen: one sees the other's flag, or both do.
+    SmallMachine {
+        name: "firm_flags",
+        story: "the same with a memory barrier between, `meetings.sys`",
+        driver: "meetings.sys",
+        platform: Some("late-stores"),
+        script: r"open \\.\DirqlMeetings as a
+open \\.\DirqlMeetings as b
+t: ioctl a 0x222030
+u: ioctl b 0x222034
+join t; join u
+ioctl a 0x222038 out 4 expect u32:0",
+        outcomes: 3,
+        visible: 2,
+        ..PLAIN
+    },
+    // Derived. What takes comes before both stores, between them or, of its own loads, around them, or behind both: stores are late, but in their order, so it
+    // never finds that the value is there, and not the value.
+    SmallMachine {
+        name: "published_late",
+        story: "a thread stores a value and then that it is there, another one takes it, stores are seen late, `meetings.sys`",
+        driver: "meetings.sys",
+        platform: Some("late-stores"),
+        script: r"open \\.\DirqlMeetings as a
+open \\.\DirqlMeetings as b
+t: ioctl a 0x22203c
+u: ioctl b 0x222040
+join t; join u
+ioctl a 0x222038 out 4 expect u32:0",
+        outcomes: 3,
+        visible: 2,
+        ..PLAIN
+    },
 ];
 
 /// Gives the name of each of [`MACHINES`] to a macro, which makes its tests; [`NAMES`] has them, too.
@@ -335,6 +385,9 @@ macro_rules! each_machine {
             tick_elsewhere
             interrupt_elsewhere
             posted_write
+            late_flags
+            firm_flags
+            published_late
         }
     };
 }

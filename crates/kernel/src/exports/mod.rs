@@ -21,7 +21,7 @@ pub use internal::INTERNAL;
 
 use crate::cx::Cx;
 use crate::event::{Event, Kind};
-use crate::hal::combine;
+use crate::hal;
 use crate::ke::budget;
 use crate::ke::history::{self, Operation};
 use crate::ke::scheduler;
@@ -229,7 +229,7 @@ fn admit(cx: &mut Cx<'_>, export: &Export) -> Flow<()> {
     if others {
         scheduler::at_call(cx)?;
     }
-    combine::before_call(cx, export.name)
+    hal::empty_buffers_for_call(cx, export.name)
 }
 
 #[inline(never)]

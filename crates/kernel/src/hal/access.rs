@@ -50,7 +50,7 @@ pub(super) struct RegisterAccess {
 /// # Errors
 /// A verdict if a device refuses the access.
 pub(crate) fn port_read(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u64> {
-    combine::drain(cx)?;
+    super::empty_buffers(cx)?;
     let width = width(bytes);
     let known = cx.with(|k| k.hal.stale.is_known(port).then(|| read_port(k, port, width)));
     let Some(read) = known else { return read_new_port(cx, port, bytes) };
@@ -98,7 +98,7 @@ fn read_new_port(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<u64> {
 /// # Errors
 /// A verdict if a device refuses the access.
 pub(crate) fn port_write(cx: &mut Cx<'_>, port: u16, bytes: u8, value: u32) -> Flow<()> {
-    combine::drain(cx)?;
+    super::empty_buffers(cx)?;
     let access = RegisterAccess { port: true, write: true, address: port.into(), width: width(bytes) };
     stale::check_port(cx, port, bytes)?;
     let written = cx.with(|k| {
@@ -440,7 +440,7 @@ fn resolve(cx: &mut Cx<'_>, access: Access, write: bool) -> Flow<(u64, bool)> {
     stale::check_memory(cx, bus)?;
     let combines = write && mapping.combined && !mapping.has_ram;
     if !combines {
-        combine::drain(cx)?;
+        super::empty_buffers(cx)?;
     }
     // Read-only mappings, those of one process, with RAM or write-combined are resolved each time; while a processor keeps stores, all are.
     if !mapping.read_only && mapping.process.is_none() && !mapping.has_ram && !mapping.combined {

@@ -6,6 +6,7 @@ pub(crate) mod combine;
 pub(crate) mod config;
 pub(crate) mod dma;
 pub mod hardware;
+pub(crate) mod late_stores;
 mod lost_updates;
 pub mod platform;
 pub(crate) mod polls;
@@ -17,10 +18,11 @@ pub(crate) mod stale;
 #[cfg(test)]
 mod tests;
 
+use engine::Flow;
 use hardware::{Hardware, Moment};
 use platform::{Platform, Promptness};
 
-use crate::cx::Kernel;
+use crate::cx::{Cx, Kernel};
 use crate::ke::history;
 use crate::mm::bus_master::{Reach, Transfer};
 
@@ -37,6 +39,7 @@ pub struct State {
     pub(crate) writes: u64,
     pub(crate) stale: stale::Stale,
     pub(crate) combining: combine::Combining,
+    late_stores: late_stores::LateStores,
     /// What bus masters have done, with no event emitted yet.
     pub(crate) transfers: Vec<Transfer>,
     pub(crate) dma: dma::State,
@@ -61,11 +64,46 @@ impl State {
             writes: 0,
             stale: stale::Stale::default(),
             combining: combine::Combining::default(),
+            late_stores: late_stores::LateStores::default(),
             transfers: Vec::new(),
             dma: dma::State::default(),
             promptness: promptness::Clock::default(),
             lost_updates: lost_updates::LostUpdates::default(),
         }
+    }
+}
+
+/// The current processor has stored what it keeps: for devices, and for other processors.
+///
+/// # Errors
+/// A verdict if a device refuses it.
+#[inline]
+pub(crate) fn empty_buffers(cx: &mut Cx<'_>) -> Flow<()> {
+    if cx.with(|k| k.hal.keeps_nothing()) {
+        return Ok(());
+    }
+    cx.with(late_stores::drain);
+    combine::drain(cx)
+}
+
+/// The same as far as the call of an export brings it about.
+///
+/// # Errors
+/// As [`empty_buffers`].
+#[inline]
+pub(crate) fn empty_buffers_for_call(cx: &mut Cx<'_>, export: &str) -> Flow<()> {
+    if cx.with(|k| k.hal.keeps_nothing()) {
+        return Ok(());
+    }
+    cx.with(late_stores::drain);
+    combine::before_call(cx, export)
+}
+
+impl State {
+    /// Whether no processor keeps anything of what it has stored.
+    #[inline]
+    fn keeps_nothing(&self) -> bool {
+        self.combining.is_empty() && self.late_stores.is_empty()
     }
 }
 

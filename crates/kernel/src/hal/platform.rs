@@ -30,6 +30,8 @@ pub struct Platform {
     pub shifted_bus: bool,
     /// When cards do what they do by themselves.
     pub cards: Promptness,
+    /// What a processor stores is seen late by others: [`super::late_stores`].
+    pub late_stores: bool,
     /// Nanoseconds that a write to device memory may take to its device: at most [`MOST_POSTED`]. 0: each is there at once.
     pub posted: u64,
 }
@@ -56,6 +58,7 @@ impl Default for Platform {
             before_vista: false,
             shifted_bus: false,
             cards: Promptness::InTime,
+            late_stores: false,
             posted: 0,
         }
     }
@@ -82,8 +85,16 @@ impl Platform {
 /// As [`FromStr`] reads it; nothing for a PC as they are.
 impl fmt::Display for Platform {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { messages, fully_specified, relayed_lines, before_vista, shifted_bus, cards, posted } =
-            *self;
+        let Self {
+            messages,
+            fully_specified,
+            relayed_lines,
+            before_vista,
+            shifted_bus,
+            cards,
+            late_stores,
+            posted,
+        } = *self;
         let mut parts = Vec::new();
         if messages != MOST_MESSAGES {
             parts.push(format!("messages={messages}"));
@@ -93,6 +104,7 @@ impl fmt::Display for Platform {
             (relayed_lines, "relayed-lines"),
             (before_vista, "before-vista"),
             (shifted_bus, "shifted-bus"),
+            (late_stores, "late-stores"),
         ] {
             if is {
                 parts.push(name.to_owned());
@@ -114,7 +126,7 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = String;
 
-    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `late-cards=N`, `silent-cards`, `posted=NS`, with commas between them.
+    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `posted=NS`, with commas between them.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut platform = Self::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -123,6 +135,7 @@ impl FromStr for Platform {
                 None if part == "relayed-lines" => platform.relayed_lines = true,
                 None if part == "before-vista" => platform.before_vista = true,
                 None if part == "shifted-bus" => platform.shifted_bus = true,
+                None if part == "late-stores" => platform.late_stores = true,
                 None if part == "silent-cards" => platform.cards = Promptness::Silent,
                 Some(("quick-cards", count)) => {
                     platform.cards = Promptness::AtAccess(counted(part, count, "access")?)
@@ -147,7 +160,7 @@ impl FromStr for Platform {
                 _ => {
                     return Err(format!(
                         "`{part}` is nothing a platform has; there are messages=N, fully-specified, relayed-lines, \
-                         before-vista, shifted-bus, quick-cards=N, late-cards=N, silent-cards and posted=TIME"
+                         before-vista, shifted-bus, quick-cards=N, late-cards=N, silent-cards, late-stores and posted=TIME"
                     ));
                 }
             }

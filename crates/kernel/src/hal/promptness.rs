@@ -56,6 +56,12 @@ impl super::State {
             None => self.hardware.deadline(),
         }
     }
+
+    /// Whether the hardware's lines are as given and it does nothing by itself before `until`, by the processors' time.
+    #[inline]
+    pub(crate) fn is_quiet(&self, lines: u64, until: u64) -> bool {
+        self.hardware.is_quiet(lines, until + self.promptness.ahead)
+    }
 }
 
 /// What time it is for the cards.

@@ -177,7 +177,7 @@ fn is_unchanged(k: &Kernel) -> bool {
 /// As [`is_unchanged`], and nothing comes by itself before `until`.
 #[inline]
 pub(in crate::ke) fn is_unchanged_before(k: &Kernel, until: u64) -> bool {
-    k.hal.transfers.is_empty() && k.hal.hardware.is_quiet(k.ke.irq.interrupts.levels, until)
+    k.hal.transfers.is_empty() && k.hal.is_quiet(k.ke.irq.interrupts.levels, until)
 }
 
 /// What devices leave open is decided.
@@ -249,7 +249,7 @@ pub(crate) fn nothing_came(k: &Kernel) -> bool {
         && k.engine.now() < until
         && k.ke.timing.timers().deadline().is_none_or(|deadline| deadline >= until)
         && k.hal.transfers.is_empty()
-        && k.hal.hardware.is_quiet(k.ke.irq.interrupts.levels, until)
+        && k.hal.is_quiet(k.ke.irq.interrupts.levels, until)
 }
 
 /// After a device was accessed or time has passed: what the hardware asks for and the level allows happens now.

@@ -9,7 +9,7 @@ use engine::{Flow, StrandId};
 use super::irql::{APC_LEVEL, CLOCK_LEVEL, DISPATCH_LEVEL, IPI_LEVEL, PASSIVE_LEVEL};
 use super::level::{ASK_ALWAYS, current_floor};
 use crate::cx::{Cx, Kernel};
-use crate::hal::combine;
+use crate::hal;
 use crate::ke::irq::message::InARow;
 use crate::ke::irq::{dpc, dpc_drain, interrupt_delivery, ipi};
 use crate::ke::sched::{budget, history, scheduler, slice, taker};
@@ -275,7 +275,10 @@ fn below_dispatch(k: &Kernel, index: usize) -> Option<(Work, u8)> {
 fn calls_are_free(k: &Kernel) -> bool {
     // A policy that gives defaults only needs no question. The flag is recomputed on every scheduler turn.
     // What may become due between two calls, by an access to a device, is asked about before each.
-    !k.engine.may_depart() && !k.ke.processor().wait_next && k.hal.combining.is_empty()
+    !k.engine.may_depart()
+        && !k.ke.processor().wait_next
+        && k.hal.combining.is_empty()
+        && !k.hal.platform.late_stores
 }
 
 /// Whether a spin lock whose word is 0 is free, and may be taken with no moment to be witnessed: so that driver code
@@ -316,8 +319,8 @@ pub(super) fn let_in(cx: &mut Cx<'_>) -> Flow<()> {
                     next = cx.with(Kernel::next);
                     continue;
                 }
-                // An interrupt flushes the combined writes.
-                combine::drain(cx)?;
+                // An interrupt empties the processor's buffers.
+                hal::empty_buffers(cx)?;
                 if work != Work::Switch {
                     history::takes(cx, work.number());
                 }

@@ -12,6 +12,7 @@ use super::ready::Candidates;
 use super::thread_record::{Account, HIGHEST_DYNAMIC, State, Thread};
 use super::{assign_processor, delay, history, patience, slice, spin, switch_fast, taker};
 use crate::cx::{Cx, Kernel};
+use crate::hal::late_stores;
 use crate::ke::irq::{dpc, interrupt_delivery, ipi};
 use crate::ke::levels::irql::{self, DISPATCH_LEVEL, PASSIVE_LEVEL};
 use crate::ke::levels::settle;
@@ -218,6 +219,7 @@ fn another_waits(k: &Kernel) -> bool {
 fn begin_turn(cx: &mut Cx<'_>, index: usize) -> StrandId {
     processor::switch_to(cx, index);
     let strand = cx.with(|k| {
+        late_stores::show(k);
         let turn = k.ke.processors.iter().map(|processor| processor.last_turn).max().unwrap_or(0) + 1;
         let (now, stepped) = (k.engine.now(), k.engine.retired());
         let processor = k.ke.processor_mut();
@@ -240,6 +242,7 @@ fn begin_turn(cx: &mut Cx<'_>, index: usize) -> StrandId {
 #[allow(clippy::inline_always, reason = "see above")]
 fn run_turn(cx: &mut Cx<'_>, strand: StrandId) {
     let progress = cx.engine().resume(strand);
+    late_stores::hide(cx);
     cx.with(|k| {
         if !k.ke.sched.turn_is_idle {
             k.ke.sched.progress += 1;
@@ -541,6 +544,7 @@ fn who_waits(k: &Kernel, strands: &mut Candidates) -> bool {
 fn leave_processor(k: &mut Kernel) {
     let processor = k.ke.processor();
     let (strand, irql) = (processor.thread, k.level());
+    late_stores::drain(k);
     assert!(irql < DISPATCH_LEVEL, "no thread is switched at DISPATCH_LEVEL");
     let index = k.ke.current;
     if let Some(thread) = k.ke.sched.threads.get_mut(strand) {
