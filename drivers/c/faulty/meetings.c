@@ -45,7 +45,8 @@ static volatile LONG Said, Hurry;
 static UNICODE_STRING Name; /* the kernel's to store */
 static volatile LONG Torn;
 static ULONG *volatile Block;
-static volatile LONG Flags[2], Seen[2];
+static volatile LONG *Flags; /* two, in paged pool */
+static volatile LONG Seen[2];
 
 static VOID Add(VOID)
 {
@@ -190,6 +191,7 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
 static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
 {
     ExFreePoolWithTag(Block, MEETINGS_TAG);
+    ExFreePoolWithTag((PVOID)Flags, MEETINGS_TAG);
     ControlUnload(Driver);
 }
 
@@ -203,10 +205,17 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
     if (Block == NULL) {
         return STATUS_INSUFFICIENT_RESOURCES;
     }
+    Flags = ExAllocatePoolWithTag(PagedPool, 2 * sizeof(LONG), MEETINGS_TAG);
+    if (Flags == NULL) {
+        ExFreePoolWithTag(Block, MEETINGS_TAG);
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
     *Block = 5;
+    Flags[0] = Flags[1] = 0;
     Status = ControlStart(Driver, &DeviceName, &LinkName, DispatchControl);
     if (!NT_SUCCESS(Status)) {
         ExFreePoolWithTag(Block, MEETINGS_TAG);
+        ExFreePoolWithTag((PVOID)Flags, MEETINGS_TAG);
         return Status;
     }
     Driver->DriverUnload = Unload;

@@ -20,6 +20,7 @@ use engine::{AccessKind, MemoryAccess};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::ke::stack;
+use crate::mm::shadow;
 
 /// Stores of a buffer: as Golden Cove's optimization manual counts them, or fewer, as on older processors.
 const STORES: usize = 64;
@@ -156,9 +157,9 @@ fn show_of(k: &mut Kernel, processor: usize) {
     let Some(buffer) = late.of.get_mut(processor).filter(|buffer| buffer.is_hidden) else { return };
     buffer.is_hidden = false;
     late.hidden -= 1;
-    for mut store in buffer.stores.drain(..) {
+    for mut store in std::mem::take(&mut buffer.stores) {
         // What was freed meanwhile without waiting for the processor is left alone.
-        if engine.first_marked(store.address, store.length as u64).is_none() {
+        if !shadow::is_gone(k, store.address, store.length as u64) {
             exchange(engine, &mut store);
         }
     }

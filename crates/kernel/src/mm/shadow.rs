@@ -57,6 +57,11 @@ const FILL_IN_A_ROW: usize = 8;
 /// So much of a buffer is looked at.
 const LOOKED_AT: u64 = 0x1_0000;
 
+/// Whether any of these bytes is what drivers may not touch at any level: freed, kept by a lookaside list, or none of theirs.
+pub(crate) fn is_gone(k: &Kernel, address: u64, length: u64) -> bool {
+    (address..address + length).any(|byte| matches!(k.engine.mark_of(byte), GUARDED | FREED | KEPT | ABSENT))
+}
+
 /// Where in a buffer such a row begins, unless an application may have made it.
 pub(crate) fn first_fresh(cx: &mut Cx<'_>, address: u64, length: u64) -> Option<usize> {
     if cx.with(|k| k.mm.shadow.is_fill_given) {
