@@ -70,6 +70,8 @@ const QUICK: u32 = 3;
 const QUICK_PAIRS: usize = 12;
 /// So many requests are prepared by others.
 const PREPARED: usize = 4;
+/// So many requests come before others at once.
+const FIRST: usize = 3;
 /// The option that looks for data races: where two threads ask at once.
 pub const RACES: &str = "--races";
 /// The option of a computer where the order of stores and loads of two processors shows.
@@ -342,6 +344,7 @@ enum Kind {
     Sizes,
     Requests,
     AtOnce,
+    Behind,
     LateStores,
     Inputs,
 }
@@ -371,11 +374,11 @@ impl Plan {
             Kind::Sizes => Effort { failing: failing(20), seeds: share(2), ..none },
             Kind::Requests => Effort { failing: failing(60), seeds: share(20), ..none },
             Kind::AtOnce => Effort { seeds: share(80), schedules: share(400), ..none },
-            Kind::LateStores => Effort { seeds: share(24), schedules: share(100), ..none },
+            Kind::Behind | Kind::LateStores => Effort { seeds: share(24), schedules: share(100), ..none },
             Kind::Inputs => Effort { failing: failing(10), seeds: share(2), inputs: share(10_000), ..none },
         };
         let processors = match kind {
-            Kind::AtOnce | Kind::LateStores | Kind::StartOnTwo => 2,
+            Kind::AtOnce | Kind::Behind | Kind::LateStores | Kind::StartOnTwo => 2,
             _ => 1,
         };
         let mut more = self.more.clone();
@@ -665,6 +668,12 @@ fn within_lives(survey: &Survey, operation: &Operation, name: &str) -> Vec<(Stri
             "left for long when the device is pulled",
             format!("{under_way}; surprise-remove; wait 2s; cancel h; join a; join b; close h"),
         ),
+        (
+            "asked for without power when the device is pulled",
+            format!(
+                "power d3; {under_way}; wait 1ms; surprise-remove; wait 2s; cancel h; join a; join b; close h"
+            ),
+        ),
         ("after the device is pulled", format!("surprise-remove; {under_way}; {ended}; close h; {again}")),
         (
             "while the device is stopped",
@@ -787,34 +796,67 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
     for one in operations.iter().filter(|operation| operation.waits).take(PREPARED) {
         for other in operations.iter().filter(|other| other.command != one.command) {
             let (waiting, asked) = (&one.command, other.command.replacen(" h ", " i ", 1));
-            let title = format!("{} while {} is cancelled", words(other), words(one));
-            let script = format!(
-                "{open}; open \"{name}\" as i overlapped; async p {waiting}; wait 1ms; t: async a {asked}; u: cancel h; join t; join u; \
-                 wait 50ms; cancel i; join a; close i; close h"
-            );
-            plan.add(title, script, Kind::AtOnce);
+            for (what, step, ended) in
+                [("is cancelled", "cancel h", "; close h"), ("and its handle go", "close h", "")]
+            {
+                let title = format!("{} while {} {what}", words(other), words(one));
+                let script = format!(
+                    "{open}; open \"{name}\" as i overlapped; async p {waiting}; wait 1ms; t: async a {asked}; u: {step}; join t; join u; \
+                     wait 50ms; cancel i; join a; close i{ended}"
+                );
+                plan.add(title, script, Kind::AtOnce);
+            }
         }
     }
     for code in operations.iter().filter_map(|operation| operation.code) {
         // The driver sees the application's own memory, which another thread changes meanwhile.
-        if code & 3 == METHOD_NEITHER {
+        if code & 3 != METHOD_BUFFERED {
+            let input = if code & 3 == METHOD_NEITHER { "memory m" } else { "zero:64" };
             for (first, then) in [(8, 0x1_0000), (1, u32::MAX), (64, 0x7FFF_FFFF)] {
                 let script = format!(
-                    "{open}; memory m u32:{first} + zero:252; t: async a ioctl h {code:#x} in memory m out memory m; u: store m u32:{then:#x}; \
+                    "{open}; memory m u32:{first} + zero:252; t: async a ioctl h {code:#x} in {input} out memory m; u: store m u32:{then:#x}; \
                      join t; join u; wait 50ms; cancel h; join a; close h"
                 );
                 plan.add(
-                    format!("ioctl {code:#x} whose input changes from {first} to {then:#x} meanwhile"),
+                    format!("ioctl {code:#x} whose buffer changes from {first} to {then:#x} meanwhile"),
                     script,
                     Kind::AtOnce,
                 );
             }
         }
     }
+    prepared(&operations, &open, name, plan);
     let both = format!(
         "tolerate; t: open \"{name}\" as a; u: open \"{name}\" as b; t: close a; u: close b; join t; join u"
     );
     plan.add("opens and closes at once", both, Kind::AtOnce);
+}
+
+/// Two different requests at once on two handles, of which the first has made one before.
+fn prepared(operations: &[&Operation], open: &str, name: &str, plan: &mut Plan) {
+    let first = operations.iter().filter(|one| one.succeeds && !one.waits).take(FIRST);
+    let pairs = || {
+        let some = operations.iter().take(PREPARED);
+        some.clone().flat_map(move |one| some.clone().map(move |other| (one, other)))
+    };
+    for before in first {
+        for (one, other) in pairs().filter(|(one, other)| one.command != other.command) {
+            let title = format!(
+                "{} and {} on two handles at once behind {}",
+                words(one),
+                words(other),
+                words(before)
+            );
+            let script = format!(
+                "{open}; open \"{name}\" as i overlapped; async p {}; wait 1ms; t: async a {}; u: async b {}; join t; join u; wait 50ms; \
+                 cancel h; cancel i; join a; join b; close h; close i",
+                before.command,
+                one.command,
+                other.command.replacen(" h ", " i ", 1)
+            );
+            plan.add(title, script, Kind::Behind);
+        }
+    }
 }
 
 /// Whether a card of the machine does something by itself: one of which only the ids are known does nothing.

@@ -75,7 +75,7 @@ fn transfer(operation: &Operation) -> Transfer<'static> {
             output: behind("out").map_or(0, length),
         },
         None if words.first() == Some(&"read") => Transfer::Read { length: 64, offset: None },
-        None => Transfer::Write { data: vec![0; 64].into(), offset: None },
+        None => Transfer::Write { data: operation.input().into(), offset: None },
     }
 }
 

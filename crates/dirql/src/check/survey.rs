@@ -91,7 +91,9 @@ impl Operation {
 
     /// Its input.
     pub(super) fn input(&self) -> Vec<u8> {
-        let Some((_, rest)) = self.command.split_once(" in ") else { return Vec::new() };
+        let data = self.command.strip_prefix("write h ");
+        let input = || self.command.split_once(" in ").map(|(_, rest)| rest);
+        let Some(rest) = data.or_else(input) else { return Vec::new() };
         let input = rest.split(" out ").next().unwrap_or(rest);
         let mut bytes = Vec::new();
         for piece in input.split(" + ") {
@@ -126,6 +128,8 @@ const SIZES: [(u32, u32); 8] = [(0, 0), (64, 64), (0, 64), (64, 0), (4, 4), (8, 
 const WORDS: [u32; 8] = [1, 2, 3, 4, 8, 0x10, 0x64, 0x1000];
 /// So many of the driver's own are tried.
 const OWN_WORDS: usize = 24;
+/// What writes are made of besides: digits, letters, ends of lines, and what no text has.
+const TEXTS: [u32; 6] = [0x3030_3030, 0x3131_3131, 0x4141_4141, 0x6161_6161, 0x0A0A_0A0A, 0xFFFF_FFFF];
 /// The sizes of buffers that these stand in.
 const WORD_SIZES: [u32; 4] = [64, 4, 8, 16];
 /// So often the machine is booted for one code, if words end it.
@@ -229,7 +233,7 @@ pub fn survey(boots: &mut Boots, compared: &Compared, extent: Extent) -> Result<
         known.extend(asking.plain(Question::Read)?);
     }
     if handles(4) {
-        known.extend(asking.plain(Question::Write)?);
+        known.extend(asking.write(&compared.values)?);
     }
     if handles(14) {
         let refused = asking.refusals()?;
@@ -267,7 +271,7 @@ struct Asking<'b> {
 #[derive(Clone, Copy)]
 enum Question {
     Read,
-    Write,
+    Write(Input),
     Control { code: u32, input: Input, output: u32 },
 }
 
@@ -311,7 +315,7 @@ impl Question {
     fn begin<'h>(self, handle: &'h Handle<'_>) -> Result<Request<'h>, Error> {
         match self {
             Self::Read => handle.begin_read(LENGTH, None),
-            Self::Write => handle.begin_write(&[0; LENGTH as usize], None),
+            Self::Write(data) => handle.begin_write(&data.bytes(), None),
             Self::Control { code, input, output } => {
                 handle.begin_device_control(code, &input.bytes(), output)
             }
@@ -321,7 +325,7 @@ impl Question {
     /// As a request that the driver knows.
     fn known(self, succeeds: bool, waits: bool) -> Known {
         let code = match self {
-            Self::Read | Self::Write => None,
+            Self::Read | Self::Write(_) => None,
             Self::Control { code, .. } => Some(code),
         };
         let operation = Operation { command: self.command(), code, succeeds, waits, variant: false };
@@ -332,7 +336,7 @@ impl Question {
     fn command(self) -> String {
         let (code, input, output) = match self {
             Self::Read => return format!("read h {LENGTH}"),
-            Self::Write => return format!("write h zero:{LENGTH}"),
+            Self::Write(data) => return format!("write h {}", data.text()),
             Self::Control { code, input, output } => (code, input, output),
         };
         let mut command = format!("ioctl h {code:#x}");
@@ -374,6 +378,25 @@ impl Asking<'_> {
                 Some(question.known(succeeds(*answer), waits))
             }
         })
+    }
+
+    /// A write, as [`Asking::plain`]: of zeroes; or if it fails, of what it succeeds with and lives longest: text, or what the driver compares with.
+    fn write(&mut self, own: &[u32]) -> Result<Option<Known>, Error> {
+        let zeroes = self.plain(Question::Write(Input::Zeroes(LENGTH)))?;
+        if zeroes.as_ref().is_none_or(|known| known.operation.succeeds) {
+            return Ok(zeroes);
+        }
+        let repeated = |value: u32| if value <= 0xFF { value * 0x0101_0101 } else { value };
+        let words: Vec<u32> =
+            TEXTS.into_iter().chain(own.iter().take(OWN_WORDS).copied().map(repeated)).collect();
+        let of_length =
+            |length: u32| words.iter().map(move |word| Question::Write(Input::Filled(*word, length)));
+        let answered = self.answers(&WORD_SIZES.into_iter().flat_map(of_length).collect::<Vec<_>>())?;
+        // The first of those that live longest.
+        let longest = answered.iter().rev().max_by_key(|(_, answer)| life(*answer));
+        let known = longest.filter(|(_, answer)| life(*answer) > 0);
+        let known = known.map(|(question, answer)| question.known(true, *answer == Answer::Waits));
+        Ok(known.or(zeroes))
     }
 
     /// What the driver answers to codes that no driver has.
@@ -575,7 +598,12 @@ impl Asking<'_> {
                 }));
             }
         }
-        let (mut rest, mut answered) = (questions.as_slice(), Vec::new());
+        self.answers(&questions)
+    }
+
+    /// The answers to one request after the other, though some may end the machine.
+    fn answers(&mut self, questions: &[Question]) -> Result<Vec<(Question, Answer)>, Error> {
+        let (mut rest, mut answered) = (questions, Vec::new());
         for _ in 0..BOOTS {
             let answers = self.ask(rest)?;
             answered.extend(rest.iter().copied().zip(answers.iter().copied()));
