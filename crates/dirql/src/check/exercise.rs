@@ -70,6 +70,13 @@ const QUICK: u32 = 3;
 const QUICK_PAIRS: usize = 12;
 /// So many requests are prepared by others.
 const PREPARED: usize = 4;
+/// What an application's memory begins with, and what is stored there while a driver looks at it: lengths, and a count with the length of the first.
+const CHANGES: [(&str, &str); 4] = [
+    ("u32:8", "u32:0x10000"),
+    ("u32:1", "u32:0xffffffff"),
+    ("u32:64", "u32:0x7fffffff"),
+    ("u32:1 + u32:4", "u32:1 + u32:0xffff"),
+];
 /// So many requests come before others at once.
 const FIRST: usize = 3;
 /// The option that looks for data races: where two threads ask at once.
@@ -812,13 +819,13 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
         // The driver sees the application's own memory, which another thread changes meanwhile.
         if code & 3 != METHOD_BUFFERED {
             let input = if code & 3 == METHOD_NEITHER { "memory m" } else { "zero:64" };
-            for (first, then) in [(8, 0x1_0000), (1, u32::MAX), (64, 0x7FFF_FFFF)] {
+            for (first, then) in CHANGES {
                 let script = format!(
-                    "{open}; memory m u32:{first} + zero:252; t: async a ioctl h {code:#x} in {input} out memory m; u: store m u32:{then:#x}; \
+                    "{open}; memory m {first} + zero:248; t: async a ioctl h {code:#x} in {input} out memory m; u: store m {then}; \
                      join t; join u; wait 50ms; cancel h; join a; close h"
                 );
                 plan.add(
-                    format!("ioctl {code:#x} whose buffer changes from {first} to {then:#x} meanwhile"),
+                    format!("ioctl {code:#x} whose buffer changes from {first} to {then} meanwhile"),
                     script,
                     Kind::AtOnce,
                 );
