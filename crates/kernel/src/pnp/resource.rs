@@ -243,6 +243,7 @@ mod tests {
         before_vista: false,
         shifted_bus: false,
         cards: Promptness::InTime,
+        late_stores: false,
         posted: 0,
     });
 
