@@ -46,7 +46,7 @@ const NAMES: usize = 3;
 /// So many requests take part in what is done at once.
 const AT_ONCE: usize = 6;
 /// The lengths of reads and writes: some of several pages, which lie wherever memory is free.
-const LENGTHS: [u32; 9] = [0, 1, 3, 4, 16, 100, 4096, SEVERAL_PAGES, 65_536];
+const LENGTHS: [u32; 13] = [0, 1, 3, 4, 16, 100, 4095, 4096, 4097, 4112, 8192, SEVERAL_PAGES, 65_536];
 const SEVERAL_PAGES: u32 = 12_288;
 /// The lengths of the buffers of device control requests, of one of them and of both.
 const SIZES: [u32; 14] = [1, 2, 3, 4, 6, 7, 8, 12, 16, 24, 32, 64, 256, 4096];
@@ -68,6 +68,8 @@ pub(super) const MANY: u32 = 64;
 /// What a quick card does comes at the first access, and so on up to this one; and so many pairs of requests are made of one.
 const QUICK: u32 = 3;
 const QUICK_PAIRS: usize = 12;
+/// So many are made one after the other: more than what counts in four or five bits.
+const IN_A_ROW: usize = 40;
 /// So many requests are prepared by others.
 const PREPARED: usize = 4;
 /// What an application's memory begins with, and what is stored there while a driver looks at it: lengths, and a count with the length of the first.
@@ -151,6 +153,12 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             format!("{open}; {}", left(survey, operation, name)),
             Kind::Requests,
         );
+        let is_owed = !owed(survey, (operation, operation), "a").is_empty();
+        if is_owed {
+            let one = format!("async a {}; wait 20ms; must-end a; cancel a; join a", operation.command);
+            let script = format!("{open}; {}; close h", vec![one; IN_A_ROW].join("; "));
+            plan.add(format!("{what}, {IN_A_ROW} in a row"), script, Kind::Little);
+        }
         if has_device {
             for (title, script) in within_lives(survey, operation, name) {
                 plan.add(format!("{what} {title}"), format!("{open}; {script}"), Kind::Requests);
