@@ -5,9 +5,9 @@
 //! seen: two processors that each store to one word and then load the other's may both load what was there before. A locked instruction, `mfence` or a
 //! serializing one waits until the buffer is empty. A driver that lacks one there runs well wherever stores are seen at once.
 //!
-//! Here a store stays in the buffer as long as an architecture that bounds nothing but the order lets it, up to what real buffers hold and soon do: while other
-//! processors have their turn next. What lies in memory is what the processor sees that has the turn: when its turn ends, what its buffered stores have
-//! overwritten is put back, and when its next one begins they are stored for all. Sooner the buffer is empty behind each locked or serializing
+//! *Ours*, since no page says how late a store may be: a store stays in the buffer while other processors have their turn, once. What lies in memory is what the
+//! processor sees that has the turn: when its turn ends, what its buffered stores have overwritten is put back, and when its next one begins they are
+//! stored for all. Sooner the buffer is empty behind each locked or serializing
 //! instruction and fence, access to a device, interrupt, call of the kernel and return from a routine that it has called. Whether another processor goes first
 //! is asked before these, so it may come between.
 //!
@@ -22,8 +22,8 @@ use crate::event::{Event, Kind};
 use crate::ke::stack;
 use crate::mm::shadow;
 
-/// Stores of a buffer: as Golden Cove's optimization manual counts them, or fewer, as on older processors.
-const STORES: usize = 64;
+/// Stores of a buffer: as many as Intel's optimization manual counts for Skylake. The architecture leaves it open.
+const STORES: usize = 56;
 /// Bytes of the widest store that is kept; wider ones, which are repeated string instructions, empty the buffer.
 const WIDEST: usize = 64;
 
