@@ -111,8 +111,10 @@ fn the_papers_driver_has_each_of_its_mistakes_found_and_the_readme_shows_them() 
 fn no_area_is_left_out() {
     let museum = fs::read_dir(root().join("museum")).unwrap().map(|entry| entry.unwrap());
     let areas = museum.filter(|entry| entry.path().is_dir());
-    let areas: BTreeSet<String> =
-        areas.map(|area| area.file_name().into_string().unwrap()).filter(|area| area != "include").collect();
+    let areas: BTreeSet<String> = areas
+        .map(|area| area.file_name().into_string().unwrap())
+        .filter(|area| area != "include" && area != "missed")
+        .collect();
     let here: BTreeSet<String> = AREAS.iter().map(|(area, _)| (*area).to_owned()).collect();
     let left_out: Vec<&String> = areas.difference(&here).collect();
     // The paper's driver has many mistakes, and no single one.
