@@ -119,11 +119,31 @@ fn read(what: (&str, Doing)) -> Vec<(Stamp, Event)> {
     details.events.take()
 }
 
+/// Two threads that store, each on its own processor, where stores are seen late.
+fn late_stores() -> Vec<(Stamp, Event)> {
+    let details = Details::default();
+    let machine = start(|| {
+        let bench = Bench::new().driver(driver("meetings.sys")).processors(2).policy(Policy::random(1));
+        bench.platform("late-stores".parse().unwrap()).reader(details.clone())
+    });
+    let script = r"open \\.\DirqlMeetings as a
+open \\.\DirqlMeetings as b
+t: ioctl a 0x222028; ioctl a 0x22203c; ioctl a 0x222028; ioctl a 0x22203c
+u: ioctl b 0x22202c; ioctl b 0x222040; ioctl b 0x22202c; ioctl b 0x222040
+join t; join u";
+    play(&machine, script);
+    machine.finish().expect_clean();
+    details.events.take()
+}
+
 #[test]
 fn each_kind_of_detail_comes_from_a_compiled_driver() {
     let mut seen: BTreeMap<Kind, u32> = BTreeMap::new();
     for what in DRIVERS {
         read(what).iter().for_each(|(_, event)| *seen.entry(event.kind()).or_default() += 1);
+    }
+    for (_, event) in late_stores() {
+        *seen.entry(event.kind()).or_default() += 1;
     }
     let details = Kind::ALL.iter().filter(|kind| kind.is_detail());
     let missing: Vec<&Kind> = details.filter(|kind| !seen.contains_key(kind)).collect();

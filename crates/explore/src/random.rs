@@ -40,7 +40,8 @@ const LONGEST_STALL: u64 = 14;
 pub struct Random {
     rng: Rng,
     step: u64,
-    stall_one_in: u64,
+    /// None: never.
+    stall_one_in: Option<u64>,
     /// Which strands stall, and until which step.
     stalled: BTreeMap<u32, u64>,
 }
@@ -52,7 +53,13 @@ impl Random {
         let mut rng = Rng::new(seed);
         let stall_one_in =
             1 << (STALL_ONE_IN.start() + rng.below(1 + STALL_ONE_IN.end() - STALL_ONE_IN.start()));
-        Self { rng, step: 0, stall_one_in, stalled: BTreeMap::new() }
+        Self { rng, step: 0, stall_one_in: Some(stall_one_in), stalled: BTreeMap::new() }
+    }
+
+    /// One of this seed by which no strand stalls.
+    #[must_use]
+    pub fn steady(seed: u64) -> Self {
+        Self { rng: Rng::new(seed), step: 0, stall_one_in: None, stalled: BTreeMap::new() }
     }
 
     fn is_stalled(&self, strand: u32) -> bool {
@@ -103,7 +110,7 @@ impl Chooser for Random {
         if others.iter().all(|other| self.is_stalled(*other)) {
             return false;
         }
-        if self.rng.one_in(self.stall_one_in) {
+        if self.stall_one_in.is_some_and(|steps| self.rng.one_in(steps)) {
             let steps = 1 << self.rng.below(LONGEST_STALL + 1);
             self.stalled.insert(strand, self.step + steps);
         }

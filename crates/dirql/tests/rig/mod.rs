@@ -14,7 +14,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use dirql::explore::Policy;
+use dirql::explore::Random;
 use dirql::{Bench, Boots, Error, Machine, Play, Report, script};
 use engine::{Chooser, DELAY, Delay, Point};
 use held::Held;
@@ -130,13 +130,14 @@ impl Chooser for NoRoom {
     }
 }
 
-/// A policy under which no thread is held up: for stories in which a timer or a card is not to come sooner than the threads' own steps.
-pub(crate) struct Undelayed(Box<dyn Chooser>);
+/// A policy under which no thread is held up, and no processor stalls: for stories in which a timer or a card is not to come sooner than the threads' own
+/// steps.
+pub(crate) struct Undelayed(Random);
 
 impl Undelayed {
     /// By the random policy of this seed.
     pub(crate) fn random(seed: u64) -> Self {
-        Self(Policy::random(seed).chooser())
+        Self(Random::steady(seed))
     }
 }
 
