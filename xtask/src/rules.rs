@@ -32,6 +32,7 @@ const OTHER_WORDS: [&str; 8] = [
     "before-vista",
     "fully-specified",
     "late-cards",
+    "late-stores",
     "quick-cards",
     "relayed-lines",
     "shifted-bus",

@@ -37,7 +37,7 @@ fn rewritten(file: &Path, change: impl Fn(String) -> String) {
 
 #[test]
 fn a_random_run_is_made_again_event_by_event_in_another_process() {
-    let more = ["--policy", "random:2", "--processors", "2", "--json", "--do", TWO_WRITERS];
+    let more = ["--policy", "random:5", "--processors", "2", "--json", "--do", TWO_WRITERS];
     let (file, first) = record("random_run", "legacy.sys", &more);
     assert_eq!(first.code, Some(0), "{}", first.said());
     let text = fs::read_to_string(&file).unwrap();
