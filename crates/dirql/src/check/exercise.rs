@@ -153,8 +153,8 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             format!("{open}; {}", left(survey, operation, name)),
             Kind::Requests,
         );
-        let is_owed = !owed(survey, (operation, operation), "a").is_empty();
-        if is_owed {
+        let own = place(survey, operation);
+        if survey.self_ending.contains(&(own, own)) {
             let one = format!("async a {}; wait 20ms; must-end a; cancel a; join a", operation.command);
             let script = format!("{open}; {}; close h", vec![one; IN_A_ROW].join("; "));
             plan.add(format!("{what}, {IN_A_ROW} in a row"), script, Kind::Little);
