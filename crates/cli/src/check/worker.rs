@@ -146,6 +146,11 @@ fn carry_out(
             work.carry_out(&Exercise { script, ..exercise.clone() }, first)?;
         }
         work.totals.attempts += found.tried;
+    } else if exercise.effort.stories.1 > 0 {
+        let (number, count) = exercise.effort.stories;
+        for script in check::stories(survey, number, count) {
+            work.carry_out(&Exercise { script, ..exercise.clone() }, first)?;
+        }
     } else {
         work.carry_out(exercise, first)?;
     }

@@ -2,7 +2,8 @@
 //!
 //! A routine loads the code from its stack location (offset 18h), subtracts, and compares: in a row, as a binary search, or as the index of a
 //! jump table. Instructions are gone through from the first to the last, and for each register it is kept by how much it is less than a code
-//! that was loaded. Branches are not followed, so what is found is a guess: [`super::Survey`] asks the driver which of these codes it knows.
+//! that was loaded; a branch takes that to where it goes, if that is further on. Branches back are not followed, nor calls, so what is found is a
+//! guess: [`super::Survey`] asks the driver which of these codes it knows.
 //! Tables of codes in data, as some drivers search through, are found where they lie: by words that look like codes of one device type.
 //!
 //! Page: *Defining I/O Control Codes*.
@@ -10,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic, OpKind, Register};
-use image::{Image, Section};
+use image::Image;
 
 /// `Parameters.DeviceIoControl.IoControlCode` in an `IO_STACK_LOCATION`.
 const CODE_IN_LOCATION: u64 = 0x18;
@@ -35,9 +36,10 @@ pub struct Compared {
 /// Goes through the code of an image.
 #[must_use]
 pub fn compared(image: &Image) -> Compared {
-    let mut scan = Scan { image, found: BTreeSet::new(), values: BTreeSet::new() };
+    let word = |rva| read(image, rva);
+    let mut scan = Scan { word: &word, found: BTreeSet::new(), values: BTreeSet::new() };
     for section in image.sections().iter().filter(|section| section.protection.execute) {
-        scan.section(section);
+        scan.code(image.section_data(section), section.rva.into());
     }
     let Scan { mut found, values, .. } = scan;
     found.extend(in_tables(image, &found));
@@ -76,18 +78,25 @@ impl Less {
 }
 
 struct Scan<'a> {
-    image: &'a Image,
+    /// A word of the image, by its relative address.
+    word: &'a dyn Fn(u32) -> Option<u32>,
     found: BTreeSet<u32>,
     values: BTreeSet<u32>,
 }
 
 impl Scan<'_> {
-    fn section(&mut self, section: &Section) {
-        let bytes = self.image.section_data(section);
-        let mut decoder = Decoder::with_ip(64, bytes, section.rva.into(), DecoderOptions::NONE);
+    fn code(&mut self, bytes: &[u8], rva: u64) {
+        let mut decoder = Decoder::with_ip(64, bytes, rva, DecoderOptions::NONE);
         let all: Vec<Instruction> = decoder.iter().collect();
         let mut known: BTreeMap<Register, Less> = BTreeMap::new();
+        // What is known where branches go.
+        let mut taken: BTreeMap<u64, BTreeMap<Register, Less>> = BTreeMap::new();
         for (at, instruction) in all.iter().enumerate() {
+            known.extend(taken.remove(&instruction.ip()).unwrap_or_default());
+            let is_branch = instruction.is_jcc_short_or_near() || instruction.is_jmp_short_or_near();
+            if is_branch && instruction.near_branch_target() > instruction.ip() && !known.is_empty() {
+                taken.entry(instruction.near_branch_target()).or_default().extend(&known);
+            }
             self.step(instruction, &all[at + 1..all.len().min(at + 1 + REACH)], &mut known);
         }
     }
@@ -184,7 +193,7 @@ impl Scan<'_> {
     fn add_table(&mut self, less: Less, last: u32, table: Table) {
         let last = last.min(LONGEST_TABLE);
         for index in 0..=last {
-            let entry = table.of.and_then(|rva| read(self.image, rva.wrapping_add(4 * index)));
+            let entry = table.of.and_then(|rva| (self.word)(rva.wrapping_add(4 * index)));
             let goes = entry.zip(table.of).map(|(entry, table)| table.wrapping_add(entry));
             // Of a table that cannot be read only codes of the first one's method are tried.
             let is_one = match goes {
@@ -300,6 +309,16 @@ fn read(image: &Image, rva: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_branch_takes_a_code_past_a_call() {
+        // mov eax, [rdx+18h]; cmp eax, 222008h; ja behind; call …; ret; behind: cmp eax, 22200Ch; ret
+        let bytes =
+            b"\x8B\x42\x18\x3D\x08\x20\x22\x00\x77\x06\xE8\x00\x00\x00\x00\xC3\x3D\x0C\x20\x22\x00\xC3";
+        let mut scan = Scan { word: &|_| None, found: BTreeSet::new(), values: BTreeSet::new() };
+        scan.code(bytes, 0x1000);
+        assert_eq!(Vec::from_iter(scan.found), [0x22_2008, 0x22_200C]);
+    }
 
     #[test]
     fn a_comparison_without_some_bits_is_one_with_all_codes_that_they_tell_apart() {

@@ -24,6 +24,8 @@ pub struct Effort {
     pub schedules: u64,
     /// So many inputs are tried first; what is carried out are those that came to new code, and not the script.
     pub inputs: u64,
+    /// So many stories are made up, from the one of the first number on; they are carried out, and not the script.
+    pub stories: (u64, u64),
 }
 
 /// A script, and how often it is carried out.
@@ -81,6 +83,10 @@ const CHANGES: [(&str, &str); 4] = [
 ];
 /// So many requests come before others at once.
 const FIRST: usize = 3;
+/// So many stories are one exercise, of so many; and so many seeds each story has.
+const STORIES: u64 = 100;
+const STORY_EXERCISES: u64 = 6;
+const STORY_SEEDS: u64 = 8;
 /// The option that looks for data races: where two threads ask at once.
 pub const RACES: &str = "--races";
 /// The option of a computer where the order of stores and loads of two processors shows.
@@ -153,11 +159,30 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             format!("{open}; {}", left(survey, operation, name)),
             Kind::Requests,
         );
+        let of_another = format!(
+            "{open}; inherit h; process c inheriting; c: async x {command}; c: wait 1ms; join c; exit c; wait 1ms; \
+             async y {command}; {PAUSE}; cancel h; join y; close h",
+            command = operation.command
+        );
+        plan.add(
+            format!("{what} of a process that exits before one that has its handle"),
+            of_another,
+            Kind::Little,
+        );
         let own = place(survey, operation);
         if survey.self_ending.contains(&(own, own)) {
             let one = format!("async a {}; wait 20ms; must-end a; cancel a; join a", operation.command);
             let script = format!("{open}; {}; close h", vec![one; IN_A_ROW].join("; "));
             plan.add(format!("{what}, {IN_A_ROW} in a row"), script, Kind::Little);
+        }
+        for (_, by) in survey.ended_by.iter().filter(|(waits, _)| *waits == own) {
+            let ends = &survey.operations[*by];
+            let one = format!(
+                "async a {}; async b {}; wait 30ms; must-end a if b; cancel h; join a; join b",
+                operation.command, ends.command
+            );
+            let script = format!("{open}; {}; close h", vec![one; IN_A_ROW].join("; "));
+            plan.add(format!("{what} ended by {}, {IN_A_ROW} in a row", words(ends)), script, Kind::Little);
         }
         if has_device {
             for (title, script) in within_lives(survey, operation, name) {
@@ -170,6 +195,10 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     answered_late(survey, name, &mut plan);
     if !survey.operations.is_empty() {
         plan.add("sequences of requests by what code they reach", "", Kind::Inputs);
+        for part in 0..STORY_EXERCISES {
+            let title = format!("stories made up of requests, part {} of {STORY_EXERCISES}", part + 1);
+            plan.add(title, "", Kind::Stories(part * STORIES));
+        }
     }
     plan.all
 }
@@ -362,6 +391,7 @@ enum Kind {
     Behind,
     LateStores,
     Inputs,
+    Stories(u64),
 }
 
 struct Plan {
@@ -390,10 +420,12 @@ impl Plan {
             Kind::Requests => Effort { failing: failing(60), seeds: share(20), ..none },
             Kind::AtOnce => Effort { seeds: share(80), schedules: share(400), ..none },
             Kind::Behind | Kind::LateStores => Effort { seeds: share(24), schedules: share(100), ..none },
+            // A few seeds of each: another story says more than another seed.
+            Kind::Stories(first) => Effort { seeds: STORY_SEEDS, stories: (first, share(STORIES)), ..none },
             Kind::Inputs => Effort { failing: failing(10), seeds: share(2), inputs: share(10_000), ..none },
         };
         let processors = match kind {
-            Kind::AtOnce | Kind::Behind | Kind::LateStores | Kind::StartOnTwo => 2,
+            Kind::AtOnce | Kind::Behind | Kind::LateStores | Kind::StartOnTwo | Kind::Stories(_) => 2,
             _ => 1,
         };
         let mut more = self.more.clone();

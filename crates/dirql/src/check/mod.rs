@@ -13,6 +13,7 @@ mod exercise;
 mod inputs;
 mod shrink;
 mod signals;
+mod stories;
 mod survey;
 
 pub use campaign::{Campaign, Totals, Tried};
@@ -23,4 +24,5 @@ pub use exercise::{Effort, Exercise, RACES, exercises, exercises_of_neighbours, 
 pub use inputs::{Inputs, inputs};
 pub use shrink::{Shown, commands, shrink};
 pub use signals::{Outside, outside, signals};
+pub use stories::stories;
 pub use survey::{Ended, Extent, HARDWARE, Operation, Survey, survey};

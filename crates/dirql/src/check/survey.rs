@@ -41,6 +41,8 @@ pub struct Survey {
     pub self_ending: Vec<(usize, usize)>,
     /// Pairs of which the first ends by itself and succeeds while the second is under way, which does not end so.
     pub ending_beside: Vec<(usize, usize)>,
+    /// Pairs of which the first waits, and ends well when the second is made: one for one, and as well where more were made before.
+    pub ended_by: Vec<(usize, usize)>,
     /// What the surroundings of the cards do.
     pub outside: Vec<Outside>,
     /// Requests that wait until that happens.
@@ -176,9 +178,9 @@ impl Survey {
 /// What comes of a question.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Answer {
-    /// When the driver's routine returned.
+    /// The driver's routine returned it.
     Status(u32),
-    /// After a while.
+    /// The routine returned `STATUS_PENDING`.
     Later(u32),
     /// It was cancelled.
     Waits,
@@ -219,6 +221,7 @@ pub fn survey(boots: &mut Boots, compared: &Compared, extent: Extent) -> Result<
         operations: Vec::new(),
         self_ending: Vec::new(),
         ending_beside: Vec::new(),
+        ended_by: Vec::new(),
         outside: Vec::new(),
         ended: Vec::new(),
         limited: Vec::new(),
@@ -244,6 +247,7 @@ pub fn survey(boots: &mut Boots, compared: &Compared, extent: Extent) -> Result<
     found.self_ending = asking.self_ending(&known)?;
     if extent == Extent::Everything {
         found.ending_beside = asking.ending_beside(&known, &found.self_ending)?;
+        found.ended_by = asking.ended_by(&known, &found.self_ending)?;
         found.outside = outside(&found.devices);
         found.ended = asking.ended(&known, &found.outside)?;
         found.limited = asking.limited(&known)?;
@@ -483,6 +487,50 @@ impl Asking<'_> {
         Ok(pairs)
     }
 
+    /// Which wait until another is made.
+    fn ended_by(
+        &mut self,
+        known: &[Known],
+        self_ending: &[(usize, usize)],
+    ) -> Result<Vec<(usize, usize)>, Error> {
+        let mut pairs = Vec::new();
+        let waiting = known.iter().enumerate().filter(|(_, one)| one.operation.waits).take(PAIRED);
+        for (one, waits) in waiting {
+            for &(other, _) in self_ending.iter().filter(|(first, second)| first == second) {
+                let (waits, ends) = (waits.question, known[other].question);
+                let sequences = [
+                    &[waits, ends][..],
+                    &[waits, waits, ends, ends],
+                    &[ends, waits, ends],
+                    &[ends, ends, waits, ends],
+                    &[waits, ends, waits, ends, ends],
+                ];
+                let mut is_so = true;
+                for questions in sequences {
+                    is_so = is_so && self.all_end_spaced(questions)?;
+                }
+                pairs.extend(is_so.then_some((one, other)));
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// Whether all of these end well, which are made one after the other, each a while behind the one before.
+    fn all_end_spaced(&mut self, questions: &[Question]) -> Result<bool, Error> {
+        let name = self.name.clone();
+        let (all_end, _) = self.boots.boot_to_script(usual(), |machine| {
+            let Ok(handle) = machine.open_overlapped(&name) else { return false };
+            let mut begun = Vec::new();
+            for question in questions {
+                let Ok(request) = question.begin(&handle) else { return false };
+                begun.push(request);
+                let _ = machine.wait(PATIENCE);
+            }
+            begun.into_iter().all(|request| ends_well(ended(request)))
+        })?;
+        Ok(all_end)
+    }
+
     /// Which wait until something is done to the card.
     fn ended(&mut self, known: &[Known], outside: &[Outside]) -> Result<Vec<Ended>, Error> {
         let (mut alone, mut all) = (Vec::new(), Vec::new());
@@ -514,7 +562,6 @@ impl Asking<'_> {
             let Ok(handle) = machine.open_overlapped(&name) else { return vec![Answer::Ends] };
             let begun: Result<Vec<_>, _> = questions.iter().map(|question| question.begin(&handle)).collect();
             let Ok(begun) = begun else { return vec![Answer::Ends] };
-            let begun: Vec<_> = begun.into_iter().map(|request| (request.is_over(), request)).collect();
             for event in events {
                 for value in &event.values {
                     let _ = machine.wait(BETWEEN);
@@ -522,7 +569,7 @@ impl Asking<'_> {
                 }
             }
             let _ = machine.wait(PATIENCE);
-            begun.into_iter().map(|(at_once, request)| ended(request, at_once)).collect()
+            begun.into_iter().map(ended).collect()
         })?;
         Ok(answers)
     }
@@ -570,7 +617,7 @@ impl Asking<'_> {
             let handle = machine.open_overlapped(&name).ok()?;
             let request = question.begin(&handle).ok()?;
             let _ = machine.wait(LONGEST_LIMIT);
-            Some(ended(request, false))
+            Some(ended(request))
         })?;
         let is_given_up = matches!(end, Some(Answer::Later(status)) if status >> 31 != 0);
         let transfers = report.verdict.is_some_and(|verdict| verdict.rule == "dma-after-unmap");
@@ -656,23 +703,22 @@ const fn succeeds(answer: Answer) -> bool {
 
 fn answer(machine: &Machine, handle: &Handle<'_>, question: Question) -> Answer {
     let Ok(request) = question.begin(handle) else { return Answer::Ends };
-    let at_once = request.is_over();
-    if !at_once {
+    if !request.is_over() {
         let _ = machine.wait(PATIENCE);
     }
-    ended(request, at_once)
+    ended(request)
 }
 
 /// How a request ends, which is cancelled if it has not.
-fn ended(request: Request<'_>, at_once: bool) -> Answer {
-    let waits = !request.is_over();
+fn ended(request: Request<'_>) -> Answer {
+    let (waits, was_pending) = (!request.is_over(), request.was_pending());
     if waits && request.cancel().is_err() {
         return Answer::Ends;
     }
     match request.wait() {
         Ok(_) if waits => Answer::Waits,
-        Ok(end) if at_once => Answer::Status(end.status),
-        Ok(end) => Answer::Later(end.status),
+        Ok(end) if was_pending => Answer::Later(end.status),
+        Ok(end) => Answer::Status(end.status),
         Err(_) => Answer::Ends,
     }
 }

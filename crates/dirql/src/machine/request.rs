@@ -24,6 +24,7 @@ pub struct Request<'m> {
     state: Rc<RefCell<State>>,
     /// What a completion port calls it by; 0 where it was not even begun.
     id: u64,
+    pending: bool,
 }
 
 /// How far it has come.
@@ -43,13 +44,14 @@ impl<'m> Request<'m> {
         what: String,
         transfer: Transfer<'static>,
     ) -> Result<Self, Error> {
-        let (state, id) = machine.inside(|_| (Rc::new(RefCell::new(State::Asked)), Rc::new(Cell::new(0))));
-        let (slot, number) = (Rc::clone(&state), Rc::clone(&id));
+        let (state, begun) =
+            machine.inside(|_| (Rc::new(RefCell::new(State::Asked)), Rc::new(Cell::new((0, false)))));
+        let (slot, first) = (Rc::clone(&state), Rc::clone(&begun));
         let body = move |cx: &mut Cx<'_>| {
             let begun = transfer::begin(cx, handle, &transfer, false)?;
             if let Some(overlapped) = begun.overlapped() {
                 *slot.borrow_mut() = State::UnderWay(overlapped.status_block);
-                number.set(overlapped.id);
+                first.set((overlapped.id, begun.is_pending()));
             }
             let end = begun.wait(cx)?;
             outside(|| *slot.borrow_mut() = State::Over(end.clone()));
@@ -58,11 +60,17 @@ impl<'m> Request<'m> {
         if machine.inside(|nt| machine.spawn(nt, Box::new(body))).is_err() {
             return Err(Error::Stopped);
         }
-        let begun = || (!matches!(*state.borrow(), State::Asked)).then_some(());
-        machine.await_value(&what, begun)?;
-        let number = id.get();
-        machine.inside(|_| drop(id));
-        Ok(Self { machine, what, state, id: number })
+        let has_returned = || (!matches!(*state.borrow(), State::Asked)).then_some(());
+        machine.await_value(&what, has_returned)?;
+        let (number, pending) = begun.get();
+        machine.inside(|_| drop(begun));
+        Ok(Self { machine, what, state, id: number, pending })
+    }
+
+    /// Whether `STATUS_PENDING` was returned when it was begun, though it may have ended by then.
+    #[must_use]
+    pub const fn was_pending(&self) -> bool {
+        self.pending
     }
 
     pub(super) fn id(&self) -> u64 {

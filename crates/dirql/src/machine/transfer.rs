@@ -268,6 +268,11 @@ impl Begun {
         Ok(self.status(cx)?.is_some())
     }
 
+    /// Whether `STATUS_PENDING` was returned.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.at_once.is_none()
+    }
+
     /// How it has ended, if it has.
     pub(crate) fn status(&self, cx: &mut Cx<'_>) -> Flow<Option<NtStatus>> {
         let status = match (&self.at_once, &self.overlapped) {

@@ -1,4 +1,4 @@
-//! `must-end`: requests that are to end by themselves, and to succeed unless they fail at once.
+//! `must-end`: requests that are to end by themselves, and to succeed unless they fail at once; or that are to end because others were made.
 
 use abi::NtStatus;
 use engine::Flow;
@@ -34,9 +34,11 @@ pub(super) fn changed(stage: &Stage, cx: &mut Cx<'_>) {
 }
 
 /// Waits until they have ended, and judges those that do not, or late. The outcome names one that has not been made.
-pub(super) fn must_end(stage: &Stage, cx: &mut Cx<'_>, names: &[Name]) -> Flow<Outcome> {
+///
+/// What is to end because those of `behind` were made is judged if each of them has succeeded.
+pub(super) fn must_end(stage: &Stage, cx: &mut Cx<'_>, requests: &[Name], behind: &[Name]) -> Flow<Outcome> {
     let (mut watched, mut outcome) = (Vec::new(), Ok(()));
-    for name in names {
+    for name in requests {
         match request::state(stage, cx, name)? {
             Ok(state) => watched.push(Watched { name, under_way: state.returned, state }),
             Err(why) => outcome = outcome.and(Err(why)),
@@ -54,8 +56,16 @@ pub(super) fn must_end(stage: &Stage, cx: &mut Cx<'_>, names: &[Name]) -> Flow<O
         looks += 1;
         pause *= if looks < FINE_LOOKS { 1 } else { 2 };
     }
-    if owed::nothing_hinders(cx) {
-        watched.iter().try_for_each(|one| judge(stage, cx, one))?;
+    let mut succeeded = true;
+    for name in behind {
+        match request::state(stage, cx, name)? {
+            Ok(state) => succeeded &= state.end.is_some_and(|status| !has_failed(status)),
+            Err(why) => outcome = outcome.and(Err(why)),
+        }
+    }
+    if succeeded && outcome.is_ok() && owed::nothing_hinders(cx) {
+        let ends = behind.last().map(|name| words(stage, name));
+        watched.iter().try_for_each(|one| judge(stage, cx, one, ends.as_deref()))?;
     }
     Ok(outcome)
 }
@@ -74,16 +84,24 @@ fn look(stage: &Stage, cx: &mut Cx<'_>, watched: &mut Vec<Watched<'_>>) -> Flow<
     Ok(())
 }
 
-fn judge(stage: &Stage, cx: &mut Cx<'_>, one: &Watched<'_>) -> Flow<()> {
+/// What was asked for by this name, as the script has it.
+fn words(stage: &Stage, name: &str) -> String {
+    let words = stage.with(|state| state.asked.get(name).cloned()).unwrap_or_else(|| name.to_owned());
+    let request = words.split_once(&format!("async {name} ")).map(|(_, request)| request.to_owned());
+    request.unwrap_or(words)
+}
+
+/// `ends`: what ends it, if it does not do so by itself.
+fn judge(stage: &Stage, cx: &mut Cx<'_>, one: &Watched<'_>, ends: Option<&str>) -> Flow<()> {
     let State { end, asked, status_block, .. } = one.state;
-    let (words, changed) = stage.with(|state| (state.asked.get(one.name).cloned(), state.changed));
-    let words = words.unwrap_or_else(|| one.name.to_owned());
-    let what = words.split_once(&format!("async {} ", one.name)).map_or(&*words, |(_, request)| request);
+    let (what, changed) = (words(stage, one.name), stage.with(|state| state.changed));
     match (end, status_block) {
-        (None, Some(block)) => owed::forgotten(cx, block, what, LONGEST)?,
+        (None, Some(block)) => owed::forgotten(cx, block, &what, ends, LONGEST)?,
         // What a device was doing when its state changed may well be lost.
-        (Some(status), _) if has_failed(status) && one.under_way > asked + LATE && asked >= changed => {
-            owed::timed_out(cx, what, status);
+        (Some(status), _)
+            if ends.is_none() && has_failed(status) && one.under_way > asked + LATE && asked >= changed =>
+        {
+            owed::timed_out(cx, &what, status);
         }
         _ => {}
     }

@@ -168,8 +168,13 @@ pub enum Command {
         /// What is to have come of it.
         expect: Expectations,
     },
-    /// `must-end`: waits until these requests have ended; each is to do so by itself.
-    MustEnd(Vec<Name>),
+    /// `must-end`: waits until these requests have ended; each is to do so, by itself or because others have been made.
+    MustEnd {
+        /// The requests.
+        requests: Vec<Name>,
+        /// What ends them, if not they themselves: nothing is judged if one of these has not succeeded.
+        behind: Vec<Name>,
+    },
     /// `join` of a thread: waits until it has carried out what it was handed.
     JoinThread(Name),
     /// `cancel`.

@@ -590,12 +590,24 @@ fn join(first: &Word, args: &mut Arguments, names: &mut Names) -> Outcome<Comman
 }
 
 fn must_end(args: &mut Arguments, names: &Names) -> Outcome<Command> {
-    let mut requests = Vec::new();
-    while requests.is_empty() || !args.is_at_end() {
-        let word = args.word("the request that must end by itself")?;
-        requests.push(names.find(&word, "request", |kind| kind == Kind::Request)?.0);
+    let mut lists = [Vec::new(), Vec::new()];
+    let mut conditions = false;
+    loop {
+        let word = args.word(if conditions {
+            "the request that must have succeeded"
+        } else {
+            "the request that must end"
+        })?;
+        let list = &mut lists[usize::from(conditions)];
+        list.push(names.find(&word, "request", |kind| kind == Kind::Request)?.0);
+        if !conditions && args.take("if") {
+            conditions = true;
+        } else if args.is_at_end() {
+            break;
+        }
     }
-    Ok(Command::MustEnd(requests))
+    let [requests, behind] = lists;
+    Ok(Command::MustEnd { requests, behind })
 }
 
 fn cancel(args: &mut Arguments, names: &Names) -> Outcome<Command> {

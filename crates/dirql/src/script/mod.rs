@@ -10,7 +10,7 @@
 //!           | request [ expect ]
 //!           | "async" NAME request          the request is overlapped and has a name
 //!           | "join" NAME [ expect ]        a request or a thread
-//!           | "must-end" NAME { NAME }      requests
+//!           | "must-end" NAME { NAME } [ "if" NAME { NAME } ]   requests
 //!           | "cancel" NAME                 a handle, a thread or a request
 //!           | ( "apc" | "terminate" ) NAME    a thread
 //!           | "close" NAME

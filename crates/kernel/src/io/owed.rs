@@ -2,7 +2,7 @@
 //!
 //! Pages: *When to Complete an IRP*, *Handling an IRP_MN_CANCEL_STOP_DEVICE Request* and *Handling an
 //! IRP_MN_CANCEL_REMOVE_DEVICE Request* (what was held back goes on), *Writing an ISR* (the routine keeps what the DPC needs). Which requests end by
-//! themselves no page says: the script does that asks (`must-end`).
+//! themselves, and which ends another, no page says: the script does that asks (`must-end`).
 //!
 //! *Ours* are the conditions: every device that has a driver is started and in D0, the system works, no call was made to fail, and cards are neither
 //! late nor silent (`--platform late-cards=1`, `silent-cards`). Time in which a policy holds threads up does not count: a driver's time limit cannot know of it.
@@ -39,7 +39,8 @@ pub fn nothing_hinders(cx: &mut Cx<'_>) -> bool {
         })
 }
 
-/// The request whose end will be written to `status_block` is not over: `what` it is, as the script has it, and after how long.
+/// The request whose end will be written to `status_block` is not over: `what` it is, as the script has it; what `ends` it, if it does not do so by itself;
+/// and after how long.
 ///
 /// # Errors
 /// As reading the driver's memory.
@@ -47,14 +48,19 @@ pub fn forgotten(
     cx: &mut Cx<'_>,
     status_block: DriverPtr<IO_STATUS_BLOCK>,
     what: &str,
+    ends: Option<&str>,
     seconds: u64,
 ) -> Flow<()> {
     for irp in cancel::ending_in(cx, status_block)? {
         let (device, name) = violation::holder(cx, DriverPtr::new(irp));
         let holder = if device.is_null() { "no driver" } else { &name };
+        let expected = match ends {
+            Some(ends) => format!("It ends when `{ends}` is made, and that has succeeded since"),
+            None => "Made alone it ends by itself".to_owned(),
+        };
         let message = format!(
-            "`{what}` has not ended after {seconds} s: its IRP {irp:#x} is with {holder}. Made alone it ends by itself; all devices are started and in D0, and \
-             no call was made to fail"
+            "`{what}` has not ended after {seconds} s: its IRP {irp:#x} is with {holder}. {expected}; all devices are started and in D0, and no call was made to \
+             fail"
         );
         let verdict = pending::of_irp(cx, irp, Verdict::warning("request-forgotten", message));
         cx.report(verdict);

@@ -15,7 +15,7 @@ use crate::ex;
 use crate::ke::calls::callout::{self, Begun, Callout};
 use crate::ke::calls::stack;
 use crate::ke::levels::irql::{self, DISPATCH_LEVEL};
-use crate::ke::sched::slice;
+use crate::ke::sched::{scheduler, slice};
 use crate::ke::waits::timer;
 use crate::verdict::Verdict;
 use crate::witness;
@@ -42,7 +42,8 @@ pub(super) fn run_here(
     argument2: DriverPtr<()>,
 ) -> Option<Flow<bool>> {
     let old = cx.engine().level();
-    if old >= DISPATCH_LEVEL {
+    // Where a policy may let others go first, it is asked before the routine begins.
+    if old >= DISPATCH_LEVEL || cx.engine().may_depart() {
         return None;
     }
     witness::plain_moment(cx)?;
@@ -100,6 +101,8 @@ pub(super) fn run_here(
 enum Head {
     /// Timers that are due come first.
     Due,
+    /// A DPC, and the policy may let others go first.
+    Waiting,
     /// This DPC, which runs from now on.
     Dpc(QueuedDpc, Option<Ready>),
     /// Nothing.
@@ -149,6 +152,11 @@ fn retire(cx: &mut Cx<'_>, first: Head, old: u8, mut runs: u32) -> Flow<()> {
             }
             Head::Due => {
                 timer::expire(cx)?;
+                next = cx.with(taken_or_asked);
+                continue;
+            }
+            Head::Waiting => {
+                scheduler::before_dpc(cx)?;
                 next = cx.with(taken);
                 continue;
             }
@@ -189,7 +197,13 @@ fn over(k: &mut Kernel, went_well: bool) -> (Option<Box<Verdict>>, Head) {
 #[inline]
 fn head(k: &mut Kernel) -> Head {
     k.ke.processor_mut().dispatch_requested = false;
-    if timer::is_due(k, k.ke.current) { Head::Due } else { taken(k) }
+    if timer::is_due(k, k.ke.current) { Head::Due } else { taken_or_asked(k) }
+}
+
+/// Takes the next one if the policy need not be asked first.
+#[inline]
+fn taken_or_asked(k: &mut Kernel) -> Head {
+    if k.engine.may_depart() && !k.ke.processor().dpcs.is_empty() { Head::Waiting } else { taken(k) }
 }
 
 /// Takes the next one out of the current processor's queue: it runs now.

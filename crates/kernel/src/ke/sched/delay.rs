@@ -7,8 +7,8 @@
 //! interrupt of the system's, a hypervisor). So a policy is asked whether time passes here, up to what is due next.
 //!
 //! *Ours*, since no page says how long a processor may be held up: one second below DISPATCH_LEVEL, and above, where no timer matters, as long as
-//! a driver may stall it. Time never passes beyond what ends a wait, or what the outside world waits for: these are limits that the driver, or
-//! the user, has set. At one instruction a thread is asked twice for one thing that is due: more would be the rounds of a loop that polls.
+//! a driver may stall it. Time passes up to the end of a wait only where a thread of the driver's polls ([`super::super::waits::wait`]), and never beyond
+//! one, or beyond what the outside world waits for: these are limits that the driver, or the user, has set. At one instruction a thread is asked twice for one thing that is due: more would be the rounds of a loop that polls.
 
 use engine::{DELAY, Delay, DelayPlace, Flow, StrandId, mixed};
 
@@ -65,11 +65,11 @@ impl Asked {
 pub(crate) fn until(k: &Kernel) -> Option<u64> {
     let timers = k.ke.timing.timers();
     let device = k.hal.deadline();
-    if device.is_none() && timers.is_none_set() {
+    if device.is_none() && !timers.may_hold_up() {
         return None;
     }
     let raised = k.level() >= DISPATCH_LEVEL;
-    let timer = if raised { None } else { timers.first_of_a_driver() };
+    let timer = if raised { None } else { timers.first_to_be_held_up_until() };
     let due = device.into_iter().chain(timer).min()?;
     let first = timers.deadline().is_none_or(|first| due <= first);
     let length = due.checked_sub(k.engine.now()).filter(|length| *length > 0)?;

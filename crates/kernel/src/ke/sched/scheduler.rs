@@ -425,6 +425,17 @@ pub(crate) fn before_visible(cx: &mut Cx<'_>, point: Point) -> Flow<()> {
     Ok(())
 }
 
+/// A DPC is about to begin: as [`before_visible`]. Until its routine runs it is in its queue, where a second interrupt finds it.
+pub(in crate::ke) fn before_dpc(cx: &mut Cx<'_>) -> Flow<()> {
+    let Some(dpc) = cx.with(|k| k.ke.processor().dpcs.front().map(|dpc| dpc.object)) else { return Ok(()) };
+    delay::before(cx, DelayPlace::Visible(dpc))?;
+    if !cx.with(|k| is_alone(k)) {
+        somebody_there(cx, Point("ke.before_dpc"))?;
+    }
+    history::goes_on(cx, dpc);
+    Ok(())
+}
+
 /// A driver is about to call an export or a framework's function, and nothing of the call has been seen: the policy may have what is due come
 /// first.
 ///

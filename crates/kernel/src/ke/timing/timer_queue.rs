@@ -69,6 +69,15 @@ struct Place {
     fine: bool,
 }
 
+/// How a wait with a time limit is set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::ke) struct Limit {
+    /// When it ends.
+    pub(in crate::ke) due: Due,
+    /// Its thread comes back so often: a processor may be held up until then, as until a timer.
+    pub(in crate::ke) polls: bool,
+}
+
 /// What is found by ticks of one resolution.
 #[derive(Default)]
 struct Wheel {
@@ -124,7 +133,9 @@ pub(crate) struct TimerQueue {
     /// For the clock as it ticks, and for its finest resolution.
     wheels: [Wheel; 2],
     timers: BTreeMap<u64, (Place, Setting)>,
-    timeouts: BTreeMap<StrandId, (Place, bool)>,
+    timeouts: BTreeMap<StrandId, (Place, Limit)>,
+    /// How many of them poll.
+    polls: usize,
     drains: BTreeMap<usize, Place>,
     /// Threads of the outside world by when they wake, in nanoseconds: exact, whatever the clock's ticks.
     alarms: BTreeMap<(u64, u64), StrandId>,
@@ -144,6 +155,7 @@ impl Default for TimerQueue {
             wheels: Default::default(),
             timers: BTreeMap::new(),
             timeouts: BTreeMap::new(),
+            polls: 0,
             drains: BTreeMap::new(),
             alarms: BTreeMap::new(),
             sequence: 0,
@@ -225,17 +237,22 @@ impl TimerQueue {
         self.timers.remove(&timer).is_some_and(|(place, _)| self.remove(place))
     }
 
-    /// When the clock finds the first of all that are set, in nanoseconds, if that is a timer, and not the end of a wait.
-    pub(in crate::ke) fn first_of_a_driver(&self) -> Option<u64> {
-        if self.timers.is_empty() {
+    /// When the clock finds the first of all that are set, in nanoseconds, if that is a timer, or the end of a wait that polls.
+    pub(in crate::ke) fn first_to_be_held_up_until(&self) -> Option<u64> {
+        if !self.may_hold_up() {
             return None;
         }
         let first = |fine: bool| {
             let (key, (what, _)) = self.wheels[usize::from(fine)].due.first_key_value()?;
-            Some((self.clock.found(key.0, fine), matches!(what, What::Timer(_))))
+            let counts = match what {
+                What::Timer(_) => true,
+                What::Timeout(strand) => self.timeouts.get(strand).is_some_and(|(_, limit)| limit.polls),
+                What::Dpcs(_) => false,
+            };
+            Some((self.clock.found(key.0, fine), counts))
         };
-        let (time, is_timer) = [false, true].into_iter().filter_map(first).min_by_key(|(time, _)| *time)?;
-        is_timer.then_some(time)
+        let (time, counts) = [false, true].into_iter().filter_map(first).min_by_key(|(time, _)| *time)?;
+        counts.then_some(time)
     }
 
     /// When the clock finds the first timer, or the end of a driver's wait, behind this moment, in nanoseconds.
@@ -268,6 +285,12 @@ impl TimerQueue {
         self.timeouts.contains_key(&strand)
     }
 
+    /// Whether a timer is set, or a wait that polls.
+    #[inline]
+    pub(in crate::ke) fn may_hold_up(&self) -> bool {
+        self.polls > 0 || !self.timers.is_empty()
+    }
+
     /// Whether no timer is set.
     #[inline]
     pub(in crate::ke) fn is_none_set(&self) -> bool {
@@ -287,10 +310,17 @@ impl TimerQueue {
         self.timers.keys().copied().collect()
     }
 
-    /// A wait of `strand` ends at `due`.
-    pub(in crate::ke) fn add_timeout(&mut self, due: Due, strand: StrandId, processor: usize) {
-        let place = self.add(due.time, What::Timeout(strand), false, processor);
-        self.timeouts.insert(strand, (place, due.absolute));
+    /// A wait of `strand` has this limit.
+    pub(in crate::ke) fn add_timeout(&mut self, limit: Limit, strand: StrandId, processor: usize) {
+        let place = self.add(limit.due.time, What::Timeout(strand), false, processor);
+        self.polls += usize::from(limit.polls);
+        self.timeouts.insert(strand, (place, limit));
+    }
+
+    fn take_timeout(&mut self, strand: StrandId) -> Option<(Place, Limit)> {
+        let taken = self.timeouts.remove(&strand)?;
+        self.polls -= usize::from(taken.1.polls);
+        Some(taken)
     }
 
     /// The wait ended otherwise.
@@ -299,7 +329,7 @@ impl TimerQueue {
         if self.timeouts.is_empty() {
             return;
         }
-        if let Some((place, _)) = self.timeouts.remove(&strand) {
+        if let Some((place, _)) = self.take_timeout(strand) {
             self.remove(place);
         }
     }
@@ -352,13 +382,18 @@ impl TimerQueue {
             self.set_timer(timer, setting, late, processor);
             moved.push((timer, setting.due.time));
         }
-        let waits: Vec<StrandId> =
-            self.timeouts.iter().filter(|(_, (_, absolute))| *absolute).map(|(strand, _)| *strand).collect();
+        let waits: Vec<StrandId> = self
+            .timeouts
+            .iter()
+            .filter(|(_, (_, limit))| limit.due.absolute)
+            .map(|(strand, _)| *strand)
+            .collect();
         for strand in waits {
-            let Some((place, absolute)) = self.timeouts.remove(&strand) else { continue };
+            let Some((place, mut limit)) = self.take_timeout(strand) else { continue };
             let processor = self.processor_of(place);
             self.remove(place);
-            self.add_timeout(Due { time: moves(place.key.0), absolute }, strand, processor);
+            limit.due.time = moves(limit.due.time);
+            self.add_timeout(limit, strand, processor);
         }
         moved
     }
@@ -426,7 +461,7 @@ impl TimerQueue {
                 self.timers.remove(&timer).map(|(_, setting)| Expired::Timer(timer, setting))
             }
             What::Timeout(strand) => {
-                self.timeouts.remove(&strand);
+                self.take_timeout(strand);
                 Some(Expired::Timeout(strand))
             }
             What::Dpcs(processor) => {
@@ -512,7 +547,8 @@ mod tests {
     fn equal_due_times_expire_in_the_order_of_setting_each_on_its_processor() {
         let mut queue = TimerQueue::default();
         queue.set_timer(0x2000, once(10), 0, 0);
-        queue.add_timeout(Due { time: 10, absolute: false }, StrandId(7), 1);
+        let due = Due { time: 10, absolute: false };
+        queue.add_timeout(Limit { due, polls: false }, StrandId(7), 1);
         queue.set_timer(0x1000, once(10), 0, 0);
         assert_eq!(queue.take_due(TICK - 1, 0), None);
         assert_eq!(queue.take_due(TICK, 0), Some(Expired::Timer(0x2000, once(10))));

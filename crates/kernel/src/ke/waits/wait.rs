@@ -22,6 +22,7 @@ use crate::ke::sched::history;
 use crate::ke::sched::scheduler;
 use crate::ke::sched::thread_record::{Role, State, Thread};
 use crate::ke::timing::time;
+use crate::ke::timing::timer_queue::Limit;
 use crate::ke::who_waits;
 use crate::mm::pool;
 use crate::mm::space::Zone;
@@ -33,6 +34,9 @@ const MOST_OBJECTS: usize = 64;
 const OWN_BLOCKS: usize = 3;
 /// Where the thread object has them.
 pub(super) const BLOCKS_AT: u64 = 0x140;
+/// A thread of a driver's that waits so long at most, in units of 100 ns (100 ms), polls: it would come between any two instructions of others
+/// that are held up as long. What waits longer has set a limit to something.
+const OFTEN: u64 = 1_000_000;
 
 /// A wait a thread is in.
 pub(crate) struct Wait {
@@ -576,10 +580,13 @@ pub(in crate::ke) fn begin(
     let wait = thread.wait.insert(Wait { objects: Few::default(), all, wait_mode, blocks, granted: None });
     wait.objects.extend(objects.iter().copied());
     thread.state = State::Waiting;
+    let is_drivers_own = thread.role == Role::System;
     if let Timeout::At(due) = timeout {
         let processor = k.ke.current;
         history::reads_clock(k);
-        k.ke.timing.timers_mut().add_timeout(due, strand, processor);
+        let now = time::interrupt_time(k.engine);
+        let polls = is_drivers_own && due.time.saturating_sub(now) <= OFTEN;
+        k.ke.timing.timers_mut().add_timeout(Limit { due, polls }, strand, processor);
         k.ke.invalidate_levels();
     }
     Ok(())

@@ -14,6 +14,7 @@ const DPCS: &str = "
     ROUTINE void setup_targeted(void) { setup(); KeSetTargetProcessorDpc(dpc[0], 1); }
     ROUTINE void setup_slow(void) { KeInitializeDpc(dpc[0], slow, 0); }
     ROUTINE void only_queues(void) { KeInsertQueueDpc(dpc[0], 0, 0); }
+    ROUTINE void queues_and_says(void) { u8 queued = KeInsertQueueDpc(dpc[0], 0, 0); say('0' + queued); }
     ROUTINE void queues_twice(void) {
         u8 old = KfRaiseIrql(2); u8 first = KeInsertQueueDpc(dpc[0], 0, 0), second = KeInsertQueueDpc(dpc[0], 0, 0);
         say('0' + first); say('0' + second); KeLowerIrql(old);
@@ -70,6 +71,13 @@ fn a_targeted_dpc_runs_on_its_processor_beside_the_one_that_queued_it() {
 #[test]
 fn a_dpc_that_is_queued_is_not_queued_again() {
     Scenario::new(DPCS, &[("queues_twice", 0, 8, ALL)]).first("setup_slow").is(&["10xy"], &[]);
+}
+
+#[test]
+fn a_dpc_is_in_its_queue_until_its_routine_begins_and_another_processor_finds_it_there() {
+    let threads = [("queues_and_says", 0, 8, 0b01), ("queues_and_says", 0, 8, 0b10)];
+    let scenario = Scenario::new(DPCS, &threads).first("setup").on(2).undrained();
+    scenario.is(&["a1a1", "aa11", "0a1", "a01", "a10"], &[]);
 }
 
 #[test]

@@ -1,0 +1,300 @@
+//! Stories: scripts made up at random of what a driver is known to offer, for what no exercise was thought of: several requests behind, beside and across
+//! each other on two handles, cancelled, left, with pauses between them, while the device is powered down, stopped or pulled.
+//!
+//! A story is a function of its number and of the survey. Half of its requests go to two threads, which the policies of its attempts mix; what shows
+//! something is made shorter by the shrinker, as any script. What must end in a story are requests that do so in any company that the survey has seen:
+//! of each pair of kinds in it, in either order. Of two kinds of which the one ends the other, as many of the one are made in the end as there are of the
+//! other.
+
+use std::fmt::Write as _;
+
+use explore::Rng;
+
+use super::exercise::open;
+use super::survey::{Operation, Survey};
+
+/// Of how many kinds a story's requests are at most.
+const KINDS: u64 = 4;
+/// So many steps come before two threads begin, and so many has each of them, at most.
+const BEFORE: u64 = 4;
+const OF_A_THREAD: u64 = 3;
+/// So many requests one after the other, at most.
+const IN_A_ROW: u64 = 20;
+/// Pauses between steps.
+const PAUSES: [&str; 7] = ["500ns", "2us", "20us", "200us", "1ms", "5ms", "20ms"];
+/// What happens to a device while requests are under way, and what ends it. A driver that knows nothing of power states is spared the last.
+const CHANGES: [(&str, &str); 7] = [
+    ("query-stop", "cancel-stop"),
+    ("query-remove", "cancel-remove"),
+    ("stop-device", "start-device"),
+    ("stop-device", "start-device elsewhere"),
+    ("power s3", "power s0"),
+    ("power s4", "power s0"),
+    ("power d3", "power d0"),
+];
+
+/// So many stories, from the one of this number on.
+#[must_use]
+pub fn stories(survey: &Survey, first: u64, count: u64) -> Vec<String> {
+    let Some(name) = survey.names.first().filter(|_| !survey.operations.is_empty()) else {
+        return Vec::new();
+    };
+    (first..first + count).map(|number| Story::new(survey, name, number).text()).collect()
+}
+
+/// A story that is made up.
+struct Story<'s> {
+    survey: &'s Survey,
+    name: &'s str,
+    rng: Rng,
+    /// The kinds of its requests, by their places.
+    kinds: Vec<usize>,
+    /// Whether it has one handle only.
+    one_handle: bool,
+    /// Its requests so far, by number, and of which kind each is.
+    requests: Vec<usize>,
+    steps: Vec<String>,
+}
+
+impl<'s> Story<'s> {
+    fn new(survey: &'s Survey, name: &'s str, number: u64) -> Self {
+        let mut rng = Rng::new(number + 1);
+        // Each pair of which one ends the other has its stories, too.
+        let pairs = &survey.ended_by;
+        let pair = pairs.get(index(rng.below(pairs.len() as u64))).filter(|_| rng.one_in(3));
+        let all = survey.operations.len() as u64;
+        let mut kinds: Vec<usize> = match pair {
+            Some(&(waits, ends)) => vec![waits, ends],
+            None => (0..=rng.below(KINDS.min(all))).map(|_| index(rng.below(all))).collect(),
+        };
+        kinds.sort_unstable();
+        kinds.dedup();
+        // What is about one handle may not be about another.
+        let one_handle = pair.is_some() || rng.one_in(2);
+        Self { survey, name, rng, kinds, one_handle, requests: Vec::new(), steps: Vec::new() }
+    }
+
+    fn text(mut self) -> String {
+        self.steps.push(open(self.name));
+        if !self.one_handle {
+            self.steps.push(format!("open \"{}\" as i overlapped", self.name));
+        }
+        for _ in 0..self.rng.below(BEFORE + 1) {
+            let step = if self.rng.one_in(4) { self.in_a_row() } else { self.step() };
+            self.steps.push(step);
+        }
+        let change = self.change();
+        if let Some((begin, _)) = change.filter(|_| self.rng.one_in(2)) {
+            self.at_once(Some(begin));
+        } else if let Some((begin, end)) = change {
+            self.steps.push(begin.to_owned());
+            let between = self.step();
+            self.steps.push(between);
+            self.at_once(Some(end));
+        } else {
+            self.at_once(None);
+        }
+        // Taken back once more, if it has been: that is refused, which a story tolerates.
+        self.steps.extend(change.map(|(_, end)| end.to_owned()));
+        self.end();
+        self.steps.join("; ")
+    }
+
+    /// What happens to the device meanwhile, if anything does.
+    fn change(&mut self) -> Option<(&'static str, &'static str)> {
+        let has_device = !self.survey.devices.is_empty();
+        let known = CHANGES.len() - usize::from(!self.survey.knows_power);
+        let change = CHANGES[index(self.rng.below(known as u64))];
+        (has_device && self.rng.one_in(2)).then_some(change)
+    }
+
+    /// Steps of two threads, of which one does this to the device.
+    fn at_once(&mut self, to_device: Option<&str>) {
+        let (mut left, mut right) = (Vec::new(), Vec::new());
+        for thread in [&mut left, &mut right] {
+            for _ in 0..=self.rng.below(OF_A_THREAD) {
+                thread.push(self.step());
+            }
+        }
+        if let Some(step) = to_device {
+            let at = index(self.rng.below(right.len() as u64 + 1));
+            right.insert(at, step.to_owned());
+        }
+        let of = |thread: &'static str, steps: Vec<String>| {
+            steps.into_iter().flat_map(move |step| {
+                let parts: Vec<String> = step.split("; ").map(|part| format!("{thread}: {part}")).collect();
+                parts
+            })
+        };
+        self.steps.extend(of("t", left));
+        self.steps.extend(of("u", right));
+        self.steps.push("join t; join u".to_owned());
+    }
+
+    fn step(&mut self) -> String {
+        match self.rng.below(8) {
+            0 => format!("wait {}", PAUSES[index(self.rng.below(PAUSES.len() as u64))]),
+            1 if !self.requests.is_empty() => {
+                format!("cancel r{}", self.rng.below(self.requests.len() as u64))
+            }
+            2 if self.rng.one_in(3) => format!("cancel {}", self.handle()),
+            3 if !self.survey.outside.is_empty() => {
+                let all = &self.survey.outside;
+                all[index(self.rng.below(all.len() as u64))].steps()
+            }
+            _ => {
+                let kind = self.kinds[index(self.rng.below(self.kinds.len() as u64))];
+                self.request(kind)
+            }
+        }
+    }
+
+    /// A request more.
+    fn request(&mut self, kind: usize) -> String {
+        let handle = self.handle();
+        let command = on(&self.survey.operations[kind], handle);
+        self.requests.push(kind);
+        format!("async r{} {command}", self.requests.len() - 1)
+    }
+
+    fn handle(&mut self) -> &'static str {
+        if !self.one_handle && self.rng.one_in(2) { "i" } else { "h" }
+    }
+
+    /// Many of a kind that ends by itself, one after the other.
+    fn in_a_row(&mut self) -> String {
+        let kind = self.kinds[index(self.rng.below(self.kinds.len() as u64))];
+        if !self.ends_with(kind, kind) {
+            return self.request(kind);
+        }
+        let command = on(&self.survey.operations[kind], "h");
+        let one = format!("async n {command}; wait 1ms; cancel n; join n");
+        vec![one; index(self.rng.below(IN_A_ROW) + 1)].join("; ")
+    }
+
+    /// Whether the survey has seen both end by themselves in company.
+    fn ends_with(&self, one: usize, other: usize) -> bool {
+        self.survey.self_ending.contains(&(one.min(other), one.max(other)))
+            || self.survey.ending_beside.contains(&(one, other))
+    }
+
+    /// How it ends.
+    fn end(&mut self) {
+        let has_device = !self.survey.devices.is_empty();
+        let mut end = String::new();
+        match self.rng.below(8) {
+            // The process exits with all.
+            0 => return,
+            1 => end.push_str("close h"),
+            2 if has_device => {
+                let pause = PAUSES[index(self.rng.below(PAUSES.len() as u64))];
+                let _ = write!(end, "wait {pause}; surprise-remove; wait 50ms; cancel h");
+            }
+            _ => {
+                end.push_str("wait 50ms");
+                self.owed(&mut end);
+                end.push_str("; cancel h");
+                if !self.one_handle {
+                    end.push_str("; cancel i");
+                }
+                for number in 0..self.requests.len() {
+                    let _ = write!(end, "; join r{number}");
+                }
+                end.push_str("; close h");
+            }
+        }
+        self.steps.push(end);
+    }
+
+    /// What must end.
+    fn owed(&self, end: &mut String) {
+        let must = |kind: &usize| self.kinds.iter().all(|other| self.ends_with(*kind, *other));
+        let owed: Vec<String> = self.numbers(must).map(|number| format!("r{number}")).collect();
+        if !owed.is_empty() {
+            let _ = write!(end, "; must-end {}", owed.join(" "));
+        }
+        let [one, other] = self.kinds.as_slice() else { return };
+        let pairs = [(*one, *other), (*other, *one)];
+        let Some((waits, ends)) = pairs.into_iter().find(|pair| self.survey.ended_by.contains(pair)) else {
+            return;
+        };
+        let waiting: Vec<String> =
+            self.numbers(|kind| *kind == waits).map(|number| format!("r{number}")).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        let command = &self.survey.operations[ends].command;
+        let made: Vec<String> = (0..waiting.len()).map(|number| format!("e{number}")).collect();
+        for name in &made {
+            let _ = write!(end, "; async {name} {command}; wait 30ms");
+        }
+        let _ = write!(end, "; must-end {} if {}", waiting.join(" "), made.join(" "));
+    }
+
+    /// The numbers of its requests of such kinds.
+    fn numbers(&self, is_meant: impl Fn(&usize) -> bool) -> impl Iterator<Item = usize> {
+        self.requests.iter().enumerate().filter(move |(_, kind)| is_meant(kind)).map(|(number, _)| number)
+    }
+}
+
+/// A request on this handle.
+fn on(operation: &Operation, handle: &str) -> String {
+    operation.command.replacen(" h", &format!(" {handle}"), 1)
+}
+
+fn index(number: u64) -> usize {
+    usize::try_from(number).expect("it is below a length")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::play::ScriptText;
+
+    fn operation(code: u32, waits: bool) -> Operation {
+        let command = format!("ioctl h {code:#x}");
+        Operation { command, code: Some(code), succeeds: true, waits, variant: false }
+    }
+
+    /// One that ends by itself, and one that waits until that is made.
+    fn surveyed() -> Survey {
+        Survey {
+            names: vec![r"\\.\Bell".to_owned()],
+            devices: vec!["bell#0".to_owned()],
+            operations: vec![operation(0x0022_2000, false), operation(0x0022_2004, true)],
+            self_ending: vec![(0, 0)],
+            ended_by: vec![(1, 0)],
+            ..Survey::default()
+        }
+    }
+
+    #[test]
+    fn a_number_decides_a_story_and_each_is_a_script() {
+        let (survey, count) = (surveyed(), 500);
+        let all = stories(&survey, 0, count);
+        assert_eq!(all[10..], stories(&survey, 10, count - 10));
+        for story in &all {
+            ScriptText::typed(story).play().unwrap_or_else(|error| panic!("{story}: {error}"));
+        }
+        let has = |what: &str| all.iter().any(|story| story.contains(what));
+        for what in
+            ["must-end r", " if e0", "surprise-remove", "power s0", "cancel r", " as i ", "join n", "u: "]
+        {
+            assert!(has(what), "{what}");
+        }
+        assert!(!has("power d3"), "the driver knows of no power states");
+    }
+
+    #[test]
+    fn nothing_must_end_that_was_not_seen_to_end_in_company() {
+        let survey = Survey { self_ending: Vec::new(), ended_by: Vec::new(), ..surveyed() };
+        assert!(stories(&survey, 0, 200).iter().all(|story| !story.contains("must-end")));
+        // Who waits beside it may keep the other from ending.
+        let of_both = |story: &String| {
+            story.contains("r0 ioctl h 0x222000") && story.contains("0x222004") && !story.contains(" if ")
+        };
+        let alone = Survey { ended_by: Vec::new(), ..surveyed() };
+        let mixed: Vec<String> = stories(&alone, 0, 500).into_iter().filter(of_both).collect();
+        assert!(!mixed.is_empty() && mixed.iter().all(|story| !story.contains("must-end")));
+    }
+}
