@@ -245,8 +245,8 @@ static ULONG WindowForApplication(VOID)
     return 0;
 }
 
-/* A part of a locked buffer, mapped by an MDL of its own; the next part reuses it. */
-/* Not: mdl-partial-outside, mdl-target-too-small, mdl-freed-mapped, mdl-freed-locked */
+/* A part of a locked buffer, mapped by an MDL of its own; the next part reuses it, and IoFreeMdl ends the last one's mapping. */
+/* Not: mdl-partial-outside, mdl-target-too-small, mdl-freed-mapped, mdl-freed-locked, locked-pages-leak */
 static ULONG PartsOfLockedBuffer(VOID)
 {
     PUCHAR Block = ExAllocatePoolWithTag(PagedPool, 4 * PAGE_SIZE, TAG);
@@ -262,7 +262,8 @@ static ULONG PartsOfLockedBuffer(VOID)
         Mapped = MmGetSystemAddressForMdlSafe(Part, NormalPagePriority);
         CHECK(Mapped != NULL);
         Mapped[Index] = (UCHAR)(0x30 + Index);
-        MmPrepareMdlForReuse(Part);
+        if (Index < 3)
+            MmPrepareMdlForReuse(Part);
     }
     CHECK(Block[0] == 0x30 && Block[3 * PAGE_SIZE + 3] == 0x33);
     IoFreeMdl(Part);

@@ -84,7 +84,11 @@ fn survey(arguments: &Check, jail: Option<Jail>, extent: Extent) -> Result<Done>
     let compared = check::compared(&driver.image);
     let bench = bench(arguments, jail)?;
     let signals = check::signals(&bench);
-    let survey = check::survey(&mut bench.boots()?, &compared, extent)?;
+    // Whether a script may name what is not there when it begins.
+    let names_children =
+        ScriptText::typed("remove-device child#0").play().is_ok_and(|play| bench.check(&play).is_ok());
+    let mut survey = check::survey(&mut bench.boots()?, &compared, extent)?;
+    survey.children.retain(|_| names_children);
     let survey = Survey { signals, ..survey }.with_imports(&driver.image);
     isolate::tell(&serde_json::to_string(&survey)?);
     Ok(Done::with(0))

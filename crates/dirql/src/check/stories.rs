@@ -21,17 +21,19 @@ const OF_A_THREAD: u64 = 3;
 /// So many requests one after the other, at most.
 const IN_A_ROW: u64 = 20;
 /// Pauses between steps.
-const PAUSES: [&str; 7] = ["500ns", "2us", "20us", "200us", "1ms", "5ms", "20ms"];
-/// What happens to a device while requests are under way, and what ends it. A driver that knows nothing of power states is spared the last.
-const CHANGES: [(&str, &str); 7] = [
+const PAUSES: [&str; 8] = ["500ns", "2us", "20us", "200us", "1ms", "5ms", "20ms", "100ms"];
+/// What happens to a device while requests are under way, and what ends it.
+const CHANGES: [(&str, &str); 6] = [
     ("query-stop", "cancel-stop"),
     ("query-remove", "cancel-remove"),
     ("stop-device", "start-device"),
-    ("stop-device", "start-device elsewhere"),
-    ("power s3", "power s0"),
-    ("power s4", "power s0"),
+    ("remove-device", "start-device"),
+    ("surprise-remove", "start-device"),
+    // A driver that knows nothing of power states is spared this.
     ("power d3", "power d0"),
 ];
+/// What happens to the system.
+const SYSTEM: [(&str, &str); 2] = [("power s3", "power s0"), ("power s4", "power s0")];
 
 /// So many stories, from the one of this number on.
 #[must_use]
@@ -84,28 +86,39 @@ impl<'s> Story<'s> {
             self.steps.push(step);
         }
         let change = self.change();
-        if let Some((begin, _)) = change.filter(|_| self.rng.one_in(2)) {
-            self.at_once(Some(begin));
-        } else if let Some((begin, end)) = change {
-            self.steps.push(begin.to_owned());
-            let between = self.step();
-            self.steps.push(between);
-            self.at_once(Some(end));
-        } else {
-            self.at_once(None);
+        match &change {
+            Some((begin, _)) if self.rng.one_in(2) => self.at_once(Some(begin)),
+            Some((begin, end)) => {
+                self.steps.push(begin.clone());
+                let between = self.step();
+                self.steps.push(between);
+                self.at_once(Some(end));
+            }
+            None => self.at_once(None),
         }
         // Taken back once more, if it has been: that is refused, which a story tolerates.
-        self.steps.extend(change.map(|(_, end)| end.to_owned()));
+        self.steps.extend(change.map(|(_, end)| end));
         self.end();
         self.steps.join("; ")
     }
 
     /// What happens to the device meanwhile, if anything does.
-    fn change(&mut self) -> Option<(&'static str, &'static str)> {
-        let has_device = !self.survey.devices.is_empty();
-        let known = CHANGES.len() - usize::from(!self.survey.knows_power);
-        let change = CHANGES[index(self.rng.below(known as u64))];
-        (has_device && self.rng.one_in(2)).then_some(change)
+    fn change(&mut self) -> Option<(String, String)> {
+        let Survey { devices, children, knows_power, .. } = self.survey;
+        if devices.is_empty() || self.rng.one_in(2) {
+            return None;
+        }
+        if self.rng.one_in(4) {
+            let (begin, end) = SYSTEM[index(self.rng.below(SYSTEM.len() as u64))];
+            return Some((begin.to_owned(), end.to_owned()));
+        }
+        let known = CHANGES.len() - usize::from(!knows_power);
+        let (begin, end) = CHANGES[index(self.rng.below(known as u64))];
+        // The driver's own device, or a child of it.
+        let child = children.get(index(self.rng.below(children.len() as u64))).filter(|_| self.rng.one_in(2));
+        let of = child.map(|child| format!(" {child}")).unwrap_or_default();
+        let elsewhere = if begin == "stop-device" && self.rng.one_in(2) { " elsewhere" } else { "" };
+        Some((format!("{begin}{of}"), format!("{end}{of}{elsewhere}")))
     }
 
     /// Steps of two threads, of which one does this to the device.
@@ -278,7 +291,7 @@ mod tests {
         }
         let has = |what: &str| all.iter().any(|story| story.contains(what));
         for what in
-            ["must-end r", " if e0", "surprise-remove", "power s0", "cancel r", " as i ", "join n", "u: "]
+            ["must-end r", " if e0", "surprise-remove", "elsewhere", "power s0", "cancel r", " as i ", "join n", "u: "]
         {
             assert!(has(what), "{what}");
         }

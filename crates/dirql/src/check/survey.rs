@@ -25,6 +25,8 @@ pub struct Survey {
     pub names: Vec<String>,
     /// The devices in the machine, by name: `pci9052#0`.
     pub devices: Vec<String>,
+    /// Those that come when requests are made, which the driver reports as its children.
+    pub children: Vec<String>,
     /// It imports what only drivers of hardware need.
     pub is_hardware: bool,
     /// It knows power states of its device: it tells the system of them, or asks for them.
@@ -143,6 +145,8 @@ const PATIENCE: u64 = 30_000_000;
 /// The longest time limit of a driver's that is looked for, and the most that a request may live through.
 const LONGEST_LIMIT: u64 = 11_000_000_000;
 const MOST_LIMITS: u32 = 4096;
+/// How long a bus driver may take until it reports what has come, in the machine's time: contacts bounce.
+const SETTLING: u64 = 100_000_000;
 /// Between two things that are done to a card.
 const BETWEEN: u64 = 1_000_000;
 /// `STATUS_INVALID_DEVICE_REQUEST`.
@@ -213,6 +217,7 @@ pub fn survey(boots: &mut Boots, compared: &Compared, extent: Extent) -> Result<
         plug_and_play: offered.plug_and_play,
         names: offered.links.into_iter().chain(offered.devices).collect(),
         devices,
+        children: Vec::new(),
         is_hardware: false,
         knows_power: false,
         idles: false,
@@ -248,6 +253,7 @@ pub fn survey(boots: &mut Boots, compared: &Compared, extent: Extent) -> Result<
     if extent == Extent::Everything {
         found.ending_beside = asking.ending_beside(&known, &found.self_ending)?;
         found.ended_by = asking.ended_by(&known, &found.self_ending)?;
+        found.children = asking.children(&known, &found.devices)?;
         found.outside = outside(&found.devices);
         found.ended = asking.ended(&known, &found.outside)?;
         found.limited = asking.limited(&known)?;
@@ -485,6 +491,24 @@ impl Asking<'_> {
             }
         }
         Ok(pairs)
+    }
+
+    /// The devices that come when each of these has been asked for.
+    fn children(&mut self, known: &[Known], devices: &[String]) -> Result<Vec<String>, Error> {
+        let name = self.name.clone();
+        let (mut came, _) = self.boots.boot_to_script(usual(), |machine| {
+            if let Ok(handle) = machine.open_overlapped(&name) {
+                for one in known {
+                    if answer(machine, &handle, one.question) == Answer::Ends {
+                        break;
+                    }
+                    let _ = machine.wait(SETTLING);
+                }
+            }
+            machine.device_names()
+        })?;
+        came.retain(|name| !devices.contains(name));
+        Ok(came)
     }
 
     /// Which wait until another is made.

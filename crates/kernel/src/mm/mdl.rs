@@ -133,7 +133,7 @@ fn initialize(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, address: u64, length: u32) -
 pub(crate) fn io_free(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>) -> Flow<()> {
     let flags = flags(cx, mdl)?;
     if flags & MDL_PARTIAL_HAS_BEEN_MAPPED != 0 {
-        mdl_map::unmap_system(cx, mdl)?;
+        mdl_map::take_away_system(cx, mdl)?;
     }
     let held = cx.with(|k| k.mm.mdl.held.get(&mdl.address).cloned()).unwrap_or_default();
     if flags & MDL_PAGES_LOCKED != 0 && !held.locked.is_empty() && !held.owns_pages {

@@ -230,20 +230,27 @@ fn check_unique(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     Err(cx.stop(Verdict::error("duplicate-child", message).bug_check(0xCA, [1, id.0, other.0, 0])))
 }
 
-/// A driver deletes a device: a child stays until its bus driver gets IRP_MN_REMOVE_DEVICE.
+/// A driver deletes a device: a child stays until its bus driver gets IRP_MN_REMOVE_DEVICE, and behind that as long as the bus driver, which goes on, has
+/// reported it.
 pub(crate) fn device_deleted(cx: &mut Cx<'_>, device: Device) {
     let early = cx.with(|k| {
         let node = k.pnp.nodes.get(&NodeId(device.address))?;
-        let early = node.parent.is_some() && node.state != State::Deleted && !node.told_to_go;
-        early.then(|| (node.name.clone(), node.state))
+        let parent = k.pnp.nodes.get(&node.parent?)?;
+        let is_reported = !node.missing && parent.state == State::Started;
+        let early = node.state != State::Deleted && (!node.told_to_go || is_reported);
+        early.then(|| (node.name.clone(), node.state, node.told_to_go))
     });
-    let Some((name, state)) = early else { return };
-    let message = format!(
-        "IoDeleteDevice on {:#x}, the physical device object of {name}, which is {}: its bus driver deletes it when it is gone and \
-         IRP_MN_REMOVE_DEVICE says so",
-        device.address,
-        state.name()
-    );
+    let Some((name, state, told)) = early else { return };
+    let why = if told {
+        "its bus driver has reported it, and keeps it behind IRP_MN_REMOVE_DEVICE until it has been asked for its children and does not report it any more"
+            .to_owned()
+    } else {
+        format!(
+            "it is {}, and its bus driver deletes it when it is gone and IRP_MN_REMOVE_DEVICE says so",
+            state.name()
+        )
+    };
+    let message = format!("IoDeleteDevice on {:#x}, the physical device object of {name}: {why}", device.address);
     cx.report(Verdict::warning("child-deleted-early", message));
 }
 
