@@ -158,6 +158,19 @@ fn a_card_that_is_gone_reads_as_ones_which_one_loop_believes_and_one_does_not() 
     assert!(found.stack.iter().any(polls), "{:?}", found.stack);
 }
 
+/// Nothing has noticed that it is gone: its windows are still the driver's, to be mapped.
+#[test]
+fn a_card_that_is_gone_unseen_is_started_again_and_what_it_was_given_is_mapped() {
+    let machine = start(|| bench("bench", false));
+    play(
+        &machine,
+        "tolerate; poke bench#0 pulled 1; stop-device; start-device; stop-device; start-device elsewhere",
+    );
+    let report = machine.finish();
+    assert!(report.findings.iter().all(|found| found.rule != "io-space-outside"), "{report}");
+    assert!(report.verdict.is_none(), "{report}");
+}
+
 /// The driver maps the card's registers for the application, which uses them itself: as the cards of data acquisition are used.
 #[test]
 fn an_application_reads_and_writes_registers_that_the_driver_has_mapped_for_it() {

@@ -20,6 +20,8 @@ const BEFORE: u64 = 4;
 const OF_A_THREAD: u64 = 3;
 /// So many requests one after the other, at most.
 const IN_A_ROW: u64 = 20;
+/// What stands in input instead of the survey's words: as numbers of something they may be another one, or the same once more.
+const WORDS: [u32; 6] = [0, 1, 2, 3, 5, 9];
 /// Pauses between steps.
 const PAUSES: [&str; 8] = ["500ns", "2us", "20us", "200us", "1ms", "5ms", "20ms", "100ms"];
 /// What happens to a device while requests are under way, and what ends it.
@@ -53,6 +55,8 @@ struct Story<'s> {
     kinds: Vec<usize>,
     /// Whether it has one handle only.
     one_handle: bool,
+    /// Words that its requests have at times: nothing is known of what ends these.
+    words: Option<[u32; 2]>,
     /// Its requests so far, by number, and of which kind each is.
     requests: Vec<usize>,
     steps: Vec<String>,
@@ -73,7 +77,9 @@ impl<'s> Story<'s> {
         kinds.dedup();
         // What is about one handle may not be about another.
         let one_handle = pair.is_some() || rng.one_in(2);
-        Self { survey, name, rng, kinds, one_handle, requests: Vec::new(), steps: Vec::new() }
+        let is_worded = pair.is_none() && rng.one_in(2);
+        let words = is_worded.then(|| [(); 2].map(|()| WORDS[index(rng.below(WORDS.len() as u64))]));
+        Self { survey, name, rng, kinds, one_handle, words, requests: Vec::new(), steps: Vec::new() }
     }
 
     fn text(mut self) -> String {
@@ -165,7 +171,11 @@ impl<'s> Story<'s> {
     /// A request more.
     fn request(&mut self, kind: usize) -> String {
         let handle = self.handle();
-        let command = on(&self.survey.operations[kind], handle);
+        let mut command = on(&self.survey.operations[kind], handle);
+        if let Some(words) = self.words.filter(|_| self.rng.one_in(2)) {
+            let chosen = [(); 2].map(|()| words[index(self.rng.below(2))]);
+            command = with_words(&command, chosen, self.rng.one_in(2));
+        }
         self.requests.push(kind);
         format!("async r{} {command}", self.requests.len() - 1)
     }
@@ -221,6 +231,9 @@ impl<'s> Story<'s> {
 
     /// What must end.
     fn owed(&self, end: &mut String) {
+        if self.words.is_some() {
+            return;
+        }
         let must = |kind: &usize| self.kinds.iter().all(|other| self.ends_with(*kind, *other));
         let owed: Vec<String> = self.numbers(must).map(|number| format!("r{number}")).collect();
         if !owed.is_empty() {
@@ -253,6 +266,36 @@ impl<'s> Story<'s> {
 /// A request on this handle.
 fn on(operation: &Operation, handle: &str) -> String {
     operation.command.replacen(" h", &format!(" {handle}"), 1)
+}
+
+/// The command with the first of these words at the beginning of its input, or both, if there is room.
+fn with_words(command: &str, [first, second]: [u32; 2], both: bool) -> String {
+    let Some((before, at, rest)) = input(command) else { return command.to_owned() };
+    let (data, behind) = rest.split_at(rest.find([' ']).unwrap_or(rest.len()));
+    let mut parts = data.split(':');
+    let (kind, value, length) = (parts.next(), parts.next().unwrap_or_default(), parts.next());
+    let words = |length: u32, filled: &dyn Fn(u32) -> String| match length {
+        8.. if both => format!("u32:{first} + u32:{second}{}", filled(length - 8)),
+        4.. => format!("u32:{first}{}", filled(length - 4)),
+        _ => data.to_owned(),
+    };
+    let changed = match (kind, value.parse(), length.map(str::parse)) {
+        (Some("zero"), Ok(length), _) => {
+            words(length, &|left| if left > 0 { format!(" + zero:{left}") } else { String::new() })
+        }
+        (Some("fill"), _, Some(Ok(length))) => {
+            words(length, &|left| if left > 0 { format!(" + fill:{value}:{left}") } else { String::new() })
+        }
+        (Some("u32"), ..) => format!("u32:{first}"),
+        _ => data.to_owned(),
+    };
+    format!("{before}{at}{changed}{behind}")
+}
+
+/// A command's input: what stands before it, by which word, and it with what is behind.
+fn input(command: &str) -> Option<(&str, &str, &str)> {
+    let of = |at: &'static str| command.split_once(at).map(|(before, rest)| (before, at, rest));
+    of(" in ").or_else(|| of("write h ")).or_else(|| of("write i "))
 }
 
 fn index(number: u64) -> usize {
@@ -290,12 +333,42 @@ mod tests {
             ScriptText::typed(story).play().unwrap_or_else(|error| panic!("{story}: {error}"));
         }
         let has = |what: &str| all.iter().any(|story| story.contains(what));
-        for what in
-            ["must-end r", " if e0", "surprise-remove", "elsewhere", "power s0", "cancel r", " as i ", "join n", "u: "]
-        {
+        for what in [
+            "must-end r",
+            " if e0",
+            "surprise-remove",
+            "elsewhere",
+            "power s0",
+            "cancel r",
+            " as i ",
+            "join n",
+            "u: ",
+        ] {
             assert!(has(what), "{what}");
         }
         assert!(!has("power d3"), "the driver knows of no power states");
+    }
+
+    #[test]
+    fn words_stand_where_input_begins() {
+        let with = |command, both| with_words(command, [7, 9], both);
+        assert_eq!(
+            with("ioctl h 0x222000 in zero:64 out 64", false),
+            "ioctl h 0x222000 in u32:7 + zero:60 out 64"
+        );
+        assert_eq!(with("ioctl h 0x222000 in zero:8 out 4", true), "ioctl h 0x222000 in u32:7 + u32:9 out 4");
+        assert_eq!(
+            with("ioctl i 0x222000 in fill:0x1:16", true),
+            "ioctl i 0x222000 in u32:7 + u32:9 + fill:0x1:8"
+        );
+        assert_eq!(
+            with("ioctl h 0x222000 in u32:0x1 + zero:60", true),
+            "ioctl h 0x222000 in u32:7 + zero:60"
+        );
+        assert_eq!(with("write i zero:64", false), "write i u32:7 + zero:60");
+        for unchanged in ["read h 64", "ioctl h 0x222000 out 8", "ioctl h 0x222000 in zero:2"] {
+            assert_eq!(with(unchanged, true), unchanged);
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::space::{GRANULARITY, Zone};
 use super::{physical, pool};
 use crate::cx::{Cx, Kernel};
 use crate::ldr;
+use crate::pnp;
 use crate::verdict::Verdict;
 
 /// One mapping of device memory.
@@ -250,10 +251,12 @@ fn judge(cx: &mut Cx<'_>, name: &str, address: u64, bytes: u64) -> Flow<bool> {
     Ok(false)
 }
 
-/// Whether a function decodes all of a range of bus addresses, but for the rest of its last page.
+/// Whether a function decodes all of a range of bus addresses, but for the rest of its last page; or did so when a driver was given it: a card that has been
+/// pulled since, unseen, decodes nothing.
 fn is_decoded(k: &Kernel, bus: u64, bytes: u64) -> bool {
     let functions = k.hal.hardware.functions();
-    let mut windows = functions.iter().flat_map(|function| &function.windows).filter(|window| !window.port);
+    let decoded = functions.iter().flat_map(|function| &function.windows);
+    let mut windows = decoded.chain(pnp::resource::given_windows(k)).filter(|window| !window.port);
     let page_end = |end: u64| end.next_multiple_of(PAGE);
     windows.any(|window| {
         bus >= window.base && bus.saturating_add(bytes) <= page_end(window.base + window.length)

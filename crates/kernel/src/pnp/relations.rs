@@ -250,7 +250,8 @@ pub(crate) fn device_deleted(cx: &mut Cx<'_>, device: Device) {
             state.name()
         )
     };
-    let message = format!("IoDeleteDevice on {:#x}, the physical device object of {name}: {why}", device.address);
+    let message =
+        format!("IoDeleteDevice on {:#x}, the physical device object of {name}: {why}", device.address);
     cx.report(Verdict::warning("child-deleted-early", message));
 }
 

@@ -14,6 +14,7 @@ use abi::{
 
 use super::arbiter::Range;
 use super::wanted::large_shift;
+use crate::cx::Kernel;
 use crate::hal::hardware::{Function, Window};
 use crate::hal::platform::Platform;
 use crate::ke::vectors::irql_of_vector;
@@ -76,6 +77,12 @@ pub(crate) enum Resource {
     Plain(Plain),
     /// What a driver has put into the requirements for itself: `CmResourceTypeDevicePrivate`.
     Private([u32; 3]),
+}
+
+/// The windows that devices have been given.
+pub(crate) fn given_windows(k: &Kernel) -> impl Iterator<Item = &Window> {
+    let all = k.pnp.nodes.values().flat_map(|node| &node.resources);
+    all.filter_map(|resource| if let Resource::Window(window) = resource { Some(window) } else { None })
 }
 
 /// Where a window lies.

@@ -1,46 +1,31 @@
 /*
- * mailman.sys: QEMU's educational device has two engines that work beside each other, and so has this driver: IOCTL_MAILMAN_FACTORIAL (a ULONG in,
- * a ULONG out) is computed while IOCTL_MAILMAN_STORE (up to 4096 bytes in) or IOCTL_MAILMAN_FETCH (out) goes by DMA through a common buffer. Each
- * engine has its own queue; a request can be cancelled at any time, its engine then is busy until the card is done.
+ * quill.sys: tells applications when one of the bench card's eight sources has been raised. IOCTL_QUILL_WAIT (in: a ULONG mask of sources, out: those
+ * of them that came) ends with the next one; IOCTL_QUILL_RAISE (in: mask) raises sources by itself. A busy source cannot bury the system: after
+ * an interrupt the card is masked, and unmasked by a timer half a millisecond later (interrupt moderation).
  *
- * The bug: the service routine acknowledges all that there could be instead of what it has seen. If the other engine's interrupt comes between the
- * read of the status and the acknowledgement, it is acknowledged unseen: that engine stays busy, and its requests wait forever.
- * It shows when a transfer and a factorial of two requests end within a fraction of a microsecond of each other.
+ * The bug: going to sleep the driver saves the card's ENABLE register, and puts it back when it has power again. If the moderation timer was
+ * running, what it saves (and, the timer being cancelled, puts back for good) is "everything masked".
+ * It shows when the device (or the system) goes to sleep within half a millisecond after an interrupt: after that, waits never end.
  *
- * Device: PCI\VEN_1234&DEV_11E8
+ * Device: PCI\VEN_1234&DEV_BE2C
+ * Rule: request-forgotten
+ * Needs: ioctl, power
  */
 #include <ddk/wdm.h>
 #include <ddk/csq.h>
 
-#define IOCTL_MAILMAN_FACTORIAL CTL_CODE(FILE_DEVICE_UNKNOWN, 0x810, METHOD_BUFFERED, FILE_ANY_ACCESS)
-#define IOCTL_MAILMAN_STORE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x811, METHOD_BUFFERED, FILE_ANY_ACCESS)
-#define IOCTL_MAILMAN_FETCH CTL_CODE(FILE_DEVICE_UNKNOWN, 0x812, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_QUILL_WAIT CTL_CODE(FILE_DEVICE_UNKNOWN, 0x830, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_QUILL_RAISE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x831, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
-#define EDU_ID 0x00
-#define EDU_LIVENESS 0x04
-#define EDU_FACTORIAL 0x08
-#define EDU_STATUS 0x20 /* 1: computing, 80h: interrupt when it is over */
-#define EDU_INT_STATUS 0x24
-#define EDU_INT_ACK 0x64
-#define EDU_DMA_SRC 0x80
-#define EDU_DMA_DST 0x88
-#define EDU_DMA_COUNT 0x90
-#define EDU_DMA_CMD 0x98 /* 1: run, 2: to memory, 4: interrupt */
-#define EDU_BUFFER 0x40000
-#define EDU_BUFFER_LEN 4096
+#define REG_ID 0x00 /* "Benc" */
+#define REG_RAISE 0x08
+#define REG_STATUS 0x0C /* a one written clears its bit */
+#define REG_ENABLE 0x14
+#define ALL_SOURCES 0xFF
 
 #define HOLD_STOP 1
 #define HOLD_SLEEP 2
 #define HOLD_GONE 4
-
-struct engine {
-    struct card *card;
-    ULONG bit; /* of the interrupt status */
-    IO_CSQ csq;
-    LIST_ENTRY queue;
-    PIRP active;  /* still in the queue */
-    BOOLEAN busy; /* the card is at it */
-};
 
 struct card {
     PDEVICE_OBJECT pdo, lower;
@@ -58,17 +43,23 @@ struct card {
     BOOLEAN connected;
     KSPIN_LOCK irq_lock;
     BOOLEAN awake; /* by irq_lock */
-    LONG seen;
-    KDPC dpc;
-    PDMA_ADAPTER dma;
-    PUCHAR common;
-    PHYSICAL_ADDRESS common_at;
-    KSPIN_LOCK lock; /* hold, and the engines */
-    ULONG hold;      /* why nothing is begun */
-    struct engine math, mover;
+    ULONG events;  /* seen by the service routine; by irq_lock */
+    ULONG enabled; /* for the ENABLE register; by irq_lock */
+    KDPC dpc, quiet_dpc;
+    KTIMER quiet;
+    KSPIN_LOCK lock; /* hold, and the queue */
+    ULONG hold;      /* why the card is not touched */
+    IO_CSQ csq;
+    LIST_ENTRY waiters;
 };
 
-static const GUID card_guid = {0x6f0a4b12, 0x0d6e, 0x4f0e, {0x9a, 0x51, 0x33, 0x10, 0x5c, 0x7e, 0x02, 0xa1}};
+/* Who is taken from the queue. */
+struct pick {
+    PFILE_OBJECT file; /* of this file, or */
+    ULONG events;      /* who waits for one of these, or (0) all */
+};
+
+static const GUID card_guid = {0x6f0a4b1d, 0x0d6e, 0x4f0e, {0x9a, 0x51, 0x33, 0x10, 0x5c, 0x7e, 0x0d, 0xa1}};
 DRIVER_INITIALIZE DriverEntry;
 
 #define rd(c, o) READ_REGISTER_ULONG((PULONG)((c)->regs + (o)))
@@ -103,84 +94,19 @@ static PKINTERRUPT irq_object(struct card *c)
     return c->how == CONNECT_MESSAGE_BASED ? c->conn.messages->MessageInfo[0].InterruptObject : c->conn.line;
 }
 
-/* ---- the engines ---- */
-
-/* With the lock held. */
-static void engine_next(struct engine *e)
-{
-    struct card *c = e->card;
-    PIO_STACK_LOCATION sp;
-    BOOLEAN fetch;
-
-    if (c->hold || e->busy || IsListEmpty(&e->queue))
-        return;
-    e->busy = TRUE;
-    if (rd(c, e == &c->math ? EDU_STATUS : EDU_DMA_CMD) & 1)
-        return; /* not done with something that was given up: its interrupt will come */
-    e->active = CONTAINING_RECORD(e->queue.Flink, IRP, Tail.Overlay.ListEntry);
-    sp = IoGetCurrentIrpStackLocation(e->active);
-    if (e == &c->math) {
-        wr(c, EDU_FACTORIAL, *(PULONG)e->active->AssociatedIrp.SystemBuffer);
-        return;
-    }
-    fetch = sp->Parameters.DeviceIoControl.IoControlCode == IOCTL_MAILMAN_FETCH;
-    if (!fetch)
-        RtlCopyMemory(c->common, e->active->AssociatedIrp.SystemBuffer, sp->Parameters.DeviceIoControl.InputBufferLength);
-    wr(c, EDU_DMA_SRC, fetch ? EDU_BUFFER : c->common_at.LowPart);
-    wr(c, EDU_DMA_DST, fetch ? c->common_at.LowPart : EDU_BUFFER);
-    wr(c, EDU_DMA_COUNT,
-       fetch ? sp->Parameters.DeviceIoControl.OutputBufferLength : sp->Parameters.DeviceIoControl.InputBufferLength);
-    wr(c, EDU_DMA_CMD, fetch ? 7 : 5);
-}
-
-static void engine_done(struct engine *e)
-{
-    struct card *c = e->card;
-    PIRP irp = IoCsqRemoveNextIrp(&e->csq, &e->active);
-    PIO_STACK_LOCATION sp = irp ? IoGetCurrentIrpStackLocation(irp) : NULL;
-    ULONG_PTR info = 0;
-
-    if (irp && e == &c->math) {
-        *(PULONG)irp->AssociatedIrp.SystemBuffer = rd(c, EDU_FACTORIAL);
-        info = sizeof(ULONG);
-    } else if (irp && sp->Parameters.DeviceIoControl.IoControlCode == IOCTL_MAILMAN_FETCH) {
-        info = sp->Parameters.DeviceIoControl.OutputBufferLength;
-        RtlCopyMemory(irp->AssociatedIrp.SystemBuffer, c->common, info);
-    }
-    KeAcquireSpinLockAtDpcLevel(&c->lock);
-    e->busy = FALSE;
-    engine_next(e);
-    KeReleaseSpinLockFromDpcLevel(&c->lock);
-    if (irp) {
-        irp_end(irp, STATUS_SUCCESS, info);
-        card_put(c);
-    }
-}
-
-static VOID NTAPI irq_dpc(PKDPC, PVOID ctx, PVOID, PVOID)
-{
-    struct card *c = ctx;
-    ULONG seen = InterlockedExchange(&c->seen, 0);
-
-    if (seen & c->math.bit)
-        engine_done(&c->math);
-    if (seen & c->mover.bit)
-        engine_done(&c->mover);
-}
+/* ---- interrupts ---- */
 
 static BOOLEAN isr(struct card *c)
 {
     ULONG status;
 
-    if (!c->awake || (status = rd(c, EDU_INT_STATUS)) == 0 || status == 0xFFFFFFFF)
+    if (!c->awake || (status = rd(c, REG_STATUS)) == 0xFFFFFFFF || (status & c->enabled) == 0)
         return FALSE;
-#ifdef FIXED
-    wr(c, EDU_INT_ACK, status);
-#else
-    wr(c, EDU_INT_ACK, 0xFFFFFFFF);
-#endif
-    rd(c, EDU_INT_STATUS); /* posted writes */
-    InterlockedOr(&c->seen, status);
+    wr(c, REG_ENABLE, 0);
+    c->enabled = 0;
+    wr(c, REG_STATUS, status);
+    rd(c, REG_ID); /* posted writes */
+    c->events |= status;
     KeInsertQueueDpc(&c->dpc, NULL, NULL);
     return TRUE;
 }
@@ -195,38 +121,88 @@ static BOOLEAN NTAPI isr_message(PKINTERRUPT, PVOID ctx, ULONG)
     return isr(ctx);
 }
 
-/* ---- queues ---- */
+static VOID NTAPI irq_dpc(PKDPC, PVOID ctx, PVOID, PVOID)
+{
+    struct card *c = ctx;
+    LARGE_INTEGER due = {.QuadPart = -5000};
+    struct pick pick = {NULL, 0};
+    BOOLEAN awake;
+    KIRQL irql;
+    PIRP irp;
+
+    irql = KeAcquireInterruptSpinLock(irq_object(c));
+    awake = c->awake;
+    pick.events = c->events;
+    c->events = 0;
+    KeReleaseInterruptSpinLock(irq_object(c), irql);
+    while (pick.events && (irp = IoCsqRemoveNextIrp(&c->csq, &pick)) != NULL) {
+        *(PULONG)irp->AssociatedIrp.SystemBuffer &= pick.events;
+        irp_end(irp, STATUS_SUCCESS, sizeof(ULONG));
+        card_put(c);
+    }
+    if (awake)
+        KeSetTimer(&c->quiet, due, &c->quiet_dpc);
+}
+
+static VOID NTAPI quiet_over(PKDPC, PVOID ctx, PVOID, PVOID)
+{
+    struct card *c = ctx;
+    KIRQL irql;
+
+    irql = KeAcquireInterruptSpinLock(irq_object(c));
+    if (c->awake) {
+        c->enabled = ALL_SOURCES;
+        wr(c, REG_ENABLE, c->enabled);
+    }
+    KeReleaseInterruptSpinLock(irq_object(c), irql);
+}
+
+static void hw_irq(struct card *c, BOOLEAN on, BOOLEAN touch)
+{
+    KIRQL irql = KeAcquireInterruptSpinLock(irq_object(c));
+
+#ifdef FIXED
+    c->enabled = ALL_SOURCES;
+#else
+    if (!on && touch)
+        c->enabled = rd(c, REG_ENABLE);
+#endif
+    c->awake = on;
+    if (touch) {
+        wr(c, REG_ENABLE, on ? c->enabled : 0);
+        rd(c, REG_ID);
+    }
+    KeReleaseInterruptSpinLock(irq_object(c), irql);
+}
+
+/* ---- the queue ---- */
 
 static NTSTATUS NTAPI q_insert(PIO_CSQ csq, PIRP irp, PVOID)
 {
-    struct engine *e = CONTAINING_RECORD(csq, struct engine, csq);
+    struct card *c = CONTAINING_RECORD(csq, struct card, csq);
 
-    if (e->card->hold & HOLD_GONE)
+    if (c->hold & HOLD_GONE)
         return STATUS_DELETE_PENDING;
-    InsertTailList(&e->queue, &irp->Tail.Overlay.ListEntry);
+    InsertTailList(&c->waiters, &irp->Tail.Overlay.ListEntry);
     return STATUS_SUCCESS;
 }
 
-static VOID NTAPI q_remove(PIO_CSQ csq, PIRP irp)
+static VOID NTAPI q_remove(PIO_CSQ, PIRP irp)
 {
-    struct engine *e = CONTAINING_RECORD(csq, struct engine, csq);
-
     RemoveEntryList(&irp->Tail.Overlay.ListEntry);
-    if (e->active == irp)
-        e->active = NULL;
 }
 
-/* The active one, those of a file, or (NULL) all. */
-static PIRP NTAPI q_peek(PIO_CSQ csq, PIRP irp, PVOID whose)
+static PIRP NTAPI q_peek(PIO_CSQ csq, PIRP irp, PVOID context)
 {
-    struct engine *e = CONTAINING_RECORD(csq, struct engine, csq);
-    PLIST_ENTRY at = irp ? irp->Tail.Overlay.ListEntry.Flink : e->queue.Flink;
+    struct card *c = CONTAINING_RECORD(csq, struct card, csq);
+    struct pick *pick = context;
+    PLIST_ENTRY at = irp ? irp->Tail.Overlay.ListEntry.Flink : c->waiters.Flink;
 
-    if (whose == &e->active)
-        return irp ? NULL : e->active;
-    for (; at != &e->queue; at = at->Flink) {
+    for (; at != &c->waiters; at = at->Flink) {
         irp = CONTAINING_RECORD(at, IRP, Tail.Overlay.ListEntry);
-        if (!whose || IoGetCurrentIrpStackLocation(irp)->FileObject == whose)
+        if (pick->file && IoGetCurrentIrpStackLocation(irp)->FileObject != pick->file)
+            continue;
+        if (!pick->events || (*(PULONG)irp->AssociatedIrp.SystemBuffer & pick->events))
             return irp;
     }
     return NULL;
@@ -234,124 +210,91 @@ static PIRP NTAPI q_peek(PIO_CSQ csq, PIRP irp, PVOID whose)
 
 static VOID NTAPI q_lock(PIO_CSQ csq, PKIRQL irql)
 {
-    KeAcquireSpinLock(&CONTAINING_RECORD(csq, struct engine, csq)->card->lock, irql);
+    KeAcquireSpinLock(&CONTAINING_RECORD(csq, struct card, csq)->lock, irql);
 }
 
 static VOID NTAPI q_unlock(PIO_CSQ csq, KIRQL irql)
 {
-    KeReleaseSpinLock(&CONTAINING_RECORD(csq, struct engine, csq)->card->lock, irql);
+    KeReleaseSpinLock(&CONTAINING_RECORD(csq, struct card, csq)->lock, irql);
 }
 
 static VOID NTAPI q_cancelled(PIO_CSQ csq, PIRP irp)
 {
     irp_end(irp, STATUS_CANCELLED, 0);
-    card_put(CONTAINING_RECORD(csq, struct engine, csq)->card);
+    card_put(CONTAINING_RECORD(csq, struct card, csq));
 }
 
-static void engine_init(struct card *c, struct engine *e, ULONG bit)
+static void card_flush(struct card *c, PFILE_OBJECT file, NTSTATUS st)
 {
-    e->card = c;
-    e->bit = bit;
-    InitializeListHead(&e->queue);
-    IoCsqInitializeEx(&e->csq, q_insert, q_remove, q_peek, q_lock, q_unlock, q_cancelled);
-}
-
-static void card_flush(struct card *c, PVOID whose, NTSTATUS st)
-{
-    struct engine *e = &c->math;
+    struct pick pick = {file, 0};
     PIRP irp;
 
-    for (int i = 0; i < 2; i++, e = &c->mover)
-        while ((irp = IoCsqRemoveNextIrp(&e->csq, whose)) != NULL) {
-            irp_end(irp, st, 0);
-            card_put(c);
-        }
+    while ((irp = IoCsqRemoveNextIrp(&c->csq, &pick)) != NULL) {
+        irp_end(irp, st, 0);
+        card_put(c);
+    }
 }
 
+/* Waiting does no harm to a card that is stopped or asleep; raising does. */
 static void card_resume(struct card *c, ULONG why)
 {
     KIRQL irql;
 
     KeAcquireSpinLock(&c->lock, &irql);
     c->hold &= ~why;
-    engine_next(&c->math);
-    engine_next(&c->mover);
     KeReleaseSpinLock(&c->lock, irql);
 }
 
-static void engines_reset(struct card *c)
+static void card_pause(struct card *c, ULONG why)
 {
     KIRQL irql;
-
-    KeAcquireSpinLock(&c->lock, &irql);
-    c->math.active = c->mover.active = NULL; /* they are in their queues, and will be begun anew */
-    c->math.busy = c->mover.busy = FALSE;
-    KeReleaseSpinLock(&c->lock, irql);
-}
-
-/* Nothing is begun any more, and (TRUE) the card does not write to memory; if it loses its power, it will not. */
-static BOOLEAN card_pause(struct card *c, ULONG why)
-{
-    BOOLEAN powered = !(c->hold & HOLD_SLEEP) && why != HOLD_SLEEP, quiet = FALSE;
-    LARGE_INTEGER ms10 = {.QuadPart = -100000};
-    KIRQL irql;
-    ULONG cmd;
 
     KeAcquireSpinLock(&c->lock, &irql);
     c->hold |= why;
     KeReleaseSpinLock(&c->lock, irql);
-    for (int i = 0; i < 500 && c->regs && powered && !quiet; i++) {
-        cmd = rd(c, EDU_DMA_CMD);
-        quiet = cmd == 0xFFFFFFFF || !(cmd & 1);
-        if (!quiet)
-            KeDelayExecutionThread(KernelMode, FALSE, &ms10);
-    }
     if (why != HOLD_STOP)
-        engines_reset(c);
-    return quiet || !c->regs || !powered;
+        KeCancelTimer(&c->quiet);
 }
 
 static NTSTATUS NTAPI card_ioctl(PDEVICE_OBJECT dev, PIRP irp)
 {
     struct card *c = dev->DeviceExtension;
     PIO_STACK_LOCATION sp = IoGetCurrentIrpStackLocation(irp);
-    ULONG in = sp->Parameters.DeviceIoControl.InputBufferLength, out = sp->Parameters.DeviceIoControl.OutputBufferLength;
-    struct engine *e = &c->mover;
-    NTSTATUS st;
+    PULONG mask = irp->AssociatedIrp.SystemBuffer;
+    NTSTATUS st = STATUS_SUCCESS;
     KIRQL irql;
 
-    switch (sp->Parameters.DeviceIoControl.IoControlCode) {
-    case IOCTL_MAILMAN_FACTORIAL:
-        if (in < sizeof(ULONG) || out < sizeof(ULONG))
-            return irp_end(irp, STATUS_BUFFER_TOO_SMALL, 0);
-        e = &c->math;
-        break;
-    case IOCTL_MAILMAN_STORE:
-        if (in == 0 || in > EDU_BUFFER_LEN)
-            return irp_end(irp, STATUS_INVALID_BUFFER_SIZE, 0);
-        break;
-    case IOCTL_MAILMAN_FETCH:
-        if (out == 0 || out > EDU_BUFFER_LEN)
-            return irp_end(irp, STATUS_INVALID_BUFFER_SIZE, 0);
-        break;
-    default:
+    if (sp->Parameters.DeviceIoControl.IoControlCode != IOCTL_QUILL_WAIT &&
+        sp->Parameters.DeviceIoControl.IoControlCode != IOCTL_QUILL_RAISE)
         return irp_end(irp, STATUS_INVALID_DEVICE_REQUEST, 0);
-    }
+    if (sp->Parameters.DeviceIoControl.InputBufferLength < sizeof(ULONG))
+        return irp_end(irp, STATUS_BUFFER_TOO_SMALL, 0);
+    if ((*mask & ALL_SOURCES) == 0 || (*mask & ~ALL_SOURCES) != 0)
+        return irp_end(irp, STATUS_INVALID_PARAMETER, 0);
     if (!card_get(c))
         return irp_end(irp, STATUS_DELETE_PENDING, 0);
-    InterlockedIncrement(&c->refs); /* the queue's */
-    st = IoCsqInsertIrpEx(&e->csq, irp, NULL, NULL);
-    if (!NT_SUCCESS(st)) {
+    if (sp->Parameters.DeviceIoControl.IoControlCode == IOCTL_QUILL_RAISE) {
+        KeAcquireSpinLock(&c->lock, &irql);
+        if (c->hold)
+            st = STATUS_DEVICE_NOT_READY;
+        else
+            wr(c, REG_RAISE, *mask);
+        KeReleaseSpinLock(&c->lock, irql);
         irp_end(irp, st, 0);
-        card_put(c);
-        card_put(c);
-        return st;
+    } else if (sp->Parameters.DeviceIoControl.OutputBufferLength < sizeof(ULONG)) {
+        irp_end(irp, st = STATUS_BUFFER_TOO_SMALL, 0);
+    } else {
+        InterlockedIncrement(&c->refs); /* the queue's */
+        st = IoCsqInsertIrpEx(&c->csq, irp, NULL, NULL);
+        if (NT_SUCCESS(st)) {
+            st = STATUS_PENDING;
+        } else {
+            irp_end(irp, st, 0);
+            card_put(c);
+        }
     }
-    KeAcquireSpinLock(&c->lock, &irql);
-    engine_next(e);
-    KeReleaseSpinLock(&c->lock, irql);
     card_put(c);
-    return STATUS_PENDING;
+    return st;
 }
 
 static NTSTATUS NTAPI card_file(PDEVICE_OBJECT dev, PIRP irp)
@@ -363,32 +306,6 @@ static NTSTATUS NTAPI card_file(PDEVICE_OBJECT dev, PIRP irp)
     return irp_end(irp, STATUS_SUCCESS, 0);
 }
 
-static void hw_irq(struct card *c, BOOLEAN on, BOOLEAN touch)
-{
-    KIRQL irql = KeAcquireInterruptSpinLock(irq_object(c));
-
-    c->awake = on;
-    c->seen = 0;
-    if (touch) {
-        wr(c, EDU_STATUS, on ? 0x80 : 0);
-        wr(c, EDU_INT_ACK, 0xFFFFFFFF);
-        rd(c, EDU_INT_STATUS);
-    }
-    KeReleaseInterruptSpinLock(irq_object(c), irql);
-}
-
-static NTSTATUS common_make(struct card *c)
-{
-    DEVICE_DESCRIPTION d = {.Version = DEVICE_DESCRIPTION_VERSION2, .Master = TRUE, .InterfaceType = PCIBus};
-    ULONG regs;
-
-    d.MaximumLength = EDU_BUFFER_LEN; /* neither 32 nor 64 bits: the card has 28, so 24 */
-    c->dma = IoGetDmaAdapter(c->pdo, &d, &regs);
-    if (c->dma)
-        c->common = c->dma->DmaOperations->AllocateCommonBuffer(c->dma, EDU_BUFFER_LEN, &c->common_at, FALSE);
-    return c->common ? STATUS_SUCCESS : STATUS_INSUFFICIENT_RESOURCES;
-}
-
 /* ---- bus glue ---- */
 
 static void hw_detach(struct card *c, BOOLEAN present)
@@ -397,17 +314,13 @@ static void hw_detach(struct card *c, BOOLEAN present)
         IO_DISCONNECT_INTERRUPT_PARAMETERS p = {.Version = c->how, .ConnectionContext.Generic = c->conn.any};
 
         hw_irq(c, FALSE, present && !(c->hold & HOLD_SLEEP));
+        KeFlushQueuedDpcs(); /* the last to set the timer */
+        KeCancelTimer(&c->quiet);
+        KeFlushQueuedDpcs();
         IoDisconnectInterruptEx(&p);
         c->connected = FALSE;
         KeFlushQueuedDpcs();
     }
-    engines_reset(c);
-    if (c->common)
-        c->dma->DmaOperations->FreeCommonBuffer(c->dma, EDU_BUFFER_LEN, c->common_at, c->common, FALSE);
-    if (c->dma)
-        c->dma->DmaOperations->PutDmaAdapter(c->dma);
-    c->common = NULL;
-    c->dma = NULL;
     if (c->regs)
         MmUnmapIoSpace(c->regs, c->regs_len);
     c->regs = NULL;
@@ -422,19 +335,16 @@ static NTSTATUS hw_attach(struct card *c, PCM_RESOURCE_LIST res)
     for (ULONG i = 0; list && i < list->Count; i++) {
         PCM_PARTIAL_RESOURCE_DESCRIPTOR r = &list->PartialDescriptors[i];
 
-        if (r->Type == CmResourceTypeMemory && !c->regs && r->u.Memory.Length >= 0x1000) {
+        if (r->Type == CmResourceTypeMemory && !c->regs && r->u.Memory.Length >= 0x100) {
             c->regs_len = r->u.Memory.Length;
             c->regs = MmMapIoSpace(r->u.Memory.Start, c->regs_len, MmNonCached);
         }
     }
-    if (!c->regs || (rd(c, EDU_ID) & 0xFFFF) != 0x00ED)
+    if (!c->regs || rd(c, REG_ID) != 0x636E6542)
         goto fail;
-    wr(c, EDU_STATUS, 0);
-    wr(c, EDU_INT_ACK, 0xFFFFFFFF);
-    rd(c, EDU_INT_STATUS);
-    st = common_make(c);
-    if (!NT_SUCCESS(st))
-        goto fail;
+    c->enabled = ALL_SOURCES;
+    wr(c, REG_ENABLE, 0);
+    rd(c, REG_ID);
     p.MessageBased.PhysicalDeviceObject = c->pdo;
     p.MessageBased.ConnectionContext.Generic = &c->conn.any;
     p.MessageBased.MessageServiceRoutine = isr_message;
@@ -494,17 +404,13 @@ static NTSTATUS NTAPI card_pnp(PDEVICE_OBJECT dev, PIRP irp)
             st = hw_attach(c, sp->Parameters.StartDevice.AllocatedResourcesTranslated);
         return irp_end(irp, st, 0);
     case IRP_MN_CANCEL_STOP_DEVICE:
-    case IRP_MN_CANCEL_REMOVE_DEVICE:
         down_and_wait(c, irp);
         if (c->regs)
             card_resume(c, HOLD_STOP);
         return irp_end(irp, STATUS_SUCCESS, 0);
     case IRP_MN_QUERY_STOP_DEVICE:
-    case IRP_MN_QUERY_REMOVE_DEVICE:
-        if (!c->regs || card_pause(c, HOLD_STOP))
-            break;
-        card_resume(c, HOLD_STOP); /* the card works with memory yet */
-        return irp_end(irp, STATUS_DEVICE_BUSY, 0);
+        card_pause(c, HOLD_STOP);
+        break;
     case IRP_MN_STOP_DEVICE:
         card_pause(c, HOLD_STOP);
         hw_detach(c, TRUE);
@@ -532,6 +438,9 @@ static NTSTATUS NTAPI card_pnp(PDEVICE_OBJECT dev, PIRP irp)
     case IRP_MN_DEVICE_USAGE_NOTIFICATION:
         if (sp->Parameters.UsageNotification.InPath)
             return irp_end(irp, STATUS_UNSUCCESSFUL, 0);
+        break;
+    case IRP_MN_QUERY_REMOVE_DEVICE:
+    case IRP_MN_CANCEL_REMOVE_DEVICE:
         break;
     default:
         return card_pass(dev, irp);
@@ -639,8 +548,10 @@ static NTSTATUS NTAPI card_add(PDRIVER_OBJECT drv, PDEVICE_OBJECT pdo)
     KeInitializeSpinLock(&c->lock);
     KeInitializeSpinLock(&c->irq_lock);
     KeInitializeDpc(&c->dpc, irq_dpc, c);
-    engine_init(c, &c->math, 0x001);
-    engine_init(c, &c->mover, 0x100);
+    KeInitializeDpc(&c->quiet_dpc, quiet_over, c);
+    KeInitializeTimer(&c->quiet);
+    InitializeListHead(&c->waiters);
+    IoCsqInitializeEx(&c->csq, q_insert, q_remove, q_peek, q_lock, q_unlock, q_cancelled);
     st = IoRegisterDeviceInterface(pdo, &card_guid, NULL, &c->ifname);
     if (!NT_SUCCESS(st)) {
         IoDeleteDevice(dev);

@@ -8,6 +8,8 @@
  * It shows when two sources interrupt one after the other before the DPC runs.
  *
  * Device: PCI\VEN_1234&DEV_BE2C
+ * Rule: request-forgotten
+ * Needs: ioctl, schedule, device
  */
 #include <ddk/wdm.h>
 #include <ddk/csq.h>

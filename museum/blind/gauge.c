@@ -10,6 +10,8 @@
  * use the device, for ever.
  *
  * Device: Root\Gauge
+ * Rule: deadlock, irp-never-completed
+ * Needs: ioctl, schedule
  */
 #include <initguid.h>
 #include <ddk/wdm.h>

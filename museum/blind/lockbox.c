@@ -11,6 +11,8 @@
  * asks to unmap).
  *
  * Device: none
+ * Rule: not-a-process, use-after-free
+ * Needs: ioctl
  */
 #include <ddk/wdm.h>
 

@@ -9,6 +9,8 @@
  * It shows with the sixteenth interrupt after the driver was loaded.
  *
  * Device: PCI\VEN_1234&DEV_BE2C
+ * Rule: request-forgotten
+ * Needs: ioctl
  */
 #include <ddk/wdm.h>
 #include <ddk/csq.h>

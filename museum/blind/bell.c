@@ -9,6 +9,8 @@
  * the routine's taking of the lock).
  *
  * Device: PCI\VEN_10B5&DEV_9050
+ * Rule: use-after-free, double-free
+ * Needs: ioctl, cancel, schedule
  */
 #include <ddk/wdm.h>
 

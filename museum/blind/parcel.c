@@ -9,6 +9,8 @@
  * according to where they begin).
  *
  * Device: PCI\VEN_1234&DEV_11E8
+ * Rule: dma-too-few-map-registers
+ * Needs: ioctl
  */
 #include <ddk/wdm.h>
 

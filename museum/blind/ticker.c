@@ -11,6 +11,8 @@
  * is unloaded within the time.
  *
  * Device: none
+ * Rule: freed-active-timer, unload-still-called, use-after-free
+ * Needs: ioctl, schedule
  */
 #include <ddk/wdm.h>
 
