@@ -643,7 +643,8 @@ impl Asking<'_> {
             let _ = machine.wait(LONGEST_LIMIT);
             Some(ended(request))
         })?;
-        let is_given_up = matches!(end, Some(Answer::Later(status)) if status >> 31 != 0);
+        let is_given_up =
+            matches!(end, Some(Answer::Later(status) | Answer::Status(status)) if status >> 31 != 0);
         let transfers = report.verdict.is_some_and(|verdict| verdict.rule == "dma-after-unmap");
         Ok((!transfers).then_some(is_given_up))
     }
