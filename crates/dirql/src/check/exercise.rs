@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::signals::Outside;
+use super::stories::with_words;
 use super::survey::{Ended, Operation, Survey};
 
 /// How often an exercise is carried out.
@@ -81,12 +82,14 @@ const CHANGES: [(&str, &str); 4] = [
     ("u32:64", "u32:0x7fffffff"),
     ("u32:1 + u32:4", "u32:1 + u32:0xffff"),
 ];
+/// Words that are not those of the survey.
+const OTHER_WORDS: [u32; 2] = [5, 7];
 /// So many requests come before others at once.
 const FIRST: usize = 3;
 /// So many stories are one exercise, of so many; and so many seeds each story has.
-const STORIES: u64 = 100;
+const STORIES: u64 = 200;
 const STORY_EXERCISES: u64 = 6;
-const STORY_SEEDS: u64 = 8;
+const STORY_SEEDS: u64 = 4;
 /// The option that looks for data races: where two threads ask at once.
 pub const RACES: &str = "--races";
 /// The option of a computer where the order of stores and loads of two processors shows.
@@ -140,6 +143,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     plan.add("requests that drivers seldom handle", format!("{open}; {}", seldom()), Kind::Plain);
     for operation in operations() {
         let what = words(operation);
+        let open = opened(survey, name, &[operation]);
         let is_plain = operation.word().is_none()
             || operations().all(|other| other.code != operation.code || other == operation);
         if is_plain {
@@ -452,6 +456,16 @@ fn words(operation: &Operation) -> String {
 
 pub(super) fn open(name: &str) -> String {
     format!("tolerate; open \"{name}\" as h overlapped")
+}
+
+/// The device opened, and what these need asked for.
+fn opened(survey: &Survey, name: &str, operations: &[&Operation]) -> String {
+    let needed: BTreeSet<usize> = operations.iter().filter_map(|operation| operation.needs).collect();
+    let mut steps = open(name);
+    for place in needed {
+        steps += &format!("; async p{place} {}", survey.operations[place].command);
+    }
+    steps
 }
 
 fn opens(name: &str) -> String {
@@ -784,6 +798,7 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
     let both = |one: &Operation, other: &Operation| {
         let owed = owed_of_two(survey, (one, other));
         let ended = format!("join t; join u; wait 50ms; {owed}cancel h; join a; join b; close h");
+        let open = opened(survey, name, &[one, other]);
         format!("{open}; t: async a {}; u: async b {}; {ended}", one.command, other.command)
     };
     let title = |one, other| format!("{} and {} at once", words(one), words(other));
@@ -798,6 +813,7 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
     plan.more.clear();
     for one in &operations {
         let command = &one.command;
+        let open = opened(survey, name, &[one]);
         let owed = |name: &str| owed(survey, (one, one), name);
         // What is done meanwhile, and how it ends after a while.
         let ended = "cancel h; join a; close h".to_owned();
@@ -876,6 +892,7 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
         }
     }
     prepared(&operations, &open, name, plan);
+    behind_what_it_needs(survey, &open, plan);
     let both = format!(
         "tolerate; t: open \"{name}\" as a; u: open \"{name}\" as b; t: close a; u: close b; join t; join u"
     );
@@ -905,6 +922,26 @@ fn prepared(operations: &[&Operation], open: &str, name: &str, plan: &mut Plan) 
                 other.command.replacen(" h ", " i ", 1)
             );
             plan.add(title, script, Kind::Behind);
+        }
+    }
+}
+
+/// Two requests at once that succeed behind a third only, which has been made twice: with another word, too.
+fn behind_what_it_needs(survey: &Survey, open: &str, plan: &mut Plan) {
+    let needing = || survey.operations.iter().filter_map(|one| Some((one, one.needs?))).take(AT_ONCE);
+    for (at, (one, needed)) in needing().enumerate() {
+        for (other, _) in needing().skip(at).filter(|(_, of_other)| *of_other == needed) {
+            let before = &survey.operations[needed];
+            let script = format!(
+                "{open}; async p {}; async q {}; t: async a {}; u: async b {}; join t; join u; wait 50ms; cancel h; join a; join b; close h",
+                before.command,
+                with_words(&before.command, OTHER_WORDS, false),
+                one.command,
+                other.command
+            );
+            let title =
+                format!("{} and {} at once behind two of {}", words(one), words(other), words(before));
+            plan.add(title, script, Kind::AtOnce);
         }
     }
 }

@@ -16,14 +16,16 @@ use super::survey::{Operation, Survey};
 /// Of how many kinds a story's requests are at most.
 const KINDS: u64 = 4;
 /// So many steps come before two threads begin, and so many has each of them, at most.
-const BEFORE: u64 = 4;
+const BEFORE: u64 = 5;
 const OF_A_THREAD: u64 = 3;
 /// So many requests one after the other, at most.
 const IN_A_ROW: u64 = 20;
 /// What stands in input instead of the survey's words: as numbers of something they may be another one, or the same once more.
-const WORDS: [u32; 6] = [0, 1, 2, 3, 5, 9];
+const WORDS: [u32; 5] = [0, 1, 2, 3, 5];
 /// Pauses between steps.
-const PAUSES: [&str; 8] = ["500ns", "2us", "20us", "200us", "1ms", "5ms", "20ms", "100ms"];
+const PAUSES: [&str; 7] = ["500ns", "2us", "20us", "200us", "1ms", "5ms", "20ms"];
+/// In this time what has been begun is over, and a bus driver has reported what has come.
+const SETTLING: &str = "100ms";
 /// What happens to a device while requests are under way, and what ends it.
 const CHANGES: [(&str, &str); 6] = [
     ("query-stop", "cancel-stop"),
@@ -73,12 +75,21 @@ impl<'s> Story<'s> {
             Some(&(waits, ends)) => vec![waits, ends],
             None => (0..=rng.below(KINDS.min(all))).map(|_| index(rng.below(all))).collect(),
         };
-        kinds.sort_unstable();
-        kinds.dedup();
         // What is about one handle may not be about another.
         let one_handle = pair.is_some() || rng.one_in(2);
-        let is_worded = pair.is_none() && rng.one_in(2);
-        let words = is_worded.then(|| [(); 2].map(|()| WORDS[index(rng.below(WORDS.len() as u64))]));
+        // What another one needs is made, too.
+        let needed: Vec<usize> = kinds.iter().filter_map(|kind| survey.operations[*kind].needs).collect();
+        kinds.extend(needed);
+        kinds.sort_unstable();
+        kinds.dedup();
+        let own: Vec<u32> =
+            survey.operations.iter().filter_map(|operation| first_word(&operation.command)).collect();
+        let mut word = || match own.get(index(rng.below(2 * own.len() as u64))) {
+            Some(word) => *word,
+            None => WORDS[index(rng.below(WORDS.len() as u64))],
+        };
+        let words = [word(), word()];
+        let words = (pair.is_none() && rng.one_in(2)).then_some(words);
         Self { survey, name, rng, kinds, one_handle, words, requests: Vec::new(), steps: Vec::new() }
     }
 
@@ -90,6 +101,9 @@ impl<'s> Story<'s> {
         for _ in 0..self.rng.below(BEFORE + 1) {
             let step = if self.rng.one_in(4) { self.in_a_row() } else { self.step() };
             self.steps.push(step);
+        }
+        if self.rng.one_in(4) {
+            self.steps.push(format!("wait {SETTLING}"));
         }
         let change = self.change();
         match &change {
@@ -168,11 +182,20 @@ impl<'s> Story<'s> {
         }
     }
 
-    /// A request more.
+    /// A request more, behind the one that it needs if that has not been made.
     fn request(&mut self, kind: usize) -> String {
+        match self.survey.operations[kind].needs {
+            Some(needed) if !self.requests.contains(&needed) => {
+                [needed, kind].map(|kind| self.one_request(kind)).join("; ")
+            }
+            _ => self.one_request(kind),
+        }
+    }
+
+    fn one_request(&mut self, kind: usize) -> String {
         let handle = self.handle();
         let mut command = on(&self.survey.operations[kind], handle);
-        if let Some(words) = self.words.filter(|_| self.rng.one_in(2)) {
+        if let Some(words) = self.words.filter(|_| !self.rng.one_in(4)) {
             let chosen = [(); 2].map(|()| words[index(self.rng.below(2))]);
             command = with_words(&command, chosen, self.rng.one_in(2));
         }
@@ -269,7 +292,7 @@ fn on(operation: &Operation, handle: &str) -> String {
 }
 
 /// The command with the first of these words at the beginning of its input, or both, if there is room.
-fn with_words(command: &str, [first, second]: [u32; 2], both: bool) -> String {
+pub(super) fn with_words(command: &str, [first, second]: [u32; 2], both: bool) -> String {
     let Some((before, at, rest)) = input(command) else { return command.to_owned() };
     let (data, behind) = rest.split_at(rest.find([' ']).unwrap_or(rest.len()));
     let mut parts = data.split(':');
@@ -292,6 +315,14 @@ fn with_words(command: &str, [first, second]: [u32; 2], both: bool) -> String {
     format!("{before}{at}{changed}{behind}")
 }
 
+/// The word that its input begins with, if that is none of zeroes.
+fn first_word(command: &str) -> Option<u32> {
+    let (_, _, data) = input(command)?;
+    let digits = data.strip_prefix("u32:0x").or_else(|| data.strip_prefix("fill:0x"))?;
+    let end = digits.find(|letter: char| !letter.is_ascii_hexdigit()).unwrap_or(digits.len());
+    u32::from_str_radix(&digits[..end], 16).ok()
+}
+
 /// A command's input: what stands before it, by which word, and it with what is behind.
 fn input(command: &str) -> Option<(&str, &str, &str)> {
     let of = |at: &'static str| command.split_once(at).map(|(before, rest)| (before, at, rest));
@@ -309,7 +340,7 @@ mod tests {
 
     fn operation(code: u32, waits: bool) -> Operation {
         let command = format!("ioctl h {code:#x}");
-        Operation { command, code: Some(code), succeeds: true, waits, variant: false }
+        Operation { command, code: Some(code), succeeds: true, waits, variant: false, needs: None }
     }
 
     /// One that ends by itself, and one that waits until that is made.
@@ -369,6 +400,20 @@ mod tests {
         for unchanged in ["read h 64", "ioctl h 0x222000 out 8", "ioctl h 0x222000 in zero:2"] {
             assert_eq!(with(unchanged, true), unchanged);
         }
+    }
+
+    #[test]
+    fn what_a_request_needs_is_made_before_it() {
+        let needy = Operation { succeeds: false, needs: Some(0), ..operation(0x0022_2008, false) };
+        let survey = Survey { operations: vec![operation(0x0022_2000, false), needy], ..surveyed() };
+        let survey = Survey { ended_by: Vec::new(), ..survey };
+        let all = stories(&survey, 0, 300);
+        let of = |story: &&String| story.contains("ioctl h 0x222008") || story.contains("ioctl i 0x222008");
+        let first = |story: &String, code: &str| story.find(code);
+        let needing: Vec<&String> = all.iter().filter(of).collect();
+        assert!(needing.len() > 100);
+        let early = needing.iter().find(|story| first(story, "0x222000") > first(story, "0x222008"));
+        assert_eq!(early, None);
     }
 
     #[test]

@@ -70,6 +70,8 @@ pub struct Operation {
     pub waits: bool,
     /// It is the one before with another word, which takes part only in what is done at once: of another channel, say.
     pub variant: bool,
+    /// It succeeds behind another, by its place, and not alone.
+    pub needs: Option<usize>,
 }
 
 /// Requests, by their places, each of which ends well when something, by its place, has been done to the card: one, or two together.
@@ -249,6 +251,7 @@ pub fn survey(boots: &mut Boots, compared: &Compared, extent: Extent) -> Result<
             known.extend(asking.code(*code, &refused, &compared.values)?);
         }
     }
+    asking.find_needs(&mut known)?;
     found.self_ending = asking.self_ending(&known)?;
     if extent == Extent::Everything {
         found.ending_beside = asking.ending_beside(&known, &found.self_ending)?;
@@ -332,13 +335,34 @@ impl Question {
         }
     }
 
+    /// What it is asked as behind another.
+    fn behind(self, before: Self) -> Vec<Self> {
+        let Self::Control { code, .. } = self else { return vec![self] };
+        let word = match before {
+            Self::Control { input: Input::Word(word, _) | Input::Filled(word, _), .. } => Some(word),
+            _ => None,
+        };
+        let inputs = |length: u32| {
+            let worded = word.filter(|_| length >= 4);
+            let both = worded
+                .into_iter()
+                .flat_map(move |word| [Input::Word(word, length), Input::Filled(word, length)]);
+            both.chain([Input::Zeroes(length)])
+        };
+        let of_size = |(length, output): (u32, u32)| {
+            inputs(length).map(move |input| Self::Control { code, input, output })
+        };
+        SIZES.into_iter().flat_map(of_size).collect()
+    }
+
     /// As a request that the driver knows.
     fn known(self, succeeds: bool, waits: bool) -> Known {
         let code = match self {
             Self::Read | Self::Write(_) => None,
             Self::Control { code, .. } => Some(code),
         };
-        let operation = Operation { command: self.command(), code, succeeds, waits, variant: false };
+        let operation =
+            Operation { command: self.command(), code, succeeds, waits, variant: false, needs: None };
         Known { operation, question: self }
     }
 
@@ -449,6 +473,29 @@ impl Asking<'_> {
             (known[known.len() - 1].question, longer.map_or(reached, |(_, answer)| life(*answer)));
         known.extend(variant(last, reached, &worded));
         Ok(known)
+    }
+
+    /// Of those that fail alone, which succeed behind another: with zeroes, or with the word that the other has.
+    fn find_needs(&mut self, known: &mut [Known]) -> Result<(), Error> {
+        let first: Vec<(usize, Question)> = known
+            .iter()
+            .enumerate()
+            .filter(|(_, one)| one.operation.is_usual() && !one.operation.waits)
+            .map(|(place, one)| (place, one.question))
+            .take(PAIRED)
+            .collect();
+        for one in known.iter_mut().filter(|one| !one.operation.succeeds).take(PAIRED) {
+            for &(place, before) in &first {
+                let questions = one.question.behind(before);
+                let answers = self.ask(&[&[before], &*questions].concat())?;
+                let behind = answers.get(1..).unwrap_or_default();
+                let Some(at) = behind.iter().position(|answer| succeeds(*answer)) else { continue };
+                let Known { operation, question } = questions[at].known(false, behind[at] == Answer::Waits);
+                *one = Known { operation: Operation { needs: Some(place), ..operation }, question };
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Which pairs end by themselves and succeed, in either order.
