@@ -36,8 +36,8 @@ const CHANGES: [(&str, &str); 6] = [
     // A driver that knows nothing of power states is spared this.
     ("power d3", "power d0"),
 ];
-/// What happens to the system.
-const SYSTEM: [(&str, &str); 2] = [("power s3", "power s0"), ("power s4", "power s0")];
+/// The system sleeps: applications do not run then.
+const SLEEPS: [&str; 2] = ["power s3; wait 1ms; power s0", "power s4; wait 1ms; power s0"];
 
 /// So many stories, from the one of this number on.
 #[must_use]
@@ -105,6 +105,9 @@ impl<'s> Story<'s> {
         if self.rng.one_in(4) {
             self.steps.push(format!("wait {SETTLING}"));
         }
+        if !self.survey.devices.is_empty() && self.rng.one_in(8) {
+            self.steps.push(SLEEPS[index(self.rng.below(2))].to_owned());
+        }
         let change = self.change();
         match &change {
             Some((begin, _)) if self.rng.one_in(2) => self.at_once(Some(begin)),
@@ -127,10 +130,6 @@ impl<'s> Story<'s> {
         let Survey { devices, children, knows_power, .. } = self.survey;
         if devices.is_empty() || self.rng.one_in(2) {
             return None;
-        }
-        if self.rng.one_in(4) {
-            let (begin, end) = SYSTEM[index(self.rng.below(SYSTEM.len() as u64))];
-            return Some((begin.to_owned(), end.to_owned()));
         }
         let known = CHANGES.len() - usize::from(!knows_power);
         let (begin, end) = CHANGES[index(self.rng.below(known as u64))];

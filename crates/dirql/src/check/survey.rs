@@ -151,6 +151,8 @@ const MOST_LIMITS: u32 = 4096;
 const SETTLING: u64 = 100_000_000;
 /// Between two things that are done to a card.
 const BETWEEN: u64 = 1_000_000;
+/// The largest word of an answer that is taken for the number of something.
+const LARGEST_NUMBER: u32 = 0xFFFF;
 /// `STATUS_INVALID_DEVICE_REQUEST`.
 const INVALID_REQUEST: u32 = 0xC000_0010;
 
@@ -335,18 +337,16 @@ impl Question {
         }
     }
 
-    /// What it is asked as behind another.
-    fn behind(self, before: Self) -> Vec<Self> {
+    /// What it is asked as behind another, which is answered with this word.
+    fn behind(self, before: Self, answered: Option<u32>) -> Vec<Self> {
         let Self::Control { code, .. } = self else { return vec![self] };
         let word = match before {
             Self::Control { input: Input::Word(word, _) | Input::Filled(word, _), .. } => Some(word),
             _ => None,
         };
         let inputs = |length: u32| {
-            let worded = word.filter(|_| length >= 4);
-            let both = worded
-                .into_iter()
-                .flat_map(move |word| [Input::Word(word, length), Input::Filled(word, length)]);
+            let words = word.into_iter().chain(answered).filter(move |_| length >= 4);
+            let both = words.flat_map(move |word| [Input::Word(word, length), Input::Filled(word, length)]);
             both.chain([Input::Zeroes(length)])
         };
         let of_size = |(length, output): (u32, u32)| {
@@ -475,18 +475,17 @@ impl Asking<'_> {
         Ok(known)
     }
 
-    /// Of those that fail alone, which succeed behind another: with zeroes, or with the word that the other has.
+    /// Of those that fail alone, which succeed behind another: with zeroes, with the word that the other has, or with what it was answered.
     fn find_needs(&mut self, known: &mut [Known]) -> Result<(), Error> {
-        let first: Vec<(usize, Question)> = known
-            .iter()
-            .enumerate()
-            .filter(|(_, one)| one.operation.is_usual() && !one.operation.waits)
-            .map(|(place, one)| (place, one.question))
-            .take(PAIRED)
-            .collect();
+        let usual = known.iter().enumerate();
+        let usual = usual.filter(|(_, one)| one.operation.is_usual() && !one.operation.waits).take(PAIRED);
+        let mut first = Vec::new();
+        for (place, one) in usual {
+            first.push((place, one.question, self.answered(one.question)?));
+        }
         for one in known.iter_mut().filter(|one| !one.operation.succeeds).take(PAIRED) {
-            for &(place, before) in &first {
-                let questions = one.question.behind(before);
+            for &(place, before, answered) in &first {
+                let questions = one.question.behind(before, answered);
                 let answers = self.ask(&[&[before], &*questions].concat())?;
                 let behind = answers.get(1..).unwrap_or_default();
                 let Some(at) = behind.iter().position(|answer| succeeds(*answer)) else { continue };
@@ -496,6 +495,20 @@ impl Asking<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The word that a request is answered with, if that may be a number of something.
+    fn answered(&mut self, question: Question) -> Result<Option<u32>, Error> {
+        let name = self.name.clone();
+        let (word, _) = self.boots.boot_to_script(usual(), |machine| {
+            let handle = machine.open_overlapped(&name).ok()?;
+            let request = question.begin(&handle).ok()?;
+            let _ = machine.wait(PATIENCE);
+            let data = if request.is_over() { request.wait().ok()?.data } else { return None };
+            let word = data.get(..4)?.try_into().ok()?;
+            Some(u32::from_le_bytes(word)).filter(|word| (1..=LARGEST_NUMBER).contains(word))
+        })?;
+        Ok(word)
     }
 
     /// Which pairs end by themselves and succeed, in either order.

@@ -558,6 +558,22 @@ mod tests {
     }
 
     #[test]
+    fn a_processor_is_held_up_until_a_timer_or_the_end_of_a_wait_that_polls_and_beyond_no_other_end() {
+        let mut queue = TimerQueue::default();
+        let limit = |time, polls| Limit { due: Due { time, absolute: false }, polls };
+        queue.add_timeout(limit(2 * INCREMENT, false), StrandId(7), 0);
+        assert!(!queue.may_hold_up() && queue.first_to_be_held_up_until().is_none());
+        queue.add_timeout(limit(INCREMENT, true), StrandId(8), 0);
+        assert_eq!(queue.first_to_be_held_up_until(), Some(TICK));
+        queue.cancel_timeout(StrandId(8));
+        assert!(!queue.may_hold_up());
+        queue.set_timer(0x1000, once(3 * INCREMENT), 0, 0);
+        assert_eq!(queue.first_to_be_held_up_until(), None, "a wait ends before it");
+        queue.cancel_timeout(StrandId(7));
+        assert_eq!(queue.first_to_be_held_up_until(), Some(3 * TICK));
+    }
+
+    #[test]
     fn a_fine_timer_is_found_by_a_tick_that_all_others_see() {
         let mut queue = TimerQueue::default();
         queue.set_timer(0x1000, finely(FINEST + 1), 0, 0);
