@@ -77,7 +77,7 @@ fn a_run_that_ends_at_what_is_dismissed_says_so_and_is_replayed_as_it_was() {
 
 #[test]
 fn a_check_tells_what_is_dismissed_and_what_dismisses_nothing() {
-    let (file, option) = known("unload-still-called Timer # known\nwild-read beeper.c:7 # was there once\n");
+    let (file, option) = known("unload-still-called # known\nwild-read beeper.c:7 # was there once\n");
     let sarif = file.with_extension("sarif");
     let to_sarif = format!("--sarif={}", sarif.display());
     let answer = check(&[&option, &to_sarif]);
@@ -92,8 +92,11 @@ fn a_check_tells_what_is_dismissed_and_what_dismisses_nothing() {
     assert!(answer.out.contains("nothing is wrong by these"), "{}", answer.said());
     let log: Value = serde_json::from_str(&fs::read_to_string(&sarif).unwrap()).unwrap();
     let results = log["runs"][0]["results"].as_array().unwrap();
-    assert_eq!(results.len(), 1);
-    assert_eq!(results[0]["suppressions"][0]["justification"], "known");
+    assert!(!results.is_empty());
+    assert!(
+        results.iter().all(|result| result["suppressions"][0]["justification"] == "known"),
+        "{results:?}"
+    );
 
     let report: Value =
         serde_json::from_str(&check(&["--json", "--rules", "-unload-still-called"]).out).unwrap();

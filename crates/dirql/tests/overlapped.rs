@@ -122,6 +122,23 @@ fn a_request_that_must_end_is_named_as_it_was_made_and_not_as_another_of_its_nam
 }
 
 #[test]
+fn a_request_that_another_ends_must_end_if_that_has_succeeded() {
+    let machine = machine();
+    let script = format!(
+        r"tolerate; open {DEVICE} as q overlapped; async waits ioctl q {WAIT:#x} in u32:60000
+        async fails ioctl q 0x22fffc; must-end waits if fails
+        async ends write q hex:01; wait 10ms; must-end waits if ends
+        cancel waits; join waits; join fails; join ends"
+    );
+    try_play(&machine, &script).unwrap();
+    let report = machine.finish();
+    let [found] = report.findings.as_slice() else { panic!("{report}") };
+    assert_eq!(found.rule, "request-forgotten");
+    let said = "It ends when `write q hex:01` is made, and that has succeeded since";
+    assert!(found.message.contains(said), "{}", found.message);
+}
+
+#[test]
 fn a_request_that_was_not_made_is_not_what_must_end() {
     let machine = machine();
     let script = format!(r"open {DEVICE} as q overlapped; t: wait 10ms; t: async r read q 4; must-end r");

@@ -284,10 +284,12 @@ pub(crate) fn still_called(k: &Kernel, has: impl Fn(u64) -> bool) -> Option<u64>
     timers.find(|(timer, _)| active(**timer)).map(|(&timer, _)| timer)
 }
 
-/// Timers that the image at `driver` allocated and did not delete.
+/// Timers that the image at `driver` allocated and did not delete. One that is deleted goes by itself, when nothing of it runs any more; only if that calls the
+/// driver it must be waited for.
 pub(crate) fn outstanding(cx: &mut Cx<'_>, driver: u64) -> Vec<u64> {
+    let goes = |known: &ExTimer| known.deleted.is_some_and(|deletion| deletion.callback.is_null());
     cx.with(|k| {
-        let own = k.ex.timers.iter().filter(|(_, known)| known.owner == Some(driver));
+        let own = k.ex.timers.iter().filter(|(_, known)| known.owner == Some(driver) && !goes(known));
         own.map(|(&timer, _)| timer).collect()
     })
 }

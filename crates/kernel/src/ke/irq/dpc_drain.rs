@@ -157,6 +157,10 @@ fn retire(cx: &mut Cx<'_>, first: Head, old: u8, mut runs: u32) -> Flow<()> {
             }
             Head::Waiting => {
                 scheduler::before_dpc(cx)?;
+                // Time may have passed.
+                if cx.with(|k| timer::is_due(k, k.ke.current)) {
+                    timer::expire(cx)?;
+                }
                 next = cx.with(taken);
                 continue;
             }
