@@ -240,8 +240,8 @@ pub(crate) fn device_deleted(cx: &mut Cx<'_>, device: Device) {
         let early = node.state != State::Deleted && (!node.told_to_go || is_reported);
         early.then(|| (node.name.clone(), node.state, node.told_to_go))
     });
-    let Some((name, state, told)) = early else { return };
-    let why = if told {
+    let Some((name, state, is_being_removed)) = early else { return };
+    let why = if is_being_removed {
         "its bus driver has reported it, and keeps it behind IRP_MN_REMOVE_DEVICE until it has been asked for its children and does not report it any more"
             .to_owned()
     } else {

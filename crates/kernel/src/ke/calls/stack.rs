@@ -10,6 +10,7 @@ use engine::windows::PAGE;
 use engine::{Engine, FRESH_FILL, Flow, Leave, Stack};
 
 use crate::cx::{Cx, Kernel};
+use crate::ke::levels::irql::DISPATCH_LEVEL;
 use crate::ke::sched::processor::Entered;
 use crate::ldr;
 use crate::mm::stack::KernelStack;
@@ -54,10 +55,13 @@ pub(crate) fn on<R>(cx: &mut Cx<'_>, base: u64, f: impl FnOnce(&mut Cx<'_>) -> F
     result
 }
 
-/// Whether no processor is in a DPC or service routine.
+/// Whether no processor is in a DPC or service routine, or about to begin a DPC.
 #[must_use]
 pub fn processors_are_free(k: &Kernel) -> bool {
-    k.ke.processors.iter().all(|processor| processor.entered.is_empty())
+    k.ke.processors.iter().enumerate().all(|(index, processor)| {
+        let begins = k.level_of(index) >= DISPATCH_LEVEL && !processor.dpcs.is_empty();
+        processor.entered.is_empty() && !begins
+    })
 }
 
 /// What each call of a driver by the kernel takes of a kernel stack at the least: return addresses, home space and saved registers of
