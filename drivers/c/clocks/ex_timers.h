@@ -54,7 +54,7 @@ static ULONG ExTimers(VOID)
     CHECK(!ExSetTimer(Timer, -5 * MILLISECOND, 0, NULL));
     CHECK(KeWaitForSingleObject(Timer, Executive, KernelMode, FALSE, NULL) == STATUS_SUCCESS);
     CHECK(KeWaitForSingleObject(Timer, Executive, KernelMode, FALSE, &Zero) == STATUS_SUCCESS); /* stays signaled */
-    CHECK(!ExSetTimer(Timer, -5 * MILLISECOND, 0, NULL));
+    CHECK(!ExSetTimer(Timer, -5000 * MILLISECOND, 0, NULL)); /* later than a thread is held up */
     CHECK(KeWaitForSingleObject(Timer, Executive, KernelMode, FALSE, &Zero) == STATUS_TIMEOUT);
     CHECK(ExDeleteTimer(Timer, TRUE, FALSE, NULL));
     return 0;

@@ -147,7 +147,9 @@ impl Scan<'_> {
                 set(known, target, moved.map(|(less, value)| Less { shift: less.shift + value, ..less }));
             }
             Mnemonic::And if less(target).is_some() => {
-                set(known, target, less(target).zip(value).and_then(|(less, mask)| less.masked(mask)));
+                let masked = less(target).zip(value).and_then(|(less, mask)| less.masked(mask));
+                masked.into_iter().flat_map(|less| less.codes(0)).for_each(|code| self.add(code));
+                set(known, target, masked);
             }
             // The result is zero for the codes that differ from it in these bits alone.
             Mnemonic::Test if less(target).is_some() => {

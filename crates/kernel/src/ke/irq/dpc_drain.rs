@@ -207,7 +207,12 @@ fn head(k: &mut Kernel) -> Head {
 /// Takes the next one if the policy need not be asked first.
 #[inline]
 fn taken_or_asked(k: &mut Kernel) -> Head {
-    if k.engine.may_depart() && !k.ke.processor().dpcs.is_empty() { Head::Waiting } else { taken(k) }
+    if !k.engine.may_depart() || k.ke.processor().dpcs.is_empty() {
+        return taken(k);
+    }
+    // It is in the queue, which is to be emptied.
+    k.ke.processor_mut().dispatch_requested = true;
+    Head::Waiting
 }
 
 /// Takes the next one out of the current processor's queue: it runs now.
