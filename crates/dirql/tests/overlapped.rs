@@ -123,18 +123,20 @@ fn a_request_that_must_end_is_named_as_it_was_made_and_not_as_another_of_its_nam
 
 #[test]
 fn a_request_that_another_ends_must_end_if_that_has_succeeded() {
-    let card = || Bench::new().driver(driver("pci9052.sys")).inf(driver("pci9052.inf")).device("pci9052");
-    let machine = start(card);
-    // A read waits for what the card has written to it, and for nothing else.
-    let script = r"tolerate; open \\.\Pci9052-0 as q overlapped; async waits read q 4
+    let machine = start(|| Bench::new().driver(driver("stuck.sys")).with(driver("queue.sys")));
+    // The first waits until it is cancelled.
+    let script = format!(
+        r"tolerate; open \\.\DirqlStuck as s overlapped; open {DEVICE} as q overlapped
+        async waits ioctl s 0x22203c in u32:0
         async fails ioctl q 0x22fffc; must-end waits if fails
-        async other ioctl q 0x226400; wait 1ms; must-end waits if other
-        cancel waits; join waits; join fails; join other";
-    try_play(&machine, script).unwrap();
+        async other write q hex:01; wait 10ms; must-end waits if other
+        cancel waits; join waits; join fails; join other"
+    );
+    try_play(&machine, &script).unwrap();
     let report = machine.finish();
     let [found] = report.findings.as_slice() else { panic!("{report}") };
     assert_eq!(found.rule, "request-forgotten");
-    let said = "It ends when `ioctl q 0x226400` is made, and that has succeeded since";
+    let said = "It ends when `write q hex:01` is made, and that has succeeded since";
     assert!(found.message.contains(said), "{}", found.message);
 }
 
