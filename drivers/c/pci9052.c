@@ -299,13 +299,15 @@ static NTSTATUS NTAPI DeviceIsUp(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
         POWER_STATE State = {.DeviceState = PowerDeviceD0};
 
         PoSetPowerState(Extension->Self, DevicePowerState, State);
-        if (Enter(Extension)) {
-            ClearStatus(Extension);
-            Unmask(Extension);
-            Leave(Extension);
+        if (InterlockedExchange(&Extension->HasLeftD0, FALSE)) { /* else requests are under way */
+            if (Enter(Extension)) {
+                ClearStatus(Extension);
+                Unmask(Extension);
+                Leave(Extension);
+            }
+            SetBar(Extension, BarAsleep, FALSE);
+            Settle(Extension);
         }
-        SetBar(Extension, BarAsleep, FALSE);
-        Settle(Extension);
     }
     PoStartNextPowerIrp(Irp);
     IoReleaseRemoveLock(&Extension->RemoveLock, Irp);
@@ -345,7 +347,9 @@ static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
     case DeviceUp:
         return PowerBelow(Extension->Lower, Irp, DeviceIsUp, Extension);
     case DeviceDown:
-        GoDown(Extension);
+        if (!InterlockedExchange(&Extension->HasLeftD0, TRUE)) {
+            GoDown(Extension);
+        }
         PoSetPowerState(Device, DevicePowerState, IoGetCurrentIrpStackLocation(Irp)->Parameters.Power.State);
         break;
     case OtherPower:

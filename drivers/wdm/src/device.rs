@@ -103,6 +103,8 @@ pub struct Device<T> {
     /// [`crate::pnp::Phase`]; only Plug and Play requests, which come one at a time, change it.
     pub(crate) phase: AtomicU8,
     pub(crate) phase_before: AtomicU8,
+    /// It is in D0, by the power requests, which come one at a time. A device starts there.
+    pub(crate) in_d0: AtomicBool,
     /// It is registered as a WMI data provider.
     pub(crate) is_wmi_provider: AtomicBool,
     pub(crate) packets: Packets,
@@ -132,6 +134,7 @@ impl<T> Device<T> {
             remove_lock: RemoveLock::zeroed(),
             phase: AtomicU8::new(0),
             phase_before: AtomicU8::new(0),
+            in_d0: AtomicBool::new(true),
             is_wmi_provider: AtomicBool::new(false),
             packets: Packets::new(),
             inside,
@@ -218,6 +221,7 @@ pub(crate) unsafe fn create<F: Function>(
             remove_lock: RemoveLock::zeroed(),
             phase: AtomicU8::new(0),
             phase_before: AtomicU8::new(0),
+            in_d0: AtomicBool::new(true),
             is_wmi_provider: AtomicBool::new(false),
             packets: Packets::new(),
             inside,

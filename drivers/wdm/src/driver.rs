@@ -79,10 +79,11 @@ pub trait Function: Sized + Sync + 'static {
     /// Gives up the hardware, if it has it. It may come without [`Function::pause`], and after a start that failed.
     fn stop(device: &Device<Self>, why: Stop, passive: &mut Passive);
 
-    /// The device is about to leave D0: it will lose its registers.
+    /// The device is about to leave D0: it will lose its registers. Called once until [`Function::power_up`] is.
     fn power_down(_device: &Device<Self>, _passive: &mut Passive) {}
 
-    /// The device is in D0 again.
+    /// The device is in D0 again, behind [`Function::power_down`]. A request for D0 that comes where the device is there reaches no driver:
+    /// requests are under way.
     fn power_up(_device: &Device<Self>, _level: &mut DispatchOrBelow) {}
 
     /// `IRP_MJ_CREATE`.

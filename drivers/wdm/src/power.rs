@@ -2,12 +2,14 @@
 //!
 //! Pages: *Handling IRP_MN_SET_POWER for Device Power States*, *Handling IRP_MN_SET_POWER for System Power States*, *Sending
 //! IRP_MN_QUERY_POWER or IRP_MN_SET_POWER for Device Power States*, *PoSetPowerState*. Going down, the driver lets go of the card before the request
-//! passes; coming up, it is called when the drivers below are done. A function driver owns its device's power policy: a request for a state of the
+//! passes; coming up, it is called when the drivers below are done. It is not called where the device has the state it is asked for, or goes from
+//! one lower state to another. A function driver owns its device's power policy: a request for a state of the
 //! system goes down first, then one for the device's state is made, D0 for working and D3 for all others, and the system's ends with it. A
 //! filter passes all of them. It does not wake, and does not send an idle device to a lower state.
 
 use core::ffi::c_void;
 use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::Ordering;
 
 use abi::{DEVICE_OBJECT, IO_STACK_LOCATION, IO_STATUS_BLOCK, IRP, NtStatus};
 
@@ -35,7 +37,9 @@ pub(crate) unsafe extern "system" fn dispatch<F: Function>(
             unsafe { pass_then(object, irp, device, is_up::<F>) }
         }
         Asked::Down(state) => {
-            F::power_down(device, &mut passive);
+            if device.in_d0.swap(false, Ordering::Relaxed) {
+                F::power_down(device, &mut passive);
+            }
             // SAFETY: at PASSIVE_LEVEL, before the state is left.
             unsafe { sys::PoSetPowerState(object, abi::DevicePowerState, state) };
             pass(device, irp)
@@ -176,7 +180,9 @@ unsafe extern "system" fn is_up<F: Function>(
         let device = Device::<F>::of(object);
         if raw::get(IRP::IoStatus.of(irp), IO_STATUS_BLOCK::Status).is_success() {
             sys::PoSetPowerState(object, abi::DevicePowerState, abi::PowerDeviceD0);
-            F::power_up(device, &mut DispatchOrBelow::assume());
+            if !device.in_d0.swap(true, Ordering::Relaxed) {
+                F::power_up(device, &mut DispatchOrBelow::assume());
+            }
         }
         sys::PoStartNextPowerIrp(irp);
         if let Some(irp) = NonNull::new(irp) {

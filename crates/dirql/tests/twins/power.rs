@@ -29,6 +29,13 @@ stories! {
             write card hex:02 at 1; close card");
     }
 
+    fn a_card_that_is_told_of_the_state_that_it_has_is_left_alone(twin) {
+        // Its status was cleared: the end of a transfer that came just then was lost, if its interrupt was to be served on another processor.
+        let accesses = |states: &str| twin.holds("pci9052", states).sums.accesses;
+        assert_eq!(accesses("power d0; power d0"), accesses(""));
+        assert_eq!(accesses("power d3; power d3; power d0; power d0"), accesses("power d3; power d0"));
+    }
+
     fn a_write_without_power_waits_for_it(twin) {
         twin.holds("pci9052", "open DEV as card
             power d3
