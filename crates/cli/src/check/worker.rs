@@ -1,7 +1,7 @@
 //! A process of `dirql check`: it makes the survey, or carries one exercise out, and says line by line what comes of it.
 
 use anyhow::{Context, Result, bail};
-use dirql::check::{self, Campaign, Cause, Exercise, Extent, Survey, Totals};
+use dirql::check::{self, Campaign, Cause, Exercise, Extent, Stories, Survey, Totals};
 use dirql::explore::Bounds;
 use dirql::files::DriverFile;
 use dirql::{Bench, Boots, Error, Jail, Play, Report, ScriptText};
@@ -152,9 +152,12 @@ fn carry_out(
             work.carry_out(&Exercise { script, ..exercise.clone() }, first)?;
         }
         work.totals.attempts += found.tried;
-    } else if exercise.effort.stories.1 > 0 {
-        let (number, count) = exercise.effort.stories;
-        for script in check::stories(survey, number, count) {
+    } else if exercise.effort.stories.count > 0 {
+        let Stories { first: number, count, behind } = exercise.effort.stories;
+        let found = check::inputs(&mut work.boots, survey, behind)?;
+        work.totals.attempts += found.tried;
+        let survey = survey.clone().with_sequences(found.sequences);
+        for script in check::stories(&survey, number, count) {
             work.carry_out(&Exercise { script, ..exercise.clone() }, first)?;
         }
     } else {

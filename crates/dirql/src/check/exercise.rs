@@ -25,8 +25,19 @@ pub struct Effort {
     pub schedules: u64,
     /// So many inputs are tried first; what is carried out are those that came to new code, and not the script.
     pub inputs: u64,
-    /// So many stories are made up, from the one of the first number on; they are carried out, and not the script.
-    pub stories: (u64, u64),
+    /// Stories are made up; they are carried out, and not the script.
+    pub stories: Stories,
+}
+
+/// Which stories are made up.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+pub struct Stories {
+    /// The number of the first.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+    /// So many sequences are tried before: the requests of those that came to new code take part.
+    pub behind: u64,
 }
 
 /// A script, and how often it is carried out.
@@ -86,9 +97,12 @@ const CHANGES: [(&str, &str); 4] = [
 const OTHER_WORDS: [u32; 2] = [5, 7];
 /// So many requests come before others at once.
 const FIRST: usize = 3;
-/// So many stories are one exercise, of so many; and so many seeds each story has.
+/// So many stories are one exercise, of so many; behind these come those of sequences, which are found by so many attempts; and so many seeds each
+/// story has.
 const STORIES: u64 = 200;
 const STORY_EXERCISES: u64 = 6;
+const SEQUENCE_EXERCISES: u64 = 2;
+const SEQUENCES: u64 = 2_000;
 const STORY_SEEDS: u64 = 4;
 /// The option that looks for data races: where two threads ask at once.
 pub const RACES: &str = "--races";
@@ -199,11 +213,14 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     answered_late(survey, name, &mut plan);
     if !survey.operations.is_empty() {
         plan.add("sequences of requests by what code they reach", "", Kind::Inputs);
-        for part in 0..STORY_EXERCISES {
+        for part in 0..STORY_EXERCISES + SEQUENCE_EXERCISES {
             // Looking for races takes as long as the rest.
             plan.more = if part % 2 == 1 { vec![RACES.to_owned()] } else { Vec::new() };
-            let title = format!("stories made up of requests, part {} of {STORY_EXERCISES}", part + 1);
-            plan.add(title, "", Kind::Stories(part * STORIES));
+            let (of, number, count, kind) = match part.checked_sub(STORY_EXERCISES) {
+                None => ("requests", part, STORY_EXERCISES, Kind::Stories(part)),
+                Some(number) => ("sequences", number, SEQUENCE_EXERCISES, Kind::StoriesOfSequences(part)),
+            };
+            plan.add(format!("stories made up of {of}, part {} of {count}", number + 1), "", kind);
         }
         plan.more.clear();
     }
@@ -398,7 +415,9 @@ enum Kind {
     Behind,
     LateStores,
     Inputs,
+    /// Of this part.
     Stories(u64),
+    StoriesOfSequences(u64),
 }
 
 struct Plan {
@@ -425,14 +444,27 @@ impl Plan {
             Kind::Little => Effort { seeds: share(4), ..none },
             Kind::Sizes => Effort { failing: failing(20), seeds: share(2), ..none },
             Kind::Requests => Effort { failing: failing(60), seeds: share(20), ..none },
-            Kind::AtOnce => Effort { seeds: share(80), schedules: share(400), ..none },
-            Kind::Behind | Kind::LateStores => Effort { seeds: share(24), schedules: share(100), ..none },
+            Kind::AtOnce => Effort { seeds: share(80), schedules: share(120), ..none },
+            Kind::Behind | Kind::LateStores => Effort { seeds: share(24), schedules: share(40), ..none },
             // A few seeds of each: another story says more than another seed.
-            Kind::Stories(first) => Effort { seeds: STORY_SEEDS, stories: (first, share(STORIES)), ..none },
+            Kind::Stories(part) => {
+                let stories = Stories { first: part * STORIES, count: share(STORIES), behind: 0 };
+                Effort { seeds: STORY_SEEDS, stories, ..none }
+            }
+            Kind::StoriesOfSequences(part) => {
+                let stories =
+                    Stories { first: part * STORIES, count: share(STORIES), behind: share(SEQUENCES) };
+                Effort { seeds: STORY_SEEDS, stories, ..none }
+            }
             Kind::Inputs => Effort { failing: failing(10), seeds: share(2), inputs: share(10_000), ..none },
         };
         let processors = match kind {
-            Kind::AtOnce | Kind::Behind | Kind::LateStores | Kind::StartOnTwo | Kind::Stories(_) => 2,
+            Kind::AtOnce
+            | Kind::Behind
+            | Kind::LateStores
+            | Kind::StartOnTwo
+            | Kind::Stories(_)
+            | Kind::StoriesOfSequences(_) => 2,
             _ => 1,
         };
         let mut more = self.more.clone();

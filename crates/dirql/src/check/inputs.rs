@@ -5,9 +5,10 @@
 //! what it has answered, and from what numbers overflow at. A sequence is tried from an open device on, and the machine taken back there: what only the end
 //! of a machine shows is seen when [`Inputs::scripts`] are carried out. Random numbers have one seed, so the same driver has the same inputs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt::Write as _;
 
+use abi::NtStatus;
 use explore::Rng;
 
 use super::exercise::{MANY, OVERFLOWS, PAUSE, WORDS, open, tried};
@@ -25,6 +26,8 @@ const LARGEST: usize = 4096;
 const KEPT: usize = 2_000;
 /// So many words that the driver has answered are kept.
 const WORDS_KEPT: usize = 64;
+/// So many sequences take part in stories: the last ones, which go deepest.
+const SEQUENCES_KEPT: usize = 64;
 /// Places at a buffer's beginning.
 const NEAR: usize = 4;
 const SIZES: [usize; 16] = [0, 1, 2, 4, 7, 8, 12, 16, 20, 24, 32, 40, 64, 128, 256, 1024];
@@ -38,6 +41,8 @@ const FUNCTION: u32 = 4;
 pub struct Inputs {
     /// As `--do` has them: those that came to new code, and those that showed something wrong.
     pub scripts: Vec<String>,
+    /// The requests of some of the sequences that were kept, each as one that is to come behind the one before it.
+    pub sequences: Vec<Vec<Operation>>,
     /// How many were tried.
     pub tried: u64,
 }
@@ -48,7 +53,9 @@ pub struct Inputs {
 /// As [`Boots::boot`].
 pub fn inputs(boots: &mut Boots, survey: &Survey, count: u64) -> Result<Inputs, Error> {
     let first: Vec<Transfer<'static>> = survey.operations.iter().map(transfer).collect();
-    let (Some(name), false) = (survey.names.first(), first.is_empty()) else { return Ok(Inputs::default()) };
+    let (Some(name), false) = (survey.names.first(), count == 0 || first.is_empty()) else {
+        return Ok(Inputs::default());
+    };
     let found = boots.try_sequences(name, |trial| {
         let mut looking = Looking::new(survey, name, first, trial.has_other());
         for number in 0..count {
@@ -56,9 +63,10 @@ pub fn inputs(boots: &mut Boots, survey: &Survey, count: u64) -> Result<Inputs, 
             let came = trial.run(&steps)?;
             looking.came(steps, came);
         }
-        Ok(looking.kept.into_iter().filter_map(|kept| kept.script).collect())
+        let scripts = looking.kept.into_iter().filter_map(|kept| kept.script).collect();
+        Ok(Inputs { scripts, sequences: looking.sequences.into(), tried: count })
     })?;
-    Ok(found.map_or_else(Inputs::default, |scripts| Inputs { scripts, tried: count }))
+    Ok(found.unwrap_or_default())
 }
 
 /// A request of the survey's.
@@ -105,6 +113,8 @@ struct Looking<'s> {
     /// What it answered: which request of which kind, and the status.
     seen: BTreeSet<(u32, usize, u32, bool)>,
     wrong: BTreeSet<String>,
+    /// [`Inputs::sequences`], the last ones.
+    sequences: VecDeque<Vec<Operation>>,
 }
 
 impl<'s> Looking<'s> {
@@ -112,8 +122,8 @@ impl<'s> Looking<'s> {
         let near = |value: &u32| [*value, value.wrapping_sub(1), *value, value.wrapping_add(1)];
         let compared = survey.values.iter().flat_map(near).collect();
         let (kept, answered) = (Vec::new(), Vec::new());
-        let (seen, wrong) = (BTreeSet::new(), BTreeSet::new());
-        Self { name, rng: Rng::new(1), requests, kept, compared, answered, has_other, seen, wrong }
+        let (seen, wrong, sequences) = (BTreeSet::new(), BTreeSet::new(), VecDeque::new());
+        Self { name, rng: Rng::new(1), requests, kept, compared, answered, has_other, seen, wrong, sequences }
     }
 
     /// What is tried next: first each request by itself, then what was kept, changed.
@@ -272,6 +282,12 @@ impl<'s> Looking<'s> {
         let is_shown = came.new_code || shows;
         if (is_new || is_shown) && self.kept.len() < KEPT {
             let script = is_shown.then(|| script(self.name, &steps, &came.answers));
+            if came.wrong.is_empty() && !came.stopped {
+                self.sequences.push_back(operations(&steps, &came.answers));
+                if self.sequences.len() > SEQUENCES_KEPT {
+                    self.sequences.pop_front();
+                }
+            }
             let kept = Kept { steps, script };
             // What stops the machine leads nowhere.
             if came.stopped || !came.wrong.is_empty() {
@@ -294,6 +310,27 @@ impl<'s> Looking<'s> {
             }
         }
     }
+}
+
+/// The requests of a sequence that succeeded, and the last one.
+fn operations(steps: &[Step], answers: &[Answer]) -> Vec<Operation> {
+    let mut operations = Vec::new();
+    for (number, Answer { step, waited, end }) in answers.iter().enumerate() {
+        let Deed::Ask(request) = &steps[*step].deed else { continue };
+        let succeeds = NtStatus(end.status).is_success();
+        if succeeds || number + 1 == answers.len() {
+            let code = if let Transfer::Control { code, .. } = request { Some(*code) } else { None };
+            operations.push(Operation {
+                command: command(HANDLES[0], request),
+                code,
+                succeeds,
+                waits: *waited,
+                variant: false,
+                needs: None,
+            });
+        }
+    }
+    operations
 }
 
 fn same_kind(step: &Step, request: &Transfer<'_>) -> bool {

@@ -20,7 +20,9 @@ pub use campaign::{Campaign, Totals, Tried};
 pub use cause::Cause;
 pub use codes::{Compared, compared};
 pub use coverage::{Coverage, Function, coverage};
-pub use exercise::{Effort, Exercise, RACES, exercises, exercises_of_neighbours, exercises_on_busy_line};
+pub use exercise::{
+    Effort, Exercise, RACES, Stories, exercises, exercises_of_neighbours, exercises_on_busy_line,
+};
 pub use inputs::{Inputs, inputs};
 pub use shrink::{Shown, commands, shrink};
 pub use signals::{Outside, outside, signals};

@@ -3,7 +3,8 @@
 //!
 //! A story is a function of its number and of the survey. Half of its requests go to two threads, which the policies of its attempts mix; what shows
 //! something is made shorter by the shrinker, as any script. What must end in a story are requests that do so in any company that the survey has seen:
-//! of each pair of kinds in it, in either order. Of two kinds of which the one ends the other, as many of the one are made in the end as there are of the
+//! of each pair of kinds in it, in either order. Some are made of requests behind others as sequences have found them by the code that they came to:
+//! a survey makes two requests behind each other at most, and does not know what is to stand in them. Of two kinds of which the one ends the other, as many of the one are made in the end as there are of the
 //! other.
 
 use std::fmt::Write as _;
@@ -78,7 +79,7 @@ impl<'s> Story<'s> {
         // What is about one handle may not be about another.
         let one_handle = pair.is_some() || rng.one_in(2);
         // What another one needs is made, too.
-        let needed: Vec<usize> = kinds.iter().filter_map(|kind| survey.operations[*kind].needs).collect();
+        let needed: Vec<usize> = kinds.iter().flat_map(|kind| needed(survey, *kind)).collect();
         kinds.extend(needed);
         kinds.sort_unstable();
         kinds.dedup();
@@ -181,14 +182,13 @@ impl<'s> Story<'s> {
         }
     }
 
-    /// A request more, behind the one that it needs if that has not been made.
+    /// A request more, behind those that it needs and that have not been made.
     fn request(&mut self, kind: usize) -> String {
-        match self.survey.operations[kind].needs {
-            Some(needed) if !self.requests.contains(&needed) => {
-                [needed, kind].map(|kind| self.one_request(kind)).join("; ")
-            }
-            _ => self.one_request(kind),
-        }
+        let mut kinds: Vec<usize> =
+            needed(self.survey, kind).take_while(|needed| !self.requests.contains(needed)).collect();
+        kinds.reverse();
+        kinds.push(kind);
+        kinds.into_iter().map(|kind| self.one_request(kind)).collect::<Vec<_>>().join("; ")
     }
 
     fn one_request(&mut self, kind: usize) -> String {
@@ -283,6 +283,12 @@ impl<'s> Story<'s> {
     fn numbers(&self, is_meant: impl Fn(&usize) -> bool) -> impl Iterator<Item = usize> {
         self.requests.iter().enumerate().filter(move |(_, kind)| is_meant(kind)).map(|(number, _)| number)
     }
+}
+
+/// What an operation needs, what that needs, and so on.
+fn needed(survey: &Survey, kind: usize) -> impl Iterator<Item = usize> {
+    let of = |kind: usize| survey.operations[kind].needs;
+    std::iter::successors(of(kind), move |kind| of(*kind))
 }
 
 /// A request on this handle.

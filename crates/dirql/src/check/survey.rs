@@ -181,6 +181,23 @@ impl Survey {
         let is_hardware = imports(&HARDWARE);
         Self { is_hardware, idles, knows_power: idles || imports(&POWER), ..self }
     }
+
+    /// With requests that were found in sequences: each needs the one before it.
+    #[must_use]
+    pub fn with_sequences(mut self, sequences: Vec<Vec<Operation>>) -> Self {
+        for sequence in sequences {
+            let mut needs = None;
+            for operation in sequence {
+                let is_it = |known: &Operation| known.needs == needs && known.command == operation.command;
+                let (known, before) = (self.operations.iter().position(is_it), needs);
+                needs = Some(known.unwrap_or(self.operations.len()));
+                if known.is_none() {
+                    self.operations.push(Operation { needs: before, ..operation });
+                }
+            }
+        }
+        self
+    }
 }
 
 /// What comes of a question.
