@@ -306,6 +306,21 @@ fn a_bus_driver_that_waits_finds_its_new_child_started() {
 
 /// Holds: irps/open-files
 #[test]
+fn a_child_that_was_removed_is_enabled_again_with_a_driver_and_without() {
+    let machine = plugged(&[plug(0), plug(1), plug(2 + RAW)]);
+    for child in ["child#0", "raw#0"] {
+        play(
+            &machine,
+            &format!(
+                "remove-device {child}\nstart-device {child}\nstop-device {child}\nstart-device {child}"
+            ),
+        );
+    }
+    assert_eq!(tree(&machine).matches("started; drivers").count(), 4, "{}", tree(&machine));
+    finish(machine);
+}
+
+#[test]
 fn an_open_child_keeps_its_bus() {
     let machine = plugged(&[plug(0), plug(1)]);
     play(

@@ -201,6 +201,12 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             );
             let script = format!("{open}; {}; close h", vec![one; IN_A_ROW].join("; "));
             plan.add(format!("{what} ended by {}, {IN_A_ROW} in a row", words(ends)), script, Kind::Little);
+            if survey.ended_before.contains(&(own, *by)) {
+                let then = format!("must-end a b; {ENDED}");
+                let script = two_at_once(&open, &asks("a", operation), &asks("b", ends), &then);
+                let title = format!("{what} at once with {}, which ends it in either order", words(ends));
+                plan.add(title, script, Kind::AtOnce);
+            }
         }
         if has_device {
             for (title, script) in within_lives(survey, operation, name) {
@@ -489,6 +495,27 @@ fn words(operation: &Operation) -> String {
 pub(super) fn open(name: &str) -> String {
     format!("tolerate; open \"{name}\" as h overlapped")
 }
+
+/// Two handles: `h` and `i`.
+fn open_two(name: &str) -> String {
+    format!("{}; open \"{name}\" as i overlapped", open(name))
+}
+
+/// A request of this name on the first handle, and one on the second.
+fn asks(request: &str, operation: &Operation) -> String {
+    format!("async {request} {}", operation.command)
+}
+fn asks_other(request: &str, operation: &Operation) -> String {
+    asks(request, operation).replacen(" h ", " i ", 1)
+}
+
+/// Two threads that do a step each, behind what comes before; and what follows a while later.
+fn two_at_once(before: &str, one: &str, other: &str, then: &str) -> String {
+    format!("{before}; t: {one}; u: {other}; join t; join u; wait 50ms; {then}")
+}
+/// How requests `a` and `b` end, and their handle, or both handles.
+const ENDED: &str = "cancel h; join a; join b; close h";
+const ENDED_OF_TWO: &str = "cancel h; cancel i; join a; join b; close h; close i";
 
 /// The device opened, and what these need asked for.
 fn opened(survey: &Survey, name: &str, operations: &[&Operation]) -> String {
@@ -829,9 +856,8 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
         variants.into_iter().map(|other| (&survey.operations[place(survey, other) - 1], other));
     let both = |one: &Operation, other: &Operation| {
         let owed = owed_of_two(survey, (one, other));
-        let ended = format!("join t; join u; wait 50ms; {owed}cancel h; join a; join b; close h");
         let open = opened(survey, name, &[one, other]);
-        format!("{open}; t: async a {}; u: async b {}; {ended}", one.command, other.command)
+        two_at_once(&open, &asks("a", one), &asks("b", other), &format!("{owed}{ENDED}"))
     };
     let title = |one, other| format!("{} and {} at once", words(one), words(other));
     for (one, other) in plain.clone().chain(with_variants) {
@@ -868,41 +894,28 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
         }
         for (what, step, ended) in against {
             let title = format!("{} at once {what}", words(one));
-            let script =
-                format!("{open}; t: async a {command}; u: {step}; join t; join u; wait 50ms; {ended}");
-            plan.add(title, script, Kind::AtOnce);
+            plan.add(title, two_at_once(&open, &asks("a", one), step, &ended), Kind::AtOnce);
         }
     }
     for one in operations.iter().take(PREPARED) {
-        let (prepared, on_other) = (&one.command, |command: &str| command.replacen(" h ", " i ", 1));
-        let opened = format!(
-            "{open}; open \"{name}\" as i overlapped; async p {prepared}; async q {}; wait 1ms",
-            on_other(prepared)
-        );
+        let opened = format!("{}; {}; {}; wait 1ms", open_two(name), asks("p", one), asks_other("q", one));
         let closes = format!("{opened}; t: close h; u: close i; join t; join u");
         plan.add(format!("two handles closed at once after {}", words(one)), closes, Kind::AtOnce);
         for other in operations.iter().take(PREPARED).filter(|other| other.command != one.command) {
             let title = format!("{} on two handles at once after {}", words(other), words(one));
-            let script = format!(
-                "{opened}; t: async a {}; u: async b {}; join t; join u; wait 50ms; cancel h; cancel i; join a; join b; close h; close i",
-                other.command,
-                on_other(&other.command)
-            );
+            let script = two_at_once(&opened, &asks("a", other), &asks_other("b", other), ENDED_OF_TWO);
             plan.add(title, script, Kind::AtOnce);
         }
     }
     for one in operations.iter().filter(|operation| operation.waits).take(PREPARED) {
         for other in operations.iter().filter(|other| other.command != one.command) {
-            let (waiting, asked) = (&one.command, other.command.replacen(" h ", " i ", 1));
+            let opened = format!("{}; {}; wait 1ms", open_two(name), asks("p", one));
             for (what, step, ended) in
                 [("is cancelled", "cancel h", "; close h"), ("and its handle go", "close h", "")]
             {
                 let title = format!("{} while {} {what}", words(other), words(one));
-                let script = format!(
-                    "{open}; open \"{name}\" as i overlapped; async p {waiting}; wait 1ms; t: async a {asked}; u: {step}; join t; join u; \
-                     wait 50ms; cancel i; join a; close i{ended}"
-                );
-                plan.add(title, script, Kind::AtOnce);
+                let ended = format!("cancel i; join a; close i{ended}");
+                plan.add(title, two_at_once(&opened, &asks_other("a", other), step, &ended), Kind::AtOnce);
             }
         }
     }
@@ -911,19 +924,16 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
         if code & 3 != METHOD_BUFFERED {
             let input = if code & 3 == METHOD_NEITHER { "memory m" } else { "zero:64" };
             for (first, then) in CHANGES {
-                let script = format!(
-                    "{open}; memory m {first} + zero:248; t: async a ioctl h {code:#x} in {input} out memory m; u: store m {then}; \
-                     join t; join u; wait 50ms; cancel h; join a; close h"
-                );
-                plan.add(
-                    format!("ioctl {code:#x} whose buffer changes from {first} to {then} meanwhile"),
-                    script,
-                    Kind::AtOnce,
-                );
+                let opened = format!("{open}; memory m {first} + zero:248");
+                let asked = format!("async a ioctl h {code:#x} in {input} out memory m");
+                let script =
+                    two_at_once(&opened, &asked, &format!("store m {then}"), "cancel h; join a; close h");
+                let title = format!("ioctl {code:#x} whose buffer changes from {first} to {then} meanwhile");
+                plan.add(title, script, Kind::AtOnce);
             }
         }
     }
-    prepared(&operations, &open, name, plan);
+    prepared(&operations, name, plan);
     behind_what_it_needs(survey, &open, plan);
     let both = format!(
         "tolerate; t: open \"{name}\" as a; u: open \"{name}\" as b; t: close a; u: close b; join t; join u"
@@ -932,13 +942,14 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
 }
 
 /// Two different requests at once on two handles, of which the first has made one before.
-fn prepared(operations: &[&Operation], open: &str, name: &str, plan: &mut Plan) {
+fn prepared(operations: &[&Operation], name: &str, plan: &mut Plan) {
     let first = operations.iter().filter(|one| one.succeeds && !one.waits).take(FIRST);
     let pairs = || {
         let some = operations.iter().take(PREPARED);
         some.clone().flat_map(move |one| some.clone().map(move |other| (one, other)))
     };
     for before in first {
+        let opened = format!("{}; {}; wait 1ms", open_two(name), asks("p", before));
         for (one, other) in pairs().filter(|(one, other)| one.command != other.command) {
             let title = format!(
                 "{} and {} on two handles at once behind {}",
@@ -946,13 +957,7 @@ fn prepared(operations: &[&Operation], open: &str, name: &str, plan: &mut Plan) 
                 words(other),
                 words(before)
             );
-            let script = format!(
-                "{open}; open \"{name}\" as i overlapped; async p {}; wait 1ms; t: async a {}; u: async b {}; join t; join u; wait 50ms; \
-                 cancel h; cancel i; join a; join b; close h; close i",
-                before.command,
-                one.command,
-                other.command.replacen(" h ", " i ", 1)
-            );
+            let script = two_at_once(&opened, &asks("a", one), &asks_other("b", other), ENDED_OF_TWO);
             plan.add(title, script, Kind::Behind);
         }
     }
@@ -964,13 +969,9 @@ fn behind_what_it_needs(survey: &Survey, open: &str, plan: &mut Plan) {
     for (at, (one, needed)) in needing().enumerate() {
         for (other, _) in needing().skip(at).filter(|(_, of_other)| *of_other == needed) {
             let before = &survey.operations[needed];
-            let script = format!(
-                "{open}; async p {}; async q {}; t: async a {}; u: async b {}; join t; join u; wait 50ms; cancel h; join a; join b; close h",
-                before.command,
-                with_words(&before.command, OTHER_WORDS, false),
-                one.command,
-                other.command
-            );
+            let again = with_words(&before.command, OTHER_WORDS, false);
+            let opened = format!("{open}; {}; async q {again}", asks("p", before));
+            let script = two_at_once(&opened, &asks("a", one), &asks("b", other), ENDED);
             let title =
                 format!("{} and {} at once behind two of {}", words(one), words(other), words(before));
             plan.add(title, script, Kind::AtOnce);

@@ -446,6 +446,29 @@ mod tests {
     }
 
     #[test]
+    fn of_a_sequence_what_succeeded_and_its_last_request_take_part_in_stories() {
+        let ask = |code| Deed::Ask(Transfer::Control { code, input: vec![1, 0, 0, 0].into(), output: 0 });
+        let mut steps: Vec<Step> =
+            [1, 2, 3, 4].map(|code| Step { on_other: code == 2, deed: ask(code) }).into();
+        steps.insert(1, Step { on_other: true, deed: Deed::Close });
+        let ended = |step, status| {
+            let end = Completion { status, information: 0, data: Vec::new() };
+            Answer { step, waited: step == 2, end }
+        };
+        let failed = NtStatus::INVALID_PARAMETER.0;
+        let all = operations(&steps, &[ended(0, failed), ended(2, 0), ended(3, failed), ended(4, failed)]);
+        let expected =
+            [("ioctl h 0x2 in hex:01000000", true, true), ("ioctl h 0x4 in hex:01000000", false, false)];
+        assert_eq!(all.len(), expected.len());
+        for (operation, (command, succeeds, waits)) in all.iter().zip(expected) {
+            assert_eq!(
+                (operation.command.as_str(), operation.succeeds, operation.waits),
+                (command, succeeds, waits)
+            );
+        }
+    }
+
+    #[test]
     fn changed_sequences_are_the_same_for_the_same_answers() {
         let survey = Survey { values: vec![0x1234_5678], ..Survey::default() };
         let all = || {

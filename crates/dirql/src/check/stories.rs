@@ -60,9 +60,17 @@ struct Story<'s> {
     one_handle: bool,
     /// Words that its requests have at times: nothing is known of what ends these.
     words: Option<[u32; 2]>,
-    /// Its requests so far, by number, and of which kind each is.
-    requests: Vec<usize>,
+    /// Its requests so far, by number.
+    requests: Vec<Made>,
+    /// The second handle is closed in the middle.
+    is_closed: bool,
     steps: Vec<String>,
+}
+
+/// A request of a story.
+struct Made {
+    kind: usize,
+    handle: &'static str,
 }
 
 impl<'s> Story<'s> {
@@ -91,7 +99,8 @@ impl<'s> Story<'s> {
         };
         let words = [word(), word()];
         let words = (pair.is_none() && rng.one_in(2)).then_some(words);
-        Self { survey, name, rng, kinds, one_handle, words, requests: Vec::new(), steps: Vec::new() }
+        let (requests, steps) = (Vec::new(), Vec::new());
+        Self { survey, name, rng, kinds, one_handle, words, requests, is_closed: false, steps }
     }
 
     fn text(mut self) -> String {
@@ -171,6 +180,10 @@ impl<'s> Story<'s> {
                 format!("cancel r{}", self.rng.below(self.requests.len() as u64))
             }
             2 if self.rng.one_in(3) => format!("cancel {}", self.handle()),
+            2 if !self.one_handle && !self.is_closed => {
+                self.is_closed = true;
+                "close i".to_owned()
+            }
             3 if !self.survey.outside.is_empty() => {
                 let all = &self.survey.outside;
                 all[index(self.rng.below(all.len() as u64))].steps()
@@ -185,10 +198,14 @@ impl<'s> Story<'s> {
     /// A request more, behind those that it needs and that have not been made.
     fn request(&mut self, kind: usize) -> String {
         let mut kinds: Vec<usize> =
-            needed(self.survey, kind).take_while(|needed| !self.requests.contains(needed)).collect();
+            needed(self.survey, kind).take_while(|needed| !self.has_made(*needed)).collect();
         kinds.reverse();
         kinds.push(kind);
         kinds.into_iter().map(|kind| self.one_request(kind)).collect::<Vec<_>>().join("; ")
+    }
+
+    fn has_made(&self, kind: usize) -> bool {
+        self.requests.iter().any(|made| made.kind == kind)
     }
 
     fn one_request(&mut self, kind: usize) -> String {
@@ -198,12 +215,12 @@ impl<'s> Story<'s> {
             let chosen = [(); 2].map(|()| words[index(self.rng.below(2))]);
             command = with_words(&command, chosen, self.rng.one_in(2));
         }
-        self.requests.push(kind);
+        self.requests.push(Made { kind, handle });
         format!("async r{} {command}", self.requests.len() - 1)
     }
 
     fn handle(&mut self) -> &'static str {
-        if !self.one_handle && self.rng.one_in(2) { "i" } else { "h" }
+        if !self.one_handle && !self.is_closed && self.rng.one_in(2) { "i" } else { "h" }
     }
 
     /// Many of a kind that ends by itself, one after the other.
@@ -239,10 +256,10 @@ impl<'s> Story<'s> {
                 end.push_str("wait 50ms");
                 self.owed(&mut end);
                 end.push_str("; cancel h");
-                if !self.one_handle {
+                if !self.one_handle && !self.is_closed {
                     end.push_str("; cancel i");
                 }
-                for number in 0..self.requests.len() {
+                for number in self.numbers(|_| true) {
                     let _ = write!(end, "; join r{number}");
                 }
                 end.push_str("; close h");
@@ -279,9 +296,11 @@ impl<'s> Story<'s> {
         let _ = write!(end, "; must-end {} if {}", waiting.join(" "), made.join(" "));
     }
 
-    /// The numbers of its requests of such kinds.
+    /// The numbers of its requests of such kinds whose handle is open in the end.
     fn numbers(&self, is_meant: impl Fn(&usize) -> bool) -> impl Iterator<Item = usize> {
-        self.requests.iter().enumerate().filter(move |(_, kind)| is_meant(kind)).map(|(number, _)| number)
+        let is_open = |made: &Made| !(self.is_closed && made.handle == "i");
+        let all = self.requests.iter().enumerate();
+        all.filter(move |(_, made)| is_open(made) && is_meant(&made.kind)).map(|(number, _)| number)
     }
 }
 
@@ -371,6 +390,8 @@ mod tests {
         let has = |what: &str| all.iter().any(|story| story.contains(what));
         for what in [
             "must-end r",
+            "; close i; ",
+            ": close i; ",
             " if e0",
             "surprise-remove",
             "elsewhere",
@@ -419,6 +440,24 @@ mod tests {
         assert!(needing.len() > 100);
         let early = needing.iter().find(|story| first(story, "0x222000") > first(story, "0x222008"));
         assert_eq!(early, None);
+    }
+
+    #[test]
+    fn a_sequence_comes_in_its_order_and_what_two_have_in_common_is_one() {
+        let behind = |code| Operation { succeeds: true, ..operation(code, false) };
+        let [one, two, three] = [0x0022_2000, 0x0022_2010, 0x0022_2014].map(behind);
+        let survey = Survey { ended_by: Vec::new(), ..surveyed() };
+        let survey =
+            survey.with_sequences(vec![vec![one.clone(), two.clone(), three.clone()], vec![one, two]]);
+        let needs: Vec<Option<usize>> = survey.operations.iter().map(|operation| operation.needs).collect();
+        assert_eq!(needs, [None, None, Some(0), Some(2)], "the survey's own is the first of both");
+        let all = stories(&survey, 0, 300);
+        let deep: Vec<&String> = all.iter().filter(|story| story.contains("0x222014")).collect();
+        assert!(deep.len() > 50);
+        for story in deep {
+            let places = ["0x222000", "0x222010", "0x222014"].map(|code| story.find(code));
+            assert!(places.is_sorted() && places[0].is_some(), "{places:?}");
+        }
     }
 
     #[test]

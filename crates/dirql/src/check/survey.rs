@@ -45,6 +45,8 @@ pub struct Survey {
     pub ending_beside: Vec<(usize, usize)>,
     /// Pairs of which the first waits, and ends well when the second is made: one for one, and as well where more were made before.
     pub ended_by: Vec<(usize, usize)>,
+    /// Those of them whose first does not wait where the second has been made before it.
+    pub ended_before: Vec<(usize, usize)>,
     /// What the surroundings of the cards do.
     pub outside: Vec<Outside>,
     /// Requests that wait until that happens.
@@ -248,6 +250,7 @@ pub fn survey(boots: &mut Boots, compared: &Compared, extent: Extent) -> Result<
         self_ending: Vec::new(),
         ending_beside: Vec::new(),
         ended_by: Vec::new(),
+        ended_before: Vec::new(),
         outside: Vec::new(),
         ended: Vec::new(),
         limited: Vec::new(),
@@ -270,11 +273,17 @@ pub fn survey(boots: &mut Boots, compared: &Compared, extent: Extent) -> Result<
             known.extend(asking.code(*code, &refused, &compared.values)?);
         }
     }
+    asking.find_words_that_end(&mut known, &compared.values)?;
     asking.find_needs(&mut known)?;
     found.self_ending = asking.self_ending(&known)?;
     if extent == Extent::Everything {
         found.ending_beside = asking.ending_beside(&known, &found.self_ending)?;
         found.ended_by = asking.ended_by(&known, &found.self_ending)?;
+        for &(waits, ends) in &found.ended_by {
+            if asking.all_end_spaced(&[ends, waits].map(|place| known[place].question))? {
+                found.ended_before.push((waits, ends));
+            }
+        }
         found.children = asking.children(&known, &found.devices)?;
         found.outside = outside(&found.devices);
         found.ended = asking.ended(&known, &found.outside)?;
@@ -404,19 +413,27 @@ impl Question {
 impl Asking<'_> {
     /// The answers to one request after the other, on one handle, up to the first that ends the machine.
     fn ask(&mut self, questions: &[Question]) -> Result<Vec<Answer>, Error> {
-        let name = self.name.clone();
-        let (answers, _) = self.boots.boot_to_script(usual(), |machine| {
-            let Ok(handle) = machine.open_overlapped(&name) else { return Vec::new() };
+        let answers = self.with_handle(|machine, handle| {
             let mut answers = Vec::new();
             for question in questions {
-                answers.push(answer(machine, &handle, *question));
+                answers.push(answer(machine, handle, *question));
                 if answers.last() == Some(&Answer::Ends) {
                     break;
                 }
             }
             answers
         })?;
-        Ok(answers)
+        Ok(answers.unwrap_or_default())
+    }
+
+    /// What comes of this with a machine whose device is open. None if it cannot be opened.
+    fn with_handle<R>(&mut self, work: impl FnOnce(&Machine, &Handle<'_>) -> R) -> Result<Option<R>, Error> {
+        let Self { boots, name } = self;
+        let (done, _) = boots.boot_to_script(usual(), |machine| {
+            let handle = machine.open_overlapped(name).ok()?;
+            Some(work(machine, &handle))
+        })?;
+        Ok(done)
     }
 
     /// A read or write, unless the driver refuses it.
@@ -492,6 +509,49 @@ impl Asking<'_> {
         Ok(known)
     }
 
+    /// What is over at once may do something with another word: one that ends a request that waits is what it is asked with.
+    fn find_words_that_end(&mut self, known: &mut [Known], own: &[u32]) -> Result<(), Error> {
+        let waiting = known.iter().filter(|one| one.operation.waits).take(PAIRED);
+        let waiting: Vec<Question> = waiting.map(|one| one.question).collect();
+        let is_plain = |one: &&mut Known| one.operation.succeeds && !one.operation.waits;
+        for one in known.iter_mut().filter(is_plain).take(PAIRED) {
+            let Question::Control { code, input: Input::Zeroes(length @ 4..), output } = one.question else {
+                continue;
+            };
+            for waits in &waiting {
+                let words = WORDS.iter().chain(own.iter().take(OWN_WORDS));
+                let worded =
+                    words.map(|word| Question::Control { code, input: Input::Word(*word, length), output });
+                let questions: Vec<Question> = [one.question].into_iter().chain(worded).collect();
+                let first = self.first_that_ends(*waits, &questions)?;
+                // Neither do zeroes nor the time.
+                let Some(at) = first.filter(|at| *at > 0) else { continue };
+                if self.all_end_spaced(&[*waits, questions[at]])?
+                    && !self.all_end_spaced(&[*waits, one.question])?
+                {
+                    *one = questions[at].known(true, false);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Behind which of these, asked one after the other, a request is over that waits.
+    fn first_that_ends(&mut self, waits: Question, questions: &[Question]) -> Result<Option<usize>, Error> {
+        let first = self.with_handle(|machine, handle| {
+            let request = waits.begin(handle).ok()?;
+            let first = questions.iter().position(|question| {
+                let is_answered = ends_well(answer(machine, handle, *question));
+                let _ = machine.wait(BETWEEN);
+                is_answered && request.is_over()
+            });
+            let _ = ended(request);
+            first
+        })?;
+        Ok(first.flatten())
+    }
+
     /// Of those that fail alone, which succeed behind another: with zeroes, with the word that the other has, or with what it was answered.
     fn find_needs(&mut self, known: &mut [Known]) -> Result<(), Error> {
         let usual = known.iter().enumerate();
@@ -516,16 +576,14 @@ impl Asking<'_> {
 
     /// The word that a request is answered with, if that may be a number of something.
     fn answered(&mut self, question: Question) -> Result<Option<u32>, Error> {
-        let name = self.name.clone();
-        let (word, _) = self.boots.boot_to_script(usual(), |machine| {
-            let handle = machine.open_overlapped(&name).ok()?;
-            let request = question.begin(&handle).ok()?;
+        let word = self.with_handle(|machine, handle| {
+            let request = question.begin(handle).ok()?;
             let _ = machine.wait(PATIENCE);
             let data = if request.is_over() { request.wait().ok()?.data } else { return None };
             let word = data.get(..4)?.try_into().ok()?;
             Some(u32::from_le_bytes(word)).filter(|word| (1..=LARGEST_NUMBER).contains(word))
         })?;
-        Ok(word)
+        Ok(word.flatten())
     }
 
     /// Which pairs end by themselves and succeed, in either order.
@@ -572,18 +630,16 @@ impl Asking<'_> {
 
     /// The devices that come when each of these has been asked for.
     fn children(&mut self, known: &[Known], devices: &[String]) -> Result<Vec<String>, Error> {
-        let name = self.name.clone();
-        let (mut came, _) = self.boots.boot_to_script(usual(), |machine| {
-            if let Ok(handle) = machine.open_overlapped(&name) {
-                for one in known {
-                    if answer(machine, &handle, one.question) == Answer::Ends {
-                        break;
-                    }
-                    let _ = machine.wait(SETTLING);
+        let came = self.with_handle(|machine, handle| {
+            for one in known {
+                if answer(machine, handle, one.question) == Answer::Ends {
+                    break;
                 }
+                let _ = machine.wait(SETTLING);
             }
             machine.device_names()
         })?;
+        let mut came = came.unwrap_or_default();
         came.retain(|name| !devices.contains(name));
         Ok(came)
     }
@@ -618,18 +674,16 @@ impl Asking<'_> {
 
     /// Whether all of these end well, which are made one after the other, each a while behind the one before.
     fn all_end_spaced(&mut self, questions: &[Question]) -> Result<bool, Error> {
-        let name = self.name.clone();
-        let (all_end, _) = self.boots.boot_to_script(usual(), |machine| {
-            let Ok(handle) = machine.open_overlapped(&name) else { return false };
+        let all_end = self.with_handle(|machine, handle| {
             let mut begun = Vec::new();
             for question in questions {
-                let Ok(request) = question.begin(&handle) else { return false };
+                let Ok(request) = question.begin(handle) else { return false };
                 begun.push(request);
                 let _ = machine.wait(PATIENCE);
             }
             begun.into_iter().all(|request| ends_well(ended(request)))
         })?;
-        Ok(all_end)
+        Ok(all_end.unwrap_or(false))
     }
 
     /// Which wait until something is done to the card.
@@ -658,10 +712,8 @@ impl Asking<'_> {
 
     /// The answers to requests that are under way together, while this is done to their cards.
     fn together(&mut self, questions: &[Question], events: &[&Outside]) -> Result<Vec<Answer>, Error> {
-        let name = self.name.clone();
-        let (answers, _) = self.boots.boot_to_script(usual(), |machine| {
-            let Ok(handle) = machine.open_overlapped(&name) else { return vec![Answer::Ends] };
-            let begun: Result<Vec<_>, _> = questions.iter().map(|question| question.begin(&handle)).collect();
+        let answers = self.with_handle(|machine, handle| {
+            let begun: Result<Vec<_>, _> = questions.iter().map(|question| question.begin(handle)).collect();
             let Ok(begun) = begun else { return vec![Answer::Ends] };
             for event in events {
                 for value in &event.values {
@@ -672,7 +724,7 @@ impl Asking<'_> {
             let _ = machine.wait(PATIENCE);
             begun.into_iter().map(ended).collect()
         })?;
-        Ok(answers)
+        Ok(answers.unwrap_or_else(|| vec![Answer::Ends]))
     }
 
     /// Which the driver gives up after a time limit, and at which of its limits.
@@ -713,9 +765,9 @@ impl Asking<'_> {
     /// Whether the driver ends a request with an error after a while whose card is so prompt. None if the card transfers something after that: not every card
     /// can be kept from it, so a driver may have no other choice.
     fn is_given_up(&mut self, question: Question, cards: Promptness) -> Result<Option<bool>, Error> {
-        let name = self.name.clone();
-        let (end, report) = self.boots.boot_with(Some(cards), usual(), |machine| {
-            let handle = machine.open_overlapped(&name).ok()?;
+        let Self { boots, name } = self;
+        let (end, report) = boots.boot_with(Some(cards), usual(), |machine| {
+            let handle = machine.open_overlapped(name).ok()?;
             let request = question.begin(&handle).ok()?;
             let _ = machine.wait(LONGEST_LIMIT);
             Some(ended(request))

@@ -22,6 +22,20 @@ stories! {
         twin.holds("pci9052", &script);
     }
 
+    fn one_of_two_cards_that_was_removed_is_enabled_again_and_again(twin) {
+        let machine = start(|| twin.bench(&["pci9052", "pci9052"]));
+        let cycle = "remove-device pci9052#0; start-device pci9052#0\n".repeat(3);
+        let names = |number: usize| format!(r"open \\.\Pci9052-{number} as card");
+        let works = "write card hex:05 at 0; read card 1 at 0 expect hex:05; close card";
+        // A new device has a new number.
+        holds(machine, &format!("{cycle}{}; {works}; {}; {works}", names(1), names(4)));
+    }
+
+    fn a_card_whose_driver_has_no_other_is_not_enabled_and_that_is_noted(twin) {
+        let report = twin.holds("pci9052", "remove-device; start-device expect STATUS_INVALID_DEVICE_STATE");
+        assert!(report.to_string().contains("not enabled again: Windows has unloaded"), "{report}");
+    }
+
     fn it_works_elsewhere_with_the_same_handle(twin) {
         twin.holds("pci9052", "open DEV as card
             write card hex:01 at 0

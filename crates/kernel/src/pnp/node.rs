@@ -10,6 +10,7 @@ use super::identity::Identity;
 use super::install::Installation;
 use super::problem::Problem;
 use super::resource::{Interrupt, Resource};
+use super::start::Drivers;
 use super::wanted::dword;
 use super::{card_power, root, tree};
 use crate::cx::{Cx, Kernel};
@@ -136,6 +137,8 @@ pub(crate) struct Node {
     pub(crate) driver: DriverPtr<DRIVER_OBJECT>,
     /// The filter drivers that were added, while they are.
     pub(crate) filters: Vec<DriverPtr<DRIVER_OBJECT>>,
+    /// Those that were added last, though they may have been removed.
+    pub(crate) added_last: Option<Drivers>,
     /// What it was started with, while it has it.
     pub(crate) resources: Vec<Resource>,
     /// What its stack could use, as its drivers have filtered it last: an `IO_RESOURCE_REQUIREMENTS_LIST`.
@@ -186,6 +189,7 @@ impl Node {
             installation: None,
             driver: DriverPtr::NULL,
             filters: Vec::new(),
+            added_last: None,
             resources: Vec::new(),
             requirements: Vec::new(),
             device_state: 0,

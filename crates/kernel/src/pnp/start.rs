@@ -137,6 +137,10 @@ const ASSIGNING: &str = "assigning resources";
 
 /// `AddDevice` of each driver. If one fails, those below it are removed again.
 fn add(cx: &mut Cx<'_>, id: NodeId, drivers: &Drivers) -> Flow<Started> {
+    cx.with(|k| {
+        let node = k.pnp.node_mut(id);
+        (node.told_to_go, node.added_last) = (false, Some(drivers.clone()));
+    });
     if drivers.function.is_null() {
         // A raw device: its bus driver alone has it.
         cx.with(|k| k.pnp.node_mut(id).state = State::Added);
@@ -146,7 +150,6 @@ fn add(cx: &mut Cx<'_>, id: NodeId, drivers: &Drivers) -> Flow<Started> {
     let mut below = node::stack(cx, id)?;
     cx.with(|k| {
         let node = k.pnp.node_mut(id);
-        node.told_to_go = false;
         node.driver = drivers.function;
         node.filters = drivers.lower.iter().chain(&drivers.upper).copied().collect();
     });

@@ -5,7 +5,7 @@
 //! *IRP_MN_CANCEL_STOP_DEVICE*. It is started with the resources it had, or with others ([`elsewhere`]). From the stopped state
 //! Windows knows two ways only: `IRP_MN_START_DEVICE`, and if that fails (or the card is pulled out) `IRP_MN_SURPRISE_REMOVAL`.
 
-use abi::{IRP_MN_CANCEL_STOP_DEVICE, IRP_MN_QUERY_STOP_DEVICE, IRP_MN_STOP_DEVICE, NtStatus};
+use abi::{DRIVER_OBJECT, IRP_MN_CANCEL_STOP_DEVICE, IRP_MN_QUERY_STOP_DEVICE, IRP_MN_STOP_DEVICE, NtStatus};
 use engine::Flow;
 
 use super::enumerate::tell;
@@ -13,8 +13,9 @@ use super::lock::exclusively;
 use super::node::{self, NodeId, State};
 use super::request::ask;
 use super::start::{self, StartFailure, Started};
-use super::{elsewhere, install, remove_check, surprise, tree, usage};
+use super::{elsewhere, install, installer, remove_check, surprise, tree, usage};
 use crate::cx::Cx;
+use crate::io;
 
 /// Asks the device's drivers whether it can be stopped; if not, tells them that it will not be.
 ///
@@ -161,7 +162,37 @@ fn stop_one(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
 /// # Errors
 /// As [`start::start`].
 pub fn restart(cx: &mut Cx<'_>, id: NodeId) -> Flow<Started> {
-    exclusively(cx, |cx| restart_while_locked(cx, id))
+    exclusively(cx, |cx| match node::state(cx, id) {
+        State::Enumerated => enable(cx, id),
+        _ => restart_while_locked(cx, id),
+    })
+}
+
+/// A device whose drivers were removed gets them again, as when a user enables what he has disabled. Drivers that have no other device are none that
+/// go on: Windows would have unloaded them.
+fn enable(cx: &mut Cx<'_>, id: NodeId) -> Flow<Started> {
+    let removed = cx.with(|k| {
+        let node = k.pnp.node(id);
+        node.added_last.clone().filter(|_| node.problem.is_none())
+    });
+    let refused =
+        |why: String| Err(StartFailure { step: "start", status: NtStatus::INVALID_DEVICE_STATE, why });
+    let Some(drivers) = removed else {
+        return Ok(refused("no driver was removed from the device".to_owned()));
+    };
+    for &driver in drivers.lower.iter().chain([&drivers.function]).chain(&drivers.upper) {
+        if !driver.is_null() && cx.read(driver + DRIVER_OBJECT::DeviceObject)?.is_null() {
+            let (name, service) = (cx.with(|k| k.pnp.node(id).name.clone()), io::driver::service(cx, driver));
+            installer::note(
+                cx,
+                format!(
+                    "{name}: not enabled again: Windows has unloaded {service}, which has no other device, and would load it again; that is not implemented by dirql"
+                ),
+            );
+            return Ok(refused(format!("{service} has no device any more")));
+        }
+    }
+    start::start_while_locked(cx, id, &drivers)
 }
 
 /// As [`restart`].
