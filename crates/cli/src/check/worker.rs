@@ -219,8 +219,7 @@ fn search(arguments: &Check, jail: Option<Jail>, exercise: &Exercise) -> Result<
     // What the usual run shows, which is a search's first, the exercise itself has found.
     let mut usual: Option<Vec<String>> = None;
     let is_more = |report: &Report| {
-        let keys: Vec<String> = report
-            .causes()
+        let keys: Vec<String> = check::causes(report, exercise)
             .into_iter()
             .filter(|cause| cause.dismissed.is_none())
             .map(|cause| cause.key)
@@ -234,7 +233,7 @@ fn search(arguments: &Check, jail: Option<Jail>, exercise: &Exercise) -> Result<
     if let Some((choices, report)) = &searched.found {
         let follow = format!("--{}={}", crate::explore::FOLLOW, joined(choices));
         let no_answer = report.no_answer();
-        said.attempt(attempts.saturating_sub(1), report.causes(), no_answer, |_| {
+        said.attempt(attempts.saturating_sub(1), check::causes(report, exercise), no_answer, |_| {
             Ok(Shown { script: exercise.script.clone(), option: follow.clone() })
         })?;
     }

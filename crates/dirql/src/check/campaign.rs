@@ -6,7 +6,7 @@ use explore::{Failing, Policy};
 
 use super::cause::Cause;
 use super::counter::is_counted;
-use super::exercise::Exercise;
+use super::exercise::{Exercise, LATE_CARDS};
 use crate::error::Error;
 use crate::machine::{Boots, Machine};
 use crate::play::Play;
@@ -79,7 +79,7 @@ impl<'c> Campaign<'c> {
         let is_broken = report.verdict.is_some() || report.our_fault.is_some();
         let mut totals = Totals { could_fail, failed: 0, attempts: 1 };
         if first == 0 {
-            let usual = tried(Policy::default(), &report, self.boots);
+            let usual = self.tried(Policy::default(), &report);
             each(self.boots, 0, usual)?;
         }
         let calls = (1..=could_fail).take(effort.failing);
@@ -115,23 +115,34 @@ impl<'c> Campaign<'c> {
                 continue;
             }
             let ((), report) = self.boots.boot_by(policy, perform)?;
-            let tried = tried(policy, &report, self.boots);
+            let tried = self.tried(policy, &report);
             each(self.boots, number, tried)?;
         }
         Ok(totals)
     }
+
+    fn tried(&self, policy: Policy, report: &Report) -> Tried {
+        let mut causes = causes(report, self.exercise);
+        causes.retain(|cause| cause.rule != "data-race" || !is_counter(cause, self.boots));
+        Tried { policy, causes, no_answer: report.no_answer() }
+    }
+}
+
+/// What is wrong with the driver by a run of an exercise. What a card transfers that is later than the driver's time limit is not: from such a transfer not
+/// every card can be kept.
+#[must_use]
+pub fn causes(report: &Report, exercise: &Exercise) -> Vec<Cause> {
+    let mut causes = report.causes();
+    if exercise.more.iter().any(|option| option.starts_with(LATE_CARDS)) {
+        causes.retain(|cause| cause.rule != "dma-after-unmap");
+    }
+    causes
 }
 
 /// What is tried with one seed.
 fn of_seed(seed: u64) -> impl Iterator<Item = Policy> {
     let pct = seed.is_multiple_of(PCT_ONE_IN).then(|| Policy::pct(seed, 0, 0));
     [Policy::random(seed)].into_iter().chain(pct)
-}
-
-fn tried(policy: Policy, report: &Report, boots: &Boots) -> Tried {
-    let mut causes = report.causes();
-    causes.retain(|cause| cause.rule != "data-race" || !is_counter(cause, boots));
-    Tried { policy, causes, no_answer: report.no_answer() }
 }
 
 /// Whether a race is about a number that is only added to.

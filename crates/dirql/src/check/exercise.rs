@@ -106,6 +106,8 @@ const SEQUENCES: u64 = 2_000;
 const STORY_SEEDS: u64 = 4;
 /// The option that looks for data races: where two threads ask at once.
 pub const RACES: &str = "--races";
+/// The option of cards that answer when a time limit of the driver's ends.
+pub(super) const LATE_CARDS: &str = "--platform=late-cards";
 /// The option of a computer where the order of stores and loads of two processors shows.
 const LATE_STORES: &str = "--platform=late-stores";
 /// The method of a code whose buffers the system copies.
@@ -1015,7 +1017,7 @@ fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
         let (what, command) = (words(one), &one.command);
         // The limit may be that of the first request or of the second.
         for limit in [*limit, limit.saturating_sub(1)].into_iter().filter(|limit| *limit > 0) {
-            plan.more = vec![format!("--platform=late-cards={limit}")];
+            plan.more = vec![format!("{LATE_CARDS}={limit}")];
             let script = format!(
                 "{open}; t: async a {command}; u: async b {command}; join t; join u; wait 11s; {ended}"
             );

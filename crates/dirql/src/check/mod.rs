@@ -16,7 +16,7 @@ mod signals;
 mod stories;
 mod survey;
 
-pub use campaign::{Campaign, Totals, Tried};
+pub use campaign::{Campaign, Totals, Tried, causes};
 pub use cause::Cause;
 pub use codes::{Compared, compared};
 pub use coverage::{Coverage, Function, coverage};

@@ -630,18 +630,21 @@ impl Asking<'_> {
 
     /// The devices that come when each of these has been asked for.
     fn children(&mut self, known: &[Known], devices: &[String]) -> Result<Vec<String>, Error> {
+        // One of them may take away what the one before it has brought.
         let came = self.with_handle(|machine, handle| {
+            let mut came = Vec::new();
             for one in known {
                 if answer(machine, handle, one.question) == Answer::Ends {
                     break;
                 }
                 let _ = machine.wait(SETTLING);
+                let is_new = |name: &String| !devices.contains(name) && !came.contains(name);
+                let new: Vec<String> = machine.device_names().into_iter().filter(is_new).collect();
+                came.extend(new);
             }
-            machine.device_names()
+            came
         })?;
-        let mut came = came.unwrap_or_default();
-        came.retain(|name| !devices.contains(name));
-        Ok(came)
+        Ok(came.unwrap_or_default())
     }
 
     /// Which wait until another is made.
