@@ -97,7 +97,8 @@ impl<'c> Campaign<'c> {
             policies.extend((1..=could_fail).take(effort.failing).map(Policy::failing_from));
         }
         if !is_broken {
-            policies.push(Policy::early());
+            // Another story says more than another attempt at one.
+            policies.extend((effort.stories.count == 0).then(Policy::early));
             policies.extend((1..=effort.seeds).flat_map(of_seed));
         }
         if !effort.from_start {

@@ -103,7 +103,7 @@ const STORIES: u64 = 200;
 const STORY_EXERCISES: u64 = 6;
 const SEQUENCE_EXERCISES: u64 = 2;
 const SEQUENCES: u64 = 2_000;
-const STORY_SEEDS: u64 = 4;
+const STORY_SEEDS: u64 = 3;
 /// The option that looks for data races: where two threads ask at once.
 pub const RACES: &str = "--races";
 /// The option of cards that answer when a time limit of the driver's ends.
@@ -454,7 +454,6 @@ impl Plan {
             Kind::Requests => Effort { failing: failing(60), seeds: share(20), ..none },
             Kind::AtOnce => Effort { seeds: share(80), schedules: share(120), ..none },
             Kind::Behind | Kind::LateStores => Effort { seeds: share(24), schedules: share(40), ..none },
-            // A few seeds of each: another story says more than another seed.
             Kind::Stories(part) => {
                 let stories = Stories { first: part * STORIES, count: share(STORIES), behind: 0 };
                 Effort { seeds: STORY_SEEDS, stories, ..none }
