@@ -253,6 +253,7 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
         );
         plan.add(format!("{what} of two cards that share a line"), script, Kind::Requests);
         let Some(device) = second_card(survey) else { continue };
+        disabled_and_enabled(survey, operation, device, (one, other), &mut plan);
         // The first card's service routine is asked first.
         for (state, step, undone) in &resting {
             let undone = undone.map(|step| format!("{step} {device}; ")).unwrap_or_default();
@@ -264,6 +265,34 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
         }
     }
     plan.all
+}
+
+/// A card of two, of the first of these names, is removed and started again, as when a user disables and enables it. While the driver has another one it is
+/// not unloaded: what it knew of the card must be gone.
+fn disabled_and_enabled(
+    survey: &Survey,
+    operation: &Operation,
+    device: &str,
+    (name, other): (&str, &str),
+    plan: &mut Plan,
+) {
+    let what = words(operation);
+    let owed = owed(survey, (operation, operation), "a b");
+    let again = format!("remove-device {device}; start-device {device}");
+    let asked = format!("open \"{name}\" as i overlapped; {}; wait 50ms", asks_other("b", operation));
+    let script = format!(
+        "{}; {asked}; cancel i; join b; close i; {again}; {}; {asked}; {owed}{ENDED_OF_TWO}; {again}",
+        open(other),
+        asks("a", operation)
+    );
+    plan.add(format!("{what} of a card that is disabled and enabled beside another"), script, Kind::Plain);
+    let script = two_at_once(
+        &open(other),
+        &format!("{}; t: {}", asks("a", operation), asks("b", operation)),
+        &format!("{again}; {again}").replace("; ", "; u: "),
+        &format!("{owed}{ENDED}"),
+    );
+    plan.add(format!("{what} while another card is disabled and enabled"), script, Kind::Behind);
 }
 
 /// What follows a while after these two were asked for: the requests of these names must end, if the operations do so by themselves in either order.

@@ -242,7 +242,7 @@ pub(super) fn send_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
 }
 
 /// Whether the driver of a device has deleted it.
-fn is_deleted(cx: &mut Cx<'_>, id: NodeId) -> bool {
+pub(super) fn is_deleted(cx: &mut Cx<'_>, id: NodeId) -> bool {
     cx.with(|k| k.io.devices.get(id.0).is_none_or(|device| device.deleted))
 }
 

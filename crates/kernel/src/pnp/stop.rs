@@ -13,7 +13,7 @@ use super::lock::exclusively;
 use super::node::{self, NodeId, State};
 use super::request::ask;
 use super::start::{self, StartFailure, Started};
-use super::{elsewhere, install, installer, remove_check, surprise, tree, usage};
+use super::{elsewhere, install, installer, remove, remove_check, surprise, tree, usage};
 use crate::cx::Cx;
 use crate::io;
 
@@ -177,6 +177,7 @@ fn enable(cx: &mut Cx<'_>, id: NodeId) -> Flow<Started> {
     });
     let refused =
         |why: String| Err(StartFailure { step: "start", status: NtStatus::INVALID_DEVICE_STATE, why });
+    let removed = removed.filter(|_| !remove::is_deleted(cx, id));
     let Some(drivers) = removed else {
         return Ok(refused("no driver was removed from the device".to_owned()));
     };

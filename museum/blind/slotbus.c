@@ -20,6 +20,8 @@
  * it was freed.
  *
  * Device: Root\SlotBus
+ * Rule: child-deleted-early
+ * Needs: ioctl, removal
  */
 #include <ddk/wdm.h>
 

@@ -10,6 +10,8 @@
  * one is put in the same slot then, the PnP manager learns of two devices that have the same instance path.
  *
  * Device: Root\Rack
+ * Rule: child-deleted-early
+ * Needs: ioctl, removal, schedule
  */
 #include <ddk/wdm.h>
 

@@ -1,0 +1,928 @@
+/*
+ * spindle.c - pages of the memory behind a PCI 9052.
+ *
+ * The board's memory is 256 pages of 256 bytes.  A handle chooses a page by
+ * SELECT, and reads and writes it from then on.  Transfers are made when the
+ * board has let the processor on the local bus, which the chip tells by an
+ * interrupt.  LINTi1 counts turns.
+ *
+ * The bug: a handle keeps the mapped address of its page while the device is stopped and started, which maps it
+ * elsewhere.
+ *
+ * Device: PCI\VEN_10B5&DEV_9050
+ * Rule: device-memory-not-mapped
+ * Needs: ioctl, removal
+ */
+#include <initguid.h>
+#include <ddk/wdm.h>
+
+typedef struct EXT EXT;
+
+enum { NEW_DEVICE, RUNNING, HALTED, PULLED, DELETED };
+
+typedef struct {
+    PDEVICE_OBJECT Self;
+    PDEVICE_OBJECT Pdo;
+    PDEVICE_OBJECT Lower;
+    IO_REMOVE_LOCK Remove;
+    UNICODE_STRING Link;
+    volatile LONG State;
+} BASE;
+
+static NTSTATUS Finish(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
+{
+    Irp->IoStatus.Status = Status;
+    Irp->IoStatus.Information = Information;
+    IoCompleteRequest(Irp, NT_SUCCESS(Status) ? IO_NO_INCREMENT + 1 : IO_NO_INCREMENT);
+    return Status;
+}
+
+DEFINE_GUID(INTERFACE_GUID, 0x7a1e000b, 0x51b2, 0x4f1d, 0x9c, 0x11, 0x20, 0x31, 0x42, 0x53, 0x64, 0x75);
+
+#define POOL_TAG 'nipS'
+#define DEVICE_IO DO_BUFFERED_IO
+#define PAGE 256
+#define PAGES 240 /* what lies above belongs to the board */
+
+#define PLX_INTCSR 0x4c
+#define INTCSR_LINT1 0x103 /* enabled, active high, edges */
+#define INTCSR_LINT1_STATUS 0x04
+#define INTCSR_PCI 0x40
+#define INTCSR_SOFTWARE 0x80
+#define INTCSR_LINT1_CLEAR 0x400
+#define INTCSR_NORMAL (INTCSR_LINT1 | INTCSR_PCI)
+
+#define CAUSE_SOFTWARE 1
+#define CAUSE_TURN 2
+
+#define IOCTL_SELECT CTL_CODE(FILE_DEVICE_UNKNOWN, 0x890, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_TURNS CTL_CODE(FILE_DEVICE_UNKNOWN, 0x891, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+enum { HOLD_NEW = 1, HOLD_STOP = 2, HOLD_POWER = 4, HOLD_GONE = 8 };
+
+typedef struct {
+    KSPIN_LOCK Lock;   /* Holds, Busy, Active, Deadline; taken before QueueLock */
+    ULONG Holds;       /* why no request may be started now */
+    BOOLEAN Busy;      /* one is with the device, or on its way back */
+    PIRP Active;       /* it, until somebody takes it to end it */
+    ULONGLONG Deadline;
+    KEVENT Idle;
+    KTIMER Timer;
+    KDPC TimerDpc;
+    IO_CSQ Queue;
+    KSPIN_LOCK QueueLock;
+    LIST_ENTRY List;
+    PUCHAR Regs;
+    ULONG RegsLength;
+    PKINTERRUPT Interrupt;
+    KDPC Dpc;
+    volatile BOOLEAN Answering; /* in D0: registers may be looked at */
+} HW;
+
+typedef struct {
+#ifdef FIXED
+    ULONG Offset; /* of its page in the window */
+#else
+    PUCHAR Page;
+#endif
+} HANDLE_CONTEXT;
+
+struct EXT {
+    BASE B;
+    HW H;
+    DEVICE_POWER_STATE Power;
+    PUCHAR Window;
+    ULONG WindowLength;
+    volatile LONG Causes;
+    volatile LONG Turns;
+};
+
+static VOID HwBegin(EXT *x, PIRP Irp);
+static VOID HwTimeout(EXT *x, PIRP Irp);
+static KDEFERRED_ROUTINE OnDpc;
+
+static ULONG Read(EXT *x, ULONG Register)
+{
+    return READ_REGISTER_ULONG((PULONG)(x->H.Regs + Register));
+}
+
+static VOID Write(EXT *x, ULONG Register, ULONG Value)
+{
+    WRITE_REGISTER_ULONG((PULONG)(x->H.Regs + Register), Value);
+}
+
+/* ---- the queue: one request at a time is with the device ------------------------ */
+
+static VOID NTAPI QueueInsert(PIO_CSQ Csq, PIRP Irp)
+{
+    InsertTailList(&CONTAINING_RECORD(Csq, EXT, H.Queue)->H.List, &Irp->Tail.Overlay.ListEntry);
+}
+
+static VOID NTAPI QueueRemove(PIO_CSQ Csq, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Csq);
+    RemoveEntryList(&Irp->Tail.Overlay.ListEntry);
+}
+
+static PIRP NTAPI QueuePeek(PIO_CSQ Csq, PIRP Irp, PVOID Context)
+{
+    EXT *x = CONTAINING_RECORD(Csq, EXT, H.Queue);
+    PLIST_ENTRY e = Irp ? Irp->Tail.Overlay.ListEntry.Flink : x->H.List.Flink;
+
+    for (; e != &x->H.List; e = e->Flink) {
+        PIRP Next = CONTAINING_RECORD(e, IRP, Tail.Overlay.ListEntry);
+
+        if (Context == NULL || IoGetCurrentIrpStackLocation(Next)->FileObject == Context)
+            return Next;
+    }
+    return NULL;
+}
+
+static VOID NTAPI QueueLock(PIO_CSQ Csq, PKIRQL Irql)
+{
+    KeAcquireSpinLock(&CONTAINING_RECORD(Csq, EXT, H.Queue)->H.QueueLock, Irql);
+}
+
+static VOID NTAPI QueueUnlock(PIO_CSQ Csq, KIRQL Irql)
+{
+    KeReleaseSpinLock(&CONTAINING_RECORD(Csq, EXT, H.Queue)->H.QueueLock, Irql);
+}
+
+static VOID NTAPI QueueCancelled(PIO_CSQ Csq, PIRP Irp)
+{
+    EXT *x = CONTAINING_RECORD(Csq, EXT, H.Queue);
+
+    Finish(Irp, STATUS_CANCELLED, 0);
+    IoReleaseRemoveLock(&x->B.Remove, Irp);
+}
+
+static VOID Flush(EXT *x, PVOID File, NTSTATUS Status)
+{
+    PIRP Irp;
+
+    while ((Irp = IoCsqRemoveNextIrp(&x->H.Queue, File)) != NULL) {
+        Finish(Irp, Status, 0);
+        IoReleaseRemoveLock(&x->B.Remove, Irp);
+    }
+}
+
+static VOID Kick(EXT *x)
+{
+    KIRQL Irql;
+    PIRP Irp;
+
+    KeAcquireSpinLock(&x->H.Lock, &Irql);
+    Irp = x->H.Holds == 0 && !x->H.Busy ? IoCsqRemoveNextIrp(&x->H.Queue, NULL) : NULL;
+    if (Irp != NULL) {
+        x->H.Busy = TRUE;
+        x->H.Active = Irp;
+        KeClearEvent(&x->H.Idle);
+        HwBegin(x, Irp);
+    }
+    KeReleaseSpinLock(&x->H.Lock, Irql);
+}
+
+/* Whoever gets the active request has to end it. */
+static PIRP TakeActive(EXT *x)
+{
+    KIRQL Irql;
+    PIRP Irp;
+
+    KeAcquireSpinLock(&x->H.Lock, &Irql);
+    Irp = x->H.Active;
+    x->H.Active = NULL;
+    KeReleaseSpinLock(&x->H.Lock, Irql);
+    return Irp;
+}
+
+static VOID EndActive(EXT *x, PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
+{
+    KIRQL Irql;
+
+    KeCancelTimer(&x->H.Timer);
+    Finish(Irp, Status, Information);
+    KeAcquireSpinLock(&x->H.Lock, &Irql);
+    x->H.Busy = FALSE;
+    KeSetEvent(&x->H.Idle, IO_NO_INCREMENT, FALSE);
+    KeReleaseSpinLock(&x->H.Lock, Irql);
+    Kick(x);
+    IoReleaseRemoveLock(&x->B.Remove, Irp);
+}
+
+/* With the lock held. */
+static VOID SetWatchdog(EXT *x, ULONG Milliseconds)
+{
+    LARGE_INTEGER Due;
+
+    Due.QuadPart = -10000LL * Milliseconds;
+    x->H.Deadline = KeQueryInterruptTime() + 10000ULL * Milliseconds;
+    KeSetTimer(&x->H.Timer, Due, &x->H.TimerDpc);
+}
+
+static VOID NTAPI OnWatchdog(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argument2)
+{
+    EXT *x = Context;
+    PIRP Irp = NULL;
+
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(Argument1);
+    UNREFERENCED_PARAMETER(Argument2);
+    KeAcquireSpinLockAtDpcLevel(&x->H.Lock);
+    /* It may be late, and the next request be with the device. */
+    if (KeQueryInterruptTime() + 10000 >= x->H.Deadline) {
+        Irp = x->H.Active;
+        x->H.Active = NULL;
+    }
+    KeReleaseSpinLockFromDpcLevel(&x->H.Lock);
+    if (Irp != NULL)
+        HwTimeout(x, Irp);
+}
+
+static VOID Hold(EXT *x, ULONG Reason)
+{
+    KIRQL Irql;
+
+    KeAcquireSpinLock(&x->H.Lock, &Irql);
+    x->H.Holds |= Reason;
+    KeReleaseSpinLock(&x->H.Lock, Irql);
+}
+
+/* At PASSIVE_LEVEL: each request ends within its watchdog's time. */
+static VOID HoldAndWait(EXT *x, ULONG Reason)
+{
+    Hold(x, Reason);
+    KeWaitForSingleObject(&x->H.Idle, Executive, KernelMode, FALSE, NULL);
+}
+
+static VOID Release(EXT *x, ULONG Reasons)
+{
+    KIRQL Irql;
+
+    KeAcquireSpinLock(&x->H.Lock, &Irql);
+    x->H.Holds &= ~Reasons;
+    KeReleaseSpinLock(&x->H.Lock, Irql);
+    Kick(x);
+}
+
+/* Queues a request that has a remove lock. */
+static NTSTATUS Enqueue(EXT *x, PIRP Irp)
+{
+    NTSTATUS Status = IoAcquireRemoveLock(&x->B.Remove, Enqueue);
+
+    if (!NT_SUCCESS(Status)) {
+        Finish(Irp, Status, 0);
+        IoReleaseRemoveLock(&x->B.Remove, Irp);
+        return Status;
+    }
+    IoCsqInsertIrp(&x->H.Queue, Irp, NULL);
+    Kick(x);
+    if (x->H.Holds & HOLD_GONE)
+        Flush(x, NULL, STATUS_DEVICE_NOT_CONNECTED);
+    IoReleaseRemoveLock(&x->B.Remove, Enqueue);
+    return STATUS_PENDING;
+}
+
+static NTSTATUS HwInitialize(EXT *x)
+{
+    x->H.Holds = HOLD_NEW;
+    KeInitializeSpinLock(&x->H.Lock);
+    KeInitializeSpinLock(&x->H.QueueLock);
+    InitializeListHead(&x->H.List);
+    KeInitializeEvent(&x->H.Idle, NotificationEvent, TRUE);
+    KeInitializeTimer(&x->H.Timer);
+    KeInitializeDpc(&x->H.TimerDpc, OnWatchdog, x);
+    KeInitializeDpc(&x->H.Dpc, OnDpc, x);
+    return IoCsqInitialize(&x->H.Queue, QueueInsert, QueueRemove, QueuePeek, QueueLock, QueueUnlock,
+                           QueueCancelled);
+}
+
+/* ---- the card -------------------------------------------------------------------------------- */
+
+static BOOLEAN NTAPI OnInterrupt(PKINTERRUPT Interrupt, PVOID Context)
+{
+    EXT *x = Context;
+    LONG Causes = 0;
+    ULONG Csr;
+
+    UNREFERENCED_PARAMETER(Interrupt);
+    if (!x->H.Answering)
+        return FALSE;
+    Csr = Read(x, PLX_INTCSR);
+    if (Csr == 0xffffffff)
+        return FALSE;
+    if (Csr & INTCSR_SOFTWARE)
+        Causes |= CAUSE_SOFTWARE;
+    if (Csr & INTCSR_LINT1_STATUS)
+        Causes |= CAUSE_TURN;
+    if (Causes == 0)
+        return FALSE;
+    Write(x, PLX_INTCSR, INTCSR_NORMAL | (Causes & CAUSE_TURN ? INTCSR_LINT1_CLEAR : 0));
+    if (Causes & CAUSE_TURN)
+        InterlockedIncrement(&x->Turns);
+    if (Causes & CAUSE_SOFTWARE) {
+        InterlockedOr(&x->Causes, CAUSE_SOFTWARE);
+        KeInsertQueueDpc(&x->H.Dpc, NULL, NULL);
+    }
+    return TRUE;
+}
+
+static VOID Transfer(EXT *x, PIRP Irp)
+{
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    HANDLE_CONTEXT *h = Stack->FileObject->FsContext;
+    ULONG Offset = (ULONG)Stack->Parameters.Read.ByteOffset.QuadPart;
+    ULONG Length = Stack->Parameters.Read.Length, i;
+    PUCHAR Data = Irp->AssociatedIrp.SystemBuffer;
+    PUCHAR Page;
+
+    /* SELECT may come at any time. */
+    KeAcquireSpinLockAtDpcLevel(&x->H.Lock);
+#ifdef FIXED
+    Page = x->Window + h->Offset;
+#else
+    Page = h->Page;
+#endif
+    KeReleaseSpinLockFromDpcLevel(&x->H.Lock);
+    for (i = 0; i < Length; i++) {
+        if (Stack->MajorFunction == IRP_MJ_READ)
+            Data[i] = READ_REGISTER_UCHAR(Page + Offset + i);
+        else
+            WRITE_REGISTER_UCHAR(Page + Offset + i, Data[i]);
+    }
+    EndActive(x, Irp, STATUS_SUCCESS, Length);
+}
+
+static VOID NTAPI OnDpc(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argument2)
+{
+    EXT *x = Context;
+    PIRP Irp;
+
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(Argument1);
+    UNREFERENCED_PARAMETER(Argument2);
+    if (!(InterlockedExchange(&x->Causes, 0) & CAUSE_SOFTWARE))
+        return;
+    Irp = TakeActive(x);
+    if (Irp != NULL)
+        Transfer(x, Irp);
+}
+
+static BOOLEAN NTAPI RingUp(PVOID Context)
+{
+    EXT *x = Context;
+
+    Write(x, PLX_INTCSR, INTCSR_NORMAL | INTCSR_SOFTWARE);
+    return TRUE;
+}
+
+/* With the queue's lock held. */
+static VOID HwBegin(EXT *x, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Irp);
+    SetWatchdog(x, 1000);
+    KeSynchronizeExecution(x->H.Interrupt, RingUp, x);
+}
+
+static VOID HwTimeout(EXT *x, PIRP Irp)
+{
+    EndActive(x, Irp, STATUS_IO_TIMEOUT, 0);
+}
+
+static VOID HwAbort(EXT *x, PIRP Irp)
+{
+    EndActive(x, Irp, STATUS_DEVICE_NOT_CONNECTED, 0);
+}
+
+static VOID HwUp(EXT *x)
+{
+    Write(x, PLX_INTCSR, INTCSR_NORMAL | INTCSR_LINT1_CLEAR);
+}
+
+static VOID HwDown(EXT *x)
+{
+    Write(x, PLX_INTCSR, 0);
+}
+
+/* The first window behind the chip's registers is the board's memory. */
+static NTSTATUS HwMap(EXT *x, PCM_PARTIAL_RESOURCE_DESCRIPTOR Memory)
+{
+    if (x->Window != NULL)
+        return STATUS_SUCCESS;
+    if (Memory->u.Memory.Length < PAGES * PAGE)
+        return STATUS_DEVICE_CONFIGURATION_ERROR;
+    x->WindowLength = Memory->u.Memory.Length;
+    x->Window = MmMapIoSpace(Memory->u.Memory.Start, x->WindowLength, MmNonCached);
+    return x->Window ? STATUS_SUCCESS : STATUS_INSUFFICIENT_RESOURCES;
+}
+
+static NTSTATUS HwReady(EXT *x)
+{
+    return x->Window ? STATUS_SUCCESS : STATUS_DEVICE_CONFIGURATION_ERROR;
+}
+
+static VOID HwUnmap(EXT *x)
+{
+    if (x->Window != NULL)
+        MmUnmapIoSpace(x->Window, x->WindowLength);
+    x->Window = NULL;
+}
+
+static VOID DevFree(EXT *x)
+{
+    UNREFERENCED_PARAMETER(x);
+}
+
+static NTSTATUS DevInit(EXT *x)
+{
+    x->Power = PowerDeviceD0;
+    return HwInitialize(x);
+}
+
+#define FLUSH_OTHERS(x) ((void)0)
+
+/* ---- the hardware's coming and going --------------------------------------------- */
+
+static BOOLEAN NTAPI SyncUp(PVOID Context)
+{
+    EXT *x = Context;
+
+    HwUp(x);
+    x->H.Answering = TRUE;
+    return TRUE;
+}
+
+static BOOLEAN NTAPI SyncDown(PVOID Context)
+{
+    EXT *x = Context;
+
+    if (x->H.Answering)
+        HwDown(x);
+    x->H.Answering = FALSE;
+    return TRUE;
+}
+
+static VOID StopHardware(EXT *x)
+{
+    PKINTERRUPT Interrupt;
+    KIRQL Irql;
+
+    /* PowerUp and PowerDown do not find it any more. */
+    KeAcquireSpinLock(&x->H.Lock, &Irql);
+    Interrupt = x->H.Interrupt;
+    x->H.Interrupt = NULL;
+    KeReleaseSpinLock(&x->H.Lock, Irql);
+    if (Interrupt != NULL) {
+        KeSynchronizeExecution(Interrupt, SyncDown, x);
+        IoDisconnectInterrupt(Interrupt);
+    }
+    KeCancelTimer(&x->H.Timer);
+    KeFlushQueuedDpcs();
+    HwUnmap(x);
+    if (x->H.Regs != NULL) {
+        MmUnmapIoSpace(x->H.Regs, x->H.RegsLength);
+        x->H.Regs = NULL;
+    }
+}
+
+static NTSTATUS StartHardware(EXT *x, PCM_RESOURCE_LIST List)
+{
+    PCM_PARTIAL_RESOURCE_LIST Partial;
+    PCM_PARTIAL_RESOURCE_DESCRIPTOR d, Line = NULL;
+    ULONG i, Memories = 0;
+    NTSTATUS Status = STATUS_SUCCESS;
+
+    if (List == NULL || List->Count == 0)
+        return STATUS_DEVICE_CONFIGURATION_ERROR;
+    Partial = &List->List[0].PartialResourceList;
+    d = Partial->PartialDescriptors;
+    for (i = 0; i < Partial->Count; i++, d++) {
+        if (d->Type == CmResourceTypeInterrupt && Line == NULL) {
+            Line = d;
+        } else if (d->Type == CmResourceTypeMemory) {
+            if (Memories++ == 0) {
+                x->H.RegsLength = d->u.Memory.Length;
+                x->H.Regs = MmMapIoSpace(d->u.Memory.Start, d->u.Memory.Length, MmNonCached);
+                if (x->H.Regs == NULL)
+                    Status = STATUS_INSUFFICIENT_RESOURCES;
+            } else if (NT_SUCCESS(Status)) {
+                Status = HwMap(x, d);
+            }
+        }
+    }
+    if (NT_SUCCESS(Status) && (x->H.Regs == NULL || Line == NULL))
+        Status = STATUS_DEVICE_CONFIGURATION_ERROR;
+    if (NT_SUCCESS(Status))
+        Status = HwReady(x);
+    if (NT_SUCCESS(Status))
+        Status = IoConnectInterrupt(&x->H.Interrupt, OnInterrupt, x, NULL, Line->u.Interrupt.Vector,
+                                    (KIRQL)Line->u.Interrupt.Level, (KIRQL)Line->u.Interrupt.Level,
+                                    Line->Flags & CM_RESOURCE_INTERRUPT_LATCHED ? Latched : LevelSensitive,
+                                    Line->ShareDisposition == CmResourceShareShared,
+                                    Line->u.Interrupt.Affinity, FALSE);
+    if (!NT_SUCCESS(Status)) {
+        x->H.Interrupt = NULL;
+        StopHardware(x);
+        return Status;
+    }
+    KeSynchronizeExecution(x->H.Interrupt, SyncUp, x);
+    return STATUS_SUCCESS;
+}
+
+static VOID Synchronize(EXT *x, PKSYNCHRONIZE_ROUTINE Routine)
+{
+    KIRQL Irql;
+
+    KeAcquireSpinLock(&x->H.Lock, &Irql);
+    if (x->H.Interrupt != NULL && !(x->H.Holds & HOLD_GONE))
+        KeSynchronizeExecution(x->H.Interrupt, Routine, x);
+    KeReleaseSpinLock(&x->H.Lock, Irql);
+}
+
+static VOID PowerDown(EXT *x)
+{
+    HoldAndWait(x, HOLD_POWER);
+    Synchronize(x, SyncDown);
+}
+
+static VOID PowerUp(EXT *x)
+{
+    Synchronize(x, SyncUp);
+    Release(x, HOLD_POWER);
+}
+
+static VOID DevGone(EXT *x)
+{
+    PIRP Irp;
+
+    Hold(x, HOLD_GONE);
+    Irp = TakeActive(x);
+    if (Irp != NULL)
+        HwAbort(x, Irp);
+    KeWaitForSingleObject(&x->H.Idle, Executive, KernelMode, FALSE, NULL);
+    Flush(x, NULL, STATUS_DEVICE_NOT_CONNECTED);
+    FLUSH_OTHERS(x);
+}
+
+static NTSTATUS PassDown(EXT *x, PIRP Irp)
+{
+    NTSTATUS Status;
+
+    IoSkipCurrentIrpStackLocation(Irp);
+    Status = IoCallDriver(x->B.Lower, Irp);
+    IoReleaseRemoveLock(&x->B.Remove, Irp);
+    return Status;
+}
+
+static NTSTATUS DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    EXT *x = Device->DeviceExtension;
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    NTSTATUS Status = IoAcquireRemoveLock(&x->B.Remove, Irp);
+
+    if (!NT_SUCCESS(Status))
+        return Finish(Irp, Status, 0);
+    switch (Stack->MinorFunction) {
+    case IRP_MN_START_DEVICE:
+        Status = STATUS_UNSUCCESSFUL;
+        if (IoForwardIrpSynchronously(x->B.Lower, Irp))
+            Status = Irp->IoStatus.Status;
+        if (NT_SUCCESS(Status))
+            Status = StartHardware(x, Stack->Parameters.StartDevice.AllocatedResourcesTranslated);
+        if (NT_SUCCESS(Status)) {
+            x->Power = PowerDeviceD0;
+            InterlockedExchange(&x->B.State, RUNNING);
+            IoSetDeviceInterfaceState(&x->B.Link, TRUE);
+            Release(x, HOLD_NEW | HOLD_STOP | HOLD_POWER);
+        }
+        Finish(Irp, Status, Irp->IoStatus.Information);
+        IoReleaseRemoveLock(&x->B.Remove, Irp);
+        return Status;
+    case IRP_MN_QUERY_STOP_DEVICE:
+        HoldAndWait(x, HOLD_STOP);
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        return PassDown(x, Irp);
+    case IRP_MN_CANCEL_STOP_DEVICE:
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        if (!IoForwardIrpSynchronously(x->B.Lower, Irp))
+            Irp->IoStatus.Status = STATUS_UNSUCCESSFUL;
+        Release(x, HOLD_STOP);
+        Status = Irp->IoStatus.Status;
+        IoCompleteRequest(Irp, IO_NO_INCREMENT);
+        IoReleaseRemoveLock(&x->B.Remove, Irp);
+        return Status;
+    case IRP_MN_STOP_DEVICE:
+        HoldAndWait(x, HOLD_STOP);
+        InterlockedExchange(&x->B.State, HALTED);
+        StopHardware(x);
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        return PassDown(x, Irp);
+    case IRP_MN_QUERY_REMOVE_DEVICE:
+    case IRP_MN_CANCEL_REMOVE_DEVICE:
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        return PassDown(x, Irp);
+    case IRP_MN_SURPRISE_REMOVAL:
+        InterlockedExchange(&x->B.State, PULLED);
+        x->H.Answering = FALSE; /* and will not again */
+        IoSetDeviceInterfaceState(&x->B.Link, FALSE);
+        DevGone(x);
+        StopHardware(x);
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        return PassDown(x, Irp);
+    case IRP_MN_REMOVE_DEVICE:
+        if (InterlockedExchange(&x->B.State, DELETED) != PULLED)
+            IoSetDeviceInterfaceState(&x->B.Link, FALSE);
+        DevGone(x);
+        IoReleaseRemoveLockAndWait(&x->B.Remove, Irp);
+        StopHardware(x);
+        Irp->IoStatus.Status = STATUS_SUCCESS;
+        IoSkipCurrentIrpStackLocation(Irp);
+        Status = IoCallDriver(x->B.Lower, Irp);
+        DevFree(x);
+        RtlFreeUnicodeString(&x->B.Link);
+        IoDetachDevice(x->B.Lower);
+        IoDeleteDevice(Device);
+        return Status;
+    default:
+        return PassDown(x, Irp);
+    }
+}
+
+static NTSTATUS DispatchSystemControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    EXT *x = Device->DeviceExtension;
+    NTSTATUS Status = IoAcquireRemoveLock(&x->B.Remove, Irp);
+
+    if (!NT_SUCCESS(Status))
+        return Finish(Irp, Status, 0);
+    return PassDown(x, Irp);
+}
+/* ---- power: the device's state follows the system's ------------------------ */
+
+static VOID NTAPI DevicePowerDone(PDEVICE_OBJECT Device, UCHAR Minor, POWER_STATE State, PVOID Context,
+                                  PIO_STATUS_BLOCK Io)
+{
+    PIRP Irp = Context;
+    EXT *x = IoGetCurrentIrpStackLocation(Irp)->DeviceObject->DeviceExtension;
+
+    UNREFERENCED_PARAMETER(Device);
+    UNREFERENCED_PARAMETER(Minor);
+    UNREFERENCED_PARAMETER(State);
+    Irp->IoStatus.Status = Io->Status;
+    PoStartNextPowerIrp(Irp);
+    IoCompleteRequest(Irp, IO_NO_INCREMENT);
+    IoReleaseRemoveLock(&x->B.Remove, Irp);
+}
+
+static NTSTATUS NTAPI SystemPowerDone(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+    EXT *x = Context;
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    NTSTATUS Status = Irp->IoStatus.Status;
+    POWER_STATE State;
+
+    UNREFERENCED_PARAMETER(Device);
+    if (NT_SUCCESS(Status)) {
+        State.DeviceState =
+            Stack->Parameters.Power.State.SystemState == PowerSystemWorking ? PowerDeviceD0 : PowerDeviceD3;
+        Status = PoRequestPowerIrp(x->B.Self, IRP_MN_SET_POWER, State, DevicePowerDone, Irp, NULL);
+        if (NT_SUCCESS(Status))
+            return STATUS_MORE_PROCESSING_REQUIRED;
+        Irp->IoStatus.Status = Status;
+    }
+    PoStartNextPowerIrp(Irp);
+    IoReleaseRemoveLock(&x->B.Remove, Irp);
+    return STATUS_CONTINUE_COMPLETION;
+}
+
+static NTSTATUS NTAPI PowerUpDone(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+    EXT *x = Context;
+
+    UNREFERENCED_PARAMETER(Device);
+    if (Irp->PendingReturned)
+        IoMarkIrpPending(Irp);
+    if (NT_SUCCESS(Irp->IoStatus.Status)) {
+        x->Power = PowerDeviceD0;
+        PoSetPowerState(x->B.Self, DevicePowerState, IoGetCurrentIrpStackLocation(Irp)->Parameters.Power.State);
+        PowerUp(x);
+    }
+    PoStartNextPowerIrp(Irp);
+    IoReleaseRemoveLock(&x->B.Remove, Irp);
+    return STATUS_CONTINUE_COMPLETION;
+}
+
+static NTSTATUS DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    EXT *x = Device->DeviceExtension;
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    NTSTATUS Status = IoAcquireRemoveLock(&x->B.Remove, Irp);
+
+    if (!NT_SUCCESS(Status)) {
+        PoStartNextPowerIrp(Irp);
+        return Finish(Irp, Status, 0);
+    }
+    if (Stack->MinorFunction == IRP_MN_SET_POWER && Stack->Parameters.Power.Type == SystemPowerState) {
+        IoMarkIrpPending(Irp);
+        IoCopyCurrentIrpStackLocationToNext(Irp);
+        IoSetCompletionRoutine(Irp, SystemPowerDone, x, TRUE, TRUE, TRUE);
+        PoCallDriver(x->B.Lower, Irp);
+        return STATUS_PENDING;
+    }
+    if (Stack->MinorFunction == IRP_MN_SET_POWER) {
+        if (Stack->Parameters.Power.State.DeviceState == PowerDeviceD0 && x->Power != PowerDeviceD0) {
+            IoCopyCurrentIrpStackLocationToNext(Irp);
+            IoSetCompletionRoutine(Irp, PowerUpDone, x, TRUE, TRUE, TRUE);
+            return PoCallDriver(x->B.Lower, Irp);
+        }
+        if (Stack->Parameters.Power.State.DeviceState != PowerDeviceD0 && x->Power == PowerDeviceD0) {
+            PowerDown(x);
+            PoSetPowerState(Device, DevicePowerState, Stack->Parameters.Power.State);
+        }
+        x->Power = Stack->Parameters.Power.State.DeviceState;
+    }
+    PoStartNextPowerIrp(Irp);
+    IoSkipCurrentIrpStackLocation(Irp);
+    Status = PoCallDriver(x->B.Lower, Irp);
+    IoReleaseRemoveLock(&x->B.Remove, Irp);
+    return Status;
+}
+static NTSTATUS AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
+{
+    PDEVICE_OBJECT Self;
+    NTSTATUS Status;
+    EXT *x;
+
+    Status = IoCreateDevice(Driver, sizeof(EXT), NULL, FILE_DEVICE_UNKNOWN,
+                            FILE_DEVICE_SECURE_OPEN, FALSE, &Self);
+    if (!NT_SUCCESS(Status))
+        return Status;
+    x = Self->DeviceExtension;
+    RtlZeroMemory(x, sizeof(*x));
+    x->B.Self = Self;
+    x->B.Pdo = Pdo;
+    x->B.State = NEW_DEVICE;
+    IoInitializeRemoveLock(&x->B.Remove, POOL_TAG, 0, 0);
+    Status = DevInit(x);
+    if (!NT_SUCCESS(Status)) {
+        IoDeleteDevice(Self);
+        return Status;
+    }
+    Status = IoRegisterDeviceInterface(Pdo, &INTERFACE_GUID, NULL, &x->B.Link);
+    if (!NT_SUCCESS(Status)) {
+        DevFree(x);
+        IoDeleteDevice(Self);
+        return Status;
+    }
+    x->B.Lower = IoAttachDeviceToDeviceStack(Self, Pdo);
+    if (x->B.Lower == NULL) {
+        RtlFreeUnicodeString(&x->B.Link);
+        DevFree(x);
+        IoDeleteDevice(Self);
+        return STATUS_NO_SUCH_DEVICE;
+    }
+    Self->Flags |= DO_POWER_PAGABLE | DEVICE_IO;
+    Self->Flags &= ~DO_DEVICE_INITIALIZING;
+    return STATUS_SUCCESS;
+}
+
+/* ---- requests ---------------------------------------------------------------------------------- */
+
+static NTSTATUS Enter(EXT *x, PIRP Irp)
+{
+    NTSTATUS Status = IoAcquireRemoveLock(&x->B.Remove, Irp);
+
+    if (!NT_SUCCESS(Status))
+        return Status;
+    if (x->B.State == RUNNING || x->B.State == HALTED)
+        return STATUS_SUCCESS;
+    IoReleaseRemoveLock(&x->B.Remove, Irp);
+    return STATUS_DEVICE_NOT_CONNECTED;
+}
+
+/* The end of a request that Enter has let in. */
+static NTSTATUS Done(EXT *x, PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
+{
+    Finish(Irp, Status, Information);
+    IoReleaseRemoveLock(&x->B.Remove, Irp);
+    return Status;
+}
+
+/* A handle's page; while the device is stopped the window is nowhere. */
+static NTSTATUS Select(EXT *x, HANDLE_CONTEXT *h, ULONG Page)
+{
+    NTSTATUS Status = STATUS_SUCCESS;
+    KIRQL Irql;
+
+    if (Page >= PAGES)
+        return STATUS_INVALID_PARAMETER;
+    KeAcquireSpinLock(&x->H.Lock, &Irql);
+    if (x->H.Interrupt == NULL)
+        Status = STATUS_DEVICE_NOT_READY;
+    else
+#ifdef FIXED
+        h->Offset = Page * PAGE;
+#else
+        h->Page = x->Window + Page * PAGE;
+#endif
+    KeReleaseSpinLock(&x->H.Lock, Irql);
+    return Status;
+}
+
+static NTSTATUS DispatchCreate(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    EXT *x = Device->DeviceExtension;
+    NTSTATUS Status = Enter(x, Irp);
+    HANDLE_CONTEXT *h;
+
+    if (!NT_SUCCESS(Status))
+        return Finish(Irp, Status, 0);
+    h = ExAllocatePoolWithTag(NonPagedPoolNx, sizeof(*h), POOL_TAG);
+    if (h == NULL)
+        return Done(x, Irp, STATUS_INSUFFICIENT_RESOURCES, 0);
+    RtlZeroMemory(h, sizeof(*h));
+    Status = Select(x, h, 0);
+    if (NT_SUCCESS(Status))
+        IoGetCurrentIrpStackLocation(Irp)->FileObject->FsContext = h;
+    else
+        ExFreePoolWithTag(h, POOL_TAG);
+    return Done(x, Irp, Status, 0);
+}
+
+static NTSTATUS DispatchCleanup(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    Flush(Device->DeviceExtension, IoGetCurrentIrpStackLocation(Irp)->FileObject, STATUS_CANCELLED);
+    return Finish(Irp, STATUS_SUCCESS, 0);
+}
+
+static NTSTATUS DispatchClose(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Device);
+    ExFreePoolWithTag(IoGetCurrentIrpStackLocation(Irp)->FileObject->FsContext, POOL_TAG);
+    return Finish(Irp, STATUS_SUCCESS, 0);
+}
+
+static NTSTATUS DispatchReadWrite(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    EXT *x = Device->DeviceExtension;
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    LONGLONG Offset = Stack->Parameters.Read.ByteOffset.QuadPart;
+    ULONG Length = Stack->Parameters.Read.Length;
+    NTSTATUS Status = Enter(x, Irp);
+
+    if (!NT_SUCCESS(Status))
+        return Finish(Irp, Status, 0);
+    if (Offset < 0 || Offset >= PAGE || Length > PAGE - (ULONG)Offset)
+        return Done(x, Irp, STATUS_INVALID_PARAMETER, 0);
+    if (Length == 0)
+        return Done(x, Irp, STATUS_SUCCESS, 0);
+    return Enqueue(x, Irp);
+}
+
+static NTSTATUS DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    EXT *x = Device->DeviceExtension;
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    PULONG Buffer = Irp->AssociatedIrp.SystemBuffer;
+    NTSTATUS Status = Enter(x, Irp);
+
+    if (!NT_SUCCESS(Status))
+        return Finish(Irp, Status, 0);
+    switch (Stack->Parameters.DeviceIoControl.IoControlCode) {
+    case IOCTL_SELECT:
+        if (Stack->Parameters.DeviceIoControl.InputBufferLength < sizeof(ULONG))
+            return Done(x, Irp, STATUS_INVALID_PARAMETER, 0);
+        return Done(x, Irp, Select(x, Stack->FileObject->FsContext, Buffer[0]), 0);
+    case IOCTL_TURNS:
+        if (Stack->Parameters.DeviceIoControl.OutputBufferLength < sizeof(ULONG))
+            return Done(x, Irp, STATUS_BUFFER_TOO_SMALL, 0);
+        Buffer[0] = x->Turns;
+        return Done(x, Irp, STATUS_SUCCESS, sizeof(ULONG));
+    default:
+        return Done(x, Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
+    }
+}
+
+#define ENTRIES \
+    Driver->MajorFunction[IRP_MJ_READ] = DispatchReadWrite; \
+    Driver->MajorFunction[IRP_MJ_WRITE] = DispatchReadWrite; \
+    Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchControl;
+
+static VOID Unload(PDRIVER_OBJECT Driver)
+{
+    UNREFERENCED_PARAMETER(Driver);
+}
+
+NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING Path)
+{
+    UNREFERENCED_PARAMETER(Path);
+    Driver->DriverExtension->AddDevice = AddDevice;
+    Driver->DriverUnload = Unload;
+    Driver->MajorFunction[IRP_MJ_CREATE] = DispatchCreate;
+    Driver->MajorFunction[IRP_MJ_CLEANUP] = DispatchCleanup;
+    Driver->MajorFunction[IRP_MJ_CLOSE] = DispatchClose;
+    ENTRIES
+    Driver->MajorFunction[IRP_MJ_PNP] = DispatchPnp;
+    Driver->MajorFunction[IRP_MJ_POWER] = DispatchPower;
+    Driver->MajorFunction[IRP_MJ_SYSTEM_CONTROL] = DispatchSystemControl;
+    return STATUS_SUCCESS;
+}
