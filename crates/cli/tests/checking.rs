@@ -36,6 +36,41 @@ fn the_codes_of_a_jump_table_are_found() {
     assert_eq!(codes.collect::<Vec<_>>(), all);
 }
 
+/// The survey of an exhibit of the museum.
+fn survey(exhibit: &str) -> Value {
+    let path = rig::root().join("target/museum").join(exhibit).with_extension("sys");
+    let answer = dirql(["check", path.to_str().unwrap(), "--json", "--budget", "1"]);
+    json(&answer)["survey"].take()
+}
+
+/// The commands of a survey's operations at the places that it names.
+fn commands<'s>(survey: &'s Value, places: &Value) -> Vec<&'s str> {
+    let places = places.as_array().unwrap().iter().map(|place| place.as_u64().unwrap());
+    places
+        .map(|place| survey["operations"][usize::try_from(place).unwrap()]["command"].as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn what_ends_a_request_that_waits_is_found_by_its_word_and_in_which_order_it_does() {
+    // RAISE with zero raises nothing; what it raises is there until a WAIT comes.
+    let raised = survey("lattice_fixed");
+    let ended = commands(&raised, &raised["ended_by"][0]);
+    assert!(ended[1].starts_with("ioctl h 0x22a1cc in u32:0x"), "{ended:?}");
+    // A message waits for its reader.
+    let kept = survey("hopper_fixed");
+    assert_eq!(commands(&kept, &kept["ended_before"][0]), ["read h 64", "write h zero:64"]);
+    // A bell that rings is heard by those who wait for it.
+    let rung = survey("bell_fixed");
+    assert_ne!(rung["ended_by"], serde_json::json!([]));
+    assert_eq!(rung["ended_before"], serde_json::json!([]));
+}
+
+#[test]
+fn children_that_one_request_brings_and_the_next_one_takes_away_are_known() {
+    assert_eq!(survey("trellis_fixed")["children"], serde_json::json!(["shoot#0"]));
+}
+
 #[test]
 fn the_inf_beside_a_driver_says_which_card_it_gets() {
     let report = json(&check("pci9052.sys", &["--budget", "1", "--json"]));

@@ -81,17 +81,16 @@ fn bench(arguments: &Check, jail: Option<Jail>) -> Result<Bench, Error> {
 
 fn survey(arguments: &Check, jail: Option<Jail>, extent: Extent) -> Result<Done> {
     let driver = DriverFile::read(&arguments.setup.driver).map_err(Error::Input)?;
-    let compared = check::compared(&driver.image);
     let bench = bench(arguments, jail)?;
     let signals = check::signals(&bench);
     // Whether a script may name what is not there when it begins.
     let names_children =
         ScriptText::typed("remove-device child#0").play().is_ok_and(|play| bench.check(&play).is_ok());
-    let mut survey = check::survey(&mut bench.boots()?, &compared, extent)?;
+    let mut survey = check::survey(&mut bench.boots()?, &driver.image, extent)?;
     if !names_children {
         survey.children.clear();
     }
-    let survey = Survey { signals, ..survey }.with_imports(&driver.image);
+    let survey = Survey { signals, ..survey };
     isolate::tell(&serde_json::to_string(&survey)?);
     Ok(Done::with(0))
 }

@@ -26,16 +26,16 @@ const REACH: usize = 10;
 
 /// What a driver's code compares with.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Compared {
+pub(super) struct Compared {
     /// Device control codes that it may know, sorted.
-    pub codes: Vec<u32>,
+    pub(super) codes: Vec<u32>,
     /// Other numbers: limits, lengths, magic words; sorted. None that looks like a status.
-    pub values: Vec<u32>,
+    pub(super) values: Vec<u32>,
 }
 
 /// Goes through the code of an image.
 #[must_use]
-pub fn compared(image: &Image) -> Compared {
+pub(super) fn compared(image: &Image) -> Compared {
     let word = |rva| read(image, rva);
     let mut scan = Scan { word: &word, found: BTreeSet::new(), values: BTreeSet::new() };
     for section in image.sections().iter().filter(|section| section.protection.execute) {

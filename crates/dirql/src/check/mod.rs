@@ -18,7 +18,6 @@ mod survey;
 
 pub use campaign::{Campaign, Totals, Tried, causes};
 pub use cause::Cause;
-pub use codes::{Compared, compared};
 pub use coverage::{Coverage, Function, coverage};
 pub use exercise::{
     Effort, Exercise, RACES, Stories, exercises, exercises_of_neighbours, exercises_on_busy_line,

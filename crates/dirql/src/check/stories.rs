@@ -91,13 +91,9 @@ impl<'s> Story<'s> {
         kinds.extend(needed);
         kinds.sort_unstable();
         kinds.dedup();
-        let own: Vec<u32> =
-            survey.operations.iter().filter_map(|operation| first_word(&operation.command)).collect();
-        let mut word = || match own.get(index(rng.below(2 * own.len() as u64))) {
-            Some(word) => *word,
-            None => WORDS[index(rng.below(WORDS.len() as u64))],
-        };
-        let words = [word(), word()];
+        let own = survey.operations.iter().filter_map(|operation| first_word(&operation.command));
+        let all: Vec<u32> = own.chain(WORDS).collect();
+        let words = [(); 2].map(|()| all[index(rng.below(all.len() as u64))]);
         let words = (pair.is_none() && rng.one_in(2)).then_some(words);
         let (requests, steps) = (Vec::new(), Vec::new());
         Self { survey, name, rng, kinds, one_handle, words, requests, is_closed: false, steps }

@@ -9,7 +9,8 @@ use kernel::hal::platform::Promptness;
 use kernel::io::offered::Offered;
 use serde::{Deserialize, Serialize};
 
-use super::codes::Compared;
+use super::codes::compared;
+use super::exercise::MANY;
 use super::signals::{Outside, outside};
 use crate::error::Error;
 use crate::machine::{Boots, Handle, Machine, Request};
@@ -172,18 +173,12 @@ const POWER: [&str; 2] = ["PoSetPowerState", "PoRequestPowerIrp"];
 const IDLE: [&str; 4] =
     ["PoRegisterDeviceForIdleDetection", "PoFxRegisterDevice", "PoSetDeviceBusyEx", "PoSetDeviceBusy"];
 
-impl Survey {
-    /// With what a driver's imports say of it.
-    #[must_use]
-    pub fn with_imports(self, image: &Image) -> Self {
-        let imports = |names: &[&str]| {
-            image.imports().iter().any(|import| names.contains(&import.selector.to_string().as_str()))
-        };
-        let idles = imports(&IDLE);
-        let is_hardware = imports(&HARDWARE);
-        Self { is_hardware, idles, knows_power: idles || imports(&POWER), ..self }
-    }
+/// Whether a driver imports one of these.
+fn imports(image: &Image, names: &[&str]) -> bool {
+    image.imports().iter().any(|import| names.contains(&import.selector.to_string().as_str()))
+}
 
+impl Survey {
     /// With requests that were found in sequences: each needs the one before it.
     #[must_use]
     pub fn with_sequences(mut self, sequences: Vec<Vec<Operation>>) -> Self {
@@ -224,11 +219,12 @@ pub enum Extent {
     Everything,
 }
 
-/// Asks the driver of a machine that is booted for it. `compared` is what its code compares with.
+/// Asks the driver of a machine that is booted for it, whose image this is.
 ///
 /// # Errors
 /// As [`Boots::boot`].
-pub fn survey(boots: &mut Boots, compared: &Compared, extent: Extent) -> Result<Survey, Error> {
+pub fn survey(boots: &mut Boots, image: &Image, extent: Extent) -> Result<Survey, Error> {
+    let compared = &compared(image);
     let looked = boots.boot_to_script(usual(), |machine| {
         let offered =
             if machine.is_ready() { machine.offered().unwrap_or_default() } else { Offered::default() };
@@ -241,9 +237,9 @@ pub fn survey(boots: &mut Boots, compared: &Compared, extent: Extent) -> Result<
         names: offered.links.into_iter().chain(offered.devices).collect(),
         devices,
         children: Vec::new(),
-        is_hardware: false,
-        knows_power: false,
-        idles: false,
+        is_hardware: imports(image, &HARDWARE),
+        knows_power: imports(image, &IDLE) || imports(image, &POWER),
+        idles: imports(image, &IDLE),
         signals: Vec::new(),
         failure: report.failure.as_ref().map(|failure| format!("{}: {}", failure.command, failure.message)),
         operations: Vec::new(),
@@ -273,9 +269,10 @@ pub fn survey(boots: &mut Boots, compared: &Compared, extent: Extent) -> Result<
             known.extend(asking.code(*code, &refused, &compared.values)?);
         }
     }
+    asking.ask_again(&mut known)?;
     asking.find_words_that_end(&mut known, &compared.values)?;
     asking.find_needs(&mut known)?;
-    found.self_ending = asking.self_ending(&known)?;
+    found.self_ending = asking.self_ending(&known, found.is_hardware)?;
     if extent == Extent::Everything {
         found.ending_beside = asking.ending_beside(&known, &found.self_ending)?;
         found.ended_by = asking.ended_by(&known, &found.self_ending)?;
@@ -509,6 +506,14 @@ impl Asking<'_> {
         Ok(known)
     }
 
+    /// Which wait when nothing was asked before: behind others, what they have used up may be what a request waits for.
+    fn ask_again(&mut self, known: &mut [Known]) -> Result<(), Error> {
+        for Known { operation, question } in known.iter_mut().filter(|one| one.operation.waits) {
+            operation.waits = self.ask(&[*question])?.first() == Some(&Answer::Waits);
+        }
+        Ok(())
+    }
+
     /// What is over at once may do something with another word: one that ends a request that waits is what it is asked with.
     fn find_words_that_end(&mut self, known: &mut [Known], own: &[u32]) -> Result<(), Error> {
         let waiting = known.iter().filter(|one| one.operation.waits).take(PAIRED);
@@ -586,11 +591,21 @@ impl Asking<'_> {
         Ok(word.flatten())
     }
 
-    /// Which pairs end by themselves and succeed, in either order.
-    fn self_ending(&mut self, known: &[Known]) -> Result<Vec<(usize, usize)>, Error> {
+    /// Which pairs end by themselves and succeed, in either order. Without hardware, which takes what was queued, a request may use something up for which the
+    /// next ones wait: there, so must as many as are ever made.
+    fn self_ending(&mut self, known: &[Known], is_hardware: bool) -> Result<Vec<(usize, usize)>, Error> {
         let alone = known.iter().enumerate();
         let alone = alone.filter(|(_, one)| one.operation.succeeds && !one.operation.waits).take(PAIRED);
-        let alone: Vec<(usize, Question)> = alone.map(|(place, one)| (place, one.question)).collect();
+        let mut alone: Vec<(usize, Question)> = alone.map(|(place, one)| (place, one.question)).collect();
+        if !is_hardware {
+            let mut lasting = Vec::new();
+            for (place, question) in alone {
+                if self.all_end(&[question; MANY as usize])? {
+                    lasting.push((place, question));
+                }
+            }
+            alone = lasting;
+        }
         let mut pairs = Vec::new();
         for (at, &(one, first)) in alone.iter().enumerate() {
             for &(other, second) in &alone[at..] {
