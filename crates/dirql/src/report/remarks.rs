@@ -35,7 +35,7 @@ fn is_told_of_many(finding: &Verdict) -> bool {
 pub(crate) fn key(finding: &Verdict) -> String {
     match finding.stack.first() {
         Some(line) => format!("{}@{:x}", finding.rule, line.address),
-        None => format!("{}:{}", finding.rule, without_addresses(&finding.message)),
+        None => format!("{}:{}", finding.rule, without_counts(&without_addresses(&finding.message))),
     }
 }
 
@@ -48,6 +48,18 @@ fn without_addresses(text: &str) -> String {
     })
 }
 
+/// A text that does not say how many times something was done.
+fn without_counts(text: &str) -> String {
+    let parts: Vec<&str> = text.split(" times").collect();
+    let last = parts.len() - 1;
+    let counted = |(at, part): (usize, &&str)| {
+        let digits =
+            if at < last { part.trim_end_matches(|letter: char| letter.is_ascii_digit()) } else { part };
+        digits.to_owned()
+    };
+    parts.iter().enumerate().map(counted).collect::<Vec<_>>().join(" times")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -58,5 +70,7 @@ mod tests {
         assert_eq!(found("a block at 0x20200010 of 8 bytes"), found("a block at 0xabc of 8 bytes"));
         assert_ne!(found("a block at 0x20200010 of 8 bytes"), found("a block at 0x20200010 of 9 bytes"));
         assert_eq!(without_addresses("0x1f, 0x2"), "0x, 0x");
+        assert_eq!(found("acquired 2 times, last in a"), found("acquired 14 times, last in a"));
+        assert_eq!(without_counts("12 blocks, 3 times and 4 times"), "12 blocks,  times and  times");
     }
 }

@@ -48,11 +48,21 @@ pub(crate) fn with_event(k: &Kernel, event: u64) -> Option<u64> {
 
 /// Who holds it, in words.
 pub(crate) fn held(k: &Kernel, lock: u64) -> String {
-    let held = |(tag, Hold { count, place, .. }): (&u64, &Hold)| {
-        let often = if *count == 1 { "once".to_owned() } else { format!("{count} times, last") };
-        format!("with the tag {tag:#x} (acquired {often} in {})", symbols::code(k, *place))
+    // A driver that never releases it holds it with a tag for each request.
+    let mut places: BTreeMap<u64, Vec<(u64, u32)>> = BTreeMap::new();
+    for (tag, Hold { count, place, .. }) in k.io.remove_locks.get(&lock).into_iter().flatten() {
+        places.entry(*place).or_default().push((*tag, *count));
+    }
+    let held = |(place, tags): (u64, Vec<(u64, u32)>)| {
+        let count: u32 = tags.iter().map(|(_, count)| count).sum();
+        let often = if count == 1 { "once".to_owned() } else { format!("{count} times, last") };
+        let tag = match tags.as_slice() {
+            [(tag, _)] => format!("the tag {tag:#x}"),
+            _ => "several tags".to_owned(),
+        };
+        format!("with {tag} (acquired {often} in {})", symbols::code(k, place))
     };
-    let all: Vec<String> = k.io.remove_locks.get(&lock).into_iter().flatten().map(held).collect();
+    let all: Vec<String> = places.into_iter().map(held).collect();
     if all.is_empty() {
         "which is not held".to_owned()
     } else {

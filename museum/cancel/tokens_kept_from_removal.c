@@ -1,17 +1,18 @@
 /*
- * turnstile.c - so many may pass at once.
+ * So many may pass at once.
  *
  * There are LIMIT tokens.  ACQUIRE takes some of them for a handle and waits,
  * first come first served, until they are there; RELEASE gives some back, and
  * closing the handle all that it has.  LIMIT may be changed at any time: who
  * waits for more than there can ever be is told so.
  *
- * The bug: where one who waits is told that there can never be so many tokens, those behind it are not looked at
- * any more.
+ * The bug: a request that is cancelled while it waits keeps the remove lock. It shows when the device is removed afterwards.
  *
- * Device: Root\Turnstile
- * Rule: request-forgotten
- * Needs: ioctl
+ * Nothing is wrong with the ninth request for a token of eight, which waits.
+ *
+ * Device: Root\Tokens
+ * Rule: deadlock
+ * Needs: cancel, removal
  */
 #include <initguid.h>
 #include <ddk/wdm.h>
@@ -37,7 +38,7 @@ static NTSTATUS Finish(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
     return Status;
 }
 
-DEFINE_GUID(INTERFACE_GUID, 0x7a1e0003, 0x51b2, 0x4f1d, 0x9c, 0x11, 0x20, 0x31, 0x42, 0x53, 0x64, 0x75);
+DEFINE_GUID(INTERFACE_GUID, 0x7a1e0033, 0x51b2, 0x4f1d, 0x9c, 0x11, 0x20, 0x31, 0x42, 0x53, 0x64, 0x75);
 
 #define POOL_TAG 'nruT'
 #define DEVICE_IO DO_BUFFERED_IO
@@ -134,7 +135,9 @@ static VOID NTAPI QueueCancelled(PIO_CSQ Csq, PIRP Irp)
     Finish(Irp, STATUS_CANCELLED, 0);
     /* It may have been in the way of others. */
     Grant(x);
+#ifdef FIXED
     IoReleaseRemoveLock(&x->B.Remove, Irp);
+#endif
 }
 
 /* ---- tokens ---------------------------------------------------------------- */
@@ -182,10 +185,6 @@ static VOID Grant(EXT *x)
         KeReleaseSpinLock(&x->TokenLock, Irql);
         Finish(Irp, Status, 0);
         IoReleaseRemoveLock(&x->B.Remove, Irp);
-#ifndef FIXED
-        if (!NT_SUCCESS(Status))
-            break;
-#endif
     }
 }
 
