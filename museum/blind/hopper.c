@@ -177,7 +177,7 @@ static BOOLEAN AnyMessage(EXT *x)
 #endif
 
 /*
- * Brings messages and readers together.  Whoever has added one of either calls
+ * Brings messages and readers together.  Who has added one of either calls
  * it afterwards.  The mutex keeps the order of both; requests are completed
  * when it has been let go.
  */

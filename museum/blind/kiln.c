@@ -61,7 +61,7 @@ typedef struct {
     KSPIN_LOCK Lock;   /* Holds, Busy, Active, Deadline; taken before QueueLock */
     ULONG Holds;       /* why no request may be started now */
     BOOLEAN Busy;      /* one is with the device, or on its way back */
-    PIRP Active;       /* it, until somebody takes it to end it */
+    PIRP Active;       /* it, until it is taken to be ended */
     ULONGLONG Deadline;
     KEVENT Idle;
     KTIMER Timer;
@@ -86,7 +86,7 @@ struct EXT {
     HW H;
     DEVICE_POWER_STATE Power;
     BOOLEAN Polite;       /* asked for; counts from the next request on */
-    ULONG Control;        /* what EDU_STATUS was last told */
+    ULONG Control;        /* what EDU_STATUS was written last */
     volatile LONG Causes; /* that the DPC has not seen yet */
 };
 
@@ -175,7 +175,7 @@ static VOID Kick(EXT *x)
     KeReleaseSpinLock(&x->H.Lock, Irql);
 }
 
-/* Whoever gets the active request has to end it. */
+/* Who gets the active request has to end it. */
 static PIRP TakeActive(EXT *x)
 {
     KIRQL Irql;

@@ -69,7 +69,7 @@ typedef struct {
     KSPIN_LOCK Lock;   /* Holds, Busy, Active, Deadline; taken before QueueLock */
     ULONG Holds;       /* why no request may be started now */
     BOOLEAN Busy;      /* one is with the device, or on its way back */
-    PIRP Active;       /* it, until somebody takes it to end it */
+    PIRP Active;       /* it, until it is taken to be ended */
     ULONGLONG Deadline;
     KEVENT Idle;
     KTIMER Timer;
@@ -99,7 +99,7 @@ struct EXT {
     volatile LONG Causes; /* from the interrupt routine to the DPC */
 
     KSPIN_LOCK EventLock; /* taken before WaiterLock */
-    ULONG Events;         /* that nobody has got yet */
+    ULONG Events;         /* that are not given out yet */
     IO_CSQ Waiters;
     KSPIN_LOCK WaiterLock;
     LIST_ENTRY WaiterList;
@@ -190,7 +190,7 @@ static VOID Kick(EXT *x)
     KeReleaseSpinLock(&x->H.Lock, Irql);
 }
 
-/* Whoever gets the active request has to end it. */
+/* Who gets the active request has to end it. */
 static PIRP TakeActive(EXT *x)
 {
     KIRQL Irql;
@@ -938,7 +938,7 @@ static NTSTATUS Raise(EXT *x, ULONG Sources)
 
     if (Sources & ~(SOURCES & ~SOURCE_DMA))
         return STATUS_INVALID_PARAMETER;
-    /* Nobody takes the registers away meanwhile. */
+    /* The registers stay meanwhile. */
     KeAcquireSpinLock(&x->H.Lock, &Irql);
     if (x->H.Interrupt != NULL && x->H.Answering)
         Write(x, BENCH_RAISE, Sources);

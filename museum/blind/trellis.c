@@ -73,8 +73,8 @@ typedef struct {
     EXT *Bus;
     ULONG Serial;
     BOOLEAN Present;         /* plugged in */
-    BOOLEAN Known;           /* the PnP manager has been told of it */
-    BOOLEAN ReportedMissing; /* the PnP manager has been told that it is not */
+    BOOLEAN Known;           /* the PnP manager knows of it */
+    BOOLEAN ReportedMissing; /* the PnP manager knows that it is not */
     volatile LONG Started;
     volatile LONG Reads;
     UNICODE_STRING Interface;
@@ -194,7 +194,7 @@ static NTSTATUS ReportChildren(EXT *x, PIRP Irp)
         } else if (c->Known) {
             c->ReportedMissing = TRUE;
         } else {
-            /* It came and went between two scans: nobody will ask to remove it. */
+            /* It came and went between two scans: no removal will be asked for. */
             DeleteChild(c);
         }
     }

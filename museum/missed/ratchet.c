@@ -1,7 +1,7 @@
 /*
- * ratchet.c - tells programs of what the bench card's sources do.
+ * ratchet.c - reports to programs what the bench card's sources do.
  *
- * SUBSCRIBE has a handle told of one source; it may do so for several, each
+ * SUBSCRIBE is for one source and a handle; it may do so for several, each
  * with a mark of its own that comes back with its events.  Reads take what has
  * come.  STRIKE raises a source and waits until its interrupt was there.
  *
@@ -57,7 +57,7 @@ typedef struct {
     KSPIN_LOCK Lock;   /* Holds, Busy, Active, Deadline; taken before QueueLock */
     ULONG Holds;       /* why no request may be started now */
     BOOLEAN Busy;      /* one is with the device, or on its way back */
-    PIRP Active;       /* it, until somebody takes it to end it */
+    PIRP Active;       /* it, until it is taken to be ended */
     ULONGLONG Deadline;
     KEVENT Idle;
     KTIMER Timer;
@@ -193,7 +193,7 @@ static VOID Kick(EXT *x)
     KeReleaseSpinLock(&x->H.Lock, Irql);
 }
 
-/* Whoever gets the active request has to end it. */
+/* Who gets the active request has to end it. */
 static PIRP TakeActive(EXT *x)
 {
     KIRQL Irql;
@@ -903,7 +903,7 @@ static NTSTATUS DispatchClose(PDEVICE_OBJECT Device, PIRP Irp)
 {
     HANDLE_CONTEXT *h = IoGetCurrentIrpStackLocation(Irp)->FileObject->FsContext;
 
-    /* No request of this handle is left, so nobody subscribes any more. */
+    /* No request of this handle is left, so none subscribes any more. */
     Unsubscribe(Device->DeviceExtension, h, TRUE, 0);
     ExFreePoolWithTag(h, POOL_TAG);
     return Finish(Irp, STATUS_SUCCESS, 0);

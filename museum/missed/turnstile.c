@@ -4,9 +4,9 @@
  * There are LIMIT tokens.  ACQUIRE takes some of them for a handle and waits,
  * first come first served, until they are there; RELEASE gives some back, and
  * closing the handle all that it has.  LIMIT may be changed at any time: who
- * waits for more than there can ever be is told so.
+ * waits for more than there can ever be is refused.
  *
- * The bug: where one who waits is told that there can never be so many tokens, those behind it are not looked at
+ * The bug: where one who waits is refused, since there can never be so many tokens, those behind it are not looked at
  * any more.
  *
  * Device: Root\Turnstile
@@ -109,7 +109,7 @@ static PIRP NTAPI QueuePeek(PIO_CSQ Csq, PIRP Irp, PVOID Context)
                 return Next;
             continue;
         }
-        /* First come first served: nobody overtakes. */
+        /* First come first served: none overtakes. */
         return NEED(Next) <= w->Free || NEED(Next) > w->Limit ? Next : NULL;
     }
     return NULL;
@@ -148,7 +148,7 @@ static VOID Flush(EXT *x, PFILE_OBJECT File, NTSTATUS Status)
     }
 }
 
-/* Lets pass who can.  Whoever changes tokens or the queue calls it. */
+/* Lets pass who can.  Who changes tokens or the queue calls it. */
 static VOID Grant(EXT *x)
 {
     for (;;) {

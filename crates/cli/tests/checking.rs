@@ -60,7 +60,7 @@ fn what_ends_a_request_that_waits_is_found_by_its_word_and_in_which_order_it_doe
     // A message waits for its reader.
     let kept = survey("hopper_fixed");
     assert_eq!(commands(&kept, &kept["ended_before"][0]), ["read h 64", "write h zero:64"]);
-    // A bell that rings is heard by those who wait for it.
+    // A bell that rings ends those that wait for it.
     let rung = survey("bell_fixed");
     assert_ne!(rung["ended_by"], serde_json::json!([]));
     assert_eq!(rung["ended_before"], serde_json::json!([]));

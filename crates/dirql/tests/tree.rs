@@ -304,7 +304,6 @@ fn a_bus_driver_that_waits_finds_its_new_child_started() {
     finish(machine);
 }
 
-/// Holds: irps/open-files
 #[test]
 fn a_child_that_was_removed_is_enabled_again_with_a_driver_and_without() {
     let machine = plugged(&[plug(0), plug(1), plug(2 + RAW)]);
@@ -320,6 +319,7 @@ fn a_child_that_was_removed_is_enabled_again_with_a_driver_and_without() {
     finish(machine);
 }
 
+/// Holds: irps/open-files
 #[test]
 fn an_open_child_keeps_its_bus() {
     let machine = plugged(&[plug(0), plug(1)]);
