@@ -20,8 +20,6 @@
  * still set: it fires into an unloaded driver, and the lease is never freed.
  *
  * Device: none
- * Rule: unload-still-called, freed-active-timer, use-after-free, pool-leak
- * Needs: ioctl, schedule
  */
 #include <ddk/wdm.h>
 
