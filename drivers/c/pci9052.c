@@ -299,7 +299,7 @@ static NTSTATUS NTAPI DeviceIsUp(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
         POWER_STATE State = {.DeviceState = PowerDeviceD0};
 
         PoSetPowerState(Extension->Self, DevicePowerState, State);
-        if (InterlockedExchange(&Extension->HasLeftD0, FALSE)) { /* else requests are under way */
+        if (Extension->Asleep) { /* else requests are under way; only power requests, which come one at a time, change it */
             if (Enter(Extension)) {
                 ClearStatus(Extension);
                 Unmask(Extension);
@@ -347,7 +347,7 @@ static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
     case DeviceUp:
         return PowerBelow(Extension->Lower, Irp, DeviceIsUp, Extension);
     case DeviceDown:
-        if (!InterlockedExchange(&Extension->HasLeftD0, TRUE)) {
+        if (!Extension->Asleep) {
             GoDown(Extension);
         }
         PoSetPowerState(Device, DevicePowerState, IoGetCurrentIrpStackLocation(Irp)->Parameters.Power.State);

@@ -55,7 +55,7 @@ struct EXT {
     DEVICE_POWER_STATE Power;
 
     KSPIN_LOCK Lock;   /* all up to Beats */
-    BOOLEAN Beating;   /* START was, and STOP was not yet */
+    BOOLEAN Beating;   /* between START and STOP */
     BOOLEAN Asleep;    /* the device is not in D0 */
     BOOLEAN Gone;      /* it has been pulled out or removed */
     BOOLEAN Noting;    /* the work item is queued */

@@ -52,7 +52,6 @@ typedef struct _DEVICE_EXTENSION {
     ULONG UsePorts;
     LONG StopTimeout; /* milliseconds */
     BOOLEAN IsProvider;
-    LONG HasLeftD0; /* only power requests, which come one at a time, change it */
 
     /* From start to stop: who uses it is counted in. */
     EX_RUNDOWN_REF Users;

@@ -224,11 +224,12 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         for part in 0..STORY_EXERCISES + SEQUENCE_EXERCISES {
             // Looking for races takes as long as the rest.
             plan.more = if part % 2 == 1 { vec![RACES.to_owned()] } else { Vec::new() };
-            let (of, number, count, kind) = match part.checked_sub(STORY_EXERCISES) {
-                None => ("requests", part, STORY_EXERCISES, Kind::Stories(part)),
-                Some(number) => ("sequences", number, SEQUENCE_EXERCISES, Kind::StoriesOfSequences(part)),
+            let (of, number, count, behind) = match part.checked_sub(STORY_EXERCISES) {
+                None => ("requests", part, STORY_EXERCISES, 0),
+                Some(number) => ("sequences", number, SEQUENCE_EXERCISES, SEQUENCES),
             };
-            plan.add(format!("stories made up of {of}, part {} of {count}", number + 1), "", kind);
+            let title = format!("stories made up of {of}, part {} of {count}", number + 1);
+            plan.add(title, "", Kind::Stories { part, behind });
         }
         plan.more.clear();
     }
@@ -244,7 +245,7 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
     let mut resting = vec![("is stopped", "stop-device", None), ("is pulled", "surprise-remove", None)];
     resting.extend(survey.knows_power.then_some(("has no power", "power d3", Some("power d0"))));
     for operation in survey.operations.iter().filter(|operation| operation.is_usual()).take(AT_ONCE) {
-        let (command, on_other) = (&operation.command, operation.command.replacen(" h ", " i ", 1));
+        let (command, on_other) = (&operation.command, on(operation, "i"));
         let what = words(operation);
         let owed = owed(survey, (operation, operation), "a b c");
         let script = format!(
@@ -279,7 +280,7 @@ fn disabled_and_enabled(
     let what = words(operation);
     let owed = owed(survey, (operation, operation), "a b");
     let again = format!("remove-device {device}; start-device {device}");
-    let asked = format!("open \"{name}\" as i overlapped; {}; wait 50ms", asks_other("b", operation));
+    let asked = format!("{}; {}; wait 50ms", open_other(name), asks_other("b", operation));
     let script = format!(
         "{}; {asked}; cancel i; join b; close i; {again}; {}; {asked}; {owed}{ENDED_OF_TWO}; {again}",
         open(other),
@@ -382,13 +383,9 @@ fn beside_what_ends(survey: &Survey, open: &str, plan: &mut Plan) {
         for (other, _) in survey.self_ending.iter().filter(|(first, second)| first == second).take(AT_ONCE) {
             let owed = if survey.ending_beside.contains(&(*other, *one)) { "a b" } else { "a" };
             let asked = &operations[*other];
-            let script = format!(
-                "{open}; async a {}; wait 1ms; t: {}; u: async b {}; join t; join u; wait 50ms; must-end {owed}; cancel h; join a; join b; {}; close h",
-                waits.command,
-                event.first(),
-                asked.command,
-                event.rest(),
-            );
+            let before = format!("{open}; {}; wait 1ms", asks("a", waits));
+            let then = format!("must-end {owed}; cancel h; join a; join b; {}; close h", event.rest());
+            let script = two_at_once(&before, &event.first(), &asks("b", asked), &then);
             let title =
                 format!("{} at once with {}, which ends {}", words(asked), event.signal, words(waits));
             plan.add(title, script, Kind::AtOnce);
@@ -452,9 +449,11 @@ enum Kind {
     Behind,
     LateStores,
     Inputs,
-    /// Of this part.
-    Stories(u64),
-    StoriesOfSequences(u64),
+    /// Behind so many sequences.
+    Stories {
+        part: u64,
+        behind: u64,
+    },
 }
 
 struct Plan {
@@ -483,24 +482,14 @@ impl Plan {
             Kind::Requests => Effort { failing: failing(60), seeds: share(20), ..none },
             Kind::AtOnce => Effort { seeds: share(80), schedules: share(120), ..none },
             Kind::Behind | Kind::LateStores => Effort { seeds: share(24), schedules: share(40), ..none },
-            Kind::Stories(part) => {
-                let stories = Stories { first: part * STORIES, count: share(STORIES), behind: 0 };
-                Effort { seeds: STORY_SEEDS, stories, ..none }
-            }
-            Kind::StoriesOfSequences(part) => {
-                let stories =
-                    Stories { first: part * STORIES, count: share(STORIES), behind: share(SEQUENCES) };
+            Kind::Stories { part, behind } => {
+                let stories = Stories { first: part * STORIES, count: share(STORIES), behind: share(behind) };
                 Effort { seeds: STORY_SEEDS, stories, ..none }
             }
             Kind::Inputs => Effort { failing: failing(10), seeds: share(2), inputs: share(10_000), ..none },
         };
         let processors = match kind {
-            Kind::AtOnce
-            | Kind::Behind
-            | Kind::LateStores
-            | Kind::StartOnTwo
-            | Kind::Stories(_)
-            | Kind::StoriesOfSequences(_) => 2,
+            Kind::AtOnce | Kind::Behind | Kind::LateStores | Kind::StartOnTwo | Kind::Stories { .. } => 2,
             _ => 1,
         };
         let mut more = self.more.clone();
@@ -526,9 +515,19 @@ pub(super) fn open(name: &str) -> String {
     format!("tolerate; open \"{name}\" as h overlapped")
 }
 
+/// A second handle: `i`.
+pub(super) fn open_other(name: &str) -> String {
+    format!("open \"{name}\" as i overlapped")
+}
+
 /// Two handles: `h` and `i`.
 fn open_two(name: &str) -> String {
-    format!("{}; open \"{name}\" as i overlapped", open(name))
+    format!("{}; {}", open(name), open_other(name))
+}
+
+/// A request on this handle.
+pub(super) fn on(operation: &Operation, handle: &str) -> String {
+    operation.command.replacen(" h", &format!(" {handle}"), 1)
 }
 
 /// A request of this name on the first handle, and one on the second.
@@ -536,7 +535,7 @@ fn asks(request: &str, operation: &Operation) -> String {
     format!("async {request} {}", operation.command)
 }
 fn asks_other(request: &str, operation: &Operation) -> String {
-    asks(request, operation).replacen(" h ", " i ", 1)
+    format!("async {request} {}", on(operation, "i"))
 }
 
 /// Two threads that do a step each, behind what comes before; and what follows a while later.
@@ -787,7 +786,7 @@ fn left(survey: &Survey, operation: &Operation, name: &str) -> String {
         // What is under way stays so until its thread ends: closing a handle does not cancel it.
         format!("async c {command}; async d {command}; close h"),
         format!("open \"{name}\" as i"),
-        format!("t: {}", command.replacen(" h ", " i ", 1)),
+        format!("t: {}", on(operation, "i")),
         "wait 1us; terminate t; join t; close i".to_owned(),
         format!("open \"{name}\" as h overlapped"),
     ];
@@ -1024,10 +1023,8 @@ fn answered_soon(survey: &Survey, name: &str, plan: &mut Plan) {
         plan.more = vec![format!("--platform=quick-cards={access}")];
         for &(one, other) in survey.self_ending.iter().take(QUICK_PAIRS) {
             let (one, other) = (&survey.operations[one], &survey.operations[other]);
-            let script = format!(
-                "{open}; async a {}; async b {}; wait 50ms; must-end a b; cancel h; join a; join b; close h",
-                one.command, other.command
-            );
+            let script =
+                format!("{open}; {}; {}; wait 50ms; must-end a b; {ENDED}", asks("a", one), asks("b", other));
             let title =
                 format!("{} and {} where the card answers at access {access}", words(one), words(other));
             plan.add(title, script, Kind::Little);
@@ -1039,7 +1036,6 @@ fn answered_soon(survey: &Survey, name: &str, plan: &mut Plan) {
 /// Requests that a card answers in the moment in which the driver's own time limit for them ends, or long after it.
 fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
     let open = open(name);
-    let ended = "cancel h; join a; join b; close h";
     for (place, limit) in &survey.limited {
         let one = &survey.operations[*place];
         let (what, command) = (words(one), &one.command);
@@ -1047,7 +1043,7 @@ fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
         for limit in [*limit, limit.saturating_sub(1)].into_iter().filter(|limit| *limit > 0) {
             plan.more = vec![format!("{LATE_CARDS}={limit}")];
             let script = format!(
-                "{open}; t: async a {command}; u: async b {command}; join t; join u; wait 11s; {ended}"
+                "{open}; t: async a {command}; u: async b {command}; join t; join u; wait 11s; {ENDED}"
             );
             plan.add(
                 format!("{what} where the card answers as time limit {limit} ends"),
@@ -1061,7 +1057,7 @@ fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
         for one in survey.operations.iter().filter(|one| one.is_usual()).take(AT_ONCE) {
             let (what, command) = (words(one), &one.command);
             let script = format!(
-                "{open}; async a {command}; wait 50ms; cancel a; join a; async a {command}; async b {command}; wait 11s; {ended}"
+                "{open}; async a {command}; wait 50ms; cancel a; join a; async a {command}; async b {command}; wait 11s; {ENDED}"
             );
             plan.add(format!("{what} where the card is silent"), script, Kind::Requests);
         }

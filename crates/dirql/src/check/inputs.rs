@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use abi::NtStatus;
 use explore::Rng;
 
-use super::exercise::{MANY, OVERFLOWS, PAUSE, WORDS, open, tried};
+use super::exercise::{MANY, OVERFLOWS, PAUSE, WORDS, open, open_other, tried};
 use super::survey::{Operation, Survey};
 use crate::error::Error;
 use crate::machine::Boots;
@@ -351,7 +351,7 @@ fn script(name: &str, steps: &[Step], answers: &[Answer]) -> String {
     let mut commands = vec![open(name)];
     let mut is_open = [true, steps.iter().any(|step| step.on_other)];
     if is_open[1] {
-        commands.push(format!("open \"{name}\" as i overlapped"));
+        commands.push(open_other(name));
     }
     let mut left = Vec::new();
     for (number, Step { on_other, deed }) in steps.iter().enumerate() {

@@ -11,8 +11,8 @@ use std::fmt::Write as _;
 
 use explore::Rng;
 
-use super::exercise::open;
-use super::survey::{Operation, Survey};
+use super::exercise::{on, open, open_other};
+use super::survey::Survey;
 
 /// Of how many kinds a story's requests are at most.
 const KINDS: u64 = 4;
@@ -115,7 +115,7 @@ impl<'s> Story<'s> {
     fn text(mut self) -> String {
         self.steps.push(open(self.name));
         if !self.one_handle {
-            self.steps.push(format!("open \"{}\" as i overlapped", self.name));
+            self.steps.push(open_other(self.name));
         }
         for _ in 0..self.rng.below(BEFORE + 1) {
             let step = if self.rng.one_in(4) { self.in_a_row() } else { self.step() };
@@ -319,11 +319,6 @@ fn needed(survey: &Survey, kind: usize) -> impl Iterator<Item = usize> {
     std::iter::successors(of(kind), move |kind| of(*kind))
 }
 
-/// A request on this handle.
-fn on(operation: &Operation, handle: &str) -> String {
-    operation.command.replacen(" h", &format!(" {handle}"), 1)
-}
-
 /// The command with the first of these words at the beginning of its input, or both, if there is room.
 pub(super) fn with_words(command: &str, [first, second]: [u32; 2], both: bool) -> String {
     let Some((before, at, rest)) = input(command) else { return command.to_owned() };
@@ -368,6 +363,7 @@ fn index(number: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::survey::Operation;
     use super::*;
     use crate::check::signals::Outside;
     use crate::play::ScriptText;

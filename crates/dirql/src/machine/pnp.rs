@@ -120,7 +120,7 @@ impl Machine {
         self.device_step(device, "the stop", Step::Stop)
     }
 
-    /// Starts a stopped device again.
+    /// Starts a stopped device again, or enables one that was removed, while each of its drivers has another device.
     ///
     /// # Errors
     /// As [`Machine::stop_device`].

@@ -156,7 +156,7 @@ fn stop_one(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     Ok(())
 }
 
-/// Starts a stopped device again. If that fails, its drivers get IRP_MN_SURPRISE_REMOVAL, and are removed when the last file on it is
+/// Starts a stopped device again, or enables one whose drivers were removed. If a stopped one does not start, its drivers get IRP_MN_SURPRISE_REMOVAL, and are removed when the last file on it is
 /// closed.
 ///
 /// # Errors
