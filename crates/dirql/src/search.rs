@@ -14,7 +14,7 @@ use explore::{
 
 use crate::bench::Bench;
 use crate::error::{Error, InputError};
-use crate::machine::{Exploration, Mark};
+use crate::machine::{Boots, Exploration, Mark};
 use crate::play::Play;
 use crate::report::Report;
 
@@ -81,6 +81,13 @@ struct Unready {
     remarks: Vec<Remark>,
 }
 
+impl Unready {
+    fn new(report: Report, mut wanted: impl FnMut(&Report) -> bool) -> Self {
+        let remarks = report.remarks(&mut BTreeSet::new());
+        Self { found: wanted(&report).then(|| (Choices::default(), report)), remarks }
+    }
+}
+
 impl Runner for Unready {
     type Outcome = Report;
 
@@ -133,7 +140,7 @@ impl Bench {
         self,
         play: &Play,
         bounds: &Bounds,
-        mut wanted: impl FnMut(&Report) -> bool,
+        wanted: impl FnMut(&Report) -> bool,
         search: impl FnOnce(&mut dyn Runner<Outcome = Report>) -> R,
     ) -> Result<R, Error> {
         self.check(play)?;
@@ -141,22 +148,49 @@ impl Bench {
         let start = Counted::default();
         let machine = self.chooser(start.clone()).start()?;
         if !machine.is_ready() {
-            let report = machine.finish();
-            let remarks = report.remarks(&mut BTreeSet::new());
-            let found = wanted(&report).then(|| (Choices::default(), report));
-            return Ok(search(&mut Unready { found, remarks }));
+            return Ok(search(&mut Unready::new(machine.finish(), wanted)));
         }
         machine.explore(play, Tracking::Faults, |exploration| {
-            if bounds.learns() {
-                exploration.learn();
-            }
-            let mut subject =
-                Rewound { exploration, before: start.asked(), mark: None, reported: BTreeSet::new() };
-            let result = search(&mut Local::new(&mut subject, *bounds, wanted));
-            subject.begin_anew();
-            result
+            search_in(exploration, start.asked(), bounds, wanted, search)
         })
     }
+}
+
+impl Boots {
+    /// As [`Bench::search`], of a script that has been checked ([`Bench::check`]).
+    ///
+    /// # Errors
+    /// As [`Boots::boot`]; [`Error::Input`] if the policy has not so many seeds.
+    pub fn search(
+        &mut self,
+        play: &Play,
+        bounds: &Bounds,
+        wanted: impl FnMut(&Report) -> bool,
+    ) -> Result<Searched<Report>, Error> {
+        check(bounds)?;
+        let search = |runner: &mut dyn Runner<Outcome = Report>| explore::search_by(runner, bounds);
+        if let Some(report) = self.start_to_search()? {
+            return Ok(search(&mut Unready::new(report, wanted)));
+        }
+        self.explore(play, |exploration, asked| search_in(exploration, asked, bounds, wanted, search))
+    }
+}
+
+/// A search of an exploration that has just begun. `before` was asked until then.
+fn search_in<R>(
+    exploration: &mut Exploration<'_>,
+    before: Occurrences,
+    bounds: &Bounds,
+    wanted: impl FnMut(&Report) -> bool,
+    search: impl FnOnce(&mut dyn Runner<Outcome = Report>) -> R,
+) -> R {
+    if bounds.learns() {
+        exploration.learn();
+    }
+    let mut subject = Rewound { exploration, before, mark: None, reported: BTreeSet::new() };
+    let result = search(&mut Local::new(&mut subject, *bounds, wanted));
+    subject.begin_anew();
+    result
 }
 
 fn check(bounds: &Bounds) -> Result<(), InputError> {

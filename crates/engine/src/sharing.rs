@@ -141,6 +141,9 @@ impl Sharing {
             let mut notes = self.notes.borrow_mut();
             notes.touches.clear();
             notes.spared.clear();
+            if on {
+                notes.shared.clear();
+            }
         });
         self.spares_stacks.set(on);
         self.last_spared.set(0);

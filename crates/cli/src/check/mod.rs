@@ -1,8 +1,9 @@
 //! `dirql check`: the driver is asked what it offers, and everything is tried that the kernel contract allows, by as many processes as are worth having.
 //!
-//! One process makes the survey, then each exercise has one of its own, and one more for its search. What they find does not depend on how many there are
-//! at a time: results are put together in the order of the exercises. A process that dies costs the attempt that it died of.
+//! One process makes the survey; others carry out the exercises and their searches ([`campaign`]). What they find does not depend on how many there are
+//! at a time: results are put together in the order of the exercises.
 
+mod campaign;
 mod html;
 mod junit;
 mod kept;
@@ -12,30 +13,22 @@ mod setting;
 mod state;
 mod worker;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::thread;
+use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
-use dirql::check::{self, Cause, Exercise, Extent, Survey};
+use dirql::check::{self, Exercise, Extent, Survey};
 use dirql::interrupts::Interrupts;
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::Check;
-use crate::isolate::{self, End};
-use crate::many::host_processors;
-use crate::out::{self, complain, errors};
+use crate::out::{self, complain};
 use crate::outputs::Outputs;
 use crate::progress::Progress;
-use report::{Found, Report};
-use state::CheckState;
-use worker::{Line, Shown, Turn};
-
-/// How often a job's process may die before the job is given up.
-const DEATHS: u32 = 3;
+use campaign::Campaign;
+use report::Report;
 
 /// Makes the campaign, and tells what came of it.
 ///
@@ -53,8 +46,8 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     arguments.keep.as_deref().map(kept::check).transpose()?;
     let interrupts = Interrupts::note().context("signals cannot be noted")?;
     let stop = interrupts.came();
-    let mut campaign =
-        Campaign { arguments: &arguments, more, stop, progress: Progress::new(!arguments.quiet) };
+    let progress = Progress::new(!arguments.quiet);
+    let mut campaign = Campaign { arguments: &arguments, more, stop, progress };
     let survey = match campaign.survey(Extent::Everything, &[])? {
         Ok(survey) => survey,
         Err(code) => return Ok(code),
@@ -155,181 +148,4 @@ fn exercises(arguments: &Check, surveys: &Surveys) -> Result<Vec<Exercise>> {
         exercises.extend(check::exercises_on_busy_line(survey, more, arguments.budget));
     }
     Ok(exercises)
-}
-
-/// The campaign's processes.
-struct Campaign<'a> {
-    arguments: &'a Check,
-    /// Arguments of each.
-    more: Vec<String>,
-    /// Set when the user does not want to wait.
-    stop: &'a AtomicBool,
-    progress: Progress,
-}
-
-/// What came of one job: an exercise's attempts, or its search.
-#[derive(Default, Serialize, Deserialize)]
-pub(super) struct JobResult {
-    /// What is wrong, with what shows it, in the order in which it was found.
-    found: Vec<Found>,
-    /// How often it was tried.
-    attempts: u64,
-    /// Of the calls that may fail, how many did, and how many there are.
-    failed: u64,
-    could_fail: u64,
-    /// The instructions that were reached, as offsets in the image.
-    reached: BTreeSet<u32>,
-    /// A search has tried all schedules within its bound.
-    complete: bool,
-    /// What dirql lacks, or its own faults.
-    no_answers: Vec<String>,
-}
-
-impl JobResult {
-    /// One attempt has shown this.
-    fn add(&mut self, (cause, shown): (Cause, Shown), exercise: usize) {
-        match self.found.iter_mut().find(|found| found.cause.key == cause.key) {
-            Some(found) => found.attempts += 1,
-            None => self.found.push(Found { cause, shown, exercise, attempts: 1 }),
-        }
-    }
-
-    fn no_answer(&mut self, why: String) {
-        if !self.no_answers.contains(&why) {
-            self.no_answers.push(why);
-        }
-    }
-}
-
-impl Campaign<'_> {
-    /// The survey; or the exit code, if what was given is of no use.
-    fn survey(&self, extent: Extent, besides: &[String]) -> Result<Result<Survey, u8>> {
-        self.progress.at(|| "asking the driver what it offers".to_owned());
-        let mut survey = None;
-        let turn = format!("--{}={}", isolate::TURN, Turn::Survey(extent).text());
-        let more: Vec<String> = self.more.iter().chain(besides).cloned().chain([turn]).collect();
-        let end = isolate::watch(&self.arguments.isolation, &more, self.stop, |line| {
-            survey = serde_json::from_str(line).ok();
-            true
-        })?;
-        Ok(match (end, survey) {
-            (End::With(0, _), Some(survey)) => Ok(survey),
-            (End::With(code, text), _) => {
-                errors(text.as_bytes());
-                Err(code)
-            }
-            // What kills the process as soon as the driver is loaded is tried again where each attempt is watched.
-            _ => Ok(Survey {
-                failure: Some("the process that asked it what it offers has died".to_owned()),
-                ..Survey::default()
-            }),
-        })
-    }
-
-    /// All jobs but those that are done, by as many processes at a time as was asked for. Nothing came of those that were not over when it was interrupted.
-    fn all(
-        &self,
-        surveys: &Surveys,
-        exercises: &[Exercise],
-        state: Option<&CheckState>,
-        mut done: BTreeMap<usize, JobResult>,
-    ) -> Result<Vec<Option<JobResult>>> {
-        let mut jobs: Vec<(usize, bool)> = Vec::new();
-        for (at, exercise) in exercises.iter().enumerate() {
-            // What a search finds departs from the usual at fewer places.
-            if exercise.effort.schedules > 0 {
-                jobs.push((at, true));
-            }
-            jobs.push((at, false));
-        }
-        let next = AtomicUsize::new(0);
-        let results: Vec<_> = (0..jobs.len()).map(|number| done.remove(&number)).collect();
-        let known: Vec<bool> = results.iter().map(Option::is_some).collect();
-        let results = Mutex::new(results);
-        let work = || -> Result<()> {
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some((at, search)) = jobs.get(number) else { return Ok(()) };
-                if known[number] {
-                    continue;
-                }
-                self.progress.at(|| format!("{} of {} jobs: {}", number, jobs.len(), exercises[*at].title));
-                let result = self.job(surveys, *at, &exercises[*at], *search)?;
-                if self.stop.load(Ordering::Relaxed) {
-                    return Ok(());
-                }
-                if let Some(state) = state {
-                    state.done(number, &result);
-                }
-                results.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(result);
-            }
-        };
-        let workers = self.arguments.workers.unwrap_or_else(host_processors);
-        // Outside of any machine: each thread only waits for processes.
-        thread::scope(|scope| {
-            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-            workers.into_iter().try_for_each(|worker| worker.join().expect("waiting does not panic"))
-        })?;
-        Ok(results.into_inner().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn job(&self, surveys: &Surveys, at: usize, exercise: &Exercise, search: bool) -> Result<JobResult> {
-        let mut result = JobResult::default();
-        let mut first = 0;
-        for _ in 0..DEATHS {
-            let surveys = surveys.clone();
-            let turn = if search { Turn::Search(surveys, at) } else { Turn::Exercise(surveys, at, first) };
-            let mut attempt = first;
-            let mut known: Vec<(Cause, Shown)> = Vec::new();
-            let more = [
-                format!("--{}={}", isolate::TURN, turn.text()),
-                format!("--processors={}", exercise.processors.max(self.arguments.setup.processors)),
-            ];
-            // A search has its own way to what two threads touch.
-            let of_exercise = exercise.more.iter().filter(|option| !search || *option != check::RACES);
-            let more: Vec<String> = self.more.iter().chain(of_exercise).cloned().chain(more).collect();
-            let end = isolate::watch(&self.arguments.isolation, &more, self.stop, |line| {
-                match serde_json::from_str(line) {
-                    Ok(Line::Known { cause, shown }) => known.push((cause, shown)),
-                    Ok(Line::Tried { number, causes, no_answer }) => {
-                        attempt = number + 1;
-                        result.attempts += 1;
-                        for known in causes.into_iter().filter_map(|index| known.get(index).cloned()) {
-                            result.add(known, at);
-                        }
-                        no_answer.into_iter().for_each(|why| result.no_answer(why));
-                    }
-                    Ok(Line::Reached(distances)) => {
-                        let offsets = distances.iter().scan(0, |at, distance| {
-                            *at += distance;
-                            Some(*at)
-                        });
-                        result.reached.extend(offsets);
-                    }
-                    Ok(Line::Ended { attempts, failed, could_fail, complete }) => {
-                        (result.failed, result.could_fail, result.complete) = (failed, could_fail, complete);
-                        result.attempts = result.attempts.max(attempts);
-                    }
-                    Err(_) => return false,
-                }
-                true
-            })?;
-            let why = match end {
-                End::With(0, _) => return Ok(result),
-                End::With(_, text) => text,
-                End::Died(death) => death.what().to_owned(),
-                End::Stopped => "it has said what cannot be understood".to_owned(),
-            };
-            result.no_answer(format!(
-                "attempt {attempt} of \"{}\" has ended its process: {}",
-                exercise.title,
-                why.trim_end()
-            ));
-            if search {
-                break;
-            }
-            first = attempt + 1;
-        }
-        Ok(result)
-    }
 }

@@ -9,7 +9,7 @@ use dirql::{Dismissal, Error};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::JobResult;
+use super::campaign::JobResult;
 use super::worker::Shown;
 use crate::again::{self, quoted};
 use crate::arguments::Check;

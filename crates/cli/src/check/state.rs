@@ -12,7 +12,7 @@ use dirql::check::Exercise;
 use dirql::record::Recording;
 use serde_json::json;
 
-use super::JobResult;
+use super::campaign::JobResult;
 use crate::arguments::Check;
 use crate::outputs::Outputs;
 use crate::state_file::{StateFile, Work, summed};

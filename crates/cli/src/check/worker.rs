@@ -1,4 +1,6 @@
-//! A process of `dirql check`: it makes the survey, or carries one exercise out, and says line by line what comes of it.
+//! A process of `dirql check`: it makes the survey, or carries exercises out and searches them, and says line by line what comes of it.
+
+use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
 use dirql::check::{self, Campaign, Cause, Exercise, Extent, Stories, Survey, Totals};
@@ -8,6 +10,7 @@ use dirql::{Bench, Boots, Error, Jail, Play, Report, ScriptText};
 use serde::{Deserialize, Serialize};
 
 use super::Surveys;
+use super::campaign::Job;
 use crate::arguments::Check;
 use crate::isolate::{self, Done};
 use crate::outputs::Outputs;
@@ -21,10 +24,8 @@ const PREEMPTIONS: usize = 2;
 pub(super) enum Turn {
     /// Find out so much of what the driver offers.
     Survey(Extent),
-    /// Carry the exercise of this number out, of those that follow from the surveys, from the attempt of this number on.
-    Exercise(Surveys, usize, u64),
-    /// Search its schedules.
-    Search(Surveys, usize),
+    /// Do these with exercises of those that follow from the surveys: all in one machine.
+    Jobs(Surveys, Vec<Job>),
 }
 
 impl Turn {
@@ -52,7 +53,7 @@ pub(super) enum Line {
     Tried { number: u64, causes: Vec<usize>, no_answer: Option<String> },
     /// The code that was reached: the distance of each instruction from the one before.
     Reached(Vec<u32>),
-    /// All was tried.
+    /// All of the job was tried.
     Ended { attempts: u64, failed: u64, could_fail: u64, complete: bool },
 }
 
@@ -65,11 +66,10 @@ pub(super) fn run(arguments: &Check) -> Result<u8> {
     isolate::in_turns(&arguments.isolation, &outputs, None, |jail, turn| {
         match serde_json::from_str(turn.context("no turn")?)? {
             Turn::Survey(extent) => survey(arguments, jail, extent),
-            Turn::Exercise(surveys, at, first) => {
-                let exercise = &super::exercises(arguments, &surveys)?[at];
-                carry_out(arguments, jail, exercise, &surveys.own, first)
+            Turn::Jobs(surveys, jobs) => {
+                let exercises = super::exercises(arguments, &surveys)?;
+                do_jobs(arguments, jail, &surveys.own, &exercises, &jobs)
             }
-            Turn::Search(surveys, at) => search(arguments, jail, &super::exercises(arguments, &surveys)?[at]),
         }
     })
 }
@@ -132,52 +132,69 @@ fn say(line: &Line) {
     isolate::tell(&serde_json::to_string(line).expect("plain values"));
 }
 
-fn carry_out(
+fn do_jobs(
     arguments: &Check,
     jail: Option<Jail>,
-    exercise: &Exercise,
     survey: &Survey,
-    first: u64,
+    exercises: &[Exercise],
+    jobs: &[Job],
 ) -> Result<Done> {
     let bench = bench(arguments, jail)?;
-    if let Some(play) = &play(exercise)? {
-        bench.check(play)?;
-    }
-    let mut work = Work { boots: bench.boots()?, said: Said::default(), totals: Totals::default() };
-    work.boots.keep_reached();
-    if exercise.effort.inputs > 0 {
-        let found = check::inputs(&mut work.boots, survey, exercise.effort.inputs)?;
-        for script in found.scripts {
-            work.carry_out(&Exercise { script, ..exercise.clone() }, first)?;
+    for job in jobs {
+        if let Some(play) = &play(&exercises[job.exercise])? {
+            bench.check(play)?;
         }
-        work.totals.attempts += found.tried;
-    } else if exercise.effort.stories.count > 0 {
-        let Stories { first: number, count, behind } = exercise.effort.stories;
-        let found = check::inputs(&mut work.boots, survey, behind)?;
-        work.totals.attempts += found.tried;
-        let survey = survey.clone().with_sequences(found.sequences);
-        for script in check::stories(&survey, number, count) {
-            work.carry_out(&Exercise { script, ..exercise.clone() }, first)?;
-        }
-    } else {
-        work.carry_out(exercise, first)?;
     }
-    let mut before = 0;
-    let distance = |at: u32| at - std::mem::replace(&mut before, at);
-    say(&Line::Reached(work.boots.reached().into_iter().map(distance).collect()));
-    let Totals { attempts, failed, could_fail } = work.totals;
-    say(&Line::Ended { attempts, failed, could_fail, complete: true });
+    let mut boots = bench.boots()?;
+    boots.keep_reached();
+    let mut reached = BTreeSet::new();
+    for job in jobs {
+        let exercise = &exercises[job.exercise];
+        if job.search {
+            search(&mut boots, exercise)?;
+            continue;
+        }
+        let work = Work { boots: &mut boots, said: Said::default(), totals: Totals::default() };
+        let Totals { attempts, failed, could_fail } = work.whole(exercise, survey, job.first)?;
+        let fresh = boots.reached().into_iter().filter(|offset| reached.insert(*offset));
+        let mut before = 0;
+        let distance = |at: u32| at - std::mem::replace(&mut before, at);
+        say(&Line::Reached(fresh.map(distance).collect()));
+        say(&Line::Ended { attempts, failed, could_fail, complete: true });
+    }
     Ok(Done::with(0))
 }
 
-/// A process that carries scripts out.
-struct Work {
-    boots: Boots,
+/// An exercise that is carried out.
+struct Work<'b> {
+    boots: &'b mut Boots,
     said: Said,
     totals: Totals,
 }
 
-impl Work {
+impl Work<'_> {
+    /// All of it, but the attempts before the one of number `first`.
+    fn whole(mut self, exercise: &Exercise, survey: &Survey, first: u64) -> Result<Totals> {
+        if exercise.effort.inputs > 0 {
+            let found = check::inputs(self.boots, survey, exercise.effort.inputs)?;
+            for script in found.scripts {
+                self.carry_out(&Exercise { script, ..exercise.clone() }, first)?;
+            }
+            self.totals.attempts += found.tried;
+        } else if exercise.effort.stories.count > 0 {
+            let Stories { first: number, count, behind } = exercise.effort.stories;
+            let found = check::inputs(self.boots, survey, behind)?;
+            self.totals.attempts += found.tried;
+            let survey = survey.clone().with_sequences(found.sequences);
+            for script in check::stories(&survey, number, count) {
+                self.carry_out(&Exercise { script, ..exercise.clone() }, first)?;
+            }
+        } else {
+            self.carry_out(exercise, first)?;
+        }
+        Ok(self.totals)
+    }
+
     /// All attempts of one script, but those before the one of number `first`.
     fn carry_out(&mut self, exercise: &Exercise, first: u64) -> Result<()> {
         let Self { boots, said, totals } = self;
@@ -204,7 +221,7 @@ impl Work {
     }
 }
 
-fn search(arguments: &Check, jail: Option<Jail>, exercise: &Exercise) -> Result<Done> {
+fn search(boots: &mut Boots, exercise: &Exercise) -> Result<()> {
     let Some(play) = play(exercise)? else { bail!("there is nothing to search") };
     let bounds = Bounds {
         preemptions: PREEMPTIONS,
@@ -226,7 +243,7 @@ fn search(arguments: &Check, jail: Option<Jail>, exercise: &Exercise) -> Result<
         let usual = usual.get_or_insert_with(|| keys.clone());
         keys.iter().any(|key| !usual.contains(key))
     };
-    let searched = bench(arguments, jail)?.search(&play, &bounds, is_more)?;
+    let searched = boots.search(&play, &bounds, is_more)?;
     let mut said = Said::default();
     let attempts = searched.total();
     if let Some((choices, report)) = &searched.found {
@@ -237,5 +254,5 @@ fn search(arguments: &Check, jail: Option<Jail>, exercise: &Exercise) -> Result<
         })?;
     }
     say(&Line::Ended { attempts, failed: 0, could_fail: 0, complete: searched.complete });
-    Ok(Done::with(0))
+    Ok(())
 }

@@ -55,6 +55,14 @@ pub struct Exercise {
     pub effort: Effort,
 }
 
+impl Exercise {
+    /// Whether it takes as long as many others; or begins with inputs that come to code which nothing has come to before.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        self.effort.inputs > 0 || self.effort.stories.count > 0
+    }
+}
+
 /// So many names of devices are tried.
 const NAMES: usize = 3;
 /// So many requests take part in what is done at once.

@@ -7,16 +7,17 @@
 use std::rc::Rc;
 
 use engine::{Chooser, Defaults, Tracking};
-use explore::Policy;
+use explore::{Counted, Occurrences, Policy};
 use image::Image;
 use kernel::Nt;
 use kernel::hal::platform::Promptness;
 
 use super::Machine;
 use super::boot::{self, Loaded, Work};
-use super::explore::{Mark, host};
+use super::explore::{Exploration, Mark, host};
 use crate::bench::{Bench, Inputs};
 use crate::error::Error;
+use crate::play::Play;
 use crate::report::Report;
 
 /// A machine that is booted as often as is asked.
@@ -42,6 +43,8 @@ struct Started {
     place: Place,
     /// How prompt the cards are, if not as the machine was described.
     cards: Option<Promptness>,
+    /// What was asked until then, if that was counted.
+    asked: Option<Occurrences>,
 }
 
 impl Machine {
@@ -140,15 +143,44 @@ impl Boots {
             Some(started) if started.cards == cards => self.machine.back_to(&started.place),
             _ => {
                 self.start(cards, Box::new(Defaults))?;
-                // What has failed, or does not end, is gone through again each time.
-                if self.machine.is_ready() {
-                    self.started = Some(Started { place: self.machine.place()?, cards });
-                }
+                self.note_start(cards, None)?;
             }
         }
         self.machine.nt().decide_by(policy);
         self.machine.inside(Nt::script_begins);
         Ok(self.end(act))
+    }
+
+    /// Boots the machine the usual way to where a script begins, for a search. If its driver is not ready there, that is the run's end.
+    pub(crate) fn start_to_search(&mut self) -> Result<Option<Report>, Error> {
+        match &self.started {
+            Some(Started { place, cards: None, asked: Some(_) }) => self.machine.back_to(place),
+            _ => {
+                let count = Counted::default();
+                self.start(None, Box::new(count.clone()))?;
+                self.note_start(None, Some(count))?;
+            }
+        }
+        Ok((!self.machine.is_ready()).then(|| self.machine.end()))
+    }
+
+    /// Behind [`Boots::start_to_search`], of a driver that is ready: as [`Machine::explore`]. `explore` is told what was asked before, too.
+    pub(crate) fn explore<R>(
+        &self,
+        play: &Play,
+        explore: impl FnOnce(&mut Exploration<'_>, Occurrences) -> R,
+    ) -> Result<R, Error> {
+        let asked = self.started.as_ref().and_then(|started| started.asked.clone());
+        self.machine.explore_tracked(play, |exploration| explore(exploration, asked.unwrap_or_default()))
+    }
+
+    /// The machine has been started the usual way. What has failed, or does not end, is gone through again each time.
+    fn note_start(&mut self, cards: Option<Promptness>, count: Option<Counted>) -> Result<(), Error> {
+        if self.machine.is_ready() {
+            let asked = count.map(|count| count.asked());
+            self.started = Some(Started { place: self.machine.place()?, cards, asked });
+        }
+        Ok(())
     }
 
     /// Takes the machine back to where its kernel is up, and has the driver loaded and started.

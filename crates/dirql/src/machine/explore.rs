@@ -55,6 +55,15 @@ impl Machine {
             return Err(Error::Stuck("what was asked of the machine before has not ended".to_owned()));
         }
         self.host.track(tracking).map_err(host)?;
+        self.explore_tracked(play, explore)
+    }
+
+    /// As [`Machine::explore`], of a machine that is ready, and can be taken back already.
+    pub(super) fn explore_tracked<R>(
+        &self,
+        play: &Play,
+        explore: impl FnOnce(&mut Exploration<'_>) -> R,
+    ) -> Result<R, Error> {
         let stage = self.stage(play);
         let (nt, loaded, process) = (self.nt(), self.loaded.borrow(), self.process.get());
         let whole = || whole(nt, &stage, process, &loaded);

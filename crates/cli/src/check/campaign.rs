@@ -1,0 +1,286 @@
+//! The processes of `dirql check`: one that makes the survey, and as many as are worth having that carry exercises out and search them.
+//!
+//! A machine costs more to make than many an exercise to carry out: so a process has one machine, and does several jobs with it, which need the same. A
+//! process that dies costs the attempt that it died of, and another one goes on behind it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use anyhow::Result;
+use dirql::check::{self, Cause, Exercise, Extent, Survey};
+use serde::{Deserialize, Serialize};
+
+use super::Surveys;
+use super::report::Found;
+use super::state::CheckState;
+use super::worker::{Line, Shown, Turn};
+use crate::arguments::Check;
+use crate::isolate::{self, End};
+use crate::many::host_processors;
+use crate::out::errors;
+use crate::progress::Progress;
+
+/// How often a job's process may die before the job is given up.
+const DEATHS: u32 = 3;
+/// So many jobs are done by one process.
+const BATCH: usize = 8;
+
+/// The campaign's processes.
+pub(super) struct Campaign<'a> {
+    pub(super) arguments: &'a Check,
+    /// Arguments of each.
+    pub(super) more: Vec<String>,
+    /// Set when the user does not want to wait.
+    pub(super) stop: &'a AtomicBool,
+    pub(super) progress: Progress,
+}
+
+/// What one process has to do with one exercise.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub(super) struct Job {
+    /// The exercise's number.
+    pub(super) exercise: usize,
+    /// Its schedules are searched; else it is carried out.
+    pub(super) search: bool,
+    /// The attempts before the one of this number have been made.
+    pub(super) first: u64,
+}
+
+/// What came of one job: an exercise's attempts, or its search.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct JobResult {
+    /// What is wrong, with what shows it, in the order in which it was found.
+    pub(super) found: Vec<Found>,
+    /// How often it was tried.
+    pub(super) attempts: u64,
+    /// Of the calls that may fail, how many did, and how many there are.
+    pub(super) failed: u64,
+    could_fail: u64,
+    /// The instructions that were reached, as offsets in the image.
+    pub(super) reached: BTreeSet<u32>,
+    /// A search has tried all schedules within its bound.
+    pub(super) complete: bool,
+    /// What dirql lacks, or its own faults.
+    pub(super) no_answers: Vec<String>,
+}
+
+impl JobResult {
+    /// The job's process has said this of it.
+    fn take(&mut self, line: Line, known: &mut Vec<(Cause, Shown)>, exercise: usize) {
+        match line {
+            Line::Known { cause, shown } => known.push((cause, shown)),
+            Line::Tried { causes, no_answer, .. } => {
+                self.attempts += 1;
+                for known in causes.into_iter().filter_map(|index| known.get(index).cloned()) {
+                    self.add(known, exercise);
+                }
+                no_answer.into_iter().for_each(|why| self.no_answer(why));
+            }
+            Line::Reached(distances) => {
+                let offsets = distances.iter().scan(0, |at, distance| {
+                    *at += distance;
+                    Some(*at)
+                });
+                self.reached.extend(offsets);
+            }
+            Line::Ended { attempts, failed, could_fail, complete } => {
+                (self.failed, self.could_fail, self.complete) = (failed, could_fail, complete);
+                self.attempts = self.attempts.max(attempts);
+            }
+        }
+    }
+
+    /// One attempt has shown this.
+    fn add(&mut self, (cause, shown): (Cause, Shown), exercise: usize) {
+        match self.found.iter_mut().find(|found| found.cause.key == cause.key) {
+            Some(found) => found.attempts += 1,
+            None => self.found.push(Found { cause, shown, exercise, attempts: 1 }),
+        }
+    }
+
+    fn no_answer(&mut self, why: String) {
+        if !self.no_answers.contains(&why) {
+            self.no_answers.push(why);
+        }
+    }
+}
+
+impl Campaign<'_> {
+    /// The survey; or the exit code, if what was given is of no use.
+    pub(super) fn survey(&self, extent: Extent, besides: &[String]) -> Result<Result<Survey, u8>> {
+        self.progress.at(|| "asking the driver what it offers".to_owned());
+        let mut survey = None;
+        let turn = format!("--{}={}", isolate::TURN, Turn::Survey(extent).text());
+        let more: Vec<String> = self.more.iter().chain(besides).cloned().chain([turn]).collect();
+        let end = isolate::watch(&self.arguments.isolation, &more, self.stop, |line| {
+            survey = serde_json::from_str(line).ok();
+            true
+        })?;
+        Ok(match (end, survey) {
+            (End::With(0, _), Some(survey)) => Ok(survey),
+            (End::With(code, text), _) => {
+                errors(text.as_bytes());
+                Err(code)
+            }
+            // What kills the process as soon as the driver is loaded is tried again where each attempt is watched.
+            _ => Ok(Survey {
+                failure: Some("the process that asked it what it offers has died".to_owned()),
+                ..Survey::default()
+            }),
+        })
+    }
+
+    /// All jobs but those that are done, by as many processes at a time as was asked for. Nothing came of those that were not over when it was interrupted.
+    pub(super) fn all(
+        &self,
+        surveys: &Surveys,
+        exercises: &[Exercise],
+        state: Option<&CheckState>,
+        mut done: BTreeMap<usize, JobResult>,
+    ) -> Result<Vec<Option<JobResult>>> {
+        let jobs = jobs(exercises);
+        let results: Vec<_> = (0..jobs.len()).map(|number| done.remove(&number)).collect();
+        let batches = self.batches(exercises, &jobs, |number| results[number].is_some());
+        let (next, results) = (AtomicUsize::new(0), Mutex::new(results));
+        let keep = |number: usize, result: JobResult| {
+            if let Some(state) = state {
+                state.done(number, &result);
+            }
+            results.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(result);
+        };
+        let work = || -> Result<()> {
+            while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
+                self.batch(surveys, exercises, &jobs, batch, &keep)?;
+                if self.stop.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+            Ok(())
+        };
+        let workers = self.arguments.workers.unwrap_or_else(host_processors);
+        // Outside of any machine: each thread only waits for processes.
+        thread::scope(|scope| {
+            let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+            workers.into_iter().try_for_each(|worker| worker.join().expect("waiting does not panic"))
+        })?;
+        Ok(results.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The numbers of the jobs that one process does, for each process, in the order of their first ones; without those that are done.
+    fn batches(
+        &self,
+        exercises: &[Exercise],
+        jobs: &[Job],
+        is_done: impl Fn(usize) -> bool,
+    ) -> Vec<Vec<usize>> {
+        let mut batches: Vec<Vec<usize>> = Vec::new();
+        let mut open: BTreeMap<(bool, Vec<String>), usize> = BTreeMap::new();
+        for (number, job) in jobs.iter().enumerate().filter(|(number, _)| !is_done(*number)) {
+            let exercise = &exercises[job.exercise];
+            let machine = (job.search, self.options(exercise, job.search));
+            let batch = open.get(&machine).copied().filter(|batch| batches[*batch].len() < BATCH);
+            match batch {
+                Some(batch) if !exercise.is_long() => batches[batch].push(number),
+                _ => {
+                    if !exercise.is_long() {
+                        open.insert(machine, batches.len());
+                    }
+                    batches.push(vec![number]);
+                }
+            }
+        }
+        batches
+    }
+
+    /// The options of the machine that an exercise needs.
+    fn options(&self, exercise: &Exercise, search: bool) -> Vec<String> {
+        let processors = exercise.processors.max(self.arguments.setup.processors);
+        // A search has its own way to what two threads touch.
+        let of_exercise = exercise.more.iter().filter(|option| !search || *option != check::RACES);
+        of_exercise.cloned().chain([format!("--processors={processors}")]).collect()
+    }
+
+    /// Has these jobs done by one process, and more of them if it dies. What came of each goes to `keep`.
+    fn batch(
+        &self,
+        surveys: &Surveys,
+        exercises: &[Exercise],
+        jobs: &[Job],
+        batch: &[usize],
+        keep: &impl Fn(usize, JobResult),
+    ) -> Result<()> {
+        let Some(first) = batch.first().map(|number| jobs[*number]) else { return Ok(()) };
+        let options = self.options(&exercises[first.exercise], first.search);
+        let tell = |number: Option<&usize>| {
+            if let Some(number) = number {
+                let title = &exercises[jobs[*number].exercise].title;
+                self.progress.at(|| format!("{number} of {} jobs: {title}", jobs.len()));
+            }
+        };
+        let mut left = batch;
+        // Of the first job that is left.
+        let (mut result, mut attempt, mut deaths) = (JobResult::default(), 0, 0);
+        while let Some(number) = left.first() {
+            let of_process = left.iter().map(|number| jobs[*number]).enumerate();
+            let of_process =
+                of_process.map(|(at, job)| Job { first: if at == 0 { attempt } else { 0 }, ..job });
+            let turn = Turn::Jobs(surveys.clone(), of_process.collect());
+            let more = self.more.iter().chain(&options).cloned();
+            let more: Vec<String> = more.chain([format!("--{}={}", isolate::TURN, turn.text())]).collect();
+            let mut known = Vec::new();
+            tell(Some(number));
+            let end = isolate::watch(&self.arguments.isolation, &more, self.stop, |line| {
+                let (Ok(line), Some(number)) = (serde_json::from_str(line), left.first()) else {
+                    return false;
+                };
+                if let Line::Tried { number, .. } = &line {
+                    attempt = number + 1;
+                }
+                let is_over = matches!(line, Line::Ended { .. });
+                result.take(line, &mut known, jobs[*number].exercise);
+                if is_over {
+                    keep(*number, std::mem::take(&mut result));
+                    known.clear();
+                    (attempt, deaths, left) = (0, 0, &left[1..]);
+                    tell(left.first());
+                }
+                true
+            })?;
+            let Some(number) = left.first() else { break };
+            if self.stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let why = match end {
+                End::With(0, _) => "it has ended before its time".to_owned(),
+                End::With(_, text) => text,
+                End::Died(death) => death.what().to_owned(),
+                End::Stopped => "it has said what cannot be understood".to_owned(),
+            };
+            let job = jobs[*number];
+            let title = &exercises[job.exercise].title;
+            result.no_answer(format!(
+                "attempt {attempt} of \"{title}\" has ended its process: {}",
+                why.trim_end()
+            ));
+            (attempt, deaths) = (attempt + 1, deaths + 1);
+            if job.search || deaths == DEATHS {
+                keep(*number, std::mem::take(&mut result));
+                (attempt, deaths, left) = (0, 0, &left[1..]);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is to be done, in the order in which it is reported.
+fn jobs(exercises: &[Exercise]) -> Vec<Job> {
+    let of = |(at, exercise): (usize, &Exercise)| {
+        let job = Job { exercise: at, search: false, first: 0 };
+        // What a search finds departs from the usual at fewer places.
+        let search = (exercise.effort.schedules > 0).then_some(Job { search: true, ..job });
+        search.into_iter().chain([job])
+    };
+    exercises.iter().enumerate().flat_map(of).collect()
+}
