@@ -425,6 +425,12 @@ impl Engine {
         state().translator.watch_interlocked(on);
     }
 
+    /// Whether it is asked.
+    #[must_use]
+    pub fn watches_interlocked(self) -> bool {
+        state().translator.watches_interlocked()
+    }
+
     /// From now on [`Guest::fence`] is asked before each fence and each interlocked instruction of driver code, not only before those that are
     /// done for it anyway. Instructions are counted as before; until it is said nothing is slower.
     pub fn watch_fences(self) {

@@ -204,7 +204,7 @@ impl Nt {
         hardware: Box<dyn Hardware>,
         chooser: Box<dyn Chooser>,
     ) -> Self {
-        outside(|| consult(engine, &*chooser));
+        outside(|| consult(engine, &*chooser, false));
         engine.imitate(settings.cpu);
         if settings.verifier.is_on() && engine.is_checked() && !settings.stack_depths {
             engine.fill_stacks();
@@ -326,8 +326,10 @@ impl Nt {
     }
 
     /// As if the machine had been made with this policy. On the host's side, where only the usual was chosen so far.
+    ///
+    /// What one policy has seen all later ones see: whether to see it changes nothing, and to change that costs all translations.
     pub fn decide_by(&self, chooser: Box<dyn Chooser>) {
-        consult(self.engine, &*chooser);
+        consult(self.engine, &*chooser, self.engine.watches_interlocked());
         drop(self.chooser.replace(chooser));
     }
 
@@ -817,8 +819,8 @@ impl Nt {
 }
 
 /// The questions to a policy before the machine starts.
-fn consult(engine: Engine, chooser: &dyn Chooser) {
-    engine.watch_interlocked(chooser.sees_interlocked());
+fn consult(engine: Engine, chooser: &dyn Chooser, sees_interlocked: bool) {
+    engine.watch_interlocked(sees_interlocked || chooser.sees_interlocked());
     engine.watch(&chooser.watches());
     engine.chooser_is_default_only(chooser.is_default_only());
 }

@@ -68,12 +68,7 @@ pub(crate) struct Trial<'m> {
     handles: [Option<ob::Handle>; 2],
     mark: super::Mark,
     reached: usize,
-    /// So many sequences have begun at the mark.
-    begun: u32,
 }
-
-/// So many sequences begin at one mark: each page that one of them has touched is compared for all that follow.
-const OF_ONE_MARK: u32 = 64;
 
 impl Boots {
     /// Boots the machine the usual way, opens `name` twice, and has `work` try sequences there. None if the device cannot be opened.
@@ -93,7 +88,7 @@ impl Boots {
             let [Ok(first), other] = [(); 2].map(|()| machine.open_overlapped(name)) else { return Ok(None) };
             let handles = [Some(first.handle()), other.ok().map(|other| other.handle())];
             let reached = machine.host.reached_count();
-            let mut trial = Trial { machine, handles, mark: machine.mark()?, reached, begun: 0 };
+            let mut trial = Trial { machine, handles, mark: machine.mark()?, reached };
             let result = work(&mut trial);
             trial.back();
             machine.host.discard(trial.mark.snapshot);
@@ -115,11 +110,6 @@ impl Trial<'_> {
     /// [`Error::Host`].
     pub(crate) fn run(&mut self, steps: &[Step]) -> Result<Came, Error> {
         self.back();
-        self.begun += 1;
-        if self.begun == OF_ONE_MARK {
-            self.machine.host.discard(self.mark.snapshot);
-            (self.mark, self.begun) = (self.machine.mark()?, 0);
-        }
         // In the machine, where it is forgotten with the thread that has not come to its end.
         let (answers, own) = self.machine.inside(|_| (Rc::new(RefCell::new(Vec::new())), steps.to_vec()));
         let (slot, handles) = (Rc::clone(&answers), self.handles);

@@ -1,7 +1,7 @@
 //! Finding written pages by write protection: the first write to a page is a SIGSEGV, which copies the page and opens it.
 //!
 //! Pages stay open after a rewind, so that a fixed snapshot costs faults only until every page the machine writes to has
-//! been met. The host allows a process 65,530 mappings, and opening single pages makes many: where that is reached, a whole
+//! been met. Each is compared at every rewind: where most of that has long been in vain, all are closed again. The host allows a process 65,530 mappings, and opening single pages makes many: where that is reached, a whole
 //! neighbourhood is copied and opened at once.
 
 use std::cell::{Cell, RefCell};
@@ -22,7 +22,12 @@ use crate::{heap, strand};
 #[derive(Default)]
 pub(super) struct Faults {
     shared: RefCell<Option<Box<Shared>>>,
+    /// So many pages were compared in vain since all were closed.
+    in_vain: Cell<usize>,
 }
+
+/// A page's first write costs as much as so many comparisons.
+const FIRST_WRITE: usize = 32;
 
 /// What the signal handler sees.
 pub(crate) struct Shared {
@@ -58,6 +63,7 @@ impl Tracker for Faults {
 
     fn renew(&self, copies: &Copies, _changed: usize) {
         copies.written.borrow_mut().clear();
+        self.in_vain.set(0);
         let shared = self.shared.borrow();
         let shared = shared.as_ref().expect("it has begun");
         let mut opened = shared.opened().to_vec();
@@ -74,7 +80,14 @@ impl Tracker for Faults {
         }
     }
 
-    fn rewound(&self, _copies: &Copies) {}
+    fn rewound(&self, copies: &Copies, changed: usize) {
+        let written = copies.written.borrow().as_slice().len();
+        let in_vain = self.in_vain.get() + written.saturating_sub(changed);
+        self.in_vain.set(in_vain);
+        if in_vain > FIRST_WRITE * written {
+            self.renew(copies, changed);
+        }
+    }
 
     fn mapping_goes(&self, _copies: &Copies, _address: u64, _length: u64) {}
 

@@ -232,7 +232,7 @@ impl Tracker for Userfault {
         written.clear();
     }
 
-    fn rewound(&self, copies: &Copies) {
+    fn rewound(&self, copies: &Copies, _changed: usize) {
         copies.written.borrow_mut().clear();
     }
 
