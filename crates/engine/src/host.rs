@@ -14,6 +14,7 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::arena::arena;
 use crate::clock::clock;
+use crate::compares::Compares;
 use crate::fresh::Fresh;
 use crate::gone;
 use crate::guest::Guest;
@@ -156,6 +157,7 @@ impl Host {
         let state = Box::new(State {
             shadow,
             sharing: Sharing::default(),
+            compares: Compares::default(),
             reporting: Reporting::default(),
             fresh: Fresh::default(),
             strands: &arena().strands,

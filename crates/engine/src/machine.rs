@@ -11,6 +11,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::arena::arena;
 use crate::chooser::Question;
 use crate::clock::clock;
+use crate::compares::{Compare, Compares};
 use crate::fresh::Fresh;
 use crate::gone::{self, Aside, Gone};
 use crate::guest::{Caller, DriverState, Guest, Reports, Runner, Step};
@@ -43,6 +44,7 @@ pub(crate) struct State {
     pub(crate) memory: Memory,
     pub(crate) shadow: Shadow,
     pub(crate) sharing: Sharing,
+    pub(crate) compares: Compares,
     pub(crate) reporting: Reporting,
     pub(crate) fresh: Fresh,
     pub(crate) translator: Translator,
@@ -553,6 +555,19 @@ impl Engine {
     /// are counted as before. Branches are not watched, unless through memory, nor is what asks the guest anyway.
     pub fn watch(self, instructions: &[u64]) {
         state().translator.watch(instructions);
+    }
+
+    /// From now on it is noted what driver code compares ([`Engine::compared`]), or no more. Slow, and changes nothing else. On the host's side.
+    pub fn note_compares(self, on: bool) {
+        if state().compares.switch(on) {
+            state().translator.flush();
+        }
+    }
+
+    /// What it has compared since this was asked last, in that order, up to some thousands. On the host's side.
+    #[must_use]
+    pub fn compared(self) -> Vec<Compare> {
+        state().compares.take()
     }
 
     /// From now on it is kept which driver code is come to: block by block, since a block is translated when it is first come to. It stays

@@ -15,6 +15,7 @@ mod shrink;
 mod signals;
 mod stories;
 mod survey;
+mod wanted;
 
 pub use campaign::{Campaign, Totals, Tried, causes};
 pub use cause::Cause;

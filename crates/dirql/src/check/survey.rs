@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::codes::compared;
 use super::exercise::MANY;
 use super::signals::{Outside, outside};
+use super::wanted::{Came, FOUND, Wanted, wanted};
 use crate::error::Error;
 use crate::machine::{Boots, Handle, Machine, Request};
 
@@ -145,6 +146,8 @@ const WORD_SIZES: [u32; 4] = [64, 4, 8, 16];
 const BOOTS: usize = 6;
 /// So many requests are made in pairs: as many as take part in what is done at once, and some.
 const PAIRED: usize = 8;
+/// So many inputs of one code are tried, each changed by what the driver has compared.
+const TRIALS: usize = 96;
 /// How long an answer may take, in the machine's time, before the request is cancelled.
 const PATIENCE: u64 = 30_000_000;
 /// The longest time limit of a driver's that is looked for, and the most that a request may live through.
@@ -321,6 +324,8 @@ enum Input {
     Word(u32, u32),
     /// A word again and again.
     Filled(u32, u32),
+    /// These in front of zeroes.
+    Bytes([u8; FOUND], u32),
 }
 
 impl Input {
@@ -329,6 +334,11 @@ impl Input {
             Self::Zeroes(length) => return vec![0; length as usize],
             Self::Word(word, length) => (word, length, false),
             Self::Filled(word, length) => (word, length, true),
+            Self::Bytes(bytes, length) => {
+                let mut bytes = bytes.to_vec();
+                bytes.resize(length as usize, 0);
+                return bytes;
+            }
         };
         let mut bytes = word.to_le_bytes().repeat(if is_filled { length as usize / 4 } else { 1 });
         bytes.resize(length as usize, 0);
@@ -342,6 +352,33 @@ impl Input {
             Self::Word(word, 4) => format!("u32:{word:#x}"),
             Self::Word(word, length) => format!("u32:{word:#x} + zero:{}", length - 4),
             Self::Filled(word, length) => format!("fill:{word:#x}:{length}"),
+            // What is behind the last whole word counts as zeroes.
+            Self::Bytes(_, length) => {
+                let bytes = self.bytes();
+                let (words, _) = bytes.as_chunks::<4>();
+                let used = words.iter().rposition(|word| *word != [0; 4]).map_or(0, |at| at + 1);
+                let zeroes = length as usize - 4 * used;
+                let words = words[..used].iter().map(|word| format!("u32:{:#x}", u32::from_le_bytes(*word)));
+                let zeroes = (zeroes > 0 || used == 0).then(|| format!("zero:{zeroes}"));
+                words.chain(zeroes).collect::<Vec<_>>().join(" + ")
+            }
+        }
+    }
+
+    /// What was found to be wanted.
+    fn wanted(wanted: &Wanted) -> Self {
+        let mut bytes = [0; FOUND];
+        let length = wanted.input.len().min(FOUND);
+        bytes[..length].copy_from_slice(&wanted.input[..length]);
+        Self::Bytes(bytes, u32::try_from(wanted.input.len()).unwrap_or(0))
+    }
+
+    /// The word in front.
+    fn first(self) -> Option<u32> {
+        match self {
+            Self::Zeroes(_) => None,
+            Self::Word(word, _) | Self::Filled(word, _) => Some(word),
+            Self::Bytes(bytes, _) => bytes.first_chunk().map(|word| u32::from_le_bytes(*word)),
         }
     }
 }
@@ -364,7 +401,7 @@ impl Question {
     fn behind(self, before: Self, answered: Option<u32>) -> Vec<Self> {
         let Self::Control { code, .. } = self else { return vec![self] };
         let word = match before {
-            Self::Control { input: Input::Word(word, _) | Input::Filled(word, _), .. } => Some(word),
+            Self::Control { input, .. } => input.first(),
             _ => None,
         };
         let inputs = |length: u32| {
@@ -397,7 +434,7 @@ impl Question {
             Self::Control { code, input, output } => (code, input, output),
         };
         let mut command = format!("ioctl h {code:#x}");
-        if !matches!(input, Input::Zeroes(0)) {
+        if !matches!(input, Input::Zeroes(0) | Input::Bytes(_, 0)) {
             command += &format!(" in {}", input.text());
         }
         if output > 0 {
@@ -500,10 +537,44 @@ impl Asking<'_> {
             known.push(plain);
         }
         known.extend(longer.map(|(question, answer)| question.known(true, *answer == Answer::Waits)));
+        let wanted = self.wanted(&[], code, None)?;
         let (last, reached) =
             (known[known.len() - 1].question, longer.map_or(reached, |(_, answer)| life(*answer)));
         known.extend(variant(last, reached, &worded));
+        // Of what fails otherwise it is the first that succeeds, and the others do something else.
+        if !known[0].operation.succeeds && !wanted.is_empty() {
+            known.clear();
+        }
+        for (question, life) in wanted {
+            let Known { operation, question } = question.known(true, life == WAITING);
+            let variant = !known.is_empty();
+            known.push(Known { operation: Operation { variant, ..operation }, question });
+        }
         Ok(known)
+    }
+
+    /// A code, behind other requests, with inputs that the driver's comparisons ask for; and how long each lives.
+    fn wanted(
+        &mut self,
+        before: &[Question],
+        code: u32,
+        word: Option<u32>,
+    ) -> Result<Vec<(Question, u32)>, Error> {
+        self.boots.note_compares(true);
+        let question =
+            |wanted: &Wanted| Question::Control { code, input: Input::wanted(wanted), output: wanted.output };
+        let found = wanted(TRIALS, word, |wanted| {
+            self.with_handle(|machine, handle| {
+                for question in before {
+                    let _ = answer(machine, handle, *question);
+                }
+                drop(machine.compared());
+                let life = life(answer(machine, handle, question(wanted)));
+                Came { life, compared: machine.compared() }
+            })
+        });
+        self.boots.note_compares(false);
+        Ok(found?.iter().map(|(wanted, life)| (question(wanted), *life)).collect())
     }
 
     /// Which wait when nothing was asked before: behind others, what they have used up may be what a request waits for.
@@ -851,10 +922,13 @@ fn variant(question: Question, reached: u32, worded: &[(Question, Answer)]) -> O
     Some(Known { operation: Operation { variant: true, ..operation }, question })
 }
 
+/// The longest life.
+const WAITING: u32 = 3;
+
 /// The longer a request lives, the more can happen to it meanwhile.
 const fn life(answer: Answer) -> u32 {
     match answer {
-        Answer::Waits => 3,
+        Answer::Waits => WAITING,
         Answer::Later(_) if succeeds(answer) => 2,
         _ if succeeds(answer) => 1,
         _ => 0,

@@ -6,7 +6,7 @@
 
 use std::rc::Rc;
 
-use engine::{Chooser, Defaults, Tracking};
+use engine::{Chooser, Compare, Defaults, Tracking};
 use explore::{Counted, Occurrences, Policy};
 use image::Image;
 use kernel::Nt;
@@ -48,6 +48,11 @@ struct Started {
 }
 
 impl Machine {
+    /// What drivers have compared since this was asked last: see [`Boots::note_compares`].
+    pub(crate) fn compared(&self) -> Vec<Compare> {
+        self.host.compared()
+    }
+
     /// A place where nothing has failed.
     fn place(&self) -> Result<Place, Error> {
         let (loaded, notes) = (self.loaded.borrow().clone(), self.notes.borrow().clone());
@@ -205,6 +210,11 @@ impl Boots {
     /// From now on it is kept which code of the driver's is come to, in all boots.
     pub fn keep_reached(&self) {
         self.machine.host.keep_reached();
+    }
+
+    /// From now on it is kept what the driver compares ([`Machine::compared`]), in all boots, or no more.
+    pub(crate) fn note_compares(&self, on: bool) {
+        self.machine.host.note_compares(on);
     }
 
     /// The instructions of the driver's that were come to since, as offsets in its image, sorted: whole blocks, up to a jump.

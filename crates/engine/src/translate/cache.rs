@@ -13,6 +13,7 @@ use super::block::guess::{Guessed, Through};
 use super::block::{self, Site, Workshop};
 use super::blocks::Blocks;
 use super::classify::{is_fence, is_interlocked, may_be_watched};
+use super::compare;
 use super::cuts::Cuts;
 use super::emitter::Emitter;
 use super::exit::Exit;
@@ -338,6 +339,11 @@ impl Translator {
         self.cache.borrow().reached.as_ref().map_or(0, BTreeSet::len)
     }
 
+    /// Whether the guest is asked before the instruction at this address.
+    pub(crate) fn watches(&self, rip: u64) -> bool {
+        self.cache.borrow().watched.contains(&rip)
+    }
+
     /// From now on the guest is asked before these instructions, and no others but interlocked ones.
     pub(crate) fn watch(&self, instructions: &[u64]) {
         let changes = self.with(|cache| {
@@ -497,7 +503,11 @@ impl Cache {
     pub(crate) fn asks_before(&self, instruction: &Instruction) -> bool {
         let interlocked = self.watches_interlocked && is_interlocked(instruction);
         let fence = self.watches_fences && is_fence(instruction);
-        interlocked || fence || self.watched.contains(&instruction.ip()) && may_be_watched(instruction)
+        let compare = state().compares.is_on() && compare::is_one(instruction);
+        interlocked
+            || fence
+            || compare
+            || self.watched.contains(&instruction.ip()) && may_be_watched(instruction)
     }
 
     /// Numbers the copies of the block at `rip`, whose head charges so many.

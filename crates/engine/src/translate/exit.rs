@@ -18,7 +18,7 @@ use super::{
     cache::{Saved, Translator},
     callout,
     classify::{Class, classify, is_fence, is_interlocked},
-    elements, extended, inspect, short, site,
+    compare, elements, extended, inspect, short, site,
 };
 use crate::clock::clock;
 use crate::guest::{Args, Caller, Extended, Fault, FaultKind, Guest};
@@ -360,7 +360,10 @@ fn visible(frame: &mut Frame, decoded: u32, resume: u64) -> Flow<u64> {
     frame.rip = instruction.ip();
     take_back(1);
     let guest = state().guest();
-    if !is_fence(instruction) {
+    if state().compares.is_on() && compare::is_one(instruction) {
+        compare::note(frame, instruction);
+    }
+    if !is_fence(instruction) && translator.watches(instruction.ip()) {
         guest.before_shared(instruction.ip())?;
     } else if is_interlocked(instruction) && state().translator.watches_interlocked() {
         guest.before_interlocked()?;

@@ -14,6 +14,7 @@ mod callout;
 mod carried;
 mod checked;
 mod classify;
+mod compare;
 mod covered;
 mod cuts;
 mod elements;

@@ -1,0 +1,231 @@
+//! The input that a device control code wants, found by what the driver compares.
+//!
+//! The input begins with bytes of which no two are alike, so each number that the driver compares tells whether it comes from there, or is the length of
+//! one of the buffers: then what it was compared with is put in its place. What leads to comparisons that none has led to before is kept, and the next
+//! one changed, from the last on: that is where the driver has turned away.
+
+use std::collections::BTreeSet;
+
+use engine::Compare;
+
+/// So many bytes of the input are found out.
+pub(super) const FOUND: usize = 64;
+/// The lengths that it is begun with: no two are alike.
+const INPUT: usize = FOUND;
+const OUTPUT: u32 = 72;
+/// What the input begins with, counting up.
+const FIRST: u8 = 0x80;
+/// The longest buffer that is tried.
+const LONGEST: u64 = 4096;
+/// A number may be so much more or less than what stands in the input: a header's length was added to it.
+const APART: i64 = 64;
+/// So many inputs are found.
+const MOST: usize = 3;
+
+/// An input, and the length of the output buffer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Wanted {
+    pub(super) input: Vec<u8>,
+    pub(super) output: u32,
+    /// Bytes that hold what the driver has asked for.
+    given: BTreeSet<usize>,
+}
+
+/// What comes of an input.
+pub(super) struct Came {
+    /// The longer the request lives, the more; 0: it fails.
+    pub(super) life: u32,
+    /// What the driver compared, in order.
+    pub(super) compared: Vec<Compare>,
+}
+
+/// A change of an input.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Change {
+    /// At this place, of so many bytes.
+    Put(usize, usize, u64),
+    InputLength(u64),
+    OutputLength(u64),
+}
+
+impl Wanted {
+    /// With this word in front, where it is known what may stand there.
+    fn new(word: Option<u32>) -> Self {
+        let mut input: Vec<u8> = (0..INPUT).map(|at| FIRST + u8::try_from(at).unwrap_or(0)).collect();
+        let mut given = BTreeSet::new();
+        if let Some(word) = word {
+            input[..4].copy_from_slice(&word.to_le_bytes());
+            given.extend(0..4);
+        }
+        Self { input, output: OUTPUT, given }
+    }
+
+    /// With zeroes where the driver has asked for nothing.
+    fn plain(&self) -> Self {
+        let input = self.input.iter().enumerate();
+        let input = input.map(|(at, byte)| if self.given.contains(&at) { *byte } else { 0 }).collect();
+        Self { input, ..self.clone() }
+    }
+
+    fn with(&self, change: Change) -> Self {
+        let mut wanted = self.clone();
+        match change {
+            Change::Put(at, bytes, value) => {
+                wanted.input[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
+                wanted.given.extend(at..at + bytes);
+            }
+            Change::InputLength(length) => wanted.input.resize(usize::try_from(length).unwrap_or(0), 0),
+            Change::OutputLength(length) => wanted.output = u32::try_from(length).unwrap_or(0),
+        }
+        wanted
+    }
+
+    /// What may be changed for a comparison to come out otherwise.
+    fn changes(&self, compare: &Compare) -> Vec<Change> {
+        let Compare { bytes, is_mask, left, right, .. } = *compare;
+        let mut changes = Vec::new();
+        for (own, other) in [(left, right), (right, left)] {
+            let values = match is_mask {
+                true if own == other => vec![0, 1],
+                true => vec![other, other & other.wrapping_neg(), own & !other],
+                false => vec![other, other.wrapping_sub(1), other.wrapping_add(1)],
+            };
+            for value in values {
+                changes.extend(self.places(own, bytes as usize, value));
+            }
+            if own == other {
+                break;
+            }
+        }
+        changes
+    }
+
+    /// Where a number that was compared comes from, changed so that it would have been `value`.
+    fn places(&self, own: u64, bytes: usize, value: u64) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for width in [8, 4, 2, 1].into_iter().filter(|width| *width <= bytes) {
+            for at in 0..=FOUND.min(self.input.len()).saturating_sub(width) {
+                if at + width > self.input.len() || (at..at + width).all(|at| self.given.contains(&at)) {
+                    continue;
+                }
+                let mut word = [0; 8];
+                word[..width].copy_from_slice(&self.input[at..at + width]);
+                let word = u64::from_le_bytes(word);
+                let apart = own.wrapping_sub(word).cast_signed();
+                let high = !0xFFFF_u64;
+                if apart == 0 || width == 4 && apart.abs() <= APART {
+                    changes.push(Change::Put(at, width, value.wrapping_sub(apart.cast_unsigned())));
+                } else if width == 4 && own == word & high {
+                    changes.push(Change::Put(at, width, value & high | word & !high));
+                }
+            }
+        }
+        let lengths: [(u64, fn(u64) -> Change); 2] =
+            [(self.input.len() as u64, Change::InputLength), (self.output.into(), Change::OutputLength)];
+        for (length, change) in lengths {
+            let to = value.wrapping_add(length.wrapping_sub(own));
+            if own <= length && length - own <= APART.cast_unsigned() && to <= LONGEST && to != length {
+                changes.push(change(to));
+            }
+        }
+        changes
+    }
+}
+
+/// Inputs by which requests succeed, each by other comparisons than those before it: `ask` makes a request, `trials` times at most. `word` is what may
+/// stand in front.
+pub(super) fn wanted<E>(
+    trials: usize,
+    word: Option<u32>,
+    mut ask: impl FnMut(&Wanted) -> Result<Option<Came>, E>,
+) -> Result<Vec<(Wanted, u32)>, E> {
+    let (mut sites, mut tried, mut found) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    let mut now = Wanted::new(word);
+    let Some(mut came) = ask(&now)? else { return Ok(found) };
+    sites.extend(came.compared.iter().map(|compare| compare.rip));
+    for _ in 0..trials {
+        let changes = came
+            .compared
+            .iter()
+            .rev()
+            .flat_map(|compare| now.changes(compare).into_iter().map(|change| (compare.rip, change)));
+        let Some(change) = changes.into_iter().find(|change| !tried.contains(change)) else { break };
+        tried.insert(change);
+        let other = now.with(change.1);
+        let Some(then) = ask(&other)? else { continue };
+        let before = sites.len();
+        sites.extend(then.compared.iter().map(|compare| compare.rip));
+        if sites.len() == before && then.life <= came.life {
+            continue;
+        }
+        (now, came) = (other, then);
+        if came.life > 0 {
+            let plain = now.plain();
+            let is_plain = ask(&plain)?.is_some_and(|of_plain| of_plain.life == came.life);
+            found.push((if is_plain { plain } else { now.clone() }, came.life));
+            if found.len() == MOST {
+                break;
+            }
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A driver that wants a header of three words (a number below 16, one of two kinds, how many bytes follow) and that many bytes, and room for the
+    /// answer; and what it compares until it has had enough.
+    fn driver(wanted: &Wanted) -> Came {
+        let mut compared = Vec::new();
+        let mut compare = |rip, left: usize, right: usize| {
+            let (left, right) = (left as u64, right as u64);
+            compared.push(Compare { rip, bytes: 4, is_mask: false, left, right });
+            left.cmp(&right)
+        };
+        let word = |at: usize| {
+            let word = wanted.input[at..at + 4].try_into().unwrap();
+            u32::from_le_bytes(word) as usize
+        };
+        let length = wanted.input.len();
+        let succeeds = compare(1, length, 12).is_ge()
+            && compare(2, word(0), 16).is_lt()
+            && compare(3, word(4), 7).is_eq()
+            && compare(4, word(8) + 12, length).is_eq()
+            && compare(5, wanted.output as usize, 76).is_ge();
+        Came { life: succeeds.into(), compared }
+    }
+
+    #[test]
+    fn a_header_is_found_by_what_it_is_compared_with() {
+        let mut asked = 0;
+        let found = wanted::<()>(64, None, |wanted| {
+            asked += 1;
+            Ok(Some(driver(wanted)))
+        });
+        let (first, life) = found.unwrap().into_iter().next().unwrap();
+        assert_eq!(life, 1);
+        assert_eq!(driver(&first).life, 1);
+        assert_eq!(first.input[..12], [15, 0, 0, 0, 7, 0, 0, 0, 52, 0, 0, 0]);
+        assert!(first.input[12..].iter().all(|byte| *byte == 0));
+        assert!(asked < 20, "{asked}");
+    }
+
+    #[test]
+    fn what_is_never_compared_is_not_guessed() {
+        let came = || Ok(Some(Came { life: 0, compared: Vec::new() }));
+        assert_eq!(wanted::<()>(64, None, |_| came()), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn a_mask_and_half_a_word_are_seen_through() {
+        let first = Wanted::new(None);
+        let word = u64::from(u32::from_le_bytes(first.input[4..8].try_into().unwrap()));
+        let compare = |is_mask, left, right| Compare { rip: 1, bytes: 4, is_mask, left, right };
+        let half = first.changes(&compare(false, word & 0xFFFF_0000, 0xF7A3_0000));
+        assert!(half.contains(&Change::Put(4, 4, 0xF7A3_0000 | word & 0xFFFF)), "{half:?}");
+        let mask = first.changes(&compare(true, word, 6));
+        assert!(mask.contains(&Change::Put(4, 4, 6)) && mask.contains(&Change::Put(4, 4, 2)), "{mask:?}");
+    }
+}

@@ -1,0 +1,60 @@
+//! Comparisons of driver code, which are noted before they are made ([`crate::compares`]).
+
+use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+
+use super::classify::{Class, classify};
+use super::frame::Frame;
+use super::site;
+use crate::compares::Compare;
+use crate::machine::state;
+use crate::memory;
+
+/// Whether it compares two numbers, or takes a constant from one, as a switch does.
+pub(super) fn is_one(instruction: &Instruction) -> bool {
+    let by_constant = || !matches!(instruction.op1_kind(), OpKind::Register | OpKind::Memory);
+    classify(instruction) == Class::Plain
+        && match instruction.mnemonic() {
+            Mnemonic::Cmp | Mnemonic::Test => true,
+            Mnemonic::Sub => by_constant() && instruction.op0_register() != Register::RSP,
+            _ => false,
+        }
+}
+
+/// Notes what such an instruction is about to compare, if that can be read.
+pub(super) fn note(frame: &Frame, instruction: &Instruction) {
+    let size = match instruction.op0_kind() {
+        OpKind::Register => instruction.op0_register().size(),
+        _ => instruction.memory_size().size(),
+    };
+    let Some(mask) = u32::try_from(size).ok().and_then(|size| u64::MAX.checked_shr(64 - 8 * size)) else {
+        return;
+    };
+    let operands = [0, 1].map(|index| operand(frame, instruction, index, size));
+    if let [Some(left), Some(right)] = operands {
+        let is_mask = instruction.mnemonic() == Mnemonic::Test;
+        let (left, right) = (left & mask, right & mask);
+        state().compares.note(Compare {
+            rip: instruction.ip(),
+            bytes: mask.count_ones() / 8,
+            is_mask,
+            left,
+            right,
+        });
+    }
+}
+
+fn operand(frame: &Frame, instruction: &Instruction, index: u32, size: usize) -> Option<u64> {
+    match instruction.op_kind(index) {
+        OpKind::Register => match instruction.op_register(index) {
+            Register::AH | Register::BH | Register::CH | Register::DH => None,
+            register => site::register(frame, register),
+        },
+        OpKind::Memory => {
+            let mut bytes = [0; 8];
+            let address =
+                instruction.virtual_address(index, 0, |register, _, _| site::register(frame, register))?;
+            memory::peek(address, bytes.get_mut(..size)?).ok().map(|()| u64::from_le_bytes(bytes))
+        }
+        _ => instruction.try_immediate(index).ok(),
+    }
+}
