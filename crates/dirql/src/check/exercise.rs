@@ -889,8 +889,10 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
         .iter()
         .enumerate()
         .flat_map(|(at, one)| operations[at..].iter().map(move |other| (*one, *other)));
-    let with_variants =
-        variants.into_iter().map(|other| (&survey.operations[place(survey, other) - 1], other));
+    let with_variants = variants.into_iter().filter_map(|other| {
+        let before = &survey.operations[..place(survey, other)];
+        Some((before.iter().rfind(|one| !one.variant)?, other))
+    });
     let both = |one: &Operation, other: &Operation| {
         let owed = owed_of_two(survey, (one, other));
         let open = opened(survey, name, &[one, other]);

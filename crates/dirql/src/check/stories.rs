@@ -287,7 +287,8 @@ impl<'s> Story<'s> {
         if !owed.is_empty() {
             let _ = write!(end, "; must-end {}", owed.join(" "));
         }
-        let [one, other] = self.kinds.as_slice() else { return };
+        // What ends a request of one handle may not end that of another.
+        let ([one, other], true) = (self.kinds.as_slice(), self.one_handle) else { return };
         let pairs = [(*one, *other), (*other, *one)];
         let Some((waits, ends)) = pairs.into_iter().find(|pair| self.survey.ended_by.contains(pair)) else {
             return;

@@ -3,6 +3,8 @@
 //! The machine is booted for that as often as a question ends it: a driver that breaks a rule at a request knows the request. A code counts as known if
 //! the driver answers it otherwise than codes that no driver has, or if its code compares with it.
 
+use std::collections::BTreeSet;
+
 use explore::Failing;
 use image::Image;
 use kernel::hal::platform::Promptness;
@@ -72,7 +74,7 @@ pub struct Operation {
     pub succeeds: bool,
     /// It waits: it is over when it is cancelled, or something else happens.
     pub waits: bool,
-    /// It is the one before with another word, which takes part only in what is done at once: of another channel, say.
+    /// It is the one before that is none, with another word or another input, which takes part only in what is done at once: of another channel, say.
     pub variant: bool,
     /// It succeeds behind another, by its place, and not alone.
     pub needs: Option<usize>,
@@ -146,6 +148,9 @@ const WORD_SIZES: [u32; 4] = [64, 4, 8, 16];
 const BOOTS: usize = 6;
 /// So many requests are made in pairs: as many as take part in what is done at once, and some.
 const PAIRED: usize = 8;
+/// So many words are looked at that a code is asked with, and so many of them are taken.
+const ELSEWHERE_OF: usize = 24;
+const ELSEWHERE: usize = 2;
 /// So many inputs of one code are tried, each changed by what the driver has compared.
 const TRIALS: usize = 96;
 /// How long an answer may take, in the machine's time, before the request is cancelled.
@@ -397,6 +402,11 @@ impl Question {
         }
     }
 
+    /// Whether it has the size that requests are most often asked with.
+    const fn is_short(self) -> bool {
+        matches!(self, Self::Control { input: Input::Word(_, LENGTH) | Input::Filled(_, LENGTH), .. })
+    }
+
     /// What it is asked as behind another, which is answered with this word.
     fn behind(self, before: Self, answered: Option<u32>) -> Vec<Self> {
         let Self::Control { code, .. } = self else { return vec![self] };
@@ -541,6 +551,7 @@ impl Asking<'_> {
         let (last, reached) =
             (known[known.len() - 1].question, longer.map_or(reached, |(_, answer)| life(*answer)));
         known.extend(variant(last, reached, &worded));
+        known.extend(self.going_elsewhere(last, reached, &worded)?);
         // Of what fails otherwise it is the first that succeeds, and the others do something else.
         if !known[0].operation.succeeds && !wanted.is_empty() {
             known.clear();
@@ -553,6 +564,59 @@ impl Asking<'_> {
         Ok(known)
     }
 
+    /// Of words by which requests live as long as by the last one, those that lead to most comparisons which it does not lead to.
+    fn going_elsewhere(
+        &mut self,
+        last: Question,
+        reached: u32,
+        worded: &[(Question, Answer)],
+    ) -> Result<Vec<Known>, Error> {
+        if reached == 0 {
+            return Ok(Vec::new());
+        }
+        let alike =
+            worded.iter().filter(|(question, answer)| life(*answer) == reached && question.is_short());
+        let mut left = Vec::new();
+        self.boots.note_compares(true);
+        let first = self.compared_by(&[], last);
+        for (question, _) in alike.take(ELSEWHERE_OF) {
+            left.push((*question, self.compared_by(&[], *question)));
+        }
+        self.boots.note_compares(false);
+        let sites = |came: Option<Came>| -> BTreeSet<u64> {
+            came.into_iter().flat_map(|came| came.compared).map(|compare| compare.rip).collect()
+        };
+        let mut seen = sites(first?);
+        let mut left: Vec<(Question, BTreeSet<u64>)> = left
+            .into_iter()
+            .map(|(question, came)| Ok((question, sites(came?))))
+            .collect::<Result<_, Error>>()?;
+        let mut known = Vec::new();
+        for _ in 0..ELSEWHERE {
+            let fresh = |(_, sites): &(Question, BTreeSet<u64>)| sites.difference(&seen).count();
+            let best =
+                left.iter().rev().max_by_key(|other| fresh(other)).filter(|best| fresh(best) > 0).cloned();
+            let Some((question, sites)) = best else { break };
+            seen.extend(sites);
+            left.retain(|(other, _)| other.command() != question.command());
+            let Known { operation, question } = question.known(true, reached == WAITING);
+            known.push(Known { operation: Operation { variant: true, ..operation }, question });
+        }
+        Ok(known)
+    }
+
+    /// What comes of a request behind others, and what the driver compares until it is over.
+    fn compared_by(&mut self, before: &[Question], question: Question) -> Result<Option<Came>, Error> {
+        self.with_handle(|machine, handle| {
+            for before in before {
+                let _ = answer(machine, handle, *before);
+            }
+            drop(machine.compared());
+            let life = life(answer(machine, handle, question));
+            Came { life, compared: machine.compared() }
+        })
+    }
+
     /// A code, behind other requests, with inputs that the driver's comparisons ask for; and how long each lives.
     fn wanted(
         &mut self,
@@ -563,16 +627,7 @@ impl Asking<'_> {
         self.boots.note_compares(true);
         let question =
             |wanted: &Wanted| Question::Control { code, input: Input::wanted(wanted), output: wanted.output };
-        let found = wanted(TRIALS, word, |wanted| {
-            self.with_handle(|machine, handle| {
-                for question in before {
-                    let _ = answer(machine, handle, *question);
-                }
-                drop(machine.compared());
-                let life = life(answer(machine, handle, question(wanted)));
-                Came { life, compared: machine.compared() }
-            })
-        });
+        let found = wanted(TRIALS, word, |wanted| self.compared_by(before, question(wanted)));
         self.boots.note_compares(false);
         Ok(found?.iter().map(|(wanted, life)| (question(wanted), *life)).collect())
     }
@@ -665,7 +720,7 @@ impl Asking<'_> {
     /// Which pairs end by themselves and succeed, in either order. Without hardware, which takes what was queued, a request may use something up for which the
     /// next ones wait: there, so must as many as are ever made.
     fn self_ending(&mut self, known: &[Known], is_hardware: bool) -> Result<Vec<(usize, usize)>, Error> {
-        let alone = known.iter().enumerate();
+        let alone = variants_last(known);
         let alone = alone.filter(|(_, one)| one.operation.succeeds && !one.operation.waits).take(PAIRED);
         let mut alone: Vec<(usize, Question)> = alone.map(|(place, one)| (place, one.question)).collect();
         if !is_hardware {
@@ -683,7 +738,7 @@ impl Asking<'_> {
                 if self.all_end(&[first, second, first])?
                     && (one == other || self.all_end(&[second, first, second])?)
                 {
-                    pairs.push((one, other));
+                    pairs.push((one.min(other), one.max(other)));
                 }
             }
         }
@@ -698,7 +753,7 @@ impl Asking<'_> {
     ) -> Result<Vec<(usize, usize)>, Error> {
         let mut pairs = Vec::new();
         for &(one, _) in self_ending.iter().filter(|(one, other)| one == other) {
-            for (other, beside) in known.iter().enumerate().take(PAIRED) {
+            for (other, beside) in variants_last(known).take(PAIRED) {
                 if one == other || self_ending.contains(&(one.min(other), one.max(other))) {
                     continue;
                 }
@@ -740,7 +795,7 @@ impl Asking<'_> {
         self_ending: &[(usize, usize)],
     ) -> Result<Vec<(usize, usize)>, Error> {
         let mut pairs = Vec::new();
-        let waiting = known.iter().enumerate().filter(|(_, one)| one.operation.waits).take(PAIRED);
+        let waiting = variants_last(known).filter(|(_, one)| one.operation.waits).take(PAIRED);
         for (one, waits) in waiting {
             for &(other, _) in self_ending.iter().filter(|(first, second)| first == second) {
                 let (waits, ends) = (waits.question, known[other].question);
@@ -778,7 +833,7 @@ impl Asking<'_> {
     /// Which wait until something is done to the card.
     fn ended(&mut self, known: &[Known], outside: &[Outside]) -> Result<Vec<Ended>, Error> {
         let (mut alone, mut all) = (Vec::new(), Vec::new());
-        let waiting = known.iter().enumerate().filter(|(_, one)| one.operation.waits).take(PAIRED);
+        let waiting = variants_last(known).filter(|(_, one)| one.operation.waits).take(PAIRED);
         for (place, one) in waiting {
             for (by, event) in outside.iter().enumerate() {
                 if self.together(&[one.question], &[event])?.iter().all(|answer| ends_well(*answer)) {
@@ -904,6 +959,14 @@ impl Asking<'_> {
         }
         Ok(answered)
     }
+}
+
+/// All requests with their places, those first that are no variants: each time so many are taken.
+fn variants_last(known: &[Known]) -> impl Iterator<Item = (usize, &Known)> {
+    let of = move |variant: bool| {
+        known.iter().enumerate().filter(move |(_, one)| one.operation.variant == variant)
+    };
+    of(false).chain(of(true))
 }
 
 /// The question with another of [`WORDS`] that lives as long, if it lives longer than the driver's routine.
