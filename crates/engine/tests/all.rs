@@ -10,6 +10,7 @@ mod accesses;
 mod attacks;
 mod carried;
 mod checked;
+mod compares;
 mod corpora;
 mod corpus;
 mod counter;

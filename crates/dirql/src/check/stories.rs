@@ -424,6 +424,13 @@ mod tests {
     }
 
     #[test]
+    fn what_ends_a_request_of_one_handle_need_not_end_that_of_another() {
+        let all = stories(&surveyed(), 0, 500);
+        assert!(all.iter().any(|story| story.contains(" as i ")));
+        assert!(!all.iter().any(|story| story.contains(" as i ") && story.contains(" if e0")));
+    }
+
+    #[test]
     fn words_stand_where_input_begins() {
         let with = |command, both| with_words(command, [7, 9], both);
         assert_eq!(
