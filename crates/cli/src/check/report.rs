@@ -329,12 +329,13 @@ impl<'a> Report<'a> {
     pub(super) fn summary(&self) -> String {
         let Self { survey, exercises, found, attempts, failed, .. } = self;
         let driver = self.arguments.setup.driver.display();
+        let requests = survey.operations.iter().filter(|one| !one.variant).count();
         let offers = format!(
             "{} name{}, {} request{}, {} device{}",
             survey.names.len(),
             plural(survey.names.len()),
-            survey.operations.len(),
-            plural(survey.operations.len()),
+            requests,
+            plural(requests),
             survey.devices.len(),
             plural(survey.devices.len()),
         );

@@ -402,6 +402,14 @@ impl Question {
         }
     }
 
+    /// The bytes of its input.
+    fn input(self) -> Vec<u8> {
+        match self {
+            Self::Read => Vec::new(),
+            Self::Write(input) | Self::Control { input, .. } => input.bytes(),
+        }
+    }
+
     /// Whether it has the size that requests are most often asked with.
     const fn is_short(self) -> bool {
         matches!(self, Self::Control { input: Input::Word(_, LENGTH) | Input::Filled(_, LENGTH), .. })
@@ -557,6 +565,10 @@ impl Asking<'_> {
             known.clear();
         }
         for (question, life) in wanted {
+            // Room for a longer answer is nothing else.
+            if known.iter().any(|one| one.question.input() == question.input()) {
+                continue;
+            }
             let Known { operation, question } = question.known(true, life == WAITING);
             let variant = !known.is_empty();
             known.push(Known { operation: Operation { variant, ..operation }, question });
