@@ -226,7 +226,7 @@ impl Campaign<'_> {
             let of_process = left.iter().map(|number| jobs[*number]).enumerate();
             let of_process =
                 of_process.map(|(at, job)| Job { first: if at == 0 { attempt } else { 0 }, ..job });
-            let turn = Turn::Jobs(surveys.clone(), of_process.collect());
+            let turn = Turn::Jobs(Box::new(surveys.clone()), of_process.collect());
             let more = self.more.iter().chain(&options).cloned();
             let more: Vec<String> = more.chain([format!("--{}={}", isolate::TURN, turn.text())]).collect();
             let mut known = Vec::new();

@@ -25,7 +25,7 @@ pub(super) enum Turn {
     /// Find out so much of what the driver offers.
     Survey(Extent),
     /// Do these with exercises of those that follow from the surveys: all in one machine.
-    Jobs(Surveys, Vec<Job>),
+    Jobs(Box<Surveys>, Vec<Job>),
 }
 
 impl Turn {

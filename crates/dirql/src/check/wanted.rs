@@ -136,14 +136,14 @@ impl Wanted {
                 }
             }
         }
-        let lengths: [(u64, fn(u64) -> Change); 2] =
-            [(self.input.len() as u64, Change::InputLength), (self.output.into(), Change::OutputLength)];
-        for (length, change) in lengths {
+        let mut lengths = |length: u64, change: fn(u64) -> Change| {
             let to = value.wrapping_add(length.wrapping_sub(own));
             if own <= length && length - own <= APART.cast_unsigned() && to <= LONGEST && to != length {
                 changes.push(change(to));
             }
-        }
+        };
+        lengths(self.input.len() as u64, Change::InputLength);
+        lengths(self.output.into(), Change::OutputLength);
         changes
     }
 }

@@ -169,7 +169,7 @@ impl Boots {
         Ok((!self.machine.is_ready()).then(|| self.machine.end()))
     }
 
-    /// Behind [`Boots::start_to_search`], of a driver that is ready: as [`Machine::explore`]. `explore` is told what was asked before, too.
+    /// Behind [`Boots::start_to_search`], of a driver that is ready: as [`Machine::explore`]. `explore` gets what was asked before, too.
     pub(crate) fn explore<R>(
         &self,
         play: &Play,
