@@ -44,8 +44,6 @@ pub(super) struct Job {
     pub(super) exercise: usize,
     /// Its schedules are searched; else it is carried out.
     pub(super) search: bool,
-    /// The attempts before the one of this number have been made.
-    pub(super) first: u64,
 }
 
 /// What came of one job: an exercise's attempts, or its search.
@@ -176,20 +174,17 @@ impl Campaign<'_> {
         is_done: impl Fn(usize) -> bool,
     ) -> Vec<Vec<usize>> {
         let mut batches: Vec<Vec<usize>> = Vec::new();
-        let mut open: BTreeMap<(bool, Vec<String>), usize> = BTreeMap::new();
+        let mut open = BTreeMap::new();
         for (number, job) in jobs.iter().enumerate().filter(|(number, _)| !is_done(*number)) {
             let exercise = &exercises[job.exercise];
-            let machine = (job.search, self.options(exercise, job.search));
-            let batch = open.get(&machine).copied().filter(|batch| batches[*batch].len() < BATCH);
-            match batch {
-                Some(batch) if !exercise.is_long() => batches[batch].push(number),
-                _ => {
-                    if !exercise.is_long() {
-                        open.insert(machine, batches.len());
-                    }
-                    batches.push(vec![number]);
-                }
+            let alone = exercise.is_long().then_some(number);
+            let batch =
+                open.entry((alone, job.search, self.options(exercise, job.search))).or_insert(usize::MAX);
+            if batches.get(*batch).is_none_or(|batch| batch.len() == BATCH) {
+                *batch = batches.len();
+                batches.push(Vec::new());
             }
+            batches[*batch].push(number);
         }
         batches
     }
@@ -211,26 +206,22 @@ impl Campaign<'_> {
         batch: &[usize],
         keep: &impl Fn(usize, JobResult),
     ) -> Result<()> {
-        let Some(first) = batch.first().map(|number| jobs[*number]) else { return Ok(()) };
+        let first = jobs[batch[0]];
         let options = self.options(&exercises[first.exercise], first.search);
-        let tell = |number: Option<&usize>| {
-            if let Some(number) = number {
-                let title = &exercises[jobs[*number].exercise].title;
-                self.progress.at(|| format!("{number} of {} jobs: {title}", jobs.len()));
-            }
+        let tell = |number: usize| {
+            let title = &exercises[jobs[number].exercise].title;
+            self.progress.at(|| format!("{number} of {} jobs: {title}", jobs.len()));
         };
         let mut left = batch;
         // Of the first job that is left.
         let (mut result, mut attempt, mut deaths) = (JobResult::default(), 0, 0);
         while let Some(number) = left.first() {
-            let of_process = left.iter().map(|number| jobs[*number]).enumerate();
-            let of_process =
-                of_process.map(|(at, job)| Job { first: if at == 0 { attempt } else { 0 }, ..job });
-            let turn = Turn::Jobs(Box::new(surveys.clone()), of_process.collect());
+            let of_process = left.iter().map(|number| jobs[*number]).collect();
+            let turn = Turn::Jobs(Box::new(surveys.clone()), of_process, attempt);
             let more = self.more.iter().chain(&options).cloned();
             let more: Vec<String> = more.chain([format!("--{}={}", isolate::TURN, turn.text())]).collect();
             let mut known = Vec::new();
-            tell(Some(number));
+            tell(*number);
             let end = isolate::watch(&self.arguments.isolation, &more, self.stop, |line| {
                 let (Ok(line), Some(number)) = (serde_json::from_str(line), left.first()) else {
                     return false;
@@ -244,7 +235,7 @@ impl Campaign<'_> {
                     keep(*number, std::mem::take(&mut result));
                     known.clear();
                     (attempt, deaths, left) = (0, 0, &left[1..]);
-                    tell(left.first());
+                    left.first().copied().into_iter().for_each(tell);
                 }
                 true
             })?;
@@ -277,7 +268,7 @@ impl Campaign<'_> {
 /// What is to be done, in the order in which it is reported.
 fn jobs(exercises: &[Exercise]) -> Vec<Job> {
     let of = |(at, exercise): (usize, &Exercise)| {
-        let job = Job { exercise: at, search: false, first: 0 };
+        let job = Job { exercise: at, search: false };
         // What a search finds departs from the usual at fewer places.
         let search = (exercise.effort.schedules > 0).then_some(Job { search: true, ..job });
         search.into_iter().chain([job])

@@ -24,8 +24,8 @@ const PREEMPTIONS: usize = 2;
 pub(super) enum Turn {
     /// Find out so much of what the driver offers.
     Survey(Extent),
-    /// Do these with exercises of those that follow from the surveys: all in one machine.
-    Jobs(Box<Surveys>, Vec<Job>),
+    /// Do these with exercises of those that follow from the surveys, all in one machine; of the first one, the attempts before this one have been made.
+    Jobs(Box<Surveys>, Vec<Job>, u64),
 }
 
 impl Turn {
@@ -66,10 +66,7 @@ pub(super) fn run(arguments: &Check) -> Result<u8> {
     isolate::in_turns(&arguments.isolation, &outputs, None, |jail, turn| {
         match serde_json::from_str(turn.context("no turn")?)? {
             Turn::Survey(extent) => survey(arguments, jail, extent),
-            Turn::Jobs(surveys, jobs) => {
-                let exercises = super::exercises(arguments, &surveys)?;
-                do_jobs(arguments, jail, &surveys.own, &exercises, &jobs)
-            }
+            Turn::Jobs(surveys, jobs, first) => do_jobs(arguments, jail, &surveys, &jobs, first),
         }
     })
 }
@@ -135,10 +132,11 @@ fn say(line: &Line) {
 fn do_jobs(
     arguments: &Check,
     jail: Option<Jail>,
-    survey: &Survey,
-    exercises: &[Exercise],
+    surveys: &Surveys,
     jobs: &[Job],
+    mut first: u64,
 ) -> Result<Done> {
+    let exercises = super::exercises(arguments, surveys)?;
     let bench = bench(arguments, jail)?;
     for job in jobs {
         if let Some(play) = &play(&exercises[job.exercise])? {
@@ -155,7 +153,8 @@ fn do_jobs(
             continue;
         }
         let work = Work { boots: &mut boots, said: Said::default(), totals: Totals::default() };
-        let Totals { attempts, failed, could_fail } = work.whole(exercise, survey, job.first)?;
+        let Totals { attempts, failed, could_fail } =
+            work.whole(exercise, &surveys.own, std::mem::take(&mut first))?;
         let fresh = boots.reached().into_iter().filter(|offset| reached.insert(*offset));
         let mut before = 0;
         let distance = |at: u32| at - std::mem::replace(&mut before, at);

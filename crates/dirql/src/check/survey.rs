@@ -452,7 +452,7 @@ impl Question {
             Self::Control { code, input, output } => (code, input, output),
         };
         let mut command = format!("ioctl h {code:#x}");
-        if !matches!(input, Input::Zeroes(0) | Input::Bytes(_, 0)) {
+        if !input.bytes().is_empty() {
             command += &format!(" in {}", input.text());
         }
         if output > 0 {
@@ -555,11 +555,13 @@ impl Asking<'_> {
             known.push(plain);
         }
         known.extend(longer.map(|(question, answer)| question.known(true, *answer == Answer::Waits)));
-        let wanted = self.wanted(&[], code, None)?;
         let (last, reached) =
             (known[known.len() - 1].question, longer.map_or(reached, |(_, answer)| life(*answer)));
         known.extend(variant(last, reached, &worded));
+        self.boots.note_compares(true);
         known.extend(self.going_elsewhere(last, reached, &worded)?);
+        let wanted = self.wanted(code)?;
+        self.boots.note_compares(false);
         // Of what fails otherwise it is the first that succeeds, and the others do something else.
         if !known[0].operation.succeeds && !wanted.is_empty() {
             known.clear();
@@ -586,62 +588,44 @@ impl Asking<'_> {
         if reached == 0 {
             return Ok(Vec::new());
         }
+        let mut sites = |question| -> Result<BTreeSet<u64>, Error> {
+            Ok(self.compared_by(question)?.iter().flat_map(Came::sites).collect())
+        };
+        let mut seen = sites(last)?;
         let alike =
             worded.iter().filter(|(question, answer)| life(*answer) == reached && question.is_short());
         let mut left = Vec::new();
-        self.boots.note_compares(true);
-        let first = self.compared_by(&[], last);
         for (question, _) in alike.take(ELSEWHERE_OF) {
-            left.push((*question, self.compared_by(&[], *question)));
+            left.push((*question, sites(*question)?));
         }
-        self.boots.note_compares(false);
-        let sites = |came: Option<Came>| -> BTreeSet<u64> {
-            came.into_iter().flat_map(|came| came.compared).map(|compare| compare.rip).collect()
-        };
-        let mut seen = sites(first?);
-        let mut left: Vec<(Question, BTreeSet<u64>)> = left
-            .into_iter()
-            .map(|(question, came)| Ok((question, sites(came?))))
-            .collect::<Result<_, Error>>()?;
         let mut known = Vec::new();
         for _ in 0..ELSEWHERE {
             let fresh = |(_, sites): &(Question, BTreeSet<u64>)| sites.difference(&seen).count();
-            let best =
-                left.iter().rev().max_by_key(|other| fresh(other)).filter(|best| fresh(best) > 0).cloned();
+            let best = left.iter().rev().max_by_key(|other| fresh(other)).filter(|best| fresh(best) > 0);
             let Some((question, sites)) = best else { break };
-            seen.extend(sites);
-            left.retain(|(other, _)| other.command() != question.command());
             let Known { operation, question } = question.known(true, reached == WAITING);
             known.push(Known { operation: Operation { variant: true, ..operation }, question });
+            // It is not fresh any more.
+            seen.extend(sites);
         }
         Ok(known)
     }
 
-    /// What comes of a request behind others, and what the driver compares until it is over.
-    fn compared_by(&mut self, before: &[Question], question: Question) -> Result<Option<Came>, Error> {
+    /// What comes of a request, and what the driver compares until it is over.
+    fn compared_by(&mut self, question: Question) -> Result<Option<Came>, Error> {
         self.with_handle(|machine, handle| {
-            for before in before {
-                let _ = answer(machine, handle, *before);
-            }
             drop(machine.compared());
             let life = life(answer(machine, handle, question));
             Came { life, compared: machine.compared() }
         })
     }
 
-    /// A code, behind other requests, with inputs that the driver's comparisons ask for; and how long each lives.
-    fn wanted(
-        &mut self,
-        before: &[Question],
-        code: u32,
-        word: Option<u32>,
-    ) -> Result<Vec<(Question, u32)>, Error> {
-        self.boots.note_compares(true);
+    /// A code with inputs that the driver's comparisons ask for; and how long each lives.
+    fn wanted(&mut self, code: u32) -> Result<Vec<(Question, u32)>, Error> {
         let question =
             |wanted: &Wanted| Question::Control { code, input: Input::wanted(wanted), output: wanted.output };
-        let found = wanted(TRIALS, word, |wanted| self.compared_by(before, question(wanted)));
-        self.boots.note_compares(false);
-        Ok(found?.iter().map(|(wanted, life)| (question(wanted), *life)).collect())
+        let found = wanted(TRIALS, |wanted| self.compared_by(question(wanted)))?;
+        Ok(found.iter().map(|(wanted, life)| (question(wanted), *life)).collect())
     }
 
     /// Which wait when nothing was asked before: behind others, what they have used up may be what a request waits for.

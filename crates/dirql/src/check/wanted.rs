@@ -10,8 +10,7 @@ use engine::Compare;
 
 /// So many bytes of the input are found out.
 pub(super) const FOUND: usize = 64;
-/// The lengths that it is begun with: no two are alike.
-const INPUT: usize = FOUND;
+/// The length of the output buffer at first: another than the input's.
 const OUTPUT: u32 = 72;
 /// What the input begins with, counting up.
 const FIRST: u8 = 0x80;
@@ -50,16 +49,18 @@ enum Change {
     OutputLength(u64),
 }
 
+impl Came {
+    /// The instructions that compared.
+    pub(super) fn sites(&self) -> impl Iterator<Item = u64> {
+        self.compared.iter().map(|compare| compare.rip)
+    }
+}
+
 impl Wanted {
-    /// With this word in front, where it is known what may stand there.
-    fn new(word: Option<u32>) -> Self {
-        let mut input: Vec<u8> = (0..INPUT).map(|at| FIRST + u8::try_from(at).unwrap_or(0)).collect();
-        let mut given = BTreeSet::new();
-        if let Some(word) = word {
-            input[..4].copy_from_slice(&word.to_le_bytes());
-            given.extend(0..4);
-        }
-        Self { input, output: OUTPUT, given }
+    /// What is begun with.
+    fn first() -> Self {
+        let input = (FIRST..).take(FOUND).collect();
+        Self { input, output: OUTPUT, given: BTreeSet::new() }
     }
 
     /// With zeroes where the driver has asked for nothing.
@@ -148,29 +149,28 @@ impl Wanted {
     }
 }
 
-/// Inputs by which requests succeed, each by other comparisons than those before it: `ask` makes a request, `trials` times at most. `word` is what may
-/// stand in front.
+/// Inputs by which requests succeed, each by other comparisons than those before it: `ask` makes a request, `trials` times at most, and some more where
+/// one succeeds.
 pub(super) fn wanted<E>(
     trials: usize,
-    word: Option<u32>,
     mut ask: impl FnMut(&Wanted) -> Result<Option<Came>, E>,
 ) -> Result<Vec<(Wanted, u32)>, E> {
     let (mut sites, mut tried, mut found) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
-    let mut now = Wanted::new(word);
+    let mut now = Wanted::first();
     let Some(mut came) = ask(&now)? else { return Ok(found) };
-    sites.extend(came.compared.iter().map(|compare| compare.rip));
+    sites.extend(came.sites());
     for _ in 0..trials {
-        let changes = came
-            .compared
-            .iter()
-            .rev()
-            .flat_map(|compare| now.changes(compare).into_iter().map(|change| (compare.rip, change)));
-        let Some(change) = changes.into_iter().find(|change| !tried.contains(change)) else { break };
+        let of = |compare: &Compare| {
+            let rip = compare.rip;
+            now.changes(compare).into_iter().map(move |change| (rip, change))
+        };
+        let mut changes = came.compared.iter().rev().flat_map(of);
+        let Some(change) = changes.find(|change| !tried.contains(change)) else { break };
         tried.insert(change);
         let other = now.with(change.1);
         let Some(then) = ask(&other)? else { continue };
         let before = sites.len();
-        sites.extend(then.compared.iter().map(|compare| compare.rip));
+        sites.extend(then.sites());
         if sites.len() == before && then.life <= came.life {
             continue;
         }
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn a_header_is_found_by_what_it_is_compared_with() {
         let mut asked = 0;
-        let found = wanted::<()>(64, None, |wanted| {
+        let found = wanted::<()>(64, |wanted| {
             asked += 1;
             Ok(Some(driver(wanted)))
         });
@@ -237,12 +237,12 @@ mod tests {
     #[test]
     fn what_is_never_compared_is_not_guessed() {
         let came = || Ok(Some(Came { life: 0, compared: Vec::new() }));
-        assert_eq!(wanted::<()>(64, None, |_| came()), Ok(Vec::new()));
+        assert_eq!(wanted::<()>(64, |_| came()), Ok(Vec::new()));
     }
 
     #[test]
     fn a_mask_and_half_a_word_are_seen_through() {
-        let first = Wanted::new(None);
+        let first = Wanted::first();
         let word = u64::from(u32::from_le_bytes(first.input[4..8].try_into().unwrap()));
         let compare = |is_mask, left, right| Compare { rip: 1, bytes: 4, is_mask, left, right };
         let half = first.changes(&compare(false, word & 0xFFFF_0000, 0xF7A3_0000));

@@ -1,8 +1,9 @@
 //! Finding written pages by write protection: the first write to a page is a SIGSEGV, which copies the page and opens it.
 //!
 //! Pages stay open after a rewind, so that a fixed snapshot costs faults only until every page the machine writes to has
-//! been met. Each is compared at every rewind: where most of that has long been in vain, all are closed again. The host allows a process 65,530 mappings, and opening single pages makes many: where that is reached, a whole
-//! neighbourhood is copied and opened at once.
+//! been met. Each is compared at every rewind: where most of that has long been in vain, all are closed again. The host
+//! allows a process 65,530 mappings, and opening single pages makes many: where that is reached, a whole neighbourhood is
+//! copied and opened at once.
 
 use std::cell::{Cell, RefCell};
 use std::io;

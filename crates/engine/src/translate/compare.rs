@@ -51,8 +51,7 @@ fn operand(frame: &Frame, instruction: &Instruction, index: u32, size: usize) ->
         },
         OpKind::Memory => {
             let mut bytes = [0; 8];
-            let address =
-                instruction.virtual_address(index, 0, |register, _, _| site::register(frame, register))?;
+            let address = site::address_of(frame, instruction, index)?;
             memory::peek(address, bytes.get_mut(..size)?).ok().map(|()| u64::from_le_bytes(bytes))
         }
         _ => instruction.try_immediate(index).ok(),

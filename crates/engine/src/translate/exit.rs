@@ -360,11 +360,15 @@ fn visible(frame: &mut Frame, decoded: u32, resume: u64) -> Flow<u64> {
     frame.rip = instruction.ip();
     take_back(1);
     let guest = state().guest();
-    if state().compares.is_on() && compare::is_one(instruction) {
+    let is_noted = state().compares.is_on() && compare::is_one(instruction);
+    if is_noted {
         compare::note(frame, instruction);
     }
-    if !is_fence(instruction) && translator.watches(instruction.ip()) {
-        guest.before_shared(instruction.ip())?;
+    if !is_fence(instruction) {
+        // What is noted comes here though the guest may not be asked about it.
+        if !is_noted || translator.watches(instruction.ip()) {
+            guest.before_shared(instruction.ip())?;
+        }
     } else if is_interlocked(instruction) && state().translator.watches_interlocked() {
         guest.before_interlocked()?;
     }

@@ -309,7 +309,7 @@ fn moves_by_bit(instruction: &Instruction) -> bool {
         && instruction.op1_kind() == OpKind::Register
 }
 
-fn address_of(frame: &Frame, instruction: &Instruction, operand: u32) -> Option<u64> {
+pub(super) fn address_of(frame: &Frame, instruction: &Instruction, operand: u32) -> Option<u64> {
     instruction.virtual_address(operand, 0, |register, _, _| self::register(frame, register))
 }
 
