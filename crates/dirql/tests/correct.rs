@@ -8,7 +8,7 @@
 
 use dirql::explore::{Bounds, Policy};
 use dirql::{Bench, Machine, Outcome, Report, ScriptText, windows};
-use kernel::verdict::Tier;
+use kernel::verdict::{Tier, Verdict};
 
 use super::rig::{self, driver, seeds, start};
 
@@ -18,12 +18,18 @@ const PROCESSORS: [u32; 3] = [1, 2, 4];
 /// So many schedules with at most two preemptions, by default.
 const SCHEDULES: u64 = 20;
 
-/// Nothing may have been found, of a tier that fails a run anywhere.
+/// What is documented as wrong, and drivers do nevertheless: two idioms are about it.
+const DONE_NEVERTHELESS: [&str; 2] = ["affinity-without-effect", "pool-zero-bytes"];
+
+fn is_no_accusation(finding: &Verdict) -> bool {
+    finding.tier == Tier::Advice || DONE_NEVERTHELESS.contains(&finding.rule)
+}
+
+/// Nothing may have been found that `dirql check` tells.
 fn expect_no_accusation(report: &Report, circumstances: &str) {
     assert!(report.verdict.is_none() && report.our_fault.is_none(), "{circumstances}:\n{report}");
     for finding in &report.findings {
-        assert!(!matches!(finding.tier, Tier::Error | Tier::Verifier), "{circumstances}:\n{report}");
-        assert!(finding.rule != "data-race", "{circumstances}:\n{report}");
+        assert!(is_no_accusation(finding), "{circumstances}:\n{report}");
     }
     report.expect_clean();
     assert_eq!(report.sums.still_allocated(), 0, "{circumstances}:\n{report}");
@@ -61,7 +67,7 @@ fn explored(idiom: &str, processors: u32) {
     let play = ScriptText::typed(&story).play().unwrap();
     let accused = |report: &Report| {
         report.outcome() != Outcome::Clean
-            || report.findings.iter().any(|finding| matches!(finding.tier, Tier::Error | Tier::Verifier))
+            || !report.findings.iter().all(is_no_accusation)
     };
     let searched = bench().processors(processors).unobserved().search(&play, &bounds, accused).unwrap();
     let found = searched.found.map(|(choices, report)| format!("{choices:#?}\n{report}"));
@@ -120,6 +126,7 @@ gallery! {
     cancel_safe_queue_in_order: "CancelSafeQueueInOrder",
     cancel_safe_queue_of_two_threads: "CancelSafeQueueOfTwoThreads",
     cancelled_before_it_is_queued: "CancelledBeforeItIsQueued",
+    cancelled_in_the_device_queue: "CancelledInTheDeviceQueue",
     cancelled_when_it_is_done: "CancelledWhenItIsDone",
     contiguous_memory: "ContiguousMemory",
     device_queue_of_two_threads: "DeviceQueueOfTwoThreads",

@@ -12,6 +12,7 @@
 #define LOWER_QUEUED LOWER(16)
 #define LOWER_LISTED LOWER(17)
 #define LOWER_STARTED LOWER(18)
+#define LOWER_PASSED_OVER LOWER(19)
 
 /* ---- the queue of the I/O manager's making ---------------------------------------------------------------------- */
 
@@ -154,11 +155,26 @@ static VOID NTAPI TransferEnds(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
     CompleteLower(Irp, STATUS_SUCCESS);
 }
 
+/* Has no cancel routine: StartIo goes on with the next where its own request was cancelled. */
+static VOID StartOrPassOver(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    if (!Irp->Cancel) {
+        KeSetTimer(&TransferTimer, After(MILLISECONDS(1)), &TransferDpc);
+        return;
+    }
+    IoStartNextPacket(Device, TRUE); /* one level deeper, and no more: few are cancelled just before their turn */
+    CompleteLower(Irp, STATUS_CANCELLED);
+}
+
 /* Takes the request out of its canceller's reach, then works on it. */
 static VOID NTAPI StartIo(PDEVICE_OBJECT Device, PIRP Irp)
 {
     KIRQL Irql;
 
+    if (IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.IoControlCode == LOWER_PASSED_OVER) {
+        StartOrPassOver(Device, Irp);
+        return;
+    }
     IoAcquireCancelSpinLock(&Irql);
     if (Irp != Device->CurrentIrp || IoSetCancelRoutine(Irp, NULL) == NULL) {
         IoReleaseCancelSpinLock(Irql); /* CancelStarted completes it and starts the next */
@@ -179,6 +195,10 @@ static NTSTATUS DispatchQueues(PDEVICE_OBJECT Device, PIRP Irp)
     case LOWER_STARTED:
         IoMarkIrpPending(Irp);
         IoStartPacket(Device, Irp, NULL, CancelStarted);
+        return STATUS_PENDING;
+    case LOWER_PASSED_OVER:
+        IoMarkIrpPending(Irp);
+        IoStartPacket(Device, Irp, NULL, NULL);
         return STATUS_PENDING;
     default:
         return DispatchInternal(Device, Irp);
@@ -355,6 +375,24 @@ static ULONG DeviceQueueOfTwoThreads(VOID)
     return 0;
 }
 
+/* The request is cancelled while it waits for its turn, and passed over. */
+static ULONG CancelledInTheDeviceQueue(VOID)
+{
+    SENT Sent[3];
+
+    KeInitializeTimer(&TransferTimer);
+    KeInitializeDpc(&TransferDpc, TransferEnds, TheDevice);
+    for (ULONG Index = 0; Index < RTL_NUMBER_OF(Sent); Index++) {
+        CHECK(Send(&Sent[Index], LOWER_PASSED_OVER, FALSE));
+    }
+    IoCancelIrp(Sent[1].Irp);
+    CHECK(Receive(&Sent[0]) == STATUS_SUCCESS);
+    Receive(&Sent[1]); /* it may have been over by then */
+    CHECK(Receive(&Sent[2]) == STATUS_SUCCESS);
+    KeFlushQueuedDpcs();
+    return 0;
+}
+
 /* ---- remove locks ----------------------------------------------------------------------------------------------- */
 
 typedef struct _LOCKED_WORK {
@@ -417,6 +455,7 @@ static ULONG RemoveLockOfOneTag(VOID)
     IDIOM(CancelledWhenItIsDone)                                                                                       \
     IDIOM(CancelSafeQueueOfTwoThreads)                                                                                 \
     IDIOM(CancelRoutineOfTwoThreads)                                                                                   \
+    IDIOM(CancelledInTheDeviceQueue)                                                                                   \
     IDIOM(DeviceQueueOfTwoThreads)                                                                                     \
     IDIOM(RemoveLockHeldByWorkItem)                                                                                    \
     IDIOM(RemoveLockOfOneTag)

@@ -98,14 +98,22 @@ pub(crate) struct Blocks {
 /// How many freed IRPs are remembered, so that a second completion is reported as one. One that is live again stays among them.
 const REMEMBERED: usize = 256;
 
+/// What is remembered of an IRP that is gone.
+struct Freed {
+    irp: u64,
+    /// The moment of its completion.
+    completed: Noted,
+    /// It was cancelled before that.
+    cancelled: bool,
+}
+
 /// All live IRPs, and the last that were freed.
 #[derive(Default)]
 pub(crate) struct Irps {
     pub(crate) live: AddressMap<Record>,
     /// Who changed their cancel routines, in a checked machine.
     pub(crate) cancels: cancel_routine::Changes,
-    /// With the moment of their completion.
-    freed: VecDeque<(u64, Noted)>,
+    freed: VecDeque<Freed>,
     /// Room for requests of applications: each was one's before.
     #[allow(clippy::vec_box, reason = "what is kept is the room")]
     spare: Vec<Box<Issue>>,
@@ -123,16 +131,18 @@ impl Irps {
         let Some(record) = self.live.remove(irp) else {
             return false;
         };
-        self.remember(irp, record.completed);
+        self.remember(Freed { irp, completed: record.completed, cancelled: record.cancelled != 0 });
         record.origin != Origin::DriverMemory
     }
 
     /// The IRP whose record has this number is gone, completed at this moment.
     #[inline]
     pub(crate) fn retire_at(&mut self, number: u32, irp: u64, completed: u64) {
-        self.spare.extend(self.live.at_mut(number).and_then(|record| record.issue.take()));
+        let record = self.live.at_mut(number);
+        let cancelled = record.as_ref().is_some_and(|record| record.cancelled != 0);
+        self.spare.extend(record.and_then(|record| record.issue.take()));
         self.live.remove(irp);
-        self.remember(irp, completed.into());
+        self.remember(Freed { irp, completed: completed.into(), cancelled });
     }
 
     /// What is remembered of a request, in room of its own.
@@ -144,23 +154,35 @@ impl Irps {
     }
 
     #[inline]
-    fn remember(&mut self, irp: u64, completed: Noted) {
+    fn remember(&mut self, freed: Freed) {
         if self.freed.len() >= REMEMBERED {
             self.freed.pop_front();
         }
-        self.freed.push_back((irp, completed));
+        self.freed.push_back(freed);
+    }
+
+    fn freed(&self, irp: u64) -> Option<&Freed> {
+        self.freed.iter().rev().find(|freed| freed.irp == irp)
     }
 
     /// Whether there was one at this address not long ago.
     pub(crate) fn was_freed(&self, irp: u64) -> bool {
-        self.freed.iter().any(|(freed, _)| *freed == irp)
+        self.freed(irp).is_some()
     }
 
     /// The moment when the IRP at this address was completed; of a freed one, too.
     pub(crate) fn completed_at(&self, irp: u64) -> Option<u64> {
         match self.live.get(irp) {
             Some(record) => record.completed.number(),
-            None => self.freed.iter().rev().find(|(freed, _)| *freed == irp)?.1.number(),
+            None => self.freed(irp)?.completed.number(),
+        }
+    }
+
+    /// Whether the IRP at this address is cancelled; or was, if it is gone.
+    pub(crate) fn was_cancelled(&self, irp: u64) -> bool {
+        match self.live.get(irp) {
+            Some(record) => record.cancelled != 0,
+            None => self.freed(irp).is_some_and(|freed| freed.cancelled),
         }
     }
 

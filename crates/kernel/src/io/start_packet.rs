@@ -9,7 +9,7 @@ use engine::Flow;
 use super::found::{self, Place};
 use super::violation::device_name;
 use super::{cancel, cancel_routine, device_queue, routine, violation};
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
 use crate::event::Role;
 use crate::ke;
 use crate::verdict::Verdict;
@@ -35,6 +35,8 @@ struct Next {
 }
 
 const DISPATCH_LEVEL: u8 = 2;
+/// So many requests at most are cancelled each just before its `StartIo` runs.
+const CANCELLED_IN_ROW: usize = 4;
 
 /// `IoSetStartIoAttributes`.
 ///
@@ -129,10 +131,7 @@ fn call_start_io(
     let start_io = cx.read(driver + DRIVER_OBJECT::DriverStartIo)?;
     let recurs = cx.with(|k| {
         k.io.devices.change(device.address, |device| device.start_io.running = true);
-        attributes.running
-            && k.ke.thread().is_some_and(|thread| {
-                thread.callouts.iter().any(|call| call.role == Role::StartIo && call.routine == start_io)
-            })
+        attributes.running && recurs(k, start_io)
     });
     if recurs {
         recursion(cx, device);
@@ -149,6 +148,18 @@ fn call_start_io(
         Some(next) => start_next_now(cx, device, next),
         None => Ok(()),
     }
+}
+
+/// Whether this `StartIo` goes one level deeper by each request that waits. One that starts the next packet only where its own request was cancelled goes deeper
+/// by those alone that are cancelled just before their turn; for so many it is done.
+fn recurs(k: &Kernel, start_io: DriverPtr<Code>) -> bool {
+    let Some(thread) = k.ke.thread() else { return false };
+    let calls = thread.callouts.iter();
+    let requests: Vec<u64> = calls
+        .filter(|call| call.role == Role::StartIo && call.routine == start_io)
+        .map(|call| call.object)
+        .collect();
+    requests.len() > CANCELLED_IN_ROW || requests.iter().any(|irp| !k.io.irps.was_cancelled(*irp))
 }
 
 /// `IoStartNextPacket`.

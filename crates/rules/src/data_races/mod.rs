@@ -55,6 +55,8 @@ pub(crate) struct DataRaces {
     dpcs: Dpcs,
     /// The DPC that a flow has queued below DISPATCH_LEVEL, by a call that has not returned.
     inserting: BTreeMap<Slot, u64>,
+    /// The objects of calls that have not returned and order who comes to these; innermost last.
+    ordering: Vec<(Slot, [u64; 2])>,
     /// What the next event of a processor belongs to.
     pending: BTreeMap<u32, Pending>,
     /// Pairs of instructions that were reported.

@@ -122,6 +122,7 @@ impl DataRaces {
                 self.tick(begun);
             }
             Event::ThreadEnded { thread } => {
+                self.ordering.retain(|(of, _)| *of != slot);
                 self.release(slot, At::Outside);
                 self.flows.end_thread(thread.0);
             }
@@ -192,6 +193,10 @@ impl DataRaces {
             _ => self.learn_given(slot, routine, object),
         }
         self.learn_at(slot, At::SetUp);
+        // The call that calls it has come to its object by now.
+        if let Some((_, objects)) = self.ordering.iter().rfind(|(of, _)| *of == slot).copied() {
+            objects.iter().for_each(|object| self.learn_at(slot, At::Object(*object)));
+        }
         self.tick(slot);
     }
 
@@ -248,16 +253,12 @@ impl DataRaces {
     }
 
     fn call(&mut self, stamp: &Stamp, slot: Slot, order: Order, arguments: &[u64; 4]) {
-        let mut orders = |object: u64| {
-            self.acquire(slot, At::Object(object));
-            self.release(slot, At::Object(object));
-        };
         match order {
-            Order::First => orders(arguments[0]),
-            Order::Others => arguments[1..3].iter().for_each(|object| orders(*object)),
+            Order::First => self.begin_ordering(slot, [arguments[0]; 2]),
+            Order::Others => self.begin_ordering(slot, [arguments[1], arguments[2]]),
             Order::Gives => arguments.iter().for_each(|given| self.release(slot, At::Given(*given))),
             Order::Queues => {
-                orders(arguments[0]);
+                self.begin_ordering(slot, [arguments[0]; 2]);
                 arguments.iter().for_each(|given| self.release(slot, At::Given(*given)));
             }
             Order::InsertsDpc if stamp.irql < DISPATCH_LEVEL => {
@@ -274,8 +275,27 @@ impl DataRaces {
         }
     }
 
+    /// A call comes to these objects: now, or later, if another flow comes between.
+    fn begin_ordering(&mut self, slot: Slot, objects: [u64; 2]) {
+        self.order(slot, objects);
+        self.ordering.push((slot, objects));
+    }
+
+    fn order(&mut self, slot: Slot, objects: [u64; 2]) {
+        for object in objects {
+            self.acquire(slot, At::Object(object));
+            self.release(slot, At::Object(object));
+        }
+    }
+
     fn returns(&mut self, slot: Slot, order: Order) {
         match order {
+            Order::First | Order::Others | Order::Queues => {
+                if let Some(at) = self.ordering.iter().rposition(|(of, _)| *of == slot) {
+                    let (_, objects) = self.ordering.remove(at);
+                    self.order(slot, objects);
+                }
+            }
             Order::FlushesDpcs => self.acquire(slot, At::DpcsOver),
             Order::InsertsDpc => {
                 if let Some(dpc) = self.inserting.remove(&slot) {

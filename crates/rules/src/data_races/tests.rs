@@ -1,6 +1,7 @@
 //! Stories of flows of control, in events and accesses alone.
 
 use engine::{AccessKind, MemoryAccess, StrandId};
+use kernel::exports;
 use kernel::event::{Event, Judgement, LockKind, Reader, Role, Stamp};
 
 use super::DataRaces;
@@ -97,6 +98,31 @@ fn a_lock_orders_and_who_shares_it_is_ordered_only_with_who_has_it_alone() {
     assert_eq!(both(ExclusiveSpin, SharedSpin), None);
     assert_eq!(both(SharedSpin, ExclusiveSpin), None);
     assert_eq!(both(SharedSpin, SharedSpin), RACE);
+}
+
+#[test]
+fn what_comes_between_a_call_and_what_it_calls_is_before_that() {
+    // A request's packet is started, and the DPC that ends the one before it runs just then: it starts the next, and there is none.
+    let export = |name| (0..).find(|row| exports::row(*row).is_some_and(|row| row.name == name)).unwrap();
+    let (starts, next) = (export("IoStartPacket"), export("IoStartNextPacket"));
+    let call = |export| Event::Call { export, arguments: [0x2020_0000_2000, 0, 0, 0], caller: 0x2000_0000_1000 };
+    let between = |calls_next: bool| {
+        let mut story = Story::on(2);
+        story.event(1, 0, &call(starts));
+        let (routine, object) = (0x2000_0000_1100, 0x2020_0000_3000);
+        story.event(1, 2, &Event::Enter { role: Role::DpcForIsr, routine, object });
+        story.access(1, 2, update(PLACE, 4, false));
+        if calls_next {
+            story.event(1, 2, &call(next));
+            story.event(1, 2, &Event::Return { export: next, value: 0 });
+        }
+        story.event(1, 2, &Event::Leave { role: Role::DpcForIsr, routine, value: 0 });
+        let (routine, object) = (0x2000_0000_1200, 0x2020_0000_4000);
+        story.event(1, 2, &Event::Enter { role: Role::StartIo, routine, object });
+        story.access(1, 2, store(PLACE, 4))
+    };
+    assert_eq!(between(true), None);
+    assert_eq!(between(false), RACE, "the DPC has not come to the queue");
 }
 
 #[test]
