@@ -65,10 +65,8 @@ fn explored(idiom: &str, processors: u32) {
     let command = rig::command("c", idiom);
     let story = format!("open \\\\.\\DirqlCorrect as c\n{command} expect bytes 8 and prefix u32:0");
     let play = ScriptText::typed(&story).play().unwrap();
-    let accused = |report: &Report| {
-        report.outcome() != Outcome::Clean
-            || !report.findings.iter().all(is_no_accusation)
-    };
+    let accused =
+        |report: &Report| report.outcome() != Outcome::Clean || !report.findings.iter().all(is_no_accusation);
     let searched = bench().processors(processors).unobserved().search(&play, &bounds, accused).unwrap();
     let found = searched.found.map(|(choices, report)| format!("{choices:#?}\n{report}"));
     assert!(found.is_none(), "{idiom} on {processors} processors:\n{}", found.unwrap_or_default());

@@ -66,7 +66,7 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
         let Some(more) = more else { return Ok(None) };
         Ok(campaign.survey(Extent::Requests, &more)?.ok().map(|survey| (survey, more)))
     };
-    let neighbours = of_more(setting::neighbours(&arguments.setup, &survey))?;
+    let neighbours = of_more(setting::neighbours(&arguments.setup, &survey, device.as_deref()))?;
     let busy = of_more(setting::busy_line(&arguments.setup, &survey))?;
     if stop.load(Ordering::Relaxed) {
         complain!("dirql: interrupted before anything was tried");
@@ -127,7 +127,7 @@ fn write(arguments: &Check, report: &Report<'_>, files: &Outputs) -> Result<()> 
 pub(super) struct Surveys {
     /// In the machine that the user has described.
     own: Survey,
-    /// The same with two cards more, and the options for these.
+    /// The same with two devices more, and the options for these.
     neighbours: Option<(Survey, Vec<String>)>,
     /// The same with one card more, and another that interrupts all the time on its line.
     busy: Option<(Survey, Vec<String>)>,

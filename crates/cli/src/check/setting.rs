@@ -79,10 +79,22 @@ pub(super) fn device_for(setup: &Setup, survey: &Survey) -> Option<String> {
     Some(if is_hardware { format!("pci,id=1234:5678,{CARD}") } else { "root,id=Root\\CHECKED".to_owned() })
 }
 
-/// The options for two cards more like the one that there is, which share an interrupt line; none if there is no such card.
-pub(super) fn neighbours(setup: &Setup, survey: &Survey) -> Option<Vec<String>> {
-    let more = on_the_line(setup, survey)?;
-    Some(vec![more.clone(), more])
+/// The options for two devices more like the one that there is: cards that share an interrupt line, or devices on no bus, of which `device` is one that was
+/// chosen for the driver. None if there is no such device.
+pub(super) fn neighbours(setup: &Setup, survey: &Survey, device: Option<&str>) -> Option<Vec<String>> {
+    if let Some(more) = on_the_line(setup, survey) {
+        return Some(vec![more.clone(), more]);
+    }
+    let is_possible =
+        survey.ready && survey.plug_and_play && !survey.is_hardware && survey.devices.len() == 1;
+    let (like, count) = match (setup.devices.as_slice(), device) {
+        ([], Some(device)) => (device, 2),
+        // The one that the INF is for comes by itself, where none is asked for.
+        ([], None) => ("root", 3),
+        ([own], _) => (own.as_str(), 2),
+        _ => return None,
+    };
+    (is_possible && like.starts_with("root")).then(|| vec![format!("--device={like}"); count])
 }
 
 /// The options for one card more like it, and for one of another kind that interrupts all the time on its line.

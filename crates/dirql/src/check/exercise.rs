@@ -90,6 +90,8 @@ pub(super) const MANY: u32 = 64;
 /// What a quick card does comes at the first access, and so on up to this one; and so many pairs of requests are made of one.
 const QUICK: u32 = 3;
 const QUICK_PAIRS: usize = 12;
+/// And so many requests are made alone.
+const QUICK_ALONE: usize = 10;
 /// So many are made one after the other: more than what counts in four or five bits.
 const IN_A_ROW: usize = 40;
 /// So many requests are prepared by others.
@@ -105,6 +107,8 @@ const CHANGES: [(&str, &str); 4] = [
 const OTHER_WORDS: [u32; 2] = [5, 7];
 /// So many requests come before others at once.
 const FIRST: usize = 3;
+/// So many requests that wait until another is made are given up as that is.
+const ENDED_BY: usize = 8;
 /// So many stories are one exercise, of so many; behind these come those of sequences, which are found by so many attempts; and so many seeds each
 /// story has.
 const STORIES: u64 = 200;
@@ -244,25 +248,37 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     plan.all
 }
 
-/// What is tried with two cards more, which share an interrupt line: `survey` is of a machine that has them, by the options `more`.
+/// What is tried with two devices more, cards that share an interrupt line or devices on no bus: `survey` is of a machine that has them, by the options `more`.
 #[must_use]
 pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) -> Vec<Exercise> {
     let mut plan = Plan { all: Vec::new(), budget, more: more.to_vec() };
     let [_, one, other, ..] = survey.names.as_slice() else { return plan.all };
+    let (of_two, beside, another) = match survey.is_hardware {
+        true => ("of two cards that share a line", "beside a card of the line that", "card"),
+        false => ("of two devices", "beside a device that", "device"),
+    };
     // What is done to the other card, and what is undone in the end: it is not removed without power.
     let mut resting = vec![("is stopped", "stop-device", None), ("is pulled", "surprise-remove", None)];
     resting.extend(survey.knows_power.then_some(("has no power", "power d3", Some("power d0"))));
-    for operation in survey.operations.iter().filter(|operation| operation.is_usual()).take(AT_ONCE) {
+    // A word may be another device's number.
+    let takes_part =
+        |operation: &&Operation| operation.is_usual() || operation.succeeds && !survey.is_hardware;
+    for operation in survey.operations.iter().filter(takes_part).take(AT_ONCE) {
         let (command, on_other) = (&operation.command, on(operation, "i"));
         let what = words(operation);
+        if let Some(device) = second_card(survey) {
+            disabled_and_enabled(survey, operation, (device, another), (one, other), &mut plan);
+        }
+        if operation.variant {
+            continue;
+        }
         let owed = owed(survey, (operation, operation), "a b c");
         let script = format!(
             "tolerate; open \"{one}\" as h overlapped; open \"{other}\" as i overlapped; async a {command}; async b {on_other}; async c {on_other}; \
              wait 50ms; {owed}cancel h; cancel i; join a; join b; join c; close h; close i"
         );
-        plan.add(format!("{what} of two cards that share a line"), script, Kind::Requests);
+        plan.add(format!("{what} {of_two}"), script, Kind::Requests);
         let Some(device) = second_card(survey) else { continue };
-        disabled_and_enabled(survey, operation, device, (one, other), &mut plan);
         // The first card's service routine is asked first.
         for (state, step, undone) in &resting {
             let undone = undone.map(|step| format!("{step} {device}; ")).unwrap_or_default();
@@ -270,18 +286,18 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
                 "tolerate; open \"{one}\" as i overlapped; open \"{other}\" as h overlapped; async b {on_other}; {step} {device}; async a {command}; \
                  wait 50ms; {undone}cancel h; cancel i; join a; join b; close h; close i"
             );
-            plan.add(format!("{what} beside a card of the line that {state}"), script, Kind::Plain);
+            plan.add(format!("{what} {beside} {state}"), script, Kind::Plain);
         }
     }
     plan.all
 }
 
-/// A card of two, of the first of these names, is removed and started again, as when a user disables and enables it. While the driver has another one it is
-/// not unloaded: what it knew of the card must be gone.
+/// A device of two, of the first of these names, is removed and started again, as when a user disables and enables it. While the driver has another one it is
+/// not unloaded: what it knew of the device must be gone.
 fn disabled_and_enabled(
     survey: &Survey,
     operation: &Operation,
-    device: &str,
+    (device, kind): (&str, &str),
     (name, other): (&str, &str),
     plan: &mut Plan,
 ) {
@@ -294,14 +310,14 @@ fn disabled_and_enabled(
         open(other),
         asks("a", operation)
     );
-    plan.add(format!("{what} of a card that is disabled and enabled beside another"), script, Kind::Plain);
+    plan.add(format!("{what} of a {kind} that is disabled and enabled beside another"), script, Kind::Plain);
     let script = two_at_once(
         &open(other),
         &format!("{}; t: {}", asks("a", operation), asks("b", operation)),
         &format!("{again}; {again}").replace("; ", "; u: "),
         &format!("{owed}{ENDED}"),
     );
-    plan.add(format!("{what} while another card is disabled and enabled"), script, Kind::Behind);
+    plan.add(format!("{what} while another {kind} is disabled and enabled"), script, Kind::Behind);
 }
 
 /// What follows a while after these two were asked for: the requests of these names must end, if the operations do so by themselves in either order.
@@ -401,7 +417,7 @@ fn beside_what_ends(survey: &Survey, open: &str, plan: &mut Plan) {
     }
 }
 
-/// The second of the driver's cards: the first is on a line of its own.
+/// The second of the driver's devices: of cards, the first is on a line of its own.
 fn second_card(survey: &Survey) -> Option<&str> {
     let mut devices = survey.devices.iter();
     let (kind, _) = devices.next()?.split_once('#')?;
@@ -456,6 +472,7 @@ enum Kind {
     AtOnce,
     Behind,
     LateStores,
+    Quick,
     Inputs,
     /// Behind so many sequences.
     Stories {
@@ -490,6 +507,7 @@ impl Plan {
             Kind::Requests => Effort { failing: failing(60), seeds: share(20), ..none },
             Kind::AtOnce => Effort { seeds: share(80), schedules: share(120), ..none },
             Kind::Behind | Kind::LateStores => Effort { seeds: share(24), schedules: share(40), ..none },
+            Kind::Quick => Effort { seeds: share(8), schedules: share(80), ..none },
             Kind::Stories { part, behind } => {
                 let stories = Stories { first: part * STORIES, count: share(STORIES), behind: share(behind) };
                 Effort { seeds: STORY_SEEDS, stories, ..none }
@@ -497,7 +515,12 @@ impl Plan {
             Kind::Inputs => Effort { failing: failing(10), seeds: share(2), inputs: share(10_000), ..none },
         };
         let processors = match kind {
-            Kind::AtOnce | Kind::Behind | Kind::LateStores | Kind::StartOnTwo | Kind::Stories { .. } => 2,
+            Kind::AtOnce
+            | Kind::Behind
+            | Kind::LateStores
+            | Kind::Quick
+            | Kind::StartOnTwo
+            | Kind::Stories { .. } => 2,
             _ => 1,
         };
         let mut more = self.more.clone();
@@ -552,6 +575,7 @@ fn two_at_once(before: &str, one: &str, other: &str, then: &str) -> String {
 }
 /// How requests `a` and `b` end, and their handle, or both handles.
 const ENDED: &str = "cancel h; join a; join b; close h";
+const ENDED_ALONE: &str = "cancel h; join a; close h";
 const ENDED_OF_TWO: &str = "cancel h; cancel i; join a; join b; close h; close i";
 
 /// The device opened, and what these need asked for.
@@ -913,7 +937,7 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
         let open = opened(survey, name, &[one]);
         let owed = |name: &str| owed(survey, (one, one), name);
         // What is done meanwhile, and how it ends after a while.
-        let ended = "cancel h; join a; close h".to_owned();
+        let ended = ENDED_ALONE.to_owned();
         let again = format!("async b {command}; wait 50ms; {}cancel h; join b", owed("b"));
         let mut against = vec![
             ("cancelled", "cancel h", format!("cancel h; join a; {again}; close h")),
@@ -965,8 +989,7 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
             for (first, then) in CHANGES {
                 let opened = format!("{open}; memory m {first} + zero:248");
                 let asked = format!("async a ioctl h {code:#x} in {input} out memory m");
-                let script =
-                    two_at_once(&opened, &asked, &format!("store m {then}"), "cancel h; join a; close h");
+                let script = two_at_once(&opened, &asked, &format!("store m {then}"), ENDED_ALONE);
                 let title = format!("ioctl {code:#x} whose buffer changes from {first} to {then} meanwhile");
                 plan.add(title, script, Kind::AtOnce);
             }
@@ -974,6 +997,15 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
     }
     prepared(&operations, name, plan);
     behind_what_it_needs(survey, &open, plan);
+    for &(waits, ends) in survey.ended_by.iter().take(ENDED_BY) {
+        let (waits, ends) = (&survey.operations[waits], &survey.operations[ends]);
+        let opened = opened(survey, name, &[waits, ends]);
+        // What has ended it may not be done with it.
+        let script =
+            format!("{opened}; {}; wait 1ms; {}; join a; close h", asks("a", waits), asks("b", ends));
+        let title = format!("{} whose handle is closed as {} ends it", words(waits), words(ends));
+        plan.add(title, script, Kind::Behind);
+    }
     let both = format!(
         "tolerate; t: open \"{name}\" as a; u: open \"{name}\" as b; t: close a; u: close b; join t; join u"
     );
@@ -1023,7 +1055,7 @@ fn has_model(survey: &Survey) -> bool {
     survey.is_hardware && survey.devices.iter().any(|device| !device.starts_with("pci#"))
 }
 
-/// Two requests that the card answers while the driver accesses it.
+/// Two requests that the card answers while the driver accesses it, and one alone: where all that it begins is over at once, its interrupts and DPCs meet.
 fn answered_soon(survey: &Survey, name: &str, plan: &mut Plan) {
     if !has_model(survey) {
         return;
@@ -1038,6 +1070,17 @@ fn answered_soon(survey: &Survey, name: &str, plan: &mut Plan) {
             let title =
                 format!("{} and {} where the card answers at access {access}", words(one), words(other));
             plan.add(title, script, Kind::Little);
+        }
+        let (usual, variants): (Vec<&Operation>, Vec<&Operation>) =
+            survey.operations.iter().filter(|one| one.succeeds).partition(|one| one.is_usual());
+        for one in usual.into_iter().chain(variants).take(QUICK_ALONE) {
+            let opened = opened(survey, name, &[one]);
+            let script = format!("{opened}; {}; wait 50ms; {ENDED_ALONE}", asks("a", one));
+            plan.add(
+                format!("{} alone where the card answers at access {access}", words(one)),
+                script,
+                Kind::Quick,
+            );
         }
     }
     plan.more.clear();

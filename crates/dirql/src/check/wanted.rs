@@ -2,7 +2,8 @@
 //!
 //! The input begins with bytes of which no two are alike, so each number that the driver compares tells whether it comes from there, or is the length of
 //! one of the buffers: then what it was compared with is put in its place. What leads to comparisons that none has led to before is kept, and the next
-//! one changed, from the last on: that is where the driver has turned away.
+//! one changed, from the last on: that is where the driver has turned away. Of what is only limited little is put there, so that it fits whatever else is
+//! asked; once a request succeeds, so much as it still does with.
 
 use std::collections::BTreeSet;
 
@@ -20,8 +21,10 @@ const LONGEST: u64 = 4096;
 const APART: i64 = 64;
 /// So many bytes follow a header where they can be fewer: no whole word.
 const SHORT: u64 = 5;
-/// So many inputs are found.
+/// So many inputs are found, and one more with the greatest words.
 const MOST: usize = 3;
+/// The greatest that a word may be is looked for by so many requests.
+const HALVES: u32 = 12;
 
 /// An input, and the length of the output buffer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,6 +33,8 @@ pub(super) struct Wanted {
     pub(super) output: u32,
     /// Bytes that hold what the driver has asked for.
     given: BTreeSet<usize>,
+    /// Words of which it may have asked only that they are no greater than this: where, of how many bytes.
+    limits: Vec<(usize, usize, u64)>,
 }
 
 /// What comes of an input.
@@ -45,6 +50,8 @@ pub(super) struct Came {
 enum Change {
     /// At this place, of so many bytes.
     Put(usize, usize, u64),
+    /// The same for what may be so great.
+    Limit(usize, usize, u64, u64),
     InputLength(u64),
     OutputLength(u64),
 }
@@ -60,7 +67,7 @@ impl Wanted {
     /// What is begun with.
     fn first() -> Self {
         let input = (FIRST..).take(FOUND).collect();
-        Self { input, output: OUTPUT, given: BTreeSet::new() }
+        Self { input, output: OUTPUT, given: BTreeSet::new(), limits: Vec::new() }
     }
 
     /// With zeroes where the driver has asked for nothing.
@@ -83,12 +90,48 @@ impl Wanted {
         shorter.collect()
     }
 
+    fn put(&mut self, at: usize, bytes: usize, value: u64) {
+        self.input[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
+        self.given.extend(at..at + bytes);
+    }
+
+    fn word(&self, at: usize, bytes: usize) -> u64 {
+        let mut word = [0; 8];
+        word[..bytes].copy_from_slice(&self.input[at..at + bytes]);
+        u64::from_le_bytes(word)
+    }
+
+    /// With each limited word as great as it may be, one after the other, where `lives` says whether a request still succeeds.
+    fn greatest<E>(&self, mut lives: impl FnMut(&Self) -> Result<bool, E>) -> Result<Self, E> {
+        let mut greatest = self.clone();
+        let length = self.input.len();
+        for (at, bytes, limit) in self.limits.iter().copied().filter(|(at, bytes, _)| at + bytes <= length) {
+            let (mut low, mut high) = (greatest.word(at, bytes), limit);
+            // The limit itself is the first that is tried.
+            let mut next = high;
+            for _ in 0..HALVES {
+                if next <= low {
+                    break;
+                }
+                let other = greatest.with(Change::Put(at, bytes, next));
+                if lives(&other)? {
+                    (greatest, low) = (other, next);
+                } else {
+                    high = next;
+                }
+                next = low + (high - low) / 2;
+            }
+        }
+        Ok(greatest)
+    }
+
     fn with(&self, change: Change) -> Self {
         let mut wanted = self.clone();
         match change {
-            Change::Put(at, bytes, value) => {
-                wanted.input[at..at + bytes].copy_from_slice(&value.to_le_bytes()[..bytes]);
-                wanted.given.extend(at..at + bytes);
+            Change::Put(at, bytes, value) => wanted.put(at, bytes, value),
+            Change::Limit(at, bytes, value, greatest) => {
+                wanted.put(at, bytes, value);
+                wanted.limits.push((at, bytes, greatest));
             }
             Change::InputLength(length) => wanted.input.resize(usize::try_from(length).unwrap_or(0), 0),
             Change::OutputLength(length) => wanted.output = u32::try_from(length).unwrap_or(0),
@@ -103,9 +146,14 @@ impl Wanted {
         for (own, other) in [(left, right), (right, left)] {
             let values = match is_mask {
                 true if own == other => vec![0, 1],
-                true => vec![other, other & other.wrapping_neg(), own & !other],
+                true => masked(own, other),
                 // Of what is only limited, little.
-                false => vec![1, other, other.wrapping_sub(1), other.wrapping_add(1)],
+                false => {
+                    for change in self.places(own, bytes as usize, 1) {
+                        changes.push(limited(change, other.wrapping_sub(1)));
+                    }
+                    vec![other, other.wrapping_sub(1), other.wrapping_add(1)]
+                }
             };
             for value in values {
                 changes.extend(self.places(own, bytes as usize, value));
@@ -125,12 +173,10 @@ impl Wanted {
                 if at + width > self.input.len() || (at..at + width).all(|at| self.given.contains(&at)) {
                     continue;
                 }
-                let mut word = [0; 8];
-                word[..width].copy_from_slice(&self.input[at..at + width]);
-                let word = u64::from_le_bytes(word);
+                let word = self.word(at, width);
                 let apart = own.wrapping_sub(word).cast_signed();
                 let high = !0xFFFF_u64;
-                if apart == 0 || width == 4 && apart.abs() <= APART {
+                if apart == 0 || matches!(width, 2 | 4) && apart.abs() <= APART {
                     changes.push(Change::Put(at, width, value.wrapping_sub(apart.cast_unsigned())));
                 } else if width == 4 && own == word & high {
                     changes.push(Change::Put(at + 2, 2, value >> 16));
@@ -149,13 +195,32 @@ impl Wanted {
     }
 }
 
+/// What may be wanted instead of a number of which these bits are looked at: all of these, the first one, none of them; all others, if they are few.
+fn masked(number: u64, bits: u64) -> Vec<u64> {
+    let others = u64::from(!u32::try_from(bits).unwrap_or(0));
+    let few = Some(others).filter(|others| *others <= u64::from(u16::MAX));
+    [bits, bits & bits.wrapping_neg(), number & !bits].into_iter().chain(few).collect()
+}
+
+/// The change that puts 1 there, of what may be so much more.
+fn limited(change: Change, more: u64) -> Change {
+    match change {
+        Change::Put(at, bytes, value) => {
+            let greatest = value.saturating_add(more).min(u64::MAX >> (64 - 8 * bytes));
+            Change::Limit(at, bytes, value, greatest)
+        }
+        length => length,
+    }
+}
+
 /// Inputs by which requests succeed, each by other comparisons than those before it: `ask` makes a request, `trials` times at most, and some more where
 /// one succeeds.
 pub(super) fn wanted<E>(
     trials: usize,
     mut ask: impl FnMut(&Wanted) -> Result<Option<Came>, E>,
 ) -> Result<Vec<(Wanted, u32)>, E> {
-    let (mut sites, mut tried, mut found) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    let (mut sites, mut tried, mut found, mut greatest) =
+        (BTreeSet::new(), BTreeSet::new(), Vec::new(), None);
     let mut now = Wanted::first();
     let Some(mut came) = ask(&now)? else { return Ok(found) };
     sites.extend(came.sites());
@@ -185,12 +250,16 @@ pub(super) fn wanted<E>(
                     break;
                 }
             }
+            if found.is_empty() {
+                greatest = Some((simplest.greatest(lives)?, came.life));
+            }
             found.push((simplest, came.life));
             if found.len() == MOST {
                 break;
             }
         }
     }
+    found.extend(greatest);
     Ok(found)
 }
 
@@ -227,11 +296,15 @@ mod tests {
             asked += 1;
             Ok(Some(driver(wanted)))
         });
-        let (first, life) = found.unwrap().into_iter().next().unwrap();
-        assert_eq!(life, 1);
-        assert_eq!(driver(&first).life, 1);
+        let found = found.unwrap();
+        let (first, life) = &found[0];
+        assert_eq!(*life, 1);
+        assert_eq!(driver(first).life, 1);
         assert_eq!(first.input, [1, 0, 0, 0, 7, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 0]);
-        assert!(asked <= 64, "{asked}");
+        let (greatest, _) = found.last().unwrap();
+        assert_eq!(driver(greatest).life, 1);
+        assert_eq!(greatest.input[..12], [15, 0, 0, 0, 7, 0, 0, 0, 5, 0, 0, 0], "a number below 16");
+        assert!(asked <= 80, "{asked}");
     }
 
     #[test]

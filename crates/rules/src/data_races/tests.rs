@@ -1,8 +1,8 @@
 //! Stories of flows of control, in events and accesses alone.
 
 use engine::{AccessKind, MemoryAccess, StrandId};
-use kernel::exports;
 use kernel::event::{Event, Judgement, LockKind, Reader, Role, Stamp};
+use kernel::exports;
 
 use super::DataRaces;
 
@@ -105,7 +105,8 @@ fn what_comes_between_a_call_and_what_it_calls_is_before_that() {
     // A request's packet is started, and the DPC that ends the one before it runs just then: it starts the next, and there is none.
     let export = |name| (0..).find(|row| exports::row(*row).is_some_and(|row| row.name == name)).unwrap();
     let (starts, next) = (export("IoStartPacket"), export("IoStartNextPacket"));
-    let call = |export| Event::Call { export, arguments: [0x2020_0000_2000, 0, 0, 0], caller: 0x2000_0000_1000 };
+    let call =
+        |export| Event::Call { export, arguments: [0x2020_0000_2000, 0, 0, 0], caller: 0x2000_0000_1000 };
     let between = |calls_next: bool| {
         let mut story = Story::on(2);
         story.event(1, 0, &call(starts));

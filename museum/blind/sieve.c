@@ -10,6 +10,8 @@
  * lacks are kept.
  *
  * Device: PCI\VEN_1234&DEV_BE2C
+ * Rule: use-after-free
+ * Needs: ioctl, power
  */
 #include <initguid.h>
 #include <ddk/wdm.h>

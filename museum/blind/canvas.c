@@ -11,6 +11,8 @@
  * clip of the old mode, outside of the mapped window.
  *
  * Device: PCI\VEN_10B5&DEV_9050
+ * Rule: device-memory-not-mapped
+ * Needs: ioctl
  */
 #include <initguid.h>
 #include <ddk/wdm.h>

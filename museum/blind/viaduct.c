@@ -1,15 +1,17 @@
 /*
- * pager.c - reminders.
+ * viaduct.c - messages between units.
  *
- * Every handle has one reminder.  ARM sets it, once or again and again; WAIT
- * ends with the next tick, or at once if ticks have come that no one waited
- * for; DISARM stops it, and sends those away who wait.  STATISTICS says how
- * the handle's reminder has done so far.
+ * Each device is a unit with a number.  A program that has opened one SENDs
+ * messages to any other by its number; RECEIVE gets the next message for the
+ * unit that is open, and waits for it.  A unit keeps some messages that no one
+ * has received yet.  PEERS says which units there are.
  *
- * The bug: CLOSE flushes DPCs only if KeCancelTimer says that the timer was not set; the DPC of a periodic
- * reminder sets it again at its beginning, and may still run when its context is freed.
+ * The bug: SEND finds the other unit in the list, leaves the list's mutex, and acquires the unit's remove lock
+ * then: the unit may have been removed between.
  *
- * Device: Root\Pager
+ * Device: Root\Viaduct
+ * Rule: remove-lock-not-initialized, use-after-free
+ * Needs: ioctl, removal, schedule
  */
 #include <initguid.h>
 #include <ddk/wdm.h>
@@ -33,60 +35,48 @@ static NTSTATUS CompleteIrp(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
     return Status;
 }
 
-DEFINE_GUID(INTERFACE_GUID, 0x3f20b101, 0x8c44, 0x4b0e, 0xa1, 0x5d, 0x6e, 0x10, 0x93, 0x27, 0x5c, 0x01);
+DEFINE_GUID(INTERFACE_GUID, 0x3f20b103, 0x8c44, 0x4b0e, 0xa1, 0x5d, 0x6e, 0x10, 0x93, 0x27, 0x5c, 0x01);
 
-#define POOL_TAG 'egaP'
-#define LONGEST_MS 60000
-#define MOST_MISSED 64
+#define POOL_TAG 'daiV'
+#define MESSAGE_MOST 256
+#define MAILBOX_MOST 16
 
-#define IOCTL_ARM CTL_CODE(FILE_DEVICE_UNKNOWN, 0xb10, METHOD_BUFFERED, FILE_ANY_ACCESS)
-#define IOCTL_DISARM CTL_CODE(FILE_DEVICE_UNKNOWN, 0xb11, METHOD_BUFFERED, FILE_ANY_ACCESS)
-#define IOCTL_WAIT CTL_CODE(FILE_DEVICE_UNKNOWN, 0xb12, METHOD_BUFFERED, FILE_ANY_ACCESS)
-#define IOCTL_STATISTICS CTL_CODE(FILE_DEVICE_UNKNOWN, 0xb13, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_SELF CTL_CODE(FILE_DEVICE_UNKNOWN, 0xb30, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_SEND CTL_CODE(FILE_DEVICE_UNKNOWN, 0xb31, METHOD_BUFFERED, FILE_WRITE_ACCESS)
+#define IOCTL_RECEIVE CTL_CODE(FILE_DEVICE_UNKNOWN, 0xb32, METHOD_BUFFERED, FILE_READ_ACCESS)
+#define IOCTL_PEERS CTL_CODE(FILE_DEVICE_UNKNOWN, 0xb33, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+/* SEND: to whom; RECEIVE: from whom.  The bytes are behind it. */
+typedef struct {
+    ULONG Unit;
+    ULONG Sequence; /* of the unit that sends */
+} MESSAGE_HEADER;
+
+#define MESSAGE_SIZE (sizeof(MESSAGE_HEADER) + MESSAGE_MOST)
 
 typedef struct {
-    ULONG First;  /* milliseconds until the first tick */
-    ULONG Period; /* and between the others; 0: there is but one */
-    ULONG Cookie; /* is given back with each tick */
-} ARM_REQUEST;
-
-typedef struct {
-    ULONG Cookie;
-    ULONG Sequence;
-    ULONG Missed; /* ticks that are still to be had */
-} TICK;
-
-typedef struct {
-    ULONG Ticks;
-    ULONG Delivered;
-    ULONG Dropped;
-    ULONG Armed;
-    ULONGLONG Last; /* interrupt time of the last tick */
-} STATISTICS;
+    LIST_ENTRY Entry;
+    ULONG Length;
+    MESSAGE_HEADER Header;
+    UCHAR Data[MESSAGE_MOST];
+} MESSAGE;
 
 typedef struct {
     COMMON Common;
-    KSPIN_LOCK Lock; /* reminders and Gone; taken before WaitLock */
+    LIST_ENTRY UnitEntry; /* in Units, while Listed */
+    BOOLEAN Listed;
+    ULONG Unit;
+    volatile LONG Sequence;
+    KSPIN_LOCK Lock; /* the mailbox, Gone, and who may wait; taken before WaitLock */
     BOOLEAN Gone;
+    ULONG Messages;
+    LIST_ENTRY Mailbox;
     KSPIN_LOCK WaitLock;
     LIST_ENTRY WaitList;
 } DEVICE_EXT;
 
-/* What a handle has. */
-typedef struct {
-    DEVICE_EXT *Device;
-    PFILE_OBJECT File;
-    KTIMER Timer;
-    KDPC Dpc;
-    BOOLEAN Closing; /* the timer is not set any more */
-    BOOLEAN Armed;
-    ULONG Period;
-    ULONG Cookie;
-    ULONG Sequence;
-    ULONG Missed;
-    volatile LONG Delivered; /* counted without the lock */
-    STATISTICS Statistics;
-} REMINDER;
+static FAST_MUTEX UnitsMutex;
+static LIST_ENTRY Units; /* sorted by their numbers */
 
 /* ---- requests that wait ---------------------------------------------------------- */
 
@@ -172,102 +162,145 @@ static VOID InitWaiters(DEVICE_EXT *x)
     InitializeListHead(&x->WaitList);
 }
 
-/* ---- ticks ---------------------------------------------------------------------- */
+/* ---- units ------------------------------------------------------------------------ */
 
-/* With the lock held. */
-static VOID SetTimer(REMINDER *r, ULONG Milliseconds)
+/* Gives the unit the lowest number that is free. */
+static VOID EnlistUnit(DEVICE_EXT *x)
 {
-    LARGE_INTEGER Due;
+    PLIST_ENTRY e;
+    ULONG Number = 1;
 
-    Due.QuadPart = -10000LL * Milliseconds;
-    KeSetTimer(&r->Timer, Due, &r->Dpc);
-}
-
-/* With the lock held, or before anyone else can see the request. */
-static VOID FillTick(REMINDER *r, PIRP Irp)
-{
-    TICK *t = Irp->AssociatedIrp.SystemBuffer;
-
-    t->Cookie = r->Cookie;
-    t->Sequence = r->Sequence;
-    t->Missed = r->Missed;
-}
-
-static VOID NTAPI OnTick(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argument2)
-{
-    REMINDER *r = Context;
-    DEVICE_EXT *x = r->Device;
-    PIRP Irp = NULL;
-
-    UNREFERENCED_PARAMETER(Dpc);
-    UNREFERENCED_PARAMETER(Argument1);
-    UNREFERENCED_PARAMETER(Argument2);
-    KeAcquireSpinLockAtDpcLevel(&x->Lock);
-    if (!r->Armed || r->Closing || x->Gone) {
-        KeReleaseSpinLockFromDpcLevel(&x->Lock);
-        return;
+    ExAcquireFastMutex(&UnitsMutex);
+    for (e = Units.Flink; e != &Units; e = e->Flink) {
+        if (CONTAINING_RECORD(e, DEVICE_EXT, UnitEntry)->Unit != Number)
+            break;
+        Number++;
     }
-    /* Set again first: how long the rest takes does not matter to the rhythm. */
-    if (r->Period != 0)
-        SetTimer(r, r->Period);
-    else
-        r->Armed = FALSE;
-    r->Sequence++;
-    r->Statistics.Ticks++;
-    r->Statistics.Last = KeQueryInterruptTime();
-    Irp = TakeWaiter(x, r->File);
-    if (Irp != NULL)
-        FillTick(r, Irp);
-    else if (r->Missed < MOST_MISSED)
-        r->Missed++;
-    else
-        r->Statistics.Dropped++;
-    KeReleaseSpinLockFromDpcLevel(&x->Lock);
-    if (Irp != NULL) {
-        CompleteWaiter(x, Irp, STATUS_SUCCESS, sizeof(TICK));
-        InterlockedIncrement(&r->Delivered);
-    }
+    x->Unit = Number;
+    InsertTailList(e, &x->UnitEntry); /* before it */
+    x->Listed = TRUE;
+    ExReleaseFastMutex(&UnitsMutex);
 }
 
-static NTSTATUS Arm(DEVICE_EXT *x, REMINDER *r, const ARM_REQUEST *a)
+static VOID DelistUnit(DEVICE_EXT *x)
+{
+    ExAcquireFastMutex(&UnitsMutex);
+    if (x->Listed)
+        RemoveEntryList(&x->UnitEntry);
+    x->Listed = FALSE;
+    ExReleaseFastMutex(&UnitsMutex);
+}
+
+/* The unit, which is kept by a remove lock, or NULL. */
+static DEVICE_EXT *ReferenceUnit(ULONG Number)
+{
+    DEVICE_EXT *Found = NULL;
+    PLIST_ENTRY e;
+
+    ExAcquireFastMutex(&UnitsMutex);
+    for (e = Units.Flink; e != &Units; e = e->Flink) {
+        DEVICE_EXT *u = CONTAINING_RECORD(e, DEVICE_EXT, UnitEntry);
+
+        if (u->Unit == Number) {
+            Found = u;
+            break;
+        }
+    }
+#ifdef FIXED
+    if (Found != NULL && !NT_SUCCESS(IoAcquireRemoveLock(&Found->Common.RemoveLock, ReferenceUnit)))
+        Found = NULL;
+    ExReleaseFastMutex(&UnitsMutex);
+#else
+    ExReleaseFastMutex(&UnitsMutex);
+    if (Found != NULL && !NT_SUCCESS(IoAcquireRemoveLock(&Found->Common.RemoveLock, ReferenceUnit)))
+        Found = NULL;
+#endif
+    return Found;
+}
+
+static VOID DereferenceUnit(DEVICE_EXT *u)
+{
+    IoReleaseRemoveLock(&u->Common.RemoveLock, ReferenceUnit);
+}
+
+static NTSTATUS Peers(PULONG Buffer, ULONG Length, PULONG_PTR Information)
+{
+    ULONG Room = Length / sizeof(ULONG), Count = 0;
+    PLIST_ENTRY e;
+
+    ExAcquireFastMutex(&UnitsMutex);
+    for (e = Units.Flink; e != &Units; e = e->Flink) {
+        if (Count == Room)
+            break;
+        Buffer[Count++] = CONTAINING_RECORD(e, DEVICE_EXT, UnitEntry)->Unit;
+    }
+    ExReleaseFastMutex(&UnitsMutex);
+    *Information = Count * sizeof(ULONG);
+    return e == &Units ? STATUS_SUCCESS : STATUS_BUFFER_OVERFLOW;
+}
+
+/* ---- messages --------------------------------------------------------------------- */
+
+static ULONG_PTR FillMessage(PIRP Irp, const MESSAGE *m)
+{
+    PUCHAR Out = Irp->AssociatedIrp.SystemBuffer;
+
+    RtlCopyMemory(Out, &m->Header, sizeof(m->Header));
+    RtlCopyMemory(Out + sizeof(m->Header), m->Data, m->Length);
+    return sizeof(m->Header) + m->Length;
+}
+
+static NTSTATUS Send(DEVICE_EXT *x, const UCHAR *In, ULONG Length)
 {
     NTSTATUS Status = STATUS_SUCCESS;
+    ULONG_PTR Information = 0;
+    PIRP Receiver = NULL;
+    DEVICE_EXT *u;
+    MESSAGE *m;
     KIRQL Irql;
 
-    if (a->First > LONGEST_MS || a->Period > LONGEST_MS)
+    if (Length < sizeof(MESSAGE_HEADER) || Length > MESSAGE_SIZE)
         return STATUS_INVALID_PARAMETER;
-    KeAcquireSpinLock(&x->Lock, &Irql);
-    if (x->Gone) {
-        Status = STATUS_DEVICE_NOT_CONNECTED;
-    } else if (r->Closing) {
-        Status = STATUS_FILE_CLOSED;
-    } else {
-        r->Armed = TRUE;
-        r->Period = a->Period;
-        r->Cookie = a->Cookie;
-        r->Missed = 0;
-        SetTimer(r, a->First);
+    m = ExAllocatePoolWithTag(NonPagedPoolNx, sizeof(*m), POOL_TAG);
+    if (m == NULL)
+        return STATUS_INSUFFICIENT_RESOURCES;
+    m->Length = Length - sizeof(MESSAGE_HEADER);
+    m->Header.Unit = x->Unit;
+    m->Header.Sequence = (ULONG)InterlockedIncrement(&x->Sequence);
+    RtlCopyMemory(m->Data, In + sizeof(MESSAGE_HEADER), m->Length);
+
+    u = ReferenceUnit(((const MESSAGE_HEADER *)In)->Unit);
+    if (u == NULL) {
+        ExFreePoolWithTag(m, POOL_TAG);
+        return STATUS_NO_SUCH_DEVICE;
     }
-    KeReleaseSpinLock(&x->Lock, Irql);
+    KeAcquireSpinLock(&u->Lock, &Irql);
+    if (u->Gone) {
+        Status = STATUS_NO_SUCH_DEVICE;
+    } else if ((Receiver = TakeWaiter(u, NULL)) != NULL) {
+        Information = FillMessage(Receiver, m);
+    } else if (u->Messages == MAILBOX_MOST) {
+        Status = STATUS_DEVICE_BUSY;
+    } else {
+        InsertTailList(&u->Mailbox, &m->Entry);
+        u->Messages++;
+        m = NULL;
+    }
+    KeReleaseSpinLock(&u->Lock, Irql);
+    if (Receiver != NULL)
+        CompleteWaiter(u, Receiver, STATUS_SUCCESS, Information);
+    if (m != NULL)
+        ExFreePoolWithTag(m, POOL_TAG);
+    DereferenceUnit(u);
     return Status;
 }
 
-static VOID Disarm(DEVICE_EXT *x, REMINDER *r)
-{
-    KIRQL Irql;
-
-    KeAcquireSpinLock(&x->Lock, &Irql);
-    r->Armed = FALSE;
-    r->Missed = 0;
-    KeCancelTimer(&r->Timer);
-    KeReleaseSpinLock(&x->Lock, Irql);
-    FlushWaiters(x, r->File, STATUS_REQUEST_ABORTED);
-}
-
-/* Ends the request, or queues it: then the handle is not to be touched any more. */
-static NTSTATUS Wait(DEVICE_EXT *x, REMINDER *r, PIRP Irp)
+/* Ends the request, or queues it. */
+static NTSTATUS Receive(DEVICE_EXT *x, PFILE_OBJECT File, PIRP Irp)
 {
     NTSTATUS Status = IoAcquireRemoveLock(&x->Common.RemoveLock, Irp);
+    ULONG_PTR Information = 0;
+    MESSAGE *m = NULL;
     KIRQL Irql;
 
     if (!NT_SUCCESS(Status))
@@ -275,18 +308,21 @@ static NTSTATUS Wait(DEVICE_EXT *x, REMINDER *r, PIRP Irp)
     KeAcquireSpinLock(&x->Lock, &Irql);
     if (x->Gone) {
         Status = STATUS_DEVICE_NOT_CONNECTED;
-    } else if (r->Closing) {
-        Status = STATUS_CANCELLED;
-    } else if (r->Missed != 0) {
-        r->Missed--;
-        InterlockedIncrement(&r->Delivered);
-        FillTick(r, Irp);
+    } else if (File->FsContext != NULL) {
+        Status = STATUS_CANCELLED; /* the handle is being closed */
+    } else if (x->Messages != 0) {
+        m = CONTAINING_RECORD(RemoveHeadList(&x->Mailbox), MESSAGE, Entry);
+        x->Messages--;
     } else {
         Status = QueueWaiter(x, Irp);
     }
     KeReleaseSpinLock(&x->Lock, Irql);
+    if (m != NULL) {
+        Information = FillMessage(Irp, m);
+        ExFreePoolWithTag(m, POOL_TAG);
+    }
     if (Status != STATUS_PENDING)
-        CompleteWaiter(x, Irp, Status, NT_SUCCESS(Status) ? sizeof(TICK) : 0);
+        CompleteWaiter(x, Irp, Status, Information);
     return Status;
 }
 
@@ -295,7 +331,9 @@ static NTSTATUS Wait(DEVICE_EXT *x, REMINDER *r, PIRP Irp)
 static NTSTATUS DevInit(DEVICE_EXT *x)
 {
     KeInitializeSpinLock(&x->Lock);
+    InitializeListHead(&x->Mailbox);
     InitWaiters(x);
+    EnlistUnit(x);
     return STATUS_SUCCESS;
 }
 
@@ -305,7 +343,6 @@ static NTSTATUS DevStart(DEVICE_EXT *x)
     return STATUS_SUCCESS;
 }
 
-/* There is no hardware: reminders go on. */
 static VOID DevStop(DEVICE_EXT *x)
 {
     UNREFERENCED_PARAMETER(x);
@@ -313,11 +350,19 @@ static VOID DevStop(DEVICE_EXT *x)
 
 static VOID DevGone(DEVICE_EXT *x)
 {
+    LIST_ENTRY Old;
     KIRQL Irql;
 
+    DelistUnit(x);
+    InitializeListHead(&Old);
     KeAcquireSpinLock(&x->Lock, &Irql);
     x->Gone = TRUE;
+    while (!IsListEmpty(&x->Mailbox))
+        InsertTailList(&Old, RemoveHeadList(&x->Mailbox));
+    x->Messages = 0;
     KeReleaseSpinLock(&x->Lock, Irql);
+    while (!IsListEmpty(&Old))
+        ExFreePoolWithTag(CONTAINING_RECORD(RemoveHeadList(&Old), MESSAGE, Entry), POOL_TAG);
     FlushWaiters(x, NULL, STATUS_DEVICE_NOT_CONNECTED);
 }
 
@@ -491,55 +536,31 @@ static VOID End(DEVICE_EXT *x)
 static NTSTATUS DispatchCreate(PDEVICE_OBJECT Device, PIRP Irp)
 {
     DEVICE_EXT *x = Device->DeviceExtension;
-    PFILE_OBJECT File = IoGetCurrentIrpStackLocation(Irp)->FileObject;
     NTSTATUS Status = Begin(x);
-    REMINDER *r;
 
     if (!NT_SUCCESS(Status))
         return CompleteIrp(Irp, Status, 0);
-    r = ExAllocatePoolWithTag(NonPagedPoolNx, sizeof(*r), POOL_TAG);
-    if (r == NULL) {
-        Status = STATUS_INSUFFICIENT_RESOURCES;
-    } else {
-        RtlZeroMemory(r, sizeof(*r));
-        r->Device = x;
-        r->File = File;
-        KeInitializeTimer(&r->Timer);
-        KeInitializeDpc(&r->Dpc, OnTick, r);
-        File->FsContext = r;
-    }
-    CompleteIrp(Irp, Status, 0);
+    CompleteIrp(Irp, STATUS_SUCCESS, 0);
     End(x);
-    return Status;
+    return STATUS_SUCCESS;
 }
 
 static NTSTATUS DispatchCleanup(PDEVICE_OBJECT Device, PIRP Irp)
 {
     DEVICE_EXT *x = Device->DeviceExtension;
-    REMINDER *r = IoGetCurrentIrpStackLocation(Irp)->FileObject->FsContext;
+    PFILE_OBJECT File = IoGetCurrentIrpStackLocation(Irp)->FileObject;
     KIRQL Irql;
 
     KeAcquireSpinLock(&x->Lock, &Irql);
-    r->Closing = TRUE;
+    File->FsContext = x; /* it is being closed: no one waits any more */
     KeReleaseSpinLock(&x->Lock, Irql);
-    FlushWaiters(x, r->File, STATUS_CANCELLED);
+    FlushWaiters(x, File, STATUS_CANCELLED);
     return CompleteIrp(Irp, STATUS_SUCCESS, 0);
 }
 
 static NTSTATUS DispatchClose(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    REMINDER *r = IoGetCurrentIrpStackLocation(Irp)->FileObject->FsContext;
-
     UNREFERENCED_PARAMETER(Device);
-    /* It is Closing: no one sets the timer again. */
-#ifdef FIXED
-    KeCancelTimer(&r->Timer);
-    KeFlushQueuedDpcs();
-#else
-    if (!KeCancelTimer(&r->Timer))
-        KeFlushQueuedDpcs(); /* the routine may be under way */
-#endif
-    ExFreePoolWithTag(r, POOL_TAG);
     return CompleteIrp(Irp, STATUS_SUCCESS, 0);
 }
 
@@ -549,40 +570,34 @@ static NTSTATUS DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
     ULONG In = Stack->Parameters.DeviceIoControl.InputBufferLength;
     ULONG Out = Stack->Parameters.DeviceIoControl.OutputBufferLength;
-    REMINDER *r = Stack->FileObject->FsContext;
     PVOID Buffer = Irp->AssociatedIrp.SystemBuffer;
     ULONG_PTR Information = 0;
     NTSTATUS Status = Begin(x);
-    KIRQL Irql;
 
     if (!NT_SUCCESS(Status))
         return CompleteIrp(Irp, Status, 0);
     switch (Stack->Parameters.DeviceIoControl.IoControlCode) {
-    case IOCTL_ARM:
-        Status = In < sizeof(ARM_REQUEST) ? STATUS_INVALID_PARAMETER : Arm(x, r, Buffer);
-        break;
-    case IOCTL_DISARM:
-        Disarm(x, r);
-        break;
-    case IOCTL_WAIT:
-        if (Out < sizeof(TICK)) {
+    case IOCTL_SELF:
+        if (Out < sizeof(ULONG)) {
             Status = STATUS_BUFFER_TOO_SMALL;
             break;
         }
-        Status = Wait(x, r, Irp);
+        *(PULONG)Buffer = x->Unit;
+        Information = sizeof(ULONG);
+        break;
+    case IOCTL_SEND:
+        Status = Send(x, Buffer, In);
+        break;
+    case IOCTL_RECEIVE:
+        if (Out < MESSAGE_SIZE) {
+            Status = STATUS_BUFFER_TOO_SMALL;
+            break;
+        }
+        Status = Receive(x, Stack->FileObject, Irp);
         End(x);
         return Status;
-    case IOCTL_STATISTICS:
-        if (Out < sizeof(STATISTICS)) {
-            Status = STATUS_BUFFER_TOO_SMALL;
-            break;
-        }
-        KeAcquireSpinLock(&x->Lock, &Irql);
-        r->Statistics.Armed = r->Armed;
-        r->Statistics.Delivered = r->Delivered;
-        RtlCopyMemory(Buffer, &r->Statistics, sizeof(STATISTICS));
-        KeReleaseSpinLock(&x->Lock, Irql);
-        Information = sizeof(STATISTICS);
+    case IOCTL_PEERS:
+        Status = Peers(Buffer, Out, &Information);
         break;
     default:
         Status = STATUS_INVALID_DEVICE_REQUEST;
@@ -592,7 +607,9 @@ static NTSTATUS DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     return Status;
 }
 
-#define GLOBALS
+#define GLOBALS             \
+    ExInitializeFastMutex(&UnitsMutex); \
+    InitializeListHead(&Units);
 #define ENTRIES Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DispatchControl;
 
 static VOID Unload(PDRIVER_OBJECT Driver)

@@ -10,6 +10,8 @@
  * both may end the request.
  *
  * Device: PCI\VEN_1234&DEV_11E8
+ * Rule: wild-read, double-completion
+ * Needs: device, schedule
  */
 #include <initguid.h>
 #include <ddk/wdm.h>
