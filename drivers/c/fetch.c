@@ -4,7 +4,8 @@
  *   with METHOD_NEITHER by the application's own address, within __try;
  *   with METHOD_IN_DIRECT's second buffer by a mapping of its locked pages.
  * Codes ending in _TWICE read the length once to look at it and once to use it: the bug. Those ending in _ONCE take it over first. With a PAUSE, the driver waits
- * between the look and the use, so that a script can come between by hand. IOCTL_UNGUARDED does not expect that the memory goes away: a bug.
+ * between the look and the use, so that a script can come between by hand. IOCTL_UNGUARDED does not expect that the memory goes away: a bug. IOCTL_AT_OFFSET takes
+ * an offset in the message instead of a length, and four bytes there: which may be those of the offset.
  */
 #include "seh/clang.h"
 
@@ -22,6 +23,8 @@
 #define IOCTL_DIRECT_ONCE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x806, METHOD_IN_DIRECT, FILE_ANY_ACCESS)
 #define IOCTL_PAUSE_DIRECT_TWICE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x807, METHOD_IN_DIRECT, FILE_ANY_ACCESS)
 #define IOCTL_PAUSE_DIRECT_ONCE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x808, METHOD_IN_DIRECT, FILE_ANY_ACCESS)
+
+#define IOCTL_AT_OFFSET CTL_CODE(FILE_DEVICE_UNKNOWN, 0x809, METHOD_NEITHER, FILE_ANY_ACCESS)
 
 typedef struct _MESSAGE {
     volatile ULONG Length; /* of Bytes, at most CAPACITY */
@@ -87,6 +90,27 @@ static NTSTATUS UseGuarded(MESSAGE *Message, ULONG Length, BOOLEAN Once, BOOLEAN
     }
 }
 
+static NTSTATUS UseAtOffset(MESSAGE *Message, ULONG Length, PULONG Sum)
+{
+    if (Length < sizeof(MESSAGE)) {
+        return STATUS_BUFFER_TOO_SMALL;
+    }
+    __try {
+        ProbeForRead(Message, sizeof(MESSAGE), sizeof(ULONG));
+        ULONG Offset = Message->Length;
+
+        if (Offset > sizeof(MESSAGE) - 4) {
+            return STATUS_INVALID_PARAMETER;
+        }
+        for (ULONG Index = 0; Index < 4; Index++) {
+            *Sum += ((const volatile UCHAR *)Message)[Offset + Index];
+        }
+        return STATUS_SUCCESS;
+    } __except (EXCEPTION_EXECUTE_HANDLER) {
+        return GetExceptionCode();
+    }
+}
+
 static NTSTATUS UseDirect(PMDL Mdl, BOOLEAN Once, BOOLEAN Pauses, PULONG Used)
 {
     MESSAGE *Message;
@@ -122,6 +146,9 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
         break;
     case IOCTL_UNGUARDED:
         Status = Length < sizeof(MESSAGE) ? STATUS_BUFFER_TOO_SMALL : Use(Message, TRUE, TRUE, &Used);
+        break;
+    case IOCTL_AT_OFFSET:
+        Status = UseAtOffset(Message, Length, &Used);
         break;
     case IOCTL_DIRECT_TWICE:
         Status = UseDirect(Irp->MdlAddress, FALSE, FALSE, &Used);

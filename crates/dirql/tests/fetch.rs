@@ -88,6 +88,23 @@ fn a_length_that_is_taken_over_first_from_locked_pages_stays_clean() {
     stays_clean(DIRECT_ONCE);
 }
 
+/// What lies where the application says that data lies is data, though it has been looked at as something else before.
+///
+/// Not: double-fetch
+#[test]
+fn data_may_lie_over_the_offset_that_says_where_it_lies() {
+    for offset in [0, 1, 2, 3, 8] {
+        let text = format!(
+            "open \\\\.\\DirqlFetch as f\nmemory m u32:{offset} + zero:60\nioctl f 0x222027 in memory m expect any"
+        );
+        let report = start(bench).carry_out(Some(ScriptText::typed(&text).play().unwrap()));
+        report.expect_clean();
+        assert!(report.findings.is_empty(), "{offset}: {report}");
+    }
+    let twice = run(TWICE, "", "bytes 8");
+    assert!(twice.findings.iter().any(|finding| finding.rule == "double-fetch"), "{twice}");
+}
+
 #[test]
 fn a_script_can_change_the_length_by_hand() {
     let change = "wait 1ms; store m u32:60";

@@ -422,6 +422,26 @@ static VOID ScatterGatherListLeak(BOOLEAN Wrong)
     FreeBuffer(Mdl);
 }
 
+static VOID DmaUnlockedWhileMapped(BOOLEAN Wrong)
+{
+    PDMA_ADAPTER Adapter = NewAdapter(2);
+    PVOID Buffer = ExAllocatePoolWithTag(PagedPool, DMA_BUFFER, TAG);
+    PMDL Mdl = IoAllocateMdl(Buffer, DMA_BUFFER, FALSE, FALSE, NULL);
+
+    MmProbeAndLockPages(Mdl, KernelMode, IoModifyAccess);
+    GetList(Adapter, Mdl);
+    if (Wrong) {
+        MmUnlockPages(Mdl);
+    }
+    PutList(Adapter);
+    if (!Wrong) {
+        MmUnlockPages(Mdl);
+    }
+    IoFreeMdl(Mdl);
+    Free(Buffer);
+    PutAdapter(Adapter);
+}
+
 #define DMA_PAIRS                                                                                                      \
     PAIR("adapter-control-result", AdapterControlResult)                                                               \
     PAIR("bad-common-buffer-free", BadCommonBufferFree)                                                                \
@@ -440,6 +460,7 @@ static VOID ScatterGatherListLeak(BOOLEAN Wrong)
     PAIR("dma-not-flushed", DmaNotFlushed)                                                                             \
     PAIR("dma-outside-mdl", DmaOutsideMdl)                                                                             \
     PAIR("dma-too-few-map-registers", DmaTooFewMapRegisters)                                                           \
+    PAIR("dma-unlocked-while-mapped", DmaUnlockedWhileMapped)                                                          \
     PAIR("dma-wrong-direction", DmaWrongDirection)                                                                     \
     PAIR("dma-wrong-irql", DmaWrongIrql)                                                                               \
     PAIR("dma-zero-length", DmaZeroLength)                                                                             \

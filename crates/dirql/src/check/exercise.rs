@@ -107,6 +107,9 @@ const CHANGES: [(&str, &str); 4] = [
 const OTHER_WORDS: [u32; 2] = [5, 7];
 /// So many requests come before others at once.
 const FIRST: usize = 3;
+/// So many pairs of requests are made on a handle that is closed, and so many follow.
+const OF_ONE_HANDLE: usize = 6;
+const AFTERWARDS: usize = 12;
 /// So many requests that wait until another is made are given up as that is.
 const ENDED_BY: usize = 8;
 /// So many stories are one exercise, of so many; behind these come those of sequences, which are found by so many attempts; and so many seeds each
@@ -221,6 +224,10 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
                 let title = format!("{what} at once with {}, which ends it in either order", words(ends));
                 plan.add(title, script, Kind::AtOnce);
             }
+        }
+        for (second, script) in of_a_closed_handle(survey, operation, name) {
+            let title = format!("{what} and {second} of a handle that is closed before all else");
+            plan.add(title, script, Kind::Little);
         }
         if has_device {
             for (title, script) in within_lives(survey, operation, name) {
@@ -1010,6 +1017,33 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
         "tolerate; t: open \"{name}\" as a; u: open \"{name}\" as b; t: close a; u: close b; join t; join u"
     );
     plan.add("opens and closes at once", both, Kind::AtOnce);
+}
+
+/// Two requests of one code on a handle, which is closed then; and all that there is on another one: what the driver keeps of both must be gone with their handle.
+/// The second one in words, and the script.
+fn of_a_closed_handle(survey: &Survey, operation: &Operation, name: &str) -> Vec<(String, String)> {
+    let Survey { operations, .. } = survey;
+    let alike = operations.iter().filter(|other| other.variant && other.code == operation.code);
+    let pairs: Vec<[&Operation; 2]> =
+        alike.flat_map(|other| [[operation, other], [other, operation]]).take(OF_ONE_HANDLE).collect();
+    let all = operations.iter().take(AFTERWARDS).enumerate();
+    let all: Vec<String> = all.map(|(number, one)| asks(&format!("r{number}"), one)).collect();
+    let script = |[one, other]: [&Operation; 2]| {
+        let (one, other) = (asks_other("a", one), asks_other("b", other));
+        format!(
+            "{}; {one}; {other}; wait 1ms; close i; {}; wait 50ms; cancel h; close h",
+            open_two(name),
+            all.join("; wait 1ms; ")
+        )
+    };
+    pairs
+        .into_iter()
+        .map(|pair| {
+            let title =
+                if pair[0] == operation { words(pair[1]) } else { format!("{} before it", words(pair[0])) };
+            (title, script(pair))
+        })
+        .collect()
 }
 
 /// Two different requests at once on two handles, of which the first has made one before.

@@ -4,10 +4,12 @@
 //! Pages: *Using Neither Buffered Nor Direct I/O*, *ProbeForRead function*, *Buffer Handling*, rule *DoubleFetch*. An address counts as probed
 //! once a routine has probed or locked it in the same thread, in an earlier request too. Code that imports `MmUserProbeAddress` may probe
 //! inline, and is not judged by that. An exception counts as handled if any function that waits for the access has a handler, whatever it
-//! covers. *Not looked at*: what the driver itself has mapped for the application, and accesses in a thread of the system.
+//! covers. Bytes that begin where a number says that the driver has fetched (an offset in the buffer) are data, which the application may well have put over what
+//! was fetched before: they are not fetched twice. *Not looked at*: what the driver itself has mapped for the application, and accesses in a thread of the system.
 
 use std::collections::BTreeSet;
 
+use abi::DriverPtr;
 use engine::{Caller, Context, StrandId, Touch, TouchKind};
 
 use super::space::Zone;
@@ -19,6 +21,8 @@ use crate::verdict::Verdict;
 
 /// So many ranges and fetches are kept of all threads.
 const KEPT: usize = 256;
+/// So many words of what is fetched at once may be offsets.
+const WORDS: usize = 16;
 /// So many functions are looked at for a handler.
 const DEEPEST: usize = 64;
 
@@ -37,21 +41,54 @@ pub(crate) struct State {
     probed: Vec<Range>,
     /// Of the request that each thread is in.
     fetched: Vec<Range>,
+    /// Numbers that were fetched with these.
+    numbers: Vec<(StrandId, u64)>,
+    /// Data that lies where one of them says, and was fetched before: so far.
+    data: Vec<Range>,
     /// Instructions that were judged.
     judged: BTreeSet<u64>,
 }
 
-fn push(ranges: &mut Vec<Range>, range: Range) {
-    if ranges.len() >= KEPT {
-        ranges.remove(0);
+impl State {
+    /// Whether what is fetched again lies where the application itself has said; or goes on with what does. Zero is an offset if as many bytes as `before` are not
+    /// fetched there again.
+    fn is_data(&mut self, range: Range, before: Range) -> bool {
+        let goes_on = |data: &&mut Range| data.strand == range.strand && data.rip == range.rip;
+        if let Some(data) = self.data.iter_mut().find(goes_on).filter(|data| data.end == range.start) {
+            data.end = range.end;
+            return true;
+        }
+        let own = |known: &&Range| known.strand == range.strand;
+        let probed = self.probed.iter().filter(own);
+        let probed = probed.filter(|known| (known.start..known.end).contains(&range.start));
+        let first = self.fetched.iter().filter(own).map(|known| known.start).min();
+        let mut buffers = probed.map(|known| known.start).chain(first);
+        let is_alike = (range.start, range.end) == (before.start, before.end);
+        let is_named = buffers.any(|buffer| {
+            let offset = range.start.wrapping_sub(buffer);
+            self.numbers.contains(&(range.strand, offset)) && (offset != 0 || !is_alike)
+        });
+        if is_named {
+            push(&mut self.data, range);
+        }
+        is_named
     }
-    ranges.push(range);
+}
+
+fn push<T>(all: &mut Vec<T>, one: T) {
+    if all.len() >= KEPT {
+        all.remove(0);
+    }
+    all.push(one);
 }
 
 /// An application's request begins on this thread.
 pub(crate) fn begin(k: &mut Kernel) {
     let strand = k.engine.strand();
-    k.mm.user_access.fetched.retain(|range| range.strand != strand);
+    let State { fetched, numbers, data, .. } = &mut k.mm.user_access;
+    fetched.retain(|range| range.strand != strand);
+    numbers.retain(|(of, _)| *of != strand);
+    data.retain(|range| range.strand != strand);
 }
 
 /// A routine has probed or locked the range.
@@ -115,16 +152,19 @@ fn report(cx: &mut Cx<'_>, rule: &'static str, message: String, caller: Caller) 
 
 /// The bytes that one instruction has fetched for a request, and another one fetches again.
 fn fetched(cx: &mut Cx<'_>, range: Range) {
+    let numbers = numbers(cx, range);
     let before = cx.with(|k| {
-        let fetched = &mut k.mm.user_access.fetched;
+        let state = &mut k.mm.user_access;
         let overlaps = |known: &&Range| {
             known.strand == range.strand && known.start < range.end && range.start < known.end
         };
-        let before = fetched.iter().find(overlaps).copied();
+        let before = state.fetched.iter().find(overlaps).copied();
+        let again = before.filter(|before| before.rip != range.rip && !state.is_data(range, *before));
         if before.is_none() {
-            push(fetched, range);
+            push(&mut state.fetched, range);
+            numbers.into_iter().for_each(|number| push(&mut state.numbers, (range.strand, number)));
         }
-        before.filter(|before| before.rip != range.rip)
+        again
     });
     let Some(before) = before else { return };
     let first = cx.with(|k| ldr::symbols::code(k, before.rip));
@@ -134,6 +174,15 @@ fn fetched(cx: &mut Cx<'_>, range: Range) {
         range.start
     );
     cx.report(Verdict::warning("double-fetch", message));
+}
+
+/// The words that are fetched: of a structure that is copied whole, the first ones.
+fn numbers(cx: &mut Cx<'_>, Range { start, end, .. }: Range) -> Vec<u64> {
+    if end - start == 2 {
+        return cx.engine().read(DriverPtr::<u16>::new(start)).map(u64::from).into_iter().collect();
+    }
+    let words = (start..end.saturating_sub(3)).step_by(4).take(WORDS);
+    words.map_while(|at| cx.engine().read(DriverPtr::<u32>::new(at)).map(u64::from).ok()).collect()
 }
 
 /// Whether the image imports what a probe without a call compares with.

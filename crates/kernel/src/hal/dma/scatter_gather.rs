@@ -40,6 +40,8 @@ pub(crate) struct List {
     context: u64,
     /// What describes the memory that is mapped.
     described: DriverPtr<MDL>,
+    /// Pages of it that were locked when it was asked for.
+    locked: Vec<u64>,
     by: By,
 }
 
@@ -149,7 +151,10 @@ pub(super) fn ask(
     let count = u32::try_from(pieces.len()).unwrap_or(u32::MAX);
     let irp = cx.read(device + DEVICE_OBJECT::CurrentIrp)?;
     let (by, described, is_own) = (By::now(cx), DriverPtr::NULL, memory.is_none());
-    let made = List { adapter: at, base: 0, is_own, va, pieces, to_device, routine, context, described, by };
+    let pages = pieces.iter().map(|piece| piece.physical);
+    let locked = cx.with(|k| pages.filter(|page| k.mm.physical.is_locked(*page)).collect());
+    let made =
+        List { adapter: at, base: 0, is_own, va, pieces, to_device, routine, context, described, locked, by };
     let before = cx.with(|k| k.hal.dma.lists.insert(list, made));
     let work = Work::List { list, is_kept: terms.is_synchronous && routine.is_null() };
     match channel::ask(cx, at, (device, irp), count, terms, work)? {
@@ -242,6 +247,12 @@ pub(crate) fn put(
         }
         cx.with(|k| k.mm.mdl.held.remove(&list.described.address));
         pool::free(cx, list.described)?;
+    }
+    if cx.with(|k| list.locked.iter().any(|page| !k.mm.physical.is_locked(*page))) {
+        let message = format!(
+            "{NAME} was called with {address:#x}, whose buffer is not locked any more: its request was completed, or its pages were unlocked, before what was transferred had been flushed"
+        );
+        cx.report(Verdict::warning("dma-unlocked-while-mapped", message).related("mapped", list.by.moment));
     }
     if list.to_device && !to_device {
         // The other way round data may be lost: what is left mapped then is judged below.
