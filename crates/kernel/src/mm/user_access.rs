@@ -53,8 +53,9 @@ impl State {
     /// Whether what is fetched again lies where the application itself has said; or goes on with what does. Zero is an offset if as many bytes as `before` are not
     /// fetched there again.
     fn is_data(&mut self, range: Range, before: Range) -> bool {
-        let goes_on = |data: &&mut Range| data.strand == range.strand && data.rip == range.rip;
-        if let Some(data) = self.data.iter_mut().find(goes_on).filter(|data| data.end == range.start) {
+        let goes_on =
+            |data: &&mut Range| (data.strand, data.rip, data.end) == (range.strand, range.rip, range.start);
+        if let Some(data) = self.data.iter_mut().find(goes_on) {
             data.end = range.end;
             return true;
         }

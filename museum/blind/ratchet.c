@@ -9,6 +9,8 @@
  * that is closed may stay.
  *
  * Device: PCI\VEN_1234&DEV_BE2C
+ * Rule: use-after-free
+ * Needs: ioctl
  */
 #include <initguid.h>
 #include <ddk/wdm.h>
