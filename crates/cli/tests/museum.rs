@@ -55,7 +55,7 @@ macro_rules! exhibits {
 }
 
 exhibits! {
-    blind: blevel 1, requeue 10, stalls 10, gauge 2, carousel 1, lockbox 1, duet 10, quill 10;
+    blind: blevel 1, bobbin 1, printshop 1, requeue 10, stalls 10, gauge 2, carousel 1, lockbox 1, duet 10, quill 10;
     buffer: input_not_checked 2, product_overflows 2, pointer_not_probed 2, padding_not_zeroed 2, behind_magic 100;
     cancel: touched_after_insertion 20, next_started_in_start_io 2, cancelled_before_queued 20, tokens_kept_from_removal 1;
     device: raw_address_mapped 2, divides_by_register 10;
