@@ -5,7 +5,7 @@
  *   with METHOD_IN_DIRECT's second buffer by a mapping of its locked pages.
  * Codes ending in _TWICE read the length once to look at it and once to use it: the bug. Those ending in _ONCE take it over first. With a PAUSE, the driver waits
  * between the look and the use, so that a script can come between by hand. IOCTL_UNGUARDED does not expect that the memory goes away: a bug. IOCTL_AT_OFFSET takes
- * an offset in the message instead of a length, and four bytes there: which may be those of the offset.
+ * an offset in the message instead of a length, and four bytes there: which may be those of the offset. IOCTL_COPIED has a function that knows nothing of exceptions call a routine which copies the message.
  */
 #include "seh/clang.h"
 
@@ -24,6 +24,7 @@
 #define IOCTL_PAUSE_DIRECT_TWICE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x807, METHOD_IN_DIRECT, FILE_ANY_ACCESS)
 #define IOCTL_PAUSE_DIRECT_ONCE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x808, METHOD_IN_DIRECT, FILE_ANY_ACCESS)
 
+#define IOCTL_COPIED CTL_CODE(FILE_DEVICE_UNKNOWN, 0x80A, METHOD_NEITHER, FILE_ANY_ACCESS)
 #define IOCTL_AT_OFFSET CTL_CODE(FILE_DEVICE_UNKNOWN, 0x809, METHOD_NEITHER, FILE_ANY_ACCESS)
 
 typedef struct _MESSAGE {
@@ -111,6 +112,29 @@ static NTSTATUS UseAtOffset(MESSAGE *Message, ULONG Length, PULONG Sum)
     }
 }
 
+static __attribute__((noinline)) VOID CopyByRoutine(volatile UCHAR *To, const MESSAGE *From, ULONG Length)
+{
+    memcpy((PVOID)To, From->Bytes, Length);
+    To[0]++;
+}
+
+static NTSTATUS UseCopied(MESSAGE *Message, ULONG Length, PULONG Used)
+{
+    volatile UCHAR Bytes[CAPACITY];
+
+    if (Length < sizeof(MESSAGE)) {
+        return STATUS_BUFFER_TOO_SMALL;
+    }
+    __try {
+        ProbeForRead(Message, sizeof(MESSAGE), sizeof(ULONG));
+        CopyByRoutine(Bytes, Message, CAPACITY);
+        *Used = Bytes[0];
+        return STATUS_SUCCESS;
+    } __except (EXCEPTION_EXECUTE_HANDLER) {
+        return GetExceptionCode();
+    }
+}
+
 static NTSTATUS UseDirect(PMDL Mdl, BOOLEAN Once, BOOLEAN Pauses, PULONG Used)
 {
     MESSAGE *Message;
@@ -149,6 +173,9 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
         break;
     case IOCTL_AT_OFFSET:
         Status = UseAtOffset(Message, Length, &Used);
+        break;
+    case IOCTL_COPIED:
+        Status = UseCopied(Message, Length, &Used);
         break;
     case IOCTL_DIRECT_TWICE:
         Status = UseDirect(Irp->MdlAddress, FALSE, FALSE, &Used);

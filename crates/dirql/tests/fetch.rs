@@ -88,6 +88,17 @@ fn a_length_that_is_taken_over_first_from_locked_pages_stays_clean() {
     stays_clean(DIRECT_ONCE);
 }
 
+/// Not: user-memory-unguarded
+#[test]
+fn a_routine_that_copies_is_guarded_by_whatever_function_waits_for_it() {
+    let text = "open \\\\.\\DirqlFetch as f\nmemory m u32:8 + zero:60\nioctl f 0x22202b in memory m expect bytes 1";
+    let report = start(bench).carry_out(Some(ScriptText::typed(text).play().unwrap()));
+    report.expect_clean();
+    assert!(report.findings.is_empty(), "{report}");
+    let gone = run("0x22202b in memory m", "unmap m", "any");
+    gone.expect_clean();
+}
+
 /// What lies where the application says that data lies is data, though it has been looked at as something else before.
 ///
 /// Not: double-fetch

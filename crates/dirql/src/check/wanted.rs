@@ -144,20 +144,17 @@ impl Wanted {
         let Compare { bytes, is_mask, left, right, .. } = *compare;
         let mut changes = Vec::new();
         for (own, other) in [(left, right), (right, left)] {
+            let places = |value: u64| self.places(own, bytes as usize, value);
+            if !is_mask {
+                // Of what is only limited, little.
+                changes.extend(places(1).into_iter().map(|change| limited(change, other.wrapping_sub(1))));
+            }
             let values = match is_mask {
                 true if own == other => vec![0, 1],
                 true => masked(own, other),
-                // Of what is only limited, little.
-                false => {
-                    for change in self.places(own, bytes as usize, 1) {
-                        changes.push(limited(change, other.wrapping_sub(1)));
-                    }
-                    vec![other, other.wrapping_sub(1), other.wrapping_add(1)]
-                }
+                false => vec![other, other.wrapping_sub(1), other.wrapping_add(1)],
             };
-            for value in values {
-                changes.extend(self.places(own, bytes as usize, value));
-            }
+            changes.extend(values.into_iter().flat_map(places));
             if own == other {
                 break;
             }

@@ -196,8 +196,15 @@ fn may_probe_inline(cx: &mut Cx<'_>, rip: u64) -> bool {
 
 /// Whether a function that waits for the instruction has an exception handler.
 fn is_guarded(cx: &mut Cx<'_>, caller: &Caller) -> bool {
-    let depth = cx.engine().depth();
-    let context = Context { rip: caller.rip, registers: caller.registers, ..Context::default() };
+    let engine = cx.engine();
+    let depth = engine.depth();
+    // Of a call of the kernel: as it will have returned.
+    let innermost = engine.contexts().first().copied().filter(|context| context.rip == caller.rip);
+    let context = innermost.unwrap_or(Context {
+        rip: caller.rip,
+        registers: caller.registers,
+        ..Context::default()
+    });
     let mut position = Position { depth, context };
     for _ in 0..DEEPEST {
         let frame = frames::frame(cx, &position.context);
