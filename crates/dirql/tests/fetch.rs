@@ -91,7 +91,8 @@ fn a_length_that_is_taken_over_first_from_locked_pages_stays_clean() {
 /// Not: user-memory-unguarded
 #[test]
 fn a_routine_that_copies_is_guarded_by_whatever_function_waits_for_it() {
-    let text = "open \\\\.\\DirqlFetch as f\nmemory m u32:8 + zero:60\nioctl f 0x22202b in memory m expect bytes 1";
+    let text =
+        "open \\\\.\\DirqlFetch as f\nmemory m u32:8 + zero:60\nioctl f 0x22202b in memory m expect bytes 1";
     let report = start(bench).carry_out(Some(ScriptText::typed(text).play().unwrap()));
     report.expect_clean();
     assert!(report.findings.is_empty(), "{report}");

@@ -200,11 +200,8 @@ fn is_guarded(cx: &mut Cx<'_>, caller: &Caller) -> bool {
     let depth = engine.depth();
     // Of a call of the kernel: as it will have returned.
     let innermost = engine.contexts().first().copied().filter(|context| context.rip == caller.rip);
-    let context = innermost.unwrap_or(Context {
-        rip: caller.rip,
-        registers: caller.registers,
-        ..Context::default()
-    });
+    let context =
+        innermost.unwrap_or(Context { rip: caller.rip, registers: caller.registers, ..Context::default() });
     let mut position = Position { depth, context };
     for _ in 0..DEEPEST {
         let frame = frames::frame(cx, &position.context);

@@ -275,14 +275,14 @@ impl DataRaces {
         }
     }
 
-    /// A call comes to these objects: now, or later, if another flow comes between.
+    /// A call comes to these objects, which may be one: now, or later, if another flow comes between.
     fn begin_ordering(&mut self, slot: Slot, objects: [u64; 2]) {
         self.order(slot, objects);
         self.ordering.push((slot, objects));
     }
 
-    fn order(&mut self, slot: Slot, objects: [u64; 2]) {
-        for object in objects {
+    fn order(&mut self, slot: Slot, [one, other]: [u64; 2]) {
+        for object in std::iter::once(one).chain((other != one).then_some(other)) {
             self.acquire(slot, At::Object(object));
             self.release(slot, At::Object(object));
         }
