@@ -1023,27 +1023,23 @@ fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
 /// The second one in words, and the script.
 fn of_a_closed_handle(survey: &Survey, operation: &Operation, name: &str) -> Vec<(String, String)> {
     let Survey { operations, .. } = survey;
-    let alike = operations.iter().filter(|other| other.variant && other.code == operation.code);
-    let pairs: Vec<[&Operation; 2]> =
-        alike.flat_map(|other| [[operation, other], [other, operation]]).take(OF_ONE_HANDLE).collect();
     let all = operations.iter().take(AFTERWARDS).enumerate();
     let all: Vec<String> = all.map(|(number, one)| asks(&format!("r{number}"), one)).collect();
-    let script = |[one, other]: [&Operation; 2]| {
-        let (one, other) = (asks_other("a", one), asks_other("b", other));
+    let script = |one: &Operation, other: &Operation| {
         format!(
-            "{}; {one}; {other}; wait 1ms; close i; {}; wait 50ms; cancel h; close h",
+            "{}; {}; {}; wait 1ms; close i; {}; wait 50ms; cancel h; close h",
             open_two(name),
+            asks_other("a", one),
+            asks_other("b", other),
             all.join("; wait 1ms; ")
         )
     };
-    pairs
-        .into_iter()
-        .map(|pair| {
-            let title =
-                if pair[0] == operation { words(pair[1]) } else { format!("{} before it", words(pair[0])) };
-            (title, script(pair))
-        })
-        .collect()
+    let alike = operations.iter().filter(|other| other.variant && other.code == operation.code);
+    let in_either_order = |other: &Operation| {
+        let what = words(other);
+        [(what.clone(), script(operation, other)), (format!("{what} before it"), script(other, operation))]
+    };
+    alike.flat_map(in_either_order).take(OF_ONE_HANDLE).collect()
 }
 
 /// Two different requests at once on two handles, of which the first has made one before.

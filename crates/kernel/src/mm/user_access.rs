@@ -10,7 +10,7 @@
 use std::collections::BTreeSet;
 
 use abi::DriverPtr;
-use engine::{Caller, Context, StrandId, Touch, TouchKind};
+use engine::{Caller, Context, Engine, StrandId, Touch, TouchKind};
 
 use super::space::Zone;
 use crate::cx::{Cx, Kernel};
@@ -153,8 +153,8 @@ fn report(cx: &mut Cx<'_>, rule: &'static str, message: String, caller: Caller) 
 
 /// The bytes that one instruction has fetched for a request, and another one fetches again.
 fn fetched(cx: &mut Cx<'_>, range: Range) {
-    let numbers = numbers(cx, range);
     let before = cx.with(|k| {
+        let engine = k.engine;
         let state = &mut k.mm.user_access;
         let overlaps = |known: &&Range| {
             known.strand == range.strand && known.start < range.end && range.start < known.end
@@ -163,7 +163,9 @@ fn fetched(cx: &mut Cx<'_>, range: Range) {
         let again = before.filter(|before| before.rip != range.rip && !state.is_data(range, *before));
         if before.is_none() {
             push(&mut state.fetched, range);
-            numbers.into_iter().for_each(|number| push(&mut state.numbers, (range.strand, number)));
+            numbers(engine, range)
+                .into_iter()
+                .for_each(|number| push(&mut state.numbers, (range.strand, number)));
         }
         again
     });
@@ -178,12 +180,12 @@ fn fetched(cx: &mut Cx<'_>, range: Range) {
 }
 
 /// The words that are fetched: of a structure that is copied whole, the first ones.
-fn numbers(cx: &mut Cx<'_>, Range { start, end, .. }: Range) -> Vec<u64> {
+fn numbers(engine: Engine, Range { start, end, .. }: Range) -> Vec<u64> {
     if end - start == 2 {
-        return cx.engine().read(DriverPtr::<u16>::new(start)).map(u64::from).into_iter().collect();
+        return engine.read(DriverPtr::<u16>::new(start)).map(u64::from).into_iter().collect();
     }
     let words = (start..end.saturating_sub(3)).step_by(4).take(WORDS);
-    words.map_while(|at| cx.engine().read(DriverPtr::<u32>::new(at)).map(u64::from).ok()).collect()
+    words.map_while(|at| engine.read(DriverPtr::<u32>::new(at)).map(u64::from).ok()).collect()
 }
 
 /// Whether the image imports what a probe without a call compares with.
