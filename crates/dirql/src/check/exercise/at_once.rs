@@ -1,0 +1,246 @@
+//! Two threads at once: two requests, or a request and what ends it or happens to the device; and what the surroundings of a card do.
+
+use super::super::signals::Outside;
+use super::super::stories::with_words;
+use super::super::survey::{Ended, Operation, Survey};
+use super::effort::{Kind, Plan};
+use super::steps::{
+    ENDED, ENDED_ALONE, ENDED_OF_TWO, asks, asks_other, open, open_two, opened, owed, owed_of_two, place,
+    two_at_once, two_under_way, words,
+};
+use super::{AT_ONCE, METHOD_BUFFERED};
+
+/// So many requests are prepared by others.
+const PREPARED: usize = 4;
+/// What an application's memory begins with, and what is stored there while a driver looks at it: lengths, and a count with the length of the first.
+const CHANGES: [(&str, &str); 4] = [
+    ("u32:8", "u32:0x10000"),
+    ("u32:1", "u32:0xffffffff"),
+    ("u32:64", "u32:0x7fffffff"),
+    ("u32:1 + u32:4", "u32:1 + u32:0xffff"),
+];
+/// Words that are not those of the survey.
+const OTHER_WORDS: [u32; 2] = [5, 7];
+/// So many requests come before others at once.
+const FIRST: usize = 3;
+/// So many requests that wait until another is made are given up as that is.
+const ENDED_BY: usize = 8;
+/// The option of a computer where the order of stores and loads of two processors shows.
+const LATE_STORES: &str = "--platform=late-stores";
+/// The method of a code whose buffers the driver reaches by the application's own addresses.
+const METHOD_NEITHER: u32 = 3;
+
+/// Two threads at once.
+pub(super) fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
+    let open = open(name);
+    let (variants, plain): (Vec<&Operation>, Vec<&Operation>) =
+        survey.operations.iter().partition(|operation| operation.variant);
+    let (succeeding, others): (Vec<&Operation>, Vec<&Operation>) =
+        plain.into_iter().partition(|operation| operation.succeeds);
+    let operations: Vec<&Operation> = succeeding.into_iter().chain(others).take(AT_ONCE).collect();
+    let plain = operations
+        .iter()
+        .enumerate()
+        .flat_map(|(at, one)| operations[at..].iter().map(move |other| (*one, *other)));
+    let with_variants = variants.into_iter().filter_map(|other| {
+        let before = &survey.operations[..place(survey, other)];
+        Some((before.iter().rfind(|one| !one.variant)?, other))
+    });
+    let both = |one: &Operation, other: &Operation| {
+        let owed = owed_of_two(survey, (one, other));
+        let open = opened(survey, name, &[one, other]);
+        two_at_once(&open, &asks("a", one), &asks("b", other), &format!("{owed}{ENDED}"))
+    };
+    let title = |one, other| format!("{} and {} at once", words(one), words(other));
+    for (one, other) in plain.clone().chain(with_variants) {
+        plan.add(title(one, other), both(one, other), Kind::AtOnce);
+    }
+    plan.more = vec![LATE_STORES.to_owned()];
+    for (one, other) in plain {
+        let title = format!("{} where stores are seen late", title(one, other));
+        plan.add(title, both(one, other), Kind::LateStores);
+    }
+    plan.more.clear();
+    for one in &operations {
+        let command = &one.command;
+        let open = opened(survey, name, &[one]);
+        let owed = |name: &str| owed(survey, (one, one), name);
+        // What is done meanwhile, and how it ends after a while.
+        let ended = ENDED_ALONE.to_owned();
+        let again = format!("async b {command}; wait 50ms; {}cancel h; join b", owed("b"));
+        let mut against = vec![
+            ("cancelled", "cancel h", format!("cancel h; join a; {again}; close h")),
+            ("and its handle closed", "close h", String::new()),
+        ];
+        if has_device {
+            let answered = format!("{}{ended}", owed("a"));
+            against.extend([
+                ("and the device pulled", "surprise-remove", ended.clone()),
+                ("and the device removed", "remove-device", ended.clone()),
+                ("and the device stopped", "stop-device", ended.clone()),
+                ("and a question of stopping taken back", "query-stop; u: cancel-stop", answered.clone()),
+                ("and a question of removal refused", "query-remove; u: cancel-remove", answered),
+            ]);
+            let powered = ("and the device powered down", "power d3; u: power d0", ended);
+            against.extend(survey.knows_power.then_some(powered));
+        }
+        for (what, step, ended) in against {
+            let title = format!("{} at once {what}", words(one));
+            plan.add(title, two_at_once(&open, &asks("a", one), step, &ended), Kind::AtOnce);
+        }
+    }
+    for one in operations.iter().take(PREPARED) {
+        let opened = format!("{}; {}; {}; wait 1ms", open_two(name), asks("p", one), asks_other("q", one));
+        let closes = format!("{opened}; t: close h; u: close i; join t; join u");
+        plan.add(format!("two handles closed at once after {}", words(one)), closes, Kind::AtOnce);
+        for other in operations.iter().take(PREPARED).filter(|other| other.command != one.command) {
+            let title = format!("{} on two handles at once after {}", words(other), words(one));
+            let script = two_at_once(&opened, &asks("a", other), &asks_other("b", other), ENDED_OF_TWO);
+            plan.add(title, script, Kind::AtOnce);
+        }
+    }
+    for one in operations.iter().filter(|operation| operation.waits).take(PREPARED) {
+        for other in operations.iter().filter(|other| other.command != one.command) {
+            let opened = format!("{}; {}; wait 1ms", open_two(name), asks("p", one));
+            for (what, step, ended) in
+                [("is cancelled", "cancel h", "; close h"), ("and its handle go", "close h", "")]
+            {
+                let title = format!("{} while {} {what}", words(other), words(one));
+                let ended = format!("cancel i; join a; close i{ended}");
+                plan.add(title, two_at_once(&opened, &asks_other("a", other), step, &ended), Kind::AtOnce);
+            }
+        }
+    }
+    for code in operations.iter().filter_map(|operation| operation.code) {
+        // The driver sees the application's own memory, which another thread changes meanwhile.
+        if code & 3 != METHOD_BUFFERED {
+            let input = if code & 3 == METHOD_NEITHER { "memory m" } else { "zero:64" };
+            for (first, then) in CHANGES {
+                let opened = format!("{open}; memory m {first} + zero:248");
+                let asked = format!("async a ioctl h {code:#x} in {input} out memory m");
+                let script = two_at_once(&opened, &asked, &format!("store m {then}"), ENDED_ALONE);
+                let title = format!("ioctl {code:#x} whose buffer changes from {first} to {then} meanwhile");
+                plan.add(title, script, Kind::AtOnce);
+            }
+        }
+    }
+    prepared(&operations, name, plan);
+    behind_what_it_needs(survey, &open, plan);
+    for &(waits, ends) in survey.ended_by.iter().take(ENDED_BY) {
+        let (waits, ends) = (&survey.operations[waits], &survey.operations[ends]);
+        let opened = opened(survey, name, &[waits, ends]);
+        // What has ended it may not be done with it.
+        let script =
+            format!("{opened}; {}; wait 1ms; {}; join a; close h", asks("a", waits), asks("b", ends));
+        let title = format!("{} whose handle is closed as {} ends it", words(waits), words(ends));
+        plan.add(title, script, Kind::Behind);
+    }
+    let both = format!(
+        "tolerate; t: open \"{name}\" as a; u: open \"{name}\" as b; t: close a; u: close b; join t; join u"
+    );
+    plan.add("opens and closes at once", both, Kind::AtOnce);
+}
+
+/// Two different requests at once on two handles, of which the first has made one before.
+fn prepared(operations: &[&Operation], name: &str, plan: &mut Plan) {
+    let first = operations.iter().filter(|one| one.succeeds && !one.waits).take(FIRST);
+    let pairs = || {
+        let some = operations.iter().take(PREPARED);
+        some.clone().flat_map(move |one| some.clone().map(move |other| (one, other)))
+    };
+    for before in first {
+        let opened = format!("{}; {}; wait 1ms", open_two(name), asks("p", before));
+        for (one, other) in pairs().filter(|(one, other)| one.command != other.command) {
+            let title = format!(
+                "{} and {} on two handles at once behind {}",
+                words(one),
+                words(other),
+                words(before)
+            );
+            let script = two_at_once(&opened, &asks("a", one), &asks_other("b", other), ENDED_OF_TWO);
+            plan.add(title, script, Kind::Behind);
+        }
+    }
+}
+
+/// Two requests at once that succeed behind a third only, which has been made twice: with another word, too.
+fn behind_what_it_needs(survey: &Survey, open: &str, plan: &mut Plan) {
+    let needing = || survey.operations.iter().filter_map(|one| Some((one, one.needs?))).take(AT_ONCE);
+    for (at, (one, needed)) in needing().enumerate() {
+        for (other, _) in needing().skip(at).filter(|(_, of_other)| *of_other == needed) {
+            let before = &survey.operations[needed];
+            let again = with_words(&before.command, OTHER_WORDS, false);
+            let opened = format!("{open}; {}; async q {again}", asks("p", before));
+            let script = two_at_once(&opened, &asks("a", one), &asks("b", other), ENDED);
+            let title =
+                format!("{} and {} at once behind two of {}", words(one), words(other), words(before));
+            plan.add(title, script, Kind::AtOnce);
+        }
+    }
+}
+
+/// What the surroundings of the cards do: to an idle driver, while requests wait, and at once what ends two of them.
+pub(super) fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
+    let Survey { outside, operations, .. } = survey;
+    if outside.is_empty() {
+        return;
+    }
+    let steps = outside.iter().map(Outside::steps).collect::<Vec<_>>().join("; wait 1ms; ");
+    plan.add(
+        "what happens outside of the card",
+        format!("{open}; {steps}; wait 1ms; close h"),
+        Kind::Requests,
+    );
+    for operation in operations.iter().filter(|operation| !operation.variant) {
+        let script = two_under_way(open, operation, &format!("wait 1ms; {steps}; wait 1ms"));
+        plan.add(
+            format!("{} and what happens outside of the card", words(operation)),
+            script,
+            Kind::Requests,
+        );
+    }
+    for Ended { operations: waiting, by } in &survey.ended {
+        let requests = waiting.iter().map(|at| &operations[*at]).zip(by.iter().map(|at| &outside[*at]));
+        let named: Vec<_> = requests.zip([("a", "t"), ("b", "u")]).collect();
+        let each = |between: &str, text: &dyn Fn(&Operation, &Outside, &str, &str) -> String| {
+            let texts = named.iter().map(|((one, event), (name, thread))| text(one, event, name, thread));
+            texts.collect::<Vec<_>>().join(between)
+        };
+        // A level that falls before it is seen is lost, and no driver's fault: it stays until the requests have ended.
+        let script = format!(
+            "{open}; {}; wait 1ms; {}; {}; wait 50ms; must-end {}; cancel h; {}; {}; close h",
+            each("; ", &|one, _, name, _| format!("async {name} {}", one.command)),
+            each("; ", &|_, event, _, thread| format!("{thread}: {}", event.first())),
+            each("; ", &|_, _, _, thread| format!("join {thread}")),
+            each(" ", &|_, _, name, _| name.to_owned()),
+            each("; ", &|_, _, name, _| format!("join {name}")),
+            each("; ", &|_, event, _, _| event.rest()),
+        );
+        let title = format!(
+            "{} ended by {}",
+            each(" and ", &|one, _, _, _| words(one)),
+            each(" and ", &|_, event, _, _| event.signal.clone())
+        );
+        plan.add(title, script, Kind::AtOnce);
+    }
+    beside_what_ends(survey, open, plan);
+}
+
+/// A request that ends by itself is made as something outside of the card ends another.
+fn beside_what_ends(survey: &Survey, open: &str, plan: &mut Plan) {
+    let Survey { outside, operations, .. } = survey;
+    for Ended { operations: waiting, by } in &survey.ended {
+        let ([one], [event]) = (waiting.as_slice(), by.as_slice()) else { continue };
+        let (waits, event) = (&operations[*one], &outside[*event]);
+        for (other, _) in survey.self_ending.iter().filter(|(first, second)| first == second).take(AT_ONCE) {
+            let owed = if survey.ending_beside.contains(&(*other, *one)) { "a b" } else { "a" };
+            let asked = &operations[*other];
+            let before = format!("{open}; {}; wait 1ms", asks("a", waits));
+            let then = format!("must-end {owed}; cancel h; join a; join b; {}; close h", event.rest());
+            let script = two_at_once(&before, &event.first(), &asks("b", asked), &then);
+            let title =
+                format!("{} at once with {}, which ends {}", words(asked), event.signal, words(waits));
+            plan.add(title, script, Kind::AtOnce);
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! Cards that answer sooner than any page says, as a time limit of the driver's ends, or not at all.
+
+use super::super::survey::{Operation, Survey};
+use super::effort::{Kind, Plan};
+use super::steps::{ENDED, ENDED_ALONE, asks, open, opened, words};
+use super::{AT_ONCE, LATE_CARDS};
+
+/// What a quick card does comes at the first access, and so on up to this one; and so many pairs of requests are made of one.
+const QUICK: u32 = 3;
+const QUICK_PAIRS: usize = 12;
+/// And so many requests are made alone.
+const QUICK_ALONE: usize = 10;
+
+/// Whether a card of the machine does something by itself: one of which only the ids are known does nothing.
+fn has_model(survey: &Survey) -> bool {
+    survey.is_hardware && survey.devices.iter().any(|device| !device.starts_with("pci#"))
+}
+
+/// Two requests that the card answers while the driver accesses it, and one alone: where all that it begins is over at once, its interrupts and DPCs meet.
+pub(super) fn answered_soon(survey: &Survey, name: &str, plan: &mut Plan) {
+    if !has_model(survey) {
+        return;
+    }
+    let open = open(name);
+    for access in 1..=QUICK {
+        plan.more = vec![format!("--platform=quick-cards={access}")];
+        for &(one, other) in survey.self_ending.iter().take(QUICK_PAIRS) {
+            let (one, other) = (&survey.operations[one], &survey.operations[other]);
+            let script =
+                format!("{open}; {}; {}; wait 50ms; must-end a b; {ENDED}", asks("a", one), asks("b", other));
+            let title =
+                format!("{} and {} where the card answers at access {access}", words(one), words(other));
+            plan.add(title, script, Kind::Little);
+        }
+        let (usual, variants): (Vec<&Operation>, Vec<&Operation>) =
+            survey.operations.iter().filter(|one| one.succeeds).partition(|one| one.is_usual());
+        for one in usual.into_iter().chain(variants).take(QUICK_ALONE) {
+            let opened = opened(survey, name, &[one]);
+            let script = format!("{opened}; {}; wait 50ms; {ENDED_ALONE}", asks("a", one));
+            plan.add(
+                format!("{} alone where the card answers at access {access}", words(one)),
+                script,
+                Kind::Quick,
+            );
+        }
+    }
+    plan.more.clear();
+}
+
+/// Requests that a card answers in the moment in which the driver's own time limit for them ends, or long after it.
+pub(super) fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
+    let open = open(name);
+    for (place, limit) in &survey.limited {
+        let one = &survey.operations[*place];
+        let (what, command) = (words(one), &one.command);
+        // The limit may be that of the first request or of the second.
+        for limit in [*limit, limit.saturating_sub(1)].into_iter().filter(|limit| *limit > 0) {
+            plan.more = vec![format!("{LATE_CARDS}={limit}")];
+            let script = format!(
+                "{open}; t: async a {command}; u: async b {command}; join t; join u; wait 11s; {ENDED}"
+            );
+            plan.add(
+                format!("{what} where the card answers as time limit {limit} ends"),
+                script,
+                Kind::AtOnce,
+            );
+        }
+    }
+    if has_model(survey) {
+        plan.more = vec!["--platform=silent-cards".to_owned()];
+        for one in survey.operations.iter().filter(|one| one.is_usual()).take(AT_ONCE) {
+            let (what, command) = (words(one), &one.command);
+            let script = format!(
+                "{open}; async a {command}; wait 50ms; cancel a; join a; async a {command}; async b {command}; wait 11s; {ENDED}"
+            );
+            plan.add(format!("{what} where the card is silent"), script, Kind::Requests);
+        }
+    }
+    plan.more.clear();
+}

@@ -1,0 +1,82 @@
+//! How often each sort of exercise is carried out, in hundredths of the usual, and the list that exercises are added to.
+
+use super::{Effort, Exercise, RACES, Stories};
+
+/// From this budget on as many calls fail, one in each attempt, as by the usual one.
+const ALL_FAILING: usize = 10;
+/// So many stories are one exercise, of so many; behind these come those of sequences, which are found by so many attempts; and so many seeds each
+/// story has.
+const STORIES: u64 = 200;
+const STORY_SEEDS: u64 = 3;
+
+/// What sort of exercise it is: by that it is carried out so often.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Start,
+    StartOnTwo,
+    StartElsewhere,
+    Plain,
+    Little,
+    Sizes,
+    Requests,
+    AtOnce,
+    Behind,
+    LateStores,
+    Quick,
+    Inputs,
+    /// Behind so many sequences.
+    Stories {
+        part: u64,
+        behind: u64,
+    },
+}
+
+pub(super) struct Plan {
+    pub(super) all: Vec<Exercise>,
+    pub(super) budget: u64,
+    /// Of what is added next.
+    pub(super) more: Vec<String>,
+}
+
+impl Plan {
+    pub(super) fn add(&mut self, title: impl Into<String>, script: impl Into<String>, kind: Kind) {
+        let share = |usual: u64| usual * self.budget / 100;
+        // All of them, but for a look so short that they would be nearly all of it.
+        let failing = |usual: usize| {
+            let shared = usual * usize::try_from(self.budget).unwrap_or(usize::MAX).min(ALL_FAILING);
+            shared.div_ceil(ALL_FAILING)
+        };
+        let none = Effort::default();
+        let effort = match kind {
+            Kind::Start => Effort { failing: failing(400), from_start: true, seeds: share(48), ..none },
+            Kind::StartOnTwo => Effort { from_start: true, seeds: share(160), ..none },
+            Kind::StartElsewhere => Effort { from_start: true, seeds: share(16), ..none },
+            Kind::Plain => Effort { failing: failing(60), seeds: share(16), ..none },
+            Kind::Little => Effort { seeds: share(4), ..none },
+            Kind::Sizes => Effort { failing: failing(20), seeds: share(2), ..none },
+            Kind::Requests => Effort { failing: failing(60), seeds: share(20), ..none },
+            Kind::AtOnce => Effort { seeds: share(80), schedules: share(120), ..none },
+            Kind::Behind | Kind::LateStores => Effort { seeds: share(24), schedules: share(40), ..none },
+            Kind::Quick => Effort { seeds: share(8), schedules: share(80), ..none },
+            Kind::Stories { part, behind } => {
+                let stories = Stories { first: part * STORIES, count: share(STORIES), behind: share(behind) };
+                Effort { seeds: STORY_SEEDS, stories, ..none }
+            }
+            Kind::Inputs => Effort { failing: failing(10), seeds: share(2), inputs: share(10_000), ..none },
+        };
+        let processors = match kind {
+            Kind::AtOnce
+            | Kind::Behind
+            | Kind::LateStores
+            | Kind::Quick
+            | Kind::StartOnTwo
+            | Kind::Stories { .. } => 2,
+            _ => 1,
+        };
+        let mut more = self.more.clone();
+        if matches!(kind, Kind::AtOnce) {
+            more.push(RACES.to_owned());
+        }
+        self.all.push(Exercise { title: title.into(), script: script.into(), processors, more, effort });
+    }
+}

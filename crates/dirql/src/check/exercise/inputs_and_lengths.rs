@@ -1,0 +1,119 @@
+//! Requests of one kind with all lengths around the usual boundaries, with numbers at which drivers go wrong, and with pointers of all kinds.
+
+use std::collections::BTreeSet;
+
+use super::super::survey::Operation;
+use super::steps::{filled, tried};
+use super::{METHOD_BUFFERED, OVERFLOWS, WORDS};
+
+/// The lengths of reads and writes: some of several pages, which lie wherever memory is free.
+const LENGTHS: [u32; 13] = [0, 1, 3, 4, 16, 100, 4095, 4096, 4097, 4112, 8192, SEVERAL_PAGES, 65_536];
+const SEVERAL_PAGES: u32 = 12_288;
+/// The lengths of the buffers of device control requests, of one of them and of both.
+const SIZES: [u32; 14] = [1, 2, 3, 4, 6, 7, 8, 12, 16, 24, 32, 64, 256, 4096];
+/// Lengths of buffers that hold such values, and where in them these stand.
+const VALUE_SIZES: [u32; 5] = [8, 16, 32, 64, 256];
+const VALUE_PLACES: [u32; 4] = [0, 4, 8, 12];
+/// Words that stand beside each other, as an offset and a length do, and the sizes of the buffers that hold them.
+const PAIRED: [u32; 9] = [0, 1, 8, 16, 0x40, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFF0, 0xFFFF_FFFF];
+const PAIR_SIZES: [u32; 2] = [16, 64];
+/// An address of the kernel's: where drivers' pool lies.
+const KERNEL_ADDRESS: u64 = 0x2020_0000_1000;
+
+pub(super) fn sizes(operation: &Operation) -> String {
+    let mut steps = Vec::new();
+    let mut add = |command: String| steps.push(tried(steps.len(), &command));
+    match operation.code {
+        None if operation.command.starts_with("read") => {
+            LENGTHS.iter().for_each(|length| add(format!("read h {length}")));
+            LENGTHS.iter().for_each(|length| add(format!("read h {length} at 0x7fffffff0")));
+            [1, 0xFFF, 0xFFFF, 0x7FFF_FFFF].iter().for_each(|at| add(format!("read h 16 at {at}")));
+        }
+        None => {
+            LENGTHS.iter().for_each(|length| add(format!("write h {}", filled(*length, u32::MAX))));
+            LENGTHS.iter().for_each(|length| add(format!("write h {} at 0x7fffffff0", filled(*length, 1))));
+            [1, 0xFFF, 0xFFFF, 0x7FFF_FFFF]
+                .iter()
+                .for_each(|at| add(format!("write h {} at {at}", filled(16, 1))));
+        }
+        Some(code) => {
+            add(format!("ioctl h {code:#x}"));
+            if code & 3 != METHOD_BUFFERED {
+                add(format!("ioctl h {code:#x} in zero:64 out {SEVERAL_PAGES}"));
+            }
+            for size in SIZES {
+                add(format!("ioctl h {code:#x} in zero:{size} out {size}"));
+                add(format!("ioctl h {code:#x} in zero:{size}"));
+                add(format!("ioctl h {code:#x} out {size}"));
+                add(format!("ioctl h {code:#x} in zero:{size} out 4096"));
+                add(format!("ioctl h {code:#x} in zero:4096 out {size}"));
+                add(format!("ioctl h {code:#x} in {} out {size}", filled(size, u32::MAX)));
+                add(format!("ioctl h {code:#x} in {}", filled(size, u32::MAX)));
+                add(format!("ioctl h {code:#x} in {}", filled(size, 0x4141_4141)));
+            }
+            for word in WORDS {
+                for size in [4, 8, 16, 32, 64, 256] {
+                    add(format!("ioctl h {code:#x} in {} out {size}", filled(size, word)));
+                    add(format!("ioctl h {code:#x} in u32:{word:#x} + zero:{} out 64", size - 4));
+                    add(format!("ioctl h {code:#x} in zero:{} + u32:{word:#x} out 64", size - 4));
+                }
+            }
+        }
+    }
+    steps.join("; ") + "; close h"
+}
+
+/// Input with numbers in it at which drivers go wrong: limits of their own, and what overflows.
+pub(super) fn values(operation: &Operation, code: u32, limits: &[u32]) -> String {
+    let near = limits.iter().flat_map(|limit| [limit.wrapping_sub(1), *limit, limit.wrapping_add(1)]);
+    let all: BTreeSet<u32> = near.chain(WORDS).chain(OVERFLOWS).collect();
+    let mut steps = Vec::new();
+    for size in VALUE_SIZES {
+        for place in VALUE_PLACES.into_iter().filter(|place| place + 4 <= size) {
+            for value in &all {
+                let rest = size - place - 4;
+                let command =
+                    format!("ioctl h {code:#x} in zero:{place} + u32:{value:#x} + zero:{rest} out {size}");
+                steps.push(if operation.waits { tried(steps.len(), &command) } else { command });
+            }
+        }
+    }
+    for size in PAIR_SIZES {
+        for place in VALUE_PLACES.into_iter().filter(|place| place + 8 <= size) {
+            for (first, second) in PAIRED.iter().flat_map(|first| PAIRED.map(|second| (first, second))) {
+                let rest = size - place - 8;
+                let command = format!(
+                    "ioctl h {code:#x} in zero:{place} + u32:{first:#x} + u32:{second:#x} + zero:{rest} out {size}"
+                );
+                steps.push(if operation.waits { tried(steps.len(), &command) } else { command });
+            }
+        }
+    }
+    steps.join("; ") + "; close h"
+}
+
+/// Buffers that are not there, are taken away, lie in the kernel, or end at a page.
+pub(super) fn pointers(operation: &Operation) -> String {
+    let mut steps = vec![
+        "memory gone zero:4096; unmap gone".to_owned(),
+        format!("memory kernel at {KERNEL_ADDRESS:#x} 64"),
+        "memory null at 0x10 64".to_owned(),
+        "memory odd at 0x100000000001 64".to_owned(),
+        "memory good zero:64".to_owned(),
+    ];
+    let mut add = |command: String| steps.push(tried(steps.len(), &command));
+    for bad in ["gone", "kernel", "null", "odd"] {
+        match operation.code {
+            Some(code) => {
+                add(format!("ioctl h {code:#x} in memory {bad} out memory {bad}"));
+                add(format!("ioctl h {code:#x} in memory good out memory {bad}"));
+                add(format!("ioctl h {code:#x} in memory {bad} out memory good"));
+                add(format!("ioctl h {code:#x} in memory {bad}"));
+                add(format!("ioctl h {code:#x} out memory {bad}"));
+            }
+            None if operation.command.starts_with("read") => add(format!("read h memory {bad}")),
+            None => add(format!("write h memory {bad}")),
+        }
+    }
+    steps.join("; ") + "; close h"
+}

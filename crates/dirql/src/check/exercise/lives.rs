@@ -1,0 +1,107 @@
+//! What happens to a device or a handle, with nothing under way, and what a card of which nothing is known does by itself.
+
+use super::super::survey::Survey;
+use super::steps::open;
+
+/// So many registers of each window of an unknown card get values, from its beginning.
+const REGISTERS: u32 = 16;
+
+pub(super) fn opens(name: &str) -> String {
+    let open = |more: &str| format!("open \"{name}\" as {more}");
+    [
+        "tolerate".to_owned(),
+        open("a"),
+        "close a".to_owned(),
+        open("a read-only"),
+        open("b"),
+        "close a; close b".to_owned(),
+        open("a exclusive"),
+        open("b"),
+        "close b; close a".to_owned(),
+        format!("open \"{name}\\inside\" as a"),
+        "close a; user plain".to_owned(),
+        open("a"),
+        "close a; user administrator".to_owned(),
+        open("a"),
+        "duplicate a as b; close a; close b".to_owned(),
+        // The process exits with this one.
+        open("a"),
+    ]
+    .join("; ")
+}
+
+/// Cards of which nothing is known interrupt, and their registers hold nothing, all ones, or one bit each. None if there is none.
+pub(super) fn interrupts(signals: &[String]) -> Option<String> {
+    let (pins, windows): (Vec<&String>, Vec<&String>) =
+        signals.iter().partition(|signal| signal.ends_with(" pulse"));
+    let mut steps = Vec::new();
+    for value in [0, u32::MAX, 1, 2, 4, 0x80] {
+        for window in &windows {
+            steps.extend((0..REGISTERS).map(|at| format!("poke {window}+{:x} {value}", 4 * at)));
+        }
+        for (pin, accesses) in pins.iter().flat_map(|pin| [1, 2, 3].map(|accesses| (pin, accesses))) {
+            steps.push(format!("poke {pin} {accesses}; wait 1ms"));
+        }
+    }
+    (!pins.is_empty()).then(|| steps.join("; "))
+}
+
+/// What happens to the device while an application has a handle, or none. A device goes to a power state of its own only where its driver knows of them,
+/// and is removed there only where it goes there while the system works.
+pub(super) fn lives(survey: &Survey) -> Vec<(String, String)> {
+    let mut steps = vec![
+        ("questions taken back", "query-stop; cancel-stop; query-remove; cancel-remove; wait 1ms"),
+        (
+            "stop and start",
+            "stop-device; wait 1ms; start-device; wait 1ms; stop-device; start-device elsewhere; wait 1ms",
+        ),
+        ("sleep and wake", "power s3; wait 1ms; power s0; wait 20ms"),
+        ("hibernate", "power s4; wait 1ms; power s0; wait 20ms"),
+    ];
+    if survey.knows_power {
+        steps.push(("power down and up", "power d3; wait 20ms; power d0; wait 20ms"));
+        steps.push(("lower power states", "power d1; wait 1ms; power d0; power d2; wait 1ms; power d0"));
+    }
+    if survey.idles {
+        steps.push(("removed while it is powered down", "power d3; remove-device"));
+        steps.push(("pulled while it is powered down", "power d3; surprise-remove; wait 20ms"));
+    }
+    steps.extend([
+        ("removed", "remove-device"),
+        ("pulled", "surprise-remove; wait 20ms"),
+        ("removed after a stop", "stop-device; remove-device"),
+        ("pulled after a stop", "stop-device; surprise-remove; wait 1ms"),
+        ("shut down", "power s5"),
+    ]);
+    let mut lives = Vec::new();
+    for (title, steps) in steps {
+        lives.push((title.to_owned(), format!("tolerate; {steps}")));
+        if let Some(name) = survey.names.first() {
+            let open = open(name);
+            lives.push((format!("{title}, with a handle open"), format!("{open}; {steps}; close h")));
+        }
+    }
+    lives
+}
+
+pub(super) fn seldom() -> String {
+    let steps = [
+        "flush h",
+        "query h FileStandardInformation 24",
+        "query h FilePositionInformation 8",
+        "set h FileEndOfFileInformation u64:16",
+        "ioctl h 0x7a5c2f44 in zero:16 out 16",
+        "ioctl h 0x7a5c2f47 in zero:16 out 16",
+        "async r read h 64",
+        "wait 1ms",
+        "cancel r",
+        "join r",
+        "async w write h zero:64",
+        "wait 1ms",
+        "cancel w",
+        "join w",
+        "wmi blocks",
+        "close h",
+    ];
+    steps.join("; ")
+}

@@ -1,0 +1,224 @@
+//! The exercises: scripts for a driver of which only a [`Survey`] is known, and how often each is carried out.
+//!
+//! They begin with the simplest, so that a mistake which several show is reported by the shortest script. A request is overlapped and cancelled after a
+//! while, so none waits for a device that says nothing. No script expects anything: what a driver ought to answer is not known, but that what has ended by
+//! itself alone must do so in company, too.
+
+mod at_once;
+mod card_timing;
+mod effort;
+mod inputs_and_lengths;
+mod lives;
+mod neighbours;
+mod steps;
+#[cfg(test)]
+mod tests;
+mod under_way;
+
+use serde::{Deserialize, Serialize};
+
+use super::survey::Survey;
+use at_once::{at_once, from_outside};
+use card_timing::{answered_late, answered_soon};
+use effort::{Kind, Plan};
+use inputs_and_lengths::{pointers, sizes, values};
+use lives::{interrupts, lives, opens, seldom};
+pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
+use steps::{ENDED, asks, opened, place, two_at_once, two_under_way, words};
+pub(super) use steps::{PAUSE, on, open, open_other, tried};
+use under_way::{left, of_a_closed_handle, within_lives};
+
+/// How often an exercise is carried out.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+pub struct Effort {
+    /// So many calls fail at most, one in each attempt.
+    pub failing: usize,
+    /// What is tried departs from the usual while the driver is loaded and started, too, and not from the script on only.
+    pub from_start: bool,
+    /// So many seeds are tried.
+    pub seeds: u64,
+    /// So many schedules are searched.
+    pub schedules: u64,
+    /// So many inputs are tried first; what is carried out are those that came to new code, and not the script.
+    pub inputs: u64,
+    /// Stories are made up; they are carried out, and not the script.
+    pub stories: Stories,
+}
+
+/// Which stories are made up.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+pub struct Stories {
+    /// The number of the first.
+    pub first: u64,
+    /// How many.
+    pub count: u64,
+    /// So many sequences are tried before: the requests of those that came to new code take part.
+    pub behind: u64,
+}
+
+/// A script, and how often it is carried out.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Exercise {
+    /// What is done, in a few words.
+    pub title: String,
+    /// As `--do` has it; empty: the machine is left alone.
+    pub script: String,
+    /// Virtual processors.
+    pub processors: u32,
+    /// Options of the command line that it needs besides: of another computer, or more cards.
+    pub more: Vec<String>,
+    /// How often.
+    pub effort: Effort,
+}
+
+impl Exercise {
+    /// Whether it takes as long as many others; or begins with inputs that come to code which nothing has come to before.
+    #[must_use]
+    pub fn is_long(&self) -> bool {
+        self.effort.inputs > 0 || self.effort.stories.count > 0
+    }
+}
+
+/// So many names of devices are tried.
+const NAMES: usize = 3;
+/// So many requests take part in what is done at once.
+const AT_ONCE: usize = 6;
+/// What is in the input buffers: words of 4 bytes, repeated.
+pub(super) const WORDS: [u32; 7] = [0xFFFF_FFFF, 1, 2, 0x10, 0x1000, 0x7FFF_FFFF, 0x8000_0000];
+/// Numbers of records of 4 to 64 bytes each whose size in bytes does not fit into 32 bits: what is left of it is small.
+pub(super) const OVERFLOWS: [u32; 8] =
+    [0x4000_0001, 0x2000_0001, 0x1555_5556, 0x1000_0001, 0x0CCC_CCCD, 0x0AAA_AAAB, 0x0800_0001, 0x0400_0001];
+/// So many requests of one kind are under way at once.
+pub(super) const MANY: u32 = 64;
+/// So many are made one after the other: more than what counts in four or five bits.
+const IN_A_ROW: usize = 40;
+const STORY_EXERCISES: u64 = 6;
+const SEQUENCE_EXERCISES: u64 = 2;
+const SEQUENCES: u64 = 2_000;
+/// The option that looks for data races: where two threads ask at once.
+pub const RACES: &str = "--races";
+/// The option of cards that answer when a time limit of the driver's ends.
+pub(super) const LATE_CARDS: &str = "--platform=late-cards";
+/// The method of a code whose buffers the system copies.
+const METHOD_BUFFERED: u32 = 0;
+
+/// What is to be tried, in this order. `budget` is how much of each, in hundredths of the usual.
+#[must_use]
+pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
+    let mut plan = Plan { all: Vec::new(), budget, more: Vec::new() };
+    plan.add("load, start, stop, remove and unload", "", Kind::Start);
+    plan.add("the same on two processors", "", Kind::StartOnTwo);
+    if survey.is_hardware {
+        plan.more = vec!["--platform=shifted-bus".to_owned()];
+        plan.add("load and start where raw addresses are not the translated ones", "", Kind::StartElsewhere);
+        plan.more.clear();
+    }
+    if !survey.ready {
+        return plan.all;
+    }
+    for (at, name) in survey.names.iter().take(NAMES).enumerate() {
+        let of = if at == 0 { String::new() } else { format!(" of {name}") };
+        plan.add(format!("open and close handles{of}"), opens(name), Kind::Plain);
+    }
+    let has_device = !survey.devices.is_empty();
+    if has_device {
+        plan.add("a question to the bus driver by WMI", "tolerate; ask-bus", Kind::Plain);
+        for (title, script) in lives(survey) {
+            plan.add(title, script, Kind::Plain);
+        }
+    }
+    let interrupts = interrupts(&survey.signals);
+    if let Some(steps) = &interrupts {
+        plan.add("interrupts", format!("tolerate; {steps}"), Kind::Requests);
+    }
+    let Some(name) = survey.names.first() else { return plan.all };
+    let open = open(name);
+    let operations = || survey.operations.iter().filter(|operation| !operation.variant);
+    for operation in operations().filter(|_| interrupts.is_some()) {
+        let script = two_under_way(&open, operation, interrupts.as_deref().unwrap_or_default());
+        plan.add(format!("{} and interrupts", words(operation)), script, Kind::Requests);
+    }
+    from_outside(survey, &open, &mut plan);
+    plan.add("requests that drivers seldom handle", format!("{open}; {}", seldom()), Kind::Plain);
+    for operation in operations() {
+        let what = words(operation);
+        let open = opened(survey, name, &[operation]);
+        let is_plain = operation.word().is_none()
+            || operations().all(|other| other.code != operation.code || other == operation);
+        if is_plain {
+            plan.add(format!("{what} of all sizes"), format!("{open}; {}", sizes(operation)), Kind::Sizes);
+            if let Some(code) = operation.code {
+                let steps = values(operation, code, &survey.values);
+                plan.add(format!("{what} of telling values"), format!("{open}; {steps}"), Kind::Sizes);
+            }
+            plan.add(
+                format!("{what} with pointers of all kinds"),
+                format!("{open}; {}", pointers(operation)),
+                Kind::Sizes,
+            );
+        }
+        plan.add(
+            format!("{what}, cancelled and left"),
+            format!("{open}; {}", left(survey, operation, name)),
+            Kind::Requests,
+        );
+        let of_another = format!(
+            "{open}; inherit h; process c inheriting; c: async x {command}; c: wait 1ms; join c; exit c; wait 1ms; \
+             async y {command}; {PAUSE}; cancel h; join y; close h",
+            command = operation.command
+        );
+        plan.add(
+            format!("{what} of a process that exits before one that has its handle"),
+            of_another,
+            Kind::Little,
+        );
+        let own = place(survey, operation);
+        if survey.self_ending.contains(&(own, own)) {
+            let one = format!("async a {}; wait 20ms; must-end a; cancel a; join a", operation.command);
+            let script = format!("{open}; {}; close h", vec![one; IN_A_ROW].join("; "));
+            plan.add(format!("{what}, {IN_A_ROW} in a row"), script, Kind::Little);
+        }
+        for (_, by) in survey.ended_by.iter().filter(|(waits, _)| *waits == own) {
+            let ends = &survey.operations[*by];
+            let one = format!(
+                "async a {}; async b {}; wait 30ms; must-end a if b; cancel h; join a; join b",
+                operation.command, ends.command
+            );
+            let script = format!("{open}; {}; close h", vec![one; IN_A_ROW].join("; "));
+            plan.add(format!("{what} ended by {}, {IN_A_ROW} in a row", words(ends)), script, Kind::Little);
+            if survey.ended_before.contains(&(own, *by)) {
+                let then = format!("must-end a b; {ENDED}");
+                let script = two_at_once(&open, &asks("a", operation), &asks("b", ends), &then);
+                let title = format!("{what} at once with {}, which ends it in either order", words(ends));
+                plan.add(title, script, Kind::AtOnce);
+            }
+        }
+        for (second, script) in of_a_closed_handle(survey, operation, name) {
+            let title = format!("{what} and {second} of a handle that is closed before all else");
+            plan.add(title, script, Kind::Little);
+        }
+        if has_device {
+            for (title, script) in within_lives(survey, operation, name) {
+                plan.add(format!("{what} {title}"), format!("{open}; {script}"), Kind::Requests);
+            }
+        }
+    }
+    at_once(survey, name, has_device, &mut plan);
+    answered_soon(survey, name, &mut plan);
+    answered_late(survey, name, &mut plan);
+    if !survey.operations.is_empty() {
+        plan.add("sequences of requests by what code they reach", "", Kind::Inputs);
+        for part in 0..STORY_EXERCISES + SEQUENCE_EXERCISES {
+            // Looking for races takes as long as the rest.
+            plan.more = if part % 2 == 1 { vec![RACES.to_owned()] } else { Vec::new() };
+            let (of, number, count, behind) = match part.checked_sub(STORY_EXERCISES) {
+                None => ("requests", part, STORY_EXERCISES, 0),
+                Some(number) => ("sequences", number, SEQUENCE_EXERCISES, SEQUENCES),
+            };
+            let title = format!("stories made up of {of}, part {} of {count}", number + 1);
+            plan.add(title, "", Kind::Stories { part, behind });
+        }
+        plan.more.clear();
+    }
+    plan.all
+}

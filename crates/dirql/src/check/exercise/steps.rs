@@ -1,0 +1,106 @@
+//! What scripts are made of: handles that are opened, requests on them, two threads at once, and what must have ended behind them.
+
+use std::collections::BTreeSet;
+
+use super::super::survey::{Operation, Survey};
+
+/// What people call a request.
+pub(super) fn words(operation: &Operation) -> String {
+    match operation.code {
+        Some(code) => match operation.word() {
+            Some(word) => format!("ioctl {code:#x} of {word}"),
+            None => format!("ioctl {code:#x}"),
+        },
+        None => operation.command.split(' ').next().unwrap_or_default().to_owned(),
+    }
+}
+
+pub(in super::super) fn open(name: &str) -> String {
+    format!("tolerate; open \"{name}\" as h overlapped")
+}
+
+/// A second handle: `i`.
+pub(in super::super) fn open_other(name: &str) -> String {
+    format!("open \"{name}\" as i overlapped")
+}
+
+/// Two handles: `h` and `i`.
+pub(super) fn open_two(name: &str) -> String {
+    format!("{}; {}", open(name), open_other(name))
+}
+
+/// A request on this handle.
+pub(in super::super) fn on(operation: &Operation, handle: &str) -> String {
+    operation.command.replacen(" h", &format!(" {handle}"), 1)
+}
+
+/// A request of this name on the first handle, and one on the second.
+pub(super) fn asks(request: &str, operation: &Operation) -> String {
+    format!("async {request} {}", operation.command)
+}
+pub(super) fn asks_other(request: &str, operation: &Operation) -> String {
+    format!("async {request} {}", on(operation, "i"))
+}
+
+/// Two threads that do a step each, behind what comes before; and what follows a while later.
+pub(super) fn two_at_once(before: &str, one: &str, other: &str, then: &str) -> String {
+    format!("{before}; t: {one}; u: {other}; join t; join u; wait 50ms; {then}")
+}
+/// How requests `a` and `b` end, and their handle, or both handles.
+pub(super) const ENDED: &str = "cancel h; join a; join b; close h";
+pub(super) const ENDED_ALONE: &str = "cancel h; join a; close h";
+pub(super) const ENDED_OF_TWO: &str = "cancel h; cancel i; join a; join b; close h; close i";
+
+/// The device opened, and what these need asked for.
+pub(super) fn opened(survey: &Survey, name: &str, operations: &[&Operation]) -> String {
+    let needed: BTreeSet<usize> = operations.iter().filter_map(|operation| operation.needs).collect();
+    let mut steps = open(name);
+    for place in needed {
+        steps += &format!("; async p{place} {}", survey.operations[place].command);
+    }
+    steps
+}
+
+/// How long a request may take before it is cancelled: [`PATIENCE`](crate::machine::sequences::PATIENCE).
+pub(in super::super) const PAUSE: &str = "wait 20ms";
+
+/// Makes a request, and cancels it if it takes long. `n` numbers it.
+pub(in super::super) fn tried(n: usize, command: &str) -> String {
+    format!("async r{n} {command}; {PAUSE}; cancel r{n}; join r{n}")
+}
+
+/// Bytes made of one word.
+pub(super) fn filled(length: u32, word: u32) -> String {
+    format!("fill:{word:#x}:{length}")
+}
+
+/// What follows a while after these two were asked for: the requests of these names must end, if the operations do so by themselves in either order.
+pub(super) fn owed(survey: &Survey, (one, other): (&Operation, &Operation), names: &str) -> String {
+    let (one, other) = (place(survey, one), place(survey, other));
+    let is_known = survey.self_ending.contains(&(one.min(other), one.max(other)));
+    if is_known { format!("must-end {names}; ") } else { String::new() }
+}
+
+/// As [`owed`], of `a` and `b`, which are these two: the one alone, if only that ends beside the other.
+pub(super) fn owed_of_two(survey: &Survey, (one, other): (&Operation, &Operation)) -> String {
+    let (first, second) = (place(survey, one), place(survey, other));
+    if survey.ending_beside.contains(&(first, second)) {
+        "must-end a; ".to_owned()
+    } else if survey.ending_beside.contains(&(second, first)) {
+        "must-end b; ".to_owned()
+    } else {
+        owed(survey, (one, other), "a b")
+    }
+}
+
+/// The place of an operation of the survey's.
+pub(super) fn place(survey: &Survey, wanted: &Operation) -> usize {
+    let place = survey.operations.iter().position(|operation| operation == wanted);
+    place.expect("it is the survey's")
+}
+
+/// These steps while two requests are under way, which are cancelled then.
+pub(super) fn two_under_way(open: &str, operation: &Operation, steps: &str) -> String {
+    let command = &operation.command;
+    format!("{open}; async a {command}; async b {command}; {steps}; cancel h; join a; join b; close h")
+}

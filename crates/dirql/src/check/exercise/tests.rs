@@ -1,0 +1,73 @@
+//! Which exercises a survey leads to.
+
+use super::super::survey::{Operation, Survey};
+use super::{Exercise, exercises, exercises_of_neighbours};
+
+fn operation(code: u32, waits: bool, variant: bool) -> Operation {
+    let command = format!("ioctl h {code:#x} in u32:{}", u32::from(variant));
+    Operation { command, code: Some(code), succeeds: true, waits, variant, needs: None }
+}
+
+/// One that ends by itself, that with another word, and one that waits until the first is made.
+fn surveyed(device: &str, is_hardware: bool) -> Survey {
+    let (code, waiting) = (0x0022_2000, 0x0022_2004);
+    Survey {
+        ready: true,
+        names: (0..3).map(|number| format!(r"\\.\Unit{number}")).collect(),
+        devices: (0..3).map(|number| format!("{device}#{number}")).collect(),
+        operations: vec![
+            operation(code, false, false),
+            operation(code, false, true),
+            operation(waiting, true, false),
+        ],
+        ended_by: vec![(2, 0)],
+        is_hardware,
+        ..Survey::default()
+    }
+}
+
+fn titled<'e>(all: &'e [Exercise], part: &str) -> Vec<&'e Exercise> {
+    all.iter().filter(|exercise| exercise.title.contains(part)).collect()
+}
+
+#[test]
+fn a_request_of_a_quick_card_is_searched_alone_on_two_processors() {
+    let all = exercises(&surveyed("edu", true), 100);
+    let alone = titled(&all, "alone where the card answers");
+    assert_eq!(alone.len(), 9, "three requests, each at the first three accesses");
+    for exercise in alone {
+        assert!(exercise.processors == 2 && exercise.effort.schedules > 0, "{}", exercise.title);
+        assert!(exercise.more[0].starts_with("--platform=quick-cards="), "{:?}", exercise.more);
+    }
+    assert!(titled(&exercises(&surveyed("unit", false), 100), "the card answers").is_empty());
+}
+
+#[test]
+fn a_handle_is_closed_as_its_request_ends_and_before_all_else() {
+    let all = exercises(&surveyed("unit", false), 100);
+    let [ends] = titled(&all, "whose handle is closed as")[..] else { panic!() };
+    let (waits, made) =
+        (ends.script.find("async a ioctl h 0x222004"), ends.script.find("async b ioctl h 0x222000"));
+    assert!(waits.is_some() && waits < made && ends.script.ends_with("join a; close h"), "{}", ends.script);
+    let closed = titled(&all, "of a handle that is closed before all else");
+    assert_eq!(closed.len(), 2, "in either order");
+    for exercise in closed {
+        let (before, after) = exercise.script.split_once("close i").unwrap();
+        assert!(before.contains("async a ioctl i") && before.contains("async b ioctl i"), "{before}");
+        assert_eq!(after.matches("async r").count(), 3, "{after}");
+    }
+}
+
+#[test]
+fn words_take_part_where_a_device_on_no_bus_is_removed_beside_another() {
+    let more = vec!["--device=root".to_owned(); 3];
+    let all = exercises_of_neighbours(&surveyed("unit", false), &more, 100);
+    let removed = titled(&all, "while another device is disabled and enabled");
+    assert_eq!(removed.len(), 3);
+    let with_word = removed.iter().filter(|exercise| exercise.script.contains("in u32:1")).count();
+    assert!(
+        with_word == 1 && removed.iter().all(|exercise| exercise.script.contains("remove-device unit#1"))
+    );
+    let of_cards = exercises_of_neighbours(&surveyed("edu", true), &more, 100);
+    assert_eq!(titled(&of_cards, "while another card is disabled and enabled").len(), 2, "no word");
+}

@@ -1,0 +1,138 @@
+//! Requests of one kind that are under way while they are cancelled, left, or while something happens to the device.
+
+use super::super::survey::{Operation, Survey};
+use super::MANY;
+use super::steps::{asks, asks_other, on, open_two, owed, words};
+
+/// So many pairs of requests are made on a handle that is closed, and so many follow.
+const OF_ONE_HANDLE: usize = 6;
+const AFTERWARDS: usize = 12;
+
+/// Requests that are cancelled at once, one by one and all together, and left when their handle or their process goes.
+pub(super) fn left(survey: &Survey, operation: &Operation, name: &str) -> String {
+    let command = &operation.command;
+    let owed = |name: &str| owed(survey, (operation, operation), name);
+    let mut steps = vec![
+        format!("async a {command}; cancel a; join a"),
+        format!(
+            "async a {command}; async b {command}; async c {command}; cancel b; join b; wait 1us; cancel h; join a; join c"
+        ),
+        format!("async a {command}; async b {command}; wait 50ms; cancel h; join a; join b"),
+        many(command),
+        format!("async a {command}; wait 50ms; {}cancel a; join a", owed("a")),
+        format!(
+            "async a {command}; async b {command}; cancel a; join a; wait 50ms; {}cancel b; join b",
+            owed("b")
+        ),
+        // What is under way stays so until its thread ends: closing a handle does not cancel it.
+        format!("async c {command}; async d {command}; close h"),
+        format!("open \"{name}\" as i"),
+        format!("t: {}", on(operation, "i")),
+        "wait 1us; terminate t; join t; close i".to_owned(),
+        format!("open \"{name}\" as h overlapped"),
+    ];
+    // The process exits with these.
+    steps.push(format!("async x {command}; async y {command}"));
+    steps.join("; ")
+}
+
+/// So many of a request at once.
+fn many(command: &str) -> String {
+    let each = |what: &dyn Fn(u32) -> String| (0..MANY).map(what).collect::<Vec<_>>().join("; ");
+    let (begin, end) = (each(&|at| format!("async m{at} {command}")), each(&|at| format!("join m{at}")));
+    format!("{begin}; wait 50ms; cancel h; {end}")
+}
+
+/// Requests while something happens to the device.
+pub(super) fn within_lives(survey: &Survey, operation: &Operation, name: &str) -> Vec<(String, String)> {
+    let command = &operation.command;
+    let under_way = format!("async a {command}; async b {command}");
+    let ended = "wait 50ms; cancel h; join a; join b";
+    let owed = |names: &str| owed(survey, (operation, operation), names);
+    let (both, last) = (owed("a b"), owed("c"));
+    let after = format!("async c {command}; wait 50ms; {last}cancel h; join c");
+    let again = format!("open \"{name}\" as i overlapped; close i");
+    let each = [
+        (
+            "while the device is pulled",
+            format!("{under_way}; surprise-remove; {ended}; {after}; {again}; close h"),
+        ),
+        (
+            "left for long when the device is pulled",
+            format!("{under_way}; surprise-remove; wait 2s; cancel h; join a; join b; close h"),
+        ),
+        (
+            "asked for without power when the device is pulled",
+            format!(
+                "power d3; {under_way}; wait 1ms; surprise-remove; wait 2s; cancel h; join a; join b; close h"
+            ),
+        ),
+        ("after the device is pulled", format!("surprise-remove; {under_way}; {ended}; close h; {again}")),
+        (
+            "while the device is stopped",
+            format!(
+                "{under_way}; stop-device; async c {command}; start-device; wait 50ms; {}{ended}; cancel c; join c; close h",
+                owed("a b c")
+            ),
+        ),
+        (
+            "while the device is powered down",
+            format!(
+                "{under_way}; power d3; async c {command}; wait 50ms; power d0; wait 50ms; {last}{ended}; cancel c; join c; {after}; close h"
+            ),
+        ),
+        (
+            "while the system sleeps",
+            format!("{under_way}; power s3; wait 1ms; power s0; wait 50ms; {both}{ended}; {after}; close h"),
+        ),
+        (
+            "while the device is removed",
+            format!("{under_way}; remove-device; {ended}; close h; remove-device; {again}"),
+        ),
+        (
+            "after a question of stopping is taken back",
+            format!(
+                "query-stop; t: async a {command}; wait 1ms; cancel-stop; join t; wait 50ms; {}async b {command}; {ended}; close h",
+                owed("a")
+            ),
+        ),
+        (
+            "after a question of removal",
+            format!("query-remove; {under_way}; cancel-remove; wait 50ms; {both}{ended}; {after}; close h"),
+        ),
+        (
+            "after the device is started again",
+            format!("stop-device; start-device elsewhere; {under_way}; wait 50ms; {both}{ended}; close h"),
+        ),
+    ];
+    let is_possible = |script: &str| survey.knows_power || !script.contains("power d");
+    let each = each.into_iter().filter(|(_, script)| is_possible(script));
+    each.map(|(title, script)| (title.to_owned(), script)).collect()
+}
+
+/// Two requests of one code on a handle, which is closed then; and all that there is on another one: what the driver keeps of both must be gone with their handle.
+/// The second one in words, and the script.
+pub(super) fn of_a_closed_handle(
+    survey: &Survey,
+    operation: &Operation,
+    name: &str,
+) -> Vec<(String, String)> {
+    let Survey { operations, .. } = survey;
+    let all = operations.iter().take(AFTERWARDS).enumerate();
+    let all: Vec<String> = all.map(|(number, one)| asks(&format!("r{number}"), one)).collect();
+    let script = |one: &Operation, other: &Operation| {
+        format!(
+            "{}; {}; {}; wait 1ms; close i; {}; wait 50ms; cancel h; close h",
+            open_two(name),
+            asks_other("a", one),
+            asks_other("b", other),
+            all.join("; wait 1ms; ")
+        )
+    };
+    let alike = operations.iter().filter(|other| other.variant && other.code == operation.code);
+    let in_either_order = |other: &Operation| {
+        let what = words(other);
+        [(what.clone(), script(operation, other)), (format!("{what} before it"), script(other, operation))]
+    };
+    alike.flat_map(in_either_order).take(OF_ONE_HANDLE).collect()
+}
