@@ -1,0 +1,65 @@
+//! One question after the other to a driver in a machine that is booted again where a question ends it.
+
+use super::question::{Answer, Question, answer, ends_well};
+use super::usual;
+use crate::error::Error;
+use crate::machine::{Boots, Handle, Machine};
+
+/// So often the machine is booted for one code, if words end it.
+const BOOTS: usize = 6;
+
+/// A machine that is booted with the driver, and the name of its device.
+pub(super) struct Asking<'b> {
+    pub(super) boots: &'b mut Boots,
+    pub(super) name: String,
+}
+
+impl Asking<'_> {
+    /// The answers to one request after the other, on one handle, up to the first that ends the machine.
+    pub(super) fn ask(&mut self, questions: &[Question]) -> Result<Vec<Answer>, Error> {
+        let answers = self.with_handle(|machine, handle| {
+            let mut answers = Vec::new();
+            for question in questions {
+                answers.push(answer(machine, handle, *question));
+                if answers.last() == Some(&Answer::Ends) {
+                    break;
+                }
+            }
+            answers
+        })?;
+        Ok(answers.unwrap_or_default())
+    }
+
+    /// What comes of this with a machine whose device is open. None if it cannot be opened.
+    pub(super) fn with_handle<R>(
+        &mut self,
+        work: impl FnOnce(&Machine, &Handle<'_>) -> R,
+    ) -> Result<Option<R>, Error> {
+        let Self { boots, name } = self;
+        let (done, _) = boots.boot_to_script(usual(), |machine| {
+            let handle = machine.open_overlapped(name).ok()?;
+            Some(work(machine, &handle))
+        })?;
+        Ok(done)
+    }
+
+    /// The answers to one request after the other, though some may end the machine.
+    pub(super) fn answers(&mut self, questions: &[Question]) -> Result<Vec<(Question, Answer)>, Error> {
+        let (mut rest, mut answered) = (questions, Vec::new());
+        for _ in 0..BOOTS {
+            let answers = self.ask(rest)?;
+            answered.extend(rest.iter().copied().zip(answers.iter().copied()));
+            rest = &rest[answers.len()..];
+            if answers.is_empty() || rest.is_empty() {
+                break;
+            }
+        }
+        Ok(answered)
+    }
+
+    /// Whether each of these, asked for one after the other, ends by itself and succeeds.
+    pub(super) fn all_end(&mut self, questions: &[Question]) -> Result<bool, Error> {
+        let answers = self.ask(questions)?;
+        Ok(answers.len() == questions.len() && answers.iter().all(|answer| ends_well(*answer)))
+    }
+}

@@ -1,0 +1,184 @@
+//! How requests end in company: by themselves, by another request, or by what happens outside of the card.
+
+use super::super::exercise::MANY;
+use super::super::signals::Outside;
+use super::Ended;
+use super::asking::Asking;
+use super::known::Known;
+use super::question::{Answer, PATIENCE, Question, answer, ended, ends_well};
+use crate::error::Error;
+
+/// So many requests are made in pairs: as many as take part in what is done at once, and some.
+pub(super) const PAIRED: usize = 8;
+/// How long a bus driver may take until it reports what has come, in the machine's time: contacts bounce.
+const SETTLING: u64 = 100_000_000;
+/// Between two things that are done to a card.
+pub(super) const BETWEEN: u64 = 1_000_000;
+
+impl Asking<'_> {
+    /// Which pairs end by themselves and succeed, in either order. Without hardware, which takes what was queued, a request may use something up for which the
+    /// next ones wait: there, so must as many as are ever made.
+    pub(super) fn self_ending(
+        &mut self,
+        known: &[Known],
+        is_hardware: bool,
+    ) -> Result<Vec<(usize, usize)>, Error> {
+        let alone = variants_last(known);
+        let alone = alone.filter(|(_, one)| one.operation.succeeds && !one.operation.waits).take(PAIRED);
+        let mut alone: Vec<(usize, Question)> = alone.map(|(place, one)| (place, one.question)).collect();
+        if !is_hardware {
+            let mut lasting = Vec::new();
+            for (place, question) in alone {
+                if self.all_end(&[question; MANY as usize])? {
+                    lasting.push((place, question));
+                }
+            }
+            alone = lasting;
+        }
+        let mut pairs = Vec::new();
+        for (at, &(one, first)) in alone.iter().enumerate() {
+            for &(other, second) in &alone[at..] {
+                if self.all_end(&[first, second, first])?
+                    && (one == other || self.all_end(&[second, first, second])?)
+                {
+                    pairs.push((one.min(other), one.max(other)));
+                }
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// Which end by themselves beside one that does not.
+    pub(super) fn ending_beside(
+        &mut self,
+        known: &[Known],
+        self_ending: &[(usize, usize)],
+    ) -> Result<Vec<(usize, usize)>, Error> {
+        let mut pairs = Vec::new();
+        for &(one, _) in self_ending.iter().filter(|(one, other)| one == other) {
+            for (other, beside) in variants_last(known).take(PAIRED) {
+                if one == other || self_ending.contains(&(one.min(other), one.max(other))) {
+                    continue;
+                }
+                let (first, second) = (known[one].question, beside.question);
+                let begun_last = self.together(&[second, first], &[])?;
+                if begun_last.get(1).is_some_and(|answer| ends_well(*answer))
+                    && self.together(&[first, second], &[])?.first().is_some_and(|answer| ends_well(*answer))
+                {
+                    pairs.push((one, other));
+                }
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// The devices that come when each of these has been asked for.
+    pub(super) fn children(&mut self, known: &[Known], devices: &[String]) -> Result<Vec<String>, Error> {
+        // One of them may take away what the one before it has brought.
+        let came = self.with_handle(|machine, handle| {
+            let mut came = Vec::new();
+            for one in known {
+                if answer(machine, handle, one.question) == Answer::Ends {
+                    break;
+                }
+                let _ = machine.wait(SETTLING);
+                let is_new = |name: &String| !devices.contains(name) && !came.contains(name);
+                let new: Vec<String> = machine.device_names().into_iter().filter(is_new).collect();
+                came.extend(new);
+            }
+            came
+        })?;
+        Ok(came.unwrap_or_default())
+    }
+
+    /// Which wait until another is made.
+    pub(super) fn ended_by(
+        &mut self,
+        known: &[Known],
+        self_ending: &[(usize, usize)],
+    ) -> Result<Vec<(usize, usize)>, Error> {
+        let mut pairs = Vec::new();
+        let waiting = variants_last(known).filter(|(_, one)| one.operation.waits).take(PAIRED);
+        for (one, waits) in waiting {
+            for &(other, _) in self_ending.iter().filter(|(first, second)| first == second) {
+                let (waits, ends) = (waits.question, known[other].question);
+                let sequences = [
+                    &[waits, ends][..],
+                    &[waits, waits, ends, ends],
+                    &[ends, waits, ends],
+                    &[ends, ends, waits, ends],
+                    &[waits, ends, waits, ends, ends],
+                ];
+                let mut is_so = true;
+                for questions in sequences {
+                    is_so = is_so && self.all_end_spaced(questions)?;
+                }
+                pairs.extend(is_so.then_some((one, other)));
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// Whether all of these end well, which are made one after the other, each a while behind the one before.
+    pub(super) fn all_end_spaced(&mut self, questions: &[Question]) -> Result<bool, Error> {
+        let all_end = self.with_handle(|machine, handle| {
+            let mut begun = Vec::new();
+            for question in questions {
+                let Ok(request) = question.begin(handle) else { return false };
+                begun.push(request);
+                let _ = machine.wait(PATIENCE);
+            }
+            begun.into_iter().all(|request| ends_well(ended(request)))
+        })?;
+        Ok(all_end.unwrap_or(false))
+    }
+
+    /// Which wait until something is done to the card.
+    pub(super) fn ended(&mut self, known: &[Known], outside: &[Outside]) -> Result<Vec<Ended>, Error> {
+        let (mut alone, mut all) = (Vec::new(), Vec::new());
+        let waiting = variants_last(known).filter(|(_, one)| one.operation.waits).take(PAIRED);
+        for (place, one) in waiting {
+            for (by, event) in outside.iter().enumerate() {
+                if self.together(&[one.question], &[event])?.iter().all(|answer| ends_well(*answer)) {
+                    alone.push((place, by));
+                }
+            }
+        }
+        for (at, &(one, first)) in alone.iter().enumerate().take(PAIRED) {
+            all.push(Ended { operations: vec![one], by: vec![first] });
+            for &(other, second) in alone[at + 1..].iter().filter(|(_, second)| *second != first) {
+                let questions = [one, other].map(|place| known[place].question);
+                let answers = self.together(&questions, &[&outside[first], &outside[second]])?;
+                if answers.len() == 2 && answers.iter().all(|answer| ends_well(*answer)) {
+                    all.push(Ended { operations: vec![one, other], by: vec![first, second] });
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// The answers to requests that are under way together, while this is done to their cards.
+    fn together(&mut self, questions: &[Question], events: &[&Outside]) -> Result<Vec<Answer>, Error> {
+        let answers = self.with_handle(|machine, handle| {
+            let begun: Result<Vec<_>, _> = questions.iter().map(|question| question.begin(handle)).collect();
+            let Ok(begun) = begun else { return vec![Answer::Ends] };
+            for event in events {
+                for value in &event.values {
+                    let _ = machine.wait(BETWEEN);
+                    let _ = machine.poke(&event.device, &event.signal, *value);
+                }
+            }
+            let _ = machine.wait(PATIENCE);
+            begun.into_iter().map(ended).collect()
+        })?;
+        Ok(answers.unwrap_or_else(|| vec![Answer::Ends]))
+    }
+}
+
+/// All requests with their places, those first that are no variants: each time so many are taken.
+fn variants_last(known: &[Known]) -> impl Iterator<Item = (usize, &Known)> {
+    let of = move |variant: bool| {
+        known.iter().enumerate().filter(move |(_, one)| one.operation.variant == variant)
+    };
+    of(false).chain(of(true))
+}

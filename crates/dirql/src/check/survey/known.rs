@@ -1,0 +1,217 @@
+//! Which requests a driver knows, and with what input it takes them.
+
+use std::collections::BTreeSet;
+
+use super::super::wanted::{Came, Wanted, wanted};
+use super::Operation;
+use super::asking::Asking;
+use super::question::{Answer, Input, LENGTH, Question, SIZES, WAITING, answer, life, succeeds};
+use crate::error::Error;
+
+/// Codes that no driver has.
+const NOBODYS: [u32; 2] = [0x7A5C_2F44, 0x0022_3FFC];
+/// Words that codes are asked with besides zero and what the driver compares with, as a count, a kind or a number of something.
+pub(super) const WORDS: [u32; 8] = [1, 2, 3, 4, 8, 0x10, 0x64, 0x1000];
+/// So many of the driver's own are tried.
+pub(super) const OWN_WORDS: usize = 24;
+/// What writes are made of besides: digits, letters, ends of lines, and what no text has.
+const TEXTS: [u32; 6] = [0x3030_3030, 0x3131_3131, 0x4141_4141, 0x6161_6161, 0x0A0A_0A0A, 0xFFFF_FFFF];
+/// The sizes of buffers that these stand in.
+const WORD_SIZES: [u32; 4] = [64, 4, 8, 16];
+/// So many words are looked at that a code is asked with, and so many of them are taken.
+const ELSEWHERE_OF: usize = 24;
+const ELSEWHERE: usize = 2;
+/// So many inputs of one code are tried, each changed by what the driver has compared.
+const TRIALS: usize = 96;
+/// `STATUS_INVALID_DEVICE_REQUEST`.
+const INVALID_REQUEST: u32 = 0xC000_0010;
+
+/// A request that the driver knows, and how it was asked.
+pub(super) struct Known {
+    pub(super) operation: Operation,
+    pub(super) question: Question,
+}
+
+impl Asking<'_> {
+    /// A read or write, unless the driver refuses it.
+    pub(super) fn plain(&mut self, question: Question) -> Result<Option<Known>, Error> {
+        let answers = self.ask(&[question])?;
+        Ok(match answers.first() {
+            None | Some(Answer::Status(INVALID_REQUEST) | Answer::Later(INVALID_REQUEST)) => None,
+            Some(answer) => {
+                let waits = *answer == Answer::Waits;
+                Some(question.known(succeeds(*answer), waits))
+            }
+        })
+    }
+
+    /// A write, as [`Asking::plain`]: of zeroes; or if it fails, of what it succeeds with and lives longest: text, or what the driver compares with.
+    pub(super) fn write(&mut self, own: &[u32]) -> Result<Option<Known>, Error> {
+        let zeroes = self.plain(Question::Write(Input::Zeroes(LENGTH)))?;
+        if zeroes.as_ref().is_none_or(|known| known.operation.succeeds) {
+            return Ok(zeroes);
+        }
+        let repeated = |value: u32| if value <= 0xFF { value * 0x0101_0101 } else { value };
+        let words: Vec<u32> =
+            TEXTS.into_iter().chain(own.iter().take(OWN_WORDS).copied().map(repeated)).collect();
+        let of_length =
+            |length: u32| words.iter().map(move |word| Question::Write(Input::Filled(*word, length)));
+        let answered = self.answers(&WORD_SIZES.into_iter().flat_map(of_length).collect::<Vec<_>>())?;
+        // The first of those that live longest.
+        let longest = answered.iter().rev().max_by_key(|(_, answer)| life(*answer));
+        let known = longest.filter(|(_, answer)| life(*answer) > 0);
+        let known = known.map(|(question, answer)| question.known(true, *answer == Answer::Waits));
+        Ok(known.or(zeroes))
+    }
+
+    /// What the driver answers to codes that no driver has.
+    pub(super) fn refusals(&mut self) -> Result<Vec<Answer>, Error> {
+        let mut refused = Vec::new();
+        for code in NOBODYS {
+            for (input, output) in [SIZES[0], SIZES[1]] {
+                refused.extend(self.ask(&[Question::Control {
+                    code,
+                    input: Input::Zeroes(input),
+                    output,
+                }])?);
+            }
+        }
+        Ok(refused)
+    }
+
+    /// A code, if the driver knows it: with zeroes, and with words by which it does more than that.
+    pub(super) fn code(&mut self, code: u32, refused: &[Answer], own: &[u32]) -> Result<Vec<Known>, Error> {
+        let questions =
+            SIZES.map(|(input, output)| Question::Control { code, input: Input::Zeroes(input), output });
+        let answers = self.ask(&questions)?;
+        if answers.is_empty() || answers.iter().all(|answer| refused.contains(answer)) {
+            return Ok(Vec::new());
+        }
+        let best = answers.iter().position(|answer| succeeds(*answer));
+        let waits = answers.contains(&Answer::Waits);
+        let plain = questions[best.unwrap_or(1)].known(best.is_some(), waits);
+        let reached = answers.iter().map(|answer| life(*answer)).max().unwrap_or(0);
+        let worded = self.with_words(code, own)?;
+        let mut known = Vec::new();
+        // The first of those that live longest.
+        let longest = worded.iter().rev().max_by_key(|(_, answer)| life(*answer));
+        let longer = longest.filter(|(_, answer)| life(*answer) > reached);
+        if longer.is_none() || plain.operation.succeeds {
+            known.push(plain);
+        }
+        known.extend(longer.map(|(question, answer)| question.known(true, *answer == Answer::Waits)));
+        let (last, reached) =
+            (known[known.len() - 1].question, longer.map_or(reached, |(_, answer)| life(*answer)));
+        known.extend(variant(last, reached, &worded));
+        self.boots.note_compares(true);
+        known.extend(self.going_elsewhere(last, reached, &worded)?);
+        let wanted = self.wanted(code)?;
+        self.boots.note_compares(false);
+        // Of what fails otherwise it is the first that succeeds, and the others do something else.
+        if !known[0].operation.succeeds && !wanted.is_empty() {
+            known.clear();
+        }
+        for (question, life) in wanted {
+            // Room for a longer answer is nothing else.
+            if known.iter().any(|one| one.question.input() == question.input()) {
+                continue;
+            }
+            let Known { operation, question } = question.known(true, life == WAITING);
+            let variant = !known.is_empty();
+            known.push(Known { operation: Operation { variant, ..operation }, question });
+        }
+        Ok(known)
+    }
+
+    /// Of words by which requests live as long as by the last one, those that lead to most comparisons which it does not lead to.
+    fn going_elsewhere(
+        &mut self,
+        last: Question,
+        reached: u32,
+        worded: &[(Question, Answer)],
+    ) -> Result<Vec<Known>, Error> {
+        if reached == 0 {
+            return Ok(Vec::new());
+        }
+        let mut sites = |question| -> Result<BTreeSet<u64>, Error> {
+            Ok(self.compared_by(question)?.iter().flat_map(Came::sites).collect())
+        };
+        let mut seen = sites(last)?;
+        let alike =
+            worded.iter().filter(|(question, answer)| life(*answer) == reached && question.is_short());
+        let mut left = Vec::new();
+        for (question, _) in alike.take(ELSEWHERE_OF) {
+            left.push((*question, sites(*question)?));
+        }
+        let mut known = Vec::new();
+        for _ in 0..ELSEWHERE {
+            let fresh = |(_, sites): &(Question, BTreeSet<u64>)| sites.difference(&seen).count();
+            let best = left.iter().rev().max_by_key(|other| fresh(other)).filter(|best| fresh(best) > 0);
+            let Some((question, sites)) = best else { break };
+            let Known { operation, question } = question.known(true, reached == WAITING);
+            known.push(Known { operation: Operation { variant: true, ..operation }, question });
+            // It is not fresh any more.
+            seen.extend(sites);
+        }
+        Ok(known)
+    }
+
+    /// What comes of a request, and what the driver compares until it is over.
+    fn compared_by(&mut self, question: Question) -> Result<Option<Came>, Error> {
+        self.with_handle(|machine, handle| {
+            drop(machine.compared());
+            let life = life(answer(machine, handle, question));
+            Came { life, compared: machine.compared() }
+        })
+    }
+
+    /// A code with inputs that the driver's comparisons ask for; and how long each lives.
+    fn wanted(&mut self, code: u32) -> Result<Vec<(Question, u32)>, Error> {
+        let question =
+            |wanted: &Wanted| Question::Control { code, input: Input::wanted(wanted), output: wanted.output };
+        let found = wanted(TRIALS, |wanted| self.compared_by(question(wanted)))?;
+        Ok(found.iter().map(|(wanted, life)| (question(wanted), *life)).collect())
+    }
+
+    /// Which wait when nothing was asked before: behind others, what they have used up may be what a request waits for.
+    pub(super) fn ask_again(&mut self, known: &mut [Known]) -> Result<(), Error> {
+        for Known { operation, question } in known.iter_mut().filter(|one| one.operation.waits) {
+            operation.waits = self.ask(&[*question])?.first() == Some(&Answer::Waits);
+        }
+        Ok(())
+    }
+
+    /// What a request of this code is answered with which words.
+    fn with_words(&mut self, code: u32, own: &[u32]) -> Result<Vec<(Question, Answer)>, Error> {
+        let mut questions = Vec::new();
+        for length in WORD_SIZES {
+            for word in WORDS.iter().chain(own.iter().take(OWN_WORDS)) {
+                let inputs = [Input::Word(*word, length), Input::Filled(*word, length)];
+                // They are the same in four bytes.
+                let inputs = inputs.iter().take(if length == 4 { 1 } else { 2 });
+                questions.extend(inputs.map(|input| Question::Control {
+                    code,
+                    input: *input,
+                    output: length,
+                }));
+            }
+        }
+        self.answers(&questions)
+    }
+}
+
+/// The question with another of [`WORDS`] that lives as long, if it lives longer than the driver's routine.
+fn variant(question: Question, reached: u32, worded: &[(Question, Answer)]) -> Option<Known> {
+    let Question::Control { input, .. } = question else { return None };
+    let first = input.bytes();
+    let is_other = |asked: &Question| match asked {
+        Question::Control { input: input @ Input::Word(word, length), .. } => {
+            *length as usize == first.len() && WORDS.contains(word) && input.bytes() != first
+        }
+        _ => false,
+    };
+    let mut others = worded.iter().filter(|(asked, answer)| is_other(asked) && life(*answer) == reached);
+    let (other, answer) = others.next().filter(|_| reached > 1)?;
+    let Known { operation, question } = other.known(true, *answer == Answer::Waits);
+    Some(Known { operation: Operation { variant: true, ..operation }, question })
+}

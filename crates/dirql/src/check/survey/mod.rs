@@ -1,0 +1,260 @@
+//! What a driver offers, found out by asking it: names, requests, and which of the device control codes in its code it knows.
+//!
+//! The machine is booted for that as often as a question ends it: a driver that breaks a rule at a request knows the request. A code counts as known if
+//! the driver answers it otherwise than codes that no driver has, or if its code compares with it.
+
+mod asking;
+mod company;
+mod known;
+mod limits;
+mod needs;
+mod question;
+
+use explore::Failing;
+use image::Image;
+use kernel::io::offered::Offered;
+use serde::{Deserialize, Serialize};
+
+use super::codes::compared;
+use super::signals::{Outside, outside};
+use crate::error::Error;
+use crate::machine::Boots;
+use asking::Asking;
+use known::Known;
+use question::Question;
+
+/// What can be done with a driver.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
+pub struct Survey {
+    /// It has been loaded and started without breaking a rule.
+    pub ready: bool,
+    /// It has an `AddDevice` routine.
+    pub plug_and_play: bool,
+    /// What can be opened.
+    pub names: Vec<String>,
+    /// The devices in the machine, by name: `pci9052#0`.
+    pub devices: Vec<String>,
+    /// Those that come when requests are made, which the driver reports as its children.
+    pub children: Vec<String>,
+    /// It imports what only drivers of hardware need.
+    pub is_hardware: bool,
+    /// It knows power states of its device: it tells the system of them, or asks for them.
+    pub knows_power: bool,
+    /// It powers its device down while the system works, when that is idle.
+    pub idles: bool,
+    /// What the outside world can do to cards of which nothing is known, as `poke` has it: `pci#0 pulse`, `pci#0 bar2`.
+    pub signals: Vec<String>,
+    /// Why the driver is not ready after its start, if it is not.
+    pub failure: Option<String>,
+    /// Requests that the driver does not refuse as unknown, the first name's.
+    pub operations: Vec<Operation>,
+    /// Pairs of them, by their places, that end by themselves and succeed in either order, and with the first of them once more: of two of one kind, too.
+    pub self_ending: Vec<(usize, usize)>,
+    /// Pairs of which the first ends by itself and succeeds while the second is under way, which does not end so.
+    pub ending_beside: Vec<(usize, usize)>,
+    /// Pairs of which the first waits, and ends well when the second is made: one for one, and as well where more were made before.
+    pub ended_by: Vec<(usize, usize)>,
+    /// Those of them whose first does not wait where the second has been made before it.
+    pub ended_before: Vec<(usize, usize)>,
+    /// What the surroundings of the cards do.
+    pub outside: Vec<Outside>,
+    /// Requests that wait until that happens.
+    pub ended: Vec<Ended>,
+    /// Requests that fail by a time limit where the card does nothing by itself, by their places, and at which limit of the driver's that is, from 1 on.
+    pub limited: Vec<(usize, u32)>,
+    /// Numbers that the driver's code compares with.
+    pub values: Vec<u32>,
+    /// What dirql lacks that loading and starting needs.
+    pub lacking: Option<String>,
+}
+
+/// A request.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Operation {
+    /// As a script has it behind the handle's name, `read`'s and `write`'s lengths being 64: `ioctl h 0x222004 out 64`.
+    pub command: String,
+    /// The device control code, of `ioctl`.
+    pub code: Option<u32>,
+    /// It succeeded, or waits.
+    pub succeeds: bool,
+    /// It waits: it is over when it is cancelled, or something else happens.
+    pub waits: bool,
+    /// It is the one before that is none, with another word or another input, which takes part only in what is done at once: of another channel, say.
+    pub variant: bool,
+    /// It succeeds behind another, by its place, and not alone.
+    pub needs: Option<usize>,
+}
+
+/// Requests, by their places, each of which ends well when something, by its place, has been done to the card: one, or two together.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Ended {
+    /// The requests.
+    pub operations: Vec<usize>,
+    /// What ends each of them.
+    pub by: Vec<usize>,
+}
+
+impl Operation {
+    /// What its input holds, if that is not zeroes: `u32:0x7`.
+    pub(super) fn word(&self) -> Option<&str> {
+        let input = self.command.split_once(" in ")?.1;
+        input.split(' ').next().filter(|word| !word.starts_with("zero:"))
+    }
+
+    /// Whether it succeeds, and is no variant.
+    pub(super) fn is_usual(&self) -> bool {
+        self.succeeds && !self.variant
+    }
+
+    /// Its input.
+    pub(super) fn input(&self) -> Vec<u8> {
+        let data = self.command.strip_prefix("write h ");
+        let input = || self.command.split_once(" in ").map(|(_, rest)| rest);
+        let Some(rest) = data.or_else(input) else { return Vec::new() };
+        let input = rest.split(" out ").next().unwrap_or(rest);
+        let mut bytes = Vec::new();
+        for piece in input.split(" + ") {
+            let mut parts = piece.split(':');
+            let kind = parts.next();
+            let mut number = || {
+                let text = parts.next().unwrap_or_default();
+                let number = match text.strip_prefix("0x") {
+                    Some(digits) => u32::from_str_radix(digits, 16),
+                    None => text.parse(),
+                };
+                number.unwrap_or(0)
+            };
+            match kind {
+                Some("zero") => bytes.resize(bytes.len() + number() as usize, 0),
+                Some("u32") => bytes.extend(number().to_le_bytes()),
+                _ => {
+                    let word = number();
+                    bytes.extend(word.to_le_bytes().repeat(number() as usize / 4));
+                }
+            }
+        }
+        bytes
+    }
+}
+
+/// Imports that only a driver of hardware needs.
+pub const HARDWARE: [&str; 6] = [
+    "IoConnectInterrupt",
+    "IoConnectInterruptEx",
+    "MmMapIoSpace",
+    "MmMapIoSpaceEx",
+    "IoGetDmaAdapter",
+    "HalGetAdapter",
+];
+/// Imports of drivers that know their device's power states, and of those that power it down while it is idle.
+const POWER: [&str; 2] = ["PoSetPowerState", "PoRequestPowerIrp"];
+const IDLE: [&str; 4] =
+    ["PoRegisterDeviceForIdleDetection", "PoFxRegisterDevice", "PoSetDeviceBusyEx", "PoSetDeviceBusy"];
+
+/// Whether a driver imports one of these.
+fn imports(image: &Image, names: &[&str]) -> bool {
+    image.imports().iter().any(|import| names.contains(&import.selector.to_string().as_str()))
+}
+
+impl Survey {
+    /// With requests that were found in sequences: each needs the one before it.
+    #[must_use]
+    pub fn with_sequences(mut self, sequences: Vec<Vec<Operation>>) -> Self {
+        for sequence in sequences {
+            let mut needs = None;
+            for operation in sequence {
+                let is_it = |known: &Operation| known.needs == needs && known.command == operation.command;
+                let (known, before) = (self.operations.iter().position(is_it), needs);
+                needs = Some(known.unwrap_or(self.operations.len()));
+                if known.is_none() {
+                    self.operations.push(Operation { needs: before, ..operation });
+                }
+            }
+        }
+        self
+    }
+}
+
+/// How much is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum Extent {
+    /// What requests there are, and which end by themselves in company: all that a machine with more cards is surveyed for.
+    Requests,
+    /// Besides, what ends them else: the world outside of the card, and time limits of the driver's.
+    Everything,
+}
+
+/// Asks the driver of a machine that is booted for it, whose image this is.
+///
+/// # Errors
+/// As [`Boots::boot`].
+pub fn survey(boots: &mut Boots, image: &Image, extent: Extent) -> Result<Survey, Error> {
+    let compared = &compared(image);
+    let looked = boots.boot_to_script(usual(), |machine| {
+        let offered =
+            if machine.is_ready() { machine.offered().unwrap_or_default() } else { Offered::default() };
+        (machine.is_ready(), offered, machine.device_names())
+    })?;
+    let ((ready, offered, devices), report) = looked;
+    let mut found = Survey {
+        ready,
+        plug_and_play: offered.plug_and_play,
+        names: offered.links.into_iter().chain(offered.devices).collect(),
+        devices,
+        children: Vec::new(),
+        is_hardware: imports(image, &HARDWARE),
+        knows_power: imports(image, &IDLE) || imports(image, &POWER),
+        idles: imports(image, &IDLE),
+        signals: Vec::new(),
+        failure: report.failure.as_ref().map(|failure| format!("{}: {}", failure.command, failure.message)),
+        operations: Vec::new(),
+        self_ending: Vec::new(),
+        ending_beside: Vec::new(),
+        ended_by: Vec::new(),
+        ended_before: Vec::new(),
+        outside: Vec::new(),
+        ended: Vec::new(),
+        limited: Vec::new(),
+        values: compared.values.clone(),
+        lacking: report.lacking().map(str::to_owned),
+    };
+    let Some(name) = found.names.first().filter(|_| ready).cloned() else { return Ok(found) };
+    let handles = |major: usize| offered.majors.get(major).copied().unwrap_or(false);
+    let mut asking = Asking { boots, name };
+    let mut known: Vec<Known> = Vec::new();
+    if handles(3) {
+        known.extend(asking.plain(Question::Read)?);
+    }
+    if handles(4) {
+        known.extend(asking.write(&compared.values)?);
+    }
+    if handles(14) {
+        let refused = asking.refusals()?;
+        for code in &compared.codes {
+            known.extend(asking.code(*code, &refused, &compared.values)?);
+        }
+    }
+    asking.ask_again(&mut known)?;
+    asking.find_words_that_end(&mut known, &compared.values)?;
+    asking.find_needs(&mut known)?;
+    found.self_ending = asking.self_ending(&known, found.is_hardware)?;
+    if extent == Extent::Everything {
+        found.ending_beside = asking.ending_beside(&known, &found.self_ending)?;
+        found.ended_by = asking.ended_by(&known, &found.self_ending)?;
+        for &(waits, ends) in &found.ended_by {
+            if asking.all_end_spaced(&[ends, waits].map(|place| known[place].question))? {
+                found.ended_before.push((waits, ends));
+            }
+        }
+        found.children = asking.children(&known, &found.devices)?;
+        found.outside = outside(&found.devices);
+        found.ended = asking.ended(&known, &found.outside)?;
+        found.limited = asking.limited(&known)?;
+    }
+    found.operations = known.into_iter().map(|known| known.operation).collect();
+    Ok(found)
+}
+
+fn usual() -> Box<dyn engine::Chooser> {
+    Box::new(Failing::new(0, 1))
+}

@@ -1,0 +1,90 @@
+//! Requests that succeed behind another one only, and words by which one ends another that waits.
+
+use super::Operation;
+use super::asking::Asking;
+use super::company::{BETWEEN, PAIRED};
+use super::known::{Known, OWN_WORDS, WORDS};
+use super::question::{Answer, Input, PATIENCE, Question, answer, ended, ends_well, succeeds};
+use crate::error::Error;
+
+/// The largest word of an answer that is taken for the number of something.
+const LARGEST_NUMBER: u32 = 0xFFFF;
+
+impl Asking<'_> {
+    /// What is over at once may do something with another word: one that ends a request that waits is what it is asked with.
+    pub(super) fn find_words_that_end(&mut self, known: &mut [Known], own: &[u32]) -> Result<(), Error> {
+        let waiting = known.iter().filter(|one| one.operation.waits).take(PAIRED);
+        let waiting: Vec<Question> = waiting.map(|one| one.question).collect();
+        let is_plain = |one: &&mut Known| one.operation.succeeds && !one.operation.waits;
+        for one in known.iter_mut().filter(is_plain).take(PAIRED) {
+            let Question::Control { code, input: Input::Zeroes(length @ 4..), output } = one.question else {
+                continue;
+            };
+            for waits in &waiting {
+                let words = WORDS.iter().chain(own.iter().take(OWN_WORDS));
+                let worded =
+                    words.map(|word| Question::Control { code, input: Input::Word(*word, length), output });
+                let questions: Vec<Question> = [one.question].into_iter().chain(worded).collect();
+                let first = self.first_that_ends(*waits, &questions)?;
+                // Neither do zeroes nor the time.
+                let Some(at) = first.filter(|at| *at > 0) else { continue };
+                if self.all_end_spaced(&[*waits, questions[at]])?
+                    && !self.all_end_spaced(&[*waits, one.question])?
+                {
+                    *one = questions[at].known(true, false);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Behind which of these, asked one after the other, a request is over that waits.
+    fn first_that_ends(&mut self, waits: Question, questions: &[Question]) -> Result<Option<usize>, Error> {
+        let first = self.with_handle(|machine, handle| {
+            let request = waits.begin(handle).ok()?;
+            let first = questions.iter().position(|question| {
+                let is_answered = ends_well(answer(machine, handle, *question));
+                let _ = machine.wait(BETWEEN);
+                is_answered && request.is_over()
+            });
+            let _ = ended(request);
+            first
+        })?;
+        Ok(first.flatten())
+    }
+
+    /// Of those that fail alone, which succeed behind another: with zeroes, with the word that the other has, or with what it was answered.
+    pub(super) fn find_needs(&mut self, known: &mut [Known]) -> Result<(), Error> {
+        let usual = known.iter().enumerate();
+        let usual = usual.filter(|(_, one)| one.operation.is_usual() && !one.operation.waits).take(PAIRED);
+        let mut first = Vec::new();
+        for (place, one) in usual {
+            first.push((place, one.question, self.answered(one.question)?));
+        }
+        for one in known.iter_mut().filter(|one| !one.operation.succeeds).take(PAIRED) {
+            for &(place, before, answered) in &first {
+                let questions = one.question.behind(before, answered);
+                let answers = self.ask(&[&[before], &*questions].concat())?;
+                let behind = answers.get(1..).unwrap_or_default();
+                let Some(at) = behind.iter().position(|answer| succeeds(*answer)) else { continue };
+                let Known { operation, question } = questions[at].known(false, behind[at] == Answer::Waits);
+                *one = Known { operation: Operation { needs: Some(place), ..operation }, question };
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The word that a request is answered with, if that may be a number of something.
+    fn answered(&mut self, question: Question) -> Result<Option<u32>, Error> {
+        let word = self.with_handle(|machine, handle| {
+            let request = question.begin(handle).ok()?;
+            let _ = machine.wait(PATIENCE);
+            let data = if request.is_over() { request.wait().ok()?.data } else { return None };
+            let word = data.get(..4)?.try_into().ok()?;
+            Some(u32::from_le_bytes(word)).filter(|word| (1..=LARGEST_NUMBER).contains(word))
+        })?;
+        Ok(word.flatten())
+    }
+}

@@ -1,0 +1,221 @@
+//! What a survey asks a driver for, one request at a time, and what comes of it.
+
+use super::super::wanted::{FOUND, Wanted};
+use super::{Known, Operation};
+use crate::error::Error;
+use crate::machine::{Handle, Machine, Request};
+
+/// The sizes of input and output buffers that a code is asked with, until it succeeds.
+pub(super) const SIZES: [(u32, u32); 8] =
+    [(0, 0), (64, 64), (0, 64), (64, 0), (4, 4), (8, 8), (16, 16), (512, 4096)];
+/// How long an answer may take, in the machine's time, before the request is cancelled.
+pub(super) const PATIENCE: u64 = 30_000_000;
+
+/// What comes of a question.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// The driver's routine returned it.
+    Status(u32),
+    /// The routine returned `STATUS_PENDING`.
+    Later(u32),
+    /// It was cancelled.
+    Waits,
+    /// The machine has stopped, or it could not be cancelled.
+    Ends,
+}
+
+/// A request of the survey's.
+#[derive(Clone, Copy)]
+pub(super) enum Question {
+    Read,
+    Write(Input),
+    Control { code: u32, input: Input, output: u32 },
+}
+
+/// The input of a control request: so many bytes.
+#[derive(Clone, Copy)]
+pub(super) enum Input {
+    Zeroes(u32),
+    /// A word in front of zeroes.
+    Word(u32, u32),
+    /// A word again and again.
+    Filled(u32, u32),
+    /// These in front of zeroes.
+    Bytes([u8; FOUND], u32),
+}
+
+impl Input {
+    pub(super) fn bytes(self) -> Vec<u8> {
+        let (word, length, is_filled) = match self {
+            Self::Zeroes(length) => return vec![0; length as usize],
+            Self::Word(word, length) => (word, length, false),
+            Self::Filled(word, length) => (word, length, true),
+            Self::Bytes(bytes, length) => {
+                let mut bytes = bytes.to_vec();
+                bytes.resize(length as usize, 0);
+                return bytes;
+            }
+        };
+        let mut bytes = word.to_le_bytes().repeat(if is_filled { length as usize / 4 } else { 1 });
+        bytes.resize(length as usize, 0);
+        bytes
+    }
+
+    /// As a script has it.
+    fn text(self) -> String {
+        match self {
+            Self::Zeroes(length) => format!("zero:{length}"),
+            Self::Word(word, 4) => format!("u32:{word:#x}"),
+            Self::Word(word, length) => format!("u32:{word:#x} + zero:{}", length - 4),
+            Self::Filled(word, length) => format!("fill:{word:#x}:{length}"),
+            // What is behind the last whole word counts as zeroes.
+            Self::Bytes(_, length) => {
+                let bytes = self.bytes();
+                let (words, _) = bytes.as_chunks::<4>();
+                let used = words.iter().rposition(|word| *word != [0; 4]).map_or(0, |at| at + 1);
+                let zeroes = length as usize - 4 * used;
+                let words = words[..used].iter().map(|word| format!("u32:{:#x}", u32::from_le_bytes(*word)));
+                let zeroes = (zeroes > 0 || used == 0).then(|| format!("zero:{zeroes}"));
+                words.chain(zeroes).collect::<Vec<_>>().join(" + ")
+            }
+        }
+    }
+
+    /// What was found to be wanted.
+    pub(super) fn wanted(wanted: &Wanted) -> Self {
+        let mut bytes = [0; FOUND];
+        let length = wanted.input.len().min(FOUND);
+        bytes[..length].copy_from_slice(&wanted.input[..length]);
+        Self::Bytes(bytes, u32::try_from(wanted.input.len()).unwrap_or(0))
+    }
+
+    /// The word in front.
+    fn first(self) -> Option<u32> {
+        match self {
+            Self::Zeroes(_) => None,
+            Self::Word(word, _) | Self::Filled(word, _) => Some(word),
+            Self::Bytes(bytes, _) => bytes.first_chunk().map(|word| u32::from_le_bytes(*word)),
+        }
+    }
+}
+
+/// How much the survey reads and writes.
+pub(super) const LENGTH: u32 = 64;
+
+impl Question {
+    pub(super) fn begin<'h>(self, handle: &'h Handle<'_>) -> Result<Request<'h>, Error> {
+        match self {
+            Self::Read => handle.begin_read(LENGTH, None),
+            Self::Write(data) => handle.begin_write(&data.bytes(), None),
+            Self::Control { code, input, output } => {
+                handle.begin_device_control(code, &input.bytes(), output)
+            }
+        }
+    }
+
+    /// The bytes of its input.
+    pub(super) fn input(self) -> Vec<u8> {
+        match self {
+            Self::Read => Vec::new(),
+            Self::Write(input) | Self::Control { input, .. } => input.bytes(),
+        }
+    }
+
+    /// Whether it has the size that requests are most often asked with.
+    pub(super) const fn is_short(self) -> bool {
+        matches!(self, Self::Control { input: Input::Word(_, LENGTH) | Input::Filled(_, LENGTH), .. })
+    }
+
+    /// What it is asked as behind another, which is answered with this word.
+    pub(super) fn behind(self, before: Self, answered: Option<u32>) -> Vec<Self> {
+        let Self::Control { code, .. } = self else { return vec![self] };
+        let word = match before {
+            Self::Control { input, .. } => input.first(),
+            _ => None,
+        };
+        let inputs = |length: u32| {
+            let words = word.into_iter().chain(answered).filter(move |_| length >= 4);
+            let both = words.flat_map(move |word| [Input::Word(word, length), Input::Filled(word, length)]);
+            both.chain([Input::Zeroes(length)])
+        };
+        let of_size = |(length, output): (u32, u32)| {
+            inputs(length).map(move |input| Self::Control { code, input, output })
+        };
+        SIZES.into_iter().flat_map(of_size).collect()
+    }
+
+    /// As a request that the driver knows.
+    pub(super) fn known(self, succeeds: bool, waits: bool) -> Known {
+        let code = match self {
+            Self::Read | Self::Write(_) => None,
+            Self::Control { code, .. } => Some(code),
+        };
+        let operation =
+            Operation { command: self.command(), code, succeeds, waits, variant: false, needs: None };
+        Known { operation, question: self }
+    }
+
+    /// As a script has it.
+    fn command(self) -> String {
+        let (code, input, output) = match self {
+            Self::Read => return format!("read h {LENGTH}"),
+            Self::Write(data) => return format!("write h {}", data.text()),
+            Self::Control { code, input, output } => (code, input, output),
+        };
+        let mut command = format!("ioctl h {code:#x}");
+        if !input.bytes().is_empty() {
+            command += &format!(" in {}", input.text());
+        }
+        if output > 0 {
+            command += &format!(" out {output}");
+        }
+        command
+    }
+}
+
+/// The longest life.
+pub(super) const WAITING: u32 = 3;
+
+/// The longer a request lives, the more can happen to it meanwhile.
+pub(super) const fn life(answer: Answer) -> u32 {
+    match answer {
+        Answer::Waits => WAITING,
+        Answer::Later(_) if succeeds(answer) => 2,
+        _ if succeeds(answer) => 1,
+        _ => 0,
+    }
+}
+
+pub(super) const fn ends_well(answer: Answer) -> bool {
+    !matches!(answer, Answer::Waits) && succeeds(answer)
+}
+
+pub(super) const fn succeeds(answer: Answer) -> bool {
+    match answer {
+        Answer::Status(status) | Answer::Later(status) => status >> 31 == 0,
+        Answer::Waits => true,
+        Answer::Ends => false,
+    }
+}
+
+pub(super) fn answer(machine: &Machine, handle: &Handle<'_>, question: Question) -> Answer {
+    let Ok(request) = question.begin(handle) else { return Answer::Ends };
+    if !request.is_over() {
+        let _ = machine.wait(PATIENCE);
+    }
+    ended(request)
+}
+
+/// How a request ends, which is cancelled if it has not.
+pub(super) fn ended(request: Request<'_>) -> Answer {
+    let (waits, was_pending) = (!request.is_over(), request.was_pending());
+    if waits && request.cancel().is_err() {
+        return Answer::Ends;
+    }
+    match request.wait() {
+        Ok(_) if waits => Answer::Waits,
+        Ok(end) if was_pending => Answer::Later(end.status),
+        Ok(end) => Answer::Status(end.status),
+        Err(_) => Answer::Ends,
+    }
+}
