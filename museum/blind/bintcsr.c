@@ -7,7 +7,7 @@
  * shut off.
  *
  * Device: PCI\VEN_10B5&DEV_9050
- * Rule: request-forgotten, request-timed-out
+ * Rule: request-forgotten, request-timed-out, register-update-lost
  * Needs: schedule
  */
 #include <ddk/wdm.h>

@@ -291,10 +291,10 @@ static void engines_reset(struct card *c)
     KeReleaseSpinLock(&c->lock, irql);
 }
 
-/* Nothing is begun any more, and (TRUE) the card does not write to memory; if it loses its power, it will not. */
+/* Nothing is begun any more, and (TRUE) the card does not write to memory, nor interrupts for that: without power, it does neither. */
 static BOOLEAN card_pause(struct card *c, ULONG why)
 {
-    BOOLEAN powered = !(c->hold & HOLD_SLEEP) && why != HOLD_SLEEP, quiet = FALSE;
+    BOOLEAN powered = !(c->hold & HOLD_SLEEP), quiet = FALSE;
     LARGE_INTEGER ms10 = {.QuadPart = -100000};
     KIRQL irql;
     ULONG cmd;

@@ -11,7 +11,7 @@
  * How it shows: another thread of the application changes a length (or the count) while the request is carried out.
  *
  * Device: none
- * Rule: pool-overrun, wild-read, wild-write
+ * Rule: pool-overrun, wild-read, wild-write, bad-pointer
  * Needs: ioctl, schedule
  */
 #include <ddk/wdm.h>

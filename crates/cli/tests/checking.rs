@@ -1,7 +1,5 @@
 //! `dirql check`: what a driver offers is found, what is wrong is reported once with the line that makes it again, and what is right is left in peace.
 
-use std::process::Command;
-
 use serde_json::Value;
 
 use super::rig::{self, Answer, dirql, driver};
@@ -87,22 +85,12 @@ fn one_worker_and_three_tell_the_same() {
     assert_eq!((one.out, one.err), (three.out, three.err));
 }
 
-/// The words of a line that a shell is to take.
-fn again(line: &str) -> Answer {
-    let line = line.replacen("dirql", env!("CARGO_BIN_EXE_dirql"), 1);
-    Answer::of(Command::new("sh").arg("-c").arg(line).current_dir(rig::root()).output().unwrap())
-}
-
 #[test]
 fn each_cause_is_reported_once_and_its_line_makes_it_again() {
     let report = json(&check("legacy.sys", &["--budget", "1", "--json"]));
     let findings = report["findings"].as_array().unwrap();
     assert!(rules(&report).contains(&"unhandled-exception"), "{:?}", rules(&report));
-    for finding in findings {
-        let (rule, replay) = (finding["rule"].as_str().unwrap(), finding["replay"].as_str().unwrap());
-        let answer = again(replay);
-        assert!(answer.out.contains(rule), "{rule}: {replay}\n{}", answer.said());
-    }
+    findings.iter().for_each(rig::is_made_again);
 }
 
 #[test]

@@ -36,6 +36,19 @@ pub(crate) fn dirql<S: AsRef<std::ffi::OsStr>>(arguments: impl IntoIterator<Item
     Answer::of(output.expect("the command was built with this test"))
 }
 
+/// What comes of a line that a shell is to take.
+pub(crate) fn again(line: &str) -> Answer {
+    let line = line.replacen("dirql", env!("CARGO_BIN_EXE_dirql"), 1);
+    Answer::of(Command::new("sh").arg("-c").arg(line).current_dir(root()).output().expect("there is a shell"))
+}
+
+/// What `dirql check` has found, its line makes again, in a process of its own.
+pub(crate) fn is_made_again(finding: &serde_json::Value) {
+    let (rule, replay) = (finding["rule"].as_str().unwrap(), finding["replay"].as_str().unwrap());
+    let answer = again(replay);
+    assert!(answer.out.contains(rule), "{rule}: {replay}\n{}", answer.said());
+}
+
 /// The workspace's folder.
 pub(crate) fn root() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))

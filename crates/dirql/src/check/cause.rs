@@ -1,7 +1,7 @@
 //! What is wrong with a driver, as one thing, however many runs show it.
 //!
 //! Two runs show the same if they break the same rule at the same instruction; what belongs to no instruction is the same if its words are, but for
-//! addresses. Advice is no cause, and neither is an expectation of a script that did not hold. What does not end is seen when the process exits.
+//! addresses, counts and who waits. Advice is no cause, and neither is an expectation of a script that did not hold. What does not end is seen when the process exits.
 
 use kernel::verdict::{Tier, Verdict};
 use serde::{Deserialize, Serialize};
@@ -38,7 +38,7 @@ impl Report {
                 key: key(verdict),
                 rule: verdict.rule.to_owned(),
                 tier: verdict.tier.name().to_owned(),
-                instruction: verdict.stack.first().map(|line| line.address),
+                instruction: verdict.stack.first().filter(|line| !line.interrupted).map(|line| line.address),
                 finding: self.finding_json(verdict),
                 dismissed,
             };

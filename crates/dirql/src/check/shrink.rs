@@ -62,14 +62,20 @@ struct Shrinking<'s> {
 impl Shrinking<'_> {
     /// The script with a policy by which it has the cause, if there is one near `policy`.
     fn shows(&mut self, script: &str, policy: Policy) -> Result<Option<Shown>, Error> {
-        // What cannot be read any more is no script: a name is used that is given nowhere.
-        let Ok(play) = ScriptText::typed(script).play() else { return Ok(None) };
+        // What cannot be read any more is no script: a name is used that is given nowhere. With nothing in it, the line that makes it again has none.
+        let play = match script {
+            "" => None,
+            script => match ScriptText::typed(script).play() {
+                Ok(play) => Some(play),
+                Err(_) => return Ok(None),
+            },
+        };
         for policy in near(policy) {
             if self.left == 0 {
                 break;
             }
             self.left -= 1;
-            let ((), report) = self.boots.boot_by(policy, |machine| machine.perform(Some(play.clone())))?;
+            let ((), report) = self.boots.boot_by(policy, |machine| machine.perform(play.clone()))?;
             if has(&report, self.key) {
                 return Ok(Some(Shown { script: script.to_owned(), policy }));
             }

@@ -212,9 +212,11 @@ pub(super) fn begin_turn(cx: &mut Cx<'_>) {
     }
 }
 
-/// The policy is asked about each thread where its next turn begins, as it is about a new one.
+/// The policy is asked about each thread where its next turn begins, as it is about a new one, and about delays as if none had been asked about: where
+/// only the usual could be chosen so far, nothing was asked.
 pub(crate) fn ask_anew(k: &mut Kernel) {
     k.ke.sched.threads_mut().iter_mut().for_each(|thread| thread.question = 0);
+    k.ke.sched.delays = delay::Asked::default();
     k.ke.rearm();
 }
 
