@@ -89,7 +89,7 @@ impl<'s> Story<'s> {
         // What is about one handle may not be about another.
         let one_handle = pair.is_some() || rng.one_in(2);
         // What another one needs is made, too.
-        let needed: Vec<usize> = kinds.iter().flat_map(|kind| needed(survey, *kind)).collect();
+        let needed: Vec<usize> = kinds.iter().flat_map(|kind| survey.needed(*kind)).collect();
         kinds.extend(needed);
         kinds.sort_unstable();
         kinds.dedup();
@@ -207,7 +207,7 @@ impl<'s> Story<'s> {
     /// A request more, behind those that it needs and that have not been made.
     fn request(&mut self, kind: usize) -> String {
         let mut kinds: Vec<usize> =
-            needed(self.survey, kind).take_while(|needed| !self.has_made(*needed)).collect();
+            self.survey.needed(kind).take_while(|needed| !self.has_made(*needed)).collect();
         kinds.reverse();
         kinds.push(kind);
         kinds.into_iter().map(|kind| self.one_request(kind)).collect::<Vec<_>>().join("; ")
@@ -312,12 +312,6 @@ impl<'s> Story<'s> {
         let all = self.requests.iter().enumerate();
         all.filter(move |(_, made)| is_open(made) && is_meant(&made.kind)).map(|(number, _)| number)
     }
-}
-
-/// What an operation needs, what that needs, and so on.
-fn needed(survey: &Survey, kind: usize) -> impl Iterator<Item = usize> {
-    let of = |kind: usize| survey.operations[kind].needs;
-    std::iter::successors(of(kind), move |kind| of(*kind))
 }
 
 /// The command with the first of these words at the beginning of its input, or both, if there is room.

@@ -40,10 +40,20 @@ pub(crate) fn key(finding: &Verdict) -> String {
 }
 
 /// What the words of two runs have in common that find the same: no addresses, no counts, no moments and no names of threads or of devices that have
-/// numbers for names; of a script's command which request it is; and each part once, where several threads do the same.
+/// numbers for names; of a script's command which request it is; of what waits where in the driver it does, and for what; and each part once.
 fn gist(text: &str) -> String {
-    let parts: BTreeSet<String> = text.split("; ").map(gist_of_part).collect();
+    let parts: BTreeSet<String> =
+        text.split("; ").map(|part| waiting(part).unwrap_or_else(|| gist_of_part(part))).collect();
     parts.into_iter().collect::<Vec<_>>().join("; ")
+}
+
+/// Where something waits in the driver, if it does, and for what, if this is of that.
+fn waiting(part: &str) -> Option<String> {
+    let (who, what) = part.split_once(" waits for ")?;
+    let up_to_details = |text: &str| gist_of_part(text.split([',', '(']).next().unwrap_or_default());
+    let place =
+        who.split_once("in ").filter(|(_, place)| place.contains('!')).map(|(_, place)| up_to_details(place));
+    Some(format!("{} waits for {}", place.unwrap_or_default(), up_to_details(what)))
 }
 
 fn gist_of_part(text: &str) -> String {
@@ -133,6 +143,15 @@ mod tests {
         let both = "the thread main waits for the end of a request (pended at event 4); the thread t waits for the end of a request (pended at event 7)";
         assert_eq!(gist(alone), gist(both));
         assert_ne!(gist(alone), gist("the thread main waits for an event"));
+        let removal = |who: &str, held: &str| {
+            gist(&format!(
+                "nothing can run: in a.sys!Pnp+0x1b2 (a.c:142), {who} waits for the release of the remove lock 0x20 (at +0x18), which is held {held}"
+            ))
+        };
+        assert_eq!(
+            removal("the PnP manager", "with the tag 0x1"),
+            removal("the system's shutdown", "with several tags (acquired 3 times)")
+        );
         let child = |device: &str| {
             gist(&format!("it reported the child 0x2020 ({device} (bus)) without a reference"))
         };

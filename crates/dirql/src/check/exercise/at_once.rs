@@ -125,7 +125,7 @@ pub(super) fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut 
         }
     }
     prepared(&operations, name, plan);
-    behind_what_it_needs(survey, &open, plan);
+    behind_what_it_needs(survey, name, plan);
     for &(waits, ends) in survey.ended_by.iter().take(ENDED_BY) {
         let (waits, ends) = (&survey.operations[waits], &survey.operations[ends]);
         let opened = opened(survey, name, &[waits, ends]);
@@ -164,13 +164,14 @@ fn prepared(operations: &[&Operation], name: &str, plan: &mut Plan) {
 }
 
 /// Two requests at once that succeed behind a third only, which has been made twice: with another word, too.
-fn behind_what_it_needs(survey: &Survey, open: &str, plan: &mut Plan) {
+fn behind_what_it_needs(survey: &Survey, name: &str, plan: &mut Plan) {
     let needing = || survey.operations.iter().filter_map(|one| Some((one, one.needs?))).take(AT_ONCE);
     for (at, (one, needed)) in needing().enumerate() {
         for (other, _) in needing().skip(at).filter(|(_, of_other)| *of_other == needed) {
             let before = &survey.operations[needed];
             let again = with_words(&before.command, OTHER_WORDS, false);
-            let opened = format!("{open}; {}; async q {again}", asks("p", before));
+            let opened =
+                format!("{}; {}; async q {again}", opened(survey, name, &[before]), asks("p", before));
             let script = two_at_once(&opened, &asks("a", one), &asks("b", other), ENDED);
             let title =
                 format!("{} and {} at once behind two of {}", words(one), words(other), words(before));

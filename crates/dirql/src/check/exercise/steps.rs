@@ -1,7 +1,5 @@
 //! What scripts are made of: handles that are opened, requests on them, two threads at once, and what must have ended behind them.
 
-use std::collections::BTreeSet;
-
 use super::super::survey::{Operation, Survey};
 
 /// What people call a request.
@@ -51,9 +49,14 @@ pub(super) const ENDED: &str = "cancel h; join a; join b; close h";
 pub(super) const ENDED_ALONE: &str = "cancel h; join a; close h";
 pub(super) const ENDED_OF_TWO: &str = "cancel h; cancel i; join a; join b; close h; close i";
 
-/// The device opened, and what these need asked for.
+/// The device opened, and what these need asked for, each time what that needs before it.
 pub(super) fn opened(survey: &Survey, name: &str, operations: &[&Operation]) -> String {
-    let needed: BTreeSet<usize> = operations.iter().filter_map(|operation| operation.needs).collect();
+    let mut needed: Vec<usize> = Vec::new();
+    for operation in operations {
+        let chain: Vec<usize> = survey.needed(place(survey, operation)).collect();
+        let fresh: Vec<usize> = chain.into_iter().rev().filter(|place| !needed.contains(place)).collect();
+        needed.extend(fresh);
+    }
     let mut steps = open(name);
     for place in needed {
         steps += &format!("; async p{place} {}", survey.operations[place].command);

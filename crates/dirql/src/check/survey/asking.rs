@@ -62,4 +62,19 @@ impl Asking<'_> {
         let answers = self.ask(questions)?;
         Ok(answers.len() == questions.len() && answers.iter().all(|answer| ends_well(*answer)))
     }
+
+    /// As [`Asking::all_end`], on two handles in turn, if there can be two.
+    pub(super) fn all_end_on_two_handles(&mut self, questions: &[Question]) -> Result<bool, Error> {
+        let Self { boots, name } = self;
+        let (all_end, _) =
+            boots.boot_to_script(usual(), |machine| {
+                let first = machine.open_overlapped(name).ok()?;
+                let Ok(second) = machine.open_overlapped(name) else { return Some(true) };
+                let in_turn = questions.iter().zip([&first, &second].into_iter().cycle());
+                Some(in_turn.fold(true, |all, (question, handle)| {
+                    all && ends_well(answer(machine, handle, *question))
+                }))
+            })?;
+        Ok(all_end.unwrap_or(false))
+    }
 }

@@ -5,6 +5,7 @@ use super::super::signals::Outside;
 use super::Ended;
 use super::asking::Asking;
 use super::known::Known;
+use super::needs::behind_needs;
 use super::question::{Answer, PATIENCE, Question, answer, ended, ends_well};
 use crate::error::Error;
 
@@ -16,7 +17,8 @@ const SETTLING: u64 = 100_000_000;
 pub(super) const BETWEEN: u64 = 1_000_000;
 
 impl Asking<'_> {
-    /// Which pairs end by themselves and succeed, in either order. Without hardware, which takes what was queued, a request may use something up for which the
+    /// Which pairs end by themselves and succeed, in either order, on one handle and on two: what one of them has acquired, another one may wait for.
+    /// Without hardware, which takes what was queued, a request may use something up for which the
     /// next ones wait: there, so must as many as are ever made.
     pub(super) fn self_ending(
         &mut self,
@@ -39,7 +41,10 @@ impl Asking<'_> {
         for (at, &(one, first)) in alone.iter().enumerate() {
             for &(other, second) in &alone[at..] {
                 if self.all_end(&[first, second, first])?
-                    && (one == other || self.all_end(&[second, first, second])?)
+                    && self.all_end_on_two_handles(&[first, second, first])?
+                    && (one == other
+                        || self.all_end(&[second, first, second])?
+                            && self.all_end_on_two_handles(&[second, first, second])?)
                 {
                     pairs.push((one.min(other), one.max(other)));
                 }
@@ -99,9 +104,8 @@ impl Asking<'_> {
     ) -> Result<Vec<(usize, usize)>, Error> {
         let mut pairs = Vec::new();
         let waiting = variants_last(known).filter(|(_, one)| one.operation.waits).take(PAIRED);
-        for (one, waits) in waiting {
-            for &(other, _) in self_ending.iter().filter(|(first, second)| first == second) {
-                let (waits, ends) = (waits.question, known[other].question);
+        for (waits, _) in waiting {
+            for &(ends, _) in self_ending.iter().filter(|(first, second)| first == second) {
                 let sequences = [
                     &[waits, ends][..],
                     &[waits, waits, ends, ends],
@@ -110,10 +114,10 @@ impl Asking<'_> {
                     &[waits, ends, waits, ends, ends],
                 ];
                 let mut is_so = true;
-                for questions in sequences {
-                    is_so = is_so && self.all_end_spaced(questions)?;
+                for places in sequences {
+                    is_so = is_so && self.all_end_spaced(&behind_needs(known, places))?;
                 }
-                pairs.extend(is_so.then_some((one, other)));
+                pairs.extend(is_so.then_some((waits, ends)));
             }
         }
         Ok(pairs)
@@ -176,7 +180,7 @@ impl Asking<'_> {
 }
 
 /// All requests with their places, those first that are no variants: each time so many are taken.
-fn variants_last(known: &[Known]) -> impl Iterator<Item = (usize, &Known)> {
+pub(super) fn variants_last(known: &[Known]) -> impl Iterator<Item = (usize, &Known)> {
     let of = move |variant: bool| {
         known.iter().enumerate().filter(move |(_, one)| one.operation.variant == variant)
     };

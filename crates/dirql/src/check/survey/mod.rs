@@ -21,6 +21,7 @@ use crate::error::Error;
 use crate::machine::Boots;
 use asking::Asking;
 use known::Known;
+use needs::behind_needs;
 use question::Question;
 
 /// What can be done with a driver.
@@ -157,6 +158,12 @@ fn imports(image: &Image, names: &[&str]) -> bool {
 }
 
 impl Survey {
+    /// What an operation needs, what that needs, and so on.
+    pub(super) fn needed(&self, place: usize) -> impl Iterator<Item = usize> {
+        let of = |place: usize| self.operations[place].needs;
+        std::iter::successors(of(place), move |place| of(*place))
+    }
+
     /// With requests that were found in sequences: each needs the one before it.
     #[must_use]
     pub fn with_sequences(mut self, sequences: Vec<Vec<Operation>>) -> Self {
@@ -242,7 +249,7 @@ pub fn survey(boots: &mut Boots, image: &Image, extent: Extent) -> Result<Survey
         found.ending_beside = asking.ending_beside(&known, &found.self_ending)?;
         found.ended_by = asking.ended_by(&known, &found.self_ending)?;
         for &(waits, ends) in &found.ended_by {
-            if asking.all_end_spaced(&[ends, waits].map(|place| known[place].question))? {
+            if asking.all_end_spaced(&behind_needs(&known, &[ends, waits]))? {
                 found.ended_before.push((waits, ends));
             }
         }

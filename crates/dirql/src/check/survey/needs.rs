@@ -2,13 +2,29 @@
 
 use super::Operation;
 use super::asking::Asking;
-use super::company::{BETWEEN, PAIRED};
+use super::company::{BETWEEN, PAIRED, variants_last};
 use super::known::{Known, OWN_WORDS, WORDS};
 use super::question::{Answer, Input, PATIENCE, Question, answer, ended, ends_well, succeeds};
 use crate::error::Error;
 
 /// The largest word of an answer that is taken for the number of something.
 const LARGEST_NUMBER: u32 = 0xFFFF;
+
+/// So many requests are what others may need, and so many may be made before one.
+const NEEDED: usize = 12;
+const DEPTH: usize = 3;
+
+/// These, behind what they need, and what that needs.
+pub(super) fn behind_needs(known: &[Known], places: &[usize]) -> Vec<Question> {
+    let mut needed: Vec<usize> = Vec::new();
+    for place in places {
+        let of = |place: usize| known[place].operation.needs;
+        let chain: Vec<usize> = std::iter::successors(of(*place), |place| of(*place)).collect();
+        let fresh: Vec<usize> = chain.into_iter().rev().filter(|place| !needed.contains(place)).collect();
+        needed.extend(fresh);
+    }
+    needed.iter().chain(places).map(|place| known[*place].question).collect()
+}
 
 impl Asking<'_> {
     /// What is over at once may do something with another word: one that ends a request that waits is what it is asked with.
@@ -54,24 +70,36 @@ impl Asking<'_> {
         Ok(first.flatten())
     }
 
-    /// Of those that fail alone, which succeed behind another: with zeroes, with the word that the other has, or with what it was answered.
+    /// Of those that fail alone, which succeed behind another: with zeroes, with the word that the other has, or with what it was answered. What succeeds so
+    /// may be what the next one needs.
     pub(super) fn find_needs(&mut self, known: &mut [Known]) -> Result<(), Error> {
-        let usual = known.iter().enumerate();
-        let usual = usual.filter(|(_, one)| one.operation.is_usual() && !one.operation.waits).take(PAIRED);
-        let mut first = Vec::new();
-        for (place, one) in usual {
-            first.push((place, one.question, self.answered(one.question)?));
+        let quick = variants_last(known).filter(|(_, one)| one.operation.succeeds && !one.operation.waits);
+        let quick: Vec<usize> = quick.map(|(place, _)| place).take(NEEDED).collect();
+        let mut fresh = Vec::new();
+        for place in quick {
+            fresh.push((place, self.answered(known[place].question)?));
         }
-        for one in known.iter_mut().filter(|one| !one.operation.succeeds).take(PAIRED) {
-            for &(place, before, answered) in &first {
-                let questions = one.question.behind(before, answered);
-                let answers = self.ask(&[&[before], &*questions].concat())?;
-                let behind = answers.get(1..).unwrap_or_default();
-                let Some(at) = behind.iter().position(|answer| succeeds(*answer)) else { continue };
-                let Known { operation, question } = questions[at].known(false, behind[at] == Answer::Waits);
-                *one = Known { operation: Operation { needs: Some(place), ..operation }, question };
-                break;
+        for _ in 0..DEPTH {
+            let failing = |one: &Known| !one.operation.succeeds && one.operation.needs.is_none();
+            let failing = known.iter().enumerate().filter(|(_, one)| failing(one)).take(PAIRED);
+            let failing: Vec<usize> = failing.map(|(place, _)| place).collect();
+            let mut found = Vec::new();
+            for place in failing {
+                for &(before, answered) in &fresh {
+                    let questions = known[place].question.behind(known[before].question, answered);
+                    let chain = behind_needs(known, &[before]);
+                    let answers = self.ask(&[&*chain, &*questions].concat())?;
+                    let behind = answers.get(chain.len()..).unwrap_or_default();
+                    let Some(at) = behind.iter().position(|answer| succeeds(*answer)) else { continue };
+                    let waits = behind[at] == Answer::Waits;
+                    let Known { operation, question } = questions[at].known(false, waits);
+                    known[place] =
+                        Known { operation: Operation { needs: Some(before), ..operation }, question };
+                    found.extend((!waits).then_some((place, None)));
+                    break;
+                }
             }
+            fresh = found;
         }
         Ok(())
     }

@@ -99,6 +99,8 @@ impl Input {
     }
 }
 
+/// The most that it writes because another request has named a length.
+const LONGEST: u32 = 0x1_0000;
 /// How much the survey reads and writes.
 pub(super) const LENGTH: u32 = 64;
 
@@ -128,10 +130,22 @@ impl Question {
 
     /// What it is asked as behind another, which is answered with this word.
     pub(super) fn behind(self, before: Self, answered: Option<u32>) -> Vec<Self> {
-        let Self::Control { code, .. } = self else { return vec![self] };
         let word = match before {
             Self::Control { input, .. } => input.first(),
             _ => None,
+        };
+        let code = match self {
+            Self::Read => return vec![self],
+            // As many bytes as the other one has announced, or fewer.
+            Self::Write(_) => {
+                let lengths =
+                    word.into_iter().chain(answered).filter(|length| (1..=LONGEST).contains(length));
+                return lengths
+                    .chain([LENGTH, 4, 1])
+                    .map(|length| Self::Write(Input::Zeroes(length)))
+                    .collect();
+            }
+            Self::Control { code, .. } => code,
         };
         let inputs = |length: u32| {
             let words = word.into_iter().chain(answered).filter(move |_| length >= 4);
