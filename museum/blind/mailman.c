@@ -577,7 +577,7 @@ static NTSTATUS NTAPI power_up(PDEVICE_OBJECT dev, PIRP irp, PVOID)
 
     if (NT_SUCCESS(irp->IoStatus.Status)) {
         PoSetPowerState(dev, DevicePowerState, IoGetCurrentIrpStackLocation(irp)->Parameters.Power.State);
-        if (c->connected)
+        if (c->connected && (c->hold & HOLD_SLEEP)) /* else it is in D0, and may be at work */
             hw_irq(c, TRUE, TRUE);
         card_resume(c, HOLD_SLEEP);
     }

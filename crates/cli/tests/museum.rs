@@ -64,7 +64,7 @@ exhibits! {
     interrupt: own_not_claimed 2, ones_taken_for_bits 2, limit_hides_loss 1;
     irp: unknown_code_not_completed 2, status_left_pending 2;
     lock: returns_with_lock 2, mutexes_in_two_orders 2;
-    memory: allocation_not_checked 2, process_reference_kept 2, last_opened_remembered 20;
+    memory: allocation_not_checked 2, process_reference_kept 2, last_opened_remembered 20, owner_kept_after_close 20, image_freed_while_written 10;
     pnp: remove_not_passed_down 1, link_left 1, wmi_swallowed 1, surprise_leaves_requests 5, left_in_table 1, unit_looked_up 20;
     power: state_refused 1, touched_in_d3 30;
     stack: one_location_too_few 2, freed_and_continued 2, next_location_not_set 1;

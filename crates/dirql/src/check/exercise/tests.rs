@@ -71,3 +71,16 @@ fn words_take_part_where_a_device_on_no_bus_is_removed_beside_another() {
     let of_cards = exercises_of_neighbours(&surveyed("edu", true), &more, 100);
     assert_eq!(titled(&of_cards, "while another card is disabled and enabled").len(), 2, "no word");
 }
+
+#[test]
+fn what_a_request_needs_is_made_before_it_and_before_that_what_it_needs() {
+    let mut survey = surveyed("unit", false);
+    for (place, needs) in [(0, 2), (2, 1)] {
+        survey.operations[place] =
+            Operation { succeeds: false, needs: Some(needs), ..survey.operations[place].clone() };
+    }
+    let all = exercises(&survey, 100);
+    let [at_once] = titled(&all, "ioctl 0x222000 of u32:0 at once cancelled")[..] else { panic!() };
+    let places = ["async p1 ", "async p2 ", "t: async a "].map(|step| at_once.script.find(step));
+    assert!(places[0].is_some() && places.is_sorted(), "{}", at_once.script);
+}

@@ -9,6 +9,8 @@
  * routine stores in the old ring, which is freed.
  *
  * Device: PCI\VEN_10B5&DEV_9050
+ * Rule: request-forgotten, use-after-free
+ * Needs: ioctl, schedule, device
  */
 #include <initguid.h>
 #include <ddk/wdm.h>
