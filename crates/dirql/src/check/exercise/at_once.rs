@@ -19,6 +19,9 @@ const CHANGES: [(&str, &str); 4] = [
     ("u32:64", "u32:0x7fffffff"),
     ("u32:1 + u32:4", "u32:1 + u32:0xffff"),
 ];
+/// What becomes of the beginning of memory that a driver keeps for longer.
+const OVERWRITTEN: [&str; 2] = ["zero:64", "fill:0xffffffff:64"];
+const ENDED_WITH_MEMORY: &str = "cancel h; join a; join p; close h";
 /// Words that are not those of the survey.
 const OTHER_WORDS: [u32; 2] = [5, 7];
 /// So many requests come before others at once.
@@ -111,19 +114,7 @@ pub(super) fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut 
             }
         }
     }
-    for code in operations.iter().filter_map(|operation| operation.code) {
-        // The driver sees the application's own memory, which another thread changes meanwhile.
-        if code & 3 != METHOD_BUFFERED {
-            let input = if code & 3 == METHOD_NEITHER { "memory m" } else { "zero:64" };
-            for (first, then) in CHANGES {
-                let opened = format!("{open}; memory m {first} + zero:248");
-                let asked = format!("async a ioctl h {code:#x} in {input} out memory m");
-                let script = two_at_once(&opened, &asked, &format!("store m {then}"), ENDED_ALONE);
-                let title = format!("ioctl {code:#x} whose buffer changes from {first} to {then} meanwhile");
-                plan.add(title, script, Kind::AtOnce);
-            }
-        }
-    }
+    memory_changes(survey, name, &operations, plan);
     prepared(&operations, name, plan);
     behind_what_it_needs(survey, name, plan);
     for &(waits, ends) in survey.ended_by.iter().take(ENDED_BY) {
@@ -139,6 +130,34 @@ pub(super) fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut 
         "tolerate; t: open \"{name}\" as a; u: open \"{name}\" as b; t: close a; u: close b; join t; join u"
     );
     plan.add("opens and closes at once", both, Kind::AtOnce);
+}
+
+/// The driver sees the application's own memory, which another thread changes meanwhile: that of a request, or that of one which waits while the driver does
+/// another one.
+fn memory_changes(survey: &Survey, name: &str, operations: &[&Operation], plan: &mut Plan) {
+    let seen = |operation: &&&Operation| operation.code.is_some_and(|code| code & 3 != METHOD_BUFFERED);
+    for code in operations.iter().filter(seen).filter_map(|operation| operation.code) {
+        let input = if code & 3 == METHOD_NEITHER { "memory m" } else { "zero:64" };
+        for (first, then) in CHANGES {
+            let opened = format!("{}; memory m {first} + zero:248", open(name));
+            let asked = format!("async a ioctl h {code:#x} in {input} out memory m");
+            let script = two_at_once(&opened, &asked, &format!("store m {then}"), ENDED_ALONE);
+            let title = format!("ioctl {code:#x} whose buffer changes from {first} to {then} meanwhile");
+            plan.add(title, script, Kind::AtOnce);
+        }
+    }
+    for waits in operations.iter().filter(seen).filter(|operation| operation.waits).take(PREPARED) {
+        let Some((asked, length)) = waits.command.rsplit_once(" out ") else { continue };
+        let opened = opened(survey, name, &[waits]);
+        let opened = format!("{opened}; memory m zero:{length}; async p {asked} out memory m; wait 1ms");
+        let others = operations.iter().filter(|other| other.succeeds && !other.waits).take(PREPARED);
+        for (other, then) in others.flat_map(|other| OVERWRITTEN.map(|then| (other, then))) {
+            let script =
+                two_at_once(&opened, &asks("a", other), &format!("store m {then}"), ENDED_WITH_MEMORY);
+            let title = format!("{} while the buffer of {} becomes {then}", words(other), words(waits));
+            plan.add(title, script, Kind::AtOnce);
+        }
+    }
 }
 
 /// Two different requests at once on two handles, of which the first has made one before.

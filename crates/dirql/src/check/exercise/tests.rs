@@ -84,3 +84,18 @@ fn what_a_request_needs_is_made_before_it_and_before_that_what_it_needs() {
     let places = ["async p1 ", "async p2 ", "t: async a "].map(|step| at_once.script.find(step));
     assert!(places[0].is_some() && places.is_sorted(), "{}", at_once.script);
 }
+
+#[test]
+fn memory_that_a_driver_keeps_changes_while_it_does_something_else() {
+    const OUT_DIRECT: u32 = 0x0022_200A;
+    let mut survey = surveyed("unit", false);
+    let command = format!("ioctl h {OUT_DIRECT:#x} in zero:8 out 4096");
+    survey.operations[2] = Operation { command, ..operation(OUT_DIRECT, true, false) };
+    let all = exercises(&survey, 100);
+    let changed = titled(&all, "while the buffer of ioctl 0x22200a becomes");
+    assert_eq!(changed.len(), 2, "one other request, zeroes and ones");
+    for exercise in changed {
+        let steps = ["memory m zero:4096; async p ioctl h 0x22200a in zero:8 out memory m; ", "u: store m "];
+        assert!(steps.iter().all(|step| exercise.script.contains(step)), "{}", exercise.script);
+    }
+}

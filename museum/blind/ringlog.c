@@ -2,9 +2,12 @@
  * A logger whose readers hand it a ring buffer of their own memory, into which records are written from requests and
  * from a heartbeat; a reader consumes them without calls and may make its ring smaller while it runs.
  *
- * Device: none
  * The bug: the ring's capacity, which the reader may change, is checked and then fetched again from the shared header where a record's place is computed, so a record can be written beyond the reader's memory, or the division is by zero.
  * Shows by: a reader attaches its memory, and stores another capacity (0, or one larger than its memory when more than that has been logged) into the ring's header between the logger's check and its copy of a record.
+ *
+ * Device: none
+ * Rule: divide-error, wild-write
+ * Needs: ioctl, schedule
  */
 #include <ddk/wdm.h>
 
