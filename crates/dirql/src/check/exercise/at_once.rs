@@ -35,7 +35,6 @@ const METHOD_NEITHER: u32 = 3;
 
 /// Two threads at once.
 pub(super) fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
-    let open = open(name);
     let (variants, plain): (Vec<&Operation>, Vec<&Operation>) =
         survey.operations.iter().partition(|operation| operation.variant);
     let (succeeding, others): (Vec<&Operation>, Vec<&Operation>) =
