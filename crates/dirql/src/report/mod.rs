@@ -5,6 +5,7 @@
 pub mod bugcheck;
 pub(crate) mod dismissals;
 mod dress;
+mod finding_key;
 mod json;
 mod remarks;
 mod schedule;
@@ -12,7 +13,7 @@ mod text;
 
 pub use dismissals::{Dismissal, Dismissed};
 pub use dress::Dress;
-pub(crate) use remarks::key;
+pub(crate) use finding_key::key;
 pub use text::verdict_text;
 
 use std::fmt::Write as _;
