@@ -38,6 +38,8 @@ const CHANGES: [(&str, &str); 6] = [
     ("power d3", D0),
 ];
 const D0: &str = "power d0";
+/// So long the Plug and Play manager leaves a device that is about to be stopped, or is.
+const PATIENCE: &str = "1s";
 /// The system sleeps: applications do not run then.
 const SLEEPS: [&str; 2] = ["power s3; wait 1ms; power s0", "power s4; wait 1ms; power s0"];
 
@@ -131,15 +133,15 @@ impl<'s> Story<'s> {
         let change = self.change();
         let mut is_in_d0 = false;
         match &change {
-            Some((begin, _)) if self.rng.one_in(2) => self.at_once(Some(begin)),
+            Some((begin, end)) if self.rng.one_in(2) => self.at_once(Some(begin), taken_back(end)),
             Some((begin, end)) => {
                 self.steps.push(begin.clone());
                 let between = self.step();
                 self.steps.push(between);
-                self.at_once(Some(end));
+                self.at_once(Some(end), taken_back(end));
                 is_in_d0 = end.starts_with(D0);
             }
-            None => self.at_once(None),
+            None => self.at_once(None, None),
         }
         // Taken back once more, if it has been: that is refused, which a story tolerates. But a driver may set its card up at each request for D0: where
         // the card is there already, what it was doing is lost, and no page forbids that.
@@ -163,8 +165,8 @@ impl<'s> Story<'s> {
         Some((format!("{begin}{of}"), format!("{end}{of}{elsewhere}")))
     }
 
-    /// Steps of two threads, of which one does this to the device.
-    fn at_once(&mut self, to_device: Option<&str>) {
+    /// Steps of two threads, of which one does this to the device; it is taken back after a while, whether they have come to their ends or wait for just that.
+    fn at_once(&mut self, to_device: Option<&str>, taken_back: Option<&str>) {
         let (mut left, mut right) = (Vec::new(), Vec::new());
         for thread in [&mut left, &mut right] {
             for _ in 0..=self.rng.below(OF_A_THREAD) {
@@ -183,6 +185,7 @@ impl<'s> Story<'s> {
         };
         self.steps.extend(of("t", left));
         self.steps.extend(of("u", right));
+        self.steps.extend(taken_back.map(|step| format!("wait {PATIENCE}; {step}")));
         self.steps.push("join t; join u".to_owned());
     }
 
@@ -318,6 +321,11 @@ impl<'s> Story<'s> {
     }
 }
 
+/// What ends a change, but of power: a device is not put into D0 once more.
+fn taken_back(end: &str) -> Option<&str> {
+    Some(end).filter(|end| !end.starts_with(D0))
+}
+
 /// The command with the first of these words at the beginning of its input, or both, if there is room.
 pub(super) fn with_words(command: &str, [first, second]: [u32; 2], both: bool) -> String {
     let Some((before, at, rest)) = input(command) else { return command.to_owned() };
@@ -409,6 +417,14 @@ mod tests {
             assert!(has(what), "{what}");
         }
         assert!(!has("power d3"), "the driver knows of no power states");
+    }
+
+    #[test]
+    fn a_question_is_taken_back_though_the_threads_that_asked_wait_for_that() {
+        let all = stories(&surveyed(), 0, 300);
+        let asked = all.iter().filter(|story| story.contains("query-stop"));
+        assert!(asked.clone().count() > 5);
+        assert!(asked.clone().all(|story| story.contains("wait 1s; cancel-stop; join t; join u")));
     }
 
     #[test]
