@@ -137,7 +137,7 @@ impl<'s> Story<'s> {
             Some((begin, end)) => {
                 self.steps.push(begin.clone());
                 let between = self.step();
-                self.steps.push(between);
+                self.steps.push(of_thread("t", &between).join("; "));
                 self.at_once(Some(end), taken_back(end));
                 is_in_d0 = end.starts_with(D0);
             }
@@ -177,14 +177,8 @@ impl<'s> Story<'s> {
             let at = index(self.rng.below(right.len() as u64 + 1));
             right.insert(at, step.to_owned());
         }
-        let of = |thread: &'static str, steps: Vec<String>| {
-            steps.into_iter().flat_map(move |step| {
-                let parts: Vec<String> = step.split("; ").map(|part| format!("{thread}: {part}")).collect();
-                parts
-            })
-        };
-        self.steps.extend(of("t", left));
-        self.steps.extend(of("u", right));
+        self.steps.extend(left.iter().flat_map(|step| of_thread("t", step)));
+        self.steps.extend(right.iter().flat_map(|step| of_thread("u", step)));
         self.steps.extend(taken_back.map(|step| format!("wait {PATIENCE}; {step}")));
         self.steps.push("join t; join u".to_owned());
     }
@@ -319,6 +313,11 @@ impl<'s> Story<'s> {
         let all = self.requests.iter().enumerate();
         all.filter(move |(_, made)| is_open(made) && is_meant(&made.kind)).map(|(number, _)| number)
     }
+}
+
+/// The commands of a step, on this thread.
+fn of_thread(thread: &str, step: &str) -> Vec<String> {
+    step.split("; ").map(|part| format!("{thread}: {part}")).collect()
 }
 
 /// What ends a change, but of power: a device is not put into D0 once more.
