@@ -93,8 +93,7 @@ fn survey(arguments: &Check, jail: Option<Jail>, extent: Extent) -> Result<Done>
 }
 
 fn play(exercise: &Exercise) -> Result<Option<Play>, Error> {
-    let text = (!exercise.script.is_empty()).then(|| ScriptText::typed(&exercise.script));
-    text.map(|text| text.play()).transpose().map_err(Error::Input)
+    check::play(&exercise.script).map_err(Error::Input)
 }
 
 /// What the process has said is wrong.

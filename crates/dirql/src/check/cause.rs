@@ -6,7 +6,7 @@
 use kernel::verdict::{Tier, Verdict};
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Dismissal, Dismissed, Report, key};
+use crate::report::{Dismissal, Dismissed, Report, instruction, key};
 
 /// One thing that is wrong.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -38,7 +38,7 @@ impl Report {
                 key: key(verdict),
                 rule: verdict.rule.to_owned(),
                 tier: verdict.tier.name().to_owned(),
-                instruction: verdict.stack.first().filter(|line| !line.interrupted).map(|line| line.address),
+                instruction: instruction(verdict),
                 finding: self.finding_json(verdict),
                 dismissed,
             };

@@ -24,7 +24,7 @@ pub use exercise::{
     Effort, Exercise, RACES, Stories, exercises, exercises_of_neighbours, exercises_on_busy_line,
 };
 pub use inputs::{Inputs, inputs};
-pub use shrink::{Shown, commands, shrink};
+pub use shrink::{Shown, commands, play, shrink};
 pub use signals::{Outside, outside, signals};
 pub use stories::stories;
 pub use survey::{Ended, Extent, HARDWARE, Operation, Survey, survey};

@@ -5,9 +5,9 @@
 
 use explore::Policy;
 
-use crate::error::Error;
+use crate::error::{Error, InputError};
 use crate::machine::Boots;
-use crate::play::ScriptText;
+use crate::play::{Play, ScriptText};
 use crate::report::Report;
 
 /// So many boots at most for one cause.
@@ -62,14 +62,8 @@ struct Shrinking<'s> {
 impl Shrinking<'_> {
     /// The script with a policy by which it has the cause, if there is one near `policy`.
     fn shows(&mut self, script: &str, policy: Policy) -> Result<Option<Shown>, Error> {
-        // What cannot be read any more is no script: a name is used that is given nowhere. With nothing in it, the line that makes it again has none.
-        let play = match script {
-            "" => None,
-            script => match ScriptText::typed(script).play() {
-                Ok(play) => Some(play),
-                Err(_) => return Ok(None),
-            },
-        };
+        // What cannot be read any more is no script: a name is used that is given nowhere.
+        let Ok(play) = play(script) else { return Ok(None) };
         for policy in near(policy) {
             if self.left == 0 {
                 break;
@@ -96,6 +90,14 @@ fn near(policy: Policy) -> Vec<Policy> {
     }
     let others = (1..=SEEDS).filter_map(|seed| policy.with_seed(seed)).filter(|other| *other != policy);
     std::iter::once(policy).chain(others).collect()
+}
+
+/// What a script says, as `--do` has it. None if it is empty: the line that makes it again has no script then.
+///
+/// # Errors
+/// As [`ScriptText::play`].
+pub fn play(script: &str) -> Result<Option<Play>, InputError> {
+    (!script.is_empty()).then(|| ScriptText::typed(script).play()).transpose()
 }
 
 /// A script taken apart where `;` stands between commands.

@@ -130,22 +130,25 @@ impl<'s> Story<'s> {
         if !self.survey.devices.is_empty() && self.rng.one_in(8) {
             self.steps.push(SLEEPS[index(self.rng.below(2))].to_owned());
         }
-        let change = self.change();
-        let mut is_in_d0 = false;
-        match &change {
-            Some((begin, end)) if self.rng.one_in(2) => self.at_once(Some(begin), taken_back(end)),
+        let last = match self.change() {
+            Some((begin, end)) if self.rng.one_in(2) => {
+                self.at_once(Some(&begin), taken_back(&end));
+                Some(end)
+            }
             Some((begin, end)) => {
-                self.steps.push(begin.clone());
+                self.steps.push(begin);
                 let between = self.step();
                 self.steps.push(of_thread("t", &between).join("; "));
-                self.at_once(Some(end), taken_back(end));
-                is_in_d0 = end.starts_with(D0);
+                self.at_once(Some(&end), taken_back(&end));
+                taken_back(&end).map(str::to_owned)
             }
-            None => self.at_once(None, None),
-        }
-        // Taken back once more, if it has been: that is refused, which a story tolerates. But a driver may set its card up at each request for D0: where
-        // the card is there already, what it was doing is lost, and no page forbids that.
-        self.steps.extend(change.map(|(_, end)| end).filter(|_| !is_in_d0));
+            None => {
+                self.at_once(None, None);
+                None
+            }
+        };
+        // Taken back once more, if it has been: that is refused, which a story tolerates.
+        self.steps.extend(last);
         self.end();
         self.steps.join("; ")
     }
@@ -320,7 +323,8 @@ fn of_thread(thread: &str, step: &str) -> Vec<String> {
     step.split("; ").map(|part| format!("{thread}: {part}")).collect()
 }
 
-/// What ends a change, but of power: a device is not put into D0 once more.
+/// What may end a change more than once: not the one that has put the device into D0. A driver may set its card up at each request for that: where the card is
+/// there already, what it was doing is lost, and no page forbids it.
 fn taken_back(end: &str) -> Option<&str> {
     Some(end).filter(|end| !end.starts_with(D0))
 }

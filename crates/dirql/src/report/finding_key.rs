@@ -7,10 +7,15 @@ use std::collections::BTreeSet;
 
 use kernel::verdict::Verdict;
 
-/// Equal for the same findings of two runs. Code that was only interrupted is not where it belongs.
+/// The instruction that a finding belongs to, if there is one: code that was only interrupted is not it.
+pub(crate) fn instruction(finding: &Verdict) -> Option<u64> {
+    finding.stack.first().filter(|line| !line.interrupted).map(|line| line.address)
+}
+
+/// Equal for the same findings of two runs.
 pub(crate) fn key(finding: &Verdict) -> String {
-    match finding.stack.first().filter(|line| !line.interrupted) {
-        Some(line) => format!("{}@{:x}", finding.rule, line.address),
+    match instruction(finding) {
+        Some(address) => format!("{}@{address:x}", finding.rule),
         None => format!("{}:{}", finding.rule, gist(&finding.message)),
     }
 }
@@ -42,16 +47,12 @@ fn gist_of_part(text: &str) -> String {
 
 /// Which request a command is: `ioctl 0x222000`, `read`.
 fn request(command: &str) -> String {
-    let words: Vec<&str> = command.split(' ').collect();
-    let count = if words[0] == "ioctl" { 3 } else { 1 };
-    words
-        .iter()
-        .take(count)
-        .enumerate()
-        .filter(|(at, _)| *at != 1)
-        .map(|(_, word)| *word)
-        .collect::<Vec<_>>()
-        .join(" ")
+    let mut words = command.split(' ');
+    // The handle stands between the two.
+    match (words.next(), words.nth(1)) {
+        (Some("ioctl"), Some(code)) => format!("ioctl {code}"),
+        (what, _) => what.unwrap_or_default().to_owned(),
+    }
 }
 
 fn without_numbers(text: &str) -> String {

@@ -4,8 +4,7 @@ use super::{Effort, Exercise, RACES, Stories};
 
 /// From this budget on as many calls fail, one in each attempt, as by the usual one.
 const ALL_FAILING: usize = 10;
-/// So many stories are one exercise, of so many; behind these come those of sequences, which are found by so many attempts; and so many seeds each
-/// story has.
+/// So many stories are one exercise, and so many seeds each of them has.
 const STORIES: u64 = 200;
 const STORY_SEEDS: u64 = 3;
 

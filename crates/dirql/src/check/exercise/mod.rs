@@ -92,6 +92,7 @@ pub(super) const OVERFLOWS: [u32; 8] =
 pub(super) const MANY: u32 = 64;
 /// So many are made one after the other: more than what counts in four or five bits.
 const IN_A_ROW: usize = 40;
+/// So many exercises are stories; behind these come those of sequences, which are found by so many attempts.
 const STORY_EXERCISES: u64 = 6;
 const SEQUENCE_EXERCISES: u64 = 2;
 const SEQUENCES: u64 = 2_000;

@@ -51,14 +51,8 @@ pub(super) const ENDED_OF_TWO: &str = "cancel h; cancel i; join a; join b; close
 
 /// The device opened, and what these need asked for, each time what that needs before it.
 pub(super) fn opened(survey: &Survey, name: &str, operations: &[&Operation]) -> String {
-    let mut needed: Vec<usize> = Vec::new();
-    for operation in operations {
-        let chain: Vec<usize> = survey.needed(place(survey, operation)).collect();
-        let fresh: Vec<usize> = chain.into_iter().rev().filter(|place| !needed.contains(place)).collect();
-        needed.extend(fresh);
-    }
     let mut steps = open(name);
-    for place in needed {
+    for place in survey.needed_before(operations.iter().map(|operation| place(survey, operation))) {
         steps += &format!("; async p{place} {}", survey.operations[place].command);
     }
     steps

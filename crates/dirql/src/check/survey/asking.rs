@@ -65,16 +65,12 @@ impl Asking<'_> {
 
     /// As [`Asking::all_end`], on two handles in turn, if there can be two.
     pub(super) fn all_end_on_two_handles(&mut self, questions: &[Question]) -> Result<bool, Error> {
-        let Self { boots, name } = self;
-        let (all_end, _) =
-            boots.boot_to_script(usual(), |machine| {
-                let first = machine.open_overlapped(name).ok()?;
-                let Ok(second) = machine.open_overlapped(name) else { return Some(true) };
-                let in_turn = questions.iter().zip([&first, &second].into_iter().cycle());
-                Some(in_turn.fold(true, |all, (question, handle)| {
-                    all && ends_well(answer(machine, handle, *question))
-                }))
-            })?;
+        let name = self.name.clone();
+        let all_end = self.with_handle(|machine, first| {
+            let Ok(second) = machine.open_overlapped(&name) else { return true };
+            let mut in_turn = questions.iter().zip([first, &second].into_iter().cycle());
+            in_turn.all(|(question, handle)| ends_well(answer(machine, handle, *question)))
+        })?;
         Ok(all_end.unwrap_or(false))
     }
 }

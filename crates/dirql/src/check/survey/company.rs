@@ -18,8 +18,7 @@ pub(super) const BETWEEN: u64 = 1_000_000;
 
 impl Asking<'_> {
     /// Which pairs end by themselves and succeed, in either order, on one handle and on two: what one of them has acquired, another one may wait for.
-    /// Without hardware, which takes what was queued, a request may use something up for which the
-    /// next ones wait: there, so must as many as are ever made.
+    /// Without hardware, which takes what was queued, a request may use something up for which the next ones wait: there, so must as many as are ever made.
     pub(super) fn self_ending(
         &mut self,
         known: &[Known],

@@ -152,6 +152,25 @@ const POWER: [&str; 2] = ["PoSetPowerState", "PoRequestPowerIrp"];
 const IDLE: [&str; 4] =
     ["PoRegisterDeviceForIdleDetection", "PoFxRegisterDevice", "PoSetDeviceBusyEx", "PoSetDeviceBusy"];
 
+/// What the operation at this place needs, what that needs, and so on.
+fn chain(place: usize, needs: impl Fn(usize) -> Option<usize>) -> impl Iterator<Item = usize> {
+    std::iter::successors(needs(place), move |place| needs(*place))
+}
+
+/// As [`Survey::needed_before`].
+fn needed_before(
+    places: impl IntoIterator<Item = usize>,
+    needs: impl Fn(usize) -> Option<usize>,
+) -> Vec<usize> {
+    let mut needed: Vec<usize> = Vec::new();
+    for place in places {
+        let chain: Vec<usize> = chain(place, &needs).collect();
+        let fresh: Vec<usize> = chain.into_iter().rev().filter(|place| !needed.contains(place)).collect();
+        needed.extend(fresh);
+    }
+    needed
+}
+
 /// Whether a driver imports one of these.
 fn imports(image: &Image, names: &[&str]) -> bool {
     image.imports().iter().any(|import| names.contains(&import.selector.to_string().as_str()))
@@ -160,8 +179,12 @@ fn imports(image: &Image, names: &[&str]) -> bool {
 impl Survey {
     /// What an operation needs, what that needs, and so on.
     pub(super) fn needed(&self, place: usize) -> impl Iterator<Item = usize> {
-        let of = |place: usize| self.operations[place].needs;
-        std::iter::successors(of(place), move |place| of(*place))
+        chain(place, |place| self.operations[place].needs)
+    }
+
+    /// What these need, each once, and each time what that needs before it.
+    pub(super) fn needed_before(&self, places: impl IntoIterator<Item = usize>) -> Vec<usize> {
+        needed_before(places, |place| self.operations[place].needs)
     }
 
     /// With requests that were found in sequences: each needs the one before it.

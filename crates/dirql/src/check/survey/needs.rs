@@ -1,10 +1,10 @@
 //! Requests that succeed behind another one only, and words by which one ends another that waits.
 
-use super::Operation;
 use super::asking::Asking;
 use super::company::{BETWEEN, PAIRED, variants_last};
 use super::known::{Known, OWN_WORDS, WORDS};
 use super::question::{Answer, Input, PATIENCE, Question, answer, ended, ends_well, succeeds};
+use super::{Operation, needed_before};
 use crate::error::Error;
 
 /// The largest word of an answer that is taken for the number of something.
@@ -16,13 +16,7 @@ const DEPTH: usize = 3;
 
 /// These, behind what they need, and what that needs.
 pub(super) fn behind_needs(known: &[Known], places: &[usize]) -> Vec<Question> {
-    let mut needed: Vec<usize> = Vec::new();
-    for place in places {
-        let of = |place: usize| known[place].operation.needs;
-        let chain: Vec<usize> = std::iter::successors(of(*place), |place| of(*place)).collect();
-        let fresh: Vec<usize> = chain.into_iter().rev().filter(|place| !needed.contains(place)).collect();
-        needed.extend(fresh);
-    }
+    let needed = needed_before(places.iter().copied(), |place| known[place].operation.needs);
     needed.iter().chain(places).map(|place| known[*place].question).collect()
 }
 
