@@ -78,6 +78,31 @@ struct Made {
     handle: &'static str,
 }
 
+/// What is done to the device while two threads make requests.
+enum Change {
+    None,
+    /// A step of one of them; what ends it comes after a while, too, whether they have come to their ends or wait for just that.
+    Repeatable {
+        step: String,
+        taken_back: String,
+    },
+    /// Steps of a thread of their own, since the others may wait for the last one, which puts the device into D0 and comes only once: a driver may set its card
+    /// up at each request for that. Where the card is there already, what it was doing is lost, and no page forbids it.
+    Once(Vec<String>),
+}
+
+impl Change {
+    /// This step, and `end` if it is another one.
+    fn of(step: String, end: &str) -> Self {
+        let end = end.to_owned();
+        match (end.starts_with(D0), step == end) {
+            (false, _) => Self::Repeatable { step, taken_back: end },
+            (true, true) => Self::Once(vec![end]),
+            (true, false) => Self::Once(vec![step, end]),
+        }
+    }
+}
+
 impl<'s> Story<'s> {
     fn new(survey: &'s Survey, name: &'s str, number: u64) -> Self {
         let mut rng = Rng::new(number + 1);
@@ -132,23 +157,23 @@ impl<'s> Story<'s> {
         }
         let last = match self.change() {
             Some((begin, end)) if self.rng.one_in(2) => {
-                self.at_once(Some(&begin), taken_back(&end));
+                self.at_once(Change::of(begin, &end));
                 Some(end)
             }
             Some((begin, end)) => {
                 self.steps.push(begin);
                 let between = self.step();
                 self.steps.push(of_thread("t", &between).join("; "));
-                self.at_once(Some(&end), taken_back(&end));
-                taken_back(&end).map(str::to_owned)
+                self.at_once(Change::of(end.clone(), &end));
+                Some(end)
             }
             None => {
-                self.at_once(None, None);
+                self.at_once(Change::None);
                 None
             }
         };
         // Taken back once more, if it has been: that is refused, which a story tolerates.
-        self.steps.extend(last);
+        self.steps.extend(last.filter(|end| !end.starts_with(D0)));
         self.end();
         self.steps.join("; ")
     }
@@ -168,22 +193,32 @@ impl<'s> Story<'s> {
         Some((format!("{begin}{of}"), format!("{end}{of}{elsewhere}")))
     }
 
-    /// Steps of two threads, of which one does this to the device; it is taken back after a while, whether they have come to their ends or wait for just that.
-    fn at_once(&mut self, to_device: Option<&str>, taken_back: Option<&str>) {
+    /// Steps of two threads, and what is done to the device meanwhile.
+    fn at_once(&mut self, change: Change) {
         let (mut left, mut right) = (Vec::new(), Vec::new());
         for thread in [&mut left, &mut right] {
             for _ in 0..=self.rng.below(OF_A_THREAD) {
                 thread.push(self.step());
             }
         }
-        if let Some(step) = to_device {
+        if let Change::Repeatable { step, .. } = &change {
             let at = index(self.rng.below(right.len() as u64 + 1));
-            right.insert(at, step.to_owned());
+            right.insert(at, step.clone());
         }
         self.steps.extend(left.iter().flat_map(|step| of_thread("t", step)));
         self.steps.extend(right.iter().flat_map(|step| of_thread("u", step)));
-        self.steps.extend(taken_back.map(|step| format!("wait {PATIENCE}; {step}")));
-        self.steps.push("join t; join u".to_owned());
+        let joined = match change {
+            Change::None => "join t; join u".to_owned(),
+            Change::Repeatable { taken_back, .. } => {
+                format!("wait {PATIENCE}; {taken_back}; join t; join u")
+            }
+            Change::Once(steps) => {
+                let pause = PAUSES[index(self.rng.below(PAUSES.len() as u64))];
+                let steps = steps.join(&format!("; v: wait {pause}; v: "));
+                format!("v: {steps}; join t; join u; join v")
+            }
+        };
+        self.steps.push(joined);
     }
 
     fn step(&mut self) -> String {
@@ -323,12 +358,6 @@ fn of_thread(thread: &str, step: &str) -> Vec<String> {
     step.split("; ").map(|part| format!("{thread}: {part}")).collect()
 }
 
-/// What may end a change more than once: not the one that has put the device into D0. A driver may set its card up at each request for that: where the card is
-/// there already, what it was doing is lost, and no page forbids it.
-fn taken_back(end: &str) -> Option<&str> {
-    Some(end).filter(|end| !end.starts_with(D0))
-}
-
 /// The command with the first of these words at the beginning of its input, or both, if there is room.
 pub(super) fn with_words(command: &str, [first, second]: [u32; 2], both: bool) -> String {
     let Some((before, at, rest)) = input(command) else { return command.to_owned() };
@@ -436,6 +465,15 @@ mod tests {
         let powered = all.iter().filter(|story| story.contains("power d3"));
         assert!(powered.clone().count() > 5);
         assert!(powered.clone().all(|story| story.matches("power d0").count() == 1));
+    }
+
+    #[test]
+    fn a_thread_that_waits_for_power_does_not_keep_it_from_coming() {
+        let all = stories(&Survey { knows_power: true, ..surveyed() }, 0, 300);
+        let powered = all.iter().filter(|story| story.contains("power d3"));
+        assert!(powered.clone().any(|story| story.contains("; v: power d3; v: wait ")));
+        assert!(powered.clone().any(|story| story.contains("; power d3; ")));
+        assert!(powered.clone().all(|story| story.contains("v: power d0; join t; join u; join v")));
     }
 
     #[test]
