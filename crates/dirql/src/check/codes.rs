@@ -59,6 +59,11 @@ struct Less {
 }
 
 impl Less {
+    /// A code less this much.
+    const fn whole(by: u32) -> Self {
+        Self { by, shift: 0, cleared: 0 }
+    }
+
     fn code(self, value: u32) -> u32 {
         self.by.wrapping_add(value << self.shift)
     }
@@ -77,6 +82,16 @@ impl Less {
     }
 }
 
+/// What is known of a register.
+#[derive(Clone, Copy)]
+enum Held {
+    Code(Less),
+    /// A number, to which a code may be added.
+    Number(u32),
+}
+
+type Known = BTreeMap<Register, Held>;
+
 struct Scan<'a> {
     /// A word of the image, by its relative address.
     word: &'a dyn Fn(u32) -> Option<u32>,
@@ -88,9 +103,9 @@ impl Scan<'_> {
     fn code(&mut self, bytes: &[u8], rva: u64) {
         let mut decoder = Decoder::with_ip(64, bytes, rva, DecoderOptions::NONE);
         let all: Vec<Instruction> = decoder.iter().collect();
-        let mut known: BTreeMap<Register, Less> = BTreeMap::new();
+        let mut known = Known::new();
         // What is known where branches go.
-        let mut taken: BTreeMap<u64, BTreeMap<Register, Less>> = BTreeMap::new();
+        let mut taken: BTreeMap<u64, Known> = BTreeMap::new();
         for (at, instruction) in all.iter().enumerate() {
             known.extend(taken.remove(&instruction.ip()).unwrap_or_default());
             let is_branch = instruction.is_jcc_short_or_near() || instruction.is_jmp_short_or_near();
@@ -101,9 +116,16 @@ impl Scan<'_> {
         }
     }
 
-    fn step(&mut self, it: &Instruction, behind: &[Instruction], known: &mut BTreeMap<Register, Less>) {
+    fn step(&mut self, it: &Instruction, behind: &[Instruction], known: &mut Known) {
         let (target, of) = (full(it.op0_register()), full(it.op1_register()));
-        let less = |register: Register| known.get(&register).copied();
+        let less = |register: Register| match known.get(&register) {
+            Some(Held::Code(less)) => Some(*less),
+            _ => None,
+        };
+        let number = |register: Register| match known.get(&register) {
+            Some(Held::Number(number)) => Some(*number),
+            _ => None,
+        };
         let value = immediate(it, 1);
         match it.mnemonic() {
             Mnemonic::Cmp if is_code(it) => {
@@ -118,10 +140,25 @@ impl Scan<'_> {
                 }
             }
             Mnemonic::Mov if it.op0_kind() == OpKind::Register && is_code(it) => {
-                known.insert(target, Less { by: 0, shift: 0, cleared: 0 });
+                set(known, target, Some(Less::whole(0)));
             }
             Mnemonic::Mov if it.op0_kind() == OpKind::Register && it.op1_kind() == OpKind::Register => {
-                set(known, target, less(of));
+                match known.get(&of).copied() {
+                    Some(held) => drop(known.insert(target, held)),
+                    None => drop(known.remove(&target)),
+                }
+            }
+            Mnemonic::Mov if it.op0_kind() == OpKind::Register && value.is_some() => {
+                known.extend(value.map(|value| (target, Held::Number(value))));
+            }
+            // A number to which a code is added is that code less what the number lacks of a whole turn.
+            Mnemonic::Add if number(target).is_some() => {
+                let code =
+                    if is_code(it) { Some(Less::whole(0)) } else { less(of).filter(|less| less.shift == 0) };
+                let by = number(target).map(u32::wrapping_neg);
+                let moved = code.zip(by).map(|(code, by)| Less { by: code.by.wrapping_add(by), ..code });
+                moved.into_iter().for_each(|less| self.add(less.code(0)));
+                set(known, target, moved);
             }
             Mnemonic::Sub | Mnemonic::Add | Mnemonic::Dec if less(target).is_some() => {
                 let value = if it.mnemonic() == Mnemonic::Dec { Some(1) } else { value };
@@ -142,8 +179,11 @@ impl Scan<'_> {
                 let moved = moved.map(|less| Less { by: less.by.wrapping_add(by << less.shift), ..less });
                 set(known, target, moved);
             }
-            Mnemonic::Shr | Mnemonic::Ror if less(target).is_some() => {
-                let moved = less(target).zip(value).filter(|(less, value)| less.shift + value < 16);
+            Mnemonic::Shr | Mnemonic::Ror | Mnemonic::Rol if less(target).is_some() => {
+                // To the left is to the right by the rest of a turn.
+                let right =
+                    if it.mnemonic() == Mnemonic::Rol { value.map(|value| 32 - value % 32) } else { value };
+                let moved = less(target).zip(right).filter(|(less, value)| less.shift + value < 16);
                 set(known, target, moved.map(|(less, value)| Less { shift: less.shift + value, ..less }));
             }
             Mnemonic::And if less(target).is_some() => {
@@ -239,9 +279,9 @@ fn is_code(it: &Instruction) -> bool {
         && it.memory_size().size() == 4
 }
 
-fn set(known: &mut BTreeMap<Register, Less>, register: Register, less: Option<Less>) {
+fn set(known: &mut Known, register: Register, less: Option<Less>) {
     match less {
-        Some(less) => drop(known.insert(register, less)),
+        Some(less) => drop(known.insert(register, Held::Code(less))),
         None => drop(known.remove(&register)),
     }
 }
@@ -320,6 +360,24 @@ mod tests {
         let mut scan = Scan { word: &|_| None, found: BTreeSet::new(), values: BTreeSet::new() };
         scan.code(bytes, 0x1000);
         assert_eq!(Vec::from_iter(scan.found), [0x22_2008, 0x22_200C]);
+    }
+
+    #[test]
+    fn a_code_may_be_added_to_a_number() {
+        // mov eax, 0FFDDDFF8h; add eax, [rdx+18h]; cmp eax, 4; je …; mov ecx, [rdx+18h]; mov eax, 0FFDDD000h; add eax, ecx; cmp eax, 8
+        let bytes = b"\xB8\xF8\xDF\xDD\xFF\x03\x42\x18\x83\xF8\x04\x74\x00\x8B\x4A\x18\xB8\x00\xD0\xDD\xFF\x01\xC8\x83\xF8\x08";
+        let mut scan = Scan { word: &|_| None, found: BTreeSet::new(), values: BTreeSet::new() };
+        scan.code(bytes, 0x1000);
+        assert_eq!(Vec::from_iter(scan.found), [0x22_2008, 0x22_200C, 0x22_3000, 0x22_3008]);
+    }
+
+    #[test]
+    fn a_code_may_be_turned_to_the_left() {
+        // mov eax, [rdx+18h]; add eax, 0FFDDD800h; rol eax, 30; cmp eax, 2; je …
+        let bytes = b"\x8B\x42\x18\x05\x00\xD8\xDD\xFF\xC1\xC0\x1E\x83\xF8\x02\x74\x00";
+        let mut scan = Scan { word: &|_| None, found: BTreeSet::new(), values: BTreeSet::new() };
+        scan.code(bytes, 0x1000);
+        assert_eq!(Vec::from_iter(scan.found), [0x22_2800, 0x22_2808]);
     }
 
     #[test]

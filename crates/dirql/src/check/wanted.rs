@@ -37,9 +37,12 @@ pub(super) struct Wanted {
     limits: Vec<(usize, usize, u64)>,
 }
 
+/// The life of a request that ends the machine.
+pub(super) const ENDING: u32 = u32::MAX;
+
 /// What comes of an input.
 pub(super) struct Came {
-    /// The longer the request lives, the more; 0: it fails.
+    /// The longer the request lives, the more; 0: it fails; [`ENDING`].
     pub(super) life: u32,
     /// What the driver compared, in order.
     pub(super) compared: Vec<Compare>,
@@ -210,16 +213,19 @@ fn limited(change: Change, more: u64) -> Change {
     }
 }
 
-/// Inputs by which requests succeed, each by other comparisons than those before it: `ask` makes a request, `trials` times at most, and some more where
-/// one succeeds.
+/// Inputs by which requests succeed, each by other comparisons than those before it, and one that ends the machine, if one does: `ask` makes a request,
+/// `trials` times at most, and some more where one succeeds.
 pub(super) fn wanted<E>(
     trials: usize,
     mut ask: impl FnMut(&Wanted) -> Result<Option<Came>, E>,
 ) -> Result<Vec<(Wanted, u32)>, E> {
-    let (mut sites, mut tried, mut found, mut greatest) =
-        (BTreeSet::new(), BTreeSet::new(), Vec::new(), None);
+    let (mut sites, mut tried, mut found) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
+    let (mut greatest, mut ending) = (None, None);
     let mut now = Wanted::first();
     let Some(mut came) = ask(&now)? else { return Ok(found) };
+    if came.life == ENDING {
+        return Ok(vec![(now.plain(), ENDING)]);
+    }
     sites.extend(came.sites());
     for _ in 0..trials {
         let of = |compare: &Compare| {
@@ -233,6 +239,10 @@ pub(super) fn wanted<E>(
         let Some(then) = ask(&other)? else { continue };
         let before = sites.len();
         sites.extend(then.sites());
+        if then.life == ENDING {
+            ending.get_or_insert((other.plain(), ENDING));
+            continue;
+        }
         if sites.len() == before && then.life <= came.life {
             continue;
         }
@@ -257,6 +267,7 @@ pub(super) fn wanted<E>(
         }
     }
     found.extend(greatest);
+    found.extend(ending);
     Ok(found)
 }
 
@@ -302,6 +313,22 @@ mod tests {
         assert_eq!(driver(greatest).life, 1);
         assert_eq!(greatest.input[..12], [15, 0, 0, 0, 7, 0, 0, 0, 5, 0, 0, 0], "a number below 16");
         assert!(asked <= 80, "{asked}");
+    }
+
+    #[test]
+    fn an_input_that_ends_the_machine_is_one_of_those_that_are_wanted() {
+        // Both lengths must be 48.
+        let driver = |wanted: &Wanted| {
+            let [output, input] = [u64::from(wanted.output), wanted.input.len() as u64];
+            let compare = |rip, left| Compare { rip, bytes: 4, is_mask: false, left, right: 48 };
+            let compared = [compare(1, output), compare(2, input)];
+            let count = if output == 48 { 2 } else { 1 };
+            let life = if (output, input) == (48, 48) { ENDING } else { 0 };
+            Came { life, compared: compared[..count].to_vec() }
+        };
+        let found = wanted::<()>(64, |wanted| Ok(Some(driver(wanted)))).unwrap();
+        let [(ending, ENDING)] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!((ending.input.as_slice(), ending.output), ([0; 48].as_slice(), 48));
     }
 
     #[test]

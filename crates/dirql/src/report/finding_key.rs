@@ -20,8 +20,8 @@ pub(crate) fn key(finding: &Verdict) -> String {
     }
 }
 
-/// What the words of two runs have in common that find the same: no addresses, no counts, no moments and no names of threads or of devices that have
-/// numbers for names; of a script's command which request it is; of what waits where in the driver it does, and for what; and each part once.
+/// What the words of two runs have in common that find the same: no addresses, no counts, no moments, no names of threads or of devices that have
+/// numbers for names, and not which of several cards it is; of a script's command which request it is; of what waits where in the driver it does, and for what; and each part once.
 fn gist(text: &str) -> String {
     let parts: BTreeSet<String> =
         text.split("; ").map(|part| waiting(part).unwrap_or_else(|| gist_of_part(part))).collect();
@@ -68,7 +68,7 @@ fn without_numbers(text: &str) -> String {
         word if counted(at) => {
             word.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric()).to_owned()
         }
-        word => without_long_numbers(word),
+        word => without_instance(&without_long_numbers(word)),
     };
     words.iter().enumerate().map(shown).collect::<Vec<_>>().join(" ")
 }
@@ -78,6 +78,16 @@ fn without_long_numbers(word: &str) -> String {
     let is_number = |part: &&str| part.len() == 8 && part.chars().all(|letter| letter.is_ascii_hexdigit());
     let parts = word.split('\\').map(|part| if is_number(&part) { "" } else { part });
     parts.collect::<Vec<_>>().join("\\")
+}
+
+/// A card's name without which of its kind it is: `pci#1`.
+fn without_instance(word: &str) -> String {
+    match word.split_once('#') {
+        Some((model, number)) => {
+            format!("{model}#{}", number.trim_start_matches(|digit: char| digit.is_ascii_digit()))
+        }
+        None => word.to_owned(),
+    }
 }
 
 /// A text whose numbers in hexadecimal are only `0x`.
@@ -112,6 +122,14 @@ mod tests {
         assert_ne!(found("ioctl h 0x222000"), found("ioctl h 0x222004"));
         assert_eq!(found("read h 64"), found("read i 4"));
         assert_ne!(found("read h 64"), found("write h zero:64"));
+    }
+
+    #[test]
+    fn which_of_several_cards_it_is_does_not_count() {
+        let found =
+            |card: &str| key(&Verdict::warning("some-rule", format!("stopped {card}, and still mapped")));
+        assert_eq!(found("pci#0"), found("pci#12"));
+        assert_ne!(found("pci#0"), found("edu#0"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::hardware::Window;
 use crate::cx::Cx;
 use crate::ke::irql;
 use crate::ke::irql::DISPATCH_LEVEL;
+use crate::pnp::resource;
 use crate::verdict::Verdict;
 
 /// Why a driver has a device's windows no more.
@@ -142,7 +143,9 @@ fn check_new_port(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<()> {
     let (released, owned) = cx.with(|k| {
         let released = k.hal.stale.released_at(true, port.into());
         let has = |window: &Window| window.port && u64::from(port).wrapping_sub(window.base) < window.length;
-        (released, k.hal.hardware.functions().iter().flat_map(|f| &f.windows).any(has))
+        let is_of_a_card = k.hal.hardware.functions().iter().flat_map(|f| &f.windows).any(has);
+        // A device on no bus has what its INF gives it, whether or not there is a model of it.
+        (released, is_of_a_card || resource::has_port(k, port))
     });
     if let Some(window) = released {
         return tell_released(cx, &window, port.into());

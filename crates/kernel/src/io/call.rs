@@ -119,7 +119,7 @@ fn check_request(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, (major, minor): (u8, u8))
     };
     let is_new = cx.with(|k| {
         let record = k.io.irps.live.get(irp.address);
-        record.is_some_and(|record| matches!(record.origin, Origin::Allocated | Origin::DriverMemory))
+        record.is_some_and(|record| record.origin != Origin::System)
             && k.io.frames.sender(irp.address).is_none()
     });
     if !is_new {

@@ -1,7 +1,8 @@
 //! What a driver leaves behind when it goes: findings, and verdicts on what would run into the void.
 //!
 //! Pages: *Writing an Unload Routine*, *Bug Check 0xC4* (62), *Bug Check 0xCB*, *Bug Check 0xCE*. Images, pool and mappings
-//! keep their own accounts, by the base of the image; here they are asked.
+//! keep their own accounts, by the base of the image; here they are asked. No page says what becomes of a DPC's routine that runs on another processor while
+//! `Unload` returns; Microsoft's sample of queues that are safe against cancelling, which does not flush, says that it comes to its end before the image goes.
 
 use std::collections::BTreeMap;
 
@@ -121,7 +122,12 @@ pub(crate) fn report_library(cx: &mut Cx<'_>, name: &str, base: u64, size: u64) 
 }
 
 fn refuse_still_called(cx: &mut Cx<'_>, gone: &Gone) -> Flow<()> {
-    let Some((what, moment)) = still_called(cx, gone)? else {
+    let mut caller = still_called(cx, gone)?;
+    if caller.is_none() {
+        ke::dpc::wait_for_running(cx)?;
+        caller = cx.with(|k| thread_inside(k, gone));
+    }
+    let Some((what, moment)) = caller else {
         return Ok(());
     };
     let message = format!("{} {}, and {what}: its code is called when it is gone", gone.service, gone.after);
@@ -169,7 +175,7 @@ fn still_called(cx: &mut Cx<'_>, gone: &Gone) -> Flow<Option<Caller>> {
 fn still_known(k: &Kernel, gone: &Gone) -> Option<Caller> {
     let driver = gone.driver.address;
     if driver == 0 {
-        return thread_inside(k, gone);
+        return None;
     }
     let interrupt = k.io.interrupts.iter().find(|(_, connected)| connected.owner == Some(driver));
     if let Some((interrupt, connected)) = interrupt {
@@ -191,11 +197,9 @@ fn still_known(k: &Kernel, gone: &Gone) -> Option<Caller> {
     }
     // An item for this driver's own objects has been waited for.
     let mut queued = k.io.work_items.iter().filter_map(|(item, known)| Some((item, known.queued?)));
-    if let Some((item, queued)) = queued.find(|(_, queued)| gone.has(queued.routine)) {
-        let what = format!("its work item {item:#x}, which is for another driver's object, is still queued");
-        return Some((what, Some(("queued", queued.at))));
-    }
-    thread_inside(k, gone)
+    let (item, queued) = queued.find(|(_, queued)| gone.has(queued.routine))?;
+    let what = format!("its work item {item:#x}, which is for another driver's object, is still queued");
+    Some((what, Some(("queued", queued.at))))
 }
 
 /// Drivers' routines that the system calls when something happens: what each is, and what is still so of it.

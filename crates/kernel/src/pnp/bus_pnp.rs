@@ -221,7 +221,10 @@ fn read_config(cx: &mut Cx<'_>, id: NodeId, location: Location) -> Flow<Reply> {
         let at = k.pnp.card(id).function.address;
         config::read(k.configuration(), at, offset, length)
     });
-    cx.write_bytes(buffer, &bytes)?;
+    // Of nothing the buffer is not looked at.
+    if !bytes.is_empty() {
+        cx.write_bytes(buffer, &bytes)?;
+    }
     Ok(Reply::success(bytes.len() as u64))
 }
 
@@ -229,7 +232,10 @@ fn write_config(cx: &mut Cx<'_>, id: NodeId, location: Location) -> Flow<Reply> 
     let Some((buffer, offset, length)) = config_range(cx, location)? else {
         return Ok(Reply { status: Some(NtStatus::INVALID_DEVICE_REQUEST), information: Some(0) });
     };
-    let bytes = cx.read_bytes(buffer, length.min(config::SIZE).into())?;
+    let bytes = match length.min(config::SIZE) {
+        0 => Vec::new(),
+        length => cx.read_bytes(buffer, length.into())?,
+    };
     let written = cx.with(|k| {
         let at = k.pnp.card(id).function.address;
         config::write(k.configuration(), at, offset, &bytes)

@@ -85,6 +85,14 @@ pub(crate) fn given_windows(k: &Kernel) -> impl Iterator<Item = &Window> {
     all.filter_map(|resource| if let Resource::Window(window) = resource { Some(window) } else { None })
 }
 
+/// Whether a device, of a card or on no bus, has been given this port.
+pub(crate) fn has_port(k: &Kernel, port: u16) -> bool {
+    let mut all = k.pnp.nodes.values().flat_map(|node| &node.resources).filter_map(range);
+    all.any(|range| {
+        range.kind == CmResourceTypePort && u64::from(port).wrapping_sub(range.start) < range.length
+    })
+}
+
 /// Where a window lies.
 pub(super) fn of_window(window: &Window) -> Range {
     let kind = if window.port { CmResourceTypePort } else { CmResourceTypeMemory };

@@ -20,7 +20,10 @@ const PAIR_SIZES: [u32; 2] = [16, 64];
 /// An address of the kernel's: where drivers' pool lies.
 const KERNEL_ADDRESS: u64 = 0x2020_0000_1000;
 
-pub(super) fn sizes(operation: &Operation) -> String {
+/// So many of the driver's own numbers are tried as lengths.
+const OWN_SIZES: usize = 24;
+
+pub(super) fn sizes(operation: &Operation, own: &[u32]) -> String {
     let mut steps = Vec::new();
     let mut add = |command: String| steps.push(tried(steps.len(), &command));
     match operation.code {
@@ -40,6 +43,12 @@ pub(super) fn sizes(operation: &Operation) -> String {
             add(format!("ioctl h {code:#x}"));
             if code & 3 != METHOD_BUFFERED {
                 add(format!("ioctl h {code:#x} in zero:64 out {SEVERAL_PAGES}"));
+            }
+            let own = own.iter().copied().filter(|size| *size <= SEVERAL_PAGES && !SIZES.contains(size));
+            for size in own.take(OWN_SIZES) {
+                add(format!("ioctl h {code:#x} in zero:{size} out {size}"));
+                add(format!("ioctl h {code:#x} in zero:{size}"));
+                add(format!("ioctl h {code:#x} out {size}"));
             }
             for size in SIZES {
                 add(format!("ioctl h {code:#x} in zero:{size} out {size}"));

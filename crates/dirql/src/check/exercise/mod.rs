@@ -147,7 +147,11 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         let is_plain = operation.word().is_none()
             || operations().all(|other| other.code != operation.code || other == operation);
         if is_plain {
-            plan.add(format!("{what} of all sizes"), format!("{open}; {}", sizes(operation)), Kind::Sizes);
+            plan.add(
+                format!("{what} of all sizes"),
+                format!("{open}; {}", sizes(operation, &survey.values)),
+                Kind::Sizes,
+            );
             if let Some(code) = operation.code {
                 let steps = values(operation, code, &survey.values);
                 plan.add(format!("{what} of telling values"), format!("{open}; {steps}"), Kind::Sizes);

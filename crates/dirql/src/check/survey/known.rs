@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::wanted::{Came, Wanted, wanted};
+use super::super::wanted::{Came, ENDING, Wanted, wanted};
 use super::Operation;
 use super::asking::Asking;
 use super::question::{Answer, Input, LENGTH, Question, SIZES, WAITING, answer, life, succeeds};
@@ -84,7 +84,9 @@ impl Asking<'_> {
         let questions =
             SIZES.map(|(input, output)| Question::Control { code, input: Input::Zeroes(input), output });
         let answers = self.ask(&questions)?;
-        if answers.is_empty() || answers.iter().all(|answer| refused.contains(answer)) {
+        // A driver that lets every code succeed, its `switch` having no default, does not tell which it knows.
+        let tells = !refused.iter().any(|answer| succeeds(*answer));
+        if answers.is_empty() || tells && answers.iter().all(|answer| refused.contains(answer)) {
             return Ok(Vec::new());
         }
         let best = answers.iter().position(|answer| succeeds(*answer));
@@ -116,8 +118,9 @@ impl Asking<'_> {
             if known.iter().any(|one| one.question.input() == question.input()) {
                 continue;
             }
-            let Known { operation, question } = question.known(true, life == WAITING);
-            let variant = !known.is_empty();
+            let Known { operation, question } = question.known(life != ENDING, life == WAITING);
+            // What ends the machine is tried alone, too.
+            let variant = !known.is_empty() && life != ENDING;
             known.push(Known { operation: Operation { variant, ..operation }, question });
         }
         Ok(known)
@@ -160,7 +163,10 @@ impl Asking<'_> {
     fn compared_by(&mut self, question: Question) -> Result<Option<Came>, Error> {
         self.with_handle(|machine, handle| {
             drop(machine.compared());
-            let life = life(answer(machine, handle, question));
+            let life = match answer(machine, handle, question) {
+                Answer::Ends => ENDING,
+                answer => life(answer),
+            };
             Came { life, compared: machine.compared() }
         })
     }

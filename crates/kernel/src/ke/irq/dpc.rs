@@ -356,11 +356,17 @@ pub(crate) fn remove_ex(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, wait_if_active: b
     let found = remove(cx, dpc)?;
     if wait_if_active {
         check_may_wait(cx, "KeRemoveQueueDpcEx")?;
-        while cx.with(|k| runs(k, dpc.address)) {
-            scheduler::wait_for(cx, WaitsFor::Routine(dpc.address))?;
-        }
+        wait_until_returned(cx, dpc.address)?;
     }
     Ok(found)
+}
+
+/// Returns when the routine of this does not run any more.
+fn wait_until_returned(cx: &mut Cx<'_>, object: u64) -> Flow<()> {
+    while cx.with(|k| runs(k, object)) {
+        scheduler::wait_for(cx, WaitsFor::Routine(object))?;
+    }
+    Ok(())
 }
 
 /// Returns when nothing is queued or runs under this address any more.
@@ -398,6 +404,21 @@ pub(crate) fn flush(cx: &mut Cx<'_>) -> Flow<()> {
     irql::settle(cx)?;
     while cx.with(|k| any(k)) {
         scheduler::wait_for(cx, WaitsFor::Dpcs)?;
+    }
+    Ok(())
+}
+
+/// Returns when the routines that run now have returned. What is queued is left to come when it does.
+///
+/// # Errors
+/// [`engine::Leave`] of the DPCs that run here.
+pub(crate) fn wait_for_running(cx: &mut Cx<'_>) -> Flow<()> {
+    let running: Vec<u64> = cx.with(|k| {
+        let processors = k.ke.processors.iter();
+        processors.flat_map(|p| p.running_dpc.into_iter().chain(p.threaded.running)).collect()
+    });
+    for object in running {
+        wait_until_returned(cx, object)?;
     }
     Ok(())
 }
