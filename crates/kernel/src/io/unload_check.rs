@@ -125,7 +125,8 @@ fn refuse_still_called(cx: &mut Cx<'_>, gone: &Gone) -> Flow<()> {
     let mut caller = still_called(cx, gone)?;
     if caller.is_none() {
         ke::dpc::wait_for_running(cx)?;
-        caller = cx.with(|k| thread_inside(k, gone));
+        // A DPC may have set its timer again.
+        caller = still_called(cx, gone)?.or_else(|| cx.with(|k| thread_inside(k, gone)));
     }
     let Some((what, moment)) = caller else {
         return Ok(());
