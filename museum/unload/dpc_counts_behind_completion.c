@@ -20,6 +20,7 @@ typedef struct _DEVICE {
 /* What a DPC that runs at unload may use: it lies in the image. */
 static KTIMER Timer;
 static KDPC Dpc;
+static LONG Runs;
 
 static VOID NTAPI Fired(PKDPC This, PVOID Context, PVOID One, PVOID Two)
 {
@@ -39,6 +40,7 @@ static VOID NTAPI Fired(PKDPC This, PVOID Context, PVOID One, PVOID Two)
     Complete(Irp, STATUS_SUCCESS, 0);
     InterlockedIncrement(&Own->Served);
 #endif
+    InterlockedIncrement(&Runs);
 }
 
 static NTSTATUS NTAPI DispatchRead(PDEVICE_OBJECT Device, PIRP Irp)

@@ -55,11 +55,25 @@ macro_rules! exhibits {
     };
 }
 
+#[test]
+fn no_schedule_of_a_dpc_that_runs_while_its_driver_is_unloaded_is_an_accusation() {
+    let explored = |name: &str| {
+        let sys = built(name);
+        let script = r#"open "\\.\Clepsydra" as h overlapped; async p read h 64; t: close h"#;
+        let more = ["--processors", "2", "--races", "--preemptions", "2", "--do", script];
+        dirql(["explore", sys.to_str().unwrap()].iter().chain(&more))
+    };
+    let right = explored("dpc_counts_behind_completion_fixed");
+    assert!(right.out.contains("and none is broken"), "{}", right.said());
+    let wrong = explored("dpc_counts_behind_completion");
+    assert!(wrong.out.contains("use-after-free"), "{}", wrong.said());
+}
+
 exhibits! {
-    blind: blevel 1, bobbin 1, printshop 1, requeue 10, stalls 10, gauge 2, carousel 1, lockbox 1, duet 10, quill 10, csqirql 20, tempmon 5;
-    buffer: input_not_checked 2, product_overflows 2, pointer_not_probed 2, padding_not_zeroed 2, behind_magic 100;
+    blind: blevel 1, bobbin 1, printshop 1, requeue 10, stalls 10, gauge 2, carousel 1, lockbox 1, duet 10, quill 10, csqirql 20, tempmon 5, cfgpci 1;
+    buffer: input_not_checked 2, product_overflows 2, pointer_not_probed 2, padding_not_zeroed 2, behind_magic 100, every_code_succeeds 1, both_lengths_exact 2;
     cancel: touched_after_insertion 20, next_started_in_start_io 2, cancelled_before_queued 20, tokens_kept_from_removal 1;
-    device: raw_address_mapped 2, divides_by_register 10;
+    device: raw_address_mapped 2, divides_by_register 10, port_by_log_config 1;
     dma: common_buffer_left 1, adapter_left 1;
     interrupt: own_not_claimed 2, ones_taken_for_bits 2, limit_hides_loss 1;
     irp: unknown_code_not_completed 2, status_left_pending 2;
