@@ -4,6 +4,7 @@
 //! jump table. Instructions are gone through from the first to the last, and for each register it is kept by how much it is less than a code
 //! that was loaded; a branch takes that to where it goes, if that is further on. Branches back are not followed, nor calls, so what is found is a
 //! guess: [`super::Survey`] asks the driver which of these codes it knows.
+//! A code may be handed to another routine: numbers that are compared elsewhere are taken for codes if they are of a device type that one is known of.
 //! Tables of codes in data, as some drivers search through, are found where they lie: by words that look like codes of one device type.
 //!
 //! Page: *Defining I/O Control Codes*.
@@ -37,11 +38,12 @@ pub(super) struct Compared {
 #[must_use]
 pub(super) fn compared(image: &Image) -> Compared {
     let word = |rva| read(image, rva);
-    let mut scan = Scan { word: &word, found: BTreeSet::new(), values: BTreeSet::new() };
+    let mut scan = Scan::new(&word);
     for section in image.sections().iter().filter(|section| section.protection.execute) {
         scan.code(image.section_data(section), section.rva.into());
     }
-    let Scan { mut found, values, .. } = scan;
+    let Scan { mut found, values, elsewhere, .. } = scan;
+    found.extend(of_known_types(&elsewhere, &found));
     found.extend(in_tables(image, &found));
     let values = values.into_iter().filter(|value| !found.contains(value)).take(MOST_VALUES).collect();
     Compared { codes: found.into_iter().take(MOST).collect(), values }
@@ -97,9 +99,15 @@ struct Scan<'a> {
     word: &'a dyn Fn(u32) -> Option<u32>,
     found: BTreeSet<u32>,
     values: BTreeSet<u32>,
+    /// What is compared with something of which nothing is known.
+    elsewhere: BTreeSet<u32>,
 }
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
+    fn new(word: &'a dyn Fn(u32) -> Option<u32>) -> Self {
+        Self { word, found: BTreeSet::new(), values: BTreeSet::new(), elsewhere: BTreeSet::new() }
+    }
+
     fn code(&mut self, bytes: &[u8], rva: u64) {
         let mut decoder = Decoder::with_ip(64, bytes, rva, DecoderOptions::NONE);
         let all: Vec<Instruction> = decoder.iter().collect();
@@ -218,6 +226,7 @@ impl Scan<'_> {
 
     /// A value that is no code: a limit, a length.
     fn note(&mut self, value: u32) {
+        self.elsewhere.insert(value);
         // Neither what every driver compares with, nor a status.
         if value > 1 && value >> 28 < 8 {
             self.values.insert(value);
@@ -312,6 +321,12 @@ const fn looks_like_a_code(code: u32) -> bool {
     kind != 0 && kind < 0xFF00 && kind != 0xC000
 }
 
+/// Those of these numbers that look like codes of a device type that a code is of.
+fn of_known_types(numbers: &BTreeSet<u32>, codes: &BTreeSet<u32>) -> Vec<u32> {
+    let kinds: BTreeSet<u32> = codes.iter().map(|code| code >> 16).collect();
+    numbers.iter().copied().filter(|number| kinds.contains(&(number >> 16))).collect()
+}
+
 /// Codes that stand in data, in rows of one size, where at least three of one device type follow each other.
 fn in_tables(image: &Image, of: &BTreeSet<u32>) -> BTreeSet<u32> {
     let kinds: BTreeSet<u32> = of.iter().map(|code| code >> 16).chain([0x22]).collect();
@@ -357,7 +372,7 @@ mod tests {
         // mov eax, [rdx+18h]; cmp eax, 222008h; ja behind; call …; ret; behind: cmp eax, 22200Ch; ret
         let bytes =
             b"\x8B\x42\x18\x3D\x08\x20\x22\x00\x77\x06\xE8\x00\x00\x00\x00\xC3\x3D\x0C\x20\x22\x00\xC3";
-        let mut scan = Scan { word: &|_| None, found: BTreeSet::new(), values: BTreeSet::new() };
+        let mut scan = Scan::new(&|_| None);
         scan.code(bytes, 0x1000);
         assert_eq!(Vec::from_iter(scan.found), [0x22_2008, 0x22_200C]);
     }
@@ -366,7 +381,7 @@ mod tests {
     fn a_code_may_be_added_to_a_number() {
         // mov eax, 0FFDDDFF8h; add eax, [rdx+18h]; cmp eax, 4; je …; mov ecx, [rdx+18h]; mov eax, 0FFDDD000h; add eax, ecx; cmp eax, 8
         let bytes = b"\xB8\xF8\xDF\xDD\xFF\x03\x42\x18\x83\xF8\x04\x74\x00\x8B\x4A\x18\xB8\x00\xD0\xDD\xFF\x01\xC8\x83\xF8\x08";
-        let mut scan = Scan { word: &|_| None, found: BTreeSet::new(), values: BTreeSet::new() };
+        let mut scan = Scan::new(&|_| None);
         scan.code(bytes, 0x1000);
         assert_eq!(Vec::from_iter(scan.found), [0x22_2008, 0x22_200C, 0x22_3000, 0x22_3008]);
     }
@@ -375,9 +390,19 @@ mod tests {
     fn a_code_may_be_turned_to_the_left() {
         // mov eax, [rdx+18h]; add eax, 0FFDDD800h; rol eax, 30; cmp eax, 2; je …
         let bytes = b"\x8B\x42\x18\x05\x00\xD8\xDD\xFF\xC1\xC0\x1E\x83\xF8\x02\x74\x00";
-        let mut scan = Scan { word: &|_| None, found: BTreeSet::new(), values: BTreeSet::new() };
+        let mut scan = Scan::new(&|_| None);
         scan.code(bytes, 0x1000);
         assert_eq!(Vec::from_iter(scan.found), [0x22_2800, 0x22_2808]);
+    }
+
+    #[test]
+    fn a_code_that_another_routine_compares_is_one_by_its_device_type() {
+        // mov eax, [rdx+18h]; cmp eax, 9C406400h; ret; cmp r9d, 9C40A444h; je …; cmp r9d, 0C000000Dh
+        let bytes = b"\x8B\x42\x18\x3D\x00\x64\x40\x9C\xC3\x41\x81\xF9\x44\xA4\x40\x9C\x74\x00\x41\x81\xF9\x0D\x00\x00\xC0";
+        let mut scan = Scan::new(&|_| None);
+        scan.code(bytes, 0x1000);
+        assert_eq!(Vec::from_iter(scan.found.clone()), [0x9C40_6400]);
+        assert_eq!(of_known_types(&scan.elsewhere, &scan.found), [0x9C40_A444]);
     }
 
     #[test]
