@@ -155,25 +155,20 @@ impl<'s> Story<'s> {
         if !self.survey.devices.is_empty() && self.rng.one_in(8) {
             self.steps.push(SLEEPS[index(self.rng.below(2))].to_owned());
         }
-        let last = match self.change() {
-            Some((begin, end)) if self.rng.one_in(2) => {
-                self.at_once(Change::of(begin, &end));
-                Some(end)
-            }
+        let change = self.change();
+        let end = change.as_ref().map(|(_, end)| end.clone());
+        match change {
+            Some((begin, end)) if self.rng.one_in(2) => self.at_once(Change::of(begin, &end)),
             Some((begin, end)) => {
                 self.steps.push(begin);
                 let between = self.step();
                 self.steps.push(of_thread("t", &between).join("; "));
                 self.at_once(Change::of(end.clone(), &end));
-                Some(end)
             }
-            None => {
-                self.at_once(Change::None);
-                None
-            }
-        };
+            None => self.at_once(Change::None),
+        }
         // Taken back once more, if it has been: that is refused, which a story tolerates.
-        self.steps.extend(last.filter(|end| !end.starts_with(D0)));
+        self.steps.extend(end.filter(|end| !end.starts_with(D0)));
         self.end();
         self.steps.join("; ")
     }
