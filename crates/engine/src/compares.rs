@@ -9,15 +9,26 @@ use crate::heap;
 /// So many are kept.
 const MOST: usize = 1 << 14;
 
+/// What is asked of a number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Asked {
+    /// Whether it is less than, equal to or greater than another (`cmp`, `sub`).
+    Order,
+    /// Bits of it that another names (`test`).
+    Bits,
+    /// When it is, as a due time: a timer was set by it, or a wait limited. It is the first; there is no second.
+    DueTime,
+}
+
 /// A comparison that driver code has made.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Compare {
-    /// The instruction's address.
+    /// The instruction's address; 0 if that is not known.
     pub rip: u64,
     /// How many bytes were compared: 1, 2, 4 or 8.
     pub bytes: u32,
-    /// Bits of the first that the second names were looked at (`test`), and not which of them is greater (`cmp`, `sub`).
-    pub is_mask: bool,
+    /// By what.
+    pub asked: Asked,
     /// Its operands, without sign.
     pub left: u64,
     /// The second.

@@ -50,7 +50,7 @@ pub use by_strand::ByStrand;
 pub use chooser::{
     Chooser, DELAY, Defaults, Delay, DelayPlace, Point, Question, SHARED, SLICE_END, TAKER, TO_THE_CHOOSER,
 };
-pub use compares::Compare;
+pub use compares::{Asked, Compare};
 pub use guest::{
     Access, AccessKind, Args, Caller, DriverState, Extended, Fault, FaultKind, Guest, MemoryAccess,
     Reference, Reports, Runner, Special, Step, Table, TakeOver, Touch, TouchKind,

@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::arena::arena;
 use crate::chooser::Question;
 use crate::clock::clock;
-use crate::compares::{Compare, Compares};
+use crate::compares::{Asked, Compare, Compares};
 use crate::fresh::Fresh;
 use crate::gone::{self, Aside, Gone};
 use crate::guest::{Caller, DriverState, Guest, Reports, Runner, Step};
@@ -561,6 +561,21 @@ impl Engine {
     pub fn note_compares(self, on: bool) {
         if state().compares.switch(on) {
             state().translator.flush();
+        }
+    }
+
+    /// While that is noted: a timer is set by this due time, or a wait limited, in units of 100 ns.
+    #[inline]
+    pub fn note_due_time(self, due: i64) {
+        let compares = &state().compares;
+        if compares.is_on() {
+            compares.note(Compare {
+                rip: 0,
+                bytes: 8,
+                asked: Asked::DueTime,
+                left: due.cast_unsigned(),
+                right: 0,
+            });
         }
     }
 

@@ -66,6 +66,11 @@ impl Less {
         Self { by, shift: 0, cleared: 0 }
     }
 
+    /// What is left of it when a number is taken from it.
+    const fn minus(self, value: u32) -> Self {
+        Self { by: self.by.wrapping_add(value << self.shift), ..self }
+    }
+
     fn code(self, value: u32) -> u32 {
         self.by.wrapping_add(value << self.shift)
     }
@@ -148,56 +153,53 @@ impl<'a> Scan<'a> {
                 }
             }
             Mnemonic::Mov if it.op0_kind() == OpKind::Register && is_code(it) => {
-                set(known, target, Some(Less::whole(0)));
+                set(known, target, Some(Held::Code(Less::whole(0))));
             }
             Mnemonic::Mov if it.op0_kind() == OpKind::Register && it.op1_kind() == OpKind::Register => {
-                match known.get(&of).copied() {
-                    Some(held) => drop(known.insert(target, held)),
-                    None => drop(known.remove(&target)),
-                }
+                let held = known.get(&of).copied();
+                set(known, target, held);
             }
             Mnemonic::Mov if it.op0_kind() == OpKind::Register && value.is_some() => {
-                known.extend(value.map(|value| (target, Held::Number(value))));
+                set(known, target, value.map(Held::Number));
             }
             // A number to which a code is added is that code less what the number lacks of a whole turn.
             Mnemonic::Add if number(target).is_some() => {
                 let code =
                     if is_code(it) { Some(Less::whole(0)) } else { less(of).filter(|less| less.shift == 0) };
-                let by = number(target).map(u32::wrapping_neg);
-                let moved = code.zip(by).map(|(code, by)| Less { by: code.by.wrapping_add(by), ..code });
-                moved.into_iter().for_each(|less| self.add(less.code(0)));
-                set(known, target, moved);
+                let sum = code.zip(number(target)).map(|(code, number)| code.minus(number.wrapping_neg()));
+                sum.into_iter().for_each(|less| self.add(less.code(0)));
+                set(known, target, sum.map(Held::Code));
             }
             Mnemonic::Sub | Mnemonic::Add | Mnemonic::Dec if less(target).is_some() => {
-                let value = if it.mnemonic() == Mnemonic::Dec { Some(1) } else { value };
-                let by = value
-                    .map(|value| if it.mnemonic() == Mnemonic::Add { value.wrapping_neg() } else { value });
-                let moved = less(target)
-                    .zip(by)
-                    .map(|(less, by)| Less { by: less.by.wrapping_add(by << less.shift), ..less });
+                let subtracted = match it.mnemonic() {
+                    Mnemonic::Dec => Some(1),
+                    Mnemonic::Add => value.map(u32::wrapping_neg),
+                    _ => value,
+                };
+                let rest = less(target).zip(subtracted).map(|(less, value)| less.minus(value));
                 // The result is zero for the code that it was all of.
-                moved.into_iter().for_each(|less| self.add(less.code(0)));
-                set(known, target, moved);
+                rest.into_iter().for_each(|less| self.add(less.code(0)));
+                set(known, target, rest.map(Held::Code));
             }
             Mnemonic::Lea => {
                 let base = full(it.memory_base());
                 let plain = it.memory_index() == Register::None;
-                let by = u32::try_from(it.memory_displacement64() & 0xFFFF_FFFF).unwrap_or(0).wrapping_neg();
-                let moved = less(base).filter(|_| plain);
-                let moved = moved.map(|less| Less { by: less.by.wrapping_add(by << less.shift), ..less });
-                set(known, target, moved);
+                let added = u32::try_from(it.memory_displacement64() & 0xFFFF_FFFF).unwrap_or(0);
+                let sum = less(base).filter(|_| plain).map(|less| less.minus(added.wrapping_neg()));
+                set(known, target, sum.map(Held::Code));
             }
             Mnemonic::Shr | Mnemonic::Ror | Mnemonic::Rol if less(target).is_some() => {
                 // To the left is to the right by the rest of a turn.
                 let right =
                     if it.mnemonic() == Mnemonic::Rol { value.map(|value| 32 - value % 32) } else { value };
                 let moved = less(target).zip(right).filter(|(less, value)| less.shift + value < 16);
-                set(known, target, moved.map(|(less, value)| Less { shift: less.shift + value, ..less }));
+                let moved = moved.map(|(less, value)| Less { shift: less.shift + value, ..less });
+                set(known, target, moved.map(Held::Code));
             }
             Mnemonic::And if less(target).is_some() => {
                 let masked = less(target).zip(value).and_then(|(less, mask)| less.masked(mask));
                 masked.into_iter().flat_map(|less| less.codes(0)).for_each(|code| self.add(code));
-                set(known, target, masked);
+                set(known, target, masked.map(Held::Code));
             }
             // The result is zero for the codes that differ from it in these bits alone.
             Mnemonic::Test if less(target).is_some() => {
@@ -288,9 +290,9 @@ fn is_code(it: &Instruction) -> bool {
         && it.memory_size().size() == 4
 }
 
-fn set(known: &mut Known, register: Register, less: Option<Less>) {
-    match less {
-        Some(less) => drop(known.insert(register, Held::Code(less))),
+fn set(known: &mut Known, register: Register, held: Option<Held>) {
+    match held {
+        Some(held) => drop(known.insert(register, held)),
         None => drop(known.remove(&register)),
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! The input begins with bytes of which no two are alike, so each number that the driver compares tells whether it comes from there, or is the length of
 //! one of the buffers: then what it was compared with is put in its place. What leads to comparisons that none has led to before is kept, and the next
-//! one changed, from the last on: that is where the driver has turned away. Of what is only limited little is put there, so that it fits whatever else is
-//! asked; once a request succeeds, so much as it still does with.
+//! one changed, from the last on: that is where the driver has turned away. Where no change leads further, what was kept before is changed otherwise.
+//! Of what is only limited little is put there, so that it fits whatever else is asked; once a request succeeds, so much as it still does with. A due
+//! time that comes from the input is made a short one: that of a request that would wait for ever is let end.
 
 use std::collections::BTreeSet;
 
-use engine::Compare;
+use engine::{Asked, Compare};
 
 /// So many bytes of the input are found out.
 pub(super) const FOUND: usize = 64;
@@ -23,6 +24,9 @@ const APART: i64 = 64;
 const SHORT: u64 = 5;
 /// So many inputs are found, and one more with the greatest words.
 const MOST: usize = 3;
+/// A short time, in units of 100 ns: the survey still sees its end. And what an input may count in instead.
+const SHORTLY: i64 = 100_000;
+const COUNTED_IN: [i64; 2] = [10, 10_000];
 /// The greatest that a word may be is looked for by so many requests.
 const HALVES: u32 = 12;
 
@@ -78,6 +82,24 @@ impl Wanted {
         let input = self.input.iter().enumerate();
         let input = input.map(|(at, byte)| if self.given.contains(&at) { *byte } else { 0 }).collect();
         Self { input, ..self.clone() }
+    }
+
+    /// With zeroes in as many words as `lives` says that they may have, so that a request still succeeds.
+    fn simplest<E>(&self, lives: &mut impl FnMut(&Self) -> Result<bool, E>) -> Result<Self, E> {
+        let plain = self.plain();
+        if lives(&plain)? {
+            return Ok(plain);
+        }
+        let mut simplest = self.clone();
+        for at in (0..self.input.len().min(FOUND)).step_by(8) {
+            let mut other = simplest.clone();
+            let end = other.input.len().min(at + 8);
+            other.input[at..end].copy_from_slice(&plain.input[at..end]);
+            if other != simplest && lives(&other)? {
+                simplest = other;
+            }
+        }
+        Ok(simplest)
     }
 
     /// With less behind it, where a word that the driver has asked for may say how much that is: what it makes room for then is not filled.
@@ -144,7 +166,12 @@ impl Wanted {
 
     /// What may be changed for a comparison to come out otherwise.
     fn changes(&self, compare: &Compare) -> Vec<Change> {
-        let Compare { bytes, is_mask, left, right, .. } = *compare;
+        let Compare { bytes, asked, left, right, .. } = *compare;
+        let is_mask = match asked {
+            Asked::Bits => true,
+            Asked::Order => false,
+            Asked::DueTime => return self.shortly(left.cast_signed()),
+        };
         let mut changes = Vec::new();
         for (own, other) in [(left, right), (right, left)] {
             let places = |value: u64| self.places(own, bytes as usize, value);
@@ -163,6 +190,15 @@ impl Wanted {
             }
         }
         changes
+    }
+
+    /// Where a due time comes from, changed so that it comes shortly: it stands there, negative or not, or how many microseconds or milliseconds it is.
+    fn shortly(&self, due: i64) -> Vec<Change> {
+        let units = [(due, -SHORTLY), (due.wrapping_neg(), SHORTLY)].into_iter();
+        let counted = COUNTED_IN.into_iter().filter(|unit| due % unit == 0);
+        let counted = counted.map(|unit| ((due / unit).wrapping_neg(), SHORTLY / unit));
+        let place = |(own, value): (i64, i64)| self.places(own.cast_unsigned(), 8, value.cast_unsigned());
+        units.chain(counted).flat_map(place).collect()
     }
 
     /// Where a number that was compared comes from, changed so that it would have been `value`.
@@ -213,29 +249,41 @@ fn limited(change: Change, more: u64) -> Change {
     }
 }
 
-/// Inputs by which requests succeed, each by other comparisons than those before it, and one that ends the machine, if one does: `ask` makes a request,
-/// `trials` times at most, and some more where one succeeds.
+/// Inputs by which requests succeed, each by other comparisons than those before it, the first of them with the greatest words, and another time until it
+/// ends; and one that ends the machine, if one does. `ask` makes a request, `trials` times at most, and some more where one succeeds.
 pub(super) fn wanted<E>(
     trials: usize,
     mut ask: impl FnMut(&Wanted) -> Result<Option<Came>, E>,
 ) -> Result<Vec<(Wanted, u32)>, E> {
     let (mut sites, mut tried, mut found) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
-    let (mut greatest, mut ending) = (None, None);
-    let mut now = Wanted::first();
-    let Some(mut came) = ask(&now)? else { return Ok(found) };
+    let (mut greatest, mut timed, mut ending) = (None, None, None);
+    let first = Wanted::first();
+    let Some(came) = ask(&first)? else { return Ok(found) };
     if came.life == ENDING {
-        return Ok(vec![(now.plain(), ENDING)]);
+        return Ok(vec![(first.plain(), ENDING)]);
     }
     sites.extend(came.sites());
+    let mut longest = came.life;
+    // What was kept: the last is changed, and where that leads no further, the one before it.
+    let mut kept = vec![(first, came)];
     for _ in 0..trials {
-        let of = |compare: &Compare| {
-            let rip = compare.rip;
-            now.changes(compare).into_iter().map(move |change| (rip, change))
+        let fresh = |(wanted, came): &(Wanted, Came)| {
+            let all = came
+                .compared
+                .iter()
+                .rev()
+                .flat_map(|compare| wanted.changes(compare).into_iter().map(|change| (*compare, change)));
+            all.into_iter().find(|(compare, change)| !tried.contains(&(compare.rip, *change)))
         };
-        let mut changes = came.compared.iter().rev().flat_map(of);
-        let Some(change) = changes.find(|change| !tried.contains(change)) else { break };
-        tried.insert(change);
-        let other = now.with(change.1);
+        while kept.last().is_some_and(|last| fresh(last).is_none()) {
+            kept.pop();
+        }
+        let Some(((now, came), (compare, change))) = kept.last().and_then(|last| Some((last, fresh(last)?)))
+        else {
+            break;
+        };
+        tried.insert((compare.rip, change));
+        let other = now.with(change);
         let Some(then) = ask(&other)? else { continue };
         let before = sites.len();
         sites.extend(then.sites());
@@ -243,14 +291,17 @@ pub(super) fn wanted<E>(
             ending.get_or_insert((other.plain(), ENDING));
             continue;
         }
-        if sites.len() == before && then.life <= came.life {
+        if compare.asked == Asked::DueTime && then.life > 0 && then.life != came.life {
+            timed.get_or_insert((other.plain(), then.life));
+        }
+        if sites.len() == before && then.life <= longest {
             continue;
         }
-        (now, came) = (other, then);
-        if came.life > 0 {
-            let mut lives = |wanted: &Wanted| Ok(ask(wanted)?.is_some_and(|then| then.life == came.life));
-            let plain = now.plain();
-            let mut simplest = if lives(&plain)? { plain } else { now.clone() };
+        let life = then.life;
+        longest = longest.max(life);
+        if life > 0 {
+            let mut lives = |wanted: &Wanted| Ok(ask(wanted)?.is_some_and(|then| then.life == life));
+            let mut simplest = other.simplest(&mut lives)?;
             for shorter in simplest.shorter() {
                 if lives(&shorter)? {
                     simplest = shorter;
@@ -258,15 +309,17 @@ pub(super) fn wanted<E>(
                 }
             }
             if found.is_empty() {
-                greatest = Some((simplest.greatest(lives)?, came.life));
+                greatest = Some((simplest.greatest(lives)?, life));
             }
-            found.push((simplest, came.life));
+            found.push((simplest, life));
             if found.len() == MOST {
                 break;
             }
         }
+        kept.push((other, then));
     }
     found.extend(greatest);
+    found.extend(timed);
     found.extend(ending);
     Ok(found)
 }
@@ -281,7 +334,7 @@ mod tests {
         let mut compared = Vec::new();
         let mut compare = |rip, left: usize, right: usize| {
             let (left, right) = (left as u64, right as u64);
-            compared.push(Compare { rip, bytes: 4, is_mask: false, left, right });
+            compared.push(Compare { rip, bytes: 4, asked: Asked::Order, left, right });
             left.cmp(&right)
         };
         let word = |at: usize| {
@@ -320,7 +373,7 @@ mod tests {
         // Both lengths must be 48.
         let driver = |wanted: &Wanted| {
             let [output, input] = [u64::from(wanted.output), wanted.input.len() as u64];
-            let compare = |rip, left| Compare { rip, bytes: 4, is_mask: false, left, right: 48 };
+            let compare = |rip, left| Compare { rip, bytes: 4, asked: Asked::Order, left, right: 48 };
             let compared = [compare(1, output), compare(2, input)];
             let count = if output == 48 { 2 } else { 1 };
             let life = if (output, input) == (48, 48) { ENDING } else { 0 };
@@ -329,6 +382,35 @@ mod tests {
         let found = wanted::<()>(64, |wanted| Ok(Some(driver(wanted)))).unwrap();
         let [(ending, ENDING)] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!((ending.input.as_slice(), ending.output), ([0; 48].as_slice(), 48));
+    }
+
+    #[test]
+    fn where_a_choice_leads_no_further_the_other_one_is_made_and_a_request_that_would_wait_for_ever_is_let_end()
+     {
+        // The first word is 1, for what fails in any case, or 0; a time stands behind it.
+        let driver = |wanted: &Wanted| {
+            let [kind, time] = [wanted.word(0, 4), wanted.word(8, 8)];
+            let compare = |rip, asked, left, right| Compare { rip, bytes: 4, asked, left, right };
+            let mut compared = vec![compare(1, Asked::Bits, kind, kind), compare(2, Asked::Order, kind, 1)];
+            let time = time.cast_signed();
+            let life = match kind {
+                0 => {
+                    let due = Compare { bytes: 8, ..compare(0, Asked::DueTime, time.cast_unsigned(), 0) };
+                    compared = vec![compared[0], due];
+                    if time < -1_000_000 { 3 } else { 2 }
+                }
+                1 => {
+                    compared.push(compare(3, Asked::Bits, 0, 0));
+                    0
+                }
+                _ => 0,
+            };
+            Came { life, compared }
+        };
+        let found = wanted::<()>(64, |wanted| Ok(Some(driver(wanted)))).unwrap();
+        let lives: Vec<u32> = found.iter().map(|(_, life)| *life).collect();
+        assert_eq!(lives, [3, 3, 2]);
+        assert_eq!(found[2].0.word(8, 8).cast_signed(), -SHORTLY);
     }
 
     #[test]
@@ -341,10 +423,10 @@ mod tests {
     fn a_mask_and_half_a_word_are_seen_through() {
         let first = Wanted::first();
         let word = u64::from(u32::from_le_bytes(first.input[4..8].try_into().unwrap()));
-        let compare = |is_mask, left, right| Compare { rip: 1, bytes: 4, is_mask, left, right };
-        let half = first.changes(&compare(false, word & 0xFFFF_0000, 0xF7A3_0000));
+        let compare = |asked, left, right| Compare { rip: 1, bytes: 4, asked, left, right };
+        let half = first.changes(&compare(Asked::Order, word & 0xFFFF_0000, 0xF7A3_0000));
         assert!(half.contains(&Change::Put(6, 2, 0xF7A3)), "{half:?}");
-        let mask = first.changes(&compare(true, word, 6));
+        let mask = first.changes(&compare(Asked::Bits, word, 6));
         assert!(mask.contains(&Change::Put(4, 4, 6)) && mask.contains(&Change::Put(4, 4, 2)), "{mask:?}");
     }
 }

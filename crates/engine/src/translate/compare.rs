@@ -5,7 +5,7 @@ use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 use super::classify::{Class, classify};
 use super::frame::Frame;
 use super::site;
-use crate::compares::Compare;
+use crate::compares::{Asked, Compare};
 use crate::machine::state;
 use crate::memory;
 
@@ -31,12 +31,12 @@ pub(super) fn note(frame: &Frame, instruction: &Instruction) {
     };
     let operands = [0, 1].map(|index| operand(frame, instruction, index, size));
     if let [Some(left), Some(right)] = operands {
-        let is_mask = instruction.mnemonic() == Mnemonic::Test;
+        let asked = if instruction.mnemonic() == Mnemonic::Test { Asked::Bits } else { Asked::Order };
         let (left, right) = (left & mask, right & mask);
         state().compares.note(Compare {
             rip: instruction.ip(),
             bytes: mask.count_ones() / 8,
-            is_mask,
+            asked,
             left,
             right,
         });

@@ -78,6 +78,7 @@ impl Due {
 /// The interrupt time a driver means by a due time: negative is relative, else it is system time.
 pub(crate) fn due(k: &Kernel, value: i64) -> Due {
     history::reads_clock(k);
+    k.engine.note_due_time(value);
     match u64::try_from(value) {
         Ok(system) => Due { time: system.saturating_sub(boot(k)).min(NEVER), absolute: true },
         // Rounded up, so that nothing is due early.
