@@ -69,6 +69,8 @@ pub struct Verdict {
     pub stack: Vec<StackLine>,
     /// Earlier moments that belong to it, in the order in which they are shown.
     pub related: Vec<Related>,
+    /// What of its words makes it the same finding as another of its rule, if not all do: who has allocated what is left.
+    pub identity: Option<String>,
 }
 
 /// An earlier moment that a verdict refers to: an allocation, a free, the taking of a lock. The stack of that moment is not
@@ -110,6 +112,7 @@ impl Verdict {
             caller: None,
             stack: Vec::new(),
             related: Vec::new(),
+            identity: None,
         }
     }
 

@@ -83,11 +83,10 @@ fn survey(arguments: &Check, jail: Option<Jail>, extent: Extent) -> Result<Done>
     // Whether a script may name what is not there when it begins.
     let names_children =
         ScriptText::typed("remove-device child#0").play().is_ok_and(|play| bench.check(&play).is_ok());
-    let mut survey = check::survey(&mut bench.boots()?, &driver.image, extent)?;
+    let mut survey = check::survey(&mut bench.boots()?, &driver.image, signals, extent)?;
     if !names_children {
         survey.children.clear();
     }
-    let survey = Survey { signals, ..survey };
     isolate::tell(&serde_json::to_string(&survey)?);
     Ok(Done::with(0))
 }

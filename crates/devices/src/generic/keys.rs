@@ -16,6 +16,8 @@ pub(super) const MESSAGE: &str = "message";
 
 /// The signal that raises the pin for a while.
 pub(super) const PULSE: &str = "pulse";
+/// The signal that raises a cause of its interrupt, of which it is not known where it is shown.
+pub(super) const CAUSE: &str = "cause";
 /// The name of any of its registers, in the list of its signals.
 const REGISTER: &str = "barN+OFFSET";
 
@@ -116,6 +118,11 @@ pub const ENTRY: Entry = Entry {
         Signal {
             name: PULSE,
             meaning: "N: the interrupt pin is raised until the driver has made N accesses to the card, or for 20 us",
+            usual: &[],
+        },
+        Signal {
+            name: CAUSE,
+            meaning: "BITS: the pin is raised, and all registers show these bits besides what they hold, until the driver has read some and then writes; for 20 us at most",
             usual: &[],
         },
         Signal {

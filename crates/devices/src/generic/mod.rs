@@ -1,8 +1,9 @@
 //! Any card, without a model of its own: windows that answer by one rule, an interrupt pin that a script pulls.
 //!
 //! `pci,id=VVVV:DDDD,bar0=mem:128,irq` or `pci,config=FILE` from `lspci -xxxx` text. Its registers are those that the user knows of
-//! ([`registers`]): without any, nothing a driver writes raises or drops the pin.
+//! ([`registers`]): without any, nothing a driver writes raises or drops the pin, but of a cause that is shown in all registers ([`guess`]).
 
+mod guess;
 mod keys;
 mod lspci;
 mod registers;
@@ -12,6 +13,7 @@ use kernel::hal::hardware::Refusal;
 pub use keys::ENTRY;
 pub use registers::{Causes, Known, Place, Rule};
 
+use self::guess::Guess;
 use crate::pci::{Access, Header, Master, Messages, Model, Placement};
 use crate::ram::SparseRam;
 use crate::register::ones;
@@ -56,6 +58,8 @@ pub struct Generic {
     raised: bool,
     /// The pin is raised until the driver has made so many accesses, or until this moment.
     pulse: Option<(u32, u64)>,
+    /// A cause of its interrupt that a script has raised, and of which it is not known which register shows it.
+    cause: Option<Guess>,
     /// When a card that interrupts by itself raises the pin next.
     next: u64,
     windows: [Contents; 6],
@@ -84,6 +88,7 @@ impl Generic {
             known: Known::default(),
             raised: false,
             pulse: None,
+            cause: None,
             next: 0,
             windows: Default::default(),
             changed: true,
@@ -111,7 +116,7 @@ impl Generic {
     fn register(&self, name: &str) -> Result<Place, String> {
         let Some(place) = keys::register(name) else {
             return Err(format!(
-                "no signal `{name}`; it has: irq, pulse, and registers as bar0+4c (hexadecimal, 32 bits)"
+                "no signal `{name}`; it has: irq, pulse, cause, and registers as bar0+4c (hexadecimal, 32 bits)"
             ));
         };
         match self.header.bars[usize::from(place.bar)] {
@@ -144,6 +149,7 @@ impl Model for Generic {
             known,
             raised: _,
             pulse,
+            cause,
             next: _,
             windows,
             changed,
@@ -151,6 +157,7 @@ impl Model for Generic {
         } = self;
         *changed = true;
         *pulse = None;
+        *cause = None;
         signaled.clear();
         for Contents { ram, last } in windows.iter_mut() {
             ram.clear();
@@ -168,13 +175,16 @@ impl Model for Generic {
         };
         self.changed |= self.known.was_read(&mut self.windows, (access.bar, access.offset, access.bytes()));
         self.was_accessed();
-        Ok(value)
+        let cause = self.cause.as_mut();
+        Ok(cause.map_or(value, |cause| cause.read(access, value)))
     }
 
     fn write(&mut self, access: &Access, value: u64) -> Result<(), Refusal> {
         // What is written may be the enable register.
         self.changed |= self.known.causes.is_some();
         let before = self.known.before_write(&self.windows);
+        let value = self.cause.as_mut().map_or(value, |cause| cause.write(access, value));
+        self.changed |= self.cause.is_some();
         let window = &mut self.windows[usize::from(access.bar)];
         match self.reads {
             Reads::Ram => window.ram.write(access.offset, access.bytes(), value),
@@ -201,6 +211,7 @@ impl Model for Generic {
     fn asserts(&self) -> bool {
         let raised = self.raised
             || self.pulse.is_some()
+            || self.cause.as_ref().is_some_and(Guess::asserts)
             || self.pin == Pin::Stuck
             || self.known.active(&self.windows) != 0;
         self.header.pin != 0 && raised
@@ -212,7 +223,9 @@ impl Model for Generic {
 
     fn deadline(&self) -> Option<u64> {
         let own = matches!(self.pin, Pin::Every(_)).then_some(self.next);
-        self.pulse.map(|(_, until)| until).into_iter().chain(own).min()
+        let pulse = self.pulse.map(|(_, until)| until);
+        let cause = self.cause.as_ref().map(Guess::ends);
+        pulse.into_iter().chain(cause).chain(own).min()
     }
 
     fn advance(&mut self, now: u64, _master: &mut Master<'_>) {
@@ -225,6 +238,10 @@ impl Model for Generic {
         }
         if self.pulse.is_some_and(|(_, until)| until <= now) {
             self.pulse = None;
+            self.changed = true;
+        }
+        if self.cause.as_ref().is_some_and(|cause| cause.ends() <= now) {
+            self.cause = None;
             self.changed = true;
         }
     }
@@ -247,7 +264,15 @@ impl Model for Generic {
             self.changed = true;
             return Ok(());
         }
-        if signal != "irq" && signal != keys::PULSE {
+        if signal == keys::CAUSE && self.header.pin != 0 && self.known.causes.is_none() {
+            self.cause = Some(word()?).filter(|bits| *bits != 0).map(|bits| Guess::new(bits, now + PULSE));
+            self.changed = true;
+            return Ok(());
+        }
+        if signal == keys::CAUSE && self.known.causes.is_some() {
+            return Err("its keys say which register shows causes: raise them by `irq`".to_owned());
+        }
+        if !["irq", keys::PULSE, keys::CAUSE].contains(&signal) {
             let place = self.register(signal)?;
             place.set(&mut self.windows, word()?);
             self.changed = true;

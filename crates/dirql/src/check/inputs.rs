@@ -1,7 +1,8 @@
 //! Inputs by what code they reach: sequences of requests, changed at random, of which those are kept that came to code, or were answered, as none
 //! before.
 //!
-//! What is changed are the bytes, lengths and codes of requests, their number and order, and the handle; values come from the driver's comparisons, from
+//! Requests as the survey has them come first, alone and in pairs; where a pair comes to new code, each request is made behind it: what one leaves behind
+//! shows by what the next one does, though both may fail. Then sequences are changed. What is changed are the bytes, lengths and codes of requests, their number and order, and the handle; values come from the driver's comparisons, from
 //! what it has answered, and from what numbers overflow at. A sequence is tried from an open device on, and the machine taken back there: what only the end
 //! of a machine shows is seen when [`Inputs::scripts`] are carried out. Random numbers have one seed, so the same driver has the same inputs.
 
@@ -59,8 +60,13 @@ pub fn inputs(boots: &mut Boots, survey: &Survey, count: u64) -> Result<Inputs, 
     let found = boots.try_sequences(name, |trial| {
         let mut looking = Looking::new(survey, name, first, trial.has_other());
         for number in 0..count {
-            let steps = looking.next(number);
+            // Half of all are changed in any case.
+            let planned = if number < count / 2 { looking.planned.pop_front() } else { None };
+            let steps = planned.clone().unwrap_or_else(|| looking.changed());
             let came = trial.run(&steps)?;
+            if planned.is_some_and(|steps| steps.len() == 2) && came.new_code && !came.stopped {
+                looking.plan_behind(&steps);
+            }
             looking.came(steps, came);
         }
         let scripts = looking.kept.into_iter().filter_map(|kept| kept.script).collect();
@@ -98,12 +104,18 @@ struct Kept {
     script: Option<String>,
 }
 
+fn asks(request: &Transfer<'static>) -> Step {
+    Step { on_other: false, deed: Deed::Ask(request.clone()) }
+}
+
 struct Looking<'s> {
     /// The device's.
     name: &'s str,
     rng: Rng,
     /// What sequences begin with, and what is added to them.
     requests: Vec<Transfer<'static>>,
+    /// What is tried before anything is changed.
+    planned: VecDeque<Vec<Step>>,
     kept: Vec<Kept>,
     /// Numbers that the driver's code compares with, and their neighbours.
     compared: Vec<u32>,
@@ -123,15 +135,32 @@ impl<'s> Looking<'s> {
         let compared = survey.values.iter().flat_map(near).collect();
         let (kept, answered) = (Vec::new(), Vec::new());
         let (seen, wrong, sequences) = (BTreeSet::new(), BTreeSet::new(), VecDeque::new());
-        Self { name, rng: Rng::new(1), requests, kept, compared, answered, has_other, seen, wrong, sequences }
+        let alone = requests.iter().map(|one| vec![asks(one)]);
+        let pairs = requests.iter().flat_map(|one| requests.iter().map(|other| vec![asks(one), asks(other)]));
+        let planned = alone.chain(pairs).collect();
+        Self {
+            name,
+            rng: Rng::new(1),
+            planned,
+            requests,
+            kept,
+            compared,
+            answered,
+            has_other,
+            seen,
+            wrong,
+            sequences,
+        }
     }
 
-    /// What is tried next: first each request by itself, then what was kept, changed.
-    fn next(&mut self, number: u64) -> Vec<Step> {
-        let first = usize::try_from(number).ok().and_then(|number| self.requests.get(number));
-        if let Some(request) = first {
-            return vec![Step { on_other: false, deed: Deed::Ask(request.clone()) }];
-        }
+    /// Each request is to be made behind these.
+    fn plan_behind(&mut self, steps: &[Step]) {
+        let behind = |one: &Transfer<'static>| steps.iter().cloned().chain([asks(one)]).collect();
+        self.planned.extend(self.requests.iter().map(behind));
+    }
+
+    /// What was kept, changed.
+    fn changed(&mut self) -> Vec<Step> {
         let mut steps = match self.kept.len() as u64 {
             0 => Vec::new(),
             // What was kept last is what has been changed least.
@@ -476,7 +505,7 @@ mod tests {
             let mut looking = Looking::new(&survey, "D", vec![read], true);
             (0..200)
                 .map(|number| {
-                    let steps = looking.next(number);
+                    let steps = looking.planned.pop_front().unwrap_or_else(|| looking.changed());
                     looking.came(steps.clone(), Came { new_code: number % 9 == 0, ..Came::default() });
                     steps
                 })

@@ -1,5 +1,5 @@
 //! What a script can do to the cards of a machine: what the surroundings of a model do to it, and to those of which nothing is known (model `pci`) raise their
-//! pin and set registers of their windows.
+//! pin, set registers of their windows, and raise a cause in all of them.
 //!
 //! The latter are asked, as a script is held against them: what is refused is not there.
 
@@ -12,6 +12,9 @@ use crate::play::ScriptText;
 const CARDS: u32 = 4;
 /// So many windows a card has at most.
 const WINDOWS: u32 = 6;
+
+/// What raises causes of the interrupt of which it is not known where they are shown.
+const CAUSE: &str = "cause";
 
 /// The signals of the `pci` cards, as `poke` has them: `pci#0 pulse`, `pci#0 bar2`.
 #[must_use]
@@ -45,7 +48,26 @@ pub struct Outside {
     pub values: Vec<u64>,
 }
 
+/// Causes of the interrupts of cards of which nothing is known: one bit each, which goes by itself if it is not taken back.
+pub(super) fn guessed_causes(signals: &[String]) -> Vec<Outside> {
+    let cards = signals.iter().filter_map(|signal| signal.strip_suffix(" pulse"));
+    let bits = |card: &str| {
+        let cause = |bit: u32| Outside {
+            device: card.to_owned(),
+            signal: CAUSE.to_owned(),
+            values: vec![1 << bit, 0],
+        };
+        (0..u32::BITS).map(cause).collect::<Vec<_>>()
+    };
+    cards.flat_map(bits).collect()
+}
+
 impl Outside {
+    /// Whether that is what such a card does. One that is guessed at may be taken back by what the driver writes for another purpose.
+    pub(super) fn is_sure(&self) -> bool {
+        self.signal != CAUSE
+    }
+
     /// As a script has it, value by value.
     #[must_use]
     pub fn steps(&self) -> String {

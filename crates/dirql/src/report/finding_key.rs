@@ -1,7 +1,8 @@
 //! What the same finding of two runs has in common.
 //!
 //! Two runs have found the same if it is the same rule at the same instruction of the driver's: the words differ by addresses that
-//! depend on the schedule. What belongs to no instruction (a leak) is the same if the words are, but for such numbers, for who waits, and for how often.
+//! depend on the schedule. What belongs to no instruction is the same if the words are, but for such numbers, for who waits, and for how often; or if those
+//! are that the finding says make it the same: what one place of the driver's has allocated and left.
 
 use std::collections::BTreeSet;
 
@@ -14,9 +15,10 @@ pub(crate) fn instruction(finding: &Verdict) -> Option<u64> {
 
 /// Equal for the same findings of two runs.
 pub(crate) fn key(finding: &Verdict) -> String {
-    match instruction(finding) {
-        Some(address) => format!("{}@{address:x}", finding.rule),
-        None => format!("{}:{}", finding.rule, gist(&finding.message)),
+    match (&finding.identity, instruction(finding)) {
+        (Some(identity), _) => format!("{}:{}", finding.rule, gist(identity)),
+        (None, Some(address)) => format!("{}@{address:x}", finding.rule),
+        (None, None) => format!("{}:{}", finding.rule, gist(&finding.message)),
     }
 }
 
@@ -113,6 +115,22 @@ mod tests {
         assert_eq!(without_addresses("0x1f, 0x2"), "0x, 0x");
         assert_eq!(found("acquired 2 times, last in a"), found("acquired 14 times, last in a"));
         assert_eq!(gist("12 blocks, 3 times and 4 times, 2 times."), "12 blocks,  times and  times,  times.");
+    }
+
+    #[test]
+    fn all_that_one_place_has_left_is_one_finding() {
+        let left = |what: &str, place: &str| {
+            key(&Verdict {
+                identity: Some(place.to_owned()),
+                ..Verdict::error("pool-leak", format!("{what}{place}"))
+            })
+        };
+        let by = |place: &str| format!(", allocated by a.sys!{place}");
+        assert_eq!(left("left 8 bytes at 0x2020", &by("A+0x12")), left("left 14 more blocks", &by("A+0x12")));
+        assert_ne!(
+            left("left 8 bytes at 0x2020", &by("A+0x12")),
+            left("left 8 bytes at 0x2020", &by("B+0x12"))
+        );
     }
 
     #[test]

@@ -294,6 +294,26 @@ fn cancel_all(cx: &mut Cx<'_>, irps: &[u64], is_meant: &dyn Fn(&Kernel, u64) -> 
 }
 
 fn never_completes(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
+    let verdict = not_completed(cx, irp);
+    let awaited = cx.with(|k| ke::who_waits::awaited(k));
+    cx.stop(verdict.acquired(awaited))
+}
+
+/// Where nothing can run any more: the application's request that was cancelled and that a driver has not completed, if there is one, and no thread waits in
+/// a driver, which would be the reason.
+pub(crate) fn left_cancelled(cx: &mut Cx<'_>) -> Option<Verdict> {
+    let irp = cx.with(|k| {
+        let in_a_driver = k.ke.sched.threads().iter().any(|thread| !thread.callouts.is_empty());
+        let cancelled = |irp: &u64| {
+            k.engine.read(DriverPtr::<IRP>::new(*irp) + IRP::Cancel).is_ok_and(|cancelled| cancelled != 0)
+        };
+        let live = k.io.irps.live.keys_where(|record| record.issue.is_some());
+        live.into_iter().find(cancelled).filter(|_| !in_a_driver)
+    })?;
+    Some(not_completed(cx, DriverPtr::new(irp)))
+}
+
+fn not_completed(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Verdict {
     let (_, name) = violation::holder(cx, irp);
     let request = match irp::current(cx, irp) {
         Ok(location) if !location.is_null() => {
@@ -306,12 +326,10 @@ fn never_completes(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
     let waiting = ke::who_waits::threads(cx, |thread| !thread.callouts.is_empty());
     let why = waiting.iter().fold(String::new(), |why, line| format!("{why}; {line}"));
     let message = format!(
-        "the {request} IRP {:#x} of {name} was cancelled, because the thread that sent it ends, and is not completed{why}",
+        "the {request} IRP {:#x} of {name} was cancelled, as when the thread that sent it ends, and is not completed{why}",
         irp.address
     );
-    let verdict = pending::of_irp(cx, irp.address, Verdict::error("irp-never-completed", message));
-    let awaited = cx.with(|k| ke::who_waits::awaited(k));
-    cx.stop(verdict.acquired(awaited))
+    pending::of_irp(cx, irp.address, Verdict::error("irp-never-completed", message))
 }
 
 /// Cancels the requests for `file` of the running thread (or of all, if `every`); how it ended.

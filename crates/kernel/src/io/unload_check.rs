@@ -64,7 +64,7 @@ impl Gone {
     /// A finding that does not end the run.
     fn leak(&mut self, cx: &mut Cx<'_>, rule: &'static str, things: &'static str, what: &str, place: &str) {
         if self.is_told(rule, things, place) {
-            cx.report(self.verdict(rule, &format!("{what}{place}")));
+            cx.report(self.leaked(rule, what, place));
         }
     }
 
@@ -72,9 +72,15 @@ impl Gone {
     fn tell_more(&mut self, cx: &mut Cx<'_>) {
         for ((rule, things, place), count) in std::mem::take(&mut self.leaks) {
             if let Some(more @ 1..) = count.checked_sub(OF_ONE_PLACE) {
-                cx.report(self.verdict(rule, &format!("left {more} more {things}{place}")));
+                cx.report(self.leaked(rule, &format!("left {more} more {things}"), &place));
             }
         }
+    }
+
+    /// All that one place has left is one finding.
+    fn leaked(&self, rule: &'static str, what: &str, place: &str) -> Verdict {
+        let identity = (!place.is_empty()).then(|| place.to_owned());
+        Verdict { identity, ..self.verdict(rule, &format!("{what}{place}")) }
     }
 
     fn verdict(&self, rule: &'static str, what: &str) -> Verdict {

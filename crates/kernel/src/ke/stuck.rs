@@ -14,6 +14,7 @@ use super::waits::wait;
 use super::who_waits;
 use crate::addresses;
 use crate::cx::{Cx, Kernel};
+use crate::io::cancel;
 use crate::ldr::symbols;
 use crate::verdict::{Related, Verdict};
 
@@ -38,6 +39,9 @@ pub(crate) fn verdict(k: &Kernel) -> Option<(usize, Verdict)> {
 
 /// All threads wait and nothing is due that could wake one; or nothing that happens ends a wait, and the run was given up.
 pub(crate) fn deadlock(cx: &mut Cx<'_>) -> Verdict {
+    if let Some(verdict) = cancel::left_cancelled(cx) {
+        return verdict;
+    }
     let (rule, Why { words, moments }) = match patience::lost(cx) {
         Some(lost) => ("stuck", lost),
         None => ("deadlock", quiet(cx)),

@@ -225,13 +225,16 @@ pub(super) fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
             let texts = named.iter().map(|((one, event), (name, thread))| text(one, event, name, thread));
             texts.collect::<Vec<_>>().join(between)
         };
+        let must_end = match named.iter().all(|((_, event), _)| event.is_sure()) {
+            true => format!("must-end {}; ", each(" ", &|_, _, name, _| name.to_owned())),
+            false => String::new(),
+        };
         // A level that falls before it is seen is lost, and no driver's fault: it stays until the requests have ended.
         let script = format!(
-            "{open}; {}; wait 1ms; {}; {}; wait 50ms; must-end {}; cancel h; {}; {}; close h",
+            "{open}; {}; wait 1ms; {}; {}; wait 50ms; {must_end}cancel h; {}; {}; close h",
             each("; ", &|one, _, name, _| format!("async {name} {}", one.command)),
             each("; ", &|_, event, _, thread| format!("{thread}: {}", event.first())),
             each("; ", &|_, _, _, thread| format!("join {thread}")),
-            each(" ", &|_, _, name, _| name.to_owned()),
             each("; ", &|_, _, name, _| format!("join {name}")),
             each("; ", &|_, event, _, _| event.rest()),
         );
@@ -252,10 +255,16 @@ fn beside_what_ends(survey: &Survey, open: &str, plan: &mut Plan) {
         let ([one], [event]) = (waiting.as_slice(), by.as_slice()) else { continue };
         let (waits, event) = (&operations[*one], &outside[*event]);
         for (other, _) in survey.self_ending.iter().filter(|(first, second)| first == second).take(AT_ONCE) {
-            let owed = if survey.ending_beside.contains(&(*other, *one)) { "a b" } else { "a" };
+            let owed = if !event.is_sure() {
+                String::new()
+            } else if survey.ending_beside.contains(&(*other, *one)) {
+                "must-end a b; ".to_owned()
+            } else {
+                "must-end a; ".to_owned()
+            };
             let asked = &operations[*other];
             let before = format!("{open}; {}; wait 1ms", asks("a", waits));
-            let then = format!("must-end {owed}; cancel h; join a; join b; {}; close h", event.rest());
+            let then = format!("{owed}cancel h; join a; join b; {}; close h", event.rest());
             let script = two_at_once(&before, &event.first(), &asks("b", asked), &then);
             let title =
                 format!("{} at once with {}, which ends {}", words(asked), event.signal, words(waits));

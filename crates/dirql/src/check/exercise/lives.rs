@@ -1,5 +1,6 @@
 //! What happens to a device or a handle, with nothing under way, and what a card of which nothing is known does by itself.
 
+use super::super::signals::guessed_causes;
 use super::super::survey::Survey;
 use super::steps::open;
 
@@ -30,8 +31,9 @@ pub(super) fn opens(name: &str) -> String {
     .join("; ")
 }
 
-/// Cards of which nothing is known interrupt, and their registers hold nothing, all ones, or one bit each. None if there is none.
-pub(super) fn interrupts(signals: &[String]) -> Option<String> {
+/// Cards of which nothing is known interrupt, by title: their registers hold nothing, all ones, or one bit each, which stays or which the driver can clear.
+/// Empty if there is none.
+pub(super) fn interrupts(signals: &[String]) -> Vec<(&'static str, String)> {
     let (pins, windows): (Vec<&String>, Vec<&String>) =
         signals.iter().partition(|signal| signal.ends_with(" pulse"));
     let mut steps = Vec::new();
@@ -43,7 +45,12 @@ pub(super) fn interrupts(signals: &[String]) -> Option<String> {
             steps.push(format!("poke {pin} {accesses}; wait 1ms"));
         }
     }
-    (!pins.is_empty()).then(|| steps.join("; "))
+    if pins.is_empty() {
+        return Vec::new();
+    }
+    let causes: Vec<String> =
+        guessed_causes(signals).iter().map(|cause| format!("{}; wait 1ms", cause.first())).collect();
+    vec![("interrupts", steps.join("; ")), ("interrupts that can be cleared", causes.join("; "))]
 }
 
 /// What happens to the device while an application has a handle, or none. A device goes to a power state of its own only where its driver knows of them,

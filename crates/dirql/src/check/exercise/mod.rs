@@ -129,15 +129,16 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         }
     }
     let interrupts = interrupts(&survey.signals);
-    if let Some(steps) = &interrupts {
-        plan.add("interrupts", format!("tolerate; {steps}"), Kind::Requests);
+    for (title, steps) in &interrupts {
+        plan.add(*title, format!("tolerate; {steps}"), Kind::Requests);
     }
     let Some(name) = survey.names.first() else { return plan.all };
     let open = open(name);
     let operations = || survey.operations.iter().filter(|operation| !operation.variant);
-    for operation in operations().filter(|_| interrupts.is_some()) {
-        let script = two_under_way(&open, operation, interrupts.as_deref().unwrap_or_default());
-        plan.add(format!("{} and interrupts", words(operation)), script, Kind::Requests);
+    for (operation, (title, steps)) in operations().flat_map(|one| interrupts.iter().map(move |by| (one, by)))
+    {
+        let script = two_under_way(&open, operation, steps);
+        plan.add(format!("{} and {title}", words(operation)), script, Kind::Requests);
     }
     from_outside(survey, &open, &mut plan);
     plan.add("requests that drivers seldom handle", format!("{open}; {}", seldom()), Kind::Plain);

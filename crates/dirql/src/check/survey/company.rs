@@ -160,6 +160,27 @@ impl Asking<'_> {
         Ok(all)
     }
 
+    /// Which wait until one of these causes comes, and the first that ends each. A request that cannot be cancelled counts as one that fails.
+    pub(super) fn ended_by_causes(
+        &mut self,
+        known: &[Known],
+        causes: &[Outside],
+    ) -> Result<Vec<(usize, Outside)>, Error> {
+        let mut ended = Vec::new();
+        for (place, one) in variants_last(known)
+            .filter(|(_, one)| one.operation.waits || !one.operation.succeeds)
+            .take(PAIRED)
+        {
+            for cause in causes {
+                if self.together(&[one.question], &[cause])?.iter().all(|answer| ends_well(*answer)) {
+                    ended.push((place, cause.clone()));
+                    break;
+                }
+            }
+        }
+        Ok(ended)
+    }
+
     /// The answers to requests that are under way together, while this is done to their cards.
     fn together(&mut self, questions: &[Question], events: &[&Outside]) -> Result<Vec<Answer>, Error> {
         let answers = self.with_handle(|machine, handle| {

@@ -16,7 +16,7 @@ use kernel::io::offered::Offered;
 use serde::{Deserialize, Serialize};
 
 use super::codes::compared;
-use super::signals::{Outside, outside};
+use super::signals::{Outside, guessed_causes, outside};
 use crate::error::Error;
 use crate::machine::Boots;
 use asking::Asking;
@@ -214,11 +214,16 @@ pub enum Extent {
     Everything,
 }
 
-/// Asks the driver of a machine that is booted for it, whose image this is.
+/// Asks the driver of a machine that is booted for it, whose image this is, and whose cards of which nothing is known have these signals.
 ///
 /// # Errors
 /// As [`Boots::boot`].
-pub fn survey(boots: &mut Boots, image: &Image, extent: Extent) -> Result<Survey, Error> {
+pub fn survey(
+    boots: &mut Boots,
+    image: &Image,
+    signals: Vec<String>,
+    extent: Extent,
+) -> Result<Survey, Error> {
     let compared = &compared(image);
     let looked = boots.boot_to_script(usual(), |machine| {
         let offered =
@@ -235,7 +240,7 @@ pub fn survey(boots: &mut Boots, image: &Image, extent: Extent) -> Result<Survey
         is_hardware: imports(image, &HARDWARE),
         knows_power: imports(image, &IDLE) || imports(image, &POWER),
         idles: imports(image, &IDLE),
-        signals: Vec::new(),
+        signals,
         failure: report.failure.as_ref().map(|failure| format!("{}: {}", failure.command, failure.message)),
         operations: Vec::new(),
         self_ending: Vec::new(),
@@ -279,6 +284,15 @@ pub fn survey(boots: &mut Boots, image: &Image, extent: Extent) -> Result<Survey
         found.children = asking.children(&known, &found.devices)?;
         found.outside = outside(&found.devices);
         found.ended = asking.ended(&known, &found.outside)?;
+        for (operation, cause) in asking.ended_by_causes(&known, &guessed_causes(&found.signals))? {
+            let known = found.outside.iter().position(|other| *other == cause);
+            found
+                .ended
+                .push(Ended { operations: vec![operation], by: vec![known.unwrap_or(found.outside.len())] });
+            if known.is_none() {
+                found.outside.push(cause);
+            }
+        }
         found.limited = asking.limited(&known)?;
     }
     found.operations = known.into_iter().map(|known| known.operation).collect();
