@@ -22,6 +22,23 @@ static VOID ThreadEndedOnExpandedStack(BOOLEAN Wrong)
     JoinThread(StartThread(ExpandInThread, Wrong ? &TheDevice : NULL));
 }
 
-#define STACK_PAIRS PAIR("thread-ended-on-expanded-stack", ThreadEndedOnExpandedStack)
+/* Never inlined, so that what is behind the buffer is its return address. */
+static DECLSPEC_NOINLINE VOID CopyToLocal(const VOID *From, SIZE_T Bytes)
+{
+    volatile UCHAR Local[32];
+
+    RtlMoveMemory((PVOID)Local, From, Bytes);
+}
+
+static VOID StackOverrun(BOOLEAN Wrong)
+{
+    static const UCHAR Bytes[512] = { 0 };
+
+    CopyToLocal(Bytes, Wrong ? sizeof(Bytes) : 32);
+}
+
+#define STACK_PAIRS                                                                                                    \
+    PAIR("stack-overrun", StackOverrun)                                                                                \
+    PAIR("thread-ended-on-expanded-stack", ThreadEndedOnExpandedStack)
 
 #endif

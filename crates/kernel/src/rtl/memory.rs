@@ -7,6 +7,7 @@
 
 use engine::{Flow, TouchKind};
 
+use super::stack_stores;
 use crate::cx::Cx;
 use crate::event::AccessKind;
 use crate::hal::access;
@@ -33,6 +34,7 @@ pub(crate) fn load(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<Vec<u8>> {
 /// Writes memory, a device's included.
 pub(crate) fn store(cx: &mut Cx<'_>, address: u64, data: &[u8]) -> Flow<()> {
     if !access::answers(address) {
+        stack_stores::check(cx, address, data.len() as u64)?;
         shadow::pointed(cx, address, data.len() as u64, TouchKind::Write)?;
     }
     cx.write_bytes(address, data)?;

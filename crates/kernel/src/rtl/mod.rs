@@ -29,6 +29,7 @@ pub(crate) mod print;
 pub(crate) mod random;
 pub(crate) mod resource;
 pub(crate) mod run_once;
+mod stack_stores;
 pub(crate) mod string;
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,10 @@ const PAIR_SIZES: [u32; 2] = [16, 64];
 /// An address of the kernel's: where drivers' pool lies.
 const KERNEL_ADDRESS: u64 = 0x2020_0000_1000;
 
+/// An address that is the kernel's on every Windows, and where nothing is; and so many of them stand in a row.
+const KERNEL_POINTER: u64 = 0xFFFF_F800_DEAD_0000;
+const POINTERS_IN_A_ROW: [usize; 5] = [1, 2, 3, 4, 8];
+
 /// So many of the driver's own numbers are tried as lengths.
 const OWN_SIZES: usize = 24;
 
@@ -101,7 +105,8 @@ pub(super) fn values(operation: &Operation, code: u32, limits: &[u32]) -> String
     steps.join("; ") + "; close h"
 }
 
-/// Buffers that are not there, are taken away, lie in the kernel, or end at a page.
+/// Buffers that are not there, are taken away, lie in the kernel, or end at a page; and input that is made of pointers
+/// to what is the kernel's.
 pub(super) fn pointers(operation: &Operation) -> String {
     let mut steps = vec![
         "memory gone zero:4096; unmap gone".to_owned(),
@@ -123,6 +128,14 @@ pub(super) fn pointers(operation: &Operation) -> String {
             None if operation.command.starts_with("read") => add(format!("read h memory {bad}")),
             None => add(format!("write h memory {bad}")),
         }
+    }
+    let given = match operation.code {
+        Some(code) => format!("ioctl h {code:#x} in"),
+        None if operation.command.starts_with("write") => "write h".to_owned(),
+        None => return steps.join("; ") + "; close h",
+    };
+    for count in POINTERS_IN_A_ROW {
+        add(format!("{given} {}", vec![format!("u64:{KERNEL_POINTER:#x}"); count].join(" + ")));
     }
     steps.join("; ") + "; close h"
 }
