@@ -106,6 +106,14 @@ impl JobResult {
 }
 
 impl Campaign<'_> {
+    /// Has machines made with another device than the one that was chosen. What was said before.
+    pub(super) fn with_device(&mut self, device: &str) -> Vec<String> {
+        let before = self.more.clone();
+        self.more.retain(|more| !more.starts_with("--device="));
+        self.more.push(format!("--device={device}"));
+        before
+    }
+
     /// The survey; or the exit code, if what was given is of no use.
     pub(super) fn survey(&self, extent: Extent, besides: &[String]) -> Result<Result<Survey, u8>> {
         self.progress.at(|| "asking the driver what it offers".to_owned());

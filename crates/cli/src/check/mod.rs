@@ -62,6 +62,24 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
             }
         }
     };
+    let mut device = device;
+    let mut survey = survey;
+    let mut own = None;
+    if let Some(larger) = setting::larger(&arguments.setup, &survey, device.as_deref()) {
+        let smaller = campaign.with_device(&larger);
+        match campaign.survey(Extent::Everything, &[])? {
+            Ok(other) if other.ready => {
+                survey = other;
+                *(if device.is_some() { &mut device } else { &mut own }) = Some(larger);
+            }
+            _ => campaign.more = smaller,
+        }
+    }
+    let Campaign { more, progress, .. } = campaign;
+    if let Some(larger) = own {
+        arguments.setup.devices = vec![larger];
+    }
+    let campaign = Campaign { arguments: &arguments, more, stop, progress };
     let of_more = |more: Option<Vec<String>>| -> Result<Option<(Survey, Vec<String>)>> {
         let Some(more) = more else { return Ok(None) };
         Ok(campaign.survey(Extent::Requests, &more)?.ok().map(|survey| (survey, more)))

@@ -10,6 +10,9 @@ use crate::arguments::Setup;
 
 /// The windows of a card of which nothing is known but its ids: memory that holds what is written, ports, and an interrupt pin.
 const CARD: &str = "bar0=mem:64K,bar1=io:256,bar2=mem:64K,bar3=mem:64K,irq,pm=d1+d2";
+/// The same with windows for those who reach further.
+const LARGER_CARD: &str = "bar0=mem:16M,bar1=io:256,bar2=mem:16M,bar3=mem:16M,irq,pm=d1+d2";
+
 /// Fills in what is not given. The arguments that processes need besides the user's.
 ///
 /// # Errors
@@ -79,6 +82,18 @@ pub(super) fn device_for(setup: &Setup, survey: &Survey) -> Option<String> {
     Some(if is_hardware { format!("pci,id=1234:5678,{CARD}") } else { "root,id=Root\\CHECKED".to_owned() })
 }
 
+/// A card with larger windows than that of which nothing is known but its ids and with which a driver does not start. `chosen` is a device that was chosen for
+/// it.
+pub(super) fn larger(setup: &Setup, survey: &Survey, chosen: Option<&str>) -> Option<String> {
+    let own = match (chosen, setup.devices.as_slice()) {
+        (Some(chosen), _) => chosen,
+        (None, [own]) => own,
+        _ => return None,
+    };
+    let head = own.strip_suffix(CARD).filter(|_| !survey.ready)?;
+    Some(format!("{head}{LARGER_CARD}"))
+}
+
 /// The options for two devices more like the one that there is: cards that share an interrupt line, or devices on no bus, of which `device` is one that was
 /// chosen for the driver. None if there is no such device.
 pub(super) fn neighbours(setup: &Setup, survey: &Survey, device: Option<&str>) -> Option<Vec<String>> {
@@ -128,5 +143,16 @@ mod tests {
         assert_eq!(card(0x10B5, 0x9050), "pci9052");
         assert_eq!(card(0x1234, 0xBE2C), "bench,ram");
         assert!(card(0xABCD, 1).starts_with("pci,id=abcd:0001,bar0="));
+    }
+
+    #[test]
+    fn a_driver_that_does_not_start_with_a_card_that_was_made_for_it_is_given_larger_windows() {
+        let survey = Survey::default();
+        let setup = Setup { devices: vec![card(0xABCD, 1)], ..Setup::default() };
+        let expected = format!("pci,id=abcd:0001,{LARGER_CARD}");
+        assert_eq!(larger(&setup, &survey, None), Some(expected));
+        let own = Setup { devices: vec!["pci,id=abcd:0001,bar0=mem:64K".to_owned()], ..Setup::default() };
+        assert_eq!(larger(&own, &survey, None), None, "what the user has said stands");
+        assert_eq!(larger(&setup, &Survey { ready: true, ..survey }, None), None);
     }
 }

@@ -4,7 +4,8 @@
 //! jump table. Instructions are gone through from the first to the last, and for each register it is kept by how much it is less than a code
 //! that was loaded; a branch takes that to where it goes, if that is further on. Branches back are not followed, nor calls, so what is found is a
 //! guess: [`super::Survey`] asks the driver which of these codes it knows.
-//! A code may be handed to another routine: numbers that are compared elsewhere are taken for codes if they are of a device type that one is known of.
+//! A code may be handed to another routine: numbers that are compared elsewhere are taken for codes if they are of a device type that one is known of, or
+//! of `FILE_DEVICE_UNKNOWN`; and a register from which such a number is taken is taken for one that holds a code.
 //! Tables of codes in data, as some drivers search through, are found where they lie: by words that look like codes of one device type.
 //!
 //! Page: *Defining I/O Control Codes*.
@@ -49,8 +50,11 @@ pub(super) fn compared(image: &Image) -> Compared {
     Compared { codes: found.into_iter().take(MOST).collect(), values }
 }
 
-/// So many bits at most that a driver clears before it compares: each doubles the codes that are equal then.
+/// So many bits at most that a driver clears before it compares: each doubles the codes that are equal then. Of more, the code that has none of them stands for
+/// all.
 const MOST_CLEARED: u32 = 3;
+/// `FILE_DEVICE_UNKNOWN`, which most drivers make codes of.
+const UNKNOWN: u32 = 0x22;
 
 /// A value that is a code less this much, shifted right by so many bits, without some bits: two neighbours are often one comparison.
 #[derive(Clone, Copy)]
@@ -77,15 +81,17 @@ impl Less {
 
     /// All that are this value without the bits.
     fn codes(self, value: u32) -> impl Iterator<Item = u32> {
+        let told_apart = if self.cleared.count_ones() <= MOST_CLEARED { self.cleared } else { 0 };
         let subset =
-            move |last: &u32| Some(last.wrapping_sub(self.cleared) & self.cleared).filter(|next| *next != 0);
+            move |last: &u32| Some(last.wrapping_sub(told_apart) & told_apart).filter(|next| *next != 0);
         std::iter::successors(Some(0), subset).map(move |bits| self.code(value | bits))
     }
 
-    /// Without the bits that a mask clears, if they are few.
+    /// Without the bits that a mask clears, if what is left still tells codes apart: by some of the function's number.
     fn masked(self, mask: u32) -> Option<Self> {
         let cleared = self.cleared | !mask;
-        (cleared.count_ones() <= MOST_CLEARED).then_some(Self { cleared, ..self })
+        let function = FUNCTION & !(cleared << self.shift);
+        (function.count_ones() > MOST_CLEARED).then_some(Self { cleared, ..self })
     }
 }
 
@@ -140,6 +146,12 @@ impl<'a> Scan<'a> {
             _ => None,
         };
         let value = immediate(it, 1);
+        // A number from which something is taken that is a code: it may be one that another routine was handed.
+        let handed = || {
+            let taken =
+                value.map(|value| if it.mnemonic() == Mnemonic::Add { value.wrapping_neg() } else { value });
+            taken.filter(|taken| is_code_of_most(*taken)).map(|_| Less::whole(0))
+        };
         match it.mnemonic() {
             Mnemonic::Cmp if is_code(it) => {
                 value.into_iter().for_each(|value| self.add(value));
@@ -170,13 +182,14 @@ impl<'a> Scan<'a> {
                 sum.into_iter().for_each(|less| self.add(less.code(0)));
                 set(known, target, sum.map(Held::Code));
             }
-            Mnemonic::Sub | Mnemonic::Add | Mnemonic::Dec if less(target).is_some() => {
+            Mnemonic::Sub | Mnemonic::Add | Mnemonic::Dec if less(target).or_else(handed).is_some() => {
                 let subtracted = match it.mnemonic() {
                     Mnemonic::Dec => Some(1),
                     Mnemonic::Add => value.map(u32::wrapping_neg),
                     _ => value,
                 };
-                let rest = less(target).zip(subtracted).map(|(less, value)| less.minus(value));
+                let code = less(target).or_else(handed);
+                let rest = code.zip(subtracted).map(|(less, value)| less.minus(value));
                 // The result is zero for the code that it was all of.
                 rest.into_iter().for_each(|less| self.add(less.code(0)));
                 set(known, target, rest.map(Held::Code));
@@ -185,7 +198,9 @@ impl<'a> Scan<'a> {
                 let base = full(it.memory_base());
                 let plain = it.memory_index() == Register::None;
                 let added = u32::try_from(it.memory_displacement64() & 0xFFFF_FFFF).unwrap_or(0);
-                let sum = less(base).filter(|_| plain).map(|less| less.minus(added.wrapping_neg()));
+                let handed = is_code_of_most(added.wrapping_neg()).then_some(Less::whole(0));
+                let code = less(base).or(handed).filter(|_| plain);
+                let sum = code.map(|less| less.minus(added.wrapping_neg()));
                 set(known, target, sum.map(Held::Code));
             }
             Mnemonic::Shr | Mnemonic::Ror | Mnemonic::Rol if less(target).is_some() => {
@@ -205,6 +220,14 @@ impl<'a> Scan<'a> {
             Mnemonic::Test if less(target).is_some() => {
                 let masked = less(target).zip(value).and_then(|(less, mask)| less.masked(mask));
                 masked.into_iter().flat_map(|less| less.codes(0)).for_each(|code| self.add(code));
+            }
+            // Which of a row of codes: the bits of a number say.
+            Mnemonic::Bt => {
+                let bits = number(target).zip(less(of));
+                let each = bits.map(|(bits, less)| {
+                    (0..32).filter(move |bit| bits >> bit & 1 == 1).map(move |bit| less.code(bit))
+                });
+                each.into_iter().flatten().for_each(|code| self.add(code));
             }
             Mnemonic::Call => {
                 let volatile = [
@@ -323,15 +346,23 @@ const fn looks_like_a_code(code: u32) -> bool {
     kind != 0 && kind < 0xFF00 && kind != 0xC000
 }
 
+/// Where the function's number stands in a code.
+const FUNCTION: u32 = 0x3FFC;
+
+/// Whether a number is what most drivers would have as a code: of `FILE_DEVICE_UNKNOWN` or of a vendor's device type, with a vendor's function.
+const fn is_code_of_most(number: u32) -> bool {
+    looks_like_a_code(number) && (number >> 16 == UNKNOWN || number >> 31 == 1) && number & 0x2000 != 0
+}
+
 /// Those of these numbers that look like codes of a device type that a code is of.
 fn of_known_types(numbers: &BTreeSet<u32>, codes: &BTreeSet<u32>) -> Vec<u32> {
-    let kinds: BTreeSet<u32> = codes.iter().map(|code| code >> 16).collect();
+    let kinds: BTreeSet<u32> = codes.iter().map(|code| code >> 16).chain([UNKNOWN]).collect();
     numbers.iter().copied().filter(|number| kinds.contains(&(number >> 16))).collect()
 }
 
 /// Codes that stand in data, in rows of one size, where at least three of one device type follow each other.
 fn in_tables(image: &Image, of: &BTreeSet<u32>) -> BTreeSet<u32> {
-    let kinds: BTreeSet<u32> = of.iter().map(|code| code >> 16).chain([0x22]).collect();
+    let kinds: BTreeSet<u32> = of.iter().map(|code| code >> 16).chain([UNKNOWN]).collect();
     let mut found = BTreeSet::new();
     let data = image.sections().iter().filter(|section| !section.protection.execute);
     for section in data {
@@ -414,5 +445,25 @@ mod tests {
         let masked = code.masked(!0b1100).unwrap();
         assert_eq!(masked.codes(0).collect::<Vec<_>>(), [0x22_2000, 0x22_2004, 0x22_2008, 0x22_200C]);
         assert!(code.masked(3).is_none(), "what is compared then is the method");
+        let many = code.masked(0xFFFF_FF0F).unwrap();
+        assert_eq!(many.codes(8).collect::<Vec<_>>(), [0x22_2008], "one stands for all");
+    }
+
+    #[test]
+    fn bits_of_a_number_tell_codes_of_a_row() {
+        // mov ecx, 0FFDDE000h; add ecx, [rax+18h]; rol ecx, 30; cmp ecx, 6; ja …; mov r8d, 4Bh; bt r8d, ecx
+        let bytes = b"\xB9\x00\xE0\xDD\xFF\x03\x48\x18\xC1\xC1\x1E\x83\xF9\x06\x77\x00\x41\xB8\x4B\x00\x00\x00\x41\x0F\xA3\xC8";
+        let mut scan = Scan::new(&|_| None);
+        scan.code(bytes, 0x1000);
+        assert_eq!(Vec::from_iter(scan.found), [0x22_2000, 0x22_2004, 0x22_200C, 0x22_2018]);
+    }
+
+    #[test]
+    fn a_number_from_which_a_code_is_taken_is_one_that_was_handed_over() {
+        // add ecx, -222004h; cmp ecx, 4; je …; lea eax, [rdx-222010h]; cmp eax, 8; sub r9d, 0C0000000h; cmp r9d, 5
+        let bytes = b"\x81\xC1\xFC\xDF\xDD\xFF\x83\xF9\x04\x74\x00\x8D\x82\xF0\xDF\xDD\xFF\x83\xF8\x08\x41\x81\xE9\x00\x00\x00\xC0\x41\x83\xF9\x05";
+        let mut scan = Scan::new(&|_| None);
+        scan.code(bytes, 0x1000);
+        assert_eq!(Vec::from_iter(scan.found), [0x22_2004, 0x22_2008, 0x22_2018]);
     }
 }

@@ -1,7 +1,7 @@
 //! The input that a device control code wants, found by what the driver compares.
 //!
 //! The input begins with bytes of which no two are alike, so each number that the driver compares tells whether it comes from there, or is the length of
-//! one of the buffers: then what it was compared with is put in its place. What leads to comparisons that none has led to before is kept, and the next
+//! one of the buffers: then what it was compared with is put in its place. What leads to comparisons or code that none has led to before is kept, and the next
 //! one changed, from the last on: that is where the driver has turned away. Where no change leads further, what was kept before is changed otherwise.
 //! Of what is only limited little is put there, so that it fits whatever else is asked; once a request succeeds, so much as it still does with. A due
 //! time that comes from the input is made a short one: that of a request that would wait for ever is let end.
@@ -50,6 +50,8 @@ pub(super) struct Came {
     pub(super) life: u32,
     /// What the driver compared, in order.
     pub(super) compared: Vec<Compare>,
+    /// It came to code that no request before it had come to.
+    pub(super) new_code: bool,
 }
 
 /// A change of an input.
@@ -72,7 +74,7 @@ impl Came {
 
 impl Wanted {
     /// What is begun with.
-    fn first() -> Self {
+    pub(super) fn first() -> Self {
         let input = (FIRST..).take(FOUND).collect();
         Self { input, output: OUTPUT, given: BTreeSet::new(), limits: Vec::new() }
     }
@@ -294,7 +296,7 @@ pub(super) fn wanted<E>(
         if compare.asked == Asked::DueTime && then.life > 0 && then.life != came.life {
             timed.get_or_insert((other.plain(), then.life));
         }
-        if sites.len() == before && then.life <= longest {
+        if sites.len() == before && then.life <= longest && !then.new_code {
             continue;
         }
         let life = then.life;
@@ -347,7 +349,7 @@ mod tests {
             && compare(3, word(4), 7).is_eq()
             && compare(4, word(8) + 12, length).is_eq()
             && compare(5, wanted.output as usize, 76).is_ge();
-        Came { life: succeeds.into(), compared }
+        Came { life: succeeds.into(), compared, new_code: false }
     }
 
     #[test]
@@ -377,7 +379,7 @@ mod tests {
             let compared = [compare(1, output), compare(2, input)];
             let count = if output == 48 { 2 } else { 1 };
             let life = if (output, input) == (48, 48) { ENDING } else { 0 };
-            Came { life, compared: compared[..count].to_vec() }
+            Came { life, compared: compared[..count].to_vec(), new_code: false }
         };
         let found = wanted::<()>(64, |wanted| Ok(Some(driver(wanted)))).unwrap();
         let [(ending, ENDING)] = found.as_slice() else { panic!("{found:?}") };
@@ -405,7 +407,7 @@ mod tests {
                 }
                 _ => 0,
             };
-            Came { life, compared }
+            Came { life, compared, new_code: false }
         };
         let found = wanted::<()>(64, |wanted| Ok(Some(driver(wanted)))).unwrap();
         let lives: Vec<u32> = found.iter().map(|(_, life)| *life).collect();
@@ -415,7 +417,7 @@ mod tests {
 
     #[test]
     fn what_is_never_compared_is_not_guessed() {
-        let came = || Ok(Some(Came { life: 0, compared: Vec::new() }));
+        let came = || Ok(Some(Came { life: 0, compared: Vec::new(), new_code: false }));
         assert_eq!(wanted::<()>(64, |_| came()), Ok(Vec::new()));
     }
 

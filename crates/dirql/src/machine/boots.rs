@@ -48,6 +48,11 @@ struct Started {
 }
 
 impl Machine {
+    /// How many instructions drivers have come to, while [`Boots::keep_reached`].
+    pub(crate) fn reached_count(&self) -> usize {
+        self.host.reached_count()
+    }
+
     /// What drivers have compared since this was asked last: see [`Boots::note_compares`].
     pub(crate) fn compared(&self) -> Vec<Compare> {
         self.host.compared()

@@ -34,7 +34,7 @@ pub(super) fn check(cx: &mut Cx<'_>, to: u64, bytes: u64) -> Flow<()> {
         if slot + SLOT > to {
             let room = slot.saturating_sub(to);
             let message = format!(
-                "the driver has {bytes} bytes stored at {to:#x} on its stack, {room} bytes in front of the return address of the function with that local variable: they overwrite it"
+                "the driver has {bytes} bytes stored at {to:#x}; {room} bytes behind that lies the return address of the function whose local variable this is: they overwrite it"
             );
             let verdict = Verdict::error("stack-overrun", message);
             return Err(cx.stop(verdict.bug_check(0xF7, [0; 4])));

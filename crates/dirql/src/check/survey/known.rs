@@ -86,8 +86,11 @@ impl Asking<'_> {
         let answers = self.ask(&questions)?;
         // A driver that lets every code succeed, its `switch` having no default, does not tell which it knows.
         let tells = !refused.iter().any(|answer| succeeds(*answer));
-        if answers.is_empty() || tells && answers.iter().all(|answer| refused.contains(answer)) {
+        if answers.is_empty() {
             return Ok(Vec::new());
+        }
+        if tells && answers.iter().all(|answer| refused.contains(answer)) {
+            return self.hidden(code);
         }
         let best = answers.iter().position(|answer| succeeds(*answer));
         let waits = answers.contains(&Answer::Waits);
@@ -113,16 +116,23 @@ impl Asking<'_> {
         if !known[0].operation.succeeds && !wanted.is_empty() {
             known.clear();
         }
-        for (question, life) in wanted {
-            // Room for a longer answer is nothing else.
-            if known.iter().any(|one| one.question.input() == question.input()) {
-                continue;
-            }
-            let Known { operation, question } = question.known(life != ENDING, life == WAITING);
-            // What ends the machine is tried alone, too.
-            let variant = !known.is_empty() && life != ENDING;
-            known.push(Known { operation: Operation { variant, ..operation }, question });
-        }
+        add_wanted(&mut known, wanted);
+        Ok(known)
+    }
+
+    /// A code that is answered as codes are that no driver has, if there is an input that it takes. It is looked for where more is compared than for those.
+    fn hidden(&mut self, code: u32) -> Result<Vec<Known>, Error> {
+        self.boots.note_compares(true);
+        let mut sites = |code| -> Result<BTreeSet<u64>, Error> {
+            let first = Wanted::first();
+            let question = Question::Control { code, input: Input::wanted(&first), output: first.output };
+            Ok(self.compared_by(question)?.iter().flat_map(Came::sites).collect())
+        };
+        let goes_on = !sites(code)?.is_subset(&sites(NOBODYS[0])?);
+        let wanted = if goes_on { self.wanted(code)? } else { Vec::new() };
+        self.boots.note_compares(false);
+        let mut known = Vec::new();
+        add_wanted(&mut known, wanted);
         Ok(known)
     }
 
@@ -163,11 +173,12 @@ impl Asking<'_> {
     fn compared_by(&mut self, question: Question) -> Result<Option<Came>, Error> {
         self.with_handle(|machine, handle| {
             drop(machine.compared());
+            let reached = machine.reached_count();
             let life = match answer(machine, handle, question) {
                 Answer::Ends => ENDING,
                 answer => life(answer),
             };
-            Came { life, compared: machine.compared() }
+            Came { life, compared: machine.compared(), new_code: machine.reached_count() > reached }
         })
     }
 
@@ -203,6 +214,20 @@ impl Asking<'_> {
             }
         }
         self.answers(&questions)
+    }
+}
+
+/// Those of these inputs that are others than what is known; each lives so long.
+fn add_wanted(known: &mut Vec<Known>, wanted: Vec<(Question, u32)>) {
+    for (question, life) in wanted {
+        // Room for a longer answer is nothing else.
+        if known.iter().any(|one| one.question.input() == question.input()) {
+            continue;
+        }
+        let Known { operation, question } = question.known(life != ENDING, life == WAITING);
+        // What ends the machine is tried alone, too.
+        let variant = !known.is_empty() && life != ENDING;
+        known.push(Known { operation: Operation { variant, ..operation }, question });
     }
 }
 

@@ -224,6 +224,7 @@ pub fn survey(
     signals: Vec<String>,
     extent: Extent,
 ) -> Result<Survey, Error> {
+    boots.keep_reached();
     let compared = &compared(image);
     let looked = boots.boot_to_script(usual(), |machine| {
         let offered =
