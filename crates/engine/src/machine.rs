@@ -564,6 +564,15 @@ impl Engine {
         }
     }
 
+    /// While that is noted: the kernel tells a number of a driver's, of 32 bits, from another.
+    pub fn note_told_apart(self, number: u32, other: u32) {
+        let compares = &state().compares;
+        if compares.is_on() {
+            let (left, right) = (number.into(), other.into());
+            compares.note(Compare { rip: 0, bytes: 4, asked: Asked::Order, left, right });
+        }
+    }
+
     /// While that is noted: a timer is set by this due time, or a wait limited, in units of 100 ns.
     #[inline]
     pub fn note_due_time(self, due: i64) {

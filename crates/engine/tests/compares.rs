@@ -1,6 +1,6 @@
 //! What driver code compares is noted before it is done, and nothing else changes.
 
-use engine::Compare;
+use engine::{Asked, Compare};
 use iced_x86::code_asm::{ax, byte_ptr, cl, dword_ptr, eax, ecx, r8, rax, rcx, rdx};
 
 use super::rig::{CODE, DATA, Rig, assemble};
@@ -50,7 +50,7 @@ fn operands_are_noted_while_that_is_wanted() {
     let compared = rig.engine.compared();
     let seen: Vec<_> = compared
         .iter()
-        .map(|Compare { bytes, is_mask, left, right, .. }| (*bytes, *is_mask, *left, *right))
+        .map(|Compare { bytes, asked, left, right, .. }| (*bytes, *asked == Asked::Bits, *left, *right))
         .collect();
     let expected = [
         (4, false, 0x1234, 0x1234),

@@ -65,7 +65,7 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     let mut device = device;
     let mut survey = survey;
     let mut own = None;
-    if let Some(larger) = setting::larger(&arguments.setup, &survey, device.as_deref()) {
+    if let Some(larger) = setting::larger(&arguments.setup.devices, survey.ready, device.as_deref()) {
         let smaller = campaign.with_device(&larger);
         match campaign.survey(Extent::Everything, &[])? {
             Ok(other) if other.ready => {

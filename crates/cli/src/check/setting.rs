@@ -84,13 +84,13 @@ pub(super) fn device_for(setup: &Setup, survey: &Survey) -> Option<String> {
 
 /// A card with larger windows than that of which nothing is known but its ids and with which a driver does not start. `chosen` is a device that was chosen for
 /// it.
-pub(super) fn larger(setup: &Setup, survey: &Survey, chosen: Option<&str>) -> Option<String> {
-    let own = match (chosen, setup.devices.as_slice()) {
+pub(super) fn larger(devices: &[String], is_ready: bool, chosen: Option<&str>) -> Option<String> {
+    let own = match (chosen, devices) {
         (Some(chosen), _) => chosen,
         (None, [own]) => own,
         _ => return None,
     };
-    let head = own.strip_suffix(CARD).filter(|_| !survey.ready)?;
+    let head = own.strip_suffix(CARD).filter(|_| !is_ready)?;
     Some(format!("{head}{LARGER_CARD}"))
 }
 
@@ -147,12 +147,11 @@ mod tests {
 
     #[test]
     fn a_driver_that_does_not_start_with_a_card_that_was_made_for_it_is_given_larger_windows() {
-        let survey = Survey::default();
-        let setup = Setup { devices: vec![card(0xABCD, 1)], ..Setup::default() };
+        let made = [card(0xABCD, 1)];
         let expected = format!("pci,id=abcd:0001,{LARGER_CARD}");
-        assert_eq!(larger(&setup, &survey, None), Some(expected));
-        let own = Setup { devices: vec!["pci,id=abcd:0001,bar0=mem:64K".to_owned()], ..Setup::default() };
-        assert_eq!(larger(&own, &survey, None), None, "what the user has said stands");
-        assert_eq!(larger(&setup, &Survey { ready: true, ..survey }, None), None);
+        assert_eq!(larger(&made, false, None), Some(expected));
+        assert_eq!(larger(&made, true, None), None);
+        let own = ["pci,id=abcd:0001,bar0=mem:64K".to_owned()];
+        assert_eq!(larger(&own, false, None), None, "what the user has said stands");
     }
 }

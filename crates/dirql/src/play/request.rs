@@ -154,6 +154,15 @@ pub(super) fn memory_at(stage: &Stage, name: &str, address: u64, length: u32) {
     });
 }
 
+/// Memory gets another name, and with that another length.
+pub(super) fn memory_of(stage: &Stage, name: &str, of: &str, length: u32) -> Outcome {
+    let Some(buffer) = stage.with(|state| state.memory.get(of).copied()) else {
+        return Err(format!("memory {of} is not there (yet)"));
+    };
+    memory_at(stage, name, buffer.address, length);
+    Ok(())
+}
+
 /// Memory of the application's goes away, in use or not.
 pub(super) fn unmap(stage: &Stage, cx: &mut Cx<'_>, name: &str) -> Flow<Outcome> {
     // Where it was, it is still passed.

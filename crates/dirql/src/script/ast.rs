@@ -137,6 +137,15 @@ pub enum Command {
         /// Bytes.
         length: u32,
     },
+    /// `memory … of`: another name for memory, with a length of its own.
+    MemoryOf {
+        /// The name to load, store and pass it by.
+        name: Name,
+        /// The memory.
+        of: Name,
+        /// Bytes that the application says there are.
+        length: u32,
+    },
     /// `unmap`: `VirtualFree`.
     Unmap(Name),
     /// `load`: the application reads memory.

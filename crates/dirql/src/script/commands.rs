@@ -141,6 +141,12 @@ impl<'a> Arguments<'a> {
         Ok(u32::try_from(length).unwrap_or(MAX_TRANSFER))
     }
 
+    /// How long an application says that memory is.
+    fn claimed(&mut self) -> Outcome<u32> {
+        let length = self.number("a number of bytes", u64::from(u32::MAX))?;
+        Ok(u32::try_from(length).unwrap_or(u32::MAX))
+    }
+
     pub(super) fn data(&mut self) -> Outcome<Data> {
         let mut pieces = Pieces::default();
         loop {
@@ -201,8 +207,12 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             let name = args.word("the memory's name")?;
             if args.take("at") {
                 let address = args.number("an address", u64::MAX)?;
-                let length = args.length("a number of bytes")?;
+                let length = args.claimed()?;
                 Command::MemoryAt { name: names.give(&name, Kind::Memory)?, address, length }
+            } else if args.take("of") {
+                let of = memory(args, names)?;
+                let length = args.claimed()?;
+                Command::MemoryOf { name: names.give(&name, Kind::Memory)?, of, length }
             } else {
                 let data = args.exact_data()?;
                 Command::Memory { name: names.give(&name, Kind::Memory)?, data }

@@ -38,6 +38,11 @@ fn lock(cx: &mut Cx<'_>) -> Flow<DriverPtr<u64>> {
     Ok(lock)
 }
 
+/// Whether a spin lock is this one.
+pub(crate) fn is_lock(k: &Kernel, address: u64) -> bool {
+    k.io.cancel.lock == address
+}
+
 /// `IoAcquireCancelSpinLock`, with the previous IRQL as result.
 ///
 /// # Errors

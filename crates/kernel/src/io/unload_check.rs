@@ -330,12 +330,12 @@ fn memory(cx: &mut Cx<'_>, gone: &mut Gone) {
         }
         let kind = if block.paged { "paged" } else { "nonpaged" };
         let what = format!(
-            "did not free {} bytes of {kind} pool '{}' at {:#x}{place}",
+            "did not free {} bytes of {kind} pool '{}' at {:#x}",
             block.bytes,
             pool::tag_text(block.tag),
             block.address
         );
-        let verdict = gone.verdict("pool-leak", &what).related("allocated", block.allocated);
+        let verdict = gone.leaked("pool-leak", &what, &place).related("allocated", block.allocated);
         cx.report(verdict);
     }
     for list in mdl::outstanding(cx, gone.base) {

@@ -143,11 +143,16 @@ pub(super) fn write_control(cx: &mut Cx<'_>, register: u8, value: u64) -> Flow<u
     }
 }
 
+/// `IA32_LSTAR`: where a system call goes.
+const LSTAR: u32 = 0xC000_0082;
+
 /// `wrmsr`.
 ///
 /// # Errors
 /// A verdict, unless nothing changes.
 pub(super) fn write_msr(cx: &mut Cx<'_>, register: u32, value: u64) -> Flow<u64> {
+    // Where an application can choose it, this is the one that it would.
+    cx.engine().note_told_apart(register, LSTAR);
     let attempt = format!("a write of {value:#x} to model-specific register {register:#x}");
     match register {
         // IA32_SYSENTER_*, IA32_STAR, IA32_LSTAR, IA32_CSTAR, IA32_FMASK: where system calls go.

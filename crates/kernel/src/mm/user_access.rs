@@ -2,8 +2,8 @@
 //! fetched twice. In a checked machine, which sees each access.
 //!
 //! Pages: *Using Neither Buffered Nor Direct I/O*, *ProbeForRead function*, *Buffer Handling*, rule *DoubleFetch*. An address counts as probed
-//! once a routine has probed or locked it in the same thread, in an earlier request too. Code that imports `MmUserProbeAddress` may probe
-//! inline, and is not judged by that. An exception counts as handled if any function that waits for the access has a handler, whatever it
+//! once a routine has probed or locked it in the same thread, in an earlier request too. Code that imports `MmUserProbeAddress`, or what else says where an
+//! application's addresses end, may probe inline, and is not judged by that. An exception counts as handled if any function that waits for the access has a handler, whatever it
 //! covers. Bytes that begin where a number says that the driver has fetched (an offset in the buffer) are data, which the application may well have put over what
 //! was fetched before: they are not fetched twice. *Not looked at*: what the driver itself has mapped for the application, and accesses in a thread of the system.
 
@@ -25,6 +25,9 @@ const KEPT: usize = 256;
 const WORDS: usize = 16;
 /// So many functions are looked at for a handler.
 const DEEPEST: usize = 64;
+
+/// Variables that say where an application's addresses end.
+const LIMITS: [&str; 3] = ["MmUserProbeAddress", "MmHighestUserAddress", "MmSystemRangeStart"];
 
 /// A range that a thread has probed, or fetched with the instruction at `rip`.
 #[derive(Clone, Copy, Debug)]
@@ -139,6 +142,28 @@ pub(crate) fn touched(cx: &mut Cx<'_>, touch: &Touch) {
     }
 }
 
+/// A driver has touched an address that is an application's to have, where nothing is, and a handler of its own will have the exception.
+pub(crate) fn missed(cx: &mut Cx<'_>, address: u64, kind: TouchKind, caller: &Caller) {
+    if !cx.engine().is_checked() || ps::current_process(cx) == ps::process::SYSTEM {
+        return;
+    }
+    let strand = cx.engine().strand();
+    let (is_probed, is_judged) = cx.with(|k| {
+        let state = &mut k.mm.user_access;
+        let covers = |known: &Range| known.strand == strand && (known.start..known.end).contains(&address);
+        (state.probed.iter().any(covers), !state.judged.insert(caller.rip))
+    });
+    if is_judged || is_probed || may_probe_inline(cx, caller.rip) {
+        return;
+    }
+    let message = format!(
+        "{} at {address:#x}, which nothing has probed and where nothing is: a pointer of the driver's own is wrong, or an application that passes a kernel address has the driver {} that",
+        verb(kind),
+        if kind == TouchKind::Write { "overwrite" } else { "read" }
+    );
+    report(cx, "user-memory-not-probed", message, *caller);
+}
+
 const fn verb(kind: TouchKind) -> &'static str {
     match kind {
         TouchKind::Write => "the driver writes",
@@ -192,7 +217,7 @@ fn numbers(engine: Engine, Range { start, end, .. }: Range) -> Vec<u64> {
 fn may_probe_inline(cx: &mut Cx<'_>, rip: u64) -> bool {
     cx.with(|k| {
         let imports = k.ldr.image_at(rip).map(|(_, loaded)| loaded.image.imports()).unwrap_or_default();
-        imports.iter().any(|import| import.selector.to_string() == "MmUserProbeAddress")
+        imports.iter().any(|import| LIMITS.contains(&import.selector.to_string().as_str()))
     })
 }
 

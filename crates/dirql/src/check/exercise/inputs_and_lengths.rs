@@ -114,9 +114,11 @@ pub(super) fn pointers(operation: &Operation) -> String {
         "memory null at 0x10 64".to_owned(),
         "memory odd at 0x100000000001 64".to_owned(),
         "memory good zero:64".to_owned(),
+        "memory longer of good 0xfffffffc".to_owned(),
+        "memory longest of good 0xffffffff".to_owned(),
     ];
     let mut add = |command: String| steps.push(tried(steps.len(), &command));
-    for bad in ["gone", "kernel", "null", "odd"] {
+    for bad in ["gone", "kernel", "null", "odd", "longer", "longest"] {
         match operation.code {
             Some(code) => {
                 add(format!("ioctl h {code:#x} in memory {bad} out memory {bad}"));

@@ -6,7 +6,7 @@
 
 use abi::{CONTEXT, DriverPtr, EXCEPTION_NONCONTINUABLE, EXCEPTION_RECORD, NtStatus};
 use engine::windows::USER_DEVICE;
-use engine::{BadAddress, Fault, FaultKind, Leave};
+use engine::{BadAddress, Fault, FaultKind, Leave, TouchKind};
 use zerocopy::IntoBytes;
 
 use super::fault::{self, Exception};
@@ -15,6 +15,7 @@ use crate::cx::Cx;
 use crate::event::{Event, Kind};
 use crate::ke::levels::irql::DISPATCH_LEVEL;
 use crate::ke::sched::budget;
+use crate::mm::user_access;
 use crate::rtl::context;
 use crate::rtl::frames::{self, Next, Position};
 use crate::verdict::Verdict;
@@ -64,6 +65,11 @@ pub(crate) fn fault(cx: &mut Cx<'_>, fault: &Fault) -> Leave {
     if let Some(record) = exception_of(cx, fault)
         && let Some(leave) = dispatch(cx, &record)
     {
+        match fault.kind {
+            FaultKind::Read => user_access::missed(cx, fault.address, TouchKind::Read, &fault.caller),
+            FaultKind::Write => user_access::missed(cx, fault.address, TouchKind::Write, &fault.caller),
+            _ => {}
+        }
         return leave;
     }
     let verdict = fault::verdict(cx, fault);

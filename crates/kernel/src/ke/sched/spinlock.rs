@@ -11,6 +11,7 @@ use super::processor::WaitsFor;
 use super::scheduler;
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, LockKind};
+use crate::io;
 use crate::ke::levels::irql::{self, DISPATCH_LEVEL};
 use crate::ke::levels::locks::{Held, Mode};
 use crate::ke::lock_order;
@@ -287,8 +288,9 @@ fn damaged(cx: &mut Cx<'_>, at: u64, held: Option<Held>, value: u64) -> engine::
 
 #[cold]
 fn recursion(cx: &mut Cx<'_>, lock: u64) -> engine::Leave {
+    let which = if cx.with(|k| io::cancel::is_lock(k, lock)) { "the cancel spin lock" } else { "spin lock" };
     let message = format!(
-        "spin lock {lock:#x} was asked for by the processor that holds it already: it would spin for ever"
+        "{which} {lock:#x} was asked for by the processor that holds it already: it would spin for ever"
     );
     let held = cx.with(|k| k.ke.levels.locks().holder(lock));
     let verdict = Verdict::error("spin-lock-recursion", message).bug_check(0xF, [lock, 0, 0, 0]);
