@@ -216,6 +216,7 @@ static VOID UnhandledException(BOOLEAN Wrong)
 static VOID EndlessExceptions(BOOLEAN Wrong)
 {
     __try {
+        ProbeForRead((PVOID)(ULONG_PTR)Zero, sizeof(ULONG), 1);
         Sink = *(volatile ULONG *)(ULONG_PTR)Zero;
     } __except (Wrong ? EXCEPTION_CONTINUE_EXECUTION : EXCEPTION_EXECUTE_HANDLER) {
         Sink = 1;
@@ -395,6 +396,7 @@ static VOID HandlerDisposition(BOOLEAN Wrong)
 {
     Disposition = Wrong ? (EXCEPTION_DISPOSITION)7 : ExceptionContinueSearch;
     __try {
+        ProbeForRead((PVOID)(ULONG_PTR)Zero, sizeof(ULONG), 1);
         Sink = ReadUnderHandler((volatile ULONG *)(ULONG_PTR)Zero);
     } __except (EXCEPTION_EXECUTE_HANDLER) {
         Sink = 1;

@@ -32,6 +32,8 @@ pub struct Platform {
     pub cards: Promptness,
     /// What a processor stores is seen late by others: [`super::late_stores`].
     pub late_stores: bool,
+    /// Bus drivers answer the Plug and Play requests that they may later, in threads of their own: [`crate::pnp::bus`].
+    pub later_bus: bool,
     /// Nanoseconds that a write to device memory may take to its device: at most [`MOST_POSTED`]. 0: each is there at once.
     pub posted: u64,
 }
@@ -59,6 +61,7 @@ impl Default for Platform {
             shifted_bus: false,
             cards: Promptness::InTime,
             late_stores: false,
+            later_bus: false,
             posted: 0,
         }
     }
@@ -93,6 +96,7 @@ impl fmt::Display for Platform {
             shifted_bus,
             cards,
             late_stores,
+            later_bus,
             posted,
         } = *self;
         let mut parts = Vec::new();
@@ -105,6 +109,7 @@ impl fmt::Display for Platform {
             (before_vista, "before-vista"),
             (shifted_bus, "shifted-bus"),
             (late_stores, "late-stores"),
+            (later_bus, "later-bus"),
         ] {
             if is {
                 parts.push(name.to_owned());
@@ -126,7 +131,7 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = String;
 
-    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `posted=NS`, with commas between them.
+    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `later-bus`, `posted=NS`, with commas between them.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut platform = Self::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -136,6 +141,7 @@ impl FromStr for Platform {
                 None if part == "before-vista" => platform.before_vista = true,
                 None if part == "shifted-bus" => platform.shifted_bus = true,
                 None if part == "late-stores" => platform.late_stores = true,
+                None if part == "later-bus" => platform.later_bus = true,
                 None if part == "silent-cards" => platform.cards = Promptness::Silent,
                 Some(("quick-cards", count)) => {
                     platform.cards = Promptness::AtAccess(counted(part, count, "access")?)
@@ -160,7 +166,7 @@ impl FromStr for Platform {
                 _ => {
                     return Err(format!(
                         "`{part}` is nothing a platform has; there are messages=N, fully-specified, relayed-lines, \
-                         before-vista, shifted-bus, quick-cards=N, late-cards=N, silent-cards, late-stores and posted=TIME"
+                         before-vista, shifted-bus, quick-cards=N, late-cards=N, silent-cards, late-stores, later-bus and posted=TIME"
                     ));
                 }
             }

@@ -172,7 +172,9 @@ pub(crate) fn buffered(
         return Ok(Ok(()));
     }
     if mode == Mode::User
-        && !(in_user_half(&input) && in_user_half(&output) && cx.with(|k| writable(k, &output)))
+        && !(in_user_half(&input)
+            && in_user_half(&output)
+            && cx.with(|k| readable(k, &input) && writable(k, &output)))
     {
         return Ok(Err(NtStatus::ACCESS_VIOLATION));
     }
@@ -254,13 +256,21 @@ pub(crate) fn in_user_half(buffer: &Buffer) -> bool {
 
 /// `ProbeForWrite`.
 pub(crate) fn writable(k: &Kernel, buffer: &Buffer) -> bool {
-    let may_write = |at: u64| k.mm.map.page(at).is_some_and(|page| page.protection.write);
+    has_pages(buffer, |at| k.mm.map.page(at).is_some_and(|page| page.protection.write))
+}
+
+/// Whether all of it can be read, which may be said to be 4 GiB long.
+pub(crate) fn readable(k: &Kernel, buffer: &Buffer) -> bool {
+    has_pages(buffer, |at| k.mm.map.page(at).is_some_and(|page| page.protection.read))
+}
+
+fn has_pages(buffer: &Buffer, may: impl Fn(u64) -> bool) -> bool {
     let page = |address: u64| address / engine::windows::PAGE;
     let Some(last) = u64::from(buffer.length).checked_sub(1).map(|last| buffer.address + last) else {
         return true;
     };
     if page(buffer.address) == page(last) {
-        return may_write(last);
+        return may(last);
     }
-    (page(buffer.address)..=page(last)).all(|number| may_write(number * engine::windows::PAGE))
+    (page(buffer.address)..=page(last)).all(|number| may(number * engine::windows::PAGE))
 }

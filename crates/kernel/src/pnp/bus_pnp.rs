@@ -67,8 +67,7 @@ pub(crate) fn dispatch(
     if !cx.with(|k| k.pnp.nodes.get(&id).is_some_and(|node| node.card().is_some())) {
         return bus::complete(cx, irp, Some(NtStatus::NO_SUCH_DEVICE), None);
     }
-    let reply = answer(cx, id, minor, location)?;
-    bus::complete(cx, irp, reply.status, reply.information)
+    bus::reply(cx, irp, minor, move |cx| answer(cx, id, minor, location))
 }
 
 fn answer(cx: &mut Cx<'_>, id: NodeId, minor: u8, location: Location) -> Flow<Reply> {

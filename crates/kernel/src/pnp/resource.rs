@@ -259,6 +259,7 @@ mod tests {
         shifted_bus: false,
         cards: Promptness::InTime,
         late_stores: false,
+        later_bus: false,
         posted: 0,
     });
 

@@ -116,8 +116,7 @@ pub fn dispatch(cx: &mut Cx<'_>, pdo: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<I
     let Some(known) = cx.with(|k| device(k, id).cloned()) else {
         return bus::complete(cx, irp, Some(NtStatus::NO_SUCH_DEVICE), None);
     };
-    let reply = answer(cx, id, &known, minor, location)?;
-    bus::complete(cx, irp, reply.status, reply.information)
+    bus::reply(cx, irp, minor, move |cx| answer(cx, id, &known, minor, location))
 }
 
 fn answer(cx: &mut Cx<'_>, id: NodeId, device: &Device, minor: u8, location: Location) -> Flow<Reply> {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::super::survey::Operation;
 use super::steps::{filled, tried};
-use super::{METHOD_BUFFERED, OVERFLOWS, WORDS};
+use super::{METHOD_BUFFERED, METHOD_NEITHER, OVERFLOWS, WORDS};
 
 /// The lengths of reads and writes: some of several pages, which lie wherever memory is free.
 const LENGTHS: [u32; 13] = [0, 1, 3, 4, 16, 100, 4095, 4096, 4097, 4112, 8192, SEVERAL_PAGES, 65_536];
@@ -118,7 +118,12 @@ pub(super) fn pointers(operation: &Operation) -> String {
         "memory longest of good 0xffffffff".to_owned(),
     ];
     let mut add = |command: String| steps.push(tried(steps.len(), &command));
-    for bad in ["gone", "kernel", "null", "odd", "longer", "longest"] {
+    // With other methods the I/O manager sees that there is less.
+    let claimed: &[&str] = match operation.code {
+        Some(code) if code & 3 != METHOD_NEITHER => &[],
+        _ => &["longer", "longest"],
+    };
+    for bad in ["gone", "kernel", "null", "odd"].iter().chain(claimed) {
         match operation.code {
             Some(code) => {
                 add(format!("ioctl h {code:#x} in memory {bad} out memory {bad}"));

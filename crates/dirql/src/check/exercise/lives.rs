@@ -91,6 +91,24 @@ pub(super) fn lives(survey: &Survey) -> Vec<(String, String)> {
     lives
 }
 
+/// All that a program can ask of a block of data that is offered by WMI: with numbers of instances, items and methods that there may be or not, and data of
+/// several sizes.
+pub(super) fn managed(block: &str) -> String {
+    let mut steps = vec!["tolerate; wait 1ms".to_owned(), format!("wmi query {block}")];
+    for instance in [0, 1, 7] {
+        steps.push(format!("wmi query {block} instance {instance}"));
+    }
+    for data in ["u32:0x1", "zero:1", "zero:64", "fill:0xffffffff:4096"] {
+        steps.push(format!("wmi set {block} instance 0 {data}"));
+        steps.extend([0, 1, 2, 9].map(|item| format!("wmi set {block} instance 0 item {item} {data}")));
+        for (method, room) in [(0, 0), (1, 64), (2, 4), (9, 4096)] {
+            steps.push(format!("wmi execute {block} instance 0 method {method} in {data} out {room}"));
+        }
+    }
+    steps.push(format!("wmi query {block}; wmi enable {block}; wait 1ms; wmi disable {block}"));
+    steps.join("; ")
+}
+
 pub(super) fn seldom() -> String {
     let steps = [
         "flush h",

@@ -22,7 +22,7 @@ use at_once::{at_once, from_outside};
 use card_timing::{answered_late, answered_soon};
 use effort::{Kind, Plan};
 use inputs_and_lengths::{pointers, sizes, values};
-use lives::{interrupts, lives, opens, seldom};
+use lives::{interrupts, lives, managed, opens, seldom};
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
 use steps::{ENDED, asks, opened, place, two_at_once, two_under_way, words};
 pub(super) use steps::{PAUSE, on, open, open_other, tried};
@@ -102,6 +102,7 @@ pub const RACES: &str = "--races";
 pub(super) const LATE_CARDS: &str = "--platform=late-cards";
 /// The method of a code whose buffers the system copies.
 const METHOD_BUFFERED: u32 = 0;
+const METHOD_NEITHER: u32 = 3;
 
 /// What is to be tried, in this order. `budget` is how much of each, in hundredths of the usual.
 #[must_use]
@@ -114,6 +115,11 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         plan.add("load and start where raw addresses are not the translated ones", "", Kind::StartElsewhere);
         plan.more.clear();
     }
+    if survey.plug_and_play {
+        plan.more = vec!["--platform=later-bus".to_owned()];
+        plan.add("load and start where the bus driver answers later", "", Kind::StartElsewhere);
+        plan.more.clear();
+    }
     if !survey.ready {
         return plan.all;
     }
@@ -124,6 +130,13 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     let has_device = !survey.devices.is_empty();
     if has_device {
         plan.add("a question to the bus driver by WMI", "tolerate; ask-bus", Kind::Plain);
+        for block in &survey.blocks {
+            plan.add(
+                format!("what an administrator does with the WMI {block}"),
+                managed(block),
+                Kind::Requests,
+            );
+        }
         for (title, script) in lives(survey) {
             plan.add(title, script, Kind::Plain);
         }

@@ -13,6 +13,7 @@ mod question;
 use explore::Failing;
 use image::Image;
 use kernel::io::offered::Offered;
+use kernel::wmi;
 use serde::{Deserialize, Serialize};
 
 use super::codes::compared;
@@ -43,6 +44,8 @@ pub struct Survey {
     pub knows_power: bool,
     /// It powers its device down while the system works, when that is idle.
     pub idles: bool,
+    /// The blocks of data that it offers by WMI, as scripts have them: `block:{GUID}`.
+    pub blocks: Vec<String>,
     /// What the outside world can do to cards of which nothing is known, as `poke` has it: `pci#0 pulse`, `pci#0 bar2`.
     pub signals: Vec<String>,
     /// Why the driver is not ready after its start, if it is not.
@@ -205,6 +208,9 @@ impl Survey {
     }
 }
 
+/// The system asks a driver what it offers by WMI a little after it has registered, in ns.
+const REGISTERED: u64 = 1_000_000;
+
 /// How much is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Extent {
@@ -229,14 +235,20 @@ pub fn survey(
     let looked = boots.boot_to_script(usual(), |machine| {
         let offered =
             if machine.is_ready() { machine.offered().unwrap_or_default() } else { Offered::default() };
-        (machine.is_ready(), offered, machine.device_names())
+        let _ = machine.wait(REGISTERED);
+        let blocks = machine.wmi_blocks().unwrap_or_default();
+        (machine.is_ready(), offered, machine.device_names(), blocks)
     })?;
-    let ((ready, offered, devices), report) = looked;
+    let ((ready, offered, devices, blocks), report) = looked;
+    let mut blocks: Vec<String> =
+        blocks.iter().map(|block| format!("block:{}", wmi::guid_text(&block.guid))).collect();
+    blocks.dedup();
     let mut found = Survey {
         ready,
         plug_and_play: offered.plug_and_play,
         names: offered.links.into_iter().chain(offered.devices).collect(),
         devices,
+        blocks,
         children: Vec::new(),
         is_hardware: imports(image, &HARDWARE),
         knows_power: imports(image, &IDLE) || imports(image, &POWER),
