@@ -28,11 +28,12 @@ const PAIR: &str = "PAIR(";
 /// What the comment of a correct counterpart says, before the rules.
 const NOT: &str = "Not: ";
 /// Words of the kernel's that look like rules and are none: names of settings.
-const OTHER_WORDS: [&str; 9] = [
+const OTHER_WORDS: [&str; 10] = [
     "before-vista",
     "fully-specified",
     "late-cards",
     "late-stores",
+    "later-bus",
     "quick-cards",
     "relayed-lines",
     "shifted-bus",

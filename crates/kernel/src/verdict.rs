@@ -69,7 +69,7 @@ pub struct Verdict {
     pub stack: Vec<StackLine>,
     /// Earlier moments that belong to it, in the order in which they are shown.
     pub related: Vec<Related>,
-    /// What of its words makes it the same finding as another of its rule, if not all do: who has allocated what is left.
+    /// What makes it the same finding as another of its rule, if not all of its words do: who has allocated what is left. Nothing that differs between runs.
     pub identity: Option<String>,
 }
 

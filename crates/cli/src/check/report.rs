@@ -349,8 +349,12 @@ impl<'a> Report<'a> {
             0 => format!("; --budget {} tries more schedules of each", self.arguments.budget * 10),
             _ => String::new(),
         };
+        let ready = match survey.ready {
+            true => "",
+            false => "the driver is not ready after its start, so nothing was tried but that; ",
+        };
         format!(
-            "{driver}: {offers}; {} exercises, {attempts} attempts, in {failed} of which a call failed that may: {verdict}{longer}\n",
+            "{driver}: {offers}; {ready}{} exercises, {attempts} attempts, in {failed} of which a call failed that may: {verdict}{longer}\n",
             exercises.len()
         )
     }

@@ -23,6 +23,8 @@ const MOST: usize = 512;
 const MOST_VALUES: usize = 64;
 /// The longest jump table, in entries.
 const LONGEST_TABLE: u32 = 0x1000;
+/// The greatest that a code less the first one is, where no jump through a table is seen.
+const LONGEST_INDEX: u32 = 0x100;
 /// How far behind a comparison its jump through a table stands, in instructions.
 const REACH: usize = 10;
 
@@ -161,6 +163,10 @@ impl<'a> Scan<'a> {
                 let Some(less) = less(target) else { return self.note(value) };
                 match table_behind(behind) {
                     Some(table) => self.add_table(less, value, table),
+                    // The index of a table that another routine goes by.
+                    None if is_beyond(behind) && value <= LONGEST_INDEX => {
+                        self.add_table(less, value, Table { of: None, default: None });
+                    }
                     None => less.codes(value).for_each(|code| self.add(code)),
                 }
             }
@@ -294,13 +300,18 @@ struct Table {
 
 /// The table that is jumped through behind a comparison, whose first instruction is `behind`: `ja default`, and a jump by a register.
 fn table_behind(behind: &[Instruction]) -> Option<Table> {
-    let beyond = behind.first().filter(|it| matches!(it.mnemonic(), Mnemonic::Ja | Mnemonic::Jae))?;
+    let beyond = behind.first().filter(|_| is_beyond(behind))?;
     let jump =
         behind.iter().position(|it| it.mnemonic() == Mnemonic::Jmp && it.op0_kind() == OpKind::Register)?;
     let address =
         behind[..jump].iter().find(|it| it.mnemonic() == Mnemonic::Lea && it.is_ip_rel_memory_operand());
     let of = address.and_then(|it| u32::try_from(it.ip_rel_memory_address()).ok());
     Some(Table { of, default: u32::try_from(beyond.near_branch_target()).ok() })
+}
+
+/// Whether what is beyond goes elsewhere: the instruction behind a comparison.
+fn is_beyond(behind: &[Instruction]) -> bool {
+    behind.first().is_some_and(|it| matches!(it.mnemonic(), Mnemonic::Ja | Mnemonic::Jae))
 }
 
 /// Whether its memory operand is the code of a stack location.
@@ -460,10 +471,10 @@ mod tests {
 
     #[test]
     fn a_number_from_which_a_code_is_taken_is_one_that_was_handed_over() {
-        // add ecx, -222004h; cmp ecx, 4; je …; lea eax, [rdx-222010h]; cmp eax, 8; sub r9d, 0C0000000h; cmp r9d, 5
-        let bytes = b"\x81\xC1\xFC\xDF\xDD\xFF\x83\xF9\x04\x74\x00\x8D\x82\xF0\xDF\xDD\xFF\x83\xF8\x08\x41\x81\xE9\x00\x00\x00\xC0\x41\x83\xF9\x05";
+        // add ecx, -222004h; cmp ecx, 4; je …; lea eax, [rdx-222010h]; cmp eax, 8; ja …; sub r9d, 0C0000000h; cmp r9d, 5
+        let bytes = b"\x81\xC1\xFC\xDF\xDD\xFF\x83\xF9\x04\x74\x00\x8D\x82\xF0\xDF\xDD\xFF\x83\xF8\x08\x77\x00\x41\x81\xE9\x00\x00\x00\xC0\x41\x83\xF9\x05";
         let mut scan = Scan::new(&|_| None);
         scan.code(bytes, 0x1000);
-        assert_eq!(Vec::from_iter(scan.found), [0x22_2004, 0x22_2008, 0x22_2018]);
+        assert_eq!(Vec::from_iter(scan.found), [0x22_2004, 0x22_2008, 0x22_2010, 0x22_2014, 0x22_2018]);
     }
 }

@@ -16,7 +16,7 @@ pub(crate) fn instruction(finding: &Verdict) -> Option<u64> {
 /// Equal for the same findings of two runs.
 pub(crate) fn key(finding: &Verdict) -> String {
     match (&finding.identity, instruction(finding)) {
-        (Some(identity), _) => format!("{}:{}", finding.rule, gist(identity)),
+        (Some(identity), _) => format!("{}:{identity}", finding.rule),
         (None, Some(address)) => format!("{}@{address:x}", finding.rule),
         (None, None) => format!("{}:{}", finding.rule, gist(&finding.message)),
     }
@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(left("left 8 bytes at 0x2020", &by("A+0x12")), left("left 14 more blocks", &by("A+0x12")));
         assert_ne!(
             left("left 8 bytes at 0x2020", &by("A+0x12")),
-            left("left 8 bytes at 0x2020", &by("B+0x12"))
+            left("left 8 bytes at 0x2020", &by("A+0x14"))
         );
     }
 
