@@ -164,7 +164,10 @@ impl<'a> Scan<'a> {
                 match table_behind(behind) {
                     Some(table) => self.add_table(less, value, table),
                     // The index of a table that another routine goes by.
-                    None if is_beyond(behind) && value <= LONGEST_INDEX => {
+                    None if is_beyond(behind)
+                        && value <= LONGEST_INDEX
+                        && behind.iter().all(|it| it.mnemonic() != Mnemonic::Bt) =>
+                    {
                         self.add_table(less, value, Table { of: None, default: None });
                     }
                     None => less.codes(value).for_each(|code| self.add(code)),

@@ -33,6 +33,8 @@ pub struct Shown {
 pub fn shrink(boots: &mut Boots, shown: &Shown, key: &str) -> Result<Shown, Error> {
     let mut shrinking = Shrinking { boots, key, left: MOST_BOOTS };
     let mut best = shown.clone();
+    // What needs no departure is made shorter sooner: each try is one boot.
+    shrinking.leave_policy_out(&mut best)?;
     let mut commands = commands(&shown.script);
     let mut chunk = commands.len().div_ceil(2);
     while chunk > 0 && shrinking.left > 0 {
@@ -50,6 +52,7 @@ pub fn shrink(boots: &mut Boots, shown: &Shown, key: &str) -> Result<Shown, Erro
         }
         chunk = if chunk == 1 { 0 } else { chunk.div_ceil(2) };
     }
+    shrinking.leave_policy_out(&mut best)?;
     Ok(best)
 }
 
@@ -60,6 +63,16 @@ struct Shrinking<'s> {
 }
 
 impl Shrinking<'_> {
+    /// Without a policy, if that shows it, too.
+    fn leave_policy_out(&mut self, best: &mut Shown) -> Result<(), Error> {
+        if best.policy != Policy::default()
+            && let Some(usual) = self.shows(&best.script, Policy::default())?
+        {
+            *best = usual;
+        }
+        Ok(())
+    }
+
     /// The script with a policy by which it has the cause, if there is one near `policy`.
     fn shows(&mut self, script: &str, policy: Policy) -> Result<Option<Shown>, Error> {
         // What cannot be read any more is no script: a name is used that is given nowhere.
