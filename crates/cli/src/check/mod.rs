@@ -62,23 +62,17 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
             }
         }
     };
-    let mut device = device;
-    let mut survey = survey;
-    let mut own = None;
-    if let Some(larger) = setting::larger(&arguments.setup.devices, survey.ready, device.as_deref()) {
-        let smaller = campaign.with_device(&larger);
-        match campaign.survey(Extent::Everything, &[])? {
-            Ok(other) if other.ready => {
-                survey = other;
-                *(if device.is_some() { &mut device } else { &mut own }) = Some(larger);
-            }
-            _ => campaign.more = smaller,
-        }
-    }
+    let (survey, larger) = with_larger_windows(&mut campaign, survey, device.as_deref())?;
     let Campaign { more, progress, .. } = campaign;
-    if let Some(larger) = own {
-        arguments.setup.devices = vec![larger];
-    }
+    let device = match (device, larger) {
+        (Some(_), Some(larger)) => Some(larger),
+        (device, None) => device,
+        // The INF's is as good as the user's.
+        (None, Some(larger)) => {
+            arguments.setup.devices = vec![larger];
+            None
+        }
+    };
     let campaign = Campaign { arguments: &arguments, more, stop, progress };
     let of_more = |more: Option<Vec<String>>| -> Result<Option<(Survey, Vec<String>)>> {
         let Some(more) = more else { return Ok(None) };
@@ -103,6 +97,25 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     write(&arguments, &report, &files)?;
     report.tell();
     Ok(report.exit_code())
+}
+
+/// A driver that does not start with the card that was made for it is given one with larger windows, if it starts with that: what it offers then, and that
+/// card.
+fn with_larger_windows(
+    campaign: &mut Campaign<'_>,
+    survey: Survey,
+    chosen: Option<&str>,
+) -> Result<(Survey, Option<String>)> {
+    let devices = &campaign.arguments.setup.devices;
+    let Some(larger) = setting::larger(devices, survey.ready, chosen) else { return Ok((survey, None)) };
+    let smaller = campaign.with_device(&larger);
+    if let Ok(other) = campaign.survey(Extent::Everything, &[])?
+        && other.ready
+    {
+        return Ok((other, Some(larger)));
+    }
+    campaign.more = smaller;
+    Ok((survey, None))
 }
 
 /// The files that are wanted. Asked before hours of work: whether they, and the one of `--state`, can be written.
