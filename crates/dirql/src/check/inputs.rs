@@ -153,10 +153,11 @@ impl<'s> Looking<'s> {
         }
     }
 
-    /// Each request is to be made behind these.
+    /// Each request is to be made behind these, before the other pairs.
     fn plan_behind(&mut self, steps: &[Step]) {
-        let behind = |one: &Transfer<'static>| steps.iter().cloned().chain([asks(one)]).collect();
-        self.planned.extend(self.requests.iter().map(behind));
+        for one in self.requests.iter().rev() {
+            self.planned.push_front(steps.iter().cloned().chain([asks(one)]).collect());
+        }
     }
 
     /// What was kept, changed.

@@ -76,6 +76,14 @@ pub(crate) fn fault(cx: &mut Cx<'_>, fault: &Fault) -> Leave {
     cx.stop(verdict)
 }
 
+/// Whether an address is in Windows' lower half, the applications', and nothing of this machine's kernel is near it.
+const fn is_an_applications(address: u64) -> bool {
+    address < USER_DEVICE.end() || KERNEL_END <= address && address < 1 << 47
+}
+
+/// Behind all that is the kernel's here, which has no upper half: what is wild near it is a pointer into the kernel that has gone astray.
+const KERNEL_END: u64 = 0x4000_0000_0000;
+
 /// The exception that Windows makes of a fault, where it makes one.
 fn exception_of(cx: &mut Cx<'_>, fault: &Fault) -> Option<Record> {
     let access = match fault.kind {
@@ -88,7 +96,7 @@ fn exception_of(cx: &mut Cx<'_>, fault: &Fault) -> Option<Record> {
     let (code, information) = match (access, fault.kind) {
         (Some(how), kind) => {
             cx.with(|k| k.ke.processor_mut().cr2 = fault.address);
-            if fault.address >= USER_DEVICE.end() || crate::ke::levels::irql::current(cx) >= DISPATCH_LEVEL {
+            if !is_an_applications(fault.address) || crate::ke::levels::irql::current(cx) >= DISPATCH_LEVEL {
                 return None;
             }
             if kind == FaultKind::Execute {
@@ -111,7 +119,7 @@ fn exception_of(cx: &mut Cx<'_>, fault: &Fault) -> Option<Record> {
 /// A kernel routine follows a pointer that a driver gave it to where nothing is: an exception below DISPATCH_LEVEL, for
 /// an address of applications. None if it is no exception, or has no handler.
 pub(crate) fn bad_pointer(cx: &mut Cx<'_>, bad: BadAddress) -> Option<Leave> {
-    if bad.address >= USER_DEVICE.end() || crate::ke::levels::irql::current(cx) >= DISPATCH_LEVEL {
+    if !is_an_applications(bad.address) || crate::ke::levels::irql::current(cx) >= DISPATCH_LEVEL {
         return None;
     }
     let address = frames::innermost(cx)?.context.rip;
