@@ -264,13 +264,13 @@ impl Model for Generic {
             self.changed = true;
             return Ok(());
         }
-        if signal == keys::CAUSE && self.header.pin != 0 && self.known.causes.is_none() {
+        if signal == keys::CAUSE && self.known.causes.is_some() {
+            return Err("its keys say which register shows causes: raise them by `irq`".to_owned());
+        }
+        if signal == keys::CAUSE && self.header.pin != 0 {
             self.cause = Some(word()?).filter(|bits| *bits != 0).map(|bits| Guess::new(bits, now + PULSE));
             self.changed = true;
             return Ok(());
-        }
-        if signal == keys::CAUSE && self.known.causes.is_some() {
-            return Err("its keys say which register shows causes: raise them by `irq`".to_owned());
         }
         if !["irq", keys::PULSE, keys::CAUSE].contains(&signal) {
             let place = self.register(signal)?;
