@@ -35,23 +35,10 @@ pub fn shrink(boots: &mut Boots, shown: &Shown, key: &str) -> Result<Shown, Erro
     let mut best = shown.clone();
     // What needs no departure is made shorter sooner: each try is one boot.
     shrinking.leave_policy_out(&mut best)?;
-    let mut commands = commands(&shown.script);
-    let mut chunk = commands.len().div_ceil(2);
-    while chunk > 0 && shrinking.left > 0 {
-        let mut at = 0;
-        while at < commands.len() && shrinking.left > 0 {
-            let end = (at + chunk).min(commands.len());
-            let fewer: Vec<String> = commands[..at].iter().chain(&commands[end..]).cloned().collect();
-            match shrinking.shows(&fewer.join("; "), best.policy)? {
-                Some(shorter) => {
-                    best = shorter;
-                    commands = fewer;
-                }
-                None => at = end,
-            }
-        }
-        chunk = if chunk == 1 { 0 } else { chunk.div_ceil(2) };
-    }
+    // Requests one after the other first, and then what they are made of: there may be hundreds.
+    let requests = shrinking.left_out(&mut best, requests(commands(&shown.script)))?;
+    let single = requests.into_iter().flatten().map(|command| vec![command]).collect();
+    shrinking.left_out(&mut best, single)?;
     shrinking.leave_policy_out(&mut best)?;
     Ok(best)
 }
@@ -63,6 +50,28 @@ struct Shrinking<'s> {
 }
 
 impl Shrinking<'_> {
+    /// What stays of these parts of `best`'s script, which becomes the script of those.
+    fn left_out(&mut self, best: &mut Shown, parts: Vec<Vec<String>>) -> Result<Vec<Vec<String>>, Error> {
+        let mut parts = parts;
+        let mut chunk = parts.len().div_ceil(2);
+        while chunk > 0 && self.left > 0 {
+            let mut at = 0;
+            while at < parts.len() && self.left > 0 {
+                let end = (at + chunk).min(parts.len());
+                let fewer: Vec<Vec<String>> = parts[..at].iter().chain(&parts[end..]).cloned().collect();
+                match self.shows(&fewer.concat().join("; "), best.policy)? {
+                    Some(shorter) => {
+                        *best = shorter;
+                        parts = fewer;
+                    }
+                    None => at = end,
+                }
+            }
+            chunk = if chunk == 1 { 0 } else { chunk.div_ceil(2) };
+        }
+        Ok(parts)
+    }
+
     /// Without a policy, if that shows it, too.
     fn leave_policy_out(&mut self, best: &mut Shown) -> Result<(), Error> {
         if best.policy != Policy::default()
@@ -129,6 +138,34 @@ pub fn commands(script: &str) -> Vec<String> {
     all.iter().map(|command| command.trim().to_owned()).filter(|command| !command.is_empty()).collect()
 }
 
+/// Each request with what ends it (`async r1 …; wait 20ms; cancel r1; join r1`), and all other commands alone.
+fn requests(commands: Vec<String>) -> Vec<Vec<String>> {
+    let mut parts: Vec<Vec<String>> = Vec::new();
+    // The request whose part is the last one and has not come to its end.
+    let mut open: Option<String> = None;
+    for command in commands {
+        let mut words = command.split(' ');
+        let (verb, name) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+        let is_its = open.as_deref().is_some_and(|request| match verb {
+            "wait" => true,
+            "cancel" | "join" | "must-end" => name == request,
+            _ => false,
+        });
+        let next = match verb {
+            "async" => Some(name.to_owned()),
+            "join" => None,
+            _ if is_its => open.clone(),
+            _ => None,
+        };
+        match parts.last_mut().filter(|_| is_its) {
+            Some(part) => part.push(command),
+            None => parts.push(vec![command]),
+        }
+        open = next;
+    }
+    parts
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -138,6 +175,19 @@ mod tests {
         let script = r#"tolerate; open "\\.\a;b" as h;; read h 4"#;
         assert_eq!(commands(script), ["tolerate", r#"open "\\.\a;b" as h"#, "read h 4"]);
         assert_eq!(commands(""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_request_and_what_ends_it_are_left_out_together() {
+        let script = "open x as h; async a read h 4; wait 1ms; cancel a; join a; async b read h 4; async c read h 4; \
+                      join b; join c; close h";
+        let parts = requests(commands(script));
+        let parts: Vec<String> = parts.iter().map(|part| part.join("; ")).collect();
+        let first = "async a read h 4; wait 1ms; cancel a; join a";
+        assert_eq!(
+            parts,
+            ["open x as h", first, "async b read h 4", "async c read h 4", "join b", "join c", "close h"]
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use kernel::io::cancel;
 use kernel::ke::thread;
-use kernel::ps::process;
+use kernel::ps::{process, user_image};
 use kernel::se::token;
 pub use kernel::se::token::User;
 use kernel::{Nt, ob, ps};
@@ -38,7 +38,11 @@ impl Machine {
         let command = command.to_owned();
         let status = self.on_thread("a process", move |cx| ps::create_notify::tell(cx, process, &command))?;
         if status.is_success() {
-            return Ok(Process(process));
+            let begun = Process(process);
+            if self.inside(|nt| user_image::are_noticed(&mut nt.cx())) {
+                self.within(begun, || self.on_thread("a process' first thread", user_image::load_first))?;
+            }
+            return Ok(begun);
         }
         self.end_process(Process(process));
         Err(Error::Status { what: format!("the creation of {name}"), status: status.0 })

@@ -3,11 +3,12 @@
 use engine::Flow;
 use kernel::Cx;
 use kernel::ke::{clock, patience, scheduler, user_apc, wait};
+use kernel::ps::user_image;
 use kernel::se::token;
 use kernel::{pnp, ps};
 
 use super::Stage;
-use super::{counters, device, owed, port, process, request, wmi};
+use super::{counters, device, owed, port, process, registry, request, wmi};
 use crate::script::{Command, User, Waitable};
 
 /// Nothing, or in words what was expected and what was seen.
@@ -73,7 +74,14 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::Terminate(name) => stage.to_thread(cx, name, user_apc::end),
         Command::Close { handle } => request::close(stage, cx, handle),
         Command::Inherit { handle, inherits } => Ok(request::inherit(stage, cx, handle, *inherits)),
-        Command::Process { name, inherits, expect } => process::begin(stage, cx, name, *inherits, expect),
+        Command::Process { name, inherits, command, expect } => {
+            process::begin(stage, cx, name, (*inherits, command.as_deref()), expect)
+        }
+        Command::OpenProcess { process, handle, access, expect } => {
+            process::open(stage, cx, process, (handle, *access), expect)
+        }
+        Command::LoadImage(path) => user_image::load(cx, path).map(Ok),
+        Command::Registry(asked) => registry::act(stage, cx, asked),
         Command::Exit(name) => process::exit(stage, cx, name),
         Command::Wait { nanoseconds } => wait::sleep(cx, *nanoseconds).map(Ok),
         Command::Clock { units } => clock::set_system_time_by(cx, *units).map(Ok),

@@ -1,6 +1,5 @@
 //! A script held against the machine to be: devices and signals that it names exist, files that it names are read.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -13,7 +12,10 @@ use crate::error::InputError;
 use crate::files;
 use crate::machine::Plan;
 use crate::script::{self, suggest::nearest};
-use crate::script::{Command, Counters, Data, Operation, PowerState, Script, Statement, Wmi, WmiQuestion};
+use crate::script::{
+    Command, Counters, Data, Number, Operation, PowerState, Registry, RegistryAction, Script, Statement, Wmi,
+    WmiQuestion,
+};
 
 /// A script as it was given.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -90,18 +92,10 @@ impl Play {
         Ok(())
     }
 
-    /// The bytes of data that is sent. None of them may be any.
-    pub(super) fn sent<'d>(&self, data: &'d Data) -> Cow<'d, [u8]> {
-        match data.known() {
-            Some(bytes) => bytes.into(),
-            None => self.bytes(data).into_iter().map(Option::unwrap_or_default).collect(),
-        }
-    }
-
-    /// The bytes of data in the script; `None` is a byte that may be any.
-    pub(super) fn bytes(&self, data: &Data) -> Vec<Option<u8>> {
+    /// The bytes of data in the script, which names stand in for `number` of; `None` is a byte that may be any.
+    pub(super) fn bytes(&self, data: &Data, number: impl Fn(Number, &str) -> u64) -> Vec<Option<u8>> {
         let read = |name: &str| Ok::<_, ()>(self.files.get(name).cloned().unwrap_or_default());
-        data.resolve(read).unwrap_or_default()
+        data.resolve(read, |what, name| Ok(number(what, name))).unwrap_or_default()
     }
 }
 
@@ -122,6 +116,7 @@ fn data(command: &Command) -> impl Iterator<Item = &Data> {
         Command::JoinRequest { expect, .. }
         | Command::DequeueSeveral { expect, .. }
         | Command::Counters(Counters { expect, .. })
+        | Command::Registry(Registry { expect, .. })
         | Command::Wmi(Wmi { expect, .. }) => (None, Some(expect)),
         _ => (None, None),
     };
@@ -136,6 +131,7 @@ fn data(command: &Command) -> impl Iterator<Item = &Data> {
     let expected = expect.and_then(|expect| expect.data.as_ref()).map(|expected| &expected.data);
     let stored = match command {
         Command::Store { data, .. } | Command::Memory { data, .. } => Some(data),
+        Command::Registry(Registry { action: RegistryAction::Set { data, .. }, .. }) => Some(data),
         Command::Wmi(wmi) => match &wmi.question {
             WmiQuestion::Set { data, .. } => Some(data),
             WmiQuestion::Execute { input, .. } => input.as_ref(),

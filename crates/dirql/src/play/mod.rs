@@ -13,7 +13,9 @@ mod lane;
 mod owed;
 mod port;
 mod process;
+mod registry;
 mod request;
+mod sent;
 mod wmi;
 
 use std::cell::RefCell;

@@ -104,8 +104,8 @@ pub(super) fn handle(stage: &Stage, cx: &mut Cx<'_>, name: &str) -> Result<Handl
     handle.ok_or_else(|| format!("`{name}` is not open (now)"))
 }
 
-fn transfer<'r>(stage: &Stage, request: &'r Request) -> Result<Transfer<'r>, String> {
-    let bytes = |data| stage.play.sent(data);
+fn transfer<'r>(stage: &Stage, cx: &mut Cx<'_>, request: &'r Request) -> Result<Transfer<'r>, String> {
+    let mut bytes = |data| stage.sent(cx, data);
     let transfer = match &request.operation {
         Operation::Read { length, offset } => Transfer::Read { length: *length, offset: *offset },
         Operation::Write { data, offset } => Transfer::Write { data: bytes(data), offset: *offset },
@@ -135,7 +135,7 @@ fn transfer<'r>(stage: &Stage, request: &'r Request) -> Result<Transfer<'r>, Str
 
 /// The application takes memory, and has these bytes in it.
 pub(super) fn memory(stage: &Stage, cx: &mut Cx<'_>, name: &str, data: &Data) -> Flow<Outcome> {
-    let bytes = stage.play.sent(data);
+    let bytes = stage.sent(cx, data);
     let Some(buffer) = transfer::allocate(cx, &bytes)? else {
         return Ok(Err("the application has no memory left".to_owned()));
     };
@@ -178,7 +178,7 @@ pub(super) fn unmap(stage: &Stage, cx: &mut Cx<'_>, name: &str) -> Flow<Outcome>
 
 /// What comes of a request.
 fn ended(stage: &Stage, cx: &mut Cx<'_>, request: &Request) -> Flow<Result<Completion, String>> {
-    match handle(stage, cx, &request.handle).and_then(|handle| Ok((handle, transfer(stage, request)?))) {
+    match handle(stage, cx, &request.handle).and_then(|handle| Ok((handle, transfer(stage, cx, request)?))) {
         Ok((handle, transfer)) => Ok(Ok(transfer::perform(cx, handle, &transfer)?)),
         Err(why) => Ok(Err(why)),
     }
@@ -259,7 +259,7 @@ pub(super) fn store(
         Ok(address) => address,
         Err(why) => return Ok(Err(why)),
     };
-    let bytes = stage.play.sent(data);
+    let bytes = stage.sent(cx, data);
     let end = transfer::store(cx, address, &bytes)?;
     Ok(judge(&stage.play, &end, expect))
 }
@@ -271,11 +271,12 @@ pub(super) fn begin(
     request: &Request,
     apc: bool,
 ) -> Flow<Outcome> {
-    let (handle, transfer) =
-        match handle(stage, cx, &request.handle).and_then(|handle| Ok((handle, transfer(stage, request)?))) {
-            Ok(both) => both,
-            Err(why) => return Ok(Err(why)),
-        };
+    let (handle, transfer) = match handle(stage, cx, &request.handle)
+        .and_then(|handle| Ok((handle, transfer(stage, cx, request)?)))
+    {
+        Ok(both) => both,
+        Err(why) => return Ok(Err(why)),
+    };
     let begun = transfer::begin(cx, handle, &transfer, apc)?;
     let id = begun.overlapped().map_or(0, |overlapped| overlapped.id);
     stage.with(|state| {

@@ -19,7 +19,7 @@ pub(super) fn ask(stage: &Stage, cx: &mut Cx<'_>, wmi: &Wmi) -> Flow<Outcome> {
         WmiInstance::Place(place) => Which::Place(*place),
         WmiInstance::Name(name) => Which::Name(name.clone()),
     };
-    let sent = |data| stage.play.sent(data).into_owned();
+    let mut sent = |data| stage.sent(cx, data).into_owned();
     let question = match &wmi.question {
         WmiQuestion::Query => Question::Query,
         WmiQuestion::Set { item: None, data } => Question::Set(sent(data)),

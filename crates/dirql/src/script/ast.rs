@@ -272,9 +272,26 @@ pub enum Command {
         name: Name,
         /// It has the handles that can be inherited (`bInheritHandles`).
         inherits: bool,
+        /// Its command line; `None`: the image's name.
+        command: Option<String>,
         /// What is to come of it; only a status.
         expect: Expectations,
     },
+    /// `open-process`: `OpenProcess`.
+    OpenProcess {
+        /// The process' name.
+        process: Name,
+        /// The handle's.
+        handle: Name,
+        /// `PROCESS_…`.
+        access: u32,
+        /// What is to come of it; only a status.
+        expect: Expectations,
+    },
+    /// `load-image`: the process maps the image of this file, as `LoadLibrary` does.
+    LoadImage(String),
+    /// `open-key` and the like.
+    Registry(Registry),
     /// `exit`: the process of this name ends.
     Exit(Name),
     /// `wait`: this thread sleeps so many nanoseconds of virtual time.
@@ -363,6 +380,46 @@ pub struct Counters {
     pub expect: Expectations,
 }
 
+/// What an application asks of the registry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Registry {
+    /// The handle of the key, by its name: to be given by `open-key` and `create-key`.
+    pub key: Name,
+    /// What is done.
+    pub action: RegistryAction,
+    /// What is to come of it.
+    pub expect: Expectations,
+}
+
+/// What is done with a key.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum RegistryAction {
+    /// `open-key`: `RegOpenKeyEx`.
+    Open(String),
+    /// `create-key`: `NtCreateKey`, of which `RegCreateKeyEx` makes one for each key that is missing.
+    Create(String),
+    /// `set-value`: `RegSetValueEx`.
+    Set {
+        /// The value's name.
+        value: String,
+        /// `REG_…`.
+        kind: u32,
+        /// Its data.
+        data: Data,
+    },
+    /// `query-value`: `RegQueryValueEx`.
+    Query {
+        /// The value's name.
+        value: String,
+        /// Bytes that there is room for.
+        length: u32,
+    },
+    /// `delete-value`: `RegDeleteValue`.
+    DeleteValue(String),
+    /// `delete-key`: `RegDeleteKey`.
+    DeleteKey,
+}
+
 /// What kind of user an application belongs to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum User {
@@ -395,6 +452,8 @@ impl Command {
             Self::Open(Open { expect, .. })
             | Self::Bind { expect, .. }
             | Self::Process { expect, .. }
+            | Self::OpenProcess { expect, .. }
+            | Self::Registry(Registry { expect, .. })
             | Self::Dequeue { expect, .. }
             | Self::DequeueSeveral { expect, .. }
             | Self::Request { expect, .. }

@@ -12,12 +12,11 @@ use super::error::{Outcome, fault, unknown};
 use super::expect::{self, Yields as Can};
 use super::lexer::Word;
 use super::names::{Kind, Names};
-use super::port;
 use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
-use super::wmi;
+use super::{port, registry, wmi};
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 55] = [
+pub(super) const COMMANDS: [&str; 63] = [
     "open",
     "read",
     "write",
@@ -47,6 +46,14 @@ pub(super) const COMMANDS: [&str; 55] = [
     "inherit",
     "process",
     "exit",
+    "open-process",
+    "load-image",
+    "open-key",
+    "create-key",
+    "set-value",
+    "query-value",
+    "delete-value",
+    "delete-key",
     "wait",
     "clock",
     "poke",
@@ -147,10 +154,10 @@ impl<'a> Arguments<'a> {
         Ok(u32::try_from(length).unwrap_or(u32::MAX))
     }
 
-    pub(super) fn data(&mut self) -> Outcome<Data> {
+    pub(super) fn data(&mut self, names: Option<&Names>) -> Outcome<Data> {
         let mut pieces = Pieces::default();
         loop {
-            pieces.add(&self.word("bytes: hex:3c00, text:\"…\", file:PATH")?)?;
+            pieces.add(&self.word("bytes: hex:3c00, text:\"…\", file:PATH")?, names)?;
             if !self.take("+") {
                 return Ok(pieces.finish());
             }
@@ -158,9 +165,9 @@ impl<'a> Arguments<'a> {
     }
 
     /// Bytes of which each is known.
-    pub(super) fn exact_data(&mut self) -> Outcome<Data> {
+    pub(super) fn exact_data(&mut self, names: &Names) -> Outcome<Data> {
         let at = self.words.get(self.next).map_or(self.end, |word| word.at);
-        let data = self.data()?;
+        let data = self.data(Some(names))?;
         if data.has_wildcards() {
             return fault(at, "`??` is for bytes that are expected; these are sent, so say what they are");
         }
@@ -214,7 +221,7 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
                 let length = args.claimed()?;
                 Command::MemoryOf { name: names.give(&name, Kind::Memory)?, of, length }
             } else {
-                let data = args.exact_data()?;
+                let data = args.exact_data(names)?;
                 Command::Memory { name: names.give(&name, Kind::Memory)?, data }
             }
         }
@@ -224,14 +231,14 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             Command::Unmap(name)
         }
         "load" => {
-            let (pointer, _) = names.find(&args.word("the pointer")?, "pointer", is_pointer)?;
+            let (pointer, _) = names.find(&args.word("the pointer")?, "pointer", Kind::is_pointer)?;
             let length = args.length("a number of bytes")?;
             let offset = offset(args)?.unwrap_or(0);
             Command::Load { pointer, offset, length, expect: args.expectations(Can::Data, &["at"])? }
         }
         "store" => {
-            let (pointer, _) = names.find(&args.word("the pointer")?, "pointer", is_pointer)?;
-            let data = args.exact_data()?;
+            let (pointer, _) = names.find(&args.word("the pointer")?, "pointer", Kind::is_pointer)?;
+            let data = args.exact_data(names)?;
             let offset = offset(args)?.unwrap_or(0);
             Command::Store { pointer, offset, data, expect: args.expectations(Can::Status, &["at"])? }
         }
@@ -241,13 +248,14 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
         "apc" => Command::UserApc(thread(args, names)?),
         "terminate" => Command::Terminate(thread(args, names)?),
         "duplicate" => {
-            let (handle, overlapped) = names.handle(&args.word("the handle to duplicate")?)?;
+            let (handle, kind) =
+                names.find(&args.word("the handle to duplicate")?, "handle", Kind::is_handle)?;
             args.keyword("as")?;
-            let name = names.give(&args.word("the new handle's name")?, Kind::Handle { overlapped })?;
+            let name = names.give(&args.word("the new handle's name")?, kind)?;
             Command::Duplicate { handle, name }
         }
         "close" => {
-            let closes = |kind| matches!(kind, Kind::Handle { .. } | Kind::Port);
+            let closes = |kind: Kind| kind.is_handle() || kind == Kind::Port;
             let (handle, _) = names.find(&args.word("the handle to close")?, "handle", closes)?;
             names.end(&handle, first.at);
             Command::Close { handle }
@@ -261,6 +269,11 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             let name = names.process(&args.word("the process")?)?;
             names.end(&name, first.at);
             Command::Exit(name)
+        }
+        "open-process" => open_process(args, names)?,
+        "load-image" => Command::LoadImage(args.word("the image's path: C:\\\\a.dll")?.name()),
+        "open-key" | "create-key" | "set-value" | "query-value" | "delete-value" | "delete-key" => {
+            registry::command(&keyword, args, names)?
         }
         "port" | "bind" | "dequeue" | "post" => port::command(&keyword, args, names)?,
         "wait" => Command::Wait { nanoseconds: parse_time(&args.word("how long to wait: 10ms")?)? },
@@ -285,7 +298,7 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
         "power" => power(args)?,
         "usage" => usage(args)?,
         "user" => Command::User(user(args)?),
-        "wmi" => wmi::wmi(args)?,
+        "wmi" => wmi::wmi(args, names)?,
         _ => match pnp_event(&keyword) {
             Some(mut event) => {
                 let device = device(args);
@@ -305,11 +318,6 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
     Ok(command)
 }
 
-/// What can be loaded from and stored to: also what is unmapped by then.
-fn is_pointer(kind: Kind) -> bool {
-    matches!(kind, Kind::Pointer | Kind::Memory)
-}
-
 /// A name that `memory` gave.
 fn memory(args: &mut Arguments, names: &Names) -> Outcome<Name> {
     names.find(&args.word("the memory's name")?, "memory", |kind| kind == Kind::Memory).map(|(name, _)| name)
@@ -326,13 +334,15 @@ pub(super) fn expectations_of(command: &mut Command) -> Option<(Can, &mut Expect
         | Command::Pool { expect, .. }
         | Command::DequeueSeveral { expect, .. }
         | Command::JoinRequest { expect, .. } => Some((Can::Data, expect)),
-        Command::Store { expect, .. } | Command::Bind { expect, .. } | Command::Process { expect, .. } => {
-            Some((Can::Status, expect))
-        }
+        Command::Store { expect, .. }
+        | Command::Bind { expect, .. }
+        | Command::Process { expect, .. }
+        | Command::OpenProcess { expect, .. } => Some((Can::Status, expect)),
         Command::Dequeue { expect, .. } => Some((Can::Bytes, expect)),
         Command::Pnp { expect, .. } | Command::Power { expect, .. } => Some((Can::Status, expect)),
         Command::Counters(asked) => Some((Can::Data, &mut asked.expect)),
         Command::Wmi(wmi) => Some((wmi::yields(&wmi.question), &mut wmi.expect)),
+        Command::Registry(asked) => Some((registry::yields(&asked.action), &mut asked.expect)),
         _ => None,
     }
 }
@@ -433,13 +443,57 @@ fn process(first: &Word, args: &mut Arguments, names: &mut Names) -> Outcome<Com
     }
     let word = args.word("the process' name")?;
     let inherits = args.take("inheriting");
-    let expect = args.expectations(Can::Status, &["inheriting"])?;
+    let command = if args.take("command") { Some(command_line(args, names)?) } else { None };
+    let expect = args.expectations(Can::Status, &["inheriting", "command"])?;
     let name = names.give_process(&word)?;
     if !expect.status.admits(0) {
         names.forget(&name);
     }
-    Ok(Command::Process { name, inherits, expect })
+    Ok(Command::Process { name, inherits, command, expect })
 }
+
+/// The longest command line that Windows takes, in bytes.
+const LONGEST_COMMAND: usize = 65_532;
+
+fn command_line(args: &mut Arguments, names: &Names) -> Outcome<String> {
+    let first = args.word("the command line: utf16:\"…\"")?;
+    args.back();
+    let data = args.exact_data(names)?;
+    let text = data.known().filter(|bytes| bytes.len() <= LONGEST_COMMAND).and_then(|bytes| {
+        let (units, rest) = bytes.as_chunks::<2>();
+        let units: Vec<u16> = units.iter().map(|unit| u16::from_le_bytes(*unit)).collect();
+        String::from_utf16(&units).ok().filter(|_| rest.is_empty())
+    });
+    match text {
+        Some(text) => Ok(text),
+        None => fault(
+            first.at,
+            format!(
+                "a command line is UTF-16 of at most {LONGEST_COMMAND} bytes: command utf16:\"a.exe /all\""
+            ),
+        ),
+    }
+}
+
+/// A handle of a process, which the script has begun.
+fn open_process(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
+    let process = names.process(&args.word("the process")?)?;
+    args.keyword("as")?;
+    let word = args.word("the handle's name")?;
+    let mut access = ALL_ACCESS_TO_PROCESS;
+    if args.take("access") {
+        access = u32::try_from(args.number("the access", u32::MAX.into())?).unwrap_or(u32::MAX);
+    }
+    let expect = args.expectations(Can::Status, &["access"])?;
+    let handle = names.give(&word, Kind::OpenProcess)?;
+    if !expect.status.admits(0) {
+        names.forget(&handle);
+    }
+    Ok(Command::OpenProcess { process, handle, access, expect })
+}
+
+/// `PROCESS_ALL_ACCESS`.
+const ALL_ACCESS_TO_PROCESS: u32 = 0x1F_FFFF;
 
 type Asked = (Request, Can, &'static [&'static str], bool);
 
@@ -462,11 +516,11 @@ fn request(keyword: &str, args: &mut Arguments, names: &Names) -> Outcome<Asked>
             Operation::Write { data: Data::default(), offset: offset(args)? }
         }
         "read" => Operation::Read { length: args.length("a number of bytes")?, offset: offset(args)? },
-        "write" => Operation::Write { data: args.exact_data()?, offset: offset(args)? },
+        "write" => Operation::Write { data: args.exact_data(names)?, offset: offset(args)? },
         "read-scatter" => {
             Operation::Scatter { length: args.length("a number of bytes")?, offset: offset(args)? }
         }
-        "write-gather" => Operation::Gather { data: args.exact_data()?, offset: offset(args)? },
+        "write-gather" => Operation::Gather { data: args.exact_data(names)?, offset: offset(args)? },
         "flush" | "query" | "set" => {
             known = &[];
             match keyword {
@@ -474,7 +528,7 @@ fn request(keyword: &str, args: &mut Arguments, names: &Names) -> Outcome<Asked>
                 "query" => {
                     Operation::Query { class: class(args)?, length: args.length("the buffer's size")? }
                 }
-                _ => Operation::Set { class: class(args)?, data: args.exact_data()? },
+                _ => Operation::Set { class: class(args)?, data: args.exact_data(names)? },
             }
         }
         _ => {
@@ -485,7 +539,7 @@ fn request(keyword: &str, args: &mut Arguments, names: &Names) -> Outcome<Asked>
                 if args.take("memory") {
                     own_input = Some(memory(args, names)?);
                 } else {
-                    input = Some(args.exact_data()?);
+                    input = Some(args.exact_data(names)?);
                 }
             }
             if args.take("out") {
@@ -623,12 +677,12 @@ fn must_end(args: &mut Arguments, names: &Names) -> Outcome<Command> {
 fn cancel(args: &mut Arguments, names: &Names) -> Outcome<Command> {
     let word = args.word("whose requests to cancel: a handle, a thread or a request")?;
     let (name, kind) = names.find(&word, "handle, thread or request", |kind| {
-        !matches!(kind, Kind::Pointer | Kind::Memory | Kind::Port)
+        matches!(kind, Kind::Handle { .. } | Kind::Thread | Kind::Request)
     })?;
     Ok(Command::Cancel(match kind {
         Kind::Handle { .. } => Cancel::Handle(name),
         Kind::Thread => Cancel::Thread(name),
-        Kind::Request | Kind::Pointer | Kind::Memory | Kind::Port => Cancel::Request(name),
+        _ => Cancel::Request(name),
     }))
 }
 

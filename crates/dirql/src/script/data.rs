@@ -1,10 +1,12 @@
-//! Bytes in a script: `hex:3c00`, `text:"hello"`, `utf16:"hi"`, `u32:0x1234`, `zero:64`, `file:path`, joined by `+`.
+//! Bytes in a script: `hex:3c00`, `text:"hello"`, `utf16:"hi"`, `u32:0x1234`, `zero:64`, `file:path`, `handle:name`, joined by `+`.
 //!
-//! A file is not read here: [`Data::resolve`] gets a routine that reads it from the player of the script.
+//! A file is not read here, nor is it known what number a name stands for: [`Data::resolve`] gets routines for that from the player of the script.
 
 use super::MAX_TRANSFER;
+use super::ast::Name;
 use super::error::{Outcome, fault, unknown};
 use super::lexer::Word;
+use super::names::{Kind, Names};
 use super::value::parse_number;
 
 /// Some bytes: those that the script says itself, and what stands between them.
@@ -22,6 +24,28 @@ enum Gap {
     Any,
     /// The content of the file of this name.
     File(String),
+    /// A number that is known when the script runs.
+    Number(Number, Name),
+}
+
+/// What numbers an application knows of what a name stands for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Number {
+    /// `pid:`: the id of a process, 4 bytes.
+    ProcessId,
+    /// `handle:`: a handle, 8 bytes.
+    Handle,
+    /// `address:`: where its memory is, 8 bytes.
+    Address,
+}
+
+impl Number {
+    const fn bytes(self) -> usize {
+        match self {
+            Self::ProcessId => 4,
+            Self::Handle | Self::Address => 8,
+        }
+    }
 }
 
 impl Data {
@@ -31,11 +55,15 @@ impl Data {
         self.between.is_empty().then_some(&self.bytes)
     }
 
-    /// All the bytes, files read by `read`; `None` is a byte that may be any.
+    /// All the bytes, files read by `read`, numbers said by `number`; `None` is a byte that may be any.
     ///
     /// # Errors
-    /// What `read` returns.
-    pub fn resolve<E>(&self, mut read: impl FnMut(&str) -> Result<Vec<u8>, E>) -> Result<Vec<Option<u8>>, E> {
+    /// What `read` and `number` return.
+    pub fn resolve<E>(
+        &self,
+        mut read: impl FnMut(&str) -> Result<Vec<u8>, E>,
+        mut number: impl FnMut(Number, &str) -> Result<u64, E>,
+    ) -> Result<Vec<Option<u8>>, E> {
         let mut all = Vec::with_capacity(self.bytes.len());
         let mut taken = 0;
         for (before, gap) in &self.between {
@@ -44,6 +72,10 @@ impl Data {
             match gap {
                 Gap::Any => all.push(None),
                 Gap::File(path) => all.extend(read(path)?.into_iter().map(Some)),
+                Gap::Number(what, name) => {
+                    let number = number(*what, name)?.to_le_bytes();
+                    all.extend(number.into_iter().take(what.bytes()).map(Some));
+                }
             }
         }
         all.extend(self.bytes[taken..].iter().copied().map(Some));
@@ -54,7 +86,7 @@ impl Data {
     pub fn files(&self) -> impl Iterator<Item = &str> {
         self.between.iter().filter_map(|(_, gap)| match gap {
             Gap::File(name) => Some(name.as_str()),
-            Gap::Any => None,
+            Gap::Any | Gap::Number(..) => None,
         })
     }
 
@@ -81,8 +113,8 @@ impl Pieces {
         Data { bytes: self.bytes.into(), between: self.between.into() }
     }
 
-    /// Reads one piece, which follows those before it.
-    pub(super) fn add(&mut self, word: &Word) -> Outcome<()> {
+    /// Reads one piece, which follows those before it. With `names` it may be a number that one of them stands for.
+    pub(super) fn add(&mut self, word: &Word, names: Option<&Names>) -> Outcome<()> {
         let Some(colon) = word.bare.find(':') else {
             let written = word.text();
             return fault(
@@ -117,6 +149,16 @@ impl Pieces {
             "u64:" => self.integer(word, content, 8)?,
             "zero:" => self.zeros(word, content)?,
             "fill:" => self.fill(word, content)?,
+            "pid:" | "handle:" | "address:" => {
+                let Some(names) = names else {
+                    let message =
+                        format!("`{}` is for what is sent to a driver; it cannot stand here", word.text());
+                    return fault(word.at, message);
+                };
+                let named = Word { bare: content, quoted: None, ..*word };
+                let number = number(kind, &named, names)?;
+                self.gap(number);
+            }
             "file:" if content.is_empty() => return fault(word.at, "name the file: file:PATH"),
             "file:" => self.gap(Gap::File(content.to_owned())),
             other => return fault(word.at, unknown("kind of bytes", other, KINDS)),
@@ -192,9 +234,24 @@ impl Pieces {
     }
 }
 
+/// The process that carries the command out.
+pub const OWN: &str = "self";
+
+/// What a name stands for as a number.
+fn number(kind: &str, name: &Word, names: &Names) -> Outcome<Gap> {
+    Ok(match kind {
+        "pid:" if name.is(OWN) => Gap::Number(Number::ProcessId, Name::from(OWN)),
+        "pid:" => Gap::Number(Number::ProcessId, names.process(name)?),
+        "handle:" => Gap::Number(Number::Handle, names.find(name, "handle", Kind::is_handle)?.0),
+        _ => Gap::Number(Number::Address, names.find(name, "pointer", Kind::is_pointer)?.0),
+    })
+}
+
 /// The kinds of bytes, as they are written.
-pub(super) const KINDS: [&str; 10] =
-    ["hex:", "text:", "utf16:", "u8:", "u16:", "u32:", "u64:", "zero:", "fill:", "file:"];
+pub(super) const KINDS: [&str; 13] = [
+    "hex:", "text:", "utf16:", "u8:", "u16:", "u32:", "u64:", "zero:", "fill:", "file:", "pid:", "handle:",
+    "address:",
+];
 
 /// Whether a word looks like bytes: it starts with a known kind.
 pub(super) fn is_data(word: &Word) -> bool {
@@ -250,7 +307,7 @@ mod tests {
 
     fn data(words: &[(&str, Option<&str>)]) -> Outcome<Data> {
         let mut pieces = Pieces::default();
-        words.iter().try_for_each(|(bare, quoted)| pieces.add(&Word::alone(bare, *quoted)))?;
+        words.iter().try_for_each(|(bare, quoted)| pieces.add(&Word::alone(bare, *quoted), None))?;
         Ok(pieces.finish())
     }
 
@@ -291,7 +348,10 @@ mod tests {
     fn a_file_is_read_only_when_the_script_is_carried_out() {
         let data = data(&[("hex:01??", None), ("file:", Some("a b")), ("u8:3", None)]).unwrap();
         assert_eq!((data.known(), data.files().collect::<Vec<_>>()), (None, vec!["a b"]));
-        assert_eq!(data.resolve(|path| Err(path.to_owned())), Err("a b".to_owned()));
-        assert_eq!(data.resolve(|_| Ok::<_, ()>(vec![2])), Ok(vec![Some(1), None, Some(2), Some(3)]));
+        assert_eq!(data.resolve(|path| Err(path.to_owned()), |_, _| Ok(0)), Err("a b".to_owned()));
+        assert_eq!(
+            data.resolve(|_| Ok::<_, ()>(vec![2]), |_, _| Ok(0)),
+            Ok(vec![Some(1), None, Some(2), Some(3)])
+        );
     }
 }

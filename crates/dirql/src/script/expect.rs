@@ -101,7 +101,7 @@ fn data(
 ) -> Outcome<()> {
     allowed(word, can >= Yields::Data, "bytes that come in")?;
     once(word, expect.data.is_some())?;
-    expect.data = Some(ExpectedData { data: args.data()?, prefix });
+    expect.data = Some(ExpectedData { data: args.data(None)?, prefix });
     Ok(())
 }
 

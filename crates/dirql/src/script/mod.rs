@@ -14,6 +14,9 @@
 //!           | "cancel" NAME                 a handle, a thread or a request
 //!           | ( "apc" | "terminate" ) NAME    a thread
 //!           | "close" NAME
+//!           | "process" NAME [ "inheriting" ] [ "command" data ] [ expect ] | "exit" NAME
+//!           | "open-process" NAME "as" NAME [ "access" number ] [ expect ] | "load-image" PATH
+//!           | ( "open-key" | "create-key" ) PATH "as" NAME [ expect ]     the rest of the registry: see `registry`
 //!           | "wait" TIME                   10ns 10us 10ms 10s, of virtual time
 //!           | "user" ( "administrator" | "plain" )
 //!           | "poke" DEVICE SIGNAL number
@@ -40,7 +43,7 @@
 //!           | "data" data | data | "prefix" data
 //! data      = piece { "+" piece }
 //! piece     = "hex:" digits | "text:" string | "utf16:" string | "u8:" number | "u16:" … | "u32:" … | "u64:" …
-//!           | "zero:" number | "file:" PATH               in an expectation, hex:3c?? lets a byte be any
+//!           | "zero:" number | "file:" PATH | ( "pid:" | "handle:" | "address:" ) NAME               in an expectation, hex:3c?? lets a byte be any
 //! block     = "block:" {GUID}
 //! instance  = "instance" number | "name" string
 //! path      = \\.\NAME | "\\.\a name with spaces" | "interface:" {GUID}
@@ -57,6 +60,7 @@ mod lexer;
 mod names;
 mod parser;
 mod port;
+mod registry;
 mod status;
 pub mod suggest;
 #[cfg(test)]
@@ -65,7 +69,7 @@ mod value;
 mod wmi;
 
 pub use ast::*;
-pub use data::Data;
+pub use data::{Data, Number, OWN};
 pub use error::Error;
 pub use status::status_name;
 

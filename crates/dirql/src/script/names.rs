@@ -10,15 +10,31 @@ use super::lexer::Word;
 /// What a name stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
-    Handle { overlapped: bool },
+    Handle {
+        overlapped: bool,
+    },
     Thread,
     Request,
     Pointer,
     Memory,
     Port,
+    /// A handle of a process.
+    OpenProcess,
+    /// A handle of a key of the registry.
+    Key,
 }
 
 impl Kind {
+    /// Whether it has a number that applications know it by.
+    pub(super) fn is_handle(self) -> bool {
+        matches!(self, Self::Handle { .. } | Self::OpenProcess | Self::Key)
+    }
+
+    /// What can be loaded from and stored to: also what is unmapped by then.
+    pub(super) fn is_pointer(self) -> bool {
+        matches!(self, Self::Pointer | Self::Memory)
+    }
+
     fn noun(self) -> &'static str {
         match self {
             Self::Handle { .. } => "handle",
@@ -27,6 +43,8 @@ impl Kind {
             Self::Pointer => "pointer",
             Self::Memory => "memory",
             Self::Port => "port",
+            Self::OpenProcess => "process' handle",
+            Self::Key => "key",
         }
     }
 }
@@ -124,7 +142,7 @@ impl Names {
 
     /// A thread, whose process everyone can name; else what the process has that carries the command out, or has inherited.
     fn is_reachable(&self, entry: &Entry) -> bool {
-        let inherits = matches!(entry.kind, Kind::Handle { .. }) && entry.process.is_none();
+        let inherits = entry.kind.is_handle() && entry.process.is_none();
         entry.kind == Kind::Thread || entry.process == self.within || inherits
     }
 

@@ -61,7 +61,7 @@ fn without_a_word_about_the_status_success_is_expected() {
 fn expected_bytes_may_have_gaps_but_written_ones_may_not() {
     let all = commands(&format!("{OPEN}read card 3 expect hex:3c??+hex:01").replace('+', " + "));
     let Command::Request { expect, .. } = &all[1].1 else { panic!("{all:?}") };
-    let bytes = expect.data.as_ref().unwrap().data.resolve(|_| Err(())).unwrap();
+    let bytes = expect.data.as_ref().unwrap().data.resolve(|_| Err(()), |_, _| Ok(0)).unwrap();
     assert_eq!(bytes, [Some(0x3c), None, Some(1)]);
     assert!(
         refused(&format!("{OPEN}write card hex:3c??"))

@@ -5,12 +5,13 @@ use super::ast::{Command, Wmi, WmiInstance, WmiQuestion};
 use super::commands::Arguments;
 use super::error::{Outcome, fault, unknown};
 use super::expect::Yields;
+use super::names::Names;
 use super::value::parse_guid;
 
 const QUESTIONS: [&str; 7] = ["blocks", "query", "set", "execute", "enable", "disable", "event"];
 
 /// Reads what comes behind `wmi`.
-pub(super) fn wmi(args: &mut Arguments) -> Outcome<Command> {
+pub(super) fn wmi(args: &mut Arguments, names: &Names) -> Outcome<Command> {
     let word = args.word("what is asked: blocks, query, set, execute, enable, disable or event")?;
     let asked = word.text();
     if !QUESTIONS.contains(&&*asked) {
@@ -34,13 +35,13 @@ pub(super) fn wmi(args: &mut Arguments) -> Outcome<Command> {
         }
         "set" => {
             let item = if args.take("item") { Some(number(args, "the item's number")?) } else { None };
-            WmiQuestion::Set { item, data: args.exact_data()? }
+            WmiQuestion::Set { item, data: args.exact_data(names)? }
         }
         "execute" => {
             known = &["in", "out"];
             args.keyword("method")?;
             let method = number(args, "the method's number")?;
-            let input = if args.take("in") { Some(args.exact_data()?) } else { None };
+            let input = if args.take("in") { Some(args.exact_data(names)?) } else { None };
             let output = if args.take("out") { length(args)? } else { 0 };
             WmiQuestion::Execute { method, input, output }
         }

@@ -1,6 +1,8 @@
-//! `Cm*`: the registry. `registry` is the tree, `boot` what is in it at first, `callbacks` who filters it, the rest is what drivers call.
+//! `Cm*`: the registry. `registry` is the tree, `boot` what is in it at first, `callbacks` who filters it, `application` what applications ask of it; the
+//! rest is what drivers call.
 
 pub mod access;
+pub mod application;
 mod boot;
 pub(crate) mod callbacks;
 mod information;

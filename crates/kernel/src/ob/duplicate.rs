@@ -33,7 +33,12 @@ pub fn of_own(cx: &mut Cx<'_>, source: Handle) -> Flow<Result<Handle, NtStatus>>
         Err(status) => return Ok(Err(status)),
     };
     let own = crate::ps::current_process(cx);
-    handle::open_in(cx, own, entry.object, entry.access, false).map(Ok)
+    let process = process::current_object(cx).address;
+    let operation = Operation::Duplicate { source: process, target: process };
+    let begun = callbacks::before(cx, operation, entry.object, entry.access, false)?;
+    let made = handle::open_in(cx, own, entry.object, begun.access, false)?;
+    callbacks::after(cx, begun)?;
+    Ok(Ok(made))
 }
 
 /// `ZwDuplicateObject`. Without a target the source is only closed, if that is asked for.

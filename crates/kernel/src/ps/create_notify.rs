@@ -27,7 +27,7 @@ const FILE_OPEN_NAME_AVAILABLE: u32 = 1;
 const SHARE_READ: u16 = 1;
 const TAG: u32 = pool::tag(b"PsCr");
 
-/// A process has been made, by the current thread: what drivers say to it, a failure if one prevents it.
+/// A process has been made, by the current thread, with this command line: what drivers say to it, a failure if one prevents it.
 ///
 /// # Errors
 /// A verdict on a routine.

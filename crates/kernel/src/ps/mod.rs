@@ -6,6 +6,7 @@ pub(crate) mod notify;
 pub mod process;
 pub(crate) mod quota;
 pub(crate) mod system_thread;
+pub mod user_image;
 
 use crate::nt::Settings;
 

@@ -3,8 +3,8 @@
 //! Pages: *PsSetCreateProcessNotifyRoutine function*, *PsSetCreateThreadNotifyRoutine function*, *PsSetLoadImageNotifyRoutine function*,
 //! *PsRemoveCreateThreadNotifyRoutine function*, *PsRemoveLoadImageNotifyRoutine function*, *PsSetCreateProcessNotifyRoutineEx function* and *…Ex2* (what
 //! they are given is `create_notify`'s), *PsSetCreateThreadNotifyRoutineEx function*. Routines are called at PASSIVE_LEVEL in a critical
-//! region, as the pages say. For a thread of an application that no thread has made, they run on that thread. Applications' images are not there,
-//! so they are called for drivers' images only. There are no subsystems but Win32.
+//! region, as the pages say. For a thread of an application that no thread has made, they run on that thread. Images of
+//! applications are `user_image`'s. There are no subsystems but Win32.
 
 use abi::{Code, DriverPtr, IMAGE_INFO, NtStatus, PS_CREATE_NOTIFY_INFO, UNICODE_STRING};
 use engine::Flow;
@@ -22,7 +22,8 @@ use crate::ps::process::SYSTEM_ID;
 /// As many routines of a kind as Windows has room for.
 const MOST: usize = 64;
 /// `IMAGE_INFO::Properties`: `ImageAddressingMode` is `IMAGE_ADDRESSING_MODE_32BIT` everywhere, and `SystemModeImage`.
-const SYSTEM_IMAGE: u32 = 3 | 1 << 8;
+const USER_IMAGE: u32 = 3;
+const SYSTEM_IMAGE: u32 = USER_IMAGE | 1 << 8;
 
 /// `PS_IMAGE_NOTIFY_CONFLICTING_ARCHITECTURE`.
 const CONFLICTING_ARCHITECTURE: u64 = 1;
@@ -314,17 +315,36 @@ pub(crate) fn tell_of_image(cx: &mut Cx<'_>, base: u64) -> Flow<()> {
         Some((format!("{}{}", ldr::FOLDER, loaded.name), u64::from(loaded.image.size())))
     });
     let Some((path, size)) = image else { return Ok(()) };
-    with_string(cx, &path, |cx, name: DriverPtr<UNICODE_STRING>| {
+    tell_images(cx, &path, 0, (base, size, SYSTEM_IMAGE))
+}
+
+/// A process with this key has mapped an image, and the current thread is its.
+///
+/// # Errors
+/// A verdict on a routine.
+pub(super) fn tell_of_user_image(cx: &mut Cx<'_>, path: &str, key: u64, base: u64, size: u64) -> Flow<()> {
+    let process = cx.with(|k| super::process::id_of(k, key));
+    tell_images(cx, path, process, (base, size, USER_IMAGE))
+}
+
+/// An image, to each routine: its path, the id of its process, or 0, and where it is, its size and its properties.
+fn tell_images(
+    cx: &mut Cx<'_>,
+    path: &str,
+    process: u64,
+    (base, size, properties): (u64, u64, u32),
+) -> Flow<()> {
+    with_string(cx, path, |cx, name: DriverPtr<UNICODE_STRING>| {
         let bytes = size_of::<IMAGE_INFO>() as u64;
         let info: DriverPtr<IMAGE_INFO> =
             pool::allocate(cx, pool::Kind::NonPaged, bytes, pool::tag(b"Psim"))?;
         if info.is_null() {
             return Ok(()); // this image has no notification
         }
-        cx.write(info + IMAGE_INFO::Properties, SYSTEM_IMAGE)?;
+        cx.write(info + IMAGE_INFO::Properties, properties)?;
         cx.write(info + IMAGE_INFO::ImageBase, DriverPtr::new(base))?;
         cx.write(info + IMAGE_INFO::ImageSize, size)?;
-        tell(cx, Of::Images, |_| Some([name.address, 0, info.address]))?;
+        tell(cx, Of::Images, |_| Some([name.address, process, info.address]))?;
         pool::free(cx, info)
     })
 }

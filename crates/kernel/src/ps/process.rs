@@ -339,6 +339,18 @@ pub fn zw_open(
     Ok(NtStatus::SUCCESS)
 }
 
+/// `OpenProcess`, as an application calls it for the process with this key: a handle with this access, as far as drivers leave it.
+///
+/// # Errors
+/// A verdict on a driver that filters handles. (inner) `INVALID_CID` if there is no such process.
+pub fn open_by_application(cx: &mut Cx<'_>, key: u64, access: u32) -> Flow<Result<ob::Handle, NtStatus>> {
+    let object = object(cx, key);
+    if object.is_null() {
+        return Ok(Err(NtStatus::INVALID_CID));
+    }
+    ob::handle::open(cx, object.address, access, false).map(Ok)
+}
+
 /// The key of the process that is this object, ended or not.
 ///
 /// # Errors

@@ -24,6 +24,11 @@ const KERNEL_ADDRESS: u64 = 0x2020_0000_1000;
 const KERNEL_POINTER: u64 = 0xFFFF_F800_DEAD_0000;
 const POINTERS_IN_A_ROW: [usize; 5] = [1, 2, 3, 4, 8];
 
+/// So long is memory of the application's whose address stands in input, beside so many words of 8 bytes at most; and a handle of the process itself.
+const PAGE_LENGTH: u32 = 4096;
+const MOST_WORDS: usize = 6;
+const OWN_PROCESS: u64 = u64::MAX;
+
 /// So many of the driver's own numbers are tried as lengths.
 const OWN_SIZES: usize = 24;
 
@@ -105,8 +110,43 @@ pub(super) fn values(operation: &Operation, code: u32, limits: &[u32]) -> String
     steps.join("; ") + "; close h"
 }
 
+/// Inputs that hold addresses of the application's own memory: in each of several places of 8 bytes one, with lengths in the others, or in all but the last,
+/// or behind the handle of a process; and in each place of this input.
+fn own_pointers(known: &[u8]) -> Vec<String> {
+    let address = || "address:page".to_owned();
+    let length = || format!("u64:{PAGE_LENGTH}");
+    let mut inputs = Vec::new();
+    for count in 1..=MOST_WORDS {
+        for at in 0..count {
+            let words = (0..count).map(|word| if word == at { address() } else { length() });
+            inputs.push(words.collect());
+        }
+        if count > 1 {
+            inputs.push([vec![address(); count - 1], vec![length()]].concat());
+        }
+        if count > 2 {
+            let behind = [vec![address(); count - 2], vec![length()]].concat();
+            inputs.push([vec![format!("u64:{OWN_PROCESS:#x}")], behind].concat());
+        }
+    }
+    let words: Vec<String> = known.chunks(8).map(|word| format!("hex:{}", hex(word))).collect();
+    let whole = known.len() / 8;
+    if known.iter().any(|byte| *byte != 0) && whole <= 2 * MOST_WORDS {
+        inputs.extend((0..whole).map(|at| {
+            let mut words = words.clone();
+            words[at] = address();
+            words
+        }));
+    }
+    inputs.into_iter().map(|words: Vec<String>| words.join(" + ")).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Buffers that are not there, are taken away, lie in the kernel, or end at a page; and input that is made of pointers
-/// to what is the kernel's.
+/// to what is the kernel's, or the application's own.
 pub(super) fn pointers(operation: &Operation) -> String {
     let mut steps = vec![
         "memory gone zero:4096; unmap gone".to_owned(),
@@ -116,6 +156,7 @@ pub(super) fn pointers(operation: &Operation) -> String {
         "memory good zero:64".to_owned(),
         "memory longer of good 0xfffffffc".to_owned(),
         "memory longest of good 0xffffffff".to_owned(),
+        format!("memory page {}", filled(PAGE_LENGTH, 0x4141_4141)),
     ];
     let mut add = |command: String| steps.push(tried(steps.len(), &command));
     // With other methods the I/O manager sees that there is less.
@@ -143,6 +184,13 @@ pub(super) fn pointers(operation: &Operation) -> String {
     };
     for count in POINTERS_IN_A_ROW {
         add(format!("{given} {}", vec![format!("u64:{KERNEL_POINTER:#x}"); count].join(" + ")));
+    }
+    for input in own_pointers(&operation.input()) {
+        add(format!("{given} {input}"));
+        // An answer beside it.
+        if operation.code.is_some() {
+            add(format!("{given} {input} out 64"));
+        }
     }
     steps.join("; ") + "; close h"
 }

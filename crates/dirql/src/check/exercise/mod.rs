@@ -11,6 +11,7 @@ mod inputs_and_lengths;
 mod lives;
 mod neighbours;
 mod steps;
+mod system;
 #[cfg(test)]
 mod tests;
 mod under_way;
@@ -26,6 +27,7 @@ use lives::{interrupts, lives, managed, opens, seldom};
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
 use steps::{ENDED, asks, opened, place, two_at_once, two_under_way, words};
 pub(super) use steps::{PAUSE, on, open, open_other, tried};
+use system::watched;
 use under_way::{left, of_a_closed_handle, within_lives};
 
 /// How often an exercise is carried out.
@@ -141,6 +143,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             plan.add(title, script, Kind::Plain);
         }
     }
+    watched(survey, &mut plan);
     let interrupts = interrupts(&survey.signals);
     for (title, steps) in &interrupts {
         plan.add(*title, format!("tolerate; {steps}"), Kind::Requests);

@@ -44,6 +44,8 @@ pub struct Survey {
     pub knows_power: bool,
     /// It powers its device down while the system works, when that is idle.
     pub idles: bool,
+    /// What it asks to get to know of.
+    pub watched: Vec<Watched>,
     /// The blocks of data that it offers by WMI, as scripts have them: `block:{GUID}`.
     pub blocks: Vec<String>,
     /// What the outside world can do to cards of which nothing is known, as `poke` has it: `pci#0 pulse`, `pci#0 bar2`.
@@ -87,6 +89,49 @@ pub struct Operation {
     pub variant: bool,
     /// It succeeds behind another, by its place, and not alone.
     pub needs: Option<usize>,
+}
+
+/// What happens in the system that a driver may register a routine for.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum Watched {
+    /// Processes and threads begin and end.
+    Processes,
+    /// Images are mapped.
+    Images,
+    /// The registry is used.
+    Registry,
+    /// Handles of processes and threads are made.
+    Handles,
+}
+
+impl Watched {
+    const ALL: [Self; 4] = [Self::Processes, Self::Images, Self::Registry, Self::Handles];
+
+    /// What of processes it is about.
+    pub(in super::super) const fn words(self) -> &'static str {
+        match self {
+            Self::Processes => "beginning and end",
+            Self::Images => "images",
+            Self::Registry => "use of the registry",
+            Self::Handles => "handles",
+        }
+    }
+
+    /// What a driver that asks for it imports.
+    const fn imports(self) -> &'static [&'static str] {
+        match self {
+            Self::Processes => &[
+                "PsSetCreateProcessNotifyRoutine",
+                "PsSetCreateProcessNotifyRoutineEx",
+                "PsSetCreateProcessNotifyRoutineEx2",
+                "PsSetCreateThreadNotifyRoutine",
+                "PsSetCreateThreadNotifyRoutineEx",
+            ],
+            Self::Images => &["PsSetLoadImageNotifyRoutine", "PsSetLoadImageNotifyRoutineEx"],
+            Self::Registry => &["CmRegisterCallback", "CmRegisterCallbackEx"],
+            Self::Handles => &["ObRegisterCallbacks"],
+        }
+    }
 }
 
 /// Requests, by their places, each of which ends well when something, by its place, has been done to the card: one, or two together.
@@ -253,6 +298,7 @@ pub fn survey(
         is_hardware: imports(image, &HARDWARE),
         knows_power: imports(image, &IDLE) || imports(image, &POWER),
         idles: imports(image, &IDLE),
+        watched: Watched::ALL.into_iter().filter(|watched| imports(image, watched.imports())).collect(),
         signals,
         failure: report.failure.as_ref().map(|failure| format!("{}: {}", failure.command, failure.message)),
         operations: Vec::new(),

@@ -70,6 +70,28 @@ pub fn wait_for_system<R: 'static>(
     name: impl Into<String>,
     work: impl FnOnce(&mut Cx<'_>) -> Flow<R> + 'static,
 ) -> Flow<R> {
+    wait_for(cx, name.into(), (Role::Worker, 0), work)
+}
+
+/// As [`wait_for_system`], with a new thread of an application of process `process`.
+///
+/// # Errors
+/// As [`wait_for_system`].
+pub fn wait_for_application<R: 'static>(
+    cx: &mut Cx<'_>,
+    name: impl Into<String>,
+    process: u64,
+    work: impl FnOnce(&mut Cx<'_>) -> Flow<R> + 'static,
+) -> Flow<R> {
+    wait_for(cx, name.into(), (Role::Application, process), work)
+}
+
+fn wait_for<R: 'static>(
+    cx: &mut Cx<'_>,
+    name: String,
+    (role, process): (Role, u64),
+    work: impl FnOnce(&mut Cx<'_>) -> Flow<R> + 'static,
+) -> Flow<R> {
     let done: DriverPtr<KEVENT> =
         pool::allocate(cx, pool::Kind::NonPaged, size_of::<KEVENT>() as u64, pool::tag(b"Wait"))?;
     if done.is_null() {
@@ -83,7 +105,7 @@ pub fn wait_for_system<R: 'static>(
         *slot.borrow_mut() = Some(value);
         event::set(cx, done, 0, false).map(|_| ())
     });
-    spawn(cx, name, body)?;
+    spawn_as(cx, name, role, process, body)?;
     let _ = wait::for_object(cx, done)?;
     pool::free(cx, done)?;
     let value = result.borrow_mut().take();
