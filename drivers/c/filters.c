@@ -7,6 +7,7 @@
 #include "filters/handles.h"
 #include "filters/keys.h"
 #include "filters/processes.h"
+#include "filters/applications.h"
 
 DRIVER_INITIALIZE DriverEntry;
 
@@ -17,7 +18,7 @@ static const STORY Stories[] = {
     STORY(TheRegistryIsWatched), STORY(TheRegistryIsChanged), STORY(KeysAreKnown), STORY(HandlesAreFiltered),
     STORY(FiltersAreRefused), STORY(StillFilters), STORY(StillFiltersTheRegistry), STORY(ProcessesAreWatched),
     STORY(ProcessesWereTold), STORY(ProcessesAreNotTold), STORY(ThreadsAreWatched), STORY(ThreadsWereTold),
-    STORY(OwnKeys),
+    STORY(OwnKeys), STORY(ApplicationsAreWatched), STORY(ApplicationsAreLeftAlone),
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -24,7 +24,7 @@ struct CDriver {
 }
 
 /// What compiles a C driver.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Compiler {
     Gcc,
     /// For the msvc target, which has `__try`; with these flags besides.

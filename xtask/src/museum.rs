@@ -2,7 +2,8 @@
 //! device is on a bus, into `target/museum`: `BUG.sys` and `BUG_fixed.sys`.
 //!
 //! A file's header says what the rest of the machine needs to know of it: `Device`, the hardware id, or `none` for a driver that makes its
-//! device itself; `Rule`, those that name the bug, each as good as another; `Needs`, what it shows by; `Compiler: clang` where `__try` is used.
+//! device itself; `Rule`, those that name the bug, each as good as another; `Needs`, what it shows by; `Compiler: clang` where `__try` is used,
+//! with `integritycheck` for drivers that ask to get to know of processes.
 //! Without `--build` each is then looked at by `dirql check`, which gets nothing but the driver and its INF. It does not judge whether a bug is one.
 //! What comes of all of it with the usual budget is `docs/museum.md`. A run that was interrupted goes on where it was.
 
@@ -34,7 +35,7 @@ pub(crate) struct Exhibit {
     pub(crate) needs: Vec<String>,
     /// What is wrong, a sentence.
     bug: String,
-    clang: bool,
+    compiler: drivers::Compiler,
 }
 
 impl Exhibit {
@@ -54,7 +55,7 @@ impl Exhibit {
         let device = value(&text, "Device").context("its header has no line `Device: …`")?;
         Ok(Self {
             device: (device != "none").then(|| device.into()),
-            clang: value(&text, "Compiler") == Some("clang"),
+            compiler: compiler(value(&text, "Compiler"))?,
             name,
             area,
             source,
@@ -68,6 +69,16 @@ impl Exhibit {
     pub(crate) fn images(&self, out: &Path) -> [PathBuf; 2] {
         ["", "_fixed"].map(|twin| out.join(format!("{}{twin}.sys", self.name)))
     }
+}
+
+/// As the header's `Compiler` says it: gcc, or clang for `__try`; with `integritycheck` the image is one whose signature Windows checks.
+fn compiler(said: Option<&str>) -> Result<drivers::Compiler> {
+    Ok(match said {
+        None => drivers::Compiler::Gcc,
+        Some("clang") => drivers::Compiler::Clang(&["-O2"]),
+        Some("clang integritycheck") => drivers::Compiler::Clang(&["-O2", "-Wl,/integritycheck"]),
+        Some(other) => bail!("`Compiler: {other}` is neither `clang` nor `clang integritycheck`"),
+    })
 }
 
 /// What stands behind ` * KEY: ` in the file's header.
@@ -295,7 +306,7 @@ fn build_one(root: &Path, out: &Path, exhibit: &Exhibit, name: &str, defines: &[
         source: &exhibit.source,
         defines,
         missing: None,
-        compiler: if exhibit.clang { drivers::Compiler::Clang(&["-O2"]) } else { drivers::Compiler::Gcc },
+        compiler: exhibit.compiler,
     };
     drivers::build_image(&image)?;
     if let Some(id) = &exhibit.device {

@@ -109,6 +109,49 @@ fn a_driver_is_told_of_applications_threads_on_themselves() {
 }
 
 #[test]
+fn a_driver_gets_to_know_of_images_values_and_handles_of_applications() {
+    let machine = start(|| Bench::new().driver(driver("filters.sys")));
+    say(&machine, "ApplicationsAreWatched");
+    let script = r#"
+        process child
+        child: load-image "D:\Tools\plug in.dll"
+        child: create-key "\Registry\Machine\Software\Example" as key
+        child: set-value key Rate dword u32:250
+        child: query-value key Rate 4 expect u32:250
+        child: query-value key Rate 3 expect STATUS_BUFFER_OVERFLOW
+        child: delete-value key Rate
+        child: query-value key Rate 4 expect STATUS_OBJECT_NAME_NOT_FOUND
+        child: delete-key key
+        child: close key
+        join child
+        open-process child as few access 0x1000
+        duplicate few as copy
+        close few; close copy
+        exit child
+    "#;
+    rig::play(&machine, script);
+    say(&machine, "ApplicationsAreLeftAlone");
+    rig::play(&machine, "process other; exit other");
+    let prints = machine.prints();
+    let lines: Vec<&str> = prints.iter().filter_map(|line| line.trim().strip_prefix("filters: ")).collect();
+    let expected = [
+        r"image \Device\HarddiskVolume1\child.exe, its own, MZ",
+        r"image \Device\HarddiskVolume1\Windows\System32\ntdll.dll, its own, MZ",
+        r"image \Device\HarddiskVolume1\Tools\plug in.dll, its own, MZ",
+        "user sets Rate to 4 bytes of type 4 in the system's memory",
+        "user asks for Rate in an application's memory",
+        "user asks for Rate in an application's memory",
+        "user asks for Rate in an application's memory",
+        "a handle is made with access 0x1000",
+        "a handle is duplicated with access 0x1000",
+    ];
+    assert_eq!(lines, expected);
+    let report = machine.finish();
+    report.expect_clean();
+    assert_eq!(report.sums.still_allocated(), 0, "{report}");
+}
+
+#[test]
 fn a_driver_that_unloads_while_it_is_told_of_processes_is_still_called() {
     let machine = start(|| Bench::new().driver(driver("filters.sys")));
     say(&machine, "ProcessesAreWatched");

@@ -175,6 +175,15 @@ impl<'m> Cx<'m> {
         self.nt.stop(verdict)
     }
 
+    /// As [`Cx::stop`]; but where Verifier only logs, the caller goes on as if the driver had done what it has not.
+    ///
+    /// # Errors
+    /// [`Leave::Stop`] if it ends the run.
+    #[cold]
+    pub(crate) fn stop_or_log(&mut self, verdict: Verdict) -> Flow<()> {
+        self.nt.stop_or_log(verdict)
+    }
+
     /// Notes a finding that does not end the run (a leak seen at unload, an advice). A finding is reported once.
     pub fn report(&mut self, verdict: Verdict) {
         self.nt.report(verdict);

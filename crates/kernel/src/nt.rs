@@ -713,6 +713,16 @@ impl Nt {
         Ok(())
     }
 
+    /// What would end the run, and does not where Verifier only logs: the caller goes on as if the driver had done what it has not.
+    #[cold]
+    pub(crate) fn stop_or_log(&self, verdict: Verdict) -> Flow<()> {
+        if !self.verifier.is_logging() {
+            return Err(self.stop(verdict));
+        }
+        self.report(verdict);
+        Ok(())
+    }
+
     /// Whether Driver Verifier watches the drivers of this machine.
     pub(crate) fn is_watched(&self) -> bool {
         self.verifier.is_on()

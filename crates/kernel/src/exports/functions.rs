@@ -173,7 +173,7 @@ exports! { FUNCTIONS:
     : IoAcquireCancelSpinLock(1) @ 0..=2 => io::cancel::acquire_into;
     : IoAcquireRemoveLockEx(5) @ 0..=2 ~ 0..=15 => io::remove_lock::acquire;
     : IoAllocateAdapterChannel(5) @ 2..=2 ~ 0..=2 => hal::dma::channel::allocate;
-    : IoAllocateController(4) @ 2..=2 => io::controller::allocate;
+    : IoAllocateController(4) @ 2..=2 ~ 0..=2 => io::controller::allocate;
     : IoAllocateDriverObjectExtension(4) @ 0..=2 => io::driver_extension::allocate;
     : IoAllocateErrorLogEntry(2) @ 0..=2 => io::error_log::allocate;
     : IoAllocateIrp(2) @ 0..=2 => io::allocate::allocate;
@@ -221,7 +221,7 @@ exports! { FUNCTIONS:
     hal : IoFlushAdapterBuffers(6) @ 0..=2 => hal::dma::transfer::flush;
     : IoForwardIrpSynchronously(2) @ 0..=1 => io::query::forward_synchronously;
     hal : IoFreeAdapterChannel(1) @ 2..=2 ~ 0..=2 => hal::dma::channel::free;
-    : IoFreeController(1) @ 2..=2 => io::controller::free;
+    : IoFreeController(1) @ 2..=2 ~ 0..=2 => io::controller::free;
     : IoFreeErrorLogEntry(1) @ 0..=2 => io::error_log::free;
     : IoFreeIrp(1) @ 0..=2 => io::allocate::free;
     hal : IoFreeMapRegisters(3) @ 2..=2 ~ 0..=2 => hal::dma::channel::free_registers;
@@ -310,7 +310,7 @@ exports! { FUNCTIONS:
     : IoSetThreadHardErrorMode(1) @ 0..=2 => io::hard_error::set_mode;
     : IoSetTopLevelIrp(1) @ 0..=2 ~ 0..=15 => io::query::set_top_level_irp;
     : IoSizeofWorkItem(0) @ 0..=15 => io::work_item::size;
-    : IoStartNextPacket(2) @ 2..=2 => io::start_packet::start_next;
+    : IoStartNextPacket(2) @ 2..=2 ~ 0..=2 => io::start_packet::start_next;
     : IoStartNextPacketByKey(3) @ 0..=2 => io::start_packet::start_next_by_key;
     : IoStartPacket(4) @ 0..=2 => io::start_packet::start;
     : IoStartTimer(1) @ 0..=2 => io::timer::start;
@@ -394,8 +394,8 @@ exports! { FUNCTIONS:
     : KeInitializeThreadedDpc(3) @ 0..=15 => ke::dpc::initialize_threaded;
     : KeInitializeTimer(1) @ 0..=2 ~ 0..=15 => ke::timer::initialize;
     : KeInitializeTimerEx(2) @ 0..=2 ~ 0..=15 => ke::timer::initialize_ex;
-    : KeInsertByKeyDeviceQueue(3) @ 2..=2 => io::device_queue::insert_by_key;
-    : KeInsertDeviceQueue(2) @ 2..=2 => io::device_queue::insert;
+    : KeInsertByKeyDeviceQueue(3) @ 2..=2 ~ 0..=2 => io::device_queue::insert_by_key;
+    : KeInsertDeviceQueue(2) @ 2..=2 ~ 0..=2 => io::device_queue::insert;
     : KeInsertHeadQueue(2) @ 0..=2 => ke::queue::insert_head;
     : KeInsertQueue(2) @ 0..=2 => ke::queue::insert;
     : KeInsertQueueDpc(3) @ 0..=15 => ke::dpc::insert;
@@ -448,8 +448,8 @@ exports! { FUNCTIONS:
     : KeReleaseSpinLock(2) @ 2..=2 => ke::spinlock::release_lower;
     : KeReleaseSpinLockForDpc(2) @ 2..=2 => ke::spinlock::release_for_dpc;
     : KeReleaseSpinLockFromDpcLevel(1) @ 2..=15 => ke::spinlock::release_from_dispatch;
-    : KeRemoveByKeyDeviceQueue(2) @ 2..=2 => io::device_queue::ddi::remove_by_key;
-    : KeRemoveDeviceQueue(1) @ 2..=2 => io::device_queue::ddi::remove;
+    : KeRemoveByKeyDeviceQueue(2) @ 2..=2 ~ 0..=2 => io::device_queue::ddi::remove_by_key;
+    : KeRemoveDeviceQueue(1) @ 2..=2 ~ 0..=2 => io::device_queue::ddi::remove;
     : KeRemoveEntryDeviceQueue(2) @ 0..=2 => io::device_queue::remove_entry;
     : KeRemoveQueue(3) @ 0..=2 => ke::queue::remove;
     : KeRemoveQueueDpc(1) @ 0..=15 => ke::dpc::remove;

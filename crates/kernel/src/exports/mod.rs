@@ -66,6 +66,13 @@ impl Export {
     const fn survives(&self, irql: u8) -> bool {
         self.survives.0 <= irql && irql <= self.survives.1
     }
+
+    /// Whether Windows would go on where this is called at APC_LEVEL instead of PASSIVE_LEVEL: pages come in there, but files and their volumes are
+    /// waited for by APCs.
+    fn runs_at_apc_level(&self, irql: u8) -> bool {
+        const FILES: [&str; 4] = ["File", "ZwLoadDriver", "ZwUnloadDriver", "VolumeDevice"];
+        irql == 1 && self.irql_max == 0 && !FILES.iter().any(|part| self.name.contains(part))
+    }
 }
 
 /// How many rows there are; their numbers begin at 0.
@@ -248,7 +255,7 @@ fn tell_return(cx: &mut Cx<'_>, number: u32, value: u64) {
 fn refuse(cx: &mut Cx<'_>, export: &Export, irql: u8) -> Flow<()> {
     let verdict = wrong_irql(export, irql);
     match export.irql_tier {
-        Tier::Error if !export.survives(irql) => Err(cx.stop(verdict)),
+        Tier::Error if !export.survives(irql) && !export.runs_at_apc_level(irql) => Err(cx.stop(verdict)),
         Tier::Error => cx.verify(verdict.as_verifier()),
         tier => {
             cx.report(Verdict { tier, ..verdict });

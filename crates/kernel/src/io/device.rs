@@ -216,10 +216,13 @@ pub(crate) fn delete(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<
     match known {
         Some((false, 0)) => {}
         Some((false, below)) => {
-            let (name, below) = (device_name(cx, device), device_name(cx, DriverPtr::new(below)));
+            let below = DriverPtr::new(below);
+            let (name, its) = (device_name(cx, device), device_name(cx, below));
             let message =
-                format!("IoDeleteDevice on {name}, which is still attached to {below}: IoDetachDevice first");
-            return Err(cx.stop(io_manager("device-not-detached", 0x201, message, device, DriverPtr::NULL)));
+                format!("IoDeleteDevice on {name}, which is still attached to {its}: IoDetachDevice first");
+            let verdict = io_manager("device-not-detached", 0x201, message, device, DriverPtr::NULL);
+            cx.stop_or_log(verdict)?;
+            super::stack::detach(cx, below)?;
         }
         Some((true, _)) | None => {
             let message = format!("IoDeleteDevice on {:#x}, which has been deleted already", device.address);

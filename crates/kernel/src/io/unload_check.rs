@@ -242,6 +242,10 @@ fn thread_inside(k: &Kernel, gone: &Gone) -> Option<Caller> {
 /// Devices, links, IRPs and work items.
 fn objects(cx: &mut Cx<'_>, gone: &mut Gone) -> Flow<()> {
     for left in device::of_driver(cx, gone.driver)? {
+        // Of one that was removed it was said then.
+        if cx.with(|k| k.io.devices.get(left.address).is_some_and(|device| device.going)) {
+            continue;
+        }
         let name = device_name(cx, left);
         let below = cx.with(|k| k.io.devices.get(left.address).map_or(0, |device| device.below));
         let attached = if below == 0 { "" } else { ", still attached to the device below" };

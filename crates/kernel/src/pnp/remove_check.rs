@@ -131,7 +131,7 @@ pub(super) fn after_remove(cx: &mut Cx<'_>, id: NodeId, above: &[Attached]) -> F
             "{service} completed IRP_MN_REMOVE_DEVICE of {device} and its device object {:#x} {rest}",
             left.address
         );
-        return Err(cx.stop(Verdict::error(rule, message).bug_check(0xC9, [code, 0, left.address, 0])));
+        cx.stop_or_log(Verdict::error(rule, message).bug_check(0xC9, [code, 0, left.address, 0]))?;
     }
     for &Attached { device: left, ref service } in above {
         for irp in cx.with(|k| k.io.frames.held_by(left.address)) {
