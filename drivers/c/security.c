@@ -17,7 +17,7 @@ static const STORY Stories[] = {
     STORY(Identifiers), STORY(Texts), STORY(GenericRights), STORY(Lists), STORY(Descriptors), STORY(InOnePiece),
     STORY(Tokens), STORY(TokenClasses), STORY(Subjects), STORY(Checks), STORY(Privileges), STORY(Captured),
     STORY(Assigned), STORY(OfDevice), STORY(PlainUser), STORY(Forced), STORY(Impersonations), STORY(Restricted),
-    STORY(Duplicated),
+    STORY(Duplicated), STORY(Adjusted),
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -285,6 +285,7 @@ constants! {
         // `LUID_AND_ATTRIBUTES::Attributes` of a privilege, `PRIVILEGE_SET::Control`.
         SE_PRIVILEGE_ENABLED_BY_DEFAULT = 0x1;
         SE_PRIVILEGE_ENABLED = 0x2;
+        SE_PRIVILEGE_REMOVED = 0x4;
         SE_PRIVILEGE_USED_FOR_ACCESS = 0x8000_0000;
         PRIVILEGE_SET_ALL_NECESSARY = 1;
     }

@@ -235,3 +235,8 @@ fn an_inf_whose_security_is_none_is_refused_at_its_line() {
     let error = bench.start().map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("Security: `UNKNOWN` names no account"), "{error}");
 }
+
+#[test]
+fn privileges_of_a_token_are_enabled_disabled_and_removed() {
+    tell("Adjusted", 14);
+}

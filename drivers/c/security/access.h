@@ -242,6 +242,11 @@ static ULONG Impersonations(VOID)
     SeCaptureSubjectContext(&Subject);
     CHECK(Subject.ClientToken == Client.ClientToken && Check(&Object, &Subject, FILE_READ_DATA, 0, &Granted) == STATUS_SUCCESS);
     SeReleaseSubjectContext(&Subject);
+    SeStopImpersonatingClient();
+    SeImpersonateClient(&Client, NULL);
+    SeCaptureSubjectContext(&Subject);
+    CHECK(Subject.ClientToken == Client.ClientToken);
+    SeReleaseSubjectContext(&Subject);
     SeDeleteClientSecurity(&Client);
     SeStopImpersonatingClient();
     CHECK(PsReferenceImpersonationToken(PsGetCurrentThread(), &Copy, &Only, &Level) == NULL);
@@ -253,6 +258,38 @@ static ULONG Impersonations(VOID)
     SeDeleteClientSecurity(&Client);
     SeOpenObjectAuditAlarm(NULL, NULL, NULL, &Object.Descriptor, NULL, FALSE, TRUE, UserMode, &Copy);
     CHECK(Copy == FALSE);
+    return 0;
+}
+
+NTSYSAPI NTSTATUS NTAPI ZwAdjustPrivilegesToken(HANDLE Token, BOOLEAN DisableAll, PTOKEN_PRIVILEGES New, ULONG Length,
+                                                PTOKEN_PRIVILEGES Previous, PULONG Needed);
+
+/* Privileges of this process's token: disabled, enabled, all disabled, and one removed for good. */
+static ULONG Adjusted(VOID)
+{
+    const LUID Debug = SeExports->SeDebugPrivilege, Load = SeExports->SeLoadDriverPrivilege;
+    TOKEN_PRIVILEGES New = {1, {{Debug, 0}}}, Previous;
+    HANDLE Token;
+    ULONG Needed = 0;
+
+    CHECK(ZwOpenProcessTokenEx(NtCurrentProcess(), TOKEN_ALL_ACCESS, OBJ_KERNEL_HANDLE, &Token) == STATUS_SUCCESS);
+    CHECK(SeSinglePrivilegeCheck(Debug, UserMode));
+    CHECK(ZwAdjustPrivilegesToken(Token, FALSE, &New, 4, &Previous, &Needed) == STATUS_BUFFER_TOO_SMALL);
+    CHECK(Needed == sizeof(Previous) && SeSinglePrivilegeCheck(Debug, UserMode));
+    CHECK(ZwAdjustPrivilegesToken(Token, FALSE, &New, sizeof(Previous), &Previous, &Needed) == STATUS_SUCCESS);
+    CHECK(Previous.PrivilegeCount == 1 && RtlEqualLuid(&Previous.Privileges[0].Luid, (PLUID)&Debug));
+    CHECK(Previous.Privileges[0].Attributes & SE_PRIVILEGE_ENABLED && !SeSinglePrivilegeCheck(Debug, UserMode));
+    CHECK(ZwAdjustPrivilegesToken(Token, FALSE, &Previous, 0, NULL, NULL) == STATUS_SUCCESS);
+    CHECK(SeSinglePrivilegeCheck(Debug, UserMode));
+    CHECK(ZwAdjustPrivilegesToken(Token, TRUE, NULL, 0, NULL, NULL) == STATUS_SUCCESS);
+    CHECK(!SeSinglePrivilegeCheck(Debug, UserMode) && !SeSinglePrivilegeCheck(Load, UserMode));
+    New.Privileges[0].Attributes = 4; /* SE_PRIVILEGE_REMOVED */
+    CHECK(ZwAdjustPrivilegesToken(Token, FALSE, &New, 0, NULL, NULL) == STATUS_SUCCESS);
+    New.Privileges[0].Attributes = SE_PRIVILEGE_ENABLED;
+    CHECK(ZwAdjustPrivilegesToken(Token, FALSE, &New, 0, NULL, NULL) == STATUS_NOT_ALL_ASSIGNED);
+    CHECK(!SeSinglePrivilegeCheck(Debug, UserMode));
+    CHECK(ZwAdjustPrivilegesToken(Token, FALSE, NULL, 0, NULL, NULL) == STATUS_INVALID_PARAMETER);
+    ZwClose(Token);
     return 0;
 }
 

@@ -83,7 +83,9 @@ fn survey(arguments: &Check, jail: Option<Jail>, extent: Extent) -> Result<Done>
     // Whether a script may name what is not there when it begins.
     let names_children =
         ScriptText::typed("remove-device child#0").play().is_ok_and(|play| bench.check(&play).is_ok());
-    let mut survey = check::survey(&mut bench.boots()?, &driver.image, signals, extent)?;
+    let script = crate::run::script(&arguments.setup)?;
+    let play = script.map(|script| script.play()).transpose().map_err(Error::Input)?;
+    let mut survey = check::survey(&mut bench.boots()?, &driver.image, signals, play.as_ref(), extent)?;
     if !names_children {
         survey.children.clear();
     }

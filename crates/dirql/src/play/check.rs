@@ -57,7 +57,7 @@ impl ScriptText {
 /// A script that can be carried out: checked, its files read. A clone is the same script.
 #[derive(Clone, Debug)]
 pub struct Play {
-    pub(super) script: Rc<Script>,
+    pub(crate) script: Rc<Script>,
     /// By name as the script has it.
     pub(super) files: Rc<BTreeMap<String, Vec<u8>>>,
 }
@@ -90,6 +90,12 @@ impl Play {
             check(&statement.command, plan).map_err(|message| at(&self.script, statement, &message))?;
         }
         Ok(())
+    }
+
+    /// The bytes of data, if they are known before the script runs.
+    pub(crate) fn said(&self, data: &Data) -> Option<Vec<u8>> {
+        let read = |name: &str| Ok::<_, ()>(self.files.get(name).cloned().unwrap_or_default());
+        data.resolve(read, |_, _| Err(())).ok()?.into_iter().collect()
     }
 
     /// The bytes of data in the script, which names stand in for `number` of; `None` is a byte that may be any.

@@ -23,7 +23,7 @@ struct Entry {
     /// Which of all that were ever on the list: one that is taken off may be put on again while it runs.
     serial: u64,
     routine: Routine,
-    /// How many calls of it are under way.
+    /// How many calls of it are under way, or are to follow those that were ([`keep`]).
     running: u32,
     /// The thread that waits until there is none: the routine is off the list.
     remover: Option<StrandId>,
@@ -89,6 +89,11 @@ impl Routines {
         Some((entry.id, entry.routine))
     }
 
+    /// The one with this serial, on the list or not.
+    fn find(&mut self, serial: u64) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|entry| entry.serial == serial)
+    }
+
     /// A call is over; returns the thread that waits for that.
     fn end(&mut self, serial: u64) -> Option<StrandId> {
         let index = self.entries.iter().position(|entry| entry.serial == serial)?;
@@ -131,14 +136,45 @@ pub(crate) fn call_one<R>(
 ) -> Flow<Option<R>> {
     let Some((id, routine)) = cx.with(|k| list(k)?.begin(serial)) else { return Ok(None) };
     let called = call(cx, id, routine);
+    ended(cx, list, serial);
+    let called = called?;
+    irql::settle(cx)?;
+    Ok(Some(called))
+}
+
+/// While the one with this serial is called: another call of it will follow, [`call_kept`], which is waited for when it is taken off.
+pub(crate) fn keep(cx: &mut Cx<'_>, list: &impl List, serial: u64) {
+    cx.with(|k| {
+        if let Some(entry) = list(k).and_then(|list| list.find(serial)) {
+            entry.running += 1;
+        }
+    });
+}
+
+/// Has `call` call one that was kept, though it was taken off meanwhile.
+///
+/// # Errors
+/// Whatever the routine comes to.
+pub(crate) fn call_kept(
+    cx: &mut Cx<'_>,
+    list: &impl List,
+    serial: u64,
+    call: impl FnOnce(&mut Cx<'_>, u64, Routine) -> Flow<()>,
+) -> Flow<()> {
+    let kept = cx.with(|k| list(k)?.find(serial).map(|entry| (entry.id, entry.routine)));
+    let Some((id, routine)) = kept else { return Ok(()) };
+    let called = call(cx, id, routine);
+    ended(cx, list, serial);
+    called?;
+    irql::settle(cx)
+}
+
+fn ended(cx: &mut Cx<'_>, list: &impl List, serial: u64) {
     cx.with(|k| {
         if let Some(strand) = list(k).and_then(|list| list.end(serial)) {
             wait::grant(k, strand);
         }
     });
-    let called = called?;
-    irql::settle(cx)?;
-    Ok(Some(called))
 }
 
 /// Has `call` call each routine that is on the list now, in its order; one that is taken off meanwhile is not called any more.

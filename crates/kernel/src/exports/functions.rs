@@ -538,6 +538,7 @@ exports! { FUNCTIONS:
     : MmUnmapReservedMapping(3) @ 0..=2 => mm::reserved::unmap;
     : MmUnmapViewInSystemSpace(1) @ 0..=1 => mm::view_exports::unmap_in_system_space;
     : MmUnsecureVirtualMemory(1) @ 0..=1 => mm::virtual_memory::unsecure;
+    : NtAdjustPrivilegesToken(6) @ 0..=0 => se::adjust::privileges;
     : NtClose(1) @ 0..=0 => ob::handle::zw_close;
     : NtCreateFile(11) @ 0..=0 => io::nt_file::create;
     : NtMapViewOfSection(10) @ 0..=0 => mm::view_exports::zw_map;
@@ -887,6 +888,7 @@ exports! { FUNCTIONS:
     : SeDeassignSecurity(1) @ 0..=0 => se::assign::deassign;
     : SeFilterToken(6) @ 0..=1 => se::filter::filter;
     : SeFreePrivileges(1) @ 0..=0 => se::access::free_privileges;
+    : SeImpersonateClient(2) @ 0..=0 => se::impersonation::impersonate_client_silently;
     : SeImpersonateClientEx(2) @ 0..=0 => se::impersonation::impersonate_client;
     : SeLockSubjectContext(1) @ 0..=0 => se::subject::lock;
     : SeOpenObjectAuditAlarm(9) @ 0..=0 => se::access::open_audit_alarm;
@@ -923,6 +925,7 @@ exports! { FUNCTIONS:
     recorder: WppAutoLogStart(3) @ 0..=0 => wmi::recorder::start;
     recorder: WppAutoLogStop(2) @ 0..=0 => wmi::recorder::stop;
     recorder: WppAutoLogTrace(va) @ 0..=15 => wmi::recorder::trace;
+    : ZwAdjustPrivilegesToken(6) @ 0..=0 => se::adjust::privileges;
     : ZwAllocateLocallyUniqueId(1) @ 0..=0 => rtl::luid::zw_allocate;
     : ZwAllocateVirtualMemory(6) @ 0..=0 => mm::virtual_memory::zw_allocate;
     : ZwCancelTimer(2) @ 0..=0 => ke::nt_timer::zw_cancel;

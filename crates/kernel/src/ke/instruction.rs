@@ -173,7 +173,20 @@ fn read_counter(cx: &mut Cx<'_>, counter: u32) -> Flow<u64> {
 }
 
 pub(super) fn read_msr(cx: &mut Cx<'_>, register: u32) -> Flow<u64> {
-    Ok(match register {
+    if let Some(value) = msr(cx, register) {
+        return Ok(value);
+    }
+    let attempt = format!("reading model-specific register {register:#x}");
+    Err(if is_real(register) {
+        not_implemented(cx, &attempt)
+    } else {
+        refused(cx, &format!("{attempt}, which it does not have"))
+    })
+}
+
+/// What a model-specific register holds, of those that are here.
+pub(super) fn msr(cx: &mut Cx<'_>, register: u32) -> Option<u64> {
+    Some(match register {
         // IA32_P5_MC_ADDR, IA32_P5_MC_TYPE: no machine check has happened.
         0 | 1 => 0,
         // IA32_BIOS_SIGN_ID: the microcode's revision.
@@ -190,15 +203,7 @@ pub(super) fn read_msr(cx: &mut Cx<'_>, register: u32) -> Flow<u64> {
         0xC000_0100 | 0xC000_0102 => 0,
         0xC000_0101 => cx.with(|k| k.ke.processor().region.address),
         0xC000_0103 => cx.with(|k| k.ke.processor().number.into()),
-        _ if is_real(register) => {
-            return Err(not_implemented(cx, &format!("reading model-specific register {register:#x}")));
-        }
-        _ => {
-            return Err(refused(
-                cx,
-                &format!("reading model-specific register {register:#x}, which it does not have"),
-            ));
-        }
+        _ => return None,
     })
 }
 

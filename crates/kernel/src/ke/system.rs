@@ -7,7 +7,7 @@
 use abi::DriverPtr;
 use engine::{Flow, Leave, Table, TakeOver};
 
-use super::instruction::{CR0, CR3, cr4, is_real, not_implemented, read_msr, refused};
+use super::instruction::{CR0, CR3, cr4, is_real, msr, not_implemented, refused};
 use crate::cx::Cx;
 use crate::mm::pool;
 use crate::verdict::Verdict;
@@ -102,6 +102,10 @@ pub(super) fn taken_over(cx: &mut Cx<'_>, what: TakeOver, name: &str) -> Leave {
     stop(cx, message, check)
 }
 
+fn corruption(message: String, what: u64) -> Verdict {
+    Verdict::error("instruction-refused", message).bug_check(CORRUPTION, [0, 0, 0, what])
+}
+
 fn stop(cx: &mut Cx<'_>, message: String, check: Option<(u32, [u64; 4])>) -> Leave {
     let verdict = Verdict::error("instruction-refused", message);
     cx.stop(match check {
@@ -158,11 +162,13 @@ pub(super) fn write_msr(cx: &mut Cx<'_>, register: u32, value: u64) -> Flow<u64>
         // IA32_SYSENTER_*, IA32_STAR, IA32_LSTAR, IA32_CSTAR, IA32_FMASK: where system calls go.
         0x174..=0x176 | 0xC000_0081..=0xC000_0084 => {
             let message = format!("{attempt}, which says where system calls go");
-            Err(stop(cx, message, Some((CORRUPTION, [0, 0, 0, CRITICAL_REGISTER]))))
+            let verdict = corruption(message, CRITICAL_REGISTER);
+            // Where an application chooses the register, the same instruction may be refused for others, which is harmless beside this.
+            Err(cx.stop(Verdict { identity: Some("where system calls go".to_owned()), ..verdict }))
         }
         _ if is_real(register) => Err(not_implemented(cx, &attempt)),
-        // A register that does not exist is refused here.
-        _ if read_msr(cx, register)? == value => Ok(0),
+        _ if msr(cx, register) == Some(value) => Ok(0),
+        _ if msr(cx, register).is_none() => Err(refused(cx, &format!("{attempt}, which it does not have"))),
         // IA32_EFER.
         0xC000_0080 => {
             let message = format!("{attempt}, which says how the processor runs 64-bit code");

@@ -3,7 +3,8 @@
 //! Pages: *ObRegisterCallbacks function*, *OB_CALLBACK_REGISTRATION structure*, *OB_OPERATION_REGISTRATION structure*,
 //! *OB_PRE_OPERATION_INFORMATION structure*, *OB_POST_OPERATION_INFORMATION structure*. Before a handle is made, routines are called from the
 //! highest altitude to the lowest, and may take access rights away; after it, the other way round. As on Windows the routines have to lie in an
-//! image that asks for its signature to be checked (`/INTEGRITYCHECK`). Not here: desktops.
+//! image that asks for its signature to be checked (`/INTEGRITYCHECK`). `ObUnRegisterCallbacks` waits for routines that are to be called after an operation that
+//! is under way, of which the pages say nothing: a driver could not free its `CallContext` else. Not here: desktops.
 
 use std::collections::BTreeMap;
 
@@ -219,6 +220,8 @@ pub(crate) fn before(
             let Some(filter) = cx.with(|k| filter_of(k, registration, kind, operation)) else {
                 return Ok(None);
             };
+            // It may not go before its other routine has had what this one keeps for it.
+            routines::keep(cx, &list, serial);
             if filter.before.is_null() {
                 return Ok(Some((0, u32::MAX)));
             }
@@ -261,11 +264,12 @@ pub(crate) fn before(
 /// Whatever a routine comes to.
 pub(crate) fn after(cx: &mut Cx<'_>, begun: Begun) -> Flow<()> {
     let Begun { access, operation, object, kernel, asked } = begun;
+    // There is a handle to it.
     let Some(kind) = object::kind(cx, object) else { return Ok(()) };
     let list = list();
     let bytes = size_of::<OB_POST_OPERATION_INFORMATION>() as u64;
     for (serial, own) in asked.into_iter().rev() {
-        routines::call_one(cx, &list, serial, |cx, registration, Routine { context, .. }| {
+        routines::call_kept(cx, &list, serial, |cx, registration, Routine { context, .. }| {
             let filter = cx.with(|k| filter_of(k, registration, kind, operation));
             let Some(filter) = filter.filter(|filter| !filter.after.is_null()) else { return Ok(()) };
             let block: DriverPtr<OB_POST_OPERATION_INFORMATION> =
@@ -279,6 +283,7 @@ pub(crate) fn after(cx: &mut Cx<'_>, begun: Begun) -> Flow<()> {
             cx.write(block + OB_POST_OPERATION_INFORMATION::Object, DriverPtr::new(object))?;
             cx.write(block + OB_POST_OPERATION_INFORMATION::ObjectType, DriverPtr::new(type_of(kind)))?;
             cx.write(block + OB_POST_OPERATION_INFORMATION::CallContext, DriverPtr::new(own))?;
+            cx.write(block + OB_POST_OPERATION_INFORMATION::ReturnStatus, NtStatus::SUCCESS)?;
             cx.write(block + OB_POST_OPERATION_INFORMATION::Parameters, parameters.cast())?;
             cx.write(parameters, access)?;
             region::enter_critical(cx)?;

@@ -229,6 +229,18 @@ fn describe(
     Ok(NtStatus::SUCCESS)
 }
 
+/// `SeImpersonateClient`: as [`impersonate_client`], which says nothing of what came of it.
+///
+/// # Errors
+/// As [`impersonate_client`].
+pub(crate) fn impersonate_client_silently(
+    cx: &mut Cx<'_>,
+    client: DriverPtr<Client>,
+    thread: DriverPtr<KTHREAD>,
+) -> Flow<()> {
+    impersonate_client(cx, client, thread).map(|_| ())
+}
+
 /// `SeImpersonateClientEx`: a thread, or the one that calls.
 ///
 /// # Errors

@@ -3,6 +3,7 @@
 
 pub(crate) mod access;
 pub(crate) mod acl;
+pub(crate) mod adjust;
 pub(crate) mod assign;
 pub(crate) mod captured;
 pub(crate) mod descriptor;

@@ -225,6 +225,13 @@ pub(super) fn make(cx: &mut Cx<'_>, token: Token) -> Flow<u64> {
     Ok(at)
 }
 
+/// The token has these privileges from now on.
+pub(super) fn set_privileges(k: &mut Kernel, at: u64, privileges: Vec<(u32, u32)>) {
+    if let Some(token) = k.se.tokens.all.get_mut(&at) {
+        token.privileges = privileges;
+    }
+}
+
 /// A new token whose reference is the calling driver's.
 pub(crate) fn copy_for(cx: &mut Cx<'_>, taken_by: &'static str, token: Token) -> Flow<u64> {
     let at = make(cx, token)?;

@@ -129,6 +129,15 @@ fn own_pointers(known: &[u8]) -> Vec<String> {
             inputs.push([vec![format!("u64:{OWN_PROCESS:#x}")], behind].concat());
         }
     }
+    // Behind numbers of 4 bytes, a length among them, or with one in front of it or behind.
+    for at in 1..=MOST_WORDS {
+        let half = |length: bool| if length { format!("u32:{PAGE_LENGTH}") } else { "u32:0".to_owned() };
+        let zeroes = |count: usize| vec![half(false); count];
+        let before = 2 * (at - 1);
+        inputs.push([zeroes(before), vec![half(false), half(true), address()]].concat());
+        inputs.push([zeroes(before), vec![half(true), half(false), address()]].concat());
+        inputs.push([zeroes(before), vec![address(), half(true), half(false)]].concat());
+    }
     let words: Vec<String> = known.chunks(8).map(|word| format!("hex:{}", hex(word))).collect();
     let whole = known.len() / 8;
     if known.iter().any(|byte| *byte != 0) && whole <= 2 * MOST_WORDS {

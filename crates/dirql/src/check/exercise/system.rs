@@ -4,8 +4,9 @@ use super::super::survey::{Operation, Survey, Watched};
 use super::effort::{Kind, Plan};
 use super::steps::{open, opened, tried, words};
 
-/// Paths of different lengths.
+/// Paths of images, to which one comes that is longer than `MAX_PATH`.
 const IMAGES: [&str; 2] = [r"C:\Windows\System32\user32.dll", r"C:\a.dll"];
+const LONG: usize = 300;
 /// The longest command line that there can be: `A` again and again.
 const LONGEST_COMMAND: &str = "fill:0x00410041:65532";
 const KEY: &str = r"\Registry\Machine\Software\Dirql-";
@@ -26,7 +27,11 @@ fn deeds(watched: &[Watched], process: &str) -> Vec<String> {
         match one {
             // It happens as they begin and end.
             Watched::Processes => {}
-            Watched::Images => steps.extend(IMAGES.map(|path| format!("load-image \"{path}\""))),
+            Watched::Images => {
+                let long = format!(r"C:\{}.dll", "a".repeat(LONG));
+                let paths = IMAGES.into_iter().chain([long.as_str()]);
+                steps.extend(paths.map(|path| format!("load-image \"{path}\"")));
+            }
             Watched::Registry => steps.extend(uses_of_registry(process)),
             Watched::Handles => {
                 for access in RIGHTS {

@@ -5,6 +5,7 @@
 
 mod asking;
 mod company;
+mod given;
 mod known;
 mod limits;
 mod needs;
@@ -20,7 +21,9 @@ use super::codes::compared;
 use super::signals::{Outside, guessed_causes, outside};
 use crate::error::Error;
 use crate::machine::Boots;
+use crate::play::Play;
 use asking::Asking;
+use given::Given;
 use known::Known;
 use needs::behind_needs;
 use question::Question;
@@ -176,6 +179,14 @@ impl Operation {
             match kind {
                 Some("zero") => bytes.resize(bytes.len() + number() as usize, 0),
                 Some("u32") => bytes.extend(number().to_le_bytes()),
+                Some("hex") => {
+                    let digits = parts.next().unwrap_or_default().as_bytes();
+                    let byte = |pair: &[u8]| {
+                        let pair = std::str::from_utf8(pair).ok()?;
+                        u8::from_str_radix(pair, 16).ok()
+                    };
+                    bytes.extend(digits.chunks(2).filter_map(byte));
+                }
                 _ => {
                     let word = number();
                     bytes.extend(word.to_le_bytes().repeat(number() as usize / 4));
@@ -265,7 +276,8 @@ pub enum Extent {
     Everything,
 }
 
-/// Asks the driver of a machine that is booted for it, whose image this is, and whose cards of which nothing is known have these signals.
+/// Asks the driver of a machine that is booted for it, whose image this is, and whose cards of which nothing is known have these signals. What the user's
+/// script asks of it is known.
 ///
 /// # Errors
 /// As [`Boots::boot`].
@@ -273,6 +285,7 @@ pub fn survey(
     boots: &mut Boots,
     image: &Image,
     signals: Vec<String>,
+    script: Option<&Play>,
     extent: Extent,
 ) -> Result<Survey, Error> {
     boots.keep_reached();
@@ -312,6 +325,11 @@ pub fn survey(
         values: compared.values.clone(),
         lacking: report.lacking().map(str::to_owned),
     };
+    let given = script.and_then(|play| Given::new(play, &found.names));
+    if let Some(given) = &given {
+        // It is asked of what the user's script opens.
+        found.names.sort_by_key(|name| *name != given.name);
+    }
     let Some(name) = found.names.first().filter(|_| ready).cloned() else { return Ok(found) };
     let handles = |major: usize| offered.majors.get(major).copied().unwrap_or(false);
     let mut asking = Asking { boots, name };
@@ -327,6 +345,9 @@ pub fn survey(
         for code in &compared.codes {
             known.extend(asking.code(*code, &refused, &compared.values)?);
         }
+    }
+    if let Some(given) = given {
+        asking.add_given(&mut known, given)?;
     }
     asking.ask_again(&mut known)?;
     asking.find_words_that_end(&mut known, &compared.values)?;

@@ -42,6 +42,8 @@ pub(super) enum Input {
     Filled(u32, u32),
     /// These in front of zeroes.
     Bytes([u8; FOUND], u32),
+    /// These, which the user has said.
+    Given(&'static [u8]),
 }
 
 impl Input {
@@ -55,6 +57,7 @@ impl Input {
                 bytes.resize(length as usize, 0);
                 return bytes;
             }
+            Self::Given(bytes) => return bytes.to_vec(),
         };
         let mut bytes = word.to_le_bytes().repeat(if is_filled { length as usize / 4 } else { 1 });
         bytes.resize(length as usize, 0);
@@ -68,6 +71,11 @@ impl Input {
             Self::Word(word, 4) => format!("u32:{word:#x}"),
             Self::Word(word, length) => format!("u32:{word:#x} + zero:{}", length - 4),
             Self::Filled(word, length) => format!("fill:{word:#x}:{length}"),
+            Self::Given(bytes) => match bytes.split_first_chunk::<4>() {
+                None => format!("hex:{}", hex(bytes)),
+                Some((word, [])) => format!("u32:{:#x}", u32::from_le_bytes(*word)),
+                Some((word, rest)) => format!("u32:{:#x} + hex:{}", u32::from_le_bytes(*word), hex(rest)),
+            },
             // What is behind the last whole word counts as zeroes.
             Self::Bytes(_, length) => {
                 let bytes = self.bytes();
@@ -95,8 +103,13 @@ impl Input {
             Self::Zeroes(_) => None,
             Self::Word(word, _) | Self::Filled(word, _) => Some(word),
             Self::Bytes(bytes, _) => bytes.first_chunk().map(|word| u32::from_le_bytes(*word)),
+            Self::Given(bytes) => bytes.first_chunk().map(|word| u32::from_le_bytes(*word)),
         }
     }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The most that it writes because another request has named a length.
