@@ -70,9 +70,21 @@ fn without_numbers(text: &str) -> String {
         word if counted(at) => {
             word.trim_start_matches(|letter: char| letter.is_ascii_alphanumeric()).to_owned()
         }
-        word => without_instance(&without_long_numbers(word)),
+        word => without_instance(&without_device_number(&without_long_numbers(word))),
     };
     words.iter().enumerate().map(shown).collect::<Vec<_>>().join(" ")
+}
+
+/// A device's name without the number at its end: which of several of one kind it is.
+fn without_device_number(word: &str) -> String {
+    let is_name =
+        [r"\Device\", r"\DosDevices\", r"\??\", r"\GLOBAL??\"].iter().any(|folder| word.contains(folder));
+    if !is_name {
+        return word.to_owned();
+    }
+    let name = word.trim_end_matches(|letter: char| letter.is_ascii_punctuation() && letter != '\\');
+    let behind = &word[name.len()..];
+    name.trim_end_matches(|letter: char| letter.is_ascii_digit()).to_owned() + behind
 }
 
 /// A word whose parts of eight digits are gone, as devices have for names.
@@ -148,6 +160,8 @@ mod tests {
             |card: &str| key(&Verdict::warning("some-rule", format!("stopped {card}, and still mapped")));
         assert_eq!(found("pci#0"), found("pci#12"));
         assert_ne!(found("pci#0"), found("edu#0"));
+        assert_eq!(found(r"\Device\Card-0"), found(r"\Device\Card-12"));
+        assert_ne!(found(r"\Device\Card0"), found(r"\Device\Other0"));
     }
 
     #[test]

@@ -60,13 +60,13 @@ pub(crate) fn finish(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
         return Err(never_taken_back(cx, irp));
     }
     let io_status = header.get(IRP::IoStatus);
-    let done = Done {
+    let mut done = Done {
         status: io_status.get(IO_STATUS_BLOCK::Status),
         information: io_status.get(IO_STATUS_BLOCK::Information),
         pending: header.get(IRP::PendingReturned) != 0,
         header: &header,
     };
-    check_information(cx, irp, &done, output)?;
+    done.information = checked_information(cx, irp, &done, output)?;
     let data = take_data(cx, &done)?;
     release_buffers(cx, irp, header.get(IRP::MdlAddress))?;
     let Some((thread, issue)) = cx.with(|k| {
@@ -109,30 +109,31 @@ fn never_taken_back(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> engine::Leave {
 }
 
 /// Where a system buffer takes the output back, `Information` says how much of it: never more than there is. With other methods, and
-/// for internal control codes, its meaning is between the driver and its caller.
-fn check_information(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, done: &Done<'_>, output: Option<u32>) -> Flow<()> {
+/// for internal control codes, its meaning is between the driver and its caller. What is delivered then.
+fn checked_information(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    done: &Done<'_>,
+    output: Option<u32>,
+) -> Flow<u64> {
     const COPIED: u32 = IRP_BUFFERED_IO | IRP_INPUT_OPERATION;
     let copied = done.header.get(IRP::Flags) & COPIED == COPIED;
     match output {
         Some(output) if copied && !is_error(done.status) && done.information > output.into() => {
-            Err(information_too_large(cx, irp, done.information, output))
+            information_too_large(cx, irp, done.information, output)?;
+            Ok(output.into())
         }
-        _ => Ok(()),
+        _ => Ok(done.information),
     }
 }
 
 #[cold]
-fn information_too_large(
-    cx: &mut Cx<'_>,
-    irp: DriverPtr<IRP>,
-    information: u64,
-    output: u32,
-) -> engine::Leave {
+fn information_too_large(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, information: u64, output: u32) -> Flow<()> {
     let message = format!(
         "the IRP {:#x} was completed with IoStatus.Information {information:#x}, and the output buffer has {output:#x} bytes",
         irp.address
     );
-    cx.stop(io_manager("information-too-large", 0x312, message, DriverPtr::NULL, irp))
+    cx.stop_or_log(io_manager("information-too-large", 0x312, message, DriverPtr::NULL, irp))
 }
 
 /// What the system buffer holds for the requester; it is freed.

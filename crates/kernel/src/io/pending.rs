@@ -278,7 +278,7 @@ pub(crate) fn left(
 ) -> Flow<()> {
     match cx.with(|k| k.io.frames.leave(irp.address, location, Left { marked, status })) {
         None => Ok(()),
-        Some((frame, _)) if !marked => Err(not_marked(cx, frame)),
+        Some((frame, _)) if !marked => not_marked(cx, frame),
         Some((frame, returned)) => Err(marked_but_returned(cx, frame, returned)),
     }
 }
@@ -367,7 +367,7 @@ fn is_on_its_way_up(k: &Kernel, irp: u64) -> bool {
 fn judge(cx: &mut Cx<'_>, frame: Frame, left: Left, status: NtStatus) -> Flow<()> {
     match (status == NtStatus::PENDING, left.marked) {
         _ if left.marked && frame.was_marked => Ok(()),
-        (true, false) => Err(not_marked(cx, frame)),
+        (true, false) => not_marked(cx, frame),
         (false, true) => Err(marked_but_returned(cx, frame, status)),
         (false, false) if !frame.forwarded && status != left.status => {
             let message = format!(
@@ -386,10 +386,14 @@ fn judge(cx: &mut Cx<'_>, frame: Frame, left: Left, status: NtStatus) -> Flow<()
 /// The routine returned and the IRP is still in its location: no driver below has it.
 fn judge_held(cx: &mut Cx<'_>, frame: Frame, status: NtStatus) -> Flow<()> {
     let location = irp::location(DriverPtr::new(frame.irp), frame.location);
-    let marked = cx.read(location + IO_STACK_LOCATION::Control)? & SL_PENDING_RETURNED != 0;
+    let control = cx.read(location + IO_STACK_LOCATION::Control)?;
+    let marked = control & SL_PENDING_RETURNED != 0;
     match (status == NtStatus::PENDING, marked) {
         _ if marked && frame.was_marked => Ok(()),
-        (true, false) => Err(not_marked(cx, frame)),
+        (true, false) => {
+            not_marked(cx, frame)?;
+            cx.write(location + IO_STACK_LOCATION::Control, control | SL_PENDING_RETURNED)
+        }
         (false, true) => Err(marked_but_returned(cx, frame, status)),
         (false, false) => {
             let message = format!(
@@ -404,11 +408,12 @@ fn judge_held(cx: &mut Cx<'_>, frame: Frame, status: NtStatus) -> Flow<()> {
 }
 
 #[cold]
-fn not_marked(cx: &mut Cx<'_>, frame: Frame) -> engine::Leave {
+fn not_marked(cx: &mut Cx<'_>, frame: Frame) -> Flow<()> {
     let (code, whose) = if frame.forwarded {
         (
             0x228,
-            ": its completion routine did not pass the mark on (if (Irp->PendingReturned) IoMarkIrpPending(Irp))",
+            ": where STATUS_PENDING is returned for an IRP that was passed down, a completion routine passes the mark on \
+             (if (Irp->PendingReturned) IoMarkIrpPending(Irp)), or what IoCallDriver has returned is returned",
         )
     } else {
         (0x23D, "")
@@ -418,7 +423,8 @@ fn not_marked(cx: &mut Cx<'_>, frame: Frame) -> engine::Leave {
         who(cx, frame),
         frame.irp
     );
-    stop(cx, "pending-not-marked", code, message, frame)
+    let (device, irp) = (DriverPtr::new(frame.device), DriverPtr::new(frame.irp));
+    cx.stop_or_log(io_manager("pending-not-marked", code, message, device, irp))
 }
 
 #[cold]

@@ -4,6 +4,7 @@ use super::question::{Answer, Question, answer, ends_well};
 use super::usual;
 use crate::error::Error;
 use crate::machine::{Boots, Handle, Machine};
+use crate::report::{Report, instruction};
 
 /// So often the machine is booted for one code, if words end it.
 const BOOTS: usize = 6;
@@ -17,17 +18,21 @@ pub(super) struct Asking<'b> {
 impl Asking<'_> {
     /// The answers to one request after the other, on one handle, up to the first that ends the machine.
     pub(super) fn ask(&mut self, questions: &[Question]) -> Result<Vec<Answer>, Error> {
-        let answers = self.with_handle(|machine, handle| {
+        let (answers, report) = self.with_handle_reported(|machine, handle| {
             let mut answers = Vec::new();
             for question in questions {
                 answers.push(answer(machine, handle, *question));
-                if answers.last() == Some(&Answer::Ends) {
+                if matches!(answers.last(), Some(Answer::Ends(_))) {
                     break;
                 }
             }
             answers
         })?;
-        Ok(answers.unwrap_or_default())
+        let mut answers = answers.unwrap_or_default();
+        if let Some(Answer::Ends(place)) = answers.last_mut() {
+            *place = report.verdict.as_ref().and_then(instruction).unwrap_or(0);
+        }
+        Ok(answers)
     }
 
     /// What comes of this with a machine whose device is open. None if it cannot be opened.
@@ -35,12 +40,19 @@ impl Asking<'_> {
         &mut self,
         work: impl FnOnce(&Machine, &Handle<'_>) -> R,
     ) -> Result<Option<R>, Error> {
+        self.with_handle_reported(work).map(|(done, _)| done)
+    }
+
+    /// As [`Asking::with_handle`], with what is reported of it.
+    fn with_handle_reported<R>(
+        &mut self,
+        work: impl FnOnce(&Machine, &Handle<'_>) -> R,
+    ) -> Result<(Option<R>, Report), Error> {
         let Self { boots, name } = self;
-        let (done, _) = boots.boot_to_script(usual(), |machine| {
+        boots.boot_to_script(usual(), |machine| {
             let handle = machine.open_overlapped(name).ok()?;
             Some(work(machine, &handle))
-        })?;
-        Ok(done)
+        })
     }
 
     /// The answers to one request after the other, though some may end the machine.

@@ -82,7 +82,7 @@ impl Asking<'_> {
         let came = self.with_handle(|machine, handle| {
             let mut came = Vec::new();
             for one in known {
-                if answer(machine, handle, one.question) == Answer::Ends {
+                if matches!(answer(machine, handle, one.question), Answer::Ends(_)) {
                     break;
                 }
                 let _ = machine.wait(SETTLING);
@@ -185,7 +185,7 @@ impl Asking<'_> {
     fn together(&mut self, questions: &[Question], events: &[&Outside]) -> Result<Vec<Answer>, Error> {
         let answers = self.with_handle(|machine, handle| {
             let begun: Result<Vec<_>, _> = questions.iter().map(|question| question.begin(handle)).collect();
-            let Ok(begun) = begun else { return vec![Answer::Ends] };
+            let Ok(begun) = begun else { return vec![Answer::Ends(0)] };
             for event in events {
                 for value in &event.values {
                     let _ = machine.wait(BETWEEN);
@@ -195,7 +195,7 @@ impl Asking<'_> {
             let _ = machine.wait(PATIENCE);
             begun.into_iter().map(ended).collect()
         })?;
-        Ok(answers.unwrap_or_else(|| vec![Answer::Ends]))
+        Ok(answers.unwrap_or_else(|| vec![Answer::Ends(0)]))
     }
 }
 

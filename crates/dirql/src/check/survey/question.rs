@@ -20,8 +20,8 @@ pub(super) enum Answer {
     Later(u32),
     /// It was cancelled.
     Waits,
-    /// The machine has stopped, or it could not be cancelled.
-    Ends,
+    /// The machine has stopped, at this instruction of the driver's, if that is known; or it could not be cancelled.
+    Ends(u64),
 }
 
 /// A request of the survey's.
@@ -221,12 +221,12 @@ pub(super) const fn succeeds(answer: Answer) -> bool {
     match answer {
         Answer::Status(status) | Answer::Later(status) => status >> 31 == 0,
         Answer::Waits => true,
-        Answer::Ends => false,
+        Answer::Ends(_) => false,
     }
 }
 
 pub(super) fn answer(machine: &Machine, handle: &Handle<'_>, question: Question) -> Answer {
-    let Ok(request) = question.begin(handle) else { return Answer::Ends };
+    let Ok(request) = question.begin(handle) else { return Answer::Ends(0) };
     if !request.is_over() {
         let _ = machine.wait(PATIENCE);
     }
@@ -237,12 +237,12 @@ pub(super) fn answer(machine: &Machine, handle: &Handle<'_>, question: Question)
 pub(super) fn ended(request: Request<'_>) -> Answer {
     let (waits, was_pending) = (!request.is_over(), request.was_pending());
     if waits && request.cancel().is_err() {
-        return Answer::Ends;
+        return Answer::Ends(0);
     }
     match request.wait() {
         Ok(_) if waits => Answer::Waits,
         Ok(end) if was_pending => Answer::Later(end.status),
         Ok(end) => Answer::Status(end.status),
-        Err(_) => Answer::Ends,
+        Err(_) => Answer::Ends(0),
     }
 }
