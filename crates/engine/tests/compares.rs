@@ -1,4 +1,4 @@
-//! What driver code compares is noted before it is done, and nothing else changes.
+//! What driver code compares is noted before it is done, and nothing else changes; and which code is come to is kept.
 
 use engine::{Asked, Compare};
 use iced_x86::code_asm::{ax, byte_ptr, cl, dword_ptr, eax, ecx, r8, rax, rcx, rdx};
@@ -66,4 +66,26 @@ fn operands_are_noted_while_that_is_wanted() {
     rig.engine.note_compares(false);
     assert_eq!(run(), plain);
     assert_eq!(rig.engine.compared(), []);
+}
+
+#[test]
+fn code_behind_a_branch_that_is_not_taken_is_not_come_to() {
+    let code = assemble(|a| {
+        let mut other = a.create_label();
+        a.xor(eax, eax).unwrap();
+        a.cmp(ecx, 1).unwrap();
+        a.jne(other).unwrap();
+        a.inc(rax).unwrap();
+        a.ret().unwrap();
+        a.set_label(&mut other).unwrap();
+        a.dec(rax).unwrap();
+        a.ret().unwrap();
+    });
+    let rig = Rig::new(&code);
+    rig.engine.keep_reached();
+    assert_eq!(rig.call(&[2]).unwrap(), u64::MAX);
+    let reached = rig.engine.reached();
+    assert_eq!((reached.len(), reached[0]), (5, CODE));
+    assert_eq!(rig.call(&[1]).unwrap(), 1);
+    assert_eq!(rig.engine.reached().len(), 7);
 }

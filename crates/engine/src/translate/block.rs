@@ -102,7 +102,9 @@ const JUMPS: usize = 2;
 pub(crate) fn translate(cache: &mut Cache, pc: u64) -> Result<u64, FaultKind> {
     cache.emitter.align(64);
     cache.workshop.fetched.forget();
-    let mut asides = Asides::new(cache, BLOCKS);
+    // Where it is kept what driver code has come to, nothing is made before it is.
+    let blocks = if cache.reached.is_some() { 0 } else { BLOCKS };
+    let mut asides = Asides::new(cache, blocks);
     let start = asides.stretch(cache, pc)?;
     asides.write(cache);
     Ok(start)

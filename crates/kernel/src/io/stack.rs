@@ -233,8 +233,8 @@ pub(crate) fn related_device(
     attached(cx, device)
 }
 
-/// After `AddDevice`: every device that it made, which are those of this thread's in front of what was the driver's first `before`, must have
-/// cleared `DO_DEVICE_INITIALIZING`. Another thread of the driver's may be in the middle of making one, too: a child that is plugged in.
+/// After `AddDevice`: every device that it made and attached, which are those of this thread's in front of what was the driver's first `before`, must have
+/// cleared `DO_DEVICE_INITIALIZING`. Of one that is attached to nothing the PnP manager may do that, when it is reported as a child. Another thread of the driver's may be in the middle of making one, too: a child that is plugged in.
 ///
 /// # Errors
 /// With Driver Verifier's I/O option, a verdict if one has not.
@@ -248,8 +248,8 @@ pub(crate) fn check_added(
             break;
         }
         let is_own = cx.with(|k| {
-            let maker = k.io.devices.get(device.address).and_then(|known| known.maker);
-            maker == Some(k.ke.processor().thread)
+            let known = k.io.devices.get(device.address).filter(|known| known.below != 0);
+            known.and_then(|known| known.maker) == Some(k.ke.processor().thread)
         });
         if !is_own {
             continue;

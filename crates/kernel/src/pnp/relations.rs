@@ -3,11 +3,12 @@
 //! Pages: *IRP_MN_QUERY_DEVICE_RELATIONS*, *Enumerating a Device*, *Removing a Device in a Bus Driver*, *IoInvalidateDeviceRelations
 //! function*, *Bug Check 0xCA*. A child that is reported is asked who it is, and gets the drivers that the library finds for it; one whose
 //! driver is not found starts without, if its bus driver says that it can (`RawDeviceOK`). One that is not reported any more is surprise
-//! removed, and removed. A query that fails changes nothing.
+//! removed, and removed. A query that fails changes nothing. A child's device object is taken for initialised when it is reported: no page says so, but
+//! published bus drivers never clear `DO_DEVICE_INITIALIZING` of their children, and other drivers attach to these.
 
 use abi::{
-    BusRelations, DEVICE_CAPABILITIES, DEVICE_OBJECT, DEVICE_RELATIONS, DO_BUS_ENUMERATED_DEVICE, DriverPtr,
-    IRP_MN_QUERY_DEVICE_RELATIONS,
+    BusRelations, DEVICE_CAPABILITIES, DEVICE_OBJECT, DEVICE_RELATIONS, DO_BUS_ENUMERATED_DEVICE,
+    DO_DEVICE_INITIALIZING, DriverPtr, IRP_MN_QUERY_DEVICE_RELATIONS,
 };
 use engine::{Flow, Leave};
 
@@ -150,7 +151,8 @@ fn adopt(cx: &mut Cx<'_>, parent: NodeId, pdo: Device) -> Flow<NodeId> {
         cx.report(Verdict::warning("child-reused", message));
     }
     let flags = cx.read(pdo + DEVICE_OBJECT::Flags)?;
-    cx.write(pdo + DEVICE_OBJECT::Flags, flags | DO_BUS_ENUMERATED_DEVICE)?;
+    let flags = (flags | DO_BUS_ENUMERATED_DEVICE) & !DO_DEVICE_INITIALIZING;
+    cx.write(pdo + DEVICE_OBJECT::Flags, flags)?;
     cx.with(|k| {
         let name = format!("a child of {}", k.pnp.node(parent).name);
         let number = k.pnp.next_number();

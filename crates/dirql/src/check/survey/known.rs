@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use super::super::wanted::{Came, ENDING, Wanted, wanted};
 use super::Operation;
 use super::asking::Asking;
-use super::question::{Answer, Input, LENGTH, Question, SIZES, WAITING, answer, life, succeeds};
+use super::question::{
+    Answer, Input, LENGTH, PATIENCE, Question, SIZES, WAITING, answer, ended, life, succeeds,
+};
 use crate::error::Error;
 
 /// Codes that no driver has.
@@ -23,6 +25,8 @@ const ELSEWHERE_OF: usize = 24;
 const ELSEWHERE: usize = 2;
 /// So many inputs of one code are tried, each changed by what the driver has compared.
 const TRIALS: usize = 96;
+/// Longer than any sequence of requests in company takes.
+const LONG: u64 = 10 * PATIENCE;
 /// `STATUS_INVALID_DEVICE_REQUEST`.
 const INVALID_REQUEST: u32 = 0xC000_0010;
 
@@ -194,9 +198,20 @@ impl Asking<'_> {
     /// Which wait when nothing was asked before: behind others, what they have used up may be what a request waits for.
     pub(super) fn ask_again(&mut self, known: &mut [Known]) -> Result<(), Error> {
         for Known { operation, question } in known.iter_mut().filter(|one| one.operation.waits) {
-            operation.waits = self.ask(&[*question])?.first() == Some(&Answer::Waits);
+            operation.waits =
+                self.ask(&[*question])?.first() == Some(&Answer::Waits) && self.waits_for_long(*question)?;
         }
         Ok(())
+    }
+
+    /// Whether it still waits when all is over that it is asked in company with: else its own time limit may seem to be what another has done.
+    fn waits_for_long(&mut self, question: Question) -> Result<bool, Error> {
+        let waits = self.with_handle(|machine, handle| {
+            let Ok(request) = question.begin(handle) else { return false };
+            let _ = machine.wait(LONG);
+            ended(request) == Answer::Waits
+        })?;
+        Ok(waits.unwrap_or(false))
     }
 
     /// What a request of this code is answered with which words.
