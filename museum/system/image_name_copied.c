@@ -11,7 +11,20 @@
 #define DEVICE_NAME L"\\Device\\ImageList"
 #define LINK_NAME L"\\DosDevices\\ImageList"
 #include "../include/legacy.h"
-#include <ddk/ntddk.h>
+
+/* Of ntddk.h. */
+typedef struct _LOADED_IMAGE {
+    ULONG Properties;
+    PVOID ImageBase;
+    ULONG ImageSelector;
+    SIZE_T ImageSize;
+    ULONG ImageSectionNumber;
+} LOADED_IMAGE, *PLOADED_IMAGE;
+
+typedef VOID(NTAPI *IMAGE_NOTIFY)(PUNICODE_STRING Name, HANDLE Process, PLOADED_IMAGE Info);
+
+NTKERNELAPI NTSTATUS NTAPI PsSetLoadImageNotifyRoutine(IMAGE_NOTIFY Routine);
+NTKERNELAPI NTSTATUS NTAPI PsRemoveLoadImageNotifyRoutine(IMAGE_NOTIFY Routine);
 
 #define IMAGES_TAG 'gamI'
 #define IOCTL_IMAGES_LAST CTL_CODE(FILE_DEVICE_UNKNOWN, 0xE60, METHOD_BUFFERED, FILE_READ_ACCESS)
@@ -39,7 +52,7 @@ typedef struct _DEVICE {
 
 static PDEVICE Own;
 
-static VOID Fill(PRECORD Record, PUNICODE_STRING Name, HANDLE Process, PIMAGE_INFO Info)
+static VOID Fill(PRECORD Record, PUNICODE_STRING Name, HANDLE Process, PLOADED_IMAGE Info)
 {
     ULONG Bytes = Name == NULL ? 0 : Name->Length; /* there is not always a name */
 
@@ -56,7 +69,7 @@ static VOID Fill(PRECORD Record, PUNICODE_STRING Name, HANDLE Process, PIMAGE_IN
 }
 
 /* At PASSIVE_LEVEL, in a critical region. */
-static VOID NTAPI Mapped(PUNICODE_STRING Name, HANDLE Process, PIMAGE_INFO Info)
+static VOID NTAPI Mapped(PUNICODE_STRING Name, HANDLE Process, PLOADED_IMAGE Info)
 {
     PIMAGE Image = ExAllocatePoolWithTag(PagedPool, sizeof(IMAGE), IMAGES_TAG);
     PIMAGE Oldest = NULL;

@@ -579,7 +579,7 @@ pub(crate) fn build_image(image: &Image<'_>) -> Result<()> {
         compiler.arg(import_library(folder, &scratch, definition)?);
     }
     match image.compiler {
-        Gcc => compiler.args(["-lntoskrnl", "-lhal"]),
+        Gcc => compiler.args(["-lntoskrnl", "-lhal", "-lwmilib"]),
         Clang(_) => compiler.args([mingw_file("libntoskrnl.a")?, mingw_file("libhal.a")?]),
     };
 

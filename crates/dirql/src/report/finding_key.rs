@@ -183,7 +183,8 @@ mod tests {
             gist(&format!("it reported the child 0x2020 ({device} (bus)) without a reference"))
         };
         assert_eq!(child(r"\Device\00000002"), child(r"\Device\0000003d"));
-        assert_ne!(child(r"\Device\Port2"), child(r"\Device\Port3"));
+        assert_eq!(child(r"\Device\Port2"), child(r"\Device\Port3"));
+        assert_ne!(child(r"\Device\Port2"), child(r"\Device\Link2"));
     }
 
     #[test]
