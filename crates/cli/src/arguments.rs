@@ -409,7 +409,7 @@ pub(crate) struct Check {
 }
 
 const CHECK: &str = "\
-Without --inf, an INF file of the driver's name beside it is taken; without --device, the card that it is for. A script (--do, --script) is one exercise more.
+Without --inf, an INF file of the driver's name beside it is taken; without --device, the card that it is for. A script (--do, --script) is one exercise more, and its requests that succeed take part in the others.
 
 Exit codes:
   0  nothing is wrong by what was tried

@@ -168,6 +168,8 @@ pub(super) fn write_msr(cx: &mut Cx<'_>, register: u32, value: u64) -> Flow<u64>
         }
         _ if is_real(register) => Err(not_implemented(cx, &attempt)),
         _ if msr(cx, register) == Some(value) => Ok(0),
+        // IA32_P5_MC_ADDR, IA32_P5_MC_TYPE, which stand for the first bank's: they take nothing but 0.
+        0 | 1 => Err(refused(cx, &format!("{attempt}, which can only be cleared"))),
         _ if msr(cx, register).is_none() => Err(refused(cx, &format!("{attempt}, which it does not have"))),
         // IA32_EFER.
         0xC000_0080 => {
