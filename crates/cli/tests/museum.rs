@@ -76,7 +76,7 @@ exhibits! {
     device: raw_address_mapped 2, divides_by_register 10, port_by_log_config 1, cleared_by_ones 2, far_register 1;
     dma: common_buffer_left 1, adapter_left 1;
     interrupt: own_not_claimed 2, ones_taken_for_bits 2, limit_hides_loss 1;
-    irp: unknown_code_not_completed 2, status_left_pending 2, pair_of_requests 2;
+    irp: unknown_code_not_completed 2, status_left_pending 2, pair_of_requests 2, other_end 1;
     lock: returns_with_lock 2, mutexes_in_two_orders 2;
     memory: allocation_not_checked 2, process_reference_kept 2, last_opened_remembered 20, owner_kept_after_close 20, image_freed_while_written 10, local_too_short 1;
     pnp: remove_not_passed_down 1, capabilities_not_awaited 1, link_left 1, wmi_swallowed 1, surprise_leaves_requests 5, left_in_table 1, unit_looked_up 20, wmi_item_beyond 1;

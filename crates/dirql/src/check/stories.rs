@@ -61,6 +61,8 @@ struct Story<'s> {
     kinds: Vec<usize>,
     /// Whether it has one handle only.
     one_handle: bool,
+    /// The device that the second one is of.
+    other: &'s str,
     /// Words that its requests have at times: nothing is known of what ends these.
     words: Option<[u32; 2]>,
     /// What surrounds the card does what it can meanwhile: a driver may shut off an input that is active for long, and what else then ends is not known.
@@ -116,6 +118,8 @@ impl<'s> Story<'s> {
         };
         // What is about one handle may not be about another.
         let one_handle = pair.is_some() || rng.one_in(2);
+        // Where there are several, that of another device in every second story.
+        let other = survey.names.get(1).filter(|_| number.is_multiple_of(2)).map_or(name, String::as_str);
         // What another one needs is made, too.
         let needed: Vec<usize> = kinds.iter().flat_map(|kind| survey.needed(*kind)).collect();
         kinds.extend(needed);
@@ -132,6 +136,7 @@ impl<'s> Story<'s> {
             rng,
             kinds,
             one_handle,
+            other,
             words,
             is_disturbed,
             requests: Vec::new(),
@@ -143,7 +148,7 @@ impl<'s> Story<'s> {
     fn text(mut self) -> String {
         self.steps.push(open(self.name));
         if !self.one_handle {
-            self.steps.push(open_other(self.name));
+            self.steps.push(open_other(self.other));
         }
         for _ in 0..self.rng.below(BEFORE + 1) {
             let step = if self.rng.one_in(4) { self.in_a_row() } else { self.step() };
@@ -313,7 +318,9 @@ impl<'s> Story<'s> {
 
     /// What must end.
     fn owed(&self, end: &mut String) {
-        if self.words.is_some() || self.is_disturbed {
+        // Nothing is known of what two devices do to each other.
+        let of_two = !self.one_handle && self.other != self.name;
+        if self.words.is_some() || self.is_disturbed || of_two {
             return;
         }
         let must = |kind: &usize| self.kinds.iter().all(|other| self.ends_with(*kind, *other));

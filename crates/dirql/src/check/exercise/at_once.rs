@@ -5,8 +5,8 @@ use super::super::stories::with_words;
 use super::super::survey::{Ended, Operation, Survey};
 use super::effort::{Kind, Plan};
 use super::steps::{
-    ENDED, ENDED_ALONE, ENDED_OF_TWO, asks, asks_other, open, open_two, opened, owed, owed_of_two, place,
-    two_at_once, two_under_way, words,
+    ENDED, ENDED_ALONE, ENDED_OF_TWO, PAUSE, asks, asks_other, open, open_two, opened, owed, owed_of_two,
+    place, two_at_once, two_under_way, words,
 };
 use super::{AT_ONCE, METHOD_BUFFERED};
 
@@ -22,6 +22,8 @@ const CHANGES: [(&str, &str); 4] = [
 /// What becomes of the beginning of memory that a driver keeps for longer.
 const OVERWRITTEN: [&str; 2] = ["zero:64", "fill:0xffffffff:64"];
 const ENDED_WITH_MEMORY: &str = "cancel h; join a; join p; close h";
+/// So many devices besides the first are asked with it.
+const OTHER_DEVICES: usize = 2;
 /// Words that are not those of the survey.
 const OTHER_WORDS: [u32; 2] = [5, 7];
 /// So many requests come before others at once.
@@ -115,6 +117,7 @@ pub(super) fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut 
     }
     memory_changes(survey, name, &operations, plan);
     prepared(&operations, name, plan);
+    on_two_devices(survey, name, &operations, plan);
     behind_what_it_needs(survey, name, plan);
     for &(waits, ends) in survey.ended_by.iter().take(ENDED_BY) {
         let (waits, ends) = (&survey.operations[waits], &survey.operations[ends]);
@@ -162,13 +165,9 @@ fn memory_changes(survey: &Survey, name: &str, operations: &[&Operation], plan: 
 /// Two different requests at once on two handles, of which the first has made one before.
 fn prepared(operations: &[&Operation], name: &str, plan: &mut Plan) {
     let first = operations.iter().filter(|one| one.succeeds && !one.waits).take(FIRST);
-    let pairs = || {
-        let some = operations.iter().take(PREPARED);
-        some.clone().flat_map(move |one| some.clone().map(move |other| (one, other)))
-    };
     for before in first {
         let opened = format!("{}; {}; wait 1ms", open_two(name), asks("p", before));
-        for (one, other) in pairs().filter(|(one, other)| one.command != other.command) {
+        for (one, other) in pairs(operations).filter(|(one, other)| one.command != other.command) {
             let title = format!(
                 "{} and {} on two handles at once behind {}",
                 words(one),
@@ -179,6 +178,34 @@ fn prepared(operations: &[&Operation], name: &str, plan: &mut Plan) {
             plan.add(title, script, Kind::Behind);
         }
     }
+}
+
+/// Requests to two devices of the driver's, what one of them is asked to do may be for the other: the one behind the other, and at once.
+fn on_two_devices(survey: &Survey, name: &str, operations: &[&Operation], plan: &mut Plan) {
+    for other_name in survey.names.iter().skip(1).take(OTHER_DEVICES) {
+        let opened = format!("{}; open \"{other_name}\" as i overlapped", open(name));
+        for (one, other) in pairs(operations) {
+            let title = format!("{} of {name} and {} of {other_name}", words(one), words(other));
+            let (here, there) = (asks("a", one), asks_other("b", other));
+            let again = [asks("c", one), asks_other("d", other)].join("; ");
+            let script = format!(
+                "{opened}; {there}; {PAUSE}; {here}; {PAUSE}; cancel h; cancel i; join a; join b; {again}; \
+                 {PAUSE}; cancel i; cancel h; join c; join d; close i; close h"
+            );
+            plan.add(title.clone(), script, Kind::Requests);
+            plan.add(
+                format!("{title}, at once"),
+                two_at_once(&opened, &here, &there, ENDED_OF_TWO),
+                Kind::Behind,
+            );
+        }
+    }
+}
+
+/// Of the first of them each with each.
+fn pairs<'s>(operations: &'s [&'s Operation]) -> impl Iterator<Item = (&'s Operation, &'s Operation)> {
+    let some = operations.iter().take(PREPARED);
+    some.clone().flat_map(move |one| some.clone().map(move |other| (*one, *other)))
 }
 
 /// Two requests at once that succeed behind a third only, which has been made twice: with another word, too.
