@@ -262,7 +262,7 @@ static NTSTATUS ChildCapabilities(CHILD *c, PDEVICE_CAPABILITIES Caps)
     for (i = PowerSystemSleeping1; i <= PowerSystemShutdown; i++)
         Caps->DeviceState[i] = PowerDeviceD3;
     Caps->Removable = TRUE;
-    Caps->UniqueID = TRUE;
+    Caps->UniqueID = FALSE;
     Caps->RawDeviceOK = TRUE;
     Caps->SilentInstall = TRUE;
     Caps->Address = c->Serial;
