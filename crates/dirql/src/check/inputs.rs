@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::machine::Boots;
 use crate::machine::sequences::{Answer, Came, Deed, Step};
 use crate::machine::transfer::Transfer;
+use crate::record::hex;
 
 /// So many steps at most.
 const LONGEST: usize = 6;
@@ -438,7 +439,7 @@ fn spelled(bytes: &[u8]) -> String {
     let used =
         bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1).next_multiple_of(4).min(bytes.len());
     let (used, zeros) = bytes.split_at(used);
-    let hex: String = used.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(used);
     match (used.is_empty(), zeros.len()) {
         (true, zeros) => format!("zero:{zeros}"),
         (false, 0) => format!("hex:{hex}"),

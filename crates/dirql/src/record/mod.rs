@@ -26,6 +26,7 @@ mod recording;
 mod setup;
 
 pub use comparison::{Comparison, Difference};
+pub(crate) use header::hex;
 pub use header::{Header, RecordedFile, RecordedRegistry, RecordedScript};
 pub use line::{End, EventMark};
 pub use read::Record;

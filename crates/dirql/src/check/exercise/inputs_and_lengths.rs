@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::super::survey::Operation;
 use super::steps::{filled, tried};
 use super::{METHOD_BUFFERED, METHOD_NEITHER, OVERFLOWS, WORDS};
+use crate::record::hex;
 
 /// The lengths of reads and writes: some of several pages, which lie wherever memory is free.
 const LENGTHS: [u32; 13] = [0, 1, 3, 4, 16, 100, 4095, 4096, 4097, 4112, 8192, SEVERAL_PAGES, 65_536];
@@ -148,10 +149,6 @@ fn own_pointers(known: &[u8]) -> Vec<String> {
         }));
     }
     inputs.into_iter().map(|words: Vec<String>| words.join(" + ")).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Buffers that are not there, are taken away, lie in the kernel, or end at a page; and input that is made of pointers

@@ -4,6 +4,7 @@ use super::super::wanted::{FOUND, Wanted};
 use super::{Known, Operation};
 use crate::error::Error;
 use crate::machine::{Handle, Machine, Request};
+use crate::record::hex;
 
 /// The sizes of input and output buffers that a code is asked with, until it succeeds.
 pub(super) const SIZES: [(u32, u32); 8] =
@@ -106,10 +107,6 @@ impl Input {
             Self::Given(bytes) => bytes.first_chunk().map(|word| u32::from_le_bytes(*word)),
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The most that it writes because another request has named a length.
