@@ -18,6 +18,8 @@ pub enum Asked {
     Bits,
     /// When it is, as a due time: a timer was set by it, or a wait limited. It is the first; there is no second.
     DueTime,
+    /// What object it is a handle of. It is the first; there is no second.
+    Handle,
 }
 
 /// A comparison that driver code has made.

@@ -566,26 +566,18 @@ impl Engine {
 
     /// While that is noted: the kernel tells a number of a driver's, of 32 bits, from another.
     pub fn note_told_apart(self, number: u32, other: u32) {
-        let compares = &state().compares;
-        if compares.is_on() {
-            let (left, right) = (number.into(), other.into());
-            compares.note(Compare { rip: 0, bytes: 4, asked: Asked::Order, left, right });
-        }
+        note_asked(4, Asked::Order, number.into(), other.into());
     }
 
     /// While that is noted: a timer is set by this due time, or a wait limited, in units of 100 ns.
     #[inline]
     pub fn note_due_time(self, due: i64) {
-        let compares = &state().compares;
-        if compares.is_on() {
-            compares.note(Compare {
-                rip: 0,
-                bytes: 8,
-                asked: Asked::DueTime,
-                left: due.cast_unsigned(),
-                right: 0,
-            });
-        }
+        note_asked(8, Asked::DueTime, due.cast_unsigned(), 0);
+    }
+
+    /// While that is noted: a driver wants the object that this is a handle of.
+    pub fn note_handle(self, handle: u64) {
+        note_asked(8, Asked::Handle, handle, 0);
     }
 
     /// What it has compared since this was asked last, in that order, up to some thousands. On the host's side.
@@ -988,6 +980,15 @@ impl Engine {
 
 /// Bytes of a processor's control region, as far as translated code itself goes.
 const REGION: u64 = size_of::<abi::KPCR>() as u64;
+
+/// While comparisons are noted: the kernel asks this of a number of a driver's.
+#[inline]
+fn note_asked(bytes: u32, asked: Asked, left: u64, right: u64) {
+    let compares = &state().compares;
+    if compares.is_on() {
+        compares.note(Compare { rip: 0, bytes, asked, left, right });
+    }
+}
 
 /// As [`Engine::suspend`] where accesses are noted: those of strands that run meanwhile are not noted as this caller's.
 #[cold]

@@ -2,7 +2,7 @@
 //! before.
 //!
 //! Requests as the survey has them come first, alone and in pairs; where a pair comes to new code, each request is made behind it: what one leaves behind
-//! shows by what the next one does, though both may fail. Then sequences are changed. What is changed are the bytes, lengths and codes of requests, their number and order, and the handle; values come from the driver's comparisons, from
+//! shows by what the next one does, though both may fail. What a request is answered with is handed to others, on its handle and on another one. Then sequences are changed. What is changed are the bytes, lengths and codes of requests, their number and order, and the handle; values come from the driver's comparisons, from
 //! what it has answered, and from what numbers overflow at. A sequence is tried from an open device on, and the machine taken back there: what only the end
 //! of a machine shows is seen when [`Inputs::scripts`] are carried out. Random numbers have one seed, so the same driver has the same inputs.
 
@@ -30,6 +30,8 @@ const KEPT: usize = 2_000;
 const WORDS_KEPT: usize = 64;
 /// So many sequences take part in stories: the last ones, which go deepest.
 const SEQUENCES_KEPT: usize = 64;
+/// So many sequences are planned in which one request is handed what another was answered with.
+const ANSWERS_HANDED: usize = 256;
 /// Places at a buffer's beginning.
 const NEAR: usize = 4;
 const SIZES: [usize; 16] = [0, 1, 2, 4, 7, 8, 12, 16, 20, 24, 32, 40, 64, 128, 256, 1024];
@@ -65,8 +67,10 @@ pub fn inputs(boots: &mut Boots, survey: &Survey, count: u64) -> Result<Inputs, 
             let planned = if number < count / 2 { looking.planned.pop_front() } else { None };
             let steps = planned.clone().unwrap_or_else(|| looking.changed());
             let came = trial.run(&steps)?;
-            if planned.is_some_and(|steps| steps.len() == 2) && came.new_code && !came.stopped {
-                looking.plan_behind(&steps);
+            match planned.as_deref() {
+                Some([only]) if !came.stopped => looking.plan_answered(only, &came),
+                Some([_, _]) if came.new_code && !came.stopped => looking.plan_behind(&steps),
+                _ => {}
             }
             looking.came(steps, came);
         }
@@ -122,6 +126,8 @@ struct Looking<'s> {
     compared: Vec<u32>,
     /// Words of the driver's answers.
     answered: Vec<u64>,
+    /// Sequences that were planned with them.
+    handed: usize,
     has_other: bool,
     /// What it answered: which request of which kind, and the status.
     seen: BTreeSet<(u32, usize, u32, bool)>,
@@ -147,6 +153,7 @@ impl<'s> Looking<'s> {
             kept,
             compared,
             answered,
+            handed: 0,
             has_other,
             seen,
             wrong,
@@ -158,6 +165,36 @@ impl<'s> Looking<'s> {
     fn plan_behind(&mut self, steps: &[Step]) {
         for one in self.requests.iter().rev() {
             self.planned.push_front(steps.iter().cloned().chain([asks(one)]).collect());
+        }
+    }
+
+    /// What a request was answered with is to be handed to each other one: on the same handle, on the other one, and there when the first is closed.
+    fn plan_answered(&mut self, only: &Step, came: &Came) {
+        let Some(answer) = came.answers.first().map(|answer| answer.end.data.clone()) else { return };
+        let is_number = |word: &[u8]| word.iter().any(|byte| *byte != 0);
+        if !answer.first_chunk::<4>().is_some_and(|word| is_number(word)) {
+            return;
+        }
+        for one in &self.requests {
+            let mut handed = one.clone();
+            let (Transfer::Control { input: bytes, .. } | Transfer::Write { data: bytes, .. }) = &mut handed
+            else {
+                continue;
+            };
+            let count = bytes.len().min(answer.len()).min(8);
+            if count < 4 || self.handed == ANSWERS_HANDED {
+                continue;
+            }
+            bytes.to_mut()[..count].copy_from_slice(&answer[..count]);
+            let ask = |on_other| Step { on_other, deed: Deed::Ask(handed.clone()) };
+            let close = Step { on_other: false, deed: Deed::Close };
+            let mut plans = vec![vec![only.clone(), ask(false)]];
+            if self.has_other {
+                plans.push(vec![only.clone(), ask(true)]);
+                plans.push(vec![only.clone(), close, ask(true)]);
+            }
+            self.handed += 1;
+            plans.into_iter().rev().for_each(|plan| self.planned.push_front(plan));
         }
     }
 

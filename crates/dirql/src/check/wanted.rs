@@ -4,9 +4,12 @@
 //! one of the buffers: then what it was compared with is put in its place. What leads to comparisons or code that none has led to before is kept, and the next
 //! one changed, from the last on: that is where the driver has turned away. Where no change leads further, what was kept before is changed otherwise.
 //! Of what is only limited little is put there, so that it fits whatever else is asked; once a request succeeds, so much as it still does with. A due
-//! time that comes from the input is made a short one: that of a request that would wait for ever is let end.
+//! time that comes from the input is made a short one: that of a request that would wait for ever is let end. Where a handle comes from it, an event's is put.
+//!
+//! A number may be compared after another was added to it, whichever that is (`x - 0x100001`). Where nothing else leads further, the same is asked with
+//! other words: what is compared then is another by as much as the word is that it comes from.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use engine::{Asked, Compare};
 
@@ -29,6 +32,10 @@ const SHORTLY: i64 = 100_000;
 const COUNTED_IN: [i64; 2] = [10, 10_000];
 /// The greatest that a word may be is looked for by so many requests.
 const HALVES: u32 = 12;
+/// A handle's bytes.
+pub(super) const HANDLE: usize = 8;
+/// By so much times its number from 1 on a word is made another one.
+const SHIFT: u32 = 0x1003;
 
 /// An input, and the length of the output buffer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -39,6 +46,8 @@ pub(super) struct Wanted {
     given: BTreeSet<usize>,
     /// Words of which it may have asked only that they are no greater than this: where, of how many bytes.
     limits: Vec<(usize, usize, u64)>,
+    /// Where the handle of an event stands, which is known only when the request is made.
+    pub(super) event: Option<usize>,
 }
 
 /// The life of a request that ends the machine.
@@ -61,8 +70,61 @@ enum Change {
     Put(usize, usize, u64),
     /// The same for what may be so great.
     Limit(usize, usize, u64, u64),
+    /// An event's handle, at this place.
+    Event(usize),
     InputLength(u64),
     OutputLength(u64),
+}
+
+/// Which word of the input a number comes from that an instruction has compared.
+struct Origin {
+    rip: u64,
+    number: u64,
+    at: usize,
+}
+
+/// An input that led further.
+struct Kept {
+    wanted: Wanted,
+    came: Came,
+    /// What is compared of it after another number was added; none if that was not asked.
+    origins: Option<Vec<Origin>>,
+}
+
+impl Kept {
+    /// A change that was not tried.
+    fn fresh(&self, tried: &BTreeSet<(u64, Change)>) -> Option<(Compare, Change)> {
+        let all = self.came.compared.iter().rev().flat_map(|compare| {
+            self.wanted.changes(compare, self.origins()).into_iter().map(|change| (*compare, change))
+        });
+        all.into_iter().find(|(compare, change)| !tried.contains(&(compare.rip, *change)))
+    }
+
+    fn origins(&self) -> &[Origin] {
+        self.origins.as_deref().unwrap_or_default()
+    }
+
+    /// Finds that out by what came of other words.
+    fn find_origins(&mut self, then: Option<&Came>) {
+        let mut left: BTreeMap<u64, VecDeque<&Compare>> = BTreeMap::new();
+        for compare in then.iter().flat_map(|came| &came.compared) {
+            left.entry(compare.rip).or_default().push_back(compare);
+        }
+        let mut origins = Vec::new();
+        for compare in &self.came.compared {
+            // Each instruction's comparisons are in the same order.
+            let Some(other) = left.get_mut(&compare.rip).and_then(VecDeque::pop_front) else { continue };
+            if compare.asked != Asked::Order || compare.bytes < 4 {
+                continue;
+            }
+            for (number, shifted) in [(compare.left, other.left), (compare.right, other.right)] {
+                let by = shifted.wrapping_sub(number) & u64::from(u32::MAX);
+                let at = self.wanted.words().find(|at| by == u64::from(Wanted::shift(*at)));
+                origins.extend(at.map(|at| Origin { rip: compare.rip, number, at }));
+            }
+        }
+        self.origins = Some(origins);
+    }
 }
 
 impl Came {
@@ -76,7 +138,29 @@ impl Wanted {
     /// What is begun with.
     pub(super) fn first() -> Self {
         let input = (FIRST..).take(FOUND).collect();
-        Self { input, output: OUTPUT, given: BTreeSet::new(), limits: Vec::new() }
+        Self { input, output: OUTPUT, given: BTreeSet::new(), limits: Vec::new(), event: None }
+    }
+
+    /// Where words of four bytes begin of which the driver has asked for no byte.
+    fn words(&self) -> impl Iterator<Item = usize> {
+        let whole = self.input.len().min(FOUND) & !3;
+        (0..whole).step_by(4).filter(|at| (*at..at + 4).all(|at| !self.given.contains(&at)))
+    }
+
+    /// By how much the word at this place is made another one.
+    fn shift(at: usize) -> u32 {
+        u32::try_from(at / 4 + 1).unwrap_or(0).wrapping_mul(SHIFT)
+    }
+
+    /// With other words where the driver has asked for nothing.
+    fn shifted(&self) -> Self {
+        let mut other = self.clone();
+        for at in self.words() {
+            let word = &mut other.input[at..at + 4];
+            let now = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
+            word.copy_from_slice(&now.wrapping_add(Self::shift(at)).to_le_bytes());
+        }
+        other
     }
 
     /// With zeroes where the driver has asked for nothing.
@@ -160,23 +244,42 @@ impl Wanted {
                 wanted.put(at, bytes, value);
                 wanted.limits.push((at, bytes, greatest));
             }
-            Change::InputLength(length) => wanted.input.resize(usize::try_from(length).unwrap_or(0), 0),
+            Change::Event(at) => {
+                wanted.put(at, HANDLE, 0);
+                wanted.event = Some(at);
+            }
+            Change::InputLength(length) => {
+                wanted.input.resize(usize::try_from(length).unwrap_or(0), 0);
+                wanted.event = wanted.event.filter(|at| at + HANDLE <= wanted.input.len());
+            }
             Change::OutputLength(length) => wanted.output = u32::try_from(length).unwrap_or(0),
         }
         wanted
     }
 
     /// What may be changed for a comparison to come out otherwise.
-    fn changes(&self, compare: &Compare) -> Vec<Change> {
-        let Compare { bytes, asked, left, right, .. } = *compare;
+    fn changes(&self, compare: &Compare, origins: &[Origin]) -> Vec<Change> {
+        let Compare { rip, bytes, asked, left, right } = *compare;
         let is_mask = match asked {
             Asked::Bits => true,
             Asked::Order => false,
             Asked::DueTime => return self.shortly(left.cast_signed()),
+            Asked::Handle => return self.handle(left).into_iter().collect(),
         };
         let mut changes = Vec::new();
         for (own, other) in [(left, right), (right, left)] {
-            let places = |value: u64| self.places(own, bytes as usize, value);
+            let origin = origins.iter().find(|origin| origin.rip == rip && origin.number == own);
+            let moved = |value: u64| {
+                origin.map(|origin| {
+                    let added = own.wrapping_sub(self.word(origin.at, 4));
+                    Change::Put(origin.at, 4, value.wrapping_sub(added) & u64::from(u32::MAX))
+                })
+            };
+            let places = |value: u64| {
+                let mut places = self.places(own, bytes as usize, value);
+                places.extend(moved(value).filter(|_| places.is_empty()));
+                places
+            };
             if !is_mask {
                 // Of what is only limited, little.
                 changes.extend(places(1).into_iter().map(|change| limited(change, other.wrapping_sub(1))));
@@ -201,6 +304,14 @@ impl Wanted {
         let counted = counted.map(|unit| ((due / unit).wrapping_neg(), SHORTLY / unit));
         let place = |(own, value): (i64, i64)| self.places(own.cast_unsigned(), 8, value.cast_unsigned());
         units.chain(counted).flat_map(place).collect()
+    }
+
+    /// Where a handle comes from.
+    fn handle(&self, handle: u64) -> Option<Change> {
+        let last = self.input.len().min(FOUND).checked_sub(HANDLE)?;
+        let is_free = |at: usize| (at..at + HANDLE).all(|at| !self.given.contains(&at));
+        let at = (0..=last).find(|at| is_free(*at) && self.word(*at, HANDLE) == handle);
+        at.filter(|_| self.event.is_none()).map(Change::Event)
     }
 
     /// Where a number that was compared comes from, changed so that it would have been `value`.
@@ -252,7 +363,7 @@ fn limited(change: Change, more: u64) -> Change {
 }
 
 /// Inputs by which requests succeed, each by other comparisons than those before it, the first of them with the greatest words, and another time until it
-/// ends; and one that ends the machine, if one does. `ask` makes a request, `trials` times at most, and some more where one succeeds.
+/// ends; and one that ends the machine, if one does. If there is none of these, one that fails where no other comes to. `ask` makes a request, `trials` times at most, and some more where one succeeds.
 pub(super) fn wanted<E>(
     trials: usize,
     mut ask: impl FnMut(&Wanted) -> Result<Option<Came>, E>,
@@ -266,24 +377,19 @@ pub(super) fn wanted<E>(
     }
     sites.extend(came.sites());
     let mut longest = came.life;
+    let mut furthest: Option<(Wanted, BTreeSet<u64>)> = None;
     // What was kept: the last is changed, and where that leads no further, the one before it.
-    let mut kept = vec![(first, came)];
+    let mut kept = vec![Kept { wanted: first, came, origins: None }];
     for _ in 0..trials {
-        let fresh = |(wanted, came): &(Wanted, Came)| {
-            let all = came
-                .compared
-                .iter()
-                .rev()
-                .flat_map(|compare| wanted.changes(compare).into_iter().map(|change| (*compare, change)));
-            all.into_iter().find(|(compare, change)| !tried.contains(&(compare.rip, *change)))
-        };
-        while kept.last().is_some_and(|last| fresh(last).is_none()) {
-            kept.pop();
+        while let Some(last) = kept.last_mut().filter(|last| last.fresh(&tried).is_none()) {
+            if last.origins.is_some() {
+                kept.pop();
+            } else {
+                last.find_origins(ask(&last.wanted.shifted())?.as_ref());
+            }
         }
-        let Some(((now, came), (compare, change))) = kept.last().and_then(|last| Some((last, fresh(last)?)))
-        else {
-            break;
-        };
+        let last = kept.last().and_then(|last| Some((last, last.fresh(&tried)?)));
+        let Some((Kept { wanted: now, came, .. }, (compare, change))) = last else { break };
         tried.insert((compare.rip, change));
         let other = now.with(change);
         let Some(then) = ask(&other)? else { continue };
@@ -318,11 +424,21 @@ pub(super) fn wanted<E>(
                 break;
             }
         }
-        kept.push((other, then));
+        if life == 0 {
+            furthest = Some((other.clone(), then.sites().collect()));
+        }
+        kept.push(Kept { wanted: other, came: then, origins: None });
     }
     found.extend(greatest);
     found.extend(timed);
     found.extend(ending);
+    // What fails still has the lengths and numbers that the driver asks for first, behind which it may want what another request leaves.
+    if let Some((wanted, sites)) = furthest.filter(|_| found.is_empty()) {
+        let comes_so_far = |came: Came| sites.is_subset(&came.sites().collect());
+        let plain = wanted.plain();
+        let is_plain = ask(&plain)?.is_some_and(comes_so_far);
+        found.push((if is_plain { plain } else { wanted }, 0));
+    }
     Ok(found)
 }
 

@@ -2,6 +2,7 @@
 
 use engine::outside;
 use kernel::io::completion_port;
+use kernel::io::event::{self, Type};
 use kernel::io::file::{self, Buffer, OpenOptions};
 use kernel::mm::user;
 use kernel::ob::{self, duplicate};
@@ -84,6 +85,20 @@ impl Machine {
             None => {
                 let status = abi::NtStatus::INSUFFICIENT_RESOURCES.0;
                 Err(Error::Status { what: "VirtualAlloc".to_owned(), status })
+            }
+        }
+    }
+
+    /// The application makes an event (`CreateEvent`, auto-reset); its handle, as drivers get it in the input of requests.
+    ///
+    /// # Errors
+    /// [`Error::Status`] if there is no memory left; [`Error::Stopped`].
+    pub fn event(&self) -> Result<u64, Error> {
+        match self.on_thread("CreateEvent", |cx| event::create(cx, Type::Synchronization, false))? {
+            Some(event) => Ok(event.0),
+            None => {
+                let status = abi::NtStatus::INSUFFICIENT_RESOURCES.0;
+                Err(Error::Status { what: "CreateEvent".to_owned(), status })
             }
         }
     }
@@ -295,6 +310,11 @@ impl Handle<'_> {
         let what = format!("CancelIoEx on {}", self.path);
         let status = self.machine.on_thread(&what, move |cx| file::cancel_io_ex(cx, handle))?;
         Ok(status.is_success())
+    }
+
+    /// The machine that it is of.
+    pub(crate) fn machine(&self) -> &Machine {
+        self.machine
     }
 
     /// The handle itself.

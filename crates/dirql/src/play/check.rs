@@ -110,7 +110,7 @@ fn at(script: &Script, statement: &Statement, message: &str) -> InputError {
 }
 
 /// All data that a command names.
-fn data(command: &Command) -> impl Iterator<Item = &Data> {
+pub(super) fn data(command: &Command) -> impl Iterator<Item = &Data> {
     let (request, expect) = match command {
         Command::Request { request, expect } | Command::Pointer { request, expect, .. } => {
             (Some(request), Some(expect))

@@ -61,6 +61,8 @@ struct State {
     told_of: BTreeMap<String, u64>,
     /// Addresses that the application was given.
     pointers: BTreeMap<String, u64>,
+    /// Events, by their process and names.
+    events: BTreeMap<(u64, String), Handle>,
     /// Memory that it has: what `pointers` says, too, and how many bytes.
     memory: BTreeMap<String, Buffer>,
     lanes: BTreeMap<String, Lane>,
@@ -90,6 +92,7 @@ impl Stage {
             asked: BTreeMap::new(),
             told_of: BTreeMap::new(),
             pointers: BTreeMap::new(),
+            events: BTreeMap::new(),
             memory: BTreeMap::new(),
             lanes: BTreeMap::new(),
             processes: BTreeMap::new(),

@@ -1,4 +1,4 @@
-//! Bytes in a script: `hex:3c00`, `text:"hello"`, `utf16:"hi"`, `u32:0x1234`, `zero:64`, `file:path`, `handle:name`, joined by `+`.
+//! Bytes in a script: `hex:3c00`, `text:"hello"`, `utf16:"hi"`, `u32:0x1234`, `zero:64`, `file:path`, `handle:name`, `event:name`, joined by `+`.
 //!
 //! A file is not read here, nor is it known what number a name stands for: [`Data::resolve`] gets routines for that from the player of the script.
 
@@ -6,7 +6,7 @@ use super::MAX_TRANSFER;
 use super::ast::Name;
 use super::error::{Outcome, fault, unknown};
 use super::lexer::Word;
-use super::names::{Kind, Names};
+use super::names::{Kind, Names, checked};
 use super::value::parse_number;
 
 /// Some bytes: those that the script says itself, and what stands between them.
@@ -37,13 +37,15 @@ pub enum Number {
     Handle,
     /// `address:`: where its memory is, 8 bytes.
     Address,
+    /// `event:`: the handle of an event that it makes where it is first named, 8 bytes.
+    Event,
 }
 
 impl Number {
     const fn bytes(self) -> usize {
         match self {
             Self::ProcessId => 4,
-            Self::Handle | Self::Address => 8,
+            Self::Handle | Self::Address | Self::Event => 8,
         }
     }
 }
@@ -87,6 +89,14 @@ impl Data {
         self.between.iter().filter_map(|(_, gap)| match gap {
             Gap::File(name) => Some(name.as_str()),
             Gap::Any | Gap::Number(..) => None,
+        })
+    }
+
+    /// The names of the events whose handles are part of it.
+    pub fn events(&self) -> impl Iterator<Item = &str> {
+        self.between.iter().filter_map(|(_, gap)| match gap {
+            Gap::Number(Number::Event, name) => Some(&**name),
+            _ => None,
         })
     }
 
@@ -149,7 +159,7 @@ impl Pieces {
             "u64:" => self.integer(word, content, 8)?,
             "zero:" => self.zeros(word, content)?,
             "fill:" => self.fill(word, content)?,
-            "pid:" | "handle:" | "address:" => {
+            "pid:" | "handle:" | "address:" | "event:" => {
                 let Some(names) = names else {
                     let message =
                         format!("`{}` is for what is sent to a driver; it cannot stand here", word.text());
@@ -242,15 +252,16 @@ fn number(kind: &str, name: &Word, names: &Names) -> Outcome<Gap> {
     Ok(match kind {
         "pid:" if name.is(OWN) => Gap::Number(Number::ProcessId, Name::from(OWN)),
         "pid:" => Gap::Number(Number::ProcessId, names.process(name)?),
+        "event:" => Gap::Number(Number::Event, checked(name)?),
         "handle:" => Gap::Number(Number::Handle, names.find(name, "handle", Kind::is_handle)?.0),
         _ => Gap::Number(Number::Address, names.find(name, "pointer", Kind::is_pointer)?.0),
     })
 }
 
 /// The kinds of bytes, as they are written.
-pub(super) const KINDS: [&str; 13] = [
+pub(super) const KINDS: [&str; 14] = [
     "hex:", "text:", "utf16:", "u8:", "u16:", "u32:", "u64:", "zero:", "fill:", "file:", "pid:", "handle:",
-    "address:",
+    "address:", "event:",
 ];
 
 /// Whether a word looks like bytes: it starts with a known kind.

@@ -43,7 +43,7 @@
 //!           | "data" data | data | "prefix" data
 //! data      = piece { "+" piece }
 //! piece     = "hex:" digits | "text:" string | "utf16:" string | "u8:" number | "u16:" … | "u32:" … | "u64:" …
-//!           | "zero:" number | "file:" PATH | ( "pid:" | "handle:" | "address:" ) NAME               in an expectation, hex:3c?? lets a byte be any
+//!           | "zero:" number | "file:" PATH | ( "pid:" | "handle:" | "address:" | "event:" ) NAME               in an expectation, hex:3c?? lets a byte be any
 //! block     = "block:" {GUID}
 //! instance  = "instance" number | "name" string
 //! path      = \\.\NAME | "\\.\a name with spaces" | "interface:" {GUID}

@@ -218,7 +218,7 @@ impl Names {
 }
 
 /// The word as a name: a letter, then letters, digits, `_` and `-`.
-fn checked(name: &Word) -> Outcome<Name> {
+pub(super) fn checked(name: &Word) -> Outcome<Name> {
     let text = name.text();
     let mut letters = text.chars();
     let starts = letters.next().is_some_and(|c| c.is_ascii_alphabetic());

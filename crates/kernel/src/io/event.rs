@@ -15,7 +15,7 @@ use crate::ob::{self, Handle, Kind, Procedures};
 
 /// Whether waiting resets it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Type {
+pub enum Type {
     /// It does not: `NotificationEvent`.
     Notification = 0,
     /// It does: `SynchronizationEvent`.
@@ -45,7 +45,7 @@ fn make(cx: &mut Cx<'_>, name: &str, kind: Type, signaled: bool) -> Flow<Option<
 ///
 /// # Errors
 /// As opening a handle; none inside if there is no memory.
-pub(crate) fn create(cx: &mut Cx<'_>, kind: Type, signaled: bool) -> Flow<Option<Handle>> {
+pub fn create(cx: &mut Cx<'_>, kind: Type, signaled: bool) -> Flow<Option<Handle>> {
     let Some(event) = make(cx, "", kind, signaled)? else {
         return Ok(None);
     };

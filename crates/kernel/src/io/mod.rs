@@ -25,7 +25,7 @@ pub(crate) mod directory;
 pub mod driver;
 pub(crate) mod driver_extension;
 pub(crate) mod error_log;
-pub(crate) mod event;
+pub mod event;
 mod fast_io;
 mod fast_path;
 pub mod file;

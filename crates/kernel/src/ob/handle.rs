@@ -444,6 +444,7 @@ pub fn reference_by_handle(
     information: DriverPtr<OBJECT_HANDLE_INFORMATION>,
 ) -> Flow<NtStatus> {
     cx.write(object, 0)?;
+    cx.with(|k| k.engine.note_handle(handle));
     let kind = object_type::kind(object_type.address);
     if !object_type.is_null() && kind.is_none() {
         return Ok(NtStatus::OBJECT_TYPE_MISMATCH);

@@ -117,7 +117,7 @@ impl Asking<'_> {
         known.extend(self.going_elsewhere(last, reached, &worded)?);
         let wanted = self.wanted(code)?;
         self.boots.note_compares(false);
-        // Of what fails otherwise it is the first that succeeds, and the others do something else.
+        // Of what fails otherwise it is the first that succeeds or comes furthest, and the others do something else.
         if !known[0].operation.succeeds && !wanted.is_empty() {
             known.clear();
         }
@@ -134,8 +134,9 @@ impl Asking<'_> {
             Ok(self.compared_by(question)?.iter().flat_map(Came::sites).collect())
         };
         let goes_on = !sites(code)?.is_subset(&sites(NOBODYS[0])?);
-        let wanted = if goes_on { self.wanted(code)? } else { Vec::new() };
+        let mut wanted = if goes_on { self.wanted(code)? } else { Vec::new() };
         self.boots.note_compares(false);
+        wanted.retain(|(_, life)| *life > 0);
         let mut known = Vec::new();
         add_wanted(&mut known, wanted);
         Ok(known)
@@ -240,7 +241,8 @@ fn add_wanted(known: &mut Vec<Known>, wanted: Vec<(Question, u32)>) {
         if known.iter().any(|one| one.question.input() == question.input()) {
             continue;
         }
-        let Known { operation, question } = question.known(life != ENDING, life == WAITING);
+        let succeeds = life != 0 && life != ENDING;
+        let Known { operation, question } = question.known(succeeds, life == WAITING);
         // What ends the machine is tried alone, too.
         let variant = !known.is_empty() && life != ENDING;
         known.push(Known { operation: Operation { variant, ..operation }, question });

@@ -18,6 +18,7 @@ use kernel::wmi;
 use serde::{Deserialize, Serialize};
 
 use super::codes::compared;
+use super::wanted::HANDLE;
 use super::signals::{Outside, guessed_causes, outside};
 use crate::error::Error;
 use crate::machine::Boots;
@@ -179,6 +180,8 @@ impl Operation {
             match kind {
                 Some("zero") => bytes.resize(bytes.len() + number() as usize, 0),
                 Some("u32") => bytes.extend(number().to_le_bytes()),
+                // The handle is known when the request is made.
+                Some("event") => bytes.extend([0; HANDLE]),
                 Some("hex") => {
                     let digits = parts.next().unwrap_or_default().as_bytes();
                     let byte = |pair: &[u8]| {

@@ -1,6 +1,6 @@
 //! What a survey asks a driver for, one request at a time, and what comes of it.
 
-use super::super::wanted::{FOUND, Wanted};
+use super::super::wanted::{FOUND, HANDLE, Wanted};
 use super::{Known, Operation};
 use crate::error::Error;
 use crate::machine::{Handle, Machine, Request};
@@ -41,8 +41,8 @@ pub(super) enum Input {
     Word(u32, u32),
     /// A word again and again.
     Filled(u32, u32),
-    /// These in front of zeroes.
-    Bytes([u8; FOUND], u32),
+    /// These in front of zeroes, so many in all, and among them the handle of an event, if there is a place for it.
+    Found { bytes: [u8; FOUND], length: u32, event: Option<usize> },
     /// These, which the user has said.
     Given(&'static [u8]),
 }
@@ -53,7 +53,7 @@ impl Input {
             Self::Zeroes(length) => return vec![0; length as usize],
             Self::Word(word, length) => (word, length, false),
             Self::Filled(word, length) => (word, length, true),
-            Self::Bytes(bytes, length) => {
+            Self::Found { bytes, length, .. } => {
                 let mut bytes = bytes.to_vec();
                 bytes.resize(length as usize, 0);
                 return bytes;
@@ -63,6 +63,15 @@ impl Input {
         let mut bytes = word.to_le_bytes().repeat(if is_filled { length as usize / 4 } else { 1 });
         bytes.resize(length as usize, 0);
         bytes
+    }
+
+    /// The bytes that are sent.
+    fn sent(self, machine: &Machine) -> Result<Vec<u8>, Error> {
+        let mut bytes = self.bytes();
+        if let Self::Found { event: Some(at), .. } = self {
+            bytes[at..at + HANDLE].copy_from_slice(&machine.event()?.to_le_bytes());
+        }
+        Ok(bytes)
     }
 
     /// As a script has it.
@@ -77,15 +86,12 @@ impl Input {
                 Some((word, [])) => format!("u32:{:#x}", u32::from_le_bytes(*word)),
                 Some((word, rest)) => format!("u32:{:#x} + hex:{}", u32::from_le_bytes(*word), hex(rest)),
             },
-            // What is behind the last whole word counts as zeroes.
-            Self::Bytes(_, length) => {
+            Self::Found { event: None, .. } => words(&self.bytes()),
+            Self::Found { event: Some(at), .. } => {
                 let bytes = self.bytes();
-                let (words, _) = bytes.as_chunks::<4>();
-                let used = words.iter().rposition(|word| *word != [0; 4]).map_or(0, |at| at + 1);
-                let zeroes = length as usize - 4 * used;
-                let words = words[..used].iter().map(|word| format!("u32:{:#x}", u32::from_le_bytes(*word)));
-                let zeroes = (zeroes > 0 || used == 0).then(|| format!("zero:{zeroes}"));
-                words.chain(zeroes).collect::<Vec<_>>().join(" + ")
+                let (before, behind) = (&bytes[..at], &bytes[at + HANDLE..]);
+                let parts = [words(before), format!("event:{EVENT}"), words(behind)];
+                parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" + ")
             }
         }
     }
@@ -95,7 +101,7 @@ impl Input {
         let mut bytes = [0; FOUND];
         let length = wanted.input.len().min(FOUND);
         bytes[..length].copy_from_slice(&wanted.input[..length]);
-        Self::Bytes(bytes, u32::try_from(wanted.input.len()).unwrap_or(0))
+        Self::Found { bytes, length: u32::try_from(wanted.input.len()).unwrap_or(0), event: wanted.event }
     }
 
     /// The word in front.
@@ -103,10 +109,23 @@ impl Input {
         match self {
             Self::Zeroes(_) => None,
             Self::Word(word, _) | Self::Filled(word, _) => Some(word),
-            Self::Bytes(bytes, _) => bytes.first_chunk().map(|word| u32::from_le_bytes(*word)),
+            Self::Found { bytes, .. } => bytes.first_chunk().map(|word| u32::from_le_bytes(*word)),
             Self::Given(bytes) => bytes.first_chunk().map(|word| u32::from_le_bytes(*word)),
         }
     }
+}
+
+/// The name of the event whose handle is in an input.
+const EVENT: &str = "e";
+
+/// Bytes as words. What is behind the last whole one counts as zeroes.
+fn words(bytes: &[u8]) -> String {
+    let (words, _) = bytes.as_chunks::<4>();
+    let used = words.iter().rposition(|word| *word != [0; 4]).map_or(0, |at| at + 1);
+    let zeroes = bytes.len() - 4 * used;
+    let words = words[..used].iter().map(|word| format!("u32:{:#x}", u32::from_le_bytes(*word)));
+    let zeroes = (zeroes > 0).then(|| format!("zero:{zeroes}"));
+    words.chain(zeroes).collect::<Vec<_>>().join(" + ")
 }
 
 /// The most that it writes because another request has named a length.
@@ -118,9 +137,9 @@ impl Question {
     pub(super) fn begin<'h>(self, handle: &'h Handle<'_>) -> Result<Request<'h>, Error> {
         match self {
             Self::Read => handle.begin_read(LENGTH, None),
-            Self::Write(data) => handle.begin_write(&data.bytes(), None),
+            Self::Write(data) => handle.begin_write(&data.sent(handle.machine())?, None),
             Self::Control { code, input, output } => {
-                handle.begin_device_control(code, &input.bytes(), output)
+                handle.begin_device_control(code, &input.sent(handle.machine())?, output)
             }
         }
     }
