@@ -137,8 +137,14 @@ impl Came {
 impl Wanted {
     /// What is begun with.
     pub(super) fn first() -> Self {
-        let input = (FIRST..).take(FOUND).collect();
-        Self { input, output: OUTPUT, given: BTreeSet::new(), limits: Vec::new(), event: None }
+        Self::of_lengths(FOUND, OUTPUT)
+    }
+
+    /// The same with buffers of these lengths.
+    pub(super) fn of_lengths(input: usize, output: u32) -> Self {
+        let mut bytes: Vec<u8> = (FIRST..).take(FOUND).collect();
+        bytes.resize(input, 0);
+        Self { input: bytes, output, given: BTreeSet::new(), limits: Vec::new(), event: None }
     }
 
     /// Where words of four bytes begin of which the driver has asked for no byte.
@@ -164,7 +170,7 @@ impl Wanted {
     }
 
     /// With zeroes where the driver has asked for nothing.
-    fn plain(&self) -> Self {
+    pub(super) fn plain(&self) -> Self {
         let input = self.input.iter().enumerate();
         let input = input.map(|(at, byte)| if self.given.contains(&at) { *byte } else { 0 }).collect();
         Self { input, ..self.clone() }
@@ -363,14 +369,15 @@ fn limited(change: Change, more: u64) -> Change {
 }
 
 /// Inputs by which requests succeed, each by other comparisons than those before it, the first of them with the greatest words, and another time until it
-/// ends; and one that ends the machine, if one does. If there is none of these, one that fails where no other comes to. `ask` makes a request, `trials` times at most, and some more where one succeeds.
+/// ends; and one that ends the machine, if one does. If there is none of these, one that fails where no other comes to. `ask` makes a request, the first one
+/// and `trials` more at most, and some more where one succeeds.
 pub(super) fn wanted<E>(
+    first: Wanted,
     trials: usize,
     mut ask: impl FnMut(&Wanted) -> Result<Option<Came>, E>,
 ) -> Result<Vec<(Wanted, u32)>, E> {
     let (mut sites, mut tried, mut found) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
     let (mut greatest, mut timed, mut ending) = (None, None, None);
-    let first = Wanted::first();
     let Some(came) = ask(&first)? else { return Ok(found) };
     if came.life == ENDING {
         return Ok(vec![(first.plain(), ENDING)]);
@@ -471,7 +478,7 @@ mod tests {
     #[test]
     fn a_header_is_found_by_what_it_is_compared_with() {
         let mut asked = 0;
-        let found = wanted::<()>(64, |wanted| {
+        let found = wanted::<()>(Wanted::first(), 64, |wanted| {
             asked += 1;
             Ok(Some(driver(wanted)))
         });
@@ -497,7 +504,7 @@ mod tests {
             let life = if (output, input) == (48, 48) { ENDING } else { 0 };
             Came { life, compared: compared[..count].to_vec(), new_code: false }
         };
-        let found = wanted::<()>(64, |wanted| Ok(Some(driver(wanted)))).unwrap();
+        let found = wanted::<()>(Wanted::first(), 64, |wanted| Ok(Some(driver(wanted)))).unwrap();
         let [(ending, ENDING)] = found.as_slice() else { panic!("{found:?}") };
         assert_eq!((ending.input.as_slice(), ending.output), ([0; 48].as_slice(), 48));
     }
@@ -525,7 +532,7 @@ mod tests {
             };
             Came { life, compared, new_code: false }
         };
-        let found = wanted::<()>(64, |wanted| Ok(Some(driver(wanted)))).unwrap();
+        let found = wanted::<()>(Wanted::first(), 64, |wanted| Ok(Some(driver(wanted)))).unwrap();
         let lives: Vec<u32> = found.iter().map(|(_, life)| *life).collect();
         assert_eq!(lives, [3, 3, 2]);
         assert_eq!(found[2].0.word(8, 8).cast_signed(), -SHORTLY);
@@ -534,7 +541,7 @@ mod tests {
     #[test]
     fn what_is_never_compared_is_not_guessed() {
         let came = || Ok(Some(Came { life: 0, compared: Vec::new(), new_code: false }));
-        assert_eq!(wanted::<()>(64, |_| came()), Ok(Vec::new()));
+        assert_eq!(wanted::<()>(Wanted::first(), 64, |_| came()), Ok(Vec::new()));
     }
 
     #[test]

@@ -9,13 +9,15 @@ use crate::compares::{Asked, Compare};
 use crate::machine::state;
 use crate::memory;
 
-/// Whether it compares two numbers, or takes a constant from one, as a switch does.
+/// Whether it compares two numbers, takes a constant from one, as a switch does, or the bits of a constant or of what lies in memory, as compilers do
+/// where several numbers must be equal: what is left of each is put together and must be nothing.
 pub(super) fn is_one(instruction: &Instruction) -> bool {
     let by_constant = || !matches!(instruction.op1_kind(), OpKind::Register | OpKind::Memory);
     classify(instruction) == Class::Plain
         && match instruction.mnemonic() {
             Mnemonic::Cmp | Mnemonic::Test => true,
             Mnemonic::Sub => by_constant() && instruction.op0_register() != Register::RSP,
+            Mnemonic::Xor => instruction.op1_kind() != OpKind::Register,
             _ => false,
         }
 }

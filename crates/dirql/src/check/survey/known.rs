@@ -25,6 +25,9 @@ const ELSEWHERE_OF: usize = 24;
 const ELSEWHERE: usize = 2;
 /// So many inputs of one code are tried, each changed by what the driver has compared.
 const TRIALS: usize = 96;
+/// Which of [`SIZES`] is mostly right, and so many are begun with that have other answers.
+const USUAL: usize = 1;
+const UNLIKE: usize = 3;
 /// Longer than any sequence of requests in company takes.
 const LONG: u64 = 10 * PATIENCE;
 /// `STATUS_INVALID_DEVICE_REQUEST`.
@@ -99,7 +102,7 @@ impl Asking<'_> {
         }
         let best = answers.iter().position(|answer| succeeds(*answer));
         let waits = answers.contains(&Answer::Waits);
-        let plain = questions[best.unwrap_or(1)].known(best.is_some(), waits);
+        let plain = questions[best.unwrap_or(USUAL)].known(best.is_some(), waits);
         let reached = answers.iter().map(|answer| life(*answer)).max().unwrap_or(0);
         let worded = self.with_words(code, own)?;
         let mut known = Vec::new();
@@ -115,7 +118,7 @@ impl Asking<'_> {
         known.extend(variant(last, reached, &worded));
         self.boots.note_compares(true);
         known.extend(self.going_elsewhere(last, reached, &worded)?);
-        let wanted = self.wanted(code)?;
+        let wanted = self.wanted(code, &unlike(&answers))?;
         self.boots.note_compares(false);
         // Of what fails otherwise it is the first that succeeds or comes furthest, and the others do something else.
         if !known[0].operation.succeeds && !wanted.is_empty() {
@@ -134,7 +137,7 @@ impl Asking<'_> {
             Ok(self.compared_by(question)?.iter().flat_map(Came::sites).collect())
         };
         let goes_on = !sites(code)?.is_subset(&sites(NOBODYS[0])?);
-        let mut wanted = if goes_on { self.wanted(code)? } else { Vec::new() };
+        let mut wanted = if goes_on { self.wanted(code, &[])? } else { Vec::new() };
         self.boots.note_compares(false);
         wanted.retain(|(_, life)| *life > 0);
         let mut known = Vec::new();
@@ -188,11 +191,32 @@ impl Asking<'_> {
         })
     }
 
-    /// A code with inputs that the driver's comparisons ask for; and how long each lives.
-    fn wanted(&mut self, code: u32) -> Result<Vec<(Question, u32)>, Error> {
+    /// A code with inputs that the driver's comparisons ask for; and how long each lives. If none succeeds, buffers of other lengths are begun with.
+    fn wanted(&mut self, code: u32, lengths: &[(u32, u32)]) -> Result<Vec<(Question, u32)>, Error> {
         let question =
             |wanted: &Wanted| Question::Control { code, input: Input::wanted(wanted), output: wanted.output };
-        let found = wanted(TRIALS, |wanted| self.compared_by(question(wanted)))?;
+        let others = lengths.iter().map(|(input, output)| Wanted::of_lengths(*input as usize, *output));
+        let mut found = Vec::new();
+        for first in [Wanted::first()].into_iter().chain(others.clone()) {
+            let next = wanted(first, TRIALS, |wanted| self.compared_by(question(wanted)))?;
+            if !next.is_empty() {
+                found = next;
+            }
+            if found.iter().any(|(_, life)| *life > 0) {
+                break;
+            }
+        }
+        // Where no change leads further, the lengths do by which most is compared.
+        if found.is_empty() {
+            let mut most = 0;
+            for other in others.map(|other| other.plain()) {
+                let came = self.compared_by(question(&other))?;
+                let sites: BTreeSet<u64> = came.iter().flat_map(Came::sites).collect();
+                if sites.len() > most {
+                    (most, found) = (sites.len(), vec![(other, 0)]);
+                }
+            }
+        }
         Ok(found.iter().map(|(wanted, life)| (question(wanted), *life)).collect())
     }
 
@@ -232,6 +256,19 @@ impl Asking<'_> {
         }
         self.answers(&questions)
     }
+}
+
+/// The lengths of buffers that have other answers than those that are mostly right, the first of each.
+fn unlike(answers: &[Answer]) -> Vec<(u32, u32)> {
+    let mut seen: Vec<Answer> = answers.get(USUAL).into_iter().copied().collect();
+    let mut lengths = Vec::new();
+    for ((input, output), answer) in SIZES.into_iter().zip(answers) {
+        if !seen.contains(answer) && lengths.len() < UNLIKE {
+            seen.push(*answer);
+            lengths.push((input, output));
+        }
+    }
+    lengths
 }
 
 /// Those of these inputs that are others than what is known; each lives so long.

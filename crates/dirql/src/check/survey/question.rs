@@ -7,8 +7,22 @@ use crate::machine::{Handle, Machine, Request};
 use crate::record::hex;
 
 /// The sizes of input and output buffers that a code is asked with, until it succeeds.
-pub(super) const SIZES: [(u32, u32); 8] =
-    [(0, 0), (64, 64), (0, 64), (64, 0), (4, 4), (8, 8), (16, 16), (512, 4096)];
+pub(super) const SIZES: [(u32, u32); 14] = [
+    (0, 0),
+    (64, 64),
+    (0, 64),
+    (64, 0),
+    (4, 4),
+    (8, 8),
+    (16, 16),
+    (512, 4096),
+    (0, 4),
+    (0, 8),
+    (0, 16),
+    (4, 0),
+    (8, 0),
+    (16, 0),
+];
 /// How long an answer may take, in the machine's time, before the request is cancelled.
 pub(super) const PATIENCE: u64 = 30_000_000;
 
