@@ -70,6 +70,20 @@ fn children_that_one_request_brings_and_the_next_one_takes_away_are_known() {
 }
 
 #[test]
+fn a_request_that_only_the_user_knows_is_the_surveys() {
+    let asked = |more: &[&str]| {
+        let report = json(&check("filters.sys", &[&["--json", "--budget", "1"], more].concat()));
+        let operations = report["survey"]["operations"].as_array().unwrap().clone();
+        let telling = |one: &Value| one["command"].as_str().unwrap().contains("0x223ff8 in ");
+        let told: Vec<Value> = operations.into_iter().filter(telling).collect();
+        told.iter().map(|one| one["succeeds"].as_bool().unwrap()).collect::<Vec<_>>()
+    };
+    assert!(!asked(&[]).contains(&true), "the name of a story cannot be found out");
+    let script = r#"--do=open \\.\DirqlFilters as d; ioctl d 0x223ff8 in text:"ThreadsAreWatched" out 512"#;
+    assert_eq!(asked(&[script]), [true]);
+}
+
+#[test]
 fn the_inf_beside_a_driver_says_which_card_it_gets() {
     let report = json(&check("pci9052.sys", &["--budget", "1", "--json"]));
     assert_eq!(report["survey"]["devices"], serde_json::json!(["pci9052#0"]));

@@ -30,6 +30,8 @@ const MOST: usize = 3;
 /// A short time, in units of 100 ns: the survey still sees its end. And what an input may count in instead.
 const SHORTLY: i64 = 100_000;
 const COUNTED_IN: [i64; 2] = [10, 10_000];
+/// So much is put in a word of which little was enough.
+const MORE: u64 = 16;
 /// The greatest that a word may be is looked for by so many requests.
 const HALVES: u32 = 12;
 /// A handle's bytes.
@@ -242,6 +244,30 @@ impl Wanted {
         Ok(greatest)
     }
 
+    /// With more in each limited word, of which one may say how much is in a buffer.
+    fn with_more(&self) -> impl Iterator<Item = Self> {
+        let is_inside = |at: usize, bytes: usize| at + bytes <= self.input.len();
+        let limits = self.limits.iter().filter(move |(at, bytes, limit)| is_inside(*at, *bytes) && *limit > 1);
+        limits.map(|(at, bytes, limit)| self.with(Change::Put(*at, *bytes, MORE.min(*limit))))
+    }
+
+    /// With the length of a buffer that this is refused for, if there is one by which it is not refused.
+    fn with_its_length<E>(
+        &self,
+        ask: &mut impl FnMut(&Self) -> Result<Option<Came>, E>,
+    ) -> Result<Option<Self>, E> {
+        let Some(came) = ask(self)?.filter(|came| came.life == 0) else { return Ok(None) };
+        let lengths = came.compared.iter().rev().flat_map(|compare| self.changes(compare, &[]));
+        let lengths = lengths.filter(|change| matches!(change, Change::InputLength(_) | Change::OutputLength(_)));
+        for change in lengths {
+            let other = self.with(change);
+            if ask(&other)?.is_some_and(|came| came.life > 0) {
+                return Ok(Some(other));
+            }
+        }
+        Ok(None)
+    }
+
     fn with(&self, change: Change) -> Self {
         let mut wanted = self.clone();
         match change {
@@ -377,7 +403,7 @@ pub(super) fn wanted<E>(
     mut ask: impl FnMut(&Wanted) -> Result<Option<Came>, E>,
 ) -> Result<Vec<(Wanted, u32)>, E> {
     let (mut sites, mut tried, mut found) = (BTreeSet::new(), BTreeSet::new(), Vec::new());
-    let (mut greatest, mut timed, mut ending) = (None, None, None);
+    let (mut greatest, mut longer, mut timed, mut ending) = (None, None, None, None);
     let Some(came) = ask(&first)? else { return Ok(found) };
     if came.life == ENDING {
         return Ok(vec![(first.plain(), ENDING)]);
@@ -424,6 +450,13 @@ pub(super) fn wanted<E>(
                 }
             }
             if found.is_empty() {
+                for more in simplest.with_more() {
+                    let Some(other) = more.with_its_length(&mut ask)? else { continue };
+                    let life = ask(&other)?.map_or(0, |came| came.life);
+                    let kept = if life == ENDING { &mut ending } else { &mut longer };
+                    kept.get_or_insert((other, life));
+                }
+                let lives = |wanted: &Wanted| Ok(ask(wanted)?.is_some_and(|then| then.life == life));
                 greatest = Some((simplest.greatest(lives)?, life));
             }
             found.push((simplest, life));
@@ -437,6 +470,7 @@ pub(super) fn wanted<E>(
         kept.push(Kept { wanted: other, came: then, origins: None });
     }
     found.extend(greatest);
+    found.extend(longer);
     found.extend(timed);
     found.extend(ending);
     // What fails still has the lengths and numbers that the driver asks for first, behind which it may want what another request leaves.
@@ -490,7 +524,7 @@ mod tests {
         let (greatest, _) = found.last().unwrap();
         assert_eq!(driver(greatest).life, 1);
         assert_eq!(greatest.input[..12], [15, 0, 0, 0, 7, 0, 0, 0, 5, 0, 0, 0], "a number below 16");
-        assert!(asked <= 80, "{asked}");
+        assert!(asked <= 100, "{asked}");
     }
 
     #[test]
@@ -539,6 +573,66 @@ mod tests {
     }
 
     #[test]
+    fn a_number_is_found_that_another_was_added_to_before_it_was_compared() {
+        // A number from 1 to 0x100000 at byte 8, as compilers ask for it.
+        let driver = |wanted: &Wanted| {
+            let word = wanted.word(8, 4).wrapping_sub(0x10_0001) & u64::from(u32::MAX);
+            let compare = Compare { rip: 1, bytes: 4, asked: Asked::Order, left: word, right: 0xFFEF_FFFF };
+            Came { life: u32::from(word > 0xFFEF_FFFF), compared: vec![compare], new_code: false }
+        };
+        let found = wanted::<()>(Wanted::first(), 64, |wanted| Ok(Some(driver(wanted)))).unwrap();
+        assert_eq!(found.first().map(|(wanted, _)| wanted.word(8, 8)), Some(1));
+    }
+
+    #[test]
+    fn an_event_stands_where_a_handle_is_taken_from_behind_the_length_that_is_asked_for_first() {
+        let driver = |wanted: &Wanted| {
+            let length = wanted.input.len() as u64;
+            let mut compared = vec![Compare { rip: 1, bytes: 4, asked: Asked::Order, left: length, right: 24 }];
+            if length == 24 {
+                let left = wanted.word(12, 8);
+                compared.push(Compare { rip: 0, bytes: 8, asked: Asked::Handle, left, right: 0 });
+            }
+            Came { life: (length == 24 && wanted.event == Some(12)).into(), compared, new_code: false }
+        };
+        let found = wanted::<()>(Wanted::first(), 64, |wanted| Ok(Some(driver(wanted)))).unwrap();
+        assert_eq!(found[0].0.event, Some(12));
+    }
+
+    #[test]
+    fn a_length_goes_with_how_many_are_asked_for() {
+        // So many words behind 8 bytes are answered as the input's first word says, 64 at most, and there must be room for just these.
+        let driver = |wanted: &Wanted| {
+            let (count, output) = (wanted.word(0, 4), u64::from(wanted.output));
+            let compare = |rip, left, right| Compare { rip, bytes: 4, asked: Asked::Order, left, right };
+            let mut compared = vec![compare(1, count, 65)];
+            if count < 65 {
+                compared.push(compare(2, output, 8 + 4 * count));
+            }
+            Came { life: (count < 65 && output == 8 + 4 * count).into(), compared, new_code: false }
+        };
+        let found = wanted::<()>(Wanted::first(), 64, |wanted| Ok(Some(driver(wanted)))).unwrap();
+        let sizes: Vec<_> = found.iter().map(|(wanted, _)| (wanted.word(0, 4), wanted.output)).collect();
+        assert!(sizes.contains(&(1, 12)) && sizes.contains(&(MORE, 72)), "{sizes:?}");
+    }
+
+    #[test]
+    fn what_fails_is_the_one_that_comes_furthest() {
+        let driver = |wanted: &Wanted| {
+            let compare = |rip, left| Compare { rip, bytes: 4, asked: Asked::Order, left, right: 12 };
+            let length = wanted.input.len() as u64;
+            let mut compared = vec![compare(1, length)];
+            if length == 12 {
+                compared.push(Compare { right: 7, ..compare(2, 99_999) });
+            }
+            Came { life: 0, compared, new_code: false }
+        };
+        let found = wanted::<()>(Wanted::first(), 64, |wanted| Ok(Some(driver(wanted)))).unwrap();
+        let lengths: Vec<_> = found.iter().map(|(wanted, life)| (wanted.input.len(), *life)).collect();
+        assert_eq!(lengths, [(12, 0)]);
+    }
+
+    #[test]
     fn what_is_never_compared_is_not_guessed() {
         let came = || Ok(Some(Came { life: 0, compared: Vec::new(), new_code: false }));
         assert_eq!(wanted::<()>(Wanted::first(), 64, |_| came()), Ok(Vec::new()));
@@ -549,9 +643,9 @@ mod tests {
         let first = Wanted::first();
         let word = u64::from(u32::from_le_bytes(first.input[4..8].try_into().unwrap()));
         let compare = |asked, left, right| Compare { rip: 1, bytes: 4, asked, left, right };
-        let half = first.changes(&compare(Asked::Order, word & 0xFFFF_0000, 0xF7A3_0000));
+        let half = first.changes(&compare(Asked::Order, word & 0xFFFF_0000, 0xF7A3_0000), &[]);
         assert!(half.contains(&Change::Put(6, 2, 0xF7A3)), "{half:?}");
-        let mask = first.changes(&compare(Asked::Bits, word, 6));
+        let mask = first.changes(&compare(Asked::Bits, word, 6), &[]);
         assert!(mask.contains(&Change::Put(4, 4, 6)) && mask.contains(&Change::Put(4, 4, 2)), "{mask:?}");
     }
 }

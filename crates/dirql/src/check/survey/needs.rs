@@ -10,7 +10,7 @@ use crate::error::Error;
 /// The largest word of an answer that is taken for the number of something.
 const LARGEST_NUMBER: u32 = 0xFFFF;
 
-/// So many requests are what others may need, and so many may be made before one.
+/// So many requests are what another may need, those with the nearest codes, and so many may be made before one.
 const NEEDED: usize = 12;
 const DEPTH: usize = 3;
 
@@ -18,6 +18,19 @@ const DEPTH: usize = 3;
 pub(super) fn behind_needs(known: &[Known], places: &[usize]) -> Vec<Question> {
     let needed = needed_before(places.iter().copied(), |place| known[place].operation.needs);
     needed.iter().chain(places).map(|place| known[*place].question).collect()
+}
+
+/// Of requests, with what they are answered, those that the one at `place` needs most likely: a driver's codes that belong together have near numbers.
+fn nearest(
+    known: &[Known],
+    place: usize,
+    all: &[(usize, Option<u32>)],
+) -> impl Iterator<Item = (usize, Option<u32>)> + use<> {
+    let code = |place: usize| known[place].operation.code;
+    let distance = |other: usize| code(place).zip(code(other)).map_or(0, |(one, other)| one.abs_diff(other));
+    let mut nearest = all.to_vec();
+    nearest.sort_by_key(|(other, _)| distance(*other));
+    nearest.into_iter().take(NEEDED)
 }
 
 impl Asking<'_> {
@@ -68,7 +81,7 @@ impl Asking<'_> {
     /// may be what the next one needs.
     pub(super) fn find_needs(&mut self, known: &mut [Known]) -> Result<(), Error> {
         let quick = variants_last(known).filter(|(_, one)| one.operation.succeeds && !one.operation.waits);
-        let quick: Vec<usize> = quick.map(|(place, _)| place).take(NEEDED).collect();
+        let quick: Vec<usize> = quick.map(|(place, _)| place).collect();
         let mut fresh = Vec::new();
         for place in quick {
             fresh.push((place, self.answered(known[place].question)?));
@@ -79,7 +92,7 @@ impl Asking<'_> {
             let failing: Vec<usize> = failing.map(|(place, _)| place).collect();
             let mut found = Vec::new();
             for place in failing {
-                for &(before, answered) in &fresh {
+                for (before, answered) in nearest(known, place, &fresh) {
                     let questions = known[place].question.behind(known[before].question, answered);
                     let chain = behind_needs(known, &[before]);
                     let answers = self.ask(&[&*chain, &*questions].concat())?;
