@@ -118,7 +118,8 @@ impl Asking<'_> {
         known.extend(variant(last, reached, &worded));
         self.boots.note_compares(true);
         known.extend(self.going_elsewhere(last, reached, &worded)?);
-        let mut wanted = self.wanted(code, &unlike(&answers))?;
+        let others = if known[0].operation.succeeds { Vec::new() } else { unlike(&answers) };
+        let mut wanted = self.wanted(code, &others)?;
         self.boots.note_compares(false);
         wanted.retain(|(_, life)| *life > 0 || !known[0].operation.succeeds);
         // Of what fails otherwise it is the first that succeeds or comes furthest, and the others do something else.
