@@ -45,30 +45,55 @@ fn from_infs(setup: &Setup) -> Result<Option<String>> {
         let parsed =
             inf::parse(&path.display().to_string(), &bytes).map_err(|error| Error::Input(error.into()))?;
         for id in parsed.ids(target).unwrap_or_default() {
-            if let Some((vendor, device)) = pci_id(&id) {
-                return Ok(Some(card(vendor, device)));
+            if let Some(id) = PciId::of(&id) {
+                return Ok(Some(card(&id)));
             }
         }
     }
     Ok(None)
 }
 
-fn card(vendor: u16, device: u16) -> String {
-    match devices::catalog().iter().find(|entry| entry.ids.contains(&(vendor, device))) {
-        Some(entry) if entry.whole.is_empty() => entry.name.to_owned(),
-        Some(entry) => format!("{},{}", entry.name, entry.whole),
-        None => format!("pci,id={vendor:04x}:{device:04x},{CARD}"),
+/// The card of a hardware id: a model is made one of the subsystem, revision and class that the id names, as far as it can be.
+fn card(id: &PciId) -> String {
+    let PciId { vendor, device, .. } = *id;
+    let of_name = |name| devices::catalog().iter().find(|entry| entry.name == name);
+    let known = devices::catalog().iter().find(|entry| entry.ids.contains(&(vendor, device)));
+    let entry = known.or_else(|| of_name("pci")).expect("`pci` is for cards of which nothing is known");
+    let is_its =
+        |key: &str, value: &str| entry.keys.iter().any(|known| known.name == key && known.default != value);
+    let more = id.more.iter().filter(|(key, value)| is_its(key, value));
+    let more: String = more.map(|(key, value)| format!(",{key}={value}")).collect();
+    match known {
+        Some(devices::Entry { name, whole: "", .. }) => format!("{name}{more}"),
+        Some(devices::Entry { name, whole, .. }) => format!("{name},{whole}{more}"),
+        None => format!("pci,id={vendor:04x}:{device:04x}{more},{CARD}"),
     }
 }
 
 /// `PCI\VEN_10B5&DEV_9050…`.
-fn pci_id(id: &str) -> Option<(u16, u16)> {
-    let id = id.to_ascii_uppercase();
-    let number = |key: &str| {
-        let digits = id.split_once(key)?.1.get(..4)?;
-        u16::from_str_radix(digits, 16).ok()
-    };
-    id.starts_with("PCI\\").then(|| Some((number("VEN_")?, number("DEV_")?)))?
+struct PciId {
+    vendor: u16,
+    device: u16,
+    /// What else it names, as cards' options have it.
+    more: Vec<(&'static str, String)>,
+}
+
+impl PciId {
+    fn of(id: &str) -> Option<Self> {
+        let id = id.to_ascii_lowercase();
+        let parts = || id.strip_prefix(r"pci\").unwrap_or_default().split('&');
+        let digits = |key: &str| parts().find_map(|part| part.strip_prefix(key));
+        let number = |key: &str| u16::from_str_radix(digits(key)?, 16).ok();
+        let (vendor, device) = (number("ven_")?, number("dev_")?);
+        let is_number = |digits: &&str| u32::from_str_radix(digits, 16).is_ok();
+        // The subsystem stands in front of its vendor.
+        let subsystem = digits("subsys_").filter(|digits| digits.len() == 8).filter(is_number);
+        let subsystem = subsystem.map(|digits| ("sub", format!("{}:{}", &digits[4..], &digits[..4])));
+        let revision = digits("rev_").and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let revision = revision.map(|revision| ("rev", revision.to_string()));
+        let class = digits("cc_").filter(is_number).map(|digits| ("class", format!("{digits:0<6}")));
+        Some(Self { vendor, device, more: subsystem.into_iter().chain(revision).chain(class).collect() })
+    }
 }
 
 /// The device that a Plug and Play driver without an INF is given, which has shown that it is one.
@@ -136,18 +161,21 @@ mod tests {
 
     #[test]
     fn a_card_is_found_by_its_ids() {
-        assert_eq!(pci_id(r"PCI\VEN_10B5&DEV_9050&SUBSYS_00000000"), Some((0x10B5, 0x9050)));
-        assert_eq!(pci_id(r"pci\ven_1234&dev_11e8"), Some((0x1234, 0x11E8)));
-        assert_eq!(pci_id(r"Root\SOFT"), None);
-        assert_eq!(pci_id(r"PCI\CC_0C03"), None);
-        assert_eq!(card(0x10B5, 0x9050), "pci9052");
-        assert_eq!(card(0x1234, 0xBE2C), "bench,ram");
-        assert!(card(0xABCD, 1).starts_with("pci,id=abcd:0001,bar0="));
+        let card_of = |id| PciId::of(id).map(|id| card(&id));
+        assert_eq!(card_of(r"PCI\VEN_10B5&DEV_9050&SUBSYS_905010B5&REV_02").as_deref(), Some("pci9052"));
+        let own = "pci9052,sub=2a2b:3151,rev=1";
+        assert_eq!(card_of(r"PCI\VEN_10B5&DEV_9050&SUBSYS_31512A2B&REV_01").as_deref(), Some(own));
+        assert_eq!(card_of(r"pci\ven_1234&dev_11e8").as_deref(), Some("edu"));
+        assert_eq!(card_of(r"PCI\VEN_1234&DEV_BE2C").as_deref(), Some("bench,ram"));
+        assert_eq!(card_of(r"Root\SOFT"), None);
+        assert_eq!(card_of(r"PCI\CC_0C03"), None);
+        let network = card_of(r"PCI\VEN_ABCD&DEV_0001&CC_0200").unwrap();
+        assert!(network.starts_with("pci,id=abcd:0001,class=020000,bar0="), "{network}");
     }
 
     #[test]
     fn a_driver_that_does_not_start_with_a_card_that_was_made_for_it_is_given_larger_windows() {
-        let made = [card(0xABCD, 1)];
+        let made = [card(&PciId::of(r"PCI\VEN_ABCD&DEV_0001").unwrap())];
         let expected = format!("pci,id=abcd:0001,{LARGER_CARD}");
         assert_eq!(larger(&made, false, None), Some(expected));
         assert_eq!(larger(&made, true, None), None);

@@ -129,11 +129,17 @@ impl<'c> Campaign<'c> {
     }
 }
 
+/// Rules of requests that are not completed.
+const NEVER_ENDS: [&str; 2] = ["irp-never-completed", "stuck"];
+
 /// What is wrong with the driver by a run of an exercise. What a card transfers that is later than the driver's time limit is not: from such a transfer not
-/// every card can be kept.
+/// every card can be kept. Nor is a request that is not completed where nothing is known of the card: it may be what such cards always end soon.
 #[must_use]
 pub fn causes(report: &Report, exercise: &Exercise) -> Vec<Cause> {
     let mut causes = report.causes();
+    if exercise.card_is_unknown {
+        causes.retain(|cause| !NEVER_ENDS.contains(&&*cause.rule));
+    }
     if exercise.more.iter().any(|option| option.starts_with(LATE_CARDS)) {
         causes.retain(|cause| cause.rule != "dma-after-unmap");
     }

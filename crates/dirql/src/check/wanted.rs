@@ -247,7 +247,8 @@ impl Wanted {
     /// With more in each limited word, of which one may say how much is in a buffer.
     fn with_more(&self) -> impl Iterator<Item = Self> {
         let is_inside = |at: usize, bytes: usize| at + bytes <= self.input.len();
-        let limits = self.limits.iter().filter(move |(at, bytes, limit)| is_inside(*at, *bytes) && *limit > 1);
+        let limits =
+            self.limits.iter().filter(move |(at, bytes, limit)| is_inside(*at, *bytes) && *limit > 1);
         limits.map(|(at, bytes, limit)| self.with(Change::Put(*at, *bytes, MORE.min(*limit))))
     }
 
@@ -258,7 +259,8 @@ impl Wanted {
     ) -> Result<Option<Self>, E> {
         let Some(came) = ask(self)?.filter(|came| came.life == 0) else { return Ok(None) };
         let lengths = came.compared.iter().rev().flat_map(|compare| self.changes(compare, &[]));
-        let lengths = lengths.filter(|change| matches!(change, Change::InputLength(_) | Change::OutputLength(_)));
+        let lengths =
+            lengths.filter(|change| matches!(change, Change::InputLength(_) | Change::OutputLength(_)));
         for change in lengths {
             let other = self.with(change);
             if ask(&other)?.is_some_and(|came| came.life > 0) {
@@ -588,7 +590,8 @@ mod tests {
     fn an_event_stands_where_a_handle_is_taken_from_behind_the_length_that_is_asked_for_first() {
         let driver = |wanted: &Wanted| {
             let length = wanted.input.len() as u64;
-            let mut compared = vec![Compare { rip: 1, bytes: 4, asked: Asked::Order, left: length, right: 24 }];
+            let mut compared =
+                vec![Compare { rip: 1, bytes: 4, asked: Asked::Order, left: length, right: 24 }];
             if length == 24 {
                 let left = wanted.word(12, 8);
                 compared.push(Compare { rip: 0, bytes: 8, asked: Asked::Handle, left, right: 0 });

@@ -35,6 +35,8 @@ pub(super) struct Plan {
     pub(super) budget: u64,
     /// Of what is added next.
     pub(super) more: Vec<String>,
+    /// As [`Exercise::card_is_unknown`].
+    pub(super) card_is_unknown: bool,
 }
 
 impl Plan {
@@ -76,6 +78,8 @@ impl Plan {
         if matches!(kind, Kind::AtOnce) {
             more.push(RACES.to_owned());
         }
-        self.all.push(Exercise { title: title.into(), script: script.into(), processors, more, effort });
+        let card_is_unknown = self.card_is_unknown;
+        let (title, script) = (title.into(), script.into());
+        self.all.push(Exercise { title, script, processors, more, effort, card_is_unknown });
     }
 }

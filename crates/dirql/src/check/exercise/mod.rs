@@ -71,6 +71,8 @@ pub struct Exercise {
     pub more: Vec<String>,
     /// How often.
     pub effort: Effort,
+    /// It has a card of which nothing is known, and which so answers no request by itself.
+    pub card_is_unknown: bool,
 }
 
 impl Exercise {
@@ -109,7 +111,8 @@ const METHOD_NEITHER: u32 = 3;
 /// What is to be tried, in this order. `budget` is how much of each, in hundredths of the usual.
 #[must_use]
 pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
-    let mut plan = Plan { all: Vec::new(), budget, more: Vec::new() };
+    let mut plan =
+        Plan { card_is_unknown: !survey.signals.is_empty(), all: Vec::new(), budget, more: Vec::new() };
     plan.add("load, start, stop, remove and unload", "", Kind::Start);
     plan.add("the same on two processors", "", Kind::StartOnTwo);
     if survey.is_hardware {

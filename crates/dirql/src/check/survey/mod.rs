@@ -18,8 +18,8 @@ use kernel::wmi;
 use serde::{Deserialize, Serialize};
 
 use super::codes::compared;
-use super::wanted::HANDLE;
 use super::signals::{Outside, guessed_causes, outside};
+use super::wanted::HANDLE;
 use crate::error::Error;
 use crate::machine::Boots;
 use crate::play::Play;

@@ -56,7 +56,11 @@ pub(super) enum Input {
     /// A word again and again.
     Filled(u32, u32),
     /// These in front of zeroes, so many in all, and among them the handle of an event, if there is a place for it.
-    Found { bytes: [u8; FOUND], length: u32, event: Option<usize> },
+    Found {
+        bytes: [u8; FOUND],
+        length: u32,
+        event: Option<usize>,
+    },
     /// These, which the user has said.
     Given(&'static [u8]),
 }
