@@ -124,6 +124,10 @@ pub(crate) struct Setup {
     /// be given several times, and the later one wins
     #[arg(long, value_name = "FILE.reg")]
     pub(crate) registry: Vec<PathBuf>,
+    /// One value that is in the registry before the driver is loaded: key and data as in a registry file, the name without quotes, as in
+    /// `HKLM\System\CurrentControlSet\Services\card\Parameters\Depth=dword:1`; with a backslash at the end and no more, a key. It wins over files, and may be given several times
+    #[arg(long, value_name = "KEY\\NAME=DATA")]
+    pub(crate) registry_value: Vec<String>,
     /// What to do, as a script on the command line
     #[arg(long = "do", value_name = "SCRIPT", conflicts_with = "script")]
     pub(crate) commands: Option<String>,

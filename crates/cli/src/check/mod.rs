@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
-use dirql::check::{self, Exercise, Extent, Survey};
+use dirql::check::{self, Absent, Exercise, Extent, Survey};
 use dirql::interrupts::Interrupts;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,11 @@ use crate::outputs::Outputs;
 use crate::progress::Progress;
 use campaign::Campaign;
 use report::Report;
+
+/// So often a driver is asked what more it looks for in the registry, where there is what it looked for before.
+const ROUNDS: usize = 4;
+/// So much is there at most.
+const VALUES: usize = 16;
 
 /// Makes the campaign, and tells what came of it.
 ///
@@ -84,7 +89,8 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
         complain!("dirql: interrupted before anything was tried");
         return Ok(crate::NO_ANSWER);
     }
-    let surveys = Surveys { own: survey, neighbours, busy };
+    let values = with_values(&campaign, &survey)?;
+    let surveys = Surveys { own: survey, neighbours, busy, values };
     let exercises = exercises(&arguments, &surveys)?;
     let (state, done) = match &arguments.state {
         Some(path) => state::open(&arguments, path, &exercises).map(|(state, done)| (Some(state), done))?,
@@ -116,6 +122,27 @@ fn with_larger_windows(
     }
     campaign.more = smaller;
     Ok((survey, None))
+}
+
+/// What the driver offers where all is in the registry that it asks for and that is not there else, and what that is. A key that is there, and a value that is
+/// 1, may have it ask for more.
+fn with_values(campaign: &Campaign<'_>, own: &Survey) -> Result<Option<(Survey, Vec<Absent>)>> {
+    let mut all: Vec<Absent> = Vec::new();
+    let mut fresh = own.absent.clone();
+    for _ in 0..ROUNDS {
+        fresh.truncate(VALUES.saturating_sub(all.len()));
+        if fresh.is_empty() {
+            break;
+        }
+        all.append(&mut fresh);
+        let Ok(survey) = campaign.survey(Extent::Start, &check::registry_options(&all))? else { break };
+        fresh = survey.absent.into_iter().filter(|one| !all.contains(one)).collect();
+    }
+    if all.iter().all(|one| one.name.is_none()) {
+        return Ok(None);
+    }
+    let survey = campaign.survey(Extent::Requests, &check::registry_options(&all))?;
+    Ok(survey.ok().map(|survey| (survey, all)))
 }
 
 /// The files that are wanted. Asked before hours of work: whether they, and the one of `--state`, can be written.
@@ -162,6 +189,8 @@ pub(super) struct Surveys {
     neighbours: Option<(Survey, Vec<String>)>,
     /// The same with one card more, and another that interrupts all the time on its line.
     busy: Option<(Survey, Vec<String>)>,
+    /// The same where all is in the registry that the driver asks for and that is not there else, and what that is.
+    values: Option<(Survey, Vec<Absent>)>,
 }
 
 /// What is tried: the user's own script behind the first.
@@ -177,6 +206,9 @@ fn exercises(arguments: &Check, surveys: &Surveys) -> Result<Vec<Exercise>> {
     }
     if let Some((survey, more)) = &surveys.busy {
         exercises.extend(check::exercises_on_busy_line(survey, more, arguments.budget));
+    }
+    if let Some((survey, values)) = &surveys.values {
+        exercises.extend(check::exercises_with_values(survey, values, arguments.budget));
     }
     Ok(exercises)
 }

@@ -15,6 +15,7 @@ mod system;
 #[cfg(test)]
 mod tests;
 mod under_way;
+mod values;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,7 @@ use steps::{ENDED, asks, opened, place, two_at_once, two_under_way, words};
 pub(super) use steps::{PAUSE, on, open, open_other, tried};
 use system::watched;
 use under_way::{left, of_a_closed_handle, within_lives};
+pub use values::{exercises_with_values, registry_options};
 
 /// How often an exercise is carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
