@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
-use dirql::check::{self, Absent, Exercise, Extent, Survey};
+use dirql::check::{self, Absent, Exercise, Extent, Survey, WithValues};
 use dirql::interrupts::Interrupts;
 use serde::{Deserialize, Serialize};
 
@@ -124,25 +124,36 @@ fn with_larger_windows(
     Ok((survey, None))
 }
 
-/// What the driver offers where all is in the registry that it asks for and that is not there else, and what that is. A key that is there, and a value that is
-/// 1, may have it ask for more.
-fn with_values(campaign: &Campaign<'_>, own: &Survey) -> Result<Option<(Survey, Vec<Absent>)>> {
+/// What is in the registry in more exercises: what the driver asks for and what is not there. A key that is there, and a value that is 1, may have it ask for
+/// more.
+fn with_values(campaign: &Campaign<'_>, own: &Survey) -> Result<Option<WithValues>> {
+    let start = |values: &[Absent]| campaign.survey(Extent::Start, &check::registry_options(values));
     let mut all: Vec<Absent> = Vec::new();
-    let mut fresh = own.absent.clone();
+    let (mut fresh, mut ready) = (own.absent.clone(), own.ready);
     for _ in 0..ROUNDS {
         fresh.truncate(VALUES.saturating_sub(all.len()));
         if fresh.is_empty() {
             break;
         }
         all.append(&mut fresh);
-        let Ok(survey) = campaign.survey(Extent::Start, &check::registry_options(&all))? else { break };
+        let Ok(survey) = start(&all)? else { break };
+        ready = survey.ready;
         fresh = survey.absent.into_iter().filter(|one| !all.contains(one)).collect();
     }
     if all.iter().all(|one| one.name.is_none()) {
         return Ok(None);
     }
-    let survey = campaign.survey(Extent::Requests, &check::registry_options(&all))?;
-    Ok(survey.ok().map(|survey| (survey, all)))
+    let mut usable = all.clone();
+    if own.ready && !ready {
+        usable.clear();
+        for one in &all {
+            if start(std::slice::from_ref(one))?.is_ok_and(|survey| survey.ready) {
+                usable.push(one.clone());
+            }
+        }
+    }
+    let survey = campaign.survey(Extent::Requests, &check::registry_options(&usable))?;
+    Ok(survey.ok().map(|survey| WithValues { all, usable, survey }))
 }
 
 /// The files that are wanted. Asked before hours of work: whether they, and the one of `--state`, can be written.
@@ -189,8 +200,8 @@ pub(super) struct Surveys {
     neighbours: Option<(Survey, Vec<String>)>,
     /// The same with one card more, and another that interrupts all the time on its line.
     busy: Option<(Survey, Vec<String>)>,
-    /// The same where all is in the registry that the driver asks for and that is not there else, and what that is.
-    values: Option<(Survey, Vec<Absent>)>,
+    /// What is in the registry in more exercises.
+    values: Option<WithValues>,
 }
 
 /// What is tried: the user's own script behind the first.
@@ -207,8 +218,8 @@ fn exercises(arguments: &Check, surveys: &Surveys) -> Result<Vec<Exercise>> {
     if let Some((survey, more)) = &surveys.busy {
         exercises.extend(check::exercises_on_busy_line(survey, more, arguments.budget));
     }
-    if let Some((survey, values)) = &surveys.values {
-        exercises.extend(check::exercises_with_values(survey, values, arguments.budget));
+    if let Some(values) = &surveys.values {
+        exercises.extend(check::exercises_with_values(values, arguments.budget));
     }
     Ok(exercises)
 }

@@ -23,7 +23,7 @@ pub use campaign::{Campaign, Totals, Tried, causes};
 pub use cause::Cause;
 pub use coverage::{Coverage, Function, coverage};
 pub use exercise::{
-    Effort, Exercise, RACES, Stories, exercises, exercises_of_neighbours, exercises_on_busy_line,
+    Effort, Exercise, RACES, Stories, WithValues, exercises, exercises_of_neighbours, exercises_on_busy_line,
     exercises_with_values, registry_options,
 };
 pub use inputs::{Inputs, inputs};

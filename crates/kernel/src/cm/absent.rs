@@ -50,3 +50,36 @@ fn note(state: &mut State, path: &[u16], name: Option<String>, kind: u32) {
         state.absent.push(absent);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::access;
+    use super::*;
+    use crate::mm::rig::machine;
+
+    #[test]
+    fn a_key_that_is_not_there_is_noted_once_by_its_own_path() {
+        machine(|cx| {
+            let path: Vec<u16> = format!("{}\\Card\\Parameters", access::SERVICES).encode_utf16().collect();
+            for _ in 0..2 {
+                assert_eq!(open(cx, None, &path), Err(NtStatus::OBJECT_NAME_NOT_FOUND));
+            }
+            let key = access::create(cx, "\\Registry\\Machine\\Software\\Card").unwrap();
+            cx.with(|k| note_value(&mut k.cm, key, &[u16::from(b'A')], abi::REG_SZ));
+            let absent = |key: &str, name: Option<&str>, kind| Absent {
+                key: key.to_owned(),
+                name: name.map(str::to_owned),
+                kind,
+            };
+            let expected = [
+                absent(
+                    "\\Registry\\Machine\\System\\ControlSet001\\Services\\Card\\Parameters",
+                    None,
+                    REG_NONE,
+                ),
+                absent("\\Registry\\Machine\\Software\\Card", Some("A"), abi::REG_SZ),
+            ];
+            assert_eq!(cx.with(|k| k.cm.absent.clone()), expected);
+        });
+    }
+}

@@ -30,7 +30,7 @@ use steps::{ENDED, asks, opened, place, two_at_once, two_under_way, words};
 pub(super) use steps::{PAUSE, on, open, open_other, tried};
 use system::watched;
 use under_way::{left, of_a_closed_handle, within_lives};
-pub use values::{exercises_with_values, registry_options};
+pub use values::{WithValues, exercises_with_values, registry_options};
 
 /// How often an exercise is carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
@@ -143,6 +143,13 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         }
         for (title, script) in lives(survey) {
             plan.add(title, script, Kind::Plain);
+        }
+        if survey.plug_and_play {
+            plan.more = vec!["--platform=later-bus".to_owned()];
+            for (title, script) in lives(survey).into_iter().filter(|(_, script)| script.contains("power ")) {
+                plan.add(format!("{title} where the bus driver answers later"), script, Kind::Little);
+            }
+            plan.more.clear();
         }
     }
     watched(survey, &mut plan);
