@@ -81,7 +81,7 @@ exhibits! {
     lock: returns_with_lock 2, mutexes_in_two_orders 2;
     memory: allocation_not_checked 2, process_reference_kept 2, last_opened_remembered 20, owner_kept_after_close 20, image_freed_while_written 10, local_too_short 1;
     pnp: remove_not_passed_down 1, capabilities_not_awaited 1, link_left 1, wmi_swallowed 1, surprise_leaves_requests 5, left_in_table 1, unit_looked_up 20, wmi_item_beyond 1;
-    power: state_refused 1, touched_in_d3 30;
+    power: state_refused 1, touched_in_d3 30, waits_in_completion 1;
     stack: one_location_too_few 2, freed_and_continued 2, next_location_not_set 1;
     system: image_name_copied 1, value_data_copied 1, command_line_wraps 1, handle_context_left 1;
     time: timer_left_at_unload 1, thread_reference_kept 1, ends_with_cancel_routine 1;

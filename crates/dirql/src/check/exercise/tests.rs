@@ -139,7 +139,9 @@ fn a_value_with_which_a_driver_does_not_start_hides_nothing_of_the_others() {
     let all = vec![absent(Some("Depth")), absent(Some("Disabled"))];
     let with = WithValues { usable: all[..1].to_vec(), all, survey: surveyed("unit", false) };
     let made = exercises_with_values(&with, 100);
-    let [requests] = titled(&made, "ioctl 0x222000 of u32:0 of all sizes with the values")[..] else { panic!() };
+    let [requests] = titled(&made, "ioctl 0x222000 of u32:0 of all sizes with the values")[..] else {
+        panic!()
+    };
     assert!(requests.more.len() == 1 && requests.more[0].contains("Depth="), "{:?}", requests.more);
     assert_eq!(titled(&made, "with the values in the registry")[0].more.len(), 2, "both, to begin with");
 }
