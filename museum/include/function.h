@@ -19,6 +19,7 @@ typedef struct _FDO {
     EX_RUNDOWN_REF Gate;
     BOOLEAN Started;
     BOOLEAN Powered;
+    ULONGLONG Item[32]; /* a work item, whose size the system knows (IoSizeofWorkItem): less than half of this */
     PUCHAR Registers; /* card.h */
     ULONG Length;
     CM_PARTIAL_RESOURCE_DESCRIPTOR Line;
@@ -265,15 +266,31 @@ static NTSTATUS NTAPI FdoSystemBelow(PDEVICE_OBJECT Device, PIRP Irp, PVOID Cont
     return STATUS_CONTINUE_COMPLETION;
 }
 
+/* The gate opens at APC_LEVEL at most. */
+static VOID NTAPI FdoOpen(PVOID Object, PVOID Context, PIO_WORKITEM Item)
+{
+    PFDO Fdo = ((PDEVICE_OBJECT)Object)->DeviceExtension;
+    PIRP Irp = Context;
+
+    IoUninitializeWorkItem(Item);
+    ExReInitializeRundownProtection(&Fdo->Gate);
+    FdoPowerDone(Fdo, Irp);
+    IoCompleteRequest(Irp, IO_NO_INCREMENT);
+}
+
 static NTSTATUS NTAPI FdoIsUp(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
 {
     PFDO Fdo = Context;
 
-    UNREFERENCED_PARAMETER(Device);
     if (NT_SUCCESS(Irp->IoStatus.Status) && Fdo->Started && !Fdo->Powered) {
         Fdo->Powered = TRUE;
         if (Hooks.PowerUp != NULL) {
             Hooks.PowerUp(Fdo);
+        }
+        if (KeGetCurrentIrql() > APC_LEVEL) {
+            IoInitializeWorkItem(Device, (PIO_WORKITEM)Fdo->Item);
+            IoQueueWorkItemEx((PIO_WORKITEM)Fdo->Item, FdoOpen, DelayedWorkQueue, Irp);
+            return STATUS_MORE_PROCESSING_REQUIRED;
         }
         ExReInitializeRundownProtection(&Fdo->Gate);
     }

@@ -17,7 +17,8 @@ use crate::suite::side_by_side;
 use crate::{call, drivers, install};
 
 /// What a bug may need to show, besides that its driver is loaded, started, stopped, removed and unloaded.
-const NEEDS: &[&str] = &["nothing", "ioctl", "failure", "schedule", "removal", "power", "cancel", "device"];
+const NEEDS: &[&str] =
+    &["nothing", "ioctl", "failure", "schedule", "removal", "power", "cancel", "device", "registry"];
 
 /// One file of the museum.
 #[derive(Debug)]

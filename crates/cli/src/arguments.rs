@@ -124,6 +124,10 @@ pub(crate) struct Setup {
     /// be given several times, and the later one wins
     #[arg(long, value_name = "FILE.reg")]
     pub(crate) registry: Vec<PathBuf>,
+    /// One value that is in the registry before the driver is loaded: key and data as in a registry file, the name without quotes, as in
+    /// `HKLM\System\CurrentControlSet\Services\card\Parameters\Depth=dword:1`; with a backslash at the end and no more, a key. It wins over files, and may be given several times
+    #[arg(long, value_name = "KEY\\NAME=DATA")]
+    pub(crate) registry_value: Vec<String>,
     /// What to do, as a script on the command line
     #[arg(long = "do", value_name = "SCRIPT", conflicts_with = "script")]
     pub(crate) commands: Option<String>,
@@ -145,7 +149,7 @@ pub(crate) struct Setup {
     /// `quick-cards=N` (what a card does by itself comes at a driver's N-th access to a device since that was due next, if it is not due sooner),
     /// `late-cards=N` (what a card does by itself comes in the moment in which the N-th time limit of a driver ends, or the last there is), `silent-cards` (it
     /// comes 200 s late), `late-stores` (other processors see a processor's stores late, in their order, as from its store buffer),
-    /// `later-bus` (bus drivers answer requests that they may pend later, in threads of their own),
+    /// `later-bus` (bus drivers answer requests that they may pend later, in threads of their own, and power requests at DISPATCH_LEVEL),
     /// `posted=TIME` (a write to device memory arrives at once or after so long, e.g. `2us`, as the policy chooses; a read brings it home); several
     /// with commas between them
     #[arg(long, value_name = "WHAT", default_value = "")]

@@ -362,6 +362,9 @@ pub(crate) fn bench(setup: &Setup) -> Result<Bench, Error> {
     for file in &setup.registry {
         bench = bench.registry(file);
     }
+    for value in &setup.registry_value {
+        bench = bench.registry_value(value);
+    }
     Ok(bench)
 }
 

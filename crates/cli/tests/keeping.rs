@@ -39,6 +39,19 @@ fn each_finding_leaves_a_script_a_record_and_a_test_that_show_it() {
 }
 
 #[test]
+fn what_is_in_the_registry_is_kept_too() {
+    let made = folder("keeping-value").join("new");
+    let sys = "../../target/museum/type_not_checked.sys";
+    let answer = dirql(["check", sys, "--budget", "1", "--keep", made.to_str().unwrap()]);
+    assert_eq!(answer.code, Some(1), "{}", answer.said());
+    let replayed = dirql(["replay", made.join("01-pool-leak.dirql").to_str().unwrap(), "--quiet"]);
+    assert!(replayed.code == Some(1) && replayed.out.contains("pool-leak"), "{}", replayed.said());
+    let test = fs::read_to_string(made.join("01-pool-leak.rs")).unwrap();
+    let value = r"HKLM\System\ControlSet001\Services\type_not_checked\Parameters\Depth=";
+    assert!(test.contains(&format!("        .registry_value(r#\"{value}\"one, ")), "{test}");
+}
+
+#[test]
 fn a_folder_with_something_in_it_is_refused_before_anything_is_tried() {
     let made = folder("keeping-full");
     fs::write(made.join("mine.txt"), "").unwrap();

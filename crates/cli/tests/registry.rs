@@ -1,4 +1,4 @@
-//! `--registry` and `--registry-save`: registry files that a run is given, in the jailed process that cannot open them any more, and that it leaves.
+//! `--registry`, `--registry-value` and `--registry-save`: registry files that a run is given, in the jailed process that cannot open them any more, and that it leaves.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -74,6 +74,32 @@ fn a_record_holds_what_was_given_and_is_replayed_without_the_file() {
         again.code == Some(0) && said.contains("replay: the same run, ") && said.contains("hello"),
         "{said}"
     );
+}
+
+#[test]
+fn one_value_wins_over_a_file_and_is_in_the_record() {
+    let file = given("value", "\"Greeting\"=\"hello\"");
+    let record = file.with_file_name("run.dirql");
+    let value = format!(r#"{KEY}\Greeting="again""#);
+    let answer = run(&["--registry-value", &value, "--registry", text(&file), "--record", text(&record)]);
+    assert_eq!(answer.code, Some(0), "{}", answer.said());
+    assert!(answer.out.contains("settings: again\n"), "{}", answer.said());
+    let again = dirql(["replay", text(&record)]);
+    assert!(again.code == Some(0) && again.out.contains("settings: again\n"), "{}", again.said());
+}
+
+#[test]
+fn a_value_that_cannot_be_set_is_refused_in_one_line() {
+    let refused = |value: &str, why: &str| {
+        let answer = run(&["--registry-value", value]);
+        let expected = format!("dirql: registry value {value}: {why}");
+        assert!(answer.code == Some(2) && answer.err.starts_with(&expected), "{expected}\n{}", answer.said());
+    };
+    refused(r"HKLM\Software\Depth=dwrod:1", "`dwrod:1` stands here, which is no data of a value");
+    refused(r"HKLN\Software\Depth=dword:1", "`HKLN` is no root of the registry; did you mean HKLM?");
+    refused(r"HKLM\Software\Depth", r"this is neither a value, KEY\NAME=DATA, nor a key alone, KEY\;");
+    refused("Depth=dword:1", r"this is neither a value, KEY\NAME=DATA, nor a key alone, KEY\;");
+    refused("HKLM\\Software\\Depth=dword:1\n\"More\"=dword:1", "there is more than one value in it");
 }
 
 #[test]

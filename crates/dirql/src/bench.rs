@@ -86,6 +86,8 @@ pub(crate) enum GivenRegistry {
         name: String,
         text: String,
     },
+    /// One value, as [`Bench::registry_value`] has it.
+    Value(String),
 }
 
 /// Where what is to be kept of a machine goes at its end.
@@ -210,6 +212,14 @@ impl Bench {
     #[must_use]
     pub fn registry_text(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
         self.registry.push(GivenRegistry::Text { name: name.into(), text: text.into() });
+        self
+    }
+
+    /// One value that is in the registry before the driver is loaded, as `KEY\NAME=DATA`; `KEY\` alone is a key. Key and data are written as in a registry file, and
+    /// the name without quotes: `HKLM\System\CurrentControlSet\Services\card\Parameters\Depth=dword:1`.
+    #[must_use]
+    pub fn registry_value(mut self, value: impl Into<String>) -> Self {
+        self.registry.push(GivenRegistry::Value(value.into()));
         self
     }
 
@@ -514,6 +524,7 @@ impl GivenRegistry {
                 Ok(reg::parse(&path.display().to_string(), &bytes)?)
             }
             Self::Text { name, text } => Ok(reg::parse_text(name, text.clone())?),
+            Self::Value(value) => Ok(reg::parse_value(value)?),
         }
     }
 }

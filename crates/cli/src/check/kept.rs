@@ -148,6 +148,7 @@ fn bench(setup: &Setup) -> Result<String> {
     for (name, one) in folders {
         one.iter().for_each(|file| call(name, path(file)));
     }
+    setup.registry_value.iter().for_each(|value| call("registry_value", raw(value)));
     setup.devices.iter().for_each(|device| call("device", format!("{device:?}")));
     let typed = [
         ("platform", setup.platform.to_string(), usual.platform.to_string()),

@@ -19,7 +19,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
-use dirql::check::{self, Exercise, Extent, Survey};
+use dirql::check::{self, Absent, Exercise, Extent, Survey, WithValues};
 use dirql::interrupts::Interrupts;
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +29,11 @@ use crate::outputs::Outputs;
 use crate::progress::Progress;
 use campaign::Campaign;
 use report::Report;
+
+/// So often a driver is asked what more it looks for in the registry, where there is what it looked for before.
+const ROUNDS: usize = 4;
+/// So much is there at most.
+const VALUES: usize = 16;
 
 /// Makes the campaign, and tells what came of it.
 ///
@@ -84,7 +89,8 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
         complain!("dirql: interrupted before anything was tried");
         return Ok(crate::NO_ANSWER);
     }
-    let surveys = Surveys { own: survey, neighbours, busy };
+    let values = with_values(&campaign, &survey)?;
+    let surveys = Surveys { own: survey, neighbours, busy, values };
     let exercises = exercises(&arguments, &surveys)?;
     let (state, done) = match &arguments.state {
         Some(path) => state::open(&arguments, path, &exercises).map(|(state, done)| (Some(state), done))?,
@@ -116,6 +122,38 @@ fn with_larger_windows(
     }
     campaign.more = smaller;
     Ok((survey, None))
+}
+
+/// What is in the registry in more exercises: what the driver asks for and what is not there. A key that is there, and a value that is 1, may have it ask for
+/// more.
+fn with_values(campaign: &Campaign<'_>, own: &Survey) -> Result<Option<WithValues>> {
+    let start = |values: &[Absent]| campaign.survey(Extent::Start, &check::registry_options(values));
+    let mut all: Vec<Absent> = Vec::new();
+    let (mut fresh, mut ready) = (own.absent.clone(), own.ready);
+    for _ in 0..ROUNDS {
+        fresh.truncate(VALUES.saturating_sub(all.len()));
+        if fresh.is_empty() {
+            break;
+        }
+        all.append(&mut fresh);
+        let Ok(survey) = start(&all)? else { break };
+        ready = survey.ready;
+        fresh = survey.absent.into_iter().filter(|one| !all.contains(one)).collect();
+    }
+    if all.iter().all(|one| one.name.is_none()) {
+        return Ok(None);
+    }
+    let mut usable = all.clone();
+    if own.ready && !ready {
+        usable.clear();
+        for one in &all {
+            if start(std::slice::from_ref(one))?.is_ok_and(|survey| survey.ready) {
+                usable.push(one.clone());
+            }
+        }
+    }
+    let survey = campaign.survey(Extent::Requests, &check::registry_options(&usable))?;
+    Ok(survey.ok().map(|survey| WithValues { all, usable, survey }))
 }
 
 /// The files that are wanted. Asked before hours of work: whether they, and the one of `--state`, can be written.
@@ -162,6 +200,8 @@ pub(super) struct Surveys {
     neighbours: Option<(Survey, Vec<String>)>,
     /// The same with one card more, and another that interrupts all the time on its line.
     busy: Option<(Survey, Vec<String>)>,
+    /// What is in the registry in more exercises.
+    values: Option<WithValues>,
 }
 
 /// What is tried: the user's own script behind the first.
@@ -177,6 +217,9 @@ fn exercises(arguments: &Check, surveys: &Surveys) -> Result<Vec<Exercise>> {
     }
     if let Some((survey, more)) = &surveys.busy {
         exercises.extend(check::exercises_on_busy_line(survey, more, arguments.budget));
+    }
+    if let Some(values) = &surveys.values {
+        exercises.extend(check::exercises_with_values(values, arguments.budget));
     }
     Ok(exercises)
 }

@@ -4,6 +4,7 @@
 //! and again: the usual way, with each call failing that may fail, and in other orders of threads and interrupts. What is wrong is a [`Cause`], which
 //! is equal for the same mistake in two runs. `dirql check` does all of it by processes; nothing here knows of them.
 
+mod absent;
 mod campaign;
 mod cause;
 mod codes;
@@ -17,11 +18,13 @@ mod stories;
 mod survey;
 mod wanted;
 
+pub use absent::Absent;
 pub use campaign::{Campaign, Totals, Tried, causes};
 pub use cause::Cause;
 pub use coverage::{Coverage, Function, coverage};
 pub use exercise::{
-    Effort, Exercise, RACES, Stories, exercises, exercises_of_neighbours, exercises_on_busy_line,
+    Effort, Exercise, RACES, Stories, WithValues, exercises, exercises_of_neighbours, exercises_on_busy_line,
+    exercises_with_values, registry_options,
 };
 pub use inputs::{Inputs, inputs};
 pub use shrink::{Shown, commands, play, shrink};

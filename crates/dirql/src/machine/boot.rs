@@ -228,6 +228,11 @@ impl Work {
         &self.driver.image
     }
 
+    /// The name of the driver's service.
+    pub(super) fn driver_service(&self) -> &str {
+        &self.driver.service.name
+    }
+
     fn new(inputs: &Inputs, plan: &Plan, is_verified: bool) -> Self {
         let mut others: Vec<File> = inputs.with.iter().map(|file| File::new(file, plan)).collect();
         let framework = others.first_mut().filter(|file| is_framework(&file.image));

@@ -4,12 +4,14 @@
 //! made, its devices start. What a boot saves is a new process, reserving the machine's addresses, and reading the files again. A policy that
 //! decides from the script on saves the driver's start, too: the machine is taken back to where that has gone its usual way.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
-use engine::{Chooser, Compare, Defaults, Tracking};
+use engine::{Chooser, Compare, Defaults, Tracking, outside};
 use explore::{Counted, Occurrences, Policy};
 use image::Image;
 use kernel::Nt;
+use kernel::cm::absent::Absent;
 use kernel::hal::platform::Promptness;
 
 use super::Machine;
@@ -27,6 +29,8 @@ pub struct Boots {
     bare: Place,
     work: Rc<Work>,
     started: Option<Started>,
+    /// What drivers have asked the registry for in any boot and what was not there.
+    absent: RefCell<Vec<Absent>>,
 }
 
 /// A place that the machine is taken back to, and what is known outside of a run that has come there.
@@ -98,7 +102,7 @@ impl Boots {
         let (machine, work) = boot::make(bench, inputs)?;
         machine.host.track(Tracking::Faults).map_err(host)?;
         let bare = machine.place()?;
-        Ok(Self { machine, bare, work, started: None })
+        Ok(Self { machine, bare, work, started: None, absent: RefCell::default() })
     }
 
     /// Boots the machine, with `policy` deciding; has `act` work with it, whether its driver is ready or not; and ends it. What comes of
@@ -195,7 +199,7 @@ impl Boots {
 
     /// Takes the machine back to where its kernel is up, and has the driver loaded and started.
     fn start(&mut self, cards: Option<Promptness>, policy: Box<dyn Chooser>) -> Result<(), Error> {
-        let Self { machine, bare, work, started } = self;
+        let Self { machine, bare, work, started, absent: _ } = self;
         *started = None;
         machine.back_to(bare);
         machine.nt().decide_by(policy);
@@ -207,11 +211,34 @@ impl Boots {
 
     fn end<R>(&self, act: impl FnOnce(&Machine) -> R) -> (R, Report) {
         let result = act(&self.machine);
+        self.note_absent();
         (result, self.machine.end())
     }
 }
 
 impl Boots {
+    fn note_absent(&self) {
+        let fresh: Vec<Absent> = self.machine.inside(|nt| nt.cx().with(|k| outside(|| k.cm.absent.clone())));
+        let mut all = self.absent.borrow_mut();
+        for absent in fresh {
+            if !all.contains(&absent) {
+                all.push(absent);
+            }
+        }
+    }
+
+    /// What drivers have asked the registry for in any boot and what was not there, in the order in which they did.
+    #[must_use]
+    pub(crate) fn absent(&self) -> Vec<Absent> {
+        self.absent.borrow().clone()
+    }
+
+    /// The name of the driver's service.
+    #[must_use]
+    pub(crate) fn service(&self) -> &str {
+        self.work.driver_service()
+    }
+
     /// From now on it is kept which code of the driver's is come to, in all boots.
     pub fn keep_reached(&self) {
         self.machine.host.keep_reached();

@@ -81,6 +81,36 @@ pub(crate) fn parse_text(file: &str, text: String) -> Result<RegFile, Error> {
     Ok(RegFile { file: file.to_owned(), text, actions })
 }
 
+/// Reads one value that is given as `KEY\NAME=DATA`, or a key alone, given as `KEY\`.
+///
+/// # Errors
+/// What is wrong in it.
+pub(crate) fn parse_value(value: &str) -> Result<RegFile, Error> {
+    let file = format!("registry value {value}");
+    let refused = |message: String| Error { file: file.clone(), spot: None, message };
+    let (path, data) = value.split_once('=').map_or((value, None), |(path, data)| (path, Some(data)));
+    let (key, name) = match (path.rsplit_once('\\'), data) {
+        (Some((key, "")), None) => (key, None),
+        (Some((key, name)), Some(_)) => (key, Some(name)),
+        _ => {
+            return Err(refused(
+                r"this is neither a value, KEY\NAME=DATA, nor a key alone, KEY\; for example HKLM\System\CurrentControlSet\Services\card\Parameters\Depth=dword:1".to_owned(),
+            ));
+        }
+    };
+    let [(version, _), _] = VERSIONS;
+    let line = match (name, data) {
+        (Some(name), Some(data)) => format!("\"{name}\"={data}\n"),
+        _ => String::new(),
+    };
+    let read = parse_text(&file, format!("{version}\n\n[{key}]\n{line}"));
+    let read = read.map_err(|error| refused(error.message))?;
+    let is_one = read.actions.len() == 1 + usize::from(name.is_some());
+    is_one
+        .then_some(read)
+        .ok_or_else(|| refused("there is more than one value in it; give each by itself".to_owned()))
+}
+
 fn decode(bytes: &[u8]) -> Outcome<String> {
     if bytes.is_empty() {
         return fault(None, "the file is empty".to_owned());

@@ -10,9 +10,9 @@ use abi::{
 };
 use engine::Flow;
 
-use super::access;
 use super::callbacks::{self, Class, Information};
 use super::registry::KeyId;
+use super::{absent, access};
 use crate::cx::Cx;
 use crate::exports::data;
 use crate::mm::pool;
@@ -245,7 +245,7 @@ pub(crate) fn open_ex(
     };
     let (class, kernel) = (callbacks::OPEN, name.kernel);
     let wanted = Wanted { class, handle, access, attributes, options, of_key: [0, 0], kernel };
-    hand_out(cx, &wanted, |cx| Ok(cx.with(|k| k.cm.registry.open(name.base, &name.path))))
+    hand_out(cx, &wanted, |cx| Ok(absent::open(cx, name.base, &name.path)))
 }
 
 /// `ZwCreateKey`: opens, or makes, the last component.

@@ -1,6 +1,7 @@
-//! `Cm*`: the registry. `registry` is the tree, `boot` what is in it at first, `callbacks` who filters it, `application` what applications ask of it; the
-//! rest is what drivers call.
+//! `Cm*`: the registry. `registry` is the tree, `boot` what is in it at first, `callbacks` who filters it, `application` what applications ask of it, `absent`
+//! what drivers ask for and what is not there; the rest is what drivers call.
 
+pub mod absent;
 pub mod access;
 pub mod application;
 mod boot;
@@ -26,6 +27,8 @@ pub struct State {
     pub(crate) open: BTreeMap<u64, registry::KeyId>,
     /// Drivers that filter it.
     pub(crate) callbacks: callbacks::State,
+    /// What drivers have asked for and what was not there, in the order in which they did.
+    pub absent: Vec<absent::Absent>,
 }
 
 impl State {
@@ -34,6 +37,6 @@ impl State {
     pub fn new(settings: &Settings) -> Self {
         let mut registry = registry::Registry::default();
         boot::fill(&mut registry, settings);
-        Self { registry, open: BTreeMap::new(), callbacks: callbacks::State::default() }
+        Self { registry, open: BTreeMap::new(), callbacks: callbacks::State::default(), absent: Vec::new() }
     }
 }

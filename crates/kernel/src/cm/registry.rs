@@ -185,6 +185,22 @@ impl Registry {
         }
     }
 
+    /// The whole path of the key at `path`, which need not be there, without the links on the way.
+    ///
+    /// # Errors
+    /// `OBJECT_PATH_SYNTAX_BAD`, or `OBJECT_NAME_NOT_FOUND` for what is not below `\Registry`; `KEY_DELETED` if the base is gone.
+    pub fn path_to(&self, base: Option<KeyId>, path: &[u16]) -> Result<Vec<u16>, NtStatus> {
+        let (mut key, path) = self.start(base, path)?;
+        let mut rest = components(path).peekable();
+        while let Some(child) = rest.peek().and_then(|name| self.child(key, name)) {
+            key = child;
+            rest.next();
+        }
+        let mut whole = self.path(key)?;
+        rest.for_each(|name| whole.extend([u16::from(b'\\')].iter().chain(name)));
+        Ok(whole)
+    }
+
     /// As [`Registry::open`], making the last component if it is not there; whether it was made. With `all`, whatever
     /// lacks on the way too.
     ///
@@ -422,6 +438,12 @@ mod tests {
         registry.link(&link, set).unwrap();
         let by_link = registry.open(None, &[&link[..], &wide("\\Services")].concat()).unwrap();
         assert_eq!(by_link, registry.open(Some(set), &wide("services")).unwrap());
+        let absent =
+            registry.path_to(None, &[&link[..], &wide("\\SERVICES\\Card\\Parameters")].concat()).unwrap();
+        assert_eq!(
+            String::from_utf16_lossy(&absent),
+            "\\Registry\\Machine\\System\\ControlSet001\\Services\\Card\\Parameters"
+        );
     }
 
     #[test]

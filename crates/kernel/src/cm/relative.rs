@@ -6,9 +6,9 @@
 use abi::{NtStatus, RTL_REGISTRY_HANDLE, RTL_REGISTRY_OPTIONAL};
 use engine::Flow;
 
-use super::access;
 use super::key::{by_handle, status};
 use super::registry::KeyId;
+use super::{absent, access};
 use crate::cx::Cx;
 use crate::rtl::crt;
 
@@ -40,7 +40,7 @@ pub(crate) fn find(
     let key = if make {
         access::make(cx, None, &whole, true).map(|(key, _)| key)
     } else {
-        cx.with(|k| k.cm.registry.open(None, &whole))
+        absent::open(cx, None, &whole)
     };
     Ok(match key {
         Ok(key) => Ok(Some(key)),

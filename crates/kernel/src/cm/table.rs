@@ -12,9 +12,9 @@ use abi::{
 };
 use engine::Flow;
 
-use super::access;
 use super::registry::{KeyId, Value};
 use super::relative;
+use super::{absent, access};
 use crate::cx::Cx;
 use crate::event::Role;
 use crate::ke::callout::call_routine;
@@ -53,6 +53,14 @@ impl Entry {
         })
     }
 
+    /// The type that the value is expected to have, or `REG_NONE`.
+    const fn expected(&self) -> u32 {
+        match self.default_type & 0xFF {
+            REG_NONE => self.default_type >> RTL_QUERY_REGISTRY_TYPECHECK_SHIFT,
+            kind => kind,
+        }
+    }
+
     const fn has(&self, flag: u32) -> bool {
         self.flags & flag != 0
     }
@@ -89,7 +97,7 @@ pub(crate) fn query_registry_values(
         }
         if entry.has(RTL_QUERY_REGISTRY_SUBKEY) {
             let subkey = match key {
-                Some(key) => cx.with(|k| k.cm.registry.open(Some(key), &entry.name)),
+                Some(key) => absent::open(cx, Some(key), &entry.name),
                 None => Err(NtStatus::OBJECT_NAME_NOT_FOUND),
             };
             key = match subkey {
@@ -115,6 +123,9 @@ fn line(cx: &mut Cx<'_>, key: Option<KeyId>, entry: &Entry, context: u64) -> Flo
         return every_value(cx, key, entry, context);
     }
     let found = key.and_then(|key| cx.with(|k| k.cm.registry.value(key, &entry.name).ok().cloned()));
+    if let (Some(key), None) = (key, &found) {
+        cx.with(|k| absent::note_value(&mut k.cm, key, &entry.name, entry.expected()));
+    }
     match found {
         Some(value) => one_value(cx, key, entry, &value, context),
         None if entry.has(RTL_QUERY_REGISTRY_REQUIRED) => Ok(NtStatus::OBJECT_NAME_NOT_FOUND),

@@ -3,13 +3,13 @@
 //! Pages: *ZwQueryValueKey function*, *ZwSetValueKey function*, *ZwEnumerateKey function*, *ZwEnumerateValueKey function*,
 //! *ZwQueryKey function*, *ZwDeleteValueKey function*. Drivers that filter the registry are called (`callbacks`).
 
-use abi::{DriverPtr, KeyNameInformation, NtStatus, UNICODE_STRING};
+use abi::{DriverPtr, KeyNameInformation, NtStatus, REG_NONE, UNICODE_STRING};
 use engine::Flow;
 
 use super::information::{self, Form, of_key, of_value};
 use super::key::{by_handle, status};
 use super::registry::KeyId;
-use super::{access, callbacks};
+use super::{absent, access, callbacks};
 use crate::cx::Cx;
 use crate::rtl::string;
 
@@ -36,6 +36,9 @@ pub(crate) fn query(
     callbacks::around(cx, callbacks::QUERY_VALUE, handle, &rest, |cx| {
         let key = by_handle(cx, handle);
         let form = key.and_then(|key| cx.with(|k| of_value(class, k.cm.registry.value(key, &name)?)));
+        if let (Ok(key), Err(NtStatus::OBJECT_NAME_NOT_FOUND)) = (key, &form) {
+            cx.with(|k| absent::note_value(&mut k.cm, key, &name, REG_NONE));
+        }
         information::store(cx, form, to, room, length)
     })
 }

@@ -32,7 +32,7 @@ pub struct Platform {
     pub cards: Promptness,
     /// What a processor stores is seen late by others: [`super::late_stores`].
     pub late_stores: bool,
-    /// Bus drivers answer the Plug and Play requests that they may later, in threads of their own: [`crate::pnp::bus`].
+    /// Bus drivers answer the Plug and Play requests that they may later, in threads of their own, and power requests later at DISPATCH_LEVEL: [`crate::pnp::bus`].
     pub later_bus: bool,
     /// Nanoseconds that a write to device memory may take to its device: at most [`MOST_POSTED`]. 0: each is there at once.
     pub posted: u64,

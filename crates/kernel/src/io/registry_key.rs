@@ -7,7 +7,7 @@ use abi::{DRIVER_OBJECT, DriverPtr, NtStatus, UNICODE_STRING};
 use engine::Flow;
 
 use super::driver;
-use crate::cm::{access, key};
+use crate::cm::{absent, access, key};
 use crate::cx::Cx;
 use crate::nt::WindowsVersion;
 use crate::ob;
@@ -55,7 +55,10 @@ pub fn open_driver(
     }
     let service = driver::registry_path(&driver::service(cx, driver));
     let found = match kind {
-        PARAMETERS => access::open(cx, &format!("{service}\\Parameters")),
+        PARAMETERS => {
+            let path: Vec<u16> = format!("{service}\\Parameters").encode_utf16().collect();
+            absent::open(cx, None, &path)
+        }
         STATE => access::create(cx, &format!("{service}\\State")),
         _ => access::create(cx, &format!("{service}\\SharedState")),
     };

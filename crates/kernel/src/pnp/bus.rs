@@ -17,6 +17,7 @@ use super::resource::Resource;
 use super::{built_in, message};
 use crate::cx::{Cx, Kernel};
 use crate::hal::hardware::{Function, Hardware, PciAddress, Width};
+use crate::ke::irql::DISPATCH_LEVEL;
 use crate::{io, ke, ldr};
 
 /// Makes the physical device object of a function, and its node.
@@ -150,13 +151,41 @@ pub(super) fn reply(
         let reply = answer(cx)?;
         return complete(cx, irp, reply.status, reply.information);
     }
-    let location = io::irp::current(cx, irp)?;
-    io::complete::mark_pending(cx, location)?;
-    let later = Box::new(move |cx: &mut Cx<'_>| {
+    pend(cx, irp, move |cx| {
         let reply = answer(cx)?;
         complete(cx, irp, reply.status, reply.information).map(|_| ())
-    });
-    ke::thread::spawn(cx, "the bus driver's answer", later)?;
+    })
+}
+
+/// Completes a power request: at once, or where the platform has it so (`--platform later-bus`) later and at DISPATCH_LEVEL, as a bus driver does whose device
+/// says by an interrupt that it is there. Completion routines must expect that.
+///
+/// # Errors
+/// As completing.
+pub(super) fn complete_power(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    status: Option<NtStatus>,
+) -> Flow<NtStatus> {
+    if !cx.with(|k| k.hal.platform.later_bus) {
+        return complete(cx, irp, status, None);
+    }
+    pend(cx, irp, move |cx| {
+        let old = ke::irql::raise(cx, DISPATCH_LEVEL)?;
+        let _ = complete(cx, irp, status, None)?;
+        ke::irql::lower(cx, old)
+    })
+}
+
+/// Has a thread of the bus driver's complete a request, which pends until then.
+fn pend(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    complete: impl FnOnce(&mut Cx<'_>) -> Flow<()> + 'static,
+) -> Flow<NtStatus> {
+    let location = io::irp::current(cx, irp)?;
+    io::complete::mark_pending(cx, location)?;
+    ke::thread::spawn(cx, "the bus driver's answer", Box::new(complete))?;
     Ok(NtStatus::PENDING)
 }
 

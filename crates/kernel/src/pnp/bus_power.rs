@@ -1,6 +1,7 @@
 //! What the two bus drivers without an image answer to `IRP_MJ_POWER` on a physical device object. A device that is no card only has a state.
 //!
-//! Pages: *IRP_MN_SET_POWER*, *IRP_MN_QUERY_POWER*, *IRP_MN_WAIT_WAKE*. What becomes of the card is in [`super::card_power`], what wakes it in
+//! Pages: *IRP_MN_SET_POWER*, *IRP_MN_QUERY_POWER*, *IRP_MN_WAIT_WAKE*, *Handling IRP_MN_SET_POWER for Device Power States* ("If the driver cannot complete the IRP
+//! immediately, it calls IoMarkIrpPending, returns STATUS_PENDING from its DispatchPower routine, and completes the IRP later"). What becomes of the card is in [`super::card_power`], what wakes it in
 //! [`super::wake`].
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
@@ -48,11 +49,10 @@ pub(crate) fn dispatch(
     if minor == IRP_MN_WAIT_WAKE && is_card {
         return wake::wait(cx, id, irp, location);
     }
-    let status = match minor {
-        IRP_MN_SET_POWER | IRP_MN_QUERY_POWER => Some(NtStatus::SUCCESS),
+    match minor {
+        IRP_MN_SET_POWER | IRP_MN_QUERY_POWER => bus::complete_power(cx, irp, Some(NtStatus::SUCCESS)),
         // "The device does not support wake-up."
-        IRP_MN_WAIT_WAKE => Some(NtStatus::NOT_SUPPORTED),
-        _ => None,
-    };
-    bus::complete(cx, irp, status, None)
+        IRP_MN_WAIT_WAKE => bus::complete(cx, irp, Some(NtStatus::NOT_SUPPORTED), None),
+        _ => bus::complete(cx, irp, None, None),
+    }
 }

@@ -14,6 +14,9 @@ pub(super) enum Kind {
     Start,
     StartOnTwo,
     StartElsewhere,
+    StartWithValues,
+    /// The usual way only.
+    Usual,
     Plain,
     Little,
     Sizes,
@@ -52,6 +55,10 @@ impl Plan {
             Kind::Start => Effort { failing: failing(400), from_start: true, seeds: share(48), ..none },
             Kind::StartOnTwo => Effort { from_start: true, seeds: share(160), ..none },
             Kind::StartElsewhere => Effort { from_start: true, seeds: share(16), ..none },
+            Kind::StartWithValues => {
+                Effort { failing: failing(60), from_start: true, seeds: share(8), ..none }
+            }
+            Kind::Usual => none,
             Kind::Plain => Effort { failing: failing(60), seeds: share(16), ..none },
             Kind::Little => Effort { seeds: share(4), ..none },
             Kind::Sizes => Effort { failing: failing(20), seeds: share(2), ..none },

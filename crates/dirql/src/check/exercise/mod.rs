@@ -15,6 +15,7 @@ mod system;
 #[cfg(test)]
 mod tests;
 mod under_way;
+mod values;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,7 @@ use steps::{ENDED, asks, opened, place, two_at_once, two_under_way, words};
 pub(super) use steps::{PAUSE, on, open, open_other, tried};
 use system::watched;
 use under_way::{left, of_a_closed_handle, within_lives};
+pub use values::{WithValues, exercises_with_values, registry_options};
 
 /// How often an exercise is carried out.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
@@ -144,6 +146,13 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         }
         for (title, script) in lives(survey) {
             plan.add(title, script, Kind::Plain);
+        }
+        if survey.plug_and_play {
+            plan.more = vec!["--platform=later-bus".to_owned()];
+            for (title, script) in lives(survey).into_iter().filter(|(_, script)| script.contains("power ")) {
+                plan.add(format!("{title} where the bus driver answers later"), script, Kind::Little);
+            }
+            plan.more.clear();
         }
     }
     watched(survey, &mut plan);

@@ -1,7 +1,9 @@
 //! Which exercises a survey leads to.
 
+use super::super::absent::Absent;
 use super::super::survey::{Operation, Survey};
-use super::{Exercise, exercises, exercises_of_neighbours};
+use super::WithValues;
+use super::{Exercise, exercises, exercises_of_neighbours, exercises_with_values};
 
 fn operation(code: u32, waits: bool, variant: bool) -> Operation {
     let command = format!("ioctl h {code:#x} in u32:{}", u32::from(variant));
@@ -98,4 +100,48 @@ fn memory_that_a_driver_keeps_changes_while_it_does_something_else() {
         let steps = ["memory m zero:4096; async p ioctl h 0x22200a in zero:8 out memory m; ", "u: store m "];
         assert!(steps.iter().all(|step| exercise.script.contains(step)), "{}", exercise.script);
     }
+}
+
+fn absent(name: Option<&str>) -> Absent {
+    let key = r"HKLM\System\ControlSet001\Services\unit\Parameters".to_owned();
+    Absent { key, name: name.map(str::to_owned), kind: abi::REG_NONE }
+}
+
+#[test]
+fn values_that_a_driver_asks_for_are_there_together_and_alone_and_once_large_or_of_another_type() {
+    let all = vec![absent(None), absent(Some("Depth")), absent(Some("Extra"))];
+    let with = WithValues { usable: all.clone(), all, survey: surveyed("unit", false) };
+    let made = exercises_with_values(&with, 100);
+    let options = |title: &str| {
+        let [exercise] = titled(&made, title)[..] else { panic!("{title}") };
+        exercise.more.clone()
+    };
+    let of = |name: &str, data: &str| {
+        format!(r"--registry-value=HKLM\System\ControlSet001\Services\unit\Parameters\{name}={data}")
+    };
+    let (depth, extra) = (of("Depth", "dword:00000001"), of("Extra", "dword:00000001"));
+    let start = "load, start, stop, remove and unload with";
+    assert_eq!(
+        options(&format!("{start} the values")),
+        [depth.clone(), extra.clone()],
+        "the key comes with them"
+    );
+    assert_eq!(options(&format!("{start} the value Depth")), [depth]);
+    assert_eq!(options(&format!("{start} the value Extra")), [extra]);
+    let large = of("Depth", "dword:00001000");
+    assert_eq!(options(&format!("{start} large values"))[0], large);
+    assert_eq!(options(&format!("{start} values of another type")).len(), 2);
+    assert_eq!(titled(&made, "ioctl 0x222000 of u32:0 of all sizes").len(), 5);
+}
+
+#[test]
+fn a_value_with_which_a_driver_does_not_start_hides_nothing_of_the_others() {
+    let all = vec![absent(Some("Depth")), absent(Some("Disabled"))];
+    let with = WithValues { usable: all[..1].to_vec(), all, survey: surveyed("unit", false) };
+    let made = exercises_with_values(&with, 100);
+    let [requests] = titled(&made, "ioctl 0x222000 of u32:0 of all sizes with the values")[..] else {
+        panic!()
+    };
+    assert!(requests.more.len() == 1 && requests.more[0].contains("Depth="), "{:?}", requests.more);
+    assert_eq!(titled(&made, "with the values in the registry")[0].more.len(), 2, "both, to begin with");
 }

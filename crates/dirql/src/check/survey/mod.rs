@@ -17,7 +17,8 @@ use kernel::io::offered::Offered;
 use kernel::wmi;
 use serde::{Deserialize, Serialize};
 
-use super::codes::compared;
+use super::absent::Absent;
+use super::codes::{Compared, compared};
 use super::signals::{Outside, guessed_causes, outside};
 use super::wanted::HANDLE;
 use crate::error::Error;
@@ -76,6 +77,8 @@ pub struct Survey {
     pub values: Vec<u32>,
     /// What dirql lacks that loading and starting needs.
     pub lacking: Option<String>,
+    /// What it asks the registry for and what is not there.
+    pub absent: Vec<Absent>,
 }
 
 /// A request.
@@ -273,6 +276,8 @@ const REGISTERED: u64 = 1_000_000;
 /// How much is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
 pub enum Extent {
+    /// What can be known of a driver that is only started.
+    Start,
     /// What requests there are, and which end by themselves in company: all that a machine with more cards is surveyed for.
     Requests,
     /// Besides, what ends them else: the world outside of the card, and time limits of the driver's.
@@ -307,7 +312,7 @@ pub fn survey(
     let mut found = Survey {
         ready,
         plug_and_play: offered.plug_and_play,
-        names: offered.links.into_iter().chain(offered.devices).collect(),
+        names: offered.links.iter().chain(&offered.devices).cloned().collect(),
         devices,
         blocks,
         children: Vec::new(),
@@ -327,13 +332,31 @@ pub fn survey(
         limited: Vec::new(),
         values: compared.values.clone(),
         lacking: report.lacking().map(str::to_owned),
+        absent: Vec::new(),
     };
+    if extent != Extent::Start {
+        ask(boots, &mut found, compared, &offered, script, extent)?;
+    }
+    let service = boots.service();
+    found.absent = boots.absent().iter().filter_map(|one| Absent::of_driver(one, service)).collect();
+    Ok(found)
+}
+
+/// Finds out which requests the driver knows, and what comes of them.
+fn ask(
+    boots: &mut Boots,
+    found: &mut Survey,
+    compared: &Compared,
+    offered: &Offered,
+    script: Option<&Play>,
+    extent: Extent,
+) -> Result<(), Error> {
     let given = script.and_then(|play| Given::new(play, &found.names));
     if let Some(given) = &given {
         // It is asked of what the user's script opens.
         found.names.sort_by_key(|name| *name != given.name);
     }
-    let Some(name) = found.names.first().filter(|_| ready).cloned() else { return Ok(found) };
+    let Some(name) = found.names.first().filter(|_| found.ready).cloned() else { return Ok(()) };
     let handles = |major: usize| offered.majors.get(major).copied().unwrap_or(false);
     let mut asking = Asking { boots, name };
     let mut known: Vec<Known> = Vec::new();
@@ -379,7 +402,7 @@ pub fn survey(
         found.limited = asking.limited(&known)?;
     }
     found.operations = known.into_iter().map(|known| known.operation).collect();
-    Ok(found)
+    Ok(())
 }
 
 fn usual() -> Box<dyn engine::Chooser> {

@@ -1,0 +1,95 @@
+//! What is tried where values are in the registry that the driver asks for and that are not there else.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::absent::{Absent, Data};
+use super::super::survey::Survey;
+use super::effort::{Kind, Plan};
+use super::inputs_and_lengths::sizes;
+use super::lives::lives;
+use super::steps::{opened, words};
+use super::{AT_ONCE, Exercise};
+
+/// The first exercise of each machine.
+const START: &str = "load, start, stop, remove and unload";
+/// Up to so many values are there alone, too.
+const FEW: usize = 4;
+
+/// The options by which all of this is there, values as 1.
+#[must_use]
+pub fn registry_options(all: &[Absent]) -> Vec<String> {
+    options(all, Data::One)
+}
+
+/// A key is named where there is nothing in it.
+fn options(all: &[Absent], data: Data) -> Vec<String> {
+    let is_named = |one: &&Absent| one.name.is_some() || !all.iter().any(|other| other.is_below(one));
+    all.iter().filter(is_named).map(|one| one.option(data)).collect()
+}
+
+/// What is in the registry in more exercises, and what the driver offers then.
+#[derive(Clone, Serialize, Deserialize, Debug)]
+pub struct WithValues {
+    /// All that the driver asks for and that is not there else.
+    pub all: Vec<Absent>,
+    /// That of it with which the driver starts as well as without.
+    pub usable: Vec<Absent>,
+    /// What the driver offers where that is there.
+    pub survey: Survey,
+}
+
+/// What is tried with all of this in the registry, with each value alone, and with values that are large or of another type.
+#[must_use]
+pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
+    let WithValues { all, usable, survey } = with;
+    let mut plan = Plan { all: Vec::new(), budget, more: registry_options(all) };
+    let title = |what: &str| format!("{what} with the values in the registry that it asks for");
+    plan.add(title(START), "", Kind::StartWithValues);
+    if usable.len() < all.len() {
+        plan.more = registry_options(usable);
+        plan.add(format!("{START} with those of the values with which it starts"), "", Kind::StartWithValues);
+    }
+    let operations: Vec<_> =
+        survey.operations.iter().filter(|operation| !operation.variant).take(AT_ONCE).collect();
+    let requests = survey.names.first().map(|name| {
+        let of = |operation| {
+            format!("{}; {}", opened(survey, name, &[operation]), sizes(operation, &survey.values))
+        };
+        operations.iter().map(|operation| (words(operation), of(operation))).collect::<Vec<_>>()
+    });
+    let requests = requests.unwrap_or_default();
+    if survey.ready && !survey.devices.is_empty() {
+        for (what, script) in lives(survey) {
+            plan.add(title(&what), script, Kind::Little);
+        }
+    }
+    for (what, script) in &requests {
+        plan.add(title(&format!("{what} of all sizes")), script, Kind::Sizes);
+    }
+    let values: Vec<&Absent> = all.iter().filter(|one| one.name.is_some()).collect();
+    let are_few = (2..=FEW).contains(&values.len());
+    for value in values.iter().filter(|value| are_few || !usable.contains(value)).take(FEW) {
+        let keys = all.iter().filter(|one| one.name.is_none()).cloned();
+        plan.more = registry_options(&keys.chain([Absent::clone(value)]).collect::<Vec<_>>());
+        let name = value.name.as_deref().unwrap_or_default();
+        alone(&mut plan, &format!("with the value {name} in the registry"), &requests);
+    }
+    for (data, what) in [
+        (Data::Large, "with large values in the registry that it asks for"),
+        (Data::OfAnotherType, "with values of another type in the registry that it asks for"),
+    ] {
+        if values.iter().any(|value| data.is_for(value.kind)) {
+            plan.more = options(all, data);
+            alone(&mut plan, what, &requests);
+        }
+    }
+    plan.all
+}
+
+/// Load and start, and each request.
+fn alone(plan: &mut Plan, with: &str, requests: &[(String, String)]) {
+    plan.add(format!("{START} {with}"), "", Kind::Usual);
+    for (what, script) in requests {
+        plan.add(format!("{what} of all sizes {with}"), script.clone(), Kind::Usual);
+    }
+}
