@@ -10,6 +10,7 @@ mod codes;
 mod counter;
 mod coverage;
 mod exercise;
+mod groups;
 mod inputs;
 mod shrink;
 mod signals;
@@ -18,11 +19,12 @@ mod survey;
 mod wanted;
 
 pub use campaign::{Campaign, Totals, Tried, causes};
-pub use cause::Cause;
+pub use cause::{Access, Cause};
 pub use coverage::{Coverage, Function, coverage};
 pub use exercise::{
     Effort, Exercise, RACES, Stories, exercises, exercises_of_neighbours, exercises_on_busy_line,
 };
+pub use groups::{Place, groups, places};
 pub use inputs::{Inputs, inputs};
 pub use shrink::{Shown, commands, play, shrink};
 pub use signals::{Outside, outside, signals};
