@@ -73,6 +73,17 @@ pub struct Verdict {
     pub identity: Option<String>,
     /// Of an access of driver code: which memory it was meant for.
     pub accessed: Option<Accessed>,
+    /// Of a request that waits for another one: which two.
+    pub awaited: Option<Awaited>,
+}
+
+/// A request that another one ends, as the script has both.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Awaited {
+    /// The one that waits.
+    pub waits: String,
+    /// The one that ends it.
+    pub ends: String,
 }
 
 /// The memory that an access was meant for which is wrong: what two findings of one mistake have in common, though their addresses differ.
@@ -142,6 +153,7 @@ impl Verdict {
             related: Vec::new(),
             identity: None,
             accessed: None,
+            awaited: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use dirql::check::{self, Cause, Coverage, Exercise, Survey};
+use dirql::check::{self, Awaited, Cause, Coverage, Exercise, Survey};
 use dirql::files::DriverFile;
 use dirql::{Dismissal, Error};
 use serde::{Deserialize, Serialize};
@@ -87,6 +87,7 @@ pub(super) struct Entry<'a> {
     /// How many attempts have shown it, here or elsewhere.
     attempts: u64,
     script: &'a str,
+    awaited: Option<&'a Awaited>,
     /// What the same place shows as in other attempts.
     pub(super) also: Vec<Entry<'a>>,
     /// The other places of the same kind.
@@ -96,20 +97,32 @@ pub(super) struct Entry<'a> {
 impl Entry<'_> {
     /// What is wrong, where else, what shows it, and how that is made again: a line each.
     pub(super) fn text(&self) -> String {
-        let elsewhere = [("also as", self.also_as()), ("more places", self.more_places())];
         let elsewhere: String =
-            elsewhere.into_iter().filter_map(|(label, text)| Some(format!("\n{label}: {}", text?))).collect();
+            self.elsewhere().iter().map(|(label, text)| format!("\n{label}: {text}")).collect();
         format!("{}{elsewhere}\nshown by: {}\nreplay: {}", self.message, self.shown_by, self.replay)
     }
 
+    /// What else shows it, with what that is.
+    pub(super) fn elsewhere(&self) -> Vec<(&'static str, String)> {
+        let all =
+            [("also as", self.also_as()), ("more places", self.more_places()), ("also by", self.also_by())];
+        all.into_iter().filter_map(|(label, text)| Some((label, text?))).collect()
+    }
+
+    /// Of a request that does not end though another one was made: the others that end it and did not.
+    fn also_by(&self) -> Option<String> {
+        let ends: Vec<&str> = self.more.iter().filter_map(|more| Some(more.awaited?.ends.as_str())).collect();
+        (!ends.is_empty()).then(|| ends.join(", "))
+    }
+
     /// The other rules that its first place breaks.
-    pub(super) fn also_as(&self) -> Option<String> {
+    fn also_as(&self) -> Option<String> {
         let rules: Vec<&str> = self.also.iter().map(|also| also.rule).collect();
         (!rules.is_empty()).then(|| rules.join(", "))
     }
 
     /// `2 in Dispatch: card.c:12, 15`, and the distance in the routine of what has no line.
-    pub(super) fn more_places(&self) -> Option<String> {
+    fn more_places(&self) -> Option<String> {
         let symbol = self.place().filter(|_| !self.more.is_empty())?;
         let routine = symbol.rsplit_once("+0x").map_or(symbol, |(routine, _)| routine);
         let mut files: Vec<(String, BTreeSet<u64>)> = Vec::new();
@@ -264,6 +277,7 @@ impl<'a> Report<'a> {
             finding,
             attempts: found.attempts,
             script: &found.shown.script,
+            awaited: found.cause.awaited.as_ref(),
             also: Vec::new(),
             more: Vec::new(),
         }
@@ -338,8 +352,8 @@ impl<'a> Report<'a> {
                 let source = source.map(|source| format!("  ({source})")).unwrap_or_default();
                 text += &line("instruction", &format!("{symbol}{source}"));
             }
-            for (label, elsewhere) in [("also as", entry.also_as()), ("more places", entry.more_places())] {
-                text += &elsewhere.map(|value| line(label, &value)).unwrap_or_default();
+            for (label, elsewhere) in entry.elsewhere() {
+                text += &line(label, &elsewhere);
             }
             text += &line("shown by", &entry.shown_by);
             text += &line("attempts", &format!("{} of {}", entry.attempts, self.attempts));

@@ -6,7 +6,7 @@
 use kernel::verdict::{Accessed, Memory, Tier, Verdict};
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Dismissal, Dismissed, Report, instruction, key};
+use crate::report::{Dismissal, Dismissed, Report, instruction, key, request};
 
 /// One thing that is wrong.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
@@ -25,6 +25,17 @@ pub struct Cause {
     pub dismissed: Option<Dismissal>,
     /// Of an access of driver code to memory.
     pub access: Option<Access>,
+    /// Of a request that waits for another one.
+    pub awaited: Option<Awaited>,
+}
+
+/// A request that waits for another one, each by its kind: `read`, `ioctl 0x222000`.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Awaited {
+    /// The one that waits.
+    pub waits: String,
+    /// The one that ends it.
+    pub ends: String,
 }
 
 /// An access to memory, by what is the same in each run.
@@ -78,6 +89,10 @@ impl Report {
                 finding: self.finding_json(verdict),
                 dismissed,
                 access: Access::of(verdict),
+                awaited: verdict
+                    .awaited
+                    .as_ref()
+                    .map(|awaited| Awaited { waits: request(&awaited.waits), ends: request(&awaited.ends) }),
             };
             if causes.iter().all(|known| known.key != cause.key) {
                 causes.push(cause);

@@ -2,7 +2,7 @@
 //!
 //! A length that is not compared shows in several ways at one instruction, by what lies where the access goes: behind the end of the block, nothing, or a
 //! freed block. These are one [`Place`]. And it shows at each instruction of the routine that uses the same memory: these places are one group, as are those of a
-//! routine that use a window of device memory behind its unmapping. A null pointer that is no request's buffer may be another mistake at each
+//! routine that use a window of device memory behind its unmapping. A request that is forgotten is one group, whichever of those that end it was made. A null pointer that is no request's buffer may be another mistake at each
 //! instruction, and so may each block that the driver allocates.
 
 use super::cause::{Access, Cause, NULL, SYSTEM_BUFFER, UNMAPPED};
@@ -79,6 +79,9 @@ fn of_one_length(causes: &[&Cause], one: &[usize]) -> Option<Vec<usize>> {
 
 /// Whether one mistake is behind two places.
 fn is_one_mistake(one: &Cause, other: &Cause) -> bool {
+    if let (Some(first), Some(second)) = (&one.awaited, &other.awaited) {
+        return one.rule == other.rule && first.waits == second.waits;
+    }
     let (Some(first), Some(second)) = (&one.access, &other.access) else { return false };
     let is_shared = match first.memory.as_deref() {
         Some(SYSTEM_BUFFER) => first.is_outside && second.is_outside,
@@ -94,6 +97,7 @@ fn is_one_mistake(one: &Cause, other: &Cause) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cause::Awaited;
     use super::*;
 
     fn cause(rule: &str, instruction: u64, memory: &str, is_outside: bool) -> Cause {
@@ -105,6 +109,7 @@ mod tests {
             instruction: Some(instruction),
             finding: String::new(),
             dismissed: None,
+            awaited: None,
             access: Some(Access { memory, is_outside, routine: Some(0x1000), caller: Some(0x500) }),
         }
     }
@@ -155,6 +160,24 @@ mod tests {
             [cause("pool-overrun", 0x1010, "system buffer", true), cause("wild-read", 0x1010, "", true)];
         causes[1].access.as_mut().unwrap().caller = Some(0x600);
         assert_eq!(rules_of_places(&causes).len(), 2);
+    }
+
+    #[test]
+    fn a_request_that_is_forgotten_is_one_mistake_whatever_should_have_ended_it() {
+        let forgotten = |waits: &str, ends: &str| Cause {
+            key: format!("request-forgotten:{waits} {ends}"),
+            rule: "request-forgotten".to_owned(),
+            tier: "warning".to_owned(),
+            instruction: None,
+            finding: String::new(),
+            dismissed: None,
+            access: None,
+            awaited: Some(Awaited { waits: waits.to_owned(), ends: ends.to_owned() }),
+        };
+        let causes =
+            [forgotten("read", "write"), forgotten("read", "ioctl 0x222000"), forgotten("write", "read")];
+        let all: Vec<&Cause> = causes.iter().collect();
+        assert_eq!(groups(&all), [vec![0, 1], vec![2]]);
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod survey;
 mod wanted;
 
 pub use campaign::{Campaign, Totals, Tried, causes};
-pub use cause::{Access, Cause};
+pub use cause::{Access, Awaited, Cause};
 pub use coverage::{Coverage, Function, coverage};
 pub use exercise::{
     Effort, Exercise, RACES, Stories, exercises, exercises_of_neighbours, exercises_on_busy_line,
