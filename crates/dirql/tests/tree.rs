@@ -402,7 +402,7 @@ fn two_buses_whose_children_have_the_same_ids_are_both_named() {
     let verdict = report.expect_verdict();
     assert_eq!(verdict.rule, "duplicate-child", "{report}");
     let (one, other) = verdict.message.split_once("are those of").unwrap_or_else(|| panic!("{report}"));
-    assert!(one.contains("(bus of dirqlbus#0)") && other.contains("(bus of hub#0)"), "{report}");
+    assert!(one.contains("relations of dirqlbus#0)") && other.contains("relations of hub#0)"), "{report}");
 }
 
 #[test]

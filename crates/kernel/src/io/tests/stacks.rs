@@ -143,7 +143,7 @@ fn who_skips_its_location_and_returns_pending_is_accused_of_no_completion_routin
             let (device, irp) = arguments(given);
             skip(cx, irp)?;
             let lower = lower(cx, device)?;
-            irp::call_driver(cx, lower, irp)?;
+            let _ = irp::call_driver(cx, lower, irp)?;
             Ok(NtStatus::PENDING.0.into())
         };
         let lower = |cx: &mut Cx<'_>, given: &[u64]| complete(cx, arguments(given).1, NtStatus::SUCCESS, 0);
