@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn places_of_one_routine_that_use_the_same_memory_are_a_group() {
-        let mut causes = vec![
+        let mut causes = [
             cause("pool-overrun", 0x1010, "system buffer", true),
             cause("wild-read", 0x1020, "null", false),
             cause("wild-read", 0x1030, "null", false),
