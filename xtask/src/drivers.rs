@@ -42,6 +42,7 @@ const C_DRIVERS: &[CDriver] = &[
     CDriver { name: "accesses", source: "accesses.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "races", source: "races.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "counters", source: "counters.c", defines: &[], missing: None, compiler: Gcc },
+    CDriver { name: "lengths", source: "lengths.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "legacy", source: "legacy.c", defines: &[], missing: None, compiler: Gcc },
     CDriver { name: "settings", source: "settings.c", defines: &[], missing: None, compiler: Gcc },
     CDriver {

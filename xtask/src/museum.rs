@@ -237,7 +237,8 @@ fn check(root: &Path, image: &Path, budget: u32, but: &[&str]) -> Result<Vec<Fou
     let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
         .with_context(|| format!("`{}` did not write JSON", call::shown(&dirql)))?;
     let mut found: Vec<Found> = Vec::new();
-    for finding in answer["findings"].as_array().context("dirql check lists its findings")? {
+    let findings = answer["findings"].as_array().context("dirql check lists its findings")?;
+    for finding in findings.iter().flat_map(names_of) {
         let rule = finding["rule"].as_str().context("a finding has a rule")?;
         let is_left_out = finding["tier"].as_str().is_some_and(|tier| but.contains(&tier));
         if !is_left_out && found.iter().all(|known| known.rule != rule) {
@@ -249,6 +250,11 @@ fn check(root: &Path, image: &Path, budget: u32, but: &[&str]) -> Result<Vec<Fou
         found.push(Found { rule: format!("no answer ({})", output.status), exercise: String::new() });
     }
     Ok(found)
+}
+
+/// A finding, and what its place shows as besides, which names the bug as well.
+fn names_of(finding: &serde_json::Value) -> impl Iterator<Item = &serde_json::Value> {
+    [finding].into_iter().chain(finding["also"].as_array().into_iter().flatten())
 }
 
 /// All of the museum, by areas and names.

@@ -108,6 +108,25 @@ fn each_cause_is_reported_once_and_its_line_makes_it_again() {
 }
 
 #[test]
+fn a_length_that_no_request_compares_is_one_thing_with_all_its_places() {
+    let report = json(&check("lengths.sys", &["--budget", "1", "--json"]));
+    let findings = report["findings"].as_array().unwrap();
+    assert_eq!(rules(&report), ["pool-overrun"], "{report:#}");
+    let also = |place: &Value| place["also"][0]["rule"].as_str().map(str::to_owned);
+    let places = findings[0]["places"].as_array().unwrap();
+    assert_eq!(places.len(), 2, "{report:#}");
+    for place in [&findings[0]].into_iter().chain(places) {
+        assert_eq!(also(place).as_deref(), Some("wild-read"), "{report:#}");
+        rig::is_made_again(place);
+        rig::is_made_again(&place["also"][0]);
+    }
+    let text = check("lengths.sys", &["--budget", "1"]);
+    assert!(text.out.contains("  also as      wild-read\n"), "{}", text.said());
+    assert!(text.out.contains("  more places  2 in lengths!DispatchControl: "), "{}", text.said());
+    assert!(text.out.contains(": 1 thing is wrong\n"), "{}", text.said());
+}
+
+#[test]
 fn what_shows_a_mistake_is_as_short_as_it_can_be() {
     let report = json(&check("legacy.sys", &["--budget", "1", "--json"]));
     let script = report["findings"][0]["script"].as_str().unwrap();

@@ -32,7 +32,9 @@ fn wrong(name: &str, budget: &str) -> Vec<String> {
     assert_eq!(report["no_answers"], serde_json::json!([]), "{}", answer.said());
     let findings = report["findings"].as_array().unwrap();
     findings.iter().for_each(is_made_again);
-    findings.iter().map(|finding| finding["rule"].as_str().unwrap().to_owned()).collect()
+    let each =
+        findings.iter().flat_map(|finding| [finding].into_iter().chain(finding["also"].as_array().unwrap()));
+    each.map(|finding| finding["rule"].as_str().unwrap().to_owned()).collect()
 }
 
 fn is_found_and_its_twin_is_clean(area: &str, name: &str, budget: &str) {

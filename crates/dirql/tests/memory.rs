@@ -377,7 +377,15 @@ fn every_idiom_holds_in_random_schedules_of_choices() {
 
 #[test]
 fn a_request_for_no_bytes_gives_a_block_and_a_warning() {
-    assert_eq!(found(&doubt("ZeroBytes")), [("pool-zero-bytes", Tier::Warning); 2]);
+    let report = doubt("ZeroBytes");
+    assert_eq!(found(&report), [("pool-zero-bytes", Tier::Warning); 2]);
+    let [first, second] = report.findings.as_slice() else { panic!("{report}") };
+    assert!(
+        first.message.ends_with("Driver Verifier stops here, and Windows without it goes on"),
+        "{report}"
+    );
+    assert_eq!(first.bug_check.unwrap().parameters[..3], [0, 0, 0], "{report}");
+    assert_eq!(second.bug_check.unwrap().parameters[..3], [0, 0, 1], "{report}");
 }
 
 #[test]

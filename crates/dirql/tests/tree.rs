@@ -393,6 +393,19 @@ fn what_a_bus_driver_must_not_report_stops_as_on_windows() {
 }
 
 #[test]
+fn two_buses_whose_children_have_the_same_ids_are_both_named() {
+    let machine = plugged(&[plug(HUB + 2), format!("{MISTAKE}14")]);
+    let unique = then(&[format!("{MISTAKE}14"), plug(3)]);
+    play(&machine, &format!("open \\\\.\\DirqlBus1 as b\n{unique}close b"));
+    let _ = try_play(&machine, &format!("{OPEN}\n{}", then(&[plug(3)])));
+    let report = machine.finish();
+    let verdict = report.expect_verdict();
+    assert_eq!(verdict.rule, "duplicate-child", "{report}");
+    let (one, other) = verdict.message.split_once("are those of").unwrap_or_else(|| panic!("{report}"));
+    assert!(one.contains("relations of dirqlbus#0)") && other.contains("relations of hub#0)"), "{report}");
+}
+
+#[test]
 fn a_child_that_is_reported_twice_is_told_once_and_is_one() {
     let report = on_bus(&[format!("{MISTAKE}1"), plug(0), format!("{MISTAKE}0")]);
     assert_eq!(report.outcome(), Outcome::Clean, "{report}");

@@ -10,7 +10,7 @@ use engine::{BadAddress, Engine, Flow, Leave, Point, Stack, TouchKind};
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::event::{Event, Kind};
-use crate::mm::special_pool;
+use crate::mm::{accessed, special_pool};
 use crate::nt::Nt;
 use crate::verdict::Verdict;
 use crate::{cm, etw, ex, fs, hal, io, kd, ke, ldr, mm, ob, pcw, pnp, po, ps, se, wdf, wmi};
@@ -305,7 +305,9 @@ impl<'m> Cx<'m> {
         }
         let special = special_pool::accused(self, bad.address, bad.write, special_pool::By::Kernel);
         let irql = ke::irql::current(self);
-        self.stop(special.unwrap_or_else(|| Verdict::bad_pointer(bad, irql)))
+        let instruction = self.engine().caller().map(|caller| caller.rip);
+        let accessed = instruction.map(|instruction| accessed::of_nothing(self, bad.address, instruction));
+        self.stop(special.unwrap_or_else(|| Verdict { accessed, ..Verdict::bad_pointer(bad, irql) }))
     }
 
     pub(crate) fn nt(&self) -> &'m Nt {

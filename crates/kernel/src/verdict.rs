@@ -71,6 +71,45 @@ pub struct Verdict {
     pub related: Vec<Related>,
     /// What makes it the same finding as another of its rule, if not all of its words do: who has allocated what is left. Nothing that differs between runs.
     pub identity: Option<String>,
+    /// Of an access of driver code: which memory it was meant for.
+    pub accessed: Option<Accessed>,
+    /// Of a request that waits for another one: which two.
+    pub awaited: Option<Awaited>,
+}
+
+/// A request that another one ends, as the script has both.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Awaited {
+    /// The one that waits.
+    pub waits: String,
+    /// The one that ends it.
+    pub ends: String,
+}
+
+/// The memory that an access was meant for which is wrong: what two findings of one mistake have in common, though their addresses differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Accessed {
+    /// Which.
+    pub memory: Memory,
+    /// A length or an index that is too large, or a buffer that is too short, can be why: it was beside the block, or where no block is.
+    pub is_outside: bool,
+    /// Where the routine begins whose instruction it was, if the image's unwind data say.
+    pub routine: Option<u64>,
+}
+
+/// A kind of memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Memory {
+    /// The copy that the I/O manager makes of a request's data: `Irp->AssociatedIrp.SystemBuffer`. It is NULL where a request has no bytes.
+    SystemBuffer,
+    /// Another block of pool.
+    Pool,
+    /// Near address 0.
+    Null,
+    /// The window of device memory that began at this bus address, until it was unmapped.
+    Unmapped(u64),
+    /// Something else.
+    Unknown,
 }
 
 /// An earlier moment that a verdict refers to: an allocation, a free, the taking of a lock. The stack of that moment is not
@@ -113,6 +152,8 @@ impl Verdict {
             stack: Vec::new(),
             related: Vec::new(),
             identity: None,
+            accessed: None,
+            awaited: None,
         }
     }
 

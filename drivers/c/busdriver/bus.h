@@ -63,7 +63,8 @@ enum {
     MISTAKE_IGNORES_REMOVE, /* completes IRP_MN_REMOVE_DEVICE of a child as it came */
     MISTAKE_REUSES,         /* as MISTAKE_KEEPS, and plugs the same device object in again */
     MISTAKE_BORROWS,        /* takes a reference back that is not its own */
-    MISTAKE_NAMES_CHILD     /* names its first child as a removal relation of the bus */
+    MISTAKE_NAMES_CHILD,    /* names its first child as a removal relation of the bus */
+    MISTAKE_UNIQUE          /* says of its children's instance ids that no other bus has them */
 };
 
 /* First in each extension. */

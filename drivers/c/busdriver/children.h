@@ -134,6 +134,7 @@ static NTSTATUS ChildCapabilities(PCHILD Child, PIRP Irp)
     Capabilities->HardwareDisabled = Child->Kind == KIND_DISABLED;
     Capabilities->Removable = TRUE;
     Capabilities->SurpriseRemovalOK = TRUE;
+    Capabilities->UniqueID = Child->Bus->Mistake == MISTAKE_UNIQUE;
     Capabilities->RawDeviceOK = Child->Kind == KIND_RAW;
     Capabilities->Address = Child->Slot;
     Capabilities->UINumber = Child->Slot;

@@ -68,7 +68,7 @@ impl JobResult {
     /// The job's process has said this of it.
     fn take(&mut self, line: Line, known: &mut Vec<(Cause, Shown)>, exercise: usize) {
         match line {
-            Line::Known { cause, shown } => known.push((cause, shown)),
+            Line::Known { cause, shown } => known.push((*cause, shown)),
             Line::Tried { causes, no_answer, .. } => {
                 self.attempts += 1;
                 for known in causes.into_iter().filter_map(|index| known.get(index).cloned()) {

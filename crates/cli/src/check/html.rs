@@ -60,6 +60,7 @@ fn section(page: &mut String, entry: &Entry<'_>, drawing: Option<&str>) {
     row("bug check", entry.finding["bug_check"]["name"].as_str().unwrap_or_default());
     row("page", entry.finding["page"].as_str().unwrap_or_default());
     row("mend", entry.finding["remedy"].as_str().unwrap_or_default());
+    entry.elsewhere().iter().for_each(|(label, text)| row(label, text));
     row("shown by", &entry.shown_by);
     let _ = writeln!(page, "</dl><pre>{}</pre>", escaped(&entry.replay));
     let stack = entry.finding["stack"].as_array();

@@ -11,6 +11,7 @@ mod report;
 mod sarif;
 mod setting;
 mod state;
+mod things;
 mod worker;
 
 use std::collections::BTreeMap;

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use dirql::check::{self, Cause, Coverage, Exercise, Survey};
+use dirql::check::{self, Awaited, Cause, Coverage, Exercise, Survey};
 use dirql::files::DriverFile;
 use dirql::{Dismissal, Error};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::campaign::JobResult;
+use super::things::{Place, Thing, things};
 use super::worker::Shown;
 use crate::again::{self, quoted};
 use crate::arguments::Check;
@@ -58,7 +59,7 @@ pub(super) struct Report<'a> {
     device: Option<String>,
     survey: &'a Survey,
     exercises: &'a [Exercise],
-    found: Vec<Found>,
+    found: Vec<Thing>,
     /// What is wrong and does not count,
     dismissed: Vec<Found>,
     /// and what dismisses nothing that was found.
@@ -83,12 +84,63 @@ pub(super) struct Entry<'a> {
     pub(super) words: Vec<String>,
     /// As `finding-in-full` has it.
     pub(super) finding: Value,
+    /// How many attempts have shown it, here or elsewhere.
+    attempts: u64,
+    script: &'a str,
+    awaited: Option<&'a Awaited>,
+    /// What the same place shows as in other attempts.
+    pub(super) also: Vec<Entry<'a>>,
+    /// The other places of the same kind.
+    pub(super) more: Vec<Entry<'a>>,
 }
 
 impl Entry<'_> {
-    /// What is wrong, what shows it, and how that is made again: a line each.
+    /// What is wrong, where else, what shows it, and how that is made again: a line each.
     pub(super) fn text(&self) -> String {
-        format!("{}\nshown by: {}\nreplay: {}", self.message, self.shown_by, self.replay)
+        let elsewhere: String =
+            self.elsewhere().iter().map(|(label, text)| format!("\n{label}: {text}")).collect();
+        format!("{}{elsewhere}\nshown by: {}\nreplay: {}", self.message, self.shown_by, self.replay)
+    }
+
+    /// What else shows it, with what that is.
+    pub(super) fn elsewhere(&self) -> Vec<(&'static str, String)> {
+        let all =
+            [("also as", self.also_as()), ("more places", self.more_places()), ("also by", self.also_by())];
+        all.into_iter().filter_map(|(label, text)| Some((label, text?))).collect()
+    }
+
+    /// Of a request that does not end though another one was made: the others that end it and did not.
+    fn also_by(&self) -> Option<String> {
+        let ends: Vec<&str> = self.more.iter().filter_map(|more| Some(more.awaited?.ends.as_str())).collect();
+        (!ends.is_empty()).then(|| ends.join(", "))
+    }
+
+    /// The other rules that its first place breaks.
+    fn also_as(&self) -> Option<String> {
+        let rules: Vec<&str> = self.also.iter().map(|also| also.rule).collect();
+        (!rules.is_empty()).then(|| rules.join(", "))
+    }
+
+    /// `2 in Dispatch: card.c:12, 15`, and the distance in the routine of what has no line.
+    fn more_places(&self) -> Option<String> {
+        let symbol = self.place().filter(|_| !self.more.is_empty())?;
+        let routine = symbol.rsplit_once("+0x").map_or(symbol, |(routine, _)| routine);
+        let mut files: Vec<(String, BTreeSet<u64>)> = Vec::new();
+        let mut without: Vec<String> = Vec::new();
+        for place in &self.more {
+            match place.source() {
+                Some((file, line)) => match files.iter_mut().find(|(known, _)| *known == file) {
+                    Some((_, lines)) => drop(lines.insert(line)),
+                    None => files.push((file, BTreeSet::from([line]))),
+                },
+                None => without.extend(place.place().map(|symbol| symbol.replacen(routine, "", 1))),
+            }
+        }
+        let of_file = |(file, lines): &(String, BTreeSet<u64>)| {
+            format!("{file}:{}", lines.iter().map(u64::to_string).collect::<Vec<_>>().join(", "))
+        };
+        let all = files.iter().map(of_file).chain(without);
+        Some(format!("{} in {routine}: {}", self.more.len(), all.collect::<Vec<_>>().join(", ")))
     }
 
     /// Its instruction, as people name it.
@@ -147,8 +199,7 @@ impl<'a> Report<'a> {
             no_answers
                 .push(format!("the driver is not ready after its start, so only that was tried: {why}"));
         }
-        let (dismissed, found): (Vec<_>, Vec<_>) =
-            found.into_iter().partition(|found| found.cause.dismissed.is_some());
+        let (found, dismissed) = things(found);
         let mut idle = crate::run::dismissals(&arguments.setup)?;
         let is_idle =
             |one: &Dismissal| dismissed.iter().all(|found| found.cause.dismissed.as_ref() != Some(one));
@@ -190,36 +241,46 @@ impl<'a> Report<'a> {
 
     /// Everything that is wrong.
     pub(super) fn entries(&self) -> Vec<Entry<'_>> {
-        self.entries_of(&self.found)
+        self.found.iter().filter_map(|thing| self.entry_of_thing(thing)).collect()
+    }
+
+    fn entry_of_thing<'f>(&'f self, thing: &'f Thing) -> Option<Entry<'f>> {
+        let mut places = thing.iter().map(|place| self.entry_of_place(place));
+        let first = places.next()?;
+        let attempts = thing.iter().flat_map(|place| [&place.found].into_iter().chain(&place.also));
+        let attempts = attempts.map(|found| found.attempts).sum();
+        Some(Entry { attempts, more: places.collect(), ..first })
+    }
+
+    fn entry_of_place<'f>(&'f self, place: &'f Place) -> Entry<'f> {
+        let also = place.also.iter().map(|found| self.entry(found)).collect();
+        Entry { also, ..self.entry(&place.found) }
     }
 
     /// What is wrong and does not count, each with what says so.
     pub(super) fn dismissed(&self) -> impl Iterator<Item = (Entry<'_>, &Dismissal)> {
-        let by = self.dismissed.iter().filter_map(|found| found.cause.dismissed.as_ref());
-        self.entries_of(&self.dismissed).into_iter().zip(by)
+        self.dismissed.iter().filter_map(|found| Some((self.entry(found), found.cause.dismissed.as_ref()?)))
     }
 
-    fn entries_of<'f>(&'f self, all: &'f [Found]) -> Vec<Entry<'f>> {
-        let entry = |found: &'_ Found| {
-            let finding: Value = serde_json::from_str(&found.cause.finding).unwrap_or_default();
-            let words = self.replay(found);
-            (finding, words)
-        };
-        let each = all.iter().map(|found| {
-            let (finding, words) = entry(found);
-            Entry {
-                key: &found.cause.key,
-                rule: &found.cause.rule,
-                tier: &found.cause.tier,
-                message: finding["message"].as_str().unwrap_or_default().to_owned(),
-                exercise: found.exercise,
-                shown_by: format!("{}{}", self.exercises[found.exercise].title, how(&found.shown.option)),
-                replay: words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
-                words,
-                finding,
-            }
-        });
-        each.collect()
+    fn entry<'f>(&'f self, found: &'f Found) -> Entry<'f> {
+        let finding: Value = serde_json::from_str(&found.cause.finding).unwrap_or_default();
+        let words = self.replay(found);
+        Entry {
+            key: &found.cause.key,
+            rule: &found.cause.rule,
+            tier: &found.cause.tier,
+            message: finding["message"].as_str().unwrap_or_default().to_owned(),
+            exercise: found.exercise,
+            shown_by: format!("{}{}", self.exercises[found.exercise].title, how(&found.shown.option)),
+            replay: words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" "),
+            words,
+            finding,
+            attempts: found.attempts,
+            script: &found.shown.script,
+            awaited: found.cause.awaited.as_ref(),
+            also: Vec::new(),
+            more: Vec::new(),
+        }
     }
 
     /// 1 with something wrong, 3 without an answer, else 0.
@@ -275,7 +336,7 @@ impl<'a> Report<'a> {
     fn as_text(&self) -> String {
         let line = |label: &str, text: &str| format!("  {label:<13}{text}\n");
         let mut text = String::new();
-        for (entry, found) in self.entries().iter().zip(&self.found) {
+        for entry in self.entries() {
             let field = |name: &str| entry.finding[name].as_str();
             text += &format!("{}: {}\n", entry.tier, entry.rule);
             text += &line("what", &entry.message);
@@ -291,8 +352,11 @@ impl<'a> Report<'a> {
                 let source = source.map(|source| format!("  ({source})")).unwrap_or_default();
                 text += &line("instruction", &format!("{symbol}{source}"));
             }
+            for (label, elsewhere) in entry.elsewhere() {
+                text += &line(label, &elsewhere);
+            }
             text += &line("shown by", &entry.shown_by);
-            text += &line("attempts", &format!("{} of {}", found.attempts, self.attempts));
+            text += &line("attempts", &format!("{} of {}", entry.attempts, self.attempts));
             text += &line("replay", &entry.replay);
             text.push('\n');
         }
@@ -359,14 +423,23 @@ impl<'a> Report<'a> {
         )
     }
 
+    /// A place, and in `also` what it shows as besides.
+    fn entry_json(&self, entry: &Entry<'_>) -> Value {
+        let mut finding = entry.finding.clone();
+        finding["exercise"] = self.exercises[entry.exercise].title.clone().into();
+        finding["attempts"] = entry.attempts.into();
+        finding["script"] = entry.script.into();
+        finding["replay"] = entry.replay.clone().into();
+        finding["also"] = entry.also.iter().map(|also| self.entry_json(also)).collect();
+        finding
+    }
+
     fn as_json(&self) -> Value {
         let entries = self.entries();
-        let causes = entries.iter().zip(&self.found).map(|(entry, found)| {
-            let mut finding = entry.finding.clone();
-            finding["exercise"] = self.exercises[found.exercise].title.clone().into();
-            finding["attempts"] = found.attempts.into();
-            finding["script"] = found.shown.script.clone().into();
-            finding["replay"] = entry.replay.clone().into();
+        let causes = entries.iter().map(|entry| {
+            let mut finding = self.entry_json(entry);
+            let places = entry.more.iter().map(|place| self.entry_json(place));
+            finding["places"] = places.collect();
             finding
         });
         let dismissed = self.dismissed().map(|(entry, by)| {

@@ -43,10 +43,17 @@ fn result(entry: &Entry<'_>) -> Value {
         "ruleId": entry.rule, "level": level, "message": {"text": message},
         "partialFingerprints": {"cause/v1": entry.key},
     });
-    if let Some((file, line)) = entry.source() {
-        result["locations"] = json!([{"physicalLocation": {
-            "artifactLocation": {"uri": file}, "region": {"startLine": line},
-        }}]);
+    if let Some(location) = location(entry) {
+        result["locations"] = json!([location]);
+    }
+    let more: Vec<Value> = entry.more.iter().filter_map(location).collect();
+    if !more.is_empty() {
+        result["relatedLocations"] = more.into();
     }
     result
+}
+
+fn location(entry: &Entry<'_>) -> Option<Value> {
+    let (file, line) = entry.source()?;
+    Some(json!({"physicalLocation": {"artifactLocation": {"uri": file}, "region": {"startLine": line}}}))
 }

@@ -48,7 +48,7 @@ pub(super) struct Shown {
 #[derive(Serialize, Deserialize)]
 pub(super) enum Line {
     /// Something wrong that it has not said before, by its number from then on; and what shows it.
-    Known { cause: Cause, shown: Shown },
+    Known { cause: Box<Cause>, shown: Shown },
     /// What came of an attempt.
     Tried { number: u64, causes: Vec<usize>, no_answer: Option<String> },
     /// The code that was reached: the distance of each instruction from the one before.
@@ -117,7 +117,7 @@ impl Said {
             if known.is_none() {
                 self.0.push(cause.key.clone());
                 let shown = shown(&cause)?;
-                say(&Line::Known { cause, shown });
+                say(&Line::Known { cause: Box::new(cause), shown });
             }
         }
         say(&Line::Tried { number, causes: numbers, no_answer });

@@ -11,6 +11,7 @@ mod codes;
 mod counter;
 mod coverage;
 mod exercise;
+mod groups;
 mod inputs;
 mod shrink;
 mod signals;
@@ -20,12 +21,13 @@ mod wanted;
 
 pub use absent::Absent;
 pub use campaign::{Campaign, Totals, Tried, causes};
-pub use cause::Cause;
+pub use cause::{Access, Awaited, Cause};
 pub use coverage::{Coverage, Function, coverage};
 pub use exercise::{
     Effort, Exercise, RACES, Stories, WithValues, exercises, exercises_of_neighbours, exercises_on_busy_line,
     exercises_with_values, registry_options,
 };
+pub use groups::{Place, groups, places};
 pub use inputs::{Inputs, inputs};
 pub use shrink::{Shown, commands, play, shrink};
 pub use signals::{Outside, outside, signals};

@@ -48,7 +48,7 @@ fn gist_of_part(text: &str) -> String {
 }
 
 /// Which request a command is: `ioctl 0x222000`, `read`.
-fn request(command: &str) -> String {
+pub(crate) fn request(command: &str) -> String {
     let mut words = command.split(' ');
     // The handle stands between the two.
     match (words.next(), words.nth(1)) {

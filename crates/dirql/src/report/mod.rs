@@ -13,7 +13,7 @@ mod text;
 
 pub use dismissals::{Dismissal, Dismissed};
 pub use dress::Dress;
-pub(crate) use finding_key::{instruction, key};
+pub(crate) use finding_key::{instruction, key, request};
 pub use text::verdict_text;
 
 use std::fmt::Write as _;

@@ -13,7 +13,8 @@ use super::polls::Polls;
 use super::{combine, lost_updates, stale};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
-use crate::mm::{io_space, physical_access, shadow};
+use crate::mm::io_space::{self, Mapping};
+use crate::mm::{accessed, physical_access, shadow};
 use crate::verdict::Verdict;
 use crate::{ke, ps};
 
@@ -482,13 +483,19 @@ fn unmapped(cx: &mut Cx<'_>, access: Access, write: bool) -> Leave {
     if let Some(leave) = of_application(cx, address, write) {
         return leave;
     }
-    let message = format!(
-        "the driver {} {bytes} bytes of device memory at {address:#x}, where nothing is mapped (MmUnmapIoSpace was called, or the address is wrong)",
-        verb(write)
-    );
-    let irql = ke::irql::current(cx);
     let rip = cx.engine().caller().map_or(0, |caller| caller.rip);
-    let verdict = Verdict::error("device-memory-not-mapped", message);
+    let what = format!("the driver {} {bytes} bytes of device memory at {address:#x}", verb(write));
+    let (message, accessed) = match cx.with(|k| io_space::unmapped_at(k, address)) {
+        Some(Mapping { address: start, bus, bytes, .. }) => (
+            format!(
+                "{what}, in a mapping of {bytes:#x} bytes at {start:#x} (bus address {bus:#x}) that MmUnmapIoSpace has removed"
+            ),
+            Some(accessed::of_window(cx, bus, rip)),
+        ),
+        None => (format!("{what}, where nothing was mapped"), None),
+    };
+    let irql = ke::irql::current(cx);
+    let verdict = Verdict { accessed, ..Verdict::error("device-memory-not-mapped", message) };
     cx.stop(if irql >= 2 {
         verdict.bug_check(0xD1, [address, irql.into(), write.into(), rip])
     } else {

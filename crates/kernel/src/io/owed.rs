@@ -17,7 +17,7 @@ use crate::cx::Cx;
 use crate::hal::platform::Promptness;
 use crate::ke::scheduler;
 use crate::pnp::node::{Node, State};
-use crate::verdict::Verdict;
+use crate::verdict::{Awaited, Verdict};
 
 /// Nanoseconds since boot in which no thread was held up.
 pub fn time(cx: &mut Cx<'_>) -> u64 {
@@ -62,7 +62,9 @@ pub fn forgotten(
             "`{what}` has not ended after {seconds} s: its IRP {irp:#x} is with {holder}. {expected}; all devices are started and in D0, and no call was made to \
              fail"
         );
+        let awaited = ends.map(|ends| Awaited { waits: what.to_owned(), ends: ends.to_owned() });
         let verdict = pending::of_irp(cx, irp, Verdict::warning("request-forgotten", message));
+        let verdict = Verdict { awaited, ..verdict };
         cx.report(verdict);
     }
     Ok(())

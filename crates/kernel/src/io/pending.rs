@@ -42,6 +42,8 @@ struct Frame {
     /// Its location was marked when it was called: a driver above has skipped to it and marked it, and returns `STATUS_PENDING` whatever this one returns.
     was_marked: bool,
     forwarded: bool,
+    /// How it was, the last time.
+    passed: Passed,
     left: Option<Left>,
     returned: Option<NtStatus>,
     /// The routine does not return: an exception left it.
@@ -49,6 +51,18 @@ struct Frame {
     /// The completion routine of the driver above, and its context, as the location had them.
     above: (u64, u64),
     moments: Moments,
+}
+
+/// How a driver has passed an IRP down.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+enum Passed {
+    /// In the next stack location, without a completion routine.
+    #[default]
+    Copied,
+    /// The same, with a completion routine.
+    WithRoutine,
+    /// In its own stack location.
+    Skipped,
 }
 
 /// When a driver came to have an IRP.
@@ -93,6 +107,7 @@ impl Frames {
         for frame in &mut self.open {
             if frame.irp == irp && frame.left.is_none() {
                 frame.forwarded = true;
+                frame.passed = if frame.location == location { Passed::Skipped } else { Passed::Copied };
             }
         }
         self.count += 1;
@@ -106,6 +121,7 @@ impl Frames {
             request,
             was_marked,
             forwarded,
+            passed: Passed::default(),
             left,
             returned,
             unwound,
@@ -127,8 +143,13 @@ impl Frames {
 
     /// The newest call was made with this completion routine of the driver above, and its context.
     pub(crate) fn set_above(&mut self, above: (u64, u64)) {
-        if let Some(frame) = self.open.last_mut() {
-            frame.above = above;
+        let Some((frame, earlier)) = self.open.split_last_mut() else { return };
+        frame.above = above;
+        let sent_it = |above: &&mut Frame| above.irp == frame.irp && above.location == frame.location + 1;
+        if above.0 != 0
+            && let Some(sender) = earlier.iter_mut().rev().find(sent_it)
+        {
+            sender.passed = Passed::WithRoutine;
         }
     }
 
@@ -409,14 +430,21 @@ fn judge_held(cx: &mut Cx<'_>, frame: Frame, status: NtStatus) -> Flow<()> {
 
 #[cold]
 fn not_marked(cx: &mut Cx<'_>, frame: Frame) -> Flow<()> {
-    let (code, whose) = if frame.forwarded {
-        (
+    let (code, whose) = match (frame.forwarded, frame.passed) {
+        (false, _) => (0x23D, ""),
+        (true, Passed::Skipped) => (
+            0x23D,
+            ": where the stack location is skipped (IoSkipCurrentIrpStackLocation), what IoCallDriver has returned is returned",
+        ),
+        (true, Passed::Copied) => (
+            0x23D,
+            ": where an IRP is passed down without a completion routine, what IoCallDriver has returned is returned",
+        ),
+        (true, Passed::WithRoutine) => (
             0x228,
-            ": where STATUS_PENDING is returned for an IRP that was passed down, a completion routine passes the mark on \
-             (if (Irp->PendingReturned) IoMarkIrpPending(Irp)), or what IoCallDriver has returned is returned",
-        )
-    } else {
-        (0x23D, "")
+            ": either its completion routine passes the mark on (if (Irp->PendingReturned) IoMarkIrpPending(Irp)) and what IoCallDriver has \
+             returned is returned, or IoMarkIrpPending is called before the IRP is passed down, and STATUS_PENDING is returned",
+        ),
     };
     let message = format!(
         "{} returned STATUS_PENDING, but the IRP {:#x} was not marked with IoMarkIrpPending{whose}",

@@ -333,9 +333,12 @@ fn memory(cx: &mut Cx<'_>, gone: &mut Gone) {
             continue;
         }
         let kind = if block.paged { "paged" } else { "nonpaged" };
+        let what = match block.bytes {
+            0 => "a block without bytes".to_owned(),
+            bytes => format!("{bytes} bytes"),
+        };
         let what = format!(
-            "did not free {} bytes of {kind} pool '{}' at {:#x}",
-            block.bytes,
+            "did not free {what} of {kind} pool '{}' at {:#x}",
             pool::tag_text(block.tag),
             block.address
         );

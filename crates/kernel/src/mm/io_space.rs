@@ -57,7 +57,12 @@ pub struct State {
     ram: BTreeMap<u64, Mapping>,
     /// The mapping that was used last; it has no bytes if there is none.
     last: Mapping,
+    /// The mappings that were unmapped last, the newest last, each with the page it began in.
+    unmapped: Vec<(u64, Mapping)>,
 }
+
+/// So many mappings that were unmapped are known.
+const UNMAPPED: usize = 64;
 
 /// What an address in the device window means: the bus address, and the mapping that says so. The rest of a mapping's
 /// last page belongs to it, as the hardware would have it.
@@ -73,6 +78,14 @@ pub(crate) fn resolve_again(k: &Kernel, address: u64, bytes: u8) -> Option<u64> 
     let last = &k.mm.io_space.last;
     let offset = address.wrapping_sub(last.address);
     (offset < last.bytes && last.bytes - offset >= bytes.into()).then(|| last.bus + offset)
+}
+
+/// The mapping that was at an address until it was unmapped.
+pub(crate) fn unmapped_at(k: &Kernel, address: u64) -> Option<Mapping> {
+    let mut newest_first = k.mm.io_space.unmapped.iter().rev();
+    let was_there =
+        |(page, mapping): &&(u64, Mapping)| (*page..page + pages(mapping) * PAGE).contains(&address);
+    newest_first.find(was_there).map(|(_, mapping)| *mapping)
 }
 
 /// The next access is looked at in full.
@@ -292,7 +305,14 @@ pub(crate) fn unmap(cx: &mut Cx<'_>, address: u64, bytes: u64) -> Flow<()> {
     cx.with(|k| match k.mm.io_space.ram.remove(&page) {
         // The frames stay their owner's.
         Some(_) => drop(map::remove(k, Zone::Mappings, page, pages(&mapping))),
-        None => remove(k, page),
+        None => {
+            let unmapped = &mut k.mm.io_space.unmapped;
+            if unmapped.len() == UNMAPPED {
+                unmapped.remove(0);
+            }
+            unmapped.push((page, mapping));
+            remove(k, page);
+        }
     });
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `Mm*`, pool: physical pages, pool, MDLs, mappings of device memory.
 
+pub(crate) mod accessed;
 pub(crate) mod accesses;
 pub(crate) mod bus_master;
 pub(crate) mod contiguous;

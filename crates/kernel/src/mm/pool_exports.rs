@@ -332,9 +332,13 @@ fn judge(cx: &mut Cx<'_>, wish: &Wish) -> Flow<()> {
         return Err(stop(cx, "pool-irql", message, [8, irql.into(), 1, wish.bytes]));
     }
     if wish.bytes == 0 {
-        let message = format!("{} was asked for 0 bytes, and gives a block that has none", wish.name);
+        let message = format!(
+            "{} was asked for 0 bytes, and gives a block that has none; Driver Verifier stops here, and Windows without it goes on",
+            wish.name
+        );
         let verdict = Verdict::warning("pool-zero-bytes", message);
-        cx.report(verdict.bug_check(BAD_POOL_CALLER, [0, irql.into(), 0, wish.tag.into()]));
+        let pool_type = u64::from(wish.kind == Kind::Paged);
+        cx.report(verdict.bug_check(0xC4, [0, irql.into(), pool_type, 0]));
     }
     Ok(())
 }

@@ -11,7 +11,7 @@ use engine::windows::{PAGE, USER};
 use engine::{BadAddress, FRESH_FILL, Fault, FaultKind, Flow, Touch, TouchKind};
 
 use super::pool::{Block, Kind, Request};
-use super::{pool_check, user, user_access};
+use super::{accessed, pool_check, user, user_access};
 use crate::cx::{Cx, Kernel};
 use crate::ke::irql::DISPATCH_LEVEL;
 use crate::verdict::Verdict;
@@ -233,9 +233,11 @@ fn judge(cx: &mut Cx<'_>, touch: &Touch, by: By) -> Flow<()> {
     match verdict {
         Some(mut verdict) => {
             if is_bad(touch.mark)
-                && let Some((_, block)) = cx.with(|k| nearest(k, touch.address))
+                && let Some((start, block)) = cx.with(|k| nearest(k, touch.address))
             {
-                verdict = verdict.of_block(&block);
+                let is_outside = !(start..start + block.bytes).contains(&touch.address);
+                let accessed = accessed::of_block(cx, &block, is_outside, touch.caller.rip);
+                verdict = Verdict { accessed: Some(accessed), ..verdict.of_block(&block) };
             }
             if let Some((irp, completed)) = cx.with(|k| completed_irp(k, touch.address)) {
                 verdict.message +=
@@ -313,7 +315,12 @@ fn after_free(cx: &mut Cx<'_>, touch: &Touch, by: By) -> Verdict {
     let did = did(cx, touch);
     let what = match cx.with(|k| nearest(k, touch.address)) {
         Some((start, block)) => {
-            format!("{:#x} bytes into {}", touch.address - start, describe_block(cx, start, &block))
+            let what = describe_block(cx, start, &block);
+            let into = touch.address - start;
+            match into.checked_sub(block.bytes) {
+                Some(behind) => format!("{behind} bytes behind the end of {what}"),
+                None => format!("{into:#x} bytes into {what}"),
+            }
         }
         None => "in freed pool".to_owned(),
     };
@@ -352,6 +359,9 @@ fn nearest(k: &Kernel, address: u64) -> Option<(u64, Block)> {
 /// The block, who allocated it, and who freed it.
 fn describe_block(cx: &mut Cx<'_>, start: u64, block: &Block) -> String {
     let mut text = pool_check::describe(start, block);
+    if accessed::is_system_buffer(block) {
+        text += " (a request's system buffer: as long as the larger of its two lengths)";
+    }
     if block.allocator.is_driver() {
         let who = ldr::symbols::describe_return(cx, block.allocator.caller);
         text += &format!(", allocated by {who} (event {})", block.allocated);

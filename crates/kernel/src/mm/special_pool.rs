@@ -10,9 +10,9 @@ use std::str::FromStr;
 
 use engine::windows::PAGE;
 
-use super::dense;
 use super::pool::{Allocator, Block, Request};
 use super::pool_check::describe;
+use super::{accessed, dense};
 use crate::cx::{Cx, Kernel};
 use crate::ldr;
 use crate::verdict::Verdict;
@@ -192,8 +192,10 @@ pub(crate) fn accused(cx: &mut Cx<'_>, address: u64, write: bool, by: By) -> Opt
         (false, false) => ("pool-overrun", (0xD6, 0xCD)),
     };
     let code = if by == By::Kernel { codes.1 } else { codes.0 };
+    let is_outside = !(start..start + block.bytes).contains(&address);
+    let accessed = (by != By::Kernel).then(|| accessed::of_block(cx, &block, is_outside, rip));
     let verdict = Verdict::error(rule, message).bug_check(code, [address, write.into(), rip, 0]);
-    Some(verdict.of_block(&block))
+    Some(Verdict { accessed, ..verdict.of_block(&block) })
 }
 
 /// The block of special pool, freed or not, that the page of `address` is one of or next to; of two the one whose bytes are nearer.

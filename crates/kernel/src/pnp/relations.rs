@@ -216,19 +216,29 @@ fn check_unique(cx: &mut Cx<'_>, id: NodeId) -> Flow<()> {
     if cx.with(|k| k.pnp.node(id).answers.instance_id.is_empty()) {
         return Ok(());
     }
-    let (path, other) = cx.with(|k| {
+    let (path, other, parent) = cx.with(|k| {
         let path = k.pnp.node(id).instance_path();
         let other = k.pnp.nodes.iter().find(|(other, node)| {
             **other != id && node.state != State::Deleted && node.instance_path().eq_ignore_ascii_case(&path)
         });
-        (path, other.map(|(other, _)| *other))
+        (path, other.map(|(other, node)| (*other, node.parent)), k.pnp.node(id).parent)
     });
-    let (Some(other), Some(parent)) = (other, cx.with(|k| k.pnp.node(id).parent)) else { return Ok(()) };
+    let (Some((other, others_parent)), Some(parent)) = (other, parent) else { return Ok(()) };
     let who = reporter(cx, parent, BUS)?;
-    let message = format!(
-        "{who} reported two children, {:#x} and {:#x}, whose device id and instance id are the same: {path}",
-        other.0, id.0
-    );
+    let message = match others_parent {
+        Some(others_parent) if others_parent != parent => {
+            let other_bus = reporter(cx, others_parent, BUS)?;
+            format!(
+                "{who} reported the child {:#x}, whose device id and instance id are those of the child {:#x} of {other_bus}: {path}; where an \
+                 instance id is unique on its bus only, IRP_MN_QUERY_CAPABILITIES leaves UniqueID clear",
+                id.0, other.0
+            )
+        }
+        _ => format!(
+            "{who} reported two children, {:#x} and {:#x}, whose device id and instance id are the same: {path}",
+            other.0, id.0
+        ),
+    };
     Err(cx.stop(Verdict::error("duplicate-child", message).bug_check(0xCA, [1, id.0, other.0, 0])))
 }
 

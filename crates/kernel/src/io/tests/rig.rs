@@ -35,11 +35,20 @@ impl Outcome {
         assert_eq!(self.end, End::Quiet);
     }
 
-    /// The rule and the bug check's code and first parameter.
-    pub(crate) fn verdict(&self) -> (&'static str, u32, u64) {
+    fn only(&self) -> &Verdict {
         let is_verifiers = |finding: &&Verdict| finding.tier == Tier::Verifier;
         let verdict = self.verdict.as_ref().or_else(|| self.findings.iter().find(is_verifiers));
-        let verdict = verdict.expect("a verdict was expected");
+        verdict.expect("a verdict was expected")
+    }
+
+    /// What the verdict says.
+    pub(crate) fn message(&self) -> &str {
+        &self.only().message
+    }
+
+    /// The rule and the bug check's code and first parameter.
+    pub(crate) fn verdict(&self) -> (&'static str, u32, u64) {
+        let verdict = self.only();
         let check = verdict.bug_check;
         (verdict.rule, check.map_or(0, |c| c.code), check.map_or(0, |c| c.parameters[0]))
     }

@@ -133,6 +133,29 @@ fn a_completion_routine_passes_the_pending_mark_on() {
         file::open(cx, "\\Device\\Stack", &OpenOptions::default()).map(|_| ())
     });
     assert_eq!(outcome.verdict(), ("pending-not-marked", 0xC9, 0x228));
+    assert!(outcome.message().contains("its completion routine passes the mark on"), "{}", outcome.message());
+}
+
+#[test]
+fn who_skips_its_location_and_returns_pending_is_accused_of_no_completion_routine() {
+    let outcome = story(|cx| {
+        let upper = |cx: &mut Cx<'_>, given: &[u64]| {
+            let (device, irp) = arguments(given);
+            skip(cx, irp)?;
+            let lower = lower(cx, device)?;
+            let _ = irp::call_driver(cx, lower, irp)?;
+            Ok(NtStatus::PENDING.0.into())
+        };
+        let lower = |cx: &mut Cx<'_>, given: &[u64]| complete(cx, arguments(given).1, NtStatus::SUCCESS, 0);
+        two(cx, upper, lower)?;
+        file::open(cx, "\\Device\\Stack", &OpenOptions::default()).map(|_| ())
+    });
+    assert_eq!(outcome.verdict(), ("pending-not-marked", 0xC9, 0x23D));
+    let said = outcome.message();
+    assert!(
+        said.contains("(IoSkipCurrentIrpStackLocation)") && !said.contains("completion routine"),
+        "{said}"
+    );
 }
 
 #[test]

@@ -12,8 +12,8 @@ use crate::cx::{Cx, Kernel};
 use crate::ke::levels::irql::DISPATCH_LEVEL;
 use crate::ke::sched::thread_record::Role;
 use crate::ldr;
-use crate::mm::{pool_check, special_pool, user};
-use crate::verdict::{BugCheck, Verdict};
+use crate::mm::{accessed, pool_check, special_pool, user};
+use crate::verdict::{BugCheck, Memory, Verdict};
 
 const ACCESS_VIOLATION: u32 = 0xC000_0005;
 const ILLEGAL_INSTRUCTION: u32 = 0xC000_001D;
@@ -175,6 +175,13 @@ pub(crate) fn verdict(cx: &mut Cx<'_>, fault: &Fault) -> Verdict {
     {
         verdict.message += &format!(": in the stack of {owner}");
         return verdict;
+    }
+    if ["wild-read", "wild-write"].contains(&verdict.rule) {
+        let accessed = accessed::of_nothing(cx, fault.address, rip);
+        if accessed.memory == Memory::SystemBuffer {
+            verdict.message += "; Irp->AssociatedIrp.SystemBuffer of the request is NULL";
+        }
+        verdict.accessed = Some(accessed);
     }
     if cx.with(|k| user::rests(k, fault.address)) {
         verdict.message += ": the buffer of a request that is complete, which its application has taken back";
