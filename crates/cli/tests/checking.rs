@@ -74,9 +74,9 @@ fn a_request_that_only_the_user_knows_is_the_surveys() {
     let asked = |more: &[&str]| {
         let report = json(&check("filters.sys", &[&["--json", "--budget", "1"], more].concat()));
         let operations = report["survey"]["operations"].as_array().unwrap().clone();
-        let telling = |one: &Value| one["command"].as_str().unwrap().contains("0x223ff8 in ");
-        let told: Vec<Value> = operations.into_iter().filter(telling).collect();
-        told.iter().map(|one| one["succeeds"].as_bool().unwrap()).collect::<Vec<_>>()
+        let is_of_stories = |one: &Value| one["command"].as_str().unwrap().contains("0x223ff8 in ");
+        let of_stories: Vec<Value> = operations.into_iter().filter(is_of_stories).collect();
+        of_stories.iter().map(|one| one["succeeds"].as_bool().unwrap()).collect::<Vec<_>>()
     };
     assert!(!asked(&[]).contains(&true), "the name of a story cannot be found out");
     let script = r#"--do=open \\.\DirqlFilters as d; ioctl d 0x223ff8 in text:"ThreadsAreWatched" out 512"#;

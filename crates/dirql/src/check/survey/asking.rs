@@ -1,6 +1,6 @@
 //! One question after the other to a driver in a machine that is booted again where a question ends it.
 
-use super::question::{Answer, Question, answer, ends_well};
+use super::question::{Answer, PATIENCE, Question, answer, ended, ends_well};
 use super::usual;
 use crate::error::Error;
 use crate::machine::{Boots, Handle, Machine};
@@ -33,6 +33,33 @@ impl Asking<'_> {
             *place = report.verdict.as_ref().and_then(instruction).unwrap_or(0);
         }
         Ok(answers)
+    }
+
+    /// As [`Asking::ask`], behind requests that are under way still if they do not end by themselves.
+    pub(super) fn ask_behind(
+        &mut self,
+        before: &[Question],
+        questions: &[Question],
+    ) -> Result<Vec<Answer>, Error> {
+        let answers = self.with_handle(|machine, handle| {
+            let mut under_way = Vec::new();
+            for question in before {
+                under_way.extend(question.begin(handle));
+                let _ = machine.wait(PATIENCE);
+            }
+            let mut answers = Vec::new();
+            for question in questions {
+                answers.push(answer(machine, handle, *question));
+                if matches!(answers.last(), Some(Answer::Ends(_))) {
+                    break;
+                }
+            }
+            for request in under_way {
+                let _ = ended(request);
+            }
+            answers
+        })?;
+        Ok(answers.unwrap_or_default())
     }
 
     /// What comes of this with a machine whose device is open. None if it cannot be opened.

@@ -106,8 +106,7 @@ impl Asking<'_> {
         let places = [None].into_iter().chain(before.iter().rev().map(|place| Some(*place)));
         for place in places {
             let chain = place.map(|place| behind_needs(known, &[place])).unwrap_or_default();
-            let answers = self.ask(&[&*chain, &[question]].concat())?;
-            let answer = answers.get(chain.len()).copied();
+            let answer = self.ask_behind(&chain, &[question])?.first().copied();
             if let Some(answer) = answer.filter(|answer| succeeds(*answer)) {
                 return Ok(Some((place, answer)));
             }

@@ -77,13 +77,13 @@ impl Asking<'_> {
         Ok(first.flatten())
     }
 
-    /// Of those that fail alone, which succeed behind another: with zeroes, with the word that the other has, or with what it was answered. What succeeds so
-    /// may be what the next one needs.
+    /// Of those that fail alone, which succeed behind another, or while it waits: with zeroes, with the word that the other has, or with what it was answered.
+    /// What succeeds so may be what the next one needs.
     pub(super) fn find_needs(&mut self, known: &mut [Known]) -> Result<(), Error> {
-        let quick = variants_last(known).filter(|(_, one)| one.operation.succeeds && !one.operation.waits);
-        let quick: Vec<usize> = quick.map(|(place, _)| place).collect();
+        let succeeding = variants_last(known).filter(|(_, one)| one.operation.succeeds);
+        let succeeding: Vec<usize> = succeeding.map(|(place, _)| place).collect();
         let mut fresh = Vec::new();
-        for place in quick {
+        for place in succeeding {
             fresh.push((place, self.answered(known[place].question)?));
         }
         for _ in 0..DEPTH {
@@ -94,9 +94,7 @@ impl Asking<'_> {
             for place in failing {
                 for (before, answered) in nearest(known, place, &fresh) {
                     let questions = known[place].question.behind(known[before].question, answered);
-                    let chain = behind_needs(known, &[before]);
-                    let answers = self.ask(&[&*chain, &*questions].concat())?;
-                    let behind = answers.get(chain.len()..).unwrap_or_default();
+                    let behind = self.ask_behind(&behind_needs(known, &[before]), &questions)?;
                     let Some(at) = behind.iter().position(|answer| succeeds(*answer)) else { continue };
                     let waits = behind[at] == Answer::Waits;
                     let Known { operation, question } = questions[at].known(false, waits);
