@@ -240,7 +240,8 @@ fn carry_out(cx: &mut Cx<'_>, bottom: u64, pending: Pending) -> Flow<(Answer, bo
     Ok((answer, is_more))
 }
 
-/// A device must not fail to be powered down, nor up (but for a card that is gone).
+/// A device must not fail to be powered down, nor up; but for one that is gone, or whose drivers have been sent IRP_MN_REMOVE_DEVICE and wait for their
+/// last request.
 fn judge(cx: &mut Cx<'_>, bottom: u64, pending: Pending, answer: Answer) -> Flow<()> {
     if pending.minor != IRP_MN_SET_POWER || answer.status.is_success() {
         return Ok(());
@@ -248,7 +249,8 @@ fn judge(cx: &mut Cx<'_>, bottom: u64, pending: Pending, answer: Answer) -> Flow
     let node = pnp::NodeId(bottom);
     let gone = cx.with(|k| {
         k.pnp.nodes.get(&node).is_none_or(|node| {
-            matches!(node.state, pnp::node::State::SurpriseRemoved | pnp::node::State::Deleted)
+            node.told_to_go
+                || matches!(node.state, pnp::node::State::SurpriseRemoved | pnp::node::State::Deleted)
         })
     });
     if gone {
