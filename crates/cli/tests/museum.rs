@@ -72,7 +72,7 @@ fn no_schedule_of_a_dpc_that_runs_while_its_driver_is_unloaded_is_an_accusation(
 }
 
 exhibits! {
-    blind: blevel 1, bobbin 1, printshop 1, requeue 10, stalls 10, gauge 2, carousel 1, lockbox 1, duet 10, quill 10, csqirql 20, tempmon 5, cfgpci 1;
+    blind: blevel 1, bobbin 1, printshop 1, requeue 10, stalls 10, gauge 2, carousel 1, lockbox 1, duet 10, quill 10, csqirql 20, tempmon 5, cfgpci 1, idlecam 5, sgstore 5, ringtap 20;
     buffer: input_not_checked 2, product_overflows 2, pointer_not_probed 2, padding_not_zeroed 2, behind_magic 100, every_code_succeeds 1, both_lengths_exact 2, size_says_size 1, word_also_succeeds 1, index_of_code 1, codes_by_mask 1, claimed_length_wraps 2, own_pointer_guarded 2, pointer_in_input 1, event_replaced 1, answer_per_item 1, ticket_of_other 5;
     cancel: touched_after_insertion 20, next_started_in_start_io 2, cancelled_before_queued 20, tokens_kept_from_removal 1;
     config: value_enables_header 1, slots_of_any_number 1, type_not_checked 1;

@@ -128,10 +128,31 @@ pub(super) fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut 
         let title = format!("{} whose handle is closed as {} ends it", words(waits), words(ends));
         plan.add(title, script, Kind::Behind);
     }
+    ended_together(survey, name, plan);
     let both = format!(
         "tolerate; t: open \"{name}\" as a; u: open \"{name}\" as b; t: close a; u: close b; join t; join u"
     );
     plan.add("opens and closes at once", both, Kind::AtOnce);
+}
+
+/// Two requests that wait, while what ends the one and what ends the other are made at once: none of both may be missed.
+fn ended_together(survey: &Survey, name: &str, plan: &mut Plan) {
+    for pairs in &survey.ended_together {
+        let [(waits, ends), (other, ends_other)] =
+            pairs.map(|(waits, ends)| (&survey.operations[waits], &survey.operations[ends]));
+        let opened = opened(survey, name, &[waits, other, ends, ends_other]);
+        let opened = format!("{opened}; {}; {}; wait 1ms", asks("a", waits), asks("b", other));
+        let ended = format!("must-end a b; {ENDED}");
+        let script = two_at_once(&opened, &asks("x", ends), &asks("y", ends_other), &ended);
+        let title = format!(
+            "{} and {} ended by {} and {} at once",
+            words(waits),
+            words(other),
+            words(ends),
+            words(ends_other)
+        );
+        plan.add(title, script, Kind::AtOnce);
+    }
 }
 
 /// The driver sees the application's own memory, which another thread changes meanwhile: that of a request, or that of one which waits while the driver does
@@ -152,7 +173,11 @@ fn memory_changes(survey: &Survey, name: &str, operations: &[&Operation], plan: 
         let Some((asked, length)) = waits.command.rsplit_once(" out ") else { continue };
         let opened = opened(survey, name, &[waits]);
         let opened = format!("{opened}; memory m zero:{length}; async p {asked} out memory m; wait 1ms");
-        let others = operations.iter().filter(|other| other.succeeds && !other.waits).take(PREPARED);
+        let needs_it = |other: &Operation| {
+            other.needs.is_some_and(|needed| survey.operations[needed].command == waits.command)
+        };
+        let succeeds = |other: &&&Operation| !other.waits && (other.succeeds || needs_it(other));
+        let others = operations.iter().filter(succeeds).take(PREPARED);
         for (other, then) in others.flat_map(|other| OVERWRITTEN.map(|then| (other, then))) {
             let script =
                 two_at_once(&opened, &asks("a", other), &format!("store m {then}"), ENDED_WITH_MEMORY);

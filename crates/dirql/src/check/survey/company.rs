@@ -13,6 +13,8 @@ use crate::error::Error;
 pub(super) const PAIRED: usize = 8;
 /// How long a bus driver may take until it reports what has come, in the machine's time: contacts bounce.
 const SETTLING: u64 = 100_000_000;
+/// So many pairs of them are found that go together.
+const TOGETHER: usize = 4;
 /// Between two things that are done to a card.
 pub(super) const BETWEEN: u64 = 1_000_000;
 
@@ -120,6 +122,32 @@ impl Asking<'_> {
             }
         }
         Ok(pairs)
+    }
+
+    /// Which two of these pairs of requests go together: each ends well, in whichever order those that end them are made.
+    pub(super) fn ended_together(
+        &mut self,
+        known: &[Known],
+        ended_by: &[(usize, usize)],
+    ) -> Result<Vec<[(usize, usize); 2]>, Error> {
+        let mut together = Vec::new();
+        for (at, &(waits, ends)) in ended_by.iter().enumerate() {
+            for &(other, ends_other) in &ended_by[at + 1..] {
+                let are_apart = other != waits
+                    && ends_other != ends
+                    && !ended_by.contains(&(waits, ends_other))
+                    && !ended_by.contains(&(other, ends));
+                if !are_apart || together.len() == TOGETHER {
+                    continue;
+                }
+                let mut is_so = true;
+                for places in [[waits, other, ends, ends_other], [waits, other, ends_other, ends]] {
+                    is_so = is_so && self.all_end_spaced(&behind_needs(known, &places))?;
+                }
+                together.extend(is_so.then_some([(waits, ends), (other, ends_other)]));
+            }
+        }
+        Ok(together)
     }
 
     /// Whether all of these end well, which are made one after the other, each a while behind the one before.

@@ -67,6 +67,8 @@ pub struct Survey {
     pub ended_by: Vec<(usize, usize)>,
     /// Those of them whose first does not wait where the second has been made before it.
     pub ended_before: Vec<(usize, usize)>,
+    /// Two of them with other requests each, none of which ends the other's: made together, each of both still ends well.
+    pub ended_together: Vec<[(usize, usize); 2]>,
     /// What the surroundings of the cards do.
     pub outside: Vec<Outside>,
     /// Requests that wait until that happens.
@@ -327,6 +329,7 @@ pub fn survey(
         ending_beside: Vec::new(),
         ended_by: Vec::new(),
         ended_before: Vec::new(),
+        ended_together: Vec::new(),
         outside: Vec::new(),
         ended: Vec::new(),
         limited: Vec::new(),
@@ -387,6 +390,7 @@ fn ask(
                 found.ended_before.push((waits, ends));
             }
         }
+        found.ended_together = asking.ended_together(&known, &found.ended_by)?;
         found.children = asking.children(&known, &found.devices)?;
         found.outside = outside(&found.devices);
         found.ended = asking.ended(&known, &found.outside)?;

@@ -6,7 +6,7 @@
  * Shows by: the interrupt comes when the watchdog runs out, and both DPCs run at once on two processors.
  *
  * Device: PCI\VEN_1DA7&DEV_5003
- * Rule: double-completion
+ * Rule: use-after-free, double-completion
  * Needs: ioctl, schedule, device
  */
 #include "../include/queue_card.h"
