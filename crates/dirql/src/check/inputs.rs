@@ -30,7 +30,7 @@ const KEPT: usize = 2_000;
 const WORDS_KEPT: usize = 64;
 /// So many sequences take part in stories: the last ones, which go deepest.
 const SEQUENCES_KEPT: usize = 64;
-/// So many sequences are planned in which one request is handed what another was answered with.
+/// So often a request is handed what another was answered with, each time in a few sequences.
 const ANSWERS_HANDED: usize = 256;
 /// Places at a buffer's beginning.
 const NEAR: usize = 4;
@@ -126,7 +126,7 @@ struct Looking<'s> {
     compared: Vec<u32>,
     /// Words of the driver's answers.
     answered: Vec<u64>,
-    /// Sequences that were planned with them.
+    /// How often a request was handed an answer.
     handed: usize,
     has_other: bool,
     /// What it answered: which request of which kind, and the status.

@@ -252,19 +252,19 @@ impl Wanted {
         limits.map(|(at, bytes, limit)| self.with(Change::Put(*at, *bytes, MORE.min(*limit))))
     }
 
-    /// With the length of a buffer that this is refused for, if there is one by which it is not refused.
+    /// With the length of a buffer that this is refused for, if there is one by which it is not refused; and how long it lives then.
     fn with_its_length<E>(
         &self,
         ask: &mut impl FnMut(&Self) -> Result<Option<Came>, E>,
-    ) -> Result<Option<Self>, E> {
+    ) -> Result<Option<(Self, u32)>, E> {
         let Some(came) = ask(self)?.filter(|came| came.life == 0) else { return Ok(None) };
         let lengths = came.compared.iter().rev().flat_map(|compare| self.changes(compare, &[]));
         let lengths =
             lengths.filter(|change| matches!(change, Change::InputLength(_) | Change::OutputLength(_)));
         for change in lengths {
             let other = self.with(change);
-            if ask(&other)?.is_some_and(|came| came.life > 0) {
-                return Ok(Some(other));
+            if let Some(came) = ask(&other)?.filter(|came| came.life > 0) {
+                return Ok(Some((other, came.life)));
             }
         }
         Ok(None)
@@ -453,8 +453,7 @@ pub(super) fn wanted<E>(
             }
             if found.is_empty() {
                 for more in simplest.with_more() {
-                    let Some(other) = more.with_its_length(&mut ask)? else { continue };
-                    let life = ask(&other)?.map_or(0, |came| came.life);
+                    let Some((other, life)) = more.with_its_length(&mut ask)? else { continue };
                     let kept = if life == ENDING { &mut ending } else { &mut longer };
                     kept.get_or_insert((other, life));
                 }

@@ -21,7 +21,7 @@ impl Stage {
         self.play.bytes(data, number).into_iter().map(Option::unwrap_or_default).collect()
     }
 
-    /// Has the running thread's process make the events that a command names, which it has not yet.
+    /// Makes the events that a command names, in the running thread's process; those that it has stay.
     ///
     /// # Errors
     /// A verdict if the machine ends meanwhile.

@@ -15,19 +15,23 @@ pub(super) struct Asking<'b> {
     pub(super) name: String,
 }
 
+/// The answers to one request after the other, up to the first that ends the machine.
+fn in_turn(machine: &Machine, handle: &Handle<'_>, questions: &[Question]) -> Vec<Answer> {
+    let mut answers = Vec::new();
+    for question in questions {
+        answers.push(answer(machine, handle, *question));
+        if matches!(answers.last(), Some(Answer::Ends(_))) {
+            break;
+        }
+    }
+    answers
+}
+
 impl Asking<'_> {
     /// The answers to one request after the other, on one handle, up to the first that ends the machine.
     pub(super) fn ask(&mut self, questions: &[Question]) -> Result<Vec<Answer>, Error> {
-        let (answers, report) = self.with_handle_reported(|machine, handle| {
-            let mut answers = Vec::new();
-            for question in questions {
-                answers.push(answer(machine, handle, *question));
-                if matches!(answers.last(), Some(Answer::Ends(_))) {
-                    break;
-                }
-            }
-            answers
-        })?;
+        let (answers, report) =
+            self.with_handle_reported(|machine, handle| in_turn(machine, handle, questions))?;
         let mut answers = answers.unwrap_or_default();
         if let Some(Answer::Ends(place)) = answers.last_mut() {
             *place = report.verdict.as_ref().and_then(instruction).unwrap_or(0);
@@ -47,13 +51,7 @@ impl Asking<'_> {
                 under_way.extend(question.begin(handle));
                 let _ = machine.wait(PATIENCE);
             }
-            let mut answers = Vec::new();
-            for question in questions {
-                answers.push(answer(machine, handle, *question));
-                if matches!(answers.last(), Some(Answer::Ends(_))) {
-                    break;
-                }
-            }
+            let answers = in_turn(machine, handle, questions);
             for request in under_way {
                 let _ = ended(request);
             }
