@@ -62,7 +62,11 @@ fn card(id: &PciId) -> String {
     let is_its =
         |key: &str, value: &str| entry.keys.iter().any(|known| known.name == key && known.default != value);
     let more = id.more.iter().filter(|(key, value)| is_its(key, value));
-    let more: String = more.map(|(key, value)| format!(",{key}={value}")).collect();
+    let mut more: String = more.map(|(key, value)| format!(",{key}={value}")).collect();
+    // With another's subsystem it is on another board than the model's, of which nothing is known.
+    if more.contains(",sub=") && entry.keys.iter().any(|key| key.name == "idle") {
+        more.push_str(",idle=inactive");
+    }
     match known {
         Some(devices::Entry { name, whole: "", .. }) => format!("{name}{more}"),
         Some(devices::Entry { name, whole, .. }) => format!("{name},{whole}{more}"),
@@ -163,7 +167,7 @@ mod tests {
     fn a_card_is_found_by_its_ids() {
         let card_of = |id| PciId::of(id).map(|id| card(&id));
         assert_eq!(card_of(r"PCI\VEN_10B5&DEV_9050&SUBSYS_905010B5&REV_02").as_deref(), Some("pci9052"));
-        let own = "pci9052,sub=2a2b:3151,rev=1";
+        let own = "pci9052,sub=2a2b:3151,rev=1,idle=inactive";
         assert_eq!(card_of(r"PCI\VEN_10B5&DEV_9050&SUBSYS_31512A2B&REV_01").as_deref(), Some(own));
         assert_eq!(card_of(r"pci\ven_1234&dev_11e8").as_deref(), Some("edu"));
         assert_eq!(card_of(r"PCI\VEN_1234&DEV_BE2C").as_deref(), Some("bench,ram"));

@@ -49,7 +49,8 @@ impl Pci9052 {
             return Ok(ones(access.bytes()));
         }
         let found = self.board.read(&local).map_err(|why| self.refused_by_board(access, why));
-        if self.board.reads_change() {
+        self.causes.accessed();
+        if self.reads_change() {
             self.drive();
         }
         found
@@ -59,6 +60,7 @@ impl Pci9052 {
         let local = self.local_access(access)?;
         if !self.is_held_in_reset() {
             self.board.write(&local, value).map_err(|why| self.refused_by_board(access, why))?;
+            self.causes.accessed();
             self.drive();
         }
         Ok(())

@@ -37,6 +37,11 @@ const FIELDS: [Fields; 2] = [
     },
 ];
 
+/// Whether each input is active while it is high.
+pub(super) fn active_high(intcsr: Intcsr) -> [bool; 2] {
+    FIELDS.each_ref().map(|fields| intcsr.is(fields.polarity))
+}
+
 /// The two local interrupt inputs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LocalInterrupts {

@@ -2,11 +2,14 @@
 
 use super::board::PORTS;
 use super::timing::{CLOCK, Clock, period};
-use super::{Pci9052, Settings, image};
+use super::{Idle, Pci9052, Settings, image};
 use crate::catalog::{Entry, Key, Signal, placement};
 use crate::pci::{Model, Placement};
 use crate::sheet;
 use crate::spec::{Options, ReadFile, SpecError, id_pair, nanoseconds};
+
+/// What a board of which nothing is known does to the interrupt inputs.
+pub(super) const CAUSES: [&str; 2] = ["cause1", "cause2"];
 
 /// The catalog's line.
 pub const ENTRY: Entry = Entry {
@@ -42,6 +45,12 @@ pub const ENTRY: Entry = Entry {
             meaning: "with lclk=: wait states of each data phase that the board asks for by READY#, 0–255",
             default: "0",
         },
+        Key {
+            name: "idle",
+            meaning: "what LINTi1 and LINTi2 are while nothing drives them: low; or inactive, whichever level INTCSR makes that, as on a board \
+                      of which nothing is known, where cause1 and cause2 make them active",
+            default: "low",
+        },
     ],
     signals: &[
         Signal {
@@ -50,6 +59,12 @@ pub const ENTRY: Entry = Entry {
             usual: &[1, 0],
         },
         Signal { name: "linti2", meaning: "1 drives LINTi2 high, 0 low", usual: &[1, 0] },
+        Signal {
+            name: CAUSES[0],
+            meaning: "with idle=inactive: 1 makes LINTi1 active until the third access to the local bus, for 100 us at most; 0 ends that",
+            usual: &[1, 0],
+        },
+        Signal { name: CAUSES[1], meaning: "the same of LINTi2", usual: &[1, 0] },
         Signal { name: "uio0", meaning: "level of user I/O pin 0 where it is an input", usual: &[1, 0] },
         Signal { name: "uio1", meaning: "level of user I/O pin 1 where it is an input", usual: &[1, 0] },
         Signal { name: "uio2", meaning: "level of user I/O pin 2 where it is an input", usual: &[1, 0] },
@@ -66,6 +81,7 @@ impl Default for Settings {
             latency: 10_000,
             eeprom: Some(image::builtin((0x10B5, 0x9050))),
             clock: None,
+            idle: Idle::Low,
         }
     }
 }
@@ -75,6 +91,11 @@ fn build(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Box<dyn Mode
     let revision = |text: &str| match text {
         "1" => Some(1),
         "2" => Some(2),
+        _ => None,
+    };
+    let idle = |text: &str| match text {
+        "low" => Some(Idle::Low),
+        "inactive" => Some(Idle::Inactive),
         _ => None,
     };
     let latency = options.value("latency", "a time, e.g. 500, 50us or 2ms", nanoseconds)?;
@@ -106,6 +127,7 @@ fn build(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Box<dyn Mode
         latency: latency.unwrap_or(defaults.latency),
         eeprom,
         clock: clock(options)?,
+        idle: options.value("idle", "low or inactive", idle)?.unwrap_or(defaults.idle),
     };
     let card = Pci9052::new(settings);
     let Some(path) = local else { return Ok(Box::new(card)) };

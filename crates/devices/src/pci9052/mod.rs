@@ -7,6 +7,7 @@
 
 mod access;
 mod board;
+mod cause;
 mod eeprom;
 mod fields;
 mod image;
@@ -24,6 +25,7 @@ use crate::pci::{Access, Header, Master, Model, Placement, level};
 use crate::register::at;
 use crate::sheet::State;
 use board::Board;
+use cause::Causes;
 use eeprom::{Eeprom, WORDS};
 use fields::{Cntrl, USER_IO};
 use interrupt::LocalInterrupts;
@@ -46,6 +48,7 @@ pub struct Pci9052 {
     timing: Option<Box<Timing>>,
     outside: Outside,
     inputs: Inputs,
+    causes: Causes,
     /// Header, pin or deadline may have changed since the bus asked.
     changed: bool,
 }
@@ -59,6 +62,15 @@ pub(crate) struct Settings {
     /// `None`: the socket is empty.
     eeprom: Option<[u16; WORDS]>,
     clock: Option<Clock>,
+    idle: Idle,
+}
+
+/// What the LINTi pins are while nothing drives them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Idle {
+    Low,
+    /// The level that INTCSR makes the inactive one: what drives a pin makes it active.
+    Inactive,
 }
 
 /// The levels a script drives on the chip's pins. They are the outside world's: a reset does not change them.
@@ -105,6 +117,7 @@ impl Pci9052 {
             timing: settings.clock.map(|clock| Box::new(Timing::new(clock))),
             outside: Outside::default(),
             inputs: Inputs::default(),
+            causes: Causes::default(),
             changed: true,
             settings,
         };
@@ -147,8 +160,14 @@ impl Pci9052 {
     /// After INTCSR or what drives the interrupt inputs changed, and no other register.
     fn drive(&mut self) {
         self.changed = true;
-        let ([outside1, outside2], [linti1, linti2]) = (self.outside.linti, self.board.linti());
-        self.interrupts.drive([outside1 || linti1, outside2 || linti2], self.lcr.intcsr);
+        let (outside, board) = (self.outside.linti, self.board.linti());
+        let (idle, intcsr, causes) = (self.settings.idle, self.lcr.intcsr, self.causes.raised());
+        let active_high = interrupt::active_high(intcsr);
+        let level = |input: usize| {
+            let is_driven = outside[input] || board[input] || causes[input];
+            is_driven != (idle == Idle::Inactive && !active_high[input])
+        };
+        self.interrupts.drive([level(0), level(1)], intcsr);
     }
 
     /// CNTRL as it reads: pins configured as inputs show the outside's level.
@@ -215,9 +234,21 @@ impl Model for Pci9052 {
     }
 
     fn reset(&mut self) {
-        let Self { settings, header, lcr, interrupts, eeprom, board, timing, outside: _, inputs: _, changed } =
-            self;
+        let Self {
+            settings,
+            header,
+            lcr,
+            interrupts,
+            eeprom,
+            board,
+            timing,
+            outside: _,
+            inputs: _,
+            causes,
+            changed,
+        } = self;
         *changed = true;
+        *causes = Causes::default();
         *header = Header {
             vendor: 0x10B5,
             device: 0x9050,
@@ -251,7 +282,7 @@ impl Model for Pci9052 {
     }
 
     fn reads_change(&self) -> bool {
-        self.board.reads_change()
+        self.board.reads_change() || self.settings.idle == Idle::Inactive
     }
 
     fn is_timed(&self) -> bool {
@@ -267,16 +298,31 @@ impl Model for Pci9052 {
     }
 
     fn deadline(&self) -> Option<u64> {
-        self.board.deadline()
+        self.board.deadline().into_iter().chain(self.causes.deadline()).min()
     }
 
     fn advance(&mut self, now: u64, master: &mut Master<'_>) {
         self.board.advance(now, master);
+        self.causes.advance(now);
         self.drive();
     }
 
     fn poke(&mut self, now: u64, signal: &str, value: &str) -> Result<(), String> {
+        if let Some(input) = keys::CAUSES.iter().position(|cause| *cause == signal) {
+            if self.settings.idle != Idle::Inactive {
+                return Err(format!("`{signal}` is of a board of which nothing is known: idle=inactive"));
+            }
+            self.causes.set(input, level(value)?, now);
+            self.drive();
+            return Ok(());
+        }
         let pin = match signal {
+            // What is under a level that stays, a driver does not get rid of.
+            "linti1" | "linti2" if self.settings.idle == Idle::Inactive => {
+                return Err(format!(
+                    "`{signal}` is driven by a board of which nothing is known: poke cause1 or cause2"
+                ));
+            }
             "linti1" => &mut self.outside.linti[0],
             "linti2" => &mut self.outside.linti[1],
             "uio0" => &mut self.outside.user_io[0],

@@ -2,7 +2,7 @@
 
 use kernel::hal::hardware::{Hardware, Width};
 
-use crate::rig::{Numbers, Rig};
+use crate::rig::{Numbers, Rig, refused};
 
 const CARD: &str = "pci9052#0";
 const INTCSR: u64 = 0x4C;
@@ -185,6 +185,34 @@ fn a_wrong_polarity_is_a_line_that_is_up_before_anything_happened() {
     assert!(asserts(&rig), "active low, and the board idles low");
     rig.poke(CARD, "linti1", "1");
     assert!(!asserts(&rig));
+}
+
+#[test]
+fn an_unknown_boards_inputs_are_inactive_by_either_polarity_until_it_raises_a_cause() {
+    for intcsr in [0x41, 0x43] {
+        let mut rig = Rig::new(&["pci9052,idle=inactive"]);
+        set_lcr(&mut rig, INTCSR, intcsr);
+        assert!(!asserts(&rig), "INTCSR {intcsr:02X}h");
+        rig.poke(CARD, "cause1", "1");
+        assert!(asserts(&rig), "INTCSR {intcsr:02X}h");
+        rig.poke(CARD, "cause1", "0");
+        assert!(!asserts(&rig), "INTCSR {intcsr:02X}h");
+    }
+    assert!(refused("pci9052,idle=high").contains("idle is low or inactive"));
+}
+
+#[test]
+fn a_cause_of_an_unknown_board_is_taken_back_by_the_third_access_to_the_local_bus() {
+    let mut rig = Rig::new(&["pci9052,idle=inactive"]);
+    set_lcr(&mut rig, INTCSR, 0x41);
+    rig.poke(CARD, "cause1", "1");
+    for is_asserted in [true, true, false] {
+        rig.read(CARD, 2, 0, Width::Dword);
+        assert_eq!(asserts(&rig), is_asserted);
+    }
+    rig.poke(CARD, "cause1", "1");
+    rig.pass_to(100_000);
+    assert!(!asserts(&rig), "nor does it last longer than 100 us");
 }
 
 #[test]

@@ -60,7 +60,7 @@ pub fn inputs(boots: &mut Boots, survey: &Survey, count: u64) -> Result<Inputs, 
     let (Some(name), false) = (survey.names.first(), count == 0 || first.is_empty()) else {
         return Ok(Inputs::default());
     };
-    let found = boots.try_sequences(name, |trial| {
+    let found = boots.try_sequences(name, &survey.blocks, |trial| {
         let mut looking = Looking::new(survey, name, first, trial.has_other());
         for number in 0..count {
             // Half of all are changed in any case.
@@ -116,6 +116,8 @@ fn asks(request: &Transfer<'static>) -> Step {
 struct Looking<'s> {
     /// The device's.
     name: &'s str,
+    /// What each script begins with: the device is opened, and the events of its WMI blocks are enabled.
+    begin: String,
     rng: Rng,
     /// What sequences begin with, and what is added to them.
     requests: Vec<Transfer<'static>>,
@@ -138,6 +140,8 @@ struct Looking<'s> {
 
 impl<'s> Looking<'s> {
     fn new(survey: &Survey, name: &'s str, requests: Vec<Transfer<'static>>, has_other: bool) -> Self {
+        let enables = survey.blocks.iter().map(|block| format!("; wmi enable {block}"));
+        let begin = open(name) + &enables.collect::<String>();
         let near = |value: &u32| [*value, value.wrapping_sub(1), *value, value.wrapping_add(1)];
         let compared = survey.values.iter().flat_map(near).collect();
         let (kept, answered) = (Vec::new(), Vec::new());
@@ -147,6 +151,7 @@ impl<'s> Looking<'s> {
         let planned = alone.chain(pairs).collect();
         Self {
             name,
+            begin,
             rng: Rng::new(1),
             planned,
             requests,
@@ -349,7 +354,7 @@ impl<'s> Looking<'s> {
         let shows = came.wrong.iter().fold(false, |new, key| self.wrong.insert(key.clone()) | new);
         let is_shown = came.new_code || shows;
         if (is_new || is_shown) && self.kept.len() < KEPT {
-            let script = is_shown.then(|| script(self.name, &steps, &came.answers));
+            let script = is_shown.then(|| script(&self.begin, self.name, &steps, &came.answers));
             if came.wrong.is_empty() && !came.stopped {
                 self.sequences.push_back(operations(&steps, &came.answers));
                 if self.sequences.len() > SEQUENCES_KEPT {
@@ -414,9 +419,9 @@ fn index(number: u64) -> usize {
     usize::try_from(number).expect("it is below a length")
 }
 
-/// A sequence as a script.
-fn script(name: &str, steps: &[Step], answers: &[Answer]) -> String {
-    let mut commands = vec![open(name)];
+/// A sequence as a script that begins so.
+fn script(begin: &str, name: &str, steps: &[Step], answers: &[Answer]) -> String {
+    let mut commands = vec![begin.to_owned()];
     let mut is_open = [true, steps.iter().any(|step| step.on_other)];
     if is_open[1] {
         commands.push(open_other(name));
@@ -506,7 +511,7 @@ mod tests {
         let answers = [false, true].into_iter().enumerate();
         let answers: Vec<Answer> =
             answers.map(|(step, waited)| Answer { step, waited, end: end.clone() }).collect();
-        let script = script(r"\\.\D", &steps, &answers);
+        let script = script(&open(r"\\.\D"), r"\\.\D", &steps, &answers);
         let expected = "ioctl h 0x222000 in hex:01000000 + zero:4 out 8; async r1 read i 4 at 0x10; wait 20ms; cancel r1; join r1; \
                         async l2x0 write i zero:3; async l2x1 write i zero:3; close i; wait 20ms; cancel l2x0; join l2x0; cancel l2x1; join l2x1; close h";
         assert!(script.ends_with(expected), "{script}");

@@ -30,6 +30,6 @@ pub use exercise::{
 pub use groups::{Place, groups, places};
 pub use inputs::{Inputs, inputs};
 pub use shrink::{Shown, commands, play, shrink};
-pub use signals::{Outside, outside, signals};
+pub use signals::{Outside, Signals};
 pub use stories::stories;
 pub use survey::{Ended, Extent, HARDWARE, Operation, Survey, survey};

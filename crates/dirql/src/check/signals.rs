@@ -13,28 +13,58 @@ const CARDS: u32 = 4;
 /// So many windows a card has at most.
 const WINDOWS: u32 = 6;
 
-/// What raises causes of the interrupt of which it is not known where they are shown.
+/// What raises causes of the interrupt of which it is not known where they are shown, and how they are taken back: the beginning of such a signal's name.
 const CAUSE: &str = "cause";
 
-/// The signals of the `pci` cards, as `poke` has them: `pci#0 pulse`, `pci#0 bar2`.
-#[must_use]
-pub fn signals(bench: &Bench) -> Vec<String> {
-    let takes = |command: String| {
-        let play = ScriptText::typed(&command).play();
-        play.is_ok_and(|play| bench.check(&play).is_ok())
-    };
+/// What a script can do to the cards of a machine.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Signals {
+    /// Those of `pci` cards, as `poke` has them: `pci#0 pulse`, `pci#0 bar2`.
+    pub of_unknown: Vec<String>,
+    /// What the surroundings of the others do.
+    pub outside: Vec<Outside>,
+}
+
+impl Signals {
+    /// Those of the machine to be.
+    #[must_use]
+    pub fn of(bench: &Bench) -> Self {
+        let takes = |command: &str| {
+            let play = ScriptText::typed(command).play();
+            play.is_ok_and(|play| bench.check(&play).is_ok())
+        };
+        let cards = devices::catalog().iter().flat_map(|entry| (0..CARDS).map(move |card| (entry, card)));
+        Self {
+            of_unknown: of_unknown(&takes),
+            outside: cards.flat_map(|(entry, card)| of_known(entry, card, &takes)).collect(),
+        }
+    }
+}
+
+fn of_unknown(takes: &dyn Fn(&str) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for card in 0..CARDS {
-        if !takes(format!("poke pci#{card} bar0+0 0")) && !takes(format!("poke pci#{card} irq 0")) {
+        let has_pin = takes(&format!("poke pci#{card} irq 0"));
+        if !has_pin && !takes(&format!("poke pci#{card} bar0+0 0")) {
             continue;
         }
-        let windows = (0..WINDOWS).filter(|window| takes(format!("poke pci#{card} bar{window}+0 0")));
+        let windows = (0..WINDOWS).filter(|window| takes(&format!("poke pci#{card} bar{window}+0 0")));
         found.extend(windows.map(|window| format!("pci#{card} bar{window}")));
-        if takes(format!("poke pci#{card} irq 0")) {
+        if has_pin {
             found.push(format!("pci#{card} pulse"));
         }
     }
     found
+}
+
+fn of_known(entry: &devices::Entry, card: u32, takes: &dyn Fn(&str) -> bool) -> Vec<Outside> {
+    let signals = entry.signals.iter().filter(|signal| signal.usual.len() > 1);
+    let all = signals.map(|signal| Outside {
+        device: format!("{}#{card}", entry.name),
+        signal: signal.name.to_owned(),
+        values: signal.usual.to_vec(),
+    });
+    all.filter(|outside| takes(&outside.first())).collect()
 }
 
 /// What a card's surroundings do to it while all is well.
@@ -65,7 +95,7 @@ pub(super) fn guessed_causes(signals: &[String]) -> Vec<Outside> {
 impl Outside {
     /// Whether that is what such a card does. One that is guessed at may be taken back by what the driver writes for another purpose.
     pub(super) fn is_sure(&self) -> bool {
-        self.signal != CAUSE
+        !self.signal.starts_with(CAUSE)
     }
 
     /// As a script has it, value by value.
@@ -91,19 +121,4 @@ impl Outside {
         let pokes = values.iter().map(|value| format!("poke {device} {signal} {value}"));
         pokes.collect::<Vec<_>>().join(between)
     }
-}
-
-/// What the surroundings do to these devices.
-#[must_use]
-pub fn outside(devices: &[String]) -> Vec<Outside> {
-    let mut found = Vec::new();
-    for device in devices {
-        let model = device.split('#').next();
-        let Some(entry) = devices::catalog().iter().find(|entry| Some(entry.name) == model) else { continue };
-        for signal in entry.signals.iter().filter(|signal| signal.usual.len() > 1) {
-            let (signal, values) = (signal.name.to_owned(), signal.usual.to_vec());
-            found.push(Outside { device: device.clone(), signal, values });
-        }
-    }
-    found
 }

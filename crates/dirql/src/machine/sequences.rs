@@ -71,13 +71,15 @@ pub(crate) struct Trial<'m> {
 }
 
 impl Boots {
-    /// Boots the machine the usual way, opens `name` twice, and has `work` try sequences there. None if the device cannot be opened.
+    /// Boots the machine the usual way, opens `name` twice, has the events of these WMI `blocks` enabled, and has `work` try sequences there. None if the device
+    /// cannot be opened.
     ///
     /// # Errors
     /// As [`Boots::boot`].
     pub(crate) fn try_sequences<R>(
         &mut self,
         name: &str,
+        blocks: &[String],
         work: impl FnOnce(&mut Trial<'_>) -> Result<R, Error>,
     ) -> Result<Option<R>, Error> {
         self.keep_reached();
@@ -87,6 +89,9 @@ impl Boots {
             }
             let [Ok(first), other] = [(); 2].map(|()| machine.open_overlapped(name)) else { return Ok(None) };
             let handles = [Some(first.handle()), other.ok().map(|other| other.handle())];
+            for block in blocks {
+                machine.listen(block)?;
+            }
             let reached = machine.host.reached_count();
             let mut trial = Trial { machine, handles, mark: machine.mark()?, reached };
             let result = work(&mut trial);

@@ -32,6 +32,18 @@ impl Machine {
         if answer.is_success() { Ok(answer.data) } else { Err(Error::Status { what, status: answer.status }) }
     }
 
+    /// Enables the events of a block (`block:{GUID}`, as scripts have it), whatever its drivers answer.
+    ///
+    /// # Errors
+    /// As [`Self::wmi`], but that a failure is none.
+    pub(crate) fn listen(&self, block: &str) -> Result<(), Error> {
+        let guid = block.strip_prefix("block:").unwrap_or(block);
+        match self.wmi(guid, &Which::All, &Question::Listen) {
+            Ok(_) | Err(Error::Status { .. }) => Ok(()),
+            Err(other) => Err(other),
+        }
+    }
+
     /// The blocks that drivers offer by now, in the order in which they were registered.
     ///
     /// # Errors

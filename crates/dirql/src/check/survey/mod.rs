@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::absent::Absent;
 use super::codes::{Compared, compared};
-use super::signals::{Outside, guessed_causes, outside};
+use super::signals::{Outside, Signals, guessed_causes};
 use super::wanted::HANDLE;
 use crate::error::Error;
 use crate::machine::Boots;
@@ -286,15 +286,14 @@ pub enum Extent {
     Everything,
 }
 
-/// Asks the driver of a machine that is booted for it, whose image this is, and whose cards of which nothing is known have these signals. What the user's
-/// script asks of it is known.
+/// Asks the driver of a machine that is booted for it, whose image this is, and whose cards have these signals. What the user's script asks of it is known.
 ///
 /// # Errors
 /// As [`Boots::boot`].
 pub fn survey(
     boots: &mut Boots,
     image: &Image,
-    signals: Vec<String>,
+    signals: Signals,
     script: Option<&Play>,
     extent: Extent,
 ) -> Result<Survey, Error> {
@@ -322,7 +321,7 @@ pub fn survey(
         knows_power: imports(image, &IDLE) || imports(image, &POWER),
         idles: imports(image, &IDLE),
         watched: Watched::ALL.into_iter().filter(|watched| imports(image, watched.imports())).collect(),
-        signals,
+        signals: signals.of_unknown,
         failure: report.failure.as_ref().map(|failure| format!("{}: {}", failure.command, failure.message)),
         operations: Vec::new(),
         self_ending: Vec::new(),
@@ -330,7 +329,7 @@ pub fn survey(
         ended_by: Vec::new(),
         ended_before: Vec::new(),
         ended_together: Vec::new(),
-        outside: Vec::new(),
+        outside: signals.outside,
         ended: Vec::new(),
         limited: Vec::new(),
         values: compared.values.clone(),
@@ -392,7 +391,6 @@ fn ask(
         }
         found.ended_together = asking.ended_together(&known, &found.ended_by)?;
         found.children = asking.children(&known, &found.devices)?;
-        found.outside = outside(&found.devices);
         found.ended = asking.ended(&known, &found.outside)?;
         for (operation, cause) in asking.ended_by_causes(&known, &guessed_causes(&found.signals))? {
             let known = found.outside.iter().position(|other| *other == cause);

@@ -1,0 +1,50 @@
+//! What a board of which nothing is known does by itself: it makes an interrupt input active until the driver has taken back what it takes for the cause.
+//!
+//! *Ours*: that is so at its third access to the local bus, or after 100 us: a driver that looks at registers which are not where it thinks is not called
+//! for ever.
+
+/// The access to the local bus that takes a cause back.
+const ACCESSES: u32 = 3;
+/// How long it lasts otherwise, in ns.
+const LONGEST: u64 = 100_000;
+
+#[derive(Clone, Copy, Debug)]
+struct Cause {
+    accesses: u32,
+    until: u64,
+}
+
+/// One for each input.
+#[derive(Clone, Default, Debug)]
+pub(super) struct Causes([Option<Cause>; 2]);
+
+impl Causes {
+    /// The board raises one, or takes it back itself.
+    pub(super) fn set(&mut self, input: usize, raised: bool, now: u64) {
+        self.0[input] = raised.then_some(Cause { accesses: ACCESSES, until: now + LONGEST });
+    }
+
+    pub(super) fn raised(&self) -> [bool; 2] {
+        self.0.map(|cause| cause.is_some())
+    }
+
+    /// The driver has accessed the local bus.
+    pub(super) fn accessed(&mut self) {
+        for cause in &mut self.0 {
+            *cause = cause
+                .filter(|cause| cause.accesses > 1)
+                .map(|cause| Cause { accesses: cause.accesses - 1, ..cause });
+        }
+    }
+
+    /// When the first of them ends by itself.
+    pub(super) fn deadline(&self) -> Option<u64> {
+        self.0.iter().flatten().map(|cause| cause.until).min()
+    }
+
+    pub(super) fn advance(&mut self, now: u64) {
+        for cause in &mut self.0 {
+            *cause = cause.filter(|cause| cause.until > now);
+        }
+    }
+}
