@@ -225,7 +225,7 @@ static ULONG TheRegistryIsWatched(VOID)
     LOGGED_ARE(107, 207, 222, 122, 105, 205, 220, 120, 106, 206, 221, 121);
     CHECK(OpenKey(L"Below", Key, &Other) == STATUS_OBJECT_NAME_NOT_FOUND);
     LOGGED_ARE(128, 228, 229, 129);
-    CHECK(_wcsicmp(SeenName, L"Below") == 0 && Low.SeenObject == NULL && High.SeenStatus == STATUS_OBJECT_NAME_NOT_FOUND);
+    CHECK(_wcsicmp(SeenName, L"Below") == 0 && Low.SeenObject != NULL && High.SeenStatus == STATUS_OBJECT_NAME_NOT_FOUND);
 
     /* One that has no altitude comes first. */
     CHECK(CmRegisterCallback(Filters, &Old, &Old.Cookie) == STATUS_SUCCESS);

@@ -4,7 +4,8 @@
 //! function*, *CmSetCallbackObjectContext function*, *CmCallbackGetKeyObjectIDEx function*, *REG_NOTIFY_CLASS enumeration*. Routines are
 //! called from the highest altitude to the lowest before an operation, and the other way round after it: those that were called before it and
 //! have let it pass. Those of `CmRegisterCallback`, without an altitude, come first. What the kernel itself does in the registry, for
-//! `RtlWriteRegistryValue` and PnP, calls no routine; there are no transactions.
+//! `RtlWriteRegistryValue` and PnP, calls no routine; there are no transactions. What *Invalid Key Object Pointers in Registry Notifications* calls an
+//! undefined value that is not NULL is always the same address here, [`UNDEFINED`], at which there is nothing.
 
 use std::collections::BTreeMap;
 
@@ -18,6 +19,7 @@ use crate::ex::routines::{self, List, Routine, Routines};
 use crate::ke::callout::call_routine;
 use crate::mm::pool;
 use crate::ob;
+use crate::verdict::Verdict;
 
 /// `REG_NOTIFY_CLASS`: before an operation and after it.
 #[derive(Clone, Copy)]
@@ -40,6 +42,9 @@ const ROLE: Role = Role::RegistryCallback;
 const TAG: u32 = pool::tag(b"CmCb");
 /// `REG_POST_OPERATION_INFORMATION`, in words.
 const POST_WORDS: u64 = 7;
+
+/// The `Object` that routines get of a key that was not opened or created.
+const UNDEFINED: u64 = 0xFFFF_C0DE_BAD0_0010;
 
 /// State of this file.
 #[derive(Default)]
@@ -286,13 +291,14 @@ fn status_of(rax: u64) -> NtStatus {
     NtStatus(u32::try_from(rax & u64::from(u32::MAX)).unwrap_or(0))
 }
 
-/// Tells those that have let it pass what came of it, about the key of `object`; what the caller is to get.
+/// Tells those that have let it pass what came of it, about the key of `object`, which is undefined if there is none by now; what the caller is to get.
 ///
 /// # Errors
 /// Whatever a routine comes to.
 pub(crate) fn after(cx: &mut Cx<'_>, begun: &Begun, object: u64, status: NtStatus) -> Flow<NtStatus> {
     let mut status = status;
     let Begun { class, block, call_context, .. } = *begun;
+    let object = if object == 0 { UNDEFINED } else { object };
     let post = block.byte_add(8 * (call_context + 9));
     let list = list();
     for (serial, call_context) in begun.passed.iter().rev().copied() {
@@ -371,6 +377,7 @@ pub(crate) fn set_context(
     new: u64,
     old: DriverPtr<u64>,
 ) -> Flow<NtStatus> {
+    check_defined(cx, "CmSetCallbackObjectContext", object)?;
     let cookie = cx.read(cookie)?;
     let before = cx.with(|k| {
         let is_there = k.cm.open.contains_key(&object) && k.cm.callbacks.routines.has(cookie);
@@ -381,6 +388,18 @@ pub(crate) fn set_context(
         cx.write(old, before.unwrap_or(0))?;
     }
     Ok(NtStatus::SUCCESS)
+}
+
+/// # Errors
+/// A verdict if a routine was given `object` where no key had been opened.
+fn check_defined(cx: &mut Cx<'_>, ddi: &str, object: u64) -> Flow<()> {
+    if object != UNDEFINED {
+        return Ok(());
+    }
+    let message = format!(
+        "{ddi} got the Object of a RegNtPostCreateKeyEx or RegNtPostOpenKeyEx whose Status is not STATUS_SUCCESS: it is undefined then"
+    );
+    Err(cx.stop(Verdict::error("bad-pointer", message)))
 }
 
 /// What a key is to routines: a number that no other key has, and its whole name.
@@ -419,6 +438,7 @@ pub(crate) fn key_object_id(
     id: DriverPtr<u64>,
     name: DriverPtr<u64>,
 ) -> Flow<NtStatus> {
+    check_defined(cx, "CmCallbackGetKeyObjectID", object)?;
     let Some((number, path)) = identity(cx, object) else { return Ok(NtStatus::INVALID_PARAMETER) };
     if !id.is_null() {
         cx.write(id, number)?;
@@ -451,6 +471,7 @@ pub(crate) fn key_object_id_ex(
     name: DriverPtr<u64>,
     flags: u32,
 ) -> Flow<NtStatus> {
+    check_defined(cx, "CmCallbackGetKeyObjectIDEx", object)?;
     let Some((number, path)) = identity(cx, object).filter(|_| flags == 0) else {
         return Ok(NtStatus::INVALID_PARAMETER);
     };
