@@ -11,6 +11,8 @@
  */
 #include "../include/shared_frame.h"
 
+NTSYSAPI BOOLEAN NTAPI RtlPrefixUnicodeString(PCUNICODE_STRING Prefix, PCUNICODE_STRING String, BOOLEAN IgnoreCase);
+
 #define DEVICE_NAME L"\\Device\\KeyGuard"
 #define LINK_NAME   L"\\DosDevices\\KeyGuard"
 

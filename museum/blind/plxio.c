@@ -7,7 +7,7 @@
  * device and driver have gone.
  *
  * Device: PCI\VEN_10B5&DEV_9050&SUBSYS_31511A2B
- * Rule: interrupt-left-connected
+ * Rule: interrupt-still-connected
  * Needs: failure
  */
 #include "../include/queue_card.h"

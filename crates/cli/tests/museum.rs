@@ -72,9 +72,9 @@ fn no_schedule_of_a_dpc_that_runs_while_its_driver_is_unloaded_is_an_accusation(
 }
 
 exhibits! {
-    blind: blevel 1, bobbin 1, printshop 1, requeue 10, stalls 10, gauge 2, carousel 1, lockbox 1, duet 10, quill 10, csqirql 20, tempmon 5, cfgpci 1, idlecam 5, sgstore 5, ringtap 20;
+    blind: blevel 1, bobbin 1, printshop 1, requeue 10, stalls 10, gauge 2, carousel 1, lockbox 1, duet 10, quill 10, csqirql 20, tempmon 5, cfgpci 1, idlecam 5, sgstore 5, ringtap 20, plxio 1, gaugewmi 20, keyguard 5;
     buffer: input_not_checked 2, product_overflows 2, pointer_not_probed 2, padding_not_zeroed 2, behind_magic 100, every_code_succeeds 1, both_lengths_exact 2, size_says_size 1, word_also_succeeds 1, index_of_code 1, codes_by_mask 1, claimed_length_wraps 2, own_pointer_guarded 2, pointer_in_input 1, event_replaced 1, answer_per_item 1, ticket_of_other 5;
-    cancel: touched_after_insertion 20, next_started_in_start_io 2, cancelled_before_queued 20, tokens_kept_from_removal 1;
+    cancel: touched_after_insertion 20, next_started_in_start_io 2, cancelled_before_queued 20, tokens_kept_from_removal 1, two_doors 30;
     config: value_enables_header 1, slots_of_any_number 1, type_not_checked 1;
     device: raw_address_mapped 2, divides_by_register 10, port_by_log_config 1, cleared_by_ones 2, far_register 1;
     dma: common_buffer_left 1, adapter_left 1;
@@ -85,7 +85,7 @@ exhibits! {
     pnp: remove_not_passed_down 1, capabilities_not_awaited 1, link_left 1, wmi_swallowed 1, surprise_leaves_requests 5, left_in_table 1, unit_looked_up 20, wmi_item_beyond 1;
     power: state_refused 1, touched_in_d3 30, waits_in_completion 1;
     stack: one_location_too_few 2, freed_and_continued 2, next_location_not_set 1;
-    system: image_name_copied 1, value_data_copied 1, command_line_wraps 1, handle_context_left 1;
+    system: image_name_copied 1, value_data_copied 1, command_line_wraps 1, handle_context_left 1, handle_filter_switched 1;
     time: timer_left_at_unload 1, thread_reference_kept 1, ends_with_cancel_routine 1;
     unload: entry_leaves_device 1, registry_callback_left 1;
 }

@@ -109,7 +109,6 @@ impl Asking<'_> {
             for &(ends, _) in self_ending.iter().filter(|(first, second)| first == second) {
                 let sequences = [
                     &[waits, ends][..],
-                    &[waits, waits, ends, ends],
                     &[ends, waits, ends],
                     &[ends, ends, waits, ends],
                     &[waits, ends, waits, ends, ends],
@@ -118,10 +117,33 @@ impl Asking<'_> {
                 for places in sequences {
                     is_so = is_so && self.all_end_spaced(&behind_needs(known, places))?;
                 }
+                is_so = is_so
+                    && (self.all_end_spaced(&behind_needs(known, &[waits, waits, ends, ends]))?
+                        || self.one_at_a_time(known, waits, ends)?);
                 pairs.extend(is_so.then_some((waits, ends)));
             }
         }
         Ok(pairs)
+    }
+
+    /// Whether a second request of the kind is refused while one waits, which is ended then as if there had been none.
+    fn one_at_a_time(&mut self, known: &[Known], waits: usize, ends: usize) -> Result<bool, Error> {
+        let questions = behind_needs(known, &[waits, waits, ends]);
+        let second = questions.len() - 2;
+        let is_so = self.with_handle(|machine, handle| {
+            let mut begun = Vec::new();
+            for question in &questions {
+                let Ok(request) = question.begin(handle) else { return false };
+                begun.push(request);
+                let _ = machine.wait(PATIENCE);
+            }
+            let mut answers = begun.into_iter().map(ended).enumerate();
+            answers.all(|(place, answer)| match answer {
+                Answer::Status(_) if place == second => !ends_well(answer),
+                _ => place != second && ends_well(answer),
+            })
+        })?;
+        Ok(is_so.unwrap_or(false))
     }
 
     /// Which two of these pairs of requests go together: each ends well, in whichever order those that end them are made.
