@@ -20,6 +20,8 @@ pub enum Asked {
     DueTime,
     /// What object it is a handle of. It is the first; there is no second.
     Handle,
+    /// What an application has there. It is the first; there is no second.
+    Address,
 }
 
 /// A comparison that driver code has made.

@@ -580,6 +580,11 @@ impl Engine {
         note_asked(8, Asked::Handle, handle, 0);
     }
 
+    /// While that is noted: a driver wants what an application has at this address.
+    pub fn note_address(self, address: u64) {
+        note_asked(8, Asked::Address, address, 0);
+    }
+
     /// What it has compared since this was asked last, in that order, up to some thousands. On the host's side.
     #[must_use]
     pub fn compared(self) -> Vec<Compare> {

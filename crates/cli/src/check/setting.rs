@@ -63,8 +63,9 @@ fn card(id: &PciId) -> String {
         |key: &str, value: &str| entry.keys.iter().any(|known| known.name == key && known.default != value);
     let more = id.more.iter().filter(|(key, value)| is_its(key, value));
     let mut more: String = more.map(|(key, value)| format!(",{key}={value}")).collect();
-    // With another's subsystem it is on another board than the model's, of which nothing is known.
-    if more.contains(",sub=") && entry.keys.iter().any(|key| key.name == "idle") {
+    // What the INF says nothing of, or something else, is another board than the model's, of which nothing is known.
+    let is_models_own = id.more.iter().any(|(key, value)| *key == "sub" && !is_its(key, value));
+    if !is_models_own && entry.keys.iter().any(|key| key.name == "idle") {
         more.push_str(",idle=inactive");
     }
     match known {
@@ -167,6 +168,7 @@ mod tests {
     fn a_card_is_found_by_its_ids() {
         let card_of = |id| PciId::of(id).map(|id| card(&id));
         assert_eq!(card_of(r"PCI\VEN_10B5&DEV_9050&SUBSYS_905010B5&REV_02").as_deref(), Some("pci9052"));
+        assert_eq!(card_of(r"PCI\VEN_10B5&DEV_9050").as_deref(), Some("pci9052,idle=inactive"));
         let own = "pci9052,sub=2a2b:3151,rev=1,idle=inactive";
         assert_eq!(card_of(r"PCI\VEN_10B5&DEV_9050&SUBSYS_31512A2B&REV_01").as_deref(), Some(own));
         assert_eq!(card_of(r"pci\ven_1234&dev_11e8").as_deref(), Some("edu"));

@@ -31,6 +31,8 @@ pub(super) enum Data {
     One,
     /// A number that is more than most tables have room for.
     Large,
+    /// This number, as of records whose size in bytes does not fit into 32 bits.
+    Many(u32),
     /// A text where a number is expected or where the driver does not say what it expects; a number where a text is.
     OfAnotherType,
 }
@@ -80,6 +82,7 @@ impl Data {
         let number = match self {
             Self::OfAnotherType if !is_text => return TEXT.to_owned(),
             Self::Large => LARGE,
+            Self::Many(number) => number,
             Self::One | Self::OfAnotherType => 1,
         };
         let bytes = |bytes: &[u8]| {
@@ -104,7 +107,7 @@ impl Data {
 
     /// Whether there is such data for a value that is expected to have this type.
     pub(super) const fn is_for(self, kind: u32) -> bool {
-        !matches!(self, Self::Large) || matches!(kind, REG_DWORD | REG_QWORD | abi::REG_NONE)
+        !matches!(self, Self::Large | Self::Many(_)) || matches!(kind, REG_DWORD | REG_QWORD | abi::REG_NONE)
     }
 }
 

@@ -4,7 +4,8 @@
 //! one of the buffers: then what it was compared with is put in its place. What leads to comparisons or code that none has led to before is kept, and the next
 //! one changed, from the last on: that is where the driver has turned away. Where no change leads further, what was kept before is changed otherwise.
 //! Of what is only limited little is put there, so that it fits whatever else is asked; once a request succeeds, so much as it still does with. A due
-//! time that comes from the input is made a short one: that of a request that would wait for ever is let end. Where a handle comes from it, an event's is put.
+//! time that comes from the input is made a short one: that of a request that would wait for ever is let end. Where a handle comes from it, an event's is put,
+//! and where an address does, that of a page of the application's.
 //!
 //! A number may be compared after another was added to it, whichever that is (`x - 0x100001`). Where nothing else leads further, the same is asked with
 //! other words: what is compared then is another by as much as the word is that it comes from.
@@ -34,8 +35,8 @@ const COUNTED_IN: [i64; 2] = [10, 10_000];
 const MORE: u64 = 16;
 /// The greatest that a word may be is looked for by so many requests.
 const HALVES: u32 = 12;
-/// A handle's bytes.
-pub(super) const HANDLE: usize = 8;
+/// The bytes of what is the application's: a handle or an address.
+pub(super) const OWN_BYTES: usize = 8;
 /// By so much times its number from 1 on a word is made another one.
 const SHIFT: u32 = 0x1003;
 
@@ -48,8 +49,25 @@ pub(super) struct Wanted {
     given: BTreeSet<usize>,
     /// Words of which it may have asked only that they are no greater than this: where, of how many bytes.
     limits: Vec<(usize, usize, u64)>,
-    /// Where the handle of an event stands, which is known only when the request is made.
-    pub(super) event: Option<usize>,
+    /// What stands in it of the application's.
+    pub(super) own: Option<Own>,
+}
+
+/// What is known only when the request is made.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Own {
+    /// Where in the input it stands, 8 bytes.
+    pub(super) at: usize,
+    pub(super) what: Thing,
+}
+
+/// A thing of the application's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Thing {
+    /// The handle of an event.
+    Event,
+    /// The address of a page of memory.
+    Page,
 }
 
 /// The life of a request that ends the machine.
@@ -72,8 +90,7 @@ enum Change {
     Put(usize, usize, u64),
     /// The same for what may be so great.
     Limit(usize, usize, u64, u64),
-    /// An event's handle, at this place.
-    Event(usize),
+    Own(Own),
     InputLength(u64),
     OutputLength(u64),
 }
@@ -146,7 +163,7 @@ impl Wanted {
     pub(super) fn of_lengths(input: usize, output: u32) -> Self {
         let mut bytes: Vec<u8> = (FIRST..).take(FOUND).collect();
         bytes.resize(input, 0);
-        Self { input: bytes, output, given: BTreeSet::new(), limits: Vec::new(), event: None }
+        Self { input: bytes, output, given: BTreeSet::new(), limits: Vec::new(), own: None }
     }
 
     /// Where words of four bytes begin of which the driver has asked for no byte.
@@ -278,13 +295,13 @@ impl Wanted {
                 wanted.put(at, bytes, value);
                 wanted.limits.push((at, bytes, greatest));
             }
-            Change::Event(at) => {
-                wanted.put(at, HANDLE, 0);
-                wanted.event = Some(at);
+            Change::Own(own) => {
+                wanted.put(own.at, OWN_BYTES, 0);
+                wanted.own = Some(own);
             }
             Change::InputLength(length) => {
                 wanted.input.resize(usize::try_from(length).unwrap_or(0), 0);
-                wanted.event = wanted.event.filter(|at| at + HANDLE <= wanted.input.len());
+                wanted.own = wanted.own.filter(|own| own.at + OWN_BYTES <= wanted.input.len());
             }
             Change::OutputLength(length) => wanted.output = u32::try_from(length).unwrap_or(0),
         }
@@ -298,7 +315,8 @@ impl Wanted {
             Asked::Bits => true,
             Asked::Order => false,
             Asked::DueTime => return self.shortly(left.cast_signed()),
-            Asked::Handle => return self.handle(left).into_iter().collect(),
+            Asked::Handle => return self.own(Thing::Event, left).into_iter().collect(),
+            Asked::Address => return self.own(Thing::Page, left).into_iter().collect(),
         };
         let mut changes = Vec::new();
         for (own, other) in [(left, right), (right, left)] {
@@ -340,12 +358,12 @@ impl Wanted {
         units.chain(counted).flat_map(place).collect()
     }
 
-    /// Where a handle comes from.
-    fn handle(&self, handle: u64) -> Option<Change> {
-        let last = self.input.len().min(FOUND).checked_sub(HANDLE)?;
-        let is_free = |at: usize| (at..at + HANDLE).all(|at| !self.given.contains(&at));
-        let at = (0..=last).find(|at| is_free(*at) && self.word(*at, HANDLE) == handle);
-        at.filter(|_| self.event.is_none()).map(Change::Event)
+    /// Where the number of such a thing comes from.
+    fn own(&self, what: Thing, number: u64) -> Option<Change> {
+        let last = self.input.len().min(FOUND).checked_sub(OWN_BYTES)?;
+        let is_free = |at: usize| (at..at + OWN_BYTES).all(|at| !self.given.contains(&at));
+        let at = (0..=last).find(|at| is_free(*at) && self.word(*at, OWN_BYTES) == number);
+        at.filter(|_| self.own.is_none()).map(|at| Change::Own(Own { at, what }))
     }
 
     /// Where a number that was compared comes from, changed so that it would have been `value`.
@@ -587,6 +605,7 @@ mod tests {
 
     #[test]
     fn an_event_stands_where_a_handle_is_taken_from_behind_the_length_that_is_asked_for_first() {
+        let event = Own { at: 12, what: Thing::Event };
         let driver = |wanted: &Wanted| {
             let length = wanted.input.len() as u64;
             let mut compared =
@@ -595,10 +614,10 @@ mod tests {
                 let left = wanted.word(12, 8);
                 compared.push(Compare { rip: 0, bytes: 8, asked: Asked::Handle, left, right: 0 });
             }
-            Came { life: (length == 24 && wanted.event == Some(12)).into(), compared, new_code: false }
+            Came { life: (length == 24 && wanted.own == Some(event)).into(), compared, new_code: false }
         };
         let found = wanted::<()>(Wanted::first(), 64, |wanted| Ok(Some(driver(wanted)))).unwrap();
-        assert_eq!(found[0].0.event, Some(12));
+        assert_eq!(found[0].0.own, Some(event));
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub(super) fn out(stage: &Stage, cx: &mut Cx<'_>, index: usize) -> Flow<Outcome>
 }
 
 fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome> {
-    stage.make_events(cx, command)?;
+    stage.make(cx, command)?;
     match command {
         Command::Open(open) => request::open(stage, cx, open),
         Command::Request { request, expect } => request::perform(stage, cx, request, expect),

@@ -38,6 +38,7 @@ pub(crate) use device::{peek, poke};
 use crate::machine::transfer::Begun;
 use crate::readers::PrintLog;
 use crate::report::Failure;
+use crate::script::Number;
 use lane::Lane;
 
 /// A script in progress. Clones are the same.
@@ -62,7 +63,7 @@ struct State {
     /// Addresses that the application was given.
     pointers: BTreeMap<String, u64>,
     /// Events, by their process and names.
-    events: BTreeMap<(u64, String), Handle>,
+    made: BTreeMap<(u64, Number, String), u64>,
     /// Memory that it has: what `pointers` says, too, and how many bytes.
     memory: BTreeMap<String, Buffer>,
     lanes: BTreeMap<String, Lane>,
@@ -92,7 +93,7 @@ impl Stage {
             asked: BTreeMap::new(),
             told_of: BTreeMap::new(),
             pointers: BTreeMap::new(),
-            events: BTreeMap::new(),
+            made: BTreeMap::new(),
             memory: BTreeMap::new(),
             lanes: BTreeMap::new(),
             processes: BTreeMap::new(),

@@ -8,7 +8,8 @@ use kernel::{Cx, ps};
 
 use super::Stage;
 use super::check::data;
-use crate::script::{Command, Data, Number, OWN};
+use crate::machine::transfer;
+use crate::script::{Command, Data, Number, OWN, PAGE};
 
 impl Stage {
     /// The bytes of data that the running thread's process sends. What a name stands for that is not there (yet) is 0.
@@ -21,18 +22,22 @@ impl Stage {
         self.play.bytes(data, number).into_iter().map(Option::unwrap_or_default).collect()
     }
 
-    /// Makes the events that a command names, in the running thread's process; those that it has stay.
+    /// Makes the events and takes the pages that a command names, in the running thread's process; what that has stays.
     ///
     /// # Errors
     /// A verdict if the machine ends meanwhile.
-    pub(super) fn make_events(&self, cx: &mut Cx<'_>, command: &Command) -> Flow<()> {
-        for name in data(command).flat_map(Data::events) {
-            let key = (ps::current_process(cx), name.to_owned());
-            if self.with(|state| state.events.contains_key(&key)) {
+    pub(super) fn make(&self, cx: &mut Cx<'_>, command: &Command) -> Flow<()> {
+        for (what, name) in data(command).flat_map(Data::made) {
+            let key = (ps::current_process(cx), what, name.to_owned());
+            if self.with(|state| state.made.contains_key(&key)) {
                 continue;
             }
-            if let Some(event) = event::create(cx, Type::Synchronization, false)? {
-                self.with(|state| state.events.insert(key, event));
+            let made = match what {
+                Number::Page => transfer::allocate(cx, &[0; PAGE])?.map(|page| page.address),
+                _ => event::create(cx, Type::Synchronization, false)?.map(|event| event.0),
+            };
+            if let Some(number) = made {
+                self.with(|state| state.made.insert(key, number));
             }
         }
         Ok(())
@@ -44,7 +49,7 @@ impl Stage {
             Number::ProcessId => state.processes.get(name).copied(),
             Number::Handle => state.handles.get(&process)?.get(name).map(|handle| handle.0),
             Number::Address => state.pointers.get(name).copied(),
-            Number::Event => state.events.get(&(process, name.to_owned())).map(|handle| handle.0),
+            Number::Event | Number::Page => state.made.get(&(process, what, name.to_owned())).copied(),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Bytes in a script: `hex:3c00`, `text:"hello"`, `utf16:"hi"`, `u32:0x1234`, `zero:64`, `file:path`, `handle:name`, `event:name`, joined by `+`.
+//! Bytes in a script: `hex:3c00`, `text:"hello"`, `utf16:"hi"`, `u32:0x1234`, `zero:64`, `file:path`, `handle:name`, `event:name`, `page:name`, joined by `+`.
 //!
 //! A file is not read here, nor is it known what number a name stands for: [`Data::resolve`] gets routines for that from the player of the script.
 
@@ -29,7 +29,7 @@ enum Gap {
 }
 
 /// What numbers an application knows of what a name stands for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Number {
     /// `pid:`: the id of a process, 4 bytes.
     ProcessId,
@@ -39,13 +39,18 @@ pub enum Number {
     Address,
     /// `event:`: the handle of an event that it makes where it is first named, 8 bytes.
     Event,
+    /// `page:`: where [`PAGE`] bytes of memory are that it takes where they are first named, 8 bytes.
+    Page,
 }
+
+/// How long a `page:` is: zeroes at first.
+pub const PAGE: usize = 0x1000;
 
 impl Number {
     const fn bytes(self) -> usize {
         match self {
             Self::ProcessId => 4,
-            Self::Handle | Self::Address | Self::Event => 8,
+            Self::Handle | Self::Address | Self::Event | Self::Page => 8,
         }
     }
 }
@@ -92,10 +97,10 @@ impl Data {
         })
     }
 
-    /// The names of the events whose handles are part of it.
-    pub fn events(&self) -> impl Iterator<Item = &str> {
+    /// What is made where it is first named, of all that is part of it.
+    pub fn made(&self) -> impl Iterator<Item = (Number, &str)> {
         self.between.iter().filter_map(|(_, gap)| match gap {
-            Gap::Number(Number::Event, name) => Some(&**name),
+            Gap::Number(what @ (Number::Event | Number::Page), name) => Some((*what, &**name)),
             _ => None,
         })
     }
@@ -159,7 +164,7 @@ impl Pieces {
             "u64:" => self.integer(word, content, 8)?,
             "zero:" => self.zeros(word, content)?,
             "fill:" => self.fill(word, content)?,
-            "pid:" | "handle:" | "address:" | "event:" => {
+            "pid:" | "handle:" | "address:" | "event:" | "page:" => {
                 let Some(names) = names else {
                     let message =
                         format!("`{}` is for what is sent to a driver; it cannot stand here", word.text());
@@ -253,15 +258,16 @@ fn number(kind: &str, name: &Word, names: &Names) -> Outcome<Gap> {
         "pid:" if name.is(OWN) => Gap::Number(Number::ProcessId, Name::from(OWN)),
         "pid:" => Gap::Number(Number::ProcessId, names.process(name)?),
         "event:" => Gap::Number(Number::Event, checked(name)?),
+        "page:" => Gap::Number(Number::Page, checked(name)?),
         "handle:" => Gap::Number(Number::Handle, names.find(name, "handle", Kind::is_handle)?.0),
         _ => Gap::Number(Number::Address, names.find(name, "pointer", Kind::is_pointer)?.0),
     })
 }
 
 /// The kinds of bytes, as they are written.
-pub(super) const KINDS: [&str; 14] = [
+pub(super) const KINDS: [&str; 15] = [
     "hex:", "text:", "utf16:", "u8:", "u16:", "u32:", "u64:", "zero:", "fill:", "file:", "pid:", "handle:",
-    "address:", "event:",
+    "address:", "event:", "page:",
 ];
 
 /// Whether a word looks like bytes: it starts with a known kind.

@@ -43,7 +43,7 @@
 //!           | "data" data | data | "prefix" data
 //! data      = piece { "+" piece }
 //! piece     = "hex:" digits | "text:" string | "utf16:" string | "u8:" number | "u16:" … | "u32:" … | "u64:" …
-//!           | "zero:" number | "file:" PATH | ( "pid:" | "handle:" | "address:" | "event:" ) NAME               in an expectation, hex:3c?? lets a byte be any
+//!           | "zero:" number | "file:" PATH | ( "pid:" | "handle:" | "address:" | "event:" | "page:" ) NAME               in an expectation, hex:3c?? lets a byte be any
 //! block     = "block:" {GUID}
 //! instance  = "instance" number | "name" string
 //! path      = \\.\NAME | "\\.\a name with spaces" | "interface:" {GUID}
@@ -69,7 +69,7 @@ mod value;
 mod wmi;
 
 pub use ast::*;
-pub use data::{Data, Number, OWN};
+pub use data::{Data, Number, OWN, PAGE};
 pub use error::Error;
 pub use status::status_name;
 

@@ -109,6 +109,7 @@ pub(crate) fn probe_for_write(
 const PAGE: u64 = engine::windows::PAGE;
 
 fn probe_range(cx: &mut Cx<'_>, address: u64, length: u64, alignment: u32, name: &str) -> Flow<()> {
+    cx.with(|k| k.engine.note_address(address));
     if length == 0 {
         return Ok(());
     }

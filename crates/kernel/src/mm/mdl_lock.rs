@@ -41,6 +41,7 @@ pub(crate) fn probe_and_lock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, mode: u8, ope
         ));
     }
     let (address, length) = mdl::buffer(cx, mdl)?;
+    cx.with(|k| k.engine.note_address(address));
     let end = address.checked_add(length);
     let in_user_half = end.is_some_and(|end| end <= USER_PROBE_ADDRESS);
     if mode == USER_MODE && !in_user_half {

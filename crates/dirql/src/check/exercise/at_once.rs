@@ -8,7 +8,7 @@ use super::steps::{
     ENDED, ENDED_ALONE, ENDED_OF_TWO, PAUSE, asks, asks_other, open, open_two, opened, owed, owed_of_two,
     place, two_at_once, two_under_way, words,
 };
-use super::{AT_ONCE, METHOD_BUFFERED};
+use super::{AT_ONCE, METHOD_BUFFERED, METHOD_NEITHER};
 
 /// So many requests are prepared by others.
 const PREPARED: usize = 4;
@@ -19,6 +19,9 @@ const CHANGES: [(&str, &str); 4] = [
     ("u32:64", "u32:0x7fffffff"),
     ("u32:1 + u32:4", "u32:1 + u32:0xffff"),
 ];
+/// What a word of an input becomes, and so many of its words do.
+const GREAT: [u32; 2] = [0x1_0000, u32::MAX];
+const CHANGED: usize = 6;
 /// What becomes of the beginning of memory that a driver keeps for longer.
 const OVERWRITTEN: [&str; 2] = ["zero:64", "fill:0xffffffff:64"];
 const ENDED_WITH_MEMORY: &str = "cancel h; join a; join p; close h";
@@ -32,8 +35,6 @@ const FIRST: usize = 3;
 const ENDED_BY: usize = 8;
 /// The option of a computer where the order of stores and loads of two processors shows.
 const LATE_STORES: &str = "--platform=late-stores";
-/// The method of a code whose buffers the driver reaches by the application's own addresses.
-const METHOD_NEITHER: u32 = 3;
 
 /// Two threads at once.
 pub(super) fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut Plan) {
@@ -169,6 +170,10 @@ fn memory_changes(survey: &Survey, name: &str, operations: &[&Operation], plan: 
             plan.add(title, script, Kind::AtOnce);
         }
     }
+    let neither = |operation: &&&Operation| operation.code.is_some_and(|code| code & 3 == METHOD_NEITHER);
+    for operation in operations.iter().filter(neither).take(PREPARED) {
+        input_changes(survey, name, operation, plan);
+    }
     for waits in operations.iter().filter(seen).filter(|operation| operation.waits).take(PREPARED) {
         let Some((asked, length)) = waits.command.rsplit_once(" out ") else { continue };
         let opened = opened(survey, name, &[waits]);
@@ -184,6 +189,35 @@ fn memory_changes(survey: &Survey, name: &str, operations: &[&Operation], plan: 
             let title = format!("{} while the buffer of {} becomes {then}", words(other), words(waits));
             plan.add(title, script, Kind::AtOnce);
         }
+    }
+}
+
+/// The input that a request succeeds with lies in the application's memory, and one word of it after the other becomes a great number while the driver looks at
+/// it. What it took may show by what else is asked then.
+fn input_changes(survey: &Survey, name: &str, operation: &Operation, plan: &mut Plan) {
+    let Some((asked, rest)) = operation.command.split_once(" in ") else { return };
+    let (input, output) = match rest.split_once(" out ") {
+        Some((input, length)) => (input, format!(" out {length}")),
+        None => (rest, String::new()),
+    };
+    let bytes = operation.input();
+    if ["event:", "page:"].iter().any(|own| input.contains(own)) || bytes.is_empty() {
+        return;
+    }
+    let numbers: Vec<u32> = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
+    let said = numbers.iter().rposition(|number| *number != 0).map_or(1, |last| last + 1);
+    let others = survey.operations.iter().filter(|other| !other.waits && !other.variant && *other != operation);
+    let then: Vec<String> = others.take(PREPARED).map(|other| other.command.clone()).collect();
+    let opened = format!("{}; memory m {input}", opened(survey, name, &[operation]));
+    let asked = format!("async a {asked} in memory m{output}");
+    for (at, great) in (0..said.min(CHANGED).min(numbers.len())).flat_map(|at| GREAT.map(|great| (at, great))) {
+        let mut changed = numbers[..=at].to_vec();
+        changed[at] = great;
+        let changed: Vec<String> = changed.iter().map(|word| format!("u32:{word:#x}")).collect();
+        let ended = format!("cancel h; join a; {}; close h", then.join("; "));
+        let script = two_at_once(&opened, &asked, &format!("store m {}", changed.join(" + ")), &ended);
+        let title = format!("{} whose input becomes {great:#x} at {} meanwhile", words(operation), 4 * at);
+        plan.add(title, script, Kind::Behind);
     }
 }
 

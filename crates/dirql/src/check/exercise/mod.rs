@@ -98,6 +98,8 @@ pub(super) const OVERFLOWS: [u32; 8] =
 pub(super) const MANY: u32 = 64;
 /// So many are made one after the other: more than what counts in four or five bits.
 const IN_A_ROW: usize = 40;
+/// More than what counts in eight bits.
+const MORE_THAN_A_BYTE: usize = 258;
 /// So many exercises are stories; behind these come those of sequences, which are found by so many attempts.
 const STORY_EXERCISES: u64 = 6;
 const SEQUENCE_EXERCISES: u64 = 2;
@@ -211,6 +213,12 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             let one = format!("async a {}; wait 20ms; must-end a; cancel a; join a", operation.command);
             let script = format!("{open}; {}; close h", vec![one; IN_A_ROW].join("; "));
             plan.add(format!("{what}, {IN_A_ROW} in a row"), script, Kind::Little);
+            let others = operations().filter(|other| !other.waits && *other != operation);
+            let others: Vec<&str> = others.map(|other| other.command.as_str()).collect();
+            let all = vec![operation.command.as_str(); MORE_THAN_A_BYTE];
+            let script = format!("{open}; {}; {}; close h", all.join("; "), others.join("; "));
+            let title = format!("{what}, {MORE_THAN_A_BYTE} in a row, and what else there is");
+            plan.add(title, script, Kind::Usual);
         }
         for (_, by) in survey.ended_by.iter().filter(|(waits, _)| *waits == own) {
             let ends = &survey.operations[*by];

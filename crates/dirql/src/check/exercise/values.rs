@@ -8,7 +8,7 @@ use super::effort::{Kind, Plan};
 use super::inputs_and_lengths::sizes;
 use super::lives::lives;
 use super::steps::{opened, words};
-use super::{AT_ONCE, Exercise};
+use super::{AT_ONCE, Exercise, OVERFLOWS};
 
 /// The first exercise of each machine.
 const START: &str = "load, start, stop, remove and unload";
@@ -81,6 +81,13 @@ pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
     ] {
         if values.iter().any(|value| data.is_for(value.kind)) {
             plan.more = options(all, data);
+            alone(&mut plan, what, &requests);
+        }
+    }
+    for data in OVERFLOWS.map(Data::Many) {
+        if values.iter().any(|value| data.is_for(value.kind)) {
+            plan.more = options(all, data);
+            let what = "with numbers in the registry whose products do not fit into 32 bits";
             alone(&mut plan, what, &requests);
         }
     }

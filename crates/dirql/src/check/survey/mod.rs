@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::absent::Absent;
 use super::codes::{Compared, compared};
 use super::signals::{Outside, Signals, guessed_causes};
-use super::wanted::HANDLE;
+use super::wanted::OWN_BYTES;
 use crate::error::Error;
 use crate::machine::Boots;
 use crate::play::Play;
@@ -186,7 +186,7 @@ impl Operation {
                 Some("zero") => bytes.resize(bytes.len() + number() as usize, 0),
                 Some("u32") => bytes.extend(number().to_le_bytes()),
                 // The handle is known when the request is made.
-                Some("event") => bytes.extend([0; HANDLE]),
+                Some("event" | "page") => bytes.extend([0; OWN_BYTES]),
                 Some("hex") => {
                     let digits = parts.next().unwrap_or_default().as_bytes();
                     let byte = |pair: &[u8]| {

@@ -1,10 +1,11 @@
 //! What a survey asks a driver for, one request at a time, and what comes of it.
 
-use super::super::wanted::{FOUND, HANDLE, Wanted};
+use super::super::wanted::{FOUND, OWN_BYTES, Own, Thing, Wanted};
 use super::{Known, Operation};
 use crate::error::Error;
 use crate::machine::{Handle, Machine, Request};
 use crate::record::hex;
+use crate::script::PAGE;
 
 /// The sizes of input and output buffers that a code is asked with, until it succeeds.
 pub(super) const SIZES: [(u32, u32); 14] = [
@@ -55,11 +56,11 @@ pub(super) enum Input {
     Word(u32, u32),
     /// A word again and again.
     Filled(u32, u32),
-    /// These in front of zeroes, so many in all, and among them the handle of an event, if there is a place for it.
+    /// These in front of zeroes, so many in all, and among them what is the application's, if there is a place for it.
     Found {
         bytes: [u8; FOUND],
         length: u32,
-        event: Option<usize>,
+        own: Option<Own>,
     },
     /// These, which the user has said.
     Given(&'static [u8]),
@@ -86,8 +87,12 @@ impl Input {
     /// The bytes that are sent.
     fn sent(self, machine: &Machine) -> Result<Vec<u8>, Error> {
         let mut bytes = self.bytes();
-        if let Self::Found { event: Some(at), .. } = self {
-            bytes[at..at + HANDLE].copy_from_slice(&machine.event()?.to_le_bytes());
+        if let Self::Found { own: Some(Own { at, what }), .. } = self {
+            let number = match what {
+                Thing::Event => machine.event()?,
+                Thing::Page => machine.memory(&[0; PAGE])?,
+            };
+            bytes[at..at + OWN_BYTES].copy_from_slice(&number.to_le_bytes());
         }
         Ok(bytes)
     }
@@ -104,11 +109,15 @@ impl Input {
                 Some((word, [])) => format!("u32:{:#x}", u32::from_le_bytes(*word)),
                 Some((word, rest)) => format!("u32:{:#x} + hex:{}", u32::from_le_bytes(*word), hex(rest)),
             },
-            Self::Found { event: None, .. } => words(&self.bytes()),
-            Self::Found { event: Some(at), .. } => {
+            Self::Found { own: None, .. } => words(&self.bytes()),
+            Self::Found { own: Some(Own { at, what }), .. } => {
                 let bytes = self.bytes();
-                let (before, behind) = (&bytes[..at], &bytes[at + HANDLE..]);
-                let parts = [words(before), format!("event:{EVENT}"), words(behind)];
+                let (before, behind) = (&bytes[..at], &bytes[at + OWN_BYTES..]);
+                let own = match what {
+                    Thing::Event => "event:e",
+                    Thing::Page => "page:own",
+                };
+                let parts = [words(before), own.to_owned(), words(behind)];
                 parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" + ")
             }
         }
@@ -119,7 +128,7 @@ impl Input {
         let mut bytes = [0; FOUND];
         let length = wanted.input.len().min(FOUND);
         bytes[..length].copy_from_slice(&wanted.input[..length]);
-        Self::Found { bytes, length: u32::try_from(wanted.input.len()).unwrap_or(0), event: wanted.event }
+        Self::Found { bytes, length: u32::try_from(wanted.input.len()).unwrap_or(0), own: wanted.own }
     }
 
     /// The word in front.
@@ -132,9 +141,6 @@ impl Input {
         }
     }
 }
-
-/// The name of the event whose handle is in an input.
-const EVENT: &str = "e";
 
 /// Bytes as words. What is behind the last whole one counts as zeroes.
 fn words(bytes: &[u8]) -> String {
