@@ -93,7 +93,10 @@ fn transfer(operation: &Operation) -> Transfer<'static> {
             input: operation.input().into(),
             output: behind("out").map_or(0, length),
         },
-        None if words.first() == Some(&"read") => Transfer::Read { length: 64, offset: None },
+        None if words.first() == Some(&"read") => {
+            let said = words.get(2).and_then(|length| length.parse().ok());
+            Transfer::Read { length: said.unwrap_or(64), offset: None }
+        }
         None => Transfer::Write { data: operation.input().into(), offset: None },
     }
 }

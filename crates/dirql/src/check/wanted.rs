@@ -33,6 +33,8 @@ const SHORTLY: i64 = 100_000;
 const COUNTED_IN: [i64; 2] = [10, 10_000];
 /// So much is put in a word of which little was enough.
 const MORE: u64 = 16;
+/// So many rounds of a loop lead further than the one before.
+const ROUNDS: usize = 3;
 /// The greatest that a word may be is looked for by so many requests.
 const HALVES: u32 = 12;
 /// The bytes of what is the application's: a handle or an address.
@@ -50,8 +52,11 @@ pub(super) struct Wanted {
     /// Words of which it may have asked only that they are no greater than this: where, of how many bytes.
     limits: Vec<(usize, usize, u64)>,
     /// What stands in it of the application's.
-    pub(super) own: Option<Own>,
+    pub(super) own: Owns,
 }
+
+/// Up to so many things.
+pub(super) type Owns = [Option<Own>; 3];
 
 /// What is known only when the request is made.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -68,6 +73,16 @@ pub(super) enum Thing {
     Event,
     /// The address of a page of memory.
     Page,
+}
+
+impl Thing {
+    /// As a script has it.
+    pub(super) const fn text(self) -> &'static str {
+        match self {
+            Self::Event => "event:e",
+            Self::Page => "page:own",
+        }
+    }
 }
 
 /// The life of a request that ends the machine.
@@ -151,6 +166,17 @@ impl Came {
     pub(super) fn sites(&self) -> impl Iterator<Item = u64> {
         self.compared.iter().map(|compare| compare.rip)
     }
+
+    /// They, and how often each has before: a loop goes further, too.
+    fn progress(&self) -> BTreeSet<(u64, usize)> {
+        let mut times: BTreeMap<u64, usize> = BTreeMap::new();
+        let counted = self.sites().map(|rip| {
+            let time = times.entry(rip).or_default();
+            *time += 1;
+            (rip, (*time - 1).min(ROUNDS))
+        });
+        counted.collect()
+    }
 }
 
 impl Wanted {
@@ -163,7 +189,7 @@ impl Wanted {
     pub(super) fn of_lengths(input: usize, output: u32) -> Self {
         let mut bytes: Vec<u8> = (FIRST..).take(FOUND).collect();
         bytes.resize(input, 0);
-        Self { input: bytes, output, given: BTreeSet::new(), limits: Vec::new(), own: None }
+        Self { input: bytes, output, given: BTreeSet::new(), limits: Vec::new(), own: Owns::default() }
     }
 
     /// Where words of four bytes begin of which the driver has asked for no byte.
@@ -297,11 +323,13 @@ impl Wanted {
             }
             Change::Own(own) => {
                 wanted.put(own.at, OWN_BYTES, 0);
-                wanted.own = Some(own);
+                if let Some(free) = wanted.own.iter_mut().find(|other| other.is_none()) {
+                    *free = Some(own);
+                }
             }
             Change::InputLength(length) => {
                 wanted.input.resize(usize::try_from(length).unwrap_or(0), 0);
-                wanted.own = wanted.own.filter(|own| own.at + OWN_BYTES <= wanted.input.len());
+                wanted.own = wanted.own.map(|own| own.filter(|own| own.at + OWN_BYTES <= wanted.input.len()));
             }
             Change::OutputLength(length) => wanted.output = u32::try_from(length).unwrap_or(0),
         }
@@ -363,7 +391,7 @@ impl Wanted {
         let last = self.input.len().min(FOUND).checked_sub(OWN_BYTES)?;
         let is_free = |at: usize| (at..at + OWN_BYTES).all(|at| !self.given.contains(&at));
         let at = (0..=last).find(|at| is_free(*at) && self.word(*at, OWN_BYTES) == number);
-        at.filter(|_| self.own.is_none()).map(|at| Change::Own(Own { at, what }))
+        at.filter(|_| self.own.contains(&None)).map(|at| Change::Own(Own { at, what }))
     }
 
     /// Where a number that was compared comes from, changed so that it would have been `value`.
@@ -403,10 +431,11 @@ fn masked(number: u64, bits: u64) -> Vec<u64> {
     [bits, bits & bits.wrapping_neg(), number & !bits].into_iter().chain(few).collect()
 }
 
-/// The change that puts 1 there, of what may be so much more.
+/// The change that puts 1 there, of what may be so much more: also where it was compared less 1, as what may not be 0.
 fn limited(change: Change, more: u64) -> Change {
     match change {
         Change::Put(at, bytes, value) => {
+            let (value, more) = if value == 2 { (1, more.saturating_add(1)) } else { (value, more) };
             let greatest = value.saturating_add(more).min(u64::MAX >> (64 - 8 * bytes));
             Change::Limit(at, bytes, value, greatest)
         }
@@ -428,9 +457,9 @@ pub(super) fn wanted<E>(
     if came.life == ENDING {
         return Ok(vec![(first.plain(), ENDING)]);
     }
-    sites.extend(came.sites());
+    sites.extend(came.progress());
     let mut longest = came.life;
-    let mut furthest: Option<(Wanted, BTreeSet<u64>)> = None;
+    let mut furthest: Option<(Wanted, BTreeSet<(u64, usize)>)> = None;
     // What was kept: the last is changed, and where that leads no further, the one before it.
     let mut kept = vec![Kept { wanted: first, came, origins: None }];
     for _ in 0..trials {
@@ -447,7 +476,7 @@ pub(super) fn wanted<E>(
         let other = now.with(change);
         let Some(then) = ask(&other)? else { continue };
         let before = sites.len();
-        sites.extend(then.sites());
+        sites.extend(then.progress());
         if then.life == ENDING {
             ending.get_or_insert((other.plain(), ENDING));
             continue;
@@ -484,7 +513,7 @@ pub(super) fn wanted<E>(
             }
         }
         if life == 0 {
-            furthest = Some((other.clone(), then.sites().collect()));
+            furthest = Some((other.clone(), then.progress()));
         }
         kept.push(Kept { wanted: other, came: then, origins: None });
     }
@@ -494,7 +523,7 @@ pub(super) fn wanted<E>(
     found.extend(ending);
     // What fails still has the lengths and numbers that the driver asks for first, behind which it may want what another request leaves.
     if let Some((wanted, sites)) = furthest.filter(|_| found.is_empty()) {
-        let comes_so_far = |came: Came| sites.is_subset(&came.sites().collect());
+        let comes_so_far = |came: Came| sites.is_subset(&came.progress());
         let plain = wanted.plain();
         let is_plain = ask(&plain)?.is_some_and(comes_so_far);
         found.push((if is_plain { plain } else { wanted }, 0));
@@ -614,10 +643,10 @@ mod tests {
                 let left = wanted.word(12, 8);
                 compared.push(Compare { rip: 0, bytes: 8, asked: Asked::Handle, left, right: 0 });
             }
-            Came { life: (length == 24 && wanted.own == Some(event)).into(), compared, new_code: false }
+            Came { life: (length == 24 && wanted.own[0] == Some(event)).into(), compared, new_code: false }
         };
         let found = wanted::<()>(Wanted::first(), 64, |wanted| Ok(Some(driver(wanted)))).unwrap();
-        assert_eq!(found[0].0.own, Some(event));
+        assert_eq!(found[0].0.own, [Some(event), None, None]);
     }
 
     #[test]

@@ -177,7 +177,8 @@ pub(super) fn complete_power(
     })
 }
 
-/// Has a thread of the bus driver's complete a request, which pends until then.
+/// Has a thread of the bus driver's complete a request, which pends until then. The Plug and Play drivers of the stack stay until it has returned from their
+/// completion routines: by *IoSetCompletionRoutineNonPnpDriver rule* only other drivers have to see to that.
 fn pend(
     cx: &mut Cx<'_>,
     irp: DriverPtr<IRP>,
@@ -185,7 +186,17 @@ fn pend(
 ) -> Flow<NtStatus> {
     let location = io::irp::current(cx, irp)?;
     io::complete::mark_pending(cx, location)?;
-    ke::thread::spawn(cx, "the bus driver's answer", Box::new(complete))?;
+    let mut kept = Vec::new();
+    let mut device = cx.read(location + IO_STACK_LOCATION::DeviceObject)?;
+    while !device.is_null() {
+        kept.push(io::unload::begin_work(cx, device.address));
+        device = cx.read(device + DEVICE_OBJECT::AttachedDevice)?;
+    }
+    let work = move |cx: &mut Cx<'_>| {
+        complete(cx)?;
+        kept.iter().try_for_each(|driver| io::unload::end_work(cx, *driver))
+    };
+    ke::thread::spawn(cx, "bus driver's answer", Box::new(work))?;
     Ok(NtStatus::PENDING)
 }
 

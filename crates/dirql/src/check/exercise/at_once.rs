@@ -206,11 +206,13 @@ fn input_changes(survey: &Survey, name: &str, operation: &Operation, plan: &mut 
     }
     let numbers: Vec<u32> = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
     let said = numbers.iter().rposition(|number| *number != 0).map_or(1, |last| last + 1);
-    let others = survey.operations.iter().filter(|other| !other.waits && !other.variant && *other != operation);
+    let others =
+        survey.operations.iter().filter(|other| !other.waits && !other.variant && *other != operation);
     let then: Vec<String> = others.take(PREPARED).map(|other| other.command.clone()).collect();
     let opened = format!("{}; memory m {input}", opened(survey, name, &[operation]));
     let asked = format!("async a {asked} in memory m{output}");
-    for (at, great) in (0..said.min(CHANGED).min(numbers.len())).flat_map(|at| GREAT.map(|great| (at, great))) {
+    for (at, great) in (0..said.min(CHANGED).min(numbers.len())).flat_map(|at| GREAT.map(|great| (at, great)))
+    {
         let mut changed = numbers[..=at].to_vec();
         changed[at] = great;
         let changed: Vec<String> = changed.iter().map(|word| format!("u32:{word:#x}")).collect();

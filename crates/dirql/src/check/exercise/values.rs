@@ -54,7 +54,10 @@ pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
         survey.operations.iter().filter(|operation| !operation.variant).take(AT_ONCE).collect();
     let requests = survey.names.first().map(|name| {
         let of = |operation| {
-            format!("{}; {}", opened(survey, name, &[operation]), sizes(operation, &survey.values))
+            let (opened, twice) =
+                (opened(survey, name, &[operation]), vec![operation.command.as_str(); 2].join("; "));
+            let own = if operation.waits { String::new() } else { format!("{twice}; ") };
+            format!("{opened}; {own}{}", sizes(operation, &survey.values))
         };
         operations.iter().map(|operation| (words(operation), of(operation))).collect::<Vec<_>>()
     });

@@ -6,7 +6,7 @@ use super::Operation;
 use super::asking::Asking;
 use super::known::Known;
 use super::needs::behind_needs;
-use super::question::{Answer, Input, Question, succeeds};
+use super::question::{Answer, Input, LENGTH, Question, succeeds};
 use crate::error::Error;
 use crate::play::Play;
 use crate::script::{self, Command, Request};
@@ -55,7 +55,7 @@ fn question(play: &Play, request: &Request) -> Option<Question> {
     // A survey is one of a process, and so is its script.
     let input = |data| play.said(data).map(|bytes| Input::Given(Box::leak(bytes.into_boxed_slice())));
     match &request.operation {
-        script::Operation::Read { .. } => Some(Question::Read),
+        script::Operation::Read { .. } => Some(Question::Read(LENGTH)),
         script::Operation::Write { data, .. } => Some(Question::Write(input(data)?)),
         script::Operation::Ioctl { code, input: None, output } => {
             Some(Question::Control { code: *code, input: Input::Zeroes(0), output: *output })

@@ -52,7 +52,26 @@ impl Asking<'_> {
         })
     }
 
-    /// A write, as [`Asking::plain`]: of zeroes; or if it fails, of what it succeeds with and lives longest: text, or what the driver compares with.
+    /// A read, as [`Asking::plain`]: of the usual length; or if it fails, of one that the driver asks for.
+    pub(super) fn read(&mut self) -> Result<Option<Known>, Error> {
+        let usual = self.plain(Question::Read(LENGTH))?;
+        if usual.as_ref().is_none_or(|known| known.operation.succeeds) {
+            return Ok(usual);
+        }
+        Ok(self.asked_for(|wanted| Question::Read(wanted.output))?.or(usual))
+    }
+
+    /// The first of such requests that succeeds, if one does.
+    fn asked_for(&mut self, question: impl Fn(&Wanted) -> Question) -> Result<Option<Known>, Error> {
+        self.boots.note_compares(true);
+        let wanted = self.wanted(question, &[])?;
+        self.boots.note_compares(false);
+        let found = wanted.into_iter().find(|(_, life)| *life > 0 && *life != ENDING);
+        Ok(found.map(|(question, life)| question.known(true, life == WAITING)))
+    }
+
+    /// A write, as [`Asking::plain`]: of zeroes; or if it fails, of what it succeeds with and lives longest: text, what the driver compares with, or what it asks
+    /// for.
     pub(super) fn write(&mut self, own: &[u32]) -> Result<Option<Known>, Error> {
         let zeroes = self.plain(Question::Write(Input::Zeroes(LENGTH)))?;
         if zeroes.as_ref().is_none_or(|known| known.operation.succeeds) {
@@ -67,8 +86,10 @@ impl Asking<'_> {
         // The first of those that live longest.
         let longest = answered.iter().rev().max_by_key(|(_, answer)| life(*answer));
         let known = longest.filter(|(_, answer)| life(*answer) > 0);
-        let known = known.map(|(question, answer)| question.known(true, *answer == Answer::Waits));
-        Ok(known.or(zeroes))
+        match known.map(|(question, answer)| question.known(true, *answer == Answer::Waits)) {
+            Some(known) => Ok(Some(known)),
+            None => Ok(self.asked_for(|wanted| Question::Write(Input::wanted(wanted)))?.or(zeroes)),
+        }
     }
 
     /// What the driver answers to codes that no driver has.
@@ -119,7 +140,7 @@ impl Asking<'_> {
         self.boots.note_compares(true);
         known.extend(self.going_elsewhere(last, reached, &worded)?);
         let others = if known[0].operation.succeeds { Vec::new() } else { unlike(&answers) };
-        let mut wanted = self.wanted(code, &others)?;
+        let mut wanted = self.wanted(of_code(code), &others)?;
         self.boots.note_compares(false);
         wanted.retain(|(_, life)| *life > 0 || !known[0].operation.succeeds);
         // Of what fails otherwise it is the first that succeeds or comes furthest, and the others do something else.
@@ -134,12 +155,11 @@ impl Asking<'_> {
     fn hidden(&mut self, code: u32) -> Result<Vec<Known>, Error> {
         self.boots.note_compares(true);
         let mut sites = |code| -> Result<BTreeSet<u64>, Error> {
-            let first = Wanted::first();
-            let question = Question::Control { code, input: Input::wanted(&first), output: first.output };
+            let question = of_code(code)(&Wanted::first());
             Ok(self.compared_by(question)?.iter().flat_map(Came::sites).collect())
         };
         let goes_on = !sites(code)?.is_subset(&sites(NOBODYS[0])?);
-        let mut wanted = if goes_on { self.wanted(code, &[])? } else { Vec::new() };
+        let mut wanted = if goes_on { self.wanted(of_code(code), &[])? } else { Vec::new() };
         self.boots.note_compares(false);
         wanted.retain(|(_, life)| *life > 0);
         let mut known = Vec::new();
@@ -193,10 +213,12 @@ impl Asking<'_> {
         })
     }
 
-    /// A code with inputs that the driver's comparisons ask for; and how long each lives. If none succeeds, buffers of other lengths are begun with.
-    fn wanted(&mut self, code: u32, lengths: &[(u32, u32)]) -> Result<Vec<(Question, u32)>, Error> {
-        let question =
-            |wanted: &Wanted| Question::Control { code, input: Input::wanted(wanted), output: wanted.output };
+    /// Such requests with what the driver's comparisons ask for; and how long each lives. If none succeeds, buffers of other lengths are begun with.
+    fn wanted(
+        &mut self,
+        question: impl Fn(&Wanted) -> Question,
+        lengths: &[(u32, u32)],
+    ) -> Result<Vec<(Question, u32)>, Error> {
         let others = lengths.iter().map(|(input, output)| Wanted::of_lengths(*input as usize, *output));
         let mut found = Vec::new();
         for first in [Wanted::first()].into_iter().chain(others.clone()) {
@@ -258,6 +280,11 @@ impl Asking<'_> {
         }
         self.answers(&questions)
     }
+}
+
+/// Requests of a code.
+fn of_code(code: u32) -> impl Fn(&Wanted) -> Question {
+    move |wanted| Question::Control { code, input: Input::wanted(wanted), output: wanted.output }
 }
 
 /// The lengths of buffers that have other answers than those that are mostly right, the first of each.

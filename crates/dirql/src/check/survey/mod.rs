@@ -28,7 +28,6 @@ use asking::Asking;
 use given::Given;
 use known::Known;
 use needs::behind_needs;
-use question::Question;
 
 /// What can be done with a driver.
 #[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, Debug)]
@@ -363,7 +362,7 @@ fn ask(
     let mut asking = Asking { boots, name };
     let mut known: Vec<Known> = Vec::new();
     if handles(3) {
-        known.extend(asking.plain(Question::Read)?);
+        known.extend(asking.read()?);
     }
     if handles(4) {
         known.extend(asking.write(&compared.values)?);

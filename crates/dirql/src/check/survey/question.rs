@@ -1,6 +1,6 @@
 //! What a survey asks a driver for, one request at a time, and what comes of it.
 
-use super::super::wanted::{FOUND, OWN_BYTES, Own, Thing, Wanted};
+use super::super::wanted::{FOUND, OWN_BYTES, Own, Owns, Thing, Wanted};
 use super::{Known, Operation};
 use crate::error::Error;
 use crate::machine::{Handle, Machine, Request};
@@ -43,9 +43,14 @@ pub(super) enum Answer {
 /// A request of the survey's.
 #[derive(Clone, Copy)]
 pub(super) enum Question {
-    Read,
+    /// So many bytes.
+    Read(u32),
     Write(Input),
-    Control { code: u32, input: Input, output: u32 },
+    Control {
+        code: u32,
+        input: Input,
+        output: u32,
+    },
 }
 
 /// The input of a control request: so many bytes.
@@ -60,7 +65,7 @@ pub(super) enum Input {
     Found {
         bytes: [u8; FOUND],
         length: u32,
-        own: Option<Own>,
+        own: Owns,
     },
     /// These, which the user has said.
     Given(&'static [u8]),
@@ -87,7 +92,8 @@ impl Input {
     /// The bytes that are sent.
     fn sent(self, machine: &Machine) -> Result<Vec<u8>, Error> {
         let mut bytes = self.bytes();
-        if let Self::Found { own: Some(Own { at, what }), .. } = self {
+        let own = if let Self::Found { own, .. } = self { own } else { Owns::default() };
+        for Own { at, what } in own.into_iter().flatten() {
             let number = match what {
                 Thing::Event => machine.event()?,
                 Thing::Page => machine.memory(&[0; PAGE])?,
@@ -109,15 +115,16 @@ impl Input {
                 Some((word, [])) => format!("u32:{:#x}", u32::from_le_bytes(*word)),
                 Some((word, rest)) => format!("u32:{:#x} + hex:{}", u32::from_le_bytes(*word), hex(rest)),
             },
-            Self::Found { own: None, .. } => words(&self.bytes()),
-            Self::Found { own: Some(Own { at, what }), .. } => {
+            Self::Found { own, .. } => {
                 let bytes = self.bytes();
-                let (before, behind) = (&bytes[..at], &bytes[at + OWN_BYTES..]);
-                let own = match what {
-                    Thing::Event => "event:e",
-                    Thing::Page => "page:own",
-                };
-                let parts = [words(before), own.to_owned(), words(behind)];
+                let mut own: Vec<Own> = own.into_iter().flatten().collect();
+                own.sort_unstable();
+                let (mut parts, mut from) = (Vec::new(), 0);
+                for Own { at, what } in own {
+                    parts.extend([words(&bytes[from..at]), what.text().to_owned()]);
+                    from = at + OWN_BYTES;
+                }
+                parts.push(words(&bytes[from..]));
                 parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" + ")
             }
         }
@@ -160,7 +167,7 @@ pub(super) const LENGTH: u32 = 64;
 impl Question {
     pub(super) fn begin<'h>(self, handle: &'h Handle<'_>) -> Result<Request<'h>, Error> {
         match self {
-            Self::Read => handle.begin_read(LENGTH, None),
+            Self::Read(length) => handle.begin_read(length, None),
             Self::Write(data) => handle.begin_write(&data.sent(handle.machine())?, None),
             Self::Control { code, input, output } => {
                 handle.begin_device_control(code, &input.sent(handle.machine())?, output)
@@ -171,7 +178,7 @@ impl Question {
     /// The bytes of its input.
     pub(super) fn input(self) -> Vec<u8> {
         match self {
-            Self::Read => Vec::new(),
+            Self::Read(_) => Vec::new(),
             Self::Write(input) | Self::Control { input, .. } => input.bytes(),
         }
     }
@@ -188,7 +195,7 @@ impl Question {
             _ => None,
         };
         let code = match self {
-            Self::Read => return vec![self],
+            Self::Read(_) => return vec![self],
             // As many bytes as the other one has announced, or fewer.
             Self::Write(_) => {
                 let lengths =
@@ -214,7 +221,7 @@ impl Question {
     /// As a request that the driver knows.
     pub(super) fn known(self, succeeds: bool, waits: bool) -> Known {
         let code = match self {
-            Self::Read | Self::Write(_) => None,
+            Self::Read(_) | Self::Write(_) => None,
             Self::Control { code, .. } => Some(code),
         };
         let operation =
@@ -225,7 +232,7 @@ impl Question {
     /// As a script has it.
     fn command(self) -> String {
         let (code, input, output) = match self {
-            Self::Read => return format!("read h {LENGTH}"),
+            Self::Read(length) => return format!("read h {length}"),
             Self::Write(data) => return format!("write h {}", data.text()),
             Self::Control { code, input, output } => (code, input, output),
         };
