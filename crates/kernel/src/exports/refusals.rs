@@ -3,7 +3,7 @@
 //! A call that fails so has done nothing: it is answered here, before its service. Each row's value is the failure that the routine's page
 //! documents for lack of resources, or of a registry value. Routines whose failure drivers rightly pass over (those that take something back) are
 //! not here, nor is PoRequestPowerIrp, whose failure a driver can only hand on with a request that must not fail; and neither are those that ask a
-//! choice of their own: pool, MDLs, mappings, DMA.
+//! choice of their own: pool, MDLs, mappings, DMA, and PsSetCreateProcessNotifyRoutine, which also takes back.
 
 use engine::Flow;
 
@@ -16,8 +16,6 @@ const NO_RESOURCES: u64 = 0xC000_009A;
 const NOT_FOUND: u64 = 0xC000_0034;
 /// `STATUS_NO_MEMORY`.
 const NO_MEMORY: u64 = 0xC000_0017;
-/// `STATUS_INVALID_PARAMETER`: of the routines that let so many be registered and no more.
-const TOO_MANY: u64 = 0xC000_000D;
 /// What a routine that returns a pointer returns.
 const NULL: u64 = 0;
 
@@ -75,8 +73,6 @@ const REFUSALS: &[(&str, u64)] = &[
     ("PoRegisterDeviceForIdleDetection", NULL),
     ("PoRegisterPowerSettingCallback", NO_RESOURCES),
     ("PsCreateSystemThread", NO_RESOURCES),
-    ("PsSetCreateProcessNotifyRoutine", TOO_MANY),
-    ("PsSetCreateProcessNotifyRoutineEx", TOO_MANY),
     ("PsSetCreateThreadNotifyRoutine", NO_RESOURCES),
     ("PsSetLoadImageNotifyRoutine", NO_RESOURCES),
     ("RtlCreateRegistryKey", NO_RESOURCES),

@@ -132,7 +132,7 @@ fn set_for_processes(
     if context != PLAIN && !ldr::is_signature_checked(cx, code.address)? {
         return Ok(NtStatus::ACCESS_DENIED);
     }
-    if known.is_some() {
+    if known.is_some() || cx.choose("fault.call", 2) == 1 {
         return Ok(NtStatus::INVALID_PARAMETER);
     }
     Ok(match add(cx, Of::Processes, code, context) {

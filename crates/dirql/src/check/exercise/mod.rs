@@ -29,7 +29,7 @@ pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
 use steps::{ENDED, asks, opened, place, two_at_once, two_under_way, words};
 pub(super) use steps::{PAUSE, on, open, open_other, tried};
 use system::watched;
-use under_way::{left, of_a_closed_handle, within_lives};
+use under_way::{left, of_a_closed_handle, of_children, within_lives};
 pub use values::{WithValues, exercises_with_values, registry_options};
 
 /// How often an exercise is carried out.
@@ -244,6 +244,9 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
                 plan.add(format!("{what} {title}"), format!("{open}; {script}"), Kind::Requests);
             }
         }
+    }
+    for (title, script) in of_children(survey, name) {
+        plan.add(title, script, Kind::Little);
     }
     at_once(survey, name, has_device, &mut plan);
     answered_soon(survey, name, &mut plan);

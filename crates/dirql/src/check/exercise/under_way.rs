@@ -1,12 +1,16 @@
 //! Requests of one kind that are under way while they are cancelled, left, or while something happens to the device.
 
 use super::super::survey::{Operation, Survey};
-use super::MANY;
-use super::steps::{asks, asks_other, on, open_two, owed, words};
+use super::steps::{asks, asks_other, on, open, open_two, owed, place, words};
+use super::{AT_ONCE, MANY};
 
 /// So many pairs of requests are made on a handle that is closed, and so many follow.
 const OF_ONE_HANDLE: usize = 6;
 const AFTERWARDS: usize = 12;
+
+/// What becomes of a child, and how long it takes until the system has learnt what the driver reports: contacts bounce.
+const DEEDS: [&str; 3] = ["remove-device", "surprise-remove", "query-remove"];
+const REPORTED: &str = "200ms";
 
 /// Requests that are cancelled at once, one by one and all together, and left when their handle or their process goes.
 pub(super) fn left(survey: &Survey, operation: &Operation, name: &str) -> String {
@@ -44,6 +48,31 @@ fn many(command: &str) -> String {
 }
 
 /// Requests while something happens to the device.
+/// What becomes of a device that the driver reports, just behind a request which may have taken it away, and what comes behind that.
+pub(super) fn of_children(survey: &Survey, name: &str) -> Vec<(String, String)> {
+    let operations = survey.operations.iter().filter(|one| !one.variant && !one.waits).take(AT_ONCE);
+    let of = |operation: &Operation, child: &str, deed: &str| {
+        let needed = survey.needed_before([place(survey, operation)]);
+        let before: Vec<&str> = match needed.as_slice() {
+            [] => vec![&operation.command],
+            needed => needed.iter().map(|place| survey.operations[*place].command.as_str()).collect(),
+        };
+        let (begin, before, command) = (open(name), before.join("; "), &operation.command);
+        let title = format!("{deed} of a child behind {}", words(operation));
+        let script = format!(
+            "{begin}; {before}; wait {REPORTED}; {command}; {deed} {child}; wait {REPORTED}; {before}; wait {REPORTED}; close h"
+        );
+        (title, script)
+    };
+    let each = operations.flat_map(|operation| DEEDS.map(|deed| (operation, deed)));
+    survey
+        .children
+        .iter()
+        .take(1)
+        .flat_map(|child| each.clone().map(move |(one, deed)| of(one, child, deed)))
+        .collect()
+}
+
 pub(super) fn within_lives(survey: &Survey, operation: &Operation, name: &str) -> Vec<(String, String)> {
     let command = &operation.command;
     let under_way = format!("async a {command}; async b {command}");
