@@ -650,6 +650,36 @@ mod tests {
     }
 
     #[test]
+    fn each_record_of_an_array_gets_what_the_loop_over_them_asks_for() {
+        // Two records: each is to begin with a number below 16, and holds an address.
+        let driver = |wanted: &Wanted| {
+            let (mut compared, mut records) = (Vec::new(), 0);
+            for at in [0, 24] {
+                let left = wanted.word(at, 4);
+                compared.push(Compare { rip: 1, bytes: 4, asked: Asked::Order, left, right: 16 });
+                if left >= 16 {
+                    break;
+                }
+                compared.push(Compare {
+                    rip: 0,
+                    bytes: 8,
+                    asked: Asked::Address,
+                    left: wanted.word(at + 8, 8),
+                    right: 0,
+                });
+                if !wanted.own.iter().flatten().any(|own| own.at == at + 8) {
+                    break;
+                }
+                records += 1;
+            }
+            Came { life: u32::from(records == 2), compared, new_code: false }
+        };
+        let found = wanted::<()>(Wanted::first(), 64, |wanted| Ok(Some(driver(wanted)))).unwrap();
+        let pages = [8, 32].map(|at| Some(Own { at, what: Thing::Page }));
+        assert_eq!(found[0].0.own[..2], pages);
+    }
+
+    #[test]
     fn a_length_goes_with_how_many_are_asked_for() {
         // So many words behind 8 bytes are answered as the input's first word says, 64 at most, and there must be room for just these.
         let driver = |wanted: &Wanted| {

@@ -50,8 +50,9 @@ fn many(command: &str) -> String {
 /// Requests while something happens to the device.
 /// What becomes of a device that the driver reports, just behind a request which may have taken it away, and what comes behind that.
 pub(super) fn of_children(survey: &Survey, name: &str) -> Vec<(String, String)> {
+    let Some(child) = survey.children.first() else { return Vec::new() };
     let operations = survey.operations.iter().filter(|one| !one.variant && !one.waits).take(AT_ONCE);
-    let of = |operation: &Operation, child: &str, deed: &str| {
+    let of = |operation: &Operation, deed: &str| {
         let needed = survey.needed_before([place(survey, operation)]);
         let before: Vec<&str> = match needed.as_slice() {
             [] => vec![&operation.command],
@@ -64,13 +65,7 @@ pub(super) fn of_children(survey: &Survey, name: &str) -> Vec<(String, String)> 
         );
         (title, script)
     };
-    let each = operations.flat_map(|operation| DEEDS.map(|deed| (operation, deed)));
-    survey
-        .children
-        .iter()
-        .take(1)
-        .flat_map(|child| each.clone().map(move |(one, deed)| of(one, child, deed)))
-        .collect()
+    operations.flat_map(|operation| DEEDS.map(|deed| of(operation, deed))).collect()
 }
 
 pub(super) fn within_lives(survey: &Survey, operation: &Operation, name: &str) -> Vec<(String, String)> {
