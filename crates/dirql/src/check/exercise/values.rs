@@ -55,7 +55,7 @@ pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
     let requests = survey.names.first().map(|name| {
         let of = |operation| {
             let (opened, twice) =
-                (opened(survey, name, &[operation]), vec![operation.command.as_str(); 2].join("; "));
+                (opened(survey, name, &[operation]), [operation.command.as_str(); 2].join("; "));
             let own = if operation.waits { String::new() } else { format!("{twice}; ") };
             format!("{opened}; {own}{}", sizes(operation, &survey.values))
         };

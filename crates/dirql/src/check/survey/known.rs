@@ -61,12 +61,14 @@ impl Asking<'_> {
         Ok(self.asked_for(|wanted| Question::Read(wanted.output))?.or(usual))
     }
 
-    /// The first of such requests that succeeds, if one does.
+    /// The first of such requests that succeeds and is for some bytes, if one does.
     fn asked_for(&mut self, question: impl Fn(&Wanted) -> Question) -> Result<Option<Known>, Error> {
         self.boots.note_compares(true);
         let wanted = self.wanted(question, &[])?;
         self.boots.note_compares(false);
-        let found = wanted.into_iter().find(|(_, life)| *life > 0 && *life != ENDING);
+        let succeeds =
+            |(question, life): &(Question, u32)| *life > 0 && *life != ENDING && !question.is_empty();
+        let found = wanted.into_iter().find(succeeds);
         Ok(found.map(|(question, life)| question.known(true, life == WAITING)))
     }
 

@@ -183,6 +183,15 @@ impl Question {
         }
     }
 
+    /// Whether it reads or writes no byte.
+    pub(super) fn is_empty(self) -> bool {
+        match self {
+            Self::Read(length) => length == 0,
+            Self::Write(input) => input.bytes().is_empty(),
+            Self::Control { .. } => false,
+        }
+    }
+
     /// Whether it has the size that requests are most often asked with.
     pub(super) const fn is_short(self) -> bool {
         matches!(self, Self::Control { input: Input::Word(_, LENGTH) | Input::Filled(_, LENGTH), .. })
