@@ -70,7 +70,7 @@ static VOID McWrite(PMC_EXTENSION Ext, ULONG Offset, ULONG Value)
     WRITE_REGISTER_ULONG((PULONG)(Ext->Registers + Offset), Value);
 }
 
-/* Lock held. Tells whoever waits for the axis. */
+/* Lock held. Ends the wait for the axis. */
 static VOID McArrived(PMC_EXTENSION Ext, ULONG Axis, NTSTATUS Status, LONG Position)
 {
     PMC_COMMAND_BLOCK block = Ext->Moving[Axis];

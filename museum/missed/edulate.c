@@ -3,7 +3,7 @@
  *
  * IOCTL_FACT_ASYNC starts the factorial unit and completes by interrupt, so
  * that the caller can do something else (overlapped I/O). The unit works on
- * one number at a time; a second caller is told so.
+ * one number at a time; a second caller is refused.
  *
  * The bug: the unit is started before it is noted for which request that is.
  *

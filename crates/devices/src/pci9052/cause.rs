@@ -1,12 +1,12 @@
 //! What a board of which nothing is known does by itself: it makes an interrupt input active until the driver has taken back what it takes for the cause.
 //!
-//! *Ours*: that is so at its third access to the local bus, or after 100 us: a driver that looks at registers which are not where it thinks is not called
-//! for ever.
+//! *Ours*: that is so at its third access to the local bus, or after 200 ms: a driver that lets the level interrupt without a look at the board shows as a
+//! storm by then, and one that looks for the cause elsewhere is not called for ever.
 
 /// The access to the local bus that takes a cause back.
 const ACCESSES: u32 = 3;
 /// How long it lasts otherwise, in ns.
-const LONGEST: u64 = 100_000;
+const LONGEST: u64 = 200_000_000;
 
 #[derive(Clone, Copy, Debug)]
 struct Cause {
