@@ -22,7 +22,7 @@ use kernel::hal::hardware::Refusal;
 pub use keys::ENTRY;
 
 use crate::pci::{Access, Header, Master, Model, Placement, level};
-use crate::register::at;
+use crate::register::{at, parts};
 use crate::sheet::State;
 use board::Board;
 use cause::Causes;
@@ -270,7 +270,15 @@ impl Model for Pci9052 {
     }
 
     fn read(&mut self, access: &Access) -> Result<u64, Refusal> {
-        if access.bar < 2 { self.read_lcr(access) } else { self.read_local(access) }
+        if access.bar >= 2 {
+            return self.read_local(access);
+        }
+        let is_intcsr =
+            || parts(lcr::TABLE, access.offset, access.bytes()).any(|part| part.register == Register::Intcsr);
+        if self.settings.idle == Idle::Inactive && is_intcsr() {
+            self.causes.seen();
+        }
+        self.read_lcr(access)
     }
 
     fn write(&mut self, access: &Access, value: u64) -> Result<(), Refusal> {

@@ -13,7 +13,7 @@ const CARDS: u32 = 4;
 /// So many windows a card has at most.
 const WINDOWS: u32 = 6;
 
-/// What raises causes of the interrupt of which it is not known where they are shown, and how they are taken back: the beginning of such a signal's name.
+/// What raises causes of the interrupt of which it is not known where they are shown, and how they are taken back.
 const CAUSE: &str = "cause";
 
 /// What a script can do to the cards of a machine.
@@ -95,7 +95,7 @@ pub(super) fn guessed_causes(signals: &[String]) -> Vec<Outside> {
 impl Outside {
     /// Whether that is what such a card does. One that is guessed at may be taken back by what the driver writes for another purpose.
     pub(super) fn is_sure(&self) -> bool {
-        !self.signal.starts_with(CAUSE)
+        self.signal != CAUSE
     }
 
     /// As a script has it, value by value.
