@@ -22,8 +22,22 @@ use crate::verdict::Verdict;
 /// # Errors
 /// A verdict if the pointer is bad.
 pub(crate) fn attached(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<DriverPtr<DEVICE_OBJECT>> {
+    climb(cx, device, |_, _| {})
+}
+
+/// From a device to the top of its stack, which is returned; `visit` gets each on the way.
+///
+/// # Errors
+/// As [`attached`].
+#[inline]
+pub(crate) fn climb(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    mut visit: impl FnMut(&mut Cx<'_>, DriverPtr<DEVICE_OBJECT>),
+) -> Flow<DriverPtr<DEVICE_OBJECT>> {
     let mut top = device;
     for _ in 0..MOST_DEVICES {
+        visit(cx, top);
         let above = cx.read(top + DEVICE_OBJECT::AttachedDevice)?;
         if above.is_null() {
             return Ok(top);

@@ -187,11 +187,8 @@ fn pend(
     let location = io::irp::current(cx, irp)?;
     io::complete::mark_pending(cx, location)?;
     let mut kept = Vec::new();
-    let mut device = cx.read(location + IO_STACK_LOCATION::DeviceObject)?;
-    while !device.is_null() {
-        kept.push(io::unload::begin_work(cx, device.address));
-        device = cx.read(device + DEVICE_OBJECT::AttachedDevice)?;
-    }
+    let device = cx.read(location + IO_STACK_LOCATION::DeviceObject)?;
+    io::stack::climb(cx, device, |cx, device| kept.push(io::unload::begin_work(cx, device.address)))?;
     let work = move |cx: &mut Cx<'_>| {
         complete(cx)?;
         kept.iter().try_for_each(|driver| io::unload::end_work(cx, *driver))
