@@ -3,7 +3,7 @@
  * order they came; the end of the journal can be read back.
  *
  * The bug: DriverUnload waits for an event that the thread sets before it ends, not for the thread.
- * Shows by: the thread has set the event but has not yet returned from KeSetEvent when the driver is unmapped.
+ * Shows by: the driver is unmapped while its thread is still inside KeSetEvent, by which it has set the event.
  *
  * Device: none
  * Rule: unload-still-called

@@ -79,7 +79,7 @@ fn bench(arguments: &Check, jail: Option<Jail>) -> Result<Bench, Error> {
 fn survey(arguments: &Check, jail: Option<Jail>, extent: Extent) -> Result<Done> {
     let driver = DriverFile::read(&arguments.setup.driver).map_err(Error::Input)?;
     let bench = bench(arguments, jail)?;
-    let signals = check::Signals::of(&bench);
+    let signals = check::Signals::of(&bench, extent);
     // Whether a script may name what is not there when it begins.
     let names_children =
         ScriptText::typed("remove-device child#0").play().is_ok_and(|play| bench.check(&play).is_ok());

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::survey::Extent;
 use crate::bench::Bench;
 use crate::play::ScriptText;
 
@@ -21,19 +22,20 @@ const CAUSE: &str = "cause";
 pub struct Signals {
     /// Those of `pci` cards, as `poke` has them: `pci#0 pulse`, `pci#0 bar2`.
     pub of_unknown: Vec<String>,
-    /// What the surroundings of the others do.
+    /// What the surroundings of the others do; only where everything is surveyed.
     pub outside: Vec<Outside>,
 }
 
 impl Signals {
-    /// Those of the machine to be.
+    /// Those of the machine to be, as far as such a survey looks at them.
     #[must_use]
-    pub fn of(bench: &Bench) -> Self {
+    pub fn of(bench: &Bench, extent: Extent) -> Self {
         let takes = |command: &str| {
             let play = ScriptText::typed(command).play();
             play.is_ok_and(|play| bench.check(&play).is_ok())
         };
-        let cards = devices::catalog().iter().flat_map(|entry| (0..CARDS).map(move |card| (entry, card)));
+        let models = devices::catalog().iter().filter(|_| extent == Extent::Everything);
+        let cards = models.flat_map(|entry| (0..CARDS).map(move |card| (entry, card)));
         Self {
             of_unknown: of_unknown(&takes),
             outside: cards.flat_map(|(entry, card)| of_known(entry, card, &takes)).collect(),

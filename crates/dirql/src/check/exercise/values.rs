@@ -78,19 +78,14 @@ pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
         let name = value.name.as_deref().unwrap_or_default();
         alone(&mut plan, &format!("with the value {name} in the registry"), &requests);
     }
-    for (data, what) in [
+    let numbers = "with numbers in the registry whose products do not fit into 32 bits";
+    let usual = [
         (Data::Large, "with large values in the registry that it asks for"),
         (Data::OfAnotherType, "with values of another type in the registry that it asks for"),
-    ] {
+    ];
+    for (data, what) in usual.into_iter().chain(OVERFLOWS.map(|number| (Data::Many(number), numbers))) {
         if values.iter().any(|value| data.is_for(value.kind)) {
             plan.more = options(all, data);
-            alone(&mut plan, what, &requests);
-        }
-    }
-    for data in OVERFLOWS.map(Data::Many) {
-        if values.iter().any(|value| data.is_for(value.kind)) {
-            plan.more = options(all, data);
-            let what = "with numbers in the registry whose products do not fit into 32 bits";
             alone(&mut plan, what, &requests);
         }
     }

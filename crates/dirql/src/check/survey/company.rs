@@ -130,20 +130,11 @@ impl Asking<'_> {
     fn one_at_a_time(&mut self, known: &[Known], waits: usize, ends: usize) -> Result<bool, Error> {
         let questions = behind_needs(known, &[waits, waits, ends]);
         let second = questions.len() - 2;
-        let is_so = self.with_handle(|machine, handle| {
-            let mut begun = Vec::new();
-            for question in &questions {
-                let Ok(request) = question.begin(handle) else { return false };
-                begun.push(request);
-                let _ = machine.wait(PATIENCE);
-            }
-            let mut answers = begun.into_iter().map(ended).enumerate();
-            answers.all(|(place, answer)| match answer {
-                Answer::Status(_) if place == second => !ends_well(answer),
-                _ => place != second && ends_well(answer),
-            })
-        })?;
-        Ok(is_so.unwrap_or(false))
+        let is_so = |(place, answer): (usize, Answer)| match answer {
+            Answer::Status(_) if place == second => !ends_well(answer),
+            _ => place != second && ends_well(answer),
+        };
+        Ok(self.spaced(&questions)?.is_some_and(|answers| answers.into_iter().enumerate().all(is_so)))
     }
 
     /// Which two of these pairs of requests go together: each ends well, in whichever order those that end them are made.
@@ -174,16 +165,20 @@ impl Asking<'_> {
 
     /// Whether all of these end well, which are made one after the other, each a while behind the one before.
     pub(super) fn all_end_spaced(&mut self, questions: &[Question]) -> Result<bool, Error> {
-        let all_end = self.with_handle(|machine, handle| {
+        Ok(self.spaced(questions)?.is_some_and(|answers| answers.into_iter().all(ends_well)))
+    }
+
+    /// The answers to requests that are made so; none if one cannot be made.
+    fn spaced(&mut self, questions: &[Question]) -> Result<Option<Vec<Answer>>, Error> {
+        let answers = self.with_handle(|machine, handle| {
             let mut begun = Vec::new();
             for question in questions {
-                let Ok(request) = question.begin(handle) else { return false };
-                begun.push(request);
+                begun.push(question.begin(handle).ok()?);
                 let _ = machine.wait(PATIENCE);
             }
-            begun.into_iter().all(|request| ends_well(ended(request)))
+            Some(begun.into_iter().map(ended).collect())
         })?;
-        Ok(all_end.unwrap_or(false))
+        Ok(answers.flatten())
     }
 
     /// Which wait until something is done to the card.

@@ -328,7 +328,7 @@ pub fn survey(
         ended_by: Vec::new(),
         ended_before: Vec::new(),
         ended_together: Vec::new(),
-        outside: if extent == Extent::Everything { signals.outside } else { Vec::new() },
+        outside: signals.outside,
         ended: Vec::new(),
         limited: Vec::new(),
         values: compared.values.clone(),
