@@ -71,6 +71,23 @@ fn no_schedule_of_a_dpc_that_runs_while_its_driver_is_unloaded_is_an_accusation(
     assert!(wrong.out.contains("use-after-free"), "{}", wrong.said());
 }
 
+/// Two delays show it where writes to a card are on their way by default, and one schedule in thousands where each of them has to be chosen to be.
+#[test]
+fn an_interrupt_that_comes_late_meets_the_dpc_of_the_one_before() {
+    let explored = |name: &str| {
+        let sys = built(name);
+        let inf = format!("--inf={}", sys.with_extension("inf").to_str().unwrap());
+        let script = r#"open "\\.\PCI#VEN_1234&DEV_11E8&SUBSYS_11001AF4&REV_10#3&11583659&0&08#{8d1a4f02-11c9-4f5e-a620-338711fe0841}" as h overlapped;
+            async w ioctl h 0x226284 in u32:1 + u32:0 out 4; t: ioctl h 0x22a280 in u32:1; u: ioctl h 0x22a280 in u32:2; join t; join u; join w"#;
+        let more = ["--device=edu", "--platform=posted=2us", "--preemptions=2", "--do", script];
+        dirql(["explore", sys.to_str().unwrap(), &inf].iter().chain(&more))
+    };
+    let right = explored("quadscan_fixed");
+    assert!(right.out.contains("and none is broken"), "{}", right.said());
+    let wrong = explored("quadscan");
+    assert!(wrong.out.contains("was held up until what was due next had come"), "{}", wrong.said());
+}
+
 /// Correct drivers, and runs by which they were once said to break a rule: an option, what is done, and policies.
 const ONCE_ACCUSED: &[(&str, &str, &[&str], &str, &[&str], std::ops::RangeInclusive<u32>)] = &[
     // A bus driver that answers later was still in the completion routine of the driver that was unloaded.

@@ -90,7 +90,7 @@ impl Report {
             }
             "device.pieces" => format!("a card's transfer came in {} parts (event {event})", answer + 1),
             "device.order" => format!("of a card's transfer another part came first (event {event})"),
-            "bus.posted" => format!("a write to the device was still on its way (event {event})"),
+            "bus.posted" => format!("a write to the device arrived at once (event {event})"),
             "bus.evicted" => format!("a write-combining buffer was emptied early (event {event})"),
             "bus.order" => {
                 format!("of several write-combining buffers another was emptied first (event {event})")

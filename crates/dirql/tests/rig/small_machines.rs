@@ -302,7 +302,7 @@ close f",
         inf: Some("posted.inf"),
         card: Some("bench,pin=a"),
         platform: Some("posted=2us"),
-        preemptions: 2,
+        preemptions: 1,
         script: r"open \\.\DirqlPosted as f
 ioctl f 0x223844 in u32:0 out 8 expect u64:0
 close f",

@@ -5,12 +5,15 @@
 //! them: they arrive first. Drivers that depend on a write's effect therefore read a register back. Interrupts do not wait for writes: a
 //! line may still be asserted when the service routine that acknowledged it has returned, and the routine is called once more.
 //!
-//! Whether a write arrives at once or after the platform's time is a choice (`bus.posted`). All devices are behind one bridge: a
+//! Whether a write arrives after the platform's time or at once is a choice (`bus.posted`), and the former is usual. All devices are behind one bridge: a
 //! read from any of them brings all writes home.
 
 use std::collections::VecDeque;
 
 use super::hardware::{Function, Hardware, Message, Moment, PciAddress, Question, Refusal, Width};
+
+/// The answer by which a write is there at once. The usual one leaves it on its way.
+const AT_ONCE: u32 = 1;
 
 /// A write that has not arrived.
 struct UnderWay {
@@ -190,7 +193,7 @@ impl Hardware for Posted {
     fn answer(&mut self, answer: u32) {
         if !std::mem::take(&mut self.open) {
             self.bus.answer(answer);
-        } else if answer == 0 {
+        } else if answer == AT_ONCE {
             // None passes another: with the last one all are there.
             self.under_way.iter_mut().for_each(|write| write.due = None);
         }
@@ -226,6 +229,8 @@ impl Hardware for Posted {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LATE: u32 = 0;
 
     /// A device that keeps what was written last, and no odd number.
     #[derive(Default)]
@@ -277,15 +282,15 @@ mod tests {
         let (register, mut posted) = bridge();
         write(&mut posted, 100, 2).unwrap();
         assert_eq!(posted.question(), Some(Question { point: "bus.posted", answers: 2 }));
-        posted.answer(1);
+        posted.answer(LATE);
         assert_eq!((posted.question(), posted.deadline()), (Option::None, Some(1_100)));
         assert!(posted.is_quiet(0, 1_100) && !posted.is_quiet(0, 1_101));
         write(&mut posted, 200, 4).unwrap();
-        posted.answer(1);
+        posted.answer(LATE);
         at(1_150, |at| posted.advance(at));
         assert_eq!(register.borrow().1, [(1_100, 2)]);
         write(&mut posted, 1_160, 6).unwrap();
-        posted.answer(0);
+        posted.answer(AT_ONCE);
         at(1_170, |at| posted.advance(at));
         assert_eq!(register.borrow().1, [(1_100, 2), (1_170, 4), (1_170, 6)]);
         assert_eq!(posted.deadline(), Option::None);
@@ -339,11 +344,11 @@ mod tests {
     fn a_read_brings_writes_home_and_what_was_refused_is_told_then() {
         let (register, mut posted) = bridge();
         write(&mut posted, 100, 2).unwrap();
-        posted.answer(1);
+        posted.answer(LATE);
         assert_eq!(at(150, |at| posted.memory_read(at, 0xE000_0000, Width::Dword)), Ok(2));
         assert_eq!(register.borrow().1, [(150, 2)]);
         write(&mut posted, 200, 3).unwrap();
-        posted.answer(1);
+        posted.answer(LATE);
         let refused = at(250, |at| posted.port_read(at, 0x80, Width::Byte)).unwrap_err();
         assert!(
             refused.to_string().contains("a write of 4 byte(s) to 0xe0000000 that was on its way: register"),
@@ -351,7 +356,7 @@ mod tests {
         );
         assert_eq!(at(260, |at| posted.port_read(at, 0x80, Width::Byte)), Ok(u32::MAX));
         write(&mut posted, 300, 8).unwrap();
-        posted.answer(1);
+        posted.answer(LATE);
         at(310, |at| posted.settle(at));
         assert_eq!(register.borrow().0, 8);
     }

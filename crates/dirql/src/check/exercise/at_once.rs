@@ -129,15 +129,19 @@ pub(super) fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut 
         let title = format!("{} whose handle is closed as {} ends it", words(waits), words(ends));
         plan.add(title, script, Kind::Behind);
     }
-    ended_together(survey, name, plan);
+    for (title, script) in ended_in_company(survey, name) {
+        plan.add(title, script, Kind::AtOnce);
+    }
     let both = format!(
         "tolerate; t: open \"{name}\" as a; u: open \"{name}\" as b; t: close a; u: close b; join t; join u"
     );
     plan.add("opens and closes at once", both, Kind::AtOnce);
 }
 
-/// Two requests that wait, while what ends the one and what ends the other are made at once: none of both may be missed.
-fn ended_together(survey: &Survey, name: &str, plan: &mut Plan) {
+/// Two requests that wait, while what ends the one and what ends the other are made at once; and one that waits, while what ends it and what leaves that to it are.
+/// None may be missed.
+pub(super) fn ended_in_company(survey: &Survey, name: &str) -> Vec<(String, String)> {
+    let mut all = Vec::new();
     for pairs in &survey.ended_together {
         let [(waits, ends), (other, ends_other)] =
             pairs.map(|(waits, ends)| (&survey.operations[waits], &survey.operations[ends]));
@@ -152,8 +156,22 @@ fn ended_together(survey: &Survey, name: &str, plan: &mut Plan) {
             words(ends),
             words(ends_other)
         );
-        plan.add(title, script, Kind::AtOnce);
+        all.push((title, script));
     }
+    for one in &survey.ended_beside {
+        let [waits, ends, beside] = [one.waits, one.ends, one.beside].map(|place| &survey.operations[place]);
+        let opened = opened(survey, name, &[waits, ends, beside]);
+        let opened = format!("{opened}; {}; wait 1ms", asks("a", waits));
+        let script = two_at_once(
+            &opened,
+            &asks("x", beside),
+            &asks("y", ends),
+            &format!("must-end a if y; {ENDED_ALONE}"),
+        );
+        let title = format!("{} ended by {} at once with {}", words(waits), words(ends), words(beside));
+        all.push((title, script));
+    }
+    all
 }
 
 /// The driver sees the application's own memory, which another thread changes meanwhile: that of a request, or that of one which waits while the driver does

@@ -1,8 +1,10 @@
-//! Cards that answer sooner than any page says, as a time limit of the driver's ends, or not at all.
+//! Cards that answer sooner than any page says, as a time limit of the driver's ends, or not at all; and that get late what is written to them.
 
 use super::super::survey::{Operation, Survey};
+use super::at_once::ended_in_company;
 use super::effort::{Kind, Plan};
-use super::steps::{ENDED, ENDED_ALONE, asks, open, opened, words};
+use super::lives::lives;
+use super::steps::{ENDED, ENDED_ALONE, asks, open, opened, two_at_once, words};
 use super::{AT_ONCE, LATE_CARDS};
 
 /// What a quick card does comes at the first access, and so on up to this one; and so many pairs of requests are made of one.
@@ -10,6 +12,9 @@ const QUICK: u32 = 3;
 const QUICK_PAIRS: usize = 12;
 /// And so many requests are made alone.
 const QUICK_ALONE: usize = 10;
+/// The option of a bridge that takes writes, and so many pairs of requests are made behind it.
+const POSTED: &str = "--platform=posted=2us";
+const POSTED_PAIRS: usize = 6;
 
 /// Whether a card of the machine does something by itself: one of which only the ids are known does nothing.
 fn has_model(survey: &Survey) -> bool {
@@ -43,6 +48,29 @@ pub(super) fn answered_soon(survey: &Survey, name: &str, plan: &mut Plan) {
                 Kind::Quick,
             );
         }
+    }
+    plan.more.clear();
+}
+
+/// What the driver writes to its card is on its way for a while: what it has begun or switched off by it has not begun, or is not off.
+pub(super) fn posted(survey: &Survey, name: &str, plan: &mut Plan) {
+    if !has_model(survey) {
+        return;
+    }
+    let title = |what: &str| format!("{what} where writes are on their way to the card");
+    plan.more = vec![POSTED.to_owned()];
+    for (what, script) in lives(survey).into_iter().filter(|(_, script)| script.contains("open ")) {
+        plan.add(title(&what), script, Kind::Little);
+    }
+    for (what, script) in ended_in_company(survey, name) {
+        plan.add(title(&what), script, Kind::Posted);
+    }
+    for &(one, other) in survey.self_ending.iter().take(POSTED_PAIRS) {
+        let (one, other) = (&survey.operations[one], &survey.operations[other]);
+        let opened = opened(survey, name, &[one, other]);
+        let script =
+            two_at_once(&opened, &asks("a", one), &asks("b", other), &format!("must-end a b; {ENDED}"));
+        plan.add(title(&format!("{} and {}", words(one), words(other))), script, Kind::Behind);
     }
     plan.more.clear();
 }

@@ -25,6 +25,8 @@ pub(super) enum Kind {
     Behind,
     LateStores,
     Quick,
+    /// All orders of two requests and of what they write to a card.
+    Posted,
     Inputs,
     /// Behind so many sequences.
     Stories {
@@ -65,6 +67,7 @@ impl Plan {
             Kind::Requests => Effort { failing: failing(60), seeds: share(20), ..none },
             Kind::AtOnce => Effort { seeds: share(80), schedules: share(120), ..none },
             Kind::Behind | Kind::LateStores => Effort { seeds: share(24), schedules: share(40), ..none },
+            Kind::Posted => Effort { seeds: share(24), schedules: share(1_500), ..none },
             Kind::Quick => Effort { seeds: share(8), schedules: share(80), ..none },
             Kind::Stories { part, behind } => {
                 let stories = Stories { first: part * STORIES, count: share(STORIES), behind: share(behind) };

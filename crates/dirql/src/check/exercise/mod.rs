@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::survey::Survey;
 use at_once::{at_once, from_outside};
-use card_timing::{answered_late, answered_soon};
+use card_timing::{answered_late, answered_soon, posted};
 use effort::{Kind, Plan};
 use inputs_and_lengths::{pointers, sizes, values};
 use lives::{interrupts, lives, managed, opens, seldom};
@@ -251,6 +251,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     at_once(survey, name, has_device, &mut plan);
     answered_soon(survey, name, &mut plan);
     answered_late(survey, name, &mut plan);
+    posted(survey, name, &mut plan);
     if !survey.operations.is_empty() {
         plan.add("sequences of requests by what code they reach", "", Kind::Inputs);
         for part in 0..STORY_EXERCISES + SEQUENCE_EXERCISES {

@@ -2,11 +2,11 @@
 
 use super::super::exercise::MANY;
 use super::super::signals::Outside;
-use super::Ended;
 use super::asking::Asking;
 use super::known::Known;
 use super::needs::behind_needs;
 use super::question::{Answer, PATIENCE, Question, answer, ended, ends_well};
+use super::{Ended, EndedBeside};
 use crate::error::Error;
 
 /// So many requests are made in pairs: as many as take part in what is done at once, and some.
@@ -15,6 +15,8 @@ pub(super) const PAIRED: usize = 8;
 const SETTLING: u64 = 100_000_000;
 /// So many pairs of them are found that go together.
 const TOGETHER: usize = 4;
+/// So many requests are found that are made beside one which ends another.
+const BESIDE: usize = 4;
 /// Between two things that are done to a card.
 pub(super) const BETWEEN: u64 = 1_000_000;
 
@@ -135,6 +137,36 @@ impl Asking<'_> {
             _ => place != second && ends_well(answer),
         };
         Ok(self.spaced(&questions)?.is_some_and(|answers| answers.into_iter().enumerate().all(is_so)))
+    }
+
+    /// Which of these pairs have a request beside what ends the first, which leaves that to it; one of the same code counts more.
+    pub(super) fn ended_beside(
+        &mut self,
+        known: &[Known],
+        self_ending: &[(usize, usize)],
+        ended_by: &[(usize, usize)],
+    ) -> Result<Vec<EndedBeside>, Error> {
+        let alone = || self_ending.iter().filter(|(one, other)| one == other).map(|(one, _)| *one);
+        let mut all: Vec<EndedBeside> = Vec::new();
+        for &(waits, ends) in ended_by {
+            let leaves_it = alone().filter(|beside| !ended_by.contains(&(waits, *beside)));
+            all.extend(leaves_it.map(|beside| EndedBeside { waits, ends, beside }));
+        }
+        let code = |place: usize| known[place].operation.code;
+        all.sort_by_key(|one| code(one.beside) != code(one.ends));
+        let mut found: Vec<EndedBeside> = Vec::new();
+        for one in all {
+            let EndedBeside { waits, ends, beside } = one;
+            if found.len() == BESIDE || found.iter().any(|known| (known.waits, known.ends) == (waits, ends)) {
+                continue;
+            }
+            let mut is_so = true;
+            for places in [[waits, beside, ends], [waits, ends, beside]] {
+                is_so = is_so && self.all_end_spaced(&behind_needs(known, &places))?;
+            }
+            found.extend(is_so.then_some(one));
+        }
+        Ok(found)
     }
 
     /// Which two of these pairs of requests go together: each ends well, in whichever order those that end them are made.

@@ -66,7 +66,9 @@ pub struct Survey {
     pub ended_by: Vec<(usize, usize)>,
     /// Those of them whose first does not wait where the second has been made before it.
     pub ended_before: Vec<(usize, usize)>,
-    /// Two of them with other requests each, none of which ends the other's: made together, each of both still ends well.
+    /// Those of `ended_by`, and a third that ends by itself and does not end the first: the first ends well whichever of the two others is made before.
+    pub ended_beside: Vec<EndedBeside>,
+    /// Two of `ended_by` with other requests each, none of which ends the other's: made together, each of both still ends well.
     pub ended_together: Vec<[(usize, usize); 2]>,
     /// What the surroundings of the cards do.
     pub outside: Vec<Outside>,
@@ -140,6 +142,17 @@ impl Watched {
             Self::Handles => &["ObRegisterCallbacks"],
         }
     }
+}
+
+/// Requests, by their places: one that waits, what ends it, and what is made beside that.
+#[derive(Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct EndedBeside {
+    /// The one that waits.
+    pub waits: usize,
+    /// The one that ends it.
+    pub ends: usize,
+    /// The third one.
+    pub beside: usize,
 }
 
 /// Requests, by their places, each of which ends well when something, by its place, has been done to the card: one, or two together.
@@ -327,6 +340,7 @@ pub fn survey(
         ending_beside: Vec::new(),
         ended_by: Vec::new(),
         ended_before: Vec::new(),
+        ended_beside: Vec::new(),
         ended_together: Vec::new(),
         outside: signals.outside,
         ended: Vec::new(),
@@ -388,6 +402,7 @@ fn ask(
                 found.ended_before.push((waits, ends));
             }
         }
+        found.ended_beside = asking.ended_beside(&known, &found.self_ending, &found.ended_by)?;
         found.ended_together = asking.ended_together(&known, &found.ended_by)?;
         found.children = asking.children(&known, &found.devices)?;
         found.ended = asking.ended(&known, &found.outside)?;
