@@ -68,6 +68,12 @@ pub(crate) fn at<R>(table: &'static [Row<R>], offset: u64) -> Option<&'static Ro
     table.iter().find(|row| (row.offset..row.offset + row.bytes).contains(&offset))
 }
 
+/// What an access sees of registers of 4 bytes that all hold these bits, if it begins so many bytes behind the beginning of one.
+pub(crate) const fn lanes(bits: u32, behind: u64) -> u64 {
+    let bits = bits as u64;
+    (bits << 32 | bits) >> (8 * (behind % 4))
+}
+
 /// The lower 32 bits.
 pub(crate) const fn low32(value: u64) -> u32 {
     (value & 0xFFFF_FFFF) as u32

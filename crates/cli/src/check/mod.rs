@@ -139,7 +139,7 @@ fn with_values(campaign: &Campaign<'_>, own: &Survey) -> Result<Option<WithValue
         all.append(&mut fresh);
         let Ok(survey) = start(&all)? else { break };
         ready = survey.ready;
-        fresh = survey.absent.into_iter().filter(|one| !all.contains(one)).collect();
+        fresh = survey.absent.into_iter().filter(|one| !all.iter().any(|known| known.is_same(one))).collect();
     }
     if all.iter().all(|one| one.name.is_none()) {
         return Ok(None);

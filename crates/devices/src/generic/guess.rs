@@ -3,7 +3,7 @@
 //! their bits in that register, as most cards have it. What is not cleared so goes by itself.
 
 use crate::pci::Access;
-use crate::register::ones;
+use crate::register::{lanes, ones};
 
 /// A cause that is there.
 pub(super) struct Guess {
@@ -14,12 +14,6 @@ pub(super) struct Guess {
     was_seen: bool,
     asserts: bool,
     ends: u64,
-}
-
-/// Bits of a register, in an access that begins so many bytes behind the register's first one.
-const fn lanes(bits: u32, behind: u64) -> u64 {
-    let bits = bits as u64;
-    (bits << 32 | bits) >> (8 * (behind % 4))
 }
 
 impl Guess {

@@ -11,7 +11,7 @@ use super::local::ByteOrder;
 use super::timing::Timed;
 use super::{Pci9052, lcr, local};
 use crate::pci::{Access, Model};
-use crate::register::{low32, ones, parts};
+use crate::register::{lanes, low32, ones, parts};
 
 const REGISTER_WIDTHS: &str = "accepts 1, 2 and 4 bytes, aligned";
 
@@ -49,6 +49,8 @@ impl Pci9052 {
             return Ok(ones(access.bytes()));
         }
         let found = self.board.read(&local).map_err(|why| self.refused_by_board(access, why));
+        let shown = lanes(self.shows, access.offset) & ones(access.bytes());
+        let found = found.map(|value| value | shown);
         self.causes.accessed();
         if self.reads_change() {
             self.drive();

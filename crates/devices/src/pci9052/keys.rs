@@ -11,6 +11,9 @@ use crate::spec::{Options, ReadFile, SpecError, id_pair, nanoseconds};
 /// What a board of which nothing is known does to the interrupt inputs.
 pub(super) const CAUSES: [&str; 2] = ["cause1", "cause2"];
 
+/// What the registers of such a board show.
+pub(super) const SHOWS: &str = "shows";
+
 /// The catalog's line.
 pub const ENTRY: Entry = Entry {
     name: "pci9052",
@@ -65,6 +68,11 @@ pub const ENTRY: Entry = Entry {
             usual: &[1, 0],
         },
         Signal { name: CAUSES[1], meaning: "the same of LINTi2", usual: &[1, 0] },
+        Signal {
+            name: SHOWS,
+            meaning: "with idle=inactive: bits that each register of the board shows besides what it holds, from now on",
+            usual: &[],
+        },
         Signal { name: "uio0", meaning: "level of user I/O pin 0 where it is an input", usual: &[1, 0] },
         Signal { name: "uio1", meaning: "level of user I/O pin 1 where it is an input", usual: &[1, 0] },
         Signal { name: "uio2", meaning: "level of user I/O pin 2 where it is an input", usual: &[1, 0] },

@@ -24,6 +24,7 @@ pub use keys::ENTRY;
 use crate::pci::{Access, Header, Master, Model, Placement, level};
 use crate::register::{at, parts};
 use crate::sheet::State;
+use crate::spec::number;
 use board::Board;
 use cause::Causes;
 use eeprom::{Eeprom, WORDS};
@@ -49,6 +50,8 @@ pub struct Pci9052 {
     outside: Outside,
     inputs: Inputs,
     causes: Causes,
+    /// What each register of a board of which nothing is known shows besides what it holds.
+    shows: u32,
     /// Header, pin or deadline may have changed since the bus asked.
     changed: bool,
 }
@@ -118,6 +121,7 @@ impl Pci9052 {
             outside: Outside::default(),
             inputs: Inputs::default(),
             causes: Causes::default(),
+            shows: 0,
             changed: true,
             settings,
         };
@@ -245,10 +249,12 @@ impl Model for Pci9052 {
             outside: _,
             inputs: _,
             causes,
+            shows,
             changed,
         } = self;
         *changed = true;
         *causes = Causes::default();
+        *shows = 0;
         *header = Header {
             vendor: 0x10B5,
             device: 0x9050,
@@ -322,6 +328,14 @@ impl Model for Pci9052 {
             }
             self.causes.set(input, level(value)?, now);
             self.drive();
+            return Ok(());
+        }
+        if signal == keys::SHOWS {
+            if self.settings.idle != Idle::Inactive {
+                return Err(format!("`{signal}` is of a board of which nothing is known: idle=inactive"));
+            }
+            let bits = number(value).and_then(|bits| u32::try_from(bits).ok());
+            self.shows = bits.ok_or_else(|| format!("`{value}` is no word of 32 bits"))?;
             return Ok(());
         }
         let pin = match signal {

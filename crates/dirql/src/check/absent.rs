@@ -22,6 +22,8 @@ pub struct Absent {
     pub name: Option<String>,
     /// The type that the driver says the value has (`REG_SZ`, …), or `REG_NONE`.
     pub kind: u32,
+    /// So many bytes of data the driver's buffer has room for; 0 if that is not known.
+    pub room: u32,
 }
 
 /// What a value is where it is there.
@@ -35,10 +37,17 @@ pub(super) enum Data {
     Many(u32),
     /// A text where a number is expected or where the driver does not say what it expects; a number where a text is.
     OfAnotherType,
+    /// Bytes that fill the driver's buffer.
+    Bytes,
+    /// A text that fills it and has no end.
+    OpenText,
 }
 
 /// More than most tables have room for, and not more than there can be.
 const LARGE: u32 = 0x1000;
+/// So many bytes are data where it is not known how many the driver has room for, and so many are it at most.
+const BYTES: u32 = 512;
+const MOST_BYTES: u32 = 2048;
 /// A text that is longer than a number.
 const TEXT: &str = "\"one, two, three, four, five, six, seven\"";
 
@@ -56,7 +65,14 @@ impl Absent {
             key: format!("{}{below}", MACHINE[1]),
             name: absent.name.clone(),
             kind: absent.kind,
+            room: absent.room,
         })
+    }
+
+    /// Whether both are one key or value.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.key, &self.name, self.kind) == (&other.key, &other.name, other.kind)
     }
 
     /// Whether it makes this key, in which or below which it is.
@@ -67,23 +83,29 @@ impl Absent {
 
     /// The option by which it is there.
     pub(super) fn option(&self, data: Data) -> String {
-        let Self { key, name, kind } = self;
+        let Self { key, name, kind, room } = self;
         match name {
             None => format!(r"--registry-value={key}\"),
-            Some(name) => format!(r"--registry-value={key}\{name}={}", data.of_kind(*kind)),
+            Some(name) => format!(r"--registry-value={key}\{name}={}", data.of_kind(*kind, *room)),
         }
     }
 }
 
 impl Data {
     /// As a registry file has it, for a value that is expected to have this type.
-    fn of_kind(self, kind: u32) -> String {
+    fn of_kind(self, kind: u32, room: u32) -> String {
         let is_text = matches!(kind, REG_SZ | REG_EXPAND_SZ | REG_MULTI_SZ);
+        let length = if room == 0 { BYTES } else { room.min(MOST_BYTES) } as usize;
         let number = match self {
             Self::OfAnotherType if !is_text => return TEXT.to_owned(),
+            Self::Bytes if self.is_for(kind) => return format!("hex:{}", vec!["ff"; length].join(",")),
+            Self::OpenText if self.is_for(kind) => {
+                let kind = if is_text { kind } else { REG_SZ };
+                return format!("hex({kind:x}):{}", vec!["41,00"; length / 2].join(","));
+            }
             Self::Large => LARGE,
             Self::Many(number) => number,
-            Self::One | Self::OfAnotherType => 1,
+            Self::One | Self::OfAnotherType | Self::Bytes | Self::OpenText => 1,
         };
         let bytes = |bytes: &[u8]| {
             let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -107,7 +129,12 @@ impl Data {
 
     /// Whether there is such data for a value that is expected to have this type.
     pub(super) const fn is_for(self, kind: u32) -> bool {
-        !matches!(self, Self::Large | Self::Many(_)) || matches!(kind, REG_DWORD | REG_QWORD | abi::REG_NONE)
+        match self {
+            Self::One | Self::OfAnotherType => true,
+            Self::Large | Self::Many(_) => matches!(kind, REG_DWORD | REG_QWORD | abi::REG_NONE),
+            Self::Bytes => matches!(kind, REG_BINARY | abi::REG_NONE),
+            Self::OpenText => matches!(kind, REG_SZ | REG_EXPAND_SZ | abi::REG_NONE),
+        }
     }
 }
 
@@ -138,7 +165,7 @@ mod tests {
 
     fn of(key: &str, name: &str) -> Option<Absent> {
         let key = format!(r"\Registry\Machine\System\ControlSet001\{key}");
-        let absent = absent::Absent { key, name: Some(name.to_owned()), kind: REG_NONE };
+        let absent = absent::Absent { key, name: Some(name.to_owned()), kind: REG_NONE, room: 6 };
         Absent::of_driver(&absent, "Card")
     }
 
@@ -166,6 +193,9 @@ mod tests {
         assert_eq!(with(REG_SZ, Data::One), format!("{begins}\"1\""));
         assert_eq!(with(REG_SZ, Data::OfAnotherType), format!("{begins}dword:00000001"));
         assert_eq!(with(REG_MULTI_SZ, Data::One), format!("{begins}hex(7):31,00,00,00,00,00"));
+        assert_eq!(with(REG_NONE, Data::Bytes), format!("{begins}hex:ff,ff,ff,ff,ff,ff"));
+        assert_eq!(with(REG_NONE, Data::OpenText), format!("{begins}hex(1):41,00,41,00,41,00"));
+        assert_eq!(with(REG_DWORD, Data::OpenText), format!("{begins}dword:00000001"));
         let key = Absent { name: None, ..of(r"Services\card\Parameters", "").unwrap() };
         assert_eq!(
             key.option(Data::One),

@@ -6,7 +6,7 @@ use explore::{Failing, Policy};
 
 use super::cause::Cause;
 use super::counter::is_counted;
-use super::exercise::{Exercise, LATE_CARDS};
+use super::exercise::{Exercise, LATE_CARDS, SILENT_CARDS};
 use crate::error::Error;
 use crate::machine::{Boots, Machine};
 use crate::play::Play;
@@ -140,7 +140,8 @@ pub fn causes(report: &Report, exercise: &Exercise) -> Vec<Cause> {
     if exercise.card_is_unknown {
         causes.retain(|cause| !NEVER_ENDS.contains(&&*cause.rule));
     }
-    if exercise.more.iter().any(|option| option.starts_with(LATE_CARDS)) {
+    let is_late = |option: &String| option.starts_with(LATE_CARDS) || option.starts_with(SILENT_CARDS);
+    if exercise.more.iter().any(is_late) {
         causes.retain(|cause| cause.rule != "dma-after-unmap");
     }
     causes

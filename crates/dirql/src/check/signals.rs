@@ -17,11 +17,16 @@ const WINDOWS: u32 = 6;
 /// What raises causes of the interrupt of which it is not known where they are shown, and how they are taken back.
 const CAUSE: &str = "cause";
 
+/// What has registers of a board show bits of which nothing is known.
+const SHOWS: &str = "shows";
+
 /// What a script can do to the cards of a machine.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Signals {
     /// Those of `pci` cards, as `poke` has them: `pci#0 pulse`, `pci#0 bar2`.
     pub of_unknown: Vec<String>,
+    /// Bridges behind which a board stands of which nothing is known: `pci9052#0`. Only where everything is surveyed.
+    pub boards: Vec<String>,
     /// What the surroundings of the others do; only where everything is surveyed.
     pub outside: Vec<Outside>,
 }
@@ -36,9 +41,13 @@ impl Signals {
         };
         let models = devices::catalog().iter().filter(|_| extent == Extent::Everything);
         let cards = models.flat_map(|entry| (0..CARDS).map(move |card| (entry, card)));
+        let cards: Vec<_> = cards.collect();
+        let names = cards.iter().filter(|(entry, _)| entry.signals.iter().any(|signal| signal.name == SHOWS));
+        let names = names.map(|(entry, card)| format!("{}#{card}", entry.name));
         Self {
             of_unknown: of_unknown(&takes),
-            outside: cards.flat_map(|(entry, card)| of_known(entry, card, &takes)).collect(),
+            boards: names.filter(|name| takes(&format!("poke {name} {SHOWS} 0"))).collect(),
+            outside: cards.into_iter().flat_map(|(entry, card)| of_known(entry, card, &takes)).collect(),
         }
     }
 }
@@ -80,9 +89,13 @@ pub struct Outside {
     pub values: Vec<u64>,
 }
 
+/// Those of these cards that have an interrupt pin.
+pub(super) fn cards_with_pins(signals: &[String]) -> impl Iterator<Item = &str> {
+    signals.iter().filter_map(|signal| signal.strip_suffix(" pulse"))
+}
+
 /// Causes of the interrupts of cards of which nothing is known: one bit each, which goes by itself if it is not taken back.
 pub(super) fn guessed_causes(signals: &[String]) -> Vec<Outside> {
-    let cards = signals.iter().filter_map(|signal| signal.strip_suffix(" pulse"));
     let bits = |card: &str| {
         let cause = |bit: u32| Outside {
             device: card.to_owned(),
@@ -91,7 +104,7 @@ pub(super) fn guessed_causes(signals: &[String]) -> Vec<Outside> {
         };
         (0..u32::BITS).map(cause).collect::<Vec<_>>()
     };
-    cards.flat_map(bits).collect()
+    cards_with_pins(signals).flat_map(bits).collect()
 }
 
 impl Outside {

@@ -221,8 +221,9 @@ impl Boots {
         let fresh: Vec<Absent> = self.machine.inside(|nt| nt.cx().with(|k| outside(|| k.cm.absent.clone())));
         let mut all = self.absent.borrow_mut();
         for absent in fresh {
-            if !all.contains(&absent) {
-                all.push(absent);
+            match all.iter_mut().find(|known| known.is_same(&absent)) {
+                Some(known) => known.room = known.room.max(absent.room),
+                None => all.push(absent),
             }
         }
     }

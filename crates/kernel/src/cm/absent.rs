@@ -20,12 +20,22 @@ pub struct Absent {
     pub name: Option<String>,
     /// The type that the driver says the value has (`REG_SZ`, …), or `REG_NONE`.
     pub kind: u32,
+    /// So many bytes of data the driver's buffer has room for; 0 if that is not known.
+    pub room: u32,
+}
+
+impl Absent {
+    /// Whether both are one key or value.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        (&self.key, &self.name, self.kind) == (&other.key, &other.name, other.kind)
+    }
 }
 
 /// Notes that the value of this name is not there.
-pub(super) fn note_value(state: &mut State, key: KeyId, name: &[u16], kind: u32) {
+pub(super) fn note_value(state: &mut State, key: KeyId, name: &[u16], kind: u32, room: u32) {
     let Ok(path) = state.registry.path(key) else { return };
-    note(state, &path, Some(String::from_utf16_lossy(name)), kind);
+    note(state, &path, Some(String::from_utf16_lossy(name)), (kind, room));
 }
 
 /// Opens a key for a driver. One that is not there is noted.
@@ -38,15 +48,19 @@ pub(crate) fn open(cx: &mut Cx<'_>, base: Option<KeyId>, path: &[u16]) -> Result
         if key == Err(NtStatus::OBJECT_NAME_NOT_FOUND)
             && let Ok(path) = k.cm.registry.path_to(base, path)
         {
-            note(&mut k.cm, &path, None, REG_NONE);
+            note(&mut k.cm, &path, None, (REG_NONE, 0));
         }
         key
     })
 }
 
-fn note(state: &mut State, path: &[u16], name: Option<String>, kind: u32) {
-    let absent = Absent { key: String::from_utf16_lossy(path), name, kind };
-    if state.absent.len() < MOST && !state.absent.contains(&absent) {
+fn note(state: &mut State, path: &[u16], name: Option<String>, (kind, room): (u32, u32)) {
+    let absent = Absent { key: String::from_utf16_lossy(path), name, kind, room };
+    let known = state.absent.iter_mut().find(|known| known.is_same(&absent));
+    if let Some(known) = known {
+        // It may ask for the length first.
+        known.room = known.room.max(room);
+    } else if state.absent.len() < MOST {
         state.absent.push(absent);
     }
 }
@@ -65,11 +79,12 @@ mod tests {
                 assert_eq!(open(cx, None, &path), Err(NtStatus::OBJECT_NAME_NOT_FOUND));
             }
             let key = access::create(cx, "\\Registry\\Machine\\Software\\Card").unwrap();
-            cx.with(|k| note_value(&mut k.cm, key, &[u16::from(b'A')], abi::REG_SZ));
+            cx.with(|k| note_value(&mut k.cm, key, &[u16::from(b'A')], abi::REG_SZ, 8));
             let absent = |key: &str, name: Option<&str>, kind| Absent {
                 key: key.to_owned(),
                 name: name.map(str::to_owned),
                 kind,
+                room: if name.is_some() { 8 } else { 0 },
             };
             let expected = [
                 absent(

@@ -74,6 +74,17 @@ pub(crate) fn of_value(class: u32, value: &Value) -> Result<Form, NtStatus> {
     })
 }
 
+/// How many bytes of data the form `class` of a value whose name has so many units has room for in so many bytes.
+pub(crate) fn room_for_data(class: u32, name: usize, room: u32) -> u32 {
+    let before = match class {
+        KeyValueFullInformation | KeyValueFullInformationAlign64 => (0x14 + 2 * name).next_multiple_of(8),
+        KeyValuePartialInformation => 0xC,
+        KeyValuePartialInformationAlign64 => 8,
+        _ => return 0,
+    };
+    room.saturating_sub(u32::try_from(before).unwrap_or(u32::MAX))
+}
+
 /// Stores as much of a form as fits, and its whole length.
 pub(crate) fn store(
     cx: &mut Cx<'_>,

@@ -124,7 +124,7 @@ fn line(cx: &mut Cx<'_>, key: Option<KeyId>, entry: &Entry, context: u64) -> Flo
     }
     let found = key.and_then(|key| cx.with(|k| k.cm.registry.value(key, &entry.name).ok().cloned()));
     if let (Some(key), None) = (key, &found) {
-        cx.with(|k| absent::note_value(&mut k.cm, key, &entry.name, entry.expected()));
+        cx.with(|k| absent::note_value(&mut k.cm, key, &entry.name, entry.expected(), 0));
     }
     match found {
         Some(value) => one_value(cx, key, entry, &value, context),

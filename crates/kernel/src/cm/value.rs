@@ -37,7 +37,8 @@ pub(crate) fn query(
         let key = by_handle(cx, handle);
         let form = key.and_then(|key| cx.with(|k| of_value(class, k.cm.registry.value(key, &name)?)));
         if let (Ok(key), Err(NtStatus::OBJECT_NAME_NOT_FOUND)) = (key, &form) {
-            cx.with(|k| absent::note_value(&mut k.cm, key, &name, REG_NONE));
+            let data = information::room_for_data(class, name.len(), room);
+            cx.with(|k| absent::note_value(&mut k.cm, key, &name, REG_NONE, data));
         }
         information::store(cx, form, to, room, length)
     })

@@ -131,15 +131,18 @@ fn refuse_missing(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()>
     Ok(())
 }
 
-/// The preset dispatch routine: completes with `STATUS_INVALID_DEVICE_REQUEST`.
+/// The preset dispatch routine: completes with `STATUS_INVALID_DEVICE_REQUEST`. Bus drivers may do so later (`pnp::bus`).
 ///
 /// # Errors
 /// As completing.
 pub fn invalid_device_request(
     cx: &mut Cx<'_>,
-    _device: DriverPtr<DEVICE_OBJECT>,
+    device: DriverPtr<DEVICE_OBJECT>,
     irp: DriverPtr<IRP>,
 ) -> Flow<NtStatus> {
+    if let Some(pended) = pnp::bus::refuse_later(cx, device, irp)? {
+        return Ok(pended);
+    }
     cx.write((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Status, NtStatus::INVALID_DEVICE_REQUEST)?;
     cx.write((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Information, 0)?;
     complete::complete(cx, irp, 0)?;

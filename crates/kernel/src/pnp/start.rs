@@ -2,6 +2,8 @@
 //!
 //! Pages: *Adding a PnP Device to a Running System*, *IRP_MN_START_DEVICE*, *IRP_MN_FILTER_RESOURCE_REQUIREMENTS*,
 //! *Writing an AddDevice Routine*. A card gets what the firmware assigned to it, others what is free ([`super::arbiter`]); nothing is moved to make room.
+//!
+//! *Ours*: no page says from which pool the lists of resources are; they are nonpaged, so a driver that reads its own with a lock held is right.
 
 use std::fmt;
 
@@ -424,7 +426,7 @@ pub(super) fn send_start(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
 }
 
 fn copy(cx: &mut Cx<'_>, bytes: &[u8]) -> Flow<u64> {
-    let block: DriverPtr<()> = pool::allocate(cx, pool::Kind::Paged, bytes.len() as u64, TAG)?;
+    let block: DriverPtr<()> = pool::allocate(cx, pool::Kind::NonPaged, bytes.len() as u64, TAG)?;
     if block.is_null() {
         return Err(cx.stop(Verdict::not_implemented("running out of memory for a resource list")));
     }

@@ -5,7 +5,7 @@ use super::at_once::ended_in_company;
 use super::effort::{Kind, Plan};
 use super::lives::lives;
 use super::steps::{ENDED, ENDED_ALONE, asks, open, opened, two_at_once, words};
-use super::{AT_ONCE, LATE_CARDS};
+use super::{AT_ONCE, LATE_CARDS, SILENT_CARDS};
 
 /// What a quick card does comes at the first access, and so on up to this one; and so many pairs of requests are made of one.
 const QUICK: u32 = 3;
@@ -95,7 +95,7 @@ pub(super) fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
         }
     }
     if has_model(survey) {
-        plan.more = vec!["--platform=silent-cards".to_owned()];
+        plan.more = vec![SILENT_CARDS.to_owned()];
         for one in survey.operations.iter().filter(|one| one.is_usual()).take(AT_ONCE) {
             let (what, command) = (words(one), &one.command);
             let script = format!(

@@ -10,6 +10,7 @@ mod effort;
 mod inputs_and_lengths;
 mod lives;
 mod neighbours;
+mod registers;
 mod steps;
 mod system;
 #[cfg(test)]
@@ -26,6 +27,7 @@ use effort::{Kind, Plan};
 use inputs_and_lengths::{pointers, sizes, values};
 use lives::{interrupts, lives, managed, opens, seldom};
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
+use registers::registers_show;
 use steps::{ENDED, asks, opened, place, two_at_once, two_under_way, words};
 pub(super) use steps::{PAUSE, on, open, open_other, tried};
 use system::watched;
@@ -106,11 +108,34 @@ const SEQUENCE_EXERCISES: u64 = 2;
 const SEQUENCES: u64 = 2_000;
 /// The option that looks for data races: where two threads ask at once.
 pub const RACES: &str = "--races";
-/// The option of cards that answer when a time limit of the driver's ends.
+/// The options of cards that answer when a time limit of the driver's ends, and of those that do long after it.
 pub(super) const LATE_CARDS: &str = "--platform=late-cards";
+pub(super) const SILENT_CARDS: &str = "--platform=silent-cards";
+/// The option of bus drivers that answer later.
+const LATER_BUS: &str = "--platform=later-bus";
 /// The method of a code whose buffers the system copies.
 const METHOD_BUFFERED: u32 = 0;
 const METHOD_NEITHER: u32 = 3;
+
+/// Requests where the bus driver answers what it is sent later, be it that it does not know it.
+fn refused_later(survey: &Survey, name: &str, plan: &mut Plan) {
+    if !survey.plug_and_play {
+        return;
+    }
+    plan.more = vec![LATER_BUS.to_owned()];
+    let title = |what: &str| format!("{what} where the bus driver answers later");
+    plan.add(
+        title("requests that drivers seldom handle"),
+        format!("{}; {}", open(name), seldom()),
+        Kind::Little,
+    );
+    for one in survey.operations.iter().filter(|operation| !operation.variant).take(AT_ONCE) {
+        let opened = opened(survey, name, &[one]);
+        let script = format!("{opened}; {}; wait 2s; cancel h; join a; close h", asks("a", one));
+        plan.add(title(&words(one)), script, Kind::Little);
+    }
+    plan.more.clear();
+}
 
 /// What is to be tried, in this order. `budget` is how much of each, in hundredths of the usual.
 #[must_use]
@@ -125,7 +150,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         plan.more.clear();
     }
     if survey.plug_and_play {
-        plan.more = vec!["--platform=later-bus".to_owned()];
+        plan.more = vec![LATER_BUS.to_owned()];
         plan.add("load and start where the bus driver answers later", "", Kind::StartElsewhere);
         plan.more.clear();
     }
@@ -150,7 +175,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             plan.add(title, script, Kind::Plain);
         }
         if survey.plug_and_play {
-            plan.more = vec!["--platform=later-bus".to_owned()];
+            plan.more = vec![LATER_BUS.to_owned()];
             for (title, script) in lives(survey).into_iter().filter(|(_, script)| script.contains("power ")) {
                 plan.add(format!("{title} where the bus driver answers later"), script, Kind::Little);
             }
@@ -252,6 +277,8 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     answered_soon(survey, name, &mut plan);
     answered_late(survey, name, &mut plan);
     posted(survey, name, &mut plan);
+    registers_show(survey, name, &mut plan);
+    refused_later(survey, name, &mut plan);
     if !survey.operations.is_empty() {
         plan.add("sequences of requests by what code they reach", "", Kind::Inputs);
         for part in 0..STORY_EXERCISES + SEQUENCE_EXERCISES {

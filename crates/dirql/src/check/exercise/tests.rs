@@ -104,7 +104,7 @@ fn memory_that_a_driver_keeps_changes_while_it_does_something_else() {
 
 fn absent(name: Option<&str>) -> Absent {
     let key = r"HKLM\System\ControlSet001\Services\unit\Parameters".to_owned();
-    Absent { key, name: name.map(str::to_owned), kind: abi::REG_NONE }
+    Absent { key, name: name.map(str::to_owned), kind: abi::REG_NONE, room: 0 }
 }
 
 #[test]

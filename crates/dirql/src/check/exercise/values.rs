@@ -82,6 +82,8 @@ pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
     let usual = [
         (Data::Large, "with large values in the registry that it asks for"),
         (Data::OfAnotherType, "with values of another type in the registry that it asks for"),
+        (Data::Bytes, "with values of as many bytes as it has room for in the registry"),
+        (Data::OpenText, "with texts without an end in the registry"),
     ];
     for (data, what) in usual.into_iter().chain(OVERFLOWS.map(|number| (Data::Many(number), numbers))) {
         if values.iter().any(|value| data.is_for(value.kind)) {

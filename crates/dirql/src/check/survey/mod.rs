@@ -54,6 +54,8 @@ pub struct Survey {
     pub blocks: Vec<String>,
     /// What the outside world can do to cards of which nothing is known, as `poke` has it: `pci#0 pulse`, `pci#0 bar2`.
     pub signals: Vec<String>,
+    /// Bridges behind which a board stands of which nothing is known: `pci9052#0`.
+    pub boards: Vec<String>,
     /// Why the driver is not ready after its start, if it is not.
     pub failure: Option<String>,
     /// Requests that the driver does not refuse as unknown, the first name's.
@@ -334,6 +336,7 @@ pub fn survey(
         idles: imports(image, &IDLE),
         watched: Watched::ALL.into_iter().filter(|watched| imports(image, watched.imports())).collect(),
         signals: signals.of_unknown,
+        boards: signals.boards,
         failure: report.failure.as_ref().map(|failure| format!("{}: {}", failure.command, failure.message)),
         operations: Vec::new(),
         self_ending: Vec::new(),

@@ -1,0 +1,51 @@
+//! What the registers of cards show of which nothing is known: bits in all of them, as they interrupt. Counts, addresses and lengths that a driver takes from
+//! its card are great then, and what it takes for an error or for an overrun is said.
+
+use super::super::signals::cards_with_pins;
+use super::super::survey::{Operation, Survey};
+use super::AT_ONCE;
+use super::effort::{Kind, Plan};
+use super::steps::{asks, open, opened, words};
+
+/// What all registers show together with the interrupt: no ones in all bits, which a card that is gone shows.
+const WIDE: [u32; 2] = [0x7FFF_FFFF, 0xFFFF];
+
+/// Each of these, to an idle driver and while a request is under way.
+pub(super) fn registers_show(survey: &Survey, name: &str, plan: &mut Plan) {
+    for board in &survey.boards {
+        let shows = |word: u32| {
+            format!("poke {board} shows {word:#x}; poke {board} cause1 1; wait 1ms; poke {board} cause1 0")
+        };
+        let bits: Vec<String> = (0..u32::BITS).map(|bit| shows(1 << bit)).collect();
+        let script = format!("{}; {}; close h", open(name), bits.join("; "));
+        plan.add(
+            format!("interrupts of {board} with one bit in all registers of its board"),
+            script,
+            Kind::Little,
+        );
+        with_requests(survey, name, plan, &shows);
+    }
+    for card in cards_with_pins(&survey.signals) {
+        with_requests(survey, name, plan, &|word| format!("poke {card} cause {word:#x}; wait 1ms"));
+    }
+}
+
+fn with_requests(survey: &Survey, name: &str, plan: &mut Plan, shows: &dyn Fn(u32) -> String) {
+    let operations: Vec<&Operation> =
+        survey.operations.iter().filter(|operation| !operation.variant).take(AT_ONCE).collect();
+    for word in WIDE {
+        let shown = shows(word);
+        let title = format!("interrupts with {word:#x} in all registers");
+        plan.add(title.clone(), format!("{}; {shown}; close h", open(name)), Kind::Little);
+        for one in &operations {
+            let opened = opened(survey, name, &[one]);
+            // What the registers show stays, and the second time it is there before the request.
+            let script = format!(
+                "{opened}; {}; wait 1ms; {shown}; cancel h; join a; {}; wait 1ms; {shown}; cancel h; join b; close h",
+                asks("a", one),
+                asks("b", one)
+            );
+            plan.add(format!("{} and {title}", words(one)), script, Kind::Little);
+        }
+    }
+}
