@@ -88,30 +88,54 @@ fn an_interrupt_that_comes_late_meets_the_dpc_of_the_one_before() {
     assert!(wrong.out.contains("was held up until what was due next had come"), "{}", wrong.said());
 }
 
-/// Correct drivers, and runs by which they were once said to break a rule: an option, what is done, and policies.
-const ONCE_ACCUSED: &[(&str, &str, &[&str], &str, &[&str], std::ops::RangeInclusive<u32>)] = &[
+/// A correct driver, and runs by which it was once said to break a rule.
+struct Accused {
+    name: &'static str,
+    rule: &'static str,
+    options: &'static [&'static str],
+    script: &'static str,
+    /// With the seed at `{}`.
+    policies: &'static [&'static str],
+    seeds: u32,
+}
+
+const ONCE_ACCUSED: &[Accused] = &[
     // A bus driver that answers later was still in the completion routine of the driver that was unloaded.
-    ("cfgdev_fixed", "unload-still-called", &["--platform=later-bus"], "", &["pct:{}"], 1..=24),
-    ("gatecount_fixed", "unload-still-called", &["--platform=later-bus"], "", &["pct:{}"], 1..=24),
+    Accused {
+        name: "cfgdev_fixed",
+        rule: "unload-still-called",
+        options: &["--platform=later-bus"],
+        script: "",
+        policies: &["pct:{}"],
+        seeds: 24,
+    },
+    Accused {
+        name: "gatecount_fixed",
+        rule: "unload-still-called",
+        options: &["--platform=later-bus"],
+        script: "",
+        policies: &["pct:{}"],
+        seeds: 24,
+    },
     // A thread was held up until the board had taken its cause back, while another processor stood still in the interrupt routine that was to see it.
-    (
-        "bell_fixed",
-        "request-forgotten",
-        &["--device=pci9052,idle=inactive", "--races", "--processors=2"],
-        r#"open "\\.\PCI#VEN_10B5&DEV_9050&SUBSYS_905010B5&REV_02#3&11583659&0&08#{6f0a4b18-0d6e-4f0e-9a51-33105c7e08a1}" as h overlapped;
+    Accused {
+        name: "bell_fixed",
+        rule: "request-forgotten",
+        options: &["--device=pci9052,idle=inactive", "--races", "--processors=2"],
+        script: r#"open "\\.\PCI#VEN_10B5&DEV_9050&SUBSYS_905010B5&REV_02#3&11583659&0&08#{6f0a4b18-0d6e-4f0e-9a51-33105c7e08a1}" as h overlapped;
            async a ioctl h 0x222180; wait 1ms; t: poke pci9052#0 cause1 1; join t; wait 50ms; must-end a; cancel h; join a; close h"#,
-        &["random:{}@script", "pct:{}"],
-        1..=72,
-    ),
+        policies: &["random:{}@script", "pct:{}"],
+        seeds: 72,
+    },
 ];
 
 #[test]
 fn correct_drivers_that_were_once_accused_run_clean() {
-    for (name, rule, options, script, policies, seeds) in ONCE_ACCUSED {
+    for Accused { name, rule, options, script, policies, seeds } in ONCE_ACCUSED {
         let sys = built(name);
         let (image, inf) = (sys.to_str().unwrap(), sys.with_extension("inf"));
         let inf = format!("--inf={}", inf.to_str().unwrap());
-        for (seed, policy) in seeds.clone().flat_map(|seed| policies.iter().map(move |policy| (seed, policy)))
+        for (seed, policy) in (1..=*seeds).flat_map(|seed| policies.iter().map(move |policy| (seed, policy)))
         {
             let policy = format!("--policy={}", policy.replace("{}", &seed.to_string()));
             let own = ["run", image, &inf, "--verifier=all,logging", "--rules=all", &policy, "--do", script];
@@ -123,7 +147,7 @@ fn correct_drivers_that_were_once_accused_run_clean() {
 }
 
 exhibits! {
-    blind: blevel 1, bobbin 1, printshop 1, requeue 10, stalls 10, gauge 2, carousel 1, lockbox 1, duet 10, quill 10, csqirql 20, tempmon 5, cfgpci 1, idlecam 5, sgstore 5, ringtap 20, plxio 1, gaugewmi 20, keyguard 5;
+    blind: blevel 1, bobbin 1, printshop 1, requeue 10, stalls 10, gauge 2, carousel 1, lockbox 1, duet 10, quill 10, csqirql 20, tempmon 5, cfgpci 1, idlecam 5, sgstore 5, ringtap 20, plxio 1, gaugewmi 20, keyguard 5, daqburst 5, laserpos 5, thermrack 1, passlog 5, lcrpeek 10, relaypci 10;
     buffer: input_not_checked 2, product_overflows 2, pointer_not_probed 2, padding_not_zeroed 2, behind_magic 100, every_code_succeeds 1, both_lengths_exact 2, size_says_size 1, word_also_succeeds 1, index_of_code 1, codes_by_mask 1, claimed_length_wraps 2, own_pointer_guarded 2, pointer_in_input 1, event_replaced 1, answer_per_item 1, ticket_of_other 5;
     cancel: touched_after_insertion 20, next_started_in_start_io 2, cancelled_before_queued 20, tokens_kept_from_removal 1, two_doors 30;
     config: value_enables_header 1, slots_of_any_number 1, type_not_checked 1;

@@ -202,6 +202,20 @@ fn an_unknown_boards_inputs_are_inactive_by_either_polarity_until_it_raises_a_ca
 }
 
 #[test]
+fn each_register_of_an_unknown_board_shows_bits_besides_what_it_holds() {
+    let mut rig = Rig::new(&["pci9052,idle=inactive"]);
+    rig.write(CARD, 2, 0x10, Width::Dword, 0x0000_0100);
+    rig.poke(CARD, "shows", "0x80000002");
+    assert_eq!(rig.read(CARD, 2, 0x10, Width::Dword), 0x8000_0102);
+    assert_eq!((rig.read(CARD, 2, 0x23, Width::Byte), rig.read(CARD, 2, 0x20, Width::Word)), (0x80, 2));
+    rig.poke(CARD, "shows", "0");
+    assert_eq!(rig.read(CARD, 2, 0x10, Width::Dword), 0x0000_0100);
+    assert!(rig.try_poke(CARD, "shows", "0x100000000").unwrap_err().contains("no word of 32 bits"));
+    let mut known = Rig::new(&["pci9052"]);
+    assert!(known.try_poke(CARD, "shows", "1").unwrap_err().contains("idle=inactive"));
+}
+
+#[test]
 fn a_cause_of_an_unknown_board_is_taken_back_by_accesses_to_the_local_bus() {
     let mut rig = Rig::new(&["pci9052,idle=inactive"]);
     set_lcr(&mut rig, INTCSR, 0x41);
