@@ -45,7 +45,7 @@ struct _EXT {
     CARD             Card;
     volatile LONG    Causes;
     PIRP             Active;            /* with the card, not cancelable */
-    BOOLEAN          Busy;              /* the engine runs, perhaps for nobody any more */
+    BOOLEAN          Busy;              /* the engine runs, perhaps for no request any more */
     BOOLEAN          Hold;              /* start nothing new */
     LONG             Ticks;             /* left for Active */
     KTIMER           Timer;
@@ -275,7 +275,7 @@ static VOID NTAPI EdmTick(PKDPC Dpc, PVOID Context, PVOID Arg1, PVOID Arg2)
 #ifndef FIXED
     KeAcquireSpinLockAtDpcLevel(&c->Lock);
 #endif
-    /* nobody waits, and the engine has stopped after all */
+    /* no request waits, and the engine has stopped after all */
     if (c->Ready && x->Busy && !x->Active && !(CardRead(c, EDU_DMA_CMD) & DMA_RUN)) {
         x->Busy = FALSE;
         EdmStartNext(x);

@@ -123,7 +123,7 @@ static BOOLEAN NTAPI CardIsr(PKINTERRUPT Interrupt, PVOID Context)
 
 /*
  * Lock held.  Moves readings from the FIFO into the buffer of a read and
- * returns the number of bytes.  After a removal that nobody has told us about
+ * returns the number of bytes.  After a removal that the driver does not know of
  * yet, LEVEL reads as all ones; it is clipped like any other nonsense.
  */
 static ULONG laser_take_readings(PEXT x, PIRP irp)

@@ -4,7 +4,7 @@
  * Sits on top of a device and counts what goes through: number of requests,
  * bytes, failures, requests under way.  When nothing but the PDO is below it,
  * it also takes care of opening and closing.  IOCTL_PASSLOG_GET returns the
- * counters to whoever has the device open.
+ * counters to who has the device open.
  *
  * The bug: the completion routine does not pass on that the driver below has marked the request pending.
  *

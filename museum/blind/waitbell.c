@@ -1,7 +1,7 @@
 /*
  * waitbell - a bell that programs can wait for
  *
- * IOCTL_BELL_WAIT stays pending until somebody rings (IOCTL_BELL_RING) and
+ * IOCTL_BELL_WAIT stays pending until it is rung (IOCTL_BELL_RING) and
  * then returns the number of the ring.  Any number of waits may be
  * outstanding; a ring wakes all of them.
  *

@@ -49,7 +49,7 @@ struct _EXT {
     PIRP                 Active;
     PSCATTER_GATHER_LIST List;
     BOOLEAN              Hold;          /* start nothing new */
-    BOOLEAN              Pumping;       /* somebody is in OcPump */
+    BOOLEAN              Pumping;       /* a thread is in OcPump */
     KEVENT               Unmapped;      /* set while no list is asked for or in use */
 };
 
@@ -237,7 +237,7 @@ static VOID OcPump(PEXT x)
     PIRP irp;
 
     KeAcquireSpinLockAtDpcLevel(&c->Lock);
-    if (x->Pumping) {                   /* whoever that is will look at the queue again */
+    if (x->Pumping) {                   /* that thread will look at the queue again */
         KeReleaseSpinLockFromDpcLevel(&c->Lock);
         return;
     }
