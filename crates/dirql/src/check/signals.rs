@@ -17,7 +17,7 @@ const WINDOWS: u32 = 6;
 /// What raises causes of the interrupt of which it is not known where they are shown, and how they are taken back.
 const CAUSE: &str = "cause";
 
-/// What has registers of a board show bits of which nothing is known.
+/// What has the registers of a board of which nothing is known show bits.
 const SHOWS: &str = "shows";
 
 /// What a script can do to the cards of a machine.
@@ -40,8 +40,7 @@ impl Signals {
             play.is_ok_and(|play| bench.check(&play).is_ok())
         };
         let models = devices::catalog().iter().filter(|_| extent == Extent::Everything);
-        let cards = models.flat_map(|entry| (0..CARDS).map(move |card| (entry, card)));
-        let cards: Vec<_> = cards.collect();
+        let cards: Vec<_> = models.flat_map(|entry| (0..CARDS).map(move |card| (entry, card))).collect();
         let names = cards.iter().filter(|(entry, _)| entry.signals.iter().any(|signal| signal.name == SHOWS));
         let names = names.map(|(entry, card)| format!("{}#{card}", entry.name));
         Self {

@@ -193,14 +193,16 @@ pub(crate) fn refuse_later(
     device: DriverPtr<DEVICE_OBJECT>,
     irp: DriverPtr<IRP>,
 ) -> Flow<Option<NtStatus>> {
-    let is_bus_drivers = |node: &Node| !matches!(node.origin, Origin::Child);
-    let node = |k: &Kernel| k.pnp.nodes.get(&NodeId(device.address)).is_some_and(is_bus_drivers);
-    let is_later = cx.with(|k| k.hal.platform.later_bus && node(k));
+    // A driver's own children have the driver's dispatch routines.
+    let is_own = |node: &Node| !matches!(node.origin, Origin::Child);
+    let is_later =
+        cx.with(|k| k.hal.platform.later_bus && k.pnp.nodes.get(&NodeId(device.address)).is_some_and(is_own));
+    if !is_later {
+        return Ok(None);
+    }
     let location = io::irp::current(cx, irp)?;
     let major = cx.read(location + IO_STACK_LOCATION::MajorFunction)?;
-    if !is_later
-        || !matches!(major, IRP_MJ_READ | IRP_MJ_WRITE | IRP_MJ_DEVICE_CONTROL | IRP_MJ_FLUSH_BUFFERS)
-    {
+    if !matches!(major, IRP_MJ_READ | IRP_MJ_WRITE | IRP_MJ_DEVICE_CONTROL | IRP_MJ_FLUSH_BUFFERS) {
         return Ok(None);
     }
     pend(cx, irp, 0, move |cx| complete(cx, irp, Some(NtStatus::INVALID_DEVICE_REQUEST), Some(0)).map(|_| ()))
@@ -208,7 +210,7 @@ pub(crate) fn refuse_later(
 }
 
 /// Has a thread of the bus driver's complete a request, which pends until then. The Plug and Play drivers of the stack stay until it has returned from their
-/// completion routines: by *IoSetCompletionRoutineNonPnpDriver rule* only other drivers have to see to that. It begins `after` so many ns.
+/// completion routines: by *IoSetCompletionRoutineNonPnpDriver rule* only other drivers have to see to that. It begins to do so `after` so many ns.
 fn pend(
     cx: &mut Cx<'_>,
     irp: DriverPtr<IRP>,
