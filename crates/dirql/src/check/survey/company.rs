@@ -162,7 +162,9 @@ impl Asking<'_> {
             }
             let mut is_so = true;
             for places in [[waits, beside, ends], [waits, ends, beside]] {
-                is_so = is_so && self.all_end_spaced(&behind_needs(known, &places))?;
+                let questions = behind_needs(known, &places);
+                // One that is made just behind what ends the first may undo that.
+                is_so = is_so && self.all_end_together(&questions)? && self.all_end_spaced(&questions)?;
             }
             found.extend(is_so.then_some(one));
         }
@@ -193,6 +195,11 @@ impl Asking<'_> {
             }
         }
         Ok(together)
+    }
+
+    /// Whether all of these end well, which are made one just behind the other.
+    fn all_end_together(&mut self, questions: &[Question]) -> Result<bool, Error> {
+        Ok(self.together(questions, &[])?.iter().all(|answer| ends_well(*answer)))
     }
 
     /// Whether all of these end well, which are made one after the other, each a while behind the one before.
