@@ -133,9 +133,13 @@ fn values_that_a_driver_asks_for_are_there_together_and_alone_and_once_large_or_
     assert_eq!(options(&format!("{start} values of another type")).len(), 2);
     assert_eq!(
         titled(&made, "ioctl 0x222000 of u32:0 of all sizes").len(),
-        13,
+        15,
         "eight of them by numbers whose products wrap"
     );
+    let bytes = of("Depth", "hex:ff,ff,");
+    assert!(options(&format!("{start} values of as many bytes"))[0].starts_with(&bytes));
+    let open = of("Depth", "hex(1):41,00,41,00,");
+    assert!(options(&format!("{start} texts without an end"))[0].starts_with(&open));
 }
 
 #[test]
