@@ -322,18 +322,16 @@ impl Model for Pci9052 {
     }
 
     fn poke(&mut self, now: u64, signal: &str, value: &str) -> Result<(), String> {
-        if let Some(input) = keys::CAUSES.iter().position(|cause| *cause == signal) {
-            if self.settings.idle != Idle::Inactive {
-                return Err(format!("`{signal}` is of a board of which nothing is known: idle=inactive"));
-            }
+        let cause = keys::CAUSES.iter().position(|cause| *cause == signal);
+        if (cause.is_some() || signal == keys::SHOWS) && self.settings.idle != Idle::Inactive {
+            return Err(format!("`{signal}` is of a board of which nothing is known: idle=inactive"));
+        }
+        if let Some(input) = cause {
             self.causes.set(input, level(value)?, now);
             self.drive();
             return Ok(());
         }
         if signal == keys::SHOWS {
-            if self.settings.idle != Idle::Inactive {
-                return Err(format!("`{signal}` is of a board of which nothing is known: idle=inactive"));
-            }
             let bits = number(value).and_then(|bits| u32::try_from(bits).ok());
             self.shows = bits.ok_or_else(|| format!("`{value}` is no word of 32 bits"))?;
             return Ok(());

@@ -11,7 +11,7 @@ use engine::{Chooser, Compare, Defaults, Tracking, outside};
 use explore::{Counted, Occurrences, Policy};
 use image::Image;
 use kernel::Nt;
-use kernel::cm::absent::Absent;
+use kernel::cm::absent::{self, Absent};
 use kernel::hal::platform::Promptness;
 
 use super::Machine;
@@ -220,12 +220,7 @@ impl Boots {
     fn note_absent(&self) {
         let fresh: Vec<Absent> = self.machine.inside(|nt| nt.cx().with(|k| outside(|| k.cm.absent.clone())));
         let mut all = self.absent.borrow_mut();
-        for absent in fresh {
-            match all.iter_mut().find(|known| known.is_same(&absent)) {
-                Some(known) => known.room = known.room.max(absent.room),
-                None => all.push(absent),
-            }
-        }
+        fresh.into_iter().for_each(|one| absent::add(&mut all, one, usize::MAX));
     }
 
     /// What drivers have asked the registry for in any boot and what was not there, in the order in which they did.

@@ -26,8 +26,7 @@ pub struct Absent {
 
 impl Absent {
     /// Whether both are one key or value.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
+    fn is_same(&self, other: &Self) -> bool {
         (&self.key, &self.name, self.kind) == (&other.key, &other.name, other.kind)
     }
 }
@@ -35,7 +34,9 @@ impl Absent {
 /// Notes that the value of this name is not there.
 pub(super) fn note_value(state: &mut State, key: KeyId, name: &[u16], kind: u32, room: u32) {
     let Ok(path) = state.registry.path(key) else { return };
-    note(state, &path, Some(String::from_utf16_lossy(name)), (kind, room));
+    let name = Some(String::from_utf16_lossy(name));
+    let absent = Absent { key: String::from_utf16_lossy(&path), name, kind, room };
+    add(&mut state.absent, absent, MOST);
 }
 
 /// Opens a key for a driver. One that is not there is noted.
@@ -48,20 +49,20 @@ pub(crate) fn open(cx: &mut Cx<'_>, base: Option<KeyId>, path: &[u16]) -> Result
         if key == Err(NtStatus::OBJECT_NAME_NOT_FOUND)
             && let Ok(path) = k.cm.registry.path_to(base, path)
         {
-            note(&mut k.cm, &path, None, (REG_NONE, 0));
+            let absent = Absent { key: String::from_utf16_lossy(&path), name: None, kind: REG_NONE, room: 0 };
+            add(&mut k.cm.absent, absent, MOST);
         }
         key
     })
 }
 
-fn note(state: &mut State, path: &[u16], name: Option<String>, (kind, room): (u32, u32)) {
-    let absent = Absent { key: String::from_utf16_lossy(path), name, kind, room };
-    let known = state.absent.iter_mut().find(|known| known.is_same(&absent));
-    if let Some(known) = known {
-        // It may ask for the length first.
-        known.room = known.room.max(room);
-    } else if state.absent.len() < MOST {
-        state.absent.push(absent);
+/// Adds one to those that are known, if there are fewer than `most`. One that is known has the most room that the driver has had for it: it may ask for the
+/// length first.
+pub fn add(all: &mut Vec<Absent>, absent: Absent, most: usize) {
+    if let Some(known) = all.iter_mut().find(|known| known.is_same(&absent)) {
+        known.room = known.room.max(absent.room);
+    } else if all.len() < most {
+        all.push(absent);
     }
 }
 

@@ -28,7 +28,7 @@ use inputs_and_lengths::{pointers, sizes, values};
 use lives::{interrupts, lives, managed, opens, seldom};
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
 use registers::registers_show;
-use steps::{ENDED, asks, opened, place, two_at_once, two_under_way, words};
+use steps::{ENDED, asks, first_operations, opened, place, two_at_once, two_under_way, words};
 pub(super) use steps::{PAUSE, on, open, open_other, tried};
 use system::watched;
 use under_way::{left, of_a_closed_handle, of_children, within_lives};
@@ -129,7 +129,7 @@ fn refused_later(survey: &Survey, name: &str, plan: &mut Plan) {
         format!("{}; {}", open(name), seldom()),
         Kind::Little,
     );
-    for one in survey.operations.iter().filter(|operation| !operation.variant).take(AT_ONCE) {
+    for one in first_operations(survey) {
         let opened = opened(survey, name, &[one]);
         let script = format!("{opened}; {}; wait 2s; cancel h; join a; close h", asks("a", one));
         plan.add(title(&words(one)), script, Kind::Little);

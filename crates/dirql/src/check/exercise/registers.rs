@@ -2,10 +2,9 @@
 //! its card are great then, and what it takes for an error or for an overrun is said.
 
 use super::super::signals::cards_with_pins;
-use super::super::survey::{Operation, Survey};
-use super::AT_ONCE;
+use super::super::survey::Survey;
 use super::effort::{Kind, Plan};
-use super::steps::{asks, open, opened, words};
+use super::steps::{asks, first_operations, open, opened, words};
 
 /// What all registers show together with the interrupt: no ones in all bits, which a card that is gone shows.
 const WIDE: [u32; 2] = [0x7FFF_FFFF, 0xFFFF];
@@ -31,15 +30,13 @@ pub(super) fn registers_show(survey: &Survey, name: &str, plan: &mut Plan) {
 }
 
 fn with_requests(survey: &Survey, name: &str, plan: &mut Plan, shows: &dyn Fn(u32) -> String) {
-    let operations: Vec<&Operation> =
-        survey.operations.iter().filter(|operation| !operation.variant).take(AT_ONCE).collect();
     for word in WIDE {
         let shown = shows(word);
         let title = format!("interrupts with {word:#x} in all registers");
         plan.add(title.clone(), format!("{}; {shown}; close h", open(name)), Kind::Little);
-        for one in &operations {
+        for one in first_operations(survey) {
             let opened = opened(survey, name, &[one]);
-            // What the registers show stays, and the second time it is there before the request.
+            // What a board's registers show stays: the second time it is there before the request.
             let script = format!(
                 "{opened}; {}; wait 1ms; {shown}; cancel h; join a; {}; wait 1ms; {shown}; cancel h; join b; close h",
                 asks("a", one),

@@ -1,6 +1,7 @@
 //! What scripts are made of: handles that are opened, requests on them, two threads at once, and what must have ended behind them.
 
 use super::super::survey::{Operation, Survey};
+use super::AT_ONCE;
 
 /// What people call a request.
 pub(super) fn words(operation: &Operation) -> String {
@@ -88,6 +89,11 @@ pub(super) fn owed_of_two(survey: &Survey, (one, other): (&Operation, &Operation
     } else {
         owed(survey, (one, other), "a b")
     }
+}
+
+/// The first requests that are no variants: as many as take part in what is done at once.
+pub(super) fn first_operations(survey: &Survey) -> impl Iterator<Item = &Operation> {
+    survey.operations.iter().filter(|operation| !operation.variant).take(AT_ONCE)
 }
 
 /// The place of an operation of the survey's.

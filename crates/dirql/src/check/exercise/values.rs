@@ -7,8 +7,8 @@ use super::super::survey::Survey;
 use super::effort::{Kind, Plan};
 use super::inputs_and_lengths::sizes;
 use super::lives::lives;
-use super::steps::{opened, words};
-use super::{AT_ONCE, Exercise, OVERFLOWS};
+use super::steps::{first_operations, opened, words};
+use super::{Exercise, OVERFLOWS};
 
 /// The first exercise of each machine.
 const START: &str = "load, start, stop, remove and unload";
@@ -50,8 +50,6 @@ pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
         plan.more = registry_options(usable);
         plan.add(format!("{START} with those of the values with which it starts"), "", Kind::StartWithValues);
     }
-    let operations: Vec<_> =
-        survey.operations.iter().filter(|operation| !operation.variant).take(AT_ONCE).collect();
     let requests = survey.names.first().map(|name| {
         let of = |operation| {
             let (opened, twice) =
@@ -59,7 +57,7 @@ pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
             let own = if operation.waits { String::new() } else { format!("{twice}; ") };
             format!("{opened}; {own}{}", sizes(operation, &survey.values))
         };
-        operations.iter().map(|operation| (words(operation), of(operation))).collect::<Vec<_>>()
+        first_operations(survey).map(|operation| (words(operation), of(operation))).collect::<Vec<_>>()
     });
     let requests = requests.unwrap_or_default();
     if survey.ready && !survey.devices.is_empty() {
