@@ -39,8 +39,8 @@ pub(super) enum Data {
     OfAnotherType,
     /// Bytes that fill the driver's buffer.
     Bytes,
-    /// A text that fills it and has no end.
-    OpenText,
+    /// A text of this type that fills it and has no end.
+    OpenText(u32),
 }
 
 /// More than most tables have room for, and not more than there can be.
@@ -99,13 +99,13 @@ impl Data {
         let number = match self {
             Self::OfAnotherType if !is_text => return TEXT.to_owned(),
             Self::Bytes if self.is_for(kind) => return format!("hex:{}", vec!["ff"; length].join(",")),
-            Self::OpenText if self.is_for(kind) => {
-                let kind = if is_text { kind } else { REG_SZ };
+            Self::OpenText(of) if self.is_for(kind) => {
+                let kind = if is_text { kind } else { of };
                 return format!("hex({kind:x}):{}", vec!["41,00"; length / 2].join(","));
             }
             Self::Large => LARGE,
             Self::Many(number) => number,
-            Self::One | Self::OfAnotherType | Self::Bytes | Self::OpenText => 1,
+            Self::One | Self::OfAnotherType | Self::Bytes | Self::OpenText(_) => 1,
         };
         let bytes = |bytes: &[u8]| {
             let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -133,7 +133,8 @@ impl Data {
             Self::One | Self::OfAnotherType => true,
             Self::Large | Self::Many(_) => matches!(kind, REG_DWORD | REG_QWORD | abi::REG_NONE),
             Self::Bytes => matches!(kind, REG_BINARY | abi::REG_NONE),
-            Self::OpenText => matches!(kind, REG_SZ | REG_EXPAND_SZ | abi::REG_NONE),
+            Self::OpenText(REG_MULTI_SZ) => matches!(kind, REG_MULTI_SZ | abi::REG_NONE),
+            Self::OpenText(_) => matches!(kind, REG_SZ | REG_EXPAND_SZ | abi::REG_NONE),
         }
     }
 }
@@ -194,8 +195,11 @@ mod tests {
         assert_eq!(with(REG_SZ, Data::OfAnotherType), format!("{begins}dword:00000001"));
         assert_eq!(with(REG_MULTI_SZ, Data::One), format!("{begins}hex(7):31,00,00,00,00,00"));
         assert_eq!(with(REG_NONE, Data::Bytes), format!("{begins}hex:ff,ff,ff,ff,ff,ff"));
-        assert_eq!(with(REG_NONE, Data::OpenText), format!("{begins}hex(1):41,00,41,00,41,00"));
-        assert_eq!(with(REG_DWORD, Data::OpenText), format!("{begins}dword:00000001"));
+        assert_eq!(with(REG_NONE, Data::OpenText(REG_SZ)), format!("{begins}hex(1):41,00,41,00,41,00"));
+        let texts = Data::OpenText(REG_MULTI_SZ);
+        assert_eq!(with(REG_NONE, texts), format!("{begins}hex(7):41,00,41,00,41,00"));
+        assert_eq!((texts.is_for(REG_MULTI_SZ), texts.is_for(REG_SZ)), (true, false));
+        assert_eq!(with(REG_DWORD, Data::OpenText(REG_SZ)), format!("{begins}dword:00000001"));
         let key = Absent { name: None, ..of(r"Services\card\Parameters", "").unwrap() };
         assert_eq!(
             key.option(Data::One),

@@ -34,6 +34,8 @@ pub struct Platform {
     pub late_stores: bool,
     /// Bus drivers answer the Plug and Play requests that they may later, in threads of their own, and power requests later at DISPATCH_LEVEL: [`crate::pnp::bus`].
     pub later_bus: bool,
+    /// The script's programs are of 32 bits, as `IoIs32bitProcess` says of their requests. Their memory lies where that of others does.
+    pub programs_of_32_bits: bool,
     /// Nanoseconds that a write to device memory may take to its device: at most [`MOST_POSTED`]. 0: each is there at once.
     pub posted: u64,
 }
@@ -62,6 +64,7 @@ impl Default for Platform {
             cards: Promptness::InTime,
             late_stores: false,
             later_bus: false,
+            programs_of_32_bits: false,
             posted: 0,
         }
     }
@@ -97,6 +100,7 @@ impl fmt::Display for Platform {
             cards,
             late_stores,
             later_bus,
+            programs_of_32_bits,
             posted,
         } = *self;
         let mut parts = Vec::new();
@@ -110,6 +114,7 @@ impl fmt::Display for Platform {
             (shifted_bus, "shifted-bus"),
             (late_stores, "late-stores"),
             (later_bus, "later-bus"),
+            (programs_of_32_bits, "32-bit-programs"),
         ] {
             if is {
                 parts.push(name.to_owned());
@@ -131,7 +136,7 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = String;
 
-    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `later-bus`, `posted=NS`, with commas between them.
+    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `later-bus`, `32-bit-programs`, `posted=NS`, with commas between them.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut platform = Self::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -142,6 +147,7 @@ impl FromStr for Platform {
                 None if part == "shifted-bus" => platform.shifted_bus = true,
                 None if part == "late-stores" => platform.late_stores = true,
                 None if part == "later-bus" => platform.later_bus = true,
+                None if part == "32-bit-programs" => platform.programs_of_32_bits = true,
                 None if part == "silent-cards" => platform.cards = Promptness::Silent,
                 Some(("quick-cards", count)) => {
                     platform.cards = Promptness::AtAccess(counted(part, count, "access")?)
@@ -166,7 +172,7 @@ impl FromStr for Platform {
                 _ => {
                     return Err(format!(
                         "`{part}` is nothing a platform has; there are messages=N, fully-specified, relayed-lines, \
-                         before-vista, shifted-bus, quick-cards=N, late-cards=N, silent-cards, late-stores, later-bus and posted=TIME"
+                         before-vista, shifted-bus, quick-cards=N, late-cards=N, silent-cards, late-stores, later-bus, 32-bit-programs and posted=TIME"
                     ));
                 }
             }
@@ -193,6 +199,7 @@ mod tests {
             "messages=0,fully-specified,relayed-lines,before-vista,shifted-bus,late-cards=3,posted=2000",
             "silent-cards",
             "quick-cards=2",
+            "32-bit-programs",
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), text);
         }

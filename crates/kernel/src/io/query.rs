@@ -2,7 +2,7 @@
 //!
 //! Pages: *IoGetCurrentProcess macro*, *IoGetRequestorProcess function*, *IoIsWdmVersionAvailable function*,
 //! *IoSetCompletionRoutineEx function*, *IoGetStackLimits function*, *IoIsOperationSynchronous function*, *IoSetMasterIrpStatus function*,
-//! *IoForwardIrpSynchronously function*.
+//! *IoForwardIrpSynchronously function*, *IoIs32bitProcess function*.
 
 use abi::{
     CONFIGURATION_INFORMATION, Code, DEVICE_OBJECT, DriverPtr, FILE_OBJECT, FO_SYNCHRONOUS_IO,
@@ -16,7 +16,7 @@ use super::{call, driver, irp};
 use crate::cx::Cx;
 use crate::mm::pool;
 use crate::verdict::Verdict;
-use crate::{ke, ldr, ps};
+use crate::{ke, ldr, ob, ps};
 
 /// The WDM version of every Windows since Vista.
 const WDM_VERSION: (u8, u8) = (6, 0);
@@ -195,12 +195,19 @@ pub(crate) fn forward_completion(
     Ok(NtStatus::MORE_PROCESSING_REQUIRED)
 }
 
-/// `IoIs32bitProcess`: no application here is.
+/// `IoIs32bitProcess`: whether the program that made a request, or the one that runs, is of 32 bits, as the platform has them all or none.
 ///
 /// # Errors
-/// None.
-pub(crate) fn is_32bit_process(_cx: &mut Cx<'_>, _irp: DriverPtr<IRP>) -> Flow<bool> {
-    Ok(false)
+/// A verdict if the IRP is none.
+pub(crate) fn is_32bit_process(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<bool> {
+    if !cx.with(|k| k.hal.platform.programs_of_32_bits) {
+        return Ok(false);
+    }
+    let is_programs = match irp.is_null() {
+        true => ob::handle::current_process(cx) != 0,
+        false => cx.read(irp + IRP::RequestorMode)? != 0,
+    };
+    Ok(is_programs)
 }
 
 /// `IoGetTopLevelIrp`: what [`set_top_level_irp`] said for this thread; null if nothing.

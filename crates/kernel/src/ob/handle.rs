@@ -72,7 +72,7 @@ pub struct Entry {
 #[derive(Default)]
 pub(crate) struct Table {
     entries: Vec<Option<Entry>>,
-    /// Of the kernel's: handles that drivers have opened, by their values.
+    /// Handles that drivers have opened, by their values.
     made: BTreeMap<u64, Made>,
 }
 
@@ -170,7 +170,7 @@ pub(crate) fn open_made<T>(
 /// A verdict if there is no object.
 pub(super) fn open_in(cx: &mut Cx<'_>, process: u64, object: u64, access: u32, kernel: bool) -> Flow<Handle> {
     object::reference(cx, DriverPtr::<()>::new(object))?;
-    let (owner, caller) = if process == 0 { pool::caller(cx) } else { (None, 0) };
+    let (owner, caller) = pool::caller(cx);
     Ok(cx.with(|k| {
         let kind = k.ob.objects.get_mut(object).map_or(Kind::Directory, |object| {
             object.handles += 1;
@@ -454,6 +454,9 @@ pub fn reference_by_handle(
         Ok(entry) => {
             account::taken(cx, entry.object);
             cx.write(object, entry.object)?;
+            if Mode::from_argument(access_mode) == Mode::Kernel {
+                look_whose(cx, Handle(handle), entry)?;
+            }
             if !information.is_null() {
                 cx.write(information + OBJECT_HANDLE_INFORMATION::HandleAttributes, 0)?;
                 cx.write(information + OBJECT_HANDLE_INFORMATION::GrantedAccess, entry.access)?;
@@ -461,6 +464,27 @@ pub fn reference_by_handle(
             Ok(NtStatus::SUCCESS)
         }
     }
+}
+
+/// A handle of an application's, which no driver has opened, must not be looked up as one of the kernel's: neither its access nor that it is the application's to
+/// use is looked at then.
+fn look_whose(cx: &mut Cx<'_>, handle: Handle, entry: Entry) -> Flow<()> {
+    if handle.0 & KERNEL == KERNEL {
+        return Ok(()); // the pseudo-handles are among these
+    }
+    let (process, value) = place(cx, handle);
+    let is_applications = process != 0
+        && cx
+            .with(|k| k.ob.tables.get(&process).is_some_and(|table| !table.made.contains_key(&(value & !3))));
+    if !is_applications {
+        return Ok(());
+    }
+    let message = format!(
+        "ObReferenceObjectByHandle was called with AccessMode KernelMode for {:#x}, an application's handle ({:?}): whether the application may do with the object what the driver does is not looked at",
+        handle.0, entry.kind
+    );
+    let verdict = Verdict::verifier("user-handle-as-kernel", message);
+    cx.verify(verdict.bug_check(0xC4, [0xF6, handle.0, process, 0]))
 }
 
 /// `ObReferenceObjectByHandleWithTag`; the tag is for debuggers.

@@ -84,7 +84,9 @@ pub(crate) fn system_sleeps(k: &mut Kernel) {
     for id in cards(k) {
         if k.pnp.card(id).kept.is_none() {
             keep(k, id, true);
-            remove_check::release_windows(k, id, Why::NoPower("without power, as the system sleeps"));
+            if !k.po.refused.contains(&id.0) {
+                remove_check::release_windows(k, id, Why::NoPower("without power, as the system sleeps"));
+            }
         }
         let at = k.pnp.card(id).function.address;
         k.configuration().set_powered(at, false);

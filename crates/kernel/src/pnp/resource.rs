@@ -260,6 +260,7 @@ mod tests {
         cards: Promptness::InTime,
         late_stores: false,
         later_bus: false,
+        programs_of_32_bits: false,
         posted: 0,
     });
 

@@ -48,6 +48,9 @@ pub struct State {
     /// Requests that set or query a state and have not ended, by the bottom of the stack they went to: when each is overdue.
     pub(crate) watched: Vec<watchdog::Watched>,
     pub(crate) inrush: inrush::State,
+    /// Stacks by their bottoms for which a driver could not request a state: what it can do is hand that on with a request that must not fail, and leave the
+    /// device where it is, until the next request for D0.
+    pub(crate) refused: BTreeSet<u64>,
 }
 
 impl State {

@@ -96,7 +96,8 @@ pub(super) fn send_later(
     enqueue(cx, Pending::new(device, minor, state))
 }
 
-/// `PoRequestPowerIrp`: `PENDING` once the request is on its way.
+/// `PoRequestPowerIrp`: `PENDING` once the request is on its way. Whether there is no memory for one is the choice `fault.call`, but for one to power a device up:
+/// no driver can do without that.
 ///
 /// # Errors
 /// A verdict if a pointer is bad.
@@ -126,7 +127,13 @@ pub fn request(
         cx.verify(verdict.bug_check(0xC4, [0x4_100B, 0, 0, 0]))?;
         cx.write(irp, DriverPtr::NULL)?;
     }
-    cx.with(|k| fx::directed::note_request(k, io::stack::bottom(k, device)));
+    let bottom = cx.with(|k| io::stack::bottom(k, device));
+    let may_fail = minor == IRP_MN_QUERY_POWER || state > PowerDeviceD0;
+    if may_fail && cx.choose("fault.call", 2) == 1 {
+        cx.with(|k| k.po.refused.insert(bottom.address));
+        return Ok(NtStatus::INSUFFICIENT_RESOURCES);
+    }
+    cx.with(|k| fx::directed::note_request(k, bottom));
     enqueue(cx, Pending { completion, context, ..Pending::new(device, minor, state) })?;
     Ok(NtStatus::PENDING)
 }
@@ -216,6 +223,9 @@ fn carry_out(cx: &mut Cx<'_>, bottom: u64, pending: Pending) -> Flow<(Answer, bo
         watchdog::watch(cx, bottom, |cx| send(cx, pending.device, &Request { level, ..request }))
     };
     let powers_up = pending.minor == IRP_MN_SET_POWER && pending.state == PowerDeviceD0;
+    if powers_up {
+        cx.with(|k| k.po.refused.remove(&bottom));
+    }
     cx.with(|k| pnp::node::power_asked(k, pnp::NodeId(bottom), DevicePowerState));
     let answer = match powers_up && flags.is_inrush() {
         true => inrush::alone(cx, pdo, send)?,

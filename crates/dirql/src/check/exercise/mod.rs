@@ -12,6 +12,7 @@ mod lives;
 mod neighbours;
 mod registers;
 mod steps;
+mod surroundings;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -28,8 +29,9 @@ use inputs_and_lengths::{pointers, sizes, values};
 use lives::{interrupts, lives, managed, opens, seldom};
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
 use registers::registers_show;
-use steps::{ENDED, asks, first_operations, opened, place, two_at_once, two_under_way, words};
+use steps::{ENDED, asks, opened, place, two_at_once, two_under_way, words};
 pub(super) use steps::{PAUSE, on, open, open_other, tried};
+use surroundings::{of_32_bit_programs, refused_later};
 use system::watched;
 use under_way::{left, of_a_closed_handle, of_children, within_lives};
 pub use values::{WithValues, exercises_with_values, registry_options};
@@ -116,26 +118,6 @@ const LATER_BUS: &str = "--platform=later-bus";
 /// The method of a code whose buffers the system copies.
 const METHOD_BUFFERED: u32 = 0;
 const METHOD_NEITHER: u32 = 3;
-
-/// Requests where the bus driver answers what it is sent later, be it that it does not know it.
-fn refused_later(survey: &Survey, name: &str, plan: &mut Plan) {
-    if !survey.plug_and_play {
-        return;
-    }
-    plan.more = vec![LATER_BUS.to_owned()];
-    let title = |what: &str| format!("{what} where the bus driver answers later");
-    plan.add(
-        title("requests that drivers seldom handle"),
-        format!("{}; {}", open(name), seldom()),
-        Kind::Little,
-    );
-    for one in first_operations(survey) {
-        let opened = opened(survey, name, &[one]);
-        let script = format!("{opened}; {}; wait 2s; cancel h; join a; close h", asks("a", one));
-        plan.add(title(&words(one)), script, Kind::Little);
-    }
-    plan.more.clear();
-}
 
 /// What is to be tried, in this order. `budget` is how much of each, in hundredths of the usual.
 #[must_use]
@@ -279,6 +261,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     posted(survey, name, &mut plan);
     registers_show(survey, name, &mut plan);
     refused_later(survey, name, &mut plan);
+    of_32_bit_programs(survey, name, &mut plan);
     if !survey.operations.is_empty() {
         plan.add("sequences of requests by what code they reach", "", Kind::Inputs);
         for part in 0..STORY_EXERCISES + SEQUENCE_EXERCISES {

@@ -1,5 +1,6 @@
 //! What is tried where values are in the registry that the driver asks for and that are not there else.
 
+use abi::{REG_MULTI_SZ, REG_SZ};
 use serde::{Deserialize, Serialize};
 
 use super::super::absent::{Absent, Data};
@@ -81,7 +82,8 @@ pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
         (Data::Large, "with large values in the registry that it asks for"),
         (Data::OfAnotherType, "with values of another type in the registry that it asks for"),
         (Data::Bytes, "with values of as many bytes as it has room for in the registry"),
-        (Data::OpenText, "with texts without an end in the registry"),
+        (Data::OpenText(REG_SZ), "with texts without an end in the registry"),
+        (Data::OpenText(REG_MULTI_SZ), "with lists of texts without an end in the registry"),
     ];
     for (data, what) in usual.into_iter().chain(OVERFLOWS.map(|number| (Data::Many(number), numbers))) {
         if values.iter().any(|value| data.is_for(value.kind)) {

@@ -48,6 +48,8 @@ pub struct Survey {
     pub knows_power: bool,
     /// It powers its device down while the system works, when that is idle.
     pub idles: bool,
+    /// It asks whether a program is of 32 bits.
+    pub serves_32_bits: bool,
     /// What it asks to get to know of.
     pub watched: Vec<Watched>,
     /// The blocks of data that it offers by WMI, as scripts have them: `block:{GUID}`.
@@ -334,6 +336,7 @@ pub fn survey(
         is_hardware: imports(image, &HARDWARE),
         knows_power: imports(image, &IDLE) || imports(image, &POWER),
         idles: imports(image, &IDLE),
+        serves_32_bits: imports(image, &["IoIs32bitProcess"]),
         watched: Watched::ALL.into_iter().filter(|watched| imports(image, watched.imports())).collect(),
         signals: signals.of_unknown,
         boards: signals.boards,

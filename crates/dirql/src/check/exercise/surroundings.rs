@@ -1,0 +1,50 @@
+//! What is tried in other surroundings: above a bus driver that answers later, and with programs of 32 bits.
+
+use super::super::survey::Survey;
+use super::effort::{Kind, Plan};
+use super::inputs_and_lengths::sizes;
+use super::lives::seldom;
+use super::steps::{asks, first_operations, open, opened, tried, words};
+use super::{LATER_BUS, METHOD_NEITHER};
+
+const PROGRAMS_OF_32_BITS: &str = "--platform=32-bit-programs";
+
+/// Requests where the bus driver answers what it is sent later, be it that it does not know it.
+pub(super) fn refused_later(survey: &Survey, name: &str, plan: &mut Plan) {
+    if !survey.plug_and_play {
+        return;
+    }
+    plan.more = vec![LATER_BUS.to_owned()];
+    let title = |what: &str| format!("{what} where the bus driver answers later");
+    plan.add(
+        title("requests that drivers seldom handle"),
+        format!("{}; {}", open(name), seldom()),
+        Kind::Little,
+    );
+    for one in first_operations(survey) {
+        let opened = opened(survey, name, &[one]);
+        let script = format!("{opened}; {}; wait 2s; cancel h; join a; close h", asks("a", one));
+        plan.add(title(&words(one)), script, Kind::Little);
+    }
+    plan.more.clear();
+}
+
+/// Requests of a program of 32 bits, whose structures are shorter than others': each of all sizes behind all that need nothing before them. Where a driver gets a program's address
+/// (`METHOD_NEITHER`) it would be one that such a program does not have.
+pub(super) fn of_32_bit_programs(survey: &Survey, name: &str, plan: &mut Plan) {
+    if !survey.serves_32_bits {
+        return;
+    }
+    plan.more = vec![PROGRAMS_OF_32_BITS.to_owned()];
+    let of_32_bits = || {
+        let is_apart = |code: u32| code & 3 == METHOD_NEITHER;
+        first_operations(survey).filter(move |operation| !operation.code.is_some_and(is_apart))
+    };
+    let first = of_32_bits().filter(|one| one.needs.is_none()).enumerate();
+    let first = first.map(|(n, one)| tried(n, &one.command)).collect::<Vec<_>>().join("; ");
+    for one in of_32_bits() {
+        let script = format!("{}; {}; {}", opened(survey, name, &[one]), first, sizes(one, &survey.values));
+        plan.add(format!("{} of all sizes by a program of 32 bits", words(one)), script, Kind::Sizes);
+    }
+    plan.more.clear();
+}
