@@ -33,6 +33,18 @@ const OWN_PROCESS: u64 = u64::MAX;
 /// So many of the driver's own numbers are tried as lengths.
 const OWN_SIZES: usize = 24;
 
+/// The request with buffers of several pages.
+pub(super) fn of_several_pages(operation: &Operation) -> String {
+    match operation.code {
+        Some(_) => match operation.command.rsplit_once(" out ") {
+            Some((before, _)) => format!("{before} out {SEVERAL_PAGES}"),
+            None => operation.command.clone(),
+        },
+        None if operation.command.starts_with("read") => format!("read h {SEVERAL_PAGES}"),
+        None => format!("write h {}", filled(SEVERAL_PAGES, u32::MAX)),
+    }
+}
+
 pub(super) fn sizes(operation: &Operation, own: &[u32]) -> String {
     let mut steps = Vec::new();
     let mut add = |command: String| steps.push(tried(steps.len(), &command));
@@ -109,6 +121,50 @@ pub(super) fn values(operation: &Operation, code: u32, limits: &[u32]) -> String
         }
     }
     steps.join("; ") + "; close h"
+}
+
+/// So many requests of each kind are made where lengths change: a ring of bytes whose end a record meets by one of its last three bytes meets it so once in
+/// as many requests as a third of its length, whatever the records' lengths are.
+const CHANGING: u32 = 3_000;
+const LONGEST_CHANGING: u32 = 600;
+/// So many that give data are ahead of those that take it.
+const AHEAD: u32 = 3;
+
+/// Requests that give data and requests that take it, one after the other, thousands in a row and of lengths that change each time: what the driver keeps of them
+/// goes round, whatever its size is.
+pub(super) fn changing(gives: &Operation, takes: &Operation) -> String {
+    // What waits, as for room, is given up.
+    let made = |command: String| format!("async a {command}; cancel a; join a");
+    let given = |length: u32| {
+        let data = filled(length, 0x4141_4141);
+        match gives.code {
+            Some(code) => format!("ioctl h {code:#x} in {data}"),
+            None => format!("write h {data}"),
+        }
+    };
+    let taken = match takes.code {
+        Some(code) => format!("ioctl h {code:#x} out {PAGE_LENGTH}"),
+        None => format!("read h {PAGE_LENGTH}"),
+    };
+    let mut state: u32 = 1;
+    let mut steps = Vec::new();
+    for n in 0..CHANGING {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        steps.push(made(given(1 + (state >> 16) % LONGEST_CHANGING)));
+        if n >= AHEAD {
+            steps.push(made(taken.clone()));
+        }
+    }
+    steps.join("; ") + "; close h"
+}
+
+/// Whether a request takes data of any length from the application, and whether it gives it such.
+pub(super) fn gives_or_takes(operation: &Operation) -> (bool, bool) {
+    let command = operation.command.as_str();
+    match operation.code {
+        Some(_) => (command.contains(" in "), command.contains(" out ")),
+        None => (command.starts_with("write"), command.starts_with("read")),
+    }
 }
 
 /// Inputs that hold addresses of the application's own memory: in each of several places of 8 bytes one, with lengths in the others, or in all but the last,

@@ -2,10 +2,8 @@
 
 use super::super::signals::guessed_causes;
 use super::super::survey::Survey;
+use super::registers::hold;
 use super::steps::open;
-
-/// So many registers of each window of an unknown card get values, from its beginning.
-const REGISTERS: u32 = 16;
 
 pub(super) fn opens(name: &str) -> String {
     let open = |more: &str| format!("open \"{name}\" as {more}");
@@ -34,18 +32,15 @@ pub(super) fn opens(name: &str) -> String {
 /// Cards of which nothing is known interrupt, by title: their registers hold nothing, all ones, or one bit each, which stays or which the driver can clear.
 /// Empty if there is none.
 pub(super) fn interrupts(signals: &[String]) -> Vec<(&'static str, String)> {
-    let (pins, windows): (Vec<&String>, Vec<&String>) =
-        signals.iter().partition(|signal| signal.ends_with(" pulse"));
+    let pins = || signals.iter().filter(|signal| signal.ends_with(" pulse"));
     let mut steps = Vec::new();
     for value in [0, u32::MAX, 1, 2, 4, 0x80] {
-        for window in &windows {
-            steps.extend((0..REGISTERS).map(|at| format!("poke {window}+{:x} {value}", 4 * at)));
-        }
-        for (pin, accesses) in pins.iter().flat_map(|pin| [1, 2, 3].map(|accesses| (pin, accesses))) {
+        steps.extend(hold(signals, value));
+        for (pin, accesses) in pins().flat_map(|pin| [1, 2, 3].map(|accesses| (pin, accesses))) {
             steps.push(format!("poke {pin} {accesses}; wait 1ms"));
         }
     }
-    if pins.is_empty() {
+    if pins().next().is_none() {
         return Vec::new();
     }
     let causes: Vec<String> =

@@ -21,11 +21,11 @@ mod values;
 
 use serde::{Deserialize, Serialize};
 
-use super::survey::Survey;
+use super::survey::{Operation, Survey};
 use at_once::{at_once, from_outside};
 use card_timing::{answered_late, answered_soon, posted};
 use effort::{Kind, Plan};
-use inputs_and_lengths::{pointers, sizes, values};
+use inputs_and_lengths::{changing, gives_or_takes, pointers, sizes, values};
 use lives::{interrupts, lives, managed, opens, seldom};
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
 use registers::registers_show;
@@ -102,6 +102,8 @@ pub(super) const OVERFLOWS: [u32; 8] =
 pub(super) const MANY: u32 = 64;
 /// So many are made one after the other: more than what counts in four or five bits.
 const IN_A_ROW: usize = 40;
+/// So many pairs of requests that give data and take it are made thousands of times.
+const CHANGING_PAIRS: usize = 6;
 /// More than what counts in eight bits.
 const MORE_THAN_A_BYTE: usize = 258;
 /// So many exercises are stories; behind these come those of sequences, which are found by so many attempts.
@@ -251,6 +253,14 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
                 plan.add(format!("{what} {title}"), format!("{open}; {script}"), Kind::Requests);
             }
         }
+    }
+    let ends = |operation: &&Operation| !operation.waits && operation.word().is_none();
+    let gives = operations().filter(ends).filter(|one| gives_or_takes(one).0);
+    let takes = || operations().filter(ends).filter(|one| gives_or_takes(one).1);
+    let pairs = gives.flat_map(|one| takes().map(move |other| (one, other)));
+    for (gives, takes) in pairs.filter(|(one, other)| one != other).take(CHANGING_PAIRS) {
+        let title = format!("{} and {} of changing lengths", words(gives), words(takes));
+        plan.add(title, format!("{open}; {}", changing(gives, takes)), Kind::Usual);
     }
     for (title, script) in of_children(survey, name) {
         plan.add(title, script, Kind::Little);

@@ -4,10 +4,16 @@
 use super::super::signals::cards_with_pins;
 use super::super::survey::Survey;
 use super::effort::{Kind, Plan};
-use super::steps::{asks, first_operations, open, opened, words};
+use super::inputs_and_lengths::of_several_pages;
+use super::steps::{asks, first_operations, open, opened, tried, words};
 
 /// What all registers show together with the interrupt: no ones in all bits, which a card that is gone shows.
 const WIDE: [u32; 2] = [0x7FFF_FFFF, 0xFFFF];
+
+/// What all registers hold before requests are made: counts and states, and no interrupt.
+const HELD: [u32; 4] = [0x7FFF_FFFF, 0xFFFF, 0x100, 1];
+/// So many registers of each window.
+const REGISTERS: u32 = 16;
 
 /// Each of these, to an idle driver and while a request is under way.
 pub(super) fn registers_show(survey: &Survey, name: &str, plan: &mut Plan) {
@@ -27,6 +33,24 @@ pub(super) fn registers_show(survey: &Survey, name: &str, plan: &mut Plan) {
     for card in cards_with_pins(&survey.signals) {
         with_requests(survey, name, plan, &|word| format!("poke {card} cause {word:#x}; wait 1ms"));
     }
+    for word in HELD {
+        let held = hold(&survey.signals, word);
+        if held.is_empty() {
+            continue;
+        }
+        let requests = first_operations(survey).flat_map(|one| [one.command.clone(), of_several_pages(one)]);
+        let requests: Vec<String> = requests.enumerate().map(|(n, command)| tried(n, &command)).collect();
+        let script = format!("{}; {}; {}; close h", open(name), held.join("; "), requests.join("; "));
+        plan.add(format!("requests while all registers hold {word:#x}"), script, Kind::Little);
+    }
+}
+
+/// How all registers of the cards of which nothing is known come to hold this word, one after the other; the driver may change it.
+pub(super) fn hold(signals: &[String], word: u32) -> Vec<String> {
+    let windows = signals.iter().filter(|signal| !signal.ends_with(" pulse"));
+    windows
+        .flat_map(|window| (0..REGISTERS).map(move |at| format!("poke {window}+{:x} {word}", 4 * at)))
+        .collect()
 }
 
 fn with_requests(survey: &Survey, name: &str, plan: &mut Plan, shows: &dyn Fn(u32) -> String) {
@@ -36,11 +60,12 @@ fn with_requests(survey: &Survey, name: &str, plan: &mut Plan, shows: &dyn Fn(u3
         plan.add(title.clone(), format!("{}; {shown}; close h", open(name)), Kind::Little);
         for one in first_operations(survey) {
             let opened = opened(survey, name, &[one]);
-            // What a board's registers show stays: the second time it is there before the request.
+            // What a board's registers show stays: the second time it is there before the request, and before one whose data fill several pages.
             let script = format!(
-                "{opened}; {}; wait 1ms; {shown}; cancel h; join a; {}; wait 1ms; {shown}; cancel h; join b; close h",
+                "{opened}; {}; wait 1ms; {shown}; cancel h; join a; {}; wait 1ms; {shown}; cancel h; join b; async c {}; wait 1ms; {shown}; cancel h; join c; close h",
                 asks("a", one),
-                asks("b", one)
+                asks("b", one),
+                of_several_pages(one)
             );
             plan.add(format!("{} and {title}", words(one)), script, Kind::Little);
         }
