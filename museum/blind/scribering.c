@@ -1,5 +1,5 @@
 /*
- * scribe - keeps the last few kilobytes of application trace lines in memory.
+ * scribering - keeps the last few kilobytes of application trace lines in memory.
  *
  * Programs write() records of up to 1000 bytes to \\.\Scribe; a collector
  * read()s them back, one record per read, oldest first.  Records of any
