@@ -303,7 +303,13 @@ impl<'m> Cx<'m> {
         if let Some(leave) = ke::exception::bad_pointer(self, bad) {
             return leave;
         }
-        let special = special_pool::accused(self, bad.address, bad.write, special_pool::By::Kernel);
+        let constant = if bad.write {
+            mm::user::read_only_written(self, bad.address, "the kernel, for the driver,")
+        } else {
+            None
+        };
+        let special = constant
+            .or_else(|| special_pool::accused(self, bad.address, bad.write, special_pool::By::Kernel));
         let irql = ke::irql::current(self);
         let instruction = self.engine().caller().map(|caller| caller.rip);
         let accessed = instruction.map(|instruction| accessed::of_nothing(self, bad.address, instruction));

@@ -134,11 +134,20 @@ fn transfer<'r>(stage: &Stage, cx: &mut Cx<'_>, request: &'r Request) -> Result<
 }
 
 /// The application takes memory, and has these bytes in it.
-pub(super) fn memory(stage: &Stage, cx: &mut Cx<'_>, name: &str, data: &Data) -> Flow<Outcome> {
+pub(super) fn memory(
+    stage: &Stage,
+    cx: &mut Cx<'_>,
+    name: &str,
+    data: &Data,
+    read_only: bool,
+) -> Flow<Outcome> {
     let bytes = stage.sent(cx, data);
     let Some(buffer) = transfer::allocate(cx, &bytes)? else {
         return Ok(Err("the application has no memory left".to_owned()));
     };
+    if read_only {
+        user::protect(cx, buffer.address, false);
+    }
     stage.with(|state| {
         state.pointers.insert(name.to_owned(), buffer.address);
         state.memory.insert(name.to_owned(), buffer)

@@ -127,6 +127,8 @@ pub enum Command {
         name: Name,
         /// What it holds.
         data: Data,
+        /// The application cannot store to it (`PAGE_READONLY`).
+        read_only: bool,
     },
     /// `memory … at`: a name for an address that the application need not own.
     MemoryAt {

@@ -222,7 +222,8 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
                 Command::MemoryOf { name: names.give(&name, Kind::Memory)?, of, length }
             } else {
                 let data = args.exact_data(names)?;
-                Command::Memory { name: names.give(&name, Kind::Memory)?, data }
+                let read_only = args.take("read-only");
+                Command::Memory { name: names.give(&name, Kind::Memory)?, data, read_only }
             }
         }
         "unmap" => {

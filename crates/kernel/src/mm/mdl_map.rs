@@ -168,7 +168,10 @@ fn show(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, place: Place, protection: Protecti
     Ok(Some(start))
 }
 
+/// The kernel's view of pages that an application has read-only takes stores, on Windows, and must not get any: here it takes none.
 fn show_ram(cx: &mut Cx<'_>, place: Place, pages: &[u64], protection: Protection) -> Option<u64> {
+    let is_constant = |k: &Kernel| pages.iter().any(|page| user::has_read_only(k, *page));
+    let protection = if cx.with(|k| is_constant(k)) { Protection::READ } else { protection };
     let zone = if place.user { Zone::User } else { Zone::Mappings };
     let page = Page { physical: 0, protection, pageable: false };
     let wanted = place.requested & !(PAGE - 1);

@@ -7,9 +7,9 @@
 //! Buffers of requests are used again, because the host is asked for memory seldom then: each only after [`resting`] others, and meanwhile,
 //! for drivers, it is not there (`paging`, and `shadow` in a checked machine), as if the application had freed it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use engine::windows::{PAGE, USER_DEVICE};
+use engine::windows::{PAGE, USER, USER_DEVICE};
 use engine::{Access, BadAddress, Flow, Guest, Protection};
 
 use super::map::{self, Page};
@@ -18,6 +18,7 @@ use super::{mdl_map, paging, ready, shadow, virtual_memory};
 use crate::cx::{Cx, Kernel};
 use crate::hal::access;
 use crate::ps;
+use crate::verdict::Verdict;
 
 /// A range of an application's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,6 +38,8 @@ pub struct State {
     /// Those that a process has for its next requests, by process and pages, the one that was given back last at the end: the address,
     /// and how many bytes of it were used.
     kept: BTreeMap<(u32, u64), VecDeque<(u64, u64)>>,
+    /// Physical pages that applications have read-only.
+    read_only: BTreeSet<u64>,
 }
 
 /// Pages of the largest range that is used again.
@@ -104,6 +107,7 @@ pub fn free(cx: &mut Cx<'_>, address: u64) -> bool {
         if owned.rests {
             k.mm.user.kept.values_mut().for_each(|kept| kept.retain(|(range, _)| *range != start));
         }
+        note_protection(k, start, owned, true);
         map::release(k, Zone::User, start, owned.pages);
         true
     })
@@ -198,8 +202,43 @@ pub fn protect(cx: &mut Cx<'_>, address: u64, writable: bool) -> bool {
             return false;
         }
         k.mm.map.protect(k.engine, start, owned.pages, protection);
+        note_protection(k, start, owned, writable);
         true
     })
+}
+
+fn note_protection(k: &mut Kernel, start: u64, owned: Owned, writable: bool) {
+    if writable && k.mm.user.read_only.is_empty() {
+        return;
+    }
+    for at in (start..).step_by(map::PAGE_BYTES).take(usize::try_from(owned.pages).unwrap_or(usize::MAX)) {
+        let Some(page) = k.mm.map.physical(at) else { continue };
+        if writable {
+            k.mm.user.read_only.remove(&page)
+        } else {
+            k.mm.user.read_only.insert(page)
+        };
+    }
+}
+
+/// Whether this physical page is one that an application has read-only.
+#[must_use]
+pub(super) fn has_read_only(k: &Kernel, page: u64) -> bool {
+    !k.mm.user.read_only.is_empty() && k.mm.user.read_only.contains(&page)
+}
+
+/// The verdict on a store by `who`, if there is a view of the kernel's of a page that an application has read-only.
+pub(crate) fn read_only_written(cx: &mut Cx<'_>, address: u64, who: &str) -> Option<Verdict> {
+    let is_constant = cx.with(|k| {
+        let physical = k.mm.map.physical(address & !(PAGE - 1));
+        !USER.contains(address) && physical.is_some_and(|page| has_read_only(k, page))
+    });
+    let message = || {
+        format!(
+            "{who} wrote to {address:#x}, where pages are mapped that an application has read-only: they were locked for reading (IoReadAccess), and Windows lets the store change what is constant for the application"
+        )
+    };
+    is_constant.then(|| Verdict::error("read-only-memory-written", message()))
 }
 
 /// Whether a driver has secured any of a range, against its end or against being written no more.

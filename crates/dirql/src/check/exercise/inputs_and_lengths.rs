@@ -219,6 +219,7 @@ pub(super) fn pointers(operation: &Operation) -> String {
         "memory longer of good 0xfffffffc".to_owned(),
         "memory longest of good 0xffffffff".to_owned(),
         format!("memory page {}", filled(PAGE_LENGTH, 0x4141_4141)),
+        format!("memory constant zero:{PAGE_LENGTH} read-only"),
     ];
     let mut add = |command: String| steps.push(tried(steps.len(), &command));
     // With other methods the I/O manager sees that there is less.
@@ -226,7 +227,7 @@ pub(super) fn pointers(operation: &Operation) -> String {
         Some(code) if code & 3 != METHOD_NEITHER => &[],
         _ => &["longer", "longest"],
     };
-    for bad in ["gone", "kernel", "null", "odd"].iter().chain(claimed) {
+    for bad in ["gone", "kernel", "null", "odd", "constant"].iter().chain(claimed) {
         match operation.code {
             Some(code) => {
                 add(format!("ioctl h {code:#x} in memory {bad} out memory {bad}"));
@@ -238,6 +239,9 @@ pub(super) fn pointers(operation: &Operation) -> String {
             None if operation.command.starts_with("read") => add(format!("read h memory {bad}")),
             None => add(format!("write h memory {bad}")),
         }
+    }
+    if let Some((before, _)) = operation.command.rsplit_once(" out ") {
+        add(format!("{before} out memory constant"));
     }
     let given = match operation.code {
         Some(code) => format!("ioctl h {code:#x} in"),

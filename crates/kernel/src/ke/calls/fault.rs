@@ -158,6 +158,12 @@ pub(crate) fn verdict(cx: &mut Cx<'_>, fault: &Fault) -> Verdict {
         instruction: ldr::symbols::describe(cx, rip),
         target: ldr::symbols::describe(cx, fault.address),
     };
+    if fault.kind == FaultKind::Write
+        && let Some(mut verdict) = user::read_only_written(cx, fault.address, &circumstances.instruction)
+    {
+        verdict.caller = Some(fault.caller);
+        return verdict;
+    }
     if circumstances.overflowed.is_none()
         && matches!(fault.kind, FaultKind::Read | FaultKind::Write)
         && let Some(mut verdict) = {

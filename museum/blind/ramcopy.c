@@ -6,13 +6,12 @@
  *   IOCTL_RAM_FETCH   in: ULONG offset; the MDL describes where they go
  *
  * One transfer at a time; a request is finished in the caller's thread (the
- * engine takes about a tenth of a second).  The card is expected to run with
- * dma_mask=0xffffffff.
+ * engine takes about a tenth of a second).
  *
  * The bug: a request that fills the caller's buffer is defined METHOD_IN_DIRECT.
  *
  * Device: PCI\VEN_1234&DEV_11E8
- * Rule: mdl-written-though-read
+ * Rule: read-only-memory-written
  * Needs: ioctl, device
  */
 #include <ddk/wdm.h>
@@ -289,11 +288,20 @@ static void ram_release(struct ram *r)
     give(r);
 }
 
+/* DEVICE_DESCRIPTION as of version 3, which these headers do not have yet. */
+typedef struct {
+    DEVICE_DESCRIPTION Old;
+    ULONG DmaAddressWidth;
+    ULONG DmaControllerInstance;
+    ULONG DmaRequestLine;
+    PHYSICAL_ADDRESS DeviceAddress;
+} DEVICE_DESCRIPTION_3;
+
 static NTSTATUS ram_start(struct ram *r, PCM_RESOURCE_LIST res)
 {
     PCM_PARTIAL_RESOURCE_DESCRIPTOR d, mem = NULL, irq = NULL;
     IO_CONNECT_INTERRUPT_PARAMETERS cp;
-    DEVICE_DESCRIPTION dd;
+    DEVICE_DESCRIPTION_3 dd;
     PKINTERRUPT intr = NULL;
     ULONG i, maps;
     NTSTATUS st;
@@ -316,13 +324,14 @@ static NTSTATUS ram_start(struct ram *r, PCM_RESOURCE_LIST res)
         return STATUS_INSUFFICIENT_RESOURCES;
 
     RtlZeroMemory(&dd, sizeof(dd));
-    dd.Version = DEVICE_DESCRIPTION_VERSION;
-    dd.Master = TRUE;
-    dd.ScatterGather = TRUE;
-    dd.Dma32BitAddresses = TRUE;
-    dd.InterfaceType = PCIBus;
-    dd.MaximumLength = RAM_BYTES;
-    r->dma = IoGetDmaAdapter(r->pdo, &dd, &maps);
+    dd.Old.Version = 3;
+    dd.DmaAddressWidth = 28;        /* the card's */
+    dd.Old.Master = TRUE;
+    dd.Old.ScatterGather = TRUE;
+    dd.Old.Dma32BitAddresses = TRUE;
+    dd.Old.InterfaceType = PCIBus;
+    dd.Old.MaximumLength = RAM_BYTES;
+    r->dma = IoGetDmaAdapter(r->pdo, &dd.Old, &maps);
     if (r->dma == NULL)
         return STATUS_INSUFFICIENT_RESOURCES;
     r->buf = r->dma->DmaOperations->AllocateCommonBuffer(r->dma, RAM_BYTES, &r->buf_la, FALSE);
