@@ -47,7 +47,9 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
             request::memory_at(stage, name, *address, *length);
             Ok(Ok(()))
         }
-        Command::MemoryOf { name, of, length } => Ok(request::memory_of(stage, name, of, *length)),
+        Command::MemoryOf { name, of, offset, length } => {
+            Ok(request::memory_of(stage, name, of, (*offset, *length)))
+        }
         Command::Unmap(name) => request::unmap(stage, cx, name),
         Command::Load { pointer, offset, length, expect } => {
             request::load(stage, cx, (pointer, *offset), *length, expect)

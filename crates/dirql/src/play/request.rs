@@ -163,12 +163,12 @@ pub(super) fn memory_at(stage: &Stage, name: &str, address: u64, length: u32) {
     });
 }
 
-/// Memory gets another name, and with that another length.
-pub(super) fn memory_of(stage: &Stage, name: &str, of: &str, length: u32) -> Outcome {
+/// What is in memory at an offset gets another name, and with that another length.
+pub(super) fn memory_of(stage: &Stage, name: &str, of: &str, (offset, length): (u64, u32)) -> Outcome {
     let Some(buffer) = stage.with(|state| state.memory.get(of).copied()) else {
         return Err(format!("memory {of} is not there (yet)"));
     };
-    memory_at(stage, name, buffer.address, length);
+    memory_at(stage, name, buffer.address.wrapping_add(offset), length);
     Ok(())
 }
 

@@ -139,12 +139,14 @@ pub enum Command {
         /// Bytes.
         length: u32,
     },
-    /// `memory … of`: another name for memory, with a length of its own.
+    /// `memory … of`: another name for memory, or for what is in it from an offset on, with a length of its own.
     MemoryOf {
         /// The name to load, store and pass it by.
         name: Name,
         /// The memory.
         of: Name,
+        /// Bytes from its beginning.
+        offset: u64,
         /// Bytes that the application says there are.
         length: u32,
     },

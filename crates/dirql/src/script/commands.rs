@@ -219,7 +219,9 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             } else if args.take("of") {
                 let of = memory(args, names)?;
                 let length = args.claimed()?;
-                Command::MemoryOf { name: names.give(&name, Kind::Memory)?, of, length }
+                let offset =
+                    if args.take("at") { args.number("an offset in bytes", u64::from(u32::MAX))? } else { 0 };
+                Command::MemoryOf { name: names.give(&name, Kind::Memory)?, of, offset, length }
             } else {
                 let data = args.exact_data(names)?;
                 let read_only = args.take("read-only");

@@ -93,6 +93,11 @@ impl Stale {
         self.released.extend(windows);
     }
 
+    /// The device is gone, with or without power: its registers read as ones, and drivers find out by that.
+    pub(crate) fn gone(&mut self, device: &str) {
+        self.released.retain(|old| old.device != device || !matches!(old.why, Why::NoPower(_)));
+    }
+
     /// The device has these windows now. Where it was and is no more, its driver has lost nothing.
     pub(crate) fn assign(&mut self, device: &str, windows: &[Window]) {
         self.seen_ports.fill(0);

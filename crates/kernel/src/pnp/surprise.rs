@@ -77,6 +77,9 @@ fn tell_surprise(cx: &mut Cx<'_>, id: NodeId, gone: bool) -> Flow<()> {
         return Ok(());
     }
     tell(cx, id, "surprise removal of");
+    if gone {
+        cx.with(|k| k.hal.stale.gone(&k.pnp.node(id).name));
+    }
     let above = remove_check::above(cx, id)?;
     ask(cx, id, IRP_MN_SURPRISE_REMOVAL, [0; 4])?;
     remove_check::after_surprise(cx, id, &above)?;

@@ -45,8 +45,30 @@ pub(super) fn of_several_pages(operation: &Operation) -> String {
     }
 }
 
+/// Buffers that begin within a page, as those of applications do: where in three pages, and how long.
+const WITHIN: [(u32, u32); 8] =
+    [(0xFF0, 64), (0xFFC, 8), (0xFFF, 2), (100, 4096), (1, 4096), (0x800, 4096), (0x810, 8192), (16, 64)];
+
+/// Requests with such buffers: of all that is not copied for the driver.
+fn within_pages(operation: &Operation) -> Vec<String> {
+    let mut steps = vec![format!("memory pages {}", filled(SEVERAL_PAGES, u32::MAX))];
+    for (n, (at, length)) in WITHIN.into_iter().enumerate() {
+        let request = match (operation.code, operation.command.rsplit_once(" out ")) {
+            (Some(_), Some((before, _))) => format!("{before} out memory w{n}"),
+            (Some(code), None) => format!("ioctl h {code:#x} in memory w{n}"),
+            (None, _) if operation.command.starts_with("read") => format!("read h memory w{n}"),
+            (None, _) => format!("write h memory w{n}"),
+        };
+        steps.push(format!("memory w{n} of pages {length} at {at:#x}; {}", tried(1000 + n, &request)));
+    }
+    steps
+}
+
 pub(super) fn sizes(operation: &Operation, own: &[u32]) -> String {
     let mut steps = Vec::new();
+    if operation.code.is_none_or(|code| code & 3 != METHOD_BUFFERED) {
+        steps.extend(within_pages(operation));
+    }
     let mut add = |command: String| steps.push(tried(steps.len(), &command));
     match operation.code {
         None if operation.command.starts_with("read") => {
