@@ -1,6 +1,7 @@
 //! A cause of a card's interrupt where it is not known which register shows it, and how it is taken back. So all do: they read as what they hold with the
 //! cause's bits set. When the driver has read some of them, its next write lets the pin drop, whatever it writes and wherever; and ones that it writes clear
-//! their bits in that register, as most cards have it. What is not cleared so goes by itself.
+//! their bits in that register, as most cards have it. What is not cleared so goes by itself. A card that has done what it was told shows nothing behind that
+//! write: bits that start it and bits that say it is done may be alike, in different registers.
 
 use crate::pci::Access;
 use crate::register::{lanes, ones};
@@ -12,6 +13,8 @@ pub(super) struct Guess {
     cleared: Vec<(u8, u64, u32)>,
     /// The driver has read some of them.
     was_seen: bool,
+    /// The first write behind that takes all bits back.
+    is_done: bool,
     asserts: bool,
     ends: u64,
 }
@@ -19,7 +22,12 @@ pub(super) struct Guess {
 impl Guess {
     /// Such a cause, until a moment in ns.
     pub(super) const fn new(bits: u32, ends: u64) -> Self {
-        Self { bits, cleared: Vec::new(), was_seen: false, asserts: true, ends }
+        Self { bits, cleared: Vec::new(), was_seen: false, is_done: false, asserts: true, ends }
+    }
+
+    /// As [`new`](Self::new), of a card that has done what it was told.
+    pub(super) fn done(bits: u32, ends: u64) -> Self {
+        Self { is_done: true, ..Self::new(bits, ends) }
     }
 
     /// Whether it asserts the pin.
@@ -34,6 +42,9 @@ impl Guess {
 
     /// What the driver reads where the windows hold this.
     pub(super) fn read(&mut self, access: &Access, value: u64) -> u64 {
+        if self.is_done && !self.asserts {
+            return value;
+        }
         let (bar, register) = (access.bar, access.offset / 4);
         let cleared = self.cleared.iter().find(|(of, at, _)| (*of, *at) == (bar, register));
         let shown = self.bits & !cleared.map_or(0, |(_, _, bits)| *bits);

@@ -18,6 +18,8 @@ pub(super) const MESSAGE: &str = "message";
 pub(super) const PULSE: &str = "pulse";
 /// The signal that raises a cause of its interrupt, of which it is not known where it is shown.
 pub(super) const CAUSE: &str = "cause";
+/// The signal of a card that has done what it was told.
+pub(super) const DONE: &str = "done";
 /// The name of any of its registers, in the list of its signals.
 const REGISTER: &str = "barN+OFFSET";
 
@@ -123,6 +125,11 @@ pub const ENTRY: Entry = Entry {
         Signal {
             name: CAUSE,
             meaning: "BITS: the pin is raised, and all registers show these bits besides what they hold, until the driver has read some and then writes; for 20 us at most",
+            usual: &[],
+        },
+        Signal {
+            name: DONE,
+            meaning: "BITS: as `cause`, and the card has done what it was told: all registers are as at the beginning, and show no bits behind the driver's first write that has seen them",
             usual: &[],
         },
         Signal {

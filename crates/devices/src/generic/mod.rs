@@ -104,6 +104,15 @@ impl Generic {
         self
     }
 
+    /// What was written to its registers is gone.
+    fn forget(&mut self) {
+        for Contents { ram, last } in &mut self.windows {
+            ram.clear();
+            *last = 0;
+        }
+        self.known.reset(&mut self.windows);
+    }
+
     /// One access, and what it makes of a pulse.
     fn was_accessed(&mut self) {
         if let Some((accesses, until)) = self.pulse {
@@ -116,7 +125,7 @@ impl Generic {
     fn register(&self, name: &str) -> Result<Place, String> {
         let Some(place) = keys::register(name) else {
             return Err(format!(
-                "no signal `{name}`; it has: irq, pulse, cause, and registers as bar0+4c (hexadecimal, 32 bits)"
+                "no signal `{name}`; it has: irq, pulse, cause, done, and registers as bar0+4c (hexadecimal, 32 bits)"
             ));
         };
         match self.header.bars[usize::from(place.bar)] {
@@ -146,12 +155,12 @@ impl Model for Generic {
             placement: _,
             reads: _,
             pin: _,
-            known,
+            known: _,
             raised: _,
             pulse,
             cause,
             next: _,
-            windows,
+            windows: _,
             changed,
             signaled,
         } = self;
@@ -159,11 +168,7 @@ impl Model for Generic {
         *pulse = None;
         *cause = None;
         signaled.clear();
-        for Contents { ram, last } in windows.iter_mut() {
-            ram.clear();
-            *last = 0;
-        }
-        known.reset(windows);
+        self.forget();
     }
 
     fn read(&mut self, access: &Access) -> Result<u64, Refusal> {
@@ -264,15 +269,22 @@ impl Model for Generic {
             self.changed = true;
             return Ok(());
         }
-        if signal == keys::CAUSE && self.known.causes.is_some() {
+        let is_cause = [keys::CAUSE, keys::DONE].contains(&signal);
+        if is_cause && self.known.causes.is_some() {
             return Err("its keys say which register shows causes: raise them by `irq`".to_owned());
         }
-        if signal == keys::CAUSE && self.header.pin != 0 {
-            self.cause = Some(word()?).filter(|bits| *bits != 0).map(|bits| Guess::new(bits, now + PULSE));
+        if is_cause && self.header.pin != 0 {
+            let raised = Some(word()?).filter(|bits| *bits != 0);
+            let is_done = signal == keys::DONE;
+            if is_done && raised.is_some() {
+                self.forget();
+            }
+            let guess = if is_done { Guess::done } else { Guess::new };
+            self.cause = raised.map(|bits| guess(bits, now + PULSE));
             self.changed = true;
             return Ok(());
         }
-        if !["irq", keys::PULSE, keys::CAUSE].contains(&signal) {
+        if !["irq", keys::PULSE, keys::CAUSE, keys::DONE].contains(&signal) {
             let place = self.register(signal)?;
             place.set(&mut self.windows, word()?);
             self.changed = true;

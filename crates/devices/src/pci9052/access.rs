@@ -49,7 +49,8 @@ impl Pci9052 {
             return Ok(ones(access.bytes()));
         }
         let found = self.board.read(&local).map_err(|why| self.refused_by_board(access, why));
-        let shown = lanes(self.shows, access.offset) & ones(access.bytes());
+        let [one, other] = self.shown_by_causes;
+        let shown = lanes(self.shows | one | other, access.offset) & ones(access.bytes());
         let found = found.map(|value| value | shown);
         self.causes.accessed();
         if self.reads_change() {

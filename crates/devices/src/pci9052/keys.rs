@@ -64,7 +64,7 @@ pub const ENTRY: Entry = Entry {
         Signal { name: "linti2", meaning: "1 drives LINTi2 high, 0 low", usual: &[1, 0] },
         Signal {
             name: CAUSES[0],
-            meaning: "with idle=inactive: 1 makes LINTi1 active until the third access to the local bus behind a read of INTCSR, for 200 ms at most; 0 ends that",
+            meaning: "with idle=inactive: 1 makes LINTi1 active until the third access to the local bus behind a read of INTCSR, for 200 ms at most; 0 ends that; any other word does as 1, and each register of the board shows its bits besides until the next of them",
             usual: &[1, 0],
         },
         Signal { name: CAUSES[1], meaning: "the same of LINTi2", usual: &[1, 0] },

@@ -52,6 +52,8 @@ pub struct Pci9052 {
     causes: Causes,
     /// What each register of a board of which nothing is known shows besides what it holds.
     shows: u32,
+    /// What it shows besides by what each cause was raised with.
+    shown_by_causes: [u32; 2],
     /// Header, pin or deadline may have changed since the bus asked.
     changed: bool,
 }
@@ -122,6 +124,7 @@ impl Pci9052 {
             inputs: Inputs::default(),
             causes: Causes::default(),
             shows: 0,
+            shown_by_causes: [0; 2],
             changed: true,
             settings,
         };
@@ -250,11 +253,13 @@ impl Model for Pci9052 {
             inputs: _,
             causes,
             shows,
+            shown_by_causes,
             changed,
         } = self;
         *changed = true;
         *causes = Causes::default();
         *shows = 0;
+        *shown_by_causes = [0; 2];
         *header = Header {
             vendor: 0x10B5,
             device: 0x9050,
@@ -326,14 +331,19 @@ impl Model for Pci9052 {
         if (cause.is_some() || signal == keys::SHOWS) && self.settings.idle != Idle::Inactive {
             return Err(format!("`{signal}` is of a board of which nothing is known: idle=inactive"));
         }
+        let word = || {
+            let bits = number(value).and_then(|bits| u32::try_from(bits).ok());
+            bits.ok_or_else(|| format!("`{value}` is no word of 32 bits"))
+        };
         if let Some(input) = cause {
-            self.causes.set(input, level(value)?, now);
+            let bits = word()?;
+            self.causes.set(input, bits != 0, now);
+            self.shown_by_causes[input] = if bits > 1 { bits } else { 0 };
             self.drive();
             return Ok(());
         }
         if signal == keys::SHOWS {
-            let bits = number(value).and_then(|bits| u32::try_from(bits).ok());
-            self.shows = bits.ok_or_else(|| format!("`{value}` is no word of 32 bits"))?;
+            self.shows = word()?;
             return Ok(());
         }
         let pin = match signal {

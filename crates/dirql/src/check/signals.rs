@@ -16,6 +16,12 @@ const WINDOWS: u32 = 6;
 
 /// What raises causes of the interrupt of which it is not known where they are shown, and how they are taken back.
 const CAUSE: &str = "cause";
+/// The same of a card that has done what it was told.
+const DONE: &str = "done";
+/// The interrupt inputs of a bridge to a board of which nothing is known.
+const INPUTS: [&str; 2] = ["cause1", "cause2"];
+/// What all registers of such a board show as it interrupts, besides one bit.
+const WIDE: [u64; 2] = [0x7FFF_FFFF, 0xFFFF];
 
 /// What has the registers of a board of which nothing is known show bits.
 const SHOWS: &str = "shows";
@@ -95,21 +101,39 @@ pub(super) fn cards_with_pins(signals: &[String]) -> impl Iterator<Item = &str> 
 
 /// Causes of the interrupts of cards of which nothing is known: one bit each, which goes by itself if it is not taken back.
 pub(super) fn guessed_causes(signals: &[String]) -> Vec<Outside> {
-    let bits = |card: &str| {
-        let cause = |bit: u32| Outside {
-            device: card.to_owned(),
-            signal: CAUSE.to_owned(),
-            values: vec![1 << bit, 0],
-        };
-        (0..u32::BITS).map(cause).collect::<Vec<_>>()
+    of_one_bit_each(signals, CAUSE).collect()
+}
+
+/// As these, and what a card raises that has done what it was told, and what a board of which nothing is known does while its registers show bits.
+pub(super) fn all_guessed_causes(signals: &[String], boards: &[String]) -> Vec<Outside> {
+    let cause = |board: &String, input: &str, bits: u64| Outside {
+        device: board.clone(),
+        signal: input.to_owned(),
+        values: vec![bits, 0],
     };
-    cards_with_pins(signals).flat_map(bits).collect()
+    let of_board = |board| {
+        let words = WIDE.into_iter().chain((1..u32::BITS).map(|bit| 1 << bit));
+        let of_first = words.map(move |bits| cause(board, INPUTS[0], bits));
+        of_first.chain(WIDE.map(|bits| cause(board, INPUTS[1], bits)))
+    };
+    let of_cards = of_one_bit_each(signals, CAUSE).chain(of_one_bit_each(signals, DONE));
+    of_cards.chain(boards.iter().flat_map(of_board)).collect()
+}
+
+fn of_one_bit_each<'s>(signals: &'s [String], signal: &'s str) -> impl Iterator<Item = Outside> + 's {
+    let cause = move |card: &str, bit: u32| Outside {
+        device: card.to_owned(),
+        signal: signal.to_owned(),
+        values: vec![1 << bit, 0],
+    };
+    cards_with_pins(signals).flat_map(move |card| (0..u32::BITS).map(move |bit| cause(card, bit)))
 }
 
 impl Outside {
     /// Whether that is what such a card does. One that is guessed at may be taken back by what the driver writes for another purpose.
     pub(super) fn is_sure(&self) -> bool {
-        self.signal != CAUSE
+        let is_guessed = INPUTS.contains(&self.signal.as_str()) && self.values[0] > 1;
+        ![CAUSE, DONE].contains(&self.signal.as_str()) && !is_guessed
     }
 
     /// As a script has it, value by value.

@@ -3,6 +3,7 @@
 
 use super::super::signals::cards_with_pins;
 use super::super::survey::Survey;
+use super::RACES;
 use super::effort::{Kind, Plan};
 use super::inputs_and_lengths::of_several_pages;
 use super::steps::{asks, first_operations, open, opened, tried, words};
@@ -14,6 +15,9 @@ const WIDE: [u32; 2] = [0x7FFF_FFFF, 0xFFFF];
 const HELD: [u32; 4] = [0x7FFF_FFFF, 0xFFFF, 0x100, 1];
 /// So many registers of each window.
 const REGISTERS: u32 = 16;
+
+/// So many interrupts in a row.
+const IN_A_ROW: usize = 6;
 
 /// Each of these, to an idle driver and while a request is under way.
 pub(super) fn registers_show(survey: &Survey, name: &str, plan: &mut Plan) {
@@ -68,6 +72,16 @@ fn with_requests(survey: &Survey, name: &str, plan: &mut Plan, shows: &dyn Fn(u3
                 of_several_pages(one)
             );
             plan.add(format!("{} and {title}", words(one)), script, Kind::Little);
+            // One comes while what is done about that before it goes on, on another processor.
+            let many = vec![shown.as_str(); IN_A_ROW].join("; ");
+            let script = format!(
+                "{opened}; {}; {}; wait 1ms; {many}; cancel h; join a; join b; close h",
+                asks("a", one),
+                asks("b", one)
+            );
+            plan.more = vec![RACES.to_owned()];
+            plan.add(format!("{} and {IN_A_ROW} {title}", words(one)), script, Kind::Quick);
+            plan.more.clear();
         }
     }
 }

@@ -91,6 +91,16 @@ pub(super) fn within_lives(survey: &Survey, operation: &Operation, name: &str) -
                 "power d3; {under_way}; wait 1ms; surprise-remove; wait 2s; cancel h; join a; join b; close h"
             ),
         ),
+        (
+            "asked for while the device is stopped when it is removed",
+            format!(
+                "stop-device; {under_way}; remove-device; wait 50ms; cancel h; join a; join b; close h; remove-device"
+            ),
+        ),
+        (
+            "asked for while the device is stopped when it is pulled",
+            format!("stop-device; {under_way}; surprise-remove; wait 2s; cancel h; join a; join b; close h"),
+        ),
         ("after the device is pulled", format!("surprise-remove; {under_way}; {ended}; close h; {again}")),
         (
             "while the device is stopped",

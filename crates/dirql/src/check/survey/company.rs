@@ -244,15 +244,18 @@ impl Asking<'_> {
         Ok(all)
     }
 
-    /// Which wait until one of these causes comes, and the first that ends each. A request that cannot be cancelled counts as one that fails.
+    /// Which wait until one of these causes comes, and the first that ends each, but for those of which it is known already. A request that cannot be cancelled
+    /// counts as one that fails.
     pub(super) fn ended_by_causes(
         &mut self,
         known: &[Known],
+        ended_already: &[Ended],
         causes: &[Outside],
     ) -> Result<Vec<(usize, Outside)>, Error> {
         let mut ended = Vec::new();
         for (place, one) in variants_last(known)
             .filter(|(_, one)| one.operation.waits || !one.operation.succeeds)
+            .filter(|(place, _)| !ended_already.iter().any(|ended| ended.operations.contains(place)))
             .take(PAIRED)
         {
             for cause in causes {

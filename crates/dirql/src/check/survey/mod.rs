@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::absent::Absent;
 use super::codes::{Compared, compared};
-use super::signals::{Outside, Signals, guessed_causes};
+use super::signals::{Outside, Signals, all_guessed_causes};
 use super::wanted::OWN_BYTES;
 use crate::error::Error;
 use crate::machine::Boots;
@@ -412,7 +412,8 @@ fn ask(
         found.ended_together = asking.ended_together(&known, &found.ended_by)?;
         found.children = asking.children(&known, &found.devices)?;
         found.ended = asking.ended(&known, &found.outside)?;
-        for (operation, cause) in asking.ended_by_causes(&known, &guessed_causes(&found.signals))? {
+        let guessed = all_guessed_causes(&found.signals, &found.boards);
+        for (operation, cause) in asking.ended_by_causes(&known, &found.ended, &guessed)? {
             let known = found.outside.iter().position(|other| *other == cause);
             found
                 .ended
