@@ -163,6 +163,8 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             for (title, script) in lives(survey).into_iter().filter(|(_, script)| script.contains("power ")) {
                 plan.add(format!("{title} where the bus driver answers later"), script, Kind::Little);
             }
+            let title = "left alone for half a minute where the bus driver answers later";
+            plan.add(title, "wait 30s; power s3; wait 30s; power s0; wait 30s", Kind::Little);
             plan.more.clear();
         }
     }
