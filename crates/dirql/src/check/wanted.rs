@@ -39,6 +39,8 @@ const ROUNDS: usize = 3;
 const HALVES: u32 = 12;
 /// The bytes of what is the application's: a handle or an address.
 pub(super) const OWN_BYTES: usize = 8;
+/// Words that are put where the driver has asked for nothing, if nothing else succeeds: small numbers of 4, 2 and 1 bytes.
+const SMALL: [u32; 4] = [1, 0x0001_0001, 0x0101_0101, 0x0004_0004];
 /// By so much times its number from 1 on a word is made another one.
 const SHIFT: u32 = 0x1003;
 
@@ -210,6 +212,15 @@ impl Wanted {
             let word = &mut other.input[at..at + 4];
             let now = u32::from_le_bytes([word[0], word[1], word[2], word[3]]);
             word.copy_from_slice(&now.wrapping_add(Self::shift(at)).to_le_bytes());
+        }
+        other
+    }
+
+    /// With this word wherever the driver has asked for nothing.
+    fn filled(&self, word: u32) -> Self {
+        let mut other = self.clone();
+        for (at, byte) in other.input.iter_mut().enumerate().filter(|(at, _)| !self.given.contains(at)) {
+            *byte = word.to_le_bytes()[at % 4];
         }
         other
     }
@@ -521,6 +532,17 @@ pub(super) fn wanted<E>(
     found.extend(longer);
     found.extend(timed);
     found.extend(ending);
+    // Numbers that are multiplied are compared in no form that shows them: small ones do most often.
+    if let Some((wanted, _)) = furthest.as_ref().filter(|_| found.is_empty()) {
+        for word in SMALL {
+            let other = wanted.filled(word);
+            let Some(life) = ask(&other)?.map(|came| came.life).filter(|life| *life > 0) else { continue };
+            let mut lives = |wanted: &Wanted| Ok(ask(wanted)?.is_some_and(|then| then.life == life));
+            let simplest = if life == ENDING { other } else { other.simplest(&mut lives)? };
+            found.push((simplest, life));
+            break;
+        }
+    }
     // What fails still has the lengths and numbers that the driver asks for first, behind which it may want what another request leaves.
     if let Some((wanted, sites)) = furthest.filter(|_| found.is_empty()) {
         let comes_so_far = |came: Came| sites.is_subset(&came.progress());
@@ -573,6 +595,26 @@ mod tests {
         assert_eq!(driver(greatest).life, 1);
         assert_eq!(greatest.input[..12], [15, 0, 0, 0, 7, 0, 0, 0, 5, 0, 0, 0], "a number below 16");
         assert!(asked <= 100, "{asked}");
+    }
+
+    #[test]
+    fn numbers_that_are_multiplied_are_small() {
+        // A magic number, and a count and a size of 2 bytes each whose product fits into the input and is not 0.
+        let driver = |wanted: &Wanted| {
+            let compare = |rip, left, right| Compare { rip, bytes: 4, asked: Asked::Order, left, right };
+            let mut compared = vec![compare(1, wanted.word(0, 4), 0x4B43_4150)];
+            let bytes = wanted.word(8, 2) * wanted.word(10, 2);
+            let is_known = wanted.word(0, 4) == 0x4B43_4150;
+            if is_known {
+                compared.push(compare(2, bytes, wanted.input.len() as u64 - 12));
+            }
+            let succeeds = is_known && (1..=wanted.input.len() as u64 - 12).contains(&bytes);
+            Came { life: succeeds.into(), compared, new_code: false }
+        };
+        let found = wanted::<()>(Wanted::first(), 64, |wanted| Ok(Some(driver(wanted)))).unwrap();
+        let [(first, 1)] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!(driver(first).life, 1);
+        assert_eq!(first.input[..12], [0x50, 0x41, 0x43, 0x4B, 0, 0, 0, 0, 1, 0, 1, 0]);
     }
 
     #[test]

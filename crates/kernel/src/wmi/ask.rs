@@ -6,7 +6,10 @@
 
 use std::cell::Cell;
 
-use abi::{DEVICE_OBJECT, DriverPtr, GUID, IRP_MJ_SYSTEM_CONTROL, NtStatus, WNODE_TOO_SMALL};
+use abi::{
+    DEVICE_OBJECT, DriverPtr, GUID, IRP_MJ_SYSTEM_CONTROL, IRP_MN_CHANGE_SINGLE_INSTANCE,
+    IRP_MN_CHANGE_SINGLE_ITEM, NtStatus, WNODE_TOO_SMALL,
+};
 use engine::Flow;
 
 use super::judge;
@@ -161,7 +164,8 @@ fn exchange(
     Ok(Answer { status: answer.status, bytes, first })
 }
 
-/// As [`request`] about a block, with a buffer that has at least `room` bytes and is made larger where the provider asks for that.
+/// As [`request`] about a block, with a buffer that has at least `room` bytes and is made larger where the provider asks for that; for a change, with as many as
+/// say what is changed.
 ///
 /// # Errors
 /// As [`request`].
@@ -175,7 +179,9 @@ pub(super) fn block(
 ) -> Flow<Answer> {
     let least = input.len().max(size_of::<WNODE_TOO_SMALL>());
     let is_small = room == 0 && cx.choose("wmi.small_buffer", 2) == 1;
-    let mut room = if is_small { least } else { room.max(least).max(FIRST_ROOM) };
+    // A change has no answer.
+    let is_change = matches!(minor, IRP_MN_CHANGE_SINGLE_INSTANCE | IRP_MN_CHANGE_SINGLE_ITEM);
+    let mut room = if is_small || is_change { least } else { room.max(least).max(FIRST_ROOM) };
     for _ in 0..MOST_TRIES {
         // The provider's own structure begins with how large the buffer is.
         let mut node = input.to_vec();
