@@ -131,7 +131,7 @@ fn exchange(
     room: usize,
 ) -> Flow<Answer> {
     let tag = pool::tag(b"Wmip");
-    let buffer: DriverPtr<u32> = pool::allocate(cx, pool::Kind::NonPaged, room as u64, tag)?;
+    let buffer: DriverPtr<u32> = pool::allocate_packet(cx, room as u64, tag)?;
     let guid: DriverPtr<GUID> = pool::allocate(cx, pool::Kind::NonPaged, size_of::<GUID>() as u64, tag)?;
     if buffer.is_null() || guid.is_null() {
         for block in [buffer.address, guid.address].into_iter().filter(|block| *block != 0) {

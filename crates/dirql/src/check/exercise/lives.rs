@@ -93,7 +93,7 @@ pub(super) fn managed(block: &str) -> String {
     for instance in [0, 1, 7] {
         steps.push(format!("wmi query {block} instance {instance}"));
     }
-    for data in ["u32:0x1", "zero:1", "zero:64", "fill:0xffffffff:4096"] {
+    for data in ["u32:0x1", "zero:0", "zero:1", "zero:64", "fill:0xffffffff:4096"] {
         steps.push(format!("wmi set {block} instance 0 {data}"));
         steps.extend([1, 2, 9, 17, 0].map(|item| format!("wmi set {block} instance 0 item {item} {data}")));
         for (method, room) in [(0, 0), (1, 64), (2, 4), (9, 4096)] {
