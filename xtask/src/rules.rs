@@ -29,6 +29,7 @@ const PAIR: &str = "PAIR(";
 const NOT: &str = "Not: ";
 /// Words of the kernel's that look like rules and are none: names of settings.
 const OTHER_WORDS: [&str; 10] = [
+    "32-bit-programs",
     "before-vista",
     "fully-specified",
     "late-cards",

@@ -1,0 +1,737 @@
+/*
+ * pyrometer - a board with eight infrared thermometers behind a PLX PCI 9052. A measurement takes some
+ * milliseconds; LINT1 tells its end. Programs may load a calibration table (256 values in thousandths of
+ * a degree), which turns the raw values into temperatures.
+ *
+ * The bug: the DPC reads a table in paged pool.
+ *
+ * Device: PCI\VEN_10B5&DEV_9050
+ * Rule: paged-at-raised-irql
+ * Needs: device
+ */
+#include <ddk/wdm.h>
+
+#define TAG 'oryP'
+#define TICK_MS 100
+#define TICKS 10
+#define CHANNELS 8
+#define TABLE 256
+#define BOARD_SIZE 0x20
+#define BOARD_CONTROL 0x04	/* channel | START */
+#define BOARD_CONTROL_START 0x100
+#define BOARD_RESULT 0x08	/* 8 bits and READY */
+#define BOARD_RESULT_READY 0x100
+#define BOARD_CAUSE 0x10
+
+#define PLX_INTCSR 0x4C
+#define INTCSR_LINT1_ENABLE 0x01
+#define INTCSR_LINT1_STATUS 0x04
+#define INTCSR_PCI_ENABLE 0x40
+
+#define PLX_RD(ext, offset) READ_REGISTER_ULONG((PULONG)((ext)->Plx + (offset)))
+#define PLX_WR(ext, offset, value) WRITE_REGISTER_ULONG((PULONG)((ext)->Plx + (offset)), (value))
+#define RD(ext, offset) READ_REGISTER_ULONG((PULONG)((ext)->Regs + (offset)))
+#define WR(ext, offset, value) WRITE_REGISTER_ULONG((PULONG)((ext)->Regs + (offset)), (value))
+
+#define IOCTL_PYRO_MEASURE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x920, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_PYRO_CALIBRATE CTL_CODE(FILE_DEVICE_UNKNOWN, 0x921, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
+typedef struct _PYRO_RESULT {
+	ULONG Raw;
+	LONG Millidegrees;
+} PYRO_RESULT;
+
+static const GUID InterfaceGuid = { 0x6a3c1f20, 0x11d2, 0x4b8e, { 0x90, 0x01, 0x3a, 0x51, 0x22, 0x9c, 0x10, 0x06 } };
+
+typedef struct _EXT {
+	PDEVICE_OBJECT Self;
+	PDEVICE_OBJECT Pdo;
+	PDEVICE_OBJECT Lower;
+	IO_REMOVE_LOCK RemoveLock;	/* one reference for every request that is not complete */
+	UNICODE_STRING Interface;
+	BOOLEAN InterfaceOn;
+	KSPIN_LOCK Lock;		/* guards what follows */
+	LIST_ENTRY Queue;		/* cancellable requests */
+	DEVICE_POWER_STATE Power;
+	BOOLEAN Started;
+	BOOLEAN Gone;			/* being removed: no new requests */
+	BOOLEAN Absent;			/* surprise removal */
+	BOOLEAN Live;			/* started and powered */
+	PIRP Current;
+	ULONG TicksLeft;
+	PLONG Table;			/* the calibration, or NULL */
+	PUCHAR Plx;
+	ULONG PlxLength;
+	PUCHAR Regs;
+	ULONG RegsLength;
+	PKINTERRUPT Interrupt;
+	BOOLEAN IrqOn;			/* guarded by the interrupt's lock */
+	KDPC Dpc;
+	KTIMER Timer;
+	KDPC TimerDpc;
+} EXT;
+
+static NTSTATUS Finish(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
+{
+	Irp->IoStatus.Status = Status;
+	Irp->IoStatus.Information = Information;
+	IoCompleteRequest(Irp, IO_NO_INCREMENT);
+	return Status;
+}
+
+/* Completes a request that holds the remove lock. */
+static NTSTATUS Done(EXT *ext, PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
+{
+	Finish(Irp, Status, Information);
+	IoReleaseRemoveLock(&ext->RemoveLock, Irp);
+	return Status;
+}
+
+static VOID StartLocked(EXT *ext);
+
+static VOID NTAPI QueuedCancelled(PDEVICE_OBJECT Device, PIRP Irp)
+{
+	EXT *ext = Device->DeviceExtension;
+	KIRQL irql;
+
+	IoReleaseCancelSpinLock(Irp->CancelIrql);
+	KeAcquireSpinLock(&ext->Lock, &irql);
+	RemoveEntryList(&Irp->Tail.Overlay.ListEntry);
+	KeReleaseSpinLock(&ext->Lock, irql);
+	Done(ext, Irp, STATUS_CANCELLED, 0);
+}
+
+/* The lock is held. */
+static PIRP Dequeue(EXT *ext)
+{
+	while (!IsListEmpty(&ext->Queue)) {
+		PIRP irp = CONTAINING_RECORD(RemoveHeadList(&ext->Queue), IRP, Tail.Overlay.ListEntry);
+
+		if (IoSetCancelRoutine(irp, NULL) != NULL)
+			return irp;
+		InitializeListHead(&irp->Tail.Overlay.ListEntry);	/* its cancel routine waits for the lock */
+	}
+	return NULL;
+}
+
+/* Queues a request that holds the remove lock, or completes it at once if that cannot be. */
+static NTSTATUS Enqueue(EXT *ext, PIRP Irp)
+{
+	NTSTATUS status = STATUS_PENDING;
+	KIRQL irql;
+
+	KeAcquireSpinLock(&ext->Lock, &irql);
+	if (ext->Gone) {
+		status = STATUS_DELETE_PENDING;
+	} else if (!ext->Started) {
+		status = STATUS_DEVICE_NOT_READY;
+	} else {
+		IoSetCancelRoutine(Irp, QueuedCancelled);
+		if (Irp->Cancel && IoSetCancelRoutine(Irp, NULL) != NULL) {
+			status = STATUS_CANCELLED;
+		} else {
+			IoMarkIrpPending(Irp);
+			InsertTailList(&ext->Queue, &Irp->Tail.Overlay.ListEntry);
+			StartLocked(ext);
+		}
+	}
+	KeReleaseSpinLock(&ext->Lock, irql);
+	if (status != STATUS_PENDING)
+		Done(ext, Irp, status, 0);
+	return status;
+}
+
+static VOID CompleteList(EXT *ext, PLIST_ENTRY List, NTSTATUS Status)
+{
+	while (!IsListEmpty(List))
+		Done(ext, CONTAINING_RECORD(RemoveHeadList(List), IRP, Tail.Overlay.ListEntry), Status, 0);
+}
+
+static VOID FailAll(EXT *ext, NTSTATUS Status)
+{
+	LIST_ENTRY list;
+	PIRP irp;
+	KIRQL irql;
+
+	InitializeListHead(&list);
+	KeAcquireSpinLock(&ext->Lock, &irql);
+	while ((irp = Dequeue(ext)) != NULL)
+		InsertTailList(&list, &irp->Tail.Overlay.ListEntry);
+	KeReleaseSpinLock(&ext->Lock, irql);
+	CompleteList(ext, &list, Status);
+}
+
+static NTSTATUS NTAPI OnCleanup(PDEVICE_OBJECT Device, PIRP Irp)
+{
+	EXT *ext = Device->DeviceExtension;
+	PFILE_OBJECT file = IoGetCurrentIrpStackLocation(Irp)->FileObject;
+	PLIST_ENTRY entry, next;
+	LIST_ENTRY list;
+	KIRQL irql;
+
+	InitializeListHead(&list);
+	KeAcquireSpinLock(&ext->Lock, &irql);
+	for (entry = ext->Queue.Flink; entry != &ext->Queue; entry = next) {
+		PIRP irp = CONTAINING_RECORD(entry, IRP, Tail.Overlay.ListEntry);
+
+		next = entry->Flink;
+		if (IoGetCurrentIrpStackLocation(irp)->FileObject != file || IoSetCancelRoutine(irp, NULL) == NULL)
+			continue;
+		RemoveEntryList(entry);
+		InsertTailList(&list, entry);
+	}
+	KeReleaseSpinLock(&ext->Lock, irql);
+	CompleteList(ext, &list, STATUS_CANCELLED);
+	return Finish(Irp, STATUS_SUCCESS, 0);
+}
+
+static PCM_PARTIAL_RESOURCE_DESCRIPTOR FindResource(PCM_RESOURCE_LIST List, UCHAR Type, ULONG Skip)
+{
+	PCM_PARTIAL_RESOURCE_DESCRIPTOR d;
+	ULONG i;
+
+	if (List == NULL || List->Count == 0)
+		return NULL;
+	d = List->List[0].PartialResourceList.PartialDescriptors;
+	for (i = 0; i < List->List[0].PartialResourceList.Count; i++, d++)
+		if (d->Type == Type && Skip-- == 0)
+			return d;
+	return NULL;
+}
+
+static VOID StartLocked(EXT *ext)
+{
+	if (!ext->Live || ext->Current != NULL)
+		return;
+	ext->Current = Dequeue(ext);
+	if (ext->Current == NULL)
+		return;
+	ext->TicksLeft = TICKS;
+	WR(ext, BOARD_CONTROL, BOARD_CONTROL_START | *(ULONG *)ext->Current->AssociatedIrp.SystemBuffer);
+}
+
+static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
+{
+	EXT *ext = Context;
+	ULONG intcsr;
+
+	UNREFERENCED_PARAMETER(Interrupt);
+	if (!ext->IrqOn)
+		return FALSE;
+	intcsr = PLX_RD(ext, PLX_INTCSR);
+	if (intcsr == 0xFFFFFFFF || (intcsr & INTCSR_LINT1_STATUS) == 0)
+		return FALSE;
+	WR(ext, BOARD_CAUSE, RD(ext, BOARD_CAUSE));
+	KeInsertQueueDpc(&ext->Dpc, NULL, NULL);
+	return TRUE;
+}
+
+static NTSTATUS ConnectInterrupt(EXT *ext, PCM_PARTIAL_RESOURCE_DESCRIPTOR d)
+{
+	NTSTATUS status = IoConnectInterrupt(&ext->Interrupt, Isr, ext, NULL, d->u.Interrupt.Vector, (KIRQL)d->u.Interrupt.Level,
+		(KIRQL)d->u.Interrupt.Level, d->Flags & CM_RESOURCE_INTERRUPT_LATCHED ? Latched : LevelSensitive,
+		d->ShareDisposition == CmResourceShareShared, d->u.Interrupt.Affinity, FALSE);
+
+	if (!NT_SUCCESS(status))
+		ext->Interrupt = NULL;
+	return status;
+}
+
+/* Both run with the interrupt's lock. */
+static BOOLEAN NTAPI SyncIrqOn(PVOID Context)
+{
+	EXT *ext = Context;
+
+	ext->IrqOn = TRUE;
+	WR(ext, BOARD_CAUSE, 0xFFFFFFFF);
+	PLX_WR(ext, PLX_INTCSR, INTCSR_LINT1_ENABLE | INTCSR_PCI_ENABLE);
+	return TRUE;
+}
+
+static BOOLEAN NTAPI SyncIrqOff(PVOID Context)
+{
+	EXT *ext = Context;
+
+	ext->IrqOn = FALSE;
+	if (!ext->Absent) {
+		PLX_WR(ext, PLX_INTCSR, 0);
+		WR(ext, BOARD_CONTROL, 0);
+	}
+	return TRUE;
+}
+
+/* The lock is held: the current request if the board has its result, filled in. */
+static PIRP TakeResult(EXT *ext)
+{
+	PYRO_RESULT *result;
+	ULONG raw;
+	PIRP irp;
+
+	if (!ext->Live || ext->Current == NULL)
+		return NULL;
+	raw = RD(ext, BOARD_RESULT);
+	if (raw == 0xFFFFFFFF || !(raw & BOARD_RESULT_READY))
+		return NULL;
+	raw &= TABLE - 1;
+	irp = ext->Current;
+	ext->Current = NULL;
+	result = irp->AssociatedIrp.SystemBuffer;
+	result->Raw = raw;
+	result->Millidegrees = ext->Table != NULL ? ext->Table[raw] : (LONG)raw * 1000;
+	StartLocked(ext);
+	return irp;
+}
+
+static VOID NTAPI OnDpc(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argument2)
+{
+	EXT *ext = Context;
+	PIRP irp;
+
+	UNREFERENCED_PARAMETER(Dpc);
+	UNREFERENCED_PARAMETER(Argument1);
+	UNREFERENCED_PARAMETER(Argument2);
+	KeAcquireSpinLockAtDpcLevel(&ext->Lock);
+	irp = TakeResult(ext);
+	KeReleaseSpinLockFromDpcLevel(&ext->Lock);
+	if (irp != NULL)
+		Done(ext, irp, STATUS_SUCCESS, sizeof(PYRO_RESULT));
+}
+
+static VOID NTAPI OnTick(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argument2)
+{
+	EXT *ext = Context;
+	BOOLEAN late = FALSE;
+	PIRP irp;
+
+	UNREFERENCED_PARAMETER(Dpc);
+	UNREFERENCED_PARAMETER(Argument1);
+	UNREFERENCED_PARAMETER(Argument2);
+	KeAcquireSpinLockAtDpcLevel(&ext->Lock);
+	irp = TakeResult(ext);
+	if (irp == NULL && ext->Live && ext->Current != NULL && --ext->TicksLeft == 0) {
+		late = TRUE;
+		irp = ext->Current;
+		ext->Current = NULL;
+		StartLocked(ext);
+	}
+	KeReleaseSpinLockFromDpcLevel(&ext->Lock);
+	if (irp != NULL)
+		Done(ext, irp, late ? STATUS_IO_TIMEOUT : STATUS_SUCCESS, late ? 0 : sizeof(PYRO_RESULT));
+}
+
+static VOID Up(EXT *ext)
+{
+	LARGE_INTEGER due;
+	KIRQL irql;
+
+	due.QuadPart = -10000LL * TICK_MS;
+	KeAcquireSpinLock(&ext->Lock, &irql);
+	if (ext->Started && !ext->Gone && ext->Power == PowerDeviceD0 && !ext->Live) {
+		ext->Live = TRUE;
+		KeSynchronizeExecution(ext->Interrupt, SyncIrqOn, ext);
+		KeSetTimerEx(&ext->Timer, due, TICK_MS, &ext->TimerDpc);
+		StartLocked(ext);
+	}
+	KeReleaseSpinLock(&ext->Lock, irql);
+}
+
+static VOID Down(EXT *ext, NTSTATUS Status)
+{
+	PIRP irp = NULL;
+	KIRQL irql;
+
+	KeAcquireSpinLock(&ext->Lock, &irql);
+	if (ext->Live) {
+		ext->Live = FALSE;
+		KeSynchronizeExecution(ext->Interrupt, SyncIrqOff, ext);
+		KeCancelTimer(&ext->Timer);
+		irp = ext->Current;
+		ext->Current = NULL;
+	}
+	KeReleaseSpinLock(&ext->Lock, irql);
+	if (irp != NULL)
+		Done(ext, irp, Status, 0);
+}
+
+static VOID Release(EXT *ext)
+{
+	if (ext->Interrupt != NULL) {
+		IoDisconnectInterrupt(ext->Interrupt);
+		ext->Interrupt = NULL;
+	}
+	KeCancelTimer(&ext->Timer);
+	KeFlushQueuedDpcs();
+	if (ext->Regs != NULL) {
+		MmUnmapIoSpace(ext->Regs, ext->RegsLength);
+		ext->Regs = NULL;
+	}
+	if (ext->Plx != NULL) {
+		MmUnmapIoSpace(ext->Plx, ext->PlxLength);
+		ext->Plx = NULL;
+	}
+}
+
+/* Maps BAR0 (the bridge) and BAR2 (the board). */
+static NTSTATUS MapBoard(EXT *ext, PCM_RESOURCE_LIST List)
+{
+	PCM_PARTIAL_RESOURCE_DESCRIPTOR plx = FindResource(List, CmResourceTypeMemory, 0);
+	PCM_PARTIAL_RESOURCE_DESCRIPTOR local = FindResource(List, CmResourceTypeMemory, 1);
+
+	if (plx == NULL || plx->u.Memory.Length < 0x54 || local == NULL || local->u.Memory.Length < BOARD_SIZE)
+		return STATUS_DEVICE_CONFIGURATION_ERROR;
+	ext->PlxLength = plx->u.Memory.Length;
+	ext->RegsLength = local->u.Memory.Length;
+	ext->Plx = MmMapIoSpace(plx->u.Memory.Start, ext->PlxLength, MmNonCached);
+	if (ext->Plx == NULL)
+		return STATUS_INSUFFICIENT_RESOURCES;
+	ext->Regs = MmMapIoSpace(local->u.Memory.Start, ext->RegsLength, MmNonCached);
+	if (ext->Regs == NULL)
+		return STATUS_INSUFFICIENT_RESOURCES;
+	if (PLX_RD(ext, PLX_INTCSR) == 0xFFFFFFFF)
+		return STATUS_NO_SUCH_DEVICE;
+	PLX_WR(ext, PLX_INTCSR, 0);
+	return STATUS_SUCCESS;
+}
+
+static NTSTATUS Acquire(EXT *ext, PCM_RESOURCE_LIST List)
+{
+	PCM_PARTIAL_RESOURCE_DESCRIPTOR irq = FindResource(List, CmResourceTypeInterrupt, 0);
+	NTSTATUS status;
+
+	if (irq == NULL)
+		return STATUS_DEVICE_CONFIGURATION_ERROR;
+	status = MapBoard(ext, List);
+	if (NT_SUCCESS(status))
+		status = ConnectInterrupt(ext, irq);
+	if (!NT_SUCCESS(status))
+		Release(ext);
+	return status;
+}
+
+/* Exchanges the calibration (NULL: none any more). */
+static VOID ExchangeTable(EXT *ext, PLONG Table)
+{
+	PLONG old;
+	KIRQL irql;
+
+	KeAcquireSpinLock(&ext->Lock, &irql);
+	old = ext->Table;
+	ext->Table = Table;
+	KeReleaseSpinLock(&ext->Lock, irql);
+	if (old != NULL)
+		ExFreePoolWithTag(old, TAG);
+}
+
+static NTSTATUS Calibrate(EXT *ext, const VOID *Values, ULONG Length)
+{
+	PLONG table = NULL;
+
+	if (Length != 0) {
+		if (Length != TABLE * sizeof(LONG))
+			return STATUS_INVALID_BUFFER_SIZE;
+#ifdef FIXED
+		table = ExAllocatePoolWithTag(NonPagedPoolNx, TABLE * sizeof(LONG), TAG);
+#else
+		table = ExAllocatePoolWithTag(PagedPool, TABLE * sizeof(LONG), TAG);
+#endif
+		if (table == NULL)
+			return STATUS_INSUFFICIENT_RESOURCES;
+		RtlCopyMemory(table, Values, TABLE * sizeof(LONG));
+	}
+	ExchangeTable(ext, table);
+	return STATUS_SUCCESS;
+}
+
+static NTSTATUS NTAPI OnControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+	EXT *ext = Device->DeviceExtension;
+	PIO_STACK_LOCATION sp = IoGetCurrentIrpStackLocation(Irp);
+	ULONG in = sp->Parameters.DeviceIoControl.InputBufferLength;
+	PVOID buffer = Irp->AssociatedIrp.SystemBuffer;
+	NTSTATUS status = IoAcquireRemoveLock(&ext->RemoveLock, Irp);
+
+	if (!NT_SUCCESS(status))
+		return Finish(Irp, status, 0);
+	switch (sp->Parameters.DeviceIoControl.IoControlCode) {
+	case IOCTL_PYRO_MEASURE:
+		if (in < sizeof(ULONG) || sp->Parameters.DeviceIoControl.OutputBufferLength < sizeof(PYRO_RESULT))
+			return Done(ext, Irp, STATUS_BUFFER_TOO_SMALL, 0);
+		if (*(ULONG *)buffer >= CHANNELS)
+			return Done(ext, Irp, STATUS_INVALID_PARAMETER, 0);
+		return Enqueue(ext, Irp);
+	case IOCTL_PYRO_CALIBRATE:
+		return Done(ext, Irp, Calibrate(ext, buffer, in), 0);
+	default:
+		return Done(ext, Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
+	}
+}
+
+static NTSTATUS NTAPI OnCreate(PDEVICE_OBJECT Device, PIRP Irp)
+{
+	EXT *ext = Device->DeviceExtension;
+	NTSTATUS status = IoAcquireRemoveLock(&ext->RemoveLock, Irp);
+
+	if (!NT_SUCCESS(status))
+		return Finish(Irp, status, 0);
+	return Done(ext, Irp, STATUS_SUCCESS, 0);
+}
+
+static NTSTATUS NTAPI OnClose(PDEVICE_OBJECT Device, PIRP Irp)
+{
+	UNREFERENCED_PARAMETER(Device);
+	return Finish(Irp, STATUS_SUCCESS, 0);
+}
+
+/* No more requests; those that wait or run end with Status. */
+static VOID Halt(EXT *ext, BOOLEAN Gone, BOOLEAN Absent, NTSTATUS Status)
+{
+	KIRQL irql;
+
+	KeAcquireSpinLock(&ext->Lock, &irql);
+	ext->Started = FALSE;
+	if (Gone)
+		ext->Gone = TRUE;
+	if (Absent)
+		ext->Absent = TRUE;
+	KeReleaseSpinLock(&ext->Lock, irql);
+	if (Gone && ext->InterfaceOn) {
+		IoSetDeviceInterfaceState(&ext->Interface, FALSE);
+		ext->InterfaceOn = FALSE;
+	}
+	Down(ext, Status);
+	FailAll(ext, Status);
+}
+
+static NTSTATUS Start(EXT *ext, PIO_STACK_LOCATION sp)
+{
+	NTSTATUS status = Acquire(ext, sp->Parameters.StartDevice.AllocatedResourcesTranslated);
+	KIRQL irql;
+
+	if (!NT_SUCCESS(status))
+		return status;
+	KeAcquireSpinLock(&ext->Lock, &irql);
+	ext->Started = TRUE;
+	ext->Power = PowerDeviceD0;
+	KeReleaseSpinLock(&ext->Lock, irql);
+	Up(ext);
+	if (!ext->InterfaceOn) {
+		status = IoSetDeviceInterfaceState(&ext->Interface, TRUE);
+		if (!NT_SUCCESS(status)) {
+			Halt(ext, FALSE, FALSE, STATUS_DEVICE_NOT_READY);
+			Release(ext);
+			return status;
+		}
+		ext->InterfaceOn = TRUE;
+	}
+	return STATUS_SUCCESS;
+}
+
+static NTSTATUS NTAPI OnPnp(PDEVICE_OBJECT Device, PIRP Irp)
+{
+	EXT *ext = Device->DeviceExtension;
+	PIO_STACK_LOCATION sp = IoGetCurrentIrpStackLocation(Irp);
+	NTSTATUS status = IoAcquireRemoveLock(&ext->RemoveLock, Irp);
+
+	if (!NT_SUCCESS(status))
+		return Finish(Irp, status, 0);
+	switch (sp->MinorFunction) {
+	case IRP_MN_START_DEVICE:
+		status = IoForwardIrpSynchronously(ext->Lower, Irp) ? Irp->IoStatus.Status : STATUS_UNSUCCESSFUL;
+		if (NT_SUCCESS(status))
+			status = Start(ext, sp);
+		return Done(ext, Irp, status, 0);
+	case IRP_MN_QUERY_STOP_DEVICE:
+	case IRP_MN_CANCEL_STOP_DEVICE:
+	case IRP_MN_QUERY_REMOVE_DEVICE:
+	case IRP_MN_CANCEL_REMOVE_DEVICE:
+		Irp->IoStatus.Status = STATUS_SUCCESS;
+		break;
+	case IRP_MN_STOP_DEVICE:
+		Halt(ext, FALSE, FALSE, STATUS_DEVICE_NOT_READY);
+		Release(ext);
+		Irp->IoStatus.Status = STATUS_SUCCESS;
+		break;
+	case IRP_MN_SURPRISE_REMOVAL:
+		Halt(ext, TRUE, TRUE, STATUS_DELETE_PENDING);
+		Release(ext);
+		Irp->IoStatus.Status = STATUS_SUCCESS;
+		break;
+	case IRP_MN_REMOVE_DEVICE:
+		Halt(ext, TRUE, FALSE, STATUS_DELETE_PENDING);
+		IoReleaseRemoveLockAndWait(&ext->RemoveLock, Irp);
+		Release(ext);
+		Irp->IoStatus.Status = STATUS_SUCCESS;
+		IoSkipCurrentIrpStackLocation(Irp);
+		status = IoCallDriver(ext->Lower, Irp);
+		IoDetachDevice(ext->Lower);
+		ExchangeTable(ext, NULL);
+		RtlFreeUnicodeString(&ext->Interface);
+		IoDeleteDevice(Device);
+		return status;
+	default:
+		break;
+	}
+	IoSkipCurrentIrpStackLocation(Irp);
+	status = IoCallDriver(ext->Lower, Irp);
+	IoReleaseRemoveLock(&ext->RemoveLock, Irp);
+	return status;
+}
+
+static VOID NTAPI DeviceIrpDone(PDEVICE_OBJECT Device, UCHAR Minor, POWER_STATE State, PVOID Context, PIO_STATUS_BLOCK Ios)
+{
+	PIRP irp = Context;
+	EXT *ext = IoGetCurrentIrpStackLocation(irp)->DeviceObject->DeviceExtension;
+
+	UNREFERENCED_PARAMETER(Device);
+	UNREFERENCED_PARAMETER(Minor);
+	UNREFERENCED_PARAMETER(State);
+	Done(ext, irp, Ios->Status, 0);
+}
+
+/* The system power IRP comes back: ask for the device power IRP that belongs to it. */
+static NTSTATUS NTAPI SystemIrpDown(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+	EXT *ext = Context;
+	PIO_STACK_LOCATION sp = IoGetCurrentIrpStackLocation(Irp);
+	POWER_STATE state;
+	NTSTATUS status = Irp->IoStatus.Status;
+
+	UNREFERENCED_PARAMETER(Device);
+	if (NT_SUCCESS(status)) {
+		state.DeviceState = sp->Parameters.Power.State.SystemState == PowerSystemWorking ? PowerDeviceD0 : PowerDeviceD3;
+		status = PoRequestPowerIrp(ext->Pdo, sp->MinorFunction, state, DeviceIrpDone, Irp, NULL);
+		if (status == STATUS_PENDING)
+			return STATUS_MORE_PROCESSING_REQUIRED;
+		Irp->IoStatus.Status = status;
+	}
+	IoReleaseRemoveLock(&ext->RemoveLock, Irp);
+	return STATUS_CONTINUE_COMPLETION;
+}
+
+static VOID SetPower(EXT *ext, DEVICE_POWER_STATE State)
+{
+	KIRQL irql;
+
+	KeAcquireSpinLock(&ext->Lock, &irql);
+	ext->Power = State;
+	KeReleaseSpinLock(&ext->Lock, irql);
+}
+
+static NTSTATUS NTAPI PoweredUp(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+	EXT *ext = Context;
+
+	UNREFERENCED_PARAMETER(Device);
+	if (Irp->PendingReturned)
+		IoMarkIrpPending(Irp);
+	if (NT_SUCCESS(Irp->IoStatus.Status)) {
+		SetPower(ext, PowerDeviceD0);
+		Up(ext);
+	}
+	IoReleaseRemoveLock(&ext->RemoveLock, Irp);
+	return STATUS_CONTINUE_COMPLETION;
+}
+
+static NTSTATUS NTAPI OnPower(PDEVICE_OBJECT Device, PIRP Irp)
+{
+	EXT *ext = Device->DeviceExtension;
+	PIO_STACK_LOCATION sp = IoGetCurrentIrpStackLocation(Irp);
+	NTSTATUS status = IoAcquireRemoveLock(&ext->RemoveLock, Irp);
+	BOOLEAN set = sp->MinorFunction == IRP_MN_SET_POWER;
+
+	if (!NT_SUCCESS(status))
+		return Finish(Irp, status, 0);
+	if ((set || sp->MinorFunction == IRP_MN_QUERY_POWER) && sp->Parameters.Power.Type == SystemPowerState) {
+		if (set && sp->Parameters.Power.State.SystemState != PowerSystemWorking) {
+			SetPower(ext, PowerDeviceD3);
+			Down(ext, STATUS_DEVICE_NOT_READY);
+		}
+		IoMarkIrpPending(Irp);
+		IoCopyCurrentIrpStackLocationToNext(Irp);
+		IoSetCompletionRoutine(Irp, SystemIrpDown, ext, TRUE, TRUE, TRUE);
+		PoCallDriver(ext->Lower, Irp);
+		return STATUS_PENDING;
+	}
+	if (set && sp->Parameters.Power.Type == DevicePowerState) {
+		if (sp->Parameters.Power.State.DeviceState == PowerDeviceD0) {
+			IoCopyCurrentIrpStackLocationToNext(Irp);
+			IoSetCompletionRoutine(Irp, PoweredUp, ext, TRUE, TRUE, TRUE);
+			return PoCallDriver(ext->Lower, Irp);
+		}
+		SetPower(ext, sp->Parameters.Power.State.DeviceState);
+		Down(ext, STATUS_DEVICE_NOT_READY);
+	}
+	IoSkipCurrentIrpStackLocation(Irp);
+	status = PoCallDriver(ext->Lower, Irp);
+	IoReleaseRemoveLock(&ext->RemoveLock, Irp);
+	return status;
+}
+
+static NTSTATUS NTAPI OnSystemControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+	EXT *ext = Device->DeviceExtension;
+	NTSTATUS status = IoAcquireRemoveLock(&ext->RemoveLock, Irp);
+
+	if (!NT_SUCCESS(status))
+		return Finish(Irp, status, 0);
+	IoSkipCurrentIrpStackLocation(Irp);
+	status = IoCallDriver(ext->Lower, Irp);
+	IoReleaseRemoveLock(&ext->RemoveLock, Irp);
+	return status;
+}
+
+static NTSTATUS NTAPI OnAddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
+{
+	PDEVICE_OBJECT self;
+	NTSTATUS status;
+	EXT *ext;
+
+	status = IoCreateDevice(Driver, sizeof(EXT), NULL, FILE_DEVICE_UNKNOWN, FILE_DEVICE_SECURE_OPEN, FALSE, &self);
+	if (!NT_SUCCESS(status))
+		return status;
+	ext = self->DeviceExtension;
+	RtlZeroMemory(ext, sizeof(EXT));
+	ext->Self = self;
+	ext->Pdo = Pdo;
+	ext->Power = PowerDeviceD0;
+	IoInitializeRemoveLock(&ext->RemoveLock, TAG, 0, 0);
+	KeInitializeSpinLock(&ext->Lock);
+	InitializeListHead(&ext->Queue);
+	KeInitializeDpc(&ext->Dpc, OnDpc, ext);
+	KeInitializeDpc(&ext->TimerDpc, OnTick, ext);
+	KeInitializeTimerEx(&ext->Timer, SynchronizationTimer);
+	status = IoRegisterDeviceInterface(Pdo, &InterfaceGuid, NULL, &ext->Interface);
+	if (!NT_SUCCESS(status)) {
+		IoDeleteDevice(self);
+		return status;
+	}
+	ext->Lower = IoAttachDeviceToDeviceStack(self, Pdo);
+	if (ext->Lower == NULL) {
+		RtlFreeUnicodeString(&ext->Interface);
+		IoDeleteDevice(self);
+		return STATUS_NO_SUCH_DEVICE;
+	}
+	self->Flags |= DO_BUFFERED_IO | (ext->Lower->Flags & DO_POWER_PAGABLE);
+	self->Flags &= ~DO_DEVICE_INITIALIZING;
+	return STATUS_SUCCESS;
+}
+
+static VOID NTAPI OnUnload(PDRIVER_OBJECT Driver)
+{
+	UNREFERENCED_PARAMETER(Driver);
+}
+
+NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
+{
+	UNREFERENCED_PARAMETER(RegistryPath);
+	Driver->MajorFunction[IRP_MJ_CREATE] = OnCreate;
+	Driver->MajorFunction[IRP_MJ_CLOSE] = OnClose;
+	Driver->MajorFunction[IRP_MJ_CLEANUP] = OnCleanup;
+	Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = OnControl;
+	Driver->MajorFunction[IRP_MJ_PNP] = OnPnp;
+	Driver->MajorFunction[IRP_MJ_POWER] = OnPower;
+	Driver->MajorFunction[IRP_MJ_SYSTEM_CONTROL] = OnSystemControl;
+	Driver->DriverExtension->AddDevice = OnAddDevice;
+	Driver->DriverUnload = OnUnload;
+	return STATUS_SUCCESS;
+}
