@@ -216,6 +216,20 @@ fn each_register_of_an_unknown_board_shows_bits_besides_what_it_holds() {
 }
 
 #[test]
+fn a_board_that_interrupts_with_a_word_shows_its_bits_until_the_next() {
+    let mut rig = Rig::new(&["pci9052,idle=inactive"]);
+    set_lcr(&mut rig, INTCSR, 0x41);
+    rig.poke(CARD, "cause1", "0xffff");
+    assert!(asserts(&rig));
+    assert_eq!(rig.read(CARD, 2, 0x10, Width::Dword), 0xFFFF);
+    rig.poke(CARD, "cause1", "1");
+    assert!(asserts(&rig));
+    assert_eq!(rig.read(CARD, 2, 0x10, Width::Dword), 0);
+    rig.poke(CARD, "cause1", "0");
+    assert!(!asserts(&rig));
+}
+
+#[test]
 fn a_cause_of_an_unknown_board_is_taken_back_by_accesses_to_the_local_bus() {
     let mut rig = Rig::new(&["pci9052,idle=inactive"]);
     set_lcr(&mut rig, INTCSR, 0x41);

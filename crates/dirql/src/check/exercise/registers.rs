@@ -73,7 +73,7 @@ fn with_requests(survey: &Survey, name: &str, plan: &mut Plan, shows: &dyn Fn(u3
             );
             plan.add(format!("{} and {title}", words(one)), script, Kind::Little);
             // One comes while what is done about that before it goes on, on another processor.
-            let many = vec![shown.as_str(); IN_A_ROW].join("; ");
+            let many = [shown.as_str(); IN_A_ROW].join("; ");
             let script = format!(
                 "{opened}; {}; {}; wait 1ms; {many}; cancel h; join a; join b; close h",
                 asks("a", one),
