@@ -208,3 +208,63 @@ fn no_area_is_left_out() {
     assert_eq!(left_out, ["paper"]);
     assert!(AREAS.iter().all(|(_, exhibits)| *exhibits >= 2));
 }
+
+/// What a script does by which a mistake shows.
+struct Shown {
+    name: &'static str,
+    rule: &'static str,
+    device: Option<&'static str>,
+    platform: &'static str,
+    script: &'static str,
+}
+
+const SHOWN: &[Shown] = &[
+    // Not: user-handle-as-kernel
+    Shown {
+        name: "sigpost",
+        rule: "user-handle-as-kernel",
+        device: None,
+        platform: "",
+        script: r#"tolerate; open "\\.\SigPost" as h; ioctl h 0x82206404 in event:e + zero:8 out 4; close h"#,
+    },
+    // Not: read-only-memory-written
+    Shown {
+        name: "ramcopy",
+        rule: "read-only-memory-written",
+        device: Some("edu"),
+        platform: "",
+        script: r#"tolerate; memory m zero:4096 read-only;
+           open "\\.\PCI#VEN_1234&DEV_11E8&SUBSYS_11001AF4&REV_10#3&11583659&0&08#{c2a5e0b7-0d14-4a6b-8e2d-73f19b50360c}" as h;
+           ioctl h 0x2263c5 in u32:0 out memory m; ioctl h 0x2263c6 in u32:0 out memory m; close h"#,
+    },
+    Shown {
+        name: "vaultio",
+        rule: "information-too-large",
+        device: None,
+        platform: "32-bit-programs",
+        script: r#"tolerate; open "\\.\VaultIo" as h; ioctl h 0x22a284 in zero:12 out 4; ioctl h 0x22628c out 12; close h"#,
+    },
+];
+
+#[test]
+fn what_a_script_does_shows_a_mistake_and_a_correct_driver_takes_it() {
+    for Shown { name, rule, device, platform, script } in SHOWN {
+        for (twin, code, is_said) in [("", 1, true), ("_fixed", 0, false)] {
+            let sys = built(&format!("{name}{twin}"));
+            let (image, inf) = (sys.to_str().unwrap(), sys.with_extension("inf"));
+            let platform = format!("--platform={platform}");
+            let mut own = vec!["run".to_owned(), image.to_owned(), "--verifier=all".to_owned(), platform];
+            own.extend(device.map(|device| format!("--device={device}")));
+            own.extend(device.map(|_| format!("--inf={}", inf.to_str().unwrap())));
+            own.extend(["--do".to_owned(), (*script).to_owned()]);
+            let answer = dirql(&own);
+            assert_eq!(answer.code, Some(code), "{name}{twin}: {}", answer.said());
+            assert_eq!(
+                answer.out.contains(&format!("! {rule}: ")),
+                is_said,
+                "{name}{twin}: {}",
+                answer.said()
+            );
+        }
+    }
+}

@@ -77,9 +77,12 @@ mod tests {
 
     use super::*;
 
+    fn at(offset: u64, width: Width) -> Access {
+        Access { now: 0, bar: 0, offset, address: offset, width }
+    }
+
     #[test]
     fn a_card_that_is_done_shows_nothing_behind_the_first_write_that_has_seen_it() {
-        let at = |offset, width| Access { bar: 0, offset, width, now: 0 };
         let mut cause = Guess::done(1, 1000);
         assert_eq!(cause.write(&at(0, Width::Dword), 1), 1, "nothing has been seen");
         assert_eq!((cause.read(&at(8, Width::Dword), 0), cause.asserts()), (1, true));
@@ -90,7 +93,6 @@ mod tests {
     #[test]
     fn all_registers_show_a_cause_until_ones_are_written_and_the_pin_drops_behind_the_first_write_that_has_seen_it()
      {
-        let at = |offset, width| Access { now: 0, bar: 0, offset, address: offset, width };
         let mut cause = Guess::new(0x0001_0200, 1000);
         // The enable register is written before the cause was seen.
         assert_eq!((cause.write(&at(4, Width::Dword), 0x0001_0200), cause.asserts()), (0x0001_0200, true));
