@@ -1,6 +1,6 @@
 //! A cause of a card's interrupt where it is not known which register shows it, and how it is taken back. So all do: they read as what they hold with the
 //! cause's bits set. When the driver has read some of them, its next write lets the pin drop, whatever it writes and wherever; and ones that it writes clear
-//! their bits in that register, as most cards have it. What is not cleared so goes by itself. A card that has done what it was told shows nothing behind that
+//! their bits in that register, as most cards have it. What is not cleared so goes by itself. A card that has done what it was asked for shows nothing behind that
 //! write: bits that start it and bits that say it is done may be alike, in different registers.
 
 use crate::pci::Access;
@@ -25,7 +25,7 @@ impl Guess {
         Self { bits, cleared: Vec::new(), was_seen: false, is_done: false, asserts: true, ends }
     }
 
-    /// As [`new`](Self::new), of a card that has done what it was told.
+    /// As [`new`](Self::new), of a card that has done what it was asked for.
     pub(super) fn done(bits: u32, ends: u64) -> Self {
         Self { is_done: true, ..Self::new(bits, ends) }
     }

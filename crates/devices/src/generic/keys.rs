@@ -18,7 +18,7 @@ pub(super) const MESSAGE: &str = "message";
 pub(super) const PULSE: &str = "pulse";
 /// The signal that raises a cause of its interrupt, of which it is not known where it is shown.
 pub(super) const CAUSE: &str = "cause";
-/// The signal of a card that has done what it was told.
+/// The signal of a card that has done what it was asked for.
 pub(super) const DONE: &str = "done";
 /// The name of any of its registers, in the list of its signals.
 const REGISTER: &str = "barN+OFFSET";
@@ -129,7 +129,7 @@ pub const ENTRY: Entry = Entry {
         },
         Signal {
             name: DONE,
-            meaning: "BITS: as `cause`, and the card has done what it was told: all registers are as at the beginning, and show no bits behind the driver's first write that has seen them",
+            meaning: "BITS: as `cause`, and the card has done what it was asked for: all registers are as at the beginning, and show no bits behind the driver's first write that has seen them",
             usual: &[],
         },
         Signal {

@@ -175,7 +175,7 @@ fn a_poke_at_a_card_or_signal_that_is_not_there_names_what_is() {
     );
     assert_eq!(
         rig.try_poke("pci#0", "nmi", "1").unwrap_err(),
-        "pci#0: no signal `nmi`; it has: irq, pulse, cause, and registers as bar0+4c (hexadecimal, 32 bits)"
+        "pci#0: no signal `nmi`; it has: irq, pulse, cause, done, and registers as bar0+4c (hexadecimal, 32 bits)"
     );
     assert_eq!(rig.try_poke("pci#0", "irq", "on").unwrap_err(), "pci#0: `on` is no level; say 1 or 0");
 }

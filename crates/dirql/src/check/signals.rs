@@ -16,12 +16,12 @@ const WINDOWS: u32 = 6;
 
 /// What raises causes of the interrupt of which it is not known where they are shown, and how they are taken back.
 const CAUSE: &str = "cause";
-/// The same of a card that has done what it was told.
+/// The same of a card that has done what it was asked for.
 const DONE: &str = "done";
 /// The interrupt inputs of a bridge to a board of which nothing is known.
 const INPUTS: [&str; 2] = ["cause1", "cause2"];
-/// What all registers of such a board show as it interrupts, besides one bit.
-const WIDE: [u64; 2] = [0x7FFF_FFFF, 0xFFFF];
+/// What all registers of a card or such a board show as it interrupts, besides one bit: no ones in all bits, which a card that is gone shows.
+pub(super) const WIDE: [u32; 2] = [0x7FFF_FFFF, 0xFFFF];
 
 /// What has the registers of a board of which nothing is known show bits.
 const SHOWS: &str = "shows";
@@ -104,12 +104,12 @@ pub(super) fn guessed_causes(signals: &[String]) -> Vec<Outside> {
     of_one_bit_each(signals, CAUSE).collect()
 }
 
-/// As these, and what a card raises that has done what it was told, and what a board of which nothing is known does while its registers show bits.
+/// As these, and what a card raises that has done what it was asked for, and what a board of which nothing is known does while its registers show bits.
 pub(super) fn all_guessed_causes(signals: &[String], boards: &[String]) -> Vec<Outside> {
-    let cause = |board: &String, input: &str, bits: u64| Outside {
+    let cause = |board: &String, input: &str, bits: u32| Outside {
         device: board.clone(),
         signal: input.to_owned(),
-        values: vec![bits, 0],
+        values: vec![bits.into(), 0],
     };
     let of_board = |board| {
         let words = WIDE.into_iter().chain((1..u32::BITS).map(|bit| 1 << bit));

@@ -79,14 +79,15 @@ pub(super) fn raise(k: &mut Kernel, id: NodeId) {
     put_back(k, id, &kept);
 }
 
-/// The system has gone to sleep: no slot has power.
+/// The system has gone to sleep: no slot has power, but where a driver could not ask for its card to be powered down. It goes on there as if the system worked.
 pub(crate) fn system_sleeps(k: &mut Kernel) {
     for id in cards(k) {
+        if k.po.refused.contains(&id.0) {
+            continue;
+        }
         if k.pnp.card(id).kept.is_none() {
             keep(k, id, true);
-            if !k.po.refused.contains(&id.0) {
-                remove_check::release_windows(k, id, Why::NoPower("without power, as the system sleeps"));
-            }
+            remove_check::release_windows(k, id, Why::NoPower("without power, as the system sleeps"));
         }
         let at = k.pnp.card(id).function.address;
         k.configuration().set_powered(at, false);
@@ -96,6 +97,9 @@ pub(crate) fn system_sleeps(k: &mut Kernel) {
 /// The system wakes: slots have power again, and the cards that their drivers had not sent to a lower state are where they were.
 pub(crate) fn system_wakes(k: &mut Kernel) {
     for id in cards(k) {
+        if k.po.refused.contains(&id.0) {
+            continue; // it had power
+        }
         let at = k.pnp.card(id).function.address;
         let hardware = k.hal.hardware.as_mut();
         hardware.set_powered(at, true);

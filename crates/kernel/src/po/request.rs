@@ -130,7 +130,9 @@ pub fn request(
     let bottom = cx.with(|k| io::stack::bottom(k, device));
     let may_fail = minor == IRP_MN_QUERY_POWER || state > PowerDeviceD0;
     if may_fail && cx.choose("fault.call", 2) == 1 {
-        cx.with(|k| k.po.refused.insert(bottom.address));
+        if minor == IRP_MN_SET_POWER {
+            cx.with(|k| k.po.refused.insert(bottom.address));
+        }
         return Ok(NtStatus::INSUFFICIENT_RESOURCES);
     }
     cx.with(|k| fx::directed::note_request(k, bottom));

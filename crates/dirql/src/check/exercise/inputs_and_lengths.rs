@@ -49,6 +49,9 @@ pub(super) fn of_several_pages(operation: &Operation) -> String {
 const WITHIN: [(u32, u32); 8] =
     [(0xFF0, 64), (0xFFC, 8), (0xFFF, 2), (100, 4096), (1, 4096), (0x800, 4096), (0x810, 8192), (16, 64)];
 
+/// The number of the first of these requests: others are fewer.
+const FIRST_WITHIN: usize = 1_000;
+
 /// Requests with such buffers: of all that is not copied for the driver.
 fn within_pages(operation: &Operation) -> Vec<String> {
     let mut steps = vec![format!("memory pages {}", filled(SEVERAL_PAGES, u32::MAX))];
@@ -59,7 +62,8 @@ fn within_pages(operation: &Operation) -> Vec<String> {
             (None, _) if operation.command.starts_with("read") => format!("read h memory w{n}"),
             (None, _) => format!("write h memory w{n}"),
         };
-        steps.push(format!("memory w{n} of pages {length} at {at:#x}; {}", tried(1000 + n, &request)));
+        steps
+            .push(format!("memory w{n} of pages {length} at {at:#x}; {}", tried(FIRST_WITHIN + n, &request)));
     }
     steps
 }

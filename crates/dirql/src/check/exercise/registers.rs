@@ -1,15 +1,12 @@
 //! What the registers of cards show of which nothing is known: bits in all of them, as they interrupt. Counts, addresses and lengths that a driver takes from
 //! its card are great then, and what it takes for an error or for an overrun is said.
 
-use super::super::signals::cards_with_pins;
+use super::super::signals::{WIDE, cards_with_pins};
 use super::super::survey::Survey;
 use super::RACES;
 use super::effort::{Kind, Plan};
 use super::inputs_and_lengths::of_several_pages;
 use super::steps::{asks, first_operations, open, opened, tried, words};
-
-/// What all registers show together with the interrupt: no ones in all bits, which a card that is gone shows.
-const WIDE: [u32; 2] = [0x7FFF_FFFF, 0xFFFF];
 
 /// What all registers hold before requests are made: counts and states, and no interrupt.
 const HELD: [u32; 4] = [0x7FFF_FFFF, 0xFFFF, 0x100, 1];

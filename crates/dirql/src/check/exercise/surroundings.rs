@@ -29,8 +29,8 @@ pub(super) fn refused_later(survey: &Survey, name: &str, plan: &mut Plan) {
     plan.more.clear();
 }
 
-/// Requests of a program of 32 bits, whose structures are shorter than others': each of all sizes behind all that need nothing before them. Where a driver gets a program's address
-/// (`METHOD_NEITHER`) it would be one that such a program does not have.
+/// Requests of a program of 32 bits, whose structures are shorter than others': each of all sizes behind all that need nothing before them. Where a driver
+/// gets a program's address (`METHOD_NEITHER`) it would be one that such a program does not have.
 pub(super) fn of_32_bit_programs(survey: &Survey, name: &str, plan: &mut Plan) {
     if !survey.serves_32_bits {
         return;

@@ -133,7 +133,7 @@ fn values_that_a_driver_asks_for_are_there_together_and_alone_and_once_large_or_
     assert_eq!(options(&format!("{start} values of another type")).len(), 2);
     assert_eq!(
         titled(&made, "ioctl 0x222000 of u32:0 of all sizes").len(),
-        15,
+        16,
         "eight of them by numbers whose products wrap"
     );
     let bytes = of("Depth", "hex:ff,ff,");
