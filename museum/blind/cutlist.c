@@ -34,33 +34,7 @@ typedef struct _EXT {
 	CUT Cuts[MAX_CUTS];
 } EXT;
 
-/* MmProbeAndLockPages within an exception handler: STATUS_SUCCESS or the exception's code. */
-NTSTATUS NTAPI GuardedLock(PMDL Mdl, ULONG Mode, ULONG Operation);
-__asm__(
-	"	.text\n"
-	"	.globl GuardedLock\n"
-	"	.def GuardedLock; .scl 2; .type 32; .endef\n"
-	"	.seh_proc GuardedLock\n"
-	"GuardedLock:\n"
-	"	subq $40, %rsp\n"
-	"	.seh_stackalloc 40\n"
-	"	.seh_endprologue\n"
-	".LguardBegin:\n"
-	"	call MmProbeAndLockPages\n"
-	"	nop\n"
-	".LguardEnd:\n"
-	"	xorl %eax, %eax\n"
-	".LguardOut:\n"
-	"	addq $40, %rsp\n"
-	"	ret\n"
-	"	.seh_handler __C_specific_handler, @except\n"
-	"	.seh_handlerdata\n"
-	"	.long 1\n"
-	"	.rva .LguardBegin, .LguardEnd\n"
-	"	.long 1\n"
-	"	.rva .LguardOut\n"
-	"	.text\n"
-	"	.seh_endproc\n");
+#include "../include/guarded.h"
 
 static NTSTATUS Finish(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
 {

@@ -43,36 +43,7 @@ DRIVER_INITIALIZE DriverEntry;
 static UNICODE_STRING DeviceName = RTL_CONSTANT_STRING(L"\\Device\\PackBox");
 static UNICODE_STRING LinkName = RTL_CONSTANT_STRING(L"\\DosDevices\\PackBox");
 
-/* MmProbeAndLockPages inside __try/__except, by hand: gcc has no SEH in C. */
-NTSTATUS SafeLockPages(PMDL Mdl, ULONG Mode, ULONG Operation);
-__asm__("	.text\n"
-        "	.globl	SafeLockPages\n"
-        "	.def	SafeLockPages; .scl 2; .type 32; .endef\n"
-        "	.seh_proc	SafeLockPages\n"
-        "SafeLockPages:\n"
-        "	subq	$40, %rsp\n"
-        "	.seh_stackalloc	40\n"
-        "	.seh_endprologue\n"
-        ".Ltry:\n"
-        "	call	MmProbeAndLockPages\n"
-        "	nop\n"
-        ".Ltried:\n"
-        "	xorl	%eax, %eax\n"
-        ".Lleave:\n"
-        "	addq	$40, %rsp\n"
-        "	ret\n"
-        ".Lexcept:\n"
-        "	movl	$0xC0000005, %eax\n"
-        "	jmp	.Lleave\n"
-        "	.seh_handler	__C_specific_handler, @except\n"
-        "	.seh_handlerdata\n"
-        "	.long	1\n"
-        "	.rva	.Ltry\n"
-        "	.rva	.Ltried\n"
-        "	.long	1\n"
-        "	.rva	.Lexcept\n"
-        "	.text\n"
-        "	.seh_endproc\n");
+#include "../include/guarded.h"
 
 static NTSTATUS Finish(PIRP Irp, NTSTATUS Status, ULONG_PTR Info)
 {
@@ -155,7 +126,7 @@ static NTSTATUS Store(PSTORE S, PIRP Irp, PVOID User, ULONG Length)
     Mdl = IoAllocateMdl(User, Length, FALSE, FALSE, NULL);
     if (!Mdl)
         return STATUS_INSUFFICIENT_RESOURCES;
-    Status = SafeLockPages(Mdl, (ULONG)Irp->RequestorMode, IoReadAccess);
+    Status = GuardedLock(Mdl, Irp->RequestorMode, IoReadAccess);
     if (NT_SUCCESS(Status)) {
         Mapped = MmGetSystemAddressForMdlSafe(Mdl, NormalPagePriority);
         Status = Mapped ? Unpack(S, Mapped, Length) : STATUS_INSUFFICIENT_RESOURCES;

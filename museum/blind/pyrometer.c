@@ -71,48 +71,12 @@ typedef struct _EXT {
 	KDPC TimerDpc;
 } EXT;
 
-static NTSTATUS Finish(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
-{
-	Irp->IoStatus.Status = Status;
-	Irp->IoStatus.Information = Information;
-	IoCompleteRequest(Irp, IO_NO_INCREMENT);
-	return Status;
-}
-
-/* Completes a request that holds the remove lock. */
-static NTSTATUS Done(EXT *ext, PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
-{
-	Finish(Irp, Status, Information);
-	IoReleaseRemoveLock(&ext->RemoveLock, Irp);
-	return Status;
-}
+#define OWN_ON_PNP
+#include "../include/live_frame.h"
+#include "../include/live_queue.h"
+#include "../include/live_card.h"
 
 static VOID StartLocked(EXT *ext);
-
-static VOID NTAPI QueuedCancelled(PDEVICE_OBJECT Device, PIRP Irp)
-{
-	EXT *ext = Device->DeviceExtension;
-	KIRQL irql;
-
-	IoReleaseCancelSpinLock(Irp->CancelIrql);
-	KeAcquireSpinLock(&ext->Lock, &irql);
-	RemoveEntryList(&Irp->Tail.Overlay.ListEntry);
-	KeReleaseSpinLock(&ext->Lock, irql);
-	Done(ext, Irp, STATUS_CANCELLED, 0);
-}
-
-/* The lock is held. */
-static PIRP Dequeue(EXT *ext)
-{
-	while (!IsListEmpty(&ext->Queue)) {
-		PIRP irp = CONTAINING_RECORD(RemoveHeadList(&ext->Queue), IRP, Tail.Overlay.ListEntry);
-
-		if (IoSetCancelRoutine(irp, NULL) != NULL)
-			return irp;
-		InitializeListHead(&irp->Tail.Overlay.ListEntry);	/* its cancel routine waits for the lock */
-	}
-	return NULL;
-}
 
 /* Queues a request that holds the remove lock, or completes it at once if that cannot be. */
 static NTSTATUS Enqueue(EXT *ext, PIRP Irp)
@@ -141,64 +105,6 @@ static NTSTATUS Enqueue(EXT *ext, PIRP Irp)
 	return status;
 }
 
-static VOID CompleteList(EXT *ext, PLIST_ENTRY List, NTSTATUS Status)
-{
-	while (!IsListEmpty(List))
-		Done(ext, CONTAINING_RECORD(RemoveHeadList(List), IRP, Tail.Overlay.ListEntry), Status, 0);
-}
-
-static VOID FailAll(EXT *ext, NTSTATUS Status)
-{
-	LIST_ENTRY list;
-	PIRP irp;
-	KIRQL irql;
-
-	InitializeListHead(&list);
-	KeAcquireSpinLock(&ext->Lock, &irql);
-	while ((irp = Dequeue(ext)) != NULL)
-		InsertTailList(&list, &irp->Tail.Overlay.ListEntry);
-	KeReleaseSpinLock(&ext->Lock, irql);
-	CompleteList(ext, &list, Status);
-}
-
-static NTSTATUS NTAPI OnCleanup(PDEVICE_OBJECT Device, PIRP Irp)
-{
-	EXT *ext = Device->DeviceExtension;
-	PFILE_OBJECT file = IoGetCurrentIrpStackLocation(Irp)->FileObject;
-	PLIST_ENTRY entry, next;
-	LIST_ENTRY list;
-	KIRQL irql;
-
-	InitializeListHead(&list);
-	KeAcquireSpinLock(&ext->Lock, &irql);
-	for (entry = ext->Queue.Flink; entry != &ext->Queue; entry = next) {
-		PIRP irp = CONTAINING_RECORD(entry, IRP, Tail.Overlay.ListEntry);
-
-		next = entry->Flink;
-		if (IoGetCurrentIrpStackLocation(irp)->FileObject != file || IoSetCancelRoutine(irp, NULL) == NULL)
-			continue;
-		RemoveEntryList(entry);
-		InsertTailList(&list, entry);
-	}
-	KeReleaseSpinLock(&ext->Lock, irql);
-	CompleteList(ext, &list, STATUS_CANCELLED);
-	return Finish(Irp, STATUS_SUCCESS, 0);
-}
-
-static PCM_PARTIAL_RESOURCE_DESCRIPTOR FindResource(PCM_RESOURCE_LIST List, UCHAR Type, ULONG Skip)
-{
-	PCM_PARTIAL_RESOURCE_DESCRIPTOR d;
-	ULONG i;
-
-	if (List == NULL || List->Count == 0)
-		return NULL;
-	d = List->List[0].PartialResourceList.PartialDescriptors;
-	for (i = 0; i < List->List[0].PartialResourceList.Count; i++, d++)
-		if (d->Type == Type && Skip-- == 0)
-			return d;
-	return NULL;
-}
-
 static VOID StartLocked(EXT *ext)
 {
 	if (!ext->Live || ext->Current != NULL)
@@ -224,17 +130,6 @@ static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
 	WR(ext, BOARD_CAUSE, RD(ext, BOARD_CAUSE));
 	KeInsertQueueDpc(&ext->Dpc, NULL, NULL);
 	return TRUE;
-}
-
-static NTSTATUS ConnectInterrupt(EXT *ext, PCM_PARTIAL_RESOURCE_DESCRIPTOR d)
-{
-	NTSTATUS status = IoConnectInterrupt(&ext->Interrupt, Isr, ext, NULL, d->u.Interrupt.Vector, (KIRQL)d->u.Interrupt.Level,
-		(KIRQL)d->u.Interrupt.Level, d->Flags & CM_RESOURCE_INTERRUPT_LATCHED ? Latched : LevelSensitive,
-		d->ShareDisposition == CmResourceShareShared, d->u.Interrupt.Affinity, FALSE);
-
-	if (!NT_SUCCESS(status))
-		ext->Interrupt = NULL;
-	return status;
 }
 
 /* Both run with the interrupt's lock. */
@@ -466,66 +361,6 @@ static NTSTATUS NTAPI OnControl(PDEVICE_OBJECT Device, PIRP Irp)
 	}
 }
 
-static NTSTATUS NTAPI OnCreate(PDEVICE_OBJECT Device, PIRP Irp)
-{
-	EXT *ext = Device->DeviceExtension;
-	NTSTATUS status = IoAcquireRemoveLock(&ext->RemoveLock, Irp);
-
-	if (!NT_SUCCESS(status))
-		return Finish(Irp, status, 0);
-	return Done(ext, Irp, STATUS_SUCCESS, 0);
-}
-
-static NTSTATUS NTAPI OnClose(PDEVICE_OBJECT Device, PIRP Irp)
-{
-	UNREFERENCED_PARAMETER(Device);
-	return Finish(Irp, STATUS_SUCCESS, 0);
-}
-
-/* No more requests; those that wait or run end with Status. */
-static VOID Halt(EXT *ext, BOOLEAN Gone, BOOLEAN Absent, NTSTATUS Status)
-{
-	KIRQL irql;
-
-	KeAcquireSpinLock(&ext->Lock, &irql);
-	ext->Started = FALSE;
-	if (Gone)
-		ext->Gone = TRUE;
-	if (Absent)
-		ext->Absent = TRUE;
-	KeReleaseSpinLock(&ext->Lock, irql);
-	if (Gone && ext->InterfaceOn) {
-		IoSetDeviceInterfaceState(&ext->Interface, FALSE);
-		ext->InterfaceOn = FALSE;
-	}
-	Down(ext, Status);
-	FailAll(ext, Status);
-}
-
-static NTSTATUS Start(EXT *ext, PIO_STACK_LOCATION sp)
-{
-	NTSTATUS status = Acquire(ext, sp->Parameters.StartDevice.AllocatedResourcesTranslated);
-	KIRQL irql;
-
-	if (!NT_SUCCESS(status))
-		return status;
-	KeAcquireSpinLock(&ext->Lock, &irql);
-	ext->Started = TRUE;
-	ext->Power = PowerDeviceD0;
-	KeReleaseSpinLock(&ext->Lock, irql);
-	Up(ext);
-	if (!ext->InterfaceOn) {
-		status = IoSetDeviceInterfaceState(&ext->Interface, TRUE);
-		if (!NT_SUCCESS(status)) {
-			Halt(ext, FALSE, FALSE, STATUS_DEVICE_NOT_READY);
-			Release(ext);
-			return status;
-		}
-		ext->InterfaceOn = TRUE;
-	}
-	return STATUS_SUCCESS;
-}
-
 static NTSTATUS NTAPI OnPnp(PDEVICE_OBJECT Device, PIRP Irp)
 {
 	EXT *ext = Device->DeviceExtension;
@@ -577,109 +412,6 @@ static NTSTATUS NTAPI OnPnp(PDEVICE_OBJECT Device, PIRP Irp)
 	return status;
 }
 
-static VOID NTAPI DeviceIrpDone(PDEVICE_OBJECT Device, UCHAR Minor, POWER_STATE State, PVOID Context, PIO_STATUS_BLOCK Ios)
-{
-	PIRP irp = Context;
-	EXT *ext = IoGetCurrentIrpStackLocation(irp)->DeviceObject->DeviceExtension;
-
-	UNREFERENCED_PARAMETER(Device);
-	UNREFERENCED_PARAMETER(Minor);
-	UNREFERENCED_PARAMETER(State);
-	Done(ext, irp, Ios->Status, 0);
-}
-
-/* The system power IRP comes back: ask for the device power IRP that belongs to it. */
-static NTSTATUS NTAPI SystemIrpDown(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
-{
-	EXT *ext = Context;
-	PIO_STACK_LOCATION sp = IoGetCurrentIrpStackLocation(Irp);
-	POWER_STATE state;
-	NTSTATUS status = Irp->IoStatus.Status;
-
-	UNREFERENCED_PARAMETER(Device);
-	if (NT_SUCCESS(status)) {
-		state.DeviceState = sp->Parameters.Power.State.SystemState == PowerSystemWorking ? PowerDeviceD0 : PowerDeviceD3;
-		status = PoRequestPowerIrp(ext->Pdo, sp->MinorFunction, state, DeviceIrpDone, Irp, NULL);
-		if (status == STATUS_PENDING)
-			return STATUS_MORE_PROCESSING_REQUIRED;
-		Irp->IoStatus.Status = status;
-	}
-	IoReleaseRemoveLock(&ext->RemoveLock, Irp);
-	return STATUS_CONTINUE_COMPLETION;
-}
-
-static VOID SetPower(EXT *ext, DEVICE_POWER_STATE State)
-{
-	KIRQL irql;
-
-	KeAcquireSpinLock(&ext->Lock, &irql);
-	ext->Power = State;
-	KeReleaseSpinLock(&ext->Lock, irql);
-}
-
-static NTSTATUS NTAPI PoweredUp(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
-{
-	EXT *ext = Context;
-
-	UNREFERENCED_PARAMETER(Device);
-	if (Irp->PendingReturned)
-		IoMarkIrpPending(Irp);
-	if (NT_SUCCESS(Irp->IoStatus.Status)) {
-		SetPower(ext, PowerDeviceD0);
-		Up(ext);
-	}
-	IoReleaseRemoveLock(&ext->RemoveLock, Irp);
-	return STATUS_CONTINUE_COMPLETION;
-}
-
-static NTSTATUS NTAPI OnPower(PDEVICE_OBJECT Device, PIRP Irp)
-{
-	EXT *ext = Device->DeviceExtension;
-	PIO_STACK_LOCATION sp = IoGetCurrentIrpStackLocation(Irp);
-	NTSTATUS status = IoAcquireRemoveLock(&ext->RemoveLock, Irp);
-	BOOLEAN set = sp->MinorFunction == IRP_MN_SET_POWER;
-
-	if (!NT_SUCCESS(status))
-		return Finish(Irp, status, 0);
-	if ((set || sp->MinorFunction == IRP_MN_QUERY_POWER) && sp->Parameters.Power.Type == SystemPowerState) {
-		if (set && sp->Parameters.Power.State.SystemState != PowerSystemWorking) {
-			SetPower(ext, PowerDeviceD3);
-			Down(ext, STATUS_DEVICE_NOT_READY);
-		}
-		IoMarkIrpPending(Irp);
-		IoCopyCurrentIrpStackLocationToNext(Irp);
-		IoSetCompletionRoutine(Irp, SystemIrpDown, ext, TRUE, TRUE, TRUE);
-		PoCallDriver(ext->Lower, Irp);
-		return STATUS_PENDING;
-	}
-	if (set && sp->Parameters.Power.Type == DevicePowerState) {
-		if (sp->Parameters.Power.State.DeviceState == PowerDeviceD0) {
-			IoCopyCurrentIrpStackLocationToNext(Irp);
-			IoSetCompletionRoutine(Irp, PoweredUp, ext, TRUE, TRUE, TRUE);
-			return PoCallDriver(ext->Lower, Irp);
-		}
-		SetPower(ext, sp->Parameters.Power.State.DeviceState);
-		Down(ext, STATUS_DEVICE_NOT_READY);
-	}
-	IoSkipCurrentIrpStackLocation(Irp);
-	status = PoCallDriver(ext->Lower, Irp);
-	IoReleaseRemoveLock(&ext->RemoveLock, Irp);
-	return status;
-}
-
-static NTSTATUS NTAPI OnSystemControl(PDEVICE_OBJECT Device, PIRP Irp)
-{
-	EXT *ext = Device->DeviceExtension;
-	NTSTATUS status = IoAcquireRemoveLock(&ext->RemoveLock, Irp);
-
-	if (!NT_SUCCESS(status))
-		return Finish(Irp, status, 0);
-	IoSkipCurrentIrpStackLocation(Irp);
-	status = IoCallDriver(ext->Lower, Irp);
-	IoReleaseRemoveLock(&ext->RemoveLock, Irp);
-	return status;
-}
-
 static NTSTATUS NTAPI OnAddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
 {
 	PDEVICE_OBJECT self;
@@ -714,11 +446,6 @@ static NTSTATUS NTAPI OnAddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
 	self->Flags |= DO_BUFFERED_IO | (ext->Lower->Flags & DO_POWER_PAGABLE);
 	self->Flags &= ~DO_DEVICE_INITIALIZING;
 	return STATUS_SUCCESS;
-}
-
-static VOID NTAPI OnUnload(PDRIVER_OBJECT Driver)
-{
-	UNREFERENCED_PARAMETER(Driver);
 }
 
 NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)

@@ -227,9 +227,7 @@ impl Wanted {
 
     /// With zeroes where the driver has asked for nothing.
     pub(super) fn plain(&self) -> Self {
-        let input = self.input.iter().enumerate();
-        let input = input.map(|(at, byte)| if self.given.contains(&at) { *byte } else { 0 }).collect();
-        Self { input, ..self.clone() }
+        self.filled(0)
     }
 
     /// With zeroes in as many words as `lives` says that they may have, so that a request still succeeds.

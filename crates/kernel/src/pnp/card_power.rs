@@ -79,12 +79,16 @@ pub(super) fn raise(k: &mut Kernel, id: NodeId) {
     put_back(k, id, &kept);
 }
 
-/// The system has gone to sleep: no slot has power, but where a driver could not ask for its card to be powered down. It goes on there as if the system worked.
+/// The cards that have no power while the system sleeps: all but those whose drivers could not ask for them to be powered down. These go on as if it worked.
+fn without_power(k: &Kernel) -> Vec<NodeId> {
+    let mut all = cards(k);
+    all.retain(|id| !k.po.refused.contains(&id.0));
+    all
+}
+
+/// The system has gone to sleep: no slot has power.
 pub(crate) fn system_sleeps(k: &mut Kernel) {
-    for id in cards(k) {
-        if k.po.refused.contains(&id.0) {
-            continue;
-        }
+    for id in without_power(k) {
         if k.pnp.card(id).kept.is_none() {
             keep(k, id, true);
             remove_check::release_windows(k, id, Why::NoPower("without power, as the system sleeps"));
@@ -96,10 +100,7 @@ pub(crate) fn system_sleeps(k: &mut Kernel) {
 
 /// The system wakes: slots have power again, and the cards that their drivers had not sent to a lower state are where they were.
 pub(crate) fn system_wakes(k: &mut Kernel) {
-    for id in cards(k) {
-        if k.po.refused.contains(&id.0) {
-            continue; // it had power
-        }
+    for id in without_power(k) {
         let at = k.pnp.card(id).function.address;
         let hardware = k.hal.hardware.as_mut();
         hardware.set_powered(at, true);

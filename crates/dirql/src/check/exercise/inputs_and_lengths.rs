@@ -33,16 +33,21 @@ const OWN_PROCESS: u64 = u64::MAX;
 /// So many of the driver's own numbers are tried as lengths.
 const OWN_SIZES: usize = 24;
 
+/// The request with other buffers: the data that it takes or is answered with, as a script has them. None of a code that has no output.
+fn with_buffer(operation: &Operation, taken: &str, answered: &str) -> Option<String> {
+    let is_read = operation.command.starts_with("read");
+    Some(match (operation.code, operation.command.rsplit_once(" out ")) {
+        (Some(_), Some((before, _))) => format!("{before} out {answered}"),
+        (Some(_), None) => return None,
+        (None, _) if is_read => format!("read h {answered}"),
+        (None, _) => format!("write h {taken}"),
+    })
+}
+
 /// The request with buffers of several pages.
 pub(super) fn of_several_pages(operation: &Operation) -> String {
-    match operation.code {
-        Some(_) => match operation.command.rsplit_once(" out ") {
-            Some((before, _)) => format!("{before} out {SEVERAL_PAGES}"),
-            None => operation.command.clone(),
-        },
-        None if operation.command.starts_with("read") => format!("read h {SEVERAL_PAGES}"),
-        None => format!("write h {}", filled(SEVERAL_PAGES, u32::MAX)),
-    }
+    let (taken, answered) = (filled(SEVERAL_PAGES, u32::MAX), SEVERAL_PAGES.to_string());
+    with_buffer(operation, &taken, &answered).unwrap_or_else(|| operation.command.clone())
 }
 
 /// Buffers that begin within a page, as those of applications do: where in three pages, and how long.
@@ -56,12 +61,9 @@ const FIRST_WITHIN: usize = 1_000;
 fn within_pages(operation: &Operation) -> Vec<String> {
     let mut steps = vec![format!("memory pages {}", filled(SEVERAL_PAGES, u32::MAX))];
     for (n, (at, length)) in WITHIN.into_iter().enumerate() {
-        let request = match (operation.code, operation.command.rsplit_once(" out ")) {
-            (Some(_), Some((before, _))) => format!("{before} out memory w{n}"),
-            (Some(code), None) => format!("ioctl h {code:#x} in memory w{n}"),
-            (None, _) if operation.command.starts_with("read") => format!("read h memory w{n}"),
-            (None, _) => format!("write h memory w{n}"),
-        };
+        let memory = format!("memory w{n}");
+        let request = with_buffer(operation, &memory, &memory)
+            .unwrap_or_else(|| format!("ioctl h {:#x} in {memory}", operation.code.unwrap_or_default()));
         steps
             .push(format!("memory w{n} of pages {length} at {at:#x}; {}", tried(FIRST_WITHIN + n, &request)));
     }
@@ -266,8 +268,8 @@ pub(super) fn pointers(operation: &Operation) -> String {
             None => add(format!("write h memory {bad}")),
         }
     }
-    if let Some((before, _)) = operation.command.rsplit_once(" out ") {
-        add(format!("{before} out memory constant"));
+    if operation.code.is_some() {
+        with_buffer(operation, "", "memory constant").into_iter().for_each(&mut add);
     }
     let given = match operation.code {
         Some(code) => format!("ioctl h {code:#x} in"),

@@ -13,8 +13,8 @@ const HELD: [u32; 4] = [0x7FFF_FFFF, 0xFFFF, 0x100, 1];
 /// So many registers of each window.
 const REGISTERS: u32 = 16;
 
-/// So many interrupts in a row.
-const IN_A_ROW: usize = 6;
+/// So many interrupts come in a row.
+const INTERRUPTS: usize = 6;
 
 /// Each of these, to an idle driver and while a request is under way.
 pub(super) fn registers_show(survey: &Survey, name: &str, plan: &mut Plan) {
@@ -70,14 +70,14 @@ fn with_requests(survey: &Survey, name: &str, plan: &mut Plan, shows: &dyn Fn(u3
             );
             plan.add(format!("{} and {title}", words(one)), script, Kind::Little);
             // One comes while what is done about that before it goes on, on another processor.
-            let many = [shown.as_str(); IN_A_ROW].join("; ");
+            let many = [shown.as_str(); INTERRUPTS].join("; ");
             let script = format!(
                 "{opened}; {}; {}; wait 1ms; {many}; cancel h; join a; join b; close h",
                 asks("a", one),
                 asks("b", one)
             );
             plan.more = vec![RACES.to_owned()];
-            plan.add(format!("{} and {IN_A_ROW} {title}", words(one)), script, Kind::Quick);
+            plan.add(format!("{} and {INTERRUPTS} {title}", words(one)), script, Kind::Quick);
             plan.more.clear();
         }
     }
