@@ -37,7 +37,8 @@ pub(super) struct Access {
     pub(super) address: u64,
     pub(super) bytes: u64,
     pub(super) how: Use,
-    /// A store where its flow has loaded before, and has synchronised with no other since.
+    /// A store where its flow has loaded before, and has synchronised with no other since; or of a pointer beside one that was so stored: the
+    /// other end of a list.
     pub(super) after_load: bool,
     /// Of a load: the instruction that stores in the same place what follows from it.
     pub(super) stored_back: Option<u64>,
@@ -204,6 +205,7 @@ impl Memory {
     /// An access is made by a flow that knows this.
     pub(super) fn access(&mut self, mut access: Access, known: &Rc<Clock>) -> Met {
         let mut found = Found::default();
+        access.after_load = self.is_beside_looked_at(&access);
         for (cell, mask) in parts(access.address, access.bytes) {
             self.cell(cell).meet(mask, &mut access, known, &mut found);
         }
@@ -212,6 +214,24 @@ impl Memory {
             self.cell(cell).note(mask, &access, known);
         }
         Met { access, found }
+    }
+
+    /// Whether a pointer is stored beside one that the flow has looked at and stored just before: as where the last entry of a list is taken, and
+    /// both ends of the list are its head again.
+    fn is_beside_looked_at(&mut self, access: &Access) -> bool {
+        let is_pointer = access.how == Use::Store && access.bytes == CELL && access.is_word();
+        let cell = access.address / CELL;
+        is_pointer && [cell - 1, cell + 1].into_iter().any(|beside| self.has_looked_at(beside, access))
+    }
+
+    /// Whether the flow of this access has looked at the pointer in the cell and stored another one, and has synchronised with no other since.
+    fn has_looked_at(&mut self, cell: u64, access: &Access) -> bool {
+        let Some(place) = self.find(cell * CELL / LINE) else { return false };
+        let is_such = |record: &Record| {
+            let is_own = (record.slot, record.time) == (access.slot, access.time);
+            is_own && record.how == Use::Store && record.after_load && record.mask == u8::MAX
+        };
+        self.lines[place][index(cell)].records.iter().any(is_such)
     }
 
     /// Those that access these words by interlocked instructions learn what this flow knows.

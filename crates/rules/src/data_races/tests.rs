@@ -155,6 +155,24 @@ fn pointers_that_two_have_looked_at_and_stored_are_overwritten() {
 }
 
 #[test]
+fn both_ends_of_a_list_are_pointers_that_were_looked_at_where_the_first_one_was() {
+    let (first, last) = (PLACE, PLACE + 8);
+    let take = |looks: bool| {
+        let mut story = Story::on(2);
+        if looks {
+            story.access(1, 0, load(first, 8));
+        }
+        story.access(1, 0, store(first, 8));
+        story.access(1, 0, store(last, 8));
+        // Another one is put behind the last one.
+        story.access(2, 0, load(last, 8));
+        story.access(2, 0, store(last, 8))
+    };
+    assert_eq!(take(true), RACE, "the list's last entry was taken meanwhile");
+    assert_eq!(take(false), None, "two pointers are set, and the other one reads that they are");
+}
+
+#[test]
 fn interlocked_instructions_race_with_plain_ones_only() {
     let mut story = Story::on(2);
     assert_eq!(story.access(1, 0, update(PLACE, 4, true)), None);
