@@ -150,11 +150,11 @@ pub(crate) struct Setup {
     /// `late-cards=N` (what a card does by itself comes in the moment in which the N-th time limit of a driver ends, or the last there is), `silent-cards` (it
     /// comes 200 s late), `late-stores` (other processors see a processor's stores late, in their order, as from its store buffer),
     /// `later-bus` (bus drivers answer requests that they may pend later, in threads of their own, and power requests at DISPATCH_LEVEL),
-    /// `32-bit-programs` (IoIs32bitProcess says so of the script's programs),
+    /// `32-bit-programs` (IoIs32bitProcess says so of the script's programs), `drive` (without --files, there is a drive C: with the folders of a new Windows),
     /// `posted=TIME` (a write to device memory arrives so much later, e.g. `2us`, or at once, as the policy chooses; a read brings it home); several
-    /// with commas between them
-    #[arg(long, value_name = "WHAT", default_value = "")]
-    pub(crate) platform: Platform,
+    /// with commas between them, or the option several times
+    #[arg(long, value_name = "WHAT", value_parser = platform_words)]
+    pub(crate) platform: Vec<String>,
     /// How much memory there is for the driver, applications, and what the kernel keeps for them: bytes, or with K, M or G; beyond it a
     /// call fails that asks for more
     #[arg(long, value_name = "SIZE", default_value = "192M", value_parser = size)]
@@ -182,7 +182,7 @@ pub(crate) struct Setup {
     pub(crate) dismiss: Vec<PathBuf>,
     /// Looks for data races: accesses of the driver's to the same memory that nothing orders, whether or not they meet in this run (docs/races.md).
     /// The same as `data-race` among --rules; several times slower
-    #[arg(long)]
+    #[arg(long, overrides_with = "races")]
     pub(crate) races: bool,
     /// Each block of pool that a driver allocates has pages of its own and ends before one that is never there, and those of a freed one
     /// are gone: an access beyond is reported there, though accesses are not tested. All blocks, or those of the tags named (`?` and
@@ -605,6 +605,18 @@ fn size(text: &str) -> Result<u64, String> {
 /// Kinds of events.
 #[derive(Clone)]
 pub(crate) struct Kinds(pub(crate) Vec<dirql::readers::Kind>);
+
+/// Words that [`Platform`] knows.
+fn platform_words(words: &str) -> Result<String, String> {
+    words.parse::<Platform>().map(|_| words.to_owned())
+}
+
+impl Setup {
+    /// What all its words say of the computer: of two that contradict each other the later one counts.
+    pub(crate) fn platform(&self) -> Platform {
+        self.platform.join(",").parse().expect("each was read before")
+    }
+}
 
 fn kinds(list: &str) -> Result<Kinds, String> {
     dirql::readers::kinds(list).map(Kinds)

@@ -329,7 +329,7 @@ pub(crate) fn bench(setup: &Setup) -> Result<Bench, Error> {
         .driver(&setup.driver)
         .processors(setup.processors)
         .group_size(setup.group_size)
-        .platform(setup.platform)
+        .platform(setup.platform())
         .verifier(setup.verifier)
         .rules(setup.rules.judges.as_deref().unwrap_or_default())
         .dismiss(dismissals(setup)?)

@@ -155,7 +155,7 @@ fn bench(setup: &Setup) -> Result<String> {
     setup.registry_value.iter().for_each(|value| call("registry_value", raw(value)));
     setup.devices.iter().for_each(|device| call("device", format!("{device:?}")));
     let typed = [
-        ("platform", setup.platform.to_string(), usual.platform.to_string()),
+        ("platform", setup.platform().to_string(), usual.platform().to_string()),
         ("verifier", setup.verifier.to_string(), usual.verifier.to_string()),
         ("special_pool", setup.special_pool.to_string(), usual.special_pool.to_string()),
         ("trace_providers", setup.trace_providers.to_string(), usual.trace_providers.to_string()),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use dirql::check::{self, Awaited, Cause, Coverage, Exercise, Survey};
 use dirql::files::DriverFile;
-use dirql::{Dismissal, Error};
+use dirql::{Dismissal, Error, Platform};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -17,13 +17,14 @@ use crate::arguments::Check;
 use crate::out::say;
 use crate::{NO_ANSWER, terminal};
 
-/// Options of `dirql check` that other commands do not have, each with a value.
-const IN_CHECK_ONLY: [&str; 14] = [
+/// Options of `dirql check` that a line for other commands does not have, or has in another form, each with a value.
+const IN_CHECK_ONLY: [&str; 15] = [
     "budget",
     "workers",
     "do",
     "script",
     "processors",
+    "platform",
     "verifier",
     "rules",
     "keep",
@@ -315,6 +316,10 @@ impl<'a> Report<'a> {
         }
         if !given("--device") {
             more.extend(setup.devices.iter().chain(&self.device).map(|device| format!("--device={device}")));
+        }
+        let platform = setup.platform();
+        if platform != Platform::default() {
+            more.push(format!("--platform={platform}"));
         }
         more.extend(exercise.more.iter().cloned());
         let processors = exercise.processors.max(setup.processors);

@@ -13,6 +13,11 @@ const CARD: &str = "bar0=mem:64K,bar1=io:256,bar2=mem:64K,bar3=mem:64K,irq,pm=d1
 /// The same with windows for those who reach further.
 const LARGER_CARD: &str = "bar0=mem:16M,bar1=io:256,bar2=mem:16M,bar3=mem:16M,irq,pm=d1+d2";
 
+/// What drivers open files by.
+const OPENS_FILES: [&str; 5] = ["ZwCreateFile", "NtCreateFile", "ZwOpenFile", "NtOpenFile", "IoCreateFile"];
+/// A drive without files.
+const DRIVE: &str = "drive";
+
 /// Fills in what is not given. The arguments that processes need besides the user's.
 ///
 /// # Errors
@@ -33,6 +38,10 @@ pub(super) fn complete(setup: &mut Setup) -> Result<Vec<String>> {
     {
         more.push(format!("--device={device}"));
         setup.devices.push(device);
+    }
+    if setup.files.is_none() && imports_any(setup, &OPENS_FILES) {
+        more.push(format!("--platform={DRIVE}"));
+        setup.platform.push(DRIVE.to_owned());
     }
     Ok(more)
 }
@@ -101,15 +110,21 @@ impl PciId {
     }
 }
 
+/// Whether the driver imports one of these; not, if it cannot be read.
+fn imports_any(setup: &Setup, names: &[&str]) -> bool {
+    let driver = DriverFile::read(&setup.driver);
+    let is_one = |name: &str| names.contains(&name);
+    driver.is_ok_and(|driver| {
+        driver.image.imports().iter().any(|import| is_one(&import.selector.to_string()))
+    })
+}
+
 /// The device that a Plug and Play driver without an INF is given, which has shown that it is one.
 pub(super) fn device_for(setup: &Setup, survey: &Survey) -> Option<String> {
     if !survey.plug_and_play || !setup.devices.is_empty() || !setup.inf.is_empty() {
         return None;
     }
-    let driver = DriverFile::read(&setup.driver).ok()?;
-    let is_hardware =
-        driver.image.imports().iter().any(|import| HARDWARE.contains(&import.selector.to_string().as_str()));
-    Some(if is_hardware { format!("pci,id=1234:5678,{CARD}") } else { "root,id=Root\\CHECKED".to_owned() })
+    Some(if imports_any(setup, &HARDWARE) { format!("pci,id=1234:5678,{CARD}") } else { "root,id=Root\\CHECKED".to_owned() })
 }
 
 /// A card with larger windows than that of which nothing is known but its ids and with which a driver does not start. `chosen` is a device that was chosen for

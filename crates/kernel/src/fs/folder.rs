@@ -42,3 +42,28 @@ pub enum Item {
     /// A file, and what is in it.
     File(Vec<u8>),
 }
+
+/// The folders that drivers may count on in every Windows, in the order of their paths.
+const NEW_WINDOWS: [&str; 12] = [
+    r"Program Files",
+    r"ProgramData",
+    r"Users",
+    r"Users\Public",
+    r"Windows",
+    r"Windows\INF",
+    r"Windows\Logs",
+    r"Windows\System32",
+    r"Windows\System32\LogFiles",
+    r"Windows\System32\config",
+    r"Windows\System32\drivers",
+    r"Windows\Temp",
+];
+
+impl Folder {
+    /// The drive of a new Windows, without the files.
+    #[must_use]
+    pub fn of_new_windows() -> Self {
+        let items = NEW_WINDOWS.iter().map(|path| ((*path).to_owned(), Item::Directory));
+        Self { items: items.collect() }
+    }
+}

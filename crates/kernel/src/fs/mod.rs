@@ -52,7 +52,8 @@ impl State {
     /// As at boot.
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
-        Self { tree: settings.folder.as_deref().map(Tree::of), ..Self::default() }
+        let new = || settings.platform.drive.then(|| Tree::of(&Folder::of_new_windows()));
+        Self { tree: settings.folder.as_deref().map(Tree::of).or_else(new), ..Self::default() }
     }
 
     /// The volume that is mounted: nothing but its own dispatch routines works on it.

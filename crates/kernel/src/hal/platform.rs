@@ -36,6 +36,8 @@ pub struct Platform {
     pub later_bus: bool,
     /// The script's programs are of 32 bits, as `IoIs32bitProcess` says of their requests. Their memory lies where that of others does.
     pub programs_of_32_bits: bool,
+    /// There is a drive `C:` with the folders of a new Windows, where none is given: [`crate::fs::folder::Folder::of_new_windows`].
+    pub drive: bool,
     /// Nanoseconds that a write to device memory may take to its device: at most [`MOST_POSTED`]. 0: each is there at once.
     pub posted: u64,
 }
@@ -65,6 +67,7 @@ impl Default for Platform {
             late_stores: false,
             later_bus: false,
             programs_of_32_bits: false,
+            drive: false,
             posted: 0,
         }
     }
@@ -101,6 +104,7 @@ impl fmt::Display for Platform {
             late_stores,
             later_bus,
             programs_of_32_bits,
+            drive,
             posted,
         } = *self;
         let mut parts = Vec::new();
@@ -115,6 +119,7 @@ impl fmt::Display for Platform {
             (late_stores, "late-stores"),
             (later_bus, "later-bus"),
             (programs_of_32_bits, "32-bit-programs"),
+            (drive, "drive"),
         ] {
             if is {
                 parts.push(name.to_owned());
@@ -136,7 +141,7 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = String;
 
-    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `later-bus`, `32-bit-programs`, `posted=NS`, with commas between them.
+    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `later-bus`, `32-bit-programs`, `drive`, `posted=NS`, with commas between them.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut platform = Self::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -148,6 +153,7 @@ impl FromStr for Platform {
                 None if part == "late-stores" => platform.late_stores = true,
                 None if part == "later-bus" => platform.later_bus = true,
                 None if part == "32-bit-programs" => platform.programs_of_32_bits = true,
+                None if part == "drive" => platform.drive = true,
                 None if part == "silent-cards" => platform.cards = Promptness::Silent,
                 Some(("quick-cards", count)) => {
                     platform.cards = Promptness::AtAccess(counted(part, count, "access")?)
@@ -172,7 +178,7 @@ impl FromStr for Platform {
                 _ => {
                     return Err(format!(
                         "`{part}` is nothing a platform has; there are messages=N, fully-specified, relayed-lines, \
-                         before-vista, shifted-bus, quick-cards=N, late-cards=N, silent-cards, late-stores, later-bus, 32-bit-programs and posted=TIME"
+                         before-vista, shifted-bus, quick-cards=N, late-cards=N, silent-cards, late-stores, later-bus, 32-bit-programs, drive and posted=TIME"
                     ));
                 }
             }
@@ -200,6 +206,7 @@ mod tests {
             "silent-cards",
             "quick-cards=2",
             "32-bit-programs",
+            "drive",
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), text);
         }
