@@ -22,14 +22,20 @@ typedef struct _JOBS {
     BOOLEAN Busy;
     KTIMER Timer;
     KDPC Dpc;
+    KDPC Beginner;
 } JOBS, *PJOBS;
 
-static VOID Begin(PJOBS Jobs)
+/* Nothing else takes from the one queue for the other, so who flushes both waits for this between them. */
+static VOID NTAPI Begin(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
 {
+    PJOBS Jobs = Context;
     LARGE_INTEGER Duration;
     PIRP Irp = NULL;
     KIRQL OldIrql;
 
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(One);
+    UNREFERENCED_PARAMETER(Two);
     KeAcquireSpinLock(&Jobs->Lock, &OldIrql);
     if (!Jobs->Busy) {
         Irp = QueueTake(&Jobs->Waiting);
@@ -50,7 +56,7 @@ static VOID Next(PJOBS Jobs)
     KeAcquireSpinLock(&Jobs->Lock, &OldIrql);
     Jobs->Busy = FALSE;
     KeReleaseSpinLock(&Jobs->Lock, OldIrql);
-    Begin(Jobs);
+    KeInsertQueueDpc(&Jobs->Beginner, NULL, NULL);
 }
 
 static VOID NTAPI Done(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
@@ -91,12 +97,14 @@ static NTSTATUS Add(PFDO Fdo)
     KeInitializeSpinLock(&Jobs->Lock);
     KeInitializeTimer(&Jobs->Timer);
     KeInitializeDpc(&Jobs->Dpc, Done, Jobs);
+    KeInitializeDpc(&Jobs->Beginner, Begin, Jobs);
     return STATUS_SUCCESS;
 }
 
 static VOID Flush(PFDO Fdo)
 {
     QueueFlush(&((PJOBS)Fdo)->Waiting, NULL, STATUS_DEVICE_NOT_READY);
+    KeFlushQueuedDpcs();
     QueueFlush(&((PJOBS)Fdo)->Running, NULL, STATUS_DEVICE_NOT_READY);
 }
 
@@ -107,8 +115,14 @@ static VOID Stop(PFDO Fdo, BOOLEAN Present)
     KeFlushQueuedDpcs();
 }
 
+static VOID Removed(PFDO Fdo)
+{
+    UNREFERENCED_PARAMETER(Fdo);
+    KeFlushQueuedDpcs();
+}
+
 static const GUID FdoInterface = FDO_GUID(0x10c3b0e4);
-static const HOOKS Hooks = {.Add = Add, .Flush = Flush, .Stop = Stop};
+static const HOOKS Hooks = {.Add = Add, .Removed = Removed, .Flush = Flush, .Stop = Stop};
 
 static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
@@ -122,7 +136,7 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
         return FdoEnd(&Jobs->Fdo, Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
     }
     IoCsqInsertIrp(&Jobs->Waiting.Csq, Irp, NULL);
-    Begin(Jobs);
+    KeInsertQueueDpc(&Jobs->Beginner, NULL, NULL);
     return FdoPend(&Jobs->Fdo);
 }
 
