@@ -114,9 +114,8 @@ impl PciId {
 fn imports_any(setup: &Setup, names: &[&str]) -> bool {
     let driver = DriverFile::read(&setup.driver);
     let is_one = |name: &str| names.contains(&name);
-    driver.is_ok_and(|driver| {
-        driver.image.imports().iter().any(|import| is_one(&import.selector.to_string()))
-    })
+    driver
+        .is_ok_and(|driver| driver.image.imports().iter().any(|import| is_one(&import.selector.to_string())))
 }
 
 /// The device that a Plug and Play driver without an INF is given, which has shown that it is one.
@@ -124,7 +123,11 @@ pub(super) fn device_for(setup: &Setup, survey: &Survey) -> Option<String> {
     if !survey.plug_and_play || !setup.devices.is_empty() || !setup.inf.is_empty() {
         return None;
     }
-    Some(if imports_any(setup, &HARDWARE) { format!("pci,id=1234:5678,{CARD}") } else { "root,id=Root\\CHECKED".to_owned() })
+    Some(if imports_any(setup, &HARDWARE) {
+        format!("pci,id=1234:5678,{CARD}")
+    } else {
+        "root,id=Root\\CHECKED".to_owned()
+    })
 }
 
 /// A card with larger windows than that of which nothing is known but its ids and with which a driver does not start. `chosen` is a device that was chosen for

@@ -87,6 +87,7 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::Registry(asked) => registry::act(stage, cx, asked),
         Command::Exit(name) => process::exit(stage, cx, name),
         Command::Wait { nanoseconds } => wait::sleep(cx, *nanoseconds).map(Ok),
+        Command::WaitForLimit => wait::sleep_to_limit(cx).map(Ok),
         Command::Clock { units } => clock::set_system_time_by(cx, *units).map(Ok),
         Command::Poke { device, signal, value } => device::poke(cx, device, signal, *value),
         Command::Peek { device, register, expect } => Ok(device::look(stage, cx, (device, register), expect)),

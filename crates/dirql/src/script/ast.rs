@@ -303,6 +303,8 @@ pub enum Command {
         /// Nanoseconds.
         nanoseconds: u64,
     },
+    /// `wait limit`: this thread sleeps until the next time limit of a driver's ends.
+    WaitForLimit,
     /// `clock`: sets the system time.
     Clock {
         /// So many units of 100 ns forward; negative: back.

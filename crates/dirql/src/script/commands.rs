@@ -15,6 +15,9 @@ use super::names::{Kind, Names};
 use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 use super::{port, registry, wmi};
 
+/// What `wait` may be for, besides a time.
+const LIMIT: &str = "limit";
+
 /// What a line may begin with.
 pub(super) const COMMANDS: [&str; 63] = [
     "open",
@@ -279,7 +282,14 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             registry::command(&keyword, args, names)?
         }
         "port" | "bind" | "dequeue" | "post" => port::command(&keyword, args, names)?,
-        "wait" => Command::Wait { nanoseconds: parse_time(&args.word("how long to wait: 10ms")?)? },
+        "wait" => {
+            let time = args.word("how long to wait: 10ms, or `limit`")?;
+            if time.text() == LIMIT {
+                Command::WaitForLimit
+            } else {
+                Command::Wait { nanoseconds: parse_time(&time)? }
+            }
+        }
         "clock" => Command::Clock { units: clock(args)? },
         "poke" => Command::Poke {
             device: args.word("the device: its model and number, as pci9052#0")?.text().into_owned(),

@@ -18,6 +18,7 @@
 //!           | "open-process" NAME "as" NAME [ "access" number ] [ expect ] | "load-image" PATH
 //!           | ( "open-key" | "create-key" ) PATH "as" NAME [ expect ]     the rest of the registry: see `registry`
 //!           | "wait" TIME                   10ns 10us 10ms 10s, of virtual time
+//!           | "wait" "limit"                until a timer of a driver's runs out, or the time limit of a wait
 //!           | "user" ( "administrator" | "plain" )
 //!           | "poke" DEVICE SIGNAL number
 //!           | "peek" DEVICE REGISTER [ expect ] | "pool" TAG [ expect ] | "tree"

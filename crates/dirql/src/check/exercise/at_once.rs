@@ -33,6 +33,8 @@ const OTHER_WORDS: [u32; 2] = [5, 7];
 const FIRST: usize = 3;
 /// So many requests that wait until another is made are given up as that is.
 const ENDED_BY: usize = 8;
+/// At the first time limits only, what ends a request comes as it is given up.
+const FIRST_LIMITS: u32 = 4;
 /// The option of a computer where the order of stores and loads of two processors shows.
 const LATE_STORES: &str = "--platform=late-stores";
 
@@ -352,6 +354,30 @@ pub(super) fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
         plan.add(title, script, Kind::AtOnce);
     }
     beside_what_ends(survey, open, plan);
+    ended_as_its_limit_ends(survey, open, plan);
+}
+
+/// What ends a request comes as the time limit ends at which the driver gives it up: two may end it.
+fn ended_as_its_limit_ends(survey: &Survey, open: &str, plan: &mut Plan) {
+    let Survey { outside, operations, .. } = survey;
+    for (place, limit) in survey.limited.iter().filter(|(_, limit)| *limit <= FIRST_LIMITS) {
+        let ends = survey.ended.iter().filter(|ended| ended.operations == [*place]);
+        for event in ends.flat_map(|ended| &ended.by).map(|by| &outside[*by]) {
+            let one = &operations[*place];
+            let limits = vec!["wait limit"; *limit as usize].join("; ");
+            let script = format!(
+                "{open}; {}; {limits}; {}; wait 50ms; {}; cancel h; join a; close h",
+                asks("a", one),
+                event.first(),
+                event.rest()
+            );
+            plan.add(
+                format!("{} ended by {} as its time limit ends", words(one), event.signal),
+                script,
+                Kind::AtOnce,
+            );
+        }
+    }
 }
 
 /// A request that ends by itself is made as something outside of the card ends another.

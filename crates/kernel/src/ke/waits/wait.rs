@@ -288,6 +288,18 @@ pub fn sleep(cx: &mut Cx<'_>, nanoseconds: u64) -> Flow<()> {
     wait(cx, &[], false, Timeout::Never, DriverPtr::NULL, "a sleep").map(|_| ())
 }
 
+/// The current strand sleeps until the clock finds the next timer, or the end of a driver's wait: not at all, if there is none.
+///
+/// # Errors
+/// As [`sleep`].
+pub fn sleep_to_limit(cx: &mut Cx<'_>) -> Flow<()> {
+    let now = cx.engine().now();
+    match cx.with(|k| k.ke.timing.timers().first_limit(now)) {
+        Some(limit) => sleep(cx, limit.saturating_sub(now)),
+        None => Ok(()),
+    }
+}
+
 /// `KeDelayExecutionThread`.
 ///
 /// # Errors
