@@ -106,12 +106,10 @@ impl JobResult {
 }
 
 impl Campaign<'_> {
-    /// Has machines made with another device than the one that was chosen. What was said before.
-    pub(super) fn with_device(&mut self, device: &str) -> Vec<String> {
-        let before = self.more.clone();
+    /// Has machines made with another device than the one that was chosen.
+    pub(super) fn with_device(&mut self, device: &str) {
         self.more.retain(|more| !more.starts_with("--device="));
         self.more.push(format!("--device={device}"));
-        before
     }
 
     /// The survey; or the exit code, if what was given is of no use.

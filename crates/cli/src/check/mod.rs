@@ -68,14 +68,14 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
             }
         }
     };
-    let (survey, larger) = with_larger_windows(&mut campaign, survey, device.as_deref())?;
+    let (survey, other) = with_another_card(&mut campaign, survey, device.as_deref())?;
     let Campaign { more, progress, .. } = campaign;
-    let device = match (device, larger) {
-        (Some(_), Some(larger)) => Some(larger),
+    let device = match (device, other) {
+        (Some(_), Some(other)) => Some(other),
         (device, None) => device,
         // The INF's is as good as the user's.
-        (None, Some(larger)) => {
-            arguments.setup.devices = vec![larger];
+        (None, Some(other)) => {
+            arguments.setup.devices = vec![other];
             None
         }
     };
@@ -106,22 +106,37 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     Ok(report.exit_code())
 }
 
-/// A driver that does not start with the card that was made for it is given one with larger windows, if it starts with that: what it offers then, and that
-/// card.
-fn with_larger_windows(
+/// A driver that does not start with the card that was made for it is given one whose registers hold what it looks for, one with larger windows, or both, if it
+/// starts with that: what it offers then, and that card.
+fn with_another_card(
     campaign: &mut Campaign<'_>,
     survey: Survey,
     chosen: Option<&str>,
 ) -> Result<(Survey, Option<String>)> {
     let devices = &campaign.arguments.setup.devices;
-    let Some(larger) = setting::larger(devices, survey.ready, chosen) else { return Ok((survey, None)) };
-    let smaller = campaign.with_device(&larger);
-    if let Ok(other) = campaign.survey(Extent::Everything, &[])?
-        && other.ready
-    {
-        return Ok((other, Some(larger)));
+    let cards = setting::cards_of_unknown(devices, survey.ready, chosen);
+    let before = campaign.more.clone();
+    let mut looked_for = survey.identity.clone();
+    for (at, card) in cards.into_iter().enumerate() {
+        if at > 0 {
+            campaign.with_device(&card);
+            match campaign.survey(Extent::Everything, &[])? {
+                Ok(other) if other.ready => return Ok((other, Some(card))),
+                other => looked_for = other.map(|other| other.identity).unwrap_or_default(),
+            }
+        }
+        if looked_for.is_empty() {
+            continue;
+        }
+        let card = format!("{card},{}", looked_for.join(","));
+        campaign.with_device(&card);
+        if let Ok(other) = campaign.survey(Extent::Everything, &[])?
+            && other.ready
+        {
+            return Ok((other, Some(card)));
+        }
     }
-    campaign.more = smaller;
+    campaign.more = before;
     Ok((survey, None))
 }
 

@@ -130,16 +130,16 @@ pub(super) fn device_for(setup: &Setup, survey: &Survey) -> Option<String> {
     })
 }
 
-/// A card with larger windows than that of which nothing is known but its ids and with which a driver does not start. `chosen` is a device that was chosen for
-/// it.
-pub(super) fn larger(devices: &[String], is_ready: bool, chosen: Option<&str>) -> Option<String> {
+/// The card of which nothing is known but its ids and with which a driver does not start, and the same with larger windows. `chosen` is a device that was chosen
+/// for it.
+pub(super) fn cards_of_unknown(devices: &[String], is_ready: bool, chosen: Option<&str>) -> Vec<String> {
     let own = match (chosen, devices) {
         (Some(chosen), _) => chosen,
         (None, [own]) => own,
-        _ => return None,
+        _ => return Vec::new(),
     };
-    let head = own.strip_suffix(CARD).filter(|_| !is_ready)?;
-    Some(format!("{head}{LARGER_CARD}"))
+    let head = own.strip_suffix(CARD).filter(|_| !is_ready);
+    head.map(|head| vec![own.to_owned(), format!("{head}{LARGER_CARD}")]).unwrap_or_default()
 }
 
 /// The options for two devices more like the one that there is: cards that share an interrupt line, or devices on no bus, of which `device` is one that was
@@ -200,10 +200,10 @@ mod tests {
     #[test]
     fn a_driver_that_does_not_start_with_a_card_that_was_made_for_it_is_given_larger_windows() {
         let made = [card(&PciId::of(r"PCI\VEN_ABCD&DEV_0001").unwrap())];
-        let expected = format!("pci,id=abcd:0001,{LARGER_CARD}");
-        assert_eq!(larger(&made, false, None), Some(expected));
-        assert_eq!(larger(&made, true, None), None);
+        let larger = format!("pci,id=abcd:0001,{LARGER_CARD}");
+        assert_eq!(cards_of_unknown(&made, false, None), [made[0].clone(), larger]);
+        assert!(cards_of_unknown(&made, true, None).is_empty());
         let own = ["pci,id=abcd:0001,bar0=mem:64K".to_owned()];
-        assert_eq!(larger(&own, false, None), None, "what the user has said stands");
+        assert!(cards_of_unknown(&own, false, None).is_empty(), "what the user has said stands");
     }
 }

@@ -19,7 +19,7 @@ use super::boot::{self, Loaded, Work};
 use super::explore::{Exploration, Mark, host};
 use crate::bench::{Bench, Inputs};
 use crate::error::Error;
-use crate::play::Play;
+use crate::play::{Play, device};
 use crate::report::Report;
 
 /// A machine that is booted as often as is asked.
@@ -163,6 +163,29 @@ impl Boots {
         self.machine.nt().decide_by(policy);
         self.machine.inside(Nt::script_begins);
         Ok(self.end(act))
+    }
+
+    /// Boots the machine the usual way, its cards' registers holding this from the beginning: whether its driver is ready, and what it has compared until then.
+    pub(crate) fn boot_holding(
+        &mut self,
+        registers: &[(String, u32)],
+    ) -> Result<(bool, Vec<Compare>), Error> {
+        let Self { machine, bare, work, started, absent: _ } = self;
+        *started = None;
+        machine.back_to(bare);
+        machine.nt().decide_by(Box::new(Defaults));
+        machine.inside(|nt| {
+            let mut cx = nt.cx();
+            for (register, value) in registers {
+                let (device, register) = register.split_once(' ').unwrap_or_default();
+                device::hold(&mut cx, device, register, *value);
+            }
+        });
+        drop(machine.compared());
+        machine.set_up(work)?;
+        let (compared, is_ready) = (machine.compared(), machine.is_ready());
+        let ((), _) = self.end(|_| ());
+        Ok((is_ready, compared))
     }
 
     /// Boots the machine the usual way to where a script begins, for a search. If its driver is not ready there, that is the run's end.

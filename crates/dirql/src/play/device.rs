@@ -30,6 +30,15 @@ pub(crate) fn poke(cx: &mut Cx<'_>, device: &str, signal: &str, value: u64) -> F
     Ok(poked)
 }
 
+/// A register holds this from now on. What the card does not have, it does not.
+pub(crate) fn hold(cx: &mut Cx<'_>, device: &str, register: &str, value: u32) {
+    let text = value.to_string();
+    cx.with(|k| {
+        let now = k.engine.now();
+        let _ = k.hardware(now, |hardware, at| hardware.poke(at, device, register, &text));
+    });
+}
+
 /// A look at a register, which its card does not notice.
 pub(crate) fn peek(cx: &mut Cx<'_>, device: &str, register: &str) -> Result<u32, String> {
     cx.with(|k| {

@@ -7,7 +7,7 @@
 mod carry;
 mod check;
 mod counters;
-mod device;
+pub(crate) mod device;
 mod expect;
 mod lane;
 mod owed;

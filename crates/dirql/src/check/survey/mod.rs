@@ -6,6 +6,7 @@
 mod asking;
 mod company;
 mod given;
+mod identity;
 mod known;
 mod limits;
 mod needs;
@@ -58,6 +59,8 @@ pub struct Survey {
     pub signals: Vec<String>,
     /// Bridges behind which a board stands of which nothing is known: `pci9052#0`.
     pub boards: Vec<String>,
+    /// Keys of the card of which nothing is known by which the driver is ready after its start, where it is not without: what registers hold.
+    pub identity: Vec<String>,
     /// Why the driver is not ready after its start, if it is not.
     pub failure: Option<String>,
     /// Requests that the driver does not refuse as unknown, the first name's.
@@ -338,6 +341,7 @@ pub fn survey(
         idles: imports(image, &IDLE),
         serves_32_bits: imports(image, &["IoIs32bitProcess"]),
         watched: Watched::ALL.into_iter().filter(|watched| imports(image, watched.imports())).collect(),
+        identity: Vec::new(),
         signals: signals.of_unknown,
         boards: signals.boards,
         failure: report.failure.as_ref().map(|failure| format!("{}: {}", failure.command, failure.message)),
@@ -355,6 +359,9 @@ pub fn survey(
         lacking: report.lacking().map(str::to_owned),
         absent: Vec::new(),
     };
+    if !found.ready && extent == Extent::Everything {
+        found.identity = identity::identity(boots, &found.signals)?;
+    }
     if extent != Extent::Start {
         ask(boots, &mut found, compared, &offered, script, extent)?;
     }
