@@ -12,6 +12,7 @@ use super::found::{self, Place};
 use super::irp;
 use super::pending;
 use super::routine;
+use super::start_packet;
 use super::violation::{self, request_name};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, Role};
@@ -319,7 +320,7 @@ pub(crate) fn left_cancelled(cx: &mut Cx<'_>) -> Option<Verdict> {
 }
 
 fn not_completed(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Verdict {
-    let (_, name) = violation::holder(cx, irp);
+    let (device, name) = violation::holder(cx, irp);
     let request = match irp::current(cx, irp) {
         Ok(location) if !location.is_null() => {
             let major = cx.read(location + IO_STACK_LOCATION::MajorFunction).unwrap_or(u8::MAX);
@@ -327,6 +328,13 @@ fn not_completed(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Verdict {
         }
         _ => "request".to_owned(),
     };
+    if start_packet::waits_for_nothing(cx, irp, device) {
+        let message = format!(
+            "the {request} IRP {:#x} waits in the queue of {name}, whose StartIo has completed the packet before it without IoStartNextPacket: it is never started",
+            irp.address
+        );
+        return pending::of_irp(cx, irp.address, Verdict::error("next-packet-not-started", message));
+    }
     // One that waits in a driver may be the reason.
     let waiting = ke::who_waits::threads(cx, |thread| !thread.callouts.is_empty());
     let why = waiting.iter().fold(String::new(), |why, line| format!("{why}; {line}"));

@@ -26,6 +26,8 @@ pub(crate) struct Attributes {
     running: bool,
     /// The next packet to start when it returns: with which key, cancelable or not.
     waiting: Option<Next>,
+    /// The last `StartIo` has completed its packet and written to no device, and no next packet was started since. What has it been started for, then?
+    stands: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -129,18 +131,25 @@ fn call_start_io(
     }
     let driver = cx.read(device + DEVICE_OBJECT::DriverObject)?;
     let start_io = cx.read(driver + DRIVER_OBJECT::DriverStartIo)?;
-    let recurs = cx.with(|k| {
-        k.io.devices.change(device.address, |device| device.start_io.running = true);
-        attributes.running && recurs(k, start_io)
+    let (recurs, written) = cx.with(|k| {
+        k.io.devices.change(device.address, |device| {
+            device.start_io.running = true;
+            device.start_io.stands = false;
+        });
+        (attributes.running && recurs(k, start_io), k.hal.writes)
     });
     if recurs {
         recursion(cx, device);
     }
     let called = routine::call(cx, Role::StartIo, start_io, irp.address, &[device.address, irp.address]);
+    let is_current =
+        called.is_ok() && cx.read(device + DEVICE_OBJECT::CurrentIrp).is_ok_and(|now| now == irp);
     let waiting = cx.with(|k| {
+        let is_over = is_current && k.io.irps.completed_at(irp.address).is_some() && k.hal.writes == written;
         let start_io = &mut k.io.devices.get_mut(device.address)?.start_io;
         // An outer StartIo of this device may still be on the stack (it is not deferred).
         start_io.running = attributes.running;
+        start_io.stands = is_over;
         if called.is_ok() && !attributes.running { start_io.waiting.take() } else { None }
     });
     called?;
@@ -215,6 +224,7 @@ fn recursion(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) {
 fn start_next_now(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, next: Next) -> Flow<()> {
     let old = ke::irql::raise(cx, DISPATCH_LEVEL)?;
     let lock = if next.cancelable { Some(cancel::acquire(cx)?) } else { None };
+    cx.with(|k| k.io.devices.change(device.address, |device| device.start_io.stands = false));
     cx.write(device + DEVICE_OBJECT::CurrentIrp, DriverPtr::NULL)?;
     let queue = device + DEVICE_OBJECT::DeviceQueue;
     let entry: DriverPtr<KDEVICE_QUEUE_ENTRY> = match next.key {
@@ -231,4 +241,16 @@ fn start_next_now(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, next: Next)
         call_start_io(cx, device, irp, lock)?;
     }
     ke::irql::lower(cx, old)
+}
+
+/// Whether the request waits in the queue of its device, of which nothing starts the next packet: the one before it was completed where it was started, without
+/// `IoStartNextPacket`, and before any device was told something that it might answer.
+pub(super) fn waits_for_nothing(
+    cx: &mut Cx<'_>,
+    irp: DriverPtr<IRP>,
+    device: DriverPtr<DEVICE_OBJECT>,
+) -> bool {
+    let entry = irp + IRP::Tail_Overlay_DeviceQueueEntry;
+    let is_queued = cx.read(entry + KDEVICE_QUEUE_ENTRY::Inserted).is_ok_and(|inserted| inserted != 0);
+    is_queued && cx.with(|k| k.io.devices.get(device.address).is_some_and(|device| device.start_io.stands))
 }
