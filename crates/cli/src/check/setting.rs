@@ -8,10 +8,13 @@ use dirql::{Error, Verifier, inf, windows};
 
 use crate::arguments::Setup;
 
-/// The windows of a card of which nothing is known but its ids: memory that holds what is written, ports, and an interrupt pin.
-const CARD: &str = "bar0=mem:64K,bar1=io:256,bar2=mem:64K,bar3=mem:64K,irq,pm=d1+d2";
+/// The windows of a card of which nothing is known but its ids: memory that holds what is written, ports, and an interrupt pin; it
+/// wakes from each state.
+const CARD: &str =
+    "bar0=mem:64K,bar1=io:256,bar2=mem:64K,bar3=mem:64K,irq,pm=d1+d2+wake0+wake1+wake2+wake3+wakeoff";
 /// The same with windows for those who reach further.
-const LARGER_CARD: &str = "bar0=mem:16M,bar1=io:256,bar2=mem:16M,bar3=mem:16M,irq,pm=d1+d2";
+const LARGER_CARD: &str =
+    "bar0=mem:16M,bar1=io:256,bar2=mem:16M,bar3=mem:16M,irq,pm=d1+d2+wake0+wake1+wake2+wake3+wakeoff";
 
 /// What drivers open files by.
 const OPENS_FILES: [&str; 5] = ["ZwCreateFile", "NtCreateFile", "ZwOpenFile", "NtOpenFile", "IoCreateFile"];

@@ -130,14 +130,18 @@ impl<'c> Campaign<'c> {
 }
 
 /// Rules of requests that are not completed.
-const NEVER_ENDS: [&str; 2] = ["irp-never-completed", "stuck"];
+pub(super) const NEVER_ENDS: [&str; 2] = ["irp-never-completed", "stuck"];
+
+/// The command by which a card is gone, and ends nothing any more.
+pub(super) const PULLED: &str = "surprise-remove";
 
 /// What is wrong with the driver by a run of an exercise. What a card transfers that is later than the driver's time limit is not: from such a transfer not
-/// every card can be kept. Nor is a request that is not completed where nothing is known of the card: it may be what such cards always end soon.
+/// every card can be kept. Nor is a request that is not completed where nothing is known of the card, and it is not pulled: it may be what such cards always end
+/// soon.
 #[must_use]
 pub fn causes(report: &Report, exercise: &Exercise) -> Vec<Cause> {
     let mut causes = report.causes();
-    if exercise.card_is_unknown {
+    if exercise.card_is_unknown && !was_pulled(report, &exercise.script) {
         causes.retain(|cause| !NEVER_ENDS.contains(&&*cause.rule));
     }
     let is_late = |option: &String| option.starts_with(LATE_CARDS) || option.starts_with(SILENT_CARDS);
@@ -145,6 +149,14 @@ pub fn causes(report: &Report, exercise: &Exercise) -> Vec<Cause> {
         causes.retain(|cause| cause.rule != "dma-after-unmap");
     }
     causes
+}
+
+/// Whether the card was pulled before what has not ended was looked at.
+fn was_pulled(report: &Report, script: &str) -> bool {
+    let Some(pulled) = script.find(PULLED) else { return false };
+    let is_at_once = script[..pulled].ends_with(": ");
+    let is_behind = |command: &str| script.rfind(command).is_some_and(|at| at >= pulled);
+    is_at_once || report.failure.as_ref().is_none_or(|failure| is_behind(&failure.command))
 }
 
 /// What is tried with one seed.

@@ -5,6 +5,7 @@
 
 use explore::Policy;
 
+use super::campaign::{NEVER_ENDS, PULLED};
 use crate::error::{Error, InputError};
 use crate::machine::Boots;
 use crate::play::{Play, ScriptText};
@@ -79,10 +80,12 @@ impl Shrinking<'_> {
         Ok(parts)
     }
 
-    /// Whether these may be left out: without what happens outside of a card a request may have nothing to end by.
+    /// Whether these may be left out: without what happens outside of a card, or a card that is pulled, a request may have nothing to end by.
     fn may_go(&self, parts: &[Vec<String>]) -> bool {
-        let is_outside = |command: &String| command.split(' ').any(|word| word == "poke");
-        !self.key.starts_with(FORGOTTEN) || !parts.iter().flatten().any(is_outside)
+        let has =
+            |word: &str| parts.iter().flatten().any(|command| command.split(' ').any(|one| one == word));
+        let never_ends = NEVER_ENDS.iter().any(|rule| self.key.starts_with(rule));
+        !(self.key.starts_with(FORGOTTEN) && has("poke") || never_ends && has(PULLED))
     }
 
     /// Without a policy, if that shows it, too.

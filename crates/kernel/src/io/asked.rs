@@ -42,6 +42,7 @@ pub(crate) fn begin(cx: &mut Cx<'_>, name: &'static str, about: impl FnOnce(&mut
     if cx.engine().is_checked() {
         cx.with(user_access::begin);
     }
+    cx.with(|k| k.po.rearmed.clear());
     let number = cx.next_event();
     if cx.count_event(Kind::Request) {
         let (about, strand) = (about(cx), cx.engine().strand());

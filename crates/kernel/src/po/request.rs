@@ -20,6 +20,9 @@ use crate::mm::pool;
 use crate::verdict::Verdict;
 use crate::{io, ke, pnp};
 
+/// So often in a row a wait/wake IRP is cancelled, and its callback requests the next.
+const REARMED: u32 = 32;
+
 /// A request that has not been answered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pending {
@@ -160,6 +163,7 @@ fn wait_wake(
     if !irp.is_null() {
         cx.write(irp, made.irp)?;
     }
+    cx.with(|k| k.po.wakes_asked += 1);
     let pending =
         Pending { device, minor: IRP_MN_WAIT_WAKE, state, completion, context, waiter: DriverPtr::NULL };
     let request = Request {
@@ -174,7 +178,7 @@ fn wait_wake(
         let answer = made.send(cx, &request)?;
         fx::system::after_wait(cx, pdo)?;
         cx.with(|k| k.po.woken.remove(&irp.address));
-        call_back(cx, pending, answer)
+        call_back_awake(cx, pending, answer)
     };
     ke::thread::spawn(cx, "power manager", Box::new(wait))?;
     Ok(NtStatus::PENDING)
@@ -275,6 +279,26 @@ fn judge(cx: &mut Cx<'_>, bottom: u64, pending: Pending, answer: Answer) -> Flow
     );
     cx.report(Verdict::warning("set-power-failed", message));
     Ok(())
+}
+
+/// The request to wait for a wake signal has ended. Whether the callback asks for another one each time that one is cancelled, which then never ends.
+fn call_back_awake(cx: &mut Cx<'_>, pending: Pending, answer: Answer) -> Flow<()> {
+    let device = pending.device;
+    let asked = cx.with(|k| k.po.wakes_asked);
+    call_back(cx, pending, answer)?;
+    let times = cx.with(|k| {
+        let again = answer.status == NtStatus::CANCELLED && k.po.wakes_asked > asked;
+        let times = k.po.rearmed.entry(device.address).or_default();
+        *times = if again { *times + 1 } else { 0 };
+        *times
+    });
+    if times < REARMED {
+        return Ok(());
+    }
+    let message = format!(
+        "the callback of a wait/wake IRP has requested the next one though the last one was cancelled, {times} times in a row: who cancels it waits for its end for ever"
+    );
+    Err(cx.stop(Verdict::error("wait-wake-repeated", message)))
 }
 
 fn call_back(cx: &mut Cx<'_>, pending: Pending, answer: Answer) -> Flow<()> {
