@@ -8,8 +8,12 @@ use super::{METHOD_BUFFERED, METHOD_NEITHER, OVERFLOWS, WORDS};
 use crate::record::hex;
 
 /// The lengths of reads and writes: some of several pages, which lie wherever memory is free.
-const LENGTHS: [u32; 13] = [0, 1, 3, 4, 16, 100, 4095, 4096, 4097, 4112, 8192, SEVERAL_PAGES, 65_536];
+const LENGTHS: [u32; 14] = [0, 1, 3, 4, 16, 100, 4095, 4096, 4097, 4112, 8192, SEVERAL_PAGES, 65_536, LONG];
 const SEVERAL_PAGES: u32 = 12_288;
+/// More than a driver takes at a time: some have windows of 64 KiB.
+const LONG: u32 = 200_000;
+/// Memory that ends with a page, and is no whole words long.
+pub(super) const ODD_MEMORY: &str = "memory page fill:0xffffffff:4096; memory odd of page 13 at 0xff3";
 /// The lengths of the buffers of device control requests, of one of them and of both.
 const SIZES: [u32; 14] = [1, 2, 3, 4, 6, 7, 8, 12, 16, 24, 32, 64, 256, 4096];
 /// Lengths of buffers that hold such values, and where in them these stand.
@@ -48,6 +52,11 @@ fn with_buffer(operation: &Operation, taken: &str, answered: &str) -> Option<Str
 pub(super) fn of_several_pages(operation: &Operation) -> String {
     let (taken, answered) = (filled(SEVERAL_PAGES, u32::MAX), SEVERAL_PAGES.to_string());
     with_buffer(operation, &taken, &answered).unwrap_or_else(|| operation.command.clone())
+}
+
+/// The request with [`ODD_MEMORY`]: what is stored behind its end is stored where there is nothing.
+pub(super) fn of_odd_length(operation: &Operation) -> String {
+    with_buffer(operation, "memory odd", "memory odd").unwrap_or_else(|| operation.command.clone())
 }
 
 /// Buffers that begin within a page, as those of applications do: where in three pages, and how long.
@@ -93,6 +102,7 @@ pub(super) fn sizes(operation: &Operation, own: &[u32]) -> String {
             add(format!("ioctl h {code:#x}"));
             if code & 3 != METHOD_BUFFERED {
                 add(format!("ioctl h {code:#x} in zero:64 out {SEVERAL_PAGES}"));
+                add(format!("ioctl h {code:#x} in zero:64 out {LONG}"));
             }
             let own = own.iter().copied().filter(|size| *size <= SEVERAL_PAGES && !SIZES.contains(size));
             for size in own.take(OWN_SIZES) {

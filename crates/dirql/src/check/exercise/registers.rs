@@ -5,7 +5,7 @@ use super::super::signals::{WIDE, cards_with_pins};
 use super::super::survey::Survey;
 use super::RACES;
 use super::effort::{Kind, Plan};
-use super::inputs_and_lengths::of_several_pages;
+use super::inputs_and_lengths::{ODD_MEMORY, of_odd_length, of_several_pages};
 use super::steps::{asks, first_operations, open, opened, tried, words};
 
 /// What all registers hold before requests are made: counts and states, and no interrupt.
@@ -35,13 +35,18 @@ pub(super) fn registers_show(survey: &Survey, name: &str, plan: &mut Plan) {
         with_requests(survey, name, plan, &|word| format!("poke {card} cause {word:#x}; wait 1ms"));
     }
     for word in HELD {
-        let held = hold(&survey.signals, word);
+        let shown = survey.boards.iter().map(|board| format!("poke {board} shows {word:#x}"));
+        let held: Vec<String> = hold(&survey.signals, word).into_iter().chain(shown).collect();
         if held.is_empty() {
             continue;
         }
-        let requests = first_operations(survey).flat_map(|one| [one.command.clone(), of_several_pages(one)]);
+        // Each comes behind each: one may start what another one needs.
+        let others = || first_operations(survey).flat_map(|one| [of_several_pages(one), of_odd_length(one)]);
+        let requests =
+            first_operations(survey).flat_map(|one| std::iter::once(one.command.clone()).chain(others()));
         let requests: Vec<String> = requests.enumerate().map(|(n, command)| tried(n, &command)).collect();
-        let script = format!("{}; {}; {}; close h", open(name), held.join("; "), requests.join("; "));
+        let script =
+            format!("{}; {ODD_MEMORY}; {}; {}; close h", open(name), held.join("; "), requests.join("; "));
         plan.add(format!("requests while all registers hold {word:#x}"), script, Kind::Little);
     }
 }
