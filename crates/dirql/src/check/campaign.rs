@@ -132,6 +132,9 @@ impl<'c> Campaign<'c> {
 /// Rules of requests that are not completed.
 pub(super) const NEVER_ENDS: [&str; 2] = ["irp-never-completed", "stuck"];
 
+/// Rules about what a late card still uses, and about what is left to such a card for ever, so that it may.
+const KEPT_FROM_LATE_CARDS: [&str; 3] = ["dma-after-unmap", "dma-adapter-leak", "common-buffer-leak"];
+
 /// The command by which a card is gone, and ends nothing any more.
 pub(super) const PULLED: &str = "surprise-remove";
 
@@ -146,7 +149,7 @@ pub fn causes(report: &Report, exercise: &Exercise) -> Vec<Cause> {
     }
     let is_late = |option: &String| option.starts_with(LATE_CARDS) || option.starts_with(SILENT_CARDS);
     if exercise.more.iter().any(is_late) {
-        causes.retain(|cause| cause.rule != "dma-after-unmap");
+        causes.retain(|cause| !KEPT_FROM_LATE_CARDS.contains(&&*cause.rule));
     }
     causes
 }

@@ -18,8 +18,8 @@ const SEEDS: u64 = 6;
 /// So many numbers of calls that fail are tried with a shorter script.
 const CALLS: u64 = 24;
 
-/// The rule of requests that must have ended.
-const FORGOTTEN: &str = "request-forgotten";
+/// Rules of requests that must have ended, or succeeded in time.
+const FORGOTTEN: [&str; 2] = ["request-forgotten", "request-timed-out"];
 
 /// What shows a cause.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,8 +84,8 @@ impl Shrinking<'_> {
     fn may_go(&self, parts: &[Vec<String>]) -> bool {
         let has =
             |word: &str| parts.iter().flatten().any(|command| command.split(' ').any(|one| one == word));
-        let never_ends = NEVER_ENDS.iter().any(|rule| self.key.starts_with(rule));
-        !(self.key.starts_with(FORGOTTEN) && has("poke") || never_ends && has(PULLED))
+        let is_one = |rules: &[&str]| rules.iter().any(|rule| self.key.starts_with(rule));
+        !(is_one(&FORGOTTEN) && has("poke") || is_one(&NEVER_ENDS) && has(PULLED))
     }
 
     /// Without a policy, if that shows it, too.

@@ -10,7 +10,9 @@ use std::collections::BTreeSet;
 use engine::Flow;
 
 use super::hardware::Window;
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
+use crate::event::Role;
+use crate::ke::callout::Callout;
 use crate::ke::irql;
 use crate::ke::irql::DISPATCH_LEVEL;
 use crate::pnp::resource;
@@ -189,6 +191,8 @@ fn tell_released(cx: &mut Cx<'_>, released: &Released, address: u64) -> Flow<()>
     match why {
         // A service routine is called for other devices on its line, too: it reads ones and does not claim the interrupt.
         Why::NoPower(_) if irql::current(cx) > DISPATCH_LEVEL => {}
+        // Nobody but its drivers sends a device to a lower state and has it removed there: one that never does finds it in D0 on Windows.
+        Why::NoPower(_) if cx.with(is_sent_away_while_lowered) => {}
         Why::NoPower(state) => {
             let message = format!(
                 "the driver accessed {space} {address:#x} of {device}, which is {state}: reads give ones, and writes are lost"
@@ -203,6 +207,13 @@ fn tell_released(cx: &mut Cx<'_>, released: &Released, address: u64) -> Flow<()>
         }
     }
     Ok(())
+}
+
+/// The thread is in a driver's dispatch routine for Plug and Play requests, and a script has sent a device to a lower state.
+fn is_sent_away_while_lowered(k: &mut Kernel) -> bool {
+    let is_plug_and_play = |call: &Callout| call.role == Role::DispatchPnp;
+    !k.po.lowered_from_outside.is_empty()
+        && k.ke.thread().is_some_and(|thread| thread.callouts.iter().any(is_plug_and_play))
 }
 
 fn warn(cx: &mut Cx<'_>, rule: &'static str, message: String) {

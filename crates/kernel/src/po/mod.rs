@@ -51,6 +51,8 @@ pub struct State {
     /// Stacks by their bottoms for which a driver could not request a state: what it can do is hand that on with a request that must not fail, and leave the
     /// device where it is, until the next request for D0.
     pub(crate) refused: BTreeSet<u64>,
+    /// Stacks by their bottoms whose device is in a lower state because a script has sent it there, not its drivers nor a system that goes to sleep.
+    pub(crate) lowered_from_outside: BTreeSet<u64>,
     /// How often in a row a request to wait for a wake signal was cancelled and its callback asked for the next, while no application asked for anything, by device
     /// object.
     pub(crate) rearmed: BTreeMap<u64, u32>,

@@ -60,6 +60,9 @@ pub fn set_device(cx: &mut Cx<'_>, id: pnp::NodeId, state: u32) -> Flow<NtStatus
                 status = wait_for(cx, id.pdo(), minor, state)?;
             }
         }
+        if status.is_success() && state > PowerDeviceD0 {
+            cx.with(|k| k.po.lowered_from_outside.insert(id.0));
+        }
         Ok(status)
     })
 }
@@ -230,7 +233,10 @@ fn carry_out(cx: &mut Cx<'_>, bottom: u64, pending: Pending) -> Flow<(Answer, bo
     };
     let powers_up = pending.minor == IRP_MN_SET_POWER && pending.state == PowerDeviceD0;
     if powers_up {
-        cx.with(|k| k.po.refused.remove(&bottom));
+        cx.with(|k| {
+            k.po.refused.remove(&bottom);
+            k.po.lowered_from_outside.remove(&bottom);
+        });
     }
     cx.with(|k| pnp::node::power_asked(k, pnp::NodeId(bottom), DevicePowerState));
     let answer = match powers_up && flags.is_inrush() {

@@ -2,7 +2,7 @@
 //!
 //! Pages: *WMI Minor IRPs*, *Handling WMI Requests*, *IRP_MN_QUERY_ALL_DATA* ("at IRQL = PASSIVE_LEVEL in an arbitrary thread context"), *WNODE_TOO_SMALL
 //! structure* ("WMI can then increase the buffer to the recommended size and issue the request again"). How large the first buffer is no page says: it
-//! is a page, or, as a choice, just room for a `WNODE_TOO_SMALL`.
+//! is half a page, or, as choices, just room for a `WNODE_TOO_SMALL`, or for a few words of data behind a header.
 
 use std::cell::Cell;
 
@@ -23,6 +23,8 @@ use crate::{ke, ob};
 
 /// The first buffer that a provider gets.
 const FIRST_ROOM: usize = 0x800;
+/// Behind the room for a `WNODE_TOO_SMALL`: for the rest of a header, and a little data.
+const FEW_WORDS: usize = 64;
 /// The largest.
 const MOST_ROOM: usize = 16 << 20;
 /// How often a provider may ask for a larger buffer.
@@ -178,10 +180,15 @@ pub(super) fn block(
     room: usize,
 ) -> Flow<Answer> {
     let least = input.len().max(size_of::<WNODE_TOO_SMALL>());
-    let is_small = room == 0 && cx.choose("wmi.small_buffer", 2) == 1;
+    let small = if room == 0 { cx.choose("wmi.small_buffer", 3) } else { 0 };
     // A change has no answer.
     let is_change = matches!(minor, IRP_MN_CHANGE_SINGLE_INSTANCE | IRP_MN_CHANGE_SINGLE_ITEM);
-    let mut room = if is_small || is_change { least } else { room.max(least).max(FIRST_ROOM) };
+    let mut room = match small {
+        _ if is_change => least,
+        0 => room.max(least).max(FIRST_ROOM),
+        1 => least,
+        _ => least + FEW_WORDS,
+    };
     for _ in 0..MOST_TRIES {
         // The provider's own structure begins with how large the buffer is.
         let mut node = input.to_vec();

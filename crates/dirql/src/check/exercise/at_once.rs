@@ -328,7 +328,8 @@ pub(super) fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
     }
     for Ended { operations: waiting, by } in &survey.ended {
         let requests = waiting.iter().map(|at| &operations[*at]).zip(by.iter().map(|at| &outside[*at]));
-        let named: Vec<_> = requests.zip([("a", "t"), ("b", "u")]).collect();
+        let requests: Vec<_> = requests.collect();
+        let named: Vec<_> = requests.iter().copied().zip([("a", "t"), ("b", "u")]).collect();
         let each = |between: &str, text: &dyn Fn(&Operation, &Outside, &str, &str) -> String| {
             let texts = named.iter().map(|((one, event), (name, thread))| text(one, event, name, thread));
             texts.collect::<Vec<_>>().join(between)
@@ -352,6 +353,7 @@ pub(super) fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
             each(" and ", &|_, event, _, _| event.signal.clone())
         );
         plan.add(title, script, Kind::AtOnce);
+        begun_as_another_ends(open, &requests, plan);
     }
     beside_what_ends(survey, open, plan);
     ended_as_its_limit_ends(survey, open, plan);
@@ -377,6 +379,26 @@ fn ended_as_its_limit_ends(survey: &Survey, open: &str, plan: &mut Plan) {
                 Kind::AtOnce,
             );
         }
+    }
+}
+
+/// Of two requests that are ended by two things outside of a card, one begins to wait as the other one is ended: what it waits for comes behind that.
+fn begun_as_another_ends(open: &str, requests: &[(&Operation, &Outside)], plan: &mut Plan) {
+    let &[one, other] = requests else { return };
+    if ![one, other].iter().all(|(_, event)| event.is_sure()) {
+        return;
+    }
+    for ((first, ends), (second, ends_second)) in [(one, other), (other, one)] {
+        let before = format!("{open}; {}; wait 1ms", asks("a", first));
+        let then = format!(
+            "wait 1ms; {}; wait 50ms; must-end a b; cancel h; join a; join b; {}; {}; close h",
+            ends_second.first(),
+            ends.rest(),
+            ends_second.rest()
+        );
+        let script = two_at_once(&before, &ends.first(), &asks("b", second), &then);
+        let title = format!("{} begins as {} ends {}", words(second), ends.signal, words(first));
+        plan.add(title, script, Kind::AtOnce);
     }
 }
 

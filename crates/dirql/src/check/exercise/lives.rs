@@ -3,7 +3,7 @@
 use super::super::signals::guessed_causes;
 use super::super::survey::Survey;
 use super::registers::hold;
-use super::steps::open;
+use super::steps::{first_operations, open, tried};
 
 pub(super) fn opens(name: &str) -> String {
     let open = |more: &str| format!("open \"{name}\" as {more}");
@@ -102,6 +102,14 @@ pub(super) fn managed(block: &str) -> String {
     }
     steps.push(format!("wmi query {block}; wmi enable {block}; wait 1ms; wmi disable {block}"));
     steps.join("; ")
+}
+
+/// What a block of data is behind requests, which may have made it longer.
+pub(super) fn managed_behind(survey: &Survey, name: &str, block: &str) -> String {
+    let requests = first_operations(survey).enumerate().map(|(n, one)| tried(n, &one.command));
+    let requests = requests.collect::<Vec<_>>().join("; ");
+    let query = format!("wmi query {block}; wmi query {block} instance 0");
+    format!("{}; wait 1ms; {query}; {requests}; {query}; {query}; close h", open(name))
 }
 
 pub(super) fn seldom() -> String {

@@ -26,7 +26,7 @@ use at_once::{at_once, from_outside};
 use card_timing::{answered_late, answered_soon, posted};
 use effort::{Kind, Plan};
 use inputs_and_lengths::{changing, gives_or_takes, pointers, sizes, values};
-use lives::{interrupts, lives, managed, opens, seldom};
+use lives::{interrupts, lives, managed, managed_behind, opens, seldom};
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
 use registers::registers_show;
 use steps::{ENDED, asks, opened, place, two_at_once, two_under_way, words};
@@ -154,6 +154,13 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
                 managed(block),
                 Kind::Requests,
             );
+            if let Some(name) = survey.names.first().filter(|_| !survey.operations.is_empty()) {
+                plan.add(
+                    format!("the WMI {block} behind requests"),
+                    managed_behind(survey, name, block),
+                    Kind::Requests,
+                );
+            }
         }
         for (title, script) in lives(survey) {
             plan.add(title, script, Kind::Plain);

@@ -7,7 +7,7 @@
 //! interrupt of the system's, a hypervisor). So a policy is asked whether time passes here, up to what is due next.
 //!
 //! *Ours*, since no page says how long a processor may be held up: one second below DISPATCH_LEVEL, and above, where no timer matters, as long as
-//! a driver may stall it; no longer either while another processor is in the middle of code that runs there, which stands still meanwhile.
+//! a driver may stall it; no longer either while another processor is in the middle of code that runs there, which stands still meanwhile, or is about to take an interrupt.
 //! Time passes up to the end of a wait only where a thread of the driver's polls ([`super::super::waits::wait`]), and never beyond one, or beyond what the outside world waits for: these are limits that the driver, or the user, has set. At one instruction a thread is asked twice for one thing that is due: more would be the rounds of a loop that polls.
 
 use engine::{DELAY, Delay, DelayPlace, Flow, StrandId, mixed};
@@ -15,7 +15,7 @@ use engine::{DELAY, Delay, DelayPlace, Flow, StrandId, mixed};
 use super::history::{self, Operation};
 use super::{slice, taker};
 use crate::cx::{Cx, Kernel};
-use crate::ke::irq::interrupt;
+use crate::ke::irq::{interrupt, interrupt_delivery};
 use crate::ke::levels::irql::DISPATCH_LEVEL;
 
 /// Below DISPATCH_LEVEL a thread is held up so long at most, in nanoseconds.
@@ -73,8 +73,11 @@ pub(crate) fn until(k: &Kernel) -> Option<u64> {
     let due = device.into_iter().chain(timer).min()?;
     let first = timers.deadline().is_none_or(|first| due <= first);
     let length = due.checked_sub(k.engine.now()).filter(|length| *length > 0)?;
-    let is_any_raised = (0..k.ke.processors.len()).any(|index| k.level_of(index) >= DISPATCH_LEVEL);
-    let longest = if is_any_raised { LONGEST_RAISED } else { LONGEST };
+    // An interrupt that a processor may take, it takes.
+    let is_busy = |index: usize| {
+        k.level_of(index) >= DISPATCH_LEVEL || interrupt_delivery::deliverable(k, index).is_some()
+    };
+    let longest = if (0..k.ke.processors.len()).any(is_busy) { LONGEST_RAISED } else { LONGEST };
     (first && length <= longest).then_some(due)
 }
 
