@@ -106,7 +106,10 @@ pub(super) fn managed(block: &str) -> String {
 
 /// What a block of data is behind requests, which may have made it longer.
 pub(super) fn managed_behind(survey: &Survey, name: &str, block: &str) -> String {
-    let requests = first_operations(survey).enumerate().map(|(n, one)| tried(n, &one.command));
+    let with_text = |code: u32| format!("ioctl h {code:#x} in fill:0x41414141:128 out 128");
+    let commands =
+        first_operations(survey).flat_map(|one| [Some(one.command.clone()), one.code.map(with_text)]);
+    let requests = commands.flatten().enumerate().map(|(n, command)| tried(n, &command));
     let requests = requests.collect::<Vec<_>>().join("; ");
     let query = format!("wmi query {block}; wmi query {block} instance 0");
     format!("{}; wait 1ms; {query}; {requests}; {query}; {query}; close h", open(name))
