@@ -117,7 +117,7 @@ static NTSTATUS ChainUnplug(PCHAIN C, ULONG Serial)
         status = STATUS_NO_SUCH_DEVICE;
     } else {
         n->Present = FALSE;
-        if (!n->Reported) {                             /* nobody knows it */
+        if (!n->Reported) {                             /* no list has it */
             unseen = n->Self;
             ChainUnlink(n);
         }

@@ -94,7 +94,7 @@ static PROOM GetRoom(const WCHAR *Name)
     fresh->Refs = 1;
 
     KeAcquireSpinLock(&gListLock, &irql);
-    r = FindLocked(Name);       /* somebody may have been faster */
+    r = FindLocked(Name);       /* another thread may have been faster */
     if (r)
         InterlockedIncrement(&r->Refs);
     else

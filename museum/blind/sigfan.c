@@ -1,6 +1,6 @@
 /*
  * sigfan: a fan-out of level changes. Applications register an event handle with
- * a threshold; whoever posts a level makes the driver signal the events of all
+ * a threshold; a program that posts a level makes the driver signal the events of all
  * registrations at or below it. Registrations belong to the handle of the
  * device they were made with and go when that is cleaned up.
  *

@@ -29,7 +29,7 @@ typedef struct _WAITFAC {
     PKINTERRUPT Interrupt;
     KDPC Dpc;
     KMUTEX Arithmetic;
-    KEVENT Told;                    /* the DPC has read the result */
+    KEVENT Read;                    /* the DPC has read the result */
     KSPIN_LOCK ListLock;
     LIST_ENTRY List;
     LONG Number;                    /* of results so far */
@@ -121,7 +121,7 @@ static VOID NTAPI FacDpc(PKDPC Dpc, PVOID Context, PVOID A1, PVOID A2)
     UNREFERENCED_PARAMETER(A2);
     result.Number = (ULONG)InterlockedIncrement(&f->Number);
     result.Value = Rd(f, REG_FACTORIAL);
-    KeSetEvent(&f->Told, IO_NO_INCREMENT, FALSE);
+    KeSetEvent(&f->Read, IO_NO_INCREMENT, FALSE);
     FacTake(f, NULL, &taken);
     FacGive(f, &taken, STATUS_SUCCESS, &result);
 }
@@ -148,7 +148,7 @@ static NTSTATUS FacCompute(PWAITFAC F, ULONG N)
 
     wait.QuadPart = -10000;
     KeWaitForSingleObject(&F->Arithmetic, Executive, KernelMode, FALSE, NULL);
-    KeClearEvent(&F->Told);
+    KeClearEvent(&F->Read);
     Wr(F, REG_STATUS, ST_IRQ);
     Wr(F, REG_FACTORIAL, N);
     for (i = 0; i < 200; i++) {
@@ -160,7 +160,7 @@ static NTSTATUS FacCompute(PWAITFAC F, ULONG N)
         }
         if (!(s & ST_BUSY)) {
             wait.QuadPart = -1000000;                   /* until its interrupt was served, 100 ms at most */
-            if (KeWaitForSingleObject(&F->Told, Executive, KernelMode, FALSE, &wait) == STATUS_SUCCESS)
+            if (KeWaitForSingleObject(&F->Read, Executive, KernelMode, FALSE, &wait) == STATUS_SUCCESS)
                 status = STATUS_SUCCESS;
             break;
         }
@@ -253,7 +253,7 @@ static NTSTATUS BqInit(PBQ_DEVICE Dev)
     PWAITFAC f = (PWAITFAC)Dev;
 
     KeInitializeMutex(&f->Arithmetic, 0);
-    KeInitializeEvent(&f->Told, NotificationEvent, FALSE);
+    KeInitializeEvent(&f->Read, NotificationEvent, FALSE);
     KeInitializeSpinLock(&f->ListLock);
     InitializeListHead(&f->List);
     KeInitializeDpc(&f->Dpc, FacDpc, f);

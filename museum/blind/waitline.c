@@ -1,6 +1,6 @@
 /*
  * waitline: a waiting line on 16 channels. IOCTL_WL_WAIT draws a ticket and waits until
- * somebody calls a value on its channel; IOCTL_WL_CALL serves the longest waiting
+ * another program calls a value on its channel; IOCTL_WL_CALL serves the longest waiting
  * (or all) of a channel. The answer tells ticket and value. Waiting requests
  * can be cancelled at any time and are ended when their handle is cleaned up.
  *

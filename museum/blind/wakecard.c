@@ -93,7 +93,7 @@ static NTSTATUS NTAPI WakeDone(PDEVICE_OBJECT DeviceObject, PIRP Irp, PVOID Cont
 
     UNREFERENCED_PARAMETER(DeviceObject);
     if (InterlockedExchange(&w->State, WAKE_COMPLETED) == WAKE_CANCELLING)
-        return STATUS_MORE_PROCESSING_REQUIRED;         /* whoever cancels it completes it */
+        return STATUS_MORE_PROCESSING_REQUIRED;         /* the thread that cancels it completes it */
     PoStartNextPowerIrp(Irp);
     IoReleaseRemoveLock(&w->Bq.RemoveLock, Irp);
     return STATUS_CONTINUE_COMPLETION;

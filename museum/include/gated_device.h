@@ -117,7 +117,7 @@ static inline VOID BqShut(PBQ_DEVICE Dev, ULONG Reason)
 
     KeWaitForSingleObject(&Dev->Idle, Executive, KernelMode, FALSE, NULL);
 
-    /* whoever set the event has left the lock when we get it */
+    /* the one that set the event has left the lock when we get it */
     KeAcquireSpinLock(&Dev->GateLock, &irql);
     KeReleaseSpinLock(&Dev->GateLock, irql);
 }

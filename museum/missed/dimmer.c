@@ -3,7 +3,7 @@
  * device go to D3; requests that come then are held, and the device is brought to D0 for them.
  * IOCTL_DIM_SET sets a channel, IOCTL_DIM_GET answers all, IOCTL_DIM_IDLE sets the idle time in seconds (0: never).
  *
- * The bug: a request that comes while the device is on its way to D3 is held, but nobody asks for D0 when the device
+ * The bug: a request that comes while the device is on its way to D3 is held, but no routine asks for D0 when the device
  * has got to D3.
  *
  * Device: ROOT\DIMMER

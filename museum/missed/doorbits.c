@@ -33,7 +33,7 @@ typedef struct _DOOR {
     KDPC Dpc;
     volatile LONG Rung;             /* collected by the ISR */
     KSPIN_LOCK Lock;                /* Latched */
-    ULONG Latched;                  /* not yet told to anybody */
+    ULONG Latched;                  /* not yet handed out */
     BQ_QUEUE Waiters;               /* its lock is taken inside Lock */
     FAST_MUTEX Arithmetic;
 } DOOR, *PDOOR;
@@ -208,7 +208,7 @@ static VOID BqStopHardware(PBQ_DEVICE Dev)
     PDOOR d = (PDOOR)Dev;
 
     if (BqTouchable(Dev))
-        Wr(d, REG_IRQ_ACK, 0xFFFFFFFF);             /* withdraws the line; nobody raises it any more */
+        Wr(d, REG_IRQ_ACK, 0xFFFFFFFF);             /* withdraws the line; nothing raises it any more */
     IoDisconnectInterrupt(d->Interrupt);
     d->Interrupt = NULL;
     KeFlushQueuedDpcs();

@@ -191,7 +191,7 @@ fn tell_released(cx: &mut Cx<'_>, released: &Released, address: u64) -> Flow<()>
     match why {
         // A service routine is called for other devices on its line, too: it reads ones and does not claim the interrupt.
         Why::NoPower(_) if irql::current(cx) > DISPATCH_LEVEL => {}
-        // Nobody but its drivers sends a device to a lower state and has it removed there: one that never does finds it in D0 on Windows.
+        // Its drivers alone send a device to a lower state: where they never do, it is in D0 when Windows removes it.
         Why::NoPower(_) if cx.with(is_sent_away_while_lowered) => {}
         Why::NoPower(state) => {
             let message = format!(

@@ -244,7 +244,7 @@ fn start_next_now(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, next: Next)
 }
 
 /// Whether the request waits in the queue of its device, of which nothing starts the next packet: the one before it was completed where it was started, without
-/// `IoStartNextPacket`, and before any device was told something that it might answer.
+/// `IoStartNextPacket`, and before any device was asked for something that it might answer.
 pub(super) fn waits_for_nothing(
     cx: &mut Cx<'_>,
     irp: DriverPtr<IRP>,

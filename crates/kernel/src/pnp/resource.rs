@@ -261,6 +261,7 @@ mod tests {
         late_stores: false,
         later_bus: false,
         programs_of_32_bits: false,
+        drive: false,
         posted: 0,
     });
 
