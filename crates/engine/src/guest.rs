@@ -258,6 +258,8 @@ pub struct MemoryAccess {
     pub kind: AccessKind,
     /// No other processor comes between its load and its store: `lock`, and `xchg` with memory.
     pub atomic: bool,
+    /// Of an interlocked one: what it stores follows from what is there, as of `lock or` and `lock xadd`; of `xchg` and `cmpxchg` it does not.
+    pub adds: bool,
     /// Of a load: the instruction shortly behind it that stores in the same place what follows from what is loaded here.
     pub stored_back: Option<u64>,
     /// The instruction.

@@ -127,6 +127,12 @@ pub(crate) fn is_interlocked(instruction: &Instruction) -> bool {
     touches_memory(instruction) && (instruction.has_lock_prefix() || instruction.mnemonic() == Mnemonic::Xchg)
 }
 
+/// Whether what an interlocked one stores follows from what is there.
+pub(crate) fn adds(instruction: &Instruction) -> bool {
+    use Mnemonic as M;
+    !matches!(instruction.mnemonic(), M::Xchg | M::Cmpxchg | M::Cmpxchg8b | M::Cmpxchg16b)
+}
+
 /// Whether it is one of the plain ones that empty the processor's write-combining buffers: `lfence` is none.
 pub(crate) fn is_fence(instruction: &Instruction) -> bool {
     matches!(instruction.mnemonic(), Mnemonic::Sfence | Mnemonic::Mfence) || is_interlocked(instruction)

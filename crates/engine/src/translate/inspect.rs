@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::cache::Place;
 use super::checked::Checks;
-use super::classify::{Class, classify, is_interlocked, may_be_watched};
+use super::classify::{Class, adds, classify, is_interlocked, may_be_watched};
 use super::elements::{Element, elements};
 use super::exit::{charge, fault, go_on, take_back};
 use super::frame::Frame;
@@ -102,11 +102,12 @@ impl Inspected {
     /// it cannot be.
     pub(super) fn reports(&self) -> Option<SmallVec<[Option<MemoryAccess>; 2]>> {
         let (rip, atomic) = (self.instruction.ip(), is_interlocked(&self.instruction));
+        let adds = atomic && adds(&self.instruction);
         let report = |Plain { stretch, .. }: &Plain| {
             let kind = stretch.kind?;
-            let atomic = atomic && kind == AccessKind::Update;
+            let (atomic, adds) = (atomic && kind == AccessKind::Update, adds && kind == AccessKind::Update);
             let stored_back = self.stored_back().filter(|_| kind == AccessKind::Load);
-            Some(MemoryAccess { address: 0, bytes: stretch.bytes, kind, atomic, stored_back, rip })
+            Some(MemoryAccess { address: 0, bytes: stretch.bytes, kind, atomic, adds, stored_back, rip })
         };
         Some(self.operands.as_ref()?.iter().map(report).collect())
     }

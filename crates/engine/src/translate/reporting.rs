@@ -10,7 +10,7 @@ use std::cell::Cell;
 
 use iced_x86::Register;
 
-use super::classify::is_interlocked;
+use super::classify::{adds, is_interlocked};
 use super::exit::{charge, take_back};
 use super::inspect::{Inspected, Stretch};
 use super::operands::Operand;
@@ -107,8 +107,10 @@ fn report_each(inspected: &Inspected, stretches: &[Stretch], done: u64) -> Flow<
         for stretch in reported {
             let (address, bytes) = stretch.first(done);
             let atomic = interlocked && kind == AccessKind::Update;
+            let adds = atomic && adds(instruction);
             let stored_back = inspected.stored_back().filter(|_| kind == AccessKind::Load);
-            state().guest().accesses(&MemoryAccess { address, bytes, kind, atomic, stored_back, rip })?;
+            let access = MemoryAccess { address, bytes, kind, atomic, adds, stored_back, rip };
+            state().guest().accesses(&access)?;
         }
     }
     Ok(())

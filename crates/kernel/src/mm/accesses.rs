@@ -38,7 +38,11 @@ pub(crate) fn interlocked(cx: &Cx<'_>, address: u64, bytes: u64) {
 fn of_routine(cx: &Cx<'_>, address: u64, bytes: u64, kind: AccessKind, atomic: bool) {
     let code = cx.engine().caller_rip();
     if bytes != 0 && code != 0 && !access::answers(address) {
-        report(cx, &MemoryAccess { address, bytes, kind, atomic, stored_back: None, rip: code }, true);
+        report(
+            cx,
+            &MemoryAccess { address, bytes, kind, atomic, adds: false, stored_back: None, rip: code },
+            true,
+        );
     }
 }
 

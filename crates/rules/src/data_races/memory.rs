@@ -44,6 +44,8 @@ pub(super) struct Access {
     pub(super) stored_back: Option<u64>,
     /// Of a store: it follows from what was loaded there.
     pub(super) derived: bool,
+    /// An interlocked one whose value follows from what is there.
+    pub(super) adds: bool,
     pub(super) slot: Slot,
     /// The flow's own.
     pub(super) time: u32,

@@ -251,6 +251,7 @@ fn access(
         after_load: false,
         stored_back: made.stored_back,
         derived: false,
+        adds: made.adds,
         slot,
         time: known.time(slot),
         code: made.rip,

@@ -38,7 +38,12 @@ pub(super) fn harm(one: &Access, other: &Access) -> Harm {
     let both = |is: fn(&Access) -> bool| is(one) && is(other);
     let is_atomic = one.how == Use::Atomic || other.how == Use::Atomic;
     let stores = both(|access| access.how.stores());
-    if stores && (one.modifies() || other.modifies()) {
+    // What is added between a look and the store behind it is lost, whatever is stored.
+    let is_looked_at = |one: &Access, other: &Access| {
+        one.adds && other.how == Use::Store && other.after_load && both(Access::is_word)
+    };
+    if stores && (one.modifies() || other.modifies()) || is_looked_at(one, other) || is_looked_at(other, one)
+    {
         Harm::Lost
     } else if stores && both(|access| access.after_load && access.bytes == WORD) {
         Harm::Overwritten

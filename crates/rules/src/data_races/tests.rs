@@ -57,7 +57,7 @@ impl Story {
 
 fn made(kind: AccessKind, address: u64, bytes: u64) -> MemoryAccess {
     let rip = 0x2000_0000_1000 + kind as u64 * 8;
-    MemoryAccess { address, bytes, kind, atomic: false, stored_back: None, rip }
+    MemoryAccess { address, bytes, kind, atomic: false, adds: false, stored_back: None, rip }
 }
 
 fn update(address: u64, bytes: u64, atomic: bool) -> MemoryAccess {
@@ -180,6 +180,21 @@ fn interlocked_instructions_race_with_plain_ones_only() {
     assert_eq!(story.access(3, 0, load(PLACE, 4)), None);
     assert_eq!(story.access(3, 0, store(PLACE, 4)), None);
     assert_eq!(story.access(4, 0, update(PLACE, 4, false)), RACE);
+}
+
+#[test]
+fn what_is_added_to_a_word_between_a_look_and_a_plain_store_is_lost() {
+    let takes = |adds: bool, looks: bool| {
+        let mut story = Story::on(2);
+        if looks {
+            story.access(1, 0, load(PLACE, 4));
+        }
+        story.access(1, 0, store(PLACE, 4));
+        story.access(2, 0, MemoryAccess { adds, ..update(PLACE, 4, true) })
+    };
+    assert_eq!(takes(true, true), RACE, "bits that are set between are lost");
+    assert_eq!(takes(false, true), None, "an exchange stores a value of its own");
+    assert_eq!(takes(true, false), None, "a counter begins again");
 }
 
 #[test]

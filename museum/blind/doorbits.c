@@ -7,7 +7,7 @@
  * between are lost and the request that waits for them stays.
  *
  * Device: PCI\VEN_1234&DEV_11E8
- * Rule: request-forgotten
+ * Rule: data-race, request-forgotten
  * Needs: schedule, device
  */
 #include "../include/gated_device.h"
