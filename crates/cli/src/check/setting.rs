@@ -12,9 +12,10 @@ use crate::arguments::Setup;
 /// wakes from each state.
 const CARD: &str =
     "bar0=mem:64K,bar1=io:256,bar2=mem:64K,bar3=mem:64K,irq,pm=d1+d2+wake0+wake1+wake2+wake3+wakeoff";
-/// The same with windows for those who reach further.
-const LARGER_CARD: &str =
-    "bar0=mem:16M,bar1=io:256,bar2=mem:16M,bar3=mem:16M,irq,pm=d1+d2+wake0+wake1+wake2+wake3+wakeoff";
+/// The same with windows of memory for those who reach further.
+fn larger_card() -> String {
+    CARD.replace("mem:64K", "mem:16M")
+}
 
 /// What drivers open files by.
 const OPENS_FILES: [&str; 5] = ["ZwCreateFile", "NtCreateFile", "ZwOpenFile", "NtOpenFile", "IoCreateFile"];
@@ -42,7 +43,7 @@ pub(super) fn complete(setup: &mut Setup) -> Result<Vec<String>> {
         more.push(format!("--device={device}"));
         setup.devices.push(device);
     }
-    if setup.files.is_none() && imports_any(setup, &OPENS_FILES) {
+    if setup.files.is_none() && !setup.platform().drive && imports_any(setup, &OPENS_FILES) {
         more.push(format!("--platform={DRIVE}"));
         setup.platform.push(DRIVE.to_owned());
     }
@@ -142,7 +143,7 @@ pub(super) fn cards_of_unknown(devices: &[String], is_ready: bool, chosen: Optio
         _ => return Vec::new(),
     };
     let head = own.strip_suffix(CARD).filter(|_| !is_ready);
-    head.map(|head| vec![own.to_owned(), format!("{head}{LARGER_CARD}")]).unwrap_or_default()
+    head.map(|head| vec![own.to_owned(), format!("{head}{}", larger_card())]).unwrap_or_default()
 }
 
 /// The options for two devices more like the one that there is: cards that share an interrupt line, or devices on no bus, of which `device` is one that was
@@ -203,7 +204,7 @@ mod tests {
     #[test]
     fn a_driver_that_does_not_start_with_a_card_that_was_made_for_it_is_given_larger_windows() {
         let made = [card(&PciId::of(r"PCI\VEN_ABCD&DEV_0001").unwrap())];
-        let larger = format!("pci,id=abcd:0001,{LARGER_CARD}");
+        let larger = format!("pci,id=abcd:0001,{}", larger_card());
         assert_eq!(cards_of_unknown(&made, false, None), [made[0].clone(), larger]);
         assert!(cards_of_unknown(&made, true, None).is_empty());
         let own = ["pci,id=abcd:0001,bar0=mem:64K".to_owned()];

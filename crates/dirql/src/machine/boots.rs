@@ -165,9 +165,11 @@ impl Boots {
         Ok(self.end(act))
     }
 
-    /// Boots the machine the usual way, its cards' registers holding this from the beginning: whether its driver is ready, and what it has compared until then.
+    /// Boots the machine the usual way, registers of a card holding this from the beginning: whether its driver is ready, and what it has compared until then. What
+    /// the card does not have, it does not hold.
     pub(crate) fn boot_holding(
         &mut self,
+        card: &str,
         registers: &[(String, u32)],
     ) -> Result<(bool, Vec<Compare>), Error> {
         let Self { machine, bare, work, started, absent: _ } = self;
@@ -177,8 +179,7 @@ impl Boots {
         machine.inside(|nt| {
             let mut cx = nt.cx();
             for (register, value) in registers {
-                let (device, register) = register.split_once(' ').unwrap_or_default();
-                device::hold(&mut cx, device, register, *value);
+                let _ = device::set(&mut cx, card, register, u64::from(*value));
             }
         });
         drop(machine.compared());

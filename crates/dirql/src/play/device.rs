@@ -18,11 +18,7 @@ use crate::script::{Expectations, PnpEvent, PowerState, SpecialFile};
 
 /// The outside world acts on a card.
 pub(crate) fn poke(cx: &mut Cx<'_>, device: &str, signal: &str, value: u64) -> Flow<Outcome> {
-    let text = value.to_string();
-    let poked = cx.with(|k| {
-        let now = k.engine.now();
-        k.hardware(now, |hardware, at| hardware.poke(at, device, signal, &text))
-    });
+    let poked = set(cx, device, signal, value);
     if poked.is_ok() {
         interrupt::deliver(cx)?;
         pnp::wake::look(cx)?;
@@ -30,13 +26,13 @@ pub(crate) fn poke(cx: &mut Cx<'_>, device: &str, signal: &str, value: u64) -> F
     Ok(poked)
 }
 
-/// A register holds this from now on. What the card does not have, it does not.
-pub(crate) fn hold(cx: &mut Cx<'_>, device: &str, register: &str, value: u32) {
+/// The same, of which no processor hears yet.
+pub(crate) fn set(cx: &mut Cx<'_>, device: &str, signal: &str, value: u64) -> Outcome {
     let text = value.to_string();
     cx.with(|k| {
         let now = k.engine.now();
-        let _ = k.hardware(now, |hardware, at| hardware.poke(at, device, register, &text));
-    });
+        k.hardware(now, |hardware, at| hardware.poke(at, device, signal, &text))
+    })
 }
 
 /// A look at a register, which its card does not notice.

@@ -11,6 +11,8 @@ use engine::{Asked, Compare};
 use crate::error::Error;
 use crate::machine::Boots;
 
+/// The only card that is looked at.
+const CARD: &str = "pci#0";
 /// So many registers of each window, of four bytes, are looked at.
 const REGISTERS: u64 = 256;
 /// So many are found, and so many values are tried for each.
@@ -22,7 +24,7 @@ const APART: u32 = 0x9E37_79B1;
 /// A register, and what it holds.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Register {
-    /// As `poke` has it: `pci#0 bar0`.
+    /// As `poke` has it: `bar0`.
     window: String,
     offset: u64,
     value: u32,
@@ -40,16 +42,17 @@ impl Register {
 /// # Errors
 /// As [`Boots::boot`].
 pub(super) fn identity(boots: &mut Boots, signals: &[String]) -> Result<Vec<String>, Error> {
-    let windows: Vec<&String> = signals.iter().filter(|signal| signal.contains(" bar")).collect();
-    if windows.iter().any(|window| !window.starts_with("pci#0 ")) {
+    let named = signals.iter().filter_map(|signal| signal.split_once(' '));
+    let windows: Vec<(&str, &str)> = named.filter(|(_, window)| window.starts_with("bar")).collect();
+    if windows.iter().any(|(card, _)| *card != CARD) {
         return Ok(Vec::new());
     }
-    let places = windows.iter().flat_map(|window| (0..REGISTERS).map(move |at| (*window, 4 * at)));
+    let places = windows.iter().flat_map(|(_, window)| (0..REGISTERS).map(move |at| (*window, 4 * at)));
     let numbered: Vec<Register> = (1..)
         .zip(places)
         .map(|(number, (window, offset))| {
             let value = APART.wrapping_mul(number);
-            Register { window: window.clone(), offset, value }
+            Register { window: window.to_owned(), offset, value }
         })
         .collect();
     let mut held: Vec<Register> = Vec::new();
@@ -57,8 +60,8 @@ pub(super) fn identity(boots: &mut Boots, signals: &[String]) -> Result<Vec<Stri
     for _ in 0..ROUNDS {
         let is_free = |one: &&Register| !held.iter().any(|other| other.is_same(one));
         let free: Vec<Register> = numbered.iter().filter(is_free).cloned().collect();
-        let (_, compared) = boots.boot_holding(&pokes(held.iter().chain(&free)))?;
-        let (_, usual) = boots.boot_holding(&pokes(&held))?;
+        let (_, compared) = boots.boot_holding(CARD, &pokes(held.iter().chain(&free)))?;
+        let (_, usual) = boots.boot_holding(CARD, &pokes(&held))?;
         let known: BTreeSet<u64> = usual.iter().map(|compare| compare.rip).collect();
         let mut furthest: Option<(usize, Register)> = None;
         let mut tried: Vec<Register> = Vec::new();
@@ -70,7 +73,7 @@ pub(super) fn identity(boots: &mut Boots, signals: &[String]) -> Result<Vec<Stri
                 continue;
             }
             tried.push(register.clone());
-            let (is_ready, compared) = boots.boot_holding(&pokes(held.iter().chain([&register])))?;
+            let (is_ready, compared) = boots.boot_holding(CARD, &pokes(held.iter().chain([&register])))?;
             if is_ready {
                 held.push(register);
                 boots.note_compares(false);
@@ -123,7 +126,7 @@ fn keys(registers: &[Register]) -> Vec<String> {
     let key = |window: &&String| {
         let own = registers.iter().filter(|one| one.window == **window);
         let held = own.map(|one| format!("{:x}:{:x}", one.offset, one.value)).collect::<Vec<_>>().join("+");
-        let number = window.rsplit("bar").next()?;
+        let number = window.strip_prefix("bar")?;
         Some(format!("reg{number}={held}"))
     };
     windows.iter().filter_map(key).collect()
@@ -136,7 +139,7 @@ mod tests {
     #[test]
     fn a_register_is_known_by_its_number_and_by_half_of_it() {
         let of = |offset, number: u32| Register {
-            window: "pci#0 bar2".to_owned(),
+            window: "bar2".to_owned(),
             offset,
             value: APART.wrapping_mul(number),
         };
