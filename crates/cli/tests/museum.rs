@@ -140,7 +140,7 @@ fn correct_drivers_that_were_once_accused_run_clean() {
 }
 
 exhibits! {
-    blind: blevel 1, bobbin 1, printshop 1, requeue 10, stalls 10, gauge 2, carousel 1, lockbox 1, duet 10, quill 10, csqirql 20, tempmon 5, cfgpci 1, idlecam 5, sgstore 5, ringtap 20, plxio 1, gaugewmi 20, keyguard 5, daqburst 5, laserpos 5, thermrack 1, passlog 5, lcrpeek 10, relaypci 10, aliasmap 1, sigpost 2, vaultio 2, voltsrc 5, scribering 1, lidarin 1, ramcopy 2, edublit 2, plxrelay 5, tallyflt 1, wmigauge 2, wavetab 2, plotter 2, checker 2, plxgulp 2, tankwmi 20, plxpipe 10, pulsegen 20, diarist 1, plxscan 10;
+    blind: blevel 1, bobbin 1, printshop 1, requeue 10, stalls 10, gauge 2, carousel 1, lockbox 1, duet 10, quill 10, csqirql 20, tempmon 5, cfgpci 1, idlecam 5, sgstore 5, ringtap 20, plxio 1, gaugewmi 20, keyguard 5, daqburst 5, laserpos 5, thermrack 1, passlog 5, lcrpeek 10, relaypci 10, aliasmap 1, sigpost 2, vaultio 2, voltsrc 5, scribering 1, lidarin 1, ramcopy 2, edublit 2, plxrelay 5, tallyflt 1, wmigauge 2, wavetab 2, plotter 2, checker 2, plxgulp 2, tankwmi 20, plxpipe 10, pulsegen 20, diarist 1, plxscan 10, dimmer 2, watchif 10;
     buffer: input_not_checked 2, product_overflows 2, pointer_not_probed 2, padding_not_zeroed 2, behind_magic 100, every_code_succeeds 1, both_lengths_exact 2, size_says_size 1, word_also_succeeds 1, index_of_code 1, codes_by_mask 1, claimed_length_wraps 2, own_pointer_guarded 2, pointer_in_input 1, event_replaced 1, answer_per_item 1, ticket_of_other 5;
     cancel: touched_after_insertion 20, next_started_in_start_io 2, cancelled_before_queued 20, tokens_kept_from_removal 1, two_doors 30;
     config: value_enables_header 1, slots_of_any_number 1, type_not_checked 1;

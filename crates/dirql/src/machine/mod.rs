@@ -31,8 +31,8 @@ use kernel::fs::Folder;
 use kernel::ke::scheduler::{self, End};
 use kernel::ke::{stuck, thread, wait};
 use kernel::mm::pool_check;
-use kernel::ob;
 use kernel::{Cx, Nt};
+use kernel::{ob, po};
 
 use crate::bench::{Bench, Inputs, Saved};
 use crate::error::Error;
@@ -193,6 +193,14 @@ impl Machine {
     /// [`Error::Stopped`] if the machine stops meanwhile.
     pub fn wait(&self, nanoseconds: u64) -> Result<(), Error> {
         self.on_thread("a wait", move |cx| wait::sleep(cx, nanoseconds))
+    }
+
+    /// Lets time pass until a device is to be powered down, at most a minute. Whether one is.
+    ///
+    /// # Errors
+    /// [`Error::Stopped`] if the machine stops meanwhile.
+    pub fn wait_for_power_down(&self) -> Result<bool, Error> {
+        self.on_thread("a wait", po::request::sleep_to_lowering)
     }
 
     /// Carries a script out.

@@ -88,6 +88,7 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::Exit(name) => process::exit(stage, cx, name),
         Command::Wait { nanoseconds } => wait::sleep(cx, *nanoseconds).map(Ok),
         Command::WaitForLimit => wait::sleep_to_limit(cx).map(Ok),
+        Command::WaitForPowerDown => device::wait_for_power_down(cx),
         Command::Clock { units } => clock::set_system_time_by(cx, *units).map(Ok),
         Command::Poke { device, signal, value } => device::poke(cx, device, signal, *value),
         Command::Peek { device, register, expect } => Ok(device::look(stage, cx, (device, register), expect)),
@@ -97,6 +98,7 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
             Ok(Ok(()))
         }
         Command::Tree => pnp::tree::show(cx).map(Ok),
+        Command::Interface { class, arrives } => pnp::foreign::change(cx, class.as_deref(), *arrives).map(Ok),
         Command::Pnp { event, device, expect } => device::pnp(cx, *event, device.as_deref(), expect),
         Command::Power { state, device, expect } => device::power(cx, *state, device.as_deref(), expect),
         Command::Counters(asked) => counters::ask(stage, cx, asked),

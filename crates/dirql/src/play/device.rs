@@ -105,6 +105,12 @@ const fn special(file: SpecialFile) -> Special {
     }
 }
 
+/// Sleeps until a device is to be powered down.
+pub(super) fn wait_for_power_down(cx: &mut Cx<'_>) -> Flow<Outcome> {
+    let comes = po::request::sleep_to_lowering(cx)?;
+    Ok(if comes { Ok(()) } else { Err("for a minute no device was to be powered down".to_owned()) })
+}
+
 /// A device or the system goes to a power state. Before the system is shut down its applications have ended.
 pub(super) fn power(
     cx: &mut Cx<'_>,

@@ -305,6 +305,8 @@ pub enum Command {
     },
     /// `wait limit`: this thread sleeps until the next time limit of a driver's ends.
     WaitForLimit,
+    /// `wait power-down`: this thread sleeps until a device is to be powered down.
+    WaitForPowerDown,
     /// `clock`: sets the system time.
     Clock {
         /// So many units of 100 ns forward; negative: back.
@@ -341,6 +343,13 @@ pub enum Command {
     Tree,
     /// `counters`.
     Counters(Counters),
+    /// `interface-arrives`, `interface-leaves`: a device of another driver's comes or goes, with an interface that drivers here listen for.
+    Interface {
+        /// The class of the interface, as [`Path::Interface`] has it; `None`: each one that is listened for.
+        class: Option<String>,
+        /// Whether it comes.
+        arrives: bool,
+    },
     /// `stop-device` and its like.
     Pnp {
         /// What happens.

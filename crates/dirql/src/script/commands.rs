@@ -17,9 +17,10 @@ use super::{port, registry, wmi};
 
 /// What `wait` may be for, besides a time.
 const LIMIT: &str = "limit";
+const POWER_DOWN: &str = "power-down";
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 63] = [
+pub(super) const COMMANDS: [&str; 65] = [
     "open",
     "read",
     "write",
@@ -78,6 +79,8 @@ pub(super) const COMMANDS: [&str; 63] = [
     "lock-device",
     "unlock-device",
     "ask-bus",
+    "interface-arrives",
+    "interface-leaves",
     "usage",
     "power",
     "tolerate",
@@ -283,11 +286,11 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
         }
         "port" | "bind" | "dequeue" | "post" => port::command(&keyword, args, names)?,
         "wait" => {
-            let time = args.word("how long to wait: 10ms, or `limit`")?;
-            if time.text() == LIMIT {
-                Command::WaitForLimit
-            } else {
-                Command::Wait { nanoseconds: parse_time(&time)? }
+            let time = args.word("how long to wait: 10ms, `limit` or `power-down`")?;
+            match &*time.text() {
+                LIMIT => Command::WaitForLimit,
+                POWER_DOWN => Command::WaitForPowerDown,
+                _ => Command::Wait { nanoseconds: parse_time(&time)? },
             }
         }
         "clock" => Command::Clock { units: clock(args)? },
@@ -310,6 +313,8 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
         "counters" => Command::Counters(counters(args)?),
         "power" => power(args)?,
         "usage" => usage(args)?,
+        "interface-arrives" => Command::Interface { class: interface_class(args)?, arrives: true },
+        "interface-leaves" => Command::Interface { class: interface_class(args)?, arrives: false },
         "user" => Command::User(user(args)?),
         "wmi" => wmi::wmi(args, names)?,
         _ => match pnp_event(&keyword) {
@@ -755,6 +760,18 @@ fn usage(args: &mut Arguments) -> Outcome<Command> {
     };
     let expect = args.expectations(Can::Status, &[])?;
     Ok(Command::Pnp { event: PnpEvent::Usage(file, there), device, expect })
+}
+
+/// The class of device interfaces, if one stands here: `interface:{GUID}`.
+fn interface_class(args: &mut Arguments) -> Outcome<Option<String>> {
+    if args.is_at_end() {
+        return Ok(None);
+    }
+    let word = args.word("the class: interface:{GUID}")?;
+    match word.bare.strip_prefix("interface:") {
+        Some(guid) => parse_guid(&word, guid).map(Some),
+        None => fault(word.at, format!("`{}` is no class; write interface:{{GUID}}", word.text())),
+    }
 }
 
 /// A device's name, if one stands here: it has a `#`.

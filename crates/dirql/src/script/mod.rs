@@ -19,8 +19,10 @@
 //!           | ( "open-key" | "create-key" ) PATH "as" NAME [ expect ]     the rest of the registry: see `registry`
 //!           | "wait" TIME                   10ns 10us 10ms 10s, of virtual time
 //!           | "wait" "limit"                until a timer of a driver's runs out, or the time limit of a wait
+//!           | "wait" "power-down"           until a device is to be powered down
 //!           | "user" ( "administrator" | "plain" )
 //!           | "poke" DEVICE SIGNAL number
+//!           | ( "interface-arrives" | "interface-leaves" ) [ "interface:" {GUID} ]    without: each class that is listened for
 //!           | "peek" DEVICE REGISTER [ expect ] | "pool" TAG [ expect ] | "tree"
 //!           | "counters" NAME { "instance" string | "id" number | "names" } [ expect ]
 //!           | pnp [ DEVICE ] [ expect ] | "power" ( "d0" | "d1" | "d2" | "d3" ) [ DEVICE ] [ expect ]

@@ -35,6 +35,8 @@ pub(crate) struct Interfaces {
 const TAG: u32 = pool::tag(b"PnpI");
 /// `DEVICE_INTERFACE_INCLUDE_NONACTIVE`.
 const INCLUDE_NONACTIVE: u32 = 1;
+/// The instance of a device whose driver is not here.
+const FOREIGN: &str = r"ROOT\UNKNOWN\0000";
 
 /// `{4d36e978-e325-11ce-bfc1-08002be10318}` of a GUID in memory.
 fn text(guid: &[u8; 16]) -> String {
@@ -147,6 +149,20 @@ fn set_link(k: &mut Kernel, link: &str, device: u64) -> NtStatus {
         }
         _ => NtStatus::SUCCESS,
     }
+}
+
+/// A device that has no driver here gets or loses an interface of this class: its name, if that changes anything. It opens nothing.
+pub(crate) fn set_foreign(k: &mut Kernel, class: &str, enable: bool) -> Option<String> {
+    let name = link_name(FOREIGN, class);
+    let interface = k.io.interfaces.by_name.entry(name.to_lowercase()).or_insert_with(|| Interface {
+        class: class.to_owned(),
+        device: 0,
+        name: name.clone(),
+        link: name.clone(),
+        enabled: false,
+    });
+    let changes = std::mem::replace(&mut interface.enabled, enable) != enable;
+    changes.then_some(name)
 }
 
 /// The class of a registered interface, `{…}`, and whether it is enabled; its name is in lower case.

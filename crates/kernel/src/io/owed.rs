@@ -4,7 +4,7 @@
 //! IRP_MN_CANCEL_REMOVE_DEVICE Request* (what was held back goes on), *Writing an ISR* (the routine keeps what the DPC needs). Which requests end by
 //! themselves, and which ends another, no page says: the script does that asks (`must-end`).
 //!
-//! *Ours* are the conditions: every device that has a driver is started and in D0, the system works, no call was made to fail, and cards are neither
+//! *Ours* are the conditions: every device that has a driver is started, and in D0 or in a lower state that only its driver has asked for, the system works, no call was made to fail, and cards are neither
 //! late nor silent (`--platform late-cards=1`, `silent-cards`). Time in which a policy holds threads up does not count: a driver's time limit cannot know of it.
 
 use abi::{
@@ -17,6 +17,7 @@ use crate::cx::Cx;
 use crate::hal::platform::Promptness;
 use crate::ke::scheduler;
 use crate::pnp::node::{Node, State};
+use crate::po::fx;
 use crate::verdict::{Awaited, Verdict};
 
 /// Nanoseconds since boot in which no thread was held up.
@@ -30,12 +31,15 @@ pub fn nothing_hinders(cx: &mut Cx<'_>) -> bool {
     !has_refused
         && cx.with(|k| {
             let in_d0 = |state: u32| [PowerDeviceUnspecified, PowerDeviceD0].contains(&state);
-            let is_up =
-                |node: &Node| node.driver.is_null() || node.state == State::Started && in_d0(node.power);
+            // A driver that has powered its device down for itself can power it up.
+            let is_lowered = !k.po.lowered_from_outside.is_empty() || fx::directed::is_any_down(k);
+            let can_be_up = |state: u32| !is_lowered || in_d0(state);
+            let serves =
+                |node: &Node| node.driver.is_null() || node.state == State::Started && can_be_up(node.power);
             matches!(k.hal.platform.cards, Promptness::InTime | Promptness::AtAccess(_))
                 && k.po.asleep == PowerSystemUnspecified
-                && k.po.devices.values().all(|state| in_d0(*state))
-                && k.pnp.nodes.values().all(is_up)
+                && k.po.devices.values().all(|state| can_be_up(*state))
+                && k.pnp.nodes.values().all(serves)
         })
 }
 
@@ -59,7 +63,7 @@ pub fn forgotten(
             None => "Made alone it ends by itself".to_owned(),
         };
         let message = format!(
-            "`{what}` has not ended after {seconds} s: its IRP {irp:#x} is with {holder}. {expected}; all devices are started and in D0, and no call was made to \
+            "`{what}` has not ended after {seconds} s: its IRP {irp:#x} is with {holder}. {expected}; all devices are started, and in D0 or powered down by their own drivers; no call was made to \
              fail"
         );
         let awaited = ends.map(|ends| Awaited { waits: what.to_owned(), ends: ends.to_owned() });
@@ -73,7 +77,7 @@ pub fn forgotten(
 /// The request has failed, and late.
 pub fn timed_out(cx: &mut Cx<'_>, what: &str, status: NtStatus) {
     let message = format!(
-        "`{what}` has failed with {status} by a time limit. Made alone it succeeds in time; all devices are started and in D0, no call was made to fail, and \
+        "`{what}` has failed with {status} by a time limit. Made alone it succeeds in time; all devices are started, and in D0 or powered down by their own drivers; no call was made to fail, and \
          the device has done what it does then"
     );
     cx.report(Verdict::warning("request-timed-out", message));

@@ -67,6 +67,7 @@ pub use installer::Installer;
 pub(crate) use lock::exclusively_asleep_too;
 pub use message::messages_of;
 pub use node::{Described, NodeId, devices, instance_path, interrupt_of, is_physical, named, state};
+pub use notify::foreign;
 pub use remove::{query_remove, remove};
 pub use start::{Drivers, StartFailure, start};
 pub use stop::{query_stop, restart, stop};

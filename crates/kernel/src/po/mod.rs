@@ -22,6 +22,8 @@ pub(crate) mod watchdog;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use engine::StrandId;
+
 use crate::nt::Settings;
 
 /// State of this prefix.
@@ -58,6 +60,8 @@ pub struct State {
     pub(crate) rearmed: BTreeMap<u64, u32>,
     /// How many such requests were asked for.
     pub(crate) wakes_asked: u64,
+    /// Threads of scripts that sleep until a device is to be powered down.
+    pub(crate) lowering_awaited: Vec<StrandId>,
 }
 
 impl State {

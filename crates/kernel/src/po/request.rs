@@ -16,12 +16,15 @@ use super::{fx, inrush, watchdog};
 use crate::cx::Cx;
 use crate::event::Role;
 use crate::io::system_request::{Answer, Made, Request, send};
+use crate::ke::wait;
 use crate::mm::pool;
 use crate::verdict::Verdict;
 use crate::{io, ke, pnp};
 
 /// So often in a row a wait/wake IRP is cancelled, and its callback requests the next.
 const REARMED: u32 = 32;
+/// In units of 100 ns.
+const A_MINUTE: i64 = 60 * 10_000_000;
 
 /// A request that has not been answered.
 #[derive(Clone, Copy, Debug)]
@@ -187,9 +190,31 @@ fn wait_wake(
     Ok(NtStatus::PENDING)
 }
 
+/// A thread of the outside world's sleeps until a device is to be powered down, at most a minute: a driver asks for it, or its device is idle. Whether one is.
+///
+/// # Errors
+/// [`engine::Leave`] if the machine ends meanwhile.
+pub fn sleep_to_lowering(cx: &mut Cx<'_>) -> Flow<bool> {
+    let strand = cx.engine().strand();
+    cx.with(|k| k.po.lowering_awaited.push(strand));
+    wait::sleep_until_granted(cx, A_MINUTE, "a sleep")?;
+    Ok(cx.with(|k| {
+        let before = k.po.lowering_awaited.len();
+        k.po.lowering_awaited.retain(|other| *other != strand);
+        k.po.lowering_awaited.len() == before
+    }))
+}
+
 /// Has a thread of the power manager send the request when those before it for the same stack have ended.
 fn enqueue(cx: &mut Cx<'_>, pending: Pending) -> Flow<()> {
     let bottom = cx.with(|k| io::stack::bottom(k, pending.device)).address;
+    if pending.minor == IRP_MN_SET_POWER && pending.state > PowerDeviceD0 {
+        cx.with(|k| {
+            for strand in std::mem::take(&mut k.po.lowering_awaited) {
+                wait::grant(k, strand);
+            }
+        });
+    }
     let first = cx.with(|k| {
         let queue = k.po.requests.entry(bottom).or_default();
         queue.push(pending);

@@ -7,7 +7,9 @@
 mod at_once;
 mod card_timing;
 mod effort;
+mod idle;
 mod inputs_and_lengths;
+mod interfaces;
 mod lives;
 mod neighbours;
 mod registers;
@@ -25,7 +27,9 @@ use super::survey::{Operation, Survey};
 use at_once::{at_once, from_outside};
 use card_timing::{answered_late, answered_soon, posted};
 use effort::{Kind, Plan};
+use idle::powered_down;
 use inputs_and_lengths::{changing, gives_or_takes, pointers, sizes, values};
+use interfaces::come_and_go;
 use lives::{interrupts, lives, managed, managed_behind, opens, seldom};
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
 use registers::registers_show;
@@ -176,6 +180,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         }
     }
     watched(survey, &mut plan);
+    come_and_go(survey, &mut plan);
     let interrupts = interrupts(&survey.signals);
     for (title, steps) in &interrupts {
         plan.add(*title, format!("tolerate; {steps}"), Kind::Requests);
@@ -280,6 +285,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     posted(survey, name, &mut plan);
     registers_show(survey, name, &mut plan);
     refused_later(survey, name, &mut plan);
+    powered_down(survey, name, &mut plan);
     of_32_bit_programs(survey, name, &mut plan);
     if !survey.operations.is_empty() {
         plan.add("sequences of requests by what code they reach", "", Kind::Inputs);

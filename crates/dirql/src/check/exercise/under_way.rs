@@ -47,7 +47,6 @@ fn many(command: &str) -> String {
     format!("{begin}; wait 50ms; cancel h; {end}")
 }
 
-/// Requests while something happens to the device.
 /// What becomes of a device that the driver reports, just behind a request which may have taken it away, and what comes behind that.
 pub(super) fn of_children(survey: &Survey, name: &str) -> Vec<(String, String)> {
     let Some(child) = survey.children.first() else { return Vec::new() };
@@ -68,6 +67,7 @@ pub(super) fn of_children(survey: &Survey, name: &str) -> Vec<(String, String)> 
     operations.flat_map(|operation| DEEDS.map(|deed| of(operation, deed))).collect()
 }
 
+/// Requests while something happens to the device.
 pub(super) fn within_lives(survey: &Survey, operation: &Operation, name: &str) -> Vec<(String, String)> {
     let command = &operation.command;
     let under_way = format!("async a {command}; async b {command}");

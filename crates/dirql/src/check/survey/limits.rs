@@ -1,4 +1,4 @@
-//! At which of a driver's own time limits it gives a request up that the card does not answer.
+//! At which of a driver's own time limits it gives a request up that the card does not answer, and whether it powers its device down after one.
 
 use kernel::hal::platform::Promptness;
 
@@ -14,6 +14,12 @@ const LONGEST_LIMIT: u64 = 11_000_000_000;
 const MOST_LIMITS: u32 = 4096;
 
 impl Asking<'_> {
+    /// Whether the device is powered down while nothing is asked for, with a handle open.
+    pub(super) fn powers_down(&mut self) -> Result<bool, Error> {
+        let powered_down = self.with_handle(|machine, _| machine.wait_for_power_down().unwrap_or(false))?;
+        Ok(powered_down.unwrap_or(false))
+    }
+
     /// Which the driver gives up after a time limit, and at which of its limits.
     pub(super) fn limited(&mut self, known: &[Known]) -> Result<Vec<(usize, u32)>, Error> {
         let usual = known.iter().enumerate().filter(|(_, one)| one.operation.is_usual());

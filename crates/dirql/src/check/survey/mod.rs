@@ -47,12 +47,16 @@ pub struct Survey {
     pub is_hardware: bool,
     /// It knows power states of its device: it tells the system of them, or asks for them.
     pub knows_power: bool,
-    /// It powers its device down while the system works, when that is idle.
+    /// It has the system power its device down while that is idle and the system works.
     pub idles: bool,
+    /// Its device was powered down while the system worked and nothing was asked for.
+    pub powers_down: bool,
     /// It asks whether a program is of 32 bits.
     pub serves_32_bits: bool,
     /// What it asks to get to know of.
     pub watched: Vec<Watched>,
+    /// It can ask to be notified of device interfaces.
+    pub listens_for_interfaces: bool,
     /// The blocks of data that it offers by WMI, as scripts have them: `block:{GUID}`.
     pub blocks: Vec<String>,
     /// What the outside world can do to cards of which nothing is known, as `poke` has it: `pci#0 pulse`, `pci#0 bar2`.
@@ -339,7 +343,9 @@ pub fn survey(
         is_hardware: imports(image, &HARDWARE),
         knows_power: imports(image, &IDLE) || imports(image, &POWER),
         idles: imports(image, &IDLE),
+        powers_down: false,
         serves_32_bits: imports(image, &["IoIs32bitProcess"]),
+        listens_for_interfaces: imports(image, &["IoRegisterPlugPlayNotification"]),
         watched: Watched::ALL.into_iter().filter(|watched| imports(image, watched.imports())).collect(),
         identity: Vec::new(),
         signals: signals.of_unknown,
@@ -430,6 +436,7 @@ fn ask(
             }
         }
         found.limited = asking.limited(&known)?;
+        found.powers_down = found.knows_power && asking.powers_down()?;
     }
     found.operations = known.into_iter().map(|known| known.operation).collect();
     Ok(())

@@ -300,6 +300,15 @@ pub fn sleep_to_limit(cx: &mut Cx<'_>) -> Flow<()> {
     }
 }
 
+/// The current strand sleeps until [`grant`] ends that, or so many units of 100 ns are over.
+///
+/// # Errors
+/// As [`sleep`].
+pub(crate) fn sleep_until_granted(cx: &mut Cx<'_>, most: i64, what: &'static str) -> Flow<()> {
+    let until = Timeout::until(cx.with(|k| time::due(k, -most)));
+    wait(cx, &[], false, until, DriverPtr::NULL, what).map(|_| ())
+}
+
 /// `KeDelayExecutionThread`.
 ///
 /// # Errors

@@ -6,6 +6,7 @@
 //! has no notifications.
 
 pub(crate) mod custom;
+pub mod foreign;
 pub(crate) mod queue;
 pub(crate) mod target;
 

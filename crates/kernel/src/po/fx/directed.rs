@@ -81,6 +81,11 @@ pub(super) fn judge(cx: &mut Cx<'_>, handle: u64, down: bool) -> Flow<()> {
     }
 }
 
+/// Whether a device is directed down, or on its way there or back.
+pub(crate) fn is_any_down(k: &Kernel) -> bool {
+    k.po.fx.values().any(|device| device.directed != Directed::Up)
+}
+
 /// A request for the power of a device's stack is made.
 pub(crate) fn note_request(k: &mut Kernel, pdo: DriverPtr<DEVICE_OBJECT>) {
     if let Some(device) = of_device(k, pdo).and_then(|handle| k.po.fx.get_mut(&handle)) {
