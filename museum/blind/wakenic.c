@@ -39,7 +39,7 @@ typedef struct _WAKE_REPORT {
 typedef struct _EXTENSION {
     CARD Card;
     KEVENT Gate;              /* arming and draining, one at a time */
-    BOOLEAN Open;             /* under Gate */
+    volatile BOOLEAN Open;    /* set under Gate */
     volatile LONG Armed;      /* from the request to its callback */
     PIRP volatile WakeIrp;    /* the outstanding request: who takes it away (exchanges it for NULL) may use it */
     volatile LONG Shared;     /* who finds 1 here, of Disarm and the completion routine, is the second to let go */
@@ -170,6 +170,9 @@ static NTSTATUS NTAPI Power(PDEVICE_OBJECT Device, PIRP Irp)
     InterlockedExchange(&ext->Shared, 0);
     InterlockedExchangePointer((PVOID volatile *)&ext->WakeIrp, Irp);
     PoCallDriver(ext->Card.Kit.Lower, Irp);
+    if (!ext->Open) {
+        (void)Disarm(ext); /* Drain came before there was a request to take */
+    }
     return STATUS_PENDING;
 }
 
