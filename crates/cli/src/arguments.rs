@@ -151,6 +151,7 @@ pub(crate) struct Setup {
     /// comes 200 s late), `late-stores` (other processors see a processor's stores late, in their order, as from its store buffer),
     /// `later-bus` (bus drivers answer requests that they may pend later, in threads of their own, and power requests at DISPATCH_LEVEL),
     /// `32-bit-programs` (IoIs32bitProcess says so of the script's programs), `drive` (without --files, there is a drive C: with the folders of a new Windows),
+    /// `low-memory` (contiguous memory and addresses for DMA lie below 256 MiB),
     /// `posted=TIME` (a write to device memory arrives so much later, e.g. `2us`, or at once, as the policy chooses; a read brings it home); several
     /// with commas between them, or the option several times
     #[arg(long, value_name = "WHAT", value_parser = platform_words)]

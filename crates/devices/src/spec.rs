@@ -134,6 +134,24 @@ pub(crate) fn hex(text: &str, digits: usize) -> Option<u64> {
     usable.then(|| u64::from_str_radix(text, 16).ok()).flatten()
 }
 
+/// An offset, hexadecimal, a multiple of 4.
+pub(crate) fn word_offset(text: &str) -> Option<u64> {
+    hex(text, 8).filter(|offset| offset.is_multiple_of(4))
+}
+
+/// What [`words`] takes, for who types it.
+pub(crate) const WORDS: &str =
+    "OFFSET:VALUE, hexadecimal, several with + between them, e.g. 0:1234abcd+4c:1; OFFSET a multiple of 4";
+
+/// `OFFSET:VALUE+OFFSET:VALUE`, hexadecimal: words of 32 bits.
+pub(crate) fn words(text: &str) -> Option<Vec<(u64, u32)>> {
+    let word = |text: &str| {
+        let (offset, value) = text.split_once(':')?;
+        Some((word_offset(offset)?, u32::try_from(hex(value, 8)?).ok()?))
+    };
+    text.split('+').map(word).collect()
+}
+
 /// `VVVV:DDDD`, both hexadecimal.
 pub(crate) fn id_pair(text: &str) -> Option<(u16, u16)> {
     let (vendor, device) = text.split_once(':')?;

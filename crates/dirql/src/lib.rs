@@ -43,4 +43,4 @@ pub use machine::{
     put,
 };
 pub use play::{Play, ScriptText};
-pub use report::{Dismissal, Dress, Failure, Outcome, Report};
+pub use report::{Dismissal, Dress, Failure, HANGS, Outcome, Report};

@@ -107,7 +107,7 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
 }
 
 /// A driver that does not start with the card that was made for it is given one whose registers hold what it looks for, one with larger windows, or both, if it
-/// starts with that: what it offers then, and that card.
+/// starts with that: what it offers then, and that card. Else it is given a computer with little memory.
 fn with_another_card(
     campaign: &mut Campaign<'_>,
     survey: Survey,
@@ -137,6 +137,14 @@ fn with_another_card(
         }
     }
     campaign.more = before;
+    if !survey.ready && setting::takes_bus_addresses(&campaign.arguments.setup) {
+        // Its card may not reach all addresses.
+        campaign.more.push(format!("--platform={}", setting::LOW_MEMORY));
+        match campaign.survey(Extent::Everything, &[])? {
+            Ok(other) if other.ready => return Ok((other, None)),
+            _ => drop(campaign.more.pop()),
+        }
+    }
     Ok((survey, None))
 }
 

@@ -21,6 +21,8 @@ fn larger_card() -> String {
 const OPENS_FILES: [&str; 5] = ["ZwCreateFile", "NtCreateFile", "ZwOpenFile", "NtOpenFile", "IoCreateFile"];
 /// A drive without files.
 const DRIVE: &str = "drive";
+/// A computer with little memory.
+pub(super) const LOW_MEMORY: &str = "low-memory";
 
 /// Fills in what is not given. The arguments that processes need besides the user's.
 ///
@@ -122,6 +124,14 @@ fn imports_any(setup: &Setup, names: &[&str]) -> bool {
         .is_ok_and(|driver| driver.image.imports().iter().any(|import| is_one(&import.selector.to_string())))
 }
 
+/// Whether the driver asks for memory that its card is to reach.
+pub(super) fn takes_bus_addresses(setup: &Setup) -> bool {
+    imports_any(
+        setup,
+        &["IoGetDmaAdapter", "MmAllocateContiguousMemory", "MmAllocateContiguousMemorySpecifyCache"],
+    )
+}
+
 /// The device that a Plug and Play driver without an INF is given, which has shown that it is one.
 pub(super) fn device_for(setup: &Setup, survey: &Survey) -> Option<String> {
     if !survey.plug_and_play || !setup.devices.is_empty() || !setup.inf.is_empty() {
@@ -134,7 +144,10 @@ pub(super) fn device_for(setup: &Setup, survey: &Survey) -> Option<String> {
     })
 }
 
-/// The card of which nothing is known but its ids and with which a driver does not start, and the same with larger windows. `chosen` is a device that was chosen
+/// The bridge that is the only device, if its driver does not start with it.
+const BRIDGE: &str = "pci9052";
+
+/// The card of which nothing is known but its ids and with which a driver does not start, and the same with larger windows; or the bridge. `chosen` is a device that was chosen
 /// for it.
 pub(super) fn cards_of_unknown(devices: &[String], is_ready: bool, chosen: Option<&str>) -> Vec<String> {
     let own = match (chosen, devices) {
@@ -142,7 +155,13 @@ pub(super) fn cards_of_unknown(devices: &[String], is_ready: bool, chosen: Optio
         (None, [own]) => own,
         _ => return Vec::new(),
     };
-    let head = own.strip_suffix(CARD).filter(|_| !is_ready);
+    if is_ready {
+        return Vec::new();
+    }
+    if own.starts_with(BRIDGE) && !own.contains("local=") && !own.contains("holds=") {
+        return vec![own.to_owned()];
+    }
+    let head = own.strip_suffix(CARD);
     head.map(|head| vec![own.to_owned(), format!("{head}{}", larger_card())]).unwrap_or_default()
 }
 

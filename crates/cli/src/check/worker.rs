@@ -146,15 +146,19 @@ fn do_jobs(
     let mut boots = bench.boots()?;
     boots.keep_reached();
     let mut reached = BTreeSet::new();
+    // Where one exercise has hung, one attempt of each of the others may.
+    let mut hung = 0;
     for job in jobs {
         let exercise = &exercises[job.exercise];
         if job.search {
             search(&mut boots, exercise)?;
             continue;
         }
-        let work = Work { boots: &mut boots, said: Said::default(), totals: Totals::default() };
-        let Totals { attempts, failed, could_fail } =
-            work.whole(exercise, &surveys.own, std::mem::take(&mut first))?;
+        let totals = Totals { hung, ..Totals::default() };
+        let work = Work { boots: &mut boots, said: Said::default(), totals };
+        let totals = work.whole(exercise, &surveys.own, std::mem::take(&mut first))?;
+        let Totals { attempts, failed, could_fail, .. } = totals;
+        hung = totals.hung.min(check::HUNG - 1);
         let fresh = boots.reached().into_iter().filter(|offset| reached.insert(*offset));
         let mut before = 0;
         let distance = |at: u32| at - std::mem::replace(&mut before, at);
@@ -197,9 +201,12 @@ impl Work<'_> {
     /// All attempts of one script, but those before the one of number `first`.
     fn carry_out(&mut self, exercise: &Exercise, first: u64) -> Result<()> {
         let Self { boots, said, totals } = self;
+        if totals.hung >= check::HUNG {
+            return Ok(());
+        }
         let play = play(exercise)?;
         let before = totals.attempts;
-        let own = Campaign::new(boots, exercise, play).run(
+        let own = Campaign::new(boots, exercise, play, totals.hung).run(
             first.saturating_sub(before),
             |boots, number, tried| {
                 said.attempt(before + number, tried.causes, tried.no_answer, |cause| {
@@ -216,6 +223,7 @@ impl Work<'_> {
         totals.attempts += own.attempts;
         totals.failed += own.failed;
         totals.could_fail += own.could_fail;
+        totals.hung += own.hung;
         Ok(())
     }
 }
@@ -234,13 +242,13 @@ fn search(boots: &mut Boots, exercise: &Exercise) -> Result<()> {
     // What the usual run shows, which is a search's first, the exercise itself has found.
     let mut usual: Option<Vec<String>> = None;
     let is_more = |report: &Report| {
-        let keys: Vec<String> = check::causes(report, exercise)
-            .into_iter()
-            .filter(|cause| cause.dismissed.is_none())
-            .map(|cause| cause.key)
-            .collect();
+        let causes = check::causes(report, exercise);
+        // Each schedule of a driver that hangs takes as long as thousands of others.
+        let hangs = causes.iter().any(|cause| cause.rule == dirql::HANGS);
+        let keys: Vec<String> =
+            causes.into_iter().filter(|cause| cause.dismissed.is_none()).map(|cause| cause.key).collect();
         let usual = usual.get_or_insert_with(|| keys.clone());
-        keys.iter().any(|key| !usual.contains(key))
+        hangs || keys.iter().any(|key| !usual.contains(key))
     };
     let searched = boots.search(&play, &bounds, is_more)?;
     let mut said = Said::default();

@@ -9,7 +9,9 @@ use crate::catalog::{Entry, Key, POWER, POWER_EVENT, Signal, placement, power};
 use crate::declared::{CAPABILITIES, ERRORS, EXPRESS, EXTENDED, SERIAL, declared};
 use crate::pci::{self, Bar, Header, Location, Messages, Model};
 use crate::sheet::{self, Sheet, card::SheetCard};
-use crate::spec::{Options, ReadFile, SpecError, hex, id_pair, nanoseconds, number, size};
+use crate::spec::{
+    Options, ReadFile, SpecError, WORDS, hex, id_pair, nanoseconds, number, size, word_offset, words,
+};
 
 /// The signal that sends a message.
 pub(super) const MESSAGE: &str = "message";
@@ -322,7 +324,7 @@ const ENABLE: [&str; 6] = ["enable0", "enable1", "enable2", "enable3", "enable4"
 pub(super) fn register(name: &str) -> Option<Place> {
     let (bar, offset) = name.strip_prefix("bar")?.split_once('+')?;
     let bar = bar.parse().ok().filter(|bar| *bar < 6)?;
-    Some(Place { bar, offset: offset_of(offset)? })
+    Some(Place { bar, offset: word_offset(offset)? })
 }
 
 /// Whether a script's word is the name of a register.
@@ -330,23 +332,17 @@ pub(super) fn is_register(name: &str) -> bool {
     register(name).is_some()
 }
 
-fn offset_of(text: &str) -> Option<u64> {
-    hex(text, 8).filter(|offset| offset.is_multiple_of(4))
-}
-
 /// What the user knows of the card's registers.
 fn known(options: &Options<'_>, header: &Header) -> Result<Known, SpecError> {
     let mut initial = Vec::new();
     for (bar, key) in (0..).zip(REGISTERS) {
-        let form = "OFFSET:VALUE, hexadecimal, several with + between them, e.g. 0:1234abcd+4c:1; OFFSET a multiple of 4";
-        let pairs = |text: &str| text.split('+').map(pair).collect::<Option<Vec<_>>>();
-        for (offset, value) in options.value(key, form, pairs)?.unwrap_or_default() {
+        for (offset, value) in options.value(key, WORDS, words)?.unwrap_or_default() {
             initial.push((inside(options, header, key, Place { bar, offset })?, value));
         }
     }
     let offset = "an offset, hexadecimal, a multiple of 4, e.g. 4c";
-    let status = one(options, header, STATUS, offset, |text| offset_of(text).map(|offset| (offset, ())))?;
-    let enable = one(options, header, ENABLE, offset, |text| offset_of(text).map(|offset| (offset, ())))?;
+    let status = one(options, header, STATUS, offset, |text| word_offset(text).map(|offset| (offset, ())))?;
+    let enable = one(options, header, ENABLE, offset, |text| word_offset(text).map(|offset| (offset, ())))?;
     let rule = "OFFSET[:RULE], OFFSET hexadecimal and a multiple of 4, RULE one of ones, zeros, write, read";
     let Some((acknowledge, rule)) = one(options, header, ACKNOWLEDGE, rule, acknowledge)? else {
         if status.is_some() || enable.is_some() {
@@ -364,11 +360,6 @@ fn known(options: &Options<'_>, header: &Header) -> Result<Known, SpecError> {
     Ok(Known { initial, causes: Some(causes) })
 }
 
-fn pair(text: &str) -> Option<(u64, u32)> {
-    let (offset, value) = text.split_once(':')?;
-    Some((offset_of(offset)?, u32::try_from(hex(value, 8)?).ok()?))
-}
-
 fn acknowledge(text: &str) -> Option<(u64, Rule)> {
     let (offset, rule) = text.split_once(':').unwrap_or((text, "ones"));
     let rule = match rule {
@@ -378,7 +369,7 @@ fn acknowledge(text: &str) -> Option<(u64, Rule)> {
         "read" => Rule::Read,
         _ => return None,
     };
-    Some((offset_of(offset)?, rule))
+    Some((word_offset(offset)?, rule))
 }
 
 /// The one register of this kind, in whichever window.

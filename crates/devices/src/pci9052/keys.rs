@@ -6,10 +6,18 @@ use super::{Idle, Pci9052, Settings, image};
 use crate::catalog::{Entry, Key, Signal, placement};
 use crate::pci::{Model, Placement};
 use crate::sheet;
-use crate::spec::{Options, ReadFile, SpecError, id_pair, nanoseconds};
+use crate::spec::{Options, ReadFile, SpecError, WORDS, id_pair, nanoseconds, word_offset, words};
 
 /// What a board of which nothing is known does to the interrupt inputs.
 pub(super) const CAUSES: [&str; 2] = ["cause1", "cause2"];
+
+/// Before the local address of a word of the built-in board's memory, as a script names it.
+const LOCAL: &str = "local+";
+
+/// The local address of a word of the built-in board's memory, by the name that a script gives it.
+pub(super) fn word_at(name: &str) -> Option<u64> {
+    name.strip_prefix(LOCAL).and_then(word_offset)
+}
 
 /// What the registers of such a board show.
 pub(super) const SHOWS: &str = "shows";
@@ -37,6 +45,11 @@ pub const ENTRY: Entry = Entry {
             name: "local",
             meaning: "FILE that says what is on the local bus, by local addresses, and drives LINTi1 and LINTi2: docs/sheet.md",
             default: "the built-in board's memory and peripheral",
+        },
+        Key {
+            name: "holds",
+            meaning: "OFFSET:VALUE[+OFFSET:VALUE]…, hexadecimal: what 32-bit words of the built-in board's memory hold at power-on, by local addresses",
+            default: "0",
         },
         Key {
             name: "lclk",
@@ -71,6 +84,11 @@ pub const ENTRY: Entry = Entry {
         Signal {
             name: SHOWS,
             meaning: "with idle=inactive: bits that each register of the board shows besides what it holds, from now on",
+            usual: &[],
+        },
+        Signal {
+            name: "local+OFFSET",
+            meaning: "what the 32-bit word of the built-in board's memory at this local address, hexadecimal, holds from now on",
             usual: &[],
         },
         Signal { name: "uio0", meaning: "level of user I/O pin 0 where it is an input", usual: &[1, 0] },
@@ -137,8 +155,14 @@ fn build(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Box<dyn Mode
         clock: clock(options)?,
         idle: options.value("idle", "low or inactive", idle)?.unwrap_or(defaults.idle),
     };
+    let holds = options.value("holds", WORDS, words)?;
+    if holds.is_some() && local.is_some() {
+        return Err(SpecError::new(
+            "device `pci9052`: holds= is of the built-in board; local= brings its own board",
+        ));
+    }
     let card = Pci9052::new(settings);
-    let Some(path) = local else { return Ok(Box::new(card)) };
+    let Some(path) = local else { return Ok(Box::new(card.holding(holds.unwrap_or_default()))) };
     let sheet = sheet::read(ENTRY.name, "local", path, read_file, &PORTS)?;
     if sheet.state.is_timed() && !card.is_timed() {
         return Err(SpecError::new(format!(

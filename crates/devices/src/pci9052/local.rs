@@ -46,6 +46,8 @@ pub(crate) struct ByteOrder(pub(crate) u32);
 pub(crate) struct LocalBus {
     latency: u64,
     ram: SparseRam,
+    /// What the memory holds at power-on.
+    holds: Vec<(u64, u32)>,
     status: Status,
     doorbell: u32,
     done_at: Option<u64>,
@@ -54,19 +56,38 @@ pub(crate) struct LocalBus {
 impl LocalBus {
     /// A board whose operations take `latency` ns.
     pub(crate) fn new(latency: u64) -> Self {
-        Self { latency, ram: SparseRam::default(), status: Status(0), doorbell: 0, done_at: None }
+        let ram = SparseRam::default();
+        Self { latency, ram, holds: Vec::new(), status: Status(0), doorbell: 0, done_at: None }
+    }
+
+    /// Its memory holds these words, now and at power-on.
+    pub(crate) fn hold(&mut self, words: Vec<(u64, u32)>) {
+        self.holds = words;
+        self.fill();
+    }
+
+    fn fill(&mut self) {
+        let Self { ram, holds, .. } = self;
+        for (at, word) in holds {
+            ram.write(*at, 4, (*word).into());
+        }
+    }
+
+    /// Memory holds this from now on.
+    pub(crate) fn set_word(&mut self, at: u64, word: u32) {
+        self.ram.write(at, 4, word.into());
     }
 
     /// Power-on: memory too.
     pub(crate) fn reset(&mut self) {
         self.reset_peripheral();
-        let Self { latency: _, ram, status: _, doorbell: _, done_at: _ } = self;
-        ram.clear();
+        self.ram.clear();
+        self.fill();
     }
 
     /// LRESET#: the peripheral stops what it does; memory keeps its contents.
     pub(crate) fn reset_peripheral(&mut self) {
-        let Self { latency: _, ram: _, status, doorbell, done_at } = self;
+        let Self { latency: _, ram: _, holds: _, status, doorbell, done_at } = self;
         *status = Status(0);
         *doorbell = 0;
         *done_at = None;

@@ -132,6 +132,14 @@ impl Pci9052 {
         card
     }
 
+    /// The same whose built-in board's memory holds these words at power-on, by local addresses.
+    pub(crate) fn holding(mut self, words: Vec<(u64, u32)>) -> Self {
+        if let Board::BuiltIn(board) = &mut self.board {
+            board.hold(words);
+        }
+        self
+    }
+
     /// The same with a board of the user's.
     pub(crate) fn with_board(mut self, board: State) -> Self {
         self.board = Board::Sheet(Box::new(board));
@@ -344,6 +352,10 @@ impl Model for Pci9052 {
         }
         if signal == keys::SHOWS {
             self.shows = word()?;
+            return Ok(());
+        }
+        if let (Some(at), Board::BuiltIn(board)) = (keys::word_at(signal), &mut self.board) {
+            board.set_word(at, word()?);
             return Ok(());
         }
         let pin = match signal {

@@ -10,7 +10,7 @@ use super::exercise::{Exercise, LATE_CARDS, SILENT_CARDS};
 use crate::error::Error;
 use crate::machine::{Boots, Machine};
 use crate::play::Play;
-use crate::report::Report;
+use crate::report::{HANGS, Report};
 
 /// For so many calls that may fail there is one seed of `scarce`, with these percentages in turn.
 const FAILING_FOR_A_SCARCE: usize = 10;
@@ -21,6 +21,9 @@ const PCT_ONE_IN: u64 = 4;
 
 /// One seed in so many departs from the usual from the beginning, too, where others do from the script on only.
 const FROM_START_ONE_IN: u64 = 8;
+
+/// Of an exercise of which so many attempts have hung no more are made: each takes as long as thousands of others, and they show one thing.
+pub const HUNG: u32 = 4;
 
 /// What came of one attempt.
 pub struct Tried {
@@ -41,6 +44,8 @@ pub struct Totals {
     pub failed: u64,
     /// Attempts in all.
     pub attempts: u64,
+    /// Of these, how many have hung.
+    pub hung: u32,
 }
 
 /// An exercise and the machine that it is carried out in.
@@ -48,12 +53,13 @@ pub struct Campaign<'c> {
     boots: &'c mut Boots,
     exercise: &'c Exercise,
     play: Option<Play>,
+    hung: u32,
 }
 
 impl<'c> Campaign<'c> {
-    /// The exercise's script is `play`; without one, the machine is left alone for a while.
-    pub fn new(boots: &'c mut Boots, exercise: &'c Exercise, play: Option<Play>) -> Self {
-        Self { boots, exercise, play }
+    /// The exercise's script is `play`; without one, the machine is left alone for a while. So many attempts of other scripts of the exercise have `hung`.
+    pub fn new(boots: &'c mut Boots, exercise: &'c Exercise, play: Option<Play>, hung: u32) -> Self {
+        Self { boots, exercise, play, hung }
     }
 
     /// Makes all attempts, and gives `each` what came of it. `first` skips those before that number: they have been made.
@@ -77,9 +83,11 @@ impl<'c> Campaign<'c> {
         let could_fail = count.asked();
         // What the usual run does not come to, another order of its beginning does not either.
         let is_broken = report.verdict.is_some() || report.our_fault.is_some();
-        let mut totals = Totals { could_fail, failed: 0, attempts: 1 };
+        let mut totals = Totals { could_fail, failed: 0, attempts: 1, hung: 0 };
+        let has_hung = |tried: &Tried| u32::from(tried.causes.iter().any(|cause| cause.rule == HANGS));
         if first == 0 {
             let usual = self.tried(Policy::default(), &report);
+            totals.hung += has_hung(&usual);
             each(self.boots, 0, usual)?;
         }
         let calls = (1..=could_fail).take(effort.failing);
@@ -110,6 +118,9 @@ impl<'c> Campaign<'c> {
             }
         }
         for policy in policies {
+            if self.hung + totals.hung >= HUNG {
+                break;
+            }
             let number = totals.attempts;
             totals.attempts += 1;
             if number < first {
@@ -117,8 +128,10 @@ impl<'c> Campaign<'c> {
             }
             let ((), report) = self.boots.boot_by(policy, perform)?;
             let tried = self.tried(policy, &report);
+            totals.hung += has_hung(&tried);
             each(self.boots, number, tried)?;
         }
+        totals.failed = totals.failed.min(totals.attempts - 1);
         Ok(totals)
     }
 

@@ -12,6 +12,7 @@ use std::fmt::Write as _;
 use abi::NtStatus;
 use explore::Rng;
 
+use super::campaign::HUNG;
 use super::exercise::{MANY, OVERFLOWS, PAUSE, WORDS, open, open_other, tried};
 use super::survey::{Operation, Survey};
 use crate::error::Error;
@@ -62,20 +63,23 @@ pub fn inputs(boots: &mut Boots, survey: &Survey, count: u64) -> Result<Inputs, 
     };
     let found = boots.try_sequences(name, &survey.blocks, |trial| {
         let mut looking = Looking::new(survey, name, first, trial.has_other());
-        for number in 0..count {
+        let (mut number, mut hung) = (0, 0);
+        while number < count && hung < HUNG {
             // Half of all are changed in any case.
             let planned = if number < count / 2 { looking.planned.pop_front() } else { None };
             let steps = planned.clone().unwrap_or_else(|| looking.changed());
             let came = trial.run(&steps)?;
+            hung += u32::from(came.hangs);
             match planned.as_deref() {
                 Some([only]) if !came.stopped => looking.plan_answered(only, &came),
                 Some([_, _]) if came.new_code && !came.stopped => looking.plan_behind(&steps),
                 _ => {}
             }
             looking.came(steps, came);
+            number += 1;
         }
         let scripts = looking.kept.into_iter().filter_map(|kept| kept.script).collect();
-        Ok(Inputs { scripts, sequences: looking.sequences.into(), tried: count })
+        Ok(Inputs { scripts, sequences: looking.sequences.into(), tried: number })
     })?;
     Ok(found.unwrap_or_default())
 }

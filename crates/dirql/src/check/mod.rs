@@ -20,7 +20,7 @@ mod survey;
 mod wanted;
 
 pub use absent::Absent;
-pub use campaign::{Campaign, Totals, Tried, causes};
+pub use campaign::{Campaign, HUNG, Totals, Tried, causes};
 pub use cause::{Access, Awaited, Cause};
 pub use coverage::{Coverage, Function, coverage};
 pub use exercise::{

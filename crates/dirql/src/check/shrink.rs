@@ -9,10 +9,12 @@ use super::campaign::{NEVER_ENDS, PULLED};
 use crate::error::{Error, InputError};
 use crate::machine::Boots;
 use crate::play::{Play, ScriptText};
-use crate::report::Report;
+use crate::report::{HANGS, Report};
 
 /// So many boots at most for one cause.
 const MOST_BOOTS: u32 = 400;
+/// The same for a driver that hangs: each takes seconds.
+const MOST_HANGS: u32 = 12;
 /// So many other seeds are tried with a shorter script.
 const SEEDS: u64 = 6;
 /// So many numbers of calls that fail are tried with a shorter script.
@@ -35,7 +37,8 @@ pub struct Shown {
 /// # Errors
 /// As [`Boots::boot`].
 pub fn shrink(boots: &mut Boots, shown: &Shown, key: &str) -> Result<Shown, Error> {
-    let mut shrinking = Shrinking { boots, key, left: MOST_BOOTS };
+    let left = if key.starts_with(HANGS) { MOST_HANGS } else { MOST_BOOTS };
+    let mut shrinking = Shrinking { boots, key, left };
     let mut best = shown.clone();
     // What needs no departure is made shorter sooner: each try is one boot.
     shrinking.leave_policy_out(&mut best)?;

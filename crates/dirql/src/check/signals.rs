@@ -31,7 +31,7 @@ const SHOWS: &str = "shows";
 pub struct Signals {
     /// Those of `pci` cards, as `poke` has them: `pci#0 pulse`, `pci#0 bar2`.
     pub of_unknown: Vec<String>,
-    /// Bridges behind which a board stands of which nothing is known: `pci9052#0`. Only where everything is surveyed.
+    /// Bridges behind which a board stands of which nothing is known: `pci9052#0`.
     pub boards: Vec<String>,
     /// What the surroundings of the others do; only where everything is surveyed.
     pub outside: Vec<Outside>,
@@ -45,14 +45,15 @@ impl Signals {
             let play = ScriptText::typed(command).play();
             play.is_ok_and(|play| bench.check(&play).is_ok())
         };
-        let models = devices::catalog().iter().filter(|_| extent == Extent::Everything);
+        let models = devices::catalog().iter();
         let cards: Vec<_> = models.flat_map(|entry| (0..CARDS).map(move |card| (entry, card))).collect();
         let names = cards.iter().filter(|(entry, _)| entry.signals.iter().any(|signal| signal.name == SHOWS));
         let names = names.map(|(entry, card)| format!("{}#{card}", entry.name));
+        let outside = cards.iter().filter(|_| extent == Extent::Everything);
         Self {
             of_unknown: of_unknown(&takes),
             boards: names.filter(|name| takes(&format!("poke {name} {SHOWS} 0"))).collect(),
-            outside: cards.into_iter().flat_map(|(entry, card)| of_known(entry, card, &takes)).collect(),
+            outside: outside.flat_map(|(entry, card)| of_known(entry, *card, &takes)).collect(),
         }
     }
 }
@@ -127,6 +128,14 @@ fn of_one_bit_each<'s>(signals: &'s [String], signal: &'s str) -> impl Iterator<
         values: vec![1 << bit, 0],
     };
     cards_with_pins(signals).flat_map(move |card| (0..u32::BITS).map(move |bit| cause(card, bit)))
+}
+
+/// An interrupt of each of these cards and boards, one after the other, at which all registers show one bit.
+pub(super) fn interrupt_of_each(signals: &[String], boards: &[String]) -> Vec<String> {
+    let of_cards = cards_with_pins(signals).map(|card| format!("poke {card} {CAUSE} 1; wait 1ms"));
+    let of_boards =
+        boards.iter().map(|board| format!("poke {board} {0} 1; wait 1ms; poke {board} {0} 0", INPUTS[0]));
+    of_cards.chain(of_boards).collect()
 }
 
 impl Outside {

@@ -16,7 +16,7 @@ use kernel::verdict::Tier;
 use super::transfer::{self, Begun, Completion, Transfer};
 use super::{Boots, Machine};
 use crate::error::Error;
-use crate::report::key;
+use crate::report::{HANGS, key};
 
 /// How long an answer may take, in the machine's time, before the request is cancelled: 20 ms.
 pub(crate) const PATIENCE: u64 = 20_000_000;
@@ -60,6 +60,8 @@ pub(crate) struct Came {
     pub(crate) wrong: Vec<String>,
     /// It did not come to its end.
     pub(crate) stopped: bool,
+    /// The driver hung.
+    pub(crate) hangs: bool,
 }
 
 /// A machine at the place that sequences begin at.
@@ -125,9 +127,10 @@ impl Trial<'_> {
         let reached = self.machine.host.reached_count();
         let new_code = std::mem::replace(&mut self.reached, reached) < reached;
         let verdicts = nt.findings().into_iter().chain(nt.verdict());
+        let hangs = nt.verdict().is_some_and(|verdict| verdict.rule == HANGS);
         let wrong =
             verdicts.filter(|verdict| verdict.tier != Tier::Advice).map(|verdict| key(&verdict)).collect();
-        Ok(Came { answers: answers.take(), new_code, wrong, stopped: ended.is_err() })
+        Ok(Came { answers: answers.take(), new_code, wrong, stopped: ended.is_err(), hangs })
     }
 
     /// Takes the machine back to where sequences begin.

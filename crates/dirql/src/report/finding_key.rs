@@ -13,6 +13,9 @@ pub(crate) fn instruction(finding: &Verdict) -> Option<u64> {
     finding.stack.first().filter(|line| !line.interrupted).map(|line| line.address)
 }
 
+/// The rule of a driver that hangs, to see which takes as long as thousands of other runs.
+pub const HANGS: &str = "endless-loop";
+
 /// Equal for the same findings of two runs.
 pub(crate) fn key(finding: &Verdict) -> String {
     match (&finding.identity, instruction(finding)) {

@@ -13,6 +13,7 @@ mod text;
 
 pub use dismissals::{Dismissal, Dismissed};
 pub use dress::Dress;
+pub use finding_key::HANGS;
 pub(crate) use finding_key::{instruction, key, request};
 pub use text::verdict_text;
 

@@ -38,6 +38,8 @@ pub struct Platform {
     pub programs_of_32_bits: bool,
     /// There is a drive `C:` with the folders of a new Windows, where none is given: [`crate::fs::folder::Folder::of_new_windows`].
     pub drive: bool,
+    /// Memory that is contiguous, and logical addresses below 4 GiB, lie below 256 MiB, as in a computer with no more.
+    pub low_memory: bool,
     /// Nanoseconds that a write to device memory may take to its device: at most [`MOST_POSTED`]. 0: each is there at once.
     pub posted: u64,
 }
@@ -68,6 +70,7 @@ impl Default for Platform {
             later_bus: false,
             programs_of_32_bits: false,
             drive: false,
+            low_memory: false,
             posted: 0,
         }
     }
@@ -105,6 +108,7 @@ impl fmt::Display for Platform {
             later_bus,
             programs_of_32_bits,
             drive,
+            low_memory,
             posted,
         } = *self;
         let mut parts = Vec::new();
@@ -120,6 +124,7 @@ impl fmt::Display for Platform {
             (later_bus, "later-bus"),
             (programs_of_32_bits, "32-bit-programs"),
             (drive, "drive"),
+            (low_memory, "low-memory"),
         ] {
             if is {
                 parts.push(name.to_owned());
@@ -141,7 +146,7 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = String;
 
-    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `later-bus`, `32-bit-programs`, `drive`, `posted=NS`, with commas between them.
+    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `later-bus`, `32-bit-programs`, `drive`, `low-memory`, `posted=NS`, with commas between them.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut platform = Self::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -154,6 +159,7 @@ impl FromStr for Platform {
                 None if part == "later-bus" => platform.later_bus = true,
                 None if part == "32-bit-programs" => platform.programs_of_32_bits = true,
                 None if part == "drive" => platform.drive = true,
+                None if part == "low-memory" => platform.low_memory = true,
                 None if part == "silent-cards" => platform.cards = Promptness::Silent,
                 Some(("quick-cards", count)) => {
                     platform.cards = Promptness::AtAccess(counted(part, count, "access")?)
@@ -178,7 +184,7 @@ impl FromStr for Platform {
                 _ => {
                     return Err(format!(
                         "`{part}` is nothing a platform has; there are messages=N, fully-specified, relayed-lines, \
-                         before-vista, shifted-bus, quick-cards=N, late-cards=N, silent-cards, late-stores, later-bus, 32-bit-programs, drive and posted=TIME"
+                         before-vista, shifted-bus, quick-cards=N, late-cards=N, silent-cards, late-stores, later-bus, 32-bit-programs, drive, low-memory and posted=TIME"
                     ));
                 }
             }
@@ -207,6 +213,7 @@ mod tests {
             "quick-cards=2",
             "32-bit-programs",
             "drive",
+            "low-memory",
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), text);
         }

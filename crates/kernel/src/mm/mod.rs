@@ -92,6 +92,10 @@ impl State {
     #[must_use]
     pub fn new(settings: &Settings) -> Self {
         let special_pool = settings.special_pool.with(settings.verifier);
-        Self { physical: physical::Physical::new(settings.memory), special_pool, ..Self::default() }
+        let mut physical = physical::Physical::new(settings.memory);
+        if settings.platform.low_memory {
+            physical.keep_runs_low();
+        }
+        Self { physical, special_pool, ..Self::default() }
     }
 }

@@ -45,6 +45,8 @@ pub(crate) const RAM: [Range; 3] = [
 /// Where contiguous runs come from, best first: a caller with no limit gets addresses above 4 GiB.
 const RUNS: [Range; 2] =
     [Range { base: 4 * GIB, length: GIB }, Range { base: MIB, length: 511 * MIB + 512 * MIB }];
+/// Where they come from in a computer with little memory.
+const LOW: Range = Range { base: MIB, length: 255 * MIB };
 /// Where single pages come from: powers of two.
 const SCATTERED: [Range; 2] = [Range { base: 6 * GIB, length: 2 * GIB }, Range { base: GIB, length: GIB }];
 
@@ -152,6 +154,11 @@ impl Physical {
             locks: BTreeMap::new(),
             given: BTreeSet::new(),
         }
+    }
+
+    /// Runs lie below 256 MiB from now on; none has been given out.
+    pub(crate) fn keep_runs_low(&mut self) {
+        self.runs = BTreeMap::from([(LOW.base, LOW.length)]);
     }
 
     /// One page, from the part whose turn it is; its contents are what the last owner left.

@@ -18,13 +18,14 @@ mod surroundings;
 mod system;
 #[cfg(test)]
 mod tests;
+mod time_limits;
 mod under_way;
 mod values;
 
 use serde::{Deserialize, Serialize};
 
 use super::survey::{Operation, Survey};
-use at_once::{at_once, from_outside};
+use at_once::{at_once, at_once_with_interrupts, from_outside};
 use card_timing::{answered_late, answered_soon, posted};
 use effort::{Kind, Plan};
 use idle::powered_down;
@@ -37,6 +38,7 @@ use steps::{ENDED, asks, opened, place, two_at_once, two_under_way, words};
 pub(super) use steps::{PAUSE, on, open, open_other, tried};
 use surroundings::{of_32_bit_programs, refused_later};
 use system::watched;
+use time_limits::as_timers_run_out;
 use under_way::{left, of_a_closed_handle, of_children, within_lives};
 pub use values::{WithValues, exercises_with_values, registry_options};
 
@@ -194,6 +196,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         plan.add(format!("{} and {title}", words(operation)), script, Kind::Requests);
     }
     from_outside(survey, &open, &mut plan);
+    at_once_with_interrupts(survey, &open, &mut plan);
     plan.add("requests that drivers seldom handle", format!("{open}; {}", seldom()), Kind::Plain);
     for operation in operations() {
         let what = words(operation);
@@ -286,6 +289,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     registers_show(survey, name, &mut plan);
     refused_later(survey, name, &mut plan);
     powered_down(survey, name, &mut plan);
+    as_timers_run_out(survey, name, &mut plan);
     of_32_bit_programs(survey, name, &mut plan);
     if !survey.operations.is_empty() {
         plan.add("sequences of requests by what code they reach", "", Kind::Inputs);

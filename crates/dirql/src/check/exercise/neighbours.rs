@@ -1,5 +1,6 @@
 //! What is tried beside other devices: two of the driver's own, or a foreign card on the line of its card.
 
+use super::super::signals::interrupt_of_each;
 use super::super::survey::{Operation, Survey};
 use super::effort::{Kind, Plan};
 use super::steps::{ENDED, ENDED_OF_TWO, asks, asks_other, on, open, open_other, owed, two_at_once, words};
@@ -15,6 +16,11 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
         true => ("of two cards that share a line", "beside a card of the line that", "card"),
         false => ("of two devices", "beside a device that", "device"),
     };
+    let interrupts = interrupt_of_each(&survey.signals, &survey.boards);
+    if !interrupts.is_empty() {
+        let script = format!("tolerate; {}", interrupts.join("; "));
+        plan.add(format!("interrupts {of_two}"), script, Kind::Requests);
+    }
     // What is done to the other card, and what is undone in the end: it is not removed without power.
     let mut resting = vec![("is stopped", "stop-device", None), ("is pulled", "surprise-remove", None)];
     resting.extend(survey.knows_power.then_some(("has no power", "power d3", Some("power d0"))));

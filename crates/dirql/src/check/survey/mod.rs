@@ -51,6 +51,8 @@ pub struct Survey {
     pub idles: bool,
     /// Its device was powered down while the system worked and nothing was asked for.
     pub powers_down: bool,
+    /// It can set timers.
+    pub sets_timers: bool,
     /// It asks whether a program is of 32 bits.
     pub serves_32_bits: bool,
     /// What it asks to get to know of.
@@ -242,6 +244,9 @@ const POWER: [&str; 2] = ["PoSetPowerState", "PoRequestPowerIrp"];
 const IDLE: [&str; 4] =
     ["PoRegisterDeviceForIdleDetection", "PoFxRegisterDevice", "PoSetDeviceBusyEx", "PoSetDeviceBusy"];
 
+const TIMERS: [&str; 5] =
+    ["KeSetTimer", "KeSetTimerEx", "KeSetCoalescableTimer", "ExSetTimer", "IoStartTimer"];
+
 /// What the operation at this place needs, what that needs, and so on.
 fn chain(place: usize, needs: impl Fn(usize) -> Option<usize>) -> impl Iterator<Item = usize> {
     std::iter::successors(needs(place), move |place| needs(*place))
@@ -344,6 +349,7 @@ pub fn survey(
         knows_power: imports(image, &IDLE) || imports(image, &POWER),
         idles: imports(image, &IDLE),
         powers_down: false,
+        sets_timers: imports(image, &TIMERS),
         serves_32_bits: imports(image, &["IoIs32bitProcess"]),
         listens_for_interfaces: imports(image, &["IoRegisterPlugPlayNotification"]),
         watched: Watched::ALL.into_iter().filter(|watched| imports(image, watched.imports())).collect(),
@@ -366,7 +372,7 @@ pub fn survey(
         absent: Vec::new(),
     };
     if !found.ready && extent == Extent::Everything {
-        found.identity = identity::identity(boots, &found.signals)?;
+        found.identity = identity::identity(boots, &found)?;
     }
     if extent != Extent::Start {
         ask(boots, &mut found, compared, &offered, script, extent)?;
