@@ -28,12 +28,13 @@ const PAIR: &str = "PAIR(";
 /// What the comment of a correct counterpart says, before the rules.
 const NOT: &str = "Not: ";
 /// Words of the kernel's that look like rules and are none: names of settings.
-const OTHER_WORDS: [&str; 11] = [
+const OTHER_WORDS: [&str; 12] = [
     "32-bit-programs",
     "before-vista",
     "fully-specified",
     "late-cards",
     "late-stores",
+    "low-memory",
     "later-bus",
     "quick-cards",
     "relayed-lines",

@@ -262,6 +262,7 @@ mod tests {
         later_bus: false,
         programs_of_32_bits: false,
         drive: false,
+        low_memory: false,
         posted: 0,
     });
 
