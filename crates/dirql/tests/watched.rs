@@ -80,6 +80,16 @@ fn interfaces_that_come_and_go_are_told_to_all_who_watch_their_class() {
 }
 
 #[test]
+fn interfaces_of_devices_that_are_not_here_come_and_go_as_a_script_says() {
+    let notified = notified(
+        "WATCH 0; interface-arrives; interface-arrives; wait 1ms; interface-leaves; wait 1ms; LEAVE 0; interface-arrives",
+    );
+    let kinds: Vec<&str> = notified.iter().map(|line| &line[..9]).collect();
+    assert_eq!(kinds, ["a arrival", "a removal"], "{notified:?}");
+    assert!(notified.iter().all(|line| line.contains(r"\??\ROOT#UNKNOWN#0000#{d5a1e2b4-")), "{notified:?}");
+}
+
+#[test]
 fn those_that_are_there_are_told_before_the_registration_is_made() {
     let notified = notified("WATCH 1; LEAVE 0");
     assert_eq!(notified.len(), 1, "{notified:?}");

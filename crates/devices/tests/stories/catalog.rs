@@ -37,7 +37,7 @@ fn an_unknown_device_is_answered_with_the_one_that_was_meant_and_with_all() {
 fn an_unknown_key_is_answered_with_the_one_that_was_meant_and_with_all() {
     assert_eq!(
         refused("pci9052,latncy=5us"),
-        "device `pci9052` has no key `latncy`, did you mean `latency`?; its keys: latency, rev, eeprom, sub, local, lclk, ready, idle, slot, line, atN"
+        "device `pci9052` has no key `latncy`, did you mean `latency`?; its keys: latency, rev, eeprom, sub, local, holds, lclk, ready, idle, slot, line, atN"
     );
     assert!(refused("pci,id=1:2,bar6=mem:4K").contains("has no key `bar6`, did you mean `barN`?"));
     assert!(refused("pci,id=1:2,id=3:4").contains("key `id` is given twice"));

@@ -202,6 +202,17 @@ fn an_unknown_boards_inputs_are_inactive_by_either_polarity_until_it_raises_a_ca
 }
 
 #[test]
+fn words_of_the_boards_memory_hold_what_is_said() {
+    let mut rig = Rig::new(&["pci9052,holds=0:50534944+10:1"]);
+    let word = |rig: &mut Rig, at| rig.read(CARD, 2, at, Width::Dword);
+    assert_eq!([0, 4, 0x10].map(|at| word(&mut rig, at)), [0x5053_4944, 0, 1]);
+    rig.poke(CARD, "local+4", "7");
+    assert_eq!(word(&mut rig, 4), 7);
+    assert!(refused("pci9052,holds=2:1").contains("OFFSET a multiple of 4"));
+    assert!(refused("pci9052,holds=0:1,local=board.txt").contains("local= brings its own board"));
+}
+
+#[test]
 fn each_register_of_an_unknown_board_shows_bits_besides_what_it_holds() {
     let mut rig = Rig::new(&["pci9052,idle=inactive"]);
     rig.write(CARD, 2, 0x10, Width::Dword, 0x0000_0100);
