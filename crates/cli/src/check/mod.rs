@@ -70,6 +70,9 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     };
     let (survey, other) = with_another_card(&mut campaign, survey, device.as_deref())?;
     let Campaign { more, progress, .. } = campaign;
+    if more.contains(&setting::low_memory()) {
+        arguments.setup.platform.push(setting::LOW_MEMORY.to_owned());
+    }
     let device = match (device, other) {
         (Some(_), Some(other)) => Some(other),
         (device, None) => device,
@@ -139,7 +142,7 @@ fn with_another_card(
     campaign.more = before;
     if !survey.ready && setting::takes_bus_addresses(&campaign.arguments.setup) {
         // Its card may not reach all addresses.
-        campaign.more.push(format!("--platform={}", setting::LOW_MEMORY));
+        campaign.more.push(setting::low_memory());
         match campaign.survey(Extent::Everything, &[])? {
             Ok(other) if other.ready => return Ok((other, None)),
             _ => drop(campaign.more.pop()),

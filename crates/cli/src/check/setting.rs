@@ -124,6 +124,11 @@ fn imports_any(setup: &Setup, names: &[&str]) -> bool {
         .is_ok_and(|driver| driver.image.imports().iter().any(|import| is_one(&import.selector.to_string())))
 }
 
+/// The option for it.
+pub(super) fn low_memory() -> String {
+    format!("--platform={LOW_MEMORY}")
+}
+
 /// Whether the driver asks for memory that its card is to reach.
 pub(super) fn takes_bus_addresses(setup: &Setup) -> bool {
     imports_any(
