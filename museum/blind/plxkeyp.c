@@ -6,7 +6,7 @@
  * DISPATCH_LEVEL only, so that the ISR may spin for ever on the processor it interrupted.
  *
  * Device: PCI\VEN_10B5&DEV_9050
- * Rule: spin-lock-recursion
+ * Rule: spin-lock-recursion, lock-order-inversion
  * Needs: device, schedule
  */
 #include "../include/card_with_queue.h"
