@@ -140,7 +140,8 @@ fn with_another_card(
         }
     }
     campaign.more = before;
-    if !survey.ready && setting::takes_bus_addresses(&campaign.arguments.setup) {
+    let setup = &campaign.arguments.setup;
+    if !survey.ready && !setup.platform().low_memory && setting::takes_bus_addresses(setup) {
         // Its card may not reach all addresses.
         campaign.more.push(setting::low_memory());
         match campaign.survey(Extent::Everything, &[])? {

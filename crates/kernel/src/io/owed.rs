@@ -20,6 +20,10 @@ use crate::pnp::node::{Node, State};
 use crate::po::fx;
 use crate::verdict::{Awaited, Verdict};
 
+/// What [`nothing_hinders`] is about.
+const CONDITIONS: &str =
+    "all devices are started, and in D0 or powered down by their own drivers; no call was made to fail";
+
 /// Nanoseconds since boot in which no thread was held up.
 pub fn time(cx: &mut Cx<'_>) -> u64 {
     cx.with(|k| scheduler::time_of_its_own(k))
@@ -63,8 +67,7 @@ pub fn forgotten(
             None => "Made alone it ends by itself".to_owned(),
         };
         let message = format!(
-            "`{what}` has not ended after {seconds} s: its IRP {irp:#x} is with {holder}. {expected}; all devices are started, and in D0 or powered down by their own drivers; no call was made to \
-             fail"
+            "`{what}` has not ended after {seconds} s: its IRP {irp:#x} is with {holder}. {expected}; {CONDITIONS}"
         );
         let awaited = ends.map(|ends| Awaited { waits: what.to_owned(), ends: ends.to_owned() });
         let verdict = pending::of_irp(cx, irp, Verdict::warning("request-forgotten", message));
@@ -77,8 +80,7 @@ pub fn forgotten(
 /// The request has failed, and late.
 pub fn timed_out(cx: &mut Cx<'_>, what: &str, status: NtStatus) {
     let message = format!(
-        "`{what}` has failed with {status} by a time limit. Made alone it succeeds in time; all devices are started, and in D0 or powered down by their own drivers; no call was made to fail, and \
-         the device has done what it does then"
+        "`{what}` has failed with {status} by a time limit. Made alone it succeeds in time; {CONDITIONS}, and the device has done what it does then"
     );
     cx.report(Verdict::warning("request-timed-out", message));
 }

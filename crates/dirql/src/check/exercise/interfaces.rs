@@ -22,7 +22,8 @@ pub(super) fn come_and_go(survey: &Survey, plan: &mut Plan) {
     let changes = [COMES, GOES, COMES, GOES].join("; wait 1ms; ");
     plan.add("device interfaces come and go", format!("tolerate; {changes}; wait 1ms"), Kind::Requests);
     for (what, step) in MEANWHILE {
-        for (change, before) in [(COMES, ""), (GOES, "interface-arrives; wait 1ms; ")] {
+        let there = format!("{COMES}; wait 1ms; ");
+        for (change, before) in [(COMES, ""), (GOES, there.as_str())] {
             let step = if step.is_empty() { String::new() } else { format!("; u: {step}; join u") };
             let script = format!("tolerate; {before}t: {change}{step}; join t");
             plan.add(format!("{change} while {what}"), script, Kind::AtOnce);

@@ -2,7 +2,7 @@
 //!
 //! Where a request has a time limit of its own, that is the timer which is set last, and it is cancelled as it is given up.
 
-use super::super::survey::{Operation, Survey};
+use super::super::survey::Survey;
 use super::effort::{Kind, Plan};
 use super::steps::{ENDED, ENDED_ALONE, asks, first_operations, opened, words};
 
@@ -42,8 +42,7 @@ pub(super) fn as_timers_run_out(survey: &Survey, name: &str, plan: &mut Plan) {
                 let script = format!("{opened}; {begun}; {limits}; {step}");
                 plan.add(format!("{what}: {event} as {ordinal} out"), script, Kind::Behind);
             }
-            let others = first_operations(survey).filter(|other: &&Operation| !other.waits);
-            for other in others {
+            for other in first_operations(survey).filter(|other| !other.waits) {
                 let script = format!("{opened}; {begun}; {limits}; {}; wait 50ms; {ENDED}", asks("b", other));
                 plan.add(format!("{} behind {what} as {ordinal} out", words(other)), script, Kind::Behind);
             }
