@@ -184,6 +184,19 @@ fn random_schedules_keep_a_rust_drivers_messages_apart_and_let_its_vectors_overl
     assert!(overlapped > 0, "routines of several vectors run beside each other in some schedules");
 }
 
+/// What it waits for is stored by a plain instruction before the card is told, and the routine on the other processor must see it.
+#[test]
+fn what_is_stored_before_a_register_is_written_is_seen_by_the_routine_of_its_interrupt() {
+    for seed in rig::seeds(40) {
+        let machine = start(|| {
+            let bench = bench("late_stores", "bench", LINE_BASED).processors(2).policy(Policy::random(seed));
+            bench.platform("late-stores".parse().unwrap())
+        });
+        play(&machine, TWO_RAISERS);
+        finish(machine);
+    }
+}
+
 /// Holds: interrupts/disconnect-waits
 #[test]
 fn a_bench_card_stopped_or_pulled_out_while_it_interrupts_leaves_nothing_of_the_rust_driver_behind() {

@@ -141,8 +141,13 @@ pub(super) fn interrupt_of_each(signals: &[String], boards: &[String]) -> Vec<St
 impl Outside {
     /// Whether that is what such a card does. One that is guessed at may be taken back by what the driver writes for another purpose.
     pub(super) fn is_sure(&self) -> bool {
-        let is_guessed = INPUTS.contains(&self.signal.as_str()) && self.values[0] > 1;
+        let is_guessed = self.ends_by_accesses() && self.values[0] > 1;
         ![CAUSE, DONE].contains(&self.signal.as_str()) && !is_guessed
+    }
+
+    /// Whether accesses to the board end it, whatever they are made for.
+    pub(super) fn ends_by_accesses(&self) -> bool {
+        INPUTS.contains(&self.signal.as_str())
     }
 
     /// As a script has it, value by value.

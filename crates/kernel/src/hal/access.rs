@@ -443,9 +443,12 @@ fn resolve(cx: &mut Cx<'_>, access: Access, write: bool) -> Flow<(u64, bool)> {
     if !combines {
         super::empty_buffers(cx)?;
     }
-    // Read-only mappings, those of one process, with RAM or write-combined are resolved each time; while a processor keeps stores, all are.
+    // Read-only mappings, those of one process, with RAM or write-combined are resolved each time; while a processor may keep stores, all are.
     if !mapping.read_only && mapping.process.is_none() && !mapping.has_ram && !mapping.combined {
-        cx.with(|k| k.hal.combining.is_empty().then(|| io_space::remember(k, mapping)));
+        cx.with(|k| {
+            let keeps_none = k.hal.combining.is_empty() && !k.hal.platform.late_stores;
+            keeps_none.then(|| io_space::remember(k, mapping))
+        });
     }
     Ok((bus, combines))
 }

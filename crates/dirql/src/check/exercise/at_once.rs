@@ -428,7 +428,8 @@ fn beside_what_ends(survey: &Survey, open: &str, plan: &mut Plan) {
         let ([one], [event]) = (waiting.as_slice(), by.as_slice()) else { continue };
         let (waits, event) = (&operations[*one], &outside[*event]);
         for (other, _) in survey.self_ending.iter().filter(|(first, second)| first == second).take(AT_ONCE) {
-            let owed = if !event.is_sure() {
+            // A request's accesses may end it before the service routine has looked.
+            let owed = if !event.is_sure() || event.ends_by_accesses() {
                 String::new()
             } else if survey.ending_beside.contains(&(*other, *one)) {
                 "must-end a b; ".to_owned()
