@@ -42,6 +42,26 @@ fn what_is_written_is_read_back_from_where_it_was_put() {
 }
 
 #[test]
+fn a_program_unloads_the_driver_with_the_last_file_and_one_of_plug_and_play_stays() {
+    let machine = legacy();
+    play(
+        &machine,
+        r#"open \\.\DirqlLegacy as h
+unload expect success
+open \\.\DirqlLegacy as i expect failure
+write h text:still
+close h
+expect print "legacy: unloaded"
+unload expect STATUS_OBJECT_NAME_NOT_FOUND
+open \\.\DirqlLegacy as i expect STATUS_OBJECT_NAME_NOT_FOUND"#,
+    );
+    machine.finish().expect_clean();
+    let machine = start(|| Bench::new().driver(driver("edu.sys")).device("edu"));
+    play(&machine, "unload expect STATUS_INVALID_DEVICE_REQUEST");
+    machine.finish().expect_clean();
+}
+
+#[test]
 fn buffered_control_codes_share_one_buffer() {
     let machine = legacy();
     let file = machine.open(r"\\.\DirqlLegacy").unwrap();

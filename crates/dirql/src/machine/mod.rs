@@ -228,7 +228,8 @@ impl Machine {
 
     /// A stage for a script.
     fn stage(&self, play: &Play) -> Stage {
-        self.inside(|_| Stage::new(play.clone(), self.readers.prints.clone()))
+        let driver = self.loaded.borrow().driver.and_then(|driver| driver.object);
+        self.inside(|_| Stage::new(play.clone(), self.readers.prints.clone(), driver))
     }
 
     /// Carries a script out if the driver is ready for one, or without one leaves the machine alone for 100 ms of its time,

@@ -99,6 +99,7 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         }
         Command::Tree => pnp::tree::show(cx).map(Ok),
         Command::Interface { class, arrives } => pnp::foreign::change(cx, class.as_deref(), *arrives).map(Ok),
+        Command::Unload { expect } => device::unload(stage, cx, expect),
         Command::Pnp { event, device, expect } => device::pnp(cx, *event, device.as_deref(), expect),
         Command::Power { state, device, expect } => device::power(cx, *state, device.as_deref(), expect),
         Command::Counters(asked) => counters::ask(stage, cx, asked),

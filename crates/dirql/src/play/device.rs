@@ -3,6 +3,7 @@
 use abi::{NtStatus, PowerDeviceD0, PowerSystemShutdown, PowerSystemWorking};
 use engine::Flow;
 use kernel::Cx;
+use kernel::io::driver;
 use kernel::ke::{interrupt, thread};
 use kernel::mm::pool_check;
 use kernel::ob::handle;
@@ -103,6 +104,12 @@ const fn special(file: SpecialFile) -> Special {
         SpecialFile::Hibernation => Special::Hibernation,
         SpecialFile::Dump => Special::Dump,
     }
+}
+
+/// A program has the driver unloaded.
+pub(super) fn unload(stage: &Stage, cx: &mut Cx<'_>, expect: &Expectations) -> Flow<Outcome> {
+    let Some(driver) = stage.driver() else { return Ok(Err("no driver is loaded".to_owned())) };
+    Ok(status(driver::unload_for_program(cx, driver)?.0, &expect.status))
 }
 
 /// Sleeps until a device is to be powered down.

@@ -22,7 +22,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use abi::{DriverPtr, KTHREAD};
+use abi::{DRIVER_OBJECT, DriverPtr, KTHREAD};
 use engine::{Flow, outside};
 use kernel::io::file::Buffer;
 use kernel::ke::scheduler::{self, End};
@@ -46,6 +46,8 @@ use lane::Lane;
 pub(crate) struct Stage {
     play: Rc<Play>,
     state: Rc<RefCell<State>>,
+    /// The driver that it is about, once loaded.
+    driver: Option<DriverPtr<DRIVER_OBJECT>>,
 }
 
 /// What the threads of a script share.
@@ -84,7 +86,7 @@ struct State {
 
 impl Stage {
     /// A stage for a play. On the machine's heap.
-    pub(crate) fn new(play: Play, prints: PrintLog) -> Self {
+    pub(crate) fn new(play: Play, prints: PrintLog, driver: Option<DriverPtr<DRIVER_OBJECT>>) -> Self {
         let state = State {
             prints,
             printed: 0,
@@ -104,7 +106,11 @@ impl Stage {
             over: false,
             failure: None,
         };
-        Self { play: Rc::new(play), state: Rc::new(RefCell::new(state)) }
+        Self { play: Rc::new(play), state: Rc::new(RefCell::new(state)), driver }
+    }
+
+    const fn driver(&self) -> Option<DriverPtr<DRIVER_OBJECT>> {
+        self.driver
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {

@@ -343,6 +343,11 @@ pub enum Command {
     Tree,
     /// `counters`.
     Counters(Counters),
+    /// `unload`: a program has the driver unloaded.
+    Unload {
+        /// What is to come of it; only a status.
+        expect: Expectations,
+    },
     /// `interface-arrives`, `interface-leaves`: a device of another driver's comes or goes, with an interface that drivers here listen for.
     Interface {
         /// The class of the interface, as [`Path::Interface`] has it; `None`: each one that is listened for.

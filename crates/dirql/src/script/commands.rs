@@ -20,7 +20,7 @@ const LIMIT: &str = "limit";
 const POWER_DOWN: &str = "power-down";
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 65] = [
+pub(super) const COMMANDS: [&str; 66] = [
     "open",
     "read",
     "write",
@@ -52,6 +52,7 @@ pub(super) const COMMANDS: [&str; 65] = [
     "exit",
     "open-process",
     "load-image",
+    "unload",
     "open-key",
     "create-key",
     "set-value",
@@ -280,6 +281,7 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             Command::Exit(name)
         }
         "open-process" => open_process(args, names)?,
+        "unload" => Command::Unload { expect: args.expectations(Can::Status, &[])? },
         "load-image" => Command::LoadImage(args.word("the image's path: C:\\\\a.dll")?.name()),
         "open-key" | "create-key" | "set-value" | "query-value" | "delete-value" | "delete-key" => {
             registry::command(&keyword, args, names)?
@@ -357,7 +359,9 @@ pub(super) fn expectations_of(command: &mut Command) -> Option<(Can, &mut Expect
         | Command::Process { expect, .. }
         | Command::OpenProcess { expect, .. } => Some((Can::Status, expect)),
         Command::Dequeue { expect, .. } => Some((Can::Bytes, expect)),
-        Command::Pnp { expect, .. } | Command::Power { expect, .. } => Some((Can::Status, expect)),
+        Command::Unload { expect } | Command::Pnp { expect, .. } | Command::Power { expect, .. } => {
+            Some((Can::Status, expect))
+        }
         Command::Counters(asked) => Some((Can::Data, &mut asked.expect)),
         Command::Wmi(wmi) => Some((wmi::yields(&wmi.question), &mut wmi.expect)),
         Command::Registry(asked) => Some((registry::yields(&asked.action), &mut asked.expect)),

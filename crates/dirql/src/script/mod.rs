@@ -16,6 +16,7 @@
 //!           | "close" NAME
 //!           | "process" NAME [ "inheriting" ] [ "command" data ] [ expect ] | "exit" NAME
 //!           | "open-process" NAME "as" NAME [ "access" number ] [ expect ] | "load-image" PATH
+//!           | "unload" [ expect ]
 //!           | ( "open-key" | "create-key" ) PATH "as" NAME [ expect ]     the rest of the registry: see `registry`
 //!           | "wait" TIME                   10ns 10us 10ms 10s, of virtual time
 //!           | "wait" "limit"                until a timer of a driver's runs out, or the time limit of a wait

@@ -20,7 +20,7 @@ use crate::ob::{self, Kind, Procedures};
 use crate::{pnp, wdf};
 
 pub use super::library::{initialize_library, unload_library};
-pub use super::load::loaded_by_name;
+pub use super::load::{loaded_by_name, unload_for_program};
 pub use super::reinitialize::booted;
 pub use super::unload::{is_loaded, unload};
 
@@ -38,8 +38,16 @@ pub(crate) struct Driver {
     pub(crate) working: u32,
     /// Signaled when there are none any more; null unless that is waited for.
     pub(crate) idle: DriverPtr<KEVENT>,
-    /// It is to be unloaded when the last file on its devices is closed.
-    pub(crate) unload_pending: bool,
+    pub(crate) leaving: Leaving,
+}
+
+/// How far the unloading of a driver has come: its devices cannot be opened once it is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Leaving {
+    No,
+    /// It begins when the last file on its devices is closed.
+    WithLastFile,
+    Begun,
 }
 
 /// An image that becomes a driver.
@@ -94,7 +102,7 @@ pub fn create_driver(cx: &mut Cx<'_>, new: &NewDriver) -> Flow<Result<DriverPtr<
         extensions: Vec::new(),
         working: 0,
         idle: DriverPtr::NULL,
-        unload_pending: false,
+        leaving: Leaving::No,
     };
     cx.with(|k| k.io.drivers.insert(driver.address, record));
     Ok(Ok(driver))

@@ -5,7 +5,7 @@
 //! driver that fails in its `DriverEntry` gives that status. Both run on a thread of the system's, which the caller waits for; privileges are
 //! not asked, since the caller is the kernel.
 
-use abi::{DRIVER_OBJECT, DriverPtr, NtStatus, UNICODE_STRING};
+use abi::{DRIVER_EXTENSION, DRIVER_OBJECT, DriverPtr, NtStatus, UNICODE_STRING};
 use engine::Flow;
 
 use super::zw::tell_of_file;
@@ -82,6 +82,22 @@ fn start(cx: &mut Cx<'_>, service: &str, image: &LoadedImage) -> Flow<NtStatus> 
     })
 }
 
+/// `NtUnloadDriver` of a driver that is known: a program has it unloaded.
+///
+/// # Errors
+/// A verdict on the driver.
+pub fn unload_for_program(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<NtStatus> {
+    if !cx.with(|k| unload::is_loaded(k, driver)) {
+        return Ok(NtStatus::OBJECT_NAME_NOT_FOUND);
+    }
+    let extension = cx.read(driver + DRIVER_OBJECT::DriverExtension)?;
+    if !cx.read(extension + DRIVER_EXTENSION::AddDevice)?.is_null() {
+        return Ok(NtStatus::INVALID_DEVICE_REQUEST);
+    }
+    let status = wait_for_system(cx, "I/O manager", move |cx| unload::unload(cx, driver))?;
+    Ok(if status == NtStatus::PENDING { NtStatus::SUCCESS } else { status })
+}
+
 /// `ZwUnloadDriver`: a driver on whose devices files are open goes with the last of them.
 ///
 /// # Errors
@@ -91,7 +107,8 @@ pub(crate) fn zw_unload(cx: &mut Cx<'_>, key: DriverPtr<UNICODE_STRING>) -> Flow
         Ok(found) => found,
         Err(status) => return Ok(status),
     };
-    let Some(driver) = object_of(cx, &service) else { return Ok(NtStatus::OBJECT_NAME_NOT_FOUND) };
-    let status = wait_for_system(cx, "I/O manager", move |cx| unload::unload(cx, driver))?;
-    Ok(if status == NtStatus::PENDING { NtStatus::SUCCESS } else { status })
+    match object_of(cx, &service) {
+        Some(driver) => unload_for_program(cx, driver),
+        None => Ok(NtStatus::OBJECT_NAME_NOT_FOUND),
+    }
 }

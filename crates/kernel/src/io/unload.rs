@@ -7,7 +7,7 @@
 use abi::{DEVICE_OBJECT, DRIVER_OBJECT, DRVO_UNLOAD_INVOKED, DriverPtr, KEVENT, NtStatus};
 use engine::Flow;
 
-use super::driver::{forget, set_flags};
+use super::driver::{Leaving, forget, set_flags};
 use super::{device, integrity, routine, stack, unload_check};
 use crate::cx::{Cx, Kernel};
 use crate::event::Role;
@@ -18,13 +18,16 @@ use crate::{ke, ldr, pnp};
 const TAG: u32 = pool::tag(b"Driv");
 
 /// Unloads: calls the driver's `Unload` routine and reports what it left. On a system thread, at PASSIVE_LEVEL.
-/// `INVALID_DEVICE_REQUEST` if it has no such routine, `DEVICE_BUSY` while one of its devices is in a stack, `PENDING` if files are open
+/// `INVALID_DEVICE_REQUEST` if it has no such routine or is unloaded already, `DEVICE_BUSY` while one of its devices is in a stack, `PENDING` if files are open
 /// on its devices: then it is unloaded with the last of them.
 ///
 /// # Errors
 /// A verdict on the driver.
 pub fn unload(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<NtStatus> {
     if cx.read(driver + DRIVER_OBJECT::DriverUnload)?.is_null() {
+        return Ok(NtStatus::INVALID_DEVICE_REQUEST);
+    }
+    if is(cx, driver, Leaving::Begun) {
         return Ok(NtStatus::INVALID_DEVICE_REQUEST);
     }
     integrity::check_driver(cx, driver)?;
@@ -38,7 +41,7 @@ pub fn unload(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<NtStatu
         }
     }
     if has_files(cx, driver)? {
-        defer(cx, driver, true);
+        set_leaving(cx, driver, Leaving::WithLastFile);
         return Ok(NtStatus::PENDING);
     }
     carry_out(cx, driver)?;
@@ -60,32 +63,36 @@ fn has_files(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<bool> {
     Ok(false)
 }
 
-fn defer(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, pending: bool) {
+fn set_leaving(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, leaving: Leaving) {
     cx.with(|k| {
         if let Some(record) = k.io.drivers.get_mut(&driver.address) {
-            record.unload_pending = pending;
+            record.leaving = leaving;
         }
     });
 }
 
-/// The driver of a device, if its unloading was put off: the device cannot be opened any more.
-pub(crate) fn going(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Option<DriverPtr<DRIVER_OBJECT>> {
-    let driver = k.io.devices.get(device.address)?.driver;
-    let pending = k.io.drivers.get(&driver)?.unload_pending;
-    pending.then_some(DriverPtr::new(driver))
+fn is(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, leaving: Leaving) -> bool {
+    cx.with(|k| k.io.drivers.get(&driver.address).is_some_and(|record| record.leaving == leaving))
 }
 
-/// A file on a device of this driver was closed, whose unloading was put off: with the last one it goes. On a thread of the system's,
+/// The driver of a device, if its unloading has begun or was put off: the device cannot be opened any more.
+pub(crate) fn going(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Option<DriverPtr<DRIVER_OBJECT>> {
+    let driver = k.io.devices.get(device.address)?.driver;
+    let leaving = k.io.drivers.get(&driver)?.leaving;
+    (leaving != Leaving::No).then_some(DriverPtr::new(driver))
+}
+
+/// A file on a device of this driver was closed, which is going: if its unloading was put off, it goes with the last one. On a thread of the system's,
 /// which the closing thread waits for.
 pub(crate) fn file_closed(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()> {
-    if has_files(cx, driver)? {
+    if !is(cx, driver, Leaving::WithLastFile) || has_files(cx, driver)? {
         return Ok(());
     }
-    defer(cx, driver, false);
     ke::thread::wait_for_system(cx, "I/O manager", move |cx| carry_out(cx, driver))
 }
 
 fn carry_out(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()> {
+    set_leaving(cx, driver, Leaving::Begun);
     let unload = cx.read(driver + DRIVER_OBJECT::DriverUnload)?;
     set_flags(cx, driver, DRVO_UNLOAD_INVOKED)?;
     ke::patience::renew(cx);

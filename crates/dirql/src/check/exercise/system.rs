@@ -60,6 +60,36 @@ fn uses_of_registry(process: &str) -> Vec<String> {
     steps
 }
 
+/// Adds that the driver is unloaded at once with what it has asked to get to know of: alone, and behind a request.
+fn unloaded(survey: &Survey, plan: &mut Plan) {
+    let name = survey.names.first();
+    let asked = name.and_then(|name| {
+        let operation = survey.operations.iter().find(|operation| operation.is_usual())?;
+        let made =
+            format!("{}; {}; close h; ", opened(survey, name, &[operation]), tried(1, &operation.command));
+        Some((format!(" behind {}", words(operation)), made))
+    });
+    let alone = (String::new(), "tolerate; ".to_owned());
+    for (behind, before) in std::iter::once(alone).chain(asked) {
+        for one in &survey.watched {
+            let script = match one {
+                Watched::Processes => {
+                    format!("{before}u: unload; process a; process b; exit a; exit b; join u")
+                }
+                _ => {
+                    let deeds = deeds(&[*one], "b").join("; ");
+                    format!(
+                        "{before}process a; process b; {deeds}; u: unload; join b; join u; exit a; exit b"
+                    )
+                }
+            };
+            let title =
+                format!("unloaded at once with processes whose {} the driver watches{behind}", one.words());
+            plan.add(title, script, Kind::AtOnce);
+        }
+    }
+}
+
 /// Adds what the driver has asked to get to know of: alone, before and behind requests, and at once with another, or with requests.
 pub(super) fn watched(survey: &Survey, plan: &mut Plan) {
     let watched = survey.watched.as_slice();
@@ -90,6 +120,9 @@ pub(super) fn watched(survey: &Survey, plan: &mut Plan) {
         steps(&["tolerate", begun, &of_a, &of_b, ended]),
         Kind::AtOnce,
     );
+    if !survey.plug_and_play {
+        unloaded(survey, plan);
+    }
     let Some(name) = survey.names.first() else { return };
     let usual: Vec<&Operation> =
         survey.operations.iter().filter(|operation| operation.is_usual()).take(REQUESTS).collect();
