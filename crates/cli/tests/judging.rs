@@ -86,6 +86,7 @@ fn data_races_are_looked_for_where_that_is_asked_and_told_of_one_run_and_of_many
         let answer = tell("run", options);
         assert_eq!(answer.code, Some(0), "it is a warning: {}", answer.said());
         assert!(answer.out.contains("data-race (warning)"), "{options:?}: {}", answer.said());
+        assert!(answer.out.contains("verdict: clean, but for 1 warning"), "{options:?}: {}", answer.said());
         assert!(answer.out.contains("updated at event"), "{options:?}: {}", answer.said());
     }
     assert!(!tell("run", &["--rules=all"]).out.contains("data-race"), "they are slow");

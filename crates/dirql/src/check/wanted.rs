@@ -575,8 +575,9 @@ pub(super) fn wanted<E>(
                 break;
             }
         }
-        if life == 0 {
-            furthest = Some((other.clone(), then.progress()));
+        let progress = then.progress();
+        if life == 0 && furthest.as_ref().is_none_or(|(_, sites)| progress.len() >= sites.len()) {
+            furthest = Some((other.clone(), progress));
         }
         kept.push(Kept { wanted: other, came: then, origins: None });
     }

@@ -11,7 +11,7 @@ use kernel::ke::{self, scheduler};
 use kernel::ke::{depth, stack, thread};
 use kernel::ldr;
 use kernel::ob;
-use kernel::pnp::{self, node};
+use kernel::pnp::{self, node, serve_again};
 use kernel::verdict::Verdict;
 use kernel::{Cx, Nt, po, ps, wdf};
 
@@ -161,6 +161,7 @@ pub(super) fn wind_down(nt: &Nt, process: u64, overlapped: &[ob::Handle], loaded
     let (loaded, overlapped) = (loaded.clone(), overlapped.to_vec());
     let notes = Rc::new(RefCell::new(Vec::new()));
     let slot = Rc::clone(&notes);
+    have_waited_for_serve(nt);
     // The process ends with its last thread, and the system goes on without it.
     let exit: thread::Work = Box::new(move |cx| {
         cancel::rundown_thread(cx)?;
@@ -181,6 +182,14 @@ pub(super) fn wind_down(nt: &Nt, process: u64, overlapped: &[ob::Handle], loaded
         scheduler::run_until(nt, &mut |nt| nt.cx().with(|k| stack::processors_are_free(k)));
     }
     outside(|| notes.borrow().clone())
+}
+
+/// Has devices serve again for which applications' threads wait.
+pub(crate) fn have_waited_for_serve(nt: &Nt) {
+    if nt.cx().with(|k| serve_again::is_waited_for(k)) {
+        let serving: thread::Work = Box::new(serve_again::serve_again);
+        run(nt, serving, |cx, work| thread::spawn(cx, "PnP manager", work));
+    }
 }
 
 /// Has a thread that `spawn` makes do the work. Whether it came to its end.

@@ -22,6 +22,14 @@ impl Machine {
         })
     }
 
+    /// How many bytes the windows of its cards have, each number once.
+    pub(crate) fn window_lengths(&self) -> Vec<u64> {
+        self.inside(|nt| {
+            let lengths = nt.cx().with(|k| pnp::window_lengths(k));
+            outside(|| lengths.iter().copied().collect())
+        })
+    }
+
     /// The devices that it has, by the names that scripts have for them.
     #[must_use]
     pub fn device_names(&self) -> Vec<String> {

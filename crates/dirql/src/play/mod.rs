@@ -35,6 +35,7 @@ use kernel::{Cx, Nt};
 pub use check::{Play, ScriptText};
 pub(crate) use device::{peek, poke};
 
+use crate::machine::have_waited_for_serve;
 use crate::machine::transfer::Begun;
 use crate::readers::PrintLog;
 use crate::report::Failure;
@@ -204,6 +205,7 @@ impl Stage {
         if nt.stopping() {
             return End::Stopped;
         }
+        have_waited_for_serve(nt);
         let stage = self.clone();
         let done = Rc::new(RefCell::new(false));
         let flag = Rc::clone(&done);

@@ -126,6 +126,15 @@ impl Report {
         Ok(())
     }
 
+    /// What a clean verdict does not cover.
+    fn but_for_warnings(&self) -> String {
+        match self.findings.iter().filter(|finding| finding.tier == Tier::Warning).count() {
+            0 => String::new(),
+            1 => ", but for 1 warning".to_owned(),
+            warnings => format!(", but for {warnings} warnings"),
+        }
+    }
+
     fn write_outcome(&self, f: &mut impl Write) -> fmt::Result {
         for finding in &self.findings {
             writeln!(f, "finding")?;
@@ -153,11 +162,14 @@ impl Report {
             )?,
             Outcome::Broken => writeln!(f, "verdict: the driver broke a rule")?,
             Outcome::Unexpected => writeln!(f, "verdict: no rule broken, but not what the script expects")?,
-            Outcome::Clean if self.checked => writeln!(f, "verdict: clean")?,
-            Outcome::Clean => writeln!(
-                f,
-                "verdict: clean (fast: not checked, so a use of freed memory or of paged memory at raised IRQL may have gone by)"
-            )?,
+            Outcome::Clean => {
+                let fast = if self.checked {
+                    ""
+                } else {
+                    " (fast: not checked, so a use of freed memory or of paged memory at raised IRQL may have gone by)"
+                };
+                writeln!(f, "verdict: clean{}{fast}", self.but_for_warnings())?;
+            }
         }
         let verifiers = self.findings.iter().filter(|finding| finding.tier == Tier::Verifier).count();
         if verifiers > 0 {

@@ -4,6 +4,8 @@
 //! window is followed by an entry that is private to the PCI driver and says which base address register it came from.
 #![allow(non_upper_case_globals, reason = "Microsoft's names in patterns")]
 
+use std::collections::BTreeSet;
+
 use abi::{
     CM_RESOURCE_INTERRUPT_LATCHED, CM_RESOURCE_INTERRUPT_LEVEL_SENSITIVE, CM_RESOURCE_INTERRUPT_MESSAGE,
     CM_RESOURCE_MEMORY_PREFETCHABLE, CM_RESOURCE_MEMORY_READ_WRITE, CM_RESOURCE_PORT_16_BIT_DECODE,
@@ -83,6 +85,12 @@ pub(crate) enum Resource {
 pub(crate) fn given_windows(k: &Kernel) -> impl Iterator<Item = &Window> {
     let all = k.pnp.nodes.values().flat_map(|node| &node.resources);
     all.filter_map(|resource| if let Resource::Window(window) = resource { Some(window) } else { None })
+}
+
+/// How many bytes the windows of cards have.
+#[must_use]
+pub fn window_lengths(k: &Kernel) -> BTreeSet<u64> {
+    given_windows(k).map(|window| window.length).collect()
 }
 
 /// Whether a device, of a card or on no bus, has been given this port.

@@ -90,7 +90,7 @@ pub(super) fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
             plan.add(
                 format!("{what} where the card answers as time limit {limit} ends"),
                 script,
-                Kind::AtOnce,
+                Kind::AnsweredLate,
             );
         }
     }

@@ -25,6 +25,8 @@ pub(super) enum Kind {
     Behind,
     LateStores,
     Quick,
+    /// Two ends of a request meet within a few instructions.
+    AnsweredLate,
     /// All orders of two requests and of what they write to a card.
     Posted,
     Inputs,
@@ -68,6 +70,7 @@ impl Plan {
             Kind::AtOnce => Effort { seeds: share(80), schedules: share(120), ..none },
             Kind::Behind | Kind::LateStores => Effort { seeds: share(24), schedules: share(40), ..none },
             Kind::Posted => Effort { seeds: share(24), schedules: share(1_500), ..none },
+            Kind::AnsweredLate => Effort { seeds: share(3_000), schedules: share(120), ..none },
             Kind::Quick => Effort { seeds: share(8), schedules: share(80), ..none },
             Kind::Stories { part, behind } => {
                 let stories = Stories { first: part * STORIES, count: share(STORIES), behind: share(behind) };
@@ -80,12 +83,13 @@ impl Plan {
             | Kind::Behind
             | Kind::LateStores
             | Kind::Quick
+            | Kind::AnsweredLate
             | Kind::StartOnTwo
             | Kind::Stories { .. } => 2,
             _ => 1,
         };
         let mut more = self.more.clone();
-        if matches!(kind, Kind::AtOnce) {
+        if matches!(kind, Kind::AtOnce | Kind::AnsweredLate) {
             more.push(RACES.to_owned());
         }
         let card_is_unknown = self.card_is_unknown;

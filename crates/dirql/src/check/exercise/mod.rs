@@ -34,7 +34,7 @@ use interfaces::come_and_go;
 use lives::{interrupts, lives, managed, managed_behind, opens, seldom};
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
 use registers::registers_show;
-use steps::{ENDED, asks, opened, place, two_at_once, two_under_way, words};
+use steps::{ENDED, ENDED_ALONE, asks, opened, place, two_at_once, two_under_way, words};
 pub(super) use steps::{PAUSE, on, open, open_other, tried};
 use surroundings::{of_32_bit_programs, refused_later};
 use system::watched;
@@ -194,6 +194,19 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     {
         let script = two_under_way(&open, operation, steps);
         plan.add(format!("{} and {title}", words(operation)), script, Kind::Requests);
+    }
+    // The thread has gone when the card answers what it was asked for.
+    for (operation, (title, steps)) in
+        operations().filter(|one| !one.waits).flat_map(|one| interrupts.iter().map(move |by| (one, by)))
+    {
+        let opened = opened(survey, name, &[operation]);
+        let script =
+            format!("{opened}; t: {}; join t; {PAUSE}; {steps}; {ENDED_ALONE}", asks("a", operation));
+        plan.add(
+            format!("{} of a thread that has ended, and {title}", words(operation)),
+            script,
+            Kind::Little,
+        );
     }
     from_outside(survey, &open, &mut plan);
     at_once_with_interrupts(survey, &open, &mut plan);

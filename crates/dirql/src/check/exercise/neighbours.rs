@@ -3,8 +3,13 @@
 use super::super::signals::interrupt_of_each;
 use super::super::survey::{Operation, Survey};
 use super::effort::{Kind, Plan};
-use super::steps::{ENDED, ENDED_OF_TWO, asks, asks_other, on, open, open_other, owed, two_at_once, words};
+use super::steps::{
+    ENDED, ENDED_ALONE, ENDED_OF_TWO, asks, asks_other, on, open, open_other, owed, two_at_once, words,
+};
 use super::{AT_ONCE, Exercise};
+
+/// So many requests are made on a busy line before the card is pulled.
+const PULLED_BEHIND: usize = 12;
 
 /// What is tried with two devices more, cards that share an interrupt line or devices on no bus: `survey` is of a machine that has them, by the options `more`.
 #[must_use]
@@ -123,6 +128,15 @@ pub fn exercises_on_busy_line(survey: &Survey, more: &[String], budget: u64) -> 
             "{open}; async a {command}; async b {command}; wait 50ms; {owed}cancel h; join a; join b; close h"
         );
         plan.add(beside(&words(operation)), script, Kind::Requests);
+    }
+    // With another word a request may be what has the card interrupt.
+    for operation in survey.operations.iter().filter(|operation| operation.succeeds).take(PULLED_BEHIND) {
+        let script = format!(
+            "{}; {}; wait 1ms; surprise-remove {device}; wait 20ms; {ENDED_ALONE}",
+            open(name),
+            asks("a", operation)
+        );
+        plan.add(beside(&format!("{}, and pulled,", words(operation))), script, Kind::Little);
     }
     plan.all
 }

@@ -71,6 +71,9 @@ pub(super) fn of_children(survey: &Survey, name: &str) -> Vec<(String, String)> 
 pub(super) fn within_lives(survey: &Survey, operation: &Operation, name: &str) -> Vec<(String, String)> {
     let command = &operation.command;
     let under_way = format!("async a {command}; async b {command}");
+    // A driver may keep a thread waiting while its device does not serve.
+    let asked_for = format!("t: async a {command}; u: async b {command}; wait 1ms");
+    let all_ended = "join t; join u; cancel h; join a; join b";
     let ended = "wait 50ms; cancel h; join a; join b";
     let owed = |names: &str| owed(survey, (operation, operation), names);
     let (both, last) = (owed("a b"), owed("c"));
@@ -87,19 +90,17 @@ pub(super) fn within_lives(survey: &Survey, operation: &Operation, name: &str) -
         ),
         (
             "asked for without power when the device is pulled",
-            format!(
-                "power d3; {under_way}; wait 1ms; surprise-remove; wait 2s; cancel h; join a; join b; close h"
-            ),
+            format!("power d3; {asked_for}; surprise-remove; wait 2s; {all_ended}; close h"),
         ),
         (
             "asked for while the device is stopped when it is removed",
             format!(
-                "stop-device; {under_way}; remove-device; wait 50ms; cancel h; join a; join b; close h; remove-device"
+                "stop-device; {asked_for}; remove-device; wait 50ms; {all_ended}; close h; remove-device"
             ),
         ),
         (
             "asked for while the device is stopped when it is pulled",
-            format!("stop-device; {under_way}; surprise-remove; wait 2s; cancel h; join a; join b; close h"),
+            format!("stop-device; {asked_for}; surprise-remove; wait 2s; {all_ended}; close h"),
         ),
         ("after the device is pulled", format!("surprise-remove; {under_way}; {ended}; close h; {again}")),
         (

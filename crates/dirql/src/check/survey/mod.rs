@@ -332,9 +332,9 @@ pub fn survey(
             if machine.is_ready() { machine.offered().unwrap_or_default() } else { Offered::default() };
         let _ = machine.wait(REGISTERED);
         let blocks = machine.wmi_blocks().unwrap_or_default();
-        (machine.is_ready(), offered, machine.device_names(), blocks)
+        (machine.is_ready(), offered, machine.device_names(), blocks, machine.window_lengths())
     })?;
-    let ((ready, offered, devices, blocks), report) = looked;
+    let ((ready, offered, devices, blocks, windows), report) = looked;
     let mut blocks: Vec<String> =
         blocks.iter().map(|block| format!("block:{}", wmi::guid_text(&block.guid))).collect();
     blocks.dedup();
@@ -367,7 +367,7 @@ pub fn survey(
         outside: signals.outside,
         ended: Vec::new(),
         limited: Vec::new(),
-        values: compared.values.clone(),
+        values: compared.values.iter().copied().chain(ends(&windows)).collect(),
         lacking: report.lacking().map(str::to_owned),
         absent: Vec::new(),
     };
@@ -446,6 +446,12 @@ fn ask(
     }
     found.operations = known.into_iter().map(|known| known.operation).collect();
     Ok(())
+}
+
+/// The last words of windows of so many bytes, and what comes behind them.
+fn ends(windows: &[u64]) -> impl Iterator<Item = u32> {
+    let ends = windows.iter().filter_map(|length| u32::try_from(*length).ok());
+    ends.filter(|length| *length >= 4).flat_map(|length| [length - 4, length])
 }
 
 fn usual() -> Box<dyn engine::Chooser> {
