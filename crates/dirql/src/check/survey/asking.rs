@@ -1,6 +1,6 @@
 //! One question after the other to a driver in a machine that is booted again where a question ends it.
 
-use super::question::{Answer, PATIENCE, Question, answer, ended, ends_well};
+use super::question::{Answer, LONG, PATIENCE, Question, answer, answer_within, ended, ends_well};
 use super::usual;
 use crate::error::Error;
 use crate::machine::{Boots, Handle, Machine};
@@ -96,8 +96,10 @@ impl Asking<'_> {
 
     /// Whether each of these, asked for one after the other, ends by itself and succeeds.
     pub(super) fn all_end(&mut self, questions: &[Question]) -> Result<bool, Error> {
-        let answers = self.ask(questions)?;
-        Ok(answers.len() == questions.len() && answers.iter().all(|answer| ends_well(*answer)))
+        let all_end = self.with_handle(|machine, handle| {
+            questions.iter().all(|question| ends_well(answer_within(machine, handle, *question, LONG)))
+        })?;
+        Ok(all_end.unwrap_or(false))
     }
 
     /// As [`Asking::all_end`], on two handles in turn, if there can be two.
@@ -106,7 +108,7 @@ impl Asking<'_> {
         let all_end = self.with_handle(|machine, first| {
             let Ok(second) = machine.open_overlapped(&name) else { return true };
             let mut in_turn = questions.iter().zip([first, &second].into_iter().cycle());
-            in_turn.all(|(question, handle)| ends_well(answer(machine, handle, *question)))
+            in_turn.all(|(question, handle)| ends_well(answer_within(machine, handle, *question, LONG)))
         })?;
         Ok(all_end.unwrap_or(false))
     }

@@ -5,9 +5,7 @@ use std::collections::BTreeSet;
 use super::super::wanted::{Came, ENDING, Wanted, wanted};
 use super::Operation;
 use super::asking::Asking;
-use super::question::{
-    Answer, Input, LENGTH, PATIENCE, Question, SIZES, WAITING, answer, ended, life, succeeds,
-};
+use super::question::{Answer, Input, LENGTH, LONG, Question, SIZES, WAITING, answer, ended, life, succeeds};
 use crate::error::Error;
 
 /// Codes that no driver has.
@@ -28,8 +26,6 @@ const TRIALS: usize = 96;
 /// Which of [`SIZES`] is mostly right, and so many are begun with that have other answers.
 const USUAL: usize = 1;
 const UNLIKE: usize = 3;
-/// Longer than any sequence of requests in company takes.
-const LONG: u64 = 10 * PATIENCE;
 /// `STATUS_INVALID_DEVICE_REQUEST`.
 const INVALID_REQUEST: u32 = 0xC000_0010;
 

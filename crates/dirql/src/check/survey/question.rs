@@ -26,6 +26,8 @@ pub(super) const SIZES: [(u32, u32); 14] = [
 ];
 /// How long an answer may take, in the machine's time, before the request is cancelled.
 pub(super) const PATIENCE: u64 = 30_000_000;
+/// Longer than any sequence of requests in company takes: what still waits then does not end by itself.
+pub(super) const LONG: u64 = 10 * PATIENCE;
 
 /// What comes of a question.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -282,9 +284,21 @@ pub(super) const fn succeeds(answer: Answer) -> bool {
 }
 
 pub(super) fn answer(machine: &Machine, handle: &Handle<'_>, question: Question) -> Answer {
+    answer_within(machine, handle, question, PATIENCE)
+}
+
+/// The answer that comes within so many nanoseconds.
+pub(super) fn answer_within(
+    machine: &Machine,
+    handle: &Handle<'_>,
+    question: Question,
+    patience: u64,
+) -> Answer {
     let Ok(request) = question.begin(handle) else { return Answer::Ends(0) };
-    if !request.is_over() {
-        let _ = machine.wait(PATIENCE);
+    let steps = patience / PATIENCE;
+    let mut waited = 0;
+    while !request.is_over() && waited < steps && machine.wait(PATIENCE).is_ok() {
+        waited += 1;
     }
     ended(request)
 }
