@@ -1,7 +1,7 @@
 //! A card as a device: what it has, and how Plug and Play and power change that.
 
 use core::sync::atomic::AtomicU32;
-use core::sync::atomic::Ordering::{AcqRel, Acquire};
+use core::sync::atomic::Ordering::Acquire;
 
 use wdm::{
     Answer, Device, Dispatch, DispatchOrBelow, Function, Irp, Line, LogicalAddress, Mapped, Name, NtStatus,
@@ -9,6 +9,7 @@ use wdm::{
     SymbolicLink, Tag, Transfers,
 };
 
+use crate::gate::Gate;
 use crate::hardware::{Hardware, TRANSFER_SOURCE};
 use crate::{TAG, TheDriver, control, transfer};
 
@@ -20,8 +21,8 @@ pub(crate) struct Card {
     _link: SymbolicLink,
     /// There from start to stop.
     pub(crate) hardware: Rundown<Hardware>,
-    /// 1: requests are taken.
-    pub(crate) open: AtomicU32,
+    /// Open: requests are taken, and the card has power.
+    pub(crate) gate: Gate,
     /// Of the request on the card, or on its way there.
     pub(crate) turn: Slot<Packet>,
     pub(crate) on_card: Slot<Mapped>,
@@ -69,7 +70,7 @@ impl Function for Card {
         let card = Self {
             _link: SymbolicLink::create(Name::new(r"\DosDevices\CardRust-0"), &name, passive)?,
             hardware: Rundown::new(TAG, passive)?,
-            open: AtomicU32::new(0),
+            gate: Gate::new(),
             turn: Slot::new(),
             on_card: Slot::new(),
             last: Slot::new(),
@@ -86,22 +87,22 @@ impl Function for Card {
     fn start(device: &Device<Self>, resources: &Resources<'_>, passive: &mut Passive) -> Result<()> {
         let hardware = Hardware::start(device, resources, passive)?;
         device.hardware.put(hardware, passive).map_err(|_there| NtStatus::INVALID_DEVICE_STATE)?;
-        device.open.store(1, core::sync::atomic::Ordering::Release);
+        device.gate.open();
         Ok(())
     }
 
     fn pause(device: &Device<Self>, passive: &mut Passive) -> Result<()> {
-        device.open.swap(0, AcqRel);
+        device.gate.close(passive);
         let idle = device.wait_for_packets(PATIENCE, passive);
         if idle { Ok(()) } else { Err(NtStatus::DEVICE_BUSY) }
     }
 
     fn resume(device: &Device<Self>, _passive: &mut Passive) {
-        device.open.swap(1, AcqRel);
+        device.gate.open();
     }
 
     fn stop(device: &Device<Self>, why: Stop, passive: &mut Passive) {
-        device.open.swap(0, AcqRel);
+        device.gate.close(passive);
         let hardware = device.hardware.take(passive);
         if let Some(hardware) = &hardware
             && why != Stop::SurpriseRemoval
@@ -118,7 +119,7 @@ impl Function for Card {
     }
 
     fn power_down(device: &Device<Self>, passive: &mut Passive) {
-        device.open.swap(0, AcqRel);
+        device.gate.close(passive);
         let rested = device.wait_for_packets(PATIENCE, passive);
         if let Some(hardware) = device.hardware.enter(passive) {
             hardware.chip.quiet();
@@ -131,7 +132,7 @@ impl Function for Card {
     fn power_up(device: &Device<Self>, level: &mut DispatchOrBelow) {
         if let Some(hardware) = device.hardware.enter(level) {
             hardware.chip.enable();
-            device.open.swap(1, AcqRel);
+            device.gate.open();
         }
     }
 
@@ -164,7 +165,3 @@ impl Function for Card {
     }
 }
 
-/// Whether requests are taken.
-pub(crate) fn is_open(device: &Device<Card>) -> bool {
-    device.open.load(Acquire) != 0
-}

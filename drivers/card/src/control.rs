@@ -13,7 +13,7 @@ use wdm::{
     Result, WorkItem, delay_milliseconds,
 };
 
-use crate::card::{Card, is_open};
+use crate::card::Card;
 use crate::{TAG, fault};
 
 const fn code(function: u32, method: u32) -> u32 {
@@ -41,7 +41,7 @@ pub(crate) fn dispatch<'irp>(
     mut irp: Irp<'irp>,
     level: &mut DispatchOrBelow,
 ) -> Answer<'irp> {
-    if !is_open(device) {
+    if !device.gate.is_open() {
         return irp.complete(NtStatus::DEVICE_NOT_READY, 0, level);
     }
     let result = match irp.control().code {
@@ -94,6 +94,7 @@ pub(crate) fn put(
     at: u32,
     level: &mut DispatchOrBelow,
 ) -> Result<usize> {
+    let _inside = device.gate.enter()?;
     let hardware = device.hardware.enter(level).ok_or(NtStatus::DEVICE_NOT_CONNECTED)?;
     let pages = irp.source(level)?;
     let mut chunk = [0; CHUNK];
@@ -127,6 +128,7 @@ fn fill<L: AtMostDispatch>(
     at: u32,
     level: &mut L,
 ) -> Result<usize> {
+    let _inside = device.gate.enter()?;
     let hardware = device.hardware.enter(level).ok_or(NtStatus::DEVICE_NOT_CONNECTED)?;
     let mut chunk = [0; CHUNK];
     for done in (0..pages.len()).step_by(CHUNK) {

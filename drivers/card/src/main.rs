@@ -26,6 +26,7 @@
 mod card;
 mod control;
 mod fault;
+mod gate;
 mod hardware;
 mod transfer;
 

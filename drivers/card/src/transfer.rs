@@ -11,7 +11,7 @@ use wdm::{
     PendingIrp, Transfer,
 };
 
-use crate::card::{Card, is_open};
+use crate::card::Card;
 use crate::control;
 use crate::hardware::{Hardware, Memory, Order};
 
@@ -31,7 +31,7 @@ pub(crate) fn dispatch<'irp>(
     level: &mut DispatchOrBelow,
 ) -> Answer<'irp> {
     match place(irp.transfer()) {
-        _ if !is_open(device) => return irp.complete(NtStatus::DEVICE_NOT_READY, 0, level),
+        _ if !device.gate.is_open() => return irp.complete(NtStatus::DEVICE_NOT_READY, 0, level),
         None => return irp.complete(NtStatus::INVALID_PARAMETER, 0, level),
         Some(_) if irp.transfer().length == 0 => return irp.complete(NtStatus::SUCCESS, 0, level),
         Some(offset) if device.by_processor.load(Ordering::Relaxed) != 0 => {
@@ -63,9 +63,11 @@ fn place(transfer: Transfer) -> Option<u32> {
 /// `StartIo`.
 pub(crate) fn start(device: &Device<Card>, irp: PendingIrp, packet: Packet, dispatch: &mut Dispatch) {
     let length = irp.transfer().length;
-    let Some(hardware) = device.hardware.enter(dispatch) else {
+    // The gate may have been closed since; whoever closes it waits for packets from then on.
+    let hardware = if device.gate.is_open() { device.hardware.enter(dispatch) } else { None };
+    let Some(hardware) = hardware else {
         device.start_next_packet(packet, dispatch);
-        return irp.complete(NtStatus::DEVICE_NOT_CONNECTED, 0, dispatch);
+        return irp.complete(NtStatus::DEVICE_NOT_READY, 0, dispatch);
     };
     let refused = match device.turn.put(packet) {
         Ok(()) => device.map(hardware.dma.adapter(), irp, 0..length, go, dispatch).err(),
