@@ -3,7 +3,7 @@
  * it is and which pattern is to be painted. A small history says what was painted last.
  *
  * The bug: the picture's pages are locked (MmProbeAndLockPages) outside of any __try, so that a bad address raises an
- * exception nobody handles.
+ * exception that is not handled.
  *
  * Device: none
  * Rule: unhandled-exception

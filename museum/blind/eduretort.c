@@ -1,5 +1,5 @@
 /*
- * eduretort: one factorial at a time on the edu card, others are told that it is busy; a request that takes
+ * eduretort: one factorial at a time on the edu card, others fail because it is busy; a request that takes
  * longer than a limit is given up.
  *
  * The bug: the time-out DPC looks at the current request under the lock but takes it only later, so that it and the

@@ -1,6 +1,6 @@
 /*
  * eggtimer: each open handle has a periodic timer of its own, whose ticks are counted and, when wanted,
- * told to an event of the application's.
+ * given to an event of the application's.
  *
  * The bug: closing a handle cancels its timer but frees the block with the timer's DPC while that DPC may still be
  * queued or running.

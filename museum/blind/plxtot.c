@@ -164,7 +164,7 @@ static VOID HwQuiesce(CORE *Core)
 {
     DEV *dev = (DEV *)Core;
 
-    ExAcquireFastMutex(&dev->Gate);     /* whoever saw no Hold bit is done after this */
+    ExAcquireFastMutex(&dev->Gate);     /* what saw no Hold bit is done after this */
     ExReleaseFastMutex(&dev->Gate);
 }
 

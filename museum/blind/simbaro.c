@@ -2,7 +2,7 @@
  * simbaro: a simulated barometer; a thread of the driver's takes a sample ten times a second into a ring, which
  * applications read.
  *
- * The bug: when the device is stopped or removed its thread is told to end but is not waited for.
+ * The bug: when the device is stopped or removed its thread is asked to end but is not waited for.
  *
  * Device: ROOT\SIMBARO
  * Rule: unload-still-called, use-after-free

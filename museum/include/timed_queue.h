@@ -203,7 +203,7 @@ static VOID SerqQuiet(SERQ *q)
 {
     KIRQL irql;
 
-    KeAcquireSpinLock(&q->Lock, &irql);     /* whoever saw no Hold bit has marked the queue busy by now */
+    KeAcquireSpinLock(&q->Lock, &irql);     /* what saw no Hold bit has marked the queue busy by now */
     KeReleaseSpinLock(&q->Lock, irql);
     KeWaitForSingleObject(&q->Idle, Executive, KernelMode, FALSE, NULL);
 }

@@ -184,7 +184,7 @@ fn random_schedules_keep_a_rust_drivers_messages_apart_and_let_its_vectors_overl
     assert!(overlapped > 0, "routines of several vectors run beside each other in some schedules");
 }
 
-/// What it waits for is stored by a plain instruction before the card is told, and the routine on the other processor must see it.
+/// What it waits for is stored by a plain instruction before the register is written, and the routine on the other processor must see it.
 #[test]
 fn what_is_stored_before_a_register_is_written_is_seen_by_the_routine_of_its_interrupt() {
     for seed in rig::seeds(40) {

@@ -63,7 +63,7 @@ fn place(transfer: Transfer) -> Option<u32> {
 /// `StartIo`.
 pub(crate) fn start(device: &Device<Card>, irp: PendingIrp, packet: Packet, dispatch: &mut Dispatch) {
     let length = irp.transfer().length;
-    // The gate may have been closed since; whoever closes it waits for packets from then on.
+    // The gate may have been closed since; what closes it waits for packets from then on.
     let hardware = if device.gate.is_open() { device.hardware.enter(dispatch) } else { None };
     let Some(hardware) = hardware else {
         device.start_next_packet(packet, dispatch);

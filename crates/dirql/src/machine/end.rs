@@ -161,7 +161,7 @@ pub(super) fn wind_down(nt: &Nt, process: u64, overlapped: &[ob::Handle], loaded
     let (loaded, overlapped) = (loaded.clone(), overlapped.to_vec());
     let notes = Rc::new(RefCell::new(Vec::new()));
     let slot = Rc::clone(&notes);
-    have_waited_for_serve(nt);
+    have_devices_serve_again(nt);
     // The process ends with its last thread, and the system goes on without it.
     let exit: thread::Work = Box::new(move |cx| {
         cancel::rundown_thread(cx)?;
@@ -184,8 +184,8 @@ pub(super) fn wind_down(nt: &Nt, process: u64, overlapped: &[ob::Handle], loaded
     outside(|| notes.borrow().clone())
 }
 
-/// Has devices serve again for which applications' threads wait.
-pub(crate) fn have_waited_for_serve(nt: &Nt) {
+/// Has devices serve again, if an application's thread waits for that.
+pub(crate) fn have_devices_serve_again(nt: &Nt) {
     if nt.cx().with(|k| serve_again::is_waited_for(k)) {
         let serving: thread::Work = Box::new(serve_again::serve_again);
         run(nt, serving, |cx, work| thread::spawn(cx, "PnP manager", work));

@@ -49,7 +49,7 @@ pub use processes::{Process, User};
 pub use request::Request;
 pub use transfer::Completion;
 
-pub(crate) use end::have_waited_for_serve;
+pub(crate) use end::have_devices_serve_again;
 pub(crate) use plan::Plan;
 pub(crate) use pnp::{Device, Step, step};
 pub(crate) use worker::new_event;

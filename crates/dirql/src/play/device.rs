@@ -108,7 +108,7 @@ const fn special(file: SpecialFile) -> Special {
 
 /// A program has the driver unloaded.
 pub(super) fn unload(stage: &Stage, cx: &mut Cx<'_>, expect: &Expectations) -> Flow<Outcome> {
-    let Some(driver) = stage.driver() else { return Ok(Err("no driver is loaded".to_owned())) };
+    let Some(driver) = stage.driver else { return Ok(Err("no driver is loaded".to_owned())) };
     Ok(status(driver::unload_for_program(cx, driver)?.0, &expect.status))
 }
 

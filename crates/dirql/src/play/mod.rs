@@ -35,7 +35,7 @@ use kernel::{Cx, Nt};
 pub use check::{Play, ScriptText};
 pub(crate) use device::{peek, poke};
 
-use crate::machine::have_waited_for_serve;
+use crate::machine::have_devices_serve_again;
 use crate::machine::transfer::Begun;
 use crate::readers::PrintLog;
 use crate::report::Failure;
@@ -108,10 +108,6 @@ impl Stage {
             failure: None,
         };
         Self { play: Rc::new(play), state: Rc::new(RefCell::new(state)), driver }
-    }
-
-    const fn driver(&self) -> Option<DriverPtr<DRIVER_OBJECT>> {
-        self.driver
     }
 
     fn with<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
@@ -205,7 +201,7 @@ impl Stage {
         if nt.stopping() {
             return End::Stopped;
         }
-        have_waited_for_serve(nt);
+        have_devices_serve_again(nt);
         let stage = self.clone();
         let done = Rc::new(RefCell::new(false));
         let flag = Rc::clone(&done);

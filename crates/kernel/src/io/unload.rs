@@ -27,7 +27,7 @@ pub fn unload(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<NtStatu
     if cx.read(driver + DRIVER_OBJECT::DriverUnload)?.is_null() {
         return Ok(NtStatus::INVALID_DEVICE_REQUEST);
     }
-    if is(cx, driver, Leaving::Begun) {
+    if is_leaving(cx, driver, Leaving::Begun) {
         return Ok(NtStatus::INVALID_DEVICE_REQUEST);
     }
     integrity::check_driver(cx, driver)?;
@@ -71,7 +71,7 @@ fn set_leaving(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, leaving: Leavi
     });
 }
 
-fn is(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, leaving: Leaving) -> bool {
+fn is_leaving(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>, leaving: Leaving) -> bool {
     cx.with(|k| k.io.drivers.get(&driver.address).is_some_and(|record| record.leaving == leaving))
 }
 
@@ -85,7 +85,7 @@ pub(crate) fn going(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> Option<Driv
 /// A file on a device of this driver was closed, which is going: if its unloading was put off, it goes with the last one. On a thread of the system's,
 /// which the closing thread waits for.
 pub(crate) fn file_closed(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()> {
-    if !is(cx, driver, Leaving::WithLastFile) || has_files(cx, driver)? {
+    if !is_leaving(cx, driver, Leaving::WithLastFile) || has_files(cx, driver)? {
         return Ok(());
     }
     ke::thread::wait_for_system(cx, "I/O manager", move |cx| carry_out(cx, driver))
