@@ -9,6 +9,7 @@ use crate::sheet;
 use crate::spec::{Options, ReadFile, SpecError, WORDS, id_pair, nanoseconds, word_offset, words};
 
 /// What a board of which nothing is known does to the interrupt inputs.
+pub(super) const SILENT_EEPROM: &str = "eeprom-silent";
 pub(super) const CAUSES: [&str; 2] = ["cause1", "cause2"];
 
 /// Before the local address of a word of the built-in board's memory, as a script names it.
@@ -89,6 +90,11 @@ pub const ENTRY: Entry = Entry {
         Signal {
             name: "local+OFFSET",
             meaning: "what the 32-bit word of the built-in board's memory at this local address, hexadecimal, holds from now on",
+            usual: &[],
+        },
+        Signal {
+            name: SILENT_EEPROM,
+            meaning: "1: data-out of the EEPROM stays low, as of a part that is broken or always busy",
             usual: &[],
         },
         Signal { name: "uio0", meaning: "level of user I/O pin 0 where it is an input", usual: &[1, 0] },

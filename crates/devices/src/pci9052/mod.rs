@@ -83,6 +83,7 @@ pub(crate) enum Idle {
 struct Outside {
     linti: [bool; 2],
     user_io: [bool; 4],
+    eeprom_is_silent: bool,
 }
 
 /// CNTRL's data bits of the pins that are inputs, and what they read as.
@@ -191,7 +192,12 @@ impl Pci9052 {
             .cntrl
             .merged(self.inputs.levels, self.inputs.mask)
             .with(Cntrl::EEPROM_PRESENT, self.eeprom.is_some().into())
-            .with(Cntrl::EEPROM_DATA_OUT, self.eeprom.as_ref().is_none_or(|part| part.output(now)).into())
+            .with(Cntrl::EEPROM_DATA_OUT, self.eeprom_answers(now).into())
+    }
+
+    /// The level of the EEPROM's data-out, which is pulled up where there is none.
+    fn eeprom_answers(&self, now: u64) -> bool {
+        !self.outside.eeprom_is_silent && self.eeprom.as_ref().is_none_or(|part| part.output(now))
     }
 
     fn write_cntrl(&mut self, now: u64, value: u32, lanes: u32) {
@@ -356,6 +362,10 @@ impl Model for Pci9052 {
         }
         if let (Some(at), Board::BuiltIn(board)) = (keys::word_at(signal), &mut self.board) {
             board.set_word(at, word()?);
+            return Ok(());
+        }
+        if signal == keys::SILENT_EEPROM {
+            self.outside.eeprom_is_silent = level(value)?;
             return Ok(());
         }
         let pin = match signal {

@@ -52,6 +52,17 @@ fn a_blank_eeprom_leaves_the_chip_s_own_values() {
 }
 
 #[test]
+fn data_out_of_a_silent_eeprom_stays_low() {
+    let mut rig = Rig::new(&["pci9052"]);
+    let data_out = |rig: &mut Rig| lcr(rig, CNTRL) >> 27 & 1;
+    assert_eq!(data_out(&mut rig), 1, "it is pulled up while the part is not selected");
+    rig.poke(CARD, "eeprom-silent", "1");
+    assert_eq!(data_out(&mut rig), 0);
+    rig.poke(CARD, "eeprom-silent", "0");
+    assert_eq!(data_out(&mut rig), 1);
+}
+
+#[test]
 fn the_registers_are_the_same_through_memory_and_through_ports() {
     let mut rig = Rig::new(&["pci9052"]);
     rig.write(CARD, 1, 0x40, Width::Dword, 0x1234_5678);

@@ -23,6 +23,9 @@ const INPUTS: [&str; 2] = ["cause1", "cause2"];
 /// What all registers of a card or such a board show as it interrupts, besides one bit: no ones in all bits, which a card that is gone shows.
 pub(super) const WIDE: [u32; 2] = [0x7FFF_FFFF, 0xFFFF];
 
+/// What has the EEPROM of a bridge answer nothing.
+pub(super) const SILENT_EEPROM: &str = "eeprom-silent";
+
 /// What has the registers of a board of which nothing is known show bits.
 const SHOWS: &str = "shows";
 

@@ -26,6 +26,9 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
         let script = format!("tolerate; {}", interrupts.join("; "));
         plan.add(format!("interrupts {of_two}"), script, Kind::Requests);
     }
+    if let Some(device) = second_card(survey) {
+        disconnected(survey, device, &mut plan);
+    }
     // What is done to the other card, and what is undone in the end: it is not removed without power.
     let mut resting = vec![("is stopped", "stop-device", None), ("is pulled", "surprise-remove", None)];
     resting.extend(survey.knows_power.then_some(("has no power", "power d3", Some("power d0"))));
@@ -87,6 +90,18 @@ fn disabled_and_enabled(
         &format!("{owed}{ENDED}"),
     );
     plan.add(format!("{what} while another {kind} is disabled and enabled"), script, Kind::Behind);
+}
+
+/// What would have a card interrupt happens when its driver has disconnected it, and another card's routine is connected to the line. A card of which nothing
+/// is known would interrupt in any case.
+fn disconnected(survey: &Survey, device: &str, plan: &mut Plan) {
+    let boards: Vec<String> = survey.boards.iter().filter(|board| *board == device).cloned().collect();
+    for (state, step) in [("stopped", "stop-device"), ("removed", "remove-device")] {
+        for interrupt in interrupt_of_each(&[], &boards) {
+            let title = format!("an interrupt of a card that is {state}, beside another one of its line");
+            plan.add(title, format!("tolerate; {step} {device}; {interrupt}; wait 5ms"), Kind::Little);
+        }
+    }
 }
 
 /// The second of the driver's devices: of cards, the first is on a line of its own.

@@ -1,5 +1,6 @@
 //! What is tried in other surroundings: above a bus driver that answers later, and with programs of 32 bits.
 
+use super::super::signals::SILENT_EEPROM;
 use super::super::survey::Survey;
 use super::effort::{Kind, Plan};
 use super::inputs_and_lengths::sizes;
@@ -27,6 +28,19 @@ pub(super) fn refused_later(survey: &Survey, name: &str, plan: &mut Plan) {
         plan.add(title(&words(one)), script, Kind::Little);
     }
     plan.more.clear();
+}
+
+/// Requests to a bridge whose EEPROM answers nothing.
+pub(super) fn of_silent_eeprom(survey: &Survey, name: &str, plan: &mut Plan) {
+    let Some(board) = survey.boards.first() else { return };
+    for one in first_operations(survey).filter(|one| one.succeeds && !one.waits) {
+        let opened = opened(survey, name, &[one]);
+        let script = format!(
+            "{opened}; poke {board} {SILENT_EEPROM} 1; t: {}; wait 10s; cancel h; join t; join a; poke {board} {SILENT_EEPROM} 0; close h",
+            asks("a", one)
+        );
+        plan.add(format!("{} where the EEPROM is silent", words(one)), script, Kind::Usual);
+    }
 }
 
 /// Requests of a program of 32 bits, whose structures are shorter than others': each of all sizes behind all that need nothing before them. Where a driver
