@@ -94,8 +94,8 @@ pub(crate) fn put(
     at: u32,
     level: &mut DispatchOrBelow,
 ) -> Result<usize> {
-    let _inside = device.gate.enter()?;
     let hardware = device.hardware.enter(level).ok_or(NtStatus::DEVICE_NOT_CONNECTED)?;
+    let _inside = device.gate.enter()?;
     let pages = irp.source(level)?;
     let mut chunk = [0; CHUNK];
     for done in (0..pages.len()).step_by(CHUNK) {
@@ -128,8 +128,8 @@ fn fill<L: AtMostDispatch>(
     at: u32,
     level: &mut L,
 ) -> Result<usize> {
-    let _inside = device.gate.enter()?;
     let hardware = device.hardware.enter(level).ok_or(NtStatus::DEVICE_NOT_CONNECTED)?;
+    let _inside = device.gate.enter()?;
     let mut chunk = [0; CHUNK];
     for done in (0..pages.len()).step_by(CHUNK) {
         let bytes = &mut chunk[..(pages.len() - done).min(CHUNK)];

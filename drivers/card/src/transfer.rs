@@ -64,10 +64,17 @@ fn place(transfer: Transfer) -> Option<u32> {
 pub(crate) fn start(device: &Device<Card>, irp: PendingIrp, packet: Packet, dispatch: &mut Dispatch) {
     let length = irp.transfer().length;
     // The gate may have been closed since; what closes it waits for packets from then on.
-    let hardware = if device.gate.is_open() { device.hardware.enter(dispatch) } else { None };
-    let Some(hardware) = hardware else {
-        device.start_next_packet(packet, dispatch);
-        return irp.complete(NtStatus::DEVICE_NOT_READY, 0, dispatch);
+    let hardware = match device.hardware.enter(dispatch) {
+        None => Err(NtStatus::DEVICE_NOT_CONNECTED),
+        Some(_) if !device.gate.is_open() => Err(NtStatus::DEVICE_NOT_READY),
+        Some(hardware) => Ok(hardware),
+    };
+    let hardware = match hardware {
+        Ok(hardware) => hardware,
+        Err(status) => {
+            device.start_next_packet(packet, dispatch);
+            return irp.complete(status, 0, dispatch);
+        }
     };
     let refused = match device.turn.put(packet) {
         Ok(()) => device.map(hardware.dma.adapter(), irp, 0..length, go, dispatch).err(),
