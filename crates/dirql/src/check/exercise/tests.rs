@@ -1,7 +1,8 @@
 //! Which exercises a survey leads to.
 
 use super::super::absent::Absent;
-use super::super::survey::{Operation, Survey};
+use super::super::signals::Outside;
+use super::super::survey::{Ended, Operation, Survey, Watched};
 use super::WithValues;
 use super::{Exercise, exercises, exercises_of_neighbours, exercises_with_values};
 
@@ -58,6 +59,47 @@ fn a_handle_is_closed_as_its_request_ends_and_before_all_else() {
         assert!(before.contains("async a ioctl i") && before.contains("async b ioctl i"), "{before}");
         assert_eq!(after.matches("async r").count(), 3, "{after}");
     }
+}
+
+#[test]
+fn what_accesses_to_a_board_may_end_need_not_end_a_request_beside_others() {
+    let mut survey = surveyed("pci9052#0", true);
+    survey.self_ending = vec![(0, 0)];
+    survey.ended = vec![Ended { operations: vec![2], by: vec![0] }];
+    let outside = |signal: &str| {
+        vec![Outside { device: "pci9052#0".to_owned(), signal: signal.to_owned(), values: vec![1, 0] }]
+    };
+    let at_once = |survey: &Survey, signal: &str| {
+        titled(&exercises(survey, 100), &format!("at once with {signal}, which ends"))[0].script.clone()
+    };
+    survey.outside = outside("linti1");
+    assert!(at_once(&survey, "linti1").contains("must-end a"));
+    survey.outside = outside("cause1");
+    assert!(!at_once(&survey, "cause1").contains("must-end"));
+}
+
+#[test]
+fn boards_interrupt_when_their_card_is_stopped_beside_another_one_of_its_line() {
+    let survey = Survey { boards: vec!["pci9052#1".to_owned()], ..surveyed("pci9052", true) };
+    let all = exercises_of_neighbours(&survey, &[], 100);
+    let scripts: Vec<&str> =
+        titled(&all, "an interrupt of a card that is").iter().map(|one| one.script.as_str()).collect();
+    let [stopped, removed] = scripts[..] else { panic!("{scripts:?}") };
+    assert!(stopped.contains("stop-device pci9052#1; poke pci9052#1 cause1 1; "), "{stopped}");
+    assert!(removed.contains("remove-device pci9052#1; poke pci9052#1 cause1 1; "), "{removed}");
+    let unknown = exercises_of_neighbours(&surveyed("pci", true), &[], 100);
+    assert!(titled(&unknown, "an interrupt of a card that is").is_empty(), "it would interrupt in any case");
+}
+
+#[test]
+fn a_driver_that_watches_images_is_unloaded_at_once_with_them_unless_it_is_of_plug_and_play() {
+    let survey = Survey { watched: vec![Watched::Images], ..surveyed("unit", false) };
+    let all = exercises(&survey, 100);
+    let unloaded = titled(&all, "unloaded at once with");
+    assert_eq!(unloaded.len(), 2, "alone and behind a request");
+    assert!(unloaded.iter().all(|one| one.script.contains("; u: unload; join b; join u")));
+    let stays = exercises(&Survey { plug_and_play: true, ..survey }, 100);
+    assert!(titled(&stays, "unloaded at once with").is_empty());
 }
 
 #[test]
