@@ -65,13 +65,9 @@ pub(crate) fn start(device: &Device<Card>, irp: PendingIrp, packet: Packet, disp
     let length = irp.transfer().length;
     // The gate may have been closed since; what closes it waits for packets from then on.
     let hardware = match device.hardware.enter(dispatch) {
-        None => Err(NtStatus::DEVICE_NOT_CONNECTED),
-        Some(_) if !device.gate.is_open() => Err(NtStatus::DEVICE_NOT_READY),
-        Some(hardware) => Ok(hardware),
-    };
-    let hardware = match hardware {
-        Ok(hardware) => hardware,
-        Err(status) => {
+        Some(hardware) if device.gate.is_open() => hardware,
+        other => {
+            let status = other.map_or(NtStatus::DEVICE_NOT_CONNECTED, |_| NtStatus::DEVICE_NOT_READY);
             device.start_next_packet(packet, dispatch);
             return irp.complete(status, 0, dispatch);
         }

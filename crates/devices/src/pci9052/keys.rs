@@ -8,8 +8,9 @@ use crate::pci::{Model, Placement};
 use crate::sheet;
 use crate::spec::{Options, ReadFile, SpecError, WORDS, id_pair, nanoseconds, word_offset, words};
 
-/// What a board of which nothing is known does to the interrupt inputs.
+/// What has the EEPROM answer nothing.
 pub(super) const SILENT_EEPROM: &str = "eeprom-silent";
+/// What a board of which nothing is known does to the interrupt inputs.
 pub(super) const CAUSES: [&str; 2] = ["cause1", "cause2"];
 
 /// Before the local address of a word of the built-in board's memory, as a script names it.

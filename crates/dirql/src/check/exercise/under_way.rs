@@ -1,7 +1,7 @@
 //! Requests of one kind that are under way while they are cancelled, left, or while something happens to the device.
 
 use super::super::survey::{Operation, Survey};
-use super::steps::{asks, asks_other, on, open, open_two, owed, place, words};
+use super::steps::{ENDED, asks, asks_other, on, open, open_two, owed, place, words};
 use super::{AT_ONCE, MANY};
 
 /// So many pairs of requests are made on a handle that is closed, and so many follow.
@@ -73,7 +73,7 @@ pub(super) fn within_lives(survey: &Survey, operation: &Operation, name: &str) -
     let under_way = format!("async a {command}; async b {command}");
     // A driver may keep a thread waiting while its device does not serve.
     let asked_for = format!("t: async a {command}; u: async b {command}; wait 1ms");
-    let all_ended = "join t; join u; cancel h; join a; join b";
+    let all_ended = format!("join t; join u; {ENDED}");
     let ended = "wait 50ms; cancel h; join a; join b";
     let owed = |names: &str| owed(survey, (operation, operation), names);
     let (both, last) = (owed("a b"), owed("c"));
@@ -90,17 +90,15 @@ pub(super) fn within_lives(survey: &Survey, operation: &Operation, name: &str) -
         ),
         (
             "asked for without power when the device is pulled",
-            format!("power d3; {asked_for}; surprise-remove; wait 2s; {all_ended}; close h"),
+            format!("power d3; {asked_for}; surprise-remove; wait 2s; {all_ended}"),
         ),
         (
             "asked for while the device is stopped when it is removed",
-            format!(
-                "stop-device; {asked_for}; remove-device; wait 50ms; {all_ended}; close h; remove-device"
-            ),
+            format!("stop-device; {asked_for}; remove-device; wait 50ms; {all_ended}; remove-device"),
         ),
         (
             "asked for while the device is stopped when it is pulled",
-            format!("stop-device; {asked_for}; surprise-remove; wait 2s; {all_ended}; close h"),
+            format!("stop-device; {asked_for}; surprise-remove; wait 2s; {all_ended}"),
         ),
         ("after the device is pulled", format!("surprise-remove; {under_way}; {ended}; close h; {again}")),
         (

@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use super::super::wanted::{Came, ENDING, Wanted, wanted};
 use super::Operation;
 use super::asking::Asking;
-use super::question::{Answer, Input, LENGTH, LONG, Question, SIZES, WAITING, answer, ended, life, succeeds};
+use super::question::{
+    Answer, Input, LENGTH, LONG, Question, SIZES, WAITING, answer, answer_within, life, succeeds,
+};
 use crate::error::Error;
 
 /// Codes that no driver has.
@@ -253,11 +255,8 @@ impl Asking<'_> {
 
     /// Whether it still waits when all is over that it is asked in company with: else its own time limit may seem to be what another has done.
     fn waits_for_long(&mut self, question: Question) -> Result<bool, Error> {
-        let waits = self.with_handle(|machine, handle| {
-            let Ok(request) = question.begin(handle) else { return false };
-            let _ = machine.wait(LONG);
-            ended(request) == Answer::Waits
-        })?;
+        let waits = self
+            .with_handle(|machine, handle| answer_within(machine, handle, question, LONG) == Answer::Waits)?;
         Ok(waits.unwrap_or(false))
     }
 
