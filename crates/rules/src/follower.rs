@@ -23,6 +23,10 @@ impl<F: Follower> Reader for Following<F> {
         F::wants(kind)
     }
 
+    fn reads_names(&self) -> bool {
+        false
+    }
+
     fn event(&mut self, stamp: &Stamp, event: &Event) {
         self.0.follow(stamp, event);
     }

@@ -91,6 +91,10 @@ impl Reader for Guarantees {
         self.reads_details && Promises::wants(kind)
     }
 
+    fn reads_names(&self) -> bool {
+        false
+    }
+
     fn event(&mut self, stamp: &Stamp, event: &Event) {
         if let Some(complaint) = self.state.follow(stamp, event) {
             self.broken.get_or_insert_with(|| format!("{complaint}: {stamp:?} {event:?}"));

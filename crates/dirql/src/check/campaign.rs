@@ -25,6 +25,10 @@ const FROM_START_ONE_IN: u64 = 8;
 /// Of an exercise of which so many attempts have hung no more are made: each takes as long as thousands of others, and they show one thing.
 pub const HUNG: u32 = 4;
 
+/// So many events all attempts at one exercise have at most, but for the first: some drivers read a card's whole window at each request, 32,768 accesses, and
+/// one attempt at a script of hundreds takes seconds.
+const EVENTS: u64 = 4_000_000;
+
 /// What came of one attempt.
 pub struct Tried {
     /// How it is made again.
@@ -100,7 +104,7 @@ impl<'c> Campaign<'c> {
             let scarce = seeds.zip(SCARCE.into_iter().cycle());
             policies.extend(scarce.map(|(seed, percent)| Policy::scarce(seed, 1, percent)));
         }
-        totals.failed = policies.len() as u64;
+        let failing = policies.len();
         if effort.from_start {
             policies.extend((1..=could_fail).take(effort.failing).map(Policy::failing_from));
         }
@@ -117,12 +121,14 @@ impl<'c> Campaign<'c> {
                 policies.extend(seeds.flat_map(of_seed));
             }
         }
-        for policy in policies {
+        let attempts = usize::try_from(EVENTS / report.events.max(1)).unwrap_or(usize::MAX);
+        for (place, policy) in thinned(policies.into_iter().enumerate().collect(), attempts) {
             if self.hung + totals.hung >= HUNG {
                 break;
             }
             let number = totals.attempts;
             totals.attempts += 1;
+            totals.failed += u64::from(place < failing);
             if number < first {
                 continue;
             }
@@ -131,7 +137,6 @@ impl<'c> Campaign<'c> {
             totals.hung += has_hung(&tried);
             each(self.boots, number, tried)?;
         }
-        totals.failed = totals.failed.min(totals.attempts - 1);
         Ok(totals)
     }
 
@@ -175,6 +180,16 @@ fn was_pulled(report: &Report, script: &str) -> bool {
     is_at_once || report.failure.as_ref().is_none_or(|failure| is_behind(&failure.command))
 }
 
+/// So many of all, of each part of them as much as of any other.
+fn thinned<T>(all: Vec<T>, most: usize) -> impl Iterator<Item = T> {
+    let count = all.len().max(1);
+    let share = move |number: usize| number * most.min(count) / count;
+    all.into_iter()
+        .enumerate()
+        .filter(move |(number, _)| share(*number) < share(number + 1))
+        .map(|(_, one)| one)
+}
+
 /// What is tried with one seed.
 fn of_seed(seed: u64) -> impl Iterator<Item = Policy> {
     let pct = seed.is_multiple_of(PCT_ONE_IN).then(|| Policy::pct(seed, 0, 0));
@@ -185,4 +200,20 @@ fn of_seed(seed: u64) -> impl Iterator<Item = Policy> {
 fn is_counter(cause: &Cause, boots: &Boots) -> bool {
     let offset = cause.instruction.and_then(|address| boots.offset_in_driver(address));
     offset.is_some_and(|offset| is_counted(boots.driver_image(), offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_thinned_keeps_a_share_of_each_part() {
+        let of = |most| thinned((0..12).collect(), most).collect::<Vec<u32>>();
+        assert_eq!(of(0), []);
+        assert_eq!(of(1), [11]);
+        assert_eq!(of(4), [2, 5, 8, 11]);
+        assert_eq!(of(12), (0..12).collect::<Vec<_>>());
+        assert_eq!(of(usize::MAX), of(12));
+        assert_eq!(thinned(Vec::<u32>::new(), 3).count(), 0);
+    }
 }

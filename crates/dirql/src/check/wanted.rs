@@ -37,6 +37,8 @@ const COUNTED_IN: [i64; 2] = [10, 10_000];
 const MORE: u64 = 16;
 /// So many rounds of a loop lead further than the one before.
 const ROUNDS: usize = 3;
+/// So many different comparisons of one instruction are looked at: those of a loop over all of an input.
+const OF_ONE: usize = FOUND;
 /// The greatest that a word may be is looked for by so many requests.
 const HALVES: u32 = 12;
 /// The bytes of what is the application's: a handle or an address.
@@ -148,14 +150,21 @@ impl Reach {
 struct Kept {
     wanted: Wanted,
     came: Came,
+    /// The comparisons that may be made to come out otherwise, the last first.
+    telling: Vec<Compare>,
     /// What is compared of it after another number was added; none if that was not asked.
     origins: Option<Vec<Origin>>,
 }
 
 impl Kept {
+    fn new(wanted: Wanted, came: Came) -> Self {
+        let telling = came.telling();
+        Self { wanted, came, telling, origins: None }
+    }
+
     /// A change that was not tried.
     fn fresh(&self, tried: &BTreeSet<(u64, Change)>, reach: Reach) -> Option<(Compare, Change)> {
-        let changes = self.came.compared.iter().rev().flat_map(|compare| {
+        let changes = self.telling.iter().flat_map(|compare| {
             let changes = self.wanted.changes(compare, self.origins(), reach);
             changes.into_iter().map(|change| (*compare, change))
         });
@@ -196,6 +205,16 @@ impl Came {
     /// The instructions that compared.
     pub(super) fn sites(&self) -> impl Iterator<Item = u64> {
         self.compared.iter().map(|compare| compare.rip)
+    }
+
+    /// What was compared, the last first, each once: loops compare thousands of times.
+    fn telling(&self) -> Vec<Compare> {
+        let mut seen: BTreeMap<u64, BTreeSet<Compare>> = BTreeMap::new();
+        let is_first = |compare: &&Compare| {
+            let seen = seen.entry(compare.rip).or_default();
+            seen.len() < OF_ONE && seen.insert(**compare)
+        };
+        self.compared.iter().rev().filter(is_first).copied().collect()
     }
 
     /// They, and how often each has before: a loop goes further, too.
@@ -517,7 +536,7 @@ pub(super) fn wanted<E>(
     let mut longest = came.life;
     let mut furthest: Option<(Wanted, BTreeSet<(u64, usize)>)> = None;
     // What was kept: the last is changed, and where that leads no further, the one before it.
-    let mut kept = vec![Kept { wanted: first, came, origins: None }];
+    let mut kept = vec![Kept::new(first, came)];
     let (mut laid_by, mut reach) = (Vec::new(), Reach::Near);
     for _ in 0..trials {
         while let Some(last) = kept.last_mut().filter(|last| last.fresh(&tried, reach).is_none()) {
@@ -579,7 +598,7 @@ pub(super) fn wanted<E>(
         if life == 0 && furthest.as_ref().is_none_or(|(_, sites)| progress.len() >= sites.len()) {
             furthest = Some((other.clone(), progress));
         }
-        kept.push(Kept { wanted: other, came: then, origins: None });
+        kept.push(Kept::new(other, then));
     }
     found.extend(greatest);
     found.extend(longer);

@@ -121,6 +121,7 @@ impl Machine {
             prints: self.readers.prints.lines(),
             trace_hash: self.readers.trace.value(),
             memory_hash,
+            events: nt.cx().next_event(),
             framework_logs,
             witnessed: nt.witnessed(),
             departures: nt.departures(),

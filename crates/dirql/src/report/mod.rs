@@ -99,6 +99,8 @@ pub struct Report {
     pub trace_hash: u128,
     /// A hash of the memory that the driver could see when the run ended.
     pub memory_hash: u128,
+    /// How many events there were: what the run took.
+    pub(crate) events: u64,
     /// Where a verdict ended it: what driver frameworks have logged of their clients.
     pub framework_logs: Vec<FrameworkLog>,
     /// The driver's stacks at the moments that were asked for (`explain`), by their events' numbers.
