@@ -6,6 +6,9 @@
 
 use kernel::hal::hardware::Question;
 
+/// Why a write to a bus master's command register has no effect.
+pub(crate) const BUSY: &str = "starts no transfer while the one before is under way";
+
 /// What the user lets a card leave open.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Freedom {

@@ -61,6 +61,9 @@ fn half_on_card(rule: &'static str, wrong: bool) -> (Report, BTreeSet<u32>) {
         "request-forgotten" | "request-timed-out" => {
             r"tolerate; open \\.\PairsPnp as p overlapped; async k ioctl p 0x222000; must-end k; cancel k; join k; close p"
         }
+        "request-refused" => {
+            r"tolerate; open \\.\PairsPnp as p overlapped; async k ioctl p 0x222000; must-succeed k; join k; close p"
+        }
         _ => r"open \\.\PairsPnp as p; ioctl p 0x222000; close p",
     };
     let _ = try_play(&machine, script);

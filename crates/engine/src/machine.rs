@@ -353,6 +353,12 @@ impl Engine {
         translate::carried(load, store)
     }
 
+    /// Whether the routine at this address looks at its argument of this number, 0 to 3, by the driver's code.
+    #[must_use]
+    pub fn looks_at(self, routine: u64, argument: usize) -> bool {
+        translate::looks_at(routine, argument)
+    }
+
     /// All driver code waiting for the kernel on this strand, innermost first: each [`Engine::call`] whose driver is in a
     /// kernel call.
     #[must_use]

@@ -8,6 +8,8 @@
 #define BENCH_RAISE 0x08
 #define BENCH_STATUS 0x0C /* write one to clear */
 #define BENCH_ENABLE 0x14
+#define BENCH_DMA_COMMAND 0x40
+#define BENCH_DMA_DELAY 0x4C
 
 #define PNP_PAIRS                                                                                                      \
     PAIR("add-device-attached-nothing", AttachedNothing)                                                               \
@@ -48,9 +50,11 @@
     PAIR("power-request-not-passed-down", PowerNotPassed)                                                              \
     PAIR("register-refused", RegisterRefused)                                                                          \
     PAIR("register-update-lost", UpdateLost)                                                                           \
+    PAIR("register-write-ignored", WriteIgnored)                                                                       \
     PAIR("remove-lock-not-awaited", LockNotAwaited)                                                                    \
     PAIR("request-forgotten", Forgotten)                                                                               \
     PAIR("request-pending-after-surprise-removal", KeptWhenGone)                                                       \
+    PAIR("request-refused", RequestRefused)                                                                            \
     PAIR("request-timed-out", TimedOut)                                                                                \
     PAIR("requested-power-irp", RequestedPowerIrp)                                                                     \
     PAIR("resource-used-after-release", UsedAfterRelease)                                                              \

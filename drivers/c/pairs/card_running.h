@@ -326,6 +326,20 @@ static VOID LetTwoThrough(PCARD Card)
     *Enable = Value | 0x10;
 }
 
+/* Two transfers of nothing: the second one is started while the first is under way, or when the card is done with that. */
+static VOID StartTwoTransfers(PCARD Card)
+{
+    volatile ULONG *Command = (PVOID)(Card->Registers + BENCH_DMA_COMMAND);
+    ULONG Looks = 0;
+
+    *(volatile ULONG *)(Card->Registers + BENCH_DMA_DELAY) = 10000;
+    *Command = 1;
+    while (!IsWrong(WriteIgnored) && (*Command & 1) != 0 && ++Looks < 1000) {
+        KeStallExecutionProcessor(1);
+    }
+    *Command = 1;
+}
+
 static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PCARD Card = Device->DeviceExtension;
@@ -356,8 +370,14 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
         KeDelayExecutionThread(KernelMode, FALSE, &Limit);
         return Complete(Irp, IsWrong(TimedOut) ? STATUS_IO_TIMEOUT : STATUS_SUCCESS, 0);
     }
+    if (Is(RequestRefused)) {
+        return Complete(Irp, IsWrong(RequestRefused) ? STATUS_DEVICE_BUSY : STATUS_SUCCESS, 0);
+    }
     if (Is(InterruptLockOrder)) {
         TakeBoth(Card);
+    }
+    if (Is(WriteIgnored)) {
+        StartTwoTransfers(Card);
     }
     if (Is(NotClaimed)) {
         *(volatile ULONG *)(Card->Registers + BENCH_ENABLE) = 1;

@@ -267,6 +267,26 @@ static VOID Deadlock(BOOLEAN Wrong)
     AwaitedByUnload = &Never;
 }
 
+static VOID NTAPI TakeBits(PKDPC Dpc, PVOID Context, PVOID Bits, PVOID Unused)
+{
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(Context);
+    UNREFERENCED_PARAMETER(Unused);
+    Sink |= (ULONG)(ULONG_PTR)Bits;
+}
+
+static VOID DpcArgumentLost(BOOLEAN Wrong)
+{
+    static KDPC Dpc;
+    KIRQL Old;
+
+    KeInitializeDpc(&Dpc, Wrong ? TakeBits : DoNothing, NULL);
+    KeRaiseIrql(DISPATCH_LEVEL, &Old);
+    KeInsertQueueDpc(&Dpc, (PVOID)1, NULL);
+    KeInsertQueueDpc(&Dpc, (PVOID)2, NULL);
+    KeLowerIrql(Old);
+}
+
 static VOID DpcImportance(BOOLEAN Wrong)
 {
     KDPC Dpc;
@@ -443,6 +463,7 @@ static VOID UserWaitOnStack(BOOLEAN Wrong)
 #define DISPATCHER_PAIRS                                                                                               \
     PAIR("affinity-without-effect", AffinityWithoutEffect)                                                             \
     PAIR("deadlock", Deadlock)                                                                                         \
+    PAIR("dpc-argument-lost", DpcArgumentLost)                                                                         \
     PAIR("dpc-damaged", DpcDamaged)                                                                                    \
     PAIR("dpc-importance", DpcImportance)                                                                              \
     PAIR("dpc-initialized-while-queued", DpcInitializedWhileQueued)                                                    \

@@ -136,7 +136,7 @@ fn with_another_card(
         if let Ok(other) = campaign.survey(Extent::Everything, &[])?
             && other.ready
         {
-            return Ok((other, Some(card)));
+            return Ok((Survey { identity: looked_for, ..other }, Some(card)));
         }
     }
     campaign.more = before;

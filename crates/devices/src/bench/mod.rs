@@ -16,7 +16,7 @@ use kernel::hal::hardware::{Question, Refusal};
 pub use keys::ENTRY;
 
 use crate::pci::{Access, Header, Master, Model, Placement, level};
-use crate::plan::Freedom;
+use crate::plan::{BUSY, Freedom};
 use crate::ram::SparseRam;
 use crate::register::{at, low32, parts};
 use faults::Faults;
@@ -242,6 +242,9 @@ impl Model for BenchCard {
             return Ok(());
         }
         self.check(access)?;
+        if self.is_ignored(access, value) {
+            return Err(Refusal::ignoring(self.place(access), BUSY.to_owned()));
+        }
         for part in parts(TABLE, access.offset, access.bytes()) {
             self.write_register(access.now, part.register, low32(value));
         }
@@ -338,8 +341,21 @@ impl BenchCard {
         if access.bytes() == 4 && access.is_aligned() {
             return Ok(());
         }
+        Err(Refusal::new(self.place(access), "accepts 4 bytes, aligned".to_owned()))
+    }
+
+    /// What is accessed, in words.
+    fn place(&self, access: &Access) -> String {
         let name = self.describe(access.bar, access.offset).unwrap_or_default();
-        let what = format!("BAR0+{:02X}h {name}", access.offset);
-        Err(Refusal::new(what, "accepts 4 bytes, aligned".to_owned()))
+        format!("BAR0+{:02X}h {name}", access.offset)
+    }
+
+    /// Whether it is the start of a transfer while one runs.
+    fn is_ignored(&self, access: &Access, value: u64) -> bool {
+        let row = at(TABLE, access.offset);
+        row.is_some_and(|row| match row.register {
+            Register::Dma(which, Dma::Command) => self.transfers[which].is_busy_for(low32(value)),
+            _ => false,
+        })
     }
 }

@@ -63,6 +63,11 @@ impl Transfer {
         *self = Self { delay, ..Self::default() };
     }
 
+    /// Whether this would start a transfer, and one is under way.
+    pub(super) fn is_busy_for(&self, command: u32) -> bool {
+        self.plan.is_some() && Command(command).is(Command::START)
+    }
+
     /// A write to DMA_COMMAND.
     pub(super) fn start(&mut self, now: u64, command: Command, freedom: Freedom) {
         if self.plan.is_none() {

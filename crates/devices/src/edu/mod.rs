@@ -13,7 +13,7 @@ use kernel::hal::hardware::{Question, Refusal};
 pub use keys::ENTRY;
 
 use crate::pci::{Access, Header, Master, Model, Placement};
-use crate::plan::{Freedom, Part, Plan};
+use crate::plan::{BUSY, Freedom, Part, Plan};
 use crate::register::{at, low32, ones};
 use registers::{
     BUFFER, BUFFER_LENGTH, Command, FACTORIAL_DONE, IDENTIFICATION, Register, Status, TABLE, TRANSFER_DONE,
@@ -97,6 +97,13 @@ impl Edu {
             Register::DmaCount => self.count,
             Register::DmaCommand => self.command,
         }
+    }
+
+    /// Whether it is the start of a transfer while one runs.
+    fn is_ignored(&self, register: Register, value: u64) -> bool {
+        self.transferred.is_some()
+            && register == Register::DmaCommand
+            && Command(low32(value)).is(Command::START)
     }
 
     fn write_register(&mut self, now: u64, register: Register, value: u64) -> Result<(), String> {
@@ -211,8 +218,13 @@ impl Edu {
     }
 
     fn refusal(&self, access: &Access, why: String) -> Refusal {
+        Refusal::new(self.place(access), why)
+    }
+
+    /// What is accessed, in words.
+    fn place(&self, access: &Access) -> String {
         let name = self.describe(access.bar, access.offset).unwrap_or_default();
-        Refusal::new(format!("BAR0+{:02X}h {name}", access.offset), why)
+        format!("BAR0+{:02X}h {name}", access.offset)
     }
 }
 
@@ -261,6 +273,9 @@ impl Model for Edu {
 
     fn write(&mut self, access: &Access, value: u64) -> Result<(), Refusal> {
         let Some(register) = self.register(access)? else { return Ok(()) };
+        if self.is_ignored(register, value) {
+            return Err(Refusal::ignoring(self.place(access), BUSY.to_owned()));
+        }
         self.changed = true;
         self.write_register(access.now, register, value).map_err(|why| self.refusal(access, why))
     }

@@ -21,7 +21,7 @@ const SEEDS: u64 = 6;
 const CALLS: u64 = 24;
 
 /// Rules of requests that must have ended, or succeeded in time.
-const FORGOTTEN: [&str; 2] = ["request-forgotten", "request-timed-out"];
+const FORGOTTEN: [&str; 3] = ["request-forgotten", "request-refused", "request-timed-out"];
 
 /// What shows a cause.
 #[derive(Clone, PartialEq, Eq, Debug)]

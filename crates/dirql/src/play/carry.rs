@@ -58,7 +58,9 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
             request::store(stage, cx, (pointer, *offset), data, expect)
         }
         Command::JoinRequest { name, expect } => request::join(stage, cx, name, expect),
-        Command::MustEnd { requests, behind } => owed::must_end(stage, cx, requests, behind),
+        Command::MustEnd { requests, behind, succeeding } => {
+            owed::must_end(stage, cx, requests, behind, *succeeding)
+        }
         Command::JoinThread(name) => stage.join(cx, name).map(Ok),
         Command::Cancel(cancel) => request::cancel(stage, cx, cancel),
         Command::UserApc(name) => stage.to_thread(cx, name, user_apc::queue),

@@ -1,4 +1,5 @@
 //! `must-end`: requests that are to end by themselves, and to succeed unless they fail at once; or that are to end because others were made.
+//! `must-succeed`: requests that are to succeed, soon or late.
 
 use abi::NtStatus;
 use engine::Flow;
@@ -35,8 +36,14 @@ pub(super) fn changed(stage: &Stage, cx: &mut Cx<'_>) {
 
 /// Waits until they have ended, and judges those that do not, or late. The outcome names one that has not been made.
 ///
-/// What is to end because those of `behind` were made is judged if each of them has succeeded.
-pub(super) fn must_end(stage: &Stage, cx: &mut Cx<'_>, requests: &[Name], behind: &[Name]) -> Flow<Outcome> {
+/// What is to end because those of `behind` were made is judged if each of them has succeeded. If they are to be `succeeding`, they may not fail at once either.
+pub(super) fn must_end(
+    stage: &Stage,
+    cx: &mut Cx<'_>,
+    requests: &[Name],
+    behind: &[Name],
+    succeeding: bool,
+) -> Flow<Outcome> {
     let (mut watched, mut outcome) = (Vec::new(), Ok(()));
     for name in requests {
         match request::state(stage, cx, name)? {
@@ -65,7 +72,7 @@ pub(super) fn must_end(stage: &Stage, cx: &mut Cx<'_>, requests: &[Name], behind
     }
     if succeeded && outcome.is_ok() && owed::nothing_hinders(cx) {
         let ends = behind.last().map(|name| words(stage, name));
-        watched.iter().try_for_each(|one| judge(stage, cx, one, ends.as_deref()))?;
+        watched.iter().try_for_each(|one| judge(stage, cx, one, ends.as_deref(), succeeding))?;
     }
     Ok(outcome)
 }
@@ -92,7 +99,13 @@ fn words(stage: &Stage, name: &str) -> String {
 }
 
 /// `ends`: what ends it, if it does not do so by itself.
-fn judge(stage: &Stage, cx: &mut Cx<'_>, one: &Watched<'_>, ends: Option<&str>) -> Flow<()> {
+fn judge(
+    stage: &Stage,
+    cx: &mut Cx<'_>,
+    one: &Watched<'_>,
+    ends: Option<&str>,
+    succeeding: bool,
+) -> Flow<()> {
     let State { end, asked, status_block, .. } = one.state;
     let (what, changed) = (words(stage, one.name), stage.with(|state| state.changed));
     match (end, status_block) {
@@ -102,6 +115,9 @@ fn judge(stage: &Stage, cx: &mut Cx<'_>, one: &Watched<'_>, ends: Option<&str>) 
             if ends.is_none() && has_failed(status) && one.under_way > asked + LATE && asked >= changed =>
         {
             owed::timed_out(cx, &what, status);
+        }
+        (Some(status), _) if succeeding && !status.is_success() && asked >= changed => {
+            owed::refused(cx, &what, status);
         }
         _ => {}
     }

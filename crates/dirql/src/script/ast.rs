@@ -187,6 +187,8 @@ pub enum Command {
         requests: Vec<Name>,
         /// What ends them, if not they themselves: nothing is judged if one of these has not succeeded.
         behind: Vec<Name>,
+        /// `must-succeed`: they are to succeed, too.
+        succeeding: bool,
     },
     /// `join` of a thread: waits until it has carried out what it was handed.
     JoinThread(Name),

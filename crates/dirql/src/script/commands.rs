@@ -20,7 +20,7 @@ const LIMIT: &str = "limit";
 const POWER_DOWN: &str = "power-down";
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 66] = [
+pub(super) const COMMANDS: [&str; 67] = [
     "open",
     "read",
     "write",
@@ -38,6 +38,7 @@ pub(super) const COMMANDS: [&str; 66] = [
     "store",
     "join",
     "must-end",
+    "must-succeed",
     "cancel",
     "apc",
     "terminate",
@@ -253,7 +254,8 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             Command::Store { pointer, offset, data, expect: args.expectations(Can::Status, &["at"])? }
         }
         "join" => join(first, args, names)?,
-        "must-end" => must_end(args, names)?,
+        "must-end" => must_end(args, names, false)?,
+        "must-succeed" => must_end(args, names, true)?,
         "cancel" => cancel(args, names)?,
         "apc" => Command::UserApc(thread(args, names)?),
         "terminate" => Command::Terminate(thread(args, names)?),
@@ -675,7 +677,7 @@ fn join(first: &Word, args: &mut Arguments, names: &mut Names) -> Outcome<Comman
     Ok(Command::JoinThread(name))
 }
 
-fn must_end(args: &mut Arguments, names: &Names) -> Outcome<Command> {
+fn must_end(args: &mut Arguments, names: &Names, succeeding: bool) -> Outcome<Command> {
     let mut lists = [Vec::new(), Vec::new()];
     let mut conditions = false;
     loop {
@@ -686,14 +688,14 @@ fn must_end(args: &mut Arguments, names: &Names) -> Outcome<Command> {
         })?;
         let list = &mut lists[usize::from(conditions)];
         list.push(names.find(&word, "request", |kind| kind == Kind::Request)?.0);
-        if !conditions && args.take("if") {
+        if !succeeding && !conditions && args.take("if") {
             conditions = true;
         } else if args.is_at_end() {
             break;
         }
     }
     let [requests, behind] = lists;
-    Ok(Command::MustEnd { requests, behind })
+    Ok(Command::MustEnd { requests, behind, succeeding })
 }
 
 fn cancel(args: &mut Arguments, names: &Names) -> Outcome<Command> {

@@ -11,6 +11,7 @@
 //!           | "async" NAME request          the request is overlapped and has a name
 //!           | "join" NAME [ expect ]        a request or a thread
 //!           | "must-end" NAME { NAME } [ "if" NAME { NAME } ]   requests
+//!           | "must-succeed" NAME { NAME }                     requests
 //!           | "cancel" NAME                 a handle, a thread or a request
 //!           | ( "apc" | "terminate" ) NAME    a thread
 //!           | "close" NAME

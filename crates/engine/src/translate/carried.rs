@@ -78,7 +78,7 @@ pub(crate) fn carried(load: u64, store: u64) -> Carried {
     ways.found.unwrap_or_default()
 }
 
-fn decode(at: u64) -> Option<Instruction> {
+pub(super) fn decode(at: u64) -> Option<Instruction> {
     let mut code = [0; LONGEST];
     // The end of what is mapped may come sooner.
     let there = (1..=LONGEST).rev().find(|count| memory::peek(at, &mut code[..*count]).is_ok())?;

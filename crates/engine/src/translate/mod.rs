@@ -22,6 +22,7 @@ mod emitter;
 mod exit;
 mod extended;
 mod flags;
+mod looks;
 #[macro_use]
 mod frame;
 mod halves;
@@ -52,6 +53,7 @@ pub use host_cpu::encode_for_the_other_maker;
 #[cfg(test)]
 pub(crate) use host_words::BLOCKED;
 pub(crate) use host_words::{ALLOWED, host_words};
+pub(crate) use looks::looks_at;
 pub(crate) use next::{driver_state, next_step};
 pub(crate) use noted::close as close_access_log;
 pub(crate) use reporting::{Reported, Reporting};

@@ -108,13 +108,7 @@ pub(crate) fn port_write(cx: &mut Cx<'_>, port: u16, bytes: u8, value: u32) -> F
         k.hal.writes += 1;
         k.accesses(now, |hardware, at| hardware.port_write(at, port, access.width, value)).map_err(no)
     });
-    match written {
-        Ok(()) => {
-            tell(cx, access, value.into());
-            Ok(())
-        }
-        Err(refusal) => Err(refused(cx, access, &refusal)),
-    }
+    stored_at(cx, access, value.into(), written)
 }
 
 /// A load of 1, 2, 4 or 8 bytes from device memory or shared data: what nearly all accesses are.
@@ -332,14 +326,28 @@ pub(super) fn arrive_combined(cx: &mut Cx<'_>, bus: u64, width: Width, value: u6
 
 #[inline]
 fn stored(cx: &mut Cx<'_>, bus: u64, width: Width, value: u64, written: Answer<()>) -> Flow<()> {
-    let access = RegisterAccess { port: false, write: true, address: bus, width };
-    match written {
-        Ok(()) => {
-            tell(cx, access, value);
-            Ok(())
-        }
-        Err(refusal) => Err(refused(cx, access, &refusal)),
+    stored_at(cx, RegisterAccess { port: false, write: true, address: bus, width }, value, written)
+}
+
+/// What a write has come to.
+#[inline]
+fn stored_at(cx: &mut Cx<'_>, access: RegisterAccess, value: u64, written: Answer<()>) -> Flow<()> {
+    if let Err(refusal) = written {
+        not_taken(cx, access, &refusal)?;
     }
+    tell(cx, access, value);
+    Ok(())
+}
+
+/// A write that was refused ends the run; one that the device ignores is reported.
+#[cold]
+fn not_taken(cx: &mut Cx<'_>, access: RegisterAccess, refusal: &Refusal) -> Flow<()> {
+    if !refusal.is_ignored() {
+        return Err(refused(cx, access, refusal));
+    }
+    let message = refusal_text(access, refusal);
+    cx.report(Verdict::warning("register-write-ignored", message));
+    Ok(())
 }
 
 /// A device is about to be accessed, which takes so long; the time at which the access arrives.
@@ -510,14 +518,13 @@ fn unmapped(cx: &mut Cx<'_>, access: Access, write: bool) -> Leave {
 /// lost.
 #[cold]
 fn refused(cx: &mut Cx<'_>, access: RegisterAccess, refusal: &Refusal) -> Leave {
+    cx.stop(Verdict::error("register-refused", refusal_text(access, refusal)))
+}
+
+fn refusal_text(access: RegisterAccess, refusal: &Refusal) -> String {
     let space = if access.port { "port" } else { "bus address" };
-    let message = format!(
-        "the driver {} {} byte(s) at {space} {:#x}; {refusal}",
-        verb(access.write),
-        access.width as u8,
-        access.address
-    );
-    cx.stop(Verdict::error("register-refused", message))
+    let (verb, bytes) = (verb(access.write), access.width as u8);
+    format!("the driver {verb} {bytes} byte(s) at {space} {:#x}; {refusal}", access.address)
 }
 
 #[inline]

@@ -68,32 +68,51 @@ pub struct Message {
     pub data: u32,
 }
 
-/// Why a device would not answer an access, in words for the verdict: what was accessed and what it accepts.
+/// Why a device would not answer an access, in words for the verdict: what was accessed and what it accepts; or why a write has no effect.
 ///
 /// One word: what a device answers comes up to the driver in registers.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Refusal(Box<[String; 2]>);
+pub struct Refusal(Box<Words>);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct Words {
+    what: String,
+    why: String,
+    is_ignored: bool,
+}
 
 impl Refusal {
     /// `what` is the device or register, e.g. `LCR+4Ch INTCSR`; `why` e.g. `accepts 1, 2 and 4 bytes, aligned`.
     #[cold]
     #[must_use]
     pub fn new(what: String, why: String) -> Self {
-        Self(Box::new([what, why]))
+        Self(Box::new(Words { what, why, is_ignored: false }))
+    }
+
+    /// A write that the device takes and that has no effect, as a command has none while the device is busy; `why` e.g. `starts no transfer while one runs`.
+    #[cold]
+    #[must_use]
+    pub fn ignoring(what: String, why: String) -> Self {
+        Self(Box::new(Words { what, why, is_ignored: true }))
+    }
+
+    /// Whether it is only that.
+    #[must_use]
+    pub fn is_ignored(&self) -> bool {
+        self.0.is_ignored
     }
 
     /// The same with the device's name in front: `pci9052#0 LCR+4Ch INTCSR`.
     #[must_use]
     pub fn by(mut self, device: &str) -> Self {
-        self.0[0] = format!("{device} {}", self.0[0]);
+        self.0.what = format!("{device} {}", self.0.what);
         self
     }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [what, why] = &*self.0;
-        write!(f, "{what}: {why}")
+        write!(f, "{}: {}", self.0.what, self.0.why)
     }
 }
 

@@ -57,7 +57,10 @@ impl Posted {
             } else {
                 self.bus.memory_write(&mut then, address, width, value)
             };
-            if let Err(refusal) = written {
+            // What a device ignores is the driver's business where it writes, and not at a later access.
+            if let Err(refusal) = written
+                && !refusal.is_ignored()
+            {
                 let bytes = width as u8;
                 self.refused = Some(
                     refusal.by(&format!("a write of {bytes} byte(s) to {address:#x} that was on its way:")),

@@ -1,8 +1,9 @@
-//! Requests that end by themselves if they are made alone: one that never does though nothing keeps its driver from it, or that fails by a time limit.
+//! Requests that end by themselves if they are made alone: one that never does though nothing keeps its driver from it, that fails by a time limit, or
+//! that is refused behind what has been cancelled.
 //!
 //! Pages: *When to Complete an IRP*, *Handling an IRP_MN_CANCEL_STOP_DEVICE Request* and *Handling an
 //! IRP_MN_CANCEL_REMOVE_DEVICE Request* (what was held back goes on), *Writing an ISR* (the routine keeps what the DPC needs). Which requests end by
-//! themselves, and which ends another, no page says: the script does that asks (`must-end`).
+//! themselves, and which ends another, no page says: the script does that asks (`must-end`, `must-succeed`).
 //!
 //! *Ours* are the conditions: every device that has a driver is started, and in D0 or in a lower state that only its driver has asked for, the system works, no call was made to fail, and cards are neither
 //! late nor silent (`--platform late-cards=1`, `silent-cards`). Time in which a policy holds threads up does not count: a driver's time limit cannot know of it.
@@ -83,4 +84,12 @@ pub fn timed_out(cx: &mut Cx<'_>, what: &str, status: NtStatus) {
         "`{what}` has failed with {status} by a time limit. Made alone it succeeds in time; {CONDITIONS}, and the device has done what it does then"
     );
     cx.report(Verdict::warning("request-timed-out", message));
+}
+
+/// The request has failed, and nothing that was asked for before is under way.
+pub fn refused(cx: &mut Cx<'_>, what: &str, status: NtStatus) {
+    let message = format!(
+        "`{what}` has failed with {status}. It succeeds alone, and all that was asked for before has ended; {CONDITIONS}"
+    );
+    cx.report(Verdict::warning("request-refused", message));
 }

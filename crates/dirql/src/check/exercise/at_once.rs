@@ -35,6 +35,8 @@ const FIRST: usize = 3;
 const ENDED_BY: usize = 8;
 /// So many things outside of a model's card are done at once with requests that they do not end.
 const OUTSIDE: usize = 4;
+/// So many of one kind come in a row where another waits for the last.
+const IN_A_ROW: usize = 3;
 /// At the first time limits only, what ends a request comes as it is given up.
 const FIRST_LIMITS: u32 = 4;
 /// The option of a computer where the order of stores and loads of two processors shows.
@@ -68,6 +70,9 @@ pub(super) fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut 
     for (one, other) in plain {
         let title = format!("{} where stores are seen late", title(one, other));
         plan.add(title, both(one, other), Kind::LateStores);
+    }
+    for (title, script) in in_a_row(survey, name, &operations) {
+        plan.add(title, script, Kind::LateStores);
     }
     plan.more.clear();
     for one in &operations {
@@ -140,6 +145,29 @@ pub(super) fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut 
         "tolerate; t: open \"{name}\" as a; u: open \"{name}\" as b; t: close a; u: close b; join t; join u"
     );
     plan.add("opens and closes at once", both, Kind::AtOnce);
+}
+
+/// A request again and again, of which another one waits for the last: a thread of the driver's, on another processor, may be about to go to sleep each time.
+fn in_a_row(survey: &Survey, name: &str, operations: &[&Operation]) -> Vec<(String, String)> {
+    let ends = |one: &&&Operation| {
+        let place = place(survey, one);
+        survey.self_ending.contains(&(place, place))
+    };
+    let some = operations.iter().filter(ends).take(PREPARED);
+    let pairs = some.clone().flat_map(|one| some.clone().map(move |other| (*one, *other)));
+    let of = |(one, other): (&Operation, &Operation)| {
+        let script = format!(
+            "{}; {}; {}; {}{ENDED_ALONE}",
+            open(name),
+            vec![one.command.as_str(); IN_A_ROW].join("; "),
+            asks("a", other),
+            owed(survey, (one, other), "a")
+        );
+        let title =
+            format!("{} behind {IN_A_ROW} of {} where stores are seen late", words(other), words(one));
+        (title, script)
+    };
+    pairs.filter(|(one, other)| one.command != other.command).map(of).collect()
 }
 
 /// Two requests that wait, while what ends the one and what ends the other are made at once; and one that waits, while what ends it and what leaves that to it are.

@@ -196,6 +196,27 @@ pub(super) fn changing(gives: &Operation, takes: &Operation) -> String {
     steps.join("; ") + "; close h"
 }
 
+/// Lengths of which two together, with a little, do not fit into 16 bits, as strings and their lengths have them; and so many requests of such lengths.
+const GREAT_LENGTHS: [u32; 4] = [0x7FFE, 0xFFF0, 0xFFFC, 0xFFFE];
+const GREAT: usize = 4;
+
+/// Requests that take data: each with very long ones behind each.
+pub(super) fn great(operations: &[&Operation]) -> String {
+    let given = |operation: &Operation, length: u32| {
+        let data = filled(length, u32::from(b'A') << 16 | u32::from(b'A'));
+        match operation.code {
+            Some(code) => format!("ioctl h {code:#x} in {data} out {PAGE_LENGTH}"),
+            None => format!("write h {data}"),
+        }
+    };
+    let some = operations.iter().take(GREAT);
+    let pairs = some.clone().flat_map(|one| some.clone().map(move |other| (*one, *other)));
+    let pairs =
+        pairs.flat_map(|(one, other)| GREAT_LENGTHS.map(|length| [given(one, length), given(other, length)]));
+    let steps: Vec<String> = pairs.flatten().enumerate().map(|(n, command)| tried(n, &command)).collect();
+    steps.join("; ") + "; close h"
+}
+
 /// Whether a request takes data of any length from the application, and whether it gives it such.
 pub(super) fn gives_or_takes(operation: &Operation) -> (bool, bool) {
     let command = operation.command.as_str();

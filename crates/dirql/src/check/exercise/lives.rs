@@ -31,11 +31,12 @@ pub(super) fn opens(name: &str) -> String {
 
 /// Cards of which nothing is known interrupt, by title: their registers hold nothing, all ones, or one bit each, which stays or which the driver can clear.
 /// Empty if there is none.
-pub(super) fn interrupts(signals: &[String]) -> Vec<(&'static str, String)> {
+pub(super) fn interrupts(survey: &Survey) -> Vec<(&'static str, String)> {
+    let signals = &survey.signals;
     let pins = || signals.iter().filter(|signal| signal.ends_with(" pulse"));
     let mut steps = Vec::new();
     for value in [0, u32::MAX, 1, 2, 4, 0x80] {
-        steps.extend(hold(signals, value));
+        steps.extend(hold(survey, value));
         for (pin, accesses) in pins().flat_map(|pin| [1, 2, 3].map(|accesses| (pin, accesses))) {
             steps.push(format!("poke {pin} {accesses}; wait 1ms"));
         }

@@ -29,7 +29,7 @@ use at_once::{at_once, at_once_with_interrupts, from_outside};
 use card_timing::{answered_late, answered_soon, posted};
 use effort::{Kind, Plan};
 use idle::powered_down;
-use inputs_and_lengths::{changing, gives_or_takes, pointers, sizes, values};
+use inputs_and_lengths::{changing, gives_or_takes, great, pointers, sizes, values};
 use interfaces::come_and_go;
 use lives::{interrupts, lives, managed, managed_behind, opens, seldom};
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
@@ -39,7 +39,7 @@ pub(super) use steps::{PAUSE, on, open, open_other, tried};
 use surroundings::{of_32_bit_programs, of_silent_eeprom, refused_later};
 use system::watched;
 use time_limits::as_timers_run_out;
-use under_way::{left, of_a_closed_handle, of_children, within_lives};
+use under_way::{behind_cancelled, left, of_a_closed_handle, of_children, within_lives};
 pub use values::{WithValues, exercises_with_values, registry_options};
 
 /// How often an exercise is carried out.
@@ -127,6 +127,11 @@ const LATER_BUS: &str = "--platform=later-bus";
 const METHOD_BUFFERED: u32 = 0;
 const METHOD_NEITHER: u32 = 3;
 
+/// Requests that take data from the application.
+fn takes_data(survey: &Survey) -> impl Iterator<Item = &Operation> {
+    survey.operations.iter().filter(|one| !one.variant && gives_or_takes(one).0)
+}
+
 /// What is to be tried, in this order. `budget` is how much of each, in hundredths of the usual.
 #[must_use]
 pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
@@ -183,7 +188,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     }
     watched(survey, &mut plan);
     come_and_go(survey, &mut plan);
-    let interrupts = interrupts(&survey.signals);
+    let interrupts = interrupts(survey);
     for (title, steps) in &interrupts {
         plan.add(*title, format!("tolerate; {steps}"), Kind::Requests);
     }
@@ -292,7 +297,11 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         let title = format!("{} and {} of changing lengths", words(gives), words(takes));
         plan.add(title, format!("{open}; {}", changing(gives, takes)), Kind::Usual);
     }
-    for (title, script) in of_children(survey, name) {
+    let taking: Vec<&Operation> = takes_data(survey).collect();
+    if !taking.is_empty() {
+        plan.add("very long data behind very long ones", format!("{open}; {}", great(&taking)), Kind::Little);
+    }
+    for (title, script) in behind_cancelled(survey, name).into_iter().chain(of_children(survey, name)) {
         plan.add(title, script, Kind::Little);
     }
     at_once(survey, name, has_device, &mut plan);

@@ -36,7 +36,7 @@ pub(super) fn registers_show(survey: &Survey, name: &str, plan: &mut Plan) {
     }
     for word in HELD {
         let shown = survey.boards.iter().map(|board| format!("poke {board} shows {word:#x}"));
-        let held: Vec<String> = hold(&survey.signals, word).into_iter().chain(shown).collect();
+        let held: Vec<String> = hold(survey, word).into_iter().chain(shown).collect();
         if held.is_empty() {
             continue;
         }
@@ -51,12 +51,20 @@ pub(super) fn registers_show(survey: &Survey, name: &str, plan: &mut Plan) {
     }
 }
 
-/// How all registers of the cards of which nothing is known come to hold this word, one after the other; the driver may change it.
-pub(super) fn hold(signals: &[String], word: u32) -> Vec<String> {
-    let windows = signals.iter().filter(|signal| !signal.ends_with(" pulse"));
-    windows
-        .flat_map(|window| (0..REGISTERS).map(move |at| format!("poke {window}+{:x} {word}", 4 * at)))
-        .collect()
+/// How all registers of the cards of which nothing is known come to hold this word, one after the other; the driver may change it. Those by which the driver
+/// knows its card stay as they are, but where all are ones, as of a card that has gone.
+pub(super) fn hold(survey: &Survey, word: u32) -> Vec<String> {
+    let windows = survey.signals.iter().filter(|signal| !signal.ends_with(" pulse"));
+    let registers = windows.flat_map(|window| (0..REGISTERS).map(move |at| (window, 4 * at)));
+    let held = registers.filter(|(window, at)| word == u32::MAX || !is_identity(survey, window, *at));
+    held.map(|(window, at)| format!("poke {window}+{at:x} {word}")).collect()
+}
+
+/// Whether it is one of [`Survey::identity`], which has its window's number and its place, as in `reg0=0:57415645+10:1`.
+fn is_identity(survey: &Survey, window: &str, at: u32) -> bool {
+    let keys = survey.identity.iter().filter_map(|key| key.strip_prefix("reg")?.split_once('='));
+    let mut own = keys.filter(|(number, _)| window.ends_with(&format!(" bar{number}")));
+    own.any(|(_, held)| held.split('+').any(|one| one.starts_with(&format!("{at:x}:"))))
 }
 
 fn with_requests(survey: &Survey, name: &str, plan: &mut Plan, shows: &dyn Fn(u32) -> String) {

@@ -47,6 +47,25 @@ fn many(command: &str) -> String {
     format!("{begin}; wait 50ms; cancel h; {end}")
 }
 
+/// So many requests are cancelled before one that must succeed: more than there are places for them.
+const CANCELLED: usize = 72;
+
+/// Requests that wait, are cancelled, and must leave their places to those that come.
+pub(super) fn behind_cancelled(survey: &Survey, name: &str) -> Vec<(String, String)> {
+    let of = |&(waits, ends): &(usize, usize)| {
+        let (waits, ends) = (&survey.operations[waits], &survey.operations[ends]);
+        let one = format!("{}; wait 1ms; cancel a; join a", asks("a", waits));
+        let script = format!(
+            "{}; {}; {}; must-succeed b; cancel h; join b; close h",
+            open(name),
+            vec![one; CANCELLED].join("; "),
+            asks("b", ends)
+        );
+        (format!("{} behind {CANCELLED} of {} that are cancelled", words(ends), words(waits)), script)
+    };
+    survey.behind_cancelled.iter().map(of).collect()
+}
+
 /// What becomes of a device that the driver reports, just behind a request which may have taken it away, and what comes behind that.
 pub(super) fn of_children(survey: &Survey, name: &str) -> Vec<(String, String)> {
     let Some(child) = survey.children.first() else { return Vec::new() };

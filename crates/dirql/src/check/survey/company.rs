@@ -17,6 +17,8 @@ const SETTLING: u64 = 100_000_000;
 const TOGETHER: usize = 4;
 /// So many requests are found that are made beside one which ends another.
 const BESIDE: usize = 4;
+/// So many are cancelled before one that is to succeed.
+const CANCELLED: usize = 2;
 /// Between two things that are done to a card.
 pub(super) const BETWEEN: u64 = 1_000_000;
 
@@ -74,6 +76,30 @@ impl Asking<'_> {
                     && self.together(&[first, second], &[])?.first().is_some_and(|answer| ends_well(*answer))
                 {
                     pairs.push((one, other));
+                }
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// Which of those that end by themselves still succeed behind another one that was cancelled, again and again.
+    pub(super) fn behind_cancelled(
+        &mut self,
+        known: &[Known],
+        self_ending: &[(usize, usize)],
+    ) -> Result<Vec<(usize, usize)>, Error> {
+        let mut pairs = Vec::new();
+        let waiting = variants_last(known).filter(|(_, one)| one.operation.waits).take(PAIRED);
+        for (waits, beside) in waiting {
+            for &(one, _) in self_ending.iter().filter(|(first, second)| first == second) {
+                let mut questions = vec![beside.question; CANCELLED];
+                questions.push(known[one].question);
+                let answers = self.ask(&questions)?;
+                let last = answers.get(CANCELLED).copied();
+                if answers.iter().take(CANCELLED).all(|answer| *answer == Answer::Waits)
+                    && last.is_some_and(ends_well)
+                {
+                    pairs.push((waits, one));
                 }
             }
         }

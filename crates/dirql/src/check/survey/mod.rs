@@ -75,6 +75,8 @@ pub struct Survey {
     pub self_ending: Vec<(usize, usize)>,
     /// Pairs of which the first ends by itself and succeeds while the second is under way, which does not end so.
     pub ending_beside: Vec<(usize, usize)>,
+    /// Pairs of which the first waits, and the second ends by itself and succeeds where the first was cancelled before it.
+    pub behind_cancelled: Vec<(usize, usize)>,
     /// Pairs of which the first waits, and ends well when the second is made: one for one, and as well where more were made before.
     pub ended_by: Vec<(usize, usize)>,
     /// Those of them whose first does not wait where the second has been made before it.
@@ -360,6 +362,7 @@ pub fn survey(
         operations: Vec::new(),
         self_ending: Vec::new(),
         ending_beside: Vec::new(),
+        behind_cancelled: Vec::new(),
         ended_by: Vec::new(),
         ended_before: Vec::new(),
         ended_beside: Vec::new(),
@@ -421,6 +424,7 @@ fn ask(
     found.self_ending = asking.self_ending(&known, found.is_hardware)?;
     if extent == Extent::Everything {
         found.ending_beside = asking.ending_beside(&known, &found.self_ending)?;
+        found.behind_cancelled = asking.behind_cancelled(&known, &found.self_ending)?;
         found.ended_by = asking.ended_by(&known, &found.self_ending)?;
         for &(waits, ends) in &found.ended_by {
             if asking.all_end_spaced(&behind_needs(&known, &[ends, waits]))? {

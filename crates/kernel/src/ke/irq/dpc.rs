@@ -17,6 +17,7 @@ use crate::ke::levels::irql::{self, DISPATCH_LEVEL};
 use crate::ke::sched::processor::WaitsFor;
 use crate::ke::sched::{affinity, scheduler};
 use crate::ke::{history, pageable_object};
+use crate::ldr::symbols;
 use crate::verdict::Verdict;
 use crate::witness;
 
@@ -215,11 +216,41 @@ pub(crate) fn enqueue(
         } else {
             enqueue_ordinary(cx, target, queued, importance);
         }
+    } else if !by_timer {
+        lose(cx, dpc, [argument1, argument2])?;
     }
     if cx.count_event(Kind::DpcQueued) {
         cx.emit(Event::DpcQueued { dpc: dpc.address, inserted });
     }
     Ok(inserted)
+}
+
+/// What a DPC is queued with that is in a queue already is lost: said where its routine looks at it, and it has bits that those do not have with which the DPC
+/// will run.
+#[cold]
+fn lose(cx: &mut Cx<'_>, dpc: DriverPtr<KDPC>, given: [DriverPtr<()>; 2]) -> Flow<()> {
+    /// Of the first of them, among a DPC routine's.
+    const FIRST: usize = 2;
+    let kept = [cx.read(dpc + KDPC::SystemArgument1)?, cx.read(dpc + KDPC::SystemArgument2)?];
+    let routine = cx.read(dpc + KDPC::DeferredRoutine)?.address;
+    let is_lost = |place: usize| given[place].address & !kept[place].address != 0;
+    let lost = (0..kept.len()).find(|place| is_lost(*place) && cx.engine().looks_at(routine, FIRST + place));
+    let Some(place) = lost else { return Ok(()) };
+    let name = symbols::describe(cx, routine);
+    let message = format!(
+        "the DPC {:#x} was queued with {:#x} as SystemArgument{}, and is in the queue already with {:#x}: {name} looks at that and will not see the other",
+        dpc.address,
+        given[place].address,
+        place + 1,
+        kept[place].address,
+    );
+    let queued = cx.with(|k| queued_at(k, dpc.address));
+    let verdict = Verdict::warning("dpc-argument-lost", message);
+    cx.report(match queued {
+        Some(queued) => verdict.related("queued", queued),
+        None => verdict,
+    });
+    Ok(())
 }
 
 #[cold]
