@@ -856,6 +856,16 @@ mod tests {
     }
 
     #[test]
+    fn of_a_loop_that_compares_thousands_of_times_the_last_rounds_are_looked_at() {
+        let compare = |rip, left| Compare { rip, bytes: 4, asked: Asked::Order, left, right: 9_000 };
+        let mut compared: Vec<Compare> = (0..9_000).map(|round| compare(1, round)).collect();
+        compared.extend([compare(2, 7), compare(2, 7)]);
+        let telling = Came { life: 1, compared, new_code: false }.telling();
+        assert_eq!(telling.len(), 1 + OF_ONE, "each once");
+        assert_eq!((telling[0], telling[1]), (compare(2, 7), compare(1, 8_999)));
+    }
+
+    #[test]
     fn what_is_never_compared_is_not_guessed() {
         let came = || Ok(Some(Came { life: 0, compared: Vec::new(), new_code: false }));
         assert_eq!(wanted::<()>(Wanted::first(), 64, |_| came()), Ok(Vec::new()));

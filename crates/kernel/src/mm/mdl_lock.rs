@@ -47,6 +47,9 @@ pub(crate) fn probe_and_lock(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, mode: u8, ope
     if mode == USER_MODE && !in_user_half {
         return Err(ex::exception::raise(cx, NtStatus::ACCESS_VIOLATION, "MmProbeAndLockPages"));
     }
+    if mode != USER_MODE && in_user_half {
+        user_access::locked_as_the_kernels(cx, address, length);
+    }
     match lock(cx, mdl, operation)? {
         Ok(()) => {
             cx.with(|k| {

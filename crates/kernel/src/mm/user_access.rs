@@ -104,6 +104,29 @@ pub(crate) fn probed(cx: &mut Cx<'_>, start: u64, bytes: u64) {
     }
 }
 
+/// A driver is about to lock an application's memory and has said that it is the kernel's (`KernelMode`), so it is not probed by that.
+pub(crate) fn locked_as_the_kernels(cx: &mut Cx<'_>, start: u64, bytes: u64) {
+    let engine = cx.engine();
+    if !engine.is_checked() || ps::current_process(cx) == ps::process::SYSTEM {
+        return;
+    }
+    let Some(caller) = engine.caller() else { return };
+    let (strand, end) = (engine.strand(), start.saturating_add(bytes));
+    let (is_probed, is_judged) = cx.with(|k| {
+        let state = &mut k.mm.user_access;
+        let covers = |known: &Range| known.strand == strand && known.start <= start && known.end >= end;
+        (state.probed.iter().any(covers), !state.judged.insert(caller.rip))
+    });
+    if is_judged || is_probed || may_probe_inline(cx, caller.rip) {
+        return;
+    }
+    let message = format!(
+        "MmProbeAndLockPages was called with KernelMode for an application's memory at {start:#x}, which nothing has probed: an application that passes \
+         a kernel address has the driver lock that"
+    );
+    report(cx, "user-memory-not-probed", message, caller);
+}
+
 /// A driver touches an application's memory, by its own instruction or by a routine that moves bytes.
 pub(crate) fn touched(cx: &mut Cx<'_>, touch: &Touch) {
     let start = touch.start.max(touch.address);

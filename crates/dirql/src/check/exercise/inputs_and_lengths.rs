@@ -294,13 +294,12 @@ pub(super) fn pointers(operation: &Operation) -> String {
                 add(format!("ioctl h {code:#x} in memory {bad} out memory good"));
                 add(format!("ioctl h {code:#x} in memory {bad}"));
                 add(format!("ioctl h {code:#x} out memory {bad}"));
+                // Behind an input that the driver takes.
+                with_buffer(operation, "", &format!("memory {bad}")).into_iter().for_each(&mut add);
             }
             None if operation.command.starts_with("read") => add(format!("read h memory {bad}")),
             None => add(format!("write h memory {bad}")),
         }
-    }
-    if operation.code.is_some() {
-        with_buffer(operation, "", "memory constant").into_iter().for_each(&mut add);
     }
     let given = match operation.code {
         Some(code) => format!("ioctl h {code:#x} in"),

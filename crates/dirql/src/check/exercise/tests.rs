@@ -195,3 +195,47 @@ fn a_value_with_which_a_driver_does_not_start_hides_nothing_of_the_others() {
     assert!(requests.more.len() == 1 && requests.more[0].contains("Depth="), "{:?}", requests.more);
     assert_eq!(titled(&made, "with the values in the registry")[0].more.len(), 2, "both, to begin with");
 }
+
+#[test]
+fn what_was_cancelled_many_times_leaves_room_for_what_succeeds_behind_it() {
+    let survey = Survey { behind_cancelled: vec![(2, 0)], ..surveyed("unit", false) };
+    let all = exercises(&survey, 100);
+    let [exercise] = titled(&all, "that are cancelled")[..] else { panic!() };
+    assert_eq!(exercise.script.matches("async a ioctl h 0x222004 in u32:0; wait 1ms; cancel a").count(), 72);
+    let end = "async b ioctl h 0x222000 in u32:0; must-succeed b; cancel h; join b; close h";
+    assert!(exercise.script.ends_with(end), "{}", exercise.script);
+}
+
+#[test]
+fn where_stores_are_seen_late_one_request_waits_for_the_last_of_several() {
+    let other = operation(0x0022_2008, false, false);
+    let mut survey = surveyed("unit", false);
+    survey.operations.push(other);
+    survey.self_ending = vec![(0, 0), (0, 3), (3, 3)];
+    let all = exercises(&survey, 100);
+    let rows = titled(&all, "behind 3 of");
+    assert_eq!(rows.len(), 2, "either behind the other");
+    let three = ["ioctl h 0x222000 in u32:0"; 3].join("; ");
+    let script = format!("{three}; async a ioctl h 0x222008 in u32:0; must-end a; cancel h");
+    assert!(rows[0].script.contains(&script), "{}", rows[0].script);
+    assert!(rows.iter().all(|row| row.more == ["--platform=late-stores"] && row.processors == 2));
+}
+
+#[test]
+fn very_long_data_come_behind_very_long_data() {
+    let all = exercises(&surveyed("unit", false), 100);
+    let [long] = titled(&all, "very long data")[..] else { panic!() };
+    assert!(long.script.contains("ioctl h 0x222004 in fill:0x410041:65532 out 4096"), "{}", long.script);
+    assert_eq!(long.script.matches("async ").count(), 2 * 2 * 2 * 4, "each behind each, of four lengths");
+}
+
+#[test]
+fn registers_by_which_a_driver_knows_its_card_stay_as_they_are() {
+    let signals = vec!["pci#0 pulse".to_owned(), "pci#0 bar0".to_owned()];
+    let survey =
+        Survey { signals, identity: vec!["reg0=0:57415645+10:1".to_owned()], ..surveyed("pci", true) };
+    let all = exercises(&survey, 100);
+    let [held] = titled(&all, "while all registers hold 0x100")[..] else { panic!() };
+    let is_held = |at: &str| held.script.contains(&format!("poke pci#0 bar0+{at} 256;"));
+    assert!(is_held("4") && is_held("14") && !is_held("0") && !is_held("10"), "{}", held.script);
+}
