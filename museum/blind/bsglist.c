@@ -370,6 +370,7 @@ static NTSTATUS NTAPI ReadWrite(PDEVICE_OBJECT o, PIRP irp)
     }
     KeAcquireSpinLock(&d->Lock, &k);
     s = CanStart(d);
+    if (NT_SUCCESS(s) && (RD(d, DMA2_COMMAND) & START_DMA)) s = STATUS_DEVICE_BUSY; /* with one that was given up */
     if (NT_SUCCESS(s) && (at < 0 || at > d->MemLength || length > d->MemLength - at)) s = STATUS_INVALID_PARAMETER;
     if (NT_SUCCESS(s)) {
         IoMarkIrpPending(irp);

@@ -1,5 +1,5 @@
 /*
- * bulletin: a bulletin board. Readers wait (asynchronously, without limit) for the next bulletin on a topic; whoever posts one ends all of them with
+ * bulletin: a bulletin board. Readers wait (asynchronously, without limit) for the next bulletin on a topic; a program that posts one ends all of them with
  * its text.
  *
  * The bug: the poster walks the list of waiting readers and lets go of the lock to complete each, going on with the successor it remembered. That

@@ -174,7 +174,7 @@ static NTSTATUS DevCheck(PXF x, PIRP Irp)
         if (Out < sizeof(LONG))
             return STATUS_BUFFER_TOO_SMALL;
         Free = c->Free;
-        if (Free < 0) /* somebody is being refused right now */
+        if (Free < 0) /* one is being refused right now */
             Free = 0;
         RtlCopyMemory(Irp->AssociatedIrp.SystemBuffer, &Free, sizeof(LONG));
         Irp->IoStatus.Information = sizeof(LONG);

@@ -1,5 +1,5 @@
 /*
- * dozelog: keeps a diary of the machine's sleep: it notes when the system is told to go to another power state and when its own device has got there,
+ * dozelog: keeps a diary of the machine's sleep: it notes when the system is to go to another power state and when its own device has got there,
  * and programs read the entries.
  *
  * The bug: the result of PoRequestPowerIrp is not looked at. When it fails (no memory), the device's power request never comes, so the system power

@@ -39,7 +39,7 @@ typedef struct _CHIME {
     BOOLEAN Live;  /* guarded by the interrupt's lock, as is the next */
     ULONG Seen;
     KDPC Dpc;
-    ULONG Pending; /* bits nobody has taken yet; guarded by X.Lock */
+    ULONG Pending; /* bits not taken yet; guarded by X.Lock */
 } CHIME, *PCHIME;
 
 static ULONG Get(PCHIME c, ULONG Register)

@@ -195,7 +195,7 @@ static VOID DevIo(PXF x, PIRP Irp)
         return;
     }
     RtlCopyMemory(&n, Irp->AssociatedIrp.SystemBuffer, sizeof(n));
-    l->Start = KeQueryInterruptTime(); /* nobody looks at it while there is no current request */
+    l->Start = KeQueryInterruptTime(); /* it is not looked at while there is no current request */
     SetLive(l, TRUE, TRUE);
     KeAcquireSpinLock(&l->Lock, &Irql);
     l->Current = Irp;

@@ -3,7 +3,7 @@
  * fetch them. A writer only wakes the printer when the printer says that it sleeps.
  *
  * The bug: printer and writer each store one flag and then read the other's without a full barrier in between; the processor may read before its
- * own store is seen. Both can so miss each other: the printer goes to sleep with a line in the ring and nobody wakes it.
+ * own store is seen. Both can so miss each other: the printer goes to sleep with a line in the ring and is not woken.
  *
  * Device: none
  * Rule: request-timed-out

@@ -174,8 +174,11 @@ static VOID Flush(EXT *x, PVOID File, NTSTATUS Status)
     }
 }
 
+static VOID EndActive(EXT *x, PIRP Irp, NTSTATUS Status, ULONG_PTR Information);
+
 static VOID Kick(EXT *x)
 {
+    BOOLEAN Transfers = FALSE; /* one that was given up is under way still */
     KIRQL Irql;
     PIRP Irp;
 
@@ -183,11 +186,16 @@ static VOID Kick(EXT *x)
     Irp = x->H.Holds == 0 && !x->H.Busy ? IoCsqRemoveNextIrp(&x->H.Queue, NULL) : NULL;
     if (Irp != NULL) {
         x->H.Busy = TRUE;
-        x->H.Active = Irp;
         KeClearEvent(&x->H.Idle);
-        HwBegin(x, Irp);
+        Transfers = (Read(x, BENCH_DMA_COMMAND) & DMA_GO) != 0;
+        if (!Transfers) {
+            x->H.Active = Irp;
+            HwBegin(x, Irp);
+        }
     }
     KeReleaseSpinLock(&x->H.Lock, Irql);
+    if (Transfers)
+        EndActive(x, Irp, STATUS_DEVICE_BUSY, 0);
 }
 
 /* Who gets the active request has to end it. */

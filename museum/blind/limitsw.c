@@ -34,7 +34,7 @@
 typedef struct _LIMIT_EVENT {
     ULONG Changed;
     ULONG Levels;
-    ULONG Number; /* running; a gap: events nobody fetched in time */
+    ULONG Number; /* running; a gap: events not fetched in time */
 } LIMIT_EVENT;
 
 #define IOCTL_LIMIT_WAIT CTL_CODE(FILE_DEVICE_UNKNOWN, 0x801, METHOD_BUFFERED, FILE_READ_ACCESS) /* out: LIMIT_EVENT */
@@ -123,7 +123,7 @@ static VOID NTAPI LimitDpc(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argu
     Live = l->Live;
     KeReleaseInterruptSpinLock(l->Interrupt, Irql);
     if (!Live)
-        return; /* whoever starts or wakes the device looks at the latches */
+        return; /* a start or a wake-up looks at the latches */
 
     /* stop and power-down wait for this DPC before the registers go */
     Changed = GetBoard(l, BOARD_CHANGED);

@@ -1,6 +1,6 @@
 /*
- * palaver: a talking place for programs. Whoever opens \\.\Palaver hears what the others say: a write goes to all other handles, a read takes the oldest
- * message this handle has not heard yet.
+ * palaver: a talking place for programs. A handle to \\.\Palaver gets what the others write: a write goes to all other handles, a read takes the oldest
+ * message this handle has not got yet.
  *
  * The bug: a message is counted up for a listener only after it stands in the listener's list; a listener that hears it in between gives back the reference
  * of the speaker, and the message is freed while the speaker still delivers it (and is freed again at the end).
@@ -41,7 +41,7 @@ typedef struct _PAL_LISTENER {
 } PAL_LISTENER, *PPAL_LISTENER;
 
 typedef struct _PAL_STATE {
-    ULONG Waiting; /* messages not heard yet */
+    ULONG Waiting; /* messages not read yet */
     ULONG Missed;  /* messages lost because too many waited or memory was short */
 } PAL_STATE, *PPAL_STATE;
 

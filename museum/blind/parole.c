@@ -3,7 +3,7 @@
  * (Fletcher, 32 bits) and wakes the program again. A program may read the sum of the block it wrote last.
  *
  * The bug: the thread says "I am going to sleep" and then looks whether the ring is empty; the writer puts its job into the ring and then looks whether the
- * thread sleeps. Without a barrier both may look before their own store is seen by the other CPU: nobody wakes the thread, and the program hangs in the kernel.
+ * thread sleeps. Without a barrier both may look before their own store is seen by the other CPU: the thread is not woken, and the program hangs in the kernel.
  *
  * Device: none
  * Rule: irp-never-completed

@@ -3,7 +3,7 @@
  * first long word of the window takes it. Programs wait for events.
  *
  * The bug: the ISR switches the bridge's interrupt off and the DPC switches it on again when it is through, without a look at whether the driver has left the
- * hardware meanwhile. After a stop, a removal or on the way to D3 the interrupt is on and nobody answers it: the shared line storms, the machine hangs.
+ * hardware meanwhile. After a stop, a removal or on the way to D3 the interrupt is on and is not answered: the shared line storms, the machine hangs.
  *
  * Device: PCI\VEN_10B5&DEV_9050
  * Rule: interrupt-not-connected, use-after-free, interrupt-storm

@@ -153,7 +153,7 @@ static VOID NTAPI QuaDpc(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argume
         YkDone(&x->Yk, Irp, Status, Length);
 }
 
-/* The card cannot be told to give up its transfer; the common buffer stays its own until it has. */
+/* The card cannot be made to give up its transfer; the common buffer stays its own until it has. */
 static VOID NTAPI QuaLate(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argument2)
 {
     PQUA_EXT x = Context;

@@ -1,9 +1,9 @@
 /*
  * tocsin: an alarm panel with sixteen contacts. A program waits for any of the contacts it names and learns which of them have tripped; a trip is kept until
- * somebody has been told.
+ * they are read.
  *
  * The bug: the register with the trips clears itself when it is read, and the ISR passes what it read to the DPC as the DPC's argument. If the DPC is still
- * queued from an interrupt before, KeInsertQueueDpc does nothing and the second lot of trips is lost: an alarm that nobody hears.
+ * queued from an interrupt before, KeInsertQueueDpc does nothing and the second lot of trips is lost: an alarm without a sound.
  *
  * Device: PCI\VEN_1DA7&DEV_0002
  * Rule: dpc-argument-lost
@@ -41,7 +41,7 @@ typedef struct _TOC_EXT {
     ULONG Seen;        /* by the ISR; changed in step with it */
     KDPC Dpc;
     YK_QUEUE Waiting;
-    ULONG Latched;     /* trips nobody has been told; under HwLock */
+    ULONG Latched;     /* trips not read yet; under HwLock */
 } TOC_EXT, *PTOC_EXT;
 
 #define TOC_WANTED(i) (*(PULONG)(i)->AssociatedIrp.SystemBuffer)
@@ -130,22 +130,22 @@ static BOOLEAN TocMatch(PYK d, PIRP Irp)
 /* Tells the waiting requests what has tripped. */
 static VOID TocTell(PTOC_EXT x)
 {
-    LIST_ENTRY Told;
+    LIST_ENTRY Ended;
     PIRP Irp;
     ULONG Trips;
     KIRQL Irql;
 
-    InitializeListHead(&Told);
+    InitializeListHead(&Ended);
     KeAcquireSpinLock(&x->Yk.HwLock, &Irql);
     while ((Irp = IoCsqRemoveNextIrp(&x->Waiting.Csq, &x->Waiting)) != NULL) {
         Trips = TOC_WANTED(Irp) & x->Latched;
         x->Latched &= ~Trips;
         TOC_WANTED(Irp) = Trips;
-        InsertTailList(&Told, &Irp->Tail.Overlay.ListEntry);
+        InsertTailList(&Ended, &Irp->Tail.Overlay.ListEntry);
     }
     KeReleaseSpinLock(&x->Yk.HwLock, Irql);
-    while (!IsListEmpty(&Told)) {
-        Irp = CONTAINING_RECORD(RemoveHeadList(&Told), IRP, Tail.Overlay.ListEntry);
+    while (!IsListEmpty(&Ended)) {
+        Irp = CONTAINING_RECORD(RemoveHeadList(&Ended), IRP, Tail.Overlay.ListEntry);
         YkFinish(&x->Yk, Irp, STATUS_SUCCESS, sizeof(ULONG));
     }
 }

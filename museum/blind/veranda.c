@@ -205,7 +205,7 @@ static VOID VerGone(PYK d)
     KeReleaseMutex(&x->Setup, FALSE);
 }
 
-/* Nobody notes or reads any more. */
+/* Nothing is noted or read any more. */
 static VOID VerUninit(PYK d)
 {
     PVER_EXT x = CONTAINING_RECORD(d, VER_EXT, Yk);

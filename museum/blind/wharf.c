@@ -3,7 +3,7 @@
  * wait for the other side to ring.
  *
  * The bug: a request to wait looks whether the device is gone and then goes into the queue. If the device is lost in between, the queue has been emptied
- * before the request comes into it: the program is never told and waits for a ring from a card that is not there, and the removal waits for the program.
+ * before the request comes into it: the program is never answered and waits for a ring from a card that is not there, and the removal waits for the program.
  *
  * Device: PCI\VEN_1DA7&DEV_0003
  * Rule: request-pending-after-surprise-removal

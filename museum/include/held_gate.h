@@ -169,7 +169,7 @@ static VOID XfPump(PXF x)
     KIRQL Irql;
     PIRP Irp;
 
-    KeRaiseIrql(DISPATCH_LEVEL, &Irql); /* nobody is to suspend or preempt it half-way */
+    KeRaiseIrql(DISPATCH_LEVEL, &Irql); /* not to be suspended or preempted half-way */
     KeAcquireSpinLockAtDpcLevel(&x->Lock);
     if (x->Pumping) {
         x->Again = TRUE;

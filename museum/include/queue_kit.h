@@ -6,7 +6,7 @@
  * - StartIo(d, Irp) is called at DISPATCH_LEVEL for one request at a time; it or a DPC of it ends the request with YkDone within a limited time.
  * - Enable/Disable are called at DISPATCH_LEVEL under HwLock when the registers become usable/are about to become unusable; d->Live tells so under HwLock.
  * - Start/Stop take and give back resources at PASSIVE_LEVEL; Stop has to bear a Start that failed half way. Settled is called when the lower driver has
- *   been told of the stop or removal: the card reaches no memory any more.
+ *   learnt of the stop or removal: the card reaches no memory any more.
  * - Gone is called (perhaps twice) when the device is lost or removed: it ends the requests that wait elsewhere.
  */
 #ifndef YKIT_H

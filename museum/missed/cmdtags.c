@@ -224,7 +224,7 @@ static VOID DevFree(PXF x)
     UNREFERENCED_PARAMETER(x);
 }
 
-/* The card begins without commands (of whoever was here before). */
+/* The card begins without commands (of before). */
 static VOID DevUp(PXF x)
 {
     PTAGGER t = CONTAINING_RECORD(x, TAGGER, X);

@@ -1,6 +1,6 @@
 /*
- * tithe: keeps sums for programs that collect in several places. One program opens a collection and gets its number; whoever knows the number may add to it;
- * whoever closes it gets the sum. The numbers go out over a line whose frames have eight bits for them.
+ * tithe: keeps sums for programs that collect in several places. One program opens a collection and gets its number; each that knows the number may add to it;
+ * the one that closes it gets the sum. The numbers go out over a line whose frames have eight bits for them.
  *
  * The bug: the next number is simply the last one plus one. After 256 openings the numbers begin anew without a look at those that are still in use: two
  * collections have the same number, amounts go to the wrong one, and a close takes another program's collection away.

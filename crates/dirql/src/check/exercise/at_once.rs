@@ -159,7 +159,7 @@ fn in_a_row(survey: &Survey, name: &str, operations: &[&Operation]) -> Vec<(Stri
         let script = format!(
             "{}; {}; {}; {}{ENDED_ALONE}",
             open(name),
-            vec![one.command.as_str(); IN_A_ROW].join("; "),
+            [one.command.as_str(); IN_A_ROW].join("; "),
             asks("a", other),
             owed(survey, (one, other), "a")
         );
