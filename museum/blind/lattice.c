@@ -97,6 +97,7 @@ struct EXT {
     PUCHAR Buffer;
     PHYSICAL_ADDRESS BufferAddress;
     volatile LONG Causes; /* from the interrupt routine to the DPC */
+    BOOLEAN GivenUp;      /* a request whose transfer may be under way; under H.Lock */
 
     KSPIN_LOCK EventLock; /* taken before WaiterLock */
     ULONG Events;         /* that are not given out yet */
@@ -178,7 +179,7 @@ static VOID EndActive(EXT *x, PIRP Irp, NTSTATUS Status, ULONG_PTR Information);
 
 static VOID Kick(EXT *x)
 {
-    BOOLEAN Transfers = FALSE; /* one that was given up is under way still */
+    BOOLEAN Transfers = FALSE; /* that of one that was given up is under way */
     KIRQL Irql;
     PIRP Irp;
 
@@ -187,8 +188,9 @@ static VOID Kick(EXT *x)
     if (Irp != NULL) {
         x->H.Busy = TRUE;
         KeClearEvent(&x->H.Idle);
-        Transfers = (Read(x, BENCH_DMA_COMMAND) & DMA_GO) != 0;
+        Transfers = x->GivenUp && (Read(x, BENCH_DMA_COMMAND) & DMA_GO) != 0;
         if (!Transfers) {
+            x->GivenUp = FALSE;
             x->H.Active = Irp;
             HwBegin(x, Irp);
         }
@@ -248,6 +250,7 @@ static VOID NTAPI OnWatchdog(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Ar
     if (KeQueryInterruptTime() + 10000 >= x->H.Deadline) {
         Irp = x->H.Active;
         x->H.Active = NULL;
+        x->GivenUp |= Irp != NULL;
     }
     KeReleaseSpinLockFromDpcLevel(&x->H.Lock);
     if (Irp != NULL)
