@@ -153,6 +153,9 @@ pub(super) const NEVER_ENDS: [&str; 2] = ["irp-never-completed", "stuck"];
 /// Rules about what a late card still uses, and about what is left to such a card for ever, so that it may.
 const KEPT_FROM_LATE_CARDS: [&str; 3] = ["dma-after-unmap", "dma-adapter-leak", "common-buffer-leak"];
 
+/// The rule about commands that a busy card ignores: a card that answers nothing at all is no busy one.
+const IGNORED: &str = "register-write-ignored";
+
 /// The command by which a card is gone, and ends nothing any more.
 pub(super) const PULLED: &str = "surprise-remove";
 
@@ -165,9 +168,12 @@ pub fn causes(report: &Report, exercise: &Exercise) -> Vec<Cause> {
     if exercise.card_is_unknown && !was_pulled(report, &exercise.script) {
         causes.retain(|cause| !NEVER_ENDS.contains(&&*cause.rule));
     }
-    let is_late = |option: &String| option.starts_with(LATE_CARDS) || option.starts_with(SILENT_CARDS);
-    if exercise.more.iter().any(is_late) {
+    let has = |platform: &str| exercise.more.iter().any(|option| option.starts_with(platform));
+    if has(LATE_CARDS) || has(SILENT_CARDS) {
         causes.retain(|cause| !KEPT_FROM_LATE_CARDS.contains(&&*cause.rule));
+    }
+    if has(SILENT_CARDS) {
+        causes.retain(|cause| cause.rule != IGNORED);
     }
     causes
 }

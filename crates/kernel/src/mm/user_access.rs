@@ -104,6 +104,15 @@ pub(crate) fn probed(cx: &mut Cx<'_>, start: u64, bytes: u64) {
     }
 }
 
+/// Whether the thread has probed the range, and whether the instruction has been judged: it is from now on.
+fn known(cx: &mut Cx<'_>, Range { strand, start, end, rip }: Range) -> (bool, bool) {
+    cx.with(|k| {
+        let state = &mut k.mm.user_access;
+        let covers = |known: &Range| known.strand == strand && known.start <= start && known.end >= end;
+        (state.probed.iter().any(covers), !state.judged.insert(rip))
+    })
+}
+
 /// A driver is about to lock an application's memory and has said that it is the kernel's (`KernelMode`), so it is not probed by that.
 pub(crate) fn locked_as_the_kernels(cx: &mut Cx<'_>, start: u64, bytes: u64) {
     let engine = cx.engine();
@@ -111,12 +120,8 @@ pub(crate) fn locked_as_the_kernels(cx: &mut Cx<'_>, start: u64, bytes: u64) {
         return;
     }
     let Some(caller) = engine.caller() else { return };
-    let (strand, end) = (engine.strand(), start.saturating_add(bytes));
-    let (is_probed, is_judged) = cx.with(|k| {
-        let state = &mut k.mm.user_access;
-        let covers = |known: &Range| known.strand == strand && known.start <= start && known.end >= end;
-        (state.probed.iter().any(covers), !state.judged.insert(caller.rip))
-    });
+    let range = Range { strand: engine.strand(), start, end: start.saturating_add(bytes), rip: caller.rip };
+    let (is_probed, is_judged) = known(cx, range);
     if is_judged || is_probed || may_probe_inline(cx, caller.rip) {
         return;
     }
@@ -140,11 +145,7 @@ pub(crate) fn touched(cx: &mut Cx<'_>, touch: &Touch) {
     if touch.kind == TouchKind::Read {
         fetched(cx, range);
     }
-    let (is_probed, is_judged) = cx.with(|k| {
-        let state = &mut k.mm.user_access;
-        let covers = |known: &Range| known.strand == strand && known.start <= start && known.end >= end;
-        (state.probed.iter().any(covers), !state.judged.insert(touch.caller.rip))
-    });
+    let (is_probed, is_judged) = known(cx, range);
     if is_judged {
         return;
     }
@@ -171,11 +172,8 @@ pub(crate) fn missed(cx: &mut Cx<'_>, address: u64, kind: TouchKind, caller: &Ca
         return;
     }
     let strand = cx.engine().strand();
-    let (is_probed, is_judged) = cx.with(|k| {
-        let state = &mut k.mm.user_access;
-        let covers = |known: &Range| known.strand == strand && (known.start..known.end).contains(&address);
-        (state.probed.iter().any(covers), !state.judged.insert(caller.rip))
-    });
+    let range = Range { strand, start: address, end: address.saturating_add(1), rip: caller.rip };
+    let (is_probed, is_judged) = known(cx, range);
     if is_judged || is_probed || may_probe_inline(cx, caller.rip) {
         return;
     }

@@ -127,11 +127,6 @@ const LATER_BUS: &str = "--platform=later-bus";
 const METHOD_BUFFERED: u32 = 0;
 const METHOD_NEITHER: u32 = 3;
 
-/// Requests that take data from the application.
-fn takes_data(survey: &Survey) -> impl Iterator<Item = &Operation> {
-    survey.operations.iter().filter(|one| !one.variant && gives_or_takes(one).0)
-}
-
 /// What is to be tried, in this order. `budget` is how much of each, in hundredths of the usual.
 #[must_use]
 pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
@@ -297,7 +292,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         let title = format!("{} and {} of changing lengths", words(gives), words(takes));
         plan.add(title, format!("{open}; {}", changing(gives, takes)), Kind::Usual);
     }
-    let taking: Vec<&Operation> = takes_data(survey).collect();
+    let taking: Vec<&Operation> = operations().filter(|one| gives_or_takes(one).0).collect();
     if !taking.is_empty() {
         plan.add("very long data behind very long ones", format!("{open}; {}", great(&taking)), Kind::Little);
     }
