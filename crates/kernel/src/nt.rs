@@ -187,9 +187,9 @@ const _: () = assert!(Kind::ALL.len() <= Kinds::BITS as usize, "a subscription h
 const EVENTS_OF_A_CALL: u64 = 2;
 
 /// How many events so many calls are that the kernel was not asked about: those of them that were answered in advance, of a framework's function or
-/// of a callback's moment, are one.
+/// of a callback's moment, are one. Counters that a driver has written over without checks are any numbers: what comes of them must not end the report.
 fn events_of_calls(short: u64, answered: u64) -> u64 {
-    EVENTS_OF_A_CALL * (short - answered) + answered
+    EVENTS_OF_A_CALL.wrapping_mul(short.wrapping_sub(answered)).wrapping_add(answered)
 }
 
 /// What the readers of a machine knew at one time, in the order of their subscriptions.
@@ -406,7 +406,9 @@ impl Nt {
 
     /// See [`Cx::next_event`].
     pub(crate) fn next_event(&self) -> u64 {
-        self.events.get() + events_of_calls(self.engine.short_calls(), self.engine.answered_calls())
+        self.events
+            .get()
+            .wrapping_add(events_of_calls(self.engine.short_calls(), self.engine.answered_calls()))
     }
 
     /// See [`Cx::count_event`].
