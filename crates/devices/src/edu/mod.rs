@@ -123,7 +123,7 @@ impl Edu {
             Register::DmaSource if idle => self.source = value,
             Register::DmaDestination if idle => self.destination = value,
             Register::DmaCount if idle => self.count = value,
-            Register::DmaCommand if idle && Command(low32(value)).is(Command::START) => {
+            Register::DmaCommand if Command(low32(value)).is(Command::START) => {
                 self.check_transfer(Command(low32(value)))?;
                 self.command = value;
                 self.transferred = Some(Plan::new(self.settings.freedom, now, self.settings.transfer));

@@ -271,7 +271,10 @@ fn while_a_transfer_runs_its_registers_hear_nothing_and_the_others_do() {
         both.ours.write(CARD, 0, offset, Width::Qword, 0x1234);
         both.qemus.write(offset, 8, 0x1234);
     }
-    start(&mut both, 3);
+    // Ours says so.
+    let ignored = both.ours.try_write(CARD, 0, COMMAND, Width::Qword, 3).unwrap_err();
+    assert!(ignored.ends_with("starts no transfer while the one before is under way"), "{ignored}");
+    both.qemus.write(COMMAND, 8, 3);
     start(&mut both, 0);
     for (offset, value) in [(SOURCE, 0x10_0000), (DESTINATION, BUFFER), (COUNT, 16), (COMMAND, 5)] {
         assert_eq!(both.read(offset, 8), value);

@@ -65,7 +65,7 @@ impl Asking<'_> {
         self_ending: &[(usize, usize)],
     ) -> Result<Vec<(usize, usize)>, Error> {
         let mut pairs = Vec::new();
-        for &(one, _) in self_ending.iter().filter(|(one, other)| one == other) {
+        for one in alone(self_ending) {
             for (other, beside) in variants_last(known).take(PAIRED) {
                 if one == other || self_ending.contains(&(one.min(other), one.max(other))) {
                     continue;
@@ -89,9 +89,8 @@ impl Asking<'_> {
         self_ending: &[(usize, usize)],
     ) -> Result<Vec<(usize, usize)>, Error> {
         let mut pairs = Vec::new();
-        let waiting = variants_last(known).filter(|(_, one)| one.operation.waits).take(PAIRED);
-        for (waits, beside) in waiting {
-            for &(one, _) in self_ending.iter().filter(|(first, second)| first == second) {
+        for (waits, beside) in waiting(known) {
+            for one in alone(self_ending) {
                 let mut questions = vec![beside.question; CANCELLED];
                 questions.push(known[one].question);
                 let answers = self.ask(&questions)?;
@@ -132,9 +131,8 @@ impl Asking<'_> {
         self_ending: &[(usize, usize)],
     ) -> Result<Vec<(usize, usize)>, Error> {
         let mut pairs = Vec::new();
-        let waiting = variants_last(known).filter(|(_, one)| one.operation.waits).take(PAIRED);
-        for (waits, _) in waiting {
-            for &(ends, _) in self_ending.iter().filter(|(first, second)| first == second) {
+        for (waits, _) in waiting(known) {
+            for ends in alone(self_ending) {
                 let sequences = [
                     &[waits, ends][..],
                     &[ends, waits, ends],
@@ -172,10 +170,9 @@ impl Asking<'_> {
         self_ending: &[(usize, usize)],
         ended_by: &[(usize, usize)],
     ) -> Result<Vec<EndedBeside>, Error> {
-        let alone = || self_ending.iter().filter(|(one, other)| one == other).map(|(one, _)| *one);
         let mut all: Vec<EndedBeside> = Vec::new();
         for &(waits, ends) in ended_by {
-            let leaves_it = alone().filter(|beside| !ended_by.contains(&(waits, *beside)));
+            let leaves_it = alone(self_ending).filter(|beside| !ended_by.contains(&(waits, *beside)));
             all.extend(leaves_it.map(|beside| EndedBeside { waits, ends, beside }));
         }
         let code = |place: usize| known[place].operation.code;
@@ -310,6 +307,16 @@ impl Asking<'_> {
         })?;
         Ok(answers.unwrap_or_else(|| vec![Answer::Ends(0)]))
     }
+}
+
+/// The first that wait, variants last.
+fn waiting(known: &[Known]) -> impl Iterator<Item = (usize, &Known)> {
+    variants_last(known).filter(|(_, one)| one.operation.waits).take(PAIRED)
+}
+
+/// Of the pairs that end by themselves, those of two of one kind: its place.
+fn alone(self_ending: &[(usize, usize)]) -> impl Iterator<Item = usize> {
+    self_ending.iter().filter(|(one, other)| one == other).map(|(one, _)| *one)
 }
 
 /// All requests with their places, those first that are no variants: each time so many are taken.
