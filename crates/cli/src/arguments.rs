@@ -150,6 +150,7 @@ pub(crate) struct Setup {
     /// `late-cards=N` (what a card does by itself comes in the moment in which the N-th time limit of a driver ends, or the last there is), `silent-cards` (it
     /// comes 200 s late), `late-stores` (other processors see a processor's stores late, in their order, as from its store buffer),
     /// `later-bus` (bus drivers answer requests that they may pend later, in threads of their own, and power requests at DISPATCH_LEVEL),
+    /// `stand-ins` (a device that a driver opens by name and that is not there is: it can be opened, and refuses what it is asked),
     /// `32-bit-programs` (IoIs32bitProcess says so of the script's programs), `drive` (without --files, there is a drive C: with the folders of a new Windows),
     /// `low-memory` (contiguous memory and addresses for DMA lie below 256 MiB),
     /// `posted=TIME` (a write to device memory arrives so much later, e.g. `2us`, or at once, as the policy chooses; a read brings it home); several

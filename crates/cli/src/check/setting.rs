@@ -21,6 +21,9 @@ fn larger_card() -> String {
 const OPENS_FILES: [&str; 5] = ["ZwCreateFile", "NtCreateFile", "ZwOpenFile", "NtOpenFile", "IoCreateFile"];
 /// A drive without files.
 const DRIVE: &str = "drive";
+/// What they open others' devices by, and what stands there if those are not there.
+const OPENS_DEVICES: [&str; 2] = ["IoGetDeviceObjectPointer", "IoAttachDevice"];
+const STAND_INS: &str = "stand-ins";
 /// A computer with little memory.
 pub(super) const LOW_MEMORY: &str = "low-memory";
 
@@ -48,6 +51,10 @@ pub(super) fn complete(setup: &mut Setup) -> Result<Vec<String>> {
     if setup.files.is_none() && !setup.platform().drive && imports_any(setup, &OPENS_FILES) {
         more.push(format!("--platform={DRIVE}"));
         setup.platform.push(DRIVE.to_owned());
+    }
+    if !setup.platform().stand_ins && imports_any(setup, &OPENS_DEVICES) {
+        more.push(format!("--platform={STAND_INS}"));
+        setup.platform.push(STAND_INS.to_owned());
     }
     Ok(more)
 }

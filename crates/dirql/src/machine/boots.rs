@@ -42,11 +42,20 @@ struct Place {
     notes: Vec<String>,
 }
 
+/// How prompt a driver's surroundings are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tempo {
+    /// The cards are so prompt,
+    Cards(Promptness),
+    /// or the drivers below are, which answer later.
+    Below(Promptness),
+}
+
 /// Where the driver is loaded and its devices are started.
 struct Started {
     place: Place,
-    /// How prompt the cards are, if not as the machine was described.
-    cards: Option<Promptness>,
+    /// How prompt its surroundings are, if not as the machine was described.
+    tempo: Option<Tempo>,
     /// What was asked until then, if that was counted.
     asked: Option<Occurrences>,
 }
@@ -146,18 +155,18 @@ impl Boots {
         if is_at_script { self.boot_to_script(chooser, act) } else { self.boot(chooser, act) }
     }
 
-    /// As [`Boots::boot_to_script`], of a machine whose cards are so prompt, and not as it was described.
+    /// As [`Boots::boot_to_script`], of a machine whose surroundings are so prompt, and not as it was described.
     pub(crate) fn boot_with<R>(
         &mut self,
-        cards: Option<Promptness>,
+        tempo: Option<Tempo>,
         policy: Box<dyn Chooser>,
         act: impl FnOnce(&Machine) -> R,
     ) -> Result<(R, Report), Error> {
         match &self.started {
-            Some(started) if started.cards == cards => self.machine.back_to(&started.place),
+            Some(started) if started.tempo == tempo => self.machine.back_to(&started.place),
             _ => {
-                self.start(cards, Box::new(Defaults))?;
-                self.note_start(cards, None)?;
+                self.start(tempo, Box::new(Defaults))?;
+                self.note_start(tempo, None)?;
             }
         }
         self.machine.nt().decide_by(policy);
@@ -192,7 +201,7 @@ impl Boots {
     /// Boots the machine the usual way to where a script begins, for a search. If its driver is not ready there, that is the run's end.
     pub(crate) fn start_to_search(&mut self) -> Result<Option<Report>, Error> {
         match &self.started {
-            Some(Started { place, cards: None, asked: Some(_) }) => self.machine.back_to(place),
+            Some(Started { place, tempo: None, asked: Some(_) }) => self.machine.back_to(place),
             _ => {
                 let count = Counted::default();
                 self.start(None, Box::new(count.clone()))?;
@@ -213,22 +222,29 @@ impl Boots {
     }
 
     /// The machine has been started the usual way. What has failed, or does not end, is gone through again each time.
-    fn note_start(&mut self, cards: Option<Promptness>, count: Option<Counted>) -> Result<(), Error> {
+    fn note_start(&mut self, tempo: Option<Tempo>, count: Option<Counted>) -> Result<(), Error> {
         if self.machine.is_ready() {
             let asked = count.map(|count| count.asked());
-            self.started = Some(Started { place: self.machine.place()?, cards, asked });
+            self.started = Some(Started { place: self.machine.place()?, tempo, asked });
         }
         Ok(())
     }
 
     /// Takes the machine back to where its kernel is up, and has the driver loaded and started.
-    fn start(&mut self, cards: Option<Promptness>, policy: Box<dyn Chooser>) -> Result<(), Error> {
+    fn start(&mut self, tempo: Option<Tempo>, policy: Box<dyn Chooser>) -> Result<(), Error> {
         let Self { machine, bare, work, started, absent: _ } = self;
         *started = None;
         machine.back_to(bare);
         machine.nt().decide_by(policy);
-        if let Some(cards) = cards {
-            machine.inside(|nt| nt.cx().with(|k| k.hal.platform.cards = cards));
+        if let Some(tempo) = tempo {
+            machine.inside(|nt| {
+                nt.cx().with(|k| {
+                    let (Tempo::Cards(promptness) | Tempo::Below(promptness)) = tempo;
+                    let platform = &mut k.hal.platform;
+                    platform.cards = promptness;
+                    platform.later_bus |= matches!(tempo, Tempo::Below(_));
+                });
+            });
         }
         machine.set_up(work)
     }

@@ -42,6 +42,7 @@ use crate::reg;
 use crate::report::{Dismissal, Failure, Report};
 
 pub use boots::Boots;
+pub(crate) use boots::Tempo;
 pub use explore::{Exploration, Mark, put};
 pub use handle::Handle;
 pub use port::{CompletionPort, Packet};

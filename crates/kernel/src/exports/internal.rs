@@ -51,6 +51,7 @@ exports! { INTERNAL:
     : IopForwardCompletion(3) @ 0..=2 => io::query::forward_completion;
     : IopInvalidDeviceRequest(2) @ 0..=2 => io::driver::invalid_device_request;
     : IopTimerDispatch(2) @ 2..=2 => io::timer::tick;
+    : PciCancelAnswer(2) @ 2..=2 => pnp::answer_later::cancel;
     : PciCancelWaitWake(2) @ 2..=2 => pnp::wake::cancel;
     : PciDispatchPnp(2) @ 0..=0 => pnp::bus_pnp::dispatch;
     : PciDispatchPower(2) @ 0..=2 => pnp::bus_power::dispatch;
@@ -63,4 +64,5 @@ exports! { INTERNAL:
     : PciTranslateBusAddress(5) @ 0..=2 => pnp::bus_interface::translate;
     : PopIdleTick(2) @ 2..=2 => po::idle::tick;
     : RootDispatchPnp(2) @ 0..=0 => pnp::root::dispatch;
+    : StandInAgree(2) @ 0..=0 => io::stand_in::agree;
 }

@@ -34,6 +34,8 @@ pub struct Platform {
     pub late_stores: bool,
     /// Bus drivers answer the Plug and Play requests that they may later, in threads of their own, and power requests later at DISPATCH_LEVEL: [`crate::pnp::bus`].
     pub later_bus: bool,
+    /// What a driver opens by name and what is not there has a stand-in: [`crate::io::stand_in`].
+    pub stand_ins: bool,
     /// The script's programs are of 32 bits, as `IoIs32bitProcess` says of their requests. Their memory lies where that of others does.
     pub programs_of_32_bits: bool,
     /// There is a drive `C:` with the folders of a new Windows, where none is given: [`crate::fs::folder::Folder::of_new_windows`].
@@ -68,6 +70,7 @@ impl Default for Platform {
             cards: Promptness::InTime,
             late_stores: false,
             later_bus: false,
+            stand_ins: false,
             programs_of_32_bits: false,
             drive: false,
             low_memory: false,
@@ -106,6 +109,7 @@ impl fmt::Display for Platform {
             cards,
             late_stores,
             later_bus,
+            stand_ins,
             programs_of_32_bits,
             drive,
             low_memory,
@@ -122,6 +126,7 @@ impl fmt::Display for Platform {
             (shifted_bus, "shifted-bus"),
             (late_stores, "late-stores"),
             (later_bus, "later-bus"),
+            (stand_ins, "stand-ins"),
             (programs_of_32_bits, "32-bit-programs"),
             (drive, "drive"),
             (low_memory, "low-memory"),
@@ -146,7 +151,7 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = String;
 
-    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `later-bus`, `32-bit-programs`, `drive`, `low-memory`, `posted=NS`, with commas between them.
+    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `later-bus`, `stand-ins`, `32-bit-programs`, `drive`, `low-memory`, `posted=NS`, with commas between them.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut platform = Self::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -157,6 +162,7 @@ impl FromStr for Platform {
                 None if part == "shifted-bus" => platform.shifted_bus = true,
                 None if part == "late-stores" => platform.late_stores = true,
                 None if part == "later-bus" => platform.later_bus = true,
+                None if part == "stand-ins" => platform.stand_ins = true,
                 None if part == "32-bit-programs" => platform.programs_of_32_bits = true,
                 None if part == "drive" => platform.drive = true,
                 None if part == "low-memory" => platform.low_memory = true,
@@ -184,7 +190,7 @@ impl FromStr for Platform {
                 _ => {
                     return Err(format!(
                         "`{part}` is nothing a platform has; there are messages=N, fully-specified, relayed-lines, \
-                         before-vista, shifted-bus, quick-cards=N, late-cards=N, silent-cards, late-stores, later-bus, 32-bit-programs, drive, low-memory and posted=TIME"
+                         before-vista, shifted-bus, quick-cards=N, late-cards=N, silent-cards, late-stores, later-bus, stand-ins, 32-bit-programs, drive, low-memory and posted=TIME"
                     ));
                 }
             }

@@ -139,7 +139,7 @@ fn refuse_missing(cx: &mut Cx<'_>, driver: DriverPtr<DRIVER_OBJECT>) -> Flow<()>
     Ok(())
 }
 
-/// The preset dispatch routine: completes with `STATUS_INVALID_DEVICE_REQUEST`. Bus drivers may do so later (`pnp::bus`).
+/// The preset dispatch routine: completes with `STATUS_INVALID_DEVICE_REQUEST`. Drivers of ours may do so later (`pnp::answer_later`).
 ///
 /// # Errors
 /// As completing.
@@ -148,7 +148,7 @@ pub fn invalid_device_request(
     device: DriverPtr<DEVICE_OBJECT>,
     irp: DriverPtr<IRP>,
 ) -> Flow<NtStatus> {
-    if let Some(pended) = pnp::bus::refuse_later(cx, device, irp)? {
+    if let Some(pended) = pnp::answer_later::refuse(cx, device, irp)? {
         return Ok(pended);
     }
     cx.write((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Status, NtStatus::INVALID_DEVICE_REQUEST)?;

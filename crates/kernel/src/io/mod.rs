@@ -61,6 +61,7 @@ pub(crate) mod routine;
 pub(crate) mod share_access;
 pub(crate) mod shutdown;
 pub(crate) mod stack;
+pub(crate) mod stand_in;
 pub(crate) mod start_packet;
 pub(crate) mod system_request;
 #[cfg(test)]
@@ -109,6 +110,7 @@ pub struct State {
     pub(crate) remove_locks: BTreeMap<u64, remove_lock::Tags>,
     pub(crate) work_items: BTreeMap<u64, work_item::Item>,
     pub(crate) timers: BTreeMap<u64, timer::Timer>,
+    pub(crate) stand_ins: stand_in::State,
     pub(crate) shutdown: Vec<u64>,
     /// The same, for the last-chance notification.
     pub(crate) last_chance: Vec<u64>,

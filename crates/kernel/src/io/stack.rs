@@ -10,7 +10,7 @@ use abi::{
 use engine::Flow;
 
 use super::file::{self, OpenOptions};
-use super::integrity;
+use super::{integrity, stand_in};
 use super::violation::{MOST_DEVICES, device_name, io_manager};
 use crate::cx::{Cx, Kernel};
 use crate::ob;
@@ -196,8 +196,9 @@ pub(crate) fn detach(cx: &mut Cx<'_>, target: DriverPtr<DEVICE_OBJECT>) -> Flow<
 /// A file, referenced, and the top of the stack that it was opened on.
 pub(crate) type Pointer = (DriverPtr<FILE_OBJECT>, DriverPtr<DEVICE_OBJECT>);
 
-/// Opens the device of this name and returns the file, referenced, with the top of the device's stack.
+/// Opens the device of this name, or one that stands in for it, and returns the file, referenced, with the top of the device's stack.
 pub(crate) fn pointer(cx: &mut Cx<'_>, name: &str, access: u32) -> Flow<Result<Pointer, NtStatus>> {
+    stand_in::make(cx, name)?;
     let options = OpenOptions { access, options: 0, ..OpenOptions::default() };
     let handle = match file::create(cx, name, &options, Mode::Kernel, true)? {
         Ok(opened) => opened.handle,

@@ -5,6 +5,7 @@
 //! [`stop`](mod@stop), [`remove`](mod@remove) and [`surprise`] are the PnP manager, which knows devices only by what their stacks answer.
 //! What it asks for runs on a system thread at PASSIVE_LEVEL.
 
+pub(crate) mod answer_later;
 mod arbiter;
 pub(crate) mod assign;
 mod built_in;
@@ -103,6 +104,8 @@ pub struct State {
     pub(crate) made: u32,
     /// Resources that drivers have claimed.
     pub(crate) claims: claim::Claims,
+    /// Requests that are refused later.
+    pub(crate) answers: answer_later::State,
     /// Properties that drivers have set.
     pub(crate) properties: property_data::Properties,
     /// Registrations for notifications.

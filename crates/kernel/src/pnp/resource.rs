@@ -268,6 +268,7 @@ mod tests {
         cards: Promptness::InTime,
         late_stores: false,
         later_bus: false,
+        stand_ins: false,
         programs_of_32_bits: false,
         drive: false,
         low_memory: false,

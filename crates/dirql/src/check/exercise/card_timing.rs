@@ -5,7 +5,7 @@ use super::at_once::ended_in_company;
 use super::effort::{Kind, Plan};
 use super::lives::lives;
 use super::steps::{ENDED, ENDED_ALONE, asks, open, opened, two_at_once, words};
-use super::{AT_ONCE, LATE_CARDS, SILENT_CARDS};
+use super::{AT_ONCE, LATE_CARDS, LATER_BUS, SILENT_CARDS};
 
 /// What a quick card does comes at the first access, and so on up to this one; and so many pairs of requests are made of one.
 const QUICK: u32 = 3;
@@ -75,20 +75,22 @@ pub(super) fn posted(survey: &Survey, name: &str, plan: &mut Plan) {
     plan.more.clear();
 }
 
-/// Requests that a card answers in the moment in which the driver's own time limit for them ends, or long after it.
+/// Requests that a card, or a driver below, answers in the moment in which the driver's own time limit for them ends, or that the card answers long after it.
 pub(super) fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
     let open = open(name);
-    for (place, limit) in &survey.limited {
+    let cards = survey.limited.iter().map(|limited| (limited, "card", None));
+    let below = survey.limited_below.iter().map(|limited| (limited, "driver below", Some(LATER_BUS)));
+    for ((place, limit), answering, more) in cards.chain(below) {
         let one = &survey.operations[*place];
         let (what, command) = (words(one), &one.command);
         // The limit may be that of the first request or of the second.
         for limit in [*limit, limit.saturating_sub(1)].into_iter().filter(|limit| *limit > 0) {
-            plan.more = vec![format!("{LATE_CARDS}={limit}")];
+            plan.more = more.map(str::to_owned).into_iter().chain([format!("{LATE_CARDS}={limit}")]).collect();
             let script = format!(
                 "{open}; t: async a {command}; u: async b {command}; join t; join u; wait 11s; {ENDED}"
             );
             plan.add(
-                format!("{what} where the card answers as time limit {limit} ends"),
+                format!("{what} where the {answering} answers as time limit {limit} ends"),
                 script,
                 Kind::AnsweredLate,
             );

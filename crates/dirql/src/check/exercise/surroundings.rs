@@ -6,13 +6,14 @@ use super::effort::{Kind, Plan};
 use super::inputs_and_lengths::sizes;
 use super::lives::seldom;
 use super::steps::{asks, first_operations, open, opened, tried, words};
+use super::under_way::left;
 use super::{LATER_BUS, METHOD_NEITHER};
 
 const PROGRAMS_OF_32_BITS: &str = "--platform=32-bit-programs";
 
 /// Requests where the bus driver answers what it is sent later, be it that it does not know it.
 pub(super) fn refused_later(survey: &Survey, name: &str, plan: &mut Plan) {
-    if !survey.plug_and_play {
+    if !survey.plug_and_play && !survey.asks_others {
         return;
     }
     plan.more = vec![LATER_BUS.to_owned()];
@@ -26,6 +27,10 @@ pub(super) fn refused_later(survey: &Survey, name: &str, plan: &mut Plan) {
         let opened = opened(survey, name, &[one]);
         let script = format!("{opened}; {}; wait 2s; cancel h; join a; close h", asks("a", one));
         plan.add(title(&words(one)), script, Kind::Little);
+        if survey.asks_others {
+            let script = format!("{opened}; {}", left(survey, one, name));
+            plan.add(title(&format!("{}, cancelled and left", words(one))), script, Kind::Little);
+        }
     }
     plan.more.clear();
 }

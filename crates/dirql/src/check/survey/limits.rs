@@ -1,4 +1,4 @@
-//! At which of a driver's own time limits it gives a request up that the card does not answer, and whether it powers its device down after one.
+//! At which of a driver's own time limits it gives a request up that the card, or a driver below, does not answer, and whether it powers its device down after one.
 
 use kernel::hal::platform::Promptness;
 
@@ -8,10 +8,13 @@ use super::known::Known;
 use super::question::{Answer, Question, ended};
 use super::usual;
 use crate::error::Error;
+use crate::machine::Tempo;
 
 /// The longest time limit of a driver's that is looked for, and the most that a request may live through.
 const LONGEST_LIMIT: u64 = 11_000_000_000;
 const MOST_LIMITS: u32 = 4096;
+/// What takes no longer is refused at once and not given up, in ns.
+const AT_ONCE: u64 = 100_000;
 
 impl Asking<'_> {
     /// Whether the device is powered down while nothing is asked for, with a handle open.
@@ -20,54 +23,74 @@ impl Asking<'_> {
         Ok(powered_down.unwrap_or(false))
     }
 
-    /// Which the driver gives up after a time limit, and at which of its limits.
-    pub(super) fn limited(&mut self, known: &[Known]) -> Result<Vec<(usize, u32)>, Error> {
-        let usual = known.iter().enumerate().filter(|(_, one)| one.operation.is_usual());
+    /// Which the driver gives up after a time limit, and at which of its limits: `tempo` says who is late.
+    pub(super) fn limited(
+        &mut self,
+        known: &[Known],
+        tempo: fn(Promptness) -> Tempo,
+    ) -> Result<Vec<(usize, u32)>, Error> {
+        // What a driver below would have to answer succeeds nowhere, with none that knows it.
+        let is_tried = |one: &Known| {
+            let operation = &one.operation;
+            operation.is_usual() || (tempo(Promptness::Silent) == Tempo::Below(Promptness::Silent) && !operation.variant)
+        };
+        let usual = known.iter().enumerate().filter(|(_, one)| is_tried(one));
         let mut limited = Vec::new();
         for (place, one) in usual.take(PAIRED) {
-            limited.extend(self.limit(one.question)?.map(|limit| (place, limit)));
+            limited.extend(self.limit(one.question, tempo)?.map(|limit| (place, limit)));
         }
         Ok(limited)
     }
 
-    /// At which of its limits the driver gives a request up whose card is late; none if it does not, or not in each such run without a transfer behind it.
-    fn limit(&mut self, question: Question) -> Result<Option<u32>, Error> {
-        if self.is_given_up(question, Promptness::Silent)? != Some(true) {
+    /// At which of its limits the driver gives a request up whose answer is late; none if it does not, or not in each such run without a transfer behind it.
+    fn limit(
+        &mut self,
+        question: Question,
+        tempo: fn(Promptness) -> Tempo,
+    ) -> Result<Option<u32>, Error> {
+        let silent = self.given_up(question, tempo(Promptness::Silent))?;
+        if silent.is_none() {
             return Ok(None);
         }
-        // The first is one of those up to `last`.
+        let mut at = |limit| self.given_up(question, tempo(Promptness::AtLimit(limit)));
+        // The first is one of those up to `last`. An answer that came in time may be an error, too, but another one.
         let (mut not, mut last) = (0, 1);
-        loop {
-            match self.is_given_up(question, Promptness::AtLimit(last))? {
-                Some(true) => break,
-                Some(false) if last < MOST_LIMITS => (not, last) = (last, last * 2),
-                _ => return Ok(None),
+        while at(last)? != silent {
+            if last >= MOST_LIMITS {
+                return Ok(None);
             }
+            (not, last) = (last, last * 2);
         }
         while last - not > 1 {
             let middle = u32::midpoint(not, last);
-            match self.is_given_up(question, Promptness::AtLimit(middle))? {
-                Some(true) => last = middle,
-                Some(false) => not = middle,
-                None => return Ok(None),
+            if at(middle)? == silent {
+                last = middle;
+            } else {
+                not = middle;
             }
         }
         Ok(Some(last))
     }
 
-    /// Whether the driver ends a request with an error after a while whose card is so prompt. None if the card transfers something after that: not every card
-    /// can be kept from it, so a driver may have no other choice.
-    fn is_given_up(&mut self, question: Question, cards: Promptness) -> Result<Option<bool>, Error> {
+    /// The error by which the driver ends a request after a while whose answer is so prompt. None if it does not, or if the card transfers something after that: not
+    /// every card can be kept from it, so a driver may have no other choice.
+    fn given_up(&mut self, question: Question, tempo: Tempo) -> Result<Option<u32>, Error> {
         let Self { boots, name } = self;
-        let (end, report) = boots.boot_with(Some(cards), usual(), |machine| {
+        let (end, report) = boots.boot_with(Some(tempo), usual(), |machine| {
             let handle = machine.open_overlapped(name).ok()?;
+            let begun = machine.now();
             let request = question.begin(&handle).ok()?;
+            let takes = machine.now() - begun;
             let _ = machine.wait(LONGEST_LIMIT);
-            Some(ended(request))
+            Some((ended(request), takes))
         })?;
-        let is_given_up =
-            matches!(end, Some(Answer::Later(status) | Answer::Status(status)) if status >> 31 != 0);
-        let transfers = report.verdict.is_some_and(|verdict| verdict.rule == "dma-after-unmap");
-        Ok((!transfers).then_some(is_given_up))
+        if report.verdict.is_some_and(|verdict| verdict.rule == "dma-after-unmap") {
+            return Ok(None);
+        }
+        Ok(match end {
+            Some((Answer::Later(status), _)) if status >> 31 != 0 => Some(status),
+            Some((Answer::Status(status), takes)) if status >> 31 != 0 && takes > AT_ONCE => Some(status),
+            _ => None,
+        })
     }
 }

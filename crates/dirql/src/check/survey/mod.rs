@@ -23,7 +23,7 @@ use super::codes::{Compared, compared};
 use super::signals::{Outside, Signals, all_guessed_causes};
 use super::wanted::OWN_BYTES;
 use crate::error::Error;
-use crate::machine::Boots;
+use crate::machine::{Boots, Tempo};
 use crate::play::Play;
 use asking::Asking;
 use given::Given;
@@ -53,6 +53,8 @@ pub struct Survey {
     pub powers_down: bool,
     /// It can set timers.
     pub sets_timers: bool,
+    /// It can make requests of its own to other drivers.
+    pub asks_others: bool,
     /// It asks whether a program is of 32 bits.
     pub serves_32_bits: bool,
     /// What it asks to get to know of.
@@ -91,6 +93,8 @@ pub struct Survey {
     pub ended: Vec<Ended>,
     /// Requests that fail by a time limit where the card does nothing by itself, by their places, and at which limit of the driver's that is, from 1 on.
     pub limited: Vec<(usize, u32)>,
+    /// The same where drivers below answer late what they are asked.
+    pub limited_below: Vec<(usize, u32)>,
     /// Numbers that the driver's code compares with.
     pub values: Vec<u32>,
     /// What dirql lacks that loading and starting needs.
@@ -249,6 +253,15 @@ const IDLE: [&str; 4] =
 const TIMERS: [&str; 5] =
     ["KeSetTimer", "KeSetTimerEx", "KeSetCoalescableTimer", "ExSetTimer", "IoStartTimer"];
 
+const ASKS: [&str; 6] = [
+    "IoAllocateIrp",
+    "IoBuildDeviceIoControlRequest",
+    "IoBuildAsynchronousFsdRequest",
+    "IoBuildSynchronousFsdRequest",
+    "IoGetDeviceObjectPointer",
+    "IoAttachDevice",
+];
+
 /// What the operation at this place needs, what that needs, and so on.
 fn chain(place: usize, needs: impl Fn(usize) -> Option<usize>) -> impl Iterator<Item = usize> {
     std::iter::successors(needs(place), move |place| needs(*place))
@@ -352,6 +365,7 @@ pub fn survey(
         idles: imports(image, &IDLE),
         powers_down: false,
         sets_timers: imports(image, &TIMERS),
+        asks_others: imports(image, &ASKS),
         serves_32_bits: imports(image, &["IoIs32bitProcess"]),
         listens_for_interfaces: imports(image, &["IoRegisterPlugPlayNotification"]),
         watched: Watched::ALL.into_iter().filter(|watched| imports(image, watched.imports())).collect(),
@@ -370,6 +384,7 @@ pub fn survey(
         outside: signals.outside,
         ended: Vec::new(),
         limited: Vec::new(),
+        limited_below: Vec::new(),
         values: compared.values.iter().copied().chain(ends(&windows)).collect(),
         lacking: report.lacking().map(str::to_owned),
         absent: Vec::new(),
@@ -445,7 +460,10 @@ fn ask(
                 found.outside.push(cause);
             }
         }
-        found.limited = asking.limited(&known)?;
+        found.limited = asking.limited(&known, Tempo::Cards)?;
+        if found.asks_others && found.sets_timers {
+            found.limited_below = asking.limited(&known, Tempo::Below)?;
+        }
         found.powers_down = found.knows_power && asking.powers_down()?;
     }
     found.operations = known.into_iter().map(|known| known.operation).collect();
