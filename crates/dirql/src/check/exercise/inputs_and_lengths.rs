@@ -9,6 +9,7 @@ use crate::record::hex;
 
 /// The lengths of reads and writes: some of several pages, which lie wherever memory is free.
 const LENGTHS: [u32; 14] = [0, 1, 3, 4, 16, 100, 4095, 4096, 4097, 4112, 8192, SEVERAL_PAGES, 65_536, LONG];
+const PAGE: u32 = 4096;
 const SEVERAL_PAGES: u32 = 12_288;
 /// More than a driver takes at a time: some have windows of 64 KiB.
 const LONG: u32 = 200_000;
@@ -50,8 +51,17 @@ fn with_buffer(operation: &Operation, taken: &str, answered: &str) -> Option<Str
 
 /// The request with buffers of several pages.
 pub(super) fn of_several_pages(operation: &Operation) -> String {
-    let (taken, answered) = (filled(SEVERAL_PAGES, u32::MAX), SEVERAL_PAGES.to_string());
-    with_buffer(operation, &taken, &answered).unwrap_or_else(|| operation.command.clone())
+    of_length(operation, SEVERAL_PAGES)
+}
+
+/// The request with buffers of a page.
+pub(super) fn of_a_page(operation: &Operation) -> String {
+    of_length(operation, PAGE)
+}
+
+fn of_length(operation: &Operation, length: u32) -> String {
+    let taken = filled(length, u32::MAX);
+    with_buffer(operation, &taken, &length.to_string()).unwrap_or_else(|| operation.command.clone())
 }
 
 /// The request with [`ODD_MEMORY`]: what is stored behind its end is stored where there is nothing.

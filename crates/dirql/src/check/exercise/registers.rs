@@ -5,11 +5,15 @@ use super::super::signals::{WIDE, cards_with_pins};
 use super::super::survey::Survey;
 use super::RACES;
 use super::effort::{Kind, Plan};
-use super::inputs_and_lengths::{ODD_MEMORY, of_odd_length, of_several_pages};
+use super::inputs_and_lengths::{ODD_MEMORY, of_a_page, of_odd_length, of_several_pages};
 use super::steps::{asks, first_operations, open, opened, tried, words};
 
 /// What all registers hold before requests are made: counts and states, and no interrupt.
 const HELD: [u32; 4] = [0x7FFF_FFFF, 0xFFFF, 0x100, 1];
+/// What they hold for a while, as of a card that is ready or has data then, by its lower bits or by its highest, and has nothing more afterwards. What takes some
+/// of that has not all that it was asked for when its time is over.
+const HELD_SHORTLY: [u32; 2] = [0x7FFF_FFFF, 0x8000_FFFF];
+const SHORTLY: &str = "20ms";
 /// So many registers of each window.
 const REGISTERS: u32 = 16;
 
@@ -34,19 +38,35 @@ pub(super) fn registers_show(survey: &Survey, name: &str, plan: &mut Plan) {
     for card in cards_with_pins(&survey.signals) {
         with_requests(survey, name, plan, &|word| format!("poke {card} cause {word:#x}; wait 1ms"));
     }
-    for word in HELD {
+    let held = |word: u32| {
         let shown = survey.boards.iter().map(|board| format!("poke {board} shows {word:#x}"));
-        let held: Vec<String> = hold(survey, word).into_iter().chain(shown).collect();
-        if held.is_empty() {
-            continue;
-        }
+        hold(survey, word).into_iter().chain(shown).collect::<Vec<String>>().join("; ")
+    };
+    if held(0).is_empty() {
+        return;
+    }
+    for (one, word) in
+        first_operations(survey).flat_map(|one| HELD_SHORTLY.into_iter().map(move |word| (one, word)))
+    {
+        let [hold, release] = [word, 0].map(&held);
+        // One is as long as drivers take, the other longer than most.
+        let each = |command: &str| format!("{hold}; async a {command}; wait {SHORTLY}; {release}; wait 3s; cancel h; join a");
+        let script = format!(
+            "{}; {}; {}; close h",
+            opened(survey, name, &[one]),
+            each(&of_a_page(one)),
+            each(&of_several_pages(one))
+        );
+        plan.add(format!("{} while all registers hold {word:#x} for a while", words(one)), script, Kind::Little);
+    }
+    for word in HELD {
         // Each comes behind each: one may start what another one needs.
         let others = || first_operations(survey).flat_map(|one| [of_several_pages(one), of_odd_length(one)]);
         let requests =
             first_operations(survey).flat_map(|one| std::iter::once(one.command.clone()).chain(others()));
         let requests: Vec<String> = requests.enumerate().map(|(n, command)| tried(n, &command)).collect();
         let script =
-            format!("{}; {ODD_MEMORY}; {}; {}; close h", open(name), held.join("; "), requests.join("; "));
+            format!("{}; {ODD_MEMORY}; {}; {}; close h", open(name), held(word), requests.join("; "));
         plan.add(format!("requests while all registers hold {word:#x}"), script, Kind::Little);
     }
 }
