@@ -39,6 +39,8 @@ pub(super) enum Data {
     OfAnotherType,
     /// Bytes that fill the driver's buffer.
     Bytes,
+    /// The same as zeroes that begin with this number, as of records whose size in bytes does not fit into 32 bits.
+    Records(u32),
     /// A text of this type that fills it and has no end.
     OpenText(u32),
 }
@@ -99,13 +101,18 @@ impl Data {
         let number = match self {
             Self::OfAnotherType if !is_text => return TEXT.to_owned(),
             Self::Bytes if self.is_for(kind) => return format!("hex:{}", vec!["ff"; length].join(",")),
+            Self::Records(number) if self.is_for(kind) => {
+                let mut bytes = number.to_le_bytes().map(|byte| format!("{byte:02x}")).to_vec();
+                bytes.resize(length.max(bytes.len()), "00".to_owned());
+                return format!("hex:{}", bytes.join(","));
+            }
             Self::OpenText(of) if self.is_for(kind) => {
                 let kind = if is_text { kind } else { of };
                 return format!("hex({kind:x}):{}", vec!["41,00"; length / 2].join(","));
             }
             Self::Large => LARGE,
             Self::Many(number) => number,
-            Self::One | Self::OfAnotherType | Self::Bytes | Self::OpenText(_) => 1,
+            Self::One | Self::OfAnotherType | Self::Bytes | Self::Records(_) | Self::OpenText(_) => 1,
         };
         let bytes = |bytes: &[u8]| {
             let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -132,7 +139,7 @@ impl Data {
         match self {
             Self::One | Self::OfAnotherType => true,
             Self::Large | Self::Many(_) => matches!(kind, REG_DWORD | REG_QWORD | abi::REG_NONE),
-            Self::Bytes => matches!(kind, REG_BINARY | abi::REG_NONE),
+            Self::Bytes | Self::Records(_) => matches!(kind, REG_BINARY | abi::REG_NONE),
             Self::OpenText(REG_MULTI_SZ) => matches!(kind, REG_MULTI_SZ | abi::REG_NONE),
             Self::OpenText(_) => matches!(kind, REG_SZ | REG_EXPAND_SZ | abi::REG_NONE),
         }

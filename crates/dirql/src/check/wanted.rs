@@ -406,6 +406,12 @@ impl Wanted {
         wanted
     }
 
+    /// What of the application's may stand where the driver has wanted some.
+    fn owns(&self, compared: &[Compare]) -> Vec<Change> {
+        let wants = compared.iter().filter(|compare| matches!(compare.asked, Asked::Handle | Asked::Address));
+        wants.flat_map(|compare| self.changes(compare, &[], Reach::Near)).collect()
+    }
+
     /// What may be changed for a comparison to come out otherwise.
     fn changes(&self, compare: &Compare, origins: &[Origin], reach: Reach) -> Vec<Change> {
         let Compare { rip, bytes, asked, left, right } = *compare;
@@ -534,7 +540,7 @@ pub(super) fn wanted<E>(
     }
     sites.extend(came.progress());
     let mut longest = came.life;
-    let mut furthest: Option<(Wanted, BTreeSet<(u64, usize)>)> = None;
+    let mut furthest: Option<(Wanted, BTreeSet<(u64, usize)>, Vec<Change>)> = None;
     // What was kept: the last is changed, and where that leads no further, the one before it.
     let mut kept = vec![Kept::new(first, came)];
     let (mut laid_by, mut reach) = (Vec::new(), Reach::Near);
@@ -595,8 +601,8 @@ pub(super) fn wanted<E>(
             }
         }
         let progress = then.progress();
-        if life == 0 && furthest.as_ref().is_none_or(|(_, sites)| progress.len() >= sites.len()) {
-            furthest = Some((other.clone(), progress));
+        if life == 0 && furthest.as_ref().is_none_or(|(_, sites, _)| progress.len() >= sites.len()) {
+            furthest = Some((other.clone(), progress, other.owns(&then.compared)));
         }
         kept.push(Kept::new(other, then));
     }
@@ -605,7 +611,10 @@ pub(super) fn wanted<E>(
     found.extend(timed);
     found.extend(ending);
     // Numbers that are multiplied are compared in no form that shows them: small ones do most often.
-    if let Some((wanted, _)) = furthest.as_ref().filter(|_| found.is_empty()) {
+    if let Some((wanted, _, owns)) = furthest.as_ref().filter(|_| found.is_empty()) {
+        // So does memory that is long enough for what they say.
+        let with_own = owns.first().map(|own| wanted.with(*own));
+        let wanted = with_own.as_ref().unwrap_or(wanted);
         for word in SMALL {
             let other = wanted.filled(word);
             let Some(life) = ask(&other)?.map(|came| came.life).filter(|life| *life > 0) else { continue };
@@ -616,7 +625,7 @@ pub(super) fn wanted<E>(
         }
     }
     // What fails still has the lengths and numbers that the driver asks for first, behind which it may want what another request leaves.
-    if let Some((wanted, sites)) = furthest.filter(|_| found.is_empty()) {
+    if let Some((wanted, sites, _)) = furthest.filter(|_| found.is_empty()) {
         let comes_so_far = |came: Came| sites.is_subset(&came.progress());
         let plain = wanted.plain();
         let is_plain = ask(&plain)?.is_some_and(comes_so_far);

@@ -171,6 +171,39 @@ pub(super) fn values(operation: &Operation, code: u32, limits: &[u32]) -> String
     steps.join("; ") + "; close h"
 }
 
+/// Numbers whose products with the size of a record, or with one another, are 0 in 32 bits: records of 4, 2 and 8 bytes; and two of them.
+const PRODUCTS: [u32; 3] = [0x4000_0000, 0x8000_0000, 0x2000_0000];
+const FACTORS: [u32; 2] = [0x1_0000, 0x8000];
+
+/// The request with such numbers in each word of its own input, and in each two that stand beside each other, where it names memory of the application's: that is
+/// the kernel's then. None if it names none.
+pub(super) fn products(operation: &Operation) -> Option<String> {
+    const OWN: &str = "page:own";
+    let (head, rest) = operation.command.split_once(" in ")?;
+    let (input, output) = rest.split_once(" out ").map_or((rest, String::new()), |(input, output)| {
+        (input, format!(" out {output}"))
+    });
+    let parts: Vec<&str> = input.split(" + ").collect();
+    if !parts.contains(&OWN) {
+        return None;
+    }
+    let is_word = |at: &usize| parts.get(*at).is_some_and(|part| part.starts_with("u32:"));
+    let put = |places: &[usize], number: u32| {
+        let part = |(at, part): (usize, &&str)| match *part {
+            _ if places.contains(&at) => format!("u32:{number:#x}"),
+            OWN => format!("u64:{KERNEL_POINTER:#x}"),
+            other => other.to_owned(),
+        };
+        let parts: Vec<String> = parts.iter().enumerate().map(part).collect();
+        format!("{head} in {}{output}", parts.join(" + "))
+    };
+    let single = (0..parts.len()).filter(is_word).flat_map(|at| PRODUCTS.map(|number| put(&[at], number)));
+    let beside = (0..parts.len()).filter(|at| is_word(at) && is_word(&(at + 1)));
+    let pairs = beside.flat_map(|at| FACTORS.map(|number| put(&[at, at + 1], number)));
+    let all: Vec<String> = single.chain(pairs).enumerate().map(|(n, command)| tried(n, &command)).collect();
+    Some(all.join("; ") + "; close h")
+}
+
 /// So many requests of each kind are made where lengths change: a ring of bytes whose end a record meets by one of its last three bytes meets it so once in
 /// as many requests as a third of its length, whatever the records' lengths are.
 const CHANGING: u32 = 3_000;

@@ -29,7 +29,7 @@ use at_once::{at_once, at_once_with_interrupts, from_outside};
 use card_timing::{answered_late, answered_soon, posted};
 use effort::{Kind, Plan};
 use idle::powered_down;
-use inputs_and_lengths::{changing, gives_or_takes, great, pointers, sizes, values};
+use inputs_and_lengths::{changing, gives_or_takes, great, pointers, products, sizes, values};
 use interfaces::come_and_go;
 use lives::{interrupts, lives, managed, managed_behind, opens, seldom};
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
@@ -225,6 +225,13 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             if let Some(code) = operation.code {
                 let steps = values(operation, code, &survey.values);
                 plan.add(format!("{what} of telling values"), format!("{open}; {steps}"), Kind::Sizes);
+            }
+            if let Some(steps) = products(operation) {
+                plan.add(
+                    format!("{what} of numbers whose products do not fit into 32 bits"),
+                    format!("{open}; {steps}"),
+                    Kind::Sizes,
+                );
             }
             plan.add(
                 format!("{what} with pointers of all kinds"),

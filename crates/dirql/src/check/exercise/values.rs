@@ -85,7 +85,8 @@ pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
         (Data::OpenText(REG_SZ), "with texts without an end in the registry"),
         (Data::OpenText(REG_MULTI_SZ), "with lists of texts without an end in the registry"),
     ];
-    for (data, what) in usual.into_iter().chain(OVERFLOWS.map(|number| (Data::Many(number), numbers))) {
+    let overflows = OVERFLOWS.into_iter().flat_map(|number| [Data::Many(number), Data::Records(number)]);
+    for (data, what) in usual.into_iter().chain(overflows.map(|data| (data, numbers))) {
         if values.iter().any(|value| data.is_for(value.kind)) {
             plan.more = options(all, data);
             alone(&mut plan, what, &requests);
