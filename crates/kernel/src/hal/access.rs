@@ -10,6 +10,7 @@ use engine::{Access, Fault, FaultKind, Flow, Leave};
 
 use super::hardware::{Refusal, Width};
 use super::polls::Polls;
+use super::dma::programmed;
 use super::{combine, lost_updates, stale};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
@@ -530,6 +531,9 @@ fn refusal_text(access: RegisterAccess, refusal: &Refusal) -> String {
 #[inline]
 fn tell(cx: &mut Cx<'_>, access: RegisterAccess, value: u64) {
     lost_updates::accessed(cx, access, value);
+    if access.write {
+        programmed::written(cx, access.width, value);
+    }
     if cx.count_event(Kind::Device) {
         tell_in_full(cx, access, value);
     }

@@ -18,6 +18,8 @@ pub(super) const WORDS: [u32; 8] = [1, 2, 3, 4, 8, 0x10, 0x64, 0x1000];
 pub(super) const OWN_WORDS: usize = 24;
 /// What writes are made of besides: digits, letters, ends of lines, and what no text has.
 const TEXTS: [u32; 6] = [0x3030_3030, 0x3131_3131, 0x4141_4141, 0x6161_6161, 0x0A0A_0A0A, 0xFFFF_FFFF];
+/// Bytes of the blocks of drives and of memory.
+const BLOCKS: [u32; 2] = [512, 4096];
 /// The sizes of buffers that these stand in.
 const WORD_SIZES: [u32; 4] = [64, 4, 8, 16];
 /// So many words are looked at that a code is asked with, and so many of them are taken.
@@ -50,13 +52,26 @@ impl Asking<'_> {
         })
     }
 
-    /// A read, as [`Asking::plain`]: of the usual length; or if it fails, of one that the driver asks for.
+    /// A read, as [`Asking::plain`]: of the usual length; or if it fails, of a block, or of a length that the driver asks for.
     pub(super) fn read(&mut self) -> Result<Option<Known>, Error> {
         let usual = self.plain(Question::Read(LENGTH))?;
         if usual.as_ref().is_none_or(|known| known.operation.succeeds) {
             return Ok(usual);
         }
+        if let Some(known) = self.of_blocks(Question::Read)? {
+            return Ok(Some(known));
+        }
         Ok(self.asked_for(|wanted| Question::Read(wanted.output))?.or(usual))
+    }
+
+    /// The first of such requests for whole blocks that succeeds, as [`Asking::plain`].
+    fn of_blocks(&mut self, question: impl Fn(u32) -> Question) -> Result<Option<Known>, Error> {
+        for length in BLOCKS {
+            if let Some(known) = self.plain(question(length))?.filter(|known| known.operation.succeeds) {
+                return Ok(Some(known));
+            }
+        }
+        Ok(None)
     }
 
     /// The first of such requests that succeeds and is for some bytes, if one does.
@@ -76,6 +91,9 @@ impl Asking<'_> {
         let zeroes = self.plain(Question::Write(Input::Zeroes(LENGTH)))?;
         if zeroes.as_ref().is_none_or(|known| known.operation.succeeds) {
             return Ok(zeroes);
+        }
+        if let Some(known) = self.of_blocks(|length| Question::Write(Input::Zeroes(length)))? {
+            return Ok(Some(known));
         }
         let repeated = |value: u32| if value <= 0xFF { value * 0x0101_0101 } else { value };
         let words: Vec<u32> =

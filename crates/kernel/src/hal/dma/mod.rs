@@ -11,6 +11,7 @@ pub(crate) mod domains;
 pub(crate) mod extended;
 pub(crate) mod from_mdl;
 mod pieces;
+pub(super) mod programmed;
 pub(crate) mod scatter_gather;
 pub(crate) mod system;
 pub(crate) mod transfer;
@@ -91,6 +92,7 @@ pub(crate) struct State {
     adapters: BTreeMap<u64, Adapter>,
     released: VecDeque<u64>,
     pub(crate) domain: domain::Domain,
+    pub(super) programmed: programmed::Programmed,
     /// By `MapRegisterBase`.
     registers: BTreeMap<u64, transfer::Registers>,
     /// Channels of the system's controllers, by number: whichever adapter's devices ask, they wait for each other.

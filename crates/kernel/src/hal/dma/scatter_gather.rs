@@ -203,7 +203,11 @@ pub(super) fn run(cx: &mut Cx<'_>, at: u64, address: u64, request: &Request) -> 
     let runs = pieces::runs(pieces, mask, several);
     let maps = transfer::place_all(cx, at, runs, start, to_device, ("GetScatterGatherList", by))?;
     write(cx, address, request.base, &maps)?;
-    cx.with(|k| k.hal.dma.registers.get_mut(&request.base).map(|known| known.maps = maps));
+    cx.with(|k| {
+        let pieces = maps.iter().map(|map| (map.logical, map.bytes));
+        k.hal.dma.programmed.mapped(request.base, pieces.clone(), pieces.map(|(_, bytes)| bytes).sum());
+        k.hal.dma.registers.get_mut(&request.base).map(|known| known.maps = maps)
+    });
     if matches!(request.work, Work::List { is_kept: true, .. }) {
         return Ok(());
     }

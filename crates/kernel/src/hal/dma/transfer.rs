@@ -13,7 +13,7 @@ use engine::{Flow, Leave, Protection};
 use super::channel::{Request, Work};
 use super::domain::{Direction, GAP, Stretch, Terms};
 use super::pieces::{Piece, Run};
-use super::{By, DMA_VIOLATION, find, pieces, system};
+use super::{By, DMA_VIOLATION, find, pieces, programmed, system};
 use crate::cx::{Cx, Kernel};
 use crate::few::Few;
 use crate::mm::map::{self, Page};
@@ -177,7 +177,10 @@ pub(crate) fn map_transfer(
     }
     let (logical, bytes) = (map.logical, map.bytes);
     cx.with(|k| system::program(k, at, &map));
-    cx.with(|k| k.hal.dma.registers.get_mut(&base).map(|known| known.maps.push(map)));
+    cx.with(|k| {
+        k.hal.dma.programmed.mapped(base, std::iter::once((logical, bytes)), wanted);
+        k.hal.dma.registers.get_mut(&base).map(|known| known.maps.push(map))
+    });
     cx.write(length, u32::try_from(bytes).unwrap_or(u32::MAX))?;
     Ok(logical)
 }
@@ -316,6 +319,7 @@ pub(super) fn flush_range(
     (va, length): (u64, u32),
     to_device: bool,
 ) -> Flow<()> {
+    programmed::judge(cx, base);
     let by = By::now(cx);
     let any = cx.with(|k| {
         if let Some(at) = k.hal.dma.registers.get(&base).map(|known| known.adapter) {
@@ -365,6 +369,7 @@ fn unmap(k: &mut Kernel, map: &Map, routine: &'static str, by: By) {
 
 /// All of a scatter/gather list is flushed.
 pub(super) fn flush_all(cx: &mut Cx<'_>, base: u64, to_device: bool, routine: &'static str) {
+    programmed::judge(cx, base);
     let by = By::now(cx);
     cx.with(|k| {
         // They are all mapped the same way.
@@ -387,6 +392,7 @@ pub(super) fn flush_all(cx: &mut Cx<'_>, base: u64, to_device: bool, routine: &'
 
 /// Map registers are free again; all that they map must have been flushed.
 pub(super) fn release(cx: &mut Cx<'_>, at: u64, base: u64, routine: &'static str) -> Flow<()> {
+    programmed::judge(cx, base);
     let by = By::now(cx);
     let registers = cx.with(|k| {
         let registers = k.hal.dma.registers.remove(&base)?;
