@@ -63,8 +63,8 @@ pub(super) struct Wanted {
     pub(super) own: Owns,
 }
 
-/// Up to so many things.
-pub(super) type Owns = [Option<Own>; 3];
+/// Up to so many things: more than a thread can wait for without memory of its driver's.
+pub(super) type Owns = [Option<Own>; 5];
 
 /// What is known only when the request is made.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -77,18 +77,18 @@ pub(super) struct Own {
 /// A thing of the application's.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Thing {
-    /// The handle of an event.
+    /// The handle of an event: another one at each place.
     Event,
     /// The address of a page of memory.
     Page,
 }
 
-impl Thing {
+impl Own {
     /// As a script has it.
-    pub(super) const fn text(self) -> &'static str {
-        match self {
-            Self::Event => "event:e",
-            Self::Page => "page:own",
+    pub(super) fn text(self) -> String {
+        match self.what {
+            Thing::Event => format!("event:e{}", self.at),
+            Thing::Page => "page:own".to_owned(),
         }
     }
 }
@@ -769,7 +769,7 @@ mod tests {
             Came { life: (length == 24 && wanted.own[0] == Some(event)).into(), compared, new_code: false }
         };
         let found = wanted::<()>(Wanted::first(), 64, |wanted| Ok(Some(driver(wanted)))).unwrap();
-        assert_eq!(found[0].0.own, [Some(event), None, None]);
+        assert_eq!(found[0].0.own, [Some(event), None, None, None, None]);
     }
 
     #[test]

@@ -69,16 +69,31 @@ pub(super) fn of_odd_length(operation: &Operation) -> String {
     with_buffer(operation, "memory odd", "memory odd").unwrap_or_else(|| operation.command.clone())
 }
 
-/// Buffers that begin within a page, as those of applications do: where in three pages, and how long.
-const WITHIN: [(u32, u32); 8] =
-    [(0xFF0, 64), (0xFFC, 8), (0xFFF, 2), (100, 4096), (1, 4096), (0x800, 4096), (0x810, 8192), (16, 64)];
+/// Buffers that begin within a page, as those of applications do: where in [`PAGES`], and how long.
+const WITHIN: [(u32, u32); 12] = [
+    (0xFF0, 64),
+    (0xFFC, 8),
+    (0xFFF, 2),
+    (100, 4096),
+    (1, 4096),
+    (0x800, 4096),
+    (0x810, 8192),
+    (16, 64),
+    // They touch one page more than fill them.
+    (0xFF0, 16_384),
+    (0xFF0, 32_768),
+    (0xFF0, 65_536),
+    (0xFF0, 131_072),
+];
 
+/// Bytes of memory that hold all of these.
+const PAGES: u32 = 0x21_000;
 /// The number of the first of these requests: others are fewer.
 const FIRST_WITHIN: usize = 1_000;
 
 /// Requests with such buffers: of all that is not copied for the driver.
 fn within_pages(operation: &Operation) -> Vec<String> {
-    let mut steps = vec![format!("memory pages {}", filled(SEVERAL_PAGES, u32::MAX))];
+    let mut steps = vec![format!("memory pages {}", filled(PAGES, u32::MAX))];
     for (n, (at, length)) in WITHIN.into_iter().enumerate() {
         let memory = format!("memory w{n}");
         let request = with_buffer(operation, &memory, &memory)

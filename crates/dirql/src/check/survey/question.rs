@@ -122,8 +122,8 @@ impl Input {
                 let mut own: Vec<Own> = own.into_iter().flatten().collect();
                 own.sort_unstable();
                 let (mut parts, mut from) = (Vec::new(), 0);
-                for Own { at, what } in own {
-                    parts.extend([words(&bytes[from..at]), what.text().to_owned()]);
+                for own @ Own { at, .. } in own {
+                    parts.extend([words(&bytes[from..at]), own.text()]);
                     from = at + OWN_BYTES;
                 }
                 parts.push(words(&bytes[from..]));
