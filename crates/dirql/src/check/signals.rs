@@ -21,7 +21,7 @@ const DONE: &str = "done";
 /// The interrupt inputs of a bridge to a board of which nothing is known.
 const INPUTS: [&str; 2] = ["cause1", "cause2"];
 /// What all registers of a card or such a board show as it interrupts, besides one bit: no ones in all bits, which a card that is gone shows.
-pub(super) const WIDE: [u32; 2] = [0x7FFF_FFFF, 0xFFFF];
+pub(super) const WIDE: [u32; 3] = [0x7FFF_FFFF, 0xFFFF, 0x8000_FFFF];
 
 /// What has the EEPROM of a bridge answer nothing.
 pub(super) const SILENT_EEPROM: &str = "eeprom-silent";
@@ -133,12 +133,27 @@ fn of_one_bit_each<'s>(signals: &'s [String], signal: &'s str) -> impl Iterator<
     cards_with_pins(signals).flat_map(move |card| (0..u32::BITS).map(move |bit| cause(card, bit)))
 }
 
-/// An interrupt of each of these cards and boards, one after the other, at which all registers show one bit.
-pub(super) fn interrupt_of_each(signals: &[String], boards: &[String]) -> Vec<String> {
+/// An interrupt of each of these cards and boards, one after the other, at which all registers show one bit; and these.
+pub(super) fn interrupt_of_each(signals: &[String], boards: &[String], more: &[Outside]) -> Vec<String> {
     let of_cards = cards_with_pins(signals).map(|card| format!("poke {card} {CAUSE} 1; wait 1ms"));
     let of_boards =
         boards.iter().map(|board| format!("poke {board} {0} 1; wait 1ms; poke {board} {0} 0", INPUTS[0]));
-    of_cards.chain(of_boards).collect()
+    of_cards.chain(of_boards).chain(more.iter().map(Outside::steps)).collect()
+}
+
+/// Causes of the interrupts of each of these cards and boards: the first at which all registers show one bit, and others by which a driver may do more.
+pub(super) fn causes_of_each(signals: &[String], boards: &[String]) -> Vec<Vec<Outside>> {
+    let words = || [1].into_iter().chain(WIDE).chain((1..u32::BITS).map(|bit| 1 << bit));
+    let of = |device: &str, signal: &str| {
+        let cause = |bits: u32| Outside {
+            device: device.to_owned(),
+            signal: signal.to_owned(),
+            values: vec![bits.into(), 0],
+        };
+        words().map(cause).collect()
+    };
+    let of_cards = cards_with_pins(signals).map(|card| of(card, CAUSE));
+    of_cards.chain(boards.iter().map(|board| of(board, INPUTS[0]))).collect()
 }
 
 impl Outside {

@@ -61,6 +61,11 @@ struct Started {
 }
 
 impl Machine {
+    /// How often drivers have written to devices.
+    pub(crate) fn register_writes(&self) -> u64 {
+        self.inside(|nt| nt.cx().with(|k| k.register_writes()))
+    }
+
     /// How many instructions drivers have come to, while [`Boots::keep_reached`].
     pub(crate) fn reached_count(&self) -> usize {
         self.host.reached_count()

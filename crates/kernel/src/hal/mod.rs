@@ -108,6 +108,12 @@ impl State {
 }
 
 impl Kernel {
+    /// How often drivers have written to devices.
+    #[must_use]
+    pub fn register_writes(&self) -> u64 {
+        self.hal.writes
+    }
+
     /// Asks the hardware for something at a time, at which its bus masters may reach the machine's memory.
     #[inline]
     pub fn hardware<R>(&mut self, now: u64, ask: impl FnOnce(&mut dyn Hardware, &mut Moment<'_>) -> R) -> R {

@@ -221,7 +221,8 @@ fn memory_changes(survey: &Survey, name: &str, operations: &[&Operation], plan: 
         }
     }
     let neither = |operation: &&&Operation| operation.code.is_some_and(|code| code & 3 == METHOD_NEITHER);
-    for operation in operations.iter().filter(neither).take(PREPARED) {
+    let writes = |operation: &&&Operation| survey.maps_buffers && operation.command.starts_with(WRITE);
+    for operation in operations.iter().filter(|one| neither(one) || writes(one)).take(PREPARED) {
         input_changes(survey, name, operation, plan);
     }
     for waits in operations.iter().filter(seen).filter(|operation| operation.waits).take(PREPARED) {
@@ -242,10 +243,19 @@ fn memory_changes(survey: &Survey, name: &str, operations: &[&Operation], plan: 
     }
 }
 
-/// The input that a request succeeds with lies in the application's memory, and one word of it after the other becomes a great number while the driver looks at
+/// How a write begins.
+const WRITE: &str = "write h ";
+
+/// The input that a request succeeds with, or the data of a write whose driver maps them, lies in the application's memory, and one word of it after the other becomes a great number while the driver looks at
 /// it. What it took may show by what else is asked then.
 fn input_changes(survey: &Survey, name: &str, operation: &Operation, plan: &mut Plan) {
-    let Some((asked, rest)) = operation.command.split_once(" in ") else { return };
+    let (head, rest) = match operation.command.strip_prefix(WRITE) {
+        Some(data) => (WRITE.to_owned(), data),
+        None => match operation.command.split_once(" in ") {
+            Some((asked, rest)) => (format!("{asked} in "), rest),
+            None => return,
+        },
+    };
     let (input, output) = match rest.split_once(" out ") {
         Some((input, length)) => (input, format!(" out {length}")),
         None => (rest, String::new()),
@@ -260,7 +270,7 @@ fn input_changes(survey: &Survey, name: &str, operation: &Operation, plan: &mut 
         survey.operations.iter().filter(|other| !other.waits && !other.variant && *other != operation);
     let then: Vec<String> = others.take(PREPARED).map(|other| other.command.clone()).collect();
     let opened = format!("{}; memory m {input}", opened(survey, name, &[operation]));
-    let asked = format!("async a {asked} in memory m{output}");
+    let asked = format!("async a {head}memory m{output}");
     for (at, great) in (0..said.min(CHANGED).min(numbers.len())).flat_map(|at| GREAT.map(|great| (at, great)))
     {
         let mut changed = numbers[..=at].to_vec();
@@ -391,7 +401,7 @@ pub(super) fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
 
 /// A request that ends by itself is made as a card or a board of which nothing is known interrupts, or as something outside of a model's card happens.
 pub(super) fn at_once_with_interrupts(survey: &Survey, open: &str, plan: &mut Plan) {
-    let guessed = interrupt_of_each(&survey.signals, &survey.boards);
+    let guessed = interrupt_of_each(&survey.signals, &survey.boards, &survey.stirring);
     let known = survey.outside.iter().filter(|outside| !survey.boards.contains(&outside.device));
     let known = known.take(OUTSIDE).map(Outside::steps);
     let interrupts: Vec<String> = guessed.into_iter().chain(known).collect();

@@ -21,7 +21,7 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
         true => ("of two cards that share a line", "beside a card of the line that", "card"),
         false => ("of two devices", "beside a device that", "device"),
     };
-    let interrupts = interrupt_of_each(&survey.signals, &survey.boards);
+    let interrupts = interrupt_of_each(&survey.signals, &survey.boards, &survey.stirring);
     if !interrupts.is_empty() {
         let script = format!("tolerate; {}", interrupts.join("; "));
         plan.add(format!("interrupts {of_two}"), script, Kind::Requests);
@@ -97,7 +97,7 @@ fn disabled_and_enabled(
 fn disconnected(survey: &Survey, device: &str, plan: &mut Plan) {
     let boards: Vec<String> = survey.boards.iter().filter(|board| *board == device).cloned().collect();
     for (state, step) in [("stopped", "stop-device"), ("removed", "remove-device")] {
-        for interrupt in interrupt_of_each(&[], &boards) {
+        for interrupt in interrupt_of_each(&[], &boards, &[]) {
             let title = format!("an interrupt of a card that is {state}, beside another one of its line");
             plan.add(title, format!("tolerate; {step} {device}; {interrupt}; wait 5ms"), Kind::Little);
         }

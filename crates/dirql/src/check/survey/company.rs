@@ -1,7 +1,7 @@
 //! How requests end in company: by themselves, by another request, or by what happens outside of the card.
 
 use super::super::exercise::MANY;
-use super::super::signals::Outside;
+use super::super::signals::{Outside, causes_of_each};
 use super::asking::Asking;
 use super::known::Known;
 use super::needs::behind_needs;
@@ -289,6 +289,27 @@ impl Asking<'_> {
             }
         }
         Ok(ended)
+    }
+
+    /// Of the causes of each card's interrupts the one at which the driver writes most to its device, if that is more than at the first.
+    pub(super) fn stirring(&mut self, signals: &[String], boards: &[String]) -> Result<Vec<Outside>, Error> {
+        let mut stirring = Vec::new();
+        for causes in causes_of_each(signals, boards) {
+            let mut written = Vec::new();
+            for cause in &causes {
+                let count = self.with_handle(|machine, _| {
+                    let before = machine.register_writes();
+                    let _ = machine.poke(&cause.device, &cause.signal, cause.values[0]);
+                    let _ = machine.wait(BETWEEN);
+                    machine.register_writes() - before
+                })?;
+                written.push(count.unwrap_or(0));
+            }
+            let most = written.iter().copied().max().unwrap_or(0);
+            let first = causes.into_iter().zip(&written).find(|(_, count)| **count == most);
+            stirring.extend(first.filter(|_| written.first() < Some(&most)).map(|(cause, _)| cause));
+        }
+        Ok(stirring)
     }
 
     /// The answers to requests that are under way together, while this is done to their cards.

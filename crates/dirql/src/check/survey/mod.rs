@@ -53,6 +53,8 @@ pub struct Survey {
     pub powers_down: bool,
     /// It can set timers.
     pub sets_timers: bool,
+    /// It can map the buffers that requests describe by MDLs, which stay the applications' own memory.
+    pub maps_buffers: bool,
     /// It can make requests of its own to other drivers.
     pub asks_others: bool,
     /// It asks whether a program is of 32 bits.
@@ -95,6 +97,8 @@ pub struct Survey {
     pub limited: Vec<(usize, u32)>,
     /// The same where drivers below answer late what they are asked.
     pub limited_below: Vec<(usize, u32)>,
+    /// Interrupts of cards of which nothing is known about which the driver does more than about those at which all registers show one bit.
+    pub stirring: Vec<Outside>,
     /// Numbers that the driver's code compares with.
     pub values: Vec<u32>,
     /// What dirql lacks that loading and starting needs.
@@ -365,6 +369,7 @@ pub fn survey(
         idles: imports(image, &IDLE),
         powers_down: false,
         sets_timers: imports(image, &TIMERS),
+        maps_buffers: imports(image, &["MmMapLockedPagesSpecifyCache"]),
         asks_others: imports(image, &ASKS),
         serves_32_bits: imports(image, &["IoIs32bitProcess"]),
         listens_for_interfaces: imports(image, &["IoRegisterPlugPlayNotification"]),
@@ -385,6 +390,7 @@ pub fn survey(
         ended: Vec::new(),
         limited: Vec::new(),
         limited_below: Vec::new(),
+        stirring: Vec::new(),
         values: compared.values.iter().copied().chain(ends(&windows)).collect(),
         lacking: report.lacking().map(str::to_owned),
         absent: Vec::new(),
@@ -465,6 +471,7 @@ fn ask(
             found.limited_below = asking.limited(&known, Tempo::Below)?;
         }
         found.powers_down = found.knows_power && asking.powers_down()?;
+        found.stirring = asking.stirring(&found.signals, &found.boards)?;
     }
     found.operations = known.into_iter().map(|known| known.operation).collect();
     Ok(())
