@@ -442,6 +442,27 @@ static VOID DmaUnlockedWhileMapped(BOOLEAN Wrong)
     PutAdapter(Adapter);
 }
 
+/* A device that is told of the first piece of a buffer, by two registers: those of the screen. */
+static VOID DmaLengthOfWhole(BOOLEAN Wrong)
+{
+    static const PHYSICAL_ADDRESS Screen = {.QuadPart = 0xA0000};
+    PDMA_ADAPTER Adapter = NewAdapter(2);
+    PVOID Buffer = ExAllocatePoolWithTag(PagedPool, DMA_BUFFER, TAG);
+    PMDL Mdl = IoAllocateMdl(Buffer, DMA_BUFFER, FALSE, FALSE, NULL);
+    PUCHAR Registers = MmMapIoSpace(Screen, PAGE_SIZE, MmNonCached);
+
+    MmProbeAndLockPages(Mdl, KernelMode, IoModifyAccess);
+    GetList(Adapter, Mdl);
+    WRITE_REGISTER_ULONG((PULONG)Registers, DmaList->Elements[0].Address.LowPart);
+    WRITE_REGISTER_ULONG((PULONG)(Registers + 4), Wrong ? DMA_BUFFER : DmaList->Elements[0].Length);
+    PutList(Adapter);
+    MmUnlockPages(Mdl);
+    MmUnmapIoSpace(Registers, PAGE_SIZE);
+    IoFreeMdl(Mdl);
+    Free(Buffer);
+    PutAdapter(Adapter);
+}
+
 #define DMA_PAIRS                                                                                                      \
     PAIR("adapter-control-result", AdapterControlResult)                                                               \
     PAIR("bad-common-buffer-free", BadCommonBufferFree)                                                                \
@@ -453,6 +474,7 @@ static VOID DmaUnlockedWhileMapped(BOOLEAN Wrong)
     PAIR("dma-channel-not-allocated", DmaChannelNotAllocated)                                                          \
     PAIR("dma-description-version", DmaDescriptionVersion)                                                             \
     PAIR("dma-flush-not-mapped", DmaFlushNotMapped)                                                                    \
+    PAIR("dma-length-of-whole", DmaLengthOfWhole)                                                                      \
     PAIR("dma-map-registers-count", DmaMapRegistersCount)                                                              \
     PAIR("dma-map-registers-leak", DmaMapRegistersLeak)                                                                \
     PAIR("dma-map-registers-not-allocated", DmaMapRegistersNotAllocated)                                               \

@@ -202,6 +202,7 @@ mod tests {
         assert_eq!(with(REG_SZ, Data::OfAnotherType), format!("{begins}dword:00000001"));
         assert_eq!(with(REG_MULTI_SZ, Data::One), format!("{begins}hex(7):31,00,00,00,00,00"));
         assert_eq!(with(REG_NONE, Data::Bytes), format!("{begins}hex:ff,ff,ff,ff,ff,ff"));
+        assert_eq!(with(REG_BINARY, Data::Records(0x4000_0001)), format!("{begins}hex:01,00,00,40,00,00"));
         assert_eq!(with(REG_NONE, Data::OpenText(REG_SZ)), format!("{begins}hex(1):41,00,41,00,41,00"));
         let texts = Data::OpenText(REG_MULTI_SZ);
         assert_eq!(with(REG_NONE, texts), format!("{begins}hex(7):41,00,41,00,41,00"));

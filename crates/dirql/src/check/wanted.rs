@@ -406,10 +406,11 @@ impl Wanted {
         wanted
     }
 
-    /// What of the application's may stand where the driver has wanted some.
-    fn owns(&self, compared: &[Compare]) -> Vec<Change> {
-        let wants = compared.iter().filter(|compare| matches!(compare.asked, Asked::Handle | Asked::Address));
-        wants.flat_map(|compare| self.changes(compare, &[], Reach::Near)).collect()
+    /// What of the application's may stand where the driver has wanted some first.
+    fn own_wanted(&self, compared: &[Compare]) -> Option<Change> {
+        let mut wants =
+            compared.iter().filter(|compare| matches!(compare.asked, Asked::Handle | Asked::Address));
+        wants.find_map(|compare| self.changes(compare, &[], Reach::Near).first().copied())
     }
 
     /// What may be changed for a comparison to come out otherwise.
@@ -524,6 +525,14 @@ fn limited(change: Change, more: u64) -> Change {
     }
 }
 
+/// An input that fails, and behind which most was compared.
+struct Furthest {
+    wanted: Wanted,
+    sites: BTreeSet<(u64, usize)>,
+    /// What of the application's the driver wanted then, and had not.
+    own: Option<Change>,
+}
+
 /// Inputs by which requests succeed, each by other comparisons than those before it, the first of them with the greatest words, and another time until it
 /// ends; and one that ends the machine, if one does. If there is none of these, one that fails where no other comes to. `ask` makes a request, the first one
 /// and `trials` more at most, and some more where one succeeds.
@@ -540,7 +549,7 @@ pub(super) fn wanted<E>(
     }
     sites.extend(came.progress());
     let mut longest = came.life;
-    let mut furthest: Option<(Wanted, BTreeSet<(u64, usize)>, Vec<Change>)> = None;
+    let mut furthest: Option<Furthest> = None;
     // What was kept: the last is changed, and where that leads no further, the one before it.
     let mut kept = vec![Kept::new(first, came)];
     let (mut laid_by, mut reach) = (Vec::new(), Reach::Near);
@@ -601,8 +610,9 @@ pub(super) fn wanted<E>(
             }
         }
         let progress = then.progress();
-        if life == 0 && furthest.as_ref().is_none_or(|(_, sites, _)| progress.len() >= sites.len()) {
-            furthest = Some((other.clone(), progress, other.owns(&then.compared)));
+        if life == 0 && furthest.as_ref().is_none_or(|known| progress.len() >= known.sites.len()) {
+            let own = other.own_wanted(&then.compared);
+            furthest = Some(Furthest { wanted: other.clone(), sites: progress, own });
         }
         kept.push(Kept::new(other, then));
     }
@@ -611,9 +621,9 @@ pub(super) fn wanted<E>(
     found.extend(timed);
     found.extend(ending);
     // Numbers that are multiplied are compared in no form that shows them: small ones do most often.
-    if let Some((wanted, _, owns)) = furthest.as_ref().filter(|_| found.is_empty()) {
+    if let Some(Furthest { wanted, own, .. }) = furthest.as_ref().filter(|_| found.is_empty()) {
         // So does memory that is long enough for what they say.
-        let with_own = owns.first().map(|own| wanted.with(*own));
+        let with_own = own.map(|own| wanted.with(own));
         let wanted = with_own.as_ref().unwrap_or(wanted);
         for word in SMALL {
             let other = wanted.filled(word);
@@ -625,7 +635,7 @@ pub(super) fn wanted<E>(
         }
     }
     // What fails still has the lengths and numbers that the driver asks for first, behind which it may want what another request leaves.
-    if let Some((wanted, sites, _)) = furthest.filter(|_| found.is_empty()) {
+    if let Some(Furthest { wanted, sites, .. }) = furthest.filter(|_| found.is_empty()) {
         let comes_so_far = |came: Came| sites.is_subset(&came.progress());
         let plain = wanted.plain();
         let is_plain = ask(&plain)?.is_some_and(comes_so_far);

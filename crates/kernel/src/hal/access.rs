@@ -8,9 +8,9 @@
 use engine::windows::{SHARED_DATA, USER_DEVICE, is_call_out};
 use engine::{Access, Fault, FaultKind, Flow, Leave};
 
+use super::dma::programmed;
 use super::hardware::{Refusal, Width};
 use super::polls::Polls;
-use super::dma::programmed;
 use super::{combine, lost_updates, stale};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};

@@ -10,8 +10,8 @@ use abi::{
 use engine::Flow;
 
 use super::file::{self, OpenOptions};
-use super::{integrity, stand_in};
 use super::violation::{MOST_DEVICES, device_name, io_manager};
+use super::{integrity, stand_in};
 use crate::cx::{Cx, Kernel};
 use crate::ob;
 use crate::ob::handle::Mode;

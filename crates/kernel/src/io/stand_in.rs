@@ -27,7 +27,8 @@ pub(crate) struct State {
 /// Whether the device is a stand-in.
 pub(crate) fn is_one(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> bool {
     let driver = k.io.stand_ins.driver;
-    !driver.is_null() && k.io.devices.get(device.address).is_some_and(|device| device.driver == driver.address)
+    !driver.is_null()
+        && k.io.devices.get(device.address).is_some_and(|device| device.driver == driver.address)
 }
 
 /// Makes a device of this name, where the platform has it so, nothing has that name, and devices have such names.

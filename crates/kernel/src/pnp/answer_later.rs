@@ -74,8 +74,7 @@ impl Wait {
 /// Whether a driver of ours that may answer later is asked: not a driver's own child, which has the driver's dispatch routines.
 fn is_ours(k: &Kernel, device: DriverPtr<DEVICE_OBJECT>) -> bool {
     let is_own = |node: &Node| !matches!(node.origin, Origin::Child);
-    k.pnp.nodes.get(&NodeId(device.address)).is_some_and(is_own)
-        || io::stand_in::is_one(k, device)
+    k.pnp.nodes.get(&NodeId(device.address)).is_some_and(is_own) || io::stand_in::is_one(k, device)
 }
 
 /// Where the platform has it so, a request (read, write, flush, device control) is kept and refused later. None: it is to be refused at once.

@@ -85,7 +85,8 @@ pub(super) fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
         let (what, command) = (words(one), &one.command);
         // The limit may be that of the first request or of the second.
         for limit in [*limit, limit.saturating_sub(1)].into_iter().filter(|limit| *limit > 0) {
-            plan.more = more.map(str::to_owned).into_iter().chain([format!("{LATE_CARDS}={limit}")]).collect();
+            plan.more =
+                more.map(str::to_owned).into_iter().chain([format!("{LATE_CARDS}={limit}")]).collect();
             let script = format!(
                 "{open}; t: async a {command}; u: async b {command}; join t; join u; wait 11s; {ENDED}"
             );

@@ -195,9 +195,9 @@ const FACTORS: [u32; 2] = [0x1_0000, 0x8000];
 pub(super) fn products(operation: &Operation) -> Option<String> {
     const OWN: &str = "page:own";
     let (head, rest) = operation.command.split_once(" in ")?;
-    let (input, output) = rest.split_once(" out ").map_or((rest, String::new()), |(input, output)| {
-        (input, format!(" out {output}"))
-    });
+    let (input, output) = rest
+        .split_once(" out ")
+        .map_or((rest, String::new()), |(input, output)| (input, format!(" out {output}")));
     let parts: Vec<&str> = input.split(" + ").collect();
     if !parts.contains(&OWN) {
         return None;

@@ -50,14 +50,20 @@ pub(super) fn registers_show(survey: &Survey, name: &str, plan: &mut Plan) {
     {
         let [hold, release] = [word, 0].map(&held);
         // One is as long as drivers take, the other longer than most.
-        let each = |command: &str| format!("{hold}; async a {command}; wait {SHORTLY}; {release}; wait 3s; cancel h; join a");
+        let each = |command: &str| {
+            format!("{hold}; async a {command}; wait {SHORTLY}; {release}; wait 3s; cancel h; join a")
+        };
         let script = format!(
             "{}; {}; {}; close h",
             opened(survey, name, &[one]),
             each(&of_a_page(one)),
             each(&of_several_pages(one))
         );
-        plan.add(format!("{} while all registers hold {word:#x} for a while", words(one)), script, Kind::Little);
+        plan.add(
+            format!("{} while all registers hold {word:#x} for a while", words(one)),
+            script,
+            Kind::Little,
+        );
     }
     for word in HELD {
         // Each comes behind each: one may start what another one needs.

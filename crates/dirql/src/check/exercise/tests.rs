@@ -175,8 +175,8 @@ fn values_that_a_driver_asks_for_are_there_together_and_alone_and_once_large_or_
     assert_eq!(options(&format!("{start} values of another type")).len(), 2);
     assert_eq!(
         titled(&made, "ioctl 0x222000 of u32:0 of all sizes").len(),
-        16,
-        "eight of them by numbers whose products wrap"
+        24,
+        "eight of them by numbers whose products wrap, and eight by records that begin with these"
     );
     let bytes = of("Depth", "hex:ff,ff,");
     assert!(options(&format!("{start} values of as many bytes"))[0].starts_with(&bytes));
@@ -238,4 +238,59 @@ fn registers_by_which_a_driver_knows_its_card_stay_as_they_are() {
     let [held] = titled(&all, "while all registers hold 0x100")[..] else { panic!() };
     let is_held = |at: &str| held.script.contains(&format!("poke pci#0 bar0+{at} 256;"));
     assert!(is_held("4") && is_held("14") && !is_held("0") && !is_held("10"), "{}", held.script);
+}
+
+#[test]
+fn a_driver_that_asks_others_has_them_refuse_later_and_answer_as_its_limit_ends() {
+    let survey = Survey { asks_others: true, limited_below: vec![(0, 20)], ..surveyed("unit", false) };
+    let all = exercises(&survey, 100);
+    let left = titled(&all, "cancelled and left where the bus driver answers later");
+    assert_eq!(left.len(), 2, "each kind of request");
+    let late = titled(&all, "where the driver below answers as time limit");
+    let options: Vec<&[String]> = late.iter().map(|one| &one.more[..2]).collect();
+    let expected = ["20", "19"]
+        .map(|limit| ["--platform=later-bus".to_owned(), format!("--platform=late-cards={limit}")]);
+    assert_eq!(options, expected);
+    let none = exercises(&surveyed("unit", false), 100);
+    assert!(titled(&none, "where the bus driver answers later").is_empty());
+}
+
+#[test]
+fn registers_hold_something_for_a_while_and_then_nothing() {
+    let survey = Survey { boards: vec!["pci9052#0".to_owned()], ..surveyed("pci9052", true) };
+    let all = exercises(&survey, 100);
+    let shortly = titled(&all, "while all registers hold 0x8000ffff for a while");
+    assert_eq!(shortly.len(), 2, "each kind of request");
+    for exercise in shortly {
+        let held = exercise.script.split("poke pci9052#0 shows 0x8000ffff; async a ").skip(1);
+        let is_released = |rest: &str| rest.contains("; wait 20ms; poke pci9052#0 shows 0x0; wait 3s; ");
+        assert_eq!(held.filter(|rest| is_released(rest)).count(), 2, "a page and more: {}", exercise.script);
+    }
+}
+
+#[test]
+fn numbers_whose_product_is_zero_stand_beside_an_address_that_is_the_kernels() {
+    let mut survey = surveyed("unit", false);
+    survey.operations[0].command =
+        "ioctl h 0x222000 in u32:0x1 + u32:0x1 + page:own + zero:8 out 72".to_owned();
+    let all = exercises(&survey, 100);
+    let [products] = titled(&all, "whose products do not fit into 32 bits")[..] else { panic!() };
+    for put in ["u32:0x40000000 + u32:0x1", "u32:0x1 + u32:0x40000000", "u32:0x10000 + u32:0x10000"] {
+        let request = format!("in {put} + u64:0xfffff800dead0000 + zero:8 out 72");
+        assert!(products.script.contains(&request), "{put}: {}", products.script);
+    }
+}
+
+#[test]
+fn the_data_of_a_write_change_where_a_driver_maps_them() {
+    let mut survey = surveyed("unit", false);
+    let command = "write h u32:0x11 + u32:0x1 + zero:8".to_owned();
+    survey.operations[0] = Operation { command, code: None, ..survey.operations[0].clone() };
+    assert!(titled(&exercises(&survey, 100), "whose input becomes").is_empty());
+    survey.maps_buffers = true;
+    let all = exercises(&survey, 100);
+    let changed = titled(&all, "whose input becomes 0x10000 at 4 meanwhile");
+    let [exercise] = changed[..] else { panic!("{}", changed.len()) };
+    let steps = "memory m u32:0x11 + u32:0x1 + zero:8; t: async a write h memory m; u: store m u32:0x11 + u32:0x10000; ";
+    assert!(exercise.script.contains(steps), "{}", exercise.script);
 }

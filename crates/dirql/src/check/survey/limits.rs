@@ -32,7 +32,8 @@ impl Asking<'_> {
         // What a driver below would have to answer succeeds nowhere, with none that knows it.
         let is_tried = |one: &Known| {
             let operation = &one.operation;
-            operation.is_usual() || (tempo(Promptness::Silent) == Tempo::Below(Promptness::Silent) && !operation.variant)
+            operation.is_usual()
+                || (tempo(Promptness::Silent) == Tempo::Below(Promptness::Silent) && !operation.variant)
         };
         let usual = known.iter().enumerate().filter(|(_, one)| is_tried(one));
         let mut limited = Vec::new();
@@ -43,11 +44,7 @@ impl Asking<'_> {
     }
 
     /// At which of its limits the driver gives a request up whose answer is late; none if it does not, or not in each such run without a transfer behind it.
-    fn limit(
-        &mut self,
-        question: Question,
-        tempo: fn(Promptness) -> Tempo,
-    ) -> Result<Option<u32>, Error> {
+    fn limit(&mut self, question: Question, tempo: fn(Promptness) -> Tempo) -> Result<Option<u32>, Error> {
         let silent = self.given_up(question, tempo(Promptness::Silent))?;
         if silent.is_none() {
             return Ok(None);

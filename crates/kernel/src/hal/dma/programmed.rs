@@ -34,26 +34,14 @@ struct Piece {
 
 impl Programmed {
     /// A buffer was mapped, or as much of it as was mapped at once: where its pieces are for the device, and how long; and how much was asked for.
-    pub(super) fn mapped(
-        &mut self,
-        base: u64,
-        pieces: impl Iterator<Item = (u64, u64)> + Clone,
-        asked: u64,
-    ) {
+    pub(super) fn mapped(&mut self, base: u64, pieces: impl Iterator<Item = (u64, u64)> + Clone, asked: u64) {
         if pieces.clone().next().is_none_or(|(_, first)| first >= asked) {
             return;
         }
         let mut left = asked;
         for (logical, bytes) in pieces {
-            let piece = Piece {
-                base,
-                logical,
-                bytes,
-                left,
-                is_named: false,
-                given_whole: None,
-                given_own: false,
-            };
+            let piece =
+                Piece { base, logical, bytes, left, is_named: false, given_whole: None, given_own: false };
             self.pieces.push(piece);
             left = left.saturating_sub(bytes);
         }
@@ -92,7 +80,8 @@ fn note(cx: &mut Cx<'_>, width: Width, value: u64) {
 
 /// What these map registers map is given back: whether the device was told of one piece as of the whole.
 pub(super) fn judge(cx: &mut Cx<'_>, base: u64) {
-    let pieces: Vec<Piece> = cx.with(|k| k.hal.dma.programmed.pieces.extract_if(.., |piece| piece.base == base).collect());
+    let pieces: Vec<Piece> =
+        cx.with(|k| k.hal.dma.programmed.pieces.extract_if(.., |piece| piece.base == base).collect());
     let named: BTreeSet<u64> =
         pieces.iter().filter(|piece| piece.is_named).map(|piece| piece.logical).collect();
     let Some(piece) = pieces.iter().find(|piece| piece.is_named && !piece.given_own) else { return };

@@ -6,7 +6,7 @@
  * request as if it were one of a thread (crash, or it is lost), and the program's request is never ended.
  *
  * Device: none
- * Rule: irp-never-completed
+ * Rule: allocated-irp-completed, irp-never-completed
  * Needs: device
  */
 #include <ddk/wdm.h>

@@ -10,7 +10,7 @@
  * contiguous in memory.
  *
  * Device: PCI\VEN_1DA7&DEV_0001
- * Rule: dma-behind-mapping
+ * Rule: dma-length-of-whole
  * Needs: device
  */
 #include "../include/held_core.h"

@@ -6,7 +6,7 @@
  * writes over whatever pages come behind the first one.
  *
  * Device: PCI\VEN_1DA7&DEV_0001
- * Rule: dma-after-unmap
+ * Rule: dma-length-of-whole
  * Needs: device
  *
  * The card: BAR0 memory, 64 bytes, long words; interrupt line, shared; addresses of 64 bits.

@@ -6,7 +6,7 @@
  * may come in between, and its completion routine frees the request: IoCancelIrp works on freed memory.
  *
  * Device: ROOT\COURIER
- * Rule: use-after-free
+ * Rule: not-an-irp, use-after-free
  * Needs: schedule
  */
 #include <ddk/wdm.h>
