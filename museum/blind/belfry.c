@@ -1,5 +1,5 @@
 /*
- * belfry: a bell for programs. Some wait for the next stroke with a pending request (they tell the last stroke they have heard), others strike;
+ * belfry: a bell for programs. Some wait for the next stroke with a pending request (they tell the last stroke they have noticed), others strike;
  * a stroke ends all waits.
  *
  * The bug: the routine that makes the list of waiters empty is called at every start of the device, not only when the device is made. After a
@@ -40,13 +40,13 @@ typedef struct _BELFRY {
 
 /* what IoCsqRemoveNextIrp looks for; NULL instead: any */
 typedef struct _SOUGHT {
-    PFILE_OBJECT File; /* of this handle, or NULL: that have not heard the stroke */
+    PFILE_OBJECT File; /* of this handle, or NULL: that have not noticed the stroke */
     ULONG Stroke;
 } SOUGHT, *PSOUGHT;
 
-#define HEARD(Irp_) ((ULONG)(ULONG_PTR)(Irp_)->Tail.Overlay.DriverContext[0])
+#define RUNG(Irp_) ((ULONG)(ULONG_PTR)(Irp_)->Tail.Overlay.DriverContext[0])
 
-/* Context is the last stroke the waiter has heard. */
+/* Context is the last stroke the waiter has noticed. */
 static NTSTATUS WaiterInsert(PIO_CSQ Csq, PIRP Irp, PVOID Context)
 {
     PBELFRY b = BELFRY_OF(Csq);
@@ -78,7 +78,7 @@ static PIRP WaiterPeek(PIO_CSQ Csq, PIRP Irp, PVOID Context)
     for (; e != head; e = e->Flink) {
         PIRP irp = CONTAINING_RECORD(e, IRP, Tail.Overlay.ListEntry);
 
-        if (!sought || (sought->File ? IoGetCurrentIrpStackLocation(irp)->FileObject == sought->File : HEARD(irp) != sought->Stroke))
+        if (!sought || (sought->File ? IoGetCurrentIrpStackLocation(irp)->FileObject == sought->File : RUNG(irp) != sought->Stroke))
             return irp;
     }
     return NULL;
@@ -161,17 +161,17 @@ static VOID BelfryCleanup(PAK k, PFILE_OBJECT File)
 static NTSTATUS Wait(PBELFRY b, PIRP Irp, PIO_STACK_LOCATION s)
 {
     NTSTATUS status;
-    ULONG heard, stroke;
+    ULONG noticed, stroke;
     KIRQL irql;
 
-    if (s->Parameters.DeviceIoControl.InputBufferLength != sizeof heard || s->Parameters.DeviceIoControl.OutputBufferLength < sizeof heard)
+    if (s->Parameters.DeviceIoControl.InputBufferLength != sizeof noticed || s->Parameters.DeviceIoControl.OutputBufferLength < sizeof noticed)
         return STATUS_INVALID_PARAMETER;
-    heard = *(PULONG)Irp->AssociatedIrp.SystemBuffer;
+    noticed = *(PULONG)Irp->AssociatedIrp.SystemBuffer;
     status = IoAcquireRemoveLock(&b->Ak.Lock, Irp);
     if (!NT_SUCCESS(status))
         return status;
     IoMarkIrpPending(Irp);
-    status = IoCsqInsertIrpEx(&b->Csq, Irp, NULL, &heard);
+    status = IoCsqInsertIrpEx(&b->Csq, Irp, NULL, &noticed);
     if (status == STATUS_ALREADY_COMMITTED) {
         KeAcquireSpinLock(&b->Lock, &irql);
         stroke = b->Strokes;

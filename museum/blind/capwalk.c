@@ -2,8 +2,8 @@
  * capwalk: a measuring card of our own. The calibration lies in a vendor-specific PCI capability, which the driver reads when it starts by means of the bus
  * interface of the stack below; programs take samples.
  *
- * The bug: the IRP_MN_QUERY_INTERFACE is sent without STATUS_NOT_SUPPORTED in it. If nobody below knows the interface the IRP comes back with what it was
- * allocated with, which is STATUS_SUCCESS, and the driver calls through the interface that nobody has filled in.
+ * The bug: the IRP_MN_QUERY_INTERFACE is sent without STATUS_NOT_SUPPORTED in it. If no one below knows the interface the IRP comes back with what it was
+ * allocated with, which is STATUS_SUCCESS, and the driver calls through the interface that no one has filled in.
  *
  * Device: PCI\VEN_1DA7&DEV_0003
  * Rule: irp-status-not-set

@@ -3,7 +3,7 @@
  * are entered, the heaviest first. What a client has entered goes with its handle.
  *
  * The bug: the list's size is taken from the count at the first look; the entries are copied at a second look under the lock. If entries
- * went in between, the tail of the answer is pool memory nobody has written: old kernel data goes to user mode.
+ * went in between, the tail of the answer is pool memory no one has written: old kernel data goes to user mode.
  *
  * Device: none
  * Rule: output-never-stored

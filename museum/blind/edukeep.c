@@ -274,7 +274,7 @@ static VOID KeepDown(PZDEV d)
     PKEEP x = CONTAINING_RECORD(d, KEEP, Dev);
 
     Quiet(x);
-    Hush(x); /* before nobody answers the interrupt any more */
+    Hush(x); /* before no one answers the interrupt any more */
     ZHwOff(d);
 }
 

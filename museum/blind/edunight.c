@@ -2,7 +2,7 @@
  * edunight: computes tables of factorials on the edu card: a request brings up to 16 numbers, the card is given one after the other, its
  * interrupt brings the next. The whole table has two seconds.
  *
- * The bug: the card is told only once, at the start of the device, to raise an interrupt when a number is done. The bit is lost when the card is
+ * The bug: the card is informed only once, at the start of the device, to raise an interrupt when a number is done. The bit is lost when the card is
  * in D3; after the computer has slept no interrupt comes any more, and every request runs into its time limit.
  *
  * Device: PCI\VEN_1234&DEV_11E8

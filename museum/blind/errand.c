@@ -85,7 +85,7 @@ static VOID NTAPI Worker(PVOID Context)
     }
 }
 
-/* Takes a job back that nobody has begun; one that has been begun is waited for, which is a matter of milliseconds. */
+/* Takes a job back that no one has begun; one that has been begun is waited for, which is a matter of milliseconds. */
 static BOOLEAN Withdraw(PERRAND x, PJOB j)
 {
     KIRQL Irql;

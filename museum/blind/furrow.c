@@ -279,7 +279,7 @@ static NTSTATUS FurrowStart(PZDEV d, PCM_RESOURCE_LIST List)
     if (NT_SUCCESS(Status) && ZRead(x->Regs, R_ID) != CARD_ID)
         Status = STATUS_NO_SUCH_DEVICE;
     if (NT_SUCCESS(Status)) {
-        Reset(x); /* before somebody could be interrupted whom nobody answers */
+        Reset(x); /* before someone could be interrupted whom no one answers */
         Status = GetDma(x);
     }
     if (NT_SUCCESS(Status))

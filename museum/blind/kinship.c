@@ -1,5 +1,5 @@
 /*
- * kinship: bulletin slates shared by name. A handle is attached to a slate by its name (the slate is made when nobody has it yet); handles that
+ * kinship: bulletin slates shared by name. A handle is attached to a slate by its name (the slate is made when no one has it yet); handles that
  * are attached to the same slate read and write the same 256 bytes.
  *
  * The bug: the count of a slate's users is taken down outside the lock of the list, and only then the slate is taken out of the list. An attach

@@ -71,7 +71,7 @@ static NTSTATUS Wait(PKLAXON x, PIRP Irp, ULONG Mask)
     x->Count++;
     IoSetCancelRoutine(Irp, KlaxonCancel);
     if (Irp->Cancel && IoSetCancelRoutine(Irp, NULL)) {
-        /* cancelled before, and nobody calls the routine any more */
+        /* cancelled before, and no one calls the routine any more */
         RemoveEntryList(&Irp->Tail.Overlay.ListEntry);
         x->Count--;
         KeReleaseSpinLock(&x->Lock, Irql);

@@ -99,7 +99,7 @@ static NTSTATUS Set(PTOWER t, PFILE_OBJECT File, const KNELL_SET *In, PULONG64 I
     t->Count++;
     *Id = a->Id = ++t->LastId;
     InsertTailList(&t->Alarms, &a->Link);
-    KeSetTimer(&a->Timer, Due, &a->Dpc); /* under the lock: nobody finds an alarm whose timer does not run yet */
+    KeSetTimer(&a->Timer, Due, &a->Dpc); /* under the lock: no one finds an alarm whose timer does not run yet */
     KeReleaseSpinLock(&t->Lock, Irql);
     return STATUS_SUCCESS;
 }

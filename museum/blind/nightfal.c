@@ -2,7 +2,7 @@
  * nightfal: a virtual lamp that goes out when the computer sleeps and burns as before when it wakes. It owns its power policy: for each state of
  * the system it asks for the device state the bus recommends, and it counts the nights.
  *
- * The bug: if PoRequestPowerIrp fails, the system's power request has already been kept back (STATUS_MORE_PROCESSING_REQUIRED) and nobody is left
+ * The bug: if PoRequestPowerIrp fails, the system's power request has already been kept back (STATUS_MORE_PROCESSING_REQUIRED) and no one is left
  * to complete it: the computer hangs on its way to sleep (or awake) until the watchdog bugchecks it, and the device can never be removed.
  *
  * Device: ROOT\NIGHTFAL

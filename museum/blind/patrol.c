@@ -2,7 +2,7 @@
  * patrol: watches the clock of the machine. While a watch is on, a thread of the driver's takes a sample of the time every so many milliseconds and keeps the
  * greatest delay it has seen, and the last 64 samples.
  *
- * The bug: the thread holds the remove lock while it runs and is told to end only when the device's memory is freed, after the wait for the remove lock.
+ * The bug: the thread holds the remove lock while it runs and is asked to end only when the device's memory is freed, after the wait for the remove lock.
  * Removing (or disabling) the device while a watch is on waits for ever in IoReleaseRemoveLockAndWait.
  *
  * Device: ROOT\PATROL

@@ -253,7 +253,7 @@ static NTSTATUS GenStart(PZDEV d, PCM_RESOURCE_LIST List)
     if (NT_SUCCESS(Status)) {
         x->Bridge = d->Bar[0].Va;
         x->Board = d->Bar[w].Va;
-        Mask(x); /* before somebody could be interrupted whom nobody answers */
+        Mask(x); /* before someone could be interrupted whom no one answers */
         Status = ZConnect(d);
     }
     if (NT_SUCCESS(Status))

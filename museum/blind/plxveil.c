@@ -3,7 +3,7 @@
  * are served. While the DPC works the interrupt is masked at the bridge.
  *
  * The bug: the DPC takes the mask off again without asking whether the board is being stopped. A DPC that was queued when Stop masked the interrupt takes that mask
- * off too; once the interrupt is disconnected the shared line stays active with nobody to answer it, and the machine hangs.
+ * off too; once the interrupt is disconnected the shared line stays active with no one to answer it, and the machine hangs.
  *
  * Device: PCI\VEN_10B5&DEV_9050
  * Rule: interrupt-storm
@@ -218,7 +218,7 @@ static NTSTATUS VeilStart(PZDEV d, PCM_RESOURCE_LIST List)
         KeAcquireSpinLock(&x->Lock, &Irql);
         x->First = x->Count = x->Lost = 0;
         KeReleaseSpinLock(&x->Lock, Irql);
-        Mask(x); /* before somebody could be interrupted whom nobody answers */
+        Mask(x); /* before someone could be interrupted whom no one answers */
         Status = ZConnect(d);
     }
     if (NT_SUCCESS(Status))

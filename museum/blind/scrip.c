@@ -3,7 +3,7 @@
  * the quota of the program.
  *
  * The bug: ExAllocatePoolWithQuotaTag is used as if it returned NULL when there is no memory or no quota left. Without POOL_QUOTA_FAIL_INSTEAD_OF_RAISE it
- * raises an exception, which nobody handles, and the machine stops.
+ * raises an exception, which no one handles, and the machine stops.
  *
  * Device: ROOT\SCRIP
  * Rule: unhandled-exception

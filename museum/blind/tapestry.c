@@ -1,6 +1,6 @@
 /*
  * tapestry: an event service. Clients wait for events with a pending request each; a producer posts events, which go to the oldest waiter or,
- * if nobody waits, into a small backlog.
+ * if no one waits, into a small backlog.
  *
  * The bug: when a post takes a waiter out of the list whose cancellation has already begun, it leaves the entry's old links in it. The cancel
  * routine unlinks the entry a second time and tears the list: a waiter that came in between is lost for ever, or freed memory is written.
@@ -47,7 +47,7 @@ static NTSTATUS Finish(PIRP Irp, NTSTATUS Status, ULONG_PTR Information)
     return Status;
 }
 
-/* Whoever has made IoSetCancelRoutine(Irp, NULL) return something owns the request; if it returned NULL this routine owns it. */
+/* The one that has made IoSetCancelRoutine(Irp, NULL) return something owns the request; if it returned NULL this routine owns it. */
 static VOID TapestryCancel(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PTAPESTRY t = Device->DeviceExtension;

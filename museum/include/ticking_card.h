@@ -5,7 +5,7 @@
  * Rules:
  * - Every request holds the remove lock (tag: the IRP) from dispatch to completion; a second reference covers the dispatch call itself.
  * - Start, Stop, Up and Down are serialised by one mutex, at PASSIVE_LEVEL, with no request in flight. Requests that come meanwhile wait in the queue.
- * - Begin runs at DISPATCH_LEVEL. It returns a final status, or STATUS_PENDING after (or shortly before) ZPublish; then whoever ZTake gives the IRP calls
+ * - Begin runs at DISPATCH_LEVEL. It returns a final status, or STATUS_PENDING after (or shortly before) ZPublish; then the one that ZTake gives the IRP calls
  *   ZFinish. ZFinish must not be called from within Begin.
  */
 #ifndef ZFRAME_H

@@ -1,8 +1,8 @@
 /*
  * eduguard: lets programs compute factorials on the edu card, one at a time. A card that is still busy after one second is taken out of service
- * until it is started or powered up again, so that nobody waits for it in vain.
+ * until it is started or powered up again, so that no one waits for it in vain.
  *
- * The bug: when the card's interrupt ends a computation, the time limit is cancelled but nobody looks whether the cancel came too late. A limit
+ * The bug: when the card's interrupt ends a computation, the time limit is cancelled but no one looks whether the cancel came too late. A limit
  * DPC that is already queued then finds the next computation, takes it for the old one, fails it and condemns a healthy card.
  *
  * Device: PCI\VEN_1234&DEV_11E8

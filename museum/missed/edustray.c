@@ -3,7 +3,7 @@
  * for each transfer, so that no DMA memory is held while nothing is moved.
  *
  * The bug: when the time of a transfer is over, its common buffer is freed although the card is still busy with it. A card that answers late writes into memory
- * that belongs to somebody else by then.
+ * that belongs to someone else by then.
  *
  * Device: PCI\VEN_1234&DEV_11E8
  * Rule: dma-after-unmap

@@ -50,7 +50,7 @@ typedef struct _INDEX {
     BOOLEAN Run, Masked; /* under the interrupt's lock */
     ULONG Events;        /* under the interrupt's lock */
     KSPIN_LOCK Lock;
-    ULONG Pending; /* events no one has been told of; under Lock */
+    ULONG Pending; /* events no one has been informed of; under Lock */
     ZLIST Waiting;
 } INDEX, *PINDEX;
 
@@ -288,7 +288,7 @@ static NTSTATUS IndexStart(PZDEV d, PCM_RESOURCE_LIST List)
         x->Bridge = d->Bar[0].Va;
         x->Pair = d->Bar[w].Va;
         x->Masked = FALSE;
-        Mask(x); /* before somebody could be interrupted whom nobody answers */
+        Mask(x); /* before someone could be interrupted whom no one answers */
         Status = ZConnect(d);
     }
     if (NT_SUCCESS(Status))

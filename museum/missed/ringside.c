@@ -45,7 +45,7 @@ typedef struct _SLOT {
 } SLOT, *PSLOT;
 
 typedef struct _COUNTS {
-    ULONG Heard;
+    ULONG Noticed;
     ULONG Bad;
     ULONG Dropped;
 } COUNTS, *PCOUNTS;
@@ -158,7 +158,7 @@ static VOID Keep(PRINGSIDE r, volatile SLOT *slot)
         for (i = 0; i < length; i++)
             packet->Data[i] = slot->Data[i];
         r->Count++;
-        r->Counts.Heard++;
+        r->Counts.Noticed++;
     }
 }
 

@@ -2,7 +2,7 @@
  * turnkey: a cloakroom for small secrets. A client deposits up to 512 bytes and is given the number of a locker, a small number that fits the
  * protocol of the old library; with the number it takes the deposit out again.
  *
- * The bug: the locker numbers come from a counter that wraps round after 16, and nobody looks whether the locker is still taken. A deposit
+ * The bug: the locker numbers come from a counter that wraps round after 16, and no one looks whether the locker is still taken. A deposit
  * that stays long is overwritten by a later one: it is lost for its owner and its memory is never freed.
  *
  * Device: none

@@ -5,6 +5,7 @@
 #include "pairs.h"
 
 #define DMA_BUFFER (2 * PAGE_SIZE)
+#define DMA_SEVERAL (2 * DMA_BUFFER - 8) /* of two buffers: a number that is no address */
 
 static PVOID DmaBase;
 static PSCATTER_GATHER_LIST DmaList;
@@ -442,24 +443,28 @@ static VOID DmaUnlockedWhileMapped(BOOLEAN Wrong)
     PutAdapter(Adapter);
 }
 
-/* A device that is told of the first piece of a buffer, by two registers: those of the screen. */
+/* A device is given the first piece of a list by two registers: those of the screen. */
 static VOID DmaLengthOfWhole(BOOLEAN Wrong)
 {
-    static const PHYSICAL_ADDRESS Screen = {.QuadPart = 0xA0000};
+    static const PHYSICAL_ADDRESS Registers = {.QuadPart = 0xB8000};
     PDMA_ADAPTER Adapter = NewAdapter(2);
-    PVOID Buffer = ExAllocatePoolWithTag(PagedPool, DMA_BUFFER, TAG);
-    PMDL Mdl = IoAllocateMdl(Buffer, DMA_BUFFER, FALSE, FALSE, NULL);
-    PUCHAR Registers = MmMapIoSpace(Screen, PAGE_SIZE, MmNonCached);
+    PMDL First = NewBuffer(TRUE), Between = NewBuffer(TRUE), Second = NewBuffer(TRUE);
+    PULONG Window = MmMapIoSpace(Registers, PAGE_SIZE, MmNonCached);
+    KIRQL Old;
 
-    MmProbeAndLockPages(Mdl, KernelMode, IoModifyAccess);
-    GetList(Adapter, Mdl);
-    WRITE_REGISTER_ULONG((PULONG)Registers, DmaList->Elements[0].Address.LowPart);
-    WRITE_REGISTER_ULONG((PULONG)(Registers + 4), Wrong ? DMA_BUFFER : DmaList->Elements[0].Length);
+    First->Next = Second;
+    KeRaiseIrql(DISPATCH_LEVEL, &Old);
+    Adapter->DmaOperations->GetScatterGatherList(Adapter, TheDevice, First, MmGetMdlVirtualAddress(First),
+                                                 DMA_SEVERAL, DmaListControl, NULL, TRUE);
+    KeLowerIrql(Old);
+    *(volatile ULONG64 *)Window = (ULONG64)DmaList->Elements[0].Address.QuadPart;
+    WRITE_REGISTER_ULONG(&Window[2], Wrong ? DMA_SEVERAL : DmaList->Elements[0].Length);
     PutList(Adapter);
-    MmUnlockPages(Mdl);
-    MmUnmapIoSpace(Registers, PAGE_SIZE);
-    IoFreeMdl(Mdl);
-    Free(Buffer);
+    MmUnmapIoSpace(Window, PAGE_SIZE);
+    First->Next = NULL;
+    FreeBuffer(First);
+    FreeBuffer(Between);
+    FreeBuffer(Second);
     PutAdapter(Adapter);
 }
 

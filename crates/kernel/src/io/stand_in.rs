@@ -2,7 +2,7 @@
 //!
 //! A driver that opens another's device by name (*IoGetDeviceObjectPointer function*, *IoAttachDevice function*) may have been written for a computer that has
 //! it. In its place stands one that can be opened and refuses whatever it is asked, later where bus drivers answer later: what a driver makes of success with
-//! data that are nobody's would prove nothing. Programs do not get stand-ins.
+//! data that no device has given would prove nothing. Programs do not get stand-ins.
 
 use abi::{
     DEVICE_OBJECT, DO_BUFFERED_IO, DO_DEVICE_INITIALIZING, DRIVER_OBJECT, DRVO_BUILTIN_DRIVER, DriverPtr,

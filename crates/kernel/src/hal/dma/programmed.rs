@@ -78,7 +78,7 @@ fn note(cx: &mut Cx<'_>, width: Width, value: u64) {
     });
 }
 
-/// What these map registers map is given back: whether the device was told of one piece as of the whole.
+/// What these map registers map is given back: whether the device was given one piece as the whole.
 pub(super) fn judge(cx: &mut Cx<'_>, base: u64) {
     let pieces: Vec<Piece> =
         cx.with(|k| k.hal.dma.programmed.pieces.extract_if(.., |piece| piece.base == base).collect());
