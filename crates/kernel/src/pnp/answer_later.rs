@@ -1,5 +1,6 @@
 //! Requests that a driver of ours refuses later, where the platform has it so (`--platform later-bus`): what bus drivers do not know, and what stand-ins
-//! ([`super::super::io::stand_in`]) are asked. Who has sent one may cancel it meanwhile.
+//! ([`super::super::io::stand_in`]) are asked. Where the answer is late (`late-cards=N`, `silent-cards`), one that is cancelled ends at once; else it ends in its own
+//! time, as drivers may leave what they are about to answer.
 //!
 //! Pages: *Canceling IRPs*, *IoSetCompletionRoutineNonPnpDriver rule*. *Ours*: how long each takes.
 
@@ -97,9 +98,15 @@ pub(crate) fn refuse(
         k.pnp.answers.made += 1;
         k.pnp.answers.made
     });
-    bus::hold(cx, irp, location, "PciCancelAnswer", |k| {
+    let keep = move |k: &mut Kernel| {
         k.pnp.answers.kept.insert(irp.address, number);
-    })?;
+    };
+    if cx.with(|k| matches!(k.hal.platform.cards, Promptness::AtLimit(_) | Promptness::Silent)) {
+        bus::hold(cx, irp, location, "PciCancelAnswer", keep)?;
+    } else {
+        io::complete::mark_pending(cx, location)?;
+        cx.with(keep);
+    }
     bus::work(cx, stay, move |cx| {
         wait.pass(cx)?;
         if take(cx, irp, number)? {
