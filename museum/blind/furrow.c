@@ -182,7 +182,7 @@ static VOID FurrowDpc(PZDEV d)
     if (Flags)
         Irp = ZTake(d);
     if (Irp && !Outcome(x, Flags, &Status)) {
-        ZPutBack(d, Irp); /* not yet */
+        ZPutBack(d, Irp); /* the card is still at it */
         Irp = NULL;
     }
     KeReleaseSpinLockFromDpcLevel(&x->HwLock);

@@ -49,14 +49,18 @@ pub(super) fn complete(setup: &mut Setup) -> Result<Vec<String>> {
         setup.devices.push(device);
     }
     if setup.files.is_none() && !setup.platform().drive && imports_any(setup, &OPENS_FILES) {
-        more.push(format!("--platform={DRIVE}"));
-        setup.platform.push(DRIVE.to_owned());
+        add_platform(setup, &mut more, DRIVE);
     }
     if !setup.platform().stand_ins && imports_any(setup, &OPENS_DEVICES) {
-        more.push(format!("--platform={STAND_INS}"));
-        setup.platform.push(STAND_INS.to_owned());
+        add_platform(setup, &mut more, STAND_INS);
     }
     Ok(more)
+}
+
+/// The computer is such a one, and `more` says so to processes.
+fn add_platform(setup: &mut Setup, more: &mut Vec<String>, word: &str) {
+    more.push(format!("--platform={word}"));
+    setup.platform.push(word.to_owned());
 }
 
 /// The card that the INFs are for, if it is one: a model that has its ids, or else one of which nothing else is known.

@@ -110,27 +110,18 @@ pub(super) fn guessed_causes(signals: &[String]) -> Vec<Outside> {
 
 /// As these, and what a card raises that has done what it was asked for, and what a board of which nothing is known does while its registers show bits.
 pub(super) fn all_guessed_causes(signals: &[String], boards: &[String]) -> Vec<Outside> {
-    let cause = |board: &String, input: &str, bits: u32| Outside {
-        device: board.clone(),
-        signal: input.to_owned(),
-        values: vec![bits.into(), 0],
-    };
-    let of_board = |board| {
+    let of_boards = boards.iter().flat_map(|board| {
         let words = WIDE.into_iter().chain((1..u32::BITS).map(|bit| 1 << bit));
-        let of_first = words.map(move |bits| cause(board, INPUTS[0], bits));
-        of_first.chain(WIDE.map(|bits| cause(board, INPUTS[1], bits)))
-    };
+        let of_first = words.map(move |bits| Outside::cause(board, INPUTS[0], bits));
+        of_first.chain(WIDE.map(|bits| Outside::cause(board, INPUTS[1], bits)))
+    });
     let of_cards = of_one_bit_each(signals, CAUSE).chain(of_one_bit_each(signals, DONE));
-    of_cards.chain(boards.iter().flat_map(of_board)).collect()
+    of_cards.chain(of_boards).collect()
 }
 
 fn of_one_bit_each<'s>(signals: &'s [String], signal: &'s str) -> impl Iterator<Item = Outside> + 's {
-    let cause = move |card: &str, bit: u32| Outside {
-        device: card.to_owned(),
-        signal: signal.to_owned(),
-        values: vec![1 << bit, 0],
-    };
-    cards_with_pins(signals).flat_map(move |card| (0..u32::BITS).map(move |bit| cause(card, bit)))
+    let of = move |card| (0..u32::BITS).map(move |bit| Outside::cause(card, signal, 1 << bit));
+    cards_with_pins(signals).flat_map(of)
 }
 
 /// An interrupt of each of these cards and boards, one after the other, at which all registers show one bit; and these.
@@ -144,19 +135,17 @@ pub(super) fn interrupt_of_each(signals: &[String], boards: &[String], more: &[O
 /// Causes of the interrupts of each of these cards and boards: the first at which all registers show one bit, and others by which a driver may do more.
 pub(super) fn causes_of_each(signals: &[String], boards: &[String]) -> Vec<Vec<Outside>> {
     let words = || [1].into_iter().chain(WIDE).chain((1..u32::BITS).map(|bit| 1 << bit));
-    let of = |device: &str, signal: &str| {
-        let cause = |bits: u32| Outside {
-            device: device.to_owned(),
-            signal: signal.to_owned(),
-            values: vec![bits.into(), 0],
-        };
-        words().map(cause).collect()
-    };
+    let of = |device: &str, signal: &str| words().map(|bits| Outside::cause(device, signal, bits)).collect();
     let of_cards = cards_with_pins(signals).map(|card| of(card, CAUSE));
     of_cards.chain(boards.iter().map(|board| of(board, INPUTS[0]))).collect()
 }
 
 impl Outside {
+    /// A cause of an interrupt that is guessed at: bits that registers show, and that go.
+    fn cause(device: &str, signal: &str, bits: u32) -> Self {
+        Self { device: device.to_owned(), signal: signal.to_owned(), values: vec![bits.into(), 0] }
+    }
+
     /// Whether that is what such a card does. One that is guessed at may be taken back by what the driver writes for another purpose.
     pub(super) fn is_sure(&self) -> bool {
         let is_guessed = self.ends_by_accesses() && self.values[0] > 1;

@@ -11,7 +11,7 @@ mod lost_updates;
 pub mod platform;
 pub(crate) mod polls;
 mod posted;
-mod promptness;
+pub(crate) mod promptness;
 #[cfg(test)]
 pub(crate) mod rig;
 pub(crate) mod stale;

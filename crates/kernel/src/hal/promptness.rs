@@ -11,10 +11,10 @@ use super::platform::Promptness;
 use crate::cx::Kernel;
 
 /// How late silent cards are, in nanoseconds: 200 s, longer than a loop may last before it counts as endless.
-const SILENCE: u64 = 200_000_000_000;
+pub(crate) const SILENCE: u64 = 200_000_000_000;
 
 /// After so many nanoseconds the next limit is looked for again, where the last has ended and nothing has come of it.
-const MOMENT: u64 = 1_000;
+pub(crate) const MOMENT: u64 = 1_000;
 
 /// The farthest that the clock of quick cards leaps, in nanoseconds: what a driver has set a card's timer to may be later.
 const LEAP: u64 = 10_000_000_000;

@@ -5,14 +5,14 @@
 //! data that no device has given would prove nothing. Programs do not get stand-ins.
 
 use abi::{
-    DEVICE_OBJECT, DO_BUFFERED_IO, DO_DEVICE_INITIALIZING, DRIVER_OBJECT, DRVO_BUILTIN_DRIVER, DriverPtr,
-    FILE_DEVICE_UNKNOWN, IO_STATUS_BLOCK, IRP, IRP_MJ_CLEANUP, IRP_MJ_CLOSE, IRP_MJ_CREATE, NtStatus,
+    DEVICE_OBJECT, DO_BUFFERED_IO, DO_DEVICE_INITIALIZING, DRIVER_OBJECT, DriverPtr, FILE_DEVICE_UNKNOWN,
+    IRP, IRP_MJ_CLEANUP, IRP_MJ_CLOSE, IRP_MJ_CREATE, NtStatus,
 };
 use engine::Flow;
 
-use super::{complete, device, driver};
+use super::device;
 use crate::cx::{Cx, Kernel};
-use crate::ldr;
+use crate::pnp;
 
 /// Where devices are.
 const DIRECTORY: &str = "\\Device\\";
@@ -65,23 +65,12 @@ fn driver(cx: &mut Cx<'_>) -> Flow<Option<DriverPtr<DRIVER_OBJECT>>> {
     if !known.is_null() {
         return Ok(Some(known));
     }
-    let new = driver::NewDriver {
-        directory: "\\Driver",
-        service: SERVICE.to_owned(),
-        base: 0,
-        size: 0,
-        entry: DriverPtr::NULL,
-        section: DriverPtr::NULL,
-    };
-    let Ok(driver) = driver::create_driver(cx, &new)? else { return Ok(None) };
-    for major in [IRP_MJ_CREATE, IRP_MJ_CLEANUP, IRP_MJ_CLOSE] {
-        let slot = (driver + DRIVER_OBJECT::MajorFunction).element(major.into());
-        cx.write(slot, ldr::internal_address("StandInAgree"))?;
+    let agrees = [IRP_MJ_CREATE, IRP_MJ_CLEANUP, IRP_MJ_CLOSE].map(|major| (major, "StandInAgree"));
+    let made = pnp::built_in::make(cx, SERVICE, &agrees)?;
+    if let Some(driver) = made {
+        cx.with(|k| k.io.stand_ins.driver = driver);
     }
-    let flags = cx.read(driver + DRIVER_OBJECT::Flags)?;
-    cx.write(driver + DRIVER_OBJECT::Flags, flags | DRVO_BUILTIN_DRIVER)?;
-    cx.with(|k| k.io.stand_ins.driver = driver);
-    Ok(Some(driver))
+    Ok(made)
 }
 
 /// Agrees to being opened and closed.
@@ -93,9 +82,5 @@ pub(crate) fn agree(
     _device: DriverPtr<DEVICE_OBJECT>,
     irp: DriverPtr<IRP>,
 ) -> Flow<NtStatus> {
-    let block = irp + IRP::IoStatus;
-    cx.write(block + IO_STATUS_BLOCK::Status, NtStatus::SUCCESS)?;
-    cx.write(block + IO_STATUS_BLOCK::Information, 0)?;
-    complete::complete(cx, irp, 0)?;
-    Ok(NtStatus::SUCCESS)
+    pnp::bus::complete(cx, irp, Some(NtStatus::SUCCESS), Some(0))
 }

@@ -16,14 +16,11 @@ use super::bus;
 use super::node::{Node, NodeId, Origin};
 use crate::cx::{Cx, Kernel};
 use crate::hal::platform::Promptness;
+use crate::hal::promptness::{MOMENT, SILENCE};
 use crate::{io, ke};
 
 /// How long it takes to refuse what other drivers ask of it (`IRP_MJ_INTERNAL_DEVICE_CONTROL`), in ns: as a device that does not answer for that long.
 const ASKED: u64 = 10_000_000_000;
-/// How long it takes where the platform's cards are silent (`silent-cards`), in ns.
-const SILENCE: u64 = 200_000_000_000;
-/// So long after a time limit the next is looked for, in ns.
-const MOMENT: u64 = 1_000;
 
 /// The requests that are kept.
 #[derive(Default)]

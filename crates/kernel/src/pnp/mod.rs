@@ -8,7 +8,7 @@
 pub(crate) mod answer_later;
 mod arbiter;
 pub(crate) mod assign;
-mod built_in;
+pub(crate) mod built_in;
 pub(crate) mod bus;
 pub(crate) mod bus_interface;
 pub(crate) mod bus_pnp;

@@ -5,8 +5,8 @@ use super::super::stories::with_words;
 use super::super::survey::{Ended, Operation, Survey};
 use super::effort::{Kind, Plan};
 use super::steps::{
-    ENDED, ENDED_ALONE, ENDED_OF_TWO, PAUSE, asks, asks_other, first_operations, open, open_two, opened,
-    owed, owed_of_two, place, two_at_once, two_under_way, words,
+    ENDED, ENDED_ALONE, ENDED_OF_TWO, PAUSE, WRITE, around_input, asks, asks_other, first_operations, open,
+    open_two, opened, owed, owed_of_two, place, two_at_once, two_under_way, words,
 };
 use super::{AT_ONCE, METHOD_BUFFERED, METHOD_NEITHER};
 
@@ -243,23 +243,10 @@ fn memory_changes(survey: &Survey, name: &str, operations: &[&Operation], plan: 
     }
 }
 
-/// How a write begins.
-const WRITE: &str = "write h ";
-
-/// The input that a request succeeds with, or the data of a write whose driver maps them, lies in the application's memory, and one word of it after the other becomes a great number while the driver looks at
-/// it. What it took may show by what else is asked then.
+/// The input that a request succeeds with, or the data of a write whose driver maps them, lies in the application's memory, and one word of it after the other
+/// becomes a great number while the driver looks at it. What it took may show by what else is asked then.
 fn input_changes(survey: &Survey, name: &str, operation: &Operation, plan: &mut Plan) {
-    let (head, rest) = match operation.command.strip_prefix(WRITE) {
-        Some(data) => (WRITE.to_owned(), data),
-        None => match operation.command.split_once(" in ") {
-            Some((asked, rest)) => (format!("{asked} in "), rest),
-            None => return,
-        },
-    };
-    let (input, output) = match rest.split_once(" out ") {
-        Some((input, length)) => (input, format!(" out {length}")),
-        None => (rest, String::new()),
-    };
+    let Some((head, input, output)) = around_input(&operation.command) else { return };
     let bytes = operation.input();
     if ["event:", "page:"].iter().any(|own| input.contains(own)) || bytes.is_empty() {
         return;

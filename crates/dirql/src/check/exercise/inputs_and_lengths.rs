@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::survey::Operation;
-use super::steps::{filled, tried};
+use super::steps::{around_input, filled, tried};
 use super::{METHOD_BUFFERED, METHOD_NEITHER, OVERFLOWS, WORDS};
 use crate::record::hex;
 
@@ -194,10 +194,7 @@ const FACTORS: [u32; 2] = [0x1_0000, 0x8000];
 /// the kernel's then. None if it names none.
 pub(super) fn products(operation: &Operation) -> Option<String> {
     const OWN: &str = "page:own";
-    let (head, rest) = operation.command.split_once(" in ")?;
-    let (input, output) = rest
-        .split_once(" out ")
-        .map_or((rest, String::new()), |(input, output)| (input, format!(" out {output}")));
+    let (head, input, output) = operation.code.and_then(|_| around_input(&operation.command))?;
     let parts: Vec<&str> = input.split(" + ").collect();
     if !parts.contains(&OWN) {
         return None;
@@ -210,7 +207,7 @@ pub(super) fn products(operation: &Operation) -> Option<String> {
             other => other.to_owned(),
         };
         let parts: Vec<String> = parts.iter().enumerate().map(part).collect();
-        format!("{head} in {}{output}", parts.join(" + "))
+        format!("{head}{}{output}", parts.join(" + "))
     };
     let single = (0..parts.len()).filter(is_word).flat_map(|at| PRODUCTS.map(|number| put(&[at], number)));
     let beside = (0..parts.len()).filter(|at| is_word(at) && is_word(&(at + 1)));

@@ -67,6 +67,18 @@ pub(in super::super) fn tried(n: usize, command: &str) -> String {
     format!("async r{n} {command}; {PAUSE}; cancel r{n}; join r{n}")
 }
 
+/// How a write begins.
+pub(super) const WRITE: &str = "write h ";
+
+/// A command in three parts: what stands before its data or its input, these, and what stands behind. None if it has none.
+pub(super) fn around_input(command: &str) -> Option<(&str, &str, &str)> {
+    const IN: &str = " in ";
+    let before = if command.starts_with(WRITE) { WRITE.len() } else { command.find(IN)? + IN.len() };
+    let (head, rest) = command.split_at(before);
+    let (input, output) = rest.split_at(rest.find(" out ").unwrap_or(rest.len()));
+    Some((head, input, output))
+}
+
 /// Bytes made of one word.
 pub(super) fn filled(length: u32, word: u32) -> String {
     format!("fill:{word:#x}:{length}")

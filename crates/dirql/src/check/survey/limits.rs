@@ -29,15 +29,12 @@ impl Asking<'_> {
         known: &[Known],
         tempo: fn(Promptness) -> Tempo,
     ) -> Result<Vec<(usize, u32)>, Error> {
-        // What a driver below would have to answer succeeds nowhere, with none that knows it.
-        let is_tried = |one: &Known| {
-            let operation = &one.operation;
-            operation.is_usual()
-                || (tempo(Promptness::Silent) == Tempo::Below(Promptness::Silent) && !operation.variant)
-        };
-        let usual = known.iter().enumerate().filter(|(_, one)| is_tried(one));
+        // What a driver below would have to answer does not succeed: none that is there knows it.
+        let may_fail = matches!(tempo(Promptness::Silent), Tempo::Below(_));
+        let is_tried = |one: &Known| one.operation.is_usual() || may_fail && !one.operation.variant;
+        let tried = known.iter().enumerate().filter(|(_, one)| is_tried(one));
         let mut limited = Vec::new();
-        for (place, one) in usual.take(PAIRED) {
+        for (place, one) in tried.take(PAIRED) {
             limited.extend(self.limit(one.question, tempo)?.map(|limit| (place, limit)));
         }
         Ok(limited)

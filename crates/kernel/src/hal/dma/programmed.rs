@@ -5,8 +5,6 @@
 //! registers takes what is not known: a number that is a piece's address counts as one, and one that is as many bytes as are left of the whole as its length. A
 //! device that was given a second address, or the piece's own length in bytes or words, may do with the whole what it likes: that is no finding.
 
-use std::collections::BTreeSet;
-
 use super::By;
 use crate::cx::Cx;
 use crate::hal::hardware::Width;
@@ -82,11 +80,9 @@ fn note(cx: &mut Cx<'_>, width: Width, value: u64) {
 pub(super) fn judge(cx: &mut Cx<'_>, base: u64) {
     let pieces: Vec<Piece> =
         cx.with(|k| k.hal.dma.programmed.pieces.extract_if(.., |piece| piece.base == base).collect());
-    let named: BTreeSet<u64> =
-        pieces.iter().filter(|piece| piece.is_named).map(|piece| piece.logical).collect();
-    let Some(piece) = pieces.iter().find(|piece| piece.is_named && !piece.given_own) else { return };
-    let Some(by) = piece.given_whole.filter(|_| named.len() == 1) else { return };
-    let Piece { logical, bytes, left, .. } = piece;
+    let mut named = pieces.iter().filter(|piece| piece.is_named);
+    let (Some(piece), None) = (named.next(), named.next()) else { return };
+    let &Piece { logical, bytes, left, given_whole: Some(by), given_own: false, .. } = piece else { return };
     let message = format!(
         "the device was given the address {logical:#x}, where {bytes:#x} bytes of the buffer are mapped, and the length {left:#x}, which the whole has from there on: it goes on behind them, over what is others'"
     );
