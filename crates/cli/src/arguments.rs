@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::check::Until;
 use crate::terminal::Color;
 use clap::{Args, Parser, Subcommand};
 use dirql::explore::Policy;
@@ -384,6 +385,9 @@ pub(crate) struct Check {
     /// So many processes work at a time; as many as the host has processors, if not given. The findings and the output do not depend on it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) workers: Option<u32>,
+    /// Tries nothing more once one of these rules is found broken: names with commas between them, or `any`
+    #[arg(long, value_name = "RULES", value_parser = until, conflicts_with = "state")]
+    pub(crate) until: Option<Until>,
     /// Writes the findings as SARIF, which code hosts show at their lines
     #[arg(long, value_name = "FILE")]
     pub(crate) sarif: Option<PathBuf>,
@@ -622,6 +626,10 @@ impl Setup {
 
 fn kinds(list: &str) -> Result<Kinds, String> {
     dirql::readers::kinds(list).map(Kinds)
+}
+
+fn until(list: &str) -> Result<Until, String> {
+    Until::typed(list).map_err(|error| error.to_string())
 }
 
 fn rules(list: &str) -> Result<Selection, String> {

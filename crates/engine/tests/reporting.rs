@@ -427,6 +427,34 @@ fn what_does_not_follow_from_what_was_loaded_is_not_stored_back() {
         a.ret().unwrap();
     }));
     assert!(
+        stored_back(&|a| {
+            let (mut full, mut end) = (a.create_label(), a.create_label());
+            a.mov(eax, dword_ptr(rcx)).unwrap();
+            a.cmp(eax, 64).unwrap();
+            a.je(full).unwrap();
+            a.cmp(eax, 65).unwrap();
+            a.jne(end).unwrap();
+            a.set_label(&mut full).unwrap();
+            a.inc(eax).unwrap();
+            a.mov(dword_ptr(rcx), eax).unwrap();
+            a.set_label(&mut end).unwrap();
+            a.ret().unwrap();
+        }),
+        "along one of two ways, both behind a jump"
+    );
+    assert!(
+        !stored_back(&|a| {
+            let mut again = a.create_label();
+            a.mov(eax, dword_ptr(rcx)).unwrap();
+            a.set_label(&mut again).unwrap();
+            a.dec(edx).unwrap();
+            a.jne(again).unwrap();
+            a.mov(dword_ptr(rcx), edx).unwrap();
+            a.ret().unwrap();
+        }),
+        "another register, behind a loop"
+    );
+    assert!(
         !stored_back(&|a| {
             a.mov(eax, dword_ptr(rcx)).unwrap();
             a.mov(eax, 5).unwrap();

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::Surveys;
 use super::report::Found;
 use super::state::CheckState;
+use super::until;
 use super::worker::{Line, Shown, Turn};
 use crate::arguments::Check;
 use crate::isolate::{self, End};
@@ -25,7 +26,7 @@ use crate::progress::Progress;
 /// How often a job's process may die before the job is given up.
 const DEATHS: u32 = 3;
 /// So many jobs are done by one process.
-const BATCH: usize = 8;
+const BATCH: usize = 32;
 
 /// The campaign's processes.
 pub(super) struct Campaign<'a> {
@@ -136,7 +137,8 @@ impl Campaign<'_> {
         })
     }
 
-    /// All jobs but those that are done, by as many processes at a time as was asked for. Nothing came of those that were not over when it was interrupted.
+    /// All jobs but those that are done, by as many processes at a time as was asked for. Nothing came of those that were not over when it was interrupted, or
+    /// that come behind what `--until` asks for.
     pub(super) fn all(
         &self,
         surveys: &Surveys,
@@ -154,9 +156,17 @@ impl Campaign<'_> {
             }
             results.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(result);
         };
+        let enough = until::Enough::new(self.arguments.until.as_ref());
         let work = || -> Result<()> {
-            while let Some(batch) = batches.get(next.fetch_add(1, Ordering::Relaxed)) {
-                self.batch(surveys, exercises, &jobs, batch, &keep)?;
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(batch) = batches.get(number).filter(|_| !enough.excludes(number)) else { break };
+                let keep = |job: usize, result: JobResult| {
+                    let is_enough = enough.is_met_by(number, &result);
+                    keep(job, result);
+                    !is_enough
+                };
+                self.batch(surveys, exercises, &jobs, batch, &keep, &|| enough.excludes(number))?;
                 if self.stop.load(Ordering::Relaxed) {
                     break;
                 }
@@ -169,7 +179,10 @@ impl Campaign<'_> {
             let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
             workers.into_iter().try_for_each(|worker| worker.join().expect("waiting does not panic"))
         })?;
-        Ok(results.into_inner().unwrap_or_else(PoisonError::into_inner))
+        let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let beyond = batches.iter().enumerate().filter(|(number, _)| enough.excludes(*number));
+        beyond.flat_map(|(_, batch)| batch).for_each(|job| results[*job] = None);
+        Ok(results)
     }
 
     /// The numbers of the jobs that one process does, for each process, in the order of their first ones; without those that are done.
@@ -203,14 +216,16 @@ impl Campaign<'_> {
         of_exercise.cloned().chain([format!("--processors={processors}")]).collect()
     }
 
-    /// Has these jobs done by one process, and more of them if it dies. What came of each goes to `keep`.
+    /// Has these jobs done by one process, and more of them if it dies. What came of each goes to `keep`, which says whether the others are to be done; none are
+    /// once they are `excluded`.
     fn batch(
         &self,
         surveys: &Surveys,
         exercises: &[Exercise],
         jobs: &[Job],
         batch: &[usize],
-        keep: &impl Fn(usize, JobResult),
+        keep: &impl Fn(usize, JobResult) -> bool,
+        excluded: &impl Fn() -> bool,
     ) -> Result<()> {
         let first = jobs[batch[0]];
         let options = self.options(&exercises[first.exercise], first.search);
@@ -226,7 +241,7 @@ impl Campaign<'_> {
             let turn = Turn::Jobs(Box::new(surveys.clone()), of_process, attempt);
             let more = self.more.iter().chain(&options).cloned();
             let more: Vec<String> = more.chain([format!("--{}={}", isolate::TURN, turn.text())]).collect();
-            let mut known = Vec::new();
+            let (mut known, mut goes_on) = (Vec::new(), true);
             tell(*number);
             let end = isolate::watch(&self.arguments.isolation, &more, self.stop, |line| {
                 let (Ok(line), Some(number)) = (serde_json::from_str(line), left.first()) else {
@@ -238,15 +253,15 @@ impl Campaign<'_> {
                 let is_over = matches!(line, Line::Ended { .. });
                 result.take(line, &mut known, jobs[*number].exercise);
                 if is_over {
-                    keep(*number, std::mem::take(&mut result));
+                    goes_on = keep(*number, std::mem::take(&mut result));
                     known.clear();
-                    (attempt, deaths, left) = (0, 0, &left[1..]);
+                    (attempt, deaths, left) = (0, 0, if goes_on { &left[1..] } else { &[] });
                     left.first().copied().into_iter().for_each(tell);
                 }
-                true
+                goes_on && !excluded()
             })?;
             let Some(number) = left.first() else { break };
-            if self.stop.load(Ordering::Relaxed) {
+            if self.stop.load(Ordering::Relaxed) || excluded() {
                 break;
             }
             let why = match end {
@@ -263,7 +278,9 @@ impl Campaign<'_> {
             ));
             (attempt, deaths) = (attempt + 1, deaths + 1);
             if job.search || deaths == DEATHS {
-                keep(*number, std::mem::take(&mut result));
+                if !keep(*number, std::mem::take(&mut result)) {
+                    break;
+                }
                 (attempt, deaths, left) = (0, 0, &left[1..]);
             }
         }

@@ -12,6 +12,7 @@ mod sarif;
 mod setting;
 mod state;
 mod things;
+mod until;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,8 @@ use crate::outputs::Outputs;
 use crate::progress::Progress;
 use campaign::Campaign;
 use report::Report;
+
+pub(crate) use until::Until;
 
 /// So often a driver is asked what more it looks for in the registry, where there is what it looked for before.
 const ROUNDS: usize = 4;

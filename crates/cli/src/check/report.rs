@@ -18,8 +18,9 @@ use crate::out::say;
 use crate::{NO_ANSWER, terminal};
 
 /// Options of `dirql check` that a line for other commands does not have, or has in another form, each with a value.
-const IN_CHECK_ONLY: [&str; 15] = [
+const IN_CHECK_ONLY: [&str; 16] = [
     "budget",
+    "until",
     "workers",
     "do",
     "script",
@@ -67,6 +68,8 @@ pub(super) struct Report<'a> {
     idle: Vec<Dismissal>,
     attempts: u64,
     failed: u64,
+    /// Jobs that were not done, as `--until` has it.
+    left_out: usize,
     no_answers: Vec<String>,
     coverage: Coverage,
 }
@@ -192,7 +195,10 @@ impl<'a> Report<'a> {
                 }
             }
         }
-        if missing > 0 {
+        // Behind what was to be found nothing more was to be tried.
+        let is_cut =
+            arguments.until.as_ref().is_some_and(|until| found.iter().any(|found| until.names(&found.cause)));
+        if missing > 0 && !is_cut {
             let go_on = if arguments.state.is_some() { "; the same command goes on" } else { "" };
             no_answers.push(format!("it was interrupted; not done: {missing} of {jobs} jobs{go_on}"));
         }
@@ -217,6 +223,7 @@ impl<'a> Report<'a> {
             idle,
             attempts,
             failed,
+            left_out: if is_cut { missing } else { 0 },
             no_answers,
             coverage,
         })
@@ -416,7 +423,7 @@ impl<'a> Report<'a> {
         };
         let longer = match self.exit_code() {
             0 => format!("; --budget {} tries more schedules of each", self.arguments.budget * 10),
-            _ => String::new(),
+            _ => self.left_out(),
         };
         let ready = match survey.ready {
             true => "",
@@ -426,6 +433,13 @@ impl<'a> Report<'a> {
             "{driver}: {offers}; {ready}{} exercises, {attempts} attempts, in {failed} of which a call failed that may: {verdict}{longer}\n",
             exercises.len()
         )
+    }
+
+    fn left_out(&self) -> String {
+        match self.left_out {
+            0 => String::new(),
+            count => format!("; {count} job{} left out (--until)", plural(count)),
+        }
     }
 
     /// A place, and in `also` what it shows as besides.
@@ -464,6 +478,7 @@ impl<'a> Report<'a> {
             "dismisses_nothing": idle.collect::<Value>(),
             "no_answers": self.no_answers,
             "attempts": self.attempts,
+            "jobs_left_out": self.left_out,
             "calls_failed": self.failed,
             "coverage": {"reached": reached, "instructions": instructions, "functions_missed": missed},
             "survey": self.survey,

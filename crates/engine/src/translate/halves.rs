@@ -1,21 +1,19 @@
 //! Updates in two instructions: a load, and a store behind it that stores in the same place what follows from what was loaded. Another processor may come
 //! between the two, as it may within `inc` without `lock`.
 //!
-//! Found by the instructions that follow the load in memory, up to the first that goes elsewhere. *Not found* is a store whose operand is named by
-//! other registers, or by one that was loaded anew.
+//! Found by the instructions that follow the load, along every way that its routine's jumps leave open; a call ends a way. *Not found* is a store whose
+//! operand is named by other registers, or by one that was loaded anew. Of two stores the one that is reached without jumping is taken.
 
-use iced_x86::{
-    Decoder, DecoderOptions, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register,
-};
+use iced_x86::{Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind, Register};
 
+use super::carried::decode;
 use super::classify::{Class, classify};
 use super::operands::{Operand, Operands, operands};
-use crate::memory;
 
-/// So many instructions behind a load are looked at.
-const LOOKED_AT: usize = 12;
-/// Bytes that they may take.
-const BYTES: usize = 15 * LOOKED_AT;
+/// So many instructions behind a load are looked at along one way.
+const ALONG_ONE_WAY: usize = 24;
+/// And so many along all ways.
+const ALONG_ALL_WAYS: usize = 96;
 
 /// The store that ends the update which this instruction begins, if it begins one.
 pub(super) fn stored_back(load: &Instruction) -> Option<u64> {
@@ -27,27 +25,32 @@ pub(super) fn stored_back(load: &Instruction) -> Option<u64> {
         return None;
     }
     let place = only_operand(load)?;
-    let mut follows = Follows(vec![load.op0_register().full_register()]);
+    let follows = Follows(vec![load.op0_register().full_register()]);
     if follows.0.iter().any(|register| place.uses(*register)) {
         return None;
     }
-    let mut code = [0; BYTES];
-    let there = (1..=BYTES)
-        .rev()
-        .step_by(15)
-        .find(|count| memory::peek(load.next_ip(), &mut code[..*count]).is_ok())?;
-    let decoder = Decoder::with_ip(64, &code[..there], load.next_ip(), DecoderOptions::NONE);
-    for instruction in decoder.into_iter().take(LOOKED_AT) {
-        if instruction.is_invalid() || classify(&instruction) != Class::Plain || instruction.has_lock_prefix()
-        {
-            return None;
+    let mut ways = vec![(load.next_ip(), follows, 0)];
+    for _ in 0..ALONG_ALL_WAYS {
+        let (at, mut follows, behind) = ways.pop()?;
+        let Some(instruction) = decode(at).filter(|_| behind < ALONG_ONE_WAY) else { continue };
+        let mut go_on = |at, follows| ways.push((at, follows, behind + 1));
+        match classify(&instruction) {
+            Class::Jump => go_on(instruction.near_branch_target(), follows),
+            Class::JumpIf => {
+                go_on(instruction.near_branch_target(), follows.clone());
+                go_on(instruction.next_ip(), follows);
+            }
+            Class::Plain if !instruction.has_lock_prefix() => {
+                if stores_to(&place, &instruction) {
+                    if follows.has(instruction.op1_register()) {
+                        return Some(instruction.ip());
+                    }
+                } else if follows.after(&instruction, &place).is_some() {
+                    go_on(instruction.next_ip(), follows);
+                }
+            }
+            _ => {}
         }
-        if stores_a_register(&instruction)
-            && only_operand(&instruction).is_some_and(|other| is_same(&place, &other))
-        {
-            return follows.has(instruction.op1_register()).then(|| instruction.ip());
-        }
-        follows.after(&instruction, &place)?;
     }
     None
 }
@@ -59,10 +62,12 @@ fn only_operand(instruction: &Instruction) -> Option<Operand> {
     }
 }
 
-fn stores_a_register(instruction: &Instruction) -> bool {
+/// Whether the instruction stores a register there.
+fn stores_to(place: &Operand, instruction: &Instruction) -> bool {
     instruction.mnemonic() == Mnemonic::Mov
         && instruction.op0_kind() == OpKind::Memory
         && instruction.op1_kind() == OpKind::Register
+        && only_operand(instruction).is_some_and(|other| is_same(place, &other))
 }
 
 fn is_same(one: &Operand, other: &Operand) -> bool {
@@ -70,6 +75,7 @@ fn is_same(one: &Operand, other: &Operand) -> bool {
 }
 
 /// The registers whose values follow from what was loaded.
+#[derive(Clone)]
 struct Follows(Vec<Register>);
 
 impl Follows {
