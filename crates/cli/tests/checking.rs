@@ -13,7 +13,7 @@ fn json(answer: &Answer) -> Value {
     serde_json::from_str(&answer.out).unwrap_or_else(|error| panic!("{error}: {}", answer.said()))
 }
 
-fn rules(report: &Value) -> Vec<&str> {
+fn rules_of(report: &Value) -> Vec<&str> {
     report["findings"].as_array().unwrap().iter().map(|finding| finding["rule"].as_str().unwrap()).collect()
 }
 
@@ -100,10 +100,36 @@ fn one_worker_and_three_tell_the_same() {
 }
 
 #[test]
+fn nothing_more_is_tried_once_what_was_asked_for_is_found() {
+    let sys = rig::root().join("target/museum/input_not_checked.sys");
+    let check = |more: &[&str]| {
+        let own = ["check", sys.to_str().unwrap(), "--json", "--budget", "1"];
+        dirql(own.iter().chain(more))
+    };
+    let left_out = |answer: &Answer| json(answer)["jobs_left_out"].as_u64().unwrap();
+    let all = check(&[]);
+    for rules in ["any", "pool-leak,wild-read"] {
+        let short = check(&["--until", rules, "--workers", "1"]);
+        assert!(left_out(&short) > 0, "{}", short.said());
+        assert_eq!(short.out, check(&["--until", rules, "--workers", "3"]).out, "{rules}");
+        let report = json(&short);
+        assert_eq!(rules_of(&report), ["wild-read"], "{}", short.said());
+        assert_eq!(report["no_answers"], serde_json::json!([]), "{}", short.said());
+        assert_eq!(short.code, Some(1));
+    }
+    let in_vain = check(&["--until", "irp-never-completed"]);
+    assert_eq!(left_out(&in_vain), 0, "{}", in_vain.said());
+    assert_eq!(in_vain.out, all.out);
+    let refused = check(&["--until", "wild-reed"]);
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.err.contains("did you mean `wild-read`?"), "{}", refused.said());
+}
+
+#[test]
 fn each_cause_is_reported_once_and_its_line_makes_it_again() {
     let report = json(&check("legacy.sys", &["--budget", "1", "--json"]));
     let findings = report["findings"].as_array().unwrap();
-    assert!(rules(&report).contains(&"unhandled-exception"), "{:?}", rules(&report));
+    assert!(rules_of(&report).contains(&"unhandled-exception"), "{:?}", rules_of(&report));
     findings.iter().for_each(rig::is_made_again);
 }
 
@@ -111,7 +137,7 @@ fn each_cause_is_reported_once_and_its_line_makes_it_again() {
 fn a_length_that_no_request_compares_is_one_thing_with_all_its_places() {
     let report = json(&check("lengths.sys", &["--budget", "1", "--json"]));
     let findings = report["findings"].as_array().unwrap();
-    assert_eq!(rules(&report), ["pool-overrun"], "{report:#}");
+    assert_eq!(rules_of(&report), ["pool-overrun"], "{report:#}");
     let also = |place: &Value| place["also"][0]["rule"].as_str().map(str::to_owned);
     let places = findings[0]["places"].as_array().unwrap();
     assert_eq!(places.len(), 2, "{report:#}");

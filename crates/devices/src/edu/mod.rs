@@ -99,11 +99,15 @@ impl Edu {
         }
     }
 
-    /// Whether it is the start of a transfer while one runs.
-    fn is_ignored(&self, register: Register, value: u64) -> bool {
-        self.transferred.is_some()
-            && register == Register::DmaCommand
-            && Command(low32(value)).is(Command::START)
+    /// Why a write has no effect, if it is the start of what runs already.
+    fn ignores(&self, register: Register, value: u64) -> Option<&'static str> {
+        match register {
+            Register::Factorial => self.computed.map(|_| "takes no number while it computes"),
+            Register::DmaCommand if Command(low32(value)).is(Command::START) => {
+                self.transferred.as_ref().map(|_| BUSY)
+            }
+            _ => None,
+        }
     }
 
     fn write_register(&mut self, now: u64, register: Register, value: u64) -> Result<(), String> {
@@ -273,8 +277,8 @@ impl Model for Edu {
 
     fn write(&mut self, access: &Access, value: u64) -> Result<(), Refusal> {
         let Some(register) = self.register(access)? else { return Ok(()) };
-        if self.is_ignored(register, value) {
-            return Err(Refusal::ignoring(self.place(access), BUSY.to_owned()));
+        if let Some(why) = self.ignores(register, value) {
+            return Err(Refusal::ignoring(self.place(access), why.to_owned()));
         }
         self.changed = true;
         self.write_register(access.now, register, value).map_err(|why| self.refusal(access, why))

@@ -5,6 +5,7 @@
 //! itself alone must do so in company, too.
 
 mod at_once;
+mod behind_lives;
 mod card_timing;
 mod effort;
 mod idle;
@@ -26,6 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use super::survey::{Operation, Survey};
 use at_once::{at_once, at_once_with_interrupts, from_outside};
+use behind_lives::behind_lives;
 use card_timing::{answered_late, answered_soon, posted};
 use effort::{Kind, Plan};
 use idle::powered_down;
@@ -305,6 +307,11 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     }
     for (title, script) in behind_cancelled(survey, name).into_iter().chain(of_children(survey, name)) {
         plan.add(title, script, Kind::Little);
+    }
+    if has_device {
+        for (title, script) in behind_lives(survey, name) {
+            plan.add(title, script, Kind::Little);
+        }
     }
     at_once(survey, name, has_device, &mut plan);
     answered_soon(survey, name, &mut plan);

@@ -62,6 +62,40 @@ fn a_handle_is_closed_as_its_request_ends_and_before_all_else() {
 }
 
 #[test]
+fn what_ends_a_request_ends_it_behind_what_happens_to_the_device() {
+    let mut survey = surveyed("pci9052", true);
+    let behind = |survey: &Survey, title: &str| {
+        let all = exercises(survey, 100);
+        let scripts = titled(&all, title).into_iter().map(|one| one.script.clone());
+        scripts.collect::<Vec<_>>()
+    };
+    let [before, meanwhile] = &behind(&survey, "after the device was stopped and started")[..] else {
+        panic!()
+    };
+    let end = "async b ioctl h 0x222000 in u32:0; wait 50ms; must-end a if b; ";
+    assert!(
+        before.contains("start-device; wait 50ms; async a ioctl h 0x222004") && before.contains(end),
+        "{before}"
+    );
+    assert!(meanwhile.contains("start-device; wait 50ms; async b") && meanwhile.contains(end), "{meanwhile}");
+    assert!(
+        behind(&survey, "after the device was powered down and up").is_empty(),
+        "it knows no power states"
+    );
+    survey.knows_power = true;
+    survey.outside =
+        vec![Outside { device: "pci9052#0".to_owned(), signal: "linti1".to_owned(), values: vec![1, 0] }];
+    survey.ended = vec![Ended { operations: vec![2], by: vec![0] }];
+    let by_outside = behind(&survey, "ended by linti1 after the device was powered down and up");
+    assert_eq!(by_outside.len(), 2);
+    let end =
+        "power d0; wait 50ms; poke pci9052#0 linti1 1; wait 50ms; must-end a; poke pci9052#0 linti1 0; ";
+    assert!(by_outside[1].contains(end), "{by_outside:?}");
+    let without = Survey { devices: Vec::new(), ..survey };
+    assert!(behind(&without, "after the device was stopped and started").is_empty());
+}
+
+#[test]
 fn what_accesses_to_a_board_may_end_need_not_end_a_request_beside_others() {
     let mut survey = surveyed("pci9052#0", true);
     survey.self_ending = vec![(0, 0)];

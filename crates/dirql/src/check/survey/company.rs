@@ -30,9 +30,8 @@ impl Asking<'_> {
         known: &[Known],
         is_hardware: bool,
     ) -> Result<Vec<(usize, usize)>, Error> {
-        let alone = variants_last(known);
-        let alone = alone.filter(|(_, one)| one.operation.succeeds && !one.operation.waits).take(PAIRED);
-        let mut alone: Vec<(usize, Question)> = alone.map(|(place, one)| (place, one.question)).collect();
+        let mut alone: Vec<(usize, Question)> =
+            succeeding(known).map(|(place, one)| (place, one.question)).collect();
         if !is_hardware {
             let mut lasting = Vec::new();
             for (place, question) in alone {
@@ -124,15 +123,11 @@ impl Asking<'_> {
         Ok(came.unwrap_or_default())
     }
 
-    /// Which wait until another is made.
-    pub(super) fn ended_by(
-        &mut self,
-        known: &[Known],
-        self_ending: &[(usize, usize)],
-    ) -> Result<Vec<(usize, usize)>, Error> {
+    /// Which wait until another is made: one that succeeds alone, though perhaps not as often as is asked, where it is kept for those that come.
+    pub(super) fn ended_by(&mut self, known: &[Known]) -> Result<Vec<(usize, usize)>, Error> {
         let mut pairs = Vec::new();
         for (waits, _) in waiting(known) {
-            for ends in alone(self_ending) {
+            for (ends, _) in succeeding(known) {
                 let sequences = [
                     &[waits, ends][..],
                     &[ends, waits, ends],
@@ -333,6 +328,11 @@ impl Asking<'_> {
 /// The first that wait, variants last.
 fn waiting(known: &[Known]) -> impl Iterator<Item = (usize, &Known)> {
     variants_last(known).filter(|(_, one)| one.operation.waits).take(PAIRED)
+}
+
+/// The first that succeed by themselves, variants last.
+fn succeeding(known: &[Known]) -> impl Iterator<Item = (usize, &Known)> {
+    variants_last(known).filter(|(_, one)| one.operation.succeeds && !one.operation.waits).take(PAIRED)
 }
 
 /// Of the pairs that end by themselves, those of two of one kind: its place.

@@ -446,7 +446,7 @@ fn ask(
     if extent == Extent::Everything {
         found.ending_beside = asking.ending_beside(&known, &found.self_ending)?;
         found.behind_cancelled = asking.behind_cancelled(&known, &found.self_ending)?;
-        found.ended_by = asking.ended_by(&known, &found.self_ending)?;
+        found.ended_by = asking.ended_by(&known)?;
         for &(waits, ends) in &found.ended_by {
             if asking.all_end_spaced(&behind_needs(&known, &[ends, waits]))? {
                 found.ended_before.push((waits, ends));

@@ -1,0 +1,79 @@
+//! What ends a request that waits still does so when something has happened to the device, before the request was made or while it waited.
+
+use super::super::survey::{Ended, Survey};
+use super::steps::{ENDED_ALONE, asks, opened, words};
+
+/// So many pairs of a request and of another that ends it are tried, and so many of a request and of something outside of the card.
+const PAIRS: usize = 4;
+
+/// What happens to the device, which serves again then.
+const LIVES: [(&str, &str); 4] = [
+    ("was stopped and started", "stop-device; wait 1ms; start-device"),
+    ("was asked whether it may be stopped", "query-stop; cancel-stop"),
+    ("was powered down and up", "power d3; wait 20ms; power d0"),
+    ("slept", "power s3; wait 1ms; power s0"),
+];
+
+/// A request `a` that waits.
+struct Waits<'s> {
+    place: usize,
+    /// What ends it, in words and as a script has it; what must have ended then; what follows.
+    by: String,
+    ends: String,
+    owed: &'s str,
+    rest: String,
+}
+
+/// All of them.
+pub(super) fn behind_lives(survey: &Survey, name: &str) -> Vec<(String, String)> {
+    let lives = LIVES.into_iter().filter(|(_, steps)| survey.knows_power || !steps.contains("power d"));
+    let mut all = Vec::new();
+    for waits in by_requests(survey).chain(by_outside(survey)) {
+        for (what, steps) in lives.clone() {
+            all.extend(of(survey, name, &waits, (what, steps)));
+        }
+    }
+    all
+}
+
+fn by_requests(survey: &Survey) -> impl Iterator<Item = Waits<'_>> {
+    survey.ended_by.iter().take(PAIRS).map(|(place, ends)| {
+        let ends = &survey.operations[*ends];
+        Waits {
+            place: *place,
+            by: words(ends),
+            ends: asks("b", ends),
+            // What is not answered itself owes nothing.
+            owed: "must-end a if b",
+            rest: "; cancel h; join b".to_owned(),
+        }
+    })
+}
+
+fn by_outside(survey: &Survey) -> impl Iterator<Item = Waits<'_>> {
+    let one = |Ended { operations, by }: &Ended| match (operations.as_slice(), by.as_slice()) {
+        ([place], [by]) => Some((*place, &survey.outside[*by])),
+        _ => None,
+    };
+    let sure = survey.ended.iter().filter_map(one).filter(|(_, event)| event.is_sure());
+    sure.take(PAIRS).map(|(place, event)| Waits {
+        place,
+        by: event.signal.clone(),
+        ends: event.first(),
+        owed: "must-end a",
+        rest: format!("; {}", event.rest()),
+    })
+}
+
+/// The request made before that, and made behind it.
+fn of(survey: &Survey, name: &str, waits: &Waits<'_>, (what, steps): (&str, &str)) -> [(String, String); 2] {
+    let Waits { place, by, ends, owed, rest } = waits;
+    let operation = &survey.operations[*place];
+    let (opened, asked) = (opened(survey, name, &[operation]), asks("a", operation));
+    let then = format!("wait 50ms; {ends}; wait 50ms; {owed}{rest}; {ENDED_ALONE}");
+    let title = format!("{} ended by {by} after the device {what}", words(operation));
+    [
+        (title.clone(), format!("{opened}; {steps}; wait 50ms; {asked}; {then}")),
+        (format!("{title} meanwhile"), format!("{opened}; {asked}; wait 1ms; {steps}; {then}")),
+    ]
+}
