@@ -657,6 +657,24 @@ pub enum Judgement {
     Fault(String),
 }
 
+/// An access to a register of a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RegisterUse {
+    /// True for a port.
+    pub port: bool,
+    /// Bus address or port number.
+    pub address: u64,
+    /// True for a write.
+    pub write: bool,
+    /// The value that was read or written.
+    pub value: u64,
+    /// Of a write: the bits that are, by the driver's instructions, those that the same flow of control has read there before, and that the register
+    /// keeps as they are written.
+    pub keeps: u64,
+    /// The address of the instruction.
+    pub code: u64,
+}
+
 /// A reader of events. It lives outside the machine.
 pub trait Reader {
     /// The kinds it wants: asked when it subscribes.
@@ -682,6 +700,10 @@ pub trait Reader {
     /// it is asked for [`Reader::judgement`] behind that or behind the next event that it reads.
     fn accessed(&mut self, stamp: &Stamp, accesses: &[MemoryAccess], by_routine: bool) {
         let _ = (stamp, accesses, by_routine);
+    }
+    /// Driver code has read or written a register of a device; the event of that comes next. For one that reads accesses.
+    fn register(&mut self, stamp: &Stamp, made: &RegisterUse) {
+        let _ = (stamp, made);
     }
     /// What was at these bytes of driver memory is gone, and something else comes to lie there. For one that reads accesses.
     fn fresh(&mut self, address: u64, bytes: u64) {

@@ -15,7 +15,7 @@ use crate::addresses;
 use crate::cx::{Cx, Kernel};
 use crate::departures::{self, Departure, Departures};
 use crate::etw::TraceProviders;
-use crate::event::{Event, Judgement, Kind, Reader, Stamp};
+use crate::event::{Event, Judgement, Kind, Reader, RegisterUse, Stamp};
 use crate::exports;
 use crate::few::Few;
 use crate::findings::Findings;
@@ -277,6 +277,24 @@ impl Nt {
             self.hand_over(accesses, by_routine);
             self.take_judgements(|subscribed| subscribed.reads_accesses);
         }
+    }
+
+    /// Whether a reader reads accesses.
+    #[inline]
+    pub(crate) fn reads_accesses(&self) -> bool {
+        self.reads_accesses.get()
+    }
+
+    /// A register of a device was read or written.
+    pub(crate) fn deliver_register(&self, made: &RegisterUse) {
+        self.deliver_fresh();
+        let stamp = self.stamp(self.next_event());
+        let mut readers = self.readers.borrow_mut();
+        outside(|| {
+            for subscribed in readers.iter_mut().filter(|subscribed| subscribed.reads_accesses) {
+                subscribed.reader.register(&stamp, made);
+            }
+        });
     }
 
     /// Hands accesses to those that read them. What they conclude is carried out behind the next event: of the instruction at which the kernel was

@@ -8,8 +8,8 @@ use crate::pci::{Model, Placement};
 use crate::sheet;
 use crate::spec::{Options, ReadFile, SpecError, WORDS, id_pair, nanoseconds, word_offset, words};
 
-/// What has the EEPROM answer nothing.
-pub(super) const SILENT_EEPROM: &str = "eeprom-silent";
+/// What has data-out of the EEPROM stay at a level, whatever it is asked: low and high.
+pub(super) const STUCK_EEPROM: [&str; 2] = ["eeprom-silent", "eeprom-erased"];
 /// What a board of which nothing is known does to the interrupt inputs.
 pub(super) const CAUSES: [&str; 2] = ["cause1", "cause2"];
 
@@ -94,8 +94,13 @@ pub const ENTRY: Entry = Entry {
             usual: &[],
         },
         Signal {
-            name: SILENT_EEPROM,
+            name: STUCK_EEPROM[0],
             meaning: "1: data-out of the EEPROM stays low, as of a part that is broken or always busy",
+            usual: &[],
+        },
+        Signal {
+            name: STUCK_EEPROM[1],
+            meaning: "1: data-out of the EEPROM stays high, as of a part that is erased or is not there",
             usual: &[],
         },
         Signal { name: "uio0", meaning: "level of user I/O pin 0 where it is an input", usual: &[1, 0] },

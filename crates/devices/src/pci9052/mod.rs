@@ -83,7 +83,8 @@ pub(crate) enum Idle {
 struct Outside {
     linti: [bool; 2],
     user_io: [bool; 4],
-    eeprom_is_silent: bool,
+    /// Whether data-out of the EEPROM stays low, and whether it stays high.
+    eeprom_is_stuck: [bool; 2],
 }
 
 /// CNTRL's data bits of the pins that are inputs, and what they read as.
@@ -197,7 +198,11 @@ impl Pci9052 {
 
     /// The level of the EEPROM's data-out, which is pulled up where there is none.
     fn eeprom_answers(&self, now: u64) -> bool {
-        !self.outside.eeprom_is_silent && self.eeprom.as_ref().is_none_or(|part| part.output(now))
+        match self.outside.eeprom_is_stuck {
+            [true, _] => false,
+            [_, true] => true,
+            _ => self.eeprom.as_ref().is_none_or(|part| part.output(now)),
+        }
     }
 
     fn write_cntrl(&mut self, now: u64, value: u32, lanes: u32) {
@@ -364,8 +369,8 @@ impl Model for Pci9052 {
             board.set_word(at, word()?);
             return Ok(());
         }
-        if signal == keys::SILENT_EEPROM {
-            self.outside.eeprom_is_silent = level(value)?;
+        if let Some(at) = keys::STUCK_EEPROM.iter().position(|stuck| *stuck == signal) {
+            self.outside.eeprom_is_stuck[at] = level(value)?;
             return Ok(());
         }
         let pin = match signal {

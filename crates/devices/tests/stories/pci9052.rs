@@ -52,13 +52,23 @@ fn a_blank_eeprom_leaves_the_chip_s_own_values() {
 }
 
 #[test]
-fn data_out_of_a_silent_eeprom_stays_low() {
+fn data_out_of_a_silent_eeprom_stays_low_and_of_an_erased_one_high() {
     let mut rig = Rig::new(&["pci9052"]);
     let data_out = |rig: &mut Rig| lcr(rig, CNTRL) >> 27 & 1;
     assert_eq!(data_out(&mut rig), 1, "it is pulled up while the part is not selected");
     rig.poke(CARD, "eeprom-silent", "1");
     assert_eq!(data_out(&mut rig), 0);
     rig.poke(CARD, "eeprom-silent", "0");
+    assert_eq!(data_out(&mut rig), 1);
+    // Selected, with a start bit, READ and address 0 in: a dummy 0 comes first.
+    let clocked = [1, 1, 0, 0, 0, 0, 0, 0, 0];
+    for data in clocked {
+        let lines = 1 << 25 | data << 26;
+        rig.write(CARD, 0, CNTRL, Width::Dword, lines);
+        rig.write(CARD, 0, CNTRL, Width::Dword, lines | 1 << 24);
+    }
+    assert_eq!(data_out(&mut rig), 0);
+    rig.poke(CARD, "eeprom-erased", "1");
     assert_eq!(data_out(&mut rig), 1);
 }
 

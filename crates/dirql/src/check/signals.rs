@@ -23,8 +23,8 @@ const INPUTS: [&str; 2] = ["cause1", "cause2"];
 /// What all registers of a card or such a board show as it interrupts, besides one bit: no ones in all bits, which a card that is gone shows.
 pub(super) const WIDE: [u32; 3] = [0x7FFF_FFFF, 0xFFFF, 0x8000_FFFF];
 
-/// What has the EEPROM of a bridge answer nothing.
-pub(super) const SILENT_EEPROM: &str = "eeprom-silent";
+/// What has the EEPROM of a bridge answer nothing, or ones alone, and how it is then.
+pub(super) const STUCK_EEPROM: [(&str, &str); 2] = [("eeprom-silent", "silent"), ("eeprom-erased", "erased")];
 
 /// What has the registers of a board of which nothing is known show bits.
 const SHOWS: &str = "shows";

@@ -10,6 +10,7 @@ use engine::StrandId;
 
 use super::access::RegisterAccess;
 use crate::cx::Cx;
+use crate::event::RegisterUse;
 use crate::ldr;
 use crate::verdict::{Related, Verdict};
 use crate::witness;
@@ -73,6 +74,15 @@ impl LostUpdates {
     }
 }
 
+/// A write by who has read the register before.
+struct Update {
+    read: Made,
+    /// The write of another's that came between.
+    between: Option<Made>,
+    /// Bits that the register is known to keep.
+    kept: u64,
+}
+
 /// What a write has undone.
 struct Undone {
     /// The read that it follows from, and the write of another's that came between.
@@ -80,6 +90,15 @@ struct Undone {
     between: Made,
     /// Bits that the latter has changed, and that have their old values again.
     bits: u64,
+}
+
+impl Update {
+    /// What another has changed meanwhile and this write sets back, if that may be so.
+    fn undone(&self, write: Made) -> Option<Undone> {
+        let (read, between) = (self.read, self.between?);
+        let bits = (read.value ^ between.value) & !(read.value ^ write.value) & self.kept;
+        (bits != 0).then_some(Undone { read, between, bits })
+    }
 }
 
 impl Register {
@@ -100,14 +119,12 @@ impl Register {
         self.reads[at] = Some(read);
     }
 
-    /// What another has changed meanwhile and this write sets back, if that may be so.
-    fn write(&mut self, write: Made) -> Option<Undone> {
+    fn write(&mut self, write: Made) -> Option<Update> {
         let between = self.written.replace(write);
         let own = self.reads.iter_mut().find(|known| known.is_some_and(|known| known.by == write.by))?;
         let read = own.take()?;
-        let between = between.filter(|between| between.by != write.by && between.event > read.event)?;
-        let bits = (read.value ^ between.value) & !(read.value ^ write.value) & self.kept & !self.changed;
-        (bits != 0).then_some(Undone { read, between, bits })
+        let between = between.filter(|between| between.by != write.by && between.event > read.event);
+        Some(Update { read, between, kept: self.kept & !self.changed })
     }
 }
 
@@ -118,7 +135,7 @@ pub(super) fn accessed(cx: &mut Cx<'_>, access: RegisterAccess, value: u64) {
     let engine = cx.engine();
     let by = Flow { strand: engine.strand(), depth: engine.depth() };
     let made = Made { by, value, instruction: engine.caller_rip(), event };
-    let undone = cx.with(|k| {
+    let update = cx.with(|k| {
         let register = k.hal.lost_updates.at((access.address, access.port));
         if access.write {
             return register.write(made);
@@ -126,9 +143,24 @@ pub(super) fn accessed(cx: &mut Cx<'_>, access: RegisterAccess, value: u64) {
         register.read(made);
         None
     });
-    if let Some(undone) = undone {
+    if let Some(undone) = update.as_ref().and_then(|update| update.undone(made)) {
         judge(cx, access, made, &undone);
     }
+    if cx.nt().reads_accesses() {
+        tell_readers(cx, access, made, update.as_ref());
+    }
+}
+
+/// Readers of accesses are told of the register's, too.
+#[cold]
+fn tell_readers(cx: &Cx<'_>, access: RegisterAccess, made: Made, update: Option<&Update>) {
+    let keeps = update.filter(|update| update.kept != 0).map_or(0, |update| {
+        let carried = cx.engine().carried(update.read.instruction, made.instruction);
+        carried.bits(made.value) & update.kept
+    });
+    let RegisterAccess { port, write, address, .. } = access;
+    let Made { value, instruction: code, .. } = made;
+    cx.nt().deliver_register(&RegisterUse { port, address, write, value, keeps, code });
 }
 
 #[cold]

@@ -4,6 +4,7 @@
 //! they do, a race between them is missed. What a routine calls, and what the kernel calls for it, belongs to its flow.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::rc::Rc;
 
 use kernel::event::{Class, Role, Stamp};
@@ -116,6 +117,11 @@ impl Flows {
         self.routines[index]
     }
 
+    /// A routine and its flow, in words.
+    pub(super) fn who(&self, index: usize) -> impl fmt::Display {
+        Who(self.routine(index))
+    }
+
     /// Where the event of this stamp belongs.
     pub(super) fn here(&mut self, stamp: &Stamp) -> Here {
         let top = |stack: Option<&Vec<Running>>| stack.and_then(|stack| stack.last().copied());
@@ -215,5 +221,23 @@ fn base(key: Key, level: u8) -> u8 {
     match key {
         Key::Thread(_) | Key::Work(_) => DISPATCH_LEVEL - 1,
         _ => level.saturating_sub(1),
+    }
+}
+struct Who(Routine);
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Routine { key, called } = self.0;
+        match called {
+            Some((role, code)) => write!(f, "{} {code:#x}", role.name())?,
+            None => write!(f, "driver code")?,
+        }
+        match key {
+            Key::Thread(strand) => write!(f, " on thread {strand}"),
+            Key::Work(item) => write!(f, " of the work item {item:#x}"),
+            Key::Deferred(dpc) => write!(f, " of {dpc:#x}"),
+            Key::Interrupt(object) => write!(f, " of the interrupt {object:#x}"),
+            Key::Interprocessor(processor) => write!(f, " on processor {processor}"),
+        }
     }
 }

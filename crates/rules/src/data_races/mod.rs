@@ -15,6 +15,7 @@ mod flows;
 mod memory;
 mod race;
 mod recent;
+mod registers;
 mod synchronize;
 #[cfg(test)]
 mod tests;
@@ -24,7 +25,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use engine::{AccessKind, MemoryAccess};
-use kernel::event::{Event, Judgement, Kind, Reader, Stamp};
+use kernel::event::{Event, Judgement, Kind, Reader, RegisterUse, Stamp};
 use kernel::verdict::Verdict;
 
 use clock::{Clock, Slot};
@@ -34,6 +35,7 @@ use flows::{Flows, Here};
 use memory::{Access, Found, Memory, Met, Use};
 use race::Harm;
 use recent::Recent;
+use registers::Registers;
 use synchronize::Pending;
 
 /// The rule's name.
@@ -49,6 +51,7 @@ pub(crate) struct DataRaces {
     flows: Flows,
     edges: Edges,
     memory: Memory,
+    registers: Registers,
     recent: Recent,
     /// Who shares which locks.
     sharing: BTreeSet<(Slot, u64)>,
@@ -61,6 +64,7 @@ pub(crate) struct DataRaces {
     pending: BTreeMap<u32, Pending>,
     /// Pairs of instructions that were reported.
     reported: BTreeSet<(u64, u64, bool)>,
+    reported_of_registers: BTreeSet<(u64, u64)>,
     found: VecDeque<Box<Verdict>>,
 }
 
@@ -101,6 +105,17 @@ impl Reader for DataRaces {
             if !is_known {
                 self.access((stamp, here), access, by_routine);
             }
+        }
+    }
+
+    fn register(&mut self, stamp: &Stamp, made: &RegisterUse) {
+        self.settle(stamp);
+        let here = self.flows.here(stamp);
+        self.comes_to(here, stamp.irql);
+        let known = Rc::clone(&self.flows.get(here.slot).clock);
+        let race = self.registers.access(stamp, here, &known, made);
+        if let Some(race) = race.filter(|race| self.reported_of_registers.insert(race.pair())) {
+            self.found.push_back(Box::new(race.verdict(&self.flows, made)));
         }
     }
 

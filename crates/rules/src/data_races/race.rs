@@ -10,7 +10,7 @@ use std::fmt;
 use kernel::verdict::{Related, Verdict};
 
 use super::RULE;
-use super::flows::{Flows, Key, Routine};
+use super::flows::Flows;
 use super::memory::{Access, Use};
 
 /// The rule of what is unordered and does no harm by itself.
@@ -64,7 +64,7 @@ pub(super) fn verdict(flows: &Flows, earlier: &Access, now: &Access) -> Verdict 
         Harm::Overwritten => "both may find the same pointer there, and one of the two is overwritten",
         Harm::Lost => "one of the two may store between the load and the store of the other, and is lost",
     };
-    let (who, before) = (Who(flows.routine(now.routine)), Who(flows.routine(earlier.routine)));
+    let (who, before) = (flows.who(now.routine), flows.who(earlier.routine));
     let (does, did) = (Does(now), Does(earlier));
     let at = if earlier.address == now.address {
         "there".to_owned()
@@ -123,24 +123,5 @@ impl fmt::Display for By<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Access { code, kernel, .. } = self.0;
         write!(f, "{} {code:#x}", if *kernel { "a call that returns to" } else { "the instruction" })
-    }
-}
-
-struct Who(Routine);
-
-impl fmt::Display for Who {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Routine { key, called } = self.0;
-        match called {
-            Some((role, code)) => write!(f, "{} {code:#x}", role.name())?,
-            None => write!(f, "driver code")?,
-        }
-        match key {
-            Key::Thread(strand) => write!(f, " on thread {strand}"),
-            Key::Work(item) => write!(f, " of the work item {item:#x}"),
-            Key::Deferred(dpc) => write!(f, " of {dpc:#x}"),
-            Key::Interrupt(object) => write!(f, " of the interrupt {object:#x}"),
-            Key::Interprocessor(processor) => write!(f, " on processor {processor}"),
-        }
     }
 }

@@ -1,7 +1,7 @@
 //! Stories of flows of control, in events and accesses alone.
 
 use engine::{AccessKind, MemoryAccess, StrandId};
-use kernel::event::{Event, Judgement, LockKind, Reader, Role, Stamp};
+use kernel::event::{Event, Judgement, LockKind, Reader, RegisterUse, Role, Stamp};
 use kernel::exports;
 
 use super::DataRaces;
@@ -36,6 +36,18 @@ impl Story {
     fn access(&mut self, strand: u32, irql: u8, access: MemoryAccess) -> Option<&'static str> {
         let stamp = self.stamp(strand, irql);
         self.races.accessed(&stamp, &[access], false);
+        match self.races.judgement()? {
+            Judgement::Finding(verdict) => Some(verdict.rule),
+            Judgement::Fault(why) => panic!("{why}"),
+        }
+    }
+
+    /// The rule of what a read of a register that holds this, or a write of it, shows.
+    fn register(&mut self, strand: u32, write: bool, (value, keeps): (u64, u64)) -> Option<&'static str> {
+        let stamp = self.stamp(strand, 2);
+        let code = 0x2000_0000_1000 + u64::from(strand) * 16 + u64::from(write);
+        self.races
+            .register(&stamp, &RegisterUse { port: false, address: 0xE000_0050, write, value, keeps, code });
         match self.races.judgement()? {
             Judgement::Finding(verdict) => Some(verdict.rule),
             Judgement::Fault(why) => panic!("{why}"),
@@ -307,4 +319,40 @@ fn a_reader_that_is_taken_back_has_forgotten() {
     story.races.restore(&*saved);
     assert_eq!(story.update(2), None);
     assert_eq!(story.update(3), RACE);
+}
+
+const KEPT: u64 = 0xF0;
+
+#[test]
+fn a_register_is_changed_bit_by_bit_by_two_flows_that_nothing_orders() {
+    let two = |is_locked: bool, set: u64| {
+        let mut story = Story::on(2);
+        story.register(3, true, (0, 0));
+        story.event(3, 0, &Event::Thread { thread: StrandId(1), name: String::new() });
+        story.event(3, 0, &Event::Thread { thread: StrandId(2), name: String::new() });
+        let mut found = Vec::new();
+        for (strand, value, keeps) in [(1, 1, KEPT), (2, set | 1, 0), (1, set, KEPT)] {
+            if is_locked {
+                story.acquire(strand, LockKind::Spin);
+            }
+            found.push(story.register(strand, false, (value, 0)));
+            found.push(story.register(strand, true, (value, keeps)));
+            if is_locked {
+                story.release(strand, LockKind::Spin);
+            }
+        }
+        found.into_iter().flatten().collect::<Vec<_>>()
+    };
+    assert_eq!(two(false, 0x10), ["register-update-race"], "once for the two instructions");
+    assert_eq!(two(true, 0x10), [""; 0], "a lock orders them");
+    assert_eq!(two(false, 0x02), [""; 0], "nothing that the first one keeps is changed");
+}
+
+#[test]
+fn a_write_that_a_flow_does_not_know_of_is_behind_its_read_in_another_order() {
+    let mut story = Story::on(2);
+    story.register(1, true, (0x10, 0));
+    story.register(1, true, (0, 0));
+    assert_eq!(story.register(2, false, (0, 0)), None);
+    assert_eq!(story.register(2, true, (1, KEPT)), Some("register-update-race"));
 }

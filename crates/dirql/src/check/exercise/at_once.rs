@@ -103,6 +103,27 @@ pub(super) fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut 
             plan.add(title, two_at_once(&open, &asks("a", one), step, &ended), Kind::AtOnce);
         }
     }
+    for one in operations.iter().filter(|operation| operation.waits).take(PREPARED) {
+        let opened = format!("{}; {}; wait 1ms", opened(survey, name, &[one]), asks("a", one));
+        let joined = "join a; close h";
+        let mut against = vec![("its handle closed", "close h", "")];
+        if has_device {
+            against.extend([
+                ("the device pulled", "surprise-remove", joined),
+                ("the device removed", "remove-device", joined),
+                ("the device stopped", "stop-device", joined),
+            ]);
+            against.extend(survey.knows_power.then_some((
+                "the device powered down",
+                "power d3; u: power d0",
+                joined,
+            )));
+        }
+        for (what, step, ended) in against {
+            let title = format!("{} cancelled and {what} at once", words(one));
+            plan.add(title, two_at_once(&opened, "cancel a", step, ended), Kind::AtOnce);
+        }
+    }
     for one in operations.iter().take(PREPARED) {
         let opened = format!("{}; {}; {}; wait 1ms", open_two(name), asks("p", one), asks_other("q", one));
         let closes = format!("{opened}; t: close h; u: close i; join t; join u");

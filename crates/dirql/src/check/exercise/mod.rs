@@ -38,7 +38,7 @@ pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
 use registers::registers_show;
 use steps::{ENDED, ENDED_ALONE, asks, opened, place, two_at_once, two_under_way, words};
 pub(super) use steps::{PAUSE, on, open, open_other, tried};
-use surroundings::{of_32_bit_programs, of_silent_eeprom, refused_later};
+use surroundings::{of_32_bit_programs, of_stuck_eeprom, refused_later};
 use system::watched;
 use time_limits::as_timers_run_out;
 use under_way::{behind_cancelled, left, of_a_closed_handle, of_children, within_lives};
@@ -322,7 +322,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     powered_down(survey, name, &mut plan);
     as_timers_run_out(survey, name, &mut plan);
     of_32_bit_programs(survey, name, &mut plan);
-    of_silent_eeprom(survey, name, &mut plan);
+    of_stuck_eeprom(survey, name, &mut plan);
     if !survey.operations.is_empty() {
         plan.add("sequences of requests by what code they reach", "", Kind::Inputs);
         for part in 0..STORY_EXERCISES + SEQUENCE_EXERCISES {

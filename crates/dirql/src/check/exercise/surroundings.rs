@@ -1,6 +1,6 @@
 //! What is tried in other surroundings: above a bus driver that answers later, and with programs of 32 bits.
 
-use super::super::signals::SILENT_EEPROM;
+use super::super::signals::STUCK_EEPROM;
 use super::super::survey::Survey;
 use super::effort::{Kind, Plan};
 use super::inputs_and_lengths::sizes;
@@ -35,16 +35,17 @@ pub(super) fn refused_later(survey: &Survey, name: &str, plan: &mut Plan) {
     plan.more.clear();
 }
 
-/// Requests to a bridge whose EEPROM answers nothing.
-pub(super) fn of_silent_eeprom(survey: &Survey, name: &str, plan: &mut Plan) {
+/// Requests to a bridge whose EEPROM answers nothing, or ones alone.
+pub(super) fn of_stuck_eeprom(survey: &Survey, name: &str, plan: &mut Plan) {
     let Some(board) = survey.boards.first() else { return };
-    for one in first_operations(survey).filter(|one| one.succeeds && !one.waits) {
+    let ending = first_operations(survey).filter(|one| one.succeeds && !one.waits);
+    for (one, (signal, how)) in ending.flat_map(|one| STUCK_EEPROM.map(|stuck| (one, stuck))) {
         let opened = opened(survey, name, &[one]);
         let script = format!(
-            "{opened}; poke {board} {SILENT_EEPROM} 1; t: {}; wait 10s; cancel h; join t; join a; poke {board} {SILENT_EEPROM} 0; close h",
+            "{opened}; poke {board} {signal} 1; t: {}; wait 10s; cancel h; join t; join a; poke {board} {signal} 0; close h",
             asks("a", one)
         );
-        plan.add(format!("{} where the EEPROM is silent", words(one)), script, Kind::Usual);
+        plan.add(format!("{} where the EEPROM is {how}", words(one)), script, Kind::Usual);
     }
 }
 

@@ -62,6 +62,32 @@ fn a_handle_is_closed_as_its_request_ends_and_before_all_else() {
 }
 
 #[test]
+fn a_request_that_waits_is_cancelled_as_its_handle_or_its_device_goes() {
+    let survey = Survey { knows_power: true, ..surveyed("unit", false) };
+    let all = exercises(&survey, 100);
+    let scripts: Vec<&str> =
+        titled(&all, "ioctl 0x222004 cancelled and").iter().map(|one| one.script.as_str()).collect();
+    assert_eq!(scripts.len(), 5, "closed, pulled, removed, stopped, powered down");
+    assert!(
+        scripts[0].contains("async a ioctl h 0x222004 in u32:0; wait 1ms; t: cancel a; u: close h; "),
+        "{scripts:?}"
+    );
+    assert!(titled(&all, "ioctl 0x222000 cancelled and the").is_empty(), "it does not wait");
+}
+
+#[test]
+fn the_eeprom_of_a_board_is_silent_or_erased() {
+    let survey = Survey { boards: vec!["pci9052#0".to_owned()], ..surveyed("pci9052", true) };
+    let all = exercises(&survey, 100);
+    for (how, poke) in
+        [("silent", "poke pci9052#0 eeprom-silent 1; "), ("erased", "poke pci9052#0 eeprom-erased 1; ")]
+    {
+        let [one] = titled(&all, &format!("where the EEPROM is {how}"))[..] else { panic!("{how}") };
+        assert!(one.script.contains(poke), "{}", one.script);
+    }
+}
+
+#[test]
 fn what_ends_a_request_ends_it_behind_what_happens_to_the_device() {
     let mut survey = surveyed("pci9052", true);
     let behind = |survey: &Survey, title: &str| {
@@ -206,10 +232,11 @@ fn values_that_a_driver_asks_for_are_there_together_and_alone_and_once_large_or_
     assert_eq!(options(&format!("{start} the value Extra")), [extra]);
     let large = of("Depth", "dword:00001000");
     assert_eq!(options(&format!("{start} large values"))[0], large);
+    assert_eq!(options(&format!("{start} values of 0"))[0], of("Depth", "dword:00000000"));
     assert_eq!(options(&format!("{start} values of another type")).len(), 2);
     assert_eq!(
         titled(&made, "ioctl 0x222000 of u32:0 of all sizes").len(),
-        24,
+        25,
         "eight of them by numbers whose products wrap, and eight by records that begin with these"
     );
     let bytes = of("Depth", "hex:ff,ff,");
