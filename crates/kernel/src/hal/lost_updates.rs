@@ -147,13 +147,13 @@ pub(super) fn accessed(cx: &mut Cx<'_>, access: RegisterAccess, value: u64) {
         judge(cx, access, made, &undone);
     }
     if cx.nt().reads_accesses() {
-        tell_readers(cx, access, made, update.as_ref());
+        hand_to_readers(cx, access, made, update.as_ref());
     }
 }
 
-/// Readers of accesses are told of the register's, too.
+/// Readers of accesses get the register's, too.
 #[cold]
-fn tell_readers(cx: &Cx<'_>, access: RegisterAccess, made: Made, update: Option<&Update>) {
+fn hand_to_readers(cx: &Cx<'_>, access: RegisterAccess, made: Made, update: Option<&Update>) {
     let keeps = update.filter(|update| update.kept != 0).map_or(0, |update| {
         let carried = cx.engine().carried(update.read.instruction, made.instruction);
         carried.bits(made.value) & update.kept

@@ -1,7 +1,7 @@
 //! `register-update-race`: a register of a device that one flow of control reads, changes and writes back, and that another one writes in between as soon as
 //! it comes to that: nothing orders them. What `register-update-lost` says where it has happened, this says whether or not the two have met.
 //!
-//! Pages: *Using Critical Sections*, *Introduction to Spin Locks*, *Using Interrupt Service Routines*. It is told of bits alone which the one flow writes as it
+//! Pages: *Using Critical Sections*, *Introduction to Spin Locks*, *Using Interrupt Service Routines*. Only bits count which the one flow writes as it
 //! has read them, by its instructions, which the register keeps, and which the other flow has changed.
 
 use std::collections::BTreeMap;

@@ -344,6 +344,7 @@ fn a_register_is_changed_bit_by_bit_by_two_flows_that_nothing_orders() {
         found.into_iter().flatten().collect::<Vec<_>>()
     };
     assert_eq!(two(false, 0x10), ["register-update-race"], "once for the two instructions");
+    // Not: register-update-race
     assert_eq!(two(true, 0x10), [""; 0], "a lock orders them");
     assert_eq!(two(false, 0x02), [""; 0], "nothing that the first one keeps is changed");
 }
