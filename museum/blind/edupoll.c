@@ -153,6 +153,10 @@ static NTSTATUS Factorial(PPOLL P, ULONG N, ULONG *Result)
     ULONG i, s;
     wait.QuadPart = -10000LL;
     KeWaitForSingleObject(&P->FactMutex, Executive, KernelMode, FALSE, NULL);
+    if (Rd(P, REG_STATUS) & 1) { /* still at one that was given up */
+        KeSetEvent(&P->FactMutex, IO_NO_INCREMENT, FALSE);
+        return STATUS_DEVICE_BUSY;
+    }
     Wr(P, REG_FACT, N);
     for (i = 0; i < 200; i++) {
         s = Rd(P, REG_STATUS);

@@ -161,18 +161,27 @@ static VOID Flush(EXT *x, PVOID File, NTSTATUS Status)
 
 static VOID Kick(EXT *x)
 {
+    BOOLEAN IsLate;
     KIRQL Irql;
     PIRP Irp;
 
-    KeAcquireSpinLock(&x->H.Lock, &Irql);
-    Irp = x->H.Holds == 0 && !x->H.Busy ? IoCsqRemoveNextIrp(&x->H.Queue, NULL) : NULL;
-    if (Irp != NULL) {
-        x->H.Busy = TRUE;
-        x->H.Active = Irp;
-        KeClearEvent(&x->H.Idle);
-        HwBegin(x, Irp);
-    }
-    KeReleaseSpinLock(&x->H.Lock, Irql);
+    do {
+        KeAcquireSpinLock(&x->H.Lock, &Irql);
+        Irp = x->H.Holds == 0 && !x->H.Busy ? IoCsqRemoveNextIrp(&x->H.Queue, NULL) : NULL;
+        /* Still at one that was given up, or gone. */
+        IsLate = Irp != NULL && (Read(x, EDU_STATUS) & EDU_STATUS_BUSY);
+        if (Irp != NULL && !IsLate) {
+            x->H.Busy = TRUE;
+            x->H.Active = Irp;
+            KeClearEvent(&x->H.Idle);
+            HwBegin(x, Irp);
+        }
+        KeReleaseSpinLock(&x->H.Lock, Irql);
+        if (IsLate) {
+            Finish(Irp, STATUS_DEVICE_BUSY, 0);
+            IoReleaseRemoveLock(&x->B.Remove, Irp);
+        }
+    } while (IsLate);
 }
 
 /* Who gets the active request has to end it. */

@@ -106,6 +106,7 @@ SHARED VOID NTAPI EduDpc(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
     }
     Irp = EduTakeCurrent(Edu);
     if (Irp == NULL) {
+        EduNext(Edu);
         return;
     }
     *(PULONG)Irp->AssociatedIrp.SystemBuffer = CardRead(&Edu->Fdo, EDU_FACTORIAL);

@@ -14,14 +14,30 @@ typedef struct _LIMITED {
     KDPC TimerDpc;
 } LIMITED, *PLIMITED;
 
-/* The factorial that is begun, or is being computed, gets the time from now on. */
+/* Whether the card is still at a factorial that was given up. */
+SHARED BOOLEAN LimitedIsLate(PLIMITED Card)
+{
+    PEDU Edu = &Card->Raising.Edu;
+
+    return Edu->Current == NULL && (CardRead(&Edu->Fdo, EDU_STATUS) & EDU_STATUS_COMPUTING);
+}
+
+/* The factorial that is begun, or is being computed, or waits until a late card is free, gets the time from now on. */
 SHARED VOID LimitedBegin(PLIMITED Card)
 {
     LARGE_INTEGER Limit;
 
     Limit.QuadPart = -LIMIT;
-    EduNext(&Card->Raising.Edu);
+    if (!LimitedIsLate(Card)) {
+        EduNext(&Card->Raising.Edu);
+    }
     KeSetTimer(&Card->Timer, Limit, &Card->TimerDpc);
+}
+
+/* What waited for a late card as its time ended. */
+SHARED PIRP LimitedTakeWaiting(PLIMITED Card)
+{
+    return LimitedIsLate(Card) ? QueueTake(&Card->Raising.Edu.Waiting) : NULL;
 }
 
 SHARED VOID NTAPI LimitedTooLate(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
@@ -32,6 +48,9 @@ SHARED VOID NTAPI LimitedTooLate(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
     UNREFERENCED_PARAMETER(Dpc);
     UNREFERENCED_PARAMETER(One);
     UNREFERENCED_PARAMETER(Two);
+    if (Irp == NULL) {
+        Irp = LimitedTakeWaiting(Card);
+    }
     if (Irp != NULL) {
         FdoEndPended(&Card->Raising.Edu.Fdo, Irp, STATUS_IO_TIMEOUT, 0);
         LimitedBegin(Card);

@@ -24,6 +24,9 @@ static VOID NTAPI TooLate(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
 #else
     Irp = Edu->Current;
 #endif
+    if (Irp == NULL) {
+        Irp = LimitedTakeWaiting(Card);
+    }
     if (Irp != NULL) {
         FdoEndPended(&Edu->Fdo, Irp, STATUS_IO_TIMEOUT, 0);
 #ifndef FIXED

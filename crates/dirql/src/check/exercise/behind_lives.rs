@@ -26,7 +26,8 @@ struct Waits<'s> {
 
 /// All of them.
 pub(super) fn behind_lives(survey: &Survey, name: &str) -> Vec<(String, String)> {
-    let lives = LIVES.into_iter().filter(|(_, steps)| survey.knows_power || !steps.contains("power d"));
+    // What a card has lost in sleep, a driver that leaves its power to others does not know of.
+    let lives = LIVES.into_iter().filter(|(_, steps)| survey.knows_power || !steps.contains("power "));
     let mut all = Vec::new();
     for waits in by_requests(survey).chain(by_outside(survey)) {
         for (what, steps) in lives.clone() {
