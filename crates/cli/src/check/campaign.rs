@@ -16,7 +16,7 @@ use super::Surveys;
 use super::report::Found;
 use super::state::CheckState;
 use super::until;
-use super::worker::{Line, Shown, Turn};
+use super::worker::{Jobs, Line, Shown, Turn};
 use crate::arguments::Check;
 use crate::isolate::{self, End};
 use crate::many::host_processors;
@@ -36,6 +36,12 @@ pub(super) struct Campaign<'a> {
     /// Set when the user does not want to wait.
     pub(super) stop: &'a AtomicBool,
     pub(super) progress: Progress,
+}
+
+/// Jobs that one process does, and how many attempts had hung behind those before them.
+struct Batch {
+    jobs: Vec<usize>,
+    hung: u32,
 }
 
 /// What one process has to do with one exercise.
@@ -61,6 +67,8 @@ pub(super) struct JobResult {
     pub(super) reached: BTreeSet<u32>,
     /// A search has tried all schedules within its bound.
     pub(super) complete: bool,
+    /// So many attempts had hung by then in its process, as the next job there has to know.
+    hung: u32,
     /// What dirql lacks, or its own faults.
     pub(super) no_answers: Vec<String>,
 }
@@ -84,8 +92,9 @@ impl JobResult {
                 });
                 self.reached.extend(offsets);
             }
-            Line::Ended { attempts, failed, could_fail, complete } => {
-                (self.failed, self.could_fail, self.complete) = (failed, could_fail, complete);
+            Line::Ended { attempts, failed, could_fail, complete, hung } => {
+                (self.failed, self.could_fail) = (failed, could_fail);
+                (self.complete, self.hung) = (complete, hung);
                 self.attempts = self.attempts.max(attempts);
             }
         }
@@ -148,7 +157,8 @@ impl Campaign<'_> {
     ) -> Result<Vec<Option<JobResult>>> {
         let jobs = jobs(exercises);
         let results: Vec<_> = (0..jobs.len()).map(|number| done.remove(&number)).collect();
-        let batches = self.batches(exercises, &jobs, |number| results[number].is_some());
+        let hung = |number: usize| results[number].as_ref().map(|result: &JobResult| result.hung);
+        let batches = self.batches(exercises, &jobs, hung);
         let (next, results) = (AtomicUsize::new(0), Mutex::new(results));
         let keep = |number: usize, result: JobResult| {
             if let Some(state) = state {
@@ -181,20 +191,21 @@ impl Campaign<'_> {
         })?;
         let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
         let beyond = batches.iter().enumerate().filter(|(number, _)| enough.excludes(*number));
-        beyond.flat_map(|(_, batch)| batch).for_each(|job| results[*job] = None);
+        beyond.flat_map(|(_, batch)| &batch.jobs).for_each(|job| results[*job] = None);
         Ok(results)
     }
 
-    /// The numbers of the jobs that one process does, for each process, in the order of their first ones; without those that are done.
+    /// What one process does, for each process, in the order of their first jobs; without those that are done, of which it is known how many attempts had `hung`
+    /// behind them.
     fn batches(
         &self,
         exercises: &[Exercise],
         jobs: &[Job],
-        is_done: impl Fn(usize) -> bool,
-    ) -> Vec<Vec<usize>> {
+        hung: impl Fn(usize) -> Option<u32>,
+    ) -> Vec<Batch> {
         let mut batches: Vec<Vec<usize>> = Vec::new();
         let mut open = BTreeMap::new();
-        for (number, job) in jobs.iter().enumerate().filter(|(number, _)| !is_done(*number)) {
+        for (number, job) in jobs.iter().enumerate() {
             let exercise = &exercises[job.exercise];
             let alone = exercise.is_long().then_some(number);
             let batch =
@@ -205,7 +216,13 @@ impl Campaign<'_> {
             }
             batches[*batch].push(number);
         }
-        batches
+        // Which jobs have a process in common does not depend on what is done: a process does them in their order.
+        let left = batches.into_iter().map(|jobs| {
+            let before = jobs.iter().map_while(|job| hung(*job)).last();
+            let jobs = jobs.into_iter().filter(|job| hung(*job).is_none()).collect();
+            Batch { jobs, hung: before.unwrap_or(0) }
+        });
+        left.filter(|batch| !batch.jobs.is_empty()).collect()
     }
 
     /// The options of the machine that an exercise needs.
@@ -223,22 +240,23 @@ impl Campaign<'_> {
         surveys: &Surveys,
         exercises: &[Exercise],
         jobs: &[Job],
-        batch: &[usize],
+        batch: &Batch,
         keep: &impl Fn(usize, JobResult) -> bool,
         excluded: &impl Fn() -> bool,
     ) -> Result<()> {
-        let first = jobs[batch[0]];
+        let first = jobs[batch.jobs[0]];
         let options = self.options(&exercises[first.exercise], first.search);
         let tell = |number: usize| {
             let title = &exercises[jobs[number].exercise].title;
             self.progress.at(|| format!("{number} of {} jobs: {title}", jobs.len()));
         };
-        let mut left = batch;
+        let (mut left, mut hung) = (batch.jobs.as_slice(), batch.hung);
         // Of the first job that is left.
         let (mut result, mut attempt, mut deaths) = (JobResult::default(), 0, 0);
         while let Some(number) = left.first() {
             let of_process = left.iter().map(|number| jobs[*number]).collect();
-            let turn = Turn::Jobs(Box::new(surveys.clone()), of_process, attempt);
+            let of_process = Jobs { jobs: of_process, first: attempt, hung };
+            let turn = Turn::Jobs(Box::new(surveys.clone()), of_process);
             let more = self.more.iter().chain(&options).cloned();
             let more: Vec<String> = more.chain([format!("--{}={}", isolate::TURN, turn.text())]).collect();
             let (mut known, mut goes_on) = (Vec::new(), true);
@@ -253,6 +271,7 @@ impl Campaign<'_> {
                 let is_over = matches!(line, Line::Ended { .. });
                 result.take(line, &mut known, jobs[*number].exercise);
                 if is_over {
+                    hung = result.hung;
                     goes_on = keep(*number, std::mem::take(&mut result));
                     known.clear();
                     (attempt, deaths, left) = (0, 0, if goes_on { &left[1..] } else { &[] });
@@ -278,6 +297,7 @@ impl Campaign<'_> {
             ));
             (attempt, deaths) = (attempt + 1, deaths + 1);
             if job.search || deaths == DEATHS {
+                result.hung = hung;
                 if !keep(*number, std::mem::take(&mut result)) {
                     break;
                 }

@@ -24,8 +24,18 @@ const PREEMPTIONS: usize = 2;
 pub(super) enum Turn {
     /// Find out so much of what the driver offers.
     Survey(Extent),
-    /// Do these with exercises of those that follow from the surveys, all in one machine; of the first one, the attempts before this one have been made.
-    Jobs(Box<Surveys>, Vec<Job>, u64),
+    /// Do these with exercises of those that follow from the surveys, all in one machine.
+    Jobs(Box<Surveys>, Jobs),
+}
+
+/// What is left of a batch.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Jobs {
+    pub(super) jobs: Vec<Job>,
+    /// Of the first one, the attempts before this one have been made.
+    pub(super) first: u64,
+    /// So many attempts have hung, as the job before it said.
+    pub(super) hung: u32,
 }
 
 impl Turn {
@@ -54,7 +64,7 @@ pub(super) enum Line {
     /// The code that was reached: the distance of each instruction from the one before.
     Reached(Vec<u32>),
     /// All of the job was tried.
-    Ended { attempts: u64, failed: u64, could_fail: u64, complete: bool },
+    Ended { attempts: u64, failed: u64, could_fail: u64, complete: bool, hung: u32 },
 }
 
 /// Does what the watching process wants.
@@ -66,7 +76,7 @@ pub(super) fn run(arguments: &Check) -> Result<u8> {
     isolate::in_turns(&arguments.isolation, &outputs, None, |jail, turn| {
         match serde_json::from_str(turn.context("no turn")?)? {
             Turn::Survey(extent) => survey(arguments, jail, extent),
-            Turn::Jobs(surveys, jobs, first) => do_jobs(arguments, jail, &surveys, &jobs, first),
+            Turn::Jobs(surveys, jobs) => do_jobs(arguments, jail, &surveys, jobs),
         }
     })
 }
@@ -133,12 +143,11 @@ fn do_jobs(
     arguments: &Check,
     jail: Option<Jail>,
     surveys: &Surveys,
-    jobs: &[Job],
-    mut first: u64,
+    Jobs { jobs, mut first, mut hung }: Jobs,
 ) -> Result<Done> {
     let exercises = super::exercises(arguments, surveys)?;
     let bench = bench(arguments, jail)?;
-    for job in jobs {
+    for job in &jobs {
         if let Some(play) = &play(&exercises[job.exercise])? {
             bench.check(play)?;
         }
@@ -146,24 +155,23 @@ fn do_jobs(
     let mut boots = bench.boots()?;
     boots.keep_reached();
     let mut reached = BTreeSet::new();
-    // Where one exercise has hung, one attempt of each of the others may.
-    let mut hung = 0;
-    for job in jobs {
+    for job in &jobs {
         let exercise = &exercises[job.exercise];
         if job.search {
-            search(&mut boots, exercise)?;
+            search(&mut boots, exercise, hung)?;
             continue;
         }
         let totals = Totals { hung, ..Totals::default() };
         let work = Work { boots: &mut boots, said: Said::default(), totals };
         let totals = work.whole(exercise, &surveys.own, std::mem::take(&mut first))?;
         let Totals { attempts, failed, could_fail, .. } = totals;
+        // Where one exercise has hung, one attempt of each of the others may.
         hung = totals.hung.min(check::HUNG - 1);
         let fresh = boots.reached().into_iter().filter(|offset| reached.insert(*offset));
         let mut before = 0;
         let distance = |at: u32| at - std::mem::replace(&mut before, at);
         say(&Line::Reached(fresh.map(distance).collect()));
-        say(&Line::Ended { attempts, failed, could_fail, complete: true });
+        say(&Line::Ended { attempts, failed, could_fail, complete: true, hung });
     }
     Ok(Done::with(0))
 }
@@ -228,7 +236,7 @@ impl Work<'_> {
     }
 }
 
-fn search(boots: &mut Boots, exercise: &Exercise) -> Result<()> {
+fn search(boots: &mut Boots, exercise: &Exercise, hung: u32) -> Result<()> {
     let Some(play) = play(exercise)? else { bail!("there is nothing to search") };
     let bounds = Bounds {
         preemptions: PREEMPTIONS,
@@ -260,6 +268,6 @@ fn search(boots: &mut Boots, exercise: &Exercise) -> Result<()> {
             Ok(Shown { script: exercise.script.clone(), option: follow.clone() })
         })?;
     }
-    say(&Line::Ended { attempts, failed: 0, could_fail: 0, complete: searched.complete });
+    say(&Line::Ended { attempts, failed: 0, could_fail: 0, complete: searched.complete, hung });
     Ok(())
 }

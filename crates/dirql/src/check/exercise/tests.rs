@@ -65,14 +65,13 @@ fn a_handle_is_closed_as_its_request_ends_and_before_all_else() {
 fn a_request_that_waits_is_cancelled_as_its_handle_or_its_device_goes() {
     let survey = Survey { knows_power: true, ..surveyed("unit", false) };
     let all = exercises(&survey, 100);
-    let scripts: Vec<&str> =
-        titled(&all, "ioctl 0x222004 cancelled and").iter().map(|one| one.script.as_str()).collect();
-    assert_eq!(scripts.len(), 5, "closed, pulled, removed, stopped, powered down");
-    assert!(
-        scripts[0].contains("async a ioctl h 0x222004 in u32:0; wait 1ms; t: cancel a; u: close h; "),
-        "{scripts:?}"
-    );
-    assert!(titled(&all, "ioctl 0x222000 cancelled and the").is_empty(), "it does not wait");
+    let waiting = "ioctl 0x222004 of u32:0 cancelled and";
+    let [closed] = titled(&all, &format!("{waiting} its handle closed at once"))[..] else { panic!() };
+    let script = "async a ioctl h 0x222004 in u32:0; wait 1ms; t: cancel a; u: close h; join t; join u; ";
+    assert!(closed.script.contains(script), "{}", closed.script);
+    let of_device = titled(&all, &format!("{waiting} the device"));
+    assert_eq!(of_device.len(), 4, "pulled, removed, stopped, powered down");
+    assert_eq!(titled(&all, "cancelled and the device").len(), 4, "of what waits");
 }
 
 #[test]
