@@ -32,7 +32,7 @@ typedef struct _DEV {
     KDPC Dpc;
     BOOLEAN Powered;        /* this and Gathered: with the interrupt held off */
     volatile ULONG Gathered;
-    ULONG Latched; /* not yet handed out; under B.Lock */
+    ULONG Latched; /* what no reader has taken; under B.Lock */
 } DEV, *PDEV;
 
 /* With the interrupt held off. TRUE if there were events. */

@@ -223,6 +223,8 @@ fn base(key: Key, level: u8) -> u8 {
         _ => level.saturating_sub(1),
     }
 }
+
+/// What runs, in words.
 struct Who(Routine);
 
 impl fmt::Display for Who {

@@ -74,21 +74,21 @@ impl Registers {
             bits,
         };
         let (write, update) = (of(changed), of(made.keeps));
-        let others = |all: &BTreeMap<Slot, Made>, bits: u64| {
-            let others = all.iter().filter(move |(other, one)| **other != slot && one.bits & bits != 0);
-            others.map(|(_, one)| *one).collect::<Vec<_>>()
+        let of_others = |all: &BTreeMap<Slot, Made>, bits: u64, is_unordered: &dyn Fn(&Made) -> bool| {
+            let mut others = all.values().filter(|one| one.here.slot != slot && one.bits & bits != 0);
+            others.find(|one| is_unordered(one)).copied()
         };
         let read = register.reads.remove(&slot).filter(|_| made.keeps != 0);
         let mut race = None;
         if let Some((then, event)) = &read {
             // One that has come between is judged where that is seen.
             let is_unordered = |one: &Made| then.time(one.here.slot) < one.time && one.event < *event;
-            let found = others(&register.writes, made.keeps).into_iter().find(is_unordered);
+            let found = of_others(&register.writes, made.keeps, &is_unordered);
             race = found.map(|write| Race { update, write });
             register.updates.insert(slot, update);
         }
         let is_unordered = |one: &Made| known.time(one.here.slot) < one.time;
-        let found = others(&register.updates, changed).into_iter().find(is_unordered);
+        let found = of_others(&register.updates, changed, &is_unordered);
         race = race.or(found.map(|update| Race { update, write }));
         if changed != 0 {
             register.writes.insert(slot, write);

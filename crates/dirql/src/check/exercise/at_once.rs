@@ -103,27 +103,7 @@ pub(super) fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut 
             plan.add(title, two_at_once(&open, &asks("a", one), step, &ended), Kind::AtOnce);
         }
     }
-    for one in operations.iter().filter(|operation| operation.waits).take(PREPARED) {
-        let opened = format!("{}; {}; wait 1ms", opened(survey, name, &[one]), asks("a", one));
-        let joined = "join a; close h";
-        let mut against = vec![("its handle closed", "close h", "")];
-        if has_device {
-            against.extend([
-                ("the device pulled", "surprise-remove", joined),
-                ("the device removed", "remove-device", joined),
-                ("the device stopped", "stop-device", joined),
-            ]);
-            against.extend(survey.knows_power.then_some((
-                "the device powered down",
-                "power d3; u: power d0",
-                joined,
-            )));
-        }
-        for (what, step, ended) in against {
-            let title = format!("{} cancelled and {what} at once", words(one));
-            plan.add(title, two_at_once(&opened, "cancel a", step, ended), Kind::AtOnce);
-        }
-    }
+    cancelled_as_it_goes(survey, name, &operations, has_device, plan);
     for one in operations.iter().take(PREPARED) {
         let opened = format!("{}; {}; {}; wait 1ms", open_two(name), asks("p", one), asks_other("q", one));
         let closes = format!("{opened}; t: close h; u: close i; join t; join u");
@@ -166,6 +146,37 @@ pub(super) fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut 
         "tolerate; t: open \"{name}\" as a; u: open \"{name}\" as b; t: close a; u: close b; join t; join u"
     );
     plan.add("opens and closes at once", both, Kind::AtOnce);
+}
+
+/// A request that waits is cancelled while its handle is closed, or while its device goes.
+fn cancelled_as_it_goes(
+    survey: &Survey,
+    name: &str,
+    operations: &[&Operation],
+    has_device: bool,
+    plan: &mut Plan,
+) {
+    for one in operations.iter().filter(|operation| operation.waits).take(PREPARED) {
+        let opened = format!("{}; {}; wait 1ms", opened(survey, name, &[one]), asks("a", one));
+        let joined = "join a; close h";
+        let mut against = vec![("its handle closed", "close h", "")];
+        if has_device {
+            against.extend([
+                ("the device pulled", "surprise-remove", joined),
+                ("the device removed", "remove-device", joined),
+                ("the device stopped", "stop-device", joined),
+            ]);
+            against.extend(survey.knows_power.then_some((
+                "the device powered down",
+                "power d3; u: power d0",
+                joined,
+            )));
+        }
+        for (what, step, ended) in against {
+            let title = format!("{} cancelled and {what} at once", words(one));
+            plan.add(title, two_at_once(&opened, "cancel a", step, ended), Kind::AtOnce);
+        }
+    }
 }
 
 /// A request again and again, of which another one waits for the last: a thread of the driver's, on another processor, may be about to go to sleep each time.
@@ -469,15 +480,14 @@ fn begun_as_another_ends(open: &str, requests: &[(&Operation, &Outside)], plan: 
 
 /// A request that ends by itself is made as something outside of the card ends another.
 fn beside_what_ends(survey: &Survey, open: &str, plan: &mut Plan) {
-    let Survey { outside, operations, .. } = survey;
-    for Ended { operations: waiting, by } in &survey.ended {
-        let ([one], [event]) = (waiting.as_slice(), by.as_slice()) else { continue };
-        let (waits, event) = (&operations[*one], &outside[*event]);
+    let operations = &survey.operations;
+    for (one, event) in survey.ended_by_outside() {
+        let waits = &operations[one];
         for (other, _) in survey.self_ending.iter().filter(|(first, second)| first == second).take(AT_ONCE) {
             // A request's accesses may end it before the service routine has looked.
             let owed = if !event.is_sure() || event.ends_by_accesses() {
                 String::new()
-            } else if survey.ending_beside.contains(&(*other, *one)) {
+            } else if survey.ending_beside.contains(&(*other, one)) {
                 "must-end a b; ".to_owned()
             } else {
                 "must-end a; ".to_owned()

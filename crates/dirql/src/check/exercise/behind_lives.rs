@@ -1,6 +1,6 @@
 //! What ends a request that waits still does so when something has happened to the device, before the request was made or while it waited.
 
-use super::super::survey::{Ended, Survey};
+use super::super::survey::Survey;
 use super::steps::{ENDED_ALONE, asks, opened, words};
 
 /// So many pairs of a request and of another that ends it are tried, and so many of a request and of something outside of the card.
@@ -52,11 +52,7 @@ fn by_requests(survey: &Survey) -> impl Iterator<Item = Waits<'_>> {
 }
 
 fn by_outside(survey: &Survey) -> impl Iterator<Item = Waits<'_>> {
-    let one = |Ended { operations, by }: &Ended| match (operations.as_slice(), by.as_slice()) {
-        ([place], [by]) => Some((*place, &survey.outside[*by])),
-        _ => None,
-    };
-    let sure = survey.ended.iter().filter_map(one).filter(|(_, event)| event.is_sure());
+    let sure = survey.ended_by_outside().filter(|(_, event)| event.is_sure());
     sure.take(PAIRS).map(|(place, event)| Waits {
         place,
         by: event.signal.clone(),

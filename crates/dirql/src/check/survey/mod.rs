@@ -301,6 +301,16 @@ impl Survey {
         needed_before(places, |place| self.operations[place].needs)
     }
 
+    /// The requests that wait until one thing outside of a card ends them, and that.
+    pub(super) fn ended_by_outside(&self) -> impl Iterator<Item = (usize, &Outside)> {
+        self.ended.iter().filter_map(|Ended { operations, by }| {
+            match (operations.as_slice(), by.as_slice()) {
+                ([place], [by]) => Some((*place, &self.outside[*by])),
+                _ => None,
+            }
+        })
+    }
+
     /// With requests that were found in sequences: each needs the one before it.
     #[must_use]
     pub fn with_sequences(mut self, sequences: Vec<Vec<Operation>>) -> Self {
