@@ -150,12 +150,15 @@ static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
 	ULONG cause;
 
 	UNREFERENCED_PARAMETER(Interrupt);
-	if (!ext->IrqOn)
+	/* A transfer that was given up may end between "off" and the disconnecting. */
+	if (!ext->IrqOn && (ext->Absent || ext->Power != PowerDeviceD0))
 		return FALSE;
 	cause = RD(ext, EDU_IRQ_STATUS);
 	if (cause == 0 || cause == 0xFFFFFFFF)
 		return FALSE;
 	WR(ext, EDU_IRQ_ACK, cause);
+	if (!ext->IrqOn)
+		return TRUE;
 	InterlockedOr(&ext->Causes, (LONG)cause);
 	KeInsertQueueDpc(&ext->Dpc, NULL, NULL);
 	return TRUE;

@@ -141,6 +141,33 @@ fn a_request_that_another_ends_must_end_if_that_has_succeeded() {
 }
 
 #[test]
+fn a_request_that_must_end_is_said_to_be_ended_by_what_happened_to_a_card_since() {
+    let bench = || {
+        Bench::new()
+            .driver(driver("card.sys"))
+            .inf(driver("card.inf"))
+            .device("bench")
+            .with(driver("stuck.sys"))
+    };
+    let said = |script: &str| {
+        let machine = start(bench);
+        let script =
+            format!(r"tolerate; open \\.\DirqlStuck as s overlapped; {script}; cancel s; join waits");
+        try_play(&machine, &script).unwrap();
+        let report = machine.finish();
+        let [found] = report.findings.as_slice() else { panic!("{report}") };
+        assert_eq!(found.rule, "request-forgotten");
+        found.message.clone()
+    };
+    let waits = "async waits ioctl s 0x22203c in u32:0";
+    let behind = said(&format!("{waits}; poke bench#0 never 1; must-end waits"));
+    let by_it = "It ends by itself or by what comes of `poke bench#0 never 1`, and that has happened since";
+    assert!(behind.contains(by_it), "{behind}");
+    let before = said(&format!("poke bench#0 never 1; {waits}; must-end waits"));
+    assert!(before.contains("Made alone it ends by itself"), "{before}");
+}
+
+#[test]
 fn a_request_that_was_not_made_is_not_what_must_end() {
     let machine = machine();
     let script = format!(r"open {DEVICE} as q overlapped; t: wait 10ms; t: async r read q 4; must-end r");

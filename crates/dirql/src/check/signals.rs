@@ -124,11 +124,12 @@ fn of_one_bit_each<'s>(signals: &'s [String], signal: &'s str) -> impl Iterator<
     cards_with_pins(signals).flat_map(of)
 }
 
-/// An interrupt of each of these cards and boards, one after the other, at which all registers show one bit; and these.
+/// An interrupt of each of these cards, and by each input of these boards, one after the other, at which all registers show one bit; and these.
 pub(super) fn interrupt_of_each(signals: &[String], boards: &[String], more: &[Outside]) -> Vec<String> {
     let of_cards = cards_with_pins(signals).map(|card| format!("poke {card} {CAUSE} 1; wait 1ms"));
-    let of_boards =
-        boards.iter().map(|board| format!("poke {board} {0} 1; wait 1ms; poke {board} {0} 0", INPUTS[0]));
+    let of_boards = boards.iter().flat_map(|board| {
+        INPUTS.map(|input| format!("poke {board} {input} 1; wait 1ms; poke {board} {input} 0"))
+    });
     of_cards.chain(of_boards).chain(more.iter().map(Outside::steps)).collect()
 }
 

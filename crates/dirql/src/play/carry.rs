@@ -29,6 +29,9 @@ pub(super) fn out(stage: &Stage, cx: &mut Cx<'_>, index: usize) -> Flow<Outcome>
     if matches!(command, Command::Pnp { .. } | Command::Power { .. }) {
         owed::changed(stage, cx);
     }
+    if matches!(command, Command::Poke { .. }) && outcome.is_ok() {
+        owed::happened(stage, cx, stage.play.script.text_of(statement));
+    }
     if within.is_some() {
         patience::grant(cx, None);
     }

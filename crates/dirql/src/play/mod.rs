@@ -76,6 +76,8 @@ struct State {
     tolerant: bool,
     /// When a device or the system was last made to change its state, as requests have the time.
     changed: u64,
+    /// What the outside world did to a card last, as the script has it, and when.
+    happened: Option<(u64, String)>,
     /// The main thread's object.
     main: Option<DriverPtr<KTHREAD>>,
     /// What the main thread is at.
@@ -102,6 +104,7 @@ impl Stage {
             processes: BTreeMap::new(),
             tolerant: false,
             changed: 0,
+            happened: None,
             main: None,
             at: None,
             over: false,

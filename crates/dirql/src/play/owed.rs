@@ -4,7 +4,7 @@
 use abi::NtStatus;
 use engine::Flow;
 use kernel::Cx;
-use kernel::io::owed;
+use kernel::io::owed::{self, Ends};
 use kernel::ke::wait;
 
 use super::Stage;
@@ -32,6 +32,12 @@ struct Watched<'n> {
 pub(super) fn changed(stage: &Stage, cx: &mut Cx<'_>) {
     let now = owed::time(cx);
     stage.with(|state| state.changed = now);
+}
+
+/// The outside world has acted on a card.
+pub(super) fn happened(stage: &Stage, cx: &mut Cx<'_>, what: &str) {
+    let now = owed::time(cx);
+    stage.with(|state| state.happened = Some((now, what.to_owned())));
 }
 
 /// Waits until they have ended, and judges those that do not, or late. The outcome names one that has not been made.
@@ -108,11 +114,20 @@ fn judge(
 ) -> Flow<()> {
     let State { end, asked, status_block, .. } = one.state;
     let (what, changed) = (words(stage, one.name), stage.with(|state| state.changed));
+    let happened = stage.with(|state| state.happened.clone().filter(|(at, _)| *at >= asked));
+    let ends = match (ends, &happened) {
+        (Some(ends), _) => Ends::Behind(ends),
+        (None, Some((_, happened))) => Ends::Besides(happened),
+        (None, None) => Ends::Alone,
+    };
     match (end, status_block) {
-        (None, Some(block)) => owed::forgotten(cx, block, &what, ends, LONGEST)?,
+        (None, Some(block)) => owed::forgotten(cx, block, &what, &ends, LONGEST)?,
         // What a device was doing when its state changed may well be lost.
         (Some(status), _)
-            if ends.is_none() && has_failed(status) && one.under_way > asked + LATE && asked >= changed =>
+            if !matches!(ends, Ends::Behind(_))
+                && has_failed(status)
+                && one.under_way > asked + LATE
+                && asked >= changed =>
         {
             owed::timed_out(cx, &what, status);
         }

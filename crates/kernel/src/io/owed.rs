@@ -48,8 +48,17 @@ pub fn nothing_hinders(cx: &mut Cx<'_>) -> bool {
         })
 }
 
-/// The request whose end will be written to `status_block` is not over: `what` it is, as the script has it; what `ends` it, if it does not do so by itself;
-/// and after how long.
+/// What a request is to end by, each as the script has it.
+pub enum Ends<'a> {
+    /// By itself.
+    Alone,
+    /// By this request, which has succeeded.
+    Behind(&'a str),
+    /// By itself or by this, which the outside world has done to a card since.
+    Besides(&'a str),
+}
+
+/// The request whose end will be written to `status_block` is not over: `what` it is, as the script has it, what `ends` it, and after how long.
 ///
 /// # Errors
 /// As reading the driver's memory.
@@ -57,20 +66,26 @@ pub fn forgotten(
     cx: &mut Cx<'_>,
     status_block: DriverPtr<IO_STATUS_BLOCK>,
     what: &str,
-    ends: Option<&str>,
+    ends: &Ends<'_>,
     seconds: u64,
 ) -> Flow<()> {
     for irp in cancel::ending_in(cx, status_block)? {
         let (device, name) = violation::holder(cx, DriverPtr::new(irp));
         let holder = if device.is_null() { "no driver" } else { &name };
         let expected = match ends {
-            Some(ends) => format!("It ends when `{ends}` is made, and that has succeeded since"),
-            None => "Made alone it ends by itself".to_owned(),
+            Ends::Alone => "Made alone it ends by itself".to_owned(),
+            Ends::Behind(other) => format!("It ends when `{other}` is made, and that has succeeded since"),
+            Ends::Besides(event) => {
+                format!("It ends by itself or by what comes of `{event}`, and that has happened since")
+            }
         };
         let message = format!(
             "`{what}` has not ended after {seconds} s: its IRP {irp:#x} is with {holder}. {expected}; {CONDITIONS}"
         );
-        let awaited = ends.map(|ends| Awaited { waits: what.to_owned(), ends: ends.to_owned() });
+        let awaited = match ends {
+            Ends::Behind(other) => Some(Awaited { waits: what.to_owned(), ends: (*other).to_owned() }),
+            Ends::Alone | Ends::Besides(_) => None,
+        };
         let verdict = pending::of_irp(cx, irp, Verdict::warning("request-forgotten", message));
         let verdict = Verdict { awaited, ..verdict };
         cx.report(verdict);

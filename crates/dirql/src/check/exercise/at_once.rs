@@ -1,12 +1,12 @@
 //! Two threads at once: two requests, or a request and what ends it or happens to the device; and what the surroundings of a card do.
 
-use super::super::signals::{Outside, interrupt_of_each};
+use super::super::signals::Outside;
 use super::super::stories::with_words;
 use super::super::survey::{Ended, Operation, Survey};
 use super::effort::{Kind, Plan};
 use super::steps::{
-    ENDED, ENDED_ALONE, ENDED_OF_TWO, PAUSE, WRITE, around_input, asks, asks_other, first_operations, open,
-    open_two, opened, owed, owed_of_two, place, two_at_once, two_under_way, words,
+    ENDED, ENDED_ALONE, ENDED_OF_TWO, PAUSE, WRITE, around_input, asks, asks_other, open, open_two, opened,
+    owed, owed_of_two, place, two_at_once, two_under_way, words,
 };
 use super::{AT_ONCE, METHOD_BUFFERED, METHOD_NEITHER};
 
@@ -33,8 +33,6 @@ const OTHER_WORDS: [u32; 2] = [5, 7];
 const FIRST: usize = 3;
 /// So many requests that wait until another is made are given up as that is.
 const ENDED_BY: usize = 8;
-/// So many things outside of a model's card are done at once with requests that they do not end.
-const OUTSIDE: usize = 4;
 /// So many of one kind come in a row where another waits for the last.
 const IN_A_ROW: usize = 3;
 /// At the first time limits only, what ends a request comes as it is given up.
@@ -416,23 +414,6 @@ pub(super) fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
     }
     beside_what_ends(survey, open, plan);
     ended_as_its_limit_ends(survey, open, plan);
-}
-
-/// A request that ends by itself is made as a card or a board of which nothing is known interrupts, or as something outside of a model's card happens.
-pub(super) fn at_once_with_interrupts(survey: &Survey, open: &str, plan: &mut Plan) {
-    let guessed = interrupt_of_each(&survey.signals, &survey.boards, &survey.stirring);
-    let known = survey.outside.iter().filter(|outside| !survey.boards.contains(&outside.device));
-    let known = known.take(OUTSIDE).map(Outside::steps);
-    let interrupts: Vec<String> = guessed.into_iter().chain(known).collect();
-    for operation in first_operations(survey).filter(|operation| operation.succeeds && !operation.waits) {
-        for interrupt in &interrupts {
-            let steps = interrupt.replace("; ", "; t: ");
-            // What the first one has left is there for the request.
-            let before = format!("{open}; {interrupt}");
-            let script = two_at_once(&before, &steps, &asks("a", operation), ENDED_ALONE);
-            plan.add(format!("{} at once with {interrupt}", words(operation)), script, Kind::AtOnce);
-        }
-    }
 }
 
 /// What ends a request comes as the time limit ends at which the driver gives it up: two may end it.

@@ -11,6 +11,7 @@ mod effort;
 mod idle;
 mod inputs_and_lengths;
 mod interfaces;
+mod interrupted;
 mod lives;
 mod neighbours;
 mod registers;
@@ -26,13 +27,14 @@ mod values;
 use serde::{Deserialize, Serialize};
 
 use super::survey::{Operation, Survey};
-use at_once::{at_once, at_once_with_interrupts, from_outside};
+use at_once::{at_once, from_outside};
 use behind_lives::behind_lives;
 use card_timing::{answered_late, answered_soon, posted};
 use effort::{Kind, Plan};
 use idle::powered_down;
 use inputs_and_lengths::{changing, gives_or_takes, great, pointers, products, sizes, values};
 use interfaces::come_and_go;
+use interrupted::{at_once_with_interrupts, interrupted_as_it_goes};
 use lives::{interrupts, lives, managed, managed_behind, opens, seldom};
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
 use registers::registers_show;
@@ -212,6 +214,9 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     }
     from_outside(survey, &open, &mut plan);
     at_once_with_interrupts(survey, &open, &mut plan);
+    if has_device {
+        interrupted_as_it_goes(survey, &open, &mut plan);
+    }
     plan.add("requests that drivers seldom handle", format!("{open}; {}", seldom()), Kind::Plain);
     for operation in operations() {
         let what = words(operation);

@@ -119,3 +119,16 @@ pub(super) fn two_under_way(open: &str, operation: &Operation, steps: &str) -> S
     let command = &operation.command;
     format!("{open}; async a {command}; async b {command}; {steps}; cancel h; join a; join b; close h")
 }
+
+/// What may happen to a device at any moment, in words and as a script has it.
+const HAPPENS: [(&str, &str); 4] = [
+    ("the device is stopped", "stop-device"),
+    ("the device is removed", "remove-device"),
+    ("the device is pulled", "surprise-remove"),
+    ("the device is powered down", "power d3; power d0"),
+];
+
+/// That, of a device whose driver knows of so much.
+pub(super) fn happens(survey: &Survey) -> impl Iterator<Item = (&'static str, &'static str)> {
+    HAPPENS.into_iter().filter(|(_, steps)| survey.knows_power || !steps.starts_with("power"))
+}

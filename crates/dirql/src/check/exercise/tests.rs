@@ -121,6 +121,29 @@ fn what_ends_a_request_ends_it_behind_what_happens_to_the_device() {
 }
 
 #[test]
+fn a_device_is_stopped_and_goes_as_it_interrupts() {
+    let mut survey = surveyed("pci9052#0", true);
+    survey.boards = vec!["pci9052#0".to_owned()];
+    let own = |survey: &Survey| {
+        let all = exercises(survey, 100);
+        titled(&all, "at once with poke")
+            .into_iter()
+            .filter(|it| it.title.starts_with("the device"))
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let all = own(&survey);
+    assert_eq!(all.len(), 6, "by each of two inputs it is stopped, removed and pulled");
+    let steps = "t: poke pci9052#0 cause2 1; t: wait 1ms; t: poke pci9052#0 cause2 0; u: surprise-remove; join t; join u";
+    assert!(all[5].script.contains(steps), "{}", all[5].script);
+    assert!(all.iter().all(|one| one.processors == 2 && one.effort.schedules > 0));
+    survey.knows_power = true;
+    assert!(own(&survey).iter().any(|one| one.script.contains("u: power d3; u: power d0; join t")));
+    survey.devices.clear();
+    assert!(own(&survey).is_empty());
+}
+
+#[test]
 fn what_accesses_to_a_board_may_end_need_not_end_a_request_beside_others() {
     let mut survey = surveyed("pci9052#0", true);
     survey.self_ending = vec![(0, 0)];

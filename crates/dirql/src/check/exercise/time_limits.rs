@@ -4,19 +4,12 @@
 
 use super::super::survey::Survey;
 use super::effort::{Kind, Plan};
-use super::steps::{ENDED, ENDED_ALONE, asks, first_operations, opened, words};
+use super::steps::{ENDED, ENDED_ALONE, asks, first_operations, happens, opened, words};
 
 /// Just then.
 const LIMIT: &str = "wait limit";
 /// So many of a driver's limits are waited for.
 const LIMITS: [usize; 2] = [1, 2];
-/// What may happen to the device.
-const LIVES: [(&str, &str); 4] = [
-    ("the device is stopped", "stop-device"),
-    ("the device is removed", "remove-device"),
-    ("the device is pulled", "surprise-remove"),
-    ("the device is powered down", "power d3; power d0"),
-];
 
 /// Adds that for a driver that sets timers.
 pub(super) fn as_timers_run_out(survey: &Survey, name: &str, plan: &mut Plan) {
@@ -24,7 +17,6 @@ pub(super) fn as_timers_run_out(survey: &Survey, name: &str, plan: &mut Plan) {
         return;
     }
     let has_device = !survey.devices.is_empty();
-    let lives = || LIVES.into_iter().filter(|(_, step)| survey.knows_power || !step.starts_with("power"));
     for operation in first_operations(survey) {
         let opened = opened(survey, name, &[operation]);
         let (what, begun) = (words(operation), asks("a", operation));
@@ -36,7 +28,9 @@ pub(super) fn as_timers_run_out(survey: &Survey, name: &str, plan: &mut Plan) {
                 ("its handle is closed", "close h; join a".to_owned()),
             ];
             if has_device {
-                all.extend(lives().map(|(what, step)| (what, format!("{step}; wait 20ms; {ENDED_ALONE}"))));
+                all.extend(
+                    happens(survey).map(|(what, step)| (what, format!("{step}; wait 20ms; {ENDED_ALONE}"))),
+                );
             }
             for (event, step) in all {
                 let script = format!("{opened}; {begun}; {limits}; {step}");

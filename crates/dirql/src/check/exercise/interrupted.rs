@@ -1,0 +1,46 @@
+//! A card interrupts as a request is made, or as something happens to its device: the service routine and its DPC are on the way then.
+
+use super::super::signals::{Outside, interrupt_of_each};
+use super::super::survey::Survey;
+use super::effort::{Kind, Plan};
+use super::steps::{ENDED_ALONE, asks, first_operations, happens, two_at_once, words};
+
+/// So many things outside of a model's card are done at once with what they do not end.
+const OUTSIDE: usize = 4;
+/// So many interrupts come as something happens to the device.
+const AS_IT_HAPPENS: usize = 3;
+
+/// A request that ends by itself is made as a card or a board of which nothing is known interrupts, or as something outside of a model's card happens.
+pub(super) fn at_once_with_interrupts(survey: &Survey, open: &str, plan: &mut Plan) {
+    let interrupts = interrupts(survey);
+    for operation in first_operations(survey).filter(|operation| operation.succeeds && !operation.waits) {
+        for interrupt in &interrupts {
+            // What the first one has left is there for the request.
+            let before = format!("{open}; {interrupt}");
+            let script = two_at_once(&before, &by("t", interrupt), &asks("a", operation), ENDED_ALONE);
+            plan.add(format!("{} at once with {interrupt}", words(operation)), script, Kind::AtOnce);
+        }
+    }
+}
+
+/// The device is stopped, or goes, as it interrupts.
+pub(super) fn interrupted_as_it_goes(survey: &Survey, open: &str, plan: &mut Plan) {
+    for interrupt in interrupts(survey).iter().take(AS_IT_HAPPENS) {
+        for (what, steps) in happens(survey) {
+            let script = two_at_once(open, &by("t", interrupt), &by("u", steps), "close h");
+            plan.add(format!("{what} at once with {interrupt}"), script, Kind::Behind);
+        }
+    }
+}
+
+/// What makes cards interrupt, as a script has it.
+fn interrupts(survey: &Survey) -> Vec<String> {
+    let guessed = interrupt_of_each(&survey.signals, &survey.boards, &survey.stirring);
+    let known = survey.outside.iter().filter(|outside| !survey.boards.contains(&outside.device));
+    guessed.into_iter().chain(known.take(OUTSIDE).map(Outside::steps)).collect()
+}
+
+/// Steps behind `THREAD: ` that this thread all does.
+fn by(thread: &str, steps: &str) -> String {
+    steps.replace("; ", &format!("; {thread}: "))
+}
