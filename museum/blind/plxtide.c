@@ -6,7 +6,7 @@
  * interrupt has queued: the DPC reads a window that is not mapped any more, or runs in a device extension that is freed.
  *
  * Device: PCI\VEN_10B5&DEV_9050
- * Rule: device-memory-not-mapped, use-after-free
+ * Rule: freed-queued-dpc, device-memory-not-mapped, use-after-free
  * Needs: schedule
  */
 #include "../include/gated_queue.h"

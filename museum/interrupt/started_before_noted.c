@@ -10,6 +10,7 @@
  */
 #include "../include/edu.h"
 
+/* One of the cards is. */
 static LONG Busy;
 
 static VOID NTAPI Dpc(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
@@ -68,10 +69,11 @@ static VOID Flush(PFDO Fdo)
 {
     PIRP Irp = InterlockedExchangePointer((PVOID *)&((PEDU)Fdo)->Current, NULL);
 
+    /* If it is the other cards', it stays. */
     if (Irp != NULL) {
+        InterlockedExchange(&Busy, FALSE);
         FdoEndPended(Fdo, Irp, STATUS_DEVICE_NOT_READY, 0);
     }
-    InterlockedExchange(&Busy, FALSE);
 }
 
 static NTSTATUS Add(PFDO Fdo)

@@ -15,6 +15,9 @@ pub const SLICE_END: Point = Point("ke.slice");
 /// Where a strand is asked before an instruction that touches memory which others touch too.
 pub const SHARED: Point = Point("ke.before_shared");
 
+/// Where the strand in which a processor's DPC queue is emptied is asked before each DPC whether others go first.
+pub const BEFORE_DPC: Point = Point("ke.before_dpc");
+
 /// Where a strand is asked whether it is held up until what is due next has come: by [`Chooser::delays`] at its instructions, and by
 /// [`Chooser::choose`] before its application asks for something.
 pub const DELAY: Point = Point("ke.delay");

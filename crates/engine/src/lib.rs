@@ -48,7 +48,8 @@ pub mod windows;
 pub use abi::DriverPtr;
 pub use by_strand::ByStrand;
 pub use chooser::{
-    Chooser, DELAY, Defaults, Delay, DelayPlace, Point, Question, SHARED, SLICE_END, TAKER, TO_THE_CHOOSER,
+    BEFORE_DPC, Chooser, DELAY, Defaults, Delay, DelayPlace, Point, Question, SHARED, SLICE_END, TAKER,
+    TO_THE_CHOOSER,
 };
 pub use compares::{Asked, Compare};
 pub use guest::{

@@ -13,6 +13,7 @@ mod estimate;
 mod failing;
 mod guided;
 mod histories;
+mod late;
 mod level;
 mod local;
 mod pct;

@@ -1,5 +1,5 @@
 //! Policies by the names that people type: `default`, `random:SEED`, `pct:SEED[,DEPTH][,STEPS]`, `fail:CALL[,COUNT]`,
-//! `scarce:SEED[,CALL][,PERCENT]`, `early`; each with `@script` behind it, too.
+//! `scarce:SEED[,CALL][,PERCENT]`, `early`, `late`; each with `@script` behind it, too.
 //!
 //! A policy is one row: its name, what it does, the numbers it is given, and the function that makes its [`Chooser`]. Parsing, printing,
 //! later seeds, error messages and the command line's help follow from the rows. A row stands in the file of its chooser; [`POLICIES`] lists
@@ -21,6 +21,7 @@ static POLICIES: &[&Entry] = &[
     &crate::failing::ENTRY,
     &crate::scarce::ENTRY,
     &crate::early::ENTRY,
+    &crate::late::ENTRY,
 ];
 
 static DEFAULT: Entry = Entry {

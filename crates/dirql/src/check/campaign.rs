@@ -110,7 +110,9 @@ impl<'c> Campaign<'c> {
         }
         if !is_broken {
             // Another story says more than another attempt at one.
-            policies.extend((effort.stories.count == 0).then(Policy::early));
+            let is_no_story = effort.stories.count == 0;
+            policies.extend(is_no_story.then(Policy::early));
+            policies.extend((is_no_story && self.exercise.processors > 1).then(Policy::late));
             policies.extend((1..=effort.seeds).flat_map(of_seed));
         }
         if !effort.from_start {

@@ -23,12 +23,15 @@ pub(super) fn at_once_with_interrupts(survey: &Survey, open: &str, plan: &mut Pl
     }
 }
 
-/// The device is stopped, or goes, as it interrupts.
+/// The device is stopped, or goes, as it interrupts: while an application has a handle, and with none, so that nothing of it is left behind its removal.
 pub(super) fn interrupted_as_it_goes(survey: &Survey, open: &str, plan: &mut Plan) {
     for interrupt in interrupts(survey).iter().take(AS_IT_HAPPENS) {
         for (what, steps) in happens(survey) {
-            let script = two_at_once(open, &by("t", interrupt), &by("u", steps), "close h");
-            plan.add(format!("{what} at once with {interrupt}"), script, Kind::Behind);
+            let title = format!("{what} at once with {interrupt}");
+            let script =
+                |before: &str, then: &str| two_at_once(before, &by("t", interrupt), &by("u", steps), then);
+            plan.add(format!("{title}, and no handle is open"), script("tolerate", "wait 1ms"), Kind::Behind);
+            plan.add(title, script(open, "close h"), Kind::Behind);
         }
     }
 }

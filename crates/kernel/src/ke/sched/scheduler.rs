@@ -4,7 +4,7 @@
 //! lower, at once unless the level there forbids it. One processor at a time has its turn; it keeps it until its thread
 //! waits, spins on a lock, or its turn ends (`slice`). When no thread can go on, time jumps to whatever happens next.
 
-use engine::{DelayPlace, Flow, Leave, Point, Progress, StrandId};
+use engine::{BEFORE_DPC, DelayPlace, Flow, Leave, Point, Progress, StrandId};
 
 use super::history::{Operation, Stand};
 use super::processor::{self, WaitsFor};
@@ -430,7 +430,7 @@ pub(in crate::ke) fn before_dpc(cx: &mut Cx<'_>) -> Flow<()> {
     let Some(dpc) = cx.with(|k| k.ke.processor().dpcs.front().map(|dpc| dpc.object)) else { return Ok(()) };
     delay::before(cx, DelayPlace::Visible(dpc))?;
     if !cx.with(|k| is_alone(k)) {
-        somebody_there(cx, Point("ke.before_dpc"))?;
+        somebody_there(cx, BEFORE_DPC)?;
     }
     history::goes_on(cx, dpc);
     Ok(())
