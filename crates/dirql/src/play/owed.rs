@@ -114,7 +114,7 @@ fn judge(
 ) -> Flow<()> {
     let State { end, asked, status_block, .. } = one.state;
     let (what, changed) = (words(stage, one.name), stage.with(|state| state.changed));
-    let happened = stage.with(|state| state.happened.clone().filter(|(at, _)| *at >= asked));
+    let happened = stage.with(|state| state.happened.clone().filter(|(at, _)| *at > asked));
     let ends = match (ends, &happened) {
         (Some(ends), _) => Ends::Behind(ends),
         (None, Some((_, happened))) => Ends::Besides(happened),
