@@ -269,7 +269,9 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             let others = operations().filter(|other| !other.waits && *other != operation);
             let others: Vec<&str> = others.map(|other| other.command.as_str()).collect();
             let all = vec![operation.command.as_str(); MORE_THAN_A_BYTE];
-            let script = format!("{open}; {}; {}; close h", all.join("; "), others.join("; "));
+            // A count of 258 in a byte is 2: what undoes a request twice has it be 0, and what comes then finds what it counted gone.
+            let others = vec![others.join("; "); MORE_THAN_A_BYTE - 256 + 1].join("; ");
+            let script = format!("{open}; {}; {others}; close h", all.join("; "));
             let title = format!("{what}, {MORE_THAN_A_BYTE} in a row, and what else there is");
             plan.add(title, script, Kind::Usual);
         }
