@@ -45,6 +45,7 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::Request { request, expect } => request::perform(stage, cx, request, expect),
         Command::Async { name, request, apc } => request::begin(stage, cx, name, request, *apc),
         Command::Pointer { name, request, expect } => request::point(stage, cx, name, request, expect),
+        Command::Number { name, request, expect } => request::number(stage, cx, name, request, expect),
         Command::Memory { name, data, read_only } => request::memory(stage, cx, name, data, *read_only),
         Command::MemoryAt { name, address, length } => {
             request::memory_at(stage, name, *address, *length);

@@ -112,9 +112,9 @@ fn at(script: &Script, statement: &Statement, message: &str) -> InputError {
 /// All data that a command names.
 pub(super) fn data(command: &Command) -> impl Iterator<Item = &Data> {
     let (request, expect) = match command {
-        Command::Request { request, expect } | Command::Pointer { request, expect, .. } => {
-            (Some(request), Some(expect))
-        }
+        Command::Request { request, expect }
+        | Command::Pointer { request, expect, .. }
+        | Command::Number { request, expect, .. } => (Some(request), Some(expect)),
         Command::Load { expect, .. } | Command::Peek { expect, .. } | Command::Pool { expect, .. } => {
             (None, Some(expect))
         }

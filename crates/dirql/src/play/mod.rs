@@ -65,6 +65,8 @@ struct State {
     told_of: BTreeMap<String, u64>,
     /// Addresses that the application was given.
     pointers: BTreeMap<String, u64>,
+    /// Numbers that drivers have answered, by the names they were given.
+    answered: BTreeMap<String, u32>,
     /// Events, by their process and names.
     made: BTreeMap<(u64, Number, String), u64>,
     /// Memory that it has: what `pointers` says, too, and how many bytes.
@@ -98,6 +100,7 @@ impl Stage {
             asked: BTreeMap::new(),
             told_of: BTreeMap::new(),
             pointers: BTreeMap::new(),
+            answered: BTreeMap::new(),
             made: BTreeMap::new(),
             memory: BTreeMap::new(),
             lanes: BTreeMap::new(),

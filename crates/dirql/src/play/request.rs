@@ -233,6 +233,33 @@ pub(super) fn point(
     }))
 }
 
+/// A request whose output begins with a number: the application keeps it by `name`. One that fails answers none, and the name stands for what it did.
+pub(super) fn number(
+    stage: &Stage,
+    cx: &mut Cx<'_>,
+    name: &str,
+    request: &Request,
+    expect: &Expectations,
+) -> Flow<Outcome> {
+    let end = match ended(stage, cx, request)? {
+        Ok(end) => end,
+        Err(why) => return Ok(Err(why)),
+    };
+    Ok(stage.with(|state| {
+        judge(&stage.play, &end, expect)?;
+        let number = end.data.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+        if let Some(number) = number {
+            state.answered.insert(name.to_owned(), number);
+        }
+        match number {
+            None if end.is_success() => {
+                Err(format!("{} bytes came, which are no number of 4", end.data.len()))
+            }
+            _ => Ok(()),
+        }
+    }))
+}
+
 /// Where a pointer points now, so many bytes on.
 fn place(stage: &Stage, (name, offset): (&str, u64)) -> Result<u64, String> {
     let address = stage.with(|state| state.pointers.get(name).copied());

@@ -49,6 +49,7 @@ impl Stage {
             Number::ProcessId => state.processes.get(name).copied(),
             Number::Handle => state.handles.get(&process)?.get(name).map(|handle| handle.0),
             Number::Address => state.pointers.get(name).copied(),
+            Number::Answered => state.answered.get(name).copied().map(u64::from),
             Number::Event | Number::Page => state.made.get(&(process, what, name.to_owned())).copied(),
         })
     }

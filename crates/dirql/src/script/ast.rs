@@ -121,6 +121,15 @@ pub enum Command {
         /// What is to come of it.
         expect: Expectations,
     },
+    /// `number NAME request`: a request whose output begins with a number of 32 bits, which gets this name.
+    Number {
+        /// The name to send it by.
+        name: Name,
+        /// The request.
+        request: Request,
+        /// What is to come of it.
+        expect: Expectations,
+    },
     /// `memory`: `VirtualAlloc`, and these bytes in it.
     Memory {
         /// The name to load, store and pass it by.

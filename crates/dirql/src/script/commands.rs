@@ -20,7 +20,7 @@ const LIMIT: &str = "limit";
 const POWER_DOWN: &str = "power-down";
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 67] = [
+pub(super) const COMMANDS: [&str; 68] = [
     "open",
     "read",
     "write",
@@ -32,6 +32,7 @@ pub(super) const COMMANDS: [&str; 67] = [
     "set",
     "async",
     "pointer",
+    "number",
     "memory",
     "unmap",
     "load",
@@ -217,7 +218,7 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             Command::Request { request, expect: args.expectations(can, known)? }
         }
         "async" => asynchronous(args, names)?,
-        "pointer" => pointer(args, names)?,
+        "pointer" | "number" => answered(&keyword, args, names)?,
         "memory" => {
             let name = args.word("the memory's name")?;
             if args.take("at") {
@@ -351,6 +352,7 @@ pub(super) fn expectations_of(command: &mut Command) -> Option<(Can, &mut Expect
         Command::Open(open) => Some((Can::Status, &mut open.expect)),
         Command::Request { request, expect } => Some((result_of(&request.operation), expect)),
         Command::Pointer { expect, .. }
+        | Command::Number { expect, .. }
         | Command::Load { expect, .. }
         | Command::Peek { expect, .. }
         | Command::Pool { expect, .. }
@@ -647,17 +649,21 @@ fn must_be_overlapped(at: Position, handle: &str, overlapped: bool) -> Outcome<(
     fault(at, format!("`{handle}` was opened for one request at a time; open it with `overlapped`"))
 }
 
-fn pointer(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
-    let name = args.word("the pointer's name")?;
-    let keyword = args.word("`read` or `ioctl`, whose output begins with the address")?;
+/// A request of whose output something gets a name: an address (`pointer`), or a number.
+fn answered(kind: &str, args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
+    let name = args.word("the name")?;
+    let keyword = args.word("`read` or `ioctl`, whose output begins with what gets the name")?;
     let written = keyword.text();
     if !["read", "ioctl"].contains(&&*written) {
         return fault(keyword.at, unknown("request with an output", &written, ["read", "ioctl"]));
     }
     let (request, can, known, _) = request(&written, args, names)?;
     let expect = args.expectations(can, known)?;
-    let name = names.give(&name, Kind::Pointer)?;
-    Ok(Command::Pointer { name, request, expect })
+    Ok(if kind == "pointer" {
+        Command::Pointer { name: names.give(&name, Kind::Pointer)?, request, expect }
+    } else {
+        Command::Number { name: names.give(&name, Kind::Number)?, request, expect }
+    })
 }
 
 fn join(first: &Word, args: &mut Arguments, names: &mut Names) -> Outcome<Command> {

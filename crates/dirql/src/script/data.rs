@@ -1,4 +1,5 @@
-//! Bytes in a script: `hex:3c00`, `text:"hello"`, `utf16:"hi"`, `u32:0x1234`, `zero:64`, `file:path`, `handle:name`, `event:name`, `page:name`, joined by `+`.
+//! Bytes in a script: `hex:3c00`, `text:"hello"`, `utf16:"hi"`, `u32:0x1234`, `zero:64`, `file:path`, `handle:name`, `number:name`, `event:name`, `page:name`, joined by
+//! `+`.
 //!
 //! A file is not read here, nor is it known what number a name stands for: [`Data::resolve`] gets routines for that from the player of the script.
 
@@ -37,6 +38,8 @@ pub enum Number {
     Handle,
     /// `address:`: where its memory is, 8 bytes.
     Address,
+    /// `number:`: what a driver has answered, 4 bytes.
+    Answered,
     /// `event:`: the handle of an event that it makes where it is first named, 8 bytes.
     Event,
     /// `page:`: where [`PAGE`] bytes of memory are that it takes where they are first named, 8 bytes.
@@ -49,7 +52,7 @@ pub const PAGE: usize = 0x1000;
 impl Number {
     const fn bytes(self) -> usize {
         match self {
-            Self::ProcessId => 4,
+            Self::ProcessId | Self::Answered => 4,
             Self::Handle | Self::Address | Self::Event | Self::Page => 8,
         }
     }
@@ -164,7 +167,7 @@ impl Pieces {
             "u64:" => self.integer(word, content, 8)?,
             "zero:" => self.zeros(word, content)?,
             "fill:" => self.fill(word, content)?,
-            "pid:" | "handle:" | "address:" | "event:" | "page:" => {
+            "pid:" | "handle:" | "address:" | "number:" | "event:" | "page:" => {
                 let Some(names) = names else {
                     let message =
                         format!("`{}` is for what is sent to a driver; it cannot stand here", word.text());
@@ -259,15 +262,18 @@ fn number(kind: &str, name: &Word, names: &Names) -> Outcome<Gap> {
         "pid:" => Gap::Number(Number::ProcessId, names.process(name)?),
         "event:" => Gap::Number(Number::Event, checked(name)?),
         "page:" => Gap::Number(Number::Page, checked(name)?),
+        "number:" => {
+            Gap::Number(Number::Answered, names.find(name, "number", |kind| kind == Kind::Number)?.0)
+        }
         "handle:" => Gap::Number(Number::Handle, names.find(name, "handle", Kind::is_handle)?.0),
         _ => Gap::Number(Number::Address, names.find(name, "pointer", Kind::is_pointer)?.0),
     })
 }
 
 /// The kinds of bytes, as they are written.
-pub(super) const KINDS: [&str; 15] = [
+pub(super) const KINDS: [&str; 16] = [
     "hex:", "text:", "utf16:", "u8:", "u16:", "u32:", "u64:", "zero:", "fill:", "file:", "pid:", "handle:",
-    "address:", "event:", "page:",
+    "address:", "number:", "event:", "page:",
 ];
 
 /// Whether a word looks like bytes: it starts with a known kind.

@@ -9,6 +9,7 @@
 //! command   = "open" path "as" NAME { "read-only" | "write-only" | "overlapped" | "exclusive" } [ expect ]
 //!           | request [ expect ]
 //!           | "async" NAME request          the request is overlapped and has a name
+//!           | ( "pointer" | "number" ) NAME request [ expect ]    what its output begins with has a name
 //!           | "join" NAME [ expect ]        a request or a thread
 //!           | "must-end" NAME { NAME } [ "if" NAME { NAME } ]   requests
 //!           | "must-succeed" NAME { NAME }                     requests
@@ -48,7 +49,7 @@
 //!           | "data" data | data | "prefix" data
 //! data      = piece { "+" piece }
 //! piece     = "hex:" digits | "text:" string | "utf16:" string | "u8:" number | "u16:" … | "u32:" … | "u64:" …
-//!           | "zero:" number | "file:" PATH | ( "pid:" | "handle:" | "address:" | "event:" | "page:" ) NAME               in an expectation, hex:3c?? lets a byte be any
+//!           | "zero:" number | "file:" PATH | ( "pid:" | "handle:" | "address:" | "number:" | "event:" | "page:" ) NAME    in an expectation, hex:3c?? lets a byte be any
 //! block     = "block:" {GUID}
 //! instance  = "instance" number | "name" string
 //! path      = \\.\NAME | "\\.\a name with spaces" | "interface:" {GUID}

@@ -16,6 +16,8 @@ pub(super) enum Kind {
     Thread,
     Request,
     Pointer,
+    /// What a driver has answered.
+    Number,
     Memory,
     Port,
     /// A handle of a process.
@@ -41,6 +43,7 @@ impl Kind {
             Self::Thread => "thread",
             Self::Request => "request",
             Self::Pointer => "pointer",
+            Self::Number => "number",
             Self::Memory => "memory",
             Self::Port => "port",
             Self::OpenProcess => "process' handle",
@@ -76,10 +79,11 @@ impl Names {
         self.tolerant = true;
     }
 
-    /// Gives a name; one that has ended may be given again.
+    /// Gives a name; one that has ended may be given again, and that of a number to another number.
     pub(super) fn give(&mut self, name: &Word, kind: Kind) -> Outcome<Name> {
         let text = checked(name)?;
-        if let Some(old) = self.all.get(&*text).filter(|old| old.ended.is_none()) {
+        let is_another = |old: &&Entry| kind == Kind::Number && old.kind == Kind::Number;
+        if let Some(old) = self.all.get(&*text).filter(|old| old.ended.is_none() && !is_another(old)) {
             let (noun, line) = (old.kind.noun(), old.given.line);
             return fault(
                 name.at,

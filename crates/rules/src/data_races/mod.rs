@@ -1,5 +1,6 @@
 //! `data-race`: two accesses of the driver's to the same memory, one of them storing, that nothing orders, where an update is lost or a structure torn;
-//! and `unordered-access`, the rest of them, which are advice. `docs/races.md` says how it works, and what orders what.
+//! and `unordered-access`, the rest of them, which are advice. What else its clocks and accesses show is judged beside: `registers.rs`, `wake_ups.rs`.
+//! `docs/races.md` says how it works, and what orders what.
 //!
 //! Pages: *Introduction to Spin Locks*, *Using Interlocked Operations*, *Using Critical Sections*. It finds a race whether or not the two have met in
 //! the run that it reads: each flow of control keeps a clock, which says how far it knows the others, and gives it on where the kernel orders them.
@@ -19,6 +20,7 @@ mod registers;
 mod synchronize;
 #[cfg(test)]
 mod tests;
+mod wake_ups;
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -37,6 +39,7 @@ use race::Harm;
 use recent::Recent;
 use registers::Registers;
 use synchronize::Pending;
+use wake_ups::WakeUps;
 
 /// The rule's name.
 pub(super) const RULE: &str = "data-race";
@@ -52,6 +55,7 @@ pub(crate) struct DataRaces {
     edges: Edges,
     memory: Memory,
     registers: Registers,
+    wake_ups: WakeUps,
     recent: Recent,
     /// Who shares which locks.
     sharing: BTreeSet<(Slot, u64)>,
@@ -100,9 +104,11 @@ impl Reader for DataRaces {
         for access in accesses.iter().filter(|access| access.address >= DRIVERS && access.bytes != 0) {
             let turn = (here.slot, self.flows.time(here.slot));
             let bytes = (access.address, access.bytes);
-            let is_known = self.recent.has(turn, access)
-                || access.stored_back.is_none() && self.memory.repeats(bytes, how(access), turn);
-            if !is_known {
+            if self.recent.has(turn, access) {
+                continue;
+            }
+            self.wake_ups.access(here.slot, stamp.number, access);
+            if access.stored_back.is_some() || !self.memory.repeats(bytes, how(access), turn) {
                 self.access((stamp, here), access, by_routine);
             }
         }
@@ -112,6 +118,7 @@ impl Reader for DataRaces {
         self.settle(stamp);
         let here = self.flows.here(stamp);
         self.comes_to(here, stamp.irql);
+        self.wake_ups.begins(here.slot);
         let known = Rc::clone(&self.flows.get(here.slot).clock);
         let race = self.registers.access(stamp, here, &known, made);
         if let Some(race) = race.filter(|race| self.reported_of_registers.insert(race.pair())) {
@@ -124,6 +131,7 @@ impl Reader for DataRaces {
         self.recent.forget();
         self.edges.forget(address, bytes);
         self.dpcs.forget(address, bytes);
+        self.wake_ups.forget(address, bytes);
     }
 
     fn judges(&self) -> bool {

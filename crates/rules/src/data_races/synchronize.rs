@@ -8,6 +8,7 @@ use super::clock::Slot;
 use super::edges::At;
 use super::exports::{self, Order};
 use super::flows::Key;
+use super::wake_ups::{self, Does};
 
 /// Where images lie, whose addresses may be routines.
 const IMAGES: std::ops::Range<u64> = 0x2000_0000_0000..0x2000_6000_0000;
@@ -29,6 +30,7 @@ pub(super) fn wants(kind: Kind) -> bool {
             | Kind::IrpSent
             | Kind::IrpCompleted
             | Kind::Thread
+            | Kind::Wait
             | Kind::LockAcquired
             | Kind::LockReleased
             | Kind::ProtectionReleased
@@ -103,10 +105,25 @@ impl DataRaces {
         match event {
             Event::Enter { role, routine, object } => self.enter(stamp, *role, *routine, *object),
             Event::Leave { role, routine, .. } => self.leave(stamp, slot, *role, *routine),
-            Event::Call { export, arguments, .. } => {
-                self.call(stamp, slot, exports::order(*export), arguments)
+            Event::Call { export, arguments, caller } => {
+                match wake_ups::does(*export) {
+                    Does::Clears => self.wake_ups.begin_clearing(slot, arguments[0], *caller),
+                    Does::Begins => self.wake_ups.begins(slot),
+                    Does::Nothing => {}
+                }
+                self.call(stamp, slot, exports::order(*export), arguments);
             }
-            Event::Return { export, .. } => self.returns(slot, exports::order(*export)),
+            Event::Wait { object, count } => {
+                let here = self.flows.here(stamp);
+                let lost = self.wake_ups.wait(&self.flows, here, (*object, *count));
+                self.found.extend(lost.map(Box::new));
+            }
+            Event::Return { export, .. } => {
+                if wake_ups::does(*export) == Does::Clears {
+                    self.wake_ups.clear(slot);
+                }
+                self.returns(slot, exports::order(*export));
+            }
             Event::LockAcquired { lock, kind } => self.pend(stamp, Pending::Locked(*lock, *kind)),
             Event::LockReleased { lock, .. } => self.unlock(slot, *lock),
             Event::Device { write: true, .. } => self.release(slot, At::Devices),
@@ -133,12 +150,22 @@ impl DataRaces {
                 }
                 self.release(slot, At::Object(*dpc));
             }
-            Event::Signalled { object, .. } => self.release(slot, At::Object(*object)),
+            Event::Signalled { object, kind, .. } => {
+                if wake_ups::is_event(*kind) {
+                    let here = self.flows.here(stamp);
+                    self.wake_ups.signal(*object, here, stamp.number);
+                }
+                self.release(slot, At::Object(*object));
+            }
             Event::IrpCancelled { irp, .. } => {
                 for known in self.memory.words(*irp, IRP_BYTES) {
                     self.learn(slot, &known);
                 }
                 self.release(slot, At::Object(*irp));
+            }
+            Event::WaitSatisfied { object } => {
+                self.wake_ups.woke(slot, *object);
+                self.acquire(slot, At::Object(*object));
             }
             event => self.meet(slot, event),
         }
@@ -156,8 +183,7 @@ impl DataRaces {
             | Event::WorkQueued { item: object, .. }
             | Event::IrpSent { irp: object, .. }
             | Event::ProtectionReleased { protection: object, .. } => self.release(slot, At::Object(*object)),
-            Event::WaitSatisfied { object }
-            | Event::TimerCancelled { timer: object }
+            Event::TimerCancelled { timer: object }
             | Event::ApcRun { object }
             | Event::WorkRun { item: object }
             | Event::ProtectionEnded { protection: object, .. } => self.acquire(slot, At::Object(*object)),

@@ -357,3 +357,102 @@ fn a_write_that_a_flow_does_not_know_of_is_behind_its_read_in_another_order() {
     assert_eq!(story.register(2, false, (0, 0)), None);
     assert_eq!(story.register(2, true, (1, KEPT)), Some("register-update-race"));
 }
+
+const EVENT: u64 = 0x2020_0000_3000;
+
+/// A thread looks whether there is work, clears the event that announces it, and waits; another one makes work and signals the event.
+struct Announced {
+    story: Story,
+    wake_ups: Vec<&'static str>,
+}
+
+impl Announced {
+    fn new() -> Self {
+        Self { story: Story::on(2), wake_ups: Vec::new() }
+    }
+
+    fn call(&mut self, strand: u32, name: &str, returns: bool) {
+        let export = (0..).find(|row| exports::row(*row).is_some_and(|row| row.name == name)).unwrap();
+        let arguments = [EVENT, 0, 0, 0];
+        let event = if returns {
+            Event::Return { export, value: 0 }
+        } else {
+            Event::Call { export, arguments, caller: 0x2000_0000_1000 }
+        };
+        self.event(strand, &event);
+    }
+
+    fn event(&mut self, strand: u32, event: &Event) {
+        self.story.event(strand, 0, event);
+        while let Some(Judgement::Finding(verdict)) = self.story.races.judgement() {
+            self.wake_ups.extend(Some(verdict.rule).filter(|rule| *rule == "wake-up-lost"));
+        }
+    }
+
+    fn looks(&mut self) {
+        let stamp = self.story.stamp(1, 0);
+        self.story.races.accessed(&stamp, &[load(PLACE, 8)], false);
+    }
+
+    fn clears(&mut self) {
+        self.call(1, "KeClearEvent", false);
+        self.call(1, "KeClearEvent", true);
+    }
+
+    fn waits(&mut self) {
+        self.event(1, &Event::Wait { object: EVENT, count: 1 });
+    }
+
+    fn announces(&mut self) {
+        let stamp = self.story.stamp(2, 0);
+        self.story.races.accessed(&stamp, &[store(PLACE, 8)], false);
+        self.event(2, &Event::Signalled { object: EVENT, kind: 0, before: 0 });
+    }
+}
+
+#[test]
+fn a_wake_up_is_lost_that_comes_between_the_look_and_the_clearing() {
+    let mut lost = Announced::new();
+    lost.looks();
+    lost.announces();
+    lost.clears();
+    lost.waits();
+    assert_eq!(lost.wake_ups, ["wake-up-lost"]);
+    let mut lost = Announced::new();
+    lost.looks();
+    lost.call(1, "KeClearEvent", false);
+    lost.announces();
+    lost.call(1, "KeClearEvent", true);
+    lost.waits();
+    assert_eq!(lost.wake_ups, ["wake-up-lost"], "it comes as the thread is about to clear the event");
+}
+
+#[test]
+fn no_wake_up_is_lost_where_the_thread_looks_again_or_begins_what_it_waits_for() {
+    // Not: wake-up-lost
+    type Step = fn(&mut Announced);
+    let looks_behind: &[Step] =
+        &[Announced::looks, Announced::announces, Announced::clears, Announced::looks, Announced::waits];
+    let comes_behind: &[Step] =
+        &[Announced::looks, Announced::clears, Announced::announces, Announced::waits];
+    let begins: &[Step] = &[
+        Announced::looks,
+        Announced::announces,
+        Announced::clears,
+        |one| one.call(1, "KeInsertQueueDpc", false),
+        Announced::waits,
+    ];
+    let was_woken: &[Step] = &[
+        Announced::looks,
+        Announced::announces,
+        |one| one.event(1, &Event::WaitSatisfied { object: EVENT }),
+        Announced::announces,
+        Announced::clears,
+        Announced::waits,
+    ];
+    for steps in [looks_behind, comes_behind, begins, was_woken] {
+        let mut right = Announced::new();
+        steps.iter().for_each(|step| step(&mut right));
+        assert_eq!(right.wake_ups, [""; 0]);
+    }
+}

@@ -29,6 +29,8 @@ const ENDED_WITH_MEMORY: &str = "cancel h; join a; join p; close h";
 const OTHER_DEVICES: usize = 2;
 /// Words that are not those of the survey.
 const OTHER_WORDS: [u32; 2] = [5, 7];
+/// For how long a request may be asked to wait, in whatever unit its driver has.
+const TIMES: [u32; 2] = [1, 100];
 /// So many requests come before others at once.
 const FIRST: usize = 3;
 /// So many requests that wait until another is made are given up as that is.
@@ -128,6 +130,7 @@ pub(super) fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut 
     prepared(&operations, name, plan);
     on_two_devices(survey, name, &operations, plan);
     behind_what_it_needs(survey, name, plan);
+    as_what_it_needs_is_made(survey, name, plan);
     for &(waits, ends) in survey.ended_by.iter().take(ENDED_BY) {
         let (waits, ends) = (&survey.operations[waits], &survey.operations[ends]);
         let opened = opened(survey, name, &[waits, ends]);
@@ -358,6 +361,23 @@ fn behind_what_it_needs(survey: &Survey, name: &str, plan: &mut Plan) {
             let script = two_at_once(&opened, &asks("a", one), &asks("b", other), ENDED);
             let title =
                 format!("{} and {} at once behind two of {}", words(one), words(other), words(before));
+            plan.add(title, script, Kind::AtOnce);
+        }
+    }
+}
+
+/// A request that succeeds behind another only, as that is made: it may wait for it in its thread, for a time that its input says.
+fn as_what_it_needs_is_made(survey: &Survey, name: &str, plan: &mut Plan) {
+    let needing = survey.operations.iter().filter_map(|one| Some((one, &survey.operations[one.needs?])));
+    for (one, needed) in needing.filter(|(one, _)| !one.waits).take(PREPARED) {
+        let opened = opened(survey, name, &[needed]);
+        let mut commands = vec![one.command.clone()];
+        commands.extend(TIMES.map(|time| with_words(&one.command, [time; 2], false)));
+        commands.dedup();
+        for command in commands {
+            let asked = Operation { command, ..one.clone() };
+            let title = format!("{} as {} is made", words(&asked), words(needed));
+            let script = two_at_once(&opened, &asks("a", &asked), &asks("b", needed), ENDED);
             plan.add(title, script, Kind::AtOnce);
         }
     }

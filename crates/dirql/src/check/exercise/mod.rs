@@ -14,6 +14,7 @@ mod interfaces;
 mod interrupted;
 mod lives;
 mod neighbours;
+mod numbered;
 mod registers;
 mod steps;
 mod surroundings;
@@ -37,6 +38,7 @@ use interfaces::come_and_go;
 use interrupted::{at_once_with_interrupts, interrupted_as_it_goes};
 use lives::{interrupts, lives, managed, managed_behind, opens, seldom};
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
+use numbered::numbered;
 use registers::registers_show;
 use steps::{ENDED, ENDED_ALONE, asks, opened, place, two_at_once, two_under_way, words};
 pub(super) use steps::{PAUSE, on, open, open_other, tried};
@@ -320,6 +322,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             plan.add(title, script, Kind::Little);
         }
     }
+    numbered(survey, name, &mut plan);
     at_once(survey, name, has_device, &mut plan);
     answered_soon(survey, name, &mut plan);
     answered_late(survey, name, &mut plan);

@@ -37,7 +37,8 @@ impl Given {
                 }
                 Command::Request { request, .. }
                 | Command::Async { request, .. }
-                | Command::Pointer { request, .. } => request,
+                | Command::Pointer { request, .. }
+                | Command::Number { request, .. } => request,
                 _ => continue,
             };
             if handles.contains(&request.handle) {

@@ -199,8 +199,14 @@ impl Asking<'_> {
             Ok(self.compared_by(question)?.iter().flat_map(Came::sites).collect())
         };
         let mut seen = sites(last)?;
-        let alike =
-            worded.iter().filter(|(question, answer)| life(*answer) == reached && question.is_short());
+        let living = || worded.iter().filter(|(_, answer)| life(*answer) == reached);
+        let length = last.input().len();
+        // Of the usual size; or where none of that size lives as long, of the last one's.
+        let is_usual = living().any(|(question, _)| question.is_short());
+        let has_size = |question: &Question| {
+            if is_usual { question.is_short() } else { question.input().len() == length }
+        };
+        let alike = living().filter(|(question, _)| has_size(question));
         let mut left = Vec::new();
         for (question, _) in alike.take(ELSEWHERE_OF) {
             left.push((*question, sites(*question)?));

@@ -10,6 +10,7 @@ mod identity;
 mod known;
 mod limits;
 mod needs;
+mod numbered;
 mod question;
 
 use explore::Failing;
@@ -89,6 +90,8 @@ pub struct Survey {
     pub ended_beside: Vec<EndedBeside>,
     /// Two of `ended_by` with other requests each, none of which ends the other's: made together, each of both still ends well.
     pub ended_together: Vec<[(usize, usize); 2]>,
+    /// Pairs of which the first hands out the number of something, each time another, and the second takes it.
+    pub numbered: Vec<(usize, usize)>,
     /// What the surroundings of the cards do.
     pub outside: Vec<Outside>,
     /// Requests that wait until that happens.
@@ -396,6 +399,7 @@ pub fn survey(
         ended_before: Vec::new(),
         ended_beside: Vec::new(),
         ended_together: Vec::new(),
+        numbered: Vec::new(),
         outside: signals.outside,
         ended: Vec::new(),
         limited: Vec::new(),
@@ -464,6 +468,7 @@ fn ask(
         }
         found.ended_beside = asking.ended_beside(&known, &found.self_ending, &found.ended_by)?;
         found.ended_together = asking.ended_together(&known, &found.ended_by)?;
+        found.numbered = asking.numbered(&known)?;
         found.children = asking.children(&known, &found.devices)?;
         found.ended = asking.ended(&known, &found.outside)?;
         let guessed = all_guessed_causes(&found.signals, &found.boards);

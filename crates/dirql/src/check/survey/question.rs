@@ -24,6 +24,8 @@ pub(super) const SIZES: [(u32, u32); 14] = [
     (8, 0),
     (16, 0),
 ];
+/// Sizes that a request is asked with besides where it may take the number of something: the number goes in, and what is kept under it comes out.
+const SIZES_OF_NUMBERED: [(u32, u32); 2] = [(4, 64), (8, 64)];
 /// How long an answer may take, in the machine's time, before the request is cancelled.
 pub(super) const PATIENCE: u64 = 30_000_000;
 /// Longer than any sequence of requests in company takes: what still waits then does not end by itself.
@@ -177,6 +179,21 @@ impl Question {
         }
     }
 
+    /// The same with another word in front of its input, if it has one.
+    pub(super) fn with_first(self, word: u32) -> Option<Self> {
+        let Self::Control { code, input, output } = self else { return None };
+        let input = match input {
+            Input::Zeroes(length @ 4..) | Input::Word(_, length) => Input::Word(word, length),
+            Input::Filled(_, length) => Input::Filled(word, length),
+            Input::Found { mut bytes, length, own } if length >= 4 => {
+                bytes[..4].copy_from_slice(&word.to_le_bytes());
+                Input::Found { bytes, length, own }
+            }
+            _ => return None,
+        };
+        Some(Self::Control { code, input, output })
+    }
+
     /// The bytes of its input.
     pub(super) fn input(self) -> Vec<u8> {
         match self {
@@ -226,7 +243,7 @@ impl Question {
         let of_size = |(length, output): (u32, u32)| {
             inputs(length).map(move |input| Self::Control { code, input, output })
         };
-        SIZES.into_iter().flat_map(of_size).collect()
+        SIZES.into_iter().chain(SIZES_OF_NUMBERED).flat_map(of_size).collect()
     }
 
     /// As a request that the driver knows.

@@ -1,0 +1,213 @@
+//! `wake-up-lost`: a thread looks at something, finds no work, clears the event that announces work, and waits for it; between the look and the clearing another
+//! flow of control has made work and signalled the event. The signal is gone, and the thread waits although there is what it waits for. What it has looked at
+//! before its wait before that does not count: it looks anew then, and need not come to the same words.
+//!
+//! Pages: *KeClearEvent function*, *KeResetEvent function*, *Event Objects*. Only what has happened is told of: words that the thread has read before the other
+//! flow stored them, and not since; an event that was signalled behind these stores; and nothing between the clearing and the wait by which the thread may have
+//! begun what it waits for: no store but to its stack, no register, no call but of locks and clocks. A thread that waits for several objects is not judged.
+
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
+
+use engine::{AccessKind, MemoryAccess};
+use kernel::exports;
+use kernel::verdict::{Related, Verdict};
+
+use super::clock::Slot;
+use super::flows::{Flows, Here};
+
+/// The rule's name.
+const RULE: &str = "wake-up-lost";
+/// Words are looked at whole.
+const WORD: u64 = 8;
+/// So many of the words that a flow has loaded, and so many of those that it has stored, are known: the last.
+const LAST: usize = 32;
+
+/// Calls by which nothing is begun.
+const BEGIN_NOTHING: &[&str] = &[
+    "ExAcquireFastMutex",
+    "ExAcquireFastMutexUnsafe",
+    "ExReleaseFastMutex",
+    "ExReleaseFastMutexUnsafe",
+    "KeAcquireSpinLock",
+    "KeAcquireSpinLockRaiseToDpc",
+    "KeAcquireSpinLockAtDpcLevel",
+    "KeAcquireInStackQueuedSpinLock",
+    "KeClearEvent",
+    "KeEnterCriticalRegion",
+    "KeLeaveCriticalRegion",
+    "KeQueryInterruptTime",
+    "KeQueryPerformanceCounter",
+    "KeReadStateEvent",
+    "KeReleaseInStackQueuedSpinLock",
+    "KeReleaseSpinLock",
+    "KeReleaseSpinLockFromDpcLevel",
+    "KeResetEvent",
+    "KeWaitForSingleObject",
+    "KfAcquireSpinLock",
+    "KfReleaseSpinLock",
+];
+
+/// Words and the numbers of the events at which they were last accessed.
+#[derive(Clone, Default)]
+struct Words {
+    all: Vec<(u64, u64)>,
+    next: usize,
+}
+
+impl Words {
+    fn note(&mut self, word: u64, event: u64) {
+        if let Some(known) = self.all.iter_mut().find(|(known, _)| *known == word) {
+            known.1 = event;
+        } else if self.all.len() < LAST {
+            self.all.push((word, event));
+        } else {
+            self.all[self.next] = (word, event);
+            self.next = (self.next + 1) % LAST;
+        }
+    }
+
+    fn of(&self, word: u64) -> Option<u64> {
+        self.all.iter().find(|(known, _)| *known == word).map(|(_, event)| *event)
+    }
+}
+
+/// What a flow has accessed last.
+#[derive(Clone, Default)]
+struct Accessed {
+    loads: Words,
+    stores: Words,
+}
+
+/// An event was signalled by a flow that had stored this.
+#[derive(Clone)]
+struct Signal {
+    by: Here,
+    event: u64,
+    stores: Words,
+}
+
+/// A flow has cleared it, and done nothing else since.
+#[derive(Clone)]
+struct Cleared {
+    object: u64,
+    signal: Signal,
+    code: u64,
+}
+
+/// Who has signalled and cleared which events.
+#[derive(Clone, Default)]
+pub(super) struct WakeUps {
+    accessed: BTreeMap<Slot, Accessed>,
+    signalled: BTreeMap<u64, Signal>,
+    /// The events that flows are about to clear, and what those calls return to.
+    clearing: BTreeMap<Slot, (u64, u64)>,
+    cleared: BTreeMap<Slot, Cleared>,
+}
+
+/// What a call does to wake-ups.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Does {
+    Clears,
+    Nothing,
+    /// It may begin what the thread waits for.
+    Begins,
+}
+
+/// What calls of this row do.
+pub(super) fn does(export: u32) -> Does {
+    static BY_ROW: OnceLock<Vec<Does>> = OnceLock::new();
+    let named = |name: &str| match name {
+        "KeClearEvent" | "KeResetEvent" => Does::Clears,
+        _ if BEGIN_NOTHING.contains(&name) => Does::Nothing,
+        _ => Does::Begins,
+    };
+    let by_row = BY_ROW.get_or_init(|| (0..).map_while(exports::row).map(|row| named(row.name)).collect());
+    by_row.get(export as usize).copied().unwrap_or(Does::Begins)
+}
+
+/// Whether dispatcher objects of this type are events: `NotificationEvent`, `SynchronizationEvent`.
+pub(super) const fn is_event(kind: u8) -> bool {
+    kind <= 1
+}
+
+impl WakeUps {
+    /// A flow loads or stores memory of the driver's.
+    pub(super) fn access(&mut self, slot: Slot, event: u64, made: &MemoryAccess) {
+        if made.bytes > WORD {
+            return;
+        }
+        let word = made.address / WORD;
+        let accessed = self.accessed.entry(slot).or_default();
+        if made.kind == AccessKind::Load {
+            accessed.loads.note(word, event);
+            // It looks again.
+            if self.cleared.get(&slot).is_some_and(|cleared| cleared.signal.stores.of(word).is_some()) {
+                self.cleared.remove(&slot);
+            }
+        } else {
+            accessed.stores.note(word, event);
+            self.begins(slot);
+        }
+    }
+
+    /// An event is signalled.
+    pub(super) fn signal(&mut self, object: u64, by: Here, event: u64) {
+        let stores = self.accessed.get(&by.slot).map(|accessed| accessed.stores.clone());
+        self.signalled.insert(object, Signal { by, event, stores: stores.unwrap_or_default() });
+    }
+
+    /// An event has ended a wait, and is not signalled any more, or the flow knows that it was: it looks anew at what there is.
+    pub(super) fn woke(&mut self, slot: Slot, object: u64) {
+        self.signalled.remove(&object);
+        self.accessed.entry(slot).or_default().loads = Words::default();
+    }
+
+    /// A flow is about to clear an event, by a call that returns to `code`: others may come between.
+    pub(super) fn begin_clearing(&mut self, slot: Slot, object: u64, code: u64) {
+        self.clearing.insert(slot, (object, code));
+    }
+
+    /// It has cleared it.
+    pub(super) fn clear(&mut self, slot: Slot) {
+        self.cleared.remove(&slot);
+        let Some((object, code)) = self.clearing.remove(&slot) else { return };
+        if let Some(signal) = self.signalled.remove(&object).filter(|signal| signal.by.slot != slot) {
+            self.cleared.insert(slot, Cleared { object, signal, code });
+        }
+    }
+
+    /// A flow may have begun what it waits for.
+    pub(super) fn begins(&mut self, slot: Slot) {
+        self.cleared.remove(&slot);
+    }
+
+    /// Memory is another's from now on.
+    pub(super) fn forget(&mut self, address: u64, bytes: u64) {
+        let gone: Vec<u64> =
+            self.signalled.range(address..address.saturating_add(bytes)).map(|(object, _)| *object).collect();
+        gone.iter().for_each(|object| drop(self.signalled.remove(object)));
+    }
+
+    /// A flow waits for an object, the first of so many: what has been lost.
+    pub(super) fn wait(&mut self, flows: &Flows, here: Here, (object, count): (u64, u32)) -> Option<Verdict> {
+        // What it has looked at before this wait says nothing of the next.
+        let loads = std::mem::take(&mut self.accessed.get_mut(&here.slot)?.loads);
+        let cleared =
+            self.cleared.remove(&here.slot).filter(|cleared| cleared.object == object && count == 1)?;
+        let Signal { by, event, stores } = &cleared.signal;
+        let seen = stores.all.iter().filter_map(|(word, stored)| Some((*word, *stored, loads.of(*word)?)));
+        let (unseen, again): (Vec<_>, Vec<_>) = seen.partition(|(_, stored, loaded)| loaded < stored);
+        let (word, ..) = unseen.into_iter().min().filter(|_| again.is_empty())?;
+        let message = format!(
+            "{} clears the event {object:#x} by the call that returns to {:#x}, and waits for it; {} had signalled it, having stored at {:#x} what the \
+             thread has read before that and not since: the signal is lost, and the thread waits although there is what it waits for",
+            flows.who(here.routine),
+            cleared.code,
+            flows.who(by.routine),
+            word * WORD
+        );
+        let related = vec![Related { what: "signalled", event: *event }];
+        Some(Verdict { instruction: Some(cleared.code), related, ..Verdict::warning(RULE, message) })
+    }
+}
