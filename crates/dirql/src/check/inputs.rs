@@ -1,5 +1,5 @@
 //! Inputs by what code they reach: sequences of requests, changed at random, of which those are kept that came to code, or were answered, as none
-//! before.
+//! before. What the outside world does to cards comes between them.
 //!
 //! Requests as the survey has them come first, alone and in pairs; where a pair comes to new code, each request is made behind it: what one leaves behind
 //! shows by what the next one does, though both may fail. What a request is answered with is handed to others, on its handle and on another one. Then sequences are changed. What is changed are the bytes, lengths and codes of requests, their number and order, and the handle; values come from the driver's comparisons, from
@@ -11,13 +11,15 @@ use std::fmt::Write as _;
 
 use abi::NtStatus;
 use explore::Rng;
+use kernel::hal::writes::Sketch;
 
 use super::campaign::HUNG;
 use super::exercise::{MANY, OVERFLOWS, PAUSE, WORDS, open, open_other, tried};
+use super::signals::{Outside, all_guessed_causes};
 use super::survey::{Operation, Survey};
 use crate::error::Error;
 use crate::machine::Boots;
-use crate::machine::sequences::{Answer, Came, Deed, Step};
+use crate::machine::sequences::{Answer, Came, Deed, Poke, Step};
 use crate::machine::transfer::Transfer;
 use crate::record::hex;
 
@@ -33,6 +35,9 @@ const WORDS_KEPT: usize = 64;
 const SEQUENCES_KEPT: usize = 64;
 /// So often a request is handed what another was answered with, each time in a few sequences.
 const ANSWERS_HANDED: usize = 256;
+/// So many things that the outside world does come behind each request first; later one in so many changes adds one.
+const EVENTS: usize = 6;
+const EVENT_ONE_IN: u64 = 8;
 /// Places at a buffer's beginning.
 const NEAR: usize = 4;
 const SIZES: [usize; 16] = [0, 1, 2, 4, 7, 8, 12, 16, 20, 24, 32, 40, 64, 128, 256, 1024];
@@ -116,6 +121,12 @@ struct Kept {
     script: Option<String>,
 }
 
+/// As a deed.
+fn deed(Outside { device, signal, values }: &Outside) -> Deed {
+    let poke = |value: &u64| Poke { device: device.clone(), signal: signal.clone(), value: *value };
+    Deed::Poke(values.iter().map(poke).collect())
+}
+
 fn asks(request: &Transfer<'static>) -> Step {
     Step { on_other: false, deed: Deed::Ask(request.clone()) }
 }
@@ -128,6 +139,11 @@ struct Looking<'s> {
     rng: Rng,
     /// What sequences begin with, and what is added to them.
     requests: Vec<Transfer<'static>>,
+    /// What the outside world may do to cards: what is known of that, and what is guessed.
+    outside: Vec<Deed>,
+    guessed: Vec<Deed>,
+    /// What was written to registers, by all sequences.
+    written: Sketch,
     /// What is tried before anything is changed.
     planned: VecDeque<Vec<Step>>,
     kept: Vec<Kept>,
@@ -155,11 +171,17 @@ impl<'s> Looking<'s> {
         let (seen, wrong, sequences) = (BTreeSet::new(), BTreeSet::new(), VecDeque::new());
         let alone = requests.iter().map(|one| vec![asks(one)]);
         let pairs = requests.iter().flat_map(|one| requests.iter().map(|other| vec![asks(one), asks(other)]));
+        let outside: Vec<Deed> = survey.outside.iter().map(deed).collect();
+        let guessed: Vec<Deed> =
+            all_guessed_causes(&survey.signals, &survey.boards).iter().map(deed).collect();
         let planned = alone.chain(pairs).collect();
-        Self {
+        let mut looking = Self {
             name,
             begin,
             rng: Rng::new(1),
+            outside,
+            guessed,
+            written: Sketch::default(),
             planned,
             requests,
             kept,
@@ -170,7 +192,11 @@ impl<'s> Looking<'s> {
             seen,
             wrong,
             sequences,
+        };
+        for one in looking.requests.clone().iter().rev() {
+            looking.plan_events(&[asks(one)]);
         }
+        looking
     }
 
     /// Each request is to be made behind these, before the other pairs.
@@ -178,6 +204,22 @@ impl<'s> Looking<'s> {
         for one in self.requests.iter().rev() {
             self.planned.push_front(steps.iter().cloned().chain([asks(one)]).collect());
         }
+    }
+
+    /// What the outside world does is to come behind these.
+    fn plan_events(&mut self, steps: &[Step]) {
+        let is_event = |step: &Step| matches!(step.deed, Deed::Poke(_));
+        if steps.len() < LONGEST && !steps.last().is_some_and(is_event) {
+            for event in self.first_events().into_iter().rev() {
+                self.planned.push_front(steps.iter().cloned().chain([event]).collect());
+            }
+        }
+    }
+
+    /// What is known that the outside world does, and one thing that is guessed.
+    fn first_events(&self) -> Vec<Step> {
+        let first = self.outside.iter().take(EVENTS).chain(self.guessed.first());
+        first.map(|deed| Step { on_other: false, deed: deed.clone() }).collect()
     }
 
     /// What a request was answered with is to be handed to each other one: on the same handle, on the other one, and there when the first is closed.
@@ -232,7 +274,22 @@ impl<'s> Looking<'s> {
         all.get(index(self.rng.below(all.len() as u64))).cloned()
     }
 
+    /// Something that the outside world does: as often what is known as what is guessed.
+    fn event(&mut self) -> Option<Step> {
+        let knows = self.guessed.is_empty() || !self.outside.is_empty() && self.rng.one_in(2);
+        let all = if knows { &self.outside } else { &self.guessed };
+        let deed = all.get(index(self.rng.below(all.len() as u64))).cloned()?;
+        Some(Step { on_other: false, deed })
+    }
+
     fn change(&mut self, steps: &mut Vec<Step>) {
+        let has_events = !self.outside.is_empty() || !self.guessed.is_empty();
+        if has_events && self.rng.one_in(EVENT_ONE_IN) {
+            let to = index(self.rng.below(steps.len() as u64 + 1));
+            let event = self.event();
+            steps.splice(to..to, event);
+            return;
+        }
         let at = index(self.rng.below(steps.len() as u64));
         match self.rng.below(16) {
             0..=2 => {
@@ -256,7 +313,7 @@ impl<'s> Looking<'s> {
                     match deed {
                         Deed::Ask(request) => *deed = Deed::Leave(request.clone(), times),
                         Deed::Leave(request, _) => *deed = Deed::Ask(request.clone()),
-                        Deed::Close => {}
+                        Deed::Close | Deed::Poke(_) => {}
                     }
                 }
             }
@@ -358,6 +415,15 @@ impl<'s> Looking<'s> {
             is_new |= self.seen.insert((kind, before, answer.end.status, answer.end.information > 0));
             self.learn(&answer.end.data);
         }
+        let writes_more =
+            std::iter::zip(&mut self.written, came.written).fold(false, |more, (known, word)| {
+                let before = std::mem::replace(known, *known | word);
+                more || before != *known
+            });
+        if (writes_more || came.new_code) && !came.stopped {
+            self.plan_events(&steps);
+        }
+        is_new |= writes_more;
         let shows = came.wrong.iter().fold(false, |new, key| self.wrong.insert(key.clone()) | new);
         let is_shown = came.new_code || shows;
         if (is_new || is_shown) && self.kept.len() < KEPT {
@@ -436,6 +502,11 @@ fn script(begin: &str, name: &str, steps: &[Step], answers: &[Answer]) -> String
     let mut left = Vec::new();
     for (number, Step { on_other, deed }) in steps.iter().enumerate() {
         let of = usize::from(*on_other);
+        if let Deed::Poke(pokes) = deed {
+            let poke =
+                |Poke { device, signal, value }: &Poke| format!("poke {device} {signal} {value}; wait 1ms");
+            commands.extend(pokes.iter().map(poke));
+        }
         if !is_open[of] {
             continue;
         }
@@ -456,6 +527,7 @@ fn script(begin: &str, name: &str, steps: &[Step], answers: &[Answer]) -> String
                 commands.push(format!("close {handle}"));
                 is_open[of] = false;
             }
+            Deed::Poke(_) => {}
         }
     }
     if !left.is_empty() {

@@ -13,6 +13,7 @@ use image::Image;
 use kernel::Nt;
 use kernel::cm::absent::{self, Absent};
 use kernel::hal::platform::Promptness;
+use kernel::hal::writes::Sketch;
 
 use super::Machine;
 use super::boot::{self, Loaded, Work};
@@ -64,6 +65,11 @@ impl Machine {
     /// How often drivers have written to devices.
     pub(crate) fn register_writes(&self) -> u64 {
         self.inside(|nt| nt.cx().with(|k| k.register_writes()))
+    }
+
+    /// A sketch of what drivers have written to which registers.
+    pub(crate) fn registers_written(&self) -> Sketch {
+        self.inside(|nt| nt.cx().with(|k| k.registers_written()))
     }
 
     /// How many instructions drivers have come to, while [`Boots::keep_reached`].

@@ -7,6 +7,7 @@ use std::rc::Rc;
 
 use engine::{Flow, outside};
 use kernel::Cx;
+use kernel::hal::writes::Sketch;
 use kernel::io::cancel::cancel_request;
 use kernel::io::file;
 use kernel::ke::wait;
@@ -16,10 +17,13 @@ use kernel::verdict::Tier;
 use super::transfer::{self, Begun, Completion, Transfer};
 use super::{Boots, Machine};
 use crate::error::Error;
+use crate::play;
 use crate::report::{HANGS, key};
 
 /// How long an answer may take, in the machine's time, before the request is cancelled: 20 ms.
 pub(crate) const PATIENCE: u64 = 20_000_000;
+/// How long each thing that the outside world does has before the next, in ns: 1 ms.
+const APART: u64 = 1_000_000;
 
 /// A thing that the application does with one of its two handles.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,6 +41,16 @@ pub(crate) enum Deed {
     Leave(Transfer<'static>, u32),
     /// The handle is closed.
     Close,
+    /// The outside world does something to a card: signals and their values, a while apart.
+    Poke(Vec<Poke>),
+}
+
+/// A signal of a card, and what becomes of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Poke {
+    pub(crate) device: String,
+    pub(crate) signal: String,
+    pub(crate) value: u64,
 }
 
 /// What a driver answered to a step.
@@ -56,6 +70,8 @@ pub(crate) struct Came {
     pub(crate) answers: Vec<Answer>,
     /// Code was come to that no run of this machine had come to.
     pub(crate) new_code: bool,
+    /// What the driver has written to which registers since it was loaded.
+    pub(crate) written: Sketch,
     /// What is wrong by it, as [`key`] has it.
     pub(crate) wrong: Vec<String>,
     /// It did not come to its end.
@@ -126,11 +142,12 @@ impl Trial<'_> {
         let nt = self.machine.nt();
         let reached = self.machine.host.reached_count();
         let new_code = std::mem::replace(&mut self.reached, reached) < reached;
+        let written = self.machine.registers_written();
         let verdicts = nt.findings().into_iter().chain(nt.verdict());
         let hangs = nt.verdict().is_some_and(|verdict| verdict.rule == HANGS);
         let wrong =
             verdicts.filter(|verdict| verdict.tier != Tier::Advice).map(|verdict| key(&verdict)).collect();
-        Ok(Came { answers: answers.take(), new_code, wrong, stopped: ended.is_err(), hangs })
+        Ok(Came { answers: answers.take(), new_code, written, wrong, stopped: ended.is_err(), hangs })
     }
 
     /// Takes the machine back to where sequences begin.
@@ -149,8 +166,16 @@ fn carry_out(
     let mut left: Vec<Begun> = Vec::new();
     for (step, Step { on_other, deed }) in steps.iter().enumerate() {
         let of = usize::from(*on_other);
+        if let Deed::Poke(pokes) = deed {
+            for Poke { device, signal, value } in pokes {
+                let _ = play::poke(cx, device, signal, *value)?;
+                wait::sleep(cx, APART)?;
+            }
+            continue;
+        }
         let Some(handle) = handles[of] else { continue };
         match deed {
+            Deed::Poke(_) => {}
             Deed::Ask(request) => {
                 let begun = transfer::begin(cx, handle, request, false)?;
                 let waited = !begun.is_over(cx)?;

@@ -20,6 +20,7 @@ use crate::event::Role;
 use crate::ke::callout::call_routine;
 use crate::mm::pool;
 use crate::rtl::{crt, string, text};
+use crate::verdict::Verdict;
 
 /// Entries of one table: a table without its end is not read for ever.
 const MOST_ENTRIES: u64 = 4096;
@@ -254,6 +255,31 @@ fn tell_routine(
     Ok(NtStatus(u32::try_from(status? & 0xFFFF_FFFF).unwrap_or(0)))
 }
 
+/// A text is about to be stored where a line without `RTL_QUERY_REGISTRY_TYPECHECK` points: `registry-direct-type` if no `UNICODE_STRING` is there into which one
+/// could go. Whoever may set the value decides what is written over then.
+fn judge_text_place(cx: &mut Cx<'_>, entry: &Entry, value: &Value) -> Flow<()> {
+    let at: DriverPtr<UNICODE_STRING> = DriverPtr::new(entry.context);
+    let buffer = cx.read(at + UNICODE_STRING::Buffer)?;
+    let lengths = (cx.read(at + UNICODE_STRING::Length)?, cx.read(at + UNICODE_STRING::MaximumLength)?);
+    let is_one = match lengths {
+        lengths if buffer.is_null() => lengths == (0, 0),
+        (_, maximum) => maximum >= 2,
+    };
+    if !is_one && !entry.has(RTL_QUERY_REGISTRY_TYPECHECK) {
+        let message = format!(
+            "the value {} is a text, which RtlQueryRegistryValues stores (RTL_QUERY_REGISTRY_DIRECT) as into a UNICODE_STRING at {:#x}: there is none (Length {}, MaximumLength {}, \
+             Buffer {:#x}), but what a value of another type was expected to go to. The line has no RTL_QUERY_REGISTRY_TYPECHECK",
+            String::from_utf16_lossy(&value.name),
+            entry.context,
+            lengths.0,
+            lengths.1,
+            buffer.address
+        );
+        cx.report(Verdict::warning("registry-direct-type", message));
+    }
+    Ok(())
+}
+
 /// A text into the `UNICODE_STRING` that the line points to; its buffer is allocated if it has none.
 fn store_text(cx: &mut Cx<'_>, entry: &Entry, value: &Value, expand: bool) -> Flow<NtStatus> {
     let to: DriverPtr<UNICODE_STRING> = DriverPtr::new(entry.context);
@@ -262,6 +288,7 @@ fn store_text(cx: &mut Cx<'_>, entry: &Entry, value: &Value, expand: bool) -> Fl
     if bytes > 0xFFFE {
         return Ok(NtStatus::BUFFER_TOO_SMALL);
     }
+    judge_text_place(cx, entry, value)?;
     let buffer = cx.read(to + UNICODE_STRING::Buffer)?;
     let (buffer, maximum) = if buffer.is_null() {
         let buffer: DriverPtr<u16> =

@@ -106,7 +106,7 @@ pub(crate) fn port_write(cx: &mut Cx<'_>, port: u16, bytes: u8, value: u32) -> F
     let written = cx.with(|k| {
         let now = begin(k, PORT_COST);
         k.hal.polls.writes(u64::from(port) | Polls::PORT, value.into());
-        k.hal.writes += 1;
+        k.hal.writes.note(u64::from(port) | Polls::PORT, value.into());
         k.accesses(now, |hardware, at| hardware.port_write(at, port, access.width, value)).map_err(no)
     });
     stored_at(cx, access, value.into(), written)
@@ -310,7 +310,7 @@ const fn cut(value: u64, width: Width) -> u64 {
 fn write(k: &mut Kernel, bus: u64, width: Width, value: u64) -> Answer<()> {
     let now = begin(k, WRITE_COST);
     k.hal.polls.writes(bus, value);
-    k.hal.writes += 1;
+    k.hal.writes.note(bus, value);
     k.accesses(now, |hardware, at| hardware.memory_write(at, bus, width, value)).map_err(no)
 }
 

@@ -17,10 +17,12 @@ pub(crate) mod rig;
 pub(crate) mod stale;
 #[cfg(test)]
 mod tests;
+pub mod writes;
 
 use engine::Flow;
 use hardware::{Hardware, Moment};
 use platform::{Platform, Promptness};
+use writes::Sketch;
 
 use crate::cx::{Cx, Kernel};
 use crate::ke::history;
@@ -35,8 +37,8 @@ pub struct State {
     /// What the access that is under way leaves to do.
     pub(crate) after: access::After,
     pub(crate) polls: polls::Polls,
-    /// How often drivers have written to devices.
-    pub(crate) writes: u64,
+    /// What drivers have written to devices.
+    pub(crate) writes: writes::Writes,
     pub(crate) stale: stale::Stale,
     pub(crate) combining: combine::Combining,
     late_stores: late_stores::LateStores,
@@ -61,7 +63,7 @@ impl State {
             platform,
             after: access::After::Nothing,
             polls: polls::Polls::default(),
-            writes: 0,
+            writes: writes::Writes::default(),
             stale: stale::Stale::default(),
             combining: combine::Combining::default(),
             late_stores: late_stores::LateStores::default(),
@@ -111,7 +113,13 @@ impl Kernel {
     /// How often drivers have written to devices.
     #[must_use]
     pub fn register_writes(&self) -> u64 {
-        self.hal.writes
+        self.hal.writes.count
+    }
+
+    /// A sketch of what they have written to which registers.
+    #[must_use]
+    pub fn registers_written(&self) -> Sketch {
+        self.hal.writes.sketch
     }
 
     /// Asks the hardware for something at a time, at which its bus masters may reach the machine's memory.

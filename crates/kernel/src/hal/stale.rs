@@ -13,8 +13,6 @@ use super::hardware::Window;
 use crate::cx::{Cx, Kernel};
 use crate::event::Role;
 use crate::ke::callout::Callout;
-use crate::ke::irql;
-use crate::ke::irql::DISPATCH_LEVEL;
 use crate::pnp::resource;
 use crate::verdict::Verdict;
 
@@ -190,7 +188,7 @@ fn tell_released(cx: &mut Cx<'_>, released: &Released, address: u64) -> Flow<()>
     }
     match why {
         // A service routine is called for other devices on its line, too: it reads ones and does not claim the interrupt.
-        Why::NoPower(_) if irql::current(cx) > DISPATCH_LEVEL => {}
+        Why::NoPower(_) if cx.with(is_in_service_routine) => {}
         // Its drivers alone send a device to a lower state: where they never do, it is in D0 when Windows removes it.
         Why::NoPower(_) if cx.with(is_sent_away_while_lowered) => {}
         Why::NoPower(state) => {
@@ -207,6 +205,12 @@ fn tell_released(cx: &mut Cx<'_>, released: &Released, address: u64) -> Flow<()>
         }
     }
     Ok(())
+}
+
+/// The processor is in a service routine, or in what that calls: not in a thread that holds the interrupt's lock.
+fn is_in_service_routine(k: &mut Kernel) -> bool {
+    let processor = k.ke.processor();
+    processor.entered.iter().any(|entered| entered.stack.base == processor.interrupt_stack)
 }
 
 /// The thread is in a driver's dispatch routine for Plug and Play requests, and a script has sent a device to a lower state.

@@ -136,7 +136,7 @@ fn call_start_io(
             device.start_io.running = true;
             device.start_io.stands = false;
         });
-        (attributes.running && recurs(k, start_io), k.hal.writes)
+        (attributes.running && recurs(k, start_io), k.register_writes())
     });
     if recurs {
         recursion(cx, device);
@@ -145,7 +145,8 @@ fn call_start_io(
     let is_current =
         called.is_ok() && cx.read(device + DEVICE_OBJECT::CurrentIrp).is_ok_and(|now| now == irp);
     let waiting = cx.with(|k| {
-        let is_over = is_current && k.io.irps.completed_at(irp.address).is_some() && k.hal.writes == written;
+        let is_over =
+            is_current && k.io.irps.completed_at(irp.address).is_some() && k.register_writes() == written;
         let start_io = &mut k.io.devices.get_mut(device.address)?.start_io;
         // An outer StartIo of this device may still be on the stack (it is not deferred).
         start_io.running = attributes.running;

@@ -30,6 +30,8 @@ pub(super) enum Kind {
     /// All orders of two requests and of what they write to a card.
     Posted,
     Inputs,
+    /// The same on two processors: races show whether or not two requests meet.
+    InputsAtOnce,
     /// Behind so many sequences.
     Stories {
         part: u64,
@@ -76,6 +78,7 @@ impl Plan {
                 let stories = Stories { first: part * STORIES, count: share(STORIES), behind: share(behind) };
                 Effort { seeds: STORY_SEEDS, stories, ..none }
             }
+            Kind::InputsAtOnce => Effort { inputs: share(2_000), ..none },
             Kind::Inputs => Effort { failing: failing(10), seeds: share(2), inputs: share(10_000), ..none },
         };
         let processors = match kind {
@@ -85,6 +88,7 @@ impl Plan {
             | Kind::Quick
             | Kind::AnsweredLate
             | Kind::StartOnTwo
+            | Kind::InputsAtOnce
             | Kind::Stories { .. } => 2,
             _ => 1,
         };

@@ -335,6 +335,8 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     of_stuck_eeprom(survey, name, &mut plan);
     if !survey.operations.is_empty() {
         plan.add("sequences of requests by what code they reach", "", Kind::Inputs);
+        plan.more = vec![RACES.to_owned()];
+        plan.add("sequences of requests, looked at for races", "", Kind::InputsAtOnce);
         for part in 0..STORY_EXERCISES + SEQUENCE_EXERCISES {
             // Looking for races takes as long as the rest.
             plan.more = if part % 2 == 1 { vec![RACES.to_owned()] } else { Vec::new() };

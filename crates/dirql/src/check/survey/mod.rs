@@ -11,6 +11,7 @@ mod known;
 mod limits;
 mod needs;
 mod numbered;
+mod powering;
 mod question;
 
 use explore::Failing;
@@ -46,7 +47,7 @@ pub struct Survey {
     pub children: Vec<String>,
     /// It imports what only drivers of hardware need.
     pub is_hardware: bool,
-    /// It knows power states of its device: it tells the system of them, or asks for them.
+    /// It knows power states of its device: it tells the system of them, asks for them, or does something of its own as another driver has its device powered.
     pub knows_power: bool,
     /// It has the system power its device down while that is idle and the system works.
     pub idles: bool,
@@ -411,6 +412,14 @@ pub fn survey(
     };
     if !found.ready && extent == Extent::Everything {
         found.identity = identity::identity(boots, &found)?;
+    }
+    if extent == Extent::Everything
+        && found.ready
+        && found.plug_and_play
+        && !found.knows_power
+        && !found.devices.is_empty()
+    {
+        found.knows_power = powering::knows_power(boots)?;
     }
     if extent != Extent::Start {
         ask(boots, &mut found, compared, &offered, script, extent)?;

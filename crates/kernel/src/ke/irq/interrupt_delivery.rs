@@ -346,7 +346,7 @@ fn passes(cx: &mut Cx<'_>, line: u32, old: u8) -> Flow<Left> {
     let vector = vector_of_line(line);
     let mut passes = Passes::default();
     loop {
-        let writes = cx.with(|k| k.hal.writes);
+        let writes = cx.with(|k| k.register_writes());
         let claimed = call_chain(cx, vector)?;
         passes.count(claimed);
         if claimed && cx.with(|k| is_unchanged(k) && ends_claimed(k, line, old)) {
@@ -382,8 +382,9 @@ fn judge_unclaimed(cx: &mut Cx<'_>, line: u32, writes: u64) {
     let vector = vector_of_line(line);
     let only = cx.with(|k| {
         let objects = k.ke.irq.interrupts.objects_of(vector);
-        let is_its_own =
-            k.hal.writes > writes && k.ke.processors.len() == 1 && !k.hal.hardware.ends_by_itself(line);
+        let is_its_own = k.register_writes() > writes
+            && k.ke.processors.len() == 1
+            && !k.hal.hardware.ends_by_itself(line);
         let object = objects.first().filter(|_| objects.len() == 1 && is_its_own)?;
         k.ke.irq.interrupts.objects.get(object).copied().filter(|connection| !connection.latched)
     });
