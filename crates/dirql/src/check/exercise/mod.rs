@@ -40,7 +40,7 @@ use lives::{interrupts, lives, managed, managed_behind, opens, seldom};
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
 use numbered::numbered;
 use registers::registers_show;
-use steps::{ENDED, ENDED_ALONE, asks, opened, place, two_at_once, two_under_way, words};
+use steps::{ENDED, ENDED_ALONE, asks, opened, place, still_ends, two_at_once, two_under_way, words};
 pub(super) use steps::{PAUSE, on, open, open_other, tried};
 use surroundings::{of_32_bit_programs, of_stuck_eeprom, refused_later};
 use system::watched;
@@ -228,23 +228,23 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         if is_plain {
             plan.add(
                 format!("{what} of all sizes"),
-                format!("{open}; {}", sizes(operation, &survey.values)),
+                format!("{open}; {}", still_ends(survey, operation, &sizes(operation, &survey.values))),
                 Kind::Sizes,
             );
             if let Some(code) = operation.code {
-                let steps = values(operation, code, &survey.values);
+                let steps = still_ends(survey, operation, &values(operation, code, &survey.values));
                 plan.add(format!("{what} of telling values"), format!("{open}; {steps}"), Kind::Sizes);
             }
             if let Some(steps) = products(operation) {
                 plan.add(
                     format!("{what} of numbers whose products do not fit into 32 bits"),
-                    format!("{open}; {steps}"),
+                    format!("{open}; {}", still_ends(survey, operation, &steps)),
                     Kind::Sizes,
                 );
             }
             plan.add(
                 format!("{what} with pointers of all kinds"),
-                format!("{open}; {}", pointers(operation)),
+                format!("{open}; {}", still_ends(survey, operation, &pointers(operation))),
                 Kind::Sizes,
             );
         }
@@ -276,6 +276,15 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             let script = format!("{open}; {}; {others}; close h", all.join("; "));
             let title = format!("{what}, {MORE_THAN_A_BYTE} in a row, and what else there is");
             plan.add(title, script, Kind::Usual);
+        }
+        if let Some((_, refused)) = survey.stuck.iter().find(|(stuck, _)| *stuck == own) {
+            let one = format!("async a {}; wait 300ms; cancel a; join a", operation.command);
+            let script = format!(
+                "{open}; {}; async z {}; must-end z; cancel z; join z; close h",
+                vec![one; *refused].join("; "),
+                operation.command
+            );
+            plan.add(format!("{what} behind one of {refused} in a row that fails"), script, Kind::Little);
         }
         for (_, by) in survey.ended_by.iter().filter(|(waits, _)| *waits == own) {
             let ends = &survey.operations[*by];

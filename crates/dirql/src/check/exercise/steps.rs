@@ -84,6 +84,18 @@ pub(super) fn filled(length: u32, word: u32) -> String {
     format!("fill:{word:#x}:{length}")
 }
 
+/// These steps, which end with the closing of the handle, and before that the request as it is usually made: it must still end, if it does so by itself.
+pub(super) fn still_ends(survey: &Survey, operation: &Operation, steps: &str) -> String {
+    let own = place(survey, operation);
+    match steps.strip_suffix(CLOSED).filter(|_| survey.self_ending.contains(&(own, own))) {
+        Some(before) => format!("{before}; {}; must-end z; join z{CLOSED}", asks("z", operation)),
+        None => steps.to_owned(),
+    }
+}
+
+/// How steps with one handle end.
+const CLOSED: &str = "; close h";
+
 /// What follows a while after these two were asked for: the requests of these names must end, if the operations do so by themselves in either order.
 pub(super) fn owed(survey: &Survey, (one, other): (&Operation, &Operation), names: &str) -> String {
     let (one, other) = (place(survey, one), place(survey, other));

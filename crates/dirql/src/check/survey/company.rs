@@ -5,7 +5,7 @@ use super::super::signals::{Outside, causes_of_each};
 use super::asking::Asking;
 use super::known::Known;
 use super::needs::behind_needs;
-use super::question::{Answer, PATIENCE, Question, answer, ended, ends_well};
+use super::question::{Answer, LONG, PATIENCE, Question, answer, answer_within, ended, ends_well, succeeds};
 use super::{Ended, EndedBeside};
 use crate::error::Error;
 
@@ -55,6 +55,30 @@ impl Asking<'_> {
             }
         }
         Ok(pairs)
+    }
+
+    /// Which of those that do not succeed again and again give up altogether: one fails, the next is not answered. `self_ending` are those that do.
+    pub(super) fn stuck(
+        &mut self,
+        known: &[Known],
+        self_ending: &[(usize, usize)],
+    ) -> Result<Vec<(usize, usize)>, Error> {
+        let lasting: Vec<usize> = alone(self_ending).collect();
+        let mut stuck = Vec::new();
+        for (place, one) in succeeding(known).filter(|(place, _)| !lasting.contains(place)) {
+            let answers = self.with_handle(|machine, handle| {
+                let all = (0..MANY).map(|_| answer_within(machine, handle, one.question, LONG));
+                all.take_while(|answer| *answer != Answer::Waits).collect::<Vec<_>>()
+            })?;
+            let answers = answers.unwrap_or_default();
+            let fails = answers
+                .last()
+                .is_some_and(|last| matches!(last, Answer::Status(_) | Answer::Later(_)) && !succeeds(*last));
+            if fails && answers.len() > 1 && answers.len() < MANY as usize {
+                stuck.push((place, answers.len()));
+            }
+        }
+        Ok(stuck)
     }
 
     /// Which end by themselves beside one that does not.

@@ -79,6 +79,8 @@ pub struct Survey {
     pub operations: Vec<Operation>,
     /// Pairs of them, by their places, that end by themselves and succeed in either order, and with the first of them once more: of two of one kind, too.
     pub self_ending: Vec<(usize, usize)>,
+    /// Requests that end by themselves, of which one in a row fails, by its number from 1 on, and the next one does not end.
+    pub stuck: Vec<(usize, usize)>,
     /// Pairs of which the first ends by itself and succeeds while the second is under way, which does not end so.
     pub ending_beside: Vec<(usize, usize)>,
     /// Pairs of which the first waits, and the second ends by itself and succeeds where the first was cancelled before it.
@@ -394,6 +396,7 @@ pub fn survey(
         failure: report.failure.as_ref().map(|failure| format!("{}: {}", failure.command, failure.message)),
         operations: Vec::new(),
         self_ending: Vec::new(),
+        stuck: Vec::new(),
         ending_beside: Vec::new(),
         behind_cancelled: Vec::new(),
         ended_by: Vec::new(),
@@ -467,6 +470,7 @@ fn ask(
     asking.find_needs(&mut known)?;
     found.self_ending = asking.self_ending(&known, found.is_hardware)?;
     if extent == Extent::Everything {
+        found.stuck = asking.stuck(&known, &found.self_ending)?;
         found.ending_beside = asking.ending_beside(&known, &found.self_ending)?;
         found.behind_cancelled = asking.behind_cancelled(&known, &found.self_ending)?;
         found.ended_by = asking.ended_by(&known)?;

@@ -122,7 +122,14 @@ fn pass(cx: &mut Cx<'_>, due: u64) -> Flow<()> {
 /// As [`before`].
 pub(super) fn pass_time(cx: &mut Cx<'_>, due: u64) -> Flow<()> {
     let length = due - cx.engine().now();
-    cx.with(|k| k.ke.sched.held_up += length);
+    cx.with(|k| {
+        k.ke.sched.held_up += length;
+        // It is the policy that takes it, and no busy wait of the thread's.
+        let strand = k.ke.processor().thread;
+        if let Some(thread) = k.ke.sched.threads.get_mut(strand) {
+            thread.mark.1 += length;
+        }
+    });
     slice::charge(cx, length);
     slice::arm(cx);
     taker::after_delay(cx)

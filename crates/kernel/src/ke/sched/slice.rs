@@ -74,7 +74,8 @@ impl Thread {
     fn spends(&mut self, retired: u64, now: u64, stepped: u64) {
         self.account.stepped += stepped - self.mark.2;
         self.account.spent += retired - self.mark.0;
-        self.account.busy += now - self.mark.1;
+        // A thread that is being held up has a mark in the future.
+        self.account.busy += now.saturating_sub(self.mark.1);
         self.mark = (retired, now, stepped);
     }
 }

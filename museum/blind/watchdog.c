@@ -3,8 +3,10 @@
  * deadlines, and what waits for a handle's expiry ends when its deadline has passed.
  *
  * Device: none
- * The bug: the thread clears its "deadlines have changed" event after it has looked through the deadlines and before it waits, so a deadline that is armed in between is not noticed and its expiry is never reported.
- * Shows by: a handle is armed while the thread is between its scan (with no or later deadlines) and the clearing of the event, and nothing else is armed afterwards.
+ * The bug: the thread clears its "deadlines have changed" event after it has looked through the deadlines and before it waits, so a deadline that is armed in
+ * between is not noticed and its expiry is never reported.
+ * Rule: wake-up-lost
+ * Needs: schedule
  */
 #include <ddk/wdm.h>
 

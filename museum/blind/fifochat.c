@@ -6,7 +6,7 @@
  * the event too early: the fetch sleeps for its whole time with the message in the list, and reports that there was none.
  *
  * Device: none
- * Rule: request-timed-out
+ * Rule: wake-up-lost
  * Needs: schedule
  */
 #include <ddk/wdm.h>

@@ -6,7 +6,7 @@
  * one of the changes is lost, so an input that was set up never fires (its waiter hangs) or one that was switched off fires on.
  *
  * Device: PCI\VEN_10B5&DEV_9050
- * Rule: data-race
+ * Rule: data-race, interrupt-storm
  * Needs: schedule
  */
 #include <ddk/wdm.h>
