@@ -7,7 +7,7 @@
  *
  * Device: none
  * Rule: handle-leak
- * Needs: nothing registry
+ * Needs: registry
  */
 #include <ddk/wdm.h>
 #define FRAME_LEGACY

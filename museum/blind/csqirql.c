@@ -6,7 +6,7 @@
  *
  * Device: ROOT\BLIND14
  * Rule: irql-lowered-in-callback, irql-too-high, irql-changed-by-routine
- * Needs: nothing, schedule
+ * Needs: schedule
  * Symptom: IRQL_GT_ZERO_AT_SYSTEM_SERVICE (0x4A) / IRQL_NOT_LESS_OR_EQUAL (0xA) in unrelated code; verifier: IRQL lowered from inside a DPC.
  */
 #include <ddk/wdm.h>

@@ -8,7 +8,7 @@
  *
  * Device: ROOT\DRAYMAN
  * Rule: use-after-free, write-after-free
- * Needs: removal schedule
+ * Needs: removal, schedule
  */
 #include <ddk/wdm.h>
 #define FRAME_PNP

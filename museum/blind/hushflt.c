@@ -7,7 +7,7 @@
  *
  * Device: ROOT\HUSHFLT
  * Rule: use-after-free, write-after-free, list-corrupt
- * Needs: removal ioctl
+ * Needs: removal, ioctl
  */
 #include <ddk/wdm.h>
 #include "../include/gated_function.h"

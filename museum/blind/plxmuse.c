@@ -8,7 +8,7 @@
  *
  * Device: PCI\VEN_10B5&DEV_9050
  * Rule: irp-never-completed
- * Needs: device removal
+ * Needs: device, removal
  */
 #include <ddk/wdm.h>
 #define FRAME_PNP

@@ -7,7 +7,7 @@
  *
  * Device: PCI\VEN_10B5&DEV_9050
  * Rule: register-update-race, register-update-lost
- * Needs: ioctl device schedule
+ * Needs: ioctl, device, schedule
  */
 #include <ddk/wdm.h>
 #include "../include/gated_function.h"

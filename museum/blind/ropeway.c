@@ -7,7 +7,7 @@
  *
  * Device: PCI\VEN_1DA7&DEV_0062
  * Rule: irp-never-completed, request-timed-out, request-forgotten, stuck
- * Needs: removal ioctl
+ * Needs: removal, ioctl
  */
 #include <ddk/wdm.h>
 #include "../include/gated_function.h"

@@ -7,7 +7,7 @@
  *
  * Device: ROOT\SCOREBRD
  * Rule: request-pending-after-surprise-removal, request-pending-after-remove, remove-lock-not-awaited, irp-never-completed, stuck
- * Needs: removal ioctl
+ * Needs: removal, ioctl
  */
 #include <ddk/wdm.h>
 #include "../include/gated_function.h"

@@ -6,7 +6,7 @@
  *
  * Device: ROOT\BLIND02
  * Rule: unload-still-called, freed-held-lock, wild-read, use-after-free
- * Needs: nothing, schedule
+ * Needs: schedule
  * Symptom: use after free in TmSample at DISPATCH_LEVEL (0xD1, special pool 0xD5) when the device is removed.
  */
 #include <ddk/wdm.h>

@@ -8,7 +8,7 @@
  *
  * Device: ROOT\TREADLE
  * Rule: object-reference-leak, unload-still-called, stuck, data-race
- * Needs: nothing device
+ * Needs: device
  */
 #include <ddk/wdm.h>
 #define FRAME_PNP
