@@ -245,6 +245,24 @@ static VOID RunOnceContext(BOOLEAN Wrong)
     }
 }
 
+static VOID RegistryDirectType(BOOLEAN Wrong)
+{
+    static WCHAR Text[] = L"text";
+    UNICODE_STRING String = { 0 };
+    ULONG Number[4] = { 85 }; /* as long as a UNICODE_STRING, and none */
+    PVOID Place = Wrong ? (PVOID)Number : (PVOID)&String;
+    RTL_QUERY_REGISTRY_TABLE Lines[2];
+
+    RtlWriteRegistryValue(RTL_REGISTRY_SERVICES, L"pairs", L"Title", REG_SZ, Text, sizeof(Text));
+    RtlZeroMemory(Lines, sizeof(Lines));
+    Lines[0].Flags = RTL_QUERY_REGISTRY_DIRECT;
+    Lines[0].Name = L"Title";
+    Lines[0].EntryContext = Place;
+    RtlQueryRegistryValues(RTL_REGISTRY_SERVICES, L"pairs", Lines, NULL, NULL);
+    RtlDeleteRegistryValue(RTL_REGISTRY_SERVICES, L"pairs", L"Title");
+    RtlFreeUnicodeString(Place);
+}
+
 #define SYSTEM_PAIRS                                                                                                   \
     PAIR("affinity-not-reverted", AffinityNotReverted)                                                                 \
     PAIR("bad-power-state", BadPowerState)                                                                             \
@@ -261,6 +279,7 @@ static VOID RunOnceContext(BOOLEAN Wrong)
     PAIR("port-of-no-device", PortOfNoDevice)                                                                          \
     PAIR("print-unicode-irql", PrintUnicodeIrql)                                                                       \
     PAIR("probe-alignment", ProbeAlignment)                                                                            \
+    PAIR("registry-direct-type", RegistryDirectType)                                                                   \
     PAIR("run-once-context", RunOnceContext)                                                                           \
     PAIR("threaded-dpc-waits", ThreadedDpcWaits)                                                                       \
 

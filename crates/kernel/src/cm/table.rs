@@ -256,7 +256,7 @@ fn tell_routine(
 }
 
 /// A text is about to be stored where a line without `RTL_QUERY_REGISTRY_TYPECHECK` points: `registry-direct-type` if no `UNICODE_STRING` is there into which one
-/// could go. Whoever may set the value decides what is written over then.
+/// could go. Then the value says what is written over.
 fn judge_text_place(cx: &mut Cx<'_>, entry: &Entry, value: &Value) -> Flow<()> {
     let at: DriverPtr<UNICODE_STRING> = DriverPtr::new(entry.context);
     let buffer = cx.read(at + UNICODE_STRING::Buffer)?;

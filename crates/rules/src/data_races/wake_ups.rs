@@ -2,7 +2,7 @@
 //! flow of control has made work and signalled the event. The signal is gone, and the thread waits although there is what it waits for. What it has looked at
 //! before its wait before that does not count: it looks anew then, and need not come to the same words.
 //!
-//! Pages: *KeClearEvent function*, *KeResetEvent function*, *Event Objects*. Only what has happened is told of: words that the thread has read before the other
+//! Pages: *KeClearEvent function*, *KeResetEvent function*, *Event Objects*. Only what has happened counts: words that the thread has read before the other
 //! flow stored them, and not since; an event that was signalled behind these stores; and nothing between the clearing and the wait by which the thread may have
 //! begun what it waits for: no store but to its stack, no register, no call but of locks and clocks. A thread that waits for several objects is not judged.
 
