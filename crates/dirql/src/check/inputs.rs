@@ -502,16 +502,15 @@ fn script(begin: &str, name: &str, steps: &[Step], answers: &[Answer]) -> String
     let mut left = Vec::new();
     for (number, Step { on_other, deed }) in steps.iter().enumerate() {
         let of = usize::from(*on_other);
-        if let Deed::Poke(pokes) = deed {
-            let poke =
-                |Poke { device, signal, value }: &Poke| format!("poke {device} {signal} {value}; wait 1ms");
-            commands.extend(pokes.iter().map(poke));
-        }
-        if !is_open[of] {
-            continue;
-        }
         let handle = HANDLES[of];
         match deed {
+            Deed::Poke(pokes) => {
+                let poke = |Poke { device, signal, value }: &Poke| {
+                    format!("poke {device} {signal} {value}; wait 1ms")
+                };
+                commands.extend(pokes.iter().map(poke));
+            }
+            _ if !is_open[of] => {}
             Deed::Ask(request) => {
                 let request = command(handle, request);
                 let at_once = answers.iter().any(|answer| answer.step == number && !answer.waited);
@@ -527,7 +526,6 @@ fn script(begin: &str, name: &str, steps: &[Step], answers: &[Answer]) -> String
                 commands.push(format!("close {handle}"));
                 is_open[of] = false;
             }
-            Deed::Poke(_) => {}
         }
     }
     if !left.is_empty() {
@@ -585,6 +583,10 @@ mod tests {
             step(true, Deed::Leave(Transfer::Write { data: vec![0; 3].into(), offset: None }, 2)),
             step(true, Deed::Close),
             step(true, Deed::Ask(control(&[]))),
+            step(
+                true,
+                deed(&Outside { device: "edu#0".to_owned(), signal: "late".to_owned(), values: vec![1, 0] }),
+            ),
         ];
         let end = Completion { status: 0, information: 0, data: Vec::new() };
         let answers = [false, true].into_iter().enumerate();
@@ -592,7 +594,8 @@ mod tests {
             answers.map(|(step, waited)| Answer { step, waited, end: end.clone() }).collect();
         let script = script(&open(r"\\.\D"), r"\\.\D", &steps, &answers);
         let expected = "ioctl h 0x222000 in hex:01000000 + zero:4 out 8; async r1 read i 4 at 0x10; wait 20ms; cancel r1; join r1; \
-                        async l2x0 write i zero:3; async l2x1 write i zero:3; close i; wait 20ms; cancel l2x0; join l2x0; cancel l2x1; join l2x1; close h";
+                        async l2x0 write i zero:3; async l2x1 write i zero:3; close i; \
+                        poke edu#0 late 1; wait 1ms; poke edu#0 late 0; wait 1ms; wait 20ms; cancel l2x0; join l2x0; cancel l2x1; join l2x1; close h";
         assert!(script.ends_with(expected), "{script}");
         assert!(ScriptText::typed(&script).play().is_ok(), "{script}");
     }

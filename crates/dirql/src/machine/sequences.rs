@@ -166,17 +166,14 @@ fn carry_out(
     let mut left: Vec<Begun> = Vec::new();
     for (step, Step { on_other, deed }) in steps.iter().enumerate() {
         let of = usize::from(*on_other);
-        if let Deed::Poke(pokes) = deed {
-            for Poke { device, signal, value } in pokes {
-                let _ = play::poke(cx, device, signal, *value)?;
-                wait::sleep(cx, APART)?;
+        match (deed, handles[of]) {
+            (Deed::Poke(pokes), _) => {
+                for Poke { device, signal, value } in pokes {
+                    let _ = play::poke(cx, device, signal, *value)?;
+                    wait::sleep(cx, APART)?;
+                }
             }
-            continue;
-        }
-        let Some(handle) = handles[of] else { continue };
-        match deed {
-            Deed::Poke(_) => {}
-            Deed::Ask(request) => {
+            (Deed::Ask(request), Some(handle)) => {
                 let begun = transfer::begin(cx, handle, request, false)?;
                 let waited = !begun.is_over(cx)?;
                 if waited {
@@ -185,15 +182,17 @@ fn carry_out(
                 cancel(cx, &begun)?;
                 answered(&Answer { step, waited, end: begun.wait(cx)? });
             }
-            Deed::Leave(request, times) => {
+            (Deed::Leave(request, times), Some(handle)) => {
                 for _ in 0..*times {
                     left.push(transfer::begin(cx, handle, request, false)?);
                 }
             }
-            Deed::Close => {
+            (Deed::Close, Some(handle)) => {
                 let _ = file::close(cx, handle)?;
                 handles[of] = None;
             }
+            // It is closed.
+            (_, None) => {}
         }
     }
     if !left.is_empty() {

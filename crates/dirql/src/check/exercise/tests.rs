@@ -385,3 +385,47 @@ fn the_data_of_a_write_change_where_a_driver_maps_them() {
     let steps = "memory m u32:0x11 + u32:0x1 + zero:8; t: async a write h memory m; u: store m u32:0x11 + u32:0x10000; ";
     assert!(exercise.script.contains(steps), "{}", exercise.script);
 }
+
+#[test]
+fn behind_all_sizes_and_values_the_usual_request_must_end_if_it_does_so_by_itself() {
+    let must_end = "; async z ioctl h 0x222000 in u32:0; must-end z; join z; close h";
+    let of = |self_ending: Vec<(usize, usize)>| {
+        let all = exercises(&Survey { self_ending, ..surveyed("unit", false) }, 100);
+        let ends: Vec<bool> = ["of all sizes", "of telling values", "with pointers of all kinds"]
+            .iter()
+            .flat_map(|what| titled(&all, &format!("ioctl 0x222000 of u32:0 {what}")))
+            .map(|exercise| exercise.script.ends_with(must_end))
+            .collect();
+        ends
+    };
+    assert_eq!(of(vec![(0, 0)]), [true; 3]);
+    assert_eq!(of(Vec::new()), [false; 3]);
+}
+
+#[test]
+fn behind_the_first_of_many_that_fails_one_more_must_end() {
+    let survey = Survey { stuck: vec![(0, 7)], ..surveyed("unit", false) };
+    let all = exercises(&survey, 100);
+    let [stuck] = titled(&all, "behind one of 7 in a row that fails")[..] else { panic!() };
+    assert_eq!(stuck.script.matches("async a ioctl h 0x222000").count(), 7);
+    assert!(stuck.script.ends_with("must-end z; cancel z; join z; close h"), "{}", stuck.script);
+}
+
+#[test]
+fn a_number_that_is_handed_out_stands_in_front_of_what_takes_it() {
+    let mut survey = Survey { numbered: vec![(0, 3)], ..surveyed("unit", false) };
+    let command = "ioctl h 0x222008 in u32:0x1 + u32:0x5 + zero:8 out 64".to_owned();
+    survey.operations.push(Operation { command, needs: Some(0), ..operation(0x0022_2008, false, false) });
+    let all = exercises(&survey, 100);
+    let of_numbers = titled(&all, "with a number of ioctl 0x222000");
+    let [stays] = titled(&all, "one stays while 300 come and go")[..] else { panic!() };
+    let taken = "ioctl h 0x222008 in number:m + u32:0x5 + zero:8 out 64; ";
+    assert_eq!(stays.script.matches(taken).count(), 300);
+    assert!(stays.script.contains("number n ioctl h 0x222000 in u32:0; number m "), "{}", stays.script);
+    assert!(stays.script.ends_with("in number:n + u32:0x5 + zero:8 out 64; close h"), "{}", stays.script);
+    assert_eq!(of_numbers.len(), 9, "300, 40 at a time, twice, two of other handles, four at once");
+    for exercise in of_numbers {
+        let play = crate::play::ScriptText::typed(&exercise.script).play();
+        assert!(play.is_ok(), "{}: {}", exercise.title, exercise.script);
+    }
+}
