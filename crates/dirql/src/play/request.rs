@@ -214,23 +214,9 @@ pub(super) fn point(
     request: &Request,
     expect: &Expectations,
 ) -> Flow<Outcome> {
-    let end = match ended(stage, cx, request)? {
-        Ok(end) => end,
-        Err(why) => return Ok(Err(why)),
-    };
-    Ok(stage.with(|state| {
-        judge(&stage.play, &end, expect)?;
-        let address = end.data.first_chunk().map(|bytes| u64::from_le_bytes(*bytes));
-        if let Some(address) = address {
-            state.pointers.insert(name.to_owned(), address);
-        }
-        match address {
-            None if end.is_success() => {
-                Err(format!("{} bytes came, which are no address of 8", end.data.len()))
-            }
-            _ => Ok(()),
-        }
-    }))
+    keep_beginning(stage, cx, (request, expect), "address", |state, bytes| {
+        state.pointers.insert(name.to_owned(), u64::from_le_bytes(bytes));
+    })
 }
 
 /// A request whose output begins with a number: the application keeps it by `name`. One that fails answers none, and the name stands for what it did.
@@ -241,22 +227,33 @@ pub(super) fn number(
     request: &Request,
     expect: &Expectations,
 ) -> Flow<Outcome> {
+    keep_beginning(stage, cx, (request, expect), "number", |state, bytes| {
+        state.answered.insert(name.to_owned(), u32::from_le_bytes(bytes));
+    })
+}
+
+/// A request whose output begins with so many bytes, which are kept: a `what`.
+fn keep_beginning<const BYTES: usize>(
+    stage: &Stage,
+    cx: &mut Cx<'_>,
+    (request, expect): (&Request, &Expectations),
+    what: &str,
+    keep: impl FnOnce(&mut super::State, [u8; BYTES]),
+) -> Flow<Outcome> {
     let end = match ended(stage, cx, request)? {
         Ok(end) => end,
         Err(why) => return Ok(Err(why)),
     };
     Ok(stage.with(|state| {
         judge(&stage.play, &end, expect)?;
-        let number = end.data.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
-        if let Some(number) = number {
-            state.answered.insert(name.to_owned(), number);
-        }
-        match number {
+        match end.data.first_chunk() {
+            Some(bytes) => keep(state, *bytes),
             None if end.is_success() => {
-                Err(format!("{} bytes came, which are no number of 4", end.data.len()))
+                return Err(format!("{} bytes came, which are no {what} of {BYTES}", end.data.len()));
             }
-            _ => Ok(()),
+            None => {}
         }
+        Ok(())
     }))
 }
 

@@ -226,27 +226,20 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         let is_plain = operation.word().is_none()
             || operations().all(|other| other.code != operation.code || other == operation);
         if is_plain {
-            plan.add(
-                format!("{what} of all sizes"),
-                format!("{open}; {}", still_ends(survey, operation, &sizes(operation, &survey.values))),
-                Kind::Sizes,
-            );
+            let of = |steps: &str| format!("{open}; {}", still_ends(survey, operation, steps));
+            plan.add(format!("{what} of all sizes"), of(&sizes(operation, &survey.values)), Kind::Sizes);
             if let Some(code) = operation.code {
-                let steps = still_ends(survey, operation, &values(operation, code, &survey.values));
-                plan.add(format!("{what} of telling values"), format!("{open}; {steps}"), Kind::Sizes);
+                let steps = values(operation, code, &survey.values);
+                plan.add(format!("{what} of telling values"), of(&steps), Kind::Sizes);
             }
             if let Some(steps) = products(operation) {
                 plan.add(
                     format!("{what} of numbers whose products do not fit into 32 bits"),
-                    format!("{open}; {}", still_ends(survey, operation, &steps)),
+                    of(&steps),
                     Kind::Sizes,
                 );
             }
-            plan.add(
-                format!("{what} with pointers of all kinds"),
-                format!("{open}; {}", still_ends(survey, operation, &pointers(operation))),
-                Kind::Sizes,
-            );
+            plan.add(format!("{what} with pointers of all kinds"), of(&pointers(operation)), Kind::Sizes);
         }
         plan.add(
             format!("{what}, cancelled and left"),
@@ -280,9 +273,9 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         if let Some((_, refused)) = survey.stuck.iter().find(|(stuck, _)| *stuck == own) {
             let one = format!("async a {}; wait 300ms; cancel a; join a", operation.command);
             let script = format!(
-                "{open}; {}; async z {}; must-end z; cancel z; join z; close h",
+                "{open}; {}; {}; must-end z; cancel z; join z; close h",
                 vec![one; *refused].join("; "),
-                operation.command
+                asks("z", operation)
             );
             plan.add(format!("{what} behind one of {refused} in a row that fails"), script, Kind::Little);
         }

@@ -3,7 +3,7 @@
 
 use super::super::survey::{Operation, Survey};
 use super::effort::{Kind, Plan};
-use super::steps::{ENDED, ENDED_OF_TWO, around_input, on, open, open_two, two_at_once, words};
+use super::steps::{ENDED, ENDED_OF_TWO, around_input, on, on_handle, open, open_two, two_at_once, words};
 
 /// More than numbers of eight bits.
 const COME_AND_GO: usize = 300;
@@ -104,6 +104,6 @@ fn taking(takes: &Operation) -> Option<impl Fn(&str, &str) -> String> {
             Some(rest) => format!("{number} + {rest}"),
             None => number,
         };
-        format!("{}{input}{output}", head.replacen(" h", &format!(" {handle}"), 1))
+        on_handle(&format!("{head}{input}{output}"), handle)
     })
 }

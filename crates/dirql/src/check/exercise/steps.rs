@@ -30,7 +30,12 @@ pub(super) fn open_two(name: &str) -> String {
 
 /// A request on this handle.
 pub(in super::super) fn on(operation: &Operation, handle: &str) -> String {
-    operation.command.replacen(" h", &format!(" {handle}"), 1)
+    on_handle(&operation.command, handle)
+}
+
+/// The same of a command.
+pub(super) fn on_handle(command: &str, handle: &str) -> String {
+    command.replacen(" h", &format!(" {handle}"), 1)
 }
 
 /// A request of this name on the first handle, and one on the second.

@@ -3,7 +3,7 @@
 use super::asking::Asking;
 use super::company::{BETWEEN, PAIRED, variants_last};
 use super::known::{Known, OWN_WORDS, WORDS};
-use super::question::{Answer, Input, PATIENCE, Question, answer, ended, ends_well, succeeds};
+use super::question::{Answer, Input, Question, answer, ended, ends_well, number, succeeds};
 use super::{Operation, needed_before};
 use crate::error::Error;
 
@@ -111,13 +111,7 @@ impl Asking<'_> {
 
     /// The word that a request is answered with, if that may be a number of something.
     fn answered(&mut self, question: Question) -> Result<Option<u32>, Error> {
-        let word = self.with_handle(|machine, handle| {
-            let request = question.begin(handle).ok()?;
-            let _ = machine.wait(PATIENCE);
-            let data = if request.is_over() { request.wait().ok()?.data } else { return None };
-            let word = data.get(..4)?.try_into().ok()?;
-            Some(u32::from_le_bytes(word)).filter(|word| (1..=LARGEST_NUMBER).contains(word))
-        })?;
-        Ok(word.flatten())
+        let word = self.with_handle(|machine, handle| number(machine, handle, question))?;
+        Ok(word.flatten().filter(|word| (1..=LARGEST_NUMBER).contains(word)))
     }
 }

@@ -3,9 +3,8 @@
 use super::asking::Asking;
 use super::company::PAIRED;
 use super::known::Known;
-use super::question::{Answer, PATIENCE, Question, answer, succeeds};
+use super::question::{Question, answer, number, succeeds};
 use crate::error::Error;
-use crate::machine::{Handle, Machine};
 
 /// Bytes of a number.
 const NUMBER: usize = 4;
@@ -40,17 +39,4 @@ impl Asking<'_> {
         })?;
         Ok(takes_it.flatten().unwrap_or(false))
     }
-}
-
-/// The number that a request is answered with.
-fn number(machine: &Machine, handle: &Handle<'_>, question: Question) -> Option<u32> {
-    let request = question.begin(handle).ok()?;
-    let _ = machine.wait(PATIENCE);
-    if !request.is_over() {
-        let _ = super::question::ended(request);
-        return None;
-    }
-    let end = request.wait().ok()?;
-    let is_well = succeeds(Answer::Status(end.status));
-    end.data.first_chunk().filter(|_| is_well).map(|bytes: &[u8; NUMBER]| u32::from_le_bytes(*bytes))
 }

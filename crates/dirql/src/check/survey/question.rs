@@ -320,6 +320,19 @@ pub(super) fn answer_within(
     ended(request)
 }
 
+/// The number that a request is answered with, if it ends well within the usual time.
+pub(super) fn number(machine: &Machine, handle: &Handle<'_>, question: Question) -> Option<u32> {
+    let request = question.begin(handle).ok()?;
+    let _ = machine.wait(PATIENCE);
+    if !request.is_over() {
+        let _ = ended(request);
+        return None;
+    }
+    let end = request.wait().ok()?;
+    let is_well = succeeds(Answer::Status(end.status));
+    end.data.first_chunk().filter(|_| is_well).map(|bytes| u32::from_le_bytes(*bytes))
+}
+
 /// How a request ends, which is cancelled if it has not.
 pub(super) fn ended(request: Request<'_>) -> Answer {
     let (waits, was_pending) = (!request.is_over(), request.was_pending());
