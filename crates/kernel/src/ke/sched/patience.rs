@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 
 use engine::{Flow, StrandId};
 
+use super::processor::Processor;
 use super::{budget, slice};
 use crate::cx::{Cx, Kernel};
 use crate::ke::State;
@@ -175,9 +176,13 @@ pub(crate) fn rings(k: &mut Kernel, now: u64, events: u64) -> Option<u64> {
         look_at(k, now);
         return None;
     }
-    // Windows' watchdog has its own patience with DPCs that let no thread run.
+    // Windows' watchdog has its own patience with DPCs and interrupt routines that let no thread run.
     let long = |since: u64| now.saturating_sub(since) >= usual / 2;
-    if k.ke.processors.iter().any(|own| own.running_dpc.is_some() && long(own.dispatch_since)) {
+    let keeps = |own: &Processor| {
+        own.running_dpc.is_some() && long(own.dispatch_since)
+            || !own.floors.is_empty() && long(own.raised_since)
+    };
+    if k.ke.processors.iter().any(keeps) {
         k.ke.timing.timers_mut().watch(now.saturating_add(usual));
         return None;
     }
