@@ -71,6 +71,8 @@ pub struct Verdict {
     pub related: Vec<Related>,
     /// What makes it the same finding as another of its rule, if not all of its words do: who has allocated what is left. Nothing that differs between runs.
     pub identity: Option<String>,
+    /// It is the hardware that acts: whatever instruction runs meanwhile has no part in it.
+    pub by_hardware: bool,
     /// Of an access of driver code: which memory it was meant for.
     pub accessed: Option<Accessed>,
     /// Of a request that waits for another one: which two.
@@ -104,6 +106,8 @@ pub enum Memory {
     SystemBuffer,
     /// Another block of pool.
     Pool,
+    /// One that the call which returns to this address has freed.
+    Freed(u64),
     /// Near address 0.
     Null,
     /// The window of device memory that began at this bus address, until it was unmapped.
@@ -152,6 +156,7 @@ impl Verdict {
             stack: Vec::new(),
             related: Vec::new(),
             identity: None,
+            by_hardware: false,
             accessed: None,
             awaited: None,
         }

@@ -57,6 +57,8 @@ pub(super) const SYSTEM_BUFFER: &str = "system buffer";
 pub(super) const NULL: &str = "null";
 /// What stands before the bus address of a window of device memory that was unmapped.
 pub(super) const UNMAPPED: &str = "unmapped ";
+/// What stands before the place that has freed a block.
+pub(super) const FREED: &str = "freed by ";
 
 impl Access {
     fn of(verdict: &Verdict) -> Option<Self> {
@@ -64,6 +66,7 @@ impl Access {
         let memory = match memory {
             Memory::SystemBuffer => Some(SYSTEM_BUFFER.to_owned()),
             Memory::Pool => Some("pool".to_owned()),
+            Memory::Freed(by) => Some(format!("{FREED}{by:#x}")),
             Memory::Null => Some(NULL.to_owned()),
             Memory::Unmapped(bus) => Some(format!("{UNMAPPED}{bus:#x}")),
             Memory::Unknown => None,

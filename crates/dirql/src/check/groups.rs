@@ -2,10 +2,10 @@
 //!
 //! A length that is not compared shows in several ways at one instruction, by what lies where the access goes: behind the end of the block, nothing, or a
 //! freed block. These are one [`Place`]. And it shows at each instruction of the routine that uses the same memory: these places are one group, as are those of a
-//! routine that use a window of device memory behind its unmapping. A request that is forgotten is one group, whichever of those that end it was made. A null pointer that is no request's buffer may be another mistake at each
+//! routine that use a window of device memory behind its unmapping, or blocks that one place has freed. A request that is forgotten is one group, whichever of those that end it was made. A null pointer that is no request's buffer may be another mistake at each
 //! instruction, and so may each block that the driver allocates.
 
-use super::cause::{Access, Cause, NULL, SYSTEM_BUFFER, UNMAPPED};
+use super::cause::{Access, Cause, FREED, NULL, SYSTEM_BUFFER, UNMAPPED};
 
 /// One instruction.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -85,7 +85,7 @@ fn is_one_mistake(one: &Cause, other: &Cause) -> bool {
     let (Some(first), Some(second)) = (&one.access, &other.access) else { return false };
     let is_shared = match first.memory.as_deref() {
         Some(SYSTEM_BUFFER) => first.is_outside && second.is_outside,
-        Some(memory) => memory.starts_with(UNMAPPED),
+        Some(memory) => memory.starts_with(UNMAPPED) || memory.starts_with(FREED),
         None => false,
     };
     is_shared
@@ -191,9 +191,12 @@ mod tests {
             cause("device-memory-not-mapped", 0x1060, "unmapped 0xe0000000", false),
             cause("device-memory-not-mapped", 0x1070, "unmapped 0xf0000000", false),
             cause("pool-overrun", 0x2010, "system buffer", true),
+            cause("use-after-free", 0x1080, "freed by 0x3000", false),
+            cause("use-after-free", 0x1090, "freed by 0x3000", false),
+            cause("use-after-free", 0x1090, "freed by 0x3100", false),
         ];
         causes[7].access.as_mut().unwrap().routine = Some(0x2000);
         let all: Vec<&Cause> = causes.iter().collect();
-        assert_eq!(groups(&all), [vec![0, 3], vec![1], vec![2], vec![4, 5], vec![6], vec![7]]);
+        assert_eq!(groups(&all), [vec![0, 3], vec![1], vec![2], vec![4, 5], vec![6], vec![7], vec![8, 9], vec![10]]);
     }
 }

@@ -8,9 +8,10 @@ use std::collections::BTreeSet;
 
 use kernel::verdict::Verdict;
 
-/// The instruction that a finding belongs to, if there is one: code that was only interrupted is not it.
+/// The instruction that a finding belongs to, if there is one: code that was only interrupted is not it, nor is what runs while a card acts.
 pub(crate) fn instruction(finding: &Verdict) -> Option<u64> {
-    finding.stack.first().filter(|line| !line.interrupted).map(|line| line.address)
+    let first = finding.stack.first().filter(|line| !line.interrupted && !finding.by_hardware);
+    first.map(|line| line.address)
 }
 
 /// The rule of a driver that hangs, to see which takes as long as thousands of other runs.
@@ -203,5 +204,11 @@ mod tests {
             key(&Verdict { stack: vec![line(interrupted)], ..Verdict::error("some-rule", "words") })
         };
         assert_eq!((found(false), found(true)), ("some-rule@1000".to_owned(), "some-rule:words".to_owned()));
+        let by_card = Verdict {
+            stack: vec![line(false)],
+            by_hardware: true,
+            ..Verdict::error("some-rule", "wrote 0x40 bytes at 0x8000000")
+        };
+        assert_eq!(key(&by_card), "some-rule:wrote 0x bytes at 0x");
     }
 }

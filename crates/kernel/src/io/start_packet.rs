@@ -92,27 +92,36 @@ pub(crate) fn start(
         let key = cx.read(key)?;
         device_queue::insert_by_key(cx, queue, entry, key)?
     };
-    if queued {
-        release_queued(cx, irp, cancelable, cancel_irql)?;
-    } else {
+    if !queued {
         cx.write(device + DEVICE_OBJECT::CurrentIrp, irp)?;
-        call_start_io(cx, device, irp, cancelable.then_some(cancel_irql))?;
+    }
+    let lock = cancelable.then_some(cancel_irql);
+    let is_cancelable = queued || !attributes(cx, device).not_cancelable;
+    let lock = if is_cancelable { call_if_cancelled(cx, irp, lock)? } else { lock };
+    match (queued, lock) {
+        (true, Some(irql)) => cancel::release(cx, irql)?,
+        (true, None) => {}
+        (false, lock) => call_start_io(cx, device, irp, lock)?,
     }
     ke::irql::lower(cx, old)
 }
 
-/// The packet is in the queue; if it was cancelled before it could be, its cancel routine is called now.
-fn release_queued(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, cancelable: bool, irql: u8) -> Flow<()> {
-    if !cancelable {
-        return Ok(());
+/// The packet is in the queue or has become the current one; if it was cancelled before its cancel routine was set, that is called now, with the cancel spin
+/// lock, which would be released to `lock`. What of the lock is still to be released.
+///
+/// No page says what comes of one that has become the current one; drivers rely on either: that their cancel routine is called, and that `StartIo` is, which
+/// finds it cancelled or to be no longer the current one. Both are called, as where it is cancelled just before `StartIo`.
+fn call_if_cancelled(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, lock: Option<u8>) -> Flow<Option<u8>> {
+    let Some(irql) = lock else { return Ok(None) };
+    if cx.read(irp + IRP::Cancel)? == 0 {
+        return Ok(lock);
     }
-    if cx.read(irp + IRP::Cancel)? != 0 {
-        let routine = cancel::take_routine(cx, irp)?;
-        if !routine.is_null() {
-            return cancel::call_routine(cx, irp, routine, irql);
-        }
+    let routine = cancel::take_routine(cx, irp)?;
+    if routine.is_null() {
+        return Ok(lock);
     }
-    cancel::release(cx, irql)
+    cancel::call_routine(cx, irp, routine, irql)?;
+    Ok(None)
 }
 
 /// Calls `StartIo` for the current packet. `lock` is the level to release the cancel spin lock to, if it is held.

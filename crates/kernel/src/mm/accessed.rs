@@ -32,7 +32,13 @@ pub(crate) fn is_system_buffer(block: &Block) -> bool {
 
 /// An access to this block, or beside it.
 pub(crate) fn of_block(cx: &mut Cx<'_>, block: &Block, is_outside: bool, instruction: u64) -> Accessed {
-    let memory = if is_system_buffer(block) { Memory::SystemBuffer } else { Memory::Pool };
+    let memory = if is_system_buffer(block) {
+        Memory::SystemBuffer
+    } else if block.is_freed() && !is_outside && block.freed.by != 0 {
+        Memory::Freed(block.freed.by)
+    } else {
+        Memory::Pool
+    };
     Accessed { memory, is_outside, routine: cx.with(|k| routine(k, instruction)) }
 }
 

@@ -244,5 +244,6 @@ fn verdict(cx: &mut Cx<'_>, transfer: &Transfer, at: u64, why: &Why) -> Verdict 
             Verdict::error("dma-wrong-direction", message).related("mapped", mapping.by.moment)
         }
     };
-    verdict.bug_check(DMA_VIOLATION, [SEEN_BY_IOMMU, 0, at, 0])
+    let verdict = verdict.bug_check(DMA_VIOLATION, [SEEN_BY_IOMMU, 0, at, 0]);
+    Verdict { by_hardware: true, ..verdict }
 }

@@ -148,6 +148,45 @@ fn a_start_io_that_starts_the_next_packet_is_entered_again_only_when_it_returns_
 }
 
 #[test]
+fn a_packet_that_was_cancelled_before_it_could_be_is_told_so_and_started() {
+    /// As documented: `StartIo` ends what has become the current one.
+    fn leave_it(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
+        let (device, irp) = arguments(given);
+        assert_eq!(cx.read(device + DEVICE_OBJECT::CurrentIrp)?, irp);
+        assert!(cx.read(irp + IRP::CancelRoutine)?.is_null());
+        let told = extension(cx, device, 2)?;
+        cx.write(told, 1)?;
+        let irql = cx.read(irp + IRP::CancelIrql)?;
+        cancel::release(cx, irql).map(|()| 0)
+    }
+    fn cancelled_on_the_way(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
+        let (device, irp) = arguments(given);
+        mark_pending(cx, irp)?;
+        assert!(!cancel::cancel(cx, irp)?, "no routine yet");
+        let cancel = routine(cx, leave_it);
+        start_packet::start(cx, device, irp, DriverPtr::NULL, cancel)?;
+        Ok(NtStatus::PENDING.0.into())
+    }
+    fn ends_cancelled(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
+        let (device, irp) = arguments(given);
+        let told = extension(cx, device, 2)?;
+        assert_eq!(cx.read(told)?, 1, "the cancel routine first");
+        start_packet::start_next(cx, device, true)?;
+        complete(cx, irp, NtStatus::CANCELLED, 0)
+    }
+    story(|cx| {
+        let driver = driver(cx, "queue", &[(IRP_MJ_CREATE, succeed), (IRP_MJ_WRITE, cancelled_on_the_way)])?;
+        let start_io = routine(cx, ends_cancelled);
+        cx.write(driver + DRIVER_OBJECT::DriverStartIo, start_io)?;
+        device(cx, driver, "\\Device\\Queue", DO_BUFFERED_IO)?;
+        let handle = file::open(cx, "\\Device\\Queue", &OpenOptions::overlapped())?.unwrap();
+        assert_eq!(write(cx, handle, 0)?.wait(cx)?.status, NtStatus::CANCELLED);
+        file::close(cx, handle).map(|_| ())
+    })
+    .clean();
+}
+
+#[test]
 fn entries_with_keys_are_kept_in_order_of_their_keys() {
     story(|cx| {
         let block = crate::mm::pool::allocate::<()>(cx, crate::mm::pool::Kind::NonPaged, 0x200, 0)?.address;

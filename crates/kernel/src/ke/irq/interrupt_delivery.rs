@@ -431,10 +431,13 @@ pub(in crate::ke) fn storm(k: &Kernel, vector: u32, passes: Passes) -> Verdict {
         format!("it stays asserted though it was claimed {CLAIMED_PASSES} times")
     };
     let message = format!("interrupt storm on line {line}, asserted by {devices}: {what}");
-    let verdict = Verdict::error("interrupt-storm", message);
+    let verdict = Verdict { by_hardware: true, ..Verdict::error("interrupt-storm", message) };
     let Some(first) = chain.first() else { return verdict };
     let Some(connection) = k.ke.irq.interrupts.objects.get(first) else { return verdict };
     let chained = if chain.len() > 1 { 2 } else { 1 };
+    // Which of several cards it is, and on which line, does not count.
+    let identity = Some(format!("{:#x} claims it: {}", connection.routine, passes.unclaimed == 0));
+    let verdict = Verdict { identity, ..verdict };
     verdict.bug_check(0xF2, [connection.routine, connection.context, *first, chained])
 }
 

@@ -82,7 +82,8 @@ impl InARow {
              nothing below IRQL {irql} runs any more",
             routines.join(", ")
         );
-        Verdict::error("interrupt-storm", message).bug_check(0x133, [1, 0, 0, 0])
+        let verdict = Verdict::error("interrupt-storm", message).bug_check(0x133, [1, 0, 0, 0]);
+        Verdict { by_hardware: true, ..verdict }
     }
 }
 
