@@ -14,6 +14,8 @@ use crate::subtree::{Subtree, subtrees};
 
 /// Room for so many states, in 64 MiB.
 const STATES: usize = 1 << 22;
+/// So many schedules of the next cost are kept at least: all that a short search chooses from.
+const KEPT: u64 = 10_000;
 /// So many schedules are divided at a time.
 const ROUND: usize = 1 << 16;
 
@@ -114,6 +116,7 @@ impl<'r, R: Runner + ?Sized> Search<'r, R> {
         let mut level = Level::first();
         for cost in 0..=self.course.bounds.preemptions {
             (self.course.cost, self.course.waiting) = (cost, level.count());
+            level.spread_over(self.course.more().unwrap_or(1));
             loop {
                 let (schedules, sizes) = level.take(ROUND, self.course.bounds.preemptions - cost);
                 if schedules.is_empty() {
@@ -210,7 +213,7 @@ impl<O> Course<'_, O> {
                 }
                 if self.cost + 1 < searched.schedules.len() {
                     questions.forget_states();
-                    self.deeper.add(schedule, questions, self.bounds.schedules);
+                    self.deeper.add(schedule, questions, self.bounds.schedules.max(KEPT));
                 }
             }
             Ran::Wanted(choices, outcome) => {

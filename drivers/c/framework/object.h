@@ -1,7 +1,8 @@
 /*
  * Objects: every handle is one, with a parent, children, contexts and references. A handle is an object's address with all bits inverted, so that
- * who reads memory by one is seen. When an object is deleted its children are first; it comes to rest (Dispose), its cleanup callbacks run; its
- * destroy callbacks run and its memory goes with the last reference.
+ * who reads memory by one is seen. When an object is deleted its children are first: they and it come to rest (Dispose) and their cleanup callbacks
+ * run; when all have, their references go, and with the last one destroy callbacks run and the memory goes. So a timer that is another child's may run
+ * until it has come to rest, and finds what it uses.
  *
  * Pages: Framework Object Life Cycle, Framework Object Context Space, Bug Check 0x10D: WDF_VIOLATION, EvtObjectContextCleanup. Callbacks are
  * synchronised with nothing: WdfSynchronizationScopeDevice and Queue, and an execution level of passive, are missing (Missing).
@@ -254,10 +255,25 @@ static OBJECT *LastChild(OBJECT *Object)
     return Child;
 }
 
-static VOID Delete(OBJECT *Object)
+/* Of those that have not come to rest. */
+static OBJECT *LastInUse(OBJECT *Object)
+{
+    OBJECT *Child = NULL;
+    LIST_ENTRY *Entry;
+    KIRQL Irql;
+
+    KeAcquireSpinLock(&Object->Client->Lock, &Irql);
+    for (Entry = Object->Children.Blink; Entry != &Object->Children && Child == NULL; Entry = Entry->Blink) {
+        Child = CONTAINING_RECORD(Entry, OBJECT, Sibling);
+        Child = Child->Deleted ? NULL : Child;
+    }
+    KeReleaseSpinLock(&Object->Client->Lock, Irql);
+    return Child;
+}
+
+static VOID ComeToRest(OBJECT *Object)
 {
     OBJECT *Child;
-    KIRQL Irql;
 
     if (Object->Deleted) {
         Violation(WRONG_HANDLE, (ULONG_PTR)HandleOf(Object), 0);
@@ -266,18 +282,34 @@ static VOID Delete(OBJECT *Object)
         Missing("deletion of what may have to be waited for, above PASSIVE_LEVEL");
     }
     Object->Deleted = TRUE;
-    while ((Child = LastChild(Object)) != NULL) {
-        Delete(Child);
+    while ((Child = LastInUse(Object)) != NULL) {
+        ComeToRest(Child);
     }
     if (Object->Dispose != NULL) {
         Object->Dispose(Object);
     }
     CleanUp(Object);
+}
+
+static VOID GiveUp(OBJECT *Object)
+{
+    OBJECT *Child;
+    KIRQL Irql;
+
+    while ((Child = LastChild(Object)) != NULL) {
+        GiveUp(Child);
+    }
     KeAcquireSpinLock(&Object->Client->Lock, &Irql);
     RemoveEntryList(&Object->Sibling);
     InitializeListHead(&Object->Sibling);
     KeReleaseSpinLock(&Object->Client->Lock, Irql);
     Release(Object);
+}
+
+static VOID Delete(OBJECT *Object)
+{
+    ComeToRest(Object);
+    GiveUp(Object);
 }
 
 /* A new object of Size bytes, which begin with its OBJECT and are 0 behind it. It is given to its parent when all of it is there (Adopt). */

@@ -197,6 +197,9 @@ mod tests {
         ];
         causes[7].access.as_mut().unwrap().routine = Some(0x2000);
         let all: Vec<&Cause> = causes.iter().collect();
-        assert_eq!(groups(&all), [vec![0, 3], vec![1], vec![2], vec![4, 5], vec![6], vec![7], vec![8, 9], vec![10]]);
+        assert_eq!(
+            groups(&all),
+            [vec![0, 3], vec![1], vec![2], vec![4, 5], vec![6], vec![7], vec![8, 9], vec![10]]
+        );
     }
 }

@@ -11,6 +11,8 @@ use crate::record::hex;
 const LENGTHS: [u32; 14] = [0, 1, 3, 4, 16, 100, 4095, 4096, 4097, 4112, 8192, SEVERAL_PAGES, 65_536, LONG];
 const PAGE: u32 = 4096;
 const SEVERAL_PAGES: u32 = 12_288;
+/// Four letters.
+const LETTERS: u32 = 0x4141_4141;
 /// More than a driver takes at a time: some have windows of 64 KiB.
 const LONG: u32 = 200_000;
 /// Memory that ends with a page, and is no whole words long.
@@ -143,7 +145,11 @@ pub(super) fn sizes(operation: &Operation, own: &[u32]) -> String {
                 add(format!("ioctl h {code:#x} in zero:4096 out {size}"));
                 add(format!("ioctl h {code:#x} in {} out {size}", filled(size, u32::MAX)));
                 add(format!("ioctl h {code:#x} in {}", filled(size, u32::MAX)));
-                add(format!("ioctl h {code:#x} in {}", filled(size, 0x4141_4141)));
+                add(format!("ioctl h {code:#x} in {}", filled(size, LETTERS)));
+            }
+            // A text without an end behind a number.
+            for (number, size) in [0, 1].into_iter().flat_map(|number| [12, 60].map(|size| (number, size))) {
+                add(format!("ioctl h {code:#x} in u32:{number} + {} out {size}", filled(size, LETTERS)));
             }
             for word in WORDS {
                 for size in [4, 8, 16, 32, 64, 256] {

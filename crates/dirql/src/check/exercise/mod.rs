@@ -223,8 +223,9 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     for operation in operations() {
         let what = words(operation);
         let open = opened(survey, name, &[operation]);
-        let is_plain = operation.word().is_none()
-            || operations().all(|other| other.code != operation.code || other == operation);
+        let mut of_code = operations().filter(|other| other.code == operation.code);
+        let have_words = of_code.clone().all(|other| other.word().is_some());
+        let is_plain = operation.word().is_none() || have_words && of_code.next() == Some(operation);
         if is_plain {
             let of = |steps: &str| format!("{open}; {}", still_ends(survey, operation, steps));
             plan.add(format!("{what} of all sizes"), of(&sizes(operation, &survey.values)), Kind::Sizes);

@@ -234,6 +234,23 @@ fn memory_that_a_driver_keeps_changes_while_it_does_something_else() {
     }
 }
 
+#[test]
+fn a_code_is_tried_with_all_sizes_whatever_its_usual_input_is() {
+    let mut survey = surveyed("unit", false);
+    let alone = Operation {
+        command: "ioctl h 0x222000 in fill:0x1:64 out 64".to_owned(),
+        ..operation(0x0022_2000, false, false)
+    };
+    let behind = Operation { needs: Some(1), succeeds: false, ..alone.clone() };
+    survey.operations[0] = alone;
+    survey.operations.push(behind);
+    let all = exercises(&survey, 100);
+    let [sizes] = titled(&all, "ioctl 0x222000 of fill:0x1:64 of all sizes")[..] else { panic!() };
+    let text = "ioctl h 0x222000 in u32:1 + fill:0x41414141:60 out 60";
+    assert!(sizes.script.contains(text), "a text without an end behind a number");
+    assert_eq!(titled(&all, "ioctl 0x222000 of fill:0x1:64 of telling values").len(), 1);
+}
+
 fn absent(name: Option<&str>) -> Absent {
     let key = r"HKLM\System\ControlSet001\Services\unit\Parameters".to_owned();
     Absent { key, name: name.map(str::to_owned), kind: abi::REG_NONE, room: 0 }
