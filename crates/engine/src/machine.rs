@@ -19,7 +19,7 @@ use crate::heap;
 use crate::leave::{Flow, Leave};
 use crate::memory::{self, BadAddress, Memory, Protection};
 use crate::processor::Cpu;
-use crate::registers::{Context, LeftBehind};
+use crate::registers::{Context, LeftBehind, Registers};
 use crate::rewind::Rewind;
 use crate::shadow::Shadow;
 use crate::sharing::{self, Sharing};
@@ -347,10 +347,11 @@ impl Engine {
         translate::caller_rip()
     }
 
-    /// Which bits of what the instruction at `store` stores are, by the driver's code, those that the one at `load` has loaded.
+    /// Which bits of what the instruction at `store` stores are, by the driver's code, those that the one at `load` has loaded. With the registers that the
+    /// driver has at the store, masks in them are known.
     #[must_use]
-    pub fn carried(self, load: u64, store: u64) -> Carried {
-        translate::carried(load, store)
+    pub fn carried(self, load: u64, store: u64, registers: Option<Registers>) -> Carried {
+        translate::carried(load, store, registers)
     }
 
     /// Whether the routine at this address looks at its argument of this number, 0 to 3, by the driver's code.

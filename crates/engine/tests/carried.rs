@@ -1,19 +1,50 @@
 //! What a store has of an earlier load: only what follows from the instructions between the two.
 
-use engine::Carried;
+use engine::{Carried, Registers};
 use iced_x86::code_asm::{CodeAssembler, al, dword_ptr, eax, ecx, edx, r8d, rcx, rdx, rsp};
 
 use super::rig::{CODE, Rig, assemble};
 
 /// Of code whose first instruction loads, and whose last before `ret` stores.
 fn carried(write: impl Fn(&mut CodeAssembler)) -> Carried {
+    carried_with(None, write)
+}
+
+/// The same with masks in `edx` and `r8d` at the store.
+fn carried_with(masks: Option<(u64, u64)>, write: impl Fn(&mut CodeAssembler)) -> Carried {
     let code = assemble(|a| {
         write(a);
         a.ret().unwrap();
     });
     let store =
         iced_x86::Decoder::with_ip(64, &code, CODE, 0).into_iter().map(|it| it.ip()).collect::<Vec<_>>();
-    Rig::new(&code).engine.carried(CODE, store[store.len() - 2])
+    let registers = masks.map(|(and, or)| {
+        let mut general = [0; 16];
+        (general[2], general[8]) = (and, or);
+        Registers { general, flags: 0 }
+    });
+    Rig::new(&code).engine.carried(CODE, store[store.len() - 2], registers)
+}
+
+#[test]
+fn masks_count_that_stand_in_registers_from_their_use_to_the_store() {
+    let changed = |a: &mut CodeAssembler| {
+        a.mov(eax, dword_ptr(rcx)).unwrap();
+        a.and(eax, edx).unwrap();
+        a.or(eax, r8d).unwrap();
+    };
+    let stored = |a: &mut CodeAssembler| {
+        changed(a);
+        a.mov(dword_ptr(rcx), eax).unwrap();
+    };
+    assert_eq!(carried_with(Some((0xFFFF_FFF0, 0x100)), stored), both(0xFFFF_FEF0));
+    assert_eq!(carried_with(None, stored), NONE, "any of them may be set or cleared");
+    let gone = carried_with(Some((0xFFFF_FFF0, 0x100)), |a| {
+        changed(a);
+        a.mov(edx, 3).unwrap();
+        a.mov(dword_ptr(rcx), eax).unwrap();
+    });
+    assert_eq!(gone, NONE, "what the mask was is not known any more");
 }
 
 const NONE: Carried = Carried { zeroes: 0, ones: 0 };

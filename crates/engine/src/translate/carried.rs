@@ -10,6 +10,7 @@ use iced_x86::{
 };
 
 use crate::memory;
+use crate::registers::Registers;
 
 /// So many instructions of a way are looked at, and so many of all ways together.
 const LENGTH: usize = 96;
@@ -58,8 +59,15 @@ impl Carried {
     }
 }
 
-/// What the store at `store` has of the load at `load`; nothing if it does not follow it, or they are no plain ones.
-pub(crate) fn carried(load: u64, store: u64) -> Carried {
+/// What the store at `store` has of the load at `load`; nothing if it does not follow it, or they are no plain ones. With the registers at the store, masks
+/// count that stand in one of them since they were used.
+pub(crate) fn carried(load: u64, store: u64, registers: Option<Registers>) -> Carried {
+    let sure = by_ways(load, store, None);
+    let masked = registers.map(|registers| by_ways(load, store, Some(registers))).unwrap_or_default();
+    Carried { zeroes: sure.zeroes | masked.zeroes, ones: sure.ones | masked.ones }
+}
+
+fn by_ways(load: u64, store: u64, registers: Option<Registers>) -> Carried {
     let Some(instruction) = decode(load) else { return Carried::default() };
     let loads = match instruction.mnemonic() {
         Mnemonic::In => true,
@@ -71,7 +79,7 @@ pub(crate) fn carried(load: u64, store: u64) -> Carried {
         OpKind::Memory => bits_of(8 * instruction.memory_size().size()),
         _ => part.bits,
     };
-    let mut values = Values::default();
+    let mut values = Values { registers, ..Values::default() };
     values.set(Place::Register(part.register), Carried::all(width));
     let mut ways = Ways { load, store, left: TOTAL, found: None };
     ways.follow(instruction.next_ip(), values, LENGTH);
@@ -117,20 +125,30 @@ enum Place {
     Stack(Register, u64),
 }
 
-/// What values have of what was loaded: those that have something.
+/// What values have of what was loaded.
 #[derive(Clone, Default)]
-struct Values(Vec<(Place, Carried)>);
+struct Values {
+    /// Those that have something.
+    all: Vec<(Place, Carried)>,
+    /// The registers at the store, if masks in them count.
+    registers: Option<Registers>,
+    /// Registers with masks that were used: they must stay as they are up to the store.
+    masks: Vec<Register>,
+    /// One of them has not.
+    is_mask_gone: bool,
+}
 
 impl Values {
     fn get(&self, place: Place) -> Carried {
-        self.0.iter().find(|(known, _)| *known == place).map(|(_, carried)| *carried).unwrap_or_default()
+        self.all.iter().find(|(known, _)| *known == place).map(|(_, carried)| *carried).unwrap_or_default()
     }
 
     fn set(&mut self, place: Place, carried: Carried) {
-        self.0.retain(|(known, _)| *known != place);
+        self.all.retain(|(known, _)| *known != place);
         if carried != Carried::default() {
-            self.0.push((place, carried));
+            self.all.push((place, carried));
         }
+        self.is_mask_gone |= matches!(place, Place::Register(register) if self.masks.contains(&register));
     }
 
     /// What an operand has, its lowest bit first.
@@ -178,13 +196,13 @@ impl Values {
 
     /// This register points elsewhere.
     fn without_base(&mut self, register: Register) {
-        self.0.retain(|(place, _)| !matches!(place, Place::Stack(base, _) if *base == register));
+        self.all.retain(|(place, _)| !matches!(place, Place::Stack(base, _) if *base == register));
     }
 
     /// What an instruction makes of them, which does not go elsewhere.
     fn after(&mut self, instruction: &Instruction) {
+        let known = immediate(instruction).or_else(|| self.mask(instruction));
         let (own, other) = (self.operand(instruction, 0), || self.operand(instruction, 1));
-        let known = immediate(instruction);
         let made = match (instruction.mnemonic(), known) {
             (Mnemonic::Test | Mnemonic::Cmp | Mnemonic::Bt, _) => return,
             (Mnemonic::Mov | Mnemonic::Movzx, None) => other(),
@@ -197,6 +215,18 @@ impl Values {
             _ => return self.overwritten(instruction),
         };
         self.put(instruction, made);
+    }
+
+    /// The mask in the second operand's register, as that is at the store.
+    fn mask(&mut self, instruction: &Instruction) -> Option<u64> {
+        let is_masking = matches!(instruction.mnemonic(), Mnemonic::And | Mnemonic::Or | Mnemonic::Xor);
+        if !is_masking || instruction.op1_kind() != OpKind::Register {
+            return None;
+        }
+        let part = part(instruction.op1_register())?;
+        let registers = self.registers.filter(|_| self.operand(instruction, 1) == Carried::default())?;
+        self.masks.push(part.register);
+        Some((registers.general[part.register.number()] & part.bits) >> part.shift)
     }
 
     /// By an instruction whose result has nothing of what was loaded.
@@ -265,13 +295,14 @@ impl Ways {
         let mut at = from;
         for gone in 0..length {
             // It is loaded anew.
-            if at == self.load || values.0.is_empty() && self.found == Some(Carried::default()) {
+            if at == self.load || values.all.is_empty() && self.found == Some(Carried::default()) {
                 return;
             }
             let Some(instruction) = decode(at).filter(|_| self.left > 0) else { return };
             self.left -= 1;
             if at == self.store {
-                let is_plain = matches!(instruction.mnemonic(), Mnemonic::Mov | Mnemonic::Out);
+                let is_plain =
+                    matches!(instruction.mnemonic(), Mnemonic::Mov | Mnemonic::Out) && !values.is_mask_gone;
                 let stored = if is_plain { values.operand(&instruction, 1) } else { Carried::default() };
                 self.found = Some(self.found.map_or(stored, |found| found.meet(stored)));
                 return;

@@ -2,11 +2,11 @@
 //! has written the register in between: what that has changed is undone. Pages: *Using Critical Sections*, *Introduction to Spin Locks*.
 //!
 //! It is said only where it happened, and where it is certain: that the bits come from the earlier read follows from the driver's instructions
-//! ([`engine::Engine::carried`]), and that the register keeps them was seen in this run, of reads that gave what was written. *It does not* see
+//! ([`engine::Engine::carried`]) and from the masks that they have in registers, and that the register keeps them was seen in this run, of reads that gave what was written. *It does not* see
 //! registers that are never read, nor those of one instruction (`or dword ptr`), which one processor does not divide; of registers whose places in the
 //! table are the same, it knows the one accessed last.
 
-use engine::StrandId;
+use engine::{Carried, StrandId};
 
 use super::access::RegisterAccess;
 use crate::cx::Cx;
@@ -151,11 +151,17 @@ pub(super) fn accessed(cx: &mut Cx<'_>, access: RegisterAccess, value: u64) {
     }
 }
 
+/// What the write that is being made has of that read.
+fn carried(cx: &Cx<'_>, read: Made, write: Made) -> Carried {
+    let caller = cx.engine().caller().filter(|caller| caller.rip == write.instruction);
+    cx.engine().carried(read.instruction, write.instruction, caller.map(|caller| caller.registers))
+}
+
 /// Readers of accesses get the register's, too.
 #[cold]
 fn hand_to_readers(cx: &Cx<'_>, access: RegisterAccess, made: Made, update: Option<&Update>) {
     let keeps = update.filter(|update| update.kept != 0).map_or(0, |update| {
-        let carried = cx.engine().carried(update.read.instruction, made.instruction);
+        let carried = carried(cx, update.read, made);
         carried.bits(made.value) & update.kept
     });
     let RegisterAccess { port, write, address, .. } = access;
@@ -166,7 +172,7 @@ fn hand_to_readers(cx: &Cx<'_>, access: RegisterAccess, made: Made, update: Opti
 #[cold]
 fn judge(cx: &mut Cx<'_>, access: RegisterAccess, write: Made, undone: &Undone) {
     let Undone { read, between, bits } = undone;
-    let carried = cx.engine().carried(read.instruction, write.instruction);
+    let carried = carried(cx, *read, write);
     let bits = bits & carried.bits(write.value);
     if bits == 0 {
         return;
