@@ -212,8 +212,8 @@ fn what_pool_held_in_an_applications_own_buffer_is_a_warning() {
             let report = played(alone("touches").checked(true), &script);
             report.findings.into_iter().find(|finding| finding.rule == "output-never-stored")
         };
-        let told = found("out 32").map(|finding| finding.message).unwrap_or_default();
-        assert!(told.contains("from byte 0x10 on"), "{told}");
+        let said = found("out 32").map(|finding| finding.message).unwrap_or_default();
+        assert!(said.contains("from byte 0x10 on"), "{said}");
         assert!(found("out 8").is_none(), "four bytes may be padding");
     }
 }
