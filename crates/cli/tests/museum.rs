@@ -38,12 +38,16 @@ fn wrong(name: &str, budget: &str, options: &[&str]) -> Vec<String> {
     each.map(|finding| finding["rule"].as_str().unwrap().to_owned()).collect()
 }
 
+/// The largest budget of a twin's check: all that there is to be tried takes several times as long as what finds the bug.
+const MOST_OF_A_TWIN: u64 = 5;
+
 fn is_found_and_its_twin_is_clean(area: &str, name: &str, budget: &str) {
     let right = rules_of(area, name);
     // What else there is to be found is not asked.
     let found = wrong(name, budget, &["--until", &right.join(",")]);
     assert!(found.iter().any(|rule| right.contains(rule)), "{name}: {found:?}, and none of {right:?}");
-    assert_eq!(wrong(&format!("{name}_fixed"), budget, &[]), Vec::<String>::new(), "the twin of {name}");
+    let budget = budget.parse::<u64>().unwrap().min(MOST_OF_A_TWIN).to_string();
+    assert_eq!(wrong(&format!("{name}_fixed"), &budget, &[]), Vec::<String>::new(), "the twin of {name}");
 }
 
 /// A test for each, and the list of all.
