@@ -1,8 +1,8 @@
 //! What a store has of an earlier load: which bits of the stored value are those that were loaded, as they were.
 //!
 //! Found by the instructions between the two, along every way that leads from the load to the store without calling anything that changes the registers
-//! in question. It says *carried* only where that follows from the instructions alone; values that go through memory other than the routine's own stack,
-//! shifts and sums are not followed.
+//! in question. It says *carried* only where that follows from the instructions alone, and from masks that the registers hold at the store; values that go
+//! through memory other than the routine's own stack, shifts and sums are not followed.
 
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,

@@ -15,7 +15,7 @@ use super::completion_notice::{self, CompletionNotice, Data};
 use super::irp::Origin;
 use super::violation::io_manager;
 use crate::cx::Cx;
-use crate::mm::{mdl, mdl_lock, pool, shadow};
+use crate::mm::{mdl, mdl_lock, pool, shadow, user};
 use crate::verdict::Verdict;
 
 /// What says of a request that its output is copied from the system buffer.
@@ -175,11 +175,17 @@ fn check_stored(cx: &mut Cx<'_>, system: u64, information: u64) {
             at - system
         );
         cx.report(Verdict::warning("output-never-stored", message));
-    } else if let Some(at) = shadow::first_fresh(cx, system, information) {
+    } else {
+        check_copied(cx, &format!("its system buffer {system:#x}"), system, information);
+    }
+}
+
+/// Reports what was copied to this buffer, `named` so, from where nothing was.
+fn check_copied(cx: &mut Cx<'_>, named: &str, buffer: u64, information: u64) {
+    if let Some(at) = shadow::first_fresh(cx, buffer, information) {
         let message = format!(
-            "a request was completed with IoStatus.Information {information:#x}, and its system buffer {system:#x} holds from byte {at:#x} on what \
-             fresh pool and stacks are filled with: the driver has copied bytes there that it never stored, and the application gets what the \
-             kernel's memory held"
+            "a request was completed with IoStatus.Information {information:#x}, and {named} holds from byte {at:#x} on what fresh pool and stacks are \
+             filled with: the driver has copied bytes there that it never stored, and the application gets what the kernel's memory held"
         );
         cx.report(Verdict::warning("output-never-stored", message));
     }
@@ -197,14 +203,10 @@ fn check_delivered(cx: &mut Cx<'_>, done: &Done<'_>, output: u64) -> Flow<()> {
         0 if !mdl.is_null() => mdl::buffer(cx, mdl)?.0,
         user => user,
     };
-    if let Some(at) = shadow::first_fresh(cx, user, done.information.min(output)) {
-        let message = format!(
-            "a request was completed with IoStatus.Information {:#x}, and the application's buffer {user:#x} holds from byte {at:#x} on what fresh \
-             pool and stacks are filled with: the driver has copied bytes there that it never stored, and the application gets what the kernel's \
-             memory held",
-            done.information
-        );
-        cx.report(Verdict::warning("output-never-stored", message));
+    // A driver may have put an MDL of its own there.
+    if cx.with(|k| user::process_of(k, user)).is_some() {
+        let length = done.information.min(output);
+        check_copied(cx, &format!("the application's buffer {user:#x}"), user, length);
     }
     Ok(())
 }

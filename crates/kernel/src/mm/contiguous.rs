@@ -41,9 +41,9 @@ pub struct State {
 
 const PAGE_KIND: Page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
 
-/// A run for the kernel itself (a common buffer, say), not zeroed; none if there is none within the limits.
-pub(crate) fn allocate(cx: &mut Cx<'_>, bytes: u64, limits: Limits) -> Option<Run> {
-    take(cx, bytes, limits, false, (None, 0), pool::FRESH_FILL)
+/// A run for the kernel itself (a common buffer, say), filled so; none if there is none within the limits.
+pub(crate) fn allocate(cx: &mut Cx<'_>, bytes: u64, limits: Limits, fill: u8) -> Option<Run> {
+    take(cx, bytes, limits, false, (None, 0), fill)
 }
 
 fn take(

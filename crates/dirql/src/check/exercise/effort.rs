@@ -69,7 +69,7 @@ impl Plan {
             Kind::Little => Effort { seeds: share(4), ..none },
             Kind::Sizes => Effort { failing: failing(20), seeds: share(2), ..none },
             Kind::Requests => Effort { failing: failing(60), seeds: share(20), ..none },
-            Kind::AtOnce => Effort { seeds: share(110), schedules: share(80), ..none },
+            Kind::AtOnce => Effort { seeds: share(100), schedules: share(120), ..none },
             Kind::Behind | Kind::LateStores => Effort { seeds: share(24), schedules: share(40), ..none },
             Kind::Posted => Effort { seeds: share(24), schedules: share(1_500), ..none },
             Kind::AnsweredLate => Effort { seeds: share(3_000), schedules: share(120), ..none },

@@ -7,7 +7,7 @@ use abi::{DMA_ADAPTER, DriverPtr};
 use engine::Flow;
 
 use super::domain::{Direction, GAP, Stretch, Terms};
-use super::{By, DMA_VIOLATION, find, transfer};
+use super::{By, DMA_VIOLATION, NOT_YET_TRANSFERRED, find, transfer};
 use crate::cx::Cx;
 use crate::mm::contiguous;
 use crate::mm::physical::Limits;
@@ -109,7 +109,7 @@ pub(super) fn place(
     let highest = cx.with(|k| k.hal.dma.adapters[&at].mask).min(highest);
     let by = By::now(cx);
     let limits = Limits { highest, ..Limits::NONE };
-    let Some(run) = contiguous::allocate(cx, bytes, limits) else { return Ok(None) };
+    let Some(run) = contiguous::allocate(cx, bytes, limits, NOT_YET_TRANSFERRED) else { return Ok(None) };
     let terms = Terms { direction: Direction::Both, routine: name, by };
     let stretch = Stretch::new(run.physical, bytes, false, GAP);
     let limits = Limits { lowest, highest, boundary: 0 };

@@ -13,7 +13,7 @@ use engine::{Flow, Leave, Protection};
 use super::channel::{Request, Work};
 use super::domain::{Direction, GAP, Stretch, Terms};
 use super::pieces::{Piece, Run};
-use super::{By, DMA_VIOLATION, find, pieces, programmed, system};
+use super::{By, DMA_VIOLATION, NOT_YET_TRANSFERRED, find, pieces, programmed, system};
 use crate::cx::{Cx, Kernel};
 use crate::few::Few;
 use crate::mm::map::{self, Page};
@@ -272,7 +272,7 @@ pub(super) fn place_all(
 fn copy(k: &mut Kernel, mask: u64, first: u64, bytes: u64) -> Option<(u64, u64)> {
     let count = (first % PAGE + bytes).div_ceil(PAGE);
     let limits = Limits { highest: mask, ..Limits::NONE };
-    map::allocate_run(k, Zone::Mappings, count, PAGE_KIND, limits, pool::FRESH_FILL)
+    map::allocate_run(k, Zone::Mappings, count, PAGE_KIND, limits, NOT_YET_TRANSFERRED)
 }
 
 /// Copies a part of what is mapped between the buffer and its copy, if it has one.
