@@ -148,14 +148,14 @@ fn a_start_io_that_starts_the_next_packet_is_entered_again_only_when_it_returns_
 }
 
 #[test]
-fn a_packet_that_was_cancelled_before_it_could_be_is_told_so_and_started() {
+fn the_cancel_routine_of_a_packet_that_was_cancelled_before_is_called_and_it_is_started() {
     /// As documented: `StartIo` ends what has become the current one.
     fn leave_it(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
         let (device, irp) = arguments(given);
         assert_eq!(cx.read(device + DEVICE_OBJECT::CurrentIrp)?, irp);
         assert!(cx.read(irp + IRP::CancelRoutine)?.is_null());
-        let told = extension(cx, device, 2)?;
-        cx.write(told, 1)?;
+        let noted = extension(cx, device, 2)?;
+        cx.write(noted, 1)?;
         let irql = cx.read(irp + IRP::CancelIrql)?;
         cancel::release(cx, irql).map(|()| 0)
     }
@@ -169,8 +169,8 @@ fn a_packet_that_was_cancelled_before_it_could_be_is_told_so_and_started() {
     }
     fn ends_cancelled(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
         let (device, irp) = arguments(given);
-        let told = extension(cx, device, 2)?;
-        assert_eq!(cx.read(told)?, 1, "the cancel routine first");
+        let noted = extension(cx, device, 2)?;
+        assert_eq!(cx.read(noted)?, 1, "the cancel routine first");
         start_packet::start_next(cx, device, true)?;
         complete(cx, irp, NtStatus::CANCELLED, 0)
     }
