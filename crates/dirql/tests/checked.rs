@@ -202,23 +202,6 @@ fn an_output_buffer_that_is_only_half_filled_is_a_warning() {
 }
 
 #[test]
-fn what_pool_held_in_an_applications_own_buffer_is_a_warning() {
-    for method in [OUT_DIRECT, NEITHER] {
-        let found = |out: &str| {
-            let code = code(33, method);
-            let script = format!(
-                r"open \\.\DirqlTouches as f; ioctl f {code:#x} {out} expect STATUS_SUCCESS; close f"
-            );
-            let report = played(alone("touches").checked(true), &script);
-            report.findings.into_iter().find(|finding| finding.rule == "output-never-stored")
-        };
-        let said = found("out 32").map(|finding| finding.message).unwrap_or_default();
-        assert!(said.contains("from byte 0x10 on"), "{said}");
-        assert!(found("out 8").is_none(), "four bytes may be padding");
-    }
-}
-
-#[test]
 fn a_fast_run_that_ends_in_damage_asks_for_a_checked_one_which_blames_the_store() {
     let script = r"open \\.\DirqlFaults as f; ioctl f 0x222880"; // 32: a byte behind a block, seen when it is freed
     let fast = played(alone("faults"), script);
