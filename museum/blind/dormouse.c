@@ -22,7 +22,7 @@ static const GUID GUID_DORMOUSE = { 0x5b1c7a10, 0x2f31, 0x4d0e, { 0x91, 0x7e, 0x
 
 typedef struct _DM_SLEEP {
     LARGE_INTEGER From;
-    LARGE_INTEGER To;                   /* 0: not yet */
+    LARGE_INTEGER To;                   /* 0 while the device sleeps */
 } DM_SLEEP, *PDM_SLEEP;
 
 typedef struct _DM_EXT {

@@ -92,16 +92,16 @@ pub(crate) fn start(
         let key = cx.read(key)?;
         device_queue::insert_by_key(cx, queue, entry, key)?
     };
-    if !queued {
-        cx.write(device + DEVICE_OBJECT::CurrentIrp, irp)?;
-    }
     let lock = cancelable.then_some(cancel_irql);
-    let is_cancelable = queued || !attributes(cx, device).not_cancelable;
-    let lock = if is_cancelable { call_if_cancelled(cx, irp, lock)? } else { lock };
-    match (queued, lock) {
-        (true, Some(irql)) => cancel::release(cx, irql)?,
-        (true, None) => {}
-        (false, lock) => call_start_io(cx, device, irp, lock)?,
+    if queued {
+        if let Some(irql) = call_if_cancelled(cx, irp, lock)? {
+            cancel::release(cx, irql)?;
+        }
+    } else {
+        cx.write(device + DEVICE_OBJECT::CurrentIrp, irp)?;
+        let is_out_of_reach = attributes(cx, device).not_cancelable;
+        let lock = if is_out_of_reach { lock } else { call_if_cancelled(cx, irp, lock)? };
+        call_start_io(cx, device, irp, lock)?;
     }
     ke::irql::lower(cx, old)
 }
