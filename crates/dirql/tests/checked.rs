@@ -201,6 +201,34 @@ fn an_output_buffer_that_is_only_half_filled_is_a_warning() {
     assert!(touch("touches", 17, false, "in zero:32 out 32").findings.is_empty(), "the input lay there");
 }
 
+/// Before it had eight bytes of its own, fresh pool was filled with this one.
+#[test]
+fn an_answer_of_one_byte_that_repeats_is_the_drivers_own() {
+    for method in [BUFFERED, OUT_DIRECT, NEITHER] {
+        let code = code(34, method);
+        let script =
+            format!(r"open \.\DirqlTouches as f; ioctl f {code:#x} out 32 expect STATUS_SUCCESS; close f");
+        played(alone("touches").checked(true), &script).expect_clean();
+    }
+}
+
+#[test]
+fn what_pool_held_in_an_applications_own_buffer_is_a_warning() {
+    for method in [OUT_DIRECT, NEITHER] {
+        let found = |out: &str| {
+            let code = code(33, method);
+            let script = format!(
+                r"open \\.\DirqlTouches as f; ioctl f {code:#x} {out} expect STATUS_SUCCESS; close f"
+            );
+            let report = played(alone("touches").checked(true), &script);
+            report.findings.into_iter().find(|finding| finding.rule == "output-never-stored")
+        };
+        let said = found("out 32").map(|finding| finding.message).unwrap_or_default();
+        assert!(said.contains("from byte 0x10 on"), "{said}");
+        assert!(found("out 6").is_none(), "three bytes may be anything");
+    }
+}
+
 #[test]
 fn a_fast_run_that_ends_in_damage_asks_for_a_checked_one_which_blames_the_store() {
     let script = r"open \\.\DirqlFaults as f; ioctl f 0x222880"; // 32: a byte behind a block, seen when it is freed

@@ -2,6 +2,7 @@
 //!
 //! Only while accesses are not observed ([`crate::Engine::is_plain`]). The kernel above defines what guards and fills mean.
 
+use crate::fill::Fill;
 use crate::machine::Engine;
 use crate::memory::{is_plain, usize_of};
 
@@ -78,7 +79,7 @@ pub(crate) fn fixup(rip: u64) -> Option<u64> {
 
 /// What [`Engine::lay`] puts into a block, and around it.
 #[repr(C, align(16))]
-struct Patterns([[u8; 16]; 2]);
+struct Patterns([[u64; 2]; 2]);
 
 /// How much a block of so many bytes has: the next multiple of 16, and not nothing. Of more bytes than there are addresses, nothing that
 /// could be laid.
@@ -90,12 +91,12 @@ const fn room(bytes: u64) -> u64 {
 }
 
 impl Engine {
-    /// Makes a block for `bytes` bytes, at a multiple of 16: its [room](room), all `FILL`, between guards of 16 bytes of `GUARD`; what of
+    /// Makes a block for `bytes` bytes, at a multiple of 16: its [room](room), of the [`Fill`] `FILL`, between guards of 16 bytes of `GUARD`; what of
     /// its room lies behind the bytes is a guard too. False says nothing: it may be done in part.
     #[must_use]
     #[inline]
-    pub fn lay<const FILL: u8, const GUARD: u8>(self, address: u64, bytes: u64) -> bool {
-        let patterns = const { &Patterns([[FILL; 16], [GUARD; 16]]) };
+    pub fn lay<const FILL: u64, const GUARD: u8>(self, address: u64, bytes: u64) -> bool {
+        let patterns = const { &Patterns([[FILL; 2], [Fill::of(GUARD).0; 2]]) };
         debug_assert!(address.is_multiple_of(16), "what is not aligned is not laid");
         let room = room(bytes);
         let (first, last) = (address.wrapping_sub(16), address.wrapping_add(room).wrapping_add(8));
@@ -110,7 +111,7 @@ impl Engine {
     #[must_use]
     #[inline]
     pub fn is_guarded<const GUARD: u8>(self, address: u64, bytes: u64) -> Option<bool> {
-        let patterns = const { &Patterns([[GUARD; 16]; 2]) };
+        let patterns = const { &Patterns([[Fill::of(GUARD).0; 2]; 2]) };
         let last = address.wrapping_add(room(bytes));
         if !is_plain(address.wrapping_sub(16)) || !is_plain(last.wrapping_add(8)) {
             return None;

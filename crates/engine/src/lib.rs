@@ -14,6 +14,7 @@ pub mod chooser;
 mod clock;
 mod compares;
 mod emergency_log;
+mod fill;
 mod fresh;
 mod gone;
 mod guest;
@@ -52,6 +53,7 @@ pub use chooser::{
     TO_THE_CHOOSER,
 };
 pub use compares::{Asked, Compare};
+pub use fill::Fill;
 pub use guest::{
     Access, AccessKind, Args, Caller, DriverState, Extended, Fault, FaultKind, Guest, MemoryAccess,
     Reference, Reports, Runner, Special, Step, Table, TakeOver, Touch, TouchKind,
@@ -72,6 +74,3 @@ pub use strand::{Progress, StrandId};
 pub use translate::encode_for_the_other_maker;
 pub use translate::{ANSWERS, Answer, Carried, RETURN_TO_KERNEL, Short, TakenLock};
 pub use view::View;
-
-/// What memory holds that is given to driver code without any content of its own.
-pub const FRESH_FILL: u8 = 0xCD;

@@ -12,6 +12,7 @@ use crate::arena::arena;
 use crate::chooser::Question;
 use crate::clock::clock;
 use crate::compares::{Asked, Compare, Compares};
+use crate::fill::Fill;
 use crate::fresh::Fresh;
 use crate::gone::{self, Aside, Gone};
 use crate::guest::{Caller, DriverState, Guest, Reports, Runner, Step};
@@ -446,7 +447,7 @@ impl Engine {
         state().translator.watch_fences();
     }
 
-    /// From now on the stack below each call of driver code is filled with [`crate::FRESH_FILL`], up to the page's beginning: what a local variable
+    /// From now on the stack below each call of driver code is filled with [`Fill::FRESH`], up to the page's beginning: what a local variable
     /// holds that was never stored.
     pub fn fill_stacks(self) {
         state().fills_stacks.set(true);
@@ -879,13 +880,13 @@ impl Engine {
         memory::is_word::<T>() && memory::write_plain(to.address, value.as_bytes())
     }
 
-    /// Makes all of `bytes` bytes `value`.
+    /// Makes all of `bytes` bytes what `fill` says.
     ///
     /// # Errors
     /// As [`Engine::write`].
     #[inline]
-    pub fn fill(self, address: u64, bytes: u64, value: u8) -> Result<(), BadAddress> {
-        memory::fill(address, bytes, value)
+    pub fn fill(self, address: u64, bytes: u64, fill: impl Into<Fill>) -> Result<(), BadAddress> {
+        memory::fill(address, bytes, fill.into())
     }
 
     /// Writes a `T` where a driver pointed to.

@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use rustix::mm::{Advice, MapFlags, MprotectFlags, ProtFlags};
 
 use crate::blocks;
+use crate::fill::Fill;
 use crate::gone;
 use crate::heap;
 use crate::laid::{Held, Laid};
@@ -812,21 +813,32 @@ fn store(address: u64, from: &[u8]) -> bool {
 
 /// Fills driver memory.
 #[inline]
-pub(crate) fn fill(address: u64, bytes: u64, value: u8) -> Result<(), BadAddress> {
-    let pattern = [value; 16];
+pub(crate) fn fill(address: u64, bytes: u64, fill: Fill) -> Result<(), BadAddress> {
+    // Its last store ends where the bytes do, and holds what a multiple of eight begins with.
+    let whole = if fill.is_plain() { bytes } else { bytes & !7 };
+    fill_whole(address, whole, fill)?;
+    let rest = address + whole;
+    if whole < bytes { write(rest, &fill.from(rest)[..usize_of(bytes - whole)]) } else { Ok(()) }
+}
+
+/// As [`fill`], of so many bytes that what they hold ends with a whole one of the fill.
+#[inline]
+fn fill_whole(address: u64, bytes: u64, fill: Fill) -> Result<(), BadAddress> {
+    let pattern = [fill.from(address); 2];
     let within = is_plain(address) && bytes <= PAGE && is_plain(address + bytes);
     gone::carry_out_at(address);
     let plain = bytes >= 16 && (within || is_driver_memory(address, bytes) && nobody_asks());
     // SAFETY: as in `store`; the pattern is an array of ours of 16 bytes.
-    if plain && unsafe { dirql_ram_fill(address as *mut u8, pattern.as_ptr(), usize_of(bytes)) } == 0 {
+    if plain && unsafe { dirql_ram_fill(address as *mut u8, pattern.as_ptr().cast(), usize_of(bytes)) } == 0 {
         return Ok(());
     }
-    fill_by_chunks(address, bytes, value)
+    fill_by_chunks(address, bytes, fill)
 }
 
 #[cold]
-fn fill_by_chunks(address: u64, bytes: u64, value: u8) -> Result<(), BadAddress> {
-    let chunk = [value; 256];
+fn fill_by_chunks(address: u64, bytes: u64, fill: Fill) -> Result<(), BadAddress> {
+    let chunk = [fill.from(address); 32];
+    let chunk = chunk.as_flattened();
     let mut at = address;
     while at < address + bytes {
         let length = (address + bytes - at).min(chunk.len() as u64);

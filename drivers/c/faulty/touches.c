@@ -531,6 +531,42 @@ static NTSTATUS ClearTooMuch(REQUEST *Request)
     return STATUS_SUCCESS;
 }
 
+/* 33: answers with a block of pool of which a half was never stored, in the application's own buffer. */
+static NTSTATUS AnswerHalfStored(REQUEST *Request)
+{
+    PUCHAR Output = Request->Output, Block;
+
+    if (Request->Mdl != NULL) {
+        Output = MmGetSystemAddressForMdlSafe(Request->Mdl, NormalPagePriority);
+    }
+    Block = Allocate(NonPagedPool, Request->OutputLength);
+    if (Output == NULL) {
+        Free(Block);
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    RtlFillMemory(Block, Request->OutputLength / 2, 0x11);
+    RtlCopyMemory(Output, Block, Request->OutputLength);
+    Free(Block);
+    Request->Information = Request->OutputLength;
+    return STATUS_SUCCESS;
+}
+
+/* 34: answers with 205 for all, which is right. */
+static NTSTATUS AnswerOneNumber(REQUEST *Request)
+{
+    PUCHAR Output = Request->Output;
+
+    if (Request->Mdl != NULL) {
+        Output = MmGetSystemAddressForMdlSafe(Request->Mdl, NormalPagePriority);
+    }
+    if (Output == NULL) {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    RtlFillMemory(Output, Request->OutputLength, 0xCD);
+    Request->Information = Request->OutputLength;
+    return STATUS_SUCCESS;
+}
+
 static const TOUCH Touches[] = {
     NULL,           ReadBehind,     WriteBehind,        ReadBefore,        ReadFreed,
     WriteBehindLarge, ReadKept,     CopyFreed,          CompareBehind,     WriteWild,
@@ -538,7 +574,8 @@ static const TOUCH Touches[] = {
     ReadUserAtDispatch, ReadUserElsewhere, LeaveHalf,   WordByWord,        CopyPadding,
     KeepBuffer,     KeepMdl,        WriteCompleted,     FillCompleted,     LockBuffer,
     WriteLocked,    UnlockBuffer,   AskCompleted,       WriteBehindMany,   WriteFreedMany,
-    ReadMappedPoolElsewhere, ReadMappedScreenElsewhere, ClearTooMuch,
+    ReadMappedPoolElsewhere, ReadMappedScreenElsewhere, ClearTooMuch,     AnswerHalfStored,
+    AnswerOneNumber,
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -68,6 +68,7 @@ pub(crate) use short::{allow_calls, allow_locks, allows_locks, forbid_locks};
 pub(crate) use stubs::EXIT;
 pub(crate) use table::begin as lay_table;
 
+use crate::fill::Fill;
 use crate::gone;
 use crate::guest::{Caller, Fault, FaultKind};
 use crate::leave::{Flow, Leave};
@@ -126,7 +127,7 @@ fn fill_below(pushed: u64) {
     let from = pushed.saturating_sub(MOST).max(pushed & !(PAGE - 1));
     if memory::is_driver_memory(from, pushed - from) {
         // A page that is not there faults when the routine comes to it.
-        let _ = memory::fill(from, pushed - from, crate::FRESH_FILL);
+        let _ = memory::fill(from, pushed - from, Fill::FRESH);
     }
 }
 

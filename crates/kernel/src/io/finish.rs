@@ -15,8 +15,11 @@ use super::completion_notice::{self, CompletionNotice, Data};
 use super::irp::Origin;
 use super::violation::io_manager;
 use crate::cx::Cx;
-use crate::mm::{mdl, mdl_lock, pool, shadow};
+use crate::mm::{mdl, mdl_lock, pool, shadow, user};
 use crate::verdict::Verdict;
+
+/// What says of a request that its output is copied from the system buffer.
+const COPIED: u32 = IRP_BUFFERED_IO | IRP_INPUT_OPERATION;
 
 /// `NT_ERROR`.
 pub(crate) const fn is_error(status: NtStatus) -> bool {
@@ -67,6 +70,9 @@ pub(crate) fn finish(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
         header: &header,
     };
     done.information = checked_information(cx, irp, &done, output)?;
+    if let Some(output) = output {
+        check_delivered(cx, &done, output.into())?;
+    }
     let data = take_data(cx, &done)?;
     release_buffers(cx, irp, header.get(IRP::MdlAddress))?;
     let Some((thread, issue)) = cx.with(|k| {
@@ -116,7 +122,6 @@ fn checked_information(
     done: &Done<'_>,
     output: Option<u32>,
 ) -> Flow<u64> {
-    const COPIED: u32 = IRP_BUFFERED_IO | IRP_INPUT_OPERATION;
     let copied = done.header.get(IRP::Flags) & COPIED == COPIED;
     match output {
         Some(output) if copied && !is_error(done.status) && done.information > output.into() => {
@@ -158,7 +163,7 @@ fn take_data(cx: &mut Cx<'_>, done: &Done<'_>) -> Flow<Option<Data>> {
 }
 
 /// In a checked machine: reports bytes for the application that were never stored, or that were copied from where nothing was: pool and stacks are
-/// filled there. Fewer than eight such bytes in a row are not found, nor is anything if an application's data looks like them.
+/// filled there. Fewer than four such bytes in a row are not found, nor is anything if an application's data looks like them.
 fn check_stored(cx: &mut Cx<'_>, system: u64, information: u64) {
     if !cx.engine().is_checked() {
         return;
@@ -170,14 +175,40 @@ fn check_stored(cx: &mut Cx<'_>, system: u64, information: u64) {
             at - system
         );
         cx.report(Verdict::warning("output-never-stored", message));
-    } else if let Some(at) = shadow::first_fresh(cx, system, information) {
+    } else {
+        check_copied(cx, &format!("its system buffer {system:#x}"), system, information);
+    }
+}
+
+/// Reports what was copied to this buffer, `named` so, from where nothing was.
+fn check_copied(cx: &mut Cx<'_>, named: &str, buffer: u64, information: u64) {
+    if let Some(at) = shadow::first_fresh(cx, buffer, information) {
         let message = format!(
-            "a request was completed with IoStatus.Information {information:#x}, and its system buffer {system:#x} holds from byte {at:#x} on what \
-             fresh pool and stacks are filled with: the driver has copied bytes there that it never stored, and the application gets what the \
-             kernel's memory held"
+            "a request was completed with IoStatus.Information {information:#x}, and {named} holds from byte {at:#x} on what fresh pool and stacks are \
+             filled with: the driver has copied bytes there that it never stored, and the application gets what the kernel's memory held"
         );
         cx.report(Verdict::warning("output-never-stored", message));
     }
+}
+
+/// As [`check_stored`], where the driver has stored in the application's buffer itself.
+fn check_delivered(cx: &mut Cx<'_>, done: &Done<'_>, output: u64) -> Flow<()> {
+    let is_copied = done.header.get(IRP::Flags) & COPIED == COPIED;
+    let is_application = done.header.get(IRP::RequestorMode) != 0;
+    if is_copied || !is_application || is_error(done.status) || !cx.engine().is_checked() {
+        return Ok(());
+    }
+    let mdl = done.header.get(IRP::MdlAddress);
+    let user = match done.header.get(IRP::UserBuffer).address {
+        0 if !mdl.is_null() => mdl::buffer(cx, mdl)?.0,
+        user => user,
+    };
+    // A driver may have put an MDL of its own there.
+    if cx.with(|k| user::process_of(k, user)).is_some() {
+        let length = done.information.min(output);
+        check_copied(cx, &format!("the application's buffer {user:#x}"), user, length);
+    }
+    Ok(())
 }
 
 /// Unlocks and frees the chain of MDLs.

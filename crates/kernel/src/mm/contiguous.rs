@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use abi::{DriverPtr, NtStatus};
 use engine::windows::PAGE;
-use engine::{Flow, Protection};
+use engine::{Fill, Flow, Protection};
 
 use super::map::{self, Page};
 use super::physical::Limits;
@@ -42,7 +42,7 @@ pub struct State {
 const PAGE_KIND: Page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
 
 /// A run for the kernel itself (a common buffer, say), filled so; none if there is none within the limits.
-pub(crate) fn allocate(cx: &mut Cx<'_>, bytes: u64, limits: Limits, fill: u8) -> Option<Run> {
+pub(crate) fn allocate(cx: &mut Cx<'_>, bytes: u64, limits: Limits, fill: Fill) -> Option<Run> {
     take(cx, bytes, limits, false, (None, 0), fill)
 }
 
@@ -52,7 +52,7 @@ fn take(
     limits: Limits,
     noncached: bool,
     who: (Option<u64>, u64),
-    fill: u8,
+    fill: Fill,
 ) -> Option<Run> {
     let (owner, caller) = who;
     cx.with(|k| {
@@ -81,7 +81,7 @@ fn take_for_caller(cx: &mut Cx<'_>, name: &str, bytes: u64, limits: Limits, nonc
         return Ok(0);
     }
     let who = pool::caller(cx);
-    let run = take(cx, bytes, limits, noncached, who, pool::FRESH_FILL);
+    let run = take(cx, bytes, limits, noncached, who, Fill::FRESH);
     if run.is_none() {
         memory::tell(cx);
     }

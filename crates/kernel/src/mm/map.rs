@@ -4,7 +4,7 @@
 //! MDLs are right. Who owns the memory is decided elsewhere.
 
 use engine::windows::PAGE;
-use engine::{BadAddress, Engine, Protection};
+use engine::{BadAddress, Engine, Fill, Protection};
 
 use super::physical::{Limits, file_offset};
 use super::space::Zone;
@@ -148,12 +148,12 @@ fn runs(address: u64, pages: &[u64]) -> Vec<(u64, std::ops::Range<u64>)> {
 
 /// Takes fresh addresses in `zone` and scattered pages for them, filled with `fill`; the first address. None if either
 /// has run out.
-pub(crate) fn allocate(k: &mut Kernel, zone: Zone, count: u64, page: Page, fill: u8) -> Option<u64> {
+pub(crate) fn allocate(k: &mut Kernel, zone: Zone, count: u64, page: Page, fill: Fill) -> Option<u64> {
     ready::take(k, zone, count, page, fill).or_else(|| allocate_anew(k, zone, count, page, fill))
 }
 
 /// As [`allocate`], though a range may wait.
-pub(super) fn allocate_anew(k: &mut Kernel, zone: Zone, count: u64, page: Page, fill: u8) -> Option<u64> {
+pub(super) fn allocate_anew(k: &mut Kernel, zone: Zone, count: u64, page: Page, fill: Fill) -> Option<u64> {
     if let Some(address) = dense::allocate(k, zone, count, page) {
         clear(k.engine, address, count, fill);
         return Some(address);
@@ -165,7 +165,7 @@ pub(super) fn allocate_anew(k: &mut Kernel, zone: Zone, count: u64, page: Page, 
         return Some(address);
     }
     let pages = k.mm.physical.take_pages(count)?;
-    let is_clear = fill == 0 && hold_zeros(k.engine, &pages);
+    let is_clear = fill == Fill::of(0) && hold_zeros(k.engine, &pages);
     let address = place(k, zone, &pages, page);
     match address {
         Some(_) if is_clear => {}
@@ -182,7 +182,7 @@ pub(crate) fn allocate_run(
     count: u64,
     page: Page,
     limits: Limits,
-    fill: u8,
+    fill: Fill,
 ) -> Option<(u64, u64)> {
     let physical = k.mm.physical.take_run(count, limits)?;
     let pages: Vec<u64> = (physical..physical + count * PAGE).step_by(PAGE_BYTES).collect();
@@ -345,7 +345,7 @@ fn hold_zeros(engine: Engine, pages: &[u64]) -> bool {
 }
 
 /// Fills pages that were just mapped for writing.
-pub(super) fn clear(engine: Engine, address: u64, count: u64, fill: u8) {
+pub(super) fn clear(engine: Engine, address: u64, count: u64, fill: Fill) {
     if count > 1 {
         engine.provide(address, count * PAGE);
     }

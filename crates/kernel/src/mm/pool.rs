@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use abi::DriverPtr;
 use engine::windows::PAGE;
-use engine::{Flow, Protection};
+use engine::{Fill, Flow, Protection};
 
 use super::map::{self, Page};
 use super::memory;
@@ -59,7 +59,6 @@ impl Kind {
 pub(crate) const GUARD: u64 = 16;
 /// What guards hold.
 pub(crate) const GUARD_FILL: u8 = 0xFB;
-pub(crate) use engine::FRESH_FILL;
 /// What a freed block holds.
 pub(crate) const FREED_FILL: u8 = 0xDD;
 /// Bytes of a cache line.
@@ -377,8 +376,8 @@ impl Request {
     }
 
     /// What its bytes hold at first.
-    const fn fill(&self) -> u8 {
-        if self.zeroed { 0 } else { FRESH_FILL }
+    const fn fill(&self) -> Fill {
+        if self.zeroed { Fill::of(0) } else { Fill::FRESH }
     }
 
     /// The block that is asked for, as it is when it is allocated at this moment.
@@ -496,11 +495,11 @@ fn take_new(k: &mut Kernel, request: &Request, block: &Block) -> Option<u64> {
 
 /// The contents of a small block, between guards.
 #[inline]
-pub(super) fn lay_small(k: &Kernel, address: u64, bytes: u64, fill: u8) {
+pub(super) fn lay_small(k: &Kernel, address: u64, bytes: u64, fill: Fill) {
     let room = room(bytes);
     let laid = match fill {
-        0 => k.engine.lay::<0, GUARD_FILL>(address, bytes),
-        FRESH_FILL => k.engine.lay::<FRESH_FILL, GUARD_FILL>(address, bytes),
+        Fill(0) => k.engine.lay::<0, GUARD_FILL>(address, bytes),
+        Fill::FRESH => k.engine.lay::<{ Fill::FRESH.0 }, GUARD_FILL>(address, bytes),
         _ => false,
     };
     if laid {
@@ -514,7 +513,7 @@ pub(super) fn lay_small(k: &Kernel, address: u64, bytes: u64, fill: u8) {
 
 /// Fills pool that is mapped.
 #[inline]
-fn fill_with(k: &Kernel, address: u64, bytes: u64, fill: u8) {
+fn fill_with(k: &Kernel, address: u64, bytes: u64, fill: impl Into<Fill>) {
     k.engine.fill(address, bytes, fill).expect("pool pages are mapped");
 }
 
@@ -534,7 +533,7 @@ fn guard(k: &Kernel, address: u64) {
 }
 
 #[cold]
-fn take_large(k: &mut Kernel, block: &Block, contiguous: bool, fill: u8) -> Option<u64> {
+fn take_large(k: &mut Kernel, block: &Block, contiguous: bool, fill: Fill) -> Option<u64> {
     let address = take_pages(k, block, contiguous, fill)?;
     fill_with(k, address + block.bytes, block.pages() * PAGE - block.bytes, GUARD_FILL);
     k.mm.pool.blocks.insert(address, *block);
@@ -542,7 +541,7 @@ fn take_large(k: &mut Kernel, block: &Block, contiguous: bool, fill: u8) -> Opti
 }
 
 /// Pages of its own for a large block.
-fn take_pages(k: &mut Kernel, block: &Block, contiguous: bool, fill: u8) -> Option<u64> {
+fn take_pages(k: &mut Kernel, block: &Block, contiguous: bool, fill: Fill) -> Option<u64> {
     let (zone, pages, page) = (block.kind.zone(), block.pages(), block.kind.page());
     if !contiguous {
         return map::allocate(k, zone, pages, page, fill);
@@ -579,7 +578,7 @@ fn cut_small(k: &mut Kernel, block: &Block) -> Option<u64> {
     let end = |used| begin(used) + room + GUARD;
     let (page, used) = match k.mm.pool.shelves[shelf].open {
         Some((page, used)) if end(used) <= PAGE => (page, used),
-        _ => (map::allocate(k, block.kind.zone(), 1, block.kind.page(), GUARD_FILL)?, 0),
+        _ => (map::allocate(k, block.kind.zone(), 1, block.kind.page(), Fill::of(GUARD_FILL))?, 0),
     };
     k.mm.pool.shelves[shelf].open = Some((page, end(used)));
     let address = page + begin(used);

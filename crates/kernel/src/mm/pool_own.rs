@@ -6,6 +6,7 @@ use super::pool::{Block, Freeing, Kind, Known, Life, fill_freed, lay_small, reti
 use super::pool_check;
 use crate::cx::Kernel;
 use crate::ke::irql::{APC_LEVEL, DISPATCH_LEVEL};
+use engine::Fill;
 
 /// A small block that nothing is to be said about when it is freed.
 pub(super) enum Plain {
@@ -89,7 +90,7 @@ pub(crate) fn take_two(k: &mut Kernel, first: (u64, u32), second: Option<(u64, u
 #[inline]
 fn begin_own(k: &mut Kernel, known: Known, (bytes, tag): (u64, u32)) {
     *k.mm.pool.known_mut(known) = Block::own(bytes, tag);
-    lay_small(k, known.address, bytes, 0);
+    lay_small(k, known.address, bytes, Fill::of(0));
 }
 
 /// Fills a block of the kernel's own that is freed, and keeps it back. Where the oldest one kept back lies, if that was written to.

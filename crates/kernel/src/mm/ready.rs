@@ -10,8 +10,8 @@
 
 use std::collections::VecDeque;
 
-use engine::Protection;
 use engine::windows::PAGE;
+use engine::{Fill, Protection};
 
 use super::map::{self, Page};
 use super::pool::GUARD_FILL;
@@ -36,7 +36,7 @@ struct Sort {
     zone: Zone,
     count: u64,
     page: Page,
-    fill: u8,
+    fill: Fill,
 }
 
 /// A range that waits.
@@ -74,8 +74,9 @@ pub fn fill_up(k: &mut Kernel) {
     }
     let stack = k.ke.stack_bytes();
     let nonpaged = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
-    let stacks = Sort { zone: Zone::Stacks, count: stack.div_ceil(PAGE).max(1), page: nonpaged, fill: 0 };
-    let pool = Sort { zone: Zone::NonPagedPool, count: 1, page: nonpaged, fill: GUARD_FILL };
+    let stacks =
+        Sort { zone: Zone::Stacks, count: stack.div_ceil(PAGE).max(1), page: nonpaged, fill: Fill::of(0) };
+    let pool = Sort { zone: Zone::NonPagedPool, count: 1, page: nonpaged, fill: Fill::of(GUARD_FILL) };
     for (sort, most) in [(stacks, STACKS), (pool, POOL)] {
         while k.mm.ready.waiting(sort).len() < most {
             let Sort { zone, count, page, fill } = sort;
@@ -83,7 +84,8 @@ pub fn fill_up(k: &mut Kernel) {
             keep_as(k, sort, address, false);
         }
     }
-    let buffers = Sort { zone: Zone::User, count: 1, page: Page { pageable: true, ..nonpaged }, fill: 0 };
+    let buffers =
+        Sort { zone: Zone::User, count: 1, page: Page { pageable: true, ..nonpaged }, fill: Fill::of(0) };
     if k.mm.ready.waiting(buffers).is_empty() {
         fill_buffers(k, buffers);
     }
@@ -103,7 +105,7 @@ fn fill_buffers(k: &mut Kernel, buffers: Sort) {
 }
 
 /// A range that waits, with these contents; none if none does.
-pub(super) fn take(k: &mut Kernel, zone: Zone, count: u64, page: Page, fill: u8) -> Option<u64> {
+pub(super) fn take(k: &mut Kernel, zone: Zone, count: u64, page: Page, fill: Fill) -> Option<u64> {
     let sort = Sort { zone, count, page, fill };
     let (_, waiting) = k.mm.ready.of(|known| *known == sort)?;
     let Waiting { address, pages, used } = waiting.pop_front()?;

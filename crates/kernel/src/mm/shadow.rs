@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use engine::windows::{PAGE, USER};
-use engine::{BadAddress, FRESH_FILL, Fault, FaultKind, Flow, Touch, TouchKind};
+use engine::{BadAddress, Fault, FaultKind, Fill, Flow, Touch, TouchKind};
 
 use super::pool::{Block, Kind, Request};
 use super::{accessed, pool_check, user, user_access};
@@ -52,7 +52,7 @@ pub(crate) struct State {
 }
 
 /// So many such bytes in a row are no coincidence.
-const FILL_IN_A_ROW: usize = 8;
+const FILL_IN_A_ROW: usize = 4;
 
 /// So much of a buffer is looked at.
 const LOOKED_AT: u64 = 0x1_0000;
@@ -69,13 +69,17 @@ pub(crate) fn first_fresh(cx: &mut Cx<'_>, address: u64, length: u64) -> Option<
     }
     let mut bytes = vec![0; usize::try_from(length.min(LOOKED_AT)).ok()?];
     cx.engine().read_bytes(address, &mut bytes).ok()?;
-    bytes.windows(FILL_IN_A_ROW).position(|row| row == [FRESH_FILL; FILL_IN_A_ROW])
+    first_row(&bytes)
+}
+
+fn first_row(bytes: &[u8]) -> Option<usize> {
+    let all = [0, 1, 2, 3, 4, 5, 6, 7].map(|at| Fill::FRESH.from(at));
+    bytes.windows(FILL_IN_A_ROW).position(|row| all.iter().any(|fill| row == &fill[..FILL_IN_A_ROW]))
 }
 
 /// In a checked machine: an application gives a driver these bytes.
 pub(super) fn given(cx: &mut Cx<'_>, bytes: &[u8]) {
-    const HALF: usize = FILL_IN_A_ROW / 2;
-    if cx.engine().is_checked() && bytes.windows(HALF).any(|row| row == [FRESH_FILL; HALF]) {
+    if cx.engine().is_checked() && first_row(bytes).is_some() {
         cx.with(|k| k.mm.shadow.is_fill_given = true);
     }
 }

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use engine::Fill;
 use engine::windows::PAGE;
 
 use super::pool::{Allocator, Block, Request};
@@ -148,7 +149,7 @@ pub(crate) fn takes(k: &Kernel, owner: Option<u64>, tag: u32) -> bool {
 }
 
 /// A page for a block of a page or less, with the block's bytes filled and guards around them; where it begins.
-pub(super) fn take(k: &mut Kernel, block: &Block, side: Side, (fill, guard): (u8, u8)) -> Option<u64> {
+pub(super) fn take(k: &mut Kernel, block: &Block, side: Side, (fill, guard): (Fill, u8)) -> Option<u64> {
     let page = dense::allocate_apart(k, block.kind.zone(), block.kind.page())?;
     k.engine.fill(page, PAGE, guard).expect("the page is there now");
     let address = match side {

@@ -3,8 +3,8 @@
 //! A page that is never mapped lies on either side, so that an overflow is a fault at the exact instruction. Stacks are
 //! not filled with a pattern: how deep one was used is the scheduler's to find out.
 
-use engine::Protection;
 use engine::windows::PAGE;
+use engine::{Fill, Protection};
 
 use super::map::{self, Page};
 use super::memory;
@@ -32,7 +32,7 @@ pub fn allocate(cx: &mut Cx<'_>, bytes: u64) -> Option<KernelStack> {
         if !k.mm.physical.memory.take_strand() {
             return None;
         }
-        let limit = map::allocate(k, Zone::Stacks, count, page, 0);
+        let limit = map::allocate(k, Zone::Stacks, count, page, Fill::of(0));
         if limit.is_none() {
             k.mm.physical.memory.give_strand();
         }
@@ -57,7 +57,7 @@ pub fn free(cx: &mut Cx<'_>, stack: KernelStack) {
 pub(crate) fn allocate_segment(cx: &mut Cx<'_>, bytes: u64) -> Option<KernelStack> {
     let count = bytes.div_ceil(PAGE).max(1);
     let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: false };
-    let limit = cx.with(|k| map::allocate(k, Zone::Stacks, count, page, 0));
+    let limit = cx.with(|k| map::allocate(k, Zone::Stacks, count, page, Fill::of(0)));
     if limit.is_none() {
         memory::tell(cx);
     }

@@ -1,7 +1,7 @@
 //! Stories of MDLs, device memory, contiguous memory and applications' buffers.
 
 use abi::{DriverPtr, IoReadAccess, IoWriteAccess, MDL, MDL_MAPPED_TO_SYSTEM_VA};
-use engine::Leave;
+use engine::{Fill, Leave};
 use engine::windows::{DEVICE, PAGE, USER};
 
 use super::physical::{Limits, is_ram};
@@ -246,7 +246,7 @@ fn contiguous_memory_is_and_lies_where_it_was_asked_for() {
         let first = paging::physical_address(cx, address).unwrap();
         assert!(first + 5 * PAGE <= 0x100_0000);
         assert_eq!(paging::physical_address(cx, address + 4 * PAGE + 7).unwrap(), first + 4 * PAGE + 7);
-        let mine = contiguous::allocate(cx, 100, Limits::NONE, 0).unwrap();
+        let mine = contiguous::allocate(cx, 100, Limits::NONE, Fill::of(0)).unwrap();
         assert!(mine.physical >= 1 << 32);
         contiguous::free(cx, address).unwrap();
         assert_eq!(contiguous::free(cx, address), Err(Leave::Stop));

@@ -10,7 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use engine::windows::{PAGE, USER, USER_DEVICE};
-use engine::{Access, BadAddress, Flow, Guest, Protection};
+use engine::{Access, BadAddress, Fill, Flow, Guest, Protection};
 
 use super::map::{self, Page};
 use super::space::Zone;
@@ -66,12 +66,12 @@ fn allocate_by(
     cx: &mut Cx<'_>,
     process: u32,
     bytes: u64,
-    place: fn(&mut Kernel, Zone, u64, Page, u8) -> Option<u64>,
+    place: fn(&mut Kernel, Zone, u64, Page, Fill) -> Option<u64>,
 ) -> Option<u64> {
     let count = bytes.div_ceil(PAGE).max(1);
     let page = Page { physical: 0, protection: Protection::READ_WRITE, pageable: true };
     cx.with(|k| {
-        let address = place(k, Zone::User, count, page, 0)?;
+        let address = place(k, Zone::User, count, page, Fill::of(0))?;
         k.mm.user.ranges.insert(address, Owned { pages: count, process, rests: false, view: false });
         Some(address)
     })

@@ -3,8 +3,8 @@
 //! Page: *Virtual Address Spaces*. Long ranges get pages that lie side by side in pieces of 64 KiB, so that the host has an area for each
 //! piece and not for each page; short ones of an application's get them scattered, as `physical` gives single pages out.
 
-use engine::Protection;
 use engine::windows::PAGE;
+use engine::{Fill, Protection};
 
 use super::map::{self, Page};
 use super::memory;
@@ -72,7 +72,7 @@ fn cleared(k: &mut Kernel, frames: Vec<u64>) -> Option<Vec<u64>> {
         give(k, frames);
         return None;
     };
-    map::clear(k.engine, at, count, 0);
+    map::clear(k.engine, at, count, Fill::of(0));
     map::remove(k, Zone::Mappings, at, count);
     Some(frames)
 }

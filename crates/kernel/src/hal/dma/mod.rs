@@ -24,8 +24,8 @@ use abi::{
     DEVICE_DESCRIPTION, DEVICE_DESCRIPTION_VERSION2, DEVICE_DESCRIPTION_VERSION3, DEVICE_OBJECT, DMA_ADAPTER,
     DMA_OPERATIONS, DriverPtr,
 };
-use engine::Flow;
 use engine::windows::PAGE;
+use engine::{Fill, Flow};
 
 use crate::cx::Cx;
 use crate::mm::pool;
@@ -36,7 +36,7 @@ use crate::{ldr, pnp, witness};
 /// `DRIVER_VERIFIER_DMA_VIOLATION`.
 pub(crate) const DMA_VIOLATION: u32 = 0xE6;
 /// What copies of a transfer's data and common buffers are filled with. It is no mark of what a driver should have stored: a card should have.
-const NOT_YET_TRANSFERRED: u8 = 0xC7;
+const NOT_YET_TRANSFERRED: Fill = Fill::of(0xC7);
 const TAG: u32 = pool::tag(b"DmaA");
 /// The most map registers of one transfer: for 4 MiB, and for an ISA device 64 KiB.
 const MOST_REGISTERS: u32 = 0x400;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use abi::{Code, DriverPtr};
 use engine::windows::PAGE;
-use engine::{Engine, FRESH_FILL, Flow, Leave, Stack};
+use engine::{Engine, Fill, Flow, Leave, Stack};
 
 use crate::cx::{Cx, Kernel};
 use crate::ke::levels::irql::DISPATCH_LEVEL;
@@ -96,12 +96,14 @@ pub(in crate::ke) fn high_water(engine: Engine, stack: KernelStack) -> u64 {
         return 0;
     };
     let line = (page..page + PAGE).step_by(64).find(|at| is_used(*at, 64)).expect("the page is used");
-    let is_filling = |byte: u8| byte == 0 || byte == FRESH_FILL && engine.fills_stacks();
     for line in (line..stack.base).step_by(64) {
         let mut bytes = [0; 64];
         engine.read_bytes(line, &mut bytes).expect(WHY);
-        if let Some(first) = bytes.iter().position(|&byte| !is_filling(byte)) {
-            return stack.base - line - (first as u64 & !7);
+        let word_at =
+            |index: usize| u64::from_le_bytes(bytes[8 * index..][..8].try_into().expect("of eight"));
+        let is_filling = |word: u64| word == 0 || word == Fill::FRESH.0 && engine.fills_stacks();
+        if let Some(first) = (0..8).find(|index| !is_filling(word_at(*index))) {
+            return stack.base - line - 8 * first as u64;
         }
     }
     0
