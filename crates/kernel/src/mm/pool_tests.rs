@@ -1,8 +1,8 @@
 //! Stories of pool: what a driver gets, and what it can get wrong.
 
 use abi::DriverPtr;
-use engine::{Fill, Leave};
 use engine::windows::PAGE;
+use engine::{Fill, Leave};
 
 use super::pool::{self, Kind, tag};
 use super::rig::{bug_check, machine, message, verdict};
@@ -35,7 +35,8 @@ fn blocks_lie_above_4_gib_aligned_and_apart() {
                 assert_eq!(address / PAGE, (address + bytes - 1) / PAGE, "less than a page crosses none");
             }
             let fresh = cx.read_bytes(address, bytes).unwrap();
-            let is_laid = |(at, bytes): (usize, &[u8])| *bytes == Fill::FRESH.from(8 * at as u64)[..bytes.len()];
+            let is_laid =
+                |(at, bytes): (usize, &[u8])| *bytes == Fill::FRESH.from(8 * at as u64)[..bytes.len()];
             assert!(fresh.chunks(8).enumerate().all(is_laid), "what was never written is not zero");
             cx.write_bytes(address, &fresh).unwrap();
         }

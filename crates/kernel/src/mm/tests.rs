@@ -1,8 +1,8 @@
 //! Stories of MDLs, device memory, contiguous memory and applications' buffers.
 
 use abi::{DriverPtr, IoReadAccess, IoWriteAccess, MDL, MDL_MAPPED_TO_SYSTEM_VA};
-use engine::{Fill, Leave};
 use engine::windows::{DEVICE, PAGE, USER};
+use engine::{Fill, Leave};
 
 use super::physical::{Limits, is_ram};
 use super::rig::{bug_check, machine, machine_with, message, verdict};

@@ -7,6 +7,7 @@
 mod at_once;
 mod behind_lives;
 mod card_timing;
+mod each_register;
 mod effort;
 mod idle;
 mod inputs_and_lengths;
@@ -31,6 +32,7 @@ use super::survey::{Operation, Survey};
 use at_once::{at_once, from_outside};
 use behind_lives::behind_lives;
 use card_timing::{answered_late, answered_soon, posted};
+use each_register::each_register_holds;
 use effort::{Kind, Plan};
 use idle::powered_down;
 use inputs_and_lengths::{changing, gives_or_takes, great, pointers, products, sizes, values};
@@ -331,6 +333,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     answered_late(survey, name, &mut plan);
     posted(survey, name, &mut plan);
     registers_show(survey, name, &mut plan);
+    each_register_holds(survey, name, &mut plan);
     refused_later(survey, name, &mut plan);
     powered_down(survey, name, &mut plan);
     as_timers_run_out(survey, name, &mut plan);

@@ -80,10 +80,16 @@ pub(super) fn registers_show(survey: &Survey, name: &str, plan: &mut Plan) {
 /// How all registers of the cards of which nothing is known come to hold this word, one after the other; the driver may change it. Those by which the driver
 /// knows its card stay as they are, but where all are ones, as of a card that has gone.
 pub(super) fn hold(survey: &Survey, word: u32) -> Vec<String> {
+    hold_by(survey, &|_| word)
+}
+
+/// As [`hold`], each the word of its place in its window.
+pub(super) fn hold_by(survey: &Survey, word_at: &dyn Fn(u32) -> u32) -> Vec<String> {
     let windows = survey.signals.iter().filter(|signal| !signal.ends_with(" pulse"));
     let registers = windows.flat_map(|window| (0..REGISTERS).map(move |at| (window, 4 * at)));
-    let held = registers.filter(|(window, at)| word == u32::MAX || !is_identity(survey, window, *at));
-    held.map(|(window, at)| format!("poke {window}+{at:x} {word}")).collect()
+    let words = registers.map(|(window, at)| (window, at, word_at(at)));
+    let held = words.filter(|(window, at, word)| *word == u32::MAX || !is_identity(survey, window, *at));
+    held.map(|(window, at, word)| format!("poke {window}+{at:x} {word}")).collect()
 }
 
 /// Whether it is one of [`Survey::identity`], which has its window's number and its place, as in `reg0=0:57415645+10:1`.

@@ -377,6 +377,25 @@ fn registers_hold_something_for_a_while_and_then_nothing() {
 }
 
 #[test]
+fn registers_hold_different_words_as_a_card_interrupts() {
+    let survey = Survey { boards: vec!["pci9052#0".to_owned()], ..surveyed("pci9052", true) };
+    let all = exercises(&survey, 100);
+    let held = titled(&all, "while registers hold different words");
+    assert_eq!(held.len(), 2, "each kind of request");
+    // A state register without its busy bit, and a count that is too great.
+    let words: Vec<u32> = held[0]
+        .script
+        .split("poke pci9052#0 local+")
+        .skip(1)
+        .map(|rest| rest.split([' ', ';']).nth(1).unwrap().parse().unwrap())
+        .collect();
+    assert_eq!(words.len(), 12 * 16);
+    let is_ready_with_many = |state: &[u32]| state[4] & 1 == 0 && state[2] > 128;
+    assert!(words.chunks(16).filter(|state| is_ready_with_many(state)).count() >= 2, "{words:x?}");
+    assert!(titled(&exercises(&surveyed("unit", false), 100), "different words").is_empty());
+}
+
+#[test]
 fn numbers_whose_product_is_zero_stand_beside_an_address_that_is_the_kernels() {
     let mut survey = surveyed("unit", false);
     survey.operations[0].command =
