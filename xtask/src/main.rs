@@ -124,6 +124,9 @@ enum Chore {
         /// How much of its usual budget `dirql check` has for each, in hundredths
         #[arg(long, value_name = "PERCENT", default_value_t = 100)]
         budget: u32,
+        /// The same for the fixed twins, if it is to be less
+        #[arg(long, value_name = "PERCENT")]
+        twins: Option<u32>,
         /// Only these bugs
         names: Vec<String>,
     },
@@ -156,7 +159,11 @@ fn main() -> ExitCode {
         Chore::Events { check } => events::write(&root, check),
         Chore::Rules { check } => rules::write(&root, check),
         Chore::Sentences { check } => sentences::write(&root, check),
-        Chore::Museum { build, budget, names } => museum::museum(&root, build, &names, budget),
+        Chore::Museum { build: true, .. } => museum::only_build(&root),
+        Chore::Museum { budget, twins, names, .. } => {
+            let budgets = museum::Budgets { bugs: budget, twins: twins.unwrap_or(budget) };
+            museum::museum(&root, &names, &budgets)
+        }
         Chore::Drivers { out, rust } => {
             let out = out.unwrap_or_else(|| drivers::default_out(&root));
             if rust { drivers::build_only_rust(&root, &out) } else { drivers::build(&root, &out) }

@@ -108,16 +108,27 @@ pub(crate) fn default_out(root: &Path) -> PathBuf {
     root.join("target/museum")
 }
 
-/// Builds the museum, and unless it is only to be built has `dirql check` look at each bug and its twin, of all or of those that are named.
+/// How much of its usual budget `dirql check` has, in hundredths.
+pub(crate) struct Budgets {
+    pub(crate) bugs: u32,
+    pub(crate) twins: u32,
+}
+
+/// Builds the museum, and no more.
+///
+/// # Errors
+/// As [`build`].
+pub(crate) fn only_build(root: &Path) -> Result<()> {
+    build(root, &default_out(root)).map(drop)
+}
+
+/// Builds the museum and has `dirql check` look at each bug and its twin, of all or of those that are named.
 ///
 /// # Errors
 /// As [`build`]; or a bug is not named by one of its rules, or its twin is not clean.
-pub(crate) fn museum(root: &Path, only_build: bool, names: &[String], budget: u32) -> Result<()> {
+pub(crate) fn museum(root: &Path, names: &[String], budgets: &Budgets) -> Result<()> {
     let out = default_out(root);
     let mut exhibits = build(root, &out)?;
-    if only_build {
-        return Ok(());
-    }
     if let Some(unknown) = names.iter().find(|name| exhibits.iter().all(|one| one.name != **name)) {
         bail!("the museum has no {unknown}");
     }
@@ -126,28 +137,33 @@ pub(crate) fn museum(root: &Path, only_build: bool, names: &[String], budget: u3
     call::step("dirql is built", cargo.args(["build", "--quiet", "--release", "--package", "dirql-cli"]))?;
     let seen = side_by_side(&exhibits, |_, exhibit| {
         let [bug, twin] = exhibit.images(&out);
-        let twin = check(root, &twin, budget, &["advice"])?;
+        let of_bug = Check { image: &bug, but: &[], until: &exhibit.rules };
+        let mut seen = Seen { bug: Vec::new(), twin: Vec::new() };
         // What a part of the budget finds, all of it finds, too.
-        let mut seen = Seen { bug: check(root, &bug, budget.div_ceil(FIRST), &[])?, twin };
-        if !seen.is_found(exhibit) {
-            seen.bug = check(root, &bug, budget, &[])?;
+        for part in PARTS {
+            seen.bug = of_bug.found(root, budgets.bugs.div_ceil(part))?;
+            if seen.is_found(exhibit) {
+                break;
+            }
         }
+        let of_twin = Check { image: &twin, but: &["advice"], until: &[] };
+        seen.twin = of_twin.found(root, budgets.twins)?;
         println!("{}", seen.line(exhibit));
         Ok(seen)
     })?;
     let found = exhibits.iter().zip(&seen).filter(|(exhibit, seen)| seen.is_found(exhibit)).count();
     let accused = seen.iter().filter(|seen| !seen.twin.is_empty()).count();
     println!("{found} of {} bugs found, {accused} twins accused", exhibits.len());
-    if names.is_empty() && budget == USUAL {
-        let text = table(&exhibits, &seen, found, accused);
+    if names.is_empty() && budgets.bugs == USUAL {
+        let text = table(&exhibits, &seen, (found, accused), budgets.twins);
         drivers::write_if_changed(text.as_bytes(), &root.join("docs/museum.md"))?;
     }
     ensure!(found == exhibits.len() && accused == 0, "not every bug was found, or not every twin is clean");
     Ok(())
 }
 
-/// A bug is first looked for with this part of the budget.
-const FIRST: u32 = 5;
+/// A bug is looked for with these parts of the budget, one after the other, until it is found.
+const PARTS: [u32; 3] = [100, 5, 1];
 
 /// The budget that `docs/museum.md` is written with.
 const USUAL: u32 = 100;
@@ -156,12 +172,21 @@ const USUAL: u32 = 100;
 const MISSED: &str = "missed";
 
 /// The text of `docs/museum.md`.
-fn table(exhibits: &[Exhibit], seen: &[Seen], found: usize, accused: usize) -> String {
+fn table(
+    exhibits: &[Exhibit],
+    seen: &[Seen],
+    (found, accused): (usize, usize),
+    budget_of_twins: u32,
+) -> String {
+    let so_much = match budget_of_twins {
+        USUAL => String::new(),
+        percent => format!(" (by {percent} % of that budget)"),
+    };
     let mut text = format!(
         "# The museum of bugs\n\n\
          Small drivers with one bug each, as they cost teams weeks (`museum/`), and what `dirql check` says of them in its usual budget, given nothing but the \
-         driver and its INF. Each has a twin that is right and differs by the bug only. Written by `cargo xtask museum`: **{found} of {} bugs are found \
-         under a right name, {accused} twins are accused.**\n\n\
+         driver and its INF, until the bug is found. Each has a twin that is right and differs by the bug only. Written by `cargo xtask museum`: **{found} of {} bugs are found \
+         under a right name, {accused} twins are accused{so_much}.**\n\n\
          | bug | what is wrong | shows by | found as | by this exercise |\n| --- | --- | --- | --- | --- |\n",
         exhibits.len()
     );
@@ -213,43 +238,63 @@ impl Seen {
     }
 }
 
-/// Where a check of a driver is kept, so that what was interrupted goes on. It is gone if dirql or the driver is newer.
-fn state(image: &Path, dirql: &Path, budget: u32) -> Result<PathBuf> {
-    let state = image.with_extension(format!("{budget}.state"));
-    let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
-    if let Ok(kept) = changed(&state)
-        && [dirql, image, &image.with_extension("inf")]
-            .into_iter()
-            .any(|other| changed(other).is_ok_and(|at| at > kept))
-    {
-        fs::remove_file(&state).with_context(|| format!("cannot delete {}", state.display()))?;
-    }
-    Ok(state)
+/// A look of `dirql check` at a driver.
+struct Check<'a> {
+    image: &'a Path,
+    /// Findings of these tiers do not count.
+    but: &'a [&'a str],
+    /// It ends once one of these rules is found.
+    until: &'a [String],
 }
 
-/// The rules that `dirql check` says a driver breaks, but those of some tiers; or that it has no answer.
-fn check(root: &Path, image: &Path, budget: u32, but: &[&str]) -> Result<Vec<Found>> {
-    let binary = root.join("target/release/dirql");
-    let mut dirql = Command::new(&binary);
-    dirql.arg("check").arg(image).args(["--json", "--workers", "1", "--budget", &budget.to_string()]);
-    dirql.arg("--state").arg(state(image, &binary, budget)?);
-    let output = dirql.stderr(Stdio::null()).output().context("dirql cannot be started")?;
-    let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
-        .with_context(|| format!("`{}` did not write JSON", call::shown(&dirql)))?;
-    let mut found: Vec<Found> = Vec::new();
-    let findings = answer["findings"].as_array().context("dirql check lists its findings")?;
-    for finding in findings.iter().flat_map(names_of) {
-        let rule = finding["rule"].as_str().context("a finding has a rule")?;
-        let is_left_out = finding["tier"].as_str().is_some_and(|tier| but.contains(&tier));
-        if !is_left_out && found.iter().all(|known| known.rule != rule) {
-            let exercise = finding["exercise"].as_str().unwrap_or_default().to_owned();
-            found.push(Found { rule: rule.to_owned(), exercise });
+impl Check<'_> {
+    /// Where it is kept, so that what was interrupted goes on. It is gone if dirql or the driver is newer.
+    fn state(&self, dirql: &Path, budget: u32) -> Result<PathBuf> {
+        let state = self.image.with_extension(format!("{budget}.state"));
+        let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
+        if let Ok(kept) = changed(&state)
+            && [dirql, self.image, &self.image.with_extension("inf")]
+                .into_iter()
+                .any(|other| changed(other).is_ok_and(|at| at > kept))
+        {
+            fs::remove_file(&state).with_context(|| format!("cannot delete {}", state.display()))?;
         }
+        Ok(state)
     }
-    if found.is_empty() && !output.status.success() {
-        found.push(Found { rule: format!("no answer ({})", output.status), exercise: String::new() });
+
+    /// The rules that the driver is said to break; or that there is no answer.
+    fn found(&self, root: &Path, budget: u32) -> Result<Vec<Found>> {
+        let binary = root.join("target/release/dirql");
+        let mut dirql = Command::new(&binary);
+        dirql.arg("check").arg(self.image).args([
+            "--json",
+            "--workers",
+            "1",
+            "--budget",
+            &budget.to_string(),
+        ]);
+        dirql.arg("--state").arg(self.state(&binary, budget)?);
+        if !self.until.is_empty() {
+            dirql.args(["--until", &self.until.join(",")]);
+        }
+        let output = dirql.stderr(Stdio::null()).output().context("dirql cannot be started")?;
+        let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("`{}` did not write JSON", call::shown(&dirql)))?;
+        let mut found: Vec<Found> = Vec::new();
+        let findings = answer["findings"].as_array().context("dirql check lists its findings")?;
+        for finding in findings.iter().flat_map(names_of) {
+            let rule = finding["rule"].as_str().context("a finding has a rule")?;
+            let is_left_out = finding["tier"].as_str().is_some_and(|tier| self.but.contains(&tier));
+            if !is_left_out && found.iter().all(|known| known.rule != rule) {
+                let exercise = finding["exercise"].as_str().unwrap_or_default().to_owned();
+                found.push(Found { rule: rule.to_owned(), exercise });
+            }
+        }
+        if found.is_empty() && !output.status.success() {
+            found.push(Found { rule: format!("no answer ({})", output.status), exercise: String::new() });
+        }
+        Ok(found)
     }
-    Ok(found)
 }
 
 /// A finding, and what its place shows as besides, which names the bug as well.
