@@ -113,7 +113,8 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
 }
 
 /// A driver that does not start with the card that was made for it is given one whose registers hold what it looks for, one with larger windows, or both, if it
-/// starts with that: what it offers then, and that card. Else it is given a computer with little memory.
+/// starts with that: what it offers then, and that card. Else it is given a computer with little memory, if it starts there, or if more of its requests
+/// succeed.
 fn with_another_card(
     campaign: &mut Campaign<'_>,
     survey: Survey,
@@ -144,15 +145,22 @@ fn with_another_card(
     }
     campaign.more = before;
     let setup = &campaign.arguments.setup;
-    if !survey.ready && !setup.platform().low_memory && setting::takes_bus_addresses(setup) {
+    let offers_all = survey.ready && survey.operations.iter().all(|one| one.succeeds || one.variant);
+    if !offers_all && !setup.platform().low_memory && setting::takes_bus_addresses(setup) {
         // Its card may not reach all addresses.
         campaign.more.push(setting::low_memory());
         match campaign.survey(Extent::Everything, &[])? {
-            Ok(other) if other.ready => return Ok((other, None)),
+            Ok(other) if offered(&other) > offered(&survey) => return Ok((other, None)),
             _ => drop(campaign.more.pop()),
         }
     }
     Ok((survey, None))
+}
+
+/// How much a driver offers: whether it starts, and then how many kinds of requests succeed.
+fn offered(survey: &Survey) -> (bool, usize) {
+    let kinds = survey.operations.iter().filter(|one| one.succeeds && !one.variant);
+    (survey.ready, kinds.count())
 }
 
 /// What is in the registry in more exercises: what the driver asks for and what is not there. A key that is there, and a value that is 1, may have it ask for

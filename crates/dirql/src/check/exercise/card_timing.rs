@@ -12,6 +12,8 @@ const QUICK: u32 = 3;
 const QUICK_PAIRS: usize = 12;
 /// And so many requests are made alone.
 const QUICK_ALONE: usize = 10;
+/// Longer than a silent card is.
+const BEHIND_SILENCE: &str = "210s";
 /// The option of a bridge that takes writes, and so many pairs of requests are made behind it.
 const POSTED: &str = "--platform=posted=2us";
 const POSTED_PAIRS: usize = 6;
@@ -105,6 +107,8 @@ pub(super) fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
                 "{open}; async a {command}; wait 50ms; cancel a; join a; async a {command}; async b {command}; wait 11s; {ENDED}"
             );
             plan.add(format!("{what} where the card is silent"), script, Kind::Requests);
+            let script = format!("{open}; async a {command}; wait {BEHIND_SILENCE}; {ENDED_ALONE}");
+            plan.add(format!("{what} where the card is silent and answers in the end"), script, Kind::Little);
         }
     }
     plan.more.clear();
