@@ -6,6 +6,7 @@
  *   IOCTL_POSTED_DATA has the card write 4 bytes to memory at once, and tells what is there behind the command.
  *   IOCTL_POSTED_ORDER writes words to the card's FIFO and tells what reads of it yield: they never pass writes.
  *   IOCTL_POSTED_REFUSED writes one byte of a register of four, which the card does not take.
+ *   IOCTL_POSTED_LEAVE has the driver read nothing back where it stops its card: the bus driver brings writes home as it disables the card.
  */
 #include <ddk/wdm.h>
 
@@ -23,6 +24,7 @@ static UNICODE_STRING FunctionLink = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlPo
 #define IOCTL_POSTED_DATA CTL_CODE(FILE_DEVICE_UNKNOWN, 0xE11, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_POSTED_ORDER CTL_CODE(FILE_DEVICE_UNKNOWN, 0xE12, METHOD_BUFFERED, FILE_ANY_ACCESS)
 #define IOCTL_POSTED_REFUSED CTL_CODE(FILE_DEVICE_UNKNOWN, 0xE13, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define IOCTL_POSTED_LEAVE CTL_CODE(FILE_DEVICE_UNKNOWN, 0xE14, METHOD_BUFFERED, FILE_ANY_ACCESS)
 
 #define BENCH_RAISE 0x08
 #define BENCH_STATUS 0x0C
@@ -45,7 +47,7 @@ typedef struct _DEVICE_EXTENSION {
     SHARED_PAGE Page;
     KEVENT Served;
     KDPC Dpc;
-    BOOLEAN ReadsBack;
+    BOOLEAN ReadsBack, Leaves;
     volatile LONG Claimed, NotClaimed;
 } DEVICE_EXTENSION, *PDEVICE_EXTENSION;
 
@@ -141,6 +143,10 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
         KeStallExecutionProcessor(50);
         Output[0] = Read(&Extension->Function, BENCH_ENABLE);
         break;
+    case IOCTL_POSTED_LEAVE:
+        Extension->Leaves = TRUE;
+        Output[0] = Output[1] = 0;
+        break;
     default:
         return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
     }
@@ -189,7 +195,9 @@ static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)
 
     if (Present) {
         Write(&Extension->Function, BENCH_ENABLE, 0);
-        Read(&Extension->Function, BENCH_ENABLE);
+        if (!Extension->Leaves) {
+            Read(&Extension->Function, BENCH_ENABLE);
+        }
     }
 }
 

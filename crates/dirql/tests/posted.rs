@@ -12,6 +12,7 @@ const RAISE: u32 = 0x0022_3840;
 const DATA: u32 = 0x0022_3844;
 const ORDER: u32 = 0x0022_3848;
 const REFUSED: u32 = 0x0022_384C;
+const LEAVE: u32 = 0x0022_3850;
 
 const NOT_THERE: u32 = 0xEEEE_EEEE;
 
@@ -74,6 +75,19 @@ fn a_write_that_the_card_does_not_take_is_told_when_it_has_arrived() {
             verdict.message
         );
     }
+}
+
+/// The bus driver disables a stopped card in configuration space, and what is written there does not pass writes to memory.
+#[test]
+fn what_a_driver_writes_before_its_device_is_stopped_arrives() {
+    let machine = start(|| bench("posted=2us"));
+    let file = machine.open(r"\\.\DirqlPosted").unwrap();
+    file.device_control(LEAVE, &[0; 4], 8).unwrap();
+    file.close().unwrap();
+    assert_eq!(machine.peek("bench#0", "ENABLE").unwrap(), 1);
+    machine.stop_device("bench#0").unwrap();
+    assert_eq!(machine.peek("bench#0", "ENABLE").unwrap(), 0);
+    finish(machine);
 }
 
 #[test]

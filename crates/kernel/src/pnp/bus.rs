@@ -67,7 +67,7 @@ pub(crate) fn decode(k: &mut Kernel, id: NodeId, on: bool) {
             }
         }
     }
-    set_command(k.hal.hardware.as_mut(), at, bits);
+    set_command(k.configuration(), at, bits);
     if on {
         message::program(k, id);
     }

@@ -184,7 +184,7 @@ pub(super) fn program(k: &mut Kernel, id: NodeId) {
 /// Turns a function's messages off.
 pub(super) fn silence(k: &mut Kernel, id: NodeId) {
     let at = k.pnp.card(id).function.address;
-    match Capability::of(k.hal.hardware.as_mut(), at) {
+    match Capability::of(k.configuration(), at) {
         Some(Capability::Msi { at: place, .. } | Capability::MsiX { at: place, .. }) => {
             k.hal.hardware.config_write(at, (place + CONTROL).into(), Width::Word, 0);
         }
