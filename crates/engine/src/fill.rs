@@ -20,12 +20,12 @@ impl Fill {
     #[inline]
     #[must_use]
     pub const fn from(self, address: u64) -> [u8; 8] {
-        self.0.rotate_right(8 * (address as u32 & 7)).to_le_bytes()
+        self.0.rotate_right(8 * (address % 8) as u32).to_le_bytes()
     }
 
     /// Whether it is one byte.
     #[inline]
-    pub(crate) const fn is_plain(self) -> bool {
+    pub(crate) const fn is_one_byte(self) -> bool {
         self.0 == self.0.rotate_right(8)
     }
 }
@@ -47,7 +47,7 @@ mod tests {
         assert_eq!(begun(0x1000)[3..], begun(0x1003)[..5]);
         assert_eq!(begun(0x1008), begun(0x1000));
         assert_eq!(Fill::of(0xEE).from(5), [0xEE; 8]);
-        assert!(Fill::of(0xEE).is_plain() && !Fill::FRESH.is_plain());
+        assert!(Fill::of(0xEE).is_one_byte() && !Fill::FRESH.is_one_byte());
     }
 
     #[test]

@@ -815,7 +815,7 @@ fn store(address: u64, from: &[u8]) -> bool {
 #[inline]
 pub(crate) fn fill(address: u64, bytes: u64, fill: Fill) -> Result<(), BadAddress> {
     // Its last store ends where the bytes do, and holds what a multiple of eight begins with.
-    let whole = if fill.is_plain() { bytes } else { bytes & !7 };
+    let whole = if fill.is_one_byte() { bytes } else { bytes & !7 };
     fill_whole(address, whole, fill)?;
     let rest = address + whole;
     if whole < bytes { write(rest, &fill.from(rest)[..usize_of(bytes - whole)]) } else { Ok(()) }

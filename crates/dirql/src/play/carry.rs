@@ -82,6 +82,7 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::Duplicate { handle, name } => request::duplicate(stage, cx, handle, name),
         Command::Terminate(name) => stage.to_thread(cx, name, user_apc::end),
         Command::Close { handle } => request::close(stage, cx, handle),
+        Command::CloseEvent(name) => stage.close_event(cx, name),
         Command::Inherit { handle, inherits } => Ok(request::inherit(stage, cx, handle, *inherits)),
         Command::Process { name, inherits, command, expect } => {
             process::begin(stage, cx, name, (*inherits, command.as_deref()), expect)

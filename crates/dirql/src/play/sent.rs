@@ -4,9 +4,11 @@ use std::borrow::Cow;
 
 use engine::Flow;
 use kernel::io::event::{self, Type};
-use kernel::{Cx, ps};
+use kernel::ob::Handle;
+use kernel::{Cx, ob, ps};
 
 use super::Stage;
+use super::carry::Outcome;
 use super::check::data;
 use crate::machine::transfer;
 use crate::script::{Command, Data, Number, OWN, PAGE};
@@ -41,6 +43,15 @@ impl Stage {
             }
         }
         Ok(())
+    }
+
+    /// Closes an event's handle. Where it is named again, another event is made.
+    pub(super) fn close_event(&self, cx: &mut Cx<'_>, name: &str) -> Flow<Outcome> {
+        let key = (ps::current_process(cx), Number::Event, name.to_owned());
+        match self.with(|state| state.made.remove(&key)) {
+            Some(handle) => Ok(ob::handle::close(cx, Handle(handle))?.map_err(|status| status.to_string())),
+            None => Ok(Err(format!("`event:{name}` is not there (now)"))),
+        }
     }
 
     fn number(&self, what: Number, name: &str, process: u64) -> Option<u64> {

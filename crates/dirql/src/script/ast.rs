@@ -267,6 +267,8 @@ pub enum Command {
         /// The handle's name.
         handle: Name,
     },
+    /// `close event:NAME`: the same of an event's handle.
+    CloseEvent(Name),
     /// `duplicate`: `DuplicateHandle`, another handle to the same file.
     Duplicate {
         /// The handle's name.

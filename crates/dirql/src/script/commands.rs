@@ -11,7 +11,7 @@ use super::data::{Data, Pieces};
 use super::error::{Outcome, fault, unknown};
 use super::expect::{self, Yields as Can};
 use super::lexer::Word;
-use super::names::{Kind, Names};
+use super::names::{Kind, Names, checked};
 use super::value::{parse_control_code, parse_guid, parse_number, parse_time};
 use super::{port, registry, wmi};
 
@@ -269,9 +269,14 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
         }
         "close" => {
             let closes = |kind: Kind| kind.is_handle() || kind == Kind::Port;
-            let (handle, _) = names.find(&args.word("the handle to close")?, "handle", closes)?;
-            names.end(&handle, first.at);
-            Command::Close { handle }
+            let word = args.word("the handle to close")?;
+            if let Some(event) = word.bare.strip_prefix("event:") {
+                Command::CloseEvent(checked(&Word { bare: event, ..word })?)
+            } else {
+                let (handle, _) = names.find(&word, "handle", closes)?;
+                names.end(&handle, first.at);
+                Command::Close { handle }
+            }
         }
         "inherit" => {
             let (handle, _) = names.handle(&args.word("the handle that is to be inherited")?)?;

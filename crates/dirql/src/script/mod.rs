@@ -15,7 +15,7 @@
 //!           | "must-succeed" NAME { NAME }                     requests
 //!           | "cancel" NAME                 a handle, a thread or a request
 //!           | ( "apc" | "terminate" ) NAME    a thread
-//!           | "close" NAME
+//!           | "close" ( NAME | "event:" NAME )
 //!           | "process" NAME [ "inheriting" ] [ "command" data ] [ expect ] | "exit" NAME
 //!           | "open-process" NAME "as" NAME [ "access" number ] [ expect ] | "load-image" PATH
 //!           | "unload" [ expect ]

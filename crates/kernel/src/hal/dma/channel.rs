@@ -37,12 +37,13 @@ impl Channel {
         self.holder.is_some_and(|holder| holder.adapter == adapter)
     }
 
-    /// Who asked for it by this adapter, if a device has it, or waits for it.
+    /// Who asked for it by this adapter, if a device has it, or waits for it; not for a list: that is counted by itself, and the channel is the
+    /// HAL's business while its routine runs.
     pub(super) fn held_by(&self, adapter: u64) -> Option<By> {
-        let waits =
-            |request: &&Request| request.adapter == adapter && matches!(request.work, Work::Control { .. });
+        let waits = |request: &&Request| request.adapter == adapter && !request.is_of_list();
         let waiting = self.waiting.iter().find(waits).map(|request| request.by);
-        self.holder.filter(|holder| holder.adapter == adapter).map(|holder| holder.by).or(waiting)
+        let holder = self.holder.filter(|holder| holder.adapter == adapter && !holder.is_of_list);
+        holder.map(|holder| holder.by).or(waiting)
     }
 }
 
@@ -50,6 +51,8 @@ impl Channel {
 struct Holder {
     adapter: u64,
     base: u64,
+    /// For a scatter/gather list.
+    is_of_list: bool,
     by: By,
 }
 
@@ -77,6 +80,12 @@ pub(super) enum Work {
     Nothing,
     /// A scatter/gather list, at this address; with the channel, if that is kept.
     List { list: u64, is_kept: bool },
+}
+
+impl Request {
+    const fn is_of_list(&self) -> bool {
+        matches!(self.work, Work::List { .. })
+    }
 }
 
 /// What version 3 says of a request besides.
@@ -209,7 +218,8 @@ fn next(k: &mut Kernel, at: u64) -> Option<Request> {
     }
     let channel = dma.channel_mut(at)?;
     let request = channel.waiting.pop_front()?;
-    channel.holder = Some(Holder { adapter: request.adapter, base: request.base, by: request.by });
+    let Request { adapter, base, by, .. } = request;
+    channel.holder = Some(Holder { adapter, base, is_of_list: request.is_of_list(), by });
     dma.registers.insert(request.base, Registers::of(&request));
     Some(request)
 }
