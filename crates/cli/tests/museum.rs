@@ -95,6 +95,21 @@ fn an_interrupt_that_comes_late_meets_the_dpc_of_the_one_before() {
     assert!(wrong.out.contains("was held up until what was due next had come"), "{}", wrong.said());
 }
 
+#[test]
+fn an_event_whose_handle_is_closed_goes_as_a_dpc_sets_it() {
+    let explored = |name: &str| {
+        let sys = built(name);
+        let script = r#"open "\\.\Matins" as h overlapped; async a ioctl h 0x22a8c0 in event:e + u32:1 + u32:10 out 8;
+            close event:e; wait limit; ioctl h 0x22a8c4; close h"#;
+        let more = ["--processors=2", "--preemptions=2", "--do", script];
+        dirql(["explore", sys.to_str().unwrap()].iter().chain(&more))
+    };
+    let right = explored("matins_fixed");
+    assert!(right.out.contains("and none is broken"), "{}", right.said());
+    let wrong = explored("matins");
+    assert!(wrong.out.contains("which is freed"), "{}", wrong.said());
+}
+
 /// Correct drivers, and runs by which they were once said to break a rule.
 struct Accused {
     names: &'static [&'static str],

@@ -396,6 +396,23 @@ fn registers_hold_different_words_as_a_card_interrupts() {
 }
 
 #[test]
+fn an_event_is_the_drivers_alone_as_a_timer_runs_out() {
+    let mut survey = surveyed("unit", false);
+    survey.sets_timers = true;
+    let of_events = |survey: &Survey| {
+        let all = exercises(survey, 100);
+        titled(&all, "whose event is closed").into_iter().map(|one| one.script.clone()).collect::<Vec<_>>()
+    };
+    assert!(of_events(&survey).is_empty());
+    survey.operations[0].command = "ioctl h 0x222000 in event:e0 + u32:0x1 out 8".to_owned();
+    let [again, closed] = &of_events(&survey)[..] else { panic!("by what does not wait, and by the handle") };
+    for script in [again, closed] {
+        assert!(script.contains(" + u32:0x1 out 8; wait 1ns; close event:e0; wait limit; "), "{script}");
+    }
+    assert!(closed.ends_with("wait limit; close h; wait 50ms; join a"), "{closed}");
+}
+
+#[test]
 fn numbers_whose_product_is_zero_stand_beside_an_address_that_is_the_kernels() {
     let mut survey = surveyed("unit", false);
     survey.operations[0].command =

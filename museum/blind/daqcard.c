@@ -3,6 +3,8 @@
  * emptied into a buffer of the driver's when its trigger comes.
  *
  * Device: PCI\VEN_1234&DEV_BE2C
+ * Rule: request-forgotten
+ * Needs: schedule, device
  * The bug: the status request reads the register that clears what it shows, so a trigger that comes just before the interrupt routine has seen it is lost, and its wait or read never ends.
  * Shows by: a trigger fires while another thread's status request holds the interrupt's lock or its interrupt is on the way, and a wait for this trigger (or a read) is pending.
  */

@@ -8,7 +8,7 @@
  * The bug: only the first element of the scatter/gather list is given to the card, with the length of all.
  *
  * Device: PCI\VEN_1DA7&DEV_0220
- * Rule: dma-list-ignored
+ * Rule: dma-length-of-whole
  * Needs: device
  */
 #include <initguid.h>

@@ -20,6 +20,8 @@
  * still set: it fires into an unloaded driver, and the lease is never freed.
  *
  * Device: none
+ * Rule: unload-still-called, use-after-free, freed-active-timer
+ * Needs: schedule
  */
 #include <ddk/wdm.h>
 
