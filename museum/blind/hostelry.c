@@ -71,9 +71,13 @@ static NTSTATUS NTAPI HostNotified(PVOID Notification, PVOID Context)
     HOST *x = Context;
     BOOLEAN came = RtlCompareMemory(&n->Event, &HostArrival, sizeof(GUID)) == sizeof(GUID);
     ULONG length = n->SymbolicLinkName ? min(n->SymbolicLinkName->Length, (LETTERS - 1) * (ULONG)sizeof(WCHAR)) : 0;
+    WCHAR name[LETTERS] = {0};
     GUEST *guest;
     KIRQL irql;
 
+    /* What PnP hands over may be paged. */
+    if (length)
+        RtlCopyMemory(name, n->SymbolicLinkName->Buffer, length);
     KeAcquireSpinLock(&x->Lock, &irql);
     if (x->Kept == PAGES) {
         x->First = (x->First + 1) % PAGES;
@@ -83,8 +87,7 @@ static NTSTATUS NTAPI HostNotified(PVOID Notification, PVOID Context)
     RtlZeroMemory(guest, sizeof *guest);
     guest->Number = x->Number++;
     guest->Came = came;
-    if (length)
-        RtlCopyMemory(guest->Name, n->SymbolicLinkName->Buffer, length);
+    RtlCopyMemory(guest->Name, name, sizeof name);
     if (came)
         x->Count.Came++;
     else

@@ -45,6 +45,16 @@ fn masks_count_that_stand_in_registers_from_their_use_to_the_store() {
         a.mov(dword_ptr(rcx), eax).unwrap();
     });
     assert_eq!(gone, NONE, "what the mask was is not known any more");
+    let of_another = carried_with(Some((0xFFFF_FFF0, 0x100)), |a| {
+        a.mov(r9d, dword_ptr(rcx)).unwrap();
+        a.and(eax, r10d).unwrap();
+        a.mov(r10d, 3).unwrap();
+        a.and(eax, r9d).unwrap();
+        a.or(eax, r8d).unwrap();
+        a.mov(dword_ptr(rcx), eax).unwrap();
+    });
+    let ones = Carried { zeroes: 0, ones: 0xFFFF_FEFF };
+    assert_eq!(of_another, ones, "what a value was made of that has nothing of the load is no mask of it");
 }
 
 const NONE: Carried = Carried { zeroes: 0, ones: 0 };

@@ -86,9 +86,11 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
         }
     };
     let campaign = Campaign { arguments: &arguments, more, stop, progress };
+    // Its driver offers the same, and to ask it all again takes long where a line is busy.
     let of_more = |more: Option<Vec<String>>| -> Result<Option<(Survey, Vec<String>)>> {
         let Some(more) = more else { return Ok(None) };
-        Ok(campaign.survey(Extent::Requests, &more)?.ok().map(|survey| (survey, more)))
+        let found = campaign.survey(Extent::Start, &more)?.ok();
+        Ok(found.map(|found| (found.with_requests_of(&survey), more)))
     };
     let neighbours = of_more(setting::neighbours(&arguments.setup, &survey, device.as_deref()))?;
     let busy = of_more(setting::busy_line(&arguments.setup, &survey))?;
@@ -97,7 +99,8 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
         return Ok(crate::NO_ANSWER);
     }
     let values = with_values(&campaign, &survey)?;
-    let surveys = Surveys { own: survey, neighbours, busy, values };
+    let has_little_memory = campaign.more.contains(&setting::low_memory());
+    let surveys = Surveys { own: survey, neighbours, busy, values, has_little_memory };
     let exercises = exercises(&arguments, &surveys)?;
     let (state, done) = match &arguments.state {
         Some(path) => state::open(&arguments, path, &exercises).map(|(state, done)| (Some(state), done))?,
@@ -241,6 +244,8 @@ pub(super) struct Surveys {
     busy: Option<(Survey, Vec<String>)>,
     /// What is in the registry in more exercises.
     values: Option<WithValues>,
+    /// The computer has little memory, so that more requests succeed.
+    has_little_memory: bool,
 }
 
 /// What is tried: the user's own script behind the first.
@@ -256,6 +261,9 @@ fn exercises(arguments: &Check, surveys: &Surveys) -> Result<Vec<Exercise>> {
     }
     if let Some((survey, more)) = &surveys.busy {
         exercises.extend(check::exercises_on_busy_line(survey, more, arguments.budget));
+    }
+    if surveys.has_little_memory {
+        exercises.extend(check::exercises_beyond_reach(&surveys.own, arguments.budget));
     }
     if let Some(values) = &surveys.values {
         exercises.extend(check::exercises_with_values(values, arguments.budget));

@@ -224,7 +224,8 @@ impl Values {
             return None;
         }
         let part = part(instruction.op1_register())?;
-        let registers = self.registers.filter(|_| self.operand(instruction, 1) == Carried::default())?;
+        let has = |number| self.operand(instruction, number) != Carried::default();
+        let registers = self.registers.filter(|_| has(0) && !has(1))?;
         self.masks.push(part.register);
         Some((registers.general[part.register.number()] & part.bits) >> part.shift)
     }

@@ -113,6 +113,7 @@ pub(crate) fn create(
             object
         }
     };
+    ob::account::taken(cx, object);
     cx.write(to, object)?;
     Ok(NtStatus::SUCCESS)
 }

@@ -151,7 +151,7 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = String;
 
-    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `later-bus`, `stand-ins`, `32-bit-programs`, `drive`, `low-memory`, `posted=NS`, with commas between them.
+    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `later-bus`, `stand-ins`, `32-bit-programs`, `drive`, `low-memory`, `high-memory` (which takes that back), `posted=NS`, with commas between them.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut platform = Self::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -166,6 +166,7 @@ impl FromStr for Platform {
                 None if part == "32-bit-programs" => platform.programs_of_32_bits = true,
                 None if part == "drive" => platform.drive = true,
                 None if part == "low-memory" => platform.low_memory = true,
+                None if part == "high-memory" => platform.low_memory = false,
                 None if part == "silent-cards" => platform.cards = Promptness::Silent,
                 Some(("quick-cards", count)) => {
                     platform.cards = Promptness::AtAccess(counted(part, count, "access")?)
@@ -190,7 +191,7 @@ impl FromStr for Platform {
                 _ => {
                     return Err(format!(
                         "`{part}` is nothing a platform has; there are messages=N, fully-specified, relayed-lines, \
-                         before-vista, shifted-bus, quick-cards=N, late-cards=N, silent-cards, late-stores, later-bus, stand-ins, 32-bit-programs, drive, low-memory and posted=TIME"
+                         before-vista, shifted-bus, quick-cards=N, late-cards=N, silent-cards, late-stores, later-bus, stand-ins, 32-bit-programs, drive, low-memory, high-memory and posted=TIME"
                     ));
                 }
             }

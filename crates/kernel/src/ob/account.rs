@@ -1,7 +1,8 @@
-//! Which references to access tokens, processes, threads and what threads wait for a driver has taken and not given back: of these the kernel
-//! takes none over.
+//! Which references to access tokens, processes, threads, callback objects and what threads wait for a driver has taken and not given back: of these the
+//! kernel takes none over.
 //!
-//! Pages: *Life Cycle of an Object*, *ObReferenceObjectByHandle function*, *PsLookupProcessByProcessId function*, *PsReferencePrimaryToken function*.
+//! Pages: *Life Cycle of an Object*, *ObReferenceObjectByHandle function*, *PsLookupProcessByProcessId function*, *PsReferencePrimaryToken function*,
+//! *ExCreateCallback function*.
 //! Devices, files and others are passed on with their references (to the PnP manager, into an MDL), so no account is kept of them.
 
 use super::object::{self, Kind};
@@ -29,7 +30,16 @@ pub(crate) struct State(Vec<Taken>);
 pub(crate) const OBJECT: &str = "ObReferenceObject";
 
 const fn is_counted(kind: Kind) -> bool {
-    matches!(kind, Kind::Event | Kind::Mutant | Kind::Process | Kind::Semaphore | Kind::Thread | Kind::Timer)
+    matches!(
+        kind,
+        Kind::Callback
+            | Kind::Event
+            | Kind::Mutant
+            | Kind::Process
+            | Kind::Semaphore
+            | Kind::Thread
+            | Kind::Timer
+    )
 }
 
 /// A driver has taken one by [`OBJECT`] or another routine for objects of any kind.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::survey::Operation;
+use super::super::survey::{Operation, Survey};
 use super::steps::{around_input, filled, tried};
 use super::{METHOD_BUFFERED, METHOD_NEITHER, OVERFLOWS, WORDS};
 use crate::record::hex;
@@ -106,7 +106,9 @@ fn within_pages(operation: &Operation) -> Vec<String> {
     steps
 }
 
-pub(super) fn sizes(operation: &Operation, own: &[u32]) -> String {
+/// A request of one kind with all these lengths.
+pub(super) fn sizes(survey: &Survey, operation: &Operation) -> String {
+    let own = &survey.values;
     let mut steps = Vec::new();
     if operation.code.is_none_or(|code| code & 3 != METHOD_BUFFERED) {
         steps.extend(within_pages(operation));
@@ -151,8 +153,8 @@ pub(super) fn sizes(operation: &Operation, own: &[u32]) -> String {
             for (number, size) in [0, 1].into_iter().flat_map(|number| [12, 60].map(|size| (number, size))) {
                 add(format!("ioctl h {code:#x} in u32:{number} + {} out {size}", filled(size, LETTERS)));
             }
-            for word in WORDS {
-                for size in [4, 8, 16, 32, 64, 256] {
+            for word in WORDS.into_iter().chain(known_words(survey, code)) {
+                for size in [4, 8, 12, 16, 32, 64, 256] {
                     add(format!("ioctl h {code:#x} in {} out {size}", filled(size, word)));
                     add(format!("ioctl h {code:#x} in u32:{word:#x} + zero:{} out 64", size - 4));
                     add(format!("ioctl h {code:#x} in zero:{} + u32:{word:#x} out 64", size - 4));
@@ -161,6 +163,14 @@ pub(super) fn sizes(operation: &Operation, own: &[u32]) -> String {
         }
     }
     steps.join("; ") + "; close h"
+}
+
+/// The words of which inputs are made that such a code is known to succeed with.
+fn known_words(survey: &Survey, code: u32) -> Vec<u32> {
+    let of_code = survey.operations.iter().filter(|one| one.code == Some(code) && one.succeeds);
+    let filled = of_code.filter_map(|one| one.word()?.strip_prefix("fill:0x")?.split_once(':'));
+    let words = filled.filter_map(|(word, _)| u32::from_str_radix(word, 16).ok());
+    words.filter(|word| !WORDS.contains(word)).collect()
 }
 
 /// Input with numbers in it at which drivers go wrong: limits of their own, and what overflows.

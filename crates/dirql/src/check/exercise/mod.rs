@@ -44,6 +44,7 @@ use numbered::numbered;
 use registers::registers_show;
 use steps::{ENDED, ENDED_ALONE, asks, opened, place, still_ends, two_at_once, two_under_way, words};
 pub(super) use steps::{PAUSE, on, open, open_other, tried};
+pub use surroundings::exercises_beyond_reach;
 use surroundings::{of_32_bit_programs, of_stuck_eeprom, refused_later};
 use system::watched;
 use time_limits::as_timers_run_out;
@@ -230,7 +231,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         let is_plain = operation.word().is_none() || have_words && of_code.next() == Some(operation);
         if is_plain {
             let of = |steps: &str| format!("{open}; {}", still_ends(survey, operation, steps));
-            plan.add(format!("{what} of all sizes"), of(&sizes(operation, &survey.values)), Kind::Sizes);
+            plan.add(format!("{what} of all sizes"), of(&sizes(survey, operation)), Kind::Sizes);
             if let Some(code) = operation.code {
                 let steps = values(operation, code, &survey.values);
                 plan.add(format!("{what} of telling values"), of(&steps), Kind::Sizes);

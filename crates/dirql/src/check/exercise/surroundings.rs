@@ -5,9 +5,10 @@ use super::super::survey::Survey;
 use super::effort::{Kind, Plan};
 use super::inputs_and_lengths::sizes;
 use super::lives::seldom;
-use super::steps::{asks, first_operations, open, opened, tried, words};
+use super::steps::{ENDED, asks, first_operations, open, opened, tried, words};
 use super::under_way::left;
-use super::{LATER_BUS, METHOD_NEITHER};
+use super::values::START;
+use super::{Exercise, LATER_BUS, METHOD_NEITHER};
 
 const PROGRAMS_OF_32_BITS: &str = "--platform=32-bit-programs";
 
@@ -49,6 +50,28 @@ pub(super) fn of_stuck_eeprom(survey: &Survey, name: &str, plan: &mut Plan) {
     }
 }
 
+const HIGH_MEMORY: &str = "--platform=high-memory";
+
+/// Requests on a computer with so much memory that a card does not reach all of it, where the others are made on one with little.
+#[must_use]
+pub fn exercises_beyond_reach(survey: &Survey, budget: u64) -> Vec<Exercise> {
+    let card_is_unknown = !survey.signals.is_empty();
+    let mut plan = Plan { card_is_unknown, all: Vec::new(), budget, more: vec![HIGH_MEMORY.to_owned()] };
+    let title = |what: &str| format!("{what} where memory lies beyond the card's reach");
+    plan.add(title(START), "", Kind::Plain);
+    let Some(name) = survey.names.first() else { return plan.all };
+    for one in first_operations(survey) {
+        let opened = opened(survey, name, &[one]);
+        let script =
+            format!("{opened}; {}; wait 50ms; {}; wait 50ms; {ENDED}", asks("a", one), asks("b", one));
+        plan.add(title(&words(one)), script, Kind::Requests);
+    }
+    plan.all
+}
+
+/// So often each request is made before: of what they leave several are listed.
+const BEFORE: usize = 6;
+
 /// Requests of a program of 32 bits, whose structures are shorter than others': each of all sizes behind all that need nothing before them. Where a driver
 /// gets a program's address (`METHOD_NEITHER`) it would be one that such a program does not have.
 pub(super) fn of_32_bit_programs(survey: &Survey, name: &str, plan: &mut Plan) {
@@ -60,10 +83,10 @@ pub(super) fn of_32_bit_programs(survey: &Survey, name: &str, plan: &mut Plan) {
         let is_apart = |code: u32| code & 3 == METHOD_NEITHER;
         first_operations(survey).filter(move |operation| !operation.code.is_some_and(is_apart))
     };
-    let first = of_32_bits().filter(|one| one.needs.is_none()).enumerate();
+    let first = of_32_bits().filter(|one| one.needs.is_none()).flat_map(|one| [one; BEFORE]).enumerate();
     let first = first.map(|(n, one)| tried(n, &one.command)).collect::<Vec<_>>().join("; ");
     for one in of_32_bits() {
-        let script = format!("{}; {}; {}", opened(survey, name, &[one]), first, sizes(one, &survey.values));
+        let script = format!("{}; {}; {}", opened(survey, name, &[one]), first, sizes(survey, one));
         plan.add(format!("{} of all sizes by a program of 32 bits", words(one)), script, Kind::Sizes);
     }
     plan.more.clear();

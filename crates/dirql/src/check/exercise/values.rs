@@ -12,7 +12,7 @@ use super::steps::{first_operations, opened, words};
 use super::{Exercise, OVERFLOWS};
 
 /// The first exercise of each machine.
-const START: &str = "load, start, stop, remove and unload";
+pub(super) const START: &str = "load, start, stop, remove and unload";
 /// Up to so many values are there alone, too.
 const FEW: usize = 4;
 
@@ -56,7 +56,7 @@ pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
             let (opened, twice) =
                 (opened(survey, name, &[operation]), [operation.command.as_str(); 2].join("; "));
             let own = if operation.waits { String::new() } else { format!("{twice}; ") };
-            format!("{opened}; {own}{}", sizes(operation, &survey.values))
+            format!("{opened}; {own}{}", sizes(survey, operation))
         };
         first_operations(survey).map(|operation| (words(operation), of(operation))).collect::<Vec<_>>()
     });

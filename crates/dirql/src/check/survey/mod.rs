@@ -317,6 +317,12 @@ impl Survey {
         })
     }
 
+    /// Of a machine with more devices of which only that is known what a start shows: the requests of the driver are those of this machine.
+    #[must_use]
+    pub fn with_requests_of(self, own: &Self) -> Self {
+        Self { operations: own.operations.clone(), self_ending: own.self_ending.clone(), ..self }
+    }
+
     /// With requests that were found in sequences: each needs the one before it.
     #[must_use]
     pub fn with_sequences(mut self, sequences: Vec<Vec<Operation>>) -> Self {

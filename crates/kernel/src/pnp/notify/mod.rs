@@ -3,7 +3,7 @@
 //! Pages: *IoRegisterPlugPlayNotification function*, *IoUnregisterPlugPlayNotification function*, *IoUnregisterPlugPlayNotificationEx function*, *Using PnP
 //! Notification*, *IRP_MN_QUERY_DEVICE_RELATIONS* ("TargetDeviceRelation Request"). Interfaces that come and go, and drivers' own events, are notified one after the other by a thread of the PnP manager's (`queue`);
 //! notifications of a removal are sent by the thread that removes the device (`target`). A machine has one hardware profile, so that category
-//! has no notifications.
+//! has no notifications. *Ours:* what a routine is handed is paged, as the routine should be (*Guidelines for Writing PnP Notification Callback Routines*).
 
 pub(crate) mod custom;
 pub mod foreign;
