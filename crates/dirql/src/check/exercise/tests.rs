@@ -4,7 +4,7 @@ use super::super::absent::Absent;
 use super::super::signals::Outside;
 use super::super::survey::{Ended, Operation, Survey, Watched};
 use super::WithValues;
-use super::{Exercise, exercises, exercises_of_neighbours, exercises_with_values};
+use super::{Exercise, exercises, exercises_beyond_reach, exercises_of_neighbours, exercises_with_values};
 
 fn operation(code: u32, waits: bool, variant: bool) -> Operation {
     let command = format!("ioctl h {code:#x} in u32:{}", u32::from(variant));
