@@ -141,6 +141,16 @@ const ONCE_ACCUSED: &[Accused] = &[
         policies: &["random:{}@script", "pct:{}"],
         seeds: 72,
     },
+    // What was cancelled while the card was at it, and ended when that was done, was said to have met a time limit.
+    Accused {
+        names: &["digitiz_fixed"],
+        rule: "request-timed-out",
+        options: &["--device=edu", "--races", "--processors=2"],
+        script: r#"open "\\.\PCI#VEN_1234&DEV_11E8&SUBSYS_11001AF4&REV_10#3&11583659&0&08#{6a3f5b07-1c7d-4e0a-9b11-52407e2d9107}" as h overlapped;
+           async r0 read h 64; async r1 read h 64; wait 100ms; t: async r2 read h 64; u: cancel r1; join t; must-end r0 r1 r2"#,
+        policies: &["random:{}@script"],
+        seeds: 8,
+    },
 ];
 
 #[test]

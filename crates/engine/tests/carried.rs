@@ -1,7 +1,7 @@
 //! What a store has of an earlier load: only what follows from the instructions between the two.
 
 use engine::{Carried, Registers};
-use iced_x86::code_asm::{CodeAssembler, al, dword_ptr, eax, ecx, edx, r8d, rcx, rdx, rsp};
+use iced_x86::code_asm::{CodeAssembler, al, dword_ptr, eax, ecx, edx, r8d, r9d, r10d, rcx, rdx, rsp};
 
 use super::rig::{CODE, Rig, assemble};
 

@@ -78,6 +78,8 @@ struct State {
     tolerant: bool,
     /// When a device or the system was last made to change its state, as requests have the time.
     changed: u64,
+    /// When requests were last cancelled, likewise.
+    cancelled: u64,
     /// What the outside world did to a card last, as the script has it, and when.
     happened: Option<(u64, String)>,
     /// The main thread's object.
@@ -107,6 +109,7 @@ impl Stage {
             processes: BTreeMap::new(),
             tolerant: false,
             changed: 0,
+            cancelled: 0,
             happened: None,
             main: None,
             at: None,

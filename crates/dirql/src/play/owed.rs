@@ -34,6 +34,12 @@ pub(super) fn changed(stage: &Stage, cx: &mut Cx<'_>) {
     stage.with(|state| state.changed = now);
 }
 
+/// Requests are cancelled.
+pub(super) fn cancelled(stage: &Stage, cx: &mut Cx<'_>) {
+    let now = owed::time(cx);
+    stage.with(|state| state.cancelled = now);
+}
+
 /// The outside world has acted on a card.
 pub(super) fn happened(stage: &Stage, cx: &mut Cx<'_>, what: &str) {
     let now = owed::time(cx);
@@ -114,6 +120,8 @@ fn judge(
 ) -> Flow<()> {
     let State { end, asked, status_block, .. } = one.state;
     let (what, changed) = (words(stage, one.name), stage.with(|state| state.changed));
+    // What a card is busy with ends late then, too.
+    let is_cancelled = end == Some(NtStatus::CANCELLED) && asked < stage.with(|state| state.cancelled);
     let happened = stage.with(|state| state.happened.clone().filter(|(at, _)| *at > asked));
     let ends = match (ends, &happened) {
         (Some(ends), _) => Ends::Behind(ends),
@@ -121,6 +129,7 @@ fn judge(
         (None, None) => Ends::Alone,
     };
     match (end, status_block) {
+        _ if is_cancelled => {}
         (None, Some(block)) => owed::forgotten(cx, block, &what, &ends, LONGEST)?,
         // What a device was doing when its state changed may well be lost.
         (Some(status), _)

@@ -12,9 +12,9 @@ use kernel::mm::user;
 use kernel::ob::{Handle, duplicate, handle as handles};
 use kernel::ps;
 
-use super::Stage;
 use super::carry::Outcome;
 use super::expect::judge;
+use super::{Stage, owed};
 use crate::machine::transfer::{self, Completion, Transfer};
 use crate::script::suggest::nearest;
 use crate::script::{Access, Cancel, Data, Expectations, Name, Open, Operation, Path, Request};
@@ -356,6 +356,7 @@ fn not_made(name: &str) -> String {
 }
 
 pub(super) fn cancel(stage: &Stage, cx: &mut Cx<'_>, what: &Cancel) -> Flow<Outcome> {
+    owed::cancelled(stage, cx);
     match what {
         Cancel::Handle(name) => match handle(stage, cx, name) {
             Ok(handle) => file::cancel_io_ex(cx, handle).map(|_| Ok(())),
