@@ -6,7 +6,8 @@
  *   IOCTL_POSTED_DATA has the card write 4 bytes to memory at once, and tells what is there behind the command.
  *   IOCTL_POSTED_ORDER writes words to the card's FIFO and tells what reads of it yield: they never pass writes.
  *   IOCTL_POSTED_REFUSED writes one byte of a register of four, which the card does not take.
- *   IOCTL_POSTED_LEAVE has the driver read nothing back where it stops its card: the bus driver brings writes home as it disables the card.
+ *   IOCTL_POSTED_LEAVE has the driver read nothing back where it stops its card, and tells what a register holds that is written last then: the bus
+ *   driver brings writes home as it disables the card.
  */
 #include <ddk/wdm.h>
 
@@ -41,6 +42,7 @@ static UNICODE_STRING FunctionLink = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlPo
 #define DMA_TO_MEMORY 2
 
 #define NOT_THERE 0xEEEEEEEE
+#define LAST_WORD 0x40
 
 typedef struct _DEVICE_EXTENSION {
     FUNCTION Function;
@@ -145,7 +147,8 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
         break;
     case IOCTL_POSTED_LEAVE:
         Extension->Leaves = TRUE;
-        Output[0] = Output[1] = 0;
+        Output[0] = Read(&Extension->Function, BENCH_DMA_OFFSET);
+        Output[1] = 0;
         break;
     default:
         return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
@@ -195,7 +198,9 @@ static VOID CardQuiet(PDEVICE_OBJECT Device, BOOLEAN Present)
 
     if (Present) {
         Write(&Extension->Function, BENCH_ENABLE, 0);
-        if (!Extension->Leaves) {
+        if (Extension->Leaves) {
+            Write(&Extension->Function, BENCH_DMA_OFFSET, LAST_WORD);
+        } else {
             Read(&Extension->Function, BENCH_ENABLE);
         }
     }

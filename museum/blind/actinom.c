@@ -7,7 +7,7 @@
  *
  * Device: PCI\VEN_1234&DEV_11E8
  * Rule: endless-loop, stuck, interrupt-storm, livelock
- * Needs: ioctl removal device
+ * Needs: ioctl, removal, device
  */
 #include <ddk/wdm.h>
 #include "../include/solo_or_plug.h"
@@ -36,7 +36,7 @@ typedef struct _ACTINOM {
     ACT_REPORT Fresh;           /* guarded by the interrupt's lock */
     KSPIN_LOCK Lock;            /* of what follows */
     RACK Waiting;
-    ACT_REPORT Kept;            /* that nobody waited for */
+    ACT_REPORT Kept;            /* that no one waited for */
 } ACTINOM;
 
 typedef struct _ACT_FETCH {
@@ -120,7 +120,7 @@ static VOID ActAnswer(PIRP Irp, const ACT_REPORT *Report)
     *(ACT_REPORT *)Irp->AssociatedIrp.SystemBuffer = *Report;
 }
 
-/* All who wait get the same report; if there is nobody it is kept. */
+/* All who wait get the same report; if there is no one it is kept. */
 static VOID NTAPI ActDpc(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argument2)
 {
     ACTINOM *actinom = Context;

@@ -1,9 +1,9 @@
 /*
  * antiphon: two choirs sing on the board's two interrupt lines. A program says to which of them it listens, can intone (the chip's software interrupt, to
- * test the way), and hears what was sung since it heard last, or waits for it.
+ * test the way), and learns what was sung since it listened last, or waits for it.
  *
  * The bug: a program's changes of INTCSR are made below a spin lock which the service routine, that changes INTCSR as well, does not know: one of the two
- * changes is lost, a choir stays dumb or an intonation is heard again.
+ * changes is lost, a choir stays dumb or an intonation comes again.
  *
  * Device: PCI\VEN_10B5&DEV_9050
  * Rule: register-update-race, register-update-lost
@@ -22,7 +22,7 @@ static const GUID AntiClass = {0x5a1c7d10, 0x43f2, 0x4b7e, {0x9c, 0x01, 0x4f, 0x
 
 typedef struct SONG {
     ULONG Voices;               /* PLX_CAUSE_... */
-    ULONG Verses;               /* how often we were interrupted since it heard last */
+    ULONG Verses;               /* how often we were interrupted since it listened last */
 } SONG;
 
 typedef struct ANTI {

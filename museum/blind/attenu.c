@@ -7,7 +7,7 @@
  *
  * Device: PCI\VEN_10B5&DEV_9050
  * Rule: bad-pointer, wild-read, wild-write, device-memory-not-mapped, card-without-power, trap
- * Needs: ioctl removal power
+ * Needs: ioctl, removal, power
  */
 #include <ddk/wdm.h>
 #include "../include/solo_or_plug.h"

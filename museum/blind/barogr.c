@@ -7,7 +7,7 @@
  *
  * Device: Root\BAROGR
  * Rule: use-after-free, freed-queued-dpc, write-after-free, freed-while-in-use, wild-call
- * Needs: ioctl cancel schedule
+ * Needs: ioctl, cancel, schedule
  */
 #include <ddk/wdm.h>
 #include "../include/solo_or_plug.h"

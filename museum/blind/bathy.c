@@ -7,7 +7,7 @@
  *
  * Device: PCI\VEN_10B5&DEV_9050
  * Rule: irp-never-completed, request-forgotten, stuck, list-damaged, request-pending-after-remove
- * Needs: ioctl removal
+ * Needs: ioctl, removal
  */
 #include <ddk/wdm.h>
 #include "../include/solo_or_plug.h"
@@ -258,7 +258,7 @@ static NTSTATUS BathyBegin(PLUG *Plug, PCM_RESOURCE_LIST Translated)
 
     if (!NT_SUCCESS(status))
         return status;
-    /* nothing of the board's own asks for attention before there is somebody to give it */
+    /* nothing of the board's own asks for attention before there is someone to give it */
     CardWrite(&bathy->Card, REG_INTCSR, CardRead(&bathy->Card, REG_INTCSR) & ~(ULONG)(INTCSR_PCI | INTCSR_SOFTWARE));
     (VOID)CardRead(&bathy->Card, REG_INTCSR);
     status = CardConnect(&bathy->Card, Translated, BathyServe, bathy);

@@ -1,6 +1,6 @@
 /*
  * bindery: binds sheets to a book. A program hands over an order: where in its memory the sheets are, and how many bytes each has; the driver collects
- * them, and whoever reads the device reads the book that was bound last.
+ * them, and who reads the device reads the book that was bound last.
  *
  * The bug: the order stays in the program's memory and is read twice, once to add up the lengths for the allocation and once to copy the sheets: a program that
  * changes a length in between writes behind the book.

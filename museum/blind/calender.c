@@ -1,8 +1,8 @@
 /*
  * calender: presses batches of up to 16 numbers through the card. A work item gives it one number after the other and waits for the interrupt of each;
- * the request gets all results. A cancelled batch is pressed to its end, nobody gets it.
+ * the request gets all results. A cancelled batch is pressed to its end, no one gets it.
  *
- * The bug: only as long as there is a card, the worker is told to end and woken; at a surprise removal it waits for an interrupt that never comes, and so the
+ * The bug: only as long as there is a card, the worker is asked to end and woken; at a surprise removal it waits for an interrupt that never comes, and so the
  * removal waits for the worker.
  *
  * Device: PCI\VEN_1234&DEV_11E8

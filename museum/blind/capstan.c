@@ -2,7 +2,7 @@
  * CAPSTAN: a chart recorder behind a PLX PCI 9052. Twenty times a second the driver notes what the board measures in a trace of the last minute; programs read
  * it. While the device sleeps or is paused there is nothing to note: the memory is given back, and the trace begins anew afterwards.
  *
- * The bug: when the device wakes up the memory for the trace is asked for again, and nobody looks whether there was some; the next measurement is written to
+ * The bug: when the device wakes up the memory for the trace is asked for again, and no one looks whether there was some; the next measurement is written to
  * where the trace would be.
  *
  * Device: PCI\VEN_10B5&DEV_9050
@@ -71,7 +71,7 @@ static VOID NTAPI Tick(PKDPC dpc, PVOID context, PVOID a, PVOID b)
     KeReleaseSpinLockFromDpcLevel(&dev->Rig.Lock);
 }
 
-/* Lock held, or nobody there yet. */
+/* Lock held, or no one there yet. */
 static VOID Forget(DEV *dev)
 {
     if (dev->Trace != NULL)

@@ -7,7 +7,7 @@
  *
  * Device: PCI\VEN_10B5&DEV_9050
  * Rule: device-memory-not-mapped, wild-read, bad-pointer, freed-active-timer, use-after-free, card-without-power, wild-call
- * Needs: ioctl schedule removal power
+ * Needs: ioctl, schedule, removal, power
  */
 #include <ddk/wdm.h>
 #include "../include/solo_or_plug.h"

@@ -82,7 +82,7 @@ static JOB *CobblerNext(COBBLER *Cobbler)
     return job;
 }
 
-/* Jobs come only while the gate is open or somebody is behind it, so there are none when Stop is set. */
+/* Jobs come only while the gate is open or someone is behind it, so there are none when Stop is set. */
 static VOID NTAPI CobblerThread(PVOID Context)
 {
     COBBLER *cobbler = Context;

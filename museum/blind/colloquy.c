@@ -23,7 +23,7 @@
 static const GUID ColClass = {0x5a1c7d10, 0x43f2, 0x4b7e, {0x9c, 0x01, 0x4f, 0x4f, 0xca, 0x10, 0x70, 0x07}};
 
 typedef struct NOTE {
-    ULONG Seat;                 /* to whom, and when it is heard: from whom */
+    ULONG Seat;                 /* to whom, and when it has come: from whom */
     CHAR Text[60];
 } NOTE;
 
@@ -61,7 +61,7 @@ static ULONG ColSeatOf(PFILE_OBJECT File)
     return (ULONG)(ULONG_PTR)File->FsContext;
 }
 
-/* Whoever waits at this seat hears what was said to it. */
+/* Who waits at this seat learns what was said to it. */
 static VOID ColServe(COL *x, ULONG Seat)
 {
     for (;;) {

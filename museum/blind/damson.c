@@ -177,7 +177,7 @@ NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING Path)
     Driver->MajorFunction[IRP_MJ_CLOSE] = BoothNod;
     Driver->MajorFunction[IRP_MJ_DEVICE_CONTROL] = DamsonControl;
     status = BoothRaise(Driver, L"\\Device\\Damson", L"\\DosDevices\\Damson", sizeof(DAMSON), 0, &DamsonDevice);
-    if (NT_SUCCESS(status))     /* nobody can open it before DriverEntry has returned */
+    if (NT_SUCCESS(status))     /* no one can open it before DriverEntry has returned */
         ExInitializeFastMutex(&((DAMSON *)DamsonDevice->DeviceExtension)->Mutex);
     return status;
 }

@@ -3,11 +3,11 @@
  * buffer by the card, piece by piece of the buffer's scatter/gather list; reads wait their turn in a rack.
  *
  * The bug: cancelling the read that the card works at gives its scatter/gather list back and completes it at once, as the port
- * did for a signal; the card has no way to stop and goes on storing into pages that belong to somebody else by then.
+ * did for a signal; the card has no way to stop and goes on storing into pages that belong to someone else by then.
  *
  * Device: PCI\VEN_1234&DEV_11E8
  * Rule: dma-unlocked-while-mapped, wild-dma, dma-after-unmap, register-write-ignored
- * Needs: ioctl cancel device
+ * Needs: ioctl, cancel, device
  */
 #include <ddk/wdm.h>
 #include "../include/solo_or_plug.h"
@@ -205,7 +205,7 @@ static VOID NTAPI DigiMapped(PDEVICE_OBJECT DeviceObject, PIRP Irp, PSCATTER_GAT
     if (reached && !down)
         return;
     DigiPut(digi, List);
-    /* which goes on with the next; before the device counts as idle, so that whoever waits for that waits for the DPC, too */
+    /* which goes on with the next; before the device counts as idle, so that who waits for that waits for the DPC, too */
     KeInsertQueueDpc(&digi->Dpc, NULL, NULL);
     DigiOver(digi, current, reached, STATUS_DEVICE_CONFIGURATION_ERROR, 0);
 }

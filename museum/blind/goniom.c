@@ -6,7 +6,7 @@
  * within the registers, and the read leaves the mapping. (Linux's simple_read_from_buffer took care of it.)
  *
  * Device: PCI\VEN_10B5&DEV_9050
- * Rule: device-access-past-mapping, wild-read, bad-pointer, io-space-outside
+ * Rule: device-memory-not-mapped, device-access-past-mapping, wild-read, bad-pointer
  * Needs: ioctl
  */
 #include <ddk/wdm.h>

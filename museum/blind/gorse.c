@@ -1,6 +1,6 @@
 /*
  * gorse: tells programs of the two interrupt lines of a board behind a PLX bridge. A line is armed by a program; when it comes, it is
- * masked (the board keeps it up until it is served), all that wait are told, and it can be armed again.
+ * masked (the board keeps it up until it is served), all that wait learn of it, and it can be armed again.
  *
  * The bug: arming and disarming read, change and write the bridge's interrupt register without keeping the service routine away, which
  * does the same. A line that it masks in between is unmasked again behind its back, or what another request has armed is lost.
@@ -29,7 +29,7 @@ typedef struct GORSE {
     volatile LONG Came;         /* lines that the service routine has seen, and the DPC has not */
     KDPC Dpc;
     PEN Waiters;                /* its lock guards Untold, too */
-    ULONG Untold;               /* lines that came while nobody waited */
+    ULONG Untold;               /* lines that came while no one waited */
 } GORSE;
 
 typedef struct CHANGE {
@@ -74,7 +74,7 @@ static VOID NTAPI GorseDpc(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argu
 {
     GORSE *gorse = Context;
     ULONG lines = (ULONG)InterlockedExchange(&gorse->Came, 0);
-    LIST_ENTRY told;
+    LIST_ENTRY due;
     PIRP irp;
 
     UNREFERENCED_PARAMETER(Dpc);
@@ -82,15 +82,15 @@ static VOID NTAPI GorseDpc(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argu
     UNREFERENCED_PARAMETER(Argument2);
     if (lines == 0)
         return;
-    InitializeListHead(&told);
+    InitializeListHead(&due);
     KeAcquireSpinLockAtDpcLevel(&gorse->Waiters.Lock);
     while ((irp = PenNext(&gorse->Waiters, NULL)) != NULL)
-        InsertTailList(&told, &irp->Tail.Overlay.ListEntry);
-    if (IsListEmpty(&told))
+        InsertTailList(&due, &irp->Tail.Overlay.ListEntry);
+    if (IsListEmpty(&due))
         gorse->Untold |= lines;
     KeReleaseSpinLockFromDpcLevel(&gorse->Waiters.Lock);
-    while (!IsListEmpty(&told)) {
-        irp = CONTAINING_RECORD(RemoveHeadList(&told), IRP, Tail.Overlay.ListEntry);
+    while (!IsListEmpty(&due)) {
+        irp = CONTAINING_RECORD(RemoveHeadList(&due), IRP, Tail.Overlay.ListEntry);
         *(ULONG *)irp->AssociatedIrp.SystemBuffer = lines;
         Settle(irp, STATUS_SUCCESS, sizeof(ULONG));
     }

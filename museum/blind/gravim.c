@@ -7,7 +7,7 @@
  *
  * Device: PCI\VEN_1234&DEV_11E8
  * Rule: double-completion, use-after-free, irp-damaged, not-an-irp
- * Needs: ioctl schedule device
+ * Needs: ioctl, schedule, device
  */
 #include <ddk/wdm.h>
 #include "../include/solo_or_plug.h"

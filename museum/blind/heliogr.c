@@ -225,7 +225,7 @@ static VOID HelWake(HULL *h)
     PlxWake(&((HEL *)h)->Plx);
 }
 
-/* A file is closed, or the device goes: whoever still waits waits no longer. */
+/* A file is closed, or the device goes: who still waits waits no longer. */
 static VOID HelDrop(HULL *h, PFILE_OBJECT File, NTSTATUS Status)
 {
     HEL *x = (HEL *)h;

@@ -1,5 +1,5 @@
 /*
- * hostelry: a guest book. While it is started the device is told by PnP which disks come and go; the last 16 guests are kept, and a program reads them one
+ * hostelry: a guest book. While it is started the device learns from PnP which disks come and go; the last 16 guests are kept, and a program reads them one
  * by one, or waits for the next.
  *
  * The bug: the notification is registered at each start, but it is taken back only when the device object goes: after a stop and a second start the first

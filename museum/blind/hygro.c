@@ -7,7 +7,7 @@
  *
  * Device: Root\HYGRO
  * Rule: bad-pointer, wild-read, object-not-initialized, not-a-thread, trap
- * Needs: removal failure
+ * Needs: removal, failure
  */
 #include <ddk/wdm.h>
 #include "../include/solo_or_plug.h"

@@ -2,7 +2,7 @@
  * juniper: counters that programs share by number. A handle joins a counter, which is made when the first one joins and goes when the
  * last one parts; all that have joined add to the same total and read it.
  *
- * The bug: the last one to part counts the users down before it takes the lock of the list. Whoever joins in between finds the counter
+ * The bug: the last one to part counts the users down before it takes the lock of the list. Who joins in between finds the counter
  * in the list, with no users, and goes on with it while it is unlinked and freed.
  *
  * Device: none

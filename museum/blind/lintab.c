@@ -7,7 +7,7 @@
  *
  * Device: none
  * Rule: use-after-free, double-free
- * Needs: ioctl failure
+ * Needs: ioctl, failure
  */
 #include <ddk/wdm.h>
 #include "../include/solo_or_plug.h"

@@ -32,7 +32,7 @@ typedef struct ENTRY {
 typedef struct NUTMEG {
     SHELL Shell;
     WINDOW Card;
-    KEVENT Free;                        /* a synchronization event: whoever uses the card has it */
+    KEVENT Free;                        /* a synchronization event: who uses the card has it */
     KSPIN_LOCK Lock;
     ULONG First, Count;                 /* with the lock */
     ENTRY Entries[NUTMEG_KEPT];

@@ -7,7 +7,7 @@
  *
  * Device: PCI\VEN_10B5&DEV_9050
  * Rule: register-update-race, register-update-lost
- * Needs: ioctl schedule
+ * Needs: ioctl, schedule
  */
 #include <ddk/wdm.h>
 #include "../include/solo_or_plug.h"

@@ -2,12 +2,12 @@
  * oscillo: an oscilloscope whose trace lies in the card's memory (QEMU's edu: 4096 bytes). A read has the card move the trace
  * into the program's buffer, in as many runs as the buffer has pieces that are contiguous for the card.
  *
- * The bug: the length that MapTransfer gives back is ignored, so the card is told to move all of the buffer to where its first
+ * The bug: the length that MapTransfer gives back is ignored, so the card is asked to move all of the buffer to where its first
  * piece is; a buffer of two pages that are not neighbours leads the card into memory that is not the buffer's.
  *
  * Device: PCI\VEN_1234&DEV_11E8
  * Rule: dma-length-of-whole, dma-behind-mapping, wild-dma, dma-outside-mdl
- * Needs: ioctl device
+ * Needs: ioctl, device
  */
 #include <ddk/wdm.h>
 #include "../include/solo_or_plug.h"

@@ -2,7 +2,7 @@
  * pergola: up to 32 vines, each a piece of memory of its own length which programs plant, write to, read from and cut. Vines stay when the handle that
  * planted them is closed; the driver cuts them when it is unloaded.
  *
- * The bug: a new vine gets its place before its memory is allocated; if there is none for it, the vine is freed, but its place still has it, and whoever asks
+ * The bug: a new vine gets its place before its memory is allocated; if there is none for it, the vine is freed, but its place still has it, and who asks
  * for it, cuts it or unloads the driver uses what is freed.
  *
  * Device: none

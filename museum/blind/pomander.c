@@ -1,5 +1,5 @@
 /*
- * POMANDER: notices for whoever wants them. Each handle is a listener; a program waits at its handle for the next notice, and a program that has one to give
+ * POMANDER: notices for those who want them. Each handle is a listener; a program waits at its handle for the next notice, and a program that has one to give
  * sends it to one request of each listener.
  *
  * The bug: the sender goes through the list of listeners and lets the lock go to end each listener's request, with the next listener noted before. When that
@@ -28,7 +28,7 @@ typedef struct _NOTICE {
 typedef struct _LISTENER {
     LIST_ENTRY Link;
     ROW Waiting;
-    ULONG Heard;
+    ULONG Known;
 } LISTENER;
 
 static struct {
@@ -67,7 +67,7 @@ static ULONG Send(NOTICE *notice)
         irp = RowTake(&listener->Waiting, NULL);
         if (irp == NULL)
             continue;
-        listener->Heard++;
+        listener->Known++;
         count++;
 #ifndef FIXED
         KeReleaseSpinLock(&Hall.Lock, irql);
@@ -160,7 +160,7 @@ static NTSTATUS PomanderControl(TASK *task)
             return STATUS_BUFFER_TOO_SMALL;
         KeAcquireSpinLock(&Hall.Lock, &irql);
         ((PULONG)task->Buffer)[0] = Hall.Count;
-        ((PULONG)task->Buffer)[1] = listener->Heard;
+        ((PULONG)task->Buffer)[1] = listener->Known;
         KeReleaseSpinLock(&Hall.Lock, irql);
         task->Info = 2 * sizeof(ULONG);
         return STATUS_SUCCESS;

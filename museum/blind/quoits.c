@@ -1,5 +1,5 @@
 /*
- * quoits: a service for programs that want to be told when a time is over: a request gives a number of milliseconds and is completed
+ * quoits: a service for programs that want to learn when a time is over: a request gives a number of milliseconds and is completed
  * when they have passed. Every request has a timer of its own, so any number of them can run side by side.
  *
  * The bug: the cancel routine frees the block with the timer and its DPC without regard to whether the timer could be taken back: if

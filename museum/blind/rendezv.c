@@ -56,7 +56,7 @@ static BOOLEAN RendTake(REND *x, PIRP Irp)
     return TRUE;
 }
 
-/* Who waits at the place, if somebody does. Lock is held. */
+/* Who waits at the place, if someone does. Lock is held. */
 static PIRP RendFind(REND *x, ULONG Place)
 {
     PLIST_ENTRY e;

@@ -112,7 +112,7 @@ static NTSTATUS SaffronFactorial(SAFFRON *Saffron, ULONG Of, ULONG *Result)
         InterlockedIncrement(&Saffron->Known);
     } else {
         ExAcquireResourceExclusiveLite(&Saffron->Lock, TRUE);
-        if (!Saffron->Have[Of]) {                   /* nobody else has had it computed in the meantime */
+        if (!Saffron->Have[Of]) {                   /* no one else has had it computed in the meantime */
             status = EduCompute(&Saffron->Card, Of, &Saffron->Results[Of]);
             if (NT_SUCCESS(status)) {
                 Saffron->Have[Of] = TRUE;

@@ -2,12 +2,12 @@
  * spectro: a spectrometer whose lamp follows a curve in the card's memory (QEMU's edu: 4096 bytes). What a program writes is
  * moved there by the card, piece by piece of the buffer's scatter/gather list; writes wait their turn in a rack.
  *
- * The bug: when the scatter/gather list cannot be had the status is handed to the callers, as Linux would have it, and nobody
+ * The bug: when the scatter/gather list cannot be had the status is handed to the callers, as Linux would have it, and no one
  * completes the request, which was marked pending when it got into the rack; its writer and later the removal wait for ever.
  *
  * Device: PCI\VEN_1234&DEV_11E8
  * Rule: irp-never-completed, request-forgotten, stuck, request-pending-after-remove, request-pending-after-surprise-removal
- * Needs: ioctl failure
+ * Needs: ioctl, failure
  */
 #include <ddk/wdm.h>
 #include "../include/solo_or_plug.h"
@@ -154,7 +154,7 @@ static VOID NTAPI SpectroMapped(PDEVICE_OBJECT DeviceObject, PIRP Irp, PSCATTER_
     if (reached && !down)
         return;
     SpectroPut(spectro, List);
-    /* which goes on with the next; before the device counts as idle, so that whoever waits for that waits for the DPC, too */
+    /* which goes on with the next; before the device counts as idle, so that who waits for that waits for the DPC, too */
     KeInsertQueueDpc(&spectro->Dpc, NULL, NULL);
     SpectroOver(spectro, current, reached, STATUS_DEVICE_CONFIGURATION_ERROR, 0);
 }

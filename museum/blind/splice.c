@@ -8,7 +8,7 @@
  * Device: none
  * Compiler: clang
  * Rule: double-fetch, pool-overrun
- * Needs: ioctl schedule
+ * Needs: ioctl, schedule
  */
 /* clang for Windows does not say that it is a GNU compiler, as mingw's headers would like; and has no 3DNow! any more */
 #define __GNUC__ 4

@@ -7,7 +7,7 @@
  *
  * Device: none
  * Rule: divide-error, pool-overrun, zero-bytes, wild-read, wild-write
- * Needs: registry ioctl
+ * Needs: registry, ioctl
  */
 #include <ddk/wdm.h>
 #include "../include/solo_or_plug.h"

@@ -1,5 +1,5 @@
 /*
- * telex: an exchange between programs. Whoever opens the device is an office with an inbox; what one office writes lands in
+ * telex: an exchange between programs. Who opens the device is an office with an inbox; what one office writes lands in
  * the inboxes of all others, and a read waits until there is something in one's own.
  *
  * The bug: the office is freed at IRP_MJ_CLEANUP, which the port took for Linux's release; a read or write that another thread
@@ -7,7 +7,7 @@
  *
  * Device: none
  * Rule: use-after-free, write-after-free, wild-read
- * Needs: ioctl cancel schedule
+ * Needs: ioctl, cancel, schedule
  */
 #include <ddk/wdm.h>
 #include "../include/solo_or_plug.h"

@@ -7,7 +7,7 @@
  *
  * Device: PCI\VEN_1234&DEV_11E8
  * Rule: irp-never-completed, request-forgotten, request-timed-out
- * Needs: ioctl power
+ * Needs: ioctl, power
  */
 #include <ddk/wdm.h>
 #include "../include/solo_or_plug.h"
@@ -66,7 +66,7 @@ static BOOLEAN NTAPI ViscMute(PVOID Context)
     return TRUE;
 }
 
-/* Hands the card the next request that nobody cancels. */
+/* Hands the card the next request that no one cancels. */
 static VOID ViscNext(VISCOS *Visc)
 {
     for (;;) {

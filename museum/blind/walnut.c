@@ -3,7 +3,7 @@
  * The card moves them by packet-based DMA between its memory and a page of the driver's; the driver looks whether it is done.
  *
  * The bug: an address that the card cannot reach makes the adapter control routine give the transfer up, but it returns the value by
- * which the map registers stay allocated, and nobody frees them.
+ * which the map registers stay allocated, and no one frees them.
  *
  * Device: PCI\VEN_1234&DEV_11E8
  * Rule: dma-map-registers-leak
@@ -22,7 +22,7 @@ typedef struct WALNUT {
     PUCHAR Page;                /* one page */
     PMDL Mdl;                   /* of it */
     BOOLEAN Lent;               /* a card that never ended has the page */
-    KEVENT Free;                /* a synchronization event: whoever uses the page and what follows has it */
+    KEVENT Free;                /* a synchronization event: who uses the page and what follows has it */
     KEVENT Mapped;              /* the control routine has run */
     PVOID MapRegisters;
     ULONG Offset;

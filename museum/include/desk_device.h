@@ -12,7 +12,7 @@ typedef struct _DESK_OPS {
     NTSTATUS (*Control)(TASK *task);
     NTSTATUS (*Read)(TASK *task);
     NTSTATUS (*Write)(TASK *task);
-    VOID (*Farewell)(VOID);             /* at unload, when nobody can ask any more */
+    VOID (*Farewell)(VOID);             /* at unload, when no one can ask any more */
 } DESK_OPS;
 
 static struct {

@@ -2,7 +2,7 @@
  * hull.h: the function driver of a PnP device.
  *
  * Requests that need the hardware take turns: Ask gives them to HullSail, and HullTurn calls Begin for one after the other, but only while the device is
- * started, in D0, and nobody has asked to stop it; until then they wait on the quay and can be cancelled. Begin (IRQL <= DISPATCH_LEVEL) either answers at once
+ * started, in D0, and no one has asked to stop it; until then they wait on the quay and can be cancelled. Begin (IRQL <= DISPATCH_LEVEL) either answers at once
  * or leaves the request with the crane and lets the hardware work. HullReady says that the hardware is free for the next one. A request at the crane can be
  * cancelled; that alone does not free the hardware.
  *

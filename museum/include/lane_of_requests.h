@@ -1,6 +1,6 @@
 /*
  * lane.h: a card that does one thing at a time. Requests wait in one pen; the one that the card works at is in another, so that
- * it can be cancelled as well: the card then goes on for nobody, and the next request starts when it is done.
+ * it can be cancelled as well: the card then goes on for no one, and the next request starts when it is done.
  */
 #ifndef PP_LANE_H
 #define PP_LANE_H

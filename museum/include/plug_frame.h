@@ -250,7 +250,7 @@ static inline NTSTATUS NTAPI PlugForward(PDEVICE_OBJECT DeviceObject, PIRP Irp)
 
 /* ---- power ---- */
 
-/* A device that stays asleep in a system that works: nobody need wait for it. */
+/* A device that stays asleep in a system that works: no one need wait for it. */
 static inline VOID PlugLamed(PLUG *Plug)
 {
     BOOLEAN asleep;

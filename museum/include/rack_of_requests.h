@@ -53,7 +53,7 @@ static inline BOOLEAN RackAddLocked(RACK *Rack, PIRP Irp, BOOLEAN First)
     return TRUE;
 }
 
-/* The first request (of File, if there is one) that nobody is cancelling; it cannot be cancelled any more. */
+/* The first request (of File, if there is one) that no one is cancelling; it cannot be cancelled any more. */
 static inline PIRP RackTakeLocked(RACK *Rack, PFILE_OBJECT File)
 {
     PLIST_ENTRY link = Rack->Waiting.Flink;

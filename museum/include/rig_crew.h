@@ -1,6 +1,6 @@
 /*
  * crew.h: a device that does one job at a time, for a rig. All requests stay in one row, also the one that the device works for: so each can be cancelled at
- * any time, and what the device then still does is for nobody. The request it works for carries the job's number.
+ * any time, and what the device then still does is for no one. The request it works for carries the job's number.
  */
 #ifndef CREW_H
 #define CREW_H
@@ -8,7 +8,7 @@
 typedef struct _CREW {
     RIG *Rig;
     ROW Row;
-    BOOLEAN Busy;                           /* the device works, for a request or for nobody */
+    BOOLEAN Busy;                           /* the device works, for a request or for no one */
     ULONG_PTR Number;                       /* of the job */
     VOID (*Begin)(RIG *rig, PIRP irp);      /* lock held, device live: starts it */
 } CREW;
@@ -60,7 +60,7 @@ LOCAL PIRP CrewTake(CREW *crew)
     return NULL;
 }
 
-/* Lock held, from Up: the device is found at work for nobody. */
+/* Lock held, from Up: the device is found at work for no one. */
 LOCAL VOID CrewStale(CREW *crew)
 {
     crew->Busy = TRUE;

@@ -37,7 +37,7 @@ struct SHELL {
     PDEVICE_OBJECT Self, Below, Pdo;
     UNICODE_STRING Link;
     IO_REMOVE_LOCK Removal;
-    KEVENT Turn;                /* a synchronization event, set while nobody has the turn */
+    KEVENT Turn;                /* a synchronization event, set while no one has the turn */
     BOOLEAN Begun;              /* with the turn: Begin has succeeded, End has not been called */
     BOOLEAN Resting;            /* with the turn: Rest was called, Rouse has not been */
     BOOLEAN Gone;               /* with the turn: removed, in order or by surprise */
@@ -47,7 +47,7 @@ struct SHELL {
     LONG Gate;
     NTSTATUS Verdict;
     ULONG Inside;
-    KEVENT Empty;               /* nobody is inside */
+    KEVENT Empty;               /* no one is inside */
     PIO_WORKITEM RiseItem;
     PIRP Rising;                /* the request for D0 that RiseItem ends */
 };
@@ -100,7 +100,7 @@ FRAME VOID ShellLeave(SHELL *Shell)
     KeReleaseSpinLock(&Shell->Held.Lock, irql);
 }
 
-/* Holds or bars the gate. With Wait (at PASSIVE_LEVEL, with the turn) nobody is inside when it returns. */
+/* Holds or bars the gate. With Wait (at PASSIVE_LEVEL, with the turn) no one is inside when it returns. */
 FRAME VOID ShellShut(SHELL *Shell, LONG Gate, NTSTATUS Verdict, BOOLEAN Wait)
 {
     BOOLEAN busy;

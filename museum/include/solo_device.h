@@ -8,7 +8,7 @@ typedef struct _SOLO {
     ULONG Flags;                /* DO_BUFFERED_IO or DO_DIRECT_IO */
 } SOLO;
 
-/* The device, which nobody can open yet. */
+/* The device, which no one can open yet. */
 static inline NTSTATUS SoloMake(PDRIVER_OBJECT DriverObject, const SOLO *Solo, PDEVICE_OBJECT *Device)
 {
     UNICODE_STRING name;

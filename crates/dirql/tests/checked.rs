@@ -207,7 +207,7 @@ fn an_answer_of_one_byte_that_repeats_is_the_drivers_own() {
     for method in [BUFFERED, OUT_DIRECT, NEITHER] {
         let code = code(34, method);
         let script =
-            format!(r"open \.\DirqlTouches as f; ioctl f {code:#x} out 32 expect STATUS_SUCCESS; close f");
+            format!(r"open \\.\DirqlTouches as f; ioctl f {code:#x} out 32 expect STATUS_SUCCESS; close f");
         played(alone("touches").checked(true), &script).expect_clean();
     }
 }

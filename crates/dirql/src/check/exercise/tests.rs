@@ -415,8 +415,9 @@ fn an_event_is_the_drivers_alone_as_a_timer_runs_out() {
 #[test]
 fn inputs_of_a_word_that_a_code_succeeds_with_are_tried_short() {
     let mut survey = surveyed("unit", false);
-    let sizes =
-        |survey: &Survey| titled(&exercises(survey, 100), "ioctl 0x222000 of all sizes")[0].script.clone();
+    let sizes = |survey: &Survey| {
+        titled(&exercises(survey, 100), "ioctl 0x222000 of u32:0 of all sizes")[0].script.clone()
+    };
     let short = "ioctl h 0x222000 in fill:0x4:12 out 12";
     assert!(!sizes(&survey).contains(short));
     survey.operations[1].command = "ioctl h 0x222000 in fill:0x4:64 out 64".to_owned();
@@ -429,7 +430,7 @@ fn what_programs_of_32_bits_are_answered_lists_several() {
     let mut survey = surveyed("unit", false);
     survey.serves_32_bits = true;
     let all = exercises(&survey, 100);
-    let sizes = &titled(&all, "ioctl 0x222000 of all sizes by a program of 32 bits")[0];
+    let sizes = &titled(&all, "ioctl 0x222000 of u32:0 of all sizes by a program of 32 bits")[0];
     let first = "ioctl h 0x222004 in u32:0; wait 20ms";
     assert_eq!(sizes.script.matches(first).count(), 6, "{}", sizes.script);
 }

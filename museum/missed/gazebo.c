@@ -2,7 +2,7 @@
  * gazebo: a rain gauge in the garden. Each tip of its bucket is an edge on the board's first interrupt line, each knock of the watchman one on the second.
  * Programs ask how often it tipped, start again at nothing, or wait for the next tip.
  *
- * The bug: the interrupt line is shared, and the service routine is not told that the card sleeps: each interrupt of another device on the line has it read
+ * The bug: the interrupt line is shared, and the service routine does not know that the card sleeps: each interrupt of another device on the line has it read
  * registers of a card that is in D3.
  *
  * Device: PCI\VEN_10B5&DEV_9050
