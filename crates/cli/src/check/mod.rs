@@ -86,9 +86,13 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
         }
     };
     let campaign = Campaign { arguments: &arguments, more, stop, progress };
-    // Its driver offers the same, and to ask it all again takes long where a line is busy.
     let of_more = |more: Option<Vec<String>>| -> Result<Option<(Survey, Vec<String>)>> {
         let Some(more) = more else { return Ok(None) };
+        if !survey.is_hardware {
+            // A word may be another device's number.
+            return Ok(campaign.survey(Extent::Requests, &more)?.ok().map(|found| (found, more)));
+        }
+        // The driver offers the same, and to ask it all again takes long where a line is busy.
         let found = campaign.survey(Extent::Start, &more)?.ok();
         Ok(found.map(|found| (found.with_requests_of(&survey), more)))
     };
