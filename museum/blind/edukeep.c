@@ -208,7 +208,11 @@ static VOID FreeDma(PKEEP x, BOOLEAN Still)
         return;
     }
     if (x->Adapter) {
+        KIRQL Irql;
+
+        KeRaiseIrql(DISPATCH_LEVEL, &Irql);
         Unmap(x);
+        KeLowerIrql(Irql);
         x->Adapter->DmaOperations->PutDmaAdapter(x->Adapter);
     }
     if (x->Mdl)

@@ -152,8 +152,13 @@ impl<'c> Campaign<'c> {
 /// Rules of requests that are not completed.
 pub(super) const NEVER_ENDS: [&str; 2] = ["irp-never-completed", "stuck"];
 
-/// Rules about what a late card still uses, and about what is left to such a card for ever, so that it may.
-const KEPT_FROM_LATE_CARDS: [&str; 3] = ["dma-after-unmap", "dma-adapter-leak", "common-buffer-leak"];
+/// The rule about what a late card still uses.
+const USED_BY_LATE_CARDS: &str = "dma-after-unmap";
+/// Rules about what is left to such a card for ever, so that it may.
+const LEFT_TO_LATE_CARDS: [&str; 4] =
+    ["common-buffer-leak", "contiguous-memory-leak", "dma-adapter-leak", "dma-map-registers-leak"];
+/// The rule about what describes that: its MDL, say.
+const LEFT_WITH_IT: &str = "pool-leak";
 
 /// The rule about commands that a busy card ignores: a card that answers nothing at all is no busy one.
 const IGNORED: &str = "register-write-ignored";
@@ -172,7 +177,10 @@ pub fn causes(report: &Report, exercise: &Exercise) -> Vec<Cause> {
     }
     let has = |platform: &str| exercise.more.iter().any(|option| option.starts_with(platform));
     if has(LATE_CARDS) || has(SILENT_CARDS) {
-        causes.retain(|cause| !KEPT_FROM_LATE_CARDS.contains(&&*cause.rule));
+        let is_left = |cause: &Cause| LEFT_TO_LATE_CARDS.contains(&&*cause.rule);
+        let leaves = causes.iter().any(is_left);
+        let is_with_it = |cause: &Cause| leaves && cause.rule == LEFT_WITH_IT;
+        causes.retain(|cause| cause.rule != USED_BY_LATE_CARDS && !is_left(cause) && !is_with_it(cause));
     }
     if has(SILENT_CARDS) {
         causes.retain(|cause| cause.rule != IGNORED);
