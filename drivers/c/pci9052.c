@@ -302,7 +302,7 @@ static NTSTATUS NTAPI DeviceIsUp(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
         if (Extension->Asleep) { /* else requests are under way; only power requests, which come one at a time, change it */
             if (Enter(Extension)) {
                 ClearStatus(Extension);
-                Unmask(Extension);
+                Wake(Extension);
                 Leave(Extension);
             }
             SetBar(Extension, BarAsleep, FALSE);

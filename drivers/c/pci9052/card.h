@@ -65,6 +65,7 @@ typedef struct _DEVICE_EXTENSION {
     KTIMER PollTimer;
     KDPC PollDpc;
     BOOLEAN SeenDone, SeenOutside; /* the service routine's */
+    BOOLEAN Awake;                 /* likewise: a request may come to unmask a card that has been sent to sleep since */
 
     KSPIN_LOCK Gate; /* guards the four below, and Idle with Busy */
     BOOLEAN Closed, Paused, Asleep;

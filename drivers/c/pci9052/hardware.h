@@ -96,13 +96,26 @@ static BOOLEAN NTAPI Isr(PKINTERRUPT Interrupt, PVOID Context)
 
 static BOOLEAN NTAPI UnmaskIt(PVOID Context)
 {
-    WriteLcr(Context, LCR_INTCSR, INTCSR_WORKING);
+    PDEVICE_EXTENSION Extension = Context;
+
+    if (Extension->Awake) {
+        WriteLcr(Extension, LCR_INTCSR, INTCSR_WORKING);
+    }
     return TRUE;
+}
+
+static BOOLEAN NTAPI WakeIt(PVOID Context)
+{
+    ((PDEVICE_EXTENSION)Context)->Awake = TRUE;
+    return UnmaskIt(Context);
 }
 
 static BOOLEAN NTAPI QuietIt(PVOID Context)
 {
-    WriteLcr(Context, LCR_INTCSR, 0);
+    PDEVICE_EXTENSION Extension = Context;
+
+    Extension->Awake = FALSE;
+    WriteLcr(Extension, LCR_INTCSR, 0);
     return TRUE;
 }
 
@@ -138,6 +151,11 @@ static BOOLEAN NTAPI TakeIt(PVOID Context)
 static VOID Unmask(PDEVICE_EXTENSION Extension)
 {
     KeSynchronizeExecution(Extension->Interrupt, UnmaskIt, Extension);
+}
+
+static VOID Wake(PDEVICE_EXTENSION Extension)
+{
+    KeSynchronizeExecution(Extension->Interrupt, WakeIt, Extension);
 }
 
 static VOID Quiet(PDEVICE_EXTENSION Extension)
@@ -287,7 +305,7 @@ static NTSTATUS TakeHardware(PDEVICE_EXTENSION Extension, PCM_RESOURCE_LIST Tran
         return Status;
     }
     ExReInitializeRundownProtection(&Extension->Users); /* who is interrupted comes in */
-    Unmask(Extension);
+    Wake(Extension);
     Extension->HasHardware = TRUE;
     DbgPrint("pci9052: started, vector %u at IRQL %u\n", Given.Line->u.Interrupt.Vector, Given.Line->u.Interrupt.Level);
     return STATUS_SUCCESS;

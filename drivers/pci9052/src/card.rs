@@ -84,7 +84,7 @@ impl Function for Card {
             return Err(NtStatus::INVALID_DEVICE_STATE);
         }
         if let Some(hardware) = device.hardware.enter(passive) {
-            hardware.unmask(passive);
+            hardware.wake(passive);
         }
         device.held.open(passive);
         let enabled = device.interface.enable(passive);
@@ -141,7 +141,7 @@ impl Function for Card {
     fn power_up(device: &Device<Self>, level: &mut DispatchOrBelow) {
         if let Some(hardware) = device.hardware.enter(level) {
             hardware.windows.clear_status();
-            hardware.unmask(level);
+            hardware.wake(level);
         }
         device.held.wake(level);
         transfer::settle(device, level);

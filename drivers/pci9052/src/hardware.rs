@@ -47,7 +47,12 @@ impl Hardware {
         Ok(hardware)
     }
 
-    /// Enables interrupts.
+    /// Is in use from now on.
+    pub(crate) fn wake<L: AtMostDispatch>(&self, level: &mut L) {
+        self.interrupt.synchronize(level, |isr, _| isr.wake());
+    }
+
+    /// Enables interrupts, if it is in use.
     pub(crate) fn unmask<L: AtMostDispatch>(&self, level: &mut L) {
         self.interrupt.synchronize(level, |isr, _| isr.unmask());
     }

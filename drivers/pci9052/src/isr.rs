@@ -35,6 +35,8 @@ pub(crate) struct Isr {
     windows: Shared<Windows>,
     counters: Shared<Counters>,
     seen: Seen,
+    /// The card has power, and is to interrupt: a request that began before it was sent to sleep may come to enable interrupts after that.
+    is_awake: bool,
 }
 
 /// What it saw since the DPC last asked.
@@ -48,16 +50,25 @@ pub(crate) struct Seen {
 
 impl Isr {
     pub(crate) fn new(windows: Shared<Windows>, counters: Shared<Counters>) -> Self {
-        Self { windows, counters, seen: Seen::default() }
+        Self { windows, counters, seen: Seen::default(), is_awake: false }
     }
 
-    /// Interrupts may come, a masked LINTi1 too.
+    /// The card is in use from now on: interrupts may come.
+    pub(crate) fn wake(&mut self) {
+        self.is_awake = true;
+        self.unmask();
+    }
+
+    /// A masked LINTi1 interrupts again.
     pub(crate) fn unmask(&mut self) {
-        self.windows.lcr.write(INTCSR, INTCSR_WORKING);
+        if self.is_awake {
+            self.windows.lcr.write(INTCSR, INTCSR_WORKING);
+        }
     }
 
     /// No interrupts come any more.
     pub(crate) fn quiet(&mut self) {
+        self.is_awake = false;
         self.windows.lcr.write(INTCSR, 0);
     }
 

@@ -68,6 +68,17 @@ stories! {
             join one; join two; close a; close b");
     }
 
+    /// It begins to wait, and enables interrupts for that, when the card has been sent to sleep meanwhile.
+    fn a_waiter_and_a_loss_of_power(twin) {
+        for seed in seeds(128) {
+            let bench = || twin.bench(&["pci9052"]).processors(2).policy(Policy::random(seed));
+            holds(start(bench), "open DEV as card overlapped
+                t: async waits ioctl card WAIT
+                u: power d3; join u; join t; power d0
+                cancel card; join waits expect any; close card");
+        }
+    }
+
     fn transfers_and_the_end_of_their_process(twin) {
         at_random(twin, "pci9052,latency=2us", "process child
             child: open DEV as mine overlapped
