@@ -443,6 +443,17 @@ fn where_memory_is_little_requests_are_made_beyond_a_cards_reach_too() {
 }
 
 #[test]
+fn a_silent_card_answers_when_the_driver_has_given_up() {
+    let all = exercises(&surveyed("edu", true), 100);
+    let late = titled(&all, "where the card is silent and answers in the end");
+    assert!(!late.is_empty());
+    for exercise in late {
+        assert_eq!(exercise.more, ["--platform=silent-cards"]);
+        assert!(exercise.script.contains("; wait 210s; "), "longer than it is silent: {}", exercise.script);
+    }
+}
+
+#[test]
 fn numbers_whose_product_is_zero_stand_beside_an_address_that_is_the_kernels() {
     let mut survey = surveyed("unit", false);
     survey.operations[0].command =
