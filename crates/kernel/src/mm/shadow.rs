@@ -73,8 +73,10 @@ pub(crate) fn first_fresh(cx: &mut Cx<'_>, address: u64, length: u64) -> Option<
 }
 
 fn first_row(bytes: &[u8]) -> Option<usize> {
-    let all = [0, 1, 2, 3, 4, 5, 6, 7].map(|at| Fill::FRESH.from(at));
-    bytes.windows(FILL_IN_A_ROW).position(|row| all.iter().any(|fill| row == &fill[..FILL_IN_A_ROW]))
+    let of = |row: &[u8]| row.first_chunk::<FILL_IN_A_ROW>().map_or(0, |row| u32::from_le_bytes(*row));
+    // As words, which are compared at once: an application's data are looked at with each request.
+    let all = [0, 1, 2, 3, 4, 5, 6, 7].map(|at| of(&Fill::FRESH.from(at)));
+    bytes.windows(FILL_IN_A_ROW).position(|row| all.contains(&of(row)))
 }
 
 /// In a checked machine: an application gives a driver these bytes.

@@ -124,9 +124,10 @@ fn free_place(window: &Window, taken: &[Window]) -> Option<u64> {
 fn write_base(k: &mut Kernel, at: PciAddress, window: &Window) {
     let register = BASES + 4 * u16::from(window.bar);
     let [low, high] = [window.base, window.base >> 32].map(|half| (half & 0xFFFF_FFFF) as u32);
-    k.configuration().config_write(at, register, Width::Dword, low);
+    let hardware = k.configuration();
+    hardware.config_write(at, register, Width::Dword, low);
     if high != 0 {
-        k.configuration().config_write(at, register + 4, Width::Dword, high);
+        hardware.config_write(at, register + 4, Width::Dword, high);
     }
 }
 

@@ -6,15 +6,13 @@ use engine::mixed;
 use super::super::signals::cards_with_pins;
 use super::super::survey::Survey;
 use super::effort::{Kind, Plan};
-use super::registers::hold_by;
+use super::registers::{REGISTERS, hold_by};
 use super::steps::{asks, first_operations, opened, words};
 
 /// What a register holds: nothing, one low bit, counts, and much without one bit or another.
 const WORDS: [u32; 8] = [0, 1, 2, 0x100, 0xFFFF, 0x7FFF_FFFE, 0x7FFF_FFFF, 0x8000_0000];
 /// So many states of all registers, one after the other.
 const STATES: u64 = 12;
-/// So many words of a board's memory are set.
-const BOARD_REGISTERS: u32 = 16;
 /// An interrupt stays for so many accesses of the driver.
 const ACCESSES: u32 = 8;
 
@@ -48,9 +46,9 @@ fn interrupts(survey: &Survey) -> String {
 
 /// How all registers come to hold what they do in this state.
 fn hold_all(survey: &Survey, state: u64) -> String {
-    let word_at = |place: u32| WORDS[usize::try_from(mixed(state, place.into()) % 8).unwrap_or(0)];
+    let word_at = |at: u32| WORDS[usize::try_from(mixed(state, at.into()) % 8).unwrap_or(0)];
     let of_boards = survey.boards.iter().flat_map(|board| {
-        let all = (0..BOARD_REGISTERS).map(|place| 4 * place);
+        let all = (0..REGISTERS).map(|place| 4 * place);
         all.map(move |at| format!("poke {board} local+{at:x} {}", word_at(at)))
     });
     let of_cards = hold_by(survey, &|at| word_at(at)).into_iter();

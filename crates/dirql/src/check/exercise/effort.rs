@@ -1,5 +1,6 @@
 //! How often each sort of exercise is carried out, in hundredths of the usual, and the list that exercises are added to.
 
+use super::super::survey::Survey;
 use super::{Effort, Exercise, RACES, Stories};
 
 /// From this budget on as many calls fail, one in each attempt, as by the usual one.
@@ -49,6 +50,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// Of a driver of which this is known; with these options at first.
+    pub(super) fn new(survey: &Survey, budget: u64, more: Vec<String>) -> Self {
+        Self { all: Vec::new(), budget, more, card_is_unknown: !survey.signals.is_empty() }
+    }
+
     pub(super) fn add(&mut self, title: impl Into<String>, script: impl Into<String>, kind: Kind) {
         let share = |usual: u64| usual * self.budget / 100;
         // All of them, but for a look so short that they would be nearly all of it.

@@ -49,6 +49,7 @@ use surroundings::{of_32_bit_programs, of_stuck_eeprom, refused_later};
 use system::watched;
 use time_limits::as_timers_run_out;
 use under_way::{behind_cancelled, left, of_a_closed_handle, of_children, within_lives};
+use values::START;
 pub use values::{WithValues, exercises_with_values, registry_options};
 
 /// How often an exercise is carried out.
@@ -139,9 +140,8 @@ const METHOD_NEITHER: u32 = 3;
 /// What is to be tried, in this order. `budget` is how much of each, in hundredths of the usual.
 #[must_use]
 pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
-    let mut plan =
-        Plan { card_is_unknown: !survey.signals.is_empty(), all: Vec::new(), budget, more: Vec::new() };
-    plan.add("load, start, stop, remove and unload", "", Kind::Start);
+    let mut plan = Plan::new(survey, budget, Vec::new());
+    plan.add(START, "", Kind::Start);
     plan.add("the same on two processors", "", Kind::StartOnTwo);
     if survey.is_hardware {
         plan.more = vec!["--platform=shifted-bus".to_owned()];

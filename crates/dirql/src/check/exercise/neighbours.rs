@@ -14,8 +14,7 @@ const PULLED_BEHIND: usize = 12;
 /// What is tried with two devices more, cards that share an interrupt line or devices on no bus: `survey` is of a machine that has them, by the options `more`.
 #[must_use]
 pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) -> Vec<Exercise> {
-    let mut plan =
-        Plan { card_is_unknown: !survey.signals.is_empty(), all: Vec::new(), budget, more: more.to_vec() };
+    let mut plan = Plan::new(survey, budget, more.to_vec());
     let [_, one, other, ..] = survey.names.as_slice() else { return plan.all };
     let (of_two, beside, another) = match survey.is_hardware {
         true => ("of two cards that share a line", "beside a card of the line that", "card"),
@@ -116,8 +115,7 @@ fn second_card(survey: &Survey) -> Option<&str> {
 /// driver's and that other one, by the options `more`.
 #[must_use]
 pub fn exercises_on_busy_line(survey: &Survey, more: &[String], budget: u64) -> Vec<Exercise> {
-    let mut plan =
-        Plan { card_is_unknown: !survey.signals.is_empty(), all: Vec::new(), budget, more: more.to_vec() };
+    let mut plan = Plan::new(survey, budget, more.to_vec());
     let Some(device) = second_card(survey) else { return plan.all };
     let beside = |what: &str| format!("{what} beside a card that interrupts on its line");
     plan.add(beside("load, start, stop, remove and unload"), "", Kind::Start);

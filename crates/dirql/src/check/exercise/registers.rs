@@ -15,7 +15,7 @@ const HELD: [u32; 4] = [0x7FFF_FFFF, 0xFFFF, 0x100, 1];
 const HELD_SHORTLY: [u32; 2] = [0x7FFF_FFFF, 0x8000_FFFF];
 const SHORTLY: &str = "20ms";
 /// So many registers of each window.
-const REGISTERS: u32 = 16;
+pub(super) const REGISTERS: u32 = 16;
 
 /// So many interrupts come in a row.
 const INTERRUPTS: usize = 6;

@@ -55,8 +55,7 @@ const HIGH_MEMORY: &str = "--platform=high-memory";
 /// Requests on a computer with so much memory that a card does not reach all of it, where the others are made on one with little.
 #[must_use]
 pub fn exercises_beyond_reach(survey: &Survey, budget: u64) -> Vec<Exercise> {
-    let card_is_unknown = !survey.signals.is_empty();
-    let mut plan = Plan { card_is_unknown, all: Vec::new(), budget, more: vec![HIGH_MEMORY.to_owned()] };
+    let mut plan = Plan::new(survey, budget, vec![HIGH_MEMORY.to_owned()]);
     let title = |what: &str| format!("{what} where memory lies beyond the card's reach");
     plan.add(title(START), "", Kind::Plain);
     let Some(name) = survey.names.first() else { return plan.all };

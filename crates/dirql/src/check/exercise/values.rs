@@ -43,8 +43,7 @@ pub struct WithValues {
 #[must_use]
 pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
     let WithValues { all, usable, survey } = with;
-    let card_is_unknown = !survey.signals.is_empty();
-    let mut plan = Plan { card_is_unknown, all: Vec::new(), budget, more: registry_options(all) };
+    let mut plan = Plan::new(survey, budget, registry_options(all));
     let title = |what: &str| format!("{what} with the values in the registry that it asks for");
     plan.add(title(START), "", Kind::StartWithValues);
     if usable.len() < all.len() {
