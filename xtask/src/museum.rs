@@ -155,7 +155,7 @@ pub(crate) fn museum(root: &Path, names: &[String], budgets: &Budgets) -> Result
     let accused = seen.iter().filter(|seen| !seen.twin.is_empty()).count();
     println!("{found} of {} bugs found, {accused} twins accused", exhibits.len());
     if names.is_empty() && budgets.bugs == USUAL {
-        let text = table(&exhibits, &seen, (found, accused), budgets.twins);
+        let text = table(&exhibits, &seen, (found, accused), budgets.twins, &missed(root)?);
         drivers::write_if_changed(text.as_bytes(), &root.join("docs/museum.md"))?;
     }
     ensure!(found == exhibits.len() && accused == 0, "not every bug was found, or not every twin is clean");
@@ -171,12 +171,22 @@ const USUAL: u32 = 100;
 /// The folder of bugs that are known not to be found: no part of what is built or looked at.
 const MISSED: &str = "missed";
 
+/// The names of those bugs.
+fn missed(root: &Path) -> Result<Vec<String>> {
+    let sources = drivers::files_with(&root.join("museum").join(MISSED), "c")?;
+    let mut names: Vec<String> =
+        sources.iter().filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned())).collect();
+    names.sort_unstable();
+    Ok(names)
+}
+
 /// The text of `docs/museum.md`.
 fn table(
     exhibits: &[Exhibit],
     seen: &[Seen],
     (found, accused): (usize, usize),
     budget_of_twins: u32,
+    missed: &[String],
 ) -> String {
     let so_much = match budget_of_twins {
         USUAL => String::new(),
@@ -186,9 +196,11 @@ fn table(
         "# The museum of bugs\n\n\
          Small drivers with one bug each, as they cost teams weeks (`museum/`), and what `dirql check` says of them in its usual budget, given nothing but the \
          driver and its INF, until the bug is found. Each has a twin that is right and differs by the bug only. Written by `cargo xtask museum`: **{found} of {} bugs are found \
-         under a right name, {accused} twins are accused{so_much}.**\n\n\
+         under a right name, {accused} twins are accused{so_much}.** Not among them are {} that are known not to be found (`museum/missed`): {}.\n\n\
          | bug | what is wrong | shows by | found as | by this exercise |\n| --- | --- | --- | --- | --- |\n",
-        exhibits.len()
+        exhibits.len(),
+        missed.len(),
+        missed.join(", ")
     );
     for (exhibit, seen) in exhibits.iter().zip(seen) {
         let found = seen.found(exhibit);
@@ -248,23 +260,24 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    /// Where it is kept, so that what was interrupted goes on. It is gone if dirql or the driver is newer.
-    fn state(&self, dirql: &Path, budget: u32) -> Result<PathBuf> {
-        let state = self.image.with_extension(format!("{budget}.state"));
+    /// The answer in that file, if neither dirql nor the driver is newer.
+    fn kept(&self, dirql: &Path, file: &Path) -> Option<serde_json::Value> {
         let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
-        if let Ok(kept) = changed(&state)
-            && [dirql, self.image, &self.image.with_extension("inf")]
-                .into_iter()
-                .any(|other| changed(other).is_ok_and(|at| at > kept))
-        {
-            fs::remove_file(&state).with_context(|| format!("cannot delete {}", state.display()))?;
+        let kept = changed(file).ok()?;
+        let is_newer = |other: &Path| changed(other).is_ok_and(|at| at > kept);
+        if [dirql, self.image, &self.image.with_extension("inf")].into_iter().any(is_newer) {
+            return None;
         }
-        Ok(state)
+        serde_json::from_slice(&fs::read(file).ok()?).ok()
     }
 
-    /// The rules that the driver is said to break; or that there is no answer.
+    /// The rules that the driver is said to break; or that there is no answer. An answer is kept beside the driver, so that what was interrupted goes on.
     fn found(&self, root: &Path, budget: u32) -> Result<Vec<Found>> {
         let binary = root.join("target/release/dirql");
+        let file = self.image.with_extension(format!("{budget}.json"));
+        if let Some(answer) = self.kept(&binary, &file) {
+            return self.of_answer(&answer);
+        }
         let mut dirql = Command::new(&binary);
         dirql.arg("check").arg(self.image).args([
             "--json",
@@ -273,13 +286,25 @@ impl Check<'_> {
             "--budget",
             &budget.to_string(),
         ]);
-        dirql.arg("--state").arg(self.state(&binary, budget)?);
         if !self.until.is_empty() {
             dirql.args(["--until", &self.until.join(",")]);
         }
         let output = dirql.stderr(Stdio::null()).output().context("dirql cannot be started")?;
         let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
             .with_context(|| format!("`{}` did not write JSON", call::shown(&dirql)))?;
+        let found = self.of_answer(&answer)?;
+        if found.is_empty() && !output.status.success() {
+            return Ok(vec![Found {
+                rule: format!("no answer ({})", output.status),
+                exercise: String::new(),
+            }]);
+        }
+        fs::write(&file, &output.stdout).with_context(|| format!("cannot write {}", file.display()))?;
+        Ok(found)
+    }
+
+    /// The rules that `dirql check` names, each once.
+    fn of_answer(&self, answer: &serde_json::Value) -> Result<Vec<Found>> {
         let mut found: Vec<Found> = Vec::new();
         let findings = answer["findings"].as_array().context("dirql check lists its findings")?;
         for finding in findings.iter().flat_map(names_of) {
@@ -289,9 +314,6 @@ impl Check<'_> {
                 let exercise = finding["exercise"].as_str().unwrap_or_default().to_owned();
                 found.push(Found { rule: rule.to_owned(), exercise });
             }
-        }
-        if found.is_empty() && !output.status.success() {
-            found.push(Found { rule: format!("no answer ({})", output.status), exercise: String::new() });
         }
         Ok(found)
     }
