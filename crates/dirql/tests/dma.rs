@@ -266,6 +266,19 @@ fn a_card_that_goes_on_with_what_was_unmapped_is_told_with_who_mapped_and_who_un
 }
 
 #[test]
+fn of_a_card_that_is_later_than_a_time_limit_may_be_that_is_advice_and_the_driver_goes_on() {
+    let machine = start(|| bench(64).platform("silent-cards".parse().unwrap()));
+    set_up(&machine, of(64, true, CHANNEL));
+    write_and_read(&machine, 4096);
+    let file = machine.open(DEVICE).unwrap();
+    file.device_control(MISUSE, &AFTER_FLUSH.to_le_bytes(), 0).unwrap();
+    let _ = file.read(4096);
+    let report = machine.finish();
+    assert_eq!(rules(&report.findings), [("dma-after-time-limit", Tier::Advice)], "{report}");
+    assert!(report.verdict.is_none(), "{report}");
+}
+
+#[test]
 fn a_physical_address_works_without_an_iommu_and_is_told() {
     let (found, _) = misuse(of(64, true, CHANNEL), PHYSICAL, false);
     assert_eq!(rules(&found), [("dma-by-physical-address", Tier::Verifier)], "{found:?}");

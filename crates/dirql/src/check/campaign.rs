@@ -152,9 +152,7 @@ impl<'c> Campaign<'c> {
 /// Rules of requests that are not completed.
 pub(super) const NEVER_ENDS: [&str; 2] = ["irp-never-completed", "stuck"];
 
-/// The rule about what a late card still uses.
-const USED_BY_LATE_CARDS: &str = "dma-after-unmap";
-/// Rules about what is left to such a card for ever, so that it may.
+/// Rules about what is left for ever to a card that is later than the driver's time limit, so that it may use it.
 const LEFT_TO_LATE_CARDS: [&str; 4] =
     ["common-buffer-leak", "contiguous-memory-leak", "dma-adapter-leak", "dma-map-registers-leak"];
 /// The rule about what describes that: its MDL, say.
@@ -166,9 +164,9 @@ const IGNORED: &str = "register-write-ignored";
 /// The command by which a card is gone, and ends nothing any more.
 pub(super) const PULLED: &str = "surprise-remove";
 
-/// What is wrong with the driver by a run of an exercise. What a card transfers that is later than the driver's time limit is not: from such a transfer not
-/// every card can be kept. Nor is a request that is not completed where nothing is known of the card, and it is not pulled: it may be what such cards always end
-/// soon.
+/// What is wrong with the driver by a run of an exercise. Memory that is left to a card that is later than the driver's time limit is not: from its transfer
+/// not every card can be kept. Nor is a request that is not completed where nothing is known of the card, and it is not pulled: it may be what such cards always
+/// end soon.
 #[must_use]
 pub fn causes(report: &Report, exercise: &Exercise) -> Vec<Cause> {
     let mut causes = report.causes();
@@ -180,7 +178,7 @@ pub fn causes(report: &Report, exercise: &Exercise) -> Vec<Cause> {
         let is_left = |cause: &Cause| LEFT_TO_LATE_CARDS.contains(&&*cause.rule);
         let leaves = causes.iter().any(is_left);
         let is_with_it = |cause: &Cause| leaves && cause.rule == LEFT_WITH_IT;
-        causes.retain(|cause| cause.rule != USED_BY_LATE_CARDS && !is_left(cause) && !is_with_it(cause));
+        causes.retain(|cause| !is_left(cause) && !is_with_it(cause));
     }
     if has(SILENT_CARDS) {
         causes.retain(|cause| cause.rule != IGNORED);

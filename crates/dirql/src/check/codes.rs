@@ -5,7 +5,7 @@
 //! that was loaded; a branch takes that to where it goes, if that is further on. Branches back are not followed, nor calls, so what is found is a
 //! guess: [`super::Survey`] asks the driver which of these codes it knows.
 //! A code may be handed to another routine: numbers that are compared elsewhere are taken for codes if they are of a device type that one is known of, or
-//! of `FILE_DEVICE_UNKNOWN`; and a register from which such a number is taken is taken for one that holds a code.
+//! of `FILE_DEVICE_UNKNOWN`, halves of 64-bit numbers among them; and a register from which such a number is taken is taken for one that holds a code.
 //! Tables of codes in data, as some drivers search through, are found where they lie: by words that look like codes of one device type.
 //!
 //! Page: *Defining I/O Control Codes*.
@@ -179,6 +179,13 @@ impl<'a> Scan<'a> {
             Mnemonic::Mov if it.op0_kind() == OpKind::Register && it.op1_kind() == OpKind::Register => {
                 let held = known.get(&of).copied();
                 set(known, target, held);
+            }
+            // Two neighbours compared at once: a code, and the major function before it.
+            Mnemonic::Mov if it.op1_kind() == OpKind::Immediate64 => {
+                let pair = it.immediate64();
+                let halves = [pair & 0xFFFF_FFFF, pair >> 32].map(|half| u32::try_from(half).ok());
+                self.elsewhere.extend(halves.into_iter().flatten());
+                set(known, target, None);
             }
             Mnemonic::Mov if it.op0_kind() == OpKind::Register && value.is_some() => {
                 set(known, target, value.map(Held::Number));
@@ -450,6 +457,15 @@ mod tests {
         scan.code(bytes, 0x1000);
         assert_eq!(Vec::from_iter(scan.found.clone()), [0x9C40_6400]);
         assert_eq!(of_known_types(&scan.elsewhere, &scan.found), [0x9C40_A444]);
+    }
+
+    #[test]
+    fn a_code_may_be_compared_with_what_stands_before_it() {
+        // mov rax, 0FFFFFFFF000000FFh; and rax, [rdx+18h]; mov rdx, 22288400000000Eh; cmp rax, rdx
+        let bytes = b"\x48\xB8\xFF\x00\x00\x00\xFF\xFF\xFF\xFF\x48\x23\x42\x18\x48\xBA\x0E\x00\x00\x00\x84\x28\x22\x00\x48\x39\xD0";
+        let mut scan = Scan::new(&|_| None);
+        scan.code(bytes, 0x1000);
+        assert_eq!(of_known_types(&scan.elsewhere, &scan.found), [0x22_2884]);
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub(super) fn out(stage: &Stage, cx: &mut Cx<'_>, index: usize) -> Flow<Outcome>
     if matches!(command, Command::Poke { .. }) && outcome.is_ok() {
         owed::happened(stage, cx, stage.play.script.text_of(statement));
     }
+    if let Command::Close { handle } = command {
+        owed::closed(stage, cx, handle);
+    }
     if within.is_some() {
         patience::grant(cx, None);
     }

@@ -80,6 +80,8 @@ struct State {
     changed: u64,
     /// When requests were last cancelled, likewise.
     cancelled: u64,
+    /// The handle that was closed last, and when.
+    closed: Option<(u64, String)>,
     /// What the outside world did to a card last, as the script has it, and when.
     happened: Option<(u64, String)>,
     /// The main thread's object.
@@ -110,6 +112,7 @@ impl Stage {
             tolerant: false,
             changed: 0,
             cancelled: 0,
+            closed: None,
             happened: None,
             main: None,
             at: None,

@@ -40,6 +40,12 @@ pub(super) fn cancelled(stage: &Stage, cx: &mut Cx<'_>) {
     stage.with(|state| state.cancelled = now);
 }
 
+/// A handle is closed.
+pub(super) fn closed(stage: &Stage, cx: &mut Cx<'_>, handle: &str) {
+    let now = owed::time(cx);
+    stage.with(|state| state.closed = Some((now, handle.to_owned())));
+}
+
 /// The outside world has acted on a card.
 pub(super) fn happened(stage: &Stage, cx: &mut Cx<'_>, what: &str) {
     let now = owed::time(cx);
@@ -123,8 +129,12 @@ fn judge(
     // What a card is busy with ends late then, too.
     let is_cancelled = end == Some(NtStatus::CANCELLED) && asked < stage.with(|state| state.cancelled);
     let happened = stage.with(|state| state.happened.clone().filter(|(at, _)| *at > asked));
+    let closed = stage
+        .with(|state| state.closed.clone())
+        .is_some_and(|(at, handle)| at > asked && what.split(' ').nth(1) == Some(handle.as_str()));
     let ends = match (ends, &happened) {
         (Some(ends), _) => Ends::Behind(ends),
+        _ if closed => Ends::Closed,
         (None, Some((_, happened))) => Ends::Besides(happened),
         (None, None) => Ends::Alone,
     };

@@ -59,6 +59,13 @@ pub enum Promptness {
     Silent,
 }
 
+impl Promptness {
+    /// Whether what they do may come behind a driver's time limit, however long that is.
+    pub(crate) fn is_late(self) -> bool {
+        matches!(self, Self::AtLimit(_) | Self::Silent)
+    }
+}
+
 impl Default for Platform {
     fn default() -> Self {
         Self {

@@ -56,6 +56,8 @@ pub enum Ends<'a> {
     Behind(&'a str),
     /// By itself or by this, which the outside world has done to a card since.
     Besides(&'a str),
+    /// By itself, or as the handle is closed through which it was made, which has been closed since.
+    Closed,
 }
 
 /// The request whose end will be written to `status_block` is not over: `what` it is, as the script has it, what `ends` it, and after how long.
@@ -74,6 +76,7 @@ pub fn forgotten(
         let holder = if device.is_null() { "no driver" } else { &name };
         let expected = match ends {
             Ends::Alone => "Made alone it ends by itself".to_owned(),
+            Ends::Closed => "Made alone it ends when its handle is closed, and that is closed".to_owned(),
             Ends::Behind(other) => format!("It ends when `{other}` is made, and that has succeeded since"),
             Ends::Besides(event) => {
                 format!("It ends by itself or by what comes of `{event}`, and that has happened since")
@@ -84,7 +87,7 @@ pub fn forgotten(
         );
         let awaited = match ends {
             Ends::Behind(other) => Some(Awaited { waits: what.to_owned(), ends: (*other).to_owned() }),
-            Ends::Alone | Ends::Besides(_) => None,
+            Ends::Alone | Ends::Besides(_) | Ends::Closed => None,
         };
         let verdict = pending::of_irp(cx, irp, Verdict::warning("request-forgotten", message));
         let verdict = Verdict { awaited, ..verdict };

@@ -60,6 +60,7 @@ pub(crate) fn attached_reference(
 ) -> Flow<DriverPtr<DEVICE_OBJECT>> {
     let top = attached(cx, device)?;
     ob::object::reference(cx, top)?;
+    ob::account::note(cx, ob::account::OBJECT, top.address);
     Ok(top)
 }
 
@@ -71,6 +72,7 @@ pub(crate) fn lower(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>) -> Flow<D
     let below = DriverPtr::new(below(cx, device));
     if !below.is_null() {
         ob::object::reference(cx, below)?;
+        ob::account::note(cx, ob::account::OBJECT, below.address);
     }
     Ok(below)
 }

@@ -1,9 +1,9 @@
-//! Which references to access tokens, processes, threads, callback objects and what threads wait for a driver has taken and not given back: of these the
-//! kernel takes none over.
+//! Which references to access tokens, processes, threads, callback objects, devices of a stack and what threads wait for a driver has taken and not given
+//! back: of these the kernel takes none over.
 //!
 //! Pages: *Life Cycle of an Object*, *ObReferenceObjectByHandle function*, *PsLookupProcessByProcessId function*, *PsReferencePrimaryToken function*,
-//! *ExCreateCallback function*.
-//! Devices, files and others are passed on with their references (to the PnP manager, into an MDL), so no account is kept of them.
+//! *ExCreateCallback function*, *IoGetAttachedDeviceReference function*, *IoGetLowerDeviceObject function*.
+//! Other references to devices, those to files and others are passed on with their references (to the PnP manager, into an MDL), so no account is kept of them.
 
 use super::object::{self, Kind};
 use crate::cx::Cx;

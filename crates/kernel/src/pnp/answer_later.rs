@@ -98,7 +98,7 @@ pub(crate) fn refuse(
     let keep = move |k: &mut Kernel| {
         k.pnp.answers.kept.insert(irp.address, number);
     };
-    if cx.with(|k| matches!(k.hal.platform.cards, Promptness::AtLimit(_) | Promptness::Silent)) {
+    if cx.with(|k| k.hal.platform.cards.is_late()) {
         bus::hold(cx, irp, location, "PciCancelAnswer", keep)?;
     } else {
         io::complete::mark_pending(cx, location)?;

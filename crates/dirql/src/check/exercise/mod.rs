@@ -48,7 +48,10 @@ pub use surroundings::exercises_beyond_reach;
 use surroundings::{of_32_bit_programs, of_stuck_eeprom, refused_later};
 use system::watched;
 use time_limits::as_timers_run_out;
-use under_way::{behind_cancelled, left, of_a_closed_handle, of_children, within_lives};
+pub(super) use under_way::closed_with;
+use under_way::{
+    behind_cancelled, left, of_a_closed_handle, of_children, of_one_closed_handle, within_lives,
+};
 use values::START;
 pub use values::{WithValues, exercises_with_values, registry_options};
 
@@ -320,7 +323,8 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     if !taking.is_empty() {
         plan.add("very long data behind very long ones", format!("{open}; {}", great(&taking)), Kind::Little);
     }
-    for (title, script) in behind_cancelled(survey, name).into_iter().chain(of_children(survey, name)) {
+    let of_one_handle = behind_cancelled(survey, name).into_iter().chain(of_one_closed_handle(survey, name));
+    for (title, script) in of_one_handle.chain(of_children(survey, name)) {
         plan.add(title, script, Kind::Little);
     }
     if has_device {

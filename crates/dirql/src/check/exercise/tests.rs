@@ -121,6 +121,24 @@ fn what_ends_a_request_ends_it_behind_what_happens_to_the_device() {
 }
 
 #[test]
+fn two_of_a_kind_need_not_both_end_by_what_comes_at_once() {
+    let mut survey = surveyed("pci9052#0", true);
+    let input = |signal: &str| Outside {
+        device: "pci9052#0".to_owned(),
+        signal: signal.to_owned(),
+        values: vec![1, 0],
+    };
+    survey.outside = vec![input("linti1"), input("linti2")];
+    let must_end = |operations: [usize; 2]| {
+        let ended = vec![Ended { operations: operations.to_vec(), by: vec![0, 1] }];
+        let all = exercises(&Survey { ended, ..survey.clone() }, 100);
+        let [exercise] = titled(&all, "ended by linti1 and linti2")[..] else { panic!() };
+        exercise.script.contains("must-end")
+    };
+    assert!(must_end([1, 2]) && !must_end([2, 2]));
+}
+
+#[test]
 fn a_device_is_stopped_and_goes_as_it_interrupts() {
     let mut survey = surveyed("pci9052#0", true);
     survey.boards = vec!["pci9052#0".to_owned()];
@@ -312,6 +330,16 @@ fn what_was_cancelled_many_times_leaves_room_for_what_succeeds_behind_it() {
     assert_eq!(exercise.script.matches("async a ioctl h 0x222004 in u32:0; wait 1ms; cancel a").count(), 72);
     let end = "async b ioctl h 0x222000 in u32:0; must-succeed b; cancel h; join b; close h";
     assert!(exercise.script.ends_with(end), "{}", exercise.script);
+}
+
+#[test]
+fn several_requests_through_a_handle_that_is_closed_must_end() {
+    let survey = Survey { ended_by_closing: vec![2], ..surveyed("unit", false) };
+    let all = exercises(&survey, 100);
+    let [exercise] = titled(&all, "through a handle that is closed")[..] else { panic!() };
+    let one = |name| format!("async {name} ioctl h 0x222004 in u32:0; ");
+    let steps = ["a0", "a1", "a2"].map(one).concat() + "wait 1ms; close h; must-end a0 a1 a2";
+    assert!(exercise.script.ends_with(&steps), "{}", exercise.script);
 }
 
 #[test]

@@ -66,6 +66,30 @@ pub(super) fn behind_cancelled(survey: &Survey, name: &str) -> Vec<(String, Stri
     survey.behind_cancelled.iter().map(of).collect()
 }
 
+/// Requests through one handle, behind what they need, and the handle is closed: each must end.
+pub(in super::super) fn closed_with(name: &str, needed: &[&str], commands: &[&str]) -> String {
+    let needed = needed.iter().enumerate().map(|(number, command)| format!("; async p{number} {command}"));
+    let names: Vec<String> = (0..commands.len()).map(|number| format!("a{number}")).collect();
+    let made = names.iter().zip(commands).map(|(name, command)| format!("; async {name} {command}"));
+    let made: String = needed.chain(made).collect();
+    format!("{}{made}; wait 1ms; close h; must-end {}", open(name), names.join(" "))
+}
+
+/// Three requests through one handle that is closed, of one kind or of two, each of which ends so if it is alone.
+pub(super) fn of_one_closed_handle(survey: &Survey, name: &str) -> Vec<(String, String)> {
+    let ended = &survey.ended_by_closing;
+    let pairs =
+        ended.iter().enumerate().flat_map(|(at, one)| ended[at..].iter().map(move |other| (*one, *other)));
+    let of = |(one, other): (usize, usize)| {
+        let command = |place: usize| survey.operations[place].command.as_str();
+        let needed: Vec<&str> = survey.needed_before([one, other]).into_iter().map(command).collect();
+        let script = closed_with(name, &needed, &[one, other, one].map(command));
+        let (one, other) = (words(&survey.operations[one]), words(&survey.operations[other]));
+        (format!("{one}, {other} and the first again through a handle that is closed"), script)
+    };
+    pairs.take(OF_ONE_HANDLE).map(of).collect()
+}
+
 /// What becomes of a device that the driver reports, just behind a request which may have taken it away, and what comes behind that.
 pub(super) fn of_children(survey: &Survey, name: &str) -> Vec<(String, String)> {
     let Some(child) = survey.children.first() else { return Vec::new() };

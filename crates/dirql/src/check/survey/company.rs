@@ -350,7 +350,7 @@ impl Asking<'_> {
 }
 
 /// The first that wait, variants last.
-fn waiting(known: &[Known]) -> impl Iterator<Item = (usize, &Known)> {
+pub(super) fn waiting(known: &[Known]) -> impl Iterator<Item = (usize, &Known)> {
     variants_last(known).filter(|(_, one)| one.operation.waits).take(PAIRED)
 }
 

@@ -13,6 +13,8 @@ use crate::machine::Tempo;
 /// The longest time limit of a driver's that is looked for, and the most that a request may live through.
 const LONGEST_LIMIT: u64 = 11_000_000_000;
 const MOST_LIMITS: u32 = 4096;
+/// The rule about what a card transfers that the driver has given up.
+const USED_AFTER: &str = "dma-after-time-limit";
 /// What takes no longer is refused at once and not given up, in ns.
 const AT_ONCE: u64 = 100_000;
 
@@ -78,7 +80,7 @@ impl Asking<'_> {
             let _ = machine.wait(LONGEST_LIMIT);
             Some((ended(request), takes))
         })?;
-        if report.verdict.is_some_and(|verdict| verdict.rule == "dma-after-unmap") {
+        if report.findings.iter().any(|finding| finding.rule == USED_AFTER) {
             return Ok(None);
         }
         Ok(match end {

@@ -4,6 +4,7 @@
 //! the driver answers it otherwise than codes that no driver has, or if its code compares with it.
 
 mod asking;
+mod closing;
 mod company;
 mod given;
 mod identity;
@@ -85,6 +86,8 @@ pub struct Survey {
     pub ending_beside: Vec<(usize, usize)>,
     /// Pairs of which the first waits, and the second ends by itself and succeeds where the first was cancelled before it.
     pub behind_cancelled: Vec<(usize, usize)>,
+    /// Requests that wait, and end as the handle is closed through which they were made.
+    pub ended_by_closing: Vec<usize>,
     /// Pairs of which the first waits, and ends well when the second is made: one for one, and as well where more were made before.
     pub ended_by: Vec<(usize, usize)>,
     /// Those of them whose first does not wait where the second has been made before it.
@@ -405,6 +408,7 @@ pub fn survey(
         stuck: Vec::new(),
         ending_beside: Vec::new(),
         behind_cancelled: Vec::new(),
+        ended_by_closing: Vec::new(),
         ended_by: Vec::new(),
         ended_before: Vec::new(),
         ended_beside: Vec::new(),
@@ -479,6 +483,7 @@ fn ask(
         found.stuck = asking.stuck(&known, &found.self_ending)?;
         found.ending_beside = asking.ending_beside(&known, &found.self_ending)?;
         found.behind_cancelled = asking.behind_cancelled(&known, &found.self_ending)?;
+        found.ended_by_closing = asking.ended_by_closing(&known)?;
         found.ended_by = asking.ended_by(&known)?;
         for &(waits, ends) in &found.ended_by {
             if asking.all_end_spaced(&behind_needs(&known, &[ends, waits]))? {
