@@ -32,7 +32,7 @@ struct _UNIT {
     BOOLEAN Ready, Live;        /* Hw */
     DEVICE_POWER_STATE Power;   /* Hw */
     BOOLEAN Prepared;           /* PnP requests only */
-    BOOLEAN Heard;              /* the interrupt's lock: the service routine may look at the card */
+    BOOLEAN Attended;              /* the interrupt's lock: the service routine may look at the card */
     PKINTERRUPT Interrupt;
     KDPC Dpc;
     PIO_WORKITEM SinkItem;      /* only with Hold */
@@ -94,7 +94,7 @@ PART BOOLEAN NTAPI UnitSwitchOn(PVOID Context)
 {
     SWITCH *Switch = Context;
 
-    Switch->Unit->Heard = TRUE;
+    Switch->Unit->Attended = TRUE;
     if (Trade->On)
         Trade->On(Switch->Unit);
     return TRUE;
@@ -106,7 +106,7 @@ PART BOOLEAN NTAPI UnitSwitchOff(PVOID Context)
 
     if (Switch->Touch && Trade->Off)
         Trade->Off(Switch->Unit);
-    Switch->Unit->Heard = FALSE;
+    Switch->Unit->Attended = FALSE;
     return TRUE;
 }
 
@@ -180,7 +180,7 @@ PART BOOLEAN NTAPI UnitIsr(PKINTERRUPT Interrupt, PVOID Context)
     UNIT *U = Context;
 
     UNREFERENCED_PARAMETER(Interrupt);
-    if (!U->Heard)
+    if (!U->Attended)
         return FALSE;
     return Trade->Isr(U);
 }

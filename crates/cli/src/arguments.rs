@@ -147,7 +147,7 @@ pub(crate) struct Setup {
     /// The kind of computer, to reach paths that a PC does not: `messages=N` (a device gets so many message-signaled interrupts at
     /// most), `fully-specified` (IoConnectInterruptEx knows only CONNECT_FULLY_SPECIFIED), `relayed-lines` (interrupt lines have
     /// PASSIVE_LEVEL), `before-vista` (there is no IoConnectInterruptEx), `shifted-bus` (raw and translated addresses differ),
-    /// `quick-cards=N` (what a card does by itself comes at a driver's N-th access to a device since that was due next, if it is not due sooner),
+    /// `quick-cards=N` (what a card does by itself comes at a driver's N-th access to a device since that was due next, if it is not due sooner; 0: behind the access that begins it), `meeting-cards=N` (likewise, of accesses of service routines),
     /// `late-cards=N` (what a card does by itself comes in the moment in which the N-th time limit of a driver ends, or the last there is), `silent-cards` (it
     /// comes 200 s late), `late-stores` (other processors see a processor's stores late, in their order, as from its store buffer),
     /// `later-bus` (bus drivers answer requests that they may pend later, in threads of their own, and power requests at DISPATCH_LEVEL),

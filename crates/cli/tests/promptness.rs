@@ -8,6 +8,7 @@ use super::rig::{Answer, dirql, root};
 
 /// Both ask the educational device for a factorial (0x222004), and to interrupt at once (0x22200C).
 const READS_TWICE: Exhibit = Exhibit { name: "acknowledged_by_another_read", interface: "10c3b0e7" };
+const NOTED_LATE: Exhibit = Exhibit { name: "started_before_noted", interface: "10c3b00e" };
 const LIMITED: Exhibit = Exhibit { name: "limit_hides_loss", interface: "10c3b0e1" };
 
 struct Exhibit {
@@ -51,6 +52,15 @@ fn a_cause_between_two_reads_of_a_service_routine_comes_on_a_card_that_is_quick(
         let answer = run("_fixed", quick);
         assert_eq!(answer.code, Some(0), "{quick}: {}", answer.said());
     }
+}
+
+#[test]
+fn a_card_that_is_quick_at_once_is_done_before_the_driver_has_noted_what_it_began() {
+    let commands = "async a ioctl h 0x222004 in u32:5 out 4; must-end a; cancel a; join a";
+    let code = |twin, platform| NOTED_LATE.run(twin, platform, &["--quiet"], commands).code;
+    assert_eq!(code("", "quick-cards=1"), Some(0), "no access comes between");
+    assert_eq!(code("", "quick-cards=0"), Some(1));
+    assert_eq!(code("_fixed", "quick-cards=0"), Some(0));
 }
 
 #[test]

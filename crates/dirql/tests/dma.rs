@@ -265,6 +265,15 @@ fn a_card_that_goes_on_with_what_was_unmapped_is_told_with_who_mapped_and_who_un
     }
 }
 
+/// Not: dma-after-time-limit
+#[test]
+fn a_driver_that_waits_for_a_late_card_has_its_transfers() {
+    let machine = start(|| bench(64).platform("silent-cards".parse().unwrap()));
+    set_up(&machine, of(64, true, CHANNEL));
+    write_and_read(&machine, 4096);
+    finish(machine);
+}
+
 #[test]
 fn of_a_card_that_is_later_than_a_time_limit_may_be_that_is_advice_and_the_driver_goes_on() {
     let machine = start(|| bench(64).platform("silent-cards".parse().unwrap()));

@@ -26,6 +26,7 @@ use writes::Sketch;
 
 use crate::cx::{Cx, Kernel};
 use crate::ke::history;
+use crate::ke::irql::DISPATCH_LEVEL;
 use crate::mm::bus_master::{Reach, Transfer};
 
 /// State of this prefix.
@@ -135,12 +136,20 @@ impl Kernel {
         now: u64,
         ask: impl FnOnce(&mut dyn Hardware, &mut Moment<'_>) -> R,
     ) -> R {
-        if let Promptness::AtAccess(count) = self.hal.platform.cards {
-            promptness::accessed(self, now, count);
+        let cards = self.hal.platform.cards;
+        match cards {
+            Promptness::AtAccess(count @ 1..) => promptness::accessed(self, now, count),
+            Promptness::AtRoutine(count) if self.level() > DISPATCH_LEVEL => {
+                promptness::accessed(self, now, count);
+            }
+            _ => {}
         }
         let (answer, takes) = self.timed(now, ask);
         if takes != 0 {
             access::wait(self, takes);
+        }
+        if cards == Promptness::AtAccess(0) {
+            promptness::accessed(self, now, 0);
         }
         answer
     }

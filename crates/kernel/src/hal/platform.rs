@@ -51,8 +51,10 @@ pub struct Platform {
 pub enum Promptness {
     /// When they are due.
     InTime,
-    /// At this access of a driver's to a device since that was due next, counted from 1 on, or when it is due.
+    /// At this access of a driver's to a device since that was due next, counted from 1 on, or when it is due; 0: behind the access by which it is.
     AtAccess(u32),
+    /// At this access of a service routine's, counted from 1 on, or when it is due.
+    AtRoutine(u32),
     /// When this time limit of a driver ends, counted from 1 on, or the last there is.
     AtLimit(u32),
     /// After 200 s.
@@ -145,6 +147,7 @@ impl fmt::Display for Platform {
         match cards {
             Promptness::InTime => {}
             Promptness::AtAccess(accesses) => parts.push(format!("quick-cards={accesses}")),
+            Promptness::AtRoutine(accesses) => parts.push(format!("meeting-cards={accesses}")),
             Promptness::AtLimit(limits) => parts.push(format!("late-cards={limits}")),
             Promptness::Silent => parts.push("silent-cards".to_owned()),
         }
@@ -158,7 +161,7 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = String;
 
-    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `later-bus`, `stand-ins`, `32-bit-programs`, `drive`, `low-memory`, `high-memory` (which takes that back), `posted=NS`, with commas between them.
+    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `meeting-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `later-bus`, `stand-ins`, `32-bit-programs`, `drive`, `low-memory`, `high-memory` (which takes that back), `posted=NS`, with commas between them.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut platform = Self::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -176,7 +179,11 @@ impl FromStr for Platform {
                 None if part == "high-memory" => platform.low_memory = false,
                 None if part == "silent-cards" => platform.cards = Promptness::Silent,
                 Some(("quick-cards", count)) => {
-                    platform.cards = Promptness::AtAccess(counted(part, count, "access")?)
+                    let counted = if count == "0" { Ok(0) } else { counted(part, count, "access") };
+                    platform.cards = Promptness::AtAccess(counted?);
+                }
+                Some(("meeting-cards", count)) => {
+                    platform.cards = Promptness::AtRoutine(counted(part, count, "access")?)
                 }
                 Some(("late-cards", count)) => {
                     platform.cards = Promptness::AtLimit(counted(part, count, "time limit")?)
@@ -198,7 +205,7 @@ impl FromStr for Platform {
                 _ => {
                     return Err(format!(
                         "`{part}` is nothing a platform has; there are messages=N, fully-specified, relayed-lines, \
-                         before-vista, shifted-bus, quick-cards=N, late-cards=N, silent-cards, late-stores, later-bus, stand-ins, 32-bit-programs, drive, low-memory, high-memory and posted=TIME"
+                         before-vista, shifted-bus, quick-cards=N, meeting-cards=N, late-cards=N, silent-cards, late-stores, later-bus, stand-ins, 32-bit-programs, drive, low-memory, high-memory and posted=TIME"
                     ));
                 }
             }
@@ -224,7 +231,9 @@ mod tests {
             "messages=3",
             "messages=0,fully-specified,relayed-lines,before-vista,shifted-bus,late-cards=3,posted=2000",
             "silent-cards",
+            "quick-cards=0",
             "quick-cards=2",
+            "meeting-cards=2",
             "32-bit-programs",
             "drive",
             "low-memory",
@@ -242,7 +251,8 @@ mod tests {
             "messages=2049",
             "messages=x",
             "relayed-lines=1",
-            "quick-cards=0",
+            "quick-cards=x",
+            "meeting-cards=0",
             "late-cards=0",
             "late-cards",
             "pc",

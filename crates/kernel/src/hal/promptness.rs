@@ -1,11 +1,12 @@
-//! Cards that do what they do by themselves sooner or later than is usual: `--platform quick-cards=N`, `late-cards=N`, `silent-cards`.
+//! Cards that do what they do by themselves sooner or later than is usual: `--platform quick-cards=N`, `meeting-cards=N`, `late-cards=N`, `silent-cards`.
 //!
 //! No page says how fast a device is, and none how slow: what a driver waits for may come in the moment in which it gives up. With late cards the
 //! cards' clock stands still from the moment in which one of them would do something while a timer or the time-out of a wait is set for later,
 //! and goes on when the N-th of these is due: both come at once then, and in which order is for the processors to say. With silent ones it stands still
 //! longer than any driver's patience, but not for ever: what waits for them without a limit, as for the end of a transfer, is not lost. Accesses to
 //! registers are answered meanwhile as they are at that moment. With quick cards their clock leaps to what is due next at the N-th access of a
-//! driver's to any device since that became due next: between two reads of a service routine, say. *Ours*: how far a card may be late or early.
+//! driver's to any device since that became due next: between two reads of a service routine, say; or, with 0, behind the access that has begun it. With meeting
+//! cards only accesses of service routines count: two ends of what a card is at meet there. *Ours*: how far a card may be late or early.
 
 use super::platform::Promptness;
 use crate::cx::Kernel;
@@ -69,7 +70,7 @@ impl super::State {
 pub(super) fn time(k: &mut Kernel, now: u64) -> u64 {
     let shown = match k.hal.platform.cards {
         Promptness::InTime => now,
-        Promptness::AtAccess(_) => now + k.hal.promptness.ahead,
+        Promptness::AtAccess(_) | Promptness::AtRoutine(_) => now + k.hal.promptness.ahead,
         Promptness::AtLimit(limits) => late(k, now, limits),
         Promptness::Silent => match k.hal.hardware.deadline() {
             Some(due) if now < due.saturating_add(SILENCE) => now.min(due.saturating_sub(1)),
@@ -80,7 +81,7 @@ pub(super) fn time(k: &mut Kernel, now: u64) -> u64 {
     k.hal.promptness.shown
 }
 
-/// A driver accesses a device.
+/// A driver accesses a device; or it has, if `count` is 0.
 #[cold]
 pub(super) fn accessed(k: &mut Kernel, now: u64, count: u32) {
     let due = k.hal.hardware.deadline();

@@ -7,7 +7,7 @@ use super::lives::lives;
 use super::steps::{ENDED, ENDED_ALONE, asks, open, opened, two_at_once, words};
 use super::{AT_ONCE, LATE_CARDS, LATER_BUS, SILENT_CARDS};
 
-/// What a quick card does comes at the first access, and so on up to this one; and so many pairs of requests are made of one.
+/// What a quick card does comes behind the access that begins it, at the first access after that, and so on up to this one; and so many pairs of requests are made of one.
 const QUICK: u32 = 3;
 const QUICK_PAIRS: usize = 12;
 /// And so many requests are made alone.
@@ -30,6 +30,20 @@ pub(super) fn answered_soon(survey: &Survey, name: &str, plan: &mut Plan) {
     }
     let open = open(name);
     for access in 1..=QUICK {
+        plan.more = vec![format!("--platform=meeting-cards={access}")];
+        for &(one, other) in survey.self_ending.iter().filter(|(one, other)| one != other).take(QUICK_PAIRS) {
+            let (one, other) = (&survey.operations[one], &survey.operations[other]);
+            let script =
+                format!("{open}; {}; {}; wait 50ms; must-end a b; {ENDED}", asks("a", one), asks("b", other));
+            let title = format!(
+                "{} and {} where the card answers the other at access {access} of a service routine",
+                words(one),
+                words(other)
+            );
+            plan.add(title, script, Kind::Little);
+        }
+    }
+    for access in 0..=QUICK {
         plan.more = vec![format!("--platform=quick-cards={access}")];
         for &(one, other) in survey.self_ending.iter().take(QUICK_PAIRS) {
             let (one, other) = (&survey.operations[one], &survey.operations[other]);
