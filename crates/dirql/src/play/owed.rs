@@ -143,7 +143,7 @@ fn judge(
         (None, Some(block)) => owed::forgotten(cx, block, &what, &ends, LONGEST)?,
         // What a device was doing when its state changed may well be lost.
         (Some(status), _)
-            if !matches!(ends, Ends::Behind(_))
+            if !matches!(ends, Ends::Behind(_) | Ends::Closed)
                 && has_failed(status)
                 && one.under_way > asked + LATE
                 && asked >= changed =>
