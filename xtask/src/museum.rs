@@ -137,7 +137,8 @@ pub(crate) fn museum(root: &Path, names: &[String], budgets: &Budgets) -> Result
     call::step("dirql is built", cargo.args(["build", "--quiet", "--release", "--package", "dirql-cli"]))?;
     let seen = side_by_side(&exhibits, |_, exhibit| {
         let [bug, twin] = exhibit.images(&out);
-        let of_bug = Check { image: &bug, but: &[], until: &exhibit.rules };
+        let source = &exhibit.source;
+        let of_bug = Check { source, image: &bug, but: &[], until: &exhibit.rules };
         let mut seen = Seen { bug: Vec::new(), twin: Vec::new() };
         // What a part of the budget finds, all of it finds, too.
         for part in PARTS {
@@ -146,7 +147,7 @@ pub(crate) fn museum(root: &Path, names: &[String], budgets: &Budgets) -> Result
                 break;
             }
         }
-        let of_twin = Check { image: &twin, but: &["advice"], until: &[] };
+        let of_twin = Check { source, image: &twin, but: &["advice"], until: &[] };
         seen.twin = of_twin.found(root, budgets.twins)?;
         println!("{}", seen.line(exhibit));
         Ok(seen)
@@ -252,6 +253,7 @@ impl Seen {
 
 /// A look of `dirql check` at a driver.
 struct Check<'a> {
+    source: &'a Path,
     image: &'a Path,
     /// Findings of these tiers do not count.
     but: &'a [&'a str],
@@ -265,7 +267,7 @@ impl Check<'_> {
         let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
         let kept = changed(file).ok()?;
         let is_newer = |other: &Path| changed(other).is_ok_and(|at| at > kept);
-        if [dirql, self.image, &self.image.with_extension("inf")].into_iter().any(is_newer) {
+        if [dirql, self.source, self.image, &self.image.with_extension("inf")].into_iter().any(is_newer) {
             return None;
         }
         serde_json::from_slice(&fs::read(file).ok()?).ok()

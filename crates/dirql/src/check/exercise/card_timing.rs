@@ -29,29 +29,25 @@ pub(super) fn answered_soon(survey: &Survey, name: &str, plan: &mut Plan) {
         return;
     }
     let open = open(name);
+    let both = |&(one, other): &(usize, usize)| {
+        let (one, other) = (&survey.operations[one], &survey.operations[other]);
+        let (begin, begin_other) = (asks("a", one), asks("b", other));
+        let script = format!("{open}; {begin}; {begin_other}; wait 50ms; must-end a b; {ENDED}");
+        (format!("{} and {}", words(one), words(other)), script)
+    };
     for access in 1..=QUICK {
         plan.more = vec![format!("--platform=meeting-cards={access}")];
-        for &(one, other) in survey.self_ending.iter().filter(|(one, other)| one != other).take(QUICK_PAIRS) {
-            let (one, other) = (&survey.operations[one], &survey.operations[other]);
-            let script =
-                format!("{open}; {}; {}; wait 50ms; must-end a b; {ENDED}", asks("a", one), asks("b", other));
-            let title = format!(
-                "{} and {} where the card answers the other at access {access} of a service routine",
-                words(one),
-                words(other)
-            );
+        let pairs = survey.self_ending.iter().filter(|(one, other)| one != other).take(QUICK_PAIRS);
+        for (what, script) in pairs.map(both) {
+            let title =
+                format!("{what} where the card answers the other at access {access} of a service routine");
             plan.add(title, script, Kind::Little);
         }
     }
     for access in 0..=QUICK {
         plan.more = vec![format!("--platform=quick-cards={access}")];
-        for &(one, other) in survey.self_ending.iter().take(QUICK_PAIRS) {
-            let (one, other) = (&survey.operations[one], &survey.operations[other]);
-            let script =
-                format!("{open}; {}; {}; wait 50ms; must-end a b; {ENDED}", asks("a", one), asks("b", other));
-            let title =
-                format!("{} and {} where the card answers at access {access}", words(one), words(other));
-            plan.add(title, script, Kind::Little);
+        for (what, script) in survey.self_ending.iter().take(QUICK_PAIRS).map(both) {
+            plan.add(format!("{what} where the card answers at access {access}"), script, Kind::Little);
         }
         let (usual, variants): (Vec<&Operation>, Vec<&Operation>) =
             survey.operations.iter().filter(|one| one.succeeds).partition(|one| one.is_usual());
