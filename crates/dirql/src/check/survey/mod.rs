@@ -86,7 +86,8 @@ pub struct Survey {
     pub ending_beside: Vec<(usize, usize)>,
     /// Pairs of which the first waits, and the second ends by itself and succeeds where the first was cancelled before it.
     pub behind_cancelled: Vec<(usize, usize)>,
-    /// Requests that wait, and end as the handle is closed through which they were made.
+    /// Requests that wait, and end as the handle is closed through which they were made, of a driver without hardware: a card may be begun with the next one then,
+    /// which is the card's to end.
     pub ended_by_closing: Vec<usize>,
     /// Pairs of which the first waits, and ends well when the second is made: one for one, and as well where more were made before.
     pub ended_by: Vec<(usize, usize)>,
@@ -483,7 +484,9 @@ fn ask(
         found.stuck = asking.stuck(&known, &found.self_ending)?;
         found.ending_beside = asking.ending_beside(&known, &found.self_ending)?;
         found.behind_cancelled = asking.behind_cancelled(&known, &found.self_ending)?;
-        found.ended_by_closing = asking.ended_by_closing(&known)?;
+        if !found.is_hardware {
+            found.ended_by_closing = asking.ended_by_closing(&known)?;
+        }
         found.ended_by = asking.ended_by(&known)?;
         for &(waits, ends) in &found.ended_by {
             if asking.all_end_spaced(&behind_needs(&known, &[ends, waits]))? {
