@@ -151,7 +151,7 @@ static NTSTATUS GannetServe(SITE *site, ASK *ask)
 
     if (ask->Major != IRP_MJ_DEVICE_CONTROL)
         return Finish(site, ask->Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
-    if (ask->In < sizeof wish)
+    if (ask->In < sizeof wish || ask->Buffer == NULL)
         return Finish(site, ask->Irp, STATUS_INVALID_PARAMETER, 0);
     RtlCopyMemory(&wish, ask->Buffer, sizeof wish);
     switch (ask->Code) {
