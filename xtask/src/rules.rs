@@ -28,7 +28,7 @@ const PAIR: &str = "PAIR(";
 /// What the comment of a correct counterpart says, before the rules.
 const NOT: &str = "Not: ";
 /// Words of the kernel's that look like rules and are none: names of settings.
-const OTHER_WORDS: [&str; 14] = [
+const OTHER_WORDS: [&str; 15] = [
     "32-bit-programs",
     "before-vista",
     "fully-specified",
@@ -36,6 +36,7 @@ const OTHER_WORDS: [&str; 14] = [
     "late-cards",
     "late-stores",
     "low-memory",
+    "meeting-cards",
     "later-bus",
     "stand-ins",
     "quick-cards",
