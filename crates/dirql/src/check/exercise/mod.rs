@@ -42,6 +42,7 @@ use lives::{interrupts, lives, managed, managed_behind, opens, seldom};
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
 use numbered::numbered;
 use registers::registers_show;
+pub(super) use steps::opened_behind;
 use steps::{ENDED, ENDED_ALONE, asks, opened, place, still_ends, two_at_once, two_under_way, words};
 pub(super) use steps::{PAUSE, on, open, open_other, tried};
 pub use surroundings::exercises_beyond_reach;

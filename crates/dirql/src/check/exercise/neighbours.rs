@@ -6,6 +6,7 @@ use super::effort::{Kind, Plan};
 use super::steps::{
     ENDED, ENDED_ALONE, ENDED_OF_TWO, asks, asks_other, on, open, open_other, owed, two_at_once, words,
 };
+use super::values::START;
 use super::{AT_ONCE, Exercise};
 
 /// So many requests are made on a busy line before the card is pulled.
@@ -118,7 +119,7 @@ pub fn exercises_on_busy_line(survey: &Survey, more: &[String], budget: u64) -> 
     let mut plan = Plan::new(survey, budget, more.to_vec());
     let Some(device) = second_card(survey) else { return plan.all };
     let beside = |what: &str| format!("{what} beside a card that interrupts on its line");
-    plan.add(beside("load, start, stop, remove and unload"), "", Kind::Start);
+    plan.add(beside(START), "", Kind::Start);
     let mut lives = vec![
         ("stop and start", format!("stop-device {device}; wait 2ms; start-device {device}; wait 2ms")),
         ("sleep and wake", "power s3; wait 2ms; power s0; wait 20ms".to_owned()),

@@ -57,11 +57,17 @@ pub(super) const ENDED_OF_TWO: &str = "cancel h; cancel i; join a; join b; close
 
 /// The device opened, and what these need asked for, each time what that needs before it.
 pub(super) fn opened(survey: &Survey, name: &str, operations: &[&Operation]) -> String {
-    let mut steps = open(name);
-    for place in survey.needed_before(operations.iter().map(|operation| place(survey, operation))) {
-        steps += &format!("; async p{place} {}", survey.operations[place].command);
-    }
-    steps
+    let needed = survey.needed_before(operations.iter().map(|operation| place(survey, operation)));
+    opened_behind(name, needed.into_iter().map(|place| (place, survey.operations[place].command.as_str())))
+}
+
+/// The device opened, and these asked for, by their places.
+pub(in super::super) fn opened_behind<'c>(
+    name: &str,
+    needed: impl IntoIterator<Item = (usize, &'c str)>,
+) -> String {
+    let needed = needed.into_iter().map(|(place, command)| format!("; async p{place} {command}"));
+    open(name) + &needed.collect::<String>()
 }
 
 /// How long a request may take before it is cancelled: [`PATIENCE`](crate::machine::sequences::PATIENCE).

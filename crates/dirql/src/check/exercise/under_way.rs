@@ -1,7 +1,7 @@
 //! Requests of one kind that are under way while they are cancelled, left, or while something happens to the device.
 
 use super::super::survey::{Operation, Survey};
-use super::steps::{ENDED, asks, asks_other, on, open, open_two, owed, place, words};
+use super::steps::{ENDED, asks, asks_other, on, open, open_two, opened, owed, place, words};
 use super::{AT_ONCE, MANY};
 
 /// So many pairs of requests are made on a handle that is closed, and so many follow.
@@ -66,13 +66,12 @@ pub(super) fn behind_cancelled(survey: &Survey, name: &str) -> Vec<(String, Stri
     survey.behind_cancelled.iter().map(of).collect()
 }
 
-/// Requests through one handle, behind what they need, and the handle is closed: each must end.
-pub(in super::super) fn closed_with(name: &str, needed: &[&str], commands: &[&str]) -> String {
-    let needed = needed.iter().enumerate().map(|(number, command)| format!("; async p{number} {command}"));
+/// Requests through one handle, `opened` with what they need, and the handle is closed: each must end.
+pub(in super::super) fn closed_with(opened: &str, commands: &[&str]) -> String {
     let names: Vec<String> = (0..commands.len()).map(|number| format!("a{number}")).collect();
-    let made = names.iter().zip(commands).map(|(name, command)| format!("; async {name} {command}"));
-    let made: String = needed.chain(made).collect();
-    format!("{}{made}; wait 1ms; close h; must-end {}", open(name), names.join(" "))
+    let made: String =
+        names.iter().zip(commands).map(|(name, command)| format!("; async {name} {command}")).collect();
+    format!("{opened}{made}; wait 1ms; close h; must-end {}", names.join(" "))
 }
 
 /// Three requests through one handle that is closed, of one kind or of two, each of which ends so if it is alone.
@@ -81,11 +80,13 @@ pub(super) fn of_one_closed_handle(survey: &Survey, name: &str) -> Vec<(String, 
     let pairs =
         ended.iter().enumerate().flat_map(|(at, one)| ended[at..].iter().map(move |other| (*one, *other)));
     let of = |(one, other): (usize, usize)| {
-        let command = |place: usize| survey.operations[place].command.as_str();
-        let needed: Vec<&str> = survey.needed_before([one, other]).into_iter().map(command).collect();
-        let script = closed_with(name, &needed, &[one, other, one].map(command));
-        let (one, other) = (words(&survey.operations[one]), words(&survey.operations[other]));
-        (format!("{one}, {other} and the first again through a handle that is closed"), script)
+        let (one, other) = (&survey.operations[one], &survey.operations[other]);
+        let commands = [one, other, one].map(|operation| operation.command.as_str());
+        let script = closed_with(&opened(survey, name, &[one, other]), &commands);
+        (
+            format!("{}, {} and the first again through a handle that is closed", words(one), words(other)),
+            script,
+        )
     };
     pairs.take(OF_ONE_HANDLE).map(of).collect()
 }

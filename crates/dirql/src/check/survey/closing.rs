@@ -2,7 +2,7 @@
 //!
 //! Page: *DispatchCleanup Routines*.
 
-use super::super::exercise::closed_with;
+use super::super::exercise::{closed_with, opened_behind};
 use super::asking::Asking;
 use super::company::waiting;
 use super::known::Known;
@@ -21,8 +21,8 @@ impl Asking<'_> {
         for (place, _) in waiting(known) {
             let needed = needed_before([place], |place| known[place].operation.needs);
             let command = |place: usize| known[place].operation.command.as_str();
-            let needed: Vec<&str> = needed.into_iter().map(command).collect();
-            let script = closed_with(&self.name, &needed, &[command(place)]);
+            let opened = opened_behind(&self.name, needed.into_iter().map(|place| (place, command(place))));
+            let script = closed_with(&opened, &[command(place)]);
             let play = ScriptText::typed(&script).play().expect("it is a script");
             let perform = |machine: &Machine| {
                 let begun = machine.now();
