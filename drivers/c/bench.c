@@ -37,6 +37,9 @@
 #define IOCTL_BENCH_DMA CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB0E, METHOD_BUFFERED, FILE_ANY_ACCESS)
 /* Allocates so many requests; those that were allocated so before are freed. */
 #define IOCTL_BENCH_IRPS CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB0F, METHOD_BUFFERED, FILE_ANY_ACCESS)
+/* Fills a table in pool with numbers and sorts them. */
+#define IOCTL_BENCH_SORT CTL_CODE(FILE_DEVICE_UNKNOWN, 0xB10, METHOD_BUFFERED, FILE_ANY_ACCESS)
+#define SORTED 1024
 
 /* The exports behind what the header makes moves to CR8 of. */
 KIRQL NTAPI RaiseByCall(KIRQL NewIrql) __asm__("KfRaiseIrql");
@@ -510,6 +513,40 @@ static NTSTATUS KeepIrps(PDEVICE_EXTENSION Extension, ULONG Count)
     return STATUS_SUCCESS;
 }
 
+static VOID ShellSort(PULONG Numbers, ULONG Count)
+{
+    ULONG Gap, Index, Place, Number;
+
+    for (Gap = Count / 2; Gap > 0; Gap /= 2) {
+        for (Index = Gap; Index < Count; Index++) {
+            Number = Numbers[Index];
+            for (Place = Index; Place >= Gap && Numbers[Place - Gap] > Number; Place -= Gap) {
+                Numbers[Place] = Numbers[Place - Gap];
+            }
+            Numbers[Place] = Number;
+        }
+    }
+}
+
+static NTSTATUS FillAndSort(ULONG Times)
+{
+    PULONG Numbers = ExAllocatePoolWithTag(NonPagedPool, SORTED * sizeof(ULONG), BENCH_TAG);
+    ULONG Index, Number = 1;
+
+    if (Numbers == NULL) {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    for (; Times > 0; Times--) {
+        for (Index = 0; Index < SORTED; Index++) {
+            Number = Number * 1664525 + 1013904223;
+            Numbers[Index] = Number;
+        }
+        ShellSort(Numbers, SORTED);
+    }
+    ExFreePoolWithTag(Numbers, BENCH_TAG);
+    return STATUS_SUCCESS;
+}
+
 /* What is neither Repeat's nor RepeatCall's. */
 static NTSTATUS Other(PDEVICE_OBJECT Device, ULONG Code, ULONG Count)
 {
@@ -535,6 +572,8 @@ static NTSTATUS Other(PDEVICE_OBJECT Device, ULONG Code, ULONG Count)
         return MapForDma(Device, Count);
     case IOCTL_BENCH_IRPS:
         return KeepIrps(Extension, Count);
+    case IOCTL_BENCH_SORT:
+        return FillAndSort(Count);
     default:
         return SetTimers(Extension, Count);
     }
@@ -572,7 +611,7 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     if (Code == IOCTL_BENCH_GATE || Code == IOCTL_BENCH_IRQL_CALL) {
         return Complete(Irp, RepeatCall(Code, *(PULONG)Irp->AssociatedIrp.SystemBuffer), 0);
     }
-    if (Code >= IOCTL_BENCH_SPIN && Code <= IOCTL_BENCH_IRPS) {
+    if (Code >= IOCTL_BENCH_SPIN && Code <= IOCTL_BENCH_SORT) {
         return Complete(Irp, Other(Device, Code, *(PULONG)Irp->AssociatedIrp.SystemBuffer), 0);
     }
     if (Code == IOCTL_BENCH_MMIO || Code == IOCTL_BENCH_PORT) {

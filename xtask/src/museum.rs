@@ -139,28 +139,46 @@ pub(crate) fn museum(root: &Path, names: &[String], budgets: &Budgets) -> Result
         let [bug, twin] = exhibit.images(&out);
         let source = &exhibit.source;
         let of_bug = Check { source, image: &bug, but: &[], until: &exhibit.rules };
-        let mut seen = Seen { bug: Vec::new(), twin: Vec::new() };
+        let mut seen = Seen { bug: Look::default(), twin: Look::default() };
         // What a part of the budget finds, all of it finds, too.
         for part in PARTS {
-            seen.bug = of_bug.found(root, budgets.bugs.div_ceil(part))?;
+            let attempts = seen.bug.attempts;
+            seen.bug = of_bug.look(root, budgets.bugs.div_ceil(part))?;
+            seen.bug.attempts += attempts;
             if seen.is_found(exhibit) {
                 break;
             }
         }
         let of_twin = Check { source, image: &twin, but: &["advice"], until: &[] };
-        seen.twin = of_twin.found(root, budgets.twins)?;
+        seen.twin = of_twin.look(root, budgets.twins)?;
         println!("{}", seen.line(exhibit));
         Ok(seen)
     })?;
     let found = exhibits.iter().zip(&seen).filter(|(exhibit, seen)| seen.is_found(exhibit)).count();
-    let accused = seen.iter().filter(|seen| !seen.twin.is_empty()).count();
+    let accused = seen.iter().filter(|seen| !seen.twin.found.is_empty()).count();
     println!("{found} of {} bugs found, {accused} twins accused", exhibits.len());
+    println!("{}", made_again(&seen));
     if names.is_empty() && budgets.bugs == USUAL {
         let text = table(&exhibits, &seen, (found, accused), budgets.twins, &missed(root)?);
         drivers::write_if_changed(text.as_bytes(), &root.join("docs/museum.md"))?;
     }
     ensure!(found == exhibits.len() && accused == 0, "not every bug was found, or not every twin is clean");
     Ok(())
+}
+
+/// How many findings there were, and how often the runs that make them again depart from the usual.
+fn made_again(seen: &[Seen]) -> String {
+    let mut departures: Vec<u64> = seen.iter().flat_map(|seen| &seen.bug.departures).copied().collect();
+    departures.sort_unstable();
+    let not_made_again: usize = seen.iter().map(|seen| seen.bug.not_made_again).sum();
+    let at = |percent: usize| departures.get(departures.len() * percent / 100).copied().unwrap_or(0);
+    format!(
+        "{} findings, each made again by its line from a machine's start, and {not_made_again} that were not; these runs depart from the usual {} times (median), \
+         and nine in ten of them at most {} times",
+        departures.len(),
+        at(50),
+        at(90)
+    )
 }
 
 /// A bug is looked for with these parts of the budget, one after the other, until it is found.
@@ -198,17 +216,23 @@ fn table(
          Small drivers with one bug each, as they cost teams weeks (`museum/`), and what `dirql check` says of them in its usual budget, given nothing but the \
          driver and its INF, until the bug is found. Each has a twin that is right and differs by the bug only. Written by `cargo xtask museum`: **{found} of {} bugs are found \
          under a right name, {accused} twins are accused{so_much}.** Not among them are {} that are known not to be found (`museum/missed`): {}.\n\n\
-         | bug | what is wrong | shows by | found as | by this exercise |\n| --- | --- | --- | --- | --- |\n",
+         {}. What has found a bug is counted in attempts: exercises carried out, by 1 %, 20 % and all of the budget in turn.\n\n\
+         | bug | what is wrong | shows by | found as | by this exercise | attempts |\n| --- | --- | --- | --- | --- | --- |\n",
         exhibits.len(),
         missed.len(),
-        missed.join(", ")
+        missed.join(", "),
+        made_again(seen)
     );
     for (exhibit, seen) in exhibits.iter().zip(seen) {
         let found = seen.found(exhibit);
         let by = found.map_or("*not found*", |found| found.exercise.as_str());
         let rule = found.map(|found| format!("`{}`", found.rule)).unwrap_or_default();
         let (area, name, bug) = (&exhibit.area, &exhibit.name, &exhibit.bug);
-        text += &format!("| `{area}/{name}` | {bug} | {} | {rule} | {by} |\n", exhibit.needs.join(", "));
+        let attempts = seen.bug.attempts;
+        text += &format!(
+            "| `{area}/{name}` | {bug} | {} | {rule} | {by} | {attempts} |\n",
+            exhibit.needs.join(", ")
+        );
     }
     text
 }
@@ -220,10 +244,23 @@ struct Found {
     exercise: String,
 }
 
-/// What `dirql check` says of a bug and of its twin: rules that are broken, each once.
+/// What `dirql check` says of a driver.
+#[derive(Default)]
+struct Look {
+    /// Rules that are broken, each once.
+    found: Vec<Found>,
+    /// Attempts until then.
+    attempts: u64,
+    /// Of each finding, how often the run that makes it again departs from the usual.
+    departures: Vec<u64>,
+    /// Findings that their lines did not make again.
+    not_made_again: usize,
+}
+
+/// What it says of a bug and of its twin.
 struct Seen {
-    bug: Vec<Found>,
-    twin: Vec<Found>,
+    bug: Look,
+    twin: Look,
 }
 
 /// Rules in a row.
@@ -234,7 +271,7 @@ fn rules(found: &[Found]) -> String {
 impl Seen {
     /// The bug under one of its names.
     fn found(&self, exhibit: &Exhibit) -> Option<&Found> {
-        self.bug.iter().find(|found| exhibit.rules.contains(&found.rule))
+        self.bug.found.iter().find(|found| exhibit.rules.contains(&found.rule))
     }
 
     fn is_found(&self, exhibit: &Exhibit) -> bool {
@@ -244,9 +281,12 @@ impl Seen {
     /// A line of the table.
     fn line(&self, exhibit: &Exhibit) -> String {
         let found = if self.is_found(exhibit) { "found" } else { "missed" };
-        let twin =
-            if self.twin.is_empty() { String::new() } else { format!("; its twin: {}", rules(&self.twin)) };
-        let (area, name, rules) = (&exhibit.area, &exhibit.name, rules(&self.bug));
+        let twin = if self.twin.found.is_empty() {
+            String::new()
+        } else {
+            format!("; its twin: {}", rules(&self.twin.found))
+        };
+        let (area, name, rules) = (&exhibit.area, &exhibit.name, rules(&self.bug.found));
         format!("{found:6} {area}/{name} ({}): {rules}{twin}", exhibit.needs.join(", "))
     }
 }
@@ -274,11 +314,11 @@ impl Check<'_> {
     }
 
     /// The rules that the driver is said to break; or that there is no answer. An answer is kept beside the driver, so that what was interrupted goes on.
-    fn found(&self, root: &Path, budget: u32) -> Result<Vec<Found>> {
+    fn look(&self, root: &Path, budget: u32) -> Result<Look> {
         let binary = root.join("target/release/dirql");
         let file = self.image.with_extension(format!("{budget}.json"));
         if let Some(answer) = self.kept(&binary, &file) {
-            return self.of_answer(&answer);
+            return of_answer(&answer, self.but);
         }
         let mut dirql = Command::new(&binary);
         dirql.arg("check").arg(self.image).args([
@@ -294,32 +334,38 @@ impl Check<'_> {
         let output = dirql.stderr(Stdio::null()).output().context("dirql cannot be started")?;
         let answer: serde_json::Value = serde_json::from_slice(&output.stdout)
             .with_context(|| format!("`{}` did not write JSON", call::shown(&dirql)))?;
-        let found = self.of_answer(&answer)?;
-        if found.is_empty() && !output.status.success() {
-            return Ok(vec![Found {
-                rule: format!("no answer ({})", output.status),
-                exercise: String::new(),
-            }]);
+        let mut look = of_answer(&answer, self.but)?;
+        if look.found.is_empty() && !output.status.success() {
+            look.found
+                .push(Found { rule: format!("no answer ({})", output.status), exercise: String::new() });
+            return Ok(look);
         }
         fs::write(&file, &output.stdout).with_context(|| format!("cannot write {}", file.display()))?;
-        Ok(found)
-    }
-
-    /// The rules that `dirql check` names, each once.
-    fn of_answer(&self, answer: &serde_json::Value) -> Result<Vec<Found>> {
-        let mut found: Vec<Found> = Vec::new();
-        let findings = answer["findings"].as_array().context("dirql check lists its findings")?;
-        for finding in findings.iter().flat_map(names_of) {
-            let rule = finding["rule"].as_str().context("a finding has a rule")?;
-            let is_left_out = finding["tier"].as_str().is_some_and(|tier| self.but.contains(&tier));
-            if !is_left_out && found.iter().all(|known| known.rule != rule) {
-                let exercise = finding["exercise"].as_str().unwrap_or_default().to_owned();
-                found.push(Found { rule: rule.to_owned(), exercise });
-            }
-        }
-        Ok(found)
+        Ok(look)
     }
 }
+
+/// What an answer says, but for findings of these tiers.
+fn of_answer(answer: &serde_json::Value, but: &[&str]) -> Result<Look> {
+    let mut look = Look { attempts: answer["attempts"].as_u64().unwrap_or(0), ..Look::default() };
+    let findings = answer["findings"].as_array().context("dirql check lists its findings")?;
+    look.departures = findings.iter().filter_map(|finding| finding["departures"].as_u64()).collect();
+    let why = answer["no_answers"].as_array().into_iter().flatten();
+    look.not_made_again =
+        why.filter(|why| why.as_str().is_some_and(|why| why.contains(NOT_MADE_AGAIN))).count();
+    for finding in findings.iter().flat_map(names_of) {
+        let rule = finding["rule"].as_str().context("a finding has a rule")?;
+        let is_left_out = finding["tier"].as_str().is_some_and(|tier| but.contains(&tier));
+        if !is_left_out && look.found.iter().all(|known| known.rule != rule) {
+            let exercise = finding["exercise"].as_str().unwrap_or_default().to_owned();
+            look.found.push(Found { rule: rule.to_owned(), exercise });
+        }
+    }
+    Ok(look)
+}
+
+/// What `dirql check` says of a finding that its own line has not made again.
+const NOT_MADE_AGAIN: &str = "not by one that is started anew";
 
 /// A finding, and what its place shows as besides, which names the bug as well.
 fn names_of(finding: &serde_json::Value) -> impl Iterator<Item = &serde_json::Value> {

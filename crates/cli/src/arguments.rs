@@ -391,6 +391,9 @@ pub(crate) struct Check {
     /// Writes the findings as SARIF, which code hosts show at their lines
     #[arg(long, value_name = "FILE")]
     pub(crate) sarif: Option<PathBuf>,
+    /// The folder of the driver's source, as its debug information names it: SARIF's files are named from there, as the code host knows them
+    #[arg(long, value_name = "FOLDER", requires = "sarif")]
+    pub(crate) source_root: Option<String>,
     /// Writes what was tried as JUnit XML, which servers of continuous integration read
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,

@@ -59,7 +59,7 @@ pub(crate) fn run(arguments: &Explore) -> Result<u8> {
         match (arguments.found.as_ref().or(arguments.follow.as_ref()), turn) {
             (Some(choices), turn) => {
                 let death = turn.and_then(|turn| turn.strip_prefix(AFTER_DEATH));
-                follow(arguments, jail, choices, death).map(Done::with)
+                follow(arguments, jail, choices, death)
             }
             (None, None) => search_here(arguments, jail),
             (None, Some(CONFIRM)) => {
@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: &Explore) -> Result<u8> {
             (None, Some(turn)) => match (turn.strip_prefix(PART), turn.strip_prefix(CHECKED_PART)) {
                 (Some(part), _) => make_part(arguments, jail, part, arguments.checked),
                 (_, Some(part)) => make_part(arguments, jail, part, true),
-                _ => follow(arguments, jail, turn, None).map(Done::with),
+                _ => follow(arguments, jail, turn, None),
             },
         }
     })
@@ -249,7 +249,7 @@ fn subject(arguments: &Explore, jail: Option<Jail>) -> Result<(Bench, Play)> {
 }
 
 /// Runs the schedule that was found, from the machine's start. It is checked if a process has died of it: `death` says how.
-fn follow(arguments: &Explore, jail: Option<Jail>, choices: &str, death: Option<&str>) -> Result<u8> {
+fn follow(arguments: &Explore, jail: Option<Jail>, choices: &str, death: Option<&str>) -> Result<Done> {
     let mut show = Show::new(&arguments.view, &arguments.isolation)?;
     if let Some(death) = death {
         show = show.without_events();
@@ -270,22 +270,24 @@ fn follow(arguments: &Explore, jail: Option<Jail>, choices: &str, death: Option<
         show.note("with --record FILE, `dirql replay FILE` makes this run again");
     }
     if arguments.found.is_none() {
-        return followed(&report, &replay);
+        return Ok(show.behind_all(Done::with(followed(&report, &replay)?), &report));
     }
     if report.outcome() == Outcome::Clean || !replay.complaints().is_empty() {
         complain!(
             "dirql: the schedule that was found is broken in the search and not from the machine's start:"
         );
         complain!("dirql: this is a fault of dirql, not of the driver");
-        return Ok(crate::NO_ANSWER);
+        return Ok(Done::with(crate::NO_ANSWER));
     }
-    Ok(report.outcome().exit_code())
+    Ok(show.behind_all(Done::with(report.outcome().exit_code()), &report))
 }
 
 /// The exit code of a schedule that the user asked to see.
 fn followed(report: &Report, replay: &Replay) -> Result<u8> {
     if let Some(complaint) = replay.complaints().first() {
-        let message = format!("--{FOLLOW}: these are no choices of such a run: {complaint}");
+        let message = format!(
+            "--{FOLLOW}: these are no choices of such a run, as where the driver has changed since they were found: {complaint}"
+        );
         return Err(Error::Input(InputError::new(message)).into());
     }
     Ok(report.outcome().exit_code())

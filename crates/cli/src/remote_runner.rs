@@ -26,7 +26,7 @@ pub(crate) const PART: &str = "subtree:";
 /// The same, in checked machines.
 pub(crate) const CHECKED_PART: &str = "checked-subtree:";
 /// Between choices, where one process sends them to the next.
-const SEPARATOR: char = ';';
+pub(crate) const SEPARATOR: char = ';';
 /// How the line of a run begins of which nothing was looked for.
 const USUAL: &str = "usual ";
 /// Behind its questions: what it has taught.

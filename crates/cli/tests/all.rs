@@ -6,6 +6,7 @@
 mod agreeing;
 mod bad_input;
 mod book;
+mod check_reports;
 mod checking;
 mod dismissing;
 mod drive;

@@ -104,7 +104,7 @@ impl JobResult {
     fn add(&mut self, (cause, shown): (Cause, Shown), exercise: usize) {
         match self.found.iter_mut().find(|found| found.cause.key == cause.key) {
             Some(found) => found.attempts += 1,
-            None => self.found.push(Found { cause, shown, exercise, attempts: 1 }),
+            None => self.found.push(Found { cause, shown, exercise, attempts: 1, departures: 0 }),
         }
     }
 

@@ -72,6 +72,9 @@ fn section(page: &mut String, entry: &Entry<'_>, drawing: Option<&str>) {
     if !stack.is_empty() {
         let _ = writeln!(page, "<pre>{}</pre>", escaped(&stack).replace("&#10;", "\n"));
     }
+    for (what, place) in entry.moments() {
+        let _ = writeln!(page, "<p>{}: <code>{}</code></p>", escaped(&what), escaped(&place));
+    }
     if let Some(drawing) = drawing {
         let _ = writeln!(
             page,

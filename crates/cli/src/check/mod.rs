@@ -4,6 +4,7 @@
 //! at a time: results are put together in the order of the exercises.
 
 mod campaign;
+mod confirm;
 mod html;
 mod junit;
 mod kept;
@@ -26,6 +27,7 @@ use dirql::interrupts::Interrupts;
 use serde::{Deserialize, Serialize};
 
 use crate::arguments::Check;
+use crate::many::host_processors;
 use crate::out::{self, complain};
 use crate::outputs::Outputs;
 use crate::progress::Progress;
@@ -113,7 +115,8 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     let results = campaign.all(&surveys, &exercises, state.as_ref(), done)?;
     drop(interrupts);
     let survey = surveys.own;
-    let report = Report::new(&arguments, device, &survey, &exercises, results)?;
+    let mut report = Report::new(&arguments, device, &survey, &exercises, results)?;
+    report.confirm(arguments.workers.unwrap_or_else(host_processors));
     write(&arguments, &report, &files)?;
     report.tell();
     Ok(report.exit_code())

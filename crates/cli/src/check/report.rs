@@ -10,15 +10,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::campaign::JobResult;
+use super::confirm::confirm;
 use super::things::{Place, Thing, things};
 use super::worker::Shown;
 use crate::again::{self, quoted};
 use crate::arguments::Check;
 use crate::out::say;
+use crate::remote_runner::SEPARATOR;
 use crate::{NO_ANSWER, terminal};
 
 /// Options of `dirql check` that a line for other commands does not have, or has in another form, each with a value.
-const IN_CHECK_ONLY: [&str; 16] = [
+const IN_CHECK_ONLY: [&str; 17] = [
     "budget",
     "until",
     "workers",
@@ -31,6 +33,7 @@ const IN_CHECK_ONLY: [&str; 16] = [
     "keep",
     "state",
     "sarif",
+    "source-root",
     "junit",
     "html",
     "lcov",
@@ -52,6 +55,9 @@ pub(super) struct Found {
     pub(super) exercise: usize,
     /// How many attempts of its job have shown it.
     pub(super) attempts: u64,
+    /// How often the run that was made again for it has departed from the usual: orders, and calls that failed.
+    #[serde(skip)]
+    pub(super) departures: usize,
 }
 
 /// What the check has come to.
@@ -90,6 +96,7 @@ pub(super) struct Entry<'a> {
     pub(super) finding: Value,
     /// How many attempts have shown it, here or elsewhere.
     attempts: u64,
+    departures: usize,
     script: &'a str,
     awaited: Option<&'a Awaited>,
     /// What the same place shows as in other attempts.
@@ -147,6 +154,12 @@ impl Entry<'_> {
         Some(format!("{} in {routine}: {}", self.more.len(), all.collect::<Vec<_>>().join(", ")))
     }
 
+    /// The moments that it names, and where the driver was then.
+    pub(super) fn moments(&self) -> Vec<(String, String)> {
+        let moments = self.finding["moments"].as_array().into_iter().flatten();
+        moments.filter_map(|moment| Some((moment["what"].as_str()?.to_owned(), innermost(moment)?))).collect()
+    }
+
     /// Its instruction, as people name it.
     fn place(&self) -> Option<&str> {
         self.finding["stack"][0]["symbol"].as_str()
@@ -154,17 +167,35 @@ impl Entry<'_> {
 
     /// The file and the line that it is at.
     pub(super) fn source(&self) -> Option<(String, u64)> {
-        let stack = self.finding["stack"].as_array().into_iter().flatten();
-        let of_stack = stack.filter_map(|line| place(line["source"].as_str()?)).next();
         // `…, allocated by card.sys!Start+0x12 (card.c:33)`
-        of_stack.or_else(|| self.message.split(['(', ')']).rev().find_map(place))
+        let is_place = |(file, _): &(String, u64)| file.contains('.') && !file.contains(' ');
+        let of_words = || self.message.split(['(', ')']).rev().filter_map(place).find(is_place);
+        source(&self.finding).or_else(of_words)
     }
+
+    /// The moments that it names, and the file and line where the driver was then.
+    pub(super) fn sources_of_moments(&self) -> Vec<(&str, (String, u64))> {
+        let moments = self.finding["moments"].as_array().into_iter().flatten();
+        moments.filter_map(|moment| Some((moment["what"].as_str()?, source(moment)?))).collect()
+    }
+}
+
+/// The innermost line of a stack that has a source.
+fn source(of: &Value) -> Option<(String, u64)> {
+    of["stack"].as_array()?.iter().find_map(|line| place(line["source"].as_str()?))
+}
+
+/// Where the stack of a finding or of a moment begins: `card!Start+0x12  (card.c:33)`.
+fn innermost(of: &Value) -> Option<String> {
+    let line = &of["stack"][0];
+    let source = line["source"].as_str().map(|source| format!("  ({source})")).unwrap_or_default();
+    Some(format!("{}{source}", line["symbol"].as_str()?))
 }
 
 /// `card.c:33`.
 fn place(text: &str) -> Option<(String, u64)> {
     let (file, line) = text.rsplit_once(':')?;
-    Some((file.to_owned(), line.parse().ok()?)).filter(|(file, _)| file.contains('.') && !file.contains(' '))
+    Some((file.to_owned(), line.parse().ok()?))
 }
 
 impl<'a> Report<'a> {
@@ -229,6 +260,20 @@ impl<'a> Report<'a> {
         })
     }
 
+    /// Has each finding's own line carried out once more, from a machine's start, by so many processes at a time: what it shows is what is reported, and what
+    /// it does not show is not the driver's.
+    pub(super) fn confirm(&mut self, workers: u32) {
+        let mut found = std::mem::take(&mut self.found);
+        let why = confirm(&mut found, workers, |found| self.replay(found));
+        self.found = found;
+        self.no_answers.extend(why);
+    }
+
+    /// The folder of its source, as its debug information names it, if the user has said so.
+    pub(super) fn source_root(&self) -> Option<&str> {
+        self.arguments.source_root.as_deref()
+    }
+
     /// The driver, as the user named it.
     pub(super) fn driver(&self) -> String {
         self.arguments.setup.driver.display().to_string()
@@ -284,6 +329,7 @@ impl<'a> Report<'a> {
             words,
             finding,
             attempts: found.attempts,
+            departures: found.departures,
             script: &found.shown.script,
             awaited: found.cause.awaited.as_ref(),
             also: Vec::new(),
@@ -359,10 +405,9 @@ impl<'a> Report<'a> {
             for (label, name) in [("page", "page"), ("mend", "remedy")] {
                 text += &field(name).map(|value| line(label, value)).unwrap_or_default();
             }
-            if let Some(symbol) = entry.place() {
-                let source = entry.finding["stack"][0]["source"].as_str();
-                let source = source.map(|source| format!("  ({source})")).unwrap_or_default();
-                text += &line("instruction", &format!("{symbol}{source}"));
+            text += &innermost(&entry.finding).map(|place| line("instruction", &place)).unwrap_or_default();
+            for (what, place) in entry.moments() {
+                text += &line("moment", &format!("{what}: {place}"));
             }
             for (label, elsewhere) in entry.elsewhere() {
                 text += &line(label, &elsewhere);
@@ -449,6 +494,7 @@ impl<'a> Report<'a> {
         finding["attempts"] = entry.attempts.into();
         finding["script"] = entry.script.into();
         finding["replay"] = entry.replay.clone().into();
+        finding["departures"] = entry.departures.into();
         finding["also"] = entry.also.iter().map(|also| self.entry_json(also)).collect();
         finding
     }
@@ -487,6 +533,10 @@ impl<'a> Report<'a> {
     }
 }
 
+fn times(count: usize) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
+}
+
 fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
@@ -494,7 +544,8 @@ fn plural(count: usize) -> &'static str {
 /// By what an attempt departs from the usual.
 fn how(replay: &str) -> String {
     let Some(policy) = replay.strip_prefix("--policy=") else {
-        return ", in a schedule that a search has found".to_owned();
+        let departures = replay.split(SEPARATOR).count();
+        return format!(", in an order that departs from the usual {}", times(departures));
     };
     match policy.split_once(':') {
         None => String::new(),

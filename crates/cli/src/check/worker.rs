@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
 use dirql::check::{self, Campaign, Cause, Exercise, Extent, Stories, Survey, Totals};
-use dirql::explore::Bounds;
+use dirql::explore::{Bounds, Choices};
 use dirql::files::DriverFile;
 use dirql::{Bench, Boots, Error, Jail, Play, Report, ScriptText};
 use serde::{Deserialize, Serialize};
@@ -219,12 +219,19 @@ impl Work<'_> {
             |boots, number, tried| {
                 said.attempt(before + number, tried.causes, tried.no_answer, |cause| {
                     let whole = check::Shown { script: exercise.script.clone(), policy: tried.policy };
-                    // What does not count is worth no more attempts.
-                    let short = match cause.dismissed {
-                        Some(_) => whole,
-                        None => check::shrink(boots, &whole, &cause.key)?,
+                    let by_policy = |shown: check::Shown| Shown {
+                        script: shown.script,
+                        option: format!("--policy={}", shown.policy),
                     };
-                    Ok(Shown { script: short.script, option: format!("--policy={}", short.policy) })
+                    // What does not count is worth no more attempts.
+                    if cause.dismissed.is_some() {
+                        return Ok(by_policy(whole));
+                    }
+                    let short = check::shrink(boots, &whole, &cause.key)?;
+                    Ok(match check::fewest_departures(boots, &short, &cause.key)? {
+                        Some(choices) => Shown { script: short.script, option: following(&choices) },
+                        None => by_policy(short),
+                    })
                 })
             },
         )?;
@@ -234,6 +241,11 @@ impl Work<'_> {
         totals.hung += own.hung;
         Ok(())
     }
+}
+
+/// The option by which a run departs from the usual so.
+fn following(choices: &Choices) -> String {
+    format!("--{}={}", crate::explore::FOLLOW, joined(choices))
 }
 
 fn search(boots: &mut Boots, exercise: &Exercise, hung: u32) -> Result<()> {
@@ -262,7 +274,7 @@ fn search(boots: &mut Boots, exercise: &Exercise, hung: u32) -> Result<()> {
     let mut said = Said::default();
     let attempts = searched.total();
     if let Some((choices, report)) = &searched.found {
-        let follow = format!("--{}={}", crate::explore::FOLLOW, joined(choices));
+        let follow = following(choices);
         let no_answer = report.no_answer();
         said.attempt(attempts.saturating_sub(1), check::causes(report, exercise), no_answer, |_| {
             Ok(Shown { script: exercise.script.clone(), option: follow.clone() })

@@ -36,6 +36,7 @@ const POOL: u32 = 0x0022_2C30;
 const STACK: u32 = 0x0022_2C34;
 const DMA: u32 = 0x0022_2C38;
 const IRPS: u32 = 0x0022_2C3C;
+pub(crate) const SORT: u32 = 0x0022_2C40;
 /// Requests that are outstanding at once, and the memory of the machine that has them.
 const OUTSTANDING: u32 = 1_000_000;
 const MUCH: u64 = 1 << 30;
@@ -53,7 +54,8 @@ fn driver() -> PathBuf {
     path
 }
 
-fn bench() -> Bench {
+/// The bench's driver and its card, and nothing that reads what they do.
+pub(crate) fn bench() -> Bench {
     Bench::new().driver(driver()).device("pci9052").unobserved().instruction_budget(u64::MAX >> 2)
 }
 
@@ -97,16 +99,10 @@ pub(crate) fn all(wanted: &dyn Fn(&str) -> bool) -> Vec<Figure> {
         }));
     }
     if wanted("irp_roundtrip") {
-        figures.push(sampled(&machine, "irp_roundtrip", 1_000, |cx, open, repeats| {
-            let operation = Operation::Control(EMPTY, open.number, open.output);
-            (0..repeats).try_for_each(|_| open.perform(cx, operation))
-        }));
+        figures.push(sampled(&machine, "irp_roundtrip", 1_000, empty));
     }
     if wanted("interrupt_irp") {
-        figures.push(sampled(&machine, "interrupt_irp", 200, |cx, open, repeats| {
-            let operation = Operation::Write(open.number, Some(0));
-            (0..repeats).try_for_each(|_| open.perform(cx, operation))
-        }));
+        figures.push(sampled(&machine, "interrupt_irp", 200, written));
     }
     let repeated = [
         ("mmio_read", MMIO, 10_000),
@@ -150,6 +146,18 @@ pub(crate) fn all(wanted: &dyn Fn(&str) -> bool) -> Vec<Figure> {
         figures.push(start_to_ready());
     }
     figures
+}
+
+/// Requests that do nothing.
+pub(crate) fn empty(cx: &mut Cx<'_>, open: &Open, repeats: u32) -> Flow<()> {
+    let operation = Operation::Control(EMPTY, open.number, open.output);
+    (0..repeats).try_for_each(|_| open.perform(cx, operation))
+}
+
+/// Writes, each of which the card's interrupt ends.
+pub(crate) fn written(cx: &mut Cx<'_>, open: &Open, repeats: u32) -> Flow<()> {
+    let operation = Operation::Write(open.number, Some(0));
+    (0..repeats).try_for_each(|_| open.perform(cx, operation))
 }
 
 /// Hears of each call, and does nothing.
@@ -276,7 +284,7 @@ impl Open {
     }
 
     /// The driver does what `code` says so often.
-    fn repeat(&self, cx: &mut Cx<'_>, code: u32, times: u32) -> Flow<()> {
+    pub(crate) fn repeat(&self, cx: &mut Cx<'_>, code: u32, times: u32) -> Flow<()> {
         cx.write(DriverPtr::new(self.number.address), times)?;
         self.perform(cx, Operation::Control(code, self.number, Buffer::default()))
     }
@@ -294,7 +302,7 @@ fn buffer(cx: &mut Cx<'_>) -> Buffer {
 }
 
 /// Samples of `work`, which repeats a thing as often as the argument says, on a thread of the application's.
-fn sampled(
+pub(crate) fn sampled(
     machine: &Machine,
     name: &'static str,
     repeats: u32,

@@ -13,6 +13,7 @@ mod driver;
 mod forks;
 mod infs;
 mod kmdf;
+mod rules;
 mod schedules;
 mod strands;
 mod wmi;
@@ -38,11 +39,11 @@ impl Figure {
     }
 
     /// Of something else than time, measured once.
-    fn once(name: &'static str, value: f64, unit: &'static str) -> Self {
+    pub(crate) fn once(name: &'static str, value: f64, unit: &'static str) -> Self {
         Self { name, samples: vec![value], repeats: 1, unit }
     }
 
-    fn at(&self, percent: usize) -> f64 {
+    pub(crate) fn at(&self, percent: usize) -> f64 {
         let last = self.samples.len().saturating_sub(1);
         self.samples.get(last * percent / 100).copied().unwrap_or(f64::NAN)
     }
@@ -97,6 +98,7 @@ fn main() {
     figures.extend(forks::all(&wanted));
     figures.extend(driver::all(&wanted));
     figures.extend(schedules::all(&wanted));
+    figures.extend(rules::all(&wanted));
     figures.sort_by_key(|figure| figure.name);
     if options.iter().any(|option| option == "--json") {
         let object: serde_json::Map<String, serde_json::Value> = figures.iter().map(json).collect();

@@ -9,6 +9,7 @@ use dirql::explore::Bounds;
 use dirql::{Bench, Play, Report, script};
 use engine::{Chooser, DELAY, Delay, Point, Tracking};
 
+use crate::rules::judged;
 use crate::{Figure, each};
 
 const SAMPLES: u64 = 6000;
@@ -92,8 +93,10 @@ fn clean(report: &Report) {
 pub(crate) fn all(wanted: &dyn Fn(&str) -> bool) -> Vec<Figure> {
     let queue = || Bench::new().driver(driver("queue.sys")).processors(2).unobserved();
     let two = || bench().processors(2);
-    let stories: [(_, Tracking, &dyn Fn() -> Bench, _); 5] = [
+    let judged = || judged(bench());
+    let stories: [(_, Tracking, &dyn Fn() -> Bench, _); 6] = [
         ("schedule_rewound", Tracking::Faults, &bench, TWO_WRITERS),
+        ("schedule_rules", Tracking::Faults, &judged, TWO_WRITERS),
         ("schedule_rewound_userfault", Tracking::Userfault, &bench, TWO_WRITERS),
         ("schedule_cancel_race", Tracking::Faults, &queue, CANCEL_RACE),
         ("schedule_two_processors", Tracking::Faults, &two, TWO_WRITERS),

@@ -10,6 +10,7 @@ mod cause;
 mod codes;
 mod counter;
 mod coverage;
+mod departures;
 mod exercise;
 mod groups;
 mod inputs;
@@ -23,6 +24,7 @@ pub use absent::Absent;
 pub use campaign::{Campaign, HUNG, Totals, Tried, causes};
 pub use cause::{Access, Awaited, Cause};
 pub use coverage::{Coverage, Function, coverage};
+pub use departures::fewest_departures;
 pub use exercise::{
     Effort, Exercise, RACES, Stories, WithValues, exercises, exercises_beyond_reach, exercises_of_neighbours,
     exercises_on_busy_line, exercises_with_values, registry_options,

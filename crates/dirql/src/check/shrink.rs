@@ -119,7 +119,7 @@ impl Shrinking<'_> {
     }
 }
 
-fn has(report: &Report, key: &str) -> bool {
+pub(super) fn has(report: &Report, key: &str) -> bool {
     report.causes().iter().any(|cause| cause.key == key)
 }
 

@@ -13,6 +13,8 @@ const CELL: u64 = 8;
 /// Cells that are kept together.
 const CELLS: usize = 64;
 const LINE: u64 = CELL * CELLS as u64;
+/// So many lines are found without a search.
+const LAST: usize = 16;
 
 /// How an access uses memory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -149,8 +151,8 @@ pub(super) struct Memory {
     /// Where lines are, by their numbers.
     places: BTreeMap<u64, usize>,
     lines: Vec<Rc<Line>>,
-    /// The line that was looked for last, and where it is.
-    last: Option<(u64, usize)>,
+    /// Of the lines that were looked for last, one of each remainder, and where it is.
+    last: [Option<(u64, usize)>; LAST],
 }
 
 /// The cells of a stretch, and a bit for each byte in them.
@@ -194,14 +196,15 @@ impl Memory {
     }
 
     fn find(&mut self, line: u64) -> Option<usize> {
-        if let Some((known, place)) = self.last
-            && known == line
-        {
-            return Some(place);
+        let last = &mut self.last[usize::try_from(line % LAST as u64).expect("they are few")];
+        match *last {
+            Some((known, place)) if known == line => Some(place),
+            _ => {
+                let place = *self.places.get(&line)?;
+                *last = Some((line, place));
+                Some(place)
+            }
         }
-        let place = *self.places.get(&line)?;
-        self.last = Some((line, place));
-        Some(place)
     }
 
     /// An access is made by a flow that knows this.

@@ -101,8 +101,8 @@ impl Reader for DataRaces {
         self.settle(stamp);
         let here = self.flows.here(stamp);
         self.comes_to(here, stamp.irql);
+        let mut turn = (here.slot, self.flows.time(here.slot));
         for access in accesses.iter().filter(|access| access.address >= DRIVERS && access.bytes != 0) {
-            let turn = (here.slot, self.flows.time(here.slot));
             let bytes = (access.address, access.bytes);
             if self.recent.has(turn, access) {
                 continue;
@@ -110,6 +110,7 @@ impl Reader for DataRaces {
             self.wake_ups.access(here.slot, stamp.number, access);
             if access.stored_back.is_some() || !self.memory.repeats(bytes, how(access), turn) {
                 self.access((stamp, here), access, by_routine);
+                turn.1 = self.flows.time(here.slot);
             }
         }
     }

@@ -43,26 +43,51 @@ const BEGIN_NOTHING: &[&str] = &[
 ];
 
 /// Words and the numbers of the events at which they were last accessed.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Words {
-    all: Vec<(u64, u64)>,
+    /// No word of drivers' memory is 0, so that is none.
+    words: [u64; LAST],
+    /// Half of each, which is compared first.
+    halves: [u32; LAST],
+    events: [u64; LAST],
     next: usize,
+}
+
+impl Default for Words {
+    fn default() -> Self {
+        Self { words: [0; LAST], halves: [0; LAST], events: [0; LAST], next: 0 }
+    }
+}
+
+/// The half of a word's number in which words differ.
+#[expect(clippy::cast_possible_truncation, reason = "that is the half")]
+const fn half(word: u64) -> u32 {
+    word as u32
 }
 
 impl Words {
     fn note(&mut self, word: u64, event: u64) {
-        if let Some(known) = self.all.iter_mut().find(|(known, _)| *known == word) {
-            known.1 = event;
-        } else if self.all.len() < LAST {
-            self.all.push((word, event));
-        } else {
-            self.all[self.next] = (word, event);
-            self.next = (self.next + 1) % LAST;
-        }
+        let place = self.place(word).unwrap_or_else(|| {
+            let oldest = self.next;
+            self.next = (oldest + 1) % LAST;
+            oldest
+        });
+        (self.words[place], self.halves[place], self.events[place]) = (word, half(word), event);
     }
 
     fn of(&self, word: u64) -> Option<u64> {
-        self.all.iter().find(|(known, _)| *known == word).map(|(_, event)| *event)
+        self.place(word).map(|place| self.events[place])
+    }
+
+    fn place(&self, word: u64) -> Option<usize> {
+        let half = half(word);
+        // All are compared whatever comes of the first ones: so the processor compares several at once.
+        let may_be = self.halves.iter().fold(false, |found, known| found | (*known == half));
+        if may_be { self.words.iter().position(|known| *known == word) } else { None }
+    }
+
+    fn all(&self) -> impl Iterator<Item = (u64, u64)> {
+        std::iter::zip(self.words, self.events).filter(|(word, _)| *word != 0)
     }
 }
 
@@ -92,7 +117,8 @@ struct Cleared {
 /// Who has signalled and cleared which events.
 #[derive(Clone, Default)]
 pub(super) struct WakeUps {
-    accessed: BTreeMap<Slot, Accessed>,
+    /// By slot.
+    accessed: Vec<Accessed>,
     signalled: BTreeMap<u64, Signal>,
     /// The events that flows are about to clear, and what those calls return to.
     clearing: BTreeMap<Slot, (u64, u64)>,
@@ -132,7 +158,7 @@ impl WakeUps {
             return;
         }
         let word = made.address / WORD;
-        let accessed = self.accessed.entry(slot).or_default();
+        let accessed = self.accessed(slot);
         if made.kind == AccessKind::Load {
             accessed.loads.note(word, event);
             // It looks again.
@@ -145,16 +171,24 @@ impl WakeUps {
         }
     }
 
+    fn accessed(&mut self, slot: Slot) -> &mut Accessed {
+        let place = slot as usize;
+        if place >= self.accessed.len() {
+            self.accessed.resize_with(place + 1, Accessed::default);
+        }
+        &mut self.accessed[place]
+    }
+
     /// An event is signalled.
     pub(super) fn signal(&mut self, object: u64, by: Here, event: u64) {
-        let stores = self.accessed.get(&by.slot).map(|accessed| accessed.stores.clone());
-        self.signalled.insert(object, Signal { by, event, stores: stores.unwrap_or_default() });
+        let stores = self.accessed(by.slot).stores.clone();
+        self.signalled.insert(object, Signal { by, event, stores });
     }
 
     /// An event has ended a wait, and is not signalled any more, or the flow knows that it was: it looks anew at what there is.
     pub(super) fn woke(&mut self, slot: Slot, object: u64) {
         self.signalled.remove(&object);
-        self.accessed.entry(slot).or_default().loads = Words::default();
+        self.accessed(slot).loads = Words::default();
     }
 
     /// A flow is about to clear an event, by a call that returns to `code`: others may come between.
@@ -186,11 +220,11 @@ impl WakeUps {
     /// A flow waits for an object, the first of so many: what has been lost.
     pub(super) fn wait(&mut self, flows: &Flows, here: Here, (object, count): (u64, u32)) -> Option<Verdict> {
         // What it has looked at before this wait says nothing of the next.
-        let loads = std::mem::take(&mut self.accessed.get_mut(&here.slot)?.loads);
+        let loads = std::mem::take(&mut self.accessed(here.slot).loads);
         let cleared =
             self.cleared.remove(&here.slot).filter(|cleared| cleared.object == object && count == 1)?;
         let Signal { by, event, stores } = &cleared.signal;
-        let seen = stores.all.iter().filter_map(|(word, stored)| Some((*word, *stored, loads.of(*word)?)));
+        let seen = stores.all().filter_map(|(word, stored)| Some((word, stored, loads.of(word)?)));
         let (unseen, again): (Vec<_>, Vec<_>) = seen.partition(|(_, stored, loaded)| loaded < stored);
         let (word, ..) = unseen.into_iter().min().filter(|_| again.is_empty())?;
         let message = format!(
