@@ -2,7 +2,8 @@
  * pairs.sys: the rules of dirql in pairs. Each routine of the folder pairs is named after a rule and does one thing twice over: right, as
  * Microsoft's page of that rule has it, and wrong, with the one mistake that the rule is for. \\.\DirqlPairs,
  * CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS): one byte that says whether it is to be wrong, and the rule.
- * STATUS_NOT_FOUND if there is no such pair. Never load it on a machine you care for.
+ * STATUS_NOT_FOUND if there is no such pair. Where the value Pair of the service's key Parameters names a rule, each such request is for that one, whatever it
+ * holds, and the value Wrong says which half: so a driver that does one thing wrong can be looked at by itself. Never load it on a machine you care for.
  */
 #include "pairs/controllers.h"
 #include "pairs/counters.h"
@@ -48,6 +49,15 @@ static const PAIR_OF_RULE Pairs[] = {
 #undef PAIR
 #undef REQUEST_PAIR
 
+#ifndef RTL_QUERY_REGISTRY_TYPECHECK /* mingw's headers lack it */
+#define RTL_QUERY_REGISTRY_TYPECHECK 0x00000100
+#define RTL_QUERY_REGISTRY_TYPECHECK_SHIFT 24
+#endif
+
+/* What the service's key says each request is for; NULL if it says nothing. */
+static const PAIR_OF_RULE *PairOfKey;
+static ULONG WrongByKey;
+
 /* The pair of the rule whose name these bytes are, or NULL. */
 static const PAIR_OF_RULE *Find(const char *Rule, ULONG Length)
 {
@@ -67,14 +77,21 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     const PAIR_OF_RULE *Pair;
     BOOLEAN Wrong;
 
-    if (Stack->Parameters.DeviceIoControl.IoControlCode != TELL || Length < 2) {
+    if (Stack->Parameters.DeviceIoControl.IoControlCode != TELL) {
         return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
     }
-    Pair = Find(Input + 1, Length - 1);
+    if (PairOfKey != NULL) {
+        Pair = PairOfKey;
+        Wrong = WrongByKey != 0;
+    } else if (Length < 2) {
+        return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
+    } else {
+        Pair = Find(Input + 1, Length - 1);
+        Wrong = Input[0] != 0;
+    }
     if (Pair == NULL) {
         return Complete(Irp, STATUS_NOT_FOUND, 0);
     }
-    Wrong = Input[0] != 0;
     if (Pair->Answer != NULL) {
         return Pair->Answer(Device, Irp, Wrong);
     }
@@ -95,11 +112,46 @@ static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
     ControlUnload(Driver);
 }
 
+/* Reads PairOfKey and WrongByKey. */
+INIT_CODE static NTSTATUS ReadKey(PUNICODE_STRING RegistryPath)
+{
+    RTL_QUERY_REGISTRY_TABLE Table[4] = {0};
+    UNICODE_STRING Name = {0, 0, NULL};
+    ANSI_STRING Rule;
+    NTSTATUS Status;
+
+    Table[0].Flags = RTL_QUERY_REGISTRY_SUBKEY;
+    Table[0].Name = L"Parameters";
+    Table[1].Flags = RTL_QUERY_REGISTRY_DIRECT | RTL_QUERY_REGISTRY_TYPECHECK;
+    Table[1].Name = L"Pair";
+    Table[1].EntryContext = &Name;
+    Table[1].DefaultType = REG_SZ << RTL_QUERY_REGISTRY_TYPECHECK_SHIFT | REG_NONE;
+    Table[2].Flags = RTL_QUERY_REGISTRY_DIRECT | RTL_QUERY_REGISTRY_TYPECHECK;
+    Table[2].Name = L"Wrong";
+    Table[2].EntryContext = &WrongByKey;
+    Table[2].DefaultType = REG_DWORD << RTL_QUERY_REGISTRY_TYPECHECK_SHIFT | REG_NONE;
+    /* There need be no such key. */
+    (VOID)RtlQueryRegistryValues(RTL_REGISTRY_ABSOLUTE, RegistryPath->Buffer, Table, NULL, NULL);
+    if (Name.Buffer == NULL) {
+        return STATUS_SUCCESS;
+    }
+    Status = RtlUnicodeStringToAnsiString(&Rule, &Name, TRUE);
+    RtlFreeUnicodeString(&Name);
+    if (!NT_SUCCESS(Status)) {
+        return Status;
+    }
+    PairOfKey = Find(Rule.Buffer, Rule.Length);
+    RtlFreeAnsiString(&Rule);
+    return PairOfKey != NULL ? STATUS_SUCCESS : STATUS_OBJECT_NAME_NOT_FOUND;
+}
+
 INIT_CODE NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING RegistryPath)
 {
-    NTSTATUS Status = ControlStart(Driver, &DeviceName, &LinkName, DispatchDeviceControl);
+    NTSTATUS Status = ReadKey(RegistryPath);
 
-    UNREFERENCED_PARAMETER(RegistryPath);
+    if (NT_SUCCESS(Status)) {
+        Status = ControlStart(Driver, &DeviceName, &LinkName, DispatchDeviceControl);
+    }
     if (!NT_SUCCESS(Status)) {
         return Status;
     }

@@ -714,6 +714,10 @@ pub trait Reader {
     fn reads_names(&self) -> bool {
         true
     }
+    /// Whether it follows what clients of a driver framework do, and nothing else: a machine without one does without it.
+    fn is_of_framework(&self) -> bool {
+        false
+    }
     /// One event of a kind it wants.
     fn event(&mut self, stamp: &Stamp, event: &Event);
     /// Whether it judges: only then is it asked for [`Reader::judgement`]. Asked when it subscribes.

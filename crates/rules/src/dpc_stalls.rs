@@ -5,6 +5,7 @@
 //! routine does otherwise: how fast a processor is, no driver decides. What a service routine stalls that interrupts the DPC is its own.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use engine::StrandId;
 use kernel::event::{Class, Event, Kind, Stamp};
@@ -43,15 +44,18 @@ impl Follower for DpcStalls {
     }
 
     fn follow(&mut self, stamp: &Stamp, event: &Event) {
-        let open = self.open.entry(stamp.strand).or_default();
         match event {
             Event::Enter { role, routine, .. } if matters(role.class()) => {
                 let (class, routine) = (role.class(), *routine);
-                open.push(Open { class, routine, stalled: 0, calls: 0, reported: false });
+                let open = Open { class, routine, stalled: 0, calls: 0, reported: false };
+                self.open.entry(stamp.strand).or_default().push(open);
             }
-            Event::Leave { role, .. } if matters(role.class()) => drop(open.pop()),
+            Event::Leave { role, .. } if matters(role.class()) => {
+                self.open.get_mut(&stamp.strand).map(Vec::pop);
+            }
             Event::Call { export, arguments, .. } if is_stall(*export) => {
-                self.found = open.last_mut().and_then(|inside| inside.stalls(arguments[0] & 0xFFFF_FFFF));
+                let inside = self.open.get_mut(&stamp.strand).and_then(|open| open.last_mut());
+                self.found = inside.and_then(|inside| inside.stalls(arguments[0] & 0xFFFF_FFFF));
             }
             _ => {}
         }
@@ -85,5 +89,7 @@ fn matters(class: Class) -> bool {
 }
 
 fn is_stall(export: u32) -> bool {
-    exports::row(export).is_some_and(|row| row.name == "KeStallExecutionProcessor")
+    static ROW: OnceLock<Option<u32>> = OnceLock::new();
+    let find = || (0..).find(|row| exports::row(*row).is_none_or(|row| row.name == "KeStallExecutionProcessor"));
+    *ROW.get_or_init(find) == Some(export)
 }

@@ -7,6 +7,8 @@ use kernel::verdict::Verdict;
 
 /// Follows events to what a driver does wrong. A copy of it is its whole state.
 pub(crate) trait Follower: Clone + 'static {
+    /// It follows what clients of a driver framework do, and nothing else.
+    const OF_FRAMEWORK: bool = false;
     /// Whether it follows events of this kind.
     fn wants(kind: Kind) -> bool;
     /// An event of such a kind happens.
@@ -25,6 +27,10 @@ impl<F: Follower> Reader for Following<F> {
 
     fn reads_names(&self) -> bool {
         false
+    }
+
+    fn is_of_framework(&self) -> bool {
+        F::OF_FRAMEWORK
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {

@@ -12,7 +12,7 @@
 //!   threaded one that came before it waits for ever.
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use engine::StrandId;
 use kernel::event::{Class, Event, Judgement, Kind, Reader, Role, Stamp};
@@ -56,7 +56,8 @@ struct Processor {
 
 #[derive(Clone, Default)]
 struct State {
-    processors: BTreeMap<u32, Processor>,
+    /// By number.
+    processors: Vec<Processor>,
     running: Vec<Running>,
     connected: BTreeSet<u64>,
     queued: BTreeSet<u64>,
@@ -139,7 +140,11 @@ impl State {
         {
             return Some("something else runs where a service routine or DPC has not returned");
         }
-        let processor = self.processors.entry(stamp.processor).or_default();
+        let number = stamp.processor as usize;
+        if number >= self.processors.len() {
+            self.processors.resize_with(number + 1, Processor::default);
+        }
+        let processor = &mut self.processors[number];
         match event {
             Event::Irql { from, to } => {
                 processor.below.retain(|below| below < to);
@@ -221,7 +226,7 @@ impl State {
         }
         match class {
             Class::Isr => {
-                let below = self.processors.get(&stamp.processor)?.below.last()?;
+                let below = self.processors.get(stamp.processor as usize)?.below.last()?;
                 (*below >= stamp.irql).then_some("a service routine interrupts its own level or a higher one")
             }
             Class::Dpc | Class::ThreadedDpc if !self.queued.contains(&object) => {

@@ -78,6 +78,8 @@ fn gives_away(name: &str) -> bool {
 }
 
 impl Follower for KmdfBuffers {
+    const OF_FRAMEWORK: bool = true;
+
     fn wants(kind: Kind) -> bool {
         matches!(kind, Kind::Ddi | Kind::Enter)
     }

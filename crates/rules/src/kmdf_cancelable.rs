@@ -66,6 +66,8 @@ fn verdict(name: &str, request: u64) -> Verdict {
 }
 
 impl Follower for KmdfCancelable {
+    const OF_FRAMEWORK: bool = true;
+
     fn wants(kind: Kind) -> bool {
         matches!(kind, Kind::Ddi | Kind::Enter)
     }

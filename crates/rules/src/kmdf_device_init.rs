@@ -106,6 +106,8 @@ fn owns_what_it_frees(role: Role) -> bool {
 }
 
 impl Follower for KmdfDeviceInit {
+    const OF_FRAMEWORK: bool = true;
+
     fn wants(kind: Kind) -> bool {
         matches!(kind, Kind::Ddi | Kind::Enter | Kind::Leave)
     }

@@ -80,6 +80,8 @@ impl KmdfLocks {
 }
 
 impl Follower for KmdfLocks {
+    const OF_FRAMEWORK: bool = true;
+
     fn wants(kind: Kind) -> bool {
         kind == Kind::Ddi
     }

@@ -147,6 +147,8 @@ pub(super) fn is_of_the_unseen(name: &str) -> bool {
 }
 
 impl Follower for KmdfRequests {
+    const OF_FRAMEWORK: bool = true;
+
     fn wants(kind: Kind) -> bool {
         matches!(kind, Kind::Ddi | Kind::Enter | Kind::Leave)
     }

@@ -34,6 +34,8 @@ impl KmdfStops {
 }
 
 impl Follower for KmdfStops {
+    const OF_FRAMEWORK: bool = true;
+
     fn wants(kind: Kind) -> bool {
         matches!(kind, Kind::Ddi | Kind::Enter | Kind::Leave)
     }

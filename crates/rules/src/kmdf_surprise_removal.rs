@@ -41,6 +41,8 @@ fn ends_requests(name: &str) -> bool {
 }
 
 impl Follower for KmdfSurpriseRemoval {
+    const OF_FRAMEWORK: bool = true;
+
     fn wants(kind: Kind) -> bool {
         matches!(kind, Kind::Ddi | Kind::Enter | Kind::Leave)
     }

@@ -69,6 +69,8 @@ fn presents_a_request(role: Role) -> bool {
 }
 
 impl Follower for KmdfWaits {
+    const OF_FRAMEWORK: bool = true;
+
     fn wants(kind: Kind) -> bool {
         matches!(kind, Kind::Ddi | Kind::Enter | Kind::Leave)
     }

@@ -167,7 +167,10 @@ impl Machine {
             nt.subscribe(Box::new(summary.clone()));
             nt.subscribe(Box::new(trace.clone()));
         }
-        own.into_iter().for_each(|reader| nt.subscribe(reader));
+        // What is read of each call and not judged costs all the same.
+        let has_client = inputs.with.iter().chain([&inputs.driver]).any(|file| is_client(&file.image));
+        let judging = own.into_iter().filter(|reader| has_client || !reader.is_of_framework());
+        judging.for_each(|reader| nt.subscribe(reader));
     }
 
     /// Boots the kernel.
