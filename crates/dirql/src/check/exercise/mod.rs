@@ -51,7 +51,8 @@ use system::watched;
 use time_limits::as_timers_run_out;
 pub(super) use under_way::closed_with;
 use under_way::{
-    behind_cancelled, left, of_a_closed_handle, of_children, of_one_closed_handle, within_lives,
+    behind_cancelled, left, of_a_closed_handle, of_children, of_one_closed_handle, of_ordinary_user,
+    within_lives,
 };
 use values::START;
 pub use values::{WithValues, exercises_with_values, registry_options};
@@ -249,6 +250,8 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             }
             plan.add(format!("{what} with pointers of all kinds"), of(&pointers(operation)), Kind::Sizes);
         }
+        let script = format!("{open}; {}", of_ordinary_user(operation, name));
+        plan.add(format!("{what} of an ordinary user"), script, Kind::Little);
         plan.add(
             format!("{what}, cancelled and left"),
             format!("{open}; {}", left(survey, operation, name)),

@@ -1,7 +1,7 @@
 //! Requests of one kind that are under way while they are cancelled, left, or while something happens to the device.
 
 use super::super::survey::{Operation, Survey};
-use super::steps::{ENDED, asks, asks_other, on, open, open_two, opened, owed, place, words};
+use super::steps::{ENDED, asks, asks_other, on, open, open_two, opened, owed, place, tried, words};
 use super::{AT_ONCE, MANY};
 
 /// So many pairs of requests are made on a handle that is closed, and so many follow.
@@ -38,6 +38,14 @@ pub(super) fn left(survey: &Survey, operation: &Operation, name: &str) -> String
     // The process exits with these.
     steps.push(format!("async x {command}; async y {command}"));
     steps.join("; ")
+}
+
+/// The request of an ordinary user, on an administrator's handle and on one of its own, if the device lets it have one.
+pub(super) fn of_ordinary_user(operation: &Operation, name: &str) -> String {
+    let command = &operation.command;
+    let own = format!("open \"{name}\" as i overlapped");
+    let on_own = on(operation, "i");
+    format!("user plain; {}; {own}; {}; close i; close h", tried(0, command), tried(1, &on_own))
 }
 
 /// So many of a request at once.
