@@ -1,4 +1,4 @@
-//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|sequences|soak|coverage|stubs|real|rules|sentences|events|drivers|museum`.
+//! Every chore of the project behind one door: `cargo xtask demo|test|check|bench|replays|rewind|schedules|sequences|soak|coverage|stubs|real|rules|sentences|events|drivers|museum|shipped`.
 //!
 //! It only calls other tools (cargo, gcc, apt-get) and says what it calls. It knows nothing of what they build.
 
@@ -24,6 +24,7 @@ mod rules;
 mod run;
 mod runs;
 mod sentences;
+mod shipped;
 mod solo;
 mod stubs;
 mod suite;
@@ -130,6 +131,12 @@ enum Chore {
         /// Only these bugs
         names: Vec<String>,
     },
+    /// Has `dirql check` look at each driver that is shipped or shown as right: none may be accused
+    Shipped {
+        /// How much of its usual budget it has for each, in hundredths
+        #[arg(long, value_name = "PERCENT", default_value_t = 100)]
+        budget: u32,
+    },
     /// Builds the C and Rust drivers as .sys files, each with its INF beside it
     Drivers {
         /// Where the files go, `target/drivers` if not given
@@ -164,6 +171,7 @@ fn main() -> ExitCode {
             let budgets = museum::Budgets { bugs: budget, twins: twins.unwrap_or(budget) };
             museum::museum(&root, &names, &budgets)
         }
+        Chore::Shipped { budget } => shipped::check(&root, budget),
         Chore::Drivers { out, rust } => {
             let out = out.unwrap_or_else(|| drivers::default_out(&root));
             if rust { drivers::build_only_rust(&root, &out) } else { drivers::build(&root, &out) }

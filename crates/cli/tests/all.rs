@@ -22,6 +22,7 @@ mod kmdf;
 mod many;
 mod museum;
 mod new;
+mod pairs;
 mod promptness;
 mod questions;
 mod registry;

@@ -26,6 +26,14 @@ fn a_correct_driver_is_left_in_peace_and_the_report_says_what_was_tried() {
 }
 
 #[test]
+fn the_gallery_of_correct_drivers_is_left_in_peace() {
+    for name in ["correct.sys", "correct_pnp.sys", "pciline.sys"] {
+        let answer = check(name, &["--budget", "1"]);
+        assert_eq!(answer.code, Some(0), "{name}: {}", answer.said());
+    }
+}
+
+#[test]
 fn the_codes_of_a_jump_table_are_found() {
     let report = json(&check("lost_update.sys", &["--budget", "1", "--json"]));
     let codes =

@@ -195,7 +195,7 @@ exhibits! {
     pnp: remove_not_passed_down 1, capabilities_not_awaited 1, link_left 1, wmi_swallowed 1, surprise_leaves_requests 5, left_in_table 1, unit_looked_up 20, wmi_item_beyond 1;
     power: state_refused 1, touched_in_d3 30, waits_in_completion 1;
     stack: one_location_too_few 2, freed_and_continued 2, next_location_not_set 1;
-    system: image_name_copied 1, value_data_copied 1, command_line_wraps 1, handle_context_left 1, handle_filter_switched 1;
+    system: refused_user 1, image_name_copied 1, value_data_copied 1, command_line_wraps 1, handle_context_left 1, handle_filter_switched 1;
     time: timer_left_at_unload 1, thread_reference_kept 1, ends_with_cancel_routine 1;
     unload: entry_leaves_device 1, registry_callback_left 1;
 }

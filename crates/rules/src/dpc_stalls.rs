@@ -90,6 +90,7 @@ fn matters(class: Class) -> bool {
 
 fn is_stall(export: u32) -> bool {
     static ROW: OnceLock<Option<u32>> = OnceLock::new();
-    let find = || (0..).find(|row| exports::row(*row).is_none_or(|row| row.name == "KeStallExecutionProcessor"));
+    let find =
+        || (0..).find(|row| exports::row(*row).is_none_or(|row| row.name == "KeStallExecutionProcessor"));
     *ROW.get_or_init(find) == Some(export)
 }
