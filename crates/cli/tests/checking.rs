@@ -141,6 +141,22 @@ fn each_cause_is_reported_once_and_its_line_makes_it_again() {
     findings.iter().for_each(rig::is_made_again);
 }
 
+/// A seed departs from the usual dozens of times, and a few of these matter.
+#[test]
+fn what_departs_from_the_usual_is_left_out_as_far_as_the_rest_shows_the_same() {
+    let sys = rig::root().join("target/museum/drizzle.sys");
+    let answer = dirql(["check", sys.to_str().unwrap(), "--json", "--budget", "2", "--until", "any"]);
+    let report = json(&answer);
+    let finding = &report["findings"][0];
+    assert_eq!(finding["rule"], "freed-queued-dpc", "{}", answer.said());
+    let replay = finding["replay"].as_str().unwrap();
+    let (_, choices) = replay.split_once("--follow=").unwrap_or_else(|| panic!("{replay}"));
+    let choices = choices.split('\'').next().unwrap().split(';').count();
+    assert!((1..=4).contains(&choices), "{replay}");
+    assert_eq!(finding["departures"], choices, "{replay}");
+    rig::is_made_again(finding);
+}
+
 #[test]
 fn a_length_that_no_request_compares_is_one_thing_with_all_its_places() {
     let report = json(&check("lengths.sys", &["--budget", "1", "--json"]));

@@ -6,15 +6,14 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use explore::{Choice, Choices, Recorder, Replay};
+use engine::Chooser;
+use explore::{Choice, Choices, Policy, Recorder, Replay};
 
 use super::shrink::{Shown, has, play};
 use crate::error::Error;
 use crate::machine::Boots;
 use crate::play::Play;
 use crate::report::HANGS;
-
-use engine::Chooser;
 
 /// So many boots at most for one cause.
 const MOST_BOOTS: u32 = 120;
@@ -29,7 +28,7 @@ pub fn fewest_departures(boots: &mut Boots, shown: &Shown, key: &str) -> Result<
     let Shown { script, policy, .. } = shown;
     let is_one_call = policy.failing_calls().is_some_and(|(_, count)| count == 1);
     // A driver that hangs takes seconds each time.
-    if script.is_empty() || *policy == Default::default() || is_one_call || key.starts_with(HANGS) {
+    if script.is_empty() || *policy == Policy::default() || is_one_call || key.starts_with(HANGS) {
         return Ok(None);
     }
     let Ok(Some(play)) = play(script) else { return Ok(None) };
