@@ -125,7 +125,8 @@ static NTSTATUS NTAPI QueryDataBlock(PDEVICE_OBJECT Device, PIRP Irp, ULONG Guid
         return WmiCompleteRequest(Device, Irp, STATUS_SUCCESS, Available + 8, IO_NO_INCREMENT); /* a mistake */
     }
 #endif
-    if (Available < Needed) {
+    /* A block that was set to nothing needs no room, and yet there may be none for its length. */
+    if (Available < Needed || Lengths == NULL) {
         ExReleaseFastMutex(&Extension->Mutex);
         DbgPrint("wmi: %u bytes are too few\n", Available);
         return WmiCompleteRequest(Device, Irp, STATUS_BUFFER_TOO_SMALL, Needed, IO_NO_INCREMENT);

@@ -212,9 +212,8 @@ impl WakeUps {
 
     /// Memory is another's from now on.
     pub(super) fn forget(&mut self, address: u64, bytes: u64) {
-        let gone: Vec<u64> =
-            self.signalled.range(address..address.saturating_add(bytes)).map(|(object, _)| *object).collect();
-        gone.iter().for_each(|object| drop(self.signalled.remove(object)));
+        let gone = address..address.saturating_add(bytes);
+        self.signalled.retain(|object, _| !gone.contains(object));
     }
 
     /// A flow waits for an object, the first of so many: what has been lost.
