@@ -159,6 +159,24 @@ fn lcov_has_the_lines_that_were_reached_and_those_that_were_not() {
 }
 
 #[test]
+fn of_a_function_that_was_never_come_to_it_is_said_who_names_it() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dirql"));
+    command.current_dir(rig::root()).args([
+        "check",
+        "target/museum/cardram.sys",
+        "--budget",
+        "1",
+        "--until",
+        "any",
+    ]);
+    let answer = Answer::of(command.output().unwrap());
+    let line = answer.out.lines().find(|line| line.starts_with("  QueuedCancelled: "));
+    let line = line.unwrap_or_else(|| panic!("{}", answer.said()));
+    assert!(line.contains("its address is taken by OnRead at museum/"), "{line}");
+    assert!(line.ends_with(", and nothing called it"), "{line}");
+}
+
+#[test]
 fn what_a_line_does_not_show_from_a_machines_start_is_no_finding() {
     let shown = check(&["--json".to_owned()]);
     let report: Value = serde_json::from_str(&shown.out).unwrap();

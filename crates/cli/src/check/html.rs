@@ -94,9 +94,10 @@ fn coverage(page: &mut String, report: &Report<'_>) {
         let percent = 100 * function.reached / function.instructions.max(1);
         let _ = writeln!(
             page,
-            "<tr><td><code>{}</code></td><td>{percent} %</td><td>{}</td></tr>",
+            "<tr><td><code>{}</code></td><td>{percent} %</td><td>{}</td><td>{}</td></tr>",
             escaped(&function.name),
-            escaped(&source)
+            escaped(&source),
+            escaped(function.why.as_deref().unwrap_or_default())
         );
     }
     page.push_str("</table>\n");

@@ -444,7 +444,11 @@ impl<'a> Report<'a> {
             (_, 0) => format!("never come to: {names}"),
             _ => format!("never come to: {names} and {more} more (--html, --lcov)"),
         };
-        format!("code reached: {reached} of {all} instructions; {never}\n")
+        let with_reasons =
+            self.coverage.missed().filter_map(|function| Some((&function.name, function.why.as_ref()?)));
+        let reasons: String =
+            with_reasons.take(SHOWN_MISSED).map(|(name, why)| format!("  {name}: {why}\n")).collect();
+        format!("code reached: {reached} of {all} instructions; {never}\n{reasons}")
     }
 
     pub(super) fn summary(&self) -> String {
@@ -514,6 +518,11 @@ impl<'a> Report<'a> {
         let idle = self.idle.iter().map(|one| one.source.as_str());
         let (reached, instructions) = self.coverage.instructions();
         let missed: Vec<&str> = self.coverage.missed().map(|function| function.name.as_str()).collect();
+        let why = self
+            .coverage
+            .missed()
+            .filter_map(|function| Some((function.name.clone(), function.why.clone()?.into())));
+        let why: serde_json::Map<String, Value> = why.collect();
         let exercises =
             self.exercises.iter().map(|exercise| json!({"title": exercise.title, "script": exercise.script}));
         json!({
@@ -526,7 +535,7 @@ impl<'a> Report<'a> {
             "attempts": self.attempts,
             "jobs_left_out": self.left_out,
             "calls_failed": self.failed,
-            "coverage": {"reached": reached, "instructions": instructions, "functions_missed": missed},
+            "coverage": {"reached": reached, "instructions": instructions, "functions_missed": missed, "why_missed": why},
             "survey": self.survey,
             "exercises": exercises.collect::<Value>(),
         })

@@ -7,10 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use iced_x86::{Decoder, DecoderOptions};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic};
 use image::Lines;
 
 use crate::files::DriverFile;
+
+/// So many bytes of a function may be inlined from elsewhere.
+const INLINED: usize = 256;
 
 /// A function, and how much of it was reached.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +26,19 @@ pub struct Function {
     pub reached: u32,
     /// All its instructions.
     pub instructions: u32,
+    /// Of one that was never come to: who names it, and why that did not lead there.
+    pub why: Option<String>,
+}
+
+/// An instruction that names a function: one that calls it or takes its address.
+struct Naming {
+    /// The function that has it, by its place.
+    by: usize,
+    rva: u32,
+    calls: bool,
+    is_reached: bool,
+    /// The last instruction before it, in the same function, that was reached.
+    behind: Option<u32>,
 }
 
 /// What was reached of a driver.
@@ -40,6 +56,8 @@ pub fn coverage(driver: &DriverFile, reached: &BTreeSet<u32>) -> Coverage {
     let image = &driver.image;
     let lines = Lines::new(image, driver.pdb.as_deref());
     let mut coverage = Coverage::default();
+    let mut named: BTreeMap<u32, Vec<Naming>> = BTreeMap::new();
+    let mut begins = Vec::new();
     for function in image.functions() {
         let Some(section) = image.section_at(function.begin) else { continue };
         let at = (function.begin - section.rva) as usize;
@@ -51,10 +69,18 @@ pub fn coverage(driver: &DriverFile, reached: &BTreeSet<u32>) -> Coverage {
             _ => format!("+{:#x}", function.begin),
         };
         let source = lines.at(function.begin).map(|line| (line.file.to_owned(), line.line));
-        let mut found = Function { name, source, reached: 0, instructions: 0 };
+        let mut found = Function { name, source, reached: 0, instructions: 0, why: None };
+        let mut behind = None;
         for instruction in decoder {
             let rva = u32::try_from(instruction.ip()).unwrap_or(u32::MAX);
             let is_reached = reached.contains(&rva);
+            if let Some((target, calls)) = names(&instruction)
+                && !(function.begin..function.end).contains(&target)
+            {
+                let by = coverage.functions.len();
+                named.entry(target).or_default().push(Naming { by, rva, calls, is_reached, behind });
+            }
+            behind = if is_reached { Some(rva) } else { behind };
             found.instructions += 1;
             found.reached += u32::from(is_reached);
             if let Some(line) = lines.at(rva) {
@@ -63,8 +89,61 @@ pub fn coverage(driver: &DriverFile, reached: &BTreeSet<u32>) -> Coverage {
             }
         }
         coverage.functions.push(found);
+        begins.push(function.begin);
+    }
+    // What is inlined from a header is where the function itself goes on before it.
+    let place = |functions: &[Function], by: usize, rva: u32| {
+        let own = functions[by].source.as_ref().map(|(file, _)| file.as_str());
+        let of_own = |at: u32| lines.at(at).filter(|line| own == Some(line.file));
+        let line = (begins[by]..=rva).rev().take(INLINED).find_map(of_own).or_else(|| lines.at(rva));
+        line.map_or_else(|| format!("+{rva:#x}"), |line| format!("{}:{}", line.file, line.line))
+    };
+    for (at, begin) in begins.iter().enumerate() {
+        if coverage.functions[at].reached == 0 {
+            let all = named.get(begin).map_or(&[][..], Vec::as_slice);
+            coverage.functions[at].why = why(all, &coverage.functions, &place);
+        }
     }
     coverage
+}
+
+/// The address that an instruction calls, jumps to, or loads as such, and whether it goes there.
+fn names(instruction: &Instruction) -> Option<(u32, bool)> {
+    let target = match instruction.flow_control() {
+        FlowControl::Call | FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
+            (instruction.near_branch_target(), true)
+        }
+        _ if instruction.mnemonic() == Mnemonic::Lea && instruction.is_ip_rel_memory_operand() => {
+            (instruction.ip_rel_memory_address(), false)
+        }
+        _ => return None,
+    };
+    Some((u32::try_from(target.0).ok().filter(|target| *target != 0)?, target.1))
+}
+
+/// What of those that name a function says most about why it was never come to: a branch that went another way, an address that nobody called, a caller
+/// that was never come to itself.
+fn why(
+    all: &[Naming],
+    functions: &[Function],
+    place: &dyn Fn(&[Function], usize, u32) -> String,
+) -> Option<String> {
+    let name = |naming: &Naming| &functions[naming.by].name;
+    if let Some((one, behind)) =
+        all.iter().find_map(|one| Some((one, one.behind.filter(|_| !one.is_reached)?)))
+    {
+        let (at, behind) = (place(functions, one.by, one.rva), place(functions, one.by, behind));
+        return Some(format!("named by {} at {at}, and {behind} never led there", name(one)));
+    }
+    if let Some(one) = all.iter().find(|one| one.is_reached && !one.calls) {
+        return Some(format!(
+            "its address is taken by {} at {}, and nothing called it",
+            name(one),
+            place(functions, one.by, one.rva)
+        ));
+    }
+    let one = all.iter().find(|one| !one.is_reached)?;
+    Some(format!("named by {}, which was never come to", name(one)))
 }
 
 impl Coverage {
