@@ -181,7 +181,7 @@ fn what_a_line_does_not_show_from_a_machines_start_is_no_finding() {
     let shown = check(&["--json".to_owned()]);
     let report: Value = serde_json::from_str(&shown.out).unwrap();
     let stack = &report["findings"][0]["moments"][0]["stack"][0];
-    assert!(stack["source"].as_str().unwrap().starts_with(SOURCE), "whose doing it was is told: {stack:#}");
+    assert!(stack["source"].as_str().unwrap().starts_with(SOURCE), "it says whose doing it was: {stack:#}");
     // The machines of the attempts live; one that is started anew for a line does not.
     let lost = check_by(&["--json".to_owned()], |command| command.env("DIRQL_FAIL", "exit"));
     let report: Value = serde_json::from_str(&lost.out).unwrap_or_else(|_| panic!("{}", lost.said()));

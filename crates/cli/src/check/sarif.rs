@@ -113,10 +113,10 @@ mod tests {
         let uri = |uri: &str, from_root| (uri.to_owned(), from_root);
         assert_eq!(of(r"C:\src\Card\main unit.c", Some(r"c:\src")), uri("Card/main%20unit.c", true));
         assert_eq!(of(r"C:\src\card.c", None), uri("file:///C:/src/card.c", false));
-        assert_eq!(of("/home/me/src/card.c", Some("/home/me/src/")), uri("card.c", true));
+        assert_eq!(of("/source/of/src/card.c", Some("/source/of/src/")), uri("card.c", true));
         assert_eq!(
-            of("/home/me/srcs/card.c", Some("/home/me/src")),
-            uri("file:///home/me/srcs/card.c", false)
+            of("/source/of/srcs/card.c", Some("/source/of/src")),
+            uri("file:///source/of/srcs/card.c", false)
         );
         assert_eq!(of("./drivers/card.c", None), uri("drivers/card.c", true));
     }

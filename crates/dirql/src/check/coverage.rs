@@ -121,7 +121,7 @@ fn names(instruction: &Instruction) -> Option<(u32, bool)> {
     Some((u32::try_from(target.0).ok().filter(|target| *target != 0)?, target.1))
 }
 
-/// What of those that name a function says most about why it was never come to: a branch that went another way, an address that nobody called, a caller
+/// What of those that name a function says most about why it was never come to: a branch that went another way, an address that nothing called, a caller
 /// that was never come to itself.
 fn why(
     all: &[Naming],
