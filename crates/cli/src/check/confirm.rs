@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::report::Found;
 use super::things::Thing;
+use crate::again::quoted;
 
 /// Of what happens only what the driver prints: the rest is not looked at.
 const FEW: [&str; 2] = ["--json", "--events=print"];
@@ -26,17 +27,21 @@ pub(super) fn confirm(
     let found: Vec<&Found> =
         places().flat_map(|place| [&place.found].into_iter().chain(&place.also)).collect();
     let lines: Vec<Vec<String>> = found.iter().map(|found| line(found)).collect();
-    let mut shown = side_by_side(workers, lines.len(), |at| shows(&lines[at], found[at])).into_iter();
+    let shown = side_by_side(workers, lines.len(), |at| shows(&lines[at], found[at]));
+    let mut shown = shown.into_iter().zip(lines);
     let mut why = Vec::new();
-    let mut keep = |found: &mut Found| match shown.next().flatten() {
-        Some((finding, departures)) => {
-            found.cause.finding = finding.to_string();
-            found.departures = departures;
-            true
-        }
-        None => {
-            why.push(not_shown(found));
-            false
+    let mut keep = |found: &mut Found| {
+        let (shown, line) = shown.next().expect("each has a line");
+        match shown {
+            Some((finding, departures)) => {
+                found.cause.finding = finding.to_string();
+                found.departures = departures;
+                true
+            }
+            None => {
+                why.push(not_shown(found, &line));
+                false
+            }
         }
     };
     for thing in things.iter_mut() {
@@ -56,11 +61,13 @@ pub(super) fn confirm(
     why
 }
 
-fn not_shown(found: &Found) -> String {
+fn not_shown(found: &Found, line: &[String]) -> String {
     let place = symbol(&found.cause.finding).map(|symbol| format!(" at {symbol}")).unwrap_or_default();
+    let line: Vec<_> = line.iter().map(|word| quoted(word)).collect();
     format!(
-        "{}{place}: it was shown by a machine that was taken back, and not by one that is started anew ({}); a fault of dirql's",
-        found.cause.rule, found.shown.option
+        "{}{place}: it was shown by a machine that was taken back, and not by one that is started anew, a fault of dirql's: {}",
+        found.cause.rule,
+        line.join(" ")
     )
 }
 

@@ -55,8 +55,6 @@ pub struct Inputs {
     pub sequences: Vec<Vec<Operation>>,
     /// How many were tried.
     pub tried: u64,
-    /// How many requests these made in all.
-    pub requests: u64,
 }
 
 /// Tries so many sequences of requests to the first name of a driver.
@@ -70,14 +68,13 @@ pub fn inputs(boots: &mut Boots, survey: &Survey, count: u64) -> Result<Inputs, 
     };
     let found = boots.try_sequences(name, &survey.blocks, |trial| {
         let mut looking = Looking::new(survey, name, first, trial.has_other());
-        let (mut number, mut hung, mut requests) = (0, 0, 0);
+        let (mut number, mut hung) = (0, 0);
         while number < count && hung < HUNG {
             // Half of all are changed in any case.
             let planned = if number < count / 2 { looking.planned.pop_front() } else { None };
             let steps = planned.clone().unwrap_or_else(|| looking.changed());
             let came = trial.run(&steps)?;
             hung += u32::from(came.hangs);
-            requests += steps.iter().map(Step::requests).sum::<u64>();
             match planned.as_deref() {
                 Some([only]) if !came.stopped => looking.plan_answered(only, &came),
                 Some([_, _]) if came.new_code && !came.stopped => looking.plan_behind(&steps),
@@ -87,7 +84,7 @@ pub fn inputs(boots: &mut Boots, survey: &Survey, count: u64) -> Result<Inputs, 
             number += 1;
         }
         let scripts = looking.kept.into_iter().filter_map(|kept| kept.script).collect();
-        Ok(Inputs { scripts, sequences: looking.sequences.into(), tried: number, requests })
+        Ok(Inputs { scripts, sequences: looking.sequences.into(), tried: number })
     })?;
     Ok(found.unwrap_or_default())
 }

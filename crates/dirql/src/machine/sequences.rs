@@ -33,17 +33,6 @@ pub(crate) struct Step {
     pub(crate) deed: Deed,
 }
 
-impl Step {
-    /// So many requests.
-    pub(crate) fn requests(&self) -> u64 {
-        match self.deed {
-            Deed::Ask(_) => 1,
-            Deed::Leave(_, times) => times.into(),
-            Deed::Close | Deed::Poke(_) => 0,
-        }
-    }
-}
-
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Deed {
     /// A request whose end is awaited; it is cancelled if that takes long.
