@@ -455,6 +455,18 @@ mod tests {
     }
 
     #[test]
+    fn a_finding_that_was_not_made_again_is_counted_by_the_checks_words() {
+        let root = crate::root();
+        let confirm = fs::read_to_string(root.join("crates/cli/src/check/confirm.rs")).unwrap();
+        assert!(confirm.contains(NOT_MADE_AGAIN), "`dirql check` says `{NOT_MADE_AGAIN}`");
+        let answer = serde_json::json!({
+            "findings": [],
+            "no_answers": [format!("pool-leak: it was shown {NOT_MADE_AGAIN}, a fault of dirql's"), "it was interrupted"],
+        });
+        assert_eq!(of_answer(&answer, &[]).unwrap().not_made_again, 1);
+    }
+
+    #[test]
     fn each_file_is_an_exhibit_whose_rules_are_there() {
         let root = crate::root();
         let table = fs::read_to_string(root.join("docs/rules.md")).unwrap();

@@ -1,5 +1,14 @@
 //! The command line of this process with other options: what makes one run of many again.
 
+use std::process::{Command, Stdio};
+
+/// What carries such a line out in a process of its own, which reads and says nothing.
+pub(crate) fn carried_out(line: &[String]) -> Command {
+    let mut command = Command::new("/proc/self/exe");
+    command.args(&line[1..]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
 /// As a shell takes it for one word.
 pub(crate) fn quoted(text: &str) -> String {
     let plain = |letter: char| letter.is_ascii_alphanumeric() || "/._-+=:@%,".contains(letter);

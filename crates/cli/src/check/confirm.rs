@@ -3,7 +3,7 @@
 //! What attempts show, they show in machines that are taken back thousands of times. A driver is only accused of what its line shows from the very
 //! beginning; and what is reported is what that run has said, so that the line shows the same words, and whose doing its moments were.
 
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::report::Found;
 use super::things::Thing;
-use crate::again::quoted;
+use crate::again::{self, quoted};
 
 /// Of what happens only what the driver prints: the rest is not looked at.
 const FEW: [&str; 2] = ["--json", "--events=print"];
@@ -48,12 +48,11 @@ pub(super) fn confirm(
         thing.retain_mut(|place| {
             let stands = keep(&mut place.found);
             place.also.retain_mut(&mut keep);
-            // What it shows as besides is confirmed by itself.
-            if !stands && !place.also.is_empty() {
-                place.found = place.also.remove(0);
-            } else if !stands {
-                return false;
+            if stands || place.also.is_empty() {
+                return stands;
             }
+            // What it shows as besides is confirmed by itself.
+            place.found = place.also.remove(0);
             true
         });
     }
@@ -100,9 +99,7 @@ fn side_by_side<R: Send>(workers: u32, count: usize, of: impl Fn(usize) -> R + S
 /// The same finding, as a line shows it: of the same rule, and at the same instruction if it belongs to one; and how often that run departs
 /// from the usual. None if it does not show it.
 fn shows(line: &[String], found: &Found) -> Option<(Value, usize)> {
-    let mut command = Command::new("/proc/self/exe");
-    command.args(&line[1..]).args(FEW).stdin(Stdio::null()).stderr(Stdio::null());
-    let output = command.output().ok()?;
+    let output = again::carried_out(line).args(FEW).stdout(Stdio::piped()).output().ok()?;
     let said = String::from_utf8_lossy(&output.stdout);
     let (mut all, mut moments, mut departures) = (Vec::new(), Value::Null, 0);
     for line in said.lines() {

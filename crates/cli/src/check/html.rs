@@ -5,10 +5,10 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use super::junit::escaped;
 use super::report::{Entry, Report};
+use crate::again;
 
 /// So many findings are drawn at most.
 const DRAWN: usize = 40;
@@ -107,9 +107,8 @@ fn coverage(page: &mut String, report: &Report<'_>) {
 fn drawn(entry: &Entry<'_>, beside: &Path) -> Option<String> {
     let name = beside.file_name()?.to_string_lossy().into_owned();
     let path = beside.with_file_name(format!(".{name}.{}.svg", std::process::id()));
-    let mut command = Command::new("/proc/self/exe");
-    command.args(&entry.words[1..]).arg("--quiet").arg(format!("--figure={}", path.display()));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut command = again::carried_out(&entry.words);
+    command.arg("--quiet").arg(format!("--figure={}", path.display()));
     let drawing = command.status().ok().and_then(|_| fs::read_to_string(&path).ok());
     // It need not be there.
     let _ = fs::remove_file(&path);

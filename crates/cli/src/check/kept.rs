@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
-use std::process::{Command as Process, Stdio};
 
 use anyhow::Result;
 use clap::Parser;
@@ -11,6 +10,7 @@ use dirql::explore::Policy;
 use dirql::{Error, InputError};
 
 use super::report::{Entry, Report};
+use crate::again;
 use crate::arguments::{Arguments, Command, Setup};
 use crate::remote_runner::parted;
 
@@ -54,9 +54,8 @@ pub(super) fn write(folder: &Path, report: &Report<'_>) -> Result<()> {
 
 /// Runs the finding's own line once more. A run that cannot be recorded, as one with a card of a test's own, leaves none.
 fn record(entry: &Entry<'_>, path: &Path) {
-    let mut command = Process::new("/proc/self/exe");
-    command.args(&entry.words[1..]).arg("--quiet").arg(format!("--record={}", path.display()));
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut command = again::carried_out(&entry.words);
+    command.arg("--quiet").arg(format!("--record={}", path.display()));
     // Its exit code is that of the driver's fault.
     let _ = command.status();
 }

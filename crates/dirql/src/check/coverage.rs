@@ -92,17 +92,20 @@ pub fn coverage(driver: &DriverFile, reached: &BTreeSet<u32>) -> Coverage {
         begins.push(function.begin);
     }
     // What is inlined from a header is where the function itself goes on before it.
-    let place = |functions: &[Function], by: usize, rva: u32| {
+    let functions = &coverage.functions;
+    let place = |by: usize, rva: u32| {
         let own = functions[by].source.as_ref().map(|(file, _)| file.as_str());
         let of_own = |at: u32| lines.at(at).filter(|line| own == Some(line.file));
         let line = (begins[by]..=rva).rev().take(INLINED).find_map(of_own).or_else(|| lines.at(rva));
         line.map_or_else(|| format!("+{rva:#x}"), |line| format!("{}:{}", line.file, line.line))
     };
-    for (at, begin) in begins.iter().enumerate() {
-        if coverage.functions[at].reached == 0 {
-            let all = named.get(begin).map_or(&[][..], Vec::as_slice);
-            coverage.functions[at].why = why(all, &coverage.functions, &place);
-        }
+    let why_missed = |(function, begin): (&Function, u32)| {
+        let all = named.get(&begin).filter(|_| function.reached == 0)?;
+        why(all, functions, &place)
+    };
+    let all: Vec<Option<String>> = functions.iter().zip(begins.iter().copied()).map(why_missed).collect();
+    for (function, why) in coverage.functions.iter_mut().zip(all) {
+        function.why = why;
     }
     coverage
 }
@@ -123,23 +126,19 @@ fn names(instruction: &Instruction) -> Option<(u32, bool)> {
 
 /// What of those that name a function says most about why it was never come to: a branch that went another way, an address that nothing called, a caller
 /// that was never come to itself.
-fn why(
-    all: &[Naming],
-    functions: &[Function],
-    place: &dyn Fn(&[Function], usize, u32) -> String,
-) -> Option<String> {
+fn why(all: &[Naming], functions: &[Function], place: &dyn Fn(usize, u32) -> String) -> Option<String> {
     let name = |naming: &Naming| &functions[naming.by].name;
     if let Some((one, behind)) =
         all.iter().find_map(|one| Some((one, one.behind.filter(|_| !one.is_reached)?)))
     {
-        let (at, behind) = (place(functions, one.by, one.rva), place(functions, one.by, behind));
+        let (at, behind) = (place(one.by, one.rva), place(one.by, behind));
         return Some(format!("named by {} at {at}, and {behind} never led there", name(one)));
     }
     if let Some(one) = all.iter().find(|one| one.is_reached && !one.calls) {
         return Some(format!(
             "its address is taken by {} at {}, and nothing called it",
             name(one),
-            place(functions, one.by, one.rva)
+            place(one.by, one.rva)
         ));
     }
     let one = all.iter().find(|one| !one.is_reached)?;

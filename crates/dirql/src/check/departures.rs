@@ -25,7 +25,7 @@ const FEW: usize = 8;
 /// # Errors
 /// As [`Boots::boot`].
 pub fn fewest_departures(boots: &mut Boots, shown: &Shown, key: &str) -> Result<Option<Choices>, Error> {
-    let Shown { script, policy, .. } = shown;
+    let Shown { script, policy } = shown;
     let is_one_call = policy.failing_calls().is_some_and(|(_, count)| count == 1);
     // A driver that hangs takes seconds each time.
     if script.is_empty() || *policy == Policy::default() || is_one_call || key.starts_with(HANGS) {

@@ -43,20 +43,14 @@ const BEGIN_NOTHING: &[&str] = &[
 ];
 
 /// Words and the numbers of the events at which they were last accessed.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 struct Words {
     /// No word of drivers' memory is 0, so that is none.
     words: [u64; LAST],
-    /// Half of each, which is compared first.
+    /// Half of each, which is compared first: a processor compares twice as many of these at once.
     halves: [u32; LAST],
     events: [u64; LAST],
     next: usize,
-}
-
-impl Default for Words {
-    fn default() -> Self {
-        Self { words: [0; LAST], halves: [0; LAST], events: [0; LAST], next: 0 }
-    }
 }
 
 /// The half of a word's number in which words differ.
@@ -81,7 +75,7 @@ impl Words {
 
     fn place(&self, word: u64) -> Option<usize> {
         let half = half(word);
-        // All are compared whatever comes of the first ones: so the processor compares several at once.
+        // Most are not there. All are compared whatever comes of the first ones: so the processor compares several at once.
         let may_be = self.halves.iter().fold(false, |found, known| found | (*known == half));
         if may_be { self.words.iter().position(|known| *known == word) } else { None }
     }
