@@ -228,7 +228,8 @@ pub(crate) struct Run {
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
     /// Draws what happened (of many runs, in the one that is shown) from the first request on: who called whom, from the application through dispatch routine, device,
-    /// interrupt routine and DPC; as a picture if the name ends in `.svg`, else as text
+    /// interrupt routine and DPC; as a picture if the name ends in `.svg`, as a page with every event in the lane of its thread, processor or
+    /// device if in `.html`, else as text
     #[arg(long, value_name = "FILE")]
     pub(crate) figure: Option<PathBuf>,
     /// Writes what is on drive C: at the end (of many runs, of the one that is shown) to a tar archive; the folder itself is never written
@@ -358,7 +359,8 @@ pub(crate) struct Explore {
     #[arg(long, value_name = "FILE")]
     pub(crate) record: Option<PathBuf>,
     /// Draws what happened in it from the first request on: who called whom, from the application through dispatch routine, device,
-    /// interrupt routine and DPC; as a picture if the name ends in `.svg`, else as text
+    /// interrupt routine and DPC; as a picture if the name ends in `.svg`, as a page with every event in the lane of its thread, processor or
+    /// device if in `.html`, else as text
     #[arg(long, value_name = "FILE")]
     pub(crate) figure: Option<PathBuf>,
     /// Carries the script out in one schedule only, whose choices a search has printed; an empty text is the usual one
@@ -517,7 +519,8 @@ pub(crate) struct Replay {
     #[arg(long)]
     pub(crate) checked: bool,
     /// Draws what happened from the first request on: who called whom, from the application through dispatch routine, device,
-    /// interrupt routine and DPC; as a picture if the name ends in `.svg`, else as text
+    /// interrupt routine and DPC; as a picture if the name ends in `.svg`, as a page with every event in the lane of its thread, processor or
+    /// device if in `.html`, else as text
     #[arg(long, value_name = "FILE")]
     pub(crate) figure: Option<PathBuf>,
     #[command(flatten)]

@@ -257,8 +257,12 @@ pub(crate) fn drawn(
 ) -> Result<(Bench, Option<Jail>)> {
     let file = outputs.create(path)?;
     let jail = jail.map(|jail| jail.may_write(&file));
-    let svg = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("svg"));
-    let form = if svg { FigureForm::Svg } else { FigureForm::Text };
+    let ends = |form: &str| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case(form));
+    let form = match () {
+        () if ends("svg") => FigureForm::Svg,
+        () if ends("html") => FigureForm::Page,
+        () => FigureForm::Text,
+    };
     let (symbols, name) = (bench.symbols(), path.display().to_string());
     let sink = Sink::new(Noted { out: BufWriter::new(file), name });
     Ok((bench.reader(Figure::new(sink, form, symbols)), jail))

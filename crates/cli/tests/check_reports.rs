@@ -133,6 +133,20 @@ fn the_page_draws_the_run_and_needs_nothing_else() {
         page.contains(&replay.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;")),
         "{replay}"
     );
+    // Each moment leads to its event, in the lane of the thread that did it, and the verdict stands behind them.
+    let links: Vec<_> =
+        page.split("<a href=\"#").skip(1).map(|link| link.split('"').next().unwrap()).collect();
+    assert_eq!(links.len(), 3, "{links:?}");
+    let row = |id: &str| {
+        let id = format!(" id=\"{id}\"");
+        let mut found = page.match_indices(&*id);
+        let at = found.next().unwrap_or_else(|| panic!("{id} is not there")).0;
+        assert!(found.next().is_none(), "{id} is there twice");
+        at
+    };
+    let verdict = page.find("<tr class=\"finding\"").expect("the verdict is drawn");
+    assert!(links.iter().all(|link| row(link) < verdict), "{links:?}");
+    assert!(page.contains("<th>thread main</th>"), "a lane for each thread");
     // What the drawing names of itself stands behind a `#`.
     let page = page.replace("url(#", "").replace("href=\"#", "");
     for outside in ["src=", "href=", "@import", "url("] {

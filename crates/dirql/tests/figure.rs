@@ -1,9 +1,10 @@
 //! The figure of a run, drawn: a write to the second of two cards on one line, a message, a routine at PASSIVE_LEVEL. The first
 //! stands in `docs/figures`.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use dirql::readers::{Figure, FigureForm, Sink};
+use dirql::readers::{Figure, FigureForm, Json, Sink};
 use dirql::{Bench, Platform};
 use engine::StrandId;
 use kernel::event::{Event, Reader, Role, Stamp};
@@ -68,7 +69,7 @@ fn a_write_is_drawn_from_the_application_to_the_dpc_with_the_line_that_two_cards
 fn without_times(figure: &str, form: FigureForm) -> Vec<&str> {
     match form {
         FigureForm::Text => figure.lines().filter_map(|line| line.get(12..)).collect(),
-        FigureForm::Svg => figure.lines().filter(|line| !line.contains(" µs<")).collect(),
+        FigureForm::Svg | FigureForm::Page => figure.lines().filter(|line| !line.contains(" µs<")).collect(),
     }
 }
 
@@ -96,6 +97,79 @@ fn a_picture_is_well_formed_and_has_a_box_for_each_step() {
     assert_eq!(count("marker-end="), arrows, "{text}");
     assert_eq!(count("<text "), count("</text>"));
     assert_eq!(count(" rx="), text.lines().count() - 1 + arrows, "a box a step, and one a cause");
+}
+
+/// How many events a run of this script counts.
+fn count_of_events(bench: impl Fn() -> Bench, script: &str) -> usize {
+    let paper = Buffer::default();
+    let machine = start(|| {
+        let bench = bench();
+        let symbols = bench.symbols();
+        bench.reader(Json::new(Sink::new(paper.clone()), symbols))
+    });
+    rig::play(&machine, script);
+    machine.finish().expect_clean();
+    let counted = |line: &&str| line.contains("\"n\":") && !line.contains("\"event\":\"irql\"");
+    paper.text().lines().filter(counted).count()
+}
+
+/// The cells of a row: what stands in each, and how many columns it takes.
+fn cells<'p>(row: &'p str, tag: &str) -> Vec<(&'p str, usize)> {
+    let begin = format!("<{tag}");
+    let cells = row.split(&*begin).skip(1).map(|cell| {
+        let (attributes, text) = cell.split_once('>').unwrap();
+        let span = attributes
+            .trim()
+            .strip_prefix("colspan=\"")
+            .map_or(1, |span| span.trim_end_matches('"').parse().unwrap());
+        (text.split(&format!("</{tag}>")).next().unwrap(), span)
+    });
+    cells.collect()
+}
+
+#[test]
+fn a_page_has_each_event_in_the_lane_of_its_thread_processor_or_device() {
+    let page = drawn(two_cards, WRITE, FigureForm::Page);
+    let heads = page
+        .lines()
+        .skip_while(|line| !line.contains("<thead>"))
+        .take_while(|line| !line.contains("</thead>"));
+    let lanes: Vec<&str> = heads.flat_map(|line| cells(line, "th")).map(|(title, _)| title).collect();
+    assert_eq!(lanes[..3], ["time µs", "cpu", "irql"]);
+    for lane in ["thread main", "processor 0: interrupts, DPCs", "pci9052#0", "pci9052#1", "interrupt lines"]
+    {
+        assert_eq!(lanes.iter().filter(|title| **title == lane).count(), 1, "{lanes:?}");
+    }
+    let rows: Vec<&str> = page.lines().filter(|line| line.starts_with("<tr class=")).collect();
+    let mut ids = BTreeSet::new();
+    let mut lane_of = BTreeMap::new();
+    for row in &rows {
+        let cells = cells(row, "td");
+        assert_eq!(cells.iter().map(|(_, span)| span).sum::<usize>(), lanes.len(), "{row}");
+        if let Some((_, id)) = row.split_once(" id=\"") {
+            assert!(
+                ids.insert(id.split('"').next().unwrap()),
+                "an event of this number is there already: {row}"
+            );
+        }
+        let (words, _) = cells.last().unwrap();
+        let words = words.split("<summary>").nth(1).unwrap().split("</summary>").next().unwrap();
+        lane_of.entry(words).or_insert(lanes[cells.len() - 1]);
+    }
+    let lane = |words: &str| {
+        let found = lane_of.iter().find(|(known, _)| known.contains(words));
+        *found.unwrap_or_else(|| panic!("no {words}")).1
+    };
+    assert_eq!(lane("WriteFile"), "thread main");
+    assert_eq!(lane("▶ DispatchWrite"), "thread main");
+    assert_eq!(lane("▶ Isr"), "processor 0: interrupts, DPCs");
+    assert_eq!(lane("▶ DpcForIsr"), "processor 0: interrupts, DPCs");
+    assert_eq!(lane("line 18 asserted"), "interrupt lines");
+    assert_eq!(lane("IRP_MN_START_DEVICE"), "system's start");
+    // Each with its fields, and every one of the run that is no access of the driver's to memory.
+    assert!(rows.iter().all(|row| row.contains("<div>event ")), "{page}");
+    let events = count_of_events(two_cards, WRITE);
+    assert_eq!(ids.len(), events, "every event that is counted");
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! A check as one page that needs nothing else: what is wrong, a drawing of the run that shows it, what was tried, and what code was never reached.
 //!
-//! The drawing is that of `--figure`, made by running the finding's own line once more in a process of its own.
+//! Drawing and timeline are those of `--figure`, made by running the finding's own line once more in a process of its own.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
-use super::junit::escaped;
+use dirql::readers::escaped;
+
 use super::report::{Entry, Report};
 use crate::again;
 
@@ -23,13 +24,19 @@ code,pre{font:13px/1.4 ui-monospace,monospace;background:#f4f5f8;border-radius:4
 pub(super) fn text(report: &Report<'_>, beside: &Path) -> String {
     let entries = report.entries();
     let driver = escaped(&report.driver());
+    let drawn: Vec<_> = entries
+        .iter()
+        .enumerate()
+        .map(|(at, entry)| (at < DRAWN).then(|| drawn(entry, at, beside)))
+        .collect();
+    let style =
+        drawn.iter().flatten().flatten().map(|drawing| drawing.style.as_str()).next().unwrap_or_default();
     let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>dirql check {driver}</title><style>{STYLE}</style></head><body>\n<h1>dirql check {driver}</h1>\n<p>{}</p>\n",
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>dirql check {driver}</title><style>{STYLE}{style}</style></head><body>\n<h1>dirql check {driver}</h1>\n<p>{}</p>\n",
         escaped(report.summary().trim())
     );
-    for (at, entry) in entries.iter().enumerate() {
-        let drawing = (at < DRAWN).then(|| drawn(entry, beside)).flatten();
-        section(&mut page, entry, drawing.as_deref());
+    for (at, (entry, drawing)) in entries.iter().zip(&drawn).enumerate() {
+        section(&mut page, entry, at, drawing.as_ref());
     }
     for (entry, by) in report.dismissed() {
         let _ =
@@ -48,7 +55,8 @@ pub(super) fn text(report: &Report<'_>, beside: &Path) -> String {
     page
 }
 
-fn section(page: &mut String, entry: &Entry<'_>, drawing: Option<&str>) {
+/// One finding; its drawing is there, or why it is not, or it was not asked for.
+fn section(page: &mut String, entry: &Entry<'_>, at: usize, drawing: Option<&Result<Drawing, String>>) {
     let tier = escaped(entry.tier);
     let _ = writeln!(page, "<h2><span class=\"{tier}\">{tier}</span>: {}</h2><dl>", escaped(entry.rule));
     let mut row = |label: &str, text: &str| {
@@ -72,15 +80,29 @@ fn section(page: &mut String, entry: &Entry<'_>, drawing: Option<&str>) {
     if !stack.is_empty() {
         let _ = writeln!(page, "<pre>{}</pre>", escaped(&stack).replace("&#10;", "\n"));
     }
-    for (what, place) in entry.moments() {
-        let _ = writeln!(page, "<p>{}: <code>{}</code></p>", escaped(&what), escaped(&place));
+    for (what, number, place) in entry.moments() {
+        let (what, place) = (escaped(&what), escaped(&place));
+        let _ = match number {
+            Some(number) => {
+                writeln!(page, "<p><a href=\"#{}{number}\">{what}</a>: <code>{place}</code></p>", id(at))
+            }
+            None => writeln!(page, "<p>{what}: <code>{place}</code></p>"),
+        };
     }
-    if let Some(drawing) = drawing {
-        let _ = writeln!(
+    let _ = match drawing {
+        Some(Ok(drawing)) => writeln!(
             page,
-            "<details open><summary>what happened</summary><figure>{drawing}</figure></details>"
-        );
-    }
+            "<details open><summary>what happened</summary><figure>{}</figure></details>",
+            drawing.body
+        ),
+        Some(Err(why)) => writeln!(page, "<p>not drawn: {}</p>", escaped(why)),
+        None => writeln!(page, "<p>not drawn: only the first {DRAWN} are</p>"),
+    };
+}
+
+/// Before the number of an event of the finding at this place.
+fn id(at: usize) -> String {
+    format!("f{at}e")
 }
 
 fn coverage(page: &mut String, report: &Report<'_>) {
@@ -103,15 +125,30 @@ fn coverage(page: &mut String, report: &Report<'_>) {
     page.push_str("</table>\n");
 }
 
-/// The drawing of the run that shows it; none if it cannot be made.
-fn drawn(entry: &Entry<'_>, beside: &Path) -> Option<String> {
-    let name = beside.file_name()?.to_string_lossy().into_owned();
-    let path = beside.with_file_name(format!(".{name}.{}.svg", std::process::id()));
+/// A page that `--figure` has made, to be taken over.
+struct Drawing {
+    style: String,
+    body: String,
+}
+
+/// The drawing of the run that shows it.
+///
+/// # Errors
+/// Says why there is none.
+fn drawn(entry: &Entry<'_>, at: usize, beside: &Path) -> Result<Drawing, String> {
+    let name = beside.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let path = beside.with_file_name(format!(".{name}.{}.html", std::process::id()));
     let mut command = again::carried_out(&entry.words);
     command.arg("--quiet").arg(format!("--figure={}", path.display()));
-    let drawing = command.status().ok().and_then(|_| fs::read_to_string(&path).ok());
+    let page = command.status().and_then(|_| fs::read_to_string(&path)).map_err(|error| error.to_string());
     // It need not be there.
     let _ = fs::remove_file(&path);
-    let drawing = drawing?;
-    Some(drawing.get(drawing.find("<svg")?..)?.to_owned())
+    let page = page?;
+    let part = |begin: &str, end: &str| {
+        let (_, behind) = page.split_once(begin)?;
+        Some(behind.split_once(end)?.0.to_owned())
+    };
+    let parts = || Some((part("<style>", "</style>")?, part("<body>", "</body>")?));
+    let (style, body) = parts().ok_or("its run wrote no page")?;
+    Ok(Drawing { style, body: body.replace(" id=\"e", &format!(" id=\"{}", id(at))) })
 }

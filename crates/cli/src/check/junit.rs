@@ -4,6 +4,8 @@
 
 use std::fmt::Write as _;
 
+use dirql::readers::escaped;
+
 use super::report::Report;
 
 /// The whole file.
@@ -46,31 +48,4 @@ pub(super) fn text(report: &Report<'_>) -> String {
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites>\n  <testsuite name=\"dirql check {}\" tests=\"{tests}\" failures=\"{failed}\" errors=\"{errors}\">\n{cases}  </testsuite>\n</testsuites>\n",
         escaped(&driver)
     )
-}
-
-/// With the characters that XML has for itself replaced; others that it cannot hold are left out.
-pub(super) fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for letter in text.chars() {
-        match letter {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\n' => escaped.push_str("&#10;"),
-            letter if letter.is_control() => {}
-            letter => escaped.push(letter),
-        }
-    }
-    escaped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_xml_has_for_itself_is_replaced() {
-        assert_eq!(escaped("a<b> & \"c\"\n\u{1}d"), "a&lt;b&gt; &amp; &quot;c&quot;&#10;d");
-    }
 }

@@ -154,10 +154,13 @@ impl Entry<'_> {
         Some(format!("{} in {routine}: {}", self.more.len(), all.collect::<Vec<_>>().join(", ")))
     }
 
-    /// The moments that it names, and where the driver was then.
-    pub(super) fn moments(&self) -> Vec<(String, String)> {
+    /// The moments that it names, the number of the event of each, and where the driver was then.
+    pub(super) fn moments(&self) -> Vec<(String, Option<u64>, String)> {
         let moments = self.finding["moments"].as_array().into_iter().flatten();
-        moments.filter_map(|moment| Some((moment["what"].as_str()?.to_owned(), innermost(moment)?))).collect()
+        let moment = |moment: &Value| {
+            Some((moment["what"].as_str()?.to_owned(), moment["number"].as_u64(), innermost(moment)?))
+        };
+        moments.filter_map(moment).collect()
     }
 
     /// Its instruction, as people name it.
@@ -406,7 +409,7 @@ impl<'a> Report<'a> {
                 text += &field(name).map(|value| line(label, value)).unwrap_or_default();
             }
             text += &innermost(&entry.finding).map(|place| line("instruction", &place)).unwrap_or_default();
-            for (what, place) in entry.moments() {
+            for (what, _, place) in entry.moments() {
                 text += &line("moment", &format!("{what}: {place}"));
             }
             for (label, elsewhere) in entry.elsewhere() {

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
-use dirql::check::{self, Campaign, Cause, Exercise, Extent, Stories, Survey, Totals};
-use dirql::explore::{Bounds, Choices};
+use dirql::check::{self, Campaign, Cause, Decided, Exercise, Extent, Stories, Survey, Totals};
+use dirql::explore::Bounds;
 use dirql::files::DriverFile;
 use dirql::{Bench, Boots, Error, Jail, Play, Report, ScriptText};
 use serde::{Deserialize, Serialize};
@@ -52,6 +52,16 @@ pub(super) struct Shown {
     pub(super) script: String,
     /// The option of `dirql run` or `dirql explore` that says what departs from the usual.
     pub(super) option: String,
+}
+
+impl From<check::Shown> for Shown {
+    fn from(check::Shown { script, decided }: check::Shown) -> Self {
+        let option = match decided {
+            Decided::By(policy) => format!("--policy={policy}"),
+            Decided::But(choices) => format!("--{}={}", crate::explore::FOLLOW, joined(&choices)),
+        };
+        Self { script, option }
+    }
 }
 
 /// What such a process says.
@@ -218,19 +228,16 @@ impl Work<'_> {
             first.saturating_sub(before),
             |boots, number, tried| {
                 said.attempt(before + number, tried.causes, tried.no_answer, |cause| {
-                    let whole = check::Shown { script: exercise.script.clone(), policy: tried.policy };
-                    let by_policy = |shown: check::Shown| Shown {
-                        script: shown.script,
-                        option: format!("--policy={}", shown.policy),
-                    };
+                    let script = exercise.script.clone();
+                    let whole = check::Shown { script, decided: Decided::By(tried.policy) };
                     // What does not count is worth no more attempts.
                     if cause.dismissed.is_some() {
-                        return Ok(by_policy(whole));
+                        return Ok(whole.into());
                     }
                     let short = check::shrink(boots, &whole, &cause.key)?;
                     Ok(match check::fewest_departures(boots, &short, &cause.key)? {
-                        Some(choices) => Shown { script: short.script, option: following(&choices) },
-                        None => by_policy(short),
+                        Some(choices) => check::Shown { decided: Decided::But(choices), ..short }.into(),
+                        None => short.into(),
                     })
                 })
             },
@@ -241,11 +248,6 @@ impl Work<'_> {
         totals.hung += own.hung;
         Ok(())
     }
-}
-
-/// The option by which a run departs from the usual so.
-fn following(choices: &Choices) -> String {
-    format!("--{}={}", crate::explore::FOLLOW, joined(choices))
 }
 
 fn search(boots: &mut Boots, exercise: &Exercise, hung: u32) -> Result<()> {
@@ -274,10 +276,13 @@ fn search(boots: &mut Boots, exercise: &Exercise, hung: u32) -> Result<()> {
     let mut said = Said::default();
     let attempts = searched.total();
     if let Some((choices, report)) = &searched.found {
-        let follow = following(choices);
+        let whole = check::Shown { script: exercise.script.clone(), decided: Decided::But(choices.clone()) };
         let no_answer = report.no_answer();
-        said.attempt(attempts.saturating_sub(1), check::causes(report, exercise), no_answer, |_| {
-            Ok(Shown { script: exercise.script.clone(), option: follow.clone() })
+        said.attempt(attempts.saturating_sub(1), check::causes(report, exercise), no_answer, |cause| {
+            if cause.dismissed.is_some() {
+                return Ok(whole.clone().into());
+            }
+            Ok(check::shrink(boots, &whole, &cause.key)?.into())
         })?;
     }
     say(&Line::Ended { attempts, failed: 0, could_fail: 0, complete: searched.complete, hung });

@@ -7,9 +7,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use engine::Chooser;
-use explore::{Choice, Choices, Policy, Recorder, Replay};
+use explore::{Choice, Choices, Recorder, Replay};
 
-use super::shrink::{Shown, has, play};
+use super::shrink::{Decided, Shown, has, play};
 use crate::error::Error;
 use crate::machine::Boots;
 use crate::play::Play;
@@ -20,15 +20,15 @@ const MOST_BOOTS: u32 = 120;
 /// A line with more departures than these says no more than the policy's name.
 const FEW: usize = 8;
 
-/// Those of `shown`, if they are few. None where there is nothing to be left out: no script, one call that fails, the usual.
+/// Those of `shown`, if they are few. None where there is nothing to be left out: no script, one call that fails, the usual, what a search has found.
 ///
 /// # Errors
 /// As [`Boots::boot`].
 pub fn fewest_departures(boots: &mut Boots, shown: &Shown, key: &str) -> Result<Option<Choices>, Error> {
-    let Shown { script, policy } = shown;
+    let Shown { script, decided: Decided::By(policy) } = shown else { return Ok(None) };
     let is_one_call = policy.failing_calls().is_some_and(|(_, count)| count == 1);
     // A driver that hangs takes seconds each time.
-    if script.is_empty() || *policy == Policy::default() || is_one_call || key.starts_with(HANGS) {
+    if script.is_empty() || shown.decided.is_usual() || is_one_call || key.starts_with(HANGS) {
         return Ok(None);
     }
     let Ok(Some(play)) = play(script) else { return Ok(None) };

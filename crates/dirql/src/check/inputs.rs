@@ -21,7 +21,7 @@ use crate::error::Error;
 use crate::machine::Boots;
 use crate::machine::sequences::{Answer, Came, Deed, Poke, Step};
 use crate::machine::transfer::Transfer;
-use crate::record::hex;
+use crate::script::written;
 
 /// So many steps at most.
 const LONGEST: usize = 6;
@@ -542,28 +542,15 @@ fn command(handle: &str, request: &Transfer<'_>) -> String {
     let at = |offset: &Option<u64>| offset.map(|offset| format!(" at {offset:#x}")).unwrap_or_default();
     let _ = match request {
         Transfer::Read { length, offset } => write!(text, "read {handle} {length}{}", at(offset)),
-        Transfer::Write { data, offset } => write!(text, "write {handle} {}{}", spelled(data), at(offset)),
+        Transfer::Write { data, offset } => write!(text, "write {handle} {}{}", written(data), at(offset)),
         Transfer::Control { code, input, output } => {
-            let input = if input.is_empty() { String::new() } else { format!(" in {}", spelled(input)) };
+            let input = if input.is_empty() { String::new() } else { format!(" in {}", written(input)) };
             let output = if *output == 0 { String::new() } else { format!(" out {output}") };
             write!(text, "ioctl {handle} {code:#x}{input}{output}")
         }
         _ => Ok(()),
     };
     text
-}
-
-/// Bytes as scripts have them: zeros behind others are counted.
-fn spelled(bytes: &[u8]) -> String {
-    let used =
-        bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1).next_multiple_of(4).min(bytes.len());
-    let (used, zeros) = bytes.split_at(used);
-    let hex = hex(used);
-    match (used.is_empty(), zeros.len()) {
-        (true, zeros) => format!("zero:{zeros}"),
-        (false, 0) => format!("hex:{hex}"),
-        (false, zeros) => format!("hex:{hex} + zero:{zeros}"),
-    }
 }
 
 #[cfg(test)]
@@ -593,7 +580,7 @@ mod tests {
         let answers: Vec<Answer> =
             answers.map(|(step, waited)| Answer { step, waited, end: end.clone() }).collect();
         let script = script(&open(r"\\.\D"), r"\\.\D", &steps, &answers);
-        let expected = "ioctl h 0x222000 in hex:01000000 + zero:4 out 8; async r1 read i 4 at 0x10; wait 20ms; cancel r1; join r1; \
+        let expected = "ioctl h 0x222000 in u32:0x1 + zero:4 out 8; async r1 read i 4 at 0x10; wait 20ms; cancel r1; join r1; \
                         async l2x0 write i zero:3; async l2x1 write i zero:3; close i; \
                         poke edu#0 late 1; wait 1ms; poke edu#0 late 0; wait 1ms; wait 20ms; cancel l2x0; join l2x0; cancel l2x1; join l2x1; close h";
         assert!(script.ends_with(expected), "{script}");
@@ -612,8 +599,7 @@ mod tests {
         };
         let failed = NtStatus::INVALID_PARAMETER.0;
         let all = operations(&steps, &[ended(0, failed), ended(2, 0), ended(3, failed), ended(4, failed)]);
-        let expected =
-            [("ioctl h 0x2 in hex:01000000", true, true), ("ioctl h 0x4 in hex:01000000", false, false)];
+        let expected = [("ioctl h 0x2 in u32:0x1", true, true), ("ioctl h 0x4 in u32:0x1", false, false)];
         assert_eq!(all.len(), expected.len());
         for (operation, (command, succeeds, waits)) in all.iter().zip(expected) {
             assert_eq!(

@@ -16,6 +16,7 @@ mod groups;
 mod inputs;
 mod shrink;
 mod signals;
+mod simpler;
 mod stories;
 mod survey;
 mod wanted;
@@ -31,7 +32,7 @@ pub use exercise::{
 };
 pub use groups::{Place, groups, places};
 pub use inputs::{Inputs, inputs};
-pub use shrink::{Shown, commands, play, shrink};
+pub use shrink::{Decided, Shown, commands, play, shrink};
 pub use signals::{Outside, Signals};
 pub use stories::stories;
 pub use survey::{Ended, Extent, HARDWARE, Operation, Survey, survey};

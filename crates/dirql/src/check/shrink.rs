@@ -1,13 +1,16 @@
-//! The shortest script that still shows a cause: commands are left out as long as what is left shows the same.
+//! The shortest script that still shows a cause: commands are left out, and requests made simpler, as long as what is left shows the same.
 //!
 //! Delta debugging (Zeller, Hildebrandt: *Simplifying and Isolating Failure-Inducing Input*): first halves are left out, then quarters, and in the end
-//! single commands. A call that fails has an earlier number in a shorter script, and a seed says something else there: both are looked for anew.
+//! single commands. A call that fails has an earlier number in a shorter script, a seed says something else there, and what a search has departed by is
+//! asked elsewhere: all are looked for anew. What is left is made simpler last: a request without bytes that do not matter ([`super::simpler`]).
 
-use explore::Policy;
+use engine::Chooser;
+use explore::{Bounds, Choices, Policy, Replay};
 
 use super::campaign::{NEVER_ENDS, PULLED};
+use super::simpler::simpler;
 use crate::error::{Error, InputError};
-use crate::machine::Boots;
+use crate::machine::{Boots, Machine};
 use crate::play::{Play, ScriptText};
 use crate::report::{HANGS, Report};
 
@@ -19,6 +22,12 @@ const MOST_HANGS: u32 = 12;
 const SEEDS: u64 = 6;
 /// So many numbers of calls that fail are tried with a shorter script.
 const CALLS: u64 = 24;
+/// So many schedules of a shorter script are searched for what a search has found,
+const SEARCHED: u64 = 40;
+/// with so many preemptions.
+const PREEMPTIONS: usize = 2;
+/// So many boots more at most to make requests simpler.
+const MOST_SIMPLER: u32 = 200;
 
 /// Rules of requests that must have ended, or succeeded in time.
 const FORGOTTEN: [&str; 3] = ["request-forgotten", "request-refused", "request-timed-out"];
@@ -28,8 +37,31 @@ const FORGOTTEN: [&str; 3] = ["request-forgotten", "request-refused", "request-t
 pub struct Shown {
     /// The script, as `--do` has it.
     pub script: String,
-    /// The policy.
-    pub policy: Policy,
+    /// What departs from the usual.
+    pub decided: Decided,
+}
+
+/// How the choices of a run are made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Decided {
+    /// By a policy.
+    By(Policy),
+    /// As usual but for these, as a search has found them.
+    But(Choices),
+}
+
+impl Decided {
+    /// Decides so.
+    pub(super) fn chooser(&self) -> Box<dyn Chooser> {
+        match self {
+            Self::By(policy) => policy.chooser(),
+            Self::But(choices) => Box::new(Replay::new(choices.clone())),
+        }
+    }
+
+    pub(super) fn is_usual(&self) -> bool {
+        *self == Self::By(Policy::default())
+    }
 }
 
 /// Makes `shown` as short as it can be while a run of it has the cause of this key. With no script there is nothing to be left out.
@@ -45,8 +77,14 @@ pub fn shrink(boots: &mut Boots, shown: &Shown, key: &str) -> Result<Shown, Erro
     // Requests one after the other first, and then what they are made of: there may be hundreds.
     let requests = shrinking.left_out(&mut best, requests(commands(&shown.script)))?;
     let single = requests.into_iter().flatten().map(|command| vec![command]).collect();
-    shrinking.left_out(&mut best, single)?;
+    let commands = shrinking.left_out(&mut best, single)?;
     shrinking.leave_policy_out(&mut best)?;
+    // With other inputs a request may be one that need not end.
+    let may_wait = FORGOTTEN.iter().chain(&NEVER_ENDS).any(|rule| key.starts_with(rule));
+    if !may_wait && !key.starts_with(HANGS) {
+        shrinking.left = MOST_SIMPLER;
+        shrinking.simpler(&mut best, commands.concat())?;
+    }
     Ok(best)
 }
 
@@ -67,7 +105,7 @@ impl Shrinking<'_> {
                 let end = (at + chunk).min(parts.len());
                 let fewer: Vec<Vec<String>> = parts[..at].iter().chain(&parts[end..]).cloned().collect();
                 let shorter = match self.may_go(&parts[at..end]) {
-                    true => self.shows(&fewer.concat().join("; "), best.policy)?,
+                    true => self.shows(&fewer.concat().join("; "), &best.decided)?,
                     false => None,
                 };
                 match shorter {
@@ -93,29 +131,88 @@ impl Shrinking<'_> {
 
     /// Without a policy, if that shows it, too.
     fn leave_policy_out(&mut self, best: &mut Shown) -> Result<(), Error> {
-        if best.policy != Policy::default()
-            && let Some(usual) = self.shows(&best.script, Policy::default())?
+        if !best.decided.is_usual()
+            && let Some(usual) = self.shows(&best.script, &Decided::By(Policy::default()))?
         {
             *best = usual;
         }
         Ok(())
     }
 
-    /// The script with a policy by which it has the cause, if there is one near `policy`.
-    fn shows(&mut self, script: &str, policy: Policy) -> Result<Option<Shown>, Error> {
+    /// Each of these commands, of which `best` consists, in its simplest form.
+    fn simpler(&mut self, best: &mut Shown, commands: Vec<String>) -> Result<(), Error> {
+        let mut commands = commands;
+        for at in 0..commands.len() {
+            let simplest = simpler(&commands[at], |form| {
+                let (before, behind) = (&commands[..at], &commands[at + 1..]);
+                let script = [before, &[form.to_owned()], behind].concat().join("; ");
+                let Ok(play) = play(&script) else { return Ok(false) };
+                let is_shown = self.is_shown(&play, &best.decided)?;
+                if is_shown {
+                    best.script = script;
+                }
+                Ok(is_shown)
+            })?;
+            commands[at] = simplest;
+        }
+        Ok(())
+    }
+
+    /// The script with what departs from the usual so that it has the cause, if there is something near `decided`.
+    fn shows(&mut self, script: &str, decided: &Decided) -> Result<Option<Shown>, Error> {
         // What cannot be read any more is no script: a name is used that is given nowhere.
         let Ok(play) = play(script) else { return Ok(None) };
+        let decided = match decided {
+            Decided::By(policy) => self.shows_near(&play, *policy)?.map(Decided::By),
+            Decided::But(choices) => self.is_found(&play, choices)?.map(Decided::But),
+        };
+        Ok(decided.map(|decided| Shown { script: script.to_owned(), decided }))
+    }
+
+    /// The first of the policies near this one by which it has the cause.
+    fn shows_near(&mut self, play: &Option<Play>, policy: Policy) -> Result<Option<Policy>, Error> {
         for policy in near(policy) {
-            if self.left == 0 {
-                break;
-            }
-            self.left -= 1;
-            let ((), report) = self.boots.boot_by(policy, |machine| machine.perform(play.clone()))?;
-            if has(&report, self.key) {
-                return Ok(Some(Shown { script: script.to_owned(), policy }));
+            if self.is_shown(play, &Decided::By(policy))? {
+                return Ok(Some(policy));
             }
         }
         Ok(None)
+    }
+
+    /// What a search departs by that finds the cause, if not these do.
+    fn is_found(&mut self, play: &Option<Play>, choices: &Choices) -> Result<Option<Choices>, Error> {
+        if self.is_shown(play, &Decided::But(choices.clone()))? {
+            return Ok(Some(choices.clone()));
+        }
+        let Some(play) = play else { return Ok(None) };
+        let bounds = Bounds {
+            preemptions: PREEMPTIONS,
+            schedules: SEARCHED.min(self.left.into()),
+            faults: false,
+            shared: true,
+            cuts: true,
+            instructions: false,
+            policy: None,
+        };
+        if bounds.schedules == 0 {
+            return Ok(None);
+        }
+        let key = self.key;
+        let searched = self.boots.search(play, &bounds, |report| has(report, key))?;
+        self.left = self.left.saturating_sub(u32::try_from(searched.total()).unwrap_or(u32::MAX));
+        Ok(searched.found.map(|(choices, _)| choices))
+    }
+
+    /// Whether it has the cause where it is decided so. It has not if nothing more may be tried.
+    fn is_shown(&mut self, play: &Option<Play>, decided: &Decided) -> Result<bool, Error> {
+        let Some(left) = self.left.checked_sub(1) else { return Ok(false) };
+        self.left = left;
+        let act = |machine: &Machine| machine.perform(play.clone());
+        let ((), report) = match decided {
+            Decided::By(policy) => self.boots.boot_by(*policy, act)?,
+            Decided::But(_) => self.boots.boot(decided.chooser(), act)?,
+        };
+        Ok(has(&report, self.key))
     }
 }
 

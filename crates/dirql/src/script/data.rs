@@ -4,11 +4,12 @@
 //! A file is not read here, nor is it known what number a name stands for: [`Data::resolve`] gets routines for that from the player of the script.
 
 use super::MAX_TRANSFER;
-use super::ast::Name;
+use super::ast::{Name, Position};
 use super::error::{Outcome, fault, unknown};
 use super::lexer::Word;
 use super::names::{Kind, Names, checked};
 use super::value::parse_number;
+use crate::record::hex;
 
 /// Some bytes: those that the script says itself, and what stands between them.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -108,11 +109,45 @@ impl Data {
         })
     }
 
+    /// The bytes that a script has so (`u32:0x1 + zero:60`). None if some of them are known only when it runs, or stand in quotes.
+    pub(crate) fn literal(text: &str) -> Option<Vec<u8>> {
+        let mut pieces = Pieces::default();
+        for piece in text.split(" + ") {
+            let word = Word { at: Position { line: 1, column: 1 }, bytes: (0, 0), bare: piece, quoted: None };
+            pieces.add(&word, None).ok()?;
+        }
+        let Data { bytes, between } = pieces.finish();
+        between.is_empty().then(|| bytes.into_vec())
+    }
+
     /// Whether some byte may be any.
     #[must_use]
     pub fn has_wildcards(&self) -> bool {
         self.between.iter().any(|(_, gap)| *gap == Gap::Any)
     }
+}
+
+/// Bytes as a script has them: numbers of 32 bits that are not 0, what is left behind them, and how many zeros stand between.
+pub(crate) fn written(bytes: &[u8]) -> String {
+    let mut pieces: Vec<String> = Vec::new();
+    let mut zeros = 0;
+    for part in bytes.chunks(4) {
+        if part.iter().all(|byte| *byte == 0) {
+            zeros += part.len();
+            continue;
+        }
+        if zeros > 0 {
+            pieces.push(format!("zero:{}", std::mem::take(&mut zeros)));
+        }
+        pieces.push(match part.try_into() {
+            Ok(number) => format!("u32:{:#x}", u32::from_le_bytes(number)),
+            Err(_) => format!("hex:{}", hex(part)),
+        });
+    }
+    if zeros > 0 || pieces.is_empty() {
+        pieces.push(format!("zero:{zeros}"));
+    }
+    pieces.join(" + ")
 }
 
 /// A [`Data`] that is being read.

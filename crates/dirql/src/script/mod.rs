@@ -75,6 +75,7 @@ mod value;
 mod wmi;
 
 pub use ast::*;
+pub(crate) use data::written;
 pub use data::{Data, Number, OWN, PAGE};
 pub use error::Error;
 pub use status::status_name;

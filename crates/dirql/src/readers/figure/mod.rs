@@ -1,12 +1,14 @@
 //! The figure of a run: who calls whom, from the application's request through dispatch routine, device, interrupt routine and
-//! DPC to its end, drawn as it happened, as text or as SVG.
+//! DPC to its end, drawn as it happened, as text or as SVG; or as a page that has every event besides.
 //!
 //! Each row is one step, in the lane of its thread, routine or device; an arrow leads from a step's cause to the step: a request to its
 //! dispatch routine, a line or message to the interrupt routine, a queued DPC to its run, a completion to the application. It
 //! begins with the first request and ends with the last answer or verdict; register accesses in a row are one step.
 
+mod page;
 mod svg;
 mod text;
+mod timeline;
 
 use std::collections::BTreeMap;
 
@@ -15,6 +17,7 @@ use kernel::event::{Class, Event, Kind, Reader, Role, Stamp};
 
 use super::names::{bytes, status_text};
 use super::{Sink, SymbolBook, words};
+use timeline::Timeline;
 
 /// Steps that are drawn; a figure with more is unreadable.
 const MOST_ROWS: usize = 400;
@@ -81,6 +84,8 @@ pub enum FigureForm {
     Text,
     /// A picture.
     Svg,
+    /// A page with the picture, and every event in a lane of its thread, processor or device.
+    Page,
 }
 
 /// Draws the figure when the machine has ended.
@@ -100,6 +105,8 @@ pub struct Figure {
     irps: BTreeMap<u64, u64>,
     /// Requests whose IRP is completed, and that are not answered yet.
     completions: BTreeMap<u64, (Stamp, Lane, String)>,
+    /// For a page.
+    timeline: Option<Timeline>,
 }
 
 /// Accesses to a device in a row, from one lane.
@@ -128,6 +135,7 @@ impl Figure {
             accesses: None,
             irps: BTreeMap::new(),
             completions: BTreeMap::new(),
+            timeline: (form == FigureForm::Page).then(Timeline::default),
         }
     }
 
@@ -260,26 +268,41 @@ impl Figure {
     }
 }
 
+/// Whether such events are steps of the story.
+const fn is_of_the_story(kind: Kind) -> bool {
+    matches!(
+        kind,
+        Kind::Request
+            | Kind::Answer
+            | Kind::Enter
+            | Kind::Leave
+            | Kind::Device
+            | Kind::Line
+            | Kind::Message
+            | Kind::Interrupt
+            | Kind::DpcQueued
+            | Kind::IrpSent
+            | Kind::IrpCompleted
+            | Kind::Finding
+    )
+}
+
 impl Reader for Figure {
     fn wants(&self, kind: Kind) -> bool {
-        matches!(
-            kind,
-            Kind::Request
-                | Kind::Answer
-                | Kind::Enter
-                | Kind::Leave
-                | Kind::Device
-                | Kind::Line
-                | Kind::Message
-                | Kind::Interrupt
-                | Kind::DpcQueued
-                | Kind::IrpSent
-                | Kind::IrpCompleted
-                | Kind::Finding
-        )
+        is_of_the_story(kind) || self.timeline.is_some() && Timeline::wants(kind)
+    }
+
+    fn wants_detail(&self, kind: Kind) -> bool {
+        self.timeline.is_some() && Timeline::wants(kind)
     }
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {
+        if let Some(timeline) = &mut self.timeline {
+            timeline.event(stamp, event, &self.symbols);
+        }
+        if !is_of_the_story(event.kind()) {
+            return;
+        }
         self.begun |= matches!(event, Event::Request { .. });
         if !self.begun {
             return;
@@ -312,6 +335,11 @@ impl Drop for Figure {
         let lines = match self.form {
             FigureForm::Text => text::lines(&self.rows, self.left_out),
             FigureForm::Svg => svg::lines(&self.rows, self.left_out),
+            FigureForm::Page => {
+                let mut timeline = self.timeline.take().unwrap_or_default();
+                timeline.end();
+                page::lines(svg::lines(&self.rows, self.left_out), &timeline)
+            }
         };
         for line in lines {
             self.out.line(&line);

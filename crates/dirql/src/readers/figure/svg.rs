@@ -1,5 +1,6 @@
 //! The figure as SVG: lanes as columns, a box for each step.
 
+use super::super::markup::escaped;
 use super::{Lane, Row, cut};
 
 /// Of a lane, in pixels.
@@ -92,6 +93,5 @@ fn boxed(lines: &mut Vec<String>, y: usize, lane: Lane, text: &str) {
 }
 
 fn words(x: usize, y: usize, text: &str) -> String {
-    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    format!(r#"<text x="{x}" y="{y}">{text}</text>"#)
+    format!(r#"<text x="{x}" y="{y}">{}</text>"#, escaped(text))
 }
