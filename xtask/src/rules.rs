@@ -28,13 +28,14 @@ const PAIR: &str = "PAIR(";
 /// What the comment of a correct counterpart says, before the rules.
 const NOT: &str = "Not: ";
 /// Words of the kernel's that look like rules and are none: names of settings.
-const OTHER_WORDS: [&str; 15] = [
+const OTHER_WORDS: [&str; 16] = [
     "32-bit-programs",
     "before-vista",
     "fully-specified",
     "high-memory",
     "late-cards",
     "late-stores",
+    "loose-cards",
     "low-memory",
     "meeting-cards",
     "later-bus",

@@ -17,6 +17,7 @@ mod express;
 mod figure;
 mod late;
 mod localbus;
+mod loose;
 mod messages;
 mod neither_rust;
 mod posted;

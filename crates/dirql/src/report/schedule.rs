@@ -97,6 +97,7 @@ impl Report {
             }
             "bus.chunks" => format!("a write-combining buffer was emptied from its end (event {event})"),
             "ke.slice" => format!("{thread}{place} gave way to {to} at the end of its slice (event {event})"),
+            "fault.card" => format!("the card was gone behind an access of {thread}{place} (event {event})"),
             _ => match point.strip_prefix("fault.") {
                 Some(what) => format!("an allocation ({what}) of {thread}{place} failed (event {event})"),
                 None => format!("{thread}{place} was answered {answer} at {point} (event {event})"),

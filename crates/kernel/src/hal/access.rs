@@ -11,7 +11,7 @@ use engine::{Access, Fault, FaultKind, Flow, Leave};
 use super::dma::programmed;
 use super::hardware::{Refusal, Width};
 use super::polls::Polls;
-use super::{combine, lost_updates, stale};
+use super::{combine, loose, lost_updates, stale};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::mm::io_space::{self, Mapping};
@@ -379,7 +379,7 @@ pub(super) fn wait(k: &mut Kernel, nanoseconds: u64) {
 pub(crate) fn accessed(cx: &mut Cx<'_>) -> Flow<()> {
     let after = cx.with(|k| match std::mem::take(&mut k.hal.after) {
         // Most accesses change no line and no deadline.
-        After::Device if ke::interrupt_delivery::nothing_came(k) => After::Nothing,
+        After::Device if k.hal.touched.is_none() && ke::interrupt_delivery::nothing_came(k) => After::Nothing,
         after => after,
     });
     if after == After::Nothing { Ok(()) } else { follow(cx, after) }
@@ -389,7 +389,10 @@ pub(crate) fn accessed(cx: &mut Cx<'_>) -> Flow<()> {
 fn follow(cx: &mut Cx<'_>, after: After) -> Flow<()> {
     match after {
         After::Nothing => Ok(()),
-        After::Device => ke::interrupt::deliver(cx),
+        After::Device => {
+            loose::may_go(cx)?;
+            ke::interrupt::deliver(cx)
+        }
         After::Clock => ke::shared_data::polled(cx),
     }
 }
@@ -531,6 +534,7 @@ fn refusal_text(access: RegisterAccess, refusal: &Refusal) -> String {
 #[inline]
 fn tell(cx: &mut Cx<'_>, access: RegisterAccess, value: u64) {
     lost_updates::accessed(cx, access, value);
+    cx.with(|k| loose::accessed(k, access.port, access.address));
     if access.write {
         programmed::written(cx, access.width, value);
     }

@@ -7,6 +7,7 @@ pub(crate) mod config;
 pub(crate) mod dma;
 pub mod hardware;
 pub(crate) mod late_stores;
+mod loose;
 mod lost_updates;
 pub mod platform;
 pub(crate) mod polls;
@@ -37,6 +38,8 @@ pub struct State {
     pub platform: Platform,
     /// What the access that is under way leaves to do.
     pub(crate) after: access::After,
+    /// What it is to, where cards may go at each.
+    touched: Option<loose::Place>,
     pub(crate) polls: polls::Polls,
     /// What drivers have written to devices.
     pub(crate) writes: writes::Writes,
@@ -63,6 +66,7 @@ impl State {
             hardware,
             platform,
             after: access::After::Nothing,
+            touched: None,
             polls: polls::Polls::default(),
             writes: writes::Writes::default(),
             stale: stale::Stale::default(),

@@ -42,6 +42,8 @@ pub struct Platform {
     pub drive: bool,
     /// Memory that is contiguous, and logical addresses below 4 GiB, lie below 256 MiB, as in a computer with no more.
     pub low_memory: bool,
+    /// A card may be gone at each access of a driver's: [`super::loose`].
+    pub loose_cards: bool,
     /// Nanoseconds that a write to device memory may take to its device: at most [`MOST_POSTED`]. 0: each is there at once.
     pub posted: u64,
 }
@@ -83,6 +85,7 @@ impl Default for Platform {
             programs_of_32_bits: false,
             drive: false,
             low_memory: false,
+            loose_cards: false,
             posted: 0,
         }
     }
@@ -122,6 +125,7 @@ impl fmt::Display for Platform {
             programs_of_32_bits,
             drive,
             low_memory,
+            loose_cards,
             posted,
         } = *self;
         let mut parts = Vec::new();
@@ -139,6 +143,7 @@ impl fmt::Display for Platform {
             (programs_of_32_bits, "32-bit-programs"),
             (drive, "drive"),
             (low_memory, "low-memory"),
+            (loose_cards, "loose-cards"),
         ] {
             if is {
                 parts.push(name.to_owned());
@@ -161,7 +166,7 @@ impl fmt::Display for Platform {
 impl FromStr for Platform {
     type Err = String;
 
-    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `meeting-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `later-bus`, `stand-ins`, `32-bit-programs`, `drive`, `low-memory`, `high-memory` (which takes that back), `posted=NS`, with commas between them.
+    /// `messages=N`, `fully-specified`, `relayed-lines`, `before-vista`, `shifted-bus`, `quick-cards=N`, `meeting-cards=N`, `late-cards=N`, `silent-cards`, `late-stores`, `later-bus`, `stand-ins`, `32-bit-programs`, `drive`, `low-memory`, `high-memory` (which takes that back), `loose-cards`, `posted=NS`, with commas between them.
     fn from_str(text: &str) -> Result<Self, String> {
         let mut platform = Self::default();
         for part in text.split(',').filter(|part| !part.is_empty()) {
@@ -177,6 +182,7 @@ impl FromStr for Platform {
                 None if part == "drive" => platform.drive = true,
                 None if part == "low-memory" => platform.low_memory = true,
                 None if part == "high-memory" => platform.low_memory = false,
+                None if part == "loose-cards" => platform.loose_cards = true,
                 None if part == "silent-cards" => platform.cards = Promptness::Silent,
                 Some(("quick-cards", count)) => {
                     let counted = if count == "0" { Ok(0) } else { counted(part, count, "access") };
@@ -205,7 +211,7 @@ impl FromStr for Platform {
                 _ => {
                     return Err(format!(
                         "`{part}` is nothing a platform has; there are messages=N, fully-specified, relayed-lines, \
-                         before-vista, shifted-bus, quick-cards=N, meeting-cards=N, late-cards=N, silent-cards, late-stores, later-bus, stand-ins, 32-bit-programs, drive, low-memory, high-memory and posted=TIME"
+                         before-vista, shifted-bus, quick-cards=N, meeting-cards=N, late-cards=N, silent-cards, late-stores, later-bus, stand-ins, 32-bit-programs, drive, low-memory, high-memory, loose-cards and posted=TIME"
                     ));
                 }
             }
@@ -237,6 +243,7 @@ mod tests {
             "32-bit-programs",
             "drive",
             "low-memory",
+            "loose-cards",
         ] {
             assert_eq!(text.parse::<Platform>().unwrap().to_string(), text);
         }

@@ -157,6 +157,8 @@ pub(crate) struct Node {
     pub(crate) detected: bool,
     /// It is not on its bus any more: once it is removed, its device object goes.
     pub(crate) missing: bool,
+    /// Its card has gone, which the system need not know yet.
+    pub(crate) is_loose: bool,
     /// `IRP_MN_REMOVE_DEVICE` was sent since drivers were added last.
     pub(crate) told_to_go: bool,
     /// Its device object's memory is another's by now.
@@ -199,6 +201,7 @@ impl Node {
             power: PowerDeviceD0,
             detected: false,
             missing: false,
+            is_loose: false,
             told_to_go: false,
             freed: false,
             problem: None,

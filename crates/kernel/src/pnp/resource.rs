@@ -272,6 +272,7 @@ mod tests {
         programs_of_32_bits: false,
         drive: false,
         low_memory: false,
+        loose_cards: false,
         posted: 0,
     });
 

@@ -12,7 +12,8 @@ use super::node::{self, NodeId, Origin, State};
 use super::remove::{delete, open_files, send_remove, waits_for_files};
 use super::request::ask;
 use super::{notify, removal_set, remove_check, tree};
-use crate::cx::Cx;
+use crate::cx::{Cx, Kernel};
+use crate::hal::hardware::{Function, Window};
 use crate::{ke, po};
 
 /// The card is pulled out: from now on it answers nothing. Its drivers get IRP_MN_SURPRISE_REMOVAL, and are removed when the last file on the
@@ -37,6 +38,39 @@ pub fn surprise_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     }
     let was_there = exclusively(cx, |cx| surprise_while_locked(cx, id, gone))?;
     Ok(if was_there { NtStatus::SUCCESS } else { NtStatus::INVALID_DEVICE_STATE })
+}
+
+/// The device whose card answers there.
+pub(crate) fn present_at(k: &Kernel, port: bool, address: u64) -> Option<NodeId> {
+    let is_there = |function: &Function| {
+        let has = |window: &Window| {
+            window.port == port
+                && address.checked_sub(window.base).is_some_and(|offset| offset < window.length)
+        };
+        function.windows.iter().any(has)
+    };
+    let nodes = k.pnp.nodes.iter().filter(|(_, node)| !node.missing && !node.is_loose);
+    let mut cards = nodes.filter_map(|(id, node)| Some((*id, &node.card()?.function)));
+    cards.find(|(_, function)| is_there(function)).map(|(id, _)| id)
+}
+
+/// The card is gone: from now on it answers nothing. The system knows so many nanoseconds later.
+///
+/// # Errors
+/// [`engine::Leave`] of what is let in now.
+pub(crate) fn goes(cx: &mut Cx<'_>, id: NodeId, noticed: u64) -> Flow<()> {
+    cx.with(|k| {
+        let node = k.pnp.node_mut(id);
+        node.is_loose = true;
+        if let Some(at) = node.card().map(|card| card.function.address) {
+            k.hal.hardware.set_present(at, false);
+        }
+    });
+    let notice = move |cx: &mut Cx<'_>| {
+        ke::wait::sleep(cx, noticed)?;
+        surprise_remove(cx, id).map(drop)
+    };
+    ke::thread::spawn(cx, "PnP manager", Box::new(notice)).map(drop)
 }
 
 /// As [`surprise_remove`], for a device that has failed (`gone` is false) or is not on its bus any more. False if it is gone already.

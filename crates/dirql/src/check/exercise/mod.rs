@@ -14,6 +14,7 @@ mod inputs_and_lengths;
 mod interfaces;
 mod interrupted;
 mod lives;
+mod loose;
 mod neighbours;
 mod numbered;
 mod registers;
@@ -39,6 +40,7 @@ use inputs_and_lengths::{changing, gives_or_takes, great, pointers, products, si
 use interfaces::come_and_go;
 use interrupted::{at_once_with_interrupts, interrupted_as_it_goes};
 use lives::{interrupts, lives, managed, managed_behind, opens, seldom};
+use loose::comes_loose;
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
 use numbered::numbered;
 use registers::registers_show;
@@ -197,6 +199,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     }
     watched(survey, &mut plan);
     come_and_go(survey, &mut plan);
+    comes_loose(survey, &mut plan);
     let interrupts = interrupts(survey);
     for (title, steps) in &interrupts {
         plan.add(*title, format!("tolerate; {steps}"), Kind::Requests);
