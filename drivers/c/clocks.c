@@ -184,7 +184,37 @@ static VOID StallsInTime(VOID)
     StallInDpc(4);
 }
 
-/* And one that does so for 150. */
+/* Does so many rounds of sums, and calls nothing. */
+static VOID NTAPI Computes(PKDPC Dpc, PVOID Context, PVOID First, PVOID Second)
+{
+    volatile ULONG Sum = 0;
+
+    UNREFERENCED_PARAMETER(Dpc);
+    UNREFERENCED_PARAMETER(First);
+    UNREFERENCED_PARAMETER(Second);
+    for (ULONG_PTR Left = (ULONG_PTR)Context; Left != 0; Left--) {
+        Sum += (ULONG)Left;
+    }
+}
+
+static VOID ComputeInDpc(ULONG_PTR Rounds)
+{
+    KeInitializeDpc(&BugDpc, Computes, (PVOID)Rounds);
+    KeInsertQueueDpc(&BugDpc, NULL, NULL);
+    KeFlushQueuedDpcs();
+}
+
+static VOID ComputesLong(VOID)
+{
+    ComputeInDpc(60000);
+}
+
+static VOID ComputesInTime(VOID)
+{
+    ComputeInDpc(5000);
+}
+
+/* And one that stalls for 150. */
 static VOID StallsTooOften(VOID)
 {
     StallInDpc(6);
@@ -222,7 +252,7 @@ static const STORY Stories[] = {
     BUG(OneDpcForever), BUG(DpcsForever), BUG(WaitsInThreadedDpc), BUG(AffinityInThreadedDpc), BUG(BothAttributes),
     BUG(AbsoluteHighResolution), BUG(WaitWithoutCancel), BUG(DeleteWaitsAtDispatch), BUG(UsedAfterDelete),
     BUG(NegativeTolerance), BUG(LeavesTimer), BUG(LeavesTimerSet), BUG(PollsStandingClock), BUG(StallsInTime),
-    BUG(StallsTooOften), BUG(CallsNothing),
+    BUG(StallsTooOften), BUG(ComputesLong), BUG(ComputesInTime), BUG(CallsNothing),
 };
 
 static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)

@@ -193,6 +193,16 @@ fn stalls_of_a_dpc_that_are_too_long_in_all_are_told_if_that_is_asked_for() {
     assert!(rig::rules(&with("none", TOO_OFTEN)).is_empty());
 }
 
+/// Not: long-dpc, long-service-routine
+#[test]
+fn a_dpc_that_takes_long_by_what_it_does_is_advised_of() {
+    let report = with("dpc-stalls", "ComputesLong");
+    assert_eq!(rig::rules(&report), ["long-dpc"], "{report}");
+    let text = report.to_string();
+    assert!(text.contains("the DPC routine clocks.sys!Computes (clocks.c"), "{text}");
+    assert!(rig::rules(&with("dpc-stalls", "ComputesInTime")).is_empty());
+}
+
 /// Not: dpc-stalls
 #[test]
 fn a_dpc_that_stalls_as_long_as_it_may_is_not_told_and_all_readers_change_nothing() {

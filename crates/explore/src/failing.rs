@@ -22,6 +22,17 @@ pub(crate) static ENTRY: Entry = Entry {
     make: |numbers| Box::new(Failing::new(numbers[0], numbers[1])),
 };
 
+/// The row of two calls.
+pub(crate) static TWO: Entry = Entry {
+    name: "fail-two",
+    summary: "the usual way, and the CALLth and the OTHERth call that could fail do",
+    parameters: &[
+        Parameter { name: "CALL", range: 1..=u64::MAX, default: None },
+        Parameter { name: "OTHER", range: 1..=u64::MAX, default: None },
+    ],
+    make: |numbers| Box::new(Failing::two(numbers[0], numbers[1])),
+};
+
 /// More calls than a run makes.
 const ALL: u64 = 1_000_000;
 
@@ -36,15 +47,24 @@ pub struct Failing {
 #[derive(Clone, Debug)]
 enum Which {
     /// So many in a row.
-    Row { first: u64, count: u64 },
+    Row {
+        first: u64,
+        count: u64,
+    },
+    Two(u64, u64),
     /// So many in a hundred.
-    AtRandom { first: u64, percent: u64, random: Rng },
+    AtRandom {
+        first: u64,
+        percent: u64,
+        random: Rng,
+    },
 }
 
 impl Which {
     fn fails(&mut self, number: u64) -> bool {
         match self {
             Self::Row { first, count } => number >= *first && number - *first < *count,
+            Self::Two(one, other) => number == *one || number == *other,
             Self::AtRandom { first, percent, random } => number >= *first && random.below(100) < *percent,
         }
     }
@@ -56,6 +76,11 @@ impl Failing {
     pub fn new(first: u64, count: u64) -> Self {
         let count = if first == 0 { 0 } else { count };
         Self { which: Which::Row { first, count }, asked: Rc::default() }
+    }
+
+    /// The calls of these numbers fail.
+    fn two(one: u64, other: u64) -> Self {
+        Self { which: Which::Two(one, other), asked: Rc::default() }
     }
 
     /// From the call of this number on so many in a hundred fail; the seed says which.
@@ -82,6 +107,12 @@ impl Policy {
     #[must_use]
     pub fn failing_in_row(call: u64, count: u64) -> Self {
         ENTRY.with(&[call, count])
+    }
+
+    /// `fail-two:CALL,OTHER`.
+    #[must_use]
+    pub fn failing_two(call: u64, other: u64) -> Self {
+        TWO.with(&[call, other])
     }
 
     /// The number of the first call that fails, and of how many in a row, if it is such a policy.
@@ -137,6 +168,7 @@ mod tests {
         assert_eq!(answers(Failing::new(2, 2)), [0, 0, 1, 1, 0]);
         assert_eq!(answers(Failing::new(1, u64::MAX)), [1, 0, 1, 1, 1]);
         assert_eq!(answers(Failing::new(9, 1)), [0; 5]);
+        assert_eq!(answers(Failing::two(1, 4)), [1, 0, 0, 0, 1]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Policies by the names that people type: `default`, `random:SEED`, `pct:SEED[,DEPTH][,STEPS]`, `fail:CALL[,COUNT]`,
+//! Policies by the names that people type: `default`, `random:SEED`, `pct:SEED[,DEPTH][,STEPS]`, `fail:CALL[,COUNT]`, `fail-two:CALL,OTHER`,
 //! `scarce:SEED[,CALL][,PERCENT]`, `early`, `late`; each with `@script` behind it, too.
 //!
 //! A policy is one row: its name, what it does, the numbers it is given, and the function that makes its [`Chooser`]. Parsing, printing,
@@ -19,6 +19,7 @@ static POLICIES: &[&Entry] = &[
     &crate::random::ENTRY,
     &crate::pct::ENTRY,
     &crate::failing::ENTRY,
+    &crate::failing::TWO,
     &crate::scarce::ENTRY,
     &crate::early::ENTRY,
     &crate::late::ENTRY,

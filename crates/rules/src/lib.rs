@@ -51,7 +51,7 @@ pub const ALL: &[Judge] = &[
     },
     Judge {
         name: dpc_stalls::RULE,
-        about: "a DPC routine that stalls for more than 100 microseconds in all",
+        about: "a DPC routine that stalls for more than 100 microseconds in all, or it or a service routine that takes long otherwise",
         make: || Box::new(Following(dpc_stalls::DpcStalls::default())),
         is_slow: false,
     },

@@ -568,6 +568,10 @@ fn how(replay: &str) -> String {
                 format!(", where all calls that may fail do from the one of number {first} on")
             }
         },
+        Some(("fail-two", numbers)) => {
+            let (one, other) = numbers.split_once(',').unwrap_or((numbers, ""));
+            format!(", where calls {one} and {other} of those that may fail do")
+        }
         Some(("scarce", _)) => format!(", where calls fail at random ({policy})"),
         Some(_) => format!(", in the order of {policy}"),
     }

@@ -16,6 +16,10 @@ use crate::report::{HANGS, Report};
 const FAILING_FOR_A_SCARCE: usize = 10;
 const SCARCE: [u64; 2] = [10, 40];
 
+/// Of so many calls each two fail that are no neighbours, where the driver's start is tried, and elsewhere.
+const TWO_OF_START: u64 = 24;
+const TWO_OF: u64 = 10;
+
 /// Of so many seeds one is tried by `pct`, too. A seed of `random` shows most of what happens at once twice to ten times as often; some are the other way round.
 const PCT_ONE_IN: u64 = 4;
 
@@ -98,6 +102,7 @@ impl<'c> Campaign<'c> {
         let mut policies: Vec<Policy> = calls.clone().map(Policy::failing).collect();
         // What a driver does where one fails may be what fails next.
         policies.extend(calls.map(|call| Policy::failing_in_row(call, 2)));
+        policies.extend(two_of(could_fail.min(effort.failing as u64), effort.from_start));
         // With one call there is nothing more to try.
         if could_fail > 1 {
             let seeds = 1..=effort.failing.div_ceil(FAILING_FOR_A_SCARCE) as u64;
@@ -192,6 +197,12 @@ fn was_pulled(report: &Report, script: &str) -> bool {
     let is_at_once = script[..pulled].ends_with(": ");
     let is_behind = |command: &str| script.rfind(command).is_some_and(|at| at >= pulled);
     is_at_once || report.failure.as_ref().is_none_or(|failure| is_behind(&failure.command))
+}
+
+/// Each two of the first calls that may fail, but neighbours.
+fn two_of(calls: u64, from_start: bool) -> impl Iterator<Item = Policy> {
+    let calls = calls.min(if from_start { TWO_OF_START } else { TWO_OF });
+    (1..=calls).flat_map(move |one| (one + 2..=calls).map(move |other| Policy::failing_two(one, other)))
 }
 
 /// So many of all, of each part of them as much as of any other.
