@@ -8,10 +8,10 @@ use dirql::{Error, Verifier, inf, windows};
 
 use crate::arguments::Setup;
 
-/// The windows of a card of which nothing is known but its ids: memory that holds what is written, ports, and an interrupt pin; it
-/// wakes from each state.
+/// The windows of a card of which nothing is known but its ids: memory that holds what is written, ports, an interrupt pin, and messages, which
+/// only drivers have whose INF asks for them; it wakes from each state.
 const CARD: &str =
-    "bar0=mem:64K,bar1=io:256,bar2=mem:64K,bar3=mem:64K,irq,pm=d1+d2+wake0+wake1+wake2+wake3+wakeoff";
+    "bar0=mem:64K,bar1=io:256,bar2=mem:64K,bar3=mem:64K,irq,msi=4,pm=d1+d2+wake0+wake1+wake2+wake3+wakeoff";
 /// The same with windows of memory for those who reach further.
 fn larger_card() -> String {
     CARD.replace("mem:64K", "mem:16M")

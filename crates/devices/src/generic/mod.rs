@@ -121,6 +121,13 @@ impl Generic {
         }
     }
 
+    /// Where messages stand for the pin, the first one comes as the pin is raised; the bus drops it where the pin is its own.
+    fn signal_first(&mut self, raised: bool) {
+        if raised && self.header.messages.is_some() {
+            self.signaled.push(0);
+        }
+    }
+
     /// What a script names `barN+OFFSET`, hexadecimal: a register in one of its windows.
     fn register(&self, name: &str) -> Result<Place, String> {
         let Some(place) = keys::register(name) else {
@@ -266,6 +273,7 @@ impl Model for Generic {
         if signal == keys::PULSE && self.header.pin != 0 {
             self.pulse =
                 Some(word()?).filter(|accesses| *accesses > 0).map(|accesses| (accesses, now + PULSE));
+            self.signal_first(self.pulse.is_some());
             self.changed = true;
             return Ok(());
         }
@@ -281,6 +289,7 @@ impl Model for Generic {
             }
             let guess = if is_done { Guess::done } else { Guess::new };
             self.cause = raised.map(|bits| guess(bits, now + PULSE));
+            self.signal_first(self.cause.is_some());
             self.changed = true;
             return Ok(());
         }

@@ -11,6 +11,8 @@ use crate::play::ScriptText;
 
 /// So many such cards are looked for.
 const CARDS: u32 = 4;
+/// So many messages of a card are tried.
+const MESSAGES: u32 = 8;
 /// So many windows a card has at most.
 const WINDOWS: u32 = 6;
 
@@ -34,6 +36,8 @@ const SHOWS: &str = "shows";
 pub struct Signals {
     /// Those of `pci` cards, as `poke` has them: `pci#0 pulse`, `pci#0 bar2`.
     pub of_unknown: Vec<String>,
+    /// Messages of such cards: `pci#0 message 3`.
+    pub messages: Vec<String>,
     /// Bridges behind which a board stands of which nothing is known: `pci9052#0`.
     pub boards: Vec<String>,
     /// What the surroundings of the others do; only where everything is surveyed.
@@ -55,6 +59,7 @@ impl Signals {
         let outside = cards.iter().filter(|_| extent == Extent::Everything);
         Self {
             of_unknown: of_unknown(&takes),
+            messages: messages(&takes),
             boards: names.filter(|name| takes(&format!("poke {name} {SHOWS} 0"))).collect(),
             outside: outside.flat_map(|(entry, card)| of_known(entry, *card, &takes)).collect(),
         }
@@ -75,6 +80,12 @@ fn of_unknown(takes: &dyn Fn(&str) -> bool) -> Vec<String> {
         }
     }
     found
+}
+
+fn messages(takes: &dyn Fn(&str) -> bool) -> Vec<String> {
+    let all =
+        (0..CARDS).flat_map(|card| (0..MESSAGES).map(move |number| format!("pci#{card} message {number}")));
+    all.filter(|message| takes(&format!("poke {message}"))).collect()
 }
 
 fn of_known(entry: &devices::Entry, card: u32, takes: &dyn Fn(&str) -> bool) -> Vec<Outside> {

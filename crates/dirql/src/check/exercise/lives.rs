@@ -46,7 +46,23 @@ pub(super) fn interrupts(survey: &Survey) -> Vec<(&'static str, String)> {
     }
     let causes: Vec<String> =
         guessed_causes(signals).iter().map(|cause| format!("{}; wait 1ms", cause.first())).collect();
-    vec![("interrupts", steps.join("; ")), ("interrupts that can be cleared", causes.join("; "))]
+    let mut all =
+        vec![("interrupts", steps.join("; ")), ("interrupts that can be cleared", causes.join("; "))];
+    if !survey.messages.is_empty() {
+        all.push(("messages", messages(&survey.messages)));
+    }
+    all
+}
+
+/// Each message, once by itself, once as registers show a cause, and twice in a row.
+fn messages(messages: &[String]) -> String {
+    let of_one = |message: &String| {
+        let card = message.split(' ').next().unwrap_or_default();
+        format!(
+            "poke {message}; wait 1ms; poke {card} cause 1; poke {message}; wait 1ms; poke {message}; poke {message}; wait 1ms"
+        )
+    };
+    messages.iter().map(of_one).collect::<Vec<_>>().join("; ")
 }
 
 /// What happens to the device while an application has a handle, or none. A device goes to a power state of its own only where its driver knows of them,

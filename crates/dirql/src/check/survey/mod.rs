@@ -70,6 +70,8 @@ pub struct Survey {
     pub blocks: Vec<String>,
     /// What the outside world can do to cards of which nothing is known, as `poke` has it: `pci#0 pulse`, `pci#0 bar2`.
     pub signals: Vec<String>,
+    /// Messages that they can signal, if their INF asks for such: `pci#0 message 3`.
+    pub messages: Vec<String>,
     /// Bridges behind which a board stands of which nothing is known: `pci9052#0`.
     pub boards: Vec<String>,
     /// Keys of the card of which nothing is known by which the driver is ready after its start, where it is not without: what registers hold.
@@ -402,6 +404,7 @@ pub fn survey(
         watched: Watched::ALL.into_iter().filter(|watched| imports(image, watched.imports())).collect(),
         identity: Vec::new(),
         signals: signals.of_unknown,
+        messages: signals.messages,
         boards: signals.boards,
         failure: report.failure.as_ref().map(|failure| format!("{}: {}", failure.command, failure.message)),
         operations: Vec::new(),
