@@ -21,7 +21,7 @@ use crate::arguments::Check;
 use crate::isolate::{self, End};
 use crate::many::host_processors;
 use crate::out::errors;
-use crate::progress::Progress;
+use crate::progress::{Progress, Share};
 
 /// How often a job's process may die before the job is given up.
 const DEATHS: u32 = 3;
@@ -62,7 +62,7 @@ pub(super) struct JobResult {
     pub(super) attempts: u64,
     /// Of the calls that may fail, how many did, and how many there are.
     pub(super) failed: u64,
-    could_fail: u64,
+    pub(super) could_fail: u64,
     /// The instructions that were reached, as offsets in the image.
     pub(super) reached: BTreeSet<u32>,
     /// A search has tried all schedules within its bound.
@@ -167,6 +167,8 @@ impl Campaign<'_> {
             results.lock().unwrap_or_else(PoisonError::into_inner)[number] = Some(result);
         };
         let enough = until::Enough::new(self.arguments.until.as_ref());
+        let sizes = || batches.iter().flat_map(|batch| &batch.jobs).map(|job| jobs[*job].size(exercises));
+        let share = Share::of(sizes().sum());
         let work = || -> Result<()> {
             loop {
                 let number = next.fetch_add(1, Ordering::Relaxed);
@@ -174,9 +176,14 @@ impl Campaign<'_> {
                 let keep = |job: usize, result: JobResult| {
                     let is_enough = enough.is_met_by(number, &result);
                     keep(job, result);
+                    share.done(jobs[job].size(exercises));
                     !is_enough
                 };
-                self.batch(surveys, exercises, &jobs, batch, &keep, &|| enough.excludes(number))?;
+                let tell = |number: usize| {
+                    let title = &exercises[jobs[number].exercise].title;
+                    self.progress.at(|| format!("{share}, job {number} of {}: {title}", jobs.len()));
+                };
+                self.batch(surveys, exercises, &jobs, batch, (&keep, &tell), &|| enough.excludes(number))?;
                 if self.stop.load(Ordering::Relaxed) {
                     break;
                 }
@@ -234,22 +241,18 @@ impl Campaign<'_> {
     }
 
     /// Has these jobs done by one process, and more of them if it dies. What came of each goes to `keep`, which says whether the others are to be done; none are
-    /// once they are `excluded`.
+    /// once they are `excluded`. Each is passed to `tell` before it is begun.
     fn batch(
         &self,
         surveys: &Surveys,
         exercises: &[Exercise],
         jobs: &[Job],
         batch: &Batch,
-        keep: &impl Fn(usize, JobResult) -> bool,
+        (keep, tell): (&impl Fn(usize, JobResult) -> bool, &impl Fn(usize)),
         excluded: &impl Fn() -> bool,
     ) -> Result<()> {
         let first = jobs[batch.jobs[0]];
         let options = self.options(&exercises[first.exercise], first.search);
-        let tell = |number: usize| {
-            let title = &exercises[jobs[number].exercise].title;
-            self.progress.at(|| format!("{number} of {} jobs: {title}", jobs.len()));
-        };
         let (mut left, mut hung) = (batch.jobs.as_slice(), batch.hung);
         // Of the first job that is left.
         let (mut result, mut attempt, mut deaths) = (JobResult::default(), 0, 0);
@@ -308,8 +311,16 @@ impl Campaign<'_> {
     }
 }
 
+impl Job {
+    /// About how much there is to do, in attempts.
+    fn size(&self, exercises: &[Exercise]) -> u64 {
+        let effort = exercises[self.exercise].effort;
+        if self.search { effort.schedules } else { effort.attempts() }
+    }
+}
+
 /// What is to be done, in the order in which it is reported.
-fn jobs(exercises: &[Exercise]) -> Vec<Job> {
+pub(super) fn jobs(exercises: &[Exercise]) -> Vec<Job> {
     let of = |(at, exercise): (usize, &Exercise)| {
         let job = Job { exercise: at, search: false };
         // What a search finds departs from the usual at fewer places.

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use dirql::check::{self, Awaited, Cause, Coverage, Exercise, Survey};
+use dirql::check::{self, Awaited, Cause, Coverage, Effort, Exercise, Survey};
 use dirql::files::DriverFile;
 use dirql::{Dismissal, Error, Platform};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::campaign::JobResult;
+use super::campaign::{self, Job, JobResult};
 use super::confirm::confirm;
 use super::things::{Place, Thing, things};
 use super::worker::Shown;
@@ -76,8 +76,49 @@ pub(super) struct Report<'a> {
     failed: u64,
     /// Jobs that were not done, as `--until` has it.
     left_out: usize,
+    extent: Extent,
     no_answers: Vec<String>,
     coverage: Coverage,
+}
+
+/// How far it has gone.
+#[derive(Default)]
+struct Extent {
+    /// Searches, and how many of them have not tried all that there is within their bound.
+    searches: usize,
+    cut: usize,
+    /// Exercises of which a longer check tries more seeds.
+    seeded: usize,
+    /// Calls that may fail and did not, in exercises in which others did: there are too many.
+    spared: u64,
+}
+
+impl Extent {
+    /// What came of this job of it.
+    fn add(&mut self, job: &Job, effort: &Effort, result: &JobResult) {
+        if job.search {
+            self.searches += 1;
+            self.cut += usize::from(!result.complete);
+            return;
+        }
+        self.seeded += usize::from(effort.seeds > 0);
+        if effort.failing > 0 {
+            self.spared += result.could_fail.saturating_sub(effort.failing as u64);
+        }
+    }
+
+    /// What one with this budget would add, and what not.
+    fn longer(&self, budget: u64) -> String {
+        let Self { searches, cut, seeded, spared } = self;
+        let spared = match spared {
+            0 => String::new(),
+            1 => ", but not the failure of 1 call that was not tried".to_owned(),
+            count => format!(", but not the failure of {count} calls that were not tried"),
+        };
+        format!(
+            "--budget {budget} adds schedules to {cut} of {searches} searches (the others have tried all within their bound) and seeds to {seeded} exercises{spared}"
+        )
+    }
 }
 
 /// A finding, as all forms of the report have it.
@@ -212,6 +253,12 @@ impl<'a> Report<'a> {
         let mut reached = BTreeSet::new();
         let (mut found, mut no_answers): (Vec<Found>, Vec<String>) = (Vec::new(), Vec::new());
         let (mut attempts, mut failed) = (0, 0);
+        let all = campaign::jobs(exercises);
+        let mut extent = Extent::default();
+        for (job, result) in all.iter().zip(&results) {
+            let effort = &exercises[job.exercise].effort;
+            result.iter().for_each(|result| extent.add(job, effort, result));
+        }
         let (jobs, missing) = (results.len(), results.iter().filter(|result| result.is_none()).count());
         for result in results.into_iter().flatten() {
             attempts += result.attempts;
@@ -258,6 +305,7 @@ impl<'a> Report<'a> {
             attempts,
             failed,
             left_out: if is_cut { missing } else { 0 },
+            extent,
             no_answers,
             coverage,
         })
@@ -474,7 +522,7 @@ impl<'a> Report<'a> {
             n => format!("{n} things are wrong"),
         };
         let longer = match self.exit_code() {
-            0 => format!("; --budget {} tries more schedules of each", self.arguments.budget * 10),
+            0 => format!("; {}", self.extent.longer(self.arguments.budget * 10)),
             _ => self.left_out(),
         };
         let ready = match survey.ready {
@@ -537,6 +585,12 @@ impl<'a> Report<'a> {
             "no_answers": self.no_answers,
             "attempts": self.attempts,
             "jobs_left_out": self.left_out,
+            "extent": {
+                "searches": self.extent.searches,
+                "searches_cut": self.extent.cut,
+                "exercises_with_seeds": self.extent.seeded,
+                "calls_not_failed": self.extent.spared,
+            },
             "calls_failed": self.failed,
             "coverage": {"reached": reached, "instructions": instructions, "functions_missed": missed, "why_missed": why},
             "survey": self.survey,

@@ -104,6 +104,15 @@ pub struct Exercise {
     pub card_is_unknown: bool,
 }
 
+impl Effort {
+    /// About how many attempts that are: as many as there are at most, of which a driver that has few calls that may fail needs fewer.
+    #[must_use]
+    pub fn attempts(&self) -> u64 {
+        let of_each = 1 + 2 * self.failing as u64 + self.seeds;
+        self.inputs + self.stories.behind + of_each * self.stories.count.max(1)
+    }
+}
+
 impl Exercise {
     /// Whether it takes as long as many others; or begins with inputs that come to code which nothing has come to before.
     #[must_use]
