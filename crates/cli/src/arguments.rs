@@ -408,6 +408,9 @@ pub(crate) struct Check {
     /// Writes three files of each finding into this folder, which is made, or empty: the script that shows it, a record of the run, and a test in Rust
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
+    /// Sequences of requests that came to new code are kept in this folder, and tried first by the next check; scripts that you put there, too
+    #[arg(long, value_name = "DIR")]
+    pub(crate) corpus: Option<PathBuf>,
     /// Writes which lines of the driver were reached, as a tracefile of lcov; it takes a PDB or DWARF
     #[arg(long, value_name = "FILE")]
     pub(crate) lcov: Option<PathBuf>,

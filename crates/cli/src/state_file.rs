@@ -125,11 +125,19 @@ impl StateFile {
 
 /// Lines with the checksum of these and of all above, and that one.
 pub(crate) fn summed(before: &str, lines: &str) -> (String, String) {
-    let mut hash = hmac_sha256::Hash::new();
-    hash.update(before.as_bytes());
-    hash.update(lines.as_bytes());
-    let sum: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    let sum = sum_of([before, lines]);
     (format!("{lines}{SUM}{sum}\n"), sum)
+}
+
+/// The checksum of a text.
+pub(crate) fn sum(text: &str) -> String {
+    sum_of([text])
+}
+
+fn sum_of<const N: usize>(parts: [&str; N]) -> String {
+    let mut hash = hmac_sha256::Hash::new();
+    parts.iter().for_each(|part| hash.update(part.as_bytes()));
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// How long the text is up to its last checksum, and that checksum.

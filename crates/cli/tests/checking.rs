@@ -22,7 +22,45 @@ fn a_correct_driver_is_left_in_peace_and_the_report_says_what_was_tried() {
     let answer = check("queue.sys", &["--budget", "10"]);
     assert_eq!(answer.code, Some(0), "{}", answer.said());
     assert!(answer.out.contains("1 name, 5 requests, 0 devices; "), "{}", answer.said());
-    assert!(answer.out.contains("nothing is wrong by these; --budget 100 tries more"), "{}", answer.said());
+    assert!(
+        answer.out.contains("nothing is wrong by these; --budget 100 adds schedules to "),
+        "{}",
+        answer.said()
+    );
+    assert!(
+        answer.out.contains(" searches (the others have tried all within their bound) and seeds to "),
+        "{}",
+        answer.said()
+    );
+}
+
+#[test]
+fn sequences_that_came_to_new_code_are_kept_and_tried_by_the_next_check() {
+    let folder = rig::folder("corpus");
+    let option = format!("--corpus={}", folder.display());
+    let kept = || {
+        let files = std::fs::read_dir(&folder).unwrap().map(|file| file.unwrap().path());
+        let mut files: Vec<_> = files.collect();
+        files.sort();
+        files
+    };
+    let titles = |report: &Value| -> Vec<String> {
+        let exercises = report["exercises"].as_array().unwrap();
+        let titles = exercises.iter().map(|exercise| exercise["title"].as_str().unwrap().to_owned());
+        titles.filter(|title| title.starts_with("kept sequence ")).collect()
+    };
+    let check = || check("queue.sys", &["--budget", "1", "--json", &option]);
+    assert_eq!(titles(&json(&check())), Vec::<String>::new());
+    let first = kept();
+    assert!(first.len() > 2, "{first:?}");
+    let name = |path: &std::path::PathBuf| format!("kept sequence {}", path.file_stem().unwrap().display());
+    assert_eq!(titles(&json(&check())), first.iter().map(name).collect::<Vec<_>>());
+    assert!(first.iter().all(|path| kept().contains(path)), "what is known stays");
+
+    std::fs::write(folder.join("by_hand.txt"), "opne x").unwrap();
+    let refused = check();
+    assert_eq!(refused.code, Some(2), "{}", refused.said());
+    assert!(refused.err.contains("by_hand.txt: "), "{}", refused.said());
 }
 
 #[test]

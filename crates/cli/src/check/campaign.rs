@@ -65,6 +65,8 @@ pub(super) struct JobResult {
     pub(super) could_fail: u64,
     /// The instructions that were reached, as offsets in the image.
     pub(super) reached: BTreeSet<u32>,
+    /// Sequences of requests that came to new code.
+    pub(super) sequences: Vec<String>,
     /// A search has tried all schedules within its bound.
     pub(super) complete: bool,
     /// So many attempts had hung by then in its process, as the next job there has to know.
@@ -92,6 +94,7 @@ impl JobResult {
                 });
                 self.reached.extend(offsets);
             }
+            Line::Sequences(scripts) => self.sequences = scripts,
             Line::Ended { attempts, failed, could_fail, complete, hung } => {
                 (self.failed, self.could_fail) = (failed, could_fail);
                 (self.complete, self.hung) = (complete, hung);

@@ -5,6 +5,7 @@
 
 mod campaign;
 mod confirm;
+mod corpus;
 mod html;
 mod junit;
 mod kept;
@@ -22,7 +23,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use anyhow::{Context, Result, bail};
-use dirql::check::{self, Absent, Exercise, Extent, Survey, WithValues};
+use dirql::check::{self, Absent, Exercise, Extent, KeptSequence, Survey, WithValues};
 use dirql::interrupts::Interrupts;
 use serde::{Deserialize, Serialize};
 
@@ -55,6 +56,7 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     }
     let files = outputs(&arguments)?;
     arguments.keep.as_deref().map(kept::check).transpose()?;
+    arguments.corpus.as_deref().map(corpus::read).transpose()?;
     let interrupts = Interrupts::note().context("signals cannot be noted")?;
     let stop = interrupts.came();
     let progress = Progress::new(!arguments.quiet);
@@ -106,7 +108,8 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     }
     let values = with_values(&campaign, &survey)?;
     let has_little_memory = campaign.more.contains(&setting::low_memory());
-    let surveys = Surveys { own: survey, neighbours, busy, values, has_little_memory };
+    let kept = arguments.corpus.as_deref().map(corpus::read).transpose()?.unwrap_or_default();
+    let surveys = Surveys { own: survey, neighbours, busy, values, has_little_memory, kept };
     let exercises = exercises(&arguments, &surveys)?;
     let (state, done) = match &arguments.state {
         Some(path) => state::open(&arguments, path, &exercises).map(|(state, done)| (Some(state), done))?,
@@ -114,6 +117,10 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     };
     let results = campaign.all(&surveys, &exercises, state.as_ref(), done)?;
     drop(interrupts);
+    if let Some(folder) = &arguments.corpus {
+        let sequences = results.iter().flatten().flat_map(|result| &result.sequences).cloned();
+        corpus::write(folder, &surveys.kept, &sequences.collect::<Vec<_>>())?;
+    }
     let survey = surveys.own;
     let mut report = Report::new(&arguments, device, &survey, &exercises, results)?;
     report.confirm(arguments.workers.unwrap_or_else(host_processors));
@@ -253,6 +260,8 @@ pub(super) struct Surveys {
     values: Option<WithValues>,
     /// The computer has little memory, so that more requests succeed.
     has_little_memory: bool,
+    /// What earlier checks have come upon.
+    kept: Vec<KeptSequence>,
 }
 
 /// What is tried: the user's own script behind the first.
@@ -263,6 +272,7 @@ fn exercises(arguments: &Check, surveys: &Surveys) -> Result<Vec<Exercise>> {
         let usual = exercises[0].clone();
         exercises.insert(1, Exercise { title: script.source, script: script.text, ..usual });
     }
+    exercises.extend(check::exercises_of_kept(&surveys.own, &surveys.kept, arguments.budget));
     if let Some((survey, more)) = &surveys.neighbours {
         exercises.extend(check::exercises_of_neighbours(survey, more, arguments.budget));
     }

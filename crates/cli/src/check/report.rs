@@ -20,7 +20,7 @@ use crate::remote_runner::SEPARATOR;
 use crate::{NO_ANSWER, terminal};
 
 /// Options of `dirql check` that a line for other commands does not have, or has in another form, each with a value.
-const IN_CHECK_ONLY: [&str; 17] = [
+const IN_CHECK_ONLY: [&str; 18] = [
     "budget",
     "until",
     "workers",
@@ -31,6 +31,7 @@ const IN_CHECK_ONLY: [&str; 17] = [
     "verifier",
     "rules",
     "keep",
+    "corpus",
     "state",
     "sarif",
     "source-root",

@@ -17,7 +17,7 @@ use crate::arguments::Check;
 use crate::outputs::Outputs;
 use crate::state_file::{StateFile, Work, summed};
 
-const CHECK: Work = Work { name: "check", format: 3 };
+const CHECK: Work = Work { name: "check", format: 4 };
 
 /// The file, while the check is made.
 pub(super) struct CheckState(Mutex<StateFile>);

@@ -71,6 +71,8 @@ pub(super) enum Line {
     Known { cause: Box<Cause>, shown: Shown },
     /// What came of an attempt.
     Tried { number: u64, causes: Vec<usize>, no_answer: Option<String> },
+    /// Sequences of requests that came to new code.
+    Sequences(Vec<String>),
     /// The code that was reached: the distance of each instruction from the one before.
     Reached(Vec<u32>),
     /// All of the job was tried.
@@ -172,7 +174,8 @@ fn do_jobs(
             continue;
         }
         let totals = Totals { hung, ..Totals::default() };
-        let work = Work { boots: &mut boots, said: Said::default(), totals };
+        let keeps = arguments.corpus.is_some();
+        let work = Work { boots: &mut boots, said: Said::default(), totals, keeps };
         let totals = work.whole(exercise, &surveys.own, std::mem::take(&mut first))?;
         let Totals { attempts, failed, could_fail, .. } = totals;
         // Where one exercise has hung, one attempt of each of the others may.
@@ -191,6 +194,8 @@ struct Work<'b> {
     boots: &'b mut Boots,
     said: Said,
     totals: Totals,
+    /// Sequences that came to new code are wanted.
+    keeps: bool,
 }
 
 impl Work<'_> {
@@ -198,6 +203,9 @@ impl Work<'_> {
     fn whole(mut self, exercise: &Exercise, survey: &Survey, first: u64) -> Result<Totals> {
         if exercise.effort.inputs > 0 {
             let found = check::inputs(self.boots, survey, exercise.effort.inputs)?;
+            if self.keeps {
+                say(&Line::Sequences(found.scripts.clone()));
+            }
             for script in found.scripts {
                 self.carry_out(&Exercise { script, ..exercise.clone() }, first)?;
             }
@@ -218,7 +226,7 @@ impl Work<'_> {
 
     /// All attempts of one script, but those before the one of number `first`.
     fn carry_out(&mut self, exercise: &Exercise, first: u64) -> Result<()> {
-        let Self { boots, said, totals } = self;
+        let Self { boots, said, totals, .. } = self;
         if totals.hung >= check::HUNG {
             return Ok(());
         }

@@ -27,8 +27,9 @@ pub use cause::{Access, Awaited, Cause};
 pub use coverage::{Coverage, Function, coverage};
 pub use departures::fewest_departures;
 pub use exercise::{
-    Effort, Exercise, RACES, Stories, WithValues, exercises, exercises_beyond_reach, exercises_of_neighbours,
-    exercises_on_busy_line, exercises_with_values, registry_options,
+    Effort, Exercise, KeptSequence, RACES, Stories, WithValues, exercises, exercises_beyond_reach,
+    exercises_of_kept, exercises_of_neighbours, exercises_on_busy_line, exercises_with_values,
+    registry_options,
 };
 pub use groups::{Place, groups, places};
 pub use inputs::{Inputs, inputs};

@@ -153,6 +153,25 @@ const LATER_BUS: &str = "--platform=later-bus";
 const METHOD_BUFFERED: u32 = 0;
 const METHOD_NEITHER: u32 = 3;
 
+/// A sequence of requests that has come to new code, in an earlier check.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct KeptSequence {
+    /// What it is called.
+    pub name: String,
+    /// As `--do` has it.
+    pub script: String,
+}
+
+/// These sequences.
+#[must_use]
+pub fn exercises_of_kept(survey: &Survey, kept: &[KeptSequence], budget: u64) -> Vec<Exercise> {
+    let mut plan = Plan::new(survey, budget, Vec::new());
+    for KeptSequence { name, script } in kept {
+        plan.add(format!("kept sequence {name}"), script, Kind::Sizes);
+    }
+    plan.all
+}
+
 /// What is to be tried, in this order. `budget` is how much of each, in hundredths of the usual.
 #[must_use]
 pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
