@@ -64,8 +64,8 @@ static VOID End(PFETCH Fetch, NTSTATUS Status)
     PIRP Irp = EduTakeCurrent(&Fetch->Dma.Edu);
     ULONG Bytes = NT_SUCCESS(Status) ? Fetch->Bytes : 0;
 
-    InterlockedExchange(&Fetch->Dma.Transferring, FALSE);
     KeSetEvent(&Fetch->Dma.Idle, IO_NO_INCREMENT, FALSE);
+    InterlockedExchange(&Fetch->Dma.Transferring, FALSE); /* from here on another request may clear the event */
     if (Irp != NULL) {
         FdoEndPended(&Fetch->Dma.Edu.Fdo, Irp, Status, Bytes);
     }

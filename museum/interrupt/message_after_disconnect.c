@@ -2,7 +2,7 @@
  * The educational device's buffer, filled by DMA from a common buffer; the card tells by a message that a transfer is over. The buffer is the device's for its life. Requests
  * wait in a queue, and one at a time is the card's, which is busy until its message has come.
  *
- * The bug: when the device is stopped or removed its interrupt is disconnected while the card may still send its message: a transfer that is under way is awaited behind that. The
+ * The bug: when the device is stopped or removed its interrupt is disconnected while the card may still send its message, which is awaited only behind that. The
  * message comes when no routine is connected, and is lost (of a line the level would have been left), so the card counts as busy for ever. It shows when the device is
  * stopped during a transfer and started again.
  *
@@ -30,6 +30,7 @@ static VOID Next(PSTORE Store)
         Edu->Current = QueueTake(&Edu->Waiting);
         if (Edu->Current != NULL) {
             Store->Busy = TRUE;
+            KeClearEvent(&Store->Dma.Idle);
             DmaStore(&Edu->Fdo, Edu->Current->AssociatedIrp.SystemBuffer, InputOf(IoGetCurrentIrpStackLocation(Edu->Current)));
         }
     }
@@ -59,6 +60,7 @@ static VOID NTAPI Dpc(PKDPC Queued, PVOID Context, PVOID One, PVOID Two)
     Irp = Edu->Current;
     Edu->Current = NULL;
     Store->Busy = FALSE;
+    KeSetEvent(&Store->Dma.Idle, IO_NO_INCREMENT, FALSE);
     KeReleaseSpinLock(&Edu->Lock, OldIrql);
     if (Irp != NULL) {
         FdoEndPended(&Edu->Fdo, Irp, STATUS_SUCCESS, 0);
@@ -98,16 +100,13 @@ static VOID Disconnect(PSTORE Store)
     KeFlushQueuedDpcs();
 }
 
-/* Waits until the card moves nothing: a fifth of a second for what takes it half of that. */
-static VOID AwaitCard(PFDO Fdo)
+/* Waits until the card's message has come, for a second at most: a transfer takes a tenth of that. */
+static VOID AwaitMessage(PFDO Fdo)
 {
-    LARGE_INTEGER Interval;
-    ULONG Times;
+    LARGE_INTEGER Limit;
 
-    Interval.QuadPart = -100000;
-    for (Times = 0; Times < 20 && (CardRead(Fdo, EDU_DMA_COMMAND) & EDU_DMA_START); Times++) {
-        KeDelayExecutionThread(KernelMode, FALSE, &Interval);
-    }
+    Limit.QuadPart = -10000000;
+    KeWaitForSingleObject(&((PDMA)Fdo)->Idle, Executive, KernelMode, FALSE, &Limit);
 }
 
 static NTSTATUS Start(PFDO Fdo, PCM_PARTIAL_RESOURCE_LIST Resources)
@@ -140,13 +139,13 @@ static VOID Stop(PFDO Fdo, BOOLEAN Present)
 
 #ifdef FIXED
     if (Present) {
-        AwaitCard(Fdo);
+        AwaitMessage(Fdo);
     }
     Disconnect(Store);
 #else
     Disconnect(Store);
     if (Present) {
-        AwaitCard(Fdo);
+        AwaitMessage(Fdo);
     }
 #endif
     CardUnmap(Fdo);
@@ -154,7 +153,7 @@ static VOID Stop(PFDO Fdo, BOOLEAN Present)
 
 static VOID PowerDown(PFDO Fdo)
 {
-    AwaitCard(Fdo);
+    AwaitMessage(Fdo);
     EduPowerDown(Fdo);
 }
 
@@ -168,6 +167,7 @@ static NTSTATUS Add(PFDO Fdo)
 {
     EduAdd(Fdo);
     KeInitializeDpc(&((PEDU)Fdo)->Dpc, Dpc, Fdo);
+    KeInitializeEvent(&((PDMA)Fdo)->Idle, NotificationEvent, TRUE);
     return STATUS_SUCCESS;
 }
 
