@@ -18,6 +18,7 @@
 typedef struct _CHILD {
     PDEVICE_OBJECT Self;
     PDEVICE_OBJECT Pdo; /* NULL, as of no function device */
+    struct _CRATE *Crate;
     LIST_ENTRY Link;
     ULONG Slot;
     ULONG Serial; /* of its kind the only one */
@@ -47,6 +48,8 @@ typedef struct _CRATE_ROUTINES {
     VOID (*List)(PCRATE Crate, PDEVICE_RELATIONS Relations); /* adds to it */
     VOID (*Remove)(PCHILD Child);                            /* IRP_MN_REMOVE_DEVICE */
     VOID (*InstanceId)(PCHILD Child, PWCHAR Id);             /* room for 16 */
+    VOID (*GoesWith)(PCHILD Child, PDEVICE_RELATIONS Relations); /* what is removed with it: adds to it; or NULL */
+    VOID (*CrateGoesWith)(PCRATE Crate, PDEVICE_RELATIONS Relations);
 } CRATE_ROUTINES;
 
 static const CRATE_ROUTINES Routines;
@@ -69,6 +72,12 @@ SHARED PCHILD CrateFind(PCRATE Crate, ULONG Slot)
     return NULL;
 }
 
+/* The child in the slot beside, of a crate that is there. */
+SHARED PCHILD ChildBeside(PCHILD Child)
+{
+    return Child->Missing ? NULL : CrateFind(Child->Crate, Child->Slot ^ 1);
+}
+
 SHARED NTSTATUS CratePlug(PCRATE Crate, PPLUG Plug)
 {
     PDEVICE_OBJECT Device;
@@ -88,6 +97,7 @@ SHARED NTSTATUS CratePlug(PCRATE Crate, PPLUG Plug)
     }
     Child = Device->DeviceExtension;
     Child->Self = Device;
+    Child->Crate = Crate;
     Child->Slot = Plug->Slot;
     Child->Serial = ++Crate->Serial;
     RtlCopyMemory(Child->Label, Plug->Label, LABEL);
@@ -205,6 +215,31 @@ static NTSTATUS ChildCapabilities(PCHILD Child, PDEVICE_CAPABILITIES Capabilitie
     return STATUS_SUCCESS;
 }
 
+static PDEVICE_RELATIONS NewRelations(ULONG Count)
+{
+    SIZE_T Length = FIELD_OFFSET(DEVICE_RELATIONS, Objects) + Count * sizeof(PDEVICE_OBJECT);
+    PDEVICE_RELATIONS Relations = ExAllocatePoolWithTag(PagedPool, Length, CRATE_TAG);
+
+    if (Relations != NULL) {
+        RtlZeroMemory(Relations, Length);
+    }
+    return Relations;
+}
+
+static NTSTATUS ChildGoesWith(PCHILD Child, PIRP Irp)
+{
+    PDEVICE_RELATIONS Relations = NewRelations(MOST_CHILDREN);
+
+    if (Relations == NULL) {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    ExAcquireFastMutex(&CrateLock);
+    Routines.GoesWith(Child, Relations);
+    ExReleaseFastMutex(&CrateLock);
+    Irp->IoStatus.Information = (ULONG_PTR)Relations;
+    return STATUS_SUCCESS;
+}
+
 static NTSTATUS ChildTarget(PCHILD Child, PIRP Irp)
 {
     DEVICE_RELATIONS Relations;
@@ -260,6 +295,8 @@ static NTSTATUS ChildPnp(PCHILD Child, PIRP Irp)
     case IRP_MN_QUERY_DEVICE_RELATIONS:
         if (Stack->Parameters.QueryDeviceRelations.Type == TargetDeviceRelation) {
             Status = ChildTarget(Child, Irp);
+        } else if (Stack->Parameters.QueryDeviceRelations.Type == RemovalRelations && Routines.GoesWith != NULL) {
+            Status = ChildGoesWith(Child, Irp);
         }
         break;
     }
@@ -283,23 +320,21 @@ static NTSTATUS ChildPower(PDEVICE_OBJECT Device, PIRP Irp)
 
 /* ---- the crate ---------------------------------------------------------------------------------------------------------------------- */
 
-static NTSTATUS CrateReport(PCRATE Crate, PIRP Irp)
+static NTSTATUS CrateReport(PCRATE Crate, PIRP Irp, VOID (*Add)(PCRATE Crate, PDEVICE_RELATIONS Relations))
 {
     PDEVICE_RELATIONS Old = (PDEVICE_RELATIONS)Irp->IoStatus.Information;
     ULONG Kept = Old == NULL ? 0 : Old->Count;
-    SIZE_T Length = FIELD_OFFSET(DEVICE_RELATIONS, Objects) + (Kept + MOST_CHILDREN) * sizeof(PDEVICE_OBJECT);
-    PDEVICE_RELATIONS Relations = ExAllocatePoolWithTag(PagedPool, Length, CRATE_TAG);
+    PDEVICE_RELATIONS Relations = NewRelations(Kept + MOST_CHILDREN);
 
     if (Relations == NULL) {
         return STATUS_INSUFFICIENT_RESOURCES;
     }
-    RtlZeroMemory(Relations, Length);
     if (Kept != 0) {
         RtlCopyMemory(Relations->Objects, Old->Objects, Kept * sizeof(PDEVICE_OBJECT));
     }
     Relations->Count = Kept;
     ExAcquireFastMutex(&CrateLock);
-    Routines.List(Crate, Relations);
+    Add(Crate, Relations);
     ExReleaseFastMutex(&CrateLock);
     if (Old != NULL) {
         ExFreePool(Old);
@@ -369,6 +404,7 @@ SHARED BOOLEAN IsChild(PDEVICE_OBJECT Device)
 SHARED NTSTATUS NTAPI CratePnp(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+    VOID (*Add)(PCRATE Crate, PDEVICE_RELATIONS Relations) = NULL;
     PCRATE Crate = Device->DeviceExtension;
     NTSTATUS Status;
 
@@ -379,7 +415,12 @@ SHARED NTSTATUS NTAPI CratePnp(PDEVICE_OBJECT Device, PIRP Irp)
         CrateIsGone(Crate);
     }
     if (Stack->MinorFunction == IRP_MN_QUERY_DEVICE_RELATIONS && Stack->Parameters.QueryDeviceRelations.Type == BusRelations) {
-        Status = CrateReport(Crate, Irp);
+        Add = Routines.List;
+    } else if (Stack->MinorFunction == IRP_MN_QUERY_DEVICE_RELATIONS && Stack->Parameters.QueryDeviceRelations.Type == RemovalRelations) {
+        Add = Routines.CrateGoesWith;
+    }
+    if (Add != NULL) {
+        Status = CrateReport(Crate, Irp, Add);
         if (!NT_SUCCESS(Status)) {
             return Complete(Irp, Status, Irp->IoStatus.Information);
         }
