@@ -40,6 +40,7 @@ pub const fn control_code(function: u32) -> u32 {
 
 pub type Dispatch = unsafe extern "C" fn(*mut DEVICE_OBJECT, *mut IRP) -> NTSTATUS;
 pub type Cancel = unsafe extern "C" fn(*mut DEVICE_OBJECT, *mut IRP);
+pub type Completion = unsafe extern "C" fn(*mut DEVICE_OBJECT, *mut IRP, *mut c_void) -> NTSTATUS;
 pub type Deferred = unsafe extern "C" fn(*mut KDPC, *mut c_void, *mut c_void, *mut c_void);
 
 #[repr(C)]
@@ -51,9 +52,17 @@ pub struct UNICODE_STRING {
 
 #[repr(C)]
 pub struct DRIVER_OBJECT {
-    Head: [u64; 13],
+    Head: [u64; 6],
+    pub DriverExtension: *mut DRIVER_EXTENSION,
+    Names: [u64; 6],
     pub DriverUnload: Option<unsafe extern "C" fn(*mut DRIVER_OBJECT)>,
     pub MajorFunction: [Option<Dispatch>; 28],
+}
+
+#[repr(C)]
+pub struct DRIVER_EXTENSION {
+    DriverObject: u64,
+    pub AddDevice: Option<unsafe extern "C" fn(*mut DRIVER_OBJECT, *mut DEVICE_OBJECT) -> NTSTATUS>,
 }
 
 #[repr(C)]
@@ -78,7 +87,10 @@ pub struct IRP {
     ThreadListEntry: [u64; 2],
     pub Status: NTSTATUS,
     pub Information: usize,
-    Modes: [u8; 4],
+    RequestorMode: u8,
+    PendingReturned: u8,
+    StackCount: u8,
+    pub CurrentLocation: u8,
     pub Cancel: u8,
     pub CancelIrql: KIRQL,
     User: [u64; 6],
@@ -100,6 +112,8 @@ pub struct IO_STACK_LOCATION {
     Type3InputBuffer: u64,
     DeviceObject: u64,
     pub FileObject: *mut FILE_OBJECT,
+    pub CompletionRoutine: Option<Completion>,
+    pub Context: *mut c_void,
 }
 
 #[repr(C)]
@@ -117,6 +131,7 @@ const _: () = {
     assert!(core::mem::offset_of!(IRP, CurrentStackLocation) == 0xB8);
     assert!(core::mem::offset_of!(IO_STACK_LOCATION, IoControlCode) == 0x18);
     assert!(core::mem::offset_of!(IO_STACK_LOCATION, FileObject) == 0x30);
+    assert!(size_of::<IO_STACK_LOCATION>() == 0x48);
 };
 
 impl KDPC {
