@@ -505,14 +505,19 @@ mod tests {
         let files = drivers::files_with(&root.join("museum/rust"), "rs").unwrap();
         assert_eq!(in_rust.len(), files.len());
         assert!(in_rust.len() >= 6);
-        let first = in_rust[0];
+        let without_device = in_rust.iter().find(|one| one.device.is_none()).unwrap();
+        let of_card = in_rust.iter().find(|one| one.device.is_some()).unwrap();
         let out = tempfile::tempdir().unwrap();
-        for (twin, defines) in [("", &[][..]), ("_fixed", &["FIXED"])] {
-            build_one(&root, out.path(), first, &format!("{}{twin}", first.name), defines).unwrap();
+        for one in [without_device, of_card] {
+            for (twin, defines) in [("", &[][..]), ("_fixed", &["FIXED"])] {
+                build_one(&root, out.path(), one, &format!("{}{twin}", one.name), defines).unwrap();
+            }
+            let images = one.images(out.path());
+            assert!(images.iter().all(|image| image.with_extension("inf").is_file() == one.device.is_some()));
+            let [bug, twin] = images.map(|image| fs::read(image).unwrap());
+            assert!(bug.starts_with(b"MZ") && twin.starts_with(b"MZ"));
+            assert_ne!(bug, twin, "the twin of {} is made by the same command", one.name);
         }
-        let [bug, twin] = first.images(out.path()).map(|image| fs::read(image).unwrap());
-        assert!(bug.starts_with(b"MZ") && twin.starts_with(b"MZ"));
-        assert_ne!(bug, twin, "the twin is made by the same command");
     }
 
     #[test]
