@@ -9,6 +9,9 @@
  */
 #include "../include/function.h"
 
+/* Windows 7; the kit knows it for that only. */
+NTKERNELAPI NTSTATUS NTAPI IoUnregisterPlugPlayNotificationEx(PVOID NotificationEntry);
+
 typedef struct _DEVICE {
     FDO Fdo;
     PVOID Notification;
@@ -34,7 +37,7 @@ static NTSTATUS Start(PFDO Fdo, PCM_PARTIAL_RESOURCE_LIST Resources)
 static VOID TakeBack(PDEVICE Own)
 {
     if (Own->Notification != NULL) {
-        IoUnregisterPlugPlayNotification(Own->Notification);
+        IoUnregisterPlugPlayNotificationEx(Own->Notification); /* afterwards the callback does not run */
 #ifdef FIXED
         Own->Notification = NULL;
 #endif
