@@ -9,6 +9,9 @@
  */
 #include "../include/function.h"
 
+/* Windows 7; the kit knows it for that only. */
+NTKERNELAPI NTSTATUS NTAPI IoUnregisterPlugPlayNotificationEx(PVOID NotificationEntry);
+
 typedef struct _DEVICE {
     FDO Fdo;
     PVOID Notification;
@@ -35,7 +38,7 @@ static VOID Stop(PFDO Fdo, BOOLEAN Present)
 {
     UNREFERENCED_PARAMETER(Present);
 #ifdef FIXED
-    IoUnregisterPlugPlayNotification(((PDEVICE)Fdo)->Notification);
+    IoUnregisterPlugPlayNotificationEx(((PDEVICE)Fdo)->Notification); /* afterwards the callback does not run */
 #else
     UNREFERENCED_PARAMETER(Fdo);
 #endif

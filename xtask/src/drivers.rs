@@ -669,7 +669,7 @@ pub(crate) fn files_with(folder: &Path, extension: &str) -> Result<Vec<PathBuf>>
 }
 
 /// Whether `file` exists and none of `inputs` was changed after it.
-fn newer(file: &Path, inputs: impl IntoIterator<Item = PathBuf>) -> bool {
+pub(crate) fn newer(file: &Path, inputs: impl IntoIterator<Item = PathBuf>) -> bool {
     let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified()).ok();
     let Some(made) = changed(file) else { return false };
     inputs.into_iter().all(|input| changed(&input).is_some_and(|when| when <= made))
@@ -721,7 +721,10 @@ fn remapping(root: &Path) -> OsString {
 }
 
 /// Copies a linked image and its PDB, without what would tell one checkout from another.
-fn copy_driver(built: &Path, to: &Path) -> Result<()> {
+///
+/// # Errors
+/// One of the two cannot be read or written, or is none.
+pub(crate) fn copy_driver(built: &Path, to: &Path) -> Result<()> {
     let read = |path: &Path| fs::read(path).with_context(|| format!("cannot read {}", path.display()));
     let (mut image, mut pdb) = (read(built)?, read(&built.with_extension("pdb"))?);
     identity::settle(&mut image, &mut pdb)?;

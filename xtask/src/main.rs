@@ -23,6 +23,7 @@ mod real;
 mod rules;
 mod run;
 mod runs;
+mod rust_exhibit;
 mod sentences;
 mod shipped;
 mod solo;

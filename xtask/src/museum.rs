@@ -1,5 +1,5 @@
-//! The museum of bugs: `museum/AREA/BUG.c` has one bug, and none where `FIXED` is defined. Both are compiled, with an INF for those whose
-//! device is on a bus, into `target/museum`: `BUG.sys` and `BUG_fixed.sys`.
+//! The museum of bugs: `museum/AREA/BUG.c`, or `BUG.rs`, has one bug, and none where `FIXED` is defined (`#[cfg(FIXED)]`). Both are compiled, with an INF for
+//! those whose device is on a bus, into `target/museum`: `BUG.sys` and `BUG_fixed.sys`.
 //!
 //! A file's header says what the rest of the machine needs to know of it: `Device`, the hardware id, or `none` for a driver that makes its
 //! device itself; `Rule`, those that name the bug, each as good as another; `Needs`, what it shows by; `Compiler: clang` where `__try` is used,
@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 
 use crate::suite::side_by_side;
-use crate::{call, drivers, install};
+use crate::{call, drivers, install, rust_exhibit};
 
 /// What a bug may need to show, besides that its driver is loaded, started, stopped, removed and unloaded.
 const NEEDS: &[&str] =
@@ -36,7 +36,26 @@ pub(crate) struct Exhibit {
     pub(crate) needs: Vec<String>,
     /// What is wrong, a sentence.
     bug: String,
-    compiler: drivers::Compiler,
+    language: Language,
+}
+
+/// What it is written in.
+#[derive(Clone, Copy, Debug)]
+enum Language {
+    C(drivers::Compiler),
+    Rust,
+}
+
+/// The endings of the files that are exhibits.
+const ENDINGS: [&str; 2] = ["c", "rs"];
+
+/// All files of a folder that are exhibits.
+fn sources(folder: &Path) -> Result<Vec<PathBuf>> {
+    Ok(ENDINGS
+        .map(|ending| drivers::files_with(folder, ending))
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?
+        .concat())
 }
 
 impl Exhibit {
@@ -56,7 +75,7 @@ impl Exhibit {
         let device = value(&text, "Device").context("its header has no line `Device: …`")?;
         Ok(Self {
             device: (device != "none").then(|| device.into()),
-            compiler: compiler(value(&text, "Compiler"))?,
+            language: language(&source, value(&text, "Compiler"))?,
             name,
             area,
             source,
@@ -72,28 +91,37 @@ impl Exhibit {
     }
 }
 
-/// As the header's `Compiler` says it: gcc, or clang for `__try`; with `integritycheck` the image is one whose signature Windows checks.
-fn compiler(said: Option<&str>) -> Result<drivers::Compiler> {
+/// As the file's ending and the header's `Compiler` say it: of C gcc, or clang for `__try`; with `integritycheck` the image is one whose signature Windows checks.
+fn language(source: &Path, said: Option<&str>) -> Result<Language> {
+    let is_rust = source.extension().is_some_and(|ending| ending == "rs");
     Ok(match said {
-        None => drivers::Compiler::Gcc,
-        Some("clang") => drivers::Compiler::Clang(&["-O2"]),
-        Some("clang integritycheck") => drivers::Compiler::Clang(&["-O2", "-Wl,/integritycheck"]),
+        None if is_rust => Language::Rust,
+        None => Language::C(drivers::Compiler::Gcc),
+        Some(_) if is_rust => bail!("there is one compiler of Rust: `Compiler` says nothing"),
+        Some("clang") => Language::C(drivers::Compiler::Clang(&["-O2"])),
+        Some("clang integritycheck") => {
+            Language::C(drivers::Compiler::Clang(&["-O2", "-Wl,/integritycheck"]))
+        }
         Some(other) => bail!("`Compiler: {other}` is neither `clang` nor `clang integritycheck`"),
     })
 }
 
-/// What stands behind ` * KEY: ` in the file's header.
+/// The lines of a file's header: its first comment, without what makes it one.
+fn header(text: &str) -> impl Iterator<Item = &str> {
+    let is_rust = text.starts_with("//!");
+    let end = if is_rust { text.len() } else { text.find("*/").unwrap_or(text.len()) };
+    let lines = text[..end].lines().take_while(move |line| !is_rust || line.starts_with("//!"));
+    lines.map(|line| line.trim().trim_start_matches("//!").trim_start_matches('*').trim())
+}
+
+/// What stands behind `KEY: ` in the file's header.
 fn value<'a>(text: &'a str, key: &str) -> Option<&'a str> {
-    let header = text.split("*/").next()?;
-    let value = |line: &'a str| line.trim().strip_prefix("* ")?.strip_prefix(key)?.strip_prefix(':');
-    header.lines().find_map(value).map(str::trim)
+    header(text).find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).map(str::trim)
 }
 
 /// The sentence behind `The bug: `, or `The bugs: `, in the file's header.
 fn bug(text: &str) -> Option<String> {
-    let header = text.split("*/").next()?;
-    let lines = header.lines().map(|line| line.trim().trim_start_matches('*').trim());
-    let words = lines.collect::<Vec<_>>().join(" ");
+    let words = header(text).collect::<Vec<_>>().join(" ");
     let sentence =
         words.split_once("The bug: ").or_else(|| words.split_once("The bugs: "))?.1.split_once(". ")?.0;
     Some(sentence.to_owned())
@@ -192,7 +220,7 @@ const MISSED: &str = "missed";
 
 /// The names of those bugs.
 fn missed(root: &Path) -> Result<Vec<String>> {
-    let sources = drivers::files_with(&root.join("museum").join(MISSED), "c")?;
+    let sources = sources(&root.join("museum").join(MISSED))?;
     let mut names: Vec<String> =
         sources.iter().filter_map(|path| Some(path.file_stem()?.to_string_lossy().into_owned())).collect();
     names.sort_unstable();
@@ -384,7 +412,7 @@ pub(crate) fn exhibits(root: &Path) -> Result<Vec<Exhibit>> {
         if !area.is_dir() || area.ends_with("include") || area.ends_with(MISSED) {
             continue;
         }
-        for source in drivers::files_with(&area, "c")? {
+        for source in sources(&area)? {
             let shown = source.display().to_string();
             found.push(Exhibit::read(source).with_context(|| format!("{shown} is no exhibit"))?);
         }
@@ -393,7 +421,7 @@ pub(crate) fn exhibits(root: &Path) -> Result<Vec<Exhibit>> {
     let mut names: Vec<&str> = found.iter().map(|exhibit| exhibit.name.as_str()).collect();
     names.sort_unstable();
     if let Some(twice) = names.windows(2).find(|pair| pair[0] == pair[1]) {
-        bail!("two files of the museum are called {}.c", twice[0]);
+        bail!("two files of the museum are called {}", twice[0]);
     }
     Ok(found)
 }
@@ -420,17 +448,23 @@ pub(crate) fn build(root: &Path, out: &Path) -> Result<Vec<Exhibit>> {
 }
 
 fn build_one(root: &Path, out: &Path, exhibit: &Exhibit, name: &str, defines: &[&str]) -> Result<()> {
-    let image = drivers::Image {
-        root,
-        folder: &root.join("museum"),
-        out,
-        name,
-        source: &exhibit.source,
-        defines,
-        missing: None,
-        compiler: exhibit.compiler,
-    };
-    drivers::build_image(&image)?;
+    let source = &exhibit.source;
+    match exhibit.language {
+        Language::Rust => rust_exhibit::build(root, out, source, name, defines)?,
+        Language::C(compiler) => {
+            let folder = &root.join("museum");
+            drivers::build_image(&drivers::Image {
+                root,
+                folder,
+                out,
+                name,
+                source,
+                defines,
+                missing: None,
+                compiler,
+            })?;
+        }
+    }
     if let Some(id) = &exhibit.device {
         let own = exhibit.source.with_extension("inf.in");
         let form = if own.is_file() { own } else { root.join("museum/include/driver.inf.in") };
@@ -452,6 +486,38 @@ mod tests {
         assert_eq!(value(text, "Device"), Some("none"));
         assert_eq!(words(value(text, "Rule").unwrap()), ["pool-leak", "double-free"]);
         assert_eq!(value(text, "Needs"), None);
+    }
+
+    #[test]
+    fn a_header_in_rust_has_the_same_lines() {
+        let text = "//! A bug.\n//!\n//! The bug: a box is freed\n//! too early. So it is.\n//!\n//! Rule: pool-leak\n\n//! Needs: ioctl\n";
+        assert_eq!(value(text, "Rule"), Some("pool-leak"));
+        assert_eq!(value(text, "Needs"), None);
+        assert_eq!(bug(text).as_deref(), Some("a box is freed too early"));
+    }
+
+    #[test]
+    fn exhibits_in_rust_are_read_and_both_halves_are_built() {
+        let root = crate::root();
+        let all = exhibits(&root).unwrap();
+        let in_rust: Vec<&Exhibit> =
+            all.iter().filter(|one| matches!(one.language, Language::Rust)).collect();
+        let files = drivers::files_with(&root.join("museum/rust"), "rs").unwrap();
+        assert_eq!(in_rust.len(), files.len());
+        assert!(in_rust.len() >= 6);
+        let without_device = in_rust.iter().find(|one| one.device.is_none()).unwrap();
+        let of_card = in_rust.iter().find(|one| one.device.is_some()).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        for one in [without_device, of_card] {
+            for (twin, defines) in [("", &[][..]), ("_fixed", &["FIXED"])] {
+                build_one(&root, out.path(), one, &format!("{}{twin}", one.name), defines).unwrap();
+            }
+            let images = one.images(out.path());
+            assert!(images.iter().all(|image| image.with_extension("inf").is_file() == one.device.is_some()));
+            let [bug, twin] = images.map(|image| fs::read(image).unwrap());
+            assert!(bug.starts_with(b"MZ") && twin.starts_with(b"MZ"));
+            assert_ne!(bug, twin, "the twin of {} is made by the same command", one.name);
+        }
     }
 
     #[test]

@@ -11,9 +11,11 @@ use super::rig::{dirql, is_made_again, root};
 
 /// The rules that name a bug, of its file's header.
 fn rules_of(area: &str, name: &str) -> Vec<String> {
-    let source = root().join("museum").join(area).join(name).with_extension("c");
-    let text = fs::read_to_string(&source).unwrap();
-    let line = text.lines().find_map(|line| line.strip_prefix(" * Rule: ")).unwrap();
+    let source = root().join("museum").join(area).join(name);
+    let in_c = fs::read_to_string(source.with_extension("c"));
+    let text = in_c.or_else(|_| fs::read_to_string(source.with_extension("rs"))).unwrap();
+    let rules = |line: &'static str| text.lines().find_map(move |read| read.strip_prefix(line));
+    let line = rules(" * Rule: ").or_else(|| rules("//! Rule: ")).unwrap();
     line.split(',').map(|rule| rule.trim().to_owned()).collect()
 }
 
@@ -187,15 +189,16 @@ exhibits! {
     cancel: touched_after_insertion 20, next_started_in_start_io 2, cancelled_before_queued 20, tokens_kept_from_removal 1, two_doors 30;
     config: value_enables_header 1, slots_of_any_number 1, type_not_checked 1;
     device: raw_address_mapped 2, divides_by_register 10, port_by_log_config 1, cleared_by_ones 2, far_register 1;
-    dma: low_buffer_left 1, common_buffer_left 1, adapter_left 1;
-    interrupt: own_not_claimed 2, ones_taken_for_bits 2, limit_hides_loss 1;
+    dma: low_buffer_left 1, common_buffer_left 1, adapter_left 1, copy_not_flushed 1, adapter_of_no_device 1;
+    interrupt: own_not_claimed 2, ones_taken_for_bits 2, limit_hides_loss 1, lock_of_passive_routine 1, message_after_disconnect 50;
     irp: unknown_code_not_completed 2, status_left_pending 2, pair_of_requests 2, other_end 1;
-    lock: returns_with_lock 2, mutexes_in_two_orders 2;
+    lock: returns_with_lock 2, mutexes_in_two_orders 2, broadcast_under_lock 2;
     memory: allocation_not_checked 2, process_reference_kept 2, last_opened_remembered 20, owner_kept_after_close 20, image_freed_while_written 10, local_too_short 1;
-    pnp: remove_not_passed_down 1, capabilities_not_awaited 1, link_left 1, wmi_swallowed 1, surprise_leaves_requests 5, left_in_table 1, unit_looked_up 20, wmi_item_beyond 1;
-    power: state_refused 1, touched_in_d3 30, waits_in_completion 1;
+    pnp: remove_not_passed_down 1, capabilities_not_awaited 1, link_left 1, wmi_swallowed 1, surprise_leaves_requests 5, left_in_table 1, unit_looked_up 20, wmi_item_beyond 1, board_by_crate 1, board_not_referenced 1, child_by_extension 1, child_comes_again 5, child_id_of_label 1, children_go_with_crate 1, ejected_child_listed 1, empty_slots_counted 1, gone_child_kept 1, new_child_twice 1, notification_taken_back_twice 1, one_id_for_all 1;
+    power: state_refused 1, touched_in_d3 30, waits_in_completion 1, busy_ended_twice 1, request_deleted_twice 1, request_outlives_device 1;
+    rust: answer_of_uninit 1, box_freed_under_dpc 5, enum_from_input 1, forgotten_on_error 1, guard_in_scrutinee 1, guard_over_early_return 1, ring_shared_with_isr 2, shared_with_dpc 1, slice_of_claimed_length 1, waiter_outlives_cancel 1;
     stack: one_location_too_few 2, freed_and_continued 2, next_location_not_set 1;
-    system: refused_user 1, image_name_copied 1, value_data_copied 1, command_line_wraps 1, handle_context_left 1, handle_filter_switched 1;
+    system: refused_user 1, image_name_copied 1, value_data_copied 1, command_line_wraps 1, handle_context_left 1, handle_filter_switched 1, x87_not_saved 1;
     time: timer_left_at_unload 1, thread_reference_kept 1, ends_with_cancel_routine 1;
     unload: entry_leaves_device 1, registry_callback_left 1;
 }
