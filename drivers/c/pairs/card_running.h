@@ -214,6 +214,9 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
         if (Is(RoutineDevice)) {
             return PassDownSeen(Card, Irp);
         }
+        if (IsWrong(FailedPassedOn)) {
+            Irp->IoStatus.Status = STATUS_UNSUCCESSFUL;
+        }
         if (IsWrong(MinorAnswered)) {
             return Complete(Irp, STATUS_NOT_SUPPORTED, 0);
         }
