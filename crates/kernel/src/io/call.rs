@@ -39,7 +39,7 @@ pub(crate) fn call_driver(
     if major > IRP_MJ_MAXIMUM_FUNCTION {
         return Err(no_such_function(cx, device, irp, major));
     }
-    invariant::sent(cx, device, irp, major)?;
+    invariant::sent(cx, irp, major)?;
     match major {
         IRP_MJ_SYSTEM_CONTROL => cx.with(|k| wmi::passes(k, irp.address, device.address)),
         IRP_MJ_PNP => cx.with(|k| node::reached(k, device)),

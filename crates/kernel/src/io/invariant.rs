@@ -7,14 +7,14 @@
 //! request has memory of its own. *It does not* look at anything without Verifier's option, nor at buffers beyond 16 MiB.
 
 use abi::{
-    DEVICE_OBJECT, DriverPtr, IO_STACK_LOCATION, IRP, IRP_MJ_READ, IRP_MJ_WRITE, MDL, MDL_PAGE_CONTENTS_INVARIANT,
+    DriverPtr, IO_STACK_LOCATION, IRP, IRP_MJ_READ, IRP_MJ_WRITE, MDL, MDL_PAGE_CONTENTS_INVARIANT,
     MDL_PAGES_LOCKED, MDL_PARTIAL, MDL_SOURCE_IS_NONPAGED_POOL,
 };
 use engine::Flow;
 use engine::windows::PAGE;
 
 use super::irp::{self, Origin};
-use super::violation::{device_name, request_name};
+use super::violation::{holder, request_name};
 use crate::cx::Cx;
 use crate::mm::{mdl, physical_access};
 use crate::nt::WindowsVersion;
@@ -61,25 +61,20 @@ fn is_watched(cx: &mut Cx<'_>) -> bool {
         && cx.with(|k| k.ldr.windows) >= WindowsVersion::Win81
 }
 
-/// A read or write is sent to `device`.
+/// A read or write is sent.
 ///
 /// # Errors
 /// A verdict on the sender, or on a damaged MDL.
 #[inline]
-pub(super) fn sent(
-    cx: &mut Cx<'_>,
-    device: DriverPtr<DEVICE_OBJECT>,
-    irp: DriverPtr<IRP>,
-    major: u8,
-) -> Flow<()> {
+pub(super) fn sent(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, major: u8) -> Flow<()> {
     if matches!(major, IRP_MJ_READ | IRP_MJ_WRITE) && is_watched(cx) {
-        return look(cx, device, irp, major == IRP_MJ_WRITE);
+        return look(cx, irp, major == IRP_MJ_WRITE);
     }
     Ok(())
 }
 
 #[cold]
-fn look(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>, is_write: bool) -> Flow<()> {
+fn look(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, is_write: bool) -> Flow<()> {
     let is_user = cx.read(irp + IRP::RequestorMode)? != 0;
     let is_application = cx.with(|k| {
         let record = k.io.irps.live.get(irp.address);
@@ -90,7 +85,7 @@ fn look(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>, 
         is_new && is_user && is_write && record.is_some_and(|record| record.origin == Origin::System)
     });
     for list in lists(cx, irp)? {
-        if compare(cx, device, irp, list, "sent on")? {
+        if compare(cx, irp, list, "sent on")? {
             continue;
         }
         if !is_application && mdl::flags(cx, list)? & MDL_PAGE_CONTENTS_INVARIANT == 0 {
@@ -98,8 +93,7 @@ fn look(cx: &mut Cx<'_>, device: DriverPtr<DEVICE_OBJECT>, irp: DriverPtr<IRP>, 
         }
         let range = mdl::buffer(cx, list)?;
         let Some(bytes) = contents(cx, list, range)? else { continue };
-        let buffer =
-            Buffer { irp: irp.address, mdl: list.address, is_write, is_application, range, bytes };
+        let buffer = Buffer { irp: irp.address, mdl: list.address, is_write, is_application, range, bytes };
         cx.with(|k| k.io.invariant.buffers.push(buffer));
     }
     Ok(())
@@ -114,9 +108,8 @@ pub(super) fn completed(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
     if !cx.with(|k| k.io.invariant.buffers.iter().any(|buffer| buffer.irp == irp.address)) {
         return Ok(());
     }
-    let holder = cx.with(|k| k.io.frames.holder(irp.address)).unwrap_or(0);
     for list in lists(cx, irp)? {
-        let _ = compare(cx, DriverPtr::new(holder), irp, list, "completed")?;
+        let _ = compare(cx, irp, list, "completed")?;
     }
     Ok(())
 }
@@ -133,13 +126,7 @@ fn lists(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<Vec<DriverPtr<MDL>>> {
 }
 
 /// Compares a buffer with what it was, if that is known; false if it is not. One that is described anew is forgotten.
-fn compare(
-    cx: &mut Cx<'_>,
-    device: DriverPtr<DEVICE_OBJECT>,
-    irp: DriverPtr<IRP>,
-    list: DriverPtr<MDL>,
-    what: &str,
-) -> Flow<bool> {
+fn compare(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, list: DriverPtr<MDL>, what: &str) -> Flow<bool> {
     let range = mdl::buffer(cx, list)?;
     let is_it = |buffer: &Buffer| buffer.irp == irp.address && buffer.mdl == list.address;
     let known = cx.with(|k| {
@@ -161,7 +148,7 @@ fn compare(
             }
         });
         let values = (place, before[place], now[place]);
-        let verdict = changed_verdict(cx, (device, irp, list), is_write, what, values)?;
+        let verdict = changed_verdict(cx, (irp, list), is_write, what, values)?;
         cx.verify(verdict)?;
     }
     Ok(true)
@@ -169,7 +156,7 @@ fn compare(
 
 fn changed_verdict(
     cx: &mut Cx<'_>,
-    (device, irp, list): (DriverPtr<DEVICE_OBJECT>, DriverPtr<IRP>, DriverPtr<MDL>),
+    (irp, list): (DriverPtr<IRP>, DriverPtr<MDL>),
     is_write: bool,
     what: &str,
     (place, before, now): (usize, u8, u8),
@@ -177,7 +164,7 @@ fn changed_verdict(
     let current = irp::current(cx, irp)?;
     let minor = cx.read(current + IO_STACK_LOCATION::MinorFunction)?;
     let request = request_name(if is_write { IRP_MJ_WRITE } else { IRP_MJ_READ }, minor);
-    let name = device_name(cx, device);
+    let (device, name) = holder(cx, irp);
     let message = format!(
         "{request} of {name} is {what} with another buffer than it came with: byte {place} of the MDL {:#x} was {before:#x} and is {now:#x}, \
          and must not change while the request is under way",

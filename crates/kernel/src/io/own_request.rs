@@ -3,7 +3,10 @@
 //! Pages: *Bug Check 0xC9: DRIVER_VERIFIER_IOMANAGER_VIOLATION* (215, 219, 307), *Bug Check 0xC4: DRIVER_VERIFIER_DETECTED_VIOLATION* (E2),
 //! *Different ways of handling IRPs - Cheat sheet*. *It does not* look at requests of the system's own, nor at what a request is for.
 
-use abi::{DEVICE_OBJECT, DISPATCHER_HEADER, DriverPtr, IO_STATUS_BLOCK, IRP, IRP_MJ_PNP, IRP_MJ_POWER, KEVENT, NtStatus};
+use abi::{
+    DEVICE_OBJECT, DISPATCHER_HEADER, DriverPtr, IO_STATUS_BLOCK, IRP, IRP_MJ_PNP, IRP_MJ_POWER, KEVENT,
+    NtStatus,
+};
 use engine::Flow;
 
 use super::finish::is_error;

@@ -4,7 +4,9 @@
 //! Windows 7, which has no other nonpaged pool: nothing is looked at without Verifier's option, nor before Windows 10. *It does not* look at
 //! `MmAllocateContiguousMemory`, whose callers name no protection.
 
-use abi::{MdlMappingNoExecute, PAGE_EXECUTE, PAGE_EXECUTE_READ, PAGE_EXECUTE_READWRITE, PAGE_EXECUTE_WRITECOPY};
+use abi::{
+    MdlMappingNoExecute, PAGE_EXECUTE, PAGE_EXECUTE_READ, PAGE_EXECUTE_READWRITE, PAGE_EXECUTE_WRITECOPY,
+};
 use engine::Flow;
 use engine::windows::PAGE;
 use image::{Image, Section};
@@ -39,7 +41,8 @@ pub(crate) fn executable_pool(cx: &mut Cx<'_>, name: &str, pool_type: u32, tag: 
         return Ok(());
     }
     let tag_name = tag_text(tag);
-    let message = format!("{name} was asked for executable pool, tag '{tag_name}': with memory integrity none is");
+    let message =
+        format!("{name} was asked for executable pool, tag '{tag_name}': with memory integrity none is");
     verify(cx, "executable-pool", message, [0x2000, pool_type.into(), tag.into()])
 }
 
@@ -97,4 +100,72 @@ pub(crate) fn image(cx: &mut Cx<'_>, name: &str, image: &Image) -> Flow<()> {
         cx.verify(Verdict::verifier(rule, message).bug_check(0xC4, [code, 0, 0, 0]))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mm::rig::{load, machine_with};
+    use crate::nt::Settings;
+    use crate::verifier::Verifier;
+
+    const SOURCE: &str = "
+        void KeBugCheck(unsigned);
+        int DriverEntry(void *driver, void *path) { if (!driver) KeBugCheck(0xE2); return 0; }";
+    const WRITE: u8 = 0x80;
+    const EXECUTE: u8 = 0x20;
+
+    /// A driver, and what its sections' rights are instead.
+    fn driver(flags: &str, rights: &[(&[u8; 8], u8)]) -> Image {
+        const FLAGS: &str =
+            "-shared -nostdlib -O1 -Wl,--subsystem,native,-e,DriverEntry,--exclude-all-symbols";
+        let mut file = crate::rig::compile(SOURCE, &format!("{FLAGS}{flags}"), &[]);
+        for (name, right) in rights {
+            let header = file.windows(8).position(|eight| eight == *name).expect("there is that section");
+            file[header + 39] = file[header + 39] & !(WRITE | EXECUTE) | right;
+        }
+        Image::parse("image.sys", &file).unwrap()
+    }
+
+    fn found(image: Image, verifier: Verifier, windows: WindowsVersion) -> Vec<&'static str> {
+        let settings = Settings { verifier, windows, ..Settings::default() };
+        let mut found = Vec::new();
+        machine_with(&settings, Vec::new(), |cx| {
+            load(cx, image);
+            found = cx.nt().findings().iter().map(|finding| finding.rule).collect();
+        });
+        found
+    }
+
+    fn watched(image: Image) -> Vec<&'static str> {
+        found(image, Verifier::NONE.with(VerifierOption::CodeIntegrity).logging(), WindowsVersion::Win11)
+    }
+
+    #[test]
+    fn code_that_can_be_written_and_an_import_table_that_can_be_executed_are_told_by_their_sections() {
+        let written = || driver("", &[(b".text\0\0\0", WRITE | EXECUTE)]);
+        assert_eq!(watched(written()), ["section-writable-and-executable"]);
+        assert_eq!(watched(driver("", &[(b".idata\0\0", EXECUTE)])), ["import-table-executable"]);
+        let none: [&str; 0] = [];
+        assert_eq!(
+            found(written(), Verifier::ALL, WindowsVersion::Win11),
+            none,
+            "the option is not among `all`"
+        );
+        let option = Verifier::NONE.with(VerifierOption::CodeIntegrity);
+        assert_eq!(found(written(), option, WindowsVersion::Win81), none, "it came with Windows 10");
+    }
+
+    #[test]
+    fn a_section_within_a_page_is_told() {
+        let packed = driver(",--section-alignment,0x200,--file-alignment,0x200", &[]);
+        assert_eq!(watched(packed), ["section-not-page-aligned"]);
+    }
+
+    /// Not: import-table-executable, section-not-page-aligned, section-writable-and-executable
+    #[test]
+    fn an_image_with_rights_for_each_section_is_as_it_should_be() {
+        assert!(watched(driver("", &[])).is_empty());
+        assert!(watched(driver("", &[(b".idata\0\0", 0)])).is_empty());
+    }
 }

@@ -11,8 +11,8 @@ use abi::{
 use engine::windows::PAGE;
 use engine::{Flow, Protection};
 
-use super::{code_integrity, map};
 use super::mdl::{self, Held};
+use super::{code_integrity, map};
 use crate::cx::Cx;
 use crate::event::{Event, Kind};
 use crate::verdict::Verdict;

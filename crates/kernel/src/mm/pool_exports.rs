@@ -6,12 +6,12 @@
 
 use abi::{
     BAD_POOL_CALLER, DriverPtr, HighPoolPriority, LowPoolPriority, LowPoolPrioritySpecialPoolOverrun,
-    LowPoolPrioritySpecialPoolUnderrun, NonPagedPoolCacheAligned, NonPagedPoolExecute, NonPagedPoolMustSucceed,
-    NormalPoolPriority, NtStatus, POOL_EXTENDED_PARAMETER, POOL_FLAG_CACHE_ALIGNED, POOL_FLAG_NON_PAGED,
-    POOL_FLAG_NON_PAGED_EXECUTE, POOL_FLAG_PAGED, POOL_FLAG_RAISE_ON_FAILURE, POOL_FLAG_SPECIAL_POOL,
-    POOL_FLAG_UNINITIALIZED, POOL_FLAG_USE_QUOTA, POOL_NX_ALLOCATION, POOL_QUOTA_FAIL_INSTEAD_OF_RAISE,
-    POOL_RAISE_IF_ALLOCATION_FAILURE, POOL_ZERO_ALLOCATION, PagedPool, PoolExtendedParameterNumaNode,
-    PoolExtendedParameterPriority,
+    LowPoolPrioritySpecialPoolUnderrun, NonPagedPoolCacheAligned, NonPagedPoolExecute,
+    NonPagedPoolMustSucceed, NormalPoolPriority, NtStatus, POOL_EXTENDED_PARAMETER, POOL_FLAG_CACHE_ALIGNED,
+    POOL_FLAG_NON_PAGED, POOL_FLAG_NON_PAGED_EXECUTE, POOL_FLAG_PAGED, POOL_FLAG_RAISE_ON_FAILURE,
+    POOL_FLAG_SPECIAL_POOL, POOL_FLAG_UNINITIALIZED, POOL_FLAG_USE_QUOTA, POOL_NX_ALLOCATION,
+    POOL_QUOTA_FAIL_INSTEAD_OF_RAISE, POOL_RAISE_IF_ALLOCATION_FAILURE, POOL_ZERO_ALLOCATION, PagedPool,
+    PoolExtendedParameterNumaNode, PoolExtendedParameterPriority,
 };
 use engine::windows::PAGE;
 use engine::{Flow, Leave};
