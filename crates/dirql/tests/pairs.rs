@@ -187,6 +187,15 @@ pairs! {
     zones: "zones.h",
 }
 
+#[test]
+fn a_request_that_is_failed_and_passed_on_is_one_of_plug_and_play_or_of_power() {
+    const RULE: &str = "failed-request-passed-on";
+    let (report, _) = half_on_card(RULE, true);
+    let fired = found(&report).into_iter().filter(|finding| finding.rule == RULE);
+    let codes: BTreeSet<_> = fired.filter_map(|finding| Some(finding.bug_check?.parameters[0])).collect();
+    assert_eq!(codes, BTreeSet::from([0x215, 0x219]), "{report}");
+}
+
 /// Windows goes on behind a stop; behind the removal the routine would be called with what is gone.
 #[test]
 fn an_interrupt_that_stays_connected_is_a_warning_at_the_stop_and_an_error_at_the_removal() {
