@@ -104,6 +104,12 @@ static NTSTATUS NTAPI DispatchInternal(PDEVICE_OBJECT Device, PIRP Irp)
     return AnswerOwn(Device, Irp);
 }
 
+static NTSTATUS NTAPI DispatchWrite(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    UNREFERENCED_PARAMETER(Device);
+    return AnswerWrite(Irp);
+}
+
 static VOID NTAPI Unload(PDRIVER_OBJECT Driver)
 {
     if (AwaitedByUnload != NULL) {
@@ -158,6 +164,7 @@ INIT_CODE NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING Regi
     TheDriver = Driver;
     TheDevice = Driver->DeviceObject;
     Driver->MajorFunction[IRP_MJ_INTERNAL_DEVICE_CONTROL] = DispatchInternal;
+    Driver->MajorFunction[IRP_MJ_WRITE] = DispatchWrite;
     Driver->DriverUnload = Unload;
     return STATUS_SUCCESS;
 }

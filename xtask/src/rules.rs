@@ -28,11 +28,13 @@ const PAIR: &str = "PAIR(";
 /// What the comment of a correct counterpart says, before the rules.
 const NOT: &str = "Not: ";
 /// Words of the kernel's that look like rules and are none: names of settings.
-const OTHER_WORDS: [&str; 16] = [
+const OTHER_WORDS: [&str; 18] = [
     "32-bit-programs",
     "before-vista",
+    "code-integrity",
     "fully-specified",
     "high-memory",
+    "invariant-mdl",
     "late-cards",
     "late-stores",
     "loose-cards",

@@ -55,6 +55,8 @@ constants! {
         MDL_NETWORK_HEADER = 0x1000;
         MDL_MAPPING_CAN_FAIL = 0x2000;
         MDL_ALLOCATED_MUST_SUCCEED = 0x4000;
+        /// The same bit, since Windows 8.
+        MDL_PAGE_CONTENTS_INVARIANT = 0x4000;
         MDL_INTERNAL = 0x8000;
     }
     u32 {

@@ -170,8 +170,9 @@ pub(crate) struct Setup {
     #[arg(long)]
     pub(crate) stack_depths: bool,
     /// What only Driver Verifier would stop for is an error: all of it, or the options named, with commas between them (special-pool,
-    /// irql, pool, io, deadlock, dma, security, misc, ddi). With `logging` among them such an error ends no run: the driver goes on as it would
-    /// where Verifier does not watch
+    /// irql, pool, io, deadlock, dma, security, misc, ddi). Two more are looked at only if they are named, also beside `all`: code-integrity (executable
+    /// memory, and images whose code can be changed: what memory integrity does not allow) and invariant-mdl (a buffer that changes while it is
+    /// written). With `logging` among them such an error ends no run: the driver goes on as it would where Verifier does not watch
     #[arg(long, value_name = "OPTIONS", num_args = 0..=1, default_value = "none", default_missing_value = "all", require_equals = true)]
     pub(crate) verifier: Verifier,
     /// Attaches readers of events that judge: `all`, `none` (which is usual, but for `dirql check`), or those named, with commas between them (`dirql rules`

@@ -53,10 +53,14 @@ fn chosen(all: Vec<String>) -> Vec<(usize, String)> {
     numbered.step_by(step).collect()
 }
 
-/// What a check says until it has found this rule.
+/// What a check says until it has found this rule, with the option of Verifier's that is on only if it is named.
 fn check(sys: &Path, rule: &str, more: &[String]) -> Answer {
     let own = ["check", sys.to_str().unwrap(), "--budget", "1", "--until", rule, "--json"];
-    dirql(own.iter().map(|&word| word.to_owned()).chain(more.iter().cloned()))
+    let table = fs::read_to_string(root().join("crates/kernel/src/rules.tsv")).unwrap();
+    let is_for = |option: &&str| table.contains(&format!("\n{rule}\tverifier:{option}\t"));
+    let named = ["code-integrity", "invariant-mdl"].into_iter().find(is_for);
+    let named = named.map(|option| format!("--verifier=all,{option},logging"));
+    dirql(own.iter().map(|&word| word.to_owned()).chain(named).chain(more.iter().cloned()))
 }
 
 fn is_named(answer: &Answer, rule: &str) -> bool {

@@ -7,14 +7,19 @@ use super::rig::{Answer, dirql, driver, folder};
 
 const RULE: &str = "dispatch-status-differs";
 
-/// A dispatch routine that returns another status than it has completed with.
-fn script() -> String {
-    let rule: String = RULE.bytes().map(|byte| format!("{byte:02x}")).collect();
+/// The wrong half of a pair.
+fn script(rule: &str) -> String {
+    let rule: String = rule.bytes().map(|byte| format!("{byte:02x}")).collect();
     format!(r"open \\.\DirqlPairs as p; ioctl p 0x222000 in hex:01{rule} expect any")
 }
 
+/// A dispatch routine that returns another status than it has completed with.
 fn command(name: &str, more: &[&str]) -> Answer {
-    let (driver, script) = (driver("pairs.sys"), script());
+    broken(RULE, name, more)
+}
+
+fn broken(rule: &str, name: &str, more: &[&str]) -> Answer {
+    let (driver, script) = (driver("pairs.sys"), script(rule));
     let fixed = [name, driver.to_str().unwrap(), "--do", &script];
     dirql(fixed.iter().chain(more))
 }
@@ -39,6 +44,23 @@ fn a_run_tells_it_and_counts_it_and_ends_with_an_error_only_by_its_option() {
             "{}",
             ended.said()
         );
+    }
+}
+
+#[test]
+fn what_is_wrong_on_some_computers_only_is_not_looked_at_unless_its_option_is_named() {
+    for (rule, option) in
+        [("executable-pool", "code-integrity"), ("invariant-buffer-changed", "invariant-mdl")]
+    {
+        for usual in [&[][..], &["--verifier"], &["--verifier=all,logging"]] {
+            let answer = broken(rule, "run", &[&["--quiet"], usual].concat());
+            assert!(answer.code == Some(0) && !answer.out.contains(rule), "{usual:?}: {}", answer.said());
+        }
+        let named = broken(rule, "run", &["--quiet", &format!("--verifier={option}")]);
+        assert_eq!(named.code, Some(1), "{}", named.said());
+        assert!(named.out.contains(&format!("  rule         {rule}\n")), "{}", named.said());
+        let logged = broken(rule, "run", &["--quiet", &format!("--verifier=all,{option},logging")]);
+        assert!(logged.code == Some(1) && logged.out.contains(rule), "{}", logged.said());
     }
 }
 

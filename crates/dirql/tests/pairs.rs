@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::rc::Rc;
 
-use dirql::{Bench, Report};
+use dirql::{Bench, Report, Verifier};
 use kernel::event::{Event, Kind, Reader, Stamp};
 use kernel::rules;
 use kernel::verdict::{Tier, Verdict};
@@ -72,12 +72,20 @@ fn half_on_card(rule: &'static str, wrong: bool) -> (Report, BTreeSet<u32>) {
     (report, called)
 }
 
+/// Verifier, if a rule is looked at with its option only; it stops nothing.
+fn watching(rule: &str) -> Verifier {
+    match rules::find(rule).and_then(|row| row.option()).filter(|option| option.is_only_by_name()) {
+        Some(option) => Verifier::NONE.with(option).logging(),
+        None => Verifier::NONE,
+    }
+}
+
 fn half(rule: &'static str, wrong: bool) -> (Report, BTreeSet<u32>) {
     let called = Called::default();
     let bench = || {
         let bench =
             Bench::new().driver(driver("pairs.sys")).checked(rule != "write-after-free").processors(1);
-        let bench = bench.memory(64 << 20).reader(called.clone());
+        let bench = bench.memory(64 << 20).reader(called.clone()).verifier(watching(rule));
         if rule == "no-more-system-ptes" { bench.chooser(NoRoom) } else { bench }
     };
     let machine = start(bench);
@@ -115,7 +123,8 @@ fn both_halves(half: Half, rule: &'static str) -> Result<(), String> {
     let Some(first) = found(&wrong).first().copied().filter(|first| first.rule == rule) else {
         return Err(format!("{rule}, done wrong, fires {:?}\n{wrong}", rules_of(&wrong)));
     };
-    let tier = first.tier;
+    // What Verifier watches for is an error.
+    let tier = if watching(rule).is_on() { Tier::Verifier } else { first.tier };
     if !row.allows(tier) {
         return Err(format!("{rule} fires in tier {}; its row says {}", tier.name(), row.tiers));
     }
@@ -176,6 +185,15 @@ pairs! {
     stacks: "stacks.h",
     windows_management: "wmi.h",
     zones: "zones.h",
+}
+
+#[test]
+fn a_request_that_is_failed_and_passed_on_is_one_of_plug_and_play_or_of_power() {
+    const RULE: &str = "failed-request-passed-on";
+    let (report, _) = half_on_card(RULE, true);
+    let fired = found(&report).into_iter().filter(|finding| finding.rule == RULE);
+    let codes: BTreeSet<_> = fired.filter_map(|finding| Some(finding.bug_check?.parameters[0])).collect();
+    assert_eq!(codes, BTreeSet::from([0x215, 0x219]), "{report}");
 }
 
 /// Windows goes on behind a stop; behind the removal the routine would be called with what is gone.

@@ -30,7 +30,7 @@ use crate::mm::special_pool::SpecialPool;
 use crate::mm::stack::KERNEL_STACK;
 use crate::rules;
 use crate::verdict::{StackLine, Tier, Verdict};
-use crate::verifier::Verifier;
+use crate::verifier::{Verifier, VerifierOption};
 use crate::wdf;
 use crate::witness::Witness;
 
@@ -746,6 +746,11 @@ impl Nt {
     /// Whether Driver Verifier watches the drivers of this machine.
     pub(crate) fn is_watched(&self) -> bool {
         self.verifier.is_on()
+    }
+
+    /// Whether this option of Verifier's is on: for what is not looked at without it.
+    pub(crate) fn is_watched_for(&self, option: VerifierOption) -> bool {
+        self.verifier.has(option)
     }
 
     /// Whether the option of Verifier's that a finding belongs to is on; one without a row in the table belongs to any.

@@ -29,11 +29,15 @@ pub enum VerifierOption {
     Miscellaneous,
     /// *DDI Compliance Checking*.
     Ddi,
+    /// *Code Integrity Checking*.
+    CodeIntegrity,
+    /// *Invariant MDL Checking for Stack* and *for Driver*.
+    InvariantMdl,
 }
 
 impl VerifierOption {
     /// All, in the order in which they are listed.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Automatic,
         Self::SpecialPool,
         Self::ForceIrql,
@@ -44,7 +48,15 @@ impl VerifierOption {
         Self::Security,
         Self::Miscellaneous,
         Self::Ddi,
+        Self::CodeIntegrity,
+        Self::InvariantMdl,
     ];
+
+    /// Whether `all` leaves it out: what it checks is asked of drivers for some computers, and others are right without it.
+    #[must_use]
+    pub const fn is_only_by_name(self) -> bool {
+        matches!(self, Self::CodeIntegrity | Self::InvariantMdl)
+    }
 
     /// As it is typed after `--verifier`.
     #[must_use]
@@ -60,6 +72,8 @@ impl VerifierOption {
             Self::Security => "security",
             Self::Miscellaneous => "misc",
             Self::Ddi => "ddi",
+            Self::CodeIntegrity => "code-integrity",
+            Self::InvariantMdl => "invariant-mdl",
         }
     }
 
@@ -77,6 +91,8 @@ impl VerifierOption {
             Self::Security => "Security Checks",
             Self::Miscellaneous => "Miscellaneous Checks",
             Self::Ddi => "DDI Compliance Checking",
+            Self::CodeIntegrity => "Code Integrity Checking",
+            Self::InvariantMdl => "Invariant MDL Checking",
         }
     }
 
@@ -102,8 +118,11 @@ const LOGGING: &str = "logging";
 impl Verifier {
     /// No option: what only Verifier objects to is reported, and fails no run.
     pub const NONE: Self = Self(0);
-    /// Every option.
-    pub const ALL: Self = Self(Self::LOGGING_BIT - 1);
+    /// Every option but those of [`VerifierOption::is_only_by_name`].
+    pub const ALL: Self = Self(Self::ANY & !Self::ONLY_BY_NAME);
+    const ONLY_BY_NAME: u16 =
+        1 << VerifierOption::CodeIntegrity as u16 | 1 << VerifierOption::InvariantMdl as u16;
+    const ANY: u16 = Self::LOGGING_BIT - 1;
     /// Behind those of the options.
     const LOGGING_BIT: u16 = 1 << VerifierOption::ALL.len();
 
@@ -134,7 +153,7 @@ impl Verifier {
     /// Whether any is on.
     #[must_use]
     pub const fn is_on(self) -> bool {
-        self.0 & Self::ALL.0 != 0
+        self.0 & Self::ANY != 0
     }
 }
 
@@ -142,13 +161,9 @@ impl Verifier {
 impl fmt::Display for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let has_all = self.0 & Self::ALL.0 == Self::ALL.0;
-        let mut names: Vec<_> = match has_all {
-            true => vec!["all"],
-            false => {
-                let options = VerifierOption::ALL.into_iter().filter(|option| self.has(*option));
-                options.map(VerifierOption::name).collect()
-            }
-        };
+        let mut names = if has_all { vec!["all"] } else { Vec::new() };
+        let options = VerifierOption::ALL.into_iter().filter(|option| self.has(*option));
+        names.extend(options.filter(|option| !has_all || option.is_only_by_name()).map(VerifierOption::name));
         names.extend(self.is_logging().then_some(LOGGING));
         f.write_str(&names.join(","))
     }
@@ -195,6 +210,13 @@ mod tests {
         for option in VerifierOption::ALL {
             assert_eq!(VerifierOption::find(option.title()), Some(option));
         }
+        for option in VerifierOption::ALL {
+            assert_ne!(Verifier::ALL.has(option), option.is_only_by_name(), "{}", option.name());
+        }
+        let more: Verifier = "all,code-integrity".parse().unwrap();
+        assert!(more.has(VerifierOption::CodeIntegrity) && !more.has(VerifierOption::InvariantMdl));
+        assert_eq!(more.to_string(), "all,code-integrity");
+        assert!(Verifier::NONE.with(VerifierOption::InvariantMdl).is_on());
         let error = "io,pools".parse::<Verifier>().unwrap_err();
         assert!(error.contains("`pools`") && error.contains("special-pool"), "{error}");
     }

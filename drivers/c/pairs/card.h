@@ -23,6 +23,7 @@
     PAIR("device-initializing", StillInitializing)                                                                     \
     PAIR("device-not-deleted", NotDeleted)                                                                             \
     PAIR("device-not-detached", NotDetached)                                                                           \
+    PAIR("failed-request-passed-on", FailedPassedOn)                                                                   \
     PAIR("floating-save", FloatingSave)                                                                                \
     PAIR("interface-context", InterfaceContext)                                                                        \
     PAIR("interface-reference", InterfaceReference)                                                                    \

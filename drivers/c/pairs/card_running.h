@@ -214,6 +214,9 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
         if (Is(RoutineDevice)) {
             return PassDownSeen(Card, Irp);
         }
+        if (IsWrong(FailedPassedOn)) {
+            Irp->IoStatus.Status = STATUS_UNSUCCESSFUL;
+        }
         if (IsWrong(MinorAnswered)) {
             return Complete(Irp, STATUS_NOT_SUPPORTED, 0);
         }
@@ -242,6 +245,9 @@ static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
     }
     if (IsWrong(PowerNotPassed) && Stack->MinorFunction == IRP_MN_SET_POWER) {
         return Complete(Irp, STATUS_SUCCESS, 0);
+    }
+    if (IsWrong(FailedPassedOn)) {
+        Irp->IoStatus.Status = STATUS_UNSUCCESSFUL;
     }
     IoSkipCurrentIrpStackLocation(Irp);
     return PoCallDriver(Card->Lower, Irp);
@@ -345,7 +351,7 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     PCARD Card = Device->DeviceExtension;
     UCHAR Byte;
 
-    if (Is(SetPowerFailed) || Is(RequestedPowerIrp) || Is(PowerNotPassed)) {
+    if (Is(SetPowerFailed) || Is(RequestedPowerIrp) || Is(PowerNotPassed) || Is(FailedPassedOn)) {
         SetPower(Card);
     }
     if (Is(InterfaceLeak) || Is(InterfaceContext) || Is(InterfaceReference)) {

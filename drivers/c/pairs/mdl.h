@@ -21,6 +21,33 @@ static PVOID MapSystem(PMDL Mdl)
                                         NormalPagePriority | 0x40000000 /* MdlMappingNoExecute */);
 }
 
+NTKERNELAPI NTSTATUS NTAPI MmProtectMdlSystemAddress(PMDL Mdl, ULONG NewProtect);
+
+static VOID ExecutableMapping(BOOLEAN Wrong)
+{
+    PVOID Block;
+    PMDL Mdl = LockedPaged(&Block);
+    ULONG NoExecute = Wrong ? 0 : 0x40000000 /* MdlMappingNoExecute */;
+
+    MmUnmapLockedPages(MmMapLockedPagesSpecifyCache(Mdl, KernelMode, MmCached, NULL, FALSE, NormalPagePriority | NoExecute), Mdl);
+    MmUnlockPages(Mdl);
+    IoFreeMdl(Mdl);
+    Free(Block);
+}
+
+static VOID ExecutableProtection(BOOLEAN Wrong)
+{
+    PVOID Block, Mapped;
+    PMDL Mdl = LockedPaged(&Block);
+
+    Mapped = MapSystem(Mdl);
+    MmProtectMdlSystemAddress(Mdl, Wrong ? PAGE_EXECUTE_READ : PAGE_READONLY);
+    MmUnmapLockedPages(Mapped, Mdl);
+    MmUnlockPages(Mdl);
+    IoFreeMdl(Mdl);
+    Free(Block);
+}
+
 static VOID FreedWhileLocked(BOOLEAN Wrong)
 {
     PVOID Block;
@@ -201,6 +228,8 @@ static VOID NoMoreSystemPtes(BOOLEAN Wrong)
 }
 
 #define MDL_PAIRS                                                                                                      \
+    PAIR("executable-mapping", ExecutableMapping)                                                                      \
+    PAIR("executable-protection", ExecutableProtection)                                                                \
     PAIR("freed-while-locked", FreedWhileLocked)                                                                       \
     PAIR("locked-pages-leak", LockedPagesLeak)                                                                         \
     PAIR("mdl-built-twice", MdlBuiltTwice)                                                                             \

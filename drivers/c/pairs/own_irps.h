@@ -87,6 +87,66 @@ static PIRP NewIrp(ULONG Code)
     return Prepared(IoAllocateIrp(TheDevice->StackSize, FALSE), Code);
 }
 
+#ifndef MDL_PAGE_CONTENTS_INVARIANT /* mingw's headers lack it */
+#define MDL_PAGE_CONTENTS_INVARIANT 0x4000
+#endif
+
+static BOOLEAN Scribbles;
+
+/* What the driver's device does with a write. */
+static NTSTATUS AnswerWrite(PIRP Irp)
+{
+    PMDL Mdl = Irp->MdlAddress;
+    ULONG Written = Mdl != NULL ? MmGetMdlByteCount(Mdl) : 0;
+
+    if (Scribbles) {
+        *(volatile UCHAR *)Mdl->MappedSystemVa ^= 1;
+    }
+    return Complete(Irp, STATUS_SUCCESS, Written);
+}
+
+static VOID InvariantBufferChanged(BOOLEAN Wrong)
+{
+    PVOID Block = Nonpaged(64);
+    PMDL Mdl = IoAllocateMdl(Block, 64, FALSE, FALSE, NULL);
+    PIRP Irp = NewIrp(ANSWER);
+
+    MmBuildMdlForNonPagedPool(Mdl);
+    Mdl->MdlFlags |= MDL_PAGE_CONTENTS_INVARIANT;
+    Irp->MdlAddress = Mdl;
+    IoGetNextIrpStackLocation(Irp)->MajorFunction = IRP_MJ_WRITE;
+    Scribbles = Wrong;
+    IoCallDriver(TheDevice, Irp);
+    Scribbles = FALSE;
+    IoFreeIrp(Irp);
+    IoFreeMdl(Mdl);
+    Free(Block);
+}
+
+static VOID KernelRequestWithUserBuffer(BOOLEAN Wrong)
+{
+    PVOID Block = Nonpaged(64);
+    PIRP Irp = NewIrp(ANSWER);
+
+    Irp->UserBuffer = Wrong ? (PVOID)0x7FF00000 : Block;
+    IoCallDriver(TheDevice, Irp);
+    IoFreeIrp(Irp);
+    Free(Block);
+}
+
+static VOID RequestEventAlreadySet(BOOLEAN Wrong)
+{
+    IO_STATUS_BLOCK Status;
+    KEVENT Done;
+    PIRP Irp;
+
+    KeInitializeEvent(&Done, NotificationEvent, Wrong);
+    Irp = IoBuildDeviceIoControlRequest(KEEP, TheDevice, NULL, 0, NULL, 0, TRUE, &Done, &Status);
+    IoCallDriver(TheDevice, Irp);
+    Complete(Kept, STATUS_SUCCESS, 0);
+    WaitFor(&Done);
+}
+
 static VOID AllocatedIrpCompleted(BOOLEAN Wrong)
 {
     PIRP Irp = NewIrp(ANSWER);
@@ -414,6 +474,7 @@ static VOID NotAPowerIrp(BOOLEAN Wrong)
     PAIR("cancel-lock-held", CancelLockHeld)                                                                           \
     PAIR("cancellation-missed", CancellationMissed)                                                                    \
     PAIR("completion-routine-skipped", CompletionRoutineSkipped)                                                       \
+    PAIR("invariant-buffer-changed", InvariantBufferChanged)                                                           \
     PAIR("irp-bad-buffer", IrpBadBuffer)                                                                               \
     PAIR("irp-damaged", IrpDamaged)                                                                                    \
     PAIR("irp-free", IrpFree)                                                                                          \
@@ -429,9 +490,11 @@ static VOID NotAPowerIrp(BOOLEAN Wrong)
     PAIR("irp-status-not-set", IrpStatusNotSet)                                                                        \
     PAIR("irp-to-no-device", IrpToNoDevice)                                                                            \
     PAIR("irp-too-small", IrpTooSmall)                                                                                 \
+    PAIR("kernel-request-with-user-buffer", KernelRequestWithUserBuffer)                                               \
     PAIR("no-stack-location", NoStackLocation)                                                                         \
     PAIR("not-a-power-irp", NotAPowerIrp)                                                                              \
     PAIR("not-an-irp", NotAnIrp)                                                                                       \
+    PAIR("request-event-already-set", RequestEventAlreadySet)                                                          \
     PAIR("start-io-recursion", StartIoRecursion)
 
 #endif

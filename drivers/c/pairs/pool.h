@@ -95,6 +95,11 @@ static VOID PoolTag(BOOLEAN Wrong)
     ExFreePool(Block);
 }
 
+static VOID ExecutablePool(BOOLEAN Wrong)
+{
+    Free(ExAllocatePoolWithTag(Wrong ? NonPagedPool : NonPagedPoolNx, 64, TAG));
+}
+
 static VOID PoolLeak(BOOLEAN Wrong)
 {
     PVOID Block = Nonpaged(64);
@@ -255,6 +260,7 @@ static VOID ObjectInPageableMemory(BOOLEAN Wrong)
 #define POOL_PAIRS                                                                                                     \
     PAIR("bad-free", BadFree)                                                                                          \
     PAIR("double-free", DoubleFree)                                                                                    \
+    PAIR("executable-pool", ExecutablePool)                                                                            \
     PAIR("freed-while-in-use", FreedWhileInUse)                                                                        \
     PAIR("list-corrupt", ListCorrupt)                                                                                  \
     PAIR("lookaside-initialized-twice", LookasideInitializedTwice)                                                     \

@@ -17,7 +17,7 @@ use crate::cx::Cx;
 use crate::event::Role;
 use crate::ke::callout::call_routine;
 use crate::ldr;
-use crate::mm::{pool, pool_exports, shadow, special_pool};
+use crate::mm::{code_integrity, pool, pool_exports, shadow, special_pool};
 use crate::verdict::Verdict;
 
 /// The members that both forms of list begin with.
@@ -165,6 +165,9 @@ fn initialize(cx: &mut Cx<'_>, list: List, wish: &Wish) -> Flow<()> {
         return Err(cx.stop(Verdict::error("lookaside-pageable", message)));
     }
     slist::initialize(cx, list.cast::<SLIST_HEADER>())?;
+    if pool_exports::kind(wish.pool_type) == pool::Kind::NonPagedExecute {
+        code_integrity::executable_pool(cx, wish.name, wish.pool_type, wish.tag)?;
+    }
     // A block must be able to hold the link while it is kept.
     let size = u32::try_from(wish.bytes.max(16)).unwrap_or(u32::MAX);
     let owner = pool::caller(cx).0;

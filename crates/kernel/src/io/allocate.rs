@@ -226,7 +226,10 @@ pub(crate) fn free(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
 
 /// Frees without asking.
 pub(crate) fn discard(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Flow<()> {
-    cx.with(|k| k.io.frames.forget(irp.address));
+    cx.with(|k| {
+        k.io.frames.forget(irp.address);
+        k.io.invariant.forget(irp.address);
+    });
     cx.detail(Kind::IrpFreed, || Event::IrpFreed { irp: irp.address });
     if cx.with(|k| k.io.irps.retire(irp.address)) { pool::free(cx, irp) } else { Ok(()) }
 }

@@ -15,7 +15,7 @@ use super::found::{self, Place};
 use super::irp::Origin;
 use super::violation::request_name;
 use super::violation::{device_name, io_manager};
-use super::{asked, completion_owner, irp, pending, routine};
+use super::{asked, completion_owner, invariant, irp, own_request, pending, routine};
 use crate::cx::Cx;
 use crate::event::{Event, Kind};
 use crate::pnp::node;
@@ -39,6 +39,7 @@ pub(crate) fn call_driver(
     if major > IRP_MJ_MAXIMUM_FUNCTION {
         return Err(no_such_function(cx, device, irp, major));
     }
+    invariant::sent(cx, irp, major)?;
     match major {
         IRP_MJ_SYSTEM_CONTROL => cx.with(|k| wmi::passes(k, irp.address, device.address)),
         IRP_MJ_PNP => cx.with(|k| node::reached(k, device)),
@@ -64,11 +65,12 @@ pub(crate) fn call_driver(
         above
     };
     if cx.engine().depth() > 0 {
-        check_request(cx, irp, request)?;
+        check_request(cx, device, irp, request)?;
         if major == IRP_MJ_CREATE {
             check_location(cx, device, irp, number)?;
         }
     }
+    let event_is_set = own_request::event_is_set(cx, irp)?;
     let frame = cx.with(|k| {
         let frame = k.io.frames.enter(irp.address, device.address, number, request, was_marked, sent);
         k.io.frames.set_above(above);
@@ -91,13 +93,21 @@ pub(crate) fn call_driver(
         found::tell_location(cx, irp, number, Place::Returned);
     }
     pending::returned(cx, frame, dispatch, status)?;
+    if event_is_set && status == NtStatus::PENDING {
+        own_request::was_set_before(cx, device, irp, request)?;
+    }
     Ok(status)
 }
 
 const INVOKE: u8 = SL_INVOKE_ON_SUCCESS | SL_INVOKE_ON_ERROR | SL_INVOKE_ON_CANCEL;
 
 /// What a driver sends comes at a level for its kind, and a request for Plug and Play, power or WMI that it has made begins as not supported.
-fn check_request(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, (major, minor): (u8, u8)) -> Flow<()> {
+fn check_request(
+    cx: &mut Cx<'_>,
+    device: DriverPtr<DEVICE_OBJECT>,
+    irp: DriverPtr<IRP>,
+    (major, minor): (u8, u8),
+) -> Flow<()> {
     let irql = cx.engine().level();
     let is_for_any_level = matches!(
         major,
@@ -111,20 +121,21 @@ fn check_request(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, (major, minor): (u8, u8))
         let verdict = io_manager("irp-sent-too-high", 0x23A, message, DriverPtr::NULL, irp);
         cx.verify(verdict.as_verifier())?;
     }
-    let code = match major {
-        IRP_MJ_PNP => 0x20E,
-        IRP_MJ_POWER => 0x20F,
-        IRP_MJ_SYSTEM_CONTROL => 0x210,
-        _ => return Ok(()),
-    };
     let is_new = cx.with(|k| {
         let record = k.io.irps.live.get(irp.address);
         record.is_some_and(|record| record.origin != Origin::System)
             && k.io.frames.sender(irp.address).is_none()
     });
     if !is_new {
-        return Ok(());
+        return own_request::passes_on(cx, device, irp, (major, minor));
     }
+    own_request::has_user_buffer(cx, device, irp, (major, minor))?;
+    let code = match major {
+        IRP_MJ_PNP => 0x20E,
+        IRP_MJ_POWER => 0x20F,
+        IRP_MJ_SYSTEM_CONTROL => 0x210,
+        _ => return Ok(()),
+    };
     let status = cx.read((irp + IRP::IoStatus) + IO_STATUS_BLOCK::Status)?;
     if status == NtStatus::NOT_SUPPORTED {
         return Ok(());

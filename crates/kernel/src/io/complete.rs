@@ -14,7 +14,7 @@ use super::call::low_half;
 use super::found::{self, Place};
 use super::system_request::Answer;
 use super::violation::io_manager;
-use super::{asked, fast_path, finish, irp, pending, routine, violation};
+use super::{asked, fast_path, finish, invariant, irp, pending, routine, violation};
 use crate::cx::Cx;
 use crate::event::{Kind, Role};
 use crate::ke::spinlock;
@@ -37,6 +37,7 @@ pub(crate) fn complete(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, _priority_boost: u8
         return fast_path::complete(cx, &ending);
     }
     let Ending { mut number, count, status, information } = check(cx, irp)?;
+    invariant::completed(cx, irp)?;
     let moment = witness::moment(cx);
     cx.with(|k| k.io.irps.live.change(irp.address, |record| record.completed = moment.into()));
     if cx.count_event(Kind::IrpCompleted) {
@@ -44,6 +45,7 @@ pub(crate) fn complete(cx: &mut Cx<'_>, irp: DriverPtr<IRP>, _priority_boost: u8
     }
     while number <= count {
         if leave_location(cx, irp, number, count)? == Way::Stopped {
+            cx.with(|k| k.io.invariant.kept(irp.address));
             return Ok(());
         }
         number = cx.read(irp + IRP::CurrentLocation)?;

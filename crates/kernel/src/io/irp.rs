@@ -57,6 +57,8 @@ pub(crate) struct Record {
     pub(crate) completed: Noted,
     /// When it was cancelled first, in the machine's nanoseconds; 0 if it never was.
     pub(crate) cancelled: u64,
+    /// A driver has passed it on failed, and was blamed.
+    pub(crate) failed: bool,
     /// The number of the event with which it was first sent, where a reader wanted it.
     pub(crate) sent: Noted,
     /// The request of an application that it is for, likewise.
@@ -80,6 +82,7 @@ impl Record {
             queued,
             completed,
             cancelled: 0,
+            failed: false,
             sent,
             request,
         }

@@ -37,6 +37,7 @@ pub mod information;
 pub mod integrity;
 pub mod interface;
 pub(crate) mod interrupt;
+pub(crate) mod invariant;
 pub(crate) mod irp;
 pub(crate) mod library;
 pub(crate) mod links;
@@ -48,6 +49,7 @@ pub mod offered;
 mod operation;
 pub(crate) mod overlapped;
 pub mod owed;
+mod own_request;
 mod packet;
 mod parameters;
 pub(crate) mod pending;
@@ -92,6 +94,8 @@ pub struct State {
     /// Which request of an application each thread is in, where a reader wants these events.
     pub(crate) asked: asked::Asked,
     pub(crate) frames: pending::Frames,
+    /// Buffers that must not change while their requests are under way.
+    pub(crate) invariant: invariant::State,
     /// The numbers of the last request's objects: see `fast_path`.
     pub(crate) near: [u32; 2],
     pub(crate) cancel: cancel::State,

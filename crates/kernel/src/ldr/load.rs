@@ -14,6 +14,7 @@ use super::imports::{self, Bound};
 use super::{Loaded, State, guard, modules, pseudo, stem};
 use crate::cx::{Cx, Kernel};
 use crate::event::Event;
+use crate::mm::code_integrity;
 use crate::mm::map::{PAGE_BYTES, Page};
 use crate::ps;
 
@@ -82,6 +83,7 @@ pub fn load(cx: &mut Cx<'_>, module: Module) -> Flow<Result<LoadedImage, LoadErr
     pseudo::boot(cx)?;
     match place(cx, &module) {
         Ok((base, mut bytes)) => {
+            code_integrity::image(cx, &module.name, &module.image)?;
             if cx.with(|k| guard::is_on(k)) {
                 guard::point(&module.image, &mut bytes);
             }

@@ -13,7 +13,7 @@ use engine::{Fill, Flow, Protection};
 use super::map::{self, Page};
 use super::physical::Limits;
 use super::space::Zone;
-use super::{memory, pool};
+use super::{code_integrity, memory, pool};
 use crate::cx::Cx;
 use crate::ldr;
 use crate::verdict::Verdict;
@@ -180,6 +180,7 @@ pub(crate) fn allocate_node(
         cx.report(Verdict::warning("contiguous-protection", message));
         return Ok(0);
     }
+    code_integrity::protection(cx, name, protection)?;
     let address = take_for_caller(cx, name, bytes, Limits { lowest, highest, boundary }, false)?;
     if access == abi::PAGE_EXECUTE_READWRITE && address != 0 {
         let protection = Protection { read: true, write: true, execute: true };

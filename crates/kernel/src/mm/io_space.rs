@@ -17,7 +17,7 @@ use engine::{Flow, Leave, Protection};
 
 use super::map::{self, Page};
 use super::space::{GRANULARITY, Zone};
-use super::{physical, pool};
+use super::{code_integrity, physical, pool};
 use crate::cx::{Cx, Kernel};
 use crate::ldr;
 use crate::pnp;
@@ -135,6 +135,7 @@ pub(crate) fn map_ex(cx: &mut Cx<'_>, address: u64, bytes: u64, protect: u32) ->
         cx.report(Verdict::warning("io-space-protection", message));
         return Ok(0);
     };
+    code_integrity::protection(cx, "MmMapIoSpaceEx", protect)?;
     let combined = protect & PAGE_WRITECOMBINE != 0;
     map_for(cx, "MmMapIoSpaceEx", address, Mapping { bytes, read_only, combined, ..Mapping::default() })
 }

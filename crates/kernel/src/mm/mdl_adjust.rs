@@ -11,8 +11,8 @@ use abi::{
 use engine::windows::PAGE;
 use engine::{Flow, Protection};
 
-use super::map;
 use super::mdl::{self, Held};
+use super::{code_integrity, map};
 use crate::cx::Cx;
 use crate::event::{Event, Kind};
 use crate::verdict::Verdict;
@@ -72,6 +72,7 @@ pub(crate) fn advance(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, bytes: u32) -> Flow<
 /// A verdict if the MDL cannot be read.
 pub(crate) fn protect(cx: &mut Cx<'_>, mdl: DriverPtr<MDL>, protection: u32) -> Flow<NtStatus> {
     let Some(allowed) = allowed(protection) else { return Ok(NtStatus::INVALID_PAGE_PROTECTION) };
+    code_integrity::protection(cx, "MmProtectMdlSystemAddress", protection)?;
     let flags = mdl::flags(cx, mdl)?;
     let system = cx.with(|k| {
         let held = k.mm.mdl.held.get(&mdl.address)?;

@@ -13,7 +13,7 @@ use engine::{Flow, Protection};
 
 use super::map::{self, Page};
 use super::space::Zone;
-use super::{io_space, mdl, physical, pool, reserved, shadow, user};
+use super::{code_integrity, io_space, mdl, physical, pool, reserved, shadow, user};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::ex;
@@ -57,6 +57,9 @@ pub(crate) fn map_locked_pages_specify_cache(
 ) -> Flow<u64> {
     let name = "MmMapLockedPagesSpecifyCache";
     judge(cx, name, mdl, mode)?;
+    if mode == 0 {
+        code_integrity::mapping(cx, mdl.address, priority)?;
+    }
     let refused = cx.choose("fault.map", 2) == 1;
     let protection =
         if priority & MdlMappingNoWrite != 0 { Protection::READ } else { Protection::READ_WRITE };

@@ -3,6 +3,7 @@
 pub(crate) mod accessed;
 pub(crate) mod accesses;
 pub(crate) mod bus_master;
+pub(crate) mod code_integrity;
 pub(crate) mod contiguous;
 pub(crate) mod copy;
 pub(crate) mod dense;

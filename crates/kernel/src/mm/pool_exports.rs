@@ -6,16 +6,17 @@
 
 use abi::{
     BAD_POOL_CALLER, DriverPtr, HighPoolPriority, LowPoolPriority, LowPoolPrioritySpecialPoolOverrun,
-    LowPoolPrioritySpecialPoolUnderrun, NonPagedPoolCacheAligned, NonPagedPoolMustSucceed,
-    NormalPoolPriority, NtStatus, POOL_EXTENDED_PARAMETER, POOL_FLAG_CACHE_ALIGNED, POOL_FLAG_NON_PAGED,
-    POOL_FLAG_NON_PAGED_EXECUTE, POOL_FLAG_PAGED, POOL_FLAG_RAISE_ON_FAILURE, POOL_FLAG_SPECIAL_POOL,
-    POOL_FLAG_UNINITIALIZED, POOL_FLAG_USE_QUOTA, POOL_NX_ALLOCATION, POOL_QUOTA_FAIL_INSTEAD_OF_RAISE,
-    POOL_RAISE_IF_ALLOCATION_FAILURE, POOL_ZERO_ALLOCATION, PagedPool, PoolExtendedParameterNumaNode,
-    PoolExtendedParameterPriority,
+    LowPoolPrioritySpecialPoolUnderrun, NonPagedPoolCacheAligned, NonPagedPoolExecute,
+    NonPagedPoolMustSucceed, NormalPoolPriority, NtStatus, POOL_EXTENDED_PARAMETER, POOL_FLAG_CACHE_ALIGNED,
+    POOL_FLAG_NON_PAGED, POOL_FLAG_NON_PAGED_EXECUTE, POOL_FLAG_PAGED, POOL_FLAG_RAISE_ON_FAILURE,
+    POOL_FLAG_SPECIAL_POOL, POOL_FLAG_UNINITIALIZED, POOL_FLAG_USE_QUOTA, POOL_NX_ALLOCATION,
+    POOL_QUOTA_FAIL_INSTEAD_OF_RAISE, POOL_RAISE_IF_ALLOCATION_FAILURE, POOL_ZERO_ALLOCATION, PagedPool,
+    PoolExtendedParameterNumaNode, PoolExtendedParameterPriority,
 };
 use engine::windows::PAGE;
 use engine::{Flow, Leave};
 
+use super::code_integrity;
 use super::pool::{self, Allocator, Kind, Request, tag_text};
 use super::special_pool::{Side, Special};
 use crate::cx::Cx;
@@ -294,6 +295,9 @@ fn judge_tag(cx: &mut Cx<'_>, name: &str, bits: u32, bytes: u64, tag: u32) -> Fl
 
 fn grant(cx: &mut Cx<'_>, wish: &Wish) -> Flow<DriverPtr<()>> {
     judge(cx, wish)?;
+    if wish.kind == Kind::NonPagedExecute {
+        code_integrity::executable_pool(cx, wish.name, NonPagedPoolExecute, wish.tag)?;
+    }
     let allocator = Allocator::calling(cx);
     let refused = cx.choose("fault.pool", 2) == 1;
     let Wish { kind, bytes, tag, zeroed, cache_aligned, .. } = *wish;

@@ -15,7 +15,7 @@ use abi::{
 use engine::Flow;
 use engine::windows::PAGE;
 
-use super::{pool, zeroed};
+use super::{code_integrity, pool, zeroed};
 use crate::cx::Cx;
 use crate::exports::data;
 use crate::ob::attributes::{self, Attributes};
@@ -124,6 +124,7 @@ pub(crate) fn zw_create(
     if let Err(status) = judge(cx, protection, allocation, file)? {
         return Ok(status);
     }
+    code_integrity::protection(cx, "ZwCreateSection", protection)?;
     let asked = if maximum_size.is_null() { 0 } else { cx.read(maximum_size)? };
     if asked == 0 {
         return Ok(NtStatus::INVALID_PARAMETER_4);

@@ -17,7 +17,7 @@ use engine::{Flow, Protection};
 use super::section::{Backing, Section};
 use super::space::{GRANULARITY, Zone};
 use super::view::{self, Wanted};
-use super::{physical, virtual_memory};
+use super::{code_integrity, physical, virtual_memory};
 use crate::cx::{Cx, Kernel};
 use crate::exports::data::USER_PROBE_ADDRESS;
 use crate::ke::budget;
@@ -95,6 +95,7 @@ pub(crate) fn zw_map(
     if let Err(status) = judge_numbers(cx, zero_bits, inherit, kind)? {
         return Ok(status);
     }
+    code_integrity::protection(cx, "ZwMapViewOfSection", protection)?;
     let call = Call {
         at: cx.read(base)?,
         offset: if offset.is_null() { 0 } else { cx.read(offset)? },

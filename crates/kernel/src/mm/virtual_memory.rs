@@ -17,7 +17,7 @@ use engine::{Flow, Protection};
 
 use super::space::GRANULARITY;
 use super::view_exports::process_of;
-use super::{spaces, user, view};
+use super::{code_integrity, spaces, user, view};
 use crate::cx::{Cx, Kernel};
 use crate::exports::data::USER_PROBE_ADDRESS;
 use crate::verdict::Verdict;
@@ -65,6 +65,7 @@ pub(crate) fn zw_allocate(
         Ok(protection) => protection,
         Err(status) => return Ok(status),
     };
+    code_integrity::protection(cx, "ZwAllocateVirtualMemory", protect)?;
     let key = match process_of(cx, process)? {
         Ok(key) => key,
         Err(status) => return Ok(status),

@@ -5,6 +5,7 @@ mod compiled;
 mod devices;
 mod fast_path;
 mod files;
+mod invariant;
 mod queues;
 mod rig;
 mod stacks;

@@ -12,8 +12,10 @@ use crate::io::routine::RustRoutine;
 use crate::ke::rig;
 use crate::ke::scheduler::End;
 use crate::mm::user;
+use crate::nt::Settings;
 use crate::ob;
 use crate::verdict::{Tier, Verdict};
+use crate::verifier::{Verifier, VerifierOption};
 
 pub(crate) type Device = DriverPtr<DEVICE_OBJECT>;
 pub(crate) type Driver = DriverPtr<DRIVER_OBJECT>;
@@ -65,6 +67,15 @@ pub(crate) fn story_without(
     story: impl FnOnce(&mut Cx<'_>) -> Flow<()> + 'static,
 ) -> Outcome {
     rig::Rig::default().run(|cx| tell(cx, unheard, story))
+}
+
+/// As [`story`], where Verifier watches for what this option is for.
+pub(crate) fn story_watched(
+    option: VerifierOption,
+    story: impl FnOnce(&mut Cx<'_>) -> Flow<()> + 'static,
+) -> Outcome {
+    let settings = Settings { verifier: Verifier::NONE.with(option), ..Settings::default() };
+    rig::Rig { settings, ..rig::Rig::default() }.run(|cx| tell(cx, &[], story))
 }
 
 /// As [`story`], in a machine with a PCI card, `card#0`.
