@@ -55,9 +55,11 @@ constants! {
         MDL_NETWORK_HEADER = 0x1000;
         MDL_MAPPING_CAN_FAIL = 0x2000;
         MDL_ALLOCATED_MUST_SUCCEED = 0x4000;
-        /// The same bit, since Windows 8.
-        MDL_PAGE_CONTENTS_INVARIANT = 0x4000;
         MDL_INTERNAL = 0x8000;
+    }
+    u16, not_in_mingw "mingw's wdm.h has the bit's older name only" {
+        /// The bit of `MDL_ALLOCATED_MUST_SUCCEED`, since Windows 8.
+        MDL_PAGE_CONTENTS_INVARIANT = 0x4000;
     }
     u32 {
         // How memory is cached.

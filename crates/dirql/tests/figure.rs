@@ -116,7 +116,9 @@ fn count_of_events(bench: impl Fn() -> Bench, script: &str) -> usize {
 /// The cells of a row: what stands in each, and how many columns it takes.
 fn cells<'p>(row: &'p str, tag: &str) -> Vec<(&'p str, usize)> {
     let begin = format!("<{tag}");
-    let cells = row.split(&*begin).skip(1).map(|cell| {
+    // `<thead>` is no `<th>`.
+    let is_one = |cell: &&str| cell.starts_with(['>', ' ']);
+    let cells = row.split(&*begin).skip(1).filter(is_one).map(|cell| {
         let (attributes, text) = cell.split_once('>').unwrap();
         let span = attributes
             .trim()

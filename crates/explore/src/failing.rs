@@ -24,7 +24,7 @@ pub(crate) static ENTRY: Entry = Entry {
 
 /// The row of two calls.
 pub(crate) static TWO: Entry = Entry {
-    name: "fail-two",
+    name: "pair",
     summary: "the usual way, and the CALLth and the OTHERth call that could fail do",
     parameters: &[
         Parameter { name: "CALL", range: 1..=u64::MAX, default: None },
@@ -109,7 +109,7 @@ impl Policy {
         ENTRY.with(&[call, count])
     }
 
-    /// `fail-two:CALL,OTHER`.
+    /// `pair:CALL,OTHER`.
     #[must_use]
     pub fn failing_two(call: u64, other: u64) -> Self {
         TWO.with(&[call, other])

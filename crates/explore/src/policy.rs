@@ -1,4 +1,4 @@
-//! Policies by the names that people type: `default`, `random:SEED`, `pct:SEED[,DEPTH][,STEPS]`, `fail:CALL[,COUNT]`, `fail-two:CALL,OTHER`,
+//! Policies by the names that people type: `default`, `random:SEED`, `pct:SEED[,DEPTH][,STEPS]`, `fail:CALL[,COUNT]`, `pair:CALL,OTHER`,
 //! `scarce:SEED[,CALL][,PERCENT]`, `early`, `late`; each with `@script` behind it, too.
 //!
 //! A policy is one row: its name, what it does, the numbers it is given, and the function that makes its [`Chooser`]. Parsing, printing,

@@ -78,7 +78,7 @@ impl Follower for DpcStalls {
                 if let Some(around) = open.last_mut() {
                     around.others += whole;
                 }
-                self.found = left.was_long(whole - left.others);
+                self.found = left.was_long((whole - left.others).saturating_sub(1_000 * left.stalled));
             }
             Event::Call { export, arguments, .. } if is_stall(*export) => {
                 let inside = self.open.get_mut(&stamp.strand).and_then(|open| open.last_mut());
@@ -95,7 +95,7 @@ impl Follower for DpcStalls {
 }
 
 impl Open {
-    /// It has returned, and has taken so many nanoseconds of its own.
+    /// It has returned, and has taken so many nanoseconds of its own, besides what it stalled.
     fn was_long(&self, nanoseconds: u64) -> Option<Verdict> {
         let (rule, what, most) = match self.class {
             Class::Isr => ("long-service-routine", "service", MOST_OF_SERVICE),
@@ -106,7 +106,7 @@ impl Open {
         }
         let (routine, microseconds) = (self.routine, nanoseconds / 1_000);
         let message = format!(
-            "the {what} routine {routine:#x} took {microseconds} microseconds, by the machine's clock (one nanosecond an instruction, and what accesses to devices take): it should be over after {most}"
+            "the {what} routine {routine:#x} took {microseconds} microseconds besides what it stalled, by the machine's clock (one nanosecond an instruction, and what accesses to devices take): it should be over after {most}"
         );
         Some(Verdict::advice(rule, message))
     }

@@ -623,7 +623,7 @@ fn how(replay: &str) -> String {
                 format!(", where all calls that may fail do from the one of number {first} on")
             }
         },
-        Some(("fail-two", numbers)) => {
+        Some(("pair", numbers)) => {
             let (one, other) = numbers.split_once(',').unwrap_or((numbers, ""));
             format!(", where calls {one} and {other} of those that may fail do")
         }

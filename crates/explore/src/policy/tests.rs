@@ -125,7 +125,7 @@ fn each_policy_makes_a_chooser_that_its_numbers_alone_decide() {
 #[test]
 fn forms_limits_and_help_are_made_of_the_rows() {
     let error = "x".parse::<Policy>().unwrap_err().to_string();
-    let all = "default, random:SEED, pct:SEED[,DEPTH][,STEPS], fail:CALL[,COUNT], scarce:SEED[,CALL][,PERCENT], early, late (DEPTH 0 to 100, CALL 1 and up, COUNT 1 and up, CALL 1 and up, PERCENT 1 to 100)";
+    let all = "default, random:SEED, pct:SEED[,DEPTH][,STEPS], fail:CALL[,COUNT], pair:CALL,OTHER, scarce:SEED[,CALL][,PERCENT], early, late (DEPTH 0 to 100, CALL 1 and up, COUNT 1 and up, CALL 1 and up, OTHER 1 and up, CALL 1 and up, PERCENT 1 to 100)";
     let behind = "each with @script behind it, too";
     assert_eq!(error, format!("`x` is no policy; there are: {all}, {behind}"));
     assert_eq!(
