@@ -190,11 +190,11 @@ exhibits! {
     config: value_enables_header 1, slots_of_any_number 1, type_not_checked 1;
     device: raw_address_mapped 2, divides_by_register 10, port_by_log_config 1, cleared_by_ones 2, far_register 1;
     dma: low_buffer_left 1, common_buffer_left 1, adapter_left 1, copy_not_flushed 1, adapter_of_no_device 1;
-    interrupt: own_not_claimed 2, ones_taken_for_bits 2, limit_hides_loss 1, lock_of_passive_routine 1, message_after_disconnect 50;
+    interrupt: own_not_claimed 2, ones_taken_for_bits 2, limit_hides_loss 1, lock_of_passive_routine 1, message_after_disconnect 50, message_counts 1;
     irp: unknown_code_not_completed 2, status_left_pending 2, pair_of_requests 2, other_end 1;
     lock: returns_with_lock 2, mutexes_in_two_orders 2, broadcast_under_lock 2;
-    memory: allocation_not_checked 2, process_reference_kept 2, last_opened_remembered 20, owner_kept_after_close 20, image_freed_while_written 10, local_too_short 1;
-    pnp: remove_not_passed_down 1, capabilities_not_awaited 1, link_left 1, wmi_swallowed 1, surprise_leaves_requests 5, left_in_table 1, unit_looked_up 20, wmi_item_beyond 1, board_by_crate 1, board_not_referenced 1, child_by_extension 1, child_comes_again 5, child_id_of_label 1, children_go_with_crate 1, ejected_child_listed 1, empty_slots_counted 1, gone_child_kept 1, new_child_twice 1, notification_taken_back_twice 1, one_id_for_all 1;
+    memory: both_logs_missing 1, allocation_not_checked 2, process_reference_kept 2, last_opened_remembered 20, owner_kept_after_close 20, image_freed_while_written 10, local_too_short 1;
+    pnp: remove_not_passed_down 1, capabilities_not_awaited 1, link_left 1, wmi_swallowed 1, surprise_leaves_requests 5, left_in_table 1, gone_as_it_starts 1, unit_looked_up 20, wmi_item_beyond 1, board_by_crate 1, board_not_referenced 1, child_by_extension 1, child_comes_again 5, child_id_of_label 1, children_go_with_crate 1, ejected_child_listed 1, empty_slots_counted 1, gone_child_kept 1, new_child_twice 1, notification_taken_back_twice 1, one_id_for_all 1;
     power: state_refused 1, touched_in_d3 30, waits_in_completion 1, busy_ended_twice 1, request_deleted_twice 1, request_outlives_device 1;
     rust: answer_of_uninit 1, box_freed_under_dpc 5, enum_from_input 1, forgotten_on_error 1, guard_in_scrutinee 1, guard_over_early_return 1, ring_shared_with_isr 2, shared_with_dpc 1, slice_of_claimed_length 1, waiter_outlives_cancel 1;
     stack: one_location_too_few 2, freed_and_continued 2, next_location_not_set 1;
