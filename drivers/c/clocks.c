@@ -171,9 +171,10 @@ static VOID NTAPI Stalls(PKDPC Dpc, PVOID Context, PVOID First, PVOID Second)
     }
 }
 
-static VOID StallInDpc(ULONG_PTR Times)
+/* Has a DPC do something so many times. */
+static VOID DoInDpc(PKDEFERRED_ROUTINE Routine, ULONG_PTR Times)
 {
-    KeInitializeDpc(&BugDpc, Stalls, (PVOID)Times);
+    KeInitializeDpc(&BugDpc, Routine, (PVOID)Times);
     KeInsertQueueDpc(&BugDpc, NULL, NULL);
     KeFlushQueuedDpcs();
 }
@@ -181,7 +182,7 @@ static VOID StallInDpc(ULONG_PTR Times)
 /* A DPC that stalls for 100 microseconds in all: no bug. */
 static VOID StallsInTime(VOID)
 {
-    StallInDpc(4);
+    DoInDpc(Stalls, 4);
 }
 
 /* Does so many rounds of sums, and calls nothing. */
@@ -197,27 +198,20 @@ static VOID NTAPI Computes(PKDPC Dpc, PVOID Context, PVOID First, PVOID Second)
     }
 }
 
-static VOID ComputeInDpc(ULONG_PTR Rounds)
-{
-    KeInitializeDpc(&BugDpc, Computes, (PVOID)Rounds);
-    KeInsertQueueDpc(&BugDpc, NULL, NULL);
-    KeFlushQueuedDpcs();
-}
-
 static VOID ComputesLong(VOID)
 {
-    ComputeInDpc(60000);
+    DoInDpc(Computes, 60000);
 }
 
 static VOID ComputesInTime(VOID)
 {
-    ComputeInDpc(5000);
+    DoInDpc(Computes, 5000);
 }
 
 /* And one that stalls for 150. */
 static VOID StallsTooOften(VOID)
 {
-    StallInDpc(6);
+    DoInDpc(Stalls, 6);
 }
 
 /* Calls nothing, for ever. */

@@ -2,7 +2,8 @@
 //! bug: what a driver does wrong stands in its own file, between `#[cfg(FIXED)]` and `#[cfg(not(FIXED))]`.
 //!
 //! Names, layouts and values are those of `wdm.h`; what its macros and inline functions do has a name of Rust's.
-#![allow(dead_code, non_snake_case, non_camel_case_types, clippy::upper_case_acronyms)]
+#![allow(dead_code, reason = "each exhibit uses some of what is declared here")]
+#![allow(non_snake_case, non_camel_case_types, clippy::upper_case_acronyms, reason = "the names are those of `wdm.h`")]
 
 use core::ffi::c_void;
 use core::ops::{Deref, DerefMut};

@@ -56,7 +56,7 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     }
     let files = outputs(&arguments)?;
     arguments.keep.as_deref().map(kept::check).transpose()?;
-    arguments.corpus.as_deref().map(corpus::read).transpose()?;
+    let kept = arguments.corpus.as_deref().map(corpus::read).transpose()?.unwrap_or_default();
     let interrupts = Interrupts::note().context("signals cannot be noted")?;
     let stop = interrupts.came();
     let progress = Progress::new(!arguments.quiet);
@@ -108,7 +108,6 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     }
     let values = with_values(&campaign, &survey)?;
     let has_little_memory = campaign.more.contains(&setting::low_memory());
-    let kept = arguments.corpus.as_deref().map(corpus::read).transpose()?.unwrap_or_default();
     let surveys = Surveys { own: survey, neighbours, busy, values, has_little_memory, kept };
     let exercises = exercises(&arguments, &surveys)?;
     let (state, done) = match &arguments.state {

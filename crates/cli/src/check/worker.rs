@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
 use dirql::check::{self, Campaign, Cause, Decided, Exercise, Extent, Stories, Survey, Totals};
-use dirql::explore::Bounds;
 use dirql::files::DriverFile;
 use dirql::{Bench, Boots, Error, Jail, Play, Report, ScriptText};
 use serde::{Deserialize, Serialize};
@@ -15,9 +14,6 @@ use crate::arguments::Check;
 use crate::isolate::{self, Done};
 use crate::outputs::Outputs;
 use crate::remote_runner::joined;
-
-/// How many preemptions a schedule of a search has at most.
-const PREEMPTIONS: usize = 2;
 
 /// What a process is to do.
 #[derive(Serialize, Deserialize)]
@@ -260,15 +256,7 @@ impl Work<'_> {
 
 fn search(boots: &mut Boots, exercise: &Exercise, hung: u32) -> Result<()> {
     let Some(play) = play(exercise)? else { bail!("there is nothing to search") };
-    let bounds = Bounds {
-        preemptions: PREEMPTIONS,
-        schedules: exercise.effort.schedules,
-        faults: false,
-        shared: true,
-        cuts: true,
-        instructions: false,
-        policy: None,
-    };
+    let bounds = check::search_bounds(exercise.effort.schedules);
     // What the usual run shows, which is a search's first, the exercise itself has found.
     let mut usual: Option<Vec<String>> = None;
     let is_more = |report: &Report| {

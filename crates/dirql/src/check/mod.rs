@@ -33,7 +33,7 @@ pub use exercise::{
 };
 pub use groups::{Place, groups, places};
 pub use inputs::{Inputs, inputs};
-pub use shrink::{Decided, Shown, commands, play, shrink};
+pub use shrink::{Decided, Shown, commands, play, search_bounds, shrink};
 pub use signals::{Outside, Signals};
 pub use stories::stories;
 pub use survey::{Ended, Extent, HARDWARE, Operation, Survey, survey};

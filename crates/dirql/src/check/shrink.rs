@@ -4,7 +4,6 @@
 //! single commands. A call that fails has an earlier number in a shorter script, a seed says something else there, and what a search has departed by is
 //! asked elsewhere: all are looked for anew. What is left is made simpler last: a request without bytes that do not matter ([`super::simpler`]).
 
-use engine::Chooser;
 use explore::{Bounds, Choices, Policy, Replay};
 
 use super::campaign::{NEVER_ENDS, PULLED};
@@ -22,9 +21,9 @@ const MOST_HANGS: u32 = 12;
 const SEEDS: u64 = 6;
 /// So many numbers of calls that fail are tried with a shorter script.
 const CALLS: u64 = 24;
-/// So many schedules of a shorter script are searched for what a search has found,
+/// So many schedules of a shorter script are searched for what a search has found.
 const SEARCHED: u64 = 40;
-/// with so many preemptions.
+/// How many preemptions a schedule of a search has at most.
 const PREEMPTIONS: usize = 2;
 /// So many boots more at most to make requests simpler.
 const MOST_SIMPLER: u32 = 200;
@@ -51,14 +50,6 @@ pub enum Decided {
 }
 
 impl Decided {
-    /// Decides so.
-    pub(super) fn chooser(&self) -> Box<dyn Chooser> {
-        match self {
-            Self::By(policy) => policy.chooser(),
-            Self::But(choices) => Box::new(Replay::new(choices.clone())),
-        }
-    }
-
     pub(super) fn is_usual(&self) -> bool {
         *self == Self::By(Policy::default())
     }
@@ -185,15 +176,7 @@ impl Shrinking<'_> {
             return Ok(Some(choices.clone()));
         }
         let Some(play) = play else { return Ok(None) };
-        let bounds = Bounds {
-            preemptions: PREEMPTIONS,
-            schedules: SEARCHED.min(self.left.into()),
-            faults: false,
-            shared: true,
-            cuts: true,
-            instructions: false,
-            policy: None,
-        };
+        let bounds = search_bounds(SEARCHED.min(self.left.into()));
         if bounds.schedules == 0 {
             return Ok(None);
         }
@@ -210,9 +193,23 @@ impl Shrinking<'_> {
         let act = |machine: &Machine| machine.perform(play.clone());
         let ((), report) = match decided {
             Decided::By(policy) => self.boots.boot_by(*policy, act)?,
-            Decided::But(_) => self.boots.boot(decided.chooser(), act)?,
+            Decided::But(choices) => self.boots.boot(Box::new(Replay::new(choices.clone())), act)?,
         };
         Ok(has(&report, self.key))
+    }
+}
+
+/// The bounds of a search of so many schedules, of an exercise or of what is left of one.
+#[must_use]
+pub fn search_bounds(schedules: u64) -> Bounds {
+    Bounds {
+        preemptions: PREEMPTIONS,
+        schedules,
+        faults: false,
+        shared: true,
+        cuts: true,
+        instructions: false,
+        policy: None,
     }
 }
 

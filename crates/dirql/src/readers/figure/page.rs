@@ -1,7 +1,7 @@
 //! The figure as a page: the story as a picture, and below it every event in its lane, with its fields where one asks for them. It needs no script:
 //! those who keep files of other programs often let none run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kernel::event::Kind;
 
@@ -54,10 +54,10 @@ pub(super) fn lines(picture: Vec<String>, timeline: &Timeline) -> Vec<String> {
 /// The lanes that have something in them: each one's number and title.
 fn titles(timeline: &Timeline) -> BTreeMap<&Track, (usize, String)> {
     let moments = timeline.shown.iter().filter_map(|shown| match shown {
-        Shown::Moment(moment) => Some((&moment.track, ())),
+        Shown::Moment(moment) => Some(&moment.track),
         Shown::LeftOut(_) => None,
     });
-    let tracks: BTreeMap<&Track, ()> = moments.collect();
+    let tracks: BTreeSet<&Track> = moments.collect();
     let title = |track: &Track| match track {
         Track::Thread(strand) => match timeline.threads.get(strand) {
             Some(name) => name.clone(),
@@ -68,7 +68,7 @@ fn titles(timeline: &Timeline) -> BTreeMap<&Track, (usize, String)> {
         Track::Device(name) => name.clone(),
         Track::Lines => "interrupt lines".to_owned(),
     };
-    tracks.into_keys().enumerate().map(|(at, track)| (track, (at, title(track)))).collect()
+    tracks.into_iter().enumerate().map(|(at, track)| (track, (at, title(track)))).collect()
 }
 
 /// One event; it can be pointed at by its number.
