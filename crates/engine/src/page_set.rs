@@ -112,6 +112,20 @@ impl PageSet {
         unsafe { std::slice::from_raw_parts(self.list.base as *const u32, usize_of(self.length.get())) }
     }
 
+    /// Takes out all pages but those that `keep` says.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(u32) -> bool) {
+        let all = self.length.replace(0);
+        for index in 0..all {
+            // SAFETY: it was in the list, and what is written below is never behind it.
+            let page = unsafe { self.list.at(index * 4).cast::<u32>().read() };
+            let byte = self.byte(page);
+            byte.set(byte.get() & !(1 << (page % 8)));
+            if keep(page) {
+                self.insert(page);
+            }
+        }
+    }
+
     /// Empties the set.
     pub(crate) fn clear(&mut self) {
         for page in self.as_slice() {

@@ -3,7 +3,7 @@
 //! Physical pages are numbered by frame, so that it does not matter at which address one was written; pages of the heap,
 //! of host stacks, of the page table and of a checked machine's shadow by address. Copies lie outside the machine and cost memory once they are made.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 
 use super::lines::{self, Lines};
@@ -74,6 +74,8 @@ pub(super) struct Copies {
     copies: Reserved,
     /// All physical memory, mapped once more where no driver looks.
     ram: Reserved,
+    /// Of each page, how often it was compared since it was last found to differ; a byte, which goes to 255.
+    in_vain: Reserved,
     /// Pages that have, or may have, been written since the newest snapshot.
     pub(super) written: RefCell<PageSet>,
 }
@@ -83,6 +85,7 @@ impl Copies {
         Ok(Self {
             copies: Reserved::new(count(checked) * PAGE)?,
             ram: Reserved::of_file(&memory.file, PHYSICAL)?,
+            in_vain: Reserved::new(count(checked))?,
             written: RefCell::new(PageSet::new(count(checked))?),
         })
     }
@@ -101,8 +104,19 @@ impl Copies {
         self.copies.at(u64::from(id) * PAGE)
     }
 
+    fn counter(&self, id: PageId) -> &Cell<u8> {
+        // SAFETY: inside the mapping, and only this thread looks at it.
+        unsafe { &*self.in_vain.at(u64::from(id)).cast() }
+    }
+
+    /// How often the page was compared since it was last found to differ, or its copy was made: 255 at most.
+    pub(super) fn in_vain(&self, id: PageId) -> u8 {
+        self.counter(id).get()
+    }
+
     /// Makes the copy. Also called by the signal handler.
     pub(super) fn make(&self, id: PageId) {
+        self.counter(id).set(0);
         // SAFETY: both are whole pages of mapped memory, and they do not overlap.
         unsafe { std::ptr::copy_nonoverlapping(self.live(id), self.copy(id), SIZE) };
     }
@@ -126,6 +140,8 @@ impl Copies {
         let mut ids = ids.peekable();
         while let Some(id) = ids.next() {
             let lines = self.differing(id, *ids.peek().unwrap_or(&id));
+            let counter = self.counter(id);
+            counter.set(if lines == 0 { counter.get().saturating_add(1) } else { 0 });
             each(id, lines);
         }
     }

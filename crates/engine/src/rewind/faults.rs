@@ -1,7 +1,8 @@
 //! Finding written pages by write protection: the first write to a page is a SIGSEGV, which copies the page and opens it.
 //!
-//! Pages stay open after a rewind, so that a fixed snapshot costs faults only until every page the machine writes to has
-//! been met. Each is compared at every rewind: where most of that has long been in vain, all are closed again. The host
+//! Pages stay open behind a rewind or a new snapshot, so that there are faults only until every page that the machine often writes to has
+//! been met. Each is compared every time: one of which that was in vain for long is closed again. Where the pages of a table are written one after
+//! the other, ever more are opened at once. The host
 //! allows a process 65,530 mappings, and opening single pages makes many: where that is reached, a whole neighbourhood is
 //! copied and opened at once.
 
@@ -23,12 +24,14 @@ use crate::{heap, strand};
 #[derive(Default)]
 pub(super) struct Faults {
     shared: RefCell<Option<Box<Shared>>>,
-    /// So many pages were compared in vain since all were closed.
+    /// So many pages were compared in vain since those that seldom change were closed.
     in_vain: Cell<usize>,
 }
 
 /// A page's first write costs as much as so many comparisons.
-const FIRST_WRITE: usize = 32;
+const FIRST_WRITE: u8 = 32;
+/// With so many comparisons in vain for each open page it is looked for those to be closed.
+const LOOKED_FOR: usize = 16;
 
 /// What the signal handler sees.
 pub(crate) struct Shared {
@@ -36,16 +39,28 @@ pub(crate) struct Shared {
     /// Addresses of pages that have been opened, with the host's page protection still on around them.
     opened: Reserved,
     count: Cell<u64>,
+    /// Behind what the last fault has opened.
+    behind: Cell<u64>,
+    /// How many pages that were.
+    run: Cell<u64>,
 }
 
 /// More pages than can be opened between two snapshots: by then the whole of memory is.
 const OPENED: u64 = 1 << 25;
+/// So many pages of a table are opened at once at most.
+const MOST_AHEAD: u64 = 64;
 /// What is opened at once when the host runs out of mappings.
 const NEIGHBOURHOOD: u64 = 1 << 20;
 
 impl Tracker for Faults {
     fn begin(&self, copies: &Copies) -> io::Result<()> {
-        let shared = Shared { copies, opened: Reserved::new(OPENED * 8)?, count: Cell::new(0) };
+        let shared = Shared {
+            copies,
+            opened: Reserved::new(OPENED * 8)?,
+            count: Cell::new(0),
+            behind: Cell::new(0),
+            run: Cell::new(0),
+        };
         let shared: *const Shared = &raw const **self.shared.borrow_mut().insert(Box::new(shared));
         // SAFETY: the box stays where it is until `end`, which takes the reference back first; and the tracker, with the
         // copies beside it, lives until then.
@@ -62,31 +77,18 @@ impl Tracker for Faults {
 
     fn collect(&self, _copies: &Copies) {}
 
-    fn renew(&self, copies: &Copies, _changed: usize) {
-        copies.written.borrow_mut().clear();
-        self.in_vain.set(0);
-        let shared = self.shared.borrow();
-        let shared = shared.as_ref().expect("it has begun");
-        let mut opened = shared.opened().to_vec();
-        shared.count.set(0);
-        opened.sort_unstable();
-        opened.dedup();
-        unlist(&opened);
-        for range in ranges(&opened) {
-            if address_of(id_of(range.base).unwrap_or(0)).is_some_and(|address| address == range.base) {
-                protect(range.base, range.size, MprotectFlags::READ).expect("it was so before");
-            } else if page_table::get(range.base).is_mapped() {
-                state().memory.lay(range.base, range.size);
-            }
-        }
+    fn renew(&self, copies: &Copies, changed: usize) {
+        // The copies hold what the pages do: they may stay open.
+        self.rewound(copies, changed);
     }
 
     fn rewound(&self, copies: &Copies, changed: usize) {
         let written = copies.written.borrow().as_slice().len();
         let in_vain = self.in_vain.get() + written.saturating_sub(changed);
         self.in_vain.set(in_vain);
-        if in_vain > FIRST_WRITE * written {
-            self.renew(copies, changed);
+        if in_vain > LOOKED_FOR * written {
+            self.in_vain.set(0);
+            self.close_quiet(copies);
         }
     }
 
@@ -112,6 +114,33 @@ impl Tracker for Faults {
             state().memory.lay(run.address, run.length);
         }
         *self.shared.borrow_mut() = None;
+    }
+}
+
+impl Faults {
+    /// Closes the pages that have not differed for long.
+    fn close_quiet(&self, copies: &Copies) {
+        copies.written.borrow_mut().retain(|id| copies.in_vain(id) < FIRST_WRITE);
+        let shared = self.shared.borrow();
+        let shared = shared.as_ref().expect("it has begun");
+        let mut opened = shared.opened().to_vec();
+        opened.sort_unstable();
+        opened.dedup();
+        unlist(&opened);
+        shared.count.set(0);
+        let written = copies.written.borrow();
+        let stays = |page: &u64| id_of(*page).is_some_and(|id| written.contains(id));
+        let (open, closed): (Vec<u64>, Vec<u64>) = opened.into_iter().partition(stays);
+        for page in open {
+            assert!(shared.is_open(page), "there was room for more");
+        }
+        for range in ranges(&closed) {
+            if address_of(id_of(range.base).unwrap_or(0)).is_some_and(|address| address == range.base) {
+                protect(range.base, range.size, MprotectFlags::READ).expect("it was so before");
+            } else if page_table::get(range.base).is_mapped() {
+                state().memory.lay(range.base, range.size);
+            }
+        }
     }
 }
 
@@ -180,15 +209,31 @@ impl Shared {
         if !is_the_machines(state, page) {
             return false;
         }
-        if !self.note(page) {
+        let end = page + self.ahead(state, page) * PAGE;
+        if !(page..end).step_by(usize_of(PAGE)).all(|page| self.note(page)) {
             return false;
         }
-        let open = MprotectFlags::READ | MprotectFlags::WRITE;
-        if protect(page, PAGE, open).is_ok() {
+        self.behind.set(end);
+        if protect(page, end - page, MprotectFlags::READ | MprotectFlags::WRITE).is_ok() {
             state.memory.opened_by_handler(page);
             return true;
         }
         self.open_neighbourhood(state, page)
+    }
+
+    /// How many pages from this one on are opened together: more than one where it follows those that were opened last, which are soon to be written, too.
+    fn ahead(&self, state: &State, page: u64) -> u64 {
+        let run = if page == self.behind.get() { MOST_AHEAD.min(2 * self.run.get()) } else { 1 };
+        self.run.set(run);
+        let mut tables = state.shadow.tables().chain([heap::opened(), PAGES.window()]);
+        let Some(table) = tables.find(|table| run > 1 && table.contains(page)) else { return 1 };
+        let copies = self.copies();
+        let is_closed = |page: &u64| {
+            id_of(*page)
+                .is_some_and(|id| copies.written.try_borrow().is_ok_and(|written| !written.contains(id)))
+        };
+        let others = (page + PAGE..table.end()).step_by(usize_of(PAGE)).take(usize_of(run - 1));
+        others.take_while(is_closed).fold(1, |pages, _| pages + 1)
     }
 
     /// Copies the page, unless that was done, and remembers that it is open.
