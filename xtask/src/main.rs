@@ -19,6 +19,7 @@ mod identity;
 mod install;
 mod microsoft;
 mod museum;
+mod museum_pairs;
 mod real;
 mod rules;
 mod run;

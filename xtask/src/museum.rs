@@ -5,7 +5,7 @@
 //! device itself; `Rule`, those that name the bug, each as good as another; `Needs`, what it shows by; `Compiler: clang` where `__try` is used,
 //! with `integritycheck` for drivers that ask to get to know of processes.
 //! Without `--build` each is then looked at by `dirql check`, which gets nothing but the driver and its INF. It does not judge whether a bug is one.
-//! What comes of all of it with the usual budget is `docs/museum.md`. A run that was interrupted goes on where it was.
+//! So are the rules one by one ([`museum_pairs`]). What comes of all of it with the usual budget is `docs/museum.md`. A run that was interrupted goes on where it was.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +13,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::museum_pairs::{self, Rule};
 use crate::suite::side_by_side;
 use crate::{call, drivers, install, rust_exhibit};
 
@@ -165,20 +166,16 @@ pub(crate) fn museum(root: &Path, names: &[String], budgets: &Budgets) -> Result
     call::step("dirql is built", cargo.args(["build", "--quiet", "--release", "--package", "dirql-cli"]))?;
     let seen = side_by_side(&exhibits, |_, exhibit| {
         let [bug, twin] = exhibit.images(&out);
-        let source = &exhibit.source;
-        let of_bug = Check { source, image: &bug, but: &[], until: &exhibit.rules };
-        let mut seen = Seen { bug: Look::default(), twin: Look::default() };
-        // What a part of the budget finds, all of it finds, too.
-        for part in PARTS {
-            let attempts = seen.bug.attempts;
-            seen.bug = of_bug.look(root, budgets.bugs.div_ceil(part))?;
-            seen.bug.attempts += attempts;
-            if seen.is_found(exhibit) {
-                break;
-            }
-        }
-        let of_twin = Check { source, image: &twin, but: &["advice"], until: &[] };
-        seen.twin = of_twin.look(root, budgets.twins)?;
+        let of = |image: &Path| Check {
+            image: image.to_owned(),
+            source: Some(exhibit.source.clone()),
+            answers: image.to_owned(),
+            ..Check::default()
+        };
+        let of_bug = Check { until: exhibit.rules.clone(), ..of(&bug) };
+        let of_twin = Check { but: &["advice"], ..of(&twin) };
+        let seen =
+            Seen { bug: of_bug.look_until(root, budgets.bugs)?, twin: of_twin.look(root, budgets.twins)? };
         println!("{}", seen.line(exhibit));
         Ok(seen)
     })?;
@@ -188,6 +185,7 @@ pub(crate) fn museum(root: &Path, names: &[String], budgets: &Budgets) -> Result
     println!("{}", made_again(&seen));
     if names.is_empty() && budgets.bugs == USUAL {
         let text = table(&exhibits, &seen, (found, accused), budgets.twins, &missed(root)?);
+        let text = text + &one_by_one(root, &out, &exhibits, &seen)?;
         drivers::write_if_changed(text.as_bytes(), &root.join("docs/museum.md"))?;
     }
     ensure!(found == exhibits.len() && accused == 0, "not every bug was found, or not every twin is clean");
@@ -265,6 +263,52 @@ fn table(
     text
 }
 
+/// The second part of `docs/museum.md`: the rules, how many bugs were found as each, and what is said of a driver that breaks it alone.
+fn one_by_one(root: &Path, out: &Path, exhibits: &[Exhibit], seen: &[Seen]) -> Result<String> {
+    drivers::build(root, &drivers::default_out(root))?;
+    let rules = museum_pairs::rules(root)?;
+    let pairs = museum_pairs::pairs(root, &rules)?;
+    let looks = side_by_side(&pairs, |_, pair| {
+        let check = Check {
+            image: pair.image.clone(),
+            answers: pair.answers(out, true),
+            given: pair.options(out, true)?,
+            until: vec![pair.rule.clone()],
+            ..Check::default()
+        };
+        let look = check.look_until(root, USUAL)?;
+        let found = if look.found_as(&check.until).is_some() { "found" } else { "missed" };
+        println!("{found:6} {} by a driver that breaks it alone", pair.rule);
+        Ok(look)
+    })?;
+    let bugs_as = |rule: &Rule| {
+        let all = exhibits.iter().zip(seen).filter_map(|(exhibit, seen)| seen.found(exhibit));
+        all.filter(|found| found.rule == rule.name).count()
+    };
+    let mut text = String::new();
+    let mut neither = Vec::new();
+    for rule in &rules {
+        let name = &rule.name;
+        let pair = pairs.iter().zip(&looks).find(|(pair, _)| pair.rule == *name);
+        let alone = pair.and_then(|(_, look)| Some((look, look.found_as(std::slice::from_ref(name))?)));
+        let (bugs, by) = (bugs_as(rule), alone.map(|(_, found)| found.exercise.as_str()));
+        if bugs == 0 && by.is_none() {
+            neither.push(format!("`{name}`"));
+        }
+        let by = by.unwrap_or(if pair.is_some() { "*not found*" } else { "" });
+        let attempts = alone.map_or_else(String::new, |(look, _)| look.attempts.to_string());
+        text += &format!("| `{name}` | {} | {bugs} | {by} | {attempts} |\n", rule.tiers);
+    }
+    Ok(format!(
+        "\n## The rules one by one\n\n\
+         Of {} rules of a tier above advice {} are found, each with a bug above or with a driver that breaks it alone (`drivers/c/pairs`); not so: {}.\n\n\
+         | rule | tier | bugs above found as it | by a driver that breaks it alone: by this exercise | attempts |\n| --- | --- | --- | --- | --- |\n{text}",
+        rules.len(),
+        rules.len() - neither.len(),
+        if neither.is_empty() { "none".to_owned() } else { neither.join(", ") },
+    ))
+}
+
 /// What is said to be wrong with a driver.
 struct Found {
     rule: String,
@@ -285,6 +329,13 @@ struct Look {
     not_made_again: usize,
 }
 
+impl Look {
+    /// What was found under one of these names.
+    fn found_as(&self, rules: &[String]) -> Option<&Found> {
+        self.found.iter().find(|found| rules.contains(&found.rule))
+    }
+}
+
 /// What it says of a bug and of its twin.
 struct Seen {
     bug: Look,
@@ -299,7 +350,7 @@ fn rules(found: &[Found]) -> String {
 impl Seen {
     /// The bug under one of its names.
     fn found(&self, exhibit: &Exhibit) -> Option<&Found> {
-        self.bug.found.iter().find(|found| exhibit.rules.contains(&found.rule))
+        self.bug.found_as(&exhibit.rules)
     }
 
     fn is_found(&self, exhibit: &Exhibit) -> bool {
@@ -320,36 +371,57 @@ impl Seen {
 }
 
 /// A look of `dirql check` at a driver.
-struct Check<'a> {
-    source: &'a Path,
-    image: &'a Path,
+#[derive(Default)]
+struct Check {
+    image: PathBuf,
+    /// What the driver is made of, if that is a file of its own.
+    source: Option<PathBuf>,
+    /// What its answers are kept as, each with an ending of its own.
+    answers: PathBuf,
+    /// Options besides the usual.
+    given: Vec<String>,
     /// Findings of these tiers do not count.
-    but: &'a [&'a str],
+    but: &'static [&'static str],
     /// It ends once one of these rules is found.
-    until: &'a [String],
+    until: Vec<String>,
 }
 
-impl Check<'_> {
+impl Check {
     /// The answer in that file, if neither dirql nor the driver is newer.
     fn kept(&self, dirql: &Path, file: &Path) -> Option<serde_json::Value> {
         let changed = |path: &Path| fs::metadata(path).and_then(|data| data.modified());
         let kept = changed(file).ok()?;
         let is_newer = |other: &Path| changed(other).is_ok_and(|at| at > kept);
-        if [dirql, self.source, self.image, &self.image.with_extension("inf")].into_iter().any(is_newer) {
+        let inf = self.image.with_extension("inf");
+        if [dirql, &self.image, &inf].into_iter().chain(self.source.as_deref()).any(is_newer) {
             return None;
         }
         serde_json::from_slice(&fs::read(file).ok()?).ok()
     }
 
-    /// The rules that the driver is said to break; or that there is no answer. An answer is kept beside the driver, so that what was interrupted goes on.
+    /// Looks with ever more of the budget, until one of the rules is found. What a part of the budget finds, all of it finds, too.
+    fn look_until(&self, root: &Path, budget: u32) -> Result<Look> {
+        let mut attempts = 0;
+        let mut last = Look::default();
+        for part in PARTS {
+            last = self.look(root, budget.div_ceil(part))?;
+            attempts += last.attempts;
+            if last.found_as(&self.until).is_some() {
+                break;
+            }
+        }
+        Ok(Look { attempts, ..last })
+    }
+
+    /// The rules that the driver is said to break; or that there is no answer. An answer is kept, so that what was interrupted goes on.
     fn look(&self, root: &Path, budget: u32) -> Result<Look> {
         let binary = root.join("target/release/dirql");
-        let file = self.image.with_extension(format!("{budget}.json"));
+        let file = self.answers.with_extension(format!("{budget}.json"));
         if let Some(answer) = self.kept(&binary, &file) {
             return of_answer(&answer, self.but);
         }
         let mut dirql = Command::new(&binary);
-        dirql.arg("check").arg(self.image).args([
+        dirql.arg("check").arg(&self.image).args(&self.given).args([
             "--json",
             "--workers",
             "1",

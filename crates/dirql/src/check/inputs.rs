@@ -542,6 +542,9 @@ fn command(handle: &str, request: &Transfer<'_>) -> String {
     let at = |offset: &Option<u64>| offset.map(|offset| format!(" at {offset:#x}")).unwrap_or_default();
     let _ = match request {
         Transfer::Read { length, offset } => write!(text, "read {handle} {length}{}", at(offset)),
+        Transfer::Write { data, offset: Some(u64::MAX) } => {
+            write!(text, "write {handle} {} at end", written(data))
+        }
         Transfer::Write { data, offset } => write!(text, "write {handle} {}{}", written(data), at(offset)),
         Transfer::Control { code, input, output } => {
             let input = if input.is_empty() { String::new() } else { format!(" in {}", written(input)) };

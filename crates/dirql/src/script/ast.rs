@@ -568,7 +568,7 @@ pub enum Operation {
     Write {
         /// What is written.
         data: Data,
-        /// File offset; `None`: the file position (0 on an overlapped handle).
+        /// File offset; `None`: the file position (0 on an overlapped handle); `u64::MAX`: the end, `FILE_WRITE_TO_END_OF_FILE`.
         offset: Option<u64>,
     },
     /// `ReadFileScatter`: each page comes to memory of its own.

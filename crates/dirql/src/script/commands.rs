@@ -544,10 +544,10 @@ fn request(keyword: &str, args: &mut Arguments, names: &Names) -> Outcome<Asked>
         }
         "write" if args.take("memory") => {
             own_input = Some(memory(args, names)?);
-            Operation::Write { data: Data::default(), offset: offset(args)? }
+            Operation::Write { data: Data::default(), offset: offset_or_end(args)? }
         }
         "read" => Operation::Read { length: args.length("a number of bytes")?, offset: offset(args)? },
-        "write" => Operation::Write { data: args.exact_data(names)?, offset: offset(args)? },
+        "write" => Operation::Write { data: args.exact_data(names)?, offset: offset_or_end(args)? },
         "read-scatter" => {
             Operation::Scatter { length: args.length("a number of bytes")?, offset: offset(args)? }
         }
@@ -624,6 +624,18 @@ fn class(args: &mut Arguments) -> Outcome<u32> {
 
 fn offset(args: &mut Arguments) -> Outcome<Option<u64>> {
     if args.take("at") { args.number("an offset", i64::MAX.unsigned_abs()).map(Some) } else { Ok(None) }
+}
+
+/// Where a write begins: at an offset, or `at end`, as `FILE_WRITE_TO_END_OF_FILE` (-1) says it.
+fn offset_or_end(args: &mut Arguments) -> Outcome<Option<u64>> {
+    if !args.take("at") {
+        return Ok(None);
+    }
+    if args.take("end") {
+        Ok(Some(u64::MAX))
+    } else {
+        args.number("an offset", i64::MAX.unsigned_abs()).map(Some)
+    }
 }
 
 fn asynchronous(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {

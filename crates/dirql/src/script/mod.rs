@@ -39,7 +39,7 @@
 //!           | expect                        about the command before it on the same thread
 //!           | "expect" "print" TEXT | "expect" "pending" NAME
 //! request   = "read" NAME number [ "at" number ]
-//!           | "write" NAME data [ "at" number ]
+//!           | "write" NAME data [ "at" ( number | "end" ) ]
 //!           | "ioctl" NAME code [ "in" data ] [ "out" number ]
 //! code      = number | "CTL_CODE(" type "," function "," method "," access ")"      names or numbers
 //! pnp       = "start-device" [ DEVICE ] [ "elsewhere" ] | "stop-device" | "query-stop" | "cancel-stop" | "remove-device"

@@ -70,6 +70,15 @@ fn expected_bytes_may_have_gaps_but_written_ones_may_not() {
 }
 
 #[test]
+fn a_write_begins_at_the_end_where_its_script_says_so_and_a_read_does_not() {
+    let all = commands(&format!("{OPEN}write card hex:00 at end"));
+    let Command::Request { request, .. } = &all[1].1 else { panic!("{all:?}") };
+    let ast::Operation::Write { offset, .. } = &request.operation else { panic!("{request:?}") };
+    assert_eq!(offset.map(u64::cast_signed), Some(-1), "FILE_WRITE_TO_END_OF_FILE");
+    assert!(refused(&format!("{OPEN}read card 1 at end")).contains("an offset"));
+}
+
+#[test]
 fn an_open_that_is_to_fail_gives_no_handle() {
     let message = refused("open \\\\.\\No as card\nexpect STATUS_OBJECT_NAME_NOT_FOUND\nclose card");
     assert!(message.contains("demo.txt:3:7: there is no handle `card`"), "{message}");

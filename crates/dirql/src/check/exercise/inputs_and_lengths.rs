@@ -22,8 +22,8 @@ const SIZES: [u32; 14] = [1, 2, 3, 4, 6, 7, 8, 12, 16, 24, 32, 64, 256, 4096];
 /// Lengths of buffers that hold such values, and where in them these stand.
 const VALUE_SIZES: [u32; 5] = [8, 16, 32, 64, 256];
 const VALUE_PLACES: [u32; 4] = [0, 4, 8, 12];
-/// Offsets of reads and writes: of the last, 4 GiB, the lower half alone is nothing.
-const OFFSETS: [u64; 5] = [1, 0xFFF, 0xFFFF, 0x7FFF_FFFF, 1 << 32];
+/// Offsets of reads and writes: of 4 GiB the lower half alone is nothing, and the sum of the last one and a length is below zero.
+const OFFSETS: [u64; 6] = [1, 0xFFF, 0xFFFF, 0x7FFF_FFFF, 1 << 32, 0x7FFF_FFFF_FFFF_FFF0];
 /// Words that stand beside each other, as an offset and a length do, and the sizes of the buffers that hold them.
 const PAIRED: [u32; 9] = [0, 1, 8, 16, 0x40, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFF0, 0xFFFF_FFFF];
 const PAIR_SIZES: [u32; 2] = [16, 64];
@@ -126,6 +126,7 @@ pub(super) fn sizes(survey: &Survey, operation: &Operation) -> String {
             LENGTHS.iter().for_each(|length| add(format!("write h {}", filled(*length, u32::MAX))));
             LENGTHS.iter().for_each(|length| add(format!("write h {} at 0x7fffffff0", filled(*length, 1))));
             OFFSETS.iter().for_each(|at| add(format!("write h {} at {at}", filled(16, 1))));
+            add(format!("write h {} at end", filled(16, 1)));
         }
         Some(code) => {
             add(format!("ioctl h {code:#x}"));

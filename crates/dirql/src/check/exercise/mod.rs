@@ -53,8 +53,8 @@ use system::watched;
 use time_limits::as_timers_run_out;
 pub(super) use under_way::closed_with;
 use under_way::{
-    behind_cancelled, left, of_a_closed_handle, of_children, of_one_closed_handle, of_ordinary_user,
-    within_lives,
+    behind_cancelled, left, of_a_closed_handle, of_a_page_within_lives, of_children, of_one_closed_handle,
+    of_ordinary_user, within_lives,
 };
 use values::START;
 pub use values::{WithValues, exercises_with_values, registry_options};
@@ -343,6 +343,9 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         if has_device {
             for (title, script) in within_lives(survey, operation, name) {
                 plan.add(format!("{what} {title}"), format!("{open}; {script}"), Kind::Requests);
+            }
+            for (title, script) in of_a_page_within_lives(survey, operation, name) {
+                plan.add(format!("{what} of a page {title}"), format!("{open}; {script}"), Kind::Little);
             }
         }
     }

@@ -46,6 +46,21 @@ fn a_request_of_a_quick_card_is_searched_alone_on_two_processors() {
 }
 
 #[test]
+fn a_page_is_read_while_a_card_goes_and_offsets_reach_the_end_of_numbers() {
+    let read = Operation { command: "read h 64".to_owned(), code: None, ..operation(0, false, false) };
+    let write = Operation { command: "write h zero:64".to_owned(), ..read.clone() };
+    let survey = Survey { operations: vec![read, write], ended_by: Vec::new(), ..surveyed("edu", true) };
+    let all = exercises(&survey, 100);
+    let [stopped] = titled(&all, "read of a page while the device is stopped")[..] else { panic!() };
+    assert!(stopped.script.contains("async a read h 4096; async b read h 4096; stop-device"));
+    assert!(!stopped.script.contains("must-end"), "a driver may wait for that much: {}", stopped.script);
+    let [sizes] = titled(&all, "write of all sizes")[..] else { panic!() };
+    assert!(sizes.script.contains(" at end") && sizes.script.contains(" at 9223372036854775792"));
+    let without_card = exercises(&Survey { is_hardware: false, ..survey }, 100);
+    assert!(titled(&without_card, "of a page while").is_empty());
+}
+
+#[test]
 fn a_handle_is_closed_as_its_request_ends_and_before_all_else() {
     let all = exercises(&surveyed("unit", false), 100);
     let [ends] = titled(&all, "whose handle is closed as")[..] else { panic!() };
@@ -298,10 +313,11 @@ fn values_that_a_driver_asks_for_are_there_together_and_alone_and_once_large_or_
     let large = of("Depth", "dword:00001000");
     assert_eq!(options(&format!("{start} large values"))[0], large);
     assert_eq!(options(&format!("{start} values of 0"))[0], of("Depth", "dword:00000000"));
+    assert_eq!(options(&format!("{start} values that are as large"))[0], of("Depth", "dword:ffffffff"));
     assert_eq!(options(&format!("{start} values of another type")).len(), 2);
     assert_eq!(
         titled(&made, "ioctl 0x222000 of u32:0 of all sizes").len(),
-        25,
+        26,
         "eight of them by numbers whose products wrap, and eight by records that begin with these"
     );
     let bytes = of("Depth", "hex:ff,ff,");

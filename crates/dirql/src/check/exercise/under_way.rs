@@ -1,8 +1,9 @@
 //! Requests of one kind that are under way while they are cancelled, left, or while something happens to the device.
 
 use super::super::survey::{Operation, Survey};
+use super::inputs_and_lengths::of_a_page;
 use super::steps::{ENDED, asks, asks_other, on, open, open_two, opened, owed, place, tried, words};
-use super::{AT_ONCE, MANY};
+use super::{AT_ONCE, MANY, METHOD_BUFFERED, METHOD_NEITHER};
 
 /// So many pairs of requests are made on a handle that is closed, and so many follow.
 const OF_ONE_HANDLE: usize = 6;
@@ -121,13 +122,22 @@ pub(super) fn of_children(survey: &Survey, name: &str) -> Vec<(String, String)> 
 
 /// Requests while something happens to the device.
 pub(super) fn within_lives(survey: &Survey, operation: &Operation, name: &str) -> Vec<(String, String)> {
-    let command = &operation.command;
+    let owed = |names: &str| owed(survey, (operation, operation), names);
+    of_command_within_lives(survey, &operation.command, &owed, name)
+}
+
+/// The same of a request as a script has it, and what it is `owed`: what must have come to its end by then.
+fn of_command_within_lives(
+    survey: &Survey,
+    command: &str,
+    owed: &dyn Fn(&str) -> String,
+    name: &str,
+) -> Vec<(String, String)> {
     let under_way = format!("async a {command}; async b {command}");
     // A driver may keep a thread waiting while its device does not serve.
     let asked_for = format!("t: async a {command}; u: async b {command}; wait 1ms");
     let all_ended = format!("join t; join u; {ENDED}");
     let ended = "wait 50ms; cancel h; join a; join b";
-    let owed = |names: &str| owed(survey, (operation, operation), names);
     let (both, last) = (owed("a b"), owed("c"));
     let after = format!("async c {command}; wait 50ms; {last}cancel h; join c");
     let again = format!("open \"{name}\" as i overlapped; close i");
@@ -193,6 +203,20 @@ pub(super) fn within_lives(survey: &Survey, operation: &Operation, name: &str) -
     let is_possible = |script: &str| survey.knows_power || !script.contains("power d");
     let each = each.into_iter().filter(|(_, script)| is_possible(script));
     each.map(|(title, script)| (title.to_owned(), script)).collect()
+}
+
+/// Reads, writes and requests with direct buffers, of so much that a card may take more than one transfer for it, while something happens to the device.
+pub(super) fn of_a_page_within_lives(
+    survey: &Survey,
+    operation: &Operation,
+    name: &str,
+) -> Vec<(String, String)> {
+    let is_small = operation.code.is_some_and(|code| matches!(code & 3, METHOD_BUFFERED | METHOD_NEITHER));
+    if is_small || !survey.is_hardware {
+        return Vec::new();
+    }
+    let all = of_command_within_lives(survey, &of_a_page(operation), &|_| String::new(), name).into_iter();
+    all.filter(|(title, _)| title.starts_with("while the device is")).collect()
 }
 
 /// Two requests of one code on a handle, which is closed then; and all that there is on another one: what the driver keeps of both must be gone with their handle.

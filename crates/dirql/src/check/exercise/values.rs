@@ -80,6 +80,7 @@ pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
     let usual = [
         (Data::Large, "with large values in the registry that it asks for"),
         (Data::Many(0), "with values of 0 in the registry that it asks for"),
+        (Data::Many(u32::MAX), "with values that are as large as can be in the registry that it asks for"),
         (Data::OfAnotherType, "with values of another type in the registry that it asks for"),
         (Data::Bytes, "with values of as many bytes as it has room for in the registry"),
         (Data::OpenText(REG_SZ), "with texts without an end in the registry"),
