@@ -7,7 +7,7 @@
  * Device: none
  * Compiler: clang
  * Rule: mdl-freed-locked, locked-pages-leak
- * Needs: ioctl failure
+ * Needs: ioctl, failure
  */
 #include "../include/ward_seh.h"
 #include <ddk/wdm.h>

@@ -7,7 +7,7 @@
  *
  * Device: PCI\VEN_1234&DEV_11E8
  * Rule: double-completion, not-an-irp, use-after-free, remove-lock-tag
- * Needs: ioctl schedule device
+ * Needs: ioctl, schedule, device
  */
 #include <ddk/wdm.h>
 #include "../include/ward_frame.h"

@@ -7,7 +7,7 @@
  *
  * Device: none
  * Rule: use-after-free, write-after-free, double-free, list-corrupt, list-damaged
- * Needs: ioctl schedule
+ * Needs: ioctl, schedule
  */
 #include <ddk/wdm.h>
 #include "../include/ward_frame.h"

@@ -7,7 +7,7 @@
  *
  * Device: PCI\VEN_1F33&DEV_7002
  * Rule: double-completion, use-after-free, list-corrupt, list-damaged, not-an-irp, remove-lock-tag, cancel-after-completion
- * Needs: ioctl cancel schedule device
+ * Needs: ioctl, cancel, schedule, device
  */
 #include <ddk/wdm.h>
 #include "../include/ward_frame.h"

@@ -7,7 +7,7 @@
  *
  * Device: PCI\VEN_10B5&DEV_9050
  * Rule: io-space-unmap
- * Needs: failure removal
+ * Needs: failure, removal
  */
 #include <ddk/wdm.h>
 #include "../include/ward_frame.h"

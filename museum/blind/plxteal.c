@@ -7,7 +7,7 @@
  *
  * Device: PCI\VEN_10B5&DEV_9050
  * Rule: register-update-race, register-update-lost, data-race
- * Needs: ioctl schedule device
+ * Needs: ioctl, schedule, device
  */
 #include <ddk/wdm.h>
 #include "../include/ward_frame.h"

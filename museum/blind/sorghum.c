@@ -7,7 +7,7 @@
  *
  * Device: PCI\VEN_1E57&DEV_0A21
  * Rule: use-after-free, write-after-free, freed-queued-dpc, freed-while-in-use
- * Needs: ioctl schedule
+ * Needs: ioctl, schedule
  */
 #include <ddk/wdm.h>
 #include "../include/ward_frame.h"

@@ -7,7 +7,7 @@
  *
  * Device: Root\WAGTAIL
  * Rule: use-after-free, not-an-irp, write-after-free, irp-damaged
- * Needs: ioctl cancel schedule
+ * Needs: ioctl, cancel, schedule
  */
 #include <ddk/wdm.h>
 #include "../include/ward_frame.h"

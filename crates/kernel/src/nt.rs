@@ -135,12 +135,16 @@ pub struct Nt {
     pub(crate) kernel: crate::cx::Cell,
     /// Its content lies outside the machine, so that the policy can be replaced when the machine is taken back.
     chooser: Box<RefCell<Box<dyn Chooser>>>,
-    readers: RefCell<Vec<Subscription>>,
+    readers: RefCell<Vec<Box<dyn Reader>>>,
+    /// Of each kind, the readers that want it.
+    by_kind: Box<[Cell<Readers>; Kind::ALL.len()]>,
+    /// The readers that conclude something from what they read.
+    judging: Cell<Readers>,
     wanted: Cell<Kinds>,
     /// A reader looks at the names of registers.
     named: Cell<bool>,
-    /// A reader reads accesses.
-    reads_accesses: Cell<bool>,
+    /// The readers that read accesses.
+    accessing: Cell<Readers>,
     /// Counts events, without those of calls that driver code makes by itself.
     events: Cell<u64>,
     /// How often each row of the export table was called, by its number; behind them, how often an import that is missing. Without those that
@@ -169,12 +173,15 @@ const fn bit(kind: Kind) -> Kinds {
     1 << kind as u8
 }
 
-/// A reader of events, and the kinds that it wants.
-struct Subscription {
-    wants: Kinds,
-    judges: bool,
-    reads_accesses: bool,
-    reader: Box<dyn Reader>,
+/// A bit for each reader, in the order of their subscriptions.
+type Readers = u128;
+
+/// These of all readers, in their order.
+fn each_of(readers: &mut [Box<dyn Reader>], mut which: Readers, mut each: impl FnMut(&mut dyn Reader)) {
+    while which != 0 {
+        each(&mut *readers[which.trailing_zeros() as usize]);
+        which &= which - 1;
+    }
 }
 
 fn is_wanted(reader: &dyn Reader, kind: Kind) -> bool {
@@ -218,9 +225,11 @@ impl Nt {
             kernel: RefCell::new(Kernel::new(engine, settings, hardware)),
             chooser: outside(|| Box::new(RefCell::new(chooser))),
             readers: RefCell::default(),
+            by_kind: Box::new([const { Cell::new(0) }; Kind::ALL.len()]),
+            judging: Cell::new(0),
             wanted: Cell::new(0),
             named: Cell::new(false),
-            reads_accesses: Cell::new(false),
+            accessing: Cell::new(0),
             events: Cell::new(0),
             calls: vec![Cell::new(0); exports::rows() + 1].into_boxed_slice(),
             verdict: RefCell::default(),
@@ -241,14 +250,19 @@ impl Nt {
         let processors = self.kernel.borrow().ke.processor_count();
         outside(|| {
             reader.begins(processors);
-            let wanted = Kind::ALL.iter().filter(|kind| is_wanted(&*reader, **kind));
-            let wants = wanted.fold(0, |bits, kind| bits | bit(*kind));
-            self.wanted.set(self.wanted.get() | wants);
+            let mut readers = self.readers.borrow_mut();
+            let own = u32::try_from(readers.len()).ok().and_then(|number| Readers::checked_shl(1, number));
+            let own = own.expect("there are few readers");
+            let add = |to: &Cell<Readers>, is: bool| to.set(to.get() | if is { own } else { 0 });
+            for kind in Kind::ALL.iter().filter(|kind| is_wanted(&*reader, **kind)) {
+                self.wanted.set(self.wanted.get() | bit(*kind));
+                add(&self.by_kind[*kind as usize], true);
+            }
             let reads_names = reader.wants(Kind::Device) && reader.reads_names();
             self.named.set(self.named.get() || reads_names);
-            let (judges, reads_accesses) = (reader.judges(), reader.reads_accesses());
-            self.reads_accesses.set(self.reads_accesses.get() || reads_accesses);
-            self.readers.borrow_mut().push(Subscription { wants, judges, reads_accesses, reader });
+            add(&self.accessing, reader.reads_accesses());
+            add(&self.judging, reader.judges());
+            readers.push(reader);
         });
         let details = Kind::ALL.iter().any(|kind| kind.is_detail() && self.wants(*kind));
         let calls = self.wants(Kind::Call) || self.wants(Kind::Return) || details;
@@ -257,32 +271,32 @@ impl Nt {
         kernel.ke.set_read(self.wants(Kind::Irql) || details, calls);
         wdf::set_read(&mut kernel, |kind| self.wants(kind));
         let each = self.wants(Kind::Access) || kernel.hal.platform.late_stores;
-        self.engine.report_accesses(match (each, self.reads_accesses.get()) {
+        self.engine.report_accesses(match (each, self.reads_accesses()) {
             (true, _) => Reports::Each,
             (false, true) => Reports::Noted,
             (false, false) => Reports::None,
         });
-        self.engine.keep_fresh(self.reads_accesses.get());
+        self.engine.keep_fresh(self.reads_accesses());
     }
 
     /// Whether accesses are read, as events or otherwise.
     #[inline]
     pub(crate) fn wants_accesses(&self) -> bool {
-        self.wants(Kind::Access) || self.reads_accesses.get()
+        self.wants(Kind::Access) || self.reads_accesses()
     }
 
     /// An access was made, or is about to be.
     pub(crate) fn deliver_accesses(&self, accesses: &[MemoryAccess], by_routine: bool) {
-        if self.reads_accesses.get() {
+        if self.reads_accesses() {
             self.hand_over(accesses, by_routine);
-            self.take_judgements(|subscribed| subscribed.reads_accesses);
+            self.take_judgements(self.judging.get() & self.accessing.get());
         }
     }
 
     /// Whether a reader reads accesses.
     #[inline]
     pub(crate) fn reads_accesses(&self) -> bool {
-        self.reads_accesses.get()
+        self.accessing.get() != 0
     }
 
     /// A register of a device was read or written.
@@ -290,11 +304,8 @@ impl Nt {
         self.deliver_fresh();
         let stamp = self.stamp(self.next_event());
         let mut readers = self.readers.borrow_mut();
-        outside(|| {
-            for subscribed in readers.iter_mut().filter(|subscribed| subscribed.reads_accesses) {
-                subscribed.reader.register(&stamp, made);
-            }
-        });
+        let accessing = self.accessing.get();
+        outside(|| each_of(&mut readers, accessing, |reader| reader.register(&stamp, made)));
     }
 
     /// Hands accesses to those that read them. What they conclude is carried out behind the next event: of the instruction at which the kernel was
@@ -303,11 +314,8 @@ impl Nt {
         self.deliver_fresh();
         let stamp = self.stamp(self.next_event());
         let mut readers = self.readers.borrow_mut();
-        outside(|| {
-            for subscribed in readers.iter_mut().filter(|subscribed| subscribed.reads_accesses) {
-                subscribed.reader.accessed(&stamp, accesses, by_routine);
-            }
-        });
+        let accessing = self.accessing.get();
+        outside(|| each_of(&mut readers, accessing, |reader| reader.accessed(&stamp, accesses, by_routine)));
     }
 
     /// Tells readers of accesses where memory is another's from now on.
@@ -323,9 +331,7 @@ impl Nt {
         let mut readers = self.readers.borrow_mut();
         outside(|| {
             self.engine.take_fresh(|address, bytes| {
-                for subscribed in readers.iter_mut().filter(|subscribed| subscribed.reads_accesses) {
-                    subscribed.reader.fresh(address, bytes);
-                }
+                each_of(&mut readers, self.accessing.get(), |reader| reader.fresh(address, bytes));
             });
         });
     }
@@ -355,15 +361,15 @@ impl Nt {
     #[must_use]
     pub fn save_readers(&self) -> ReaderStates {
         self.deliver_fresh();
-        ReaderStates(self.readers.borrow().iter().map(|subscribed| subscribed.reader.save()).collect())
+        ReaderStates(self.readers.borrow().iter().map(|reader| reader.save()).collect())
     }
 
     /// The machine was taken back to where `states` was saved. On the host's side.
     pub fn restore_readers(&self, states: &ReaderStates) {
         self.engine.take_fresh(|_, _| {});
-        for (subscribed, saved) in self.readers.borrow_mut().iter_mut().zip(&states.0) {
+        for (reader, saved) in self.readers.borrow_mut().iter_mut().zip(&states.0) {
             if let Some(saved) = saved {
-                subscribed.reader.restore(&**saved);
+                reader.restore(&**saved);
             }
         }
     }
@@ -503,30 +509,23 @@ impl Nt {
     /// Gives the event to the readers that want its kind.
     fn deliver(&self, stamp: &Stamp, kind: Kind, event: &Event) {
         self.deliver_fresh();
-        let wants = bit(kind);
+        let wanting = self.by_kind[kind as usize].get();
         let mut readers = self.readers.borrow_mut();
-        let judged = outside(|| {
-            let mut judged = false;
-            for subscribed in &mut *readers {
-                if subscribed.wants & wants != 0 {
-                    subscribed.reader.event(stamp, event);
-                    judged |= subscribed.judges;
-                }
-            }
-            judged
-        });
+        outside(|| each_of(&mut readers, wanting, |reader| reader.event(stamp, event)));
         drop(readers);
-        if judged && kind != Kind::Finding {
-            self.take_judgements(|subscribed| subscribed.wants & wants != 0);
+        let judging = wanting & self.judging.get();
+        if judging != 0 && kind != Kind::Finding {
+            self.take_judgements(judging);
         }
     }
 
-    /// Carries out what the readers of an event conclude from it, in the order of their subscriptions. No reader is borrowed while a
+    /// Carries out what these readers of an event conclude from it, in the order of their subscriptions. No reader is borrowed while a
     /// finding is reported, which is an event again.
-    fn take_judgements(&self, reads: impl Fn(&Subscription) -> bool) {
-        let judges = |subscribed: &&mut Subscription| subscribed.judges && reads(subscribed);
+    fn take_judgements(&self, judging: Readers) {
         self.carry_out_all(|readers| {
-            readers.iter_mut().filter(judges).filter_map(|subscribed| subscribed.reader.judgement()).collect()
+            let mut found = Vec::new();
+            each_of(readers, judging, |reader| found.extend(reader.judgement()));
+            found
         });
     }
 
@@ -536,13 +535,14 @@ impl Nt {
             return;
         }
         self.carry_out_all(|readers| {
-            let judges = readers.iter_mut().filter(|subscribed| subscribed.judges);
-            judges.flat_map(|subscribed| subscribed.reader.conclusions()).collect()
+            let mut found = Vec::new();
+            each_of(readers, self.judging.get(), |reader| found.extend(reader.conclusions()));
+            found
         });
     }
 
     /// Asks readers on the host's side, and carries out what they have concluded when none is borrowed.
-    fn carry_out_all(&self, ask: impl FnOnce(&mut Vec<Subscription>) -> Vec<Judgement>) {
+    fn carry_out_all(&self, ask: impl FnOnce(&mut [Box<dyn Reader>]) -> Vec<Judgement>) {
         let found = outside(|| ask(&mut self.readers.borrow_mut()));
         for judgement in &found {
             self.carry_out(judgement);

@@ -45,6 +45,8 @@ struct Open {
 pub(crate) struct DpcStalls {
     /// By strand, innermost last.
     open: BTreeMap<StrandId, Vec<Open>>,
+    /// The strand of the event before.
+    last: Option<StrandId>,
     found: Option<Verdict>,
 }
 
@@ -54,8 +56,10 @@ impl Follower for DpcStalls {
     }
 
     fn follow(&mut self, stamp: &Stamp, event: &Event) {
-        let others = self.open.iter_mut().filter(|(strand, _)| **strand != stamp.strand);
-        others.flat_map(|(_, open)| open).for_each(|open| open.is_disturbed = true);
+        if self.last.replace(stamp.strand) != Some(stamp.strand) {
+            let others = self.open.iter_mut().filter(|(strand, _)| **strand != stamp.strand);
+            others.flat_map(|(_, open)| open).for_each(|open| open.is_disturbed = true);
+        }
         match event {
             Event::Enter { role, routine, .. } if matters(role.class()) => {
                 let (class, routine) = (role.class(), *routine);

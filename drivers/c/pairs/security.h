@@ -12,6 +12,17 @@ NTKERNELAPI BOOLEAN NTAPI SeTokenIsAdmin(PACCESS_TOKEN Token);
 NTKERNELAPI VOID NTAPI ObDereferenceSecurityDescriptor(PSECURITY_DESCRIPTOR Descriptor, ULONG Count);
 NTKERNELAPI NTSTATUS NTAPI ObLogSecurityDescriptor(PSECURITY_DESCRIPTOR Input, PSECURITY_DESCRIPTOR *Output, ULONG Bias);
 
+#ifndef MEM_COMMIT
+#define MEM_COMMIT 0x1000
+#define MEM_RELEASE 0x8000
+#endif
+NTSYSAPI NTSTATUS NTAPI ZwAllocateVirtualMemory(HANDLE Process, PVOID *Base, ULONG_PTR ZeroBits, PSIZE_T Size, ULONG Type,
+                                                ULONG Protection);
+NTSYSAPI NTSTATUS NTAPI ZwFreeVirtualMemory(HANDLE Process, PVOID *Base, PSIZE_T Size, ULONG Type);
+NTSYSAPI NTSTATUS NTAPI ZwCreateEvent(PHANDLE Event, ACCESS_MASK Access, POBJECT_ATTRIBUTES Attributes, EVENT_TYPE Type,
+                                      BOOLEAN Signalled);
+NTSYSAPI NTSTATUS NTAPI ZwSetEvent(HANDLE Event, PLONG Before);
+
 static VOID NotAToken(BOOLEAN Wrong)
 {
     PACCESS_TOKEN Token = PsReferencePrimaryToken(IoGetCurrentProcess());
@@ -52,6 +63,26 @@ static VOID SubjectContextNotLocked(BOOLEAN Wrong)
         SeUnlockSubjectContext(&Subject);
     }
     SeReleaseSubjectContext(&Subject);
+}
+
+static VOID UserAddressInZwCall(BOOLEAN Wrong)
+{
+    SIZE_T Bytes = PAGE_SIZE;
+    PVOID Memory = NULL;
+    LONG Before;
+    OBJECT_ATTRIBUTES Attributes;
+    HANDLE Event;
+
+    if (!NT_SUCCESS(ZwAllocateVirtualMemory(ZwCurrentProcess(), &Memory, 0, &Bytes, MEM_COMMIT, PAGE_READWRITE))) {
+        return;
+    }
+    InitializeObjectAttributes(&Attributes, NULL, OBJ_KERNEL_HANDLE, NULL, NULL);
+    if (NT_SUCCESS(ZwCreateEvent(&Event, EVENT_ALL_ACCESS, &Attributes, NotificationEvent, FALSE))) {
+        ZwSetEvent(Event, Wrong ? Memory : &Before);
+        ZwClose(Event);
+    }
+    Bytes = 0;
+    ZwFreeVirtualMemory(ZwCurrentProcess(), &Memory, &Bytes, MEM_RELEASE);
 }
 
 static VOID SecurityDescriptorReference(BOOLEAN Wrong)
@@ -96,6 +127,7 @@ static VOID ImpersonatingWorkerThread(BOOLEAN Wrong)
     PAIR("security-descriptor-reference", SecurityDescriptorReference)                                                 \
     PAIR("subject-context-leak", SubjectContextLeak)                                                                   \
     PAIR("subject-context-not-locked", SubjectContextNotLocked)                                                        \
-    PAIR("token-leak", TokenLeak)
+    PAIR("token-leak", TokenLeak)                                                                                      \
+    PAIR("user-address-in-zw-call", UserAddressInZwCall)
 
 #endif

@@ -46,7 +46,7 @@ impl FromArgument for NtStatus {
 ///
 /// # Errors
 /// A verdict if the driver's stack ends before it.
-fn argument<T: FromArgument>(cx: &mut Cx<'_>, args: &Args, index: usize) -> Flow<T> {
+pub(crate) fn argument<T: FromArgument>(cx: &mut Cx<'_>, args: &Args, index: usize) -> Flow<T> {
     let slot = match args.registers.get(index) {
         Some(register) => *register,
         None => cx.read(DriverPtr::new(args.slot(index as u64)))?,

@@ -63,6 +63,14 @@ struct Boot {
 /// What `MmUserProbeAddress` says: user buffers end below it.
 pub const USER_PROBE_ADDRESS: u64 = USER_DEVICE.end() - 0x1_0000;
 
+/// Of the user half, what is surely an address: pages below are never mapped.
+const FIRST_USER_ADDRESS: u64 = 0x1_0000;
+
+/// Whether a value is surely an address in the half of applications.
+pub(crate) fn is_of_applications(address: u64) -> bool {
+    (FIRST_USER_ADDRESS..USER_PROBE_ADDRESS).contains(&address)
+}
+
 macro_rules! data {
     ($($name:ident @ $offset:literal [$bytes:literal] $value:expr;)*) => {
         /// All exported variables, sorted by name.

@@ -3,7 +3,7 @@
 //! `functions.rs` has one line an export, sorted; adding an export edits no second place. [`dispatch`] is where every
 //! call of a driver arrives.
 
-mod arguments;
+pub(crate) mod arguments;
 pub mod data;
 pub mod documented;
 mod functions;

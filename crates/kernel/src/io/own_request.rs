@@ -13,11 +13,8 @@ use super::finish::is_error;
 use super::irp::Origin;
 use super::violation::{device_name, io_manager, request_name};
 use crate::cx::Cx;
-use crate::exports::data::USER_PROBE_ADDRESS;
+use crate::exports::data::is_of_applications;
 use crate::verdict::Verdict;
-
-/// Of the user half, what is surely an address: pages below are never mapped.
-const FIRST_USER_ADDRESS: u64 = 0x1_0000;
 
 /// Whether a driver sends a request of its own whose event, which tells its end, is set before it begins.
 ///
@@ -108,8 +105,9 @@ pub(super) fn has_user_buffer(
     let system = cx.read(irp + IRP::AssociatedIrp_SystemBuffer)?.address;
     let user = cx.read(irp + IRP::UserBuffer)?.address;
     let mut members = [("AssociatedIrp.SystemBuffer", system), ("UserBuffer", user)].into_iter();
-    let is_users = |address: u64| (FIRST_USER_ADDRESS..USER_PROBE_ADDRESS).contains(&address);
-    let Some((member, address)) = members.find(|(_, address)| is_users(*address)) else { return Ok(()) };
+    let Some((member, address)) = members.find(|(_, address)| is_of_applications(*address)) else {
+        return Ok(());
+    };
     let (request, name) = (request_name(major, minor), device_name(cx, device));
     let message = format!(
         "{request} was sent to {name} with RequestorMode KernelMode and {address:#x}, an address of applications, in {member}: it is used below as it is"
