@@ -1,6 +1,6 @@
 /*
  * cassock: keeps short-lived pairs of key and value for programs that want to share them. A thread of its own looks at the table
- * every second and lets pairs go that nobody has asked for in a minute.
+ * every second and lets pairs go that no one has asked for in a minute.
  *
  * The bug: when the link cannot be made (an older installation still has the name), DriverEntry tells the thread to end, but does not wait
  * for it, and gives device and image back while the thread is yet to look at both.

@@ -95,7 +95,7 @@ static VOID NTAPI ListReady(PDEVICE_OBJECT device, PIRP irp, PSCATTER_GATHER_LIS
     KeReleaseSpinLockFromDpcLevel(&c->Lock);
 }
 
-/* Current is this request, which is nobody else's. If it fails Current is free again, and the request is the caller's. */
+/* Current is this request, which is no one else's. If it fails Current is free again, and the request is the caller's. */
 static NTSTATUS Launch(CORBEL *c, PIRP irp)
 {
     NTSTATUS status;

@@ -1,6 +1,6 @@
 /*
  * edufinch: has the card compute factorials. A request that the card does not answer in half a second comes back with a time-out; the
- * card is given the next number when it has ended the last one, whether anybody still wants that or not.
+ * card is given the next number when it has ended the last one, whether anyone still wants that or not.
  *
  * The bug: when the card answers at last, the DPC takes for granted that the request is still there; if it has timed out or was cancelled in
  * the meantime, the result is stored by way of a null pointer.

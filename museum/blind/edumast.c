@@ -3,7 +3,7 @@
  * directly from or to the pages of the program.
  *
  * The bug: the card is given the address of the first element of the scatter/gather list together with the length of the whole request. Where the buffer lies in two
- * pages that are not neighbours, the card transfers beyond the first, from or to memory that is somebody else's.
+ * pages that are not neighbours, the card transfers beyond the first, from or to memory that is someone else's.
  *
  * Device: PCI\VEN_1234&DEV_11E8
  * Rule: dma-length-of-whole, dma-behind-mapping, wild-dma, dma-after-unmap
@@ -312,7 +312,7 @@ static void MastDrain(CRAFT *s)
             break;
         KeDelayExecutionThread(KernelMode, FALSE, &bit);
     }
-    /* one that has been given up may still be under way; the card cannot be told to leave it */
+    /* one that has been given up may still be under way; the card cannot be informed to leave it */
     for (tries = 0; tries < 200 && !s->Gone && Rd(Regs(m), REG_COMMAND) & START; tries++)
         KeDelayExecutionThread(KernelMode, FALSE, &bit);
 }

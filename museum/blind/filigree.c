@@ -1,6 +1,6 @@
 /*
  * filigree: a journal of the last 32 remarks. Programs write remarks of up to 48 characters; a viewer asks for all remarks from a number
- * on, and is told in the answer how many bytes it would take to have them all.
+ * on, and is informed in the answer how many bytes it would take to have them all.
  *
  * The bug: when the viewer's buffer does not hold all, the answer is STATUS_BUFFER_OVERFLOW, which is a warning, with the number of
  * bytes that would be needed as Information: the I/O manager copies that many from a buffer that is shorter.

@@ -27,29 +27,29 @@ typedef struct _HASSOCK {
     UCHAR Message[HASSOCK_MESSAGE];
 } HASSOCK, *PHASSOCK;
 
-/* With the mutex: all who wait by now get a copy of the message, and are gathered to be told when the mutex is free. */
-static VOID HassockGather(PHASSOCK h, PLIST_ENTRY Told)
+/* With the mutex: all who wait by now get a copy of the message, and are gathered to be informed when the mutex is free. */
+static VOID HassockGather(PHASSOCK h, PLIST_ENTRY Informed)
 {
     ULONG length;
     PIRP irp;
 
-    InitializeListHead(Told);
+    InitializeListHead(Informed);
     while ((irp = IrpqTake(&h->Readers)) != NULL) {
         length = IoGetCurrentIrpStackLocation(irp)->Parameters.Read.Length;
         if (length > h->Length)
             length = h->Length;
         RtlCopyMemory(irp->AssociatedIrp.SystemBuffer, h->Message, length);
         irp->IoStatus.Information = length;
-        InsertTailList(Told, &irp->Tail.Overlay.ListEntry);
+        InsertTailList(Informed, &irp->Tail.Overlay.ListEntry);
     }
 }
 
-static VOID HassockTell(PHASSOCK h, PLIST_ENTRY Told)
+static VOID HassockTell(PHASSOCK h, PLIST_ENTRY Informed)
 {
     PIRP irp;
 
-    while (!IsListEmpty(Told)) {
-        irp = CONTAINING_RECORD(RemoveHeadList(Told), IRP, Tail.Overlay.ListEntry);
+    while (!IsListEmpty(Informed)) {
+        irp = CONTAINING_RECORD(RemoveHeadList(Informed), IRP, Tail.Overlay.ListEntry);
         BoardFinish(&h->Board, irp, STATUS_SUCCESS, irp->IoStatus.Information);
     }
 }
@@ -57,7 +57,7 @@ static VOID HassockTell(PHASSOCK h, PLIST_ENTRY Told)
 static NTSTATUS HassockIo(PBOARD Board, PIRP Irp, PIO_STACK_LOCATION Stack)
 {
     PHASSOCK h = CONTAINING_RECORD(Board, HASSOCK, Board);
-    LIST_ENTRY told;
+    LIST_ENTRY informed;
     ULONG length;
 
     switch (Stack->MajorFunction) {
@@ -73,9 +73,9 @@ static NTSTATUS HassockIo(PBOARD Board, PIRP Irp, PIO_STACK_LOCATION Stack)
         ExAcquireFastMutex(&h->Mutex);
         RtlCopyMemory(h->Message, Irp->AssociatedIrp.SystemBuffer, length);
         h->Length = length;
-        HassockGather(h, &told);
+        HassockGather(h, &informed);
         ExReleaseFastMutex(&h->Mutex);
-        HassockTell(h, &told);
+        HassockTell(h, &informed);
         return BoardFinish(Board, Irp, STATUS_SUCCESS, length);
 
     case IRP_MJ_DEVICE_CONTROL:

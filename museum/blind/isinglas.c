@@ -88,18 +88,18 @@ static NTSTATUS IsinglasListen(PISINGLAS s, PIRP Irp, ULONG In)
     return STATUS_PENDING;
 }
 
-/* Answers how many have heard of it. Who listens again at once is not told twice. */
+/* Answers how many have learnt of it. Who listens again at once is not informed twice. */
 static ULONG IsinglasTell(PISINGLAS s, PISINGLAS_REPORT Report)
 {
-    LIST_ENTRY told;
+    LIST_ENTRY informed;
     ULONG count = 0;
     PIRP irp;
 
-    InitializeListHead(&told);
+    InitializeListHead(&informed);
     while ((irp = IrpqPick(&s->Listeners, IsinglasWanted, Report)) != NULL)
-        InsertTailList(&told, &irp->Tail.Overlay.ListEntry);
-    while (!IsListEmpty(&told)) {
-        irp = CONTAINING_RECORD(RemoveHeadList(&told), IRP, Tail.Overlay.ListEntry);
+        InsertTailList(&informed, &irp->Tail.Overlay.ListEntry);
+    while (!IsListEmpty(&informed)) {
+        irp = CONTAINING_RECORD(RemoveHeadList(&informed), IRP, Tail.Overlay.ListEntry);
         ExFreePoolWithTag(irp->Tail.Overlay.DriverContext[0], ISINGLAS_TAG);
         *(PISINGLAS_REPORT)irp->AssociatedIrp.SystemBuffer = *Report;
         BoardFinish(&s->Board, irp, STATUS_SUCCESS, sizeof(*Report));

@@ -1,6 +1,6 @@
 /*
  * paddock: eight light barriers at the gates of a sorting machine. A program waits for any of the gates it names to be passed; the card interrupts with a bit for each
- * gate, and all whose gates are among them are told. The list of those who wait has a cancel routine of its own.
+ * gate, and all whose gates are among them are informed. The list of those who wait has a cancel routine of its own.
  *
  * The bug: the DPC takes a request out of the list and takes its cancel routine back, but does not look whether that had been called already and only waits for the
  * lock. The request is completed by both.

@@ -65,7 +65,7 @@ static VOID NTAPI FrostScan(PDEVICE_OBJECT DeviceObject, PVOID Context)
     GateLeave(&f->Board.Life);
 }
 
-/* Behind this call no scan is under way, if nobody starts a new one. */
+/* Behind this call no scan is under way, if no one starts a new one. */
 static VOID FrostEndScan(PFROST f)
 {
     BOOLEAN scanning;
@@ -155,7 +155,7 @@ static VOID FrostWake(PBOARD Board)
     PlxWrite(&CONTAINING_RECORD(Board, FROST, Board)->Plx, PLX_INTCSR, 0);
 }
 
-/* Nobody can start a scan now. */
+/* No one can start a scan now. */
 static VOID FrostQuiet(PBOARD Board, BOOLEAN Present)
 {
     UNREFERENCED_PARAMETER(Present);

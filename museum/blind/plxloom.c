@@ -2,7 +2,7 @@
  * plxloom: plays patterns on the four user pins of a PLX PCI 9052, for a stepping motor. A program loads up to 64 steps, each the state of the pins and how long it
  * lasts, and has them played once or for ever.
  *
- * The bug: the last step is looked at before anybody has asked whether there is one. A pattern of no steps has the driver read 16 GB beyond the buffer.
+ * The bug: the last step is looked at before anyone has asked whether there is one. A pattern of no steps has the driver read 16 GB beyond the buffer.
  *
  * Device: PCI\VEN_10B5&DEV_9050
  * Rule: wild-read, wild-pointer, bad-pointer

@@ -34,7 +34,7 @@ static const GUID TealFace = { 0x5d0c1c31, 0x6f0e, 0x4a0b, { 0x9a, 0x41, 0x27, 0
 
 typedef struct _COUNTS {
     ULONG Count[2];
-    ULONG Unseen;                             /* inputs that have fired, of which nobody has been told */
+    ULONG Unseen;                             /* inputs that have fired, of which no one has been informed */
 } COUNTS;
 
 typedef struct _TEAL {
@@ -109,7 +109,7 @@ static BOOLEAN TealIsr(CRAFT *s)
     return TRUE;
 }
 
-/* Tells one who waits what has fired that nobody knows of. */
+/* Tells one who waits what has fired that no one knows of. */
 static void Tell(TEAL *t)
 {
     ULONG unseen = 0;

@@ -1,8 +1,8 @@
 /*
  * wagtail: hands questions of programs on to whatever transport is loaded below the device, as a request of its own that carries 64 bytes each way, and the answer
- * back. A program can cancel its question; the driver's own request is cancelled then, too, so that the transport does not work for nobody.
+ * back. A program can cancel its question; the driver's own request is cancelled then, too, so that the transport does not work for no one.
  *
- * The bug: the completion routine frees the driver's own request although somebody who cancels may have looked at its pointer just before; IoCancelIrp is called
+ * The bug: the completion routine frees the driver's own request although someone who cancels may have looked at its pointer just before; IoCancelIrp is called
  * with a request that is free.
  *
  * Device: Root\WAGTAIL
@@ -55,7 +55,7 @@ static void DropPart(ASK *a)
     ExFreePoolWithTag(a, WW_TAG);
 }
 
-/* The program's request has been taken out of Askers: nobody wants the answer. */
+/* The program's request has been taken out of Askers: no one wants the answer. */
 static void CallOff(ASK *a)
 {
 #ifndef FIXED

@@ -5,7 +5,7 @@
  *   Start, Stop   gain and release resources; the card is neither awake before nor after
  *   Wake, Quiet   the card is in D0 and may work; it must stop (it loses its power, is stopped, removed or gone: Present is FALSE)
  *   Drain         shut all queues for good
- *   Io            a read, write or device control. It ends by BoardFinish once, whoever calls it.
+ *   Io            a read, write or device control. It ends by BoardFinish once, the one who calls it.
  *
  * Begin to Drain are called at PASSIVE_LEVEL. Start to Quiet never run at the same time: who changes the state has the turn. The gate Run is
  * open while the card is awake; what is inside may touch it. The gate Life is open until the device is removed.

@@ -30,7 +30,7 @@ ANY BOOLEAN GateEnter(PGATE Gate)
     return entered;
 }
 
-/* For who is inside already, or is waited for by somebody who is. */
+/* For who is inside already, or is waited for by someone who is. */
 ANY VOID GateMore(PGATE Gate)
 {
     KIRQL irql;

@@ -172,7 +172,7 @@ struct _CRAFT {
     BOOLEAN Open, Started;
     volatile BOOLEAN Gone;
     LONG Inside;
-    KEVENT Empty;                             /* set while nobody is inside */
+    KEVENT Empty;                             /* set while no one is inside */
     volatile BOOLEAN Powered;
     volatile BOOLEAN Live;                    /* the service routine may look */
     WINDOW Window[6];

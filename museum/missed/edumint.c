@@ -1,6 +1,6 @@
 /*
  * edumint: a doorbell between programs by way of the card. One rings with a number of 16 bits, the card raises its interrupt with
- * it, and all programs that wait for the bell are told what was rung since it was last heard.
+ * it, and all programs that wait for the bell are informed what was rung since it was last learnt.
  *
  * The bug: the service routine reads the card's causes whatever state the card is in. The line is shared and stays connected while the
  * card sleeps, so the interrupt of a neighbour has it read the registers of a card without power.
@@ -51,7 +51,7 @@ static BOOLEAN NTAPI MintService(PKINTERRUPT Interrupt, PVOID Context)
 static VOID NTAPI MintDpc(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argument2)
 {
     PMINT m = Context;
-    LIST_ENTRY told;
+    LIST_ENTRY informed;
     ULONG causes;
     PIRP irp;
 
@@ -65,11 +65,11 @@ static VOID NTAPI MintDpc(PKDPC Dpc, PVOID Context, PVOID Argument1, PVOID Argum
     m->Rung++;
     KeReleaseSpinLockFromDpcLevel(&m->Lock);
     /* First all that wait by now, then the telling: who listens again at once waits for the next ring. */
-    InitializeListHead(&told);
+    InitializeListHead(&informed);
     while ((irp = IrpqTake(&m->Listeners)) != NULL)
-        InsertTailList(&told, &irp->Tail.Overlay.ListEntry);
-    while (!IsListEmpty(&told)) {
-        irp = CONTAINING_RECORD(RemoveHeadList(&told), IRP, Tail.Overlay.ListEntry);
+        InsertTailList(&informed, &irp->Tail.Overlay.ListEntry);
+    while (!IsListEmpty(&informed)) {
+        irp = CONTAINING_RECORD(RemoveHeadList(&informed), IRP, Tail.Overlay.ListEntry);
         *(PULONG)irp->AssociatedIrp.SystemBuffer = causes;
         BoardFinish(&m->Board, irp, STATUS_SUCCESS, sizeof(ULONG));
     }
@@ -124,7 +124,7 @@ static VOID MintWake(PBOARD Board)
     EduLive(&CONTAINING_RECORD(Board, MINT, Board)->Edu, TRUE, TRUE);
 }
 
-/* Listeners go on waiting; a ring that the DPC has not told yet is told. */
+/* Listeners go on waiting; a ring that the DPC has not informed yet is informed. */
 static VOID MintQuiet(PBOARD Board, BOOLEAN Present)
 {
     KeFlushQueuedDpcs();

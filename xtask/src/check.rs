@@ -22,7 +22,7 @@ const LIBRARY: &[&str] = &[
     "dirql",
 ];
 
-/// Installs what tests need, builds the drivers and the museum, then runs every test: the documentation's and the driver crate's, and last, each in a process of
+/// Installs what tests need, builds the drivers and what of the museum a test names, then runs every test: the documentation's and the driver crate's, and last, each in a process of
 /// its own, the workspace's, so that what is printed last is the sum of most.
 ///
 /// # Errors
@@ -30,7 +30,7 @@ const LIBRARY: &[&str] = &[
 pub(crate) fn test(root: &Path, filters: &[String]) -> Result<()> {
     install::for_tests()?;
     drivers::build(root, &drivers::default_out(root))?;
-    museum::build(root, &museum::default_out(root))?;
+    museum::build_for_tests(root)?;
     if filters.is_empty() {
         let mut cargo = call::cargo(root);
         call::step("documentation's tests", cargo.args(["test", "--workspace", "--doc", "--quiet"]))?;
@@ -73,6 +73,7 @@ pub(crate) fn check(root: &Path) -> Result<()> {
         cargo.arg(root.join("target/drivers-build")).args(["--", "-D", "warnings"]);
         call::step("lints of the drivers", &mut cargo)?;
     }
+    museum::only_build(root)?;
     test(root, &[])?;
     let mut cargo = call::cargo(root);
     cargo.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps", "--quiet"]);

@@ -80,7 +80,7 @@ type Clock = std::time::Instant;
 /// They do not build, or one cannot be started.
 pub(crate) fn reached(root: &Path) -> Result<Vec<Reach>> {
     drivers::build(root, &drivers::default_out(root))?;
-    museum::build(root, &museum::default_out(root))?;
+    museum::build_for_tests(root)?;
     let folder = root.join("target/coverage");
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;

@@ -7,6 +7,7 @@
 //! Without `--build` each is then looked at by `dirql check`, which gets nothing but the driver and its INF. It does not judge whether a bug is one.
 //! So are the rules one by one ([`museum_pairs`]). What comes of all of it with the usual budget is `docs/museum.md`. A run that was interrupted goes on where it was.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -148,7 +149,32 @@ pub(crate) struct Budgets {
 /// # Errors
 /// As [`build`].
 pub(crate) fn only_build(root: &Path) -> Result<()> {
-    build(root, &default_out(root)).map(drop)
+    build(root, &default_out(root), &|_| true).map(drop)
+}
+
+/// Builds what of the museum a test names: of a thousand exhibits a fifth.
+///
+/// # Errors
+/// As [`build`]; or a test cannot be read.
+pub(crate) fn build_for_tests(root: &Path) -> Result<()> {
+    let named = named_by_tests(root)?;
+    build(root, &default_out(root), &|exhibit| named.contains(&exhibit.name)).map(drop)
+}
+
+/// All words of the crates' tests, among them the exhibits that these look at.
+fn named_by_tests(root: &Path) -> Result<BTreeSet<String>> {
+    let mut named = BTreeSet::new();
+    for folder in fs::read_dir(root.join("crates"))? {
+        let tests = folder?.path().join("tests");
+        if tests.is_dir() {
+            for file in drivers::files_with(&tests, "rs")? {
+                let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+                let words = text.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+                named.extend(words.map(|word| word.strip_suffix("_fixed").unwrap_or(word).to_owned()));
+            }
+        }
+    }
+    Ok(named)
 }
 
 /// Builds the museum and has `dirql check` look at each bug and its twin, of all or of those that are named.
@@ -157,7 +183,7 @@ pub(crate) fn only_build(root: &Path) -> Result<()> {
 /// As [`build`]; or a bug is not named by one of its rules, or its twin is not clean.
 pub(crate) fn museum(root: &Path, names: &[String], budgets: &Budgets) -> Result<()> {
     let out = default_out(root);
-    let mut exhibits = build(root, &out)?;
+    let mut exhibits = build(root, &out, &|_| true)?;
     if let Some(unknown) = names.iter().find(|name| exhibits.iter().all(|one| one.name != **name)) {
         bail!("the museum has no {unknown}");
     }
@@ -498,16 +524,17 @@ pub(crate) fn exhibits(root: &Path) -> Result<Vec<Exhibit>> {
     Ok(found)
 }
 
-/// Compiles what is older than its sources, several at a time.
+/// Compiles what is wanted and older than its sources, several at a time. What is wanted.
 ///
 /// # Errors
 /// A tool is missing and cannot be installed, a driver does not compile, or a file cannot be written.
-pub(crate) fn build(root: &Path, out: &Path) -> Result<Vec<Exhibit>> {
+fn build(root: &Path, out: &Path, is_wanted: &dyn Fn(&Exhibit) -> bool) -> Result<Vec<Exhibit>> {
     install::all(root)?;
     fs::create_dir_all(out).with_context(|| format!("cannot create the folder {}", out.display()))?;
     let out = &out.canonicalize()?;
     let _alone = drivers::build_alone(out)?;
-    let exhibits = exhibits(root)?;
+    let mut exhibits = exhibits(root)?;
+    exhibits.retain(|exhibit| is_wanted(exhibit));
     side_by_side(&exhibits, |_, exhibit| {
         for (twin, defines) in [("", &[][..]), ("_fixed", &["FIXED"])] {
             let name = format!("{}{twin}", exhibit.name);
@@ -602,6 +629,18 @@ mod tests {
             "no_answers": [format!("pool-leak: it was shown {NOT_MADE_AGAIN}, a fault of dirql's"), "it was interrupted"],
         });
         assert_eq!(of_answer(&answer, &[]).unwrap().not_made_again, 1);
+    }
+
+    #[test]
+    fn what_tests_name_is_built_for_them_and_little_else() {
+        let root = crate::root();
+        let named = named_by_tests(&root).unwrap();
+        for name in ["timer_left_at_unload", "drizzle", "barter", "left_in_table", "setting_into_user"] {
+            assert!(named.contains(name), "{name}");
+        }
+        let all = exhibits(&root).unwrap();
+        let wanted = all.iter().filter(|exhibit| named.contains(&exhibit.name)).count();
+        assert!(wanted * 3 < all.len(), "{wanted} of {}", all.len());
     }
 
     #[test]

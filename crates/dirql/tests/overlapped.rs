@@ -140,6 +140,27 @@ fn a_request_that_another_ends_must_end_if_that_has_succeeded() {
     assert!(found.message.contains(said), "{}", found.message);
 }
 
+/// Not: request-forgotten
+#[test]
+fn what_a_timer_of_the_drivers_ends_is_waited_for_until_that_has_run_out() {
+    let machine = machine();
+    let script = format!(
+        r"open {DEVICE} as q overlapped; async r ioctl q {WAIT:#x} in u32:60000; wait 1ms; ioctl q 0x222004 in u32:30000; must-end r; join r"
+    );
+    try_play(&machine, &script).unwrap();
+    machine.finish().expect_clean();
+}
+
+/// Not: request-forgotten
+#[test]
+fn what_must_recover_is_judged_only_behind_a_call_that_failed() {
+    let machine = start(|| Bench::new().driver(driver("stuck.sys")));
+    let script = r"open \\.\DirqlStuck as s overlapped; async waits ioctl s 0x22203c in u32:0; must-recover waits; cancel waits; join waits expect failure";
+    try_play(&machine, script).unwrap();
+    let report = machine.finish();
+    assert!(report.findings.is_empty(), "{report}");
+}
+
 #[test]
 fn a_request_that_must_end_is_said_to_be_ended_by_what_happened_to_a_card_since() {
     let bench = || {

@@ -36,8 +36,8 @@ pub(crate) struct Departures {
     is_on: bool,
     seen: RefCell<Vec<Departure>>,
     more: Cell<u64>,
-    /// A call was made to fail that could have succeeded.
-    refused: Cell<bool>,
+    /// So many calls were made to fail that could have succeeded.
+    refused: Cell<u64>,
 }
 
 /// How the names of such questions begin.
@@ -45,11 +45,11 @@ const REFUSAL: &str = "fault.";
 
 impl Departures {
     pub(crate) fn new(is_on: bool) -> Self {
-        Self { is_on, seen: RefCell::default(), more: Cell::new(0), refused: Cell::new(false) }
+        Self { is_on, seen: RefCell::default(), more: Cell::new(0), refused: Cell::new(0) }
     }
 
-    /// Whether a call was made to fail that could have succeeded.
-    pub(crate) fn has_refused(&self) -> bool {
+    /// How many calls were made to fail that could have succeeded.
+    pub(crate) fn refused(&self) -> u64 {
         self.refused.get()
     }
 
@@ -64,7 +64,7 @@ impl Departures {
 pub(crate) fn note(nt: &Nt, point: &'static str, answer: u64, of: Option<StrandId>, to: Option<StrandId>) {
     if answer != 0 {
         if point.starts_with(REFUSAL) {
-            nt.departures.refused.set(true);
+            nt.departures.refused.set(nt.departures.refused.get() + 1);
         }
         if nt.departures.is_on {
             keep(nt, point, answer, of, to);

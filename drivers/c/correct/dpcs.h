@@ -58,7 +58,7 @@ static ULONG DpcOnceForEachQueueing(VOID)
     return 0;
 }
 
-/* Not: endless-dpcs */
+/* Not: dpc-watchdog */
 static ULONG DpcQueuesItself(VOID)
 {
     COUNTED *Counted = Nonpaged(sizeof(*Counted));

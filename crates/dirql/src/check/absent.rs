@@ -43,6 +43,8 @@ pub(super) enum Data {
     Records(u32),
     /// A text of this type that fills it and has no end.
     OpenText(u32),
+    /// So many bytes of a text, fewer than a character and its end have.
+    Stub(u8),
 }
 
 /// More than most tables have room for, and not more than there can be.
@@ -96,7 +98,7 @@ impl Absent {
 impl Data {
     /// As a registry file has it, for a value that is expected to have this type.
     fn of_kind(self, kind: u32, room: u32) -> String {
-        let is_text = matches!(kind, REG_SZ | REG_EXPAND_SZ | REG_MULTI_SZ);
+        let is_text = is_text(kind);
         let length = if room == 0 { BYTES } else { room.min(MOST_BYTES) } as usize;
         let number = match self {
             Self::OfAnotherType if !is_text => return TEXT.to_owned(),
@@ -110,9 +112,18 @@ impl Data {
                 let kind = if is_text { kind } else { of };
                 return format!("hex({kind:x}):{}", vec!["41,00"; length / 2].join(","));
             }
+            Self::Stub(bytes) if self.is_for(kind) => {
+                let kind = if is_text { kind } else { REG_SZ };
+                return format!("hex({kind:x}):{}", vec!["41"; bytes.into()].join(","));
+            }
             Self::Large => LARGE,
             Self::Many(number) => number,
-            Self::One | Self::OfAnotherType | Self::Bytes | Self::Records(_) | Self::OpenText(_) => 1,
+            Self::One
+            | Self::OfAnotherType
+            | Self::Bytes
+            | Self::Records(_)
+            | Self::OpenText(_)
+            | Self::Stub(_) => 1,
         };
         let bytes = |bytes: &[u8]| {
             let bytes: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -142,8 +153,14 @@ impl Data {
             Self::Bytes | Self::Records(_) => matches!(kind, REG_BINARY | abi::REG_NONE),
             Self::OpenText(REG_MULTI_SZ) => matches!(kind, REG_MULTI_SZ | abi::REG_NONE),
             Self::OpenText(_) => matches!(kind, REG_SZ | REG_EXPAND_SZ | abi::REG_NONE),
+            Self::Stub(_) => is_text(kind) || kind == abi::REG_NONE,
         }
     }
+}
+
+/// Whether a value of this type is a text, or several.
+const fn is_text(kind: u32) -> bool {
+    matches!(kind, REG_SZ | REG_EXPAND_SZ | REG_MULTI_SZ)
 }
 
 /// What comes behind this beginning, whose letters may be capitals or not.
@@ -208,6 +225,8 @@ mod tests {
         assert_eq!(with(REG_NONE, texts), format!("{begins}hex(7):41,00,41,00,41,00"));
         assert_eq!((texts.is_for(REG_MULTI_SZ), texts.is_for(REG_SZ)), (true, false));
         assert_eq!(with(REG_DWORD, Data::OpenText(REG_SZ)), format!("{begins}dword:00000001"));
+        assert_eq!(with(REG_SZ, Data::Stub(0)), format!("{begins}hex(1):"));
+        assert_eq!(with(REG_MULTI_SZ, Data::Stub(1)), format!("{begins}hex(7):41"));
         let key = Absent { name: None, ..of(r"Services\card\Parameters", "").unwrap() };
         assert_eq!(
             key.option(Data::One),

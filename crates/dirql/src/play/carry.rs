@@ -21,6 +21,7 @@ pub(super) fn out(stage: &Stage, cx: &mut Cx<'_>, index: usize) -> Flow<Outcome>
     if let Command::Async { name, .. } = command {
         let words = stage.play.script.text_of(statement);
         stage.with(|state| state.asked.insert(name.to_string(), words.to_owned()));
+        owed::asked(stage, cx, name);
     }
     let within = command.within();
     patience::grant(cx, within);
@@ -65,9 +66,7 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
             request::store(stage, cx, (pointer, *offset), data, expect)
         }
         Command::JoinRequest { name, expect } => request::join(stage, cx, name, expect),
-        Command::MustEnd { requests, behind, succeeding } => {
-            owed::must_end(stage, cx, requests, behind, *succeeding)
-        }
+        Command::MustEnd { requests, behind, demand } => owed::must_end(stage, cx, requests, behind, *demand),
         Command::JoinThread(name) => stage.join(cx, name).map(Ok),
         Command::Cancel(cancel) => request::cancel(stage, cx, cancel),
         Command::UserApc(name) => stage.to_thread(cx, name, user_apc::queue),

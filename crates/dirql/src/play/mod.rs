@@ -61,6 +61,9 @@ struct State {
     requests: BTreeMap<String, Begun>,
     /// What made each last, as the script has it.
     asked: BTreeMap<String, String>,
+    /// How many calls had been made to fail when it was made, and when the script began.
+    refusals_before: BTreeMap<String, u64>,
+    refusals: u64,
     /// What completion ports call requests by, by their names.
     told_of: BTreeMap<String, u64>,
     /// Addresses that the application was given.
@@ -102,6 +105,8 @@ impl Stage {
             handles: BTreeMap::new(),
             requests: BTreeMap::new(),
             asked: BTreeMap::new(),
+            refusals_before: BTreeMap::new(),
+            refusals: 0,
             told_of: BTreeMap::new(),
             pointers: BTreeMap::new(),
             answered: BTreeMap::new(),
@@ -143,7 +148,8 @@ impl Stage {
     /// The main thread: its own commands in order, the others' handed to them, and at the end it waits for all.
     fn main(&self, cx: &mut Cx<'_>) -> Flow<()> {
         let object = thread::current_object(cx);
-        self.with(|state| state.main = Some(object));
+        let refusals = kernel::io::owed::refusals(cx);
+        self.with(|state| (state.main, state.refusals) = (Some(object), refusals));
         for (index, statement) in self.play.script.statements.iter().enumerate() {
             match &statement.thread {
                 Some(thread) => self.hand_over(cx, thread, index)?,

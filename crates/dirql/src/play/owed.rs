@@ -1,5 +1,5 @@
 //! `must-end`: requests that are to end by themselves, and to succeed unless they fail at once; or that are to end because others were made.
-//! `must-succeed`: requests that are to succeed, soon or late.
+//! `must-succeed`: requests that are to succeed, soon or late. `must-recover`: requests that are to end though a call was made to fail before they were asked for.
 
 use abi::NtStatus;
 use engine::Flow;
@@ -10,10 +10,13 @@ use kernel::ke::wait;
 use super::Stage;
 use super::carry::Outcome;
 use super::request::{self, State};
-use crate::script::Name;
+use crate::script::{Demand, Name};
 
-/// So long they are waited for, in seconds.
-const LONGEST: u64 = 10;
+/// So long they are waited for, in nanoseconds (10 s),
+const LONGEST: u64 = 10_000_000_000;
+/// and until the timers and waits are over that a driver has set by then, so often, if they are no longer than that (10 min): one of them may end it.
+const LIMITS: usize = 3;
+const LONGEST_LIMIT: u64 = 600_000_000_000;
 /// A request that was under way so long and then failed has met a time limit: 90 ms, in nanoseconds, for limits are 100 ms and more.
 const LATE: u64 = 90_000_000;
 /// The pause between two looks, so often; then each is twice as long as the one before.
@@ -60,7 +63,7 @@ pub(super) fn must_end(
     cx: &mut Cx<'_>,
     requests: &[Name],
     behind: &[Name],
-    succeeding: bool,
+    demand: Demand,
 ) -> Flow<Outcome> {
     let (mut watched, mut outcome) = (Vec::new(), Ok(()));
     for name in requests {
@@ -69,10 +72,11 @@ pub(super) fn must_end(
             Err(why) => outcome = outcome.and(Err(why)),
         }
     }
-    let (mut left, mut pause, mut looks) = (LONGEST * 1_000_000_000, PAUSE, 0);
+    let begun = owed::time(cx);
+    let (mut left, mut pause, mut looks) = (LONGEST, PAUSE, 0);
     loop {
         look(stage, cx, &mut watched)?;
-        if left == 0 || watched.iter().all(|one| one.state.end.is_some()) {
+        if left == 0 || have_ended(&watched) {
             break;
         }
         pause = pause.min(left);
@@ -81,6 +85,14 @@ pub(super) fn must_end(
         looks += 1;
         pause *= if looks < FINE_LOOKS { 1 } else { 2 };
     }
+    for _ in 0..LIMITS {
+        if have_ended(&watched) || !wait::sleep_to_last_limit(cx, LONGEST_LIMIT)? {
+            break;
+        }
+        wait::sleep(cx, PAUSE)?;
+        look(stage, cx, &mut watched)?;
+    }
+    let seconds = (owed::time(cx) - begun) / 1_000_000_000;
     let mut succeeded = true;
     for name in behind {
         match request::state(stage, cx, name)? {
@@ -89,10 +101,28 @@ pub(super) fn must_end(
         }
     }
     if succeeded && outcome.is_ok() && owed::nothing_hinders(cx) {
-        let ends = behind.last().map(|name| words(stage, name));
-        watched.iter().try_for_each(|one| judge(stage, cx, one, ends.as_deref(), succeeding))?;
+        let ends = behind.last().filter(|_| demand == Demand::End).map(|name| words(stage, name));
+        let refusals = owed::refusals(cx);
+        for one in &watched {
+            let (first, asked) =
+                stage.with(|state| (state.refusals, state.refusals_before.get(one.name).copied()));
+            let is_judged = match demand {
+                Demand::End | Demand::Succeed => refusals == 0,
+                // Where the script began without one, and none has failed since it was asked for.
+                Demand::Recover => first == 0 && refusals > 0 && asked == Some(refusals),
+            };
+            if is_judged {
+                judge(stage, cx, (one, seconds), ends.as_deref(), demand)?;
+            }
+        }
     }
     Ok(outcome)
+}
+
+/// A request is asked for by this name.
+pub(super) fn asked(stage: &Stage, cx: &mut Cx<'_>, name: &str) {
+    let refusals = owed::refusals(cx);
+    stage.with(|state| state.refusals_before.insert(name.to_owned(), refusals));
 }
 
 /// Sees how far they have come. One that another thread joins meanwhile, as a script may that tolerates it, is not judged.
@@ -116,13 +146,18 @@ fn words(stage: &Stage, name: &str) -> String {
     request.unwrap_or(words)
 }
 
-/// `ends`: what ends it, if it does not do so by itself.
+/// Whether all have come to their end.
+fn have_ended(watched: &[Watched<'_>]) -> bool {
+    watched.iter().all(|one| one.state.end.is_some())
+}
+
+/// What was waited for so many seconds. `ends`: what ends it, if it does not do so by itself.
 fn judge(
     stage: &Stage,
     cx: &mut Cx<'_>,
-    one: &Watched<'_>,
+    (one, seconds): (&Watched<'_>, u64),
     ends: Option<&str>,
-    succeeding: bool,
+    demand: Demand,
 ) -> Flow<()> {
     let State { end, asked, status_block, .. } = one.state;
     let (what, changed) = (words(stage, one.name), stage.with(|state| state.changed));
@@ -140,7 +175,8 @@ fn judge(
     };
     match (end, status_block) {
         _ if is_cancelled => {}
-        (None, Some(block)) => owed::forgotten(cx, block, &what, &ends, LONGEST)?,
+        (None, Some(block)) => owed::forgotten(cx, block, &what, &ends, seconds)?,
+        _ if demand == Demand::Recover => {}
         // What a device was doing when its state changed may well be lost.
         (Some(status), _)
             if !matches!(ends, Ends::Behind(_) | Ends::Closed)
@@ -150,7 +186,7 @@ fn judge(
         {
             owed::timed_out(cx, &what, status);
         }
-        (Some(status), _) if succeeding && !status.is_success() && asked >= changed => {
+        (Some(status), _) if demand == Demand::Succeed && !status.is_success() && asked >= changed => {
             owed::refused(cx, &what, status);
         }
         _ => {}

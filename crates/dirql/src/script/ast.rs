@@ -196,8 +196,8 @@ pub enum Command {
         requests: Vec<Name>,
         /// What ends them, if not they themselves: nothing is judged if one of these has not succeeded.
         behind: Vec<Name>,
-        /// `must-succeed`: they are to succeed, too.
-        succeeding: bool,
+        /// What is demanded of them.
+        demand: Demand,
     },
     /// `join` of a thread: waits until it has carried out what it was handed.
     JoinThread(Name),
@@ -539,6 +539,17 @@ pub enum Access {
     Read,
     /// `GENERIC_WRITE`.
     Write,
+}
+
+/// What is demanded of requests that are to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Demand {
+    /// `must-end`: nothing is judged if a call was made to fail.
+    End,
+    /// `must-succeed`: they are to succeed, too.
+    Succeed,
+    /// `must-recover`: only what was asked for behind calls that were made to fail is judged.
+    Recover,
 }
 
 /// A request on a handle.

@@ -4,7 +4,7 @@ use kernel::po::setting;
 
 use super::MAX_TRANSFER;
 use super::ast::{
-    Access, Cancel, Command, Counters, Expectations, Name, Open, Operation, Path, PnpEvent, Position,
+    Access, Cancel, Command, Counters, Demand, Expectations, Name, Open, Operation, Path, PnpEvent, Position,
     PowerState, Request, SpecialFile, User, Waitable,
 };
 use super::data::{Data, Pieces};
@@ -20,7 +20,7 @@ const LIMIT: &str = "limit";
 const POWER_DOWN: &str = "power-down";
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 68] = [
+pub(super) const COMMANDS: [&str; 69] = [
     "open",
     "read",
     "write",
@@ -39,6 +39,7 @@ pub(super) const COMMANDS: [&str; 68] = [
     "store",
     "join",
     "must-end",
+    "must-recover",
     "must-succeed",
     "cancel",
     "apc",
@@ -255,8 +256,9 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             Command::Store { pointer, offset, data, expect: args.expectations(Can::Status, &["at"])? }
         }
         "join" => join(first, args, names)?,
-        "must-end" => must_end(args, names, false)?,
-        "must-succeed" => must_end(args, names, true)?,
+        "must-end" => must_end(args, names, Demand::End)?,
+        "must-recover" => must_end(args, names, Demand::Recover)?,
+        "must-succeed" => must_end(args, names, Demand::Succeed)?,
         "cancel" => cancel(args, names)?,
         "apc" => Command::UserApc(thread(args, names)?),
         "terminate" => Command::Terminate(thread(args, names)?),
@@ -700,7 +702,7 @@ fn join(first: &Word, args: &mut Arguments, names: &mut Names) -> Outcome<Comman
     Ok(Command::JoinThread(name))
 }
 
-fn must_end(args: &mut Arguments, names: &Names, succeeding: bool) -> Outcome<Command> {
+fn must_end(args: &mut Arguments, names: &Names, demand: Demand) -> Outcome<Command> {
     let mut lists = [Vec::new(), Vec::new()];
     let mut conditions = false;
     loop {
@@ -711,14 +713,14 @@ fn must_end(args: &mut Arguments, names: &Names, succeeding: bool) -> Outcome<Co
         })?;
         let list = &mut lists[usize::from(conditions)];
         list.push(names.find(&word, "request", |kind| kind == Kind::Request)?.0);
-        if !succeeding && !conditions && args.take("if") {
+        if demand != Demand::Succeed && !conditions && args.take("if") {
             conditions = true;
         } else if args.is_at_end() {
             break;
         }
     }
     let [requests, behind] = lists;
-    Ok(Command::MustEnd { requests, behind, succeeding })
+    Ok(Command::MustEnd { requests, behind, demand })
 }
 
 fn cancel(args: &mut Arguments, names: &Names) -> Outcome<Command> {

@@ -12,6 +12,7 @@
 //!           | ( "pointer" | "number" ) NAME request [ expect ]    what its output begins with has a name
 //!           | "join" NAME [ expect ]        a request or a thread
 //!           | "must-end" NAME { NAME } [ "if" NAME { NAME } ]   requests
+//!           | "must-recover" NAME { NAME } [ "if" NAME { NAME } ]   requests
 //!           | "must-succeed" NAME { NAME }                     requests
 //!           | "cancel" NAME                 a handle, a thread or a request
 //!           | ( "apc" | "terminate" ) NAME    a thread

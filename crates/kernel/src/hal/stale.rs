@@ -51,13 +51,20 @@ pub(crate) struct Stale {
     released: Vec<Released>,
     /// Ports that are known to be right, or were reported: a bit each.
     seen_ports: Box<[u64; PORT_WORDS]>,
+    /// Devices of which an access was reported, and those of which one by a service routine was.
     told_devices: BTreeSet<String>,
+    told_services: BTreeSet<String>,
 }
 
 impl Default for Stale {
     fn default() -> Self {
         let seen_ports = Box::new([0; PORT_WORDS]);
-        Self { released: Vec::new(), seen_ports, told_devices: BTreeSet::new() }
+        Self {
+            released: Vec::new(),
+            seen_ports,
+            told_devices: BTreeSet::new(),
+            told_services: BTreeSet::new(),
+        }
     }
 }
 
@@ -102,6 +109,7 @@ impl Stale {
     pub(crate) fn assign(&mut self, device: &str, windows: &[Window]) {
         self.seen_ports.fill(0);
         self.told_devices.remove(device);
+        self.told_services.remove(device);
         let overlaps = |one: &Window, other: &Window| {
             one.port == other.port
                 && one.base < other.base + other.length
@@ -126,9 +134,14 @@ impl Stale {
         self.assign(device, to);
     }
 
-    fn released_at(&mut self, port: bool, address: u64) -> Option<Released> {
-        let window = self.released.iter().find(|window| window.has(port, address))?.clone();
-        (self.told_devices.insert(window.device.clone()) || window.now.is_some()).then_some(window)
+    fn released_at(&self, port: bool, address: u64) -> Option<Released> {
+        self.released.iter().find(|window| window.has(port, address)).cloned()
+    }
+
+    /// Whether an access to the device is reported for the first time.
+    fn is_first(&mut self, device: &str, by_service: bool) -> bool {
+        let told = if by_service { &mut self.told_services } else { &mut self.told_devices };
+        told.insert(device.to_owned())
     }
 }
 
@@ -186,11 +199,21 @@ fn tell_released(cx: &mut Cx<'_>, released: &Released, address: u64) -> Flow<()>
         );
         return Err(cx.stop(Verdict::error("stale-resource-used", message)));
     }
+    let by_service = matches!(why, Why::NoPower(_)) && cx.with(is_in_service_routine);
+    let is_first = |cx: &mut Cx<'_>| cx.with(|k| k.hal.stale.is_first(device, by_service));
     match why {
-        // A service routine is called for other devices on its line, too: it reads ones and does not claim the interrupt.
-        Why::NoPower(_) if cx.with(is_in_service_routine) => {}
+        // It is called for other devices on its line, too: it reads ones, and most do not claim the interrupt then.
+        Why::NoPower(state) if by_service => {
+            if is_first(cx) {
+                let message = format!(
+                    "a service routine accessed {space} {address:#x} of {device}, which is {state}: it reads ones there, and some machines log an error; a flag of the driver's says without an access that the interrupt is another device's"
+                );
+                cx.report(Verdict::advice("card-without-power", message));
+            }
+        }
         // Its drivers alone send a device to a lower state: where they never do, it is in D0 when Windows removes it.
         Why::NoPower(_) if cx.with(is_sent_away_while_lowered) => {}
+        _ if !is_first(cx) => {}
         Why::NoPower(state) => {
             let message = format!(
                 "the driver accessed {space} {address:#x} of {device}, which is {state}: reads give ones, and writes are lost"

@@ -20,31 +20,36 @@ use crate::pnp::node::{Node, State};
 use crate::po::fx;
 use crate::verdict::{Awaited, Verdict};
 
-/// What [`nothing_hinders`] is about.
+/// What [`nothing_hinders`] is about, where no call was made to fail,
 const CONDITIONS: &str =
     "all devices are started, and in D0 or powered down by their own drivers; no call was made to fail";
+/// and where one was.
+const CONDITIONS_BEHIND: &str = "all devices are started, and in D0 or powered down by their own drivers; a call was made to fail before it was asked for, and none since";
 
 /// Nanoseconds since boot in which no thread was held up.
 pub fn time(cx: &mut Cx<'_>) -> u64 {
     cx.with(|k| scheduler::time_of_its_own(k))
 }
 
-/// Whether nothing keeps drivers from ending what they are asked for.
+/// How many calls were made to fail so far.
+pub fn refusals(cx: &Cx<'_>) -> u64 {
+    cx.nt().departures.refused()
+}
+
+/// Whether nothing keeps drivers from ending what they are asked for, but for calls that were made to fail.
 pub fn nothing_hinders(cx: &mut Cx<'_>) -> bool {
-    let has_refused = cx.nt().departures.has_refused();
-    !has_refused
-        && cx.with(|k| {
-            let in_d0 = |state: u32| [PowerDeviceUnspecified, PowerDeviceD0].contains(&state);
-            // A driver that has powered its device down for itself can power it up.
-            let is_lowered = !k.po.lowered_from_outside.is_empty() || fx::directed::is_any_down(k);
-            let can_be_up = |state: u32| !is_lowered || in_d0(state);
-            let serves =
-                |node: &Node| node.driver.is_null() || node.state == State::Started && can_be_up(node.power);
-            !k.hal.platform.cards.is_late()
-                && k.po.asleep == PowerSystemUnspecified
-                && k.po.devices.values().all(|state| can_be_up(*state))
-                && k.pnp.nodes.values().all(serves)
-        })
+    cx.with(|k| {
+        let in_d0 = |state: u32| [PowerDeviceUnspecified, PowerDeviceD0].contains(&state);
+        // A driver that has powered its device down for itself can power it up.
+        let is_lowered = !k.po.lowered_from_outside.is_empty() || fx::directed::is_any_down(k);
+        let can_be_up = |state: u32| !is_lowered || in_d0(state);
+        let serves =
+            |node: &Node| node.driver.is_null() || node.state == State::Started && can_be_up(node.power);
+        !k.hal.platform.cards.is_late()
+            && k.po.asleep == PowerSystemUnspecified
+            && k.po.devices.values().all(|state| can_be_up(*state))
+            && k.pnp.nodes.values().all(serves)
+    })
 }
 
 /// What a request is to end by, each as the script has it.
@@ -81,8 +86,9 @@ pub fn forgotten(
                 format!("It ends by itself or by what comes of `{event}`, and that has happened since")
             }
         };
+        let conditions = if refusals(cx) == 0 { CONDITIONS } else { CONDITIONS_BEHIND };
         let message = format!(
-            "`{what}` has not ended after {seconds} s: its IRP {irp:#x} is with {holder}. {expected}; {CONDITIONS}"
+            "`{what}` has not ended after {seconds} s: its IRP {irp:#x} is with {holder}. {expected}; {conditions}"
         );
         let awaited = match ends {
             Ends::Behind(other) => Some(Awaited { waits: what.to_owned(), ends: (*other).to_owned() }),

@@ -137,6 +137,8 @@ pub fn request(
         cx.write(irp, DriverPtr::NULL)?;
     }
     let bottom = cx.with(|k| io::stack::bottom(k, device));
+    // One that is refused is asked for, too: its driver has done what it could.
+    cx.with(|k| fx::directed::note_request(k, bottom));
     let may_fail = minor == IRP_MN_QUERY_POWER || state > PowerDeviceD0;
     if may_fail && cx.choose("fault.call", 2) == 1 {
         if minor == IRP_MN_SET_POWER {
@@ -144,7 +146,6 @@ pub fn request(
         }
         return Ok(NtStatus::INSUFFICIENT_RESOURCES);
     }
-    cx.with(|k| fx::directed::note_request(k, bottom));
     enqueue(cx, Pending { completion, context, ..Pending::new(device, minor, state) })?;
     Ok(NtStatus::PENDING)
 }

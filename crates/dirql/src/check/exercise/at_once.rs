@@ -433,10 +433,26 @@ pub(super) fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
             each(" and ", &|_, event, _, _| event.signal.clone())
         );
         plan.add(title, script, Kind::AtOnce);
+        if let [(one, event)] = requests[..] {
+            let title = format!("{} ended by {} behind a call that fails", words(one), event.signal);
+            let ends = format!("{}; wait 5ms; {}", event.first(), event.rest());
+            plan.add(title, behind_failure(open, one, &ends, event.is_sure()), Kind::Requests);
+        }
         begun_as_another_ends(open, &requests, plan);
     }
     beside_what_ends(survey, open, plan);
     ended_as_its_limit_ends(survey, open, plan);
+}
+
+/// Two requests in one of which a call may fail, and behind them one that must end by what `ends` it: what a failure leaves behind keeps nothing back. Where it is not `sure`
+/// that it does, it must have ended the first.
+pub(super) fn behind_failure(open: &str, operation: &Operation, ends: &str, sure: bool) -> String {
+    let [a, b, c] = ["a", "b", "c"].map(|name| asks(name, operation));
+    let given = if sure { "" } else { " if a" };
+    let joined = "cancel b; join b; cancel h";
+    format!(
+        "{open}; {a}; {b}; wait 1ms; {ends}; wait 1ms; {ends}; wait 50ms; {joined}; {c}; wait 1ms; {ends}; wait 50ms; must-recover c{given}; cancel h; join a; join c; close h"
+    )
 }
 
 /// What ends a request comes as the time limit ends at which the driver gives it up: two may end it.

@@ -65,6 +65,16 @@ fn messages(messages: &[String]) -> String {
     messages.iter().map(of_one).collect::<Vec<_>>().join("; ")
 }
 
+/// A special file is made on the device, which may then be neither stopped nor removed, and goes again.
+macro_rules! of_file {
+    ($file:literal) => {
+        concat!(
+            "usage ", $file, " on; wait 1ms; query-stop; cancel-stop; query-remove; cancel-remove; power s3; wait 1ms; power s0; wait 20ms; usage ", $file,
+            " off; wait 1ms; query-stop; cancel-stop"
+        )
+    };
+}
+
 /// What happens to the device while an application has a handle, or none. A device goes to a power state of its own only where its driver knows of them,
 /// and is removed there only where it goes there while the system works.
 pub(super) fn lives(survey: &Survey) -> Vec<(String, String)> {
@@ -84,6 +94,22 @@ pub(super) fn lives(survey: &Survey) -> Vec<(String, String)> {
     if survey.idles {
         steps.push(("removed while it is powered down", "power d3; remove-device"));
         steps.push(("pulled while it is powered down", "power d3; surprise-remove; wait 20ms"));
+    }
+    if survey.directed {
+        let down_and_up = "power directed-down; wait 20ms; power directed-up; wait 20ms";
+        steps.push(("directed to power down and up", down_and_up));
+        steps.push(("directed to power down while the system sleeps", "power directed-down; wait 20ms; power s3; wait 1ms; power s0; wait 20ms; power directed-up; wait 20ms"));
+        steps.push(("removed while it is directed down", "power directed-down; wait 20ms; remove-device"));
+        steps.push((
+            "pulled while it is directed down",
+            "power directed-down; wait 20ms; surprise-remove; wait 20ms",
+        ));
+    }
+    if survey.special_files {
+        steps.push(("a paging file", of_file!("paging")));
+        steps.push(("a hibernation file", of_file!("hibernation")));
+        steps.push(("a crash dump file", of_file!("dump")));
+        steps.push(("pulled with a paging file", "usage paging on; surprise-remove; wait 20ms"));
     }
     steps.extend([
         ("removed", "remove-device"),

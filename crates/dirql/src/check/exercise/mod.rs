@@ -30,7 +30,7 @@ mod values;
 use serde::{Deserialize, Serialize};
 
 use super::survey::{Operation, Survey};
-use at_once::{at_once, from_outside};
+use at_once::{at_once, behind_failure, from_outside};
 use behind_lives::behind_lives;
 use card_timing::{answered_late, answered_soon, posted};
 use each_register::each_register_holds;
@@ -288,6 +288,11 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             format!("{open}; {}", left(survey, operation, name)),
             Kind::Requests,
         );
+        let own = place(survey, operation);
+        if survey.self_ending.contains(&(own, own)) {
+            let title = format!("{what} behind a call that fails");
+            plan.add(title, behind_failure(&open, operation, "wait 5ms", true), Kind::Requests);
+        }
         let of_another = format!(
             "{open}; inherit h; process c inheriting; c: async x {command}; c: wait 1ms; join c; exit c; wait 1ms; \
              async y {command}; {PAUSE}; cancel h; join y; close h",

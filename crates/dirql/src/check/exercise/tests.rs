@@ -61,6 +61,19 @@ fn a_page_is_read_while_a_card_goes_and_offsets_reach_the_end_of_numbers() {
 }
 
 #[test]
+fn what_a_call_that_fails_leaves_behind_keeps_no_later_request_back() {
+    let all = exercises(&Survey { self_ending: vec![(0, 0)], ..surveyed("unit", false) }, 100);
+    let [behind] = titled(&all, "behind a call that fails")[..] else { panic!() };
+    assert!(behind.script.contains("; must-recover c; ") && behind.effort.failing > 0, "{}", behind.script);
+    assert!(!behind.effort.from_start, "what fails before a script owes nothing");
+    let event = Outside { device: "unit#0".to_owned(), signal: "cause".to_owned(), values: vec![1, 0] };
+    let ended = vec![Ended { operations: vec![2], by: vec![0] }];
+    let all = exercises(&Survey { outside: vec![event], ended, ..surveyed("unit", true) }, 100);
+    let [behind] = titled(&all, "ended by cause behind a call that fails")[..] else { panic!() };
+    assert!(behind.script.contains("; must-recover c if a; "), "it is guessed at: {}", behind.script);
+}
+
+#[test]
 fn a_handle_is_closed_as_its_request_ends_and_before_all_else() {
     let all = exercises(&surveyed("unit", false), 100);
     let [ends] = titled(&all, "whose handle is closed as")[..] else { panic!() };
@@ -317,11 +330,12 @@ fn values_that_a_driver_asks_for_are_there_together_and_alone_and_once_large_or_
     assert_eq!(options(&format!("{start} values of another type")).len(), 2);
     assert_eq!(
         titled(&made, "ioctl 0x222000 of u32:0 of all sizes").len(),
-        26,
+        28,
         "eight of them by numbers whose products wrap, and eight by records that begin with these"
     );
     let bytes = of("Depth", "hex:ff,ff,");
     assert!(options(&format!("{start} values of as many bytes"))[0].starts_with(&bytes));
+    assert_eq!(options(&format!("{start} texts of no bytes"))[0], of("Depth", "hex(1):"));
     let open = of("Depth", "hex(1):41,00,41,00,");
     assert!(options(&format!("{start} texts without an end"))[0].starts_with(&open));
 }

@@ -84,6 +84,8 @@ pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
         (Data::OfAnotherType, "with values of another type in the registry that it asks for"),
         (Data::Bytes, "with values of as many bytes as it has room for in the registry"),
         (Data::OpenText(REG_SZ), "with texts without an end in the registry"),
+        (Data::Stub(0), "with texts of no bytes in the registry"),
+        (Data::Stub(1), "with texts of one byte in the registry"),
         (Data::OpenText(REG_MULTI_SZ), "with lists of texts without an end in the registry"),
     ];
     let overflows = OVERFLOWS.into_iter().flat_map(|number| [Data::Many(number), Data::Records(number)]);

@@ -54,6 +54,10 @@ pub struct Survey {
     pub idles: bool,
     /// Its device was powered down while the system worked and nothing was asked for.
     pub powers_down: bool,
+    /// It does something where the system directs its device to power down.
+    pub directed: bool,
+    /// It does something as special files (a paging file, for hibernation, of crash dumps) are made on its device.
+    pub special_files: bool,
     /// It can set timers.
     pub sets_timers: bool,
     /// It can map the buffers that requests describe by MDLs, which stay the applications' own memory.
@@ -396,6 +400,8 @@ pub fn survey(
         knows_power: imports(image, &IDLE) || imports(image, &POWER),
         idles: imports(image, &IDLE),
         powers_down: false,
+        directed: false,
+        special_files: false,
         sets_timers: imports(image, &TIMERS),
         maps_buffers: imports(image, &["MmMapLockedPagesSpecifyCache"]),
         asks_others: imports(image, &ASKS),
@@ -430,13 +436,10 @@ pub fn survey(
     if !found.ready && extent == Extent::Everything {
         found.identity = identity::identity(boots, &found)?;
     }
-    if extent == Extent::Everything
-        && found.ready
-        && found.plug_and_play
-        && !found.knows_power
-        && !found.devices.is_empty()
-    {
-        found.knows_power = powering::knows_power(boots)?;
+    if extent == Extent::Everything && found.ready && found.plug_and_play && !found.devices.is_empty() {
+        found.knows_power = found.knows_power || powering::knows_power(boots)?;
+        found.directed = powering::is_directed(boots)?;
+        found.special_files = powering::knows_special_files(boots)?;
     }
     if extent != Extent::Start {
         ask(boots, &mut found, compared, &offered, script, extent)?;

@@ -5,6 +5,7 @@
 //! the caller has. A service takes all that it is given for the kernel's own, so Verifier stops where a pointer is an application's. What the services do
 //! is elsewhere.
 
+use abi::{DriverPtr, OBJECT_ATTRIBUTES, UNICODE_STRING};
 use engine::{Args, Flow};
 
 use crate::cx::Cx;
@@ -105,21 +106,70 @@ pub(crate) fn call(cx: &mut Cx<'_>, export: &Export, args: &Args) -> Flow<u64> {
     result
 }
 
-/// Whether an argument is the address of an application's memory.
+/// Which of these arguments are strings, and which are `OBJECT_ATTRIBUTES`, whose name is one; all others have theirs at [`ATTRIBUTES`].
+const STRINGS: &[(&str, usize)] = &[
+    ("ZwCreateKey", 4),
+    ("ZwCreateSymbolicLinkObject", 3),
+    ("ZwDeleteValueKey", 1),
+    ("ZwLoadDriver", 0),
+    ("ZwQueryDirectoryFile", 9),
+    ("ZwQuerySymbolicLinkObject", 1),
+    ("ZwQueryValueKey", 1),
+    ("ZwSetValueKey", 1),
+    ("ZwUnloadDriver", 0),
+];
+/// Where what creates or opens an object has its `OBJECT_ATTRIBUTES`, and what deletes a file or asks for its attributes.
+const ATTRIBUTES: [(&str, usize); 4] =
+    [("ZwCreate", 2), ("ZwOpen", 2), ("ZwDeleteFile", 0), ("ZwQueryFullAttributesFile", 0)];
+
+/// Whether an argument, or what it points to, is the address of an application's memory.
 fn look(cx: &mut Cx<'_>, export: &Export, args: &Args) -> Flow<()> {
-    let Ok(row) = POINTERS.binary_search_by_key(&export.name, |(name, _)| name) else { return Ok(()) };
-    for place in POINTERS[row].1 {
-        let address: u64 = arguments::argument(cx, args, *place)?;
-        if data::is_of_applications(address) {
-            let (name, number) = (export.name, place + 1);
-            let message = format!(
-                "argument {number} of {name} is {address:#x}, an address of applications: the service takes it for the kernel's own and does not look whether the application may use what is there"
-            );
-            let verdict = Verdict::verifier("user-address-in-zw-call", message);
-            return cx.verify(verdict.bug_check(0xC4, [0xE3, address, 0, 0]));
+    let name = export.name;
+    let Ok(row) = POINTERS.binary_search_by_key(&name, |(name, _)| name) else { return Ok(()) };
+    for &place in POINTERS[row].1 {
+        let address: u64 = arguments::argument(cx, args, place)?;
+        let what = format!("argument {} of {name}", place + 1);
+        look_at(cx, &what, address, 0xE3)?;
+        if STRINGS.contains(&(name, place)) {
+            look_at_string(cx, &what, DriverPtr::new(address))?;
+        } else if ATTRIBUTES.iter().any(|(begins, at)| name.starts_with(begins) && *at == place)
+            && !name.contains("Token")
+        {
+            look_at_attributes(cx, &what, DriverPtr::new(address))?;
         }
     }
     Ok(())
+}
+
+/// The same of a string's buffer.
+fn look_at_string(cx: &mut Cx<'_>, what: &str, string: DriverPtr<UNICODE_STRING>) -> Flow<()> {
+    if string.is_null() {
+        return Ok(());
+    }
+    let buffer = cx.read(string + UNICODE_STRING::Buffer)?.address;
+    look_at(cx, &format!("Buffer of {what}"), buffer, 0xE4)
+}
+
+/// The same of an object's name.
+fn look_at_attributes(cx: &mut Cx<'_>, what: &str, attributes: DriverPtr<OBJECT_ATTRIBUTES>) -> Flow<()> {
+    if attributes.is_null() {
+        return Ok(());
+    }
+    let name = cx.read(attributes + OBJECT_ATTRIBUTES::ObjectName)?;
+    let what = format!("ObjectName of {what}");
+    look_at(cx, &what, name.address, 0xE3)?;
+    look_at_string(cx, &what, name)
+}
+
+fn look_at(cx: &mut Cx<'_>, what: &str, address: u64, check: u64) -> Flow<()> {
+    if !data::is_of_applications(address) {
+        return Ok(());
+    }
+    let message = format!(
+        "{what} is {address:#x}, an address of applications: the service takes it for the kernel's own and does not look whether the application may use what is there"
+    );
+    let verdict = Verdict::verifier("user-address-in-zw-call", message);
+    cx.verify(verdict.bug_check(0xC4, [check, address, 0, 0]))
 }
 
 /// Whether the driver code of call `depth` waits for a service.

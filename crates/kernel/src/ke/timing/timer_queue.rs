@@ -265,6 +265,15 @@ impl TimerQueue {
         [false, true].into_iter().filter_map(found).filter(|time| *time < FOREVER).min()
     }
 
+    /// When the clock finds the last timer, or the end of the last wait, of those that it finds up to this moment, in nanoseconds.
+    pub(crate) fn last_limit(&self, most: u64) -> Option<u64> {
+        let timers =
+            self.timers.values().map(|(_, set)| (set.due.time.saturating_add(set.tolerance), set.fine));
+        let waits = self.timeouts.values().map(|(_, limit)| (limit.due.time, false));
+        let found = timers.chain(waits).map(|(due, fine)| self.clock.found(due, fine));
+        found.filter(|time| *time <= most).max()
+    }
+
     /// Whether the timer is set.
     pub(crate) fn is_set(&self, timer: u64) -> bool {
         self.timers.contains_key(&timer)

@@ -300,6 +300,19 @@ pub fn sleep_to_limit(cx: &mut Cx<'_>) -> Flow<()> {
     }
 }
 
+/// The current strand sleeps until the clock has found all timers and ends of drivers' waits that it finds within so many nanoseconds. False if there is none.
+///
+/// # Errors
+/// As [`sleep`].
+pub fn sleep_to_last_limit(cx: &mut Cx<'_>, nanoseconds: u64) -> Flow<bool> {
+    let now = cx.engine().now();
+    let last = cx.with(|k| k.ke.timing.timers().last_limit(now.saturating_add(nanoseconds)));
+    if let Some(last) = last {
+        sleep(cx, last.saturating_sub(now))?;
+    }
+    Ok(last.is_some())
+}
+
 /// The current strand sleeps until [`grant`] ends that, or so many units of 100 ns are over.
 ///
 /// # Errors
