@@ -90,7 +90,7 @@ static VOID NTAPI GnatDpc(PKDPC Dpc, PVOID Context, PVOID A, PVOID B)
                                                          ((ULONG_PTR)irp->Tail.Overlay.DriverContext[0] & causes));
     }
     KeReleaseSpinLock(&g->Watch.Lock, irql);
-    while ((irp = lane_take(&g->Watch, PICK_TOLD, NULL)) != NULL) {
+    while ((irp = lane_take(&g->Watch, PICK_INFORMED, NULL)) != NULL) {
         *(ULONG *)irp->AssociatedIrp.SystemBuffer = (ULONG)(ULONG_PTR)irp->Tail.Overlay.DriverContext[1];
         lane_finish(&g->Watch, irp, STATUS_SUCCESS, sizeof(ULONG));
     }

@@ -27,7 +27,7 @@ struct _LANE {
     VOID (*Farewell)(LANE *Lane, PIRP Irp);     /* before a request is completed, without the lock; may be NULL */
 };
 
-enum pick_kind { PICK_ANY, PICK_FRONT, PICK_FILE, PICK_MARK, PICK_TOLD };      /* MARK: What in DriverContext[0]; TOLD: something in [1] */
+enum pick_kind { PICK_ANY, PICK_FRONT, PICK_FILE, PICK_MARK, PICK_INFORMED };      /* MARK: What in DriverContext[0]; INFORMED: something in [1] */
 
 typedef struct _PICK {
     enum pick_kind Kind;
@@ -95,7 +95,7 @@ FRAME PIRP NTAPI lane_csq_peek(PIO_CSQ Csq, PIRP Irp, PVOID Context)
             if (irp->Tail.Overlay.DriverContext[0] == pick->What)
                 return irp;
             break;
-        case PICK_TOLD:
+        case PICK_INFORMED:
             if (irp->Tail.Overlay.DriverContext[1] != NULL)
                 return irp;
             break;

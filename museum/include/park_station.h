@@ -39,7 +39,7 @@ typedef struct _STATION {
     KSPIN_LOCK SluiceLock;
     ULONG Shut;
     LONG Inside;
-    KEVENT No one;
+    KEVENT Empty;
     PARK Held;
     /* start, stop, sleep, wake: one at a time */
     KEVENT Turn;
@@ -80,7 +80,7 @@ static ULONG SluiceEnter(STATION *S)
     KeAcquireSpinLock(&S->SluiceLock, &irql);
     shut = S->Shut;
     if (!shut && S->Inside++ == 0)
-        KeClearEvent(&S->No one);
+        KeClearEvent(&S->Empty);
     KeReleaseSpinLock(&S->SluiceLock, irql);
     return shut;
 }
@@ -90,7 +90,7 @@ static VOID SluiceLeave(STATION *S)
     KIRQL irql;
     KeAcquireSpinLock(&S->SluiceLock, &irql);
     if (--S->Inside == 0)
-        KeSetEvent(&S->No one, IO_NO_INCREMENT, FALSE);
+        KeSetEvent(&S->Empty, IO_NO_INCREMENT, FALSE);
     KeReleaseSpinLock(&S->SluiceLock, irql);
 }
 
@@ -115,7 +115,7 @@ static VOID SluiceShut(STATION *S, ULONG Reason)
         KeReleaseSpinLock(&S->SluiceLock, irql);
         if (!inside)
             return;
-        KeWaitForSingleObject(&S->No one, Executive, KernelMode, FALSE, NULL);
+        KeWaitForSingleObject(&S->Empty, Executive, KernelMode, FALSE, NULL);
     }
 }
 
@@ -458,7 +458,7 @@ static NTSTATUS NTAPI StationAdd(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
     s->Shut = SHUT_NEW;
     IoInitializeRemoveLock(&s->RemoveLock, YY_TAG, 0, 0);
     KeInitializeSpinLock(&s->SluiceLock);
-    KeInitializeEvent(&s->No one, NotificationEvent, TRUE);
+    KeInitializeEvent(&s->Empty, NotificationEvent, TRUE);
     KeInitializeEvent(&s->Turn, SynchronizationEvent, TRUE);
     ParkInit(&s->Held, StationEnds, s);
     s->UpItem = IoAllocateWorkItem(device);

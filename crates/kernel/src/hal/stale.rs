@@ -140,8 +140,8 @@ impl Stale {
 
     /// Whether an access to the device is reported for the first time.
     fn is_first(&mut self, device: &str, by_service: bool) -> bool {
-        let told = if by_service { &mut self.told_services } else { &mut self.told_devices };
-        told.insert(device.to_owned())
+        let reported = if by_service { &mut self.told_services } else { &mut self.told_devices };
+        reported.insert(device.to_owned())
     }
 }
 

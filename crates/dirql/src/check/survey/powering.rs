@@ -13,7 +13,7 @@ const OF_SYSTEM: &str = "tolerate; power s3; wait 20ms; power s0; wait 20ms; rem
 const OF_QUESTIONS: &str = "tolerate; query-stop; cancel-stop; query-remove; cancel-remove; remove-device";
 /// What they see where another driver powers their device,
 const OF_DEVICE: &str = "tolerate; power d3; wait 20ms; power d0; wait 20ms; remove-device";
-/// where the system powers down a device that has told of itself,
+/// where the system powers down a device that has registered itself,
 const OF_DIRECTED: &str = "tolerate; power s3; wait 20ms; power s0; wait 20ms; power directed-down; wait 20ms; power directed-up; wait 20ms; remove-device";
 /// and where there are a paging file and others on it.
 const OF_FILES: &str = "tolerate; query-stop; cancel-stop; query-remove; cancel-remove; usage paging on; usage dump on; usage dump off; usage paging off; remove-device";
