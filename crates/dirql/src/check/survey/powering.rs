@@ -8,15 +8,15 @@ use crate::error::Error;
 use crate::machine::{Boots, Machine};
 use crate::play::ScriptText;
 
-/// What all drivers see.
+/// What all drivers see, and requests of Plug and Play that few know, as those of the files are.
 const OF_SYSTEM: &str = "tolerate; power s3; wait 20ms; power s0; wait 20ms; remove-device";
-const OF_QUESTIONS: &str = "tolerate; query-stop; cancel-stop; query-remove; cancel-remove; remove-device";
+const OF_QUESTIONS: &str = "tolerate; query-stop; cancel-stop; query-remove; cancel-remove; ask-bus; lock-device; unlock-device; remove-device";
 /// What they see where another driver powers their device,
 const OF_DEVICE: &str = "tolerate; power d3; wait 20ms; power d0; wait 20ms; remove-device";
 /// where the system powers down a device that has registered itself,
 const OF_DIRECTED: &str = "tolerate; power s3; wait 20ms; power s0; wait 20ms; power directed-down; wait 20ms; power directed-up; wait 20ms; remove-device";
 /// and where there are a paging file and others on it.
-const OF_FILES: &str = "tolerate; query-stop; cancel-stop; query-remove; cancel-remove; usage paging on; usage dump on; usage dump off; usage paging off; remove-device";
+const OF_FILES: &str = "tolerate; query-stop; cancel-stop; query-remove; cancel-remove; ask-bus; lock-device; unlock-device; usage paging on; usage dump on; usage dump off; usage paging off; remove-device";
 
 /// Whether code of the driver's runs only as its device is powered down or up.
 pub(super) fn knows_power(boots: &mut Boots) -> Result<bool, Error> {
