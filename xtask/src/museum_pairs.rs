@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::drivers;
+use crate::{drivers, rules};
 
 /// Where the service's key has what `pairs.sys` is to do.
 const KEY: &str = r"HKLM\System\CurrentControlSet\Services\pairs\Parameters";
@@ -39,15 +39,9 @@ pub(crate) struct Rule {
 /// # Errors
 /// The table of rules cannot be read.
 pub(crate) fn rules(root: &Path) -> Result<Vec<Rule>> {
-    let table = fs::read_to_string(root.join("crates/kernel/src/rules.tsv")).context("the table of rules")?;
-    let rows = table.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-    Ok(rows
-        .filter_map(|row| {
-            let mut fields = row.split('\t');
-            let (name, tiers) = (fields.next()?.to_owned(), fields.next()?.to_owned());
-            (tiers != "advice").then_some(Rule { name, tiers })
-        })
-        .collect())
+    let table = fs::read_to_string(root.join(rules::TABLE)).context(rules::TABLE)?;
+    let above_advice = rules::rows(&table).filter(|row| row.tiers != "advice");
+    Ok(above_advice.map(|row| Rule { name: row.name.to_owned(), tiers: row.tiers.to_owned() }).collect())
 }
 
 /// The pairs of all these rules.
@@ -57,7 +51,7 @@ pub(crate) fn rules(root: &Path) -> Result<Vec<Rule>> {
 pub(crate) fn pairs(root: &Path, rules: &[Rule]) -> Result<Vec<Pair>> {
     let out = drivers::default_out(root);
     let mut pairs = Vec::new();
-    for header in drivers::files_with(&root.join("drivers/c/pairs"), "h")? {
+    for header in drivers::files_with(&root.join(rules::PAIRS), "h")? {
         let text = fs::read_to_string(&header).with_context(|| header.display().to_string())?;
         let of_card = header.file_stem().is_some_and(|stem| stem.to_string_lossy().starts_with(CARD));
         let named = text.split("PAIR(\"").skip(1).filter_map(|rest| rest.split('"').next());

@@ -16,14 +16,14 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::microsoft;
 
 /// The table.
-const TABLE: &str = "crates/kernel/src/rules.tsv";
+pub(crate) const TABLE: &str = "crates/kernel/src/rules.tsv";
 const EVENTS: &str = "crates/kernel/src/event.rs";
 /// The names of bug checks.
 const BUG_CHECKS: &str = "crates/dirql/src/report/bugchecks.tsv";
 /// The document.
 const DOCUMENT: &str = "docs/rules.md";
 /// Where the pairs are, and what stands before the name of each.
-const PAIRS: &str = "drivers/c/pairs/";
+pub(crate) const PAIRS: &str = "drivers/c/pairs/";
 const PAIR: &str = "PAIR(";
 /// What the comment of a correct counterpart says, before the rules.
 const NOT: &str = "Not: ";
@@ -65,9 +65,9 @@ is near the rule and does not break it (`Not: RULE`).
 ";
 
 /// One row of the table.
-struct Row<'a> {
-    name: &'a str,
-    tiers: &'a str,
+pub(crate) struct Row<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) tiers: &'a str,
     checks: &'a str,
     page: &'a str,
     remedy: &'a str,
@@ -86,7 +86,7 @@ struct Source {
 pub(crate) fn write(root: &Path, check: bool) -> Result<()> {
     let read = |path: &str| fs::read_to_string(root.join(path)).with_context(|| path.to_owned());
     let (table, names) = (read(TABLE)?, read(BUG_CHECKS)?);
-    let rows: Vec<Row<'_>> = table.lines().filter(|line| !line.starts_with('#')).filter_map(row).collect();
+    let rows: Vec<Row<'_>> = rows(&table).collect();
     let sources = sources(root)?;
     let wrong = complaints(&rows, &sources);
     ensure!(wrong.is_empty(), "\n  {}", wrong.join("\n  "));
@@ -98,6 +98,11 @@ pub(crate) fn write(root: &Path, check: bool) -> Result<()> {
         bail!("{DOCUMENT} is not what the rules and tests say: run `cargo xtask rules`");
     }
     microsoft::write(root, &rows.iter().map(|row| (row.name, row.tiers)).collect(), check)
+}
+
+/// The rows of the table.
+pub(crate) fn rows(table: &str) -> impl Iterator<Item = Row<'_>> {
+    table.lines().filter(|line| !line.starts_with('#')).filter_map(row)
 }
 
 fn row(line: &str) -> Option<Row<'_>> {
