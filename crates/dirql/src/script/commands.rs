@@ -630,14 +630,13 @@ fn offset(args: &mut Arguments) -> Outcome<Option<u64>> {
 
 /// Where a write begins: at an offset, or `at end`, as `FILE_WRITE_TO_END_OF_FILE` (-1) says it.
 fn offset_or_end(args: &mut Arguments) -> Outcome<Option<u64>> {
-    if !args.take("at") {
-        return Ok(None);
+    if args.take("at") {
+        if args.take("end") {
+            return Ok(Some(u64::MAX));
+        }
+        args.back();
     }
-    if args.take("end") {
-        Ok(Some(u64::MAX))
-    } else {
-        args.number("an offset", i64::MAX.unsigned_abs()).map(Some)
-    }
+    offset(args)
 }
 
 fn asynchronous(args: &mut Arguments, names: &mut Names) -> Outcome<Command> {
