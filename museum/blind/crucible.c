@@ -561,25 +561,37 @@ static VOID CardAsleep(DEVICE_EXT *x)
     UNREFERENCED_PARAMETER(x);
 }
 
-/* Once nothing may be begun: the card ends each transfer within its time. */
-static VOID CardDrain(DEVICE_EXT *x)
-{
-    KeWaitForSingleObject(&x->Idle, Executive, KernelMode, FALSE, NULL);
-}
-
-static VOID CardGone(DEVICE_EXT *x)
+/* The job that the card has is over if the card is not there any more. */
+static VOID CardLost(DEVICE_EXT *x)
 {
     KIRQL Irql;
-    JOB *j;
+    JOB *j = NULL;
 
     KeAcquireSpinLock(&x->Common.Lock, &Irql);
-    j = x->Active;
-    x->Active = NULL;
+    if (!x->Common.Up || ReadCard(x, EDU_ID) == MAXULONG) {
+        j = x->Active;
+        x->Active = NULL;
+    }
     KeReleaseSpinLock(&x->Common.Lock, Irql);
     if (j != NULL) {
         EndJob(x, j, FALSE, FALSE);
         SetIdle(x);
     }
+}
+
+/* Once nothing may be begun: the card ends each transfer within its time, unless it has been taken away. */
+static VOID CardDrain(DEVICE_EXT *x)
+{
+    LARGE_INTEGER Second;
+
+    Second.QuadPart = -10000000LL;
+    while (KeWaitForSingleObject(&x->Idle, Executive, KernelMode, FALSE, &Second) == STATUS_TIMEOUT)
+        CardLost(x);
+}
+
+static VOID CardGone(DEVICE_EXT *x)
+{
+    CardLost(x);
     CardDrain(x);
     DropJobs(x, NULL);
     FlushWaiters(x, NULL, STATUS_DEVICE_NOT_CONNECTED);

@@ -15,7 +15,7 @@
 
 #define LIMIT_MS 2000
 #define AGAIN_MS 20
-#define PATIENCE_MS 300000
+#define PATIENCE_MS 10000
 #define ADDRESSES (1LL << 28)   /* the card has 28 address lines */
 #define COMMAND_REGISTER 4
 #define COMMAND_MASTER 0x0004
@@ -275,6 +275,14 @@ static NTSTATUS GondolaPrepare(UNIT *U)
     return STATUS_SUCCESS;
 }
 
+/* A card that is not there any more reads as ones, and moves nothing. */
+static BOOLEAN Runs(UNIT *U)
+{
+    ULONG Command = Peek(U, EDU_DMA_COMMAND);
+
+    return Command != MAXULONG && (Command & EDU_DMA_RUN);
+}
+
 /* The card cannot stop a transfer: waits until it has, and in the end takes the bus away from it. */
 static VOID GondolaSettle(UNIT *U)
 {
@@ -287,7 +295,7 @@ static VOID GondolaSettle(UNIT *U)
     for (;;) {
         KeAcquireSpinLock(&U->Hw, &Irql);
         Gondola->Stopping = TRUE;
-        Quiet = !U->Live || (!Gondola->Active && !(Peek(U, EDU_DMA_COMMAND) & EDU_DMA_RUN));
+        Quiet = !U->Live || (!Gondola->Active && !Runs(U));
         KeReleaseSpinLock(&U->Hw, Irql);
         if (Quiet)
             return;
@@ -324,7 +332,7 @@ static VOID GondolaOn(UNIT *U)
     EduQuiet(U);                /* causes of the time before; that of DMA needs no enabling */
     Gondola->Sinking = FALSE;
     Gondola->Stopping = FALSE;
-    Gondola->Moving = (Peek(U, EDU_DMA_COMMAND) & EDU_DMA_RUN) != 0;
+    Gondola->Moving = Runs(U);
 }
 
 static VOID GondolaResume(UNIT *U)

@@ -549,8 +549,12 @@ PART NTSTATUS NTAPI UnitPower(PDEVICE_OBJECT Device, PIRP Irp)
         IoSetCompletionRoutine(Irp, UnitPowerUpDone, U, TRUE, TRUE, TRUE);
         PoCallDriver(U->Lower, Irp);
     } else if (!Trade->Hold || !Trade->Hold(U, Irp)) {
-        UnitSink(U, Irp);
-        IoReleaseRemoveLock(&U->Guard, Irp);
+        if (KeGetCurrentIrql() > PASSIVE_LEVEL) {
+            UnitSinkLater(U, Irp);      /* a device in the path of a paging file; only D0 may be told there */
+        } else {
+            UnitSink(U, Irp);
+            IoReleaseRemoveLock(&U->Guard, Irp);
+        }
     }
     return STATUS_PENDING;
 }
