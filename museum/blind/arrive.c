@@ -11,6 +11,8 @@
  */
 #include <ddk/wdm.h>
 
+NTKERNELAPI NTSTATUS NTAPI IoUnregisterPlugPlayNotificationEx(PVOID NotificationEntry);
+
 #define AR_TAG 'virA'
 #define SLOTS 16
 
@@ -189,7 +191,7 @@ static VOID ar_stop(struct watch *dx)
 #else
 	if (dx->ready)
 #endif
-		IoUnregisterPlugPlayNotification(dx->notify);
+		IoUnregisterPlugPlayNotificationEx(dx->notify);
 	if (dx->last)
 		ExFreePoolWithTag(dx->last, AR_TAG);
 }

@@ -2,7 +2,7 @@
  * veranda: watches devices come and go. A program names an interface class; from then on the symbolic links of the interfaces of that class that arrive or
  * leave are noted, and the programs read the notes one by one.
  *
- * The bug: the notification is unregistered under the lock that the notification routine takes. IoUnregisterPlugPlayNotification waits for a routine that is
+ * The bug: the notification is unregistered under the lock that the notification routine takes. IoUnregisterPlugPlayNotificationEx waits for a routine that is
  * running, the routine waits for the lock: the request (or the removal of the device) and the system's notification thread hang for ever.
  *
  * Device: ROOT\VERANDA
@@ -11,6 +11,8 @@
  */
 #include <ddk/wdm.h>
 #include "../include/queue_kit.h"
+
+NTKERNELAPI NTSTATUS NTAPI IoUnregisterPlugPlayNotificationEx(PVOID NotificationEntry);
 
 #define VER_TAG 'reV '
 #define VER_DEEPEST 64 /* notes kept */
@@ -91,10 +93,10 @@ static VOID VerRest(PVER_EXT x)
 #ifdef FIXED
     KeReleaseMutex(&x->Lock, FALSE);
     if (Registration != NULL)
-        IoUnregisterPlugPlayNotification(Registration);
+        IoUnregisterPlugPlayNotificationEx(Registration);
 #else
     if (Registration != NULL)
-        IoUnregisterPlugPlayNotification(Registration);
+        IoUnregisterPlugPlayNotificationEx(Registration);
     KeReleaseMutex(&x->Lock, FALSE);
 #endif
 }

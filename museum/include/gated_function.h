@@ -301,9 +301,9 @@ FRAME_FN NTSTATUS NTAPI FramePnp(PDEVICE_OBJECT Device, PIRP Irp)
 
     case IRP_MN_DEVICE_USAGE_NOTIFICATION:
         if (sp->Parameters.UsageNotification.InPath) {
-            Complete(Irp, STATUS_NOT_SUPPORTED, 0);     /* no place for paging, dump or hibernation files */
+            Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);     /* no place for paging, dump or hibernation files */
             IoReleaseRemoveLock(&f->RemoveLock, Irp);
-            return STATUS_NOT_SUPPORTED;
+            return STATUS_INVALID_DEVICE_REQUEST;
         }
         Irp->IoStatus.Status = STATUS_SUCCESS;
         break;

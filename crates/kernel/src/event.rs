@@ -724,7 +724,13 @@ pub trait Reader {
     fn judges(&self) -> bool {
         false
     }
-    /// What it concludes from the event that it has just read. Asked behind each event it reads but [`Event::Finding`].
+    /// As [`Reader::event`]; and whether it may conclude something from it. What judges each event and has seldom something to say answers this itself, which
+    /// saves the kernel the question.
+    fn event_shows(&mut self, stamp: &Stamp, event: &Event) -> bool {
+        self.event(stamp, event);
+        self.judges()
+    }
+    /// What it concludes from the event that it has just read. Asked behind each event it reads but [`Event::Finding`], if the event may have shown it something.
     ///
     /// A finding of the error tier, and a fault, stop the machine as soon as the kernel can leave what runs: at the latest where the
     /// kernel would next return to driver code, or where driver code comes to the end of its slice, which is made to come at its next

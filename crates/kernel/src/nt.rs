@@ -511,11 +511,11 @@ impl Nt {
         self.deliver_fresh();
         let wanting = self.by_kind[kind as usize].get();
         let mut readers = self.readers.borrow_mut();
-        outside(|| each_of(&mut readers, wanting, |reader| reader.event(stamp, event)));
+        let mut is_shown = false;
+        outside(|| each_of(&mut readers, wanting, |reader| is_shown |= reader.event_shows(stamp, event)));
         drop(readers);
-        let judging = wanting & self.judging.get();
-        if judging != 0 && kind != Kind::Finding {
-            self.take_judgements(judging);
+        if is_shown && kind != Kind::Finding {
+            self.take_judgements(wanting & self.judging.get());
         }
     }
 

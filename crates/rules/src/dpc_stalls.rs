@@ -93,6 +93,10 @@ impl Follower for DpcStalls {
         }
     }
 
+    fn shows(&self) -> bool {
+        self.found.is_some()
+    }
+
     fn found(&mut self) -> Option<Verdict> {
         self.found.take()
     }

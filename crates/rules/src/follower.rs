@@ -13,7 +13,9 @@ pub(crate) trait Follower: Clone + 'static {
     fn wants(kind: Kind) -> bool;
     /// An event of such a kind happens.
     fn follow(&mut self, stamp: &Stamp, event: &Event);
-    /// What the event that it has just followed shows, once.
+    /// Whether the event that it has just followed shows something.
+    fn shows(&self) -> bool;
+    /// What that is, once.
     fn found(&mut self) -> Option<Verdict>;
 }
 
@@ -35,6 +37,11 @@ impl<F: Follower> Reader for Following<F> {
 
     fn event(&mut self, stamp: &Stamp, event: &Event) {
         self.0.follow(stamp, event);
+    }
+
+    fn event_shows(&mut self, stamp: &Stamp, event: &Event) -> bool {
+        self.0.follow(stamp, event);
+        self.0.shows()
     }
 
     fn judges(&self) -> bool {

@@ -102,6 +102,11 @@ impl Reader for Guarantees {
         }
     }
 
+    fn event_shows(&mut self, stamp: &Stamp, event: &Event) -> bool {
+        self.event(stamp, event);
+        self.broken.is_some()
+    }
+
     fn judges(&self) -> bool {
         true
     }

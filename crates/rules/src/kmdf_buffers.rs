@@ -98,6 +98,10 @@ impl Follower for KmdfBuffers {
         }
     }
 
+    fn shows(&self) -> bool {
+        self.found.is_some()
+    }
+
     fn found(&mut self) -> Option<Verdict> {
         self.found.take()
     }

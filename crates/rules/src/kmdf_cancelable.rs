@@ -86,6 +86,10 @@ impl Follower for KmdfCancelable {
         }
     }
 
+    fn shows(&self) -> bool {
+        self.found.is_some()
+    }
+
     fn found(&mut self) -> Option<Verdict> {
         self.found.take()
     }

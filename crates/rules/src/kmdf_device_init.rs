@@ -126,6 +126,10 @@ impl Follower for KmdfDeviceInit {
         }
     }
 
+    fn shows(&self) -> bool {
+        self.found.is_some()
+    }
+
     fn found(&mut self) -> Option<Verdict> {
         self.found.take()
     }

@@ -173,6 +173,10 @@ impl Follower for KmdfRequests {
         }
     }
 
+    fn shows(&self) -> bool {
+        self.found.is_some()
+    }
+
     fn found(&mut self) -> Option<Verdict> {
         let message = self.found.take()?;
         Some(Verdict::error("kmdf-requests", message))

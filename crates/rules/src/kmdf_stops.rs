@@ -49,6 +49,10 @@ impl Follower for KmdfStops {
         }
     }
 
+    fn shows(&self) -> bool {
+        self.found.is_some()
+    }
+
     fn found(&mut self) -> Option<Verdict> {
         let message = self.found.take()?;
         Some(Verdict::verifier("kmdf-stops", message))

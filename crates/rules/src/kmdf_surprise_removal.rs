@@ -59,6 +59,10 @@ impl Follower for KmdfSurpriseRemoval {
         }
     }
 
+    fn shows(&self) -> bool {
+        self.found.is_some()
+    }
+
     fn found(&mut self) -> Option<Verdict> {
         let message = self.found.take()?;
         Some(Verdict::advice("kmdf-surprise-removal", message))

@@ -84,6 +84,10 @@ impl Follower for KmdfWaits {
         }
     }
 
+    fn shows(&self) -> bool {
+        self.found.is_some()
+    }
+
     fn found(&mut self) -> Option<Verdict> {
         self.found.take()
     }

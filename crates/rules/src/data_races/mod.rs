@@ -97,6 +97,11 @@ impl Reader for DataRaces {
         self.synchronize(stamp, event);
     }
 
+    fn event_shows(&mut self, stamp: &Stamp, event: &Event) -> bool {
+        self.event(stamp, event);
+        !self.found.is_empty()
+    }
+
     fn accessed(&mut self, stamp: &Stamp, accesses: &[MemoryAccess], by_routine: bool) {
         self.settle(stamp);
         let here = self.flows.here(stamp);
