@@ -35,7 +35,7 @@ struct _UNIT {
     BOOLEAN Attended;              /* the interrupt's lock: the service routine may look at the card */
     PKINTERRUPT Interrupt;
     KDPC Dpc;
-    PIO_WORKITEM SinkItem;      /* only with Hold */
+    PIO_WORKITEM SinkItem;
     PIRP SinkIrp;
     KEVENT SinkIdle;            /* no request for D3 is on its way through SinkItem */
     ULONG Windows;
@@ -209,8 +209,7 @@ PART VOID UnitStop(UNIT *U, BOOLEAN Touch)
     if (Touch && Trade->Settle)
         Trade->Settle(U);
     UnitOff(U, TRUE, Touch);
-    if (U->SinkItem)
-        KeWaitForSingleObject(&U->SinkIdle, Executive, KernelMode, FALSE, NULL);
+    KeWaitForSingleObject(&U->SinkIdle, Executive, KernelMode, FALSE, NULL);
     if (U->Interrupt) {
         IoDisconnectInterrupt(U->Interrupt);
         U->Interrupt = NULL;
@@ -337,8 +336,7 @@ PART NTSTATUS UnitRemove(UNIT *U, PIRP Irp)
     IoReleaseRemoveLockAndWait(&U->Guard, Irp);
     if (Trade->Dead)
         Trade->Dead(U);
-    if (U->SinkItem)
-        IoFreeWorkItem(U->SinkItem);
+    IoFreeWorkItem(U->SinkItem);
     IoDetachDevice(U->Lower);
     RtlFreeUnicodeString(&U->Interface);
     IoDeleteDevice(Self);
@@ -619,12 +617,10 @@ PART NTSTATUS NTAPI UnitAdd(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
     KeInitializeSpinLock(&U->Hw);
     KeInitializeDpc(&U->Dpc, UnitDpc, U);
     KeInitializeEvent(&U->SinkIdle, NotificationEvent, TRUE);
-    if (Trade->Hold) {
-        U->SinkItem = IoAllocateWorkItem(Self);
-        if (!U->SinkItem) {
-            IoDeleteDevice(Self);
-            return STATUS_INSUFFICIENT_RESOURCES;
-        }
+    U->SinkItem = IoAllocateWorkItem(Self);
+    if (!U->SinkItem) {
+        IoDeleteDevice(Self);
+        return STATUS_INSUFFICIENT_RESOURCES;
     }
     if (Trade->Interface)
         Status = IoRegisterDeviceInterface(Pdo, Trade->Interface, NULL, &U->Interface);
@@ -641,8 +637,7 @@ PART NTSTATUS NTAPI UnitAdd(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
         Status = STATUS_NO_SUCH_DEVICE;
         RtlFreeUnicodeString(&U->Interface);
     }
-    if (U->SinkItem)
-        IoFreeWorkItem(U->SinkItem);
+    IoFreeWorkItem(U->SinkItem);
     IoDeleteDevice(Self);
     return Status;
 }

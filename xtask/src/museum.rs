@@ -3,8 +3,9 @@
 //!
 //! A file's header says what the rest of the machine needs to know of it: `Device`, the hardware id, or `none` for a driver that makes its
 //! device itself; `Rule`, those that name the bug, each as good as another; `Needs`, what it shows by; `Compiler: clang` where `__try` is used,
-//! with `integritycheck` for drivers that ask to get to know of processes.
-//! Without `--build` each is then looked at by `dirql check`, which gets nothing but the driver and its INF. It does not judge whether a bug is one.
+//! with `integritycheck` for drivers that ask to get to know of processes, and with `align` where the bug's sections do not begin with pages; `Framework: KMDF` of
+//! a client of KMDF, which finds its framework, the stand-in of `drivers/c/framework.c`, beside it; `Options`, without which `dirql check` does not look for the bug.
+//! Without `--build` each is then looked at by `dirql check`, which gets nothing but the driver, its INF and these options. It does not judge whether a bug is one.
 //! So are the rules one by one ([`museum_pairs`]). What comes of all of it with the usual budget is `docs/museum.md`. A run that was interrupted goes on where it was.
 
 use std::collections::BTreeSet;
@@ -39,12 +40,17 @@ pub(crate) struct Exhibit {
     /// What is wrong, a sentence.
     bug: String,
     language: Language,
+    /// It is a client of KMDF.
+    is_client: bool,
+    /// What `dirql check` has to be told for the bug.
+    options: Vec<String>,
 }
 
 /// What it is written in.
 #[derive(Clone, Copy, Debug)]
 enum Language {
-    C(drivers::Compiler),
+    /// The bug's compiler, and that of its twin.
+    C(drivers::Compiler, drivers::Compiler),
     Rust,
 }
 
@@ -75,9 +81,19 @@ impl Exhibit {
         ensure!(text.contains("FIXED"), "it has no fixed twin: no line depends on FIXED");
         let bug = bug(&text).context("its header does not say `The bug: …`")?;
         let device = value(&text, "Device").context("its header has no line `Device: …`")?;
+        let framework = value(&text, "Framework");
+        ensure!(
+            matches!(framework, None | Some("KMDF")),
+            "`Framework: {}` is not KMDF",
+            framework.unwrap_or("")
+        );
         Ok(Self {
             device: (device != "none").then(|| device.into()),
             language: language(&source, value(&text, "Compiler"))?,
+            is_client: framework.is_some(),
+            options: value(&text, "Options")
+                .map(|options| options.split_whitespace().map(str::to_owned).collect())
+                .unwrap_or_default(),
             name,
             area,
             source,
@@ -94,17 +110,22 @@ impl Exhibit {
 }
 
 /// As the file's ending and the header's `Compiler` say it: of C gcc, or clang for `__try`; with `integritycheck` the image is one whose signature Windows checks.
+/// With `align` what the linker is told is the bug.
 fn language(source: &Path, said: Option<&str>) -> Result<Language> {
+    use drivers::Compiler::{Clang, Gcc};
+    const USUAL: drivers::Compiler = Clang(&["-O2"]);
+    const CHECKED: drivers::Compiler = Clang(&["-O2", "-Wl,/integritycheck"]);
     let is_rust = source.extension().is_some_and(|ending| ending == "rs");
     Ok(match said {
         None if is_rust => Language::Rust,
-        None => Language::C(drivers::Compiler::Gcc),
+        None => Language::C(Gcc, Gcc),
         Some(_) if is_rust => bail!("there is one compiler of Rust: `Compiler` says nothing"),
-        Some("clang") => Language::C(drivers::Compiler::Clang(&["-O2"])),
-        Some("clang integritycheck") => {
-            Language::C(drivers::Compiler::Clang(&["-O2", "-Wl,/integritycheck"]))
+        Some("clang") => Language::C(USUAL, USUAL),
+        Some("clang integritycheck") => Language::C(CHECKED, CHECKED),
+        Some("clang align") => Language::C(Clang(&["-O2", "-Wl,/align:512"]), USUAL),
+        Some(other) => {
+            bail!("`Compiler: {other}` is none of `clang`, `clang integritycheck` and `clang align`")
         }
-        Some(other) => bail!("`Compiler: {other}` is neither `clang` nor `clang integritycheck`"),
     })
 }
 
@@ -196,6 +217,7 @@ pub(crate) fn museum(root: &Path, names: &[String], budgets: &Budgets) -> Result
             image: image.to_owned(),
             source: Some(exhibit.source.clone()),
             answers: image.to_owned(),
+            given: exhibit.options.clone(),
             ..Check::default()
         };
         let of_bug = Check { until: exhibit.rules.clone(), ..of(&bug) };
@@ -266,7 +288,7 @@ fn table(
     let mut text = format!(
         "# The museum of bugs\n\n\
          Small drivers with one bug each, as they cost teams weeks (`museum/`), and what `dirql check` says of them in its usual budget, given nothing but the \
-         driver and its INF, until the bug is found. Each has a twin that is right and differs by the bug only. Written by `cargo xtask museum`: **{found} of {} bugs are found \
+         driver and its INF, a client of KMDF a framework beside it, and the options that a few headers name, until the bug is found. Each has a twin that is right and differs by the bug only. Written by `cargo xtask museum`: **{found} of {} bugs are found \
          under a right name, {accused} twins are accused{so_much}.** Not among them are {} that are known not to be found (`museum/missed`): {}.\n\n\
          {}. What has found a bug is counted in attempts: exercises carried out, by 1 %, 20 % and all of the budget in turn.\n\n\
          | bug | what is wrong | shows by | found as | by this exercise | attempts |\n| --- | --- | --- | --- | --- | --- |\n",
@@ -535,22 +557,47 @@ fn build(root: &Path, out: &Path, is_wanted: &dyn Fn(&Exhibit) -> bool) -> Resul
     let _alone = drivers::build_alone(out)?;
     let mut exhibits = exhibits(root)?;
     exhibits.retain(|exhibit| is_wanted(exhibit));
-    side_by_side(&exhibits, |_, exhibit| {
-        for (twin, defines) in [("", &[][..]), ("_fixed", &["FIXED"])] {
-            let name = format!("{}{twin}", exhibit.name);
-            build_one(root, out, exhibit, &name, defines)
-                .with_context(|| format!("{name} of the museum does not build"))?;
-        }
-        Ok(())
-    })?;
+    // Clients of KMDF one after the other: they share an import library, which the first of them makes.
+    let (clients, others): (Vec<&Exhibit>, Vec<&Exhibit>) = exhibits.iter().partition(|one| one.is_client);
+    if !clients.is_empty() {
+        build_framework(root, out).context("the framework of the museum does not build")?;
+    }
+    clients.into_iter().try_for_each(|exhibit| build_both(root, out, exhibit))?;
+    side_by_side(&others, |_, exhibit| build_both(root, out, exhibit))?;
     Ok(exhibits)
+}
+
+/// Builds a bug and its twin.
+fn build_both(root: &Path, out: &Path, exhibit: &Exhibit) -> Result<()> {
+    for (twin, defines) in [("", &[][..]), ("_fixed", &["FIXED"])] {
+        let name = format!("{}{twin}", exhibit.name);
+        build_one(root, out, exhibit, &name, defines)
+            .with_context(|| format!("{name} of the museum does not build"))?;
+    }
+    Ok(())
+}
+
+/// The stand-in for the framework, under the name by which `dirql check` finds it beside a client.
+fn build_framework(root: &Path, out: &Path) -> Result<()> {
+    let folder = &root.join("drivers/c");
+    drivers::build_image(&drivers::Image {
+        root,
+        folder,
+        out,
+        name: "Wdf01000",
+        source: &folder.join("framework.c"),
+        defines: &["KMDF_MINOR=15"],
+        missing: Some("wdfldr/wdfldr.def"),
+        compiler: drivers::Compiler::Gcc,
+    })
 }
 
 fn build_one(root: &Path, out: &Path, exhibit: &Exhibit, name: &str, defines: &[&str]) -> Result<()> {
     let source = &exhibit.source;
     match exhibit.language {
         Language::Rust => rust_exhibit::build(root, out, source, name, defines)?,
-        Language::C(compiler) => {
+        Language::C(bug, twin) => {
+            let compiler = if defines.contains(&"FIXED") { twin } else { bug };
             let folder = &root.join("museum");
             drivers::build_image(&drivers::Image {
                 root,
@@ -559,14 +606,15 @@ fn build_one(root: &Path, out: &Path, exhibit: &Exhibit, name: &str, defines: &[
                 name,
                 source,
                 defines,
-                missing: None,
+                missing: exhibit.is_client.then_some("../drivers/c/wdfldr/wdfldr.def"),
                 compiler,
             })?;
         }
     }
     if let Some(id) = &exhibit.device {
         let own = exhibit.source.with_extension("inf.in");
-        let form = if own.is_file() { own } else { root.join("museum/include/driver.inf.in") };
+        let usual = if exhibit.is_client { "client.inf.in" } else { "driver.inf.in" };
+        let form = if own.is_file() { own } else { root.join("museum/include").join(usual) };
         let text = fs::read_to_string(&form).with_context(|| format!("cannot read {}", form.display()))?;
         let text = text.replace("@NAME@", name).replace("@ID@", id);
         drivers::write_if_changed(text.as_bytes(), &out.join(name).with_extension("inf"))?;

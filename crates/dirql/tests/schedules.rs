@@ -15,6 +15,7 @@ mod replays;
 mod rewinds;
 mod rig;
 mod searches;
+mod seeds;
 mod soak;
 mod ticks;
 mod unheard;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, bail};
-use dirql::check::{self, Campaign, Cause, Decided, Exercise, Extent, Stories, Survey, Totals};
+use dirql::check::{self, Campaign, Cause, Decided, Exercise, Extent, Stories, Totals};
 use dirql::files::DriverFile;
 use dirql::{Bench, Boots, Error, Jail, Play, Report, ScriptText};
 use serde::{Deserialize, Serialize};
@@ -170,9 +170,8 @@ fn do_jobs(
             continue;
         }
         let totals = Totals { hung, ..Totals::default() };
-        let keeps = arguments.corpus.is_some();
-        let work = Work { boots: &mut boots, said: Said::default(), totals, keeps };
-        let totals = work.whole(exercise, &surveys.own, std::mem::take(&mut first))?;
+        let work = Work { boots: &mut boots, surveys, said: Said::default(), totals, sequences: Vec::new() };
+        let (totals, sequences) = work.whole(exercise, std::mem::take(&mut first))?;
         let Totals { attempts, failed, could_fail, .. } = totals;
         // Where one exercise has hung, one attempt of each of the others may.
         hung = totals.hung.min(check::HUNG - 1);
@@ -180,6 +179,11 @@ fn do_jobs(
         let mut before = 0;
         let distance = |at: u32| at - std::mem::replace(&mut before, at);
         say(&Line::Reached(fresh.map(distance).collect()));
+        if arguments.corpus.is_some() {
+            // Behind what was reached, which it forgets.
+            let sequences = check::worth_keeping(&mut boots, &surveys.own, &surveys.kept, &sequences)?;
+            say(&Line::Sequences(sequences));
+        }
         say(&Line::Ended { attempts, failed, could_fail, complete: true, hung });
     }
     Ok(Done::with(0))
@@ -188,36 +192,40 @@ fn do_jobs(
 /// An exercise that is carried out.
 struct Work<'b> {
     boots: &'b mut Boots,
+    surveys: &'b Surveys,
     said: Said,
     totals: Totals,
-    /// Sequences that came to new code are wanted.
-    keeps: bool,
+    /// Sequences that came to new code.
+    sequences: Vec<String>,
 }
 
 impl Work<'_> {
-    /// All of it, but the attempts before the one of number `first`.
-    fn whole(mut self, exercise: &Exercise, survey: &Survey, first: u64) -> Result<Totals> {
+    /// All of it, but the attempts before the one of number `first`; the sequences that came to new code, too.
+    fn whole(mut self, exercise: &Exercise, first: u64) -> Result<(Totals, Vec<String>)> {
+        let Surveys { own: survey, kept, .. } = self.surveys;
         if exercise.effort.inputs > 0 {
-            let found = check::inputs(self.boots, survey, exercise.effort.inputs)?;
-            if self.keeps {
-                say(&Line::Sequences(found.scripts.clone()));
-            }
-            for script in found.scripts {
-                self.carry_out(&Exercise { script, ..exercise.clone() }, first)?;
+            let found = check::inputs(self.boots, survey, kept, exercise.effort.inputs)?;
+            for script in &found.scripts {
+                self.carry_out(&Exercise { script: script.clone(), ..exercise.clone() }, first)?;
             }
             self.totals.attempts += found.tried;
+            self.sequences = found.scripts;
         } else if exercise.effort.stories.count > 0 {
-            let Stories { first: number, count, behind } = exercise.effort.stories;
-            let found = check::inputs(self.boots, survey, behind)?;
+            let Stories { first: number, count, behind, as_found } = exercise.effort.stories;
+            let found = check::inputs(self.boots, survey, kept, behind)?;
             self.totals.attempts += found.tried;
-            let survey = survey.clone().with_sequences(found.sequences);
-            for script in check::stories(&survey, number, count) {
+            let scripts = if as_found {
+                check::at_once_as_found(survey, &found.sequences, count)
+            } else {
+                check::stories(&survey.clone().with_sequences(found.sequences), number, count)
+            };
+            for script in scripts {
                 self.carry_out(&Exercise { script, ..exercise.clone() }, first)?;
             }
         } else {
             self.carry_out(exercise, first)?;
         }
-        Ok(self.totals)
+        Ok((self.totals, self.sequences))
     }
 
     /// All attempts of one script, but those before the one of number `first`.

@@ -76,7 +76,7 @@ fn inputs(name: &'static str, code: u32) -> Figure {
         let mut boots =
             bench.device("pci9052").checked(true).unobserved().boots().expect("the driver can be loaded");
         let mut tried =
-            |count| check::inputs(&mut boots, &survey, u64::from(count)).expect("it can be tried");
+            |count| check::inputs(&mut boots, &survey, &[], u64::from(count)).expect("it can be tried");
         assert_eq!(tried(1).tried, 1, "the device can be opened");
         let begun = Instant::now();
         let tried = tried(SEQUENCES);

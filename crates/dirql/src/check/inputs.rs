@@ -14,7 +14,8 @@ use explore::Rng;
 use kernel::hal::writes::Sketch;
 
 use super::campaign::HUNG;
-use super::exercise::{MANY, OVERFLOWS, PAUSE, WORDS, open, open_other, tried};
+use super::corpus::sequence;
+use super::exercise::{KeptSequence, MANY, OVERFLOWS, PAUSE, WORDS, open, open_other, tried};
 use super::signals::{Outside, all_guessed_causes};
 use super::survey::{Operation, Survey};
 use crate::error::Error;
@@ -42,7 +43,11 @@ const EVENT_ONE_IN: u64 = 8;
 const NEAR: usize = 4;
 const SIZES: [usize; 16] = [0, 1, 2, 4, 7, 8, 12, 16, 20, 24, 32, 40, 64, 128, 256, 1024];
 /// What scripts call the two handles.
-const HANDLES: [&str; 2] = ["h", "i"];
+pub(super) const HANDLES: [&str; 2] = ["h", "i"];
+/// Kinds of requests that are no codes of the survey's.
+const WRITE: u32 = 0;
+const READ: u32 = 1;
+const UNKNOWN: u32 = 2;
 /// `FILE_ANY_ACCESS` and method of a code lie below its function's number.
 const FUNCTION: u32 = 4;
 
@@ -57,22 +62,28 @@ pub struct Inputs {
     pub tried: u64,
 }
 
-/// Tries so many sequences of requests to the first name of a driver.
+/// Tries so many sequences of requests to the first name of a driver. What was `kept` of earlier searches takes part before anything is changed.
 ///
 /// # Errors
 /// As [`Boots::boot`].
-pub fn inputs(boots: &mut Boots, survey: &Survey, count: u64) -> Result<Inputs, Error> {
+pub fn inputs(
+    boots: &mut Boots,
+    survey: &Survey,
+    kept: &[KeptSequence],
+    count: u64,
+) -> Result<Inputs, Error> {
     let first: Vec<Transfer<'static>> = survey.operations.iter().map(transfer).collect();
     let (Some(name), false) = (survey.names.first(), count == 0 || first.is_empty()) else {
         return Ok(Inputs::default());
     };
+    let mut kept = kept.iter().filter_map(|kept| sequence(&kept.script));
     let found = boots.try_sequences(name, &survey.blocks, |trial| {
         let mut looking = Looking::new(survey, name, first, trial.has_other());
         let (mut number, mut hung) = (0, 0);
         while number < count && hung < HUNG {
             // Half of all are changed in any case.
             let planned = if number < count / 2 { looking.planned.pop_front() } else { None };
-            let steps = planned.clone().unwrap_or_else(|| looking.changed());
+            let steps = planned.clone().or_else(|| kept.next()).unwrap_or_else(|| looking.changed());
             let came = trial.run(&steps)?;
             hung += u32::from(came.hangs);
             match planned.as_deref() {
@@ -87,6 +98,11 @@ pub fn inputs(boots: &mut Boots, survey: &Survey, count: u64) -> Result<Inputs, 
         Ok(Inputs { scripts, sequences: looking.sequences.into(), tried: number })
     })?;
     Ok(found.unwrap_or_default())
+}
+
+/// Each request of the survey's alone.
+pub(super) fn alone(survey: &Survey) -> impl Iterator<Item = Vec<Step>> {
+    survey.operations.iter().map(|operation| vec![asks(&transfer(operation))])
 }
 
 /// A request of the survey's.
@@ -134,8 +150,8 @@ fn asks(request: &Transfer<'static>) -> Step {
 struct Looking<'s> {
     /// The device's.
     name: &'s str,
-    /// What each script begins with: the device is opened, and the events of its WMI blocks are enabled.
-    begin: String,
+    /// Its WMI blocks, whose events each script enables.
+    blocks: &'s [String],
     rng: Rng,
     /// What sequences begin with, and what is added to them.
     requests: Vec<Transfer<'static>>,
@@ -162,9 +178,7 @@ struct Looking<'s> {
 }
 
 impl<'s> Looking<'s> {
-    fn new(survey: &Survey, name: &'s str, requests: Vec<Transfer<'static>>, has_other: bool) -> Self {
-        let enables = survey.blocks.iter().map(|block| format!("; wmi enable {block}"));
-        let begin = open(name) + &enables.collect::<String>();
+    fn new(survey: &'s Survey, name: &'s str, requests: Vec<Transfer<'static>>, has_other: bool) -> Self {
         let near = |value: &u32| [*value, value.wrapping_sub(1), *value, value.wrapping_add(1)];
         let compared = survey.values.iter().flat_map(near).collect();
         let (kept, answered) = (Vec::new(), Vec::new());
@@ -177,7 +191,7 @@ impl<'s> Looking<'s> {
         let planned = alone.chain(pairs).collect();
         let mut looking = Self {
             name,
-            begin,
+            blocks: &survey.blocks,
             rng: Rng::new(1),
             outside,
             guessed,
@@ -406,9 +420,10 @@ impl<'s> Looking<'s> {
         for answer in &came.answers {
             let Deed::Ask(request) = &steps[answer.step].deed else { continue };
             let kind = match request {
-                Transfer::Control { code, .. } => *code,
-                Transfer::Read { .. } => 1,
-                _ => 0,
+                Transfer::Control { code, .. } if self.knows(*code) => *code,
+                Transfer::Control { .. } => UNKNOWN,
+                Transfer::Read { .. } => READ,
+                _ => WRITE,
             };
             // Requests before it may have led to this answer, so the second of a kind is another thing than the first.
             let before = steps[..answer.step].iter().filter(|step| same_kind(step, request)).count().min(2);
@@ -427,7 +442,7 @@ impl<'s> Looking<'s> {
         let shows = came.wrong.iter().fold(false, |new, key| self.wrong.insert(key.clone()) | new);
         let is_shown = came.new_code || shows;
         if (is_new || is_shown) && self.kept.len() < KEPT {
-            let script = is_shown.then(|| script(&self.begin, self.name, &steps, &came.answers));
+            let script = is_shown.then(|| script(self.name, self.blocks, &steps, &came.answers));
             if came.wrong.is_empty() && !came.stopped {
                 self.sequences.push_back(operations(&steps, &came.answers));
                 if self.sequences.len() > SEQUENCES_KEPT {
@@ -442,6 +457,11 @@ impl<'s> Looking<'s> {
                 self.kept.push(kept);
             }
         }
+    }
+
+    /// Whether a request of the survey's has this code. Any other is refused by most drivers, each in the same way.
+    fn knows(&self, code: u32) -> bool {
+        self.requests.iter().any(|known| matches!(known, Transfer::Control { code: own, .. } if *own == code))
     }
 
     /// Words of an answer, which may be what another request is to hold.
@@ -492,9 +512,10 @@ fn index(number: u64) -> usize {
     usize::try_from(number).expect("it is below a length")
 }
 
-/// A sequence as a script that begins so.
-fn script(begin: &str, name: &str, steps: &[Step], answers: &[Answer]) -> String {
-    let mut commands = vec![begin.to_owned()];
+/// A sequence as a script: the device of this name is opened, and the events of its WMI blocks are enabled, first.
+pub(super) fn script(name: &str, blocks: &[String], steps: &[Step], answers: &[Answer]) -> String {
+    let mut commands = vec![open(name)];
+    commands.extend(blocks.iter().map(|block| format!("wmi enable {block}")));
     let mut is_open = [true, steps.iter().any(|step| step.on_other)];
     if is_open[1] {
         commands.push(open_other(name));
@@ -582,7 +603,7 @@ mod tests {
         let answers = [false, true].into_iter().enumerate();
         let answers: Vec<Answer> =
             answers.map(|(step, waited)| Answer { step, waited, end: end.clone() }).collect();
-        let script = script(&open(r"\\.\D"), r"\\.\D", &steps, &answers);
+        let script = script(r"\\.\D", &[], &steps, &answers);
         let expected = "ioctl h 0x222000 in u32:0x1 + zero:4 out 8; async r1 read i 4 at 0x10; wait 20ms; cancel r1; join r1; \
                         async l2x0 write i zero:3; async l2x1 write i zero:3; close i; \
                         poke edu#0 late 1; wait 1ms; poke edu#0 late 0; wait 1ms; wait 20ms; cancel l2x0; join l2x0; cancel l2x1; join l2x1; close h";

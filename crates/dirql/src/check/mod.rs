@@ -5,9 +5,11 @@
 //! is equal for the same mistake in two runs. `dirql check` does all of it by processes; nothing here knows of them.
 
 mod absent;
+mod as_found;
 mod campaign;
 mod cause;
 mod codes;
+mod corpus;
 mod counter;
 mod coverage;
 mod departures;
@@ -22,8 +24,10 @@ mod survey;
 mod wanted;
 
 pub use absent::Absent;
+pub use as_found::at_once_as_found;
 pub use campaign::{Campaign, HUNG, Totals, Tried, causes};
 pub use cause::{Access, Awaited, Cause};
+pub use corpus::worth_keeping;
 pub use coverage::{Coverage, Function, coverage};
 pub use departures::fewest_departures;
 pub use exercise::{

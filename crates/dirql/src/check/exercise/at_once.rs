@@ -4,6 +4,7 @@ use super::super::signals::Outside;
 use super::super::stories::with_words;
 use super::super::survey::{Ended, Operation, Survey};
 use super::effort::{Kind, Plan};
+use super::inputs_and_lengths::of_other_length;
 use super::steps::{
     ENDED, ENDED_ALONE, ENDED_OF_TWO, PAUSE, WRITE, around_input, asks, asks_other, open, open_two, opened,
     owed, owed_of_two, place, two_at_once, two_under_way, words,
@@ -37,6 +38,8 @@ const FIRST: usize = 3;
 const ENDED_BY: usize = 8;
 /// So many of one kind come in a row where another waits for the last.
 const IN_A_ROW: usize = 3;
+/// Bytes that are no multiple of what a card may do at once, and as many times as they may be parts.
+const PARTS: [(u32, usize); 3] = [(1_100, 3), (5_000, 6), (70_000, 18)];
 /// At the first time limits only, what ends a request comes as it is given up.
 const FIRST_LIMITS: u32 = 4;
 /// The option of a computer where the order of stores and loads of two processors shows.
@@ -434,6 +437,7 @@ pub(super) fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
         );
         plan.add(title, script, Kind::AtOnce);
         if let [(one, event)] = requests[..] {
+            in_parts(open, one, event, plan);
             let title = format!("{} ended by {} behind a call that fails", words(one), event.signal);
             let ends = format!("{}; wait 5ms; {}", event.first(), event.rest());
             plan.add(title, behind_failure(open, one, &ends, event.is_sure()), Kind::Requests);
@@ -442,6 +446,17 @@ pub(super) fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
     }
     beside_what_ends(survey, open, plan);
     ended_as_its_limit_ends(survey, open, plan);
+}
+
+/// A request with much data, which a driver may have its card do part by part: what ends the one part comes again and again.
+fn in_parts(open: &str, operation: &Operation, event: &Outside, plan: &mut Plan) {
+    for (length, times) in PARTS {
+        let Some(command) = of_other_length(operation, length) else { continue };
+        let parts = vec![format!("{}; wait 1ms", event.steps()); times].join("; ");
+        let script = format!("{open}; async a {command}; wait 1ms; {parts}; {ENDED_ALONE}");
+        let title = format!("{} of {length} bytes in parts, ended by {}", words(operation), event.signal);
+        plan.add(title, script, Kind::Sizes);
+    }
 }
 
 /// Two requests in one of which a call may fail, and behind them one that must end by what `ends` it: what a failure leaves behind keeps nothing back. Where it is not `sure`

@@ -8,6 +8,9 @@ const ALL_FAILING: usize = 10;
 /// So many stories are one exercise, and so many seeds each of them has.
 const STORIES: u64 = 200;
 const STORY_SEEDS: u64 = 3;
+/// So many scripts of two requests at once are made of sequences, and so many seeds each of them has.
+const AS_FOUND: u64 = 200;
+const AS_FOUND_SEEDS: u64 = 16;
 
 /// What sort of exercise it is: by that it is carried out so often.
 #[derive(Clone, Copy)]
@@ -40,6 +43,10 @@ pub(super) enum Kind {
     /// Behind so many sequences.
     Stories {
         part: u64,
+        behind: u64,
+    },
+    /// Two requests at once as so many sequences have found them.
+    AsFound {
         behind: u64,
     },
 }
@@ -87,8 +94,14 @@ impl Plan {
             Kind::AnsweredLate => Effort { seeds: share(3_000), schedules: share(120), ..none },
             Kind::Quick => Effort { seeds: share(8), schedules: share(80), ..none },
             Kind::Stories { part, behind } => {
-                let stories = Stories { first: part * STORIES, count: share(STORIES), behind: share(behind) };
+                let (first, count) = (part * STORIES, share(STORIES));
+                let stories = Stories { first, count, behind: share(behind), as_found: false };
                 Effort { seeds: STORY_SEEDS, stories, ..none }
+            }
+            Kind::AsFound { behind } => {
+                let stories =
+                    Stories { first: 0, count: share(AS_FOUND), behind: share(behind), as_found: true };
+                Effort { seeds: AS_FOUND_SEEDS, stories, ..none }
             }
             Kind::InputsAtOnce => Effort { inputs: share(2_000), ..none },
             Kind::Inputs => Effort { failing: failing(10), seeds: share(2), inputs: share(10_000), ..none },
@@ -101,7 +114,8 @@ impl Plan {
             | Kind::AnsweredLate
             | Kind::StartOnTwo
             | Kind::InputsAtOnce
-            | Kind::Stories { .. } => 2,
+            | Kind::Stories { .. }
+            | Kind::AsFound { .. } => 2,
             _ => 1,
         };
         let mut more = self.more.clone();

@@ -64,8 +64,12 @@ pub(super) fn of_a_page(operation: &Operation) -> String {
 }
 
 fn of_length(operation: &Operation, length: u32) -> String {
-    let taken = filled(length, u32::MAX);
-    with_buffer(operation, &taken, &length.to_string()).unwrap_or_else(|| operation.command.clone())
+    of_other_length(operation, length).unwrap_or_else(|| operation.command.clone())
+}
+
+/// The request with buffers of this length; none of a code that has no output.
+pub(super) fn of_other_length(operation: &Operation, length: u32) -> Option<String> {
+    with_buffer(operation, &filled(length, u32::MAX), &length.to_string())
 }
 
 /// The request with [`ODD_MEMORY`]: what is stored behind its end is stored where there is nothing.

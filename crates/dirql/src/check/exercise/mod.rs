@@ -45,8 +45,8 @@ pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
 use numbered::numbered;
 use registers::registers_show;
 pub(super) use steps::opened_behind;
-use steps::{ENDED, ENDED_ALONE, asks, opened, place, still_ends, two_at_once, two_under_way, words};
-pub(super) use steps::{PAUSE, on, open, open_other, tried};
+pub(super) use steps::{ENDED, PAUSE, around_input, on, open, open_other, tried, two_at_once};
+use steps::{ENDED_ALONE, asks, opened, place, still_ends, two_under_way, words};
 pub use surroundings::exercises_beyond_reach;
 use surroundings::{of_32_bit_programs, of_stuck_eeprom, refused_later};
 use system::watched;
@@ -85,6 +85,8 @@ pub struct Stories {
     pub count: u64,
     /// So many sequences are tried before: the requests of those that came to new code take part.
     pub behind: u64,
+    /// Not made up, but two requests at once as those sequences have them.
+    pub as_found: bool,
 }
 
 /// A script, and how often it is carried out.
@@ -142,6 +144,7 @@ const MORE_THAN_A_BYTE: usize = 258;
 const STORY_EXERCISES: u64 = 6;
 const SEQUENCE_EXERCISES: u64 = 2;
 const SEQUENCES: u64 = 2_000;
+const SEQUENCES_AT_ONCE: u64 = 5_000;
 /// The option that looks for data races: where two threads ask at once.
 pub const RACES: &str = "--races";
 /// The options of cards that answer when a time limit of the driver's ends, and of those that do long after it.
@@ -402,6 +405,11 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             plan.add(title, "", Kind::Stories { part, behind });
         }
         plan.more.clear();
+        plan.add(
+            "two requests at once as sequences have them",
+            "",
+            Kind::AsFound { behind: SEQUENCES_AT_ONCE },
+        );
     }
     plan.all
 }

@@ -47,11 +47,11 @@ pub(super) fn asks_other(request: &str, operation: &Operation) -> String {
 }
 
 /// Two threads that do a step each, behind what comes before; and what follows a while later.
-pub(super) fn two_at_once(before: &str, one: &str, other: &str, then: &str) -> String {
+pub(in super::super) fn two_at_once(before: &str, one: &str, other: &str, then: &str) -> String {
     format!("{before}; t: {one}; u: {other}; join t; join u; wait 50ms; {then}")
 }
 /// How requests `a` and `b` end, and their handle, or both handles.
-pub(super) const ENDED: &str = "cancel h; join a; join b; close h";
+pub(in super::super) const ENDED: &str = "cancel h; join a; join b; close h";
 pub(super) const ENDED_ALONE: &str = "cancel h; join a; close h";
 pub(super) const ENDED_OF_TWO: &str = "cancel h; cancel i; join a; join b; close h; close i";
 
@@ -82,7 +82,7 @@ pub(in super::super) fn tried(n: usize, command: &str) -> String {
 pub(super) const WRITE: &str = "write h ";
 
 /// A command in three parts: what stands before its data or its input, these, and what stands behind. None if it has none.
-pub(super) fn around_input(command: &str) -> Option<(&str, &str, &str)> {
+pub(in super::super) fn around_input(command: &str) -> Option<(&str, &str, &str)> {
     const IN: &str = " in ";
     let before = if command.starts_with(WRITE) { WRITE.len() } else { command.find(IN)? + IN.len() };
     let (head, rest) = command.split_at(before);

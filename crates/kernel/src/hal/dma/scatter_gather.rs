@@ -111,6 +111,12 @@ fn ask_by_address(
     let at = find(cx, name, adapter)?;
     transfer::expect_bytes(cx, name, length.into())?;
     let Some(pieces) = pieces::of(cx, name, mdl, (wanted.va, length.into()), true)? else {
+        let message = format!(
+            "{name} was asked for {length:#x} bytes from {:#x} on, beyond the end of its MDL: it fails",
+            wanted.va
+        );
+        let verdict = Verdict::verifier("dma-outside-mdl", message);
+        cx.verify(verdict.bug_check(DMA_VIOLATION, [0x1F, 3, wanted.va, length.into()]))?;
         return Ok(NtStatus::BUFFER_TOO_SMALL);
     };
     let asked = ask(cx, at, Wanted { pieces, ..wanted }, memory, Terms::default())?;
