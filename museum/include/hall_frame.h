@@ -548,7 +548,7 @@ PART NTSTATUS NTAPI UnitPower(PDEVICE_OBJECT Device, PIRP Irp)
         PoCallDriver(U->Lower, Irp);
     } else if (!Trade->Hold || !Trade->Hold(U, Irp)) {
         if (KeGetCurrentIrql() > PASSIVE_LEVEL) {
-            UnitSinkLater(U, Irp);      /* a device in the path of a paging file; only D0 may be told there */
+            UnitSinkLater(U, Irp);      /* a device in the path of a paging file; there only D0 may be reported */
         } else {
             UnitSink(U, Irp);
             IoReleaseRemoveLock(&U->Guard, Irp);

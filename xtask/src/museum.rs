@@ -42,7 +42,7 @@ pub(crate) struct Exhibit {
     language: Language,
     /// It is a client of KMDF.
     is_client: bool,
-    /// What `dirql check` has to be told for the bug.
+    /// What `dirql check` has to be given for the bug.
     options: Vec<String>,
 }
 
@@ -110,7 +110,7 @@ impl Exhibit {
 }
 
 /// As the file's ending and the header's `Compiler` say it: of C gcc, or clang for `__try`; with `integritycheck` the image is one whose signature Windows checks.
-/// With `align` what the linker is told is the bug.
+/// With `align` the bug is in what the linker is given.
 fn language(source: &Path, said: Option<&str>) -> Result<Language> {
     use drivers::Compiler::{Clang, Gcc};
     const USUAL: drivers::Compiler = Clang(&["-O2"]);

@@ -41,7 +41,11 @@ pub(super) fn sequence(script: &str) -> Option<Vec<Step>> {
                 let poke = Poke { device: device.clone(), signal: signal.clone(), value: *value };
                 steps.push(Step { on_other: false, deed: Deed::Poke(vec![poke]) });
             }
-            Command::Wait { .. } | Command::Cancel(_) | Command::JoinRequest { .. } | Command::Wmi(_) => {}
+            Command::Tolerate
+            | Command::Wait { .. }
+            | Command::Cancel(_)
+            | Command::JoinRequest { .. }
+            | Command::Wmi(_) => {}
             _ => return None,
         }
     }
