@@ -120,15 +120,15 @@ static BOOLEAN BellFits(PIRP irp, PVOID bell)
 /* Ends the requests that wait for the bell, or for any. */
 static ULONG BellRing(ULONG bell)
 {
-    LIST_ENTRY rung;
+    LIST_ENTRY taken;
     ULONG rung = 0;
     PIRP irp;
 
-    InitializeListHead(&rung);
+    InitializeListHead(&taken);
     while ((irp = SidingTakeFit(&Waiters, BellFits, &bell)) != NULL)
-        InsertTailList(&rung, &irp->Tail.Overlay.ListEntry);
-    while (!IsListEmpty(&rung)) {
-        irp = CONTAINING_RECORD(RemoveHeadList(&rung), IRP, Tail.Overlay.ListEntry);
+        InsertTailList(&taken, &irp->Tail.Overlay.ListEntry);
+    while (!IsListEmpty(&taken)) {
+        irp = CONTAINING_RECORD(RemoveHeadList(&taken), IRP, Tail.Overlay.ListEntry);
         *(PULONG)irp->AssociatedIrp.SystemBuffer = bell;
         BellEnd(irp, STATUS_SUCCESS);
         rung++;

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::machine::Boots;
 use crate::machine::sequences::{Deed, Poke, Step};
 use crate::machine::transfer::Transfer;
-use crate::script::{self, Command, Operation, Request, Statement};
+use crate::script::{self, Command, Operation, Request, Statement, WmiQuestion};
 
 /// A script as [`super::inputs`] writes them, as the sequence that it was; none if it does what these do not.
 pub(super) fn sequence(script: &str) -> Option<Vec<Step>> {
@@ -41,11 +41,8 @@ pub(super) fn sequence(script: &str) -> Option<Vec<Step>> {
                 let poke = Poke { device: device.clone(), signal: signal.clone(), value: *value };
                 steps.push(Step { on_other: false, deed: Deed::Poke(vec![poke]) });
             }
-            Command::Tolerate
-            | Command::Wait { .. }
-            | Command::Cancel(_)
-            | Command::JoinRequest { .. }
-            | Command::Wmi(_) => {}
+            Command::Wmi(wmi) if wmi.question == WmiQuestion::Enable => {}
+            Command::Tolerate | Command::Wait { .. } | Command::Cancel(_) | Command::JoinRequest { .. } => {}
             _ => return None,
         }
     }
