@@ -116,11 +116,13 @@ impl DataRaces {
             Event::Wait { object, count } => {
                 let here = self.flows.here(stamp);
                 let lost = self.wake_ups.wait(&self.flows, here, (*object, *count));
+                self.recent.forget();
                 self.found.extend(lost.map(Box::new));
             }
             Event::Return { export, .. } => {
                 if wake_ups::does(*export) == Does::Clears {
                     self.wake_ups.clear(slot);
+                    self.recent.forget();
                 }
                 self.returns(slot, exports::order(*export));
             }
@@ -165,6 +167,7 @@ impl DataRaces {
             }
             Event::WaitSatisfied { object } => {
                 self.wake_ups.woke(slot, *object);
+                self.recent.forget();
                 self.acquire(slot, At::Object(*object));
             }
             event => self.meet(slot, event),

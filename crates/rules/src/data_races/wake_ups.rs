@@ -20,8 +20,8 @@ use super::flows::{Flows, Here};
 const RULE: &str = "wake-up-lost";
 /// Words are looked at whole.
 const WORD: u64 = 8;
-/// So many of the words that a flow has loaded, and so many of those that it has stored, are known: the last.
-const LAST: usize = 32;
+/// So many of the words that a flow has loaded, and so many of those that it has stored, are known: of those of one remainder the last.
+const LAST: usize = 64;
 
 /// Calls by which nothing is begun.
 const BEGIN_NOTHING: &[&str] = &[
@@ -43,45 +43,35 @@ const BEGIN_NOTHING: &[&str] = &[
 ];
 
 /// Words and the numbers of the events at which they were last accessed.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Words {
     /// No word of drivers' memory is 0, so that is none.
-    words: [u64; LAST],
-    /// Half of each, which is compared first: a processor compares twice as many of these at once.
-    halves: [u32; LAST],
-    events: [u64; LAST],
-    next: usize,
+    all: [(u64, u64); LAST],
 }
 
-/// The half of a word's number in which words differ.
-#[expect(clippy::cast_possible_truncation, reason = "that is the half")]
-const fn half(word: u64) -> u32 {
-    word as u32
+impl Default for Words {
+    fn default() -> Self {
+        Self { all: [(0, 0); LAST] }
+    }
 }
 
 impl Words {
     fn note(&mut self, word: u64, event: u64) {
-        let place = self.place(word).unwrap_or_else(|| {
-            let oldest = self.next;
-            self.next = (oldest + 1) % LAST;
-            oldest
-        });
-        (self.words[place], self.halves[place], self.events[place]) = (word, half(word), event);
+        self.all[Self::place(word)] = (word, event);
     }
 
     fn of(&self, word: u64) -> Option<u64> {
-        self.place(word).map(|place| self.events[place])
+        let (known, event) = self.all[Self::place(word)];
+        (known == word).then_some(event)
     }
 
-    fn place(&self, word: u64) -> Option<usize> {
-        let half = half(word);
-        // Most are not there. All are compared whatever comes of the first ones: so the processor compares several at once.
-        let may_be = self.halves.iter().fold(false, |found, known| found | (*known == half));
-        if may_be { self.words.iter().position(|known| *known == word) } else { None }
+    /// Words of one structure lie apart.
+    fn place(word: u64) -> usize {
+        usize::try_from(word % LAST as u64).expect("they are few")
     }
 
     fn all(&self) -> impl Iterator<Item = (u64, u64)> {
-        std::iter::zip(self.words, self.events).filter(|(word, _)| *word != 0)
+        self.all.into_iter().filter(|(word, _)| *word != 0)
     }
 }
 
