@@ -286,13 +286,12 @@ struct _STATION {
 
 FRAME PCM_PARTIAL_RESOURCE_DESCRIPTOR station_resource(PCM_RESOURCE_LIST List, UCHAR Type, ULONG Index)
 {
-    ULONG i;
+    PCM_PARTIAL_RESOURCE_DESCRIPTOR d, End;
 
     if (List == NULL || List->Count == 0)
         return NULL;
-    for (i = 0; i < List->List[0].PartialResourceList.Count; i++) {
-        PCM_PARTIAL_RESOURCE_DESCRIPTOR d = &List->List[0].PartialResourceList.PartialDescriptors[i];
-
+    d = List->List[0].PartialResourceList.PartialDescriptors;
+    for (End = d + List->List[0].PartialResourceList.Count; d < End; d++) {
         if (d->Type == Type && Index-- == 0)
             return d;
     }
