@@ -6,7 +6,7 @@
  * which only the path of transfers that end does.
  *
  * Device: PCI\VEN_1234&DEV_11E8
- * Rule: dma-map-registers-leak, dma-not-flushed, dma-unlocked-while-mapped, wild-dma, wild-dma
+ * Rule: dma-map-registers-leak, dma-not-flushed, dma-unlocked-while-mapped, wild-dma
  * Needs: ioctl, device
  */
 #include <ddk/wdm.h>
