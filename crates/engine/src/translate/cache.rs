@@ -324,9 +324,10 @@ impl Translator {
         self.cache.borrow().watches_interlocked
     }
 
-    /// From now on the instructions of blocks are kept that are made.
+    /// From now on the instructions of blocks are kept that are made. All are made anew: what was come to before counts again.
     pub(crate) fn keep_reached(&self) {
         self.with(|cache| cache.reached = Some(BTreeSet::new()));
+        self.flush();
     }
 
     /// All of them.
