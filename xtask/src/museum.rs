@@ -498,9 +498,14 @@ fn of_answer(answer: &serde_json::Value, but: &[&str]) -> Result<Look> {
     let mut look = Look { attempts: answer["attempts"].as_u64().unwrap_or(0), ..Look::default() };
     let findings = answer["findings"].as_array().context("dirql check lists its findings")?;
     look.departures = findings.iter().filter_map(|finding| finding["departures"].as_u64()).collect();
-    let why = answer["no_answers"].as_array().into_iter().flatten();
-    look.not_made_again =
-        why.filter(|why| why.as_str().is_some_and(|why| why.contains(NOT_MADE_AGAIN))).count();
+    let why = answer["no_answers"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
+    look.not_made_again = why.clone().filter(|why| why.contains(NOT_MADE_AGAIN)).count();
+    // Of one that was never at work nothing is known: a twin is not clean for that.
+    let unstarted = why.filter(|why| why.contains(NEVER_STARTED));
+    look.found.extend(unstarted.take(1).map(|_| Found {
+        rule: NEVER_STARTED.to_owned(),
+        exercise: "load, start, stop, remove and unload".to_owned(),
+    }));
     for finding in findings.iter().flat_map(names_of) {
         let rule = finding["rule"].as_str().context("a finding has a rule")?;
         let is_left_out = finding["tier"].as_str().is_some_and(|tier| but.contains(&tier));
@@ -512,6 +517,8 @@ fn of_answer(answer: &serde_json::Value, but: &[&str]) -> Result<Look> {
     Ok(look)
 }
 
+/// What `dirql check` says of a driver that has tried nothing but its start.
+const NEVER_STARTED: &str = "not ready after its start";
 /// What `dirql check` says of a finding that its own line has not made again.
 const NOT_MADE_AGAIN: &str = "not by one that is started anew";
 
@@ -676,7 +683,19 @@ mod tests {
             "findings": [],
             "no_answers": [format!("pool-leak: it was shown {NOT_MADE_AGAIN}, a fault of dirql's"), "it was interrupted"],
         });
-        assert_eq!(of_answer(&answer, &[]).unwrap().not_made_again, 1);
+        let look = of_answer(&answer, &[]).unwrap();
+        assert_eq!((look.not_made_again, look.found.len()), (1, 0));
+    }
+
+    #[test]
+    fn a_twin_that_does_not_start_is_not_clean() {
+        let report = fs::read_to_string(crate::root().join("crates/cli/src/check/report.rs")).unwrap();
+        assert!(report.contains(NEVER_STARTED), "`dirql check` says `{NEVER_STARTED}`");
+        let answer = serde_json::json!({
+            "findings": [],
+            "no_answers": [format!("the driver is {NEVER_STARTED}, so only that was tried")],
+        });
+        assert_eq!(rules(&of_answer(&answer, &[]).unwrap().found), NEVER_STARTED);
     }
 
     #[test]
