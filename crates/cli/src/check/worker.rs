@@ -170,7 +170,7 @@ fn do_jobs(
             continue;
         }
         let totals = Totals { hung, ..Totals::default() };
-        let work = Work { boots: &mut boots, surveys, said: Said::default(), totals, sequences: Vec::new() };
+        let work = Work { boots: &mut boots, surveys, said: Said::default(), totals };
         let (totals, sequences) = work.whole(exercise, std::mem::take(&mut first))?;
         let Totals { attempts, failed, could_fail, .. } = totals;
         // Where one exercise has hung, one attempt of each of the others may.
@@ -195,21 +195,20 @@ struct Work<'b> {
     surveys: &'b Surveys,
     said: Said,
     totals: Totals,
-    /// Sequences that came to new code.
-    sequences: Vec<String>,
 }
 
 impl Work<'_> {
     /// All of it, but the attempts before the one of number `first`; the sequences that came to new code, too.
     fn whole(mut self, exercise: &Exercise, first: u64) -> Result<(Totals, Vec<String>)> {
         let Surveys { own: survey, kept, .. } = self.surveys;
+        let mut sequences = Vec::new();
         if exercise.effort.inputs > 0 {
             let found = check::inputs(self.boots, survey, kept, exercise.effort.inputs)?;
             for script in &found.scripts {
                 self.carry_out(&Exercise { script: script.clone(), ..exercise.clone() }, first)?;
             }
             self.totals.attempts += found.tried;
-            self.sequences = found.scripts;
+            sequences = found.scripts;
         } else if exercise.effort.stories.count > 0 {
             let Stories { first: number, count, behind, as_found } = exercise.effort.stories;
             let found = check::inputs(self.boots, survey, kept, behind)?;
@@ -225,7 +224,7 @@ impl Work<'_> {
         } else {
             self.carry_out(exercise, first)?;
         }
-        Ok((self.totals, self.sequences))
+        Ok((self.totals, sequences))
     }
 
     /// All attempts of one script, but those before the one of number `first`.
