@@ -54,6 +54,9 @@ static const PAIR_OF_RULE Pairs[] = {
 #define RTL_QUERY_REGISTRY_TYPECHECK_SHIFT 24
 #endif
 
+/* Of the request that is carried out: what the pairs work on is theirs alone. */
+static KEVENT Turn;
+
 /* What the service's key says each request is for; NULL if it says nothing. */
 static const PAIR_OF_RULE *PairOfKey;
 static ULONG WrongByKey;
@@ -95,7 +98,9 @@ static NTSTATUS NTAPI DispatchDeviceControl(PDEVICE_OBJECT Device, PIRP Irp)
     if (Pair->Answer != NULL) {
         return Pair->Answer(Device, Irp, Wrong);
     }
+    WaitFor(&Turn);
     Pair->Carry(Wrong);
+    KeSetEvent(&Turn, IO_NO_INCREMENT, FALSE);
     return Complete(Irp, STATUS_SUCCESS, 0);
 }
 
@@ -155,6 +160,7 @@ INIT_CODE NTSTATUS NTAPI DriverEntry(PDRIVER_OBJECT Driver, PUNICODE_STRING Regi
 {
     NTSTATUS Status = ReadKey(RegistryPath);
 
+    KeInitializeEvent(&Turn, SynchronizationEvent, TRUE);
     if (NT_SUCCESS(Status)) {
         Status = ControlStart(Driver, &DeviceName, &LinkName, DispatchDeviceControl);
     }

@@ -1,7 +1,7 @@
 /*
  * pairs_pnp.sys: as pairs.sys, for what a function driver does wrong with Plug and Play, power and interrupts, on dirql's `bench` card. In
- * the device's hardware key, Pair is the place of the rule among PNP_PAIRS, from 1, and Wrong says which half it is. An
- * IRP_MJ_DEVICE_CONTROL of any code to \\.\PairsPnp does what a rule is about while the device runs.
+ * the device's hardware key, Pair is the place of the rule among PNP_PAIRS, from 1, and Wrong says which half it is. A
+ * request to \\.\PairsPnp (USE_CARD) does what a rule is about while the device runs.
  */
 #define CONTROL_WITHOUT_DEVICE
 #include "pairs/pairs.h"

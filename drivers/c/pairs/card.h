@@ -80,6 +80,11 @@ typedef struct _CARD {
     UNICODE_STRING Interface;
     IO_REMOVE_LOCK RemoveLock; /* of those pairs that are about it */
     PIRP Kept; /* until the device is gone, or it is cancelled; guarded by the cancel spin lock */
+    BOOLEAN IsGone; /* guarded by that, too */
+    KEVENT Turn; /* of who uses the card, or has it wake, sleep or end; guards the following */
+    BOOLEAN IsStarted;
+    BOOLEAN SystemSleeps;
+    BOOLEAN IsOff; /* in D1 to D3 */
 } CARD, *PCARD;
 
 static ULONG Pair, WrongHalf;
@@ -100,7 +105,23 @@ static BOOLEAN HasLock(VOID)
     return Is(LockNotAwaited);
 }
 
-static VOID ReadSetting(PDEVICE_OBJECT Pdo)
+static VOID TakeTurn(PCARD Card)
+{
+    WaitFor(&Card->Turn);
+}
+
+static VOID GiveTurn(PCARD Card)
+{
+    KeSetEvent(&Card->Turn, IO_NO_INCREMENT, FALSE);
+}
+
+/* Whether the card may be used, which is for whose turn it is to ask. */
+static BOOLEAN IsAwake(PCARD Card)
+{
+    return Card->IsStarted && !Card->SystemSleeps && !Card->IsOff;
+}
+
+static NTSTATUS ReadSetting(PDEVICE_OBJECT Pdo)
 {
     static const struct {
         UNICODE_STRING Name;
@@ -108,19 +129,26 @@ static VOID ReadSetting(PDEVICE_OBJECT Pdo)
     } Settings[] = {{RTL_CONSTANT_STRING(L"Pair"), &Pair}, {RTL_CONSTANT_STRING(L"Wrong"), &WrongHalf}};
     UCHAR Room[sizeof(KEY_VALUE_PARTIAL_INFORMATION) + sizeof(ULONG)];
     PKEY_VALUE_PARTIAL_INFORMATION Value = (PVOID)Room;
+    NTSTATUS Status;
     ULONG Length;
     HANDLE Key;
 
-    if (!NT_SUCCESS(IoOpenDeviceRegistryKey(Pdo, PLUGPLAY_REGKEY_DEVICE, KEY_READ, &Key))) {
-        return;
+    Status = IoOpenDeviceRegistryKey(Pdo, PLUGPLAY_REGKEY_DEVICE, KEY_READ, &Key);
+    if (!NT_SUCCESS(Status)) {
+        return Status;
     }
-    for (ULONG Index = 0; Index < RTL_NUMBER_OF(Settings); Index++) {
-        if (NT_SUCCESS(ZwQueryValueKey(Key, (PUNICODE_STRING)&Settings[Index].Name, KeyValuePartialInformation, Value,
-                                       sizeof(Room), &Length))) {
+    for (ULONG Index = 0; Index < RTL_NUMBER_OF(Settings) && NT_SUCCESS(Status); Index++) {
+        Status = ZwQueryValueKey(Key, (PUNICODE_STRING)&Settings[Index].Name, KeyValuePartialInformation, Value,
+                                 sizeof(Room), &Length);
+        if (NT_SUCCESS(Status) && (Value->Type != REG_DWORD || Value->DataLength != sizeof(ULONG))) {
+            Status = STATUS_OBJECT_TYPE_MISMATCH;
+        }
+        if (NT_SUCCESS(Status)) {
             RtlCopyMemory(Settings[Index].Value, Value->Data, sizeof(ULONG));
         }
     }
     ZwClose(Key);
+    return Status;
 }
 
 static NTSTATUS PassDown(PCARD Card, PIRP Irp)
@@ -155,7 +183,7 @@ static BOOLEAN NTAPI ServiceRoutine(PKINTERRUPT Interrupt, PVOID Context)
     ULONG Status = *(volatile ULONG *)(Card->Registers + BENCH_STATUS);
 
     UNREFERENCED_PARAMETER(Interrupt);
-    if (Status == 0) {
+    if (Status == 0 || Status == ~0u) {
         return FALSE;
     }
     *(volatile ULONG *)(Card->Registers + BENCH_STATUS) = Status;
@@ -193,19 +221,23 @@ static VOID Unmap(PCARD Card)
 static NTSTATUS TakeResources(PCARD Card, PCM_RESOURCE_LIST Resources)
 {
     PCM_PARTIAL_RESOURCE_LIST List = &Resources->List[0].PartialResourceList;
-    NTSTATUS Status = STATUS_SUCCESS;
+    PCM_PARTIAL_RESOURCE_DESCRIPTOR Window = NULL, Line = NULL;
 
-    for (ULONG Index = 0; Index < List->Count && NT_SUCCESS(Status); Index++) {
+    for (ULONG Index = 0; Index < List->Count; Index++) {
         PCM_PARTIAL_RESOURCE_DESCRIPTOR Own = &List->PartialDescriptors[Index];
 
-        if (Own->Type == CmResourceTypeMemory && Card->Registers == NULL) {
-            Card->Length = Own->u.Memory.Length;
-            Card->Registers = MmMapIoSpace(Own->u.Memory.Start, Card->Length, MmNonCached);
-        } else if (Own->Type == CmResourceTypeInterrupt && Card->Interrupt == NULL) {
-            Status = Connect(Card, Own);
+        if (Own->Type == CmResourceTypeMemory && Window == NULL) {
+            Window = Own;
+        } else if (Own->Type == CmResourceTypeInterrupt && Line == NULL) {
+            Line = Own;
         }
     }
-    return Status;
+    if (Window == NULL || Line == NULL) {
+        return STATUS_DEVICE_CONFIGURATION_ERROR;
+    }
+    Card->Length = Window->u.Memory.Length;
+    Card->Registers = MmMapIoSpace(Window->u.Memory.Start, Card->Length, MmNonCached);
+    return Card->Registers != NULL ? Connect(Card, Line) : STATUS_INSUFFICIENT_RESOURCES;
 }
 
 #endif

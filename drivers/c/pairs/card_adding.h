@@ -25,7 +25,12 @@ static PCARD NewCard(PDEVICE_OBJECT Pdo, PUNICODE_STRING Name)
     RtlZeroMemory(Card, sizeof(*Card));
     Card->Self = Device;
     Card->Pdo = Pdo;
+    KeInitializeEvent(&Card->Turn, SynchronizationEvent, TRUE);
     Card->Lower = IoAttachDeviceToDeviceStack(Device, Pdo);
+    if (Card->Lower == NULL) {
+        IoDeleteDevice(Device);
+        return NULL;
+    }
     return Card;
 }
 
@@ -35,13 +40,16 @@ static VOID Discard(PCARD Card)
     IoDeleteDevice(Card->Self);
 }
 
-static VOID AddLower(PDEVICE_OBJECT Pdo)
+static PCARD AddLower(PDEVICE_OBJECT Pdo)
 {
     PCARD Lower = NewCard(Pdo, NULL);
 
-    Lower->IsLower = TRUE;
-    Lower->Self->Flags |= DO_POWER_PAGABLE;
-    Lower->Self->Flags &= ~DO_DEVICE_INITIALIZING;
+    if (Lower != NULL) {
+        Lower->IsLower = TRUE;
+        Lower->Self->Flags |= DO_POWER_PAGABLE;
+        Lower->Self->Flags &= ~DO_DEVICE_INITIALIZING;
+    }
+    return Lower;
 }
 
 static VOID GetBus(PCARD Card)
@@ -54,6 +62,10 @@ static VOID GetBus(PCARD Card)
 
     KeInitializeEvent(&Done, NotificationEvent, FALSE);
     Irp = IoBuildSynchronousFsdRequest(IRP_MJ_PNP, Top, NULL, 0, NULL, &Done, &Status);
+    if (Irp == NULL) {
+        ObDereferenceObject(Top);
+        return;
+    }
     Next = IoGetNextIrpStackLocation(Irp);
     Next->MinorFunction = IRP_MN_QUERY_INTERFACE;
     Next->Parameters.QueryInterface.InterfaceType = &BusInterface;
@@ -70,16 +82,25 @@ static VOID GetBus(PCARD Card)
 
 static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
 {
-    PCARD Card;
+    PCARD Card, Lower = NULL;
     ULONG Number, Length;
+    NTSTATUS Status = ReadSetting(Pdo);
 
     UNREFERENCED_PARAMETER(Driver);
-    ReadSetting(Pdo);
+    if (!NT_SUCCESS(Status)) {
+        return Status;
+    }
     if (Is(PagableNotTaken)) {
-        AddLower(Pdo);
+        Lower = AddLower(Pdo);
+        if (Lower == NULL) {
+            return STATUS_INSUFFICIENT_RESOURCES;
+        }
     }
     Card = NewCard(Pdo, &CardName);
     if (Card == NULL) {
+        if (Lower != NULL) {
+            Discard(Lower);
+        }
         return STATUS_INSUFFICIENT_RESOURCES;
     }
     if (Is(LeftAttached) || IsWrong(AttachedNothing)) {
@@ -106,8 +127,18 @@ static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
     }
     IoGetDeviceProperty(IsWrong(NotPhysical) ? Card->Self : Pdo, DevicePropertyBusNumber, sizeof(Number), &Number,
                         &Length);
-    IoRegisterDeviceInterface(Pdo, &InterfaceClass, NULL, &Card->Interface);
-    IoCreateSymbolicLink(&CardLink, &CardName);
+    Status = IoRegisterDeviceInterface(Pdo, &InterfaceClass, NULL, &Card->Interface);
+    if (NT_SUCCESS(Status)) {
+        Status = IoCreateSymbolicLink(&CardLink, &CardName);
+    }
+    if (!NT_SUCCESS(Status)) {
+        RtlFreeUnicodeString(&Card->Interface);
+        Discard(Card);
+        if (Lower != NULL) {
+            Discard(Lower);
+        }
+        return Status;
+    }
     if (!IsWrong(StillInitializing)) {
         Card->Self->Flags &= ~DO_DEVICE_INITIALIZING;
     }

@@ -7,6 +7,7 @@
 
 static POHANDLE Fx;
 static volatile LONG FxChanges;
+static BOOLEAN FxHasPerf;
 static BOOLEAN FxIsRemoved; /* IRP_MN_REMOVE_DEVICE has come */
 
 static BOOLEAN IsFx(VOID)
@@ -55,9 +56,12 @@ static NTSTATUS FxStart(PCARD Card)
 {
     NTSTATUS Status = FxRegister(Card);
 
-    if (NT_SUCCESS(Status)) {
-        PoFxStartDevicePowerManagement(Fx);
+    if (!NT_SUCCESS(Status)) {
+        Fx = NULL;
+        return Status;
     }
+    FxHasPerf = FALSE;
+    PoFxStartDevicePowerManagement(Fx);
     return Status;
 }
 
@@ -81,7 +85,10 @@ static VOID FxChange(VOID)
     Info.PerfStateSets[0].Type = PoFxPerfStateTypeDiscrete;
     Info.PerfStateSets[0].Discrete.Count = RTL_NUMBER_OF(States);
     Info.PerfStateSets[0].Discrete.States = States;
-    PoFxRegisterComponentPerfStates(Fx, 0, PO_FX_FLAG_PERF_PEP_OPTIONAL, FxHasChanged, &Info, NULL);
+    if (!FxHasPerf && !NT_SUCCESS(PoFxRegisterComponentPerfStates(Fx, 0, PO_FX_FLAG_PERF_PEP_OPTIONAL, FxHasChanged, &Info, NULL))) {
+        return;
+    }
+    FxHasPerf = TRUE;
     PoFxIssueComponentPerfStateChange(Fx, Flag, 0, &Change, NULL);
     PoFxIssueComponentPerfStateChange(Fx, Flag, 0, &Change, NULL);
 }
@@ -104,7 +111,8 @@ static VOID FxControl(PCARD Card)
         }
     }
     if (Is(FxParameter)) {
-        PoFxActivateComponent(Fx, IsWrong(FxParameter) ? 1 : 0, 0);
+        PoFxActivateComponent(Fx, IsWrong(FxParameter) ? 1 : 0, PO_FX_FLAG_BLOCKING);
+        PoFxIdleComponent(Fx, 0, PO_FX_FLAG_BLOCKING);
     }
     if (IsWrong(FxAnswer)) {
         PoFxCompleteIdleCondition(Fx, 0);

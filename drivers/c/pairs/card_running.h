@@ -5,25 +5,39 @@
 #include "card_adding.h"
 #include "card_pofx.h"
 
+#define USE_CARD CTL_CODE(FILE_DEVICE_UNKNOWN, 0x800, METHOD_BUFFERED, FILE_ANY_ACCESS)
+
 static NTSTATUS OnStart(PCARD Card, PIRP Irp)
 {
     NTSTATUS Status = ForwardAndWait(Card, Irp);
 
+    TakeTurn(Card);
     if (NT_SUCCESS(Status)) {
         Status = TakeResources(Card, IoGetCurrentIrpStackLocation(Irp)->Parameters.StartDevice.AllocatedResourcesTranslated);
     }
     if (NT_SUCCESS(Status) && IsFx()) {
         Status = FxStart(Card);
     }
-    if (NT_SUCCESS(Status)) {
+    Card->IsStarted = NT_SUCCESS(Status);
+    if (Card->IsStarted) {
         IoSetDeviceInterfaceState(&Card->Interface, TRUE);
+    } else {
+        FxStop();
+        Disconnect(Card);
+        Unmap(Card);
     }
+    GiveTurn(Card);
     return Complete(Irp, Status, 0);
 }
 
-/* The device gives back what it was started with. */
-static VOID Quiet(PCARD Card)
+/* The device gives back what it was started with; its card is there still, or is not. */
+static VOID Quiet(PCARD Card, BOOLEAN IsThere)
 {
+    TakeTurn(Card);
+    if (Is(NotClaimed) && IsThere && IsAwake(Card)) {
+        *(volatile ULONG *)(Card->Registers + BENCH_ENABLE) = 0;
+    }
+    Card->IsStarted = FALSE;
     FxStop();
     Disconnect(Card);
     if (!IsWrong(StillMapped)) {
@@ -36,6 +50,7 @@ static VOID Quiet(PCARD Card)
             Card->Bus.InterfaceDereference(Card->Bus.Context);
         }
     }
+    GiveTurn(Card);
 }
 
 static NTSTATUS OnRemove(PCARD Card, PIRP Irp)
@@ -49,10 +64,13 @@ static NTSTATUS OnRemove(PCARD Card, PIRP Irp)
         IoSetDeviceInterfaceState(&Card->Interface, FALSE);
     }
     if (!Is(UsedAfterRelease)) {
-        Quiet(Card);
+        Quiet(Card, TRUE);
     } else {
         Disconnect(Card);
-        Sink = *(volatile ULONG *)Card->Registers;
+        if (IsAwake(Card)) {
+            Sink = *(volatile ULONG *)Card->Registers;
+        }
+        Card->IsStarted = FALSE;
     }
     RtlFreeUnicodeString(&Card->Interface);
     IoDeleteSymbolicLink(&CardLink);
@@ -69,7 +87,7 @@ static NTSTATUS OnRemove(PCARD Card, PIRP Irp)
     if (IsHeld && !IsWrong(LockNotAwaited)) {
         IoReleaseRemoveLockAndWait(&Card->RemoveLock, Irp);
     }
-    if (IsWrong(UsedAfterRelease)) {
+    if (IsWrong(UsedAfterRelease) && Card->Registers != NULL) {
         Sink = *(volatile ULONG *)Card->Registers;
     }
     Unmap(Card);
@@ -84,7 +102,11 @@ static NTSTATUS OnRemove(PCARD Card, PIRP Irp)
 
 static VOID NTAPI CancelKeptRequest(PDEVICE_OBJECT Device, PIRP Irp)
 {
-    ((PCARD)Device->DeviceExtension)->Kept = NULL;
+    PCARD Card = Device->DeviceExtension;
+
+    if (Card->Kept == Irp) {
+        Card->Kept = NULL;
+    }
     IoReleaseCancelSpinLock(Irp->CancelIrql);
     Complete(Irp, STATUS_CANCELLED, 0);
 }
@@ -94,9 +116,9 @@ static NTSTATUS KeepRequest(PCARD Card, PIRP Irp)
     KIRQL Old;
 
     IoAcquireCancelSpinLock(&Old);
-    if (Irp->Cancel) {
+    if (Irp->Cancel || Card->Kept != NULL || Card->IsGone) {
         IoReleaseCancelSpinLock(Old);
-        return Complete(Irp, STATUS_CANCELLED, 0);
+        return Complete(Irp, Irp->Cancel ? STATUS_CANCELLED : STATUS_DEVICE_BUSY, 0);
     }
     IoMarkIrpPending(Irp);
     IoSetCancelRoutine(Irp, CancelKeptRequest);
@@ -125,12 +147,16 @@ static VOID FailKept(PCARD Card)
 static NTSTATUS OnSurprise(PCARD Card, PIRP Irp)
 {
     NTSTATUS Status;
+    KIRQL Old;
 
     IoSetDeviceInterfaceState(&Card->Interface, FALSE);
+    IoAcquireCancelSpinLock(&Old);
+    Card->IsGone = TRUE;
+    IoReleaseCancelSpinLock(Old);
     if (!IsWrong(KeptWhenGone)) {
         FailKept(Card);
     }
-    Quiet(Card);
+    Quiet(Card, FALSE);
     Irp->IoStatus.Status = STATUS_SUCCESS;
     Status = PassDown(Card, Irp);
     if (IsWrong(DetachedInSurprise) || IsWrong(DeletedInSurprise)) {
@@ -202,7 +228,7 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
     case IRP_MN_FILTER_RESOURCE_REQUIREMENTS:
         return OnRequirements(Card, Irp);
     case IRP_MN_STOP_DEVICE:
-        Quiet(Card);
+        Quiet(Card, TRUE);
         if (IsWrong(NotPassedDown)) {
             return Complete(Irp, STATUS_SUCCESS, 0);
         }
@@ -233,6 +259,51 @@ static NTSTATUS NTAPI DispatchPnp(PDEVICE_OBJECT Device, PIRP Irp)
     return PassDown(Card, Irp);
 }
 
+/* What says that the card has no power, of what the request sets: the system's state or the device's. */
+static PBOOLEAN HasNoPower(PCARD Card, PIO_STACK_LOCATION Stack)
+{
+    return Stack->Parameters.Power.Type == SystemPowerState ? &Card->SystemSleeps : &Card->IsOff;
+}
+
+static BOOLEAN Wakes(PIO_STACK_LOCATION Stack)
+{
+    POWER_STATE State = Stack->Parameters.Power.State;
+
+    return Stack->Parameters.Power.Type == SystemPowerState ? State.SystemState == PowerSystemWorking
+                                                            : State.DeviceState == PowerDeviceD0;
+}
+
+static NTSTATUS NTAPI HasWoken(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
+{
+    PIO_STACK_LOCATION Stack = IoGetCurrentIrpStackLocation(Irp);
+
+    UNREFERENCED_PARAMETER(Context);
+    if (NT_SUCCESS(Irp->IoStatus.Status)) {
+        *HasNoPower(Device->DeviceExtension, Stack) = FALSE;
+        if (Fx != NULL && Stack->Parameters.Power.Type == SystemPowerState) {
+            PoFxReportDevicePoweredOn(Fx);
+        }
+    }
+    if (Irp->PendingReturned) {
+        IoMarkIrpPending(Irp);
+    }
+    return STATUS_CONTINUE_COMPLETION;
+}
+
+/* It is asked at DISPATCH_LEVEL, where it could not wait, only by pairs that do not use the card. */
+static VOID FallAsleep(PCARD Card, PIO_STACK_LOCATION Stack)
+{
+    BOOLEAN CanWait = KeGetCurrentIrql() < DISPATCH_LEVEL;
+
+    if (CanWait) {
+        TakeTurn(Card);
+    }
+    *HasNoPower(Card, Stack) = TRUE;
+    if (CanWait) {
+        GiveTurn(Card);
+    }
+}
+
 static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
 {
     PCARD Card = Device->DeviceExtension;
@@ -248,6 +319,14 @@ static NTSTATUS NTAPI DispatchPower(PDEVICE_OBJECT Device, PIRP Irp)
     }
     if (IsWrong(FailedPassedOn)) {
         Irp->IoStatus.Status = STATUS_UNSUCCESSFUL;
+    }
+    if (Stack->MinorFunction == IRP_MN_SET_POWER && Wakes(Stack) && !Card->IsLower) {
+        IoCopyCurrentIrpStackLocationToNext(Irp);
+        IoSetCompletionRoutine(Irp, HasWoken, NULL, TRUE, TRUE, TRUE);
+        return PoCallDriver(Card->Lower, Irp);
+    }
+    if (Stack->MinorFunction == IRP_MN_SET_POWER) {
+        FallAsleep(Card, Stack);
     }
     IoSkipCurrentIrpStackLocation(Irp);
     return PoCallDriver(Card->Lower, Irp);
@@ -274,8 +353,10 @@ static VOID SetPower(PCARD Card)
     PIRP Irp = NULL;
 
     KeInitializeEvent(&Done, NotificationEvent, FALSE);
-    PoRequestPowerIrp(Card->Pdo, IRP_MN_SET_POWER, State, PowerDone, &Done, IsWrong(RequestedPowerIrp) ? &Irp : NULL);
-    WaitFor(&Done);
+    if (PoRequestPowerIrp(Card->Pdo, IRP_MN_SET_POWER, State, PowerDone, &Done, IsWrong(RequestedPowerIrp) ? &Irp : NULL) ==
+        STATUS_PENDING) {
+        WaitFor(&Done);
+    }
 }
 
 static BOOLEAN NTAPI Take(PVOID Lock)
@@ -324,60 +405,55 @@ static VOID LetTwoThrough(PCARD Card)
     KeInitializeDpc(&Dpc, LetFifthThrough, Card);
     if (!IsWrong(UpdateLost)) {
         KeInsertQueueDpc(&Dpc, NULL, NULL);
+        KeFlushQueuedDpcs();
     }
     Value = *Enable;
     if (IsWrong(UpdateLost)) {
         KeInsertQueueDpc(&Dpc, NULL, NULL);
     }
     *Enable = Value | 0x10;
+    KeFlushQueuedDpcs();
+}
+
+/* Whether the card has done what it was asked for, or does so soon. */
+static BOOLEAN IsDone(volatile ULONG *Command)
+{
+    for (ULONG Looks = 0; Looks < 1000; Looks++) {
+        if ((*Command & 1) == 0) {
+            return TRUE;
+        }
+        KeStallExecutionProcessor(1);
+    }
+    return FALSE;
 }
 
 /* Two transfers of nothing: the second one is started while the first is under way, or when the card is done with that. */
 static VOID StartTwoTransfers(PCARD Card)
 {
     volatile ULONG *Command = (PVOID)(Card->Registers + BENCH_DMA_COMMAND);
-    ULONG Looks = 0;
 
     *(volatile ULONG *)(Card->Registers + BENCH_DMA_DELAY) = 10000;
-    *Command = 1;
-    while (!IsWrong(WriteIgnored) && (*Command & 1) != 0 && ++Looks < 1000) {
-        KeStallExecutionProcessor(1);
+    if (IsDone(Command)) {
+        *Command = 1;
     }
-    *Command = 1;
+    if (IsWrong(WriteIgnored) || IsDone(Command)) {
+        *Command = 1;
+    }
 }
 
-static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
+/* What a pair does with the card, which is awake. */
+static VOID Use(PCARD Card)
 {
-    PCARD Card = Device->DeviceExtension;
     UCHAR Byte;
 
-    if (Is(SetPowerFailed) || Is(RequestedPowerIrp) || Is(PowerNotPassed) || Is(FailedPassedOn)) {
-        SetPower(Card);
-    }
-    if (Is(InterfaceLeak) || Is(InterfaceContext) || Is(InterfaceReference)) {
+    if ((Is(InterfaceLeak) || Is(InterfaceContext) || Is(InterfaceReference)) && !Card->HasBus) {
         GetBus(Card);
     }
-    if (Is(InterfaceContext)) {
+    if (Is(InterfaceContext) && Card->HasBus) {
         Card->Bus.GetBusData(IsWrong(InterfaceContext) ? (PVOID)Card : Card->Bus.Context, 0, &Byte, 0, sizeof(Byte));
     }
-    FxControl(Card);
-    if (Is(KeptWhenGone) || Is(Forgotten)) {
-        NTSTATUS Status = KeepRequest(Card, Irp);
-
-        if (Is(Forgotten) && !IsWrong(Forgotten)) {
-            FailKept(Card);
-        }
-        return Status;
-    }
-    if (Is(TimedOut)) {
-        LARGE_INTEGER Limit;
-
-        Limit.QuadPart = -10000000LL; /* a second, after which nothing has come, or the request is served after all */
-        KeDelayExecutionThread(KernelMode, FALSE, &Limit);
-        return Complete(Irp, IsWrong(TimedOut) ? STATUS_IO_TIMEOUT : STATUS_SUCCESS, 0);
-    }
-    if (Is(RequestRefused)) {
-        return Complete(Irp, IsWrong(RequestRefused) ? STATUS_DEVICE_BUSY : STATUS_SUCCESS, 0);
+    if (IsFx() && Fx != NULL) {
+        FxControl(Card);
     }
     if (Is(InterruptLockOrder)) {
         TakeBoth(Card);
@@ -399,7 +475,43 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
     if (Is(RegisterRefused)) {
         Sink = IsWrong(RegisterRefused) ? *(volatile UCHAR *)(Card->Registers + 1) : *(volatile ULONG *)Card->Registers;
     }
-    return Complete(Irp, STATUS_SUCCESS, 0);
+}
+
+static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
+{
+    PCARD Card = Device->DeviceExtension;
+    LARGE_INTEGER Limit;
+    NTSTATUS Status;
+
+    if (IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.IoControlCode != USE_CARD) {
+        return Complete(Irp, STATUS_INVALID_DEVICE_REQUEST, 0);
+    }
+    if (Is(KeptWhenGone) || Is(Forgotten)) {
+        Status = KeepRequest(Card, Irp);
+        if (Is(Forgotten) && !IsWrong(Forgotten)) {
+            FailKept(Card);
+        }
+        return Status;
+    }
+    if (Is(TimedOut)) {
+        Limit.QuadPart = -10000000LL; /* a second, after which nothing has come, or the request is served after all */
+        KeDelayExecutionThread(KernelMode, FALSE, &Limit);
+        return Complete(Irp, IsWrong(TimedOut) ? STATUS_IO_TIMEOUT : STATUS_SUCCESS, 0);
+    }
+    if (Is(RequestRefused)) {
+        return Complete(Irp, IsWrong(RequestRefused) ? STATUS_DEVICE_BUSY : STATUS_SUCCESS, 0);
+    }
+    if (Is(SetPowerFailed) || Is(RequestedPowerIrp) || Is(PowerNotPassed) || Is(FailedPassedOn)) {
+        SetPower(Card);
+        return Complete(Irp, STATUS_SUCCESS, 0);
+    }
+    TakeTurn(Card);
+    Status = IsAwake(Card) ? STATUS_SUCCESS : STATUS_DEVICE_NOT_READY;
+    if (NT_SUCCESS(Status)) {
+        Use(Card);
+    }
+    GiveTurn(Card);
+    return Complete(Irp, Status, 0);
 }
 
 #endif

@@ -28,6 +28,7 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
     }
     if let Some(device) = second_card(survey) {
         disconnected(survey, device, &mut plan);
+        interrupts_as_it_starts(survey, device, &mut plan);
     }
     // What is done to the other card, and what is undone in the end: it is not removed without power.
     let mut resting = vec![("is stopped", "stop-device", None), ("is pulled", "surprise-remove", None)];
@@ -101,6 +102,25 @@ fn disconnected(survey: &Survey, device: &str, plan: &mut Plan) {
             let title = format!("an interrupt of a card that is {state}, beside another one of its line");
             plan.add(title, format!("tolerate; {step} {device}; {interrupt}; wait 5ms"), Kind::Little);
         }
+    }
+}
+
+/// A card interrupts, or what is on its board does, while its driver starts it: from when its routine is connected it must find all that it needs. The card is
+/// removed before: what a device leaves that is stopped, and is there when it starts again, is not there at its first start.
+fn interrupts_as_it_starts(survey: &Survey, device: &str, plan: &mut Plan) {
+    let own = |all: &[String]| -> Vec<String> {
+        let is_own = |signal: &&String| signal.split(' ').next() == Some(device);
+        all.iter().filter(is_own).cloned().collect()
+    };
+    let start = format!("start-device {device}");
+    for interrupt in interrupt_of_each(&own(&survey.signals), &own(&survey.boards), &[]) {
+        let before = format!("tolerate; remove-device {device}");
+        let interrupt = interrupt.replace("; ", "; u: ");
+        plan.add(
+            format!("a start beside another card of the line, at once with {interrupt}"),
+            two_at_once(&before, &start, &interrupt, "wait 1ms"),
+            Kind::Behind,
+        );
     }
 }
 

@@ -223,6 +223,9 @@ fn boards_interrupt_when_their_card_is_stopped_beside_another_one_of_its_line() 
         let steps = format!("{life}-device pci9052#1; poke pci9052#1 {input} 1; ");
         assert!(scripts.iter().any(|script| script.contains(&steps)), "{steps}: {scripts:?}");
     }
+    let starting = titled(&all, "a start beside another card of the line");
+    let starts = starting.iter().filter(|one| one.script.contains("; t: start-device pci9052#1; u: poke"));
+    assert_eq!((starting.len(), starts.count()), (2, 2), "by each input");
     let unknown = exercises_of_neighbours(&surveyed("pci", true), &[], 100);
     assert!(titled(&unknown, "an interrupt of a card that is").is_empty(), "it would interrupt in any case");
 }

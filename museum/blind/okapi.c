@@ -7,7 +7,7 @@
  *
  * Device: PCI\VEN_5A1F&DEV_0110
  * Rule: wild-write, wild-read, bad-pointer
- * Needs: device
+ * Needs: device, schedule
  */
 #include "../include/gate_and_turnstile.h"
 
