@@ -15,7 +15,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::museum_pairs::{self, Rule};
+use crate::museum_pairs::{self, Pair, Rule};
 use crate::suite::side_by_side;
 use crate::{call, drivers, install, rust_exhibit};
 
@@ -228,16 +228,31 @@ pub(crate) fn museum(root: &Path, names: &[String], budgets: &Budgets) -> Result
         Ok(seen)
     })?;
     let found = exhibits.iter().zip(&seen).filter(|(exhibit, seen)| seen.is_found(exhibit)).count();
-    let accused = seen.iter().filter(|seen| !seen.twin.found.is_empty()).count();
+    let mut accused = seen.iter().filter(|seen| !seen.twin.found.is_empty()).count();
     println!("{found} of {} bugs found, {accused} twins accused", exhibits.len());
-    println!("{}", made_again(&seen));
+    println!("{}\n{}", made_again(&seen), less_reached(&exhibits, &seen));
     if names.is_empty() && budgets.bugs == USUAL {
         let text = table(&exhibits, &seen, (found, accused), budgets.twins, &missed(root)?);
-        let text = text + &one_by_one(root, &out, &exhibits, &seen)?;
-        drivers::write_if_changed(text.as_bytes(), &root.join("docs/museum.md"))?;
+        let (by_rules, right_halves) = one_by_one(root, &out, &exhibits, &seen, budgets.twins)?;
+        accused += right_halves;
+        drivers::write_if_changed((text + &by_rules).as_bytes(), &root.join("docs/museum.md"))?;
     }
     ensure!(found == exhibits.len() && accused == 0, "not every bug was found, or not every twin is clean");
     Ok(())
+}
+
+/// Twins that do not come to all that their bugs come to: such a twin may be clean only because it does less.
+fn less_reached(exhibits: &[Exhibit], seen: &[Seen]) -> String {
+    let less = exhibits.iter().zip(seen).filter_map(|(exhibit, seen)| {
+        let missed: Vec<&str> = seen.missed_by_twin().collect();
+        (!missed.is_empty()).then(|| format!("{} ({})", exhibit.name, missed.join(", ")))
+    });
+    match less.collect::<Vec<_>>() {
+        none if none.is_empty() => "Each twin comes to all functions that its bug comes to".to_owned(),
+        less => {
+            format!("Twins that do not come to all functions that their bugs come to: {}", less.join(", "))
+        }
+    }
 }
 
 /// How many findings there were, and how often the runs that make them again depart from the usual.
@@ -290,12 +305,13 @@ fn table(
          Small drivers with one bug each, as they cost teams weeks (`museum/`), and what `dirql check` says of them in its usual budget, given nothing but the \
          driver and its INF, a client of KMDF a framework beside it, and the options that a few headers name, until the bug is found. Each has a twin that is right and differs by the bug only. Written by `cargo xtask museum`: **{found} of {} bugs are found \
          under a right name, {accused} twins are accused{so_much}.** Not among them are {} that are known not to be found (`museum/missed`): {}.\n\n\
-         {}. What has found a bug is counted in attempts: exercises carried out, by 1 %, 20 % and all of the budget in turn.\n\n\
+         {}. {}. What has found a bug is counted in attempts: exercises carried out, by 1 %, 20 % and all of the budget in turn.\n\n\
          | bug | what is wrong | shows by | found as | by this exercise | attempts |\n| --- | --- | --- | --- | --- | --- |\n",
         exhibits.len(),
         missed.len(),
         missed.join(", "),
-        made_again(seen)
+        made_again(seen),
+        less_reached(exhibits, seen)
     );
     for (exhibit, seen) in exhibits.iter().zip(seen) {
         let found = seen.found(exhibit);
@@ -311,31 +327,47 @@ fn table(
     text
 }
 
-/// The second part of `docs/museum.md`: the rules, how many bugs were found as each, and what is said of a driver that breaks it alone.
-fn one_by_one(root: &Path, out: &Path, exhibits: &[Exhibit], seen: &[Seen]) -> Result<String> {
+/// The second part of `docs/museum.md`: the rules, how many bugs were found as each, and what is said of a driver that breaks it alone; and how many right halves
+/// are accused of anything.
+fn one_by_one(
+    root: &Path,
+    out: &Path,
+    exhibits: &[Exhibit],
+    seen: &[Seen],
+    budget_of_right_halves: u32,
+) -> Result<(String, usize)> {
     drivers::build(root, &drivers::default_out(root))?;
-    let rules = museum_pairs::rules(root)?;
-    let pairs = museum_pairs::pairs(root, &rules)?;
+    let all = museum_pairs::rules(root)?;
+    let pairs = museum_pairs::pairs(root, &all)?;
+    let of_half = |pair: &Pair, wrong| {
+        let (image, answers) = (pair.image.clone(), pair.answers(out, wrong));
+        anyhow::Ok(Check { image, answers, given: pair.options(out, wrong)?, ..Check::default() })
+    };
     let looks = side_by_side(&pairs, |_, pair| {
-        let check = Check {
-            image: pair.image.clone(),
-            answers: pair.answers(out, true),
-            given: pair.options(out, true)?,
-            until: vec![pair.rule.clone()],
-            ..Check::default()
-        };
+        let check = Check { until: vec![pair.rule.clone()], ..of_half(pair, true)? };
         let look = check.look_until(root, USUAL)?;
         let found = if look.found_as(&check.until).is_some() { "found" } else { "missed" };
         println!("{found:6} {} by a driver that breaks it alone", pair.rule);
         Ok(look)
     })?;
+    let right_halves = side_by_side(&pairs, |_, pair| {
+        let look = Check { but: &["advice"], ..of_half(pair, false)? }.look(root, budget_of_right_halves)?;
+        let is_clean = look.found.is_empty();
+        println!(
+            "the right half of {}: {}",
+            pair.rule,
+            if is_clean { "clean".to_owned() } else { rules(&look.found) }
+        );
+        Ok((!is_clean).then(|| format!("`{}` ({})", pair.rule, rules(&look.found))))
+    })?;
+    let accused: Vec<String> = right_halves.into_iter().flatten().collect();
     let bugs_as = |rule: &Rule| {
         let all = exhibits.iter().zip(seen).filter_map(|(exhibit, seen)| seen.found(exhibit));
         all.filter(|found| found.rule == rule.name).count()
     };
     let mut text = String::new();
     let mut neither = Vec::new();
-    for rule in &rules {
+    for rule in &all {
         let name = &rule.name;
         let pair = pairs.iter().zip(&looks).find(|(pair, _)| pair.rule == *name);
         let alone = pair.and_then(|(_, look)| Some((look, look.found_as(std::slice::from_ref(name))?)));
@@ -347,14 +379,19 @@ fn one_by_one(root: &Path, out: &Path, exhibits: &[Exhibit], seen: &[Seen]) -> R
         let attempts = alone.map_or_else(String::new, |(look, _)| look.attempts.to_string());
         text += &format!("| `{name}` | {} | {bugs} | {by} | {attempts} |\n", rule.tiers);
     }
-    Ok(format!(
+    let names = |all: &[String]| if all.is_empty() { "none".to_owned() } else { all.join(", ") };
+    let text = format!(
         "\n## The rules one by one\n\n\
-         Of {} rules of a tier above advice {} are found, each with a bug above or with a driver that breaks it alone (`drivers/c/pairs`); not so: {}.\n\n\
+         Of {} rules of a tier above advice {} are found, each with a bug above or with a driver that breaks it alone (`drivers/c/pairs`); not so: {}. The same driver \
+         can do each of {} right, and is looked at then, too, by {budget_of_right_halves} % of the usual budget; accused of anything: {}.\n\n\
          | rule | tier | bugs above found as it | by a driver that breaks it alone: by this exercise | attempts |\n| --- | --- | --- | --- | --- |\n{text}",
-        rules.len(),
-        rules.len() - neither.len(),
-        if neither.is_empty() { "none".to_owned() } else { neither.join(", ") },
-    ))
+        all.len(),
+        all.len() - neither.len(),
+        names(&neither),
+        pairs.len(),
+        names(&accused),
+    );
+    Ok((text, accused.len()))
 }
 
 /// What is said to be wrong with a driver.
@@ -375,6 +412,8 @@ struct Look {
     departures: Vec<u64>,
     /// Findings that their lines did not make again.
     not_made_again: usize,
+    /// Functions that were never come to.
+    missed: Vec<String>,
 }
 
 impl Look {
@@ -403,6 +442,11 @@ impl Seen {
 
     fn is_found(&self, exhibit: &Exhibit) -> bool {
         self.found(exhibit).is_some()
+    }
+
+    /// Functions that the twin has not come to, and that the bug has, or has not.
+    fn missed_by_twin(&self) -> impl Iterator<Item = &str> {
+        self.twin.missed.iter().filter(|function| !self.bug.missed.contains(function)).map(String::as_str)
     }
 
     /// A line of the table.
@@ -500,6 +544,8 @@ fn of_answer(answer: &serde_json::Value, but: &[&str]) -> Result<Look> {
     look.departures = findings.iter().filter_map(|finding| finding["departures"].as_u64()).collect();
     let why = answer["no_answers"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str);
     look.not_made_again = why.clone().filter(|why| why.contains(NOT_MADE_AGAIN)).count();
+    let missed = answer["coverage"]["functions_missed"].as_array().into_iter().flatten();
+    look.missed = missed.filter_map(serde_json::Value::as_str).map(str::to_owned).collect();
     // Of one that was never at work nothing is known: a twin is not clean for that.
     let unstarted = why.filter(|why| why.contains(NEVER_STARTED));
     look.found.extend(unstarted.take(1).map(|_| Found {
@@ -696,6 +742,22 @@ mod tests {
             "no_answers": [format!("the driver is {NEVER_STARTED}, so only that was tried")],
         });
         assert_eq!(rules(&of_answer(&answer, &[]).unwrap().found), NEVER_STARTED);
+    }
+
+    #[test]
+    fn a_twin_that_comes_to_less_than_its_bug_is_named() {
+        let missed = |functions: &[&str]| {
+            let answer = serde_json::json!({"findings": [], "coverage": {"functions_missed": functions}});
+            of_answer(&answer, &[]).unwrap()
+        };
+        let seen = [
+            Seen { bug: missed(&["Late", "Never"]), twin: missed(&["Never"]) },
+            Seen { bug: missed(&[]), twin: missed(&["Isr", "Dpc"]) },
+        ];
+        let all = exhibits(&crate::root()).unwrap();
+        let name = &all[1].name;
+        assert!(less_reached(&all[..2], &seen).ends_with(&format!(": {name} (Isr, Dpc)")));
+        assert!(less_reached(&all[..1], &seen[..1]).starts_with("Each twin"));
     }
 
     #[test]

@@ -149,7 +149,7 @@ fn wake(k: &mut Kernel, process: u32, pages: u64) -> Option<(u64, u64)> {
     Some((address, used))
 }
 
-static ZEROS: [u8; 256] = [0; 256];
+static ZEROS: [u8; 4096] = [0; 4096];
 
 /// A range of [`take`], of which `bytes` were used, is not needed now: it rests until its process uses it for another request, or it is
 /// given back.

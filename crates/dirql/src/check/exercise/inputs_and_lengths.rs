@@ -272,11 +272,12 @@ pub(super) fn changing(gives: &Operation, takes: &Operation) -> String {
     steps.join("; ") + "; close h"
 }
 
-/// Lengths of which two together, with a little, do not fit into 16 bits, as strings and their lengths have them; and so many requests of such lengths.
-const GREAT_LENGTHS: [u32; 4] = [0x7FFE, 0xFFF0, 0xFFFC, 0xFFFE];
-const GREAT: usize = 4;
+/// Lengths of which two together, with a little, do not fit into 16 bits, as strings and their lengths have them, and one that does not alone; and so many
+/// requests of such lengths.
+const GREAT_LENGTHS: [u32; 5] = [0x7FFE, 0xFFF0, 0xFFFC, 0xFFFE, 0x1_0010];
+const GREAT: usize = 6;
 
-/// Requests that take data: each with very long ones behind each.
+/// Requests that may take data: each with very long ones behind each.
 pub(super) fn great(operations: &[&Operation]) -> String {
     let given = |operation: &Operation, length: u32| {
         let data = filled(length, u32::from(b'A') << 16 | u32::from(b'A'));
