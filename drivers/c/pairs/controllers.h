@@ -34,6 +34,9 @@ static VOID ControllerControlResult(BOOLEAN Wrong)
 {
     PCONTROLLER_OBJECT Controller = IoCreateController(8);
 
+    if (Controller == NULL) {
+        return;
+    }
     Share(Controller, Wrong ? DeallocateObjectKeepRegisters : DeallocateObject, FALSE, 0);
     IoDeleteController(Controller);
 }
@@ -42,6 +45,9 @@ static VOID ControllerNotAllocated(BOOLEAN Wrong)
 {
     PCONTROLLER_OBJECT Controller = IoCreateController(8);
 
+    if (Controller == NULL) {
+        return;
+    }
     Share(Controller, KeepObject, FALSE, Wrong ? 2 : 1);
     IoDeleteController(Controller);
 }
@@ -50,6 +56,9 @@ static VOID ControllerInUse(BOOLEAN Wrong)
 {
     PCONTROLLER_OBJECT Controller = IoCreateController(8);
 
+    if (Controller == NULL) {
+        return;
+    }
     if (!Wrong) {
         Share(Controller, KeepObject, TRUE, 1);
     } else {
@@ -62,7 +71,7 @@ static VOID ControllerLeak(BOOLEAN Wrong)
 {
     PCONTROLLER_OBJECT Controller = IoCreateController(8);
 
-    if (!Wrong) {
+    if (!Wrong && Controller != NULL) {
         IoDeleteController(Controller);
     }
 }
@@ -71,6 +80,9 @@ static VOID NotAController(BOOLEAN Wrong)
 {
     PCONTROLLER_OBJECT Controller = IoCreateController(8);
 
+    if (Controller == NULL) {
+        return;
+    }
     Share(Wrong ? (PCONTROLLER_OBJECT)TheDevice : Controller, DeallocateObject, FALSE, 0);
     IoDeleteController(Controller);
 }

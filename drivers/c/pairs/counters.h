@@ -12,17 +12,19 @@ static PVOID CounterSet(VOID)
     PCW_REGISTRATION_INFORMATION Info = {PCW_VERSION_1, &Name, 1, &Counter, NULL, NULL, 0};
     PVOID Set = NULL;
 
-    PcwRegister(&Set, &Info);
-    return Set;
+    return NT_SUCCESS(PcwRegister(&Set, &Info)) ? Set : NULL;
 }
 
 static VOID CounterSetLeak(BOOLEAN Wrong)
 {
     PVOID Set = CounterSet();
 
+    if (Set == NULL) {
+        return;
+    }
     PcwUnregister(Set);
     Set = CounterSet();
-    if (!Wrong) {
+    if (!Wrong && Set != NULL) {
         PcwUnregister(Set);
     }
 }
@@ -34,10 +36,14 @@ static VOID NotACounterHandle(BOOLEAN Wrong)
     PCW_DATA Data = {&Value, sizeof(Value)};
     PVOID Set = CounterSet(), Instance = NULL;
 
-    PcwCreateInstance(&Instance, Set, &Name, 1, &Data);
-    PcwCloseInstance(Instance);
-    if (Wrong) {
+    if (Set == NULL) {
+        return;
+    }
+    if (NT_SUCCESS(PcwCreateInstance(&Instance, Set, &Name, 1, &Data))) {
         PcwCloseInstance(Instance);
+        if (Wrong) {
+            PcwCloseInstance(Instance);
+        }
     }
     PcwUnregister(Set);
 }

@@ -4,21 +4,56 @@
 
 #include "pairs.h"
 
-
 static PDEVICE_OBJECT NewDevice(VOID)
 {
-    PDEVICE_OBJECT Device = NULL;
+    PDEVICE_OBJECT Device;
 
-    IoCreateDevice(TheDriver, 0, NULL, FILE_DEVICE_UNKNOWN, 0, FALSE, &Device);
+    if (!NT_SUCCESS(IoCreateDevice(TheDriver, 0, NULL, FILE_DEVICE_UNKNOWN, 0, FALSE, &Device))) {
+        return NULL;
+    }
     Device->Flags &= ~DO_DEVICE_INITIALIZING;
     return Device;
+}
+
+static VOID DeleteDevices(PDEVICE_OBJECT First, PDEVICE_OBJECT Second)
+{
+    IoDeleteDevice(First);
+    IoDeleteDevice(Second);
+}
+
+/* Two devices, or none. */
+static BOOLEAN NewDevices(PDEVICE_OBJECT *First, PDEVICE_OBJECT *Second)
+{
+    *First = NewDevice();
+    if (*First == NULL) {
+        return FALSE;
+    }
+    *Second = NewDevice();
+    if (*Second == NULL) {
+        IoDeleteDevice(*First);
+        return FALSE;
+    }
+    return TRUE;
+}
+
+/* Two devices, the first attached to the second, or none. */
+static BOOLEAN NewDeviceStack(PDEVICE_OBJECT *Upper, PDEVICE_OBJECT *Lower)
+{
+    if (!NewDevices(Upper, Lower)) {
+        return FALSE;
+    }
+    if (IoAttachDeviceToDeviceStack(*Upper, *Lower) == NULL) {
+        DeleteDevices(*Upper, *Lower);
+        return FALSE;
+    }
+    return TRUE;
 }
 
 static VOID DeviceLeak(BOOLEAN Wrong)
 {
     PDEVICE_OBJECT Device = NewDevice();
 
-    if (!Wrong) {
+    if (!Wrong && Device != NULL) {
         IoDeleteDevice(Device);
     }
 }
@@ -27,55 +62,67 @@ static VOID DeviceDeletedTwice(BOOLEAN Wrong)
 {
     PDEVICE_OBJECT Device = NewDevice();
 
+    if (Device == NULL) {
+        return;
+    }
     IoDeleteDevice(Device);
     if (!Wrong) {
         Device = NewDevice();
     }
-    IoDeleteDevice(Device);
+    if (Device != NULL) {
+        IoDeleteDevice(Device);
+    }
 }
 
 static VOID DeviceAttachedTwice(BOOLEAN Wrong)
 {
-    PDEVICE_OBJECT Upper = NewDevice(), Lower = NewDevice();
+    PDEVICE_OBJECT Upper, Lower;
 
-    IoAttachDeviceToDeviceStack(Upper, Lower);
+    if (!NewDeviceStack(&Upper, &Lower)) {
+        return;
+    }
     if (!Wrong) {
         IoDetachDevice(Lower);
     }
-    IoAttachDeviceToDeviceStack(Upper, Lower);
-    IoDetachDevice(Lower);
-    IoDeleteDevice(Upper);
-    IoDeleteDevice(Lower);
+    if (IoAttachDeviceToDeviceStack(Upper, Lower) != NULL) {
+        IoDetachDevice(Lower);
+    }
+    DeleteDevices(Upper, Lower);
 }
 
 static VOID DeviceNotAttached(BOOLEAN Wrong)
 {
-    PDEVICE_OBJECT Upper = NewDevice(), Lower = NewDevice();
+    PDEVICE_OBJECT Upper, Lower;
 
-    IoAttachDeviceToDeviceStack(Upper, Lower);
+    if (!NewDeviceStack(&Upper, &Lower)) {
+        return;
+    }
     IoDetachDevice(Wrong ? Upper : Lower);
-    IoDeleteDevice(Upper);
-    IoDeleteDevice(Lower);
+    DeleteDevices(Upper, Lower);
 }
 
 static VOID ListCycle(BOOLEAN Wrong)
 {
-    PDEVICE_OBJECT Upper = NewDevice(), Lower = NewDevice();
+    PDEVICE_OBJECT Upper, Lower;
 
-    IoAttachDeviceToDeviceStack(Upper, Lower);
+    if (!NewDeviceStack(&Upper, &Lower)) {
+        return;
+    }
     if (Wrong) {
         Upper->AttachedDevice = Lower;
     }
     ObDereferenceObject(IoGetAttachedDeviceReference(Lower));
     IoDetachDevice(Lower);
-    IoDeleteDevice(Upper);
-    IoDeleteDevice(Lower);
+    DeleteDevices(Upper, Lower);
 }
 
 static VOID DeviceObjectDamaged(BOOLEAN Wrong)
 {
     PDEVICE_OBJECT Device = NewDevice();
 
+    if (Device == NULL) {
+        return;
+    }
     if (Wrong) {
         Device->Type = 0x7777;
     }
@@ -94,8 +141,7 @@ static VOID SymbolicLinkLeak(BOOLEAN Wrong)
     UNICODE_STRING Link = RTL_CONSTANT_STRING(L"\\DosDevices\\DirqlPairsToo");
     UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Device\\DirqlPairs");
 
-    IoCreateSymbolicLink(&Link, &Name);
-    if (!Wrong) {
+    if (NT_SUCCESS(IoCreateSymbolicLink(&Link, &Name)) && !Wrong) {
         IoDeleteSymbolicLink(&Link);
     }
 }
@@ -115,6 +161,14 @@ static QUEUE *NewQueue(BOOLEAN Initialized)
     return &Queue;
 }
 
+/* The last removal finds no entry: the queue is not busy any more. */
+static VOID EmptyQueue(QUEUE *Queue, ULONG Removals)
+{
+    while (Removals-- > 0) {
+        KeRemoveDeviceQueue(&Queue->Queue);
+    }
+}
+
 static VOID DeviceQueueNotInitialized(BOOLEAN Wrong)
 {
     QUEUE *Queue = NewQueue(!Wrong);
@@ -122,6 +176,7 @@ static VOID DeviceQueueNotInitialized(BOOLEAN Wrong)
 
     KeRaiseIrql(DISPATCH_LEVEL, &Old);
     KeInsertDeviceQueue(&Queue->Queue, &Queue->First);
+    EmptyQueue(Queue, 1);
     KeLowerIrql(Old);
 }
 
@@ -147,6 +202,7 @@ static VOID DeviceQueueEntryTwice(BOOLEAN Wrong)
     KeInsertDeviceQueue(&Queue->Queue, &Queue->First);
     KeInsertDeviceQueue(&Queue->Queue, &Queue->Second);
     KeInsertDeviceQueue(&Queue->Queue, Wrong ? &Queue->Second : &Queue->Third);
+    EmptyQueue(Queue, 3);
     KeLowerIrql(Old);
 }
 
@@ -161,7 +217,7 @@ static VOID ListDamaged(BOOLEAN Wrong)
     if (Wrong) {
         Queue->Second.DeviceListEntry.Blink = &Queue->Second.DeviceListEntry;
     }
-    KeRemoveDeviceQueue(&Queue->Queue);
+    EmptyQueue(Queue, 2);
     KeLowerIrql(Old);
 }
 
@@ -209,6 +265,7 @@ static VOID CsqNotInitialized(BOOLEAN Wrong)
 {
     static IO_CSQ Csq;
 
+    KeInitializeSpinLock(&CsqLock);
     if (!Wrong) {
         IoCsqInitialize(&Csq, CsqInsert, CsqRemove, CsqPeek, CsqAcquire, CsqRelease, CsqCanceled);
     }
@@ -225,22 +282,27 @@ static VOID IoTimer(BOOLEAN Wrong)
 {
     PDEVICE_OBJECT Device = NewDevice();
 
-    if (!Wrong) {
-        IoInitializeTimer(Device, EachSecond, NULL);
+    if (Device == NULL) {
+        return;
     }
-    IoStartTimer(Device);
-    IoStopTimer(Device);
+    if (Wrong || NT_SUCCESS(IoInitializeTimer(Device, EachSecond, NULL))) {
+        IoStartTimer(Device);
+        IoStopTimer(Device);
+    }
     IoDeleteDevice(Device);
 }
 
 static VOID IoTimerInitializedAgain(BOOLEAN Wrong)
 {
-    PDEVICE_OBJECT Device = NewDevice(), Other = NewDevice();
+    PDEVICE_OBJECT Device, Other;
 
-    IoInitializeTimer(Device, EachSecond, NULL);
-    IoInitializeTimer(Wrong ? Device : Other, EachSecond, NULL);
-    IoDeleteDevice(Device);
-    IoDeleteDevice(Other);
+    if (!NewDevices(&Device, &Other)) {
+        return;
+    }
+    if (NT_SUCCESS(IoInitializeTimer(Device, EachSecond, NULL))) {
+        IoInitializeTimer(Wrong ? Device : Other, EachSecond, NULL);
+    }
+    DeleteDevices(Device, Other);
 }
 
 static KEVENT ItemRan;
@@ -256,18 +318,23 @@ static VOID WorkItem(BOOLEAN Wrong)
 {
     PIO_WORKITEM Item = IoAllocateWorkItem(TheDevice);
 
+    if (Item == NULL) {
+        return;
+    }
     IoFreeWorkItem(Item);
     if (!Wrong) {
         Item = IoAllocateWorkItem(TheDevice);
     }
-    IoFreeWorkItem(Item);
+    if (Item != NULL) {
+        IoFreeWorkItem(Item);
+    }
 }
 
 static VOID WorkItemLeak(BOOLEAN Wrong)
 {
     PIO_WORKITEM Item = IoAllocateWorkItem(TheDevice);
 
-    if (!Wrong) {
+    if (!Wrong && Item != NULL) {
         IoFreeWorkItem(Item);
     }
 }
@@ -277,6 +344,9 @@ static VOID WorkItemQueued(BOOLEAN Wrong)
     PIO_WORKITEM Item = IoAllocateWorkItem(TheDevice);
     KIRQL Old;
 
+    if (Item == NULL) {
+        return;
+    }
     KeInitializeEvent(&ItemRan, SynchronizationEvent, FALSE);
     KeRaiseIrql(DISPATCH_LEVEL, &Old); /* so that it does not run in between, on one processor */
     IoQueueWorkItem(Item, ItemRuns, DelayedWorkQueue, NULL);
@@ -293,6 +363,9 @@ static VOID ErrorLogEntry(BOOLEAN Wrong)
 {
     PIO_ERROR_LOG_PACKET Entry = IoAllocateErrorLogEntry(TheDevice, ERROR_LOG_MAXIMUM_SIZE);
 
+    if (Entry == NULL) {
+        return;
+    }
     RtlZeroMemory(Entry, sizeof(*Entry));
     IoWriteErrorLogEntry(Entry);
     if (Wrong) {
@@ -310,18 +383,23 @@ static VOID ExTimer(BOOLEAN Wrong)
 {
     struct _EX_TIMER *Timer = ExAllocateTimer(ExTimerFires, NULL, 0);
 
+    if (Timer == NULL) {
+        return;
+    }
     ExDeleteTimer(Timer, TRUE, TRUE, NULL);
     if (!Wrong) {
         Timer = ExAllocateTimer(ExTimerFires, NULL, 0);
     }
-    ExDeleteTimer(Timer, TRUE, TRUE, NULL);
+    if (Timer != NULL) {
+        ExDeleteTimer(Timer, TRUE, TRUE, NULL);
+    }
 }
 
 static VOID ExTimerLeak(BOOLEAN Wrong)
 {
     struct _EX_TIMER *Timer = ExAllocateTimer(ExTimerFires, NULL, 0);
 
-    if (!Wrong) {
+    if (!Wrong && Timer != NULL) {
         ExDeleteTimer(Timer, TRUE, TRUE, NULL);
     }
 }
@@ -349,12 +427,16 @@ static VOID IoTimerStoppedInRoutine(BOOLEAN Wrong)
 {
     PDEVICE_OBJECT Device = NewDevice();
 
+    if (Device == NULL) {
+        return;
+    }
     KeInitializeEvent(&IoTimerCalled, NotificationEvent, FALSE);
-    IoInitializeTimer(Device, StopsItself, Wrong ? Device : NULL);
-    IoStartTimer(Device);
-    WaitFor(&IoTimerCalled);
-    IoStopTimer(Device);
-    KeFlushQueuedDpcs();
+    if (NT_SUCCESS(IoInitializeTimer(Device, StopsItself, Wrong ? Device : NULL))) {
+        IoStartTimer(Device);
+        WaitFor(&IoTimerCalled);
+        IoStopTimer(Device);
+        KeFlushQueuedDpcs();
+    }
     IoDeleteDevice(Device);
 }
 

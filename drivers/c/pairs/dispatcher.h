@@ -102,6 +102,9 @@ static VOID FreedActiveTimer(BOOLEAN Wrong)
 {
     PKTIMER Timer = Nonpaged(sizeof(*Timer));
 
+    if (Timer == NULL) {
+        return;
+    }
     KeInitializeTimer(Timer);
     KeSetTimer(Timer, After(MILLISECONDS(5)), NULL);
     if (!Wrong) {
@@ -123,6 +126,9 @@ static VOID FreedQueuedDpc(BOOLEAN Wrong)
     PKDPC Dpc = Nonpaged(sizeof(*Dpc));
     KIRQL Old;
 
+    if (Dpc == NULL) {
+        return;
+    }
     KeInitializeDpc(Dpc, DoNothing, NULL);
     KeRaiseIrql(DISPATCH_LEVEL, &Old);
     KeInsertQueueDpc(Dpc, NULL, NULL);
@@ -144,8 +150,15 @@ static VOID FreedWhileWaitedFor(BOOLEAN Wrong)
     PKEVENT Event = Nonpaged(sizeof(*Event));
     PKTHREAD Thread;
 
+    if (Event == NULL) {
+        return;
+    }
     KeInitializeEvent(Event, NotificationEvent, FALSE);
     Thread = StartThread(WaitForContext, Event);
+    if (Thread == NULL) {
+        Free(Event);
+        return;
+    }
     Delay(1);
     if (!Wrong) {
         KeSetEvent(Event, IO_NO_INCREMENT, FALSE);
@@ -161,6 +174,9 @@ static VOID ObjectInitializedWhileWaitedFor(BOOLEAN Wrong)
 
     KeInitializeEvent(&Event, NotificationEvent, FALSE);
     Thread = StartThread(WaitForContext, &Event);
+    if (Thread == NULL) {
+        return;
+    }
     Delay(1);
     if (Wrong) {
         KeInitializeEvent(&Event, NotificationEvent, FALSE);
@@ -177,6 +193,9 @@ static VOID WaitListDamaged(BOOLEAN Wrong)
 
     KeInitializeEvent(&Event, NotificationEvent, FALSE);
     Thread = StartThread(WaitForContext, &Event);
+    if (Thread == NULL) {
+        return;
+    }
     Delay(1);
     if (Wrong) {
         Event.Header.WaitListHead.Flink = &Event.Header.WaitListHead;
@@ -285,6 +304,7 @@ static VOID DpcArgumentLost(BOOLEAN Wrong)
     KeInsertQueueDpc(&Dpc, (PVOID)1, NULL);
     KeInsertQueueDpc(&Dpc, (PVOID)2, NULL);
     KeLowerIrql(Old);
+    KeFlushQueuedDpcs();
 }
 
 static VOID DpcImportance(BOOLEAN Wrong)
@@ -347,7 +367,7 @@ static VOID NTAPI Stall(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
     UNREFERENCED_PARAMETER(One);
     UNREFERENCED_PARAMETER(Two);
     for (ULONG_PTR Left = (ULONG_PTR)Context; Left != 0; Left--) {
-        KeStallExecutionProcessor(1000);
+        KeStallExecutionProcessor(50);
     }
 }
 
@@ -355,7 +375,7 @@ static VOID DpcWatchdog(BOOLEAN Wrong)
 {
     static KDPC Dpc;
 
-    KeInitializeDpc(&Dpc, Stall, (PVOID)(Wrong ? (ULONG_PTR)30000 : 1));
+    KeInitializeDpc(&Dpc, Stall, (PVOID)(Wrong ? (ULONG_PTR)600000 : 1));
     KeInsertQueueDpc(&Dpc, NULL, NULL);
     KeFlushQueuedDpcs();
 }
@@ -375,8 +395,9 @@ static VOID PriorityOfThread(BOOLEAN Wrong)
 static VOID NotAThread(BOOLEAN Wrong)
 {
     PKTHREAD Thread = Wrong ? (PKTHREAD)&Nothing : KeGetCurrentThread();
+    KPRIORITY Before = KeSetPriorityThread(Thread, 12);
 
-    KeSetPriorityThread(Thread, 12);
+    KeSetPriorityThread(Thread, Before);
 }
 
 static VOID NotAProcess(BOOLEAN Wrong)
@@ -411,25 +432,29 @@ static VOID NTAPI EndInRegion(PVOID Context)
     PsTerminateSystemThread(STATUS_SUCCESS);
 }
 
+static VOID RunToEnd(PKSTART_ROUTINE Routine, PVOID Context)
+{
+    PKTHREAD Thread = StartThread(Routine, Context);
+
+    if (Thread != NULL) {
+        JoinThread(Thread);
+    }
+}
+
 static VOID ThreadEndedOwningMutex(BOOLEAN Wrong)
 {
-    JoinThread(StartThread(EndOwningMutex, Wrong ? &Never : NULL));
+    RunToEnd(EndOwningMutex, Wrong ? &Never : NULL);
 }
 
 static VOID ThreadEndedInCriticalRegion(BOOLEAN Wrong)
 {
-    JoinThread(StartThread(EndInRegion, Wrong ? &Never : NULL));
+    RunToEnd(EndInRegion, Wrong ? &Never : NULL);
 }
 
 static VOID NullRoutine(BOOLEAN Wrong)
 {
-    PKTHREAD Thread;
-
     KeInitializeEvent(&Never, NotificationEvent, TRUE);
-    Thread = StartThread(Wrong ? NULL : WaitForContext, &Never);
-    if (Thread != NULL) {
-        JoinThread(Thread);
-    }
+    RunToEnd(Wrong ? NULL : WaitForContext, &Never);
 }
 
 /* KeGetCurrentThread, or what it would be for a thread of one's own making. */

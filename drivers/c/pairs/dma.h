@@ -9,6 +9,7 @@
 
 static PVOID DmaBase;
 static PSCATTER_GATHER_LIST DmaList;
+static KEVENT DmaGiven; /* what was asked for */
 
 static PDMA_ADAPTER NewAdapter(ULONG Version)
 {
@@ -31,6 +32,7 @@ static IO_ALLOCATION_ACTION NTAPI DmaControl(PDEVICE_OBJECT Device, PIRP Irp, PV
     UNREFERENCED_PARAMETER(Device);
     UNREFERENCED_PARAMETER(Irp);
     DmaBase = MapRegisterBase;
+    KeSetEvent(&DmaGiven, IO_NO_INCREMENT, FALSE);
     return *(IO_ALLOCATION_ACTION *)Context;
 }
 
@@ -40,17 +42,22 @@ static VOID NTAPI DmaListControl(PDEVICE_OBJECT Device, PIRP Irp, PSCATTER_GATHE
     UNREFERENCED_PARAMETER(Irp);
     UNREFERENCED_PARAMETER(Context);
     DmaList = List;
+    KeSetEvent(&DmaGiven, IO_NO_INCREMENT, FALSE);
 }
 
-static VOID Ask(PDMA_ADAPTER Adapter, ULONG Count, ULONG Action)
+/* Whether it will be given, or is already: DmaGiven is set then. */
+static BOOLEAN Ask(PDMA_ADAPTER Adapter, ULONG Count, ULONG Action, KIRQL Level)
 {
     static IO_ALLOCATION_ACTION Wanted;
+    NTSTATUS Status;
     KIRQL Old;
 
     Wanted = (IO_ALLOCATION_ACTION)Action;
-    KeRaiseIrql(DISPATCH_LEVEL, &Old);
-    Adapter->DmaOperations->AllocateAdapterChannel(Adapter, TheDevice, Count, DmaControl, &Wanted);
+    KeInitializeEvent(&DmaGiven, SynchronizationEvent, FALSE);
+    KeRaiseIrql(Level, &Old);
+    Status = Adapter->DmaOperations->AllocateAdapterChannel(Adapter, TheDevice, Count, DmaControl, &Wanted);
     KeLowerIrql(Old);
+    return NT_SUCCESS(Status);
 }
 
 static VOID FreeRegisters(PDMA_ADAPTER Adapter, ULONG Count)
@@ -71,12 +78,19 @@ static VOID FreeChannel(PDMA_ADAPTER Adapter)
     KeLowerIrql(Old);
 }
 
-/* A buffer of nonpaged pool with its MDL. */
+/* A buffer of nonpaged pool with its MDL, or neither. */
 static PMDL NewBuffer(BOOLEAN Built)
 {
-    PMDL Mdl = IoAllocateMdl(Nonpaged(DMA_BUFFER), DMA_BUFFER, FALSE, FALSE, NULL);
+    PVOID Buffer = Nonpaged(DMA_BUFFER);
+    PMDL Mdl;
 
-    if (Built) {
+    if (Buffer == NULL) {
+        return NULL;
+    }
+    Mdl = IoAllocateMdl(Buffer, DMA_BUFFER, FALSE, FALSE, NULL);
+    if (Mdl == NULL) {
+        Free(Buffer);
+    } else if (Built) {
         MmBuildMdlForNonPagedPool(Mdl);
     }
     return Mdl;
@@ -84,10 +98,13 @@ static PMDL NewBuffer(BOOLEAN Built)
 
 static VOID FreeBuffer(PMDL Mdl)
 {
-    PVOID Buffer = MmGetMdlVirtualAddress(Mdl);
+    PVOID Buffer;
 
-    IoFreeMdl(Mdl);
-    Free(Buffer);
+    if (Mdl != NULL) {
+        Buffer = MmGetMdlVirtualAddress(Mdl);
+        IoFreeMdl(Mdl);
+        Free(Buffer);
+    }
 }
 
 /* Maps a part of the buffer, and flushes it if that is asked for. */
@@ -101,14 +118,22 @@ static VOID MapPart(PDMA_ADAPTER Adapter, PMDL Mdl, ULONG Offset, ULONG Length, 
     }
 }
 
-static VOID GetList(PDMA_ADAPTER Adapter, PMDL Mdl)
+/* Whether there is a DmaList now. */
+static BOOLEAN GetList(PDMA_ADAPTER Adapter, PMDL Mdl, ULONG Length)
 {
+    NTSTATUS Status;
     KIRQL Old;
 
+    KeInitializeEvent(&DmaGiven, SynchronizationEvent, FALSE);
     KeRaiseIrql(DISPATCH_LEVEL, &Old);
-    Adapter->DmaOperations->GetScatterGatherList(Adapter, TheDevice, Mdl, MmGetMdlVirtualAddress(Mdl), DMA_BUFFER,
-                                                 DmaListControl, NULL, TRUE);
+    Status = Adapter->DmaOperations->GetScatterGatherList(Adapter, TheDevice, Mdl, MmGetMdlVirtualAddress(Mdl), Length,
+                                                          DmaListControl, NULL, TRUE);
     KeLowerIrql(Old);
+    if (!NT_SUCCESS(Status)) {
+        return FALSE;
+    }
+    WaitFor(&DmaGiven);
+    return TRUE;
 }
 
 static VOID PutListOf(PDMA_ADAPTER Adapter, BOOLEAN WriteToDevice)
@@ -130,25 +155,85 @@ static VOID PutAdapter(PDMA_ADAPTER Adapter)
     Adapter->DmaOperations->PutDmaAdapter(Adapter);
 }
 
-static VOID AdapterControlResult(BOOLEAN Wrong)
+/* An adapter whose channel and registers have been given, as the action says; or NULL. */
+static PDMA_ADAPTER NewGiven(ULONG Count, ULONG Action)
 {
     PDMA_ADAPTER Adapter = NewAdapter(2);
 
-    Ask(Adapter, 1, Wrong ? 7 : DeallocateObject);
-    PutAdapter(Adapter);
+    if (Adapter == NULL) {
+        return NULL;
+    }
+    if (!Ask(Adapter, Count, Action, DISPATCH_LEVEL)) {
+        PutAdapter(Adapter);
+        return NULL;
+    }
+    WaitFor(&DmaGiven);
+    return Adapter;
+}
+
+/* A buffer, an adapter and map registers of it, or nothing. */
+static PMDL NewTransfer(PDMA_ADAPTER *Adapter, BOOLEAN Built, ULONG Registers)
+{
+    PMDL Mdl;
+
+    *Adapter = NewGiven(Registers, DeallocateObjectKeepRegisters);
+    if (*Adapter == NULL) {
+        return NULL;
+    }
+    Mdl = NewBuffer(Built);
+    if (Mdl == NULL) {
+        FreeRegisters(*Adapter, Registers);
+        PutAdapter(*Adapter);
+    }
+    return Mdl;
+}
+
+/* A buffer, an adapter and the list of the one for the other, or nothing. */
+static PMDL NewListed(PDMA_ADAPTER *Adapter)
+{
+    PMDL Mdl;
+
+    *Adapter = NewAdapter(2);
+    if (*Adapter == NULL) {
+        return NULL;
+    }
+    Mdl = NewBuffer(TRUE);
+    if (Mdl != NULL && GetList(*Adapter, Mdl, DMA_BUFFER)) {
+        return Mdl;
+    }
+    PutAdapter(*Adapter);
+    FreeBuffer(Mdl);
+    return NULL;
+}
+
+static VOID AdapterControlResult(BOOLEAN Wrong)
+{
+    PDMA_ADAPTER Adapter = NewGiven(1, Wrong ? 7 : DeallocateObject);
+
+    if (Adapter != NULL) {
+        PutAdapter(Adapter);
+    }
 }
 
 static VOID BadCommonBufferFree(BOOLEAN Wrong)
 {
     PDMA_ADAPTER Adapter = NewAdapter(2);
     PHYSICAL_ADDRESS Logical;
-    PVOID Buffer = Adapter->DmaOperations->AllocateCommonBuffer(Adapter, 100, &Logical, FALSE);
+    PVOID Buffer;
 
-    Adapter->DmaOperations->FreeCommonBuffer(Adapter, 100, Logical, Buffer, FALSE);
-    if (!Wrong) {
-        Buffer = Adapter->DmaOperations->AllocateCommonBuffer(Adapter, 100, &Logical, FALSE);
+    if (Adapter == NULL) {
+        return;
     }
-    Adapter->DmaOperations->FreeCommonBuffer(Adapter, 100, Logical, Buffer, FALSE);
+    Buffer = Adapter->DmaOperations->AllocateCommonBuffer(Adapter, 100, &Logical, FALSE);
+    if (Buffer != NULL) {
+        Adapter->DmaOperations->FreeCommonBuffer(Adapter, 100, Logical, Buffer, FALSE);
+        if (!Wrong) {
+            Buffer = Adapter->DmaOperations->AllocateCommonBuffer(Adapter, 100, &Logical, FALSE);
+        }
+    }
+    if (Buffer != NULL) {
+        Adapter->DmaOperations->FreeCommonBuffer(Adapter, 100, Logical, Buffer, FALSE);
+    }
     PutAdapter(Adapter);
 }
 
@@ -156,9 +241,13 @@ static VOID CommonBufferLeak(BOOLEAN Wrong)
 {
     PDMA_ADAPTER Adapter = NewAdapter(2);
     PHYSICAL_ADDRESS Logical;
-    PVOID Buffer = Adapter->DmaOperations->AllocateCommonBuffer(Adapter, 100, &Logical, FALSE);
+    PVOID Buffer;
 
-    if (!Wrong) {
+    if (Adapter == NULL) {
+        return;
+    }
+    Buffer = Adapter->DmaOperations->AllocateCommonBuffer(Adapter, 100, &Logical, FALSE);
+    if (!Wrong && Buffer != NULL) {
         Adapter->DmaOperations->FreeCommonBuffer(Adapter, 100, Logical, Buffer, FALSE);
     }
     PutAdapter(Adapter);
@@ -168,7 +257,7 @@ static VOID DmaAdapterLeak(BOOLEAN Wrong)
 {
     PDMA_ADAPTER Adapter = NewAdapter(2);
 
-    if (!Wrong) {
+    if (!Wrong && Adapter != NULL) {
         PutAdapter(Adapter);
     }
 }
@@ -177,6 +266,9 @@ static VOID DmaAdapterReleased(BOOLEAN Wrong)
 {
     PDMA_ADAPTER Adapter = NewAdapter(2);
 
+    if (Adapter == NULL) {
+        return;
+    }
     if (Wrong) {
         PutAdapter(Adapter);
     }
@@ -188,23 +280,31 @@ static VOID DmaAdapterReleased(BOOLEAN Wrong)
 
 static VOID DmaChannelAskedTwice(BOOLEAN Wrong)
 {
-    PDMA_ADAPTER Adapter = NewAdapter(2);
+    PDMA_ADAPTER Adapter = NewGiven(1, KeepObject);
+    BOOLEAN IsAsked;
 
-    Ask(Adapter, 1, KeepObject);
-    Ask(Adapter, 1, KeepObject);
+    if (Adapter == NULL) {
+        return;
+    }
+    IsAsked = Ask(Adapter, 1, KeepObject, DISPATCH_LEVEL);
     if (Wrong) {
-        Ask(Adapter, 1, KeepObject);
+        Ask(Adapter, 1, KeepObject, DISPATCH_LEVEL);
     }
     FreeChannel(Adapter);
-    FreeChannel(Adapter);
+    if (IsAsked) {
+        WaitFor(&DmaGiven);
+        FreeChannel(Adapter);
+    }
     PutAdapter(Adapter);
 }
 
 static VOID DmaChannelLeak(BOOLEAN Wrong)
 {
-    PDMA_ADAPTER Adapter = NewAdapter(2);
+    PDMA_ADAPTER Adapter = NewGiven(1, KeepObject);
 
-    Ask(Adapter, 1, KeepObject);
+    if (Adapter == NULL) {
+        return;
+    }
     if (!Wrong) {
         FreeChannel(Adapter);
     }
@@ -213,9 +313,11 @@ static VOID DmaChannelLeak(BOOLEAN Wrong)
 
 static VOID DmaChannelNotAllocated(BOOLEAN Wrong)
 {
-    PDMA_ADAPTER Adapter = NewAdapter(2);
+    PDMA_ADAPTER Adapter = NewGiven(1, KeepObject);
 
-    Ask(Adapter, 1, KeepObject);
+    if (Adapter == NULL) {
+        return;
+    }
     FreeChannel(Adapter);
     if (Wrong) {
         FreeChannel(Adapter);
@@ -234,10 +336,12 @@ static VOID DmaDescriptionVersion(BOOLEAN Wrong)
 
 static VOID DmaFlushNotMapped(BOOLEAN Wrong)
 {
-    PDMA_ADAPTER Adapter = NewAdapter(2);
-    PMDL Mdl = NewBuffer(TRUE);
+    PDMA_ADAPTER Adapter;
+    PMDL Mdl = NewTransfer(&Adapter, TRUE, 2);
 
-    Ask(Adapter, 2, DeallocateObjectKeepRegisters);
+    if (Mdl == NULL) {
+        return;
+    }
     MapPart(Adapter, Mdl, 0, 16, TRUE);
     if (Wrong) {
         Adapter->DmaOperations->FlushAdapterBuffers(Adapter, Mdl, DmaBase, MmGetMdlVirtualAddress(Mdl), 16, TRUE);
@@ -249,18 +353,22 @@ static VOID DmaFlushNotMapped(BOOLEAN Wrong)
 
 static VOID DmaMapRegistersCount(BOOLEAN Wrong)
 {
-    PDMA_ADAPTER Adapter = NewAdapter(2);
+    PDMA_ADAPTER Adapter = NewGiven(3, DeallocateObjectKeepRegisters);
 
-    Ask(Adapter, 3, DeallocateObjectKeepRegisters);
+    if (Adapter == NULL) {
+        return;
+    }
     FreeRegisters(Adapter, Wrong ? 2 : 3);
     PutAdapter(Adapter);
 }
 
 static VOID DmaMapRegistersLeak(BOOLEAN Wrong)
 {
-    PDMA_ADAPTER Adapter = NewAdapter(2);
+    PDMA_ADAPTER Adapter = NewGiven(3, DeallocateObjectKeepRegisters);
 
-    Ask(Adapter, 3, DeallocateObjectKeepRegisters);
+    if (Adapter == NULL) {
+        return;
+    }
     if (!Wrong) {
         FreeRegisters(Adapter, 3);
     }
@@ -269,9 +377,11 @@ static VOID DmaMapRegistersLeak(BOOLEAN Wrong)
 
 static VOID DmaMapRegistersNotAllocated(BOOLEAN Wrong)
 {
-    PDMA_ADAPTER Adapter = NewAdapter(2);
+    PDMA_ADAPTER Adapter = NewGiven(3, DeallocateObjectKeepRegisters);
 
-    Ask(Adapter, 3, DeallocateObjectKeepRegisters);
+    if (Adapter == NULL) {
+        return;
+    }
     FreeRegisters(Adapter, 3);
     if (Wrong) {
         FreeRegisters(Adapter, 3);
@@ -281,10 +391,12 @@ static VOID DmaMapRegistersNotAllocated(BOOLEAN Wrong)
 
 static VOID DmaMdlNotLocked(BOOLEAN Wrong)
 {
-    PDMA_ADAPTER Adapter = NewAdapter(2);
-    PMDL Mdl = NewBuffer(!Wrong);
+    PDMA_ADAPTER Adapter;
+    PMDL Mdl = NewTransfer(&Adapter, !Wrong, 2);
 
-    Ask(Adapter, 2, DeallocateObjectKeepRegisters);
+    if (Mdl == NULL) {
+        return;
+    }
     MapPart(Adapter, Mdl, 0, 16, TRUE);
     FreeRegisters(Adapter, 2);
     PutAdapter(Adapter);
@@ -293,10 +405,12 @@ static VOID DmaMdlNotLocked(BOOLEAN Wrong)
 
 static VOID DmaNotFlushed(BOOLEAN Wrong)
 {
-    PDMA_ADAPTER Adapter = NewAdapter(2);
-    PMDL Mdl = NewBuffer(TRUE);
+    PDMA_ADAPTER Adapter;
+    PMDL Mdl = NewTransfer(&Adapter, TRUE, 2);
 
-    Ask(Adapter, 2, DeallocateObjectKeepRegisters);
+    if (Mdl == NULL) {
+        return;
+    }
     MapPart(Adapter, Mdl, 0, 16, !Wrong);
     FreeRegisters(Adapter, 2);
     PutAdapter(Adapter);
@@ -305,10 +419,12 @@ static VOID DmaNotFlushed(BOOLEAN Wrong)
 
 static VOID DmaOutsideMdl(BOOLEAN Wrong)
 {
-    PDMA_ADAPTER Adapter = NewAdapter(2);
-    PMDL Mdl = NewBuffer(TRUE);
+    PDMA_ADAPTER Adapter;
+    PMDL Mdl = NewTransfer(&Adapter, TRUE, 2);
 
-    Ask(Adapter, 2, DeallocateObjectKeepRegisters);
+    if (Mdl == NULL) {
+        return;
+    }
     MapPart(Adapter, Mdl, Wrong ? DMA_BUFFER : DMA_BUFFER - 16, 16, TRUE);
     FreeRegisters(Adapter, 2);
     PutAdapter(Adapter);
@@ -317,14 +433,15 @@ static VOID DmaOutsideMdl(BOOLEAN Wrong)
 
 static VOID DmaTooFewMapRegisters(BOOLEAN Wrong)
 {
-    PDMA_ADAPTER Adapter = NewAdapter(2);
-    PMDL Mdl = NewBuffer(TRUE);
-    PVOID Va = MmGetMdlVirtualAddress(Mdl);
+    PDMA_ADAPTER Adapter;
+    PMDL Mdl = NewTransfer(&Adapter, TRUE, Wrong ? 1 : 2);
 
-    Ask(Adapter, Wrong ? 1 : 2, DeallocateObjectKeepRegisters);
-    MapPart(Adapter, Mdl, 0, 16, FALSE);
-    MapPart(Adapter, Mdl, PAGE_SIZE, 16, FALSE);
-    Adapter->DmaOperations->FlushAdapterBuffers(Adapter, Mdl, DmaBase, Va, DMA_BUFFER, TRUE);
+    if (Mdl == NULL) {
+        return;
+    }
+    MapPart(Adapter, Mdl, 0, PAGE_SIZE, FALSE);
+    MapPart(Adapter, Mdl, PAGE_SIZE, PAGE_SIZE, FALSE);
+    Adapter->DmaOperations->FlushAdapterBuffers(Adapter, Mdl, DmaBase, MmGetMdlVirtualAddress(Mdl), DMA_BUFFER, TRUE);
     FreeRegisters(Adapter, Wrong ? 1 : 2);
     PutAdapter(Adapter);
     FreeBuffer(Mdl);
@@ -332,24 +449,25 @@ static VOID DmaTooFewMapRegisters(BOOLEAN Wrong)
 
 static VOID DmaWrongIrql(BOOLEAN Wrong)
 {
-    static IO_ALLOCATION_ACTION Wanted = DeallocateObject;
     PDMA_ADAPTER Adapter = NewAdapter(2);
-    KIRQL Old = PASSIVE_LEVEL;
 
-    if (!Wrong) {
-        KeRaiseIrql(DISPATCH_LEVEL, &Old);
+    if (Adapter == NULL) {
+        return;
     }
-    Adapter->DmaOperations->AllocateAdapterChannel(Adapter, TheDevice, 1, DmaControl, &Wanted);
-    KeLowerIrql(Old);
+    if (Ask(Adapter, 1, DeallocateObject, Wrong ? PASSIVE_LEVEL : DISPATCH_LEVEL)) {
+        WaitFor(&DmaGiven);
+    }
     PutAdapter(Adapter);
 }
 
 static VOID DmaZeroLength(BOOLEAN Wrong)
 {
-    PDMA_ADAPTER Adapter = NewAdapter(2);
-    PMDL Mdl = NewBuffer(TRUE);
+    PDMA_ADAPTER Adapter;
+    PMDL Mdl = NewTransfer(&Adapter, TRUE, 2);
 
-    Ask(Adapter, 2, DeallocateObjectKeepRegisters);
+    if (Mdl == NULL) {
+        return;
+    }
     MapPart(Adapter, Mdl, 0, Wrong ? 0 : 16, !Wrong);
     FreeRegisters(Adapter, 2);
     PutAdapter(Adapter);
@@ -365,15 +483,20 @@ typedef VOID (NTAPI *FREE_VECTOR)(PDMA_ADAPTER, PVOID);
 static VOID NotACommonBufferVector(BOOLEAN Wrong)
 {
     PDMA_ADAPTER Adapter = NewAdapter(3);
-    PVOID *Operations = (PVOID *)Adapter->DmaOperations, Vector;
     PHYSICAL_ADDRESS Lowest, Highest;
+    PVOID *Operations, Vector;
 
+    if (Adapter == NULL) {
+        return;
+    }
+    Operations = (PVOID *)Adapter->DmaOperations;
     Lowest.QuadPart = 0;
     Highest.QuadPart = -1;
-    ((ALLOCATE_VECTOR)Operations[0x118 / 8])(Adapter, Lowest, Highest, MmCached, 0, 0, 2, 100, &Vector);
-    ((FREE_FROM_VECTOR)Operations[0x128 / 8])(Adapter, Vector, 0);
-    ((FREE_FROM_VECTOR)Operations[0x128 / 8])(Adapter, Vector, Wrong ? 0 : 1);
-    ((FREE_VECTOR)Operations[0x130 / 8])(Adapter, Vector);
+    if (NT_SUCCESS(((ALLOCATE_VECTOR)Operations[0x118 / 8])(Adapter, Lowest, Highest, MmCached, 0, 0, 2, 100, &Vector))) {
+        ((FREE_FROM_VECTOR)Operations[0x128 / 8])(Adapter, Vector, 0);
+        ((FREE_FROM_VECTOR)Operations[0x128 / 8])(Adapter, Vector, Wrong ? 0 : 1);
+        ((FREE_VECTOR)Operations[0x130 / 8])(Adapter, Vector);
+    }
     PutAdapter(Adapter);
 }
 
@@ -381,16 +504,21 @@ static VOID NotADmaAdapter(BOOLEAN Wrong)
 {
     PDMA_ADAPTER Adapter = NewAdapter(2);
 
+    if (Adapter == NULL) {
+        return;
+    }
     Sink = Adapter->DmaOperations->GetDmaAlignment(Wrong ? (PDMA_ADAPTER)TheDevice : Adapter);
     PutAdapter(Adapter);
 }
 
 static VOID DmaWrongDirection(BOOLEAN Wrong)
 {
-    PDMA_ADAPTER Adapter = NewAdapter(2);
-    PMDL Mdl = NewBuffer(TRUE);
+    PDMA_ADAPTER Adapter;
+    PMDL Mdl = NewListed(&Adapter);
 
-    GetList(Adapter, Mdl);
+    if (Mdl == NULL) {
+        return;
+    }
     PutListOf(Adapter, !Wrong);
     PutAdapter(Adapter);
     FreeBuffer(Mdl);
@@ -398,10 +526,12 @@ static VOID DmaWrongDirection(BOOLEAN Wrong)
 
 static VOID NotAScatterGatherList(BOOLEAN Wrong)
 {
-    PDMA_ADAPTER Adapter = NewAdapter(2);
-    PMDL Mdl = NewBuffer(TRUE);
+    PDMA_ADAPTER Adapter;
+    PMDL Mdl = NewListed(&Adapter);
 
-    GetList(Adapter, Mdl);
+    if (Mdl == NULL) {
+        return;
+    }
     PutList(Adapter);
     if (Wrong) {
         PutList(Adapter);
@@ -412,10 +542,12 @@ static VOID NotAScatterGatherList(BOOLEAN Wrong)
 
 static VOID ScatterGatherListLeak(BOOLEAN Wrong)
 {
-    PDMA_ADAPTER Adapter = NewAdapter(2);
-    PMDL Mdl = NewBuffer(TRUE);
+    PDMA_ADAPTER Adapter;
+    PMDL Mdl = NewListed(&Adapter);
 
-    GetList(Adapter, Mdl);
+    if (Mdl == NULL) {
+        return;
+    }
     if (!Wrong) {
         PutList(Adapter);
     }
@@ -423,49 +555,75 @@ static VOID ScatterGatherListLeak(BOOLEAN Wrong)
     FreeBuffer(Mdl);
 }
 
+static VOID LockAndList(PDMA_ADAPTER Adapter, PMDL Mdl, BOOLEAN Wrong)
+{
+    BOOLEAN HasList;
+
+    MmProbeAndLockPages(Mdl, KernelMode, IoModifyAccess);
+    HasList = GetList(Adapter, Mdl, DMA_BUFFER);
+    if (Wrong) {
+        MmUnlockPages(Mdl);
+    }
+    if (HasList) {
+        PutList(Adapter);
+    }
+    if (!Wrong) {
+        MmUnlockPages(Mdl);
+    }
+}
+
 static VOID DmaUnlockedWhileMapped(BOOLEAN Wrong)
 {
     PDMA_ADAPTER Adapter = NewAdapter(2);
     PVOID Buffer = ExAllocatePoolWithTag(PagedPool, DMA_BUFFER, TAG);
-    PMDL Mdl = IoAllocateMdl(Buffer, DMA_BUFFER, FALSE, FALSE, NULL);
+    PMDL Mdl = Buffer != NULL ? IoAllocateMdl(Buffer, DMA_BUFFER, FALSE, FALSE, NULL) : NULL;
 
-    MmProbeAndLockPages(Mdl, KernelMode, IoModifyAccess);
-    GetList(Adapter, Mdl);
-    if (Wrong) {
-        MmUnlockPages(Mdl);
+    if (Adapter != NULL && Mdl != NULL) {
+        LockAndList(Adapter, Mdl, Wrong);
     }
-    PutList(Adapter);
-    if (!Wrong) {
-        MmUnlockPages(Mdl);
+    if (Mdl != NULL) {
+        IoFreeMdl(Mdl);
     }
-    IoFreeMdl(Mdl);
-    Free(Buffer);
-    PutAdapter(Adapter);
+    if (Buffer != NULL) {
+        Free(Buffer);
+    }
+    if (Adapter != NULL) {
+        PutAdapter(Adapter);
+    }
 }
 
-/* A device is given the first piece of a list by two registers: those of the screen. */
+/* A device is given the first piece of a list by two registers. */
+static VOID GiveFirstPiece(PULONG Registers, BOOLEAN Wrong)
+{
+    *(volatile ULONG64 *)Registers = (ULONG64)DmaList->Elements[0].Address.QuadPart;
+    WRITE_REGISTER_ULONG(&Registers[2], Wrong ? DMA_SEVERAL : DmaList->Elements[0].Length);
+}
+
+/* The registers are those of the screen. */
 static VOID DmaLengthOfWhole(BOOLEAN Wrong)
 {
     static const PHYSICAL_ADDRESS Registers = {.QuadPart = 0xB8000};
     PDMA_ADAPTER Adapter = NewAdapter(2);
     PMDL First = NewBuffer(TRUE), Between = NewBuffer(TRUE), Second = NewBuffer(TRUE);
     PULONG Window = MmMapIoSpace(Registers, PAGE_SIZE, MmNonCached);
-    KIRQL Old;
 
-    First->Next = Second;
-    KeRaiseIrql(DISPATCH_LEVEL, &Old);
-    Adapter->DmaOperations->GetScatterGatherList(Adapter, TheDevice, First, MmGetMdlVirtualAddress(First),
-                                                 DMA_SEVERAL, DmaListControl, NULL, TRUE);
-    KeLowerIrql(Old);
-    *(volatile ULONG64 *)Window = (ULONG64)DmaList->Elements[0].Address.QuadPart;
-    WRITE_REGISTER_ULONG(&Window[2], Wrong ? DMA_SEVERAL : DmaList->Elements[0].Length);
-    PutList(Adapter);
-    MmUnmapIoSpace(Window, PAGE_SIZE);
-    First->Next = NULL;
+    if (Adapter != NULL && First != NULL && Between != NULL && Second != NULL && Window != NULL) {
+        First->Next = Second;
+        if (GetList(Adapter, First, DMA_SEVERAL)) {
+            GiveFirstPiece(Window, Wrong);
+            PutList(Adapter);
+        }
+        First->Next = NULL;
+    }
+    if (Window != NULL) {
+        MmUnmapIoSpace(Window, PAGE_SIZE);
+    }
     FreeBuffer(First);
     FreeBuffer(Between);
     FreeBuffer(Second);
-    PutAdapter(Adapter);
+    if (Adapter != NULL) {
+        PutAdapter(Adapter);
+    }
 }
 
 #define DMA_PAIRS                                                                                                      \

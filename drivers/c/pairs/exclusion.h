@@ -82,6 +82,8 @@ static VOID LockOrderInversion(BOOLEAN Wrong)
     static KSPIN_LOCK First, Second;
     KIRQL Old;
 
+    KeInitializeSpinLock(&First);
+    KeInitializeSpinLock(&Second);
     KeAcquireSpinLock(&First, &Old);
     KeAcquireSpinLockAtDpcLevel(&Second);
     KeReleaseSpinLockFromDpcLevel(&Second);
@@ -271,6 +273,9 @@ static VOID RundownOfSize(BOOLEAN TooSmall, BOOLEAN NotInitialized)
     SIZE_T Bytes = ExSizeOfRundownProtectionCacheAware();
     PEX_RUNDOWN_REF_CACHE_AWARE Own = Nonpaged(Bytes);
 
+    if (Own == NULL) {
+        return;
+    }
     if (!NotInitialized) {
         ExInitializeRundownProtectionCacheAware(Own, TooSmall ? Bytes - 1 : Bytes);
     }

@@ -63,12 +63,14 @@ static VOID SpinLockRecursion(BOOLEAN Wrong)
     KIRQL Old;
 
     KeInitializeSpinLock(&Lock);
-    KeAcquireSpinLock(&Lock, &Old);
+    KeRaiseIrql(DISPATCH_LEVEL, &Old);
+    KeAcquireSpinLockAtDpcLevel(&Lock);
     if (!Wrong) {
         KeReleaseSpinLockFromDpcLevel(&Lock);
     }
     KeAcquireSpinLockAtDpcLevel(&Lock);
-    KeReleaseSpinLock(&Lock, Old);
+    KeReleaseSpinLockFromDpcLevel(&Lock);
+    KeLowerIrql(Old);
 }
 
 static VOID SpinLockNotHeld(BOOLEAN Wrong)
@@ -76,12 +78,14 @@ static VOID SpinLockNotHeld(BOOLEAN Wrong)
     KIRQL Old;
 
     KeInitializeSpinLock(&Lock);
-    KeAcquireSpinLock(&Lock, &Old);
+    KeRaiseIrql(DISPATCH_LEVEL, &Old);
+    KeAcquireSpinLockAtDpcLevel(&Lock);
     KeReleaseSpinLockFromDpcLevel(&Lock);
     if (!Wrong) {
         KeAcquireSpinLockAtDpcLevel(&Lock);
     }
-    KeReleaseSpinLock(&Lock, Old);
+    KeReleaseSpinLockFromDpcLevel(&Lock);
+    KeLowerIrql(Old);
 }
 
 static VOID SpinLockDamaged(BOOLEAN Wrong)
@@ -103,6 +107,7 @@ static VOID SpinLockInitializedWhileHeld(BOOLEAN Wrong)
 {
     KIRQL Old;
 
+    KeInitializeSpinLock(&Lock);
     KeAcquireSpinLock(&Lock, &Old);
     if (!Wrong) {
         KeReleaseSpinLock(&Lock, Old);
@@ -114,7 +119,9 @@ static VOID SpinLockHeldBelowDispatch(BOOLEAN Wrong)
 {
     KIRQL Old;
 
-    KeAcquireSpinLock(&Lock, &Old);
+    KeInitializeSpinLock(&Lock);
+    KeRaiseIrql(DISPATCH_LEVEL, &Old);
+    KeAcquireSpinLockAtDpcLevel(&Lock);
     if (!Wrong) {
         KeReleaseSpinLockFromDpcLevel(&Lock);
     }
@@ -127,6 +134,7 @@ static VOID SpinLockAlreadyOwned(BOOLEAN Wrong)
     KIRQL Old;
 
     InitializeListHead(&Head);
+    KeInitializeSpinLock(&Lock);
     KeAcquireSpinLock(&Lock, &Old);
     if (!Wrong) {
         KeReleaseSpinLock(&Lock, Old);
@@ -136,8 +144,10 @@ static VOID SpinLockAlreadyOwned(BOOLEAN Wrong)
 
 static VOID SpinLockSharedTwice(BOOLEAN Wrong)
 {
-    KIRQL Old = ExAcquireSpinLockShared(&Shared);
+    KIRQL Old;
 
+    KeRaiseIrql(DISPATCH_LEVEL, &Old);
+    ExAcquireSpinLockSharedAtDpcLevel(&Shared);
     if (!Wrong) {
         ExReleaseSpinLockSharedFromDpcLevel(&Shared);
     }
@@ -145,13 +155,15 @@ static VOID SpinLockSharedTwice(BOOLEAN Wrong)
     if (Wrong) {
         ExReleaseSpinLockSharedFromDpcLevel(&Shared);
     }
-    ExReleaseSpinLockShared(&Shared, Old);
+    ExReleaseSpinLockSharedFromDpcLevel(&Shared);
+    KeLowerIrql(Old);
 }
 
 static VOID SpinLockHeldOnReturn(BOOLEAN Wrong)
 {
     KIRQL Old;
 
+    KeInitializeSpinLock(&Lock);
     KeAcquireSpinLock(&Lock, &Old);
     if (!Wrong) {
         KeReleaseSpinLock(&Lock, Old);
@@ -163,6 +175,9 @@ static VOID FreedHeldLock(BOOLEAN Wrong)
     PKSPIN_LOCK Own = Nonpaged(sizeof(*Own));
     KIRQL Old;
 
+    if (Own == NULL) {
+        return;
+    }
     KeInitializeSpinLock(Own);
     KeAcquireSpinLock(Own, &Old);
     if (!Wrong) {

@@ -13,7 +13,7 @@ static VOID IoSpaceLeak(BOOLEAN Wrong)
 {
     PVOID Window = MmMapIoSpace(Screen, PAGE_SIZE, MmNonCached);
 
-    if (!Wrong) {
+    if (!Wrong && Window != NULL) {
         MmUnmapIoSpace(Window, PAGE_SIZE);
     }
 }
@@ -39,32 +39,47 @@ static VOID IoSpaceProtection(BOOLEAN Wrong)
 
 static VOID IoSpaceRam(BOOLEAN Wrong)
 {
-    PVOID Block = Nonpaged(PAGE_SIZE), Contiguous = MmAllocateContiguousMemory(PAGE_SIZE, Highest);
-    PVOID Window = MmMapIoSpace(MmGetPhysicalAddress(Wrong ? Block : Contiguous), PAGE_SIZE, MmCached);
+    PVOID Block = Nonpaged(PAGE_SIZE), Contiguous = MmAllocateContiguousMemory(PAGE_SIZE, Highest), Window = NULL;
 
-    MmUnmapIoSpace(Window, PAGE_SIZE);
-    MmFreeContiguousMemory(Contiguous);
-    Free(Block);
+    if (Block != NULL && Contiguous != NULL) {
+        Window = MmMapIoSpace(MmGetPhysicalAddress(Wrong ? Block : Contiguous), PAGE_SIZE, MmCached);
+    }
+    if (Window != NULL) {
+        MmUnmapIoSpace(Window, PAGE_SIZE);
+    }
+    if (Contiguous != NULL) {
+        MmFreeContiguousMemory(Contiguous);
+    }
+    if (Block != NULL) {
+        Free(Block);
+    }
 }
 
 static VOID IoSpaceRange(BOOLEAN Wrong)
 {
     PVOID Window = MmMapIoSpace(Screen, Wrong ? 0 : PAGE_SIZE, MmNonCached);
 
-    MmUnmapIoSpace(Window, PAGE_SIZE);
+    if (Window != NULL) {
+        MmUnmapIoSpace(Window, PAGE_SIZE);
+    }
 }
 
 static VOID IoSpaceUnmap(BOOLEAN Wrong)
 {
     PUCHAR Window = MmMapIoSpace(Screen, 2 * PAGE_SIZE, MmNonCached);
 
-    MmUnmapIoSpace(Window, Wrong ? PAGE_SIZE : 2 * PAGE_SIZE);
+    if (Window != NULL) {
+        MmUnmapIoSpace(Window, Wrong ? PAGE_SIZE : 2 * PAGE_SIZE);
+    }
 }
 
 static VOID DeviceMemoryNotMapped(BOOLEAN Wrong)
 {
     volatile ULONG *Window = MmMapIoSpace(Screen, PAGE_SIZE, MmNonCached);
 
+    if (Window == NULL) {
+        return;
+    }
     if (!Wrong) {
         Sink = Window[0];
     }
@@ -78,6 +93,9 @@ static VOID DeviceAccessPastMapping(BOOLEAN Wrong)
 {
     volatile UCHAR *Window = MmMapIoSpace(Screen, 16, MmNonCached);
 
+    if (Window == NULL) {
+        return;
+    }
     Sink = Window[Wrong ? 16 : 15];
     MmUnmapIoSpace((PVOID)(ULONG_PTR)Window, 16);
 }
@@ -86,7 +104,9 @@ static VOID BadContiguousFree(BOOLEAN Wrong)
 {
     PUCHAR Block = MmAllocateContiguousMemory(2 * PAGE_SIZE, Highest);
 
-    MmFreeContiguousMemory(Wrong ? Block + PAGE_SIZE : Block);
+    if (Block != NULL) {
+        MmFreeContiguousMemory(Wrong ? Block + PAGE_SIZE : Block);
+    }
 }
 
 NTKERNELAPI PVOID NTAPI MmAllocateContiguousNodeMemory(SIZE_T Bytes, PHYSICAL_ADDRESS Lowest, PHYSICAL_ADDRESS Highest,
@@ -106,7 +126,7 @@ static VOID ContiguousMemoryLeak(BOOLEAN Wrong)
 {
     PVOID Block = MmAllocateContiguousMemory(PAGE_SIZE, Highest);
 
-    if (!Wrong) {
+    if (!Wrong && Block != NULL) {
         MmFreeContiguousMemory(Block);
     }
 }
@@ -171,13 +191,26 @@ static VOID NTAPI LeaveShown(PVOID Context)
 static VOID UserMappingUnmappedElsewhere(BOOLEAN Wrong)
 {
     PVOID Block = Nonpaged(PAGE_SIZE), User;
+    PKTHREAD Thread;
 
+    if (Block == NULL) {
+        return;
+    }
     ShownMdl = IoAllocateMdl(Block, PAGE_SIZE, FALSE, FALSE, NULL);
+    if (ShownMdl == NULL) {
+        Free(Block);
+        return;
+    }
     MmBuildMdlForNonPagedPool(ShownMdl);
     User = MmMapLockedPagesSpecifyCache(ShownMdl, UserMode, MmCached, NULL, FALSE, NormalPagePriority);
-    JoinThread(StartThread(Wrong ? UnmapShown : LeaveShown, User));
-    if (!Wrong) {
-        MmUnmapLockedPages(User, ShownMdl);
+    if (User != NULL) {
+        Thread = StartThread(Wrong ? UnmapShown : LeaveShown, User);
+        if (Thread != NULL) {
+            JoinThread(Thread);
+        }
+        if (!Wrong) {
+            MmUnmapLockedPages(User, ShownMdl);
+        }
     }
     IoFreeMdl(ShownMdl);
     Free(Block);

@@ -46,10 +46,12 @@ static inline VOID Free(PVOID Block)
 /* A system thread, by its object; the caller joins it. */
 static inline PKTHREAD StartThread(PKSTART_ROUTINE Routine, PVOID Context)
 {
-    HANDLE Handle;
+    OBJECT_ATTRIBUTES Attributes;
     PKTHREAD Thread = NULL;
+    HANDLE Handle;
 
-    if (NT_SUCCESS(PsCreateSystemThread(&Handle, THREAD_ALL_ACCESS, NULL, NULL, NULL, Routine, Context))) {
+    InitializeObjectAttributes(&Attributes, NULL, OBJ_KERNEL_HANDLE, NULL, NULL); /* a handle that is not the application's */
+    if (NT_SUCCESS(PsCreateSystemThread(&Handle, THREAD_ALL_ACCESS, &Attributes, NULL, NULL, Routine, Context))) {
         ObReferenceObjectByHandle(Handle, THREAD_ALL_ACCESS, NULL, KernelMode, (PVOID *)&Thread, NULL);
         ZwClose(Handle);
     }

@@ -90,18 +90,19 @@ static VOID SecurityDescriptorReference(BOOLEAN Wrong)
     ULONG_PTR Descriptor[5]; /* ntifs.h's SECURITY_DESCRIPTOR */
     PSECURITY_DESCRIPTOR Logged;
 
-    RtlCreateSecurityDescriptor(Descriptor, SECURITY_DESCRIPTOR_REVISION);
-    if (NT_SUCCESS(ObLogSecurityDescriptor(Descriptor, &Logged, 1))) {
+    if (NT_SUCCESS(RtlCreateSecurityDescriptor(Descriptor, SECURITY_DESCRIPTOR_REVISION)) &&
+        NT_SUCCESS(ObLogSecurityDescriptor(Descriptor, &Logged, 1))) {
         ObDereferenceSecurityDescriptor(Logged, Wrong ? 2 : 1);
     }
 }
 
 static KEVENT Worked;
 
-static VOID NTAPI Impersonates(PVOID Wrong)
+static VOID NTAPI Impersonates(PDEVICE_OBJECT Device, PVOID Wrong)
 {
     PACCESS_TOKEN Token = PsReferencePrimaryToken(IoGetCurrentProcess());
 
+    UNREFERENCED_PARAMETER(Device);
     PsImpersonateClient((PETHREAD)KeGetCurrentThread(), Token, TRUE, TRUE, SecurityImpersonation);
     PsDereferencePrimaryToken(Token);
     if (Wrong == NULL) {
@@ -113,12 +114,15 @@ static VOID NTAPI Impersonates(PVOID Wrong)
 /* The routine returns while its thread still acts for another. */
 static VOID ImpersonatingWorkerThread(BOOLEAN Wrong)
 {
-    static WORK_QUEUE_ITEM Item;
+    PIO_WORKITEM Item = IoAllocateWorkItem(TheDevice);
 
+    if (Item == NULL) {
+        return;
+    }
     KeInitializeEvent(&Worked, NotificationEvent, FALSE);
-    ExInitializeWorkItem(&Item, Impersonates, Wrong ? &Item : NULL);
-    ExQueueWorkItem(&Item, DelayedWorkQueue);
+    IoQueueWorkItem(Item, Impersonates, DelayedWorkQueue, Wrong ? Item : NULL);
     WaitFor(&Worked);
+    IoFreeWorkItem(Item);
 }
 
 #define SECURITY_PAIRS                                                                                                 \
