@@ -202,7 +202,11 @@ static VOID UserMappingUnmappedElsewhere(BOOLEAN Wrong)
         return;
     }
     MmBuildMdlForNonPagedPool(ShownMdl);
-    User = MmMapLockedPagesSpecifyCache(ShownMdl, UserMode, MmCached, NULL, FALSE, NormalPagePriority);
+    __try {
+        User = MmMapLockedPagesSpecifyCache(ShownMdl, UserMode, MmCached, NULL, FALSE, NormalPagePriority);
+    } __except (EXCEPTION_EXECUTE_HANDLER) {
+        User = NULL;
+    }
     if (User != NULL) {
         Thread = StartThread(Wrong ? UnmapShown : LeaveShown, User);
         if (Thread != NULL) {
