@@ -72,5 +72,5 @@ pub use sharing::mixed;
 pub use strand::{Progress, StrandId};
 #[doc(hidden)]
 pub use translate::encode_for_the_other_maker;
-pub use translate::{ANSWERS, Answer, Carried, RETURN_TO_KERNEL, Short, TakenLock};
+pub use translate::{ANSWERS, Answer, Carried, Moved, RETURN_TO_KERNEL, Short, TakenLock};
 pub use view::View;

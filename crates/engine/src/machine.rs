@@ -26,7 +26,7 @@ use crate::shadow::Shadow;
 use crate::sharing::{self, Sharing};
 use crate::signals;
 use crate::strand::{Progress, StrandId, Strands};
-use crate::translate::{self, Answer, Carried, Reporting, Resumption, Short, Translator};
+use crate::translate::{self, Answer, Carried, Moved, Reporting, Resumption, Short, Translator};
 use crate::windows::{self, CACHE_WRITTEN, HEAP, PAGES, STACKS, TABLE_WRITTEN, Window};
 
 /// Where a call into a driver finds its stack.
@@ -349,10 +349,16 @@ impl Engine {
     }
 
     /// Which bits of what the instruction at `store` stores are, by the driver's code, those that the one at `load` has loaded. With the registers that the
-    /// driver has at the store, masks in them are known.
+    /// driver has at the store, masks in them are known; with the values, ways between the two that were not gone are left out.
     #[must_use]
-    pub fn carried(self, load: u64, store: u64, registers: Option<Registers>) -> Carried {
-        translate::carried(load, store, registers)
+    pub fn carried(
+        self,
+        load: u64,
+        store: u64,
+        registers: Option<Registers>,
+        moved: Option<Moved>,
+    ) -> Carried {
+        translate::carried(load, store, registers, moved)
     }
 
     /// Whether the routine at this address looks at its argument of this number, 0 to 3, by the driver's code.

@@ -1,6 +1,6 @@
 //! What a store has of an earlier load: only what follows from the instructions between the two.
 
-use engine::{Carried, Registers};
+use engine::{Carried, Moved, Registers};
 use iced_x86::code_asm::{CodeAssembler, al, dword_ptr, eax, ecx, edx, r8d, r9d, r10d, rcx, rdx, rsp};
 
 use super::rig::{CODE, Rig, assemble};
@@ -12,6 +12,15 @@ fn carried(write: impl Fn(&mut CodeAssembler)) -> Carried {
 
 /// The same with masks in `edx` and `r8d` at the store.
 fn carried_with(masks: Option<(u64, u64)>, write: impl Fn(&mut CodeAssembler)) -> Carried {
+    carried_as(masks, None, write)
+}
+
+/// The same where it is known what was loaded and stored.
+fn carried_as(
+    masks: Option<(u64, u64)>,
+    moved: Option<Moved>,
+    write: impl Fn(&mut CodeAssembler),
+) -> Carried {
     let code = assemble(|a| {
         write(a);
         a.ret().unwrap();
@@ -23,7 +32,7 @@ fn carried_with(masks: Option<(u64, u64)>, write: impl Fn(&mut CodeAssembler)) -
         (general[2], general[8]) = (and, or);
         Registers { general, flags: 0 }
     });
-    Rig::new(&code).engine.carried(CODE, store[store.len() - 2], registers)
+    Rig::new(&code).engine.carried(CODE, store[store.len() - 2], registers, moved)
 }
 
 #[test]
@@ -125,6 +134,34 @@ fn what_is_made_anew_is_not_carried() {
         a.mov(dword_ptr(rcx), eax).unwrap();
     });
     assert_eq!([constant, shifted, after_a_call], [NONE; 3]);
+}
+
+#[test]
+fn of_ways_by_which_the_loaded_did_not_become_the_stored_nothing_is_taken() {
+    // As a service routine disables those of two sources that it has seen, and takes them back; the mask's register is used for another purpose then.
+    let disabled = |a: &mut CodeAssembler| {
+        let (mut both, mut end) = (a.create_label(), a.create_label());
+        a.mov(eax, dword_ptr(rcx)).unwrap();
+        a.mov(r8d, 0xFFFF_F3FE_u32).unwrap();
+        a.mov(edx, 0x400).unwrap();
+        a.test(eax, 0x20).unwrap();
+        a.jne(both).unwrap();
+        a.jmp(end).unwrap();
+        a.set_label(&mut both).unwrap();
+        a.mov(r8d, 0xFFFF_F3F6_u32).unwrap();
+        a.mov(edx, 0xC00).unwrap();
+        a.set_label(&mut end).unwrap();
+        a.and(eax, r8d).unwrap();
+        a.mov(r8d, dword_ptr(rcx + 8)).unwrap();
+        a.or(eax, edx).unwrap();
+        a.mov(rdx, rcx).unwrap();
+        a.mov(dword_ptr(rdx), eax).unwrap();
+    };
+    let moved = |loaded, stored| carried_as(None, Some(Moved { loaded, stored }), disabled);
+    assert_eq!(moved(0x24D, 0x64C), both(0xFFFF_F3FE), "one source was disabled, the other stays enabled");
+    assert_eq!(moved(0x26D, 0xE64), both(0xFFFF_F3F6), "both were");
+    assert_eq!(carried(disabled), both(0xFFFF_F3F6), "by either");
+    assert_eq!(moved(0x24D, 0x1234), NONE, "by neither");
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //!
 //! Found by the instructions between the two, along every way that leads from the load to the store without calling anything that changes the registers
 //! in question. It says *carried* only where that follows from the instructions alone, and from masks that the registers hold at the store; values that go
-//! through memory other than the routine's own stack, shifts and sums are not followed.
+//! through memory other than the routine's own stack, shifts and sums are not followed. Where it is known what was loaded and stored, ways by which the one
+//! could not have become the other were not gone.
 
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
@@ -45,29 +46,129 @@ impl Carried {
     const fn meet(self, other: Self) -> Self {
         Self { zeroes: self.zeroes & other.zeroes, ones: self.ones & other.ones }
     }
+}
+
+/// What was loaded, and what was stored.
+#[derive(Clone, Copy, Debug)]
+pub struct Moved {
+    /// The former.
+    pub loaded: u64,
+    /// The latter.
+    pub stored: u64,
+}
+
+/// What is known of a value: which bits it has of what was loaded, and which are zero or one whatever that was.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Known {
+    carried: Carried,
+    zero: u64,
+    one: u64,
+}
+
+impl Known {
+    const fn number(number: u64) -> Self {
+        Self { carried: Carried::all(0), zero: !number, one: number }
+    }
+
+    /// Whether all these bits are known.
+    const fn is_number(self, bits: u64) -> bool {
+        (self.zero | self.one) & bits == bits
+    }
+
+    fn is_of_load(self) -> bool {
+        self.carried != Carried::default()
+    }
+
+    /// Of both, by whichever the value has come.
+    const fn meet(self, other: Self) -> Self {
+        Self {
+            carried: self.carried.meet(other.carried),
+            zero: self.zero & other.zero,
+            one: self.one & other.one,
+        }
+    }
 
     const fn or(self, other: Self) -> Self {
-        Self { zeroes: self.zeroes | other.zeroes, ones: self.ones & other.ones }
+        let (own, others) = (self.carried, other.carried);
+        let one = self.one | other.one;
+        let zeroes = (own.zeroes | others.zeroes) & !one;
+        let ones = own.ones & (other.zero | others.ones) | others.ones & (self.zero | own.ones);
+        Self { carried: Carried { zeroes, ones: ones & !one }, zero: self.zero & other.zero, one }
+    }
+
+    const fn not(self) -> Self {
+        Self { carried: Carried::all(0), zero: self.one, one: self.zero }
     }
 
     const fn and(self, other: Self) -> Self {
-        Self { zeroes: self.zeroes & other.zeroes, ones: self.ones | other.ones }
+        let (own, others) = (self.carried, other.carried);
+        let zero = self.zero | other.zero;
+        let ones = (own.ones | others.ones) & !zero;
+        let zeroes = own.zeroes & (other.one | others.zeroes) | others.zeroes & (self.one | own.zeroes);
+        Self { carried: Carried { zeroes: zeroes & !zero, ones }, zero, one: self.one & other.one }
     }
 
+    const fn xor(self, other: Self) -> Self {
+        let (own, others) = (self.carried, other.carried);
+        let carried = Carried {
+            zeroes: own.zeroes & other.zero | others.zeroes & self.zero,
+            ones: own.ones & other.zero | others.ones & self.zero,
+        };
+        let zero = self.zero & other.zero | self.one & other.one;
+        Self { carried, zero, one: self.zero & other.one | self.one & other.zero }
+    }
+
+    /// Of these bits alone.
     const fn within(self, bits: u64) -> Self {
-        Self { zeroes: self.zeroes & bits, ones: self.ones & bits }
+        let Carried { zeroes, ones } = self.carried;
+        Self {
+            carried: Carried { zeroes: zeroes & bits, ones: ones & bits },
+            zero: self.zero & bits,
+            one: self.one & bits,
+        }
+    }
+
+    /// These bits of this, and all others of another one.
+    const fn over(self, bits: u64, other: Self) -> Self {
+        let (own, rest) = (self.within(bits), other.within(!bits));
+        Self {
+            carried: Carried {
+                zeroes: own.carried.zeroes | rest.carried.zeroes,
+                ones: own.carried.ones | rest.carried.ones,
+            },
+            zero: own.zero | rest.zero,
+            one: own.one | rest.one,
+        }
+    }
+
+    const fn down(self, shift: u32) -> Self {
+        let Carried { zeroes, ones } = self.carried;
+        let carried = Carried { zeroes: zeroes >> shift, ones: ones >> shift };
+        Self { carried, zero: self.zero >> shift, one: self.one >> shift }
+    }
+
+    const fn up(self, shift: u32) -> Self {
+        let Carried { zeroes, ones } = self.carried;
+        let carried = Carried { zeroes: zeroes << shift, ones: ones << shift };
+        Self { carried, zero: self.zero << shift, one: self.one << shift }
+    }
+
+    /// Whether what was loaded could have become what was stored, in these bits.
+    const fn allows(self, Moved { loaded, stored }: Moved, bits: u64) -> bool {
+        let changed = self.carried.bits(stored) & (loaded ^ stored);
+        (self.zero & stored | self.one & !stored | changed) & bits == 0
     }
 }
 
 /// What the store at `store` has of the load at `load`; nothing if it does not follow it, or they are no plain ones. With the registers at the store, masks
-/// count that stand in one of them since they were used.
-pub(crate) fn carried(load: u64, store: u64, registers: Option<Registers>) -> Carried {
-    let sure = by_ways(load, store, None);
-    let masked = registers.map(|registers| by_ways(load, store, Some(registers))).unwrap_or_default();
+/// count that stand in one of them since they were used; with the values, only ways that lead from the one to the other.
+pub(crate) fn carried(load: u64, store: u64, registers: Option<Registers>, moved: Option<Moved>) -> Carried {
+    let sure = by_ways(load, store, None, moved);
+    let masked = registers.map(|registers| by_ways(load, store, Some(registers), moved)).unwrap_or_default();
     Carried { zeroes: sure.zeroes | masked.zeroes, ones: sure.ones | masked.ones }
 }
 
-fn by_ways(load: u64, store: u64, registers: Option<Registers>) -> Carried {
+fn by_ways(load: u64, store: u64, registers: Option<Registers>, moved: Option<Moved>) -> Carried {
     let Some(instruction) = decode(load) else { return Carried::default() };
     let loads = match instruction.mnemonic() {
         Mnemonic::In => true,
@@ -80,8 +181,10 @@ fn by_ways(load: u64, store: u64, registers: Option<Registers>) -> Carried {
         _ => part.bits,
     };
     let mut values = Values { registers, ..Values::default() };
-    values.set(Place::Register(part.register), Carried::all(width));
-    let mut ways = Ways { load, store, left: TOTAL, found: None };
+    let above = if instruction.op0_register().size() < 4 { 0 } else { !width };
+    let loaded = Known { carried: Carried::all(width), zero: above, one: 0 };
+    values.set(Place::Register(part.register), loaded);
+    let mut ways = Ways { load, store, moved, left: TOTAL, found: None };
     ways.follow(instruction.next_ip(), values, LENGTH);
     ways.found.unwrap_or_default()
 }
@@ -125,11 +228,11 @@ enum Place {
     Stack(Register, u64),
 }
 
-/// What values have of what was loaded.
+/// What is known of values.
 #[derive(Clone, Default)]
 struct Values {
-    /// Those that have something.
-    all: Vec<(Place, Carried)>,
+    /// Those of which something is.
+    all: Vec<(Place, Known)>,
     /// The registers at the store, if masks in them count.
     registers: Option<Registers>,
     /// Registers with masks that were used: they must stay as they are up to the store.
@@ -139,55 +242,46 @@ struct Values {
 }
 
 impl Values {
-    fn get(&self, place: Place) -> Carried {
-        self.all.iter().find(|(known, _)| *known == place).map(|(_, carried)| *carried).unwrap_or_default()
+    fn get(&self, place: Place) -> Known {
+        self.all.iter().find(|(at, _)| *at == place).map(|(_, known)| *known).unwrap_or_default()
     }
 
-    fn set(&mut self, place: Place, carried: Carried) {
-        self.all.retain(|(known, _)| *known != place);
-        if carried != Carried::default() {
-            self.all.push((place, carried));
+    fn set(&mut self, place: Place, known: Known) {
+        self.all.retain(|(at, _)| *at != place);
+        if known != Known::default() {
+            self.all.push((place, known));
         }
         self.is_mask_gone |= matches!(place, Place::Register(register) if self.masks.contains(&register));
     }
 
-    /// What an operand has, its lowest bit first.
-    fn operand(&self, instruction: &Instruction, number: u32) -> Carried {
+    /// What is known of an operand, its lowest bit first.
+    fn operand(&self, instruction: &Instruction, number: u32) -> Known {
         match instruction.op_kind(number) {
-            OpKind::Register => part(instruction.op_register(number)).map_or(Carried::default(), |part| {
-                let Carried { zeroes, ones } = self.get(Place::Register(part.register)).within(part.bits);
-                Carried { zeroes: zeroes >> part.shift, ones: ones >> part.shift }
+            OpKind::Register => part(instruction.op_register(number)).map_or(Known::default(), |part| {
+                self.get(Place::Register(part.register)).within(part.bits).down(part.shift)
             }),
-            OpKind::Memory => on_stack(instruction).map_or(Carried::default(), |place| {
+            OpKind::Memory => on_stack(instruction).map_or(Known::default(), |place| {
                 self.get(place).within(bits_of(8 * instruction.memory_size().size()))
             }),
-            _ => Carried::default(),
+            _ => Known::default(),
         }
     }
 
-    /// The first operand has this from now on.
-    fn put(&mut self, instruction: &Instruction, Carried { zeroes, ones }: Carried) {
+    /// This is known of the first operand from now on.
+    fn put(&mut self, instruction: &Instruction, known: Known) {
         match instruction.op0_kind() {
             OpKind::Register => {
                 let Some(part) = part(instruction.op0_register()) else { return };
-                let moved =
-                    Carried { zeroes: zeroes << part.shift, ones: ones << part.shift }.within(part.bits);
                 let place = Place::Register(part.register);
                 // An operation of 32 bits makes the upper half zero.
-                let rest = if instruction.op0_register().size() < 4 {
-                    self.get(place).within(!part.bits)
-                } else {
-                    Carried::default()
-                };
-                self.set(place, Carried { zeroes: moved.zeroes | rest.zeroes, ones: moved.ones | rest.ones });
+                let rest =
+                    if instruction.op0_register().size() < 4 { self.get(place) } else { Known::number(0) };
+                self.set(place, known.up(part.shift).over(part.bits, rest));
                 self.without_base(part.register);
             }
             OpKind::Memory => {
                 if let Some(place) = on_stack(instruction) {
-                    self.set(
-                        place,
-                        Carried { zeroes, ones }.within(bits_of(8 * instruction.memory_size().size())),
-                    );
+                    self.set(place, known.within(bits_of(8 * instruction.memory_size().size())));
                 }
             }
             _ => {}
@@ -201,31 +295,37 @@ impl Values {
 
     /// What an instruction makes of them, which does not go elsewhere.
     fn after(&mut self, instruction: &Instruction) {
-        let known = immediate(instruction).or_else(|| self.mask(instruction));
-        let (own, other) = (self.operand(instruction, 0), || self.operand(instruction, 1));
-        let made = match (instruction.mnemonic(), known) {
+        let number = immediate(instruction);
+        let known = number.or_else(|| self.mask(instruction)).map(Known::number);
+        let own = self.operand(instruction, 0);
+        let other = known.unwrap_or_else(|| self.operand(instruction, 1));
+        let made = match (instruction.mnemonic(), number) {
             (Mnemonic::Test | Mnemonic::Cmp | Mnemonic::Bt, _) => return,
-            (Mnemonic::Mov | Mnemonic::Movzx, None) => other(),
-            (Mnemonic::Or | Mnemonic::Xor, Some(bits)) => own.within(!bits),
-            (Mnemonic::And, Some(bits)) => own.within(bits),
-            (Mnemonic::Or, None) => own.or(other()),
-            (Mnemonic::And, None) => own.and(other()),
-            (Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc, Some(bit)) => own.within(!(1 << (bit & 63))),
-            (mnemonic, None) if is_conditional_move(mnemonic) => own.meet(other()),
+            (Mnemonic::Mov | Mnemonic::Movzx, _) => other,
+            (Mnemonic::Xor | Mnemonic::Sub, _) if is_of_one_register(instruction) => Known::number(0),
+            (Mnemonic::Or, _) => own.or(other),
+            (Mnemonic::Xor, _) => own.xor(other),
+            (Mnemonic::And, _) => own.and(other),
+            (Mnemonic::Not, _) => own.not(),
+            (Mnemonic::Bts, Some(bit)) => own.or(Known::number(1 << (bit & 63))),
+            (Mnemonic::Btr, Some(bit)) => own.and(Known::number(!(1 << (bit & 63)))),
+            (Mnemonic::Btc, Some(bit)) => own.xor(Known::number(1 << (bit & 63))),
+            (mnemonic, None) if is_conditional_move(mnemonic) => own.meet(other),
             _ => return self.overwritten(instruction),
         };
         self.put(instruction, made);
     }
 
-    /// The mask in the second operand's register, as that is at the store.
+    /// The mask in the second operand's register, as that is at the store; none if the instructions themselves say which it is.
     fn mask(&mut self, instruction: &Instruction) -> Option<u64> {
         let is_masking = matches!(instruction.mnemonic(), Mnemonic::And | Mnemonic::Or | Mnemonic::Xor);
         if !is_masking || instruction.op1_kind() != OpKind::Register {
             return None;
         }
         let part = part(instruction.op1_register())?;
-        let has = |number| self.operand(instruction, number) != Carried::default();
-        let registers = self.registers.filter(|_| has(0) && !has(1))?;
+        let (own, other) = (self.operand(instruction, 0), self.operand(instruction, 1));
+        let is_unknown = !other.is_of_load() && !other.is_number(part.bits >> part.shift);
+        let registers = self.registers.filter(|_| own.is_of_load() && is_unknown)?;
         self.masks.push(part.register);
         Some((registers.general[part.register.number()] & part.bits) >> part.shift)
     }
@@ -233,12 +333,12 @@ impl Values {
     /// By an instruction whose result has nothing of what was loaded.
     fn overwritten(&mut self, instruction: &Instruction) {
         if instruction.op_count() > 0 && instruction.op0_kind() == OpKind::Memory {
-            self.put(instruction, Carried::default());
+            self.put(instruction, Known::default());
         }
         let mut factory = InstructionInfoFactory::new();
         for used in factory.info(instruction).used_registers() {
             if !matches!(used.access(), OpAccess::Read | OpAccess::CondRead | OpAccess::NoMemAccess) {
-                self.set(Place::Register(used.register().full_register()), Carried::default());
+                self.set(Place::Register(used.register().full_register()), Known::default());
                 self.without_base(used.register().full_register());
             }
         }
@@ -249,6 +349,11 @@ impl Values {
 fn immediate(instruction: &Instruction) -> Option<u64> {
     let is_known = instruction.op_count() > 1 && instruction.try_immediate(1).is_ok();
     is_known.then(|| instruction.immediate(1))
+}
+
+/// Both operands are the same register.
+fn is_of_one_register(instruction: &Instruction) -> bool {
+    instruction.op1_kind() == OpKind::Register && instruction.op0_register() == instruction.op1_register()
 }
 
 fn is_conditional_move(mnemonic: Mnemonic) -> bool {
@@ -286,6 +391,7 @@ fn on_stack(instruction: &Instruction) -> Option<Place> {
 struct Ways {
     load: u64,
     store: u64,
+    moved: Option<Moved>,
     left: usize,
     /// What the store has by all of those that were found.
     found: Option<Carried>,
@@ -296,7 +402,7 @@ impl Ways {
         let mut at = from;
         for gone in 0..length {
             // It is loaded anew.
-            if at == self.load || values.all.is_empty() && self.found == Some(Carried::default()) {
+            if at == self.load || self.found == Some(Carried::default()) {
                 return;
             }
             let Some(instruction) = decode(at).filter(|_| self.left > 0) else { return };
@@ -304,8 +410,11 @@ impl Ways {
             if at == self.store {
                 let is_plain =
                     matches!(instruction.mnemonic(), Mnemonic::Mov | Mnemonic::Out) && !values.is_mask_gone;
-                let stored = if is_plain { values.operand(&instruction, 1) } else { Carried::default() };
-                self.found = Some(self.found.map_or(stored, |found| found.meet(stored)));
+                let stored = if is_plain { values.operand(&instruction, 1) } else { Known::default() };
+                let bits = part(instruction.op1_register()).map_or(0, |part| part.bits >> part.shift);
+                if self.moved.is_none_or(|moved| stored.allows(moved, bits)) {
+                    self.found = Some(self.found.map_or(stored.carried, |found| found.meet(stored.carried)));
+                }
                 return;
             }
             at = instruction.next_ip();
@@ -314,7 +423,7 @@ impl Ways {
                 FlowControl::Call | FlowControl::IndirectCall => {
                     VOLATILE
                         .iter()
-                        .for_each(|register| values.set(Place::Register(*register), Carried::default()));
+                        .for_each(|register| values.set(Place::Register(*register), Known::default()));
                 }
                 FlowControl::UnconditionalBranch => at = instruction.near_branch_target(),
                 FlowControl::ConditionalBranch => {

@@ -44,8 +44,8 @@ mod system;
 mod table;
 
 pub(crate) use cache::{Shelved, Translator};
-pub use carried::Carried;
 pub(crate) use carried::carried;
+pub use carried::{Carried, Moved};
 pub(crate) use exit::GuestEntryPoints;
 pub(crate) use extended::ask_for_extended;
 pub(crate) use frame::fixup;

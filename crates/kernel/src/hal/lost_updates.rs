@@ -6,7 +6,7 @@
 //! registers that are never read, nor those of one instruction (`or dword ptr`), which one processor does not divide; of registers whose places in the
 //! table are the same, it knows the one accessed last.
 
-use engine::{Carried, StrandId};
+use engine::{Carried, Moved, StrandId};
 
 use super::access::RegisterAccess;
 use crate::cx::Cx;
@@ -154,7 +154,9 @@ pub(super) fn accessed(cx: &mut Cx<'_>, access: RegisterAccess, value: u64) {
 /// What the write that is being made has of that read.
 fn carried(cx: &Cx<'_>, read: Made, write: Made) -> Carried {
     let caller = cx.engine().caller().filter(|caller| caller.rip == write.instruction);
-    cx.engine().carried(read.instruction, write.instruction, caller.map(|caller| caller.registers))
+    let moved = Moved { loaded: read.value, stored: write.value };
+    let registers = caller.map(|caller| caller.registers);
+    cx.engine().carried(read.instruction, write.instruction, registers, Some(moved))
 }
 
 /// Readers of accesses get the register's, too.

@@ -8,13 +8,15 @@ use super::super::survey::Survey;
 use super::effort::{Kind, Plan};
 use super::inputs_and_lengths::sizes;
 use super::lives::lives;
-use super::steps::{first_operations, opened, words};
+use super::steps::{first_operations, open, opened, tried, words};
 use super::{Exercise, OVERFLOWS};
 
 /// The first exercise of each machine.
 pub(super) const START: &str = "load, start, stop, remove and unload";
 /// Up to so many values are there alone, too.
 const FEW: usize = 4;
+/// A number that is no power of 2: what is so long does not go round by a mask.
+const NO_POWER: u32 = 100;
 
 /// The options by which all of this is there, values as 1.
 #[must_use]
@@ -95,7 +97,26 @@ pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
             alone(&mut plan, what, &requests);
         }
     }
+    if let Some(name) = survey.names.first()
+        && values.iter().any(|value| Data::Many(NO_POWER).is_for(value.kind))
+    {
+        plan.more = options(all, Data::Many(NO_POWER));
+        let title = format!("all requests with values of {NO_POWER} in the registry that it asks for");
+        plan.add(title, all_requests(survey, name), Kind::Usual);
+    }
     plan.all
+}
+
+/// Each code with a word of 1, which may switch something on, and then each request of all sizes.
+fn all_requests(survey: &Survey, name: &str) -> String {
+    let codes = first_operations(survey).filter_map(|one| one.code).enumerate();
+    let switched = codes.map(|(n, code)| tried(n, &format!("ioctl h {code:#x} in u32:1 + zero:60 out 64")));
+    let sizes = first_operations(survey).map(|one| {
+        let steps = sizes(survey, one);
+        steps.strip_suffix("; close h").map(str::to_owned).unwrap_or(steps)
+    });
+    let steps: Vec<String> = [open(name)].into_iter().chain(switched).chain(sizes).collect();
+    format!("{}; close h", steps.join("; "))
 }
 
 /// Load and start, and each request.
