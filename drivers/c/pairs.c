@@ -49,11 +49,6 @@ static const PAIR_OF_RULE Pairs[] = {
 #undef PAIR
 #undef REQUEST_PAIR
 
-#ifndef RTL_QUERY_REGISTRY_TYPECHECK /* mingw's headers lack it */
-#define RTL_QUERY_REGISTRY_TYPECHECK 0x00000100
-#define RTL_QUERY_REGISTRY_TYPECHECK_SHIFT 24
-#endif
-
 /* Of the request that is carried out: what the pairs work on is theirs alone. */
 static KEVENT Turn;
 

@@ -4,35 +4,75 @@
 
 #include "pairs.h"
 
-/* An MDL of a block of paged pool, locked. */
+#define MAP_NO_EXECUTE 0x40000000 /* MdlMappingNoExecute */
+
+/* An MDL of a new block of pool, neither built nor locked; NULL if there is none. */
+static PMDL PoolMdl(POOL_TYPE Type, ULONG Bytes, PVOID *Block)
+{
+    PMDL Mdl = NULL;
+
+    *Block = ExAllocatePoolWithTag(Type, Bytes, TAG);
+    if (*Block != NULL) {
+        Mdl = IoAllocateMdl(*Block, Bytes, FALSE, FALSE, NULL);
+        if (Mdl == NULL) {
+            Free(*Block);
+        }
+    }
+    return Mdl;
+}
+
+static VOID FreePoolMdl(PMDL Mdl, PVOID Block)
+{
+    IoFreeMdl(Mdl);
+    Free(Block);
+}
+
+/* An MDL of a page of paged pool, locked; NULL if there is none. */
 static PMDL LockedPaged(PVOID *Block)
 {
-    PMDL Mdl;
+    PMDL Mdl = PoolMdl(PagedPool, PAGE_SIZE, Block);
 
-    *Block = ExAllocatePoolWithTag(PagedPool, PAGE_SIZE, TAG);
-    Mdl = IoAllocateMdl(*Block, PAGE_SIZE, FALSE, FALSE, NULL);
-    MmProbeAndLockPages(Mdl, KernelMode, IoModifyAccess);
+    if (Mdl != NULL) {
+        MmProbeAndLockPages(Mdl, KernelMode, IoModifyAccess);
+    }
     return Mdl;
+}
+
+static VOID FreeLockedPaged(PMDL Mdl, PVOID Block)
+{
+    MmUnlockPages(Mdl);
+    FreePoolMdl(Mdl, Block);
+}
+
+/* An MDL of a page that has no address yet; NULL if there is none. */
+static PMDL PageMdl(VOID)
+{
+    PHYSICAL_ADDRESS Low = {.QuadPart = 0}, High = {.QuadPart = -1}, Skip = {.QuadPart = 0};
+
+    return MmAllocatePagesForMdl(Low, High, Skip, PAGE_SIZE);
 }
 
 static PVOID MapSystem(PMDL Mdl)
 {
-    return MmMapLockedPagesSpecifyCache(Mdl, KernelMode, MmCached, NULL, FALSE,
-                                        NormalPagePriority | 0x40000000 /* MdlMappingNoExecute */);
+    return MmMapLockedPagesSpecifyCache(Mdl, KernelMode, MmCached, NULL, FALSE, NormalPagePriority | MAP_NO_EXECUTE);
 }
 
 NTKERNELAPI NTSTATUS NTAPI MmProtectMdlSystemAddress(PMDL Mdl, ULONG NewProtect);
 
 static VOID ExecutableMapping(BOOLEAN Wrong)
 {
-    PVOID Block;
+    ULONG NoExecute = Wrong ? 0 : MAP_NO_EXECUTE;
+    PVOID Block, Mapped;
     PMDL Mdl = LockedPaged(&Block);
-    ULONG NoExecute = Wrong ? 0 : 0x40000000 /* MdlMappingNoExecute */;
 
-    MmUnmapLockedPages(MmMapLockedPagesSpecifyCache(Mdl, KernelMode, MmCached, NULL, FALSE, NormalPagePriority | NoExecute), Mdl);
-    MmUnlockPages(Mdl);
-    IoFreeMdl(Mdl);
-    Free(Block);
+    if (Mdl == NULL) {
+        return;
+    }
+    Mapped = MmMapLockedPagesSpecifyCache(Mdl, KernelMode, MmCached, NULL, FALSE, NormalPagePriority | NoExecute);
+    if (Mapped != NULL) {
+        MmUnmapLockedPages(Mapped, Mdl);
+    }
+    FreeLockedPaged(Mdl, Block);
 }
 
 static VOID ExecutableProtection(BOOLEAN Wrong)
@@ -40,12 +80,15 @@ static VOID ExecutableProtection(BOOLEAN Wrong)
     PVOID Block, Mapped;
     PMDL Mdl = LockedPaged(&Block);
 
+    if (Mdl == NULL) {
+        return;
+    }
     Mapped = MapSystem(Mdl);
-    MmProtectMdlSystemAddress(Mdl, Wrong ? PAGE_EXECUTE_READ : PAGE_READONLY);
-    MmUnmapLockedPages(Mapped, Mdl);
-    MmUnlockPages(Mdl);
-    IoFreeMdl(Mdl);
-    Free(Block);
+    if (Mapped != NULL) {
+        MmProtectMdlSystemAddress(Mdl, Wrong ? PAGE_EXECUTE_READ : PAGE_READONLY);
+        MmUnmapLockedPages(Mapped, Mdl);
+    }
+    FreeLockedPaged(Mdl, Block);
 }
 
 static VOID FreedWhileLocked(BOOLEAN Wrong)
@@ -53,6 +96,9 @@ static VOID FreedWhileLocked(BOOLEAN Wrong)
     PVOID Block;
     PMDL Mdl = LockedPaged(&Block);
 
+    if (Mdl == NULL) {
+        return;
+    }
     if (!Wrong) {
         MmUnlockPages(Mdl);
     }
@@ -65,18 +111,22 @@ static VOID MdlFreedLocked(BOOLEAN Wrong)
     PVOID Block;
     PMDL Mdl = LockedPaged(&Block);
 
+    if (Mdl == NULL) {
+        return;
+    }
     if (!Wrong) {
         MmUnlockPages(Mdl);
     }
-    IoFreeMdl(Mdl);
-    Free(Block);
+    FreePoolMdl(Mdl, Block);
 }
 
 static VOID LockedPagesLeak(BOOLEAN Wrong)
 {
-    PHYSICAL_ADDRESS Low = {.QuadPart = 0}, High = {.QuadPart = -1}, Skip = {.QuadPart = 0};
-    PMDL Mdl = MmAllocatePagesForMdl(Low, High, Skip, PAGE_SIZE);
+    PMDL Mdl = PageMdl();
 
+    if (Mdl == NULL) {
+        return;
+    }
     if (!Wrong) {
         MmFreePagesFromMdl(Mdl);
     }
@@ -85,12 +135,17 @@ static VOID LockedPagesLeak(BOOLEAN Wrong)
 
 static VOID MdlFreedMapped(BOOLEAN Wrong)
 {
-    PHYSICAL_ADDRESS Low = {.QuadPart = 0}, High = {.QuadPart = -1}, Skip = {.QuadPart = 0};
-    PMDL Mdl = MmAllocatePagesForMdl(Low, High, Skip, PAGE_SIZE);
-    PVOID Mapped = MapSystem(Mdl);
+    PMDL Mdl = PageMdl();
+    PVOID Mapped;
 
-    if (!Wrong) {
+    if (Mdl == NULL) {
+        return;
+    }
+    Mapped = MapSystem(Mdl);
+    if (Mapped != NULL && !Wrong) {
         MmUnmapLockedPages(Mapped, Mdl);
+    }
+    if (Mapped == NULL || !Wrong) {
         MmFreePagesFromMdl(Mdl);
     }
     IoFreeMdl(Mdl);
@@ -98,11 +153,14 @@ static VOID MdlFreedMapped(BOOLEAN Wrong)
 
 static VOID MdlPagesFreedMapped(BOOLEAN Wrong)
 {
-    PHYSICAL_ADDRESS Low = {.QuadPart = 0}, High = {.QuadPart = -1}, Skip = {.QuadPart = 0};
-    PMDL Mdl = MmAllocatePagesForMdl(Low, High, Skip, PAGE_SIZE);
-    PVOID Mapped = MapSystem(Mdl);
+    PMDL Mdl = PageMdl();
+    PVOID Mapped;
 
-    if (!Wrong) {
+    if (Mdl == NULL) {
+        return;
+    }
+    Mapped = MapSystem(Mdl);
+    if (Mapped != NULL && !Wrong) {
         MmUnmapLockedPages(Mapped, Mdl);
     }
     MmFreePagesFromMdl(Mdl);
@@ -114,50 +172,60 @@ static VOID MdlState(BOOLEAN Wrong)
     PVOID Block;
     PMDL Mdl = LockedPaged(&Block);
 
+    if (Mdl == NULL) {
+        return;
+    }
     MmUnlockPages(Mdl);
     if (!Wrong) {
         MmProbeAndLockPages(Mdl, KernelMode, IoModifyAccess);
     }
-    MmUnlockPages(Mdl);
-    IoFreeMdl(Mdl);
-    Free(Block);
+    FreeLockedPaged(Mdl, Block);
 }
 
 static VOID MdlWrongMapping(BOOLEAN Wrong)
 {
     PVOID Block;
     PMDL Mdl = LockedPaged(&Block);
-    PUCHAR Mapped = MapSystem(Mdl);
+    PUCHAR Mapped;
 
-    MmUnmapLockedPages(Wrong ? Mapped + PAGE_SIZE : Mapped, Mdl);
-    MmUnlockPages(Mdl);
-    IoFreeMdl(Mdl);
-    Free(Block);
+    if (Mdl == NULL) {
+        return;
+    }
+    Mapped = MapSystem(Mdl);
+    if (Mapped != NULL) {
+        MmUnmapLockedPages(Wrong ? Mapped + PAGE_SIZE : Mapped, Mdl);
+    }
+    FreeLockedPaged(Mdl, Block);
 }
 
 static VOID MdlBuiltTwice(BOOLEAN Wrong)
 {
-    PVOID Block = Nonpaged(64);
-    PMDL Mdl = IoAllocateMdl(Block, 64, FALSE, FALSE, NULL);
+    PVOID Block;
+    PMDL Mdl = PoolMdl(NonPagedPoolNx, 64, &Block);
 
-    MmBuildMdlForNonPagedPool(Mdl);
-    if (!Wrong) {
-        IoFreeMdl(Mdl);
-        Mdl = IoAllocateMdl(Block, 64, FALSE, FALSE, NULL);
+    if (Mdl == NULL) {
+        return;
     }
     MmBuildMdlForNonPagedPool(Mdl);
-    IoFreeMdl(Mdl);
-    Free(Block);
+    if (!Wrong) {
+        FreePoolMdl(Mdl, Block);
+        Mdl = PoolMdl(NonPagedPoolNx, 64, &Block);
+    }
+    if (Mdl != NULL) {
+        MmBuildMdlForNonPagedPool(Mdl);
+        FreePoolMdl(Mdl, Block);
+    }
 }
 
 static VOID MdlNotNonpaged(BOOLEAN Wrong)
 {
-    PVOID Block = ExAllocatePoolWithTag(Wrong ? PagedPool : NonPagedPoolNx, 64, TAG);
-    PMDL Mdl = IoAllocateMdl(Block, 64, FALSE, FALSE, NULL);
+    PVOID Block;
+    PMDL Mdl = PoolMdl(Wrong ? PagedPool : NonPagedPoolNx, 64, &Block);
 
-    MmBuildMdlForNonPagedPool(Mdl);
-    IoFreeMdl(Mdl);
-    Free(Block);
+    if (Mdl != NULL) {
+        MmBuildMdlForNonPagedPool(Mdl);
+        FreePoolMdl(Mdl, Block);
+    }
 }
 
 static VOID MdlOfStack(BOOLEAN Wrong)
@@ -166,21 +234,27 @@ static VOID MdlOfStack(BOOLEAN Wrong)
     UCHAR Frame[64];
     PMDL Mdl = IoAllocateMdl(Wrong ? Frame : Data, 64, FALSE, FALSE, NULL);
 
-    MmBuildMdlForNonPagedPool(Mdl);
-    IoFreeMdl(Mdl);
+    if (Mdl != NULL) {
+        MmBuildMdlForNonPagedPool(Mdl);
+        IoFreeMdl(Mdl);
+    }
 }
 
-static VOID PartialMdl(SIZE_T Target, SIZE_T Offset)
+static VOID PartialMdl(ULONG Target, SIZE_T Offset)
 {
-    PUCHAR Block = Nonpaged(4 * PAGE_SIZE);
-    PMDL Source = IoAllocateMdl(Block, 4 * PAGE_SIZE, FALSE, FALSE, NULL);
-    PMDL Part = IoAllocateMdl(Block, (ULONG)Target, FALSE, FALSE, NULL);
+    PVOID Block;
+    PMDL Source = PoolMdl(NonPagedPoolNx, 4 * PAGE_SIZE, &Block), Part;
 
-    MmBuildMdlForNonPagedPool(Source);
-    IoBuildPartialMdl(Source, Part, Block + Offset, 2 * PAGE_SIZE);
-    IoFreeMdl(Part);
-    IoFreeMdl(Source);
-    Free(Block);
+    if (Source == NULL) {
+        return;
+    }
+    Part = IoAllocateMdl(Block, Target, FALSE, FALSE, NULL);
+    if (Part != NULL) {
+        MmBuildMdlForNonPagedPool(Source);
+        IoBuildPartialMdl(Source, Part, (PUCHAR)Block + Offset, 2 * PAGE_SIZE);
+        IoFreeMdl(Part);
+    }
+    FreePoolMdl(Source, Block);
 }
 
 static VOID MdlPartialOutside(BOOLEAN Wrong)
@@ -195,21 +269,20 @@ static VOID MdlTargetTooSmall(BOOLEAN Wrong)
 
 static VOID MdlNotRam(BOOLEAN Wrong)
 {
-    PVOID Block = Nonpaged(64), Mapped;
-    PMDL Mdl = IoAllocateMdl(Block, 64, FALSE, FALSE, NULL);
+    PVOID Block, Mapped;
+    PMDL Mdl = LockedPaged(&Block);
 
-    MmBuildMdlForNonPagedPool(Mdl);
-    Mdl->MdlFlags &= ~MDL_SOURCE_IS_NONPAGED_POOL;
-    Mdl->MdlFlags |= MDL_PAGES_LOCKED;
-    Mdl->MdlFlags &= ~MDL_MAPPED_TO_SYSTEM_VA;
+    if (Mdl == NULL) {
+        return;
+    }
     if (Wrong) {
         *MmGetMdlPfnArray(Mdl) = 0xB8;
     }
     Mapped = MapSystem(Mdl);
-    MmUnmapLockedPages(Mapped, Mdl);
-    Mdl->MdlFlags &= ~MDL_PAGES_LOCKED;
-    IoFreeMdl(Mdl);
-    Free(Block);
+    if (Mapped != NULL) {
+        MmUnmapLockedPages(Mapped, Mdl);
+    }
+    FreeLockedPaged(Mdl, Block);
 }
 
 /* The test has the machine find no room for the mapping. */
@@ -218,13 +291,14 @@ static VOID NoMoreSystemPtes(BOOLEAN Wrong)
     PVOID Block, Mapped;
     PMDL Mdl = LockedPaged(&Block);
 
-    Mapped = MmMapLockedPagesSpecifyCache(Mdl, KernelMode, MmCached, NULL, Wrong, NormalPagePriority);
+    if (Mdl == NULL) {
+        return;
+    }
+    Mapped = MmMapLockedPagesSpecifyCache(Mdl, KernelMode, MmCached, NULL, Wrong, NormalPagePriority | MAP_NO_EXECUTE);
     if (Mapped != NULL) {
         MmUnmapLockedPages(Mapped, Mdl);
     }
-    MmUnlockPages(Mdl);
-    IoFreeMdl(Mdl);
-    Free(Block);
+    FreeLockedPaged(Mdl, Block);
 }
 
 #define MDL_PAIRS                                                                                                      \

@@ -2,7 +2,7 @@
 #ifndef PAIRS_OWN_IRPS_H
 #define PAIRS_OWN_IRPS_H
 
-#include "pairs.h"
+#include "mdl.h"
 
 NTKERNELAPI NTSTATUS NTAPI PoCallDriver(PDEVICE_OBJECT Device, PIRP Irp);
 
@@ -68,14 +68,21 @@ static NTSTATUS NTAPI TakeBack(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
 {
     UNREFERENCED_PARAMETER(Device);
     UNREFERENCED_PARAMETER(Irp);
-    UNREFERENCED_PARAMETER(Context);
+    if (Context != NULL) { /* an event */
+        KeSetEvent(Context, IO_NO_INCREMENT, FALSE);
+    }
     return STATUS_MORE_PROCESSING_REQUIRED;
 }
 
+/* NULL if there is no IRP. */
 static PIRP Prepared(PIRP Irp, ULONG Code)
 {
-    PIO_STACK_LOCATION Next = IoGetNextIrpStackLocation(Irp);
+    PIO_STACK_LOCATION Next;
 
+    if (Irp == NULL) {
+        return NULL;
+    }
+    Next = IoGetNextIrpStackLocation(Irp);
     Next->MajorFunction = IRP_MJ_INTERNAL_DEVICE_CONTROL;
     Next->Parameters.DeviceIoControl.IoControlCode = Code;
     IoSetCompletionRoutine(Irp, TakeBack, NULL, TRUE, TRUE, TRUE);
@@ -87,9 +94,24 @@ static PIRP NewIrp(ULONG Code)
     return Prepared(IoAllocateIrp(TheDevice->StackSize, FALSE), Code);
 }
 
+static VOID FreeIrpIfAny(PIRP Irp)
+{
+    if (Irp != NULL) {
+        IoFreeIrp(Irp);
+    }
+}
+
 #ifndef MDL_PAGE_CONTENTS_INVARIANT /* mingw's headers lack it */
 #define MDL_PAGE_CONTENTS_INVARIANT 0x4000
 #endif
+
+/* Sends a request of IoBuild…, and waits for its end. */
+static VOID SendAndWait(PIRP Irp, PKEVENT Done)
+{
+    if (IoCallDriver(TheDevice, Irp) == STATUS_PENDING) {
+        WaitFor(Done);
+    }
+}
 
 static BOOLEAN Scribbles;
 
@@ -107,30 +129,42 @@ static NTSTATUS AnswerWrite(PIRP Irp)
 
 static VOID InvariantBufferChanged(BOOLEAN Wrong)
 {
-    PVOID Block = Nonpaged(64);
-    PMDL Mdl = IoAllocateMdl(Block, 64, FALSE, FALSE, NULL);
-    PIRP Irp = NewIrp(ANSWER);
+    PVOID Block;
+    PMDL Mdl = PoolMdl(NonPagedPoolNx, 64, &Block);
+    PIRP Irp;
 
-    MmBuildMdlForNonPagedPool(Mdl);
-    Mdl->MdlFlags |= MDL_PAGE_CONTENTS_INVARIANT;
-    Irp->MdlAddress = Mdl;
-    IoGetNextIrpStackLocation(Irp)->MajorFunction = IRP_MJ_WRITE;
-    Scribbles = Wrong;
-    IoCallDriver(TheDevice, Irp);
-    Scribbles = FALSE;
-    IoFreeIrp(Irp);
-    IoFreeMdl(Mdl);
-    Free(Block);
+    if (Mdl == NULL) {
+        return;
+    }
+    Irp = NewIrp(0);
+    if (Irp != NULL) {
+        MmBuildMdlForNonPagedPool(Mdl);
+        Mdl->MdlFlags |= MDL_PAGE_CONTENTS_INVARIANT;
+        Irp->MdlAddress = Mdl;
+        IoGetNextIrpStackLocation(Irp)->MajorFunction = IRP_MJ_WRITE;
+        IoGetNextIrpStackLocation(Irp)->Parameters.Write.Length = 64;
+        Scribbles = Wrong;
+        IoCallDriver(TheDevice, Irp);
+        Scribbles = FALSE;
+        IoFreeIrp(Irp);
+    }
+    FreePoolMdl(Mdl, Block);
 }
 
 static VOID KernelRequestWithUserBuffer(BOOLEAN Wrong)
 {
     PVOID Block = Nonpaged(64);
-    PIRP Irp = NewIrp(ANSWER);
+    PIRP Irp;
 
-    Irp->UserBuffer = Wrong ? (PVOID)0x7FF00000 : Block;
-    IoCallDriver(TheDevice, Irp);
-    IoFreeIrp(Irp);
+    if (Block == NULL) {
+        return;
+    }
+    Irp = NewIrp(ANSWER);
+    if (Irp != NULL) {
+        Irp->UserBuffer = Wrong ? (PVOID)0x7FF00000 : Block;
+        IoCallDriver(TheDevice, Irp);
+        IoFreeIrp(Irp);
+    }
     Free(Block);
 }
 
@@ -142,15 +176,20 @@ static VOID RequestEventAlreadySet(BOOLEAN Wrong)
 
     KeInitializeEvent(&Done, NotificationEvent, Wrong);
     Irp = IoBuildDeviceIoControlRequest(KEEP, TheDevice, NULL, 0, NULL, 0, TRUE, &Done, &Status);
-    IoCallDriver(TheDevice, Irp);
-    Complete(Kept, STATUS_SUCCESS, 0);
-    WaitFor(&Done);
+    if (Irp != NULL) {
+        IoCallDriver(TheDevice, Irp);
+        Complete(Kept, STATUS_SUCCESS, 0);
+        WaitFor(&Done);
+    }
 }
 
 static VOID AllocatedIrpCompleted(BOOLEAN Wrong)
 {
     PIRP Irp = NewIrp(ANSWER);
 
+    if (Irp == NULL) {
+        return;
+    }
     if (Wrong) {
         IoSetCompletionRoutine(Irp, NULL, NULL, FALSE, FALSE, FALSE);
     }
@@ -165,11 +204,14 @@ static VOID IrpBadBuffer(BOOLEAN Wrong)
     KEVENT Done;
     PIRP Irp;
 
+    if (Block == NULL) {
+        return;
+    }
     KeInitializeEvent(&Done, NotificationEvent, FALSE);
     Irp = IoBuildDeviceIoControlRequest(DIRECT, TheDevice, NULL, 0, Wrong ? (PVOID)0xFFFFF880DEAD0000 : Block, 64,
                                         TRUE, &Done, &Status);
     if (Irp != NULL) {
-        IoCallDriver(TheDevice, Irp);
+        SendAndWait(Irp, &Done);
     }
     Free(Block);
 }
@@ -178,6 +220,9 @@ static VOID IrpDamaged(BOOLEAN Wrong)
 {
     PIRP Irp = NewIrp(ANSWER);
 
+    if (Irp == NULL) {
+        return;
+    }
     if (Wrong) {
         IoGetNextIrpStackLocation(Irp)->MajorFunction = 0x77;
     }
@@ -187,10 +232,16 @@ static VOID IrpDamaged(BOOLEAN Wrong)
 
 static VOID IrpFree(BOOLEAN Wrong)
 {
-    PIRP Own = Nonpaged(IoSizeOfIrp(1)), Irp = IoAllocateIrp(1, FALSE);
+    PIRP Own = Nonpaged(IoSizeOfIrp(1)), Irp;
 
-    IoInitializeIrp(Own, IoSizeOfIrp(1), 1);
-    IoFreeIrp(Wrong ? Own : Irp);
+    if (Own == NULL) {
+        return;
+    }
+    Irp = IoAllocateIrp(1, FALSE);
+    if (Irp != NULL) {
+        IoInitializeIrp(Own, IoSizeOfIrp(1), 1);
+        IoFreeIrp(Wrong ? Own : Irp);
+    }
     Free(Own);
 }
 
@@ -201,10 +252,15 @@ static VOID IrpFreeThreaded(BOOLEAN Wrong)
     KEVENT Done;
     PIRP Irp, Own = IoAllocateIrp(1, FALSE);
 
+    if (Own == NULL) {
+        return;
+    }
     KeInitializeEvent(&Done, NotificationEvent, FALSE);
     Irp = IoBuildSynchronousFsdRequest(IRP_MJ_FLUSH_BUFFERS, TheDevice, NULL, 0, &Offset, &Done, &Status);
-    IoFreeIrp(Wrong ? Irp : Own);
-    IoCallDriver(TheDevice, Irp);
+    IoFreeIrp(Wrong && Irp != NULL ? Irp : Own);
+    if (Irp != NULL) {
+        SendAndWait(Irp, &Done);
+    }
 }
 
 static NTSTATUS NTAPI FreeAtEnd(PDEVICE_OBJECT Device, PIRP Irp, PVOID Context)
@@ -218,6 +274,9 @@ static VOID IrpFreedInCompletion(BOOLEAN Wrong)
 {
     PIRP Irp = NewIrp(ANSWER);
 
+    if (Irp == NULL) {
+        return;
+    }
     IoSetCompletionRoutine(Irp, FreeAtEnd, Wrong ? Irp : NULL, TRUE, TRUE, TRUE);
     IoCallDriver(TheDevice, Irp);
 }
@@ -226,6 +285,9 @@ static VOID IrpInUse(BOOLEAN Wrong)
 {
     PIRP Irp = NewIrp(KEEP);
 
+    if (Irp == NULL) {
+        return;
+    }
     IoCallDriver(TheDevice, Irp);
     if (!Wrong) {
         Complete(Kept, STATUS_SUCCESS, 0);
@@ -235,10 +297,16 @@ static VOID IrpInUse(BOOLEAN Wrong)
 
 static VOID IrpInitializedAgain(BOOLEAN Wrong)
 {
-    PIRP Own = Nonpaged(IoSizeOfIrp(1)), Irp = IoAllocateIrp(1, FALSE);
+    PIRP Own = Nonpaged(IoSizeOfIrp(1)), Irp;
 
-    IoInitializeIrp(Wrong ? Irp : Own, IoSizeOfIrp(1), 1);
-    IoFreeIrp(Irp);
+    if (Own == NULL) {
+        return;
+    }
+    Irp = IoAllocateIrp(1, FALSE);
+    if (Irp != NULL) {
+        IoInitializeIrp(Wrong ? Irp : Own, IoSizeOfIrp(1), 1);
+        IoFreeIrp(Irp);
+    }
     Free(Own);
 }
 
@@ -246,7 +314,7 @@ static VOID IrpLeak(BOOLEAN Wrong)
 {
     PIRP Irp = IoAllocateIrp(1, FALSE);
 
-    if (!Wrong) {
+    if (Irp != NULL && !Wrong) {
         IoFreeIrp(Irp);
     }
 }
@@ -257,15 +325,20 @@ static VOID IrpReuse(BOOLEAN Wrong)
     PIRP Irp = IoBuildAsynchronousFsdRequest(IRP_MJ_FLUSH_BUFFERS, TheDevice, NULL, 0, &Offset, NULL);
     PIRP Own = IoAllocateIrp(1, FALSE);
 
-    IoReuseIrp(Wrong ? Irp : Own, STATUS_SUCCESS);
-    IoFreeIrp(Irp);
-    IoFreeIrp(Own);
+    if (Irp != NULL && Own != NULL) {
+        IoReuseIrp(Wrong ? Irp : Own, STATUS_SUCCESS);
+    }
+    FreeIrpIfAny(Irp);
+    FreeIrpIfAny(Own);
 }
 
 static VOID IrpToNoDevice(BOOLEAN Wrong)
 {
     PIRP Irp = NewIrp(ANSWER);
 
+    if (Irp == NULL) {
+        return;
+    }
     IoCallDriver(Wrong ? (PDEVICE_OBJECT)&Zero : TheDevice, Irp);
     IoFreeIrp(Irp);
 }
@@ -274,14 +347,19 @@ static VOID IrpTooSmall(BOOLEAN Wrong)
 {
     PIRP Own = Nonpaged(IoSizeOfIrp(2));
 
-    IoInitializeIrp(Own, IoSizeOfIrp(Wrong ? 1 : 2), 2);
-    Free(Own);
+    if (Own != NULL) {
+        IoInitializeIrp(Own, IoSizeOfIrp(Wrong ? 1 : 2), 2);
+        Free(Own);
+    }
 }
 
 static VOID NoStackLocation(BOOLEAN Wrong)
 {
     PIRP Irp = IoAllocateIrp(Wrong ? 1 : 2, FALSE);
 
+    if (Irp == NULL) {
+        return;
+    }
     IoSetNextIrpStackLocation(Irp);
     if (!Wrong) {
         Prepared(Irp, ANSWER);
@@ -294,11 +372,14 @@ static VOID NotAnIrp(BOOLEAN Wrong)
 {
     PIRP Irp = IoAllocateIrp(1, FALSE);
 
+    if (Irp == NULL) {
+        return;
+    }
     IoFreeIrp(Irp);
     if (!Wrong) {
         Irp = IoAllocateIrp(1, FALSE);
     }
-    IoFreeIrp(Irp);
+    FreeIrpIfAny(Irp);
 }
 
 static VOID NTAPI CancelKept(PDEVICE_OBJECT Device, PIRP Irp)
@@ -316,6 +397,9 @@ static VOID CancelLockHeld(BOOLEAN Wrong)
 {
     PIRP Irp = NewIrp(KEEP);
 
+    if (Irp == NULL) {
+        return;
+    }
     IoCallDriver(TheDevice, Irp);
     Irp->IoStatus.Information = Wrong;
     IoSetCancelRoutine(Irp, CancelKept);
@@ -327,6 +411,9 @@ static VOID CancelAfterCompletion(BOOLEAN Wrong)
 {
     PIRP Irp = NewIrp(KEEP);
 
+    if (Irp == NULL) {
+        return;
+    }
     IoCallDriver(TheDevice, Irp);
     Complete(Kept, STATUS_SUCCESS, 0);
     if (Wrong) {
@@ -342,6 +429,9 @@ static VOID CancellationMissed(BOOLEAN Wrong)
     BOOLEAN IsCancelled;
     KIRQL Old;
 
+    if (Irp == NULL) {
+        return;
+    }
     IoCallDriver(TheDevice, Irp);
     IoCancelIrp(Irp); /* which finds no routine */
     IoAcquireCancelSpinLock(&Old);
@@ -362,6 +452,9 @@ static VOID CompletionRoutineSkipped(BOOLEAN Wrong)
 {
     PIRP Irp = Prepared(IoAllocateIrp(2, FALSE), RELAY);
 
+    if (Irp == NULL) {
+        return;
+    }
     Skips = Wrong;
     IoCallDriver(TheDevice, Irp);
     IoFreeIrp(Irp);
@@ -371,6 +464,9 @@ static VOID IrpLocationNotSet(BOOLEAN Wrong)
 {
     PIRP Irp = Prepared(IoAllocateIrp(2, FALSE), RELAY);
 
+    if (Irp == NULL) {
+        return;
+    }
     SetsNothing = Wrong;
     IoCallDriver(TheDevice, Irp);
     IoFreeIrp(Irp);
@@ -391,13 +487,19 @@ static VOID NTAPI StartIo(PDEVICE_OBJECT Device, PIRP Irp)
 static VOID StartIoRecursion(BOOLEAN Wrong)
 {
     PIRP First = NewIrp(START), Second = NewIrp(START);
+    KEVENT Done;
 
-    TheDriver->DriverStartIo = StartIo;
-    IoSetStartIoAttributes(TheDevice, !Wrong, FALSE);
-    Behind = Second;
-    IoCallDriver(TheDevice, First);
-    IoFreeIrp(First);
-    IoFreeIrp(Second);
+    if (First != NULL && Second != NULL) {
+        KeInitializeEvent(&Done, NotificationEvent, FALSE);
+        IoSetCompletionRoutine(Second, TakeBack, &Done, TRUE, TRUE, TRUE);
+        TheDriver->DriverStartIo = StartIo;
+        IoSetStartIoAttributes(TheDevice, !Wrong, FALSE);
+        Behind = Second;
+        IoCallDriver(TheDevice, First);
+        WaitFor(&Done); /* First is complete before */
+    }
+    FreeIrpIfAny(First);
+    FreeIrpIfAny(Second);
 }
 
 /* Sends a request that is kept, with an event and a status block on this routine's stack. */
@@ -430,6 +532,9 @@ static VOID IrpSentTooHigh(BOOLEAN Wrong)
     PIRP Irp = NewIrp(ANSWER);
     KIRQL Old;
 
+    if (Irp == NULL) {
+        return;
+    }
     IoGetNextIrpStackLocation(Irp)->MajorFunction = IRP_MJ_FLUSH_BUFFERS;
     KeRaiseIrql(DISPATCH_LEVEL, &Old);
     if (!Wrong) {
@@ -446,22 +551,30 @@ static VOID IrpStatusNotSet(BOOLEAN Wrong)
 {
     PIRP Irp = NewIrp(ANSWER);
 
+    if (Irp == NULL) {
+        return;
+    }
     IoGetNextIrpStackLocation(Irp)->MajorFunction = IRP_MJ_PNP;
-    IoGetNextIrpStackLocation(Irp)->MinorFunction = IRP_MN_QUERY_PNP_DEVICE_STATE;
+    IoGetNextIrpStackLocation(Irp)->MinorFunction = IRP_MN_QUERY_DEVICE_RELATIONS;
+    IoGetNextIrpStackLocation(Irp)->Parameters.QueryDeviceRelations.Type = TargetDeviceRelation;
     Irp->IoStatus.Status = Wrong ? STATUS_SUCCESS : STATUS_NOT_SUPPORTED;
     IoCallDriver(TheDevice, Irp);
     IoFreeIrp(Irp);
 }
 
+/* A power sequence: drivers have PoRequestPowerIrp make all other power IRPs. */
 static VOID NotAPowerIrp(BOOLEAN Wrong)
 {
     PIRP Irp = NewIrp(ANSWER);
+    POWER_SEQUENCE Sequence;
 
+    if (Irp == NULL) {
+        return;
+    }
     if (!Wrong) {
         IoGetNextIrpStackLocation(Irp)->MajorFunction = IRP_MJ_POWER;
-        IoGetNextIrpStackLocation(Irp)->MinorFunction = IRP_MN_QUERY_POWER;
-        IoGetNextIrpStackLocation(Irp)->Parameters.Power.Type = DevicePowerState;
-        IoGetNextIrpStackLocation(Irp)->Parameters.Power.State.DeviceState = PowerDeviceD0;
+        IoGetNextIrpStackLocation(Irp)->MinorFunction = IRP_MN_POWER_SEQUENCE;
+        IoGetNextIrpStackLocation(Irp)->Parameters.PowerSequence.PowerSequence = &Sequence;
         Irp->IoStatus.Status = STATUS_NOT_SUPPORTED;
     }
     PoCallDriver(TheDevice, Irp);

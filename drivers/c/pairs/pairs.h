@@ -16,6 +16,11 @@
 
 #define TAG 0x72696150u /* "Pair" in pool listings */
 
+#ifndef RTL_QUERY_REGISTRY_TYPECHECK /* mingw's headers lack it */
+#define RTL_QUERY_REGISTRY_TYPECHECK 0x00000100
+#define RTL_QUERY_REGISTRY_TYPECHECK_SHIFT 24
+#endif
+
 typedef volatile LONG EX_SPIN_LOCK;
 NTKERNELAPI KIRQL NTAPI ExAcquireSpinLockShared(EX_SPIN_LOCK *Lock);
 NTKERNELAPI VOID NTAPI ExAcquireSpinLockSharedAtDpcLevel(EX_SPIN_LOCK *Lock);
@@ -43,7 +48,7 @@ static inline VOID Free(PVOID Block)
     ExFreePoolWithTag(Block, TAG);
 }
 
-/* A system thread, by its object; the caller joins it. */
+/* A system thread, by its object, or NULL; the caller joins it. */
 static inline PKTHREAD StartThread(PKSTART_ROUTINE Routine, PVOID Context)
 {
     OBJECT_ATTRIBUTES Attributes;

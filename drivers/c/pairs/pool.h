@@ -4,12 +4,21 @@
 
 #include "pairs.h"
 
+static VOID FreePoolIfAny(PVOID Block)
+{
+    if (Block != NULL) {
+        Free(Block);
+    }
+}
+
 static VOID PoolWrite(SIZE_T Bytes, LONG_PTR At)
 {
     volatile UCHAR *Block = Nonpaged(Bytes);
 
-    Block[At] = 1;
-    Free((PVOID)(ULONG_PTR)Block);
+    if (Block != NULL) {
+        Block[At] = 1;
+        Free((PVOID)(ULONG_PTR)Block);
+    }
 }
 
 static VOID PoolOverrun(BOOLEAN Wrong)
@@ -26,6 +35,9 @@ static VOID UseAfterFree(BOOLEAN Wrong)
 {
     volatile ULONG *Block = Nonpaged(64);
 
+    if (Block == NULL) {
+        return;
+    }
     if (!Wrong) {
         Sink = Block[0];
     }
@@ -40,6 +52,9 @@ static VOID WriteAfterFree(BOOLEAN Wrong)
 {
     volatile ULONG *Block = Nonpaged(64);
 
+    if (Block == NULL) {
+        return;
+    }
     if (!Wrong) {
         Block[0] = 1;
     }
@@ -69,42 +84,53 @@ static VOID DoubleFree(BOOLEAN Wrong)
 {
     PVOID Block = Nonpaged(64);
 
+    if (Block == NULL) {
+        return;
+    }
     Free(Block);
     if (!Wrong) {
         Block = Nonpaged(64);
     }
-    Free(Block);
+    FreePoolIfAny(Block);
 }
 
 static VOID BadFree(BOOLEAN Wrong)
 {
     PUCHAR Block = Nonpaged(64);
 
-    Free(Wrong ? Block + 16 : Block);
+    if (Block != NULL) {
+        Free(Wrong ? Block + 16 : Block);
+    }
 }
 
 static VOID PoolTagMismatch(BOOLEAN Wrong)
 {
-    ExFreePoolWithTag(Nonpaged(64), Wrong ? 0x726F6F50u : TAG);
+    PVOID Block = Nonpaged(64);
+
+    if (Block != NULL) {
+        ExFreePoolWithTag(Block, Wrong ? 0x726F6F50u : TAG);
+    }
 }
 
 static VOID PoolTag(BOOLEAN Wrong)
 {
     PVOID Block = ExAllocatePoolWithTag(NonPagedPoolNx, 64, Wrong ? 0 : TAG);
 
-    ExFreePool(Block);
+    if (Block != NULL) {
+        ExFreePool(Block);
+    }
 }
 
 static VOID ExecutablePool(BOOLEAN Wrong)
 {
-    Free(ExAllocatePoolWithTag(Wrong ? NonPagedPool : NonPagedPoolNx, 64, TAG));
+    FreePoolIfAny(ExAllocatePoolWithTag(Wrong ? NonPagedPool : NonPagedPoolNx, 64, TAG));
 }
 
 static VOID PoolLeak(BOOLEAN Wrong)
 {
     PVOID Block = Nonpaged(64);
 
-    if (!Wrong) {
+    if (Block != NULL && !Wrong) {
         Free(Block);
     }
 }
@@ -117,17 +143,17 @@ static VOID PoolIrql(BOOLEAN Wrong)
     KeRaiseIrql(Wrong ? DISPATCH_LEVEL : APC_LEVEL, &Old);
     Block = ExAllocatePoolWithTag(PagedPool, 64, TAG);
     KeLowerIrql(Old);
-    Free(Block);
+    FreePoolIfAny(Block);
 }
 
 static VOID PoolMustSucceed(BOOLEAN Wrong)
 {
-    Free(ExAllocatePoolWithTag(Wrong ? NonPagedPoolMustSucceed : NonPagedPool, 64, TAG));
+    FreePoolIfAny(ExAllocatePoolWithTag(Wrong ? NonPagedPoolMustSucceed : NonPagedPoolNx, 64, TAG));
 }
 
 static VOID PoolZeroBytes(BOOLEAN Wrong)
 {
-    Free(ExAllocatePoolWithTag(NonPagedPoolNx, Wrong ? 0 : 1, TAG));
+    FreePoolIfAny(ExAllocatePoolWithTag(NonPagedPoolNx, Wrong ? 0 : 1, TAG));
 }
 
 static VOID PagedAtRaisedIrql(BOOLEAN Wrong)
@@ -135,6 +161,9 @@ static VOID PagedAtRaisedIrql(BOOLEAN Wrong)
     volatile ULONG *Block = ExAllocatePoolWithTag(PagedPool, 64, TAG);
     KIRQL Old;
 
+    if (Block == NULL) {
+        return;
+    }
     Block[0] = 1;
     KeRaiseIrql(Wrong ? DISPATCH_LEVEL : APC_LEVEL, &Old);
     Sink = Block[0];
@@ -146,6 +175,9 @@ static VOID FreedWhileInUse(BOOLEAN Wrong)
 {
     PERESOURCE Own = Nonpaged(sizeof(*Own));
 
+    if (Own == NULL) {
+        return;
+    }
     ExInitializeResourceLite(Own);
     if (!Wrong) {
         ExDeleteResourceLite(Own);
@@ -153,11 +185,14 @@ static VOID FreedWhileInUse(BOOLEAN Wrong)
     Free(Own);
 }
 
+/* NULL if there is none. */
 static PNPAGED_LOOKASIDE_LIST NewList(VOID)
 {
     PNPAGED_LOOKASIDE_LIST List = Nonpaged(sizeof(*List));
 
-    ExInitializeNPagedLookasideList(List, NULL, NULL, 0, 48, TAG, 0);
+    if (List != NULL) {
+        ExInitializeNPagedLookasideList(List, NULL, NULL, 0, 48, TAG, 0);
+    }
     return List;
 }
 
@@ -165,6 +200,9 @@ static VOID LookasideInitializedTwice(BOOLEAN Wrong)
 {
     PNPAGED_LOOKASIDE_LIST List = NewList();
 
+    if (List == NULL) {
+        return;
+    }
     if (!Wrong) {
         ExDeleteNPagedLookasideList(List);
     }
@@ -188,6 +226,9 @@ static VOID LookasidePageable(BOOLEAN Wrong)
 {
     PNPAGED_LOOKASIDE_LIST List = ExAllocatePoolWithTag(Wrong ? PagedPool : NonPagedPoolNx, sizeof(*List), TAG);
 
+    if (List == NULL) {
+        return;
+    }
     ExInitializeNPagedLookasideList(List, NULL, NULL, 0, 48, TAG, 0);
     ExDeleteNPagedLookasideList(List);
     Free(List);
@@ -197,6 +238,9 @@ static VOID LookasideSize(BOOLEAN Wrong)
 {
     PNPAGED_LOOKASIDE_LIST List = Nonpaged(sizeof(*List));
 
+    if (List == NULL) {
+        return;
+    }
     ExInitializeNPagedLookasideList(List, NULL, NULL, 0, Wrong ? 0 : 48, TAG, 0);
     ExDeleteNPagedLookasideList(List);
     Free(List);
@@ -206,6 +250,9 @@ static VOID LookasideUninitialized(BOOLEAN Wrong)
 {
     PNPAGED_LOOKASIDE_LIST List = NewList();
 
+    if (List == NULL) {
+        return;
+    }
     if (Wrong) {
         ExDeleteNPagedLookasideList(List);
     }
@@ -218,6 +265,7 @@ static VOID ListCorrupt(BOOLEAN Wrong)
     static KSPIN_LOCK Own;
     static LIST_ENTRY Head, Entry;
 
+    KeInitializeSpinLock(&Own);
     InitializeListHead(&Head);
     InsertTailList(&Head, &Entry);
     if (Wrong) {
@@ -243,6 +291,9 @@ static VOID OverlappingCopy(BOOLEAN Wrong)
     PUCHAR Block = Nonpaged(64);
     volatile SIZE_T Bytes = 16;
 
+    if (Block == NULL) {
+        return;
+    }
     memcpy(Block + (Wrong ? 1 : 32), Block, Bytes);
     Sink = Block[2];
     Free(Block);
@@ -252,6 +303,9 @@ static VOID ObjectInPageableMemory(BOOLEAN Wrong)
 {
     PKEVENT Event = ExAllocatePoolWithTag(Wrong ? PagedPool : NonPagedPoolNx, sizeof(KEVENT), TAG);
 
+    if (Event == NULL) {
+        return;
+    }
     KeInitializeEvent(Event, NotificationEvent, TRUE);
     WaitFor(Event);
     Free(Event);

@@ -45,6 +45,9 @@ static VOID ExecuteOfData(BOOLEAN Wrong)
     VOID (NTAPI *volatile Routine)(VOID) = Return;
     PUCHAR Block = ExAllocatePoolWithTag(NonPagedPoolNx, 16, TAG);
 
+    if (Block == NULL) {
+        return;
+    }
     Block[0] = 0xC3; /* ret */
     if (Wrong) {
         Routine = (PVOID)Block;
@@ -161,6 +164,9 @@ static VOID Livelock(BOOLEAN Wrong)
     Flag = 0;
     if (!Wrong) {
         Thread = StartThread(SetFlag, NULL);
+        if (Thread == NULL) {
+            return;
+        }
     }
     while (Flag == 0) {
         __asm__ volatile("pause");
@@ -348,8 +354,7 @@ static VOID ExtendedStateNotRestored(BOOLEAN Wrong)
 {
     static XSTATE_SAVE Save;
 
-    KeSaveExtendedProcessorState(LEGACY, &Save);
-    if (!Wrong) {
+    if (NT_SUCCESS(KeSaveExtendedProcessorState(LEGACY, &Save)) && !Wrong) {
         KeRestoreExtendedProcessorState(&Save);
     }
 }
@@ -358,9 +363,12 @@ static VOID ExtendedStateUnnested(BOOLEAN Wrong)
 {
     XSTATE_SAVE Outer, Inner;
 
-    KeSaveExtendedProcessorState(LEGACY, &Outer);
-    KeSaveExtendedProcessorState(LEGACY, &Inner);
-    KeRestoreExtendedProcessorState(Wrong ? &Outer : &Inner);
+    if (!NT_SUCCESS(KeSaveExtendedProcessorState(LEGACY, &Outer))) {
+        return;
+    }
+    if (NT_SUCCESS(KeSaveExtendedProcessorState(LEGACY, &Inner))) {
+        KeRestoreExtendedProcessorState(Wrong ? &Outer : &Inner);
+    }
     KeRestoreExtendedProcessorState(Wrong ? &Inner : &Outer);
 }
 

@@ -11,13 +11,18 @@ static VOID NTAPI CancelRequest(PDEVICE_OBJECT Device, PIRP Irp)
     Complete(Irp, STATUS_CANCELLED, 0);
 }
 
+/* Under the lock no cancellation comes between. */
 static NTSTATUS CancelRoutineSet(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
 {
+    KIRQL Old;
+
     UNREFERENCED_PARAMETER(Device);
+    IoAcquireCancelSpinLock(&Old);
     IoSetCancelRoutine(Irp, CancelRequest);
     if (!Wrong) {
         IoSetCancelRoutine(Irp, NULL);
     }
+    IoReleaseCancelSpinLock(Old);
     return Complete(Irp, STATUS_SUCCESS, 0);
 }
 
@@ -78,23 +83,28 @@ static NTSTATUS IrpForgotten(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
     return STATUS_SUCCESS;
 }
 
-static KDPC LateCompletion;
-
-static VOID NTAPI CompleteLate(PKDPC Dpc, PVOID Context, PVOID One, PVOID Two)
+static VOID NTAPI CompleteLate(PDEVICE_OBJECT Device, PVOID Context)
 {
-    UNREFERENCED_PARAMETER(Dpc);
-    UNREFERENCED_PARAMETER(One);
-    UNREFERENCED_PARAMETER(Two);
-    Complete(Context, STATUS_SUCCESS, 0);
+    PIRP Irp = Context;
+
+    UNREFERENCED_PARAMETER(Device);
+    IoFreeWorkItem(Irp->Tail.Overlay.DriverContext[0]);
+    Complete(Irp, STATUS_SUCCESS, 0);
 }
 
 static NTSTATUS IrpNeverCompleted(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
 {
-    UNREFERENCED_PARAMETER(Device);
+    PIO_WORKITEM Item = IoAllocateWorkItem(Device);
+
+    if (Item == NULL) {
+        return Complete(Irp, STATUS_INSUFFICIENT_RESOURCES, 0);
+    }
+    Irp->Tail.Overlay.DriverContext[0] = Item;
     IoMarkIrpPending(Irp);
-    if (!Wrong) {
-        KeInitializeDpc(&LateCompletion, CompleteLate, Irp);
-        KeInsertQueueDpc(&LateCompletion, NULL, NULL);
+    if (Wrong) {
+        IoFreeWorkItem(Item);
+    } else {
+        IoQueueWorkItem(Item, CompleteLate, DelayedWorkQueue, Irp);
     }
     return STATUS_PENDING;
 }
@@ -241,9 +251,18 @@ static VOID NTAPI ReadWord(PVOID Address)
 /* The output buffer as the application knows it, in its context and in a system thread. */
 static NTSTATUS UserMemoryElsewhere(PDEVICE_OBJECT Device, PIRP Irp, BOOLEAN Wrong)
 {
+    PKTHREAD Thread;
+
     UNREFERENCED_PARAMETER(Device);
+    if (OutputLength(Irp) < sizeof(ULONG)) {
+        return Complete(Irp, STATUS_BUFFER_TOO_SMALL, 0);
+    }
     FetchProbed(Irp->UserBuffer, 1);
-    JoinThread(StartThread(ReadWord, Wrong ? Irp->UserBuffer : Irp->AssociatedIrp.SystemBuffer));
+    Thread = StartThread(ReadWord, Wrong ? Irp->UserBuffer : Irp->AssociatedIrp.SystemBuffer);
+    if (Thread == NULL) {
+        return Complete(Irp, STATUS_INSUFFICIENT_RESOURCES, 0);
+    }
+    JoinThread(Thread);
     return Complete(Irp, STATUS_SUCCESS, 0);
 }
 

@@ -2,29 +2,31 @@
 #ifndef PAIRS_RESERVED_H
 #define PAIRS_RESERVED_H
 
-#include "pairs.h"
+#include "mdl.h"
 
 static VOID ReservedMapping(BOOLEAN Wrong)
 {
-    PVOID Range = MmAllocateMappingAddress(PAGE_SIZE, TAG), Block = Nonpaged(PAGE_SIZE);
-    PMDL Mdl = IoAllocateMdl(Block, PAGE_SIZE, FALSE, FALSE, NULL);
+    PVOID Range = MmAllocateMappingAddress(PAGE_SIZE, TAG), Block;
+    PMDL Mdl;
 
-    MmProbeAndLockPages(Mdl, KernelMode, IoModifyAccess);
-    MmMapLockedPagesWithReservedMapping(Range, TAG, Mdl, MmCached);
-    if (!Wrong) {
+    if (Range == NULL) {
+        return;
+    }
+    Mdl = LockedPaged(&Block);
+    if (Mdl != NULL && MmMapLockedPagesWithReservedMapping(Range, TAG, Mdl, MmCached) != NULL && !Wrong) {
         MmUnmapReservedMapping(Range, TAG, Mdl);
     }
     MmFreeMappingAddress(Range, TAG);
-    MmUnlockPages(Mdl);
-    IoFreeMdl(Mdl);
-    Free(Block);
+    if (Mdl != NULL) {
+        FreeLockedPaged(Mdl, Block);
+    }
 }
 
 static VOID ReservedMappingLeak(BOOLEAN Wrong)
 {
     PVOID Range = MmAllocateMappingAddress(PAGE_SIZE, TAG);
 
-    if (!Wrong) {
+    if (Range != NULL && !Wrong) {
         MmFreeMappingAddress(Range, TAG);
     }
 }

@@ -14,7 +14,7 @@ NTKERNELAPI VOID NTAPI KeDetachProcess(VOID);
 NTKERNELAPI HANDLE NTAPI MmSecureVirtualMemory(PVOID Address, SIZE_T Size, ULONG Mode);
 NTKERNELAPI VOID NTAPI MmUnsecureVirtualMemory(HANDLE Secured);
 
-/* The object of a new section of a page, whose handle is closed already. */
+/* The object of a new section of a page, whose handle is closed already; NULL if there is none. */
 static PVOID NewSection(VOID)
 {
     OBJECT_ATTRIBUTES Attributes;
@@ -47,6 +47,9 @@ static VOID ViewLeak(BOOLEAN Wrong)
     PVOID Object = NewSection(), View;
     SIZE_T Bytes = 0;
 
+    if (Object == NULL) {
+        return;
+    }
     if (NT_SUCCESS(MmMapViewInSystemSpace(Object, &View, &Bytes)) && !Wrong) {
         MmUnmapViewInSystemSpace(View);
     }
@@ -58,6 +61,9 @@ static VOID SystemViewUnmap(BOOLEAN Wrong)
     PVOID Object = NewSection(), View;
     SIZE_T Bytes = 0;
 
+    if (Object == NULL) {
+        return;
+    }
     if (NT_SUCCESS(MmMapViewInSystemSpace(Object, &View, &Bytes))) {
         MmUnmapViewInSystemSpace(View);
         if (Wrong) {
@@ -72,6 +78,9 @@ static VOID NotASection(BOOLEAN Wrong)
     PVOID Object = NewSection(), View;
     SIZE_T Bytes = 0;
 
+    if (Object == NULL) {
+        return;
+    }
     if (NT_SUCCESS(MmMapViewInSystemSpace(Wrong ? (PVOID)TheDevice : Object, &View, &Bytes))) {
         MmUnmapViewInSystemSpace(View);
     }
@@ -83,21 +92,26 @@ static VOID PhysicalMemoryView(BOOLEAN Wrong)
 {
     UNICODE_STRING Name = RTL_CONSTANT_STRING(L"\\Device\\PhysicalMemory");
     PVOID Block = Nonpaged(PAGE_SIZE), Contiguous = MmAllocateContiguousMemory(PAGE_SIZE, Highest), View = NULL;
-    LARGE_INTEGER Offset = MmGetPhysicalAddress(Wrong ? Block : Contiguous);
+    LARGE_INTEGER Offset;
     SIZE_T Bytes = PAGE_SIZE;
     OBJECT_ATTRIBUTES Attributes;
     HANDLE Section;
 
     InitializeObjectAttributes(&Attributes, &Name, OBJ_KERNEL_HANDLE, NULL, NULL);
-    if (NT_SUCCESS(ZwOpenSection(&Section, SECTION_ALL_ACCESS, &Attributes))) {
+    if (Block != NULL && Contiguous != NULL && NT_SUCCESS(ZwOpenSection(&Section, SECTION_ALL_ACCESS, &Attributes))) {
+        Offset = MmGetPhysicalAddress(Wrong ? Block : Contiguous);
         if (NT_SUCCESS(ZwMapViewOfSection(Section, ZwCurrentProcess(), &View, 0, 0, &Offset, &Bytes, ViewShare, 0,
                                           PAGE_READWRITE))) {
             ZwUnmapViewOfSection(ZwCurrentProcess(), View);
         }
         ZwClose(Section);
     }
-    MmFreeContiguousMemory(Contiguous);
-    Free(Block);
+    if (Contiguous != NULL) {
+        MmFreeContiguousMemory(Contiguous);
+    }
+    if (Block != NULL) {
+        Free(Block);
+    }
 }
 
 typedef struct _ATTACH_STATE {
@@ -148,9 +162,11 @@ static VOID NotSecured(BOOLEAN Wrong)
         if (NT_SUCCESS(ZwMapViewOfSection(Section, ZwCurrentProcess(), &View, 0, 0, NULL, &Bytes, ViewShare, 0,
                                           PAGE_READWRITE))) {
             Secured = MmSecureVirtualMemory(View, PAGE_SIZE, PAGE_READWRITE);
-            MmUnsecureVirtualMemory(Secured);
-            if (Wrong) {
+            if (Secured != NULL) {
                 MmUnsecureVirtualMemory(Secured);
+                if (Wrong) {
+                    MmUnsecureVirtualMemory(Secured);
+                }
             }
             ZwUnmapViewOfSection(ZwCurrentProcess(), View);
         }

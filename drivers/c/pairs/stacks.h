@@ -19,7 +19,11 @@ static VOID NTAPI ExpandInThread(PVOID Wrong)
 
 static VOID ThreadEndedOnExpandedStack(BOOLEAN Wrong)
 {
-    JoinThread(StartThread(ExpandInThread, Wrong ? &TheDevice : NULL));
+    PKTHREAD Thread = StartThread(ExpandInThread, Wrong ? &TheDevice : NULL);
+
+    if (Thread != NULL) {
+        JoinThread(Thread);
+    }
 }
 
 /* Never inlined, so that what is behind the buffer is its return address. */

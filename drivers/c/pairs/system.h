@@ -4,6 +4,7 @@
 
 #include "pairs.h"
 
+NTSYSAPI NTSTATUS NTAPI ZwWaitForSingleObject(HANDLE Handle, BOOLEAN Alertable, PLARGE_INTEGER Timeout);
 NTKERNELAPI VOID NTAPI KeInitializeThreadedDpc(PRKDPC Dpc, PKDEFERRED_ROUTINE Routine, PVOID Context);
 
 static VOID NTAPI EndAtOnce(PVOID Context)
@@ -18,7 +19,10 @@ static VOID InvalidHandle(BOOLEAN Wrong)
     HANDLE Handle;
 
     InitializeObjectAttributes(&Attributes, NULL, OBJ_KERNEL_HANDLE, NULL, NULL);
-    PsCreateSystemThread(&Handle, THREAD_ALL_ACCESS, &Attributes, NULL, NULL, EndAtOnce, NULL);
+    if (!NT_SUCCESS(PsCreateSystemThread(&Handle, THREAD_ALL_ACCESS, &Attributes, NULL, NULL, EndAtOnce, NULL))) {
+        return;
+    }
+    ZwWaitForSingleObject(Handle, FALSE, NULL);
     ZwClose(Handle);
     if (Wrong) {
         ZwClose(Handle);
@@ -29,6 +33,9 @@ static VOID ObjectReference(BOOLEAN Wrong)
 {
     PKTHREAD Thread = StartThread(EndAtOnce, NULL);
 
+    if (Thread == NULL) {
+        return;
+    }
     WaitFor(Thread);
     Delay(1);
     ObDereferenceObject(Thread);
@@ -41,6 +48,9 @@ static VOID ObjectReferenceLeak(BOOLEAN Wrong)
 {
     PKTHREAD Thread = StartThread(EndAtOnce, NULL);
 
+    if (Thread == NULL) {
+        return;
+    }
     WaitFor(Thread);
     ObReferenceObject(Thread);
     ObDereferenceObject(Thread);
@@ -121,7 +131,7 @@ static VOID AffinityNotReverted(BOOLEAN Wrong)
 
     KeInitializeThreadedDpc(&Dpc, MoveInDpc, Wrong ? &Dpc : NULL);
     KeInsertQueueDpc(&Dpc, NULL, NULL);
-    Delay(5);
+    KeFlushQueuedDpcs();
 }
 
 static VOID ThreadedDpcWaits(BOOLEAN Wrong)
@@ -130,7 +140,7 @@ static VOID ThreadedDpcWaits(BOOLEAN Wrong)
 
     KeInitializeThreadedDpc(&Dpc, WaitInDpc, Wrong ? &Dpc : NULL);
     KeInsertQueueDpc(&Dpc, NULL, NULL);
-    Delay(5);
+    KeFlushQueuedDpcs();
 }
 
 static VOID FileApcsDisabled(BOOLEAN Wrong)
@@ -139,16 +149,20 @@ static VOID FileApcsDisabled(BOOLEAN Wrong)
     OBJECT_ATTRIBUTES Attributes;
     IO_STATUS_BLOCK Status;
     HANDLE File;
+    NTSTATUS Result;
 
     InitializeObjectAttributes(&Attributes, &Device, OBJ_KERNEL_HANDLE, NULL, NULL);
     KeEnterGuardedRegion();
     if (!Wrong) {
         KeLeaveGuardedRegion();
     }
-    ZwCreateFile(&File, GENERIC_READ | SYNCHRONIZE, &Attributes, &Status, NULL, 0, FILE_SHARE_READ, FILE_OPEN,
-                 FILE_SYNCHRONOUS_IO_NONALERT, NULL, 0);
+    Result = ZwCreateFile(&File, GENERIC_READ | SYNCHRONIZE, &Attributes, &Status, NULL, 0, FILE_SHARE_READ, FILE_OPEN,
+                          FILE_SYNCHRONOUS_IO_NONALERT, NULL, 0);
     if (Wrong) {
         KeLeaveGuardedRegion();
+    }
+    if (NT_SUCCESS(Result)) {
+        ZwClose(File);
     }
 }
 
@@ -200,9 +214,11 @@ static VOID NotACallback(BOOLEAN Wrong)
     InitializeObjectAttributes(&Attributes, &Name, OBJ_CASE_INSENSITIVE, NULL, NULL);
     if (NT_SUCCESS(ExCreateCallback(&Object, &Attributes, TRUE, TRUE))) {
         Registration = ExRegisterCallback(Object, NeverCalled, NULL);
-        ExUnregisterCallback(Registration);
-        if (Wrong) {
+        if (Registration != NULL) {
             ExUnregisterCallback(Registration);
+            if (Wrong) {
+                ExUnregisterCallback(Registration);
+            }
         }
         ObDereferenceObject(Object);
     }
@@ -213,8 +229,7 @@ static VOID EtwProviderLeak(BOOLEAN Wrong)
     static const GUID Provider = {0x6f1c2a10, 0x33d2, 0x4f0e, {0x9b, 0x5e, 0x21, 0x06, 0x7c, 0x3f, 0x11, 0x03}};
     REGHANDLE Handle = 0;
 
-    EtwRegister(&Provider, NULL, NULL, &Handle);
-    if (!Wrong) {
+    if (NT_SUCCESS(EtwRegister(&Provider, NULL, NULL, &Handle)) && !Wrong) {
         EtwUnregister(Handle);
     }
 }
@@ -225,7 +240,9 @@ static VOID EtwNotRegistered(BOOLEAN Wrong)
     EVENT_DESCRIPTOR Event = {.Id = 1};
     REGHANDLE Handle = 0;
 
-    EtwRegister(&Provider, NULL, NULL, &Handle);
+    if (!NT_SUCCESS(EtwRegister(&Provider, NULL, NULL, &Handle))) {
+        return;
+    }
     if (!Wrong) {
         EtwWrite(Handle, &Event, NULL, 0, NULL);
     }
@@ -253,9 +270,12 @@ static VOID RegistryDirectType(BOOLEAN Wrong)
     PVOID Place = Wrong ? (PVOID)Number : (PVOID)&String;
     RTL_QUERY_REGISTRY_TABLE Lines[2];
 
-    RtlWriteRegistryValue(RTL_REGISTRY_SERVICES, L"pairs", L"Title", REG_SZ, Text, sizeof(Text));
+    if (!NT_SUCCESS(RtlWriteRegistryValue(RTL_REGISTRY_SERVICES, L"pairs", L"Title", REG_SZ, Text, sizeof(Text)))) {
+        return;
+    }
     RtlZeroMemory(Lines, sizeof(Lines));
-    Lines[0].Flags = RTL_QUERY_REGISTRY_DIRECT;
+    Lines[0].Flags = RTL_QUERY_REGISTRY_DIRECT | (Wrong ? 0 : RTL_QUERY_REGISTRY_TYPECHECK);
+    Lines[0].DefaultType = Wrong ? REG_NONE : REG_SZ << RTL_QUERY_REGISTRY_TYPECHECK_SHIFT | REG_NONE;
     Lines[0].Name = L"Title";
     Lines[0].EntryContext = Place;
     RtlQueryRegistryValues(RTL_REGISTRY_SERVICES, L"pairs", Lines, NULL, NULL);

@@ -17,11 +17,18 @@ static BOOLEAN WmiSwallows;     /* the upper one completes what is the lower one
 static BOOLEAN WmiLeaves;       /* it deregisters in a request */
 static BOOLEAN WmiUnbounded;    /* its instance ends beyond the block */
 
-static NTSTATUS WmiRegInfo(PIRP Irp, PUCHAR Buffer)
+static NTSTATUS WmiRegInfo(PIRP Irp, PUCHAR Buffer, ULONG Room)
 {
     PWMIREGINFOW Info = (PWMIREGINFOW)Buffer;
     ULONG At = sizeof(*Info) + sizeof(WMIREGGUIDW);
 
+    if (Room < sizeof(ULONG)) {
+        return Complete(Irp, STATUS_BUFFER_TOO_SMALL, 0);
+    }
+    if (Room < At + 4) {
+        *(PULONG)Buffer = At + 4;
+        return Complete(Irp, STATUS_BUFFER_TOO_SMALL, sizeof(ULONG));
+    }
     RtlZeroMemory(Buffer, At + 4);
     Info->BufferSize = At + 4;
     Info->GuidCount = 1;
@@ -34,15 +41,35 @@ static NTSTATUS WmiRegInfo(PIRP Irp, PUCHAR Buffer)
     return Complete(Irp, STATUS_SUCCESS, At + 4);
 }
 
-static NTSTATUS WmiAll(PIRP Irp, PUCHAR Buffer)
+static NTSTATUS WmiTooSmall(PIRP Irp, PUCHAR Buffer, ULONG Room, ULONG Needed)
+{
+    PWNODE_TOO_SMALL Node = (PWNODE_TOO_SMALL)Buffer;
+
+    if (Room < sizeof(*Node)) {
+        return Complete(Irp, STATUS_BUFFER_TOO_SMALL, 0);
+    }
+    Node->WnodeHeader.BufferSize = sizeof(*Node);
+    Node->WnodeHeader.Flags = WNODE_FLAG_TOO_SMALL;
+    Node->SizeNeeded = Needed;
+    return Complete(Irp, STATUS_SUCCESS, sizeof(*Node));
+}
+
+/* One instance of 8 bytes. */
+static NTSTATUS WmiAll(PIRP Irp, PUCHAR Buffer, ULONG Room)
 {
     PWNODE_ALL_DATA Node = (PWNODE_ALL_DATA)Buffer;
 
+    if (Room < sizeof(*Node) + 8) {
+        return WmiTooSmall(Irp, Buffer, Room, sizeof(*Node) + 8);
+    }
     Node->WnodeHeader.BufferSize = sizeof(*Node) + 8;
+    KeQuerySystemTime(&Node->WnodeHeader.TimeStamp);
     Node->WnodeHeader.Flags |= WNODE_FLAG_FIXED_INSTANCE_SIZE | WNODE_FLAG_STATIC_INSTANCE_NAMES;
     Node->InstanceCount = 1;
+    Node->OffsetInstanceNameOffsets = 0;
     Node->FixedInstanceSize = WmiUnbounded ? 0x2000 : 8;
     Node->DataBlockOffset = sizeof(*Node);
+    RtlZeroMemory(Buffer + sizeof(*Node), 8);
     return Complete(Irp, STATUS_SUCCESS, sizeof(*Node) + 8);
 }
 
@@ -59,30 +86,73 @@ static NTSTATUS NTAPI WmiDispatch(PDEVICE_OBJECT Device, PIRP Irp)
         return Complete(Irp, Irp->IoStatus.Status, Irp->IoStatus.Information);
     }
     if (Minor == IRP_MN_REGINFO_EX) {
-        return WmiRegInfo(Irp, Stack->Parameters.WMI.Buffer);
+        return WmiRegInfo(Irp, Stack->Parameters.WMI.Buffer, Stack->Parameters.WMI.BufferSize);
     }
-    if (Minor == IRP_MN_QUERY_ALL_DATA) {
+    if (Minor == IRP_MN_QUERY_ALL_DATA && IsEqualGUID((GUID *)Stack->Parameters.WMI.DataPath, &WmiBlock)) {
         if (WmiLeaves) {
             IoWMIRegistrationControl(Device, WMIREG_ACTION_DEREGISTER);
         }
-        return WmiAll(Irp, Stack->Parameters.WMI.Buffer);
+        return WmiAll(Irp, Stack->Parameters.WMI.Buffer, Stack->Parameters.WMI.BufferSize);
     }
     return Complete(Irp, STATUS_WMI_GUID_NOT_FOUND, 0);
 }
 
-/* A provider whose registration the system has taken. */
-static VOID WmiBegin(VOID)
+static VOID WmiDelete(VOID)
+{
+    if (WmiUpper != NULL) {
+        IoDetachDevice(WmiLower);
+        IoDeleteDevice(WmiUpper);
+        WmiUpper = NULL;
+    }
+    IoDeleteDevice(WmiLower);
+}
+
+/* Attaches a device above the provider, or deletes the provider, too. */
+static BOOLEAN WmiAttach(VOID)
+{
+    PDEVICE_OBJECT Upper = NewDevice();
+
+    WmiUpper = Upper; /* requests come to it as soon as it is attached */
+    if (Upper != NULL && IoAttachDeviceToDeviceStack(Upper, WmiLower) != NULL) {
+        return TRUE;
+    }
+    WmiUpper = NULL;
+    if (Upper != NULL) {
+        IoDeleteDevice(Upper);
+    }
+    WmiDelete();
+    return FALSE;
+}
+
+/* A device that may be a provider, maybe with one above it. */
+static BOOLEAN WmiDevices(BOOLEAN Two)
 {
     TheDriver->MajorFunction[IRP_MJ_SYSTEM_CONTROL] = WmiDispatch;
     WmiLower = NewDevice();
-    IoWMIRegistrationControl(WmiLower, WMIREG_ACTION_REGISTER);
-    Delay(1);
+    return WmiLower != NULL && (!Two || WmiAttach());
 }
 
+/* A provider whose registration the system has taken; there are no devices any more if it has not. */
+static BOOLEAN WmiRegister(PDEVICE_OBJECT Provider)
+{
+    if (!NT_SUCCESS(IoWMIRegistrationControl(Provider, WMIREG_ACTION_REGISTER))) {
+        WmiDelete();
+        return FALSE;
+    }
+    Delay(1);
+    return TRUE;
+}
+
+static BOOLEAN WmiBegin(VOID)
+{
+    return WmiDevices(FALSE) && WmiRegister(WmiLower);
+}
+
+/* Deregistered first: no request is under way then. */
 static VOID WmiEnd(VOID)
 {
     IoWMIRegistrationControl(WmiLower, WMIREG_ACTION_DEREGISTER);
-    IoDeleteDevice(WmiLower);
+    WmiDelete();
 }
 
 /* Asks for all instances. */
@@ -100,17 +170,17 @@ static VOID WmiAsk(VOID)
 static VOID WmiBadBlock(BOOLEAN Wrong)
 {
     WmiUnbounded = Wrong;
-    WmiBegin();
-    WmiAsk();
-    WmiEnd();
+    if (WmiBegin()) {
+        WmiAsk();
+        WmiEnd();
+    }
 }
 
 static VOID WmiBlockLeak(BOOLEAN Wrong)
 {
     PVOID Object = NULL;
 
-    IoWMIOpenBlock((GUID *)&WmiBlock, WMIGUID_QUERY, &Object);
-    if (!Wrong) {
+    if (NT_SUCCESS(IoWMIOpenBlock((GUID *)&WmiBlock, WMIGUID_QUERY, &Object)) && !Wrong) {
         ObDereferenceObject(Object);
     }
 }
@@ -120,62 +190,63 @@ static VOID NotAWmiBlock(BOOLEAN Wrong)
     ULONG Size = 0;
     PVOID Object = NULL;
 
-    IoWMIOpenBlock((GUID *)&WmiBlock, WMIGUID_QUERY, &Object);
-    IoWMIQueryAllData(Wrong ? (PVOID)TheDevice : Object, &Size, NULL);
-    ObDereferenceObject(Object);
+    if (NT_SUCCESS(IoWMIOpenBlock((GUID *)&WmiBlock, WMIGUID_QUERY, &Object))) {
+        IoWMIQueryAllData(Wrong ? (PVOID)TheDevice : Object, &Size, NULL);
+        ObDereferenceObject(Object);
+    }
 }
 
 static VOID WmiDeregisteredInRequest(BOOLEAN Wrong)
 {
     WmiLeaves = Wrong;
-    WmiBegin();
-    WmiAsk();
-    WmiEnd();
+    if (WmiBegin()) {
+        WmiAsk();
+        WmiEnd();
+    }
 }
 
 static VOID WmiDeregisteredTwice(BOOLEAN Wrong)
 {
-    WmiBegin();
-    if (Wrong) {
-        IoWMIRegistrationControl(WmiLower, WMIREG_ACTION_DEREGISTER);
+    if (WmiBegin()) {
+        if (Wrong) {
+            IoWMIRegistrationControl(WmiLower, WMIREG_ACTION_DEREGISTER);
+        }
+        WmiEnd();
     }
-    WmiEnd();
 }
 
-/* The device above is the provider here, and what it passes down is completed below. */
+/* Wrong: the device above is the provider, and what it passes down is completed below. */
 static VOID WmiRegistrationPassedDown(BOOLEAN Wrong)
 {
-    TheDriver->MajorFunction[IRP_MJ_SYSTEM_CONTROL] = WmiDispatch;
-    WmiLower = NewDevice();
-    WmiUpper = NewDevice();
-    IoAttachDeviceToDeviceStack(WmiUpper, WmiLower);
-    IoWMIRegistrationControl(Wrong ? WmiUpper : WmiLower, WMIREG_ACTION_REGISTER);
-    Delay(1);
-    IoWMIRegistrationControl(Wrong ? WmiUpper : WmiLower, WMIREG_ACTION_DEREGISTER);
-    IoDetachDevice(WmiLower);
-    IoDeleteDevice(WmiUpper);
-    IoDeleteDevice(WmiLower);
+    PDEVICE_OBJECT Provider;
+
+    if (WmiDevices(TRUE)) {
+        Provider = Wrong ? WmiUpper : WmiLower;
+        if (WmiRegister(Provider)) {
+            IoWMIRegistrationControl(Provider, WMIREG_ACTION_DEREGISTER);
+            WmiDelete();
+        }
+    }
 }
 
 static VOID WmiRequestNotForwarded(BOOLEAN Wrong)
 {
-    WmiBegin();
-    WmiUpper = NewDevice();
-    IoAttachDeviceToDeviceStack(WmiUpper, WmiLower);
-    WmiSwallows = Wrong;
-    WmiAsk();
-    IoDetachDevice(WmiLower);
-    IoDeleteDevice(WmiUpper);
-    WmiEnd();
+    WmiSwallows = FALSE;
+    if (WmiDevices(TRUE) && WmiRegister(WmiLower)) {
+        WmiSwallows = Wrong;
+        WmiAsk();
+        WmiEnd();
+    }
 }
 
 static VOID WmiStillRegistered(BOOLEAN Wrong)
 {
-    WmiBegin();
-    if (!Wrong) {
-        IoWMIRegistrationControl(WmiLower, WMIREG_ACTION_DEREGISTER);
+    if (WmiBegin()) {
+        if (!Wrong) {
+            IoWMIRegistrationControl(WmiLower, WMIREG_ACTION_DEREGISTER);
+        }
+        WmiDelete();
     }
-    IoDeleteDevice(WmiLower);
 }
 
 #define WMI_PAIRS                                                                                                      \

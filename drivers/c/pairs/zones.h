@@ -7,14 +7,21 @@
 static VOID ZoneBlockSize(BOOLEAN Wrong)
 {
     PZONE_HEADER Zone = Nonpaged(sizeof(*Zone));
-    PUCHAR Segments = Nonpaged(1024);
+    PUCHAR Segments;
 
-    ExInitializeZone(Zone, 64, Segments, 512);
-    if (Wrong) {
-        Zone->BlockSize = 0;
+    if (Zone == NULL) {
+        return;
     }
-    ExExtendZone(Zone, Segments + 512, 512);
-    Free(Segments);
+    Segments = Nonpaged(1024);
+    if (Segments != NULL) {
+        if (NT_SUCCESS(ExInitializeZone(Zone, 64, Segments, 512))) {
+            if (Wrong) {
+                Zone->BlockSize = 0;
+            }
+            ExExtendZone(Zone, Segments + 512, 512);
+        }
+        Free(Segments);
+    }
     Free(Zone);
 }
 
