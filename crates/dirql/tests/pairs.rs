@@ -89,14 +89,32 @@ fn half(rule: &'static str, wrong: bool) -> (Report, BTreeSet<u32>) {
         if rule == "no-more-system-ptes" { bench.chooser(NoRoom) } else { bench }
     };
     let machine = start(bench);
-    let input: String = rule.bytes().map(|byte| format!("{byte:02x}")).collect();
-    let script =
-        format!(r"open \\.\DirqlPairs as p; ioctl p {TELL:#x} in hex:{:02x}{input} out 64", u8::from(wrong));
+    let script = format!(r"open \\.\DirqlPairs as p; {}", asked(rule, wrong));
     let played = try_play(&machine, &script);
     let report = machine.finish();
     assert!(wrong || played.is_ok() || report.verdict.is_some(), "{rule}, done right: {played:?}");
     let called = called.0.borrow().clone();
     (report, called)
+}
+
+/// The request for a half, through the handle `p`.
+fn asked(rule: &str, wrong: bool) -> String {
+    let rule: String = rule.bytes().map(|byte| format!("{byte:02x}")).collect();
+    format!("ioctl p {TELL:#x} in hex:{:02x}{rule} out 64", u8::from(wrong))
+}
+
+/// Memory of a driver's own that was an IRP and is freed is not looked at when requests are cancelled.
+/// Not: use-after-free
+#[test]
+fn what_was_an_irp_of_the_drivers_own_memory_may_be_freed() {
+    let machine = start(|| Bench::new().driver(driver("pairs.sys")).checked(true).processors(1));
+    let script = format!(
+        r"open \\.\DirqlPairs as p overlapped; async r {}; cancel r; join r; close p",
+        asked("irp-free", false)
+    );
+    try_play(&machine, &script).unwrap();
+    let report = machine.finish();
+    assert!(found(&report).is_empty() && report.failure.is_none(), "{report}");
 }
 
 /// What a run has found, the worst first, and of the same tier in the order of finding.

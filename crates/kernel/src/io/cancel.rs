@@ -9,7 +9,7 @@ use engine::Flow;
 use super::allocate::not_an_irp;
 use super::cancel_routine;
 use super::found::{self, Place};
-use super::irp;
+use super::irp::{self, Origin};
 use super::pending;
 use super::routine;
 use super::start_packet;
@@ -262,7 +262,8 @@ pub fn cancel_request(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>)
 
 /// The IRPs whose end will be written to `status_block`.
 pub(super) fn ending_in(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>) -> Flow<Vec<u64>> {
-    let live: Vec<u64> = cx.with(|k| k.io.irps.live.keys());
+    // What a driver has made an IRP of may have been freed since.
+    let live = cx.with(|k| k.io.irps.live.keys_where(|record| record.origin != Origin::DriverMemory));
     let mut irps = Vec::new();
     for irp in live {
         if cx.read(DriverPtr::<IRP>::new(irp) + IRP::UserIosb)? == status_block {
