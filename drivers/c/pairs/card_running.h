@@ -498,7 +498,7 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
         KeDelayExecutionThread(KernelMode, FALSE, &Limit);
         return Complete(Irp, IsWrong(TimedOut) ? STATUS_IO_TIMEOUT : STATUS_SUCCESS, 0);
     }
-    if (Is(RequestRefused)) {
+    if (Is(RequestRefused) || Is(StackSizeLeft)) { /* the latter has no resources */
         return Complete(Irp, IsWrong(RequestRefused) ? STATUS_DEVICE_BUSY : STATUS_SUCCESS, 0);
     }
     if (Is(SetPowerFailed) || Is(RequestedPowerIrp) || Is(PowerNotPassed) || Is(FailedPassedOn)) {

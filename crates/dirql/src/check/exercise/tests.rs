@@ -399,7 +399,7 @@ fn very_long_data_come_behind_very_long_data() {
     let all = exercises(&surveyed("unit", false), 100);
     let [long] = titled(&all, "very long data")[..] else { panic!() };
     assert!(long.script.contains("ioctl h 0x222004 in fill:0x410041:65532 out 4096"), "{}", long.script);
-    assert_eq!(long.script.matches("async ").count(), 2 * 2 * 2 * 4, "each behind each, of four lengths");
+    assert_eq!(long.script.matches("async ").count(), 2 * 2 * 2 * 5, "each behind each, of five lengths");
 }
 
 #[test]
