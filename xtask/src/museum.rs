@@ -233,7 +233,7 @@ pub(crate) fn museum(root: &Path, names: &[String], budgets: &Budgets) -> Result
     println!("{}\n{}", made_again(&seen), less_reached(&exhibits, &seen));
     if names.is_empty() && budgets.bugs == USUAL {
         let text = table(&exhibits, &seen, (found, accused), budgets.twins, &missed(root)?);
-        let (by_rules, right_halves) = one_by_one(root, &out, &exhibits, &seen, budgets.twins)?;
+        let (by_rules, right_halves) = one_by_one(root, &out, &exhibits, &seen)?;
         accused += right_halves;
         drivers::write_if_changed((text + &by_rules).as_bytes(), &root.join("docs/museum.md"))?;
     }
@@ -275,6 +275,8 @@ const PARTS: [u32; 3] = [100, 5, 1];
 
 /// The budget that `docs/museum.md` is written with.
 const USUAL: u32 = 100;
+/// That of the right halves of pairs, in which there is little to be tried.
+const OF_RIGHT_HALVES: u32 = 2;
 
 /// The folder of bugs that are known not to be found: no part of what is built or looked at.
 const MISSED: &str = "missed";
@@ -329,13 +331,7 @@ fn table(
 
 /// The second part of `docs/museum.md`: the rules, how many bugs were found as each, and what is said of a driver that breaks it alone; and how many right halves
 /// are accused of anything.
-fn one_by_one(
-    root: &Path,
-    out: &Path,
-    exhibits: &[Exhibit],
-    seen: &[Seen],
-    budget_of_right_halves: u32,
-) -> Result<(String, usize)> {
+fn one_by_one(root: &Path, out: &Path, exhibits: &[Exhibit], seen: &[Seen]) -> Result<(String, usize)> {
     drivers::build(root, &drivers::default_out(root))?;
     let all = museum_pairs::rules(root)?;
     let pairs = museum_pairs::pairs(root, &all)?;
@@ -351,7 +347,7 @@ fn one_by_one(
         Ok(look)
     })?;
     let right_halves = side_by_side(&pairs, |_, pair| {
-        let look = Check { but: &["advice"], ..of_half(pair, false)? }.look(root, budget_of_right_halves)?;
+        let look = Check { but: &["advice"], ..of_half(pair, false)? }.look(root, OF_RIGHT_HALVES)?;
         let is_clean = look.found.is_empty();
         println!(
             "the right half of {}: {}",
@@ -383,7 +379,7 @@ fn one_by_one(
     let text = format!(
         "\n## The rules one by one\n\n\
          Of {} rules of a tier above advice {} are found, each with a bug above or with a driver that breaks it alone (`drivers/c/pairs`); not so: {}. The same driver \
-         can do each of {} right, and is looked at then, too, by {budget_of_right_halves} % of the usual budget; accused of anything: {}.\n\n\
+         can do each of {} right, and is looked at then, too, by {OF_RIGHT_HALVES} % of the usual budget; accused of anything: {}.\n\n\
          | rule | tier | bugs above found as it | by a driver that breaks it alone: by this exercise | attempts |\n| --- | --- | --- | --- | --- |\n{text}",
         all.len(),
         all.len() - neither.len(),

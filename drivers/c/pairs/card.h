@@ -235,9 +235,15 @@ static NTSTATUS TakeResources(PCARD Card, PCM_RESOURCE_LIST Resources)
     if (Window == NULL || Line == NULL) {
         return STATUS_DEVICE_CONFIGURATION_ERROR;
     }
-    Card->Length = Window->u.Memory.Length;
-    Card->Registers = MmMapIoSpace(Window->u.Memory.Start, Card->Length, MmNonCached);
-    return Card->Registers != NULL ? Connect(Card, Line) : STATUS_INSUFFICIENT_RESOURCES;
+    /* The wrong halves of some pairs have them still. */
+    if (Card->Registers == NULL) {
+        Card->Length = Window->u.Memory.Length;
+        Card->Registers = MmMapIoSpace(Window->u.Memory.Start, Card->Length, MmNonCached);
+    }
+    if (Card->Registers == NULL) {
+        return STATUS_INSUFFICIENT_RESOURCES;
+    }
+    return Card->Interrupt == NULL ? Connect(Card, Line) : STATUS_SUCCESS;
 }
 
 #endif
