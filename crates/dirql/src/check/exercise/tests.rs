@@ -330,10 +330,11 @@ fn values_that_a_driver_asks_for_are_there_together_and_alone_and_once_large_or_
     assert_eq!(options(&format!("{start} large values"))[0], large);
     assert_eq!(options(&format!("{start} values of 0"))[0], of("Depth", "dword:00000000"));
     assert_eq!(options(&format!("{start} values that are as large"))[0], of("Depth", "dword:ffffffff"));
-    assert_eq!(options("all requests with values of 100")[0], of("Depth", "dword:00000064"));
-    let script = &titled(&made, "all requests with values of 100")[0].script;
-    assert!(script.contains("ioctl h 0x222000 in u32:1 + zero:60 out 64") && script.ends_with("; close h"));
-    assert_eq!(script.matches("close h").count(), 1);
+    let of_all_sizes = titled(&made, "behind codes with a word of 1, with values of 100");
+    assert_eq!(of_all_sizes.len(), 2, "of each code");
+    assert_eq!(of_all_sizes[0].more[0], of("Depth", "dword:00000064"));
+    let begins = "async r0 ioctl h 0x222000 in u32:1 + zero:60 out 64; ";
+    assert!(of_all_sizes[0].script.contains(begins) && of_all_sizes[0].script.ends_with("; close h"));
     assert_eq!(options(&format!("{start} values of another type")).len(), 2);
     assert_eq!(
         titled(&made, "ioctl 0x222000 of u32:0 of all sizes").len(),

@@ -101,22 +101,23 @@ pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
         && values.iter().any(|value| Data::Many(NO_POWER).is_for(value.kind))
     {
         plan.more = options(all, Data::Many(NO_POWER));
-        let title = format!("all requests with values of {NO_POWER} in the registry that it asks for");
-        plan.add(title, all_requests(survey, name), Kind::Usual);
+        for one in first_operations(survey) {
+            let what = words(one);
+            let title = format!(
+                "{what} of all sizes behind codes with a word of 1, with values of {NO_POWER} in the registry"
+            );
+            plan.add(title, format!("{}; {}", switched_on(survey, name), sizes(survey, one)), Kind::Usual);
+        }
     }
     plan.all
 }
 
-/// Each code with a word of 1, which may switch something on, and then each request of all sizes.
-fn all_requests(survey: &Survey, name: &str) -> String {
+/// The device opened, and each code asked for with a word of 1, which may switch something on.
+fn switched_on(survey: &Survey, name: &str) -> String {
     let codes = first_operations(survey).filter_map(|one| one.code).enumerate();
     let switched = codes.map(|(n, code)| tried(n, &format!("ioctl h {code:#x} in u32:1 + zero:60 out 64")));
-    let sizes = first_operations(survey).map(|one| {
-        let steps = sizes(survey, one);
-        steps.strip_suffix("; close h").map(str::to_owned).unwrap_or(steps)
-    });
-    let steps: Vec<String> = [open(name)].into_iter().chain(switched).chain(sizes).collect();
-    format!("{}; close h", steps.join("; "))
+    let steps: Vec<String> = [open(name)].into_iter().chain(switched).collect();
+    steps.join("; ")
 }
 
 /// Load and start, and each request.
