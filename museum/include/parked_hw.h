@@ -50,6 +50,7 @@ static inline void hw_unmap(struct hw *h)
 static inline NTSTATUS hw_claim(struct hw *h, PCM_RESOURCE_LIST list)
 {
     PCM_PARTIAL_RESOURCE_LIST part;
+    PCM_PARTIAL_RESOURCE_DESCRIPTOR d;
     ULONG i;
 
     h->n = 0;
@@ -57,8 +58,8 @@ static inline NTSTATUS hw_claim(struct hw *h, PCM_RESOURCE_LIST list)
     if (!list || !list->Count)
         return STATUS_DEVICE_CONFIGURATION_ERROR;
     part = &list->List[0].PartialResourceList;
-    for (i = 0; i < part->Count; i++) {
-        PCM_PARTIAL_RESOURCE_DESCRIPTOR d = &part->PartialDescriptors[i];
+    d = part->PartialDescriptors;
+    for (i = 0; i < part->Count; i++, d++) {
         struct win *w = &h->w[h->n];
 
         switch (d->Type) {

@@ -29,14 +29,14 @@ typedef struct CARD {
 /* Reads what the card was given; nothing is mapped. */
 static inline VOID CardRead(CARD *card, PCM_RESOURCE_LIST list)
 {
+    PCM_PARTIAL_RESOURCE_DESCRIPTOR d;
     ULONG i;
 
     RtlZeroMemory(card, sizeof(*card));
     if (list == NULL || list->Count == 0)
         return;
-    for (i = 0; i < list->List[0].PartialResourceList.Count; i++) {
-        PCM_PARTIAL_RESOURCE_DESCRIPTOR d = &list->List[0].PartialResourceList.PartialDescriptors[i];
-
+    d = list->List[0].PartialResourceList.PartialDescriptors;
+    for (i = 0; i < list->List[0].PartialResourceList.Count; i++, d++) {
         switch (d->Type) {
         case CmResourceTypePort:
         case CmResourceTypeMemory:
