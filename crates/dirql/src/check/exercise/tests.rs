@@ -338,8 +338,8 @@ fn values_that_a_driver_asks_for_are_there_together_and_alone_and_once_large_or_
     assert_eq!(options(&format!("{start} values of another type")).len(), 2);
     assert_eq!(
         titled(&made, "ioctl 0x222000 of u32:0 of all sizes").len(),
-        28,
-        "eight of them by numbers whose products wrap, and eight by records that begin with these"
+        29,
+        "eight of them by numbers whose products wrap, eight by records that begin with these, and one behind codes with a word of 1"
     );
     let bytes = of("Depth", "hex:ff,ff,");
     assert!(options(&format!("{start} values of as many bytes"))[0].starts_with(&bytes));
