@@ -34,10 +34,13 @@ static PCARD NewCard(PDEVICE_OBJECT Pdo, PUNICODE_STRING Name)
     return Card;
 }
 
+/* Takes it back, if it is there. */
 static VOID Discard(PCARD Card)
 {
-    IoDetachDevice(Card->Lower);
-    IoDeleteDevice(Card->Self);
+    if (Card != NULL) {
+        IoDetachDevice(Card->Lower);
+        IoDeleteDevice(Card->Self);
+    }
 }
 
 static PCARD AddLower(PDEVICE_OBJECT Pdo)
@@ -98,9 +101,7 @@ static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
     }
     Card = NewCard(Pdo, &CardName);
     if (Card == NULL) {
-        if (Lower != NULL) {
-            Discard(Lower);
-        }
+        Discard(Lower);
         return STATUS_INSUFFICIENT_RESOURCES;
     }
     if (Is(LeftAttached) || IsWrong(AttachedNothing)) {
@@ -134,9 +135,7 @@ static NTSTATUS NTAPI AddDevice(PDRIVER_OBJECT Driver, PDEVICE_OBJECT Pdo)
     if (!NT_SUCCESS(Status)) {
         RtlFreeUnicodeString(&Card->Interface);
         Discard(Card);
-        if (Lower != NULL) {
-            Discard(Lower);
-        }
+        Discard(Lower);
         return Status;
     }
     if (!IsWrong(StillInitializing)) {

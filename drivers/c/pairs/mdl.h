@@ -59,20 +59,25 @@ static PVOID MapSystem(PMDL Mdl)
 
 NTKERNELAPI NTSTATUS NTAPI MmProtectMdlSystemAddress(PMDL Mdl, ULONG NewProtect);
 
-static VOID ExecutableMapping(BOOLEAN Wrong)
+/* Maps a locked page, and takes that back. */
+static VOID MapOnce(ULONG BugCheckOnFailure, ULONG NoExecute)
 {
-    ULONG NoExecute = Wrong ? 0 : MAP_NO_EXECUTE;
     PVOID Block, Mapped;
     PMDL Mdl = LockedPaged(&Block);
 
     if (Mdl == NULL) {
         return;
     }
-    Mapped = MmMapLockedPagesSpecifyCache(Mdl, KernelMode, MmCached, NULL, FALSE, NormalPagePriority | NoExecute);
+    Mapped = MmMapLockedPagesSpecifyCache(Mdl, KernelMode, MmCached, NULL, BugCheckOnFailure, NormalPagePriority | NoExecute);
     if (Mapped != NULL) {
         MmUnmapLockedPages(Mapped, Mdl);
     }
     FreeLockedPaged(Mdl, Block);
+}
+
+static VOID ExecutableMapping(BOOLEAN Wrong)
+{
+    MapOnce(FALSE, Wrong ? 0 : MAP_NO_EXECUTE);
 }
 
 static VOID ExecutableProtection(BOOLEAN Wrong)
@@ -288,17 +293,7 @@ static VOID MdlNotRam(BOOLEAN Wrong)
 /* The test has the machine find no room for the mapping. */
 static VOID NoMoreSystemPtes(BOOLEAN Wrong)
 {
-    PVOID Block, Mapped;
-    PMDL Mdl = LockedPaged(&Block);
-
-    if (Mdl == NULL) {
-        return;
-    }
-    Mapped = MmMapLockedPagesSpecifyCache(Mdl, KernelMode, MmCached, NULL, Wrong, NormalPagePriority | MAP_NO_EXECUTE);
-    if (Mapped != NULL) {
-        MmUnmapLockedPages(Mapped, Mdl);
-    }
-    FreeLockedPaged(Mdl, Block);
+    MapOnce(Wrong, MAP_NO_EXECUTE);
 }
 
 #define MDL_PAIRS                                                                                                      \

@@ -4,6 +4,7 @@
 
 #include "devices.h"
 #include <wmistr.h>
+#include "../wmi/too_small.h"
 
 #ifndef WMIGUID_QUERY /* which wmistr.h has for applications' headers only */
 #define WMIGUID_QUERY 0x0001
@@ -41,26 +42,13 @@ static NTSTATUS WmiRegInfo(PIRP Irp, PUCHAR Buffer, ULONG Room)
     return Complete(Irp, STATUS_SUCCESS, At + 4);
 }
 
-static NTSTATUS WmiTooSmall(PIRP Irp, PUCHAR Buffer, ULONG Room, ULONG Needed)
-{
-    PWNODE_TOO_SMALL Node = (PWNODE_TOO_SMALL)Buffer;
-
-    if (Room < sizeof(*Node)) {
-        return Complete(Irp, STATUS_BUFFER_TOO_SMALL, 0);
-    }
-    Node->WnodeHeader.BufferSize = sizeof(*Node);
-    Node->WnodeHeader.Flags = WNODE_FLAG_TOO_SMALL;
-    Node->SizeNeeded = Needed;
-    return Complete(Irp, STATUS_SUCCESS, sizeof(*Node));
-}
-
 /* One instance of 8 bytes. */
 static NTSTATUS WmiAll(PIRP Irp, PUCHAR Buffer, ULONG Room)
 {
     PWNODE_ALL_DATA Node = (PWNODE_ALL_DATA)Buffer;
 
     if (Room < sizeof(*Node) + 8) {
-        return WmiTooSmall(Irp, Buffer, Room, sizeof(*Node) + 8);
+        return TooSmall(Irp, Buffer, Room, sizeof(*Node) + 8);
     }
     Node->WnodeHeader.BufferSize = sizeof(*Node) + 8;
     KeQuerySystemTime(&Node->WnodeHeader.TimeStamp);

@@ -15,6 +15,7 @@
 #include "../control.h"
 #include "../waits.h"
 #include "blocks.h"
+#include "too_small.h"
 
 #define LARGE 0x1800
 
@@ -42,19 +43,6 @@ static ULONG Text(PUCHAR Node, ULONG At, PCWSTR String)
     *(PUSHORT)(Node + At) = Length;
     RtlCopyMemory(Node + At + sizeof(USHORT), String, Length);
     return At + sizeof(USHORT) + Length;
-}
-
-static NTSTATUS TooSmall(PIRP Irp, PUCHAR Buffer, ULONG Room, ULONG Needed)
-{
-    PWNODE_TOO_SMALL Node = (PWNODE_TOO_SMALL)Buffer;
-
-    if (Room < sizeof(*Node)) {
-        return Complete(Irp, STATUS_BUFFER_TOO_SMALL, 0);
-    }
-    Node->WnodeHeader.BufferSize = sizeof(*Node);
-    Node->WnodeHeader.Flags = WNODE_FLAG_TOO_SMALL;
-    Node->SizeNeeded = Needed;
-    return Complete(Irp, STATUS_SUCCESS, sizeof(*Node));
 }
 
 static PWMIREGGUIDW Register(PWMIREGINFOW Info, ULONG Index, const GUID *Guid, ULONG Flags, ULONG Count)

@@ -365,11 +365,11 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         let title = format!("{} and {} of changing lengths", words(gives), words(takes));
         plan.add(title, format!("{open}; {}", changing(gives, takes)), Kind::Usual);
     }
-    // Those that need data are ahead of those that succeed without, which may take them, too.
-    let (taking, others): (Vec<&Operation>, Vec<&Operation>) =
-        operations().partition(|one| gives_or_takes(one).0);
-    let others = others.into_iter().filter(|one| one.code.is_some());
-    let taking: Vec<&Operation> = taking.into_iter().chain(others).collect();
+    // Those that need data are ahead of codes that succeed without, which may take them, too.
+    let takes_data = |one: &&Operation| gives_or_takes(one).0;
+    let mut taking: Vec<&Operation> =
+        operations().filter(|one| takes_data(one) || one.code.is_some()).collect();
+    taking.sort_by_key(|one| !takes_data(one));
     if !taking.is_empty() {
         plan.add("very long data behind very long ones", format!("{open}; {}", great(&taking)), Kind::Little);
     }

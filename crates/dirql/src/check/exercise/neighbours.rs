@@ -96,7 +96,7 @@ fn disabled_and_enabled(
 /// What would have a card interrupt happens when its driver has disconnected it, and another card's routine is connected to the line. A card of which nothing
 /// is known would interrupt in any case.
 fn disconnected(survey: &Survey, device: &str, plan: &mut Plan) {
-    let boards: Vec<String> = survey.boards.iter().filter(|board| *board == device).cloned().collect();
+    let boards = of_device(&survey.boards, device);
     for (state, step) in [("stopped", "stop-device"), ("removed", "remove-device")] {
         for interrupt in interrupt_of_each(&[], &boards, &[]) {
             let title = format!("an interrupt of a card that is {state}, beside another one of its line");
@@ -108,13 +108,10 @@ fn disconnected(survey: &Survey, device: &str, plan: &mut Plan) {
 /// A card interrupts, or what is on its board does, while its driver starts it: from when its routine is connected it must find all that it needs. The card is
 /// removed before: what a device leaves that is stopped, and is there when it starts again, is not there at its first start.
 fn interrupts_as_it_starts(survey: &Survey, device: &str, plan: &mut Plan) {
-    let own = |all: &[String]| -> Vec<String> {
-        let is_own = |signal: &&String| signal.split(' ').next() == Some(device);
-        all.iter().filter(is_own).cloned().collect()
-    };
+    let [signals, boards] = [&survey.signals, &survey.boards].map(|all| of_device(all, device));
+    let before = format!("tolerate; remove-device {device}");
     let start = format!("start-device {device}");
-    for interrupt in interrupt_of_each(&own(&survey.signals), &own(&survey.boards), &[]) {
-        let before = format!("tolerate; remove-device {device}");
+    for interrupt in interrupt_of_each(&signals, &boards, &[]) {
         let interrupt = interrupt.replace("; ", "; u: ");
         plan.add(
             format!("a start beside another card of the line, at once with {interrupt}"),
@@ -122,6 +119,11 @@ fn interrupts_as_it_starts(survey: &Survey, device: &str, plan: &mut Plan) {
             Kind::Behind,
         );
     }
+}
+
+/// Of these signals or boards, those of this card.
+fn of_device(all: &[String], device: &str) -> Vec<String> {
+    all.iter().filter(|one| one.split(' ').next() == Some(device)).cloned().collect()
 }
 
 /// The second of the driver's devices: of cards, the first is on a line of its own.
