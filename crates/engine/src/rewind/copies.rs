@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 
 use super::lines::{self, Lines};
+use super::quiet::Use;
 use crate::memory::{FRAMES, Memory, PHYSICAL};
 use crate::page_set::{PageSet, Reserved};
 use crate::page_table;
@@ -74,8 +75,12 @@ pub(super) struct Copies {
     copies: Reserved,
     /// All physical memory, mapped once more where no driver looks.
     ram: Reserved,
-    /// Of each page, how often it was compared since it was last found to differ; a byte, which goes to 255.
-    in_vain: Reserved,
+    /// The [`Use`] of each page.
+    uses: Reserved,
+    /// How often the machine was taken back.
+    times: Cell<u16>,
+    /// Comparisons of pages that were to be closed, since those were.
+    overdue: Cell<usize>,
     /// Pages that have, or may have, been written since the newest snapshot.
     pub(super) written: RefCell<PageSet>,
 }
@@ -85,7 +90,9 @@ impl Copies {
         Ok(Self {
             copies: Reserved::new(count(checked) * PAGE)?,
             ram: Reserved::of_file(&memory.file, PHYSICAL)?,
-            in_vain: Reserved::new(count(checked))?,
+            uses: Reserved::new(count(checked) * size_of::<Use>() as u64)?,
+            times: Cell::new(0),
+            overdue: Cell::new(0),
             written: RefCell::new(PageSet::new(count(checked))?),
         })
     }
@@ -104,19 +111,42 @@ impl Copies {
         self.copies.at(u64::from(id) * PAGE)
     }
 
-    fn counter(&self, id: PageId) -> &Cell<u8> {
-        // SAFETY: inside the mapping, and only this thread looks at it.
-        unsafe { &*self.in_vain.at(u64::from(id)).cast() }
+    fn change(&self, id: PageId, change: impl FnOnce(&mut Use)) -> Use {
+        let place = self.uses.at(u64::from(id) * size_of::<Use>() as u64).cast::<Use>();
+        // SAFETY: inside the mapping, which begins with zeros, a `Use` like all bytes there, and only this thread looks at it.
+        unsafe {
+            let mut changed = place.read();
+            change(&mut changed);
+            place.write(changed);
+            changed
+        }
     }
 
-    /// How often the page was compared since it was last found to differ, or its copy was made: 255 at most.
-    pub(super) fn in_vain(&self, id: PageId) -> u8 {
-        self.counter(id).get()
+    /// The machine was taken back.
+    pub(super) fn came_back(&self) {
+        self.times.set(self.times.get().wrapping_add(1));
     }
 
-    /// Makes the copy. Also called by the signal handler.
-    pub(super) fn make(&self, id: PageId) {
-        self.counter(id).set(0);
+    /// How often pages were compared that are to be closed.
+    pub(super) fn overdue(&self) -> usize {
+        self.overdue.get()
+    }
+
+    /// Takes those that are to be closed from among the written.
+    pub(super) fn drop_quiet(&self) {
+        self.overdue.set(0);
+        self.written.borrow_mut().retain(|id| {
+            let is_quiet = self.change(id, |_| ()).is_quiet();
+            if is_quiet {
+                self.change(id, |page| page.close(self.times.get()));
+            }
+            !is_quiet
+        });
+    }
+
+    /// Makes the copy, one of so many that are made at once. Also called by the signal handler.
+    pub(super) fn make(&self, id: PageId, together: u64) {
+        self.change(id, |page| page.open(self.times.get(), together));
         // SAFETY: both are whole pages of mapped memory, and they do not overlap.
         unsafe { std::ptr::copy_nonoverlapping(self.live(id), self.copy(id), SIZE) };
     }
@@ -137,13 +167,14 @@ impl Copies {
     /// Tells `each` of these pages where it differs from its copy.
     #[inline]
     pub(super) fn compare(&self, ids: impl Iterator<Item = PageId>, mut each: impl FnMut(PageId, Lines)) {
-        let mut ids = ids.peekable();
+        let (mut ids, mut overdue) = (ids.peekable(), self.overdue.get());
         while let Some(id) = ids.next() {
             let lines = self.differing(id, *ids.peek().unwrap_or(&id));
-            let counter = self.counter(id);
-            counter.set(if lines == 0 { counter.get().saturating_add(1) } else { 0 });
+            let compared = self.change(id, |page| page.compared(lines != 0));
+            overdue += usize::from(compared.is_quiet());
             each(id, lines);
         }
+        self.overdue.set(overdue);
     }
 
     /// Makes the copy, of which only these lines differ.

@@ -1,7 +1,7 @@
 //! Finding written pages by write protection: the first write to a page is a SIGSEGV, which copies the page and opens it.
 //!
 //! Pages stay open behind a rewind or a new snapshot, so that there are faults only until every page that the machine often writes to has
-//! been met. Each is compared every time: one of which that was in vain for long is closed again. Where the pages of a table are written one after
+//! been met. Each is compared every time: one of which that was in vain for long is closed again ([`super::quiet`]). Where the pages of a table are written one after
 //! the other, ever more are opened at once. The host
 //! allows a process 65,530 mappings, and opening single pages makes many: where that is reached, a whole neighbourhood is
 //! copied and opened at once.
@@ -24,14 +24,7 @@ use crate::{heap, strand};
 #[derive(Default)]
 pub(super) struct Faults {
     shared: RefCell<Option<Box<Shared>>>,
-    /// So many pages were compared in vain since those that seldom change were closed.
-    in_vain: Cell<usize>,
 }
-
-/// A page's first write costs as much as so many comparisons.
-const FIRST_WRITE: u8 = 32;
-/// With so many comparisons in vain for each open page it is looked for those to be closed.
-const LOOKED_FOR: usize = 16;
 
 /// What the signal handler sees.
 pub(crate) struct Shared {
@@ -77,17 +70,15 @@ impl Tracker for Faults {
 
     fn collect(&self, _copies: &Copies) {}
 
-    fn renew(&self, copies: &Copies, changed: usize) {
+    fn renew(&self, copies: &Copies, _changed: usize) {
         // The copies hold what the pages do: they may stay open.
-        self.rewound(copies, changed);
+        self.rewound(copies);
     }
 
-    fn rewound(&self, copies: &Copies, changed: usize) {
-        let written = copies.written.borrow().as_slice().len();
-        let in_vain = self.in_vain.get() + written.saturating_sub(changed);
-        self.in_vain.set(in_vain);
-        if in_vain > LOOKED_FOR * written {
-            self.in_vain.set(0);
+    fn rewound(&self, copies: &Copies) {
+        copies.came_back();
+        // To find and close them takes about as long as to compare all that are open.
+        if copies.overdue() > copies.written.borrow().as_slice().len() {
             self.close_quiet(copies);
         }
     }
@@ -120,7 +111,7 @@ impl Tracker for Faults {
 impl Faults {
     /// Closes the pages that have not differed for long.
     fn close_quiet(&self, copies: &Copies) {
-        copies.written.borrow_mut().retain(|id| copies.in_vain(id) < FIRST_WRITE);
+        copies.drop_quiet();
         let shared = self.shared.borrow();
         let shared = shared.as_ref().expect("it has begun");
         let mut opened = shared.opened().to_vec();
@@ -209,8 +200,9 @@ impl Shared {
         if !is_the_machines(state, page) {
             return false;
         }
-        let end = page + self.ahead(state, page) * PAGE;
-        if !(page..end).step_by(usize_of(PAGE)).all(|page| self.note(page)) {
+        let together = self.ahead(state, page);
+        let end = page + together * PAGE;
+        if !(page..end).step_by(usize_of(PAGE)).all(|page| self.note(page, together)) {
             return false;
         }
         self.behind.set(end);
@@ -236,12 +228,12 @@ impl Shared {
         others.take_while(is_closed).fold(1, |pages, _| pages + 1)
     }
 
-    /// Copies the page, unless that was done, and remembers that it is open.
-    fn note(&self, page: u64) -> bool {
+    /// Copies the page, one of so many, unless that was done, and remembers that it is open.
+    fn note(&self, page: u64, together: u64) -> bool {
         let copies = self.copies();
         let (Some(id), Ok(written)) = (id_of(page), copies.written.try_borrow()) else { return false };
         if written.insert(id) {
-            copies.make(id);
+            copies.make(id, together);
         }
         self.is_open(page)
     }
@@ -274,7 +266,7 @@ impl Shared {
             return false;
         }
         let all = || (from..to).step_by(usize_of(PAGE));
-        let opened = all().all(|other| self.note(other))
+        let opened = all().all(|other| self.note(other, (to - from) / PAGE))
             && protect(from, to - from, MprotectFlags::READ | MprotectFlags::WRITE).is_ok();
         if opened {
             all().for_each(|other| state.memory.opened_by_handler(other));

@@ -10,6 +10,7 @@ mod copies;
 mod faults;
 mod fingerprint;
 mod lines;
+mod quiet;
 mod userfault;
 
 use std::cell::{Cell, Ref, RefCell};
@@ -56,8 +57,8 @@ trait Tracker {
     /// There is a new snapshot: `copies.written` are clean again, `changed` of them having been written indeed, and
     /// their copies are what they hold.
     fn renew(&self, copies: &Copies, changed: usize);
-    /// The machine is back at the newest snapshot: of `copies.written`, so many had been written indeed.
-    fn rewound(&self, copies: &Copies, changed: usize);
+    /// The machine is back at the newest snapshot.
+    fn rewound(&self, copies: &Copies);
     /// A range of drivers' memory is mapped anew by the host: now, or a moment ago.
     fn mapping_goes(&self, copies: &Copies, address: u64, length: u64);
     fn mapping_comes(&self, address: u64, length: u64);
@@ -263,9 +264,7 @@ impl Host {
         tracked.tracker.collect(&tracked.copies);
         // A snapshot goes the other way: what it looked at last may still be in the host's caches.
         let written = tracked.copies.written.borrow();
-        let mut changed = 0;
         tracked.copies.compare(written.as_slice().iter().rev().copied(), |id, lines| {
-            changed += usize::from(lines != 0);
             consequences.put(&tracked.copies, id, lines);
         });
         drop(written);
@@ -273,7 +272,6 @@ impl Host {
             tracked.spare.keep(levels.pop());
             let newest = levels.last_mut().expect("the one to go to is left");
             tracked.pull_up(newest, |id, lines| {
-                changed += 1;
                 consequences.code |= lines != 0 && gone::was_translated(id);
                 consequences.put(&tracked.copies, id, lines);
             });
@@ -282,7 +280,7 @@ impl Host {
         gone::restore();
         levels[to].words.restore();
         state().sharing.take_back(levels[to].touched);
-        tracked.tracker.rewound(&tracked.copies, changed);
+        tracked.tracker.rewound(&tracked.copies);
     }
 
     /// Forgets a snapshot; the machine stays as it is, and other snapshots stand. With the last one all tracking ends.

@@ -168,7 +168,7 @@ impl Userfault {
 
     /// Every page in use, and what it holds.
     fn copy_all(&self, copies: &Copies) -> io::Result<()> {
-        let make = |id: PageId| copies.make(id);
+        let make = |id: PageId| copies.make(id, 1);
         for window in used().filter(|window| is_anonymous(window.base)) {
             self.scan(window, Wanted::Present, 0, |found| ids(found).for_each(make))?;
         }
@@ -232,7 +232,7 @@ impl Tracker for Userfault {
         written.clear();
     }
 
-    fn rewound(&self, copies: &Copies, _changed: usize) {
+    fn rewound(&self, copies: &Copies) {
         copies.written.borrow_mut().clear();
     }
 

@@ -7,6 +7,7 @@
 mod at_once;
 mod behind_lives;
 mod card_timing;
+mod closed_at_rest;
 mod each_register;
 mod effort;
 mod idle;
@@ -33,6 +34,7 @@ use super::survey::{Operation, Survey};
 use at_once::{at_once, behind_failure, from_outside};
 use behind_lives::behind_lives;
 use card_timing::{answered_late, answered_soon, posted};
+use closed_at_rest::closed_at_rest;
 use each_register::each_register_holds;
 use effort::{Kind, Plan};
 use idle::powered_down;
@@ -378,7 +380,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         plan.add(title, script, Kind::Little);
     }
     if has_device {
-        for (title, script) in behind_lives(survey, name) {
+        for (title, script) in behind_lives(survey, name).into_iter().chain(closed_at_rest(survey, name)) {
             plan.add(title, script, Kind::Little);
         }
     }

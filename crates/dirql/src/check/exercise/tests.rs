@@ -90,6 +90,23 @@ fn a_handle_is_closed_as_its_request_ends_and_before_all_else() {
 }
 
 #[test]
+fn a_handle_is_closed_while_its_device_is_stopped_without_power_or_gone() {
+    let mut survey = surveyed("pci9052", true);
+    let closed = |survey: &Survey| {
+        let all = exercises(survey, 100);
+        let scripts = titled(&all, "through a handle that is closed ").into_iter();
+        scripts.map(|one| one.script.clone()).filter(|script| !script.contains("must-end")).collect::<Vec<_>>()
+    };
+    assert_eq!(closed(&survey).len(), 6, "three requests, stopped and pulled");
+    survey.knows_power = true;
+    let all = closed(&survey);
+    assert_eq!(all.len(), 9, "without power, too");
+    let [first, ..] = &all[..] else { panic!() };
+    let asked = "async a ioctl h 0x222000 in u32:0; wait 20ms; power d3; close h; wait 20ms; power d0; ";
+    assert!(first.contains(asked), "{first}");
+}
+
+#[test]
 fn a_request_that_waits_is_cancelled_as_its_handle_or_its_device_goes() {
     let survey = Survey { knows_power: true, ..surveyed("unit", false) };
     let all = exercises(&survey, 100);
