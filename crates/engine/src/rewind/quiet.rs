@@ -23,6 +23,8 @@ pub(super) struct Use {
     patience: u8,
     /// What it costs to open the page, in comparisons.
     cost: u8,
+    /// It has differed since it was opened.
+    differed: bool,
 }
 
 impl Use {
@@ -31,9 +33,12 @@ impl Use {
         let share = FAULT / together.max(1);
         #[allow(clippy::cast_possible_truncation, reason = "a share is less than the whole, which is small")]
         let cost = COPY + share as u8;
-        let soon = self.patience > 0 && now.wrapping_sub(self.closed) < u16::from(self.cost);
-        self.patience = if soon { MOST.min(2 * self.patience) } else { FEWEST.min(cost) };
-        (self.cost, self.in_vain) = (cost, 0);
+        // A page that is always the same again is written to while it is open, too, for all that is known.
+        let open_in_vain = if self.differed { u16::from(self.patience) } else { 0 };
+        let since_written = now.wrapping_sub(self.closed).saturating_add(open_in_vain);
+        let soon = self.patience > 0 && since_written < u16::from(self.cost);
+        self.patience = if soon { MOST.min(self.patience.saturating_mul(2)) } else { FEWEST.min(cost) };
+        (self.cost, self.in_vain, self.differed) = (cost, 0, false);
     }
 
     /// It was compared.
@@ -42,6 +47,7 @@ impl Use {
             self.in_vain = self.in_vain.saturating_add(1);
             return;
         }
+        self.differed = true;
         if self.in_vain > self.cost {
             self.patience = FEWEST.min(self.cost).max(self.patience / 2);
         }

@@ -95,7 +95,10 @@ fn a_handle_is_closed_while_its_device_is_stopped_without_power_or_gone() {
     let closed = |survey: &Survey| {
         let all = exercises(survey, 100);
         let scripts = titled(&all, "through a handle that is closed ").into_iter();
-        scripts.map(|one| one.script.clone()).filter(|script| !script.contains("must-end")).collect::<Vec<_>>()
+        scripts
+            .map(|one| one.script.clone())
+            .filter(|script| !script.contains("must-end"))
+            .collect::<Vec<_>>()
     };
     assert_eq!(closed(&survey).len(), 6, "three requests, stopped and pulled");
     survey.knows_power = true;
