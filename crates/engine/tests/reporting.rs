@@ -428,6 +428,15 @@ fn what_does_not_follow_from_what_was_loaded_is_not_stored_back() {
     }));
     assert!(
         stored_back(&|a| {
+            a.or(edx, dword_ptr(rcx)).unwrap();
+            a.cmp(byte_ptr(rcx + 8), 0).unwrap();
+            a.mov(dword_ptr(rcx), edx).unwrap();
+            a.ret().unwrap();
+        }),
+        "what is loaded goes into a register that is stored"
+    );
+    assert!(
+        stored_back(&|a| {
             let (mut full, mut end) = (a.create_label(), a.create_label());
             a.mov(eax, dword_ptr(rcx)).unwrap();
             a.cmp(eax, 64).unwrap();

@@ -246,7 +246,7 @@ static ULONG WindowForApplication(VOID)
 }
 
 /* A part of a locked buffer, mapped by an MDL of its own; the next part reuses it, and IoFreeMdl ends the last one's mapping. */
-/* Not: mdl-partial-outside, mdl-target-too-small, mdl-freed-mapped, mdl-freed-locked, locked-pages-leak */
+/* Not: mdl-partial-outside, mdl-target-too-small, mdl-rebuilt-mapped, mdl-freed-mapped, mdl-freed-locked, locked-pages-leak */
 static ULONG PartsOfLockedBuffer(VOID)
 {
     PUCHAR Block = ExAllocatePoolWithTag(PagedPool, 4 * PAGE_SIZE, TAG);

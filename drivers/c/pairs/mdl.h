@@ -290,6 +290,27 @@ static VOID MdlNotRam(BOOLEAN Wrong)
     FreeLockedPaged(Mdl, Block);
 }
 
+static VOID MdlRebuiltMapped(BOOLEAN Wrong)
+{
+    PVOID Block;
+    PMDL Whole = PoolMdl(PagedPool, 2 * PAGE_SIZE, &Block), Part;
+
+    if (Whole == NULL) {
+        return;
+    }
+    MmProbeAndLockPages(Whole, KernelMode, IoModifyAccess);
+    Part = IoAllocateMdl(Block, PAGE_SIZE, FALSE, FALSE, NULL);
+    if (Part != NULL) {
+        IoBuildPartialMdl(Whole, Part, Block, PAGE_SIZE);
+        if (MapSystem(Part) != NULL && !Wrong) {
+            MmPrepareMdlForReuse(Part);
+        }
+        IoBuildPartialMdl(Whole, Part, (PUCHAR)Block + PAGE_SIZE, PAGE_SIZE);
+        IoFreeMdl(Part);
+    }
+    FreeLockedPaged(Whole, Block);
+}
+
 /* The test has the machine find no room for the mapping. */
 static VOID NoMoreSystemPtes(BOOLEAN Wrong)
 {
@@ -309,6 +330,7 @@ static VOID NoMoreSystemPtes(BOOLEAN Wrong)
     PAIR("mdl-of-stack", MdlOfStack)                                                                                   \
     PAIR("mdl-pages-freed-mapped", MdlPagesFreedMapped)                                                                \
     PAIR("mdl-partial-outside", MdlPartialOutside)                                                                     \
+    PAIR("mdl-rebuilt-mapped", MdlRebuiltMapped)                                                                       \
     PAIR("mdl-state", MdlState)                                                                                        \
     PAIR("mdl-target-too-small", MdlTargetTooSmall)                                                                    \
     PAIR("mdl-wrong-mapping", MdlWrongMapping)                                                                         \

@@ -2,6 +2,7 @@
 
 use engine::Flow;
 use kernel::Cx;
+use kernel::hal::promptness;
 use kernel::ke::{clock, patience, scheduler, user_apc, wait};
 use kernel::ps::user_image;
 use kernel::se::token;
@@ -9,7 +10,7 @@ use kernel::{pnp, ps};
 
 use super::Stage;
 use super::{counters, device, owed, port, process, registry, request, wmi};
-use crate::script::{Command, User, Waitable};
+use crate::script::{Cards, Command, User, Waitable};
 
 /// Nothing, or in words what was expected and what was seen.
 pub(super) type Outcome = Result<(), String>;
@@ -100,6 +101,8 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::WaitForPowerDown => device::wait_for_power_down(cx),
         Command::Clock { units } => clock::set_system_time_by(cx, *units).map(Ok),
         Command::Poke { device, signal, value } => device::poke(cx, device, signal, *value),
+        Command::Cards(Cards::Silent) => promptness::fall_silent(cx).map(Ok),
+        Command::Cards(Cards::Answer) => promptness::answer(cx).map(Ok),
         Command::Peek { device, register, expect } => Ok(device::look(stage, cx, (device, register), expect)),
         Command::Pool { tag, expect } => Ok(device::pool(stage, cx, tag, expect)),
         Command::Tolerate => {

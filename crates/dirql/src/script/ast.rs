@@ -392,6 +392,8 @@ pub enum Command {
     Wmi(Wmi),
     /// `user`: whose the application is from here on.
     User(User),
+    /// `cards`: whether they do what they do by themselves from here on.
+    Cards(Cards),
     /// `expect print`: some line printed since the last `expect print` that matched contains this text.
     ExpectPrint(String),
     /// `expect pending`: the request has not completed, the thread not ended what it was handed.
@@ -451,6 +453,15 @@ pub enum RegistryAction {
     DeleteValue(String),
     /// `delete-key`: `RegDeleteKey`.
     DeleteKey,
+}
+
+/// Whether cards do what they do by themselves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Cards {
+    /// 200 s late.
+    Silent,
+    /// As usual, and what they owe at once.
+    Answer,
 }
 
 /// What kind of user an application belongs to.

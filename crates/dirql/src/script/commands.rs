@@ -4,8 +4,8 @@ use kernel::po::setting;
 
 use super::MAX_TRANSFER;
 use super::ast::{
-    Access, Cancel, Command, Counters, Demand, Expectations, Name, Open, Operation, Path, PnpEvent, Position,
-    PowerState, Request, SpecialFile, User, Waitable,
+    Access, Cancel, Cards, Command, Counters, Demand, Expectations, Name, Open, Operation, Path, PnpEvent,
+    Position, PowerState, Request, SpecialFile, User, Waitable,
 };
 use super::data::{Data, Pieces};
 use super::error::{Outcome, fault, unknown};
@@ -20,7 +20,7 @@ const LIMIT: &str = "limit";
 const POWER_DOWN: &str = "power-down";
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 69] = [
+pub(super) const COMMANDS: [&str; 70] = [
     "open",
     "read",
     "write",
@@ -64,6 +64,7 @@ pub(super) const COMMANDS: [&str; 69] = [
     "delete-key",
     "wait",
     "clock",
+    "cards",
     "poke",
     "peek",
     "pool",
@@ -306,6 +307,7 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
             }
         }
         "clock" => Command::Clock { units: clock(args)? },
+        "cards" => Command::Cards(cards(args)?),
         "poke" => Command::Poke {
             device: args.word("the device: its model and number, as pci9052#0")?.text().into_owned(),
             signal: args.word("the signal: linti1")?.text().into_owned(),
@@ -821,6 +823,15 @@ fn clock(args: &mut Arguments) -> Outcome<i64> {
     };
     let nanoseconds = parse_time(&args.word("how far: 60s")?)?;
     Ok(sign * i64::try_from(nanoseconds / 100).unwrap_or(i64::MAX))
+}
+
+fn cards(args: &mut Arguments) -> Outcome<Cards> {
+    let word = args.word("what they do: silent or answer")?;
+    match word.plain() {
+        Some("silent") => Ok(Cards::Silent),
+        Some("answer") => Ok(Cards::Answer),
+        _ => fault(word.at, unknown("state of cards", &word.text(), ["silent", "answer"])),
+    }
 }
 
 fn user(args: &mut Arguments) -> Outcome<User> {

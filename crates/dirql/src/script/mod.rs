@@ -25,6 +25,7 @@
 //!           | "wait" "limit"                until a timer of a driver's runs out, or the time limit of a wait
 //!           | "wait" "power-down"           until a device is to be powered down
 //!           | "user" ( "administrator" | "plain" )
+//!           | "cards" ( "silent" | "answer" )
 //!           | "poke" DEVICE SIGNAL number
 //!           | ( "interface-arrives" | "interface-leaves" ) [ "interface:" {GUID} ]    without: each class that is listened for
 //!           | "peek" DEVICE REGISTER [ expect ] | "pool" TAG [ expect ] | "tree"

@@ -1,5 +1,5 @@
 //! Updates in two instructions: a load, and a store behind it that stores in the same place what follows from what was loaded. Another processor may come
-//! between the two, as it may within `inc` without `lock`.
+//! between the two, as it may within `inc` without `lock`. The load may change what it loads at once: `or` with a register that is stored then.
 //!
 //! Found by the instructions that follow the load, along every way that its routine's jumps leave open; a call ends a way. *Not found* is a store whose
 //! operand is named by other registers, or by one that was loaded anew. Of two stores the one that is reached without jumping is taken.
@@ -17,11 +17,14 @@ const ALONG_ALL_WAYS: usize = 96;
 
 /// The store that ends the update which this instruction begins, if it begins one.
 pub(super) fn stored_back(load: &Instruction) -> Option<u64> {
-    let loads =
-        matches!(load.mnemonic(), Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd)
-            && load.op1_kind() == OpKind::Memory
-            && load.op0_register().is_gpr();
-    if !loads {
+    let (moves, changes) = (
+        matches!(load.mnemonic(), Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd),
+        matches!(
+            load.mnemonic(),
+            Mnemonic::Or | Mnemonic::And | Mnemonic::Xor | Mnemonic::Add | Mnemonic::Sub
+        ),
+    );
+    if !(moves || changes) || load.op1_kind() != OpKind::Memory || !load.op0_register().is_gpr() {
         return None;
     }
     let place = only_operand(load)?;

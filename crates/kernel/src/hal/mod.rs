@@ -12,7 +12,7 @@ mod lost_updates;
 pub mod platform;
 pub(crate) mod polls;
 mod posted;
-pub(crate) mod promptness;
+pub mod promptness;
 #[cfg(test)]
 pub(crate) mod rig;
 pub(crate) mod stale;

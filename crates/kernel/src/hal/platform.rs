@@ -61,12 +61,14 @@ pub enum Promptness {
     AtLimit(u32),
     /// After 200 s.
     Silent,
+    /// At once, of what they owe from a time in which they were silent.
+    Behind,
 }
 
 impl Promptness {
     /// Whether what they do may come behind a driver's time limit, however long that is.
     pub(crate) fn is_late(self) -> bool {
-        matches!(self, Self::AtLimit(_) | Self::Silent)
+        matches!(self, Self::AtLimit(_) | Self::Silent | Self::Behind)
     }
 }
 
@@ -150,7 +152,7 @@ impl fmt::Display for Platform {
             }
         }
         match cards {
-            Promptness::InTime => {}
+            Promptness::InTime | Promptness::Behind => {}
             Promptness::AtAccess(accesses) => parts.push(format!("quick-cards={accesses}")),
             Promptness::AtRoutine(accesses) => parts.push(format!("meeting-cards={accesses}")),
             Promptness::AtLimit(limits) => parts.push(format!("late-cards={limits}")),

@@ -8,14 +8,20 @@
 //! driver's to any device since that became due next: between two reads of a service routine, say; or, with 0, behind the access that has begun it. With meeting
 //! cards only accesses of service routines count: two ends of what a card is at meet there. *Ours*: how far a card may be late or early.
 
+use engine::Flow;
+
 use super::platform::Promptness;
-use crate::cx::Kernel;
+use crate::cx::{Cx, Kernel};
+use crate::ke::{interrupt, wait};
 
 /// How late silent cards are, in nanoseconds: 200 s, longer than a loop may last before it counts as endless.
 pub(crate) const SILENCE: u64 = 200_000_000_000;
 
 /// After so many nanoseconds the next limit is looked for again, where the last has ended and nothing has come of it.
 pub(crate) const MOMENT: u64 = 1_000;
+
+/// So long cards take for what they owe when they answer again, in nanoseconds.
+const CATCHING_UP: u64 = 1_000_000;
 
 /// The farthest that the clock of quick cards leaps, in nanoseconds: what a driver has set a card's timer to may be later.
 const LEAP: u64 = 10_000_000_000;
@@ -65,11 +71,40 @@ impl super::State {
     }
 }
 
+/// From now on cards are silent, until they [`answer`].
+///
+/// # Errors
+/// As taking interrupts.
+pub fn fall_silent(cx: &mut Cx<'_>) -> Flow<()> {
+    change(cx, Promptness::Silent)
+}
+
+/// From now on cards answer when they should. What they owe comes at once, and is late still.
+///
+/// # Errors
+/// As waiting.
+pub fn answer(cx: &mut Cx<'_>) -> Flow<()> {
+    change(cx, Promptness::Behind)?;
+    wait::sleep(cx, CATCHING_UP)?;
+    change(cx, Promptness::InTime)
+}
+
+fn change(cx: &mut Cx<'_>, promptness: Promptness) -> Flow<()> {
+    cx.with(|k| {
+        // What was due before is as it was.
+        let now = k.engine.now();
+        k.hardware(now, |_, _| ());
+        k.hal.platform.cards = promptness;
+        k.hardware(now, |_, _| ());
+    });
+    interrupt::deliver(cx).map(|_| ())
+}
+
 /// What time it is for the cards.
 #[cold]
 pub(super) fn time(k: &mut Kernel, now: u64) -> u64 {
     let shown = match k.hal.platform.cards {
-        Promptness::InTime => now,
+        Promptness::InTime | Promptness::Behind => now,
         Promptness::AtAccess(_) | Promptness::AtRoutine(_) => now + k.hal.promptness.ahead,
         Promptness::AtLimit(limits) => late(k, now, limits),
         Promptness::Silent => match k.hal.hardware.deadline() {

@@ -477,6 +477,7 @@ fn delete(cx: &mut Cx<'_>, file: u64) -> Flow<()> {
         pool::free(cx, name)?;
     }
     completion_port::forget(cx, file)?;
+    cx.with(|k| k.io.openers.gone(file.address));
     pool::free(cx, file)?;
     release_device(cx, device)
 }

@@ -90,6 +90,7 @@ pub struct State {
     pub(crate) devices: AddressMap<device::Device>,
     /// Open files by file object.
     pub(crate) files: BTreeMap<u64, file::File>,
+    pub(crate) openers: share_access::Openers,
     pub(crate) irps: irp::Irps,
     /// Which request of an application each thread is in, where a reader wants these events.
     pub(crate) asked: asked::Asked,

@@ -2,6 +2,11 @@
 //!
 //! Pages: *IoCheckShareAccess function*, *IoSetShareAccess function*, *IoUpdateShareAccess function*,
 //! *IoRemoveShareAccess function*. The counts are the driver's memory; the caller holds its own lock.
+//!
+//! *Ours*: whose opens the counts are made of is kept beside them, so that it shows where one is left of a file object that is gone. It is said where the counts are asked next:
+//! a driver may set them anew instead (`IoSetShareAccess`).
+
+use std::collections::BTreeMap;
 
 use abi::{
     DELETE, DriverPtr, FILE_APPEND_DATA, FILE_EXECUTE, FILE_OBJECT, FILE_READ_DATA, FILE_WRITE_DATA, Field,
@@ -10,6 +15,52 @@ use abi::{
 use engine::Flow;
 
 use crate::cx::Cx;
+use crate::verdict::Verdict;
+
+/// An opener that is counted.
+#[derive(Clone, Copy)]
+struct Opener {
+    file: u64,
+    /// Its file object is gone.
+    gone: bool,
+}
+
+/// Whose opens counts are made of, by the counts' addresses.
+#[derive(Default)]
+pub(crate) struct Openers(BTreeMap<u64, Vec<Opener>>);
+
+impl Openers {
+    fn come(&mut self, counts: u64, file: u64) {
+        self.0.entry(counts).or_default().push(Opener { file, gone: false });
+    }
+
+    fn leave(&mut self, counts: u64, file: u64) {
+        let Some(openers) = self.0.get_mut(&counts) else { return };
+        if let Some(place) = openers.iter().position(|opener| opener.file == file && !opener.gone) {
+            openers.remove(place);
+        }
+        if openers.is_empty() {
+            self.0.remove(&counts);
+        }
+    }
+
+    /// A file object is gone.
+    pub(crate) fn gone(&mut self, file: u64) {
+        for opener in self.0.values_mut().flatten().filter(|opener| opener.file == file) {
+            opener.gone = true;
+        }
+    }
+
+    /// The counts say that there are so many: a file object that is gone and is still one of them, if they are made of nothing else than is known.
+    fn left_of(&mut self, counts: u64, count: u32) -> Option<u64> {
+        let openers = self.0.get(&counts)?;
+        if u32::try_from(openers.len()) != Ok(count) {
+            self.0.remove(&counts);
+            return None;
+        }
+        openers.iter().find(|opener| opener.gone).map(|opener| opener.file)
+    }
+}
 
 /// Reading, writing, deleting: wanted by an opener, and granted to the others.
 #[derive(Clone, Copy)]
@@ -115,6 +166,13 @@ pub(crate) fn check(
         return Ok(NtStatus::SUCCESS);
     }
     let openers = cx.read(counts + SHARE_ACCESS::OpenCount)?;
+    if let Some(gone) = cx.with(|k| k.io.openers.left_of(counts.address, openers)) {
+        let message = format!(
+            "IoCheckShareAccess was given counts at {:#x} that count the opener with the file object {gone:#x}, which is gone: its share was not given back, and those that do not share with it are refused",
+            counts.address
+        );
+        cx.report(Verdict::warning("share-access-kept", message));
+    }
     for index in 0..3 {
         let refused = wishes.access[index] && cx.read(counts + SHARERS[index])? < openers;
         let used = !wishes.share[index] && cx.read(counts + OPENERS[index])? != 0;
@@ -124,6 +182,7 @@ pub(crate) fn check(
     }
     if update {
         wishes.add(cx, counts, 1)?;
+        cx.with(|k| k.io.openers.come(counts.address, file.address));
     }
     Ok(NtStatus::SUCCESS)
 }
@@ -142,6 +201,12 @@ pub(crate) fn set(
     let wishes = Wishes::new(access, share);
     wishes.write(cx, file)?;
     cx.write(counts, SHARE_ACCESS::zeroed())?;
+    cx.with(|k| {
+        k.io.openers.0.remove(&counts.address);
+        if wishes.counts() {
+            k.io.openers.come(counts.address, file.address);
+        }
+    });
     wishes.add(cx, counts, 1)
 }
 
@@ -155,6 +220,9 @@ pub(crate) fn update(
     counts: DriverPtr<SHARE_ACCESS>,
 ) -> Flow<()> {
     let wishes = Wishes::of_file(cx, file)?;
+    if wishes.counts() {
+        cx.with(|k| k.io.openers.come(counts.address, file.address));
+    }
     wishes.add(cx, counts, 1)
 }
 
@@ -168,5 +236,6 @@ pub(crate) fn remove(
     counts: DriverPtr<SHARE_ACCESS>,
 ) -> Flow<()> {
     let wishes = Wishes::of_file(cx, file)?;
+    cx.with(|k| k.io.openers.leave(counts.address, file.address));
     wishes.add(cx, counts, -1)
 }

@@ -232,6 +232,18 @@ pub(crate) fn build_partial(
         let verdict = Verdict::error("mdl-target-too-small", message);
         return Err(cx.stop(verdict.bug_check(TARGET_MDL_TOO_SMALL, [0; 4])));
     }
+    let is_mapped = flags(cx, target)? & (MDL_MAPPED_TO_SYSTEM_VA | MDL_PARTIAL_HAS_BEEN_MAPPED) != 0;
+    let mapped = cx.with(|k| {
+        let held = k.mm.mdl.held.get(&target.address)?;
+        held.mappings.iter().find(|mapping| !mapping.user).copied()
+    });
+    if let Some(mapped) = mapped.filter(|_| is_mapped) {
+        let message = format!(
+            "IoBuildPartialMdl was given the MDL {:#x}, whose pages are mapped at {:#x}: nothing can undo that mapping any more",
+            target.address, mapped.address
+        );
+        return Err(cx.stop(Verdict::error("mdl-rebuilt-mapped", message)));
+    }
     let first = (address / PAGE).wrapping_sub(start / PAGE);
     for index in 0..pages {
         let page = page(cx, source, first.wrapping_add(index))?;

@@ -87,6 +87,24 @@ pub(super) fn posted(survey: &Survey, name: &str, plan: &mut Plan) {
     plan.more.clear();
 }
 
+/// A request is made while the card is silent, and what the driver has done about that keeps the next one from nothing.
+fn behind_silence(survey: &Survey, name: &str, plan: &mut Plan) {
+    let alone = survey.self_ending.iter().filter(|(one, other)| one == other).take(AT_ONCE);
+    for one in alone.map(|(place, _)| &survey.operations[*place]) {
+        let script = format!(
+            "{}; cards silent; {}; wait {BEHIND_SILENCE}; cards answer; cancel a; join a; {}; wait 50ms; must-end b; cancel b; join b; close h",
+            opened(survey, name, &[one]),
+            asks("a", one),
+            asks("b", one)
+        );
+        plan.add(
+            format!("{} behind one that a silent card has not answered", words(one)),
+            script,
+            Kind::Little,
+        );
+    }
+}
+
 /// Requests that a card, or a driver below, answers in the moment in which the driver's own time limit for them ends, or that the card answers long after it.
 pub(super) fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
     let open = open(name);
@@ -122,4 +140,7 @@ pub(super) fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
         }
     }
     plan.more.clear();
+    if has_model(survey) {
+        behind_silence(survey, name, plan);
+    }
 }

@@ -28,6 +28,7 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
     }
     if let Some(device) = second_card(survey) {
         disconnected(survey, device, &mut plan);
+        not_started(survey, device, &mut plan);
         interrupts_as_it_starts(survey, device, &mut plan);
     }
     // What is done to the other card, and what is undone in the end: it is not removed without power.
@@ -102,6 +103,16 @@ fn disconnected(survey: &Survey, device: &str, plan: &mut Plan) {
             let title = format!("an interrupt of a card that is {state}, beside another one of its line");
             plan.add(title, format!("tolerate; {step} {device}; {interrupt}; wait 5ms"), Kind::Little);
         }
+    }
+}
+
+/// The same where its driver has failed to start it, which each call in it may be the reason for: what it has switched on by then must be off.
+fn not_started(survey: &Survey, device: &str, plan: &mut Plan) {
+    for interrupt in interrupt_of_each(&[], &of_device(&survey.boards, device), &[]) {
+        let title = "an interrupt of a card that may not be started, beside another one of its line";
+        let script =
+            format!("tolerate; remove-device {device}; start-device {device}; {interrupt}; wait 5ms");
+        plan.add(title, script, Kind::Plain);
     }
 }
 

@@ -5,7 +5,7 @@ use super::super::signals::{WIDE, cards_with_pins};
 use super::super::survey::Survey;
 use super::RACES;
 use super::effort::{Kind, Plan};
-use super::inputs_and_lengths::{ODD_MEMORY, of_a_page, of_odd_length, of_several_pages};
+use super::inputs_and_lengths::{ODD_MEMORY, of_a_page, of_odd_length, of_other_length, of_several_pages};
 use super::steps::{asks, first_operations, open, opened, tried, words};
 
 /// What all registers hold before requests are made: counts and states, and no interrupt.
@@ -14,6 +14,8 @@ const HELD: [u32; 4] = [0x7FFF_FFFF, 0xFFFF, 0x100, 1];
 /// of that has not all that it was asked for when its time is over.
 const HELD_SHORTLY: [u32; 2] = [0x7FFF_FFFF, 0x8000_FFFF];
 const SHORTLY: &str = "20ms";
+/// Bytes that are more than a driver hands its card at once.
+const LONG: u32 = 0x2_8000;
 /// So many registers of each window.
 pub(super) const REGISTERS: u32 = 16;
 
@@ -74,6 +76,12 @@ pub(super) fn registers_show(survey: &Survey, name: &str, plan: &mut Plan) {
         let script =
             format!("{}; {ODD_MEMORY}; {}; {}; close h", open(name), held(word), requests.join("; "));
         plan.add(format!("requests while all registers hold {word:#x}"), script, Kind::Little);
+        let long = first_operations(survey).filter_map(|one| of_other_length(one, LONG));
+        let requests: Vec<String> = long.enumerate().map(|(n, command)| tried(n, &command)).collect();
+        if !requests.is_empty() {
+            let script = format!("{}; {}; {}; close h", open(name), held(word), requests.join("; "));
+            plan.add(format!("long requests while all registers hold {word:#x}"), script, Kind::Usual);
+        }
     }
 }
 

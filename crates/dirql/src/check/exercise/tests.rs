@@ -231,6 +231,16 @@ fn what_accesses_to_a_board_may_end_need_not_end_a_request_beside_others() {
 }
 
 #[test]
+fn boards_interrupt_when_their_card_may_not_be_started_beside_another_one_of_its_line() {
+    let survey = Survey { boards: vec!["pci9052#1".to_owned()], ..surveyed("pci9052", true) };
+    let all = exercises_of_neighbours(&survey, &[], 100);
+    let each = titled(&all, "an interrupt of a card that may not be started");
+    assert_eq!(each.len(), 2, "by either input");
+    let started = "remove-device pci9052#1; start-device pci9052#1; poke pci9052#1 ";
+    assert!(each.iter().all(|one| one.script.contains(started) && one.effort.failing > 0));
+}
+
+#[test]
 fn boards_interrupt_when_their_card_is_stopped_beside_another_one_of_its_line() {
     let survey = Survey { boards: vec!["pci9052#1".to_owned()], ..surveyed("pci9052", true) };
     let all = exercises_of_neighbours(&survey, &[], 100);
@@ -537,6 +547,34 @@ fn a_silent_card_answers_when_the_driver_has_given_up() {
         assert_eq!(exercise.more, ["--platform=silent-cards"]);
         assert!(exercise.script.contains("; wait 210s; "), "longer than it is silent: {}", exercise.script);
     }
+}
+
+#[test]
+fn what_a_silent_card_has_not_answered_keeps_the_next_request_from_nothing() {
+    let mut survey = surveyed("edu", true);
+    survey.self_ending = vec![(0, 0), (0, 1)];
+    let all = exercises(&survey, 100);
+    let [behind] = titled(&all, "behind one that a silent card has not answered")[..] else { panic!() };
+    let asked = "; cards silent; async a ioctl h 0x222000 in u32:0; wait 210s; cards answer; ";
+    assert!(behind.script.contains(asked) && behind.script.contains("; must-end b; "), "{}", behind.script);
+}
+
+#[test]
+fn long_requests_are_made_while_registers_hold_something() {
+    let write = Operation { command: "write h zero:64".to_owned(), code: None, ..operation(0, false, false) };
+    let survey = Survey {
+        operations: vec![write],
+        signals: vec!["pci#0 pulse".to_owned(), "pci#0 bar0".to_owned()],
+        ..surveyed("pci#0", true)
+    };
+    let all = exercises(&survey, 100);
+    let long = titled(&all, "long requests while all registers hold");
+    assert_eq!(long.len(), 4);
+    assert!(
+        long.iter().all(|one| one.script.contains("async r0 write h fill:0xffffffff:163840")),
+        "{}",
+        long[0].script
+    );
 }
 
 #[test]

@@ -454,3 +454,39 @@ fn what_one_opener_does_not_share_another_cannot_have() {
     })
     .clean();
 }
+
+/// A file is counted, its share is given back or not, it goes, and another one comes to its place.
+fn opened_twice(
+    undo: impl Fn(&mut Cx<'_>, DriverPtr<abi::FILE_OBJECT>, DriverPtr<abi::SHARE_ACCESS>) -> Flow<()> + 'static,
+) -> Outcome {
+    use crate::io::share_access::{check, set};
+    story(move |cx| {
+        let kind = crate::mm::pool::Kind::NonPaged;
+        let block = crate::mm::pool::allocate::<()>(cx, kind, 0x400, 0)?.address;
+        let (counts, file) = (DriverPtr::new(block), DriverPtr::new(block + 0x100));
+        let (read, shared) = (abi::FILE_READ_DATA, 1);
+        set(cx, read, shared, file, counts)?;
+        undo(cx, file, counts)?;
+        cx.with(|k| k.io.openers.gone(file.address));
+        // The next one is where that was.
+        if cx.read(counts + abi::SHARE_ACCESS::OpenCount)? == 0 {
+            set(cx, read, shared, file, counts)?;
+        }
+        check(cx, read, shared, file, counts, true).map(|_| ())
+    })
+}
+
+#[test]
+fn a_share_that_a_file_has_kept_which_is_gone_shows_at_the_next_open() {
+    let outcome = opened_twice(|_, _, _| Ok(()));
+    let rules: Vec<_> = outcome.findings.iter().map(|finding| finding.rule).collect();
+    assert_eq!(rules, ["share-access-kept"]);
+}
+
+/// Not: share-access-kept
+#[test]
+fn a_share_that_is_given_back_or_counted_anew_is_not_kept() {
+    opened_twice(crate::io::share_access::remove).clean();
+    // Where it is the first again, the driver counts from the beginning.
+    opened_twice(|cx, _, counts| cx.write(counts, abi::SHARE_ACCESS::zeroed())).clean();
+}

@@ -127,6 +127,12 @@ impl Locks {
         self.holder(lock).is_some_and(own)
     }
 
+    /// The lock that is held with this handle, and the processor that holds it.
+    pub(in crate::ke) fn acquired_by(&self, handle: u64) -> Option<(u64, u32)> {
+        let with_it = |(_, held): &&(u64, Held)| held.value == handle && held.mode == Mode::Plain;
+        self.held.iter().find(with_it).map(|(lock, held)| (*lock, held.processor))
+    }
+
     /// A lock this processor holds: the one it acquired last.
     pub(crate) fn held_by(&self, processor: u32) -> Option<u64> {
         let own = self.held.iter().filter(|(_, held)| held.processor == processor);

@@ -132,8 +132,21 @@ pub(crate) fn acquire_queued(
     handle: DriverPtr<KLOCK_QUEUE_HANDLE>,
 ) -> Flow<()> {
     let old = irql::raise(cx, DISPATCH_LEVEL)?;
+    is_not_in_use(cx, handle)?;
     cx.write(handle + KLOCK_QUEUE_HANDLE::OldIrql, old)?;
     acquire_queued_at_dispatch(cx, lock, handle)
+}
+
+/// A handle is one acquire's until its release: another one would overwrite the level and the place in the queue of the first.
+fn is_not_in_use(cx: &mut Cx<'_>, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) -> Flow<()> {
+    let Some((lock, processor)) = cx.with(|k| k.ke.levels.locks().acquired_by(handle.address)) else {
+        return Ok(());
+    };
+    let message = format!(
+        "a queued spin lock is to be acquired with the handle {:#x}, with which processor {processor} holds the lock {lock:#x}",
+        handle.address
+    );
+    Err(cx.stop(Verdict::error("lock-handle-in-use", message)))
 }
 
 /// `KeAcquireInStackQueuedSpinLockAtDpcLevel`.
@@ -145,6 +158,7 @@ pub(crate) fn acquire_queued_at_dispatch(
     lock: SpinLock,
     handle: DriverPtr<KLOCK_QUEUE_HANDLE>,
 ) -> Flow<()> {
+    is_not_in_use(cx, handle)?;
     let queue = handle + KLOCK_QUEUE_HANDLE::LockQueue;
     cx.write(queue + KSPIN_LOCK_QUEUE::Next, DriverPtr::NULL)?;
     cx.write(queue + KSPIN_LOCK_QUEUE::Lock, lock)?;

@@ -154,6 +154,41 @@ fn a_queued_lock_is_released_by_its_handle_only() {
 }
 
 #[test]
+fn a_handle_with_which_a_lock_is_held_acquires_no_other() {
+    machine(|cx| {
+        let (lock, other) = (new_lock(cx), new_lock(cx));
+        let handle = pool::allocate(cx, pool::Kind::NonPaged, 0x18, pool::tag(b"Test")).unwrap();
+        spawn(cx, "driver", move |cx| {
+            spinlock::acquire_queued(cx, lock, handle)?;
+            spinlock::acquire_queued_at_dispatch(cx, other, handle)
+        });
+        assert_eq!(settle(cx), End::Stopped);
+        assert_eq!(rule(cx), Some("lock-handle-in-use"), "{}", message(cx));
+    });
+}
+
+/// Not: lock-handle-in-use
+#[test]
+fn a_handle_is_used_again_behind_its_release() {
+    machine(|cx| {
+        let (lock, other) = (new_lock(cx), new_lock(cx));
+        let [first, second] =
+            [0; 2].map(|_| pool::allocate(cx, pool::Kind::NonPaged, 0x18, pool::tag(b"Test")).unwrap());
+        spawn(cx, "driver", move |cx| {
+            for _ in 0..2 {
+                spinlock::acquire_queued(cx, lock, first)?;
+                spinlock::acquire_queued_at_dispatch(cx, other, second)?;
+                spinlock::release_queued_from_dispatch(cx, second)?;
+                spinlock::release_queued(cx, first)?;
+            }
+            Ok(())
+        });
+        settle(cx);
+        assert_eq!(rule(cx), None);
+    });
+}
+
+#[test]
 fn a_woken_thread_takes_an_idle_processor_and_both_go_on() {
     Rig::processors(2).run(|cx| {
         let go = new_event(cx, 1, false);

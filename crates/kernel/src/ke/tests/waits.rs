@@ -78,6 +78,45 @@ fn an_event_that_was_overwritten_while_a_thread_waits_is_told_when_it_is_set() {
     });
 }
 
+/// An event in the middle of the stack of a thread that runs no driver code.
+fn event_on_stack(cx: &mut Cx<'_>, strand: engine::StrandId) -> DriverPtr<KEVENT> {
+    let stack = cx.with(|k| k.ke.sched.threads().get(strand).unwrap().stacks().next()).unwrap();
+    let event = DriverPtr::new(stack.limit.midpoint(stack.base) & !15);
+    event::initialize(cx, event, 0, false).unwrap();
+    event
+}
+
+#[test]
+fn an_event_of_a_routine_that_has_returned_is_not_set() {
+    machine(|cx| {
+        let go = new_event(cx, 1, false);
+        let strand = spawn(cx, "sleeper", move |cx| wait::for_object(cx, go).map(|_| ()));
+        settle(cx);
+        let event = event_on_stack(cx, strand);
+        assert!(event::set(cx, event, 0, false).is_err());
+        assert_eq!(rule(cx), Some("event-on-dead-stack"), "{}", message(cx));
+    });
+}
+
+/// Not: event-on-dead-stack
+#[test]
+fn an_event_on_a_stack_is_set_while_its_thread_waits_for_it() {
+    machine(|cx| {
+        let place = std::rc::Rc::new(std::cell::Cell::new(0));
+        let shown = std::rc::Rc::clone(&place);
+        spawn(cx, "waiter", move |cx| {
+            let strand = cx.engine().strand();
+            let event = event_on_stack(cx, strand);
+            shown.set(event.address);
+            wait::for_object(cx, event).map(|_| ())
+        });
+        settle(cx);
+        event::set(cx, DriverPtr::new(place.get()), 0, false).unwrap();
+        settle(cx);
+        assert_eq!(rule(cx), None);
+    });
+}
+
 #[test]
 fn an_object_that_nobody_initialised_cannot_be_waited_for() {
     machine(|cx| {

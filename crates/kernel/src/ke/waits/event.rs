@@ -9,6 +9,8 @@ use super::wait_fast;
 use crate::cx::Cx;
 use crate::event::Kind as EventKind;
 use crate::ke::levels::irql::{self, APC_LEVEL};
+use crate::ke::sched::thread_record::{self, Thread};
+use crate::mm::space::Zone;
 use crate::verdict::Verdict;
 
 const EVENTS: &[Kind] = &[Kind::NotificationEvent, Kind::SynchronizationEvent];
@@ -42,12 +44,32 @@ pub fn set(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>, increment: i32, wait: bool
         return Ok(before);
     }
     dispatcher::expect(cx, event.cast(), "KeSetEvent", EVENTS)?;
+    check_stack(cx, event)?;
     if wait {
         check_wait(cx)?;
     }
     let before = dispatcher::signal(cx, event.cast(), 1, boost(increment))?;
     finish(cx, wait)?;
     Ok(before)
+}
+
+/// An event that no thread waits for, on the stack of a thread that has no driver code on it: the routine whose local variable it was has returned. *Not found*: the same on
+/// the stack of a thread that runs another routine of a driver.
+fn check_stack(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>) -> Flow<()> {
+    let address = event.address;
+    if Zone::of(address) != Some(Zone::Stacks) || cx.with(|k| k.ke.waits.waits.get(&address).is_some()) {
+        return Ok(());
+    }
+    let holds = |thread: &&Thread| thread.stacks().any(|stack| (stack.limit..stack.base).contains(&address));
+    let owner = cx.with(|k| k.ke.sched.threads().iter().find(holds).map(|thread| thread.strand));
+    let Some(strand) = owner.filter(|strand| cx.engine().callers_of(*strand).is_empty()) else {
+        return Ok(());
+    };
+    let name = cx.with(|k| thread_record::name(k, strand));
+    let message = format!(
+        "KeSetEvent was called for {address:#x}, a local variable of a routine that has returned, on the stack of the thread {name}"
+    );
+    Err(cx.stop(Verdict::error("event-on-dead-stack", message)))
 }
 
 /// `KeClearEvent`.

@@ -15,6 +15,7 @@ use crate::few::Few;
 use crate::ke::levels::irql::DISPATCH_LEVEL;
 use crate::ke::sched::scheduler;
 use crate::ke::sched::thread_record::State;
+use crate::mm::space::Zone;
 
 /// What became of a wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +83,8 @@ pub(crate) fn signal(k: &mut Kernel, header: DriverPtr<DISPATCHER_HEADER>, boost
         _ => return None,
     };
     let strand = match k.ke.waits.waits.get(&header.address).map(|waiting| &**waiting) {
+        // What lies on a stack may be gone.
+        None if Zone::of(header.address) == Some(Zone::Stacks) => return None,
         None => {
             object.set_state(k, 1)?;
             return Some(object.state);
