@@ -78,6 +78,40 @@ fn an_event_that_was_overwritten_while_a_thread_waits_is_told_when_it_is_set() {
     });
 }
 
+/// Two threads that wait for an event each, by wait blocks that are the same or not.
+fn two_waits(cx: &mut Cx<'_>, shared: bool) {
+    let bytes = 2 * size_of::<abi::KWAIT_BLOCK>() as u64;
+    let blocks: DriverPtr<abi::KWAIT_BLOCK> =
+        pool::allocate(cx, pool::Kind::NonPaged, bytes, pool::tag(b"Test")).unwrap();
+    for index in 0..2 {
+        let event = new_event(cx, 0, false);
+        let array = allocate::<DriverPtr<DISPATCHER_HEADER>>(cx);
+        cx.write(array, event.cast()).unwrap();
+        let blocks = blocks.index(if shared { 0 } else { index });
+        spawn(cx, "waiter", move |cx| {
+            wait::multiple(cx, 1, array, 1, 0, 0, false, DriverPtr::NULL, blocks).map(|_| ())
+        });
+    }
+    settle(cx);
+}
+
+#[test]
+fn wait_blocks_by_which_a_thread_waits_are_no_others() {
+    machine(|cx| {
+        two_waits(cx, true);
+        assert_eq!(rule(cx), Some("wait-blocks-in-use"), "{}", message(cx));
+    });
+}
+
+/// Not: wait-blocks-in-use
+#[test]
+fn neighbouring_wait_blocks_serve_two_waits() {
+    machine(|cx| {
+        two_waits(cx, false);
+        assert_eq!(rule(cx), None);
+    });
+}
+
 /// An event in the middle of the stack of a thread that runs no driver code.
 fn event_on_stack(cx: &mut Cx<'_>, strand: engine::StrandId) -> DriverPtr<KEVENT> {
     let stack = cx.with(|k| k.ke.sched.threads().get(strand).unwrap().stacks().next()).unwrap();

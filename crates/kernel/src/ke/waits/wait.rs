@@ -167,6 +167,25 @@ pub(crate) fn mutex(
     single(cx, object, reason, mode, alertable, timeout)
 }
 
+/// So many wait blocks of a driver's are a wait's alone until that ends: they are linked into the lists of what it is for.
+fn check_blocks(cx: &mut Cx<'_>, blocks: DriverPtr<KWAIT_BLOCK>, count: u64) -> Flow<()> {
+    let size = size_of::<KWAIT_BLOCK>() as u64;
+    let of = |blocks: DriverPtr<KWAIT_BLOCK>, count: u64| blocks.address..blocks.address + count * size;
+    let own = of(blocks, count);
+    let in_use = |wait: &Wait| {
+        let other = of(wait.blocks, wait.objects.len() as u64);
+        own.start < other.end && other.start < own.end
+    };
+    let waits = |thread: &&Thread| thread.wait.as_ref().is_some_and(in_use);
+    let other = cx.with(|k| k.ke.sched.threads().iter().find(waits).map(|thread| thread.name.clone()));
+    let Some(other) = other.filter(|_| !blocks.is_null()) else { return Ok(()) };
+    let message = format!(
+        "KeWaitForMultipleObjects was given the wait blocks at {:#x}, by which the thread {other} waits",
+        blocks.address
+    );
+    Err(cx.stop(Verdict::error("wait-blocks-in-use", message)))
+}
+
 /// `KeWaitForMultipleObjects`.
 ///
 /// # Errors
@@ -199,6 +218,7 @@ pub(crate) fn multiple(
         look_at_mode(cx, object, mode, NAME)?;
         objects.push(object);
     }
+    check_blocks(cx, blocks, count as u64)?;
     let timeout = Timeout::read(cx, timeout)?;
     // `WaitAll` is 0, `WaitAny` 1.
     wait_as(cx, WaitMode::of(mode, alertable), &objects, kind == 0, timeout, blocks, NAME)
