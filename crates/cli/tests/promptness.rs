@@ -89,3 +89,15 @@ fn a_late_card_answers_as_a_drivers_time_limit_ends_and_a_silent_one_behind_all(
     assert!(took("late-cards=2", "STATUS_IO_TIMEOUT") >= limit);
     assert!(took("silent-cards", "STATUS_IO_TIMEOUT") >= limit);
 }
+
+#[test]
+fn a_card_that_a_script_silences_answers_again_when_the_script_says_so() {
+    let code = |between: &str| {
+        let commands = format!(
+            "cards silent; ioctl h 0x222004 in u32:5 out 4 expect STATUS_IO_TIMEOUT; {between}async a ioctl h 0x222004 in u32:5 out 4; must-end a; join a expect u32:120"
+        );
+        LIMITED.run("_fixed", "", &["--quiet"], &commands).code
+    };
+    assert_eq!(code("cards answer; "), Some(0));
+    assert_ne!(code(""), Some(0));
+}

@@ -19,7 +19,7 @@ pub(super) fn closed_at_rest(survey: &Survey, name: &str) -> Vec<(String, String
     let each = |operation| {
         let asked = format!("{}; {}; {PAUSE}", opened(survey, name, &[operation]), asks("a", operation));
         rests.clone().map(move |(what, rest, serve)| {
-            let title = format!("{} through a handle that is closed {what}", words(operation));
+            let title = format!("{} and its handle closed {what}", words(operation));
             (title, format!("{asked}; {rest}; close h; {PAUSE}{serve}; {PAUSE}"))
         })
     };
