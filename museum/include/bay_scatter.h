@@ -13,7 +13,7 @@ typedef struct TRANSFERS {
     KDPC nextDpc, watchDpc;
     KTIMER watch;
     KSPIN_LOCK lock;                            /* of what follows */
-    BOOLEAN busy, dead;
+    BOOLEAN busy, again, dead;
     IRP *beginning, *current;
     SCATTER_GATHER_LIST *list;
     BOOLEAN toDevice;
@@ -86,11 +86,12 @@ static inline VOID NTAPI TransferNext(PKDPC dpc, PVOID context, PVOID first, PVO
     for (;;) {
         IO_STACK_LOCATION *stack;
         NTSTATUS status = STATUS_DEVICE_HARDWARE_ERROR;
-        BOOLEAN dead, toDevice;
+        BOOLEAN dead, toDevice, again;
         IRP *irp;
 
         KeAcquireSpinLockAtDpcLevel(&card->lock);
         if (card->busy) {
+            card->again = TRUE;
             KeReleaseSpinLockFromDpcLevel(&card->lock);
             return;
         }
@@ -117,10 +118,13 @@ static inline VOID NTAPI TransferNext(PKDPC dpc, PVOID context, PVOID first, PVO
         KeAcquireSpinLockAtDpcLevel(&card->lock);
         card->beginning = NULL;
         card->busy = FALSE;
+        again = card->again;
+        card->again = FALSE;
         KeReleaseSpinLockFromDpcLevel(&card->lock);
+        /* A request that is being cancelled is in the queue still, and is not this routine's to wait for. */
         if (irp)
             AfFinish(&card->edu.af, irp, status, 0);
-        else if (AfQueueEmpty(&card->queue))
+        else if (!again)
             return;
     }
 }
@@ -220,7 +224,7 @@ static inline NTSTATUS TransferStart(AF_DEVICE *af, CM_PARTIAL_RESOURCE_LIST *li
         return STATUS_INSUFFICIENT_RESOURCES;
     AfBusOpen(af, &card->bus);
     AfBusMaster(&card->bus, TRUE);
-    card->busy = card->dead = FALSE;
+    card->busy = card->again = card->dead = FALSE;
     card->current = card->beginning = NULL;
     status = AfEduStart(&card->edu, list);
     if (NT_SUCCESS(status))

@@ -11,6 +11,8 @@ use crate::error::Error;
 
 /// So many requests are made in pairs: as many as take part in what is done at once, and some.
 pub(super) const PAIRED: usize = 8;
+/// More requests than an exercise makes of one kind.
+pub(super) const MORE_THAN_ANY: usize = 300;
 /// How long a bus driver may take until it reports what has come, in the machine's time: contacts bounce.
 const SETTLING: u64 = 100_000_000;
 /// So many pairs of them are found that go together.
@@ -24,18 +26,19 @@ pub(super) const BETWEEN: u64 = 1_000_000;
 
 impl Asking<'_> {
     /// Which pairs end by themselves and succeed, in either order, on one handle and on two: what one of them has acquired, another one may wait for.
-    /// Without hardware, which takes what was queued, a request may use something up for which the next ones wait: there, so must as many as are ever made.
+    /// Without hardware that takes what was queued, a request may use something up for which the next ones wait, as places of a ring that a card of which nothing is known never empties:
+    /// there, so many `in_a_row` must, more than are ever made.
     pub(super) fn self_ending(
         &mut self,
         known: &[Known],
-        is_hardware: bool,
+        in_a_row: usize,
     ) -> Result<Vec<(usize, usize)>, Error> {
         let mut alone: Vec<(usize, Question)> =
             succeeding(known).map(|(place, one)| (place, one.question)).collect();
-        if !is_hardware {
+        if in_a_row > 0 {
             let mut lasting = Vec::new();
             for (place, question) in alone {
-                if self.all_end(&[question; MANY as usize])? {
+                if self.all_end(&vec![question; in_a_row])? {
                     lasting.push((place, question));
                 }
             }

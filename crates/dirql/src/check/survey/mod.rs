@@ -23,12 +23,14 @@ use serde::{Deserialize, Serialize};
 
 use super::absent::Absent;
 use super::codes::{Compared, compared};
+use super::exercise::MANY;
 use super::signals::{Outside, Signals, all_guessed_causes};
 use super::wanted::OWN_BYTES;
 use crate::error::Error;
 use crate::machine::{Boots, Tempo};
 use crate::play::Play;
 use asking::Asking;
+use company::MORE_THAN_ANY;
 use given::Given;
 use known::Known;
 use needs::behind_needs;
@@ -485,7 +487,14 @@ fn ask(
     asking.ask_again(&mut known)?;
     asking.find_words_that_end(&mut known, &compared.values)?;
     asking.find_needs(&mut known)?;
-    found.self_ending = asking.self_ending(&known, found.is_hardware)?;
+    // Cards and boards of which nothing is known do nothing by themselves.
+    let is_unknown = !found.signals.is_empty() || !found.boards.is_empty();
+    let in_a_row = match found.is_hardware {
+        false => MANY as usize,
+        true if is_unknown => MORE_THAN_ANY,
+        true => 0,
+    };
+    found.self_ending = asking.self_ending(&known, in_a_row)?;
     if extent == Extent::Everything {
         found.stuck = asking.stuck(&known, &found.self_ending)?;
         found.ending_beside = asking.ending_beside(&known, &found.self_ending)?;
