@@ -111,15 +111,19 @@ impl Copies {
         self.copies.at(u64::from(id) * PAGE)
     }
 
-    fn change(&self, id: PageId, change: impl FnOnce(&mut Use)) -> Use {
-        let place = self.uses.at(u64::from(id) * size_of::<Use>() as u64).cast::<Use>();
-        // SAFETY: inside the mapping, which begins with zeros, a `Use` like all bytes there, and only this thread looks at it.
-        unsafe {
-            let mut changed = place.read();
-            change(&mut changed);
-            place.write(changed);
-            changed
-        }
+    fn used(&self, id: PageId) -> *mut Use {
+        self.uses.at(u64::from(id) * size_of::<Use>() as u64).cast()
+    }
+
+    fn is_quiet(&self, id: PageId) -> bool {
+        // SAFETY: inside the mapping, which begins with zeros, a `Use` like all bytes there.
+        unsafe { (*self.used(id)).is_quiet() }
+    }
+
+    /// How it was used from here on.
+    fn change(&self, id: PageId, change: impl FnOnce(&mut Use)) {
+        // SAFETY: as in `is_quiet`, and only this thread looks at it.
+        unsafe { change(&mut *self.used(id)) };
     }
 
     /// The machine was taken back.
@@ -136,11 +140,11 @@ impl Copies {
     pub(super) fn drop_quiet(&self) {
         self.overdue.set(0);
         self.written.borrow_mut().retain(|id| {
-            let is_quiet = self.change(id, |_| ()).is_quiet();
-            if is_quiet {
+            let stays = !self.is_quiet(id);
+            if !stays {
                 self.change(id, |page| page.close(self.times.get()));
             }
-            !is_quiet
+            stays
         });
     }
 
@@ -170,8 +174,8 @@ impl Copies {
         let (mut ids, mut overdue) = (ids.peekable(), self.overdue.get());
         while let Some(id) = ids.next() {
             let lines = self.differing(id, *ids.peek().unwrap_or(&id));
-            let compared = self.change(id, |page| page.compared(lines != 0));
-            overdue += usize::from(compared.is_quiet());
+            self.change(id, |page| page.compared(lines != 0));
+            overdue += usize::from(self.is_quiet(id));
             each(id, lines);
         }
         self.overdue.set(overdue);
