@@ -7,7 +7,7 @@
  * window but the last stays.
  *
  * Device: ROOT\CHECKER
- * Rule: locked-pages-leak
+ * Rule: mdl-rebuilt-mapped, locked-pages-leak
  * Needs: ioctl
  */
 #include "../include/gated_device.h"

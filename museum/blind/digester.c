@@ -6,7 +6,7 @@
  * system address space (PTEs) leaks until mappings fail all over the system.
  *
  * Device: none
- * Rule: locked-pages-leak
+ * Rule: mdl-rebuilt-mapped, locked-pages-leak
  * Needs: ioctl
  */
 #include <ddk/wdm.h>

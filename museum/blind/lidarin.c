@@ -15,7 +15,7 @@
  * The bug: a partial MDL is built again without MmPrepareMdlForReuse.
  *
  * Device: PCI\VEN_1DA7&DEV_0B40
- * Rule: locked-pages-leak
+ * Rule: mdl-rebuilt-mapped, locked-pages-leak
  * Needs: device
  */
 #include <ddk/wdm.h>

@@ -7,7 +7,7 @@
  * undone: each transfer of more than one piece eats system page table entries until nothing can be mapped any more.
  *
  * Device: PCI\VEN_10B5&DEV_9050
- * Rule: locked-pages-leak
+ * Rule: mdl-rebuilt-mapped, locked-pages-leak
  * Needs: ioctl
  */
 #include "../include/gated_queue.h"

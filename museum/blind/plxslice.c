@@ -6,7 +6,7 @@
  * exists; the mapping is never undone, and long writes eat up the system's page table entries.
  *
  * Device: PCI\VEN_10B5&DEV_9050
- * Rule: locked-pages-leak
+ * Rule: mdl-rebuilt-mapped, locked-pages-leak
  * Needs: ioctl
  */
 #include "../include/ticking_card.h"

@@ -6,7 +6,7 @@
  * the stack of the thread that waited.
  *
  * Device: ROOT\TRYST
- * Rule: wild-read, wild-write, object-not-initialized, work-item
+ * Rule: event-on-dead-stack, wild-read, wild-write, object-not-initialized, work-item
  * Needs: ioctl, schedule
  */
 #define FRAME_NO_HARDWARE

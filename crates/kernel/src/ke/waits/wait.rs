@@ -169,8 +169,13 @@ pub(crate) fn mutex(
 
 /// So many wait blocks of a driver's are a wait's alone until that ends: they are linked into the lists of what it is for.
 fn check_blocks(cx: &mut Cx<'_>, blocks: DriverPtr<KWAIT_BLOCK>, count: u64) -> Flow<()> {
+    if blocks.is_null() {
+        return Ok(());
+    }
     let size = size_of::<KWAIT_BLOCK>() as u64;
-    let of = |blocks: DriverPtr<KWAIT_BLOCK>, count: u64| blocks.address..blocks.address + count * size;
+    let of = |blocks: DriverPtr<KWAIT_BLOCK>, count: u64| {
+        blocks.address..blocks.address.saturating_add(count * size)
+    };
     let own = of(blocks, count);
     let in_use = |wait: &Wait| {
         let other = of(wait.blocks, wait.objects.len() as u64);
@@ -178,7 +183,7 @@ fn check_blocks(cx: &mut Cx<'_>, blocks: DriverPtr<KWAIT_BLOCK>, count: u64) -> 
     };
     let waits = |thread: &&Thread| thread.wait.as_ref().is_some_and(in_use);
     let other = cx.with(|k| k.ke.sched.threads().iter().find(waits).map(|thread| thread.name.clone()));
-    let Some(other) = other.filter(|_| !blocks.is_null()) else { return Ok(()) };
+    let Some(other) = other else { return Ok(()) };
     let message = format!(
         "KeWaitForMultipleObjects was given the wait blocks at {:#x}, by which the thread {other} waits",
         blocks.address
