@@ -815,32 +815,28 @@ fn device(args: &mut Arguments) -> Option<String> {
 
 /// By how many units of 100 ns the clock is set forward.
 fn clock(args: &mut Arguments) -> Outcome<i64> {
-    let word = args.word("`forward` or `back`")?;
-    let sign = match word.plain() {
-        Some("forward") => 1,
-        Some("back") => -1,
-        _ => return fault(word.at, unknown("direction", &word.text(), ["forward", "back"])),
-    };
+    let sign = one_of(args, "`forward` or `back`", "direction", &[("forward", 1), ("back", -1)])?;
     let nanoseconds = parse_time(&args.word("how far: 60s")?)?;
     Ok(sign * i64::try_from(nanoseconds / 100).unwrap_or(i64::MAX))
 }
 
 fn cards(args: &mut Arguments) -> Outcome<Cards> {
-    let word = args.word("what they do: silent or answer")?;
-    match word.plain() {
-        Some("silent") => Ok(Cards::Silent),
-        Some("answer") => Ok(Cards::Answer),
-        _ => fault(word.at, unknown("state of cards", &word.text(), ["silent", "answer"])),
+    let states = [("silent", Cards::Silent), ("answer", Cards::Answer)];
+    one_of(args, "what they do: silent or answer", "state of cards", &states)
+}
+
+/// What one of these words means; `what` comes here, and is a `kind`.
+fn one_of<T: Copy>(args: &mut Arguments, what: &str, kind: &str, words: &[(&str, T)]) -> Outcome<T> {
+    let word = args.word(what)?;
+    match words.iter().find(|(known, _)| word.plain() == Some(known)) {
+        Some((_, meant)) => Ok(*meant),
+        None => fault(word.at, unknown(kind, &word.text(), words.iter().map(|(known, _)| *known))),
     }
 }
 
 fn user(args: &mut Arguments) -> Outcome<User> {
-    let word = args.word("who it is: administrator or plain")?;
-    match word.plain() {
-        Some("administrator") => Ok(User::Administrator),
-        Some("plain") => Ok(User::Plain),
-        _ => fault(word.at, unknown("user", &word.text(), ["administrator", "plain"])),
-    }
+    let users = [("administrator", User::Administrator), ("plain", User::Plain)];
+    one_of(args, "who it is: administrator or plain", "user", &users)
 }
 
 /// What `power` may name; none for what has more behind it.

@@ -17,14 +17,19 @@ const ALONG_ALL_WAYS: usize = 96;
 
 /// The store that ends the update which this instruction begins, if it begins one.
 pub(super) fn stored_back(load: &Instruction) -> Option<u64> {
-    let (moves, changes) = (
-        matches!(load.mnemonic(), Mnemonic::Mov | Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd),
-        matches!(
-            load.mnemonic(),
-            Mnemonic::Or | Mnemonic::And | Mnemonic::Xor | Mnemonic::Add | Mnemonic::Sub
-        ),
+    let loads = matches!(
+        load.mnemonic(),
+        Mnemonic::Mov
+            | Mnemonic::Movzx
+            | Mnemonic::Movsx
+            | Mnemonic::Movsxd
+            | Mnemonic::Or
+            | Mnemonic::And
+            | Mnemonic::Xor
+            | Mnemonic::Add
+            | Mnemonic::Sub
     );
-    if !(moves || changes) || load.op1_kind() != OpKind::Memory || !load.op0_register().is_gpr() {
+    if !loads || load.op1_kind() != OpKind::Memory || !load.op0_register().is_gpr() {
         return None;
     }
     let place = only_operand(load)?;

@@ -249,10 +249,7 @@ impl CompletionNotice {
 
 /// Whether the address lies on the current thread's stack, below all that its routines have there.
 fn is_left(cx: &mut Cx<'_>, address: u64) -> bool {
-    let is_own = cx.with(|k| {
-        let stacks = k.ke.thread().into_iter().flat_map(|thread| thread.stacks());
-        stacks.into_iter().any(|stack| (stack.limit..stack.base).contains(&address))
-    });
+    let is_own = cx.with(|k| k.ke.thread().is_some_and(|thread| thread.has_on_stack(address)));
     is_own && (cx.engine().depth() == 0 || address < frames::stack_top(cx))
 }
 

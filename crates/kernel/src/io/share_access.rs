@@ -44,6 +44,11 @@ impl Openers {
         }
     }
 
+    /// The counts are made anew.
+    fn forget(&mut self, counts: u64) {
+        self.0.remove(&counts);
+    }
+
     /// A file object is gone.
     pub(crate) fn gone(&mut self, file: u64) {
         for opener in self.0.values_mut().flatten().filter(|opener| opener.file == file) {
@@ -55,7 +60,7 @@ impl Openers {
     fn left_of(&mut self, counts: u64, count: u32) -> Option<u64> {
         let openers = self.0.get(&counts)?;
         if u32::try_from(openers.len()) != Ok(count) {
-            self.0.remove(&counts);
+            self.forget(counts);
             return None;
         }
         openers.iter().find(|opener| opener.gone).map(|opener| opener.file)
@@ -181,10 +186,22 @@ pub(crate) fn check(
         }
     }
     if update {
-        wishes.add(cx, counts, 1)?;
-        cx.with(|k| k.io.openers.come(counts.address, file.address));
+        count(cx, &wishes, file, counts)?;
     }
     Ok(NtStatus::SUCCESS)
+}
+
+/// An opener with these wishes is counted from here on, if it is one that is.
+fn count(
+    cx: &mut Cx<'_>,
+    wishes: &Wishes,
+    file: DriverPtr<FILE_OBJECT>,
+    counts: DriverPtr<SHARE_ACCESS>,
+) -> Flow<()> {
+    if wishes.counts() {
+        cx.with(|k| k.io.openers.come(counts.address, file.address));
+    }
+    wishes.add(cx, counts, 1)
 }
 
 /// `IoSetShareAccess`: the first opener.
@@ -201,13 +218,8 @@ pub(crate) fn set(
     let wishes = Wishes::new(access, share);
     wishes.write(cx, file)?;
     cx.write(counts, SHARE_ACCESS::zeroed())?;
-    cx.with(|k| {
-        k.io.openers.0.remove(&counts.address);
-        if wishes.counts() {
-            k.io.openers.come(counts.address, file.address);
-        }
-    });
-    wishes.add(cx, counts, 1)
+    cx.with(|k| k.io.openers.forget(counts.address));
+    count(cx, &wishes, file, counts)
 }
 
 /// `IoUpdateShareAccess`: counts a file that [`check`] has let through.
@@ -220,10 +232,7 @@ pub(crate) fn update(
     counts: DriverPtr<SHARE_ACCESS>,
 ) -> Flow<()> {
     let wishes = Wishes::of_file(cx, file)?;
-    if wishes.counts() {
-        cx.with(|k| k.io.openers.come(counts.address, file.address));
-    }
-    wishes.add(cx, counts, 1)
+    count(cx, &wishes, file, counts)
 }
 
 /// `IoRemoveShareAccess`: a file is closed.

@@ -211,9 +211,7 @@ fn variable_of(k: &Kernel, address: u64) -> Option<String> {
 }
 
 fn stack_of(k: &Kernel, address: u64) -> Option<String> {
-    let mut threads = k.ke.sched.threads().iter();
-    let owner =
-        threads.find(|thread| thread.stacks().any(|stack| (stack.limit..stack.base).contains(&address)))?;
+    let owner = k.ke.sched.threads().iter().find(|thread| thread.has_on_stack(address))?;
     Some(format!("on the stack of the {}", owner.name))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::survey::{Operation, Survey};
-use super::steps::{around_input, filled, tried};
+use super::steps::{around_input, filled, tried, tried_in_turn};
 use super::{METHOD_BUFFERED, METHOD_NEITHER, OVERFLOWS, WORDS};
 use crate::record::hex;
 
@@ -233,8 +233,7 @@ pub(super) fn products(operation: &Operation) -> Option<String> {
     let single = (0..parts.len()).filter(is_word).flat_map(|at| PRODUCTS.map(|number| put(&[at], number)));
     let beside = (0..parts.len()).filter(|at| is_word(at) && is_word(&(at + 1)));
     let pairs = beside.flat_map(|at| FACTORS.map(|number| put(&[at, at + 1], number)));
-    let all: Vec<String> = single.chain(pairs).enumerate().map(|(n, command)| tried(n, &command)).collect();
-    Some(all.join("; ") + "; close h")
+    Some(tried_in_turn(single.chain(pairs)) + "; close h")
 }
 
 /// So many requests of each kind are made where lengths change: a ring of bytes whose end a record meets by one of its last three bytes meets it so once in
@@ -290,8 +289,7 @@ pub(super) fn great(operations: &[&Operation]) -> String {
     let pairs = some.clone().flat_map(|one| some.clone().map(move |other| (*one, *other)));
     let pairs =
         pairs.flat_map(|(one, other)| GREAT_LENGTHS.map(|length| [given(one, length), given(other, length)]));
-    let steps: Vec<String> = pairs.flatten().enumerate().map(|(n, command)| tried(n, &command)).collect();
-    steps.join("; ") + "; close h"
+    tried_in_turn(pairs.flatten()) + "; close h"
 }
 
 /// Whether a request takes data of any length from the application, and whether it gives it such.

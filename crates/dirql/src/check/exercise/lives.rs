@@ -3,7 +3,7 @@
 use super::super::signals::guessed_causes;
 use super::super::survey::Survey;
 use super::registers::hold;
-use super::steps::{first_operations, open, tried};
+use super::steps::{first_operations, open, tried_in_turn};
 
 pub(super) fn opens(name: &str) -> String {
     let open = |more: &str| format!("open \"{name}\" as {more}");
@@ -156,8 +156,7 @@ pub(super) fn managed_behind(survey: &Survey, name: &str, block: &str) -> String
     let with_text = |code: u32| format!("ioctl h {code:#x} in fill:0x41414141:128 out 128");
     let commands =
         first_operations(survey).flat_map(|one| [Some(one.command.clone()), one.code.map(with_text)]);
-    let requests = commands.flatten().enumerate().map(|(n, command)| tried(n, &command));
-    let requests = requests.collect::<Vec<_>>().join("; ");
+    let requests = tried_in_turn(commands.flatten());
     let query = format!("wmi query {block}; wmi query {block} instance 0");
     format!("{}; wait 1ms; {query}; {requests}; {query}; {query}; close h", open(name))
 }

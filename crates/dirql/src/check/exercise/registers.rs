@@ -6,7 +6,7 @@ use super::super::survey::Survey;
 use super::RACES;
 use super::effort::{Kind, Plan};
 use super::inputs_and_lengths::{ODD_MEMORY, of_a_page, of_odd_length, of_other_length, of_several_pages};
-use super::steps::{asks, first_operations, open, opened, tried, words};
+use super::steps::{asks, first_operations, open, opened, tried_in_turn, words};
 
 /// What all registers hold before requests are made: counts and states, and no interrupt.
 const HELD: [u32; 4] = [0x7FFF_FFFF, 0xFFFF, 0x100, 1];
@@ -72,14 +72,12 @@ pub(super) fn registers_show(survey: &Survey, name: &str, plan: &mut Plan) {
         let others = || first_operations(survey).flat_map(|one| [of_several_pages(one), of_odd_length(one)]);
         let requests =
             first_operations(survey).flat_map(|one| std::iter::once(one.command.clone()).chain(others()));
-        let requests: Vec<String> = requests.enumerate().map(|(n, command)| tried(n, &command)).collect();
-        let script =
-            format!("{}; {ODD_MEMORY}; {}; {}; close h", open(name), held(word), requests.join("; "));
+        let requests = tried_in_turn(requests);
+        let script = format!("{}; {ODD_MEMORY}; {}; {requests}; close h", open(name), held(word));
         plan.add(format!("requests while all registers hold {word:#x}"), script, Kind::Little);
-        let long = first_operations(survey).filter_map(|one| of_other_length(one, LONG));
-        let requests: Vec<String> = long.enumerate().map(|(n, command)| tried(n, &command)).collect();
-        if !requests.is_empty() {
-            let script = format!("{}; {}; {}; close h", open(name), held(word), requests.join("; "));
+        let long = tried_in_turn(first_operations(survey).filter_map(|one| of_other_length(one, LONG)));
+        if !long.is_empty() {
+            let script = format!("{}; {}; {long}; close h", open(name), held(word));
             plan.add(format!("long requests while all registers hold {word:#x}"), script, Kind::Usual);
         }
     }

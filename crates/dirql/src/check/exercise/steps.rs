@@ -78,6 +78,12 @@ pub(in super::super) fn tried(n: usize, command: &str) -> String {
     format!("async r{n} {command}; {PAUSE}; cancel r{n}; join r{n}")
 }
 
+/// The same of several, one after the other.
+pub(super) fn tried_in_turn(commands: impl IntoIterator<Item = impl AsRef<str>>) -> String {
+    let each = commands.into_iter().enumerate().map(|(n, command)| tried(n, command.as_ref()));
+    each.collect::<Vec<_>>().join("; ")
+}
+
 /// How a write begins.
 pub(super) const WRITE: &str = "write h ";
 

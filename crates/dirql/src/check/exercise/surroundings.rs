@@ -5,7 +5,7 @@ use super::super::survey::Survey;
 use super::effort::{Kind, Plan};
 use super::inputs_and_lengths::sizes;
 use super::lives::seldom;
-use super::steps::{ENDED, asks, first_operations, open, opened, tried, words};
+use super::steps::{ENDED, asks, first_operations, open, opened, tried_in_turn, words};
 use super::under_way::left;
 use super::values::START;
 use super::{Exercise, LATER_BUS, METHOD_NEITHER};
@@ -82,8 +82,8 @@ pub(super) fn of_32_bit_programs(survey: &Survey, name: &str, plan: &mut Plan) {
         let is_apart = |code: u32| code & 3 == METHOD_NEITHER;
         first_operations(survey).filter(move |operation| !operation.code.is_some_and(is_apart))
     };
-    let first = of_32_bits().filter(|one| one.needs.is_none()).flat_map(|one| [one; BEFORE]).enumerate();
-    let first = first.map(|(n, one)| tried(n, &one.command)).collect::<Vec<_>>().join("; ");
+    let first = of_32_bits().filter(|one| one.needs.is_none()).flat_map(|one| [one; BEFORE]);
+    let first = tried_in_turn(first.map(|one| &one.command));
     for one in of_32_bits() {
         let script = format!("{}; {}; {}", opened(survey, name, &[one]), first, sizes(survey, one));
         plan.add(format!("{} of all sizes by a program of 32 bits", words(one)), script, Kind::Sizes);

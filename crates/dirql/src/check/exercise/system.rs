@@ -2,7 +2,7 @@
 
 use super::super::survey::{Operation, Survey, Watched};
 use super::effort::{Kind, Plan};
-use super::steps::{open, opened, tried, words};
+use super::steps::{open, opened, tried, tried_in_turn, words};
 
 /// Paths of images, to which one comes that is longer than `MAX_PATH`.
 const IMAGES: [&str; 2] = [r"C:\Windows\System32\user32.dll", r"C:\a.dll"];
@@ -140,9 +140,8 @@ pub(super) fn watched(survey: &Survey, plan: &mut Plan) {
         let code = operation.code.unwrap_or_default();
         let inputs = SIZES
             .map(|size| if size == 4 { "pid:a".to_owned() } else { format!("pid:a + zero:{}", size - 4) });
-        let asked = inputs.iter().enumerate();
-        let asked = asked.map(|(n, input)| tried(n, &format!("ioctl h {code:#x} in {input} out 64")));
-        let asked = asked.collect::<Vec<_>>().join("; ");
+        let asked = inputs.iter().map(|input| format!("ioctl h {code:#x} in {input} out 64"));
+        let asked = tried_in_turn(asked);
         let script = steps(&[&open(name), begun, &asked, &of_b, ended, "close h"]);
         plan.add(format!("{} of a process that is watched", words(operation)), script, Kind::Requests);
     }

@@ -134,7 +134,7 @@ pub(crate) fn acquire_queued(
     let old = irql::raise(cx, DISPATCH_LEVEL)?;
     is_not_in_use(cx, handle)?;
     cx.write(handle + KLOCK_QUEUE_HANDLE::OldIrql, old)?;
-    acquire_queued_at_dispatch(cx, lock, handle)
+    spin_queued(cx, lock, handle)
 }
 
 /// A handle is one acquire's until its release: another one would overwrite the level and the place in the queue of the first.
@@ -159,6 +159,11 @@ pub(crate) fn acquire_queued_at_dispatch(
     handle: DriverPtr<KLOCK_QUEUE_HANDLE>,
 ) -> Flow<()> {
     is_not_in_use(cx, handle)?;
+    spin_queued(cx, lock, handle)
+}
+
+/// As [`spin`], with a handle that is in no use.
+fn spin_queued(cx: &mut Cx<'_>, lock: SpinLock, handle: DriverPtr<KLOCK_QUEUE_HANDLE>) -> Flow<()> {
     let queue = handle + KLOCK_QUEUE_HANDLE::LockQueue;
     cx.write(queue + KSPIN_LOCK_QUEUE::Next, DriverPtr::NULL)?;
     cx.write(queue + KSPIN_LOCK_QUEUE::Lock, lock)?;

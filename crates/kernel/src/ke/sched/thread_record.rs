@@ -319,6 +319,11 @@ impl Thread {
         self.left_stacks.iter().map(|left| left.stack).chain(self.stack)
     }
 
+    /// Whether this address lies on one of them.
+    pub(crate) fn has_on_stack(&self, address: u64) -> bool {
+        self.stacks().any(|stack| (stack.limit..stack.base).contains(&address))
+    }
+
     /// Behind the highest address of its driver stack; 0 if it has none.
     pub(in crate::ke) fn stack_base(&self) -> u64 {
         self.stack.map_or(0, |stack| stack.base)

@@ -9,7 +9,6 @@ use super::wait_fast;
 use crate::cx::Cx;
 use crate::event::Kind as EventKind;
 use crate::ke::levels::irql::{self, APC_LEVEL};
-use crate::ke::sched::thread_record::{self, Thread};
 use crate::mm::space::Zone;
 use crate::verdict::Verdict;
 
@@ -60,12 +59,13 @@ fn check_stack(cx: &mut Cx<'_>, event: DriverPtr<KEVENT>) -> Flow<()> {
     if Zone::of(address) != Some(Zone::Stacks) || cx.with(|k| k.ke.waits.waits.get(&address).is_some()) {
         return Ok(());
     }
-    let holds = |thread: &&Thread| thread.stacks().any(|stack| (stack.limit..stack.base).contains(&address));
-    let owner = cx.with(|k| k.ke.sched.threads().iter().find(holds).map(|thread| thread.strand));
-    let Some(strand) = owner.filter(|strand| cx.engine().callers_of(*strand).is_empty()) else {
+    let owner = cx.with(|k| {
+        let owner = k.ke.sched.threads().iter().find(|thread| thread.has_on_stack(address))?;
+        Some((owner.strand, owner.name.clone()))
+    });
+    let Some((_, name)) = owner.filter(|(strand, _)| cx.engine().callers_of(*strand).is_empty()) else {
         return Ok(());
     };
-    let name = cx.with(|k| thread_record::name(k, strand));
     let message = format!(
         "KeSetEvent was called for {address:#x}, a local variable of a routine that has returned, on the stack of the thread {name}"
     );
