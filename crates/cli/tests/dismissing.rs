@@ -1,4 +1,4 @@
-//! Findings that do not count (`--dismiss FILE`, `--rules -NAME`), on an exhibit of the museum that is unloaded while its timer is set.
+//! Findings that do not count (`--dismiss FILE`, `--rules -NAME`), on an exhibit of the museum that is unloaded while its timer is set; and advice.
 
 use std::fs;
 use std::path::PathBuf;
@@ -107,6 +107,30 @@ fn a_check_tells_what_is_dismissed_and_what_dismisses_nothing() {
     let report: Value = serde_json::from_str(&check(&["--json"]).out).unwrap();
     assert_eq!(report["findings"][0]["rule"], RULE);
     assert_eq!(report["dismissed"], serde_json::json!([]));
+}
+
+#[test]
+fn a_check_tells_advice_by_its_rule_and_nothing_fails_by_it() {
+    let sys = root().join("target/museum/plotter_fixed.sys");
+    let sarif = folder("dismissing").join("advice.sarif");
+    let (_, option) = known("card-without-power PlotIsr # the line is shared\n");
+    let own = ["check", sys.to_str().unwrap(), "--budget", "1"];
+    let checked = |more: &[&str]| dirql(own.iter().chain(more));
+    let answer = checked(&[&format!("--sarif={}", sarif.display())]);
+    assert_eq!(answer.code, Some(0), "{}", answer.said());
+    let line = "advice: card-without-power at plotter_fixed!PlotIsr";
+    assert_eq!(answer.out.matches(line).count(), 1, "{}", answer.said());
+    assert!(answer.out.contains("nothing is wrong by these"), "{}", answer.said());
+    let log: Value = serde_json::from_str(&fs::read_to_string(&sarif).unwrap()).unwrap();
+    let results = log["runs"][0]["results"].as_array().unwrap();
+    assert!(results.iter().any(|result| result["ruleId"] == "card-without-power"), "{results:?}");
+    assert!(results.iter().all(|result| result["level"] == "note"), "{results:?}");
+
+    let report: Value = serde_json::from_str(&checked(&["--json", &option]).out).unwrap();
+    assert_eq!(report["findings"], serde_json::json!([]));
+    assert!(report["advice"].as_array().unwrap().iter().all(|one| one["rule"] != "card-without-power"));
+    assert_eq!(report["dismissed"][0]["finding"]["rule"], "card-without-power");
+    assert_eq!(report["dismisses_nothing"], serde_json::json!([]));
 }
 
 #[test]

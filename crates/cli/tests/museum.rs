@@ -80,6 +80,17 @@ fn no_schedule_of_a_dpc_that_runs_while_its_driver_is_unloaded_is_an_accusation(
     assert!(wrong.out.contains("use-after-free"), "{}", wrong.said());
 }
 
+#[test]
+fn an_exercise_is_over_behind_four_attempts_that_are_long_and_show_one_thing() {
+    let sys = built("gone_as_it_starts");
+    let own = ["check", sys.to_str().unwrap(), "--json", "--workers=1", "--budget=1", "--until=stuck"];
+    let answer = dirql(own);
+    let report: Value = serde_json::from_str(&answer.out).unwrap();
+    let findings = report["findings"].as_array().unwrap();
+    let attempts: Vec<_> = findings.iter().map(|finding| finding["attempts"].as_u64().unwrap()).collect();
+    assert!(!attempts.is_empty() && attempts.iter().sum::<u64>() <= 4, "{}", answer.said());
+}
+
 /// Two delays show it where writes to a card are on their way by default, and one schedule in thousands where each of them has to be chosen to be.
 #[test]
 fn an_interrupt_that_comes_late_meets_the_dpc_of_the_one_before() {

@@ -43,6 +43,10 @@ pub(super) fn text(report: &Report<'_>, beside: &Path) -> String {
             writeln!(page, "<h2>dismissed: {}</h2><p>{}</p>", escaped(entry.rule), escaped(&entry.message));
         let _ = writeln!(page, "<p>{} ({})</p>", escaped(&by.reason), escaped(&by.source));
     }
+    for entry in report.advice() {
+        let _ = writeln!(page, "<h2>advice: {}</h2><p>{}</p>", escaped(entry.rule), escaped(&entry.message));
+        let _ = writeln!(page, "<pre>{}</pre>", escaped(&entry.replay));
+    }
     for why in report.no_answers() {
         let _ = writeln!(page, "<h2>no answer</h2><p>{}</p>", escaped(why));
     }

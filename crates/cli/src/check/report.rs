@@ -1,9 +1,9 @@
 //! What a check has come to: each cause once, with the shortest thing that shows it and the line that makes it again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Result;
-use dirql::check::{self, Awaited, Cause, Coverage, Effort, Exercise, Survey};
+use dirql::check::{self, Aside, Awaited, Cause, Coverage, Effort, Exercise, Survey};
 use dirql::files::DriverFile;
 use dirql::{Dismissal, Error, Platform};
 use serde::{Deserialize, Serialize};
@@ -69,8 +69,8 @@ pub(super) struct Report<'a> {
     survey: &'a Survey,
     exercises: &'a [Exercise],
     found: Vec<Thing>,
-    /// What is wrong and does not count,
-    dismissed: Vec<Found>,
+    /// What does not count: advice, and what is dismissed;
+    aside: Vec<Found>,
     /// and what dismisses nothing that was found.
     idle: Vec<Dismissal>,
     attempts: u64,
@@ -210,6 +210,11 @@ impl Entry<'_> {
         self.finding["stack"][0]["symbol"].as_str()
     }
 
+    /// ` at ` and the routine, or nothing.
+    fn at(&self) -> String {
+        self.place().map(|place| format!(" at {place}")).unwrap_or_default()
+    }
+
     /// The file and the line that it is at.
     pub(super) fn source(&self) -> Option<(String, u64)> {
         // `…, allocated by card.sys!Start+0x12 (card.c:33)`
@@ -288,10 +293,9 @@ impl<'a> Report<'a> {
             no_answers
                 .push(format!("the driver is not ready after its start, so only that was tried: {why}"));
         }
-        let (found, dismissed) = things(found);
+        let (found, aside) = things(found);
         let mut idle = crate::run::dismissals(&arguments.setup)?;
-        let is_idle =
-            |one: &Dismissal| dismissed.iter().all(|found| found.cause.dismissed.as_ref() != Some(one));
+        let is_idle = |one: &Dismissal| aside.iter().all(|found| dismissal(found) != Some(one));
         idle.retain(is_idle);
         let driver = DriverFile::read(&arguments.setup.driver).map_err(Error::Input)?;
         let coverage = check::coverage(&driver, &reached);
@@ -301,7 +305,7 @@ impl<'a> Report<'a> {
             survey,
             exercises,
             found,
-            dismissed,
+            aside,
             idle,
             attempts,
             failed,
@@ -362,9 +366,15 @@ impl<'a> Report<'a> {
         Entry { also, ..self.entry(&place.found) }
     }
 
-    /// What is wrong and does not count, each with what says so.
+    /// What is dismissed, each with what says so.
     pub(super) fn dismissed(&self) -> impl Iterator<Item = (Entry<'_>, &Dismissal)> {
-        self.dismissed.iter().filter_map(|found| Some((self.entry(found), found.cause.dismissed.as_ref()?)))
+        self.aside.iter().filter_map(|found| Some((self.entry(found), dismissal(found)?)))
+    }
+
+    /// Advice.
+    pub(super) fn advice(&self) -> impl Iterator<Item = Entry<'_>> {
+        let is_advice = |found: &&Found| found.cause.aside == Some(Aside::Advice);
+        self.aside.iter().filter(is_advice).map(|found| self.entry(found))
     }
 
     fn entry<'f>(&'f self, found: &'f Found) -> Entry<'f> {
@@ -470,9 +480,9 @@ impl<'a> Report<'a> {
             text.push('\n');
         }
         for (entry, by) in self.dismissed() {
-            let place = entry.place().map(|place| format!(" at {place}")).unwrap_or_default();
-            text += &format!("dismissed: {}{place}: {}  ({})\n", entry.rule, by.reason, by.source);
+            text += &format!("dismissed: {}{}: {}  ({})\n", entry.rule, entry.at(), by.reason, by.source);
         }
+        text += &self.advice_by_rule();
         for one in self.idle.iter().filter(|one| one.place.is_some()) {
             text += &format!("note: {}: nothing was found that this dismisses\n", one.source);
         }
@@ -480,6 +490,23 @@ impl<'a> Report<'a> {
             text += &format!("no answer: {why}\n");
         }
         text + &self.summary() + &self.reached()
+    }
+
+    /// A line for each rule of which there is advice, with the first of its places: advice makes nothing fail, and a driver may have much of it.
+    fn advice_by_rule(&self) -> String {
+        let mut places: BTreeMap<&str, Vec<Entry<'_>>> = BTreeMap::new();
+        for entry in self.advice() {
+            places.entry(entry.rule).or_default().push(entry);
+        }
+        let line = |(rule, entries): (&str, Vec<Entry<'_>>)| {
+            let mend = entries[0].finding["remedy"].as_str().unwrap_or_default();
+            let more = match entries.len() - 1 {
+                0 => String::new(),
+                more => format!(" and {more} more place{}", plural(more)),
+            };
+            format!("advice: {rule}{}{more}: {mend}\n", entries[0].at())
+        };
+        places.into_iter().map(line).collect()
     }
 
     /// How much of the driver's code was reached, and which functions were not.
@@ -567,6 +594,7 @@ impl<'a> Report<'a> {
             let Entry { finding, replay, .. } = entry;
             json!({"reason": by.reason, "by": by.source, "finding": finding, "replay": replay})
         });
+        let advice = self.advice().map(|entry| self.entry_json(&entry));
         let idle = self.idle.iter().map(|one| one.source.as_str());
         let (reached, instructions) = self.coverage.instructions();
         let missed: Vec<&str> = self.coverage.missed().map(|function| function.name.as_str()).collect();
@@ -582,6 +610,7 @@ impl<'a> Report<'a> {
             "exit_code": self.exit_code(),
             "findings": causes.collect::<Value>(),
             "dismissed": dismissed.collect::<Value>(),
+            "advice": advice.collect::<Value>(),
             "dismisses_nothing": idle.collect::<Value>(),
             "no_answers": self.no_answers,
             "attempts": self.attempts,
@@ -597,6 +626,13 @@ impl<'a> Report<'a> {
             "survey": self.survey,
             "exercises": exercises.collect::<Value>(),
         })
+    }
+}
+
+fn dismissal(found: &Found) -> Option<&Dismissal> {
+    match &found.cause.aside {
+        Some(Aside::Dismissed(by)) => Some(by),
+        _ => None,
     }
 }
 

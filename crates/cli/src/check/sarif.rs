@@ -16,8 +16,10 @@ const ROOT: &str = "%SRCROOT%";
 pub(super) fn text(report: &Report<'_>) -> String {
     let entries = report.entries();
     let dismissed: Vec<_> = report.dismissed().collect();
+    let advice: Vec<_> = report.advice().collect();
     let mut rules: Vec<Value> = Vec::new();
-    for Entry { rule, finding, .. } in entries.iter().chain(dismissed.iter().map(|(entry, _)| entry)) {
+    let all = entries.iter().chain(dismissed.iter().map(|(entry, _)| entry)).chain(&advice);
+    for Entry { rule, finding, .. } in all {
         if rules.iter().all(|known| known["id"] != *rule) {
             let mend = finding["remedy"].as_str().unwrap_or_default();
             let page = finding["page"].as_str().unwrap_or_default();
@@ -30,7 +32,13 @@ pub(super) fn text(report: &Report<'_>) -> String {
         result["suppressions"] = json!([{"kind": "external", "justification": by.reason}]);
         result
     });
-    let results: Vec<Value> = entries.iter().map(|entry| result(entry, root)).chain(suppressed).collect();
+    let advised = advice.iter().map(|entry| {
+        let mut result = result(entry, root);
+        result["level"] = "note".into();
+        result
+    });
+    let counting = entries.iter().map(|entry| result(entry, root));
+    let results: Vec<Value> = counting.chain(suppressed).chain(advised).collect();
     let tool = json!({"driver": {
         "name": "dirql", "version": env!("CARGO_PKG_VERSION"), "informationUri": "https://github.com/dirql/dirql", "rules": rules,
     }});

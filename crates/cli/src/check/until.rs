@@ -36,7 +36,7 @@ impl Until {
 
     /// Whether this is what it asks for.
     pub(super) fn names(&self, cause: &Cause) -> bool {
-        cause.dismissed.is_none()
+        cause.aside.is_none()
             && match self {
                 Self::Any => true,
                 Self::Rules(rules) => rules.contains(&cause.rule),

@@ -162,15 +162,22 @@ fn do_jobs(
     }
     let mut boots = bench.boots()?;
     boots.keep_reached();
-    let mut reached = BTreeSet::new();
+    let (mut reached, mut advised, mut shrunk) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     for job in &jobs {
         let exercise = &exercises[job.exercise];
         if job.search {
-            search(&mut boots, exercise, hung)?;
+            search(&mut boots, exercise, hung, &mut shrunk)?;
             continue;
         }
         let totals = Totals { hung, ..Totals::default() };
-        let work = Work { boots: &mut boots, surveys, said: Said::default(), totals };
+        let work = Work {
+            boots: &mut boots,
+            surveys,
+            said: Said::default(),
+            totals,
+            advised: &mut advised,
+            shrunk: &mut shrunk,
+        };
         let (totals, sequences) = work.whole(exercise, std::mem::take(&mut first))?;
         let Totals { attempts, failed, could_fail, .. } = totals;
         // Where one exercise has hung, one attempt of each of the others may.
@@ -195,6 +202,10 @@ struct Work<'b> {
     surveys: &'b Surveys,
     said: Said,
     totals: Totals,
+    /// Keys of advice that this process has given,
+    advised: &'b mut BTreeSet<String>,
+    /// and of causes for which it has looked for what shows them shortest: what an earlier exercise has shown is what is reported.
+    shrunk: &'b mut BTreeSet<String>,
 }
 
 impl Work<'_> {
@@ -229,20 +240,20 @@ impl Work<'_> {
 
     /// All attempts of one script, but those before the one of number `first`.
     fn carry_out(&mut self, exercise: &Exercise, first: u64) -> Result<()> {
-        let Self { boots, said, totals, .. } = self;
+        let Self { boots, said, totals, advised, shrunk, .. } = self;
         if totals.hung >= check::HUNG {
             return Ok(());
         }
         let play = play(exercise)?;
         let before = totals.attempts;
-        let own = Campaign::new(boots, exercise, play, totals.hung).run(
+        let own = Campaign::new(boots, exercise, play, totals.hung, advised).run(
             first.saturating_sub(before),
             |boots, number, tried| {
                 said.attempt(before + number, tried.causes, tried.no_answer, |cause| {
                     let script = exercise.script.clone();
                     let whole = check::Shown { script, decided: Decided::By(tried.policy) };
                     // What does not count is worth no more attempts.
-                    if cause.dismissed.is_some() {
+                    if cause.aside.is_some() || !shrunk.insert(cause.key.clone()) {
                         return Ok(whole.into());
                     }
                     let short = check::shrink(boots, &whole, &cause.key)?;
@@ -261,7 +272,7 @@ impl Work<'_> {
     }
 }
 
-fn search(boots: &mut Boots, exercise: &Exercise, hung: u32) -> Result<()> {
+fn search(boots: &mut Boots, exercise: &Exercise, hung: u32, shrunk: &mut BTreeSet<String>) -> Result<()> {
     let Some(play) = play(exercise)? else { bail!("there is nothing to search") };
     let bounds = check::search_bounds(exercise.effort.schedules);
     // What the usual run shows, which is a search's first, the exercise itself has found.
@@ -269,9 +280,9 @@ fn search(boots: &mut Boots, exercise: &Exercise, hung: u32) -> Result<()> {
     let is_more = |report: &Report| {
         let causes = check::causes(report, exercise);
         // Each schedule of a driver that hangs takes as long as thousands of others.
-        let hangs = causes.iter().any(|cause| cause.rule == dirql::HANGS);
+        let hangs = check::hangs(report, &causes);
         let keys: Vec<String> =
-            causes.into_iter().filter(|cause| cause.dismissed.is_none()).map(|cause| cause.key).collect();
+            causes.into_iter().filter(|cause| cause.aside.is_none()).map(|cause| cause.key).collect();
         let usual = usual.get_or_insert_with(|| keys.clone());
         hangs || keys.iter().any(|key| !usual.contains(key))
     };
@@ -282,7 +293,7 @@ fn search(boots: &mut Boots, exercise: &Exercise, hung: u32) -> Result<()> {
         let whole = check::Shown { script: exercise.script.clone(), decided: Decided::But(choices.clone()) };
         let no_answer = report.no_answer();
         said.attempt(attempts.saturating_sub(1), check::causes(report, exercise), no_answer, |cause| {
-            if cause.dismissed.is_some() {
+            if cause.aside.is_some() || !shrunk.insert(cause.key.clone()) {
                 return Ok(whole.clone().into());
             }
             Ok(check::shrink(boots, &whole, &cause.key)?.into())

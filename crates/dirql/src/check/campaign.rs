@@ -2,9 +2,11 @@
 //!
 //! What is tried is a function of the exercise and of what its usual run asks. Each attempt is named by a policy, so `dirql run --policy` makes it again.
 
+use std::collections::BTreeSet;
+
 use explore::{Failing, Policy};
 
-use super::cause::Cause;
+use super::cause::{Aside, Cause};
 use super::counter::is_counted;
 use super::exercise::{Exercise, LATE_CARDS, SILENT_CARDS};
 use crate::error::Error;
@@ -37,10 +39,12 @@ const EVENTS: u64 = 4_000_000;
 pub struct Tried {
     /// How it is made again.
     pub policy: Policy,
-    /// What is wrong by it.
+    /// What is wrong by it, and what is advised.
     pub causes: Vec<Cause>,
     /// What dirql lacks that it has needed, or a fault of dirql's own.
     pub no_answer: Option<String>,
+    /// As [`hangs`].
+    pub has_hung: bool,
 }
 
 /// What was tried in all.
@@ -62,12 +66,21 @@ pub struct Campaign<'c> {
     exercise: &'c Exercise,
     play: Option<Play>,
     hung: u32,
+    /// Keys of advice that was given.
+    advised: &'c mut BTreeSet<String>,
 }
 
 impl<'c> Campaign<'c> {
-    /// The exercise's script is `play`; without one, the machine is left alone for a while. So many attempts of other scripts of the exercise have `hung`.
-    pub fn new(boots: &'c mut Boots, exercise: &'c Exercise, play: Option<Play>, hung: u32) -> Self {
-        Self { boots, exercise, play, hung }
+    /// The exercise's script is `play`; without one, the machine is left alone for a while. So many attempts of other scripts of the exercise have `hung`. What
+    /// is known to have been `advised` is not once more.
+    pub fn new(
+        boots: &'c mut Boots,
+        exercise: &'c Exercise,
+        play: Option<Play>,
+        hung: u32,
+        advised: &'c mut BTreeSet<String>,
+    ) -> Self {
+        Self { boots, exercise, play, hung, advised }
     }
 
     /// Makes all attempts, and gives `each` what came of it. `first` skips those before that number: they have been made.
@@ -82,7 +95,8 @@ impl<'c> Campaign<'c> {
         let effort = self.exercise.effort;
         let count = Failing::new(0, 1);
         let usual = Box::new(count.clone());
-        let perform = |machine: &Machine| machine.perform(self.play.clone());
+        let play = self.play.clone();
+        let perform = |machine: &Machine| machine.perform(play.clone());
         // What may go wrong before the script begins is the first exercise's business.
         let (_, report) = match effort.from_start {
             true => self.boots.boot(usual, perform)?,
@@ -92,10 +106,9 @@ impl<'c> Campaign<'c> {
         // What the usual run does not come to, another order of its beginning does not either.
         let is_broken = report.verdict.is_some() || report.our_fault.is_some();
         let mut totals = Totals { could_fail, failed: 0, attempts: 1, hung: 0 };
-        let has_hung = |tried: &Tried| u32::from(tried.causes.iter().any(|cause| cause.rule == HANGS));
         if first == 0 {
             let usual = self.tried(Policy::default(), &report);
-            totals.hung += has_hung(&usual);
+            totals.hung += u32::from(usual.has_hung);
             each(self.boots, 0, usual)?;
         }
         let calls = (1..=could_fail).take(effort.failing);
@@ -141,17 +154,34 @@ impl<'c> Campaign<'c> {
             }
             let ((), report) = self.boots.boot_by(policy, perform)?;
             let tried = self.tried(policy, &report);
-            totals.hung += has_hung(&tried);
+            totals.hung += u32::from(tried.has_hung);
             each(self.boots, number, tried)?;
         }
         Ok(totals)
     }
 
-    fn tried(&self, policy: Policy, report: &Report) -> Tried {
+    fn tried(&mut self, policy: Policy, report: &Report) -> Tried {
         let mut causes = causes(report, self.exercise);
-        causes.retain(|cause| cause.rule != "data-race" || !is_counter(cause, self.boots));
-        Tried { policy, causes, no_answer: report.no_answer() }
+        for cause in &mut causes {
+            if cause.rule == "data-race" && is_counter(cause, self.boots) {
+                cause.aside.get_or_insert(Aside::Advice);
+            }
+        }
+        let has_hung = hangs(report, &causes);
+        causes.extend(report.advice(self.advised));
+        Tried { policy, causes, no_answer: report.no_answer(), has_hung }
     }
+}
+
+/// A run of so many events takes as long as hundreds of others.
+const LONG: u64 = 200_000;
+
+/// Whether the run of which these are the causes shows something wrong, and takes as long as hundreds of others for it: a loop without an end, a DPC that
+/// queues itself until the watchdog stops it.
+#[must_use]
+pub fn hangs(report: &Report, causes: &[Cause]) -> bool {
+    let counts = causes.iter().any(|cause| cause.aside.is_none());
+    causes.iter().any(|cause| cause.rule == HANGS) || counts && report.events >= LONG
 }
 
 /// Rules of requests that are not completed.

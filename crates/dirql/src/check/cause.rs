@@ -1,7 +1,9 @@
 //! What is wrong with a driver, as one thing, however many runs show it.
 //!
 //! Two runs show the same if they break the same rule at the same instruction; what belongs to no instruction is the same if its words are, but for
-//! addresses, counts and who waits. Advice is no cause, and neither is an expectation of a script that did not hold. What does not end is seen when the process exits.
+//! addresses, counts and who waits. Advice does not count, and an expectation of a script that did not hold is no cause. What does not end is seen when the process exits.
+
+use std::collections::BTreeSet;
 
 use kernel::verdict::{Accessed, Memory, Tier, Verdict};
 use serde::{Deserialize, Serialize};
@@ -21,12 +23,21 @@ pub struct Cause {
     pub instruction: Option<u64>,
     /// In full, as JSON has it in `finding-in-full`.
     pub finding: String,
-    /// What says that it does not count.
-    pub dismissed: Option<Dismissal>,
+    /// Why it does not count, if it does not.
+    pub aside: Option<Aside>,
     /// Of an access of driver code to memory.
     pub access: Option<Access>,
     /// Of a request that waits for another one.
     pub awaited: Option<Awaited>,
+}
+
+/// Why something that is wrong does not count.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub enum Aside {
+    /// It is advice.
+    Advice,
+    /// The user's file of dismissals says so.
+    Dismissed(Dismissal),
 }
 
 /// A request that waits for another one, each by its kind: `read`, `ioctl 0x222000`.
@@ -79,29 +90,47 @@ impl Report {
     /// What is wrong with the driver by this run, each thing once, in the order of the run, and behind it what is dismissed.
     #[must_use]
     pub fn causes(&self) -> Vec<Cause> {
-        let counts = |verdict: &&Verdict| verdict.tier != Tier::Advice && !verdict.not_implemented;
-        let mut causes: Vec<Cause> = Vec::new();
-        let wrong = self.findings.iter().chain(&self.verdict).map(|verdict| (verdict, None));
-        let dismissed = self.dismissed.iter().map(|Dismissed { verdict, by }| (verdict, Some(by.clone())));
-        for (verdict, dismissed) in wrong.chain(dismissed).filter(|(verdict, _)| counts(verdict)) {
-            let cause = Cause {
-                key: key(verdict),
-                rule: verdict.rule.to_owned(),
-                tier: verdict.tier.name().to_owned(),
-                instruction: instruction(verdict),
-                finding: self.finding_json(verdict),
-                dismissed,
-                access: Access::of(verdict),
-                awaited: verdict
-                    .awaited
-                    .as_ref()
-                    .map(|awaited| Awaited { waits: request(&awaited.waits), ends: request(&awaited.ends) }),
-            };
-            if causes.iter().all(|known| known.key != cause.key) {
-                causes.push(cause);
-            }
+        let mut known = BTreeSet::new();
+        let counts = |(verdict, _): &(&Verdict, _)| verdict.tier != Tier::Advice;
+        self.all().filter(counts).filter_map(|of| self.cause(of, &mut known)).collect()
+    }
+
+    /// The advice of this run, and what is dismissed of it, but what is known by its key.
+    pub(super) fn advice(&self, known: &mut BTreeSet<String>) -> Vec<Cause> {
+        let is_advice = |(verdict, _): &(&Verdict, _)| verdict.tier == Tier::Advice;
+        let advice = self.all().filter(is_advice).map(|(verdict, by)| (verdict, by.or(Some(Aside::Advice))));
+        advice.filter_map(|of| self.cause(of, known)).collect()
+    }
+
+    /// All that was found, and behind it what is dismissed.
+    fn all(&self) -> impl Iterator<Item = (&Verdict, Option<Aside>)> {
+        let found = self.findings.iter().chain(&self.verdict).map(|verdict| (verdict, None));
+        let by = |by: &Dismissal| Some(Aside::Dismissed(by.clone()));
+        let dismissed = self.dismissed.iter().map(move |one: &Dismissed| (&one.verdict, by(&one.by)));
+        found.chain(dismissed).filter(|(verdict, _)| !verdict.not_implemented)
+    }
+
+    /// What makes this known, unless it is.
+    fn cause(
+        &self,
+        (verdict, aside): (&Verdict, Option<Aside>),
+        known: &mut BTreeSet<String>,
+    ) -> Option<Cause> {
+        let key = key(verdict);
+        if !known.insert(key.clone()) {
+            return None;
         }
-        causes
+        let awaited = verdict.awaited.as_ref();
+        Some(Cause {
+            key,
+            rule: verdict.rule.to_owned(),
+            tier: verdict.tier.name().to_owned(),
+            instruction: instruction(verdict),
+            finding: self.finding_json(verdict),
+            aside,
+            access: Access::of(verdict),
+            awaited: awaited.map(|of| Awaited { waits: request(&of.waits), ends: request(&of.ends) }),
+        })
     }
 
     /// Why it says nothing of the driver: what dirql lacks that the run has needed, or a fault of dirql's own.

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use engine::Chooser;
 use explore::{Choice, Choices, Recorder, Replay};
 
-use super::shrink::{Decided, Shown, has, play};
+use super::shrink::{Decided, Shown, boots_worth, has, play};
 use crate::error::Error;
 use crate::machine::Boots;
 use crate::play::Play;
@@ -72,12 +72,12 @@ struct Runs<'r> {
 impl Runs<'_> {
     /// What a run has departed by that decides so. None if it does not show the cause.
     fn departures(&mut self, chooser: Box<dyn Chooser>) -> Result<Option<Vec<Choice>>, Error> {
-        self.left -= 1;
         let made = Rc::new(RefCell::new(Vec::new()));
         let log = Rc::clone(&made);
         let recorder = Recorder::new(chooser, move |choice| log.borrow_mut().push(choice));
         let play = Some(self.play.clone());
         let ((), report) = self.boots.boot(Box::new(recorder), |machine| machine.perform(play))?;
+        self.left = self.left.saturating_sub(boots_worth(&report));
         Ok(has(&report, self.key).then(|| made.take()))
     }
 }

@@ -108,7 +108,7 @@ mod tests {
             tier: "error".to_owned(),
             instruction: Some(instruction),
             finding: String::new(),
-            dismissed: None,
+            aside: None,
             awaited: None,
             access: Some(Access { memory, is_outside, routine: Some(0x1000), caller: Some(0x500) }),
         }
@@ -170,7 +170,7 @@ mod tests {
             tier: "warning".to_owned(),
             instruction: None,
             finding: String::new(),
-            dismissed: None,
+            aside: None,
             access: None,
             awaited: Some(Awaited { waits: waits.to_owned(), ends: ends.to_owned() }),
         };

@@ -25,8 +25,8 @@ mod wanted;
 
 pub use absent::Absent;
 pub use as_found::at_once_as_found;
-pub use campaign::{Campaign, HUNG, Totals, Tried, causes};
-pub use cause::{Access, Awaited, Cause};
+pub use campaign::{Campaign, HUNG, Totals, Tried, causes, hangs};
+pub use cause::{Access, Aside, Awaited, Cause};
 pub use corpus::worth_keeping;
 pub use coverage::{Coverage, Function, coverage};
 pub use departures::fewest_departures;

@@ -15,7 +15,9 @@ use crate::report::{HANGS, Report};
 
 /// So many boots at most for one cause.
 const MOST_BOOTS: u32 = 400;
-/// The same for a driver that hangs: each takes seconds.
+/// A boot of so many events counts as two, and so on.
+const EVENTS: u64 = 25_000;
+/// So many boots at most for a driver that hangs: each takes seconds.
 const MOST_HANGS: u32 = 12;
 /// So many other seeds are tried with a shorter script.
 const SEEDS: u64 = 6;
@@ -188,15 +190,22 @@ impl Shrinking<'_> {
 
     /// Whether it has the cause where it is decided so. It has not if nothing more may be tried.
     fn is_shown(&mut self, play: &Option<Play>, decided: &Decided) -> Result<bool, Error> {
-        let Some(left) = self.left.checked_sub(1) else { return Ok(false) };
-        self.left = left;
+        if self.left == 0 {
+            return Ok(false);
+        }
         let act = |machine: &Machine| machine.perform(play.clone());
         let ((), report) = match decided {
             Decided::By(policy) => self.boots.boot_by(*policy, act)?,
             Decided::But(choices) => self.boots.boot(Box::new(Replay::new(choices.clone())), act)?,
         };
+        self.left = self.left.saturating_sub(boots_worth(&report));
         Ok(has(&report, self.key))
     }
+}
+
+/// So many usual boots have taken as long as this run.
+pub(super) fn boots_worth(report: &Report) -> u32 {
+    u32::try_from(1 + report.events / EVENTS).unwrap_or(u32::MAX)
 }
 
 /// The bounds of a search of so many schedules, of an exercise or of what is left of one.

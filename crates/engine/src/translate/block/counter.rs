@@ -5,7 +5,7 @@
 //! scratch page. An instruction that names it has that word as its operand where it can, else it is lent the register.
 //! Stubs exchange the two on each way between driver and host: only code of this folder ever sees a countdown in `r13`.
 
-use iced_x86::{Code, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpCodeOperandKind, Register};
+use iced_x86::{Code, Encoder, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, Register};
 
 use super::Builder;
 use crate::guest::FaultKind;
@@ -91,33 +91,29 @@ fn in_memory(instruction: &Instruction) -> Option<Instruction> {
         return None;
     }
     let mut other = *instruction;
-    if !has_memory_form(instruction, operand) {
-        other.set_code(turned(instruction, operand)?);
+    if let Some(code) = turned(instruction, operand) {
+        other.set_code(code);
     }
     let narrow = instruction.op_register(operand).is_gpr32();
     if narrow && changes(instruction) {
         return None; // it clears the upper half
     }
     other.set_op_kind(operand, iced_x86::OpKind::Memory);
-    let relative = host_cpu::loads_relative() && !changes(instruction);
-    other.set_memory_base(if relative { Register::RIP } else { Register::None });
+    other.set_memory_base(Register::None);
     other.set_memory_index(Register::None);
     other.set_memory_index_scale(1);
     other.set_memory_displ_size(8);
-    other.set_memory_displacement64(if relative { emitter::read_address(DRIVER_R13) } else { DRIVER_R13 });
+    other.set_memory_displacement64(DRIVER_R13);
+    // Not every operand may be memory. iced's table of opcodes knows, which takes 2 ms to make.
+    Encoder::new(64).encode(&other, 0).ok()?;
+    if host_cpu::loads_relative() && !changes(instruction) {
+        other.set_memory_base(Register::RIP);
+        other.set_memory_displacement64(emitter::read_address(DRIVER_R13));
+    }
     Some(other)
 }
 
-/// Whether the operand may be memory as well in this very encoding.
-fn has_memory_form(instruction: &Instruction, operand: u32) -> bool {
-    use OpCodeOperandKind as K;
-    matches!(
-        instruction.op_code().op_kind(operand),
-        K::r8_or_mem | K::r16_or_mem | K::r32_or_mem | K::r64_or_mem
-    )
-}
-
-/// The encoding of the same operation in which the operand may be memory.
+/// The encoding of the same operation in which the operand may be memory, if it is not this very one.
 fn turned(instruction: &Instruction, operand: u32) -> Option<Code> {
     use Code as C;
     let pairs = [
