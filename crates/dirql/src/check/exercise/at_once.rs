@@ -387,11 +387,12 @@ fn as_what_it_needs_is_made(survey: &Survey, name: &str, plan: &mut Plan) {
 }
 
 /// What the surroundings of the cards do: to an idle driver, while requests wait, and at once what ends two of them.
-pub(super) fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
+pub(super) fn from_outside(survey: &Survey, name: &str, plan: &mut Plan) {
     let Survey { outside, operations, .. } = survey;
     if outside.is_empty() {
         return;
     }
+    let open = &open(name);
     let steps = outside.iter().map(Outside::steps).collect::<Vec<_>>().join("; wait 1ms; ");
     plan.add(
         "what happens outside of the card",
@@ -406,9 +407,11 @@ pub(super) fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
             Kind::Requests,
         );
     }
-    for Ended { operations: waiting, by } in &survey.ended {
+    for Ended { operations: waiting, by, before } in &survey.ended {
         let requests = waiting.iter().map(|at| &operations[*at]).zip(by.iter().map(|at| &outside[*at]));
         let requests: Vec<_> = requests.collect();
+        let waiting_for: Vec<_> = requests.iter().map(|(one, _)| *one).collect();
+        let open = &opened(survey, name, &waiting_for);
         let named: Vec<_> = requests.iter().copied().zip([("a", "t"), ("b", "u")]).collect();
         let each = |between: &str, text: &dyn Fn(&Operation, &Outside, &str, &str) -> String| {
             let texts = named.iter().map(|((one, event), (name, thread))| text(one, event, name, thread));
@@ -438,13 +441,23 @@ pub(super) fn from_outside(survey: &Survey, open: &str, plan: &mut Plan) {
         plan.add(title, script, Kind::AtOnce);
         if let [(one, event)] = requests[..] {
             in_parts(open, one, event, plan);
+            if *before && event.is_sure() {
+                let then = format!("must-end a; cancel h; join a; {}; close h", event.rest());
+                let script = two_at_once(open, &asks("a", one), &event.first(), &then);
+                let title =
+                    format!("{} at once with {}, which ends it in either order", words(one), event.signal);
+                plan.add(title, script, Kind::AtOnce);
+            }
+        }
+        // What it needs may have to be done anew for each.
+        if let [(one @ Operation { needs: None, .. }, event)] = requests[..] {
             let title = format!("{} ended by {} behind a call that fails", words(one), event.signal);
             let ends = format!("{}; wait 5ms; {}", event.first(), event.rest());
             plan.add(title, behind_failure(open, one, &ends, event.is_sure()), Kind::Requests);
         }
         begun_as_another_ends(open, &requests, plan);
     }
-    beside_what_ends(survey, open, plan);
+    beside_what_ends(survey, name, plan);
     ended_as_its_limit_ends(survey, open, plan);
 }
 
@@ -514,10 +527,11 @@ fn begun_as_another_ends(open: &str, requests: &[(&Operation, &Outside)], plan: 
 }
 
 /// A request that ends by itself is made as something outside of the card ends another.
-fn beside_what_ends(survey: &Survey, open: &str, plan: &mut Plan) {
+fn beside_what_ends(survey: &Survey, name: &str, plan: &mut Plan) {
     let operations = &survey.operations;
     for (one, event) in survey.ended_by_outside() {
         let waits = &operations[one];
+        let open = opened(survey, name, &[waits]);
         for (other, _) in survey.self_ending.iter().filter(|(first, second)| first == second).take(AT_ONCE) {
             // A request's accesses may end it before the service routine has looked.
             let owed = if !event.is_sure() || event.ends_by_accesses() {

@@ -7,9 +7,10 @@ use super::steps::{ENDED_ALONE, asks, opened, words};
 const PAIRS: usize = 4;
 
 /// What happens to the device, which serves again then.
-const LIVES: [(&str, &str); 4] = [
+const LIVES: [(&str, &str); 5] = [
     ("was stopped and started", "stop-device; wait 1ms; start-device"),
     ("was asked whether it may be stopped", "query-stop; cancel-stop"),
+    ("was asked whether it may be removed", "query-remove; cancel-remove"),
     ("was powered down and up", "power d3; wait 20ms; power d0"),
     ("slept", "power s3; wait 1ms; power s0"),
 ];
@@ -67,6 +68,13 @@ fn of(survey: &Survey, name: &str, waits: &Waits<'_>, (what, steps): (&str, &str
     let Waits { place, by, ends, owed, rest } = waits;
     let operation = &survey.operations[*place];
     let (opened, asked) = (opened(survey, name, &[operation]), asks("a", operation));
+    // What the device has lost by that, it is given anew.
+    let again: String = survey
+        .needed_before([*place])
+        .into_iter()
+        .map(|place| format!("; async q{place} {}", survey.operations[place].command))
+        .collect();
+    let steps = format!("{steps}{again}");
     let then = format!("wait 50ms; {ends}; wait 50ms; {owed}{rest}; {ENDED_ALONE}");
     let title = format!("{} ended by {by} after the device {what}", words(operation));
     [

@@ -258,7 +258,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             Kind::Little,
         );
     }
-    from_outside(survey, &open, &mut plan);
+    from_outside(survey, name, &mut plan);
     at_once_with_interrupts(survey, &open, &mut plan);
     if has_device {
         interrupted_as_it_goes(survey, &open, &mut plan);

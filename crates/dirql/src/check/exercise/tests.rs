@@ -67,7 +67,7 @@ fn what_a_call_that_fails_leaves_behind_keeps_no_later_request_back() {
     assert!(behind.script.contains("; must-recover c; ") && behind.effort.failing > 0, "{}", behind.script);
     assert!(!behind.effort.from_start, "what fails before a script owes nothing");
     let event = Outside { device: "unit#0".to_owned(), signal: "cause".to_owned(), values: vec![1, 0] };
-    let ended = vec![Ended { operations: vec![2], by: vec![0] }];
+    let ended = vec![Ended { operations: vec![2], by: vec![0], before: false }];
     let all = exercises(&Survey { outside: vec![event], ended, ..surveyed("unit", true) }, 100);
     let [behind] = titled(&all, "ended by cause behind a call that fails")[..] else { panic!() };
     assert!(behind.script.contains("; must-recover c if a; "), "it is guessed at: {}", behind.script);
@@ -155,7 +155,7 @@ fn what_ends_a_request_ends_it_behind_what_happens_to_the_device() {
     survey.knows_power = true;
     survey.outside =
         vec![Outside { device: "pci9052#0".to_owned(), signal: "linti1".to_owned(), values: vec![1, 0] }];
-    survey.ended = vec![Ended { operations: vec![2], by: vec![0] }];
+    survey.ended = vec![Ended { operations: vec![2], by: vec![0], before: false }];
     let by_outside = behind(&survey, "ended by linti1 after the device was powered down and up");
     assert_eq!(by_outside.len(), 2);
     let end =
@@ -175,7 +175,7 @@ fn two_of_a_kind_need_not_both_end_by_what_comes_at_once() {
     };
     survey.outside = vec![input("linti1"), input("linti2")];
     let must_end = |operations: [usize; 2]| {
-        let ended = vec![Ended { operations: operations.to_vec(), by: vec![0, 1] }];
+        let ended = vec![Ended { operations: operations.to_vec(), by: vec![0, 1], before: false }];
         let all = exercises(&Survey { ended, ..survey.clone() }, 100);
         let [exercise] = titled(&all, "ended by linti1 and linti2")[..] else { panic!() };
         exercise.script.contains("must-end")
@@ -214,7 +214,7 @@ fn a_device_is_stopped_and_goes_as_it_interrupts() {
 fn what_accesses_to_a_board_may_end_need_not_end_a_request_beside_others() {
     let mut survey = surveyed("pci9052#0", true);
     survey.self_ending = vec![(0, 0)];
-    survey.ended = vec![Ended { operations: vec![2], by: vec![0] }];
+    survey.ended = vec![Ended { operations: vec![2], by: vec![0], before: false }];
     let outside = |signal: &str| {
         vec![Outside { device: "pci9052#0".to_owned(), signal: signal.to_owned(), values: vec![1, 0] }]
     };

@@ -97,9 +97,12 @@ impl Asking<'_> {
                     continue;
                 }
                 let (first, second) = (known[one].question, beside.question);
-                let begun_last = self.together(&[second, first], &[])?;
+                let begun_last = self.together(&[second, first], &[], BETWEEN)?;
                 if begun_last.get(1).is_some_and(|answer| ends_well(*answer))
-                    && self.together(&[first, second], &[])?.first().is_some_and(|answer| ends_well(*answer))
+                    && self
+                        .together(&[first, second], &[], BETWEEN)?
+                        .first()
+                        .is_some_and(|answer| ends_well(*answer))
                 {
                     pairs.push((one, other));
                 }
@@ -244,7 +247,7 @@ impl Asking<'_> {
 
     /// Whether all of these end well, which are made one just behind the other.
     fn all_end_together(&mut self, questions: &[Question]) -> Result<bool, Error> {
-        Ok(self.together(questions, &[])?.iter().all(|answer| ends_well(*answer)))
+        self.all_end_by(questions, &[], BETWEEN)
     }
 
     /// Whether all of these end well, which are made one after the other, each a while behind the one before.
@@ -269,20 +272,22 @@ impl Asking<'_> {
     pub(super) fn ended(&mut self, known: &[Known], outside: &[Outside]) -> Result<Vec<Ended>, Error> {
         let (mut alone, mut all) = (Vec::new(), Vec::new());
         let waiting = variants_last(known).filter(|(_, one)| one.operation.waits).take(PAIRED);
-        for (place, one) in waiting {
+        for (place, _) in waiting {
             for (by, event) in outside.iter().enumerate() {
-                if self.together(&[one.question], &[event])?.iter().all(|answer| ends_well(*answer)) {
+                let ends = |held| self.all_end_by(&behind_needs(known, &[place]), &[event], held);
+                if first_of([BETWEEN, PATIENCE], ends)?.is_some() {
                     alone.push((place, by));
                 }
             }
         }
         for (at, &(one, first)) in alone.iter().enumerate().take(PAIRED) {
-            all.push(Ended { operations: vec![one], by: vec![first] });
+            let before = self.ends_behind(&behind_needs(known, &[one]), &outside[first])?;
+            all.push(Ended { operations: vec![one], by: vec![first], before });
             for &(other, second) in alone[at + 1..].iter().filter(|(_, second)| *second != first) {
-                let questions = [one, other].map(|place| known[place].question);
-                let answers = self.together(&questions, &[&outside[first], &outside[second]])?;
-                if answers.len() == 2 && answers.iter().all(|answer| ends_well(*answer)) {
-                    all.push(Ended { operations: vec![one, other], by: vec![first, second] });
+                let (questions, events) =
+                    (behind_needs(known, &[one, other]), [&outside[first], &outside[second]]);
+                if self.all_end_by(&questions, &events, BETWEEN)? {
+                    all.push(Ended { operations: vec![one, other], by: vec![first, second], before: false });
                 }
             }
         }
@@ -304,7 +309,7 @@ impl Asking<'_> {
             .take(PAIRED)
         {
             for cause in causes {
-                if self.together(&[one.question], &[cause])?.iter().all(|answer| ends_well(*answer)) {
+                if self.all_end_by(&[one.question], &[cause], BETWEEN)? {
                     ended.push((place, cause.clone()));
                     break;
                 }
@@ -334,15 +339,31 @@ impl Asking<'_> {
         Ok(stirring)
     }
 
-    /// The answers to requests that are under way together, while this is done to their cards.
-    fn together(&mut self, questions: &[Question], events: &[&Outside]) -> Result<Vec<Answer>, Error> {
+    /// Whether all of these end well, which are under way together while this is done to their cards: each value of it is `held` so long.
+    pub(super) fn all_end_by(
+        &mut self,
+        questions: &[Question],
+        events: &[&Outside],
+        held: u64,
+    ) -> Result<bool, Error> {
+        Ok(self.together(questions, events, held)?.iter().all(|answer| ends_well(*answer)))
+    }
+
+    /// The answers to such requests.
+    fn together(
+        &mut self,
+        questions: &[Question],
+        events: &[&Outside],
+        held: u64,
+    ) -> Result<Vec<Answer>, Error> {
         let answers = self.with_handle(|machine, handle| {
             let begun: Result<Vec<_>, _> = questions.iter().map(|question| question.begin(handle)).collect();
             let Ok(begun) = begun else { return vec![Answer::Ends(0)] };
+            let _ = machine.wait(BETWEEN);
             for event in events {
                 for value in &event.values {
-                    let _ = machine.wait(BETWEEN);
                     let _ = machine.poke(&event.device, &event.signal, *value);
+                    let _ = machine.wait(held);
                 }
             }
             let _ = machine.wait(PATIENCE);
@@ -350,6 +371,37 @@ impl Asking<'_> {
         })?;
         Ok(answers.unwrap_or_else(|| vec![Answer::Ends(0)]))
     }
+
+    /// Whether the last of these ends well that is made behind what is done to the card, and the others before that.
+    fn ends_behind(&mut self, questions: &[Question], event: &Outside) -> Result<bool, Error> {
+        let Some((last, needed)) = questions.split_last() else { return Ok(false) };
+        let ends = self.with_handle(|machine, handle| {
+            let begun: Result<Vec<_>, _> = needed.iter().map(|question| question.begin(handle)).collect();
+            let (first, rest) = event.values.split_first()?;
+            let _ = machine.wait(BETWEEN);
+            let _ = machine.poke(&event.device, &event.signal, *first);
+            let _ = machine.wait(PATIENCE);
+            let request = last.begin(handle).ok()?;
+            let _ = machine.wait(PATIENCE);
+            let ends = ends_well(ended(request));
+            rest.iter().for_each(|value| drop(machine.poke(&event.device, &event.signal, *value)));
+            Some(begun.ok()?.into_iter().fold(ends, |all_end, request| ends_well(ended(request)) && all_end))
+        })?;
+        Ok(ends.flatten().unwrap_or(false))
+    }
+}
+
+/// The first of these with which it is so.
+fn first_of(
+    times: [u64; 2],
+    mut is_so: impl FnMut(u64) -> Result<bool, Error>,
+) -> Result<Option<u64>, Error> {
+    for time in times {
+        if is_so(time)? {
+            return Ok(Some(time));
+        }
+    }
+    Ok(None)
 }
 
 /// The first that wait, variants last.

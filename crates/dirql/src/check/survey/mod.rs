@@ -138,7 +138,7 @@ pub struct Operation {
     pub waits: bool,
     /// It is the one before that is none, with another word or another input, which takes part only in what is done at once: of another channel, say.
     pub variant: bool,
-    /// It succeeds behind another, by its place, and not alone.
+    /// It succeeds behind another, by its place, and not alone; or waits for something outside of the card that comes only behind the other.
     pub needs: Option<usize>,
 }
 
@@ -203,6 +203,8 @@ pub struct Ended {
     pub operations: Vec<usize>,
     /// What ends each of them.
     pub by: Vec<usize>,
+    /// It is one, which does not wait if that has been done before it is made.
+    pub before: bool,
 }
 
 impl Operation {
@@ -321,7 +323,7 @@ impl Survey {
 
     /// The requests that wait until one thing outside of a card ends them, and that.
     pub(super) fn ended_by_outside(&self) -> impl Iterator<Item = (usize, &Outside)> {
-        self.ended.iter().filter_map(|Ended { operations, by }| {
+        self.ended.iter().filter_map(|Ended { operations, by, .. }| {
             match (operations.as_slice(), by.as_slice()) {
                 ([place], [by]) => Some((*place, &self.outside[*by])),
                 _ => None,
@@ -512,16 +514,16 @@ fn ask(
         found.ended_together = asking.ended_together(&known, &found.ended_by)?;
         found.numbered = asking.numbered(&known)?;
         found.children = asking.children(&known, &found.devices)?;
+        asking.find_what_arms(&mut known, &found.ended_by, &found.outside)?;
         found.ended = asking.ended(&known, &found.outside)?;
         let guessed = all_guessed_causes(&found.signals, &found.boards);
         for (operation, cause) in asking.ended_by_causes(&known, &found.ended, &guessed)? {
             let known = found.outside.iter().position(|other| *other == cause);
-            found
-                .ended
-                .push(Ended { operations: vec![operation], by: vec![known.unwrap_or(found.outside.len())] });
+            let by = vec![known.unwrap_or(found.outside.len())];
             if known.is_none() {
                 found.outside.push(cause);
             }
+            found.ended.push(Ended { operations: vec![operation], by, before: false });
         }
         found.limited = asking.limited(&known, Tempo::Cards)?;
         if found.asks_others && found.sets_timers {

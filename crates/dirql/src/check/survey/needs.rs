@@ -1,7 +1,8 @@
 //! Requests that succeed behind another one only, and words by which one ends another that waits.
 
+use super::super::signals::Outside;
 use super::asking::Asking;
-use super::company::{BETWEEN, PAIRED, variants_last};
+use super::company::{BETWEEN, PAIRED, variants_last, waiting};
 use super::known::{Known, OWN_WORDS, WORDS};
 use super::question::{Answer, Input, Question, answer, ended, ends_well, number, succeeds};
 use super::{Operation, needed_before};
@@ -107,6 +108,44 @@ impl Asking<'_> {
             fresh = found;
         }
         Ok(())
+    }
+
+    /// Of those that wait, and that neither another request ends nor what happens outside of the cards alone, which end by that behind another one: it arms the
+    /// card, or enables its interrupt.
+    pub(super) fn find_what_arms(
+        &mut self,
+        known: &mut [Known],
+        ended_by: &[(usize, usize)],
+        outside: &[Outside],
+    ) -> Result<(), Error> {
+        let plain = variants_last(known).filter(|(_, one)| one.operation.succeeds && !one.operation.waits);
+        let plain: Vec<(usize, Option<u32>)> = plain.map(|(place, _)| (place, None)).collect();
+        let waits = |place: &usize| ended_by.iter().all(|(waits, _)| waits != place);
+        let alone = waiting(known).filter(|(_, one)| one.operation.needs.is_none()).map(|(place, _)| place);
+        for place in alone.filter(waits).collect::<Vec<_>>() {
+            if self.is_ended(known, &[place], outside)? {
+                continue;
+            }
+            for (before, _) in nearest(known, place, &plain) {
+                let both = [before, place];
+                if self.is_ended(known, &both, outside)? {
+                    known[place].operation.needs = Some(before);
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all of these end by one of what happens outside of the cards.
+    fn is_ended(&mut self, known: &[Known], places: &[usize], outside: &[Outside]) -> Result<bool, Error> {
+        let questions = behind_needs(known, places);
+        for event in outside {
+            if self.all_end_by(&questions, &[event], BETWEEN)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The word that a request is answered with, if that may be a number of something.
