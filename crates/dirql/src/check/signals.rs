@@ -169,6 +169,11 @@ impl Outside {
         INPUTS.contains(&self.signal.as_str())
     }
 
+    /// Whether it is what such a card does, and goes by nothing that the driver accesses for another purpose: what it ends is owed beside other requests, too.
+    pub(super) fn stays(&self) -> bool {
+        self.is_sure() && !self.ends_by_accesses()
+    }
+
     /// As a script has it, value by value.
     #[must_use]
     pub fn steps(&self) -> String {

@@ -441,7 +441,7 @@ pub(super) fn from_outside(survey: &Survey, name: &str, plan: &mut Plan) {
         plan.add(title, script, Kind::AtOnce);
         if let [(one, event)] = requests[..] {
             in_parts(open, one, event, plan);
-            if *before && event.is_sure() {
+            if *before && event.stays() {
                 let then = format!("must-end a; cancel h; join a; {}; close h", event.rest());
                 let script = two_at_once(open, &asks("a", one), &event.first(), &then);
                 let title =
@@ -534,7 +534,7 @@ fn beside_what_ends(survey: &Survey, name: &str, plan: &mut Plan) {
         let open = opened(survey, name, &[waits]);
         for (other, _) in survey.self_ending.iter().filter(|(first, second)| first == second).take(AT_ONCE) {
             // A request's accesses may end it before the service routine has looked.
-            let owed = if !event.is_sure() || event.ends_by_accesses() {
+            let owed = if !event.stays() {
                 String::new()
             } else if survey.ending_beside.contains(&(*other, one)) {
                 "must-end a b; ".to_owned()

@@ -1,12 +1,14 @@
 //! A card interrupts as a request is made, or as something happens to its device: the service routine and its DPC are on the way then.
 
 use super::super::signals::{Outside, interrupt_of_each};
-use super::super::survey::Survey;
+use super::super::survey::{Operation, Survey};
 use super::effort::{Kind, Plan};
-use super::steps::{ENDED_ALONE, asks, first_operations, happens, two_at_once, words};
+use super::steps::{ENDED, ENDED_ALONE, asks, first_operations, happens, opened, two_at_once, words};
 
 /// So many things outside of a model's card are done at once with what they do not end.
 const OUTSIDE: usize = 4;
+/// So many requests are made again that give the driver an event.
+const WITH_EVENTS: usize = 2;
 /// So many interrupts come as something happens to the device.
 const AS_IT_HAPPENS: usize = 3;
 
@@ -19,6 +21,25 @@ pub(super) fn at_once_with_interrupts(survey: &Survey, open: &str, plan: &mut Pl
             let before = format!("{open}; {interrupt}");
             let script = two_at_once(&before, &by("t", interrupt), &asks("a", operation), ENDED_ALONE);
             plan.add(format!("{} at once with {interrupt}", words(operation)), script, Kind::AtOnce);
+        }
+    }
+}
+
+/// The driver is given another event of the application's as the interrupt comes that has it set the one it has: the application keeps no handle of that.
+pub(super) fn event_exchanged(survey: &Survey, name: &str, plan: &mut Plan) {
+    let ends = |one: &&Operation| one.succeeds && !one.waits;
+    let with_event = survey.operations.iter().filter(ends).filter_map(|one| {
+        let (head, behind) = one.command.split_once("event:")?;
+        let (event, rest) = behind.split_at(behind.find(' ').unwrap_or(behind.len()));
+        Some((one, event, Operation { command: format!("{head}event:other{rest}"), ..one.clone() }))
+    });
+    for (one, event, other) in with_event.take(WITH_EVENTS) {
+        let before =
+            format!("{}; {}; wait 1ms; close event:{event}", opened(survey, name, &[one]), asks("b", one));
+        for interrupt in interrupts(survey) {
+            let script = two_at_once(&before, &by("t", &interrupt), &asks("a", &other), ENDED);
+            let title = format!("{} again, with another event, at once with {interrupt}", words(one));
+            plan.add(title, script, Kind::AtOnce);
         }
     }
 }

@@ -184,6 +184,47 @@ fn two_of_a_kind_need_not_both_end_by_what_comes_at_once() {
 }
 
 #[test]
+fn what_ends_a_request_before_it_or_behind_it_is_done_at_once_with_it_and_behind_what_it_needs() {
+    let mut survey = surveyed("pci9052#0", true);
+    survey.outside =
+        vec![Outside { device: "pci9052#0".to_owned(), signal: "linti1".to_owned(), values: vec![1, 0] }];
+    survey.operations[2].needs = Some(0);
+    let either = |survey: &Survey, before: bool| {
+        let ended = vec![Ended { operations: vec![2], by: vec![0], before }];
+        let all = exercises(&Survey { ended, ..survey.clone() }, 100);
+        titled(&all, "which ends it in either order").into_iter().cloned().collect::<Vec<_>>()
+    };
+    assert!(either(&survey, false).is_empty(), "one that comes too late waits for the next");
+    let [one] = &either(&survey, true)[..] else { panic!() };
+    let order =
+        ["ioctl h 0x222000", "t: async a ioctl h 0x222004", "u: poke pci9052#0 linti1 1", "must-end a"];
+    let places = order.map(|step| one.script.find(step));
+    assert!(places[0].is_some() && places.is_sorted(), "{}", one.script);
+    assert!(one.processors == 2 && one.effort.schedules > 0);
+    survey.outside[0].signal = "cause1".to_owned();
+    assert!(either(&survey, true).is_empty(), "what the request itself accesses may end it");
+}
+
+#[test]
+fn an_event_is_exchanged_for_another_as_the_interrupt_sets_it() {
+    let mut survey = surveyed("pci", true);
+    survey.operations[0].command = "ioctl h 0x222000 in event:bell + u32:1 out 8".to_owned();
+    survey.outside =
+        vec![Outside { device: "pci#0".to_owned(), signal: "line".to_owned(), values: vec![1, 0] }];
+    let exchanged = |survey: &Survey| {
+        titled(&exercises(survey, 100), "again, with another event").into_iter().cloned().collect::<Vec<_>>()
+    };
+    let [one] = &exchanged(&survey)[..] else { panic!() };
+    let first = "async b ioctl h 0x222000 in event:bell + u32:1 out 8; wait 1ms; close event:bell; ";
+    let (before, at_once) = one.script.split_once(first).expect(&one.script);
+    assert!(!before.contains("event:"), "{before}");
+    assert!(at_once.contains("t: poke pci#0 line 1; t: wait 1ms; t: poke pci#0 line 0; "), "{at_once}");
+    assert!(at_once.contains("u: async a ioctl h 0x222000 in event:other + u32:1 out 8; "), "{at_once}");
+    survey.operations[0].waits = true;
+    assert!(exchanged(&survey).is_empty());
+}
+
+#[test]
 fn a_device_is_stopped_and_goes_as_it_interrupts() {
     let mut survey = surveyed("pci9052#0", true);
     survey.boards = vec!["pci9052#0".to_owned()];
