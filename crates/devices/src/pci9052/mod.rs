@@ -401,11 +401,16 @@ impl Model for Pci9052 {
         Ok(())
     }
 
+    /// A register of the chip by the data book's name (of CNTRL the EEPROM's answer is the one that it comes to), or one of the board's sheet.
     fn peek(&self, register: &str) -> Result<u32, String> {
+        if let Some(row) = lcr::TABLE.iter().find(|row| row.name.eq_ignore_ascii_case(register)) {
+            return Ok(self.read_register(u64::MAX, row.register));
+        }
         match &self.board {
             Board::Sheet(board) => board.peeked(register),
             Board::BuiltIn(_) => Err(format!(
-                "the built-in board does not show its registers; have the driver read `{register}`"
+                "no register `{register}`: the chip has {}; what is behind it is not shown",
+                lcr::TABLE.iter().map(|row| row.name).collect::<Vec<_>>().join(", ")
             )),
         }
     }

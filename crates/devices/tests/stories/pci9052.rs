@@ -285,6 +285,20 @@ fn a_cause_of_an_unknown_board_is_taken_back_by_accesses_to_the_local_bus() {
 }
 
 #[test]
+fn a_look_at_a_register_of_the_bridge_is_no_access() {
+    let mut rig = Rig::new(&["pci9052,idle=inactive"]);
+    set_lcr(&mut rig, INTCSR, 0x41);
+    rig.poke(CARD, "cause1", "1");
+    for _ in 0..4 {
+        assert_eq!(rig.peek(CARD, "intcsr"), Ok(0x45));
+        rig.read(CARD, 2, 0, Width::Dword);
+    }
+    assert!(asserts(&rig), "the driver has not seen it");
+    let refused = rig.peek(CARD, "foo").unwrap_err();
+    assert!(refused.contains("no register `foo`: the chip has LAS0RR, "), "{refused}");
+}
+
+#[test]
 fn the_second_input_and_the_software_interrupt_reach_the_line_too() {
     let mut rig = Rig::new(&["pci9052"]);
     set_lcr(&mut rig, INTCSR, 0x5A);

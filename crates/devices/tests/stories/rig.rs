@@ -171,6 +171,10 @@ impl Rig {
         self.ask(self.now, |bus, at| bus.poke(at, name, signal, value))
     }
 
+    pub(crate) fn peek(&mut self, name: &str, register: &str) -> Result<u32, String> {
+        self.ask(self.now, |bus, at| bus.peek(at, name, register))
+    }
+
     /// Lets time pass to `now`, stopping at each deadline on the way as a machine does.
     pub(crate) fn pass_to(&mut self, now: u64) {
         while let Some(deadline) = self.bus.deadline().filter(|deadline| *deadline <= now) {

@@ -441,8 +441,14 @@ pub(super) fn from_outside(survey: &Survey, name: &str, plan: &mut Plan) {
         plan.add(title, script, Kind::AtOnce);
         if let [(one, event)] = requests[..] {
             in_parts(open, one, event, plan);
-            if *before && event.stays() {
-                let then = format!("must-end a; cancel h; join a; {}; close h", event.rest());
+            if *before && event.is_sure() {
+                // What ends by accesses, or by itself before the request is made, comes once more.
+                let again = if event.ends_by_accesses() {
+                    format!("{}; wait 50ms; ", event.first())
+                } else {
+                    String::new()
+                };
+                let then = format!("{again}must-end a; cancel h; join a; {}; close h", event.rest());
                 let script = two_at_once(open, &asks("a", one), &event.first(), &then);
                 let title =
                     format!("{} at once with {}, which ends it in either order", words(one), event.signal);
