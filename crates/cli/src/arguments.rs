@@ -388,6 +388,9 @@ pub(crate) struct Check {
     /// So many processes work at a time; as many as the host has processors, if not given. The findings and the output do not depend on it
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) workers: Option<u32>,
+    /// Only exercises whose title, as a finding has it behind `shown by`, begins with this: what is mended is looked at again in seconds. May be given several times
+    #[arg(long, value_name = "TITLE", conflicts_with = "state")]
+    pub(crate) exercise: Vec<String>,
     /// Tries nothing more once one of these rules is found broken: names with commas between them, or `any`
     #[arg(long, value_name = "RULES", value_parser = until, conflicts_with = "state")]
     pub(crate) until: Option<Until>,

@@ -172,6 +172,36 @@ fn nothing_more_is_tried_once_what_was_asked_for_is_found() {
 }
 
 #[test]
+fn what_has_shown_a_mistake_is_tried_alone_again() {
+    let check = |name: &str, title: &str| {
+        let sys = rig::root().join("target/museum").join(name);
+        dirql(["check", sys.to_str().unwrap(), "--json", "--budget=1", "--exercise", title])
+    };
+    let title = "ioctl 0x22a008 of";
+    let wrong = json(&check("input_not_checked.sys", title));
+    assert_eq!(rules_of(&wrong), ["wild-read"]);
+    let exercises = wrong["exercises"].as_array().unwrap();
+    assert!(
+        !exercises.is_empty()
+            && exercises.iter().all(|one| one["title"].as_str().unwrap().starts_with(title))
+    );
+    // As the report has it, with how what happened departs from the usual.
+    let shown = format!(
+        "{}, in an order that departs from the usual once",
+        wrong["findings"][0]["exercise"].as_str().unwrap()
+    );
+    let mended = check("input_not_checked_fixed.sys", &shown);
+    assert_eq!((mended.code, json(&mended)["exercises"].as_array().unwrap().len()), (Some(0), 1));
+    let refused = check("input_not_checked.sys", "nothing of the kind");
+    assert_eq!(refused.code, Some(2));
+    assert!(
+        refused.err.contains("no exercise has a title that begins with `nothing of the kind`"),
+        "{}",
+        refused.said()
+    );
+}
+
+#[test]
 fn each_cause_is_reported_once_and_its_line_makes_it_again() {
     let report = json(&check("legacy.sys", &["--budget", "1", "--json"]));
     let findings = report["findings"].as_array().unwrap();

@@ -25,8 +25,8 @@ fn built(name: &str) -> PathBuf {
     path
 }
 
-/// What is said to be wrong, by `options`. Whatever it is, its line makes it again.
-fn wrong(name: &str, budget: &str, options: &[&str]) -> Vec<String> {
+/// What is found by `options`, at every place. Whatever it is, its line makes it again.
+fn findings(name: &str, budget: &str, options: &[&str]) -> Vec<Value> {
     let sys = built(name);
     let own = ["check", sys.to_str().unwrap(), "--json", "--workers", "1", "--budget", budget];
     let answer = dirql(own.iter().chain(options));
@@ -35,21 +35,41 @@ fn wrong(name: &str, budget: &str, options: &[&str]) -> Vec<String> {
     assert_eq!(report["no_answers"], serde_json::json!([]), "{}", answer.said());
     let findings = report["findings"].as_array().unwrap();
     findings.iter().for_each(is_made_again);
-    let each =
-        findings.iter().flat_map(|finding| [finding].into_iter().chain(finding["also"].as_array().unwrap()));
-    each.map(|finding| finding["rule"].as_str().unwrap().to_owned()).collect()
+    findings
+        .iter()
+        .flat_map(|finding| [finding].into_iter().chain(finding["also"].as_array().unwrap()))
+        .cloned()
+        .collect()
+}
+
+/// The rules that are said to be broken.
+fn wrong(name: &str, budget: &str, options: &[&str]) -> Vec<String> {
+    let found = findings(name, budget, options);
+    found.iter().map(|finding| finding["rule"].as_str().unwrap().to_owned()).collect()
 }
 
 /// The largest budget of a twin's check: all that there is to be tried takes several times as long as what finds the bug.
 const MOST_OF_A_TWIN: u64 = 5;
 
+/// One twin in four is tried by all there is, and the others by what has found the bug: that takes a fifth of the time. `cargo xtask museum` tries each by all.
+fn is_tried_by_all(name: &str) -> bool {
+    name.bytes().map(u32::from).sum::<u32>().is_multiple_of(4)
+}
+
 fn is_found_and_its_twin_is_clean(area: &str, name: &str, budget: &str) {
     let right = rules_of(area, name);
     // What else there is to be found is not asked.
-    let found = wrong(name, budget, &["--until", &right.join(",")]);
-    assert!(found.iter().any(|rule| right.contains(rule)), "{name}: {found:?}, and none of {right:?}");
-    let budget = budget.parse::<u64>().unwrap().min(MOST_OF_A_TWIN).to_string();
-    assert_eq!(wrong(&format!("{name}_fixed"), &budget, &[]), Vec::<String>::new(), "the twin of {name}");
+    let found = findings(name, budget, &["--until", &right.join(",")]);
+    let rule = |finding: &Value| finding["rule"].as_str().unwrap().to_owned();
+    let named = found.iter().find(|finding| right.contains(&rule(finding)));
+    let named = named.unwrap_or_else(|| panic!("{name}: {found:?}, and none of {right:?}"));
+    let twin = format!("{name}_fixed");
+    let wrong = if is_tried_by_all(name) {
+        wrong(&twin, &budget.parse::<u64>().unwrap().min(MOST_OF_A_TWIN).to_string(), &[])
+    } else {
+        wrong(&twin, budget, &["--exercise", named["exercise"].as_str().unwrap()])
+    };
+    assert_eq!(wrong, Vec::<String>::new(), "the twin of {name}");
 }
 
 /// A test for each, and the list of all.

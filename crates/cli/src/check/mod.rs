@@ -110,6 +110,10 @@ pub(crate) fn run(mut arguments: Check) -> Result<u8> {
     let has_little_memory = campaign.more.contains(&setting::low_memory());
     let surveys = Surveys { own: survey, neighbours, busy, values, has_little_memory, kept };
     let exercises = exercises(&arguments, &surveys)?;
+    if exercises.is_empty() {
+        let titles = arguments.exercise.join("` or `");
+        bail!("--exercise: no exercise has a title that begins with `{titles}`; `--json` shows all of them");
+    }
     let (state, done) = match &arguments.state {
         Some(path) => state::open(&arguments, path, &exercises).map(|(state, done)| (Some(state), done))?,
         None => (None, BTreeMap::new()),
@@ -284,5 +288,14 @@ fn exercises(arguments: &Check, surveys: &Surveys) -> Result<Vec<Exercise>> {
     if let Some(values) = &surveys.values {
         exercises.extend(check::exercises_with_values(values, arguments.budget));
     }
+    if !arguments.exercise.is_empty() {
+        exercises
+            .retain(|exercise| arguments.exercise.iter().any(|wanted| is_title(wanted, &exercise.title)));
+    }
     Ok(exercises)
+}
+
+/// Whether this is a title's beginning, or what a finding is shown by: a title, and how what happened departs from the usual.
+fn is_title(wanted: &str, title: &str) -> bool {
+    title.starts_with(wanted) || wanted.strip_prefix(title).is_some_and(|how| how.starts_with(", "))
 }

@@ -20,8 +20,9 @@ use crate::remote_runner::SEPARATOR;
 use crate::{NO_ANSWER, terminal};
 
 /// Options of `dirql check` that a line for other commands does not have, or has in another form, each with a value.
-const IN_CHECK_ONLY: [&str; 18] = [
+const IN_CHECK_ONLY: [&str; 19] = [
     "budget",
+    "exercise",
     "until",
     "workers",
     "do",
@@ -553,13 +554,15 @@ impl<'a> Report<'a> {
             0 => format!("; {}", self.extent.longer(self.arguments.budget * 10)),
             _ => self.left_out(),
         };
+        let chosen = if self.arguments.exercise.is_empty() { "" } else { " (--exercise)" };
         let ready = match survey.ready {
             true => "",
             false => "the driver is not ready after its start, so nothing was tried but that; ",
         };
         format!(
-            "{driver}: {offers}; {ready}{} exercises, {attempts} attempts, in {failed} of which a call failed that may: {verdict}{longer}\n",
-            exercises.len()
+            "{driver}: {offers}; {ready}{} exercise{}{chosen}, {attempts} attempts, in {failed} of which a call failed that may: {verdict}{longer}\n",
+            exercises.len(),
+            plural(exercises.len())
         )
     }
 
