@@ -165,7 +165,10 @@ fn with_another_card(
     }
     campaign.more = before;
     let setup = &campaign.arguments.setup;
-    let offers_all = survey.ready && survey.operations.iter().all(|one| one.succeeds || one.variant);
+    let requests = &survey.operations;
+    // A handle may be refused that needs memory which the card reaches.
+    let offers_all =
+        survey.ready && !requests.is_empty() && requests.iter().all(|one| one.succeeds || one.variant);
     if !offers_all && !setup.platform().low_memory && setting::takes_bus_addresses(setup) {
         // Its card may not reach all addresses.
         campaign.more.push(setting::low_memory());

@@ -6,8 +6,8 @@ use super::super::survey::{Ended, Operation, Survey};
 use super::effort::{Kind, Plan};
 use super::inputs_and_lengths::of_other_length;
 use super::steps::{
-    ENDED, ENDED_ALONE, ENDED_OF_TWO, PAUSE, WRITE, around_input, asks, asks_other, open, open_two, opened,
-    owed, owed_of_two, place, two_at_once, two_under_way, words,
+    ENDED, ENDED_ALONE, ENDED_OF_TWO, PAUSE, WRITE, around_input, asks, asks_other, on, open, open_as,
+    open_two, opened, owed, owed_of_two, place, two_at_once, two_under_way, words,
 };
 use super::{AT_ONCE, METHOD_BUFFERED, METHOD_NEITHER};
 
@@ -109,7 +109,7 @@ pub(super) fn at_once(survey: &Survey, name: &str, has_device: bool, plan: &mut 
     cancelled_as_it_goes(survey, name, &operations, has_device, plan);
     for one in operations.iter().take(PREPARED) {
         let opened = format!("{}; {}; {}; wait 1ms", open_two(name), asks("p", one), asks_other("q", one));
-        let closes = format!("{opened}; t: close h; u: close i; join t; join u");
+        let closes = format!("{opened}; t: close h; u: close i; join t; join u{}", anew(survey, name, one));
         plan.add(format!("two handles closed at once after {}", words(one)), closes, Kind::AtOnce);
         for other in operations.iter().take(PREPARED).filter(|other| other.command != one.command) {
             let title = format!("{} on two handles at once after {}", words(other), words(one));
@@ -407,64 +407,88 @@ pub(super) fn from_outside(survey: &Survey, name: &str, plan: &mut Plan) {
             Kind::Requests,
         );
     }
-    for Ended { operations: waiting, by, before } in &survey.ended {
-        let requests = waiting.iter().map(|at| &operations[*at]).zip(by.iter().map(|at| &outside[*at]));
-        let requests: Vec<_> = requests.collect();
-        let waiting_for: Vec<_> = requests.iter().map(|(one, _)| *one).collect();
-        let open = &opened(survey, name, &waiting_for);
-        let named: Vec<_> = requests.iter().copied().zip([("a", "t"), ("b", "u")]).collect();
-        let each = |between: &str, text: &dyn Fn(&Operation, &Outside, &str, &str) -> String| {
-            let texts = named.iter().map(|((one, event), (name, thread))| text(one, event, name, thread));
-            texts.collect::<Vec<_>>().join(between)
-        };
-        let is_sure = named.iter().all(|((_, event), _)| event.is_sure());
-        // What comes together may be one event for the driver, which ends one request of a kind.
-        let is_one_event = waiting.windows(2).any(|two| two[0] == two[1]);
-        let must_end = match is_sure && !is_one_event {
-            true => format!("must-end {}; ", each(" ", &|_, _, name, _| name.to_owned())),
-            false => String::new(),
-        };
-        // A level that falls before it is seen is lost, and no driver's fault: it stays until the requests have ended.
-        let script = format!(
-            "{open}; {}; wait 1ms; {}; {}; wait 50ms; {must_end}cancel h; {}; {}; close h",
-            each("; ", &|one, _, name, _| format!("async {name} {}", one.command)),
-            each("; ", &|_, event, _, thread| format!("{thread}: {}", event.first())),
-            each("; ", &|_, _, _, thread| format!("join {thread}")),
-            each("; ", &|_, _, name, _| format!("join {name}")),
-            each("; ", &|_, event, _, _| event.rest()),
-        );
-        let title = format!(
-            "{} ended by {}",
-            each(" and ", &|one, _, _, _| words(one)),
-            each(" and ", &|_, event, _, _| event.signal.clone())
-        );
-        plan.add(title, script, Kind::AtOnce);
-        if let [(one, event)] = requests[..] {
-            in_parts(open, one, event, plan);
-            if *before && event.is_sure() {
-                // What ends by accesses, or by itself before the request is made, comes once more.
-                let again = if event.ends_by_accesses() {
-                    format!("{}; wait 50ms; ", event.first())
-                } else {
-                    String::new()
-                };
-                let then = format!("{again}must-end a; cancel h; join a; {}; close h", event.rest());
-                let script = two_at_once(open, &asks("a", one), &event.first(), &then);
-                let title =
-                    format!("{} at once with {}, which ends it in either order", words(one), event.signal);
-                plan.add(title, script, Kind::AtOnce);
-            }
-        }
-        // What it needs may have to be done anew for each.
-        if let [(one @ Operation { needs: None, .. }, event)] = requests[..] {
-            let title = format!("{} ended by {} behind a call that fails", words(one), event.signal);
-            let ends = format!("{}; wait 5ms; {}", event.first(), event.rest());
-            plan.add(title, behind_failure(open, one, &ends, event.is_sure()), Kind::Requests);
-        }
-        begun_as_another_ends(open, &requests, plan);
+    for ended in &survey.ended {
+        ended_from_outside(survey, name, ended, plan);
     }
     beside_what_ends(survey, name, plan);
     ended_as_its_limit_ends(survey, open, plan);
+}
+
+/// Requests that wait, and what ends them: that comes at once, part by part, in either order, behind calls that fail, and as they begin.
+fn ended_from_outside(survey: &Survey, name: &str, ended: &Ended, plan: &mut Plan) {
+    let Survey { outside, operations, .. } = survey;
+    let Ended { operations: waiting, by, before, twice } = ended;
+    let requests = waiting.iter().map(|at| &operations[*at]).zip(by.iter().map(|at| &outside[*at]));
+    let requests: Vec<_> = requests.collect();
+    let waiting_for: Vec<_> = requests.iter().map(|(one, _)| *one).collect();
+    let open = &opened(survey, name, &waiting_for);
+    let named: Vec<_> = requests.iter().copied().zip([("a", "t"), ("b", "u")]).collect();
+    let each = |between: &str, text: &dyn Fn(&Operation, &Outside, &str, &str) -> String| {
+        let texts = named.iter().map(|((one, event), (name, thread))| text(one, event, name, thread));
+        texts.collect::<Vec<_>>().join(between)
+    };
+    let is_sure = named.iter().all(|((_, event), _)| event.is_sure());
+    // What comes together may be one event for the driver, which ends one request of a kind.
+    let is_one_event = waiting.windows(2).any(|two| two[0] == two[1]);
+    let must_end = match is_sure && !is_one_event {
+        true => format!("must-end {}; ", each(" ", &|_, _, name, _| name.to_owned())),
+        false => String::new(),
+    };
+    // A level that falls before it is seen is lost, and no driver's fault: it stays until the requests have ended.
+    let script = format!(
+        "{open}; {}; wait 1ms; {}; {}; wait 50ms; {must_end}cancel h; {}; {}; close h",
+        each("; ", &|one, _, name, _| format!("async {name} {}", one.command)),
+        each("; ", &|_, event, _, thread| format!("{thread}: {}", event.first())),
+        each("; ", &|_, _, _, thread| format!("join {thread}")),
+        each("; ", &|_, _, name, _| format!("join {name}")),
+        each("; ", &|_, event, _, _| event.rest()),
+    );
+    let title = format!(
+        "{} ended by {}",
+        each(" and ", &|one, _, _, _| words(one)),
+        each(" and ", &|_, event, _, _| event.signal.clone())
+    );
+    plan.add(title, script, Kind::AtOnce);
+    if let [(one, event)] = requests[..] {
+        in_parts(open, one, event, plan);
+        if *before && event.is_sure() {
+            in_either_order(open, one, event, plan);
+        }
+        if *twice && event.is_sure() {
+            begun_as_one_ends(open, one, event, plan);
+        }
+    }
+    // What it needs may have to be done anew for each.
+    if let [(one @ Operation { needs: None, .. }, event)] = requests[..] {
+        let title = format!("{} ended by {} behind a call that fails", words(one), event.signal);
+        let ends = format!("{}; wait 5ms; {}", event.first(), event.rest());
+        plan.add(title, behind_failure(open, one, &ends, event.is_sure()), Kind::Requests);
+    }
+    begun_as_another_ends(open, &requests, plan);
+}
+
+/// A request that need not wait for what comes before it is made as that comes.
+fn in_either_order(open: &str, operation: &Operation, event: &Outside, plan: &mut Plan) {
+    // What ends by accesses, or by itself before the request is made, comes once more.
+    let again = match event.ends_by_accesses() {
+        true => format!("{}; wait 50ms; ", event.first()),
+        false => String::new(),
+    };
+    let then = format!("{again}must-end a; cancel h; join a; {}; close h", event.rest());
+    let script = two_at_once(open, &asks("a", operation), &event.first(), &then);
+    let title = format!("{} at once with {}, which ends it in either order", words(operation), event.signal);
+    plan.add(title, script, Kind::AtOnce);
+}
+
+/// A request is made as what comes from outside ends the one before it; when that comes once more it must end, too.
+fn begun_as_one_ends(open: &str, operation: &Operation, event: &Outside, plan: &mut Plan) {
+    let before = format!("{open}; {}; wait 1ms", asks("a", operation));
+    let (first, rest) = (event.first(), event.rest());
+    let then = format!(
+        "{rest}; wait 1ms; {first}; wait 50ms; must-end a b; cancel h; join a; join b; {rest}; close h"
+    );
+    let script = two_at_once(&before, &first, &asks("b", operation), &then);
+    plan.add(format!("{} again as {} ends it", words(operation), event.signal), script, Kind::AtOnce);
 }
 
 /// A request with much data, which a driver may have its card do part by part: what ends the one part comes again and again.
@@ -555,5 +579,29 @@ fn beside_what_ends(survey: &Survey, name: &str, plan: &mut Plan) {
                 format!("{} at once with {}, which ends {}", words(asked), event.signal, words(waits));
             plan.add(title, script, Kind::AtOnce);
         }
+    }
+}
+
+/// The request on a new handle, when all others are closed: it must end as it does when those are closed one after the other.
+fn anew(survey: &Survey, name: &str, operation: &Operation) -> String {
+    let ends = survey.anew.iter().any(|place| survey.operations[*place].command == operation.command);
+    let asked = format!("; {}; async c {}; wait 50ms; ", open_as("k", name), on(operation, "k"));
+    if ends { format!("{asked}must-end c; cancel k; join c; close k") } else { String::new() }
+}
+
+/// Of two that wait one is ended by another request, of which there is enough then for a third: the second, which came before that, must not wait on.
+pub(super) fn passed_over(survey: &Survey, name: &str, plan: &mut Plan) {
+    for &(waits, ends) in survey.passed_over.iter().take(AT_ONCE) {
+        let (waits, ends) = (&survey.operations[waits], &survey.operations[ends]);
+        let script = format!(
+            "{}; {}; {}; wait 1ms; {}; wait 50ms; {}; wait 50ms; must-end b if c; cancel h; join a; join b; join c; join e; close h",
+            opened(survey, name, &[ends]),
+            asks("a", waits),
+            asks("b", waits),
+            asks("e", ends),
+            asks("c", waits)
+        );
+        let title = format!("{} twice, and once more behind {}", words(waits), words(ends));
+        plan.add(title, script, Kind::Little);
     }
 }

@@ -38,6 +38,23 @@ pub(super) fn behind_lives(survey: &Survey, name: &str) -> Vec<(String, String)>
     all
 }
 
+/// A request that another one has made end by itself is under way while the device is stopped, or asked about, and serves again: what the other one has set going
+/// goes on, since an application does not notice that a device was stopped. What a card was doing may be over.
+pub(super) fn kept_over_lives(survey: &Survey, name: &str) -> Vec<(String, String)> {
+    let lives = LIVES.iter().filter(|(_, steps)| !steps.contains("power "));
+    let kept = survey.ended_before.iter().filter(|_| !survey.is_hardware).take(PAIRS);
+    kept.flat_map(|(waits, ends)| lives.clone().map(move |life| (waits, ends, life)))
+        .map(|(waits, ends, (what, steps))| {
+            let [waits, ends] = [waits, ends].map(|place| &survey.operations[*place]);
+            let title = format!("{} behind {} before the device {what}", words(waits), words(ends));
+            let (opened, begun, asked) = (opened(survey, name, &[waits, ends]), asks("b", ends), asks("a", waits));
+            let script =
+                format!("{opened}; {begun}; {asked}; {steps}; wait 50ms; must-end a if b; cancel h; join a; join b; close h");
+            (title, script)
+        })
+        .collect()
+}
+
 fn by_requests(survey: &Survey) -> impl Iterator<Item = Waits<'_>> {
     survey.ended_by.iter().take(PAIRS).map(|(place, ends)| {
         let ends = &survey.operations[*ends];

@@ -31,8 +31,8 @@ mod values;
 use serde::{Deserialize, Serialize};
 
 use super::survey::{Operation, Survey};
-use at_once::{at_once, behind_failure, from_outside};
-use behind_lives::behind_lives;
+use at_once::{at_once, behind_failure, from_outside, passed_over};
+use behind_lives::{behind_lives, kept_over_lives};
 use card_timing::{answered_late, answered_soon, posted};
 use closed_at_rest::closed_at_rest;
 use each_register::each_register_holds;
@@ -259,6 +259,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         );
     }
     from_outside(survey, name, &mut plan);
+    passed_over(survey, name, &mut plan);
     at_once_with_interrupts(survey, &open, &mut plan);
     event_exchanged(survey, name, &mut plan);
     if has_device {
@@ -381,7 +382,8 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         plan.add(title, script, Kind::Little);
     }
     if has_device {
-        for (title, script) in behind_lives(survey, name).into_iter().chain(closed_at_rest(survey, name)) {
+        let lives = behind_lives(survey, name).into_iter().chain(kept_over_lives(survey, name));
+        for (title, script) in lives.chain(closed_at_rest(survey, name)) {
             plan.add(title, script, Kind::Little);
         }
     }

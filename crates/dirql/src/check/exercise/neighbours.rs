@@ -42,6 +42,7 @@ pub fn exercises_of_neighbours(survey: &Survey, more: &[String], budget: u64) ->
         let what = words(operation);
         if let Some(device) = second_card(survey) {
             disabled_and_enabled(survey, operation, (device, another), (one, other), &mut plan);
+            beside_not_added(survey, operation, (device, another), other, &mut plan);
         }
         if operation.variant {
             continue;
@@ -92,6 +93,24 @@ fn disabled_and_enabled(
         &format!("{owed}{ENDED}"),
     );
     plan.add(format!("{what} while another {kind} is disabled and enabled"), script, Kind::Behind);
+}
+
+/// The last of the driver's devices serves on when another one may not be added again, which each call in that may be the reason for: what they share is not
+/// given back for the one that never had it.
+fn beside_not_added(
+    survey: &Survey,
+    operation: &Operation,
+    (device, kind): (&str, &str),
+    name: &str,
+    plan: &mut Plan,
+) {
+    let Some(first) = survey.devices.first() else { return };
+    let script = format!(
+        "{}; remove-device {first}; remove-device {device}; start-device {device}; {}; wait 50ms; {ENDED_ALONE}",
+        open(name),
+        asks("a", operation)
+    );
+    plan.add(format!("{} beside a {kind} that may not be added", words(operation)), script, Kind::Plain);
 }
 
 /// What would have a card interrupt happens when its driver has disconnected it, and another card's routine is connected to the line. A card of which nothing

@@ -20,7 +20,12 @@ pub(in super::super) fn open(name: &str) -> String {
 
 /// A second handle: `i`.
 pub(in super::super) fn open_other(name: &str) -> String {
-    format!("open \"{name}\" as i overlapped")
+    open_as("i", name)
+}
+
+/// Another handle.
+pub(super) fn open_as(handle: &str, name: &str) -> String {
+    format!("open \"{name}\" as {handle} overlapped")
 }
 
 /// Two handles: `h` and `i`.

@@ -67,7 +67,7 @@ fn what_a_call_that_fails_leaves_behind_keeps_no_later_request_back() {
     assert!(behind.script.contains("; must-recover c; ") && behind.effort.failing > 0, "{}", behind.script);
     assert!(!behind.effort.from_start, "what fails before a script owes nothing");
     let event = Outside { device: "unit#0".to_owned(), signal: "cause".to_owned(), values: vec![1, 0] };
-    let ended = vec![Ended { operations: vec![2], by: vec![0], before: false }];
+    let ended = vec![Ended { operations: vec![2], by: vec![0], before: false, twice: false }];
     let all = exercises(&Survey { outside: vec![event], ended, ..surveyed("unit", true) }, 100);
     let [behind] = titled(&all, "ended by cause behind a call that fails")[..] else { panic!() };
     assert!(behind.script.contains("; must-recover c if a; "), "it is guessed at: {}", behind.script);
@@ -155,7 +155,7 @@ fn what_ends_a_request_ends_it_behind_what_happens_to_the_device() {
     survey.knows_power = true;
     survey.outside =
         vec![Outside { device: "pci9052#0".to_owned(), signal: "linti1".to_owned(), values: vec![1, 0] }];
-    survey.ended = vec![Ended { operations: vec![2], by: vec![0], before: false }];
+    survey.ended = vec![Ended { operations: vec![2], by: vec![0], before: false, twice: false }];
     let by_outside = behind(&survey, "ended by linti1 after the device was powered down and up");
     assert_eq!(by_outside.len(), 2);
     let end =
@@ -175,7 +175,8 @@ fn two_of_a_kind_need_not_both_end_by_what_comes_at_once() {
     };
     survey.outside = vec![input("linti1"), input("linti2")];
     let must_end = |operations: [usize; 2]| {
-        let ended = vec![Ended { operations: operations.to_vec(), by: vec![0, 1], before: false }];
+        let ended =
+            vec![Ended { operations: operations.to_vec(), by: vec![0, 1], before: false, twice: false }];
         let all = exercises(&Survey { ended, ..survey.clone() }, 100);
         let [exercise] = titled(&all, "ended by linti1 and linti2")[..] else { panic!() };
         exercise.script.contains("must-end")
@@ -190,7 +191,7 @@ fn what_ends_a_request_before_it_or_behind_it_is_done_at_once_with_it_and_behind
         vec![Outside { device: "pci9052#0".to_owned(), signal: "linti1".to_owned(), values: vec![1, 0] }];
     survey.operations[2].needs = Some(0);
     let either = |survey: &Survey, before: bool| {
-        let ended = vec![Ended { operations: vec![2], by: vec![0], before }];
+        let ended = vec![Ended { operations: vec![2], by: vec![0], before, twice: false }];
         let all = exercises(&Survey { ended, ..survey.clone() }, 100);
         titled(&all, "which ends it in either order").into_iter().cloned().collect::<Vec<_>>()
     };
@@ -206,6 +207,83 @@ fn what_ends_a_request_before_it_or_behind_it_is_done_at_once_with_it_and_behind
     assert!(either(&survey, true)[0].script.contains(again), "it may be over when the request is made");
     survey.outside[0].values[0] = 2;
     assert!(either(&survey, true).is_empty(), "what is guessed at owes nothing");
+}
+
+#[test]
+fn a_request_is_made_again_as_what_comes_from_outside_ends_it() {
+    let mut survey = surveyed("pci9052#0", true);
+    survey.outside =
+        vec![Outside { device: "pci9052#0".to_owned(), signal: "linti1".to_owned(), values: vec![1, 0] }];
+    let again = |twice: bool| {
+        let ended = vec![Ended { operations: vec![2], by: vec![0], before: false, twice }];
+        let all = exercises(&Survey { ended, ..survey.clone() }, 100);
+        titled(&all, "again as linti1 ends it").into_iter().cloned().collect::<Vec<_>>()
+    };
+    assert!(again(false).is_empty(), "where it comes twice for two of them the second need not end");
+    let [one] = &again(true)[..] else { panic!() };
+    let twice = "t: poke pci9052#0 linti1 1; u: async b ioctl h 0x222004 in u32:0; join t; join u; wait 50ms; \
+                 poke pci9052#0 linti1 0; wait 1ms; poke pci9052#0 linti1 1; wait 50ms; must-end a b";
+    assert!(one.script.contains(twice), "{}", one.script);
+}
+
+#[test]
+fn one_that_waits_is_not_passed_over_and_nothing_is_left_of_handles_that_are_closed_at_once() {
+    let mut survey = surveyed("unit", false);
+    assert!(titled(&exercises(&survey, 100), "and once more behind").is_empty());
+    (survey.passed_over, survey.anew) = (vec![(2, 0)], vec![0]);
+    let all = exercises(&survey, 100);
+    let [one] = titled(&all, "and once more behind")[..] else { panic!() };
+    let order = ["async a ioctl h 0x222004", "async b ioctl h 0x222004", "async e ioctl h 0x222000"];
+    let order = order.into_iter().chain(["async c ioctl h 0x222004", "must-end b if c"]);
+    let places: Vec<_> = order.map(|step| one.script.find(step)).collect();
+    assert!(places[0].is_some() && places.is_sorted(), "{}", one.script);
+    let closed = titled(&all, "two handles closed at once after");
+    let is_owed = |one: &&&Exercise| one.script.contains("as k overlapped; async c ioctl k 0x222000");
+    assert_eq!((closed.len(), closed.iter().filter(is_owed).count()), (2, 1), "of the one that ends anew");
+}
+
+#[test]
+fn a_device_serves_on_when_another_one_may_not_be_added() {
+    let all = exercises_of_neighbours(&surveyed("unit", false), &[], 100);
+    let each = titled(&all, "beside a device that may not be added");
+    assert_eq!(each.len(), 3);
+    let gone = "remove-device unit#0; remove-device unit#1; start-device unit#1; async a ";
+    assert!(each.iter().all(|one| one.script.contains(gone) && one.effort.failing > 0), "{each:?}");
+    assert!(each.iter().all(|one| one.script.contains(r#"open "\\.\Unit2" as h"#)), "{each:?}");
+}
+
+#[test]
+fn what_a_request_has_set_going_goes_on_when_the_device_was_stopped() {
+    let mut survey = Survey { ended_before: vec![(2, 0)], ..surveyed("unit", false) };
+    let kept = |survey: &Survey| {
+        let all = exercises(survey, 100);
+        titled(&all, "ioctl 0x222004 of u32:0 behind ioctl 0x222000 of u32:0 before the device")
+            .iter()
+            .map(|one| one.script.clone())
+            .collect::<Vec<_>>()
+    };
+    let all = kept(&survey);
+    assert_eq!(all.len(), 3, "stopped, asked whether it may be, asked whether it may be removed");
+    let order = [
+        "async b ioctl h 0x222000",
+        "async a ioctl h 0x222004",
+        "stop-device; ",
+        "start-device; wait 50ms; must-end a if b",
+    ];
+    let places = order.map(|step| all[0].find(step));
+    assert!(places[0].is_some() && places.is_sorted(), "{}", all[0]);
+    survey.is_hardware = true;
+    assert!(kept(&survey).is_empty(), "what a card was doing may be over");
+}
+
+#[test]
+fn a_handle_is_closed_as_a_timer_runs_out_that_a_request_of_another_input_has_set() {
+    let mut survey = surveyed("unit", false);
+    let closed =
+        |survey: &Survey| titled(&exercises(survey, 100), "of u32:1: its handle is closed as a timer").len();
+    assert_eq!(closed(&survey), 0);
+    survey.sets_timers = true;
+    assert_eq!(closed(&survey), 1);
 }
 
 #[test]
@@ -258,7 +336,7 @@ fn a_device_is_stopped_and_goes_as_it_interrupts() {
 fn what_accesses_to_a_board_may_end_need_not_end_a_request_beside_others() {
     let mut survey = surveyed("pci9052#0", true);
     survey.self_ending = vec![(0, 0)];
-    survey.ended = vec![Ended { operations: vec![2], by: vec![0], before: false }];
+    survey.ended = vec![Ended { operations: vec![2], by: vec![0], before: false, twice: false }];
     let outside = |signal: &str| {
         vec![Outside { device: "pci9052#0".to_owned(), signal: signal.to_owned(), values: vec![1, 0] }]
     };

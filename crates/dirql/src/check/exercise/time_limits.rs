@@ -11,6 +11,8 @@ use super::steps::{ENDED, ENDED_ALONE, asks, first_operations, happens, opened, 
 const LIMIT: &str = "wait limit";
 /// So many of a driver's limits are waited for.
 const LIMITS: [usize; 2] = [1, 2];
+/// So many requests are made with another input, too.
+const VARIANTS: usize = 4;
 
 /// Adds that for a driver that sets timers.
 pub(super) fn as_timers_run_out(survey: &Survey, name: &str, plan: &mut Plan) {
@@ -46,6 +48,14 @@ pub(super) fn as_timers_run_out(survey: &Survey, name: &str, plan: &mut Plan) {
             plan.more.clear();
         }
         event_is_closed(survey, name, operation, plan);
+    }
+    // With another input the timer's routine may do more, as set it again.
+    let variants = survey.operations.iter().filter(|one| one.variant && one.succeeds);
+    for operation in variants.take(VARIANTS) {
+        let (opened, begun) = (opened(survey, name, &[operation]), asks("a", operation));
+        let script = format!("{opened}; {begun}; {LIMIT}; close h; join a");
+        let title = format!("{}: its handle is closed as a timer runs out", words(operation));
+        plan.add(title, script, Kind::Behind);
     }
 }
 

@@ -21,6 +21,8 @@ const TOGETHER: usize = 4;
 const BESIDE: usize = 4;
 /// So many are cancelled before one that is to succeed.
 const CANCELLED: usize = 2;
+/// So many handles are opened one behind the other for a request that is to end well on each.
+const ANEW: usize = 4;
 /// Between two things that are done to a card.
 pub(super) const BETWEEN: u64 = 1_000_000;
 
@@ -188,6 +190,43 @@ impl Asking<'_> {
         Ok(self.spaced(&questions)?.is_some_and(|answers| answers.into_iter().enumerate().all(is_so)))
     }
 
+    /// Which two wait until another is made, of which there is enough then for one more that comes later, and not for the second: that is passed over. It is none
+    /// of `ended_by` then.
+    pub(super) fn passed_over(
+        &mut self,
+        known: &[Known],
+        ended_by: &[(usize, usize)],
+    ) -> Result<Vec<(usize, usize)>, Error> {
+        let mut pairs = Vec::new();
+        for (waits, one) in waiting(known).filter(|(_, one)| one.operation.needs.is_none()) {
+            for (ends, other) in succeeding(known).filter(|(ends, _)| !ended_by.contains(&(waits, *ends))) {
+                let (waiting, ending) = (one.question, other.question);
+                let answers = self.spaced(&[waiting, waiting, ending, waiting])?;
+                let is_passed_over = answers.is_some_and(|answers| {
+                    answers[1] == Answer::Waits && [0, 2, 3].iter().all(|at| ends_well(answers[*at]))
+                });
+                pairs.extend(is_passed_over.then_some((waits, ends)));
+            }
+        }
+        Ok(pairs)
+    }
+
+    /// Which end well on one handle behind the other, each of which is closed before the next is opened.
+    pub(super) fn ending_anew(&mut self, known: &[Known]) -> Result<Vec<usize>, Error> {
+        let name = self.name.clone();
+        let mut all = Vec::new();
+        for (place, one) in succeeding(known) {
+            let is_so = self.with_handle(|machine, _| {
+                (0..ANEW).all(|_| {
+                    let Ok(handle) = machine.open_overlapped(&name) else { return false };
+                    ends_well(answer_within(machine, &handle, one.question, LONG)) && handle.close().is_ok()
+                })
+            })?;
+            all.extend((is_so == Some(true)).then_some(place));
+        }
+        Ok(all)
+    }
+
     /// Which of these pairs have a request beside what ends the first, which leaves that to it; one of the same code counts more.
     pub(super) fn ended_beside(
         &mut self,
@@ -281,13 +320,20 @@ impl Asking<'_> {
             }
         }
         for (at, &(one, first)) in alone.iter().enumerate().take(PAIRED) {
-            let before = self.ends_behind(&behind_needs(known, &[one]), &outside[first])?;
-            all.push(Ended { operations: vec![one], by: vec![first], before });
+            let event = &outside[first];
+            let before = self.ends_behind(&behind_needs(known, &[one]), event)?;
+            let twice = self.all_end_by(&behind_needs(known, &[one, one]), &[event, event], BETWEEN)?;
+            all.push(Ended { operations: vec![one], by: vec![first], before, twice });
             for &(other, second) in alone[at + 1..].iter().filter(|(_, second)| *second != first) {
                 let (questions, events) =
                     (behind_needs(known, &[one, other]), [&outside[first], &outside[second]]);
                 if self.all_end_by(&questions, &events, BETWEEN)? {
-                    all.push(Ended { operations: vec![one, other], by: vec![first, second], before: false });
+                    all.push(Ended {
+                        operations: vec![one, other],
+                        by: vec![first, second],
+                        before: false,
+                        twice: false,
+                    });
                 }
             }
         }

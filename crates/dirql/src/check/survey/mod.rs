@@ -101,6 +101,10 @@ pub struct Survey {
     pub ended_by: Vec<(usize, usize)>,
     /// Those of them whose first does not wait where the second has been made before it.
     pub ended_before: Vec<(usize, usize)>,
+    /// As `ended_by`, but that what is there ends one that comes later, and leaves the one that waits.
+    pub passed_over: Vec<(usize, usize)>,
+    /// Requests that end well on a handle that is opened when the last one is closed, on which they were made, too.
+    pub anew: Vec<usize>,
     /// Those of `ended_by`, and a third that ends by itself and does not end the first: the first ends well whichever of the two others is made before.
     pub ended_beside: Vec<EndedBeside>,
     /// Two of `ended_by` with other requests each, none of which ends the other's: made together, each of both still ends well.
@@ -205,6 +209,8 @@ pub struct Ended {
     pub by: Vec<usize>,
     /// It is one, which does not wait if that has been done before it is made.
     pub before: bool,
+    /// It is one, and two of it end when that is done twice.
+    pub twice: bool,
 }
 
 impl Operation {
@@ -425,6 +431,8 @@ pub fn survey(
         ended_by_closing: Vec::new(),
         ended_by: Vec::new(),
         ended_before: Vec::new(),
+        passed_over: Vec::new(),
+        anew: Vec::new(),
         ended_beside: Vec::new(),
         ended_together: Vec::new(),
         numbered: Vec::new(),
@@ -510,6 +518,8 @@ fn ask(
                 found.ended_before.push((waits, ends));
             }
         }
+        found.passed_over = asking.passed_over(&known, &found.ended_by)?;
+        found.anew = asking.ending_anew(&known)?;
         found.ended_beside = asking.ended_beside(&known, &found.self_ending, &found.ended_by)?;
         found.ended_together = asking.ended_together(&known, &found.ended_by)?;
         found.numbered = asking.numbered(&known)?;
@@ -523,7 +533,7 @@ fn ask(
             if known.is_none() {
                 found.outside.push(cause);
             }
-            found.ended.push(Ended { operations: vec![operation], by, before: false });
+            found.ended.push(Ended { operations: vec![operation], by, before: false, twice: false });
         }
         found.limited = asking.limited(&known, Tempo::Cards)?;
         if found.asks_others && found.sets_timers {
