@@ -27,7 +27,8 @@ const ANEW: usize = 4;
 pub(super) const BETWEEN: u64 = 1_000_000;
 
 impl Asking<'_> {
-    /// Which pairs end by themselves and succeed, in either order, on one handle and on two: what one of them has acquired, another one may wait for.
+    /// Which pairs end by themselves and succeed, in either order, on one handle and on two: what one of them has acquired, another one may wait for. Neither ends the
+    /// other one badly that is under way.
     /// Without hardware that takes what was queued, a request may use something up for which the next ones wait, as places of a ring that a card of which nothing is known never empties:
     /// there, so many `in_a_row` must, more than are ever made.
     pub(super) fn self_ending(
@@ -54,12 +55,29 @@ impl Asking<'_> {
                     && (one == other
                         || self.all_end(&[second, first, second])?
                             && self.all_end_on_two_handles(&[second, first, second])?)
+                    && !self.is_ended_badly([first, second])?
+                    && !self.is_ended_badly([second, first])?
                 {
                     pairs.push((one.min(other), one.max(other)));
                 }
             }
         }
         Ok(pairs)
+    }
+
+    /// Whether one of these fails beside the other, as what is under way does beside a request to abort it.
+    fn is_ended_badly(&mut self, questions: [Question; 2]) -> Result<bool, Error> {
+        let answers = self.with_handle(|machine, handle| {
+            let mut begun = Vec::new();
+            for question in questions {
+                begun.extend(question.begin(handle));
+                let _ = machine.wait(BETWEEN);
+            }
+            let _ = machine.wait(2 * LONG);
+            begun.into_iter().map(ended).collect::<Vec<_>>()
+        })?;
+        let fails = |answer: &Answer| *answer != Answer::Waits && !ends_well(*answer);
+        Ok(answers.unwrap_or_default().iter().any(fails))
     }
 
     /// Which of those that do not succeed again and again give up altogether: one fails, the next is not answered. `self_ending` are those that do.
