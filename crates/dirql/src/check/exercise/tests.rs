@@ -219,7 +219,7 @@ fn a_request_is_made_again_as_what_comes_from_outside_ends_it() {
         let all = exercises(&Survey { ended, ..survey.clone() }, 100);
         titled(&all, "again as linti1 ends it").into_iter().cloned().collect::<Vec<_>>()
     };
-    assert!(again(false).is_empty(), "where it comes twice for two of them the second need not end");
+    assert!(again(false).is_empty(), "what has ended the first may not end the second");
     let [one] = &again(true)[..] else { panic!() };
     let twice = "t: poke pci9052#0 linti1 1; u: async b ioctl h 0x222004 in u32:0; join t; join u; wait 50ms; \
                  poke pci9052#0 linti1 0; wait 1ms; poke pci9052#0 linti1 1; wait 50ms; must-end a b";

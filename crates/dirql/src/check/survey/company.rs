@@ -340,7 +340,7 @@ impl Asking<'_> {
         for (at, &(one, first)) in alone.iter().enumerate().take(PAIRED) {
             let event = &outside[first];
             let before = self.ends_behind(&behind_needs(known, &[one]), event)?;
-            let twice = self.all_end_by(&behind_needs(known, &[one, one]), &[event, event], BETWEEN)?;
+            let twice = self.is_ended_again(&behind_needs(known, &[one]), event)?;
             all.push(Ended { operations: vec![one], by: vec![first], before, twice });
             for &(other, second) in alone[at + 1..].iter().filter(|(_, second)| *second != first) {
                 let (questions, events) =
@@ -434,6 +434,26 @@ impl Asking<'_> {
             begun.into_iter().map(ended).collect()
         })?;
         Ok(answers.unwrap_or_else(|| vec![Answer::Ends(0)]))
+    }
+
+    /// Whether the last of these ends well when that is done to the card, the others being made before it, and does so once more when that is done again.
+    fn is_ended_again(&mut self, questions: &[Question], event: &Outside) -> Result<bool, Error> {
+        let Some((last, needed)) = questions.split_last() else { return Ok(false) };
+        let ends = self.with_handle(|machine, handle| {
+            let begun: Result<Vec<_>, _> = needed.iter().map(|question| question.begin(handle)).collect();
+            let is_ended = (0..2).all(|_| {
+                let Ok(request) = last.begin(handle) else { return false };
+                let _ = machine.wait(BETWEEN);
+                for value in &event.values {
+                    let _ = machine.poke(&event.device, &event.signal, *value);
+                    let _ = machine.wait(BETWEEN);
+                }
+                let _ = machine.wait(PATIENCE);
+                ends_well(ended(request))
+            });
+            is_ended && begun.is_ok_and(|begun| begun.into_iter().all(|request| ends_well(ended(request))))
+        })?;
+        Ok(ends.unwrap_or(false))
     }
 
     /// Whether the last of these ends well that is made behind what is done to the card, and the others before that.

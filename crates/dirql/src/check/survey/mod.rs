@@ -209,7 +209,7 @@ pub struct Ended {
     pub by: Vec<usize>,
     /// It is one, which does not wait if that has been done before it is made.
     pub before: bool,
-    /// It is one, and two of it end when that is done twice.
+    /// It is one, and when it is made again it ends when that is done again.
     pub twice: bool,
 }
 
