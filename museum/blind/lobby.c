@@ -7,7 +7,7 @@
  * cancelled, IoCsqRemoveNextIrp asks for it over and over, with the queue's lock held that the cancelling waits for.
  *
  * Device: ROOT\LOBBY
- * Rule: endless-loop
+ * Rule: csq-peek-repeated
  * Needs: cancel, schedule
  */
 #include "../include/quay_pnp.h"

@@ -9,7 +9,7 @@ use abi::{
     Code, DEVICE_OBJECT, DriverPtr, IO_CSQ, IO_CSQ_IRP_CONTEXT, IO_STACK_LOCATION, IO_TYPE_CSQ,
     IO_TYPE_CSQ_EX, IO_TYPE_CSQ_IRP_CONTEXT, IRP, NtStatus, SL_PENDING_RETURNED,
 };
-use engine::Flow;
+use engine::{Flow, Leave};
 
 use super::call::low_half;
 use super::found::{self, Place};
@@ -171,7 +171,11 @@ pub(crate) fn remove_next(cx: &mut Cx<'_>, queue: Queue, peek_context: u64) -> F
     let mut irp = DriverPtr::<IRP>::NULL;
     loop {
         let arguments = [queue.address, irp.address, peek_context];
-        irp = DriverPtr::new(routine::call(cx, Role::CsqPeekNextIrp, peek, queue.address, &arguments)?);
+        let next = DriverPtr::new(routine::call(cx, Role::CsqPeekNextIrp, peek, queue.address, &arguments)?);
+        if !irp.is_null() && next == irp {
+            return Err(repeated(cx, irp));
+        }
+        irp = next;
         if irp.is_null() {
             break;
         }
@@ -184,6 +188,17 @@ pub(crate) fn remove_next(cx: &mut Cx<'_>, queue: Queue, peek_context: u64) -> F
     }
     release(cx, queue, lock)?;
     Ok(irp)
+}
+
+/// What comes behind an IRP is that IRP, for the driver: this would be asked for ever, with the lock held that its cancel routine waits for.
+#[cold]
+fn repeated(cx: &mut Cx<'_>, irp: DriverPtr<IRP>) -> Leave {
+    let message = format!(
+        "CsqPeekNextIrp was asked for the IRP behind {0:#x}, which is being cancelled, and has given {0:#x} again: IoCsqRemoveNextIrp asks for ever, and \
+         the cancel routine waits for the lock of the queue",
+        irp.address
+    );
+    cx.stop(Verdict::error("csq-peek-repeated", message))
 }
 
 /// The cancel routine of every queued IRP.

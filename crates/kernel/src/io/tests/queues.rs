@@ -231,6 +231,11 @@ mod one_place {
         if given[1] == 0 { cx.read(place(given)) } else { Ok(0) }
     }
 
+    /// Begins anew whatever it is asked to go on behind.
+    pub(super) fn peek_anew(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
+        cx.read(place(given))
+    }
+
     pub(super) fn acquire(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
         let old = ke::irql::raise(cx, 2)?;
         cx.write(DriverPtr::<u8>::new(given[1]), old)?;
@@ -248,6 +253,13 @@ mod one_place {
 }
 
 fn cancel_safe(cx: &mut Cx<'_>) -> Flow<(Device, Handle, DriverPtr<IO_CSQ>)> {
+    cancel_safe_with(cx, one_place::peek)
+}
+
+fn cancel_safe_with(
+    cx: &mut Cx<'_>,
+    peek: crate::io::routine::RustRoutine,
+) -> Flow<(Device, Handle, DriverPtr<IO_CSQ>)> {
     fn insert(cx: &mut Cx<'_>, given: &[u64]) -> Flow<u64> {
         let (device, irp) = arguments(given);
         let queue = extension(cx, device, 0)?.cast();
@@ -260,7 +272,7 @@ fn cancel_safe(cx: &mut Cx<'_>) -> Flow<(Device, Handle, DriverPtr<IO_CSQ>)> {
     let routines = [
         one_place::insert as crate::io::routine::RustRoutine,
         one_place::remove,
-        one_place::peek,
+        peek,
         one_place::acquire,
         one_place::release,
         one_place::cancelled,
@@ -292,6 +304,32 @@ fn an_irp_in_a_cancel_safe_queue_is_taken_out_once() {
         file::close(cx, handle).map(|_| ())
     })
     .clean();
+}
+
+/// The next IRP is asked for while the only one is being cancelled.
+fn asked_while_cancelled(peek: crate::io::routine::RustRoutine) -> Outcome {
+    story(move |cx| {
+        let (_, handle, queue) = cancel_safe_with(cx, peek)?;
+        let read = read(cx, handle)?;
+        let irp: Irp = one_place::peek(cx, &[queue.address, 0]).map(DriverPtr::new)?;
+        assert!(!cancel::take_routine(cx, irp)?.is_null());
+        assert!(csq::remove_next(cx, queue, 0)?.is_null());
+        complete(cx, irp, NtStatus::CANCELLED, 0)?;
+        assert_eq!(read.wait(cx)?.status, NtStatus::CANCELLED);
+        file::close(cx, handle).map(|_| ())
+    })
+}
+
+#[test]
+fn a_peek_routine_that_begins_anew_is_asked_for_ever() {
+    let outcome = asked_while_cancelled(one_place::peek_anew);
+    assert_eq!(outcome.verdict.as_ref().map(|verdict| verdict.rule), Some("csq-peek-repeated"));
+}
+
+/// Not: csq-peek-repeated
+#[test]
+fn a_peek_routine_that_goes_on_behind_the_irp_finds_no_other() {
+    asked_while_cancelled(one_place::peek).clean();
 }
 
 #[test]
