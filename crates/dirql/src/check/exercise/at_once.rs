@@ -584,7 +584,7 @@ fn beside_what_ends(survey: &Survey, name: &str, plan: &mut Plan) {
 
 /// The request on a new handle, when all others are closed: it must end as it does when those are closed one after the other.
 fn anew(survey: &Survey, name: &str, operation: &Operation) -> String {
-    let ends = survey.anew.iter().any(|place| survey.operations[*place].command == operation.command);
+    let ends = survey.anew.contains(&place(survey, operation));
     let asked = format!("; {}; async c {}; wait 50ms; ", open_as("k", name), on(operation, "k"));
     if ends { format!("{asked}must-end c; cancel k; join c; close k") } else { String::new() }
 }

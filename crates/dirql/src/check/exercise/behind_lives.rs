@@ -41,8 +41,11 @@ pub(super) fn behind_lives(survey: &Survey, name: &str) -> Vec<(String, String)>
 /// A request that another one has made end by itself is under way while the device is stopped, or asked about, and serves again: what the other one has set going
 /// goes on, since an application does not notice that a device was stopped. What a card was doing may be over.
 pub(super) fn kept_over_lives(survey: &Survey, name: &str) -> Vec<(String, String)> {
+    if survey.is_hardware {
+        return Vec::new();
+    }
     let lives = LIVES.iter().filter(|(_, steps)| !steps.contains("power "));
-    let kept = survey.ended_before.iter().filter(|_| !survey.is_hardware).take(PAIRS);
+    let kept = survey.ended_before.iter().take(PAIRS);
     kept.flat_map(|(waits, ends)| lives.clone().map(move |life| (waits, ends, life)))
         .map(|(waits, ends, (what, steps))| {
             let [waits, ends] = [waits, ends].map(|place| &survey.operations[*place]);

@@ -8,6 +8,7 @@ use super::needs::behind_needs;
 use super::question::{Answer, LONG, PATIENCE, Question, answer, answer_within, ended, ends_well, succeeds};
 use super::{Ended, EndedBeside};
 use crate::error::Error;
+use crate::machine::Machine;
 
 /// So many requests are made in pairs: as many as take part in what is done at once, and some.
 pub(super) const PAIRED: usize = 8;
@@ -54,9 +55,9 @@ impl Asking<'_> {
                     && self.all_end_on_two_handles(&[first, second, first])?
                     && (one == other
                         || self.all_end(&[second, first, second])?
-                            && self.all_end_on_two_handles(&[second, first, second])?)
+                            && self.all_end_on_two_handles(&[second, first, second])?
+                            && !self.is_ended_badly([second, first])?)
                     && !self.is_ended_badly([first, second])?
-                    && !self.is_ended_badly([second, first])?
                 {
                     pairs.push((one.min(other), one.max(other)));
                 }
@@ -339,8 +340,9 @@ impl Asking<'_> {
         }
         for (at, &(one, first)) in alone.iter().enumerate().take(PAIRED) {
             let event = &outside[first];
-            let before = self.ends_behind(&behind_needs(known, &[one]), event)?;
-            let twice = self.is_ended_again(&behind_needs(known, &[one]), event)?;
+            let questions = behind_needs(known, &[one]);
+            let before = self.ends_behind(&questions, event)?;
+            let twice = self.is_ended_again(&questions, event)?;
             all.push(Ended { operations: vec![one], by: vec![first], before, twice });
             for &(other, second) in alone[at + 1..].iter().filter(|(_, second)| *second != first) {
                 let (questions, events) =
@@ -425,10 +427,7 @@ impl Asking<'_> {
             let Ok(begun) = begun else { return vec![Answer::Ends(0)] };
             let _ = machine.wait(BETWEEN);
             for event in events {
-                for value in &event.values {
-                    let _ = machine.poke(&event.device, &event.signal, *value);
-                    let _ = machine.wait(held);
-                }
+                happen(machine, event, held);
             }
             let _ = machine.wait(PATIENCE);
             begun.into_iter().map(ended).collect()
@@ -444,10 +443,7 @@ impl Asking<'_> {
             let is_ended = (0..2).all(|_| {
                 let Ok(request) = last.begin(handle) else { return false };
                 let _ = machine.wait(BETWEEN);
-                for value in &event.values {
-                    let _ = machine.poke(&event.device, &event.signal, *value);
-                    let _ = machine.wait(BETWEEN);
-                }
+                happen(machine, event, BETWEEN);
                 let _ = machine.wait(PATIENCE);
                 ends_well(ended(request))
             });
@@ -472,6 +468,14 @@ impl Asking<'_> {
             Some(begun.ok()?.into_iter().fold(ends, |all_end, request| ends_well(ended(request)) && all_end))
         })?;
         Ok(ends.flatten().unwrap_or(false))
+    }
+}
+
+/// This is done to the card: each value of it is `held` so long.
+fn happen(machine: &Machine, event: &Outside, held: u64) {
+    for value in &event.values {
+        let _ = machine.poke(&event.device, &event.signal, *value);
+        let _ = machine.wait(held);
     }
 }
 
