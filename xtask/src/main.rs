@@ -19,6 +19,7 @@ mod identity;
 mod install;
 mod microsoft;
 mod museum;
+mod museum_kept;
 mod museum_pairs;
 mod real;
 mod rules;
@@ -130,6 +131,9 @@ enum Chore {
         /// The same for the fixed twins, if it is to be less
         #[arg(long, value_name = "PERCENT")]
         twins: Option<u32>,
+        /// Only what docs/museum.md lacks, or has another header for, which is added to it
+        #[arg(long, conflicts_with = "names")]
+        new: bool,
         /// Only these bugs
         names: Vec<String>,
     },
@@ -169,9 +173,10 @@ fn main() -> ExitCode {
         Chore::Rules { check } => rules::write(&root, check),
         Chore::Sentences { check } => sentences::write(&root, check),
         Chore::Museum { build: true, .. } => museum::only_build(&root),
-        Chore::Museum { budget, twins, names, .. } => {
+        Chore::Museum { budget, twins, names, new, .. } => {
             let budgets = museum::Budgets { bugs: budget, twins: twins.unwrap_or(budget) };
-            museum::museum(&root, &names, &budgets)
+            let kept = if new { museum_kept::Kept::read(&root) } else { Ok(museum_kept::Kept::default()) };
+            kept.and_then(|kept| museum::museum(&root, &names, &budgets, &kept))
         }
         Chore::Shipped { budget } => shipped::check(&root, budget),
         Chore::Drivers { out, rust } => {

@@ -6,7 +6,7 @@
 //! with `integritycheck` for drivers that ask to get to know of processes, and with `align` where the bug's sections do not begin with pages; `Framework: KMDF` of
 //! a client of KMDF, which finds its framework, the stand-in of `drivers/c/framework.c`, beside it; `Options`, without which `dirql check` does not look for the bug.
 //! Without `--build` each is then looked at by `dirql check`, which gets nothing but the driver, its INF and these options. It does not judge whether a bug is one.
-//! So are the rules one by one ([`museum_pairs`]). What comes of all of it with the usual budget is `docs/museum.md`. A run that was interrupted goes on where it was.
+//! So are the rules one by one ([`museum_pairs`]). What comes of all of it with the usual budget is `docs/museum.md`, to which what is new can be added ([`crate::museum_kept`]). A run that was interrupted goes on where it was.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -15,6 +15,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::museum_kept::{END_OF_SHOWN, Kept, Known, MARK, NOT_FOUND};
 use crate::museum_pairs::{self, Pair, Rule};
 use crate::suite::side_by_side;
 use crate::{call, drivers, install, rust_exhibit};
@@ -101,6 +102,16 @@ impl Exhibit {
             needs,
             bug,
         })
+    }
+
+    /// What it is called in `docs/museum.md`.
+    fn title(&self) -> String {
+        format!("{}/{}", self.area, self.name)
+    }
+
+    /// The columns there that its header decides.
+    fn head(&self) -> String {
+        format!("{} | {}", self.bug, self.needs.join(", "))
     }
 
     /// The driver's file in `out`, and that of its twin.
@@ -198,20 +209,27 @@ fn named_by_tests(root: &Path) -> Result<BTreeSet<String>> {
     Ok(named)
 }
 
-/// Builds the museum and has `dirql check` look at each bug and its twin, of all or of those that are named.
+/// Builds the museum and has `dirql check` look at each bug and its twin, of all or of those that are named, but for what is `kept`.
 ///
 /// # Errors
 /// As [`build`]; or a bug is not named by one of its rules, or its twin is not clean.
-pub(crate) fn museum(root: &Path, names: &[String], budgets: &Budgets) -> Result<()> {
+pub(crate) fn museum(root: &Path, names: &[String], budgets: &Budgets, kept: &Kept) -> Result<()> {
     let out = default_out(root);
-    let mut exhibits = build(root, &out, &|_| true)?;
+    let mut exhibits = exhibits(root)?;
     if let Some(unknown) = names.iter().find(|name| exhibits.iter().all(|one| one.name != **name)) {
         bail!("the museum has no {unknown}");
     }
     exhibits.retain(|exhibit| names.is_empty() || names.contains(&exhibit.name));
+    let known = |exhibit: &Exhibit| kept.exhibit(&exhibit.title(), &exhibit.head(), &exhibit.rules);
+    let is_looked_at =
+        |one: &Exhibit| known(one).is_none() && exhibits.iter().any(|exhibit| exhibit.name == one.name);
+    build(root, &out, &is_looked_at)?;
     let mut cargo = call::cargo(root);
     call::step("dirql is built", cargo.args(["build", "--quiet", "--release", "--package", "dirql-cli"]))?;
     let seen = side_by_side(&exhibits, |_, exhibit| {
+        if let Some(known) = known(exhibit) {
+            return Ok(Seen::kept(known));
+        }
         let [bug, twin] = exhibit.images(&out);
         let of = |image: &Path| Check {
             image: image.to_owned(),
@@ -222,18 +240,20 @@ pub(crate) fn museum(root: &Path, names: &[String], budgets: &Budgets) -> Result
         };
         let of_bug = Check { until: exhibit.rules.clone(), ..of(&bug) };
         let of_twin = Check { but: &["advice"], ..of(&twin) };
-        let seen =
-            Seen { bug: of_bug.look_until(root, budgets.bugs)?, twin: of_twin.look(root, budgets.twins)? };
+        let (bug, twin) = (of_bug.look_until(root, budgets.bugs)?, of_twin.look(root, budgets.twins)?);
+        let seen = Seen { bug, twin, origin: if kept.is_empty() { Origin::All } else { Origin::Since } };
         println!("{}", seen.line(exhibit));
         Ok(seen)
     })?;
     let found = exhibits.iter().zip(&seen).filter(|(exhibit, seen)| seen.is_found(exhibit)).count();
     let mut accused = seen.iter().filter(|seen| !seen.twin.found.is_empty()).count();
     println!("{found} of {} bugs found, {accused} twins accused", exhibits.len());
-    println!("{}\n{}", made_again(&seen), less_reached(&exhibits, &seen));
+    let shown = format!("{}. {}.", made_again(&seen), less_reached(&exhibits, &seen));
+    println!("{shown}");
     if names.is_empty() && budgets.bugs == USUAL {
-        let text = table(&exhibits, &seen, (found, accused), budgets.twins, &missed(root)?);
-        let (by_rules, right_halves) = one_by_one(root, &out, &exhibits, &seen)?;
+        let shown = if kept.is_empty() { shown } else { kept.shown.clone() };
+        let text = table(&exhibits, &seen, (found, accused), budgets.twins, (&missed(root)?, &shown));
+        let (by_rules, right_halves) = one_by_one(root, &out, &exhibits, &seen, kept)?;
         accused += right_halves;
         drivers::write_if_changed((text + &by_rules).as_bytes(), &root.join("docs/museum.md"))?;
     }
@@ -296,8 +316,14 @@ fn table(
     seen: &[Seen],
     (found, accused): (usize, usize),
     budget_of_twins: u32,
-    missed: &[String],
+    (missed, shown): (&[String], &str),
 ) -> String {
+    let since = match seen.iter().filter(|seen| seen.is_since()).count() {
+        0 => String::new(),
+        some => format!(
+            " {some} of the bugs, those with a star, were looked at by themselves since all were, each by the dirql of its day."
+        ),
+    };
     let so_much = match budget_of_twins {
         USUAL => String::new(),
         percent => format!(" (by {percent} % of that budget)"),
@@ -307,31 +333,32 @@ fn table(
          Small drivers with one bug each, as they cost teams weeks (`museum/`), and what `dirql check` says of them in its usual budget, given nothing but the \
          driver and its INF, a client of KMDF a framework beside it, and the options that a few headers name, until the bug is found. Each has a twin that is right and differs by the bug only. Written by `cargo xtask museum`: **{found} of {} bugs are found \
          under a right name, {accused} twins are accused{so_much}.** Not among them are {} that are known not to be found (`museum/missed`): {}.\n\n\
-         {}. {}. What has found a bug is counted in attempts: exercises carried out, by 1 %, 20 % and all of the budget in turn.\n\n\
+         {shown}{END_OF_SHOWN}: exercises carried out, by 1 %, 20 % and all of the budget in turn.{since}\n\n\
          | bug | what is wrong | shows by | found as | by this exercise | attempts |\n| --- | --- | --- | --- | --- | --- |\n",
         exhibits.len(),
         missed.len(),
         missed.join(", "),
-        made_again(seen),
-        less_reached(exhibits, seen)
     );
     for (exhibit, seen) in exhibits.iter().zip(seen) {
         let found = seen.found(exhibit);
-        let by = found.map_or("*not found*", |found| found.exercise.as_str());
+        let by = found.map_or(NOT_FOUND, |found| found.exercise.as_str());
         let rule = found.map(|found| format!("`{}`", found.rule)).unwrap_or_default();
-        let (area, name, bug) = (&exhibit.area, &exhibit.name, &exhibit.bug);
-        let attempts = seen.bug.attempts;
-        text += &format!(
-            "| `{area}/{name}` | {bug} | {} | {rule} | {by} | {attempts} |\n",
-            exhibit.needs.join(", ")
-        );
+        let mark = if seen.is_since() { MARK } else { "" };
+        let (title, head, attempts) = (exhibit.title(), exhibit.head(), seen.bug.attempts);
+        text += &format!("| `{title}`{mark} | {head} | {rule} | {by} | {attempts} |\n");
     }
     text
 }
 
 /// The second part of `docs/museum.md`: the rules, how many bugs were found as each, and what is said of a driver that breaks it alone; and how many right halves
 /// are accused of anything.
-fn one_by_one(root: &Path, out: &Path, exhibits: &[Exhibit], seen: &[Seen]) -> Result<(String, usize)> {
+fn one_by_one(
+    root: &Path,
+    out: &Path,
+    exhibits: &[Exhibit],
+    seen: &[Seen],
+    kept: &Kept,
+) -> Result<(String, usize)> {
     drivers::build(root, &drivers::default_out(root))?;
     let all = museum_pairs::rules(root)?;
     let pairs = museum_pairs::pairs(root, &all)?;
@@ -340,6 +367,9 @@ fn one_by_one(root: &Path, out: &Path, exhibits: &[Exhibit], seen: &[Seen]) -> R
         anyhow::Ok(Check { image, answers, given: pair.options(out, wrong)?, ..Check::default() })
     };
     let looks = side_by_side(&pairs, |_, pair| {
+        if let Some(known) = kept.rule(&pair.rule) {
+            return Ok(Look::kept(&pair.rule, known));
+        }
         let check = Check { until: vec![pair.rule.clone()], ..of_half(pair, true)? };
         let look = check.look_until(root, USUAL)?;
         let found = if look.found_as(&check.until).is_some() { "found" } else { "missed" };
@@ -347,6 +377,9 @@ fn one_by_one(root: &Path, out: &Path, exhibits: &[Exhibit], seen: &[Seen]) -> R
         Ok(look)
     })?;
     let right_halves = side_by_side(&pairs, |_, pair| {
+        if kept.rule(&pair.rule).is_some() {
+            return Ok(None);
+        }
         let mut look = Check { but: &["advice"], ..of_half(pair, false)? }.look(root, OF_RIGHT_HALVES)?;
         if pair.rule.starts_with("add-device-") {
             // One of them is about a device that is rightly not added.
@@ -375,7 +408,7 @@ fn one_by_one(root: &Path, out: &Path, exhibits: &[Exhibit], seen: &[Seen]) -> R
         if bugs == 0 && by.is_none() {
             neither.push(format!("`{name}`"));
         }
-        let by = by.unwrap_or(if pair.is_some() { "*not found*" } else { "" });
+        let by = by.unwrap_or(if pair.is_some() { NOT_FOUND } else { "" });
         let attempts = alone.map_or_else(String::new, |(look, _)| look.attempts.to_string());
         text += &format!("| `{name}` | {} | {bugs} | {by} | {attempts} |\n", rule.tiers);
     }
@@ -417,16 +450,33 @@ struct Look {
 }
 
 impl Look {
+    /// What is known of a look.
+    fn kept(rule: &str, known: &Known) -> Self {
+        let found =
+            known.exercise.iter().map(|exercise| Found { rule: rule.to_owned(), exercise: exercise.clone() });
+        Self { found: found.collect(), attempts: known.attempts, ..Self::default() }
+    }
+
     /// What was found under one of these names.
     fn found_as(&self, rules: &[String]) -> Option<&Found> {
         self.found.iter().find(|found| rules.contains(&found.rule))
     }
 }
 
+/// When an exhibit was looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// When all were,
+    All,
+    /// or by itself since.
+    Since,
+}
+
 /// What it says of a bug and of its twin.
 struct Seen {
     bug: Look,
     twin: Look,
+    origin: Origin,
 }
 
 /// Rules in a row.
@@ -435,6 +485,16 @@ fn rules(found: &[Found]) -> String {
 }
 
 impl Seen {
+    /// As it was looked at before; its twin was clean.
+    fn kept(known: &Known) -> Self {
+        let origin = if known.is_marked { Origin::Since } else { Origin::All };
+        Self { bug: Look::kept(&known.rule, known), twin: Look::default(), origin }
+    }
+
+    fn is_since(&self) -> bool {
+        self.origin == Origin::Since
+    }
+
     /// The bug under one of its names.
     fn found(&self, exhibit: &Exhibit) -> Option<&Found> {
         self.bug.found_as(&exhibit.rules)
@@ -751,8 +811,8 @@ mod tests {
             of_answer(&answer, &[]).unwrap()
         };
         let seen = [
-            Seen { bug: missed(&["Late", "Never"]), twin: missed(&["Never"]) },
-            Seen { bug: missed(&[]), twin: missed(&["Isr", "Dpc"]) },
+            Seen { bug: missed(&["Late", "Never"]), twin: missed(&["Never"]), origin: Origin::All },
+            Seen { bug: missed(&[]), twin: missed(&["Isr", "Dpc"]), origin: Origin::All },
         ];
         let all = exhibits(&crate::root()).unwrap();
         let name = &all[1].name;

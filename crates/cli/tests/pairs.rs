@@ -14,6 +14,7 @@ const ONE_IN: usize = 12;
 
 /// What a check does not find, and why. Besides, it tells no advice.
 const NOT_FOUND: &[(&str, &str)] = &[
+    ("answer-of-another", "as interface-reference"),
     (
         "interface-reference",
         "is broken by a request, and the driver answers all codes alike, so no request is known",

@@ -101,3 +101,13 @@ fn a_card_that_a_script_silences_answers_again_when_the_script_says_so() {
     assert_eq!(code("cards answer; "), Some(0));
     assert_ne!(code(""), Some(0));
 }
+
+#[test]
+fn a_card_that_a_script_makes_late_is_so_once() {
+    // The driver gives each request two seconds.
+    let ask = "async a ioctl h 0x222004 in u32:5 out 4; must-end a; join a expect u32:120 within";
+    let code = |commands: String| LIMITED.run("_fixed", "", &["--quiet"], &commands).code;
+    assert_ne!(code(format!("cards late; {ask} 1s")), Some(0), "it comes as the limit ends");
+    assert_eq!(code(format!("cards late; {ask} 3s; {ask} 1s")), Some(0));
+    assert_eq!(code(format!("{ask} 1s")), Some(0));
+}

@@ -61,6 +61,9 @@ fn half_on_card(rule: &'static str, wrong: bool) -> (Report, BTreeSet<u32>) {
         "request-forgotten" | "request-timed-out" => {
             r"tolerate; open \\.\PairsPnp as p overlapped; async k ioctl p 0x222000; must-end k; cancel k; join k; close p"
         }
+        "answer-of-another" => {
+            r"tolerate; open \\.\PairsPnp as p overlapped; async k ioctl p 0x222000 in u32:5 out 4; must-answer k u32:120 not u32:4 or u32:24; close p"
+        }
         "request-refused" => {
             r"tolerate; open \\.\PairsPnp as p overlapped; async k ioctl p 0x222000; must-succeed k; join k; close p"
         }

@@ -14,6 +14,7 @@
 #define PNP_PAIRS                                                                                                      \
     PAIR("add-device-attached-nothing", AttachedNothing)                                                               \
     PAIR("add-device-left-attached", LeftAttached)                                                                     \
+    PAIR("answer-of-another", OfAnother)                                                                               \
     PAIR("bad-resource-requirements", BadRequirements)                                                                 \
     PAIR("bus-interface-leak", InterfaceLeak)                                                                          \
     PAIR("completion-routine-device", RoutineDevice)                                                                   \

@@ -498,6 +498,11 @@ static NTSTATUS NTAPI DispatchControl(PDEVICE_OBJECT Device, PIRP Irp)
         KeDelayExecutionThread(KernelMode, FALSE, &Limit);
         return Complete(Irp, IsWrong(TimedOut) ? STATUS_IO_TIMEOUT : STATUS_SUCCESS, 0);
     }
+    if (Is(OfAnother) &&
+        IoGetCurrentIrpStackLocation(Irp)->Parameters.DeviceIoControl.OutputBufferLength >= sizeof(ULONG)) {
+        *(ULONG *)Irp->AssociatedIrp.SystemBuffer = IsWrong(OfAnother) ? 24 : 120;
+        return Complete(Irp, STATUS_SUCCESS, sizeof(ULONG));
+    }
     if (Is(RequestRefused) || Is(StackSizeLeft)) { /* the latter has no resources */
         return Complete(Irp, IsWrong(RequestRefused) ? STATUS_DEVICE_BUSY : STATUS_SUCCESS, 0);
     }

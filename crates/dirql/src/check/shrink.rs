@@ -30,8 +30,8 @@ const PREEMPTIONS: usize = 2;
 /// So many boots more at most to make requests simpler.
 const MOST_SIMPLER: u32 = 200;
 
-/// Rules of requests that must have ended, or succeeded in time.
-const FORGOTTEN: [&str; 3] = ["request-forgotten", "request-refused", "request-timed-out"];
+/// Rules of requests that must have ended, succeeded in time, or given their own answers.
+const OWED: [&str; 4] = ["answer-of-another", "request-forgotten", "request-refused", "request-timed-out"];
 
 /// What shows a cause.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -73,7 +73,7 @@ pub fn shrink(boots: &mut Boots, shown: &Shown, key: &str) -> Result<Shown, Erro
     let commands = shrinking.left_out(&mut best, single)?;
     shrinking.leave_policy_out(&mut best)?;
     // With other inputs a request may be one that need not end.
-    let may_wait = FORGOTTEN.iter().chain(&NEVER_ENDS).any(|rule| key.starts_with(rule));
+    let may_wait = OWED.iter().chain(&NEVER_ENDS).any(|rule| key.starts_with(rule));
     if !may_wait && !key.starts_with(HANGS) {
         shrinking.left = MOST_SIMPLER;
         shrinking.simpler(&mut best, commands.concat())?;
@@ -119,7 +119,7 @@ impl Shrinking<'_> {
         let has =
             |word: &str| parts.iter().flatten().any(|command| command.split(' ').any(|one| one == word));
         let is_one = |rules: &[&str]| rules.iter().any(|rule| self.key.starts_with(rule));
-        !(is_one(&FORGOTTEN) && has("poke") || is_one(&NEVER_ENDS) && has(PULLED))
+        !(is_one(&OWED) && has("poke") || is_one(&NEVER_ENDS) && has(PULLED))
     }
 
     /// Without a policy, if that shows it, too.

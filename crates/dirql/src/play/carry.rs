@@ -68,6 +68,7 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         }
         Command::JoinRequest { name, expect } => request::join(stage, cx, name, expect),
         Command::MustEnd { requests, behind, demand } => owed::must_end(stage, cx, requests, behind, *demand),
+        Command::MustAnswer { name, answer, others } => owed::must_answer(stage, cx, name, answer, others),
         Command::JoinThread(name) => stage.join(cx, name).map(Ok),
         Command::Cancel(cancel) => request::cancel(stage, cx, cancel),
         Command::UserApc(name) => stage.to_thread(cx, name, user_apc::queue),
@@ -102,6 +103,7 @@ fn carry_out(stage: &Stage, cx: &mut Cx<'_>, command: &Command) -> Flow<Outcome>
         Command::Clock { units } => clock::set_system_time_by(cx, *units).map(Ok),
         Command::Poke { device, signal, value } => device::poke(cx, device, signal, *value),
         Command::Cards(Cards::Silent) => promptness::fall_silent(cx).map(Ok),
+        Command::Cards(Cards::Late(limit)) => promptness::be_late_once(cx, *limit).map(Ok),
         Command::Cards(Cards::Answer) => promptness::answer(cx).map(Ok),
         Command::Peek { device, register, expect } => Ok(device::look(stage, cx, (device, register), expect)),
         Command::Pool { tag, expect } => Ok(device::pool(stage, cx, tag, expect)),

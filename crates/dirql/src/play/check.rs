@@ -135,7 +135,12 @@ pub(super) fn data(command: &Command) -> impl Iterator<Item = &Data> {
         }
     });
     let expected = expect.and_then(|expect| expect.data.as_ref()).map(|expected| &expected.data);
+    let answers: &[Data] = match command {
+        Command::MustAnswer { others, .. } => others,
+        _ => &[],
+    };
     let stored = match command {
+        Command::MustAnswer { answer, .. } => Some(answer),
         Command::Store { data, .. } | Command::Memory { data, .. } => Some(data),
         Command::Registry(Registry { action: RegistryAction::Set { data, .. }, .. }) => Some(data),
         Command::Wmi(wmi) => match &wmi.question {
@@ -145,7 +150,7 @@ pub(super) fn data(command: &Command) -> impl Iterator<Item = &Data> {
         },
         _ => None,
     };
-    [sent, expected, stored].into_iter().flatten()
+    [sent, expected, stored].into_iter().flatten().chain(answers)
 }
 
 fn check(command: &Command, plan: &Plan) -> Result<(), String> {

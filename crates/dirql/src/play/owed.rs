@@ -1,5 +1,6 @@
 //! `must-end`: requests that are to end by themselves, and to succeed unless they fail at once; or that are to end because others were made.
 //! `must-succeed`: requests that are to succeed, soon or late. `must-recover`: requests that are to end though a call was made to fail before they were asked for.
+//! `must-answer`: a request that is to give its own answer, and not another one's.
 
 use abi::NtStatus;
 use engine::Flow;
@@ -10,7 +11,7 @@ use kernel::ke::wait;
 use super::Stage;
 use super::carry::Outcome;
 use super::request::{self, State};
-use crate::script::{Demand, Name};
+use crate::script::{Data, Demand, Name};
 
 /// So long they are waited for, in nanoseconds (10 s),
 const LONGEST: u64 = 10_000_000_000;
@@ -101,13 +102,15 @@ pub(super) fn must_end(
         }
     }
     if succeeded && outcome.is_ok() && owed::nothing_hinders(cx) {
-        let ends = behind.last().filter(|_| demand == Demand::End).map(|name| words(stage, name));
+        let ends = behind.last().map(|name| words(stage, name));
+        let last_end = last_end(stage, cx, behind)?;
         let refusals = owed::refusals(cx);
         for one in &watched {
             let (first, asked) =
                 stage.with(|state| (state.refusals, state.refusals_before.get(one.name).copied()));
             let is_judged = match demand {
-                Demand::End | Demand::Succeed => refusals == 0,
+                Demand::End => refusals == 0,
+                Demand::Succeed => refusals == 0 && (behind.is_empty() || is_soon_behind(cx, one, last_end)),
                 // Where the script began without one, and none has failed since it was asked for.
                 Demand::Recover => first == 0 && refusals > 0 && asked == Some(refusals),
             };
@@ -117,6 +120,53 @@ pub(super) fn must_end(
         }
     }
     Ok(outcome)
+}
+
+/// When the last of these ended, if that is known.
+fn last_end(stage: &Stage, cx: &mut Cx<'_>, requests: &[Name]) -> Flow<Option<u64>> {
+    let mut last = None;
+    for name in requests {
+        if let Ok(State { status_block: Some(block), .. }) = request::state(stage, cx, name)? {
+            last = last.max(owed::ended_at(cx, block));
+        }
+    }
+    Ok(last)
+}
+
+/// Whether it has not ended, or as those before it had, sooner than by any time limit of its own.
+fn is_soon_behind(cx: &mut Cx<'_>, one: &Watched<'_>, last_end: Option<u64>) -> bool {
+    if one.state.end.is_none() {
+        return true;
+    }
+    let ended = one.state.status_block.and_then(|block| owed::ended_at(cx, block));
+    ended.zip(last_end).is_some_and(|(ended, last)| (last..last + LATE).contains(&ended))
+}
+
+/// Waits until it has completed, and judges whether what it gave is of one of the others, where it is not its own `answer`.
+pub(super) fn must_answer(
+    stage: &Stage,
+    cx: &mut Cx<'_>,
+    name: &str,
+    answer: &Data,
+    others: &[Data],
+) -> Flow<Outcome> {
+    let end = match request::taken(stage, cx, name)? {
+        Ok(end) => end,
+        Err(why) => return Ok(Err(why)),
+    };
+    let answer = stage.sent(cx, answer);
+    let is_of = |other: &Data| is_of_another(&end.data, &answer, &stage.sent(cx, other));
+    if end.is_success() && others.iter().any(is_of) {
+        owed::mixed_up(cx, &words(stage, name), &answer, &end.data);
+    }
+    Ok(Ok(()))
+}
+
+/// Whether what was given differs from the answer, and only by what the other one has there.
+fn is_of_another(given: &[u8], answer: &[u8], other: &[u8]) -> bool {
+    let longest = given.len().max(answer.len());
+    let mut differing = (0..longest).filter(|at| given.get(*at) != answer.get(*at)).peekable();
+    differing.peek().is_some() && differing.all(|at| given.get(at) == other.get(at))
 }
 
 /// A request is asked for by this name.
@@ -151,12 +201,12 @@ fn have_ended(watched: &[Watched<'_>]) -> bool {
     watched.iter().all(|one| one.state.end.is_some())
 }
 
-/// What was waited for so many seconds. `ends`: what ends it, if it does not do so by itself.
+/// What was waited for so many seconds. `behind`: what was asked for before it, which ends it if it does not do so by itself.
 fn judge(
     stage: &Stage,
     cx: &mut Cx<'_>,
     (one, seconds): (&Watched<'_>, u64),
-    ends: Option<&str>,
+    behind: Option<&str>,
     demand: Demand,
 ) -> Flow<()> {
     let State { end, asked, status_block, .. } = one.state;
@@ -167,7 +217,7 @@ fn judge(
     let closed = stage
         .with(|state| state.closed.clone())
         .is_some_and(|(at, handle)| at > asked && what.split(' ').nth(1) == Some(handle.as_str()));
-    let ends = match (ends, &happened) {
+    let ends = match (behind.filter(|_| demand == Demand::End), &happened) {
         (Some(ends), _) => Ends::Behind(ends),
         _ if closed => Ends::Closed,
         (None, Some((_, happened))) => Ends::Besides(happened),
@@ -177,6 +227,11 @@ fn judge(
         _ if is_cancelled => {}
         (None, Some(block)) => owed::forgotten(cx, block, &what, &ends, seconds)?,
         _ if demand == Demand::Recover => {}
+        (Some(status), _) if demand == Demand::Succeed && behind.is_some() => {
+            if !status.is_success() && asked >= changed {
+                owed::refused(cx, &what, status, behind);
+            }
+        }
         // What a device was doing when its state changed may well be lost.
         (Some(status), _)
             if !matches!(ends, Ends::Behind(_) | Ends::Closed)
@@ -187,7 +242,7 @@ fn judge(
             owed::timed_out(cx, &what, status);
         }
         (Some(status), _) if demand == Demand::Succeed && !status.is_success() && asked >= changed => {
-            owed::refused(cx, &what, status);
+            owed::refused(cx, &what, status, None);
         }
         _ => {}
     }

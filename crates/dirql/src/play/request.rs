@@ -320,11 +320,15 @@ pub(super) fn begin(
 }
 
 pub(super) fn join(stage: &Stage, cx: &mut Cx<'_>, name: &str, expect: &Expectations) -> Flow<Outcome> {
-    let Some(begun) = stage.with(|state| state.requests.remove(name)) else {
-        return Ok(Err(not_made(name)));
-    };
-    let end = begun.wait(cx)?;
-    Ok(judge(&stage.play, &end, expect))
+    Ok(taken(stage, cx, name)?.and_then(|end| judge(&stage.play, &end, expect)))
+}
+
+/// Waits until the request of this name has completed; what comes of it. The name is free again.
+pub(super) fn taken(stage: &Stage, cx: &mut Cx<'_>, name: &str) -> Flow<Result<Completion, String>> {
+    match stage.with(|state| state.requests.remove(name)) {
+        Some(begun) => begun.wait(cx).map(Ok),
+        None => Ok(Err(not_made(name))),
+    }
 }
 
 /// What is known of a request that `async` has made and `join` has not taken.

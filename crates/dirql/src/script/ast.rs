@@ -199,6 +199,15 @@ pub enum Command {
         /// What is demanded of them.
         demand: Demand,
     },
+    /// `must-answer`: waits until a request has completed, which is to give its own answer, and not another one's.
+    MustAnswer {
+        /// The name given by `async`.
+        name: Name,
+        /// What the request is answered with.
+        answer: Data,
+        /// What others are, or what is theirs.
+        others: Vec<Data>,
+    },
     /// `join` of a thread: waits until it has carried out what it was handed.
     JoinThread(Name),
     /// `cancel`.
@@ -460,6 +469,8 @@ pub enum RegistryAction {
 pub enum Cards {
     /// 200 s late.
     Silent,
+    /// What they do next at this time limit of a driver's, counted from 1 on, and all else as usual.
+    Late(u32),
     /// As usual, and what they owe at once.
     Answer,
 }

@@ -20,7 +20,7 @@ const LIMIT: &str = "limit";
 const POWER_DOWN: &str = "power-down";
 
 /// What a line may begin with.
-pub(super) const COMMANDS: [&str; 70] = [
+pub(super) const COMMANDS: [&str; 71] = [
     "open",
     "read",
     "write",
@@ -41,6 +41,7 @@ pub(super) const COMMANDS: [&str; 70] = [
     "must-end",
     "must-recover",
     "must-succeed",
+    "must-answer",
     "cancel",
     "apc",
     "terminate",
@@ -154,6 +155,12 @@ impl<'a> Arguments<'a> {
         }
     }
 
+    /// Which of a driver's time limits.
+    fn limit(&mut self) -> Outcome<u32> {
+        let limit = self.number("the time limit, counted from 1 on", u64::from(u32::MAX))?;
+        Ok(u32::try_from(limit.max(1)).unwrap_or(u32::MAX))
+    }
+
     fn length(&mut self, what: &str) -> Outcome<u32> {
         let length = self.number(what, u64::from(MAX_TRANSFER))?;
         Ok(u32::try_from(length).unwrap_or(MAX_TRANSFER))
@@ -260,6 +267,7 @@ pub(super) fn command(first: &Word, args: &mut Arguments, names: &mut Names) -> 
         "must-end" => must_end(args, names, Demand::End)?,
         "must-recover" => must_end(args, names, Demand::Recover)?,
         "must-succeed" => must_end(args, names, Demand::Succeed)?,
+        "must-answer" => must_answer(args, names)?,
         "cancel" => cancel(args, names)?,
         "apc" => Command::UserApc(thread(args, names)?),
         "terminate" => Command::Terminate(thread(args, names)?),
@@ -714,7 +722,7 @@ fn must_end(args: &mut Arguments, names: &Names, demand: Demand) -> Outcome<Comm
         })?;
         let list = &mut lists[usize::from(conditions)];
         list.push(names.find(&word, "request", |kind| kind == Kind::Request)?.0);
-        if demand != Demand::Succeed && !conditions && args.take("if") {
+        if !conditions && args.take("if") {
             conditions = true;
         } else if args.is_at_end() {
             break;
@@ -722,6 +730,18 @@ fn must_end(args: &mut Arguments, names: &Names, demand: Demand) -> Outcome<Comm
     }
     let [requests, behind] = lists;
     Ok(Command::MustEnd { requests, behind, demand })
+}
+
+fn must_answer(args: &mut Arguments, names: &Names) -> Outcome<Command> {
+    let word = args.word("the request that must be answered so")?;
+    let (name, _) = names.find(&word, "request", |kind| kind == Kind::Request)?;
+    let answer = args.exact_data(names)?;
+    args.keyword("not")?;
+    let mut others = vec![args.exact_data(names)?];
+    while args.take("or") {
+        others.push(args.exact_data(names)?);
+    }
+    Ok(Command::MustAnswer { name, answer, others })
 }
 
 fn cancel(args: &mut Arguments, names: &Names) -> Outcome<Command> {
@@ -821,8 +841,12 @@ fn clock(args: &mut Arguments) -> Outcome<i64> {
 }
 
 fn cards(args: &mut Arguments) -> Outcome<Cards> {
-    let states = [("silent", Cards::Silent), ("answer", Cards::Answer)];
-    one_of(args, "what they do: silent or answer", "state of cards", &states)
+    let states = [("silent", Cards::Silent), ("late", Cards::Late(1)), ("answer", Cards::Answer)];
+    let state = one_of(args, "what they do: silent, late or answer", "state of cards", &states)?;
+    Ok(match state {
+        Cards::Late(_) if !args.is_at_end() => Cards::Late(args.limit()?),
+        state => state,
+    })
 }
 
 /// What one of these words means; `what` comes here, and is a `kind`.

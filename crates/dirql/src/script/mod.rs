@@ -11,9 +11,8 @@
 //!           | "async" NAME request          the request is overlapped and has a name
 //!           | ( "pointer" | "number" ) NAME request [ expect ]    what its output begins with has a name
 //!           | "join" NAME [ expect ]        a request or a thread
-//!           | "must-end" NAME { NAME } [ "if" NAME { NAME } ]   requests
-//!           | "must-recover" NAME { NAME } [ "if" NAME { NAME } ]   requests
-//!           | "must-succeed" NAME { NAME }                     requests
+//!           | ( "must-end" | "must-recover" | "must-succeed" ) NAME { NAME } [ "if" NAME { NAME } ]   requests
+//!           | "must-answer" NAME data "not" data { "or" data }   a request
 //!           | "cancel" NAME                 a handle, a thread or a request
 //!           | ( "apc" | "terminate" ) NAME    a thread
 //!           | "close" ( NAME | "event:" NAME )
@@ -25,7 +24,7 @@
 //!           | "wait" "limit"                until a timer of a driver's runs out, or the time limit of a wait
 //!           | "wait" "power-down"           until a device is to be powered down
 //!           | "user" ( "administrator" | "plain" )
-//!           | "cards" ( "silent" | "answer" )
+//!           | "cards" ( "silent" | "late" [ N ] | "answer" )
 //!           | "poke" DEVICE SIGNAL number
 //!           | ( "interface-arrives" | "interface-leaves" ) [ "interface:" {GUID} ]    without: each class that is listened for
 //!           | "peek" DEVICE REGISTER [ expect ] | "pool" TAG [ expect ] | "tree"

@@ -192,3 +192,24 @@ fn mutilated_scripts_are_refused_and_never_panic() {
     }
     assert!(understood < letters.len() * 5, "{understood}: is nothing refused?");
 }
+
+#[test]
+fn a_request_has_an_answer_of_its_own_and_others_have_theirs() {
+    let asked = r"open \\.\Card as h overlapped; async a ioctl h 0x222000 in u32:5 out 4; ";
+    let all = commands(&format!("{asked}must-answer a u32:120 not u32:24 or hex:04"));
+    let Command::MustAnswer { name, answer, others } = &all[2].1 else { panic!("{all:?}") };
+    assert_eq!((&**name, answer.known()), ("a", Some(&[120, 0, 0, 0][..])));
+    let others: Vec<_> = others.iter().map(|other| other.known()).collect();
+    assert_eq!(others, [Some(&[24, 0, 0, 0][..]), Some(&[4][..])]);
+    assert!(refused(&format!("{asked}must-answer a u32:120")).contains("`not`"));
+    assert!(refused(&format!("{asked}must-answer b u32:1 not u32:2")).contains("`b`"));
+}
+
+#[test]
+fn cards_are_late_at_a_limit_that_is_counted() {
+    let of = |text: &str| commands(text).remove(0).1;
+    assert_eq!(of("cards late 3"), Command::Cards(Cards::Late(3)));
+    assert_eq!(of("cards late"), Command::Cards(Cards::Late(1)));
+    assert_eq!(of("cards answer"), Command::Cards(Cards::Answer));
+    assert!(refused("cards later").contains("`later`"));
+}

@@ -11,7 +11,7 @@ use engine::{Access, Fault, FaultKind, Flow, Leave};
 use super::dma::programmed;
 use super::hardware::{Refusal, Width};
 use super::polls::Polls;
-use super::{combine, loose, lost_updates, stale};
+use super::{combine, loose, lost_updates, pulled, stale};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind};
 use crate::mm::io_space::{self, Mapping};
@@ -534,7 +534,10 @@ fn refusal_text(access: RegisterAccess, refusal: &Refusal) -> String {
 #[inline]
 fn tell(cx: &mut Cx<'_>, access: RegisterAccess, value: u64) {
     lost_updates::accessed(cx, access, value);
-    cx.with(|k| loose::accessed(k, access.port, access.address));
+    cx.with(|k| {
+        loose::accessed(k, access.port, access.address);
+        pulled::accessed(k, access);
+    });
     if access.write {
         programmed::written(cx, access.width, value);
     }

@@ -13,6 +13,7 @@ pub mod platform;
 pub(crate) mod polls;
 mod posted;
 pub mod promptness;
+pub(crate) mod pulled;
 #[cfg(test)]
 pub(crate) mod rig;
 pub(crate) mod stale;
@@ -52,6 +53,7 @@ pub struct State {
     /// When cards do what they do by themselves.
     promptness: promptness::Clock,
     lost_updates: lost_updates::LostUpdates,
+    pub(crate) pulled: pulled::Pulled,
 }
 
 impl State {
@@ -76,6 +78,7 @@ impl State {
             dma: dma::State::default(),
             promptness: promptness::Clock::default(),
             lost_updates: lost_updates::LostUpdates::default(),
+            pulled: pulled::Pulled::default(),
         }
     }
 }

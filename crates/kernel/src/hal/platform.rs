@@ -59,6 +59,8 @@ pub enum Promptness {
     AtRoutine(u32),
     /// When this time limit of a driver ends, counted from 1 on, or the last there is.
     AtLimit(u32),
+    /// So what is due next, and all else when it is due.
+    OnceAtLimit(u32),
     /// After 200 s.
     Silent,
     /// At once, of what they owe from a time in which they were silent.
@@ -68,7 +70,7 @@ pub enum Promptness {
 impl Promptness {
     /// Whether what they do may come behind a driver's time limit, however long that is.
     pub(crate) fn is_late(self) -> bool {
-        matches!(self, Self::AtLimit(_) | Self::Silent | Self::Behind)
+        matches!(self, Self::AtLimit(_) | Self::OnceAtLimit(_) | Self::Silent | Self::Behind)
     }
 }
 
@@ -152,7 +154,7 @@ impl fmt::Display for Platform {
             }
         }
         match cards {
-            Promptness::InTime | Promptness::Behind => {}
+            Promptness::InTime | Promptness::OnceAtLimit(_) | Promptness::Behind => {}
             Promptness::AtAccess(accesses) => parts.push(format!("quick-cards={accesses}")),
             Promptness::AtRoutine(accesses) => parts.push(format!("meeting-cards={accesses}")),
             Promptness::AtLimit(limits) => parts.push(format!("late-cards={limits}")),

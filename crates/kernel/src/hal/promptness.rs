@@ -79,6 +79,14 @@ pub fn fall_silent(cx: &mut Cx<'_>) -> Flow<()> {
     change(cx, Promptness::Silent)
 }
 
+/// What cards do next they do late, at this time limit of a driver's, counted from 1 on, or the last there is; and all else when they should.
+///
+/// # Errors
+/// As taking interrupts.
+pub fn be_late_once(cx: &mut Cx<'_>, limit: u32) -> Flow<()> {
+    change(cx, Promptness::OnceAtLimit(limit))
+}
+
 /// From now on cards answer when they should. What they owe comes at once, and is late still.
 ///
 /// # Errors
@@ -106,7 +114,7 @@ pub(super) fn time(k: &mut Kernel, now: u64) -> u64 {
     let shown = match k.hal.platform.cards {
         Promptness::InTime | Promptness::Behind => now,
         Promptness::AtAccess(_) | Promptness::AtRoutine(_) => now + k.hal.promptness.ahead,
-        Promptness::AtLimit(limits) => late(k, now, limits),
+        Promptness::AtLimit(limits) | Promptness::OnceAtLimit(limits) => late(k, now, limits),
         Promptness::Silent => match k.hal.hardware.deadline() {
             Some(due) if now < due.saturating_add(SILENCE) => now.min(due.saturating_sub(1)),
             _ => now,
@@ -153,6 +161,9 @@ fn late(k: &mut Kernel, now: u64, limits: u32) -> u64 {
             _ => {
                 clock.went_on = still.until;
                 clock.still = None;
+                if matches!(k.hal.platform.cards, Promptness::OnceAtLimit(_)) {
+                    k.hal.platform.cards = Promptness::InTime;
+                }
                 return now;
             }
         }

@@ -231,7 +231,7 @@ fn tell_released(cx: &mut Cx<'_>, released: &Released, address: u64) -> Flow<()>
 }
 
 /// The processor is in a service routine, or in what that calls: not in a thread that holds the interrupt's lock.
-fn is_in_service_routine(k: &mut Kernel) -> bool {
+pub(super) fn is_in_service_routine(k: &mut Kernel) -> bool {
     let processor = k.ke.processor();
     processor.entered.iter().any(|entered| entered.stack.base == processor.interrupt_stack)
 }

@@ -128,6 +128,9 @@ impl CompletionNotice {
 
     /// The same; its caller settles.
     pub(crate) fn queue(self, k: &mut Kernel, thread: StrandId, irp: DriverPtr<IRP>) {
+        if self.pending && self.issue.is_some() {
+            k.io.ends.note(self.status_block, k.engine.now());
+        }
         apc::queue(k, thread, Apc { what: "the end of the IRP", whose: irp.address, work: self });
     }
 

@@ -127,6 +127,7 @@ pub struct State {
     pub(crate) configuration: u64,
     /// Counts the status blocks and events made for applications.
     pub(crate) overlapped: u64,
+    pub(crate) ends: overlapped::Ends,
     pub(crate) status_blocks: overlapped::OfThreads,
     /// Counts names of devices that asked for one.
     pub(crate) named_devices: u32,

@@ -27,6 +27,31 @@ pub struct Overlapped {
     pub apc: bool,
 }
 
+/// So many are kept.
+const ENDS: usize = 8;
+
+/// When requests of applications ended last that drivers had left pending: the status block of each, and nanoseconds since boot.
+#[derive(Default)]
+pub(crate) struct Ends {
+    all: [(u64, u64); ENDS],
+    next: usize,
+}
+
+impl Ends {
+    #[inline]
+    pub(super) fn note(&mut self, status_block: DriverPtr<IO_STATUS_BLOCK>, now: u64) {
+        self.all[self.next] = (status_block.address, now);
+        self.next = (self.next + 1) % ENDS;
+    }
+
+    /// When the last request with this status block ended, if that is among them.
+    pub(super) fn of(&self, status_block: DriverPtr<IO_STATUS_BLOCK>) -> Option<u64> {
+        let (newer, older) = (&self.all[..self.next], &self.all[self.next..]);
+        let mut ends = newer.iter().rev().chain(older.iter().rev());
+        ends.find(|(block, _)| *block == status_block.address).map(|(_, at)| *at)
+    }
+}
+
 /// Bytes of a status block.
 const SIZE: u64 = size_of::<IO_STATUS_BLOCK>() as u64;
 

@@ -1,9 +1,9 @@
-//! Requests that end by themselves if they are made alone: one that never does though nothing keeps its driver from it, that fails by a time limit, or
-//! that is refused behind what has been cancelled.
+//! Requests that end by themselves if they are made alone: one that never does though nothing keeps its driver from it, that fails by a time limit,
+//! that is refused behind what has been cancelled, or that gives what is another's.
 //!
 //! Pages: *When to Complete an IRP*, *Handling an IRP_MN_CANCEL_STOP_DEVICE Request* and *Handling an
 //! IRP_MN_CANCEL_REMOVE_DEVICE Request* (what was held back goes on), *Writing an ISR* (the routine keeps what the DPC needs). Which requests end by
-//! themselves, and which ends another, no page says: the script does that asks (`must-end`, `must-succeed`).
+//! themselves, and which ends another, no page says: the script does that asks (`must-end`, `must-succeed`, `must-answer`).
 //!
 //! *Ours* are the conditions: every device that has a driver is started, and in D0 or in a lower state that only its driver has asked for, the system works, no call was made to fail, and cards are neither
 //! late nor silent (`--platform late-cards=1`, `silent-cards`). Time in which a policy holds threads up does not count: a driver's time limit cannot know of it.
@@ -26,9 +26,18 @@ const CONDITIONS: &str =
 /// and where one was.
 const CONDITIONS_BEHIND: &str = "all devices are started, and in D0 or powered down by their own drivers; a call was made to fail before it was asked for, and none since";
 
+/// So many bytes of an answer are shown.
+const SHOWN: usize = 8;
+
 /// Nanoseconds since boot in which no thread was held up.
 pub fn time(cx: &mut Cx<'_>) -> u64 {
     cx.with(|k| scheduler::time_of_its_own(k))
+}
+
+/// When the request whose end is written to `status_block` ended, in nanoseconds since boot; none if it ended at once, or many have since.
+#[must_use]
+pub fn ended_at(cx: &mut Cx<'_>, status_block: DriverPtr<IO_STATUS_BLOCK>) -> Option<u64> {
+    cx.with(|k| k.io.ends.of(status_block))
 }
 
 /// How many calls were made to fail so far.
@@ -113,10 +122,35 @@ pub fn timed_out(cx: &mut Cx<'_>, what: &str, status: NtStatus) {
     cx.report(Verdict::warning("request-timed-out", message));
 }
 
-/// The request has failed, and nothing that was asked for before is under way.
-pub fn refused(cx: &mut Cx<'_>, what: &str, status: NtStatus) {
-    let message = format!(
-        "`{what}` has failed with {status}. It succeeds alone, and all that was asked for before has ended; {CONDITIONS}"
-    );
+/// The request has failed, and nothing that was asked for before is under way, or as what was asked for before it, `behind`, has succeeded.
+pub fn refused(cx: &mut Cx<'_>, what: &str, status: NtStatus, behind: Option<&str>) {
+    let expected = match behind {
+        Some(other) => {
+            format!(
+                " as `{other}` had succeeded, which was asked for before it. It succeeds behind that, too"
+            )
+        }
+        None => ". It succeeds alone, and all that was asked for before has ended".to_owned(),
+    };
+    let message = format!("`{what}` has failed with {status}{expected}; {CONDITIONS}");
     cx.report(Verdict::warning("request-refused", message));
+}
+
+/// The request has succeeded with what is another's: `given`, and not its own answer.
+pub fn mixed_up(cx: &mut Cx<'_>, what: &str, answer: &[u8], given: &[u8]) {
+    let at = answer.iter().zip(given).position(|(own, given)| own != given);
+    let at = at.unwrap_or_else(|| answer.len().min(given.len()));
+    let shown = |bytes: &[u8]| {
+        let bytes = bytes.get(at..).unwrap_or_default().iter().take(SHOWN);
+        bytes.map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    let message = format!(
+        "`{what}` has succeeded with {} bytes that are of a request of another input (from byte {at} on: {}). Made alone, before others and behind them, it gives its own (there: {})",
+        given.len(),
+        shown(given),
+        shown(answer)
+    );
+    // However it is asked for, and whatever it gives.
+    let identity = what.split(" in ").next().map(str::to_owned);
+    cx.report(Verdict { identity, ..Verdict::warning("answer-of-another", message) });
 }

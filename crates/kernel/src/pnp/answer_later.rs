@@ -47,9 +47,11 @@ impl Wait {
         Some(match k.hal.platform.cards {
             Promptness::AtLimit(limits) => Self::Limits(limits),
             Promptness::Silent => Self::Time(SILENCE),
-            Promptness::InTime | Promptness::Behind | Promptness::AtAccess(_) | Promptness::AtRoutine(_) => {
-                Self::Time(usual)
-            }
+            Promptness::InTime
+            | Promptness::Behind
+            | Promptness::OnceAtLimit(_)
+            | Promptness::AtAccess(_)
+            | Promptness::AtRoutine(_) => Self::Time(usual),
         })
     }
 

@@ -23,11 +23,8 @@ use crate::{ke, po};
 /// As [`super::remove::remove`].
 pub fn surprise_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     let gone = cx.with(|k| {
-        let node = k.pnp.node(id);
-        if let Some(at) = node.card().map(|card| card.function.address) {
-            k.hal.hardware.set_present(at, false);
-        }
-        !matches!(node.origin, Origin::Child)
+        pull(k, id);
+        !matches!(k.pnp.node(id).origin, Origin::Child)
     });
     ke::interrupt::deliver(cx)?;
     if cx.with(|k| po::system::sleeps(k)) {
@@ -38,6 +35,14 @@ pub fn surprise_remove(cx: &mut Cx<'_>, id: NodeId) -> Flow<NtStatus> {
     }
     let was_there = exclusively(cx, |cx| surprise_while_locked(cx, id, gone))?;
     Ok(if was_there { NtStatus::SUCCESS } else { NtStatus::INVALID_DEVICE_STATE })
+}
+
+/// The device's card, if it has one, answers nothing from now on.
+fn pull(k: &mut Kernel, id: NodeId) {
+    if let Some(card) = k.pnp.node(id).card() {
+        k.hal.pulled.add(&card.function);
+        k.hal.hardware.set_present(card.function.address, false);
+    }
 }
 
 /// The device whose card answers there.
@@ -60,11 +65,8 @@ pub(crate) fn present_at(k: &Kernel, port: bool, address: u64) -> Option<NodeId>
 /// [`engine::Leave`] of what is let in now.
 pub(crate) fn goes(cx: &mut Cx<'_>, id: NodeId, noticed: u64) -> Flow<()> {
     cx.with(|k| {
-        let node = k.pnp.node_mut(id);
-        node.is_loose = true;
-        if let Some(at) = node.card().map(|card| card.function.address) {
-            k.hal.hardware.set_present(at, false);
-        }
+        k.pnp.node_mut(id).is_loose = true;
+        pull(k, id);
     });
     let notice = move |cx: &mut Cx<'_>| {
         ke::wait::sleep(cx, noticed)?;

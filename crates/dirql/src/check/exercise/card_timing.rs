@@ -12,6 +12,8 @@ const QUICK: u32 = 3;
 const QUICK_PAIRS: usize = 12;
 /// And so many requests are made alone.
 const QUICK_ALONE: usize = 10;
+/// So much later than one request another is made that waits behind it: longer than what is judged behind its end takes, so its own time limit ends later.
+const LATER: &str = "100ms";
 /// Longer than a silent card is.
 const BEHIND_SILENCE: &str = "210s";
 /// The option of a bridge that takes writes, and so many pairs of requests are made behind it.
@@ -140,7 +142,28 @@ pub(super) fn answered_late(survey: &Survey, name: &str, plan: &mut Plan) {
         }
     }
     plan.more.clear();
+    behind_late_answer(survey, name, plan);
     if has_model(survey) {
         behind_silence(survey, name, plan);
+    }
+}
+
+/// The card answers one request as its time limit ends, and the next one in time: what the limit's routine does then is not about that.
+fn behind_late_answer(survey: &Survey, name: &str, plan: &mut Plan) {
+    for (place, limit) in
+        survey.limited.iter().filter(|(place, _)| survey.self_ending.contains(&(*place, *place)))
+    {
+        let one = &survey.operations[*place];
+        for limit in [*limit, limit.saturating_sub(1)].into_iter().filter(|limit| *limit > 0) {
+            let script = format!(
+                "{}; cards late {limit}; {}; wait {LATER}; {}; must-succeed b if a; {ENDED}",
+                opened(survey, name, &[one]),
+                asks("a", one),
+                asks("b", one)
+            );
+            let title =
+                format!("{0} behind one that the card answers as time limit {limit} ends", words(one));
+            plan.add(title, script, Kind::Behind);
+        }
     }
 }

@@ -18,6 +18,7 @@ mod lives;
 mod loose;
 mod neighbours;
 mod numbered;
+mod own_answers;
 mod registers;
 mod steps;
 mod surroundings;
@@ -45,6 +46,7 @@ use lives::{interrupts, lives, managed, managed_behind, opens, seldom};
 use loose::comes_loose;
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
 use numbered::numbered;
+use own_answers::own_answers;
 use registers::registers_show;
 pub(super) use steps::opened_behind;
 pub(super) use steps::{ENDED, PAUSE, around_input, on, open, open_other, tried, two_at_once};
@@ -388,6 +390,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
         }
     }
     numbered(survey, name, &mut plan);
+    own_answers(survey, name, &mut plan);
     at_once(survey, name, has_device, &mut plan);
     answered_soon(survey, name, &mut plan);
     answered_late(survey, name, &mut plan);

@@ -2,7 +2,7 @@
 
 use super::super::absent::Absent;
 use super::super::signals::Outside;
-use super::super::survey::{Ended, Operation, Survey, Watched};
+use super::super::survey::{Answered, Ended, Operation, Survey, Watched};
 use super::WithValues;
 use super::{Exercise, exercises, exercises_beyond_reach, exercises_of_neighbours, exercises_with_values};
 
@@ -493,6 +493,11 @@ fn values_that_a_driver_asks_for_are_there_together_and_alone_and_once_large_or_
     let bytes = of("Depth", "hex:ff,ff,");
     assert!(options(&format!("{start} values of as many bytes"))[0].starts_with(&bytes));
     assert_eq!(options(&format!("{start} texts of no bytes"))[0], of("Depth", "hex(1):"));
+    let [set] = titled(&made, "requests behind values that are set")[..] else { panic!() };
+    let depth = r#"create-key "\Registry\Machine\System\ControlSet001\Services\unit\Parameters" as settings; set-value settings "Depth" dword u32:100; close settings; "#;
+    assert!(set.more.is_empty() && set.script.contains(depth), "{}", set.script);
+    assert!(set.script.contains("ioctl h 0x222000 in u32:99;"), "{}", set.script);
+    assert!(crate::play::ScriptText::typed(&set.script).play().is_ok(), "{}", set.script);
     let open = of("Depth", "hex(1):41,00,41,00,");
     assert!(options(&format!("{start} texts without an end"))[0].starts_with(&open));
 }
@@ -765,5 +770,52 @@ fn a_number_that_is_handed_out_stands_in_front_of_what_takes_it() {
     for exercise in of_numbers {
         let play = crate::play::ScriptText::typed(&exercise.script).play();
         assert!(play.is_ok(), "{}: {}", exercise.title, exercise.script);
+    }
+}
+
+#[test]
+fn what_a_card_answers_as_a_time_limit_ends_keeps_the_next_request_from_nothing() {
+    let mut survey = Survey { limited: vec![(0, 2)], ..surveyed("edu", true) };
+    let of = |survey: &Survey| {
+        let all = exercises(survey, 100);
+        let late = titled(&all, "behind one that the card answers as time limit");
+        late.iter().map(|exercise| exercise.script.clone()).collect::<Vec<_>>()
+    };
+    assert!(of(&survey).is_empty(), "two of them may not be under way at once");
+    survey.self_ending = vec![(0, 0)];
+    let late = of(&survey);
+    assert_eq!(late.len(), 2, "the last limit may be its own or that of what it waits behind");
+    let asked = "cards late 2; async a ioctl h 0x222000 in u32:0; wait 100ms; async b ioctl h 0x222000 in u32:0; must-succeed b if a; ";
+    assert!(late[0].contains(asked), "{}", late[0]);
+    assert!(crate::play::ScriptText::typed(&late[0]).play().is_ok(), "{}", late[0]);
+}
+
+#[test]
+fn each_of_two_inputs_of_one_code_gives_its_own_answer() {
+    let answered = |word: u32, answer: &[u8]| Answered {
+        operation: Operation {
+            command: format!("ioctl h 0x222000 in u32:{word:#x} out 4"),
+            ..operation(0x0022_2000, false, false)
+        },
+        answer: answer.to_vec(),
+    };
+    let answers = [answered(4, &[24]), answered(5, &[120])];
+    let survey = Survey { answered: vec![answers], ..surveyed("edu", true) };
+    let all = exercises(&survey, 100);
+    let [queued] = titled(&all, "of u32:0x5 that wait behind each other")[..] else { panic!() };
+    let own = "must-answer a hex:18 not hex:78 or u32:0x5; must-answer b hex:78 not hex:18 or u32:0x4; ";
+    assert!(queued.script.contains(own), "{}", queued.script);
+    let [both] =
+        titled(&all, "the answers of ioctl 0x222000 of u32:0x4 and ioctl 0x222000 of u32:0x5 at once")[..]
+    else {
+        panic!()
+    };
+    assert!(
+        both.script.contains("t: async a ioctl h 0x222000 in u32:0x4 out 4; u: async b "),
+        "{}",
+        both.script
+    );
+    for exercise in [queued, both] {
+        assert!(crate::play::ScriptText::typed(&exercise.script).play().is_ok(), "{}", exercise.script);
     }
 }

@@ -4,17 +4,20 @@ use abi::{REG_MULTI_SZ, REG_SZ};
 use serde::{Deserialize, Serialize};
 
 use super::super::absent::{Absent, Data};
+use super::super::stories::with_words;
 use super::super::survey::Survey;
 use super::effort::{Kind, Plan};
 use super::inputs_and_lengths::sizes;
 use super::lives::lives;
-use super::steps::{first_operations, open, opened, tried, words};
+use super::steps::{first_operations, open, opened, tried, tried_in_turn, words};
 use super::{Exercise, OVERFLOWS};
 
 /// The first exercise of each machine.
 pub(super) const START: &str = "load, start, stop, remove and unload";
 /// Up to so many values are there alone, too.
 const FEW: usize = 4;
+/// So many values are set while a driver runs.
+const SET: usize = 8;
 /// A number that is no power of 2: what is so long does not go round by a mask.
 const NO_POWER: u32 = 100;
 
@@ -109,7 +112,31 @@ pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
             plan.add(title, format!("{}; {}", switched_on(survey, name), sizes(survey, one)), Kind::Usual);
         }
     }
+    set_while_it_runs(with, &mut plan);
     plan.all
+}
+
+/// Values grow while the driver runs, which reads them when it is started or asked to: what it has made by the old ones stays as small as it was. Then
+/// requests are made with words that are less than the new ones.
+fn set_while_it_runs(with: &WithValues, plan: &mut Plan) {
+    let WithValues { all, survey, .. } = with;
+    let numbers = all.iter().filter(|one| Data::Many(NO_POWER).is_for(one.kind));
+    let steps: Vec<String> = numbers.filter_map(|one| one.set_by_script(NO_POWER)).take(SET).collect();
+    let Some(name) = survey.names.first().filter(|_| !steps.is_empty()) else { return };
+    plan.more.clear();
+    let each = || first_operations(survey).filter(|one| !one.waits);
+    let in_turn = tried_in_turn(each().map(|one| &one.command));
+    let words = [NO_POWER - 1, NO_POWER / 2];
+    let worded = words.iter().flat_map(|word| each().map(|one| with_words(&one.command, [*word; 2], false)));
+    let worded = tried_in_turn(worded);
+    let title = "requests behind values that are set in the registry while the driver runs";
+    let restarted = ("; stop-device; start-device", " and the device is started again");
+    let restarted = (!survey.devices.is_empty()).then_some(restarted);
+    for (step, behind) in [("", "")].into_iter().chain(restarted) {
+        let script =
+            format!("{}; {in_turn}; {}{step}; {in_turn}; {worded}; close h", open(name), steps.join("; "));
+        plan.add(format!("{title}{behind}"), script, Kind::Little);
+    }
 }
 
 /// The device opened, and each code asked for with a word of 1, which may switch something on.

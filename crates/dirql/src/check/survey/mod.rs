@@ -3,6 +3,7 @@
 //! The machine is booted for that as often as a question ends it: a driver that breaks a rule at a request knows the request. A code counts as known if
 //! the driver answers it otherwise than codes that no driver has, or if its code compares with it.
 
+mod answers;
 mod asking;
 mod closing;
 mod company;
@@ -111,6 +112,8 @@ pub struct Survey {
     pub ended_together: Vec<[(usize, usize); 2]>,
     /// Pairs of which the first hands out the number of something, each time another, and the second takes it.
     pub numbered: Vec<(usize, usize)>,
+    /// Requests of one code with two inputs, each of which gives an answer of its own, whatever is asked for before it.
+    pub answered: Vec<[Answered; 2]>,
     /// What the surroundings of the cards do.
     pub outside: Vec<Outside>,
     /// Requests that wait until that happens.
@@ -187,6 +190,15 @@ impl Watched {
             Self::Handles => &["ObRegisterCallbacks"],
         }
     }
+}
+
+/// A request, and what it is answered with, alone and behind others.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, Debug)]
+pub struct Answered {
+    /// The request.
+    pub operation: Operation,
+    /// The bytes that it gives.
+    pub answer: Vec<u8>,
 }
 
 /// Requests, by their places: one that waits, what ends it, and what is made beside that.
@@ -436,6 +448,7 @@ pub fn survey(
         ended_beside: Vec::new(),
         ended_together: Vec::new(),
         numbered: Vec::new(),
+        answered: Vec::new(),
         outside: signals.outside,
         ended: Vec::new(),
         limited: Vec::new(),
@@ -523,6 +536,7 @@ fn ask(
         found.ended_beside = asking.ended_beside(&known, &found.self_ending, &found.ended_by)?;
         found.ended_together = asking.ended_together(&known, &found.ended_by)?;
         found.numbered = asking.numbered(&known)?;
+        found.answered = asking.own_answers(&known, &found.self_ending)?;
         found.children = asking.children(&known, &found.devices)?;
         asking.find_what_arms(&mut known, &found.ended_by, &found.outside)?;
         found.ended = asking.ended(&known, &found.outside)?;

@@ -17,6 +17,7 @@ use super::vectors::{Vectors, irql_of_vector};
 use crate::cx::{Cx, Kernel};
 use crate::event::{Event, Kind, Role};
 use crate::hal::hardware::Question;
+use crate::hal::pulled;
 use crate::ke::calls::callout::{self, Begun, Callout};
 use crate::ke::levels::irql;
 use crate::ke::sched::spinlock::{self, SpinLock};
@@ -492,6 +493,7 @@ fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<b
     let call = Callout { role: Role::Isr, routine: DriverPtr::new(connection.routine), object, floor };
     let (moment, place) = (witness::plain_moment(cx), cx.engine().caller_rip());
     let (now, depth) = (cx.engine().now(), cx.engine().depth());
+    let reads = cx.with(|k| pulled::reads(k));
     let mut begun = Begun::default();
     let mut begin = |k: &mut Kernel, now| {
         let base = k.ke.processor().interrupt_stack;
@@ -523,6 +525,9 @@ fn call_routine(cx: &mut Cx<'_>, object: u64, connection: &Connection) -> Flow<b
         given_back
     });
     let claimed = result? & 0xFF != 0;
+    if let Some(before) = reads.filter(|_| claimed && !connection.latched) {
+        pulled::judge_claimed(cx, before, connection.routine);
+    }
     if given_back {
         irql::tell(cx, floor, level);
     } else {

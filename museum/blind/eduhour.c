@@ -7,7 +7,7 @@
  * the next request, begun only now, and calls the card broken.
  *
  * Device: PCI\VEN_1234&DEV_11E8
- * Rule: timer's DPC of an earlier request ends a later one (failed cancelling of the timer not heeded)
+ * Rule: request-refused
  * Needs: schedule, device
  */
 #include "../include/quay_edu.h"

@@ -7,7 +7,7 @@
  * line, also those of other devices, and ends the request as if the card had answered.
  *
  * Device: PCI\VEN_1234&DEV_11E8
- * Rule: interrupt claimed for a card that is not there; a request ended with the all ones of a missing card as its result
+ * Rule: interrupt-claimed-without-card
  * Needs: removal, device
  */
 #include "../include/quay_edu.h"

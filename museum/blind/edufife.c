@@ -7,7 +7,7 @@
  * result register already belongs to the next one.
  *
  * Device: PCI\VEN_1234&DEV_11E8
- * Rule: result read after the next request was started; the data of one request given to another
+ * Rule: answer-of-another
  * Needs: device
  */
 #include "../include/quay_edu.h"

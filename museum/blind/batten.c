@@ -7,7 +7,7 @@
  * table.
  *
  * Device: none
- * Rule: write and read past the end of the table (the limit read again, the table as it was)
+ * Rule: bad-pointer, pool-overrun
  * Needs: ioctl, registry
  */
 #include "../include/keel_seh.h"

@@ -6,7 +6,7 @@
  * DPC that is already queued then finds the next computation, takes it for the old one, fails it and condemns a healthy card.
  *
  * Device: PCI\VEN_1234&DEV_11E8
- * Rule: request-timed-out
+ * Rule: request-refused
  * Needs: device, schedule
  */
 #include "../include/gated_queue.h"
