@@ -25,6 +25,9 @@ const INPUTS: [&str; 2] = ["cause1", "cause2"];
 /// What all registers of a card or such a board show as it interrupts, besides one bit: no ones in all bits, which a card that is gone shows.
 pub(super) const WIDE: [u32; 3] = [0x7FFF_FFFF, 0xFFFF, 0x8000_FFFF];
 
+/// The bits that causes mostly have.
+const LOW_BITS: u32 = 8;
+
 /// What has the EEPROM of a bridge answer nothing, or ones alone, and how it is then.
 pub(super) const STUCK_EEPROM: [(&str, &str); 2] = [("eeprom-silent", "silent"), ("eeprom-erased", "erased")];
 
@@ -156,6 +159,14 @@ impl Outside {
     /// A cause of an interrupt that is guessed at: bits that registers show, and that go.
     fn cause(device: &str, signal: &str, bits: u32) -> Self {
         Self { device: device.to_owned(), signal: signal.to_owned(), values: vec![bits.into(), 0] }
+    }
+
+    /// The same with one bit more of the low ones, or with many.
+    pub(super) fn with_others(&self) -> Vec<Self> {
+        let own = self.values.first().copied().unwrap_or_default();
+        let more = (0..LOW_BITS).map(|bit| 1 << bit).chain(WIDE.map(u64::from));
+        let others = more.filter(|bits| bits & !own != 0);
+        others.map(|bits| Self { values: vec![own | bits, 0], ..self.clone() }).collect()
     }
 
     /// Whether that is what such a card does. One that is guessed at may be taken back by what the driver writes for another purpose.

@@ -9,6 +9,8 @@ use super::steps::{ENDED, ENDED_ALONE, asks, first_operations, happens, opened, 
 const OUTSIDE: usize = 4;
 /// So many requests are made again that give the driver an event.
 const WITH_EVENTS: usize = 2;
+/// So many requests are cancelled before the card does what ends them.
+const CANCELLED: usize = 4;
 /// So many interrupts come as something happens to the device.
 const AS_IT_HAPPENS: usize = 3;
 
@@ -40,6 +42,25 @@ pub(super) fn event_exchanged(survey: &Survey, name: &str, plan: &mut Plan) {
             let script = two_at_once(&before, &by("t", &interrupt), &asks("a", &other), ENDED);
             let title = format!("{} again, with another event, at once with {interrupt}", words(one));
             plan.add(title, script, Kind::AtOnce);
+        }
+    }
+}
+
+/// What ends a request at a card or on a board of which nothing is known comes with another cause at once, when the request has been cancelled and the driver may have
+/// asked for that other cause.
+pub(super) fn causes_as_cancelled(survey: &Survey, name: &str, plan: &mut Plan) {
+    for (place, by) in survey.ended_by_outside().filter(|(_, by)| !by.is_sure()).take(CANCELLED) {
+        let operation = &survey.operations[place];
+        let opened = opened(survey, name, &[operation]);
+        for both in by.with_others() {
+            let title = format!("{}, cancelled before {}", words(operation), both.first());
+            let script = format!(
+                "{opened}; {}; wait 1ms; cancel a; {}; wait 1ms; {}; wait 1ms; close h",
+                asks("a", operation),
+                both.steps(),
+                by.steps()
+            );
+            plan.add(title, script, Kind::Usual);
         }
     }
 }

@@ -41,7 +41,7 @@ use effort::{Kind, Plan};
 use idle::powered_down;
 use inputs_and_lengths::{changing, gives_or_takes, great, pointers, products, sizes, values};
 use interfaces::come_and_go;
-use interrupted::{at_once_with_interrupts, event_exchanged, interrupted_as_it_goes};
+use interrupted::{at_once_with_interrupts, causes_as_cancelled, event_exchanged, interrupted_as_it_goes};
 use lives::{interrupts, lives, managed, managed_behind, opens, seldom};
 use loose::comes_loose;
 pub use neighbours::{exercises_of_neighbours, exercises_on_busy_line};
@@ -264,6 +264,7 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
     passed_over(survey, name, &mut plan);
     at_once_with_interrupts(survey, &open, &mut plan);
     event_exchanged(survey, name, &mut plan);
+    causes_as_cancelled(survey, name, &mut plan);
     if has_device {
         interrupted_as_it_goes(survey, &open, &mut plan);
     }

@@ -819,3 +819,21 @@ fn each_of_two_inputs_of_one_code_gives_its_own_answer() {
         assert!(crate::play::ScriptText::typed(&exercise.script).play().is_ok(), "{}", exercise.script);
     }
 }
+
+#[test]
+fn what_ends_a_request_at_an_unknown_card_comes_with_others_when_that_is_cancelled() {
+    let cause = Outside { device: "pci#0".to_owned(), signal: "cause".to_owned(), values: vec![2, 0] };
+    let ended = Ended { operations: vec![2], by: vec![0], before: false, twice: false };
+    let survey = Survey { outside: vec![cause], ended: vec![ended], ..surveyed("pci#0", true) };
+    let all = exercises(&survey, 100);
+    let both = titled(&all, "cancelled before poke pci#0 cause");
+    assert_eq!(both.len(), 10, "seven low bits more, and three times many");
+    let steps = "wait 1ms; cancel a; poke pci#0 cause 3; wait 1ms; poke pci#0 cause 0; wait 1ms; poke pci#0 cause 2; ";
+    assert!(both[0].script.contains(steps), "{}", both[0].script);
+    let sure = Outside { signal: "linti1".to_owned(), ..survey.outside[0].clone() };
+    let known = exercises(&Survey { outside: vec![sure], ..survey }, 100);
+    assert!(
+        titled(&known, ", cancelled before poke").is_empty(),
+        "a card of which all is known is not guessed at"
+    );
+}

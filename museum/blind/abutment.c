@@ -10,7 +10,7 @@
  * completes the request twice.
  *
  * Device: PCI\VEN_1DA7&DEV_AB07
- * Rule: request completed twice
+ * Rule: use-after-free, double-completion
  * Needs: ioctl, device, cancel
  */
 #include "../include/keel_card.h"
