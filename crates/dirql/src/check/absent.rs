@@ -85,13 +85,13 @@ impl Absent {
         is_in || strip(&self.key, &key.key).is_some_and(|rest| rest.starts_with('\\'))
     }
 
-    /// The steps of a script by which it gets this number while the driver runs; none if it is a key.
-    pub(super) fn set_by_script(&self, number: u32) -> Option<String> {
+    /// The steps of a script by which it gets this number while the driver runs, through a handle of this name; none if it is a key.
+    pub(super) fn set_by_script(&self, handle: &str, number: u32) -> Option<String> {
         let key = self.key.strip_prefix(MACHINE[1])?;
         let kind = if self.kind == REG_QWORD { "qword u64" } else { "dword u32" };
         let (root, name) = (MACHINE[0], self.name.as_ref()?);
         Some(format!(
-            "create-key \"{root}{key}\" as settings; set-value settings \"{name}\" {kind}:{number}; close settings"
+            "create-key \"{root}{key}\" as {handle}; set-value {handle} \"{name}\" {kind}:{number}; close {handle}"
         ))
     }
 

@@ -121,7 +121,8 @@ pub fn exercises_with_values(with: &WithValues, budget: u64) -> Vec<Exercise> {
 fn set_while_it_runs(with: &WithValues, plan: &mut Plan) {
     let WithValues { all, survey, .. } = with;
     let numbers = all.iter().filter(|one| Data::Many(NO_POWER).is_for(one.kind));
-    let steps: Vec<String> = numbers.filter_map(|one| one.set_by_script(NO_POWER)).take(SET).collect();
+    let set = |(n, one): (usize, &Absent)| one.set_by_script(&format!("k{n}"), NO_POWER);
+    let steps: Vec<String> = numbers.enumerate().filter_map(set).take(SET).collect();
     let Some(name) = survey.names.first().filter(|_| !steps.is_empty()) else { return };
     plan.more.clear();
     let each = || first_operations(survey).filter(|one| !one.waits);
