@@ -455,6 +455,8 @@ const GCC_FLAGS: &[&str] = &[
     "-ffreestanding",
     "-fno-ident",
     "-fno-stack-protector",
+    // Loops over `PartialDescriptors[1]` go on behind the first.
+    "-fno-aggressive-loop-optimizations",
     "-nostdlib",
     "-nostartfiles",
     "-Wl,--subsystem,native",

@@ -227,10 +227,10 @@ fn judge(
         _ if is_cancelled => {}
         (None, Some(block)) => owed::forgotten(cx, block, &what, &ends, seconds)?,
         _ if demand == Demand::Recover => {}
-        (Some(status), _) if demand == Demand::Succeed && behind.is_some() => {
-            if !status.is_success() && asked >= changed {
-                owed::refused(cx, &what, status, behind);
-            }
+        (Some(status), _)
+            if demand == Demand::Succeed && behind.is_some() && !status.is_success() && asked >= changed =>
+        {
+            owed::refused(cx, &what, status, behind);
         }
         // What a device was doing when its state changed may well be lost.
         (Some(status), _)

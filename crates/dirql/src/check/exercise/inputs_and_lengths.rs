@@ -207,6 +207,46 @@ pub(super) fn values(operation: &Operation, code: u32, limits: &[u32]) -> String
     steps.join("; ") + "; close h"
 }
 
+/// Lengths that 16 bits just hold, or just not, alone or with an end behind them,
+const OF_16_BITS: [u32; 5] = [0xFFFC, 0xFFFD, 0xFFFE, 0xFFFF, 0x1_0000];
+/// which are tried as well as the driver's own if they are more than usual inputs have and no more than this.
+const SHORTEST_SAID: u32 = 257;
+const LONGEST_SAID: u32 = 0x1_1000;
+/// So many of the driver's own are tried, in one of the first words, and so many bytes are there behind what is said.
+const SAID: usize = 8;
+const SAID_PLACES: [usize; 3] = [0, 4, 8];
+const BEHIND_SAID: u32 = 64;
+
+/// The request with such lengths in its words, and with as many bytes behind them. None if it takes no words, or memory of the application's.
+pub(super) fn as_long_as_said(operation: &Operation, limits: &[u32]) -> Option<String> {
+    let (head, input, output) = around_input(&operation.command)?;
+    let own = operation.input();
+    if own.len() < 4 || input.contains("event:") || input.contains("page:") {
+        return None;
+    }
+    let is_long = |length: &u32| (SHORTEST_SAID..=LONGEST_SAID).contains(length);
+    let near = |limit: u32| [limit.wrapping_sub(1), limit, limit.wrapping_add(1)];
+    let own_limits = limits.iter().copied().filter(is_long).take(SAID).flat_map(near);
+    let lengths: BTreeSet<u32> = own_limits.chain(OF_16_BITS).collect();
+    let mut steps = Vec::new();
+    for place in SAID_PLACES.into_iter().filter(|place| place + 4 <= own.len()) {
+        let (before, behind) = (&own[..place], &own[place + 4..]);
+        let behind = &behind[..behind.len().min(BEHIND_SAID as usize)];
+        for length in &lengths {
+            let parts = [hex_or_none(before), format!("u32:{length:#x}"), hex_or_none(behind)];
+            let parts: Vec<&str> = parts.iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+            let command = format!("{head}{} + zero:{}{output}", parts.join(" + "), length + BEHIND_SAID);
+            steps.push(if operation.waits { tried(steps.len(), &command) } else { command });
+        }
+    }
+    Some(steps.join("; ") + "; close h")
+}
+
+/// Bytes as a script has them, if there are any.
+fn hex_or_none(bytes: &[u8]) -> String {
+    if bytes.is_empty() { String::new() } else { format!("hex:{}", hex(bytes)) }
+}
+
 /// Numbers whose products with the size of a record, or with one another, are 0 in 32 bits: records of 4, 2 and 8 bytes; and two of them.
 const PRODUCTS: [u32; 3] = [0x4000_0000, 0x8000_0000, 0x2000_0000];
 const FACTORS: [u32; 2] = [0x1_0000, 0x8000];

@@ -39,7 +39,9 @@ use closed_at_rest::closed_at_rest;
 use each_register::each_register_holds;
 use effort::{Kind, Plan};
 use idle::powered_down;
-use inputs_and_lengths::{changing, gives_or_takes, great, pointers, products, sizes, values};
+use inputs_and_lengths::{
+    as_long_as_said, changing, gives_or_takes, great, pointers, products, sizes, values,
+};
 use interfaces::come_and_go;
 use interrupted::{at_once_with_interrupts, causes_as_cancelled, event_exchanged, interrupted_as_it_goes};
 use lives::{interrupts, lives, managed, managed_behind, opens, seldom};
@@ -281,6 +283,9 @@ pub fn exercises(survey: &Survey, budget: u64) -> Vec<Exercise> {
             if let Some(code) = operation.code {
                 let steps = values(operation, code, &survey.values);
                 plan.add(format!("{what} of telling values"), of(&steps), Kind::Sizes);
+            }
+            if let Some(steps) = as_long_as_said(operation, &survey.values) {
+                plan.add(format!("{what} of lengths that its words say"), of(&steps), Kind::Usual);
             }
             if let Some(steps) = products(operation) {
                 plan.add(

@@ -837,3 +837,19 @@ fn what_ends_a_request_at_an_unknown_card_comes_with_others_when_that_is_cancell
         "a card of which all is known is not guessed at"
     );
 }
+
+#[test]
+fn words_say_how_many_bytes_are_behind_them() {
+    let mut survey = surveyed("unit", false);
+    survey.values = vec![7, 0x5001];
+    survey.operations[0].command = "ioctl h 0x222000 in u32:0x2 + zero:60 out 64".to_owned();
+    let all = exercises(&survey, 100);
+    let said = titled(&all, "ioctl 0x222000 of u32:0x2 of lengths that its words say");
+    let [said] = said[..] else { panic!("{}", said.len()) };
+    assert_eq!(said.script.matches("ioctl h 0x222000").count(), 24, "eight lengths in each of three words");
+    let first = format!("ioctl h 0x222000 in u32:0xfffe + hex:{} + zero:65598 out 64; ", "00".repeat(60));
+    assert!(said.script.contains(&first), "{}", said.script);
+    let second = "ioctl h 0x222000 in hex:02000000 + u32:0x5000 + hex:";
+    assert!(said.script.contains(second), "{}", said.script);
+    assert!(crate::play::ScriptText::typed(&said.script).play().is_ok());
+}
