@@ -4,7 +4,7 @@ use super::super::signals::Outside;
 use super::super::stories::with_words;
 use super::super::survey::{Ended, Operation, Survey};
 use super::effort::{Kind, Plan};
-use super::inputs_and_lengths::of_other_length;
+use super::inputs_and_lengths::{of_other_length, sizes};
 use super::steps::{
     ENDED, ENDED_ALONE, ENDED_OF_TWO, PAUSE, WRITE, around_input, asks, asks_other, on, open, open_as,
     open_two, opened, owed, owed_of_two, place, two_at_once, two_under_way, words,
@@ -451,6 +451,10 @@ fn ended_from_outside(survey: &Survey, name: &str, ended: &Ended, plan: &mut Pla
     plan.add(title, script, Kind::AtOnce);
     if let [(one, event)] = requests[..] {
         in_parts(open, one, event, plan);
+        let ended = format!("; wait 1ms; {}; {PAUSE}; cancel", event.steps());
+        let sizes = sizes(survey, one).replace(&format!("; {PAUSE}; cancel"), &ended);
+        let title = format!("{} of all sizes, each ended by {}", words(one), event.signal);
+        plan.add(title, format!("{open}; {sizes}"), Kind::Sizes);
         if *before && event.is_sure() {
             in_either_order(open, one, event, plan);
         }

@@ -853,3 +853,17 @@ fn words_say_how_many_bytes_are_behind_them() {
     assert!(said.script.contains(second), "{}", said.script);
     assert!(crate::play::ScriptText::typed(&said.script).play().is_ok());
 }
+
+#[test]
+fn requests_of_all_sizes_are_ended_by_what_ends_the_usual_one() {
+    let cause = Outside { device: "pci#0".to_owned(), signal: "cause".to_owned(), values: vec![2, 0] };
+    let ended = Ended { operations: vec![2], by: vec![0], before: false, twice: false };
+    let survey = Survey { outside: vec![cause], ended: vec![ended], ..surveyed("pci#0", true) };
+    let all = exercises(&survey, 100);
+    let [sizes] = titled(&all, "ioctl 0x222004 of u32:0 of all sizes, each ended by cause")[..] else {
+        panic!()
+    };
+    let end = "; wait 1ms; poke pci#0 cause 2; wait 1ms; poke pci#0 cause 0; wait 20ms; cancel r";
+    let requests = sizes.script.matches("; async r").count();
+    assert!(requests > 10 && sizes.script.matches(end).count() == requests, "{}", sizes.script);
+}
