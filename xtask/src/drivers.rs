@@ -455,8 +455,9 @@ const GCC_FLAGS: &[&str] = &[
     "-ffreestanding",
     "-fno-ident",
     "-fno-stack-protector",
-    // Loops over `PartialDescriptors[1]` go on behind the first.
+    // Loops over `PartialDescriptors[1]` go on behind the first, and may end before they set anything.
     "-fno-aggressive-loop-optimizations",
+    "-Wno-maybe-uninitialized",
     "-nostdlib",
     "-nostartfiles",
     "-Wl,--subsystem,native",
