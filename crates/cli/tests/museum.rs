@@ -139,6 +139,13 @@ fn an_interrupt_that_comes_late_meets_the_dpc_of_the_one_before() {
     assert!(wrong.out.contains("was held up until what was due next had come"), "{}", wrong.said());
 }
 
+/// Not: dma-after-unmap
+#[test]
+fn what_a_card_transfers_as_a_time_limit_ends_is_late_though_it_is_in_time_from_then_on() {
+    let late = ["--exercise", "ioctl 0x22a001 behind one that the card answers as time limit"];
+    assert_eq!(wrong(&check("edureel_fixed", "100", &late)), Vec::<String>::new());
+}
+
 /// Not: interrupt-claimed-without-card
 #[test]
 fn a_service_routine_knows_a_card_that_was_pulled_out_by_the_ones_it_reads() {

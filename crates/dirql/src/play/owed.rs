@@ -58,7 +58,8 @@ pub(super) fn happened(stage: &Stage, cx: &mut Cx<'_>, what: &str) {
 
 /// Waits until they have ended, and judges those that do not, or late. The outcome names one that has not been made.
 ///
-/// What is to end because those of `behind` were made is judged if each of them has succeeded. If they are to be `succeeding`, they may not fail at once either.
+/// What is to end because those of `behind` were made, or to succeed behind them, is judged if each of them has succeeded. If it is to succeed, it may not fail at once
+/// either; behind others that is judged of what ends as they do, and not by a time limit of its own.
 pub(super) fn must_end(
     stage: &Stage,
     cx: &mut Cx<'_>,
@@ -162,11 +163,12 @@ pub(super) fn must_answer(
     Ok(Ok(()))
 }
 
-/// Whether what was given differs from the answer, and only by what the other one has there.
+/// Whether bytes that were given differ from the answer's, and only by what the other one has there.
 fn is_of_another(given: &[u8], answer: &[u8], other: &[u8]) -> bool {
     let longest = given.len().max(answer.len());
     let mut differing = (0..longest).filter(|at| given.get(*at) != answer.get(*at)).peekable();
-    differing.peek().is_some() && differing.all(|at| given.get(at) == other.get(at))
+    // One that is only shorter is no other's.
+    differing.peek().is_some_and(|at| *at < given.len()) && differing.all(|at| given.get(at) == other.get(at))
 }
 
 /// A request is asked for by this name.
@@ -251,4 +253,20 @@ fn judge(
 
 fn has_failed(status: NtStatus) -> bool {
     status.is_error() || status == NtStatus::TIMEOUT
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_from_an_answer_by_the_other_ones_bytes_alone_is_of_that_one() {
+        let (own, other) = ([1, 2, 3, 4], [1, 7, 3, 8]);
+        assert!(is_of_another(&other, &own, &other));
+        assert!(is_of_another(&[1, 7, 3, 4], &own, &other), "one byte of it came in time");
+        assert!(!is_of_another(&own, &own, &other));
+        assert!(!is_of_another(&[1, 7, 3, 9], &own, &other), "something else");
+        assert!(!is_of_another(&[1, 2], &own, &[1, 7]), "only shorter");
+        assert!(is_of_another(&[1, 7], &own, &[1, 7]));
+    }
 }

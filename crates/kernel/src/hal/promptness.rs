@@ -34,6 +34,8 @@ pub(crate) struct Clock {
     /// and the accesses since it leapt, or since there was nothing to come.
     accesses: u32,
     still: Option<Still>,
+    /// When it is right again, if cards were late once and owe nothing from then on.
+    in_time_from: Option<u64>,
     /// When it went on last. What was due before that is not late again.
     went_on: u64,
     /// What it showed last.
@@ -79,7 +81,18 @@ pub fn fall_silent(cx: &mut Cx<'_>) -> Flow<()> {
     change(cx, Promptness::Silent)
 }
 
-/// What cards do next they do late, at this time limit of a driver's, counted from 1 on, or the last there is; and all else when they should.
+/// Whether what cards do now may come behind a driver's time limit.
+pub(crate) fn are_late(k: &mut Kernel) -> bool {
+    if k.hal.platform.cards == Promptness::Behind {
+        // They may owe nothing any more.
+        let now = k.engine.now();
+        k.hardware(now, |_, _| ());
+    }
+    k.hal.platform.cards.is_late()
+}
+
+/// What cards do next they do late, at this time limit of a driver's, counted from 1 on, or the last there is; and all else when they should. What they owe by then is
+/// late still.
 ///
 /// # Errors
 /// As taking interrupts.
@@ -103,6 +116,7 @@ fn change(cx: &mut Cx<'_>, promptness: Promptness) -> Flow<()> {
         let now = k.engine.now();
         k.hardware(now, |_, _| ());
         k.hal.platform.cards = promptness;
+        k.hal.promptness.in_time_from = None;
         k.hardware(now, |_, _| ());
     });
     interrupt::deliver(cx).map(|_| ())
@@ -112,7 +126,14 @@ fn change(cx: &mut Cx<'_>, promptness: Promptness) -> Flow<()> {
 #[cold]
 pub(super) fn time(k: &mut Kernel, now: u64) -> u64 {
     let shown = match k.hal.platform.cards {
-        Promptness::InTime | Promptness::Behind => now,
+        Promptness::InTime => now,
+        Promptness::Behind => {
+            if k.hal.promptness.in_time_from.is_some_and(|from| now >= from) {
+                k.hal.promptness.in_time_from = None;
+                k.hal.platform.cards = Promptness::InTime;
+            }
+            now
+        }
         Promptness::AtAccess(_) | Promptness::AtRoutine(_) => now + k.hal.promptness.ahead,
         Promptness::AtLimit(limits) | Promptness::OnceAtLimit(limits) => late(k, now, limits),
         Promptness::Silent => match k.hal.hardware.deadline() {
@@ -162,7 +183,8 @@ fn late(k: &mut Kernel, now: u64, limits: u32) -> u64 {
                 clock.went_on = still.until;
                 clock.still = None;
                 if matches!(k.hal.platform.cards, Promptness::OnceAtLimit(_)) {
-                    k.hal.platform.cards = Promptness::InTime;
+                    k.hal.platform.cards = Promptness::Behind;
+                    clock.in_time_from = Some(clock.went_on + CATCHING_UP);
                 }
                 return now;
             }

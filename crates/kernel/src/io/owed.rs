@@ -15,6 +15,7 @@ use engine::Flow;
 
 use super::{cancel, pending, violation};
 use crate::cx::Cx;
+use crate::hal::promptness;
 use crate::ke::scheduler;
 use crate::pnp::node::{Node, State};
 use crate::po::fx;
@@ -54,7 +55,7 @@ pub fn nothing_hinders(cx: &mut Cx<'_>) -> bool {
         let can_be_up = |state: u32| !is_lowered || in_d0(state);
         let serves =
             |node: &Node| node.driver.is_null() || node.state == State::Started && can_be_up(node.power);
-        !k.hal.platform.cards.is_late()
+        !promptness::are_late(k)
             && k.po.asleep == PowerSystemUnspecified
             && k.po.devices.values().all(|state| can_be_up(*state))
             && k.pnp.nodes.values().all(serves)
