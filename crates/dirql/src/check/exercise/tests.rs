@@ -493,7 +493,8 @@ fn values_that_a_driver_asks_for_are_there_together_and_alone_and_once_large_or_
     let bytes = of("Depth", "hex:ff,ff,");
     assert!(options(&format!("{start} values of as many bytes"))[0].starts_with(&bytes));
     assert_eq!(options(&format!("{start} texts of no bytes"))[0], of("Depth", "hex(1):"));
-    let [set] = titled(&made, "requests behind values that are set")[..] else { panic!() };
+    let [set, restarted] = titled(&made, "requests behind values that are set")[..] else { panic!() };
+    assert!(restarted.script.contains("; close k2; stop-device; start-device; "), "{}", restarted.script);
     let depth = r#"create-key "\Registry\Machine\System\ControlSet001\Services\unit\Parameters" as k1; set-value k1 "Depth" dword u32:100; close k1; "#;
     assert!(set.more.is_empty() && set.script.contains(depth), "{}", set.script);
     assert!(set.script.contains("ioctl h 0x222000 in u32:99;"), "{}", set.script);
