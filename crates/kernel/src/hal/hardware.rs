@@ -46,6 +46,14 @@ pub struct Window {
     pub prefetchable: bool,
 }
 
+impl Window {
+    /// Whether this port, or else this bus address of memory, lies in it.
+    #[must_use]
+    pub(crate) const fn has(&self, port: bool, address: u64) -> bool {
+        self.port == port && address.wrapping_sub(self.base) < self.length
+    }
+}
+
 /// A function found on the bus.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Function {

@@ -11,7 +11,7 @@ use super::stale;
 use crate::cx::{Cx, Kernel};
 use crate::ldr;
 use crate::pnp::surprise;
-use crate::verdict::{StackLine, Verdict};
+use crate::verdict::Verdict;
 
 /// What a processor has read in service routines since a card was pulled out.
 #[derive(Clone, Copy, Default)]
@@ -37,10 +37,7 @@ impl Pulled {
     }
 
     fn has(&self, port: bool, address: u64) -> bool {
-        let is_in = |window: &Window| {
-            window.port == port && address.checked_sub(window.base).is_some_and(|at| at < window.length)
-        };
-        self.windows.iter().any(is_in)
+        self.windows.iter().any(|window| window.has(port, address))
     }
 }
 
@@ -81,8 +78,7 @@ pub(crate) fn judge_claimed(cx: &mut Cx<'_>, before: Reads, routine: u64) {
     if now.of_gone == before.of_gone || now.of_others != before.of_others {
         return;
     }
-    let symbol = ldr::symbols::describe(cx, routine);
-    let line = StackLine { address: routine, is_return: false, symbol, interrupted: false, ddi: None };
+    let line = ldr::stack::line_of(cx, routine);
     let message = format!(
         "the service routine {} has returned TRUE, and has read nothing but ones of a card that was pulled out: the interrupt is that of another \
          device on the line, whose routine is not called now",

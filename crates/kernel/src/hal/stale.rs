@@ -39,7 +39,7 @@ pub(crate) struct Released {
 
 impl Released {
     fn has(&self, port: bool, address: u64) -> bool {
-        self.window.port == port && address.wrapping_sub(self.window.base) < self.window.length
+        self.window.has(port, address)
     }
 }
 
@@ -160,8 +160,9 @@ pub(crate) fn check_port(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<()> {
 fn check_new_port(cx: &mut Cx<'_>, port: u16, bytes: u8) -> Flow<()> {
     let (released, owned) = cx.with(|k| {
         let released = k.hal.stale.released_at(true, port.into());
-        let has = |window: &Window| window.port && u64::from(port).wrapping_sub(window.base) < window.length;
-        let is_of_a_card = k.hal.hardware.functions().iter().flat_map(|f| &f.windows).any(has);
+        let functions = k.hal.hardware.functions();
+        let is_of_a_card =
+            functions.iter().flat_map(|f| &f.windows).any(|window| window.has(true, port.into()));
         // A device on no bus has what its INF gives it, whether or not there is a model of it.
         (released, is_of_a_card || resource::has_port(k, port))
     });

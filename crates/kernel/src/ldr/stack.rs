@@ -30,11 +30,16 @@ pub(crate) fn lines(cx: &mut Cx<'_>) -> Vec<StackLine> {
 /// The same, where this instruction was the innermost some time ago: it alone, if its routine is not on the stack any more.
 pub(crate) fn lines_behind(cx: &mut Cx<'_>, instruction: u64) -> Vec<StackLine> {
     let routine = |symbol: &str| symbol.rsplit_once('+').map_or(symbol, |(routine, _)| routine).to_owned();
-    let symbol = symbols::describe(cx, instruction);
-    let (own, lines) = (routine(&symbol), lines(cx));
+    let first = line_of(cx, instruction);
+    let (own, lines) = (routine(&first.symbol), lines(cx));
     let above = lines.iter().position(|line| routine(&line.symbol) == own).map_or(lines.len(), |at| at + 1);
-    let first = StackLine { address: instruction, is_return: false, symbol, interrupted: false, ddi: None };
     std::iter::once(first).chain(lines.into_iter().skip(above)).collect()
+}
+
+/// A line for this instruction of a driver's alone, or for its routine that begins there.
+pub(crate) fn line_of(cx: &mut Cx<'_>, instruction: u64) -> StackLine {
+    let symbol = symbols::describe(cx, instruction);
+    StackLine { address: instruction, is_return: false, symbol, interrupted: false, ddi: None }
 }
 
 /// The same of a thread that does not run.

@@ -13,7 +13,7 @@ use super::remove::{delete, open_files, send_remove, waits_for_files};
 use super::request::ask;
 use super::{notify, removal_set, remove_check, tree};
 use crate::cx::{Cx, Kernel};
-use crate::hal::hardware::{Function, Window};
+use crate::hal::hardware::Function;
 use crate::{ke, po};
 
 /// The card is pulled out: from now on it answers nothing. Its drivers get IRP_MN_SURPRISE_REMOVAL, and are removed when the last file on the
@@ -47,13 +47,7 @@ fn pull(k: &mut Kernel, id: NodeId) {
 
 /// The device whose card answers there.
 pub(crate) fn present_at(k: &Kernel, port: bool, address: u64) -> Option<NodeId> {
-    let is_there = |function: &Function| {
-        let has = |window: &Window| {
-            window.port == port
-                && address.checked_sub(window.base).is_some_and(|offset| offset < window.length)
-        };
-        function.windows.iter().any(has)
-    };
+    let is_there = |function: &Function| function.windows.iter().any(|window| window.has(port, address));
     let nodes = k.pnp.nodes.iter().filter(|(_, node)| !node.missing && !node.is_loose);
     let mut cards = nodes.filter_map(|(id, node)| Some((*id, &node.card()?.function)));
     cards.find(|(_, function)| is_there(function)).map(|(id, _)| id)

@@ -821,11 +821,16 @@ fn each_of_two_inputs_of_one_code_gives_its_own_answer() {
     }
 }
 
-#[test]
-fn what_ends_a_request_at_an_unknown_card_comes_with_others_when_that_is_cancelled() {
+/// Of a card of which nothing is known, whose registers show a bit as it ends the request that waits.
+fn ended_by_a_guessed_cause() -> Survey {
     let cause = Outside { device: "pci#0".to_owned(), signal: "cause".to_owned(), values: vec![2, 0] };
     let ended = Ended { operations: vec![2], by: vec![0], before: false, twice: false };
-    let survey = Survey { outside: vec![cause], ended: vec![ended], ..surveyed("pci#0", true) };
+    Survey { outside: vec![cause], ended: vec![ended], ..surveyed("pci#0", true) }
+}
+
+#[test]
+fn what_ends_a_request_at_an_unknown_card_comes_with_others_when_that_is_cancelled() {
+    let survey = ended_by_a_guessed_cause();
     let all = exercises(&survey, 100);
     let both = titled(&all, "cancelled before poke pci#0 cause");
     assert_eq!(both.len(), 10, "seven low bits more, and three times many");
@@ -857,9 +862,7 @@ fn words_say_how_many_bytes_are_behind_them() {
 
 #[test]
 fn requests_of_all_sizes_are_ended_by_what_ends_the_usual_one() {
-    let cause = Outside { device: "pci#0".to_owned(), signal: "cause".to_owned(), values: vec![2, 0] };
-    let ended = Ended { operations: vec![2], by: vec![0], before: false, twice: false };
-    let survey = Survey { outside: vec![cause], ended: vec![ended], ..surveyed("pci#0", true) };
+    let survey = ended_by_a_guessed_cause();
     let all = exercises(&survey, 100);
     let [sizes] = titled(&all, "ioctl 0x222004 of u32:0 of all sizes, each ended by cause")[..] else {
         panic!()

@@ -4,9 +4,8 @@ use super::Answered;
 use super::asking::Asking;
 use super::company::PAIRED;
 use super::known::Known;
-use super::question::{Answer, PATIENCE, Question, ended, succeeds};
+use super::question::{Question, given};
 use crate::error::Error;
-use crate::machine::{Handle, Machine};
 
 /// Words that stand in front of the inputs. Smaller ones may be a number of requests as well.
 const WORDS: [u32; 7] = [4, 5, 6, 8, 0x10, 0x64, 0x1000];
@@ -35,14 +34,16 @@ impl Asking<'_> {
 
     /// This request with two words that have other answers.
     fn two_answers(&mut self, question: Question) -> Result<Option<[Answered; 2]>, Error> {
-        let worded: Vec<Question> = WORDS.into_iter().filter_map(|word| question.with_first(word)).collect();
+        let mut worded: Vec<Question> =
+            WORDS.into_iter().filter_map(|word| question.with_first(word)).collect();
         if worded.is_empty() {
             return Ok(None);
         }
-        let forth = self.given(worded.iter().copied())?;
-        let mut back = self.given(worded.iter().copied().rev())?;
+        let forth = self.each_twice(&worded)?;
+        worded.reverse();
+        let mut back = self.each_twice(&worded)?;
+        worded.reverse();
         back.reverse();
-        // Each is asked for twice in a row, so as many are between an answer and the next one as before it.
         let mut own =
             worded.into_iter().zip(forth.into_iter().zip(back)).filter_map(|(question, answers)| {
                 let (answer, again) = answers;
@@ -55,30 +56,15 @@ impl Asking<'_> {
         Ok(own.find(|other| other.answer != first.answer).map(|other| [first, other]))
     }
 
-    /// What these give, one after the other and each twice; none if that is not the same, or no success.
-    fn given(
-        &mut self,
-        questions: impl DoubleEndedIterator<Item = Question> + Clone,
-    ) -> Result<Vec<Option<Vec<u8>>>, Error> {
+    /// What these give, one after the other and each twice in a row; none of one that does not give the same, or not well.
+    fn each_twice(&mut self, questions: &[Question]) -> Result<Vec<Option<Vec<u8>>>, Error> {
         let given = self.with_handle(|machine, handle| {
-            let ask = |question| {
-                let first = given(machine, handle, question)?;
-                (given(machine, handle, question)? == first).then_some(first)
+            let ask = |question: &Question| {
+                let first = given(machine, handle, *question)?;
+                (given(machine, handle, *question)? == first).then_some(first)
             };
-            questions.clone().map(ask).collect::<Vec<_>>()
+            questions.iter().map(ask).collect::<Vec<_>>()
         })?;
         Ok(given.unwrap_or_default())
     }
-}
-
-/// The bytes that a request gives, if it ends well within the usual time.
-fn given(machine: &Machine, handle: &Handle<'_>, question: Question) -> Option<Vec<u8>> {
-    let request = question.begin(handle).ok()?;
-    let _ = machine.wait(PATIENCE);
-    if !request.is_over() {
-        let _ = ended(request);
-        return None;
-    }
-    let end = request.wait().ok()?;
-    succeeds(Answer::Status(end.status)).then_some(end.data)
 }

@@ -320,8 +320,8 @@ pub(super) fn answer_within(
     ended(request)
 }
 
-/// The number that a request is answered with, if it ends well within the usual time.
-pub(super) fn number(machine: &Machine, handle: &Handle<'_>, question: Question) -> Option<u32> {
+/// The bytes that a request gives, if it ends well within the usual time.
+pub(super) fn given(machine: &Machine, handle: &Handle<'_>, question: Question) -> Option<Vec<u8>> {
     let request = question.begin(handle).ok()?;
     let _ = machine.wait(PATIENCE);
     if !request.is_over() {
@@ -329,8 +329,12 @@ pub(super) fn number(machine: &Machine, handle: &Handle<'_>, question: Question)
         return None;
     }
     let end = request.wait().ok()?;
-    let is_well = succeeds(Answer::Status(end.status));
-    end.data.first_chunk().filter(|_| is_well).map(|bytes| u32::from_le_bytes(*bytes))
+    succeeds(Answer::Status(end.status)).then_some(end.data)
+}
+
+/// The number that they begin with.
+pub(super) fn number(machine: &Machine, handle: &Handle<'_>, question: Question) -> Option<u32> {
+    given(machine, handle, question)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes))
 }
 
 /// How a request ends, which is cancelled if it has not.

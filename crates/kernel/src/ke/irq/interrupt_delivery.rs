@@ -25,7 +25,7 @@ use crate::ke::sched::{history, slice};
 use crate::ldr;
 use crate::mm::bus_master;
 use crate::sorted_map::SortedMap;
-use crate::verdict::{StackLine, Verdict};
+use crate::verdict::Verdict;
 use crate::witness;
 
 /// So many passes in a row that no routine claims, with the line still asserted, are a storm.
@@ -390,9 +390,7 @@ fn judge_unclaimed(cx: &mut Cx<'_>, line: u32, writes: u64) {
         k.ke.irq.interrupts.objects.get(object).copied().filter(|connection| !connection.latched)
     });
     let Some(connection) = only else { return };
-    let symbol = ldr::symbols::describe(cx, connection.routine);
-    let routine =
-        StackLine { address: connection.routine, is_return: false, symbol, interrupted: false, ddi: None };
+    let routine = ldr::stack::line_of(cx, connection.routine);
     let message = format!(
         "the service routine {} has returned FALSE, and line {line} fell by what it had written to its device: the interrupt was its own, and \
          Windows counts it as one that nothing claims",
