@@ -199,9 +199,12 @@ pub(super) fn neighbours(setup: &Setup, survey: &Survey, device: Option<&str>) -
     (is_possible && like.starts_with("root")).then(|| vec![format!("--device={like}"); count])
 }
 
-/// The options for one card more like it, and for one of another kind that interrupts all the time on its line.
+/// The options for one card more like it, and for one of another kind that interrupts all the time on its line. It waits for its own driver's routine where the
+/// registers are known by which the driver's tells that the interrupt is not its card's.
 pub(super) fn busy_line(setup: &Setup, survey: &Survey) -> Option<Vec<String>> {
-    Some(vec![on_the_line(setup, survey)?, format!("--device={BUSY},line={LINE}")])
+    let more = on_the_line(setup, survey)?;
+    let waits = if more.starts_with("--device=pci,") { "" } else { ",foreign" };
+    Some(vec![more, format!("--device={BUSY}{waits},line={LINE}")])
 }
 
 /// A card more like the one that there is, if it interrupts, on a line that is not its own.

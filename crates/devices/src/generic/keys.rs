@@ -63,6 +63,12 @@ pub const ENTRY: Entry = Entry {
             default: "the pin is as a script says",
         },
         Key {
+            name: "foreign",
+            meaning: "another driver serves it, whose routine is the last of the line: it raises its pin whenever a neighbour does, too, and \
+                      drops it when no routine before has claimed the interrupt",
+            default: "the pin is dropped by itself",
+        },
+        Key {
             name: "sub",
             meaning: "VVVV:DDDD, subsystem vendor and device, hexadecimal",
             default: "0000:0000",
@@ -166,7 +172,13 @@ fn build(options: &Options<'_>, read_file: &ReadFile<'_>) -> Result<Box<dyn Mode
     if options.has("reads") && reads != Reads::Ram && known != Known::default() {
         return Err(options.bad("reads", "ram where registers are named"));
     }
-    Ok(Box::new(Generic::new(header, placement(options)?, reads, pin).with(known)))
+    let card = Generic::new(header, placement(options)?, reads, pin).with(known);
+    match options.text("foreign") {
+        None => Ok(Box::new(card)),
+        Some("") if card.header().pin != 0 => Ok(Box::new(card.of_another())),
+        Some("") => Err(options.bad("foreign", "of a card with a pin; add irq")),
+        Some(_) => Err(options.bad("foreign", "without a value")),
+    }
 }
 
 /// What can be typed about its configuration space.
@@ -214,6 +226,11 @@ fn with_sheet(
     let said = REGISTERS.iter().chain(&ACKNOWLEDGE).chain(&STATUS).chain(&ENABLE).chain(&["reads"]);
     if let Some(key) = said.copied().find(|key| options.has(key)) {
         return Err(wrong(format!("{key}= cannot stand beside it: the sheet says what registers do")));
+    }
+    if options.has("foreign") {
+        return Err(
+            options.bad("foreign", "left out beside a sheet: it is of a card that no driver here is for")
+        );
     }
     let mut header = header(&options, read_file)?;
     match pin(&options, &mut header)? {

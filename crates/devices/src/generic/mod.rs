@@ -54,6 +54,11 @@ pub struct Generic {
     reads: Reads,
     pin: Pin,
     known: Known,
+    /// It is served by another driver, whose routine is the last one of the line: it raises the pin whenever another card of the line does, and drops it
+    /// when all routines have said that the interrupt is not their card's.
+    foreign: bool,
+    /// It is, and the pin is raised for that routine.
+    waits: bool,
     /// What a script said last about the pin. It is the outside world's, so a reset does not change it.
     raised: bool,
     /// The pin is raised until the driver has made so many accesses, or until this moment.
@@ -86,6 +91,8 @@ impl Generic {
             reads,
             pin,
             known: Known::default(),
+            foreign: false,
+            waits: false,
             raised: false,
             pulse: None,
             cause: None,
@@ -102,6 +109,12 @@ impl Generic {
         self.known = known;
         self.reset();
         self
+    }
+
+    /// The same, as a card that another driver serves.
+    #[must_use]
+    pub fn of_another(self) -> Self {
+        Self { foreign: true, ..self }
     }
 
     /// What was written to its registers is gone.
@@ -163,6 +176,8 @@ impl Model for Generic {
             reads: _,
             pin: _,
             known: _,
+            foreign: _,
+            waits,
             raised: _,
             pulse,
             cause,
@@ -172,6 +187,7 @@ impl Model for Generic {
             signaled,
         } = self;
         *changed = true;
+        *waits = false;
         *pulse = None;
         *cause = None;
         signaled.clear();
@@ -216,12 +232,25 @@ impl Model for Generic {
         true
     }
 
+    fn is_of_another(&self) -> bool {
+        self.foreign
+    }
+
+    fn join(&mut self) {
+        self.waits = true;
+    }
+
+    fn left_unclaimed(&mut self) {
+        self.waits = false;
+    }
+
     fn reads_change(&self) -> bool {
         self.header.pin != 0 || self.known.causes.is_some_and(|causes| causes.rule == Rule::Read)
     }
 
     fn asserts(&self) -> bool {
         let raised = self.raised
+            || self.waits
             || self.pulse.is_some()
             || self.cause.as_ref().is_some_and(Guess::asserts)
             || self.pin == Pin::Stuck
@@ -245,7 +274,11 @@ impl Model for Generic {
             && self.next <= now
         {
             self.next = now + period;
-            self.pulse = Some((u32::MAX, now + OWN_PULSE));
+            if self.foreign {
+                self.waits = true;
+            } else {
+                self.pulse = Some((u32::MAX, now + OWN_PULSE));
+            }
             self.changed = true;
         }
         if self.pulse.is_some_and(|(_, until)| until <= now) {

@@ -38,6 +38,9 @@ pub struct PciBus {
     config_address: u32,
     /// The levels of the lines and the first deadline, as the cards were when one changed last.
     lines: u64,
+    /// Those of cards that no other driver serves, where there are such cards as well.
+    own_lines: u64,
+    has_others: bool,
     deadline: Option<u64>,
     /// The first card that leaves something open.
     asking: Option<usize>,
@@ -119,11 +122,14 @@ impl PciBus {
         };
         let mut slots: Vec<Slot> = cards.into_iter().zip(places).map(place).collect();
         slots.sort_by_key(|slot| slot.address);
+        let has_others = slots.iter().any(|slot| slot.model.is_of_another());
         let mut bus = Self {
             slots,
             claims: Vec::new(),
             config_address: 0,
             lines: 0,
+            own_lines: 0,
+            has_others,
             deadline: None,
             asking: None,
             sent: Vec::new(),
@@ -142,6 +148,8 @@ impl PciBus {
             claims: _,
             config_address,
             lines: _,
+            own_lines: _,
+            has_others: _,
             deadline: _,
             asking: _,
             sent,
@@ -177,12 +185,36 @@ impl PciBus {
 
     /// Looks at the pins and deadlines of all cards.
     fn look(&mut self) {
-        let driving = self.slots.iter().filter(|slot| slot.drives_line());
-        self.lines = driving.filter_map(|slot| slot.line).fold(0, |lines, line| lines | 1 << line);
+        if self.has_others {
+            self.let_others_join();
+        }
+        self.lines = self.driven(|_| true);
         let awake = || self.slots.iter().filter(|slot| slot.power.is_awake());
         self.deadline = awake().filter_map(|slot| slot.model.deadline()).min();
         let asks = |slot: &Slot| slot.power.is_awake() && slot.model.question().is_some();
         self.asking = self.slots.iter().position(asks);
+    }
+
+    /// The lines that cards of this kind drive.
+    fn driven(&self, of_kind: impl Fn(&Slot) -> bool) -> u64 {
+        let driving = self.slots.iter().filter(|slot| slot.drives_line() && of_kind(slot));
+        driving.filter_map(|slot| slot.line).fold(0, |lines, line| lines | 1 << line)
+    }
+
+    /// Cards that other drivers serve interrupt whenever another one of their line does.
+    #[cold]
+    fn let_others_join(&mut self) {
+        let own = self.driven(|slot| !slot.model.is_of_another());
+        let began = own & !std::mem::replace(&mut self.own_lines, own);
+        for slot in self.others_on(began) {
+            slot.model.join();
+        }
+    }
+
+    /// The cards on these lines that other drivers serve.
+    fn others_on(&mut self, lines: u64) -> impl Iterator<Item = &mut Slot> {
+        let is_on = move |slot: &&mut Slot| slot.line.is_some_and(|line| lines & 1 << line != 0);
+        self.slots.iter_mut().filter(|slot| slot.model.is_of_another()).filter(is_on)
     }
 
     /// Who decodes an address; the lowest slot, if two do.
@@ -575,6 +607,20 @@ impl Hardware for PciBus {
 
     fn ends_by_itself(&self, line: u32) -> bool {
         self.slots.iter().any(|slot| slot.line == Some(line) && slot.model.ends_by_itself())
+    }
+
+    fn left_unclaimed(&mut self, line: u32) {
+        if self.has_others {
+            for slot in self.others_on(1 << line) {
+                slot.model.left_unclaimed();
+            }
+            self.look();
+        }
+    }
+
+    fn is_only_of_others(&self, line: u32) -> bool {
+        let asserting = 1 << line;
+        self.has_others && self.lines & asserting != 0 && self.own_lines & asserting == 0
     }
 
     fn question(&self) -> Option<Question> {

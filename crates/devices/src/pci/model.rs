@@ -106,6 +106,14 @@ pub trait Model {
     fn ends_by_itself(&self) -> bool {
         false
     }
+    /// Whether another driver serves it: a card that is on the line of one that is looked at.
+    fn is_of_another(&self) -> bool {
+        false
+    }
+    /// Of such a card: another one of its line interrupts from now on.
+    fn join(&mut self) {}
+    /// Of such a card: the routines of its line have left the interrupt to its driver's, which comes behind them.
+    fn left_unclaimed(&mut self) {}
     /// Power-on or RST#, and what a function does by itself on its way from D3hot to D0: registers have their first values, those of an
     /// EEPROM are loaded again. Memory that survives that on the real card survives it here.
     fn reset(&mut self);

@@ -123,3 +123,34 @@ fn registers_that_cannot_be_are_refused_with_what_would_be_right() {
     assert!(card("irq,bar1=mem:16,ack0=8,ack1=8").contains("it has one ackN="));
     assert!(card("irq,reads=ones,reg0=0:1").contains("reads is ram where registers are named"));
 }
+
+#[test]
+fn a_card_of_another_driver_joins_its_neighbours_and_waits_until_no_routine_claims() {
+    const OTHERS: u64 = 1 << 18;
+    let mut rig = Rig::new(&[
+        "pci,id=1:2,irq,line=17",
+        "pci,id=1:3,irq,line=17,foreign",
+        "pci,id=1:4,irq,line=18,foreign,every=1ms",
+    ]);
+    let line = |rig: &Rig| rig.bus.lines() & LINE;
+    rig.bus.left_unclaimed(18);
+    assert_eq!(rig.bus.lines() & (LINE | OTHERS), 0);
+    rig.try_poke("pci#0", "irq", "1").unwrap();
+    assert_eq!((line(&rig), rig.bus.is_only_of_others(17)), (LINE, false));
+    rig.try_poke("pci#0", "irq", "0").unwrap();
+    assert_eq!((line(&rig), rig.bus.is_only_of_others(17)), (LINE, true), "it has joined, and waits");
+    rig.bus.left_unclaimed(17);
+    assert_eq!((line(&rig), rig.bus.is_only_of_others(17)), (0, false));
+    rig.pass_to(1_000_000);
+    assert_eq!(rig.bus.lines() & (LINE | OTHERS), OTHERS, "and one raises its pin by itself");
+    rig.pass_to(9_000_000);
+    assert_eq!(rig.bus.lines() & OTHERS, OTHERS, "until then");
+    rig.bus.left_unclaimed(18);
+    assert_eq!(rig.bus.lines() & OTHERS, 0);
+}
+
+#[test]
+fn a_card_of_another_driver_has_a_pin() {
+    assert!(refused("pci,id=1:2,foreign").contains("add irq"));
+    assert!(refused("pci,id=1:2,irq,foreign=1").contains("without a value"));
+}

@@ -283,6 +283,15 @@ pub trait Hardware {
         let _ = line;
         false
     }
+    /// No routine of `line` claims its interrupt now: it is that of a card whose own would come behind them.
+    fn left_unclaimed(&mut self, line: u32) {
+        let _ = line;
+    }
+    /// Whether only cards that other drivers serve assert `line` now.
+    fn is_only_of_others(&self, line: u32) -> bool {
+        let _ = line;
+        false
+    }
     /// What a device leaves open that comes next. The kernel has it answered before anything else is asked; while there is one, the
     /// hardware is not quiet.
     fn question(&self) -> Option<Question> {

@@ -5,12 +5,16 @@
 //! ([`engine::Engine::carried`]) and from the masks that they have in registers, and that the register keeps them was seen in this run, of reads that gave what was written. *It does not* see
 //! registers that are never read, nor those of one instruction (`or dword ptr`), which one processor does not divide; of registers whose places in the
 //! table are the same, it knows the one accessed last.
+//!
+//! The bits may have been kept in memory, by who reads the register once and clocks some of its bits in one request ([`Clocking`]): that they come from the
+//! read does not follow from instructions then. It is said where the request has written the register twice with the same rest before the other's write, and does
+//! so once more.
 
 use engine::{Carried, Moved, StrandId};
 
 use super::access::RegisterAccess;
-use crate::cx::Cx;
-use crate::event::RegisterUse;
+use crate::cx::{Cx, Kernel};
+use crate::event::{Class, RegisterUse};
 use crate::ldr;
 use crate::verdict::{Related, Verdict};
 use crate::witness;
@@ -19,6 +23,8 @@ use crate::witness;
 const REGISTERS: u64 = 128;
 /// So many reads of one register are remembered, that something may yet be written for.
 const READS: usize = 4;
+/// So many requests that write one register are remembered.
+const CLOCKING: usize = 2;
 
 /// Who accesses: a strand, and how far in, for what interrupts is not what it interrupts.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +41,8 @@ struct Made {
     instruction: u64,
     /// The event that comes with it.
     event: u64,
+    /// Of a write in a dispatch routine: which of its thread's routines that is.
+    request: Option<u64>,
 }
 
 /// A register.
@@ -50,6 +58,40 @@ struct Register {
     /// The last reads, of flows that have not written since.
     reads: [Option<Made>; READS],
     oldest: usize,
+    /// The requests that have written it last.
+    clocking: [Option<Clocking>; CLOCKING],
+}
+
+/// What one request writes to a register, from its second write on.
+#[derive(Clone, Copy)]
+struct Clocking {
+    /// The read before the first one.
+    read: Made,
+    last: Made,
+    /// Bits that all its writes have alike,
+    steady: u64,
+    /// and how many there were.
+    writes: u32,
+}
+
+impl Clocking {
+    /// What another has changed in a request of its own since the last write, and this write sets back.
+    fn undone(&self, between: Option<Made>, write: Made, kept: u64) -> Option<Undone> {
+        let is_meanwhile = |between: &Made| {
+            between.request.is_some()
+                && between.by.strand != write.by.strand
+                && between.event > self.last.event
+        };
+        let between = between.filter(is_meanwhile)?;
+        let is_alike = |one: u64, other: u64| !(one ^ other);
+        let own =
+            self.steady & is_alike(self.last.value, write.value) & is_alike(self.last.value, self.read.value);
+        let bits = own & (self.last.value ^ between.value) & kept;
+        // It has bits that it changes, and others which it has read and keeps.
+        let is_clocking =
+            self.writes > 1 && self.steady != u64::MAX && own & !bits & write.value & between.value != 0;
+        (bits != 0 && is_clocking).then_some(Undone { read: self.read, between, bits })
+    }
 }
 
 /// The registers that drivers have accessed lately, each at the place that its address gives.
@@ -84,6 +126,7 @@ struct Update {
 }
 
 /// What a write has undone.
+#[derive(Clone, Copy)]
 struct Undone {
     /// The read that it follows from, and the write of another's that came between.
     read: Made,
@@ -103,7 +146,15 @@ impl Update {
 
 impl Register {
     const fn new(place: (u64, bool)) -> Self {
-        Self { place, kept: 0, changed: 0, written: None, reads: [None; READS], oldest: 0 }
+        Self {
+            place,
+            kept: 0,
+            changed: 0,
+            written: None,
+            reads: [None; READS],
+            oldest: 0,
+            clocking: [None; CLOCKING],
+        }
     }
 
     fn read(&mut self, read: Made) {
@@ -119,13 +170,45 @@ impl Register {
         self.reads[at] = Some(read);
     }
 
-    fn write(&mut self, write: Made) -> Option<Update> {
-        let between = self.written.replace(write);
-        let own = self.reads.iter_mut().find(|known| known.is_some_and(|known| known.by == write.by))?;
-        let read = own.take()?;
-        let between = between.filter(|between| between.by != write.by && between.event > read.event);
-        Some(Update { read, between, kept: self.kept & !self.changed })
+    fn write(&mut self, write: Made) -> Written {
+        let before = self.written.replace(write);
+        let own = self.reads.iter_mut().find(|known| known.is_some_and(|known| known.by == write.by));
+        let read = own.and_then(Option::take);
+        let update = read.map(|read| {
+            let between = before.filter(|before| before.by != write.by && before.event > read.event);
+            Update { read, between, kept: self.keeps() }
+        });
+        let clocked = write.request.and_then(|_| self.clock(write, read, before));
+        Written { update, clocked }
     }
+
+    /// Bits that it is known to keep.
+    const fn keeps(&self) -> u64 {
+        self.kept & !self.changed
+    }
+
+    /// A request writes the register, which was written `before`, and has `read` it since its last write.
+    fn clock(&mut self, write: Made, read: Option<Made>, before: Option<Made>) -> Option<Undone> {
+        let kept = self.keeps();
+        let is_own = |known: &&mut Clocking| (known.last.by, known.last.request) == (write.by, write.request);
+        if let Some(known) = self.clocking.iter_mut().flatten().find(is_own) {
+            let undone = known.undone(before, write, kept);
+            known.steady &= !(known.last.value ^ write.value);
+            (known.last, known.writes) = (write, known.writes + 1);
+            return undone;
+        }
+        self.clocking.rotate_right(1);
+        self.clocking[0] = Some(Clocking { read: read?, last: write, steady: u64::MAX, writes: 1 });
+        None
+    }
+}
+
+/// What a write of a driver's means.
+#[derive(Default)]
+struct Written {
+    update: Option<Update>,
+    /// What it has undone with bits that its request had written before.
+    clocked: Option<Undone>,
 }
 
 /// A register was read or written.
@@ -134,21 +217,35 @@ pub(super) fn accessed(cx: &mut Cx<'_>, access: RegisterAccess, value: u64) {
     let event = witness::moment(cx);
     let engine = cx.engine();
     let by = Flow { strand: engine.strand(), depth: engine.depth() };
-    let made = Made { by, value, instruction: engine.caller_rip(), event };
-    let update = cx.with(|k| {
+    let mut made = Made { by, value, instruction: engine.caller_rip(), event, request: None };
+    let Written { update, clocked } = cx.with(|k| {
+        if access.write {
+            made.request = request(k);
+        }
         let register = k.hal.lost_updates.at((access.address, access.port));
         if access.write {
             return register.write(made);
         }
         register.read(made);
-        None
+        Written::default()
     });
     if let Some(undone) = update.as_ref().and_then(|update| update.undone(made)) {
         judge(cx, access, made, &undone);
     }
+    if let Some(undone) = clocked {
+        tell(cx, access, made, &undone);
+    }
     if cx.nt().reads_accesses() {
         hand_to_readers(cx, access, made, update.as_ref());
     }
+}
+
+/// Which of its thread's requests is being dispatched, if nothing has interrupted that.
+fn request(k: &mut Kernel) -> Option<u64> {
+    let thread = k.ke.thread()?;
+    let is_request = thread.callouts.first()?.role.class() == Class::Dispatch;
+    let number = thread.begun;
+    (is_request && k.ke.processor().entered.is_empty()).then_some(number)
 }
 
 /// What the write that is being made has of that read.
@@ -173,12 +270,14 @@ fn hand_to_readers(cx: &Cx<'_>, access: RegisterAccess, made: Made, update: Opti
 
 #[cold]
 fn judge(cx: &mut Cx<'_>, access: RegisterAccess, write: Made, undone: &Undone) {
-    let Undone { read, between, bits } = undone;
-    let carried = carried(cx, *read, write);
-    let bits = bits & carried.bits(write.value);
-    if bits == 0 {
-        return;
+    let bits = undone.bits & carried(cx, undone.read, write).bits(write.value);
+    if bits != 0 {
+        tell(cx, access, write, &Undone { bits, ..*undone });
     }
+}
+
+fn tell(cx: &mut Cx<'_>, access: RegisterAccess, write: Made, undone: &Undone) {
+    let Undone { read, between, bits } = undone;
     let name = cx.with(|k| k.hal.hardware.describe(access.port, access.address));
     let name = name.unwrap_or_else(|| {
         format!("the {} {:#x}", if access.port { "port" } else { "register at bus address" }, access.address)
@@ -192,4 +291,66 @@ fn judge(cx: &mut Cx<'_>, access: RegisterAccess, write: Made, undone: &Undone) 
     let related = [("read", read.event), ("written by another", between.event)];
     let related = related.map(|(what, event)| Related { what, event }).to_vec();
     cx.report(Verdict { related, ..Verdict::warning("register-update-lost", message) });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The lines of an EEPROM, and what others set.
+    const CLOCK: u64 = 1;
+    const PIN: u64 = 0x10;
+    const REST: u64 = 0x100;
+
+    /// What a register is told: the thread, the request that writes (0: an interrupt; none reads), and the value.
+    type Step = (u32, Option<u64>, u64);
+
+    /// Bits that are undone by writes of requests that have kept them.
+    fn undone(steps: &[Step]) -> u64 {
+        let mut register = Register::new((0x1000, false));
+        let mut bits = 0;
+        for (event, &(strand, request, value)) in (1..).zip(steps) {
+            let by = Flow { strand: StrandId(strand), depth: 1 };
+            let made = Made { by, value, instruction: 0x2000, event, request: request.filter(|&it| it != 0) };
+            match request {
+                Some(_) => bits |= register.write(made).clocked.map_or(0, |undone| undone.bits),
+                None => register.read(made),
+            }
+        }
+        bits
+    }
+
+    /// The register keeps its bits; one request reads it and clocks twice, and another one has set a pin.
+    const BEHIND: [Step; 7] = [
+        (7, Some(1), PIN | REST | CLOCK),
+        (7, None, PIN | REST | CLOCK),
+        (7, Some(2), REST),
+        (1, None, REST),
+        (1, Some(1), REST | CLOCK),
+        (1, Some(1), REST),
+        (2, Some(1), REST | PIN),
+    ];
+
+    #[test]
+    fn what_a_request_has_kept_undoes_what_another_has_written_between_its_clocks() {
+        let then = |steps: &[Step]| undone(&[&BEHIND, steps].concat());
+        assert_eq!(then(&[(1, Some(1), REST | CLOCK)]), PIN);
+        assert_eq!(
+            then(&[(1, None, REST | PIN), (1, Some(1), REST | CLOCK)]),
+            PIN,
+            "it has read what it undoes"
+        );
+        assert_eq!(then(&[(1, Some(1), REST | PIN | CLOCK)]), 0, "it writes what the other has written");
+        assert_eq!(then(&[(1, Some(2), REST | CLOCK)]), 0, "another request of the same thread");
+        assert_eq!(then(&[(1, Some(1), CLOCK)]), 0, "it keeps nothing");
+    }
+
+    #[test]
+    fn a_request_that_has_changed_nothing_yet_or_waits_for_its_own_interrupt_undoes_nothing() {
+        let once = [&BEHIND[..5], &BEHIND[6..], &[(1, Some(1), REST)]].concat();
+        assert_eq!(undone(&once), 0, "one write before the other's");
+        let mut by_no_request = BEHIND.to_vec();
+        by_no_request[6].1 = Some(0);
+        assert_eq!(undone(&[&by_no_request[..], &[(1, Some(1), REST | CLOCK)]].concat()), 0);
+    }
 }

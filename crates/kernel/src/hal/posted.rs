@@ -189,6 +189,14 @@ impl Hardware for Posted {
         self.bus.ends_by_itself(line)
     }
 
+    fn left_unclaimed(&mut self, line: u32) {
+        self.bus.left_unclaimed(line);
+    }
+
+    fn is_only_of_others(&self, line: u32) -> bool {
+        self.bus.is_only_of_others(line)
+    }
+
     fn question(&self) -> Option<Question> {
         if self.open { Some(Question { point: "bus.posted", answers: 2 }) } else { self.bus.question() }
     }

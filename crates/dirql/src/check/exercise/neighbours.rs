@@ -186,9 +186,18 @@ pub fn exercises_on_busy_line(survey: &Survey, more: &[String], budget: u64) -> 
     for (title, steps) in lives {
         plan.add(beside(title), format!("tolerate; {steps}"), Kind::Plain);
     }
+    let [signals, boards] = [&survey.signals, &survey.boards].map(|all| of_device(all, device));
+    let interrupts = interrupt_of_each(&signals, &boards, &[]);
+    for interrupt in &interrupts {
+        plan.add(beside("an interrupt"), format!("tolerate; {interrupt}; wait 1ms"), Kind::Plain);
+    }
     let Some(name) = survey.names.get(1) else { return plan.all };
     for operation in survey.operations.iter().filter(|operation| operation.is_usual()).take(AT_ONCE) {
         let (open, command) = (open(name), &operation.command);
+        for interrupt in &interrupts {
+            let script = format!("{open}; async a {command}; {interrupt}; wait 1ms; {ENDED_ALONE}");
+            plan.add(beside(&format!("{} and an interrupt", words(operation))), script, Kind::Plain);
+        }
         let owed = owed(survey, (operation, operation), "a b");
         let script = format!(
             "{open}; async a {command}; async b {command}; wait 50ms; {owed}cancel h; join a; join b; close h"

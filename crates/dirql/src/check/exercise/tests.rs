@@ -4,7 +4,10 @@ use super::super::absent::Absent;
 use super::super::signals::Outside;
 use super::super::survey::{Answered, Ended, Operation, Survey, Watched};
 use super::WithValues;
-use super::{Exercise, exercises, exercises_beyond_reach, exercises_of_neighbours, exercises_with_values};
+use super::{
+    Exercise, exercises, exercises_beyond_reach, exercises_of_neighbours, exercises_on_busy_line,
+    exercises_with_values,
+};
 
 fn operation(code: u32, waits: bool, variant: bool) -> Operation {
     let command = format!("ioctl h {code:#x} in u32:{}", u32::from(variant));
@@ -377,6 +380,16 @@ fn boards_interrupt_when_their_card_is_stopped_beside_another_one_of_its_line() 
     assert_eq!((starting.len(), starts.count()), (2, 2), "by each input");
     let unknown = exercises_of_neighbours(&surveyed("pci", true), &[], 100);
     assert!(titled(&unknown, "an interrupt of a card that is").is_empty(), "it would interrupt in any case");
+}
+
+#[test]
+fn a_board_interrupts_beside_a_card_that_interrupts_on_the_line_of_its_card() {
+    let boards = ["pci9052#0", "pci9052#1"].map(str::to_owned).to_vec();
+    let survey = Survey { boards, ..surveyed("pci9052", true) };
+    let all = exercises_on_busy_line(&survey, &["--device=pci,irq".to_owned()], 100);
+    let each = titled(&all, "an interrupt beside a card that interrupts on its line");
+    assert_eq!(each.len(), 6, "alone and behind two requests, by each input of the second card's");
+    assert!(each.iter().all(|one| one.script.contains("poke pci9052#1 cause") && !one.more.is_empty()));
 }
 
 #[test]

@@ -298,7 +298,10 @@ fn enter(k: &mut Kernel, call: Callout, is_outermost: bool) -> Marks {
 #[inline]
 fn begin_account(k: &mut Kernel) {
     let mark = k.ke.mark(k.engine.now());
-    k.ke.change_thread(|thread| (thread.account, thread.mark) = (Account::default(), mark));
+    k.ke.change_thread(|thread| {
+        (thread.account, thread.mark) = (Account::default(), mark);
+        thread.begun += 1;
+    });
     slice::look_within(k, mark, FIRST_LOOK);
 }
 

@@ -28,7 +28,7 @@ use crate::sorted_map::SortedMap;
 use crate::verdict::Verdict;
 use crate::witness;
 
-/// So many passes in a row that no routine claims, with the line still asserted, are a storm.
+/// So many passes in a row that no routine claims, with the line still asserted, are a storm; and so many that routines claim while none of their cards does.
 const UNCLAIMED_PASSES: u32 = 1_000;
 /// So many passes without the line ever falling are one, even if routines claim them; and so many messages in a row.
 pub(super) const CLAIMED_PASSES: u32 = 20_000;
@@ -315,6 +315,11 @@ pub(super) fn is_asserted(k: &Kernel, vector: u32) -> bool {
     line_of_vector(vector).is_some_and(|line| k.ke.irq.interrupts.levels & 1 << line != 0)
 }
 
+/// Whether only cards of other drivers assert a line.
+pub(super) fn is_only_of_others(k: &Kernel, vector: u32) -> bool {
+    line_of_vector(vector).is_some_and(|line| k.hal.hardware.is_only_of_others(line))
+}
+
 /// What passes have left.
 enum Left {
     /// Nothing: the line may interrupt again, and the level is what it was.
@@ -329,16 +334,24 @@ pub(in crate::ke) struct Passes {
     /// Passes in a row that no routine claimed.
     unclaimed: u32,
     claimed: u32,
+    /// Passes in a row that a routine claimed though no card asserted the line then but those of other drivers.
+    for_others: u32,
 }
 
 impl Passes {
-    pub(in crate::ke) fn count(&mut self, claimed: bool) {
+    /// One behind which the line is still asserted; only by cards of other drivers, or not.
+    pub(in crate::ke) fn count(&mut self, claimed: bool, only_of_others: bool) {
         (self.unclaimed, self.claimed) =
             if claimed { (0, self.claimed + 1) } else { (self.unclaimed + 1, self.claimed) };
+        self.for_others = if claimed && only_of_others { self.for_others + 1 } else { 0 };
     }
 
     pub(super) fn are_a_storm(self) -> bool {
-        self.unclaimed >= UNCLAIMED_PASSES || self.claimed >= CLAIMED_PASSES
+        self.unclaimed >= UNCLAIMED_PASSES || self.are_for_others() || self.claimed >= CLAIMED_PASSES
+    }
+
+    fn are_for_others(self) -> bool {
+        self.for_others >= UNCLAIMED_PASSES
     }
 }
 
@@ -349,7 +362,6 @@ fn passes(cx: &mut Cx<'_>, line: u32, old: u8) -> Flow<Left> {
     loop {
         let writes = cx.with(|k| k.register_writes());
         let claimed = call_chain(cx, vector)?;
-        passes.count(claimed);
         if claimed && cx.with(|k| is_unchanged(k) && ends_claimed(k, line, old)) {
             return Ok(Left::Nothing);
         }
@@ -360,6 +372,7 @@ fn passes(cx: &mut Cx<'_>, line: u32, old: u8) -> Flow<Left> {
         if by_thread {
             return Ok(Left::ToTheThread);
         }
+        leave_to_others(cx, vector, claimed);
         observe(cx);
         if cx.with(|k| ends(k, line, old)) {
             if !claimed {
@@ -367,6 +380,7 @@ fn passes(cx: &mut Cx<'_>, line: u32, old: u8) -> Flow<Left> {
             }
             return Ok(Left::Nothing);
         }
+        passes.count(claimed, cx.with(|k| k.hal.hardware.is_only_of_others(line)));
         if passes.are_a_storm() {
             let verdict = cx.with(|k| storm(k, vector, passes));
             return Err(cx.stop(verdict));
@@ -374,6 +388,16 @@ fn passes(cx: &mut Cx<'_>, line: u32, old: u8) -> Flow<Left> {
         slice::charge(cx, LATENCY);
         irql::settle(cx)?;
     }
+}
+
+/// A pass over the routines of a vector has ended; those of other drivers come behind them, unless one has claimed a level.
+pub(super) fn leave_to_others(cx: &mut Cx<'_>, vector: u32, claimed: bool) {
+    let Some(line) = line_of_vector(vector) else { return };
+    cx.with(|k| {
+        if !claimed || k.ke.irq.interrupts.latched & 1 << line != 0 {
+            k.hal.hardware.left_unclaimed(line);
+        }
+    });
 }
 
 /// A line has ended that no routine claimed. Where there is one routine, nothing else runs, it has written to a device since there were so many
@@ -426,6 +450,11 @@ pub(in crate::ke) fn storm(k: &Kernel, vector: u32, passes: Passes) -> Verdict {
     let devices = k.hal.hardware.asserting(line).join(", ");
     let what = if passes.unclaimed != 0 {
         format!("none of its {} service routine(s) claimed it in {UNCLAIMED_PASSES} passes", chain.len())
+    } else if passes.are_for_others() {
+        format!(
+            "it was claimed {UNCLAIMED_PASSES} times for cards that do not interrupt, so that the routine of the one that does, which comes behind \
+             theirs on the line, is never called"
+        )
     } else {
         format!("it stays asserted though it was claimed {CLAIMED_PASSES} times")
     };

@@ -83,15 +83,17 @@ fn serve_all(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
 /// One pass, after which the interrupt may come again.
 fn serve(cx: &mut Cx<'_>, vector: u32) -> Flow<()> {
     let claimed = call_chain(cx, vector)?;
+    interrupt_delivery::leave_to_others(cx, vector, claimed);
     interrupt_delivery::observe(cx);
     if let Some(verdict) = cx.with(|k| {
         let asserted = interrupt_delivery::is_asserted(k, vector);
+        let only_of_others = interrupt_delivery::is_only_of_others(k, vector);
         let passes = &mut server_of(vector)(k).passes;
         if !asserted {
             *passes = Passes::default();
             return None;
         }
-        passes.count(claimed);
+        passes.count(claimed, only_of_others);
         let passes = *passes;
         passes.are_a_storm().then(|| interrupt_delivery::storm(k, vector, passes))
     }) {

@@ -190,6 +190,8 @@ pub(crate) struct Thread {
     pub(crate) extended: Vec<Saved>,
     /// The calls (see [`engine::Engine::depth`]) whose driver code waits for a system service, innermost last.
     pub(crate) services: Vec<u32>,
+    /// So many outermost routines it has begun.
+    pub(crate) begun: u64,
     /// What its outermost routine has used up to `mark`.
     pub(crate) account: Account,
     /// `State::retired` and the clock when it was accounted last.
@@ -276,6 +278,7 @@ impl Thread {
             repeated: Repeated::default(),
             extended: Vec::new(),
             services: Vec::new(),
+            begun: 0,
             account: Account::default(),
             mark: (0, 0, 0),
             stuck: None,

@@ -10,7 +10,7 @@
  * is claimed, and counted as one more part.
  *
  * Device: PCI\VEN_10B5&DEV_9050
- * Rule: the interrupt routine claims an interrupt that its card does not raise; a request for the next part is completed without a part
+ * Rule: interrupt-storm
  * Needs: ioctl, schedule, device
  */
 #include "../include/wharf_plx.h"
