@@ -302,7 +302,7 @@ mod tests {
     const PIN: u64 = 0x10;
     const REST: u64 = 0x100;
 
-    /// What a register is told: the thread, the request that writes (0: an interrupt; none reads), and the value.
+    /// An access to a register: the thread, the request that writes (0: an interrupt; none reads), and the value.
     type Step = (u32, Option<u64>, u64);
 
     /// Bits that are undone by writes of requests that have kept them.
